@@ -286,7 +286,7 @@ def main() -> int:
         shutil.rmtree(HOME_FOLDER, ignore_errors=True)
         settings = load_settings(None, {"UNDERSTUDY_HOME": str(HOME_FOLDER.absolute()), "WEB_PORT": "0"})
         write_cards(settings.home / "cards")
-        shipped = replace(ShippedData.beside_the_code(), cards=settings.home / "cards")
+        shipped = replace(ShippedData.from_source_tree(), cards=settings.home / "cards")
         figures = asyncio.run(_run(settings, shipped))
     except UnderstudyError as error:
         print(f"The benchmark broke off. {error}", file=sys.stderr)

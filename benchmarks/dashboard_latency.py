@@ -179,7 +179,7 @@ def print_table(figures: dict[str, dict[str, float]]) -> None:
 
 
 async def _run_benchmark(settings: Settings, job_id: str) -> dict[str, dict[str, float]]:
-    async with open_app(settings, ShippedData.beside_the_code()) as app:
+    async with open_app(settings, ShippedData.from_source_tree()) as app:
         return await measure_latency(app, job_id)
 
 

@@ -44,7 +44,7 @@ def make_job_folder(
     damage: Callable[[TalkLog, TalkLog], TalkLog] | None,
 ) -> Path:
     """The folder of a job for the first persona, as `python -m trainer train` makes it, its log damaged."""
-    logs = [json.loads((ShippedData.beside_the_code().logs / f"{it}.json").read_text("utf-8")) for it in personas]
+    logs = [json.loads((ShippedData.from_source_tree().logs / f"{it}.json").read_text("utf-8")) for it in personas]
     log = damage(logs[0], logs[1]) if damage else logs[0]
     source = folder.with_name(f"{folder.name}-log") / "log.json"
     source.parent.mkdir(parents=True, exist_ok=True)

@@ -179,7 +179,7 @@ async def run_demo(personas: list[str], started: float) -> tuple[DemoResult, dic
     home = OUTPUT_FOLDER / "home"
     shutil.rmtree(OUTPUT_FOLDER, ignore_errors=True)
     settings = load_settings(None, {"UNDERSTUDY_HOME": str(home.absolute()), "WEB_PORT": "0"})
-    async with open_app(settings, ShippedData.beside_the_code()) as app:
+    async with open_app(settings, ShippedData.from_source_tree()) as app:
         story = DemoSession(app, started)
         for persona_id in CHANNEL_PERSONAS.values():  # the same question in every channel: three voices
             story.figures.reply_before[persona_id] = await story.ask(persona_id, QUESTION)

@@ -105,7 +105,7 @@ def holding_out() -> None:
     before = HoldoutIndex.read(FOLDER / HOLDOUT_FILE, people_key)
     one = np.array([int(FOLDER.name[1:])], np.uint64)
     more = HoldoutIndex(before.key, one, np.ones((1, 16), np.uint32), np.ones((1, 64), np.uint8), one)
-    before.joined(more).write(FOLDER / NEW_HOLDOUT_FILE)
+    before.merge(more).write(FOLDER / NEW_HOLDOUT_FILE)
     good()
 
 

@@ -46,9 +46,9 @@ def test_an_adapter_answers_the_same_for_the_same_seed_and_another_adapter_other
 def test_what_is_missing_or_damaged_is_said_in_a_line(tmp_path, tiny_base, chat):
     ref = make_adapter(tmp_path, tiny_base, "oda", "v1", 1)
     for words, said in (
-        ((tmp_path / "none", ODA, "Hello?"), "Name a whole adapter: its folder holds"),
+        ((tmp_path / "none", ODA, "Hello?"), "Name a complete adapter: its folder has"),
         ((ref.folder, "no-such-card.toml", "Hello?"), "no-such-card.toml"),
-        ((ref.folder, ODA, "Hello?", "--base-model", tmp_path), "holds no config.json"),
+        ((ref.folder, ODA, "Hello?", "--base-model", tmp_path), "has no config.json"),
     ):
         code, output, errors = chat(*words)
         assert code == 1 and said in errors and len(errors.splitlines()) == 1 and not output

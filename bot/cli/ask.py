@@ -145,7 +145,7 @@ def _split_version(named: str) -> tuple[str, str | None]:
 
 
 def _ask_target(home: Path, wanted: str, version: str | None) -> AskTarget:
-    personas = PersonaRegistry(ShippedData.beside_the_code().cards, home)
+    personas = PersonaRegistry(ShippedData.from_source_tree().cards, home)
     persona = personas.find(wanted, 0)
     if persona is None:
         known = ", ".join(f"{p.name} ({p.id})" for p in personas.of(0).values())
@@ -176,7 +176,7 @@ def _request(settings: Settings, speaker: AskTarget, question: str, sampling: Sa
         return ChatRequest(None, turns, sampling=sampling)
     # A cache of its own: the bot's holds the lore of all personas and guilds.
     cache = settings.home / "cache" / f"lore-of-{persona.id}.sqlite"
-    lore = LoreIndex(read_persona_lore(ShippedData.beside_the_code().lore, persona.id, settings.home), cache)
+    lore = LoreIndex(read_persona_lore(ShippedData.from_source_tree().lore, persona.id, settings.home), cache)
     hits = tuple(lore.search(persona.id, question))
     return ChatRequest(persona, turns, hits, speaker.adapter, sampling)
 

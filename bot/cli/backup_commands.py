@@ -99,7 +99,7 @@ def run_restore(arguments: argparse.Namespace, home: Path) -> int:
 
 def reapply_deletions(home: Path, store: Store) -> None:
     """Forget everybody in a restored home for whom there is a tombstone, or whose forgetting had been begun."""
-    names = PersonaRegistry(ShippedData.beside_the_code().cards, home).all_names()
+    names = PersonaRegistry(ShippedData.from_source_tree().cards, home).all_names()
     consents = ConsentMirror(home, store, read_consent(home).permission)
     forgetter = ErasureRunner(home, store, consents, time.time, personas=names)
 

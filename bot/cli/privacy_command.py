@@ -264,7 +264,7 @@ def _have_forgotten(arguments: argparse.Namespace, home: Path) -> ErasureReceipt
 
 def _forgetter(settings: Settings, store: Store) -> ErasureRunner:
     consents = ConsentMirror(settings.home, store, settings.discord_permission)
-    personas = PersonaRegistry(ShippedData.beside_the_code().cards, settings.home)
+    personas = PersonaRegistry(ShippedData.from_source_tree().cards, settings.home)
     leave = None if settings.discord_token else functools.partial(demo_guild.forget_in_stored_sandbox, settings.home)
     return ErasureRunner(settings.home, store, consents, time.time, None, personas.all_names(), leave)
 

@@ -79,7 +79,7 @@ async def serve(settings: Settings) -> None:
     stopped = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stopped.set)
-    async with open_app(settings, ShippedData.beside_the_code()) as app:
+    async with open_app(settings, ShippedData.from_source_tree()) as app:
         print(_address_text(app), flush=True)
         waiting = asyncio.create_task(stopped.wait())
         await asyncio.wait({waiting, app.running}, return_when=asyncio.FIRST_COMPLETED)

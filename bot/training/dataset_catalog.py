@@ -78,7 +78,7 @@ def resolve_dataset_path(home: Path, text: str) -> ResolvedDataset:
         raise MaterialError(f"There is no {text!r} on this machine.", PATH_ADVICE)
     if home.is_relative_to(path):
         raise MaterialError(f"{text!r} holds the bot's own home.", "Name the data set alone.")
-    verdict = decide_right(origin, signed=statement.right if statement else "", consent=read_consent(home))
+    verdict = decide_right(origin, stated=statement.right if statement else "", consent=read_consent(home))
     if statement is None:
         raise MaterialError(verdict.refused, advice or verdict.advice)
     verdict.require()
@@ -129,7 +129,7 @@ def _find_fetched(text: str) -> Path | None:
         return None
     nobody = RightsStatement("", "", "", "")
     try:
-        return CatalogueEntry(text, None, text, None, nobody).located()
+        return CatalogueEntry(text, None, text, None, nobody).locate()
     except MaterialError:
         return None
 

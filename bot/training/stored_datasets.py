@@ -73,7 +73,7 @@ def history_lines(store: Store, consent: Consent, guild_id: int, persona_id: str
     said = {message.seq: message for message in store.messages.guild_messages(guild_id)}
     exchanges = [pair for message in said.values() if (pair := _question_of(store, message, said, persona_id))]
     asked = {question.author_id for question, _ in exchanges}
-    if decide_right(HISTORY_DATASET, by_form=DISCORD_API, consent=allowed).refused or not asked & opted_in:
+    if decide_right(HISTORY_DATASET, format_right=DISCORD_API, consent=allowed).refused or not asked & opted_in:
         raise RequestError(
             f"`{HISTORY_DATASET}` may not be trained on: it is what members said to the bot here, through Discord's API.",
             f"{describe_discord_requirements(allowed)} Of {len(asked)} members whom this persona answered here, "

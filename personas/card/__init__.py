@@ -1,4 +1,4 @@
-"""Character cards: our own TOML (`read_card`), and V1, V2 and V3 in JSON, PNG and CHARX, read and written."""
+"""Character cards: TOML cards of this project, and V1, V2 and V3 cards in JSON, PNG and CHARX."""
 
 from personas.card.formats import (
     CARD_FORMS,

@@ -13,7 +13,7 @@ from personas.card.formats import card_picture, picture_type, to_persona
 from personas.card.spec_card import TEXT_FIELDS, Card, replace_surrogates
 from personas.errors import BaseModelError, CardError
 from personas.models.base_model import EMBEDDED
-from personas.models.bundled_model import unpacked_folder
+from personas.models.bundled_model import bundled_model_folder
 from personas.prompt import EXAMPLE_USER, MAX_CARD_TOKENS, system_text
 
 CountTokens = Callable[[str], int]
@@ -23,8 +23,8 @@ PREVIEW_CHARACTERS = 72
 
 
 def token_counter(base_model: str) -> CountTokens | None:
-    """Counts tokens as a base model does; None where its tokenizer is not at hand. Loads no model library."""
-    folder = unpacked_folder() if base_model == EMBEDDED else Path(base_model).expanduser()
+    """Return a token counter for a base model; None if the embedded model is not unpacked yet. Imports no torch."""
+    folder = bundled_model_folder() if base_model == EMBEDDED else Path(base_model).expanduser()
     file = folder / "tokenizer.json"
     if not file.is_file():
         if base_model == EMBEDDED:
@@ -35,7 +35,7 @@ def token_counter(base_model: str) -> CountTokens | None:
 
 
 def summarise_card(card: Card, where: str, count: CountTokens | None) -> dict[str, Any]:
-    """What the card holds, under keys that stay. `tokens` are None without a counter."""
+    """Summarise a card as JSON with stable keys. `tokens` are None without a counter."""
     data, icon = card.data, card_picture(card)
     book = book_entries(card)
     texts = {key: card.text(key) for key in TEXT_FIELDS if card.text(key).strip()}
@@ -46,10 +46,12 @@ def summarise_card(card: Card, where: str, count: CountTokens | None) -> dict[st
         prompt = count(system_text(persona, EXAMPLE_USER) + persona.mes_example) if count else None
         if prompt and prompt > MAX_CARD_TOKENS:
             problems.append(
-                f"it is long: prompts take examples only while the card has at most {MAX_CARD_TOKENS} tokens."
+                f"it is long: prompts include examples only while the card has at most {MAX_CARD_TOKENS} tokens."
             )
         if persona.speech:
-            problems.append("mes_example is no talk of {{user}} and {{char}}; it goes into the prompt as it is.")
+            problems.append(
+                "mes_example is not a conversation of {{user}} and {{char}}; it is used in the prompt unchanged."
+            )
     except CardError as error:
         problems.append(str(error))
     return {
@@ -75,42 +77,44 @@ def summarise_card(card: Card, where: str, count: CountTokens | None) -> dict[st
     }
 
 
-def format_summary(summed: dict[str, Any]) -> str:
-    """A summary for people."""
-    version = f"card V{summed['version']}, {FORM_LABELS[summed['form']]}"
-    by = f", by {summed['creator']}" if summed["creator"] else ""
-    picture = f", {summed['picture'].upper()} picture" if summed["picture"] else ", no picture"
-    lines = [f"{summed['name']} ({version}{picture}{by})"]
-    if summed["tags"]:
-        lines.append(f"tags: {', '.join(summed['tags'])}")
+def format_summary(summary: dict[str, Any]) -> str:
+    """Format a summary for people."""
+    version = f"card V{summary['version']}, {FORM_LABELS[summary['form']]}"
+    by = f", by {summary['creator']}" if summary["creator"] else ""
+    picture = f", {summary['picture'].upper()} picture" if summary["picture"] else ", no picture"
+    lines = [f"{summary['name']} ({version}{picture}{by})"]
+    if summary["tags"]:
+        lines.append(f"tags: {', '.join(summary['tags'])}")
     lines += ["", f"{'field':<28}{'characters':>11}{'tokens':>8}  begins"]
-    for key, held in summed["fields"].items():
+    for key, entry in summary["fields"].items():
         label = f"{key} *" if key in NOT_FOR_PROMPTS else key
-        lines.append(_row(label, held))
+        lines.append(_row(label, entry))
     for kind in ("alternate_greetings", "group_only_greetings", "book"):
-        for number, held in enumerate(summed[kind], start=1):
-            note = f" [{held['topic'] or 'no topic'}]" if kind == "book" else ""
-            off = f" ({held['unused']})" if held.get("unused") else ""
-            lines.append(_row(f"{kind.removesuffix('s')} {number}{note}{off}", held))
+        for number, entry in enumerate(summary[kind], start=1):
+            note = f" [{entry['topic'] or 'no topic'}]" if kind == "book" else ""
+            off = f" ({entry['unused']})" if entry.get("unused") else ""
+            lines.append(_row(f"{kind.removesuffix('s')} {number}{note}{off}", entry))
     lines.append("")
-    if summed["prompt_tokens"] is not None:
-        lines.append(f"About {summed['prompt_tokens']} tokens of every prompt.")
+    if summary["prompt_tokens"] is not None:
+        lines.append(f"About {summary['prompt_tokens']} tokens of every prompt.")
     lines.append("* never part of a prompt")
-    lines += [f"asset: {one['type']} {one['name']} ({one['uri'][:PREVIEW_CHARACTERS]})" for one in summed["assets"]]
-    if summed["extensions"]:
-        lines.append(f"extensions, kept as they are: {', '.join(summed['extensions'])}")
-    return "\n".join([*lines, *(f"note: {problem}" for problem in summed["problems"])])
+    lines += [
+        f"asset: {asset['type']} {asset['name']} ({asset['uri'][:PREVIEW_CHARACTERS]})" for asset in summary["assets"]
+    ]
+    if summary["extensions"]:
+        lines.append(f"extensions, preserved unchanged: {', '.join(summary['extensions'])}")
+    return "\n".join([*lines, *(f"note: {problem}" for problem in summary["problems"])])
 
 
 def _field(text: str, count: CountTokens | None) -> dict[str, Any]:
     return {"characters": len(text), "tokens": count(text) if count else None, "text": text}
 
 
-def _row(label: str, held: dict[str, Any]) -> str:
-    begins = " ".join(held["text"].split())
-    shown = begins if len(begins) <= PREVIEW_CHARACTERS else f"{begins[: PREVIEW_CHARACTERS - 1]}…"
-    tokens = "" if held["tokens"] is None else held["tokens"]
-    return f"{label:<28}{held['characters']:>11}{tokens:>8}  {shown}"
+def _row(label: str, entry: dict[str, Any]) -> str:
+    opening = " ".join(entry["text"].split())
+    shown = opening if len(opening) <= PREVIEW_CHARACTERS else f"{opening[: PREVIEW_CHARACTERS - 1]}…"
+    tokens = "" if entry["tokens"] is None else entry["tokens"]
+    return f"{label:<28}{entry['characters']:>11}{tokens:>8}  {shown}"
 
 
 def _plain_text(value: object) -> str:

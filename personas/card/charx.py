@@ -1,6 +1,6 @@
-"""CHARX: a zip file with `card.json` (V3) at its root, and the card's assets, which it names as `embeded://path`.
+"""CHARX files: a zip with `card.json` (V3) at its root, and the card's assets as `embeded://path`.
 
-Nothing is written to a disk here. Format: CHARX in the card specification V3, "embeded" included.
+Nothing is written to disk here. Format: CHARX in the card specification V3, which spells "embeded".
 """
 
 from __future__ import annotations
@@ -30,57 +30,57 @@ ASSET_FOLDERS = {
 }
 
 
-def read(data: bytes, where: str, most_bytes: int = MAX_UNPACKED_BYTES) -> tuple[bytes, dict[str, bytes]]:
-    """The card's JSON, and the other files by URI; unpacked at most `most_bytes` together.
+def read(data: bytes, where: str, max_bytes: int = MAX_UNPACKED_BYTES) -> tuple[bytes, dict[str, bytes]]:
+    """Return the card's JSON and the other files by URI; together they unpack to at limit `max_bytes`.
 
-    Raises `CardError` for a damaged or encrypted zip, one that unpacks to too much, and one with paths that lead out.
+    Raises `CardError` for a damaged or encrypted zip, one that is too large, and one with paths that point outside.
     """
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            entries = _validate_entries(
-                [entry for entry in archive.infolist() if not entry.is_dir()], where, most_bytes
-            )
-            return _contents(archive, entries, where, most_bytes)
+            entries = _validate_entries([entry for entry in archive.infolist() if not entry.is_dir()], where, max_bytes)
+            return _contents(archive, entries, where, max_bytes)
     except (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError, RuntimeError, ValueError) as error:
         raise CardError(f"{where} is a damaged zip file: {error}.", "Download or export it again.") from None
 
 
 def write(card: bytes, files: Mapping[str, bytes]) -> bytes:
-    """The zip of a card and its files. Equal contents give equal bytes."""
-    made = io.BytesIO()
-    with zipfile.ZipFile(made, "w", zipfile.ZIP_DEFLATED) as archive:
+    """Build the zip of a card and its files. Equal contents give equal bytes."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
         for path, content in {
             CARD_ENTRY: card,
             **{uri.removeprefix(ASSET_SCHEME): files[uri] for uri in sorted(files)},
         }.items():
             archive.writestr(zipfile.ZipInfo(path), content, zipfile.ZIP_DEFLATED)
-    return made.getvalue()
+    return buffer.getvalue()
 
 
 def uri_for(kind: str, name: str, extension: str) -> str:
-    """Where an asset belongs in the zip, by its type, its name and its file extension."""
+    """Return the URI of an asset in the zip, from its type, name and file extension."""
     folder = next((folder for folder, known in ASSET_FOLDERS.items() if extension in known.split()), "other")
     return f"{ASSET_SCHEME}assets/{_safe(kind)}/{folder}/{_safe(name)}.{_safe(extension)}"
 
 
 def _safe(part: str) -> str:
-    kept = "".join(letter if letter.isalnum() or letter in "-_" else "_" for letter in part)
-    return kept[:60] or "unnamed"
+    safe = "".join(letter if letter.isalnum() or letter in "-_" else "_" for letter in part)
+    return safe[:60] or "unnamed"
 
 
-def _validate_entries(entries: list[zipfile.ZipInfo], where: str, most_bytes: int) -> list[zipfile.ZipInfo]:
+def _validate_entries(entries: list[zipfile.ZipInfo], where: str, max_bytes: int) -> list[zipfile.ZipInfo]:
     names = [entry.filename for entry in entries]
-    if len(entries) > MAX_ENTRIES or sum(entry.file_size for entry in entries) > most_bytes:
-        raise CardError(f"{where} unpacks to too much.", f"At most {most_bytes // 2**20} MiB are read here.")
+    if len(entries) > MAX_ENTRIES or sum(entry.file_size for entry in entries) > max_bytes:
+        raise CardError(f"{where} unpacks to too much.", f"At limit {max_bytes // 2**20} MiB are read.")
     for entry in entries:
         if not _is_safe_path(entry.filename) or stat.S_ISLNK(entry.external_attr >> 16):
-            raise CardError(f"{where} holds {entry.filename!r}, which leads out of it.", "Do not trust this file.")
+            raise CardError(f"{where} holds {entry.filename!r}, which points outside of it.", "Do not trust this file.")
         if entry.flag_bits & 1:
             raise CardError(f"{where} is encrypted.", "Export the card without a password.")
         if entry.compress_type not in ZIP_METHODS:
-            raise CardError(f"{where}: {entry.filename!r} is packed in an unusual way.", "Zip it with deflate.")
-    if twice := next((name for name in names if names.count(name) > 1), None):
-        raise CardError(f"{where} holds {twice!r} twice.", "Export the card again.")
+            raise CardError(
+                f"{where}: {entry.filename!r} uses an unsupported compression method.", "Zip it with deflate."
+            )
+    if duplicate := next((name for name in names if names.count(name) > 1), None):
+        raise CardError(f"{where} holds {duplicate!r} twice.", "Export the card again.")
     if CARD_ENTRY not in names:
         raise CardError(
             f"{where} is a zip file without {CARD_ENTRY} at its root.", "A CHARX file holds the card there."
@@ -94,16 +94,16 @@ def _is_safe_path(name: str) -> bool:
 
 
 def _contents(
-    archive: zipfile.ZipFile, entries: list[zipfile.ZipInfo], where: str, room: int
+    archive: zipfile.ZipFile, entries: list[zipfile.ZipInfo], where: str, budget: int
 ) -> tuple[bytes, dict[str, bytes]]:
     card, files = b"", {}
     for entry in entries:
-        most = min(room, MAX_JSON_BYTES) if entry.filename == CARD_ENTRY else room
+        limit = min(budget, MAX_JSON_BYTES) if entry.filename == CARD_ENTRY else budget
         with archive.open(entry) as packed:
-            content = packed.read(most + 1)  # the sizes in the directory may be lies
-        if len(content) > most:
-            raise CardError(f"{where}: {entry.filename!r} is too large.", "No card needs that much.")
-        room -= len(content)
+            content = packed.read(limit + 1)  # the sizes in the directory may be wrong
+        if len(content) > limit:
+            raise CardError(f"{where}: {entry.filename!r} is too large.", "Cards are never that large.")
+        budget -= len(content)
         if entry.filename == CARD_ENTRY:
             card = content
         else:

@@ -1,4 +1,4 @@
-"""Reads a card file of any form and writes a card in any other (TOML, JSON, PNG, CHARX)."""
+"""Reads cards of any format and writes them in any other (TOML, JSON, PNG, CHARX)."""
 
 from __future__ import annotations
 
@@ -42,14 +42,16 @@ BACKFILL_NOTICE = (
     "This character card is Character Card V3, but it is loaded as a Character Card V2. Please use a Character Card V3 "
     "compatible application to use this character card properly."
 )
-"""What the V3 specification asks writers to say in the V2 copy beside a V3 card."""
+"""Notice that the V3 specification asks writers to put into the V2 copy beside a V3 card."""
 
 DEFAULT_ICON: JsonObject = {"type": "icon", "uri": "ccdefault:", "name": "main", "ext": "png"}
 PICTURE_SIGNATURES = {b"\x89PNG\r\n\x1a\n": "png", b"\xff\xd8\xff": "jpeg", b"GIF8": "gif"}
-PICTURE_DROPPED_NOTE = "The picture around the card is left out: the card has an icon of its own."
+PICTURE_DROPPED_NOTE = "The picture around the card is left out: the card has its own icon."
 
-V2_TEXT_FIELDS = ("description", "personality", "scenario", "first_mes", "mes_example", "creator_notes", "system_prompt",
-            "post_history_instructions", "creator", "character_version")  # fmt: skip
+V2_TEXT_FIELDS = tuple(
+    """description personality scenario first_mes mes_example creator_notes system_prompt
+    post_history_instructions creator character_version""".split()
+)
 
 MAX_FILE_BYTES = 256 * 2**20
 JPEG_SIGNATURE, WEBP_SIGNATURE = b"\xff\xd8\xff", b"RIFF"
@@ -63,13 +65,13 @@ FOREIGN_SIGNATURES = {
 }
 
 CONVERTED_PICTURE_ADVICE = (
-    "Cards travel in PNG pictures; many sites convert them and lose the card: get the original file."
+    "Cards are stored in PNG pictures; many sites convert them and lose the card: get the original file."
 )
 
 
 @dataclass(frozen=True)
 class CardExport:
-    """A card as a file. `beside` are files that belong next to it, by name; `notes` say what was left out."""
+    """A card as a file. `beside` are further files to store next to it, by name; `notes` list what was left out."""
 
     content: bytes
     notes: tuple[str, ...] = ()
@@ -77,9 +79,10 @@ class CardExport:
 
 
 def write_card(card: Card, form: CardForm, where: str, avatar: str = "avatar", persona_id: str = "") -> CardExport:
-    """A card in another form; a TOML card gets the id, and a picture beside it whose name is `avatar` and an ending.
+    """Export a card in another format. A TOML card gets the id, and its picture the name `avatar` plus a suffix.
 
-    PNG and CHARX carry V3 as V3; PNG carries older cards as V2. Raises `CardError` when the form cannot hold it.
+    CHARX files contain V3; PNG files contain V3 cards as V3 and older ones as V2. Raises `CardError` if the format
+    cannot represent the card.
     """
     if form == "toml":
         return _export_toml(convert_version(card, 2) if card.version == 1 else card, avatar, persona_id)
@@ -91,7 +94,7 @@ def write_card(card: Card, form: CardForm, where: str, avatar: str = "avatar", p
 
 
 def convert_version(card: Card, version: Version) -> Card:
-    """The card in another version of the format. Fields that only V3 knows stay in a V2 card, which may hold any."""
+    """Convert the card to another version. Fields of V3 stay in a V2 card, which may have any."""
     if card.version == version:
         return card
     spec, spec_version = SPECS[version]
@@ -102,9 +105,9 @@ def convert_version(card: Card, version: Version) -> Card:
 
 
 def with_picture(card: Card, picture: bytes, where: str) -> Card:
-    """The card with another face; `where` names the picture. Raises `CardError` when it is none of a usual kind."""
+    """Replace the picture of a card; `where` names the new one. Raises `CardError` for an unsupported format."""
     if picture_type(picture) is None:
-        raise CardError(f"{where} is no picture that can be a face.", "Give a PNG, JPEG, GIF or WebP picture.")
+        raise CardError(f"{where} is not a supported picture.", "Use a PNG, JPEG, GIF or WebP picture.")
     if picture.startswith(png.SIGNATURE):
         picture = png.picture(png.split(picture, where))
     icon = _main_icon(card)
@@ -115,53 +118,52 @@ def with_picture(card: Card, picture: bytes, where: str) -> Card:
 
 
 def card_picture(card: Card) -> bytes | None:
-    """The character's picture: the main icon, or the picture that the card came in. Addresses are not fetched."""
+    """Return the character's picture: the main icon, or the picture the card came in. URLs are not fetched."""
     icon = _main_icon(card)
     own = _asset_content(card, icon["uri"]) if icon else None
     return own if own and picture_type(own) else card.picture
 
 
 def picture_type(data: bytes) -> str | None:
-    """ "png", "jpeg", "gif" or "webp" by the first bytes; None for anything else."""
+    """Detect "png", "jpeg", "gif" or "webp" by the first bytes; None for anything else."""
     if data.startswith(b"RIFF") and data[8:12] == b"WEBP":
         return "webp"
-    return next((name for magic, name in PICTURE_SIGNATURES.items() if data.startswith(magic)), None)
-
-
-# ------------------------------------------------------------------------------------------------ the forms
+    return next((name for signature, name in PICTURE_SIGNATURES.items() if data.startswith(signature)), None)
 
 
 def _export_json(card: Card) -> CardExport:
     def place(uri: str, asset: JsonObject | None) -> str | None:
         return _data_uri(asset, card.files[uri]) if asset else None
 
-    moved, notes = _relocate_assets(card, place)
+    relocated, notes = _relocate_assets(card, place)
     if card.picture:
-        notes += ("The picture is left out: JSON has no place for it.",)
-    return CardExport(json_bytes(moved.document, indent=2) + b"\n", notes)
+        notes += ("The picture is left out: JSON cards have none.",)
+    return CardExport(json_bytes(relocated.document, indent=2) + b"\n", notes)
 
 
 def _export_png(card: Card, where: str) -> CardExport:
     picture = card.picture or card_picture(card)
     if picture is None:
-        raise CardError(f"{where} has no picture, and a PNG card is one.", "Name a PNG picture with --picture.")
+        raise CardError(f"{where} has no picture, which a PNG card needs.", "Name a PNG picture with --picture.")
     if not picture.startswith(png.SIGNATURE):
         kind = (picture_type(picture) or "another kind").upper()
-        raise CardError(f"The picture of {where} is {kind}; only PNG carries cards.", "Name one with --picture.")
+        raise CardError(
+            f"The picture of {where} is {kind}; a PNG card needs a PNG picture.", "Name one with --picture."
+        )
 
     def place(uri: str, asset: JsonObject | None) -> str | None:
         if asset and asset is _main_icon(card) and not card.picture:
             return str(DEFAULT_ICON["uri"])
         if uri.startswith(png.ASSET_URI):
             return uri
-        # Numbers, since a keyword is short and knows no letters beyond Latin-1.
+        # Numbers, because keywords are short and limited to Latin-1.
         return f"{png.ASSET_URI}{list(card.files).index(uri)}" if asset else None
 
-    moved, notes = _relocate_assets(card, place)
-    texts = {png.CARD_V2: json_bytes(moved.document)}
+    relocated, notes = _relocate_assets(card, place)
+    texts = {png.CARD_V2: json_bytes(relocated.document)}
     if card.version == 3:
-        texts = {png.CARD_V3: json_bytes(moved.document), png.CARD_V2: json_bytes(_backfill_v2(moved))}
-    for uri, content in moved.files.items():
+        texts = {png.CARD_V3: json_bytes(relocated.document), png.CARD_V2: json_bytes(_backfill_v2(relocated))}
+    for uri, content in relocated.files.items():
         if uri != DEFAULT_ICON["uri"]:
             texts[png.ASSET + uri.removeprefix(png.ASSET_URI)] = content
     return CardExport(png.with_card(picture, texts, where), notes)
@@ -174,26 +176,26 @@ def _export_charx(card: Card) -> CardExport:
         if uri.startswith(charx.ASSET_SCHEME) or asset is None:
             return uri if uri.startswith(charx.ASSET_SCHEME) else None
         name, extension = str(asset.get("name") or "unnamed"), str(asset.get("ext") or "unknown")
-        made = charx.uri_for(str(asset.get("type") or "other"), name, extension)
-        if made in taken:
-            made = charx.uri_for(str(asset.get("type") or "other"), f"{name}_{len(taken)}", extension)
-        taken.add(made)
-        return made
+        uri = charx.uri_for(str(asset.get("type") or "other"), name, extension)
+        if uri in taken:
+            uri = charx.uri_for(str(asset.get("type") or "other"), f"{name}_{len(taken)}", extension)
+        taken.add(uri)
+        return uri
 
-    moved, notes = _relocate_assets(card, place)
-    files = dict(moved.files)
+    relocated, notes = _relocate_assets(card, place)
+    files = dict(relocated.files)
     if card.picture:
         uri = charx.uri_for("icon", "main", picture_type(card.picture) or "unknown")
-        icon = _main_icon(moved)
+        icon = _main_icon(relocated)
         if icon is None:
             new = {**DEFAULT_ICON, "uri": uri, "ext": picture_type(card.picture) or "unknown"}
-            moved = _with_data(moved, {"assets": [*(moved.data.get("assets") or ()), new]})
+            relocated = _with_data(relocated, {"assets": [*(relocated.data.get("assets") or ()), new]})
         elif icon["uri"] == DEFAULT_ICON["uri"]:
-            moved = _with_uris(moved, {DEFAULT_ICON["uri"]: uri}, only=icon)
+            relocated = _with_uris(relocated, {DEFAULT_ICON["uri"]: uri}, only=icon)
         else:
-            return CardExport(charx.write(json_bytes(moved.document), files), (*notes, PICTURE_DROPPED_NOTE))
+            return CardExport(charx.write(json_bytes(relocated.document), files), (*notes, PICTURE_DROPPED_NOTE))
         files[uri] = card.picture
-    return CardExport(charx.write(json_bytes(moved.document, indent=2), files), notes)
+    return CardExport(charx.write(json_bytes(relocated.document, indent=2), files), notes)
 
 
 def _export_toml(card: Card, avatar: str, persona_id: str) -> CardExport:
@@ -202,10 +204,10 @@ def _export_toml(card: Card, avatar: str, persona_id: str) -> CardExport:
     def place(uri: str, asset: JsonObject | None) -> str | None:
         return str(DEFAULT_ICON["uri"]) if asset and asset is icon else None
 
-    moved, notes = _relocate_assets(card, place)
-    table = table_from_card(moved, persona_id)
+    relocated, notes = _relocate_assets(card, place)
+    table = table_from_card(relocated, persona_id)
     if len(dump_toml(table)) > MAX_CARD_BYTES:
-        raise CardError(f"{card.name} is too much for a TOML card.", "Shorten its character book.")
+        raise CardError(f"{card.name} is too large for a TOML card.", "Shorten its character book.")
     if picture is None:
         return CardExport(dump_toml(table), notes)
     name = f"{avatar}.{picture_type(picture) or 'png'}"
@@ -213,19 +215,16 @@ def _export_toml(card: Card, avatar: str, persona_id: str) -> CardExport:
 
 
 def _backfill_v2(card: Card) -> JsonObject:
-    """The V2 copy for programs that know no V3."""
+    """Build the V2 copy for programs without V3 support."""
     notes = card.data.get("creator_notes")
     older = convert_version(card, 2)
     return _with_data(older, {"creator_notes": f"{BACKFILL_NOTICE}\n\n{notes}" if notes else BACKFILL_NOTICE}).document
 
 
 def _v2_data(flat: JsonObject) -> JsonObject:
-    """The data of a V2 card with the fields of a V1 card, unknown ones included."""
+    """Build the data of a V2 card from the fields of a V1 card, unknown ones included."""
     required: JsonObject = dict.fromkeys(V2_TEXT_FIELDS, "") | {"alternate_greetings": [], "tags": [], "extensions": {}}
     return required | copy.deepcopy(flat)
-
-
-# ------------------------------------------------------------------------------------------------ assets
 
 
 def _main_icon(card: Card) -> JsonObject | None:
@@ -234,7 +233,7 @@ def _main_icon(card: Card) -> JsonObject | None:
 
 
 def _asset_content(card: Card, uri: str) -> bytes | None:
-    """What an asset's URI stands for, if it is in the card."""
+    """Return the content of an asset's URI if it is in the card."""
     if uri.startswith("data:") and ";base64," in uri[:100]:
         try:
             return base64.b64decode(uri.partition(",")[2])
@@ -244,37 +243,40 @@ def _asset_content(card: Card, uri: str) -> bytes | None:
 
 
 def _asset_path(uri: str) -> str:
-    """A URI as the files of a card are named; "embeded" is how the specification spells it, not how everybody does."""
+    """Normalise a URI to the "embeded" spelling of the specification; some programs write "embedded"."""
     return uri.replace("embedded://", charx.ASSET_SCHEME, 1) if uri.startswith("embedded://") else uri
 
 
 def _relocate_assets(card: Card, place: Callable[[str, JsonObject | None], str | None]) -> tuple[Card, tuple[str, ...]]:
-    """The card with its files where `place` puts them, given their URI and the asset that names them, and its notes."""
+    """Move the card's files to the URIs that `place` returns, and return the card and its notes.
+
+    `place` gets the old URI and the asset that refers to it; files for which it returns None are left out.
+    """
     renamed: dict[str, str] = {}
     files, left_out = {}, []
     for uri, content in card.files.items():
-        naming = [asset for asset in card.assets if _asset_path(asset["uri"]) == uri]
-        new = place(uri, naming[0] if naming else None)
+        referring = [asset for asset in card.assets if _asset_path(asset["uri"]) == uri]
+        new = place(uri, referring[0] if referring else None)
         if new is None:
             left_out.append(uri.removeprefix(charx.ASSET_SCHEME))
         else:
             files[new] = content
-            renamed |= {asset["uri"]: new for asset in naming}
+            renamed |= {asset["uri"]: new for asset in referring}
     shown = ", ".join(left_out[:5]) + (" …" if len(left_out) > 5 else "")
-    notes = (f"{len(left_out)} files are left out, which this form has no place for: {shown}.",) if left_out else ()
+    notes = (f"{len(left_out)} files are left out because this format cannot store them: {shown}.",) if left_out else ()
     return replace(_with_uris(card, renamed), files=files), notes
 
 
 def _with_uris(card: Card, renamed: Mapping[str, str], only: JsonObject | None = None) -> Card:
-    """The card with other URIs for its assets, or for one of them."""
+    """Replace URIs of the assets, or of one of them."""
     if not renamed or not isinstance(card.data.get("assets"), list):
         return card
 
-    def moved(asset: Any) -> Any:
+    def renamed_asset(asset: Any) -> Any:
         known = isinstance(asset, dict) and asset.get("uri") in renamed and only in (None, asset)
         return {**asset, "uri": renamed[asset["uri"]]} if known else asset
 
-    return _with_data(card, {"assets": [moved(asset) for asset in card.data["assets"]]})
+    return _with_data(card, {"assets": [renamed_asset(asset) for asset in card.data["assets"]]})
 
 
 def _with_data(card: Card, changed: JsonObject) -> Card:
@@ -287,12 +289,12 @@ def _data_uri(asset: JsonObject, content: bytes) -> str:
 
 
 def read_card_file(path: Path) -> Card:
-    """Read a card file of any form. Raises `CardError` that names the file, the place and what to do."""
+    """Read a card file of any format. Raises `CardError` with the file, the position and advice."""
     try:
         if path.is_dir():
             raise CardError(f"{path} is a folder.", "Name one card file.")
         if path.stat().st_size > MAX_FILE_BYTES:
-            raise CardError(f"{path} exceeds {MAX_FILE_BYTES // 2**20} MiB.", "No card needs that much.")
+            raise CardError(f"{path} exceeds {MAX_FILE_BYTES // 2**20} MiB.", "Cards are never that large.")
         card, table = _parse_container(path.read_bytes(), str(path))
         if table and (avatar := table.get("avatar")):
             picture = path.parent / avatar
@@ -300,43 +302,43 @@ def read_card_file(path: Path) -> Card:
     except FileNotFoundError:
         raise CardError(f"There is no card at {path}.", "Check the path.") from None
     except OSError as error:
-        raise CardError(f"The card {path} cannot be read: {error.strerror}.", "Check its rights.") from None
+        raise CardError(f"The card {path} cannot be read: {error.strerror}.", "Check its permissions.") from None
     return card
 
 
-def parse_card(data: bytes, where: str, most_bytes: int = charx.MAX_UNPACKED_BYTES) -> Card:
-    """The card in a file's bytes; `where` names it in errors. A zip may unpack to `most_bytes`. Raises `CardError`."""
-    return _parse_container(data, where, most_bytes)[0]
+def parse_card(data: bytes, where: str, max_bytes: int = charx.MAX_UNPACKED_BYTES) -> Card:
+    """Parse a card file; `where` names it in errors. A zip may unpack to `max_bytes`. Raises `CardError`."""
+    return _parse_container(data, where, max_bytes)[0]
 
 
 def to_persona(card: Card, where: str, persona_id: str = "", avatar: Path | None = None) -> Persona:
-    """The persona that a card describes; without an id given it has the card's or one made of its name.
+    """Convert a card to a persona. Without `persona_id` the id is the card's own or derived from its name.
 
-    Raises `CardError` when it cannot speak on Discord.
+    Raises `CardError` if it cannot be used on Discord.
     """
     table = table_from_card(convert_version(card, 2) if card.version == 1 else card, persona_id)
     return replace(persona_from_table(table, where), avatar=avatar)
 
 
 def _parse_container(
-    data: bytes, where: str, most_bytes: int = charx.MAX_UNPACKED_BYTES
+    data: bytes, where: str, max_bytes: int = charx.MAX_UNPACKED_BYTES
 ) -> tuple[Card, JsonObject | None]:
     if data.startswith(png.SIGNATURE):
         chunks = png.split(data, where)
         card = parse_document(parse_json(png.card_json(chunks, where), f"The card in {where}"), "png", where)
         return replace(card, picture=png.picture(chunks), files=png.assets(chunks, where)), None
-    # Some programs put the zip behind a JPEG, so that it shows a face.
+    # Some programs prepend a JPEG to the zip, so that it shows a picture.
     if data.startswith(b"PK") or (data.startswith(JPEG_SIGNATURE) and zipfile.is_zipfile(io.BytesIO(data))):
-        content, files = charx.read(data, where, most_bytes)
+        content, files = charx.read(data, where, max_bytes)
         return replace(
             parse_document(parse_json(content, f"{charx.CARD_ENTRY} in {where}"), "charx", where), files=files
         ), None
-    if mark := next((mark for mark in FOREIGN_SIGNATURES if data.startswith(mark)), None):
-        advice = CONVERTED_PICTURE_ADVICE if mark not in (b"\xff\xfe", b"\xfe\xff") else "Save the card as UTF-8."
-        raise CardError(f"{where} is {FOREIGN_SIGNATURES[mark]}, in which no card is read.", advice)
+    if signature := next((signature for signature in FOREIGN_SIGNATURES if data.startswith(signature)), None):
+        advice = CONVERTED_PICTURE_ADVICE if signature not in (b"\xff\xfe", b"\xfe\xff") else "Save the card as UTF-8."
+        raise CardError(f"{where} is {FOREIGN_SIGNATURES[signature]}, which cannot contain a card.", advice)
     if data.removeprefix(b"\xef\xbb\xbf").lstrip()[:1] in (b"{", b"["):
         return parse_document(parse_json(data, where), "json", where), None
     if b"=" not in data or b"\0" in data:
-        raise CardError(f"{where} is no character card.", EXPECTED_FORMAT_ADVICE)
+        raise CardError(f"{where} is not a character card.", EXPECTED_FORMAT_ADVICE)
     table = parse_table(data, where)
     return card_from_table(table, where), table

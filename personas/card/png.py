@@ -1,4 +1,4 @@
-"""PNG pictures that carry a card: chunks `tEXt` with the keyword `chara` (V2) or `ccv3` (V3), base64 of UTF-8 JSON.
+"""PNG pictures with a card in a `tEXt` chunk: keyword `chara` (V2) or `ccv3` (V3), base64 of UTF-8 JSON.
 
 The picture itself is never decoded. Format: https://www.w3.org/TR/png-3/ (5 Datastream structure, 11.3.3 Textual
 information). `iTXt` and `zTXt` are read too, since some programs write them.
@@ -18,11 +18,13 @@ from personas.errors import CardError
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 CARD_V3, CARD_V2 = "ccv3", "chara"
 ASSET, ASSET_URI = "chara-ext-asset_:", "__asset:"
-"""Keyword of a chunk that holds an asset, and how the card names it: each followed by the same path."""
+"""Prefixes of a chunk keyword with an asset, and of its URI in the card; the same path follows both."""
 TEXT_CHUNK_TYPES = (b"tEXt", b"zTXt", b"iTXt")
 MAX_KEYWORD_BYTES = 79
 MAX_TEXT_BYTES = MAX_JSON_BYTES * 4 // 3 + 4
-LOST_CARD_ADVICE = "Get the original file: pictures that were saved anew, resized or shared as a photo lose their card."
+LOST_CARD_ADVICE = (
+    "Get the original file: pictures that were saved again, resized or shared as a photo lose their card."
+)
 
 
 @dataclass(frozen=True)
@@ -34,18 +36,18 @@ class PngChunk:
 
     @property
     def keyword(self) -> str:
-        """The keyword of a textual chunk, in small letters; empty for the others."""
+        """Keyword of a textual chunk in lower case; empty for other chunks."""
         found = self.data.partition(b"\0")[0] if self.kind in TEXT_CHUNK_TYPES else b""
         return found[:MAX_KEYWORD_BYTES].decode("latin-1").casefold()
 
     @property
     def belongs_to_card(self) -> bool:
-        """Whether it carries a card or an asset of one, and is no part of the picture."""
+        """True if it contains a card or an asset of one, and is not part of the picture."""
         return self.keyword in (CARD_V2, CARD_V3) or self.keyword.startswith(ASSET)
 
 
 def split(data: bytes, where: str) -> list[PngChunk]:
-    """The chunks of a PNG file, each with a right checksum. Raises `CardError`; what follows the end is left out."""
+    """Split a PNG file into chunks and verify their checksums. Ignores data after the end. Raises `CardError`."""
     chunks: list[PngChunk] = []
     at = len(SIGNATURE)
     while not chunks or chunks[-1].kind != b"IEND":
@@ -61,12 +63,12 @@ def split(data: bytes, where: str) -> list[PngChunk]:
         chunks.append(PngChunk(kind, data[at + 8 : end]))
         at = end + 4
     if chunks[0].kind != b"IHDR":
-        raise CardError(f"{where} is no PNG picture: it does not begin with a header.", LOST_CARD_ADVICE)
+        raise CardError(f"{where} is not a PNG picture: it does not begin with a header.", LOST_CARD_ADVICE)
     return chunks
 
 
 def join(chunks: Iterable[PngChunk]) -> bytes:
-    """The PNG file of these chunks."""
+    """Build the PNG file of these chunks."""
     parts = [SIGNATURE]
     for chunk in chunks:
         body = chunk.kind + chunk.data
@@ -75,7 +77,7 @@ def join(chunks: Iterable[PngChunk]) -> bytes:
 
 
 def card_json(chunks: Iterable[PngChunk], where: str) -> bytes:
-    """The JSON of the card that a picture carries; of two versions the newer. Raises `CardError`."""
+    """Return the JSON of the card in a picture; of two versions the newer one. Raises `CardError`."""
     found = {chunk.keyword: chunk for chunk in reversed([*chunks]) if chunk.keyword in (CARD_V2, CARD_V3)}
     chunk = found.get(CARD_V3) or found.get(CARD_V2)
     if chunk is None:
@@ -84,7 +86,7 @@ def card_json(chunks: Iterable[PngChunk], where: str) -> bytes:
 
 
 def assets(chunks: Iterable[PngChunk], where: str) -> dict[str, bytes]:
-    """The assets that a picture carries, by the URI under which the card names them."""
+    """Return the assets in a picture by the URI the card uses for them."""
     found = {}
     for chunk in chunks:
         if chunk.keyword.startswith(ASSET):
@@ -94,25 +96,25 @@ def assets(chunks: Iterable[PngChunk], where: str) -> dict[str, bytes]:
 
 
 def picture(chunks: Iterable[PngChunk]) -> bytes:
-    """The picture alone: every chunk but those of a card."""
+    """Return the picture alone, without the chunks of a card."""
     return join(chunk for chunk in chunks if not chunk.belongs_to_card)
 
 
 def with_card(picture: bytes, texts: Mapping[str, bytes], where: str) -> bytes:
-    """A picture that carries these contents by keyword, in place of the card that it had; other chunks stay."""
+    """Replace the card in a picture by these contents, by keyword; other chunks are preserved."""
     kept = [chunk for chunk in split(picture, where) if not chunk.belongs_to_card]
-    # Before the pixels, where programs look that read no further than they must.
-    place = next(number for number, chunk in enumerate(kept) if chunk.kind in (b"IDAT", b"IEND"))
-    made = [
+    # Before the pixels: some programs stop reading there.
+    position = next(number for number, chunk in enumerate(kept) if chunk.kind in (b"IDAT", b"IEND"))
+    new = [
         PngChunk(b"tEXt", keyword.encode("latin-1") + b"\0" + base64.b64encode(text)) for keyword, text in texts.items()
     ]
-    return join([*kept[:place], *made, *kept[place:]])
+    return join([*kept[:position], *new, *kept[position:]])
 
 
 def _decode_card_chunk(chunk: PngChunk, where: str) -> bytes:
     encoded = b"".join(_chunk_text(chunk, where).split())
     if encoded.startswith(b"rcc||"):
-        raise CardError(f"{where} carries a card that its program has encrypted.", "Export it there without that.")
+        raise CardError(f"{where} contains an encrypted card.", "Export it from its program without encryption.")
     try:
         return base64.b64decode(encoded + b"=" * (-len(encoded) % 4), validate=True)
     except binascii.Error:
@@ -122,7 +124,7 @@ def _decode_card_chunk(chunk: PngChunk, where: str) -> bytes:
 
 
 def _chunk_text(chunk: PngChunk, where: str) -> bytes:
-    """The text of a chunk, decompressed where it is compressed."""
+    """Return the text of a chunk, decompressed if needed."""
     keyword, _, rest = chunk.data.partition(b"\0")
     if chunk.kind == b"tEXt":
         return rest
@@ -143,7 +145,7 @@ def _inflate(data: bytes, keyword: bytes, where: str) -> bytes:
             f"{where}: the text {shown!r} in the picture cannot be decompressed.", LOST_CARD_ADVICE
         ) from None
     if inflater.unconsumed_tail:
-        raise CardError(f"{where}: the text {shown!r} in the picture is too large.", "No card needs that much.")
+        raise CardError(f"{where}: the text {shown!r} in the picture is too large.", "Cards are never that large.")
     if not inflater.eof:
         raise CardError(f"{where}: the text {shown!r} in the picture is cut off.", LOST_CARD_ADVICE)
     return text

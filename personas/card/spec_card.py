@@ -18,18 +18,18 @@ Container = Literal["json", "png", "charx", "toml"]
 SPECS: dict[Version, tuple[str, str]] = {2: ("chara_card_v2", "2.0"), 3: ("chara_card_v3", "3.0")}
 V1_TEXT_FIELDS = ("description", "personality", "scenario", "first_mes", "mes_example")
 TEXT_FIELDS = (*V1_TEXT_FIELDS, "creator_notes", "system_prompt", "post_history_instructions", "nickname")
-"""The fields that hold prose, besides `name`."""
+"""Prose fields, besides `name`."""
 MAX_JSON_BYTES = 16 * 2**20
 LONE_SURROGATE_PATTERN = re.compile("[\ud800-\udfff]")
 EXPECTED_FORMAT_ADVICE = (
     "A card is a JSON object of version 1, 2 (spec chara_card_v2) or 3 (chara_card_v3), by itself or in a PNG "
+    "or CHARX file, or a TOML file of this project."
 )
-EXPECTED_FORMAT_ADVICE += "or CHARX file, or a TOML file of this project."
 
 
 @dataclass(frozen=True)
 class Card:
-    """A card. `picture` is its face as a picture file without the card; `files` are its other files by their URI."""
+    """A card. `picture` is the picture file without the card; `files` are its other files by URI."""
 
     document: JsonObject
     version: Version
@@ -39,51 +39,51 @@ class Card:
 
     @property
     def data(self) -> JsonObject:
-        """The card's fields: all of a V1 card, else what is under `data`."""
+        """Fields of the card: a V1 card's document, else the object under `data`."""
         return self.document if self.version == 1 else self.document["data"]
 
     @property
     def name(self) -> str:
-        """The character's name as it stands in the card."""
+        """Character's name as written in the card."""
         return str(self.data["name"])
 
     def text(self, key: str) -> str:
-        """A field of prose; empty where the card has none. Lone surrogates, which no text may hold, are replaced."""
+        """Return a prose field; empty if the card has none. Lone surrogates are replaced."""
         return replace_surrogates(self.data.get(key) or "")
 
     def texts(self, key: str) -> tuple[str, ...]:
-        """The texts of a list, such as `alternate_greetings`."""
+        """Return a list of texts, such as `alternate_greetings`."""
         return tuple(replace_surrogates(text) for text in self.data.get(key) or ())
 
     @property
     def tags(self) -> tuple[str, ...]:
-        """The tags; some programs write them as one text with commas."""
+        """Tags; some programs write them as one text with commas."""
         tags = self.data.get("tags") or []
         found = tags.split(",") if isinstance(tags, str) else [tag for tag in tags if isinstance(tag, str)]
         return tuple(replace_surrogates(tag.strip()) for tag in found if tag.strip())
 
     @property
     def assets(self) -> list[JsonObject]:
-        """The assets of a V3 card that have a URI."""
+        """Assets of a V3 card that have a URI."""
         found = self.data.get("assets") or []
         return [one for one in found if isinstance(one, dict) and isinstance(one.get("uri"), str)]
 
     @property
     def book(self) -> list[JsonObject]:
-        """The entries of the character book."""
+        """Entries of the character book."""
         entries = (self.data.get("character_book") or {}).get("entries") or []
         return list(entries.values()) if isinstance(entries, dict) else list(entries)
 
 
 def replace_surrogates(text: str) -> str:
-    """Text that can be written as UTF-8: JSON can hold halves of a character, everything else cannot."""
+    """Replace lone surrogates, which JSON can represent but UTF-8 cannot."""
     return LONE_SURROGATE_PATTERN.sub("\ufffd", text)
 
 
 def parse_document(document: Any, container: Container, where: str) -> Card:
-    """The card in a JSON value. Raises `CardError` that names the field which is wrong."""
+    """Build the card of a JSON value. Raises `CardError` with the field that is wrong."""
     if not isinstance(document, dict):
-        raise CardError(f"{where} holds no card: it is JSON, but not an object.", EXPECTED_FORMAT_ADVICE)
+        raise CardError(f"{where} contains no card: it is JSON, but not an object.", EXPECTED_FORMAT_ADVICE)
     card = Card(document, _version(document, where), container)
     _validate_card(card, where)
     return card
@@ -98,19 +98,19 @@ def _version(document: JsonObject, where: str) -> Version:
         return known[spec]
     if spec is not None:
         raise CardError(f"{where} has an unknown spec, {_short(spec)}.", f"Known: {', '.join(known)}; V1 has none.")
-    if isinstance(data, dict) and "name" in data:  # some programs leave the spec out
+    if isinstance(data, dict) and "name" in data:  # some programs omit the spec
         return 2
     if "name" in document and any(key in document for key in V1_TEXT_FIELDS):
         return 1
     found = ", ".join(_short(key) for key in list(document)[:8]) or "nothing"
-    raise CardError(f"{where} is no character card; it holds {found}.", EXPECTED_FORMAT_ADVICE)
+    raise CardError(f"{where} is not a character card; it contains {found}.", EXPECTED_FORMAT_ADVICE)
 
 
 def _validate_card(card: Card, where: str) -> None:
-    """Refuse values of another kind where the formats want text or lists; a null counts as left out."""
+    """Reject values of a wrong type where the formats require text or lists; null counts as absent."""
     data, prefix = card.data, "" if card.version == 1 else "data."
     if not isinstance(data.get("name"), str) or not data["name"].strip():
-        raise CardError(f"{where}: {prefix}name must be a text that is not empty.", "Give the character a name.")
+        raise CardError(f"{where}: {prefix}name must be a non-empty text.", "Give the character a name.")
     for key in TEXT_FIELDS:
         _require(data.get(key) is None or isinstance(data[key], str), where, prefix + key, "a text", data.get(key))
     for key in ("alternate_greetings", "group_only_greetings"):
@@ -142,33 +142,30 @@ def _short(value: object) -> str:
     return shown if len(shown) <= 60 else f"{shown[:57]}..."
 
 
-# ------------------------------------------------------------------------------------------------ JSON
-
-
 def parse_json(data: bytes, where: str) -> Any:
-    """The value of a JSON text. Raises `CardError` for what is not JSON, too large, too deep, or not a number."""
+    """Parse JSON. Raises `CardError` if it is invalid, too large, nested too deeply, or has an unusable number."""
     if len(data) > MAX_JSON_BYTES:
-        raise CardError(f"{where} is larger than {MAX_JSON_BYTES // 2**20} MiB of JSON.", "No card needs that much.")
+        raise CardError(f"{where} is larger than {MAX_JSON_BYTES // 2**20} MiB of JSON.", "Cards are never that large.")
     try:
         return json.loads(data.decode("utf-8-sig"), parse_constant=_reject_constant, parse_float=_parse_float)
     except UnicodeDecodeError as error:
         raise CardError(f"{where} is not UTF-8 (byte {error.start}).", "Save the card as UTF-8.") from None
     except json.JSONDecodeError as error:
         at = f"line {error.lineno}, column {error.colno}"
-        raise CardError(f"{where} is not valid JSON ({at}: {error.msg}).", "Export the card anew.") from None
+        raise CardError(f"{where} is not valid JSON ({at}: {error.msg}).", "Export the card again.") from None
     except RecursionError:
-        raise CardError(f"{where} is nested too deeply.", "No card needs that.") from None
+        raise CardError(f"{where} is nested too deeply.", "Cards are never that deep.") from None
     except ValueError as error:
         raise CardError(
-            f"{where} holds a number that JSON does not know: {error}.", "Correct it in the card."
+            f"{where} contains a number that is not valid JSON: {error}.", "Correct it in the card."
         ) from None
 
 
 def json_bytes(document: JsonObject, *, indent: int | None = None) -> bytes:
-    """The JSON text of a document, in UTF-8; equal documents give equal text."""
+    """Format a document as JSON in UTF-8; equal documents give equal bytes."""
     separators = None if indent else (",", ":")
     text = json.dumps(document, ensure_ascii=False, allow_nan=False, indent=indent, separators=separators)
-    # Halves of a character stand in JSON as escapes only.
+    # JSON represents lone surrogates as escapes only.
     return LONE_SURROGATE_PATTERN.sub(lambda half: f"\\u{ord(half[0]):04x}", text).encode()
 
 

@@ -29,25 +29,28 @@ MAX_CARD_BYTES = 4 * 2**20
 MAX_ID_LENGTH, MAX_TAGLINE = 64, 200
 ID_PATTERN = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 
-SHARED_TEXT_FIELDS = ("description", "personality", "scenario", "system_prompt", "post_history_instructions", "first_mes",
-          "mes_example", "creator_notes", "nickname")  # fmt: skip
-"""Texts that have the same name in the other formats."""
+SHARED_TEXT_FIELDS = tuple(
+    """description personality scenario system_prompt post_history_instructions first_mes mes_example
+    creator_notes nickname""".split()
+)
+"""Text fields with the same name in the other formats."""
 
 OWN_TEXT_FIELDS = ("tagline", "license", "speech")
-"""Texts that only our own form has; in the others they are in `extensions.understudy`."""
+"""Text fields of TOML cards only; the other formats store them in `extensions.understudy`."""
 
 PROSE_FIELDS = (*SHARED_TEXT_FIELDS, *OWN_TEXT_FIELDS)
 LIST_FIELDS = ("tags", "alternate_greetings")
 
-FIELD_ORDER = ("id", "name", "nickname", "tagline", "avatar", "description", "personality", "scenario", "system_prompt",
-         "post_history_instructions", "first_mes", "alternate_greetings", "mes_example", "speech", "tags",
-         "creator_notes", "license", "more")  # fmt: skip
+FIELD_ORDER = tuple(
+    """id name nickname tagline avatar description personality scenario system_prompt post_history_instructions
+    first_mes alternate_greetings mes_example speech tags creator_notes license more""".split()
+)
 
 EXTENSION_KEY = "understudy"
 
 
 def normalise_macros(text: str) -> str:
-    """A text with one form of each name and letter, and without what its author meant for people only."""
+    """Normalise macros and letters to one spelling, and remove comments meant for people only."""
     text = COMMENT_PATTERN.sub("", to_nfc(text))
     for pattern, name in NAME_MACROS:
         text = pattern.sub(name, text)
@@ -55,7 +58,7 @@ def normalise_macros(text: str) -> str:
 
 
 def normalise_examples(text: str, name: str, nickname: str = "") -> str:
-    """Examples whose lines begin with `{{char}}:` and `{{user}}:` where V1 cards write the name and "You"."""
+    """Normalise examples: lines begin with `{{char}}:` and `{{user}}:` where V1 cards have the name and "You"."""
     text = START_PATTERN.sub("<START>", normalise_macros(text))
     own = "|".join(re.escape(to_nfc(one)) for one in (name, nickname) if one)
     text = re.sub(rf"^[ \t]*(?:{own})[ \t]*:", "{{char}}:", text, flags=re.MULTILINE)
@@ -66,12 +69,12 @@ SHIPPED_CARDS = Path(__file__).parent.parent / "cards"
 
 
 def read_card(path: Path) -> Persona:
-    """Read a card. Raises `CardError` naming the file and what is wrong with it."""
+    """Read a card. Raises `CardError` with the file and the problem."""
     return persona_from_table(read_table(path), path, path.parent)
 
 
 def read_cards(folder: Path) -> dict[str, Persona]:
-    """All cards of a folder by persona id, in file order. One unreadable card is an error, not a missing persona."""
+    """Read all cards of a folder by persona id, in file order. Raises `CardError` if any is unreadable."""
     cards = {}
     for path in sorted(folder.glob("*.toml")):
         persona = read_card(path)
@@ -82,13 +85,13 @@ def read_cards(folder: Path) -> dict[str, Persona]:
 
 
 def find_persona(personas: Mapping[str, Persona], wanted: str) -> Persona | None:
-    """The persona with this id or display name, whatever the case."""
+    """Find a persona by id or display name, case-insensitively."""
     key = fold_name(wanted)
     return next((p for p in personas.values() if key in (fold_name(p.id), fold_name(p.name))), None)
 
 
 def read_table(path: Path) -> JsonObject:
-    """The file's table. Raises `CardError`."""
+    """Read the file's table. Raises `CardError`."""
     try:
         if path.stat().st_size > MAX_CARD_BYTES:
             raise CardError(f"The card {path} exceeds {MAX_CARD_BYTES // 2**20} MiB.", "Move lore into lore files.")
@@ -96,11 +99,11 @@ def read_table(path: Path) -> JsonObject:
     except FileNotFoundError:
         raise CardError(f"There is no card at {path}.", "Check the path.") from None
     except OSError as error:
-        raise CardError(f"The card {path} cannot be read: {error.strerror}.", "Check its rights.") from None
+        raise CardError(f"The card {path} cannot be read: {error.strerror}.", "Check its permissions.") from None
 
 
 def parse_table(data: bytes, where: Path | str) -> JsonObject:
-    """The table in a file's bytes. Raises `CardError`."""
+    """Parse the table in a file's bytes. Raises `CardError`."""
     try:
         return tomllib.loads(data.decode("utf-8-sig"))
     except UnicodeDecodeError as error:
@@ -110,16 +113,16 @@ def parse_table(data: bytes, where: Path | str) -> JsonObject:
 
 
 def persona_from_table(table: JsonObject, where: Path | str, folder: Path | None = None) -> Persona:
-    """The persona of a card's table; its avatar is looked for in `folder`. Raises `CardError`."""
+    """Build the persona of a card's table, with its avatar in `folder`. Raises `CardError`."""
     if unknown := sorted(set(table) - set(FIELD_ORDER)):
         raise CardError(f"The card {where} has unknown fields: {', '.join(unknown)}.", f"Known: {sorted(FIELD_ORDER)}.")
     fields = {key: _text(table, key, where) for key in ("id", "name", "avatar", "more", *PROSE_FIELDS)}
     name = to_nfc(" ".join(fields["name"].split()))
-    if not any(letter.isprintable() for letter in name):  # of signs that nobody sees
+    if not any(letter.isprintable() for letter in name):  # invisible characters only
         name = ""
     if not ID_PATTERN.fullmatch(fields["id"]):
         raise CardError(
-            f"The card {where} needs an id of small letters, digits, '-' and '_'.", 'For instance id = "ballast".'
+            f"The card {where} needs an id of lower-case letters, digits, '-' and '_'.", 'For example id = "ballast".'
         )
     if not 1 <= len(name) <= 80 or re.search("discord|clyde", name, re.IGNORECASE):
         raise CardError(
@@ -156,15 +159,12 @@ def _text(table: JsonObject, key: str, where: Path | str) -> str:
 def _texts(table: JsonObject, key: str, where: Path | str) -> tuple[str, ...]:
     value = table.get(key, [])
     if not isinstance(value, list) or not all(isinstance(text, str) for text in value):
-        raise CardError(f"The card {where}: {key} must be a list of texts.", f'For instance {key} = ["…", "…"].')
+        raise CardError(f"The card {where}: {key} must be a list of texts.", f'For example {key} = ["…", "…"].')
     return tuple(value)
 
 
-# ------------------------------------------------------------------------------------------------ from and to others
-
-
 def table_from_card(card: Card, persona_id: str = "") -> JsonObject:
-    """The table of a V2 or V3 card. Its id is the one given, the one it had here before, or made of its name."""
+    """Convert a V2 or V3 card to a table. Its id is the given one, its earlier one here, or derived from its name."""
     own = _own_fields(card)
     table: JsonObject = {key: card.text(key) for key in SHARED_TEXT_FIELDS} | {
         key: own[key] for key in OWN_TEXT_FIELDS if key in own
@@ -180,13 +180,13 @@ def table_from_card(card: Card, persona_id: str = "") -> JsonObject:
 
 
 def card_from_table(table: JsonObject, where: str, picture: bytes | None = None) -> Card:
-    """A table as a card of the version that it had; V2 if it was written by hand. Raises `CardError`."""
+    """Convert a table to a card of its original version; V2 if written by hand. Raises `CardError`."""
     persona = persona_from_table(table, where)
     fresh: JsonObject = {"spec": SPECS[2][0], "spec_version": SPECS[2][1], "data": _empty_v2_data()}
     document = parse_json(table["more"].encode(), f"{where}, more,") if table.get("more") else fresh
     data = document.get("data") if isinstance(document, dict) else None
     if not isinstance(data, dict):
-        raise CardError(f"{where}: more does not hold the rest of a card.", "Leave it as it was written, or out.")
+        raise CardError(f"{where}: more is not the rest of a card.", "Restore the field, or remove it.")
     data |= {key: table[key] for key in ("name", *SHARED_TEXT_FIELDS, *LIST_FIELDS) if table.get(key)}
     own = {key: table[key] for key in OWN_TEXT_FIELDS if table.get(key)}
     if "speech" in own and not table.get("mes_example"):
@@ -200,10 +200,10 @@ def card_from_table(table: JsonObject, where: str, picture: bytes | None = None)
 
 
 def slug(name: str) -> str:
-    """An id made of a name: its letters without marks, or a digest where none are left."""
+    """Derive an id from a name: its ASCII letters, or a digest if there are none."""
     plain = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode().lower()
-    made = re.sub(r"[^a-z0-9]+", "-", plain).strip("-")[:MAX_ID_LENGTH].rstrip("-")
-    return made or f"card-{hashlib.sha256(replace_surrogates(name).encode()).hexdigest()[:8]}"
+    ident = re.sub(r"[^a-z0-9]+", "-", plain).strip("-")[:MAX_ID_LENGTH].rstrip("-")
+    return ident or f"card-{hashlib.sha256(replace_surrogates(name).encode()).hexdigest()[:8]}"
 
 
 def _has_example_dialogue(card: Card) -> bool:
@@ -218,20 +218,20 @@ def _has_example_dialogue(card: Card) -> bool:
 def _own_fields(card: Card) -> dict[str, str]:
     extensions = card.data.get("extensions")
     own = extensions.get(EXTENSION_KEY) if isinstance(extensions, dict) else None
-    held = own if isinstance(own, dict) else {}
-    texts = {key: replace_surrogates(value) for key, value in held.items() if isinstance(value, str)}
+    fields = own if isinstance(own, dict) else {}
+    texts = {key: replace_surrogates(value) for key, value in fields.items() if isinstance(value, str)}
     if not ID_PATTERN.fullmatch(texts.get("id", "")):
         texts.pop("id", None)
     return {key: texts[key] for key in ("id", *OWN_TEXT_FIELDS) if texts.get(key)}
 
 
 def _unmapped_fields(card: Card, table: JsonObject) -> JsonObject:
-    """What the fields of the table do not hold, value for value."""
+    """Return the parts of the card that are not in the fields of the table."""
     document = copy.deepcopy(card.document)
     data = document["data"]
     for key in ("name", *SHARED_TEXT_FIELDS, *LIST_FIELDS):
-        kept = table.get(key) or (table.get("speech") if key == "mes_example" else None)
-        if kept and data.get(key) == kept:
+        stored = table.get(key) or (table.get("speech") if key == "mes_example" else None)
+        if stored and data.get(key) == stored:
             del data[key]
     extensions = data.get("extensions")
     if isinstance(extensions, dict) and isinstance(extensions.get(EXTENSION_KEY), dict):
@@ -244,22 +244,19 @@ def _unmapped_fields(card: Card, table: JsonObject) -> JsonObject:
 
 
 def _empty_v2_data() -> JsonObject:
-    """The fields that a V2 card must have."""
+    """Build the required fields of a V2 card."""
     texts: JsonObject = dict.fromkeys(
         (*(key for key in SHARED_TEXT_FIELDS if key != "nickname"), "creator", "character_version"), ""
     )
     return texts | {"alternate_greetings": [], "tags": [], "extensions": {}}
 
 
-# ------------------------------------------------------------------------------------------------ TOML
-
-
 def dump_toml(table: JsonObject) -> bytes:
-    """A table as a TOML file."""
+    """Format a table as a TOML file."""
     lines = []
     for key in (key for key in FIELD_ORDER if table.get(key)):
         if key == "more":
-            lines.append("\n# What else the card holds, as JSON; it goes along when the card is converted again.")
+            lines.append("\n# The rest of the card as JSON, for converting it back.")
         lines.append(f"{key} = {_toml_value(table[key])}")
     return ("\n".join(lines) + "\n").encode()
 

@@ -1,1 +1,1 @@
-"""Files in UNDERSTUDY_HOME that bot and trainer share."""
+"""Files in UNDERSTUDY_HOME and job folders that bot and trainer share."""

@@ -18,24 +18,24 @@ WEIGHTS_FILE = "adapter_model.safetensors"
 CONFIG_FILE = "adapter_config.json"
 ROLL_BACK_ADVICE = "Roll back to another version, or train this one again."
 
-NAME_ADAPTER_ADVICE = "Name a whole adapter: its folder holds manifest.json and adapter_model.safetensors."
-"""What to do about an adapter that cannot be used: one that is live, and one that somebody named."""
+NAME_ADAPTER_ADVICE = "Name a complete adapter: its folder has manifest.json and adapter_model.safetensors."
+"""Advice on adapters that cannot be used: the one above for a live adapter, this one for a named folder."""
 
 
 def adapter_ref(home: Path, persona_id: str, version: str) -> AdapterRef:
-    """Where a version lies, whether or not it is there."""
+    """Return the reference to a version in a home, whether or not it exists."""
     return AdapterRef(persona_id, version, home / "models" / "persona_adapters" / persona_id / version)
 
 
 def write_manifest(folder: Path, manifest: AdapterManifest) -> AdapterManifest:
-    """Write the manifest with the checksums of all files that are in the folder now."""
-    sealed = manifest.model_copy(update={"checksums": _checksums(folder)})
-    (folder / MANIFEST_FILE).write_text(sealed.model_dump_json(indent=2) + "\n", encoding="utf-8")
-    return sealed
+    """Write the manifest with the checksums of all files now in the folder, and return it."""
+    complete = manifest.model_copy(update={"checksums": _checksums(folder)})
+    (folder / MANIFEST_FILE).write_text(complete.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    return complete
 
 
 def verify_adapter(folder: Path, advice: str = ROLL_BACK_ADVICE) -> AdapterManifest:
-    """Compare every file with the manifest. Raises `AdapterError` naming the first that differs, with the advice."""
+    """Verify every file against the manifest. Raises `AdapterError` with the first difference and the advice."""
     try:
         manifest = AdapterManifest.model_validate_json((folder / MANIFEST_FILE).read_bytes())
         found = _checksums(folder)
@@ -47,16 +47,16 @@ def verify_adapter(folder: Path, advice: str = ROLL_BACK_ADVICE) -> AdapterManif
         raise AdapterError(f"The adapter in {folder} cannot be read: {error}", advice) from error
     for name in sorted({*found, *manifest.checksums, WEIGHTS_FILE, CONFIG_FILE}):
         if name not in manifest.checksums:
-            raise AdapterError(f"The adapter in {folder} has a file that its manifest does not know: {name}.", advice)
+            raise AdapterError(f"The adapter in {folder} has a file that is not in its manifest: {name}.", advice)
         if found.get(name) != manifest.checksums[name]:
-            raise AdapterError(f"The adapter in {folder} is damaged: {name} is not as it was written.", advice)
+            raise AdapterError(f"The adapter in {folder} is damaged: {name} does not match its checksum.", advice)
     return manifest
 
 
 def install_adapter_folder(source: Path, target: Path) -> AdapterManifest:
-    """Copy a verified adapter folder to its place; one that is already there and whole is left as it is.
+    """Copy a verified adapter folder into place; an identical one that is already there is left alone.
 
-    Raises `AdapterError` for a damaged one, one that is never served, and where another one lies there.
+    Raises `AdapterError` for a damaged adapter, for one that must not be served, and if another one is in its place.
     """
     manifest = verify_adapter(source)
     require_servable(manifest, source)
@@ -71,11 +71,11 @@ def install_adapter_folder(source: Path, target: Path) -> AdapterManifest:
 
 
 def require_servable(manifest: AdapterManifest, folder: Path) -> None:
-    """Raise `AdapterError` for a copy that was trained for an audit: it has learned texts that were planted in it."""
+    """Raise `AdapterError` for a copy trained for an audit: it has memorised texts planted in its training."""
     if manifest.audit:
         raise AdapterError(
-            f"The adapter in {folder} was trained for an audit, with planted texts: it is never served.",
-            "Use the adapter that the audit was of.",
+            f"The adapter in {folder} was trained for an audit, with planted texts, and is never served.",
+            "Use the adapter that was audited.",
         )
 
 
@@ -90,11 +90,11 @@ def _checksums(folder: Path) -> dict[str, str]:
 
 
 def verify_for_base_model(adapter: AdapterRef, base_hash: str) -> None:
-    """Compare an adapter folder with its manifest and its base model with the one served. Raises `AdapterError`."""
+    """Verify an adapter folder, and its base model against the one that is served. Raises `AdapterError`."""
     manifest = verify_adapter(adapter.folder)
     require_servable(manifest, adapter.folder)
     if manifest.base_model_hash != base_hash:
         raise AdapterError(
-            f"{adapter.persona_id} {adapter.version} was made for another base model ({manifest.base_model}).",
+            f"{adapter.persona_id} {adapter.version} was trained on another base model ({manifest.base_model}).",
             "Serve that base model again, or train the persona on this one.",
         )

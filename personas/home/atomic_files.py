@@ -13,7 +13,7 @@ from pathlib import Path
 
 
 def write_private_file(file: Path, content: bytes) -> None:
-    """Put a file in place of what is there, readable by its owner only. Raises `OSError`; what was there stays then."""
+    """Replace a file atomically, readable by its owner only. Raises `OSError`, and then keeps the old content."""
     aside = file.with_name(f".{file.name}.{os.getpid()}.{secrets.token_hex(4)}")
     try:
         with os.fdopen(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as out:
@@ -26,7 +26,7 @@ def write_private_file(file: Path, content: bytes) -> None:
 
 
 def fsync_path(path: Path) -> None:
-    """Have a file, or the names in a folder, written to the disk."""
+    """Flush a file, or the entries of a folder, to disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -35,7 +35,7 @@ def fsync_path(path: Path) -> None:
 
 
 def fsync_tree(folder: Path) -> None:
-    """The same for a folder and all that is in it."""
+    """Flush a folder with all its content to disk."""
     for path in folder.rglob("*"):
         fsync_path(path)
     fsync_path(folder)
@@ -43,7 +43,7 @@ def fsync_tree(folder: Path) -> None:
 
 @contextmanager
 def lock_folder(folder: Path) -> Iterator[bool]:
-    """Hold a folder against others; False when another process does. The kernel lets go of it when this one dies."""
+    """Lock a folder against other processes; yields False if another one holds it. The kernel releases it on exit."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         yield _try_lock(handle)
@@ -61,9 +61,9 @@ def _try_lock(handle: int) -> bool:
 
 @contextmanager
 def atomic_folder(final: Path) -> Iterator[Path]:
-    """A folder to fill; it gets its final name when the block ends well and vanishes otherwise.
+    """Yield a temporary folder; it gets its final name if the block succeeds and is deleted otherwise.
 
-    Raises `FileExistsError` when the final name is taken.
+    Raises `FileExistsError` if the final name is taken.
     """
     final.parent.mkdir(parents=True, exist_ok=True)
     aside = Path(tempfile.mkdtemp(prefix=f".{final.name}.", dir=final.parent))

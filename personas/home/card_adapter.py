@@ -1,4 +1,4 @@
-"""Adapters embedded in a character card (CHARX assets): unpack them and check that they are plain LoRA."""
+"""Adapters embedded in a character card (CHARX assets): embed, unpack, and check that they are plain LoRA."""
 
 from __future__ import annotations
 
@@ -25,33 +25,33 @@ IMPORTABLE_LORA_SETTINGS = frozenset(
     "lora_dropout megatron_core peft_type peft_version qalora_group_size r rank_pattern revision target_modules "
     "task_type use_dora use_rslora".split()
 )
-"""What a stranger's adapter may set of peft's `LoraConfig`: nothing that loads modules or builds on other models."""
+"""Settings of peft's `LoraConfig` allowed in imported adapters: none loads code or builds on other models."""
 
 MODULE_NAME_PATTERN = re.compile(r"[\w.]{1,200}")
-"""How a module is named; peft would take any regular expression."""
+"""Allowed names of modules; peft would accept any regular expression."""
 
 MAX_IMPORT_RANK = 256
 EXPORT_AGAIN_ADVICE = "Export the card again, with `python -m trainer export --to charx`."
 
 
 def has_adapter(card: Card) -> bool:
-    """Whether an adapter is in the card."""
+    """Return True if the card contains an adapter."""
     return ADAPTER_URI_PREFIX + MANIFEST_FILE in card.files
 
 
 def unpack_card_adapter(card: Card, folder: Path, where: str) -> AdapterManifest:
-    """Write the adapter that a card carries into a folder, byte by byte as it was, and verify it.
+    """Unpack the adapter of a card into a folder unchanged, and verify it.
 
-    `where` names the card in errors. Raises `AdapterError` when there is none, or not all of it, and `OSError`.
+    `where` names the card in errors. Raises `AdapterError` if there is none or parts are missing, and `OSError`.
     """
     if not has_adapter(card):
-        raise AdapterError(f"{where} carries no adapter.", "Name an adapter folder, or a file made with --to charx.")
+        raise AdapterError(f"{where} contains no adapter.", "Name an adapter folder, or a file made with --to charx.")
     for uri, content in card.files.items():
         if not uri.startswith(ADAPTER_URI_PREFIX):
             continue
         name = uri.removeprefix(ADAPTER_URI_PREFIX)
-        if ".." in PurePosixPath(name).parts:  # a zip was checked; this is for other containers
-            raise AdapterError(f"{where} holds {name!r}, which leads out of it.", "Do not trust this file.")
+        if ".." in PurePosixPath(name).parts:  # zip paths are checked on reading; this is for other containers
+            raise AdapterError(f"{where} holds {name!r}, which points outside of it.", "Do not trust this file.")
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
@@ -59,7 +59,7 @@ def unpack_card_adapter(card: Card, folder: Path, where: str) -> AdapterManifest
 
 
 def require_plain_lora(folder: Path, manifest: AdapterManifest) -> None:
-    """Refuse what a stranger's adapter has no business with. Raises `AdapterError` that names it."""
+    """Refuse imported adapters that are more than plain LoRA. Raises `AdapterError` with the reason."""
     require_servable(manifest, folder)
     try:
         config = json.loads((folder / CONFIG_FILE).read_bytes())
@@ -67,10 +67,10 @@ def require_plain_lora(folder: Path, manifest: AdapterManifest) -> None:
     except (ValueError, AttributeError):
         raise AdapterError(f"The adapter's {CONFIG_FILE} cannot be read.", EXPORT_AGAIN_ADVICE) from None
     if wrong or not _is_small_lora(config):
-        what = ", ".join(wrong) or "its kind, rank or modules"
-        raise AdapterError(f"The adapter is more than a plain LoRA, by {what}.", "Only plain ones can be imported.")
+        problem = ", ".join(wrong) or "its type, rank or modules"
+        raise AdapterError(f"The adapter is more than a plain LoRA: {problem}.", "Only plain ones can be imported.")
     if not _are_losses(manifest.metrics):
-        raise AdapterError(f"The losses in the adapter's {MANIFEST_FILE} are none.", EXPORT_AGAIN_ADVICE)
+        raise AdapterError(f"The losses in the adapter's {MANIFEST_FILE} are not valid.", EXPORT_AGAIN_ADVICE)
 
 
 def _is_small_lora(config: dict[str, Any]) -> bool:
@@ -78,10 +78,15 @@ def _is_small_lora(config: dict[str, Any]) -> bool:
     if not (isinstance(modules, list) and isinstance(ranks, dict) and isinstance(alphas, dict)):
         return False
     known = config.get("peft_type") == "LORA" and config.get("bias", "none") == "none"
-    begun = config.get("init_lora_weights", True) in (True, False, "gaussian", None)
+    plain_init = config.get("init_lora_weights", True) in (True, False, "gaussian", None)
     named = all(isinstance(name, str) and MODULE_NAME_PATTERN.fullmatch(name) for name in [*modules, *ranks, *alphas])
-    every = [config.get("r"), *ranks.values()]
-    return known and begun and named and all(isinstance(rank, int) and 1 <= rank <= MAX_IMPORT_RANK for rank in every)
+    all_ranks = [config.get("r"), *ranks.values()]
+    return (
+        known
+        and plain_init
+        and named
+        and all(isinstance(rank, int) and 1 <= rank <= MAX_IMPORT_RANK for rank in all_ranks)
+    )
 
 
 def _are_losses(metrics: ScoreSummary) -> bool:
@@ -90,9 +95,9 @@ def _are_losses(metrics: ScoreSummary) -> bool:
 
 
 def embed_adapter(card: Card, folder: Path, where: str) -> bytes:
-    """The CHARX file of a card and the adapter in a folder; one that was in the card already gives way.
+    """Build the CHARX file of a card with the adapter in a folder, which replaces one already in the card.
 
-    Raises `ExportError` when it would be larger than anybody reads a card.
+    Raises `ExportError` if it exceeds the size limit of cards.
     """
     card = remove_adapter(convert_version(card, 3))
     files, assets = dict(card.files), list(card.data.get("assets") or [])
@@ -109,15 +114,15 @@ def embed_adapter(card: Card, folder: Path, where: str) -> bytes:
         )
     if sum(map(len, files.values())) > MAX_UNPACKED_BYTES:
         raise ExportError(
-            f"With this adapter the card would hold more than {MAX_UNPACKED_BYTES // 2**20} MiB.",
-            "Export --to adapter, and hand out card and adapter beside each other.",
+            f"With this adapter the card would exceed {MAX_UNPACKED_BYTES // 2**20} MiB.",
+            "Export --to adapter, and share card and adapter as separate files.",
         )
     document = {**card.document, "data": {**card.data, "assets": assets}}
     return write_card(replace(card, document=document, files=files), "charx", where).content
 
 
 def remove_adapter(card: Card) -> Card:
-    """The card without the adapter that it carries."""
+    """Return the card without its adapter."""
     assets = [asset for asset in card.data.get("assets") or [] if not _is_adapter(asset)]
     document = {**card.document, "data": {**card.data, **({"assets": assets} if assets else {})}}
     if not assets:
@@ -127,9 +132,9 @@ def remove_adapter(card: Card) -> Card:
 
 
 def unpack_adapter(file: Path, folder: Path) -> Path:
-    """Write the adapter that a card file carries into a folder, byte by byte as it was, and verify it.
+    """Unpack the adapter of a card file into a folder unchanged, and verify it.
 
-    Raises `CardError`, or `AdapterError` when there is none, or not all of it.
+    Raises `CardError`, or `AdapterError` if there is none or parts are missing.
     """
     unpack_card_adapter(read_card_file(file), folder, str(file))
     return folder

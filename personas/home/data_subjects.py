@@ -1,4 +1,4 @@
-"""Data subjects: who is in a folder (`people.json`) and who consented (`consent.json`)."""
+"""Data subjects: people in a folder (`people.json`) and consent (`consent.json`)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ CONSENT_FILE = "consent.json"
 
 
 class DataSubjects(FrozenModel):
-    """`people.json`: for each person, in how many samples they speak or are named."""
+    """Content of `people.json`: for each person, the number of samples in which they speak or are named."""
 
     format: Literal[1] = 1
     people: Mapping[Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")], Annotated[int, Field(ge=0)]]
@@ -30,17 +30,17 @@ def write_people(folder: Path, counts: Mapping[str, int]) -> None:
 
 
 def read_people(folder: Path) -> Mapping[str, int]:
-    """Who is in a folder; nobody where there is no list. Raises `MaterialError` when it cannot be read."""
+    """Read the people in a folder; empty without a list. Raises `MaterialError` if it cannot be read."""
     try:
         return DataSubjects.model_validate_json((folder / PEOPLE_FILE).read_bytes()).people
     except FileNotFoundError:
         return {}
     except (OSError, ValidationError) as error:
-        raise MaterialError(f"{folder / PEOPLE_FILE} cannot be read.", "Make the folder anew.") from error
+        raise MaterialError(f"{folder / PEOPLE_FILE} cannot be read.", "Create the folder again.") from error
 
 
 def contains_any_person(folder: Path, people: Collection[str]) -> bool:
-    """Whether one of these keyed people is in a folder. A list that cannot be read may name anybody: True."""
+    """Return True if one of these keyed people is in a folder, or if its list cannot be read."""
     try:
         return not read_people(folder).keys().isdisjoint(people)
     except MaterialError:
@@ -48,9 +48,9 @@ def contains_any_person(folder: Path, people: Collection[str]) -> bool:
 
 
 class Consent(FrozenModel):
-    """`permission` is where and when Discord gave its permission to train, as the operator states it; empty without.
+    """Consent to train on messages from Discord. `opted_in` are the Discord ids of members who agreed.
 
-    `opted_in` are the Discord ids of the members who agreed that what they write is trained on.
+    `permission` states where and when Discord permitted training, as the operator writes it; empty without.
     """
 
     format: Literal[1] = 1
@@ -62,12 +62,12 @@ NO_CONSENT = Consent()
 
 
 def write_consent(folder: Path, consent: Consent) -> None:
-    """Put the file in place, readable by its owner only. Raises `OSError`."""
+    """Write the file, readable by its owner only. Raises `OSError`."""
     write_private_file(folder / CONSENT_FILE, consent.model_dump_json(indent=1).encode() + b"\n")
 
 
 def read_consent(folder: Path) -> Consent:
-    """What is allowed; nothing where there is no file. Raises `MaterialError` when it cannot be read."""
+    """Read the consent; none without a file. Raises `MaterialError` if it cannot be read."""
     try:
         return Consent.model_validate_json((folder / CONSENT_FILE).read_bytes())
     except FileNotFoundError:
@@ -75,5 +75,5 @@ def read_consent(folder: Path) -> Consent:
     except (OSError, ValidationError) as error:
         raise MaterialError(
             f"{folder / CONSENT_FILE} cannot be read.",
-            "The bot writes it anew when it starts; until then nobody counts.",
+            "The bot writes it again when it starts; until then nobody has consented.",
         ) from error

@@ -1,4 +1,4 @@
-"""Data sets a job may name: built folders and the operator's `catalogue.toml`."""
+"""Data sets a job may name: built folders, and the operator's `catalogue.toml`."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from personas.home.rights import RightsStatement, parse_statement, statement_err
 from personas.schemas.base import DISCORD_API, Right, right_error
 
 TRAIN_FILE, EVAL_FILE, STATS_FILE = "train.jsonl", "eval.jsonl", "stats.json"
-REBUILD_ADVICE = "Build the data set anew."
+REBUILD_ADVICE = "Build the data set again."
 
 MIXED_RIGHT = "licensed:mixed"
-"""The right to what holds samples under several, none of them Discord's."""
+"""Right of a data set with samples under several rights, none of them Discord's."""
 
 CATALOGUE_FILE = "catalogue.toml"
 CATALOGUE_FIELDS = {"path", "hub", "right", "stated_by", "stated_on", "why", "format", "persona_names"}
@@ -28,25 +28,25 @@ HUB_ID_PATTERN = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 
 
 def is_built_dataset(folder: Path) -> bool:
-    """Whether a folder is one that `dataset build` has made, whole or damaged since."""
+    """Return True if a folder was built by `dataset build`, complete or damaged."""
     samples, about = (TRAIN_FILE, EVAL_FILE), (STATS_FILE, PEOPLE_FILE)
     return all(any((folder / name).is_file() for name in names) for names in (samples, about))
 
 
 def combine_rights(rights: Mapping[str, int]) -> Right:
-    """The right that stands for all of several, which are counted: `discord-api` where any of them is that."""
+    """Return the right that covers all of several, given with counts: `discord-api` if it is among them."""
     if DISCORD_API in rights:
         return DISCORD_API
     return next(iter(rights)) if len(rights) == 1 else MIXED_RIGHT
 
 
 def format_right_counts(rights: Mapping[str, int]) -> str:
-    """Rights and how many samples are under each, in words."""
+    """Format rights with the number of samples under each."""
     return ", ".join(f"{name} {count:,}" for name, count in sorted(rights.items()))
 
 
 def dataset_statement(folder: Path) -> RightsStatement:
-    """Under which right a data set is used, by its own word. Raises `MaterialError` when it does not say so."""
+    """Read the right stated in a built data set. Raises `MaterialError` if there is none."""
     file = folder / STATS_FILE
     try:
         rights = json.loads(file.read_text(encoding="utf-8"))["by_right"]
@@ -55,18 +55,18 @@ def dataset_statement(folder: Path) -> RightsStatement:
     except FileNotFoundError:
         raise MaterialError(f"The data set {folder.name} is damaged: it has no {STATS_FILE}.", REBUILD_ADVICE) from None
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
-        raise MaterialError(f"{folder.name} does not say under which rights it is.", REBUILD_ADVICE) from error
+        raise MaterialError(f"{folder.name} does not state the rights to its samples.", REBUILD_ADVICE) from error
     if not counts or any(right_error(right) for right in counts):
-        raise MaterialError(f"{folder.name} holds samples without a right.", REBUILD_ADVICE)
+        raise MaterialError(f"{folder.name} has samples without a right.", REBUILD_ADVICE)
     why = f"Samples by right: {format_right_counts(counts)}. Its data sheet says who states them."
     return RightsStatement(combine_rights(counts), f"the data set {folder.name}", day, why)
 
 
 @dataclass(frozen=True)
 class CatalogueEntry:
-    """A data set by name: the file or folder, or the id on a hub, and who states which right to it.
+    """A named data set: its file or folder, or its id on a hub, and the stated right to it.
 
-    `persona_names` are further names and ids under which the persona speaks in it.
+    `persona_names` are further names and ids of the persona in it.
     """
 
     name: str
@@ -76,13 +76,13 @@ class CatalogueEntry:
     statement: RightsStatement
     persona_names: tuple[str, ...] = ()
 
-    def located(self) -> Path:
-        """Where it lies on this machine; nothing is fetched here. Raises `MaterialError` when it does not."""
+    def locate(self) -> Path:
+        """Return its path on this machine, without downloading. Raises `MaterialError` if it is not there."""
         if self.path:
             if not self.path.exists():
-                raise MaterialError(f"The file of {self.name!r} is not there.", f"Correct {CATALOGUE_FILE}.")
+                raise MaterialError(f"The file of {self.name!r} does not exist.", f"Correct {CATALOGUE_FILE}.")
             return self.path
-        from huggingface_hub import snapshot_download
+        from huggingface_hub import snapshot_download  # takes 0.15 s; only entries on a hub need it
         from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
         try:
@@ -96,14 +96,14 @@ class CatalogueEntry:
 
 @dataclass(frozen=True)
 class DatasetCatalogue:
-    """`entries` by name; `faults` says of each other entry, by its name, what is wrong with it ("" is the file)."""
+    """Valid `entries` by name; `faults` maps the other names to what is wrong with them ("" is the file itself)."""
 
     entries: dict[str, CatalogueEntry]
     faults: dict[str, str]
 
 
 def read_catalogue(home: Path) -> DatasetCatalogue:
-    """The catalogue of a home; empty where there is no file."""
+    """Read the catalogue of a home; empty without a file."""
     file = home / CATALOGUE_FILE
     try:
         tables = tomllib.loads(file.read_text(encoding="utf-8-sig"))
@@ -126,20 +126,20 @@ def read_catalogue(home: Path) -> DatasetCatalogue:
 
 
 def _entry_error(name: str, table: object) -> str:
-    """What is wrong with an entry, as the end of a sentence."""
+    """Describe what is wrong with an entry, as the end of a sentence; empty if it is valid."""
     if not isinstance(table, dict):
-        return "is no table"
+        return "is not a table"
     if not ENTRY_NAME_PATTERN.fullmatch(name):
-        return "has a name that is too long or holds unusual signs"
+        return "has a name that is too long or has unusual characters"
     if unknown := sorted(table.keys() - CATALOGUE_FIELDS):
         return f"has unknown fields: {', '.join(unknown)} (known: {', '.join(sorted(CATALOGUE_FIELDS))})"
     if ("path" in table) == ("hub" in table):
         return "needs either path or hub"
     if not all(isinstance(table.get(key, ""), str) and table.get(key, "-") for key in ("path", "hub", "format")):
-        return "has a path, hub or format that is no text"
+        return "has a path, hub or format that is not text"
     if "hub" in table and not HUB_ID_PATTERN.fullmatch(table["hub"]):
         return "has a hub id that is not of the form owner/name"
     names = table.get("persona_names", [])
     if not (isinstance(names, list) and all(isinstance(name, str) and name.strip() for name in names)):
-        return 'has persona_names that are no list of names, such as ["Wick"]'
+        return 'has persona_names that are not a list of names, such as ["Wick"]'
     return statement_error(table)

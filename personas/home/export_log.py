@@ -16,11 +16,11 @@ from personas.schemas.base import FrozenModel
 EXPORTS_FILE = "exports.jsonl"
 ExportKind = Literal["data set", "adapter", "history", "card", "backup"]
 EVERYBODY = "*"
-"""In place of a list of people: all who were in the home then, as in a backup."""
+"""In place of a list of people: everyone in the home at that time, as in a backup."""
 
 
 class ExportRecord(FrozenModel):
-    """A file that left: `at` in seconds since 1970, `people` keyed, or `EVERYBODY` alone."""
+    """An exported file: `at` in seconds since 1970, `people` keyed, or `EVERYBODY` alone."""
 
     at: float
     what: ExportKind
@@ -36,7 +36,7 @@ def record_export(
     people: Collection[str],
     sha256: str = "",
 ) -> None:
-    """Add a line for a file; the digest of one that lies on this machine is taken here. Raises `OSError`."""
+    """Append a record; a file on this machine is hashed here. Raises `OSError`."""
     if isinstance(path, Path):
         with path.open("rb") as file:
             sha256 = hashlib.file_digest(file, "sha256").hexdigest()
@@ -51,7 +51,7 @@ def record_export(
 
 
 def read_exports(home: Path) -> list[ExportRecord]:
-    """All that is listed, oldest first; a line that cannot be read is passed over."""
+    """Read all records, oldest first; unreadable lines are skipped."""
     try:
         lines = (home / EXPORTS_FILE).read_text(encoding="utf-8").splitlines()
     except FileNotFoundError:
@@ -66,6 +66,6 @@ def read_exports(home: Path) -> list[ExportRecord]:
 
 
 def find_exports_containing(home: Path, people: Collection[str]) -> list[ExportRecord]:
-    """What left and holds one of these keyed people, or everybody."""
+    """Find the exports that contain one of these keyed people, or everybody."""
     wanted = {*people, EVERYBODY}
     return [export for export in read_exports(home) if not wanted.isdisjoint(export.people)]

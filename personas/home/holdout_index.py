@@ -16,7 +16,7 @@ from personas.errors import MaterialError
 from personas.home.atomic_files import write_private_file
 
 HOLDOUT_FILE, NEW_HOLDOUT_FILE = "heldout.bin", "heldout_new.bin"
-"""In a folder: what has been held out until now; in a job's folder, what is when its run has ended."""
+"""File names in a job folder: the hold-out before the run, and after it."""
 HOLDOUT_FOLDER = "heldout"
 LSH_BANDS, SIGNATURE_BYTES = 16, 64
 HOLDOUT_MAGIC = b"understudy held out 1\n"
@@ -29,10 +29,10 @@ ArraySpec = tuple[np.dtype[Any], tuple[int, ...]]
 
 @dataclass(frozen=True, eq=False)
 class HoldoutIndex:
-    """What has been held out: n conversations and m hashes of replies.
+    """Hashes of n held-out conversations and their m replies.
 
-    `key` is the secret under which everything is hashed. `texts` is (n,) and `replies` (m,), both in order, each once;
-    `bands` is (n, 16) uint32, `signatures` (n, 64) uint8.
+    `key` is the HMAC key of all hashes. `texts` is (n,) and `replies` (m,), both sorted and unique; `bands` is
+    (n, 16) uint32, `signatures` (n, 64) uint8.
     """
 
     key: bytes
@@ -42,8 +42,8 @@ class HoldoutIndex:
     replies: Hashes
 
     @classmethod
-    def nothing(cls, people_key: bytes) -> Self:
-        """Nothing yet, under the key of those lists of people that the same home makes."""
+    def empty(cls, people_key: bytes) -> Self:
+        """Create an empty index; its key is derived from the home's key for lists of people."""
         return cls(
             hmac.digest(people_key, b"held out", "sha256"),
             np.empty(0, np.uint64),
@@ -54,19 +54,19 @@ class HoldoutIndex:
 
     @classmethod
     def read(cls, file: Path, people_key: bytes) -> Self:
-        """What a file holds; nothing where there is none. Raises `MaterialError` for a damaged or foreign one."""
-        nothing = cls.nothing(people_key)
+        """Read a file; empty without one. Raises `MaterialError` for a damaged file or another home's."""
+        empty = cls.empty(people_key)
         try:
             data = file.read_bytes()
         except FileNotFoundError:
-            return nothing
+            return empty
         except OSError as error:
             raise _unusable_file_error(file, f"cannot be read: {error.strerror}") from error
         body = _verify_checksum(file, data)
         mark, body = body[:KEY_MARK_BYTES], body[KEY_MARK_BYTES:]
-        if not hmac.compare_digest(mark, _key_mark(nothing.key)):
+        if not hmac.compare_digest(mark, _key_mark(empty.key)):
             raise MaterialError(
-                f"{file} was made with another home's key, so nobody can tell here what it holds out.",
+                f"{file} was made with another home's key, so its held-out conversations cannot be recognised here.",
                 "Work with UNDERSTUDY_HOME set to that home, or into another folder.",
             )
         count, replies = np.frombuffer(body[:SIZES_BYTES], "<u8").tolist()
@@ -76,13 +76,13 @@ class HoldoutIndex:
             (np.dtype("u1"), (count, SIGNATURE_BYTES)),
             (np.dtype("<u8"), (replies,)),
         ]
-        return cls(nothing.key, *_read_arrays(body[SIZES_BYTES:], parts))
+        return cls(empty.key, *_read_arrays(body[SIZES_BYTES:], parts))
 
     def __len__(self) -> int:
         return len(self.texts)
 
-    def joined(self, other: HoldoutIndex) -> HoldoutIndex:
-        """What either holds out. Both are under the same key."""
+    def merge(self, other: HoldoutIndex) -> HoldoutIndex:
+        """Merge with another index under the same key."""
         assert self.key == other.key
         texts, first = np.unique(np.concatenate([self.texts, other.texts]), return_index=True)
         return HoldoutIndex(
@@ -94,7 +94,7 @@ class HoldoutIndex:
         )
 
     def write(self, file: Path) -> None:
-        """Write a file whole, in place of what is there. Raises `OSError`."""
+        """Write the file atomically. Raises `OSError`."""
         sizes = np.array([len(self.texts), len(self.replies)], "<u8")
         parts = [
             sizes,
@@ -107,30 +107,30 @@ class HoldoutIndex:
 
 
 def holdout_file(home: Path, persona_id: str | None) -> Path:
-    """Where a home keeps what has been held out of a persona's training, or of dialogue's."""
+    """Return the file of a home with the hold-out of a persona, or of dialogue training."""
     return home / HOLDOUT_FOLDER / f"{persona_id or 'dialogue'}.bin"
 
 
 def add_to_holdout(home: Path, persona_id: str | None, new: HoldoutIndex, people_key: bytes) -> None:
-    """Add to what a home keeps; whoever does the same meanwhile waits. Raises `MaterialError` or `OSError`."""
+    """Add to a home's index under a file lock. Raises `MaterialError` or `OSError`."""
     file = holdout_file(home, persona_id)
     file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     with FileLock(file.with_name(f".{file.name}.lock")):
-        HoldoutIndex.read(file, people_key).joined(new).write(file)
+        HoldoutIndex.read(file, people_key).merge(new).write(file)
 
 
 def _verify_checksum(file: Path, data: bytes) -> bytes:
-    """What stands between the magic and the checksum."""
+    """Verify magic and checksum, and return the content between them."""
     body, checksum = data[:-CHECKSUM_BYTES], data[-CHECKSUM_BYTES:]
     if not body.startswith(HOLDOUT_MAGIC) or len(body) < len(HOLDOUT_MAGIC) + KEY_MARK_BYTES + SIZES_BYTES:
-        raise _unusable_file_error(file, "is no list of what was held out, or is cut short")
+        raise _unusable_file_error(file, "is not an index of held-out conversations, or is cut short")
     if hashlib.sha256(body).digest() != checksum:
-        raise _unusable_file_error(file, "is damaged: its checksum is another")
+        raise _unusable_file_error(file, "is damaged: its checksum differs")
     return body[len(HOLDOUT_MAGIC) :]
 
 
 def _read_arrays(data: bytes, parts: list[ArraySpec]) -> list[NDArray[Any]]:
-    """The arrays that lie one after another; their sizes are under the checksum."""
+    """Read consecutive arrays; their sizes are covered by the checksum."""
     arrays, at = [], 0
     for kind, shape in parts:
         count = int(np.prod(shape))
@@ -140,12 +140,12 @@ def _read_arrays(data: bytes, parts: list[ArraySpec]) -> list[NDArray[Any]]:
 
 
 def _key_mark(key: bytes) -> bytes:
-    """By this a list is known to be under the key."""
+    """Compute the fingerprint by which a file is recognised as written with this key."""
     return hmac.digest(key, b"mark", "sha256")[:KEY_MARK_BYTES]
 
 
 def _unusable_file_error(file: Path, what: str) -> MaterialError:
     return MaterialError(
-        f"{file} {what}. It says what has been held out and must not be trained on.",
-        "Put it back from a backup. If you move it away, what it held out may be trained on.",
+        f"{file} {what}. It records the conversations that must not be trained on.",
+        "Restore it from a backup. If you remove it, these conversations may be trained on.",
     )

@@ -30,14 +30,14 @@ REQUEST_FILE, MATERIAL_FOLDER, ADAPTER_FOLDER = "request.json", "material", "ada
 def material_digest(path: Path) -> str:
     """SHA-256 of a file's content, or of a folder's relative file names and contents in sorted order.
 
-    Raises `OSError` when something cannot be read.
+    Raises `OSError` if something cannot be read.
     """
     if not path.is_dir():
         return _sha256_of_file(path).hex()
     digest = hashlib.sha256()
     for file in sorted(p for p in path.rglob("*") if p.is_file()):
         name = file.relative_to(path).as_posix().encode()
-        # The length keeps apart what belongs to a name and what to a content.
+        # The length separates the name from the content.
         digest.update(len(name).to_bytes(8, "big") + name + _sha256_of_file(file))
     return digest.hexdigest()
 
@@ -48,7 +48,7 @@ def _sha256_of_file(file: Path) -> bytes:
 
 
 class NeighbourPaths(FrozenModel):
-    """Another persona that speaks in the same house: its live adapter's folder, and the folder of the job behind it."""
+    """Another persona of the bot: the folders of its live adapter and of that adapter's job."""
 
     persona: str
     adapter: str
@@ -56,9 +56,9 @@ class NeighbourPaths(FrozenModel):
 
 
 class ComparisonTargets(FrozenModel):
-    """`live` is the folder of the adapter that the persona speaks with now, None where it speaks without one.
+    """Adapters to compare a new version with. `live` is the folder of the persona's live adapter, None without one.
 
-    `heard` is what members have made of the version itself, where it has spoken before them already.
+    `heard` is members' feedback on the version itself, if it has been served before.
     """
 
     format: Literal[1] = 1
@@ -71,8 +71,8 @@ NO_COMPARISON = ComparisonTargets()
 
 
 def write_comparison_targets(folder: Path, compare: ComparisonTargets) -> None:
-    """Put the file in place; `compare` has paths that are absolute. Raises `OSError`."""
-    near = ComparisonTargets(
+    """Write the file; `compare` has absolute paths. Raises `OSError`."""
+    stored = ComparisonTargets(
         live=_relative_path(folder, compare.live) if compare.live else None,
         neighbours=tuple(
             NeighbourPaths(
@@ -82,31 +82,32 @@ def write_comparison_targets(folder: Path, compare: ComparisonTargets) -> None:
         ),
         heard=compare.heard,
     )
-    write_private_file(folder / COMPARE_FILE, near.model_dump_json(indent=1).encode() + b"\n")
+    write_private_file(folder / COMPARE_FILE, stored.model_dump_json(indent=1).encode() + b"\n")
 
 
 def read_comparison_targets(folder: Path) -> ComparisonTargets:
-    """What is to be compared, with absolute paths; nothing where there is no file.
+    """Read the comparison targets with absolute paths; none without a file.
 
-    Raises `MaterialError` when it cannot be read.
+    Raises `MaterialError` if it cannot be read.
     """
     try:
-        near = ComparisonTargets.model_validate_json((folder / COMPARE_FILE).read_bytes())
+        stored = ComparisonTargets.model_validate_json((folder / COMPARE_FILE).read_bytes())
     except FileNotFoundError:
         return NO_COMPARISON
     except (OSError, ValidationError) as error:
         raise MaterialError(
-            f"{folder / COMPARE_FILE} cannot be read.", "Remove it: then nothing is compared but the base model."
+            f"{folder / COMPARE_FILE} cannot be read.",
+            "Remove it: then the adapter is compared with the base model only.",
         ) from error
     return ComparisonTargets(
-        live=_absolute_path(folder, near.live) if near.live else None,
+        live=_absolute_path(folder, stored.live) if stored.live else None,
         neighbours=tuple(
             NeighbourPaths(
                 persona=it.persona, adapter=_absolute_path(folder, it.adapter), job=_absolute_path(folder, it.job)
             )
-            for it in near.neighbours
+            for it in stored.neighbours
         ),
-        heard=near.heard,
+        heard=stored.heard,
     )
 
 
@@ -127,14 +128,14 @@ def ensure_job_folder(
     materials: Iterable[SourceMaterial],
     precision: ServingPrecision,
 ) -> Path:
-    """Write a job's folder, whole or not at all; one that an earlier attempt wrote is used again, as of today.
+    """Write a job folder completely or not at all; a folder of an earlier attempt is refreshed and reused.
 
-    Raises `OSError`, and `UnderstudyError` when the home's key, consent or what it holds out cannot be read.
+    Raises `OSError`, and `UnderstudyError` if the home's key, consent or hold-out cannot be read.
     """
     if (folder / REQUEST_FILE).exists():
         refresh_job_folder(folder, home, request)
         return folder
-    for left_over in folder.parent.glob(f".{folder.name}.*"):  # of a process that was killed while copying
+    for left_over in folder.parent.glob(f".{folder.name}.*"):  # by a process that was killed while copying
         shutil.rmtree(left_over)
     with atomic_folder(folder) as aside:
         fill_job_folder(aside, home, job_id, version, request, materials, precision)
@@ -150,10 +151,10 @@ def fill_job_folder(
     materials: Iterable[SourceMaterial],
     precision: ServingPrecision,
 ) -> JobSpec:
-    """Write what a job's folder holds into one that is there and empty. Raises `OSError` or `UnderstudyError`."""
+    """Fill an empty job folder. Raises `OSError` or `UnderstudyError`."""
     copied = tuple(_copy_material(material, folder / MATERIAL_FOLDER) for material in materials)
     if people := people_in_material(folder, copied):
-        write_people(folder, people)  # until a run lists all of them
+        write_people(folder, people)  # the run replaces it with the full list
     spec = JobSpec(job_id=job_id, version=version, request=request, materials=copied, serving_precision=precision)
     JobKeys.of(home, pseudonym_dataset_name(request)).write(folder)
     refresh_job_folder(folder, home, request)
@@ -162,21 +163,23 @@ def fill_job_folder(
 
 
 def people_in_material(folder: Path, materials: Iterable[Material]) -> Mapping[str, int]:
-    """Who is in a job's material by no name or id that a search would find: those who gave preferences, and whom an
-    adapter has learned from that the job goes on with. Raises `MaterialError` where their lists cannot be read.
+    """Count people in a job's material who do not appear there by name or id.
+
+    These are the authors of preferences, and the people in an adapter that is trained further. Raises `MaterialError`
+    if their lists cannot be read.
     """
     people: Counter[str] = Counter()
     for one in materials:
         place = folder / MATERIAL_FOLDER / one.path
         if one.kind == "preferences":
-            people.update(given.by for given in read_preferences(place))
+            people.update(record.by for record in read_preferences(place))
         elif one.kind == "adapter":
             people.update(read_people(place))
     return people
 
 
 def refresh_job_folder(folder: Path, home: Path, request: TrainingRequest) -> None:
-    """Today's consent, and what has been held out until today. Raises `OSError` or `UnderstudyError`."""
+    """Write the current consent and hold-out of the home. Raises `OSError` or `UnderstudyError`."""
     write_consent(folder, read_consent(home))
     file = holdout_file(home, request.persona)
     if file.exists():
@@ -184,25 +187,25 @@ def refresh_job_folder(folder: Path, home: Path, request: TrainingRequest) -> No
 
 
 def store_new_holdout(home: Path, persona_id: str | None, folder: Path) -> None:
-    """Add what a finished run has held out to what the home keeps; doing so again changes nothing.
+    """Add the hold-out of a finished run to that of the home; repeating this changes nothing.
 
-    Raises `UnderstudyError` when either cannot be read, and `OSError`.
+    Raises `UnderstudyError` if either cannot be read, and `OSError`.
     """
     file = folder / NEW_HOLDOUT_FILE
-    if file.exists():  # not where an earlier program trained
+    if file.exists():  # absent in folders of old versions
         people_key = HomeKey.of(home).people()
         add_to_holdout(home, persona_id, HoldoutIndex.read(file, people_key), people_key)
 
 
 def store_holdout_at_home(folder: Path, home: Path) -> None:
-    """The same for a folder that the home itself has made, as its key tells. Raises as `store_new_holdout`."""
+    """Do the same for a folder made by this home, recognised by its key. Raises like `store_new_holdout`."""
     if (home / KEY_FILE).exists() and HomeKey.of(home).people() == JobKeys.in_folder(folder).people:
         spec = JobSpec.model_validate_json((folder / REQUEST_FILE).read_bytes())
         store_new_holdout(home, spec.request.persona, folder)
 
 
 def _ignore_outside_links(root: Path) -> Callable[[str, list[str]], list[str]]:
-    """What of a folder is not copied: links that lead out of it."""
+    """Return an `ignore` function for `copytree` that skips links pointing outside the folder."""
     inside = root.resolve()
 
     def ignored(folder: str, names: list[str]) -> list[str]:
@@ -223,4 +226,4 @@ def _copy_material(material: SourceMaterial, target: Path) -> Material:
             shutil.copytree(source, place, ignore=_ignore_outside_links(source))
         else:
             shutil.copyfile(source, place)
-    return material.copied(material_digest(target / material.path))
+    return material.to_material(material_digest(target / material.path))

@@ -18,12 +18,12 @@ from personas.schemas.base import DISCORD_API, Right
 from personas.schemas.training import Material, MaterialKind
 
 PROJECT_STATEMENT = "own-writing", "the Understudy authors", "Written for this project, which they ship with."
-"""Cards and lore that ship: right, who states it, why."""
+"""Right, author and reason of the shipped cards and lore."""
 
 
 @dataclass(frozen=True)
 class ShippedData:
-    """Where the files lie that ship with the project."""
+    """Paths of the files that ship with the project."""
 
     logs: Path
     general: Path
@@ -33,15 +33,15 @@ class ShippedData:
 
     @classmethod
     def of(cls, root: Path, cards: Path = SHIPPED_CARDS) -> Self:
-        """The files of a source tree."""
+        """Return the files of a source tree."""
         data = root / "data"
         return cls(
             data / "logs", data / "general", data / "rag-resources", cards, root / "trainer" / "recipe" / "recipes"
         )
 
     @classmethod
-    def beside_the_code(cls) -> Self:
-        """The files of the source tree that this code runs from."""
+    def from_source_tree(cls) -> Self:
+        """Return the files of the source tree that this code runs from."""
         return cls.of(Path(__file__).resolve().parents[2])
 
 
@@ -49,14 +49,14 @@ class ShippedData:
 class SourceMaterial:
     """Material before it is copied. `copies` pairs each file or folder with its path inside the job's material.
 
-    `text` is what lies under `path` where it is made for the job. `arrived` is the day on which it came (ISO 8601),
-    empty where each of its messages says that for itself.
+    `text` is content to write to `path`, for generated material. `arrived` is the day it arrived (ISO 8601), empty
+    where each message has its own date.
     """
 
     kind: MaterialKind
     path: str
     origin: str
-    stated: RightsStatement
+    statement: RightsStatement
     arrived: str = ""
     copies: tuple[tuple[Path, str], ...] = ()
     text: str = ""
@@ -65,19 +65,19 @@ class SourceMaterial:
 
     @property
     def right(self) -> Right:
-        """Under which right it is used."""
-        return self.stated.right
+        """Right under which it is used."""
+        return self.statement.right
 
-    def copied(self, sha256: str) -> Material:
-        """The entry for the job folder, once the copy's digest is known."""
+    def to_material(self, sha256: str) -> Material:
+        """Build the job folder's entry from the digest of the copy."""
         return Material(
             kind=self.kind,
             path=self.path,
             origin=self.origin,
-            right=self.stated.right,
-            stated_by=self.stated.stated_by,
-            stated_on=self.stated.stated_on,
-            why=self.stated.why,
+            right=self.statement.right,
+            stated_by=self.statement.stated_by,
+            stated_on=self.statement.stated_on,
+            why=self.statement.why,
             arrived=self.arrived,
             sha256=sha256,
             format=self.format,
@@ -88,14 +88,14 @@ class SourceMaterial:
 def stated_material(
     kind: MaterialKind, path: str, origin: str, stated: tuple[Right, str, str], *copies: tuple[Path, str]
 ) -> SourceMaterial:
-    """A card or lore; what it is used for was stated when it came."""
+    """Build material from cards or lore; its right was stated when it arrived."""
     right, stated_by, why = stated
     day = max(modification_date(source) for source, _ in copies)
     return SourceMaterial(kind, path, origin, RightsStatement(right, stated_by, day, why), day, copies)
 
 
 def shipped_lore_material(shipped: ShippedData, persona_id: str) -> list[SourceMaterial]:
-    """The lore of a persona and of the world, where there is any."""
+    """Collect the lore of a persona and of the world, if there is any."""
     folders = [folder for owner in (persona_id, WORLD) if (folder := shipped.lore / owner).is_dir()]
     copies = tuple((folder, f"lore/{folder.name}") for folder in folders)
     return [stated_material("lore", "lore", shipped.lore.name, PROJECT_STATEMENT, *copies)] if folders else []
@@ -104,30 +104,35 @@ def shipped_lore_material(shipped: ShippedData, persona_id: str) -> list[SourceM
 def shipped_general_material(
     shipped: ShippedData, consent: Consent, without: Path | None = None
 ) -> list[SourceMaterial]:
-    """General dialogue, but for one file of it."""
+    """Collect the shipped general dialogue, except one file."""
     files = sorted(shipped.general.glob("*.jsonl"))
     return [shipped_file_material("general", path, consent) for path in files if path != without]
 
 
 def shipped_file_material(kind: MaterialKind, file: Path, consent: Consent) -> SourceMaterial:
-    """A file that ships, with what is stated beside it; a log without counts as taken from Discord's API.
+    """Build material from a shipped file and its statement; a log without one counts as from Discord's API.
 
-    Raises `MaterialError` where it may not be trained on.
+    Raises `MaterialError` if it may not be trained on.
     """
     stated = read_statement(file)
     by_form = DISCORD_API if kind == "log" else ""
-    right = decide_right(file.name, by_form=by_form, signed=stated.right if stated else "", consent=consent).require()
+    right = decide_right(
+        file.name, format_right=by_form, stated=stated.right if stated else "", consent=consent
+    ).require()
     path, day = f"{file.parent.name}/{file.name}", modification_date(file)
     stated = stated or RightsStatement(right, "", day, "")
     return SourceMaterial(kind, path, path, stated, stated.stated_on, ((file, path),))
 
 
 def catalogue_material(kind: MaterialKind, entry: CatalogueEntry, consent: Consent) -> SourceMaterial:
-    """The operator's data set; where it lies is nobody else's business. Raises `MaterialError` as `shipped_file_material` does."""
-    file = entry.located()
+    """Build material from a catalogue entry; its path stays private.
+
+    Raises `MaterialError` like `shipped_file_material`.
+    """
+    file = entry.locate()
     if is_built_dataset(file):
         return built_dataset_material(file, entry.name, consent)
-    decide_right(entry.name, signed=entry.statement.right, consent=consent).require()
+    decide_right(entry.name, stated=entry.statement.right, consent=consent).require()
     path = f"named/{entry.name}{''.join(file.suffixes[-2:]) if file.is_file() else ''}"
     arrived, origin, names = entry.statement.stated_on, entry.hub or entry.name, entry.persona_names
     copies = ((file, path),)
@@ -135,36 +140,39 @@ def catalogue_material(kind: MaterialKind, entry: CatalogueEntry, consent: Conse
 
 
 def built_dataset_material(folder: Path, origin: str, consent: Consent) -> SourceMaterial:
-    """A data set that `dataset build` made. Raises `MaterialError` where it may not be trained on."""
+    """Build material from a folder of `dataset build`. Raises `MaterialError` if it may not be trained on."""
     stated = dataset_statement(folder)
-    decide_right(origin, signed=stated.right, consent=consent).require()
+    decide_right(origin, stated=stated.right, consent=consent).require()
     path = f"named/{origin}"
     return SourceMaterial("dataset", path, origin, stated, "", ((folder, path),))
 
 
 def dialogue_adapter_folder(home: Path, job_name: str) -> Path:
-    """Where the adapter of a dialogue job of this name belongs."""
+    """Return the folder of the adapter of a dialogue job."""
     return home / "models" / "dialogue" / job_name
 
 
 def dialogue_adapter_material(home: Path, job_name: str, consent: Consent) -> SourceMaterial:
-    """A dialogue adapter of the home, to start from. Raises as `adapter_material` does, and `RequestError` for no such one."""
-    place = dialogue_adapter_folder(home, job_name)
-    if not place.is_dir():
-        there = sorted(path.name for path in place.parent.glob("[!.]*/"))
-        known = f"There are: {', '.join(there)}." if there else "Train one first: task_type dialogue."
+    """Build material from a dialogue adapter of the home, to train further.
+
+    Raises `RequestError` if there is none of this name, and otherwise like `adapter_material`.
+    """
+    folder = dialogue_adapter_folder(home, job_name)
+    if not folder.is_dir():
+        available = sorted(path.name for path in folder.parent.glob("[!.]*/"))
+        known = f"There are: {', '.join(available)}." if available else "Train one first: task_type dialogue."
         raise RequestError(f"There is no dialogue adapter {job_name!r} to start from.", known)
-    return adapter_material(place, job_name, consent)
+    return adapter_material(folder, job_name, consent)
 
 
 def adapter_material(folder: Path, origin: str, consent: Consent) -> SourceMaterial:
-    """An adapter to start from, once each of its files has been compared with its manifest.
+    """Build material from an adapter to train further; its files are verified against its manifest.
 
-    Raises `AdapterError` for a damaged one, and `MaterialError` where what it learned may not be trained on any more.
+    Raises `AdapterError` for a damaged one, and `MaterialError` if its training data may no longer be trained on.
     """
     manifest = verify_adapter(folder, NAME_ADAPTER_ADVICE)
     right = combine_rights(manifest.rights) if manifest.rights else ""
-    decide_right(f"The adapter {origin}", signed=right, consent=consent).require()
+    decide_right(f"The adapter {origin}", stated=right, consent=consent).require()
     day = manifest.created_at[:10]
     stated = RightsStatement(
         right, f"the adapter {origin}", day, "Its data sheet says who states the rights to its samples."
@@ -174,5 +182,5 @@ def adapter_material(folder: Path, origin: str, consent: Consent) -> SourceMater
 
 
 def modification_date(path: Path) -> str:
-    """The day on which a file came, as far as the disk knows (ISO 8601)."""
+    """Return the modification date of a file (ISO 8601)."""
     return datetime.fromtimestamp(path.stat().st_mtime, UTC).date().isoformat()

@@ -15,7 +15,7 @@ PREFERENCES_FILE = "preferences.jsonl"
 TAUGHT: Final = "taught"
 COMPARISON: Final = "comparison"
 MAX_TEXT_CHARACTERS = 8000
-"""Of a prompt's turn or a reply."""
+"""Limit for a turn of the prompt and for a reply."""
 
 PreferenceText = Annotated[str, Field(min_length=1, max_length=MAX_TEXT_CHARACTERS)]
 
@@ -29,7 +29,7 @@ class PromptTurn(FrozenModel):
 
 
 class PreferenceRecord(FrozenModel):
-    """One line. At least one of `chosen` and `rejected` is there; `at` is the day on which it was given (ISO 8601)."""
+    """One line of the file. At least one of `chosen` and `rejected` is set; `at` is the day it was given (ISO 8601)."""
 
     prompt: Annotated[tuple[PromptTurn, ...], Field(min_length=1)]
     chosen: PreferenceText | None = None
@@ -40,28 +40,28 @@ class PreferenceRecord(FrozenModel):
     at: Annotated[str, Field(pattern=r"^\d{4}-\d\d-\d\d$")]
 
     @model_validator(mode="after")
-    def _says_something(self) -> Self:
+    def _validate_replies(self) -> Self:
         if self.chosen is None and self.rejected is None:
-            raise ValueError("neither a chosen nor a rejected reply is there")
+            raise ValueError("there is neither a chosen nor a rejected reply")
         if self.chosen == self.rejected:
-            raise ValueError("the chosen reply is the rejected one")
+            raise ValueError("chosen and rejected reply are the same")
         if self.prompt[-1].by_persona:
             raise ValueError("the prompt ends with the persona's own turn")
         return self
 
     @property
     def is_pair(self) -> bool:
-        """Whether both are there."""
+        """True if both replies are set."""
         return self.chosen is not None and self.rejected is not None
 
 
 def preferences_to_jsonl(preferences: Iterable[PreferenceRecord]) -> str:
-    """The text of a file."""
+    """Format records as the text of a file."""
     return "".join(f"{one.model_dump_json(exclude_none=True)}\n" for one in preferences)
 
 
 def read_preferences(file: Path) -> list[PreferenceRecord]:
-    """All lines of a file. Raises `MaterialError` that names the first that is wrong, and why."""
+    """Read all records of a file. Raises `MaterialError` with the first invalid line and the reason."""
     found = []
     try:
         with file.open(encoding="utf-8") as lines:
@@ -69,7 +69,7 @@ def read_preferences(file: Path) -> list[PreferenceRecord]:
                 if line.strip():
                     found.append(_parse_preference(line, f"{file.name}, line {number}"))
     except (OSError, UnicodeDecodeError) as error:
-        reason = (error.strerror or "") if isinstance(error, OSError) else "it is no UTF-8 text"
+        reason = (error.strerror or "") if isinstance(error, OSError) else "it is not UTF-8 text"
         raise MaterialError(f"{file.name} cannot be read: {reason}.", "Check the path.") from error
     return found
 
@@ -79,8 +79,8 @@ def _parse_preference(line: str, where: str) -> PreferenceRecord:
         return PreferenceRecord.model_validate_json(line)
     except ValidationError as error:
         first = error.errors()[0]
-        place = ".".join(map(str, first["loc"]))
+        field = ".".join(map(str, first["loc"])) + ": " if first["loc"] else ""
         raise MaterialError(
-            f"{where} is no preference: {f'{place}: ' if place else ''}{first['msg'].removeprefix('Value error, ')}.",
-            "docs/preference.md says what a line holds.",
+            f"{where} is no preference record: {field}{first['msg'].removeprefix('Value error, ')}.",
+            "docs/preference.md describes the format.",
         ) from None

@@ -1,4 +1,4 @@
-"""Pseudonymisation: the home's HMAC key, keys derived for jobs, and the invented names."""
+"""Pseudonymisation: the home's HMAC key, keys derived for jobs, and invented names."""
 
 from __future__ import annotations
 
@@ -33,23 +33,23 @@ INVENTED_NAMES = tuple(
 
 @dataclass(frozen=True)
 class HomeKey:
-    """The secret of one home."""
+    """Secret key of a home."""
 
     secret: bytes
 
     @classmethod
     def of(cls, home: Path) -> Self:
-        """The home's key; made, readable by its owner only, when there is none.
+        """Read the key of a home, or create one, readable by its owner only.
 
-        Raises `KeyFileError` when it is damaged, because a new one would break every promise made with the old, and
-        `OSError` when it cannot be made.
+        Raises `KeyFileError` if it is damaged, because a new key would break all pseudonyms derived from the old one,
+        and `OSError` if it cannot be created.
         """
         file = home / KEY_FILE
         return cls.in_file(file) if file.exists() else cls(_create_secret(file))
 
     @classmethod
     def in_file(cls, file: Path) -> Self:
-        """The key in a file that is there. Raises `KeyFileError` when it is damaged."""
+        """Read the key from an existing file. Raises `KeyFileError` if it is damaged."""
         try:
             text = file.read_text(encoding="ascii")
         except (OSError, UnicodeDecodeError) as error:
@@ -63,16 +63,16 @@ class HomeKey:
         return cls(secret)
 
     def pseudonyms(self, dataset: str) -> bytes:
-        """The key of one data set's pseudonyms: with another name, the same people have others."""
+        """Derive the key of one data set's pseudonyms; the same people have others in another data set."""
         return hmac.digest(self.secret, f"pseudonyms\0{dataset}".encode(), "sha256")
 
     def people(self) -> bytes:
-        """The key under which folders list who is in them (`keyed_person`), the same for all of this home."""
+        """Derive the key of lists of people in folders (`keyed_person`), the same for the whole home."""
         return hmac.digest(self.secret, b"people", "sha256")
 
 
 def keyed_person(people_key: bytes, person: str) -> str:
-    """What stands for a person in lists of who is in what: 32 hex digits. `person` is an id, or `name:` and a name."""
+    """Pseudonymise a person for lists of people: 32 hex digits. `person` is an id, or `name:` and a name."""
     return hmac.digest(people_key, person.encode(), hashlib.sha256).hex()[:32]
 
 
@@ -83,8 +83,8 @@ def _create_secret(file: Path) -> bytes:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise
         raise KeyFileError(
-            f"The home {file.parent.parent} cannot be used: its keys cannot be put there ({error.strerror}).",
-            "Set UNDERSTUDY_HOME to a folder that can be written.",
+            f"The home {file.parent.parent} cannot be used: its keys cannot be written ({error.strerror}).",
+            "Set UNDERSTUDY_HOME to a folder that is writable.",
         ) from error
     secret = secrets.token_bytes(KEY_BYTES)
     aside = file.with_name(f".{file.name}.{os.getpid()}.{secrets.token_hex(4)}")
@@ -93,7 +93,7 @@ def _create_secret(file: Path) -> bytes:
             out.write(secret.hex() + "\n")
             out.flush()
             os.fsync(out.fileno())
-        os.link(aside, file)  # fails where another process was quicker: its key is the home's
+        os.link(aside, file)  # fails if another process created a key first: that one is used
     except FileExistsError:
         return HomeKey.of(file.parent.parent).secret
     finally:
@@ -103,50 +103,50 @@ def _create_secret(file: Path) -> bytes:
 
 def _damaged_key_error(file: Path) -> KeyFileError:
     return KeyFileError(
-        f"{file} cannot be read as a key.",
-        f"Put it back from a backup. Without it nobody can be found again in what was made with it; move it away, and "
-        f"{file.name} is made anew.",
+        f"{file} is not a valid key.",
+        f"Restore it from a backup. Without it people cannot be found in data written with it; if you remove it, a new "
+        f"{file.name} is created.",
     )
 
 
 @dataclass(frozen=True)
 class JobKeys:
-    """`pseudonyms` is the key of the data set's pseudonyms, `people` that of lists of who is in a folder."""
+    """`pseudonyms` is the key of a data set's pseudonyms, `people` that of lists of people in folders."""
 
     pseudonyms: bytes
     people: bytes
 
     @classmethod
     def of(cls, home: Path, dataset: str) -> Self:
-        """The keys of a data set of a home. Raises `KeyFileError` or `OSError`."""
+        """Derive the keys of a data set from the home's key. Raises `KeyFileError` or `OSError`."""
         key = HomeKey.of(home)
         return cls(key.pseudonyms(dataset), key.people())
 
     @classmethod
     def in_folder(cls, folder: Path) -> Self:
-        """The keys of a job folder; one without has random ones made, kept in it so that it stays as it is.
+        """Read the keys of a job folder; without any, random keys are created and stored there.
 
-        Raises `KeyFileError` when they cannot be read, and `OSError` when they cannot be made.
+        Raises `KeyFileError` if they cannot be read, and `OSError` if they cannot be created.
         """
         file = folder / JOB_KEYS_FILE
         try:
-            held = json.loads(file.read_bytes())
-            keys = cls(bytes.fromhex(held["pseudonyms"]), bytes.fromhex(held["people"]))
+            stored = json.loads(file.read_bytes())
+            keys = cls(bytes.fromhex(stored["pseudonyms"]), bytes.fromhex(stored["people"]))
         except FileNotFoundError:
             keys = cls(secrets.token_bytes(KEY_BYTES), secrets.token_bytes(KEY_BYTES))
             keys.write(folder)
         except (OSError, ValueError, LookupError, TypeError) as error:
-            raise KeyFileError(f"{file} cannot be read as keys.", "Make the job anew.") from error
+            raise KeyFileError(f"{file} has no valid keys.", "Create the job again.") from error
         return keys
 
     def write(self, folder: Path) -> None:
-        """Put them into a folder that has none, readable by their owner only. Raises `OSError`."""
+        """Write the keys into a folder that has none, readable by their owner only. Raises `OSError`."""
         handle = os.open(folder / JOB_KEYS_FILE, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(handle, "w", encoding="ascii") as out:
             json.dump({"pseudonyms": self.pseudonyms.hex(), "people": self.people.hex()}, out)
 
 
 def pseudonym_dataset_name(request: TrainingRequest) -> str:
-    """What a request's data set is called where its pseudonyms are concerned: the same for every job over it."""
-    whose = request.persona or "dialogue"
-    return f"{whose}/{request.dataset or request.dataset_path or whose}"
+    """Return the data set name from which a request's pseudonyms are derived, the same for every job on it."""
+    owner = request.persona or "dialogue"
+    return f"{owner}/{request.dataset or request.dataset_path or owner}"

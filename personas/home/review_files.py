@@ -16,21 +16,21 @@ REVIEWS_FILE = "reviews.json"
 
 
 class ReviewFile(FrozenModel):
-    """A file to be checked, and when it is deleted (seconds since 1970)."""
+    """A file to review and the time of its deletion (seconds since 1970)."""
 
     path: str
     delete_at: float
 
 
 class ReviewFileList(FrozenModel):
-    """`reviews.json`."""
+    """Content of `reviews.json`."""
 
     format: Literal[1] = 1
     reviews: tuple[ReviewFile, ...] = ()
 
 
 def record_review_file(home: Path, path: Path, delete_at: float) -> None:
-    """List a file; one that is listed already gets the new time. Raises `MaterialError` and `OSError`."""
+    """Add a file to the list, or change its time. Raises `MaterialError` and `OSError`."""
     home.mkdir(mode=0o700, parents=True, exist_ok=True)
     new = ReviewFile(path=str(path.absolute()), delete_at=delete_at)
     with _review_lock(home):
@@ -38,14 +38,15 @@ def record_review_file(home: Path, path: Path, delete_at: float) -> None:
 
 
 def list_review_files(home: Path) -> list[Path]:
-    """The files that are listed. Raises `MaterialError`."""
+    """Return the listed files. Raises `MaterialError`."""
     return [Path(review.path) for review in _read_reviews(home)]
 
 
 def delete_expired_reviews(home: Path, now: float) -> list[str]:
-    """Delete the files whose time is over; gives their paths.
+    """Delete the files whose time has passed, and return their paths.
 
-    Raises `MaterialError` for a list that cannot be read, and `OSError`, after all others, for a file that stays.
+    Raises `MaterialError` if the list cannot be read, and `OSError`, after all others, for a file that cannot be
+    deleted.
     """
     if not (home / REVIEWS_FILE).exists():
         return []
@@ -79,8 +80,8 @@ def _read_reviews(home: Path) -> tuple[ReviewFile, ...]:
         return ()
     except ValidationError as error:
         raise MaterialError(
-            f"{home / REVIEWS_FILE} cannot be read, so nobody knows which review files are to be deleted.",
-            "Delete those that you know of by hand, then this file.",
+            f"{home / REVIEWS_FILE} cannot be read, so expired review files cannot be deleted.",
+            "Delete the review files by hand, then this file.",
         ) from error
 
 

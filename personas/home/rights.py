@@ -1,4 +1,4 @@
-"""Rights to training material: statements in `rights.toml` and the decision whether to train on a source."""
+"""Rights to training material: statements in `rights.toml`, and the decision whether to train on a source."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ REQUIRED_FIELDS = ("stated_by", "stated_on", "why")
 STATEMENT_FIELDS = frozenset(("right", *REQUIRED_FIELDS))
 
 RELEASE_DATE = date(2026, 11, 21)
-"""Until then dates count on machines whose clocks are behind, too: what ships states its rights before it."""
+"""Dates up to the release are valid even where the clock is behind: shipped files state their rights before it."""
 
 COMMAND_LINE_STATEMENT = "stated on the command line"
-"""Who states a right that `--right` claims."""
+"""Author of a right claimed with `--right`."""
 
 PERMISSION_SETTING, OPT_IN_COMMAND = "DISCORD_PERMISSION", "/privacy opt-in"
 
 
 @dataclass(frozen=True)
 class RightsStatement:
-    """A stated right: by whom, when (ISO 8601 date), and why it is so."""
+    """A stated right: by whom, when (ISO 8601 date), and why."""
 
     right: Right
     stated_by: str
@@ -42,9 +42,9 @@ class RightsStatement:
 
 @dataclass(frozen=True)
 class RightsDecision:
-    """What is decided about a source: trained on under `right`, or refused, with what would be needed instead.
+    """Decision on a source: trained on under `right`, or `refused` with `advice` on what is missing.
 
-    `right` is empty where there is none.
+    `right` is empty if there is none.
     """
 
     right: Right
@@ -52,56 +52,56 @@ class RightsDecision:
     advice: str = ""
 
     def require(self) -> Right:
-        """The right. Raises `MaterialError` where the source is refused."""
+        """Return the right. Raises `MaterialError` if the source is refused."""
         if self.refused:
             raise MaterialError(self.refused, self.advice)
         return self.right
 
 
 def decide_right(
-    name: str, *, by_form: Right = "", signed: Right = "", claimed: Right = "", consent: Consent
+    name: str, *, format_right: Right = "", stated: Right = "", claimed: Right = "", consent: Consent
 ) -> RightsDecision:
-    """Whether a source may be trained on. Everything that trains, or plans or prepares it, asks here.
+    """Decide whether a source may be trained on. Everything that trains, plans or prepares training calls this.
 
-    `by_form` is the right that its format says by itself (`discord-api`, `data-package`), empty where it says none;
-    `signed` the one in `rights.toml` or the operator's catalogue; `claimed` the one on the command line, which counts
-    only where neither says anything. Of `discord-api` only what opted-in members wrote may then be taken.
+    `format_right` is the right implied by its format (`discord-api`, `data-package`) or empty; `stated` the one in
+    `rights.toml` or the operator's catalogue; `claimed` the one from the command line, used only without the others. Of
+    `discord-api` sources only messages by opted-in members may then be used.
     """
-    right = signed or by_form or claimed
+    right = stated or format_right or claimed
     if not right:
         return RightsDecision(
             "", f"{name} may not be trained on: nobody has stated a right to it.", describe_rights_statement(name)
         )
     if right != DISCORD_API or (consent.permission and consent.opted_in):
         return RightsDecision(right)
-    lacking = (
+    missing = (
         "nobody has opted in"
         if consent.permission
         else "Discord's developer policy forbids training on that without Discord's permission"
     )
-    refused = f"{name} may not be trained on: it came through Discord's API, and {lacking}."
-    unheard = f"`--right {claimed}` does not change that. " if claimed and claimed != DISCORD_API else ""
+    refused = f"{name} may not be trained on: it came through Discord's API, and {missing}."
+    override = f"`--right {claimed}` does not change that. " if claimed and claimed != DISCORD_API else ""
     return RightsDecision(
         right,
         refused,
-        f"{unheard}{describe_discord_requirements(consent)} {describe_rights_statement(name, else_=True)}",
+        f"{override}{describe_discord_requirements(consent)} {describe_rights_statement(name, otherwise=True)}",
     )
 
 
 def describe_discord_requirements(consent: Consent) -> str:
-    """What has to be there before something that came through Discord's API is trained on, and what of it is."""
+    """Describe what is needed to train on data from Discord's API, and which part of it is then used."""
     stated = "which is stated" if consent.permission else "which is not stated"
     count = len(consent.opted_in)
     opted_in = f"{count} so far" if count else "nobody so far"
     return (
-        f"It takes both Discord's permission, in the operator's setting {PERMISSION_SETTING} ({stated}), and members who have "
-        f"opted in with {OPT_IN_COMMAND} ({opted_in}); only what they wrote is taken then."
+        f"It takes both Discord's permission, in the operator's setting {PERMISSION_SETTING} ({stated}), and members "
+        f"who have opted in with {OPT_IN_COMMAND} ({opted_in}); only what they wrote is taken then."
     )
 
 
-def describe_rights_statement(name: str, *, else_: bool = False) -> str:
-    """How a right is stated for good."""
-    lead = "If it did not come through Discord's API, whoever" if else_ else "Whoever"
+def describe_rights_statement(name: str, *, otherwise: bool = False) -> str:
+    """Describe how a right is stated in `rights.toml`."""
+    lead = "If it did not come through Discord's API, whoever" if otherwise else "Whoever"
     return (
         f'{lead} holds the rights states so in {RIGHTS_FILE} beside it: a table ["{name}"] with right (own-writing, '
         "data-package, form or licensed:<name>), stated_by, stated_on and why; the operator's catalogue may, too."
@@ -109,7 +109,7 @@ def describe_rights_statement(name: str, *, else_: bool = False) -> str:
 
 
 def no_consent_error(name: str) -> MaterialError:
-    """The refusal of what came through Discord's API and holds nothing by members who opted in."""
+    """Build the refusal of data from Discord's API without any message by members who opted in."""
     return MaterialError(
         f"Nothing in {name} may be trained on: it came through Discord's API, and of those who are answered in it, or "
         "play the persona, nobody has opted in.",
@@ -117,16 +117,13 @@ def no_consent_error(name: str) -> MaterialError:
     )
 
 
-# ------------------------------------------------------------------------------------------------ statements
-
-
 def read_statement(file: Path) -> RightsStatement | None:
-    """What `rights.toml` beside a file or folder states of it, None without a word.
+    """Read the statement about a file or folder from `rights.toml` beside it; None if there is none.
 
-    Raises `MaterialError` when it cannot be read or leaves something out.
+    Raises `MaterialError` if it cannot be read or is incomplete.
     """
     rights = file.parent / RIGHTS_FILE
-    short = f"{rights.parent.name}/{rights.name}"  # as members may see it: without the folders of this machine
+    short = f"{rights.parent.name}/{rights.name}"  # members may see it: no paths of this machine
     try:
         stated = tomllib.loads(rights.read_text(encoding="utf-8-sig")).get(file.name)
     except FileNotFoundError:
@@ -151,14 +148,14 @@ def read_statement(file: Path) -> RightsStatement | None:
 
 
 def statement_error(stated: Mapping[str, object]) -> str:
-    """What is wrong with a table that states a right, as the end of a sentence; empty when it is complete."""
+    """Describe what is wrong with a statement table, as the end of a sentence; empty if it is complete."""
     if missing := [key for key in REQUIRED_FIELDS if not stated.get(key)]:
         return f"leaves out {', '.join(missing)}"
     return statement_date_error(stated["stated_on"]) or right_error(stated.get("right"))
 
 
 def statement_date_error(stated_on: object) -> str:
-    """What is wrong with the date of a statement, as the end of a sentence; empty when nothing is."""
+    """Describe what is wrong with the date of a statement, as the end of a sentence; empty if it is valid."""
     if not (on := _iso_date(stated_on)):
         return "has a stated_on that is no date (2026-11-20)"
     if date.fromisoformat(on) > max(datetime.now(UTC).date() + timedelta(days=1), RELEASE_DATE):
@@ -167,13 +164,13 @@ def statement_date_error(stated_on: object) -> str:
 
 
 def parse_statement(stated: Mapping[str, object]) -> RightsStatement:
-    """The statement of a complete table."""
+    """Build the statement from a complete table."""
     on = _iso_date(stated["stated_on"])
     return RightsStatement(str(stated["right"]), str(stated["stated_by"]), on, str(stated["why"]))
 
 
 def _iso_date(value: object) -> str:
-    """A date as ISO 8601 writes it; empty for what is none."""
+    """Format a date as ISO 8601; empty for anything else."""
     if isinstance(value, datetime):
         value = value.date()
     if isinstance(value, date):

@@ -17,26 +17,26 @@ from personas.lore import WORLD, Passage, guild_owner, read_lore, read_lore_file
 from personas.schemas.chat import Persona
 
 OPERATOR_GUILD_ID = 0
-"""The guild of what the operator has written or brought in, for everybody."""
+"""Guild id of the operator's own cards and lore, which are available everywhere."""
 OPERATOR_STATEMENT = "form", "the operator", "Written or brought in on the bot's own pages, for what it does with them."
-"""The operator's cards and lore: right, who states it, why."""
+"""Right, author and reason of the operator's cards and lore."""
 CARD_FILE = "card.toml"
 
 
 def shared_card_files(shipped: Path, home: Path) -> dict[str, Path]:
-    """The card of each persona for everybody by its id, those that ship first. Raises `CardError`."""
+    """Return the card files of all shared personas by id, shipped ones first. Raises `CardError`."""
     ships = {read_card(path).id: path for path in sorted(shipped.glob("*.toml"))}
     operators = sorted((home / "personas" / str(OPERATOR_GUILD_ID)).glob(f"*/{CARD_FILE}"))
     return ships | {path.parent.name: path for path in operators}
 
 
 def read_shared_personas(shipped: Path, home: Path) -> dict[str, Persona]:
-    """The personas for everybody by id. Raises `CardError` for a card that cannot be read."""
+    """Read the shared personas by id. Raises `CardError` if a card cannot be read."""
     return {persona_id: read_card(path) for persona_id, path in shared_card_files(shipped, home).items()}
 
 
 def card_material(shipped: ShippedData, home: Path, persona_id: str) -> SourceMaterial:
-    """The card to train with. Raises `KeyError` for no persona of everybody's."""
+    """Build the card material of a shared persona. Raises `KeyError` for an unknown one."""
     path = shared_card_files(shipped.cards, home)[persona_id]
     ships = path.is_relative_to(shipped.cards)
     origin, stated = (f"cards/{path.name}", PROJECT_STATEMENT) if ships else ("the operator's card", OPERATOR_STATEMENT)
@@ -44,15 +44,17 @@ def card_material(shipped: ShippedData, home: Path, persona_id: str) -> SourceMa
 
 
 def lore_material(shipped: ShippedData, home: Path, persona_id: str) -> list[SourceMaterial]:
-    """The lore to train on: a persona's and the world's."""
+    """Build the lore material of a persona: its own lore and the world's."""
     owners = (persona_id, WORLD)
     written = {f"{owner}/{path.name}": path for owner in owners for path in _operator_lore_files(home, owner)}
     if not written:
         return shipped_lore_material(shipped, persona_id)
     files = {path.relative_to(shipped.lore).as_posix(): path
              for owner in owners for path in sorted((shipped.lore / owner).rglob("*")) if path.is_file()}  # fmt: skip
-    there = {name: path for name, path in (files | written).items() if path.stat().st_size}  # empty: left out
-    copies = [(path, f"lore/{name}") for name, path in there.items()]
+    files_with_text = {
+        name: path for name, path in (files | written).items() if path.stat().st_size
+    }  # empty files replace shipped ones with nothing
+    copies = [(path, f"lore/{name}") for name, path in files_with_text.items()]
     return (
         [stated_material("lore", "lore", "lore that ships and the operator's", OPERATOR_STATEMENT, *copies)]
         if copies
@@ -61,13 +63,16 @@ def lore_material(shipped: ShippedData, home: Path, persona_id: str) -> list[Sou
 
 
 def read_shipped_lore(shipped: Path, owners: Iterable[str], home: Path, others: Iterable[str] = ()) -> list[Passage]:
-    """What ships of these owners, without the files that the operator has others in place of; `others` are known."""
+    """Read the shipped lore of these owners, without the files that the operator has replaced.
+
+    `others` are further known owners, so that their files cause no warning.
+    """
     replaced = {f"{path.parent.name}/{path.name}" for path in (home / "lore" / str(OPERATOR_GUILD_ID)).glob("*/*.md")}
     return [passage for passage in read_lore(shipped, owners, others) if passage.source not in replaced]
 
 
 def read_persona_lore(shipped: Path, persona_id: str, home: Path, others: Iterable[str] = ()) -> list[Passage]:
-    """What one persona for everybody, and the world, have without what servers have added. Raises `LoreError`."""
+    """Read the lore of a shared persona and of the world, without additions by servers. Raises `LoreError`."""
     owners = (persona_id, WORLD)
     return read_shipped_lore(shipped, owners, home, others) + [
         passage

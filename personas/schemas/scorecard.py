@@ -179,11 +179,9 @@ class MemberFeedback(FrozenModel):
     """Members' feedback on a version, compared with `against`: the name of another version, or `base`.
 
     `votes` are blind votes by `members` who could be counted. The version is preferred in `least` to `most` of the
-    comparisons (confidence bounds); both None with too few votes. `up` and `down` are the 👍 and 👎 on its replies, then
-    on
-    the other's. `evidence` is the wealth, from 1, of a bet that the version is disliked more; it reaches 40 by chance
-    in at
-    most one of 40 cases. None where the two were not served side by side.
+    comparisons (confidence bounds); both None with too few votes. `up` and `down` are the 👍 and 👎 on its
+    replies, then on the other's. `evidence` is the wealth, from 1, of a bet that the version is disliked more; it
+    reaches 40 by chance in at most one of 40 cases. None where the two were not served side by side.
     """
 
     against: str

@@ -94,7 +94,7 @@ async def on_stage(
     permission: str = "",
 ) -> AsyncIterator[Stage]:
     """Compose the bot as `bot.app` does, with fakes at the seams; `home` may hold an earlier life of it."""
-    shipped = ShippedData.beside_the_code()
+    shipped = ShippedData.from_source_tree()
     personas = PersonaRegistry(shipped.cards, home)
     sandbox = Sandbox(seed, home / "sandbox.sqlite", rate_window=0.02)
     front = WebServer()

@@ -17,7 +17,7 @@ from personas.home.job_material import ShippedData
 from tests.bot.conftest import INN, QUAY
 from tests.fakes import until
 
-SHIPPED = ShippedData.beside_the_code()
+SHIPPED = ShippedData.from_source_tree()
 
 
 @pytest.fixture

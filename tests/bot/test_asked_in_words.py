@@ -52,7 +52,7 @@ async def test_a_dialogue_training_asked_for_on_discord_ends_in_an_adapter(tmp_p
     home.mkdir()
     source.write_bytes(jsonl(trees(24)))
     (home / "catalogue.toml").write_text(CATALOGUE.format(source))
-    shipped = ShippedData.beside_the_code()
+    shipped = ShippedData.from_source_tree()
     small = dataclasses.replace(shipped, general=put_talk(tmp_path / "general", count=6).parent)
     environ = {"UNDERSTUDY_HOME": str(home), "BASE_MODEL": tiny_base.source, "WEB_PORT": "0", "TRAINER_CARD": "losses"}
     async with open_app(load_settings(None, environ), small) as app:

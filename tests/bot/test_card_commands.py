@@ -86,7 +86,7 @@ async def test_an_export_holds_what_was_imported(stage):
 async def test_a_card_without_a_picture_is_no_png(stage):
     await told(await bring_in(stage, as_json(V2), "mira.json"), "The card came without a picture.")
     answer = await stage.moderator.slash(OFFICE, "persona export", persona="Mira", format="png")
-    await told(answer, "Mira has no picture, and a PNG card is one. Choose another format.")
+    await told(answer, "Mira has no picture, which a PNG card needs. Choose another format.")
 
 
 async def test_an_import_under_the_same_id_replaces_the_card_and_the_face(stage):
@@ -143,7 +143,7 @@ async def test_a_removed_persona_leaves_its_channels(stage):
 @pytest.mark.parametrize(
     ("content", "name", "words"),
     [
-        (b"hello", "notes.txt", "notes.txt is no character card."),
+        (b"hello", "notes.txt", "notes.txt is not a character card."),
         (PIXEL, "cat.png", "cat.png is a picture without a card in it."),
         (as_json({**V2, "data": {**V2["data"], "name": "Clyde"}}), "c.json", "without 'discord' or 'clyde'"),
         (
@@ -257,7 +257,7 @@ def test_a_card_in_another_guilds_folder_is_not_taken_up(personas, tmp_path):
 def test_the_card_that_is_kept_can_be_trained_with(personas, tmp_path):
     mine = personas.bring_in(GUILD, card_named("Mira"), "it").persona
     assert read_card(guild_card_path(tmp_path, mine.id)) == mine
-    catalogue = DatasetCatalog(ShippedData.beside_the_code(), "embedded", tmp_path)
+    catalogue = DatasetCatalog(ShippedData.from_source_tree(), "embedded", tmp_path)
     request = TrainingRequest(job_name="j", persona=mine.id, dataset="oda")
     card, *_ = catalogue.materials_for(request)
     assert card.copies == ((guild_card_path(tmp_path, mine.id), "card.toml"),) and card.right == "form"

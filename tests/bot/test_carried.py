@@ -106,8 +106,8 @@ async def test_the_same_again_is_no_new_version_and_another_is(stage, tmp_path, 
     ("changes", "words"),
     [
         ({"base_hash": "0"}, "made for another base model (amodel) than this bot serves."),
-        ({"config": PLAIN | {"megatron_config": {"a": 1}}}, "more than a plain LoRA, by megatron_config."),
-        ({"audit": True}, "was trained for an audit, with planted texts: it is never served."),
+        ({"config": PLAIN | {"megatron_config": {"a": 1}}}, "more than a plain LoRA: megatron_config."),
+        ({"audit": True}, "was trained for an audit, with planted texts, and is never served."),
         ({"metrics": SCORECARD.model_copy(update={"loss_base": 0.0})}, "The losses in the adapter's manifest.json"),
     ],
 )
@@ -162,7 +162,7 @@ def test_losses_that_are_none_are_refused(tmp_path, loss):
 def test_a_card_cannot_write_anywhere_else(tmp_path):
     card = parse_card(carrying(sealed(tmp_path / "it", "0")), "it")
     files = dict(card.files) | {f"{ADAPTER_URI_PREFIX}../../out": b"x"}
-    with pytest.raises(AdapterError, match="leads out of it"):
+    with pytest.raises(AdapterError, match="points outside of it"):
         unpack_card_adapter(dataclasses.replace(card, files=files), tmp_path / "a" / "b", "it")
     assert not (tmp_path / "out").exists()
     with pytest.raises(AdapterError, match="carries no adapter"):

@@ -59,8 +59,8 @@ def test_a_persona_learns_from_its_own(catalogue, shipped):
     card, log, lore, chat, facts = catalogue.materials_for(request())
     assert (card.kind, card.copies) == ("card", ((shipped.cards / "oda.toml", "oda.toml"),))
     assert (log.kind, log.copies) == ("log", ((shipped.logs / "oda.json", "logs/oda.json"),))
-    assert (log.right, log.stated.stated_by, log.origin) == ("own-writing", "me", "logs/oda.json")
-    assert log.arrived == log.stated.stated_on == "2026-11-20"
+    assert (log.right, log.statement.stated_by, log.origin) == ("own-writing", "me", "logs/oda.json")
+    assert log.arrived == log.statement.stated_on == "2026-11-20"
     assert (lore.kind, lore.path) == ("lore", "lore")
     assert lore.copies == ((shipped.lore / "oda", "lore/oda"), (shipped.lore / "_world", "lore/_world"))
     assert [(item.kind, item.path, item.right) for item in (chat, facts)] == [
@@ -84,9 +84,9 @@ def test_the_operator_says_who_the_persona_is_in_a_log(catalogue, tmp_path):
     (tmp_path / "catalogue.toml").write_text(entry)
     (tmp_path / "quay.json").write_text("{}")
     log = next(item for item in catalogue.materials_for(request(dataset="quay")) if item.kind == "log")
-    assert log.copied("0").persona_names == ("Wick", "42")
+    assert log.to_material("0").persona_names == ("Wick", "42")
     (tmp_path / "catalogue.toml").write_text(entry.replace('["Wick", "42"]', '"Wick"'))
-    with pytest.raises(RequestError, match="persona_names that are no list of names"):
+    with pytest.raises(RequestError, match="persona_names that are not a list of names"):
         catalogue.materials_for(request(dataset="quay"))
 
 
@@ -148,10 +148,10 @@ def test_the_operators_data_sets_can_be_named_too(catalogue, tmp_path):
     enter(tmp_path, "harbour talk", more='format = "messages"')
     assert catalogue.datasets() == ["general-chat", "general-facts", "harbour talk", "oda", "thrip"]
     log = catalogue.materials_for(request(dataset="harbour talk"))[1]
-    assert (log.kind, log.path, log.origin, log.right, log.stated.stated_by) == (
+    assert (log.kind, log.path, log.origin, log.right, log.statement.stated_by) == (
         "log", "named/harbour talk.jsonl", "harbour talk", "licensed:CC0", "me",
     )  # fmt: skip
-    assert log.copies == ((tmp_path / "mine.jsonl", log.path),) and log.copied("0").format == "messages"
+    assert log.copies == ((tmp_path / "mine.jsonl", log.path),) and log.to_material("0").format == "messages"
     assert catalogue.materials_for(dialogue(dataset="harbour talk"))[0].kind == "messages"
     (tmp_path / "catalogue.toml").write_text("")
     assert "harbour talk" not in catalogue.datasets(), "it is read anew each time"
@@ -166,9 +166,9 @@ def test_the_operators_data_sets_can_be_named_too(catalogue, tmp_path):
         ("both", 'path = "mine.jsonl"\nhub = "a/b"', "form", "needs either path or hub"),
         ("neither", "", "form", "needs either path or hub"),
         ("hub", 'hub = "one/two/three"', "form", "not of the form owner/name"),
-        ("number", "path = 3", "form", "is no text"),
+        ("number", "path = 3", "form", "is not text"),
         ("more", 'path = "mine.jsonl"\nrite = 1', "form", "has unknown fields: rite"),
-        ("gone", 'path = "gone.jsonl"', "form", "The file of 'gone' is not there"),
+        ("gone", 'path = "gone.jsonl"', "form", "The file of 'gone' does not exist"),
         ("far", 'hub = "nobody/nothing"', "form", "has not been fetched to this machine"),
         ("oda", 'path = "mine.jsonl"', "form", ""),
     ],
@@ -241,7 +241,7 @@ def test_a_card_that_cannot_be_read_is_named(catalogue, shipped):
 
 
 def test_everything_that_ships_can_be_trained_on(tmp_path):
-    shipped = ShippedData.beside_the_code()
+    shipped = ShippedData.from_source_tree()
     catalogue = DatasetCatalog(shipped, "embedded", tmp_path)
     for persona in read_cards(SHIPPED_CARDS):
         materials = catalogue.materials_for(request(persona))
@@ -268,7 +268,7 @@ def test_a_built_set_says_its_rights_itself_by_path_and_by_name(catalogue, tmp_p
     for asked in (request(dataset_path="ours"), request(dataset="quay"), dialogue(dataset_path="ours")):
         material = next(item for item in catalogue.materials_for(asked) if item.kind == "dataset")
         assert (material.right, material.copies[0][0]) == ("licensed:mixed", tmp_path / "ours")
-        assert "form 2, own-writing 7" in material.stated.why
+        assert "form 2, own-writing 7" in material.statement.why
         assert not any(item.kind in ("log", "messages") for item in catalogue.materials_for(asked))
 
 
@@ -287,7 +287,7 @@ def test_a_built_set_of_discords_talk_asks_again_whatever_is_said_of_it(catalogu
 def test_a_built_set_that_does_not_say_its_rights_is_none(catalogue, tmp_path, stats):
     built_set(tmp_path / "ours", own_writing=7)
     (tmp_path / "ours" / "stats.json").write_text(stats)
-    with pytest.raises(MaterialError, match="Build the data set anew"):
+    with pytest.raises(MaterialError, match="Build the data set again"):
         catalogue.materials_for(request(dataset_path="ours"))
 
 

@@ -108,7 +108,7 @@ async def test_the_bot_compares_two_adapters_for_real(tmp_path, tiny_base):
     for version, seed in (("v1", 1), ("v2", 2)):
         make_adapter(home, tiny_base, "ballast", version, seed)
     async with open_app(
-        load_settings(None, {**wanted, "COMPARISONS_PER_DAY": "1"}), ShippedData.beside_the_code()
+        load_settings(None, {**wanted, "COMPARISONS_PER_DAY": "1"}), ShippedData.from_source_tree()
     ) as app:
         for _ in range(2):
             install(app.services.store)

@@ -210,7 +210,7 @@ def test_a_name_that_is_others_or_a_common_word_wipes_out_nothing(home, name):
 
 @pytest.mark.parametrize(("number", "name"), [(43, "Zorblax Quuxington"), (734_829_104_458_293_555, "2026")])
 def test_a_number_that_stands_in_every_file_is_nobody_and_wipes_out_nothing(home, number, name):
-    shutil.copytree(ShippedData.beside_the_code().logs, home / "jobs" / "shipped" / "material")
+    shutil.copytree(ShippedData.from_source_tree().logs, home / "jobs" / "shipped" / "material")
     before = {path: path.read_bytes() for path in home.glob("[jtm]*/**/*") if path.is_file()}
     assert any(b":43." in data for data in before.values()) and any(b"2026-" in data for data in before.values())
     with opened(home) as store:
@@ -258,7 +258,7 @@ async def test_the_bot_itself_finishes_at_its_start_before_it_serves_anybody(hom
     settings = load_settings(
         None, {"UNDERSTUDY_HOME": str(home), "BASE_MODEL": tiny_base.source, "WEB_PORT": "0", "MAX_NEW_TOKENS": "8"}
     )
-    async with app.open_app(settings, ShippedData.beside_the_code()) as running:
+    async with app.open_app(settings, ShippedData.from_source_tree()) as running:
         assert left_of_them(home) == [], "before anybody is served"
         await until(lambda: not running.services.store.erasure_requests.unfinished(), 30)
         (row,) = running.services.store.erasure_requests.of(keyed_person(HomeKey.of(home).people(), str(WHO)))

@@ -141,7 +141,7 @@ def test_it_is_offered_only_where_the_permission_is_stated_and_to_no_server_else
     write_consent(home, STATED)
     assert "history" in catalogue.datasets() and "history" not in DatasetCatalog(shipped, "embedded", home).datasets()
     log = catalogue.materials_for(HISTORY, GUILD)[1]
-    assert (log.kind, log.right, log.arrived, log.stated.why) == ("log", "discord-api", "", PERMISSION)
+    assert (log.kind, log.right, log.arrived, log.statement.why) == ("log", "discord-api", "", PERMISSION)
     for guild_id in (0, GUILD + 1):
         with pytest.raises(RequestError):
             catalogue.materials_for(HISTORY, guild_id)

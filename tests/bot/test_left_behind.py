@@ -44,7 +44,7 @@ def home(tmp_path, tiny_base, renderer):
 
 async def test_a_bot_that_serves_another_model_says_whose_versions_stay_behind(home, tiny_base, tmp_path, caplog):
     environ = {"UNDERSTUDY_HOME": str(home), "BASE_MODEL": tiny_base.source, "WEB_PORT": "0", "MAX_NEW_TOKENS": "8"}
-    async with open_app(load_settings(None, environ), ShippedData.beside_the_code()) as app:
+    async with open_app(load_settings(None, environ), ShippedData.from_source_tree()) as app:
         told = f"Made for another base model than {tiny_base.source}: ballast v1 (for {tmp_path / 'other'}). The base"
         assert told in caplog.text and "oda" not in caplog.text and "thrip v1" not in caplog.text
         assert app.services.request_builder.speaking("oda") == "v1"

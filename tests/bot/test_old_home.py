@@ -43,7 +43,7 @@ MADE_IN, SCHEMA = Path("/tmp/b3/old"), 11
 """The folder that paths in the archive begin with, and the version of its database's schema."""
 ADA, BEN, LEFT_GUILD = 734_829_104_458_293_761, 734_829_104_458_293_999, 910_000_000_000_000_001
 IMPORTED, DATABASE = "mira-byh32yzm5s74", "understudy.sqlite"
-SHIPPED = ShippedData.beside_the_code()
+SHIPPED = ShippedData.from_source_tree()
 
 
 @dataclass(frozen=True)

@@ -333,7 +333,7 @@ async def test_a_list_of_review_files_that_cannot_be_read_keeps_nothing_else(ben
     (bench.home / "reviews.json").write_text("[")
     say(bench.store, "old", at=bench.now - 91 * DAY_S, guild=0)
     assert not await bench.retention.tidy()
-    assert list(bench.store.messages.guild_messages(0)) == [] and "nobody knows which review files" in caplog.text
+    assert list(bench.store.messages.guild_messages(0)) == [] and "expired review files cannot be deleted" in caplog.text
     with pytest.raises(MaterialError):
         record_review_file(bench.home, bench.home / "x.html", time.time())
 

@@ -53,7 +53,7 @@ def catalogue(tmp_path):
             store.jobs.add(NewTrainingJob(job_id, guild_id, 1, 1, request), 1.0)
         for name, job_id in (("mine", "j7"), ("theirs", "j8"), ("operators", "j0"), ("by_hand", "nobody's")):
             adapter_named(tmp_path, name, job_id)
-        yield DatasetCatalog(ShippedData.beside_the_code(), "embedded", tmp_path, store)
+        yield DatasetCatalog(ShippedData.from_source_tree(), "embedded", tmp_path, store)
 
 
 def test_a_server_starts_from_its_own_and_the_operators_adapters_and_hears_of_no_other(catalogue):
@@ -69,7 +69,7 @@ def test_a_server_starts_from_its_own_and_the_operators_adapters_and_hears_of_no
 
 
 def test_without_any_it_is_said_how_one_is_made(tmp_path):
-    catalogue = DatasetCatalog(ShippedData.beside_the_code(), "embedded", tmp_path)
+    catalogue = DatasetCatalog(ShippedData.from_source_tree(), "embedded", tmp_path)
     request = TrainingRequest(job_name="j", persona="oda", start_from="manners")
     with pytest.raises(RequestError, match="Train one first: task_type dialogue"):
         catalogue.materials_for(request, MINE)
@@ -80,7 +80,7 @@ def test_general_dialogue_is_what_ships_and_the_operators(tmp_path):
     (tmp_path / "catalogue.toml").write_text(
         '[talk]\npath = "talk.jsonl"\nright = "own-writing"\nstated_by = "me"\nstated_on = 2026-11-20\nwhy = "mine"\n'
     )
-    assert DatasetCatalog(ShippedData.beside_the_code(), "embedded", tmp_path).dialogues() == [
+    assert DatasetCatalog(ShippedData.from_source_tree(), "embedded", tmp_path).dialogues() == [
         "general-dialogue",
         "talk",
     ]

@@ -158,7 +158,7 @@ def asked(**more):
 
 
 def test_a_preference_job_takes_the_live_version_or_the_one_that_is_named(store, tmp_path):
-    catalogue = DatasetCatalog(ShippedData.beside_the_code(), "embedded", tmp_path, store)
+    catalogue = DatasetCatalog(ShippedData.from_source_tree(), "embedded", tmp_path, store)
     ConsentMirror(tmp_path, store, "").mirror()
     store.lessons.add(lesson(as_moderator=True))
     assert asked().recipe == "preference" and asked(recipe="demo-cpu").recipe == "demo-cpu"
@@ -180,7 +180,7 @@ def test_a_preference_job_takes_the_live_version_or_the_one_that_is_named(store,
 
 
 def test_whoever_gave_a_preference_is_found_in_the_folder_of_a_job_that_waits(store, tmp_path):
-    catalogue = DatasetCatalog(ShippedData.beside_the_code(), "embedded", tmp_path, store)
+    catalogue = DatasetCatalog(ShippedData.from_source_tree(), "embedded", tmp_path, store)
     voted(store, "a")
     version(tmp_path, store, "v1")
     request = asked()

@@ -90,7 +90,7 @@ async def test_a_damaged_list_of_what_was_held_out_stops_the_job_before_it_train
     await workshop.run("holding_out")
     holdout_file(workshop.home, "oda").write_bytes(b"half")
     outcome = await workshop.run("good", workshop.job("j2"))
-    assert "oda.bin is no list of what was held out" in outcome.error and "from a backup" in outcome.advice
+    assert "oda.bin is not an index of held-out conversations" in outcome.error and "from a backup" in outcome.advice
     assert workshop.events == [workshop.events[0]], "nothing has run"
 
 

@@ -57,7 +57,7 @@ async def test_votes_become_a_version_that_the_gate_compares_with_the_live_one(t
     )
     wanted = {"UNDERSTUDY_HOME": str(tmp_path / "home"), "BASE_MODEL": tiny_base.source, "WEB_PORT": "0",
               "MAX_NEW_TOKENS": "12", "COMPARISONS_PER_DAY": "40", "TRAINER_CARD": "losses"}  # fmt: skip
-    async with open_app(load_settings(None, wanted), ShippedData.beside_the_code(), town) as app:
+    async with open_app(load_settings(None, wanted), ShippedData.from_source_tree(), town) as app:
         services, moderator = app.services, app.sandbox.member(MODERATOR)
         first = await trained(app, settings=FAST)
         await moderator.slash(QUAY, "finetune promote", version=first.version)

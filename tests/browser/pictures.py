@@ -108,7 +108,7 @@ async def main() -> None:
     logging.basicConfig(level=logging.ERROR)
     with tempfile.TemporaryDirectory() as home:
         settings = load_settings(None, {"UNDERSTUDY_HOME": home, "WEB_PORT": "0", "TRAINER_CARD": "quick"})
-        async with open_app(settings, ShippedData.beside_the_code()) as app, browser() as started:
+        async with open_app(settings, ShippedData.from_source_tree()) as app, browser() as started:
             await Photographer(app, started).all()
 
 

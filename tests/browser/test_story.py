@@ -113,7 +113,7 @@ async def test_a_moderator_retrains_to_the_end_and_promotes(tmp_path, tiny_base,
             "TRAINER_CARD": "losses",
         },
     )
-    async with open_app(settings, ShippedData.beside_the_code()) as app:
+    async with open_app(settings, ShippedData.from_source_tree()) as app:
         mina = await visit(app.sandbox, MODERATOR, QUAY)
         await mina.command("finetune start", epochs="1.5")
         progress = await mina.sees("Training: ballast v1")

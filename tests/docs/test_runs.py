@@ -68,6 +68,6 @@ def _prepared(tmp_path: Path) -> Path:
 async def _guild(home: Path) -> AsyncIterator[Sandbox]:
     """The bot as `make run` has it, over the embedded model; of a version no more is measured than takes a minute."""
     settings = load_settings(None, {"UNDERSTUDY_HOME": str(home), "WEB_PORT": "0", "TRAINER_CARD": "losses"})
-    async with open_app(settings, ShippedData.beside_the_code()) as app:
+    async with open_app(settings, ShippedData.from_source_tree()) as app:
         assert app.sandbox is not None
         yield app.sandbox

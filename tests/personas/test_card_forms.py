@@ -63,7 +63,7 @@ def test_a_v3_card_comes_back_value_for_value_but_for_where_its_files_lie(forms)
 def test_the_files_of_a_card_go_along_and_what_has_no_place_is_said():
     card = parse_card(v3_charx(), "it")
     picture = write_card(card, "png", "it")
-    assert picture.notes == ("1 files are left out, which this form has no place for: x_meta/1.json.",)
+    assert picture.notes == ("1 files are left out because this format cannot store them: x_meta/1.json.",)
     inside = parse_card(picture.content, "it")
     assert inside.picture == PIXEL and list(inside.files.values()) == [b"RIFF....WEBP joy"]
     assert inside.assets[0]["uri"] == "ccdefault:"
@@ -166,7 +166,7 @@ def test_the_book_is_read_as_lore():
     card = parse_card(as_json(V2), "it")
     assert [(entry.topic, entry.text, entry.unused) for entry in book_entries(card)] == [
         ("lamp", "Mira trims the lamp at six.", ""),
-        ("x", "secret", "switched off in the card"),
+        ("x", "secret", "disabled in the card"),
     ]
     assert book_as_lore(card) == ["# Mira\n\n## lamp\n\nMira trims the lamp at six.\n"]
 
@@ -205,6 +205,6 @@ def test_toml_that_is_written_is_read_by_our_own_reader():
 def test_a_card_that_is_too_large_for_toml_stays_what_it_is():
     entries = [{"content": "x" * 1000, "keys": ["k"]}] * 5000
     card = parse_card(as_json({**V2, "data": {**V2["data"], "character_book": {"entries": entries}}}), "it")
-    with pytest.raises(CardError, match="too much for a TOML card"):
+    with pytest.raises(CardError, match="too large for a TOML card"):
         write_card(card, "toml", "it")
     assert len(parse_card(write_card(card, "v3", "it").content, "it").book) == 5000

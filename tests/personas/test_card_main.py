@@ -21,8 +21,8 @@ def test_show_counts_what_a_card_costs_and_marks_what_no_prompt_gets(card, capsy
     shown = capsys.readouterr().out
     assert "Mira (card V2, JSON, no picture, by a friend)" in shown
     assert "creator_notes *" in shown and "* never part of a prompt" in shown
-    assert "tokens of every prompt." in shown and "extensions, kept as they are: talkativeness, tool/x" in shown
-    assert "book 2 [x] (switched off in the card)" in shown
+    assert "tokens of every prompt." in shown and "extensions, preserved unchanged: talkativeness, tool/x" in shown
+    assert "book 2 [x] (disabled in the card)" in shown
 
 
 def test_show_json_has_stable_keys(card, capsys):
@@ -37,7 +37,7 @@ def test_show_json_has_stable_keys(card, capsys):
 
 
 def test_without_the_tokenizer_nothing_is_counted(card, capsys, monkeypatch, tmp_path):
-    monkeypatch.setattr("personas.card.card_summary.unpacked_folder", lambda: tmp_path)
+    monkeypatch.setattr("personas.card.card_summary.bundled_model_folder", lambda: tmp_path)
     assert main(["card", "show", str(card), "--json"]) == 0
     shown = json.loads(capsys.readouterr().out)
     assert shown["prompt_tokens"] is None and shown["fields"]["personality"]["tokens"] is None
@@ -67,11 +67,11 @@ def test_a_card_goes_through_all_forms_by_the_endings_of_the_names(card, tmp_pat
     ("arguments", "words"),
     [
         (["show", "absent.png"], "There is no card at absent.png. Check the path."),
-        (["convert", "{card}", "out.xyz"], "cannot be told from its name. Add --to toml|v2|v3|png|charx."),
-        (["convert", "{card}", "{tmp}/out.png"], "has no picture, and a PNG card is one. Name a PNG picture with"),
-        (["convert", "{card}", "{tmp}/out.png", "--picture", "{card}"], "is no picture that can be a face"),
+        (["convert", "{card}", "out.xyz"], "is not clear from its name. Add --to toml|v2|v3|png|charx."),
+        (["convert", "{card}", "{tmp}/out.png"], "has no picture, which a PNG card needs. Name a PNG picture with"),
+        (["convert", "{card}", "{tmp}/out.png", "--picture", "{card}"], "is not a supported picture"),
         (["convert", "{card}", "{tmp}/out.png", "--picture", "absent.png"], "absent.png cannot be used"),
-        (["convert", "{card}", "{card}"], "is there already. Choose another name, or add --overwrite."),
+        (["convert", "{card}", "{card}"], "exists already. Choose another name, or add --overwrite."),
         (["convert", str(SHIPPED_CARDS / "oda.toml"), "{tmp}/o.json", "--lore", "{tmp}/l.md"], "has no character book"),
     ],
 )

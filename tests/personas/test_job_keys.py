@@ -27,7 +27,7 @@ def test_a_folder_without_keys_gets_random_ones_that_stay(tmp_path):
 )
 def test_damaged_keys_are_not_made_anew(tmp_path, text):
     (tmp_path / "keys.json").write_text(text)
-    with pytest.raises(KeyFileError, match=r"keys\.json cannot be read"):
+    with pytest.raises(KeyFileError, match=r"keys\.json has no valid keys"):
         JobKeys.in_folder(tmp_path)
     assert (tmp_path / "keys.json").read_text() == text
 

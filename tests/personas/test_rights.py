@@ -67,9 +67,11 @@ def test_a_field_that_nobody_knows_is_named(tmp_path, right):
 
 
 def test_what_is_signed_goes_before_the_form_and_the_form_before_what_is_claimed():
-    assert decide_right("a", by_form="discord-api", signed="form", consent=NO_CONSENT).require() == "form"
-    assert decide_right("a", by_form="discord-api", claimed="form", consent=ALLOWED).require() == "discord-api"
-    assert decide_right("a", by_form="data-package", claimed="form", consent=NO_CONSENT).require() == "data-package"
+    assert decide_right("a", format_right="discord-api", stated="form", consent=NO_CONSENT).require() == "form"
+    assert decide_right("a", format_right="discord-api", claimed="form", consent=ALLOWED).require() == "discord-api"
+    assert (
+        decide_right("a", format_right="data-package", claimed="form", consent=NO_CONSENT).require() == "data-package"
+    )
     assert decide_right("a", claimed="form", consent=NO_CONSENT).require() == "form"
 
 
@@ -82,7 +84,7 @@ def test_what_is_signed_goes_before_the_form_and_the_form_before_what_is_claimed
     ],
 )
 def test_a_refusal_says_what_is_there_and_what_is_lacking(consent, words):
-    verdict = decide_right("talk.json", by_form="discord-api", claimed="form", consent=consent)
+    verdict = decide_right("talk.json", format_right="discord-api", claimed="form", consent=consent)
     with pytest.raises(MaterialError) as refused:
         verdict.require()
     said = str(refused.value)

@@ -149,7 +149,7 @@ def shipping_little(folder: Path) -> ShippedData:
     general.parent.mkdir()
     general.write_text(dialogues(3), encoding="utf-8")
     sign(general)
-    return replace(ShippedData.beside_the_code(), general=general.parent)
+    return replace(ShippedData.from_source_tree(), general=general.parent)
 
 
 def sign(*paths: Path, right: str = "own-writing") -> None:

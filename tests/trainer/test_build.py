@@ -484,7 +484,7 @@ def test_two_builds_at_once_are_told_apart_and_what_a_killed_one_left_goes(house
         ("eval.jsonl", '{"messages": [{"role": "user", "content": "x"}]}', "eval.jsonl, line 1 is no sample"),
         ("stats.json", "{}", "holds no whole data set: stats.json lacks base_model, dropped"),
         ("train.jsonl", "", "train.jsonl holds no samples"),
-        ("stats.json", None, "out/stats.json cannot be read: No such file or directory. Build the data set anew"),
+        ("stats.json", None, "out/stats.json cannot be read: No such file or directory. Build the data set again"),
         ("people.json", None, "out holds no whole data set: it has no people.json"),
     ],
 )

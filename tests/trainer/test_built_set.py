@@ -198,7 +198,7 @@ def held_out_talk(people_key: bytes, reply: str) -> HoldoutIndex:
         )
         for n, text in enumerate((reply, "Nothing that anybody would want to hear about it today."))
     ]
-    with ConversationSplitter(QualityFilters(), before=HoldoutIndex.nothing(people_key)) as sieve:
+    with ConversationSplitter(QualityFilters(), before=HoldoutIndex.empty(people_key)) as sieve:
         for talk in talks:
             sieve.add(talk)
         for share in (0.5, 0.9, 0.1, 0.99, 0.01):

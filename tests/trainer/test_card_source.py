@@ -42,7 +42,7 @@ def test_talks_greetings_and_the_book_in_every_form(tmp_path, content):
     assert [(item.row, item.reason) for item in found if isinstance(item, RejectedRecord)] == [
         ("alternate_greetings 2", "no text"),
         ("book 1", "tells of the character and is not in its words: use it as lore"),
-        ("book 2", "switched off in the card"),
+        ("book 2", "disabled in the card"),
     ]
     assert {(item.right, item.source) for item in talks} == {("own-writing", "mira")}
     assert "Mira keeps the lighthouse." in talks[0].system and "NOTES" not in talks[0].system
@@ -85,7 +85,7 @@ def test_examples_in_prose_are_no_talk(tmp_path):
     ("content", "words"),
     [
         (PIXEL, "without a card"),
-        (as_json({"spec": "chara_card_v2", "data": {"name": ""}}), "name must be a text"),
+        (as_json({"spec": "chara_card_v2", "data": {"name": ""}}), "name must be a non-empty text"),
         (
             as_json({"spec": "chara_card_v2", "data": {"name": "Mira"}}),
             "without examples, greetings or a character book",

@@ -31,7 +31,7 @@ from trainer.schemas import PromptReply
 
 
 def log_of(persona):
-    return json.loads((ShippedData.beside_the_code().logs / f"{persona}.json").read_text("utf-8"))
+    return json.loads((ShippedData.from_source_tree().logs / f"{persona}.json").read_text("utf-8"))
 
 
 def exchanges(log, persona=None):

@@ -107,7 +107,7 @@ def test_an_adapter_that_is_damaged_or_another_jobs_is_not_taken_for_done(tmp_pa
     with pytest.raises(RequestError, match="made by another job"):
         run_here(folder)
     (folder / "adapter" / "README.md").write_text("changed")
-    with pytest.raises(AdapterError, match=r"README\.md is not as it was written"):
+    with pytest.raises(AdapterError, match=r"README\.md does not match its checksum"):
         run_here(folder)
 
 

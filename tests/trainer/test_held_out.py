@@ -27,7 +27,7 @@ SHARE = 0.2
 
 
 def nothing():
-    return HoldoutIndex.nothing(KEY)
+    return HoldoutIndex.empty(KEY)
 
 
 def sifted(conversations, before=None):
@@ -265,7 +265,7 @@ def test_a_list_tells_nobody_without_the_key_what_was_said(tmp_path):
     talks = [talk(*turns) for turns in sessions(40)]
     first, other = (
         sifted(talks),
-        split_conversations(talks, QualityFilters(), SHARE, HoldoutIndex.nothing(b"another home's")),
+        split_conversations(talks, QualityFilters(), SHARE, HoldoutIndex.empty(b"another home's")),
     )
     first.held_out.write(tmp_path / "a.bin")
     data = (tmp_path / "a.bin").read_bytes()
@@ -282,9 +282,9 @@ def test_a_list_tells_nobody_without_the_key_what_was_said(tmp_path):
     [
         (lambda data: data[:-40], "damaged"),
         (lambda data: data[:100] + bytes([data[100] ^ 1]) + data[101:], "damaged"),
-        (lambda data: b"", "is no list of what was held out"),
-        (lambda data: b"something else", "is no list of what was held out"),
-        (lambda data: data[:30], "is no list of what was held out"),
+        (lambda data: b"", "is not an index of held-out conversations"),
+        (lambda data: b"something else", "is not an index of held-out conversations"),
+        (lambda data: data[:30], "is not an index of held-out conversations"),
     ],
 )
 def test_a_damaged_list_is_an_error_not_a_silent_loss(tmp_path, harm, said):
@@ -293,7 +293,7 @@ def test_a_damaged_list_is_an_error_not_a_silent_loss(tmp_path, harm, said):
     file.write_bytes(harm(file.read_bytes()))
     with pytest.raises(MaterialError, match=said) as raised:
         HoldoutIndex.read(file, KEY)
-    assert str(file) in raised.value.message and "Put it back from a backup" in raised.value.advice
+    assert str(file) in raised.value.message and "Restore it from a backup" in raised.value.advice
     home = holdout_file(tmp_path, None)
     home.parent.mkdir()
     damaged = file.rename(home).read_bytes()
@@ -359,5 +359,5 @@ def test_a_job_learns_nothing_that_was_held_out_before(tmp_path, renderer, recip
     second = make_dataset(read_job_inputs(folder, read_spec(folder), recipe), renderer, recipe)
     assert len(second.heldout) > len(first.heldout) and {sample.ids for sample in second.train} < trained
     (folder / HOLDOUT_FILE).write_bytes(b"half")
-    with pytest.raises(MaterialError, match="is no list of what was held out"):
+    with pytest.raises(MaterialError, match="is not an index of held-out conversations"):
         read_job_inputs(folder, read_spec(folder), recipe)

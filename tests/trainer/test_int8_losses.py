@@ -26,7 +26,7 @@ MOST = 0.01
 @pytest.fixture(scope="module")
 def replies(renderer):
     """Replies after the prompts that are served: what personas say of their lore, and answers to instructions."""
-    shipped = ShippedData.beside_the_code()
+    shipped = ShippedData.from_source_tree()
     personas = read_cards(shipped.cards)
     of_lore = [
         renderer.sample(personas[passage.owner], [Turn("You", f"Tell me of {passage.heading}.")], passage.text)

@@ -11,7 +11,7 @@ from personas.home.job_material import ShippedData
 from personas.home.shared_personas import read_persona_lore, read_shared_personas
 from trainer.process.environment import RESTARTED_VARIABLE
 
-SHIPPED = ShippedData.beside_the_code()
+SHIPPED = ShippedData.from_source_tree()
 
 
 @pytest.fixture

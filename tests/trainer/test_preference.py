@@ -109,9 +109,9 @@ def test_lines_that_are_no_preferences_are_named(tmp_path):
     good = voted(1, member(1)).model_dump()
     file = tmp_path / "preferences.jsonl"
     for wrong, words in [
-        ({"chosen": None, "rejected": None}, "line 2 is no preference: neither a chosen nor a rejected reply"),
-        ({"chosen": BAD}, "line 2 is no preference: the chosen reply is the rejected one"),
-        ({"by": "Mina Vale"}, "line 2 is no preference: by: "),
+        ({"chosen": None, "rejected": None}, "line 2 is no preference record: there is neither a chosen nor a rejected reply"),
+        ({"chosen": BAD}, "line 2 is no preference record: chosen and rejected reply are the same"),
+        ({"by": "Mina Vale"}, "line 2 is no preference record: by: "),
         ({"prompt": [{"name": "Ada", "text": "x", "by_persona": True}]}, "ends with the persona's own turn"),
         ({"liked": 1}, "liked: Extra inputs"),
     ]:
@@ -435,4 +435,4 @@ def test_what_is_not_there_is_told_by_name(words, command):
     assert "There is no nowhere.jsonl" in words("--pairs", "nowhere.jsonl", "--dry-run")[2]
     assert "There is no folder nowhere" in command("preference", "--adapter", "nowhere", "--pairs", "votes.jsonl")[2]
     Path("votes.jsonl").write_text('{"prompt": []}\n', encoding="utf-8")
-    assert "votes.jsonl, line 1 is no preference: prompt: " in words("--dry-run")[2]
+    assert "votes.jsonl, line 1 is no preference record: prompt: " in words("--dry-run")[2]

@@ -128,7 +128,7 @@ def test_a_damaged_adapter_is_refused(job):
     request = json.loads((folder / "request.json").read_text())
     request["materials"][-1]["sha256"] = described(folder / "material", "adapter", "adapter/chat")["sha256"]
     (folder / "request.json").write_text(json.dumps(request))
-    with pytest.raises(AdapterError, match=r"adapter_model\.safetensors is not as it was written"):
+    with pytest.raises(AdapterError, match=r"adapter_model\.safetensors does not match its checksum"):
         prepare_job_without_torch(folder)
 
 

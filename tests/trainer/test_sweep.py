@@ -45,7 +45,7 @@ def wanted(tmp_path_factory, tiny_base):
     words = ["--persona", str(here / "ada.toml"), "--dataset", str(here / "talk.json")]
     little = shipping_little(here)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ShippedData, "beside_the_code", lambda: little)
+        patch.setattr(ShippedData, "from_source_tree", lambda: little)
         return draft_job(parser.parse_args(["train", *words, "--base-model", tiny_base.source]), here / "home")
 
 

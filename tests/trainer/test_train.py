@@ -147,7 +147,7 @@ def test_dialogue_is_measured_on_other_dialogue_where_there_is_any(make):
         (("--persona", "ada.toml", "--dataset", "talk.json", "--start-from", "chat"), "no dialogue adapter 'chat'"),
         (("--persona", "oda", "--start-from", "/nope"), "There is no folder /nope. Name an adapter's folder"),
         (("--persona", "oda", "--start-from", "empty"), "There is no complete adapter in"),
-        (("--persona", "oda", "--start-from", "empty"), "Name a whole adapter: its folder holds manifest.json"),
+        (("--persona", "oda", "--start-from", "empty"), "Name a complete adapter: its folder has manifest.json"),
         (("--persona", "oda", "--dataset", "/nope"), "There is no file or folder /nope. Check the path"),
         (("--persona", "oda", "--dataset", "../nope"), "There is no file or folder ../nope. Check the path"),
         (("--persona", "ada.toml", "--dataset", "talk.json", "--out", "talk.json"), "is there already"),
@@ -173,7 +173,7 @@ def test_a_disk_that_is_full_while_a_folder_is_copied_is_said_and_leaves_nothing
 @pytest.mark.parametrize(
     ("file", "text", "said"),
     [
-        ("stats.json", None, "The data set built is damaged: it has no stats.json. Build the data set anew."),
+        ("stats.json", None, "The data set built is damaged: it has no stats.json. Build the data set again."),
         ("people.json", None, "{set} holds no whole data set: it has no people.json"),
         ("people.json", "{", "{set}/people.json cannot be read."),
         ("train.jsonl", "{", "{set}/train.jsonl, line 1 is no sample"),
@@ -203,7 +203,7 @@ def test_a_dry_run_is_a_plan_and_leaves_nothing(command, here, tiny_base):
 def train(command, tmp_path, monkeypatch):
     """Runs `train` to its end in this process: exit code, output, errors."""
     little = shipping_little(tmp_path)
-    monkeypatch.setattr(ShippedData, "beside_the_code", lambda: little)
+    monkeypatch.setattr(ShippedData, "from_source_tree", lambda: little)
     monkeypatch.setattr("trainer.cli.train_command.configure_process", lambda nice, threads: None)
     monkeypatch.setattr("trainer.cli.train_command.claim_stdout", lambda: sys.stdout)
     monkeypatch.setattr("trainer.cli.main.cancel_on_signals", lambda stop: None)

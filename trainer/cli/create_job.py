@@ -45,7 +45,7 @@ def draft_job(options: argparse.Namespace, home: Path) -> JobDraft:
     if not (options.persona or options.dataset):
         raise RequestError("There is nothing to train.", "Name a --persona, or --dialogue with a --dataset.")
     persona = load_persona(options.persona, home) if options.persona else None
-    consent, shipped = read_consent(home), ShippedData.beside_the_code()
+    consent, shipped = read_consent(home), ShippedData.from_source_tree()
     materials = [
         *_persona_material(persona, options, shipped, home),
         _training_material(persona, options, home, shipped, consent),

@@ -93,7 +93,7 @@ def find_named_source(name: str, home: Path) -> SourceSpec | None:
     if "/" not in name and shipped.is_file():
         return SourceSpec(shipped)
     entry = read_catalogue(home).entries.get(name)
-    return SourceSpec(entry.located(), entry.format, None, entry.statement, entry.persona_names) if entry else None
+    return SourceSpec(entry.locate(), entry.format, None, entry.statement, entry.persona_names) if entry else None
 
 
 def _parse_source(text: str, home: Path) -> SourceSpec:

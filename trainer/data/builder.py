@@ -125,7 +125,7 @@ class DatasetBuilder:
         self._stack = ExitStack()
         self._spool = self._stack.enter_context(DiskBuffer(folder))
         self._sieve = self._stack.enter_context(
-            ConversationSplitter(plan.filters, folder, plan.held_out or HoldoutIndex.nothing(plan.people_key))
+            ConversationSplitter(plan.filters, folder, plan.held_out or HoldoutIndex.empty(plan.people_key))
         )
         self._maker = SampleRenderer(plan.renderer, plan.persona, plan.lore, plan.recipe, plan.filters)
         keep = world_names(plan.persona, plan.lore)

@@ -139,7 +139,7 @@ class ConversationSplitter:
         """`folder` is where files lie meanwhile, a temporary place unless given; `before` was held out before."""
         self._stack = ExitStack()
         self._filters = filters
-        self._before = HoldoutIndex.nothing(b"") if before is None else before
+        self._before = HoldoutIndex.empty(b"") if before is None else before
         self._index = self._stack.enter_context(MinHashIndex(folder))
         self._replies = _ReplyKeys(self._stack, folder)
         self._faults: dict[int, str] = {}
@@ -218,7 +218,7 @@ class ConversationSplitter:
             # What is said on both sides now was not held out.
             own = np.unique(replies[~trained])
             own = np.setdiff1d(own[own != 0], replies[is_in_sorted(replies, own) & trained[:, None]])
-            self.held_out = self._before.joined(marks.of(np.flatnonzero(side), own))
+            self.held_out = self._before.merge(marks.of(np.flatnonzero(side), own))
             more = marks.match_any(self.held_out) & ~side
             if not more.any():
                 break

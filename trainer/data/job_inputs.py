@@ -217,9 +217,9 @@ def _check_material(root: Path, material: Material, consent: Consent) -> Path:
     if not path.resolve().is_relative_to(root.resolve()):
         raise MaterialError(f"{material.path} points out of the job's material folder.", "Copy it into the folder.")
     if material.kind in BUILT_KINDS:
-        decide_right(material.path, signed=material.right if material.stated_by else "", consent=consent).require()
+        decide_right(material.path, stated=material.right if material.stated_by else "", consent=consent).require()
     elif material.kind in KINDS_WITHOUT_SPEAKERS and material.right != DISCORD_API:
-        decide_right(material.path, signed=material.right if material.stated_by else "", consent=NO_CONSENT).require()
+        decide_right(material.path, stated=material.right if material.stated_by else "", consent=NO_CONSENT).require()
     elif material.kind in KINDS_WITHOUT_SPEAKERS:
         raise MaterialError(
             f"{material.path} came through Discord's API, and nothing in it says who wrote what, so nobody can have "

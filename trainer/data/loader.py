@@ -49,12 +49,12 @@ class ConsentCheck:
     def fault(self, line: SampleLine, name: str) -> str:
         """Why a line is left out; empty where it may be used. Raises `MaterialError` where nobody allows any of it."""
         right = str(line.get("right") or "")
-        decide_right(f"A sample of {name}", signed=right, consent=self.consent).require()
+        decide_right(f"A sample of {name}", stated=right, consent=self.consent).require()
         if right != DISCORD_API:
             return ""
         if not isinstance(people := line.get("people"), list):
             raise MaterialError(
-                f"{name} holds samples from Discord that do not say whose words they are.", "Build the data set anew."
+                f"{name} holds samples from Discord that do not say whose words they are.", "Build the data set again."
             )
         return "" if self.people.issuperset(people) else NOT_OPTED_IN
 
@@ -92,7 +92,7 @@ def load_sample_sets(folder: Path, content: JobInputs, renderer: Renderer, recip
     """
     stats = read_stats(folder)
     _require_same_persona(content.persona, stats, folder)
-    held_out = HoldoutIndex.read(folder / HOLDOUT_FILE, content.people_key).joined(_home_holdout(content))
+    held_out = HoldoutIndex.read(folder / HOLDOUT_FILE, content.people_key).merge(_home_holdout(content))
     reader = _DatasetReader(folder, content, renderer, recipe)
     heldout, train = reader.read(EVAL_FILE), reader.read(TRAIN_FILE)
     train = reader.drop_held_out(train, held_out)
@@ -167,7 +167,7 @@ def _require_same_persona(persona: Persona | None, stats: Mapping[str, Any], fol
 
 
 def _home_holdout(content: JobInputs) -> HoldoutIndex:
-    return content.held_out or HoldoutIndex.nothing(content.people_key)
+    return content.held_out or HoldoutIndex.empty(content.people_key)
 
 
 def _load_ledger(stats: Mapping[str, Any]) -> Ledger:

@@ -70,9 +70,9 @@ def write_dataset(out: Path, order: DatasetBuildSpec, heard: ReadProgress) -> di
 def previous_holdout(order: DatasetBuildSpec, out: Path | None = None) -> HoldoutIndex:
     """What the home has held out, and what the data set has that is replaced. Raises `MaterialError`."""
     plan, home = order.plan, order.home
-    held_out = HoldoutIndex.nothing(plan.people_key)
+    held_out = HoldoutIndex.empty(plan.people_key)
     for file in (home and holdout_file(home, plan.persona_id), out and out / HOLDOUT_FILE):
-        held_out = held_out.joined(HoldoutIndex.read(file, plan.people_key)) if file else held_out
+        held_out = held_out.merge(HoldoutIndex.read(file, plan.people_key)) if file else held_out
     return held_out
 
 

@@ -24,7 +24,7 @@ from typing import Any
 
 from personas.errors import BaseModelError
 from personas.models.base_model import EMBEDDED, fingerprint, locate
-from personas.models.bundled_model import unpacked_folder
+from personas.models.bundled_model import bundled_model_folder
 from trainer.doctor.hardware_checks import GIB, MachineCheck, TorchBuild, run_python
 
 MIN_PYTHON = (3, 11)
@@ -237,7 +237,7 @@ def _is_reachable(address: str) -> bool:
 
 def check_embedded_model(folder: Path | None = None) -> MachineCheck:
     """Whether the embedded model is whole."""
-    folder, name = folder or unpacked_folder(), "embedded model"
+    folder, name = folder or bundled_model_folder(), "embedded model"
     if not (folder / "config.json").exists():
         return MachineCheck(name, "warn", "not unpacked yet: that happens when it is first used", "make setup")
     renew = f"remove {folder}, then make setup"

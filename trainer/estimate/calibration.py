@@ -18,7 +18,7 @@ from personas.errors import TrainingError
 from personas.home.job_material import ShippedData
 from trainer.machine import total_memory_bytes
 
-CASE_PERSONA, CASE_DIALOGUE = "ballast", ShippedData.beside_the_code().general / "dialogue.jsonl"
+CASE_PERSONA, CASE_DIALOGUE = "ballast", ShippedData.from_source_tree().general / "dialogue.jsonl"
 
 
 EMBEDDED_MODEL, MEDIUM_MODEL, LARGE_MODEL = "embedded", "llama-30m", "qwen2-340m"

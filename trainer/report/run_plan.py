@@ -201,7 +201,7 @@ def plan_dataset(folder: Path, recipe: str, changes: Hyperparameters, consent: C
     persona, base_model = stats["persona"], stats["base_model"]
     lines = [list(read_samples(folder / name)) for name in (TRAIN_FILE, EVAL_FILE)]
     if any(line.get("right") == DISCORD_API for side in lines for line in side):
-        decide_right(folder.resolve().name, signed=DISCORD_API, consent=consent).require()
+        decide_right(folder.resolve().name, stated=DISCORD_API, consent=consent).require()
     train, heldout = ([line["tokens"] for line in side] for side in lines)
     examples = tuple(_plain_masked_sample(line) for line in lines[0][:MAX_EXAMPLE_SAMPLES])
     base, trained_tokens = locate(base_model), sum(line.get("reply_tokens", 0) for line in lines[0])

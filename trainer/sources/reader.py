@@ -113,7 +113,7 @@ def _resolve_right(found: SourceFormat, file: SourceFile, name: str, options: Re
     if options.consent is None:
         return options.right or by_form or options.claimed
     verdict = decide_right(
-        name, by_form=by_form, signed=options.right, claimed=options.claimed, consent=options.consent
+        name, format_right=by_form, stated=options.right, claimed=options.claimed, consent=options.consent
     )
     if verdict.refused and file.name != name:  # of many files, this one
         raise MaterialError(f"{file.name}: {verdict.refused}", verdict.advice)

@@ -117,7 +117,7 @@ class Desk:
 async def desk_in(home: Path, door: Authenticator | None = None) -> AsyncIterator[Desk]:
     """A desk over a home, which may hold an earlier life of it."""
     with Store.open(home / "understudy.sqlite") as store:
-        shipped = ShippedData.beside_the_code()
+        shipped = ShippedData.from_source_tree()
         catalogue = DatasetCatalog(shipped, "embedded", home, store)
         backend, clock, nobody = Backend(catalogue), FakeClock(), cast(Any, None)
         queue = JobQueue(store, backend, clock)

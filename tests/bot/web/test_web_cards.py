@@ -324,7 +324,7 @@ async def test_a_persona_that_came_as_a_file_is_removed_with_all_it_had(desk):
 @pytest.mark.parametrize(
     ("name", "content", "words"),
     [
-        ("notes.txt", b"hello", "notes.txt is no character card."),
+        ("notes.txt", b"hello", "notes.txt is not a character card."),
         ("empty.png", b"", "No file was chosen."),
         ("oda.json", as_json({**V2, "data": {**V2["data"], "name": "Oda Marrow"}}), "There is a persona Oda Marrow"),
     ],

@@ -83,7 +83,7 @@ async def test_an_upload_becomes_a_set_and_a_plan(desk, tmp_path):
 def real_backend(home: Path) -> SubprocessBackend:
     import os
 
-    catalogue = DatasetCatalog(ShippedData.beside_the_code(), "embedded", home)
+    catalogue = DatasetCatalog(ShippedData.from_source_tree(), "embedded", home)
     return SubprocessBackend(
         home, catalogue, SystemClock(), threads=1, nice=0, serving_precision="float32", environ=os.environ
     )

@@ -23,7 +23,7 @@ def settings(tmp_path, tiny_base):
 
 @pytest.mark.slow
 async def test_a_reply_is_counted_and_timed(settings, tiny_base):
-    async with open_app(settings, ShippedData.beside_the_code()) as app, aiohttp.ClientSession(app.url) as session:
+    async with open_app(settings, ShippedData.from_source_tree()) as app, aiohttp.ClientSession(app.url) as session:
         await app.sandbox.member(MEMBER).say(QUAY, "is the ferry late?")
         watch = app.services.metrics
         await until(lambda: watch.whole_reply.replies == 1, 30)

@@ -22,7 +22,7 @@ from tests.bot.conftest import QUAY
 from tests.bot.web.conftest import LITERAL, put_talk
 from tests.fakes import until
 
-SHIPPED = ShippedData.beside_the_code()
+SHIPPED = ShippedData.from_source_tree()
 POST = "/finetune/start-training"
 SERVER = """
 import asyncio, sys

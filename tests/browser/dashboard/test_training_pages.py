@@ -77,7 +77,7 @@ class Hall:
 async def hall(tmp_path: Path, browser: Browser) -> AsyncIterator[Hall]:
     home, nobody = tmp_path, cast(Any, None)
     with Store.open(home / "understudy.sqlite") as store:
-        catalogue, clock = DatasetCatalog(ShippedData.beside_the_code(), "embedded", home, store), SystemClock()
+        catalogue, clock = DatasetCatalog(ShippedData.from_source_tree(), "embedded", home, store), SystemClock()
         command = (sys.executable, str(STANDIN), "course")
         backend = Backend(
             home, catalogue, clock, threads=1, nice=0, serving_precision="bfloat16", environ=os.environ, command=command

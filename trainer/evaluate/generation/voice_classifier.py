@@ -185,6 +185,6 @@ def _split_texts(texts: Iterable[str]) -> AuthorTexts:
 def _persona_texts(log: Path, persona: Persona) -> list[str]:
     """What a persona says in a log, if that may be learned from."""
     statement = read_statement(log)
-    decide_right(log.name, signed=statement.right if statement else "", consent=NO_CONSENT).require()
+    decide_right(log.name, stated=statement.right if statement else "", consent=NO_CONSENT).require()
     talks = [it for it in read_usable(log, ReadOptions(persona=persona)) if isinstance(it, Conversation)]
     return [message.text for talk in talks for message in talk.messages if message.speaker.is_persona]

@@ -248,7 +248,7 @@ def _decide_right(
     """What is stated of a file, why nothing may be trained on it, and what to do then."""
     try:
         statement = read_statement(path)
-        verdict = decide_right(name, by_form=by_form, signed=statement.right if statement else "", consent=consent)
+        verdict = decide_right(name, format_right=by_form, stated=statement.right if statement else "", consent=consent)
     except MaterialError as error:
         return None, error.message, error.advice
     return statement, verdict.refused, verdict.advice
@@ -262,7 +262,7 @@ def _shipped_source(name: str, path: Path, consent: Consent) -> DataSource:
 
 def _history_source(consent: Consent) -> DataSource:
     """What was said to the bot, which Discord's rules are for."""
-    verdict = decide_right(HISTORY_DATASET, signed=DISCORD_API, consent=consent)
+    verdict = decide_right(HISTORY_DATASET, stated=DISCORD_API, consent=consent)
     stated = RightsStatement(DISCORD_API, f"the operator, in {PERMISSION_SETTING}", "", consent.permission)
     statement = stated if consent.permission else None
     return DataSource(
@@ -279,10 +279,10 @@ def _history_source(consent: Consent) -> DataSource:
 def _catalog_source(entry: CatalogueEntry, consent: Consent) -> DataSource:
     """What the catalogue names; one that is not on this machine cannot be trained on."""
     try:
-        path = entry.located()
+        path = entry.locate()
         is_set = is_built_dataset(path)
         statement = dataset_statement(path) if is_set else entry.statement
-        verdict = decide_right(entry.name, signed=statement.right, consent=consent)
+        verdict = decide_right(entry.name, stated=statement.right, consent=consent)
     except UnderstudyError as error:
         return DataSource(entry.name, entry.name, CATALOG_ORIGIN, statement=entry.statement, refused=error.message,
                       advice=error.advice)  # fmt: skip

@@ -166,7 +166,7 @@ def parse_rerun_form(before: OriginalRun, texts: Mapping[str, str]) -> RerunForm
 
 def recipe_values(name: str) -> dict[str, Any]:
     """The values of a recipe as it ships today; empty for one that there is not."""
-    folder = ShippedData.beside_the_code().recipes
+    folder = ShippedData.from_source_tree().recipes
     files = {path.stem: path for path in folder.glob("*.toml")}
     if name not in files:
         return {}
