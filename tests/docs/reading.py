@@ -1,4 +1,4 @@
-"""The documents as markdown: their fences with marks, links, headings, code spans and tables."""
+"""Parses the documents: fences with marks, links, headings, code spans and tables."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
 ROOT = Path(__file__).parents[2]
-PLACES = ("*.md", "docs/**/*.md", "examples/**/*.md", "data/**/README.md")
+PAGE_GLOBS = ("*.md", "docs/**/*.md", "examples/**/*.md", "data/**/README.md")
 MARK = re.compile(r"<!-- (run|run: slow|prints|file: \S+) -->")
 COMMENT = re.compile(r"\s{2,}.*|\s+#\s.*")
-"""What stands beside a command to explain it."""
-PROGRAMS = re.compile(r"(?:[A-Z_]+=\S+ )*(?:\.venv/bin/)?(?:python -m|python examples/|model_inference|make )")
+"""An explanation beside a command."""
+COMMAND = re.compile(r"(?:[A-Z_]+=\S+ )*(?:\.venv/bin/)?(?:python -m|python examples/|model_inference|make )")
 
 
 @dataclass(frozen=True)
 class Fence:
-    """One block of code. `mark` is what the comment right before it says ("" without); `line` is its first line."""
+    """A block of code. `mark` is the comment right before it ("" without one); `line` is its first line."""
 
     page: str
     line: int
@@ -40,7 +40,7 @@ class Fence:
 
 @dataclass(frozen=True)
 class Row:
-    """One row of a table: its cells as tokens. `code` are the spans in a cell, `links` its addresses."""
+    """A row of a table, with its cells as tokens. `code` returns the code spans of a cell, `links` its addresses."""
 
     page: str
     line: int
@@ -57,50 +57,50 @@ class Row:
 
 
 def pages() -> list[str]:
-    """Every document, as a path from the root."""
-    found = {path for place in PLACES for path in ROOT.glob(place)}
+    """Returns every document as a path from the root."""
+    found = {path for place in PAGE_GLOBS for path in ROOT.glob(place)}
     return sorted(path.relative_to(ROOT).as_posix() for path in found)
 
 
 @cache
 def tokens(page: str) -> tuple[Token, ...]:
-    """The page as markdown-it reads it."""
+    """Parses the page with markdown-it."""
     return tuple(MarkdownIt().enable("table").parse((ROOT / page).read_text(encoding="utf-8")))
 
 
 def fences(page: str) -> Iterator[Fence]:
-    """Every fenced or indented block of code in the page."""
+    """Yields every fenced or indented block of code in the page."""
     before = None
     for token in tokens(page):
         if token.type in ("fence", "code_block"):
-            said = MARK.fullmatch(before.content.strip()) if before and before.type == "html_block" else None
+            mark = MARK.fullmatch(before.content.strip()) if before and before.type == "html_block" else None
             line = (token.map or [0])[0] + 1
-            yield Fence(page, line, token.info.strip(), said[1] if said else "", token.content)
+            yield Fence(page, line, token.info.strip(), mark[1] if mark else "", token.content)
         before = token
 
 
 def commands(page: str) -> Iterator[tuple[int, str]]:
-    """Every command line of ours that the page shows, with its line: in blocks and in code spans."""
+    """Yields every command line of ours in blocks and code spans, with its line number."""
     for fence in fences(page):
         if fence.language in ("", "sh", "console", "bash"):
             for line in fence.body.replace("\\\n", " ").splitlines():
-                yield from ((fence.line, said) for said in _ours(line.removeprefix("$ ")))
+                yield from ((fence.line, command) for command in _own_commands(line.removeprefix("$ ")))
     for token in tokens(page):
         for child in token.children or ():
             if child.type == "code_inline":
-                yield from (((token.map or [0])[0] + 1, said) for said in _ours(child.content))
+                yield from (((token.map or [0])[0] + 1, command) for command in _own_commands(child.content))
 
 
-def _ours(line: str) -> Iterator[str]:
-    joined = re.sub(r" {2,}(?=--|\[)", " ", line.strip())  # a line that went on with an option
+def _own_commands(line: str) -> Iterator[str]:
+    joined = re.sub(r" {2,}(?=--|\[)", " ", line.strip())  # a line continued with an option
     for part in re.split(r" (?:\||&&) ", joined):
         part = re.sub(r"^\. \S+ && ", "", part)
-        if PROGRAMS.match(part):
+        if COMMAND.match(part):
             yield COMMENT.sub("", part).strip()
 
 
 def spans(page: str) -> Iterator[tuple[int, str]]:
-    """Every code span with its line."""
+    """Yields every code span with its line number."""
     for token in tokens(page):
         for child in token.children or ():
             if child.type == "code_inline":
@@ -108,7 +108,7 @@ def spans(page: str) -> Iterator[tuple[int, str]]:
 
 
 def links(page: str) -> Iterator[tuple[int, str]]:
-    """Every address that the page leads to, pictures too, with its line."""
+    """Yields every link and picture address with its line number."""
     for token in tokens(page):
         yield from (((token.map or [0])[0] + 1, address) for address in _links(token))
 
@@ -119,7 +119,7 @@ def _links(token: Token) -> list[str]:
 
 
 def anchors(page: str) -> set[str]:
-    """What can stand behind `page#`: its headings as GitHub names them."""
+    """Returns the anchors of the page's headings as GitHub names them."""
     found: set[str] = set()
     for opening, inline in zip(tokens(page), tokens(page)[1:], strict=False):
         if opening.type == "heading_open":
@@ -130,7 +130,7 @@ def anchors(page: str) -> set[str]:
 
 
 def rows(page: str) -> Iterator[Row]:
-    """Every row of every table's body."""
+    """Yields every row of every table's body."""
     cells: list[Token] = []
     is_body = False
     for token, after in zip(tokens(page), tokens(page)[1:], strict=False):

@@ -1,4 +1,4 @@
-"""Every row of docs/rows.md names what shows it, and each name is looked up."""
+"""Checks that every row of docs/rows.md names a test or command that shows it, and that each exists."""
 
 from __future__ import annotations
 
@@ -7,30 +7,30 @@ import re
 import pytest
 
 from tests.docs.programs import has_address, located, names_in, wrong_slash, wrong_words
-from tests.docs.reading import PROGRAMS, ROOT, Row, rows
+from tests.docs.reading import COMMAND, ROOT, Row, rows
 
 PAGE = "docs/rows.md"
 ROWS = {row.text(0): row for row in rows(PAGE)}
 COUNTS = {"S0": 6, "S1": 7, "S2": 4, "S3": 14, "S4": 3}
 NEEDED = {f"{system}.{n}" for system, count in COUNTS.items() for n in range(1, count + 1)}
-HERE, SHOWN_BY = 2, 3
+USAGE_COLUMN, EVIDENCE_COLUMN = 2, 3
 RUN = re.compile(r"make |\.venv|python -m|python examples/|model_inference")
 
 
-def missing(said: str) -> str:
-    """Why there is nothing by this name; "" where there is."""
-    if said.startswith("tests/"):
-        file, _, name = said.partition("::")
+def missing(evidence: str) -> str:
+    """Returns why a test, command or address does not exist, or ""."""
+    if evidence.startswith("tests/"):
+        file, _, name = evidence.partition("::")
         if not (ROOT / file).is_file():
             return f"no file {file}"
         return f"no test {name} in {file}" if name and name not in names_in(file) else ""
-    if asked := re.fullmatch(r"(GET|POST|PUT|DELETE) (/\S+)", said):
-        return "" if has_address(asked[1], asked[2]) else f"nothing answers {said}"
-    if said.startswith(("/dashboard", "/v1", "/metrics")):
-        return "" if has_address("GET", said) or has_address("POST", said) else f"nothing answers {said}"
-    if said.startswith("/"):
-        return wrong_slash(said)
-    return wrong_words(said) if PROGRAMS.match(said) else f"{said} is nothing that is looked up"
+    if request := re.fullmatch(r"(GET|POST|PUT|DELETE) (/\S+)", evidence):
+        return "" if has_address(request[1], request[2]) else f"nothing answers {evidence}"
+    if evidence.startswith(("/dashboard", "/v1", "/metrics")):
+        return "" if has_address("GET", evidence) or has_address("POST", evidence) else f"nothing answers {evidence}"
+    if evidence.startswith("/"):
+        return wrong_slash(evidence)
+    return wrong_words(evidence) if COMMAND.match(evidence) else f"{evidence} is neither a test nor a command"
 
 
 def test_every_row_is_there_once():
@@ -40,20 +40,19 @@ def test_every_row_is_there_once():
 
 
 @pytest.mark.parametrize("name", ROWS)
-def test_what_shows_a_row_is_there(name):
+def test_the_evidence_of_a_row_exists(name):
     row: Row = ROWS[name]
     with located(PAGE, row.line):
-        assert row.code(HERE) or row.links(HERE), f"{name} does not say how it is done"
-        assert any(said.startswith("tests/") for said in row.code(SHOWN_BY)), f"{name} names no test"
-        wrong = [said for said in map(missing, row.code(SHOWN_BY)) if said]
-        # A setting or an option stands there too; what can be run, typed or opened is looked up.
-        named = [said for said in row.code(HERE) if said.startswith("/") or RUN.match(said) or " /" in said]
-        wrong += [said for said in map(missing, named) if said]
+        assert row.code(USAGE_COLUMN) or row.links(USAGE_COLUMN), f"{name} does not state how to use it"
+        assert any(it.startswith("tests/") for it in row.code(EVIDENCE_COLUMN)), f"{name} names no test"
+        # The usage column also has settings and options; only what can be run, typed or opened is checked.
+        typed = [it for it in row.code(USAGE_COLUMN) if it.startswith("/") or RUN.match(it) or " /" in it]
+        wrong = [reason for reason in map(missing, [*row.code(EVIDENCE_COLUMN), *typed]) if reason]
         assert not wrong, f"{name}: {'; '.join(wrong)}"
 
 
-def test_what_is_not_there_is_found_out():
+def test_missing_evidence_is_detected():
     assert missing("tests/docs/test_rows.py::test_nowhere") and missing("tests/docs/test_nowhere.py")
-    assert not missing("tests/docs/test_rows.py::test_what_is_not_there_is_found_out")
+    assert not missing("tests/docs/test_rows.py::test_missing_evidence_is_detected")
     assert missing("make coffee") and missing("/finetune dance now") and missing("POST /finetune/dance")
     assert missing("python -m trainer dance") and missing("a wish")

@@ -1,4 +1,4 @@
-"""What the documents say one should type is typed, in a home of its own."""
+"""Executes the marked blocks of the documents in a temporary home."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from bot.app import open_app
 from bot.sandbox import Sandbox
 from bot.settings import load_settings
 from personas.home.job_material import ShippedData
-from tests.docs.playing import Reader, workspace
+from tests.docs.playing import FenceRunner, workspace
 from tests.docs.reading import fences, pages
 
 MARKED = {page: marked for page in pages() if (marked := [fence for fence in fences(page) if fence.mark])}
@@ -36,24 +36,24 @@ PACKAGE = {
 
 
 @pytest.mark.parametrize("page", QUICK)
-async def test_what_is_quickly_done(page, tmp_path):
-    reader = Reader(_prepared(tmp_path))
+async def test_quick_blocks_of_a_page(page, tmp_path):
+    runner = FenceRunner(_prepared(tmp_path))
     is_left_out = False
     for fence in MARKED[page]:
         is_left_out = fence.is_slow or (is_left_out and fence.mark == "prints")
         if not is_left_out:
-            await reader.read(fence)
+            await runner.run(fence)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("page", SLOW)
-async def test_all_of_a_page(page, tmp_path):
+async def test_all_blocks_of_a_page(page, tmp_path):
     async with AsyncExitStack() as stack:
-        reader = Reader(_prepared(tmp_path))
+        runner = FenceRunner(_prepared(tmp_path))
         if any(fence.language == "discord" and fence.runs for fence in MARKED[page]):
-            reader.sandbox = await stack.enter_async_context(_guild(tmp_path / ".understudy"))
+            runner.sandbox = await stack.enter_async_context(_guild(tmp_path / ".understudy"))
         for fence in MARKED[page]:
-            await reader.read(fence)
+            await runner.run(fence)
 
 
 def _prepared(tmp_path: Path) -> Path:
@@ -66,7 +66,7 @@ def _prepared(tmp_path: Path) -> Path:
 
 @asynccontextmanager
 async def _guild(home: Path) -> AsyncIterator[Sandbox]:
-    """The bot as `make run` has it, over the embedded model; of a version no more is measured than takes a minute."""
+    """Starts the bot as `make run` does, over the bundled model; versions are evaluated by losses alone."""
     settings = load_settings(None, {"UNDERSTUDY_HOME": str(home), "WEB_PORT": "0", "TRAINER_CARD": "losses"})
     async with open_app(settings, ShippedData.from_source_tree()) as app:
         assert app.sandbox is not None
