@@ -1,1 +1,1 @@
-"""`python -m benchmarks.engine`: throughput and latency of many chats with many adapters, beside peft and llama.cpp."""
+"""`python -m benchmarks.engine`: throughput and latency of many chats with many adapters, next to other systems."""

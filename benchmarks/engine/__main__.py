@@ -1,9 +1,9 @@
-"""How fast many chats with many adapters are answered: the engine beside peft and llama.cpp, in one run.
+"""Benchmark of many chats with many adapters: the engine next to peft and llama.cpp.
 
-Each system is measured in a process of its own, in alternation, round after round; what is told are medians. Cold:
-nothing is cached. Cached: the persona's 150 tokens of each prompt for the engine, the whole prompt for llama.cpp; peft
-has no cache, so its cold figure stands beside both. The others take minutes for 32 chats, which they answer in three of
-the rounds. Prints a table and writes build/bench/chat-engine.json.
+Each system runs in a process of its own, in alternation, for several rounds; the figures are medians. Cold: nothing is
+cached. Cached: the persona's 150 tokens of each prompt for the engine, the whole prompt for llama.cpp; peft has no
+cache, so its cold figure is compared with both. The other systems take minutes for 32 chats, which they run in three of
+the rounds only. Prints a table and writes build/bench/chat-engine.json.
 """
 
 from __future__ import annotations
@@ -18,8 +18,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from benchmarks.engine import llama_cpp_files
 from benchmarks.engine.engine_summary import Figures, format_table, summarise_rounds
 from benchmarks.engine.engine_workload import CHAT_COUNTS, NEW_TOKENS, PROMPT_TOKENS, load_chats, write_workload
+from personas.models.base_model import EMBEDDED, locate
 
 WORK_FOLDER = Path("build/bench/chat-engine")
 RESULT_FILE = Path("build/bench/chat-engine.json")
@@ -27,24 +29,20 @@ PACKAGES = ("torch", "transformers", "peft")
 XLLAMACPP_REQUIREMENT = "xllamacpp==2026.10.11549"
 CHATS_BY_SYSTEM = {"switching": CHAT_COUNTS, "mixed": CHAT_COUNTS, "bare": (1,), "ours": CHAT_COUNTS}
 LONG_ROUNDS = 3
-"""In so many rounds the others answer the greatest number of chats, too."""
+"""Rounds in which the other systems run the largest number of chats, too."""
 TIMEOUT_S = 1200.0
 
 
-def environment(wait: str) -> dict[str, str]:
-    """What a system runs in. `wait` says whether threads that wait for each other spin (ACTIVE) or sleep (PASSIVE)."""
-    return {**os.environ, "OMP_WAIT_POLICY": wait}
+def run_system(command: Sequence[str], wait_policy: str = "ACTIVE") -> Figures:
+    """Run a process and parse the last line of its output. Exits when it fails.
 
-
-def run_system(command: Sequence[str], wait: str = "ACTIVE") -> Figures:
-    """What a process prints on its last line. Ends the benchmark when it fails.
-
-    Every system waits in its own best way. The others are faster by a third to twice when their threads spin; the
-    engine sleeps, as it does in the bot, where it shares the cores.
+    Each system has its best wait policy. The others are 1.3 to 2 times as fast when waiting threads spin (ACTIVE); the
+    engine's sleep (PASSIVE), as in the bot, where they share the cores.
     """
-    done = subprocess.run(command, env=environment(wait), capture_output=True, text=True, timeout=TIMEOUT_S)
+    environment = {**os.environ, "OMP_WAIT_POLICY": wait_policy}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=TIMEOUT_S)
     if done.returncode:
-        raise SystemExit(f"The benchmark broke off: {' '.join(command)}\n{done.stderr[-2000:]}")
+        raise SystemExit(f"The benchmark failed: {' '.join(command)}\n{done.stderr[-2000:]}")
     figures: Figures = json.loads(done.stdout.splitlines()[-1])
     return figures
 
@@ -53,7 +51,7 @@ def run_system(command: Sequence[str], wait: str = "ACTIVE") -> Figures:
 
 
 def llama_python() -> str | None:
-    """The interpreter of the environment that holds llama.cpp; made on first use, None where that fails."""
+    """Return the interpreter of llama.cpp's environment, created on first use; None if that fails."""
     python = WORK_FOLDER / "env" / "bin" / "python"
     if not python.exists():
         print("setting up llama.cpp …", flush=True)
@@ -61,23 +59,20 @@ def llama_python() -> str | None:
         for command in ([sys.executable, "-m", "venv", str(WORK_FOLDER / "env")], pip):
             done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S)
             if done.returncode:
-                print(f"llama.cpp is left out: {done.stderr.strip().splitlines()[-1:]}")
+                print(f"llama.cpp is skipped: {done.stderr.strip().splitlines()[-1:]}")
                 return None
     return str(python)
 
 
 def llama_specs() -> dict[str, Path]:
-    """By kind of weights, the file that tells `llama.py` what to measure."""
-    from benchmarks.engine import llama_cpp_files
-    from personas.models.base_model import EMBEDDED, locate
-
+    """Write the specification that `llama_cpp_server` reads for each quantisation and return the files."""
     config = json.loads((locate(EMBEDDED).folder / "config.json").read_text())
     heads = {"attn_q": config["num_attention_heads"], "attn_k": config["num_key_value_heads"]}
-    talks = load_chats(WORK_FOLDER, max(CHAT_COUNTS))
+    chats = load_chats(WORK_FOLDER, max(CHAT_COUNTS))
     spec = {
-        "adapters": [str(llama_cpp_files.write_adapter(chat.adapter.folder, heads)) for chat in talks],
-        "prompts": [chat.prompt for chat in talks],
-        "other_prompts": [list(reversed(chat.prompt)) for chat in talks],
+        "adapters": [str(llama_cpp_files.write_adapter(chat.adapter.folder, heads)) for chat in chats],
+        "prompts": [chat.prompt for chat in chats],
+        "other_prompts": [list(reversed(chat.prompt)) for chat in chats],
         "context": PROMPT_TOKENS + NEW_TOKENS + 16,
         "new_tokens": NEW_TOKENS,
         "threads": os.cpu_count(),
@@ -90,31 +85,31 @@ def llama_specs() -> dict[str, Path]:
 
 
 def fastest_llama(python: str) -> Path:
-    """What `llama.py` measures with the weights that are fastest for eight chats here."""
-    found, specs = {}, llama_specs()
+    """Return the specification of the quantisation that is fastest for eight chats on this machine."""
+    speeds, specs = {}, llama_specs()
     for kind, spec in specs.items():
-        found[kind] = run_system(llama_command(python, spec, (8,)))["8 cold"]["tokens_per_s"]
-        print(f"llama.cpp with {kind}: {found[kind]:.0f} tokens/s for eight chats", flush=True)
-    return specs[max(found, key=found.__getitem__)]
+        speeds[kind] = run_system(llama_command(python, spec, (8,)))["8 cold"]["tokens_per_s"]
+        print(f"llama.cpp with {kind}: {speeds[kind]:.0f} tokens/s for eight chats", flush=True)
+    return specs[max(speeds, key=speeds.__getitem__)]
 
 
 def llama_command(python: str, spec: Path, counts: Sequence[int]) -> list[str]:
-    """What measures llama.cpp with so many chats."""
-    asked_for = WORK_FOLDER / "llama-asked.json"
-    asked_for.write_text(json.dumps({**json.loads(spec.read_text()), "chats": counts}))
-    return [python, str(Path(__file__).with_name("llama_cpp_server.py")), str(asked_for)]
+    """Return the command that measures llama.cpp with these numbers of chats."""
+    request = WORK_FOLDER / "llama-asked.json"
+    request.write_text(json.dumps({**json.loads(spec.read_text()), "chats": counts}))
+    return [python, str(Path(__file__).with_name("llama_cpp_server.py")), str(request)]
 
 
 # ------------------------------------------------------------------------------------------------ rounds
 
 
 def run_rounds(count: int, with_llama: bool) -> dict[str, list[Figures]]:
-    """All systems, one after the other, so many times."""
+    """Measure all systems in alternation, `count` times."""
     python = llama_python() if with_llama else None
     llama = fastest_llama(python) if python else None
-    found: dict[str, list[Figures]] = {name: [] for name in (*CHATS_BY_SYSTEM, *(["llama"] if llama else []))}
+    rounds: dict[str, list[Figures]] = {name: [] for name in (*CHATS_BY_SYSTEM, *(["llama"] if llama else []))}
     for number in range(count):
-        for name in found:
+        for name in rounds:
             print(f"round {number + 1} of {count}: {name} …", flush=True)
             counts = CHATS_BY_SYSTEM.get(name, CHAT_COUNTS)
             if number >= LONG_ROUNDS and name != "ours":
@@ -124,25 +119,25 @@ def run_rounds(count: int, with_llama: bool) -> dict[str, list[Figures]]:
             else:
                 command = [sys.executable, "-m", "benchmarks.engine.engine_systems", name, str(WORK_FOLDER)]
                 command.append(",".join(map(str, counts)))
-            found[name].append(run_system(command, "PASSIVE" if name == "ours" else "ACTIVE"))
-    return found
+            rounds[name].append(run_system(command, "PASSIVE" if name == "ours" else "ACTIVE"))
+    return rounds
 
 
 def main() -> int:
-    """Measure, print and write."""
+    """Measure all systems, print the table and write the figures."""
     parser = argparse.ArgumentParser("python -m benchmarks.engine", description=__doc__)
-    parser.add_argument("--rounds", type=int, default=5, help="medians of so many (default: 5)")
-    parser.add_argument("--without-llama", action="store_true", help="leave llama.cpp out")
+    parser.add_argument("--rounds", type=int, default=5, help="rounds whose medians are reported (default: 5)")
+    parser.add_argument("--without-llama", action="store_true", help="do not measure llama.cpp")
     arguments = parser.parse_args()
     WORK_FOLDER.mkdir(parents=True, exist_ok=True)
     write_workload(WORK_FOLDER)
-    told = summarise_rounds(run_rounds(arguments.rounds, not arguments.without_llama))
-    told["fairness"] = run_system([sys.executable, "-m", "benchmarks.engine.guild_fairness", str(WORK_FOLDER)])
-    print(format_table(told))
+    summary = summarise_rounds(run_rounds(arguments.rounds, not arguments.without_llama))
+    summary["fairness"] = run_system([sys.executable, "-m", "benchmarks.engine.guild_fairness", str(WORK_FOLDER)])
+    print(format_table(summary))
     machine = {"cores": os.cpu_count(), "processor": platform.processor() or platform.machine()}
     versions = {name: importlib.metadata.version(name) for name in PACKAGES} | {"llama.cpp": XLLAMACPP_REQUIREMENT}
-    told |= {"rounds": arguments.rounds, "machine": machine, "versions": versions}
-    RESULT_FILE.write_text(json.dumps(told, indent=2) + "\n")
+    summary |= {"rounds": arguments.rounds, "machine": machine, "versions": versions}
+    RESULT_FILE.write_text(json.dumps(summary, indent=2) + "\n")
     print(f"written to {RESULT_FILE}")
     return 0
 

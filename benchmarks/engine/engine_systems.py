@@ -1,4 +1,7 @@
-"""Measures one system in its own process: `python -m benchmarks.engine.engine_systems SYSTEM FOLDER COUNTS`."""
+"""Measures one system in its own process: `python -m benchmarks.engine.engine_systems SYSTEM FOLDER COUNTS`.
+
+The caller sets OMP_WAIT_POLICY, which torch reads when it is imported.
+"""
 
 from __future__ import annotations
 
@@ -12,127 +15,139 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from benchmarks.engine.engine_workload import CHAT_COUNTS, NEW_TOKENS, BenchChat, load_chats
-from personas.models import base_model
-from personas.models.base_model import EMBEDDED
+import torch
+from transformers import StoppingCriteria, StoppingCriteriaList
+
+from benchmarks.engine.engine_workload import CHAT_COUNTS, NEW_TOKENS, SYSTEM_FACTS, BenchChat, load_chats
+from personas.engine.cpu_kernel import kernel_runner
+from personas.engine.engine_core import build_engine_parts
+from personas.engine.lora_slots import read_unverified_adapter
+from personas.engine.peft_runner import PeftSwitcher
+from personas.engine.scheduler import SchedulerLimits
+from personas.engine.sequence import Sequence as EngineSequence
+from personas.engine.sequence import StreamingDetokenizer
+from personas.engine.serving_precision import choose_precision
+from personas.models.base_model import EMBEDDED, load_model, load_tokenizer, locate
+from personas.models.serving_model import load_serving_model
 from personas.schemas.chat import ChatReply, ChatRequest, SamplingParams, Turn
 
 GREEDY_SAMPLING = SamplingParams(temperature=0, repetition_penalty=1, max_new_tokens=NEW_TOKENS, stop_loops=False)
+MAX_CHATS = max(CHAT_COUNTS)
 
 
 class TokenTimer:
-    """When the first and the last token of each chat came, in seconds from the start, and how many did."""
+    """Times of each chat's first and last token in seconds from the start, and numbers of tokens."""
 
     def __init__(self) -> None:
-        self.began = time.perf_counter()
+        self.start = time.perf_counter()
         self.first: dict[int, float] = {}
         self.last: dict[int, float] = {}
         self.tokens: Counter[int] = Counter()
 
-    def see(self, chat: int) -> None:
-        """A token of a chat has come now."""
-        self.last[chat] = time.perf_counter() - self.began
+    def count_token(self, chat: int) -> None:
+        """Count a token that a chat has just received."""
+        self.last[chat] = time.perf_counter() - self.start
         self.first.setdefault(chat, self.last[chat])
         self.tokens[chat] += 1
 
     def figures(self) -> dict[str, Any]:
-        """Tokens per second, from the start to the last token, and of each chat the time to the first token and the
-        mean time of those after it, in seconds.
+        """Return tokens per second from the start to the last token, and two sorted lists of seconds over the chats.
+
+        `ttft_s` are the times to the first token, `token_s` the mean times of the tokens after it.
         """
-        each = [
+        token_s = [
             (self.last[chat] - self.first[chat]) / (tokens - 1) for chat, tokens in self.tokens.items() if tokens > 1
         ]
         return {
             "tokens_per_s": self.tokens.total() / max(self.last.values()),
             "ttft_s": sorted(self.first.values()),
-            "token_s": sorted(each),
+            "token_s": sorted(token_s),
         }
 
 
 # -------------------------------------------------------------------------------------------------- peft
 
 
+class _TokenCallback(StoppingCriteria):  # type: ignore[misc]
+    """Calls a function after each step of `generate`, and never stops it."""
+
+    def __init__(self, on_token: Callable[[], None]) -> None:
+        self._on_token = on_token
+
+    def __call__(self, input_ids: Any, scores: Any, **_: Any) -> Any:
+        self._on_token()
+        return torch.zeros(len(input_ids), dtype=torch.bool)
+
+
 class PeftSystem:
-    """transformers and peft; nothing is cached."""
+    """Base class of the systems that generate with transformers and peft; nothing is cached between chats."""
 
     def __init__(self, folder: Path) -> None:
-        from personas.engine.peft_runner import PeftSwitcher
+        self.switcher = PeftSwitcher(load_model(locate(EMBEDDED), "bfloat16"), "", keep=MAX_CHATS)
+        for chat in load_chats(folder, MAX_CHATS):
+            self.switcher.attach(chat.adapter)
 
-        base = base_model.locate(EMBEDDED)
-        self.adapted = PeftSwitcher(base_model.load_model(base, "bfloat16"), "", keep=max(CHAT_COUNTS))
-        for chat in load_chats(folder, max(CHAT_COUNTS)):
-            self.adapted.attach(chat.adapter)
-
-    def generate(self, prompts: Sequence[Sequence[int]], each: Callable[[], None], **more: Any) -> None:
-        """`generate`, greedily; `each` hears of every new token (of all rows)."""
-        import torch
-        from transformers import StoppingCriteria, StoppingCriteriaList
-
-        class Heard(StoppingCriteria):  # type: ignore[misc]
-            def __call__(self, input_ids: Any, scores: Any, **_: Any) -> Any:
-                each()
-                return torch.zeros(len(prompts), dtype=torch.bool)
-
+    def generate(self, prompts: Sequence[Sequence[int]], on_token: Callable[[], None], **settings: Any) -> None:
+        """Generate greedily; `on_token` is called after each token of all rows."""
         ids = torch.tensor(prompts)
         with torch.inference_mode():
-            self.adapted.model.generate(
+            self.switcher.model.generate(
                 input_ids=ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=NEW_TOKENS,
-                eos_token_id=None, pad_token_id=0, stopping_criteria=StoppingCriteriaList([Heard()]), **more,
+                eos_token_id=None, pad_token_id=0, stopping_criteria=StoppingCriteriaList([_TokenCallback(on_token)]),
+                **settings,
             )  # fmt: skip
 
 
 class PeftSwitch(PeftSystem):
-    """What one writes first: `set_adapter`, `generate`, next."""
+    """The simplest way to serve adapters: `set_adapter`, `generate`, next chat."""
 
-    def measure(self, talks: Sequence[BenchChat], cached: bool) -> TokenTimer:
-        """One chat after the other."""
-        watch = TokenTimer()
-        for at, chat in enumerate(talks):
-            self.adapted._peft.set_adapter(chat.adapter.name)
-            self.generate([chat.prompt], lambda at=at: watch.see(at))  # type: ignore[misc]
-        return watch
+    def measure(self, chats: Sequence[BenchChat], cached: bool) -> TokenTimer:
+        """Measure one chat after the other."""
+        timer = TokenTimer()
+        for at, chat in enumerate(chats):
+            self.switcher._peft.set_adapter(chat.adapter.name)
+            self.generate([chat.prompt], lambda at=at: timer.count_token(at))  # type: ignore[misc]
+        return timer
 
 
 class PeftMixed(PeftSystem):
-    """peft's batch with an adapter name for each row."""
+    """A mixed batch of peft, with an adapter name for each row."""
 
-    def measure(self, talks: Sequence[BenchChat], cached: bool) -> TokenTimer:
-        """All chats in one batch."""
-        watch = TokenTimer()
+    def measure(self, chats: Sequence[BenchChat], cached: bool) -> TokenTimer:
+        """Measure all chats in one batch."""
+        timer = TokenTimer()
 
-        def each() -> None:
-            for at in range(len(talks)):
-                watch.see(at)
+        def on_token() -> None:
+            for at in range(len(chats)):
+                timer.count_token(at)
 
-        names = [chat.adapter.name for chat in talks]
-        self.generate([chat.prompt for chat in talks], each, adapter_names=names)
-        return watch
+        names = [chat.adapter.name for chat in chats]
+        self.generate([chat.prompt for chat in chats], on_token, adapter_names=names)
+        return timer
 
 
 class BaseOnly(PeftSystem):
-    """`generate` of the base model alone, without any adapter."""
+    """Plain `generate` of the base model without adapters."""
 
     def __init__(self, folder: Path) -> None:
-        from personas.engine.peft_runner import PeftSwitcher
+        self.switcher = PeftSwitcher(load_model(locate(EMBEDDED), "bfloat16"), "")
 
-        self.adapted = PeftSwitcher(base_model.load_model(base_model.locate(EMBEDDED), "bfloat16"), "")
-
-    def measure(self, talks: Sequence[BenchChat], cached: bool) -> TokenTimer:
-        """One chat after the other."""
-        watch = TokenTimer()
-        for at, chat in enumerate(talks):
-            self.generate([chat.prompt], lambda at=at: watch.see(at))  # type: ignore[misc]
-        return watch
+    def measure(self, chats: Sequence[BenchChat], cached: bool) -> TokenTimer:
+        """Measure one chat after the other."""
+        timer = TokenTimer()
+        for at, chat in enumerate(chats):
+            self.generate([chat.prompt], lambda at=at: timer.count_token(at))  # type: ignore[misc]
+        return timer
 
 
-# -------------------------------------------------------------------------------------------------- ours
+# -------------------------------------------------------------------------------------------------- the engine
 
 
 class BenchSink:
-    """Who waits for a reply, with a watch."""
+    """A reply sink that times its chat's tokens."""
 
-    def __init__(self, chat: int, watch: TokenTimer) -> None:
-        self.chat, self.watch, self.cancelled = chat, watch, threading.Event()
+    def __init__(self, chat: int, timer: TokenTimer) -> None:
+        self.chat, self.timer, self.cancelled = chat, timer, threading.Event()
 
     def begin(self) -> bool:
         return True
@@ -145,79 +160,66 @@ class BenchSink:
         return
 
 
+class _TimingDetokenizer(StreamingDetokenizer):
+    """Counts tokens and decodes them; the end of turn is a token like any other."""
+
+    def __init__(self, tokenizer: Any, sink: BenchSink) -> None:
+        renderer: Any = SimpleNamespace(tokenizer=tokenizer, stop_ids=())
+        super().__init__(renderer, (), sink.push)
+        self._sink = sink
+
+    def append(self, token: int) -> None:
+        self._sink.timer.count_token(self._sink.chat)
+        super().append(token)
+
+
 class EngineSystem:
-    """The engine's batch, with the work of streaming."""
+    """The engine's batch, streaming included."""
 
     def __init__(self, folder: Path, **limits: Any) -> None:
-        from personas.engine.cpu_kernel import kernel_runner
-        from personas.engine.engine_core import build_engine_parts
-        from personas.engine.lora_slots import read_unverified_adapter
-        from personas.engine.scheduler import SchedulerLimits
-        from personas.engine.serving_precision import choose_precision
-        from personas.models.serving_model import load_serving_model
-        from personas.prompt import Renderer
-
-        base = base_model.locate(EMBEDDED)
+        base = locate(EMBEDDED)
         self.precision = choose_precision("auto", base.name).precision
         model = load_serving_model(base, self.precision)
-        self.tokenizer = Renderer(base_model.load_tokenizer(base)).tokenizer
-        self.parts = build_engine_parts(
-            model,
-            "",
-            SchedulerLimits(rows=max(CHAT_COUNTS), **limits),
-            slots=max(CHAT_COUNTS),
-            prefix_bytes=2**30,
-        )
+        self.tokenizer = load_tokenizer(base)
+        scheduler_limits = SchedulerLimits(rows=MAX_CHATS, **limits)
+        self.parts = build_engine_parts(model, "", scheduler_limits, slots=MAX_CHATS, prefix_bytes=2**30)
         stacked = self.parts.stacked
         assert stacked is not None  # the embedded model is a Llama
-        for chat in load_chats(folder, max(CHAT_COUNTS)):
+        for chat in load_chats(folder, MAX_CHATS):
             self.parts.load_adapter(read_unverified_adapter(chat.adapter, stacked.linears))
         if kernel_runner.supports_model(model):
             kernel_runner.compile_kernel(lambda library: kernel_runner.enable_kernel(library, stacked))
         self.kernel = stacked.kernel is not None
 
-    def measure(self, talks: Sequence[BenchChat], cached: bool) -> TokenTimer:
-        """All chats at once."""
-        for chat in talks:
-            self._forget(chat)
+    def measure(self, chats: Sequence[BenchChat], cached: bool) -> TokenTimer:
+        """Measure all chats at once."""
+        for chat in chats:
+            self._drop_prefixes(chat)
         if cached:
-            self._run([BenchChat(chat.adapter, chat.before, []) for chat in talks], TokenTimer())
-        watch = TokenTimer()
-        self._run(talks, watch)
-        return watch
+            self._run([BenchChat(chat.adapter, chat.earlier_prompt, []) for chat in chats], TokenTimer())
+        timer = TokenTimer()
+        self._run(chats, timer)
+        return timer
 
-    def _run(self, talks: Sequence[BenchChat], watch: TokenTimer) -> None:
-        for at, chat in enumerate(talks):
-            self.add(chat, BenchSink(at, watch))
+    def _run(self, chats: Sequence[BenchChat], timer: TokenTimer) -> None:
+        for at, chat in enumerate(chats):
+            self.add(chat, BenchSink(at, timer))
         while self.parts.batch.step():
             pass
 
     def add(
-        self, chat: BenchChat, heard: BenchSink, guild_id: int = 0, ended: Callable[[], None] = lambda: None
+        self, chat: BenchChat, sink: BenchSink, guild_id: int = 0, on_end: Callable[[], None] = lambda: None
     ) -> None:
-        """Have a chat wait for its turn. The end of turn does not end it."""
-        from personas.engine.sequence import Sequence as EngineSequence
-        from personas.engine.sequence import StreamingDetokenizer
-
-        class Text(StreamingDetokenizer):
-            def append(self, token: int) -> None:
-                heard.watch.see(heard.chat)
-                super().append(token)
-
-        endless: Any = SimpleNamespace(tokenizer=self.tokenizer, stop_ids=())
+        """Queue a chat."""
         request = ChatRequest(None, (Turn("", ""),), (), chat.adapter, GREEDY_SAMPLING, guild_id)
-        self.parts.batch.scheduler.add(
-            EngineSequence(request, tuple(chat.prompt), 0, heard, Text(endless, (), heard.push), ended)
-        )
+        detokenizer = _TimingDetokenizer(self.tokenizer, sink)
+        self.parts.batch.scheduler.add(EngineSequence(request, tuple(chat.prompt), 0, sink, detokenizer, on_end))
 
-    def _forget(self, chat: BenchChat) -> None:
+    def _drop_prefixes(self, chat: BenchChat) -> None:
         stacked = self.parts.stacked
         if stacked and stacked.prefixes:
             stacked.prefixes.drop_adapter(chat.adapter.name)
 
-
-SYSTEM_FACTS = ("kernel", "precision")
-"""What is told of a system beside its figures."""
 
 SYSTEMS: dict[str, Callable[[Path], Any]] = {
     "switching": PeftSwitch,
@@ -231,16 +233,15 @@ def main() -> int:
     """Measure one system on all workloads, after a short warm-up."""
     name, folder = sys.argv[1], Path(sys.argv[2])
     counts = [int(count) for count in sys.argv[3].split(",")]
-    base_model.load_torch()
     system = SYSTEMS[name](folder)
     system.measure(load_chats(folder, 2), False)
-    found = {}
+    figures = {}
     for count in counts:
         for cached in (False, True) if name == "ours" else (False,):
-            watch = system.measure(load_chats(folder, count), cached)
-            found[f"{count} {'cached' if cached else 'cold'}"] = watch.figures()
-    how = {name: getattr(system, name, None) for name in SYSTEM_FACTS}
-    print(json.dumps({**how, **found}))
+            timer = system.measure(load_chats(folder, count), cached)
+            figures[f"{count} {'cached' if cached else 'cold'}"] = timer.figures()
+    facts = {name: getattr(system, name, None) for name in SYSTEM_FACTS}
+    print(json.dumps({**facts, **figures}))
     return 0
 
 

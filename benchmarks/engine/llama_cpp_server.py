@@ -13,7 +13,7 @@ xllamacpp: Any = importlib.import_module("xllamacpp")
 
 
 def start_server(spec: dict[str, Any], chats: int) -> Any:
-    """A server with a slot for each chat and all adapters, each at rest until a request asks for it."""
+    """Start a server with a slot per chat and all adapters, each inactive until a request selects it."""
     settings = xllamacpp.CommonParams()
     settings.model.path = spec["model"]
     settings.n_parallel = chats
@@ -27,18 +27,18 @@ def start_server(spec: dict[str, Any], chats: int) -> Any:
 
 
 def measure(server: Any, spec: dict[str, Any], chats: int, prompts: str) -> dict[str, Any]:
-    """All chats at once, each a thread that follows its stream."""
+    """Measure all chats at once, each on a thread that follows its stream."""
     first: dict[int, float] = {}
     last: dict[int, float] = {}
     tokens = [0] * chats
 
-    def ask(at: int) -> None:
-        def heard(answer: Any) -> bool:
-            found = json.loads(answer) if isinstance(answer, str) else answer
-            last[at] = time.perf_counter() - began
-            if any(choice.get("text") for choice in found.get("choices", [])):
+    def run_chat(at: int) -> None:
+        def on_chunk(chunk: Any) -> bool:
+            event = json.loads(chunk) if isinstance(chunk, str) else chunk
+            last[at] = time.perf_counter() - start
+            if any(choice.get("text") for choice in event.get("choices", [])):
                 first.setdefault(at, last[at])
-            tokens[at] = (found.get("usage") or {}).get("completion_tokens", tokens[at])
+            tokens[at] = (event.get("usage") or {}).get("completion_tokens", tokens[at])
             return False
 
         body = {
@@ -46,33 +46,37 @@ def measure(server: Any, spec: dict[str, Any], chats: int, prompts: str) -> dict
             "id_slot": at, "lora": [{"id": at, "scale": 1.0}], "stream": True, "cache_prompt": True,
             "stream_options": {"include_usage": True},
         }  # fmt: skip
-        server.handle_completions(body, heard)
+        server.handle_completions(body, on_chunk)
 
-    threads = [threading.Thread(target=ask, args=(at,)) for at in range(chats)]
-    began = time.perf_counter()
+    threads = [threading.Thread(target=run_chat, args=(at,)) for at in range(chats)]
+    start = time.perf_counter()
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    made = sum(tokens)
-    if made != chats * spec["new_tokens"]:
-        raise SystemExit(f"llama.cpp made {made} tokens of {chats * spec['new_tokens']}")
-    each = [(last[at] - first[at]) / (spec["new_tokens"] - 1) for at in first]
-    return {"tokens_per_s": made / max(last.values()), "ttft_s": sorted(first.values()), "token_s": sorted(each)}
+    generated = sum(tokens)
+    if generated != chats * spec["new_tokens"]:
+        raise SystemExit(f"llama.cpp generated {generated} tokens instead of {chats * spec['new_tokens']}")
+    token_s = [(last[at] - first[at]) / (spec["new_tokens"] - 1) for at in first]
+    return {
+        "tokens_per_s": generated / max(last.values()),
+        "ttft_s": sorted(first.values()),
+        "token_s": sorted(token_s),
+    }
 
 
 def main() -> int:
-    """Measure all workloads, cold and with the whole prompt cached."""
-    with open(sys.argv[1], encoding="utf-8") as file:  # noqa: PTH123 (as little as can be is loaded here)
+    """Measure all workloads, cold and with whole prompts cached."""
+    with open(sys.argv[1], encoding="utf-8") as file:  # noqa: PTH123 (this environment has few packages)
         spec = json.load(file)
-    found = {}
+    figures = {}
     for chats in spec["chats"]:
         server = start_server(spec, chats)
         measure(server, {**spec, "new_tokens": 4}, chats, "other_prompts")
-        found[f"{chats} cold"] = measure(server, spec, chats, "prompts")
-        found[f"{chats} cached"] = measure(server, spec, chats, "prompts")
+        figures[f"{chats} cold"] = measure(server, spec, chats, "prompts")
+        figures[f"{chats} cached"] = measure(server, spec, chats, "prompts")
         del server
-    print(json.dumps(found))
+    print(json.dumps(figures))
     return 0
 
 

@@ -62,8 +62,8 @@ def test_without_llama_cpp_its_line_stays_empty():
 def test_tokens_are_counted_from_the_first_submission_to_the_last_token(monkeypatch):
     now = [5.0]
     monkeypatch.setattr("benchmarks.engine.engine_systems.time.perf_counter", lambda: now[0])
-    watch = TokenTimer()
+    timer = TokenTimer()
     for chat, at in ((0, 6.0), (1, 7.0), (0, 9.0)):
         now[0] = at
-        watch.see(chat)
-    assert watch.figures() == {"tokens_per_s": pytest.approx(3 / 4), "ttft_s": [1.0, 2.0], "token_s": [3.0]}
+        timer.count_token(chat)
+    assert timer.figures() == {"tokens_per_s": pytest.approx(3 / 4), "ttft_s": [1.0, 2.0], "token_s": [3.0]}
