@@ -62,6 +62,13 @@ def test_importing_loads_no_model_library(module):
     assert done.stdout.strip() == "[]"
 
 
+def test_pages_import_no_routes_and_the_api_no_pages():
+    pages, api = files("bot/web/pages"), files("bot/web/api")
+    wrong = [(path.name, name) for path in pages for name in imports_of(path) if name.endswith("_routes")]
+    wrong += [(path.name, name) for path in api for name in imports_of(path) if name.startswith("bot.web.pages")]
+    assert pages and api and not wrong
+
+
 def test_files_and_functions_stay_small():
     for package in PACKAGES:
         for path in files(package):

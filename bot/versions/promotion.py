@@ -15,6 +15,8 @@ from personas.schemas.chat import Persona
 
 log = logging.getLogger(__name__)
 
+OPERATOR_USER_ID = 0
+"""The user who promoted a version from the dashboard or over the API."""
 AUTOMATIC_USER_ID = 0
 """Who promoted it, where nobody did."""
 REJECT_VERDICT = "reject"
@@ -44,6 +46,28 @@ async def promote_version(
         return False
     _dispatch_version_changed(services, guild_id, persona_id)
     return True
+
+
+def require_servable(services: Services, persona_id: str, version: str) -> None:
+    """Raise `RequestError` for a withdrawn version, and for one of a base model that is not served."""
+    if services.store.versions.is_withdrawn(persona_id, version):
+        raise RequestError(f"{version} was withdrawn.", "Train another one.")
+    if model := services.request_builder.incompatible_versions.model_of(persona_id, version):
+        raise RequestError(f"{version} was made for {model}, which is not served here.", "Train it again.")
+
+
+async def promote_as_operator(services: Services, persona_id: str, version: str, *, anyway: bool) -> bool:
+    """Make a version live on the operator's request; False if it was live.
+
+    Raises `RequestError` for a version that cannot be served, or that the gate or members speak against unless
+    `anyway`; and `AdapterError` for a damaged one.
+    """
+    require_servable(services, persona_id, version)
+    objections = await find_objections(services, persona_id, version, OPERATOR_GUILD_ID)
+    if objections and not anyway:
+        why = f"{objections.who} {version}: {' '.join(objections.reasons)}"
+        raise RequestError(why, "Read the reasons, and send `anyway` to promote it all the same.")
+    return await promote_version(services, persona_id, version, OPERATOR_GUILD_ID, 0, OPERATOR_USER_ID)
 
 
 def roll_back_version(services: Services, persona: Persona, guild_id: int, by: int) -> Promotion:

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from dataclasses import replace
 from typing import Annotated, Any, get_args
 
 from aiohttp import web
 from pydantic import BaseModel, ConfigDict
 from pydantic import Field as Limit
 
-from bot.chat.link_filter import FilteredReply, stream_filtered_reply
-from bot.chat.model_names import LIVE_VERSION, ChatModel, build_model_request, find_model
+from bot.chat.link_filter import stream_filtered_reply
+from bot.chat.model_names import LIVE_VERSION
 from bot.errors import redact_paths
 from bot.personas.base_model_compat import load_token_counter, token_counter_or_estimate
 from bot.personas.card_import import FILE_SUFFIXES, export_card, log_card_export
@@ -21,26 +20,26 @@ from bot.services import Services
 from bot.store import BASE_MODEL_NAME
 from bot.web.api.openapi import BodySpec, ResponseSpec, describe_operation, enum_parameter
 from bot.web.api.paging import enum_query, require_known_parameters
-from bot.web.api.personas.card_fields import (
+from bot.web.api.personas.card_editing import (
     MAX_CARD_BODY_BYTES,
-    CardCheck,
+    MAX_MESSAGE_CHARS,
     CardFields,
+    CardTokens,
     FieldValue,
-    check_card_table,
-    replace_fields,
+    card_tokens,
+    check_edited_card,
+    preview_model,
+    preview_request,
+    replace_card,
+    reply_json,
 )
 from bot.web.api.personas.persona_lookup import OwnedPersona, require_persona_in_path
 from bot.web.app_context import Route, get_services
-from bot.web.problems import Problem
 from bot.web.request_body import errors_as_problems, parse_body, read_json_object
 from bot.web.sse import SseItem, stream_events
 from personas.card import CardExport, CardForm
-from personas.card.spec_card import JsonObject
 from personas.errors import UnderstudyError
-from personas.prompt import CONTEXT_TOKENS, EXAMPLE_USER
-from personas.schemas.chat import ChatRequest, Persona, Turn
-
-MAX_MESSAGE_CHARS = 4000
+from personas.schemas.chat import ChatRequest
 
 
 class PreviewBody(BaseModel):
@@ -52,64 +51,6 @@ class PreviewBody(BaseModel):
         LIVE_VERSION
     )
     card: CardFields = CardFields()
-
-
-def preview_model(found: OwnedPersona, version: str, card: CardCheck) -> ChatModel:
-    """Who answers: a version (`live`: the one that speaks, `base`: none) with this card. Raises `Problem`."""
-    require_valid_card(card)
-    with errors_as_problems("not-found"):
-        speaker = find_model(found.services.request_builder, f"{found.id}@{version}")
-    return replace(speaker, persona=card.persona)
-
-
-def require_valid_card(card: CardCheck) -> None:
-    """Raise `Problem`, which names the field, for a card that cannot speak."""
-    if card.wrong:
-        errors = [{"field": name, "pointer": f"#/{name}" if name else "#", "detail": said}
-                  for name, said in card.wrong.items()]  # fmt: skip
-        said = "; ".join(card.wrong.values())
-        raise Problem("invalid-request", f"The card cannot be: {said}", "Correct what `errors` names.", errors=errors)
-
-
-def preview_request(found: OwnedPersona, speaker: ChatModel, message: str) -> ChatRequest:
-    """What the engine is asked: as at the beginning of a talk, with the lore that the message finds."""
-    turns = [Turn(EXAMPLE_USER, message)]
-    return build_model_request(found.services.request_builder, speaker, turns, found.services.request_builder.sampling)
-
-
-def reply_json(speech: FilteredReply, request: ChatRequest) -> dict[str, Any]:
-    """A finished reply with what it took."""
-    reply = speech.reply
-    return {
-        "text": speech.text,
-        "version": reply.version,
-        "seed": reply.seed,
-        "prompt_tokens": reply.prompt_tokens,
-        "new_tokens": reply.new_tokens,
-        "finish": reply.finish,
-        "shortened": reply.shortened,
-        "repeated": reply.repeated,
-        "lore": [{"source": hit.source, "heading": hit.heading, "score": round(hit.score, 3)} for hit in request.lore],
-    }
-
-
-async def preview_reply(found: OwnedPersona, request: ChatRequest) -> dict[str, Any]:
-    """The reply at once, for pages without scripts. Raises `Problem` when it cannot be made."""
-    with errors_as_problems("busy"):
-        async with stream_filtered_reply(found.services.engine, found.services.throttle, request) as speech:
-            async for _ in speech:
-                pass
-            return reply_json(speech, request)
-
-
-async def check_edited_card(found: OwnedPersona, fields: CardFields) -> CardCheck:
-    """The persona's card with other fields, looked at."""
-
-    def look() -> CardCheck:
-        table = found.services.personas.table(found.id)
-        return check_card_table(replace_fields(table, fields.given()), found.services.base_model)
-
-    return await asyncio.to_thread(look)
 
 
 @describe_operation(
@@ -171,42 +112,11 @@ class TokenCounts(BaseModel):
     base_model: str
 
 
-class CardTokens(BaseModel):
-    """What a card takes: tokens by field, `prose` of every prompt, and of its examples as many as fit.
-
-    `share` is of what prompt and reply hold together, `context_tokens`.
-    """
-
-    fields: dict[str, int]
-    prose: int | None
-    examples: int | None
-    examples_used: int | None
-    tokens: int | None
-    context_tokens: int
-    share: float | None
-    exact: bool
-
-
 class CheckedCard(BaseModel):
     """Whether a card can speak: what is wrong by field ("": of the whole), and what it takes."""
 
     wrong: dict[str, str]
     tokens: CardTokens
-
-
-def card_tokens(card: CardCheck, base_model: str) -> CardTokens:
-    """What a card that was looked at takes."""
-    room = card.room
-    return CardTokens(
-        fields=dict(card.tokens),
-        prose=room.prose if room else None,
-        examples=room.examples if room else None,
-        examples_used=room.examples_used if room else None,
-        tokens=room.tokens if room else None,
-        context_tokens=CONTEXT_TOKENS,
-        share=room.share if room else None,
-        exact=load_token_counter(base_model) is not None,
-    )
 
 
 @describe_operation(
@@ -320,29 +230,6 @@ async def put_card(request: web.Request) -> web.Response:
     await replace_card(found, card)
     told = CheckedCard(wrong={}, tokens=card_tokens(card, found.services.base_model))
     return web.json_response(told.model_dump())
-
-
-async def replace_card(found: OwnedPersona, card: CardCheck) -> Persona:
-    """Let a persona speak by a card that was looked at. Raises `Problem`."""
-    require_valid_card(card)
-    return await replace_card_table(found, card.table)
-
-
-async def replace_card_table(found: OwnedPersona, table: JsonObject) -> Persona:
-    """Let a persona speak by this table. Raises `Problem` where another one has its name."""
-    personas = found.services.personas
-    with errors_as_problems("conflict"):
-        persona = await asyncio.to_thread(personas.rewrite, found.id, table)
-    warm_up_prompt(found, persona)
-    return persona
-
-
-def warm_up_prompt(found: OwnedPersona, persona: Persona) -> None:
-    """Have what its prompts begin with now ready before they come."""
-    request_builder = found.services.request_builder
-    version = request_builder.speaking(found.id)
-    adapter = request_builder.adapter(found.id, version) if version else None
-    found.services.engine.prepare(persona, adapter)
 
 
 ROUTES: tuple[Route, ...] = (

@@ -34,7 +34,6 @@ from personas.schemas.training import AdapterManifest
 
 OMITTED_MANIFEST_FIELDS = {"checksums", "metrics"}
 """Manifest fields that are of no use to a reader, or that the score card has anyway."""
-OPERATOR_USER_ID = 0
 NO_VERSION_TEXT = "There is no such persona, or no such version."
 
 
@@ -281,7 +280,8 @@ async def post_promote(request: web.Request) -> web.Response:
     found = require_persona_in_path(request)
     made = require_version_in_path(request, found)
     body = parse_body(PromoteBody, await read_json_object(request) if request.body_exists else {})
-    await promote_version(found, made, anyway=body.anyway)
+    with errors_as_problems("conflict"):
+        await promotion.promote_as_operator(found.services, found.id, made.version, anyway=body.anyway)
     return VersionResponse.of(found.services, made).response()
 
 
@@ -296,28 +296,12 @@ async def post_promote(request: web.Request) -> web.Response:
 )
 async def post_rollback(request: web.Request) -> web.Response:
     """The version that was live before speaks from the next reply on; twice goes two versions back."""
-    return VersionChange.of(roll_back_version(require_persona_in_path(request))).response()
-
-
-async def promote_version(found: OwnedPersona, made: InstalledVersion, *, anyway: bool) -> bool:
-    """Make a version live; False where it was. Raises `Problem` where it may not, or cannot."""
-    services, version = found.services, made.version
-    if services.store.versions.is_withdrawn(found.id, version):
-        raise Problem("conflict", f"{version} was withdrawn.", "Train another one.")
-    if model := services.request_builder.incompatible_versions.model_of(found.id, version):
-        raise Problem("conflict", f"{version} was made for {model}, which is not served here.", "Train it again.")
-    objections = await promotion.find_objections(services, found.id, version, OPERATOR_GUILD_ID)
-    if objections and not anyway:
-        why = "Read why, and say `anyway` if you want it all the same."
-        raise Problem("conflict", f"{objections.who} {version}: {' '.join(objections.reasons)}", why)
+    found = require_persona_in_path(request)
     with errors_as_problems("conflict"):
-        return await promotion.promote_version(services, found.id, version, OPERATOR_GUILD_ID, 0, OPERATOR_USER_ID)
-
-
-def roll_back_version(found: OwnedPersona) -> Promotion:
-    """Make the version live that was so before. Raises `Problem` where there is none."""
-    with errors_as_problems("conflict"):
-        return promotion.roll_back_version(found.services, found.persona, OPERATOR_GUILD_ID, OPERATOR_USER_ID)
+        change = promotion.roll_back_version(
+            found.services, found.persona, OPERATOR_GUILD_ID, promotion.OPERATOR_USER_ID
+        )
+    return VersionChange.of(change).response()
 
 
 ROUTES: tuple[Route, ...] = (

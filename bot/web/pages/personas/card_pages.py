@@ -11,24 +11,22 @@ from aiohttp import web
 
 from bot.chat.model_names import servable_versions
 from bot.personas.revisions import Revision
-from bot.web.api.personas.card_fields import (
+from bot.web.api.personas.card_editing import (
     FIELD_GROUPS,
     FIELDS_BY_NAME,
+    MAX_MESSAGE_CHARS,
     WHOLE_CARD,
     CardCheck,
-    FieldValue,
-    check_card_table,
-    replace_fields,
-)
-from bot.web.api.personas.card_routes import (
-    MAX_MESSAGE_CHARS,
     CardTokens,
+    FieldValue,
     card_tokens,
+    check_card_table,
     preview_model,
     preview_reply,
     preview_request,
     replace_card,
     replace_card_table,
+    replace_fields,
     warm_up_prompt,
 )
 from bot.web.api.personas.persona_lookup import OwnedPersona, persona_status, require_persona_in_path

@@ -10,7 +10,7 @@ from aiohttp import web
 
 from bot.personas.base_model_compat import token_counter_or_estimate
 from bot.personas.guild_lore import MAX_FILE_BYTES, MAX_FILES, lore_file_name
-from bot.web.api.personas.lore_routes import (
+from bot.web.api.personas.lore_files import (
     MAX_QUESTION_CHARS,
     is_plain_file_name,
     list_lore_files,

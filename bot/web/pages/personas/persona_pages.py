@@ -17,8 +17,9 @@ from bot.personas.card_import import (
 )
 from bot.personas.guild_lore import GuildLore
 from bot.personas.registry import short_id
-from bot.web.api.personas.card_routes import warm_up_prompt
-from bot.web.api.personas.lore_routes import lore_store
+from bot.versions import promotion
+from bot.web.api.personas.card_editing import warm_up_prompt
+from bot.web.api.personas.lore_files import lore_store
 from bot.web.api.personas.persona_lookup import (
     ChannelSummary,
     OwnedPersona,
@@ -33,8 +34,6 @@ from bot.web.problems import Problem
 from bot.web.request_body import FileForm, errors_as_problems, read_file_form
 from bot.web.templating import FormError, redirect_to, render_page
 from personas.home.shared_personas import OPERATOR_GUILD_ID
-
-OPERATOR_USER_ID = 0
 
 
 @dataclass(frozen=True)
@@ -158,7 +157,7 @@ async def _install_attachments(found: OwnedPersona, arrived: CardImport, file: s
         services.home,
         services.store,
         services.base_model,
-        (found.guild_id, 0, OPERATOR_USER_ID),
+        (found.guild_id, 0, promotion.OPERATOR_USER_ID),
         found.id,
         arrived.card,
         file,

@@ -24,11 +24,10 @@ from bot.web.api.personas.persona_lookup import (
     require_persona_in_path,
     require_version_in_path,
 )
-from bot.web.api.personas.version_routes import promote_version, roll_back_version
 from bot.web.app_context import Route
 from bot.web.pages.charts import format_figure
 from bot.web.problems import Problem
-from bot.web.request_body import form_text, read_form_data
+from bot.web.request_body import errors_as_problems, form_text, read_form_data
 from bot.web.template_filters import format_time
 from bot.web.templating import redirect_to, render_page
 from personas.errors import RequestError
@@ -272,7 +271,8 @@ async def post_promote_page(request: web.Request) -> web.Response:
     found = require_persona_in_path(request)
     made = require_version_in_path(request, found)
     anyway = form_text(await read_form_data(request), "anyway") == "yes"
-    changed = await promote_version(found, made, anyway=anyway)
+    with errors_as_problems("conflict"):
+        changed = await promotion.promote_as_operator(found.services, found.id, made.version, anyway=anyway)
     said = "speaks from the next reply on." if changed else "speaks already."
     return redirect_to(request, f"{found.page}/versions", f"{made.version} of {found.persona.name} {said}")
 
@@ -298,7 +298,8 @@ async def confirm_rollback(request: web.Request) -> web.Response:
 async def post_rollback_page(request: web.Request) -> web.Response:
     """Make the version live that was so before."""
     found = require_persona_in_path(request)
-    row = roll_back_version(found)
+    with errors_as_problems("conflict"):
+        row = promotion.roll_back_version(found.services, found.persona, OPERATOR_GUILD_ID, promotion.OPERATOR_USER_ID)
     said = f"{version_label(row.version)} speaks for {found.persona.name} from the next reply on."
     return redirect_to(request, f"{found.page}/versions", f"{said[0].upper()}{said[1:]}")
 

@@ -1,30 +1,39 @@
-"""The editable fields of a character card, their validation and their token counts."""
+"""Edits a character card: its fields, their validation and token counts, a preview reply, and saving."""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Annotated, Literal
+from dataclasses import dataclass, replace
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 from pydantic import Field as Limit
 
+from bot.chat.link_filter import FilteredReply, stream_filtered_reply
+from bot.chat.model_names import ChatModel, build_model_request, find_model
 from bot.personas.base_model_compat import (
     MAX_GREETING_CHARS,
     CardTokenCount,
     count_card_tokens,
+    load_token_counter,
     require_token_budget,
     token_counter_or_estimate,
 )
+from bot.web.api.personas.persona_lookup import OwnedPersona
+from bot.web.problems import Problem
+from bot.web.request_body import errors_as_problems
 from personas.card.spec_card import JsonObject
 from personas.card.toml_card import card_from_table, persona_from_table
 from personas.errors import CardError
-from personas.schemas.chat import Persona
+from personas.prompt import CONTEXT_TOKENS, EXAMPLE_USER
+from personas.schemas.chat import ChatRequest, Persona, Turn
 
 FieldValue = str | list[str]
 MAX_CARD_BODY_BYTES = 2**20
 """Of a card that is sent as JSON. What is longer would never fit into a prompt; its book belongs into lore."""
 MAX_GREETINGS = 50
+MAX_MESSAGE_CHARS = 4000
 WHOLE_CARD = ""
 """The name under which stands what is wrong with no field alone."""
 
@@ -178,3 +187,115 @@ def _first_invalid_field(table: JsonObject) -> str:
         except CardError:
             return name
     return WHOLE_CARD
+
+
+def preview_model(found: OwnedPersona, version: str, card: CardCheck) -> ChatModel:
+    """Who answers: a version (`live`: the one that speaks, `base`: none) with this card. Raises `Problem`."""
+    require_valid_card(card)
+    with errors_as_problems("not-found"):
+        speaker = find_model(found.services.request_builder, f"{found.id}@{version}")
+    return replace(speaker, persona=card.persona)
+
+
+def require_valid_card(card: CardCheck) -> None:
+    """Raise `Problem`, which names the field, for a card that cannot speak."""
+    if card.wrong:
+        errors = [{"field": name, "pointer": f"#/{name}" if name else "#", "detail": said}
+                  for name, said in card.wrong.items()]  # fmt: skip
+        said = "; ".join(card.wrong.values())
+        raise Problem("invalid-request", f"The card cannot be: {said}", "Correct what `errors` names.", errors=errors)
+
+
+def preview_request(found: OwnedPersona, speaker: ChatModel, message: str) -> ChatRequest:
+    """What the engine is asked: as at the beginning of a talk, with the lore that the message finds."""
+    turns = [Turn(EXAMPLE_USER, message)]
+    return build_model_request(found.services.request_builder, speaker, turns, found.services.request_builder.sampling)
+
+
+def reply_json(speech: FilteredReply, request: ChatRequest) -> dict[str, Any]:
+    """A finished reply with what it took."""
+    reply = speech.reply
+    return {
+        "text": speech.text,
+        "version": reply.version,
+        "seed": reply.seed,
+        "prompt_tokens": reply.prompt_tokens,
+        "new_tokens": reply.new_tokens,
+        "finish": reply.finish,
+        "shortened": reply.shortened,
+        "repeated": reply.repeated,
+        "lore": [{"source": hit.source, "heading": hit.heading, "score": round(hit.score, 3)} for hit in request.lore],
+    }
+
+
+async def preview_reply(found: OwnedPersona, request: ChatRequest) -> dict[str, Any]:
+    """The reply at once, for pages without scripts. Raises `Problem` when it cannot be made."""
+    with errors_as_problems("busy"):
+        async with stream_filtered_reply(found.services.engine, found.services.throttle, request) as speech:
+            async for _ in speech:
+                pass
+            return reply_json(speech, request)
+
+
+async def check_edited_card(found: OwnedPersona, fields: CardFields) -> CardCheck:
+    """The persona's card with other fields, looked at."""
+
+    def look() -> CardCheck:
+        table = found.services.personas.table(found.id)
+        return check_card_table(replace_fields(table, fields.given()), found.services.base_model)
+
+    return await asyncio.to_thread(look)
+
+
+class CardTokens(BaseModel):
+    """What a card takes: tokens by field, `prose` of every prompt, and of its examples as many as fit.
+
+    `share` is of what prompt and reply hold together, `context_tokens`.
+    """
+
+    fields: dict[str, int]
+    prose: int | None
+    examples: int | None
+    examples_used: int | None
+    tokens: int | None
+    context_tokens: int
+    share: float | None
+    exact: bool
+
+
+def card_tokens(card: CardCheck, base_model: str) -> CardTokens:
+    """What a card that was looked at takes."""
+    room = card.room
+    return CardTokens(
+        fields=dict(card.tokens),
+        prose=room.prose if room else None,
+        examples=room.examples if room else None,
+        examples_used=room.examples_used if room else None,
+        tokens=room.tokens if room else None,
+        context_tokens=CONTEXT_TOKENS,
+        share=room.share if room else None,
+        exact=load_token_counter(base_model) is not None,
+    )
+
+
+async def replace_card(found: OwnedPersona, card: CardCheck) -> Persona:
+    """Let a persona speak by a card that was looked at. Raises `Problem`."""
+    require_valid_card(card)
+    return await replace_card_table(found, card.table)
+
+
+async def replace_card_table(found: OwnedPersona, table: JsonObject) -> Persona:
+    """Let a persona speak by this table. Raises `Problem` where another one has its name."""
+    personas = found.services.personas
+    with errors_as_problems("conflict"):
+        persona = await asyncio.to_thread(personas.rewrite, found.id, table)
+    warm_up_prompt(found, persona)
+    return persona
+
+
+def warm_up_prompt(found: OwnedPersona, persona: Persona) -> None:
+    """Have what its prompts begin with now ready before they come."""
+    request_builder = found.services.request_builder
+    version = request_builder.speaking(found.id)
+    adapter = request_builder.adapter(found.id, version) if version else None
+    found.services.engine.prepare(persona, adapter)
