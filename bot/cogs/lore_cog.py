@@ -79,9 +79,9 @@ class LoreCommands(commands.Cog):
     ) -> None:
         whom = persona_or_channel_default(interaction, persona)
         lore = interaction.client.services.request_builder.lore
-        weighed = lore.weigh(whom.id, question, interaction.guild_id or 0)
+        ranking = lore.rank(whom.id, question, interaction.guild_id or 0)
         await interaction.response.send_message(
-            _matches_text(whom, weighed),
+            _matches_text(whom, ranking),
             ephemeral=True,
             allowed_mentions=NO_MENTIONS,
             suppress_embeds=True,
@@ -141,15 +141,15 @@ def _guild_id(interaction: Interaction) -> int:
     return interaction.guild_id
 
 
-def _matches_text(whom: Persona, weighed: LoreRanking) -> str:
+def _matches_text(whom: Persona, ranking: LoreRanking) -> str:
     """What is found, what comes near, and why. The sources read as under a reply."""
-    if not weighed.matches:
+    if not ranking.matches:
         return f"There is no lore for {whom.name} yet. `/persona lore add` gives them some."
-    given = {id(match) for match in weighed.given()}
+    given = {id(match) for match in ranking.selected()}
     count = "1 passage" if len(given) == 1 else f"{len(given) or 'no'} passages"
     lines = [f"**{whom.name}** would be given {count}. Found is what has a score of {MIN_SCORE:g} or more:"]
-    for match in weighed.matches[:MAX_SHOWN_MATCHES]:
-        mark = "✅" if id(match) in given else "➖" if match.found else "❌"
+    for match in ranking.matches[:MAX_SHOWN_MATCHES]:
+        mark = "✅" if id(match) in given else "➖" if match.is_match else "❌"
         lines.append(
             f"{mark} **{match.score:.2f}** `{match.passage.source}` {match.passage.heading}\n-# {_match_reason(match)}"
         )

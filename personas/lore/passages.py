@@ -1,4 +1,4 @@
-"""Splits markdown lore into passages: sections, tables, lists, sentences, owners."""
+"""Splits markdown lore into passages: sections, tables, lists, sentences and owners."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from personas.lore.index_terms import UNSEGMENTED_PATTERN
 from personas.unicode_normalise import to_nfc
 
 MARKDOWN_PARSER = MarkdownIt("commonmark").enable("table").disable(["lheading", "reference"])
-"""Without headings that are underlined: in notes a line of dashes under text is a rule. References stay text."""
+"""Without underlined headings (in notes, dashes under text are a rule) and without link references."""
 
 STRONG_PATTERN = re.compile(r"(\*\*\*|\*\*|___|__)(?=\S)(.+?)(?<=\S)\1")
 HTML_TAG_PATTERN = re.compile(r"<!--.*?-->|<[^>]*>", re.DOTALL)
 
 LABELLED_LINE_PATTERN = re.compile(r"(\*\*\*|\*\*|__)(?=\S).{1,60}?\1")
-"""How a line of a stat block begins: **Armor Class** 10."""
+"""Beginning of a line of a stat block: **Armor Class** 10."""
 
 log = logging.getLogger(__name__)
 
 WORLD = "_world"
-"""The owner of lore that every persona shares."""
+"""Owner of lore that every persona shares."""
 
 MAX_PASSAGE_WORDS = 90
 OWNER_KEYS = ("persona", "personas", "character", "owner")
@@ -44,7 +44,7 @@ SENTENCE_END_PATTERN = re.compile(
 
 @dataclass(frozen=True)
 class MarkdownSection:
-    """What stands under one heading. `heading` names those above it too: "Title: Section"."""
+    """Text under one heading. `heading` includes those above it: "Title: Section"."""
 
     heading: str
     text: str
@@ -52,7 +52,7 @@ class MarkdownSection:
 
 @dataclass
 class _SectionBuilder:
-    """A document on its way into sections."""
+    """Section that is being read."""
 
     titles: dict[int, str] = field(default_factory=dict)
     lines: list[str] = field(default_factory=list)
@@ -79,12 +79,12 @@ class _SectionBuilder:
 
 
 def parse_sections(text: str) -> Iterator[MarkdownSection]:
-    """The sections of a markdown text in order, those without text left out."""
+    """Yield the sections of a markdown text in order, without empty ones."""
     draft, tokens = _SectionBuilder(), MARKDOWN_PARSER.parse(text)
     place = 0
     while place < len(tokens):
         token = tokens[place]
-        if token.type == "heading_open" and token.level == 0:  # one in a quotation is a line of it
+        if token.type == "heading_open" and token.level == 0:  # headings in quotations are text
             if draft.lines:
                 yield draft.section()
             draft.begin(int(token.tag[1:]), _plain_line(tokens[place + 1].content))
@@ -132,7 +132,7 @@ def _bullet(item: Token) -> str:
 
 
 def _table_rows(tokens: list[Token]) -> Iterator[str]:
-    """A line per row of a table's body; the header alone where there is no body."""
+    """Yield a line per row of a table's body; the header alone if there is no body."""
     rows: list[list[str]] = []
     for token in tokens:
         if token.type == "tr_open":
@@ -151,13 +151,13 @@ def _table_rows(tokens: list[Token]) -> Iterator[str]:
 
 
 def _plain_line(text: str) -> str:
-    """One line, without the marks of strong text; those of emphasis stay, since titles of works are written so."""
+    """Join a text to one line without markers of strong text; those of emphasis stay, since titles use them."""
     return " ".join(STRONG_PATTERN.sub(r"\2", HTML_TAG_PATTERN.sub(" ", text)).split())
 
 
 @dataclass(frozen=True)
 class Passage:
-    """A piece of one lore file. `owner` is a persona id or `_world`; `source` the file's name behind its owner's."""
+    """Part of one lore file. `owner` is a persona id or `_world`; `source` is the file name with its owner's prefix."""
 
     owner: str
     source: str
@@ -166,11 +166,11 @@ class Passage:
 
 
 def read_lore(folder: Path, owners: Iterable[str], others: Iterable[str] = ()) -> list[Passage]:
-    """All passages of the named owners below a lore folder.
+    """Read all passages of the named owners below a lore folder.
 
-    Whose a file is says its front matter (`persona: oda`), else the folder it lies in (`oda/…`), else the beginning of
-    its name (`oda.md`, `oda-kitchen.md`). Lore of others is passed over. Warned about are files that are nobody's, not
-    even of `others`, those that cannot be read, and links that lead out of the folder; the rest does not suffer.
+    The owner of a file is named in its front matter (`persona: oda`), else by its folder (`oda/…`), else by the prefix
+    of its name (`oda.md`, `oda-kitchen.md`). Files of other owners are skipped. A warning is logged for files without
+    any owner, not even one of `others`, for unreadable files, and for links that point outside the folder.
     """
     known = tuple(dict.fromkeys(owners))
     found: dict[str, list[Passage]] = {owner: [] for owner in known}
@@ -178,59 +178,59 @@ def read_lore(folder: Path, owners: Iterable[str], others: Iterable[str] = ()) -
     for path in sorted(folder.rglob("*.md")):
         relative = path.relative_to(folder)
         if not path.resolve().is_relative_to(root):
-            log.warning("the lore file %s is left out: it is a link that leads out of the folder", path)
+            log.warning("the lore file %s is left out: it is a link that points outside the folder", path)
             continue
         if len(relative.parts) > 1 and relative.parts[0] not in known and not _has_front_matter(path):
-            continue  # another persona's folder: not even looked at
+            continue  # another persona's folder
         try:
-            stated, text = read_lore_file(path)
+            stated_owners, text = read_lore_file(path)
         except LoreError as error:
             log.warning("a lore file is left out. %s", error)
             continue
-        mine = stated or _owner_from_path(relative, (*known, *others))
-        if not mine:
-            log.warning("the lore file %s is nobody's: name its persona in front matter or in its file name", path)
-        for owner in mine:
+        file_owners = stated_owners or _owner_from_path(relative, (*known, *others))
+        if not file_owners:
+            log.warning("the lore file %s has no owner: name its persona in front matter or in its file name", path)
+        for owner in file_owners:
             if owner in found:
                 found[owner] += split_passages(owner, _source_name(owner, relative), text)
     return [passage for owner in known for passage in found[owner]]
 
 
 def read_lore_file(path: Path) -> tuple[tuple[str, ...], str]:
-    """Whose the front matter says a file is (empty: it does not say), and the text below. Raises `LoreError`."""
+    """Return the owners in the front matter of a file (empty if none) and the text below. Raises `LoreError`."""
     return _front_matter(_read_text(path), path)
 
 
 def split_passages(owner: str, source: str, text: str) -> list[Passage]:
-    """The passages of one markdown text, whose front matter is off already."""
+    """Split a markdown text without front matter into passages."""
     return [Passage(owner, source, heading, piece) for heading, piece in split_markdown(text)]
 
 
 def parse_lore(text: str, name: str) -> tuple[tuple[str, ...], str]:
-    """Whose the front matter says a text is (empty: it does not say), and the text below. Raises `LoreError`."""
+    """Return the owners in the front matter of a text (empty if none) and the text below. Raises `LoreError`."""
     return _front_matter(text.replace("\r\n", "\n"), Path(name))
 
 
 def split_markdown(text: str) -> Iterator[tuple[str, str]]:
-    """Pairs of heading ("Title: Section") and text, at most `MAX_PASSAGE_WORDS` words each, ending with a sentence."""
+    """Yield pairs of heading ("Title: Section") and text, at most `MAX_PASSAGE_WORDS` words in whole sentences."""
     for section in parse_sections(text):
         for piece in _split_section(section):
             yield section.heading, piece
 
 
 def split_sentences(text: str) -> list[str]:
-    """The sentences and lines of a text. Together they hold all of it but the white space between them."""
+    """Split a text into sentences and lines; only white space between them is lost."""
     return [piece for piece in SENTENCE_END_PATTERN.split(text) if piece.strip()]
 
 
 def count_words(text: str) -> int:
-    """Words; where nothing parts them, two characters count as one."""
-    unparted = sum(len(run) for run in UNSEGMENTED_PATTERN.findall(text))
-    return len(UNSEGMENTED_PATTERN.sub(" ", text).split()) + math.ceil(unparted / 2)
+    """Count words; in scripts without spaces two characters count as one."""
+    unsegmented = sum(len(run) for run in UNSEGMENTED_PATTERN.findall(text))
+    return len(UNSEGMENTED_PATTERN.sub(" ", text).split()) + math.ceil(unsegmented / 2)
 
 
 def _split_section(section: MarkdownSection) -> Iterator[str]:
-    """Pieces of about the same length: a last one of three words would tell nothing."""
+    """Split a section into pieces of similar length, so that the last one is not too short."""
     whole = count_words(section.text)
     if not whole:
         return
@@ -246,7 +246,7 @@ def _split_section(section: MarkdownSection) -> Iterator[str]:
 
 
 def _sentence_parts(text: str) -> Iterator[str]:
-    """Sentences with the white space that follows them; what exceeds a passage is cut between words."""
+    """Yield sentences with the white space before them; longer ones than a passage are cut between words."""
     start = 0
     for sentence in split_sentences(text):
         place = text.index(sentence, start)
@@ -261,7 +261,7 @@ def _sentence_parts(text: str) -> Iterator[str]:
 
 def _cut_between_words(part: str) -> Iterator[str]:
     words = re.findall(r"\s*\S+", part)
-    if len(words) == 1 or count_words(part) > 2 * len(words):  # nothing parts the words: so many characters
+    if len(words) == 1 or count_words(part) > 2 * len(words):  # no spaces: cut by characters
         size = 2 * MAX_PASSAGE_WORDS
         yield from (part[place : place + size] for place in range(0, len(part), size))
         return
@@ -287,7 +287,7 @@ def _has_front_matter(path: Path) -> bool:
         with path.open("rb") as file:
             return file.read(6).removeprefix(b"\xef\xbb\xbf").startswith(b"---")
     except OSError:
-        return True  # reading it says what is wrong
+        return True  # reading it raises the error
 
 
 def _front_matter(text: str, path: Path) -> tuple[tuple[str, ...], str]:
@@ -301,7 +301,7 @@ def _front_matter(text: str, path: Path) -> tuple[tuple[str, ...], str]:
             f"The front matter of {path} is not YAML: {_first_line(error)}.", "Correct it, or remove both lines of ---."
         ) from None
     if not isinstance(stated, dict):
-        return (), text  # a rule above and below some prose
+        return (), text  # prose between two rules
     values = [stated[key] for key in OWNER_KEYS if stated.get(key)]
     return tuple(_normalise_owner(value) for value in (_as_list(values[0]) if values else [])), text[match.end() :]
 
@@ -325,4 +325,4 @@ def _read_text(path: Path) -> str:
     except UnicodeDecodeError as error:
         raise LoreError(f"The lore file {path} is not UTF-8 (byte {error.start}).", "Save it as UTF-8.") from None
     except OSError as error:
-        raise LoreError(f"The lore file {path} cannot be read: {error.strerror}.", "Check its rights.") from None
+        raise LoreError(f"The lore file {path} cannot be read: {error.strerror}.", "Check its permissions.") from None

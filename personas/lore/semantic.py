@@ -1,4 +1,4 @@
-"""Semantic similarity between a message and lore passages."""
+"""Semantic similarity of messages and lore passages."""
 
 from __future__ import annotations
 
@@ -16,19 +16,22 @@ from personas.lore.minilm import DIMENSIONS, MODEL, Vectors, load_minilm
 from personas.lore.passages import WORLD, Passage, count_words, split_sentences
 
 EMBEDDING_SCHEME = f"{MODEL}/1"
-"""The model and the way of making units. Vectors of another one are made anew."""
+"""Model and version of the way units are formed. Cached vectors of other schemes are computed again."""
 
 MIN_UNIT_WORDS = 12
-"""Shorter sentences are compared together with the next."""
+"""Shorter sentences are embedded together with the next."""
 
 SMALL_TALK_WEIGHT = 0.4
-"""How much of a message's nearness to small talk counts against lore."""
+"""Share of a message's similarity to small talk that is subtracted from its similarity to lore."""
 
 MIN_SIMILARITY = 0.12
-"""From here on a passage is found by meaning alone (see `similarities`)."""
+"""Similarity at which a passage matches by meaning alone (see `similarities`)."""
 
 COMMON_RANK, RARE_RANK, MIN_RARITY = 1500, 20000, 0.1
-"""The model's vocabulary is ordered by how often English uses a word. Up to the first rank a word weighs LEAST."""
+"""Range of ranks in the model's vocabulary, which is ordered by frequency in English.
+
+Up to the first rank a word has the minimum rarity.
+"""
 
 PRONOUNS = {"he": {"he": "you", "him": "you", "his": "your"}, "she": {"she": "you", "her": "your", "hers": "yours"}}
 
@@ -48,7 +51,7 @@ SMALL_TALK = tuple(
 
 MAX_CACHED_VECTORS = 5000
 _VECTOR_CACHE: dict[str, Vectors] = {}
-"""What this process has embedded lately (at most 8 MB): another index over the same lore takes it from here."""
+"""Recent vectors of this process (at most 8 MB), shared by several indexes over the same lore."""
 
 
 @lru_cache(maxsize=1)
@@ -57,14 +60,14 @@ def _small_talk_vectors() -> Vectors:
 
 
 def similarities(message: str, units: Vectors) -> tuple[Vectors, float]:
-    """The cosine of a message with each unit, and with the nearest small talk. Shape (units,)."""
+    """Return the cosines of a message with each unit, shape (units,), and with the nearest small talk."""
     vector = load_minilm().embed([message])[0]
     return units @ vector, float((_small_talk_vectors() @ vector).max())
 
 
 @lru_cache(maxsize=4096)
 def rarity(word: str) -> float:
-    """How rare English has a word, from LEAST to 1. What the model must put together from pieces is rare."""
+    """Return the rarity of a word in English, from MIN_RARITY to 1. Words of several pieces are rare."""
     ranks = load_minilm().ranks(word)
     if len(ranks) != 1:
         return 1.0
@@ -73,43 +76,46 @@ def rarity(word: str) -> float:
 
 
 def embedding_units(passages: Sequence[Passage]) -> list[list[str]]:
-    """Per passage what is embedded: the whole first, then its sentences; nothing where the model cannot read it.
+    """Return the texts to embed per passage: the whole, then its sentences; none if the model cannot read it.
 
-    Members say "you" to a persona of which its lore says "he" or a name. What is told of the owner is therefore told to
-    it: "your jib is sixty-four feet long". Of 56 questions six more were found so than in the lore as written.
+    Members address a persona as "you", while its lore has "he" or a name. Texts about the owner are therefore turned
+    into the second person: "your jib is sixty-four feet long". Of 56 questions this finds six more than the lore as
+    written.
     """
-    tellers = {owner: _second_person(owner, passages) for owner in {passage.owner for passage in passages}}
-    return [_passage_units(passage, tellers[passage.owner]) for passage in passages]
+    rewriters = {owner: _second_person(owner, passages) for owner in {passage.owner for passage in passages}}
+    return [_passage_units(passage, rewriters[passage.owner]) for passage in passages]
 
 
 def unit_key(unit: str) -> str:
-    """Under which a unit's vector is kept."""
+    """Return the cache key of a unit's vector."""
     return hashlib.sha256(f"{EMBEDDING_SCHEME}\n{unit}".encode()).hexdigest()[:32]
 
 
 def embed_units(units: Iterable[str]) -> dict[str, Vectors]:
-    """Vectors by key. Takes about 10 ms a unit; no need to be in any particular thread."""
+    """Return the vectors of units by key, about 10 ms each. Thread-safe."""
     wanted = {unit_key(unit): unit for unit in units}
-    made = {key: vector for key in wanted if (vector := _VECTOR_CACHE.get(key)) is not None}
-    if todo := [key for key in wanted if key not in made]:
-        made |= zip(todo, load_minilm().embed([wanted[key] for key in todo]), strict=True)
-    _VECTOR_CACHE.update(made)
+    vectors = {key: vector for key in wanted if (vector := _VECTOR_CACHE.get(key)) is not None}
+    if todo := [key for key in wanted if key not in vectors]:
+        vectors |= zip(todo, load_minilm().embed([wanted[key] for key in todo]), strict=True)
+    _VECTOR_CACHE.update(vectors)
     for key in list(_VECTOR_CACHE)[:-MAX_CACHED_VECTORS]:
         _VECTOR_CACHE.pop(key, None)
-    return made
+    return vectors
 
 
 def stack_vectors(vectors: Sequence[Vectors]) -> Vectors:
-    """Vectors below each other; shape (vectors, DIMENSIONS)."""
+    """Stack vectors; shape (vectors, DIMENSIONS)."""
     return np.stack(vectors) if vectors else np.empty((0, DIMENSIONS), np.float32)
 
 
-def _passage_units(passage: Passage, tell: Callable[[str], str]) -> list[str]:
+def _passage_units(passage: Passage, rewrite: Callable[[str], str]) -> list[str]:
     if not is_mostly_ascii(passage.text):
         return []
     section = passage.heading.rpartition(": ")[2]
-    told = tell(passage.text)
-    return [f"{section}. {text}" for text in dict.fromkeys((told, *_merge_short_sentences(split_sentences(told))))]
+    rewritten = rewrite(passage.text)
+    return [
+        f"{section}. {text}" for text in dict.fromkeys((rewritten, *_merge_short_sentences(split_sentences(rewritten))))
+    ]
 
 
 def _merge_short_sentences(pieces: Iterable[str]) -> list[str]:
@@ -123,7 +129,10 @@ def _merge_short_sentences(pieces: Iterable[str]) -> list[str]:
 
 
 def _second_person(owner: str, passages: Sequence[Passage]) -> Callable[[str], str]:
-    """Turns what is told of the owner into what is told to it: its id as a name, and the pronoun its lore uses most."""
+    """Return a function that rewrites texts about the owner to the second person.
+
+    It replaces the owner's id, read as a name, and the pronoun used most in its lore.
+    """
     if owner == WORLD:
         return lambda text: text
     parts = [re.escape(part) for part in re.split("[-_]", owner.rpartition("/")[2]) if part]
@@ -135,9 +144,9 @@ def _second_person(owner: str, passages: Sequence[Passage]) -> Callable[[str], s
     words = PRONOUNS[most[0][0]] if clear else {}
     pattern = re.compile(rf"\b(?:(?P<name>{name})(?P<s>['’]s)?|(?P<pronoun>{'|'.join(words) or '(?!)'}))\b", re.I)
 
-    def told(match: re.Match[str]) -> str:
+    def substitute(match: re.Match[str]) -> str:
         if match["name"]:
             return "your" if match["s"] else "you"
         return words[match["pronoun"].casefold()]
 
-    return lambda text: pattern.sub(told, text)
+    return lambda text: pattern.sub(substitute, text)

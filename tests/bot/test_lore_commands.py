@@ -89,7 +89,7 @@ async def test_guilds_share_nothing_and_a_file_name_leads_nowhere_else(tmp_path)
     assert file == "etc-ümbrella.md" == lore_file_name("etc-Ümbrella.md")
     assert store.files(7, "ballast") == [file] and store.files(8, "ballast") == []
     assert index.search("ballast", QUESTION, guild_id=7) and not index.search("ballast", QUESTION, guild_id=8)
-    assert index.weigh("ballast", QUESTION, 8).matches == []
+    assert index.rank("ballast", QUESTION, 8).matches == []
     with pytest.raises(RefusedError, match="no lore called"):
         await store.remove(7, "ballast", "../ballast/" + file)
     again = LoreIndex(read_all_guild_lore(tmp_path))

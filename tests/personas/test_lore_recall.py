@@ -41,7 +41,7 @@ def test_nine_of_ten_questions_find_their_passage_among_three(index):
 def test_half_of_the_questions_share_no_content_word_with_their_passage(index):
     without = 0
     for question in QUESTIONS:
-        matches = index.weigh(question["persona"], question["question"]).matches
+        matches = index.rank(question["persona"], question["question"]).matches
         answers = [match for match in matches if is_answer(match.passage, question)]
         assert answers, f"no such passage: {question}"
         without += not any(match.words for match in answers)

@@ -94,27 +94,27 @@ def _ask(options: argparse.Namespace) -> None:
     home = resolve_home(None)
     # A cache of its own, where the bot keeps its: no passage is read twice.
     index = LoreIndex(passages, home / "cache" / f"lore-of-{persona.id}.sqlite" if home.is_dir() else None)
-    weighed = index.weigh(persona.id, options.question)
+    ranking = index.rank(persona.id, options.question)
     index.close()
-    shown = weighed.matches if options.all else weighed.matches[:MAX_SHOWN_PASSAGES]
+    shown = ranking.matches if options.all else ranking.matches[:MAX_SHOWN_PASSAGES]
     if options.json:
-        print(json.dumps(_ask_json(weighed, shown), ensure_ascii=False))
+        print(json.dumps(_ask_json(ranking, shown), ensure_ascii=False))
     else:
-        print("\n".join(_ask_table(weighed, shown)))
+        print("\n".join(_ask_table(ranking, shown)))
 
 
-def _ask_json(weighed: LoreRanking, shown: list[PassageMatch]) -> dict[str, Any]:
+def _ask_json(ranking: LoreRanking, shown: list[PassageMatch]) -> dict[str, Any]:
     from personas.lore import MIN_SCORE
 
-    given = weighed.given()
+    given = ranking.selected()
     return {
         "threshold": MIN_SCORE,
-        "words": weighed.terms,
-        "small_talk": weighed.small_talk,
+        "words": ranking.terms,
+        "small_talk": ranking.small_talk,
         "matches": [
             {
                 "given": match in given,
-                "found": match.found,
+                "found": match.is_match,
                 "score": match.score,
                 "by_meaning": match.by_meaning,
                 "cosine": match.cosine,
@@ -129,21 +129,21 @@ def _ask_json(weighed: LoreRanking, shown: list[PassageMatch]) -> dict[str, Any]
     }
 
 
-def _ask_table(weighed: LoreRanking, shown: list[PassageMatch]) -> list[str]:
+def _ask_table(ranking: LoreRanking, shown: list[PassageMatch]) -> list[str]:
     from personas.lore import MIN_SCORE
 
-    found, given = [match for match in weighed.matches if match.found], weighed.given()
-    words = ", ".join(weighed.terms) or "none that tell anything"
-    talk = "" if weighed.small_talk is None else f"; nearness to small talk {weighed.small_talk:.2f}"
+    found, given = [match for match in ranking.matches if match.is_match], ranking.selected()
+    words = ", ".join(ranking.terms) or "none that tell anything"
+    talk = "" if ranking.small_talk is None else f"; nearness to small talk {ranking.small_talk:.2f}"
     lines = [
         f"words looked for: {words}{talk}",
-        f"{len(found)} of {len(weighed.matches)} passages found (a score of {MIN_SCORE:g} or more); a prompt gets "
+        f"{len(found)} of {len(ranking.matches)} passages found (a score of {MIN_SCORE:g} or more); a prompt gets "
         f"{len(given) or 'none'}",
     ]
     for match in shown:
         shared = ", ".join(f"{word} {weight:.2f}" for word, weight in match.words.items()) or "none"
         cosine = "another language, not compared" if match.cosine is None else f"cosine {match.cosine:.2f}"
-        verdict = "given" if match in given else "found" if match.found else "not found"
+        verdict = "given" if match in given else "found" if match.is_match else "not found"
         lines += [
             "",
             f"{verdict:<9} {match.score:5.2f}  {match.passage.source}  [{match.passage.heading}]",

@@ -80,12 +80,12 @@ async def post_lore_query(request: web.Request) -> web.Response:
     found = require_lore_owner(request)
     question = parse_body(LoreQuery, await read_json_object(request))
     guild_id = int(question.guild) if question.guild else found.guild_id
-    weighed, matches = await match_lore(found, question.message, guild_id)
+    ranking, matches = await match_lore(found, question.message, guild_id)
     return LoreMatches(
         threshold=MIN_SCORE,
         most=MAX_LORE_PASSAGES,
-        words=weighed.terms,
-        small_talk=weighed.small_talk,
+        words=ranking.terms,
+        small_talk=ranking.small_talk,
         matches=[explanation_json(one) for one in matches],
     ).response()
 

@@ -141,7 +141,7 @@ async def _add_file(request: web.Request, found: OwnedPersona, draft: LoreDraft)
 async def _render_lore(request: web.Request, found: OwnedPersona, draft: LoreDraft, status: int = 200) -> web.Response:
     files = await asyncio.to_thread(list_lore_files, found)
     asked_in = _require_lore_guild(found, draft.guild or str(found.guild_id))
-    weighed, matches = await match_lore(found, draft.question, asked_in) if draft.question else (None, [])
+    ranking, matches = await match_lore(found, draft.question, asked_in) if draft.question else (None, [])
     return render_page(
         request,
         "personas/lore.html",
@@ -158,7 +158,7 @@ async def _render_lore(request: web.Request, found: OwnedPersona, draft: LoreDra
         draft=draft,
         asked_in=asked_in,
         guilds=[(guild_id, guild_name(found.services, guild_id)) for guild_id in lore_guild_ids(found) if guild_id],
-        weighed=weighed,
+        ranking=ranking,
         matches=matches,
         shown=MAX_SHOWN_MATCHES,
         threshold=MIN_SCORE,
