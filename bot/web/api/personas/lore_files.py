@@ -134,11 +134,11 @@ class MatchExplanation:
         return sorted(self.match.words.items(), key=lambda word: -word[1])
 
 
-def explain_matches(weighed: LoreRanking, count: Callable[[str], int]) -> list[MatchExplanation]:
+def explain_matches(ranking: LoreRanking, count: Callable[[str], int]) -> list[MatchExplanation]:
     """Every passage, best first."""
-    given = {id(match) for match in weighed.given()}
+    given = {id(match) for match in ranking.selected()}
     return [
-        _explain_match(match, place, weighed, id(match) in given, count) for place, match in enumerate(weighed.matches)
+        _explain_match(match, place, ranking, id(match) in given, count) for place, match in enumerate(ranking.matches)
     ]
 
 
@@ -161,13 +161,13 @@ def explanation_json(one: MatchExplanation) -> dict[str, Any]:
 
 
 def _explain_match(
-    match: PassageMatch, place: int, weighed: LoreRanking, is_given: bool, count: Callable[[str], int]
+    match: PassageMatch, place: int, ranking: LoreRanking, is_given: bool, count: Callable[[str], int]
 ) -> MatchExplanation:
     tokens = count(f"[{match.passage.heading}] {match.passage.text}")
     if is_given:
         why = f"A score of {MIN_SCORE:g} or more is found, and it is among the best {MAX_LORE_PASSAGES}."
         return MatchExplanation(match, "given", why, tokens)
-    if match.found:
+    if match.is_match:
         return MatchExplanation(match, "left over", _left_over_reason(place), tokens)
     return MatchExplanation(match, "not found", _not_found_reason(match), tokens)
 
@@ -189,11 +189,11 @@ def _not_found_reason(match: PassageMatch) -> str:
 
 async def match_lore(found: OwnedPersona, message: str, guild_id: int) -> tuple[LoreRanking, list[MatchExplanation]]:
     """A message against all lore that the persona has in a server, best first."""
-    weighed = found.services.request_builder.lore.weigh(
+    ranking = found.services.request_builder.lore.rank(
         found.id, message, guild_id
     )  # on the event loop, as the index asks
-    return weighed, await asyncio.to_thread(
-        lambda: explain_matches(weighed, token_counter_or_estimate(found.services.base_model))
+    return ranking, await asyncio.to_thread(
+        lambda: explain_matches(ranking, token_counter_or_estimate(found.services.base_model))
     )
 
 
