@@ -153,7 +153,7 @@ def test_the_list_has_a_line_for_each(command):
     code, output, _ = command("recipes")
     assert code == 0 and [line.split()[0] for line in output.splitlines()] == recipe_names()
     told = json.loads(command("recipes", "--json")[1])["recipes"]
-    assert told["s0-6gb"] == "One character on a 6 GB graphics card." and set(told) == set(recipe_names())
+    assert told["s0-6gb"] == "One character on a 6 GB GPU." and set(told) == set(recipe_names())
 
 
 def test_a_recipe_is_shown_with_comments_ranges_memory_and_warnings(command):
