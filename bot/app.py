@@ -15,9 +15,7 @@ import discord
 
 from bot import demo_guild, permissions
 from bot.backup import finish_restore
-from bot.chat.discord_channels import SenderRegistry
 from bot.chat.prompt_context import ChatRequestBuilder
-from bot.chat.reply_service import ReplyService
 from bot.client import BotClient, ChannelPrefixWarmup
 from bot.clock import Clock, SystemClock
 from bot.cogs.reply_buttons import ReplyButtonViews
@@ -38,6 +36,7 @@ from bot.training.queue import JobQueue
 from bot.training.resource_sharing import GpuOffloadBackend, TrainerThrottle
 from bot.training.subprocess_backend import SubprocessBackend
 from bot.training.training_plan import PREVIEWS_FOLDER
+from bot.versions.automatic_promotion import AutomaticPromotion
 from bot.versions.comparison_context import comparison_context
 from bot.web.auth import Authenticator
 from bot.web.http_app import WebServer, run_server
@@ -107,41 +106,43 @@ async def open_app(settings: Settings, shipped: ShippedData, town: DemoGuild = S
         backend = _create_backend(settings, catalogue, clock, engine, compare)
         queue = JobQueue(store, GpuOffloadBackend(backend, engine), clock)
         behind = await _find_incompatible(settings, store, engine.base)
-        throttle = TrainerThrottle(backend.hold)
         builder = ChatRequestBuilder(store, personas, lore, _default_sampling(settings), settings.home, behind)
 
-        def create_services(client: discord.Client) -> Services:
-            senders = SenderRegistry(client, store)
-            return Services(
-                store=store,
-                engine=engine,
-                personas=personas,
-                throttle=throttle,
-                request_builder=builder,
-                reply_service=ReplyService(store, engine, builder, senders, ReplyButtonViews(), throttle),
-                queue=queue,
-                catalogue=catalogue,
-                base_model=settings.base_model,
-                home=settings.home,
-                privacy=privacy,
-                comparisons_per_day=settings.comparisons_per_day,
-                max_upload_bytes=settings.max_upload_gib * 2**30,
-                client=client,
-                metrics=metrics,
-            )
-
+        create_services = functools.partial(
+            Services.create,
+            builder=builder,
+            engine=engine,
+            throttle=TrainerThrottle(backend.hold),
+            views=ReplyButtonViews(),
+            queue=queue,
+            catalogue=catalogue,
+            base_model=settings.base_model,
+            privacy=privacy,
+            comparisons_per_day=settings.comparisons_per_day,
+            max_upload_bytes=settings.max_upload_gib * 2**30,
+            metrics=metrics,
+        )
         client, running = await _connect_client(settings, create_services, sandbox, stack)
         if sandbox:
             await demo_guild.assign_channel_personas(client, sandbox, client.services.reply_service, town.homes)
-        ChannelPrefixWarmup(client.services).start(client)
-        retention = Retention(client.services, clock, RetentionPeriods(settings.history_days, settings.guild_days))
-        retention.start(client)
-        stack.push_async_callback(retention.stop)
-        queue.start()
-        stack.push_async_callback(queue.stop)
+        _start_background(client, settings, clock, stack)
         front.open(client.services)
         stack.callback(front.close)
         yield App(client, sandbox, running, url)
+
+
+def _start_background(client: BotClient, settings: Settings, clock: Clock, stack: AsyncExitStack) -> None:
+    """Start prefix warm-up, retention, automatic promotion and the training queue; the stack stops them."""
+    services = client.services
+    ChannelPrefixWarmup(services).start(client)
+    retention = Retention(services, clock, RetentionPeriods(settings.history_days, settings.guild_days))
+    retention.start(client)
+    stack.push_async_callback(retention.stop)
+    promotion = AutomaticPromotion(services.store, services.versions, services.queue)
+    promotion.start()
+    stack.push_async_callback(promotion.stop)
+    services.queue.start()
+    stack.push_async_callback(services.queue.stop)
 
 
 async def _open_lore(
@@ -255,7 +256,7 @@ def _create_backend(
 
 async def _connect_client(
     settings: Settings,
-    create_services: Callable[[discord.Client], Services],
+    create_services: Callable[..., Services],
     sandbox: Sandbox | None,
     stack: AsyncExitStack,
 ) -> tuple[BotClient, asyncio.Task[None]]:

@@ -33,9 +33,9 @@ class BotClient(Bot):
     """The bot. Speaks slash commands, mentions and, with the message content intent, plain messages."""
 
     def __init__(
-        self, create_services: Callable[[discord.Client], Services], *, message_content: bool, guilds_settle_s: float
+        self, create_services: Callable[..., Services], *, message_content: bool, guilds_settle_s: float
     ) -> None:
-        """`guilds_settle_s`: how long after the latest guild to wait for another before being ready."""
+        """`create_services` is called with this `client`; `guilds_settle_s`: how long after the latest guild to wait for another before being ready."""
         discord.VoiceClient.warn_nacl = discord.VoiceClient.warn_dave = False  # it never speaks aloud
         intents = discord.Intents(guilds=True, guild_messages=True, dm_messages=True, message_content=message_content)
         super().__init__(
@@ -47,7 +47,7 @@ class BotClient(Bot):
             chunk_guilds_at_startup=False,
             guild_ready_timeout=guilds_settle_s,
         )
-        self.services = create_services(self)
+        self.services = create_services(client=self)
         self._resumed = False
 
     async def setup_hook(self) -> None:

@@ -4,20 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
+from typing import Any, Self
 
 import discord
 from discord.ext import commands
 
 from bot.chat.dialogue import DialogueRunner
+from bot.chat.discord_channels import SenderRegistry
 from bot.chat.prompt_context import ChatRequestBuilder
-from bot.chat.reply_service import IncomingMessage, ReplyService
+from bot.chat.reply_service import IncomingMessage, ReplyService, ReplyViews
 from bot.metrics import BotMetrics
 from bot.personas.registry import PersonaRegistry
 from bot.store import Store
 from bot.training.dataset_catalog import DatasetCatalog
 from bot.training.queue import JobQueue
 from bot.training.resource_sharing import TrainerThrottle
+from bot.versions.blind_test.assignment import BlindTests
+from bot.versions.live_versions import LiveVersions
 from personas.engine import Engine
 
 
@@ -44,6 +49,8 @@ class Services:
     throttle: TrainerThrottle
     request_builder: ChatRequestBuilder
     reply_service: ReplyService
+    versions: LiveVersions
+    blind_tests: BlindTests
     queue: JobQueue
     catalogue: DatasetCatalog
     base_model: str
@@ -51,16 +58,41 @@ class Services:
     unanswered: dict[int, IncomingMessage] = field(default_factory=dict)
     """By direct-message channel: the message of a member who has not chosen a persona yet."""
     privacy: PrivacyServices = field(default_factory=PrivacyServices)
-    comparisons_per_day: int = 20
-    """Blind votes a member may cast in 24 hours."""
     max_upload_bytes: int = 8 * 2**30
     """Size limit of an uploaded file."""
-    pending_comparisons: set[int] = field(default_factory=set)
-    """Ids of the members for whom two replies are being generated."""
     dialogue_runner: DialogueRunner = field(default_factory=DialogueRunner)
     client: discord.Client | None = None
     """The connection to Discord or to the sandbox, with its guilds, channels and permissions; None without one."""
     metrics: BotMetrics = field(default_factory=BotMetrics)
+
+    @classmethod
+    def create(
+        cls,
+        *,
+        builder: ChatRequestBuilder,
+        engine: Engine,
+        throttle: TrainerThrottle,
+        views: ReplyViews,
+        client: discord.Client | None,
+        comparisons_per_day: int = 20,
+        **more: Any,
+    ) -> Self:
+        """Build the services that follow from these parts; `more` are the remaining fields of this class."""
+        store = builder.store
+        dispatch = partial(client.dispatch, "version_changed") if client else None
+        return cls(
+            store=store,
+            engine=engine,
+            personas=builder.personas,
+            throttle=throttle,
+            request_builder=builder,
+            reply_service=ReplyService(store, engine, builder, SenderRegistry(client, store), views, throttle),
+            versions=LiveVersions(store, engine, builder, dispatch or (lambda guild_id, persona_id: None)),
+            blind_tests=BlindTests(store, engine, throttle, builder, builder.home, comparisons_per_day),
+            home=builder.home,
+            client=client,
+            **more,
+        )
 
 
 class Bot(commands.Bot):

@@ -183,7 +183,7 @@ class BotSender:
 class SenderRegistry:
     """Finds or makes the voice of a persona in a channel, and remembers webhooks in the store."""
 
-    def __init__(self, client: discord.Client, store: Store) -> None:
+    def __init__(self, client: discord.Client | None, store: Store) -> None:
         self._client, self._store = client, store
         self._faces: dict[int, Path | None] = {}  # channel id → the picture that its webhook wears
         self._locks: dict[int, asyncio.Lock] = {}
@@ -203,6 +203,7 @@ class SenderRegistry:
 
     async def _webhook(self, persona: Persona, channel: discord.TextChannel) -> discord.Webhook:
         if known := self._store.channels.webhook(channel.id):
+            assert self._client is not None  # channels come from a client
             webhook = discord.Webhook.partial(*known, client=self._client)
             try:
                 await self._wear(webhook, persona, channel.id)

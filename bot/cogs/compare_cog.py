@@ -23,7 +23,7 @@ from bot.cogs.ui import PersistentButton
 from bot.errors import RefusedError
 from bot.services import Bot
 from bot.store import BASE_MODEL_NAME, BlindComparison
-from bot.versions.blind_test.assignment import Contest, assign_comparison, resolve_contest, version_names
+from bot.versions.blind_test.assignment import Contest
 from bot.versions.blind_test.judgement import judge_votes
 from bot.versions.blind_test.judgement_text import (
     expired_text,
@@ -65,7 +65,7 @@ class CompareCommands(commands.Cog):
         if not isinstance(channel, GuildChannel):
             raise RefusedError("Versions are compared in text channels and threads.", "Try it there.")
         await interaction.response.defer(ephemeral=True)
-        contest = resolve_contest(services, persona_or_channel_default(interaction, persona), version, against)
+        contest = services.blind_tests.contest(persona_or_channel_default(interaction, persona), version, against)
         if invite:
             view = _view(CompareButton.of(contest))
             await channel.send(invitation_text(contest), view=view, allowed_mentions=NO_MENTIONS)
@@ -87,7 +87,7 @@ class CompareCommands(commands.Cog):
     ) -> None:
         await interaction.response.defer(ephemeral=True)
         services, guild_id = self.bot.services, interaction.guild_id or 0
-        contest = resolve_contest(services, persona_or_channel_default(interaction, persona), version, against)
+        contest = services.blind_tests.contest(persona_or_channel_default(interaction, persona), version, against)
         votes = services.store.comparisons.voted(contest.persona.id, guild_id)
         found = await asyncio.to_thread(judge_votes, votes, *contest.names, time.time())
         counts = services.store.comparisons.judgement_counts(
@@ -105,7 +105,7 @@ class CompareCommands(commands.Cog):
             persona = persona_or_channel_default(interaction, getattr(interaction.namespace, "persona", None))
         except RequestError:
             return []
-        names = [name for name in version_names(self.bot.services, persona) if current.casefold() in name]
+        names = [name for name in self.bot.services.blind_tests.version_names(persona) if current.casefold() in name]
         return [app_commands.Choice(name=name, value=name) for name in names[:MAX_CHOICES]]
 
 
@@ -129,7 +129,7 @@ class CompareButton(
         await interaction.response.defer(ephemeral=True, thinking=True)
         persona = require_persona(interaction, self.persona_id)
         await show_comparison(
-            interaction, resolve_contest(interaction.client.services, persona, self.version, self.against)
+            interaction, interaction.client.services.blind_tests.contest(persona, self.version, self.against)
         )
 
 
@@ -158,7 +158,8 @@ class ComparisonVoteButton(PersistentButton, template=r"judge:(?P<seq>[0-9]+):(?
         words = (expired_text if is_late else revealed_text)(one, persona)
         await interaction.response.edit_message(content=words, view=_view(again), allowed_mentions=NO_MENTIONS)
         if taken:
-            await record_vote(interaction.client.services, one)
+            services = interaction.client.services
+            await record_vote(services.home, services.store, services.personas, one)
 
 
 COMPARE_BUTTONS = (CompareButton, ComparisonVoteButton)
@@ -168,7 +169,7 @@ async def show_comparison(interaction: Interaction, contest: Contest) -> None:
     """Show a member the comparison that they have not voted on yet, else a new one. Raises `UnderstudyError`."""
     _require_can_compare(interaction, contest.persona)
     services, guild_id = interaction.client.services, interaction.guild_id or 0
-    one = await assign_comparison(services, contest, interaction.user.id, guild_id)
+    one = await services.blind_tests.assign(contest, interaction.user.id, guild_id)
     view = _view(*(ComparisonVoteButton(one.seq, choice) for choice in ("a", "b", "tie", "bad")))
     await interaction.followup.send(
         question_text(one, contest.persona),

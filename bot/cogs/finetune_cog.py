@@ -6,7 +6,7 @@ import time
 from typing import Any, Literal
 
 from discord import app_commands
-from discord.ext import commands
+from discord.ext import commands, tasks
 from pydantic import ValidationError
 
 from bot.chat.discord_channels import NO_MENTIONS, GuildChannel
@@ -40,6 +40,8 @@ from personas.schemas.base import explain_validation_error
 from personas.schemas.hyperparameters import Hyperparameters, parse_settings_line
 from personas.schemas.training import TaskType, TrainingRequest
 
+RETRY_INTERVAL_S = 60.0
+"""Interval at which results that could not be posted are posted again."""
 ASK_TEXT = "Asked: a new version speaks when a moderator presses Promote, whatever the gate says."
 
 
@@ -84,8 +86,14 @@ class FinetuneCog(
         self.bot.services.queue.subscribe(self._messages.follow)
         for job in self.bot.services.store.jobs.in_state("queued"):  # their place in the queue changes with the others'
             self._messages.follow(job)
+        self._post_unannounced.start()
+
+    @tasks.loop(seconds=RETRY_INTERVAL_S)
+    async def _post_unannounced(self) -> None:
+        self._messages.follow_unannounced()
 
     async def cog_unload(self) -> None:
+        self._post_unannounced.cancel()
         self.bot.services.queue.unsubscribe(self._messages.follow)
         self._messages.close()
 

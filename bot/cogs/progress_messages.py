@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
+import aiohttp
 import discord
 
 from bot.chat.discord_channels import NO_MENTIONS, GuildChannel
@@ -16,83 +18,89 @@ from bot.cogs.ui import PersistentButton, respond_privately
 from bot.services import Bot, Services
 from bot.store import TrainingJob
 from bot.training.status_text import job_result_text, job_status_text, job_title
-from bot.versions import promotion
-from bot.versions.promotion import promote_automatically
+from bot.versions.live_versions import PromotionObjectedError
 from personas.schemas.chat import Persona
 
+log = logging.getLogger(__name__)
+
 EDIT_INTERVAL_S = 1.5
-
-
 SCORE_CARD_PICTURE = Path("report") / "scorecard.png"
-
-
-AUTOMATIC_PROMOTION_TEXT = "It was promoted by itself, as this server has chosen; **Roll back** takes it back."
-
-
+AUTOMATIC_PROMOTION_TEXT = "Promoted automatically, as this server has chosen. **Roll back** undoes it."
 MAX_REFRESHED_RESULTS = 5
-
-
-"""So many of the latest results of a persona show whether their version speaks."""
-
+"""Number of latest results of a persona that are updated when its live version changes."""
 
 ButtonFactory = Callable[[TrainingJob, str | None], discord.ui.View | None]
 
 
 class ProgressMessages:
-    """Keeps the messages true. `buttons` makes what can be pressed under a job, given the version that speaks."""
+    """Keeps the jobs' messages up to date. `buttons` creates those under a job, given its persona's live version."""
 
     def __init__(self, bot: Bot, buttons: ButtonFactory) -> None:
         self._bot, self._buttons = bot, buttons
-        self._shown: dict[str, asyncio.Task[None]] = {}
+        self._tasks: dict[str, asyncio.Task[None]] = {}
 
     def follow(self, job: TrainingJob) -> None:
-        """A job has changed: make sure that a task is showing it."""
-        task = self._shown.get(job.job_id)
+        """Show a job that has changed, unless a task shows it already."""
+        task = self._tasks.get(job.job_id)
         if task is None or task.done():
-            self._shown[job.job_id] = asyncio.create_task(self._show(job.job_id), name=f"progress of {job.job_id}")
+            self._tasks[job.job_id] = asyncio.create_task(self._show(job.job_id), name=f"progress of {job.job_id}")
+
+    def follow_unannounced(self) -> None:
+        """Post the results that a crash or a failed request has left unposted."""
+        for job in self._bot.services.store.jobs.unannounced():
+            self.follow(job)
 
     def close(self) -> None:
-        """Show nothing more."""
-        for task in self._shown.values():
+        """Stop updating messages."""
+        for task in self._tasks.values():
             task.cancel()
 
     async def refresh(self, guild_id: int, persona_id: str) -> None:
-        """Another version of a persona speaks: its results say so, and offer what can be done now."""
+        """Update the latest results of a persona, and their buttons, after its live version has changed."""
         jobs = [job for job in self._bot.services.store.jobs.of_guild(guild_id) if job.persona == persona_id]
-        for job in [job for job in jobs if job.state == "done"][:MAX_REFRESHED_RESULTS]:
-            with suppress(discord.HTTPException):  # gone, or out of reach: the versions are what counts
+        for job in [job for job in jobs if job.state == "done" and job.announced][:MAX_REFRESHED_RESULTS]:
+            with suppress(discord.HTTPException):  # deleted or out of reach: the stored versions are what counts
                 await self._edit(job, job_result_text(job, self._live(job)))
 
     async def _show(self, job_id: str) -> None:
-        """Edit the job's message, at most every 1.5 s, until the job has ended."""
+        """Edit the job's message, at most every 1.5 s, until the job has ended; then post its result."""
         store = self._bot.services.store
         await self._bot.wait_until_ready()
         last = ""
-        while job := store.jobs.get(job_id):
-            ended = job.state not in ("queued", "running")
-            words = current_job_text(self._bot.services, job)
-            if words != last:
-                with suppress(discord.Forbidden):  # the job goes on where nobody may be told
-                    await (self._end(job, words) if ended else self._write(job, words))
-                last = words
-            if ended:
-                break
+        while (job := store.jobs.get(job_id)) and not job.has_ended:
+            text = current_job_text(self._bot.services, job)
+            if text != last:
+                with suppress(discord.Forbidden):  # the job goes on where the bot may not write
+                    await self._write(job, text)
+                last = text
             await asyncio.sleep(EDIT_INTERVAL_S)
-        self._shown.pop(job_id, None)
+        self._tasks.pop(job_id, None)
+        if job and job.is_announceable:
+            await self._announce(job)
 
-    async def _write(self, job: TrainingJob, words: str) -> None:
+    async def _announce(self, job: TrainingJob) -> None:
+        """Post the result once it is decided who promotes it; a failed request is repeated later."""
+        try:
+            await self._post_result(job, current_job_text(self._bot.services, job))
+        except (discord.Forbidden, discord.NotFound) as error:
+            log.warning("the result of the job %s cannot be posted: %s", job.job_id, error)
+        except (discord.HTTPException, aiohttp.ClientError, OSError) as error:
+            log.warning("the result of the job %s could not be posted yet: %s", job.job_id, error)
+            return
+        self._bot.services.store.jobs.mark_announced(job.job_id)
+
+    async def _write(self, job: TrainingJob, text: str) -> None:
         if job.progress_message_id:
-            with suppress(discord.NotFound):  # someone deleted it: write another
-                return await self._edit(job, words)
-        await self._send(job, words)
+            with suppress(discord.NotFound):  # someone deleted it: send another
+                return await self._edit(job, text)
+        await self._send(job, text)
 
-    async def _end(self, job: TrainingJob, words: str) -> None:
-        if await promote_automatically(self._bot.services, job):
-            self._bot.dispatch("version_changed", job.guild_id, job.persona)
-            words = f"{current_job_text(self._bot.services, job)}\n{AUTOMATIC_PROMOTION_TEXT}"
+    async def _post_result(self, job: TrainingJob, text: str) -> None:
+        if job.decision == "promoted":
+            text = f"{text}\n{AUTOMATIC_PROMOTION_TEXT}"
         if job.state == "cancelled" or not job.progress_message_id:
-            return await self._write(job, words)
-        await self._send(job, words)
+            return await self._write(job, text)
+        await self._send(job, text)
         channel = self._bot.get_channel(job.channel_id)
         if isinstance(channel, GuildChannel):
             with suppress(discord.NotFound):
@@ -100,21 +108,21 @@ class ProgressMessages:
                 old = channel.get_partial_message(job.progress_message_id)
                 await old.edit(content=ended, view=None, allowed_mentions=NO_MENTIONS)
 
-    async def _send(self, job: TrainingJob, words: str) -> None:
+    async def _send(self, job: TrainingJob, text: str) -> None:
         channel = self._bot.get_channel(job.channel_id)
         if isinstance(channel, GuildChannel):
             view = self._buttons(job, self._live(job)) or discord.utils.MISSING
             may_attach = channel.permissions_for(channel.guild.me).attach_files
             picture = (_score_card_file(job) if may_attach else None) or discord.utils.MISSING
-            sent = await channel.send(words, view=view, file=picture, allowed_mentions=NO_MENTIONS)
-            self._bot.services.store.jobs.set_progress_message(job.job_id, sent.id)
+            sent = await channel.send(text, view=view, file=picture, allowed_mentions=NO_MENTIONS)
+            self._bot.services.store.jobs.set_progress_message(job.job_id, sent.id, announced=job.has_ended)
 
-    async def _edit(self, job: TrainingJob, words: str) -> None:
+    async def _edit(self, job: TrainingJob, text: str) -> None:
         channel = self._bot.get_channel(job.channel_id)
         if isinstance(channel, GuildChannel) and job.progress_message_id:
             message = channel.get_partial_message(job.progress_message_id)
             view = self._buttons(job, self._live(job))
-            await message.edit(content=words, view=view, allowed_mentions=NO_MENTIONS)
+            await message.edit(content=text, view=view, allowed_mentions=NO_MENTIONS)
 
     def _live(self, job: TrainingJob) -> str | None:
         return live_version(self._bot.services, job)
@@ -139,36 +147,35 @@ def live_version(services: Services, job: TrainingJob) -> str | None:
     return services.store.versions.live(job.persona) if job.persona else None
 
 
-async def promote_with_reply(interaction: Interaction, persona: Persona, version: str) -> str:
-    """Make a version live after loading it, so that a damaged one never gets to speak. Gives the words to say."""
-    asked_in = (interaction.guild_id or 0, interaction.channel_id or 0, interaction.user.id)
-    if not await promotion.promote_version(interaction.client.services, persona.id, version, *asked_in):
+async def promote_with_reply(interaction: Interaction, persona: Persona, version: str, *, anyway: bool = True) -> str:
+    """Promote a version; returns the reply to the moderator. Raises `PromotionObjectedError` unless `anyway`."""
+    origin = (interaction.guild_id or 0, interaction.channel_id or 0, interaction.user.id)
+    if not await interaction.client.services.versions.promote(persona.id, version, *origin, anyway=anyway):
         return f"{version} of **{persona.name}** speaks already."
     return f"{version} of **{persona.name}** speaks from the next reply on."
 
 
 async def promote_or_confirm(interaction: Interaction, persona: Persona, version: str) -> None:
-    """Make a version live and say so; of one that the gate or the members reject say why, and ask once more.
+    """Promote a version and announce it; where the gate or members object, show why and ask for confirmation.
 
     The interaction has been acknowledged.
     """
-    services, guild_id = interaction.client.services, interaction.guild_id or 0
-    spoke_already = services.store.versions.live(persona.id) == version
-    if found := await promotion.find_objections(services, persona.id, version, guild_id):
+    was_live = interaction.client.services.store.versions.live(persona.id) == version
+    try:
+        reply = await promote_with_reply(interaction, persona, version, anyway=False)
+    except PromotionObjectedError as error:
         view = discord.ui.View(timeout=None)
         view.add_item(PromoteAnywayButton(persona.id, version))
-        why = "\n".join(f"- {reason}" for reason in found.reasons)
-        asked = f"{found.who} {version} of **{persona.name}**:\n{why}"[:2000]
-        await interaction.followup.send(asked, view=view, ephemeral=True)
-        return
-    await interaction.followup.send(await promote_with_reply(interaction, persona, version), ephemeral=spoke_already)
+        reasons = "\n".join(f"- {reason}" for reason in error.objections.reasons)
+        question = f"{error.objections.who} {version} of **{persona.name}**:\n{reasons}"[:2000]
+        await interaction.followup.send(question, view=view, ephemeral=True)
+    else:
+        await interaction.followup.send(reply, ephemeral=was_live)
 
 
 async def roll_back_with_reply(interaction: Interaction, persona: Persona) -> str:
-    """Make the version live that was so before. Gives the words to say."""
-    row = promotion.roll_back_version(
-        interaction.client.services, persona, interaction.guild_id or 0, interaction.user.id
-    )
+    """Roll a persona back; returns the reply to the moderator."""
+    row = interaction.client.services.versions.roll_back(persona, interaction.guild_id or 0, interaction.user.id)
     return f"Rolled back: {row.version or 'the base model'} speaks for **{persona.name}** from the next reply on."
 
 

@@ -31,14 +31,6 @@ from personas.errors import RequestError
 from personas.schemas.chat import Persona
 
 
-async def start_rollout(interaction: Interaction, new: NewRollout) -> Rollout:
-    """Load the version, so that a damaged one never gets to speak, and let it answer its part."""
-    services = interaction.client.services
-    services.store.versions.require_installed(new.persona_id, new.version)
-    await services.engine.load(services.request_builder.adapter(new.persona_id, new.version))
-    return services.store.rollouts.start(new, time.time())
-
-
 def require_speaks_in(interaction: Interaction, persona: Persona, channel: discord.TextChannel) -> None:
     """Raise `RequestError` where a persona answers neither in a channel nor in a thread of it."""
     request_builder = interaction.client.services.request_builder
@@ -52,10 +44,9 @@ def require_speaks_in(interaction: Interaction, persona: Persona, channel: disco
 
 
 def stop_rollout(interaction: Interaction, rollout: Rollout) -> str:
-    """End a rollout; gives the words to say."""
+    """Stop a rollout; returns the reply to the moderator."""
     persona = rollout_persona(interaction, rollout)
-    if not interaction.client.services.store.rollouts.end(rollout.seq, "stopped", time.time(), interaction.user.id):
-        raise RefusedError("This rollout has ended already.", "`/finetune history` says how.")
+    interaction.client.services.versions.stop_rollout(rollout, interaction.user.id)
     return rollout_text.stopped_text(rollout, persona.name)
 
 
@@ -71,7 +62,7 @@ async def restart_rollout(interaction: Interaction, rollout: Rollout) -> str:
         return await promote_with_reply(interaction, persona, rollout.version)
     names = NewRollout.__dataclass_fields__
     new = replace(NewRollout(**{name: getattr(rollout, name) for name in names}), started_by=interaction.user.id)
-    return rollout_text.started_text(await start_rollout(interaction, new), persona.name)
+    return rollout_text.started_text(await interaction.client.services.versions.start_rollout(new), persona.name)
 
 
 def rollout_persona(interaction: Interaction, rollout: Rollout) -> Persona:
@@ -146,7 +137,7 @@ class HistoryPageButton(ModeratorButton, template=r"history:(?P<persona_id>[\w-]
 
     async def pressed(self, interaction: Interaction) -> None:
         persona = require_persona(interaction, self.persona_id)
-        pages = VersionHistory(interaction.client.services, persona, interaction.guild_id or 0).pages()
+        pages = VersionHistory(interaction.client.services.store, persona, interaction.guild_id or 0).pages()
         page = min(self.page, len(pages) - 1)
         await interaction.response.edit_message(
             content=pages[page], view=history_view(persona.id, page, len(pages)), allowed_mentions=NO_MENTIONS
@@ -168,20 +159,23 @@ class RolloutCommands(commands.Cog):
 
     def __init__(self, bot: Bot) -> None:
         self.bot = bot
-        self._watch = RolloutMonitor(bot, ended_rollout_view)
+        services = bot.services
+        self._monitor = RolloutMonitor(
+            bot, services.home, services.store, services.personas, services.versions, ended_rollout_view
+        )
         super().__init__()
 
     @commands.Cog.listener("on_ready")
     async def _settle_all(self) -> None:
-        await self._watch.settle_all()
+        await self._monitor.settle_all()
 
     @commands.Cog.listener("on_reply_judged")
     async def _look(self, event_id: int) -> None:
-        await self._watch.judged(event_id)
+        await self._monitor.on_reply_judged(event_id)
 
     @commands.Cog.listener("on_version_changed")
     async def _settle(self, guild_id: int, persona_id: str) -> None:
-        await self._watch.settle(persona_id)
+        await self._monitor.settle(persona_id)
 
     rollout = app_commands.Group(name="rollout", description="Let a version answer a part of the replies first.")
 
@@ -219,7 +213,7 @@ class RolloutCommands(commands.Cog):
             share=share or 100,
             only_channel=channel.id if channel else None,
         )
-        rollout = await start_rollout(interaction, new)
+        rollout = await self.bot.services.versions.start_rollout(new)
         await interaction.followup.send(
             rollout_text.started_text(rollout, who.name), view=running_rollout_view(rollout), ephemeral=True
         )
@@ -263,7 +257,7 @@ class RolloutCommands(commands.Cog):
     @app_commands.autocomplete(persona=autocomplete_personas)
     async def history(self, interaction: Interaction, persona: str | None = None) -> None:
         who = persona_or_channel_default(interaction, persona)
-        pages = VersionHistory(self.bot.services, who, interaction.guild_id or 0).pages()
+        pages = VersionHistory(self.bot.services.store, who, interaction.guild_id or 0).pages()
         view = history_view(who.id, 0, len(pages)) or discord.utils.MISSING
         await interaction.response.send_message(pages[0], view=view, ephemeral=True, allowed_mentions=NO_MENTIONS)
 

@@ -127,7 +127,7 @@ class LiveBotHooks:
                     await channel.send(words, allowed_mentions=NO_MENTIONS)
                 except discord.HTTPException as error:
                     log.warning("could not say in #%s that a version was withdrawn: %s", channel, error)
-            self.client.dispatch("version_changed", guild.id, one.persona_id)
+            self.client.services.versions.notify(guild.id, one.persona_id)
 
     def _channels(self, guild: discord.Guild, persona_id: str) -> Iterator[discord.abc.Messageable]:
         for setting in self.client.services.store.channels.of_guild(guild.id):

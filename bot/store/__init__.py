@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -96,6 +97,10 @@ class Store:
         self.idempotency_keys = IdempotencyKeys(connection)
         self.erasure = Erasure(connection)
         self.erasure_requests = ErasureRequests(connection)
+
+    def atomic(self) -> AbstractContextManager[None]:
+        """Write everything in the block in one transaction, or nothing of it."""
+        return self._connection.atomic()
 
     @classmethod
     def open(cls, path: Path) -> Self:

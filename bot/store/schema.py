@@ -102,6 +102,17 @@ create table answered (
 create index answered_by_age on answered (at);
 """
 
+
+JOB_FOLLOW_UPS = """
+-- What follows the end of a job, so that a crash loses neither. `decision` says whether its version was promoted
+-- automatically or left to a moderator, null while nothing is decided; `announced` whether its result was posted.
+alter table jobs add column decision text check (decision in ('promoted', 'manual'));
+alter table jobs add column announced integer not null default 0 check (announced in (0, 1));
+update jobs set decision = 'manual' where state = 'done';
+update jobs set announced = 1 where state in ('done', 'failed', 'cancelled');
+"""
+
+
 INITIAL_TABLES = """
 create table channels (
     guild_id integer not null,
@@ -343,4 +354,5 @@ MIGRATIONS = (
     COMPARISONS,
     AUTOMATIC_PROMOTION,
     IDEMPOTENCY_KEYS,
+    JOB_FOLLOW_UPS,
 )

@@ -14,6 +14,8 @@ from personas.schemas.training import TrainingRequest
 from personas.schemas.training_events import TRAINER_EVENT, ScoreSummary, TrainerEvent
 
 JobState = Literal["queued", "running", "done", "failed", "cancelled"]
+PromotionDecision = Literal["promoted", "manual"]
+"""Whether a finished job's version was promoted automatically or left to a moderator."""
 
 
 class JobResult(FrozenModel):
@@ -33,7 +35,8 @@ class TrainingJob:
     """One training job as stored; times in seconds since 1970. `started_at` is the start of the latest attempt.
 
     `name` is the persona's id or `dialogue/<job name>`. `attempt` counts the attempts since the job was queued or
-    resumed last, except those that the bot stopped itself. `can_resume`: the job failed for a fixable reason. The three
+    resumed last, except those that the bot stopped itself. `can_resume`: the job failed for a fixable reason. `decision` is None until
+    a finished job's automatic promotion is decided; `announced`: its result has been posted. The three
     JSON texts are parsed by `request`, `progress` and `result`, so that an invalid one affects only its own job.
     """
 
@@ -58,6 +61,18 @@ class TrainingJob:
     progress_message_id: int | None
     result_json: str | None = field(repr=False)
     can_resume: bool
+    decision: PromotionDecision | None
+    announced: bool
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether the job is done, failed or cancelled."""
+        return self.state not in ("queued", "running")
+
+    @property
+    def is_announceable(self) -> bool:
+        """Whether the job has ended, its promotion is decided, and its result has not been posted yet."""
+        return self.has_ended and not self.announced and (self.state != "done" or self.decision is not None)
 
     @property
     def request(self) -> TrainingRequest:
@@ -115,8 +130,11 @@ class TrainingJobs:
             self._insert(new, version, at)
             done = self._end(new.job_id, None, "done", at, result=result)
             assert done and done.persona  # it was queued just now; dialogue adapters have no versions
+            self._db.write(
+                "update jobs set decision = 'manual', announced = 1 where job_id = :job", {"job": new.job_id}
+            )
             self._versions.record_installed(InstalledVersion(done.persona, version, new.job_id, at, result.scorecard))
-        return done
+        return self._sure(new.job_id)
 
     def _insert(self, new: NewTrainingJob, version: str, at: float) -> None:
         self._db.insert(
@@ -179,6 +197,33 @@ class TrainingJobs:
         """List the failed jobs that can be resumed, oldest first."""
         return [_job(row) for row in self._db.read("select * from jobs where can_resume = 1 order by seq", {})]
 
+    def undecided(self) -> list[TrainingJob]:
+        """Finished jobs whose automatic promotion has not been decided, oldest first."""
+        return [
+            _job(row)
+            for row in self._db.read("select * from jobs where state = 'done' and decision is null order by seq")
+        ]
+
+    def unannounced(self) -> list[TrainingJob]:
+        """Ended jobs whose promotion is decided and whose result has not been posted, oldest first."""
+        rows = self._db.read(
+            """select * from jobs where announced = 0 and (state in ('failed', 'cancelled') or decision is not null)
+            order by seq"""
+        )
+        return [_job(row) for row in rows]
+
+    def decide(self, job_id: str, decision: PromotionDecision) -> TrainingJob | None:
+        """Store whether a finished job's version was promoted automatically. None when that is stored already."""
+        return self._changed(
+            job_id,
+            "update jobs set decision = :decision where job_id = :job and state = 'done' and decision is null",
+            {"decision": decision},
+        )
+
+    def mark_announced(self, job_id: str) -> None:
+        """Store that the result has been posted, or that nobody is left to read it."""
+        self._db.write("update jobs set announced = 1 where job_id = :job", {"job": job_id})
+
     def last_served(self) -> dict[int, float]:
         """Return the latest start of a job by guild; guilds without one are missing."""
         rows = self._db.read(
@@ -226,7 +271,7 @@ class TrainingJobs:
         return self._changed(
             job_id,
             """update jobs set state = 'queued', attempt = 0, can_resume = 0, error = null, advice = null,
-            finished_at = null where job_id = :job and can_resume = 1""",
+            finished_at = null, announced = 0 where job_id = :job and can_resume = 1""",
             {},
         )
 
@@ -248,10 +293,12 @@ class TrainingJobs:
             {"at": at},
         )
 
-    def set_progress_message(self, job_id: str, message_id: int) -> None:
-        """Store the id of the Discord message that shows the job's progress."""
-        sql = "update jobs set progress_message_id = :message where job_id = :job"
-        self._db.write(sql, {"message": message_id, "job": job_id})
+    def set_progress_message(self, job_id: str, message_id: int, *, announced: bool = False) -> None:
+        """Store the Discord message that shows the job's progress or, `announced`, its result."""
+        self._db.write(
+            "update jobs set progress_message_id = :message, announced = :announced where job_id = :job",
+            {"message": message_id, "announced": announced, "job": job_id},
+        )
 
     def _end(
         self,
@@ -292,4 +339,4 @@ class TrainingJobs:
 
 def _job(row: Row) -> TrainingJob:
     named = {f"{key}_json" if key in ("request", "progress", "result") else key: row[key] for key in row}
-    return TrainingJob(**named | {"can_resume": bool(row["can_resume"])})
+    return TrainingJob(**named | {"can_resume": bool(row["can_resume"]), "announced": bool(row["announced"])})

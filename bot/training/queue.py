@@ -93,7 +93,7 @@ class JobQueue:
         new = NewTrainingJob(job_id or secrets.token_hex(5), guild_id, channel_id, requested_by, request)
         self.check(request, guild_id)
         job = self._store.jobs.add(new, self._clock.now())
-        self._tell(job)
+        self.publish(job)
         self._wake.set()
         return job
 
@@ -129,7 +129,7 @@ class JobQueue:
             raise QueueConflictError(f"The job {job_id} {state}.", "Only a queued or running job can be cancelled.")
         if job_id == self._running:
             self._backend.cancel()
-        self._tell(cancelled)
+        self.publish(cancelled)
         return cancelled
 
     def resume(self, job_id: str) -> TrainingJob:
@@ -146,7 +146,7 @@ class JobQueue:
         self.check(job.request, job.guild_id)
         resumed = self._store.jobs.resume(job_id)
         assert resumed is not None  # nothing else has run since it was looked at
-        self._tell(resumed)
+        self.publish(resumed)
         self._wake.set()
         return resumed
 
@@ -178,7 +178,7 @@ class JobQueue:
         return await self._backend.plan(request, guild_id)
 
     def subscribe(self, on_change: OnChange) -> None:
-        """Have every change of a job told, progress included. What is called must not block."""
+        """Call `on_change`, which must not block, at every change of a job, progress included."""
         self._listeners.append(on_change)
 
     def unsubscribe(self, on_change: OnChange) -> None:
@@ -269,7 +269,7 @@ class JobQueue:
             self._fail(job, TrainingFailed(error.message, error.advice))
             return None
         claimed = self._store.jobs.claim(job, secrets.token_hex(8), self._clock.now())
-        self._tell(claimed)
+        self.publish(claimed)
         return claimed
 
     async def _outcome(self, job: TrainingJob) -> RunResult:
@@ -287,18 +287,18 @@ class JobQueue:
         except StoreError as error:  # a full disk must not cost a training: progress can be lost
             log.warning("the progress of the job %s could not be stored: %s", job.job_id, error)
             return
-        self._tell(changed)
+        self.publish(changed)
 
     def _settle(self, job: TrainingJob, outcome: RunResult) -> None:
         """Store how the attempt ended. A job that was cancelled meanwhile stays so."""
         match outcome:
             case TrainingSucceeded(adapter, seconds, scorecard):
                 result = JobResult(adapter=str(adapter), seconds=seconds, scorecard=scorecard)
-                self._tell(self._store.jobs.complete(job.job_id, _attempt_token(job), result, self._clock.now()))
+                self.publish(self._store.jobs.complete(job.job_id, _attempt_token(job), result, self._clock.now()))
             case TrainingFailed():
                 self._fail(job, outcome)
             case TrainingInterrupted() if self._stopping or self._set_aside == job.job_id:
-                self._tell(self._store.jobs.release(job.job_id, _attempt_token(job)))
+                self.publish(self._store.jobs.release(job.job_id, _attempt_token(job)))
             case TrainingInterrupted(why, advice) if job.attempt >= MAX_ATTEMPTS:
                 cut_off = f"{why} That was attempt {job.attempt}.".strip()
                 self._fail(job, TrainingFailed(cut_off, advice, can_resume=True))
@@ -309,10 +309,10 @@ class JobQueue:
 
     def _fail(self, job: TrainingJob, why: TrainingFailed) -> None:
         now, can_resume = self._clock.now(), why.can_resume
-        self._tell(self._store.jobs.fail(job, why.error, why.advice, now, can_resume=can_resume))
+        self.publish(self._store.jobs.fail(job, why.error, why.advice, now, can_resume=can_resume))
 
-    def _tell(self, changed: TrainingJob | None) -> None:
-        """Tell the listeners; None, when nothing has changed, is not told."""
+    def publish(self, changed: TrainingJob | None) -> None:
+        """Notify the subscribers of a changed job; does nothing for None."""
         if changed is None:
             return
         for listener in list(self._listeners):

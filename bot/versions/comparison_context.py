@@ -8,7 +8,6 @@ import time
 from pathlib import Path
 
 from bot.personas.registry import PersonaRegistry
-from bot.services import Services
 from bot.store import BlindComparison, Store, TrainingJob
 from bot.versions.rollout.rollout_metrics import summarise_votes
 from personas.home.adapters import adapter_ref
@@ -31,29 +30,31 @@ def comparison_context(home: Path, store: Store, personas: PersonaRegistry, job:
     )
 
 
-async def record_vote(services: Services, vote: BlindComparison) -> None:
-    """After a blind vote, note what members have made of both versions."""
+async def record_vote(home: Path, store: Store, personas: PersonaRegistry, vote: BlindComparison) -> None:
+    """After a blind vote, store the members' feedback on both versions for the gate."""
     for version in vote.versions:
-        await record_member_feedback(services, vote.persona_id, version)
+        await record_member_feedback(home, store, personas, vote.persona_id, version)
 
 
-async def record_member_feedback(services: Services, persona_id: str, version: str) -> None:
-    """Write what members have made of a version until now into the folder of the job that made it.
+async def record_member_feedback(
+    home: Path, store: Store, personas: PersonaRegistry, persona_id: str, version: str
+) -> None:
+    """Write the members' feedback on a version into the folder of its job, for `python -m trainer evaluate`.
 
-    There `python -m trainer evaluate` finds it. Nothing is written for the live version, nor where the folder is gone.
+    Writes nothing where the folder is gone.
     """
-    job_id = services.store.versions.job_of(persona_id, version)
-    job = services.store.jobs.get(job_id) if job_id else None
-    if job and (found := await summarise_votes(services.store, persona_id, version, time.time())):
-        compare = comparison_context(services.home, services.store, services.personas, job)
-        await _write_if_possible(services.home / "jobs" / job.job_id, compare.model_copy(update={"heard": found}))
+    job_id = store.versions.job_of(persona_id, version)
+    job = store.jobs.get(job_id) if job_id else None
+    if job and (found := await summarise_votes(store, persona_id, version, time.time())):
+        compare = comparison_context(home, store, personas, job)
+        await _write_if_possible(home / "jobs" / job.job_id, compare.model_copy(update={"heard": found}))
 
 
 async def _write_if_possible(folder: Path, compare: ComparisonTargets) -> None:
     try:
         await asyncio.to_thread(_write_if_folder_exists, folder, compare)
-    except OSError as error:  # the votes are in the store, and are noted with the next
-        log.warning("what members made of a version could not be noted in %s: %s", folder, error)
+    except OSError as error:  # the votes are in the store, and are written with the next one
+        log.warning("the member feedback on a version could not be written to %s: %s", folder, error)
 
 
 def _write_if_folder_exists(folder: Path, compare: ComparisonTargets) -> None:

@@ -14,9 +14,7 @@ from typing import Any
 import pytest
 
 from bot.app import DASHBOARD_LINK
-from bot.chat.discord_channels import SenderRegistry
 from bot.chat.prompt_context import ChatRequestBuilder
-from bot.chat.reply_service import ReplyService
 from bot.client import BotClient
 from bot.cogs.reply_buttons import ReplyButtonViews
 from bot.demo_guild import MEMBER, MODERATOR, SKERROW_SEED, assign_channel_personas, forget_in_sandbox
@@ -27,6 +25,7 @@ from bot.store import Store
 from bot.training.dataset_catalog import DatasetCatalog
 from bot.training.queue import JobQueue
 from bot.training.resource_sharing import TrainerThrottle
+from bot.versions.automatic_promotion import AutomaticPromotion
 from bot.web.http_app import WebServer
 from personas.home.job_material import ShippedData
 from personas.lore import WORLD, LoreIndex, read_lore
@@ -107,23 +106,17 @@ async def on_stage(
         lore = LoreIndex(read_lore(shipped.lore, [*personas.of(0), WORLD]))
         builder = ChatRequestBuilder(store, personas, lore, SamplingParams(), home)
 
-        def create_services(client: Any) -> Services:
-            senders, throttle = SenderRegistry(client, store), TrainerThrottle(backend.hold)
-            return Services(
-                store=store,
-                engine=engine,
-                personas=personas,
-                throttle=throttle,
-                request_builder=builder,
-                reply_service=ReplyService(store, engine, builder, senders, ReplyButtonViews(), throttle),
-                queue=queue,
-                catalogue=DatasetCatalog(shipped, "embedded", home, store),
-                base_model="embedded",
-                home=home,
-                privacy=PrivacyServices(permission, 90, True, partial(forget_in_sandbox, sandbox)),
-                client=client,
-            )
-
+        create_services = partial(
+            Services.create,
+            builder=builder,
+            engine=engine,
+            throttle=TrainerThrottle(backend.hold),
+            views=ReplyButtonViews(),
+            queue=queue,
+            catalogue=DatasetCatalog(shipped, "embedded", home, store),
+            base_model="embedded",
+            privacy=PrivacyServices(permission, 90, True, partial(forget_in_sandbox, sandbox)),
+        )
         client = BotClient(create_services, message_content=message_content, guilds_settle_s=0.1)
         running = asyncio.create_task(client.start(sandbox.token))
         ready = asyncio.create_task(client.wait_until_ready())
@@ -131,6 +124,8 @@ async def on_stage(
         if running.done():
             await running
         await assign_channel_personas(client, sandbox, client.services.reply_service)
+        promotion = AutomaticPromotion(store, client.services.versions, queue)
+        promotion.start()
         queue.start()
         front.open(client.services)
         try:
@@ -138,6 +133,7 @@ async def on_stage(
         finally:
             front.close()
             await queue.stop()
+            await promotion.stop()
             await client.services.reply_service.close()
             await client.close()
             await asyncio.gather(running, return_exceptions=True)

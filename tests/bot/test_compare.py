@@ -162,7 +162,8 @@ async def test_another_gives_a_prompt_that_was_not_seen_yet_until_all_were(stage
 
 
 async def test_a_member_may_vote_so_often_a_day(stage):
-    stage.client.services = replace(stage.client.services, comparisons_per_day=3)
+    services = stage.client.services
+    stage.client.services = replace(services, blind_tests=replace(services.blind_tests, per_day=3))
     invitation, _ = await compared(stage)
     for _ in range(3):
         await vote(stage, stage.member, invitation, "A")

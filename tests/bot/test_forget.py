@@ -235,7 +235,7 @@ def test_every_column_with_text_is_looked_through_or_holds_nobody():
     nobody = {
         "channels": {"persona_id", "answers"}, "webhooks": {"token"}, "messages": {"persona_id", "adapter_version"},
         "replies": {"persona_id", "state", "adapter_version"}, 
-        "jobs": {"job_id", "persona", "version", "state", "attempt_token"},
+        "jobs": {"job_id", "persona", "version", "state", "attempt_token", "decision"},
         "versions": {"persona_id", "version", "job_id", "scorecard"}, "promotions": {"persona_id", "version", "kind"},
         "rollouts": {"persona_id", "version", "before", "ending", "why"},
         "mutes": {"persona_id"}, "consents": {"language"}, "gifts": {"persona_id"},

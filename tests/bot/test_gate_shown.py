@@ -1,15 +1,18 @@
 """What the gate says is shown with a result; a rejected version takes a second click, and a server may choose that a
 good one goes live by itself."""
 
+import asyncio
 import dataclasses
 from pathlib import Path
 
 import pytest
 
+from bot.cogs.progress_messages import AUTOMATIC_PROMOTION_TEXT, ProgressMessages
 from bot.demo_guild import SKERROW_SEED
 from bot.permissions import required_permissions
 from bot.store import Store
-from bot.training.subprocess_backend import TrainingSucceeded
+from bot.training.subprocess_backend import TrainingFailed, TrainingSucceeded
+from bot.versions.live_versions import LiveVersions
 from personas.errors import AdapterError
 from tests.bot.conftest import QUAY, on_stage
 from tests.bot.test_finetune import buttons_of, start
@@ -121,7 +124,7 @@ async def test_a_server_chooses_and_is_asked_unless_it_does(stage):
 async def test_what_is_measurably_better_goes_live_by_itself_is_said_and_can_be_taken_back(stage):
     await choose(stage, way="automatic")
     result = await finish(stage, "promote")
-    assert "It speaks now." in result["content"] and "It was promoted by itself" in result["content"]
+    assert "It speaks now." in result["content"] and "Promoted automatically" in result["content"]
     assert stage.engine.loaded[0].name == "ballast-v1", "it was loaded before it went live"
     assert stage.store.versions.live("ballast") == "v1"
     assert stage.store.versions.history("ballast")[-1].kind == "automatic promotion"
@@ -152,3 +155,55 @@ def test_the_choice_is_one_servers_own_and_goes_with_it(tmp_path):
         assert store.guilds.is_auto_promotion_enabled(1) and not store.guilds.is_auto_promotion_enabled(2)
         store.guilds.delete(1)
         assert not store.guilds.is_auto_promotion_enabled(1)
+
+
+# ------------------------------------------------------------------------------------------ after a crash
+
+
+def results(stage):
+    return [m["content"] for m in stage.sandbox.messages(QUAY) if "Trained: **ballast v1**" in m["content"]]
+
+
+async def hang(*args, **kwargs):
+    await asyncio.Event().wait()
+
+
+@pytest.mark.parametrize(
+    ("owner", "method", "decision"),
+    [(LiveVersions, "decide", None), (ProgressMessages, "_post_result", "promoted")],
+    ids=["before the decision", "before the message"],
+)
+async def test_a_crash_after_a_run_promotes_and_announces_exactly_once(tmp_path, monkeypatch, owner, method, decision):
+    """The process ends once the result is stored; the next one goes on from there, the one after it repeats nothing."""
+    async with on_stage(tmp_path) as stage:
+        await choose(stage, way="automatic")
+        await start(stage)
+        await until(lambda: stage.backend.busy)
+        with monkeypatch.context() as crash:
+            crash.setattr(owner, method, hang)
+            stage.backend.finish(trained("promote"))
+            await until(lambda: [job.decision for job in stage.store.jobs.in_state("done")] == [decision])
+            await asyncio.sleep(2)  # longer than the interval between two edits
+            assert results(stage) == [] and not stage.store.jobs.in_state("done")[0].announced
+    for _ in range(2):
+        async with on_stage(tmp_path) as stage:
+            await until(lambda: stage.store.jobs.in_state("done")[0].announced)
+            await asyncio.sleep(0.5)
+            assert stage.store.versions.live("ballast") == "v1"
+            assert [it.kind for it in stage.store.versions.history("ballast")] == ["automatic promotion"]
+            (result,) = results(stage)
+            assert "It speaks now." in result and AUTOMATIC_PROMOTION_TEXT in result
+
+
+async def test_a_failed_run_is_announced_after_a_crash(tmp_path, monkeypatch):
+    async with on_stage(tmp_path) as stage:
+        await start(stage)
+        await until(lambda: stage.backend.busy)
+        with monkeypatch.context() as crash:
+            crash.setattr(ProgressMessages, "_post_result", hang)
+            stage.backend.finish(TrainingFailed("The disk is full.", "Free some space."))
+            await until(lambda: stage.store.jobs.in_state("failed"))
+            await asyncio.sleep(2)
+    async with on_stage(tmp_path) as stage:
+        await stage.sees("The disk is full.")
+        await until(lambda: stage.store.jobs.in_state("failed")[0].announced)

@@ -8,7 +8,6 @@ import pytest
 
 from bot.store import JobResult, NewBlindComparison, NewRollout
 from bot.versions.comparison_context import record_vote
-from bot.versions.promotion import promote_automatically
 from bot.versions.rollout.rollout_metrics import summarise_votes, vote_objections
 from personas.home.job_folder import COMPARE_FILE, read_comparison_targets
 from personas.schemas.scorecard import MemberFeedback
@@ -101,11 +100,11 @@ class TestThumbs:
 async def test_a_vote_is_noted_in_the_folder_of_the_job_that_made_the_version(stage):
     last = votes(stage.store, 12, "b")
     services = stage.client.services
-    await record_vote(services, last)
+    await record_vote(services.home, services.store, services.personas, last)
     folder = services.home / "jobs" / services.store.versions.job_of("ballast", "v2")
     assert not folder.exists(), "nothing is made anew of a job whose folder is gone"
     folder.mkdir(parents=True)
-    await record_vote(services, last)
+    await record_vote(services.home, services.store, services.personas, last)
     found = read_comparison_targets(folder)
     assert isinstance(found.heard, MemberFeedback) and found.heard.against == "v1" and found.heard.votes == 120
     assert found.live.endswith("ballast/v1")
@@ -142,6 +141,10 @@ async def test_what_members_dislike_is_not_promoted_by_itself(stage, choice, is_
     job = services.store.jobs.get(services.store.versions.job_of("ballast", "v2"))
     better = JobResult(adapter="a", seconds=1, scorecard=SCORECARD.model_copy(update={"verdict": "promote"}))
     votes(services.store, 30, choice, guild=guild)
-    made = replace(job, guild_id=guild, result_json=better.model_dump_json())
-    assert await promote_automatically(services, made) is is_promoted
+    with services.store._connection.atomic():
+        services.store._connection.write("update jobs set decision = null where job_id = :job", {"job": job.job_id})
+    finished = replace(job, guild_id=guild, result_json=better.model_dump_json())
+    decided = await services.versions.decide(finished)
+    assert decided.decision == ("promoted" if is_promoted else "manual")
+    assert await services.versions.decide(finished) is None, "the decision is stored once"
     assert services.store.versions.live("ballast") == ("v2" if is_promoted else "v1")

@@ -43,6 +43,8 @@ class Bench:
             throttle=None,
             request_builder=builder,
             reply_service=None,
+            versions=None,
+            blind_tests=None,
             queue=self.queue,
             catalogue=None,
             base_model="embedded",
@@ -333,7 +335,9 @@ async def test_a_list_of_review_files_that_cannot_be_read_keeps_nothing_else(ben
     (bench.home / "reviews.json").write_text("[")
     say(bench.store, "old", at=bench.now - 91 * DAY_S, guild=0)
     assert not await bench.retention.tidy()
-    assert list(bench.store.messages.guild_messages(0)) == [] and "expired review files cannot be deleted" in caplog.text
+    assert (
+        list(bench.store.messages.guild_messages(0)) == [] and "expired review files cannot be deleted" in caplog.text
+    )
     with pytest.raises(MaterialError):
         record_review_file(bench.home, bench.home / "x.html", time.time())
 

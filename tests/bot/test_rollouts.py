@@ -177,7 +177,7 @@ async def test_members_who_fare_worse_have_it_taken_back_and_a_moderator_may_und
     mark = stage.mark
     message, event = await spoken(stage)
     await stage.member.click(message, f"vote-1:{event}")
-    await stage.client.get_cog("FinetuneCog")._watch.look("ballast")
+    await stage.client.get_cog("FinetuneCog")._monitor.look("ballast")
     assert running(stage) == [again], "what was counted before counts no more"
     assert not [m for kind, m in stage.sandbox.events[mark:] if "was taken back" in m.get("content", "")]
 
@@ -203,7 +203,7 @@ async def test_a_promoted_version_that_members_interrupt_more_often_is_rolled_ba
     assert stage.store.versions.live("ballast") is None
     await stage.moderator.click(said, "Undo")
     await stage.sees("v1 of **Ballast** speaks from the next reply on.", since=mark)
-    await stage.client.get_cog("FinetuneCog")._watch.look("ballast")
+    await stage.client.get_cog("FinetuneCog")._monitor.look("ballast")
     assert stage.store.versions.live("ballast") == "v1", "the evidence begins anew"
 
 
@@ -238,7 +238,7 @@ async def test_an_end_that_cannot_be_told_keeps_nothing_else(stage):
     guild = int(stage.sandbox.guild_id)
     gone = stage.store.rollouts.start(NewRollout("ballast", "v1", guild, 404, 7, 20), time.time())
     stage.store.rollouts.revert(gone, time.time(), "more 👎")
-    await stage.client.get_cog("FinetuneCog")._watch.tell()
+    await stage.client.get_cog("FinetuneCog")._monitor.announce()
     assert stage.store.rollouts.unannounced() == []
 
 

@@ -17,7 +17,7 @@ def history(stage, persona="ballast"):
     """All pages as one text."""
     services = stage.client.services
     who = services.personas.get(persona, 0)
-    return "\n".join(VersionHistory(services, who, int(stage.sandbox.guild_id)).pages())
+    return "\n".join(VersionHistory(services.store, who, int(stage.sandbox.guild_id)).pages())
 
 
 def entries(text):

@@ -109,7 +109,10 @@ def test_lines_that_are_no_preferences_are_named(tmp_path):
     good = voted(1, member(1)).model_dump()
     file = tmp_path / "preferences.jsonl"
     for wrong, words in [
-        ({"chosen": None, "rejected": None}, "line 2 is no preference record: there is neither a chosen nor a rejected reply"),
+        (
+            {"chosen": None, "rejected": None},
+            "line 2 is no preference record: there is neither a chosen nor a rejected reply",
+        ),
         ({"chosen": BAD}, "line 2 is no preference record: chosen and rejected reply are the same"),
         ({"by": "Mina Vale"}, "line 2 is no preference record: by: "),
         ({"prompt": [{"name": "Ada", "text": "x", "by_persona": True}]}, "ends with the persona's own turn"),

@@ -8,14 +8,17 @@ import random
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from bot.chat.prompt_context import ChatRequestBuilder
 from bot.chat.streaming_reply import remove_links
 from bot.errors import RefusedError
 from bot.personas.registry import guild_suffix
-from bot.services import Services
-from bot.store import BASE_MODEL_NAME, BlindComparison, NewBlindComparison
+from bot.store import BASE_MODEL_NAME, BlindComparison, NewBlindComparison, Store
+from bot.training.resource_sharing import TrainerThrottle
+from bot.versions.servable import require_servable
+from personas.engine import Engine
 from personas.errors import RequestError, UnderstudyError
 from personas.prompt import EXAMPLE_USER
 from personas.schemas.chat import ChatReply, ChatRequest, Persona, Turn
@@ -102,151 +105,152 @@ class Contest:
         return self.version or BASE_MODEL_NAME, self.against or BASE_MODEL_NAME
 
 
-def resolve_contest(services: Services, persona: Persona, version: str | None, against: str | None) -> Contest:
-    """The versions that somebody named, `base` being the base model.
-
-    Without a name it is the newest that does not speak, against the one that speaks now. Raises `RequestError` where
-    there is none, and for one that is not installed or cannot be served.
-    """
-    speaking = services.request_builder.speaking(persona.id)
-    other = _resolve_version(services, persona, against) if against else speaking
-    one = _resolve_version(services, persona, version) if version else _newest_version(services, persona, other)
-    if one == other:
-        raise RequestError(f"Both are {one or 'the base model'}.", "Name two versions, with `version` and `against`.")
-    return Contest(persona, one, other)
-
-
-def version_names(services: Services, persona: Persona) -> list[str]:
-    """What can be compared, newest first, the base model last."""
-    behind = services.request_builder.incompatible_versions
-    found = [one.version for one in services.store.versions.installed(persona.id)]
-    return [*(version for version in reversed(found) if not behind.model_of(persona.id, version)), BASE_MODEL_NAME]
-
-
-async def generate_comparison(services: Services, contest: Contest, user_id: int, guild_id: int) -> NewBlindComparison:
-    """A comparison for one member: a prompt that they have seen least, two replies, in an order drawn by chance.
-
-    Each is made for one member alone: were it shown to many, what chance made of two replies would sway all of them.
-    Raises `UnderstudyError` when a reply cannot be made, and `RequestError` where both say the same each time.
-    """
-    prompts = prompts_for(contest.persona.id, services.home)
-    seen = services.store.comparisons.prompts_seen(user_id, contest.persona.id)
-    for _ in range(MAX_GENERATION_ATTEMPTS):
-        prompt = draw_prompt(prompts, seen)
-        one, other = await _generate_both(services, contest, prompt, guild_id)
-        if remove_links(one.text) != remove_links(other.text):
-            pair = [(contest.version, one), (contest.against, other)]
-            random.shuffle(pair)
-            (version_a, a), (version_b, b) = pair
-            return NewBlindComparison(
-                guild_id, contest.persona.id, user_id, prompt.id, prompt.text, version_a, version_b, a.text, b.text,
-                a.seed, b.seed,
-            )  # fmt: skip
-    raise RequestError("Both versions say the same, word for word.", "There is nothing to choose between them.")
-
-
 def version_labels(one: BlindComparison) -> tuple[str, str]:
     """Who A and B were, for people."""
     a, b = (name if name != BASE_MODEL_NAME else "the base model" for name in one.versions)
     return a, b
 
 
-def _resolve_version(services: Services, persona: Persona, name: str) -> str | None:
-    if name == BASE_MODEL_NAME:
-        return None
-    services.store.versions.require_installed(persona.id, name)
-    if model := services.request_builder.incompatible_versions.model_of(persona.id, name):
-        raise RequestError(f"{name} was made for {model}, which is not served here.", "Name another version.")
-    return name
-
-
-def _newest_version(services: Services, persona: Persona, other: str | None) -> str:
-    for name in version_names(services, persona):
-        if name not in (BASE_MODEL_NAME, other):
-            return name
-    raise RequestError(f"{persona.name} has no second version to compare.", "Train one with `/finetune start`.")
-
-
-async def _generate_both(
-    services: Services, contest: Contest, prompt: ComparisonPrompt, guild_id: int
-) -> tuple[ChatReply, ChatReply]:
-    """Both replies, made at once; when one fails, the other is not waited for."""
-    requests = [
-        _request(services, contest.persona, version, prompt, guild_id) for version in (contest.version, contest.against)
-    ]
-    making = [asyncio.ensure_future(_complete_reply(services, request)) for request in requests]
-    try:
-        one, other = await asyncio.gather(*making)
-    finally:
-        for task in making:
-            task.cancel()
-    if "cancelled" in (one.finish, other.finish):
-        raise RefusedError("The replies were stopped before they were complete.", "Try again.")
-    return one, other
-
-
-async def _complete_reply(services: Services, request: ChatRequest) -> ChatReply:
-    with services.throttle.reply():
-        stream = services.engine.submit(request)
-        try:
-            async for _ in stream:
-                pass
-            return stream.reply
-        finally:
-            stream.cancel()
-
-
-def _request(
-    services: Services, persona: Persona, version: str | None, prompt: ComparisonPrompt, guild_id: int
-) -> ChatRequest:
-    """As in a talk that begins with the prompt. A guild's lore is asked for its own personas only.
-
-    What a version of a persona for everybody says here may come to train that persona, for all guilds.
-    """
-    talks = services.request_builder
-    lore_of = guild_id if persona.id.endswith(guild_suffix(guild_id)) else 0
-    return ChatRequest(
-        persona=persona,
-        turns=(Turn(EXAMPLE_USER, prompt.text),),
-        lore=tuple(talks.lore.search(persona.id, prompt.text, guild_id=lore_of)),
-        adapter=talks.adapter(persona.id, version) if version else None,
-        sampling=replace(talks.sampling, stop=(f"\n{EXAMPLE_USER}:",)),
-        guild_id=guild_id,
-    )
-
-
 VOTE_LIMIT_WINDOW_S = 86_400.0
 
 
-async def assign_comparison(services: Services, contest: Contest, user_id: int, guild_id: int) -> BlindComparison:
-    """The comparison that a member has not voted on yet, else a new one, noted as shown now.
+@dataclass(frozen=True)
+class BlindTests:
+    """Generates and assigns the comparisons. `per_day` is how many votes a member has in 24 hours."""
 
-    One at a time is made for each member. Raises `RefusedError` where they have voted as often as one may, or where
-    their replies are being written, and `UnderstudyError` where none can be made.
-    """
-    require_votes_left(services, user_id)
-    now, pair = time.time(), (contest.version, contest.against)
-    one = services.store.comparisons.find_open(user_id, guild_id, contest.persona.id, pair, now)
-    if one is None:
-        return await _new_comparison(services, contest, user_id, guild_id)
-    services.store.comparisons.mark_shown_again(one.seq, now)
-    return one
+    store: Store
+    engine: Engine
+    throttle: TrainerThrottle
+    builder: ChatRequestBuilder
+    home: Path
+    per_day: int = 20
+    _pending: set[int] = field(default_factory=set)
+    """Ids of the members for whom two replies are being generated."""
 
+    def contest(self, persona: Persona, version: str | None, against: str | None) -> Contest:
+        """Resolve the two versions that somebody named; `base` is the base model.
 
-def require_votes_left(services: Services, user_id: int) -> None:
-    """Raise `RefusedError` where a member has voted as often as one may in 24 hours."""
-    most = services.comparisons_per_day
-    if services.store.comparisons.votes_since(user_id, time.time() - VOTE_LIMIT_WINDOW_S) >= most:
-        often = "once" if most == 1 else f"{most} times"
-        raise RefusedError(f"You have voted {often} in the last 24 hours, as often as one may.", "Come back tomorrow.")
+        The defaults are the newest version that is not live, against the live one. Raises `RequestError` where there
+        is none, and for a version that cannot be served.
+        """
+        other = self._resolve(persona, against) if against else self.builder.speaking(persona.id)
+        one = self._resolve(persona, version) if version else self._newest(persona, other)
+        if one == other:
+            raise RequestError(
+                f"Both are {one or 'the base model'}.", "Name two versions, with `version` and `against`."
+            )
+        return Contest(persona, one, other)
 
+    def version_names(self, persona: Persona) -> list[str]:
+        """The versions that can be compared, newest first, the base model last."""
+        incompatible = self.builder.incompatible_versions
+        found = [one.version for one in self.store.versions.installed(persona.id)]
+        return [*(one for one in reversed(found) if not incompatible.model_of(persona.id, one)), BASE_MODEL_NAME]
 
-async def _new_comparison(services: Services, contest: Contest, user_id: int, guild_id: int) -> BlindComparison:
-    if user_id in services.pending_comparisons:
-        raise RefusedError("Your two replies are being written.", "They come in a moment.")
-    services.pending_comparisons.add(user_id)
-    try:
-        made = await generate_comparison(services, contest, user_id, guild_id)
-    finally:
-        services.pending_comparisons.discard(user_id)
-    return services.store.comparisons.show(made, time.time())
+    async def assign(self, contest: Contest, user_id: int, guild_id: int) -> BlindComparison:
+        """Return the comparison that a member has not voted on yet, else a new one, stored as shown now.
+
+        One at a time is generated for each member. Raises `RefusedError` where they have no votes left or their replies
+        are being generated, and `UnderstudyError` where none can be generated.
+        """
+        self.require_votes_left(user_id)
+        now, pair = time.time(), (contest.version, contest.against)
+        one = self.store.comparisons.find_open(user_id, guild_id, contest.persona.id, pair, now)
+        if one is None:
+            return await self._assign_new(contest, user_id, guild_id)
+        self.store.comparisons.mark_shown_again(one.seq, now)
+        return one
+
+    def require_votes_left(self, user_id: int) -> None:
+        """Raise `RefusedError` where a member has used all votes of the last 24 hours."""
+        if self.store.comparisons.votes_since(user_id, time.time() - VOTE_LIMIT_WINDOW_S) >= self.per_day:
+            often = "once" if self.per_day == 1 else f"{self.per_day} times"
+            raise RefusedError(
+                f"You have voted {often} in the last 24 hours, as often as one may.", "Come back tomorrow."
+            )
+
+    async def generate(self, contest: Contest, user_id: int, guild_id: int) -> NewBlindComparison:
+        """Generate a comparison for one member: a prompt that they have seen least, two replies in random order.
+
+        No two members see the same pair: were it shown to many, the chance in two replies would sway all of them.
+        Raises `UnderstudyError` when a reply fails, and `RequestError` where both are the same each time.
+        """
+        prompts = prompts_for(contest.persona.id, self.home)
+        seen = self.store.comparisons.prompts_seen(user_id, contest.persona.id)
+        for _ in range(MAX_GENERATION_ATTEMPTS):
+            prompt = draw_prompt(prompts, seen)
+            one, other = await self._generate_both(contest, prompt, guild_id)
+            if remove_links(one.text) != remove_links(other.text):
+                pair = [(contest.version, one), (contest.against, other)]
+                random.shuffle(pair)
+                (version_a, a), (version_b, b) = pair
+                return NewBlindComparison(
+                    guild_id, contest.persona.id, user_id, prompt.id, prompt.text, version_a, version_b, a.text, b.text,
+                    a.seed, b.seed,
+                )  # fmt: skip
+        raise RequestError("Both versions say the same, word for word.", "There is nothing to choose between them.")
+
+    async def _assign_new(self, contest: Contest, user_id: int, guild_id: int) -> BlindComparison:
+        if user_id in self._pending:
+            raise RefusedError("Your two replies are being written.", "They come in a moment.")
+        self._pending.add(user_id)
+        try:
+            generated = await self.generate(contest, user_id, guild_id)
+        finally:
+            self._pending.discard(user_id)
+        return self.store.comparisons.show(generated, time.time())
+
+    def _resolve(self, persona: Persona, name: str) -> str | None:
+        if name == BASE_MODEL_NAME:
+            return None
+        require_servable(self.store, self.builder.incompatible_versions, persona.id, name)
+        return name
+
+    def _newest(self, persona: Persona, other: str | None) -> str:
+        for name in self.version_names(persona):
+            if name not in (BASE_MODEL_NAME, other):
+                return name
+        raise RequestError(f"{persona.name} has no second version to compare.", "Train one with `/finetune start`.")
+
+    async def _generate_both(
+        self, contest: Contest, prompt: ComparisonPrompt, guild_id: int
+    ) -> tuple[ChatReply, ChatReply]:
+        """Generate both replies at once; when one fails, the other is cancelled."""
+        requests = [
+            self._request(contest.persona, version, prompt, guild_id) for version in (contest.version, contest.against)
+        ]
+        tasks = [asyncio.ensure_future(self._complete(request)) for request in requests]
+        try:
+            one, other = await asyncio.gather(*tasks)
+        finally:
+            for task in tasks:
+                task.cancel()
+        if "cancelled" in (one.finish, other.finish):
+            raise RefusedError("The replies were stopped before they were complete.", "Try again.")
+        return one, other
+
+    async def _complete(self, request: ChatRequest) -> ChatReply:
+        with self.throttle.reply():
+            stream = self.engine.submit(request)
+            try:
+                async for _ in stream:
+                    pass
+                return stream.reply
+            finally:
+                stream.cancel()
+
+    def _request(self, persona: Persona, version: str | None, prompt: ComparisonPrompt, guild_id: int) -> ChatRequest:
+        """Build the request of a conversation that begins with the prompt; guild lore only for the guild's personas.
+
+        A reply of a persona for everybody may come to train that persona, for all guilds.
+        """
+        builder = self.builder
+        lore_guild_id = guild_id if persona.id.endswith(guild_suffix(guild_id)) else 0
+        return ChatRequest(
+            persona=persona,
+            turns=(Turn(EXAMPLE_USER, prompt.text),),
+            lore=tuple(builder.lore.search(persona.id, prompt.text, guild_id=lore_guild_id)),
+            adapter=builder.adapter(persona.id, version) if version else None,
+            sampling=replace(builder.sampling, stop=(f"\n{EXAMPLE_USER}:",)),
+            guild_id=guild_id,
+        )

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from textwrap import shorten
 
-from bot.services import Services
-from bot.store import InstalledVersion, Promotion, ReplySelection, Rollout, TrainingJob
+from bot.store import InstalledVersion, Promotion, ReplySelection, Rollout, Store, TrainingJob
 from bot.versions.rollout import rollout_text
 from personas.schemas.chat import Persona
 from personas.schemas.training_events import ScoreSummary
@@ -32,7 +31,7 @@ ENDING_LABELS = {
 class VersionHistory:
     """What one server may know: its own versions, the operator's, what it did, and when others changed what speaks."""
 
-    services: Services
+    store: Store
     persona: Persona
     guild_id: int
 
@@ -40,18 +39,17 @@ class VersionHistory:
         """The newest versions first; at least one page."""
         entries = list(self._entries())
         pages = [entries[at : at + VERSIONS_PER_PAGE] for at in range(0, len(entries), VERSIONS_PER_PAGE)] or [[]]
-        live = rollout_text.version_label(self.services.store.versions.live(self.persona.id))
+        live = rollout_text.version_label(self.store.versions.live(self.persona.id))
         return [
             "\n\n".join([f"**{self.persona.name}**: {live} speaks. Page {number} of {len(pages)}.", *page])
             for number, page in enumerate(pages, 1)
         ]
 
     def _entries(self) -> Iterator[str]:
-        store = self.services.store
-        rollouts = store.rollouts.of_persona(self.persona.id, self.guild_id)
-        changes = store.versions.history(self.persona.id)
-        for made in reversed(store.versions.ever_installed(self.persona.id)):
-            job = store.jobs.get(made.job_id)
+        rollouts = self.store.rollouts.of_persona(self.persona.id, self.guild_id)
+        changes = self.store.versions.history(self.persona.id)
+        for made in reversed(self.store.versions.ever_installed(self.persona.id)):
+            job = self.store.jobs.get(made.job_id)
             if job is None or job.guild_id in (0, self.guild_id):
                 tried = [rollout for rollout in rollouts if rollout.version == made.version]
                 head = [*self._made(made, job), *self._heard(made.version)]
@@ -66,7 +64,7 @@ class VersionHistory:
         yield from _score_lines(made.scorecard)
 
     def _heard(self, version: str | None) -> Iterator[str]:
-        tally = self.services.store.reply_stats.of(ReplySelection(self.persona.id, version, guild_id=self.guild_id))
+        tally = self.store.reply_stats.of(ReplySelection(self.persona.id, version, guild_id=self.guild_id))
         if tally.replies:
             yield f"Here: {rollout_text.tally_text(tally)}"
 

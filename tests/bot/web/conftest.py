@@ -7,14 +7,12 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import aiohttp
 import pytest
 
-from bot.chat.discord_channels import SenderRegistry
 from bot.chat.prompt_context import ChatRequestBuilder
-from bot.chat.reply_service import ReplyService
 from bot.cogs.reply_buttons import ReplyButtonViews
 from bot.personas.registry import PersonaRegistry
 from bot.services import Services
@@ -119,25 +117,20 @@ async def desk_in(home: Path, door: Authenticator | None = None) -> AsyncIterato
     with Store.open(home / "understudy.sqlite") as store:
         shipped = ShippedData.from_source_tree()
         catalogue = DatasetCatalog(shipped, "embedded", home, store)
-        backend, clock, nobody = Backend(catalogue), FakeClock(), cast(Any, None)
+        backend, clock = Backend(catalogue), FakeClock()
         queue = JobQueue(store, backend, clock)
         personas, engine, lore = PersonaRegistry(shipped.cards, home), FakeEngine(), LoreIndex([])
-        throttle = TrainerThrottle(backend.hold)
         builder = ChatRequestBuilder(store, personas, lore, SamplingParams(), home)
         front = WebServer(door)
-        services = Services(
-            store=store,
+        services = Services.create(
+            builder=builder,
             engine=engine,
-            personas=personas,
-            throttle=throttle,
-            request_builder=builder,
-            reply_service=ReplyService(
-                store, engine, builder, SenderRegistry(nobody, store), ReplyButtonViews(), throttle
-            ),
+            throttle=TrainerThrottle(backend.hold),
+            views=ReplyButtonViews(),
+            client=None,
             queue=queue,
             catalogue=catalogue,
             base_model="embedded",
-            home=home,
         )
         front.open(services)
         jar = aiohttp.CookieJar(unsafe=True)  # it would take no cookies from an address

@@ -90,6 +90,8 @@ async def hall(tmp_path: Path, browser: Browser) -> AsyncIterator[Hall]:
             throttle=nobody,
             request_builder=nobody,
             reply_service=nobody,
+            versions=nobody,
+            blind_tests=nobody,
             queue=queue,
             catalogue=catalogue,
             base_model="embedded",

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from bot.services import Services
 from bot.store import InstalledVersion, Promotion
 from bot.store.adapter_versions import PromotionKind
-from bot.versions import promotion
+from bot.versions.live_versions import OPERATOR_USER_ID
 from bot.web.api.openapi import ApiModel, BodySpec, Json, Links, ResponseSpec, Timestamp, describe_operation
 from bot.web.api.paging import PAGE_PARAMETERS, page_links, parse_page_query
 from bot.web.api.personas.card_routes import NO_PERSONA_TEXT, PERSONAS_TAG
@@ -281,7 +281,9 @@ async def post_promote(request: web.Request) -> web.Response:
     made = require_version_in_path(request, found)
     body = parse_body(PromoteBody, await read_json_object(request) if request.body_exists else {})
     with errors_as_problems("conflict"):
-        await promotion.promote_as_operator(found.services, found.id, made.version, anyway=body.anyway)
+        await found.services.versions.promote(
+            found.id, made.version, OPERATOR_GUILD_ID, 0, OPERATOR_USER_ID, anyway=body.anyway
+        )
     return VersionResponse.of(found.services, made).response()
 
 
@@ -298,9 +300,7 @@ async def post_rollback(request: web.Request) -> web.Response:
     """The version that was live before speaks from the next reply on; twice goes two versions back."""
     found = require_persona_in_path(request)
     with errors_as_problems("conflict"):
-        change = promotion.roll_back_version(
-            found.services, found.persona, OPERATOR_GUILD_ID, promotion.OPERATOR_USER_ID
-        )
+        change = found.services.versions.roll_back(found.persona, OPERATOR_GUILD_ID, OPERATOR_USER_ID)
     return VersionChange.of(change).response()
 
 

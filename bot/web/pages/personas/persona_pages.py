@@ -17,7 +17,7 @@ from bot.personas.card_import import (
 )
 from bot.personas.guild_lore import GuildLore
 from bot.personas.registry import short_id
-from bot.versions import promotion
+from bot.versions.live_versions import OPERATOR_USER_ID
 from bot.web.api.personas.card_editing import warm_up_prompt
 from bot.web.api.personas.lore_files import lore_store
 from bot.web.api.personas.persona_lookup import (
@@ -157,7 +157,7 @@ async def _install_attachments(found: OwnedPersona, arrived: CardImport, file: s
         services.home,
         services.store,
         services.base_model,
-        (found.guild_id, 0, promotion.OPERATOR_USER_ID),
+        (found.guild_id, 0, OPERATOR_USER_ID),
         found.id,
         arrived.card,
         file,

@@ -13,7 +13,7 @@ from markupsafe import Markup
 
 from bot.services import Services
 from bot.store import InstalledVersion, Promotion, Rollout
-from bot.versions import promotion
+from bot.versions.live_versions import OPERATOR_USER_ID
 from bot.versions.rollout.rollout_metrics import compare_rollout
 from bot.versions.rollout.rollout_text import tally_text, version_label
 from bot.versions.rollout.version_history import ENDING_LABELS
@@ -246,7 +246,7 @@ async def confirm_promote(request: web.Request) -> web.Response:
     """What would speak in place of what, and what the gate says of it."""
     found = require_persona_in_path(request)
     made = require_version_in_path(request, found)
-    objections = await promotion.find_objections(found.services, found.id, made.version, OPERATOR_GUILD_ID)
+    objections = await found.services.versions.objections(found.id, made.version, OPERATOR_GUILD_ID)
     return render_page(
         request,
         "personas/promote.html",
@@ -272,7 +272,9 @@ async def post_promote_page(request: web.Request) -> web.Response:
     made = require_version_in_path(request, found)
     anyway = form_text(await read_form_data(request), "anyway") == "yes"
     with errors_as_problems("conflict"):
-        changed = await promotion.promote_as_operator(found.services, found.id, made.version, anyway=anyway)
+        changed = await found.services.versions.promote(
+            found.id, made.version, OPERATOR_GUILD_ID, 0, OPERATOR_USER_ID, anyway=anyway
+        )
     said = "speaks from the next reply on." if changed else "speaks already."
     return redirect_to(request, f"{found.page}/versions", f"{made.version} of {found.persona.name} {said}")
 
@@ -299,7 +301,7 @@ async def post_rollback_page(request: web.Request) -> web.Response:
     """Make the version live that was so before."""
     found = require_persona_in_path(request)
     with errors_as_problems("conflict"):
-        row = promotion.roll_back_version(found.services, found.persona, OPERATOR_GUILD_ID, promotion.OPERATOR_USER_ID)
+        row = found.services.versions.roll_back(found.persona, OPERATOR_GUILD_ID, OPERATOR_USER_ID)
     said = f"{version_label(row.version)} speaks for {found.persona.name} from the next reply on."
     return redirect_to(request, f"{found.page}/versions", f"{said[0].upper()}{said[1:]}")
 

@@ -13,13 +13,7 @@ from aiohttp import web
 from bot.chat.streaming_reply import remove_links
 from bot.services import Services
 from bot.store import BASE_MODEL_NAME, BlindComparison, JudgementCounts, VoteChoice
-from bot.versions.blind_test.assignment import (
-    Contest,
-    assign_comparison,
-    resolve_contest,
-    version_labels,
-    version_names,
-)
+from bot.versions.blind_test.assignment import Contest, version_labels
 from bot.versions.blind_test.judgement import BlindTestJudgement, judge_votes
 from bot.versions.blind_test.judgement_text import (
     CHOICE_LABELS,
@@ -76,7 +70,7 @@ async def get_comparison_form(request: web.Request) -> web.Response:
         section="cards",
         personas=_all_personas(services),
         persona=persona,
-        names=version_names(services, persona),
+        names=services.blind_tests.version_names(persona),
         contest=contest,
         why_not=why_not,
         shown=shown,
@@ -91,8 +85,8 @@ async def post_comparison(request: web.Request) -> web.Response:
     persona = _find_persona(services, sent.get("persona"))
     if persona is None:
         raise Problem("invalid-request", "A persona has to be chosen.")
-    contest = resolve_contest(services, persona, sent.get("version") or None, sent.get("against") or None)
-    await assign_comparison(services, contest, OPERATOR_USER_ID, _guild_id(services, persona))
+    contest = services.blind_tests.contest(persona, sent.get("version") or None, sent.get("against") or None)
+    await services.blind_tests.assign(contest, OPERATOR_USER_ID, _guild_id(services, persona))
     return redirect_to(request, _contest_path(contest))
 
 
@@ -105,7 +99,7 @@ async def post_vote(request: web.Request) -> web.Response:
     now = time.time()
     taken = services.store.comparisons.vote(one.seq, OPERATOR_USER_ID, choice, now)
     if taken:
-        await record_vote(services, one)
+        await record_vote(services.home, services.store, services.personas, one)
     elif one.has_expired(now):
         said = "These two had waited for a day: the vote does not count. Ask for another."
         return redirect_to(request, f"{COMPARE_PATH}?{urlencode({'persona': one.persona_id})}", said)
@@ -161,8 +155,8 @@ async def _vote_summary(services: Services, contest: Contest) -> VoteSummary:
 def _requested_contest(services: Services, persona: Persona, request: web.Request) -> tuple[Contest | None, str]:
     """What is asked for, or why it cannot be compared."""
     try:
-        return resolve_contest(
-            services, persona, request.query.get("version") or None, request.query.get("against") or None
+        return services.blind_tests.contest(
+            persona, request.query.get("version") or None, request.query.get("against") or None
         ), ""
     except RequestError as error:
         return None, str(error)

@@ -1,0 +1,176 @@
+"""The one place that changes which version is live: promotes, rolls back, starts and ends rollouts, notifies listeners."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from bot.chat.prompt_context import ChatRequestBuilder
+from bot.errors import RefusedError
+from bot.store import NewRollout, Promotion, Rollout, Store, TrainingJob
+from bot.versions.rollout.rollout_metrics import summarise_votes, vote_objections
+from bot.versions.servable import require_servable
+from personas.engine import Engine
+from personas.errors import RequestError, UnderstudyError
+from personas.home.shared_personas import OPERATOR_GUILD_ID
+from personas.schemas.chat import Persona
+
+log = logging.getLogger(__name__)
+
+OPERATOR_USER_ID = 0
+"""`promoted_by` of a change from the dashboard or over the API."""
+AUTOMATIC_USER_ID = 0
+"""`promoted_by` of an automatic promotion."""
+PROMOTE_VERDICT, REJECT_VERDICT = "promote", "reject"
+
+VersionListener = Callable[[int, str], object]
+"""Called with the guild and the persona whose live version changed."""
+
+
+@dataclass(frozen=True)
+class PromotionObjections:
+    """Who objects to a version, such as "The gate rejects", and the reasons."""
+
+    who: str
+    reasons: tuple[str, ...]
+
+
+class PromotionObjectedError(RequestError):
+    """The gate or members object to a version; promoting it takes an explicit second request."""
+
+    def __init__(self, version: str, objections: PromotionObjections) -> None:
+        reasons = " ".join(objections.reasons)
+        super().__init__(
+            f"{objections.who} {version}: {reasons}", "Read the reasons, and send `anyway` to promote it all the same."
+        )
+        self.objections = objections
+
+
+@dataclass(frozen=True)
+class LiveVersions:
+    """Changes the live versions of all personas. `notify` is called after each change, once for each guild concerned."""
+
+    store: Store
+    engine: Engine
+    builder: ChatRequestBuilder
+    notify: VersionListener = lambda guild_id, persona_id: None
+
+    def require_servable(self, persona_id: str, version: str) -> None:
+        """Raise `RequestError` for a version that is withdrawn, not installed, or made for another base model."""
+        require_servable(self.store, self.builder.incompatible_versions, persona_id, version)
+
+    async def load(self, persona_id: str, version: str) -> None:
+        """Load a version, so that a damaged one never goes live. Raises `RequestError` and `AdapterError`."""
+        self.require_servable(persona_id, version)
+        await self.engine.load(self.builder.adapter(persona_id, version))
+
+    # ------------------------------------------------------------------------------------------ promotion
+
+    async def promote(
+        self, persona_id: str, version: str, guild_id: int, channel_id: int, by: int, *, anyway: bool = False
+    ) -> bool:
+        """Make a version live after loading it. False when it is live already.
+
+        `guild_id` and `channel_id` are where that was requested, 0 for the operator. Raises `PromotionObjectedError`
+        unless `anyway`, `RequestError` for a version that cannot be served, and `AdapterError` for a damaged one.
+        """
+        self.require_servable(persona_id, version)
+        if not anyway and (found := await self.objections(persona_id, version, guild_id)):
+            raise PromotionObjectedError(version, found)
+        await self.load(persona_id, version)
+        new = NewRollout(persona_id, version, guild_id, channel_id, by, share=100)
+        if self.store.rollouts.promote(new, time.time()) is None:
+            return False
+        self._notify_all(guild_id, persona_id)
+        return True
+
+    async def decide(self, job: TrainingJob) -> TrainingJob | None:
+        """Decide whether a finished job's version is promoted automatically, and store the decision with the promotion.
+
+        A version that cannot be loaded is left to a moderator. None when it was decided before. Raises `StoreError`.
+        """
+        if job.persona is None or not await self._is_automatic(job, job.persona):
+            return self.store.jobs.decide(job.job_id, "manual")
+        try:
+            await self.load(job.persona, job.version)
+        except UnderstudyError as error:
+            log.warning("%s of %s was not promoted automatically: %s", job.version, job.persona, error)
+            return self.store.jobs.decide(job.job_id, "manual")
+        new = NewRollout(job.persona, job.version, job.guild_id, job.channel_id, AUTOMATIC_USER_ID, share=100)
+        with self.store.atomic():
+            promoted = self.store.rollouts.promote(new, time.time(), kind="automatic promotion")
+            decided = self.store.jobs.decide(job.job_id, "promoted" if promoted else "manual")
+        if promoted:
+            self._notify_all(job.guild_id, job.persona)
+        return decided
+
+    def roll_back(self, persona: Persona, guild_id: int, by: int) -> Promotion:
+        """Make the previous version live again. Raises `RequestError` when there is none."""
+        try:
+            row = self.store.rollouts.roll_back(persona.id, by, time.time(), guild_id)
+        except RequestError as error:
+            installed = self.store.versions.installed(persona.id)
+            how = "Make one live with `/finetune promote`." if installed else "Train one first."
+            raise RequestError(f"{persona.name} has no earlier version to go back to.", how) from error
+        self._notify_all(guild_id, persona.id)
+        return row
+
+    # ------------------------------------------------------------------------------------------ rollouts
+
+    async def start_rollout(self, new: NewRollout) -> Rollout:
+        """Load a version, and let it answer a part of a guild's replies. Raises `RequestError` and `AdapterError`."""
+        await self.load(new.persona_id, new.version)
+        return self.store.rollouts.start(new, time.time())
+
+    def stop_rollout(self, rollout: Rollout, by: int) -> None:
+        """Let the live version answer everything again. Raises `RefusedError` for a rollout that has ended."""
+        if not self.store.rollouts.end(rollout.seq, "stopped", time.time(), by):
+            raise RefusedError("This rollout has ended already.", "`/finetune history` shows how.")
+
+    def revert_rollout(self, rollout: Rollout, why: str) -> bool:
+        """End a rollout that turned out worse; a promoted version is rolled back. False when it had ended."""
+        if not self.store.rollouts.revert(rollout, time.time(), why):
+            return False
+        log.warning("%s %s was rolled back automatically", rollout.persona_id, rollout.version)
+        if rollout.is_promoted:
+            self._notify_all(rollout.guild_id, rollout.persona_id)
+        return True
+
+    # ------------------------------------------------------------------------------------------ objections
+
+    async def objections(self, persona_id: str, version: str, guild_id: int) -> PromotionObjections | None:
+        """Find what the gate and the guild's members (all members, for the operator) hold against a version.
+
+        None for the live version.
+        """
+        if self.store.versions.live(persona_id) == version:
+            return None
+        members = await self._member_objections(persona_id, version, guild_id)
+        found = (it.scorecard for it in self.store.versions.installed(persona_id) if it.version == version)
+        card = next(found, None)
+        if card and card.verdict == REJECT_VERDICT:
+            return PromotionObjections("The gate rejects", (*members, *card.reasons))
+        return PromotionObjections("Members speak against", members) if members else None
+
+    async def _member_objections(self, persona_id: str, version: str, guild_id: int) -> tuple[str, ...]:
+        return vote_objections(await summarise_votes(self.store, persona_id, version, time.time(), guild_id or None))
+
+    async def _is_automatic(self, job: TrainingJob, persona_id: str) -> bool:
+        """Whether the job's guild promotes automatically, the gate would promote, and no member objects."""
+        result = job.result
+        if result is None or result.imported or result.scorecard.verdict != PROMOTE_VERDICT:
+            return False
+        if not self.store.guilds.is_auto_promotion_enabled(job.guild_id):
+            return False
+        return not await self._member_objections(persona_id, job.version, job.guild_id)
+
+    def _notify_all(self, guild_id: int, persona_id: str) -> None:
+        """Notify the guild; for a change by the operator, every guild that trained a version of the persona, too."""
+        trained_in: set[int] = set()
+        if guild_id == OPERATOR_GUILD_ID:
+            jobs = (self.store.jobs.get(one.job_id) for one in self.store.versions.installed(persona_id))
+            trained_in = {job.guild_id for job in jobs if job}
+        for one in {guild_id} | trained_in:
+            self.notify(one, persona_id)
