@@ -1,4 +1,4 @@
-"""The public fake of the Engine seam: says what it is told to, when it is told to."""
+"""The public fake of the Engine protocol: generates scripted replies, and holds or fails them on request."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from personas.engine.metrics import AdapterStatus, EngineState
 from personas.errors import EngineBusyError, UnderstudyError
 from personas.schemas.chat import AdapterRef, ChatReply, ChatRequest, Persona, ReplyToken
 
-OTHERS = (("tide", -0.5), ("rope", -2.5))
-"""What else the fake's model might have said, everywhere."""
+ALTERNATIVES = (("tide", -0.5), ("rope", -2.5))
+"""Alternatives of every token, with their log-probabilities."""
 
 Script = Callable[[ChatRequest], list[str]]
 
 
 def echo(request: ChatRequest) -> list[str]:
-    """Say who answers what."""
+    """Reply with the persona's name and the last message."""
     name = request.persona.name if request.persona else "Nobody"
     return [f"{name} ", f"hears: {request.turns[-1].text}"]
 
 
 class FakeReplyStream:
-    """Gives the scripted pieces; while the engine is held it waits before the second."""
+    """Streams the scripted pieces; while the engine is held it waits before the second."""
 
     def __init__(self, engine: FakeEngine, request: ChatRequest) -> None:
         self._engine, self._request = engine, request
@@ -49,16 +49,19 @@ class FakeReplyStream:
     def reply(self) -> ChatReply:
         if self._finish is None:
             raise RuntimeError("the reply is not finished")
-        version, asked = (self._request.adapter.version if self._request.adapter else None), self._request.sampling
-        tokens = tuple(ReplyToken(word, -0.5, OTHERS[: asked.alternatives]) for word in self._text.split(" "))
-        told = tokens if asked.alternatives is not None else ()
-        seed = 7 if asked.seed is None else asked.seed
-        prompt, more = f"<|user|>{self._asked}", self._engine.told
-        return ChatReply(self._text, version, seed, 1, 1, self._finish, tokens=told, prompt=prompt, **more)
-
-    @property
-    def _asked(self) -> str:
-        return self._request.turns[-1].text
+        request, sampling = self._request, self._request.sampling
+        words = self._text.split(" ") if sampling.alternatives is not None else []
+        return ChatReply(
+            text=self._text,
+            version=request.adapter.version if request.adapter else None,
+            seed=7 if sampling.seed is None else sampling.seed,
+            prompt_tokens=1,
+            new_tokens=1,
+            finish=self._finish,
+            tokens=tuple(ReplyToken(word, -0.5, ALTERNATIVES[: sampling.alternatives]) for word in words),
+            prompt=f"<|user|>{request.turns[-1].text}",
+            **self._engine.reply_flags,
+        )
 
     def cancel(self) -> None:
         self._cancelled.set()
@@ -70,13 +73,14 @@ class FakeEngine:
     def __init__(self, script: Script = echo) -> None:
         self.script = script
         self.requests: list[ChatRequest] = []
-        self.texts_forgotten = 0
+        self.prefix_cache_clears = 0
         self.loaded: list[AdapterRef] = []
         self.dropped: list[AdapterRef] = []
         self.prepared: list[tuple[str, AdapterRef | None]] = []
         self.failure: UnderstudyError | None = None
         self.full = False
-        self.told: dict[str, bool] = {}  # what else replies say of themselves
+        self.reply_flags: dict[str, bool] = {}
+        """Further fields of replies: `repeated`, `shortened`."""
         self.free = asyncio.Event()
         self.free.set()
 
@@ -98,7 +102,7 @@ class FakeEngine:
         self.dropped.append(adapter)
 
     async def clear_prefix_cache(self) -> None:
-        self.texts_forgotten += 1
+        self.prefix_cache_clears += 1
 
     def state(self) -> EngineState:
         held = tuple(AdapterStatus(ref.name, 0, True) for ref in dict.fromkeys(self.loaded) if ref not in self.dropped)

@@ -94,7 +94,7 @@ async def test_opting_out_offers_to_withdraw_what_was_trained(stage, tmp_path):
     assert "v1 speaks now. A version without them is being trained." in said["content"]
     assert stage.member.name not in said["content"] and stage.member.id not in said["content"]
     assert stage.store.versions.live("ballast") == "v1"
-    assert [adapter.name for adapter in stage.engine.dropped] == ["ballast-v2"] and stage.engine.texts_forgotten
+    assert [adapter.name for adapter in stage.engine.dropped] == ["ballast-v2"] and stage.engine.prefix_cache_clears
     assert stage.store.erasure.texts(int(stage.member.id)) == [SAID], "what was said stays"
 
 

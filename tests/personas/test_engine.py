@@ -1,4 +1,4 @@
-"""The local engine against transformers and peft themselves, on a tiny real model."""
+"""The engine compared with transformers and peft, on a tiny real model."""
 
 import asyncio
 import shutil
@@ -47,7 +47,7 @@ def adapters(tmp_path_factory, tiny_base):
 
 
 def reference(tiny_base, renderer, text: str, adapter=None) -> str:
-    """What transformers and peft say greedily, by themselves."""
+    """Generate greedily with transformers and peft."""
     model = load_model(tiny_base, "float32")
     if adapter:
         model = PeftModel.from_pretrained(model, adapter.folder).eval()
@@ -221,7 +221,7 @@ async def test_a_model_that_is_not_there_is_one_clear_error(tmp_path):
 
 
 class TestText:
-    """Tokens to text."""
+    """The streaming detokenizer."""
 
     def stream(self, renderer, stop=()):
         shown: list[str] = []

@@ -1,4 +1,4 @@
-"""The batch beyond random schedules: what only peft computes, architectures, many adapters, time-outs, the cache."""
+"""The batch beyond random schedules: adapters for peft, architectures, many adapters, time-outs, the prefix cache."""
 
 import copy
 import gc
@@ -17,7 +17,15 @@ from personas.engine.peft_runner import PeftSwitcher
 from personas.engine.scheduler import SchedulerLimits
 from personas.errors import AdapterError, EngineBusyError
 from personas.home.adapters import adapter_ref, write_manifest
-from tests.personas.engine_schedules import Asked, House, Question, ask, differences, run_out, special_adapter
+from tests.personas.engine_reference import (
+    Question,
+    RecordedReply,
+    ReferenceModel,
+    ask,
+    differences,
+    run_to_end,
+    special_adapter,
+)
 from tests.tiny import PROJECTIONS, make_adapter, manifest_over
 
 PROMPT = tuple(range(100, 140))
@@ -32,19 +40,21 @@ def one_thread():
 
 
 @pytest.fixture(scope="module")
-def house(tmp_path_factory, tiny_base):
-    return House(tmp_path_factory.mktemp("house"), tiny_base, torch.float64, adapters=2, prompts=3)
+def reference(tmp_path_factory, tiny_base):
+    return ReferenceModel(tmp_path_factory.mktemp("reference"), tiny_base, torch.float64, adapters=2, prompts=3)
 
 
-def test_a_request_of_which_nothing_can_be_drawn_ends_alone(house):
-    parts = house.parts(SchedulerLimits(rows=4), 4, 0)
-    asked = [Asked(question, 10) for question in house.questions[:4]]
-    for number, one in enumerate(asked):
+def test_a_request_of_which_nothing_can_be_drawn_ends_alone(reference):
+    parts = reference.parts(SchedulerLimits(rows=4), 4, 0)
+    recorded = [RecordedReply(question, 10) for question in reference.questions[:4]]
+    for number, one in enumerate(recorded):
         impossible = {"temperature": 1.0, "repetition_penalty": 1e-45} if number == 1 else {}
         parts.batch.scheduler.add(one.sequence(**impossible))
-    run_out(parts)
-    assert isinstance(asked[1].error, ArithmeticError) and asked[1].ends == 1
-    assert differences([asked[0], *asked[2:]]) == (0, []) and all(one.reply for one in (asked[0], *asked[2:]))
+    run_to_end(parts)
+    assert isinstance(recorded[1].error, ArithmeticError) and recorded[1].ends == 1
+    assert differences([recorded[0], *recorded[2:]]) == (0, []) and all(
+        one.reply for one in (recorded[0], *recorded[2:])
+    )
     parts.close()
 
 
@@ -68,20 +78,20 @@ SPECIAL = {
 
 @pytest.mark.filterwarnings("ignore::peft.utils.warning.PeftWarning", "ignore:(Model has `tie|Setting `save_emb)")
 @pytest.mark.parametrize("kind", SPECIAL)
-def test_adapters_of_every_kind_share_the_engine_and_are_right(house, tiny_base, tmp_path, kind):
+def test_adapters_of_every_kind_share_the_engine_and_are_right(reference, tiny_base, tmp_path, kind):
     settings, stacked = SPECIAL[kind]
     ref = special_adapter(tmp_path, tiny_base, kind, **settings)
-    question = ask(PeftSwitcher(copy.deepcopy(house.model), house.hash), ref, PROMPT)
-    others = [next(q for q in house.questions if q.adapter == other) for other in (None, *house.refs)]
-    parts = house.parts(SchedulerLimits(prefill_tokens=16), 4, 10**7)
+    question = ask(PeftSwitcher(copy.deepcopy(reference.model), reference.hash), ref, PROMPT)
+    others = [next(q for q in reference.questions if q.adapter == other) for other in (None, *reference.refs)]
+    parts = reference.parts(SchedulerLimits(prefill_tokens=16), 4, 10**7)
     assert (parts.read(ref).pairs is not None) == stacked
-    asked = [Asked(q, 10) for q in (others[0], question, others[1], question, others[2], others[0])]
-    for one in asked:
+    recorded = [RecordedReply(q, 10) for q in (others[0], question, others[1], question, others[2], others[0])]
+    for one in recorded:
         parts.batch.scheduler.add(one.sequence())
         parts.batch.step()
-    run_out(parts)
-    assert differences(asked) == (0, [])
-    assert asked[1].reply.version == kind
+    run_to_end(parts)
+    assert differences(recorded) == (0, [])
+    assert recorded[1].reply.version == kind
 
 
 ARCHITECTURES = {
@@ -110,70 +120,70 @@ def test_every_architecture_says_what_it_says_alone(tmp_path, renderer, kind):
     AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path / "m")
     renderer.tokenizer.save_pretrained(tmp_path / "m")
     base = locate(str(tmp_path / "m"))
-    house = House(tmp_path, base, torch.float64, adapters=2, prompts=0)
-    alone = PeftSwitcher(copy.deepcopy(house.model), house.hash)
-    questions = [ask(alone, ref, PROMPT[:length]) for ref in (None, *house.refs) for length in (3, 30)]
-    parts = house.parts(SchedulerLimits(prefill_tokens=5, solo_prefill_tokens=13), 4, 10**7)
-    asked = [Asked(question, 12) for question in questions]
-    for one in asked:
+    reference = ReferenceModel(tmp_path, base, torch.float64, adapters=2, prompts=0)
+    alone = PeftSwitcher(copy.deepcopy(reference.model), reference.hash)
+    questions = [ask(alone, ref, PROMPT[:length]) for ref in (None, *reference.refs) for length in (3, 30)]
+    parts = reference.parts(SchedulerLimits(prefill_tokens=5, solo_prefill_tokens=13), 4, 10**7)
+    recorded = [RecordedReply(question, 12) for question in questions]
+    for one in recorded:
         parts.batch.scheduler.add(one.sequence())
-    run_out(parts)
-    assert differences(asked) == (0, [])
+    run_to_end(parts)
+    assert differences(recorded) == (0, [])
 
 
-def test_an_architecture_that_is_not_known_is_served_one_by_one(house, caplog):
-    model = copy.deepcopy(house.model)
+def test_an_architecture_that_is_not_known_is_served_one_by_one(reference, caplog):
+    model = copy.deepcopy(reference.model)
     model.config.model_type = "brand-new"
-    parts = build_engine_parts(model, house.hash, SchedulerLimits(), slots=4, prefix_bytes=10**7)
-    asked = [Asked(question, 6) for question in house.questions]
-    for one in asked:
+    parts = build_engine_parts(model, reference.hash, SchedulerLimits(), slots=4, prefix_bytes=10**7)
+    recorded = [RecordedReply(question, 6) for question in reference.questions]
+    for one in recorded:
         parts.batch.scheduler.add(one.sequence())
-    run_out(parts)
-    assert differences(asked) == (0, []) and "one at a time" in caplog.text
+    run_to_end(parts)
+    assert differences(recorded) == (0, []) and "one at a time" in caplog.text
 
 
-def test_a_prefix_is_computed_once_and_only_for_its_adapter(house, monkeypatch):
-    parts, computed = house.parts(SchedulerLimits(), 4, 10**8), []
+def test_a_prefix_is_computed_once_and_only_for_its_adapter(reference, monkeypatch):
+    parts, computed = reference.parts(SchedulerLimits(), 4, 10**8), []
     forward = parts.stacked.forward
     monkeypatch.setattr(
         parts.stacked, "forward", lambda spans: computed.extend(len(s.tokens) for s in spans) or forward(spans)
     )
-    long = next(q for q in house.questions if len(q.prompt) > 2 * BLOCK_TOKENS and q.adapter is None)
+    long = next(q for q in reference.questions if len(q.prompt) > 2 * BLOCK_TOKENS and q.adapter is None)
     for expected in (len(long.prompt), len(long.prompt) - (len(long.prompt) - 1) // BLOCK_TOKENS * BLOCK_TOKENS):
         computed.clear()
-        asked = Asked(long, 3)
-        parts.batch.scheduler.add(asked.sequence())
-        run_out(parts)
-        assert computed == [expected, 1, 1] and differences([asked]) == (0, [])
-    other = next(q for q in house.questions if q.prompt == long.prompt and q.adapter is not None)
+        recorded = RecordedReply(long, 3)
+        parts.batch.scheduler.add(recorded.sequence())
+        run_to_end(parts)
+        assert computed == [expected, 1, 1] and differences([recorded]) == (0, [])
+    other = next(q for q in reference.questions if q.prompt == long.prompt and q.adapter is not None)
     computed.clear()
-    parts.batch.scheduler.add(Asked(other, 1).sequence())
-    run_out(parts)
+    parts.batch.scheduler.add(RecordedReply(other, 1).sequence())
+    run_to_end(parts)
     assert computed == [len(long.prompt)]
 
 
-def test_forgotten_texts_are_computed_anew_and_what_runs_meanwhile_is_not_kept(house):
-    parts = house.parts(SchedulerLimits(), 4, 10**8)
+def test_forgotten_texts_are_computed_anew_and_what_runs_meanwhile_is_not_kept(reference):
+    parts = reference.parts(SchedulerLimits(), 4, 10**8)
     prefixes = parts.stacked.prefixes
-    asked = [Asked(question, 6) for question in house.questions]
-    parts.batch.scheduler.add(asked[0].sequence())
-    run_out(parts)
+    recorded = [RecordedReply(question, 6) for question in reference.questions]
+    parts.batch.scheduler.add(recorded[0].sequence())
+    run_to_end(parts)
     assert prefixes.bytes > 0
-    for one in asked[1:]:
+    for one in recorded[1:]:
         parts.batch.scheduler.add(one.sequence())
-    while parts.batch.waiting or not asked[1].tokens_made:
+    while parts.batch.waiting or not recorded[1].generated:
         parts.batch.step()
     assert parts.batch.running
     parts.batch.clear_prefix_cache()
-    run_out(parts)
-    assert prefixes.bytes == 0 and differences(asked) == (0, [])
-    parts.batch.scheduler.add(Asked(house.questions[0], 2).sequence())
-    run_out(parts)
-    assert prefixes.bytes > 0, "what comes later is kept as ever"
+    run_to_end(parts)
+    assert prefixes.bytes == 0 and differences(recorded) == (0, [])
+    parts.batch.scheduler.add(RecordedReply(reference.questions[0], 2).sequence())
+    run_to_end(parts)
+    assert prefixes.bytes > 0, "later requests are stored again"
 
 
 class TestPrefixes:
-    """The cache of what prompts have in common, without a model."""
+    """The prefix cache, without a model."""
 
     shape = CacheShape(1, 1, 2, torch.float32, "cpu")
     block_bytes = 1 * 2 * 1 * BLOCK_TOKENS * 2 * 4
@@ -218,11 +228,11 @@ class TestPrefixes:
         assert cache.bytes == 2 * self.block_bytes
 
 
-def test_who_waits_too_long_hears_so_and_who_speaks_too_long_ends(house):
+def test_who_waits_too_long_hears_so_and_who_speaks_too_long_ends(reference):
     now = [0.0]
-    parts = house.parts(SchedulerLimits(rows=1, wait_s=100, reply_s=20), 4, 0)
+    parts = reference.parts(SchedulerLimits(rows=1, wait_s=100, reply_s=20), 4, 0)
     parts.batch.scheduler.clock = lambda: now[0]
-    first, second = Asked(house.questions[0], 14), Asked(house.questions[1], 14)
+    first, second = RecordedReply(reference.questions[0], 14), RecordedReply(reference.questions[1], 14)
     parts.batch.scheduler.add(first.sequence())
     parts.batch.scheduler.add(second.sequence())
     parts.batch.step()
@@ -246,65 +256,67 @@ def has_no_settings(folder):
     (folder / "adapter_config.json").write_text("[]")
 
 
-def test_what_an_adapter_leaves_unsaid_is_as_peft_takes_it(house, tiny_base, tmp_path):
+def test_what_an_adapter_leaves_unsaid_is_as_peft_takes_it(reference, tiny_base, tmp_path):
     ref = make_adapter(tmp_path, tiny_base, "p", "short", seed=1)
     config = json.loads((ref.folder / "adapter_config.json").read_text())
     del config["lora_alpha"]
     (ref.folder / "adapter_config.json").write_text(json.dumps(config))
     write_manifest(ref.folder, manifest_over(tiny_base, "p", "short"))
-    parts = house.parts(SchedulerLimits(), 4, 0)
-    asked = Asked(ask(PeftSwitcher(copy.deepcopy(house.model), house.hash), ref, PROMPT), 10)
-    parts.batch.scheduler.add(asked.sequence())
-    run_out(parts)
-    assert differences([asked]) == (0, [])
+    parts = reference.parts(SchedulerLimits(), 4, 0)
+    recorded = RecordedReply(ask(PeftSwitcher(copy.deepcopy(reference.model), reference.hash), ref, PROMPT), 10)
+    parts.batch.scheduler.add(recorded.sequence())
+    run_to_end(parts)
+    assert differences([recorded]) == (0, [])
 
 
 @pytest.mark.parametrize("breaks", [is_no_longer_sealed, has_an_alpha_that_is_no_number, has_no_settings])
-def test_one_that_fails_ends_alone(house, tiny_base, tmp_path, breaks):
+def test_one_that_fails_ends_alone(reference, tiny_base, tmp_path, breaks):
     broken = make_adapter(tmp_path, tiny_base, "p", "broken", seed=1)
     breaks(broken.folder)
     if breaks is not is_no_longer_sealed:
         write_manifest(broken.folder, manifest_over(tiny_base, "p", "broken"))
-    parts = house.parts(SchedulerLimits(), 4, 0)
-    bad = Asked(Question(broken, PROMPT, (), ()), 3)
-    good = [Asked(question, 5) for question in house.questions]
+    parts = reference.parts(SchedulerLimits(), 4, 0)
+    bad = RecordedReply(Question(broken, PROMPT, (), ()), 3)
+    good = [RecordedReply(question, 5) for question in reference.questions]
     for one in (*good[:2], bad, *good[2:]):
         parts.batch.scheduler.add(one.sequence())
-    run_out(parts)
+    run_to_end(parts)
     assert isinstance(bad.error, AdapterError) and bad.ends == 1 and differences(good) == (0, [])
 
 
-def test_a_thousand_adapters_on_eight_slots(house, tiny_base, tmp_path, capsys):
-    """200 requests for 1,000 adapters on disk: all right, nobody starved, no memory that grows."""
-    refs = _thousand(house, tmp_path)
-    alone = PeftSwitcher(copy.deepcopy(house.model), house.hash, keep=2)
-    parts, dice = house.parts(SchedulerLimits(rows=8), 8, 10**6), random.Random(4)
-    asked: list[Asked] = []
+def test_a_thousand_adapters_on_eight_slots(reference, tiny_base, tmp_path, capsys):
+    """Serve 200 requests for 1,000 adapters on disk: all correct, none starved, constant memory."""
+    refs = _thousand(reference, tmp_path)
+    alone = PeftSwitcher(copy.deepcopy(reference.model), reference.hash, keep=2)
+    parts, generator = reference.parts(SchedulerLimits(rows=8), 8, 10**6), random.Random(4)
+    recorded: list[RecordedReply] = []
     sizes = []
     for _ in range(200):
-        ref = refs[int(dice.paretovariate(0.4)) % len(refs)]  # some are asked for again and again
-        asked.append(Asked(Question(ref, PROMPT[: dice.randrange(1, 40)], (), ()), dice.randrange(1, 6)))
-        parts.batch.scheduler.add(asked[-1].sequence(dice.randrange(5)))
+        ref = refs[int(generator.paretovariate(0.4)) % len(refs)]  # some are requested again and again
+        recorded.append(
+            RecordedReply(Question(ref, PROMPT[: generator.randrange(1, 40)], (), ()), generator.randrange(1, 6))
+        )
+        parts.batch.scheduler.add(recorded[-1].sequence(generator.randrange(5)))
         parts.batch.step()
-        if len(asked) % 50 == 0:
+        if len(recorded) % 50 == 0:
             gc.collect()
             sizes.append(psutil.Process().memory_info().rss)
-    run_out(parts)
-    assert all(one.ends == 1 and one.tokens == one.length for one in asked)
-    for one in dice.sample(asked, 12):
+    run_to_end(parts)
+    assert all(one.ends == 1 and one.tokens == one.length for one in recorded)
+    for one in generator.sample(recorded, 12):
         one.question = ask(alone, one.question.adapter, one.question.prompt)
         assert differences([one]) == (0, [])
     with capsys.disabled():
-        different = len({one.question.adapter for one in asked})
-        print(f" {different} adapters asked for, longest wait {max(one.waited_s for one in asked):.1f} s ", end="")
+        different = len({one.question.adapter for one in recorded})
+        print(f" {different} adapters requested, longest wait {max(one.waited_s for one in recorded):.1f} s ", end="")
     assert sizes[-1] - sizes[0] < 64 * 2**20
 
 
-def _thousand(house, home):
-    """1,000 adapter folders, of which each hundred hold the same weights."""
+def _thousand(reference, home):
+    """Create 1,000 adapter folders; each hundred hold the same weights."""
     import shutil
 
-    kinds = [house.refs[n % len(house.refs)] for n in range(10)]
+    kinds = [reference.refs[n % len(reference.refs)] for n in range(10)]
     refs = []
     for number in range(1000):
         ref = adapter_ref(home, f"p{number}", "v1")
@@ -313,16 +325,16 @@ def _thousand(house, home):
     return refs
 
 
-def test_a_prompt_is_computed_in_pieces_while_others_go_on(house):
-    parts = house.parts(SchedulerLimits(prefill_tokens=8), 4, 0)
-    talking = Asked(house.questions[0], 14)
+def test_a_prompt_is_computed_in_pieces_while_others_go_on(reference):
+    parts = reference.parts(SchedulerLimits(prefill_tokens=8), 4, 0)
+    talking = RecordedReply(reference.questions[0], 14)
     parts.batch.scheduler.add(talking.sequence())
     parts.batch.step()
-    long = Asked(next(q for q in house.questions if len(q.prompt) > 40), 2)
+    long = RecordedReply(next(q for q in reference.questions if len(q.prompt) > 40), 2)
     parts.batch.scheduler.add(long.sequence())
     before = talking.tokens
     for _ in range(4):
         parts.batch.step()
     assert talking.tokens == before + 4 and long.tokens == 0
-    run_out(parts)
+    run_to_end(parts)
     assert differences([talking, long]) == (0, [])

@@ -1,4 +1,4 @@
-"""The engine's benchmark: what is told follows from what was measured; a baseline that is missing is not made up."""
+"""The engine's benchmark: its summary and table, also without a baseline."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Each family of models through the batch: in it where it is known, one row after the other where it is not; right."""
+"""Each model family in the engine: batched if supported, otherwise one sequence at a time, and correct."""
 
 import copy
 
@@ -10,7 +10,7 @@ from personas.engine.peft_runner import PeftSwitcher
 from personas.engine.scheduler import SchedulerLimits
 from personas.models.base_model import fingerprint, load_model
 from tests.families import FAMILIES, SLIDING
-from tests.personas.engine_schedules import Asked, ask, differences, run_out, special_adapter
+from tests.personas.engine_reference import RecordedReply, ask, differences, run_to_end, special_adapter
 from tools.tiny_models import LAYERS, make_model
 from trainer.recipe.model_fit import find_target_modules
 
@@ -42,12 +42,12 @@ def test_every_family_says_what_it_says_alone(tmp_path, name):
     questions = [ask(alone, adapter, PROMPT[:length]) for adapter in (None, ref) for length in (3, len(PROMPT))]
     limits = SchedulerLimits(prefill_tokens=7, solo_prefill_tokens=13)
     parts = build_engine_parts(model, fingerprint(base), limits, slots=2, prefix_bytes=10**7)
-    asked = [Asked(question, 10) for question in questions]
-    for one in asked:
+    recorded = [RecordedReply(question, 10) for question in questions]
+    for one in recorded:
         parts.batch.scheduler.add(one.sequence())
         parts.batch.step()
-    run_out(parts)
+    run_to_end(parts)
     parts.close()
-    close, wrong = differences(asked)
+    close, wrong = differences(recorded)
     assert not wrong and (not close or name.startswith("DeepSeek-V"))
     assert bool(parts.stacked) == (name in IN_THE_BATCH) == (model.config.model_type in STACKED_ARCHITECTURES)

@@ -1,4 +1,4 @@
-"""The compiled kernel against the model in float32: nearer to it than torch in bfloat16, under all adapters."""
+"""The compiled kernel compared with the model in float32: as close as torch in bfloat16, under all adapters."""
 
 import copy
 
@@ -46,23 +46,23 @@ def tiny(kind: str, inner: int = 160):
 
 
 def in_int8(kind: str):
-    """The same with int8 weights, and widths that the kernel takes them in."""
+    """Build it with int8 weights and widths that the kernel supports in int8."""
     return quantise_model(tiny(kind, 192))
 
 
 def exact(kind: str, model=tiny):
-    """The same weights in float32; int8 ones are those that the bfloat16 model is rounded to."""
+    """Build it in float32 with the same weights; for int8, the rounded ones."""
     fine = tiny(kind, 192 if model is in_int8 else 160).float()
     return quantise_model(fine) if model is in_int8 else fine
 
 
 def rough(*shape: int):
-    """Random numbers that bfloat16 holds exactly."""
+    """Return random numbers that bfloat16 represents exactly."""
     return torch.randn(*shape).bfloat16().float()
 
 
-def decoders(library, kind: str, threads: int = 2, made=tiny):
-    """The kernel, torch in bfloat16 and torch in float32, over the same weights and the same adapters."""
+def build_runners(library, kind: str, threads: int = 2, made=tiny):
+    """Build the kernel, torch in bfloat16 and torch in float32 over the same weights and adapters."""
     model = made(kind)
     coarse, fine = StackedLoraRunner(model, 4, 0), StackedLoraRunner(exact(kind, made), 4, 0)
     for slot, rank in ((1, 4), (2, 18), (3, 1)):
@@ -71,17 +71,17 @@ def decoders(library, kind: str, threads: int = 2, made=tiny):
             for name, linear in coarse.linears.items()
             if name != "lm_head" and (slot < 3 or "q_proj" in name)
         }
-        for decoder in (coarse, fine):
-            decoder.stack.put(slot, AdapterWeights(AdapterRef("a", str(slot), None), pairs))
+        for runner in (coarse, fine):
+            runner.stack.put(slot, AdapterWeights(AdapterRef("a", str(slot), None), pairs))
     return KernelRunner(library, model, coarse.linears, coarse.stack, threads), coarse, fine
 
 
-def talk(decoder: StackedLoraRunner, forward):
-    """Rows of all lengths under all adapters: whole prompts, pieces, then single tokens; all logits."""
-    dice = torch.Generator().manual_seed(7)
+def run_batch(runner: StackedLoraRunner, forward):
+    """Return log-probabilities of sequences of many lengths under all adapters: prompts, chunks, single tokens."""
+    generator = torch.Generator().manual_seed(7)
     lengths, slots = (1, 2, 3, 5, 17, 40), (0, 2, 1, 2, 3, 1)
-    prompts = [torch.randint(0, 200, (length,), generator=dice).tolist() for length in lengths]
-    rows = [SequenceKVCache(decoder.shape, 60) for _ in lengths]
+    prompts = [torch.randint(0, 200, (length,), generator=generator).tolist() for length in lengths]
+    rows = [SequenceKVCache(runner.shape, 60) for _ in lengths]
     said = [forward([ScheduledTokens(*what) for what in zip(rows, prompts, map(LoraSlot, slots), strict=True)])]
     forward([ScheduledTokens(rows[0], [3] * 9, LoraSlot(0), needs_logits=False)])
     for step in range(4):
@@ -98,9 +98,9 @@ def talk(decoder: StackedLoraRunner, forward):
 def test_it_is_as_near_to_the_model_as_torch_is(library, kind, made, monkeypatch):
     new_memory = CacheShape.new_memory
     monkeypatch.setattr(CacheShape, "new_memory", lambda self, tokens: new_memory(self, tokens).fill_(torch.nan))
-    kernel, coarse, fine = decoders(library, kind, made=made)
-    meant = talk(fine, fine.forward)
-    ours, torchs = (talk(coarse, forward).sub(meant).abs() for forward in (kernel.forward, coarse.forward))
+    kernel, coarse, fine = build_runners(library, kind, made=made)
+    meant = run_batch(fine, fine.forward)
+    ours, torchs = (run_batch(coarse, forward).sub(meant).abs() for forward in (kernel.forward, coarse.forward))
     kernel.close()
     most = 1.5 if made is tiny else 2
     assert ours.mean() < 1.1 * torchs.mean() and ours.max() < most * torchs.max(), (ours.mean(), torchs.mean())
@@ -110,14 +110,14 @@ def test_it_is_as_near_to_the_model_as_torch_is(library, kind, made, monkeypatch
 def test_the_number_of_threads_changes_nothing(library, made):
     said = []
     for threads in (1, 2, 3):
-        kernel, coarse, _ = decoders(library, "llama", threads, made)
-        said.append(talk(coarse, kernel.forward))
+        kernel, coarse, _ = build_runners(library, "llama", threads, made)
+        said.append(run_batch(coarse, kernel.forward))
         kernel.close()
     assert torch.equal(said[0], said[1]) and torch.equal(said[0], said[2])
 
 
 def test_a_prompt_longer_than_the_kernel_takes_at_once_is_cut(library):
-    kernel, coarse, _ = decoders(library, "llama")
+    kernel, coarse, _ = build_runners(library, "llama")
     numbers = torch.arange(700).remainder(200).tolist()
     pieces = SequenceKVCache(coarse.shape, 710)
     for at in range(0, 700, 100):
@@ -129,7 +129,7 @@ def test_a_prompt_longer_than_the_kernel_takes_at_once_is_cut(library):
 
 
 def test_a_stack_that_has_grown_is_looked_at_again(library):
-    kernel, coarse, _ = decoders(library, "qwen3")
+    kernel, coarse, _ = build_runners(library, "qwen3")
     before = kernel.forward([ScheduledTokens(SequenceKVCache(coarse.shape, 9), [1, 2, 3], LoraSlot(1))])
     pairs = {name: (torch.ones(40, part.in_features), torch.zeros(40, part.out_features))
              for name, part in coarse.linears.items() if name != "lm_head"}  # fmt: skip
@@ -146,35 +146,35 @@ def test_a_stack_that_has_grown_is_looked_at_again(library):
 
 
 class TestUse:
-    """It is used when it gives what the model gives, and not otherwise."""
+    """Enabling it, if its logits agree with the model's."""
 
     def test_what_agrees_is_used(self, library):
-        decoder = StackedLoraRunner(tiny("llama"), 2, 0)
-        kernel_runner.enable_kernel(library, decoder)
-        assert decoder.kernel
-        decoder.kernel.close()
+        runner = StackedLoraRunner(tiny("llama"), 2, 0)
+        kernel_runner.enable_kernel(library, runner)
+        assert runner.kernel
+        runner.kernel.close()
 
     def test_what_disagrees_is_not(self, library, monkeypatch, caplog):
         caplog.set_level("INFO")
-        decoder = StackedLoraRunner(tiny("llama"), 2, 0)
+        runner = StackedLoraRunner(tiny("llama"), 2, 0)
         forward = KernelRunner.forward
         monkeypatch.setattr(KernelRunner, "forward", lambda self, spans: forward(self, spans).roll(1, -1))
-        kernel_runner.enable_kernel(library, decoder)
-        assert decoder.kernel is None and "differ from the model" in caplog.text
+        kernel_runner.enable_kernel(library, runner)
+        assert runner.kernel is None and "differ from the model" in caplog.text
 
     def test_a_model_of_another_build_is_left_to_torch(self, library, caplog):
         caplog.set_level("INFO")
         model = tiny("llama")
         model.config.hidden_act = "gelu"
-        decoder = StackedLoraRunner(model, 2, 0)
-        kernel_runner.enable_kernel(library, decoder)
-        assert decoder.kernel is None and "another activation" in caplog.text
+        runner = StackedLoraRunner(model, 2, 0)
+        kernel_runner.enable_kernel(library, runner)
+        assert runner.kernel is None and "another activation" in caplog.text
 
     def test_int8_weights_of_widths_that_it_does_not_take_are_left_to_torch(self, library, caplog):
         caplog.set_level("INFO")
-        decoder = StackedLoraRunner(quantise_model(tiny("llama")), 2, 0)
-        kernel_runner.enable_kernel(library, decoder)
-        assert decoder.kernel is None and "unsupported widths" in caplog.text
+        runner = StackedLoraRunner(quantise_model(tiny("llama")), 2, 0)
+        kernel_runner.enable_kernel(library, runner)
+        assert runner.kernel is None and "unsupported widths" in caplog.text
 
     def test_without_a_compiler_it_is_said(self, monkeypatch, caplog):
         caplog.set_level("INFO")
@@ -192,10 +192,10 @@ class TestUse:
         build.compile_library()
         monkeypatch.setattr(build, "_cpu_flags", lambda: able)
         monkeypatch.setattr(build.shutil, "which", lambda name: None)
-        decoder = StackedLoraRunner(tiny("llama"), 2, 0)
-        kernel_runner.enable_kernel(build.load_compiled(), decoder)
-        assert decoder.kernel
-        decoder.kernel.close()
+        runner = StackedLoraRunner(tiny("llama"), 2, 0)
+        kernel_runner.enable_kernel(build.load_compiled(), runner)
+        assert runner.kernel
+        runner.kernel.close()
 
     def test_for_another_kind_of_machine_it_is_not_compiled(self, monkeypatch):
         monkeypatch.setattr(build.platform, "machine", lambda: "aarch64")

@@ -1,4 +1,4 @@
-"""How far log-probabilities in the precisions that serve are from those in float32, under adapters and without."""
+"""Differences of log-probabilities between the serving precisions and float32, with and without adapters."""
 
 import copy
 
@@ -10,10 +10,10 @@ from personas.engine.model_runner import ScheduledTokens, StackedLoraRunner
 from personas.models.base_model import locate
 from personas.models.serving_model import load_serving_model
 from personas.schemas.chat import AdapterRef
-from tests.personas.test_engine_kernel import rough, talk, tiny
+from tests.personas.test_engine_kernel import rough, run_batch, tiny
 
 TOLERANCES = {"bfloat16": (0.02, 0.15), "int8": (0.03, 0.25), "nf4": (0.3, 2.5)}
-"""Of the mean and of the largest difference, in nats."""
+"""Largest accepted mean and maximum difference, in nats."""
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -39,9 +39,9 @@ def test_log_probabilities_are_near_those_in_float32(tmp_path, precision):
             for name, linear in fine.linears.items()
             if name != "lm_head"
         }
-        for decoder in (coarse, fine):
-            decoder.stack.put(slot, AdapterWeights(AdapterRef("a", str(slot), None), pairs))
-    apart = talk(coarse, coarse.forward).sub(talk(fine, fine.forward)).abs()
+        for runner in (coarse, fine):
+            runner.stack.put(slot, AdapterWeights(AdapterRef("a", str(slot), None), pairs))
+    apart = run_batch(coarse, coarse.forward).sub(run_batch(fine, fine.forward)).abs()
     mean, most = TOLERANCES[precision]
     print(f"{precision}: {apart.mean():.4f} on average, {apart.max():.4f} at most")
     assert 0 < apart.mean() < mean and apart.max() < most
@@ -53,7 +53,7 @@ def test_in_4_bits_rows_are_what_the_model_says_alone(tmp_path):
     ids = torch.tensor([[5, 9, 44, 3, 7]])
     with torch.inference_mode():
         alone = copy.deepcopy(model)(ids).logits[0, -1].float().log_softmax(-1)
-    decoder = StackedLoraRunner(model, 2, 0)
-    rows = [decoder.new_kv_cache(9) for _ in range(2)]
-    logits = decoder.forward([ScheduledTokens(rows[0], [1, 2]), ScheduledTokens(rows[1], ids[0].tolist())])
+    runner = StackedLoraRunner(model, 2, 0)
+    rows = [runner.new_kv_cache(9) for _ in range(2)]
+    logits = runner.forward([ScheduledTokens(rows[0], [1, 2]), ScheduledTokens(rows[1], ids[0].tolist())])
     assert (logits[1].log_softmax(-1) - alone).abs().max() < 0.05

@@ -1,4 +1,4 @@
-"""Drawing tokens: what transformers' own steps leave is what can be drawn, and a draw is nobody else's business."""
+"""Sampling: the same distribution as transformers' logits processors, independent of other sequences."""
 
 import collections
 import math

@@ -1,14 +1,14 @@
-"""Random schedules: whoever comes, goes or shares the batch, each reply is what peft says to its request alone."""
+"""Random schedules: whatever shares the batch, each reply is what peft generates for its request alone."""
 
 import pytest
 import torch
 
-from tests.personas.engine_schedules import House, differences, play, poison
+from tests.personas.engine_reference import ReferenceModel, differences, play, poison
 
 
 @pytest.fixture(scope="module", autouse=True)
 def one_thread():
-    """So small a model is slower with more, by far where the cores are shared."""
+    """Run on one thread: so small a model is slower on more, above all on shared cores."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -17,22 +17,22 @@ def one_thread():
 
 @pytest.fixture(scope="module")
 def exact(tmp_path_factory, tiny_base):
-    return House(tmp_path_factory.mktemp("exact"), tiny_base, torch.float64)
+    return ReferenceModel(tmp_path_factory.mktemp("exact"), tiny_base, torch.float64)
 
 
 @pytest.fixture(scope="module")
 def single(tmp_path_factory, tiny_base):
-    return House(tmp_path_factory.mktemp("single"), tiny_base, torch.float32)
+    return ReferenceModel(tmp_path_factory.mktemp("single"), tiny_base, torch.float32)
 
 
-def count(house, seeds) -> tuple[int, int]:
-    """Replies that were made, and those that differ where the best two logits are close. Fails on any other."""
+def count(reference, seeds) -> tuple[int, int]:
+    """Count the replies, and those that differ where the two best logits are close. Fails on other differences."""
     replies = close = 0
     for seed in seeds:
-        asked = play(house, seed)
-        differing, wrong = differences(asked)
+        recorded = play(reference, seed)
+        differing, wrong = differences(recorded)
         assert not wrong, f"schedule {seed}: {wrong}"
-        replies, close = replies + len(asked), close + differing
+        replies, close = replies + len(recorded), close + differing
     return replies, close
 
 
@@ -44,7 +44,7 @@ def test_every_reply_is_pefts_token_for_token(exact, monkeypatch):
 
 def test_in_single_precision_only_close_calls_differ(single):
     replies, close = count(single, range(1000, 1030))
-    print(f"{close} of {replies} replies went another way between logits within 1e-4")
+    print(f"{close} of {replies} replies differ between logits within 1e-4")
     assert replies > 80
 
 

@@ -1,4 +1,4 @@
-"""What the engine tells of itself: how it stands, and how each request went, however it ended."""
+"""The engine's state, and the metrics of each request however it ends."""
 
 import shutil
 
@@ -19,20 +19,20 @@ def ask(adapter=None, sampling=SHORT) -> ChatRequest:
 
 
 @pytest.fixture
-async def told():
-    """What the engine has told of its requests."""
+async def metrics():
+    """Metrics of the requests that ended."""
     return []
 
 
 @pytest.fixture
-async def engine(tiny_base, told):
-    engine = LLMEngine(tiny_base, "float32", rows=2, slots=3, on_reply=told.append)
+async def engine(tiny_base, metrics):
+    engine = LLMEngine(tiny_base, "float32", rows=2, slots=3, on_reply=metrics.append)
     await engine.start()
     yield engine
     await engine.close()
 
 
-async def test_it_says_what_it_serves_and_what_it_holds(engine, told, tiny_base, tmp_path):
+async def test_it_says_what_it_serves_and_what_it_holds(engine, metrics, tiny_base, tmp_path):
     before = engine.state()
     assert (before.model, before.device, before.precision) == (tiny_base.name, "cpu", "float32")
     assert (before.running, before.waiting, before.rows, before.slots) == (0, 0, 2, 3)
@@ -48,22 +48,22 @@ async def test_it_says_what_it_serves_and_what_it_holds(engine, told, tiny_base,
     assert [(held.name, held.replies, held.in_slot) for held in now.adapters] == [("ada-v1", 2, True)]
     for stream in streams:
         stream.cancel()
-    await until(lambda: len(told) == 3)
+    await until(lambda: len(metrics) == 3)
     after = engine.state()
     assert (after.running, after.waiting) == (0, 0) and after.adapters[0].replies == 0 and after.kept_bytes > 0
 
 
-async def test_each_request_is_told_of_once_however_it_ends(engine, told, tiny_base, tmp_path):
+async def test_each_request_is_told_of_once_however_it_ends(engine, metrics, tiny_base, tmp_path):
     stream = engine.submit(ask())
     pieces = [piece async for piece in stream]
-    await until(lambda: told)
-    (one,) = told
+    await until(lambda: metrics)
+    (one,) = metrics
     assert one.finish == stream.reply.finish and one.new_tokens == stream.reply.new_tokens == 6
     assert one.prompt_tokens == stream.reply.prompt_tokens > 0
     assert bool(pieces) == (one.first_s is not None)
     assert 0 < (one.first_s or 0.001) <= one.whole_s
 
-    told.clear()
+    metrics.clear()
     damaged = make_adapter(tmp_path, tiny_base, "ada", "v2", seed=2)
     shutil.rmtree(damaged.folder)
     with pytest.raises(AdapterError):
@@ -71,5 +71,5 @@ async def test_each_request_is_told_of_once_however_it_ends(engine, told, tiny_b
     stopped = engine.submit(ask(sampling=SamplingParams(max_new_tokens=400)))
     stopped.cancel()
     [piece async for piece in stopped]
-    await until(lambda: len(told) == 2)
-    assert sorted(it.finish for it in told) == ["cancelled", "failed"]
+    await until(lambda: len(metrics) == 2)
+    assert sorted(it.finish for it in metrics) == ["cancelled", "failed"]

@@ -179,7 +179,7 @@ async def test_a_voice_is_heard_by_the_card_that_is_not_kept(desk):
 
 async def test_what_was_taken_out_of_the_reply_is_said_where_it_is_heard(desk):
     assert not (await heard(desk))[1][-1][1]["repeated"]
-    desk.engine.told = {"repeated": True, "shortened": True}
+    desk.engine.reply_flags = {"repeated": True, "shortened": True}
     assert (await heard(desk))[1][-1][1].items() >= {("repeated", True), ("shortened", True), ("finish", "stop")}
     fields = form_in((await desk.page(PAGE))[1])
     page = await sent(desk, f"{PAGE}/preview", changed(fields, message="evening"), 200)

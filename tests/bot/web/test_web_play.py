@@ -236,7 +236,7 @@ async def test_what_was_taken_out_of_reply_or_prompt_is_said_under_the_reply(des
     _, run = await begin(desk, ("oda",))
     page = run["links"]["page"]
     assert not (await ended(desk, run))["lines"][0]["repeated"] and "repeated itself" not in (await desk.page(page))[1]
-    desk.engine.told = {"repeated": True, "shortened": True}
+    desk.engine.reply_flags = {"repeated": True, "shortened": True}
     _, run = await begin(desk, ("oda",))
     [line] = (await ended(desk, run))["lines"]
     page = (await desk.page(run["links"]["page"]))[1]

@@ -165,7 +165,7 @@ class TestOrder:
 
 
 class TestAdmission:
-    """How many may wait."""
+    """Admission control."""
 
     def test_a_guild_alone_gets_what_was_set_and_others_still_find_room(self):
         places = AdmissionControl(30, concurrency=4)

@@ -1,4 +1,4 @@
-"""A reply that goes round in circles ends with its sentence; what is said twice on purpose stays."""
+"""A reply that repeats itself ends with its last whole sentence; short repetitions stay."""
 
 from personas.engine.sequence import REPETITION_TOKENS, StreamingDetokenizer, is_repeating, trim_repetition
 

@@ -1,4 +1,4 @@
-"""What prompts begin with, computed while nobody waits: in pieces, right, and never in anybody's way."""
+"""Prefixes computed in idle time: in chunks, correct, and never delaying a request."""
 
 import pytest
 import torch
@@ -7,22 +7,22 @@ from personas.engine.kv_cache import BLOCK_TOKENS
 from personas.engine.llm_engine import LLMEngine
 from personas.engine.prefix_warmup import MAX_QUEUED_PREFIXES, PrefixWarmer, common_prefix
 from personas.engine.scheduler import SchedulerLimits
-from personas.schemas.chat import AdapterRef, ChatRequest, Persona, Turn
-from tests.personas.engine_schedules import Asked, House, differences, run_out
+from personas.schemas.chat import AdapterRef, ChatRequest, Persona, SamplingParams, Turn
+from tests.personas.engine_reference import RecordedReply, ReferenceModel, differences, run_to_end
 
 ADA = Persona("ada", "Ada", description="You are Ada, who keeps the lamps of the harbour lit.", personality="Plain.")
 
 
 @pytest.fixture(scope="module")
-def house(tmp_path_factory, tiny_base):
+def reference(tmp_path_factory, tiny_base):
     before = torch.get_num_threads()
     torch.set_num_threads(1)
-    yield House(tmp_path_factory.mktemp("house"), tiny_base, torch.float64, adapters=2, prompts=5)
+    yield ReferenceModel(tmp_path_factory.mktemp("reference"), tiny_base, torch.float64, adapters=2, prompts=5)
     torch.set_num_threads(before)
 
 
-def longest(house, ref):
-    return max((q for q in house.questions if q.adapter == ref), key=lambda q: len(q.prompt))
+def longest(reference, ref):
+    return max((q for q in reference.questions if q.adapter == ref), key=lambda q: len(q.prompt))
 
 
 def idle(parts, steps=200):
@@ -31,7 +31,7 @@ def idle(parts, steps=200):
     for _ in range(steps):
         still = 0 if parts.batch.step() else still + 1
         if still:
-            parts.lora._reader.submit(lambda: None).result()  # what was to be read has been
+            parts.lora._reader.submit(lambda: None).result()  # waits for pending reads
         if still == 3:
             return
 
@@ -46,56 +46,56 @@ def computed_of(parts, monkeypatch):
 
 
 @pytest.mark.parametrize("at", [0, 1])
-def test_a_prompt_that_was_prepared_is_computed_from_there_on_and_is_right(house, monkeypatch, at):
-    ref = (None, house.refs[0])[at]
-    question = longest(house, ref)
-    parts = house.parts(SchedulerLimits(prefill_tokens=BLOCK_TOKENS + 3), 2, 10**8)
+def test_a_prompt_that_was_prepared_is_computed_from_there_on_and_is_right(reference, monkeypatch, at):
+    ref = (None, reference.refs[0])[at]
+    question = longest(reference, ref)
+    parts = reference.parts(SchedulerLimits(prefill_tokens=BLOCK_TOKENS + 3), 2, 10**8)
     parts.batch.warmer.add(ref, question.prompt)
     lengths = computed_of(parts, monkeypatch)
     idle(parts)
     whole = (len(question.prompt) - 1) // BLOCK_TOKENS * BLOCK_TOKENS
     assert len(lengths) > 1 and max(lengths) <= BLOCK_TOKENS + 3 and not parts.batch.step()
     lengths.clear()
-    asked = Asked(question, 5)
-    parts.batch.scheduler.add(asked.sequence())
-    run_out(parts)
+    recorded = RecordedReply(question, 5)
+    parts.batch.scheduler.add(recorded.sequence())
+    run_to_end(parts)
     parts.close()
-    assert sum(lengths) == len(question.prompt) - whole + 4 and differences([asked]) == (0, [])
+    assert sum(lengths) == len(question.prompt) - whole + 4 and differences([recorded]) == (0, [])
 
 
-def test_it_gives_way_to_whoever_asks(house, monkeypatch):
-    parts = house.parts(SchedulerLimits(prefill_tokens=BLOCK_TOKENS), 1, 10**8)
-    one, other = (longest(house, ref) for ref in house.refs)
+def test_it_gives_way_to_whoever_asks(reference, monkeypatch):
+    parts = reference.parts(SchedulerLimits(prefill_tokens=BLOCK_TOKENS), 1, 10**8)
+    one, other = (longest(reference, ref) for ref in reference.refs)
     parts.batch.warmer.add(one.adapter, one.prompt)
     while not parts.batch.step():
-        pass  # until its adapter has been read; then its first piece is computed
-    asked = Asked(other, 6)
-    parts.batch.scheduler.add(asked.sequence())  # the only slot was the other's
+        pass  # until its adapter has been read and its first chunk computed
+    recorded = RecordedReply(other, 6)
+    parts.batch.scheduler.add(recorded.sequence())  # the only slot was the other's
     lengths = computed_of(parts, monkeypatch)
-    while not asked.ends:
+    while not recorded.ends:
         parts.batch.step()
-    assert sum(lengths) == len(other.prompt) + 5 and differences([asked]) == (0, []), "nothing else was computed"
+    assert sum(lengths) == len(other.prompt) + 5 and differences([recorded]) == (0, []), "nothing else was computed"
     lengths.clear()
     idle(parts)
     parts.close()
     assert sum(lengths) >= (len(one.prompt) - 1) // BLOCK_TOKENS * BLOCK_TOKENS - 2 * BLOCK_TOKENS > 0
 
 
-def test_what_is_kept_already_is_never_pushed_out_by_it(house):
-    parts = house.parts(SchedulerLimits(), 2, 40_000)
-    question = longest(house, None)
-    parts.batch.scheduler.add(Asked(question, 2).sequence())
-    run_out(parts)
+def test_what_is_kept_already_is_never_pushed_out_by_it(reference):
+    parts = reference.parts(SchedulerLimits(), 2, 40_000)
+    question = longest(reference, None)
+    parts.batch.scheduler.add(RecordedReply(question, 2).sequence())
+    run_to_end(parts)
     before = dict(parts.stacked.prefixes._blocks)
-    parts.batch.warmer.add(house.refs[0], question.prompt * 3)
+    parts.batch.warmer.add(reference.refs[0], question.prompt * 3)
     idle(parts)
     parts.close()
     assert before and dict(parts.stacked.prefixes._blocks) == before and not parts.batch.warmer
 
 
-def test_what_cannot_be_prepared_is_let_go_of(house, tmp_path, caplog):
+def test_what_cannot_be_prepared_is_let_go_of(reference, tmp_path, caplog):
     caplog.set_level("INFO")
-    parts = house.parts(SchedulerLimits(), 2, 10**8)
+    parts = reference.parts(SchedulerLimits(), 2, 10**8)
     parts.batch.warmer.add(AdapterRef("p", "v9", tmp_path / "nowhere"), range(40))
     parts.batch.warmer.add(None, range(40))
     idle(parts)
@@ -104,8 +104,8 @@ def test_what_cannot_be_prepared_is_let_go_of(house, tmp_path, caplog):
     assert not parts.batch.warmer
 
 
-def test_the_same_is_prepared_once_and_no_more_than_a_bounded_number_wait(house):
-    parts = house.parts(SchedulerLimits(), 2, 10**8)
+def test_the_same_is_prepared_once_and_no_more_than_a_bounded_number_wait(reference):
+    parts = reference.parts(SchedulerLimits(), 2, 10**8)
     ahead = PrefixWarmer(parts.stacked, parts.lora, 16)
     for number in range(MAX_QUEUED_PREFIXES + 9):
         for _ in range(2):
@@ -140,6 +140,4 @@ async def test_the_engine_answers_with_what_was_prepared_as_without(tiny_base):
 
 
 def sampling():
-    from personas.schemas.chat import SamplingParams
-
     return SamplingParams(temperature=0, repetition_penalty=1, max_new_tokens=8)

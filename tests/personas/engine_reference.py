@@ -1,4 +1,4 @@
-"""Requests that come and go at random, and what peft says to each of them when it is asked alone."""
+"""Random schedules of requests, and peft's reply to each of them alone as the reference."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ from tests.tiny import make_adapter, manifest_over
 LENGTH = 14
 """New tokens of the longest replies."""
 CLOSE = 1e-4
-"""In float32 another order of summing may choose otherwise between logits that lie so near to each other."""
+"""Difference between the two best logits below which another order of sums may change the choice in float32."""
 
 
 @dataclass(frozen=True)
 class Question:
-    """A prompt under an adapter, the tokens that peft answers with, and by how much each was the best."""
+    """A prompt under an adapter, peft's tokens, and the lead of each token's logit over the second best."""
 
     adapter: AdapterRef | None
     prompt: tuple[int, ...]
@@ -41,12 +41,12 @@ class Question:
     leads: tuple[float, ...]
 
     def first_close(self) -> int:
-        """Where float32 may first go another way."""
+        """Return the first position at which float32 may choose another token."""
         return next((at for at, lead in enumerate(self.leads) if lead < CLOSE), LENGTH)
 
 
-class House:
-    """A tiny model, adapters of several ranks, and questions that peft has answered one by one, greedily."""
+class ReferenceModel:
+    """A tiny model, adapters of several ranks, and questions that peft answered one by one, greedily."""
 
     def __init__(self, home: Path, base: BaseModel, dtype: torch.dtype, *, adapters: int = 4, prompts: int = 6) -> None:
         self.hash = fingerprint(base)
@@ -54,21 +54,21 @@ class House:
         self.refs = [
             make_adapter(home, base, "p", f"v{n}", seed=n, rank=(4, 2, 9, 16, 1)[n % 5]) for n in range(adapters)
         ]
-        dice = random.Random(0)
-        shared = [dice.randrange(1000) for _ in range(60)]
-        drawn = [[dice.randrange(1000) for _ in range(dice.randrange(1, 40))] for _ in range(prompts)]
-        self.prompts = [tuple(shared[: dice.choice((0, 20, 60))] + own) for own in drawn]
+        generator = random.Random(0)
+        shared = [generator.randrange(1000) for _ in range(60)]
+        drawn = [[generator.randrange(1000) for _ in range(generator.randrange(1, 40))] for _ in range(prompts)]
+        self.prompts = [tuple(shared[: generator.choice((0, 20, 60))] + own) for own in drawn]
         alone = PeftSwitcher(copy.deepcopy(self.model), self.hash, keep=adapters)
         self.questions = [ask(alone, ref, prompt) for ref in (None, *self.refs) for prompt in self.prompts]
 
     def parts(self, limits: SchedulerLimits, slots: int, prefix_bytes: int) -> EngineParts:
-        """An engine of its own over the same weights."""
+        """Build an engine over the same weights."""
         model = copy.deepcopy(self.model, {id(weight): weight for weight in self.model.parameters()})
         return build_engine_parts(model, self.hash, limits, slots=slots, prefix_bytes=prefix_bytes)
 
 
 def special_adapter(home: Path, base: BaseModel, version: str, **settings: Any) -> AdapterRef:
-    """An adapter with settings of peft's own, whose weights are far from nothing."""
+    """Write an adapter with special settings of peft, whose weights are far from zero."""
     model = get_peft_model(load_model(base, "float32"), LoraConfig(task_type="CAUSAL_LM", **settings))
     for name, weight in model.named_parameters():
         if "lora_B" in name or "lora_embedding_A" in name:
@@ -81,7 +81,7 @@ def special_adapter(home: Path, base: BaseModel, version: str, **settings: Any) 
 
 
 def ask(alone: PeftSwitcher, ref: AdapterRef | None, prompt: tuple[int, ...]) -> Question:
-    """What peft's `set_adapter` and transformers' `generate` say."""
+    """Generate greedily with peft's `set_adapter` and transformers' `generate`."""
     ids = torch.tensor([prompt])
     with alone.use(ref), torch.inference_mode():
         out = alone.model.generate(
@@ -94,12 +94,12 @@ def ask(alone: PeftSwitcher, ref: AdapterRef | None, prompt: tuple[int, ...]) ->
 
 
 @dataclass
-class Asked:
-    """A question on its way through a batch: who waits for it, and its text, which here is its tokens."""
+class RecordedReply:
+    """Sink and detokenizer of a question's sequence, which record its tokens and its end."""
 
     question: Question
     length: int
-    tokens_made: list[int] = field(default_factory=list)
+    generated: list[int] = field(default_factory=list)
     cancelled: threading.Event = field(default_factory=threading.Event)
     reply: ChatReply | None = None
     error: Exception | None = None
@@ -117,10 +117,10 @@ class Asked:
 
     @property
     def tokens(self) -> int:
-        return len(self.tokens_made)
+        return len(self.generated)
 
     def append(self, token: int) -> None:
-        self.tokens_made.append(token)
+        self.generated.append(token)
 
     def flush(self) -> None:
         return
@@ -140,56 +140,58 @@ class Asked:
         self.ends += 1
 
 
-def play(house: House, seed: int) -> list[Asked]:
-    """One random schedule, played to its end."""
-    dice = random.Random(seed)
+def play(reference: ReferenceModel, seed: int) -> list[RecordedReply]:
+    """Play one random schedule to its end."""
+    generator = random.Random(seed)
     limits = SchedulerLimits(
-        rows=dice.randrange(1, 9), prefill_tokens=dice.randrange(1, 40), solo_prefill_tokens=dice.choice((7, 500))
+        rows=generator.randrange(1, 9),
+        prefill_tokens=generator.randrange(1, 40),
+        solo_prefill_tokens=generator.choice((7, 500)),
     )
-    parts = house.parts(limits, slots=dice.randrange(1, 5), prefix_bytes=dice.choice((0, 40_000, 10**8)))
-    asked: list[Asked] = []
-    for _ in range(dice.randrange(1, 14)):
-        happens = dice.random()
+    parts = reference.parts(limits, slots=generator.randrange(1, 5), prefix_bytes=generator.choice((0, 40_000, 10**8)))
+    recorded: list[RecordedReply] = []
+    for _ in range(generator.randrange(1, 14)):
+        happens = generator.random()
         if happens < 0.55:
-            asked.append(Asked(dice.choice(house.questions), dice.randrange(1, LENGTH + 1)))
-            parts.batch.scheduler.add(asked[-1].sequence(dice.randrange(3)))
-        elif happens < 0.7 and asked:
-            dice.choice(asked).cancelled.set()
-        for _ in range(dice.choice((0, 1, 1, 2, 5))):
+            recorded.append(RecordedReply(generator.choice(reference.questions), generator.randrange(1, LENGTH + 1)))
+            parts.batch.scheduler.add(recorded[-1].sequence(generator.randrange(3)))
+        elif happens < 0.7 and recorded:
+            generator.choice(recorded).cancelled.set()
+        for _ in range(generator.choice((0, 1, 1, 2, 5))):
             parts.batch.step()
-    run_out(parts)
+    run_to_end(parts)
     parts.lora.close()
-    return asked
+    return recorded
 
 
-def run_out(parts: EngineParts, seconds: float = 60.0) -> None:
-    """Step until nobody runs or waits."""
+def run_to_end(parts: EngineParts, seconds: float = 60.0) -> None:
+    """Step until no request runs or waits."""
     until = time.monotonic() + seconds
     while parts.batch.running or parts.batch.waiting:
-        assert time.monotonic() < until, "somebody is starved"
+        assert time.monotonic() < until, "a request is starved"
         if not parts.batch.step():
             time.sleep(0.001)
 
 
-def differences(asked: list[Asked]) -> tuple[int, list[str]]:
-    """How many replies went another way where the best two were close, and what is simply wrong."""
+def differences(recorded: list[RecordedReply]) -> tuple[int, list[str]]:
+    """Count the replies that differ where the two best logits are close, and describe all that are wrong."""
     close, wrong = 0, []
-    for at, one in enumerate(asked):
-        expected = one.question.answer[: len(one.tokens_made)]
-        whole = len(one.tokens_made) == one.length or one.cancelled.is_set()
+    for at, one in enumerate(recorded):
+        expected = one.question.answer[: len(one.generated)]
+        whole = len(one.generated) == one.length or one.cancelled.is_set()
         if one.error or one.ends != 1 or not whole:
-            wrong.append(f"{at}: {one.error!r}, ended {one.ends} times after {len(one.tokens_made)} of {one.length}")
-        elif tuple(one.tokens_made) != expected:
-            first = next(n for n, token in enumerate(expected) if token != one.tokens_made[n])
+            wrong.append(f"{at}: {one.error!r}, ended {one.ends} times after {len(one.generated)} of {one.length}")
+        elif tuple(one.generated) != expected:
+            first = next(n for n, token in enumerate(expected) if token != one.generated[n])
             if first >= one.question.first_close():
                 close += 1
             else:
-                wrong.append(f"{at}: token {first} is {one.tokens_made[first]}, not {expected[first]}")
+                wrong.append(f"{at}: token {first} is {one.generated[first]}, not {expected[first]}")
     return close, wrong
 
 
 def poison(monkeypatch: Any) -> None:
-    """Fill all memory that is new, freed or evicted with what spoils whatever reads it."""
+    """Fill new, freed and evicted memory with NaN, which spoils all that reads it."""
     new_memory, finish, put = CacheShape.new_memory, Scheduler.finish, StackedLora.put
 
     def poisoned_finish(scheduler: Any, seq: Any) -> None:

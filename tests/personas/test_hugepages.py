@@ -1,4 +1,4 @@
-"""Memory in large pages: zeros of every shape, side by side and apart, and a model that says the same from there."""
+"""Tensors in huge pages: zeros of every shape, alone and side by side, and a moved model with the same logits."""
 
 import copy
 

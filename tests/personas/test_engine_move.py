@@ -1,4 +1,4 @@
-"""The engine moves to another device and back: no reply is lost, none changes, and the old place is let go of."""
+"""Moves to another device and back: no reply is lost or changed, and the old model is freed."""
 
 import asyncio
 import gc
@@ -19,7 +19,7 @@ LONG = SamplingParams(temperature=0, repetition_penalty=1, max_new_tokens=80, st
 
 @pytest.fixture
 async def engine(tiny_base, monkeypatch):
-    """One whose GPU is the processor by another name."""
+    """Start an engine whose GPU is the CPU by another name."""
     monkeypatch.setattr(
         llm_engine,
         "load_serving_model",

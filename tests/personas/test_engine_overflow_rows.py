@@ -1,0 +1,75 @@
+"""When one server's replies take all rows, another's start at once, up to its share."""
+
+import pytest
+import torch
+
+from personas.engine.scheduler import SchedulerLimits
+from tests.personas.engine_reference import RecordedReply, ReferenceModel, differences, run_to_end
+
+
+@pytest.fixture(scope="module")
+def reference(tmp_path_factory, tiny_base):
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield ReferenceModel(tmp_path_factory.mktemp("reference"), tiny_base, torch.float64, adapters=0, prompts=3)
+    torch.set_num_threads(before)
+
+
+def test_servers_without_a_row_get_one_beside_a_flood(reference):
+    parts = reference.parts(SchedulerLimits(rows=2, overflow_rows=2), 2, 0)
+    recorded = {
+        (guild, number): RecordedReply(reference.questions[number % 3], 6)
+        for guild, count in ((1, 6), (2, 2), (3, 1), (4, 1))
+        for number in range(count)
+    }
+    for (guild, _), one in recorded.items():
+        if guild == 1:
+            parts.batch.scheduler.add(one.sequence(guild))
+    parts.batch.step()
+    assert parts.batch.running == 2, "one server alone gets the rows that there are"
+    for (guild, _), one in recorded.items():
+        if guild > 1:
+            parts.batch.scheduler.add(one.sequence(guild))
+    parts.batch.step()
+    begun = {key for key, one in recorded.items() if one.generated}
+    assert begun == {(1, 0), (1, 1), (2, 0), (3, 0)}, "overflow rows are bounded, too"
+    run_to_end(parts)
+    parts.close()
+    assert differences(list(recorded.values())) == (0, [])
+
+
+def test_a_quiet_servers_second_and_third_talk_begin_beside_a_flood_too_up_to_its_share(reference):
+    parts = reference.parts(SchedulerLimits(rows=6, overflow_rows=5), 2, 0)
+    flood = [RecordedReply(reference.questions[number % 3], 6) for number in range(12)]
+    quiet = [RecordedReply(reference.questions[number % 3], 6) for number in range(4)]
+    late = RecordedReply(reference.questions[0], 6)
+    for one in flood:
+        parts.batch.scheduler.add(one.sequence(1))
+    parts.batch.step()
+    for one in quiet:
+        parts.batch.scheduler.add(one.sequence(2))
+    parts.batch.step()
+    assert [bool(one.generated) for one in quiet] == [True, True, True, False], "half of the rows are its share"
+    parts.batch.scheduler.add(late.sequence(3))
+    parts.batch.step()
+    assert late.generated, "a server that has none finds room still"
+    assert sum(bool(one.generated) for one in flood) == 6
+    run_to_end(parts)
+    parts.close()
+    assert differences([*flood, *quiet, late]) == (0, [])
+
+
+def test_its_prompt_is_not_computed_after_those_of_a_flood(reference):
+    parts = reference.parts(SchedulerLimits(rows=8, prefill_tokens=30, solo_prefill_tokens=30), 2, 0)
+    flood = [RecordedReply(max(reference.questions, key=lambda question: len(question.prompt)), 4) for _ in range(6)]
+    quiet = RecordedReply(min(reference.questions, key=lambda question: len(question.prompt)), 4)
+    for one in flood:
+        parts.batch.scheduler.add(one.sequence(1))
+    parts.batch.step()
+    parts.batch.scheduler.add(quiet.sequence(2))
+    while not quiet.generated:
+        parts.batch.step()
+    assert sum(bool(one.generated) for one in flood) <= 2, "the flood's others are still to come"
+    run_to_end(parts)
+    parts.close()
+    assert differences([*flood, quiet]) == (0, [])
