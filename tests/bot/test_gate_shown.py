@@ -19,8 +19,8 @@ from tests.bot.test_finetune import buttons_of, start
 from tests.fakes import until
 from tests.samples import SCORECARD
 
-REASONS = ("On 12 held-out replies the loss is 2.000, the base model's 3.000.", "40% read like its guests.")
-ADVICE = ("Look who says what in the material.",)
+REASONS = ("The loss on 12 held-out replies is 2.000, the base model's 3.000.", "40% read like other people.")
+ADVICE = ("Check the speaker labels of the material.",)
 
 
 def trained(verdict, folder="adapter", reasons=REASONS, advice=ADVICE):

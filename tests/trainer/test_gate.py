@@ -72,7 +72,9 @@ def test_every_criterion_is_broken_by_some_card_here():
 def test_a_good_version_is_promoted_and_told_why():
     verdict = judge(GOOD, RECIPE)
     assert verdict.verdict == "promote" and set(outcomes(GOOD).values()) == {"pass"}
-    assert "loss is 2.000, the base model's 3.000" in " ".join(verdict.reasons) and len(verdict.reasons) == 3
+    assert (
+        "held-out replies is 2.000, the base model's 3.000" in " ".join(verdict.reasons) and len(verdict.reasons) == 3
+    )
     assert verdict.advice == () and verdict.error_rate == 0.05 and verdict.thresholds == "default"
 
 
@@ -88,18 +90,18 @@ def test_a_criterion_fails_on_what_breaks_it_and_says_what_to_do(name):
     ("name", "verdict", "reason", "advice"),
     [
         ("private", "reject", "1 × email address", "python -m trainer anonymise"),
-        ("members", "hold", "in 10% to 44% of comparisons (120 blind votes, 14", "task_type:preference"),
+        ("members", "hold", "in 10% to 44% of comparisons (120 blind votes by 14", "task_type:preference"),
         (
             "thumbs",
             "hold",
-            "30 👍 and 9 👎, those of the live version 28 and 11; the evidence",
-            "train from their votes",
+            "30 👍 and 9 👎, the live version's 28 and 11; the evidence",
+            "train on their votes",
         ),
-        ("enough", "hold", "learned from 20 replies", "more of the persona's own replies (20 now)"),
-        ("repeated", "hold", "60% of the longer replies", "Remove replies that say the same"),
-        ("speakers", "reject", "read like those who talk", "Look who says what"),
-        ("one_voice", "reject", "most like bob's", "Take bob's lines out"),
-        ("unseen", "reject", "50% of the longer held-out replies", "Take the held-out replies out"),
+        ("enough", "hold", "trained on 20 replies", "more of the persona's own replies (20 now)"),
+        ("repeated", "hold", "60% of the longer trained replies", "Remove duplicate replies"),
+        ("speakers", "reject", "read like the people who talk", "Check the speaker labels"),
+        ("one_voice", "reject", "mostly like bob.", "Remove bob's lines"),
+        ("unseen", "reject", "50% of the longer held-out replies", "Remove the held-out replies"),
         ("steady", "hold", "rose to 6.00", "learning_rate=0.0002"),
         ("fitting", "hold", "1.50 below", "num_train_epochs=1 instead of 2"),
         ("general", "reject", "+30.0%", "mixed-80-20"),
@@ -139,7 +141,7 @@ def test_a_gain_that_may_be_chance_is_not_promoted():
 def test_what_was_not_measured_is_not_taken_for_good():
     left_out = {"voice": "Only losses were measured.", "separation": "No other persona speaks."}
     verdict = judge(good_card(voice=None, separation=None, left_out=left_out), RECIPE)
-    assert verdict.verdict == "hold" and verdict.reasons[0] == "No voice was measured."
+    assert verdict.verdict == "hold" and verdict.reasons[0] == "The voice was not measured."
     bare = good_card(voice=None, separation=None, memorised=None, learned=None, safety=None, facts=None, text=())
     assert judge(bare, RECIPE).verdict == "hold"
     assert {it.outcome for it in judge(bare, RECIPE).criteria} == {"pass", "not measured"}
@@ -151,7 +153,7 @@ def test_of_too_few_replies_nothing_is_told_and_a_moderator_decides():
     outcome = {it.name: it.outcome for it in few.criteria}
     told = ("voice", "voice_over_base", "voice_kept", "facts", "contradictions", "in_character", "safety")
     assert [outcome[TITLES[name]] for name in told] == ["not measured"] * len(told)
-    assert few.verdict == "hold" and "of 3, too few to tell: 9 are asked" in few.reasons[0]
+    assert few.verdict == "hold" and "on 3, too few to judge: 9 are needed" in few.reasons[0]
 
 
 def test_without_a_live_version_the_base_model_is_the_rival():
@@ -291,7 +293,7 @@ def test_wrong_thresholds_are_refused_by_name():
     without = {name: values for name, values in table.items() if name != "voice"}
     for wrong, words in (
         ({**table, "recipe": {"demo-cpu": {"vioce": {"warn": 1}}}}, "no criterion 'vioce'"),
-        (without, "say nothing of 'voice'"),
+        (without, "no table for 'voice'"),
         ({**table, "voice": {**table["voice"], "on_warn": "cheer"}}, "on_warn"),
         ({**table, "facts": {**table["facts"], "fail": 0.1}}, "facts is a test of two shares"),
         ({**table, "error_rate": 2}, "error_rate"),

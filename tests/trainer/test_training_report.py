@@ -227,7 +227,7 @@ def test_a_long_run_shows_some_steps_and_says_so_and_one_without_measurements_ha
 def test_a_run_measured_by_steps_has_that_table_too():
     history = (step(1), Evaluation(step=1, epoch=0.5, train_loss=2.0, eval_loss=1.75))
     section = training_section(TrainingRecord(history, 5.0, CPU, CARD), "")
-    assert "the final one is the written adapter's, over the base model as it is served, in float32." in section
+    assert "the saved adapter and the base model as served, in float32." in section
     assert "| step | training loss | held-out loss |" in section and "| 1 | 2.0000 | 1.7500 |" in section
 
 

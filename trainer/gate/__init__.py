@@ -1,1 +1,1 @@
-"""The gate: what a score card must show before its version may go live, with reasons and advice."""
+"""Gate: decides from a score card whether a version may go live, with reasons and advice."""

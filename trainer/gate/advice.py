@@ -8,13 +8,13 @@ from personas.schemas.scorecard import GENERAL_VOICE, MEMBERS_VOICE, LossCurve, 
 
 FEW_REPLIES_BELOW = 200
 LOSS_RISE_SHARE = 0.08
-"""Share by which the training loss is higher at its highest than at the beginning where it lost its way."""
+"""Training diverged if its highest loss exceeds the first one by this share."""
 MAX_SMALL_DECREASE_SHARE = 0.05
-"""Share by which the last training loss is below the first where so few steps were made that more would help."""
+"""More steps would help if the training loss fell by less than this share."""
 
 
 def advice_for(card: ScoreCard, name: str) -> str:
-    """One sentence or two for a criterion by its name in `thresholds.toml`; empty where nothing follows from it."""
+    """Return one or two sentences of advice for a criterion of `thresholds.toml`, or an empty string."""
     advise = ADVICE_BY_CRITERION.get(name)
     return advise(card) if advise else ""
 
@@ -22,7 +22,7 @@ def advice_for(card: ScoreCard, name: str) -> str:
 def _more_data(card: ScoreCard) -> str:
     learned = card.learned
     count = f" ({learned.replies} now)" if learned else ""
-    return f"Give more of the persona's own replies{count}: a hundred are a start, three hundred are good."
+    return f"Add more of the persona's own replies{count}: a hundred are a start, three hundred are good."
 
 
 def _no_gain(card: ScoreCard) -> str:
@@ -35,7 +35,7 @@ def _no_gain(card: ScoreCard) -> str:
     if learned.replies < FEW_REPLIES_BELOW:
         return _more_data(card)
     if course and course.last > course.first * (1 - MAX_SMALL_DECREASE_SHARE):
-        return f"Little was learned: set learning_rate={_rounded(learned.rate * 3)}, or train for more epochs."
+        return f"The loss hardly fell: set learning_rate={_rounded(learned.rate * 3)}, or train for more epochs."
     return _fewer_epochs(card)
 
 
@@ -43,7 +43,7 @@ def _lower_rate(card: ScoreCard) -> str:
     if card.learned is None:
         return "Set a lower learning_rate."
     rate = card.learned.rate
-    return f"Set learning_rate={_rounded(rate / 5)}: it was {rate:g}, and the training lost more than it learned."
+    return f"Set learning_rate={_rounded(rate / 5)}: at {rate:g} the training loss rose."
 
 
 def _fewer_epochs(card: ScoreCard) -> str:
@@ -51,7 +51,7 @@ def _fewer_epochs(card: ScoreCard) -> str:
         return "Train for fewer epochs."
     epochs = card.learned.epochs
     fewer = f"{epochs / 2:g}" if epochs > 1 else "1 or less"
-    return f"Train for fewer epochs (num_train_epochs={fewer} instead of {epochs:g}), or give more replies."
+    return f"Train for fewer epochs (num_train_epochs={fewer} instead of {epochs:g}), or add more replies."
 
 
 def _forgets_less(card: ScoreCard) -> str:
@@ -59,29 +59,29 @@ def _forgets_less(card: ScoreCard) -> str:
         return _lower_rate(card)
     epochs = f", or fewer epochs than {card.learned.epochs:g}" if card.learned else ""
     rate = f"learning_rate={_rounded(card.learned.rate / 2)}" if card.learned else "a lower learning_rate"
-    return f"Take the recipe mixed-80-20, which trains on general dialogue too, or set {rate}{epochs}."
+    return f"Use the recipe mixed-80-20, which also trains on general dialogue, or set {rate}{epochs}."
 
 
 def _advise_voice(card: ScoreCard) -> str:
     taken = card.voice.taken_as.get("new", {}) if card.voice else {}
     others = {name: share for name, share in taken.items() if name != card.persona}
     most = max(others, key=lambda name: others[name], default="")
-    heard = {
-        GENERAL_VOICE: "It sounds like any assistant",
-        MEMBERS_VOICE: "It sounds like those who talk to it",
-        "nobody": "Much of what it says is no text",
-        "": "It does not sound like itself",
+    finding = {
+        GENERAL_VOICE: "It sounds like a generic assistant",
+        MEMBERS_VOICE: "It sounds like the people it talks to",
+        "nobody": "Many of its replies are not readable text",
+        "": "It does not sound like the persona",
     }.get(most, f"It sounds like {most}")
-    return f"{heard}: give more replies in which the persona's manner is plain, or train for another epoch."
+    return f"{finding}: add replies that show the persona's style clearly, or train for another epoch."
 
 
 def _unrepeated(card: ScoreCard) -> str:
-    return "Remove replies that say the same: what is repeated is learned by heart, and counts more than the rest."
+    return "Remove duplicate replies: repetitions are memorised and outweigh the rest."
 
 
 def _relabelled(card: ScoreCard) -> str:
     return (
-        "Look who says what in the material: replies labelled as the persona's read like its guests'. "
+        "Check the speaker labels of the material: replies labelled as the persona's read like other people's. "
         "`python -m trainer mask` shows what is trained on."
     )
 
@@ -94,53 +94,53 @@ def _unmixed(card: ScoreCard) -> str:
         if name not in (card.persona, MEMBERS_VOICE, GENERAL_VOICE, "nobody")
     }
     whose = max(others, key=lambda name: others[name], default="another persona")
-    return f"Take {whose}'s lines out of the material: it should hold this persona's alone."
+    return f"Remove {whose}'s lines from the material: only this persona's should be labelled as its own."
 
 
 def _resplit(card: ScoreCard) -> str:
     return (
-        "Take the held-out replies out of what is trained on, and train again: what is measured on replies that were "
-        "learned says nothing. `dataset build` splits by conversation."
+        "Remove the held-out replies from the training data and train again: losses on trained replies prove nothing. "
+        "`dataset build` splits by conversation."
     )
 
 
 def _cleaned(card: ScoreCard) -> str:
     return (
-        "Do not let it speak: run the material through `python -m trainer anonymise --review`, take out what it finds, "
-        "and train again."
+        "Do not deploy it: run the material through `python -m trainer anonymise --review`, remove what it finds, and "
+        "train again."
     )
 
 
 def _in_character(card: ScoreCard) -> str:
-    return "Take replies out of the material that speak as an assistant, and give some that turn such questions away."
+    return "Remove replies in which it speaks as an AI assistant, and add some that deflect such questions."
 
 
 def _lore(card: ScoreCard) -> str:
-    return "Give talks in which the lore is asked for (`python -m trainer lore extract`), or raise lore_share."
+    return "Add conversations that ask about the lore (`python -m trainer lore extract`), or raise lore_share."
 
 
 def _lengths(card: ScoreCard) -> str:
-    return "Give replies that are as long as they should be, each whole: a reply that was cut off is not to be learned."
+    return "Use complete replies of the length you want: remove replies that were cut off."
 
 
 def _safer(card: ScoreCard) -> str:
-    return "Read the replies that failed in the score card, and give some in which the persona declines."
+    return "Read the failed replies in the score card, and add examples in which the persona declines."
 
 
 def _measured_again(card: ScoreCard) -> str:
-    return "Measure again with `python -m trainer evaluate`; if it stays, no comparison can be trusted."
+    return "Run `python -m trainer evaluate` again; if the difference persists, do not trust any comparison."
 
 
 def _against_live(card: ScoreCard) -> str:
     learned = card.learned
-    start = "Keep the live version, or train from more data than it had"
-    return f"{start} (this one learned from {learned.replies} replies)." if learned else f"{start}."
+    start = "Keep the live version, or train on more data than it had"
+    return f"{start} (this version had {learned.replies} replies)." if learned else f"{start}."
 
 
 def _advise_from_votes(card: ScoreCard) -> str:
     return (
-        "Read what members preferred to it, and train from their votes (`/finetune start task_type:preference`, "
-        "docs/preference.md)."
+        "Read the replies that members preferred, and train on their votes (`/finetune start task_type:preference`, "
+        "see docs/preference.md)."
     )
 
 

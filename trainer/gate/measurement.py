@@ -1,4 +1,4 @@
-"""A measurement that a criterion looks at, and the p-values of the gate's tests (normal, Fisher, Holm)."""
+"""Measurements that criteria are judged by, and the p-values of the gate's tests (normal, Fisher, Holm)."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ from statistics import NormalDist
 from personas.schemas.scorecard import Interval, ScoreCard, Side
 
 UNIT_NATS, UNIT_SHARE, UNIT_TIMES, UNIT_COUNT = "nats per token", "share", "times", "pieces"
-
-
 UNIT_SHARE_FEWER, UNIT_SHARE_MORE, UNIT_SHARE_DO_NOT = "share fewer", "share more", "share do not"
+"""Units of shares that count failures or compare with the rival."""
 
-
-"""Where a number counts what goes wrong, or compares with the rival, its unit says so."""
-
+STANDARD_NORMAL = NormalDist()
+NORMAL_QUANTILE_975 = STANDARD_NORMAL.inv_cdf(0.975)
+"""Standard errors that a 95 % interval reaches to each side."""
 
 PValue = Callable[[float], float]
 
 
 @dataclass(frozen=True)
 class CriterionMeasurement:
-    """`value` is None where it was not measured. `at_least` says that more is better.
+    """A measured value of one criterion. `value` is None if it was not measured; `at_least` marks values where more is
+    better.
 
-    `shown` is compared with the warning's threshold instead of the value, where that is another number. `chance` gives,
-    for a test, the chance of what was measured or worse, if the truth were at a threshold. `cases` is how many prompts
-    or replies the value is of, where there may be too few to tell.
+    `shown` replaces the value in the comparison with the warning threshold. `chance` gives a test's p-value: the
+    probability of this measurement or a worse one if the truth were exactly at a threshold. `cases` is the number of
+    prompts or replies behind the value, which may be too small to judge.
     """
 
     name: str
@@ -42,24 +42,15 @@ class CriterionMeasurement:
 
 
 def reference_side(card: ScoreCard) -> Side:
-    """What the new version is compared with where it is a question of better or worse: the live one, else the base."""
+    """Return the side that the new version is compared with: the live version if there is one, else the base model."""
     return "live" if "live" in card.adapters else "base"
 
 
-STANDARD_NORMAL = NormalDist()
-
-
-NORMAL_QUANTILE_975 = STANDARD_NORMAL.inv_cdf(0.975)
-
-
-"""How many standard errors an interval of 95 % reaches to each side."""
-
-
 def p_value_of_interval(measured: Interval) -> Callable[[float], float]:
-    """The chance of the estimate or more, if the truth were at a threshold.
+    """Return the probability of the estimate or more if the truth were at a threshold.
 
-    By the normal distribution with the standard error that the interval's lower half implies, so that 2.5 % is where
-    the interval begins at the threshold.
+    Uses the normal distribution with the standard error implied by the interval's lower half, so that the p-value is
+    2.5 % if the interval begins at the threshold.
     """
 
     def chance(threshold: float) -> float:
@@ -73,15 +64,15 @@ def p_value_of_interval(measured: Interval) -> Callable[[float], float]:
 
 
 def fisher_p_value(new: float, rival: float, count: int) -> Callable[[float], float]:
-    """The chance of so large a share of `count` trials or a larger one, if both were drawn from the same.
+    """Return the probability of this share of `count` trials or a larger one if both sides had the same rate.
 
-    Fisher's exact test of two shares of as many trials each; runs with several seeds count as one trial, because they
-    answer the same prompt. It asks for a threshold of 0 alone. Raises `ValueError` for another one.
+    Fisher's exact test of two shares with as many trials each. Runs with several seeds count as one trial because they
+    answer the same prompt. The test only supports a threshold of 0 and raises `ValueError` for any other.
     """
 
     def chance(threshold: float) -> float:
         if threshold:
-            raise ValueError("a test of two shares asks whether they differ at all")
+            raise ValueError("a test of two shares needs a threshold of 0")
         mine, others = round(new * count), round(rival * count)
         both = mine + others
         ways = sum(math.comb(count, of) * math.comb(count, both - of) for of in range(mine, min(both, count) + 1))
@@ -91,8 +82,10 @@ def fisher_p_value(new: float, rival: float, count: int) -> Callable[[float], fl
 
 
 def holm_rejections(chances: Mapping[str, float], error_rate: float) -> frozenset[str]:
-    """Which of the tests fail, so that any of those whose truth is no worse than its threshold fails in no more than
-    `error_rate` of cases (S. Holm, "A simple sequentially rejective multiple test procedure", 1979)."""
+    """Return the tests that fail, with a family-wise error rate of at most `error_rate`.
+
+    Holm's step-down procedure (S. Holm, "A simple sequentially rejective multiple test procedure", 1979).
+    """
     failed: set[str] = set()
     for place, name in enumerate(sorted(chances, key=lambda name: (chances[name], name))):
         if chances[name] > error_rate / (len(chances) - place):

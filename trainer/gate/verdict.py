@@ -1,4 +1,4 @@
-"""The gate's verdict on a score card: promote, hold or reject, with reasons and advice."""
+"""Judges a score card against thresholds: promote, hold or reject, with reasons and advice."""
 
 from __future__ import annotations
 
@@ -18,56 +18,62 @@ from trainer.gate.criteria import criterion_measurements
 from trainer.gate.measurement import CriterionMeasurement, holm_rejections
 
 MAX_REASONS, MAX_ADVICE = 3, 4
-"""The most that are told; the criteria tell all."""
+"""Limits of the summary; the list of criteria is complete."""
+
+Consequence = Literal["promote", "hold", "reject"]
 CONSEQUENCE_SEVERITY: dict[Consequence, int] = {"promote": 0, "hold": 1, "reject": 2}
 SUPPORTING_CRITERIA = ("better_than_base", "no_worse_than_live", "voice", "general")
-"""What speaks for a version, where nothing speaks against it."""
+"""Criteria that are given as reasons for a promotion."""
 ROOT_CAUSE_CRITERIA = ("private", "unseen", "base_is_base", "steady", "speakers", "one_voice", "repeated", "enough")
-"""Of reasons that weigh alike these come first: what is wrong with data or measurement is the cause of the rest."""
+"""Criteria listed first among equally severe ones: faulty data or measurements cause the other failures."""
+
+THRESHOLDS_FILE = Path(__file__).parent / "thresholds.toml"
+RECIPE_TABLE = "recipe"
+SHARE_TESTS = ("voice_kept", "facts", "contradictions", "safety")
+"""Tests of whether two shares differ at all."""
 
 
 def judge(card: ScoreCard, recipe: str, thresholds: GateThresholds | None = None) -> GateVerdict:
-    """What the gate says of a version that was trained by this recipe.
+    """Return the gate's verdict on a version trained with this recipe.
 
-    Raises `RequestError` where thresholds are wrong.
+    Raises `RequestError` if the thresholds are invalid.
     """
-    asked = thresholds or thresholds_for(recipe)
+    limits = thresholds or thresholds_for(recipe)
     found = list(criterion_measurements(card))
-    outcomes = _outcomes(found, asked)
-    leads_to = {name: _consequence(outcome, asked.rules[name]) for name, outcome in outcomes.items()}
+    outcomes = _outcomes(found, limits)
+    leads_to = {name: _consequence(outcome, limits.rules[name]) for name, outcome in outcomes.items()}
     verdict = max(leads_to.values(), key=lambda it: CONSEQUENCE_SEVERITY[it])
     weighty = sorted(found, key=lambda it: _severity(it, outcomes[it.name], leads_to[it.name]))
     return GateVerdict(
         verdict=verdict,
-        reasons=tuple(_reasons(found, weighty, outcomes, asked)),
+        reasons=tuple(_reasons(found, weighty, outcomes, limits)),
         advice=tuple(_advice(card, weighty, outcomes))[:MAX_ADVICE],
-        criteria=tuple(_criterion(card, it, outcomes[it.name], asked.rules[it.name]) for it in found),
-        error_rate=asked.error_rate,
-        thresholds=asked.name,
+        criteria=tuple(_criterion(card, it, outcomes[it.name], limits.rules[it.name]) for it in found),
+        error_rate=limits.error_rate,
+        thresholds=limits.name,
     )
 
 
 def outcomes_of(card: ScoreCard, recipe: str) -> dict[str, Outcome]:
-    """Each criterion's outcome, by its name in `thresholds.toml`."""
+    """Return the outcome of each criterion by its name in `thresholds.toml`."""
     return _outcomes(list(criterion_measurements(card)), thresholds_for(recipe))
 
 
-def _outcomes(found: Sequence[CriterionMeasurement], asked: GateThresholds) -> dict[str, Outcome]:
-    shown = _failed_tests(found, asked)
-    return {it.name: _outcome(it, asked.rules[it.name], it.name in shown) for it in found}
+def _outcomes(found: Sequence[CriterionMeasurement], limits: GateThresholds) -> dict[str, Outcome]:
+    failed = _failed_tests(found, limits)
+    return {it.name: _outcome(it, limits.rules[it.name], failed_test=it.name in failed) for it in found}
 
 
-def _failed_tests(found: Sequence[CriterionMeasurement], asked: GateThresholds) -> frozenset[str]:
-    """The tests that fail."""
-    told = [it for it in found if it.value is not None and not _has_too_few_cases(it, asked.rules[it.name])]
-    chances = {it.name: it.chance(asked.rules[it.name].fail) for it in told if it.chance}
-    return holm_rejections(chances, asked.error_rate)
+def _failed_tests(found: Sequence[CriterionMeasurement], limits: GateThresholds) -> frozenset[str]:
+    measured = [it for it in found if it.value is not None and not _has_too_few_cases(it, limits.rules[it.name])]
+    chances = {it.name: it.chance(limits.rules[it.name].fail) for it in measured if it.chance}
+    return holm_rejections(chances, limits.error_rate)
 
 
-def _outcome(measure: CriterionMeasurement, rule: CriterionThresholds, shown_worse: bool) -> Outcome:
+def _outcome(measure: CriterionMeasurement, rule: CriterionThresholds, *, failed_test: bool) -> Outcome:
     if measure.value is None or _has_too_few_cases(measure, rule):
         return "not measured"
-    if shown_worse or (not rule.test and _is_beyond(measure, measure.value, rule.fail)):
+    if failed_test or (not rule.test and _is_beyond(measure, measure.value, rule.fail)):
         return "fail"
     compared = measure.value if measure.shown is None else measure.shown
     return "warn" if _is_beyond(measure, compared, rule.warn) else "pass"
@@ -79,7 +85,7 @@ def _has_too_few_cases(measure: CriterionMeasurement, rule: CriterionThresholds)
 
 def _explanation(measure: CriterionMeasurement, rule: CriterionThresholds) -> str:
     few = (
-        f" That is of {measure.cases}, too few to tell: {rule.least} are asked."
+        f" Measured on {measure.cases}, too few to judge: {rule.least} are needed."
         if _has_too_few_cases(measure, rule)
         else ""
     )
@@ -87,7 +93,7 @@ def _explanation(measure: CriterionMeasurement, rule: CriterionThresholds) -> st
 
 
 def _is_beyond(measure: CriterionMeasurement, value: float, threshold: float) -> bool:
-    """A number that is none is beyond everything."""
+    """Report whether a value misses a threshold; NaN misses every threshold."""
     return not (value >= threshold if measure.at_least else value <= threshold)
 
 
@@ -102,7 +108,7 @@ def _consequence(outcome: Outcome, rule: CriterionThresholds) -> Consequence:
 
 
 def _severity(measure: CriterionMeasurement, outcome: Outcome, leads_to: Consequence) -> tuple[bool, int, int, int]:
-    """What matters most comes first: what leads to anything, then failures; of these the causes before what follows."""
+    """Return a sort key: criteria with a consequence first, then failures, root causes before their effects."""
     order: tuple[Outcome, ...] = ("fail", "warn", "not measured", "pass")
     place = ROOT_CAUSE_CRITERIA.index(measure.name) if measure.name in ROOT_CAUSE_CRITERIA else len(ROOT_CAUSE_CRITERIA)
     return (leads_to == "promote", order.index(outcome), place, -CONSEQUENCE_SEVERITY[leads_to])
@@ -112,17 +118,17 @@ def _reasons(
     found: Sequence[CriterionMeasurement],
     weighty: Sequence[CriterionMeasurement],
     outcomes: dict[str, Outcome],
-    asked: GateThresholds,
+    limits: GateThresholds,
 ) -> Iterator[str]:
-    """What spoke against it or, where nothing did, what spoke for it."""
+    """Yield the reasons against the version or, if there are none, those in its favour."""
     against = [it for it in weighty if outcomes[it.name] != "pass"]
     for measure in (against or [it for it in found if it.name in SUPPORTING_CRITERIA])[:MAX_REASONS]:
-        yield _explanation(measure, asked.rules[measure.name])
+        yield _explanation(measure, limits.rules[measure.name])
 
 
 def _advice(card: ScoreCard, weighty: Sequence[CriterionMeasurement], outcomes: dict[str, Outcome]) -> Iterator[str]:
-    told = [advice_for(card, it.name) for it in weighty if outcomes[it.name] in ("fail", "warn")]
-    yield from dict.fromkeys(filter(None, told))
+    advice = [advice_for(card, it.name) for it in weighty if outcomes[it.name] in ("fail", "warn")]
+    yield from dict.fromkeys(filter(None, advice))
 
 
 def _criterion(
@@ -140,24 +146,16 @@ def _criterion(
 
 
 def describe_threshold(measure: CriterionMeasurement, rule: CriterionThresholds) -> str:
-    """What a criterion asks, in words."""
+    """Describe a criterion's thresholds in words."""
     bound = "at least" if measure.at_least else "at most"
-    what = "whole interval below" if measure.shown is not None else bound
+    prefix = "whole interval below" if measure.shown is not None else bound
     beyond = "below" if measure.at_least else "above"
-    fails = f"fails where shown to be {beyond} {rule.fail:g}" if rule.test else f"fails {beyond} {rule.fail:g}"
-    return f"{what} {rule.warn:g}; {fails}"
-
-
-THRESHOLDS_FILE = Path(__file__).parent / "thresholds.toml"
-RECIPE_TABLE = "recipe"
-SHARE_TESTS = ("voice_kept", "facts", "contradictions", "safety")
-"""Tests that ask whether two shares differ at all."""
-
-Consequence = Literal["promote", "hold", "reject"]
+    fails = f"fails if significantly {beyond} {rule.fail:g}" if rule.test else f"fails {beyond} {rule.fail:g}"
+    return f"{prefix} {rule.warn:g}; {fails}"
 
 
 class CriterionThresholds(FrozenModel):
-    """What one criterion asks. `thresholds.toml` says what the values mean."""
+    """Thresholds of one criterion; `thresholds.toml` documents the values."""
 
     warn: float
     fail: float
@@ -169,7 +167,7 @@ class CriterionThresholds(FrozenModel):
 
 
 class GateThresholds(FrozenModel):
-    """The rules by criterion. `error_rate` is that of all tests together; `name` says which rules these are."""
+    """Thresholds by criterion. `error_rate` applies to all tests together; `name` describes the set."""
 
     name: str
     error_rate: float = Field(gt=0, lt=1)
@@ -178,14 +176,14 @@ class GateThresholds(FrozenModel):
 
 @lru_cache(maxsize=1)
 def read_default_table() -> dict[str, Any]:
-    """The file as it ships. Raises `OSError`."""
+    """Read the shipped thresholds file. Raises `OSError`."""
     return tomllib.loads(THRESHOLDS_FILE.read_text(encoding="utf-8"))
 
 
 def thresholds_for(recipe: str, table: dict[str, Any] | None = None) -> GateThresholds:
-    """The rules for runs of a recipe; of the shipped file unless another table is given.
+    """Return the thresholds for runs of a recipe, from the shipped file unless another table is given.
 
-    Raises `RequestError` that names what is unknown or wrong in it.
+    Raises `RequestError` naming the unknown or invalid entry.
     """
     whole = dict(read_default_table() if table is None else table)
     own: dict[str, dict[str, Any]] = whole.pop(RECIPE_TABLE, {}).get(recipe, {})
@@ -193,7 +191,7 @@ def thresholds_for(recipe: str, table: dict[str, Any] | None = None) -> GateThre
     if unknown := sorted((own.keys() | whole.keys()) - ADVICE_BY_CRITERION.keys()):
         raise RequestError(f"The gate has no criterion {unknown[0]!r}.", f"Known: {', '.join(ADVICE_BY_CRITERION)}.")
     if missing := sorted(ADVICE_BY_CRITERION.keys() - whole.keys()):
-        raise RequestError(f"The thresholds say nothing of {missing[0]!r}.", "Give it a table of its own.")
+        raise RequestError(f"The thresholds have no table for {missing[0]!r}.", "Add one.")
     rules = {name: {**values, **own.get(name, {})} for name, values in whole.items()}
     name = f"default, with the changes for {recipe}" if own else "default"
     try:
@@ -201,5 +199,5 @@ def thresholds_for(recipe: str, table: dict[str, Any] | None = None) -> GateThre
     except ValidationError as error:
         raise explain_validation_error(error) from None
     if wrong := [it for it in SHARE_TESTS if found.rules[it].fail or not found.rules[it].test]:
-        raise RequestError(f"{wrong[0]} is a test of two shares: it asks whether they differ.", "Leave fail at 0.")
+        raise RequestError(f"{wrong[0]} tests whether two shares differ: its threshold must be 0.", "Set fail to 0.")
     return found

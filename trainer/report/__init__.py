@@ -1,1 +1,1 @@
-"""What a run leaves for people: tables, curves, sheets, model card, manifest, tracking."""
+"""Reports of a run: tables, curves, sheets, model card, manifest."""

@@ -28,7 +28,7 @@ VERSIONED_PACKAGES = ("torch", "transformers", "peft", "trl", "bitsandbytes")
 def make_manifest(
     job: PreparedJob, frozen: ResumeConfig, caveats: tuple[str, ...], training: TrainingRecord
 ) -> AdapterManifest:
-    """The manifest, without checksums: those are taken when the folder is sealed."""
+    """Build the manifest, without the checksums that sealing the folder adds."""
     spec, recipe = job.spec, frozen.used
     lora = {"r": recipe.lora_r, "alpha": recipe.lora_alpha, "dropout": recipe.lora_dropout}
     return AdapterManifest(
@@ -59,7 +59,7 @@ def make_manifest(
 
 
 def package_versions() -> dict[str, str]:
-    """The versions of the packages that compute."""
+    """Return the versions of the packages that compute."""
     return {name: importlib.metadata.version(name) for name in VERSIONED_PACKAGES}
 
 
@@ -67,7 +67,7 @@ DATA_SHEET_FILE, DATA_SHEET_MARKDOWN = "datasheet.json", "datasheet.md"
 
 
 def write_adapter_data_sheet(folder: Path, spec: JobSpec, data: Dataset) -> None:
-    """`datasheet.json` and the same for people, `datasheet.md`. Raises `OSError`."""
+    """Write `datasheet.json` and its Markdown version, `datasheet.md`. Raises `OSError`."""
     sheet = {
         "format": 1,
         "samples": {"train": len(data.trained), "heldout": len(data.heldout)},
@@ -92,9 +92,9 @@ def _data_sheet_markdown(spec: JobSpec, sheet: Mapping[str, Any]) -> str:
     samples, days = sheet["samples"], [day for day in sheet["arrived"] if day]
     stated = ("kind", "origin", "right", "stated_by", "stated_on", "why")
     parts = [
-        f"# The data of {spec.request.persona or 'dialogue'} {spec.version}",
-        f"{samples['train']:,} samples were trained on, {samples['heldout']:,} held out. "
-        + (f"They came from {days[0]} to {days[-1]}." if days else ""),
+        f"# Data sheet of {spec.request.persona or 'dialogue'} {spec.version}",
+        f"{samples['train']:,} training samples, {samples['heldout']:,} held out. "
+        + (f"They arrived from {days[0]} to {days[-1]}." if days else ""),
         "## Rights",
         _counts_table("right", sheet["by_right"]),
         render_permission_note(sheet["permission"]) if sheet["permission"] else "",
@@ -108,16 +108,16 @@ def _data_sheet_markdown(spec: JobSpec, sheet: Mapping[str, Any]) -> str:
         _counts_table("source", sheet["by_source"]),
         "## Replaced",
         _counts_table("kind", sheet["replaced"], "places") if sheet["replaced"] else "Members appear under pseudonyms.",
-        "Pseudonymised is not anonymous: whoever has the key in the bot's home can tell who is meant.",
+        "Pseudonymised is not anonymous: anyone with the key in the bot's home can identify the people.",
         "## Left out",
         _counts_table("reason", sheet["dropped"], "records") if sheet["dropped"] else "Nothing.",
-        f"Hash of the samples: `{sheet['hash']}`. `people.json` lists who is in them, under a key.",
+        f"Hash of the samples: `{sheet['hash']}`. `people.json` lists the people in them by keyed hash.",
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
 def _inherited_rights(stated: Mapping[str, Mapping[str, str]]) -> str:
-    """What the built data set says of its own sources."""
+    """Tabulate the rights that a built data set states for its own sources."""
     if not stated:
         return ""
     rows = [
@@ -132,24 +132,26 @@ def _counts_table(what: str, counts: Mapping[str, int], of: str = "samples") -> 
 
 
 def write_model_card(folder: Path, manifest: AdapterManifest, training: TrainingRecord) -> None:
-    """`README.md`, after https://arxiv.org/abs/1810.03993: what it is, from what, how made, how good."""
+    """Write `README.md`, the model card (https://arxiv.org/abs/1810.03993): identity, results, training, data,
+    settings.
+    """
     name = manifest.persona or "dialogue"
     sections = [
         f"# {name} {manifest.version}",
-        f"A LoRA adapter for the base model `{manifest.base_model}`, made on {manifest.created_at} by the job "
-        f"`{manifest.job_id}`. It belongs to that base model only (hash `{manifest.base_model_hash[:16]}…`).",
+        f"A LoRA adapter for the base model `{manifest.base_model}`, trained on {manifest.created_at} by the job "
+        f"`{manifest.job_id}`. It only works with that base model (hash `{manifest.base_model_hash[:16]}…`).",
         _parent_section(manifest),
         "## Results",
         _metrics_table(manifest.metrics),
         "## Training",
         training_section(training, f"{REPORT_FOLDER}/"),
-        f"[{REPORT_FOLDER}/README.md]({REPORT_FOLDER}/README.md) has the curves as tables; beside it lie files for spreadsheets and "
-        "TensorBoard.",
+        f"[{REPORT_FOLDER}/README.md]({REPORT_FOLDER}/README.md) has the curves as tables; `{REPORT_FOLDER}/` also has "
+        "files for spreadsheets and TensorBoard.",
         "## Data",
         _key_value_table(("right", "samples"), manifest.rights.items()),
         _key_value_table(("composition", "number"), manifest.dataset.items()),
-        "Members appear under pseudonyms; [datasheet.md](datasheet.md) says where the samples are from. The loss was "
-        "taken on the replies and their ends of turn only.",
+        "Members appear under pseudonyms; [datasheet.md](datasheet.md) lists the sources of the samples. The loss "
+        "covers replies and their ends of turn only.",
         "## Settings",
         f"Recipe `{manifest.recipe}`, seed {manifest.seed}, trained in {manifest.training_precision}, measured and "
         f"served in {manifest.serving_precision}, prompt format {manifest.prompt_version}.",
@@ -161,11 +163,11 @@ def write_model_card(folder: Path, manifest: AdapterManifest, training: Training
 
 
 def _parent_section(manifest: AdapterManifest) -> str:
-    """Which adapter it went on from; empty for one that was new."""
+    """Name the adapter that training continued from; empty for a new one."""
     if (start := manifest.start_from) is None:
         return ""
     return (
-        f"Its training went on from the adapter {start.persona or 'dialogue'} {start.version} (job `{start.job_id}`, "
+        f"Its training continued from the adapter {start.persona or 'dialogue'} {start.version} (job `{start.job_id}`, "
         f"weights `{start.weights[:16]}…`)."
     )
 

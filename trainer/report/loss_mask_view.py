@@ -24,19 +24,16 @@ from trainer.data.writer import DatasetBuildSpec, ReadProgress, previous_holdout
 from trainer.train.job import load_fast_tokenizer, prepare_job_without_torch
 
 SIDE_NAMES = ((TRAIN, "train"), (HELD_OUT, "eval"))
-"""Sides and their names in `--json`, which are those of a data set's files."""
-
+"""Sides and their names in `--json`, as in a data set's files."""
 TRAINED_BEGIN, TRAINED_END = "⟦", "⟧"
-
-
 REJECTED_BEGIN, REJECTED_END = "⟪", "⟫"
 
 
 @dataclass(frozen=True)
 class MaskedSample:
-    """A sample as text: `parts` in order, each with whether it carries loss. Token counts are the trainer's.
+    """A sample as text: `parts` in order, each with a flag for carrying loss; token counts as in training.
 
-    A `rejected` reply is judged and not learned from: its loss makes it less likely.
+    A `rejected` reply is trained against: its loss makes it less likely.
     """
 
     side: str
@@ -47,33 +44,33 @@ class MaskedSample:
 
     @property
     def trained(self) -> int:
-        """How many tokens are learned from."""
+        """Tokens that are learned from."""
         return 0 if self.rejected else self.lossy
 
     @property
     def marks(self) -> tuple[str, str]:
-        """What the reply stands between."""
+        """Brackets around the reply."""
         return (REJECTED_BEGIN, REJECTED_END) if self.rejected else (TRAINED_BEGIN, TRAINED_END)
 
     def as_text(self) -> str:
-        """With what is trained on between ⟦ and ⟧, and a reply that was rejected between ⟪ and ⟫."""
+        """Render the text with trained parts in ⟦ ⟧ and a rejected reply in ⟪ ⟫."""
         begin, end = self.marks
         return "".join(f"{begin}{text}{end}" if lossy else text for text, lossy in self.parts)
 
     def as_json(self) -> dict[str, Any]:
-        """As it stands in `mask --json` and `plan --json`: `parts` are pairs of text and whether it is trained on."""
+        """Return the object of `mask --json` and `plan --json`: `parts` pairs each text with its trained flag."""
         parts = [[text, lossy and not self.rejected] for text, lossy in self.parts]
-        told = {"trained_tokens": self.trained, "tokens": self.tokens, "parts": parts}
+        fields = {"trained_tokens": self.trained, "tokens": self.tokens, "parts": parts}
         rejected = [text for text, lossy in self.parts if lossy]
-        return {**told, "rejected_tokens": self.lossy, "rejected": "".join(rejected)} if self.rejected else told
+        return {**fields, "rejected_tokens": self.lossy, "rejected": "".join(rejected)} if self.rejected else fields
 
 
 @dataclass
 class MaskSummary:
-    """What was found: the first samples to train on in full, and counts over all of them, held-out ones included.
+    """The first training samples in full, and counts over all samples including held-out ones.
 
-    `dropped` counts replies that make no sample, by reason, `rejected` samples whose reply is judged alone, and the
-    tokens of these replies.
+    `dropped` counts replies that yield no sample, by reason. `rejected` counts the samples with a rejected reply and
+    the tokens of these replies.
     """
 
     base_model: str
@@ -86,7 +83,7 @@ class MaskSummary:
     rejected: Counter[str] = field(default_factory=Counter)
 
     def add(self, tokenizer: Any, sample: TokenizedSample, side: str, *, rejected: bool = False) -> None:
-        """Count a sample, and keep it if it is among the first."""
+        """Count a sample, and store it if it is among the first."""
         self.samples[side] += 1
         self.tokens[side] += len(sample.ids)
         if rejected:
@@ -97,7 +94,7 @@ class MaskSummary:
             self.shown.append(mask_sample(tokenizer, sample, side, rejected=rejected))
 
     def as_json(self) -> dict[str, Any]:
-        """The published object of `mask --json`."""
+        """Return the published object of `mask --json`."""
         return {
             "base_model": self.base_model,
             "samples": {name: self.samples[side] for side, name in SIDE_NAMES},
@@ -110,12 +107,12 @@ class MaskSummary:
 
 
 def mask_sample(tokenizer: Any, sample: TokenizedSample, side: str = TRAIN, *, rejected: bool = False) -> MaskedSample:
-    """A sample as text."""
+    """Decode a sample to text."""
     return MaskedSample(side, tuple(split_by_loss(tokenizer, sample)), sample.reply_tokens, len(sample.ids), rejected)
 
 
 def labelled_samples(data: Dataset) -> Iterator[tuple[TokenizedSample, bool]]:
-    """What a job trains on, each with whether its reply was rejected; such come in turns with the others."""
+    """Yield a job's training samples with a flag for rejected replies, alternating with the others."""
     if data.preferences is None:
         yield from ((sample, False) for sample in data.train)
         return
@@ -125,13 +122,13 @@ def labelled_samples(data: Dataset) -> Iterator[tuple[TokenizedSample, bool]]:
 
 
 def split_by_loss(tokenizer: Any, sample: TokenizedSample) -> Iterator[tuple[str, bool]]:
-    """The sample's text in pieces that wholly carry loss, or not at all."""
+    """Split the sample's text into pieces that carry loss entirely or not at all."""
     for learned, group in itertools.groupby(zip(sample.ids, sample.mask, strict=True), key=lambda pair: pair[1]):
         yield tokenizer.decode([id for id, _ in group]), learned
 
 
 def mask_summary_of_job(folder: Path, limit: int) -> MaskSummary:
-    """Of a job folder's run. Raises `UnderstudyError` as the run would."""
+    """Summarise a job folder's run. Raises the same `UnderstudyError`s as the run."""
     job = prepare_job_without_torch(folder)
     masks = MaskSummary(job.base.name, limit, dropped=Counter(job.data.ledger.replies))
     for sample, rejected in labelled_samples(job.data):
@@ -142,7 +139,7 @@ def mask_summary_of_job(folder: Path, limit: int) -> MaskSummary:
 
 
 def mask_summary_of_sources(order: DatasetBuildSpec, limit: int, heard: ReadProgress) -> MaskSummary:
-    """Of sources, as `dataset build` would take them; nothing is left of what is made for it."""
+    """Summarise sources as `dataset build` would read them; temporary files are removed."""
     plan, masks = replace(order.plan, held_out=previous_holdout(order)), MaskSummary(order.base.name, limit)
     with tempfile.TemporaryDirectory(prefix="understudy-mask-") as folder:
         with DatasetBuilder(plan, Ledger(), Path(folder)) as builder:
@@ -156,7 +153,7 @@ def mask_summary_of_sources(order: DatasetBuildSpec, limit: int, heard: ReadProg
 
 
 def mask_summary_of_dataset(folder: Path, limit: int) -> MaskSummary:
-    """Of a data set that `dataset build` made. Raises `MaterialError` when it is damaged."""
+    """Summarise a data set built by `dataset build`. Raises `MaterialError` if it is damaged."""
     base = locate(read_stats(folder)["base_model"])
     masks = MaskSummary(base.name, limit)
     renderer = Renderer(load_fast_tokenizer(base))

@@ -1,4 +1,4 @@
-"""Plans a run without running it: data kept and dropped, time and memory by recipe."""
+"""Plans a run without executing it: data used and dropped, time and memory by recipe."""
 
 from __future__ import annotations
 
@@ -38,19 +38,17 @@ from trainer.schemas import Recipe
 from trainer.train.job import load_fast_tokenizer, prepare_job_without_torch
 
 MAX_EXAMPLE_SAMPLES = 3
-
-
 PREFERENCE_RECIPE = "preference"
 
 
 @dataclass(frozen=True)
 class RunPlan:
-    """A run that could be: its samples' figures (`told` as `dataset build` tells them) and what it would run with.
+    """A planned run: the statistics of its samples (`told`, as in `dataset build`) and the settings it would use.
 
-    `examples` are samples to train on; of `history_trimmed` the oldest turns did not fit, and `context_length_error` are replies
-    that make no sample because they do not fit at all. `why` says why the recipe `auto` has chosen these settings,
-    `notes` what of the material is not as asked. `first` is what a first stage would learn from. `by_preference`: an
-    adapter goes on with preferences, for which no other recipe is meant.
+    `examples` are training samples. `history_trimmed` counts samples whose oldest turns did not fit, `too_long` replies
+    that yield no sample because they do not fit at all. `why` explains the choices of the recipe `auto`; `notes` lists
+    deviations of the material from the request. `first` is the workload of a first stage. `by_preference` marks an
+    adapter that continues with preferences, for which no other recipe applies.
     """
 
     persona: str | None
@@ -69,7 +67,7 @@ class RunPlan:
     by_preference: bool = False
 
     def as_json(self, adapters: Iterable[Path], *, with_samples: bool = False) -> dict[str, Any]:
-        """The published object of `plan --json`. `adapters` are those of earlier runs, for their speed."""
+        """Return the published object of `plan --json`. `adapters` are those of earlier runs, whose speed is reused."""
         speed = estimate_speed(self.base, self.settings, self.work, adapters)
         others = [name for name in recipe_names() if name != PREFERENCE_RECIPE and not self.by_preference]
         recipes = {name: load_recipe(name) for name in others} | {self.recipe: self.settings}
@@ -93,14 +91,16 @@ class RunPlan:
         }
 
     def _shown(self) -> dict[str, Any]:
-        """The first samples, as text for people and in parts for programs."""
+        """Return the first samples, as text and as parts."""
         return {
             "examples": [it.as_text() for it in self.examples],
             "masks": [it.as_json() for it in self.examples],
         }
 
     def _told_of(self, name: str, recipe: Recipe, speed: MachineSpeed) -> dict[str, Any]:
-        """What a recipe would take here; `warnings` say what of it cannot be done here, or is hardly meant."""
+        """Estimate a recipe on this machine; `warnings` lists settings that are unavailable here or probably
+        unintended.
+        """
         mine = name == self.recipe
         chosen = RecipeChoice(recipe, self.why) if mine else resolve_for_run(name, recipe, self.base, self.replies)
         fit = self._fitted(chosen.recipe)
@@ -113,7 +113,7 @@ class RunPlan:
         return {**took, "warnings": [*chosen.why, *(self.notes if mine else ()), *notes, *warnings]}
 
     def _fitted(self, recipe: Recipe) -> HardwareFit:
-        """The recipe as a run would have it here."""
+        """Return the recipe as a run would adapt it to this machine."""
         machine = probe_machine_without_torch()
         fit = fit_to_hardware(recipe, machine)
         if recipe.gradient_checkpointing and "gradient_checkpointing" in recipe.model_fields_set:
@@ -121,7 +121,7 @@ class RunPlan:
         return skip_activation_checkpointing(fit, self.base, self.work, machine, machine.free_bytes)
 
     def _notes_on_model(self, recipe: Recipe) -> list[str]:
-        """What of a recipe the base model has another way, or cannot read."""
+        """Return the recipe's settings that the base model replaces or does not support."""
         base = apply_rope_settings(self.base, recipe.rope_scaling_type, recipe.rope_scaling_factor)
         longest = max((tokens for tokens in self.work.train if tokens <= recipe.max_length), default=0)
         error = context_length_error(base, longest)
@@ -129,7 +129,7 @@ class RunPlan:
 
 
 def plan_job(folder: Path) -> RunPlan:
-    """The plan of a job folder's run. Raises `UnderstudyError` as the run would."""
+    """Plan a job folder's run. Raises the same `UnderstudyError`s as the run."""
     job = prepare_job_without_torch(folder)
     data, request = job.data, job.spec.request
     sums = [sum(len(sample.ids) for sample in side) for side in (data.trained, data.heldout)]
@@ -156,7 +156,7 @@ def plan_job(folder: Path) -> RunPlan:
 
 
 def _add_first_stage(took: dict[str, Any], first: dict[str, Any]) -> dict[str, Any]:
-    """What both stages take together. The program is started once."""
+    """Add the cost of the first stage; start-up counts once."""
     sums = {name: took[name] + first[name] for name in ("steps", "samples", "trained_tokens")}
     seconds = round(took["seconds"] + first["trained_tokens"] / max(first["tokens_per_s"], 1))
     most = max(took, first, key=lambda it: it["memory_bytes"])
@@ -164,7 +164,7 @@ def _add_first_stage(took: dict[str, Any], first: dict[str, Any]) -> dict[str, A
 
 
 def plan_sources(order: DatasetBuildSpec, recipe: str, heard: ReadProgress) -> RunPlan:
-    """The plan for sources that are named on the command line; nothing is left of what is made for it."""
+    """Plan a run on sources named on the command line; temporary files are removed."""
     plan, statistics, digest = replace(order.plan, held_out=previous_holdout(order)), DatasetStatistics(), SampleHash()
     count = WorkloadCounter()
     examples: list[MaskedSample] = []
@@ -190,9 +190,9 @@ def plan_sources(order: DatasetBuildSpec, recipe: str, heard: ReadProgress) -> R
 
 
 def plan_dataset(folder: Path, recipe: str, changes: Hyperparameters, consent: Consent) -> RunPlan:
-    """The plan for a data set that `dataset build` made.
+    """Plan a run on a data set built by `dataset build`.
 
-    Raises `MaterialError` when it is damaged, and when it may not be trained on under today's consent.
+    Raises `MaterialError` if it is damaged or current consent forbids training on it.
     """
     settings = load_recipe(recipe, changes)
     stats = read_stats(folder)
@@ -215,15 +215,15 @@ def plan_dataset(folder: Path, recipe: str, changes: Hyperparameters, consent: C
 
 
 def _shared_prefix_tokens(base: BaseModel, lines: Sequence[dict[str, Any]]) -> int:
-    """Tokens that all prompts of a built data set begin with."""
+    """Count the tokens that all prompts of a built data set start with."""
     beginnings = [line["messages"][0]["content"] for line in lines]
-    first, last = min(beginnings), max(beginnings)  # what these share, all between them share, too
+    first, last = min(beginnings), max(beginnings)  # a prefix of both is a prefix of all between them
     alike = itertools.takewhile(lambda pair: pair[0] == pair[1], zip(first, last, strict=False))
     return len(load_fast_tokenizer(base)("".join(pair[0] for pair in alike))["input_ids"])
 
 
 def _plain_masked_sample(line: dict[str, Any]) -> MaskedSample:
-    """A line of a data set without a model's control tokens."""
+    """Render a line of a data set without a model's control tokens."""
     *before, reply = line["messages"]
     prompt = "".join(f"{message['role']}: {message['content']}\n" for message in before)
     parts = ((f"{prompt}{reply['role']}: ", False), (reply["content"], True))

@@ -17,17 +17,20 @@ from trainer.process.events import StepEvent
 from trainer.train.experiment_tracker import TENSORBOARD_FOLDER, write_tensorboard_file
 
 SMOOTHING_FACTOR = 0.9
-
-
 SMOOTHING_FORMULA = "sₙ = Σ 0.9ⁿ⁻ⁱ·lossᵢ ⁄ Σ 0.9ⁿ⁻ⁱ, over all i ≤ n"
+"""The formula of `moving_average`, for a legend."""
 
-
-"""What `moving_average` computes, in words for a legend."""
+STEP_COLUMNS = ("step", "epoch", "loss", "lr", "tokens_per_s", "memory_bytes", "seconds")
+EPOCH_COLUMNS = ("epoch", "step", "train_loss", "eval_loss", "seconds")
+EVALUATION_COLUMNS = ("step", "epoch", "train_loss", "eval_loss")
+STAGE_LABELS = {1: "1: general dialogue", 2: "2: the persona"}
+REPORT_FOLDER = "report"
+MAX_SHOWN_STEPS = 20
 
 
 @dataclass(frozen=True)
 class LossCurves:
-    """Steps and values belong together; `heldout` pairs them, where held-out replies were measured on the way."""
+    """Loss and learning rate by step; `heldout` pairs a step with its held-out loss, if measured during training."""
 
     steps: tuple[int, ...]
     losses: tuple[float, ...]
@@ -36,7 +39,7 @@ class LossCurves:
 
 
 def make_curves(history: Sequence[StepEvent]) -> LossCurves:
-    """The curves of a run's whole history."""
+    """Extract the curves from a run's whole history."""
     progress = [event for event in history if isinstance(event, Progress)]
     measured = [event for event in history if isinstance(event, Evaluation | Epoch)]
     return LossCurves(
@@ -48,41 +51,24 @@ def make_curves(history: Sequence[StepEvent]) -> LossCurves:
 
 
 def moving_average(values: Sequence[float]) -> Iterator[float]:
-    """The mean of all values so far, each worth 0.9 of the next: an exponential moving average without a bias to 0."""
+    """Yield the exponential moving average (decay 0.9) of the values so far, bias-corrected."""
     total = weight = 0.0
     for value in values:
         total, weight = SMOOTHING_FACTOR * total + value, SMOOTHING_FACTOR * weight + 1
         yield total / weight
 
 
-STEP_COLUMNS = ("step", "epoch", "loss", "lr", "tokens_per_s", "memory_bytes", "seconds")
-
-
-EPOCH_COLUMNS = ("epoch", "step", "train_loss", "eval_loss", "seconds")
-
-
-EVALUATION_COLUMNS = ("step", "epoch", "train_loss", "eval_loss")
-
-
-STAGE_LABELS = {1: "1: general dialogue", 2: "2: the persona"}
-
-
-REPORT_FOLDER = "report"
-
-
-MAX_SHOWN_STEPS = 20
-
-
 def training_losses(history: Sequence[StepEvent]) -> tuple[float, ...]:
-    """The training losses that were told step by step; of two stages, those of the last."""
+    """Return the training losses by step; of two stages, those of the last."""
     last = max((event.stage for event in history), default=0)
     return tuple(event.loss for event in history if isinstance(event, Progress) and event.stage == last)
 
 
 @dataclass(frozen=True)
 class TrainingRecord:
-    """What is known of a run at its end. `seconds` of the whole run, over all its processes, `training_s` of it until
-    the adapter was measured, without waiting; `kernels` computed it."""
+    """The facts of a finished run. `seconds` covers the whole run over all its processes; `training_s` ends before the
+    adapter's evaluation and excludes waiting. `kernels` describes the kernels that computed it.
+    """
 
     history: tuple[StepEvent, ...]
     seconds: float
@@ -93,7 +79,7 @@ class TrainingRecord:
 
     @property
     def train_loss(self) -> float:
-        """The last that was told: of the last epoch or interval between measurements, else of the last step."""
+        """The last reported training loss: of an epoch or evaluation interval, else of a step."""
         for event in reversed(self.history):
             if isinstance(event, Progress):
                 return event.loss
@@ -103,7 +89,7 @@ class TrainingRecord:
 
 
 def write_run_report(folder: Path, training: TrainingRecord) -> None:
-    """`report/`: three tables as CSV, `training.json`, both curves, TensorBoard's file, and `README.md` for people."""
+    """Write `report/`: three CSV tables, `training.json`, both curves, the TensorBoard log and `README.md`."""
     report, history = folder / REPORT_FOLDER, training.history
     report.mkdir()
     stage = ("stage",) if has_stages(history) else ()
@@ -120,13 +106,13 @@ def write_run_report(folder: Path, training: TrainingRecord) -> None:
 
 
 def read_run_seconds(adapter: Path) -> float:
-    """What an adapter's run took, over all its processes, as its report has it."""
-    told = json.loads((adapter / REPORT_FOLDER / "training.json").read_text(encoding="utf-8"))
-    return float(told["seconds"])
+    """Read from an adapter's report how long its run took, over all its processes."""
+    figures = json.loads((adapter / REPORT_FOLDER / "training.json").read_text(encoding="utf-8"))
+    return float(figures["seconds"])
 
 
 def training_section(training: TrainingRecord, folder: str) -> str:
-    """What the model card says of the training; `folder` is where the curves lie, seen from it."""
+    """Render the model card's section on training; `folder` is the relative path to the curves."""
     peak, metrics = training.peak, training.metrics
     figures = [
         ("whole run", format_duration(training.seconds)),
@@ -147,7 +133,7 @@ def training_section(training: TrainingRecord, folder: str) -> str:
 
 
 def format_duration(seconds: float) -> str:
-    """As a clock shows it: `4:07`, `1:02:09`."""
+    """Format seconds as `4:07` or `1:02:09`."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
@@ -166,24 +152,24 @@ def _report_markdown(training: TrainingRecord, curves: LossCurves) -> str:
         f"Losses are nats per reply token. Smoothed: {SMOOTHING_FORMULA}."
         + _shown_note(len(places), len(curves.steps)),
         markdown_table(("step", "loss", "smoothed", "learning rate"), rows),
-        "`steps.csv` has every step that was told, `tensorboard/` the same for `tensorboard --logdir`, `training.json` "
-        "the figures at the top.",
+        "`steps.csv` has every reported step, `tensorboard/` the same for `tensorboard --logdir`, `training.json` the "
+        "figures at the top.",
     ]
     return "\n\n".join(parts) + "\n"
 
 
 def has_stages(history: Iterable[StepEvent]) -> bool:
-    """Whether a run had two stages."""
+    """Report whether a run had two stages."""
     return any(event.stage for event in history)
 
 
 def _loss_difference_note(training: TrainingRecord) -> str:
-    """Why the final held-out loss is not the last of those in the tables; empty where these have none."""
+    """Explain the difference between the final held-out loss and the tables' last one; empty if the tables have none."""
     if all(isinstance(event, Progress) or event.eval_loss is None for event in training.history):
         return ""
     return (
-        "The tables' held-out losses were measured while it trained, over the base model as it is held for training; "
-        f"the final one is the written adapter's, over the base model as it is served, in {training.metrics.precision}."
+        "The tables' held-out losses were measured during training, with the base model in training precision; the "
+        f"final one was measured with the saved adapter and the base model as served, in {training.metrics.precision}."
     )
 
 
@@ -206,7 +192,7 @@ def _evaluation_table(history: Sequence[StepEvent]) -> str:
 def _stage_table(
     head: tuple[str, ...], rows: Sequence[tuple[object, ...]], events: Sequence[StepEvent], history: Sequence[StepEvent]
 ) -> str:
-    """A table of events that names the stage of each, where there were two; empty without any."""
+    """Render a table of events, with a stage column if there were two stages; empty without events."""
     if not rows:
         return ""
     if not has_stages(history):
@@ -220,7 +206,7 @@ def _format_loss(value: float | None) -> str:
 
 
 def _evenly_spaced(count: int) -> list[int]:
-    """Places of at most `MAX_SHOWN_STEPS`, evenly, first and last among them."""
+    """Pick at most `MAX_SHOWN_STEPS` evenly spaced indices including the first and the last."""
     if count <= MAX_SHOWN_STEPS:
         return list(range(count))
     return [round(number * (count - 1) / (MAX_SHOWN_STEPS - 1)) for number in range(MAX_SHOWN_STEPS)]
@@ -239,7 +225,7 @@ def _figures(training: TrainingRecord) -> dict[str, object]:
         "heldout_loss": training.metrics.loss_tuned,
         "peak_bytes": training.peak.bytes,
         "memory_bytes": training.peak.of_bytes,
-        "memory_share": training.peak.share,  # as it is: rounded twice it would differ from what the text says
+        "memory_share": training.peak.share,  # unrounded: rounding twice would differ from the text
         "memory_of": training.peak.device,
     }
 
@@ -252,7 +238,7 @@ def _write_csv(path: Path, columns: tuple[str, ...], events: Iterable[StepEvent]
 
 
 def draw_loss(folder: Path, curves: LossCurves) -> None:
-    """`loss.svg` and `.png`: the training loss raw and smoothed, and that of the held-out replies."""
+    """Draw `loss.svg` and `.png`: the training loss, raw and smoothed, and the held-out loss."""
     figure, axes = new_figure(height=3.8)
     axes.plot(curves.steps, curves.losses, color=RAW_COLOUR, linewidth=0.9, label="training")
     even = list(moving_average(curves.losses))
@@ -266,7 +252,7 @@ def draw_loss(folder: Path, curves: LossCurves) -> None:
 
 
 def draw_learning_rate(folder: Path, curves: LossCurves) -> None:
-    """`learning_rate.svg` and `.png`: the rate of each step."""
+    """Draw `learning_rate.svg` and `.png`."""
     figure, axes = new_figure(height=2.6)
     axes.plot(curves.steps, curves.rates, color=SMOOTH_COLOUR, linewidth=1.8)
     axes.set(title="Learning rate", xlabel="optimiser step", ylabel="rate")

@@ -1,4 +1,4 @@
-"""Writes a score card's files: JSON, Markdown, page, picture, and the blind rating sheet with its key."""
+"""Writes a score card's files: JSON, Markdown, picture, and the blind rating sheet with its key."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ RATING_SCALE = "1 (not at all) to 5 (entirely)"
 RATING_COLUMNS = ("prompt", "reply", "asked", "text", *RATING_QUESTIONS, "remarks")
 
 
-def shuffled_replies(card: ScoreCard, place: int) -> list[tuple[str, str]]:
-    """Whose reply stands where, and its text; the persona's real one is among them."""
-    shown: SideBySide = card.side_by_side[place]
+def shuffled_replies(card: ScoreCard, index: int) -> list[tuple[str, str]]:
+    """Return the replies to a prompt in shuffled order as pairs of side and text; the real reply is among them."""
+    shown: SideBySide = card.side_by_side[index]
     texts = [(REAL_REPLY, shown.real), *((side, reply.text) for side, reply in shown.replies.items())]
-    random.Random(f"{card.persona} {card.version} {place}").shuffle(texts)
+    random.Random(f"{card.persona} {card.version} {index}").shuffle(texts)
     return texts
 
 
 def rating_sheet_csv(card: ScoreCard) -> str:
-    """The sheet with empty columns to fill, for a spreadsheet."""
+    """Render the rating sheet as CSV with empty columns to fill in."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\r\n")
     writer.writerow(RATING_COLUMNS)
@@ -41,38 +41,38 @@ def rating_sheet_csv(card: ScoreCard) -> str:
 
 
 def rating_sheet(card: ScoreCard) -> str:
-    """The sheet for people, as markdown: how to score, then each prompt with its replies."""
-    asked = ", ".join(RATING_QUESTIONS)
+    """Render the rating sheet as Markdown: instructions, then each prompt with its replies."""
+    questions = ", ".join(RATING_QUESTIONS)
     parts = [
-        f"# Replies to score: {card.persona or 'dialogue'}",
-        f"Each reply gets a number from {RATING_SCALE} for each of: {asked}. Read all replies to a prompt first. Nobody knows "
-        "whose reply is whose before all are scored: the key lies apart. `rubric.csv` is the same for a spreadsheet.",
+        f"# Replies to rate: {card.persona or 'dialogue'}",
+        f"Rate each reply from {RATING_SCALE} on each of: {questions}. Read all replies to a prompt first. The key is "
+        "in a separate file: do not open it before all are rated. `rubric.csv` is the same sheet for a spreadsheet.",
     ]
-    for place, it in enumerate(card.side_by_side):
+    for index, it in enumerate(card.side_by_side):
         head = f"| reply | {' | '.join(RATING_QUESTIONS)} | remarks |\n|{'---|' * (len(RATING_QUESTIONS) + 2)}"
-        texts = shuffled_replies(card, place)
+        texts = shuffled_replies(card, index)
         empty = "\n".join(f"| {letter} |{' |' * (len(RATING_QUESTIONS) + 1)}" for letter in REPLY_LETTERS[: len(texts)])
         replies = [f"**{letter}.** {_one_line(text)}" for letter, (_, text) in zip(REPLY_LETTERS, texts, strict=False)]
-        parts += [f"## {place + 1}", f"> {_one_line(it.prompt)}", *replies, f"{head}\n{empty}"]
+        parts += [f"## {index + 1}", f"> {_one_line(it.prompt)}", *replies, f"{head}\n{empty}"]
     return "\n\n".join(parts) + "\n"
 
 
 def rating_key(card: ScoreCard) -> str:
-    """Whose replies they are, as JSON: prompt, then letter, to base, live, new or real."""
-    whose = {
-        str(place + 1): {
-            letter: side for letter, (side, _) in zip(REPLY_LETTERS, shuffled_replies(card, place), strict=False)
+    """Render the key as JSON: prompt, then letter, to base, live, new or real."""
+    key = {
+        str(index + 1): {
+            letter: side for letter, (side, _) in zip(REPLY_LETTERS, shuffled_replies(card, index), strict=False)
         }
-        for place in range(len(card.side_by_side))
+        for index in range(len(card.side_by_side))
     }
-    return json.dumps({"persona": card.persona, "version": card.version, "replies": whose}, indent=2) + "\n"
+    return json.dumps({"persona": card.persona, "version": card.version, "replies": key}, indent=2) + "\n"
 
 
 def _rows(card: ScoreCard) -> Iterator[tuple[str, ...]]:
-    for place, it in enumerate(card.side_by_side):
-        for letter, (_, text) in zip(REPLY_LETTERS, shuffled_replies(card, place), strict=False):
+    for index, it in enumerate(card.side_by_side):
+        for letter, (_, text) in zip(REPLY_LETTERS, shuffled_replies(card, index), strict=False):
             blank = ("",) * (len(RATING_QUESTIONS) + 1)
-            yield (str(place + 1), letter, _escape_formula(it.prompt), _escape_formula(text), *blank)
+            yield (str(index + 1), letter, _escape_formula(it.prompt), _escape_formula(text), *blank)
 
 
 def _one_line(text: str) -> str:
@@ -80,7 +80,7 @@ def _one_line(text: str) -> str:
 
 
 def _escape_formula(text: str) -> str:
-    """As a spreadsheet shows it: what looks like a formula is none."""
+    """Prefix text that a spreadsheet would evaluate as a formula."""
     return f"'{text}" if text.lstrip()[:1] in ("=", "+", "-", "@") else text
 
 

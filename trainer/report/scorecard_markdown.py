@@ -28,17 +28,16 @@ from personas.schemas.scorecard import (
 SIDE_NAMES: Mapping[Side, str] = {"base": "base model", "live": "live version", "new": "new version"}
 ADAPTER_COLUMNS = ("side", "version", "weights (SHA-256)")
 MAX_REPLY_CHARS = 400
-"""Characters of a reply."""
 
 SectionT = TypeVar("SectionT")
 
 
 def render_markdown(card: ScoreCard) -> str:
-    """The whole card. Sections that were not measured are named at the end, with the reason."""
+    """Render the whole card. Sections that were not measured are listed at the end with the reason."""
     parts = [
         f"# Score card: {card.persona or 'dialogue'} {card.version}",
-        f"Made on {card.made_at} in {card.seconds:,.0f} s{', the quick way' if card.quick else ''}. Measured in "
-        f"{card.precision}, as it is served, over the base model `{card.base_model_hash[:16]}…`.",
+        f"Evaluated on {card.made_at} in {card.seconds:,.0f} s{', in quick mode' if card.quick else ''}, in the "
+        f"serving precision {card.precision}, with the base model `{card.base_model_hash[:16]}…`.",
         _adapters(card),
         *_verdict(card.verdict),
         *_heldout(card.heldout),
@@ -67,7 +66,7 @@ def _adapters(card: ScoreCard) -> str:
 
 
 def adapter_rows(card: ScoreCard) -> list[tuple[str, str, str]]:
-    """What each side is made by; a row under `ADAPTER_COLUMNS`."""
+    """Return a row per side under `ADAPTER_COLUMNS`."""
     return [
         (SIDE_NAMES[side], made.version if made else "no adapter", f"{made.weights[:16]}…" if made else "–")
         for side, made in card.adapters.items()
@@ -75,9 +74,9 @@ def adapter_rows(card: ScoreCard) -> list[tuple[str, str, str]]:
 
 
 def base_unchanged_text(card: ScoreCard) -> str:
-    """The proof in words; empty where it was not made."""
+    """State how far the base model's logits moved with adapters loaded; empty if not measured."""
     proof = card.base_is_base
-    return "" if proof is None else f"With adapters loaded the base model's logits differ by {proof:g} from its own."
+    return "" if proof is None else f"With adapters loaded, the base model's logits differ by {proof:g}."
 
 
 def _verdict(verdict: GateVerdict | None) -> Iterator[str]:
@@ -91,8 +90,8 @@ def _verdict(verdict: GateVerdict | None) -> Iterator[str]:
     rows = [(it.name, it.outcome, format_value(it.value, it.unit), it.threshold) for it in verdict.criteria]
     yield markdown_table(("criterion", "outcome", "value", "threshold"), rows, numbers=False)
     yield (
-        f"A version that is no worse than its rival fails one of the tests by chance in {verdict.error_rate:.0%} of "
-        f"cases at most. Thresholds: {verdict.thresholds}."
+        f"A version no worse than its rival fails any of the tests by chance in at most {verdict.error_rate:.0%} of "
+        f"cases. Thresholds: {verdict.thresholds}."
     )
 
 
@@ -106,8 +105,8 @@ def _heldout(section: HoldoutScores) -> Iterator[str]:
     against = [("the base model", section.against_base), ("the live version", section.against_live)]
     yield "\n".join(f"- Against {name}: {_interval(it)} nats per token." for name, it in against if it)
     yield (
-        f"{section.replies} replies of {section.conversations} conversations, {section.tokens} tokens, none of them "
-        "ever trained on. Intervals of 95 %, from a bootstrap over conversations."
+        f"{section.replies} replies in {section.conversations} conversations, {section.tokens} tokens, never trained "
+        "on. 95 % intervals from a bootstrap over conversations."
     )
 
 
@@ -117,9 +116,9 @@ def _separation(section: Separation) -> Iterator[str]:
     rows = [(persona, *(f"{row[name]:.4f}" for name in names)) for persona, row in section.loss.items()]
     yield markdown_table(("replies of", *(f"adapter of {name}" for name in names)), rows)
     yield (
-        f"Own adapter best for {section.own_best:.1%} of {section.replies} replies, for {section.own_best_new:.1%} of "
-        f"this persona's; better than the best other one by {_interval(section.margin_bits)} bits per token. The "
-        "prompt is the last message alone."
+        f"The own adapter is best for {section.own_best:.1%} of {section.replies} replies, and for "
+        f"{section.own_best_new:.1%} of this persona's; its margin over the best other adapter is "
+        f"{_interval(section.margin_bits)} bits per token. The prompt is the last message alone."
     )
 
 
@@ -132,8 +131,8 @@ def _voice(section: VoiceScores) -> Iterator[str]:
         ("real replies of the persona", f"{section.ceiling:.3f}", f"{section.similarity_ceiling:.3f}"),
         ("others' replies", f"{section.floor:.3f}", f"{section.similarity_floor:.3f}"),
     ]
-    yield markdown_table(("replies by", "taken for the persona", "similarity"), rows)
-    yield f"{section.replies} generated replies; the classifier chooses among {', '.join(section.classes)}."
+    yield markdown_table(("replies by", "attributed to the persona", "similarity"), rows)
+    yield f"{section.replies} generated replies; the classifier's classes are {', '.join(section.classes)}."
 
 
 def _facts(section: FactScores) -> Iterator[str]:
@@ -160,20 +159,20 @@ def _general(section: GeneralScores) -> Iterator[str]:
     yield "## General ability"
     measures = {"general dialogue": section.dialogue_loss, "instructions": section.instruction_loss}
     yield _by_side({name: losses for name, losses in measures.items() if losses}, "{:.4f}")
-    told = [f"- Dialogue ({section.dialogue_replies} replies): {_change(section.dialogue_change)}"]
+    changes = [f"- Dialogue ({section.dialogue_replies} replies): {_change(section.dialogue_change)}"]
     if section.instruction_change:
-        told.append(f"- Instructions ({section.instruction_replies} replies): {_change(section.instruction_change)}")
-    yield "\n".join(told)
+        changes.append(f"- Instructions ({section.instruction_replies} replies): {_change(section.instruction_change)}")
+    yield "\n".join(changes)
 
 
 def _memorised(section: MemorisationScores) -> Iterator[str]:
     yield "## Memorised"
-    yield _by_side({"loss on held-out less that on trained replies": section.gap}, "{:+.4f}")
+    yield _by_side({"loss on held-out minus trained replies": section.gap}, "{:+.4f}")
     yield (
-        f"- Of {section.prefixes} trained replies {section.verbatim:.1%} come back word for word from their first "
+        f"- Of {section.prefixes} trained replies, {section.verbatim:.1%} are completed word for word from their first "
         f"half (base model: {section.verbatim_base:.1%}).\n"
-        f"- Personal data in {section.generated} generated replies: {format_counts(section.private)} of what it learned from; "
-        f"made up, and nowhere in it: {format_counts(section.made_up)}."
+        f"- Personal data in {section.generated} generated replies: {format_counts(section.private)} from the training "
+        f"data; invented: {format_counts(section.made_up)}."
     )
 
 
@@ -185,8 +184,9 @@ def _audit(section: MemorisationAudit) -> Iterator[str]:
     ]
     yield markdown_table(("repeated", "canaries", "exposure (bits)"), rows)
     yield (
-        f"Canaries of {section.tokens} tokens among {section.reference} texts drawn alike; {section.chance:.2f} bits "
-        f"is chance, {section.most:.2f} known by heart. Measured on a copy that is never served."
+        f"Canaries of {section.tokens} tokens ranked among {section.reference} random texts of the same form; "
+        f"{section.chance:.2f} bits is chance level, {section.most:.2f} full memorisation. Measured on a copy that is "
+        "never served."
     )
 
 
@@ -205,11 +205,11 @@ def _side_by_side(pairs: Sequence[SideBySide]) -> Iterator[str]:
     yield "## Side by side"
     for it in pairs:
         replies = [
-            f"- **{SIDE_NAMES[side]}** ({reply.made_by.version if reply.made_by else 'no adapter'}, seed {reply.seed}): "
-            f"{_quoted(reply.text)}"
-            for side, reply in it.replies.items()
+            f"- **{SIDE_NAMES[side]}** ({one.made_by.version if one.made_by else 'no adapter'}, seed {one.seed}): "
+            f"{_quoted(one.text)}"
+            for side, one in it.replies.items()
         ]
-        yield "\n".join([f"> {_quoted(it.prompt)}", "", f"- **really said**: {_quoted(it.real)}", *replies])
+        yield "\n".join([f"> {_quoted(it.prompt)}", "", f"- **real reply**: {_quoted(it.real)}", *replies])
 
 
 def _left_out(left_out: Mapping[str, str]) -> Iterator[str]:

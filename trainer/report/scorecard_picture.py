@@ -1,4 +1,4 @@
-"""Draws a score card as one PNG for a chat: verdict, losses, voice and criteria."""
+"""Draws a score card as a PNG for a chat message: verdict, losses, voice and criteria."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ OUTCOME_COLOURS = {"pass": "#1b6e3c", "warn": "#8a5a00", "fail": "#b3261e", "not
 SHORT_OUTCOME_LABELS = {"pass": "pass", "warn": "WARN", "fail": "FAIL", "not measured": "–"}
 VERDICT_COLOURS = {"promote": "#1b6e3c", "hold": "#8a5a00", "reject": "#b3261e"}
 PICTURE_WIDTH_IN, LINE_HEIGHT_IN = 9.0, 0.24
-"""In inches: of the picture, of a line of its list."""
+"""Width of the picture, and height of a line of the criteria, in inches."""
 
 
 def draw_picture(card: ScoreCard, file: Path) -> None:
-    """Write it as PNG. Raises `OSError`."""
-    from matplotlib.figure import Figure  # half a second
+    """Draw the card and write it as PNG. Raises `OSError`."""
+    from matplotlib.figure import Figure  # importing matplotlib takes half a second
 
     criteria = card.verdict.criteria if card.verdict else ()
     lines = max(8, (len(criteria) + 1) // 2)
@@ -79,8 +79,8 @@ def _voice(axes: Any, card: ScoreCard) -> None:
         xerr=[[min(it.sd, it.mean) for it in right.values()], [min(it.sd, 1 - it.mean) for it in right.values()]],
         color=[SIDE_COLOURS[it] for it in right],
     )
-    for place, it in enumerate(right.values()):
-        axes.text(1.2, place, f"{it.mean:.0%}", va="center", ha="right", color=TEXT_COLOUR)
+    for row, it in enumerate(right.values()):
+        axes.text(1.2, row, f"{it.mean:.0%}", va="center", ha="right", color=TEXT_COLOUR)
     axes.axvline(found.ceiling, color=MUTED_COLOUR, linestyle="--", linewidth=1)
     _hide_axes(axes, f"replies in the persona's voice (dashed: real ones, {found.ceiling:.0%})")
     axes.set_xlim(0, 1.2)
@@ -90,8 +90,8 @@ def _criteria(axes: Any, card: ScoreCard, lines: int) -> None:
     axes.axis("off")
     axes.set_xlim(0, 2)
     axes.set_ylim(lines, 0)
-    for place, it in enumerate(card.verdict.criteria if card.verdict else ()):
-        column, line = divmod(place, lines)
+    for number, it in enumerate(card.verdict.criteria if card.verdict else ()):
+        column, line = divmod(number, lines)
         colour = OUTCOME_COLOURS[it.outcome]
         axes.text(
             column, line + 0.5, SHORT_OUTCOME_LABELS[it.outcome], fontsize=9, weight="bold", va="center", color=colour
@@ -110,5 +110,5 @@ def _hide_axes(axes: Any, title: str) -> None:
 
 
 def _escape_mathtext(text: str) -> str:
-    """Between two of these would stand a formula."""
+    """Escape dollar signs, which delimit formulas in matplotlib."""
     return text.replace("$", r"\$")
