@@ -295,7 +295,7 @@ def test_wrong_thresholds_are_refused_by_name():
         ({**table, "recipe": {"demo-cpu": {"vioce": {"warn": 1}}}}, "no criterion 'vioce'"),
         (without, "no table for 'voice'"),
         ({**table, "voice": {**table["voice"], "on_warn": "cheer"}}, "on_warn"),
-        ({**table, "facts": {**table["facts"], "fail": 0.1}}, "facts is a test of two shares"),
+        ({**table, "facts": {**table["facts"], "fail": 0.1}}, "facts tests whether two shares differ"),
         ({**table, "error_rate": 2}, "error_rate"),
     ):
         with pytest.raises(RequestError, match=words):

@@ -7,14 +7,21 @@ import json
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from personas.cli_entry import DISK_FULL_ERRNOS
 from personas.errors import RequestError
+from personas.home.pseudonyms import HomeKey
+from personas.home.review_files import delete_expired_reviews
+from trainer.anonymise import Anonymiser, anonymise_file
+from trainer.anonymise.allowlist import NameCorrections, read_corrections, world_names
+from trainer.anonymise.output_files import ReviewLog, open_atomic
 from trainer.cli.argtypes import DEFAULT_REVIEW_DAYS, retention_days
-
-if TYPE_CHECKING:
-    from trainer.anonymise import Anonymiser
-    from trainer.anonymise.output_files import ReviewLog
+from trainer.cli.dataset_args import load_lore_index, load_persona
+from trainer.cli.error_handling import require_writable
+from trainer.cli.progress_view import ProgressCounter
+from trainer.process.environment import find_home
+from trainer.sources.source_format import ReadOptions
 
 HELP = """\
 Takes personal data out of a file, and puts the people in it under pseudonyms:
@@ -59,12 +66,6 @@ def add_anonymise(commands: argparse._SubParsersAction[Any]) -> argparse.Argumen
 
 def anonymise(options: argparse.Namespace) -> None:
     """Runs `anonymise`."""
-    from personas.home.review_files import delete_expired_reviews
-    from trainer.anonymise import anonymise_file
-    from trainer.anonymise.output_files import open_atomic
-    from trainer.cli.progress_view import ProgressCounter
-    from trainer.process.environment import find_home
-    from trainer.sources.source_format import ReadOptions
 
     _require_distinct_paths(options)
     place = find_home()
@@ -86,7 +87,6 @@ def anonymise(options: argparse.Namespace) -> None:
 
 
 def _write_error(error: OSError) -> RequestError:
-    from personas.cli_entry import DISK_FULL_ERRNOS
 
     where = f"{error.filename}: " if error.filename else ""
     if error.errno in DISK_FULL_ERRNOS:
@@ -95,14 +95,9 @@ def _write_error(error: OSError) -> RequestError:
 
 
 def _anonymiser(options: argparse.Namespace, home: Path, review: ReviewLog | None) -> tuple[Anonymiser, Any]:
-    from personas.home.pseudonyms import HomeKey
-    from trainer.anonymise import Anonymiser
-    from trainer.anonymise.allowlist import world_names
 
     persona = lore = None
     if options.persona:
-        from trainer.cli.dataset_args import load_lore_index, load_persona
-
         persona = load_persona(options.persona, home)
         lore = load_lore_index(persona, None, home)
     keep, also = _corrections(options)
@@ -119,7 +114,6 @@ def _anonymiser(options: argparse.Namespace, home: Path, review: ReviewLog | Non
 
 
 def _review(options: argparse.Namespace, home: Path) -> ReviewLog | None:
-    from trainer.anonymise.output_files import ReviewLog
 
     if not options.review:
         return None
@@ -133,7 +127,6 @@ def review_path(report: Path) -> Path:
 
 def _corrections(options: argparse.Namespace) -> tuple[list[str], list[str]]:
     """What a person has found wrong: names that stay, and names that were missed."""
-    from trainer.anonymise.allowlist import NameCorrections, read_corrections
 
     found = read_corrections(options.corrections) if options.corrections else NameCorrections()
     return [*options.keep, *found.keep], [*options.also, *found.also]
@@ -141,7 +134,6 @@ def _corrections(options: argparse.Namespace) -> tuple[list[str], list[str]]:
 
 def _require_distinct_paths(options: argparse.Namespace) -> None:
     """No file is both read and written, none written twice, and none a device. Raises `RequestError`."""
-    from trainer.cli.error_handling import require_writable
 
     paths = [options.source, options.out, options.report, *([review_path(options.report)] if options.review else [])]
     if len({path.resolve() for path in paths}) < len(paths):

@@ -218,9 +218,6 @@ def _read_items(name: str, source: SourceSpec, options: ReadOptions) -> SourceIt
 
 def default_source(options: argparse.Namespace, home: Path) -> SourceSpec:
     """What to learn from where no source is named: a data set by name, or the persona's own talk."""
-    from personas.home.datasets import read_catalogue
-    from trainer.cli.dataset_args import SHIPPED_DATA, find_named_source, load_persona
-    from trainer.data.data_mixture import parse_source
 
     if not options.dataset and not options.persona:
         raise RequestError("There is nothing to plan.", "Name a --persona, a --source or a --dataset.")

@@ -9,12 +9,14 @@ import time
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from personas.cli_common import add_examples
 from personas.errors import RequestError
+from personas.home.review_files import delete_expired_reviews
 from personas.home.rights import RIGHTS_FILE
 from personas.schemas.base import DISCORD_API, RIGHTS
+from trainer.anonymise.output_files import ReviewLog
 from trainer.cli.argtypes import (
     DEFAULT_REVIEW_DAYS,
     add_progress_interval,
@@ -24,11 +26,15 @@ from trainer.cli.argtypes import (
     retention_days,
     right_name,
 )
-from trainer.cli.error_handling import with_error_handling
-
-if TYPE_CHECKING:
-    from trainer.anonymise.output_files import ReviewLog
-    from trainer.data.writer import DatasetBuildSpec
+from trainer.cli.dataset_args import build_order
+from trainer.cli.error_handling import log_export, require_writable, with_error_handling
+from trainer.cli.progress_view import ProgressCounter
+from trainer.data.dataset_export import export_dataset
+from trainer.data.inspection import format_summary, inspect_source
+from trainer.data.layout import require_free, require_outside
+from trainer.data.writer import DatasetBuildSpec, write_dataset
+from trainer.process.environment import find_home
+from trainer.sources.source_format import ReadOptions
 
 BUILD_HELP = """\
 Makes a data set of one or more sources, one sample per reply:
@@ -120,11 +126,6 @@ def add_sources(parser: argparse.ArgumentParser, required: bool) -> None:
 
 def build_dataset(options: argparse.Namespace) -> None:
     """Runs `dataset build`."""
-    from trainer.cli.dataset_args import build_order
-    from trainer.cli.error_handling import require_writable
-    from trainer.cli.progress_view import ProgressCounter
-    from trainer.data.layout import require_free
-    from trainer.data.writer import write_dataset
 
     require_free(options.out)
     require_writable(options.out)
@@ -140,11 +141,6 @@ def build_dataset(options: argparse.Namespace) -> None:
 
 
 def _review_file(options: argparse.Namespace) -> ReviewLog:
-    from personas.home.review_files import delete_expired_reviews
-    from trainer.anonymise.output_files import ReviewLog
-    from trainer.cli.error_handling import require_writable
-    from trainer.data.layout import require_outside
-    from trainer.process.environment import find_home
 
     require_outside(options.review)
     if options.review.absolute().parent == options.out.absolute():
@@ -158,8 +154,6 @@ def _review_file(options: argparse.Namespace) -> ReviewLog:
 
 def export_dataset_file(options: argparse.Namespace) -> None:
     """Runs `dataset export`."""
-    from trainer.cli.error_handling import log_export, require_writable
-    from trainer.data.dataset_export import export_dataset
 
     require_writable(options.out)
     exported = export_dataset(options.folder, options.to, options.out, held_out=options.eval)
@@ -233,9 +227,6 @@ def _nonempty_path(text: str) -> Path:
 
 
 def _inspect(options: argparse.Namespace) -> None:
-    from trainer.cli.progress_view import ProgressCounter
-    from trainer.data.inspection import format_summary, inspect_source
-    from trainer.sources.source_format import ReadOptions
 
     path: Path = options.path
     with ProgressCounter(options.tell_every) as counting:

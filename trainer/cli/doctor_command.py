@@ -11,6 +11,9 @@ from pathlib import Path
 from personas.cli_common import supports_colour
 from personas.errors import UnderstudyError
 from personas.models.base_model import EMBEDDED
+from trainer.doctor.doctor_report import remedy_lines, report_lines, run_checks
+from trainer.estimate.calibration import CASES, QUICK_CASES, calibration_json, calibration_markdown, run_calibration
+from trainer.process.environment import find_home
 
 DOCTOR_HELP = """\
 Says what this machine is and has, what of that keeps runs from working or slows them, what to do about it, and which
@@ -41,8 +44,6 @@ def add_doctor(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 def show_doctor_report(options: argparse.Namespace) -> None:
     """Runs `show_doctor_report`. Raises `UnderstudyError` where runs do not work."""
-    from trainer.doctor.doctor_report import remedy_lines, report_lines, run_checks
-    from trainer.process.environment import find_home
 
     report = run_checks(options.base_model, find_home(), _print_check)
     _print_check("")
@@ -86,7 +87,6 @@ def add_predictions(commands: argparse._SubParsersAction[argparse.ArgumentParser
 
 def show_predictions(options: argparse.Namespace) -> None:
     """Runs `show_predictions`."""
-    from trainer.estimate.calibration import CASES, QUICK_CASES, calibration_json, calibration_markdown, run_calibration
 
     with tempfile.TemporaryDirectory(prefix="understudy-predictions-") as folder:
         found = run_calibration(

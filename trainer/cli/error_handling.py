@@ -22,7 +22,7 @@ from personas.errors import MaterialError, RequestError, UnderstudyError
 from personas.home.data_subjects import read_people
 from personas.home.export_log import EVERYBODY, record_export
 from trainer.process.cancellation import Terminated, raise_on_sigterm
-from trainer.process.environment import find_home
+from trainer.process.environment import find_home, require_home
 from trainer.process.events import find_disk_error
 
 
@@ -101,6 +101,5 @@ def log_export(what: Literal["data set", "adapter"], made_of: Path, out: Path) -
 
 def resolve_home(named: Path | None) -> Path:
     """The bot's home: as named, or where it is otherwise."""
-    from trainer.process.environment import find_home, require_home
 
     return require_home(named) if named else find_home()

@@ -7,16 +7,19 @@ import json
 import logging
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from personas.errors import RequestError
-
-if TYPE_CHECKING:
-    from personas.home.job_folder import ComparisonTargets, NeighbourPaths
-    from personas.schemas.scorecard import EvaluationExtent, MemorisationAudit, ScoreCard
-    from personas.schemas.training import AdapterManifest, JobSpec
-    from personas.schemas.training_events import TrainerEvent
-    from trainer.train.job import PreparedJob
+from personas.home.adapters import NAME_ADAPTER_ADVICE, verify_adapter
+from personas.home.job_folder import ComparisonTargets, NeighbourPaths, read_comparison_targets
+from personas.schemas.scorecard import EvaluationExtent, MemorisationAudit, ScoreCard
+from personas.schemas.training import AdapterManifest, JobSpec
+from personas.schemas.training_events import TrainerEvent
+from trainer.cli.error_handling import require_writable, resolve_home
+from trainer.cli.progress_view import EventPrinter
+from trainer.data.job_inputs import read_spec
+from trainer.report.scorecard_files import write_scorecard
+from trainer.report.scorecard_markdown import render_markdown
+from trainer.train.job import PreparedJob, RunContext, prepare_job
 
 EVALUATE_HELP = """\
 Makes the score card of an adapter: what it says and what it predicts, beside the base model and the live version, with
@@ -65,11 +68,6 @@ def add_evaluate(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 def evaluate(options: argparse.Namespace) -> None:
     """Runs `evaluate`."""
-    from personas.home.adapters import NAME_ADAPTER_ADVICE, verify_adapter
-    from trainer.cli.error_handling import require_writable
-    from trainer.report.scorecard_files import write_scorecard
-    from trainer.report.scorecard_markdown import render_markdown
-    from trainer.train.job import prepare_job
 
     logging.getLogger().setLevel(logging.WARNING)
     adapter = options.adapter.expanduser().absolute()
@@ -104,9 +102,7 @@ def _make_score_card(
 
 
 def _run_audit(job: PreparedJob, folder: Path) -> MemorisationAudit:
-    from trainer.cli.progress_view import EventPrinter
     from trainer.study.canary_audit import run_canary_audit
-    from trainer.train.job import RunContext
 
     shown = EventPrinter(sys.stderr)
 
@@ -118,8 +114,6 @@ def _run_audit(job: PreparedJob, folder: Path) -> MemorisationAudit:
 
 def _find_job(adapter: Path, manifest: AdapterManifest, options: argparse.Namespace) -> tuple[Path, JobSpec]:
     """The folder of the job that made the adapter. Raises `RequestError` where there is none, or another's is named."""
-    from trainer.cli.error_handling import resolve_home
-    from trainer.data.job_inputs import read_spec
 
     home = resolve_home(options.home)
     places = [options.job.expanduser().absolute()] if options.job else [adapter.parent, home / "jobs" / manifest.job_id]
@@ -143,8 +137,6 @@ def _read_comparison(folder: Path, options: argparse.Namespace) -> ComparisonTar
 
     Raises `AdapterError` or `RequestError` where something that is named is not there whole.
     """
-    from personas.home.adapters import NAME_ADAPTER_ADVICE, verify_adapter
-    from personas.home.job_folder import read_comparison_targets
 
     if options.against:
         verify_adapter(options.against.expanduser(), NAME_ADAPTER_ADVICE)
@@ -171,7 +163,6 @@ def _read_training_seconds(adapter: Path) -> float:
 
 
 def _neighbour_arg(text: str) -> NeighbourPaths:
-    from personas.home.job_folder import NeighbourPaths
 
     persona, equals, folders = text.partition("=")
     adapter, comma, job = folders.partition(",")

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from trainer.cli.error_handling import log_export
 from trainer.process.events import failed_event
 
 if TYPE_CHECKING:
@@ -53,7 +54,6 @@ def add_export_command(commands: argparse._SubParsersAction[Any]) -> argparse.Ar
 
 def run_export(options: argparse.Namespace) -> int:
     """Returns the exit code."""
-    from trainer.cli.error_handling import log_export
     from trainer.export.exporter import export_adapter
 
     for chatty in ("gguf", "bitsandbytes"):

@@ -5,18 +5,20 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from personas.cli_common import add_examples
 from personas.errors import RequestError
 from personas.home.shared_personas import OPERATOR_GUILD_ID
+from personas.lore import MIN_SCORE, LoreIndex, LoreRanking, Passage, PassageMatch
+from personas.schemas.chat import Persona
 from trainer.cli.argtypes import positive_int
-from trainer.cli.error_handling import with_error_handling
+from trainer.cli.dataset_args import load_passages, load_persona
+from trainer.cli.error_handling import require_writable, resolve_home, with_error_handling
+from trainer.data.synthetic.dialogue_synthesis import SynthesisRequest, synthesise_dialogues
+from trainer.data.synthetic.lore_extraction import extract_lore, write_extraction
+from trainer.data.synthetic.reply_backends import choose_backend
 from trainer.process.cancellation import Terminated
-
-if TYPE_CHECKING:
-    from personas.lore import LoreRanking, Passage, PassageMatch
-    from personas.schemas.chat import Persona
 
 MAX_SHOWN_PASSAGES = 6
 SYNTHESISE_HELP = """\
@@ -69,8 +71,6 @@ def add_lore(commands: argparse._SubParsersAction[Any]) -> None:
 
 def load_persona_lore(options: argparse.Namespace) -> tuple[Persona, list[Passage]]:
     """The persona, and its lore and the world's. Raises `RequestError` for no lore at all."""
-    from trainer.cli.dataset_args import load_passages, load_persona
-    from trainer.cli.error_handling import resolve_home
 
     home = resolve_home(None)
     persona = load_persona(options.persona, home)
@@ -85,8 +85,6 @@ def load_persona_lore(options: argparse.Namespace) -> tuple[Persona, list[Passag
 
 
 def _ask(options: argparse.Namespace) -> None:
-    from personas.lore import LoreIndex
-    from trainer.cli.error_handling import resolve_home
 
     if not options.question.strip():
         raise RequestError("There is no question.", "Write what somebody would ask.")
@@ -104,7 +102,6 @@ def _ask(options: argparse.Namespace) -> None:
 
 
 def _ask_json(ranking: LoreRanking, shown: list[PassageMatch]) -> dict[str, Any]:
-    from personas.lore import MIN_SCORE
 
     given = ranking.selected()
     return {
@@ -130,7 +127,6 @@ def _ask_json(ranking: LoreRanking, shown: list[PassageMatch]) -> dict[str, Any]
 
 
 def _ask_table(ranking: LoreRanking, shown: list[PassageMatch]) -> list[str]:
-    from personas.lore import MIN_SCORE
 
     found, given = [match for match in ranking.matches if match.is_match], ranking.selected()
     words = ", ".join(ranking.terms) or "none that tell anything"
@@ -154,8 +150,6 @@ def _ask_table(ranking: LoreRanking, shown: list[PassageMatch]) -> list[str]:
 
 
 def _extract(options: argparse.Namespace) -> None:
-    from trainer.cli.error_handling import require_writable
-    from trainer.data.synthetic.lore_extraction import extract_lore, write_extraction
 
     require_writable(options.out)
     persona, passages = load_persona_lore(options)
@@ -170,9 +164,6 @@ def _extract(options: argparse.Namespace) -> None:
 
 
 def _synthesise(options: argparse.Namespace) -> None:
-    from trainer.cli.error_handling import require_writable
-    from trainer.data.synthetic.dialogue_synthesis import SynthesisRequest, synthesise_dialogues
-    from trainer.data.synthetic.reply_backends import choose_backend
 
     require_writable(options.out)
     persona, passages = load_persona_lore(options)

@@ -71,7 +71,9 @@ from trainer.process.environment import configure_process, restart_with_allocato
 from trainer.process.events import EventWriter, claim_stdout, failed_event
 from trainer.process.pause import PauseControl, listen_to_parent
 from trainer.recipe.resume_config import CHECKPOINT_INTERVAL_S, resume_thread_count
+from trainer.run import run_job, run_worker
 from trainer.train.distributed import DistributedContext, distributed_context
+from trainer.train.job import RunContext
 
 PROGRAM_NAME = "understudy-trainer"
 
@@ -166,8 +168,6 @@ def _locked_run(
     hold: PauseControl,
     processes: DistributedContext,
 ) -> int:
-    from trainer.run import run_job
-    from trainer.train.job import RunContext
 
     try:
         run = RunContext(
@@ -195,8 +195,6 @@ def _report_failure(events: EventWriter, failed: Failed) -> None:
 
 def _run_worker(options: argparse.Namespace, stop: CancelToken, processes: DistributedContext) -> int:
     """One of several processes, not the first: it says nothing but in the log."""
-    from trainer.run import run_worker
-    from trainer.train.job import RunContext
 
     try:
         run_worker(

@@ -5,16 +5,21 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from personas.cli_common import supports_colour
 from personas.errors import RequestError
-from trainer.cli.dataset_args import default_source
+from personas.home.datasets import is_built_dataset
+from trainer.cli.dataset_args import build_order, default_source
 from trainer.cli.dataset_command import add_sources
 from trainer.cli.error_handling import resolve_home
-
-if TYPE_CHECKING:
-    from trainer.report.loss_mask_view import MaskedSample, MaskSummary
+from trainer.cli.progress_view import ProgressCounter
+from trainer.report.loss_mask_view import (
+    MaskedSample,
+    MaskSummary,
+    mask_summary_of_dataset,
+    mask_summary_of_job,
+    mask_summary_of_sources,
+)
 
 MASK_HELP = """\
 Shows what is trained on in each sample: in colour on a terminal, elsewhere between ⟦ and ⟧. Replies that members
@@ -61,10 +66,6 @@ def show_mask(options: argparse.Namespace) -> None:
 
 
 def _make_mask_summary(options: argparse.Namespace) -> MaskSummary:
-    from personas.home.datasets import is_built_dataset
-    from trainer.cli.dataset_args import build_order
-    from trainer.cli.progress_view import ProgressCounter
-    from trainer.report.loss_mask_view import mask_summary_of_dataset, mask_summary_of_job, mask_summary_of_sources
 
     folder = Path(options.dataset).expanduser()
     if (folder / "request.json").is_file():

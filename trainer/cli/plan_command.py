@@ -7,16 +7,19 @@ import json
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from personas.errors import RequestError, UnderstudyError
+from personas.home.data_subjects import read_consent
+from personas.home.datasets import STATS_FILE, is_built_dataset
 from trainer.cli.argtypes import parse_setting_args
-from trainer.cli.dataset_args import default_source
+from trainer.cli.dataset_args import build_order, default_source, load_persona
 from trainer.cli.dataset_command import add_sources
 from trainer.cli.error_handling import resolve_home
-
-if TYPE_CHECKING:
-    from trainer.report.run_plan import RunPlan
+from trainer.cli.progress_view import ProgressCounter
+from trainer.data.layout import read_stats
+from trainer.estimate.run_estimate import adapters_by_recency
+from trainer.report.run_plan import RunPlan, plan_dataset, plan_job, plan_sources
 
 PLAN_HELP = """\
 Says what a run would do and writes nothing: what is kept, what is dropped and why, how long, how much memory.
@@ -51,7 +54,6 @@ def add_plan_output(parser: argparse.ArgumentParser) -> None:
 
 def show_plan(options: argparse.Namespace) -> None:
     """Runs `show_plan`."""
-    from trainer.estimate.run_estimate import adapters_by_recency
 
     home = resolve_home(options.home)
     _print_plan(_make_plan(options, home), adapters_by_recency(home), options)
@@ -59,8 +61,6 @@ def show_plan(options: argparse.Namespace) -> None:
 
 def show_run_plan(options: argparse.Namespace, named: Mapping[Path, Path] | None = None) -> None:
     """Runs `run FOLDER --dry-run`. `named` says of what lies in the folder where it was copied from, for errors."""
-    from trainer.estimate.run_estimate import adapters_by_recency
-    from trainer.report.run_plan import plan_job
 
     os.nice(options.nice)
     try:
@@ -82,11 +82,6 @@ def _with_original_paths(error: UnderstudyError, named: Mapping[Path, Path]) -> 
 
 
 def _make_plan(options: argparse.Namespace, home: Path) -> RunPlan:
-    from personas.home.data_subjects import read_consent
-    from personas.home.datasets import STATS_FILE, is_built_dataset
-    from trainer.cli.dataset_args import build_order
-    from trainer.cli.progress_view import ProgressCounter
-    from trainer.report.run_plan import plan_dataset, plan_sources
 
     if options.dataset and options.source:
         raise RequestError("--dataset and --source both say what to learn from.", "Give one of them.")
@@ -101,8 +96,6 @@ def _make_plan(options: argparse.Namespace, home: Path) -> RunPlan:
 
 def _require_persona(folder: Path, options: argparse.Namespace, home: Path) -> None:
     """Raise `RequestError` for another persona's data set."""
-    from trainer.cli.dataset_args import load_persona
-    from trainer.data.layout import read_stats
 
     wanted, made_for = options.persona and load_persona(options.persona, home).id, read_stats(folder)["persona"]
     if wanted and wanted != made_for:

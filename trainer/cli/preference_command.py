@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import argparse
 from collections import Counter
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from personas.errors import MaterialError, RequestError
+from personas.home.adapters import verify_adapter
+from personas.home.datasets import combine_rights
+from personas.home.job_material import SourceMaterial, modification_date
+from personas.home.preferences import read_preferences
 from personas.home.rights import RightsStatement
 from trainer.cli.argtypes import add_settings, right_name
+from trainer.cli.create_job import draft_job
 from trainer.cli.plan_command import add_plan_output
-
-if TYPE_CHECKING:
-    from personas.home.job_material import SourceMaterial
-    from trainer.train.job_folder import JobDraft
+from trainer.train.job_folder import JobDraft
 
 PREFERENCE_HELP = """\
 Lets a persona's adapter go on learning from what was liked better than what, by KTO or DPO.
@@ -64,10 +66,6 @@ def add_preference(commands: argparse._SubParsersAction[argparse.ArgumentParser]
 
 def draft_preference_job(options: argparse.Namespace, home: Path) -> JobDraft:
     """What the command line asks for. Raises `UnderstudyError` when it names something that is not there."""
-    from dataclasses import replace
-
-    from personas.home.adapters import verify_adapter
-    from trainer.cli.create_job import draft_job
 
     folder = options.adapter.expanduser()
     if not folder.is_dir():
@@ -91,9 +89,6 @@ def draft_preference_job(options: argparse.Namespace, home: Path) -> JobDraft:
 
 
 def _preference_material(path: Path, number: int) -> SourceMaterial:
-    from personas.home.datasets import combine_rights
-    from personas.home.job_material import SourceMaterial, modification_date
-    from personas.home.preferences import read_preferences
 
     file = path.expanduser()
     if not file.is_file():

@@ -7,6 +7,7 @@ import json
 from typing import Any
 
 from trainer.cli.argtypes import add_settings, parse_setting_args, positive_int
+from trainer.recipe.recipe_sheet import make_recipe_sheet, recipe_summaries
 
 RECIPES_HELP = """\
 Lists the recipes, or says of one what each of its values does, what it takes, and what of it cannot be done here.
@@ -43,7 +44,6 @@ def add_recipes(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
 
 def show_recipes(options: argparse.Namespace) -> None:
     """Runs `show_recipes`."""
-    from trainer.recipe.recipe_sheet import make_recipe_sheet, recipe_summaries
 
     if options.name is None:
         told = recipe_summaries()

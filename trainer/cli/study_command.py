@@ -10,14 +10,16 @@ from typing import TYPE_CHECKING
 from personas.cli_common import add_examples
 from personas.schemas.base import RIGHTS
 from trainer.cli.argtypes import add_settings, positive_int, right_name
-from trainer.cli.error_handling import resolve_home, with_error_handling
+from trainer.cli.create_job import draft_job
+from trainer.cli.error_handling import require_writable, resolve_home, with_error_handling
+from trainer.cli.progress_view import EventPrinter
+from trainer.cli.train_command import JobRunner
 from trainer.process.environment import configure_process, restart_with_allocator_settings
 from trainer.process.events import claim_stdout
+from trainer.train.job_folder import JobDraft
 
 if TYPE_CHECKING:
-    from trainer.cli.train_command import JobRunner
     from trainer.study.scale import ScalePoint
-    from trainer.train.job_folder import JobDraft
 
 STUDY_HELP = """\
 Studies take many runs. `scale` says how much data a persona needs: it trains on more and more of it, each time with
@@ -65,7 +67,6 @@ def add_study(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
 
 def run_scale_command(options: argparse.Namespace, run: JobRunner) -> int:
     """Runs `study scale`; `run` runs a job folder (`options.folder`) and tells its events to a stream."""
-    from trainer.cli.progress_view import EventPrinter
     from trainer.study.scale import STUDY_FILE, run_scale_study, score_adapter, study_markdown, write_study
 
     restart_with_allocator_settings()
@@ -126,8 +127,6 @@ class _NullStream:
 
 
 def _draft_study(options: argparse.Namespace) -> tuple[JobDraft, list[ScalePoint], Path]:
-    from trainer.cli.create_job import draft_job
-    from trainer.cli.error_handling import require_writable
     from trainer.study.scale import scale_folder, scale_points
 
     home = resolve_home(options.home)

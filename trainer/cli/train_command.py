@@ -9,22 +9,32 @@ import shlex
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TextIO
 
 from personas.errors import RequestError
+from personas.home.job_folder import MATERIAL_FOLDER
 from personas.models.base_model import EMBEDDED, name_with_scaling
 from personas.schemas.base import RIGHTS
 from trainer.cli.argtypes import add_settings, parse_setting_args, right_name
-from trainer.cli.error_handling import resolve_home, with_error_handling
+from trainer.cli.create_job import draft_job
+from trainer.cli.error_handling import require_writable, resolve_home, with_error_handling
 from trainer.cli.plan_command import add_plan_output, show_run_plan
+from trainer.cli.progress_view import EventPrinter
 from trainer.process.environment import configure_process, restart_with_allocator_settings
 from trainer.process.events import claim_stdout
 from trainer.recipe.resume_config import CHECKPOINTS_FOLDER, resume_thread_count
+from trainer.study.sweep import (
+    SweepPoint,
+    best_result,
+    make_sweep_folders,
+    run_sweep,
+    sweep_folder,
+    sweep_points,
+    sweep_results_table,
+    write_sweep_results,
+)
 from trainer.train.distributed import distributed_context
-
-if TYPE_CHECKING:
-    from trainer.study.sweep import SweepPoint
-    from trainer.train.job_folder import JobDraft
+from trainer.train.job_folder import JobDraft, make_job_folder, temporary_job_folder
 
 TRAIN_HELP = """\
 Trains an adapter: a persona's, or one for dialogue in general.
@@ -95,8 +105,6 @@ def run_train_command(options: argparse.Namespace, run: JobRunner) -> int:
 
 def run_sweep_command(options: argparse.Namespace, run: JobRunner) -> int:
     """Runs `train --sweep`: one run after another, then the table of them all and the best one's adapter."""
-    from trainer.cli.progress_view import EventPrinter
-    from trainer.study.sweep import best_result, run_sweep, sweep_results_table, write_sweep_results
 
     made: list[tuple[SweepPoint, Path]] = []
     if code := with_error_handling(lambda options: made.extend(_make_sweep(options)))(options):
@@ -138,7 +146,6 @@ def run_sweep_command(options: argparse.Namespace, run: JobRunner) -> int:
 
 
 def _run_with_progress(options: argparse.Namespace, run: JobRunner) -> int:
-    from trainer.cli.progress_view import EventPrinter
 
     logging.getLogger().setLevel(logging.WARNING)  # phases are shown
     out = claim_stdout()
@@ -180,14 +187,12 @@ def _next_step_lines(folder: Path, adapter: Path) -> list[str]:
 
 
 def _make_job_folder(options: argparse.Namespace) -> Path:
-    from trainer.train.job_folder import make_job_folder
 
     home, out = _resolve_paths(options)
     return make_job_folder(_draft_job(options, home), out)
 
 
 def _make_sweep(options: argparse.Namespace) -> list[tuple[SweepPoint, Path]]:
-    from trainer.study.sweep import make_sweep_folders, sweep_folder, sweep_points
 
     home, out = _resolve_paths(options)
     wanted, points = _draft_job(options, home), sweep_points(options.sweep, options.settings)
@@ -196,7 +201,6 @@ def _make_sweep(options: argparse.Namespace) -> list[tuple[SweepPoint, Path]]:
 
 def _resolve_paths(options: argparse.Namespace) -> tuple[Path, Path | None]:
     """The home, and the folder that is named for what is made."""
-    from trainer.cli.error_handling import require_writable
 
     if distributed_context(os.environ).is_distributed:
         raise RequestError(
@@ -213,9 +217,6 @@ def _resolve_paths(options: argparse.Namespace) -> tuple[Path, Path | None]:
 
 
 def _show_dry_run(options: argparse.Namespace) -> None:
-    from personas.home.job_folder import MATERIAL_FOLDER
-    from trainer.study.sweep import sweep_points
-    from trainer.train.job_folder import temporary_job_folder
 
     wanted = _draft_job(options, resolve_home(options.home))
     points = sweep_points(options.sweep, options.settings) if options.sweep else []
@@ -234,7 +235,6 @@ def _show_dry_run(options: argparse.Namespace) -> None:
 
 
 def _draft_job(options: argparse.Namespace, home: Path) -> JobDraft:
-    from trainer.cli.create_job import draft_job
 
     asks: Callable[[argparse.Namespace, Path], JobDraft] = options.asks or draft_job
     return asks(options, home)

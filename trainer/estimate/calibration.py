@@ -16,6 +16,7 @@ from typing import Any
 
 from personas.errors import TrainingError
 from personas.home.job_material import ShippedData
+from personas.models.base_model import load_tokenizer, locate
 from trainer.machine import total_memory_bytes
 
 CASE_PERSONA, CASE_DIALOGUE = "ballast", ShippedData.from_source_tree().general / "dialogue.jsonl"
@@ -114,8 +115,6 @@ def make_random_model(name: str, folder: Path) -> None:
     """A model of one of `CASE_MODEL_CONFIGS`, its weights random, with the embedded model's tokenizer."""
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
-
-    from personas.models.base_model import load_tokenizer, locate
 
     tokenizer = load_tokenizer(locate(EMBEDDED_MODEL))
     shape = dict(CASE_MODEL_CONFIGS[name])

@@ -18,9 +18,8 @@ from trainer.data.dataset import Dataset
 from trainer.data.dataset_card import render_permission_note
 from trainer.recipe.resume_config import ResumeConfig
 from trainer.report.run_report import REPORT_FOLDER, TrainingRecord, training_section
+from trainer.train.job import PreparedJob
 
-if TYPE_CHECKING:
-    from trainer.train.job import PreparedJob
 
 VERSIONED_PACKAGES = ("torch", "transformers", "peft", "trl", "bitsandbytes")
 

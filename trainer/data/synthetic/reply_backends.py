@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -12,9 +13,13 @@ from typing import Any, Protocol
 
 import aiohttp
 
+from personas.engine.llm_engine import LLMEngine
+from personas.engine.serving_precision import choose_precision
 from personas.errors import RequestError, TrainingError
+from personas.home.adapters import verify_adapter
+from personas.models import base_model
 from personas.prompt import example_turns, system_text
-from personas.schemas.chat import ChatRequest, LoreHit, Persona, SamplingParams, Turn
+from personas.schemas.chat import AdapterRef, ChatRequest, LoreHit, Persona, SamplingParams, Turn
 
 KEY_VARIABLE = "OPENAI_API_KEY"
 TIMEOUT_S, MAX_TRIES, RETRY_DELAY_S = 120.0, 4, 1.0
@@ -72,7 +77,6 @@ class EngineBackend:
 
     @property
     def _version(self) -> str:
-        from personas.home.adapters import verify_adapter
 
         assert self.adapter
         return verify_adapter(self.adapter).version
@@ -80,9 +84,6 @@ class EngineBackend:
     @asynccontextmanager
     async def speaking(self) -> AsyncIterator[ReplySession]:
         """Loads the model. Raises `BaseModelError`."""
-        from personas.engine.llm_engine import LLMEngine
-        from personas.engine.serving_precision import choose_precision
-        from personas.models import base_model
 
         base = base_model.locate(self.model)
         engine = LLMEngine(base, choose_precision("auto", base.name).precision)
@@ -100,7 +101,6 @@ class _EngineGenerator:
     version: str
 
     async def reply(self, persona: Persona, turns: Sequence[Turn], lore: LoreHit, seed: int) -> SynthesisedReply:
-        from personas.schemas.chat import AdapterRef
 
         adapter = AdapterRef(persona.id, self.version, self.adapter) if self.adapter else None
         sampling = SamplingParams(seed=seed, max_new_tokens=MAX_TOKENS, stop=(f"\n{turns[-1].name}:",))
@@ -200,7 +200,6 @@ def choose_backend(endpoint: str | None, model: str, adapter: Path | None) -> Re
 
 
 def _parse_reply(answer: bytes, url: str) -> SynthesisedReply:
-    import json
 
     try:
         choice = json.loads(answer)["choices"][0]

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import PurePosixPath
 
 from personas.errors import LoreError, MaterialError
+from personas.lore import parse_lore, split_markdown
 from trainer.sources.conversation import Conversation, RejectedRecord
 from trainer.sources.source_file import Peek, SourceFile
 from trainer.sources.source_format import ReadOptions, SourceFormat
@@ -19,7 +20,6 @@ NO_PERSONA = "nobody, as neither its front matter nor a folder says whose it is"
 
 def read(file: SourceFile, options: ReadOptions) -> Iterator[Conversation | RejectedRecord]:
     """Each passage, as what cannot be learned from, and whose it is."""
-    from personas.lore import parse_lore, split_markdown  # the package holds the weights that find lore
 
     try:
         stated, text = parse_lore(file.read(MAX_BYTES).decode(), file.name)
@@ -54,7 +54,6 @@ def _has_front_matter(peek: Peek) -> bool:
     """Whether front matter says so, which nothing but lore has."""
     if not peek.text.startswith("---"):
         return False
-    from personas.lore import parse_lore
 
     try:
         return bool(parse_lore(peek.text, peek.name)[0])
