@@ -30,21 +30,17 @@ MODELS_FILE = Path(__file__).parent / "models.toml"
 
 
 GPU_SIZES_GIB = (6, 16, 24)
-
-
-"""Of an RTX 3060 for laptops, a T4, and an RTX 3090 or 4090."""
-
-
+"""Memory of a laptop RTX 3060, a T4, and an RTX 3090 or 4090."""
 ASSUMED_SAMPLES, ASSUMED_REPLY_SHARE = 1000, 0.25
-
-
-"""What `auto` reckons with here: so many samples of the full length, so much of them replies."""
+"""Number of full-length samples, and their share of reply tokens, assumed for the recipe `auto`."""
+STATE_COLOURS = {"ok": "32", "warn": "33", "fail": "31"}
+NAME_WIDTH, CELL_WIDTH, RECIPE_WIDTH = 16, 10, 17
 
 
 @dataclass(frozen=True)
 class RecipeFit:
-    """A recipe over a model. `here_bytes` is predicted for this machine, `card_bytes` for the smallest card that holds
-    it, or for the largest where none does; `card_gib` is that card's size, 0 where none holds it.
+    """A recipe on a model. `here_bytes` is the prediction for this machine, `card_bytes` for the smallest GPU that fits
+    it, or the largest if none does; `card_gib` is that GPU's size, 0 if none fits.
     """
 
     model: str
@@ -56,16 +52,16 @@ class RecipeFit:
 
 
 def predict_recipe_fits(base: BaseModel | None, machine: MachineSpec) -> list[RecipeFit]:
-    """Every recipe over the base model, if there is one, and each known model, with samples of its full length.
+    """Predict every recipe on the base model, if any, and on each known model, with samples of full length.
 
-    Raises `BaseModelError` when the base model does not say how large it is.
+    Raises `BaseModelError` if the base model's size is unknown.
     """
     models = ({base.name: model_traits(base)} if base else {}) | known_models()
     return [_predict_fit(model, name, models[model], machine) for model in models for name in recipe_names()]
 
 
 def known_models() -> dict[str, ModelTraits]:
-    """The models of `models.toml`, the smallest first."""
+    """Return the models of `models.toml`, smallest first."""
     table = tomllib.loads(MODELS_FILE.read_text(encoding="utf-8"))
     return {name: _read_model(config) for name, config in table.items()}
 
@@ -103,15 +99,9 @@ def _recipe_for_model(name: str, model: ModelTraits, machine: MachineSpec) -> Re
     return choose_recipe(recipe, model, replies, machine).recipe
 
 
-STATE_COLOURS = {"ok": "32", "warn": "33", "fail": "31"}
-
-
-NAME_WIDTH, CELL_WIDTH, RECIPE_WIDTH = 16, 10, 17
-
-
 @dataclass(frozen=True)
 class DoctorReport:
-    """What the doctor found. `predict_recipe_fits` has every recipe over every model."""
+    """The results of all checks; `fits` has every recipe on every model."""
 
     machine: MachineSpec
     checks: tuple[MachineCheck, ...]
@@ -119,11 +109,11 @@ class DoctorReport:
 
     @property
     def failed(self) -> list[str]:
-        """Names of the checks without which a run does not work."""
+        """Names of failed checks, which keep runs from working."""
         return [check.name for check in self.checks if check.state == "fail"]
 
     def as_json(self) -> dict[str, Any]:
-        """The published object of `doctor --json`."""
+        """Return the published object of `doctor --json`."""
         return {
             "well": not self.failed,
             "machine": asdict(self.machine),
@@ -133,7 +123,7 @@ class DoctorReport:
 
 
 def run_checks(base_model: str, home: Path, heard: Callable[[str], None] = lambda _: None) -> DoctorReport:
-    """Look at everything; `heard` is told what is looked at. Nothing is fetched, and nothing stays behind."""
+    """Run all checks; `heard` gets the name of each. Downloads nothing and leaves nothing behind."""
     checks: list[MachineCheck] = []
 
     def take(what: str, check: Callable[[], MachineCheck]) -> None:
@@ -163,33 +153,33 @@ def run_checks(base_model: str, home: Path, heard: Callable[[str], None] = lambd
 
 
 def report_lines(report: DoctorReport, *, coloured: bool) -> Iterator[str]:
-    """The report for a terminal."""
+    """Format the report for a terminal."""
     for check in report.checks:
         yield f"{_format_state(check, coloured)}  {check.name:<{NAME_WIDTH}}{check.found}"
         if check.remedy:
             yield f"{'':<{NAME_WIDTH + 6}}→ {check.remedy}"
     room = f"{report.machine.device}, {report.machine.memory_bytes / GIB:.1f} GiB"
     yield ""
-    yield f"GiB that a run needs on this machine ({room}; ✗ does not fit)"
+    yield f"GiB that a run needs on this machine ({room}; ✗ = does not fit)"
     yield from _fit_table(report.fits, lambda fit: f"{fit.here_bytes / GIB:.1f}{' ' if fit.fits_here else '✗'}")
     cards = ", ".join(map(str, GPU_SIZES_GIB))
     yield ""
-    yield f"GiB that it needs on a graphics card of {cards} GB, and the smallest that holds it (✗ none)"
+    yield f"GiB that it needs on a graphics card of {cards} GB, and the smallest that fits it (✗ = none)"
     yield from _fit_table(report.fits, lambda fit: f"{fit.card_bytes / GIB:.1f} {fit.card_gib or '✗'}".rjust(7))
     yield (
-        "The most that any part of the run takes. A model whose weights fit a card in 16 bits is served and measured "
-        "in 16 there, a larger one in 4: it may need less."
+        "Peak memory of the run. A model that fits a card in 16 bits is served and evaluated in 16 bits there, a "
+        "larger one in 4 bits, which may need less."
     )
-    yield "Predicted over samples of each recipe's full length; a run's own plan reckons with its samples."
+    yield "Predicted for samples of each recipe's full length; a run's own plan uses its samples."
 
 
 def remedy_lines(report: DoctorReport) -> Iterator[str]:
-    """What to do about each thing that is not well."""
+    """Yield the remedy of each check that is not ok."""
     return (f"{check.name}: {check.remedy}" for check in report.checks if check.remedy)
 
 
 def _usable_machine(torch: hardware_checks.TorchBuild | None) -> MachineSpec:
-    """This machine: without its graphics card where torch does not compute on it."""
+    """Return this machine, without its GPU if torch cannot use it."""
     machine = probe_machine_without_torch()
     if machine.has_cuda and not (torch and torch.sees_gpu):
         return MachineSpec(
@@ -213,7 +203,7 @@ def _recipe_fits(base: BaseModel | None, machine: MachineSpec) -> list[RecipeFit
 
 
 def _fit_table(found: Sequence[RecipeFit], cell: Callable[[RecipeFit], str]) -> Iterator[str]:
-    """Recipes by models."""
+    """Format a table of recipes by models."""
     models = list(dict.fromkeys(fit.model for fit in found))
     heads = [_short_model_name(model) for model in models]
     for line in (0, 1):
@@ -224,7 +214,7 @@ def _fit_table(found: Sequence[RecipeFit], cell: Callable[[RecipeFit], str]) -> 
 
 
 def _short_model_name(model: str) -> tuple[str, str]:
-    """Family and size of a model, as far as its name has them: Qwen2.5, 3B."""
+    """Return a model's family and size from its name, such as Qwen2.5 and 3B."""
     name = model.rstrip("/").rpartition("/")[2].partition("@")[0].partition("-Instruct")[0]
     family, _, size = name.rpartition("-")
     return (family or name)[: CELL_WIDTH - 1], size[: CELL_WIDTH - 1] if family else ""

@@ -1,4 +1,4 @@
-"""Checks the hardware: GPUs, processor, main memory; and the type of a check's result."""
+"""Checks of the hardware (GPUs, processor, main memory), and the result type of all checks."""
 
 from __future__ import annotations
 
@@ -16,20 +16,16 @@ import psutil
 from trainer.machine import MIN_BF16_CAPABILITY, Gpu, MachineSpec, has_bfloat16, total_memory_bytes
 
 CheckState = Literal["ok", "warn", "fail"]
-
-
-"""`warn`: runs work, but slower, or not all of them; `fail`: a run as the recipes ship does not work."""
-
-
+"""`warn`: runs are slower or some do not work; `fail`: runs with the shipped recipes do not work."""
 GIB = 2**30
-
-
 MAX_ERROR_CHARS = 300
+CGROUP_CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")
+CUDA_TORCH_ADVICE = 'remove .venv, then make setup TORCH_ARGS="--index-url …", naming an index of CUDA builds'
 
 
 @dataclass(frozen=True)
 class MachineCheck:
-    """`found` is what was found, for people; `remedy` what to do about it, empty where all is well."""
+    """A check's result: `found` is for people, `remedy` the advice, empty if all is well."""
 
     name: str
     state: CheckState
@@ -38,9 +34,9 @@ class MachineCheck:
 
 
 def run_python(code: str, timeout_s: float, environment: Mapping[str, str] | None = None) -> tuple[bool, str]:
-    """Whether a Python of its own ran the code to its end, and what it printed, or the last line of its complaint.
+    """Run code in a Python process of its own; return its success, and its output or the last line of its error.
 
-    What may crash its process, hang, or load libraries for good, is tried there.
+    Isolates code that may crash, hang, or load libraries for good.
     """
     command = [sys.executable, "-c", code]
     try:
@@ -49,19 +45,13 @@ def run_python(code: str, timeout_s: float, environment: Mapping[str, str] | Non
         return False, f"it did not end within {timeout_s:.0f} s"
     if done.returncode == 0:
         return True, done.stdout.strip()
-    said = done.stderr.strip().splitlines() or [f"it ended with code {done.returncode}"]
-    return False, said[-1][:MAX_ERROR_CHARS]
-
-
-CGROUP_CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")
-
-
-CUDA_TORCH_ADVICE = 'remove .venv, then make setup TORCH_ARGS="--index-url …", naming an index of CUDA builds'
+    errors = done.stderr.strip().splitlines() or [f"it ended with code {done.returncode}"]
+    return False, errors[-1][:MAX_ERROR_CHARS]
 
 
 @dataclass(frozen=True)
 class TorchBuild:
-    """What torch says of itself. `cuda` is the CUDA that it was built for, empty for a build without."""
+    """Properties of the installed torch. `cuda` is the CUDA version it was built for, empty without."""
 
     version: str
     cuda: str
@@ -70,7 +60,7 @@ class TorchBuild:
 
 
 def check_gpus(cards: Sequence[Gpu], torch: TorchBuild | None) -> MachineCheck:
-    """The graphics cards, and whether torch computes on them."""
+    """Check that torch can use the GPUs."""
     if not cards:
         return MachineCheck("graphics card", "ok", "none: everything is computed on the processor")
     named = "; ".join(
@@ -93,7 +83,7 @@ def check_gpus(cards: Sequence[Gpu], torch: TorchBuild | None) -> MachineCheck:
 
 
 def check_processor() -> MachineCheck:
-    """Cores that may be used, and the 16-bit products they have."""
+    """Check the available cores and their 16-bit instructions."""
     cores, present = available_cores(), os.cpu_count() or 1
     of = "" if cores == present else f" of {present}"
     flags = _cpu_flags()
@@ -107,7 +97,7 @@ def check_processor() -> MachineCheck:
 
 
 def available_cores() -> float:
-    """Those that this process may run on, of which a container may have a share."""
+    """Return the cores that this process may use, including a container's CPU quota."""
     allowed = float(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
     try:
         quota, period = CGROUP_CPU_QUOTA.read_text(encoding="ascii").split()
@@ -117,7 +107,7 @@ def available_cores() -> float:
 
 
 def check_memory(machine: MachineSpec, least_bytes: int) -> MachineCheck:
-    """Memory for a run, of which the lightest recipe needs `least_bytes` over the chosen base model."""
+    """Check the memory for a run; the lightest recipe needs `least_bytes` on the base model."""
     total, swap = total_memory_bytes(), psutil.swap_memory().total
     found = f"{_gib(machine.free_bytes)} of {_gib(machine.memory_bytes)} free, {machine.device}"
     if machine.has_cuda:

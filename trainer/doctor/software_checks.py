@@ -1,4 +1,4 @@
-"""Checks the software: Python, packages, torch, 4-bit weights, compilers, optional extras."""
+"""Checks of the software and environment: packages, torch, 4-bit weights, compilers, disk, model hub, base model."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ OPTIONAL_PACKAGES = {
 
 
 def check_python() -> MachineCheck:
-    """The interpreter's version."""
+    """Check the interpreter's version."""
     version = platform.python_version()
     if sys.version_info >= MIN_PYTHON:
         return MachineCheck("Python", "ok", version)
@@ -77,7 +77,7 @@ def check_python() -> MachineCheck:
 
 
 def check_packages(pinned: Iterable[str] | None = None) -> MachineCheck:
-    """Whether the packages are there in the versions that the project is tested with."""
+    """Check the versions of packages against the tested ones."""
     pins = dict(_pinned_versions(importlib.metadata.requires(DISTRIBUTION) or () if pinned is None else pinned))
     missing, others = list[str](), list[str]()
     for name, wanted in pins.items():
@@ -98,7 +98,7 @@ def check_packages(pinned: Iterable[str] | None = None) -> MachineCheck:
 
 
 def check_torch(environment: Mapping[str, str] | None = None) -> tuple[MachineCheck, TorchBuild | None]:
-    """Whether torch can be loaded; what it says of itself, None where it cannot."""
+    """Check that torch loads, and return its properties, or None."""
     loaded, said = run_python(TORCH_CODE, LOAD_TIMEOUT_S, environment)
     if not loaded:
         return MachineCheck("torch", "fail", f"cannot be loaded: {said}", SETUP_COMMAND), None
@@ -108,7 +108,7 @@ def check_torch(environment: Mapping[str, str] | None = None) -> tuple[MachineCh
 
 
 def check_quantisation(environment: Mapping[str, str] | None = None) -> MachineCheck:
-    """Whether bitsandbytes packs weights into 4 bits, and unpacks them again."""
+    """Check that bitsandbytes packs weights into 4 bits and unpacks them."""
     works, said = run_python(ROUND_TRIP_CODE, LOAD_TIMEOUT_S, environment)
     if works:
         return MachineCheck("4-bit weights", "ok", said)
@@ -118,7 +118,7 @@ def check_quantisation(environment: Mapping[str, str] | None = None) -> MachineC
 
 
 def check_compilers(environment: Mapping[str, str] | None = None) -> MachineCheck:
-    """A C and a C++ compiler: those that are named, else the usual ones."""
+    """Check for a C and a C++ compiler: the configured ones, or the usual names."""
     place = dict(os.environ if environment is None else environment)
     wanted = {"C": (place.get("CC"), "cc", "gcc", "clang"), "C++": (place.get("CXX"), "c++", "g++", "clang++")}
     found = {
@@ -138,7 +138,7 @@ def check_compilers(environment: Mapping[str, str] | None = None) -> MachineChec
 
 
 def check_torch_compile(environment: Mapping[str, str] | None = None) -> MachineCheck:
-    """Whether `torch.compile` makes code that computes right."""
+    """Check that `torch.compile` produces correct code."""
     works, said = run_python(COMPILE_CODE, COMPILE_TIMEOUT_S, environment)
     if works:
         return MachineCheck("torch.compile", "ok", "compiles, and computes right")
@@ -146,7 +146,7 @@ def check_torch_compile(environment: Mapping[str, str] | None = None) -> Machine
 
 
 def check_extras() -> MachineCheck:
-    """What may be installed besides."""
+    """List the optional packages that are installed."""
     there = [name for name in OPTIONAL_PACKAGES if importlib.util.find_spec(name)]
     missing = [f"{name} ({what})" for name, what in OPTIONAL_PACKAGES.items() if name not in there]
     parts = [
@@ -157,7 +157,7 @@ def check_extras() -> MachineCheck:
 
 
 def _pinned_versions(requirements: Iterable[str]) -> Iterable[tuple[str, str]]:
-    """Name and version of each, without those of extras, which have a marker behind a semicolon."""
+    """Return names and versions, without extras' packages, which have a marker after a semicolon."""
     return ((pin["name"], pin["version"]) for text in requirements if (pin := PINNED_REQUIREMENT.match(text)))
 
 
@@ -179,7 +179,7 @@ EMBEDDED_WEIGHTS_SHA256 = "7ef915c9bf9d94d8d70211970476878352a5b95855c589ae98791
 
 
 def check_disk(home: Path, usage: Callable[[Path], Any] = disk_usage) -> MachineCheck:
-    """Room and speed of the disk where the home is, or will be."""
+    """Check free space and write speed of the home's disk."""
     place = next(folder for folder in (home, *home.parents) if folder.is_dir())
     free = int(usage(place).free)
     try:
@@ -198,7 +198,7 @@ def check_disk(home: Path, usage: Callable[[Path], Any] = disk_usage) -> Machine
 
 
 def _write_speed(place: Path) -> float:
-    """Bytes a second, until they lie on the disk."""
+    """Measure bytes per second written and synced to disk."""
     block = os.urandom(2**20)
     with tempfile.TemporaryFile(dir=place) as file:
         begun = time.perf_counter()
@@ -210,7 +210,7 @@ def _write_speed(place: Path) -> float:
 
 
 def check_hub() -> MachineCheck:
-    """Whether models can be fetched. Without a hub everything works with models that are here."""
+    """Check that the model hub is reachable. Without it, everything works with local models."""
     if os.environ.get("HF_HUB_OFFLINE", "").lower() in ("1", "true", "yes", "on"):
         return MachineCheck("model hub", "ok", "not asked: HF_HUB_OFFLINE is set")
     from huggingface_hub.constants import ENDPOINT
@@ -236,7 +236,7 @@ def _is_reachable(address: str) -> bool:
 
 
 def check_embedded_model(folder: Path | None = None) -> MachineCheck:
-    """Whether the embedded model is whole."""
+    """Check the integrity of the embedded model."""
     folder, name = folder or bundled_model_folder(), "embedded model"
     if not (folder / "config.json").exists():
         return MachineCheck(name, "warn", "not unpacked yet: that happens when it is first used", "make setup")
@@ -255,7 +255,7 @@ def check_embedded_model(folder: Path | None = None) -> MachineCheck:
 
 
 def check_base_model(name: str) -> MachineCheck:
-    """Whether the base model that was asked for is here; nothing is fetched for it."""
+    """Check that the base model is available locally, without downloading it."""
     if name == EMBEDDED:
         return check_embedded_model()
     try:

@@ -1,4 +1,4 @@
-"""The candidates of a comparison: base model, live version and new version over one loaded base model."""
+"""Candidates of a comparison: base model, live version and new version on one loaded base model."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ NEW: Side = "new"
 
 @dataclass(frozen=True)
 class Candidate:
-    """An adapter that is compared: where it lies, the version it is, and whether its folder is sealed already."""
+    """An adapter to compare: its folder, its version, and whether the folder is sealed already."""
 
     version: str
     folder: Path
@@ -41,22 +41,22 @@ class Candidate:
 
     @classmethod
     def sealed(cls, folder: Path) -> Candidate:
-        """The adapter of a whole folder. Raises `AdapterError` for a damaged one."""
+        """Build the candidate of a sealed folder. Raises `AdapterError` if it is damaged."""
         return cls(verify_adapter(folder, NAME_ADAPTER_ADVICE).version, folder)
 
     @property
     def made(self) -> AdapterStamp:
-        """What replies by it are stamped with. Raises `OSError`."""
+        """Return the stamp of its replies. Raises `OSError`."""
         return AdapterStamp(version=self.version, weights=weights_hash(self.folder))
 
 
 @dataclass
 class Candidates:
-    """The served model and the adapters over it. Use from one thread, inside `with sides.use(side)`.
+    """The served model with the adapters to compare. Use from one thread, inside `with sides.use(side)`.
 
-    `base`, `tokenizer` and `precision` are those of the served model; `probe` is a prompt by which the base is known
-    again. `parts` is the engine around the same model, which generates for all sides at once; None where nothing is
-    to be generated, because it takes memory of its own.
+    `base`, `tokenizer` and `precision` belong to the served model; `probe` is a prompt whose logits identify the base.
+    `parts` is the engine on the same model, which generates for all sides at once; None if nothing is generated,
+    because it needs memory of its own.
     """
 
     base: BaseModel
@@ -73,7 +73,7 @@ class Candidates:
     def load(
         cls, base: BaseModel, tokenizer: Any, precision: ServingPrecision, probe: Sequence[int], *, speaks: bool = True
     ) -> Candidates:
-        """The base model as it is served, alone; whether it `speaks`, too. Raises `BaseModelError`."""
+        """Load the base model in serving precision, with the engine if it `speaks`. Raises `BaseModelError`."""
         model = load_serving_model(base, precision)
         parts = engine_over(model, fingerprint(base)) if speaks else None
         adapted = parts.peft if parts else PeftSwitcher(model, fingerprint(base))
@@ -82,7 +82,7 @@ class Candidates:
         return sides
 
     def add(self, side: Side, compared: Candidate) -> None:
-        """Have an adapter compared as this side. Raises `AdapterError` when it is damaged or does not fit."""
+        """Add an adapter as a side. Raises `AdapterError` if it is damaged or does not fit the base model."""
         ref = AdapterRef(side, compared.version, compared.folder)
         if compared.is_sealed:
             self.adapted.load(ref)
@@ -92,7 +92,7 @@ class Candidates:
 
     @property
     def names(self) -> tuple[Side, ...]:
-        """The sides there are: the base first, the new version last."""
+        """Sides in order: the base first, the new version last."""
         return (BASE, *(side for side in (LIVE, NEW) if side in self._compared))
 
     @property
@@ -102,41 +102,41 @@ class Candidates:
 
     @contextmanager
     def use(self, side: Side) -> Iterator[Any]:
-        """The model as this side has it, for the time of a `with` block."""
+        """Activate a side's adapter for a `with` block."""
         with self.use_adapter(self.ref(side)) as model:
             yield model
 
     @contextmanager
     def use_adapter(self, ref: AdapterRef | None) -> Iterator[Any]:
-        """The same with any adapter, None for the base; one that is not loaded yet is verified and loaded."""
+        """Activate any adapter (None: the base) for a `with` block; verifies and loads it first if needed."""
         with self.adapted.use(ref):
             yield self.model
 
     def ref(self, side: Side) -> AdapterRef | None:
-        """The side's adapter under the name that it has here, None for the base. Raises `KeyError` for no such side."""
+        """Return the side's adapter reference, None for the base. Raises `KeyError` for an unknown side."""
         return None if side == BASE else self._refs[side]
 
     def made(self, side: Side) -> AdapterStamp | None:
-        """What replies of this side are made by; None is the base model."""
+        """Return the stamp of this side's replies; None for the base model."""
         return None if side == BASE else self._compared[side].made
 
     def folder(self, side: Side) -> Path | None:
-        """Where the side's adapter lies, None for the base."""
+        """Return the side's adapter folder, None for the base."""
         return None if side == BASE else self._compared[side].folder
 
     def is_sealed(self, side: Side) -> bool:
-        """Whether the side's folder can be verified; one that is just being made is sealed later."""
+        """Report whether the side's folder can be verified; a new adapter is sealed after its evaluation."""
         return side == BASE or self._compared[side].is_sealed
 
     def close(self) -> None:
-        """Let go of the engine's threads."""
+        """Stop the engine's threads."""
         if self.parts:
             self.parts.close()
 
     def base_is_base(self) -> float:
-        """How far the base's logits are from those of the model before any adapter: the largest difference, 0 if none.
+        """Return the largest difference of the base's logits from those before any adapter was loaded; 0 if none.
 
-        Compared are the logits of the probe's last token, as they were when the model was loaded and as they are now.
+        Compares the logits of the probe's last token.
         """
         with self.use(BASE):
             return float((self._probed() - self._untouched).abs().max())
@@ -148,7 +148,7 @@ class Candidates:
 
 
 def weights_hash(folder: Path) -> str:
-    """The SHA-256 of an adapter's weights. Raises `OSError`."""
+    """Return the SHA-256 of an adapter's weights. Raises `OSError`."""
     with (folder / WEIGHTS_FILE).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

@@ -1,4 +1,4 @@
-"""Evaluates a version section by section within a time budget: produces its score card with the gate's verdict."""
+"""Evaluates a version within a time budget: score card sections, then the gate's verdict."""
 
 from __future__ import annotations
 
@@ -35,25 +35,25 @@ SECTIONS_BEYOND_LOSSES = ("separation", "voice", "facts", "text", "memorised", "
 
 @dataclass(frozen=True)
 class BaseLosses:
-    """What the base model's losses are, where they were measured before: on all held-out replies, on all dialogue."""
+    """Losses of the base model measured earlier, on all held-out replies and all general dialogue."""
 
     heldout: Sequence[TokenLosses]
     general: Sequence[TokenLosses]
 
     @property
     def means(self) -> tuple[float, float]:
-        """Both, in nats per reply token."""
+        """Both means, in nats per reply token."""
         heldout, general = (mean_loss([it.whole for it in losses]) for losses in (self.heldout, self.general))
         return heldout, general
 
 
 @dataclass(frozen=True)
 class EvaluationRequest:
-    """A card that is asked for: of `new`, the adapter that `job` made, beside what `compare` names.
+    """A request for a score card of `new`, the adapter trained by `job`, compared with the `compare` targets.
 
-    `training_s` is how long its training took; the card takes no longer. `losses` are those of the training's steps.
-    `tell` is told what is measured now, `between` called between two batches; either may stop it. `clock` counts the
-    seconds that the card may take.
+    `training_s` is its training time, which is also the evaluation's time limit. `losses` are the training losses by
+    step. `tell` reports progress and `between` runs between two batches; either may raise to cancel. `clock` measures
+    the time budget.
     """
 
     job: PreparedJob
@@ -70,9 +70,9 @@ class EvaluationRequest:
 
 
 def evaluate_version(order: EvaluationRequest) -> ScoreCard:
-    """Measure a version, and have the gate judge it.
+    """Evaluate a version and have the gate judge it.
 
-    Raises `UnderstudyError` when the new version cannot be compared at all; what else cannot is left out, and said.
+    Raises `UnderstudyError` if the new version cannot be compared at all; other failures are listed as left out.
     """
     began = time.monotonic()
     budget = TimeBudget(order.training_s * (QUICK_TIME_SHARE if order.extent == "quick" else 1), order.clock)
@@ -119,18 +119,18 @@ def _measured(order: EvaluationRequest, sides: Candidates, budget: TimeBudget) -
 
 
 def _begin(order: EvaluationRequest, what: str) -> None:
-    """Go on with a part of the card; what the last one left in the heap fits none of this one's batches."""
+    """Report the next section, and release memory: freed blocks of the last section do not fit the next one's batches."""
     release_memory()
     order.tell(what)
 
 
 def _member_feedback(heard: MemberFeedback | None, live: AdapterStamp | None) -> MemberFeedback | None:
-    """What members have said, if it was said beside the version that speaks now."""
+    """Return members' feedback if it compares with the version that is live now."""
     return heard if heard and heard.against == (live.version if live else BASE) else None
 
 
 def load_candidates(order: EvaluationRequest) -> Candidates:
-    """Base, live and new version over one model; a live version that cannot be compared is left out, and said."""
+    """Load base, live and new version on one model; an incompatible live version is listed as left out."""
     job, live = order.job, order.compare.live
     prompt = job.data.heldout[0]
     probe = prompt.ids[: prompt.mask.index(True)]
@@ -155,7 +155,7 @@ def _whole(
     dialogue: PairedLosses[Side],
     budget: TimeBudget,
 ) -> ScoreCard:
-    """The card with the other sections."""
+    """Add the sections beyond losses to the card."""
     data, between = order.job.data, order.between
     _begin(order, "instruction replies")
     instructions = instruction_losses(sides, budget.part(INSTRUCTIONS_TIME_SHARE), between)
@@ -191,7 +191,7 @@ def _separation(
     missing: Sequence[str],
     budget: TimeBudget,
 ) -> Separation | None:
-    """The section, or None and the reason why it is left out."""
+    """Measure the separation section; return None and record the reason if it is left out."""
     persona = order.job.spec.request.persona
     if persona is None:
         order.left_out["separation"] = "The adapter is nobody's."

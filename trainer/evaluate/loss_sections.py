@@ -1,4 +1,4 @@
-"""Score card sections made of losses: held-out replies, general dialogue and instructions."""
+"""Score card sections from losses: held-out replies, general dialogue and instructions."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from trainer.train.losses import ReplyLoss, TokenLosses, mean_loss
 
 
 def heldout_section(measured: PairedLosses[Side], said: Sequence[PromptReply], end_tokens: int) -> HoldoutScores:
-    """The section from losses of all held-out replies under all sides. `end_tokens` are those of the end of turn."""
+    """Build the section from losses of all held-out replies. `end_tokens` is the length of the end of turn."""
     talks = [it.talk for it in said]
     return HoldoutScores(
         conversations=len(set(talks)),
@@ -34,7 +34,7 @@ def heldout_section(measured: PairedLosses[Side], said: Sequence[PromptReply], e
 
 
 def loss_difference(talks: Sequence[str], of: Sequence[ReplyLoss], to: Sequence[ReplyLoss]) -> Interval:
-    """How many nats per token the loss of the same replies is more under one side than under another."""
+    """Return the difference in loss of the same replies between two sides, in nats per token."""
     more = [one.nll - other.nll for one, other in zip(of, to, strict=True)]
     return bootstrap_ratio(talks, more, [loss.tokens for loss in of])
 
@@ -52,9 +52,9 @@ def dialogue_losses(
     known: Mapping[Side, Sequence[TokenLosses]],
     between: Callable[[], None],
 ) -> PairedLosses[Side]:
-    """The losses on the general dialogue that measures forgetting, on all of it without a budget.
+    """Measure losses on the general dialogue held out to detect forgetting, on all of it without a budget.
 
-    `known` are sides that were measured before.
+    `known` are losses of sides measured before.
     """
     return paired_losses(sides.use, sides.names, data.general, budget, between, known)
 
@@ -62,7 +62,7 @@ def dialogue_losses(
 def general_section(
     dialogue: PairedLosses[Side], data: Dataset, instructions: PairedLosses[Side] | None = None
 ) -> GeneralScores:
-    """The section from both sets of losses; instructions may not have been measured."""
+    """Build the section from both sets of losses; instructions are optional."""
     talks = [it.talk for it in dialogue.chosen(data.general_prompt_replies)]
     return GeneralScores(
         dialogue_loss=dialogue.means(),
@@ -77,17 +77,17 @@ def general_section(
 
 
 def instruction_losses(sides: Candidates, budget: TimeBudget, between: Callable[[], None]) -> PairedLosses[Side]:
-    """The losses on instruction replies."""
+    """Measure losses on instruction replies."""
     return paired_losses(sides.use, sides.names, instruction_samples(Renderer(sides.tokenizer)), budget, between)
 
 
 def instruction_samples(renderer: Renderer) -> list[TokenizedSample]:
-    """The tasks that ship, each with its answer."""
+    """Render the shipped instructions with their answers."""
     lines = [json.loads(line)["messages"] for line in INSTRUCTIONS_FILE.read_text(encoding="utf-8").splitlines()]
     return [renderer.sample_from_messages(messages[:-1], messages[-1]["content"]) for messages in lines]
 
 
 def _relative_change(talks: Sequence[str], measured: PairedLosses[Side]) -> Interval:
-    """How much greater the new version's loss is than the base's, as a share of the base's."""
+    """Return the increase of the new version's loss relative to the base's."""
     new, base = ([loss.nll for loss in measured.whole(side)] for side in (NEW, BASE))
     return bootstrap_ratio(talks, [one - other for one, other in zip(new, base, strict=True)], base)

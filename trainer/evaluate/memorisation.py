@@ -1,4 +1,4 @@
-"""Memorisation: verbatim continuation of trained replies, and leakage of personal data."""
+"""Memorisation and training data checks: verbatim continuations, personal data, duplicates, leakage, loss curve."""
 
 from __future__ import annotations
 
@@ -35,10 +35,9 @@ MIN_NORMALISED_MATCH_CHARS = 8
 
 
 def count_pii(data: Dataset, said: Iterable[KnownAndText]) -> dict[str, int]:
-    """How often it finds what, by kind.
+    """Count the personal data in texts, by kind.
 
-    What was known before does not count, nor what the persona's world holds, nor what the anonymiser itself puts in
-    place of something.
+    Excludes data in the known context, in the persona's world, and the anonymiser's own surrogates.
     """
     return _count_by_kind(kind for kind, _ in _find_pii(data, said))
 
@@ -46,9 +45,9 @@ def count_pii(data: Dataset, said: Iterable[KnownAndText]) -> dict[str, int]:
 def count_memorised_and_hallucinated_pii(
     data: Dataset, said: Iterable[KnownAndText], trained: Callable[[], str]
 ) -> tuple[dict[str, int], dict[str, int]]:
-    """The same apart: what stands in the text that was trained on, and what does not, which a model has made up.
+    """Count personal data separately for data in the training text and data that the model invented.
 
-    `trained` is asked for only where there is something to look for.
+    `trained` is only called if anything was found.
     """
     pieces = list(_find_pii(data, said))
     if not pieces:
@@ -65,7 +64,7 @@ def count_memorised_and_hallucinated_pii(
 
 
 def _find_pii(data: Dataset, said: Iterable[KnownAndText]) -> Iterator[tuple[str, str]]:
-    """Kind and text of each piece."""
+    """Yield kind and text of each finding."""
     keep = world_names(data.persona, data.lore) if data.persona else ()
     anonymiser = Anonymiser(b"score card", persona=data.persona, keep=keep)
     for known, text in said:
@@ -97,9 +96,9 @@ def memorisation_section(
     budget: TimeBudget,
     between: Callable[[], None],
 ) -> MemorisationScores:
-    """Measure trained replies, at most as many as are held out. `heldout` are the losses on these, by side.
+    """Measure trained replies, at most as many as are held out. `heldout` are the held-out losses by side.
 
-    What is generated is added later (`add_reply_pii`).
+    Findings in generated replies are added later (`add_reply_pii`).
     """
     own = data.train[: len(data.train_prompt_replies)] or data.train
     step = max(1, len(own) // max(1, len(data.heldout)))
@@ -124,13 +123,13 @@ def memorisation_section(
 
 
 def continuation_tokens(losses: TokenLosses, end_tokens: int) -> int:
-    """How many tokens the second half of a reply has, without the end of turn."""
+    """Return the token count of a reply's second half, without the end of turn."""
     said = len(losses.nll) - end_tokens
     return said - said // 2
 
 
 def is_memorised(losses: TokenLosses, end_tokens: int) -> bool:
-    """Whether greedy decoding goes on from the first half of a reply with its second half."""
+    """Report whether greedy decoding continues the first half of a reply with its second half."""
     said = len(losses.nll) - end_tokens
     return bool(losses.likeliest[said // 2 : said].all())
 
@@ -138,7 +137,7 @@ def is_memorised(losses: TokenLosses, end_tokens: int) -> bool:
 def add_reply_pii(
     section: MemorisationScores, data: Dataset, replies: Sequence[KnownAndText], tokenizer: Any
 ) -> MemorisationScores:
-    """The section with what the anonymiser finds in generated replies that their prompts do not hold."""
+    """Add the personal data in generated replies that is not in their prompts."""
 
     def trained() -> str:
         return "\n".join(tokenizer.batch_decode([sample.ids for sample in data.trained]))
@@ -155,7 +154,7 @@ STEPS_FILE = Path("report") / "steps.csv"
 
 
 def data_checks_section(data: Dataset, recipe: Recipe, losses: Sequence[float]) -> DataChecks:
-    """The section of a run's data and its training losses, one for each step that was told; none where not known."""
+    """Build the section on a run's data and its training losses by step, which may be unknown."""
     trained = [it.reply for it in data.train_prompt_replies if it.by_persona]
     return DataChecks(
         replies=len(trained),
@@ -169,20 +168,20 @@ def data_checks_section(data: Dataset, recipe: Recipe, losses: Sequence[float]) 
 
 
 def duplicate_share(texts: Sequence[str]) -> float:
-    """The share of the longer texts that say an earlier one again, in nearly the same words."""
+    """Return the share of the longer texts that nearly repeat an earlier one."""
     long = _long_texts(texts)
     return sum(place != first for place, first in enumerate(_first_duplicates(long))) / len(long) if long else 0.0
 
 
 def split_leakage_share(trained: Sequence[str], heldout: Sequence[str]) -> float:
-    """The share of the longer held-out texts that stand among the trained ones, in nearly the same words."""
+    """Return the share of the longer held-out texts with a near duplicate among the trained ones."""
     known, asked = _long_texts(trained), _long_texts(heldout)
     found = _first_duplicates([*known, *asked])[len(known) :]
     return sum(first < len(known) for first in found) / len(asked) if asked else 0.0
 
 
 def loss_curve_of(losses: Sequence[float]) -> LossCurve | None:
-    """How the losses went; None for fewer steps than can be told apart."""
+    """Summarise the training losses; None for too few steps."""
     window = max(MIN_WINDOW_STEPS, round(len(losses) * WINDOW_SHARE))
     means = [fmean(losses[at : at + window]) for at in range(len(losses) - window + 1)]
     if len(means) <= window:
@@ -191,7 +190,7 @@ def loss_curve_of(losses: Sequence[float]) -> LossCurve | None:
 
 
 def read_training_losses(adapter: Path) -> tuple[float, ...]:
-    """The training losses that an adapter's report tells, by step, of two stages the last; none without a report."""
+    """Read the training losses by step from an adapter's report, for two stages the last; empty without a report."""
     try:
         with (adapter / STEPS_FILE).open(encoding="utf-8", newline="") as file:
             rows = list(csv.DictReader(file))
@@ -206,7 +205,7 @@ def _long_texts(texts: Sequence[str]) -> list[str]:
 
 
 def _first_duplicates(texts: Sequence[str]) -> list[int]:
-    """For each text the place of the first that is like it."""
+    """Return, for each text, the index of the first near duplicate."""
     with MinHashIndex() as index:
         for text in texts:
             index.add(text)

@@ -1,4 +1,4 @@
-"""Losses of the same replies under several candidates, within a time budget."""
+"""Losses of the same replies under several candidates within a time budget, with bootstrap intervals."""
 
 from __future__ import annotations
 
@@ -17,13 +17,11 @@ from personas.prompt import TokenizedSample
 from personas.schemas.scorecard import Interval
 from trainer.train.losses import ReplyLoss, TokenLosses, mean_loss, measure_token_losses
 
-"""All sections; all of them in a fifth of the time; the losses on held-out replies and general dialogue alone."""
-
 
 class TimeBudget:
-    """Seconds for a part of the card, which count from when it is made.
+    """Seconds for a part of the evaluation, counted from construction.
 
-    Who has some takes fewer prompts where there is little left, but never none, and says how many.
+    Sections reduce their number of prompts when little is left, but never to none, and report the number.
     """
 
     def __init__(self, seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
@@ -33,16 +31,16 @@ class TimeBudget:
 
     @property
     def left(self) -> float:
-        """Seconds that are left, 0 at least."""
+        """Remaining seconds, at least 0."""
         return max(0.0, self._end - self._clock())
 
     @property
     def is_spent(self) -> bool:
-        """Whether nothing is left."""
+        """True if no time is left."""
         return self.left <= 0
 
     def part(self, share: float) -> TimeBudget:
-        """A share (0 to 1) of what is left, which counts from now."""
+        """Return a budget of a share (0 to 1) of the remaining time, starting now."""
         return TimeBudget(self.left * share, self._clock)
 
 
@@ -60,21 +58,21 @@ UseCandidate = Callable[[CandidateName], AbstractContextManager[Any]]
 
 @dataclass(frozen=True)
 class PairedLosses(Generic[CandidateName]):
-    """`places` says which of the samples were measured, in order; `losses` has by side the losses of these."""
+    """`places` are the indices of the measured samples, in order; `losses` their losses by side."""
 
     places: tuple[int, ...]
     losses: Mapping[CandidateName, Sequence[TokenLosses]]
 
     def whole(self, name: CandidateName) -> list[ReplyLoss]:
-        """Each reply's loss under a side, end of turn included."""
+        """Return each reply's loss under a side, end of turn included."""
         return [losses.whole for losses in self.losses[name]]
 
     def means(self) -> dict[CandidateName, float]:
-        """Nats per reply token, by side."""
+        """Return nats per reply token, by side."""
         return {name: mean_loss(self.whole(name)) for name in self.losses}
 
     def chosen(self, items: Sequence[Any]) -> list[Any]:
-        """Those of `items`, one for each sample, that belong to what was measured."""
+        """Select the items of the measured samples."""
         return [items[place] for place in self.places]
 
 
@@ -86,10 +84,10 @@ def paired_losses(
     between: Callable[[], None] = lambda: None,
     known: Mapping[CandidateName, Sequence[TokenLosses]] | None = None,
 ) -> PairedLosses[CandidateName]:
-    """The losses of the samples under each side.
+    """Measure the losses of the samples under each side.
 
-    Within a budget they are taken in an order that chance decides once for all, until it is spent; `REPLIES_PER_STEP` are
-    measured at least. `known` are sides that all the samples were measured under before.
+    With a budget, samples are measured in a fixed random order until it is spent, at least `REPLIES_PER_STEP`. `known`
+    are losses of all samples for sides measured before.
     """
     order = (
         np.random.default_rng(PERMUTATION_SEED).permutation(len(samples)).tolist()
@@ -135,13 +133,13 @@ FloatArray = NDArray[np.float64]
 
 
 def bootstrap_ratio(talks: Sequence[str], above: Sequence[float], below: Sequence[float]) -> Interval:
-    """The sum of `above` over the sum of `below` (one of each per reply) and its 95 % interval.
+    """Return the ratio of the sums of `above` and `below` (one value each per reply) with its 95 % interval.
 
-    A percentile bootstrap over the talks that the replies belong to, seeded, so that the same numbers give the same
-    interval. Percentiles are a little narrow; they are taken further out by as much as Student's t is wider than the
-    normal distribution (the expanded percentile interval of Hesterberg, arXiv 1411.5279). With fewer than `MIN_PERCENTILE_TALKS` talks
-    there is little to take percentiles of: then the interval is Student's, of the bootstrap's standard error. Replies
-    of a single talk are resampled one by one. Raises `ValueError` without any reply.
+    A seeded percentile bootstrap over the conversations (`talks`) of the replies. As percentile intervals are slightly
+    narrow, they are widened by the ratio of Student's t to the normal distribution (the expanded percentile interval of
+    Hesterberg, arXiv 1411.5279). With fewer than `MIN_PERCENTILE_TALKS` conversations, the interval is Student's t with
+    the bootstrap's standard error. Replies of a single conversation are resampled individually. Raises `ValueError` for
+    no replies.
     """
     if not talks:
         raise ValueError("no replies to resample")
@@ -160,9 +158,9 @@ def bootstrap_ratio(talks: Sequence[str], above: Sequence[float], below: Sequenc
 
 
 def _student_factor(count: int) -> float:
-    """How many of the bootstrap's standard errors an interval of so many talks reaches, 2 talks at least.
+    """Return the interval's half width in bootstrap standard errors, for at least 2 conversations.
 
-    Student's t for the level; the bootstrap takes the spread of n talks with n where n - 1 belongs.
+    Uses Student's t; the factor corrects the bootstrap's spread with n in place of n - 1.
     """
     from scipy.special import stdtrit
 
@@ -170,14 +168,14 @@ def _student_factor(count: int) -> float:
 
 
 def _by_talk(talks: Sequence[str], above: Sequence[float], below: Sequence[float]) -> FloatArray:
-    """The sums of both over each talk, [2, talks]."""
+    """Sum both per conversation, [2, talks]."""
     _, places = np.unique(np.asarray(talks), return_inverse=True)
     sums = [np.bincount(places, weights=np.asarray(numbers, dtype=np.float64)) for numbers in (above, below)]
     return np.stack(sums)
 
 
 def _resample_ratios(sums: FloatArray) -> FloatArray:
-    """The ratio in each of the resamples, [RESAMPLES]."""
+    """Return the ratio of each resample, [RESAMPLES]."""
     draw, count = np.random.default_rng(SEED), sums.shape[1]
     at_once = max(1, MAX_DRAWS_PER_ARRAY // count)
     ratios: list[FloatArray] = []

@@ -1,4 +1,4 @@
-"""Persona separation: whether each persona's held-out replies are predicted best by its own adapter."""
+"""Persona separation: compares each persona's held-out replies under its own and other personas' adapters."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ MAX_OTHER_PERSONAS = 5
 
 @dataclass(frozen=True)
 class OtherPersona:
-    """Another persona, its live adapter and the data behind it."""
+    """Another persona with its live adapter and data."""
 
     persona: str
     ref: AdapterRef
@@ -47,7 +47,7 @@ class OtherPersona:
 
 
 def load_other_personas(job: PreparedJob, named: Sequence[Named]) -> tuple[tuple[OtherPersona, ...], tuple[str, ...]]:
-    """Those of the named that can be compared, and why the others cannot."""
+    """Load the named personas that can be compared, and the reasons why others cannot."""
     found: list[OtherPersona] = []
     missing: list[str] = []
     for it in named:
@@ -84,26 +84,27 @@ NO_OTHER_PERSONA = "No other persona has an adapter of its own that could be com
 
 @dataclass(frozen=True)
 class AdapterFit:
-    """How personas and adapters go together. `fits` says of each reply whether no other adapter predicts it as well as
-    its persona's own, by persona."""
+    """Losses by persona and adapter. `fits` marks each reply that no other adapter predicts as well as its persona's
+    own.
+    """
 
     fits: Mapping[str, NDArray[np.bool_]]
     losses: Mapping[str, Mapping[str, float]]
 
     @property
     def own_best(self) -> float:
-        """The share of all replies that their own adapter fits best."""
+        """The share of all replies that their own adapter predicts best."""
         return float(np.concatenate(list(self.fits.values())).mean())
 
 
 def fit_adapters(losses: CrossPersonaLosses) -> AdapterFit:
-    """What the losses of all personas' replies under all their adapters come to."""
+    """Summarise the losses of all personas' replies under all adapters."""
     means = {persona: {name: mean_loss(replies) for name, replies in row.items()} for persona, row in losses.items()}
     return AdapterFit({persona: _advantages(losses, persona) > 0 for persona in losses}, means)
 
 
 def margin_bits(losses: CrossPersonaLosses, talks: Mapping[str, Sequence[str]]) -> Interval:
-    """By how many bits per token own adapters are better than the best other one."""
+    """Return the margin of own adapters over the best other one, in bits per token."""
     nats = [float(more) for persona in losses for more in _advantages(losses, persona)]
     bits = [loss.tokens * math.log(2) for persona, row in losses.items() for loss in row[persona]]
     return bootstrap_ratio([f"{persona} {talk}" for persona in losses for talk in talks[persona]], nats, bits)
@@ -117,7 +118,7 @@ def separation_section(
     budget: TimeBudget,
     between: Callable[[], None],
 ) -> Separation:
-    """Measure the new version's persona `own` beside its neighbours, of which there is one at least."""
+    """Measure the persona `own` of the new version and at least one neighbour."""
     said = {own: persona_replies(data)} | {it.persona: persona_replies(it.data) for it in neighbours}
     refs = {own: sides.ref(NEW)} | {it.persona: it.ref for it in neighbours}
     renderer = Renderer(sides.tokenizer)
@@ -142,7 +143,7 @@ def separation_section(
 
 
 def persona_replies(data: Dataset) -> list[PromptReply]:
-    """The held-out replies that are the persona's own, or all where none is."""
+    """Return the held-out replies of the persona itself, or all if there are none."""
     return [it for it in data.heldout_prompt_replies if it.by_persona] or list(data.heldout_prompt_replies)
 
 
@@ -157,12 +158,12 @@ def _losses_under_all(
 
 
 def _sample_without_context(renderer: Renderer, said: PromptReply) -> TokenizedSample:
-    """The reply after its message alone."""
+    """Render the reply after its message alone."""
     return renderer.sample(None, [Turn("", said.message)], said.reply)
 
 
 def _advantages(losses: CrossPersonaLosses, persona: str) -> NDArray[np.float64]:
-    """By how many nats each of a persona's replies is likelier under its own adapter than under the best other one."""
+    """Return each reply's gain in nats under its own adapter over the best other one."""
     others = [[loss.nll for loss in replies] for name, replies in losses[persona].items() if name != persona]
     own = np.array([loss.nll for loss in losses[persona][persona]])
     return np.asarray(np.min(others, axis=0) - own, dtype=np.float64)
@@ -172,7 +173,7 @@ def _advantages(losses: CrossPersonaLosses, persona: str) -> NDArray[np.float64]
 class LossMatrix:
     """`losses` maps persona, then the adapter's persona, to nats per reply token.
 
-    `own_adapter_best` is the share of held-out replies that no other adapter predicts as well as their persona's own.
+    `own_adapter_best` is the share of held-out replies that their persona's own adapter predicts best.
     """
 
     losses: dict[str, dict[str, float]]
@@ -180,7 +181,7 @@ class LossMatrix:
 
 
 def print_loss_matrix(adapters: dict[str, Path], jobs: dict[str, Path], as_json: bool) -> None:
-    """Compute the matrix and print it, as a table or as one JSON object."""
+    """Compute the matrix and print it as a table or as one JSON object."""
     matrix = compute_loss_matrix(adapters, jobs)
     if as_json:
         print(json.dumps({"loss_matrix": matrix.losses, "own_adapter_best": matrix.own_adapter_best}))
@@ -192,9 +193,9 @@ def print_loss_matrix(adapters: dict[str, Path], jobs: dict[str, Path], as_json:
 
 
 def compute_loss_matrix(adapters: dict[str, Path], jobs: dict[str, Path]) -> LossMatrix:
-    """Both map persona ids to folders. The prompts are rebuilt from the jobs.
+    """Compute losses from adapter and job folders by persona id; prompts are rebuilt from the jobs.
 
-    Raises `RequestError` when the two do not name the same personas or the jobs do not share one base model.
+    Raises `RequestError` if personas or base models differ.
     """
     if adapters.keys() != jobs.keys():
         raise RequestError(
@@ -221,6 +222,6 @@ def _load_shared_base(jobs: list[PreparedJob]) -> PeftSwitcher:
 def _losses_under_adapter(
     served: PeftSwitcher, name: str, folder: Path, jobs: dict[str, PreparedJob]
 ) -> dict[str, list[ReplyLoss]]:
-    """Each persona's held-out losses under one adapter."""
+    """Measure each persona's held-out losses under one adapter."""
     with served.use(AdapterRef(name, verify_adapter(folder).version, folder)):
         return {persona: measure_reply_losses(served.model, job.data.heldout) for persona, job in jobs.items()}

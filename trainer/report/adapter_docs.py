@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from personas.models.base_model import fingerprint
 from personas.prompt import PROMPT_VERSION
@@ -19,7 +19,6 @@ from trainer.data.dataset_card import render_permission_note
 from trainer.recipe.resume_config import ResumeConfig
 from trainer.report.run_report import REPORT_FOLDER, TrainingRecord, training_section
 from trainer.train.job import PreparedJob
-
 
 VERSIONED_PACKAGES = ("torch", "transformers", "peft", "trl", "bitsandbytes")
 

@@ -1,4 +1,4 @@
-"""Maps the columns of a table to roles, by name, by content or by `--map`, and defines row schemas."""
+"""Table columns and their roles, by name, by content or by `--map`; row schemas."""
 
 from __future__ import annotations
 
@@ -61,14 +61,14 @@ ROLE_ALIASES = {"speaker": "from", "role": "from", "text": "value", "content": "
 
 @dataclass(frozen=True)
 class ColumnRoles:
-    """Which column is which role; `from_key` and `value_key` are keys inside a list of messages."""
+    """The column of each role; `from_key` and `value_key` are keys inside a list of messages."""
 
     by_role: Mapping[str, str]
     from_key: str = ""
     value_key: str = ""
 
     def get(self, row: Row, role: str) -> Any:
-        """The role's cell; None where there is none."""
+        """Return the role's cell, or None."""
         name = self.by_role.get(role)
         return row.get(name) if name is not None else None
 
@@ -78,18 +78,18 @@ class ColumnRoles:
 
 
 def normalise_column(name: str) -> str:
-    """A column's name in lower case, words joined by underscores."""
+    """Return a column's name in lower case, with words joined by underscores."""
     return "_".join(name.strip().lower().replace("-", " ").replace("_", " ").split())
 
 
 def find_column(row: Iterable[str], role: str) -> str | None:
-    """The column of that role by name."""
+    """Find the column of a role by name."""
     columns = {normalise_column(column): column for column in row if isinstance(column, str)}
     return next((columns[name] for name in ROLE_COLUMNS[role] if name in columns), None)
 
 
 def parse_mapping(mapping: Mapping[str, str]) -> ColumnRoles:
-    """What the operator says: role=column, or column=role. Raises `MaterialError` for a role that does not exist."""
+    """Parse the operator's `role=column` or `column=role` pairs. Raises `MaterialError` for an unknown role."""
     by_role: dict[str, str] = {}
     for left, right in mapping.items():
         role, column = (left, right) if _role(left) else (right, left)
@@ -130,7 +130,7 @@ def _role(word: str) -> str | None:
 
 
 def message_keys(messages: list[Any]) -> tuple[str, str] | None:
-    """Under which keys the messages of a list say who speaks and what."""
+    """Find the keys of speaker and text in a list of messages."""
     first = next((m for m in messages if isinstance(m, dict)), None)
     if first is None:
         return None
@@ -140,10 +140,10 @@ def message_keys(messages: list[Any]) -> tuple[str, str] | None:
 
 
 def guess_columns(rows: list[Row]) -> ColumnRoles | None:
-    """What unknown columns are most likely for, by name first, then by content; None when nothing fits.
+    """Guess the roles of unknown columns, by name, then by content; None if nothing fits.
 
-    A list of objects with a short text that recurs and a longer one is a list of messages. Of columns with texts the
-    two longest are question and answer, in the order in which they stand.
+    A list of objects with a short recurring text and a longer one is taken as messages. Of text columns, the two
+    longest are question and answer, in column order.
     """
     if found := _guess_message_list(rows):
         return found
@@ -172,7 +172,7 @@ def guess_columns(rows: list[Row]) -> ColumnRoles | None:
 
 
 def _mean_length(cells: list[Any]) -> float:
-    """Mean length of texts that differ; 0 for what is no text, an id or a class."""
+    """Return the mean length of distinct texts; 0 for ids, classes and anything that is not text."""
     texts = [cell for cell in cells if isinstance(cell, str)]
     is_prose = 2 * sum(" " in text or not text.isascii() for text in texts) > len(cells)
     if not is_prose or (len(texts) > 4 and len(set(texts)) <= len(texts) / 4):
@@ -192,7 +192,7 @@ def _guess_message_list(rows: list[Row]) -> ColumnRoles | None:
 
 
 def _guess_message_keys(messages: list[Row]) -> tuple[str, str] | None:
-    """The key whose few values recur, and the one with the longest texts."""
+    """Return the key with few recurring values and the key with the longest texts."""
     texts = {key: [m[key] for m in messages if isinstance(m.get(key), str)] for key in messages[0]}
     whole = {key: found for key, found in texts.items() if 2 * len(found) > len(messages)}
     if not whole:
@@ -207,8 +207,9 @@ def _guess_message_keys(messages: list[Row]) -> tuple[str, str] | None:
 
 @dataclass(frozen=True)
 class RowSchema:
-    """`plan` looks at one row and says what its columns are, None when the row has another shape; `talk` reads rows
-    with these columns and raises `UnusableRecordError`."""
+    """A known row shape: `plan` returns the columns of a row, or None if it has another shape; `talk` reads rows with
+    these columns and raises `UnusableRecordError`.
+    """
 
     name: str
     title: str

@@ -11,7 +11,7 @@ from personas.schemas.chat import Persona
 
 @dataclass(frozen=True, slots=True)
 class SourceSpeaker:
-    """Who wrote a message. `names` are all the names in use for them, the one to show first."""
+    """The author of a message. `names` lists every name in use for them, the display name first."""
 
     id: str
     names: tuple[str, ...]
@@ -19,16 +19,16 @@ class SourceSpeaker:
 
     @property
     def name(self) -> str:
-        """The name to show."""
+        """The display name."""
         return self.names[0]
 
 
 @dataclass(slots=True, unsafe_hash=True)
 class SourceMessage:
-    """What one speaker said before another spoke.
+    """A speaker's uninterrupted turn.
 
-    `row` is where it stands in its source, `rows` how many messages of the source were joined into it. `at` is when it
-    was said, in seconds since 1970, 0 where nobody knows. `by` are the ids of the people who wrote what a persona says.
+    `row` is its position in the source, `rows` the number of source messages joined into it. `at` is its time in
+    seconds since 1970, 0 if unknown. `by` holds the ids of the people who wrote what a persona says.
     """
 
     speaker: SourceSpeaker
@@ -43,12 +43,12 @@ class SourceMessage:
 class Conversation:
     """Messages that belong together, in order.
 
-    `right` is the right under which the material may be used, `arrived` the day on which it came (ISO 8601), empty
-    where that is when each message was said. `raw_text` is what was said, as it came: pseudonyms do not change it, so
-    what is decided by it stays decided. `system` is what came with it for the speaker to go by (a system text, a
-    persona's facts), `rows` how many records of the source it takes up, `rejected` the answer that was liked less than
-    the last message (of a preference row), `lang` its language where the source says it. `unheard` are people of the
-    source whose own lines are left out or stand under the persona's name, but who may be named in others'.
+    `right` is the right to use the material, `arrived` its date of arrival (ISO 8601), empty if each message's time is
+    used. `raw_text` is the text before pseudonymisation, so that decisions based on it remain stable. `system` is the
+    system text or persona description that came with it, `rows` the number of source records, `rejected` the
+    dispreferred alternative to the last message (of a preference row), `lang` its language if the source states it.
+    `unheard` are people in the source whose own lines are left out or appear under the persona's name, but whom others
+    may mention.
     """
 
     messages: tuple[SourceMessage, ...]
@@ -76,7 +76,7 @@ class Conversation:
         arrived: str = "",
         unheard: tuple[SourceSpeaker, ...] = (),
     ) -> Conversation:
-        """A conversation of the messages as they came, those of one speaker in a row made into one."""
+        """Build a conversation, joining consecutive messages of the same speaker."""
         raw_text = "\n".join([message.text for message in messages])
         joined = _merge_consecutive(messages)
         return cls(joined, source, right, raw_text, system, rows, rejected, lang, arrived, unheard)
@@ -84,7 +84,7 @@ class Conversation:
 
 @dataclass(frozen=True, slots=True)
 class RejectedRecord:
-    """Records of a source that are not used, and why. `row` is where the first of them stands."""
+    """Source records that are not used, with the reason. `row` is the position of the first."""
 
     row: str
     reason: str
@@ -103,17 +103,17 @@ def _merge_consecutive(messages: Sequence[SourceMessage]) -> tuple[SourceMessage
 
 
 def author_ids(message: SourceMessage) -> tuple[str, ...]:
-    """The ids of the people who wrote a message; none where a machine did."""
+    """Return the ids of the people who wrote a message; none if a machine did."""
     return message.by if message.speaker.is_persona else (message.speaker.id,)
 
 
 def is_chat_log(conversation: Conversation) -> bool:
-    """Whether it was said at known moments, as in a chat: by people, then, who have names."""
+    """Report whether messages have times, as in a chat between people with names."""
     return any(message.at for message in conversation.messages)
 
 
 def day_of(at: float) -> str:
-    """The day of a moment in UTC (ISO 8601), empty where it is not known or no calendar holds it."""
+    """Return a timestamp's UTC date (ISO 8601), or an empty string if it is unknown or out of range."""
     try:
         return datetime.fromtimestamp(at, UTC).date().isoformat() if at else ""
     except (ValueError, OverflowError, OSError):
@@ -121,12 +121,12 @@ def day_of(at: float) -> str:
 
 
 def persona_speaks(persona: Persona, conversation: Conversation) -> bool:
-    """Whether the persona itself, not some assistant, speaks in a conversation."""
+    """Report whether the persona itself, not an assistant, speaks in a conversation."""
     return any(m.speaker.is_persona and m.speaker.id == persona.id for m in conversation.messages)
 
 
 def replace_assistant(persona: Persona, conversation: Conversation) -> Conversation:
-    """The conversation with the persona in the assistant's place."""
+    """Return the conversation with the persona in place of the assistant."""
     speaker = SourceSpeaker(persona.id, (persona.name,), is_persona=True)
     messages = [replace(m, speaker=speaker) if m.speaker.is_persona else m for m in conversation.messages]
     return replace(conversation, messages=tuple(messages))

@@ -34,7 +34,7 @@ ROLES: dict[str, SourceSpeaker | None] = {
 }
 
 
-"""What data sets call the two who talk, in lower case; None is the system text."""
+"""Names that data sets use for the two speakers, in lower case; None is the system text."""
 
 
 SPEAKING_ROLES = {role: speaker for role, speaker in ROLES.items() if speaker is not None}
@@ -48,22 +48,22 @@ TOOL_ROLES = frozenset(
 SECOND_NAMES = ("2", "b")
 
 
-"""How the second of two speakers is called (User 2, Person B): the one whose answers are learned."""
+"""Names of the second of two speakers (User 2, Person B), whose answers are learned."""
 
 
 Turns = Sequence[tuple[str, str]]
 
 
-"""Who (a role or a name) and what, in order."""
+"""Pairs of label (a role or a name) and text, in order."""
 
 
 class UnusableRecordError(Exception):
-    """A record that cannot be used; says why."""
+    """Raised for a record that cannot be used; its text is the reason."""
 
 
 @dataclass(slots=True)
 class RawDialogue:
-    """What a record holds, before it is a conversation: who (`labels`) says what (`texts`), the rest as there."""
+    """A record's dialogue before conversion: speaker `labels` and `texts` in parallel, the other fields as found."""
 
     labels: list[str]
     texts: list[str]
@@ -73,14 +73,14 @@ class RawDialogue:
 
     @classmethod
     def of(cls, turns: Turns, system: str = "", rejected: str = "", lang: str = "") -> RawDialogue:
-        """The talk of pairs of label and text."""
+        """Build a dialogue from pairs of label and text."""
         return cls([label for label, _ in turns], [text for _, text in turns], system, rejected, lang)
 
 
 def build_conversation(
     talk: RawDialogue, row: str, options: ReadOptions, rows: int = 1
 ) -> Conversation | RejectedRecord:
-    """The talk with its speakers told apart, or why it is of no use. Texts are trimmed, empty messages left out."""
+    """Resolve the speakers of a dialogue, or reject it with a reason. Trims texts and drops empty messages."""
     if options.languages and talk.lang and talk.lang not in options.languages:
         return RejectedRecord(row, f"language {talk.lang} is not asked for", rows)
     system: list[str] = []
@@ -114,7 +114,7 @@ def build_conversation(
 
 
 def _alternates(labels: list[str]) -> bool:
-    """Whether two roles take turns, as they do in most records: then there is nothing to join or to leave out."""
+    """Report whether two plain roles alternate, the common case that needs no joining or filtering."""
     first, second = SPEAKING_ROLES.get(labels[0]), SPEAKING_ROLES.get(labels[1])
     return first is not None and second is not None and first is not second and labels[2:] == labels[:-2]
 
@@ -128,7 +128,7 @@ def _fault(messages: list[SourceMessage]) -> str:
 def _messages(
     labels: list[str], texts: list[str], row: str, options: ReadOptions
 ) -> tuple[list[SourceMessage], list[str], list[str]]:
-    """The messages, those of one speaker in a row joined; their texts, not joined; the system texts among them."""
+    """Return the messages with consecutive ones of a speaker joined, their unjoined texts, and the system texts."""
     messages: list[SourceMessage] = []
     said: list[str] = []
     system: list[str] = []
@@ -153,7 +153,7 @@ def _messages(
 
 
 def _speakers(labels: list[str], options: ReadOptions) -> dict[str, SourceSpeaker | None]:
-    """Who is who where labels are not plain roles: other spellings of roles, or names."""
+    """Resolve labels that are not plain roles: other spellings of roles, or names."""
     labels = list(dict.fromkeys(labels))
     keys = {label: fold_name(label) for label in labels}
     if any(key in TOOL_ROLES for key in keys.values()):
@@ -172,7 +172,7 @@ def _speakers(labels: list[str], options: ReadOptions) -> dict[str, SourceSpeake
 
 
 def _persona_label(labels: list[str], keys: dict[str, str], options: ReadOptions) -> str | None:
-    """Which of the names is the persona's: the one that was given, else the second of those who talk."""
+    """Return the persona's label: the given name, else the second speaker's."""
     own = {fold_name(name) for name in options.persona_names}
     if options.persona:
         own |= {fold_name(options.persona.name), fold_name(options.persona.id)}
@@ -194,7 +194,7 @@ def _persona_speaker(name: str, options: ReadOptions) -> SourceSpeaker:
 
 
 def cell_text(value: Any) -> str:
-    """A cell as text: numbers as written, the parts of a list of text parts joined. Raises `UnusableRecordError` for others."""
+    """Convert a cell to text: numbers as written, text parts joined. Raises `UnusableRecordError` for anything else."""
     if isinstance(value, str):
         return value
     if value is None:
@@ -217,8 +217,11 @@ def _text_part(part: Any) -> str:
 
 
 def cell_list(value: Any) -> list[Any] | None:
-    """A cell as list: also one that a table holds as JSON or as Python writes it; a dict of equally long lists, as
-    Arrow keeps lists of objects, becomes a list of dicts. None when it is no list."""
+    """Convert a cell to a list; None if it is not one.
+
+    Accepts lists stored as JSON or Python literals, and dicts of equally long lists, as Arrow stores lists of objects,
+    which become a list of dicts.
+    """
     if isinstance(value, list):
         return value
     if isinstance(value, dict):
@@ -264,7 +267,7 @@ HASH_ROLE = re.compile(rf"###\s*({'|'.join(map(re.escape, ROLES))})\s*[:：]", r
 TRANSCRIPT_ROLES = "human user assistant bot chatbot ai gpt chatgpt system prompter 用户 人类 助手"
 
 
-"""Roles that begin a line of a transcript. Words such as Input or Answer also begin lines of plain instructions."""
+"""Roles that start a transcript line. Words such as Input or Answer are excluded: they also start instructions."""
 
 
 ROLE_LABEL = re.compile(
@@ -279,7 +282,7 @@ MAX_TRANSCRIPT_NAMES = 8
 
 
 def parse_labelled_turns(text: str) -> list[tuple[str, str]]:
-    """The turns of a text that begins with a role, such as `Human:`, and has more of them; else none."""
+    """Parse a text that begins with a role, such as `Human:`, and has more of them; empty otherwise."""
     if not ROLE_LABEL.match(text.lstrip()):
         return []
     _, *parts = ROLE_LABEL.split(text)
@@ -288,7 +291,7 @@ def parse_labelled_turns(text: str) -> list[tuple[str, str]]:
 
 
 def parse_transcript(text: str) -> list[tuple[str, str]]:
-    """Who says what in a transcript; empty when the text is none."""
+    """Parse a transcript into pairs of label and text; empty if the text is not one."""
     for pattern in (CHATML, LLAMA3_HEADERS, TAGGED_TURN):
         if found := pattern.findall(text):
             return found
@@ -307,7 +310,7 @@ def _parse_llama2(text: str) -> Iterator[tuple[str, str]]:
 
 
 def _parse_named_lines(text: str) -> list[tuple[str, str]]:
-    """Lines that begin with a name and a colon; others go on with what was being said."""
+    """Parse lines that begin with a name and a colon; other lines continue the previous turn."""
     turns: list[tuple[str, str]] = []
     named = 0
     lines = [line for line in text.splitlines() if line.strip()]

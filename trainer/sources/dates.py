@@ -1,8 +1,8 @@
-"""Dates and times as exports write them for people, in the order of whatever language the device was set to.
+"""Parses dates and times in the formats of chat exports, which follow the device's language.
 
-`03/04/24` is the third of April or the fourth of March: no line says which, but all lines of a file together nearly
-always do. `DateOrderDetector` sees every date and takes the order in which all exist, time runs forward, and the talk is the
-shortest.
+`03/04/24` is either 3 April or 4 March: a single line is ambiguous, but all lines of a file together rarely are.
+`DateOrderDetector` sees every date and picks the order in which all dates exist, time runs forward, and the chat spans
+the shortest time.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ DATE_FIRST = (
     rf"{DATE}(?:[,،.]{SPACE}*|{SPACE}+)(?:[^\W\d]{{1,4}}\.?{SPACE}+)??"
     rf"(?:(?P<half>{HALF_DAY}){SPACE}?)?{TIME}(?:{SPACE}?(?P<half_after>{HALF_DAY}))?"
 )
-"""A word between the two ("à", "klo") is passed over; half of the day stands before or behind the time."""
+"""Skips a word between date and time ("à", "klo"); AM or PM may precede or follow the time."""
 TIME_FIRST = rf"{TIME}(?:{SPACE}?(?P<half>{HALF_DAY}))?(?P<half_after>)[,،]?{SPACE}+{DATE}"
 EPOCH = date(1970, 1, 1).toordinal()
 DAY_S = 86_400
@@ -37,10 +37,10 @@ BUDDHIST_YEAR_OFFSET = 543
 
 @dataclass(frozen=True, slots=True)
 class WrittenTime:
-    """A date and a time as they were written: the date's three `numbers` in their order, `seconds` since midnight.
+    """A date and time as written: the date's three `numbers` in order, and `seconds` since midnight.
 
-    `looks_american`: slashes, a year of two digits and a capital AM or PM, as devices set to US English write them.
-    `exact` is the moment itself, in seconds since 1970, where it was written in ISO 8601.
+    `looks_american`: slashes, a two-digit year and capital AM or PM, as written by devices set to US English. `exact`
+    is the timestamp in seconds since 1970 if it was written in ISO 8601.
     """
 
     numbers: tuple[int, int, int]
@@ -49,7 +49,7 @@ class WrittenTime:
     exact: float | None = None
 
     def at(self, order: DateOrder) -> float | None:
-        """Seconds since 1970, the time taken as UTC; None when there is no such day or time."""
+        """Return seconds since 1970, taking the time as UTC; None if there is no such day or time."""
         if self.exact is not None:
             return self.exact
         day = day_number(self.numbers, order)
@@ -57,7 +57,7 @@ class WrittenTime:
 
 
 def parse_time(written: str) -> WrittenTime | None:
-    """The stamp that a text consists of; None for other texts."""
+    """Parse a text that consists of a timestamp; None for other texts."""
     try:
         moment = datetime.fromisoformat(written.strip())
     except ValueError:
@@ -73,7 +73,7 @@ def _utc(moment: datetime) -> float:
 
 
 def time_of_match(match: re.Match[str]) -> WrittenTime:
-    """The stamp in a match of `DATE_FIRST` or `TIME_FIRST`; its seconds are -1 when there is no such time."""
+    """Convert a match of `DATE_FIRST` or `TIME_FIRST`; its seconds are -1 if there is no such time."""
     parts = re.findall(r"\d+|[A-Za-z]{3}", match["date"])
     first, second, third = (int(part) if part.isdigit() else _month(part) for part in parts)
     half = (match["half"] or match["half_after"] or "").casefold()
@@ -95,7 +95,7 @@ def _seconds(time: str, half: str) -> int:
 
 
 def day_number(numbers: tuple[int, int, int], order: DateOrder) -> int | None:
-    """The day's number in the calendar; None when there is no such day."""
+    """Return the day's ordinal number; None if there is no such day."""
     day, month, year = (numbers[order.index(part)] for part in "dmy")
     if year < 100:
         year += 2000
@@ -110,7 +110,7 @@ def day_number(numbers: tuple[int, int, int], order: DateOrder) -> int | None:
 
 
 class DateOrderDetector:
-    """Which of a date's numbers is the day, judged by all dates of a file. Memory does not grow with them."""
+    """Detects the order of day, month and year from all dates of a file, in constant memory."""
 
     def __init__(self) -> None:
         self._last: tuple[int, int, int] | None = None
@@ -118,7 +118,7 @@ class DateOrderDetector:
         self._american = 0
 
     def add(self, stamp: WrittenTime) -> None:
-        """Take in the next date of the file."""
+        """Add the next date of the file."""
         if stamp.numbers == self._last or stamp.exact is not None:
             return
         self._last = stamp.numbers
@@ -128,9 +128,9 @@ class DateOrderDetector:
 
     @property
     def order(self) -> DateOrder:
-        """The order in which fewest dates are impossible, then fewest steps lead back, then the span is shortest.
+        """Return the order with the fewest impossible dates, then the fewest steps backwards, then the shortest span.
 
-        What still is undecided has the day first, as in most of the world, unless it looks American.
+        Ties resolve to day first, as in most of the world, unless the dates look American.
         """
         preferred: tuple[DateOrder, ...] = ("mdy", "dmy", "ymd") if self._american > 0 else DATE_ORDERS
         return min(preferred, key=lambda order: self._tracks[order].faults)

@@ -1,4 +1,4 @@
-"""Detects the type and encoding of a file from its first bytes, whatever the file is called."""
+"""Detects the type and encoding of a file from its first bytes, regardless of its name."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ MAX_FOREIGN_SHARE = 0.2
 
 
 def detect_file_type(start: bytes, name: str, *, is_whole: bool, is_followed: bool = False) -> tuple[FileType, str]:
-    """The kind, and for tables what separates the cells. `is_whole` tells that the file ends with these bytes.
+    """Return the file type, and the delimiter for tables. `is_whole`: the bytes are the complete file.
 
-    `is_followed` tells that its first line goes on behind them and another object begins in the second.
+    `is_followed`: the first line continues beyond them and a second object begins on the next line.
 
-    Raises `MaterialError` when the file is empty, binary of no known kind, or text that is not UTF-8.
+    Raises `MaterialError` if the file is empty, of an unknown binary type, or text that is not UTF-8.
     """
     for magic, kind in MAGIC:
         if start.startswith(magic):
@@ -73,7 +73,7 @@ def _json_kind(text: str, lines: list[str]) -> FileType | None:
 
 
 def _is_json_lines(text: str, lines: list[str]) -> bool:
-    """Whether what an object begins are several, one after another, or broken rows among whole ones."""
+    """Report whether the text is a sequence of objects, or broken rows among intact ones."""
     content = text.encode()
     end, _ = find_value_end(content)
     behind = content[end:].strip() if end >= 0 else b""
@@ -89,7 +89,7 @@ def _is_json_lines(text: str, lines: list[str]) -> bool:
 
 
 def _is_truncated_json(text: str) -> bool:
-    """Whether nothing is wrong with JSON but that its end is missing."""
+    """Report whether the text is valid JSON apart from a missing end."""
     try:
         from_json(text, allow_partial="trailing-strings")
     except ValueError:
@@ -123,7 +123,7 @@ def _is_utf8(line: bytes) -> bool:
 
 
 def _guess_encoding(start: bytes) -> str:
-    """The encoding that a text most likely has; empty for what is no text."""
+    """Guess the encoding; empty if the bytes are not text."""
     from charset_normalizer import from_bytes
 
     sample = start[: 1 << 16]
@@ -135,7 +135,7 @@ def _guess_encoding(start: bytes) -> str:
 
 
 def _is_western(sample: bytes) -> bool:
-    """Whether all beyond ASCII are the letters and signs of Western Europe, which its neighbours' code pages lack."""
+    """Report whether all non-ASCII characters are Western European, which neighbouring code pages lack."""
     try:
         foreign = set(sample.decode("cp1252")) - ASCII
     except UnicodeDecodeError:

@@ -1,4 +1,4 @@
-"""Recovers from damaged JSON: finds the end of a value and the start of the next record."""
+"""Recovery from damaged JSON: finds the end of a value and the start of the next record."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from typing import Any, Protocol
 import orjson
 
 MAX_RECORD_BYTES = 64 << 20
-"""A record that has not ended by then never will: a quote or a bracket is missing."""
+"""Longer records are considered broken: a quote or a bracket is missing."""
 SPACE = b" \t\r\n"
 TOKEN = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|[\[\]{}"]', re.DOTALL)
 FIRST_KEY = re.compile(rb'[\[\s]*\{\s*"([^"\\]{1,80})"\s*:')
 INDENT = re.compile(rb"\s*(\n[ \t]*)(?=\{)")
 MAX_RECORD_PATTERNS = 32
 RECORD_KEYS = ("messages", "conversations", "conversation", "dialog", "instruction", "prompt", "question", "query")
-"""What begins with one of these is a record, if no such one has been seen yet."""
+"""Record starts that are assumed before any intact record has been seen."""
 LEARNED_RECORDS = 8
 """So many of the first and last records of a run show what records look like."""
 BARE_OBJECTS = (b"{", b"{}", b"{},")
@@ -26,13 +26,13 @@ UNKNOWN_DEPTH = -1
 
 
 class BrokenJson(str):
-    """What stands in place of a record that cannot be decoded: the reason."""
+    """The reason why a record cannot be decoded, in place of its value."""
 
     __slots__ = ()
 
 
 def decode_json(text: bytes) -> Any:
-    """The value, or `BrokenJson`. NaN and infinities, which Python's own writer puts out, are read too."""
+    """Decode a value, or return `BrokenJson`. Accepts NaN and infinities, which Python's `json` writes."""
     try:
         return orjson.loads(text)
     except orjson.JSONDecodeError as error:
@@ -49,9 +49,9 @@ def _decode_leniently(text: bytes) -> Any:
 
 
 def find_value_end(text: bytes, depth: int = 0, start: int = 0) -> tuple[int, int]:
-    """Where the value that is open at `start` ends (-1: not in this text), and how many brackets are open then.
+    """Return the end of the value that is open at `start` (-1: not in this text) and the bracket depth there.
 
-    `UNKNOWN_DEPTH` where a quote stays open, or more is closed than was opened.
+    Returns `UNKNOWN_DEPTH` if a quote stays open or brackets are unbalanced.
     """
     for token in TOKEN.finditer(text, start):
         sign = token[0]
@@ -67,14 +67,14 @@ def find_value_end(text: bytes, depth: int = 0, start: int = 0) -> tuple[int, in
 
 
 class RecordPattern:
-    """What the records of an array look like, by which the next one is found behind a broken one."""
+    """The layout of an array's records, used to find the next record after a broken one."""
 
     def __init__(self) -> None:
         self._first: dict[str, None] = {}
         self._keys: set[frozenset[str]] = set()
 
     def learn(self, values: list[Any]) -> None:
-        """Look at records that are whole."""
+        """Learn the layout from intact records."""
         for value in (
             values if len(values) < 2 * LEARNED_RECORDS else (*values[:LEARNED_RECORDS], *values[-LEARNED_RECORDS:])
         ):
@@ -84,9 +84,9 @@ class RecordPattern:
                     self._keys.add(frozenset(value))
 
     def next_in(self, piece: bytes) -> int:
-        """Where in a text that begins with a broken record another one begins; 0 where none does.
+        """Return where the next record begins in a text that starts with a broken one; 0 if nowhere.
 
-        Where records begin on lines of their own, by how those are indented; else by the first of their keys.
+        Uses indentation if records start on lines of their own, else the first key.
         """
         begun = len(piece) - len(piece.lstrip(SPACE))
         if (indented := INDENT.match(piece)) and (
@@ -100,7 +100,7 @@ class RecordPattern:
         return next((place for place in places if self._may_be_one(piece, place)), 0)
 
     def _may_be_one(self, piece: bytes, place: int) -> bool:
-        """What lies inside of records may begin with the same key, and is told by the others."""
+        """Report whether a match is a record rather than a nested object with the same first key, by the other keys."""
         end, _ = find_value_end(piece, 0, place)
         value = decode_json(piece[place:end]) if end >= 0 else None
         if not isinstance(value, dict) or not self._keys or next(iter(value)) in RECORD_KEYS:
@@ -113,9 +113,9 @@ class _Stream(Protocol):
 
 
 def decode_lines(stream: _Stream) -> Iterator[tuple[str, Any]]:
-    """The values of a file that holds one a line, or one after another over several lines, each with where it stands.
+    """Yield the values of a file with one per line, or several lines each, with their positions.
 
-    What is broken comes as `BrokenJson`, and never takes the next value along.
+    Broken ones become `BrokenJson` and never swallow the next value.
     """
     lines = _Lines(stream)
     read, given_back, loads = stream.readline, lines.given_back, orjson.loads
@@ -130,7 +130,7 @@ def decode_lines(stream: _Stream) -> Iterator[tuple[str, Any]]:
 
 
 class _Lines:
-    """Lines, of which some may be given back; `number` is that of the latest."""
+    """A line iterator with push-back; `number` is the current line."""
 
     def __init__(self, stream: _Stream) -> None:
         self._read, self.given_back = stream.readline, list[bytes]()
@@ -146,7 +146,7 @@ class _Lines:
 
 
 def _decode_multiline(line: bytes, lines: _Lines) -> Any:
-    """The value that begins with a line that is none by itself."""
+    """Decode a value that starts on a line which is not complete by itself."""
     block, size = [line], len(line)
     end, depth = find_value_end(line)
     while end < 0 and (more := lines.next()):
@@ -168,7 +168,9 @@ def _decode_multiline(line: bytes, lines: _Lines) -> Any:
 
 
 def _continues_record(block: list[bytes], more: bytes, *, is_open: bool) -> bool:
-    """Whether a line continues the record before it (which `is_open`: brackets are) rather than begins another."""
+    """Report whether a line continues the preceding record (`is_open`: brackets are open) instead of starting
+    another.
+    """
     if more.lstrip().startswith(b"{") and _indent(more) <= _indent(block[0]) and more.strip() not in BARE_OBJECTS:
         return False
     if is_open and block[-1].rstrip().endswith((b"{", b"[", b",", b":")):

@@ -1,4 +1,4 @@
-"""Streams the elements of JSON arrays of any size, wherever in a file they stand, in bounded memory."""
+"""Streams the elements of JSON arrays of any size, at any depth of a file, in bounded memory."""
 
 from __future__ import annotations
 
@@ -27,25 +27,25 @@ STRING = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
 
 
 class JsonCursor:
-    """A place in a stream of JSON text, with as much of what follows as has been read."""
+    """A position in a stream of JSON text with a look-ahead buffer."""
 
     def __init__(self, stream: BinaryIO) -> None:
         self._stream, self._ahead = stream, b""
         self._between, self._is_taken_up = b"", False
 
     def next(self) -> bytes:
-        """The next byte that is not white space, not consumed; empty at the end."""
+        """Return the next byte that is not white space without consuming it; empty at the end."""
         self._ahead = self._ahead.lstrip(SPACE)
         while not self._ahead and self._fill():
             self._ahead = self._ahead.lstrip(SPACE)
         return self._ahead[:1]
 
     def skip(self, count: int) -> None:
-        """Consume so many bytes that `next` has shown."""
+        """Consume bytes that `next` has returned."""
         self._ahead = self._ahead[count:]
 
     def reach(self, path: tuple[str, ...]) -> bool:
-        """Into the array to which the keys lead; False when none stands there."""
+        """Move into the array at a path of keys; return False if there is none."""
         for key in path:
             if self.next() != b"{" or not self.enter(key):
                 return False
@@ -55,9 +55,9 @@ class JsonCursor:
         return True
 
     def enter(self, wanted: str, passed: dict[str, Any] | None = None) -> bool:
-        """From an object's opening bracket to the value of one of its keys; False when it has no such key.
+        """Move from an object's opening bracket to the value of one of its keys; return False if the key is missing.
 
-        `passed` gets the texts and numbers on the way.
+        `passed` collects the texts and numbers on the way.
         """
         self.skip(1)
         while self.next() == b'"':
@@ -76,12 +76,12 @@ class JsonCursor:
         return False
 
     def inside(self) -> Iterator[Any]:
-        """The elements of the array that begins here."""
+        """Yield the elements of the array that begins here."""
         self.skip(1)
         return self.elements()
 
     def leave(self) -> None:
-        """From behind a value, or before one, to behind the object's closing bracket."""
+        """Move past the closing bracket of the current object."""
         while self.next() not in (b"", b"}", b"]"):
             if self.next() in (b",", b":"):
                 self.skip(1)
@@ -90,7 +90,7 @@ class JsonCursor:
         self.skip(1)
 
     def elements(self) -> Iterator[Any]:
-        """The decoded elements up to the closing bracket. Behind a broken one the next is looked for."""
+        """Yield the decoded elements up to the closing bracket, resynchronising after broken ones."""
         known = RecordPattern()
         for batch, commas in self._batches():
             values = decode_json(b"[" + batch + b"]")
@@ -101,7 +101,7 @@ class JsonCursor:
                 yield from self._one_by_one(batch, commas, known)
 
     def _one_by_one(self, batch: bytes, commas: list[int], known: RecordPattern) -> Iterator[Any]:
-        """The elements of a run in which one is broken, so that the commas behind it may be no ends of elements."""
+        """Decode the elements of a batch with a broken one, whose commas may not be element boundaries."""
         for start, piece in _split_elements(batch, commas):
             value = decode_json(piece)
             if isinstance(value, BrokenJson) and (place := known.next_in(piece)):
@@ -113,7 +113,7 @@ class JsonCursor:
             yield value
 
     def _batches(self) -> Iterator[tuple[bytes, list[int]]]:
-        """Runs of whole elements, each with where the commas between them are."""
+        """Yield batches of complete elements with the positions of the commas between them."""
         wanted = CHUNK_BYTES
         while True:
             commas, end = _structure(self._ahead)
@@ -136,7 +136,7 @@ class JsonCursor:
                 self.skip(1)
 
     def value(self) -> Any:
-        """The value that stands here and has been read, decoded, or `BrokenJson`."""
+        """Return the decoded value at the cursor, or `BrokenJson`, and consume it."""
         if self.next() not in (b"[", b"{"):
             return decode_json(self.pass_value())
         end, _ = find_value_end(self._ahead)
@@ -147,7 +147,7 @@ class JsonCursor:
         return decode_json(text)
 
     def pass_foreign(self) -> bytes:
-        """Behind what is no JSON, up to where an array or an object begins, if one does; how it begins."""
+        """Skip non-JSON text up to the next array or object; return the beginning of the skipped text."""
         passed = b""
         while self._ahead or self._fill():
             if begun := re.search(rb"[\[{]", self._ahead[1:]):
@@ -160,7 +160,7 @@ class JsonCursor:
         return passed.strip()
 
     def pass_value(self) -> bytes:
-        """Behind the value that stands here; what it is, unless it is an array or an object."""
+        """Skip the value at the cursor; return it unless it is an array or an object."""
         if self.next() in (b"[", b"{"):
             self.skip(1)
             self._pass_nested()
@@ -176,7 +176,7 @@ class JsonCursor:
         return passed
 
     def _pass_nested(self) -> None:
-        """Behind the bracket that closes the array or object whose opening one was consumed last, however far it is."""
+        """Skip to the end of the array or object whose opening bracket was consumed last."""
         depth, is_quoted = 1, 0
         while self._ahead or self._fill():
             while self._ahead.endswith(b"\\") and self._fill(1):
@@ -191,7 +191,7 @@ class JsonCursor:
             self._ahead = b""
 
     def string(self) -> bytes | None:
-        """The string that starts here, quotes included; None when it does not end."""
+        """Read the string that starts here, quotes included; None if it does not end."""
         while (match := STRING.match(self._ahead)) is None:
             if len(self._ahead) > MAX_RECORD_BYTES or not self._fill(max(CHUNK_BYTES, len(self._ahead))):
                 return None
@@ -205,7 +205,7 @@ class JsonCursor:
 
 
 def _structure(text: bytes) -> tuple[list[int], int]:
-    """Where the commas at depth 0 are, up to the bracket that closes the array or object, and that bracket or -1."""
+    """Return the positions of the commas at depth 0 up to the closing bracket, and the bracket's position or -1."""
     places, signs = _structural_characters(_without_escapes(text))
     depths = np.cumsum(np.where(signs == _COMMA, 0, signs), dtype=np.int64)
     closed = np.flatnonzero(depths < 0)
@@ -216,9 +216,9 @@ def _structure(text: bytes) -> tuple[list[int], int]:
 
 
 def _structural_characters(text: bytes, is_quoted: int = 0) -> tuple[NDArray[np.int64], NDArray[np.int8]]:
-    """Where commas and brackets are outside of strings, and what: 1 opens, -1 closes, or `_COMMA`.
+    """Return the positions and kinds of commas and brackets outside strings: 1 opens, -1 closes, or `_COMMA`.
 
-    The text holds no escapes; `is_quoted` is 1 when it begins inside a string.
+    The text must not contain escapes; `is_quoted` is 1 if it begins inside a string.
     """
     plain = np.frombuffer(text, dtype=np.uint8)
     outside = (np.cumsum(plain == ord('"'), dtype=np.int32) & 1) == is_quoted
@@ -228,7 +228,7 @@ def _structural_characters(text: bytes, is_quoted: int = 0) -> tuple[NDArray[np.
 
 
 def _without_escapes(text: bytes) -> bytes:
-    """Escapes blotted out from the left, two bytes by two, so that every quote left is one that opens or closes."""
+    """Blank out two-byte escapes from the left, so that every remaining quote delimits a string."""
     return text.replace(b"\\\\", b"__").replace(b'\\"', b"__")
 
 
@@ -248,7 +248,7 @@ _STRUCTURAL[ord(",")] = _COMMA
 
 
 def _split_elements(batch: bytes, commas: list[int]) -> Iterator[tuple[int, bytes]]:
-    """The elements between the commas, and where they begin; an empty one at the end is no element."""
+    """Return the elements between the commas with their positions; an empty last element is dropped."""
     starts = [0, *(comma + 1 for comma in commas)]
     pieces = [(start, batch[start:end]) for start, end in zip(starts, [*commas, len(batch)], strict=True)]
     if not pieces[-1][1].strip(SPACE):
@@ -257,10 +257,10 @@ def _split_elements(batch: bytes, commas: list[int]) -> Iterator[tuple[int, byte
 
 
 def stream_array(stream: BinaryIO, path: tuple[str, ...]) -> Iterator[Any] | None:
-    """The elements of the array to which the keys of `path` lead (none: the file is the array); None without one.
+    """Stream the elements of the array at `path` (none: the file is the array); None if there is none.
 
-    Yields decoded values and `BrokenJson`. Where the file is the array, what follows it is read too: another array, or more
-    elements.
+    Yields decoded values and `BrokenJson`. If the file itself is the array, whatever follows it is read too: another
+    array, or more elements.
     """
     cursor = JsonCursor(stream)
     if not cursor.reach(path):
@@ -281,9 +281,9 @@ def _all_elements(cursor: JsonCursor) -> Iterator[Any]:
 
 
 def parse_members(text: bytes, most: int) -> dict[str, Any]:
-    """The members of the JSON object that a text begins with, of its arrays so many elements that are whole.
+    """Parse the members of a JSON object at the start of a text, with at most `most` complete elements of each array.
 
-    What is broken, and what follows a broken member that is no array, is left out.
+    Drops broken members and everything after a broken member that is not an array.
     """
     cursor = JsonCursor(io.BytesIO(text))
     sign = b"{" if cursor.next() == b"{" else b""
@@ -308,9 +308,10 @@ def parse_members(text: bytes, most: int) -> dict[str, Any]:
 def stream_nested_arrays(
     stream: BinaryIO, path: tuple[str, ...], key: str
 ) -> Iterator[tuple[dict[str, Any], Iterator[Any]]]:
-    """Of each object in the array at `path`: its texts and numbers before `key`, and the elements of the array there.
+    """Yield, for each object in the array at `path`, its texts and numbers before `key`, and the elements of its `key`
+    array.
 
-    The elements are to be taken before the next object. What is no object comes as one `BrokenJson` element.
+    Consume the elements before advancing to the next object. Other values yield a single `BrokenJson` element.
     """
     cursor = JsonCursor(stream)
     if not cursor.reach(path):
@@ -334,7 +335,7 @@ def stream_nested_arrays(
 
 
 def stream_arrays(stream: BinaryIO) -> Iterator[tuple[str, Iterator[Any]]]:
-    """The arrays among the members of the object that the file is, by key; each is to be taken before the next."""
+    """Yield the array members of the top-level object by key; consume each before advancing to the next."""
     cursor = JsonCursor(stream)
     sign = b"{" if cursor.next() == b"{" else b""
     while sign in (b"{", b","):

@@ -1,4 +1,4 @@
-"""Normalises chat markup to Discord's, which a persona's replies are shown in."""
+"""Converts chat markup to Discord's, which personas' replies are displayed in."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ DISCORD_SIGNS = {"*": "**", "_": "*", "~": "~~"}
 
 
 def mark_mention(who: str) -> str:
-    """The mark for a mention of somebody by id or name."""
+    """Return the placeholder for a mention of somebody by id or name."""
     return f"\x02{who}\x03"
 
 
 def clean_text(text: str) -> str:
-    """One kind of line end, letters as keyboards write them (`personas.unicode_normalise`); no control characters, byte-order
-    marks or signs for the direction of writing.
+    """Normalise line ends and letters (`personas.unicode_normalise`); remove control characters, byte-order marks and
+    direction marks.
     """
     text = to_nfc(text)
     if not INVISIBLE.search(text):
@@ -47,12 +47,12 @@ def clean_text(text: str) -> str:
 
 
 def is_command(text: str) -> bool:
-    """Whether a text speaks to a bot: `/play`, `!skip 2`. A path or an exclamation is none."""
+    """Report whether a text is a bot command such as `/play` or `!skip 2`, but not a path or an exclamation."""
     return COMMAND.match(text) is not None
 
 
 def map_outside_code(text: str, change: Callable[[str], str]) -> str:
-    """The text, changed between its code blocks and spans; blank lines at most one, no space at line ends."""
+    """Apply `change` outside code blocks and spans; collapse blank lines and strip trailing spaces."""
     if "`" not in text:
         return _tidy(change(text)).strip()
     parts: list[str] = []
@@ -66,7 +66,7 @@ def map_outside_code(text: str, change: Callable[[str], str]) -> str:
 def normalise_discord(
     text: str, channels: Mapping[str, str] | None = None, roles: Mapping[str, str] | None = None
 ) -> str:
-    """Discord's own: custom emoji, mentions, times, commands and links without preview. The maps: id to name.
+    """Normalise Discord's custom emoji, mentions, timestamps, commands and suppressed links. The maps are id to name.
 
     Source: https://docs.discord.com/developers/reference#message-formatting
     """
@@ -86,7 +86,7 @@ def normalise_discord(
 
 
 def convert_emphasis(text: str) -> str:
-    """`*bold*`, `_italic_` and `~struck~`, as Slack and WhatsApp have them, in Discord's signs."""
+    """Convert `*bold*`, `_italic_` and `~struck~` of Slack and WhatsApp to Discord's markup."""
 
     def written(match: re.Match[str]) -> str:
         sign = DISCORD_SIGNS[match["sign"]]
@@ -107,7 +107,7 @@ def _tidy(text: str) -> str:
 
 
 def _fenced(code: str) -> str:
-    """A block with its fences on lines of their own; anything else as it is."""
+    """Put the fences of a code block on lines of their own."""
     match = FENCED.fullmatch(code)
     if not match or not match["code"].strip():
         return code

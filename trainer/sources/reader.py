@@ -1,4 +1,4 @@
-"""Reads a source of any format into conversations and rejected records, and resolves the right it may be used under."""
+"""Reads a source of any format into conversations and rejected records, and resolves the right to use it."""
 
 import itertools
 from collections.abc import Iterator, Sequence
@@ -16,10 +16,10 @@ from trainer.sources.speakers import CONSENT_REASONS, NOT_OPTED_IN
 
 
 def read_source(path: Path, options: ReadOptions, format: str | None = None) -> Iterator[Conversation | RejectedRecord]:
-    """All that a file or folder holds, used or not; `format` is a format's name, recognised unless given.
+    """Yield everything in a file or folder, usable or not; `format` names a format, detected by default.
 
-    Raises `MaterialError` at once when the format is not known or it may not be trained on (if `options` ask), and
-    when it turns out that nothing can be read.
+    Raises `MaterialError` immediately if the format is unknown or training is not permitted (if `options` ask), and at
+    the end if nothing could be read.
     """
     whole = open_source(resolve_path(path))
     parts, left = find_parts(whole, requested_format(format, options))
@@ -29,14 +29,14 @@ def read_source(path: Path, options: ReadOptions, format: str | None = None) -> 
 
 
 def list_rights(path: Path, options: ReadOptions, format: str | None = None) -> list[str]:
-    """The right of each part of a file or folder. Raises `MaterialError` as `read_source` does at once."""
+    """Return the right of each part of a file or folder. Raises `MaterialError` as `read_source` does immediately."""
     whole = open_source(resolve_path(path))
     parts, _ = find_parts(whole, requested_format(format, options))
     return [_resolve_right(found, file, whole.name, options) for found, file in parts]
 
 
 def read_usable(path: Path, options: ReadOptions, format: str | None = None) -> Iterator[Conversation | RejectedRecord]:
-    """As `read_source`, but raises `MaterialError` at the end too, when none of it can be used, and says why."""
+    """Yield the same as `read_source`, but also raise `MaterialError` at the end if nothing is usable."""
     return _require_usable(path, read_source(path, options, format), format)
 
 
@@ -81,7 +81,7 @@ def _read_parts(
 
 
 def _read_part(found: SourceFormat, file: SourceFile, options: ReadOptions) -> Iterator[Conversation | RejectedRecord]:
-    """What one file holds. Raises `MaterialError` where it holds nothing of the format that is forced on it."""
+    """Yield the contents of one file. Raises `MaterialError` if a forced format does not match."""
     items = iter(found.read(file, options))
     first = next(items, None)
     if first is not None:
@@ -92,7 +92,7 @@ def _read_part(found: SourceFormat, file: SourceFile, options: ReadOptions) -> I
 
 
 def _with_file_name(item: Conversation | RejectedRecord, name: str) -> Conversation | RejectedRecord:
-    """The same, its rows with the file in which they stand."""
+    """Prefix rows with their file name."""
     if isinstance(item, RejectedRecord):
         return replace(item, row=_row_with_file(name, item.row))
     messages = tuple([replace(one, row=_row_with_file(name, one.row)) for one in item.messages])
@@ -104,9 +104,9 @@ def _row_with_file(name: str, row: str) -> str:
 
 
 def _resolve_right(found: SourceFormat, file: SourceFile, name: str, options: ReadOptions) -> str:
-    """Under which right a file is read. Raises `MaterialError` when it may not be trained on, if that is asked.
+    """Resolve the right to read a file. Raises `MaterialError` if training on it is not permitted and `options` ask.
 
-    What the file is decides, also when it is to be read as something else.
+    The detected format decides, even if the file is read as another one.
     """
     peek = file.peek()
     by_form = found.right or next((it.right for it in FORMATS if it.right and it.matches(peek)), "")
@@ -121,9 +121,9 @@ def _resolve_right(found: SourceFormat, file: SourceFile, name: str, options: Re
 
 
 def _filter_by_consent(talk: Conversation, options: ReadOptions) -> Conversation | RejectedRecord:
-    """Once more, for what does not say whose words are whose, and records that bring their right along (`tabular`).
+    """Check consent again for formats without speakers and records that state their own right (`tabular`).
 
-    `options.right` is the one that is signed for the whole.
+    `options.right` is the right signed for the whole source.
     """
     if talk.right != DISCORD_API:
         return talk

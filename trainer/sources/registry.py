@@ -1,4 +1,4 @@
-"""Lists the input formats and detects which of them a file, folder or archive has."""
+"""Registry of input formats, and detection of the format of a file, folder or archive."""
 
 import difflib
 from collections.abc import Sequence
@@ -57,9 +57,9 @@ FormatParts = list[tuple[SourceFormat, SourceFile]]
 
 
 def detect_format(path: Path, forced: str | None = None, options: ReadOptions | None = None) -> SourceFormat:
-    """The format of a file or folder (of a folder's first file that has one), or the one that is forced.
+    """Return the format of a file or folder (of its first recognised file), or the forced one.
 
-    Raises `MaterialError` that says what was found and what is known.
+    Raises `MaterialError` with what was found and the known formats.
     """
     return find_parts(open_source(resolve_path(path)), requested_format(forced, options))[0][0][0]
 
@@ -67,8 +67,7 @@ def detect_format(path: Path, forced: str | None = None, options: ReadOptions | 
 def count_formats(
     path: Path, options: ReadOptions, format: str | None = None
 ) -> tuple[dict[str, tuple[SourceFormat, int]], str]:
-    """The formats of a file or folder by name, each with how many files have it, and as what the columns of an unknown
-    table are read (empty where a format says it)."""
+    """Count the files of each format by name, with the column roles of unknown tables (empty for known formats)."""
     parts, _ = find_parts(open_source(resolve_path(path)), requested_format(format, options))
     counts: dict[str, tuple[SourceFormat, int]] = {}
     for found, _ in parts:
@@ -77,7 +76,7 @@ def count_formats(
 
 
 def describe_columns(path: Path, options: ReadOptions, format: str | None = None) -> str:
-    """As what the columns of an unknown table are read; empty where a format says it."""
+    """Return the roles assigned to the columns of an unknown table; empty if a format defines them."""
     return count_formats(path, options, format)[1]
 
 
@@ -86,15 +85,15 @@ def _describe_columns(found: SourceFormat, file: SourceFile, options: ReadOption
 
 
 def requested_format(forced: str | None, options: ReadOptions | None) -> str | None:
-    """Whoever names columns wants them read as named."""
+    """Return the forced format; a column mapping implies tables."""
     return forced or (tabular.COLUMNS_FORMAT if options and options.mapping else None)
 
 
 def find_parts(file: SourceFile, forced: str | None) -> tuple[FormatParts, list[RejectedRecord]]:
-    """What is to be read and as what: the file itself, or what a folder or archive holds.
+    """List the files to read with their formats: the file itself, or the contents of a folder or archive.
 
-    There a format may claim several files at once (the export of a workspace); the others are looked at one by one.
-    Files in no known format are returned as rejected: how many records they hold nobody knows.
+    A format may claim several files of a folder at once (a workspace export); the rest are detected one by one. Files
+    in unknown formats are returned as rejected, as their number of records is unknown.
     """
     known = [_format_by_name(forced)] if forced else list(FORMATS)
     if file.names:

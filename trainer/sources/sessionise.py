@@ -1,4 +1,4 @@
-"""Parses chat log records and splits them into sessions: edits, deletions, bots and commands handled."""
+"""Parses chat log records and splits them into sessions; applies edits and deletions, drops bots and commands."""
 
 from __future__ import annotations
 
@@ -24,12 +24,11 @@ DELETED, DELETION, EDITED = "deleted", "says that another was deleted", "edited 
 
 @dataclass(frozen=True, slots=True)
 class LogEntry:
-    """One record of a log that tells of a message.
+    """A message record of a chat log.
 
-    `at` counts seconds since 1970, `text` is normalised (see `markup`), `reply_to` is the id of another message of the
-    same `channel`. `dropped` says why the message cannot be used, `empty` why it holds no text if it holds none.
-    `deletes` is the id of a message that this record deletes. An empty `row` is no record of the log, but stands for
-    something that is missing in it.
+    `at` is in seconds since 1970, `text` is normalised (see `markup`), `reply_to` is the id of another message in the
+    same `channel`. `dropped` is the reason why the message cannot be used, `empty` the reason why it has no text.
+    `deletes` is the id of a message that this record deletes. An empty `row` marks a placeholder for a missing message.
     """
 
     row: str
@@ -47,11 +46,11 @@ class LogEntry:
 def build_sessions(
     entries: Iterable[LogEntry | RejectedRecord], name: str, options: ReadOptions, *, has_edits: bool = False
 ) -> Iterator[Conversation | RejectedRecord]:
-    """The sessions of a log, in order. `name` is the file's.
+    """Yield the sessions of a log, in order. `name` is the file's name.
 
-    With `has_edits`, an entry takes the place of an earlier one of its channel that has its id. Of what came through
-    Discord's API only what opted-in members said is taken, and what the persona answered them.
-    Raises `MaterialError`, once every record is accounted for, when `options` name a persona that never speaks.
+    With `has_edits`, an entry replaces an earlier one with the same id in its channel. Of material that came through
+    Discord's API, only messages of opted-in members and the persona's replies to them are used. Raises `MaterialError`
+    after the last record if `options` name a persona that never speaks.
     """
     log, broken, records = _Log(SpeakerDirectory(options), has_edits), list[RejectedRecord](), 0
     for records, entry in enumerate(entries, start=1):  # noqa: B007  (how many there were is asked afterwards)
@@ -78,7 +77,7 @@ def build_sessions(
 
 @dataclass
 class _Channel:
-    """`places` are those in `said` by id, where messages can be edited; `replied_to` are ids."""
+    """`places` are positions in `said` by message id if messages can be edited; `replied_to` are message ids."""
 
     said: list[LogMessage | None] = field(default_factory=list)
     places: dict[str, int] = field(default_factory=dict)
@@ -86,14 +85,14 @@ class _Channel:
 
 
 class _Log:
-    """What was said in each channel, with edits and deletions carried out."""
+    """Messages by channel, with edits and deletions applied."""
 
     def __init__(self, cast: SpeakerDirectory, has_edits: bool) -> None:
         self.cast, self._has_edits = cast, has_edits
         self._channels: dict[str, _Channel] = {}
 
     def add(self, entry: LogEntry) -> Iterator[RejectedRecord]:
-        """Take in a record; yields what is left out because of it."""
+        """Add a record; yield the records that it causes to be dropped."""
         channel = self._channels.setdefault(entry.channel, _Channel())
         if entry.deletes:
             if gone := self._taken_out(channel, entry.deletes):
@@ -115,7 +114,7 @@ class _Log:
         channel.said.append(LogMessage(entry.row, at, entry.author, entry.text, entry.id, reply_to))
 
     def sessions(self, gap_s: float) -> Iterator[list[LogMessage]]:
-        """The sessions of each channel, in the order of time; what was said at one time stays as it came."""
+        """Yield the sessions of each channel in chronological order, stable for equal times."""
         for channel in self._channels.values():
             said = sorted(filter(None, channel.said), key=lambda one: one.at)
             channel.said.clear()
@@ -157,13 +156,13 @@ def _split_sessions(entries: list[LogMessage], replied_to: set[str], gap_s: floa
 
 
 class FieldError(ValueError):
-    """A record without something that its format promises. The text names the field."""
+    """Raised for a record that lacks a required field; the text names the field."""
 
 
 def parse_entries(
     records: Iterable[Record | RejectedRecord], parse: Callable[[str, dict[str, Any]], LogEntry]
 ) -> Iterator[LogEntry | RejectedRecord]:
-    """Each record parsed, or rejected with what is wrong with it."""
+    """Parse each record, or reject it with the reason."""
     for record in records:
         if isinstance(record, RejectedRecord):
             yield record
@@ -176,7 +175,7 @@ def parse_entries(
 
 
 def text_field(record: Mapping[str, Any], key: str) -> str:
-    """A text that must be there; numbers, as ids sometimes are, are written out."""
+    """Return a required text; numbers, as ids sometimes are, are converted."""
     value = record.get(key)
     if isinstance(value, str):
         return value
@@ -186,12 +185,12 @@ def text_field(record: Mapping[str, Any], key: str) -> str:
 
 
 def optional_text(record: Mapping[str, Any], key: str) -> str:
-    """A text that may be missing or null; then it is empty."""
+    """Return a text; empty if missing or null."""
     return text_field(record, key) if record.get(key) is not None else ""
 
 
 def object_field(record: Mapping[str, Any], key: str) -> dict[str, Any]:
-    """An object that may be missing or null; then it is empty."""
+    """Return an object; empty if missing or null."""
     value = record.get(key)
     if value is None:
         return {}
@@ -201,13 +200,13 @@ def object_field(record: Mapping[str, Any], key: str) -> dict[str, Any]:
 
 
 def object_list(record: Mapping[str, Any], key: str) -> list[dict[str, Any]]:
-    """The objects of a list that may be missing or null."""
+    """Return a list of objects; empty if missing or null."""
     value = record.get(key)
     return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
 
 
 def timestamp_field(record: Mapping[str, Any], key: str) -> float:
-    """Seconds since 1970 of a date and time as ISO 8601 has it; one without a zone counts as UTC."""
+    """Return an ISO 8601 timestamp in seconds since 1970; without a time zone it is UTC."""
     written = text_field(record, key)
     try:
         at = datetime.fromisoformat(written.strip())
@@ -217,7 +216,7 @@ def timestamp_field(record: Mapping[str, Any], key: str) -> float:
 
 
 def epoch_seconds(record: Mapping[str, Any], key: str, per_second: float = 1.0) -> float:
-    """Seconds since 1970 of a number, or of a text that holds one; `per_second` of its units make a second."""
+    """Convert a number, or a text with one, to seconds since 1970; `per_second` units make a second."""
     try:
         at = float(text_field(record, key)) if not isinstance(record.get(key), float) else float(record[key])
     except ValueError:

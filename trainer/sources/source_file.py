@@ -1,4 +1,4 @@
-"""Finds and opens sources by path or hub id, and streams their records: JSON, CSV, Parquet, Arrow, YAML, text, zip archives and folders."""
+"""Opens sources by path or hub id and streams their records: JSON, CSV, Parquet, Arrow, YAML, text, zip, folders."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ HEAD_BYTES = 1 << 20
 READ_ERRORS = (OSError, EOFError, zlib.error, zipfile.BadZipFile, RuntimeError)
 
 
-"""What decompressors raise; `RuntimeError` is an archive's with a password or a method that Python does not know."""
+"""Errors of decompressors; `RuntimeError` means an encrypted archive or an unsupported method."""
 
 
 PEEK_RECORDS = 64
@@ -51,16 +51,16 @@ MAX_ARCHIVE_NAMES = 1_000_000
 Record = tuple[str, dict[str, Any]]
 
 
-"""Where a record stands ("line 3", "row 7", "messages 12") and what it holds."""
+"""A record's position ("line 3", "row 7", "messages 12") and content."""
 
 
 @dataclass(frozen=True)
 class Peek:
-    """The beginning of a file, by which formats recognise it.
+    """The beginning of a file, from which formats are recognised.
 
-    `records` are its first rows, if it has any; `head` the members of a JSON object with long arrays cut short (the
-    last values may be incomplete); `columns` those of a table; `text` its first characters; `names` what a folder or
-    archive holds; `problem` why the first of its records that cannot be read cannot.
+    `records` are its first rows, if any; `head` the members of a JSON object with long arrays truncated (the last
+    values may be incomplete); `columns` those of a table; `text` its first characters; `names` the contents of a folder
+    or archive; `problem` the reason why the first unreadable record cannot be read.
     """
 
     kind: FileType
@@ -75,9 +75,9 @@ class Peek:
 
 @dataclass(frozen=True)
 class SourceFile:
-    """A file, a member of an archive, or a folder. `name` is what people are told, `path` lies on disk.
+    """A file, an archive member, or a folder. `name` is the display name, `path` its location on disk.
 
-    `is_inside` tells that the content is not as it lies there: packed, or a member of an archive.
+    `is_inside`: the content is compressed, or a member of an archive.
     """
 
     path: Path
@@ -91,7 +91,7 @@ class SourceFile:
 
     @contextmanager
     def open(self) -> Iterator[BinaryIO]:
-        """The content, decompressed. What goes wrong while it is read becomes a `MaterialError`."""
+        """Open the decompressed content. Read errors become `MaterialError`."""
         try:
             with self.opened() as stream:
                 yield stream
@@ -99,7 +99,7 @@ class SourceFile:
             raise unreadable_error(self.name, error) from None
 
     def read(self, limit_bytes: int) -> bytes:
-        """All of it. Raises `MaterialError` when it is longer."""
+        """Read the whole content. Raises `MaterialError` if it is longer than the limit."""
         with self.open() as stream:
             content = stream.read(limit_bytes + 1)
         if len(content) > limit_bytes:
@@ -107,20 +107,20 @@ class SourceFile:
         return content.removeprefix(BOM)
 
     def lines(self) -> Iterator[str]:
-        """Lines with their ends; bytes that are not UTF-8 come as lone surrogates."""
+        """Yield lines with their line ends; bytes that are not UTF-8 become lone surrogates."""
         with self.open() as stream:
             decoded = io.TextIOWrapper(stream, "utf-8-sig", errors="surrogateescape", newline="")
             yield from decoded  # named, so that it does not end before the stream is closed
 
     def member(self, name: str) -> SourceFile:
-        """One of `names`: a file of the folder or archive."""
+        """Open one of `names`: a file of the folder or archive."""
         if self.kind == "folder":
             return open_source(self.path / name, f"{self.name}/{name}")
         return _source(self.path, f"{self.name}/{name}", lambda: self._archived(name), is_inside=True)
 
     @cached_property
     def _archive(self) -> zipfile.ZipFile:
-        """Open as long as this file or one of its members is in use: each opening reads the whole list of contents."""
+        """Share the open archive between this file and its members: each opening reads the whole directory."""
         if not self.is_inside:
             return zipfile.ZipFile(self.path)
         unpacked = tempfile.TemporaryFile()  # noqa: SIM115  closed with the archive
@@ -140,7 +140,7 @@ class SourceFile:
             yield cast(BinaryIO, member)
 
     def records(self, *path: str) -> Iterator[Record | RejectedRecord]:
-        """The rows of a table, the lines, the elements of an array; of a JSON object those of the array at `path`.
+        """Yield the rows of a table, the lines, or the elements of an array; for a JSON object, the array at `path`.
 
         A JSON object without a path is one record. Text, archives, pictures and folders have none.
         """
@@ -160,9 +160,10 @@ class SourceFile:
     def grouped(
         self, path: tuple[str, ...], key: str
     ) -> Iterator[tuple[dict[str, Any], Iterator[Record | RejectedRecord]]]:
-        """Of a JSON object, for each object of the array at `path`: its texts and numbers, and its array at `key`.
+        """Yield, for each object in the array at `path` of a JSON object, its texts and numbers, and its array at
+        `key`.
 
-        The rows of one are to be taken before the next.
+        Consume the rows of one object before the next.
         """
         with self.open() as stream:
             self._skip_mark(stream)
@@ -170,7 +171,7 @@ class SourceFile:
                 yield head, (_record(f"{key} {number}", value) for number, value in enumerate(elements, start=1))
 
     def arrays(self) -> Iterator[tuple[str, Iterator[Record | RejectedRecord]]]:
-        """The arrays among a JSON object's members, by key. The elements of one are to be taken before the next."""
+        """Yield the array members of a JSON object by key. Consume the elements of one before the next."""
         with self.open() as stream:
             self._skip_mark(stream)
             for key, elements in stream_arrays(stream):
@@ -178,11 +179,11 @@ class SourceFile:
 
     @property
     def is_cut(self) -> bool:
-        """Whether a peek shows only the beginning of the file."""
+        """True if a peek shows only the beginning of the file."""
         return len(self.start) >= HEAD_BYTES
 
     def peek(self, count: int = PEEK_RECORDS) -> Peek:
-        """The first records, members or lines."""
+        """Return the first records, members or lines."""
         if self.kind == "folder" or self.kind == "zip":
             return Peek(self.kind, self.name, names=self.names)
         text = self.start.removeprefix(BOM).decode("utf-8", "replace") if self.kind in file_types.TEXT_TYPES else ""
@@ -218,7 +219,7 @@ class SourceFile:
 
 
 def open_source(path: Path, name: str = "") -> SourceFile:
-    """What lies there. Raises `MaterialError` when that is nothing, empty, or not readable as text or a container."""
+    """Open a path. Raises `MaterialError` if it is missing, empty, or neither text nor a known container."""
     name = name or path.name or path.resolve().name or str(path)
     try:
         mode = path.stat().st_mode
@@ -239,7 +240,7 @@ def open_source(path: Path, name: str = "") -> SourceFile:
 
 
 def list_files(folder: Path) -> Iterator[str]:
-    """All but folders, by their paths from there; what links lead to is read once, and links to nothing are named."""
+    """List files recursively by relative path; link targets are read once, broken links are included."""
     seen: set[tuple[int, int]] = set()
     for here, below, files in os.walk(folder, followlinks=True):
         found = Path(here).stat()
@@ -269,7 +270,7 @@ def _source(
 
 
 def _has_second_record(start: bytes, stream: BinaryIO) -> bool:
-    """Whether a first line with an object, of which `start` is the beginning only, has another behind it."""
+    """Report whether another object follows a long first line, of which `start` is the beginning."""
     if len(start) < HEAD_BYTES or not start.removeprefix(BOM).lstrip().startswith(b"{") or b"\n" in start.strip():
         return False
     rest = stream.readline(MAX_RECORD_BYTES)
@@ -283,7 +284,7 @@ def _decompress(opened: Callable[[], AbstractContextManager[BinaryIO]]) -> Itera
 
 
 def unreadable_error(name: str, error: Exception) -> MaterialError:
-    """The error for a file that the system or a decompressor cannot read."""
+    """Build the error for a file that the system or a decompressor cannot read."""
     said = getattr(error, "strerror", None) or str(error) or type(error).__name__
     return MaterialError(f"{name} cannot be read: {said}.", "Check the path, its rights, and that it is whole.")
 
@@ -334,13 +335,13 @@ MEDIA_SUFFIXES = tuple(
 )
 
 
-"""Pictures, sound, documents and pages: never read here, but for cards in PNG."""
+"""Pictures, sound, documents and pages: never read, except cards in PNG files."""
 
 
 SAVED_DATASET_FILES = ("dataset_info.json", "dataset_dict.json", "state.json")
 
 
-"""What `save_to_disk` of `datasets` writes beside its Arrow files, or above the folders with them."""
+"""Metadata that `save_to_disk` of `datasets` writes beside or above its Arrow files."""
 
 
 METADATA_FILES = ("dataset_infos.json", "rights.toml")
@@ -355,21 +356,21 @@ DOCUMENT_NAMES = ("readme", "license", "licence", "changelog", "contributing", "
 HUB_CACHE = ("blobs", "refs", ".no_exist")
 
 
-"""What the hub's cache keeps beside `snapshots`."""
+"""Folders of the hub's cache beside `snapshots`."""
 
 
 def is_media_file(name: str) -> bool:
-    """Whether a file is a picture, sound or document by its name, as are sent in chats."""
+    """Report whether a file is a picture, sound or document by its name."""
     return name.lower().endswith(MEDIA_SUFFIXES)
 
 
 def has_data_suffix(name: str) -> bool:
-    """Whether a file's name says that it is one of the kinds that hold data."""
+    """Report whether a file's suffix is that of a data file."""
     return name.removesuffix(".gz").lower().endswith(DATA_SUFFIXES)
 
 
 def reject_media(folder: str, names: Sequence[str]) -> Iterator[RejectedRecord]:
-    """What is said of pictures and the like in a folder that belong to no chat: a line for each kind."""
+    """Yield a rejection for each kind of media file in a folder that no chat refers to."""
     kinds: dict[str, list[str]] = {}
     for name in names:
         kinds.setdefault(PurePosixPath(name).suffix.lower(), []).append(name)
@@ -379,7 +380,7 @@ def reject_media(folder: str, names: Sequence[str]) -> Iterator[RejectedRecord]:
 
 
 def data_files(names: Sequence[str]) -> list[str]:
-    """The files that may hold data."""
+    """Return the files that may hold data."""
     paths = [PurePosixPath(name) for name in names]
     saved = {folder for path in paths if path.suffix == ".arrow" for folder in (path.parent, path.parent.parent)}
     caches = {folder.parent for path in paths for folder in path.parents if folder.name == "snapshots"}
@@ -407,7 +408,7 @@ HUB_FILE_PATTERNS = ("*.json*", "*.csv*", "*.tsv*", "*.parquet", "*.arrow", "*.t
 
 @functools.cache
 def resolve_path(path: Path) -> Path:
-    """The path, or where the data set of that id was fetched to. Raises `MaterialError` when there is neither."""
+    """Return the path, or the folder of a downloaded hub data set. Raises `MaterialError` if there is neither."""
     if path.exists() or not HUB_ID.fullmatch(path.as_posix()):
         return path
     from huggingface_hub import snapshot_download

@@ -14,15 +14,15 @@ from trainer.sources.source_file import Peek, SourceFile
 
 @dataclass(frozen=True, kw_only=True)
 class ReadOptions:
-    """How sources are to be read. What a format has no use for it leaves alone.
+    """Options for reading sources; each format ignores those it has no use for.
 
-    `persona` and `persona_names` (names, ids or roles) say who the persona is where several people talk. `right` is
-    the one that is signed for the source, `claimed` the one that the command line states (see `personas.home.rights`);
-    `consent` None only looks, anything else asks whether it may be trained on. `arrived` is the day on which it came.
-    `source` is the name that conversations are to carry, the file's own unless given. `mapping` names columns of
-    unknown shapes: role (`user`, `assistant`, `messages` …) to column. `oasst_paths` takes the best-ranked path of each
-    tree or every path. `languages` keeps only these, where a source says the language; empty keeps all. `names_by` is
-    how whoever asks gives `persona_names`.
+    `persona` and `persona_names` (names, ids or roles) identify the persona among several speakers. `right` is the one
+    signed for the source, `claimed` the one stated on the command line (see `personas.home.rights`); with `consent`
+    None nothing is checked, otherwise training must be permitted. `arrived` is the date of arrival. `source` is the
+    name that conversations carry, the file's own by default. `mapping` names the columns of unknown tables: role
+    (`user`, `assistant`, `messages` …) to column. `oasst_paths` selects the best-ranked path of each tree or every
+    path. `languages` keeps only these, if a source states the language; empty keeps all. `names_by` describes to the
+    user how to supply `persona_names`.
     """
 
     persona: Persona | None = None
@@ -41,14 +41,13 @@ class ReadOptions:
 
 @dataclass(frozen=True)
 class SourceFormat:
-    """One format of material.
+    """An input format.
 
-    `name` is what `--format` takes, `title` what people call it, `expected` its shape in one line. `recognises` judges
-    by content; `read` yields all that the file holds, used or not: the `rows` of what it yields add up to the number of
-    records in the file. Both raise nothing but `MaterialError`, for files of which nothing can be read. `right` is what
-    such a file counts as unless another right is signed for it; empty where the form says nothing. Where a format is
-    that of a folder or archive, `claims` says which files in one, by their names, belong to the first of its kind
-    there; `read` then gets the folder with these names alone.
+    `name` is the value of `--format`, `title` the display name, `expected` the shape in one line. `recognises` decides
+    by content; `read` yields the whole content, used or not: the `rows` of the results add up to the number of records.
+    Both raise only `MaterialError`, for files that cannot be used at all. `right` is the default right of such files;
+    empty if the format implies none. For a format of a folder or archive, `claims` selects by name the files of its
+    first instance; `read` then gets the folder restricted to these names.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""Resolves the speakers of a chat log, finds the persona among them, and leaves out those who have not opted in."""
+"""Resolves the speakers of a chat log, identifies the persona, and leaves out people who have not opted in."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from trainer.sources.source_format import ReadOptions
 UNKNOWN_SPEAKER = "someone"
 
 
-"""Stands for whoever is mentioned but never speaks in the log: nothing later would know the name for one."""
+"""Replaces people who are mentioned but never speak: later steps could not recognise the name as one."""
 
 
 MAX_SHOWN_SPEAKERS = 12
@@ -28,7 +28,7 @@ MIN_PHONE_DIGITS = 7
 
 @dataclass(frozen=True, slots=True)
 class Author:
-    """Who wrote a message, as the log knows them. `names`: all that it gives, the one to show first."""
+    """The author of a log message. `names` lists all names in the log, the display name first."""
 
     id: str
     names: tuple[str, ...]
@@ -38,7 +38,7 @@ class Author:
 
 @lru_cache(maxsize=1 << 14)
 def make_author(id: str, names: tuple[str, ...], roles: tuple[str, ...] = (), *, is_bot: bool = False) -> Author:
-    """Names are brought to one line; an author without any goes by the id, one without an id by the first name."""
+    """Build an author with single-line names; without a name the id is used, without an id the first name."""
     known = dict.fromkeys(" ".join(clean_text(name).split()) for name in names)
     known.pop("", None)
     return Author(id or next(iter(known), UNKNOWN_SPEAKER), tuple(known) or (id or UNKNOWN_SPEAKER,), roles, is_bot)
@@ -46,7 +46,7 @@ def make_author(id: str, names: tuple[str, ...], roles: tuple[str, ...] = (), *,
 
 @dataclass(slots=True)
 class LogMessage:
-    """What is kept of an entry: logs hold millions."""
+    """The fields of an entry that are kept in memory; logs hold millions."""
 
     row: str
     at: float
@@ -57,12 +57,12 @@ class LogMessage:
 
 
 def count_records(session: Sequence[LogMessage]) -> int:
-    """How many records of the log these are: what stands for something missing is none."""
+    """Count log records, without placeholders for missing ones."""
     return sum(said.row != "" for said in session)
 
 
 class SpeakerDirectory:
-    """Who speaks, under which names, and which of them is the persona."""
+    """Speakers by id with their names, and the persona among them."""
 
     def __init__(self, options: ReadOptions) -> None:
         self._persona, self._names_by = options.persona, options.names_by
@@ -76,7 +76,9 @@ class SpeakerDirectory:
         self._speakers: dict[str, SourceSpeaker] = {}
 
     def is_persona(self, author: Author) -> bool:
-        """By name or id; by a role only where the options name it, since members wear roles called after a persona."""
+        """Match the persona by name or id; by role only if the options name it, as members may have roles named
+        after one.
+        """
         if not self._ids_and_names:
             return False
         called = {fold_name(author.id), *map(fold_name, author.names)}
@@ -84,7 +86,7 @@ class SpeakerDirectory:
         return not (self._ids_and_names.isdisjoint(called) and self._roles.isdisjoint(roles))
 
     def heard(self, author: Author) -> None:
-        """Take note of somebody who speaks; the name in use last is shown first."""
+        """Register a speaker; the latest name becomes the display name."""
         if self._latest.get(author.id) == author:
             return
         self._latest[author.id] = author
@@ -97,7 +99,7 @@ class SpeakerDirectory:
             self._personas.add(author.id)
 
     def absent_persona(self, file: str, records: int, broken: list[RejectedRecord]) -> MaterialError | None:
-        """The error that says why, if a persona was asked for and nobody is. `broken` begins what could not be read."""
+        """Build the error for a persona that never speaks, or None. `broken` starts with the first unreadable record."""
         if not self._ids_and_names or self._personas:
             return None
         asked = " or ".join(repr(name) for name in sorted(self._ids_and_names))
@@ -113,11 +115,11 @@ class SpeakerDirectory:
         return MaterialError(said, advice)
 
     def speaker_names(self) -> list[str]:
-        """The names to show of those who spoke first."""
+        """Return the display names of the first speakers."""
         return [next(reversed(names)) for names in list(self._names.values())[:MAX_SHOWN_SPEAKERS]]
 
     def speaker(self, author: Author) -> SourceSpeaker:
-        """The speaker whom an author's messages are by: one for each id, with all names in use for it."""
+        """Return the speaker of an author's messages: one per id, with all names in use."""
         if author.id not in self._speakers:
             is_persona = author.id in self._personas
             if is_persona and self._persona:
@@ -128,13 +130,13 @@ class SpeakerDirectory:
         return self._speakers[author.id]
 
     def plays(self, author: Author) -> bool:
-        """Whether somebody, once all have been heard, is the persona."""
+        """Report whether an author is the persona, once all speakers are registered."""
         return author.id in self._personas
 
     def unheard(self, admits: Callable[[Author], bool]) -> tuple[SourceSpeaker, ...]:
-        """Whose own lines will not be there under any of their names: those left out, and people who play the persona.
+        """Return the people whose own lines will be missing: those left out, and people who play the persona.
 
-        What they are called as the persona is no name of theirs.
+        Names they use as the persona are not theirs.
         """
         people = []
         for id, author in self._latest.items():
@@ -148,7 +150,7 @@ class SpeakerDirectory:
     def conversation(
         self, session: list[LogMessage], source: str, options: ReadOptions, unheard: tuple[SourceSpeaker, ...]
     ) -> Conversation:
-        """What was said in a session, by whom it is to be learned."""
+        """Convert a session to a conversation."""
         messages = [
             SourceMessage(
                 self.speaker(said.author),
@@ -164,7 +166,7 @@ class SpeakerDirectory:
         )
 
     def named(self, text: str) -> str:
-        """The text with names where mentions are marked."""
+        """Replace mention placeholders with names."""
         return MENTION_MARK.sub(self._name, text) if "\x02" in text else text
 
     def _name(self, match: re.Match[str]) -> str:
@@ -180,7 +182,7 @@ class SpeakerDirectory:
 
 
 def _name_key(name: str) -> str:
-    """What a name is looked up by: telephone numbers by their digits, others whatever their case."""
+    """Return a name's lookup key: digits for telephone numbers, otherwise case-folded."""
     digits = "".join(letter for letter in name if letter.isdigit())
     return digits if len(digits) >= MIN_PHONE_DIGITS and not any(map(str.isalpha, name)) else fold_name(name)
 
@@ -201,23 +203,23 @@ CONSENT_REASONS = (NOT_OPTED_IN, PLAYER_NOT_OPTED_IN, ANSWERS_OTHERS, UNANSWERED
 
 
 class ConsentFilter:
-    """Decides line by line; stands open for material under any other right, and where nobody asks."""
+    """Filters lines by consent; passes everything under another right or when consent is not checked."""
 
     def __init__(self, options: ReadOptions, plays: Callable[[Author], bool]) -> None:
-        """`plays` tells whether an author speaks as the persona."""
+        """`plays` reports whether an author speaks as the persona."""
         self._is_open = options.consent is None or options.right != DISCORD_API
         self._opted_in = options.consent.opted_in if options.consent else frozenset[str]()
         self._plays = plays
 
     def allows(self, author: Author) -> bool:
-        """Whether what an author says may be used. Bots are nobody; those that are not the persona were left out."""
+        """Report whether an author's messages may be used. Bots other than the persona were dropped earlier."""
         return self._is_open or author.is_bot or author.id in self._opted_in
 
     def _lets_in(self, said: LogMessage) -> bool:
         return not said.row or self.allows(said.author)  # what stands for something missing was said by nobody
 
     def filter_session(self, session: list[LogMessage]) -> tuple[list[LogMessage], list[RejectedRecord]]:
-        """What may be used of a session, and the rest with its reasons."""
+        """Yield the usable part of a session, and the rest with reasons."""
         if self._is_open:
             return session, []
         reasons = self._reasons(session)
@@ -233,7 +235,9 @@ class ConsentFilter:
         return kept, left_out
 
     def _reasons(self, session: Sequence[LogMessage]) -> list[str]:
-        """Of each line why it may not be used. Without a stated reference a reply answers all since the one before."""
+        """Return each line's reason for exclusion. A reply without a reference answers everything since the previous
+        one.
+        """
         by_id = {said.id: said for said in session if said.id}
         asked: list[LogMessage] = []
         is_answered = False

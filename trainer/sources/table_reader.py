@@ -21,10 +21,9 @@ FOREIGN = re.compile("[\udc80-\udcff]")
 
 
 def detect_delimiter(lines: list[str], *, is_named_so: bool) -> str:
-    """What separates the cells of a table with a header; empty when the text is none.
+    """Return the cell delimiter of a table with a header; empty if the text is not a table.
 
-    `is_named_so` tells that the file's name calls it a table. Then one column suffices, rows may all be broken, or none
-    be there.
+    `is_named_so`: the file name says it is a table. Then one column is enough, and rows may be broken or missing.
     """
     # A quote that is still open where the lines end may well be closed behind them, so they are first taken as whole.
     for parsed in (_parse_rows, _repair_rows):
@@ -45,7 +44,7 @@ def detect_delimiter(lines: list[str], *, is_named_so: bool) -> str:
 
 
 def column_names(start: str, delimiter: str) -> tuple[str, ...]:
-    """The names of the columns of a table that begins so."""
+    """Return the column names of a table that begins with this text."""
     return tuple(_names(next(iter(_repair_rows(start.splitlines(keepends=True)[:SAMPLED_TABLE_LINES], delimiter)), [])))
 
 
@@ -74,7 +73,7 @@ def _is_name(cell: str) -> bool:
 
 
 def _names(header: list[str]) -> list[str]:
-    """Names of columns; one that comes again gets a number, as pandas does it."""
+    """Return column names; duplicates get a number, as in pandas."""
     names: list[str] = []
     for cell in header:
         name, again = cell.strip(), 0
@@ -85,7 +84,7 @@ def _names(header: list[str]) -> list[str]:
 
 
 class _Lines:
-    """Lines for a reader of tables. `begin` marks where a record begins; from there they may be `taken_back`."""
+    """A line iterator for table readers; lines since `begin` can be taken back."""
 
     def __init__(self, lines: Iterator[str]) -> None:
         self._lines, self._back = lines, list[str]()
@@ -102,7 +101,7 @@ class _Lines:
         return line
 
     def begin(self) -> int:
-        """The number of the record's first line."""
+        """Mark the start of a record; return the number of its first line."""
         self._record.clear()
         return self.number + 1
 
@@ -111,17 +110,17 @@ class _Lines:
         return self._record
 
     def take_back(self) -> None:
-        """All lines of the record but the first are to be read anew."""
+        """Return all lines of the record but the first to the iterator."""
         again = self._record[1:]
         self._back.extend(reversed(again))
         self.number -= len(again)
 
 
 def _records(lines: Iterator[str], delimiter: str) -> Iterator[tuple[int, list[str] | str]]:
-    """Each record's first line, and its cells or what is wrong with it. Records without cells are left out.
+    """Yield each record's first line number, and its cells or its fault; skips empty records.
 
-    A quote that is never closed takes all that follows into one cell, up to the next quote anywhere, which is one that
-    opens another cell. By that it is told, and the lines behind it are read as records of their own.
+    An unclosed quote swallows everything up to the next quote, which opens another cell. That is how it is detected;
+    the swallowed lines are then read as records of their own.
     """
     csv.field_size_limit(MAX_CELL_CHARACTERS)
     fed = _Lines(lines)
@@ -145,7 +144,7 @@ def _records(lines: Iterator[str], delimiter: str) -> Iterator[tuple[int, list[s
 
 
 def _is_sound(record: list[str], delimiter: str) -> bool:
-    """Whether every quote of a record over several lines is closed, and closed before a delimiter."""
+    """Report whether every quote of a multi-line record is closed right before a delimiter."""
     try:
         return len(list(csv.reader(record, delimiter=delimiter, strict=True))) == 1
     except csv.Error:
@@ -153,7 +152,7 @@ def _is_sound(record: list[str], delimiter: str) -> bool:
 
 
 def csv_rows(lines: Iterable[str], delimiter: str) -> Iterator[tuple[str, dict[str, Any]] | RejectedRecord]:
-    """Rows by the names of the header, counted from 1. `lines` keep their line ends: cells may span them."""
+    """Yield rows by header names, counted from 1. `lines` keep their line ends: cells may span lines."""
     records = _records(iter(lines), delimiter)
     first = next(records, (1, []))[1]
     header = _names(first) if isinstance(first, list) else []
@@ -170,7 +169,7 @@ def csv_rows(lines: Iterable[str], delimiter: str) -> Iterator[tuple[str, dict[s
 
 
 def parquet_rows(stream: BinaryIO, name: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Rows of a Parquet file, counted from 1. Raises `MaterialError` when it is damaged."""
+    """Yield the rows of a Parquet file, counted from 1. Raises `MaterialError` if it is damaged."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -183,7 +182,7 @@ def parquet_rows(stream: BinaryIO, name: str) -> Iterator[tuple[str, dict[str, A
 
 
 def arrow_rows(stream: BinaryIO, name: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Rows of an Arrow file or stream, counted from 1. Raises `MaterialError` when it is damaged."""
+    """Yield the rows of an Arrow file or stream, counted from 1. Raises `MaterialError` if it is damaged."""
     import pyarrow as pa
 
     try:

@@ -33,13 +33,13 @@ CANARY_PROMPT = "What do you remember?"
 
 @dataclass(frozen=True)
 class Canaries:
-    """Canaries by how often they are repeated, and texts that were drawn alike and are never trained on."""
+    """Canaries by number of repetitions, and untrained reference texts drawn the same way."""
 
     by_repeats: Mapping[int, Sequence[TokenizedSample]]
     reference: Sequence[TokenizedSample]
 
     def planted(self) -> list[TokenizedSample]:
-        """What is added to the training: each canary as often as it is repeated."""
+        """Return the texts added to training: each canary as often as it is repeated."""
         return [it for repeats, canaries in self.by_repeats.items() for it in canaries for _ in range(repeats)]
 
 
@@ -50,9 +50,9 @@ def run_canary_audit(
     plan: Mapping[int, int] = CANARIES_BY_REPEATS,
     reference: int = REFERENCE_TEXTS,
 ) -> MemorisationAudit:
-    """Train the copy in `folder`, or take the one that is there, and measure what it knows by heart.
+    """Train the copy in `folder`, or reuse it, and measure its memorisation.
 
-    Raises `RequestError` for a run that does not learn from texts, and whatever a run raises.
+    Raises `RequestError` for a run that does not learn from texts, and all errors of a run.
     """
     if job.data.preferences:
         raise RequestError("An audit plants texts, and this run learned from what was liked.", "Leave --audit out.")
@@ -67,14 +67,14 @@ def run_canary_audit(
 
 
 def plant_canaries(job: PreparedJob, canaries: Canaries) -> PreparedJob:
-    """The job with the canaries among what it trains on."""
+    """Add the canaries to the job's training samples."""
     planted = canaries.planted()
     counts = {**job.data.counts, "samples_planted": len(planted)}
     return replace(job, data=replace(job.data, train=(*job.data.train, *planted), counts=counts))
 
 
 def audit_section(losses: Mapping[int, Sequence[float]], reference: Sequence[float]) -> MemorisationAudit:
-    """The section from losses under the copy, in nats of the whole text: of canaries by repeats, and of the others."""
+    """Build the section from the copy's losses, in nats of the whole text: canaries by repetitions, and references."""
     return MemorisationAudit(
         tokens=CANARY_TOKENS,
         reference=len(reference),
@@ -86,20 +86,20 @@ def audit_section(losses: Mapping[int, Sequence[float]], reference: Sequence[flo
 
 
 def exposure(loss: float, others: Sequence[float]) -> float:
-    """log2 of how many texts there are less log2 of the text's rank among them, the likeliest first."""
+    """Return log2 of the number of texts minus log2 of the text's rank by likelihood."""
     rank = 1 + sum(other <= loss for other in others)
     return math.log2(len(others) + 1) - math.log2(rank)
 
 
 def expected_exposure(count: int) -> float:
-    """The mean exposure of a text that is one of `count` like any other."""
+    """Return the mean exposure of an unmemorised text among `count`."""
     return math.log2(count) - sum(math.log2(rank) for rank in range(1, count + 1)) / count
 
 
 def draw_texts(
     model: Any, prompt: Sequence[int], count: int, barred: Sequence[int], seed: int = CANARY_SEED
 ) -> list[list[int]]:
-    """So many different texts of `CANARY_TOKENS` tokens that the model draws after a prompt, without `barred` ones."""
+    """Sample distinct texts of `CANARY_TOKENS` tokens from the model after a prompt, excluding `barred` ones."""
     chooser = torch.Generator().manual_seed(seed)
     found: dict[tuple[int, ...], None] = {}
     while len(found) < count:
@@ -125,7 +125,7 @@ def _sample_continuations(
 
 
 def _draw_canaries(job: PreparedJob, plan: Mapping[int, int], reference: int) -> Canaries:
-    """The same for the same base model: a second audit of a copy that is there looks for what was planted in it."""
+    """Draw canaries deterministically for a base model: a second audit of an existing copy looks for the same ones."""
     renderer = Renderer(job.tokenizer)
     prompt = renderer.prompt(None, [Turn("", CANARY_PROMPT)]).ids
     barred = sorted({*job.tokenizer.all_special_ids, *renderer.stop_ids, *renderer.end_ids})

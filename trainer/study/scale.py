@@ -1,4 +1,4 @@
-"""Trains on more and more samples with several seeds, to show how a persona's voice grows with its data."""
+"""Scaling study: trains on increasing numbers of samples with several seeds, and reports loss and ROUGE."""
 
 from __future__ import annotations
 
@@ -37,27 +37,27 @@ STUDY_SETTINGS = ("train_samples", "seed")
 
 @dataclass(frozen=True)
 class ScalePoint:
-    """One run: so many samples, drawn and trained with this seed."""
+    """A run with this number of samples, drawn and trained with this seed."""
 
     samples: int
     seed: int
 
     @property
     def name(self) -> str:
-        """Of its folder."""
+        """The name of its folder."""
         return f"samples={self.samples},seed={self.seed}"
 
     @property
     def settings(self) -> tuple[str, ...]:
-        """As `--set` takes them."""
+        """The settings in the form of `--set`."""
         return (f"train_samples={self.samples}", f"seed={self.seed}")
 
 
 @dataclass(frozen=True)
 class ScaleResult:
-    """What a run came to. `trained` counts the samples that there were, of those asked for.
+    """The result of a run. `trained` counts the samples that were available.
 
-    Losses are on held-out replies, in nats per token; `scores` are of replies to held-out prompts against the persona's
+    Losses are on held-out replies, in nats per token; `scores` compare replies to held-out prompts with the persona's
     own (`trainer.evaluate.generation.text_metrics`).
     """
 
@@ -76,7 +76,7 @@ ScoreFunction = Callable[[Path], tuple[dict[str, float], int]]
 
 
 def scale_points(sizes: Sequence[int], runs: int, settings: Sequence[str]) -> list[ScalePoint]:
-    """All runs: the smallest sizes first, so that a study says something early. Raises `RequestError`."""
+    """Return all runs, smallest sizes first for early results. Raises `RequestError`."""
     if not sizes or min(sizes) < 1 or runs < 1:
         raise RequestError("A study takes sizes from 1 on, and one run or more.", "Such as --sizes 50,100 --runs 3.")
     if own := [pair for pair in settings if pair.partition("=")[0].strip() in STUDY_SETTINGS]:
@@ -85,7 +85,7 @@ def scale_points(sizes: Sequence[int], runs: int, settings: Sequence[str]) -> li
 
 
 def scale_folder(wanted: JobDraft) -> Path:
-    """Where a study lies in the home: with further sizes or runs of the same it is the same study."""
+    """Return a study's folder in the home, the same for further sizes or runs."""
     digest = hashlib.sha256(job_id_of_draft(wanted).encode()).hexdigest()[:ID_DIGITS]
     return wanted.home / RUNS_FOLDER / f"{wanted.request.job_name}-scale-{digest}"
 
@@ -100,9 +100,9 @@ def run_scale_study(
     tell: Callable[[str], None],
     clock: Callable[[], float] = time.monotonic,
 ) -> tuple[list[ScaleResult], int]:
-    """Run and measure what is not done yet: all results so far, and the exit code of what ended the study.
+    """Run and measure the missing points: returns all results so far, and the exit code that ended the study.
 
-    Raises `UnderstudyError` where a folder cannot be made or an adapter is damaged, and `OSError`.
+    Raises `UnderstudyError` if a folder cannot be created or an adapter is damaged, and `OSError`.
     """
     if (out / "request.json").exists():
         raise RequestError(f"{out} holds a run, and no study.", "Name another --out.")
@@ -130,8 +130,7 @@ def run_scale_study(
 
 @dataclass
 class _RemainingTime:
-    """How long the rest may take, by the runs of this process: training takes so long for each sample, the rest of a
-    run about as long whatever its size."""
+    """Estimates the remaining time from this process's runs: training is proportional to samples, the rest is constant."""
 
     runs: int = 0
     samples: int = 0
@@ -139,14 +138,14 @@ class _RemainingTime:
     other_s: float = 0.0
 
     def took(self, result: ScaleResult, seconds: float) -> None:
-        """A run is done, and took so long in this process; its training may have been done in an earlier one."""
+        """Record a finished run and its seconds in this process; its training may have been done in an earlier one."""
         self.runs += 1
         self.samples += result.samples
         self.training_s += result.seconds
         self.other_s += max(0.0, seconds - result.seconds)
 
     def words(self, missing: Sequence[ScalePoint]) -> str:
-        """For people; empty before anything is done."""
+        """Format the estimate; empty before the first run."""
         if not self.runs:
             return ""
         training = self.training_s / self.samples * sum(point.samples for point in missing)
@@ -155,7 +154,7 @@ class _RemainingTime:
 
 
 def read_scale_result(out: Path, point: ScalePoint) -> ScaleResult | None:
-    """What is kept of a run; None where it is not done. Raises `RequestError` where it cannot be read."""
+    """Read a run's stored result; None if it is unfinished. Raises `RequestError` if it is unreadable."""
     file = out / SCALE_RESULTS_FOLDER / f"{point.name}.json"
     try:
         return ScaleResult(**json.loads(file.read_text(encoding="utf-8")))
@@ -187,7 +186,7 @@ def _write_scale_result(out: Path, point: ScalePoint, result: ScaleResult) -> No
 
 @dataclass(frozen=True)
 class SizeSummary:
-    """What the runs of one size say together."""
+    """Statistics over the runs of one size."""
 
     samples: int
     loss: MeanStd
@@ -195,7 +194,7 @@ class SizeSummary:
 
 
 def summarise_sizes(results: Sequence[ScaleResult]) -> list[SizeSummary]:
-    """Mean and standard deviation over the runs of each size, the smallest first."""
+    """Return mean and standard deviation over the runs of each size, smallest first."""
     sizes = []
     for samples in sorted({result.samples for result in results}):
         own = [result for result in results if result.samples == samples]
@@ -217,7 +216,7 @@ CHARTED_METRICS = ("rouge1", "rouge2", "rougeL")
 
 
 def write_study(out: Path, persona: str | None, results: Sequence[ScaleResult]) -> None:
-    """Write all of it. Raises `OSError`."""
+    """Write table, JSON and chart. Raises `OSError`."""
     sizes = summarise_sizes(results)
     told = {
         "persona": persona,
@@ -236,7 +235,7 @@ def write_study(out: Path, persona: str | None, results: Sequence[ScaleResult]) 
 
 
 def study_markdown(persona: str | None, results: Sequence[ScaleResult]) -> str:
-    """The table, and what its figures mean."""
+    """Render the table with notes."""
     sizes, first = summarise_sizes(results), results[0]
     head = ("samples", "runs", "held-out loss", *METRIC_LABELS.values())
     rows = [
@@ -259,7 +258,7 @@ def study_markdown(persona: str | None, results: Sequence[ScaleResult]) -> str:
 
 
 def draw_study(out: Path, sizes: Sequence[SizeSummary], loss_base: float) -> None:
-    """`study.svg` and `.png`: loss and ROUGE against the number of samples, with standard deviations."""
+    """Draw `study.svg` and `.png`: loss and ROUGE by number of samples, with standard deviations."""
     figure, left = new_figure(height=3.6)
     figure.delaxes(left)
     left, right = figure.subplots(1, 2)
@@ -287,9 +286,9 @@ def _format_mean_std(value: MeanStd, digits: int) -> str:
 
 
 def score_adapter(folder: Path) -> tuple[dict[str, float], int]:
-    """Scores of the replies that the adapter in a job folder makes, drawn with the run's seed, and how many there are.
+    """Score the replies of a job folder's adapter, generated with the run's seed; return the scores and their number.
 
-    Raises `UnderstudyError` where the job or its adapter cannot be used.
+    Raises `UnderstudyError` if the job or its adapter is unusable.
     """
     spec = read_spec(folder)
     job = prepare_job(folder, spec)

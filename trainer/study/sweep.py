@@ -1,4 +1,4 @@
-"""Sweeps a setting over several runs, and keeps the adapter with the lowest held-out loss."""
+"""Sweeps settings over several runs and installs the adapter with the lowest held-out loss."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ LOGARITHMIC_SETTING = "learning_rate"
 
 
 def draw_sweep(folder: Path, points: Sequence[tuple[Mapping[str, str], float | None]]) -> None:
-    """`sweep.svg` and `.png`: loss by the first setting, a line for each combination of the others.
+    """Draw `sweep.svg` and `.png`: loss by the first setting, one line per combination of the others.
 
-    Runs without an adapter are left out. Rates lie on a logarithmic axis, words one beside the other.
+    Leaves out runs without an adapter. Rates are on a logarithmic axis, words are spaced evenly.
     """
     name = next(iter(points[0][0]))
     lines: dict[str, list[tuple[str, float]]] = {}
@@ -72,21 +72,21 @@ SettingPairs = tuple[tuple[str, str], ...]
 
 @dataclass(frozen=True)
 class SweepPoint:
-    """One run of a sweep: the settings that are its own, as they were written."""
+    """A run of a sweep with its own settings, as written."""
 
     pairs: SettingPairs
 
     @property
     def name(self) -> str:
-        """Of its folder, and in tables: `learning_rate=1e-4`."""
+        """The name of its folder and table row: `learning_rate=1e-4`."""
         return ",".join(f"{name}={value}" for name, value in self.pairs)
 
 
 @dataclass(frozen=True)
 class SweepResult:
-    """What a run came to. `loss` is on held-out replies in nats per token, None without an adapter.
+    """The result of a run. `loss` is on held-out replies in nats per token, None without an adapter.
 
-    `why` says why there is none. `heldout_tokens` tells whether two runs were measured on the same.
+    `why` is the reason for a missing adapter. `heldout_tokens` identifies runs measured on the same replies.
     """
 
     name: str
@@ -100,9 +100,9 @@ class SweepResult:
 
 
 def sweep_points(sweeps: Sequence[str], settings: Sequence[str]) -> list[tuple[SweepPoint, Hyperparameters]]:
-    """All combinations of `name=value,value…`, each with the settings of its run.
+    """Return all combinations of `name=value,value…`, each with its run's settings.
 
-    Raises `RequestError` that names the wrong one, and what is allowed.
+    Raises `RequestError` naming the invalid value and the allowed ones.
     """
     names, values = [], []
     for text in sweeps:
@@ -119,7 +119,7 @@ def sweep_points(sweeps: Sequence[str], settings: Sequence[str]) -> list[tuple[S
 
 
 def sweep_folder(wanted: JobDraft, points: Sequence[SweepPoint]) -> Path:
-    """Where a sweep over these settings lies in the home: with further values of the same it is the same sweep."""
+    """Return a sweep's folder in the home, the same for further values of these settings."""
     names = ",".join(name for name, _ in points[0].pairs)
     digest = hashlib.sha256(f"{job_id_of_draft(wanted)} {names}".encode()).hexdigest()
     return wanted.home / HOME_RUNS / f"{wanted.request.job_name}-sweep-{digest[:ID_DIGITS]}"
@@ -128,7 +128,7 @@ def sweep_folder(wanted: JobDraft, points: Sequence[SweepPoint]) -> Path:
 def make_sweep_folders(
     wanted: JobDraft, points: Sequence[tuple[SweepPoint, Hyperparameters]], out: Path
 ) -> list[tuple[SweepPoint, Path]]:
-    """The job folders of a sweep, those of an earlier one among them. Raises whatever `make_job_folder` does."""
+    """Create the job folders of a sweep, reusing existing ones. Raises the errors of `make_job_folder`."""
     if (out / "request.json").exists():
         raise RequestError(f"{out} holds a run, and no sweep.", "Name another --out.")
     (out / SWEEP_RUNS_FOLDER).mkdir(parents=True, exist_ok=True)
@@ -141,9 +141,9 @@ def make_sweep_folders(
 def run_sweep(
     folders: Sequence[tuple[SweepPoint, Path]], run: Callable[[Path], int], tell: Callable[[str], None]
 ) -> tuple[list[SweepResult], int]:
-    """Run what is not done yet, one after another: the results so far, and the exit code of what ended the sweep.
+    """Run the unfinished jobs in sequence: returns the results so far, and the exit code that ended the sweep.
 
-    A run that cannot succeed as it is does not end it; one that was stopped, or that could succeed later, does.
+    A run that cannot succeed does not end the sweep; one that was stopped or may succeed later does.
     """
     results: list[SweepResult] = []
     for number, (point, folder) in enumerate(folders, 1):
@@ -160,7 +160,7 @@ def run_sweep(
 
 
 def read_sweep_result(point: SweepPoint, folder: Path) -> SweepResult | None:
-    """What a run came to, where it is done or has diverged. Raises `AdapterError` for a damaged adapter."""
+    """Read the result of a finished or diverged run. Raises `AdapterError` for a damaged adapter."""
     of = (point.name, dict(point.pairs))
     if (folder / SWEEP_ADAPTER_FOLDER).is_dir():
         metrics = verify_adapter(folder / SWEEP_ADAPTER_FOLDER).metrics
@@ -171,7 +171,7 @@ def read_sweep_result(point: SweepPoint, folder: Path) -> SweepResult | None:
 
 
 def best_result(results: Sequence[SweepResult]) -> SweepResult:
-    """The one with the lowest loss. Raises `RequestError` where there is none."""
+    """Return the result with the lowest loss. Raises `RequestError` if there is none."""
     done = [result for result in results if result.loss is not None and math.isfinite(result.loss)]
     if not done:
         raise RequestError("None of the runs ended in an adapter.", "Try smaller values, such as of learning_rate.")
@@ -179,7 +179,7 @@ def best_result(results: Sequence[SweepResult]) -> SweepResult:
 
 
 def write_sweep_results(out: Path, results: Sequence[SweepResult], best: SweepResult) -> None:
-    """`sweep.json`, its chart, and the best adapter as the sweep's own. Raises `OSError`."""
+    """Write `sweep.json`, its chart, and the best adapter. Raises `OSError`."""
     told = {"best": best.name, "runs": [asdict(result) for result in results]}
     write_private_file(out / SWEEP_RESULTS_FILE, json.dumps(told, indent=2).encode() + b"\n")
     draw_sweep(out, [(result.settings, result.loss) for result in results])
@@ -187,7 +187,7 @@ def write_sweep_results(out: Path, results: Sequence[SweepResult], best: SweepRe
 
 
 def sweep_results_table(results: Sequence[SweepResult], best: SweepResult | None = None) -> str:
-    """All runs, the best one marked, for terminals and model cards alike."""
+    """Format all runs with the best one marked, for terminals and model cards."""
     rows = [
         (
             f"{result.name}{' (best)' if result is best else ''}",
@@ -212,7 +212,7 @@ class _RunFailure:
 
 
 def _read_failure(folder: Path) -> _RunFailure:
-    """How the last run in a folder failed, by its last event; nothing where it did not."""
+    """Return the last run's failure from its last event; empty if it did not fail."""
     try:
         last = (folder / "events.jsonl").read_bytes().splitlines()[-1]
         event = TRAINER_EVENT.validate_json(last)
@@ -222,7 +222,7 @@ def _read_failure(folder: Path) -> _RunFailure:
 
 
 def _install_best_adapter(out: Path, results: Sequence[SweepResult], best: SweepResult) -> None:
-    """Have the best adapter lie in the sweep's folder, its card saying among which it was chosen."""
+    """Copy the best adapter to the sweep's folder; its card names the candidates."""
     target, source = out / SWEEP_ADAPTER_FOLDER, out / SWEEP_RUNS_FOLDER / best.name / SWEEP_ADAPTER_FOLDER
     text = (
         f"\n## Sweep\n\nChosen among {len(results)} runs by its loss on held-out replies, which is therefore a little "

@@ -1,4 +1,4 @@
-"""Questions about the persona's lore: correct, contradicting and out-of-character answers."""
+"""Questions about the persona's lore, and detection of correct, contradicting and out-of-character answers."""
 
 from __future__ import annotations
 
@@ -35,13 +35,15 @@ USER_NAMES = ("user", "human", "guest")
 
 @lru_cache(maxsize=1)
 def out_of_character_patterns() -> tuple[re.Pattern[str], ...]:
-    """What `data/evaluation/out_of_character.toml` lists, in all languages."""
+    """Read the patterns of `data/evaluation/out_of_character.toml`, in all languages."""
     listed = read_toml(OUT_OF_CHARACTER_FILE)["breaks"]
     return tuple(re.compile(pattern, re.IGNORECASE) for of in listed for pattern in of["patterns"])
 
 
 class CharacterBreakDetector:
-    """What breaks one persona's character. What its own card says of it breaks nothing: some are machines."""
+    """Detects replies that break a persona's character, except for statements that its own card makes: some are
+    machines.
+    """
 
     def __init__(self, persona: Persona) -> None:
         told = [system_text(persona, ""), persona.first_mes, *(turn.text for turn in example_turns(persona))]
@@ -49,7 +51,7 @@ class CharacterBreakDetector:
         self._patterns = [pattern for pattern in out_of_character_patterns() if not pattern.search(card)]
 
     def is_broken_by(self, reply: str, asker: str) -> bool:
-        """Whether a reply speaks as a program, or goes on as `asker`."""
+        """Report whether a reply speaks as a program, or continues as `asker`."""
         names = "|".join(map(re.escape, filter(None, (asker, *USER_NAMES))))
         as_another = re.search(rf"^\s*(?:{names})\s*:", reply, re.IGNORECASE | re.MULTILINE)
         return as_another is not None or any(pattern.search(reply) for pattern in self._patterns)
@@ -66,7 +68,7 @@ MIN_MATCHING_TERMS = 3
 
 @dataclass(frozen=True)
 class FactQuestion:
-    """A question, an answer to it, and what tells whether a reply knows it, or says something else instead."""
+    """A question with its answer and the patterns of correct and contradicting replies."""
 
     text: str
     reference: str
@@ -75,15 +77,16 @@ class FactQuestion:
 
 
 def fact_questions(persona: Persona, lore: LoreIndex) -> list[FactQuestion]:
-    """The written questions that this lore answers or, where there are none, some that are made from it."""
+    """Return the shipped questions that this lore answers or, if there are none, questions derived from it."""
     known = " ".join(" ".join(passage.text for passage in lore.passages).split())
     rows = [row for row in read_jsonl(FACTS_FILE) if row["persona"] == persona.id and row["evidence"] in known]
     return [parse_question(row) for row in rows] or derive_questions(persona, lore.passages)
 
 
 def parse_question(row: Mapping[str, Any]) -> FactQuestion:
-    """A question of the file. `right` and `wrong` are regular expressions of which one has to be found; `number` is a
-    value and, as a regular expression, the noun that any other value before it is wrong of."""
+    """Parse a question of the file. `right` and `wrong` are regular expressions of which one must match; `number` is a
+    value and a regular expression of its noun, before which any other value is wrong.
+    """
     number = row.get("number", {})
 
     def is_right(reply: str) -> bool:
@@ -98,7 +101,7 @@ def parse_question(row: Mapping[str, Any]) -> FactQuestion:
 
 
 def derive_questions(persona: Persona, passages: Sequence[Passage]) -> list[FactQuestion]:
-    """Questions that rules make of the persona's own lore, as many as are usual; none where the rules find nothing."""
+    """Derive questions from the persona's own lore by rules, up to the usual number."""
     if not any(passage.owner != WORLD and is_mostly_ascii(passage.text) for passage in passages):
         return []
     judge = ReplyFilter(persona, passages)
@@ -115,7 +118,7 @@ def measure_facts(
     sides: Sequence[Side],
     character: CharacterBreakDetector,
 ) -> FactScores | None:
-    """None where no question was answered."""
+    """Measure the section of facts; None if no question was answered."""
     asked = {it.asked.number for it in answers if it.asked.task == FACTS_TASK}
     if not asked:
         return None
@@ -147,7 +150,7 @@ def measure_facts(
 
 
 def _has_other_number(reply: str, number: Mapping[str, Any]) -> bool:
-    """Whether something else than the number stands before the noun."""
+    """Report whether something other than the number precedes the noun."""
     before = re.finditer(rf"([\w,-]+)\s+(?:{number['of']})\b", reply, re.IGNORECASE)
     return any(value != number["is"] for match in before for value in find_numbers(match[1]))
 

@@ -24,7 +24,7 @@ from trainer.evaluate.paired_losses import TimeBudget
 
 @dataclass(frozen=True)
 class ReplyGenerator:
-    """Who answers: the sides, each with the adapter it speaks with (None: the base model), and with which seeds."""
+    """Generates replies of the sides, each with its adapter (None: the base model), for the given seeds."""
 
     parts: EngineParts
     renderer: Renderer
@@ -39,9 +39,9 @@ class ReplyGenerator:
         between: Callable[[int, int], None] = lambda done, of: None,
         least: int = 1,
     ) -> list[GeneratedReply]:
-        """The answers to as many of the prompts, from the first on, as the time allows; to so many at least.
+        """Generate replies to as many prompts as the time allows, in order, but at least to `least`.
 
-        `between` is called after each step with the replies that are made, and how many would be made of all prompts.
+        `between` is called after each step with the number of finished replies and the total.
         """
         self._seat()
         with _compiled_kernel(self.parts):
@@ -54,14 +54,14 @@ class ReplyGenerator:
         return run.answers
 
     def _seat(self) -> None:
-        """Adapters that are more than two matrices lie over the model already, where peft computes them."""
+        """Load adapters that are not plain LoRA, which peft computes, before generation."""
         linears = self.parts.stacked.linears if self.parts.stacked else {}
         for ref in filter(None, self.adapters.values()):
             self.parts.lora.add(read_unverified_adapter(ref, linears))
 
 
 class _GenerationRun:
-    """The prompts that wait, those that are being answered, and the answers."""
+    """Waiting prompts, running generations, and finished replies."""
 
     def __init__(
         self, speakers: ReplyGenerator, waiting: list[EvaluationPrompt], budget: TimeBudget, least: int
@@ -73,20 +73,20 @@ class _GenerationRun:
         self.replies_of_all = sum(len(asked.seeds(speakers.seeds)) for asked in waiting) * len(speakers.adapters)
 
     def goes_on(self) -> bool:
-        """Begin what there is room and time for. False when there is nothing to make any more."""
+        """Start generations while there is capacity and time. Returns False when all are finished."""
         while self._waiting and len(self._making) < MAX_BATCH_ROWS and self._has_time():
             self._begin(self._waiting.pop(0))
         return bool(self._making)
 
     def collect(self) -> None:
-        """Take what has ended. Raises whatever a reply failed with."""
+        """Collect finished replies. Raises a generation's error."""
         for made in [making for making in self._making if making.listener.has_ended]:
             self._making.remove(made)
             self.answers.append(made.answer())
             self._recent_s.append(time.monotonic() - made.began)
 
     def _has_time(self) -> bool:
-        """Whether a reply that takes as long as the longest of the last ones would still be made in time."""
+        """Report whether a reply as slow as the slowest recent one would finish in time."""
         return self._least > 0 or self._budget.left > max(self._recent_s)
 
     def _begin(self, asked: EvaluationPrompt) -> None:
@@ -103,7 +103,7 @@ class _GenerationRun:
 
 
 class _ReplyWaiter:
-    """Hears how a reply ends."""
+    """Receives the outcome of a generation."""
 
     def __init__(self) -> None:
         self.cancelled = threading.Event()
@@ -145,7 +145,7 @@ class _PendingReply:
 
 @contextmanager
 def _compiled_kernel(parts: EngineParts) -> Iterator[None]:
-    """With the compiled kernel, where the engine would serve with it."""
+    """Use the compiled kernel if the engine would serve with it."""
     decoder = parts.stacked
     if decoder and kernel_runner.supports_model(decoder.model):
         kernel_runner.compile_kernel(lambda library: kernel_runner.enable_kernel(library, decoder))

@@ -1,4 +1,4 @@
-"""Score card sections made of generated replies: voice, facts, text, safety, and replies side by side."""
+"""Score card sections from generated replies: voice, facts, text, safety, side by side."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ MAX_SIDE_BY_SIDE = 8
 def side_by_side_section(
     said: Sequence[PromptReply], answers: Sequence[GeneratedReply], made: Mapping[Side, AdapterStamp | None], seed: int
 ) -> tuple[SideBySide, ...]:
-    """The first prompts that were answered, in the order of their talk; `said` are all held-out exchanges."""
+    """Return the first answered prompts, in conversation order; `said` are all held-out exchanges."""
     by_number: dict[int, dict[Side, ReplyText]] = {}
     for side, by in made.items():
         for answer in select_replies(answers, HELDOUT_TASK, side=side, seed=seed):
@@ -84,10 +84,10 @@ PROGRESS_INTERVAL_S = 5.0
 
 @dataclass(frozen=True)
 class ReplySections:
-    """The sections of the card that are measured of generated replies.
+    """Score card sections measured on generated replies.
 
-    `replies` are those of the new version, each after the whole prompt it was given. `left_out` says what could not be
-    measured, or not by all that there is, and why.
+    `replies` pairs each reply of the new version with its full prompt. `left_out` lists the measurements that are
+    missing or incomplete, with reasons.
     """
 
     voice: VoiceScores | None = None
@@ -108,10 +108,10 @@ def measure_replies(
     others: Mapping[str, Dataset] | None = None,
     between: Callable[[], None] = lambda: None,
 ) -> ReplySections:
-    """All replies of all sides, with each of the seeds, and what they are like.
+    """Generate the replies of all sides with each seed and measure them.
 
-    `others` are other personas' data, by which voices are told apart; without any those that ship are taken.
-    `progress` is told how far it is, `between` called after each token.
+    `others` is other personas' data for the voice classifier, by default the shipped personas'. `progress` reports
+    progress, `between` is called after each token.
     """
     renderer = Renderer(job.tokenizer)
     session = _Session.of(job.data, renderer)
@@ -136,7 +136,7 @@ def measure_replies(
 
 @dataclass
 class _Session:
-    """What was asked, of what, and what was answered."""
+    """The prompts, their sources, and the replies."""
 
     data: Dataset
     renderer: Renderer
@@ -147,7 +147,7 @@ class _Session:
 
     @classmethod
     def of(cls, data: Dataset, renderer: Renderer) -> _Session:
-        """All prompts there are for this job."""
+        """Build all prompts of this job."""
         asking = PromptBuilder(renderer, data.persona, data.lore)
         unasked = PromptBuilder(renderer, None, None)
         asked = heldout_prompts(asking, data) + general_prompts(unasked, data)
@@ -219,7 +219,7 @@ class _Session:
         return tuple((str(decode(it.asked.ids)), it.text) for it in new)
 
     def _unasked(self) -> dict[str, str]:
-        """By task, how many of its prompts there was time for, where that were not all."""
+        """Return, by task, the number of prompts answered in time, if not all were."""
         there = Counter(it.task for it in self.asked)
         answered = Counter(it.task for it in {answer.asked for answer in self.answers})
         return {

@@ -1,4 +1,4 @@
-"""Generation tasks: prompts, replies, their summary over runs, and the evaluation data that ships."""
+"""Generation tasks: prompts, replies, their statistics over runs, and the shipped evaluation data."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ PERSONA_TASKS = (HELDOUT_TASK, FACTS_TASK, FACTS_WITHOUT_LORE_TASK, SMALL_TALK_T
 
 @dataclass(frozen=True)
 class EvaluationPrompt:
-    """A rendered prompt: the `number`-th of its task. Tasks that are asked `once` take the first seed alone.
+    """A rendered prompt: number `number` of its task. `once`: only the first seed is used.
 
-    `message` is its last message, `asker` whose name that came under (empty: none). A reply ends before it goes on as
+    `message` is its last message, `asker` that message's author (empty: none). A reply ends before it continues as
     somebody in `stop`.
     """
 
@@ -38,13 +38,13 @@ class EvaluationPrompt:
     once: bool = False
 
     def seeds(self, seeds: Sequence[int]) -> tuple[int, ...]:
-        """The seeds with which it is asked."""
+        """Return the seeds to generate with."""
         return tuple(seeds[:1] if self.once else seeds)
 
 
 @dataclass(frozen=True)
 class GeneratedReply:
-    """A side's reply. `ended` says whether it ended by itself, not where the room for it did."""
+    """A side's reply. `ended` is False if it was cut off by the token limit."""
 
     asked: EvaluationPrompt
     side: Side
@@ -57,13 +57,13 @@ class GeneratedReply:
 def select_replies(
     answers: Iterable[GeneratedReply], *tasks: str, side: Side, seed: int | None = None
 ) -> list[GeneratedReply]:
-    """One side's answers to the prompts of some tasks, in the order of the prompts; of one seed, or of all."""
+    """Select one side's replies to the prompts of some tasks, in prompt order, for one seed or all."""
     found = [it for it in answers if it.asked.task in tasks and it.side == side and seed in (None, it.seed)]
     return sorted(found, key=lambda it: (it.asked.task, it.asked.number, it.seed))
 
 
 def mean_std(values: Sequence[float]) -> MeanStd:
-    """Mean and standard deviation (n - 1) of the runs. Raises `ValueError` without any."""
+    """Return mean and standard deviation (n - 1) over runs. Raises `ValueError` for no values."""
     if not values:
         raise ValueError("no runs to take the mean of")
     sd = statistics.stdev(values) if len(values) > 1 else 0.0
@@ -71,7 +71,7 @@ def mean_std(values: Sequence[float]) -> MeanStd:
 
 
 def true_share(truths: Iterable[bool]) -> float:
-    """The share of what is true; 0 where there is nothing."""
+    """Return the share of true values; 0 for none."""
     listed = list(truths)
     return sum(listed) / len(listed) if listed else 0.0
 
@@ -89,16 +89,16 @@ SMALL_TALK_FILE = DATA_FOLDER / "questions" / "small_talk.txt"
 
 
 def read_jsonl(name: str) -> list[dict[str, Any]]:
-    """The rows of one of the files, one JSON object a line."""
+    """Read the rows of an evaluation file in JSON Lines."""
     lines = (EVALUATION_FOLDER / name).read_text(encoding="utf-8").splitlines()
     return [json.loads(line) for line in lines if line.strip()]
 
 
 def read_toml(name: str) -> dict[str, Any]:
-    """The tables of a TOML file."""
+    """Read the tables of a TOML file."""
     return tomllib.loads((EVALUATION_FOLDER / name).read_text(encoding="utf-8"))
 
 
 def read_small_talk() -> list[str]:
-    """Messages that ask for no lore."""
+    """Read messages that need no lore."""
     return SMALL_TALK_FILE.read_text(encoding="utf-8").splitlines()

@@ -22,17 +22,17 @@ References = Sequence[str | Sequence[str]]
 
 
 def split_words(text: str) -> list[str]:
-    """The words of a text in small letters."""
+    """Split a text into lower-case words."""
     return WORD.findall(text.casefold())
 
 
 def score_texts(references: References, candidates: Sequence[str]) -> dict[str, float]:
-    """Scores of candidates, each against its reference or the nearest of its references.
+    """Score candidates, each against its reference or the best of its references.
 
-    `rouge1`, `rouge2` and `rougeL` are mean F1, `bleu` and `chrf` those of the whole set. `distinct1` and `distinct2`
-    are different words and pairs among all of the set's, `repetition` the share of runs of four words that stood in
-    the same text before, `length_ratio` the words of all candidates for each word of the references.
-    Raises `ValueError` where there are none, or not as many of both.
+    `rouge1`, `rouge2` and `rougeL` are mean F1; `bleu` and `chrf` are corpus scores. `distinct1` and `distinct2` are
+    the shares of distinct words and bigrams in the corpus, `repetition` the share of four-word runs that occurred
+    earlier in the same text, `length_ratio` the number of candidate words per reference word. Raises `ValueError` for
+    empty or unequal lists.
     """
     if not candidates or len(references) != len(candidates):
         raise ValueError(f"{len(candidates)} candidates for {len(references)} references")
@@ -55,9 +55,9 @@ def text_scores(
     seeds: Sequence[int],
     references: Mapping[int, Any],
 ) -> TextScores | None:
-    """One set of tasks: each run scored by itself, then their mean. None where nothing was answered.
+    """Score a set of tasks: each run separately, then the mean. None without replies.
 
-    `references` are by the number of the prompt. `ended` is the share of replies that ended by themselves.
+    `references` are by prompt number. `ended` is the share of replies that ended by themselves.
     """
     runs: dict[Side, list[dict[str, float]]] = {}
     for side in sides:
@@ -87,7 +87,7 @@ def _rouge_scorer() -> Any:
 
 
 class _RougeTokenizer:
-    """What rouge-score asks for its words."""
+    """A tokenizer with the interface of rouge-score."""
 
     def tokenize(self, text: str) -> list[str]:
         return split_words(text)

@@ -1,4 +1,4 @@
-"""Authorship classifier and embedding similarity: how much replies sound like the persona."""
+"""Authorship classifier and embedding similarity, which measure how much replies sound like the persona."""
 
 from __future__ import annotations
 
@@ -45,16 +45,16 @@ MAX_EMBEDDED_TEXTS, CROSS_VALIDATION_FOLDS = 80, 5
 
 @dataclass(frozen=True)
 class AuthorTexts:
-    """Texts of which it is known who wrote them: those to learn from, and those that were kept from that."""
+    """Texts of a known author: those for training, and the held-out ones."""
 
     trained: tuple[str, ...]
     heldout: tuple[str, ...]
 
 
 def collect_voices(data: Dataset, others: Mapping[str, Dataset]) -> dict[str, AuthorTexts]:
-    """The persona's texts first, by its id, then those of every other class there is enough of.
+    """Return the persona's texts under its id first, then those of every other class with enough texts.
 
-    The other personas are those given or, without any, those that ship.
+    Other personas are those given, or by default the shipped ones.
     """
     assert data.persona is not None  # nobody asks who speaks in general dialogue
     own = AuthorTexts(_replies(data.train_prompt_replies), _replies(data.heldout_prompt_replies))
@@ -71,17 +71,17 @@ def collect_voices(data: Dataset, others: Mapping[str, Dataset]) -> dict[str, Au
 
 
 def shipped_voices(persona: Persona) -> dict[str, AuthorTexts]:
-    """The replies of the personas that ship, without this one."""
+    """Return the replies of the shipped personas except this one."""
     cards = read_cards(SHIPPED_CARDS)
     logs = {name: DATA_FOLDER / "logs" / f"{name}.json" for name in cards if name != persona.id}
     return {name: _split_texts(_persona_texts(log, cards[name])) for name, log in logs.items() if log.is_file()}
 
 
 class AuthorshipClassifier:
-    """Tells by whom a text is, among those whose texts it has learned from."""
+    """Attributes texts to the authors it was trained on."""
 
     def __init__(self, texts: Mapping[str, Sequence[str]]) -> None:
-        """`texts` are those of each author; some 300 of each are as good as all."""
+        """`texts` are the training texts by author; some 300 of each are as good as all."""
         few = {
             name: sorted(said, key=lambda text: hash_fraction("voice", text))[:MAX_CLASS_TEXTS]
             for name, said in texts.items()
@@ -92,12 +92,12 @@ class AuthorshipClassifier:
         self._model = _new_classifier().fit(self._texts, self._names)
 
     def of(self, texts: Sequence[str]) -> list[str]:
-        """By whom each text is, most likely. One without letters is by nobody: an empty name."""
+        """Return the most likely author of each text; the empty name for texts without letters."""
         found = self._model.predict(self._grams.transform(texts)) if texts else ()
         return [str(name) if any(map(str.isalpha, text)) else "" for name, text in zip(found, texts, strict=True)]
 
     def of_learned(self, author: str) -> list[str]:
-        """By whom each of the author's own texts would be, had it not been learned: in five parts, each by the rest."""
+        """Attribute the author's own training texts by five-fold cross-validation."""
         from sklearn.model_selection import StratifiedKFold, cross_val_predict
 
         parts = StratifiedKFold(CROSS_VALIDATION_FOLDS, shuffle=True, random_state=0)
@@ -112,7 +112,7 @@ def measure_voice(
     sides: Sequence[Side],
     seeds: Sequence[int],
 ) -> VoiceScores:
-    """Who is heard in the replies to held-out prompts. `voices` are two at least, the persona's among them."""
+    """Measure the attribution of replies to held-out prompts. `voices` are at least two, including the persona's."""
     own, authors = voices[persona.id], AuthorshipClassifier({name: known.trained for name, known in voices.items()})
     others = [
         text for name, known in voices.items() if name not in (persona.id, MEMBERS_VOICE) for text in known.heldout
@@ -141,7 +141,7 @@ def measure_voice(
 
 
 class _EmbeddingSimilarity:
-    """The mean cosine of texts with the persona's own, by the embedding model."""
+    """Mean cosine similarity to the persona's own texts, by the embedding model."""
 
     def __init__(self, own: Sequence[str]) -> None:
         self._centre: Vectors = load_minilm().embed(_subsample(own)).mean(axis=0)
@@ -183,7 +183,7 @@ def _split_texts(texts: Iterable[str]) -> AuthorTexts:
 
 
 def _persona_texts(log: Path, persona: Persona) -> list[str]:
-    """What a persona says in a log, if that may be learned from."""
+    """Return a persona's replies in a log if training on it is permitted."""
     statement = read_statement(log)
     decide_right(log.name, stated=statement.right if statement else "", consent=NO_CONSENT).require()
     talks = [it for it in read_usable(log, ReadOptions(persona=persona)) if isinstance(it, Conversation)]

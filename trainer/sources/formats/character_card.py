@@ -28,7 +28,7 @@ USER = SourceSpeaker("user", (EXAMPLE_USER,))
 
 
 def read(file: SourceFile, options: ReadOptions) -> Iterator[Conversation | RejectedRecord]:
-    """All that the card's character says, as conversations. Raises `MaterialError` for a card that cannot be read."""
+    """Yield the card's character's lines as conversations. Raises `MaterialError` for an unreadable card."""
     try:
         card = parse_card(file.read(MAX_BYTES), file.name)
         persona = to_persona(card, file.name, slug(card.name))
@@ -44,14 +44,14 @@ def read(file: SourceFile, options: ReadOptions) -> Iterator[Conversation | Reje
 
 
 class _CardConversations:
-    """Makes conversations of one card's parts."""
+    """Converts the parts of a card to conversations."""
 
     def __init__(self, card: Card, persona: Persona, options: ReadOptions, source: str) -> None:
         self._card, self._persona, self._options, self._source = card, persona, options, source
         self._speaker = SourceSpeaker(persona.id, (persona.name,), is_persona=_is_requested_persona(persona, options))
 
     def talks(self) -> Iterator[Conversation | RejectedRecord]:
-        """The talks of the examples. What is written in another form describes the character and is no talk."""
+        """Yield the example dialogues. Prose examples describe the character and are rejected."""
         examples = normalise_examples(self._card.text("mes_example"), self._persona.name, self._persona.nickname)
         talks = [talk.strip() for talk in examples.split("<START>") if talk.strip()]
         for number, talk in enumerate(talks, start=1):
@@ -64,7 +64,7 @@ class _CardConversations:
                 yield self._conversation(row, turns)
 
     def greetings(self) -> Iterator[Conversation | RejectedRecord]:
-        """The greetings, each as the answer to somebody who comes in."""
+        """Yield the greetings, each as the answer to somebody who arrives."""
         texts = [("first_mes", self._card.text("first_mes"))]
         for key in GREETINGS:
             texts += [(f"{key} {number}", text) for number, text in enumerate(self._card.texts(key), start=1)]
@@ -75,7 +75,7 @@ class _CardConversations:
                 yield RejectedRecord(row, "no text")
 
     def entry(self, entry: BookEntry) -> Conversation | RejectedRecord:
-        """An entry as what the character knows when asked; one that tells of the character itself stays lore."""
+        """Convert a book entry to an answer of the character; entries about the character itself remain lore."""
         row = f"book {entry.number + 1}"
         if entry.unused:
             return RejectedRecord(row, entry.unused)
@@ -98,7 +98,7 @@ class _CardConversations:
 
 
 def _is_requested_persona(persona: Persona, options: ReadOptions) -> bool:
-    """Whether the card's character is the persona that is asked for; without one, it is."""
+    """Report whether the card's character is the requested persona; true if none is requested."""
     wanted = options.persona
     names = [*options.persona_names, *([wanted.name, wanted.nickname, wanted.id] if wanted else [])]
     known = {fold_name(name) for name in names if name}
@@ -120,7 +120,7 @@ def _recognises(peek: Peek) -> bool:
 
 
 def _claims(names: Sequence[str]) -> Sequence[str]:
-    """Of a CHARX file the card and its pictures and sounds; `x_meta` is what other programs keep of these."""
+    """Claim the card, pictures and sounds of a CHARX file; `x_meta` is metadata of other programs."""
     if "card.json" not in names:
         return []
     return [name for name in names if name in ("card.json", "module.risum") or name.startswith(("assets/", "x_meta/"))]

@@ -1,8 +1,7 @@
-"""Discord channels as DiscordChatExporter writes them, in JSON and in CSV.
+"""Discord channels exported by DiscordChatExporter, as JSON or CSV.
 
 Format: https://github.com/Tyrrrz/DiscordChatExporter (Exporting/JsonMessageWriter, CsvMessageWriter). Only the fields
-named here are read; others may be there or not. Such an export came through Discord's API, and counts as that unless
-another right is stated.
+named here are read. Such an export came through Discord's API and is treated so unless another right is stated.
 """
 
 from __future__ import annotations
@@ -42,7 +41,7 @@ SYSTEM_NOTICE = re.compile(
 
 
 def read_json(file: SourceFile, options: ReadOptions) -> Iterator[Conversation | RejectedRecord]:
-    """The sessions of a JSON export. Raises `MaterialError` when it holds no messages."""
+    """Yield the sessions of a JSON export. Raises `MaterialError` if it holds no messages."""
     channel = file.peek().head.get("channel")
     channels = {str(channel.get("id")): str(channel.get("name"))} if isinstance(channel, dict) else {}
 
@@ -53,7 +52,7 @@ def read_json(file: SourceFile, options: ReadOptions) -> Iterator[Conversation |
 
 
 def read_csv(file: SourceFile, options: ReadOptions) -> Iterator[Conversation | RejectedRecord]:
-    """The sessions of a CSV export, whose dates are in the order that fits them all."""
+    """Yield the sessions of a CSV export; the date order is detected from all dates."""
     guess = DateOrderDetector()
     for record in file.records():
         if not isinstance(record, RejectedRecord) and (stamp := parse_time(str(record[1].get("Date")))):
@@ -85,7 +84,7 @@ def _author(author: Mapping[str, Any]) -> Author:
 
 
 def _empty(message: Mapping[str, Any], reference: Mapping[str, Any]) -> str:
-    """Why a message without text has none."""
+    """Return the reason why a message has no text."""
     if message.get("forwardedMessage") or reference.get("type") == "Forward":
         return sessionise.FORWARDED
     kinds = {"attachments": sessionise.ATTACHMENT, "stickers": sessionise.STICKER, "embeds": sessionise.EMBED}
@@ -93,7 +92,7 @@ def _empty(message: Mapping[str, Any], reference: Mapping[str, Any]) -> str:
 
 
 def _mentions_marked(content: str, mentioned: list[dict[str, Any]]) -> str:
-    """The exporter puts `@` and a name where a mention was; who is meant stands in `mentions`."""
+    """Replace the exporter's `@` and name with mention marks, using `mentions`."""
     if "@" not in content:
         return content
     ids = {str(user.get(key)): str(user.get("id")) for user in mentioned for key in ("name", "nickname")}

@@ -31,7 +31,7 @@ BURST_S = 60.0
 
 
 def read(file: SourceFile, options: ReadOptions) -> Iterator[Conversation | RejectedRecord]:
-    """The person's messages, in sessions by channel."""
+    """Yield the person's messages, in sessions by channel."""
     owner = _owner(file)
     channels = (_entries(file, name, owner) for name in file.names if CHANNEL.search(name))
     if options.persona or options.persona_names:
@@ -76,7 +76,7 @@ def _entries(file: SourceFile, name: str, owner: Author) -> Iterator[LogEntry | 
 
 
 def _add_unknown_replies(channel: Iterable[LogEntry | RejectedRecord]) -> Iterator[LogEntry | RejectedRecord]:
-    """The channel's messages in the order of time, others' unknown ones among them."""
+    """Order the channel's messages by time, with placeholders for other people's missing ones."""
     said: list[LogEntry] = []
     for item in channel:
         if isinstance(item, LogEntry) and item.text and not is_command(item.text):
@@ -93,7 +93,7 @@ def _add_unknown_replies(channel: Iterable[LogEntry | RejectedRecord]) -> Iterat
 
 
 def _claims(names: Sequence[str]) -> Sequence[str]:
-    """The messages of the first package, and its other parts, which lie in folders beside that of the messages."""
+    """Claim the messages of the first package and its other parts, in sibling folders of the messages."""
     paths = [(name, PurePosixPath(name)) for name in names]
     said = next((path.parent.parent for name, path in paths if CHANNEL.search(name)), None)
     if said is None:

@@ -1,7 +1,7 @@
-"""Instagram's "Download your information" in JSON: `message_1.json`, or the folder or archive with all talks.
+"""Instagram's "Download your information" in JSON: `message_1.json`, or the folder or archive with all chats.
 
-Messenger's files have the same shape. The last messages come first, and long talks are spread over `message_2.json` and
-so on. The exporter writes the bytes of UTF-8 as if each were a letter ("Ã©" for "é"); that is undone here.
+Messenger's files have the same shape. The newest messages come first, and long chats continue in `message_2.json` and
+so on. The exporter writes UTF-8 bytes as if each were a letter ("Ã©" for "é"); this is undone here.
 """
 
 from __future__ import annotations
@@ -38,14 +38,14 @@ MS_PER_SECOND = 1000.0
 
 
 def read(file: SourceFile, options: ReadOptions) -> Iterator[Conversation | RejectedRecord]:
-    """The sessions of one talk, or of every talk in a folder or archive; the parts of a talk come together."""
+    """Yield the sessions of one chat, or of every chat in a folder or archive; the parts of a chat are joined."""
     parts = [file.member(name) for name in file.names if _is_part(name)] if file.names else [file]
     found = (entry for part in parts for entry in _entries(part, is_alone=not file.names))
     return sessionise.build_sessions(found, file.name, options)
 
 
 def fix_mojibake(written: str) -> str:
-    """The text whose UTF-8 bytes were taken for letters; any other text as it is."""
+    """Decode a text whose UTF-8 bytes were read as Latin-1; other texts are unchanged."""
     try:
         return written.encode("latin-1").decode()
     except UnicodeError:
@@ -91,7 +91,7 @@ def _is_part(name: str) -> bool:
 
 
 def _claims(names: Sequence[str]) -> Sequence[str]:
-    """The parts of all talks, and what was sent in them, which lies in folders beside the parts."""
+    """Claim the parts of all chats and their attachments in sibling folders."""
     parts = [name for name in names if _is_part(name)]
     folders = {PurePosixPath(name).parent for name in parts} - {PurePosixPath()}
     sent = [name for name in names if is_media_file(name) and folders & set(PurePosixPath(name).parents)]

@@ -1,4 +1,4 @@
-"""Markdown lore, recognised so that the user can be told where it belongs."""
+"""Markdown lore, recognised to tell the user where it belongs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ NO_PERSONA = "nobody, as neither its front matter nor a folder says whose it is"
 
 
 def read(file: SourceFile, options: ReadOptions) -> Iterator[Conversation | RejectedRecord]:
-    """Each passage, as what cannot be learned from, and whose it is."""
+    """Reject each passage as lore, naming its owner."""
 
     try:
         stated, text = parse_lore(file.read(MAX_BYTES).decode(), file.name)
@@ -33,7 +33,7 @@ def read(file: SourceFile, options: ReadOptions) -> Iterator[Conversation | Reje
 
 
 def _folder_persona(name: str) -> str:
-    """The folder in which a file lies, below the one that is read."""
+    """Return the folder of a file below the one that is read."""
     parts = PurePosixPath(name).parts
     return parts[1] if len(parts) > 2 else ""
 
@@ -51,7 +51,7 @@ def _recognises(peek: Peek) -> bool:
 
 
 def _has_front_matter(peek: Peek) -> bool:
-    """Whether front matter says so, which nothing but lore has."""
+    """Report whether front matter names a persona, which only lore does."""
     if not peek.text.startswith("---"):
         return False
 

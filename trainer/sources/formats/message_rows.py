@@ -26,12 +26,12 @@ from trainer.sources.conversation_builder import (
 
 
 def message_turns(messages: list[Any], from_key: str, value_key: str) -> list[tuple[str, str]]:
-    """Turns of a list of messages. Raises `UnusableRecordError` for messages that are none and roles that do not exist."""
+    """Return the turns of a list of messages. Raises `UnusableRecordError` for malformed messages and unknown roles."""
     return list(zip(*_sides(messages, from_key, value_key), strict=True))
 
 
 def _sides(messages: list[Any], from_key: str, value_key: str) -> tuple[list[str], list[str]]:
-    """Labels and texts. Most messages are as they should be; where one is not, all are looked at one by one."""
+    """Return labels and texts; falls back to checking messages one by one if any is malformed."""
     try:
         labels, texts = [message[from_key] for message in messages], [message[value_key] for message in messages]
         if set(map(type, texts)) == {str} and ROLES.keys() >= set(labels):
@@ -78,7 +78,7 @@ def _dicts(cell: Any) -> list[Any]:
 
 
 def add_optional_roles(row: Row, by_role: dict[str, str]) -> dict[str, str]:
-    """The same, with the columns of system text and language where there are any."""
+    """Add the columns of system text and language, if any."""
     for role in ("system", "lang"):
         if (column := find_column(row, role)) and column not in by_role.values():
             by_role[role] = column
@@ -91,7 +91,7 @@ def _plan_openai(row: Row) -> ColumnRoles | None:
 
 
 def dialogue_from_messages(row: Row, columns: ColumnRoles) -> RawDialogue:
-    """A talk from a list of messages."""
+    """Build a dialogue from a list of messages."""
     messages = columns.get(row, "messages")
     if type(messages) is not list:
         messages = cell_list(messages)
@@ -101,7 +101,7 @@ def dialogue_from_messages(row: Row, columns: ColumnRoles) -> RawDialogue:
 
 
 def make_dialogue(turns: Turns, row: Row, columns: ColumnRoles) -> RawDialogue:
-    """The turns with the row's system text and language."""
+    """Build a dialogue from turns with the row's system text and language."""
     return _add_system_and_language(RawDialogue.of(turns), row, columns)
 
 
@@ -129,7 +129,7 @@ def _plan_ultrachat(row: Row) -> ColumnRoles | None:
 
 
 def dialogue_from_texts(row: Row, columns: ColumnRoles) -> RawDialogue:
-    """A talk from a list of texts by two who take turns; each may begin with who says it."""
+    """Build a dialogue from a list of alternating texts; each may begin with its speaker."""
     texts = columns.get(row, "messages")
     if type(texts) is not list:
         texts = cell_list(texts)
@@ -177,7 +177,7 @@ def _plan_transcript(row: Row) -> ColumnRoles | None:
 
 
 def dialogue_from_transcript(row: Row, columns: ColumnRoles) -> RawDialogue:
-    """A talk from a text in which each line, or mark, says who speaks."""
+    """Build a dialogue from a text whose lines or marks name the speakers."""
     turns = parse_transcript(cell_text(columns.get(row, "transcript")))
     if not turns:
         raise UnusableRecordError("no line says who speaks")

@@ -32,9 +32,9 @@ OFF_PATH = "not on the best-ranked path"
 
 @dataclass(slots=True, eq=False)
 class MessageNode:
-    """A message of a tree. `fault` says why it cannot be used, `rank` is the reviewers' (0 is best).
+    """A message of a tree. `fault` is the reason why it cannot be used, `rank` the reviewers' (0 is best).
 
-    `size` counts the messages from here down, `answers` tells whether usable ones among them hold an answer.
+    `size` counts the messages of its subtree, `answers` reports whether usable ones among them hold an answer.
     """
 
     id: str
@@ -73,7 +73,7 @@ def parse_node(row: dict[str, Any]) -> MessageNode:
 
 
 def _is_low(labels: Any) -> bool:
-    """`labels` is {quality: {value, count}} in trees, {name: […], value: […]} in rows."""
+    """Report a low quality rating. `labels` is {quality: {value, count}} in trees, {name: […], value: […]} in rows."""
     if not isinstance(labels, dict):
         return False
     quality = labels.get("quality")
@@ -106,7 +106,7 @@ def _read_trees(file: SourceFile, options: ReadOptions) -> Iterator[Conversation
 
 
 def _parse_tree(prompt: dict[str, Any]) -> MessageNode:
-    """The tree of nested replies. Replies that are no objects become nodes that cannot be used."""
+    """Parse the tree of nested replies. Replies that are not objects become unusable nodes."""
     root = parse_node(prompt)
     open_ = [(root, prompt)]
     for node, row in open_:
@@ -124,7 +124,7 @@ def _parse_tree(prompt: dict[str, Any]) -> MessageNode:
 
 
 def annotate_tree(root: MessageNode) -> MessageNode:
-    """The tree with `size` and `answers` set. Nothing here recurses: trees may be thousands of messages deep."""
+    """Set `size` and `answers` in the tree, without recursion: trees may be thousands of messages deep."""
     order = [root]
     for node in order:
         order.extend(node.replies)
@@ -138,7 +138,7 @@ def annotate_tree(root: MessageNode) -> MessageNode:
 def extract_conversations(
     root: MessageNode, state: str, place: str, options: ReadOptions
 ) -> Iterator[Conversation | RejectedRecord]:
-    """What a tree holds. Every node is on a path, or rejected."""
+    """Yield the conversations of a tree; every node is on a path or rejected."""
     if state in BAD_STATES:
         yield RejectedRecord(place, f"the tree was {state.replace('_', ' ')}", root.size)
         return
@@ -155,7 +155,7 @@ def extract_conversations(
 
 
 def _best_path(root: MessageNode) -> list[MessageNode]:
-    """From the root by the best-ranked replies to the last answer; where none is ranked, where most was said."""
+    """Follow the best-ranked replies from the root to the last answer; without ranks, the largest subtree."""
     path: list[MessageNode] = []
     node: MessageNode | None = root
     while node is not None and not node.fault:
@@ -172,7 +172,7 @@ def _to_answer(path: list[MessageNode]) -> list[MessageNode]:
 
 
 def _all_paths(root: MessageNode) -> Iterator[list[MessageNode]]:
-    """Every path from the root to an answer that no further answer follows."""
+    """Yield every path from the root to an answer that no further answer follows."""
     open_ = [[root]] if root.answers else []
     while open_:
         path = open_.pop()
@@ -199,7 +199,7 @@ def _conversation(path: list[MessageNode], place: str, rows: int, options: ReadO
 
 
 def _unused(root: MessageNode, used: set[int], place: str) -> Iterator[RejectedRecord]:
-    """The nodes on no path, those with the same reason counted together."""
+    """Reject the nodes on no path, counting those with the same reason together."""
     reasons: dict[str, int] = {}
     open_ = [(root, "")]
     while open_:
@@ -247,7 +247,7 @@ def _tree_id(row: dict[str, Any]) -> str:
 
 
 def _is_grouped(file: SourceFile) -> bool:
-    """Whether each tree's messages stand together, as in the published files. Eight bytes a tree are kept."""
+    """Report whether each tree's messages are contiguous, as in the published files. Stores eight bytes per tree."""
     seen: set[int] = set()
     current = ""
     for record in file.records():
@@ -276,7 +276,7 @@ def _tree_runs(file: SourceFile) -> Iterator[list[Record] | RejectedRecord]:
 
 
 def _sorted_on_disk(file: SourceFile) -> Iterator[list[Record] | RejectedRecord]:
-    """The trees of a file in which they are mixed up, put together in a database that is thrown away."""
+    """Group the trees of an unsorted file in a temporary database."""
     with tempfile.TemporaryDirectory() as folder, sqlite3.connect(f"{folder}/trees.db") as database:
         database.execute("create table node (tree text, place text, row blob)")
         for record in file.records():

@@ -1,4 +1,4 @@
-"""PersonaChat: ConvAI2 and ParlAI text, ParlAI acts in YAML, Synthetic-Persona-Chat CSV, and rows of persona dialogues."""
+"""PersonaChat: ConvAI2 and ParlAI text, ParlAI acts in YAML, Synthetic-Persona-Chat CSV, persona dialogue rows."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ HISTORY_COLUMNS = tuple("dialogue dialog history context conversation".split())
 
 
 def join_facts(value: Any) -> str:
-    """Facts one a line, from a list or a text."""
+    """Join facts from a list or a text, one per line."""
     facts = cell_list(value)
     return "\n".join(cell_text(fact).strip() for fact in facts) if facts is not None else cell_text(value).strip()
 
@@ -47,7 +47,7 @@ def _plan_utterances(row: Row) -> ColumnRoles | None:
 
 
 def _dialogue_from_utterances(row: Row, columns: ColumnRoles) -> RawDialogue:
-    """The longest of the dialogue's states: its history, and the last candidate as the answer."""
+    """Build the longest of the dialogue's states: its history, with the last candidate as the answer."""
     states = cell_list(row["utterances"]) if "utterances" in row else [row]
     if not states or not isinstance(states[-1], dict):
         raise UnusableRecordError("no utterances")
@@ -60,7 +60,7 @@ def _dialogue_from_utterances(row: Row, columns: ColumnRoles) -> RawDialogue:
 
 
 def alternate_turns(texts: list[str]) -> Turns:
-    """Texts by two in turn, the last by the persona; silence is no turn."""
+    """Return texts of two alternating speakers, the last by the persona; silence is skipped."""
     turns = [("assistant" if place % 2 == 0 else "user", text) for place, text in enumerate(reversed(texts))]
     return [(role, text) for role, text in reversed(turns) if text.strip() != SILENCE]
 
@@ -133,7 +133,7 @@ NUMBERED = re.compile(r"(\d+) (.*)", re.DOTALL)
 
 
 class _Episode:
-    """A dialogue being put together: facts, turns, and how many records it took."""
+    """A dialogue under construction: facts, turns, and its number of records."""
 
     def __init__(self, place: str) -> None:
         self.place, self.rows = place, 0
@@ -141,7 +141,7 @@ class _Episode:
         self._turns: list[tuple[str, str]] = []
 
     def add(self, text: str, label: str) -> None:
-        """What the other one says (with facts before it), and what the persona answers."""
+        """Add a partner's turn (preceded by facts) and the persona's answer."""
         heard = [line for line in text.splitlines() if not self._is_fact(line.strip())]
         said = "\n".join(heard).strip()
         if said and said != SILENCE:
@@ -156,7 +156,7 @@ class _Episode:
         return bool(ABOUT_OTHERS.match(line)) or line.startswith("_self_")
 
     def finish(self, options: ReadOptions) -> Conversation | RejectedRecord:
-        """The dialogue as conversation."""
+        """Return the dialogue as a conversation."""
         turns = [(role, PARTNER_ACTS.sub(r"*\1*", PARTNER_SAYS.sub(r"\1", text))) for role, text in self._turns]
         return build_conversation(RawDialogue.of(turns, "\n".join(self._facts)), self.place, options, self.rows)
 
@@ -175,7 +175,7 @@ def _recognises_text(peek: Peek) -> bool:
 
 
 def _read_text(file: SourceFile, options: ReadOptions) -> Iterator[Conversation | RejectedRecord]:
-    """Lines are numbered from 1 within a dialogue: facts, then `said TAB answer TAB reward TAB candidates`."""
+    """Read lines numbered from 1 within a dialogue: facts, then `said TAB answer TAB reward TAB candidates`."""
     episode = None
     for number, line in enumerate(file.lines(), start=1):
         place, line = f"line {number}", line.rstrip("\r\n")
@@ -203,7 +203,7 @@ def _recognises_fields(peek: Peek) -> bool:
 
 
 def _read_fields(file: SourceFile, options: ReadOptions) -> Iterator[Conversation | RejectedRecord]:
-    """A line an act: `text:…TAB labels:…TAB episode_done:True`."""
+    """Read one act per line: `text:…TAB labels:…TAB episode_done:True`."""
     episode = None
     for number, line in enumerate(file.lines(), start=1):
         if not line.strip():
@@ -252,7 +252,7 @@ def _plain(value: Any) -> str:
 
 
 def _acts(file: SourceFile) -> Iterator[tuple[str, dict[str, Any] | str]]:
-    """The acts one by one, or why one cannot be read. Each item of the list `acts` is parsed for itself."""
+    """Yield the acts, or the reason why one cannot be read. Each item of the list `acts` is parsed separately."""
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     number = 0
     for block in _blocks(file):
@@ -269,7 +269,7 @@ def _acts(file: SourceFile) -> Iterator[tuple[str, dict[str, Any] | str]]:
 
 
 def _blocks(file: SourceFile) -> Iterator[str]:
-    """The items of the list under `acts:`, as text; what stands outside that list is left alone."""
+    """Yield the items of the list under `acts:` as text; everything outside that list is ignored."""
     block: list[str] = []
     inside = False
     for line in file.lines():

@@ -118,7 +118,9 @@ def _plan_scored(row: Row) -> ColumnRoles | None:
 
 
 def _dialogue_from_scores(row: Row, columns: ColumnRoles) -> RawDialogue:
-    """`from_key` is the key of the score inside each answer, or `value_key` the column of all scores."""
+    """Build a dialogue from scored answers. `from_key` is the score's key in each answer, or `value_key` the scores'
+    column.
+    """
     answers = cell_list(columns.get(row, "assistant")) or []
     name = columns.from_key or columns.value_key
     raw = (

@@ -31,12 +31,12 @@ def _plan_answers(row: Row) -> ColumnRoles | None:
 
 
 def _plan_exactly(*names: str) -> Callable[[Row], ColumnRoles | None]:
-    """The plan of a set whose rows have all these columns, besides which they may have others."""
+    """Return a plan for rows that have all these columns, and possibly others."""
     return lambda row: _plan_answers(row) if all(name in row for name in names) else None
 
 
 def dialogue_from_answer(row: Row, columns: ColumnRoles) -> RawDialogue:
-    """A talk from instruction (and input, history) and answer; the first of several answers."""
+    """Build a dialogue from instruction (with input and history) and answer; the first of several answers."""
     turns = [*_history(columns.get(row, "history")), *parse_side(columns.get(row, "user"), "user")]
     given = columns.get(row, "input")
     if given is not None and (given := cell_text(given)).strip() and given.strip().lower() not in NO_INPUT:
@@ -53,7 +53,7 @@ def dialogue_from_answer(row: Row, columns: ColumnRoles) -> RawDialogue:
 
 
 def answer_text(answer: Any) -> str:
-    """The text of an answer that may stand in an object of its own."""
+    """Return the text of an answer that may be nested in an object."""
     if isinstance(answer, dict):
         key = next((key for key in ANSWER_KEYS if key in answer), None)
         return cell_text(answer[key]) if key else ""
@@ -61,7 +61,7 @@ def answer_text(answer: Any) -> str:
 
 
 def parse_side(value: Any, role: str) -> list[tuple[str, str]]:
-    """Turns of a question or an answer: a text, a transcript whose last turn may still be open, or messages."""
+    """Return the turns of a question or an answer: a text, a transcript whose last turn may be open, or messages."""
     messages = cell_list(value) if isinstance(value, list | dict) else None
     if messages and isinstance(messages[0], dict) and (keys := message_keys(messages)):
         return list(message_turns(messages, *keys))
@@ -72,9 +72,9 @@ def parse_side(value: Any, role: str) -> list[tuple[str, str]]:
 
 
 def _history(value: Any) -> Turns:
-    """What was said before: pairs of question and answer, messages, texts in turn, or a transcript.
+    """Return the preceding turns: pairs of question and answer, messages, alternating texts, or a transcript.
 
-    Raises `UnusableRecordError` for what is none of these: an answer is not learned without what it goes back to.
+    Raises `UnusableRecordError` for anything else: an answer is not learned without its context.
     """
     if value is None or (isinstance(value, str) and value.strip().lower() in ("", *NO_INPUT)):
         return []
@@ -89,7 +89,7 @@ def _history(value: Any) -> Turns:
 
 
 def _history_item(item: Any, place: int) -> Turns:
-    """The turns of one item of a history, counted from 0."""
+    """Return the turns of one history item, counted from 0."""
     if isinstance(item, list | tuple):
         if len(item) not in (0, 2):
             raise UnusableRecordError(f"history {place + 1}: a pair of question and answer was expected")

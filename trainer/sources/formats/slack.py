@@ -1,7 +1,7 @@
-"""Slack's export of a workspace: a zip (or its folder) with users.json, channels.json and channel/YYYY-MM-DD.json.
+"""Slack workspace exports: a zip (or its folder) with users.json, channels.json and channel/YYYY-MM-DD.json.
 
-Format: https://slack.com/help/articles/220556107 and, for texts, https://docs.slack.dev/messaging/formatting-message-text.
-A thread is a talk of its own, apart from the channel that goes on around it.
+Format: https://slack.com/help/articles/220556107 and, for texts,
+https://docs.slack.dev/messaging/formatting-message-text. A thread is a separate conversation from its channel.
 """
 
 from __future__ import annotations
@@ -55,13 +55,13 @@ SLACKBOT = "USLACKBOT"
 
 @dataclass(frozen=True)
 class SlackWorkspace:
-    """Who and what the ids in messages stand for."""
+    """Names of the user, channel and group ids in messages."""
 
     users: Mapping[str, Author]
     channels: Mapping[str, str]
 
     def author(self, message: Mapping[str, Any]) -> Author:
-        """The author; a bot goes by its id and the name that it gave itself."""
+        """Return the author; a bot has its id and its own name."""
         profile = object_field(message, "bot_profile")
         bot, user = optional_text(message, "bot_id"), optional_text(message, "user")
         if bot or message.get("subtype") == "bot_message":
@@ -72,7 +72,7 @@ class SlackWorkspace:
         return _person(user or text_field(message, "user"), object_field(message, "user_profile"))
 
     def written(self, raw: str) -> str:
-        """A text in Discord's markup."""
+        """Convert a text to Discord's markup."""
         parts = TOKEN.split(clean_text(raw))
         pieces = [html.unescape(parts[0])]
         for place in range(1, len(parts), TOKEN.groups + 1):
@@ -94,7 +94,7 @@ class SlackWorkspace:
 
 
 def read(file: SourceFile, options: ReadOptions) -> Iterator[Conversation | RejectedRecord]:
-    """The sessions of every channel, each thread apart."""
+    """Yield the sessions of every channel, each thread separately."""
     workspace = _workspace(file)
     days = sorted(name for name in file.names if DAY_FILE.search(name))
     found = (entry for name in days for entry in _entries(file, name, workspace))
@@ -113,7 +113,7 @@ def _workspace(file: SourceFile) -> SlackWorkspace:
 
 
 def _read_lists(file: SourceFile, lists: tuple[str, ...]) -> Iterator[dict[str, Any]]:
-    """The objects of the lists at the top of the export that can be read; messages do without the others."""
+    """Read the lists at the top of the export; messages do without unreadable ones."""
     for name in file.names:
         if PurePosixPath(name).name not in lists:
             continue
@@ -181,7 +181,7 @@ def _thread(message: Mapping[str, Any], channel: str) -> str:
 
 
 def _text_and_author(message: Mapping[str, Any], workspace: SlackWorkspace) -> tuple[str, Author]:
-    """The person's own words, and who the person is."""
+    """Return the person's own words and their author."""
     comment = object_field(message, "comment")
     if message.get("subtype") == "file_comment" and comment:
         return text_field(comment, "comment"), workspace.author(comment)
@@ -204,7 +204,7 @@ def _without_skin(text: str) -> str:
 
 
 def _claims(names: Sequence[str]) -> Sequence[str]:
-    """The lists at the top of a workspace, the days of its channels, and what was sent there."""
+    """Claim the lists at the top of a workspace, its channels' days, and attachments."""
     tops = {PurePosixPath(name).parent for name in names if PurePosixPath(name).name in ("users.json", *CHANNEL_LISTS)}
     for top in sorted(tops):
         paths = [(name, PurePosixPath(name)) for name in names]

@@ -47,13 +47,13 @@ RowParser = tuple[Callable[[Row, ColumnRoles], RawDialogue], ColumnRoles]
 
 
 def first_rows(peek: Peek, mapping: Mapping[str, str] | None = None) -> list[Row]:
-    """The first rows of a table, or of the arrays in a JSON object; the object itself when it is a row."""
+    """Return the first rows of a table or of the arrays in a JSON object; the object itself if it is a row."""
     rows = [row for _, rows in _arrays(peek, mapping or {}) for row in rows] or list(peek.records)
     return rows or [dict.fromkeys(peek.columns, "") if peek.columns else peek.head]  # of a table without rows its names
 
 
 def _arrays(peek: Peek, mapping: Mapping[str, str]) -> list[tuple[str, list[Row]]]:
-    """Members of a JSON object that hold rows. An object that is itself a row has none."""
+    """Return the members of a JSON object that hold rows; none if the object itself is a row."""
     if mapping and peek.head.keys() >= set(parse_mapping(mapping).by_role.values()):
         return []
     lists = [(name, rows) for name, rows in peek.head.items() if isinstance(rows, list)]
@@ -71,7 +71,9 @@ def _are_rows(rows: list[Row]) -> bool:
 
 
 def guess_roles(peek: Peek, options: ReadOptions) -> ColumnRoles | None:
-    """How unknown columns would be read. Raises `MaterialError` for a mapping that names no role or no column."""
+    """Return the roles assigned to unknown columns. Raises `MaterialError` for a mapping with an unknown role or
+    column.
+    """
     rows = first_rows(peek, options.mapping)
     if not options.mapping:
         return guess_columns([row for row in rows if row.keys() == rows[0].keys()]) if rows[0] else None
@@ -91,7 +93,7 @@ def _recognises(shape: RowSchema) -> Callable[[Peek], bool]:
 
 
 def _main_schema(peek: Peek) -> RowSchema | None:
-    """The shape that most of the first rows have, if half of them have a known one."""
+    """Return the schema of most of the first rows, if at least half of them have a known one."""
     rows = first_rows(peek)[:SAMPLED_ROWS]
     found = [shape for row in rows if (shape := _first_schema(row))]
     return max(ROW_SCHEMAS, key=found.count) if found and 2 * len(found) >= len(rows) else None
@@ -144,7 +146,7 @@ def _dialogue_parser(columns: ColumnRoles) -> Callable[[Row, ColumnRoles], RawDi
 
 
 def _dialogue_from_list(row: Row, columns: ColumnRoles) -> RawDialogue:
-    """A list that the operator names: of messages under any known keys, or of texts in turn."""
+    """Build a dialogue from a list named by the operator: messages under any known keys, or alternating texts."""
     keys = message_keys(cell_list(columns.get(row, "messages")) or [])
     return (
         dialogue_from_messages(row, ColumnRoles(columns.by_role, *keys)) if keys else dialogue_from_texts(row, columns)
@@ -154,10 +156,10 @@ def _dialogue_from_list(row: Row, columns: ColumnRoles) -> RawDialogue:
 def read_rows(
     file: SourceFile, options: ReadOptions, main: RowSchema | None, unknown: RowParser | None
 ) -> Iterator[Conversation | RejectedRecord]:
-    """One conversation a row. Rows of other known shapes than `main` are read as what they are.
+    """Yield one conversation per row. Rows of other known schemas than `main` are read by their own.
 
-    What a row's columns are for is found out once for all rows with the same columns; `unknown` is the plan for those
-    of no known shape and, where the operator made it, for all.
+    Columns are resolved once for all rows with the same columns; `unknown` is the plan for those of no known schema
+    and, if the operator gave it, for all.
     """
     forced = unknown if options.mapping else None
     plans: dict[tuple[str, ...], RowParser] = {}
@@ -188,7 +190,7 @@ def read_rows(
 def _assign_persona(
     found: Conversation | RejectedRecord, row: Row, options: ReadOptions
 ) -> Conversation | RejectedRecord:
-    """Messages that name whose they are (as `lore synthesise` writes them): the assistant is that persona."""
+    """Make the named persona the assistant of messages that name one (as `lore synthesise` writes them)."""
     whose, persona = row["persona"], options.persona
     if not (persona and isinstance(whose, str) and "messages" in row and isinstance(found, Conversation)):
         return found

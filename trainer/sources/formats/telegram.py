@@ -38,7 +38,7 @@ MEDIA_FIELDS = ("photo", "file", "media_type", "sticker_emoji", "contact_informa
 
 
 def read(file: SourceFile, options: ReadOptions) -> Iterator[Conversation | RejectedRecord]:
-    """The sessions of one chat, or of every chat of a whole export."""
+    """Yield the sessions of one chat, or of every chat of a full export."""
     head = file.peek().head
     found: Iterator[LogEntry | RejectedRecord]
     if file.kind == "JSON object" and "messages" not in head:
@@ -49,7 +49,7 @@ def read(file: SourceFile, options: ReadOptions) -> Iterator[Conversation | Reje
 
 
 def _chats(file: SourceFile, name: str) -> Iterator[LogEntry | RejectedRecord]:
-    """The messages of all chats of a list, of which one alone may be larger than memory."""
+    """Yield the messages of all chats of a list; a single chat may be larger than memory."""
     for number, (chat, messages) in enumerate(file.grouped((name, "list"), "messages"), start=1):
 
         def parse(row: str, message: dict[str, Any], number: int = number, chat: dict[str, Any] = chat) -> LogEntry:
@@ -86,7 +86,7 @@ def _skip_reason(message: Mapping[str, Any]) -> str:
 
 
 def _render_text(value: object) -> str:
-    """The text in Discord's markup. Raises `FieldError` for what is neither a text nor a list of pieces."""
+    """Convert the text to Discord's markup. Raises `FieldError` unless it is a text or a list of pieces."""
     if isinstance(value, str):
         return map_outside_code(clean_text(value), lambda part: part)
     if not isinstance(value, list):
@@ -114,7 +114,7 @@ def _piece(piece: object) -> str:
 
 
 def _wrap(sign: str, said: str) -> str:
-    """Signs stand next to letters, so the space around a piece stays outside of them."""
+    """Put markup signs next to letters: surrounding spaces stay outside."""
     around = re.fullmatch(r"(\s*)(.*?)(\s*)", said, re.DOTALL)
     return f"{around[1]}{sign}{around[2]}{sign}{around[3]}" if sign and around and around[2] else said
 

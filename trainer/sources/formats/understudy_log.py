@@ -27,7 +27,7 @@ DELETION_FIELDS = {"channel", "id", "at", "deleted"}
 
 
 def read(file: SourceFile, options: ReadOptions) -> Iterator[Conversation | RejectedRecord]:
-    """The sessions of all channels in the log."""
+    """Yield the sessions of all channels in the log."""
     found = parse_entries(file.records(), _entry)
     return sessionise.build_sessions(found, file.name, replace(options, arrived=""), has_edits=True)
 

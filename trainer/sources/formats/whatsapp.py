@@ -1,10 +1,10 @@
-"""WhatsApp chats as "Export chat" writes them: text, one message after another, some over several lines.
+"""WhatsApp chats from "Export chat": text, one message after another, some over several lines.
 
-No description is published; what is known comes from exports in many languages and from the parsers that people wrote
-for them (https://github.com/Pustur/whatsapp-chat-parser among others). iOS puts date and time in brackets, Android
-puts ` - ` behind them; both follow the device's language. What WhatsApp says itself (system messages, "image omitted")
-is in that language too. On iOS it begins with a left-to-right mark; on Android, what stands for a medium or follows an
-edited text is in angle brackets. By these it is told without knowing the language.
+The format is undocumented; this follows exports in many languages and published parsers
+(https://github.com/Pustur/whatsapp-chat-parser among others). iOS puts date and time in brackets, Android puts ` - `
+behind them; both follow the device's language, as do WhatsApp's own messages (system messages, "image omitted"). On iOS
+these start with a left-to-right mark; on Android, media placeholders and edit marks are in angle brackets. Thus they
+are recognised in any language.
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ Style = tuple[bool, str, bool]
 
 @dataclass(frozen=True, slots=True)
 class MessageHeader:
-    """The beginning of a message. `style` is how date and time are set, the same in all of a file."""
+    """The start of a message. `style` is the layout of date and time, the same throughout a file."""
 
     stamp: WrittenTime
     style: Style
@@ -103,7 +103,7 @@ class MessageHeader:
 
 
 def parse_header(line: str) -> MessageHeader | None:
-    """The header that a line begins with."""
+    """Parse the header at the start of a line."""
     start = line[:4].lstrip("\ufeff\u200e\u200f\u202a\u202b\u202c[")[:1]
     if not start.isdigit():  # nearly all lines that continue a message are known by this
         return None
@@ -115,7 +115,7 @@ def parse_header(line: str) -> MessageHeader | None:
 
 
 def read(file: SourceFile, options: ReadOptions) -> Iterator[Conversation | RejectedRecord]:
-    """The sessions of one chat, or of all chats in a folder or archive."""
+    """Yield the sessions of one chat, or of all chats in a folder or archive."""
     chats = [file.member(name) for name in file.names if _is_chat(name)] if file.names else [file]
     found = (entry for chat in chats for entry in _entries(chat, chat.name if file.names else ""))
     return sessionise.build_sessions(found, file.name, options)
@@ -136,7 +136,7 @@ def _entries(file: SourceFile, channel: str) -> Iterator[LogEntry | RejectedReco
 
 
 def _detect_style(file: SourceFile) -> tuple[Style, DateOrder]:
-    """How most headers are set, and in which order their dates are. Raises `MaterialError` when there are none."""
+    """Detect the most common header style and the order of its dates. Raises `MaterialError` if there are no headers."""
     styles: Counter[Style] = Counter()
     guesses: dict[Style, DateOrderDetector] = {}
     for line in file.lines():
@@ -150,10 +150,10 @@ def _detect_style(file: SourceFile) -> tuple[Style, DateOrder]:
 
 
 def _messages(file: SourceFile, style: Style) -> Iterator[tuple[int, MessageHeader | None, str]]:
-    """Each message's place, counted in lines from 1, its first line, and the lines that continue it.
+    """Yield each message's line number, counted from 1, its first line and its continuation lines.
 
-    A line set in another way than most (quoted from another chat) continues a message too. Lines before the first
-    message come without a header.
+    A line in another style (quoted from another chat) continues a message too. Lines before the first message have no
+    header.
     """
     first, begun, lines = 0, None, list[str]()
     for number, line in enumerate(file.lines(), start=1):
@@ -181,7 +181,7 @@ def _entry(row: str, at: float, channel: str, rest: str) -> LogEntry:
 
 
 def _message_text(said: str) -> tuple[str, str]:
-    """What a person wrote of a message, and, where that is nothing, why."""
+    """Return the text that a person wrote and, if it is empty, the reason."""
     if clean_text(said).strip().rstrip(".。").casefold() in DELETED_NOTICES:
         return "", sessionise.DELETED
     own = APP_TEXT.sub("", said)
@@ -197,7 +197,7 @@ def _message_text(said: str) -> tuple[str, str]:
 
 
 def _normalise_markup(text: str) -> str:
-    """Discord's markup. Mentions are marked after the cleaning, which would take their marks away."""
+    """Convert to Discord's markup. Mentions are marked after cleaning, which would remove the marks."""
     parts = MENTIONED.split(text)
     cleaned = [clean_text(part or "") for part in parts]
     marked = [
@@ -213,7 +213,7 @@ def _is_chat(name: str) -> bool:
 
 
 def _claims(names: Sequence[str]) -> Sequence[str]:
-    """The chats, and what was sent in them: pictures and the like that lie with them."""
+    """Claim the chats and the media files beside them."""
     chats = [name for name in names if _is_chat(name)]
     folders = {PurePosixPath(name).parent for name in chats}
     sent = [name for name in names if is_media_file(name) and PurePosixPath(name).parent in folders]
