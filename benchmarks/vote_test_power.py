@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from bot.versions.blind_test.judgement import MAX_VOTES_PER_MEMBER
-from bot.versions.sequential_test import MAX_CONTAMINATED_SHARE, RULING_ALPHA, decide_ruling
+from bot.versions.sequential_test import ALPHA, MAX_CONTAMINATED_SHARE, decide_ruling
 
 RESULT_FILE = Path("build/bench/votes.json")
 SHARES = (0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8)
@@ -98,7 +98,7 @@ def main() -> int:
     versions = {"numpy": importlib.metadata.version("numpy")}
     RESULT_FILE.write_text(json.dumps({**made, "versions": versions}, indent=2) + "\n", encoding="utf-8")
     print(f"written to {RESULT_FILE}")
-    return int(any(one["wrong"] > RULING_ALPHA for found in figures.values() for one in found.values()))
+    return int(any(one["wrong"] > ALPHA for found in figures.values() for one in found.values()))
 
 
 def _without_nan(figures: dict[str, dict[str, Figures]]) -> dict[str, Any]:

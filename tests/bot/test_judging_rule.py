@@ -8,8 +8,8 @@ import pytest
 from benchmarks.vote_test_power import honest_members, measure, with_brigade
 from bot.versions.blind_test.judgement import MAX_VOTES_PER_MEMBER, MEMBER_WINDOW_S, member_scores
 from bot.versions.sequential_test import (
+    ALPHA,
     MIN_RULING_MEMBERS,
-    RULING_ALPHA,
     confidence_range,
     decide_ruling,
     members_needed,
@@ -36,7 +36,7 @@ def wrong(found, true):
 
 @pytest.mark.parametrize("brigade", [None, 1.0, 0.0])
 def test_of_equal_versions_neither_is_called_better_whether_a_brigade_wishes_it_or_not(brigade):
-    assert wrong(rulings(150, 0.5, 1, brigade), ("alike",)) <= RULING_ALPHA
+    assert wrong(rulings(150, 0.5, 1, brigade), ("alike",)) <= ALPHA
 
 
 @pytest.mark.parametrize(("share", "says"), [(0.7, "better"), (0.3, "worse")])
@@ -60,7 +60,7 @@ def test_a_tenth_that_comes_in_one_raid_or_as_early_as_it_can_changes_nothing(ea
         else:
             raided = [*values, *[1.0] * 10]
         flipped += decide_ruling(raided) in ("better", "worse")
-    assert flipped <= 60 * RULING_ALPHA
+    assert flipped <= 60 * ALPHA
 
 
 def test_both_capitals_have_to_be_there():
@@ -95,7 +95,7 @@ def test_the_benchmark_counts_what_is_wrong_and_how_many_members_it_takes():
     ],
 )
 def test_the_error_rate_holds_over_many_communities(share, brigade, true):
-    assert wrong(rulings(1500, share, 5, brigade, members=150), true) <= RULING_ALPHA
+    assert wrong(rulings(1500, share, 5, brigade, members=150), true) <= ALPHA
 
 
 def test_ruled_once_stays_ruled_whoever_comes_later():

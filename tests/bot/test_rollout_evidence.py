@@ -5,10 +5,10 @@ import random
 import pytest
 
 from bot.versions.sequential_test import (
+    ALPHA,
     ALTERNATIVE_RATE_RATIOS,
     E_VALUE_THRESHOLD,
     MIN_ROLLOUT_MEMBERS,
-    ROLLOUT_ALPHA,
     LikelihoodRatioEProcess,
     PairedEProcess,
 )
@@ -56,10 +56,7 @@ def taken_back(talk, share, replies, foes=0):
 @pytest.mark.parametrize("share", [0.1, 0.2, 0.5])
 def test_the_same_version_twice_is_taken_back_no_more_often_than_stated(share):
     runs = 200
-    assert (
-        sum(taken_back(Talk(seed, down=1, up=1), share, 400) is not None for seed in range(runs))
-        <= ROLLOUT_ALPHA * runs
-    )
+    assert sum(taken_back(Talk(seed, down=1, up=1), share, 400) is not None for seed in range(runs)) <= ALPHA * runs
 
 
 @pytest.mark.parametrize("share", [0.2, 0.5])
@@ -85,7 +82,7 @@ def test_too_few_members_cannot_bring_it_about_whatever_they_do(share):
 
 def test_one_angry_member_among_many_changes_next_to_nothing():
     ends = [taken_back(Talk(seed), 0.2, 400, foes=1) for seed in range(200)]
-    assert sum(end is not None for end in ends) <= ROLLOUT_ALPHA * len(ends)
+    assert sum(end is not None for end in ends) <= ALPHA * len(ends)
 
 
 @pytest.mark.parametrize("share", [0.05, 0.3, 0.9])
@@ -132,7 +129,7 @@ def then_and_now(seed, times, members=60, each=5):
 
 def test_later_replies_that_are_no_worse_are_taken_back_no_more_often_than_stated():
     runs = 1000
-    assert sum(then_and_now(seed, 1.0) is not None for seed in range(runs)) <= ROLLOUT_ALPHA * runs
+    assert sum(then_and_now(seed, 1.0) is not None for seed in range(runs)) <= ALPHA * runs
 
 
 def test_later_replies_that_are_much_worse_are_taken_back():

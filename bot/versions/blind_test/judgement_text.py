@@ -11,10 +11,10 @@ from bot.versions.blind_test.bradley_terry import MIN_INTERVAL_MEMBERS as LEAST_
 from bot.versions.blind_test.bradley_terry import VersionStrength, win_probability
 from bot.versions.blind_test.judgement import BlindTestJudgement, OutlierMember
 from bot.versions.sequential_test import (
+    ALPHA,
     EQUIVALENCE_MARGIN,
     MAX_CONTAMINATED_SHARE,
     MIN_RULING_MEMBERS,
-    RULING_ALPHA,
     votes_needed,
 )
 from personas.schemas.chat import Persona
@@ -80,7 +80,7 @@ def judgement_text(persona: Persona, found: BlindTestJudgement, counts: Judgemen
     lines += _odd(found.odd)
     lines.append(
         "-# Ties and both bad are half a vote for each. The ruling counts each member once, is wrong at most "
-        f"{RULING_ALPHA:.0%} of the time whenever you look, and holds with {MAX_CONTAMINATED_SHARE:.0%} of members voting as they please."
+        f"{ALPHA:.0%} of the time whenever you look, and holds with {MAX_CONTAMINATED_SHARE:.0%} of members voting as they please."
     )
     return "\n".join(line for line in lines if line)[:2000]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bot.store import ReplyTally, Rollout
 from bot.versions.rollout.rollout_metrics import RolloutComparison
-from bot.versions.sequential_test import E_VALUE_THRESHOLD, ROLLOUT_ALPHA
+from bot.versions.sequential_test import ALPHA, E_VALUE_THRESHOLD
 
 BASE_MODEL_LABEL = "the base model"
 
@@ -34,7 +34,7 @@ def ended_text(rollout: Rollout, name: str) -> str:
         return (
             f"**{rollout.version}** of **{name}** was taken back by itself: {version_label(rollout.before)} {verb} again.\n"
             f"Members fared worse with it: {rollout.why}.\n"
-            f"-# The chance that this befalls a version that is no worse is {ROLLOUT_ALPHA:.0%} at most."
+            f"-# The chance that this befalls a version that is no worse is {ALPHA:.0%} at most."
         )
     if rollout.ending == "withdrawn":
         return f"{rollout.version} of **{name}** is no longer rolled out: it was withdrawn."
