@@ -19,32 +19,32 @@ from personas.errors import UnderstudyError
 
 FORMAT_VERSION = 1
 ARCHIVE_KIND = "understudy-backup"
-"""By this a manifest is told from others, also one that cannot be read otherwise."""
+"""Identifies a manifest, also one in a newer format."""
 MANIFEST_NAME = "manifest.json"
 MAX_MANIFEST_BYTES = 64 * 2**20
 CHUNK_BYTES = 2**20
 UNCOMPRESSED_SUFFIXES = (".safetensors", ".png", ".webp", ".jpg", ".gif", ".charx")
-"""What does not get smaller."""
+"""Suffixes of files that do not compress."""
 
 DATABASE_NAME = "understudy.sqlite"
 HOME_FOLDERS = ("personas", "lore", "earlier", "models", "heldout", "keys")
 HOME_FILES = ("consent.json", "catalogue.toml", "exports.jsonl")
 HOME_CONTENT = frozenset({DATABASE_NAME, *HOME_FOLDERS, *HOME_FILES})
-"""What a backup holds of a home: the names that its members' paths may begin with."""
+"""Names that the paths of a backup's members may start with."""
 
 MIN_TIME_S, MAX_TIME_S = 0.0, 4e9
 """Between 1970 and 2096, in seconds since 1970."""
 
 ProgressCallback = Callable[[int], None]
-"""Is told how many more bytes have been dealt with."""
+"""Receives the number of further bytes processed."""
 
 
 class BackupError(UnderstudyError):
-    """A backup that cannot be made, read or put back. What was there before is untouched."""
+    """A backup that cannot be created, read or restored. What existed before is untouched."""
 
 
 class ArchiveMember(BaseModel):
-    """What the manifest says of one file."""
+    """A file's entry in the manifest."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
@@ -54,12 +54,12 @@ class ArchiveMember(BaseModel):
 def _valid_time(text: str) -> str:
     moment = datetime.fromisoformat(text)
     if moment.tzinfo is None or not MIN_TIME_S <= moment.timestamp() <= MAX_TIME_S:
-        raise ValueError("no moment with a time zone in which a backup can have been made")
+        raise ValueError("not a plausible time with a time zone")
     return text
 
 
 class BackupManifest(BaseModel):
-    """What a backup is: when it was made (ISO 8601), by which program, of a database with which schema."""
+    """The manifest: when the backup was created (ISO 8601), by which version, and the schema of its database."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     kind: Literal["understudy-backup"] = "understudy-backup"
@@ -71,16 +71,16 @@ class BackupManifest(BaseModel):
 
 
 class ArchiveWriter:
-    """An archive that is being written."""
+    """Writes an archive."""
 
     def __init__(self, archive: zipfile.ZipFile, heard: ProgressCallback) -> None:
         self._archive, self._heard = archive, heard
         self.members: dict[str, ArchiveMember] = {}
 
     def add(self, name: str, source: BinaryIO) -> None:
-        """Add a file under a name, as it is now. Raises `OSError`."""
+        """Add a file under a name, with its current contents. Raises `OSError`."""
         how = zipfile.ZIP_STORED if PurePosixPath(name).suffix in UNCOMPRESSED_SUFFIXES else zipfile.ZIP_DEFLATED
-        info = zipfile.ZipInfo(name)  # without the file's own time: nothing needs it
+        info = zipfile.ZipInfo(name)  # without the file's own time, which nothing needs
         info.external_attr, info.compress_type = (stat.S_IFREG | 0o600) << 16, how
         digest, size = hashlib.sha256(), 0
         with self._archive.open(info, "w", force_zip64=True) as out:
@@ -92,7 +92,7 @@ class ArchiveWriter:
         self.members[name] = ArchiveMember(sha256=digest.hexdigest(), bytes=size)
 
     def seal(self, made_at: str, program: str, schema_version: int) -> BackupManifest:
-        """Add the manifest, after everything else."""
+        """Add the manifest, as the last member."""
         manifest = BackupManifest(
             made_at=made_at, program=program, schema_version=schema_version, members=dict(sorted(self.members.items()))
         )
@@ -108,7 +108,7 @@ def write_archive(file: BinaryIO, heard: ProgressCallback) -> Iterator[ArchiveWr
 
 
 class ArchiveReader:
-    """A backup that is being read; `manifest` has been checked, what it lists has not."""
+    """Reads a backup; `manifest` has been validated, the members have not."""
 
     def __init__(self, path: Path, archive: zipfile.ZipFile) -> None:
         self._path, self._archive = path, archive
@@ -117,17 +117,17 @@ class ArchiveReader:
 
     @property
     def unpacked_bytes(self) -> int:
-        """How much it holds, unpacked."""
+        """The total size of the unpacked members."""
         return sum(member.bytes for member in self.manifest.members.values())
 
     def verify(self, heard: ProgressCallback) -> None:
-        """Compare every member with its checksum. Raises `BackupError` naming the first that differs."""
+        """Compare every member with its checksum. Raises `BackupError` naming the first mismatch."""
         for name in self.manifest.members:
             for chunk in self._chunks(name):
                 heard(len(chunk))
 
     def extract(self, folder: Path, heard: ProgressCallback) -> None:
-        """Write every member below an empty folder, readable by its owner only, comparing it once more.
+        """Write every member into an empty folder, readable by its owner only, verifying checksums again.
 
         Raises `BackupError` and `OSError`.
         """
@@ -147,11 +147,11 @@ class ArchiveReader:
             while chunk := source.read(CHUNK_BYTES):
                 digest.update(chunk)
                 size += len(chunk)
-                if size > expected.bytes:  # before it is written anywhere: a bomb says little of itself
+                if size > expected.bytes:  # before it is written anywhere: a zip bomb declares a small size
                     break
                 yield chunk
         if size != expected.bytes or digest.hexdigest() != expected.sha256:
-            raise damaged_error(self._path, f"{name} is not as it was written")
+            raise damaged_error(self._path, f"{name} has changed since it was written")
 
     def _read_manifest(self) -> BackupManifest:
         with _translate_zip_errors(self._path):
@@ -188,15 +188,16 @@ class ArchiveReader:
             kind = stat.S_IFMT(info.external_attr >> 16)
             if kind not in (0, stat.S_IFREG) or (info.filename != MANIFEST_NAME and not _is_home_path(info.filename)):
                 raise BackupError(
-                    f"{self._path} holds what no backup holds: {info.filename!r}.", "Nothing of it was put anywhere."
+                    f"{self._path} contains a file that no backup contains: {info.filename!r}.",
+                    "Nothing of it was extracted.",
                 )
         if len(names) != len(set(names)) or set(names) != self.manifest.members.keys():
-            raise damaged_error(self._path, "it holds other files than its manifest says")
+            raise damaged_error(self._path, "it contains other files than its manifest lists")
 
 
 @contextmanager
 def open_archive(path: Path) -> Iterator[ArchiveReader]:
-    """Open a backup. Raises `BackupError` when it is none, damaged, or newer than this program."""
+    """Open a backup. Raises `BackupError` for one that is foreign, damaged, or newer than this program."""
     with _translate_zip_errors(path):
         file = zipfile.ZipFile(path)
     with file:
@@ -204,7 +205,7 @@ def open_archive(path: Path) -> Iterator[ArchiveReader]:
 
 
 def _is_home_path(name: str) -> bool:
-    """Whether a member's name is a path of a home's content, written plainly."""
+    """Return whether a member's name is a normalised path of a home's content."""
     parts = name.split("/")
     plain = all(part not in ("", ".", "..") and part.isprintable() and "\\" not in part for part in parts)
     in_its_place = parts[0] in HOME_FOLDERS if len(parts) > 1 else parts[0] in HOME_CONTENT - {*HOME_FOLDERS}
@@ -213,25 +214,25 @@ def _is_home_path(name: str) -> bool:
 
 @contextmanager
 def _translate_zip_errors(path: Path) -> Iterator[None]:
-    """What zipfile reports, as one clear error."""
+    """Convert errors of zipfile into one clear error."""
     try:
         yield
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, UnicodeDecodeError) as error:
         if zipfile.is_zipfile(path):
-            raise damaged_error(path, str(error) or "it ends too early") from error
+            raise damaged_error(path, str(error) or "it is truncated") from error
         raise _foreign_error(path) from error
     except OSError as error:
         raise BackupError(f"{path} cannot be read: {error.strerror or error}.", "Check its path and rights.") from error
 
 
 def damaged_error(path: Path, how: str) -> BackupError:
-    """The refusal of a backup in which something is not as it was written."""
+    """Return the error for a backup in which something has changed since it was written."""
     return BackupError(f"The backup {path} is damaged: {how}.", "Nothing was changed. Take another backup.")
 
 
 def _foreign_error(path: Path) -> BackupError:
     return BackupError(
-        f"{path} is no backup of Understudy, or cut off.", "Nothing was changed. `python -m bot backup` makes one."
+        f"{path} is not a backup of Understudy, or truncated.", "Nothing was changed. `python -m bot backup` makes one."
     )
 
 

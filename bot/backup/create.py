@@ -36,12 +36,12 @@ SNAPSHOT_PAGES = 2048
 DISK_FULL_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 ProgressFactory = Callable[[int], ProgressCallback]
-"""Is told how many bytes there will be, and gives what is to be told of each part."""
+"""Receives the total number of bytes, and returns the callback for each part."""
 
 
 @dataclass(frozen=True)
 class CreatedBackup:
-    """A backup: where it lies, and its size in bytes."""
+    """A backup's path, and its size in bytes."""
 
     path: Path
     bytes: int
@@ -49,9 +49,9 @@ class CreatedBackup:
 
 
 def create_backup(home: Path, out: Path, now: float, total: ProgressFactory) -> CreatedBackup:
-    """Back a home up into the file `out`, or into the folder `out` under a name with the time in it.
+    """Back a home up into the file `out`, or into the folder `out` under a name with the time.
 
-    Raises `BackupError`, or `StoreError` for a home without a readable database; nothing is left behind then.
+    Raises `BackupError`, or `StoreError` for a home without a readable database; leaves nothing behind then.
     """
     out = _output_path(home, out, now)
     with _translate_disk_full(out.parent), _staging_folder(out.parent) as aside:
@@ -61,7 +61,7 @@ def create_backup(home: Path, out: Path, now: float, total: ProgressFactory) -> 
             digest = hashlib.file_digest(file, "sha256").hexdigest()
         if out.exists():
             raise _exists_error(out)
-        # Listed first: better a line too many than a copy of everybody that no list knows.
+        # Listed first: better one line too many than an unlisted copy of everybody's data.
         record_export(home, "backup", str(out), {EVERYBODY}, digest)
         made.path.rename(out)
         fsync_path(out.parent)
@@ -76,13 +76,13 @@ def _output_path(home: Path, out: Path, now: float) -> Path:
     out = out.absolute()
     if out.resolve().is_relative_to(home.resolve()):
         raise BackupError(
-            f"{out} lies in the bot's home, of which it would be a backup.",
-            "Name a place outside of it with --out, best on another disk.",
+            f"{out} is inside the bot's home, which is to be backed up.",
+            "Name a path outside of it with --out, best on another disk.",
         )
     if out.exists():
         raise _exists_error(out)
     if not out.parent.is_dir():
-        raise BackupError(f"There is no folder {out.parent}.", "Make it, or name another place with --out.")
+        raise BackupError(f"There is no folder {out.parent}.", "Create it, or name another path with --out.")
     return out
 
 
@@ -110,7 +110,7 @@ def _write_backup(home: Path, aside: Path, name: str, now: float, total: Progres
 
 
 def copy_database(home: Path, copy: Path) -> tuple[int, list[tuple[str | None, str, str]]]:
-    """Copy a home's database as it is now. Gives its schema's version; persona, version and name of unfinished jobs.
+    """Copy a home's current database. Returns its schema's version, and persona, version and name of unfinished jobs.
 
     Raises `StoreError` for a database that cannot be read, and `OSError` where the copy cannot be written.
     """
@@ -121,7 +121,7 @@ def copy_database(home: Path, copy: Path) -> tuple[int, list[tuple[str | None, s
     try:
         copy.chmod(0o600)
         with translate_errors(home / DATABASE_NAME):
-            source.execute("begin")  # what is written from now on is not seen, however long copying takes
+            source.execute("begin")  # a snapshot: later writes are not seen, however long copying takes
             (schema_version,) = source.execute("pragma user_version").fetchone()
             (found,) = source.execute("pragma quick_check(1)").fetchone()
             if found != "ok":
@@ -129,7 +129,7 @@ def copy_database(home: Path, copy: Path) -> tuple[int, list[tuple[str | None, s
         if not schema_version:
             raise StoreError(f"{home / DATABASE_NAME} was not made by Understudy.", "Check UNDERSTUDY_HOME.")
         source.backup(target, pages=SNAPSHOT_PAGES)
-        target.execute("pragma journal_mode = delete")  # one file, without others beside it
+        target.execute("pragma journal_mode = delete")  # a single file, without a WAL
         query = "select persona, version, request ->> 'job_name' from jobs where state in ('queued', 'running')"
         return schema_version, target.execute(query).fetchall()
     except sqlite3.OperationalError as error:  # of the copy: the source's are translated
@@ -140,12 +140,12 @@ def copy_database(home: Path, copy: Path) -> tuple[int, list[tuple[str | None, s
 
 
 def _adapter_of(home: Path, persona_id: str | None, version: str, job_name: str) -> Path:
-    """Where a job puts its adapter. The copied database does not know it to be there yet."""
+    """Return the folder in which a job installs its adapter, which the copied database does not list yet."""
     return adapter_ref(home, persona_id, version).folder if persona_id else dialogue_adapter_folder(home, job_name)
 
 
 def _home_files(home: Path, left_out: set[Path]) -> Iterator[Path]:
-    """The files that a backup takes besides the database, keys last. What is being written is not among them."""
+    """List the files that a backup includes beside the database, keys last, without files that are being written."""
     for name in HOME_FILES:
         if (home / name).is_file():
             yield home / name
@@ -162,7 +162,7 @@ def _open_if_present(path: Path) -> Iterator[BinaryIO]:
     try:
         source = path.open("rb")
     except FileNotFoundError:
-        raise BackupError(f"{path} was deleted while the backup was made.", "Make it again.") from None
+        raise BackupError(f"{path} was deleted while the backup was made.", "Create it again.") from None
     except OSError as error:
         raise BackupError(f"{path} cannot be read: {error.strerror}.", "Check its rights.") from error
     with source:
@@ -171,7 +171,7 @@ def _open_if_present(path: Path) -> Iterator[BinaryIO]:
 
 @contextmanager
 def _staging_folder(folder: Path) -> Iterator[Path]:
-    """A folder in which to write, gone at the end. One that a killed backup left behind here goes too."""
+    """Create a folder to write in, deleted at the end, and delete one that a killed backup left behind."""
     for left_over in folder.glob(f"{STAGING_PREFIX}*"):
         with lock_folder(left_over) as is_ours:
             if is_ours:
@@ -196,5 +196,5 @@ def _disk_full_error(folder: Path, why: str, other: bool = False) -> BackupError
     advice = "Check the folder's rights" if other else "Free disk space there"
     return BackupError(
         f"The backup cannot be written in {folder}: {why}.",
-        f"{advice}, or name another place with --out. Nothing was left behind.",
+        f"{advice}, or name another path with --out. Nothing was left behind.",
     )

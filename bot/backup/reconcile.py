@@ -21,7 +21,9 @@ OLD_KEY_GLOB = "old-*.key"
 
 @dataclass(frozen=True)
 class ReconcileResult:
-    """What the old home knew. `lost` says why its database could not be asked, `other_key` that its key was another."""
+    """Counts of what was merged. `lost` is the reason why the old database could not be read, `other_key` that its key
+    differed.
+    """
 
     taken_over: BackupMergeCounts
     guilds: int
@@ -33,10 +35,10 @@ class ReconcileResult:
 def reconcile_home(
     new: Path, store: Store, old: Path, later: Store | None, made_at: float, lost: str = ""
 ) -> ReconcileResult:
-    """Let hold in the home `new`, whose open store is `store`, what the home `old` and its store know.
+    """Merge into the home `new`, whose open store is `store`, what the home `old` and its store recorded since.
 
-    `made_at` is when the backup was made, in seconds since 1970. Raises `KeyFileError` where the tombstones or a key of
-    either home cannot be read: without them somebody who was forgotten would come back.
+    `made_at` is when the backup was created, in seconds since 1970. Raises `KeyFileError` where the tombstones or a key
+    of either home cannot be read: without them an erased person would come back.
     """
     taken_over, guilds = BackupMergeCounts(), 0
     if later:
@@ -52,7 +54,7 @@ def reconcile_home(
 
 
 def _end_guilds(new: Path, store: Store, later: Store, made_at: float) -> int:
-    """Delete again the servers that were deleted since."""
+    """Delete the guilds again that were deleted since."""
     kept = store.guilds.known() | find_guilds_on_disk(new)
     ended = [(guild_id, at) for guild_id, at in later.guilds.deleted().items() if guild_id in kept and at >= made_at]
     for guild_id, at in ended:
@@ -64,9 +66,9 @@ def _end_guilds(new: Path, store: Store, later: Store, made_at: float) -> int:
 
 
 def _merge_keys(new: Path, store: Store, old: Path) -> bool:
-    """Take up the old home's tombstones and keys; gives whether it had another key than the backup.
+    """Merge the old home's tombstones and keys; returns whether its key differed from the backup's.
 
-    Lists of people are made with the backup's, so it is the one that goes on; the other is kept beside it.
+    Lists of people use the backup's key, so it is the one that stays in use; the other is kept beside it.
     """
     for person, at in read_tombstones(old).items():
         store.people.record_erased(person, at)
@@ -74,7 +76,7 @@ def _merge_keys(new: Path, store: Store, old: Path) -> bool:
         _keep_key(new, file, file.name)
     if not (old / KEY_FILE).exists():
         return False
-    if not (new / KEY_FILE).exists():  # of a time without keys
+    if not (new / KEY_FILE).exists():  # from before there were keys
         _keep_key(new, old / KEY_FILE, KEY_FILE.name)
     if HomeKey.of(new) == HomeKey.of(old):
         return False
@@ -84,7 +86,7 @@ def _merge_keys(new: Path, store: Store, old: Path) -> bool:
 
 
 def _rekey_tombstones(new: Path, old_key_file: Path, store: Store, later: Store | None) -> None:
-    """Set tombstones under another key up under the home's own, for everybody who can be recognised anywhere."""
+    """Convert tombstones under another key to the home's own, for everybody who can be identified anywhere."""
     old_key = bytes.fromhex(old_key_file.read_text(encoding="ascii"))
     then, now = HomeKey(old_key).people(), HomeKey.of(new).people()
     buried = store.people.tombstones()
@@ -115,7 +117,7 @@ def _keep_key(new: Path, file: Path, name: str) -> None:
 
 
 def _merge_exports(new: Path, old: Path) -> None:
-    """What has left either home is listed in the new one."""
+    """Merge the exports of both homes into the new one's list."""
     lines: dict[str, None] = {}
     for file in (new / EXPORTS_FILE, old / EXPORTS_FILE):
         if file.exists():
@@ -125,12 +127,12 @@ def _merge_exports(new: Path, old: Path) -> None:
 
 
 def _mirror_consent(new: Path, store: Store, old: Path) -> None:
-    """The trainer reads consent from a file, and may do so before a bot has started on the new home."""
+    """Write `consent.json`, which the trainer may read before a bot has started on the new home."""
     home = old if (old / CONSENT_FILE).exists() else new
     try:
         permission = read_consent(home).permission
     except MaterialError:
-        permission = ""  # the bot writes what its settings say when it starts
+        permission = ""  # the bot writes its settings' value when it starts
     ConsentMirror(new, store, permission).mirror()
 
 

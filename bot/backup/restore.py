@@ -33,22 +33,23 @@ NEW_FOLDER, PREVIOUS_FOLDER, STATE_FILE = (
 )
 
 REPLACED_NAMES = (
-    DATABASE_NAME, f"{DATABASE_NAME}-wal", f"{DATABASE_NAME}-shm", *sorted(HOME_CONTENT - {DATABASE_NAME}), "jobs", "cache", "previews",
-    "commands.sha256",
+    *(DATABASE_NAME, f"{DATABASE_NAME}-wal", f"{DATABASE_NAME}-shm"), *sorted(HOME_CONTENT - {DATABASE_NAME}),
+    "jobs", "cache", "previews", "commands.sha256",
 )  # fmt: skip
-"""What a restore takes out of a home. Job folders and caches are made anew; they may hold who is in the old home only.
-Whatever else lies there stays: the local guild, which stands for Discord, and lists of files elsewhere."""
+"""Paths that a restore replaces. Job folders and caches are rebuilt; they may contain people of the old home only.
+Everything else stays: the sandbox, which stands in for Discord, and lists of files elsewhere.
+"""
 
 FREE_SPACE_FACTOR = 1.1
-"""How much room there must be, relative to what is unpacked."""
+"""Free space that is required, relative to the unpacked size."""
 
 ReapplyDeletions = Callable[[Path, Store], object]
-"""Forgets again, in the home and its open store, everybody for whom there is a tombstone."""
+"""Erases everybody with a tombstone again, from the home and its open store."""
 
 
 @dataclass(frozen=True)
 class RestoreResult:
-    """What was put back: a backup made at `made_at`. `kept` is where the home lies as it was, None where nowhere."""
+    """A restored backup, created at `made_at`. `kept` is the old home's new path, None where it was not kept."""
 
     home: Path
     made_at: str
@@ -58,7 +59,7 @@ class RestoreResult:
 
 @dataclass(frozen=True)
 class RestoreState:
-    """How far the exchange is: the step to take next, and where the old home is to be kept (empty: nowhere)."""
+    """The progress of the exchange: the next step, and the path for the old home (empty: none)."""
 
     step: Literal["out", "in", "tidy"]
     keep: str = ""
@@ -67,16 +68,16 @@ class RestoreState:
 def restore_backup(
     file: Path, home: Path, *, now: float, keep_previous: bool, replay: ReapplyDeletions, total: ProgressFactory
 ) -> RestoreResult:
-    """Put a backup in the place of a home, which need not exist.
+    """Restore a backup in the place of a home, which need not exist.
 
-    Raises `BackupError`, and `StoreError` when a bot runs on the home; the home is then as it was.
+    Raises `BackupError`, and `StoreError` when a bot runs on the home; the home is unchanged then.
     """
     with ExitStack() as stack:
         archive = stack.enter_context(open_archive(file))
         stack.enter_context(_clean_up_refused_restore(home))
-        is_new = not os.path.lexists(home)  # also where nothing can be: Path's own raises
+        is_new = not os.path.lexists(home)  # Path's own method raises for unusable paths
         keep = _previous_home_path(home, now) if keep_previous and not is_new else None
-        if not is_new:  # a bot that runs is said at once
+        if not is_new:  # reports a running bot at once
             stack.callback(acquire_home_lock(home / DATABASE_NAME).release)
         heard = total(2 * archive.unpacked_bytes)
         archive.verify(heard)
@@ -97,10 +98,10 @@ def restore_backup(
 
 
 def finish_restore(home: Path) -> bool:
-    """Take up a restore that was cut off: to its end where all was ready, back to the beginning otherwise.
+    """Complete an interrupted restore where everything was ready, or else roll it back.
 
     False, at once, where there is none. Call it before a home's store is opened. Raises `StoreError` when another
-    process is at it, and `OSError`.
+    process is restoring, and `OSError`.
     """
     if not (home / STAGING_FOLDER).exists():
         return False
@@ -114,7 +115,7 @@ def finish_restore(home: Path) -> bool:
 
 def _prepare(home: Path, archive: ArchiveReader, replay: ReapplyDeletions) -> ReconcileResult:
     new, made_at = home / NEW_FOLDER, datetime.fromisoformat(archive.manifest.made_at).timestamp()
-    with Store.open(new / DATABASE_NAME) as store:  # brings an older schema up to date
+    with Store.open(new / DATABASE_NAME) as store:  # migrates an older schema
         with _old_store(home) as (later, lost):
             since = reconcile_home(new, store, home, later, made_at, lost)
         replay(new, store)
@@ -124,7 +125,7 @@ def _prepare(home: Path, archive: ArchiveReader, replay: ReapplyDeletions) -> Re
 
 
 def _list_copies(new: Path, file: Path, keep: Path | None) -> None:
-    """What forgetting does not reach from now on: the backup itself, on another machine, and the old home."""
+    """List copies that erasure does not reach from now on: the backup itself, on another machine, and the old home."""
     with file.open("rb") as source:
         digest = hashlib.file_digest(source, "sha256").hexdigest()
     if digest not in {export.sha256 for export in read_exports(new)}:
@@ -135,7 +136,7 @@ def _list_copies(new: Path, file: Path, keep: Path | None) -> None:
 
 @contextmanager
 def _old_store(home: Path) -> Iterator[tuple[Store | None, str]]:
-    """The old home's store, in a copy that can be brought up to date; None where there is none or it cannot be read."""
+    """Open a copy of the old home's store that can be migrated; None where there is none or it cannot be read."""
     if not (home / DATABASE_NAME).exists():
         yield None, ""
         return
@@ -155,7 +156,7 @@ def _old_store(home: Path) -> Iterator[tuple[Store | None, str]]:
 
 
 def _finish(home: Path) -> None:
-    """Take the steps that are left. Each can be cut off anywhere and taken again."""
+    """Run the remaining steps. Each can be interrupted anywhere and repeated."""
     state = _read_state(home)
     if state is None:
         if (home / STAGING_FOLDER).exists():
@@ -203,12 +204,12 @@ def _write_state(home: Path, state: RestoreState) -> RestoreState:
 
 
 def _previous_home_path(home: Path, now: float) -> Path:
-    """Where the old home is to lie. Raises `BackupError` where it cannot be moved in one step."""
+    """Return the path for the old home. Raises `BackupError` where it cannot be moved in one step."""
     home = home.resolve()
     keep = home.with_name(f"{home.name}.before-restore-{datetime.fromtimestamp(now, UTC):%Y%m%d-%H%M%S}")
     if home.parent.stat().st_dev != home.stat().st_dev or not os.access(home.parent, os.W_OK) or keep.exists():
         raise BackupError(
-            f"The home as it is cannot be kept as {keep}.",
+            f"The current home cannot be moved to {keep}.",
             "Back it up instead (`python -m bot backup`), then restore without --keep-previous.",
         )
     return keep
@@ -224,14 +225,14 @@ def _check_free_space(home: Path, archive: ArchiveReader) -> None:
 
 
 def _check_rules(new: Path, file: Path) -> None:
-    """Whoever reads these later must be able to. Raises `BackupError` naming the file of the backup that is damaged."""
+    """Check files that are read later. Raises `BackupError` naming the damaged file of the backup."""
     try:
         for key_file in ((new / KEY_FILE).parent).glob("*.key"):
             HomeKey.in_file(key_file)
         read_tombstones(new)
         read_consent(new)
         lines = (new / EXPORTS_FILE).read_text(encoding="utf-8").split() if (new / EXPORTS_FILE).exists() else []
-        if lines and not read_exports(new):  # one line may well have been cut off by a crash
+        if lines and not read_exports(new):  # the last line may have been truncated by a crash
             raise MaterialError(f"{new / EXPORTS_FILE} cannot be read.", "")
     except UnicodeDecodeError as error:
         raise damaged_error(file, f"{EXPORTS_FILE} is no text") from error
@@ -241,7 +242,7 @@ def _check_rules(new: Path, file: Path) -> None:
 
 @contextmanager
 def _clean_up_refused_restore(home: Path) -> Iterator[None]:
-    """Where a restore is refused, nothing is left of a home, or of a lock, that was not there before."""
+    """When a restore is refused, remove a home or lock that did not exist before."""
     lock = (home / DATABASE_NAME).with_suffix(".lock")
     had_home, had_lock = os.path.lexists(home), os.path.lexists(lock)
     try:
@@ -257,7 +258,7 @@ def _clean_up_refused_restore(home: Path) -> Iterator[None]:
 
 @contextmanager
 def _clean_up_staging(home: Path) -> Iterator[None]:
-    """Where the new home cannot be made ready, the old one stays and nothing else."""
+    """When the new home cannot be prepared, remove it and leave the old one."""
     try:
         yield
     except BaseException as error:
@@ -265,6 +266,6 @@ def _clean_up_staging(home: Path) -> Iterator[None]:
         if isinstance(error, OSError):
             advice = "Free disk space" if error.errno in DISK_FULL_ERRNOS else filesystem_advice(error).rstrip(".")
             raise BackupError(
-                f"The backup cannot be put into {home}: {error.strerror}.", f"{advice}; nothing was changed."
+                f"The backup cannot be restored to {home}: {error.strerror}.", f"{advice}; nothing was changed."
             ) from error
         raise

@@ -45,25 +45,25 @@ BASE = "base"
 
 @dataclass(frozen=True)
 class AskTarget:
-    """Who answers: a persona with a version of its adapter (None: the base model), or nobody but the base model."""
+    """A persona with a version of its adapter (None: the base model), or the base model alone."""
 
     persona: Persona | None
     adapter: AdapterRef | None
 
     @property
     def name(self) -> str:
-        """For people: who, and with which version."""
+        """The name for people, with the version."""
         version = self.adapter.version if self.adapter else "base model"
         return f"{self.persona.name} ({version})" if self.persona else "the base model"
 
 
 def main() -> int:
-    """Answer one question on standard output, as it is made."""
+    """Generate one reply and stream it to standard output."""
     try:
         arguments = build_ask_parser().parse_args()
         question = _question(arguments.question)
         _check_arguments(arguments)
-        logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it advises on kernels that nothing here uses
+        logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it recommends kernels that are not used here
         asyncio.run(_answer(arguments, question))
     except UnderstudyError as error:
         print(f"model_inference: {error}", file=sys.stderr)
@@ -72,39 +72,39 @@ def main() -> int:
 
 
 def build_ask_parser() -> argparse.ArgumentParser:
-    """What the command line may hold."""
+    """Build the parser."""
     made = argparse.ArgumentParser(
         "model_inference",
-        description="Ask a persona (with its live adapter), two of them, or the base model one question.",
+        description="Ask one question of a persona (with its live adapter), of two of them, or of the base model.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    made.add_argument("question", nargs="?", default="", help="asked after what is piped in, if anything is")
+    made.add_argument("question", nargs="?", default="", help="the question; follows piped input, if there is any")
     made.add_argument("--persona", metavar="P", help="id or display name")
     which = made.add_mutually_exclusive_group()
     which.add_argument("--version", metavar="V", help="with this version of its adapter (default: the live one)")
-    which.add_argument("--base-only", action="store_true", help="as the persona, but without an adapter")
-    which.add_argument("--compare", nargs=2, metavar=("P", "Q"), help="ask two: a persona, P@v2 or P@base each")
-    made.add_argument("--seed", type=int, help="the same seed gives the same answer")
+    which.add_argument("--base-only", action="store_true", help="the persona, but without an adapter")
+    which.add_argument("--compare", nargs=2, metavar=("P", "Q"), help="ask two: each a persona, P@v2 or P@base")
+    made.add_argument("--seed", type=int, help="the same seed gives the same reply")
     made.add_argument("--env", type=existing_file, default=Path(".env"), help="a file with settings (default: .env)")
-    made.add_argument("--json", action="store_true", help="print one JSON object, once all has been said")
+    made.add_argument("--json", action="store_true", help="print one JSON object at the end")
     return made
 
 
 def _check_arguments(arguments: argparse.Namespace) -> None:
     if arguments.compare and arguments.persona:
-        build_ask_parser().error("--compare names both who are asked: leave --persona out")
+        build_ask_parser().error("--compare names both personas: leave out --persona")
     if (arguments.version or arguments.base_only) and not arguments.persona:
-        build_ask_parser().error("--version and --base-only say how a persona speaks: add --persona")
+        build_ask_parser().error("--version and --base-only choose a persona's adapter: add --persona")
 
 
 def _question(argument: str) -> str:
     try:
         piped = "" if sys.stdin.isatty() else sys.stdin.buffer.read().decode("utf-8")
     except UnicodeDecodeError as error:
-        raise RequestError(f"What is piped in is not UTF-8 (byte {error.start}).", "Convert it first.") from None
+        raise RequestError(f"The piped input is not UTF-8 (byte {error.start}).", "Convert it first.") from None
     if not (question := "\n\n".join(part for part in (piped.strip(), argument.strip()) if part)):
-        build_ask_parser().error("nothing was asked: give a question, or pipe one in")
+        build_ask_parser().error("no question: give one, or pipe one in")
     return question
 
 
@@ -130,7 +130,7 @@ async def _answer(arguments: argparse.Namespace, question: str) -> None:
 
 
 def _ask_targets(arguments: argparse.Namespace, home: Path) -> list[AskTarget]:
-    """Raises `RequestError` for somebody, or a version, that is not there."""
+    """Resolve the personas and versions. Raises `RequestError` for an unknown one."""
     if arguments.compare:
         return [_ask_target(home, *_split_version(named)) for named in arguments.compare]
     if arguments.persona is None:
@@ -139,7 +139,7 @@ def _ask_targets(arguments: argparse.Namespace, home: Path) -> list[AskTarget]:
 
 
 def _split_version(named: str) -> tuple[str, str | None]:
-    """Persona and version of `P@v2`; no version of `P`."""
+    """Split `P@v2` into persona and version; `P` has no version."""
     who, at, version = named.rpartition("@")
     return (who, version) if at else (named, None)
 
@@ -174,7 +174,7 @@ def _request(settings: Settings, speaker: AskTarget, question: str, sampling: Sa
     turns, persona = (Turn("You", question),), speaker.persona
     if persona is None:
         return ChatRequest(None, turns, sampling=sampling)
-    # A cache of its own: the bot's holds the lore of all personas and guilds.
+    # Its own cache: the bot's contains the lore of all personas and guilds.
     cache = settings.home / "cache" / f"lore-of-{persona.id}.sqlite"
     lore = LoreIndex(read_persona_lore(ShippedData.from_source_tree().lore, persona.id, settings.home), cache)
     hits = tuple(lore.search(persona.id, question))
@@ -184,7 +184,7 @@ def _request(settings: Settings, speaker: AskTarget, question: str, sampling: Sa
 async def _generate(
     engine: Engine, speakers: Sequence[AskTarget], requests: Sequence[ChatRequest], *, is_shown: bool
 ) -> list[ChatReply]:
-    """The replies, made at once and shown one after the other."""
+    """Yield the replies, generated concurrently and printed one after the other."""
     streams = [engine.submit(request) for request in requests]
     for speaker, stream in zip(speakers, streams, strict=True):
         if is_shown and len(speakers) > 1:

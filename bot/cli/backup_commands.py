@@ -34,7 +34,7 @@ examples:
   python -m bot backup --out /mnt/backups
   python -m bot backup --out before-the-move.zip --json
 
-The bot may run and write meanwhile. The file is readable by its owner only and not encrypted: it holds what people
+The bot may run and write meanwhile. The file is readable by its owner only and not encrypted: it contains what people
 said, and the keys to who is who. Caches, the local guild and the folders of jobs are not in it. See docs/backup.md."""
 
 RESTORE_NOTES = """\
@@ -47,26 +47,26 @@ stays deleted. The home as it is now is deleted unless --keep-previous is given.
 
 
 def add_backup_commands(commands: Commands) -> None:
-    """Add `backup` and `restore_backup`. Each sets `run`, which takes the arguments and the home, and gives the exit code."""
+    """Add `backup` and `restore`. Each sets `run`: it takes the arguments and the home, and returns the exit code."""
     plain = argparse.RawDescriptionHelpFormatter
     backup = commands.add_parser(
-        "backup", help="put the home into one file", epilog=BACKUP_NOTES, formatter_class=plain
+        "backup", help="back the home up into one file", epilog=BACKUP_NOTES, formatter_class=plain
     )
     backup.add_argument(
         "--out", type=Path, default=Path(), metavar="FILE", help="the file, or a folder for it (default: this folder)"
     )
     backup.set_defaults(run=run_backup)
-    back = commands.add_parser("restore", help="put a backup back", epilog=RESTORE_NOTES, formatter_class=plain)
-    back.add_argument("file", type=Path, metavar="FILE", help="a file that `backup` made")
+    back = commands.add_parser("restore", help="restore a backup", epilog=RESTORE_NOTES, formatter_class=plain)
+    back.add_argument("file", type=Path, metavar="FILE", help="a file that `backup` created")
     back.add_argument("--home", type=Path, metavar="DIR", help="where to (default: UNDERSTUDY_HOME)")
-    back.add_argument("--keep-previous", action="store_true", help="keep the home as it is now beside the new one")
+    back.add_argument("--keep-previous", action="store_true", help="keep the current home beside the restored one")
     back.set_defaults(run=run_restore)
     for command in (backup, back):
         command.add_argument("--json", action="store_true", help="print one JSON object")
 
 
 def run_backup(arguments: argparse.Namespace, home: Path) -> int:
-    """Make a backup and say where it is. Raises `UnderstudyError`."""
+    """Create a backup and print its path. Raises `UnderstudyError`."""
     with _progress_bar("backing up") as total:
         made = create_backup(home, arguments.out, time.time(), total)
     if arguments.json:
@@ -74,12 +74,12 @@ def run_backup(arguments: argparse.Namespace, home: Path) -> int:
         _print_json({"path": str(made.path), "bytes": made.bytes, "made_at": made.manifest.made_at, "members": members})
     else:
         print(f"{made.path}  ({made.bytes / 2**20:.1f} MB, {len(made.manifest.members)} files)")
-        print("It holds what people said, and the keys to who is who. Who is forgotten later is still in it.")
+        print("It contains private messages and the keys to pseudonyms. Members erased later are still in it.")
     return 0
 
 
 def run_restore(arguments: argparse.Namespace, home: Path) -> int:
-    """Put a backup back and say what was done. Raises `UnderstudyError`."""
+    """Restore a backup and print a summary. Raises `UnderstudyError`."""
     target = (arguments.home or home).expanduser().absolute()
     with _progress_bar("restoring") as total:
         restored = restore_backup(
@@ -98,7 +98,7 @@ def run_restore(arguments: argparse.Namespace, home: Path) -> int:
 
 
 def reapply_deletions(home: Path, store: Store) -> None:
-    """Forget everybody in a restored home for whom there is a tombstone, or whose forgetting had been begun."""
+    """Erase everybody again from a restored home who has a tombstone or an unfinished erasure."""
     names = PersonaRegistry(ShippedData.from_source_tree().cards, home).all_names()
     consents = ConsentMirror(home, store, read_consent(home).permission)
     forgetter = ErasureRunner(home, store, consents, time.time, personas=names)
@@ -146,7 +146,7 @@ def _restore_lines(restored: RestoreResult) -> Iterator[str]:
         )
     if restored.kept:
         yield f"WARNING: the home as it was lies in {restored.kept}."
-        yield "Forgetting does not reach it. Delete it as soon as you do not need it any more."
+        yield "Erasure does not reach it. Delete it as soon as you no longer need it."
 
 
 def _print_json(value: dict[str, Any]) -> None:
@@ -155,7 +155,7 @@ def _print_json(value: dict[str, Any]) -> None:
 
 @contextmanager
 def _progress_bar(doing: str) -> Iterator[ProgressFactory]:
-    """A bar on standard error where that is a terminal, a line now and then where it is not."""
+    """Show a progress bar on a terminal, or a line from time to time elsewhere, on standard error."""
     progress = LogProgress()
     with tqdm(desc=doing, unit="B", unit_scale=True, file=sys.stderr, disable=None, leave=False) as bar:
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 DOCTOR_NOTES = """\
 examples:
   python -m bot doctor
-  python -m bot doctor --quick        neither Discord nor what this machine can train; a moment
+  python -m bot doctor --quick        without Discord and the trainer; takes a moment
   python -m bot doctor --json
 
 It looks at the settings, the home and its disk, the port and the token; with a token at what Discord grants; then it
@@ -35,20 +35,20 @@ NAME_WIDTH_CHARS = 16
 
 
 def add_doctor_command(commands: Commands) -> None:
-    """Add `doctor`, which is there for settings that cannot be read, too."""
+    """Add `doctor`, which also runs when the settings cannot be read."""
     doctor = commands.add_parser(
         "doctor",
-        help="what is wrong with settings, home, port, token, permissions and this machine, and the remedy",
+        help="check settings, home, port, token, permissions and this machine, with remedies",
         epilog=DOCTOR_NOTES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    doctor.add_argument("--quick", action="store_true", help="only what takes a moment")
+    doctor.add_argument("--quick", action="store_true", help="only the quick checks")
     doctor.add_argument("--json", action="store_true", help="print one JSON object")
     doctor.set_defaults(before_settings=run_doctor)
 
 
 def run_doctor(arguments: argparse.Namespace) -> int:
-    """Look at everything. Returns the exit code."""
+    """Run all checks and print them. Returns the exit code."""
     found = []
     for check in run_checks(arguments):
         found.append(check)
@@ -63,7 +63,7 @@ def run_doctor(arguments: argparse.Namespace) -> int:
 
 
 def run_checks(arguments: argparse.Namespace) -> Iterator[BotCheck]:
-    """Each check as soon as it is known; nothing further where the settings cannot be read."""
+    """Yield each check as it finishes; none further where the settings cannot be read."""
     try:
         settings = load_settings(arguments.env, os.environ)
     except SettingsError as error:
@@ -77,7 +77,7 @@ def run_checks(arguments: argparse.Namespace) -> Iterator[BotCheck]:
     if settings.discord_token:
         _print_status("asking Discord …")
         yield from asyncio.run(discord_checks.check_discord(settings))
-    _print_status("asking what this machine can train, half a minute …")
+    _print_status("checking what this machine can train, half a minute …")
     yield from _trainer_checks(settings.base_model)
 
 
@@ -96,6 +96,6 @@ def _lines(check: BotCheck, *, coloured: bool) -> Iterator[str]:
 
 
 def _print_status(what: str) -> None:
-    """Said to people at a terminal alone: programs read what is found."""
+    """Print to a terminal only: programs read the results alone."""
     if sys.stderr.isatty():
         print(what, file=sys.stderr, flush=True)

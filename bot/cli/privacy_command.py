@@ -36,20 +36,20 @@ if TYPE_CHECKING:
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]
 
 ACTION_LABELS = {
-    "jobs": "trainings asked for", "promotions": "versions made live", "rollouts": "versions tried out",
-    "channels": "channels given a persona", "mutes": "silences",
+    "jobs": "training jobs requested", "promotions": "versions promoted", "rollouts": "rollouts started or ended",
+    "channels": "channels with a persona assigned", "mutes": "silences",
 }  # fmt: skip
 
 
 def format_member_report(about: MemberReport) -> list[str]:
-    """What is kept about somebody, and when they were forgotten."""
+    """Format what is stored about a person, and when they were erased."""
     kept = list(_stored_lines(about))
-    lines = [f"What is kept about {about.user_id} in {about.forgetter.home}:", *(kept or ["  nothing"])]
+    lines = [f"Stored about {about.user_id} in {about.forgetter.home}:", *(kept or ["  nothing"])]
     decision = about.store.people.decision(about.user_id)
     lines.append(
         f"  training: opted in on {_day(decision.at)}"
         if decision and decision.opted_in
-        else "  training: not opted in; what they write trains nothing"
+        else "  training: not opted in; nothing is trained on their messages"
     )
     for row in about.forgettings():
         lines += [
@@ -74,11 +74,11 @@ def _stored_lines(about: MemberReport) -> Iterator[str]:
     for name, what in ACTION_LABELS.items():
         if counts[name]:
             yield f"  as a moderator: {counts[name]} {what}"
-    yield from (f"  in the material of {path}" for path in about.trained())
+    yield from (f"  in the training data of {path}" for path in about.trained())
 
 
 def format_receipt_lines(receipt: ErasureReceipt, *, is_done: bool) -> list[str]:
-    """What a forgetting did, or has done so far."""
+    """Format an erasure's receipt, so far."""
     lines = [_title(receipt, is_done=is_done)]
     if receipt.scope == "everything":
         rows = {name: receipt.rows.get(name, 0) for name in ("messages", "replies", "votes", "mentions")}
@@ -87,31 +87,31 @@ def format_receipt_lines(receipt: ErasureReceipt, *, is_done: bool) -> list[str]
             "name or words were replaced".format(**rows)
         )
     lines += [f"  deleted: {path}" for path in receipt.deleted]
-    lines += [f"  rewritten: {path}" for path in receipt.cut]
-    lines += [f"  deleted, because it could not be cut: {path}" for path in receipt.lost]
+    lines += [f"  redacted: {path}" for path in receipt.cut]
+    lines += [f"  deleted, because it could not be redacted: {path}" for path in receipt.lost]
     for one in receipt.withdrawn:
-        instead = "" if one.now is None else f"; {one.now or 'the base model'} speaks now"
+        instead = "" if one.now is None else f"; {one.now or 'the base model'} answers now"
         lines.append(f"  withdrawn: {one.persona_id} {one.version}{instead}")
     lines += [f"  withdrawn: the dialogue adapter {one.persona_id}" for one in receipt.dialogues]
     if receipt.withdrawn or receipt.dialogues:
-        lines.append("  The bot trains anew what was live, and says so in its channels, when it runs.")
+        lines.append("  When it runs, the bot retrains what was live and announces it in its channels.")
     lines += [_export_line(export) for export in receipt.exports]
     if receipt.resumed:
-        lines.append("  It was cut off in between, so these counts may be too low. Nothing was left out.")
+        lines.append("  It was interrupted, so these counts may be too low. Nothing was left out.")
     return lines
 
 
 def _title(receipt: ErasureReceipt, *, is_done: bool) -> str:
     if not is_done:
-        return "Being forgotten now."
+        return "Erasure in progress."
     if receipt.scope == "trainings":
-        return "Done: what was trained on them is withdrawn."
-    return "Done: they are forgotten."
+        return "Done: everything trained on them is withdrawn."
+    return "Done: they are erased."
 
 
 def _export_line(export: ExportRecord) -> str:
-    """Of a backup nobody can say whom it holds: everybody of that time."""
-    holds = "may hold them" if EVERYBODY in export.people else "holds them"
+    """Format an export that cannot be searched, such as a backup: it may contain everybody of that time."""
+    holds = "may contain them" if EVERYBODY in export.people else "holds them"
     return f"  has left before and {holds}: {export.path} ({export.what}, {_day(export.at)})"
 
 
@@ -142,19 +142,17 @@ def add_commands(commands: Commands) -> None:
     """Add `privacy` and `history`. Each sets `run`, which takes the arguments, among them `settings`, and the home."""
     plain = argparse.RawDescriptionHelpFormatter
     privacy = commands.add_parser(
-        "privacy", help="what is kept about somebody, and forgetting them", epilog=PRIVACY_NOTES, formatter_class=plain
+        "privacy", help="show, export or erase a member's data", epilog=PRIVACY_NOTES, formatter_class=plain
     )
     subcommands = privacy.add_subparsers(required=True, metavar="COMMAND")
     for name, run, words in (
-        ("show", run_show, "say what is kept about somebody"),
-        ("export", run_export, "write all that is kept about somebody to a file"),
-        ("forget", run_forget, "forget somebody for good"),
+        ("show", run_show, "show what is stored about a member"),
+        ("export", run_export, "write everything stored about a member to a file"),
+        ("forget", run_forget, "erase a member for good"),
     ):
         command = subcommands.add_parser(name, help=words, epilog=PRIVACY_NOTES, formatter_class=plain)
         command.add_argument("--user", type=_user_id, required=True, metavar="ID", help="their Discord id")
-        command.add_argument(
-            "--name", action="append", default=[], help="a name under which they are known; may be given several times"
-        )
+        command.add_argument("--name", action="append", default=[], help="a name of theirs; may be given several times")
         command.set_defaults(run=run)
         if name == "export":
             command.add_argument("--out", type=Path, required=True, metavar="FILE", help="a new file")
@@ -172,7 +170,7 @@ def add_commands(commands: Commands) -> None:
 
 
 def run_show(arguments: argparse.Namespace, home: Path) -> int:
-    """Say what is kept about somebody. Raises `UnderstudyError`."""
+    """Print what is stored about a person. Raises `UnderstudyError`."""
     with _reading(home) as store:
         about = MemberReport(_forgetter(arguments.settings, store), arguments.user, tuple(arguments.name),
                       arguments.settings.history_days)  # fmt: skip
@@ -184,7 +182,7 @@ def run_show(arguments: argparse.Namespace, home: Path) -> int:
 
 
 def run_export(arguments: argparse.Namespace, home: Path) -> int:
-    """Write all about somebody to a file. Raises `UnderstudyError`."""
+    """Write everything about a person to a file. Raises `UnderstudyError`."""
     with _reading(home) as store:
         content = MemberReport(_forgetter(arguments.settings, store), arguments.user, tuple(arguments.name)).export()
     try:
@@ -201,7 +199,7 @@ def run_export(arguments: argparse.Namespace, home: Path) -> int:
 
 
 def run_forget(arguments: argparse.Namespace, home: Path) -> int:
-    """Forget somebody; the bot that runs does it where there is one. Raises `UnderstudyError`."""
+    """Erase a person; a running bot does it where there is one. Raises `UnderstudyError`."""
     finish_restore(home)
     if not (home / "understudy.sqlite").exists():
         raise RequestError(f"There is no database in {home}.", "Check UNDERSTUDY_HOME.")
@@ -217,7 +215,7 @@ def run_forget(arguments: argparse.Namespace, home: Path) -> int:
 
 
 def run_history(arguments: argparse.Namespace, home: Path) -> int:
-    """Write a server's history with a persona to a file. Raises `UnderstudyError`."""
+    """Write a guild's history with a persona to a file. Raises `UnderstudyError`."""
     with _reading(home) as store:
         forgetter = _forgetter(arguments.settings, store)
         permission = Consent(permission=arguments.settings.discord_permission)
@@ -242,13 +240,13 @@ def _forget_here(arguments: argparse.Namespace, store: Store) -> ErasureReceipt:
 
 
 def _have_forgotten(arguments: argparse.Namespace, home: Path) -> ErasureReceipt:
-    """Leave the request to the bot that runs, and wait until it has been done."""
+    """Leave the request for the running bot, and wait until it is done."""
     since = time.time()
     file = leave_request(home, OperatorErasureRequest(user_id=arguments.user, names=tuple(arguments.name)))
     progress = LogProgress()
     while time.time() - since < ERASURE_TIMEOUT_S:
         time.sleep(ERASURE_POLL_INTERVAL_S)
-        progress.update("waiting until the bot that runs has done it")
+        progress.update("waiting for the running bot")
         if file.exists():
             continue
         with _reading(home) as store:
@@ -257,8 +255,8 @@ def _have_forgotten(arguments: argparse.Namespace, home: Path) -> ErasureReceipt
         if done:
             return receipt_of(done[0])
     raise RequestError(
-        "The bot that runs has not finished yet.",
-        "It goes on by itself; `python -m bot privacy show` says how far it is.",
+        "The running bot has not finished yet.",
+        "It continues by itself; `python -m bot privacy show` shows the progress.",
     )
 
 
@@ -270,7 +268,7 @@ def _forgetter(settings: Settings, store: Store) -> ErasureRunner:
 
 
 def _sure(user_id: int) -> bool:
-    answer = input(f"Forget {user_id} for good? This cannot be undone. Type the id again: ")
+    answer = input(f"Erase {user_id} for good? This cannot be undone. Type the id again: ")
     return answer.strip() == str(user_id)
 
 

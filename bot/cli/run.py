@@ -26,8 +26,8 @@ EPILOG = """examples:
   python -m bot                      no DISCORD_TOKEN: a guild on this machine; prints its address
   DISCORD_TOKEN=… python -m bot      the same bot on Discord
   WEB_PORT=0 python -m bot           any free port
-  python -m bot doctor               what is wrong with the settings, and with this machine
-  python -m bot invite               the address that lets the bot into a server
+  python -m bot doctor               checks the settings and this machine
+  python -m bot invite               the invite URL of the bot
   python -m bot backup --out /mnt/backups
 
 exit codes: 0 done, or ended by Ctrl-C or SIGTERM while it served; 1 could not start, broke off or was refused; 2 wrong
@@ -35,7 +35,7 @@ usage; 130 Ctrl-C in a command. docs/commands.md has all of them."""
 
 
 def build_parser(prog: str = "python -m bot") -> argparse.ArgumentParser:
-    """What the command line may hold."""
+    """Build the parser."""
     made = argparse.ArgumentParser(
         prog, description=DESCRIPTION, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -50,7 +50,7 @@ def build_parser(prog: str = "python -m bot") -> argparse.ArgumentParser:
 
 
 def main() -> int:
-    """Run until told to stop, or do what a command says."""
+    """Run the bot until it is stopped, or run a command."""
     try:
         arguments = build_parser().parse_args()
         if "before_settings" in arguments:
@@ -61,17 +61,17 @@ def main() -> int:
             return int(arguments.run(arguments, settings.home))
         asyncio.run(serve(settings))
     except UnderstudyError as error:
-        print(f"Understudy cannot go on. {error}", file=sys.stderr)
+        print(f"Understudy cannot continue. {error}", file=sys.stderr)
         return EXIT_FAILED
     return EXIT_DONE
 
 
 def set_up_logging(settings: Settings) -> None:
-    """Log to standard error; other packages only from warnings on."""
+    """Log to standard error; other packages from warnings on."""
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s", datefmt="%H:%M:%S")
     for package in ("bot", "personas"):
         logging.getLogger(package).setLevel(settings.log_level)
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it advises on kernels that nothing here uses
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it recommends kernels that are not used here
 
 
 async def serve(settings: Settings) -> None:

@@ -32,7 +32,7 @@ def add_invite_command(commands: Commands) -> None:
     """Add `invite`."""
     command = commands.add_parser(
         "invite",
-        help="the address that lets the bot into a server, and why it asks for what",
+        help="the invite URL, with the reason for each permission",
         epilog=INVITE_NOTES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -44,12 +44,12 @@ def add_invite_command(commands: Commands) -> None:
 
 
 def run_invite(arguments: argparse.Namespace, home: Path) -> int:
-    """Print the address. Raises `UnderstudyError` where it is not known whose."""
+    """Print the URL. Raises `UnderstudyError` where the application is unknown."""
     application_id = arguments.application
     if application_id is None:
         if not (token := arguments.settings.discord_token):
             raise RequestError(
-                "Whom to invite is not known: there is no DISCORD_TOKEN.",
+                "The application is unknown: there is no DISCORD_TOKEN.",
                 "Set it, or name the application with --application (Developer Portal → General Information).",
             )
         application_id = asyncio.run(fetch_application_id(token))
@@ -87,7 +87,7 @@ def _application_id(text: str) -> int:
 
 
 PROGRAM_NAME = "understudy"
-"""The command's name for shells: they complete the first word, and `python` is everybody's."""
+"""The name for shells: they complete by the first word, and `python` is too general."""
 
 
 COMPLETION_NOTES = """\
@@ -104,10 +104,10 @@ python -m trainer completion bash."""
 
 
 def add_completion_command(commands: Commands, parser: Callable[[str], argparse.ArgumentParser]) -> None:
-    """Add `completion`, which needs no settings; `parser` makes the whole parser under a name."""
+    """Add `completion`, which needs no settings; `parser` builds the whole parser under a name."""
     command = commands.add_parser(
         "completion",
-        help="a script that completes these commands in a shell",
+        help="print a shell completion script",
         epilog=COMPLETION_NOTES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

@@ -19,12 +19,12 @@ from bot.settings import Settings
 log = logging.getLogger(__name__)
 
 CheckRunner = Callable[[str], Awaitable[list[BotCheck]]]
-"""Asks the doctor over a base model."""
+"""Runs the doctor for a base model."""
 
 
 @dataclass(frozen=True)
 class DoctorResults:
-    """What was found, when (seconds since 1970), and over which base model."""
+    """The results, when they were obtained (seconds since 1970), and for which base model."""
 
     at: float
     base_model: str
@@ -32,7 +32,7 @@ class DoctorResults:
 
 
 def local_check_runner(settings: Settings) -> CheckRunner:
-    """Asks for what the bot needs of this machine, then for what this machine can train. Discord is not asked again."""
+    """Return a runner for the checks of this machine and its trainer; Discord is not checked again."""
 
     async def ask(base_model: str) -> list[BotCheck]:
         own = await asyncio.to_thread(lambda: list(local_checks.check_machine(settings)))
@@ -42,7 +42,7 @@ def local_check_runner(settings: Settings) -> CheckRunner:
 
 
 class CachedDoctor:
-    """Asks in the background, one at a time. To be used on the event loop."""
+    """Runs the doctor in the background, one run at a time. For the event loop."""
 
     def __init__(self, ask: CheckRunner) -> None:
         self.ask = ask
@@ -50,22 +50,22 @@ class CachedDoctor:
 
     @property
     def is_asking(self) -> bool:
-        """Whether the doctor is looking just now."""
+        """A run is in progress."""
         return self._asking is not None and not self._asking.done()
 
     def begin(self, home: Path, base_model: str) -> bool:
-        """Have it look at everything. False where it does so already."""
+        """Start a full run. False where one is in progress."""
         if self.is_asking:
             return False
         self._asking = asyncio.create_task(self._look(home, base_model), name="doctor")
         return True
 
     async def latest(self, home: Path) -> DoctorResults | None:
-        """What was found last; None where nothing was, or where it cannot be read any more."""
+        """Return the last results; None where there are none, or they cannot be read any more."""
         return await asyncio.to_thread(_read, _cache_file(home))
 
     async def close(self) -> None:
-        """End a look that is under way."""
+        """Cancel a run in progress."""
         if self._asking:
             self._asking.cancel()
             await asyncio.gather(self._asking, return_exceptions=True)
@@ -98,4 +98,4 @@ def _write(file: Path, found: dict[str, Any]) -> None:
         aside.write_text(json.dumps(found, ensure_ascii=False), encoding="utf-8")
         aside.replace(file)
     except OSError as error:
-        log.warning("what the doctor found cannot be kept: %s", error)
+        log.warning("the doctor's results cannot be stored: %s", error)

@@ -18,18 +18,18 @@ from personas.errors import UnderstudyError
 
 DISCORD_TIMEOUT_S = 30.0
 GUILD_SETTLE_S = 1.0
-"""So long after the latest server nothing more is waited for."""
+"""Time without a further guild after which the list counts as complete."""
 CONNECTION_ERRORS = (aiohttp.ClientError, discord.HTTPException, discord.GatewayNotFound, OSError, TimeoutError)
-RENEW_TOKEN_ADVICE = "copy it anew: Developer Portal → the application → Bot → Reset Token"
+RENEW_TOKEN_ADVICE = "copy it again: Developer Portal → the application → Bot → Reset Token"
 NETWORK_ADVICE = "check the network, and whether Discord is up (discordstatus.com)"
 
 
 class DiscordError(UnderstudyError):
-    """Discord cannot be asked, or does not know the token."""
+    """Discord cannot be reached, or rejects the token."""
 
 
 async def fetch_application_id(token: str) -> int:
-    """The id of the application that a token is of. Raises `DiscordError`."""
+    """Return the id of the application that a token belongs to. Raises `DiscordError`."""
     client = discord.Client(intents=discord.Intents.none())
     try:
         async with asyncio.timeout(DISCORD_TIMEOUT_S):
@@ -47,7 +47,7 @@ async def fetch_application_id(token: str) -> int:
 
 
 async def check_discord(settings: Settings) -> list[BotCheck]:
-    """What Discord grants this bot; nothing where there is no token. The bot may run meanwhile."""
+    """Check what Discord grants this bot; no checks without a token. The bot may run meanwhile."""
     if not settings.discord_token:
         return []
     try:
@@ -80,7 +80,7 @@ async def _checks_without_content(settings: Settings) -> list[BotCheck]:
 
 @asynccontextmanager
 async def _connected(token: str, *, content: bool) -> AsyncIterator[discord.Client]:
-    """A client that hears of its guilds and does nothing; what ends it comes out of here."""
+    """Connect a client that only receives its guilds; errors of the connection are raised here."""
     intents = discord.Intents(guilds=True, message_content=content)
     client = discord.Client(intents=intents, chunk_guilds_at_startup=False, guild_ready_timeout=GUILD_SETTLE_S)
     running = asyncio.create_task(client.start(token))
@@ -126,7 +126,7 @@ def _check_permissions(client: discord.Client, settings: Settings) -> Iterator[B
         is_mute = lack.need.permission in ("view_channel", "send_messages")
         yield BotCheck("permissions", "fail" if is_mute else "warn", lack.words, lack.remedy)
     if not found:
-        yield BotCheck("permissions", "ok", "all are there, in each server and each channel with a persona")
+        yield BotCheck("permissions", "ok", "all granted, in each server and each channel with a persona")
 
 
 def _channels_in_use(client: discord.Client, home: Path) -> list[tuple[discord.Guild, list[discord.abc.GuildChannel]]]:
@@ -138,6 +138,6 @@ def _channels_in_use(client: discord.Client, home: Path) -> list[tuple[discord.G
 
 
 def channels_in_use(guild: discord.Guild, store: Store) -> list[discord.abc.GuildChannel]:
-    """The channels of a guild that have a persona, and that the bot can see."""
+    """Return the channels of a guild that have a persona, and that the bot can see."""
     used = [guild.get_channel(channel.channel_id) for channel in store.channels.of_guild(guild.id)]
     return [channel for channel in used if channel]

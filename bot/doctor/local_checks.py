@@ -26,7 +26,7 @@ CheckState = Literal["ok", "warn", "fail"]
 
 @dataclass(frozen=True)
 class BotCheck:
-    """`found` is what was found, for people; `remedy` what to do about it, empty where all is well."""
+    """A check's result. `found` is text for people; `remedy` the advice, empty where all is well."""
 
     name: str
     state: CheckState
@@ -35,12 +35,12 @@ class BotCheck:
 
 
 def failed_checks(checks: Iterable[BotCheck]) -> list[str]:
-    """The names of those that fail, each once."""
+    """Return the names of the failed checks, each once."""
     return list(dict.fromkeys(check.name for check in checks if check.state == "fail"))
 
 
 MIN_FREE_BYTES, LOW_FREE_BYTES = 2**30, 5 * 2**30
-"""A training keeps checkpoints and an adapter; base models of a hub take several GiB each."""
+"""A training run stores checkpoints and an adapter; base models from a hub take several GiB each."""
 
 
 CONNECT_TIMEOUT_S = 2.0
@@ -49,7 +49,7 @@ DATABASE_FILE = "understudy.sqlite"
 
 
 def check_machine(settings: Settings) -> Iterator[BotCheck]:
-    """All of them, one after the other."""
+    """Run all checks of this machine in order."""
     yield check_token(settings.discord_token)
     yield check_home(settings.home)
     yield check_database(settings.home)
@@ -58,19 +58,19 @@ def check_machine(settings: Settings) -> Iterator[BotCheck]:
 
 
 def check_token(text: str) -> BotCheck:
-    """Whether a token looks like a bot's: three parts, the first of which is the bot's id in base 64."""
+    """Check the form of a bot's token: three parts, the first of which is the bot's id in base 64."""
     if not text:
-        return BotCheck("token", "ok", "none: the bot is in a guild on this machine")
+        return BotCheck("token", "ok", "none: the bot runs in a sandbox on this machine")
     parts = text.split(".")
     if len(parts) == 3 and all(parts) and token_application_id(text):
         return BotCheck("token", "ok", f"looks like the token of the bot {token_application_id(text)}")
     what = "the application's id or public key" if len(parts) == 1 and text.isalnum() else "something else"
-    remedy = "copy it anew: Developer Portal → the application → Bot → Reset Token"
+    remedy = "copy it again: Developer Portal → the application → Bot → Reset Token"
     return BotCheck("token", "fail", f"DISCORD_TOKEN does not look like a bot's token; perhaps it is {what}", remedy)
 
 
 def token_application_id(text: str) -> int | None:
-    """The bot's id that a token begins with; None where it begins otherwise."""
+    """Return the bot's id that a token starts with; None where there is none."""
     first = text.partition(".")[0]
     try:
         decoded = base64.urlsafe_b64decode(first + "=" * (-len(first) % 4)).decode("ascii")
@@ -80,24 +80,24 @@ def token_application_id(text: str) -> int | None:
 
 
 def check_home(folder: Path) -> BotCheck:
-    """Whether the bot's home can be written, or made."""
+    """Check that the bot's home can be written, or created."""
     place = _existing_parent(folder)
     try:
         with tempfile.TemporaryDirectory(prefix=".doctor-", dir=place):
             pass
     except OSError as error:
-        remedy = "give this user the right to write there, or name another folder in UNDERSTUDY_HOME"
+        remedy = "give this user the right to write there, or set another folder in UNDERSTUDY_HOME"
         return BotCheck("home", "fail", f"{place} cannot be written: {error.strerror or error}", remedy)
     if not folder.exists():
-        return BotCheck("home", "ok", f"{folder} is made when the bot starts")
+        return BotCheck("home", "ok", f"{folder} is created when the bot starts")
     if folder.stat().st_mode & 0o077:
         found = f"{folder} can be read by other users of this machine"
-        return BotCheck("home", "warn", found, f"chmod 700 {folder}: it holds what people said")
+        return BotCheck("home", "warn", found, f"chmod 700 {folder}: it contains private messages")
     return BotCheck("home", "ok", str(folder))
 
 
 def check_database(folder: Path) -> BotCheck:
-    """Whether the database can be read, and whether a bot works on it now."""
+    """Check that the database can be read, and whether a bot is running on it."""
     file = folder / DATABASE_FILE
     if not file.exists():
         return BotCheck("database", "ok", "none yet")
@@ -108,14 +108,14 @@ def check_database(folder: Path) -> BotCheck:
     try:
         acquire_home_lock(file).release()
     except HomeInUseError:
-        return BotCheck("database", "ok", "readable; a bot runs on it now")
+        return BotCheck("database", "ok", "readable; a bot is running on it")
     except StoreError as error:
         return BotCheck("database", "fail", error.message, error.advice)
-    return BotCheck("database", "ok", "readable; no bot runs on it")
+    return BotCheck("database", "ok", "readable; no bot is running on it")
 
 
 def check_disk(folder: Path, usage: Callable[[Path], Any] = shutil.disk_usage) -> BotCheck:
-    """Room on the home's disk."""
+    """Check the free space on the home's disk."""
     free = int(usage(_existing_parent(folder)).free)
     found = f"{free / 2**30:.1f} GiB free"
     if free < MIN_FREE_BYTES:
@@ -126,9 +126,9 @@ def check_disk(folder: Path, usage: Callable[[Path], Any] = shutil.disk_usage) -
 
 
 def check_port(number: int, folder: Path) -> BotCheck:
-    """Whether the web server's port is free, or has been taken by the bot that runs on this home."""
+    """Check that the web server's port is free, or used by the bot that runs on this home."""
     if number == 0:
-        return BotCheck("port", "ok", "any free one is taken")
+        return BotCheck("port", "ok", "any free port is used")
     try:
         socket.create_connection(("127.0.0.1", number), timeout=CONNECT_TIMEOUT_S).close()
     except OSError:
@@ -141,13 +141,13 @@ def check_port(number: int, folder: Path) -> BotCheck:
 
 
 def _is_in_use(folder: Path) -> bool:
-    """Whether a bot runs on a home."""
+    """Return whether a bot runs on a home."""
     try:
         if (folder / DATABASE_FILE).exists():
             acquire_home_lock(folder / DATABASE_FILE).release()
     except HomeInUseError:
         return True
-    except StoreError:  # `database` says so
+    except StoreError:  # `database` reports it
         pass
     return False
 
@@ -156,7 +156,7 @@ def _is_understudy(number: int) -> bool:
     try:
         with urllib.request.urlopen(f"http://127.0.0.1:{number}/healthz", timeout=CONNECT_TIMEOUT_S) as answer:
             return bool(json.load(answer).get("status"))
-    except urllib.error.HTTPError as error:  # it starts or ends
+    except urllib.error.HTTPError as error:  # it is starting or stopping
         return error.headers.get_content_type() == "application/problem+json"
     except (OSError, ValueError, AttributeError):
         return False
@@ -169,7 +169,7 @@ def _existing_parent(folder: Path) -> Path:
 TRAINER_TIMEOUT_S = 300.0
 
 MAX_OUTPUT_CHARS = 300
-"""Letters of a complaint that are shown."""
+"""Characters of the trainer's error output that are shown."""
 
 
 async def check_trainer(
@@ -178,7 +178,7 @@ async def check_trainer(
     command: Sequence[str] = TRAINER_COMMAND,
     patience_s: float = TRAINER_TIMEOUT_S,
 ) -> list[BotCheck]:
-    """Its checks, after half a minute or so. One that says why, where it cannot be asked."""
+    """Run the trainer's doctor, which takes about half a minute. Returns one failed check where it cannot run."""
     process = await asyncio.create_subprocess_exec(
         *command, "doctor", "--json", "--base-model", base_model,
         stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
@@ -208,4 +208,6 @@ def _parse_check(told: Mapping[str, Any]) -> BotCheck:
 
 
 def _unavailable(why: str) -> BotCheck:
-    return BotCheck("trainer", "fail", f"its doctor says nothing: {why}", "make setup, then python -m trainer doctor")
+    return BotCheck(
+        "trainer", "fail", f"its doctor reports nothing: {why}", "make setup, then python -m trainer doctor"
+    )

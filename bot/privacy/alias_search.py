@@ -35,14 +35,14 @@ NAME_KEY_PREFIX = "name:"
 
 @dataclass
 class FoundAliases:
-    """What was found of a person."""
+    """The names, texts and ids that logs have of a person."""
 
     names: set[str] = field(default_factory=set)
     texts: set[str] = field(default_factory=set)
 
 
 def collect_aliases(files: Iterator[Path], user_id: str) -> FoundAliases:
-    """Look through logs for the records that bear a person's id, and note their names and words."""
+    """Search logs for records with a person's id, and collect the names and texts in them."""
     found = FoundAliases()
     for path in files:
         if path.suffix.casefold() in JSON_LINES_SUFFIXES:
@@ -72,13 +72,13 @@ def _gather(name: str, data: bytes, user_id: str, found: FoundAliases) -> None:
             for row in csv.DictReader(io.StringIO(data.decode("utf-8-sig")), delimiter=TABLE_DELIMITERS[suffix]):
                 _record(dict(row), user_id, found)
     except (ValueError, OSError, EOFError, csv.Error, RecursionError):
-        return  # what nothing here reads is looked through as bytes later
+        return  # unknown formats are searched as bytes later
 
 
 def _gather_lines(lines: Iterable[bytes], user_id: str, found: FoundAliases) -> None:
     for line in lines:
         if user_id.encode() in line:
-            with suppress(ValueError, RecursionError):  # what nothing here reads is looked through as bytes later
+            with suppress(ValueError, RecursionError):  # unknown formats are searched as bytes later
                 _record(json.loads(line), user_id, found)
 
 
@@ -118,7 +118,7 @@ def _is_package_of(path: Path, user_id: str) -> bool:
 
 
 def _package_texts(name: str, data: bytes, found: FoundAliases) -> None:
-    """All of a package is one person's."""
+    """Return all texts of a person's own data package."""
     try:
         if name.endswith(".json"):
             rows = json.loads(data)
@@ -135,7 +135,7 @@ def _package_texts(name: str, data: bytes, found: FoundAliases) -> None:
 def identify_in_files(
     files: Iterator[Path], people_key: bytes, wanted: set[str]
 ) -> tuple[dict[str, str], dict[str, str]]:
-    """Who of those `wanted`, known by their keys alone, is in files: ids, and casefolded names, by key."""
+    """Find those of `wanted` (keys) in files; returns ids, and casefolded names, by key."""
     texts = (text for path in files for text in chain([path.name], _texts_of(path)))
     return identify_in_texts(texts, people_key, wanted)
 
@@ -143,7 +143,7 @@ def identify_in_files(
 def identify_in_texts(
     texts: Iterable[str], people_key: bytes, wanted: set[str]
 ) -> tuple[dict[str, str], dict[str, str]]:
-    """The same in texts."""
+    """Find those of `wanted` (keys) in texts; returns ids, and casefolded names, by key."""
     ids: dict[str, str] = {}
     names: dict[str, str] = {}
     seen: set[str] = set()
@@ -159,7 +159,9 @@ def identify_in_texts(
 
 
 def _candidates(text: str) -> Iterator[str]:
-    """All that may be somebody's id, or with `NAME_KEY_PREFIX` their name, as lists of people are made of them."""
+    """Yield everything that may be an id or, with `NAME_KEY_PREFIX`, a name, in the form in which lists of people are
+    keyed.
+    """
     yield from SNOWFLAKE.findall(text)
     words = [(match.start(), match.end()) for match in WORD.finditer(text)]
     for at, (start, _) in enumerate(words):

@@ -17,19 +17,19 @@ from personas.home.data_subjects import Consent, write_consent
 
 @dataclass(frozen=True)
 class ConsentMirror:
-    """The decisions of one home. `permission` is the operator's setting DISCORD_PERMISSION."""
+    """The consent decisions of one home. `permission` is the operator's setting DISCORD_PERMISSION."""
 
     home: Path
     store: Store
     permission: str = ""
 
     def mirror(self) -> None:
-        """Write `consent.json` as things stand. Raises `OSError`."""
+        """Write the current decisions to `consent.json`. Raises `OSError`."""
         opted_in = frozenset(map(str, self.store.people.opted_in()))
         write_consent(self.home, Consent(permission=self.permission, opted_in=opted_in))
 
     def decide(self, decision: ConsentDecision) -> None:
-        """Note what a member decided; it holds for every training that begins from now on. Raises `OSError`."""
+        """Store a member's decision, which applies to every training that starts later. Raises `OSError`."""
         self.store.people.decide(decision)
         self.mirror()
         if not decision.opted_in:
@@ -40,7 +40,7 @@ TOMBSTONES_FILE = Path("keys") / "tombstones.json"
 
 
 class TombstoneFile(BaseModel):
-    """`tombstones.json`: each forgotten person's keys, and when they were forgotten last (seconds since 1970)."""
+    """`tombstones.json`: the keys of each erased person, and the time of the latest erasure (seconds since 1970)."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     format: Literal[1] = 1
@@ -48,7 +48,7 @@ class TombstoneFile(BaseModel):
 
 
 def read_tombstones(home: Path) -> dict[str, float]:
-    """The file's tombstones; none where there is no file. Raises `KeyFileError` when it cannot be read."""
+    """Return the file's tombstones; none where there is no file. Raises `KeyFileError` when it cannot be read."""
     file = home / TOMBSTONES_FILE
     try:
         return TombstoneFile.model_validate_json(file.read_bytes()).tombstones
@@ -57,20 +57,22 @@ def read_tombstones(home: Path) -> dict[str, float]:
     except (OSError, ValidationError) as error:
         raise KeyFileError(
             f"{file} cannot be read.",
-            "It says who must stay forgotten. Put it back from a backup, or move it away if there is none: the "
+            "It lists who must stay erased. Restore it from a backup, or move it away if there is none: the "
             "database knows them too.",
         ) from error
 
 
 def record_tombstones(home: Path, store: Store, people: set[str], at: float) -> None:
-    """Note in both places that these people are forgotten. Raises `OSError`."""
+    """Record these people as erased, in the database and the file. Raises `OSError`."""
     for person in people:
         store.people.record_erased(person, at)
     reconcile_tombstones(home, store)
 
 
 def reconcile_tombstones(home: Path, store: Store) -> dict[str, float]:
-    """Let both places know all tombstones, the latest date of each; gives them. Raises `OSError`, `KeyFileError`."""
+    """Merge the tombstones of database and file, with the latest date of each, and return them. Raises `OSError`,
+    `KeyFileError`.
+    """
     listed = read_tombstones(home)
     for person, at in listed.items():
         store.people.record_erased(person, at)

@@ -19,10 +19,10 @@ from personas.home.pseudonyms import HomeKey
 
 
 async def replay_erasures(forgetter: ErasureRunner, *, files: bool) -> list[ErasureReceipt]:
-    """Forget again who has a tombstone and is in the store with what was before it; with `files`, in the home's files.
+    """Erase everybody with a tombstone again from the store, up to its date; with `files`, from the home's files, too.
 
-    What somebody said who came back afterwards stays: it bears a later date. Files bear none, so they are looked
-    through only after a backup was restored, for the ids and names of all who have a tombstone.
+    Messages of somebody who came back later stay: they have a later date. Files have no dates, so they are searched
+    only after a restore, for the ids and names of everybody with a tombstone.
     """
     buried = consent_files.reconcile_tombstones(forgetter.home, forgetter.store)
     if not buried:
@@ -48,7 +48,7 @@ async def replay_erasures(forgetter: ErasureRunner, *, files: bool) -> list[Eras
 
 
 async def resume_erasures(home: Path, store: Store, keeping: PrivacyServices, personas: frozenset[str]) -> None:
-    """Before the bot starts: mirror what members have allowed, go on with forgettings that were cut off, forget again.
+    """Mirror consent, finish interrupted erasures and replay tombstones, before the bot starts.
 
     Raises `UnderstudyError`.
     """

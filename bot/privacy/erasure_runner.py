@@ -29,9 +29,9 @@ ErasureScope = Literal["everything", "trainings", "files"]
 
 
 class WithdrawnVersion(FrozenModel):
-    """A version that is served no more. `now` is what speaks instead; `again` is the job that trains it anew.
+    """A withdrawn version. `now` is the version that replaces it; `again` is the job that retrains it.
 
-    `now` is None where it was not live, "" for the base model; `why_not` says why there is no such job.
+    `now` is None where it was not live, "" for the base model; `why_not` is the reason why there is no such job.
     """
 
     persona_id: str
@@ -42,10 +42,11 @@ class WithdrawnVersion(FrozenModel):
 
 
 class ErasureReceipt(FrozenModel):
-    """`rows` counts what left the store; `deleted`, `cut` and `lost` are paths from the home (`bot.privacy.home_files`).
+    """The receipt of an erasure. `rows` counts deleted rows; `deleted`, `cut` and `lost` are paths in the home
+    (`bot.privacy.home_files`).
 
-    What was said after `until` (seconds since 1970) was left alone. `resumed`: the bot ended in the middle of it, so
-    what the step did that it ended in may be missing here, though not undone.
+    Messages after `until` (seconds since 1970) stay. `resumed`: the bot stopped in the middle of a step, so what that
+    step did may be missing here, though it was done.
     """
 
     scope: ErasureScope = "everything"
@@ -59,11 +60,11 @@ class ErasureReceipt(FrozenModel):
     dialogues: tuple[WithdrawnVersion, ...] = ()
     """Adapters of dialogue jobs, which are not served: `persona_id` is the job's name."""
     set_aside: tuple[str, ...] = ()
-    """Jobs that begin anew, without the person."""
+    """Jobs that start again, without the person."""
     exports: tuple[ExportRecord, ...] = ()
 
     def also(self, rows: Mapping[str, int]) -> ErasureReceipt:
-        """The receipt with further rows counted; a step that is repeated finds fewer, so nothing counts twice."""
+        """Return the receipt with further rows counted; a repeated step finds fewer, so nothing counts twice."""
         every = {name: self.rows.get(name, 0) + rows.get(name, 0) for name in {*self.rows, *rows}}
         return self.model_copy(update={"rows": {name: count for name, count in sorted(every.items()) if count}})
 
@@ -75,44 +76,45 @@ ERASURE_STEPS: dict[ErasureScope, tuple[str, ...]] = {
     "trainings": ("gather", "jobs", "adapters", "made", "erase", "compact", "follow"),
     "files": ("gather", "jobs", "adapters", "files", "erase", "compact", "follow"),
 }
-"""What is done, in which order: to forget somebody, to withdraw what was trained on them, to forget what a backup
-brought back beside the store."""
+"""The steps by scope, in order: to erase a person, to withdraw what was trained on them, and to erase again what a
+restored backup contains beside the store.
+"""
 
 
 WITHDRAWAL_REASON = "withdrawn"
 
 
 class BotHooks(Protocol):
-    """What has to know while the bot runs."""
+    """Notifications that the running bot needs."""
 
     @property
     def busy(self) -> Collection[Path]:
-        """Files that are open; what they hold is read anew by `files_changed`."""
+        """Open files; their contents are read again by `files_changed`."""
         ...
 
     async def set_aside(self, jobs: Collection[str]) -> None:
-        """Let no training begin until `follow`; stop the one that runs if it is among these."""
+        """Block new training runs until `follow`; stop the running one if it is among these."""
         ...
 
     async def drop(self, persona_id: str, version: str) -> None:
-        """Speak with this version no more."""
+        """Stop serving this version."""
         ...
 
     async def files_changed(self, paths: Collection[str]) -> None:
-        """These files, by path from the home, were cut or deleted."""
+        """Reload these files, by path from the home, which were redacted or deleted."""
         ...
 
     async def follow(self, receipt: ErasureReceipt) -> ErasureReceipt:
-        """Train anew, say where a version was withdrawn, let trainings begin; doing so again changes nothing."""
+        """Retrain, announce withdrawn versions in their channels, and unblock training; idempotent."""
         ...
 
 
 @dataclass(frozen=True)
 class ErasureRunner:
-    """Forgets people in one home. Use it from the thread that opened the store.
+    """Erases people from one home, in the thread that opened the store.
 
     Without `around` the bot does not run, and the last step waits until it does. `personas` are the names of personas,
-    which are no member's. `leave_sandbox` forgets in what stands in for Discord.
+    which belong to no member. `leave_sandbox` erases the member from the sandbox.
     """
 
     home: Path
@@ -126,20 +128,20 @@ class ErasureRunner:
     # ------------------------------------------------------------------------------------------------ whom
 
     def keyed(self, who: str) -> str:
-        """What stands for an id, or for `name:` and a name, in lists of this home. Raises `KeyFileError`."""
+        """Return the key of an id, or of `name:` and a name, in lists of this home. Raises `KeyFileError`."""
         return keyed_person(HomeKey.of(self.home).people(), who)
 
     def people(self, traces: PersonIdentifiers) -> set[str]:
-        """All under which a person can stand in lists."""
+        """Return all keys under which a person can be listed."""
         known = [*traces.ids, *(f"name:{name.casefold()}" for name in traces.names)]
         return {self.keyed(one) for one in known}
 
     def traces(
         self, user_id: int, names: Iterable[str] = (), sure_names: Iterable[str] = (), until: float = math.inf
     ) -> PersonIdentifiers:
-        """What tells a member: their id, names, words, and the lore that they gave until then.
+        """Collect a member's identifiers: id, names, texts, and the lore they contributed until then.
 
-        `sure_names` are vouched for by whoever runs the bot.
+        `sure_names` are confirmed by the operator.
         """
         known = {*names, *self.store.erasure.names(user_id)}
         found = PersonIdentifiers(ids=(str(user_id),)).with_names(sorted(known), self._barred(user_id, known))
@@ -157,7 +159,7 @@ class ErasureRunner:
     def begin(
         self, traces: PersonIdentifiers, *, scope: ErasureScope = "everything", until: float | None = None
     ) -> ErasureRequest:
-        """Note that somebody is to be forgotten, with all that was said until then (now): from here on it happens."""
+        """Store a request to erase a person, with all data until a time (now): from here on it will be carried out."""
         person = self.keyed(traces.ids[0] if traces.ids else f"name:{traces.names[0].casefold()}")
         now = self.now()
         receipt = ErasureReceipt(scope=scope, until=now if until is None else until)
@@ -171,20 +173,20 @@ class ErasureRunner:
     # ------------------------------------------------------------------------------------------------ step by step
 
     async def run(self, forgetting: ErasureRequest) -> ErasureReceipt:
-        """Take all steps that are left, or all but the last where the bot does not run. Raises `UnderstudyError`."""
+        """Run all remaining steps, or all but the last where the bot does not run. Raises `UnderstudyError`."""
         while forgetting.step and (self.around or forgetting.step != "follow"):
             forgetting = await self._step(forgetting)
         return receipt_of(forgetting)
 
     async def finish(self) -> None:
-        """Go on with all that was begun."""
+        """Finish all requests that were begun."""
         for row in self.store.erasure_requests.unfinished():
             resumed = receipt_of(row).model_copy(update={"resumed": receipt_of(row).resumed or row.step != "follow"})
             await self.run(self.store.erasure_requests.advance(row.seq, row.step, resumed.model_dump_json()))
 
     async def _step(self, row: ErasureRequest) -> ErasureRequest:
         receipt, traces = receipt_of(row), PersonIdentifiers.of_json(row.traces)
-        log.info("forgetting somebody: %s", row.step)
+        log.info("erasing a member: %s", row.step)
         if row.step == "gather":
             traces = await self._gather(traces)
             receipt = receipt.model_copy(
@@ -213,7 +215,7 @@ class ErasureRunner:
         }[step]
 
     async def _gather(self, traces: PersonIdentifiers) -> PersonIdentifiers:
-        """Learn from logs under which names the person stands there, and what they say."""
+        """Collect the person's names and texts from logs."""
         await asyncio.to_thread(delete_path, self.home / PREVIEWS_FOLDER)
         files = self._home_files(traces)
         for user_id in traces.ids:
@@ -226,12 +228,12 @@ class ErasureRunner:
         return traces.with_parts(self.store.erasure.name_words_of_others(user_id) | self.personas)
 
     async def _bury(self, row: ErasureRequest, receipt: ErasureReceipt, traces: PersonIdentifiers) -> ErasureReceipt:
-        """From here on no backup brings the person back."""
+        """Record the tombstones: from here on no backup restores the person."""
         consent_files.record_tombstones(self.home, self.store, self.people(traces), receipt.until)
         return receipt
 
     async def _jobs(self, row: ErasureRequest, receipt: ErasureReceipt, traces: PersonIdentifiers) -> ErasureReceipt:
-        """Unfinished jobs whose folder holds the person begin anew, once there is nothing of them to take."""
+        """Restart unfinished jobs whose folder contains the person, once their data can no longer be used."""
         files, held = self._home_files(traces), []
         for job in [*self.store.jobs.in_state("running"), *self.store.jobs.in_state("queued")]:
             folder = self.home / "jobs" / job.job_id
@@ -254,7 +256,7 @@ class ErasureRunner:
     async def _adapters(
         self, row: ErasureRequest, receipt: ErasureReceipt, traces: PersonIdentifiers
     ) -> ErasureReceipt:
-        """Versions with the person in them stop speaking: those before them do, or the base model."""
+        """Withdraw the versions trained on the person: the version before becomes live, or the base model."""
         files = self._home_files(traces)
         for persona_id, version, job_id in self.store.versions.all_installed():
             if await asyncio.to_thread(self._is_in, files, persona_id, version, job_id):
@@ -296,12 +298,12 @@ class ErasureRunner:
         )
 
     async def _compact(self, row: ErasureRequest, receipt: ErasureReceipt, traces: PersonIdentifiers) -> ErasureReceipt:
-        """What was deleted is not to be found in the database's file either, nor is whom this was about."""
+        """Remove deleted data from the database's free pages, and the person's identifiers from the request."""
         self.store.compact()
         return receipt
 
     async def _follow(self, row: ErasureRequest, receipt: ErasureReceipt, traces: PersonIdentifiers) -> ErasureReceipt:
-        assert self.around is not None  # `run` sees to it
+        assert self.around is not None  # `run` ensures it
         return await self.around.follow(receipt)
 
     def _home_files(self, traces: PersonIdentifiers) -> HomeFiles:
@@ -310,5 +312,5 @@ class ErasureRunner:
 
 
 def receipt_of(forgetting: ErasureRequest) -> ErasureReceipt:
-    """What was done so far."""
+    """Return the receipt so far."""
     return ErasureReceipt.model_validate_json(forgetting.receipt)

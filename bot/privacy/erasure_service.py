@@ -28,18 +28,18 @@ from personas.schemas.base import FrozenModel
 log = logging.getLogger(__name__)
 
 SYSTEM_USER_ID = 0
-"""Who asks for a training that follows from a forgetting."""
+"""The requester of a training run that follows from an erasure."""
 
 
 @dataclass(frozen=True)
 class LiveBotHooks:
-    """The bot around a forgetting (`bot.privacy.erasure_runner.BotHooks`)."""
+    """Connects an erasure with the running bot (`bot.privacy.erasure_runner.BotHooks`)."""
 
     client: Bot
 
     @property
     def busy(self) -> Collection[Path]:
-        """The index of the lore is open, and written anew."""
+        """The lore index, which is open and rebuilt later."""
         return list((self.client.services.home / "cache").glob("lore.sqlite*"))
 
     async def set_aside(self, jobs: Collection[str]) -> None:
@@ -80,7 +80,7 @@ class LiveBotHooks:
     # ------------------------------------------------------------------------------------------------ anew
 
     def _trained_anew(self, one: WithdrawnVersion) -> WithdrawnVersion:
-        """Ask again for what a withdrawn version was made by, where it was live; others are asked for if missed."""
+        """Queue a withdrawn version's job again where it was live; others are retrained on request."""
         job_id = self.client.services.store.versions.job_of(one.persona_id, one.version)
         job = self.client.services.store.jobs.get(job_id) if job_id else None
         return self._again(one, job) if job and one.now is not None else one
@@ -103,14 +103,14 @@ class LiveBotHooks:
                 job_id=again_id,
             )
         except UnderstudyError as error:
-            log.warning("%s %s is not trained anew: %s", one.persona_id, one.version, error)
+            log.warning("%s %s is not retrained: %s", one.persona_id, one.version, error)
             return one.model_copy(update={"why_not": error.message})
         return one.model_copy(update={"again": again_id})
 
     # ------------------------------------------------------------------------------------------------ saying so
 
     async def _tell(self, one: WithdrawnVersion) -> None:
-        """Say in the channels concerned that a version was withdrawn; whoever it was about is not named."""
+        """Announce a withdrawal in the channels concerned, without naming the person."""
         if one.now is None:
             return
         personas = self.client.services.personas
@@ -126,7 +126,7 @@ class LiveBotHooks:
                 try:
                     await channel.send(words, allowed_mentions=NO_MENTIONS)
                 except discord.HTTPException as error:
-                    log.warning("could not say in #%s that a version was withdrawn: %s", channel, error)
+                    log.warning("could not announce in #%s that a version was withdrawn: %s", channel, error)
             self.client.services.versions.notify(guild.id, one.persona_id)
 
     def _channels(self, guild: discord.Guild, persona_id: str) -> Iterator[discord.abc.Messageable]:
@@ -137,27 +137,27 @@ class LiveBotHooks:
 
 
 REQUESTS_FOLDER = "forget"
-"""The folder in the home in which the operator's requests are left."""
+"""Folder of the home in which the operator's requests are placed."""
 
 
 POLL_INTERVAL_S = 2.0
 
 RETRY_DELAY_S = 30.0
-"""How long to wait after a step that failed, because the disk is full for instance."""
+"""Delay before a failed step is tried again, for instance when the disk is full."""
 
 
 ReceiptCallback = Callable[[ErasureReceipt], Awaitable[None]]
 
 
 class OperatorErasureRequest(FrozenModel):
-    """A request of the operator: an id, and names under which the person is known."""
+    """An erasure request by the operator: an id, and names of the person."""
 
     user_id: Annotated[int, Field(ge=0)]
     names: tuple[str, ...] = ()
 
 
 class ErasureService:
-    """What the cog hands people's requests to."""
+    """Queues members' erasure requests for the cog, and runs them."""
 
     def __init__(self, bot: Bot) -> None:
         self._bot = bot
@@ -167,7 +167,7 @@ class ErasureService:
 
     @property
     def forgetter(self) -> ErasureRunner:
-        """Forgets in this home, with the bot around it."""
+        """Build the runner for this home, connected to the bot."""
         services = self._bot.services
         consents = ConsentMirror(services.home, services.store, services.privacy.permission)
         return ErasureRunner(
@@ -181,18 +181,18 @@ class ErasureService:
         )
 
     def start(self) -> None:
-        """Begin with what was left over."""
+        """Start with the requests left over from earlier."""
         self._worker = asyncio.create_task(self._work(), name="forgetting")
 
     async def stop(self) -> None:
-        """Let go; what is not done goes on at the next start."""
+        """Stop; what is unfinished continues at the next start."""
         if self._worker:
             self._worker.cancel()
             await asyncio.wait({self._worker})
             self._worker = None
 
     def is_underway(self, user_id: int) -> bool:
-        """Whether somebody is being forgotten now."""
+        """An erasure is running."""
         forgetter = self.forgetter
         person = forgetter.keyed(str(user_id))
         return any(
@@ -200,9 +200,10 @@ class ErasureService:
         )
 
     def ask(self, user_id: int, names: Iterable[str], scope: ErasureScope, tell: ReceiptCallback) -> None:
-        """Have somebody forgotten, or withdrawn what was trained on them. Once this returns, it happens.
+        """Store a request to erase a person, or to withdraw what was trained on them. Once this returns, it will be
+        carried out.
 
-        `tell` is called at the end, unless the bot was started anew meanwhile. Raises `UnderstudyError`.
+        Calls `tell` at the end, unless the bot was restarted meanwhile. Raises `UnderstudyError`.
         """
         forgetter = self.forgetter
         row = forgetter.begin(forgetter.traces(user_id, names), scope=scope)
@@ -227,7 +228,7 @@ class ErasureService:
                 self._take_requests()
                 await self._work_off()
             except Exception:  # it stays in the store and is tried again
-                log.exception("a forgetting could not go on; it is tried again")
+                log.exception("an erasure step failed; it is tried again")
                 await asyncio.sleep(RETRY_DELAY_S)
             try:
                 await asyncio.wait_for(self._wake.wait(), POLL_INTERVAL_S)
@@ -245,7 +246,7 @@ class ErasureService:
             try:
                 asked = OperatorErasureRequest.model_validate_json(file.read_bytes())
             except ValidationError:
-                log.error("%s is no request to forget somebody", file.name)
+                log.error("%s is no erasure request", file.name)
             else:
                 forgetter = self.forgetter
                 forgetter.begin(forgetter.traces(asked.user_id, sure_names=asked.names))
@@ -254,7 +255,7 @@ class ErasureService:
 
 
 def leave_request(home: Path, asked: OperatorErasureRequest) -> Path:
-    """Leave a request for the bot that runs on this home; the file is gone once it was taken. Raises `OSError`."""
+    """Leave a request for the bot that runs on this home; it deletes the file on acceptance. Raises `OSError`."""
     folder = home / REQUESTS_FOLDER
     folder.mkdir(mode=0o700, exist_ok=True)
     file = folder / f"{secrets.token_hex(8)}.json"

@@ -22,7 +22,7 @@ from personas.home.review_files import list_review_files
 DATABASE_FILE, SANDBOX_FILE = "understudy.sqlite", "sandbox.sqlite"
 
 EXCLUDED_PATHS = ("keys", "consent.json", "exports.jsonl", "heldout")
-"""Not looked through here: written anew from the store, or holding people under keys only."""
+"""Paths that are not searched: they are rewritten from the store, or list people by key only."""
 
 
 DERIVED_PATHS = (
@@ -34,7 +34,7 @@ DERIVED_PATHS = (
     "history/*",
     "previews/*",
 )
-"""What is made from people's words, each of these as a whole."""
+"""Paths of data derived from people's texts, each deleted as a whole."""
 
 
 PENDING_DELETION_PREFIX = ".forgotten-"
@@ -42,17 +42,17 @@ PENDING_DELETION_PREFIX = ".forgotten-"
 
 @dataclass
 class FileErasureResult:
-    """What was done, by path from the home; without the person's name where one stood in it."""
+    """Paths in the home that an erasure deleted or redacted, with the person's name replaced in them."""
 
     deleted: list[str] = field(default_factory=list)
     cut: list[str] = field(default_factory=list)
     lost: list[str] = field(default_factory=list)
-    """Primary material that could not be cut, and was deleted."""
+    """Primary files that could not be redacted, and were deleted."""
 
 
 @dataclass(frozen=True)
 class HomeFiles:
-    """The files of a home, and who of them is in which. `busy` are files that the running bot has open."""
+    """The files of a home, searched for one person. `busy` are files that the running bot has open."""
 
     home: Path
     finder: IdentifierMatcher
@@ -60,13 +60,13 @@ class HomeFiles:
     busy: Collection[Path] = ()
 
     def made(self) -> list[Path]:
-        """All that is made from people's words: files and folders, none within another."""
+        """List all derived files and folders, none within another."""
         found = {path for pattern in DERIVED_PATHS for path in self.home.glob(pattern)}
         found |= {path.parent for path in self.home.rglob(PEOPLE_FILE) if path.parent != self.home}
         return sorted(path for path in found if not any(parent in found for parent in path.parents))
 
     def holds(self, path: Path) -> bool:
-        """Whether the person is in a file or folder: by its list of people, its names or its bytes."""
+        """Return whether a file or folder contains the person, by its list of people, its names or its bytes."""
         if path.is_dir() and contains_any_person(path, self.people):
             return True
         inside = path.rglob("*") if path.is_dir() else [path]
@@ -75,9 +75,9 @@ class HomeFiles:
     def forget(
         self, surely: Collection[Path] = (), given: Collection[Path] = (), *, made_only: bool = False
     ) -> FileErasureResult:
-        """Delete what was made and what the person gave, cut the rest. `surely` goes too. Raises `OSError`.
+        """Delete derived data and contributions of the person, and redact everything else. Raises `OSError`.
 
-        `surely` are made things, deleted whatever is in them; `given` are files.
+        `surely` are derived paths to delete whatever they contain; `given` are contributed files.
         """
         done = FileErasureResult()
         for left_over in list(self.home.rglob(f"{PENDING_DELETION_PREFIX}*")):
@@ -97,7 +97,7 @@ class HomeFiles:
         for package in self._packages():
             done.deleted.append(self._shown(package))
             delete_path(package)
-        for review in list_review_files(self.home):  # they may lie anywhere, and name everybody
+        for review in list_review_files(self.home):  # they may be anywhere, and mention everybody
             if review.is_file() and not review.is_relative_to(self.home) and self._in(review.name, review):
                 done.deleted.append(self.finder.redacted(str(review)))
                 delete_path(review)
@@ -112,7 +112,7 @@ class HomeFiles:
         self._rename_folders()
 
     def primary(self) -> Iterator[Path]:
-        """The files that are looked through one by one."""
+        """List the files that are searched one by one."""
         for path in sorted(self.home.rglob("*")):
             top = path.relative_to(self.home).parts[0]
             ours = (
@@ -130,7 +130,7 @@ class HomeFiles:
         return self.finder.in_text(name) or redaction.file_contains_person(file, self.finder)
 
     def _packages(self) -> list[Path]:
-        """The person's own data packages, packed or not."""
+        """List the person's own data packages, unpacked or zipped."""
         roots = {file for file in self.primary() if redaction.is_own_data_package_archive(file, self.finder)}
         for file in self.home.rglob(DATA_PACKAGE_OWNER_FILE):
             if is_own_data_package([(file.name, file.read_bytes())], self.finder):
@@ -139,7 +139,7 @@ class HomeFiles:
         return sorted(root for root in roots if root != self.home)
 
     def _cut(self, file: Path, done: FileErasureResult, *, whole: bool = True) -> None:
-        """Take the person out of a file; one that only names them (not `whole`) is not deleted if that cannot be."""
+        """Redact a file; one that only mentions the person (not `whole`) is kept where that fails."""
         aside = file.with_name(f"{PENDING_DELETION_PREFIX}{secrets.token_hex(4)}")
         with aside.open("wb") as out:
             can_be = redaction.redact_file(file, out, self.finder)
@@ -157,7 +157,7 @@ class HomeFiles:
         self._rename(file)
 
     def _rename(self, path: Path) -> None:
-        """Take the person's name out of a path's last part."""
+        """Replace the person's name in the last part of a path."""
         name = self.finder.redacted_whole(path.name)
         if name == path.name:
             return
@@ -167,7 +167,7 @@ class HomeFiles:
         path.rename(target)
 
     def _rename_folders(self) -> None:
-        for path in sorted(self.home.rglob("*"), reverse=True):  # what is inside first
+        for path in sorted(self.home.rglob("*"), reverse=True):  # children first
             if path.is_dir() and path.relative_to(self.home).parts[0] not in EXCLUDED_PATHS:
                 self._rename(path)
 
@@ -176,7 +176,7 @@ class HomeFiles:
 
 
 def delete_path(path: Path) -> None:
-    """Delete a file or folder; one that is half deleted after a kill is found by its name and deleted then."""
+    """Delete a file or folder; renames it first, so that an interrupted deletion is found and completed."""
     aside = path.with_name(f"{PENDING_DELETION_PREFIX}{secrets.token_hex(4)}")
     with suppress(FileNotFoundError):
         path.rename(aside)
@@ -191,23 +191,25 @@ def _remove(path: Path) -> None:
 
 
 def paths_listing_person(home: Path, people: Collection[str]) -> list[str]:
-    """The data sets, job folders and adapters whose list of people names somebody, by path from the home."""
+    """List the data sets, job folders and adapters whose list of people contains somebody, by path from the home."""
     found = []
     for path in sorted(home.rglob(PEOPLE_FILE)):
-        with suppress(MaterialError):  # a list that cannot be read tells nobody anything
+        with suppress(MaterialError):  # a list that cannot be read identifies nobody
             if not read_people(path.parent).keys().isdisjoint(people):
                 found.append(path.parent.relative_to(home).as_posix())
     return found
 
 
 def discard_pending_job_folders(home: Path, store: Store) -> None:
-    """Delete the folders of all these jobs; each is written again, from what may be taken then. Raises `OSError`."""
+    """Delete the folders of all pending jobs; each is written again later, from the data then allowed. Raises
+    `OSError`.
+    """
     for job in _pending_jobs(store):
         delete_path(home / "jobs" / job.job_id)
 
 
 def discard_pending_history_folders(home: Path, store: Store) -> None:
-    """The same for those jobs only that hold what was said: a message was edited or deleted. Raises `OSError`."""
+    """Delete the folders of pending jobs with chat history, after an edit or a deletion. Raises `OSError`."""
     for job in _pending_jobs(store):
         if _uses_history(job):
             delete_path(home / "jobs" / job.job_id)

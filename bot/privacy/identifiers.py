@@ -16,16 +16,16 @@ from personas.lore.index_terms import UNSEGMENTED_SCRIPTS
 from personas.lore.semantic import rarity
 
 GENERATED_JOB_NAME = re.compile(r".+-\d{4}-\d{6}|job-[0-9a-f]{10}", re.DOTALL)
-"""What `/finetune start` calls a job for whom names none, and what one is called here."""
+"""The name that `/finetune start` generates for a job without one, and that jobs are given here."""
 
 
 def job_name_replacements(chosen: Iterable[str], keyed: Callable[[str], str]) -> tuple[str, ...]:
-    """`old=new` for each name that somebody chose; the same new one however often this is asked."""
+    """Return `old=new` for each name that a member chose; deterministic."""
     return tuple(f"{name}=job-{keyed(f'job:{name}')[:10]}" for name in chosen if not GENERATED_JOB_NAME.fullmatch(name))
 
 
 class JobNameReplacer:
-    """Finds and replaces a person's job names, where they stand as such."""
+    """Finds and replaces a person's job names."""
 
     FIELD = "job_name"
 
@@ -40,19 +40,19 @@ class JobNameReplacer:
         return bool(self._new)
 
     def in_text(self, text: str) -> bool:
-        """Whether one stands in a text."""
+        """Return whether a text contains one."""
         return bool(self._where and self._where.search(text))
 
     def replaced(self, text: str) -> str:
-        """The text with others instead."""
+        """Return the text with the new names."""
         return self._where.sub(lambda found: found[1] + self._new[found[2]], text) if self._where else text
 
     def new(self, name: str) -> str:
-        """What a job is called now."""
+        """Return a job's new name."""
         return self._new.get(name, name)
 
     def rename_files(self, home: Path) -> None:
-        """Rename dialogue adapters, and what job folders say of themselves. May be repeated. Raises `OSError`."""
+        """Rename dialogue adapters, and the job in job folders. May be repeated. Raises `OSError`."""
         for old, new in self._new.items():
             place = dialogue_adapter_folder(home, old)
             if place.exists():
@@ -66,35 +66,35 @@ class JobNameReplacer:
 
 
 NAME_PLACEHOLDER = "someone"
-"""What stands where a name stood."""
+"""Replaces a name."""
 
 
 TEXT_PLACEHOLDER = "[removed]"
-"""What stands where somebody's words stood."""
+"""Replaces a text."""
 
 
 MIN_ID_DIGITS = 15
-"""Digits of an id of Discord's. Shorter numbers stand in every file, as the seconds of a time for one."""
+"""Minimum digits of a Discord id. Shorter numbers occur in every file, for instance as times in seconds."""
 
 
 MIN_NAME_CHARACTERS, MIN_SUBSTRING_NAME_CHARACTERS = 3, 8
-"""Shorter names are not looked for; from LONG_NAME letters on one is found within other words too."""
+"""Shorter names are not searched; names of at least the second length are found within other words, too."""
 
 
 MIN_INFLECTED_NAME_CHARACTERS = 5
-"""From so many letters on, endings may follow a name."""
+"""From this length on, a name is also found with endings."""
 
 
 MIN_SENTENCE_CHARACTERS = 20
-"""Characters of a sentence by which its speaker is known."""
+"""Minimum length of a sentence that identifies its author."""
 
 
 COMMON_WORD_RARITY, ANY_WORD_RARITY = 0.2, 0.95
-"""Below these rarities (`personas.lore.semantic.rarity`) a name is a common word of English, and a word at all."""
+"""Below these rarities (`personas.lore.semantic.rarity`) a name is a common English word, and a word at all."""
 
 
 MIN_NAME_PART_RARITY = 0.4
-"""A part of a name that English uses more often than this says nothing: "Wren Castle" is in no castle."""
+"""A part of a name that is more common in English identifies nobody: "Castle" in "Wren Castle"."""
 
 
 COMMON_NAME_PARTS = frozenset(
@@ -102,7 +102,7 @@ COMMON_NAME_PARTS = frozenset(
     ông ong thầy thay cậu mình minh hoa mai lan the von van der den del della dos das bin ibn mac mrs miss sir dame
     lord lady doctor captain""".casefold().split()
 )
-"""Family names of whole countries, ways to address anybody, words of Vietnamese, and particles of names."""
+"""Very common family names, forms of address, Vietnamese words, and particles of names."""
 
 
 RESERVED_NAMES = frozenset(
@@ -122,11 +122,11 @@ RESERVED_NAMES = frozenset(
     value version versions votes why discriminator lore.sqlite eval.jsonl dropped.jsonl callEndedTimestamp
     timestampEdited inlineEmojis categoryId""".casefold().split()
 )
-"""What stands for a role, a field or a file in homes, logs and data sets: nobody takes it away by being called so."""
+"""Names of roles, fields and files in homes, logs and data sets, which are never redacted."""
 
 
 MIN_BINARY_NAME_CHARACTERS = 6
-"""Shorter names stand by chance in weights and pictures."""
+"""Shorter names occur by chance in weights and images."""
 
 
 PHRASE_PREFIX_CHARACTERS = 12
@@ -140,12 +140,12 @@ UNSPACED_SCRIPT = re.compile(f"[{UNSEGMENTED_SCRIPTS}]")
 
 @dataclass(frozen=True)
 class PersonIdentifiers:
-    """A person as they can be found. `names` are looked for everywhere, `speaker_names` only as a speaker's.
+    """The identifiers of a person. `names` are searched everywhere, `speaker_names` only as a speaker's name.
 
-    `parts` are first and last words of names: where one stands, "someone" does afterwards; they decide nothing else.
+    `parts` are first and last words of names: they are replaced by "someone", and decide nothing else.
 
-    `answers` are the ids of messages in which personas answered them, `jobs` the names that they gave to trainings, as
-    `old=new` (`bot.privacy.identifiers`), `lore` the files of lore that they gave, by path from the home.
+    `answers` are the ids of replies to the person, `jobs` the names that they gave to jobs, as `old=new`
+    (`job_name_replacements`), `lore` the lore files that they contributed, by path from the home.
     """
 
     ids: tuple[str, ...] = ()
@@ -158,16 +158,16 @@ class PersonIdentifiers:
     lore: tuple[str, ...] = ()
 
     def as_json(self) -> str:
-        """For the store."""
+        """Serialise for the store."""
         return json.dumps(asdict(self), ensure_ascii=False)
 
     @classmethod
     def of_json(cls, text: str) -> Self:
-        """What `as_json` made; nobody where it was erased."""
+        """Parse `as_json`'s output; empty identifiers where it was erased."""
         return cls(**{key: tuple(values) for key, values in json.loads(text or "{}").items()})
 
     def with_names(self, names: Iterable[str], barred: Iterable[str]) -> Self:
-        """The same person with further names, but for those that others bear (`barred`)."""
+        """Add names, except those that others use (`barred`)."""
         taken = {name.casefold() for name in barred} | RESERVED_NAMES
         new = (name.strip() for name in names)
         every = dict.fromkeys([*self.speaker_names, *(name for name in new if name and name.casefold() not in taken)])
@@ -175,7 +175,7 @@ class PersonIdentifiers:
         return replace(self, names=telling, speaker_names=tuple(every))
 
     def with_parts(self, others_words: Iterable[str]) -> Self:
-        """The same person with the parts of their names, but for words of names that others bear."""
+        """Add the parts of names, except words of names that others use."""
         taken = {word.casefold() for word in others_words} | RESERVED_NAMES | COMMON_NAME_PARTS
         words = [name.split() for name in self.speaker_names]
         ends = dict.fromkeys(word for parts in words if len(parts) > 1 for word in (parts[0], parts[-1]))
@@ -184,11 +184,11 @@ class PersonIdentifiers:
         )
 
     def with_texts(self, texts: Iterable[str]) -> Self:
-        """The same person with more of what they have said."""
+        """Add texts of the person."""
         return replace(self, texts=tuple(dict.fromkeys([*self.texts, *texts])))
 
     def with_confirmed_names(self, names: Iterable[str]) -> Self:
-        """The same person with names that whoever runs the bot vouches for: they are looked for everywhere."""
+        """Add names that the operator confirmed: they are searched everywhere."""
         found = (name.strip() for name in names)
         every = tuple(
             name for name in found if len(name) >= MIN_NAME_CHARACTERS and name.casefold() not in RESERVED_NAMES
@@ -201,7 +201,7 @@ class PersonIdentifiers:
 
 
 def is_distinctive(name: str) -> bool:
-    """Whether a name, wherever it stands, tells whose it is."""
+    """Return whether a name identifies a person wherever it occurs."""
     if len(name) < MIN_NAME_CHARACTERS or name.isdecimal():  # digits are somebody's or something's id
         return False
     return not _is_word(name) or (name[0].isupper() and rarity(name.casefold()) >= COMMON_WORD_RARITY)
@@ -222,7 +222,7 @@ def _is_word(name: str) -> bool:
 
 
 class IdentifierMatcher:
-    """Finds a person in texts and bytes."""
+    """Finds and redacts a person in texts and bytes."""
 
     def __init__(self, traces: PersonIdentifiers) -> None:
         self.traces = traces
@@ -245,20 +245,20 @@ class IdentifierMatcher:
                 self._said.setdefault(phrase[:PHRASE_PREFIX_CHARACTERS], []).append(phrase)
 
     def is_theirs(self, value: object) -> bool:
-        """Whether this, standing as a speaker or an id, is the person."""
+        """Return whether a speaker's name or id is the person's."""
         return isinstance(value, str | int) and str(value).strip().casefold() in self._speakers
 
     def in_text(self, text: str) -> bool:
-        """Whether the person, or something that they said, is in a text."""
+        """Return whether a text contains the person or one of their texts."""
         named = bool(self._who and self._who.search(text)) or self.jobs.in_text(text)
         return named or next(self._spans(text), None) is not None
 
     def touches(self, text: str) -> bool:
-        """Whether `redacted` changes a text: the person is in it, or a part of their name."""
+        """Return whether `redacted` changes a text: it contains the person or a part of their name."""
         return bool(self._parts and self._parts.search(text)) or self.in_text(text)
 
     def in_bytes(self, data: bytes) -> bool:
-        """The same for any bytes. In what is no UTF-8 text, only ids and longer names are looked for."""
+        """Return whether bytes contain the person. In data that is not UTF-8, only ids and longer names count."""
         try:
             text = data.decode()
         except UnicodeDecodeError:
@@ -266,12 +266,12 @@ class IdentifierMatcher:
         return self.in_text(text)
 
     def redacted(self, text: str) -> str:
-        """The text without the person, and without parts of their name."""
+        """Return the text without the person and without parts of their name."""
         text = self.redacted_whole(text)
         return self._parts.sub(NAME_PLACEHOLDER, text) if self._parts else text
 
     def redacted_whole(self, text: str) -> str:
-        """The text without the person."""
+        """Return the text without the person."""
         text = self.jobs.replaced(text)
         pieces, end = [], 0
         for start, stop in sorted(self._spans(text)):
@@ -301,7 +301,7 @@ class IdentifierMatcher:
 
 
 def _pattern(name: str) -> str:
-    """How a name is found in text: with letters after it only where it is long enough to be known by."""
+    """Return the pattern of a name; endings are allowed only for names that are long enough."""
     body = re.escape(name).replace(r"\ ", r"\s+")
     forms = dict.fromkeys([body, re.escape(json.dumps(name)[1:-1])])
     either = f"(?:{'|'.join(forms)})"
@@ -316,7 +316,7 @@ def _pattern(name: str) -> str:
 
 
 def _phrases(texts: Iterable[str]) -> Iterator[str]:
-    """Sentences that are long enough to be known by, as they stand in texts and in JSON."""
+    """Return the sentences that are long enough to identify their author, as written in texts and in JSON."""
     seen: set[str] = set()
     for text in texts:
         for piece in (text, *(match.group() for match in SENTENCE.finditer(text))):

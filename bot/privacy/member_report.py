@@ -21,7 +21,7 @@ ACTION_TABLES = ("jobs", "promotions", "rollouts", "channels", "mutes")
 
 @dataclass(frozen=True)
 class MemberReport:
-    """One member, as this home knows them. `days` is how long conversations are kept."""
+    """Everything stored about one member. `days` is how long conversations are kept."""
 
     forgetter: ErasureRunner
     user_id: int
@@ -30,7 +30,7 @@ class MemberReport:
 
     @property
     def store(self) -> Store:
-        """Where most of it is."""
+        """All rows about the member."""
         return self.forgetter.store
 
     def trained(self) -> list[str]:
@@ -39,13 +39,13 @@ class MemberReport:
         return paths_listing_person(self.forgetter.home, self.forgetter.people(traces))
 
     def forgettings(self) -> list[ErasureRequest]:
-        """When they were forgotten, latest first."""
+        """Return the member's erasures, latest first."""
         return self.store.erasure_requests.of(self.forgetter.keyed(str(self.user_id)))
 
     # ------------------------------------------------------------------------------------------ in words
 
     def words(self, language: Language, operator: str) -> str:
-        """For the member, in plain words."""
+        """Return the report for the member, in plain words."""
         lines = [*self._kept_words(language), *self._training_words(language)]
         nothing = [] if lines else [translate(language, "show_nothing")]
         return "\n".join(
@@ -60,7 +60,7 @@ class MemberReport:
         )
 
     def trained_words(self, language: Language) -> str:
-        """What was trained with the member in it; empty when nothing was."""
+        """Describe what was trained on the member's data; empty when nothing was."""
         return ", ".join(dict.fromkeys(_describe_path(path, language) for path in self.trained()))
 
     def _kept_words(self, language: Language) -> list[str]:
@@ -113,7 +113,7 @@ class MemberReport:
     # ------------------------------------------------------------------------------------------ as a file
 
     def export(self) -> bytes:
-        """All of it as JSON, in UTF-8."""
+        """Return everything as JSON, in UTF-8."""
         traces = self.forgetter.traces(self.user_id, self.names)
         people = self.forgetter.people(traces)
         whole: dict[str, Any] = {
@@ -132,7 +132,7 @@ class MemberReport:
         return json.dumps(whole, ensure_ascii=False, indent=1).encode()
 
     def _given_files(self) -> list[dict[str, str]]:
-        """The text of the lore that the member gave."""
+        """Return the text of the lore that the member contributed."""
         found = []
         for gift in self.store.people.contributions_of(self.user_id):
             file = self.forgetter.home / "lore" / str(gift.guild_id) / gift.persona_id / gift.what
@@ -142,7 +142,7 @@ class MemberReport:
 
 
 def format_receipt(receipt: ErasureReceipt, language: Language, operator: str) -> str:
-    """What a forgetting did, for the member."""
+    """Describe an erasure's effects for the member."""
     rows = {name: receipt.rows.get(name, 0) for name in ("messages", "replies", "votes", "mentions")}
     everything = receipt.scope == "everything"
     lines = [translate(language, "receipt_title" if everything else "receipt_trainings")]
@@ -162,7 +162,7 @@ def format_receipt(receipt: ErasureReceipt, language: Language, operator: str) -
 
 
 def _describe_path(path: str, language: Language) -> str:
-    """A folder of the home as a member may see it: nothing of the machine, nothing of other servers."""
+    """Describe a folder of the home for a member, without anything about the machine or other guilds."""
     parts = Path(path).parts
     if parts[:2] == ("models", "persona_adapters") and len(parts) > 3:
         return translate(language, "adapter", name=parts[2], version=parts[3])

@@ -20,12 +20,12 @@ SPEAKER_KEYS = frozenset(
     speaker speaker_id name nickname global_name display_name displayname actor actor_id member member_id id owner
     real_name screen_name handle participant who by""".split()
 )
-"""Under these keys, in any spelling of their letters, stands who says a record's text, or whom it is about."""
+"""Keys, in any spelling, whose value is a record's author or subject."""
 
 REMOVED_RECORD = object()
 
 LOG_LINE = re.compile(r"^[\[(\d]|^[^\s:>|][^:>|]{0,60}[:>|] ")
-"""How a message begins in a log of plain text: with a time, or with a name and a colon."""
+"""The start of a message in a plain-text log: a time, or a name and a colon."""
 DATED_LINE = re.compile(r"^[\[(]?\d[\d/.\-: ,+年月日\u202f]{3,40}(?:T[\d:.+]+Z?)?(?:[apAP]\.?[mM]\.?)?[\])]?\s*(?:- )?")
 
 ARCHIVE_SUFFIXES = (".zip", ".charx")
@@ -34,14 +34,14 @@ JSON_LINES_SUFFIXES = (".jsonl", ".ndjson")
 PROSE_SUFFIXES = (".md", ".markdown", ".toml")
 MENTION_SUFFIXES = frozenset((".json", ".txt", ".log", *JSON_LINES_SUFFIXES, *TABLE_DELIMITERS, *PROSE_SUFFIXES))
 DATA_PACKAGE_OWNER_FILE = "user.json"
-"""The file of a Discord data package that says whose it is."""
+"""The file of a Discord data package that identifies its owner."""
 
 MAX_UNPACKED_BYTES = 2**30
 BLOCK_CHARACTERS = 2**20
 
 
 def file_contains_person(file: Path, finder: IdentifierMatcher) -> bool:
-    """As `contains_person`, of a file on the disk; lines of JSON are never in memory as a whole."""
+    """Apply `contains_person` to a file on the disk, without loading JSON Lines into memory."""
     with suppress(UnicodeDecodeError):
         if _suffix(file) in JSON_LINES_SUFFIXES:
             return any(finder.in_text(block) for block in _blocks(file))
@@ -49,7 +49,7 @@ def file_contains_person(file: Path, finder: IdentifierMatcher) -> bool:
 
 
 def file_mentions_person(file: Path, finder: IdentifierMatcher) -> bool:
-    """As `mentions_person`, of a file on the disk; lines of JSON are never in memory as a whole."""
+    """Apply `mentions_person` to a file on the disk, without loading JSON Lines into memory."""
     with suppress(UnicodeDecodeError):
         if _suffix(file) in JSON_LINES_SUFFIXES:
             return any(finder.touches(block) for block in _blocks(file))
@@ -57,7 +57,7 @@ def file_mentions_person(file: Path, finder: IdentifierMatcher) -> bool:
 
 
 def redact_file(file: Path, out: BinaryIO, finder: IdentifierMatcher) -> bool:
-    """Write a file without the person; False where nothing of it can, or should, be kept. Raises `OSError`."""
+    """Redact a file; False where nothing of it can, or should, be kept. Raises `OSError`."""
     if _suffix(file) in JSON_LINES_SUFFIXES:
         try:
             for block in _blocks(file):
@@ -72,7 +72,7 @@ def redact_file(file: Path, out: BinaryIO, finder: IdentifierMatcher) -> bool:
 
 
 def _blocks(file: Path) -> Iterator[str]:
-    """Whole lines, about `BLOCK_CHARACTERS` of them together. Raises `UnicodeDecodeError`."""
+    """Yield whole lines in blocks of about `BLOCK_CHARACTERS`. Raises `UnicodeDecodeError`."""
     with file.open(encoding="utf-8", newline="\n") as lines:
         while block := lines.readlines(BLOCK_CHARACTERS):
             yield "".join(block)
@@ -83,7 +83,7 @@ def _suffix(file: PurePath) -> str:
 
 
 def redact(name: str, data: bytes, finder: IdentifierMatcher) -> bytes | None:
-    """The file without the person; None where nothing of it can, or should, be kept. `name` tells the format."""
+    """Return a file's redacted contents; None where nothing can, or should, be kept. `name` gives the format."""
     suffix = PurePath(name).suffix.casefold()
     try:
         if suffix == ".gz":
@@ -93,11 +93,11 @@ def redact(name: str, data: bytes, finder: IdentifierMatcher) -> bytes | None:
             return _archive(data, finder)
         return _text(suffix, data.decode("utf-8"), finder)
     except (OSError, EOFError, ValueError, RecursionError, zipfile.BadZipFile, csv.Error):
-        return None  # a format that nothing here reads, or damaged
+        return None  # an unknown format, or a damaged file
 
 
 def mentions_person(name: str, data: bytes, finder: IdentifierMatcher) -> bool:
-    """Whether a file of text names the person by a part of their name; archives are not unpacked for that."""
+    """Return whether a text file contains a part of the person's name; archives are not unpacked for that."""
     if PurePath(name).suffix.casefold() not in MENTION_SUFFIXES:
         return False
     try:
@@ -107,9 +107,9 @@ def mentions_person(name: str, data: bytes, finder: IdentifierMatcher) -> bool:
 
 
 def contains_person(name: str, data: bytes, finder: IdentifierMatcher) -> bool:
-    """Whether the person is in a file, also where it is packed.
+    """Return whether a file contains the person, in an archive, too.
 
-    Of what cannot be unpacked nobody can say; it is looked through as it is, and otherwise left alone.
+    An archive that cannot be unpacked is searched as bytes, and otherwise left alone.
     """
     suffix = PurePath(name).suffix.casefold()
     if suffix == ".gz":
@@ -126,12 +126,12 @@ def contains_person(name: str, data: bytes, finder: IdentifierMatcher) -> bool:
 
 
 def is_own_data_package_archive(file: Path, finder: IdentifierMatcher) -> bool:
-    """Whether a file is the person's own Discord data package, packed."""
+    """Return whether a file is the person's own Discord data package, zipped."""
     return _suffix(file) in ARCHIVE_SUFFIXES and is_own_data_package(archive_members(file.read_bytes()), finder)
 
 
 def is_own_data_package(members: Iterable[tuple[str, bytes | None]], finder: IdentifierMatcher) -> bool:
-    """Whether these files are the person's own Discord data package."""
+    """Return whether these files are the person's own Discord data package."""
     for name, data in members:
         if PurePath(name).name == DATA_PACKAGE_OWNER_FILE and data is not None:
             with suppress(ValueError):
@@ -185,7 +185,7 @@ def _record(line: str, finder: IdentifierMatcher) -> Any:
 
 
 def redact_json(node: Any, finder: IdentifierMatcher) -> Any:
-    """What is left of a JSON value without the person; `REMOVED_RECORD` for a record that is theirs."""
+    """Return a JSON value without the person; `REMOVED_RECORD` for a record of theirs."""
     if isinstance(node, dict):
         if _is_theirs(node, finder):
             return REMOVED_RECORD
@@ -205,7 +205,7 @@ def _field(key: str, value: Any, finder: IdentifierMatcher) -> Any:
 
 
 def _is_theirs(record: dict[str, Any], finder: IdentifierMatcher) -> bool:
-    """Whether the person says this record: it names them as who speaks, by id or by name."""
+    """Return whether the person is the author of this record, by id or by name."""
     for key, value in record.items():
         if key.casefold().replace("-", "_") not in SPEAKER_KEYS:
             continue
@@ -234,7 +234,7 @@ def _is_speaker_column(title: str) -> bool:
 
 
 def _plain_text(text: str, finder: IdentifierMatcher) -> str | None:
-    """Text line by line; in a chat log what the person said goes with the lines on which it goes on."""
+    """Redact text line by line; in a chat log, the person's messages go with all their lines."""
     if "\0" in text:
         return None
     kept, theirs = [], False
@@ -263,7 +263,7 @@ def _archive(data: bytes, finder: IdentifierMatcher) -> bytes | None:
     with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, inner in archive_members(data):
             if inner is None:
-                continue  # nobody can say what is in it
+                continue  # its contents are unknown
             new = redact(name, inner, finder) if contains_person(name, inner, finder) else inner
             if new is not None:
                 archive.writestr(finder.redacted(name), new)
@@ -272,7 +272,7 @@ def _archive(data: bytes, finder: IdentifierMatcher) -> bytes | None:
 
 
 def archive_members(data: bytes) -> Iterator[tuple[str, bytes | None]]:
-    """The files of an archive; None for one that cannot be read. All of a damaged archive is one of those."""
+    """Return the files of an archive; None for one that cannot be read. Damage anywhere makes all of it unreadable."""
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             room = MAX_UNPACKED_BYTES

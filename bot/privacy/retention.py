@@ -1,4 +1,4 @@
-"""Deletes what is kept for a limited time: conversations, review files, and everything of guilds that removed the bot."""
+"""Deletes expired data: conversations, review files, and everything of guilds that removed the bot."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ DELETION_REASON = "its server has removed the bot"
 
 @dataclass(frozen=True)
 class GuildDeletion:
-    """What there is of a server. The files go first: the rows say which there are, so that a kill loses no trace."""
+    """All data of a guild. Files are deleted first: the rows name them, so that a crash leaves none behind."""
 
     store: Store
     guild_id: int
@@ -45,20 +45,20 @@ class GuildDeletion:
 
     @classmethod
     def of(cls, home: Path, store: Store, guild_id: int) -> Self:
-        """Look for all of a server. Guild 0, direct messages, is none."""
+        """Collect everything of a guild. Guild 0, direct messages, is none."""
         assert guild_id
         jobs = store.jobs.of_guild(guild_id, limit=-1)
         personas = guild_persona_ids(home, jobs, guild_id)
         return cls(store, guild_id, tuple(personas), tuple(_guild_files(home, jobs, personas, guild_id)))
 
     def withdraw(self, at: float) -> None:
-        """Versions of shipped personas that learned from what was said there speak no more."""
+        """Withdraw the versions of shipped personas that were trained on the guild's messages."""
         for job in self.store.jobs.of_guild(self.guild_id, limit=-1):
             if job.persona and job.persona not in self.personas and job.state == "done" and _is_from_history(job):
                 self.store.versions.withdraw(job.persona, job.version, at, DELETION_REASON)
 
     def delete_files(self) -> None:
-        """May run in a thread, and again. Raises `OSError`."""
+        """Delete the files; may run in a thread, and be repeated. Raises `OSError`."""
         for path in self.files:
             if path.is_dir():
                 shutil.rmtree(path)
@@ -66,13 +66,13 @@ class GuildDeletion:
                 path.unlink(missing_ok=True)
 
     def delete_rows(self, at: float) -> None:
-        """Delete what the store has, and note it. Raises `StoreError`."""
+        """Delete the rows, and record the deletion. Raises `StoreError`."""
         self.store.guilds.delete(self.guild_id, self.personas)
         self.store.guilds.record_deletion(self.guild_id, at)
 
 
 def delete_guild(home: Path, store: Store, guild_id: int, at: float) -> None:
-    """Delete all of a server; doing so again after a kill in the middle ends it. Raises `OSError`, `StoreError`."""
+    """Delete all data of a guild; repeating it after a crash completes it. Raises `OSError`, `StoreError`."""
     end = GuildDeletion.of(home, store, guild_id)
     end.withdraw(at)
     end.delete_files()
@@ -80,7 +80,7 @@ def delete_guild(home: Path, store: Store, guild_id: int, at: float) -> None:
 
 
 def guild_persona_ids(home: Path, jobs: Iterable[TrainingJob], guild_id: int) -> list[str]:
-    """The ids of a server's own personas, those included that it has removed again."""
+    """Return the ids of a guild's own personas, those it has removed included."""
     suffix = guild_suffix(guild_id)
     found = {path.name for path in (home / "personas" / str(guild_id)).glob("*")}
     found |= {path.name for path in (home / "models" / "persona_adapters").glob(f"*{suffix}")}
@@ -89,7 +89,7 @@ def guild_persona_ids(home: Path, jobs: Iterable[TrainingJob], guild_id: int) ->
 
 
 def find_guilds_on_disk(home: Path) -> set[int]:
-    """The servers that have cards or lore here."""
+    """Return the guilds that have cards or lore in the home."""
     roots = (root / kind for root in (home, home / REVISIONS_FOLDER) for kind in ("personas", "lore"))
     names = {path.name for root in roots for path in root.glob("*/")}
     return {int(name) for name in names if name.isdecimal()} - {0}
@@ -105,7 +105,7 @@ def _guild_files(home: Path, jobs: list[TrainingJob], personas: list[str], guild
         yield from (home / "cache").glob(f"lore-of-{persona_id}.sqlite*")
     for job in jobs:
         yield home / "jobs" / job.job_id
-        yield from (home / "jobs").glob(f".{job.job_id}.*")  # half copied
+        yield from (home / "jobs").glob(f".{job.job_id}.*")  # incomplete copies
         if job.persona and _is_from_history(job):
             yield adapter_ref(home, job.persona, job.version).folder
         elif not job.persona and (name := job.name.partition("/")[2]):
@@ -113,7 +113,7 @@ def _guild_files(home: Path, jobs: list[TrainingJob], personas: list[str], guild
 
 
 def _is_from_history(job: TrainingJob) -> bool:
-    """Whether a job trained on what was said in its server; a row that cannot be read never ran."""
+    """Return whether a job was trained on its guild's messages; a job with an invalid row never ran."""
     try:
         return job.request.dataset == HISTORY_DATASET
     except RequestError:
@@ -127,19 +127,19 @@ DAY_S = 86_400.0
 CHECK_INTERVAL_S = 3600.0
 
 RETRY_DELAY_S = 60.0
-"""After how long a task that failed is tried again."""
+"""Delay before a failed task is tried again."""
 
 
 @dataclass(frozen=True)
 class RetentionPeriods:
-    """For how many days conversations are kept, and what belongs to a server that has removed the bot."""
+    """Days for which conversations are kept, and the data of guilds that removed the bot."""
 
     history_days: int
     guild_days: int
 
 
 class Retention:
-    """Deletes what has been kept long enough. Use it from the event loop's thread."""
+    """Deletes expired data. For the event loop's thread."""
 
     def __init__(self, services: Services, clock: Clock, limits: RetentionPeriods) -> None:
         self._services, self._clock, self._limits = services, clock, limits
@@ -149,14 +149,14 @@ class Retention:
         self._failed = False
 
     def start(self, client: commands.Bot) -> None:
-        """Begin, and hear from a client that is ready which servers come and go."""
+        """Start, and follow the guilds that a ready client joins and leaves."""
         self._client = client
         client.add_listener(self._on_removed, "on_guild_remove")
         client.add_listener(self._on_joined, "on_guild_join")
         self._worker = asyncio.create_task(self._work(), name="retention")
 
     async def stop(self) -> None:
-        """End; may be called twice."""
+        """Stop; may be called twice."""
         if self._client is None or self._worker is None:
             return
         self._client.remove_listener(self._on_removed, "on_guild_remove")
@@ -168,8 +168,8 @@ class Retention:
     # -------------------------------------------------------------------------------------- servers come and go
 
     async def _on_removed(self, guild: discord.Guild) -> None:
-        """A server has removed the bot, or is no more. (One that cannot be reached for a while makes another event.)"""
-        log.warning("The bot is no longer in %s; what is kept of it goes in %d days", guild.id, self._limits.guild_days)
+        """Record that a guild removed the bot, or was deleted. (An unavailable guild triggers another event.)"""
+        log.warning("The bot is no longer in %s; its data are deleted in %d days", guild.id, self._limits.guild_days)
         self._services.store.guilds.record_left(guild.id, self._clock.now())
         if not self._limits.guild_days:
             self._wake.set()
@@ -178,7 +178,7 @@ class Retention:
         self._present({guild.id})
 
     def _compare(self) -> None:
-        """Notice which servers removed the bot while nobody was there to hear it."""
+        """Record the guilds that removed the bot while it was not running."""
         client = self._client
         if client is None or not client.is_ready() or not client.application_id:
             return
@@ -210,15 +210,15 @@ class Retention:
                 wait.cancel()
 
     async def tidy(self) -> bool:
-        """Delete all that is due. False when something could not be deleted."""
+        """Delete all expired data. False when something could not be deleted."""
         self._failed = False
         now, home = self._clock.now(), self._services.home
         said_before = now - self._limits.history_days * DAY_S
-        with self._logged("servers that have removed the bot"):
+        with self._logged("guilds that removed the bot"):
             self._compare()
         with self._logged("old conversations"):
             self._services.store.messages.delete_before(said_before)
-        with self._logged("old answers over HTTP"):
+        with self._logged("expired idempotency keys"):
             self._services.store.idempotency_keys.delete_expired(now)
         for guild_id in self._due_guilds(now):
             with self._logged(f"the server {guild_id}"):
@@ -231,7 +231,7 @@ class Retention:
                 await asyncio.to_thread(_empty_if_from_discord, request.parent, said_before)
         with self._logged("review files"):
             await asyncio.to_thread(delete_expired_reviews, home, now)
-        with self._logged("what was deleted in the database"):
+        with self._logged("deleted rows in the database"):
             self._services.store.trim()
         return not self._failed
 
@@ -239,15 +239,15 @@ class Retention:
     def _logged(self, what: str) -> Iterator[None]:
         try:
             yield
-        except Exception as error:  # above all a full disk, or a file that something else holds
+        except Exception as error:  # usually a full disk, or a file that another process holds
             self._failed = True
             shown = None if isinstance(error, UnderstudyError | OSError) else error
-            log.error("%s: not done, to be tried again: %s", what, error, exc_info=shown)
+            log.error("%s: not deleted, to be tried again: %s", what, error, exc_info=shown)
 
     # ------------------------------------------------------------------------------------------ servers that are gone
 
     def _due_guilds(self, now: float) -> list[int]:
-        # Also what was left at this very moment, where it goes at once.
+        # Guilds left at this very moment, too, where the period is 0.
         left_until = math.nextafter(now - self._limits.guild_days * DAY_S, math.inf)
         return self._services.store.guilds.left_before(left_until)
 
@@ -255,7 +255,7 @@ class Retention:
         services = self._services
         for job in services.store.jobs.of_guild(guild_id, limit=-1):
             if job.state in ("queued", "running"):
-                services.queue.cancel(job.job_id)  # while its trainer still writes this fails, and comes again
+                services.queue.cancel(job.job_id)  # fails while its trainer still writes, and is tried again
         services.personas.remove_guild(guild_id)
         for folder in (services.home / "lore" / str(guild_id)).glob("*/"):
             services.request_builder.lore.replace(guild_owner(guild_id, folder.name), ())
@@ -263,14 +263,14 @@ class Retention:
         end.withdraw(now)
         await asyncio.to_thread(end.delete_files)
         end.delete_rows(now)
-        log.warning("All that was kept of the server %d has been deleted.", guild_id)
+        log.warning("All data of the guild %d have been deleted.", guild_id)
 
     # ------------------------------------------------------------------------------------------ job folders
 
     async def _end_job_folder(self, folder: Path, before: float) -> None:
-        """Delete the folder of a job that ended so long ago where what was said on Discord is in it.
+        """Delete the folder of a job that ended long ago, where it contains messages from Discord.
 
-        The adapter stays in its place and the job in the store.
+        The adapter stays installed and the job in the store.
         """
         job = self._services.store.jobs.get(folder.name)
         if job is None or (job.finished_at is not None and job.finished_at < before):
@@ -278,13 +278,13 @@ class Retention:
 
 
 def _delete_if_from_discord(folder: Path, touched_before: float | None) -> None:
-    """`touched_before` is for the folder of a job that nobody knows any more."""
+    """Delete a job folder with Discord data; `touched_before` limits this for folders of unknown jobs."""
     if (touched_before is None or folder.stat().st_mtime < touched_before) and _has_discord_data(folder):
         shutil.rmtree(folder)
 
 
 def _empty_if_from_discord(run: Path, touched_before: float) -> None:
-    """Of a run that the operator has started: what it learned from goes, the adapter stays, which is nowhere else."""
+    """Delete the training data of a run that the operator started; its adapter exists nowhere else and stays."""
     if run.stat().st_mtime < touched_before and _has_discord_data(run):
         for name in (MATERIAL_FOLDER, "checkpoints"):
             if (run / name).exists():
@@ -292,7 +292,7 @@ def _empty_if_from_discord(run: Path, touched_before: float) -> None:
 
 
 def _has_discord_data(job_folder: Path) -> bool:
-    """Whether a job's material came through Discord's API; one that cannot be read may have."""
+    """Return whether a job's data came through Discord's API; assumed of a folder that cannot be read."""
     try:
         materials = json.loads((job_folder / REQUEST_FILE).read_bytes())["materials"]
         return any(material["right"] == DISCORD_API for material in materials)

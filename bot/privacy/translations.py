@@ -180,9 +180,9 @@ TEXTS: dict[str, dict[Language, str]] = {
     "dataset": {"en": "a data set", "vi": "một bộ dữ liệu"},
     "lore": {"en": "lore “{what}” for {persona}", "vi": "tư liệu “{what}” cho {persona}"},
     "card": {"en": "the card of {persona}", "vi": "thẻ nhân vật của {persona}"},
-    "jobs": {"en": "{count} trainings asked for", "vi": "{count} lần yêu cầu huấn luyện"},
-    "promotions": {"en": "{count} versions made live", "vi": "{count} phiên bản được đưa vào dùng"},
-    "rollouts": {"en": "{count} versions tried out", "vi": "{count} phiên bản được đưa ra dùng thử"},
+    "jobs": {"en": "{count} training jobs requested", "vi": "{count} lần yêu cầu huấn luyện"},
+    "promotions": {"en": "{count} versions promoted", "vi": "{count} phiên bản được đưa vào dùng"},
+    "rollouts": {"en": "{count} rollouts started or ended", "vi": "{count} phiên bản được đưa ra dùng thử"},
     "channels": {"en": "{count} channels given a persona", "vi": "{count} kênh được gán nhân vật"},
     "mutes": {"en": "{count} silences", "vi": "{count} lần tắt tiếng"},
     # ------------------------------------------------------------------------------------------ to everybody
@@ -204,12 +204,12 @@ TEXTS: dict[str, dict[Language, str]] = {
 
 
 def language_of(locale: discord.Locale) -> Language:
-    """The language to answer in, by that of the member's Discord."""
+    """Return the language to answer in, by the member's Discord locale."""
     return "vi" if locale is discord.Locale.vietnamese else "en"
 
 
 def translate(language: Language, key: str, **values: object) -> str:
-    """A sentence in a language, with its gaps filled in."""
+    """Return a text in a language, with its placeholders filled."""
     return TEXTS[key][language].format(**values)
 
 
@@ -231,11 +231,11 @@ COMMAND_DESCRIPTIONS = {
         "Yêu cầu tôi quên bạn: tin nhắn, bình chọn và những gì được huấn luyện từ đó."
     ),
 }
-"""Descriptions of the commands, and their Vietnamese."""
+"""Command descriptions and their Vietnamese."""
 
 
 class CommandTranslator(discord.app_commands.Translator):
-    """Gives Discord the Vietnamese of the commands' descriptions."""
+    """Translates command descriptions into Vietnamese for Discord."""
 
     async def translate(
         self,

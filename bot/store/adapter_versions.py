@@ -217,7 +217,7 @@ class Versions:
         """Return the promotion that a rollback undoes. Raises `RequestError` where there is no earlier version."""
         newest = self._newest(persona_id)
         if newest is None or (newest.version is None and newest.previous is None):
-            raise RequestError(f"{persona_id} has no earlier version to go back to.", "Promote a version instead.")
+            raise RequestError(f"{persona_id} has no earlier version to roll back to.", "Promote a version instead.")
         return newest
 
     def _earlier(self, newest: Promotion) -> Promotion | None:

@@ -30,7 +30,7 @@ def merge_later_decisions(restored: DatabaseConnection, later: DatabaseConnectio
         _copy(restored, later, "tombstones", "on conflict do update set at = max(at, excluded.at)")
         versions = Versions(restored)
         for row in later.read("select * from withdrawn"):
-            versions.withdraw(row["persona_id"], row["version"], row["at"], "withdrawn before the backup came back")
+            versions.withdraw(row["persona_id"], row["version"], row["at"], "withdrawn before the backup was restored")
         _copy(restored, later, "departed_guilds", "on conflict do update set at = min(at, excluded.at)")
         _copy(
             restored,

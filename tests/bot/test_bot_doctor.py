@@ -32,7 +32,7 @@ TOKEN = f"{base64.urlsafe_b64encode(ID.encode()).decode().rstrip('=')}.sandbox.s
 @pytest.mark.parametrize(
     ("text", "state", "words"),
     [
-        ("", "ok", "a guild on this machine"),
+        ("", "ok", "a sandbox on this machine"),
         (TOKEN, "ok", ID),
         (ID, "fail", "the application's id"),
         ("not.a.token", "fail", "something else"),
@@ -48,7 +48,7 @@ def test_a_token_is_told_by_its_shape_and_never_shown(text, state, words):
 
 def test_a_home_that_others_can_read_or_nobody_can_write_is_told(tmp_path):
     check = local_checks.check_home(tmp_path / "new" / "home")
-    assert check.state == "ok" and "is made when the bot starts" in check.found
+    assert check.state == "ok" and "is created when the bot starts" in check.found
     assert not (tmp_path / "new").exists()
     home = tmp_path / "home"
     home.mkdir(mode=0o700)
@@ -60,8 +60,8 @@ def test_a_home_that_others_can_read_or_nobody_can_write_is_told(tmp_path):
 def test_the_database_is_told_to_be_in_use_unreadable_or_well(tmp_path):
     assert local_checks.check_database(tmp_path).found == "none yet"
     with Store.open(tmp_path / "understudy.sqlite"):
-        assert "a bot runs on it now" in local_checks.check_database(tmp_path).found
-    assert "no bot runs on it" in local_checks.check_database(tmp_path).found
+        assert "a bot is running on it" in local_checks.check_database(tmp_path).found
+    assert "no bot is running on it" in local_checks.check_database(tmp_path).found
     (tmp_path / "understudy.sqlite").write_bytes(b"no database at all, though long enough to be looked at" * 20)
     assert local_checks.check_database(tmp_path).state == "fail"
 
@@ -91,7 +91,7 @@ async def test_a_port_is_free_ours_or_another_program_s(tmp_path):
             "no bot runs there now"
         )
         desk.front.close()
-        with Store.open(tmp_path / "other" / "understudy.sqlite"):  # it starts or ends
+        with Store.open(tmp_path / "other" / "understudy.sqlite"):  # it is starting or stopping
             assert (
                 "the bot answers" in (await asyncio.to_thread(local_checks.check_port, ours, tmp_path / "other")).found
             )

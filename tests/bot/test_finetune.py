@@ -255,7 +255,7 @@ async def test_promote_and_rollback_by_command(stage):
         ("finetune promote", {}, "v1 of **Ballast** speaks from the next reply on."),
         ("finetune promote", {}, "v1 of **Ballast** speaks already."),
         ("finetune rollback", {}, "the base model speaks for **Ballast**"),
-        ("finetune rollback", {}, "Ballast has no earlier version to go back to. Make one live"),
+        ("finetune rollback", {}, "Ballast has no earlier version to roll back to. Make one live"),
         ("finetune promote", {"persona": "oda"}, "Oda Marrow has no trained version yet."),
     ):
         answer = await stage.moderator.slash(QUAY, command, **options)

@@ -77,7 +77,7 @@ def test_two_are_asked_the_same_question(ask):
     [
         (("--persona", "ballast", "--version", "v9"), 1, "ballast has no version v9. Installed: v1, v2."),
         (("--compare", "ballast", "nobody"), 1, "There is no persona 'nobody'"),
-        (("--compare", "ballast", "oda", "--persona", "oda"), 2, "leave --persona out"),
+        (("--compare", "ballast", "oda", "--persona", "oda"), 2, "leave out --persona"),
         (("--version", "v1"), 2, "add --persona"),
         (("--persona", "ballast", "--version", "v1", "--base-only"), 2, "not allowed with"),
     ],

@@ -45,7 +45,7 @@ def run(monkeypatch, capsys, tmp_path):
 def test_show_says_to_the_operator_what_is_kept_and_shows_no_texts(home, run):
     code, out, _ = run("privacy", "show", "--user", WHO)
     assert code == 0 and "2 messages, the oldest of" in out and "persona_adapters/oda/v2" in out
-    assert "oda of the server" in out and "harbour.md" in out and "opted in on" in out and "3 versions made live" in out
+    assert "oda of the server" in out and "harbour.md" in out and "opted in on" in out and "3 versions promoted" in out
     assert not re.search(r"\byou\b|\byour\b|\bI\b|\*\*", out) and "heron" not in out
     code, out, _ = run("privacy", "show", "--user", WHO, "--json")
     about = json.loads(out)
@@ -64,18 +64,18 @@ def test_export_writes_a_file_that_only_its_owner_reads(home, run, tmp_path):
 def test_forget_leaves_nothing_and_says_what_it_did(home, run):
     code, out, _ = run("privacy", "forget", "--user", WHO, "--name", DISPLAY, "--name", USERNAME, "--yes")
     assert code == 0 and left_of_them(home) == []
-    assert "withdrawn: oda v3; v1 speaks now" in out and "deleted: jobs/job3" in out
-    assert "deleted, because it could not be cut: talk/scan.bin" in out
+    assert "withdrawn: oda v3; v1 answers now" in out and "deleted: jobs/job3" in out
+    assert "deleted, because it could not be redacted: talk/scan.bin" in out
     assert "has left before and holds them: /elsewhere/harbour.jsonl (data set," in out
     code, out, _ = run("privacy", "show", "--user", WHO)
-    assert out.count("Done: they are forgotten.") == out.count("withdrawn: oda v3") == 1 and "  nothing\n" in out
+    assert out.count("Done: they are erased.") == out.count("withdrawn: oda v3") == 1 and "  nothing\n" in out
     assert not re.search(r"\byou\b|\byour\b|\?", out)
 
 
 def test_a_backup_may_hold_somebody_who_was_never_seen_and_nothing_is_said_to_hold_them(home, run):
     record_export(home, "backup", "/elsewhere/all.zip", {EVERYBODY}, "1" * 64)
     code, out, _ = run("privacy", "forget", "--user", 734829104458293000, "--yes")
-    assert code == 0 and "may hold them: /elsewhere/all.zip" in out and " holds them" not in out
+    assert code == 0 and "may contain them: /elsewhere/all.zip" in out and " holds them" not in out
 
 
 def test_forget_asks_first(home, run, monkeypatch):

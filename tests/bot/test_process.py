@@ -135,4 +135,4 @@ async def test_the_terminal_says_what_is_wrong(tmp_path):
         "Sir Aurelio Thrip (thrip).\n"
     )
     code, _, err = await ask(home=tmp_path)
-    assert code == 2 and "nothing was asked" in err
+    assert code == 2 and "no question" in err

@@ -64,7 +64,7 @@ def refused(home, file, says):
 )  # fmt: skip
 def test_paths_that_are_no_home_s_are_refused(home, backup, tmp_path, name):
     file = rewritten(backup, tmp_path / "evil.zip", lambda members: declared(members, name))
-    refused(home, file, "holds what no backup holds")
+    refused(home, file, "contains a file that no backup contains")
     assert not list(tmp_path.rglob("outside"))
 
 
@@ -76,7 +76,7 @@ def test_links_are_refused(home, backup, tmp_path):
         members = declared(members, "keys/link", b"/etc/passwd")
         return {link if name == "keys/link" else name: content for name, content in members.items()}
 
-    refused(home, rewritten(backup, tmp_path / "evil.zip", change), "holds what no backup holds")
+    refused(home, rewritten(backup, tmp_path / "evil.zip", change), "contains a file that no backup contains")
 
 
 CARD = "lore/77/mira-25/soup.md"
@@ -85,12 +85,12 @@ CARD = "lore/77/mira-25/soup.md"
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        (lambda members: members | {CARD: b"# Soup\nAlways ask"}, f"{CARD} is not as it was written"),
-        (lambda members: members | {CARD: members[CARD] * 9}, f"{CARD} is not as it was written"),
-        (lambda members: members | {"lore/x.md": b"x"}, "other files than its manifest says"),
+        (lambda members: members | {CARD: b"# Soup\nAlways ask"}, f"{CARD} has changed since it was written"),
+        (lambda members: members | {CARD: members[CARD] * 9}, f"{CARD} has changed since it was written"),
+        (lambda members: members | {"lore/x.md": b"x"}, "other files than its manifest lists"),
         (lambda members: {name: content for name, content in members.items() if name != CARD}, "other files than"),
-        (lambda members: {name: content for name, content in members.items() if name != "manifest.json"}, "no backup"),
-        (lambda members: members | {"manifest.json": b"{}"}, "no backup"),
+        (lambda members: {name: content for name, content in members.items() if name != "manifest.json"}, "not a backup"),
+        (lambda members: members | {"manifest.json": b"{}"}, "not a backup"),
         (lambda members: members | {"manifest.json": members["manifest.json"][:-9]}, "manifest cannot be read"),
         (lambda members: with_manifest(members, format=2), "made by a newer Understudy"),
         (lambda members: with_manifest(members, colour="red"), "made by a newer Understudy"),
@@ -133,12 +133,12 @@ def test_damage_anywhere_is_noticed(home, backup, tmp_path):
 def test_a_file_that_was_cut_off_is_refused(home, backup, tmp_path, share):
     data = backup.read_bytes()
     (tmp_path / "bad.zip").write_bytes(data[: int(len(data) * share)])
-    refused(home, tmp_path / "bad.zip", "no backup of Understudy, or cut off")
+    refused(home, tmp_path / "bad.zip", "not a backup of Understudy, or truncated")
 
 
 def test_what_is_no_file_of_ours_is_refused(home, tmp_path):
     (tmp_path / "picture.png").write_bytes(b"\x89PNG")
-    refused(home, tmp_path / "picture.png", "no backup of Understudy")
+    refused(home, tmp_path / "picture.png", "not a backup of Understudy")
     refused(home, tmp_path / "missing.zip", "cannot be read")
     refused(home, tmp_path, "cannot be read")
 

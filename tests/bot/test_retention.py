@@ -133,7 +133,7 @@ async def test_it_works_at_the_start_then_every_hour_and_a_failure_comes_again_s
     bench.retention.start(Client())
     await until(lambda: bench.clock.sleepers)
     assert said and "old" not in [message.text for message in bench.store.messages.guild_messages(HERE)]
-    assert f"the server {HERE}: not done, to be tried again" in caplog.text and of_guild(bench.home, HERE)
+    assert f"the server {HERE}: not deleted, to be tried again" in caplog.text and of_guild(bench.home, HERE)
     fails.path = None
     bench.clock.advance(RETRY_DELAY_S)
     await until(lambda: bench.store.guilds.deleted() and bench.clock.sleepers)

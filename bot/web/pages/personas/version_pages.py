@@ -217,7 +217,7 @@ def _row_description(one: VersionTimeline) -> Markup:
     live = [
         Markup("live from {}").format(format_time(span.begin)) if span.begin else "live at first" for span in one.spans
     ]
-    said = filter(None, [made, score, *live, "speaks now" if one.is_live else ""])
+    said = filter(None, [made, score, *live, "answers now" if one.is_live else ""])
     return Markup("{}: {}.").format(one.name, Markup(", ").join(said))
 
 
@@ -284,7 +284,9 @@ async def confirm_rollback(request: web.Request) -> web.Response:
     found = require_persona_in_path(request)
     before = _previous_version(found)
     if before is None:
-        raise Problem("conflict", f"{found.persona.name} has no earlier version to go back to.", "Promote one instead.")
+        raise Problem(
+            "conflict", f"{found.persona.name} has no earlier version to roll back to.", "Promote one instead."
+        )
     return render_page(
         request,
         "personas/rollback.html",
