@@ -35,9 +35,10 @@ class TrainingJob:
     """One training job as stored; times in seconds since 1970. `started_at` is the start of the latest attempt.
 
     `name` is the persona's id or `dialogue/<job name>`. `attempt` counts the attempts since the job was queued or
-    resumed last, except those that the bot stopped itself. `can_resume`: the job failed for a fixable reason. `decision` is None until
-    a finished job's automatic promotion is decided; `announced`: its result has been posted. The three
-    JSON texts are parsed by `request`, `progress` and `result`, so that an invalid one affects only its own job.
+    resumed last, except those that the bot stopped itself. `can_resume`: the job failed for a fixable reason.
+    `decision` is None until a finished job's automatic promotion is decided; `announced`: its result has been posted.
+    The three JSON texts are parsed by `request`, `progress` and `result`, so that an invalid one affects only its own
+    job.
     """
 
     seq: int
