@@ -105,8 +105,7 @@ def own_trainer(samples: Sequence[Any], scratch: str) -> tuple[Any, Callable[[],
     from personas.models.base_model import load_tokenizer, locate
     from personas.schemas.hyperparameters import Hyperparameters
     from personas.schemas.training import TrainingRequest
-    from trainer.recipe.hardware_fit import fit_to_hardware
-    from trainer.recipe.resolve import resolve_recipe
+    from trainer.recipe.resolve import fit_to_hardware, resolve_recipe
     from trainer.train.sft_trainer import make_sft_trainer, run_training_loop
     from trainer.train.trainer_base import StageInputs
 

@@ -78,7 +78,7 @@ sys.exit(cli_entry.run(lambda: lambda: 0))
     ("module", "heavy"),
     [
         ("bot", "bot.settings"),
-        ("trainer", "trainer.recipe.resume_config"),
+        ("trainer", "trainer.train.resume_config"),
         ("bot.__main__", "personas.engine"),
         ("personas", "personas.card"),
     ],

@@ -22,13 +22,17 @@ from personas.schemas.training import AdapterManifest, JobSpec
 from personas.schemas.training_events import Done, Phase, ScoreCardEvent
 from trainer.data.job_inputs import read_spec
 from trainer.data.sample_sets import add_counts
-from trainer.estimate.memory_check import available_memory_bytes, require_memory
+from trainer.estimate.memory_check import require_memory
 from trainer.estimate.workload import Workload, workload_of
-from trainer.machine import probe_machine, release_memory
+from trainer.machine import release_memory
 from trainer.process.cancellation import check_job_folder
-from trainer.recipe.auto_recipe import resolve_for_run, sample_stats
-from trainer.recipe.hardware_fit import HardwareFit, fit_to_hardware, skip_activation_checkpointing, stage_warnings
-from trainer.recipe.resume_config import (
+from trainer.recipe.auto_recipe import sample_stats
+from trainer.recipe.resolve import resolve_run, stage_warnings
+from trainer.report.adapter_docs import make_manifest, package_versions, write_adapter_data_sheet, write_model_card
+from trainer.report.run_report import TrainingRecord, read_run_seconds, training_losses, write_run_report
+from trainer.schemas import ResolvedRecipe
+from trainer.train.job import PreparedJob, RunContext, prepare_job
+from trainer.train.resume_config import (
     CHECKPOINTS_FOLDER,
     ResumeConfig,
     batches_hash,
@@ -36,10 +40,6 @@ from trainer.recipe.resume_config import (
     lock_config,
     request_hash,
 )
-from trainer.report.adapter_docs import make_manifest, package_versions, write_adapter_data_sheet, write_model_card
-from trainer.report.run_report import TrainingRecord, read_run_seconds, training_losses, write_run_report
-from trainer.schemas import Recipe
-from trainer.train.job import PreparedJob, RunContext, prepare_job
 from trainer.train.stages import train_stages, train_worker
 
 if TYPE_CHECKING:
@@ -89,22 +89,19 @@ def make_adapter(job: PreparedJob, folder: Path, target: Path, run: RunContext, 
     `folder` keeps what a killed run goes on from. `is_audit` marks a copy that is never served. Raises as `run_job`.
     """
     spec = job.spec
-    chosen = resolve_for_run(
-        spec.request.recipe, job.recipe, job.base, sample_stats(job.data.train), find_resume_config(folder, spec)
+    data, begun = job.data, find_resume_config(folder, spec)
+    work = _workload(job)
+    resolved = resolve_run(
+        spec.request, job.recipe, job.base, sample_stats(data.train), work, begun.resolved if begun else None
     )
-    fit = _fit_hardware(job, chosen.recipe, find_resume_config(folder, spec))
-    caveats = (
-        *chosen.why,
-        *job.notes,
-        *fit.notes,
-        *stage_warnings(fit.recipe, len(job.data.train), len(job.data.first)),
-    )
+    warnings = stage_warnings(resolved.recipe, len(data.train), len(data.first))
+    caveats = (*resolved.chosen, *job.notes, *resolved.notes, *warnings)
     for caveat in caveats:
         log.warning("%s", caveat)
-    run.processes.share(fit.recipe.per_device_train_batch_size, fit.recipe.gradient_accumulation_steps)
-    frozen = lock_config(folder, _resume_config(job, fit.recipe, chosen.why, run.processes.count))
+    run.processes.share(resolved.recipe.per_device_train_batch_size, resolved.recipe.gradient_accumulation_steps)
+    frozen = lock_config(folder, _resume_config(job, resolved, run.processes.count))
     if not run.skips_memory_check:
-        require_memory(frozen.used, job.base, _workload(job))
+        require_memory(frozen.used, job.base, work)
     run.enter(Phase(name="base model", detail=f"loading {job.base.name}"))
     known = _measure_base(job, run, _resume_note(folder))
     with atomic_folder(target) as aside:
@@ -126,22 +123,13 @@ def make_adapter(job: PreparedJob, folder: Path, target: Path, run: RunContext, 
     shutil.rmtree(folder / CHECKPOINTS_FOLDER, ignore_errors=True)
 
 
-def _fit_hardware(job: PreparedJob, recipe: Recipe, began: ResumeConfig | None) -> HardwareFit:
-    fit, machine = fit_to_hardware(recipe), probe_machine()
-    if job.spec.request.hyperparameters.gradient_checkpointing:
-        return fit
-    work = _workload(job)
-    return skip_activation_checkpointing(
-        fit, job.base, work, machine, available_memory_bytes(machine), began.recipe if began else None
-    )
-
-
 def _workload(job: PreparedJob) -> Workload:
     method = job.data.preferences.method if job.data.preferences else None
     return workload_of(job.data.trained, job.data.heldout, job.data.general, method)
 
 
-def _resume_config(job: PreparedJob, recipe: Recipe, chosen: tuple[str, ...], processes: int) -> ResumeConfig:
+def _resume_config(job: PreparedJob, resolved: ResolvedRecipe, processes: int) -> ResumeConfig:
+    recipe = resolved.recipe
     return ResumeConfig(
         recipe=recipe,
         batches=batches_hash(job.data, recipe),
@@ -153,7 +141,7 @@ def _resume_config(job: PreparedJob, recipe: Recipe, chosen: tuple[str, ...], pr
         accumulation=recipe.gradient_accumulation_steps,
         processes=processes,
         asked=request_hash(job.spec),
-        chosen=chosen,
+        chosen=resolved.chosen,
         start=job.start.weights if job.start else "",
     )
 

@@ -111,6 +111,18 @@ class Recipe(FrozenModel):
         return {key: value for key, value in self.model_dump().items() if isinstance(value, int | float | str)}
 
 
+@dataclass(frozen=True)
+class ResolvedRecipe:
+    """A recipe with nothing left open, and why it is not as its file and the request say.
+
+    `chosen` gives the reasons of the recipe `auto`, one line a setting; `notes` what differs from what was asked for.
+    """
+
+    recipe: Recipe
+    chosen: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
 def optimiser_steps(recipe: Recipe, samples: int) -> int:
     """Optimiser steps of a run over so many samples. `max_steps` alone decides where it is set, as in transformers."""
     return recipe.max_steps or math.ceil(recipe.num_train_epochs * _steps_per_epoch(recipe, samples))

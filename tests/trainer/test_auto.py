@@ -19,21 +19,19 @@ from trainer.estimate.memory_model import adapter_parameter_count, predict_memor
 from trainer.estimate.model_shape import shape_from_config
 from trainer.machine import MachineSpec
 from trainer.process.cancellation import RunCancelled
-from trainer.recipe import auto_recipe
+from trainer.recipe import resolve
 from trainer.recipe.auto_recipe import (
     AUTO_RECIPE,
     AUTO_SETTINGS,
     ModelTraits,
     SampleStats,
     choose_recipe,
-    resolve_for_data,
-    resolve_for_run,
 )
-from trainer.recipe.resolve import RECIPES_FOLDER, resolve_recipe
-from trainer.recipe.resume_config import RUN_FILE, ResumeConfig, find_resume_config
+from trainer.recipe.resolve import RECIPES_FOLDER, resolve_for_data, resolve_for_run, resolve_recipe
 from trainer.run import run_job
 from trainer.schemas import Recipe
 from trainer.train.job import RunContext
+from trainer.train.resume_config import RUN_FILE, ResumeConfig, find_resume_config
 
 GIB = 2**30
 EMBEDDED = ModelTraits(
@@ -143,8 +141,8 @@ def test_what_fits_nowhere_is_said_with_what_it_needs():
     chosen = choose_recipe(recipe_of(), LLAMA_8B, USUAL, machine(4, device="an old card"))
     assert (chosen.recipe.per_device_train_batch_size, chosen.recipe.gradient_checkpointing) == (1, True)
     said = r"accumulation_steps 8: 1 sample of 412 tokens is the least, and takes [\d.]+ of 3.6 GiB\.$"
-    assert any(re.search(said, why) for why in chosen.why)
-    assert "and nothing fits into 3.6 GiB" in chosen.why[0]
+    assert any(re.search(said, why) for why in chosen.chosen)
+    assert "and nothing fits into 3.6 GiB" in chosen.chosen[0]
 
 
 # ------------------------------------------------------------------------------------------ said, and left alone
@@ -153,7 +151,7 @@ def test_what_fits_nowhere_is_said_with_what_it_needs():
 def test_everything_that_is_chosen_is_said_with_its_reason():
     begin, chosen = recipe_of(), choose_recipe(recipe_of(), EMBEDDED, USUAL, SERVER)
     changed = {name for name, value in dict(chosen.recipe).items() if value != getattr(begin, name)}
-    said = {name: why for why in chosen.why for name in re.findall(r"[a-z_]{5,}", why.partition(":")[0])}
+    said = {name: why for why in chosen.chosen for name in re.findall(r"[a-z_]{5,}", why.partition(":")[0])}
     assert changed <= said.keys() & AUTO_SETTINGS and all(len(why.partition(": ")[2]) > 10 for why in said.values())
     needs = needed(chosen.recipe, EMBEDDED, USUAL, SERVER) / GIB
     assert said["per_device_train_batch_size"] == (
@@ -177,12 +175,12 @@ def test_what_is_set_stays_as_it_is_set_alone_and_together():
             assert_kept(given, choose_recipe(recipe_of(**given), EMBEDDED, MANY, where))
     all_given = choose_recipe(recipe_of(**ODD), EMBEDDED, MANY, T4)
     assert_kept(ODD, all_given)
-    assert all_given.why == ()
+    assert all_given.chosen == ()
 
 
 def assert_kept(given, chosen):
     assert {name: getattr(chosen.recipe, name) for name in given} == given
-    assert not [why for why in chosen.why for name in given if re.search(rf"\b{name} ", why.partition(":")[0])]
+    assert not [why for why in chosen.chosen for name in given if re.search(rf"\b{name} ", why.partition(":")[0])]
 
 
 def test_a_value_that_is_set_to_what_the_file_says_is_set_too():
@@ -248,7 +246,7 @@ def test_a_run_that_goes_on_elsewhere_keeps_to_what_was_chosen(tmp_path, tiny_ba
         run_job(job, RunContext(heard.append, stop_in_mid_run))
     first = ResumeConfig.model_validate_json((job / RUN_FILE).read_bytes())
     small = MachineSpec(False, first.recipe.precision, GIB // 2, GIB // 2)
-    monkeypatch.setattr(auto_recipe, "probe_machine_without_torch", lambda: small)
+    monkeypatch.setattr(resolve, "probe_machine_without_torch", lambda: small)
     anew = resolve_for_run(AUTO_RECIPE, recipe_of(), tiny_base, SampleStats(13, 200, 300)).recipe
     assert anew.per_device_train_batch_size != first.recipe.per_device_train_batch_size
     assert resolve_for_data(AUTO_RECIPE, recipe_of(), tiny_base).max_length != first.recipe.max_length

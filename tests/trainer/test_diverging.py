@@ -9,7 +9,7 @@ import pytest
 from personas.errors import TrainingError
 from personas.prompt import TokenizedSample
 from personas.schemas.training_events import Progress
-from trainer.recipe.hardware_fit import fit_to_hardware
+from trainer.recipe.resolve import fit_to_hardware
 from trainer.train.losses import DIVERGENCE_RISE_NATS, DIVERGENCE_WINDOW_STEPS, require_convergence, require_finite_loss
 from trainer.train.sft_trainer import train_sft
 from trainer.train.trainer_base import StageInputs

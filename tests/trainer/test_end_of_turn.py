@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from personas.schemas.chat import Turn
-from trainer.recipe.hardware_fit import fit_to_hardware
+from trainer.recipe.resolve import fit_to_hardware
 from trainer.train.sft_trainer import train_sft
 from trainer.train.trainer_base import StageInputs
 

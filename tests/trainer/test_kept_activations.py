@@ -9,12 +9,12 @@ from tests.trainer.test_run import run
 from trainer.estimate.run_estimate import estimate_memory
 from trainer.estimate.workload import Workload
 from trainer.machine import MachineSpec
-from trainer.recipe.hardware_fit import (
+from trainer.recipe.resolve import (
     CHECKPOINTING_SKIPPED_NOTE,
     MAX_ACTIVATION_MEMORY_SHARE,
-    HardwareFit,
     skip_activation_checkpointing,
 )
+from trainer.schemas import ResolvedRecipe
 
 CPU, CUDA = MachineSpec(has_cuda=False, best="bf16"), MachineSpec(has_cuda=True, best="bf16")
 WORK = Workload([300] * 20, [300])
@@ -22,7 +22,9 @@ WORK = Workload([300] * 20, [300])
 
 @pytest.fixture
 def fit(recipe):
-    return HardwareFit(recipe.model_copy(update={"gradient_checkpointing": True, "precision": "bf16"}), ("before",))
+    return ResolvedRecipe(
+        recipe.model_copy(update={"gradient_checkpointing": True, "precision": "bf16"}), notes=("before",)
+    )
 
 
 def test_where_memory_holds_all_activations_none_is_computed_twice(fit, tiny_base):
@@ -42,8 +44,8 @@ def test_a_gpu_and_a_run_that_has_begun_stay_as_they_are(fit, tiny_base):
     keeping = fit.recipe.model_copy(update={"gradient_checkpointing": False})
     assert skip_activation_checkpointing(fit, tiny_base, WORK, CUDA, much) == fit
     assert skip_activation_checkpointing(fit, tiny_base, WORK, CPU, much, began=fit.recipe) == fit
-    assert skip_activation_checkpointing(fit, tiny_base, WORK, CPU, 0, began=keeping) == HardwareFit(
-        keeping, ("before", CHECKPOINTING_SKIPPED_NOTE)
+    assert skip_activation_checkpointing(fit, tiny_base, WORK, CPU, 0, began=keeping) == ResolvedRecipe(
+        keeping, notes=("before", CHECKPOINTING_SKIPPED_NOTE)
     )
 
 

@@ -10,8 +10,7 @@ from personas.errors import TrainingError
 from personas.models.base_model import load_model
 from personas.prompt import TokenizedSample
 from personas.schemas.training_events import Epoch, Progress
-from trainer.recipe.hardware_fit import fit_to_hardware
-from trainer.recipe.resolve import RECIPES_FOLDER
+from trainer.recipe.resolve import RECIPES_FOLDER, fit_to_hardware
 from trainer.schemas import Recipe
 from trainer.train.sft_trainer import LengthSortedSampler, add_lora_adapter, load_quantised, train_sft
 from trainer.train.trainer_base import StageInputs

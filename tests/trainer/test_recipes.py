@@ -14,9 +14,8 @@ from personas.schemas.training import TrainingRequest
 from personas.schemas.training_events import Epoch, Evaluation, Progress
 from tests.trainer.jobs import export, persona_job, sign, talks
 from trainer.machine import MachineSpec, probe_machine, probe_machine_without_torch
-from trainer.recipe.hardware_fit import fit_to_hardware, recipe_warnings
 from trainer.recipe.recipe_sheet import COMMENTED_RECIPE, recipe_comments
-from trainer.recipe.resolve import RECIPES_FOLDER, recipe_names, resolve_recipe
+from trainer.recipe.resolve import RECIPES_FOLDER, fit_to_hardware, recipe_names, recipe_warnings, resolve_recipe
 from trainer.run import run_job
 from trainer.schemas import Recipe, epoch_count, optimiser_steps
 from trainer.train.job import RunContext

@@ -10,7 +10,7 @@ from personas.errors import TrainingError
 from personas.prompt import TokenizedSample
 from personas.schemas.training_events import Epoch, Progress
 from trainer.process.cancellation import RunCancelled
-from trainer.recipe.hardware_fit import fit_to_hardware
+from trainer.recipe.resolve import fit_to_hardware
 from trainer.train.checkpoint import (
     Checkpoint,
     capture_random_state,

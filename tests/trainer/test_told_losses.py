@@ -6,7 +6,7 @@ import pytest
 
 from personas.prompt import TokenizedSample
 from personas.schemas.training_events import Epoch, Evaluation, Progress
-from trainer.recipe.hardware_fit import fit_to_hardware
+from trainer.recipe.resolve import fit_to_hardware
 from trainer.train.sft_trainer import train_sft
 from trainer.train.trainer_base import StageInputs
 

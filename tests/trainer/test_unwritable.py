@@ -17,7 +17,7 @@ from tests.powers import without_overrides
 from tests.trainer.jobs import persona_job
 from trainer.process.cancellation import JobGoneError
 from trainer.process.events import failed_event
-from trainer.recipe.hardware_fit import fit_to_hardware
+from trainer.recipe.resolve import fit_to_hardware
 from trainer.run import run_job
 from trainer.train.checkpoint import list_checkpoints, trainable_weights
 from trainer.train.job import RunContext

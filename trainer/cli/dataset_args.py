@@ -28,8 +28,7 @@ from trainer.data.data_mixture import SourceSpec, parse_mix, parse_source, sourc
 from trainer.data.quality_filters import QualityFilters, list_languages
 from trainer.data.writer import DatasetBuildSpec
 from trainer.process.environment import find_home as the_home
-from trainer.recipe.auto_recipe import resolve_for_data
-from trainer.recipe.resolve import make_request, resolve_recipe
+from trainer.recipe.resolve import make_request, resolve_for_data, resolve_recipe
 from trainer.schemas import Recipe
 from trainer.sources.conversation import day_of
 from trainer.sources.reader import read_usable

@@ -70,10 +70,10 @@ from trainer.process.cancellation import CancelToken, RunCancelled, cancel_on_si
 from trainer.process.environment import configure_process, restart_with_allocator_settings
 from trainer.process.events import EventWriter, claim_stdout, failed_event
 from trainer.process.pause import PauseControl, listen_to_parent
-from trainer.recipe.resume_config import CHECKPOINT_INTERVAL_S, resume_thread_count
 from trainer.run import run_job, run_worker
 from trainer.train.distributed import DistributedContext, distributed_context
 from trainer.train.job import RunContext
+from trainer.train.resume_config import CHECKPOINT_INTERVAL_S, resume_thread_count
 
 PROGRAM_NAME = "understudy-trainer"
 

@@ -22,7 +22,6 @@ from trainer.cli.plan_command import add_plan_output, show_run_plan
 from trainer.cli.progress_view import EventPrinter
 from trainer.process.environment import configure_process, restart_with_allocator_settings
 from trainer.process.events import claim_stdout
-from trainer.recipe.resume_config import CHECKPOINTS_FOLDER, resume_thread_count
 from trainer.study.sweep import (
     SweepPoint,
     best_result,
@@ -35,6 +34,7 @@ from trainer.study.sweep import (
 )
 from trainer.train.distributed import distributed_context
 from trainer.train.job_folder import JobDraft, make_job_folder, temporary_job_folder
+from trainer.train.resume_config import CHECKPOINTS_FOLDER, resume_thread_count
 
 TRAIN_HELP = """\
 Trains an adapter: a persona's, or one for dialogue in general.

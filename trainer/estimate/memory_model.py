@@ -241,7 +241,7 @@ def adapter_parameter_count(recipe: Recipe, shape: ModelShape) -> int:
 
 
 def compute_dtype_bytes(recipe: Recipe, machine: MachineSpec) -> int:
-    """Of a value in the precision that the recipe computes in on this machine (`trainer.recipe.hardware_fit`)."""
+    """Of a value in the precision that the recipe computes in on this machine (`trainer.recipe.resolve`)."""
     wanted = machine.best if recipe.precision == "auto" else recipe.precision
     computed = wanted if machine.has_cuda or wanted == "fp32" else machine.best
     return 4 if computed == "fp32" else 2

@@ -12,9 +12,8 @@ from personas.prompt import TokenizedSample
 from personas.schemas.hyperparameters import Hyperparameters
 from trainer.estimate.memory_model import adapter_parameter_count, predict_memory
 from trainer.estimate.model_shape import ModelShape, model_shape_of
-from trainer.machine import MachineSpec, probe_machine_without_torch
-from trainer.recipe.resume_config import ResumeConfig
-from trainer.schemas import Recipe
+from trainer.machine import MachineSpec
+from trainer.schemas import Recipe, ResolvedRecipe
 
 AUTO_RECIPE = "auto"
 
@@ -276,51 +275,12 @@ AUTO_SETTINGS = frozenset(
 """What it chooses."""
 
 
-@dataclass(frozen=True)
-class RecipeChoice:
-    """A recipe in which nothing is left to choose, and `why` what was chosen was chosen; one line each."""
-
-    recipe: Recipe
-    why: tuple[str, ...] = ()
-
-
-def resolve_for_data(
-    name: str, recipe: Recipe, base: BaseModel, begun: ResumeConfig | None = None, machine: MachineSpec | None = None
-) -> Recipe:
-    """The recipe by which samples are made: as a run that was `begun` has it. One that is not `auto` stays as it is."""
-    if name != AUTO_RECIPE:
-        return recipe
-    if begun:
-        return with_values(
-            recipe, **{key: getattr(begun.recipe, key) for key in AUTO_SETTINGS - recipe.model_fields_set}
-        )
-    choice = RecipeChooser(recipe, model_traits(base), machine or probe_machine_without_torch())
-    choice.choose_data_settings()
-    return choice.recipe
-
-
-def resolve_for_run(
-    name: str,
-    recipe: Recipe,
-    base: BaseModel,
-    replies: SampleStats,
-    begun: ResumeConfig | None = None,
-    machine: MachineSpec | None = None,
-) -> RecipeChoice:
-    """The recipe for a run over these samples. What a run that was `begun` was held to is not chosen again."""
-    if name != AUTO_RECIPE:
-        return RecipeChoice(recipe)
-    if begun:
-        return RecipeChoice(recipe, begun.chosen)
-    return choose_recipe(recipe, model_traits(base), replies, machine or probe_machine_without_torch())
-
-
-def choose_recipe(recipe: Recipe, model: ModelTraits, replies: SampleStats, machine: MachineSpec) -> RecipeChoice:
+def choose_recipe(recipe: Recipe, model: ModelTraits, replies: SampleStats, machine: MachineSpec) -> ResolvedRecipe:
     """All that the request leaves open."""
     choice = RecipeChooser(recipe, model, machine)
     choice.choose_data_settings()
     choice.choose_run_settings(replies)
-    return RecipeChoice(choice.recipe, tuple(choice.why))
+    return ResolvedRecipe(choice.recipe, tuple(choice.why))
 
 
 def model_traits(base: BaseModel) -> ModelTraits:

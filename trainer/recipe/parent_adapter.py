@@ -19,7 +19,6 @@ from trainer.data.dataset import Dataset
 from trainer.data.job_inputs import parent_adapter_folder
 from trainer.data.preference_policy import GOOD_REPLIES_KEY
 from trainer.data.sample_sets import add_counts
-from trainer.recipe.resolve import make_request, resolve_recipe
 from trainer.schemas import Recipe
 
 SHAPE_SETTINGS = {
@@ -72,16 +71,16 @@ class ParentAdapter:
                 )
         return recipe.model_copy(update=own)
 
-    def trained_by(self, recipe: Recipe, asked: Hyperparameters) -> Recipe:
-        """The recipe by which the adapter itself was trained, with what is asked for set otherwise.
+    def trained_by(self, recipe: Recipe, asked: Hyperparameters, default: Recipe) -> Recipe:
+        """Return the recipe that trained the adapter, with the request's values set otherwise.
 
-        Of one that has learned from preferences itself the default recipe, and of the given one what is about samples
-        and preferences.
+        An adapter that has itself learned from preferences gets the `default` recipe. Settings of samples and
+        preferences are those of the given recipe.
         """
         made = self.manifest
         table = {**made.hyperparameters, "target_modules": made.lora["target_modules"]}
         if GOOD_REPLIES_KEY in made.dataset:
-            table = resolve_recipe(make_request(job_name="again", task_type="dialogue")).model_dump()
+            table = default.model_dump()
         kept = {
             name: getattr(recipe, name) for name in Recipe.model_fields if name.startswith(PREFERENCE_SETTING_PREFIXES)
         }

@@ -12,9 +12,16 @@ from personas.schemas.hyperparameters import Hyperparameters, describe_allowed_v
 from trainer.estimate.run_estimate import MachineSpeed, estimate_run
 from trainer.estimate.workload import Workload
 from trainer.machine import probe_machine_without_torch, total_memory_bytes
-from trainer.recipe.auto_recipe import SampleStats, resolve_for_data, resolve_for_run
-from trainer.recipe.hardware_fit import fit_to_hardware, recipe_warnings
-from trainer.recipe.resolve import RECIPES_FOLDER, load_recipe, recipe_names
+from trainer.recipe.auto_recipe import SampleStats
+from trainer.recipe.resolve import (
+    RECIPES_FOLDER,
+    fit_to_hardware,
+    load_recipe,
+    recipe_names,
+    recipe_warnings,
+    resolve_for_data,
+    resolve_for_run,
+)
 
 SETTING_LINE = re.compile(r"^(?P<name>\w+)\s*=\s*(?P<value>.*?)(?:\s+#\s*(?P<comment>.*))?$")
 COMMENTED_RECIPE = "demo-cpu"
@@ -70,7 +77,7 @@ def make_recipe_sheet(name: str, changes: Hyperparameters, base_model: str, samp
         "memory_bytes": took["memory_bytes"],
         "machine_bytes": has,
         "fits": took["memory_bytes"] <= has,
-        "warnings": [*chosen.why, *fit.notes, *recipe_warnings(recipe, samples)],
+        "warnings": [*chosen.chosen, *fit.notes, *recipe_warnings(recipe, samples)],
     }
 
 

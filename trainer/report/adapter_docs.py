@@ -16,9 +16,9 @@ from personas.schemas.training import AdapterManifest, JobSpec
 from personas.schemas.training_events import ScoreSummary
 from trainer.data.dataset import Dataset
 from trainer.data.dataset_card import render_permission_note
-from trainer.recipe.resume_config import ResumeConfig
 from trainer.report.run_report import REPORT_FOLDER, TrainingRecord, training_section
 from trainer.train.job import PreparedJob
+from trainer.train.resume_config import ResumeConfig
 
 VERSIONED_PACKAGES = ("torch", "transformers", "peft", "trl", "bitsandbytes")
 

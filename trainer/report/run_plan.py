@@ -28,14 +28,13 @@ from trainer.estimate.memory_check import memory_reductions
 from trainer.estimate.run_estimate import MachineSpeed, estimate_run, estimate_speed
 from trainer.estimate.workload import Workload, WorkloadCounter, workload_of
 from trainer.machine import probe_machine_without_torch
-from trainer.recipe.auto_recipe import RecipeChoice, SampleStats, resolve_for_run, sample_stats
-from trainer.recipe.hardware_fit import HardwareFit, fit_to_hardware, skip_activation_checkpointing, stage_warnings
+from trainer.recipe.auto_recipe import SampleStats, sample_stats
 from trainer.recipe.model_fit import context_length_error, match_target_modules
-from trainer.recipe.resolve import load_recipe, recipe_names
-from trainer.recipe.resume_config import find_resume_config
+from trainer.recipe.resolve import fit_to_machine, load_recipe, recipe_names, resolve_for_run, stage_warnings
 from trainer.report.loss_mask_view import MaskedSample, labelled_samples, mask_sample
-from trainer.schemas import Recipe
+from trainer.schemas import Recipe, ResolvedRecipe
 from trainer.train.job import load_fast_tokenizer, prepare_job_without_torch
+from trainer.train.resume_config import find_resume_config
 
 MAX_EXAMPLE_SAMPLES = 3
 PREFERENCE_RECIPE = "preference"
@@ -102,23 +101,16 @@ class RunPlan:
         unintended.
         """
         mine = name == self.recipe
-        chosen = RecipeChoice(recipe, self.why) if mine else resolve_for_run(name, recipe, self.base, self.replies)
-        fit = self._fitted(chosen.recipe)
+        chosen = ResolvedRecipe(recipe, self.why) if mine else resolve_for_run(name, recipe, self.base, self.replies)
+        machine = probe_machine_without_torch()
+        fit = fit_to_machine(chosen.recipe, self.base, self.work, machine, machine.free_bytes)
         took = estimate_run(name, fit.recipe, self.base, self.work, speed)
         notes = [*self._notes_on_model(chosen.recipe), *fit.notes]
         first = self.first if mine else None
         warnings = stage_warnings(chosen.recipe, took["samples"], len(first.train) if first else 0)
         if first:
             took = _add_first_stage(took, estimate_run(name, chosen.recipe.first_stage, self.base, first, speed))
-        return {**took, "warnings": [*chosen.why, *(self.notes if mine else ()), *notes, *warnings]}
-
-    def _fitted(self, recipe: Recipe) -> HardwareFit:
-        """Return the recipe as a run would adapt it to this machine."""
-        machine = probe_machine_without_torch()
-        fit = fit_to_hardware(recipe, machine)
-        if recipe.gradient_checkpointing and "gradient_checkpointing" in recipe.model_fields_set:
-            return fit
-        return skip_activation_checkpointing(fit, self.base, self.work, machine, machine.free_bytes)
+        return {**took, "warnings": [*chosen.chosen, *(self.notes if mine else ()), *notes, *warnings]}
 
     def _notes_on_model(self, recipe: Recipe) -> list[str]:
         """Return the recipe's settings that the base model replaces or does not support."""
@@ -147,10 +139,11 @@ def plan_job(folder: Path) -> RunPlan:
     shown = itertools.islice(labelled_samples(data), MAX_EXAMPLE_SAMPLES)
     examples = tuple(mask_sample(job.tokenizer, sample, rejected=bad) for sample, bad in shown)
     replies = sample_stats(data.train)
-    chosen = resolve_for_run(request.recipe, job.recipe, job.base, replies, find_resume_config(folder, job.spec))
+    begun = find_resume_config(folder, job.spec)
+    chosen = resolve_for_run(request.recipe, job.recipe, job.base, replies, begun.resolved if begun else None)
     first = workload_of(data.first, ()) if data.first else None
     fitting = (data.trimmed, data.counts.get(f"dropped: {TOO_LONG}", 0))
-    of = (told, work, replies, examples, *fitting, chosen.why, data.caveats, first)
+    of = (told, work, replies, examples, *fitting, chosen.chosen, data.caveats, first)
     by_preference = request.task_type == "preference"
     return RunPlan(request.persona, job.base, request.recipe, chosen.recipe, *of, by_preference=by_preference)
 
@@ -185,7 +178,7 @@ def plan_sources(order: DatasetBuildSpec, recipe: str, heard: ReadProgress) -> R
     replies = SampleStats(count.trained, max(work.train), count.trained_tokens)
     chosen = resolve_for_run(recipe, plan.recipe, order.base, replies)
     fitting = (statistics.with_trimmed_history, builder.ledger.replies[TOO_LONG])
-    of = (told, work, replies, tuple(examples), *fitting, chosen.why)
+    of = (told, work, replies, tuple(examples), *fitting, chosen.chosen)
     return RunPlan(plan.persona_id, order.base, recipe, chosen.recipe, *of)
 
 
@@ -211,7 +204,7 @@ def plan_dataset(folder: Path, recipe: str, changes: Hyperparameters, consent: C
     replies = SampleStats(len(train), max(train), trained_tokens)
     chosen = resolve_for_run(recipe, settings, base, replies)
     fitting = (stats.get("with_trimmed_history", 0), stats.get("dropped_replies", {}).get(TOO_LONG, 0))
-    return RunPlan(persona, base, recipe, chosen.recipe, told, work, replies, examples, *fitting, chosen.why)
+    return RunPlan(persona, base, recipe, chosen.recipe, told, work, replies, examples, *fitting, chosen.chosen)
 
 
 def _shared_prefix_tokens(base: BaseModel, lines: Sequence[dict[str, Any]]) -> int:

@@ -27,9 +27,9 @@ from trainer.evaluate.generation.reply_tasks import mean_std
 from trainer.evaluate.generation.text_metrics import score_texts
 from trainer.evaluate.paired_losses import TimeBudget
 from trainer.machine import release_memory
-from trainer.recipe.resume_config import CHECKPOINTS_FOLDER
 from trainer.train.job import prepare_job
 from trainer.train.job_folder import ID_DIGITS, RUNS_FOLDER, JobDraft, job_id_of_draft, make_job_folder
+from trainer.train.resume_config import CHECKPOINTS_FOLDER
 
 SCALE_RESULTS_FOLDER, STUDY_FILE = "results", "study.json"
 STUDY_SETTINGS = ("train_samples", "seed")

@@ -9,23 +9,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from personas.models.base_model import BaseModel, apply_rope_settings, load_tokenizer, locate, read_tokenizer
+from personas.models.base_model import BaseModel, load_tokenizer, read_tokenizer
 from personas.prompt import Renderer
 from personas.schemas.scorecard import EvaluationExtent
 from personas.schemas.training import JobSpec
 from personas.schemas.training_events import Phase, TrainerEvent
 from trainer.data.dataset import Dataset, make_dataset
 from trainer.data.job_inputs import read_job_inputs, read_spec
-from trainer.data.preference_policy import only_filters
 from trainer.machine import MemoryWatch
 from trainer.process.pause import PauseControl
-from trainer.recipe.auto_recipe import resolve_for_data
-from trainer.recipe.model_fit import match_target_modules, require_context_length
-from trainer.recipe.parent_adapter import ParentAdapter, find_parent_adapter
-from trainer.recipe.resolve import resolve_recipe
-from trainer.recipe.resume_config import CHECKPOINT_INTERVAL_S, find_resume_config
+from trainer.recipe.model_fit import require_context_length
+from trainer.recipe.parent_adapter import ParentAdapter
+from trainer.recipe.resolve import resolve_job
 from trainer.schemas import Recipe
 from trainer.train.distributed import DistributedContext
+from trainer.train.resume_config import CHECKPOINT_INTERVAL_S, find_resume_config
 
 
 class RunUsage:
@@ -127,17 +125,10 @@ def prepare_job_without_torch(folder: Path) -> PreparedJob:
 
 
 def _prepare_job(folder: Path, spec: JobSpec, tokenizer_of: Callable[[BaseModel], Any]) -> PreparedJob:
-    recipe = resolve_recipe(spec.request)
-    base = apply_rope_settings(locate(spec.request.base_model), recipe.rope_scaling_type, recipe.rope_scaling_factor)
-    start = find_parent_adapter(folder, spec, base)
-    if start and only_filters(folder, spec, recipe):
-        recipe, start = start.trained_by(recipe, spec.request.hyperparameters), None
-    recipe = resolve_for_data(spec.request.recipe, recipe, base, find_resume_config(folder, spec))
-    recipe, notes = match_target_modules(start.shaped(recipe, spec.request.hyperparameters) if start else recipe, base)
-    tokenizer = tokenizer_of(base)
-    data = make_dataset(read_job_inputs(folder, spec, recipe), Renderer(tokenizer), recipe)
-    data = start.with_people(data) if start else data
-    require_context_length(base, max(len(sample.ids) for sample in (*data.trained, *data.heldout, *data.general)))
-    return PreparedJob(
-        spec, recipe, base, tokenizer, data, (*notes, *(start.notes if start else ()), *data.caveats), start
-    )
+    begun = find_resume_config(folder, spec)
+    of = resolve_job(folder, spec, begun.resolved if begun else None)
+    tokenizer = tokenizer_of(of.base)
+    data = make_dataset(read_job_inputs(folder, spec, of.recipe), Renderer(tokenizer), of.recipe)
+    data = of.parent.with_people(data) if of.parent else data
+    require_context_length(of.base, max(len(sample.ids) for sample in (*data.trained, *data.heldout, *data.general)))
+    return PreparedJob(spec, of.recipe, of.base, tokenizer, data, (*of.notes, *data.caveats), of.parent)

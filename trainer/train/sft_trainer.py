@@ -192,7 +192,7 @@ def load_model_with_kernels(base: BaseModel, recipe: Recipe) -> tuple[Any, Kerne
 def load_quantised(base: BaseModel, recipe: Recipe) -> Any:
     """The base model with its linear layers in 4 bits, if the recipe says so; on the CPU with those values unpacked.
 
-    `recipe.precision` is resolved (`trainer.recipe.hardware_fit`).
+    `recipe.precision` is resolved (`trainer.recipe.resolve`).
     """
     precision = DTYPES[recipe.precision]
     device = f"cuda:{torch.cuda.current_device()}" if torch.cuda.is_available() else "cpu"

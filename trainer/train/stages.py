@@ -18,10 +18,10 @@ from trainer.data.preference_policy import PreferenceSet
 from trainer.machine import release_memory
 from trainer.process.events import StepEvent, is_out_of_memory
 from trainer.recipe.parent_adapter import load_parent_weights
-from trainer.recipe.resume_config import CHECKPOINTS_FOLDER, ResumeConfig, write_resume_config
 from trainer.schemas import Recipe, epoch_count, optimiser_steps
 from trainer.train.experiment_tracker import ExperimentTracker
 from trainer.train.job import PreparedJob, RunContext, RunUsage
+from trainer.train.resume_config import CHECKPOINTS_FOLDER, ResumeConfig, write_resume_config
 
 if TYPE_CHECKING:
     from trainer.train.sft_trainer import TrainResult

@@ -18,7 +18,6 @@ from personas.home.atomic_files import atomic_folder
 from personas.prompt import TokenizedSample
 from trainer.process.events import StepEvent, failed_event
 from trainer.process.pause import PauseControl
-from trainer.recipe.resume_config import CHECKPOINT_INTERVAL_S
 from trainer.schemas import Recipe
 from trainer.train.checkpoint import (
     CHECKPOINT_PREFIX,
@@ -32,6 +31,7 @@ from trainer.train.distributed import DistributedContext
 from trainer.train.job import RunUsage
 from trainer.train.kernels import KernelSelection
 from trainer.train.losses import mean_loss, measure_reply_losses
+from trainer.train.resume_config import CHECKPOINT_INTERVAL_S
 
 TRAINER_STATE_FILE = "trainer_state.json"
 

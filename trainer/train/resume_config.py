@@ -17,7 +17,7 @@ from personas.schemas.base import FrozenModel
 from personas.schemas.training import JobSpec
 from trainer.data.dataset import Dataset
 from trainer.estimate.workload import group_by_length
-from trainer.schemas import Recipe
+from trainer.schemas import Recipe, ResolvedRecipe
 
 RUN_FILE, CHECKPOINTS_FOLDER = "run.json", "checkpoints"
 CHECKPOINT_INTERVAL_S = 45
@@ -46,6 +46,11 @@ class ResumeConfig(FrozenModel):
     asked: str = ""
     chosen: tuple[str, ...] = ()
     start: str = ""
+
+    @property
+    def resolved(self) -> ResolvedRecipe:
+        """The recipe as it was resolved when the run began."""
+        return ResolvedRecipe(self.recipe, self.chosen)
 
     @property
     def used(self) -> Recipe:
