@@ -24,7 +24,7 @@ from tests.trainer.jobs import dialogues, sign, write_request
 from trainer.cli import dataset_args
 from trainer.cli.dataset_command import add_build
 from trainer.data.builder import DatasetBuilder
-from trainer.data.job_inputs import read_job_inputs, read_spec
+from trainer.data.job_inputs import read_job_inputs, read_job_talk, read_spec
 from trainer.data.ledger import Ledger
 from trainer.recipe.resolve import resolve_recipe
 from trainer.train.job import load_fast_tokenizer
@@ -224,7 +224,7 @@ def test_a_job(case, made, homes, tmp_path):
         shutil.copyfile(home / CONSENT_FILE, folder / CONSENT_FILE)
         wanted = expected(case.kind, case.right, is_permitted, consent)
         try:
-            content = read_job_inputs(folder, spec, resolve_recipe(spec.request))
+            content = read_job_talk(read_job_inputs(folder, spec), resolve_recipe(spec.request))
         except UnderstudyError as error:
             check_refusal(error, case.right)
             found = NOTHING
@@ -250,9 +250,9 @@ def test_cards_and_lore_of_a_job_say_nobodys_name_and_can_never_be_discords(kind
         shutil.copyfile(home / CONSENT_FILE, folder / CONSENT_FILE)
         if right == API:
             with pytest.raises(UnderstudyError, match="came through Discord's API"):
-                read_job_inputs(folder, spec, resolve_recipe(spec.request))
+                read_job_inputs(folder, spec)
         else:
-            assert read_job_inputs(folder, spec, resolve_recipe(spec.request)).conversations
+            assert read_job_talk(read_job_inputs(folder, spec), resolve_recipe(spec.request)).conversations
 
 
 def test_a_bare_licensed_in_a_job_is_refused_with_the_form_that_is_wanted(made, tmp_path):

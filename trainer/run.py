@@ -20,8 +20,8 @@ from personas.home.job_folder import people_in_material, read_comparison_targets
 from personas.models.base_model import fingerprint
 from personas.schemas.training import AdapterManifest, JobSpec
 from personas.schemas.training_events import Done, Phase, ScoreCardEvent
+from trainer.data.dataset import add_counts
 from trainer.data.job_inputs import read_spec
-from trainer.data.sample_sets import add_counts
 from trainer.estimate.memory_check import require_memory
 from trainer.estimate.workload import Workload, workload_of
 from trainer.machine import release_memory
@@ -76,7 +76,7 @@ def run_worker(folder: Path, run: RunContext) -> None:
 
 def _prepare_and_train(folder: Path, spec: JobSpec, target: Path, run: RunContext) -> None:
     run.enter(Phase(name="material"))
-    job = prepare_job(folder, spec)
+    job = prepare_job(folder, spec, stores_dataset=True)
     write_people(folder, add_counts(dict(people_in_material(folder, spec.materials)), job.data.people))
     job.data.held_out.write(folder / NEW_HOLDOUT_FILE)
     log.info("samples: %s", job.data.counts)

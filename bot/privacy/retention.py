@@ -25,7 +25,7 @@ from bot.training.stored_datasets import HISTORY_DATASET
 from personas.errors import RequestError, UnderstudyError
 from personas.home.adapters import adapter_ref
 from personas.home.holdout_index import holdout_file
-from personas.home.job_folder import MATERIAL_FOLDER, REQUEST_FILE
+from personas.home.job_folder import DATASET_FOLDER, MATERIAL_FOLDER, REQUEST_FILE
 from personas.home.job_material import dialogue_adapter_folder
 from personas.home.review_files import delete_expired_reviews
 from personas.lore import guild_owner
@@ -286,7 +286,7 @@ def _delete_if_from_discord(folder: Path, touched_before: float | None) -> None:
 def _empty_if_from_discord(run: Path, touched_before: float) -> None:
     """Delete the training data of a run that the operator started; its adapter exists nowhere else and stays."""
     if run.stat().st_mtime < touched_before and _has_discord_data(run):
-        for name in (MATERIAL_FOLDER, "checkpoints"):
+        for name in (MATERIAL_FOLDER, DATASET_FOLDER, "checkpoints"):
             if (run / name).exists():
                 shutil.rmtree(run / name)
 

@@ -24,7 +24,7 @@ from personas.schemas.scorecard import MemberFeedback
 from personas.schemas.training import JobSpec, Material, ServingPrecision, TrainingRequest
 
 COMPARE_FILE = "compare.json"
-REQUEST_FILE, MATERIAL_FOLDER, ADAPTER_FOLDER = "request.json", "material", "adapter"
+REQUEST_FILE, MATERIAL_FOLDER, ADAPTER_FOLDER, DATASET_FOLDER = "request.json", "material", "adapter", "dataset"
 
 
 def material_digest(path: Path) -> str:

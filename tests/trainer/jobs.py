@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import tempfile
 import textwrap
 from collections.abc import Sequence
 from dataclasses import replace
@@ -14,8 +15,14 @@ from typing import Any
 from personas.home.job_folder import material_digest
 from personas.home.job_material import ShippedData
 from personas.home.pseudonyms import JOB_KEYS_FILE, JobKeys
+from personas.prompt import Renderer
 from personas.schemas.training_events import Epoch, Progress, TrainerEvent
+from trainer.data.dataset import Dataset
+from trainer.data.job_inputs import JobInputs, JobTalk
+from trainer.data.loader import load_dataset
+from trainer.data.run_dataset import write_run_dataset
 from trainer.process.cancellation import RunCancelled
+from trainer.schemas import Recipe
 from trainer.train.job import RunContext
 
 ADA = 'id = "ada"\nname = "Ada"\ndescription = "You are Ada, a clockmaker."\n'
@@ -50,6 +57,13 @@ def talks(count: int, reply: str = "I mended clock {} myself, with oil.") -> lis
 def export(messages: Sequence[dict[str, Any]]) -> str:
     """The export file's text."""
     return json.dumps({"guild": {"id": "1"}, "channel": {"id": "2"}, "messages": list(messages)})
+
+
+def dataset_of(content: JobInputs, talk: JobTalk, renderer: Renderer, recipe: Recipe) -> Dataset:
+    """The samples of talk that lies in no file, built into a folder and loaded from there."""
+    with tempfile.TemporaryDirectory() as folder:
+        write_run_dataset(Path(folder), content, talk, renderer, recipe)
+        return load_dataset(Path(folder), content, renderer, recipe)
 
 
 def dialogues(count: int) -> str:

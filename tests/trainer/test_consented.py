@@ -9,12 +9,13 @@ from personas.home.data_subjects import NO_CONSENT, Consent, write_consent
 from personas.schemas.chat import Persona
 from tests.trainer.chats import outcome, write
 from tests.trainer.jobs import export, message, persona_job
-from trainer.data.job_inputs import read_job_inputs, read_spec
+from trainer.data.job_inputs import read_job_inputs, read_job_talk, read_spec
 from trainer.recipe.resolve import resolve_recipe
 from trainer.sources.conversation import day_of
 from trainer.sources.reader import read_usable
 from trainer.sources.source_format import ReadOptions
 from trainer.sources.speakers import ANSWERS_OTHERS, NOT_OPTED_IN, PLAYER_NOT_OPTED_IN, UNANSWERED
+from trainer.train.job import prepare_job_without_torch
 
 ADA = Persona("ada", "Ada")
 BOT = {"id": "7", "name": "Ada", "isBot": True}
@@ -99,10 +100,13 @@ def test_who_is_left_out_is_not_named_in_what_others_say(tmp_path):
     (folder / "request.json").write_text(json.dumps(request))
     write_consent(folder, consent(MIRA))
     spec = read_spec(folder)
-    content = read_job_inputs(folder, spec, resolve_recipe(spec.request))
-    texts = [message.text for talk in content.conversations for message in talk.messages]
+    content = read_job_talk(read_job_inputs(folder, spec), resolve_recipe(spec.request))
+    data = prepare_job_without_torch(folder).data
+    texts = [
+        text for it in (*data.train_prompt_replies, *data.heldout_prompt_replies) for text in (it.message, it.reply)
+    ]
     assert len(texts) == 6 and not [text for text in texts if "reedy" in text.casefold()]
-    assert content.dropped == {NOT_OPTED_IN: 1}
+    assert [it.reason for it in content.rejected if it.rows] == [NOT_OPTED_IN]
 
 
 def test_our_own_log_arrived_when_it_was_said(tmp_path):

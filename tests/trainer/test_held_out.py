@@ -13,12 +13,11 @@ from hypothesis import strategies as st
 from personas.errors import MaterialError
 from personas.home.holdout_index import HOLDOUT_FILE, HoldoutIndex, add_to_holdout, holdout_file
 from personas.home.pseudonyms import JobKeys
-from tests.trainer.jobs import export, message, persona_job
+from tests.trainer.jobs import dataset_of, export, message, persona_job
 from tests.trainer.talk import dialogue, sentence, talk
-from trainer.data.dataset import make_dataset
 from trainer.data.dedup_split import HELD_OUT, MAX_CLUSTERS_PER_REPLY, split_conversations
 from trainer.data.holdout_fingerprints import siphash
-from trainer.data.job_inputs import read_job_inputs, read_spec
+from trainer.data.job_inputs import read_job_inputs, read_job_talk, read_spec
 from trainer.data.minhash import NUM_BANDS, NUM_PERMUTATIONS
 from trainer.data.quality_filters import QualityFilters
 
@@ -335,15 +334,19 @@ def named_talks(count):
     ]
 
 
+def job_samples(folder, renderer, recipe):
+    content = read_job_inputs(folder, read_spec(folder))
+    return dataset_of(content, read_job_talk(content, recipe), renderer, recipe)
+
+
 def test_a_run_decides_by_what_was_said_not_by_pseudonyms(tmp_path, renderer, recipe):
     found = []
     for name, pseudonyms in (("one", b"p" * 32), ("two", b"q" * 32)):
         folder = persona_job(tmp_path / name, "embedded", export(named_talks(60)))
         (folder / "keys.json").unlink()
         JobKeys(pseudonyms, KEY).write(folder)
-        content = read_job_inputs(folder, read_spec(folder), recipe)
-        assert "mira_wet" not in "".join(c.messages[0].text for c in content.conversations)
-        found.append(make_dataset(content, renderer, recipe))
+        found.append(job_samples(folder, renderer, recipe))
+        assert "mira_wet" not in str(found[-1].train_prompt_replies)
     assert found[0].hash != found[1].hash and len(found[0].heldout) > 3
     assert contents(found[0].held_out) == contents(found[1].held_out)
 
@@ -351,13 +354,13 @@ def test_a_run_decides_by_what_was_said_not_by_pseudonyms(tmp_path, renderer, re
 def test_a_job_learns_nothing_that_was_held_out_before(tmp_path, renderer, recipe):
     """The list comes with the job folder, and one that is damaged is said."""
     folder = persona_job(tmp_path, "embedded", export(named_talks(60)))
-    content = read_job_inputs(folder, read_spec(folder), recipe)
-    first = make_dataset(content, renderer, recipe)
+    first = job_samples(folder, renderer, recipe)
+    talk = read_job_talk(read_job_inputs(folder, read_spec(folder)), recipe)
     trained = {sample.ids for sample in first.train}
-    more = split_conversations(content.raw_conversations[:30], QualityFilters(), 0.5, first.held_out).held_out
+    more = split_conversations(talk.conversations[:30], QualityFilters(), 0.5, first.held_out).held_out
     more.write(folder / HOLDOUT_FILE)
-    second = make_dataset(read_job_inputs(folder, read_spec(folder), recipe), renderer, recipe)
+    second = job_samples(folder, renderer, recipe)
     assert len(second.heldout) > len(first.heldout) and {sample.ids for sample in second.train} < trained
     (folder / HOLDOUT_FILE).write_bytes(b"half")
     with pytest.raises(MaterialError, match="is not an index of held-out conversations"):
-        read_job_inputs(folder, read_spec(folder), recipe)
+        read_job_inputs(folder, read_spec(folder))

@@ -7,13 +7,14 @@ import pytest
 from personas.errors import MaterialError, RequestError, UnderstudyError
 from personas.home.job_folder import material_digest
 from tests.trainer.jobs import described, dialogue_job, dialogues, export, message, persona_job, write_request
-from trainer.data.job_inputs import read_job_inputs, read_spec
+from trainer.data.job_inputs import read_job_inputs, read_job_talk, read_spec
 from trainer.recipe.resolve import recipe_names, resolve_recipe
+from trainer.train.job import prepare_job_without_torch
 
 
 def read(folder):
     spec = read_spec(folder)
-    return read_job_inputs(folder, spec, resolve_recipe(spec.request))
+    return read_job_talk(read_job_inputs(folder, spec), resolve_recipe(spec.request))
 
 
 def change(folder, **fields):
@@ -25,16 +26,19 @@ def change(folder, **fields):
 
 
 def test_a_persona_job_holds_its_persona_its_talk_and_its_lore(tmp_path):
-    content = read(persona_job(tmp_path, "embedded"))
+    folder = persona_job(tmp_path, "embedded")
+    content, talk = read_job_inputs(folder, read_spec(folder)), read(folder)
     assert content.persona.name == "Ada"
-    assert len(content.conversations) == 16 and len(content.general) == 3
+    assert len(talk.conversations) == 16 and len(talk.general) == 3
     assert content.lore.search("ada", "tell me of the bell")[0].source == "ada/clock.md"
-    assert "mira_wet" not in {m.speaker.name for c in content.conversations for m in c.messages}
+    said = prepare_job_without_torch(folder).data.train_prompt_replies
+    assert said and "mira_wet" not in str(said)
 
 
 def test_a_dialogue_job_holds_its_dialogues(tmp_path):
-    content = read(dialogue_job(tmp_path, "embedded"))
-    assert content.persona is None and content.lore is None and len(content.conversations) == 12
+    folder = dialogue_job(tmp_path, "embedded")
+    content = read_job_inputs(folder, read_spec(folder))
+    assert content.persona is None and content.lore is None and len(read(folder).conversations) == 12
 
 
 def test_messages_may_be_in_any_format_and_what_is_broken_is_counted(tmp_path):
@@ -45,7 +49,7 @@ def test_messages_may_be_in_any_format_and_what_is_broken_is_counted(tmp_path):
     change(folder, sha256=material_digest(path))
     content = read(folder)
     assert len(content.conversations) == 4
-    assert content.dropped == {"no answer": 1, "a number where an object was expected": 1}
+    assert [it.reason for it in content.rejected] == ["no answer", "a number where an object was expected"]
 
 
 @pytest.mark.parametrize(

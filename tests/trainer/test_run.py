@@ -53,7 +53,17 @@ def wait_for_step(process: subprocess.Popen[str]) -> None:
 def leftovers(folder: Path) -> set[str]:
     """What a run has left that is neither its input, its record nor what it would go on from."""
     inputs = {"material", "request.json", "keys.json"}
-    kept = {*inputs, "people.json", "heldout_new.bin", "events.jsonl", "lock", "run.json", "checkpoints", "tensorboard"}
+    kept = {
+        *inputs,
+        "people.json",
+        "heldout_new.bin",
+        "events.jsonl",
+        "lock",
+        "run.json",
+        "checkpoints",
+        "tensorboard",
+        "dataset",
+    }
     return {path.name for path in folder.iterdir()} - kept
 
 

@@ -227,7 +227,9 @@ def build_parser(prog: str = "python -m trainer") -> argparse.ArgumentParser:
     run = commands.add_parser("run", help="train the job in a folder")
     add_examples(run, *RUN_EXAMPLES)
     run.add_argument(
-        "folder", type=_existing_folder, help="holds request.json and material/; gets adapter/ and events.jsonl"
+        "folder",
+        type=_existing_folder,
+        help="holds request.json and material/; gets dataset/, adapter/ and events.jsonl",
     )
     run.add_argument(
         "--stop-on-eof", action="store_true", help="wait and go on as standard input says; stop at its end"

@@ -80,7 +80,8 @@ class DatasetPlan:
     the sources in their order; empty takes everything. `stages` puts all general samples before the persona's, for
     training in two stages. `key` is the pseudonyms', `people_key` that of the list of people. `seed` decides what is
     taken where not all is. `held_out` is what was held out before. `corrections` are what a person has found wrong with
-    what the anonymiser finds.
+    what the anonymiser finds. `for_run`: the samples of one job, in which all talk is the persona's and every speaker
+    gets a pseudonym; without a persona nobody does.
     """
 
     renderer: Renderer
@@ -96,6 +97,7 @@ class DatasetPlan:
     seed: int = 0
     held_out: HoldoutIndex | None = None
     corrections: NameCorrections = field(default_factory=NameCorrections)
+    for_run: bool = False
 
     @property
     def persona_id(self) -> str | None:
@@ -137,7 +139,7 @@ class DatasetBuilder:
             keep_always=plan.corrections.keep,
             tell=review.note if review else None,
         )
-        self.met = Participants(self.anonymiser.strangers)
+        self.met = Participants(self.anonymiser.strangers if self._has_pseudonyms else None)
         self._sources: list[str] = []
         self._source_of, self._speaks, self._order = array("i"), bytearray(), array("d")
         self._is_log = bytearray()
@@ -145,6 +147,7 @@ class DatasetBuilder:
         self._settled = bytearray()
         self._room: dict[tuple[int, str], int] = {}
         self.shares: dict[str, float] = {}
+        self.conversations: Counter[str] = Counter()
 
     def __enter__(self) -> Self:
         return self
@@ -155,13 +158,13 @@ class DatasetBuilder:
         self._stack.__exit__(kind, error, trace)
 
     def take(self, source: str, items: SourceItems, heard: Callable[[int], None] = lambda rows: None) -> None:
-        """Read a source to its end; `heard` is told of each record."""
+        """Read a source to its end; `heard` is told of each record. Without a name conversations keep their sources."""
         self._sources.append(source)
         for item in items:
             if isinstance(item, RejectedRecord):
                 self.ledger.reject(source, item)
             else:
-                self._add(replace(item, source=source))
+                self._add(replace(item, source=source) if source else item)
             heard(item.rows)
 
     @property
@@ -174,7 +177,7 @@ class DatasetBuilder:
 
         Raises `MaterialError` where one side would stay empty.
         """
-        if not self._is_anybody_learned_from:
+        if not (self._is_anybody_learned_from or self._plan.for_run):
             raise MaterialError(
                 "The sources do not say whose replies are to be learned.",
                 "Name who it is: --persona with a card, and --as with its name in the logs if that is another.",
@@ -182,6 +185,7 @@ class DatasetBuilder:
         self.shares = self._shares()
         fates = self._sieve.outcomes(self._plan.recipe.heldout_share, self.ledger.dropped)
         self._settled = bytearray(len(fates))
+        self.conversations = Counter(fates)
         self._share_room(fates)
         for side in SIDES:
             streams = [self._stream(numbers, side) for numbers in self._groups(fates, side)]
@@ -194,15 +198,37 @@ class DatasetBuilder:
             if not self._settled[number]:
                 self.ledger.drop(self._read(number), OVER_MIX if fate in SIDES else fate)
 
+    def mixed(self, conversations: Sequence[Conversation]) -> Iterator[BuiltSample]:
+        """Samples of general dialogue to train on besides, made as they are taken; to be called after `samples`."""
+        for talk in conversations:
+            self.met.meet(talk)
+            if is_chat_log(talk):
+                self.anonymiser.meet(talk)
+        masked = [
+            self.anonymiser.masked(talk) if is_chat_log(talk) else self.anonymiser.mask_patterns(talk)
+            for talk in conversations
+        ]
+        return (
+            BuiltSample(TRAIN, talk.source, talk.right, "general", made)
+            for talk in masked
+            for made in self._maker.made_from(talk, {})
+        )
+
     # ------------------------------------------------------------------------------------------ reading
+
+    @property
+    def _has_pseudonyms(self) -> bool:
+        """Whether anybody gets a pseudonym: in a job without a persona nobody does."""
+        return self._plan.persona is not None or not self._plan.for_run
 
     def _add(self, conversation: Conversation) -> None:
         persona = self._plan.persona
         speaks_itself = persona is not None and persona_speaks(persona, conversation)
-        self.met.meet(conversation)
-        has_people = speaks_itself or is_chat_log(conversation)
-        if has_people or conversation.unheard:
-            self.anonymiser.meet(conversation)
+        has_people = persona is not None if self._plan.for_run else speaks_itself or is_chat_log(conversation)
+        if self._has_pseudonyms:
+            self.met.meet(conversation)
+            if has_people or conversation.unheard:
+                self.anonymiser.meet(conversation)
         self._is_anybody_learned_from |= any(message.speaker.is_persona for message in conversation.messages)
         self._spool.append(conversation)
         self._sieve.add(conversation)
@@ -308,9 +334,8 @@ class DatasetBuilder:
         conversation = self._spool[number]
         if self._review:
             self._review.source, self._review.row = conversation.source, conversation.messages[0].row
-        if self._is_log[number]:
-            return self.anonymiser.masked(conversation)
-        conversation = self.anonymiser.mask_patterns(conversation)
-        if self._plan.persona and self._stands_in:
-            return replace_assistant(self._plan.persona, conversation)
+        is_log, persona = bool(self._is_log[number]), self._plan.persona
+        conversation = self.anonymiser.masked(conversation) if is_log else self.anonymiser.mask_patterns(conversation)
+        if persona and self._stands_in and (self._plan.for_run or not is_log):
+            return replace_assistant(persona, conversation)
         return conversation

@@ -1,28 +1,57 @@
-"""Makes the samples of a run: filters, splits, renders and counts them."""
+"""The samples of a run: single records, the sets they form, and the whole with its counts."""
 
 from __future__ import annotations
 
-import itertools
-import random
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from personas.home.holdout_index import HoldoutIndex
 from personas.lore import LoreIndex
-from personas.prompt import Renderer, TokenizedSample
-from personas.schemas.base import DISCORD_API
+from personas.prompt import TokenizedSample
 from personas.schemas.chat import Persona
-from trainer.data.data_mixture import general_sample_count, mixes_general, mixture_caveat
-from trainer.data.dedup_split import HELD_OUT, SIDES, split_conversations
-from trainer.data.job_inputs import JobInputs
 from trainer.data.ledger import Ledger
 from trainer.data.preference_policy import PreferenceSet
-from trainer.data.quality_filters import QualityFilters
-from trainer.data.sample_renderer import SampleHash, SampleRenderer, require_both_sides
-from trainer.data.sample_sets import SampleRecord, SampleSets, add_counts, general_samples, make_sample_record
-from trainer.schemas import PromptReply, Recipe
-from trainer.sources.conversation import Conversation, persona_speaks, replace_assistant
+from trainer.data.sample_renderer import SampleHash
+from trainer.schemas import PromptReply
+
+
+@dataclass(frozen=True)
+class SampleRecord:
+    """A sample with what is counted of it. `people` are the keys of those who speak in it (`Participants.keys_of`)."""
+
+    sample: TokenizedSample
+    right: str
+    source: str
+    arrived: str
+    said: PromptReply
+    has_lore: bool = False
+    people: tuple[str, ...] = ()
+    is_trimmed: bool = False
+
+
+@dataclass(frozen=True)
+class SampleSets:
+    """What there is to train and measure with, before general dialogue is mixed in.
+
+    `own` is to be trained on whatever the recipe says, `general` as far as it says so: made as it is taken. `measured`
+    are samples that measure forgetting. `dropped` counts replies that make no sample, `rejected` records that could not
+    be used, both by reason. `people` are counted without those of the samples themselves. `trimmed` counts samples whose oldest turns did not fit, where the samples themselves do not say so.
+    """
+
+    own: Sequence[SampleRecord]
+    general: Iterable[SampleRecord]
+    heldout: Sequence[SampleRecord]
+    counts: Mapping[str, int]
+    ledger: Ledger
+    held_out: HoldoutIndex
+    measured: Sequence[SampleRecord] = ()
+    dropped: Counter[str] = field(default_factory=Counter)
+    rejected: Counter[str] = field(default_factory=Counter)
+    people: Mapping[str, int] = field(default_factory=dict)
+    replaced: Mapping[str, int] = field(default_factory=dict)
+    stated: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    trimmed: int = 0
 
 
 @dataclass(frozen=True)
@@ -77,166 +106,6 @@ class Dataset:
         return digest.hexdigest()
 
 
-def make_dataset(content: JobInputs, renderer: Renderer, recipe: Recipe) -> Dataset:
-    """The samples of a job. Raises `MaterialError` when a side stays empty."""
-    parts, learned, caveats = _make_sample_sets(content, renderer, recipe)
-    dropped = content.dropped + parts.dropped
-    require_both_sides(len(parts.own), len(parts.heldout), dropped + parts.ledger.dropped)
-    general, told = ([], ()) if learned else _take_general(parts, content, recipe)
-    stages = recipe.first_stage_epochs > 0 and content.persona is not None
-    tally = _tally_samples((*parts.heldout, *parts.own, *general), content)
-    measuring = _general_holdout(content, renderer, recipe, parts, general)
-    replies = dropped + parts.ledger.replies
-    parts.ledger.add_dropped(content.dropped)
-    return Dataset(
-        train=_samples(parts.own if stages else (*parts.own, *general)),
-        heldout=_samples(parts.heldout),
-        general=_samples(measuring),
-        counts={
-            **parts.counts,
-            "samples_train": len(parts.own) + len(general),
-            "samples_heldout": len(parts.heldout),
-            "samples_with_lore": tally.with_lore,
-            **({"samples_general": len(general)} if general else {}),
-            **{f"dropped: {reason}": n for reason, n in sorted(replies.items())},
-        },
-        rights=dict(tally.rights),
-        sources=dict(tally.sources),
-        days=dict(tally.days),
-        people=add_counts(content.met.listed(content.people_key), parts.people),
-        replaced=add_counts(content.replaced, parts.replaced),
-        permission=content.permission if DISCORD_API in tally.rights else "",
-        ledger=parts.ledger,
-        held_out=parts.held_out,
-        first=_samples(general) if stages else (),
-        stated=parts.stated,
-        caveats=caveats + told,
-        heldout_prompt_replies=tuple(counted.said for counted in parts.heldout),
-        train_prompt_replies=tuple(counted.said for counted in parts.own[: learned.good if learned else None]),
-        general_prompt_replies=tuple(counted.said for counted in measuring),
-        persona=content.persona,
-        lore=content.lore,
-        preferences=learned,
-        trimmed=parts.trimmed + sum(counted.is_trimmed for counted in (*parts.heldout, *parts.own, *general)),
-    )
-
-
-def _make_sample_sets(
-    content: JobInputs, renderer: Renderer, recipe: Recipe
-) -> tuple[SampleSets, PreferenceSet | None, tuple[str, ...]]:
-    """What there is to train and measure with, what of it is learned by preference, and what to say of that."""
-    if content.built:
-        from trainer.data.loader import load_sample_sets  # which needs what stands here
-
-        parts = load_sample_sets(content.built, content, renderer, recipe)
-    else:
-        parts = _sample_sets_of_conversations(content, renderer, recipe)
-    parts, caveats = _limit_samples(parts, recipe)
-    if not content.preferences:
-        return parts, None, caveats
-    from trainer.data.preference_samples import apply_preferences  # the same
-
-    parts, learned, said = apply_preferences(parts, content, renderer, recipe)
-    return parts, learned, caveats + said
-
-
-def _limit_samples(parts: SampleSets, recipe: Recipe) -> tuple[SampleSets, tuple[str, ...]]:
-    """The parts with `train_samples` of the job's own, drawn by the seed: with more of them the same and others."""
-    wanted_samples, own = recipe.train_samples, parts.own
-    if not wanted_samples:
-        return parts, ()
-    taken = random.Random(recipe.seed).sample(range(len(own)), len(own))[:wanted_samples]
-    missing = wanted_samples - len(taken)
-    said = (f"There are {len(own):,} samples to train on, {missing:,} fewer than train_samples asks for.",)
-    return replace(parts, own=[own[place] for place in sorted(taken)]), said if missing else ()
-
-
-def _sample_sets_of_conversations(content: JobInputs, renderer: Renderer, recipe: Recipe) -> SampleSets:
-    """Sift, split by conversation, then one sample per reply."""
-    filters, ledger, sides = QualityFilters(), Ledger(), Counter[str]()
-    conversations = assistant_as_persona(content.persona, content.conversations)
-    as_it_came = assistant_as_persona(content.persona, content.raw_conversations or content.conversations)
-    sifted = split_conversations(as_it_came, filters, recipe.heldout_share, content.held_out, content.dropped)
-    maker = SampleRenderer(renderer, content.persona, content.lore, recipe, filters)
-    samples: dict[str, list[SampleRecord]] = {side: [] for side in SIDES}
-    # Held-out samples first: of two equal ones, the one that stays is the one that is not trained on.
-    for side in SIDES:
-        for number, conversation in _conversations_on_side(conversations, sifted.outcomes, side):
-            used: set[int] = set()
-            faults: dict[int, str] = {}
-            sides[side] += 1
-            for made in maker.made_from(conversation, faults, sifted.withheld_replies.get(number, ())):
-                used.update(made.places)
-                samples[side].append(make_sample_record(conversation, made))
-            ledger.settle(conversation, used, faults)
-    for conversation, fate in zip(conversations, sifted.outcomes, strict=True):
-        if fate not in SIDES:
-            ledger.drop(conversation, fate)
-    held_out, train = (samples[side] for side in SIDES)
-    counts = {"conversations_train": sides["train"], "conversations_heldout": sides[HELD_OUT]}
-    return SampleSets(train, general_samples(content, maker), held_out, counts, ledger, sifted.held_out)
-
-
-def _take_general(parts: SampleSets, content: JobInputs, recipe: Recipe) -> tuple[list[SampleRecord], tuple[str, ...]]:
-    """The general samples to train on, and what to say of how many there are."""
-    if content.persona is None:
-        unheard = (
-            "A dialogue job trains on general dialogue alone: general_share and first_stage_epochs change nothing."
-        )
-        return list(parts.general), (unheard,) if mixes_general(recipe) else ()
-    if not mixes_general(recipe):
-        return list(parts.general), ()
-    own = len(parts.own)
-    most = general_sample_count(recipe, own)
-    taken = list(itertools.islice(parts.general, most))
-    told = mixture_caveat(recipe, own, len(taken))
-    return taken, (told,) if told else ()
-
-
-@dataclass
-class _Tally:
-    """Counts samples."""
-
-    rights: Counter[str] = field(default_factory=Counter)
-    sources: Counter[str] = field(default_factory=Counter)
-    days: Counter[str] = field(default_factory=Counter)
-    with_lore: int = 0
-
-
-def _tally_samples(samples: Iterable[SampleRecord], content: JobInputs) -> _Tally:
-    tally = _Tally()
-    for counted in samples:
-        content.met.heard(counted.people)
-        tally.rights[counted.right] += 1
-        tally.sources[counted.source] += 1
-        tally.days[counted.arrived] += 1
-        tally.with_lore += counted.has_lore
-    return tally
-
-
-def _general_holdout(
-    content: JobInputs, renderer: Renderer, recipe: Recipe, parts: SampleSets, trained: Sequence[SampleRecord]
-) -> Sequence[SampleRecord]:
-    """General dialogue that measures forgetting, as it is: what a persona's run trains on is left out of it."""
-    maker = SampleRenderer(renderer, None, None, recipe, None)
-    talk = (make_sample_record(talk, made) for talk in content.general for made in maker.made_from(talk, {}))
-    found = [*parts.measured, *talk]
-    known = {counted.sample for counted in trained} if content.persona else set[TokenizedSample]()
-    return [it for it in found if it.sample not in known] or found
-
-
-def _samples(counted: Iterable[SampleRecord]) -> tuple[TokenizedSample, ...]:
-    return tuple(it.sample for it in counted)
-
-
-def assistant_as_persona(persona: Persona | None, conversations: Sequence[Conversation]) -> Sequence[Conversation]:
-    """Where the persona speaks nowhere by name, the assistant of the material speaks for it."""
-    if persona is None or any(persona_speaks(persona, conversation) for conversation in conversations):
-        return conversations
-    return [replace_assistant(persona, conversation) for conversation in conversations]
-
-
-def _conversations_on_side(
-    conversations: Sequence[Conversation], fates: Sequence[str], fate: str
-) -> Iterator[tuple[int, Conversation]]:
-    return ((n, conversation) for n, conversation in enumerate(conversations) if fates[n] == fate)
+def add_counts(some: Mapping[str, int], others: Mapping[str, int]) -> dict[str, int]:
+    """The counts of both; whoever is counted 0 times stays."""
+    return {name: some.get(name, 0) + others.get(name, 0) for name in (*some, *others)}

@@ -1,8 +1,7 @@
-"""Reads a job folder's material: checks digests and rights, anonymises, yields conversations."""
+"""Reads a job folder's material: checks kinds, digests and rights, then reads its conversations."""
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -21,12 +20,9 @@ from personas.lore import WORLD, LoreIndex, read_lore
 from personas.schemas.base import DISCORD_API, explain_validation_error
 from personas.schemas.chat import Persona
 from personas.schemas.training import JobSpec, Material
-from trainer.anonymise import Anonymiser
-from trainer.anonymise.allowlist import world_names
 from trainer.data.data_mixture import mixes_general, split_general
-from trainer.data.ledger import Participants
 from trainer.schemas import Recipe
-from trainer.sources.conversation import Conversation, is_chat_log
+from trainer.sources.conversation import Conversation, RejectedRecord
 from trainer.sources.reader import read_usable
 from trainer.sources.source_format import ReadOptions
 
@@ -44,29 +40,34 @@ MaterialPaths = Mapping[str, list[tuple[Path, Material]]]
 
 @dataclass(frozen=True)
 class JobInputs:
-    """What the material holds. `general` measures what training makes a model forget; `dropped` counts by reason.
+    """A job's checked material, before any talk is read: what its data set is made with.
 
-    `met` are the people of it, to be listed under `people_key`. `permission` is Discord's, as the operator states it;
-    `replaced` counts what stands for something else now, by kind. `as_it_came` are the same conversations before their
-    people had pseudonyms: what is held out is decided by them, as in `dataset build`. `held_out` was held out before.
-    `built` is a data set's folder that takes the place of conversations, `consent` what is allowed today. `to_mix` is
-    general dialogue to train on besides, `preferences` what was liked better than what, without personal data.
+    `built` is a data set's folder that takes the place of talk. `consent` is what is allowed today, `held_out` what was
+    held out before. `keys` are those of pseudonyms and of lists of people. `paths` are the materials by kind.
     """
 
-    persona: Persona | None
-    conversations: list[Conversation]
-    general: list[Conversation]
-    lore: LoreIndex | None
-    dropped: Counter[str]
-    met: Participants = field(default_factory=Participants)
-    people_key: bytes = b""
-    permission: str = ""
-    replaced: Mapping[str, int] = field(default_factory=dict)
-    raw_conversations: Sequence[Conversation] = ()
+    persona: Persona | None = None
+    lore: LoreIndex | None = None
+    keys: JobKeys = field(default_factory=lambda: JobKeys(b"", b""))
+    consent: Consent = NO_CONSENT
     held_out: HoldoutIndex | None = None
     built: Path | None = None
-    consent: Consent = NO_CONSENT
+    talk_kind: str = "log"
+    paths: MaterialPaths = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class JobTalk:
+    """A job's talk as it came, names and all.
+
+    `general` measures what training makes a model forget; `to_mix` is general dialogue to train on besides, in the
+    order in which it is taken. `rejected` are records that could not be used, `preferences` what was liked better.
+    """
+
+    conversations: Sequence[Conversation] = ()
+    general: Sequence[Conversation] = ()
     to_mix: Sequence[Conversation] = ()
+    rejected: Sequence[RejectedRecord] = ()
     preferences: Sequence[PreferenceRecord] = ()
 
 
@@ -82,48 +83,41 @@ def read_spec(folder: Path) -> JobSpec:
         ) from None
 
 
-def read_job_inputs(folder: Path, spec: JobSpec, recipe: Recipe) -> JobInputs:
-    """All material of a job. Raises `UnderstudyError` naming the file that cannot be used, and why."""
+def read_job_inputs(folder: Path, spec: JobSpec) -> JobInputs:
+    """Check a job's material and read what its samples are made with.
+
+    Raises `UnderstudyError` naming the file that cannot be used, and why.
+    """
     paths = _material_paths(folder, spec)
-    consent, keys = read_consent(folder), JobKeys.in_folder(folder)
-    options = ReadOptions(
-        consent=consent, session_gap_s=recipe.session_gap_minutes * 60, names_by="`persona_names` in catalogue.toml"
-    )
+    keys = JobKeys.in_folder(folder)
     persona = _find_persona(paths["card"], spec) if spec.request.persona else None
-    lore = _read_lore_index(paths["lore"], persona) if persona else None
-    anonymiser = Anonymiser(keys.pseudonyms, persona=persona, keep=world_names(persona, lore) if persona else ())
-    met = Participants(anonymiser.strangers) if persona else Participants()
-    dropped: Counter[str] = Counter()
-    talk = _read_conversations(paths[SOURCE_KINDS[spec.request.task_type]], replace(options, persona=persona), dropped)
-    if persona:
-        for conversation in talk:
-            met.meet(conversation)
-            anonymiser.meet(conversation)
-    make_unknown = anonymiser.masked if persona else anonymiser.mask_patterns
-    conversations = [make_unknown(conversation) for conversation in talk]
-    general = _read_conversations(paths["general"], options, Counter())
-    to_mix: Sequence[Conversation] = ()
-    if persona and (mixes_general(recipe) or paths["messages"]):
-        general, to_mix = _split_mixture(
-            _read_conversations(paths["messages"], options, Counter()), general, recipe, anonymiser, met
-        )
     return JobInputs(
         persona=persona,
-        conversations=conversations,
-        general=general,
-        lore=lore,
-        dropped=dropped,
-        met=met,
-        people_key=keys.people,
-        permission=consent.permission,
-        replaced=dict(anonymiser.counts),
-        raw_conversations=talk,
+        lore=_read_lore_index(paths["lore"], persona) if persona else None,
+        keys=keys,
+        consent=read_consent(folder),
         held_out=HoldoutIndex.read(folder / HOLDOUT_FILE, keys.people),
         built=paths["dataset"][0][0] if paths["dataset"] else None,
-        consent=consent,
-        to_mix=to_mix,
-        preferences=[_anonymise_preference(one, anonymiser) for one in _read_preferences(paths["preferences"])],
+        talk_kind=SOURCE_KINDS[spec.request.task_type],
+        paths=paths,
     )
+
+
+def read_job_talk(inputs: JobInputs, recipe: Recipe) -> JobTalk:
+    """Read all talk of a job. Raises `UnderstudyError` naming the file that cannot be used, and why."""
+    paths = inputs.paths
+    options = ReadOptions(
+        consent=inputs.consent,
+        session_gap_s=recipe.session_gap_minutes * 60,
+        names_by="`persona_names` in catalogue.toml",
+    )
+    rejected: list[RejectedRecord] = []
+    conversations = _read_conversations(paths[inputs.talk_kind], replace(options, persona=inputs.persona), rejected)
+    general = _read_conversations(paths["general"], options, [])
+    to_mix: Sequence[Conversation] = ()
+    if inputs.persona and (mixes_general(recipe) or paths["messages"]):
+        general, to_mix = _split_mixture(_read_conversations(paths["messages"], options, []), general, recipe)
+    return JobTalk(conversations, general, to_mix, rejected, _read_preferences(paths["preferences"]))
 
 
 def read_job_preferences(folder: Path, spec: JobSpec) -> list[PreferenceRecord]:
@@ -141,14 +135,6 @@ def _read_preferences(files: list[tuple[Path, Material]]) -> list[PreferenceReco
     return found
 
 
-def _anonymise_preference(one: PreferenceRecord, anonymiser: Anonymiser) -> PreferenceRecord:
-    """A preference with everything replaced that is found in its texts."""
-    masked = anonymiser.anonymise_text
-    said = tuple(turn.model_copy(update={"text": masked(turn.text)}) for turn in one.prompt)
-    replies = {"chosen": one.chosen and masked(one.chosen), "rejected": one.rejected and masked(one.rejected)}
-    return one.model_copy(update={"prompt": said, **replies})
-
-
 def parent_adapter_folder(folder: Path, spec: JobSpec) -> Path | None:
     """The adapter of a job that trains one further. Raises `MaterialError` when it is not the one the job has."""
     found = _paths_of_kind(folder, spec, "adapter")
@@ -156,26 +142,15 @@ def parent_adapter_folder(folder: Path, spec: JobSpec) -> Path | None:
 
 
 def _split_mixture(
-    messages: list[Conversation],
-    general: list[Conversation],
-    recipe: Recipe,
-    anonymiser: Anonymiser,
-    met: Participants,
+    messages: list[Conversation], general: list[Conversation], recipe: Recipe
 ) -> tuple[list[Conversation], list[Conversation]]:
-    """General dialogue that measures forgetting, and what is trained on besides the persona's talk."""
+    """Split general dialogue into what measures forgetting and what is trained on besides the persona's talk."""
     if not mixes_general(recipe):
         raise RequestError(
             "There is general dialogue to train on, and the recipe trains on none.",
             "Take the recipe mixed-80-20 or two-stage, or set general_share.",
         )
-    measured, to_mix = split_general(messages, general)
-    for conversation in to_mix:
-        met.meet(conversation)
-        if is_chat_log(conversation):
-            anonymiser.meet(conversation)
-    return measured, [
-        anonymiser.masked(talk) if is_chat_log(talk) else anonymiser.mask_patterns(talk) for talk in to_mix
-    ]
+    return split_general(messages, general)
 
 
 def _material_paths(folder: Path, spec: JobSpec) -> MaterialPaths:
@@ -247,9 +222,9 @@ def _find_persona(cards: list[tuple[Path, Material]], spec: JobSpec) -> Persona:
 
 
 def _read_conversations(
-    files: list[tuple[Path, Material]], options: ReadOptions, dropped: Counter[str]
+    files: list[tuple[Path, Material]], options: ReadOptions, rejected: list[RejectedRecord]
 ) -> list[Conversation]:
-    """What can be used of files in any format; `dropped` counts their other records by reason.
+    """Read what can be used of files in any format; `rejected` gets their other records.
 
     Raises `MaterialError` when one may not be trained on, none of it can be used, or the persona never speaks in it.
     """
@@ -266,7 +241,7 @@ def _read_conversations(
             if isinstance(item, Conversation):
                 found.append(item)
             else:
-                dropped.update({item.reason: item.rows} if item.rows else {})
+                rejected.append(item)
     return found
 
 

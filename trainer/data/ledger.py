@@ -180,17 +180,26 @@ class Participants:
         """Count a sample in which people of these ids speak."""
         self._samples.update(people)
 
-    def listed(self, key: bytes) -> dict[str, int]:
-        """Keyed people to samples, each under the id and under all names."""
+    def listed(self, key: bytes, *, with_samples: bool = True) -> dict[str, int]:
+        """Count samples by keyed person, each person under the id and under all names.
+
+        Without samples it lists the same people, and counts only the places that name those who do not speak.
+        """
         listed: Counter[str] = Counter()
-        for id, names in self._names.items():
-            # Logs without ids know people by their names alone.
-            own = [] if id in names else [id]
-            for person in {*own, *(f"name:{name.casefold()}" for name in names)}:
-                listed[keyed_person(key, person)] += self._samples[id]
+        for id in self._names:
+            for person in self.keys_of(id, key):
+                listed[person] += self._samples[id] if with_samples else 0
         for name, count in self._strangers.items():
             listed[keyed_person(key, f"name:{name}")] += count
         return dict(listed)
+
+    def keys_of(self, id: str, key: bytes) -> list[str]:
+        """Return what stands for a person in the list: the keyed id and names; nothing for an unknown id."""
+        if id not in self._names:
+            return []
+        names = self._names[id]
+        own = [] if id in names else [id]  # logs without ids know people by their names alone
+        return [keyed_person(key, it) for it in sorted({*own, *(f"name:{name.casefold()}" for name in names)})]
 
     def _note(self, speaker: SourceSpeaker) -> None:
         if speaker.id not in PLACEHOLDER_IDS:

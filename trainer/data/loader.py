@@ -1,11 +1,17 @@
-"""Loads a built data set for a run: renders it for the run's base model and checks consent again."""
+"""Loads the samples of a run from its data set folder: the only maker of a `Dataset`.
+
+The own talk of a job lies there as token ids. That of a data set which `dataset build` made lies in the job's material
+as messages: they are rendered for the run's base model, and consent is checked again.
+"""
 
 from __future__ import annotations
 
+import itertools
 import json
+import random
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,15 +26,23 @@ from personas.home.rights import decide_right
 from personas.prompt import Renderer, TokenizedSample
 from personas.schemas.base import DISCORD_API
 from personas.schemas.chat import Persona
-from trainer.data.data_mixture import mixes_general, order_by_text
+from trainer.data.data_mixture import general_sample_count, mixes_general, mixture_caveat, order_by_text
+from trainer.data.dataset import Dataset, SampleRecord, SampleSets, add_counts
 from trainer.data.holdout_fingerprints import match_held_out
 from trainer.data.job_inputs import JobInputs
 from trainer.data.layout import read_participants, read_samples, read_stats
 from trainer.data.ledger import Ledger
-from trainer.data.quality_filters import QualityFilters
-from trainer.data.sample_renderer import HELD_OUT_BEFORE, NOTHING_TRAINED, TOO_LONG, SampleRenderer, has_no_targets
-from trainer.data.sample_sets import SampleRecord, SampleSets, general_samples
-from trainer.schemas import GENERAL_KIND, Recipe, prompt_reply_of_line
+from trainer.data.preference_policy import PreferenceSet
+from trainer.data.preference_samples import apply_preferences
+from trainer.data.run_dataset import MEASURED_FILE, MIXED_FILE, RunDataset
+from trainer.data.sample_renderer import (
+    HELD_OUT_BEFORE,
+    NOTHING_TRAINED,
+    TOO_LONG,
+    has_no_targets,
+    require_both_sides,
+)
+from trainer.schemas import GENERAL_KIND, PromptReply, Recipe, prompt_reply_of_line
 from trainer.sources.speakers import NOT_OPTED_IN
 
 SampleLine = Mapping[str, Any]
@@ -83,7 +97,86 @@ def render_lines(
             yield line, sample
 
 
-def load_sample_sets(folder: Path, content: JobInputs, renderer: Renderer, recipe: Recipe) -> SampleSets:
+def load_dataset(folder: Path, content: JobInputs, renderer: Renderer, recipe: Recipe) -> Dataset:
+    """Load the samples of a job from its data set folder (`trainer.data.writer.job_dataset`).
+
+    Raises `MaterialError` when a side stays empty, for a damaged set, and for one that was made for somebody else.
+    """
+    sets, learned, caveats = _load_sets(RunDataset(folder), content, renderer, recipe)
+    require_both_sides(len(sets.own), len(sets.heldout), sets.dropped + sets.ledger.dropped)
+    general, mixture_notes = ([], ()) if learned else _take_general(sets, content.persona, recipe)
+    measuring = _general_holdout(sets.measured, general if content.persona else ())
+    stages = recipe.first_stage_epochs > 0 and content.persona is not None
+    tally = _tally_samples((*sets.heldout, *sets.own, *general))
+    dropped = sets.rejected + sets.dropped + sets.ledger.replies
+    return Dataset(
+        train=_samples(sets.own if stages else (*sets.own, *general)),
+        heldout=_samples(sets.heldout),
+        general=_samples(measuring),
+        counts={
+            **sets.counts,
+            "samples_train": len(sets.own) + len(general),
+            "samples_heldout": len(sets.heldout),
+            "samples_with_lore": tally.with_lore,
+            **({"samples_general": len(general)} if general else {}),
+            **{f"dropped: {reason}": n for reason, n in sorted(dropped.items())},
+        },
+        rights=dict(tally.rights),
+        sources=dict(tally.sources),
+        days=dict(tally.days),
+        people=add_counts(sets.people, tally.people),
+        replaced=sets.replaced,
+        permission=content.consent.permission if DISCORD_API in tally.rights else "",
+        ledger=sets.ledger,
+        held_out=sets.held_out,
+        first=_samples(general) if stages else (),
+        stated=sets.stated,
+        caveats=caveats + mixture_notes,
+        heldout_prompt_replies=_prompt_replies(sets.heldout),
+        train_prompt_replies=_prompt_replies(sets.own[: learned.good if learned else None]),
+        general_prompt_replies=_prompt_replies(measuring),
+        persona=content.persona,
+        lore=content.lore,
+        preferences=learned,
+        trimmed=sets.trimmed + tally.trimmed,
+    )
+
+
+def _load_sets(
+    run_set: RunDataset, content: JobInputs, renderer: Renderer, recipe: Recipe
+) -> tuple[SampleSets, PreferenceSet | None, tuple[str, ...]]:
+    """Load the sets, apply `train_samples` and preferences; give also what is learned by preference, and notes."""
+    if content.built:
+        sets = _load_built_sets(content.built, run_set, content, renderer, recipe)
+    else:
+        sets = _load_run_sets(run_set, content)
+    sets, caveats = _limit_samples(sets, recipe)
+    if not (preferences := run_set.preferences()):
+        return sets, None, caveats
+    sets, learned, notes = apply_preferences(sets, preferences, content.persona, content.lore, renderer, recipe)
+    return sets, learned, caveats + notes
+
+
+def _load_run_sets(run_set: RunDataset, content: JobInputs) -> SampleSets:
+    """Load the sets of a job's own talk, which was split and rendered for this run."""
+    stats = run_set.stats
+    return SampleSets(
+        own=run_set.records(TRAIN_FILE),
+        general=run_set.records(MIXED_FILE),
+        heldout=run_set.records(EVAL_FILE),
+        counts=_counts(stats["counts"]),
+        ledger=_load_ledger(stats),
+        held_out=HoldoutIndex.read(run_set.folder / HOLDOUT_FILE, content.keys.people),
+        measured=run_set.records(MEASURED_FILE),
+        rejected=run_set.rejected,
+        people=run_set.people,
+        replaced=run_set.replaced,
+    )
+
+
+def _load_built_sets(
+    folder: Path, run_set: RunDataset, content: JobInputs, renderer: Renderer, recipe: Recipe
+) -> SampleSets:
     """What a data set holds to train and measure with.
 
     Where a persona's recipe mixes general dialogue in, the set's own is taken as far as the recipe says, and what the
@@ -92,7 +185,7 @@ def load_sample_sets(folder: Path, content: JobInputs, renderer: Renderer, recip
     """
     stats = read_stats(folder)
     _require_same_persona(content.persona, stats, folder)
-    held_out = HoldoutIndex.read(folder / HOLDOUT_FILE, content.people_key).merge(_home_holdout(content))
+    held_out = HoldoutIndex.read(folder / HOLDOUT_FILE, content.keys.people).merge(_home_holdout(content))
     reader = _DatasetReader(folder, content, renderer, recipe)
     heldout, train = reader.read(EVAL_FILE), reader.read(TRAIN_FILE)
     train = reader.drop_held_out(train, held_out)
@@ -104,21 +197,87 @@ def load_sample_sets(folder: Path, content: JobInputs, renderer: Renderer, recip
         if any(not it.is_general for it in heldout):
             measured = [it.counted for it in heldout if it.is_general]
             heldout = [it for it in heldout if not it.is_general]
-    maker = SampleRenderer(renderer, content.persona, None, recipe, QualityFilters())
     return SampleSets(
         own=[it.counted for it in train],
-        general=general or general_samples(content, maker),
+        general=general or run_set.records(MIXED_FILE),
         heldout=[it.counted for it in heldout],
         counts={},
         ledger=_load_ledger(stats),
         held_out=held_out,
-        measured=measured,
+        measured=[*measured, *run_set.records(MEASURED_FILE)],
         dropped=reader.dropped,
-        people=read_participants(folder),
-        replaced=_counts(stats.get("replaced")),
+        people=add_counts(run_set.people, read_participants(folder)),
+        replaced=add_counts(run_set.replaced, _counts(stats.get("replaced"))),
         stated={str(name): dict(stated) for name, stated in dict(stats.get("statements") or {}).items()},
         trimmed=int(stats.get("with_trimmed_history") or 0),
     )
+
+
+def _limit_samples(sets: SampleSets, recipe: Recipe) -> tuple[SampleSets, tuple[str, ...]]:
+    """Keep `train_samples` of the job's own samples, drawn by the seed: a larger number keeps the same and more."""
+    wanted_samples, own = recipe.train_samples, sets.own
+    if not wanted_samples:
+        return sets, ()
+    taken = random.Random(recipe.seed).sample(range(len(own)), len(own))[:wanted_samples]
+    missing = wanted_samples - len(taken)
+    notes = (f"There are {len(own):,} samples to train on, {missing:,} fewer than train_samples asks for.",)
+    return replace(sets, own=[own[place] for place in sorted(taken)]), notes if missing else ()
+
+
+def _take_general(
+    sets: SampleSets, persona: Persona | None, recipe: Recipe
+) -> tuple[list[SampleRecord], tuple[str, ...]]:
+    """Take the general samples to train on, with a note where they are fewer than asked for."""
+    if persona is None:
+        ignored = (
+            "A dialogue job trains on general dialogue alone: general_share and first_stage_epochs change nothing."
+        )
+        return list(sets.general), (ignored,) if mixes_general(recipe) else ()
+    if not mixes_general(recipe):
+        return list(sets.general), ()
+    own = len(sets.own)
+    most = general_sample_count(recipe, own)
+    taken = list(itertools.islice(sets.general, most))
+    caveat = mixture_caveat(recipe, own, len(taken))
+    return taken, (caveat,) if caveat else ()
+
+
+@dataclass
+class _Tally:
+    """Counts of samples."""
+
+    rights: Counter[str] = field(default_factory=Counter)
+    sources: Counter[str] = field(default_factory=Counter)
+    days: Counter[str] = field(default_factory=Counter)
+    people: Counter[str] = field(default_factory=Counter)
+    with_lore: int = 0
+    trimmed: int = 0
+
+
+def _tally_samples(samples: Iterable[SampleRecord]) -> _Tally:
+    tally = _Tally()
+    for counted in samples:
+        tally.people.update(counted.people)
+        tally.rights[counted.right] += 1
+        tally.sources[counted.source] += 1
+        tally.days[counted.arrived] += 1
+        tally.with_lore += counted.has_lore
+        tally.trimmed += counted.is_trimmed
+    return tally
+
+
+def _general_holdout(measured: Sequence[SampleRecord], trained: Iterable[SampleRecord]) -> Sequence[SampleRecord]:
+    """Leave out of the general dialogue that measures forgetting what the run trains on, unless that is all of it."""
+    known = {record.sample for record in trained}
+    return [it for it in measured if it.sample not in known] or measured
+
+
+def _samples(records: Iterable[SampleRecord]) -> tuple[TokenizedSample, ...]:
+    return tuple(it.sample for it in records)
+
+
+def _prompt_replies(records: Iterable[SampleRecord]) -> tuple[PromptReply, ...]:
+    return tuple(it.said for it in records)
 
 
 @dataclass(frozen=True)
@@ -136,7 +295,7 @@ class _DatasetReader:
 
     def __init__(self, folder: Path, content: JobInputs, renderer: Renderer, recipe: Recipe) -> None:
         self._folder, self._renderer, self._longest = folder, renderer, recipe.max_length
-        self._allowed = ConsentCheck.today(content.consent, content.people_key)
+        self._allowed = ConsentCheck.today(content.consent, content.keys.people)
         self.dropped: Counter[str] = Counter()
 
     def read(self, file: str) -> list[_LoadedSample]:
@@ -167,7 +326,7 @@ def _require_same_persona(persona: Persona | None, stats: Mapping[str, Any], fol
 
 
 def _home_holdout(content: JobInputs) -> HoldoutIndex:
-    return content.held_out or HoldoutIndex.empty(content.people_key)
+    return content.held_out or HoldoutIndex.empty(content.keys.people)
 
 
 def _load_ledger(stats: Mapping[str, Any]) -> Ledger:

@@ -8,11 +8,11 @@ from dataclasses import dataclass, field, replace
 
 from personas.errors import MaterialError
 from personas.home.preferences import TAUGHT, PreferenceRecord
-from personas.lore import MAX_LORE_PASSAGES
+from personas.lore import MAX_LORE_PASSAGES, LoreIndex
 from personas.prompt import EXAMPLE_USER, Renderer, TokenizedSample
-from personas.schemas.chat import Turn
+from personas.schemas.chat import Persona, Turn
+from trainer.data.dataset import SampleRecord, SampleSets, add_counts
 from trainer.data.holdout_fingerprints import MIN_REPLY_KEY_WORDS, match_held_out
-from trainer.data.job_inputs import JobInputs
 from trainer.data.ledger import describe_dropped
 from trainer.data.minhash import split_words
 from trainer.data.preference_policy import (
@@ -30,7 +30,6 @@ from trainer.data.preference_policy import (
     require_preference_recipe,
 )
 from trainer.data.sample_renderer import HELD_OUT_BEFORE, NOTHING_TRAINED, TOO_LONG, UNBOUNDED_TOKENS, has_no_targets
-from trainer.data.sample_sets import SampleRecord, SampleSets, add_counts
 from trainer.schemas import PromptReply, Recipe
 
 PREFERENCE_SOURCE = "preferences"
@@ -42,15 +41,20 @@ TOO_FEW_ADVICE = (
 
 
 def apply_preferences(
-    parts: SampleSets, content: JobInputs, renderer: Renderer, recipe: Recipe
+    parts: SampleSets,
+    preferences: Sequence[PreferenceRecord],
+    persona: Persona | None,
+    lore: LoreIndex | None,
+    renderer: Renderer,
+    recipe: Recipe,
 ) -> tuple[SampleSets, PreferenceSet | None, tuple[str, ...]]:
     """The parts of a preference job, what is learned by preference (None where it only filters), and what to say.
 
     Raises `MaterialError` when nothing of them can be learned from.
     """
-    use, maker = plan_preferences(content.preferences, recipe), _PreferenceRenderer(parts, content, renderer, recipe)
+    use, maker = plan_preferences(preferences, recipe), _PreferenceRenderer(parts, persona, lore, renderer, recipe)
     if use.only_filters:
-        return _filter_by_votes(parts, content.preferences, maker.make(content.preferences), use)
+        return _filter_by_votes(parts, preferences, maker.make(preferences), use)
     require_preference_recipe(recipe)
     made = maker.make(use.used)
     judged = made.judged if use.method == "kto" else [it for pair in made.pairs for it in (pair.chosen, pair.rejected)]
@@ -66,7 +70,7 @@ def apply_preferences(
         "conversations_train": 0,
         "conversations_heldout": parts.counts.get("conversations_heldout", 0),
     }
-    own, people = [_labelled_record(it) for it in judged], _count_people(parts, content.preferences, judged)
+    own, people = [_labelled_record(it) for it in judged], _count_people(parts, preferences, judged)
     learned = PreferenceSet(use.method, tuple(judged), tuple(made.pairs))
     parts = replace(parts, own=own, counts=counts, dropped=made.dropped, people=people)
     return parts, learned, (use.words, *preference_warnings(recipe))
@@ -85,9 +89,11 @@ class _RenderedPreferences:
 class _PreferenceRenderer:
     """Makes samples of preferences, asked as they would be asked when serving."""
 
-    def __init__(self, parts: SampleSets, content: JobInputs, renderer: Renderer, recipe: Recipe) -> None:
-        self._parts = parts
-        self._content, self._renderer, self._longest = content, renderer, recipe.max_length
+    def __init__(
+        self, parts: SampleSets, persona: Persona | None, lore: LoreIndex | None, renderer: Renderer, recipe: Recipe
+    ) -> None:
+        self._parts, self._persona, self._lore = parts, persona, lore
+        self._renderer, self._longest = renderer, recipe.max_length
         self._history = recipe.history_turns
         self._prompts: dict[tuple[Turn, ...], int] = {}
 
@@ -119,8 +125,7 @@ class _PreferenceRenderer:
 
     def _samples(self, one: PreferenceRecord, replies: Sequence[str]) -> list[TokenizedSample]:
         """A sample for each reply, after the same tokens; none where the longest does not fit."""
-        persona, turns = self._content.persona, _prompt_turns(one)[-self._history :]
-        lore = self._content.lore
+        persona, lore, turns = self._persona, self._lore, _prompt_turns(one)[-self._history :]
         hits = lore.search(persona.id, turns[-1].text, MAX_LORE_PASSAGES) if lore and persona else []
         whole = [self._renderer.sample(persona, turns, reply, hits, UNBOUNDED_TOKENS) for reply in replies]
         if max(len(sample.ids) for sample in whole) <= self._longest:

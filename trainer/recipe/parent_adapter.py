@@ -15,10 +15,9 @@ from personas.models.base_model import BaseModel, fingerprint
 from personas.prompt import PROMPT_VERSION
 from personas.schemas.hyperparameters import Hyperparameters
 from personas.schemas.training import AdapterManifest, JobSpec, ParentAdapterInfo
-from trainer.data.dataset import Dataset
+from trainer.data.dataset import Dataset, add_counts
 from trainer.data.job_inputs import parent_adapter_folder
 from trainer.data.preference_policy import GOOD_REPLIES_KEY
-from trainer.data.sample_sets import add_counts
 from trainer.schemas import Recipe
 
 SHAPE_SETTINGS = {

@@ -14,8 +14,10 @@ from personas.prompt import Renderer
 from personas.schemas.scorecard import EvaluationExtent
 from personas.schemas.training import JobSpec
 from personas.schemas.training_events import Phase, TrainerEvent
-from trainer.data.dataset import Dataset, make_dataset
+from trainer.data.dataset import Dataset
 from trainer.data.job_inputs import read_job_inputs, read_spec
+from trainer.data.loader import load_dataset
+from trainer.data.run_dataset import job_dataset
 from trainer.machine import MemoryWatch
 from trainer.process.pause import PauseControl
 from trainer.recipe.model_fit import require_context_length
@@ -114,21 +116,28 @@ class RunContext:
         self.emit(phase)
 
 
-def prepare_job(folder: Path, spec: JobSpec) -> PreparedJob:
-    """Everything that is known before a model is loaded. The same folder gives the same samples every time."""
-    return _prepare_job(folder, spec, load_tokenizer)
+def prepare_job(folder: Path, spec: JobSpec, *, stores_dataset: bool = False) -> PreparedJob:
+    """Resolve a job's recipe and load its samples, before any model is. The same folder gives the same every time.
+
+    `stores_dataset`: what is built for it stays in the job's folder. Raises `UnderstudyError`.
+    """
+    return _prepare_job(folder, spec, load_tokenizer, stores_dataset)
 
 
 def prepare_job_without_torch(folder: Path) -> PreparedJob:
-    """The same, without the model libraries: for a plan of the run."""
-    return _prepare_job(folder, read_spec(folder), load_fast_tokenizer)
+    """Prepare a job without the model libraries, for a plan of its run."""
+    return _prepare_job(folder, read_spec(folder), load_fast_tokenizer, False)
 
 
-def _prepare_job(folder: Path, spec: JobSpec, tokenizer_of: Callable[[BaseModel], Any]) -> PreparedJob:
+def _prepare_job(
+    folder: Path, spec: JobSpec, tokenizer_of: Callable[[BaseModel], Any], stores_dataset: bool
+) -> PreparedJob:
     begun = find_resume_config(folder, spec)
     of = resolve_job(folder, spec, begun.resolved if begun else None)
-    tokenizer = tokenizer_of(of.base)
-    data = make_dataset(read_job_inputs(folder, spec, of.recipe), Renderer(tokenizer), of.recipe)
+    tokenizer, content = tokenizer_of(of.base), read_job_inputs(folder, spec)
+    renderer = Renderer(tokenizer)
+    with job_dataset(folder, spec, content, renderer, of.recipe, of.base, stores=stores_dataset) as built:
+        data = load_dataset(built, content, renderer, of.recipe)
     data = of.parent.with_people(data) if of.parent else data
     require_context_length(of.base, max(len(sample.ids) for sample in (*data.trained, *data.heldout, *data.general)))
     return PreparedJob(spec, of.recipe, of.base, tokenizer, data, (*of.notes, *data.caveats), of.parent)
