@@ -79,7 +79,9 @@ class BatchGenerator:
 
         Returns False when nothing was computed: no request waits, or all wait for adapters to be read.
         """
-        self._update_queue()
+        self.scheduler.expire()
+        if self.waiting or self.warmer or self._lora.has_reads:
+            self._admit()
         has_computed = self.running > 0
         for phase in PHASES:
             for batch in self.scheduler.schedule(phase):
@@ -87,8 +89,8 @@ class BatchGenerator:
                 self.scheduler.postprocess(sampled)
         return has_computed or (not self.waiting and self.warmer.step())
 
-    def _update_queue(self) -> None:
-        self.scheduler.expire()
+    def _admit(self) -> None:
+        """Start waiting sequences, and read the adapters that the next ones need."""
         self.scheduler.admit()
         waiting = [seq.adapter for seq in self.scheduler.queue if seq.adapter]
         self._lora.prefetch([*waiting, *self.warmer.adapters])

@@ -211,6 +211,11 @@ class LoraSlots:
         adapters = list(self._resident.values())
         return tuple(AdapterStatus(it.slot.name, it.pins, it.slot.index is not None) for it in adapters)
 
+    @property
+    def has_reads(self) -> bool:
+        """True while adapters are being read, or were read and have no slot yet."""
+        return bool(self._reads)
+
     def state(self, ref: AdapterRef | None) -> AdapterState:
         """Return whether `acquire` would succeed. Changes nothing."""
         if ref is None:

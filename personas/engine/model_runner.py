@@ -84,7 +84,7 @@ class _FlatBatch:
 
     @property
     def is_decoding(self) -> bool:
-        """Whether every sequence has one token: then all adapters are applied in one batched product."""
+        """True if every sequence has one token: then all adapters are applied in one batched product."""
         return self.length == len(self.scheduled)
 
 

@@ -17,7 +17,7 @@ from personas.errors import EngineBusyError
 NEW_TOKEN_COST_IN_PROMPT_TOKENS = 2
 """Weight of a generated token in a guild's service; prompt tokens are cheaper because they are computed together."""
 MAX_OVERTAKEN = 8
-"""Sequences that may overtake one that waits for a LoRA slot; after that, nobody starts before it."""
+"""Sequences that may overtake one that waits for a LoRA slot; after that, none starts before it."""
 
 Phase = Literal["prefill", "decode"]
 

@@ -203,7 +203,7 @@ class Sequence:
 
     @property
     def is_finished(self) -> bool:
-        """Whether the reply stopped, reached its length or was cancelled."""
+        """True once the reply stopped, reached its length or was cancelled."""
         reached_length = self._detokenizer.tokens >= self.request.sampling.max_new_tokens
         return self._detokenizer.stopped or reached_length or self.is_cancelled
 
