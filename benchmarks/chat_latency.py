@@ -41,14 +41,8 @@ from personas.schemas.training import AdapterManifest, TrainingRequest
 from personas.schemas.training_events import Progress, ScoreSummary
 
 SHIPPED_PERSONAS = ("ballast", "oda", "thrip")
-
-
 PERSONAS = (*SHIPPED_PERSONAS, "ballast-two", "oda-two", "thrip-two", "ballast-three", "oda-three")
-
-
 MEMBERS = ("Ada Wren", "Ben Holt", "Cleo Marsh", "Dov Tarn", "Elin Fjord", "Finn Loch", "Greta Moor", "Hal Strand")
-
-
 RANK, ALPHA, VERSION, REQUESTER_ID = 16, 32, "v1", 0
 
 
@@ -137,10 +131,7 @@ def _adapter_manifest(base: BaseModel, persona_id: str, scores: ScoreSummary) ->
 
 
 HOME_FOLDER = Path("build/bench/home")
-
-
 RESULT_FILE = Path("build/bench/chat.json")
-
 
 QUESTIONS = (
     "Good evening. What have you been doing today?",
@@ -150,18 +141,11 @@ QUESTIONS = (
     "Who is the strangest person in the harbour?",
 )
 
-
 TRAINING_TIMEOUT_S = 300.0
-
-
 """How long a training may take to its first step."""
 
-
 CHAT_DURATION_S = 120.0
-
-
 """So long at least members talk, alone and beside the training: prompts grow to full length, and steps are made."""
-
 
 PACKAGES = ("torch", "transformers", "peft", "discord.py")
 

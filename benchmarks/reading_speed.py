@@ -58,23 +58,11 @@ def measure_rates(conversations: Iterable[Conversation], folder: Path | None = N
 
 
 FILES_FOLDER = Path("build/bench/files")
-
-
 RESULT = Path("build/bench/data.json")
-
-
 PACKAGES = ("datasets", "pyarrow", "orjson", "numpy")
-
-
 DEFAULT_ROWS = 1_000_000
-
-
 PASSES = 3
-
-
 DEDUPLICATED_KIND = "ultrachat"
-
-
 """The file whose conversations are filtered and deduplicated."""
 
 

@@ -48,7 +48,6 @@ SMALL_TALK = tuple(
     |hom nay toi buon qua|cam on ban nhieu|toi di ngu day|ban dang lam gi the""".replace("\n    ", "").split("|")
 )
 
-
 MAX_CACHED_VECTORS = 5000
 _VECTOR_CACHE: dict[str, Vectors] = {}
 """Recent vectors of this process (at most 8 MB), shared by several indexes over the same lore."""

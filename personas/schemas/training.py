@@ -15,7 +15,6 @@ PERSONA_ID_DESCRIPTION = "up to 64 small letters, digits, - and _, the first a l
 TaskType = Literal["persona", "dialogue", "preference"]
 """`persona` trains a persona's voice, `dialogue` general dialogue, `preference` a persona's voice from preferences."""
 
-
 JOB_NAME_DESCRIPTION = "up to 64 letters, digits, - and _, the first a letter or digit"
 
 MaterialKind = Literal["card", "log", "messages", "dataset", "lore", "general", "adapter", "preferences"]

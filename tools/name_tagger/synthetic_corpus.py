@@ -17,31 +17,19 @@ if TYPE_CHECKING:
     pass
 
 TEMPLATES_FOLDER = Path(__file__).parent / "templates"
-
-
 COUNTRY_WEIGHTS = {"english": 4, "britain": 3, "german": 2, "french": 2, "mixed": 7}
-
-
 """How often a country's shape is drawn, if not once; "mixed" belongs to no country."""
-
 
 COUNTRIES = frozenset(
     """english britain australia canada german austria french spanish mexico italian portuguese dutch nordic finnish
     slavic russia hungarian turkish vietnamese asian african mixed""".split()
 )
 
-
 STREET_NAME_COUNTRIES = "german french spanish italian portuguese dutch nordic slavic hungarian turkish asian".split()
-
-
 """Whose street names stand in addresses that belong to no country."""
 
-
 COMPOUND_STREET_SLOTS = {"German": "german", "Dutch": "dutch", "Nordic": "nordic", "Finnish": "nordic"}
-
-
 """Slots of streets whose name and word for a street are one word, and whose names they take."""
-
 
 SEPARATORS = (", ", ", ", ", ", "\n", "\n", "\n ", " ", " - ")
 
@@ -148,31 +136,22 @@ LISTED_SLOTS = {
     "event": "event",
     "law": "law",
 }
-
-
 """Slots of names that are no person's, and the line of things.txt that they are drawn from."""
 
-
 WORD_SLOTS = {"job": "job", "relation": "relation", "thing": "thing", "verbed": "verbed"}
-
 
 TRADE_PARTS = (
     "zen vel nov tri lum cry opti hyper pay med bio cloud link swift blu neo aqua terra pix quan metal brain shop",
     "ix ora ly tron scape base io allica wise grid flow dex pulse hub verse max nest ware via zone sy gen mark",
 )
 
-
 FUNCTION_WORD_COUNT = 110
-
-
 """So many words at the head of the list hold sentences together."""
-
 
 JUNK_TOKENS = (
     *"🎉 😂 🙏 👍 👨‍👩‍👧 🔥 #1 #15 #234 ??? !!! :D xD ^^ <3 -> => … — ½ ¿½ ï¿½ â€™ Ã©".split(),
     *"* ** ~ | || // \\\\ $$$ @@ [] () & + = %".split(),
 )
-
 
 DATE_FORMATS = (
     "{n} {month} {year}",
@@ -294,17 +273,10 @@ class DistractorGenerator:
 
 
 TEMPLATE_FILE_SHARES = {"english.txt": 0.68, "vietnamese.txt": 0.2, "others.txt": 0.12}
-
-
 """How much of the texts comes from which file."""
 
-
 CHOICE = re.compile(r"\[([^\[\]]*)\]")
-
-
 SLOT = re.compile(r"\{([A-Za-z0-9]+(?::[a-z]+)?)\}")
-
-
 MAX_JOINED_TEMPLATES = 3
 
 

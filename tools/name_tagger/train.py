@@ -24,17 +24,10 @@ from trainer.anonymise.crf_ner.token_features import FeatureExtractor
 from trainer.anonymise.crf_ner.word_tokens import TokenisedText, tokenise
 
 TRAINING_TEXTS = 36_000
-
-
 SEED = 5
-
-
 HIDDEN_PERCENT = {**dict.fromkeys("gf", 30), **dict.fromkeys("ybos", 25), **dict.fromkeys("cwz", 20)}
-
-
 """Percentage of each list's words that are not found in it while training: no list holds every name, and the tagger
 has to learn from the words around."""
-
 
 CRFSUITE_PARAMETERS = {
     "c1": 0.35,
@@ -43,8 +36,6 @@ CRFSUITE_PARAMETERS = {
     "feature.minfreq": 3,
     "feature.possible_transitions": True,
 }
-
-
 """crfsuite's: L1 and L2 penalties, passes, and how often a feature must occur to count."""
 
 

@@ -1,7 +1,8 @@
-"""Personal data taken out of texts, and people put under pseudonyms; docs/privacy.md says what is found and what not.
+"""Anonymisation: removes personal data from texts and replaces people by pseudonyms (docs/privacy.md).
 
-`Anonymiser` is what others use. Below it: `structured` (what has a form), `known` (the people of the log),
-`names_found` (other names, by an installed model, the tagger, or rules), `overlaps`, and `replacing`.
+`Anonymiser` is the entry point. It combines pattern recognisers (`secrets`, `id_numbers`, `phone_numbers`, `addresses`,
+`network_identifiers`), the names of the log's people (`name_matcher`), other names found by an installed model, the CRF
+tagger or rules (`name_detector`), overlap resolution (`spans`) and replacements (`surrogates`).
 """
 
 from trainer.anonymise.anonymiser import Anonymiser

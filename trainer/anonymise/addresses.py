@@ -52,7 +52,8 @@ STREET_ENDS = (
     "kade|katu|tie|polku|kuja|stræde"
 )
 COMPOUND_STREET = (
-    rf"{ADDRESS_START}(?:[{UPPER}][{LETTERS}.-]+[ -]){{0,2}}[{UPPER}][{LETTERS}-]*(?:{STREET_ENDS})\s[0-9]{{1,4}}\s?[a-zA-Z]?"
+    rf"{ADDRESS_START}(?:[{UPPER}][{LETTERS}.-]+[ -]){{0,2}}[{UPPER}][{LETTERS}-]*(?:{STREET_ENDS})\s"
+    r"[0-9]{1,4}\s?[a-zA-Z]?"
     rf"(?![A-Za-z0-9]){TOWN_AND_POSTCODE}"
 )
 STREET_STARTS = (
@@ -61,7 +62,10 @@ STREET_STARTS = (
 )
 STREET_PREPOSITION = "(?:de la|de los|de las|de l['’]|della|delle|dei|del|des|du|de|da|do|la|le|les|d['’])"
 STREET_NAME_PART = rf"[{UPPER}][{LETTERS}'’.-]+"
-STREET_WITH_NAME = rf"(?:{STREET_STARTS})\s(?:{STREET_PREPOSITION}\s?)*{STREET_NAME_PART}(?:\s(?:{STREET_PREPOSITION}\s?)?{STREET_NAME_PART}){{0,3}}"
+STREET_WITH_NAME = (
+    rf"(?:{STREET_STARTS})\s(?:{STREET_PREPOSITION}\s?)*{STREET_NAME_PART}"
+    rf"(?:\s(?:{STREET_PREPOSITION}\s?)?{STREET_NAME_PART}){{0,3}}"
+)
 STREET_FIRST = (
     rf"{ADDRESS_START}(?:{HOUSE},?\s(?:bis\s|ter\s)?{STREET_WITH_NAME}|{STREET_WITH_NAME},?\s(?:n[º°o]\.?\s?)?[0-9]{{1,4}}[A-Za-z]?)"
     rf"(?![A-Za-z0-9]){TAIL}"
@@ -73,7 +77,7 @@ NON_ADDRESS_CONTEXT = re.compile(
     r"[\"'”’*_]{0,2} (?:(?:is|was) (?:an?|the|my|one|such) (?:\w{1,12} ){0,2}(?:film|movie|show|series|song|book|game)|"
     r"(?:rulings?|decisions?|orders?|hearings?|verdicts?|jury|judges?|justices?|rules|ruled|film|movie|series)(?![a-z]))"
 )
-"""What follows something that is merely called like an address."""
+"""Text after phrases that only look like an address."""
 HAS_DIGIT = re.compile("[0-9]")
 
 # -------------------------------------------------------------------------------------------------------- Vietnamese
@@ -144,7 +148,7 @@ CJK_HINT = re.compile("[号號弄栋棟幢座室楼番丁〒市区町村郡]")
 
 
 def find_addresses(text: str) -> Iterator[EntitySpan]:
-    """`STREET_ADDRESS`, by the patterns of all languages."""
+    """Find `STREET_ADDRESS` by the patterns of all languages."""
     if not HAS_DIGIT.search(text) and not CJK_HINT.search(text):
         return
     for form in EUROPEAN:

@@ -1,4 +1,4 @@
-"""Names that are not replaced: those of the persona and its lore, and a reviewer's corrections."""
+"""Allowlist: names of the persona and its lore, and a reviewer's corrections."""
 
 from __future__ import annotations
 
@@ -14,24 +14,18 @@ from trainer.anonymise.crf_ner.gazetteer import load_gazetteer
 from trainer.anonymise.language_data import ENGLISH_WORDS, LATIN
 
 UPPER = "A-Z\u00c0-\u00d6\u00d8-\u00de\u0102\u0110\u01a0\u01af\u1e00-\u1eff"
-
-
 WORD = rf"[{UPPER}][{LATIN}]+"
-
-
 NAME = re.compile(rf"{WORD}(?:[ -](?:of |the |van |de )?(?:{WORD}|[0-9]+)){{0,4}}")
-
-
 LOWERCASE_WORD = re.compile(rf"(?<![{LATIN}'’])[a-z\u00df-\u00f6\u00f8-\u00ff][{LATIN}]+")
 
 
 def own_names(persona: Persona | None) -> tuple[str, ...]:
-    """What a persona is called."""
+    """Return the persona's own names."""
     return tuple(dict.fromkeys(filter(None, (persona.name, persona.nickname)))) if persona else ()
 
 
 def world_names(persona: Persona | None, lore: LoreIndex | None) -> frozenset[str]:
-    """The proper names in a persona's card and lore."""
+    """Return the proper names in a persona's card and lore."""
     texts = [passage.text for passage in lore.passages] if lore else []
     texts += [passage.heading for passage in lore.passages] if lore else []
     if persona:
@@ -40,7 +34,7 @@ def world_names(persona: Persona | None, lore: LoreIndex | None) -> frozenset[st
 
 
 def proper_names(texts: Iterable[str]) -> frozenset[str]:
-    """Words with a capital, alone and as they stand together, but for those that a text writes without one, too."""
+    """Return capitalised words and sequences of them, except words that also occur in lower case."""
     texts = list(texts)
     small = {word for text in texts for word in LOWERCASE_WORD.findall(text)}
     found = {name for text in texts for name in NAME.findall(text) if name[0].isupper()}
@@ -56,16 +50,16 @@ def _is_common(word: str) -> bool:
 
 @dataclass(frozen=True)
 class NameCorrections:
-    """`keep` are names that stay, `also` names that are replaced wherever they stand."""
+    """Names to `keep`, and names to replace wherever they occur (`also`)."""
 
     keep: tuple[str, ...] = ()
     also: tuple[str, ...] = ()
 
 
 def read_corrections(file: Path) -> NameCorrections:
-    """A file with one correction a line, `keep NAME` or `also NAME`; a list's dash may stand before it.
+    """Read a file with one correction per line, `keep NAME` or `also NAME`, optionally as a list item.
 
-    Raises `RequestError` naming the line that is neither, and `OSError`.
+    Raises `RequestError` with the first other line, and `OSError`.
     """
     said: dict[str, list[str]] = {"keep": [], "also": []}
     for number, line in enumerate(file.read_text(encoding="utf-8-sig").splitlines(), start=1):

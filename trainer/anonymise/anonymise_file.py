@@ -1,4 +1,4 @@
-"""Anonymises a whole file, of chat logs or of rows with a text column, in bounded memory."""
+"""Anonymises a file of chat logs or of rows with a text column, in bounded memory."""
 
 from __future__ import annotations
 
@@ -28,16 +28,13 @@ from trainer.sources.source_file import Peek, Record, SourceFile, open_source, r
 from trainer.sources.source_format import ReadOptions
 
 MIN_ID_VALUE = 10**14
-
-
-"""Whole numbers from here on may be somebody's id or number."""
-
+"""Integers from here on may be somebody's id or number."""
 
 ID_PLACEHOLDER = "[id]"
 
 
 def is_text_table(file: SourceFile, format: str | None) -> bool:
-    """Whether a file holds rows of texts and no talk in a known format."""
+    """Return True for rows of texts that are not in a known conversation format."""
     peek = file.peek()
     rows = peek.records or (peek.head,)
     if format or 2 * sum("text" in row for row in rows) <= len(rows):
@@ -58,7 +55,7 @@ def _is_not_conversation(peek: Peek, file: SourceFile) -> bool:
 
 
 def anonymise_row(row: dict[str, Any], anonymiser: Anonymiser) -> dict[str, Any]:
-    """The row with its text replaced and `entities` beside it; other texts in it are replaced too."""
+    """Replace the text of a row, add `entities`, and replace personal data in its other strings."""
     text = row["text"]
     entities = anonymiser.found(text)
     others = {key: _anonymise_value(value, anonymiser) for key, value in row.items() if key not in ("text", "entities")}
@@ -76,7 +73,7 @@ def _anonymise_value(value: Any, anonymiser: Anonymiser) -> Any:
 
 
 def write_rows(rows: Iterable[dict[str, Any]], out: TextIO, suffix: str) -> None:
-    """Write rows as the file's suffix says: a JSON array, CSV (`entities` as JSON), or JSON Lines."""
+    """Write rows in the format of the suffix: a JSON array, CSV (`entities` as JSON), or JSON Lines."""
     if suffix == ".csv":
         _write_csv(iter(rows), out)
     elif suffix == ".json":
@@ -105,25 +102,18 @@ def _json(value: Any) -> str:
 
 
 ROWS_ADVICE = '\n  or rows with a "text": {"text": "…"} as JSON, JSON Lines or CSV'
-
-
 NO_TEXT_REASON = "no text"
-
-
 EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
-
-
-"""When the first message of every conversation was said, as far as the log tells: real times would tell who spoke."""
-
+"""Time of the first message of every conversation in the output: real times could identify speakers."""
 
 ProgressCallback = Callable[[str, int], None]
 
 
 @dataclass(frozen=True)
 class AnonymiseRequest:
-    """What is to be anonymised, and where to.
+    """Input and output of an anonymisation.
 
-    `anonymiser` has met nobody yet; `review` lists what it replaces.
+    `anonymiser` is unused so far; `review` logs its replacements.
     """
 
     source: Path
@@ -136,7 +126,7 @@ class AnonymiseRequest:
 
 @dataclass
 class AnonymiseStats:
-    """What became of the file's records."""
+    """Counts of the file's records."""
 
     texts: int = 0
     rejected: Counter[str] = field(default_factory=Counter)
@@ -146,81 +136,75 @@ class AnonymiseStats:
         self.rejected[item.reason] += item.rows
 
 
-def anonymise_file(order: AnonymiseRequest, heard: ProgressCallback) -> dict[str, Any]:
-    """Write `out`, whole or not at all, and give the figures. Raises `UnderstudyError` and `OSError`."""
-    names, account = order.anonymiser.names, AnonymiseStats()
-    begun = time.monotonic()  # the tagger is in memory now
-    file = open_source(resolve_path(order.source))
-    with order.review or nullcontext(), open_atomic(order.out) as out:
-        if is_text_table(file, order.format):
-            write_rows(_anonymise_rows(file, order, account, heard), out, order.out.suffix.lower())
+def anonymise_file(request: AnonymiseRequest, on_progress: ProgressCallback) -> dict[str, Any]:
+    """Write `out` atomically and return the figures. Raises `UnderstudyError` and `OSError`."""
+    names, stats = request.anonymiser.names, AnonymiseStats()
+    started = time.monotonic()  # after loading the tagger
+    file = open_source(resolve_path(request.source))
+    with request.review or nullcontext(), open_atomic(request.out) as out:
+        if is_text_table(file, request.format):
+            write_rows(_anonymise_rows(file, request, stats, on_progress), out, request.out.suffix.lower())
         else:
-            _read_speakers(order, heard)
-            write_rows(_anonymise_conversations(order, account, heard), out, ".jsonl")
-        if not account.texts:
-            why = f": {next(iter(account.rejected))}" if account.rejected else ""
+            _read_speakers(request, on_progress)
+            write_rows(_anonymise_conversations(request, stats, on_progress), out, ".jsonl")
+        if not stats.texts:
+            why = f": {next(iter(stats.rejected))}" if stats.rejected else ""
             raise MaterialError(
-                f"Nothing in {order.source.name} can be used{why}.", "Give rows with a text, or a talk."
+                f"Nothing in {request.source.name} can be used{why}.", "Use rows with a text column, or a conversation."
             )
-    return {**_figures(order, account, time.monotonic() - begun), **_detector_figures(names)}
-
-
-# --------------------------------------------------------------------------------------------------------------- rows
+    return {**_figures(request, stats, time.monotonic() - started), **_detector_figures(names)}
 
 
 def _anonymise_rows(
-    file: SourceFile, order: AnonymiseRequest, account: AnonymiseStats, heard: ProgressCallback
+    file: SourceFile, request: AnonymiseRequest, stats: AnonymiseStats, on_progress: ProgressCallback
 ) -> Iterator[dict[str, Any]]:
     for record in file.records():
-        heard("anonymising", 1)
+        on_progress("anonymising", 1)
         if isinstance(record, RejectedRecord):
-            account.reject(record)
+            stats.reject(record)
         elif not isinstance(record[1].get("text"), str):
-            account.reject(RejectedRecord(record[0], NO_TEXT_REASON))
+            stats.reject(RejectedRecord(record[0], NO_TEXT_REASON))
         else:
-            yield _anonymise_record(record, order, account)
+            yield _anonymise_record(record, request, stats)
 
 
-def _anonymise_record(record: Record, order: AnonymiseRequest, account: AnonymiseStats) -> dict[str, Any]:
-    account.texts += 1
-    if order.review:
-        order.review.row = record[0]
-    return anonymise_row(record[1], order.anonymiser)
+def _anonymise_record(record: Record, request: AnonymiseRequest, stats: AnonymiseStats) -> dict[str, Any]:
+    stats.texts += 1
+    if request.review:
+        request.review.row = record[0]
+    return anonymise_row(record[1], request.anonymiser)
 
 
-# --------------------------------------------------------------------------------------------------------------- talk
-
-
-def _read_speakers(order: AnonymiseRequest, heard: ProgressCallback) -> None:
+def _read_speakers(request: AnonymiseRequest, on_progress: ProgressCallback) -> None:
     try:
-        detect_format(order.source, order.format, order.options)
+        detect_format(request.source, request.format, request.options)
     except MaterialError as error:
         is_unknown = error.advice.startswith("Known formats")
         raise MaterialError(error.message, error.advice + ROWS_ADVICE * is_unknown) from None
-    for item in read_source(order.source, order.options, order.format):
-        heard("meeting people", item.rows)
+    for item in read_source(request.source, request.options, request.format):
+        on_progress("meeting people", item.rows)
         if isinstance(item, Conversation):
-            order.anonymiser.meet(item)
+            request.anonymiser.meet(item)
 
 
 def _anonymise_conversations(
-    order: AnonymiseRequest, account: AnonymiseStats, heard: ProgressCallback
+    request: AnonymiseRequest, stats: AnonymiseStats, on_progress: ProgressCallback
 ) -> Iterator[dict[str, Any]]:
     number = 0
-    for item in read_source(order.source, order.options, order.format):
-        heard("anonymising", item.rows)
+    for item in read_source(request.source, request.options, request.format):
+        on_progress("anonymising", item.rows)
         if isinstance(item, RejectedRecord):
-            account.reject(item)
+            stats.reject(item)
             continue
         number += 1
-        if order.review:
-            order.review.row = item.messages[0].row
-        account.texts += len(item.messages)
-        yield from _log_lines(order.anonymiser.masked(item), number)
+        if request.review:
+            request.review.row = item.messages[0].row
+        stats.texts += len(item.messages)
+        yield from _log_lines(request.anonymiser.masked(item), number)
 
 
 def _log_lines(conversation: Conversation, number: int) -> Iterator[dict[str, Any]]:
-    """The messages as `trainer.sources.formats.understudy_log` reads them; a persona's id is its name."""
+    """Yield the messages in the format of `trainer.sources.formats.understudy_log`; a persona's id is its name."""
     for place, message in enumerate(conversation.messages):
         name = message.speaker.name
         yield {
@@ -234,22 +218,19 @@ def _log_lines(conversation: Conversation, number: int) -> Iterator[dict[str, An
         }
 
 
-# ------------------------------------------------------------------------------------------------------------ figures
-
-
 def _detector_figures(names: NameDetector) -> dict[str, Any]:
     return {"names_found_by": names.by, "patterns_only": dict(names.patterns_only)}
 
 
-def _figures(order: AnonymiseRequest, account: AnonymiseStats, seconds: float) -> dict[str, Any]:
-    anonymiser = order.anonymiser
+def _figures(request: AnonymiseRequest, stats: AnonymiseStats, seconds: float) -> dict[str, Any]:
+    anonymiser = request.anonymiser
     return {
-        "texts": account.texts,
+        "texts": stats.texts,
         "replaced": dict(anonymiser.counts.most_common()),
         "people": anonymiser.people_count,
         "strangers": len(anonymiser.strangers),
-        "rejected": dict(account.rejected),
-        "review_deleted_on": order.review.delete_on if order.review else None,
+        "rejected": dict(stats.rejected),
+        "review_deleted_on": request.review.delete_on if request.review else None,
         "seconds": round(seconds, 2),
-        "texts_per_s": round(account.texts / max(seconds, 1e-6), 1),
+        "texts_per_s": round(stats.texts / max(seconds, 1e-6), 1),
     }

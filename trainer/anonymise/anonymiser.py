@@ -49,7 +49,6 @@ PATTERN_RECOGNISERS: tuple[Recogniser, ...] = (
     find_addresses,
 )
 
-
 DIGIT_RECOGNISERS: tuple[Recogniser, ...] = (
     find_cards,
     find_ibans,
@@ -59,18 +58,16 @@ DIGIT_RECOGNISERS: tuple[Recogniser, ...] = (
     find_discord_ids,
     find_phone_numbers,
 )
-
-
-"""Those that need seven digits at least."""
-
+"""Recognisers of values with at least seven digits."""
 
 MIN_DIGITS = 7
 
 
 def find_patterns(text: str, code: Sequence[tuple[int, int]] | None = None) -> list[EntitySpan]:
-    """What every recogniser finds, overlapping or not. Offsets are those of the text as it is given.
+    """Return the findings of all recognisers, which may overlap, with offsets in the text.
 
-    `code`: where code lies in it, for a piece of a text that may begin inside; without it the text is asked.
+    `code` are the spans of code in it, for a chunk that may begin inside of code; by default they are found in the
+    text.
     """
     text = normalise_width(text)
     found = [span for recogniser in PATTERN_RECOGNISERS for span in recogniser(text)]
@@ -85,28 +82,20 @@ def find_patterns(text: str, code: Sequence[tuple[int, int]] | None = None) -> l
 GENERIC_SPEAKERS = frozenset(
     "user users others someone human assistant gpt bot system model ai chatbot guest player customer agent".split()
 )
-
-
-"""Speakers of data sets who are nobody; their names are words."""
-
+"""Speaker labels of data sets that name nobody; texts use them as words."""
 
 ALLOWLISTED_KINDS = ("PERSON", "STREET_ADDRESS", "HANDLE")
-
-
-"""Kinds that a name which stays may be taken for."""
-
+"""Kinds that an allowed name may be mistaken for."""
 
 ChunkReader = Callable[[str, str, list[tuple[int, int]], bool], tuple[list[EntitySpan], list[NameMatch]]]
-
-
-"""Takes a piece of a text, the same without code, where code lies in it, and whether it is the first of its text."""
+"""Reads a chunk: its text, the text without code, the spans of code, and whether it is the first of its text."""
 
 
 @dataclass(frozen=True)
 class _KnownPeople:
-    """The people that were met, ready to be found: pseudonyms by id, and their names.
+    """People registered so far, ready for matching: pseudonyms by id, and their names.
 
-    `members` has the persona's own name, too: whoever is mentioned by id.
+    `members` includes the persona's own name, for mentions by id.
     """
 
     pseudonyms: dict[str, str]
@@ -116,10 +105,10 @@ class _KnownPeople:
 
 
 class Anonymiser:
-    """`meet` every conversation, then take each `masked`; or take what is `found` in a text.
+    """Anonymises the conversations of a data set: `meet` all of them first, then take each `masked`.
 
-    `counts` counts replacements by kind, `strangers` the places that name people who do not speak, by casefolded name;
-    `names` says who finds those.
+    `found` returns the findings in a single text. `counts` counts replacements by kind, `strangers` mentions of people
+    who do not speak, by case-folded name; `names` describes the name detectors.
     """
 
     def __init__(
@@ -133,11 +122,11 @@ class Anonymiser:
         keep_always: Iterable[str] = (),
         tell: Callable[[str, Sequence[Entity]], None] | None = None,
     ) -> None:
-        """`key` is the data set's. The persona's names stay, and those of `keep_always`; of `keep` those that nobody in
-        the log has.
+        """Create an anonymiser with the `key` of the data set.
 
-        `also` are names of people who do not speak. `names` finds others; without it what this machine has.
-        `tell` is told of each text and of what is replaced in it.
+        The persona's names and `keep_always` are kept, and those of `keep` that nobody in the log has. `also` are names
+        of people who do not speak. `names` detects other names (default: the detectors on this machine). `tell` is
+        called with each text and its replacements.
         """
         self._key, self._persona = key, persona
         self._own, self._keep = (*own_names(persona), *keep_always), tuple(keep)
@@ -153,7 +142,7 @@ class Anonymiser:
     # -------------------------------------------------------------------------------------------------------- meeting
 
     def meet(self, conversation: Conversation) -> None:
-        """Note who speaks, who is not heard, and how words are written."""
+        """Register the speakers of a conversation, those who did not consent, and its capitalisation."""
         for message in conversation.messages:
             self._note(message.speaker)
         for speaker in conversation.unheard:
@@ -170,13 +159,13 @@ class Anonymiser:
 
     @cached_property
     def names(self) -> NameDetector:
-        """Who finds names that are not the log's."""
+        """Detector of names that are not in the log."""
         return self._names or NameDetector.available()
 
     # -------------------------------------------------------------------------------------------------------- masking
 
     def masked(self, conversation: Conversation) -> Conversation:
-        """The conversation under pseudonyms, all personal data replaced; what the persona is called stays."""
+        """Return the conversation with pseudonyms and all personal data replaced; the persona's names are kept."""
         messages = tuple(self._masked(message) for message in conversation.messages)
         return replace(
             conversation,
@@ -186,9 +175,9 @@ class Anonymiser:
         )
 
     def mask_patterns(self, conversation: Conversation) -> Conversation:
-        """The conversation without what has a form (addresses, numbers, keys); names stay, as general knowledge.
+        """Return the conversation with values of a pattern replaced (addresses, numbers, keys); names are kept.
 
-        For talk that is no log of people: questions about the world and their answers.
+        For conversations that are not logs of people: questions about the world and their answers.
         """
         messages = tuple(replace(m, text=self._cleaned(m.text)) for m in conversation.messages)
         return replace(
@@ -199,11 +188,11 @@ class Anonymiser:
         )
 
     def anonymise_text(self, text: str) -> str:
-        """The text with everything replaced that is found in it."""
+        """Replace everything found in a text."""
         return replace_entities(text, self.found(text)) if text else text
 
     def found(self, text: str) -> list[Entity]:
-        """What is to be replaced in a text, in order, without overlaps. Offsets are those of the text."""
+        """Return the replacements in a text in order, without overlaps, with offsets in the text."""
         return self._gathered(text, self._read)
 
     def _masked(self, message: SourceMessage) -> SourceMessage:
@@ -218,7 +207,7 @@ class Anonymiser:
     def _read(
         self, text: str, names_in: str, code: list[tuple[int, int]], is_first: bool
     ) -> tuple[list[EntitySpan], list[NameMatch]]:
-        """What is found in a piece of a text, and which known names. In `names_in` code is blotted out."""
+        """Return findings and known names in a chunk. `names_in` is the chunk with code blanked out."""
         named = self.names.found(names_in, self._written, is_first=is_first)
         known = [one for one in self._people.known.found(text) if one.is_sure or _is_confirmed(one, named)]
         spans = [*find_patterns(text, code), *named]
@@ -226,7 +215,7 @@ class Anonymiser:
         return [*spans, *(EntitySpan("PERSON", one.start, one.end, RANK_LOG_NAME) for one in known if one.who)], known
 
     def _gathered(self, text: str, read: ChunkReader) -> list[Entity]:
-        """What is read in all pieces of a text, with its replacements; of two that overlap the first."""
+        """Collect the findings of all chunks with their replacements; of two that overlap the first wins."""
         blotted, code, entities = blank_code(text), find_code(text), list[Entity]()
         for piece in split_chunks(text):
             if entities and entities[-1].end >= piece.last:
@@ -253,7 +242,7 @@ class Anonymiser:
 
     @staticmethod
     def _stays(span: EntitySpan, text: str, known: list[NameMatch]) -> bool:
-        """Whether half of a finding or more is a name that stays."""
+        """Return True if at least half of a finding is an allowed name."""
         if span.kind not in ALLOWLISTED_KINDS:
             return False
         covered = sum(
@@ -268,7 +257,7 @@ class Anonymiser:
 
     @property
     def people_count(self) -> int:
-        """How many people have a pseudonym of their own."""
+        """Number of people with a pseudonym of their own."""
         return sum(not _is_role(speaker) for speaker in self._speakers.values())
 
     @property

@@ -1,4 +1,4 @@
-"""Capitalisation and determiner statistics of words, which tell names from common words."""
+"""Capitalisation and determiner statistics of words, which distinguish names from common words."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from collections import Counter
 from trainer.anonymise.language_data import CJK, DETERMINERS, ENGLISH_WORDS, VIETNAMESE_WORDS
 
 TOKEN = re.compile(rf"[^\W_{CJK}](?:[^\W_{CJK}]|[\u0300-\u036f])*")
-"""A run of letters and digits of scripts that part words, with its combining marks."""
+"""A run of letters and digits, with combining marks, in scripts with spaces."""
 WORD = re.compile(rf"[^\W\d_{CJK}](?:[^\W\d_{CJK}]|[\u0300-\u036f])*")
 CAPITAL_INSIDE_SENTENCE = re.compile(r"(?<=[a-z,;] )[A-Z][a-z]+")
-"""A word with a capital where no sentence begins."""
+"""A capitalised word that does not begin a sentence."""
 DETERMINER_AND_WORD = re.compile(rf"(?<![A-Za-z])(?:{'|'.join(DETERMINERS)}) ([a-z]+)")
 MIN_SENTENCE_STARTS = 3
 MAX_COUNTED_WORDS = 300_000
-"""So many words are counted; beyond, those seen once are forgotten, so that memory does not grow with the texts."""
+"""Limit of counted words; beyond it those seen once are dropped, to bound memory."""
 
 
 def fold_diacritics(word: str) -> str:
-    """Casefolded and without diacritics: `Nguyễn` is `nguyen`, `Đỗ` is `do`."""
+    """Case-fold and remove diacritics: `Nguyễn` becomes `nguyen`, `Đỗ` becomes `do`."""
     word = word.casefold()
     if word.isascii():
         return word
@@ -29,7 +29,7 @@ def fold_diacritics(word: str) -> str:
 
 
 def casefold_composed(word: str) -> str:
-    """Casefolded, each letter with its marks as one sign."""
+    """Case-fold and compose letters with their marks (NFC)."""
     return word.casefold() if word.isascii() else unicodedata.normalize("NFC", word.casefold())
 
 
@@ -37,7 +37,7 @@ VIETNAMESE_WITHOUT_DIACRITICS = VIETNAMESE_WORDS | frozenset(map(fold_diacritics
 
 
 class CapitalisationStats:
-    """Counts words over all texts of a data set."""
+    """Counts of words over all texts of a data set."""
 
     def __init__(self) -> None:
         self._words: Counter[str] = Counter()
@@ -55,27 +55,27 @@ class CapitalisationStats:
                     del counts[word]
 
     def is_mostly_capital(self, word: str) -> bool:
-        """Whether it is written with a capital more often than without."""
+        """Return True if the word is capitalised more often than not."""
         return self._words[word.capitalize()] > self._words[word.lower()]
 
     def is_mostly_small(self, word: str) -> bool:
-        """Whether it is written without a capital more often than with."""
+        """Return True if the word is in lower case more often than not."""
         return self._words[word.lower()] > self._words[word.capitalize()]
 
     def only_begins(self, word: str) -> bool:
-        """Whether it has a capital where sentences begin only, time and again, or is written without one, too."""
+        """Return True if it is repeatedly capitalised only at sentence starts, or also occurs in lower case."""
         capital = word.capitalize()
         if self._inside[capital]:
             return False
         return self._words[word.lower()] > 0 or self._words[capital] >= MIN_SENTENCE_STARTS
 
     def is_ordinary(self, word: str) -> bool:
-        """Whether texts use it for something else than a name, or may."""
+        """Return True if texts use it as a common word, or may."""
         if word in ENGLISH_WORDS or (word in VIETNAMESE_WITHOUT_DIACRITICS and self.is_mostly_small(word)):
             return True
         return self.is_used_as_word(word)
 
     def is_used_as_word(self, word: str) -> bool:
-        """Whether an article or a pronoun stands before every fourth of its uses or more."""
+        """Return True if an article or a pronoun precedes at least every fourth use."""
         small = word.lower()
         return 4 * self._determined[small] > self._words[small] and self._determined[small] > 1

@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from trainer.anonymise.spans import EntitySpan
 
 MAX_UNSPLIT_CHARS = 2_500
-"""Texts up to here (code points) are read at once: more than a message on Discord mostly has."""
+"""Texts up to this length (code points) are one chunk; most Discord messages are shorter."""
 CHUNK_CHARS, CHUNK_MARGIN_CHARS = 2_000, 250
-"""So much a piece answers for at most, and so much it sees on either side of that."""
+"""Maximum length that a chunk owns, and the context it has on either side of that."""
 SPLIT_SEARCH_CHARS = 125
-"""A piece ends at a space, where there is one among so many signs at its end: words are not cut."""
+"""A chunk ends at a space if there is one among this many last characters."""
 MAX_KEY_CHARS = 20_000
-"""So much of a key that runs on behind a piece is taken with it: more than any key has."""
+"""Maximum extension of a key that continues after a chunk; longer than any key."""
 PEM_END = re.compile(r"-----END [A-Z0-9 ]{1,40}-----")
 PEM_BODY = re.compile(r"[A-Za-z0-9+/=:,\s-]*")
 KEY_BODY = re.compile(r"[A-Za-z0-9+/=_.~%-]*")
@@ -24,7 +24,7 @@ KEY_BODY = re.compile(r"[A-Za-z0-9+/=_.~%-]*")
 
 @dataclass(frozen=True, slots=True)
 class TextChunk:
-    """`text[start:end]` is read; what ends behind `first` and begins before `last` is taken."""
+    """A chunk `text[start:end]`; it owns findings that end after `first` and begin before `last`."""
 
     start: int
     end: int
@@ -32,14 +32,14 @@ class TextChunk:
     last: int
 
     def within(self, spots: list[tuple[int, int]]) -> list[tuple[int, int]]:
-        """Those of the text's spots, which are in order, that lie in the piece, counted from its start."""
+        """Return those of the text's ordered spans that lie in the chunk, with offsets in the chunk."""
         begun = bisect_right(spots, self.start, key=lambda spot: spot[1])
         ended = bisect_left(spots, self.end, key=lambda spot: spot[0])
         return [(start - self.start, end - self.start) for start, end in spots[begun:ended]]
 
 
 def split_chunks(text: str) -> Iterator[TextChunk]:
-    """The pieces of a text in order; a short text is one."""
+    """Split a text into chunks in order; a short text is one chunk."""
     if len(text) <= MAX_UNSPLIT_CHARS:
         yield TextChunk(0, len(text), 0, len(text))
         return
@@ -51,7 +51,7 @@ def split_chunks(text: str) -> Iterator[TextChunk]:
 
 
 def _split_point(text: str, place: int) -> int:
-    """The place, or behind the last space shortly before it."""
+    """Return the position, or the one after the last space shortly before it."""
     if place >= len(text):
         return len(text)
     spaces = (text.rfind(sign, place - SPLIT_SEARCH_CHARS, place) for sign in " \n")
@@ -59,10 +59,10 @@ def _split_point(text: str, place: int) -> int:
 
 
 def select_spans(text: str, piece: TextChunk, spans: Iterable[EntitySpan], done: int) -> Iterator[EntitySpan]:
-    """What a piece answers for of the spans found in it, counted from the text's start and not before `done`.
+    """Return the findings that a chunk owns, with offsets in the text and none before `done`.
 
-    What reaches into its middle from before is taken as far as no piece before has taken it. A key that fills the piece
-    to its end is taken with what follows it.
+    A finding that begins before the owned part is taken as far as no earlier chunk has taken it. A key that reaches the
+    end of the chunk is extended by what follows it.
     """
     for span in spans:
         start, end = max(span.start + piece.start, done), span.end + piece.start

@@ -21,33 +21,28 @@ IBAN_LENGTHS = {
         YE:30""".split()
     )
 }
-
-
-"""Of each country in the registry of IBANs (ISO 13616, SWIFT)."""
-
+"""IBAN lengths by country (IBAN registry, ISO 13616, SWIFT)."""
 
 CARD_PREFIXES = tuple(
     """34 37 36 38 39 300 301 302 303 304 305 309 4 51 52 53 54 55 6011 644 645 646 647 648 649 65 62 2200 2201
     2202 2203 2204 81""".split()
 ) + tuple(map(str, (*range(2221, 2721), *range(3528, 3590))))
-
-
-"""How the numbers of issuers begin, where that tells them from other numbers."""
+"""Issuer prefixes that distinguish card numbers from other numbers."""
 
 
 def is_luhn_valid(digits: str) -> bool:
-    """Luhn's check (ISO/IEC 7812-1)."""
+    """Check the Luhn checksum (ISO/IEC 7812-1)."""
     doubled = [sum(divmod(2 * int(digit), 10)) for digit in digits[-2::-2]]
     return (sum(doubled) + sum(map(int, digits[-1::-2]))) % 10 == 0
 
 
 def is_card(digits: str) -> bool:
-    """A payment card's number, by its length and Luhn's check."""
+    """Check length and Luhn checksum of a payment card number."""
     return 12 <= len(digits) <= 19 and len(set(digits)) > 1 and is_luhn_valid(digits)
 
 
 def is_iban(text: str) -> bool:
-    """An IBAN without spaces: its country's length, and the remainder of 97 (ISO 7064 mod 97-10)."""
+    """Check an IBAN without spaces: length of its country, and remainder 1 of 97 (ISO 7064 mod 97-10)."""
     text = text.upper()
     if IBAN_LENGTHS.get(text[:2]) != len(text):
         return False
@@ -55,27 +50,27 @@ def is_iban(text: str) -> bool:
 
 
 def is_us_ssn(digits: str) -> bool:
-    """A social security number that can have been given out: no 000, 666, 9xx; no 00; no 0000."""
+    """Check that a US social security number can have been issued: no 000, 666, 9xx; no 00; no 0000."""
     area, group, serial = digits[:3], digits[3:5], digits[5:]
     return area not in ("000", "666") and area[0] != "9" and group != "00" and serial != "0000"
 
 
 def is_cn_id(text: str) -> bool:
-    """A Chinese resident identity number: region, date of birth, and check character (GB 11643, ISO 7064 mod 11-2)."""
+    """Check a Chinese resident identity number (GB 11643): region, birth date, check character (ISO 7064 mod 11-2)."""
     weights = (7, 9, 10, 5, 8, 4, 2, 1, 6, 3, 7, 9, 10, 5, 8, 4, 2)
     check = "10X98765432"[sum(int(digit) * weight for digit, weight in zip(text, weights, strict=False)) % 11]
     return "11" <= text[:2] <= "82" and _is_date(text[6:14]) and text[17].upper() == check
 
 
 def is_my_number(digits: str) -> bool:
-    """A Japanese Individual Number ("My Number") of 12 digits: its check digit (Ordinance 85 of 2014, article 5)."""
+    """Check the check digit of a Japanese Individual Number ("My Number", Ordinance 85 of 2014, article 5)."""
     total = sum(int(digit) * (place + 1 if place <= 6 else place - 5) for place, digit in enumerate(digits[10::-1], 1))
     rest = total % 11
     return int(digits[11]) == (0 if rest <= 1 else 11 - rest)
 
 
 def is_vn_id(digits: str) -> bool:
-    """A Vietnamese citizen's 12 digits: province, century and sex, year (Circular 59/2021). They have no check."""
+    """Check province, century, sex and year of a Vietnamese citizen number (Circular 59/2021); it has no checksum."""
     return len(digits) == 12 and 1 <= int(digits[:3]) <= 96 and digits[3] in "0123"
 
 
@@ -87,49 +82,25 @@ def _is_date(text: str) -> bool:
 
 
 NUMBER_START = r"(?<![0-9])(?<![0-9][.,])"
-
-
 NUMBER_END = r"(?![0-9]|[.,][0-9])"
-
-
-"""People glue numbers to words: `sđt0912…`. Checks tell them from parts of other things."""
-
+"""People write numbers directly after words: `sđt0912…`. Checks exclude parts of other tokens."""
 
 CARD = re.compile(rf"{NUMBER_START}[0-9](?:[ -]?[0-9]){{11,18}}{NUMBER_END}")
-
-
 CARD_CUE = re.compile(r"card|visa|amex|maestro|credit|debit|(?<![a-z])cc(?![a-z])|thẻ|卡|カード")
-
-
 COUNTRIES = "|".join(sorted(IBAN_LENGTHS))
-
 
 IBANS = (
     re.compile(rf"(?<![A-Z0-9])(?:{COUNTRIES})[0-9]{{2}}(?=(?:[ -]?[A-Z0-9]){{11}})"),
     re.compile(rf"(?<![A-Za-z0-9])(?:{COUNTRIES.lower()})[0-9]{{2}}(?=(?:[ -]?[a-z0-9]){{11}})"),
 )
 
-
 SSN = re.compile(r"(?<![0-9])(?<![0-9][-.,])([0-9]{3})([- .]?)([0-9]{2})\2([0-9]{4})(?!-?[0-9])")
-
-
 SSN_CUE = re.compile(r"ssn|social security|an sinh xã hội|社会安全|社会保障")
-
-
 CN_ID = re.compile(rf"{NUMBER_START}[1-8][0-9]{{16}}[0-9Xx](?![0-9])")
-
-
 TWELVE_DIGITS = re.compile(rf"{NUMBER_START}[0-9]{{4}}([ -]?)[0-9]{{4}}\1[0-9]{{4}}{NUMBER_END}")
-
-
 MY_NUMBER_CUE = re.compile(r"マイナンバー|個人番号|my ?number|individual number")
-
-
 VN_ID = re.compile(rf"{NUMBER_START}(?:[0-9]{{12}}|[0-9]{{9}}){NUMBER_END}")
-
-
 VN_ID_CUE = re.compile(r"cccd|cmnd|căn cước|chứng minh|can cuoc|chung minh|(?<![a-z])cmt(?![a-z])|định danh")
-
 
 ACCOUNT = re.compile(
     r"(?:(?<![A-Za-z])stk|số tài khoản|so tai khoan|(?<![A-Za-z])(?:bank )?(?:account|acct\.?) ?(?:number|no\.?|#)|"
@@ -139,25 +110,21 @@ ACCOUNT = re.compile(
     re.IGNORECASE,
 )
 
-
 PASSPORT = re.compile(
     r"(?i:(?<![A-Za-z])passport|hộ chiếu|ho chieu|护照|護照|パスポート|旅券|(?<![A-Za-z])reisepass)"
     r"(?i: ?(?:number|no\.?|num|id|số|so|của \w{1,8}|号码?|號碼?|番号|is|là|是|は|:|：|#)){0,4}\s{0,2}"
     r"(?P<number>(?=[A-Z]{0,8}[0-9])(?:[A-Z0-9]{6,9}|[a-z]{1,2}[0-9]{6,8}))(?![A-Za-z0-9])",
 )
 
-
 NON_CARD_CUE = re.compile(
     r"(?:order|tracking|invoice|ticket|serial|isbn|ean|upc|sku|ref(?:erence)?|version|timestamp|hash|seed|"
     r"订单|単号|单号|注文|đơn hàng|mã vận đơn)[^0-9a-z]{0,3}(?:number|no\.?|id|code|号码?|番号)?[^0-9a-z]{0,4}$"
 )
-
-
-"""Right before a number: it is another kind of number."""
+"""Word right before another kind of number."""
 
 
 def find_cards(text: str) -> Iterator[EntitySpan]:
-    """`CREDIT_CARD`: Luhn's check and an issuer's prefix; lengths that barcodes and ids have too need a word."""
+    """Find `CREDIT_CARD` by checksum and issuer prefix; lengths shared with barcodes and ids need a cue word."""
     for match in CARD.finditer(text):
         digits = re.sub("[ -]", "", match[0])
         if not is_card(digits) or not _is_grouped(match[0]):
@@ -169,13 +136,13 @@ def find_cards(text: str) -> Iterator[EntitySpan]:
 
 
 def _is_grouped(written: str) -> bool:
-    """Digits together, or in groups of three to six between signs of one kind."""
+    """Return True for digits without separators, or in groups of three to six with one separator."""
     groups = re.split("[ -]", written)
     return len(groups) == 1 or (len({" ", "-"} & set(written)) == 1 and all(3 <= len(group) <= 6 for group in groups))
 
 
 def find_ibans(text: str) -> Iterator[EntitySpan]:
-    """`IBAN_CODE`: as many letters and digits as its country has, with the right remainder; spaces may lie between."""
+    """Find `IBAN_CODE` by length and checksum; spaces are allowed."""
     for match in (match for form in IBANS for match in form.finditer(text)):
         wanted, compact, end = IBAN_LENGTHS[match[0][:2].upper()], "", match.start()
         while len(compact) < wanted and end < len(text) and (text[end] in " -" or _is_alphanumeric(text[end])):
@@ -187,13 +154,13 @@ def find_ibans(text: str) -> Iterator[EntitySpan]:
 
 
 def find_accounts(text: str) -> Iterator[EntitySpan]:
-    """`IBAN_CODE` for a bank account without an IBAN: digits after a word for one."""
+    """Find `IBAN_CODE` for bank accounts without an IBAN: digits after a cue word."""
     for match in ACCOUNT.finditer(text):
         yield EntitySpan("IBAN_CODE", *match.span("number"), RANK_PATTERN)
 
 
 def find_passports(text: str) -> Iterator[EntitySpan]:
-    """`PASSPORT`: six to nine capitals and digits after a word for one; three digits at least."""
+    """Find `PASSPORT`: six to nine capitals and digits, at least three of them digits, after a cue word."""
     for match in PASSPORT.finditer(text):
         if sum(map(str.isdigit, match["number"])) >= 3:
             yield EntitySpan("PASSPORT", *match.span("number"), RANK_PATTERN)
@@ -204,7 +171,7 @@ def _is_alphanumeric(sign: str) -> bool:
 
 
 def find_ssns(text: str) -> Iterator[EntitySpan]:
-    """`US_SSN`: three, two and four digits between hyphens; other ways of writing need a word."""
+    """Find `US_SSN`: three, two and four digits with hyphens; other formats need a cue word."""
     for match in SSN.finditer(text):
         digits = match[1] + match[3] + match[4]
         if is_us_ssn(digits) and (match[2] == "-" or SSN_CUE.search(text_before(text, match.start(), 40))):
@@ -212,7 +179,7 @@ def find_ssns(text: str) -> Iterator[EntitySpan]:
 
 
 def find_identity_numbers(text: str) -> Iterator[EntitySpan]:
-    """`CN_ID` by its check, `JP_MY_NUMBER` by its check and a word, `VN_ID` by its province and a word."""
+    """Find `CN_ID` by checksum, `JP_MY_NUMBER` by checksum and cue word, `VN_ID` by province and cue word."""
     for match in CN_ID.finditer(text):
         if is_cn_id(match[0]):
             yield EntitySpan("CN_ID", *match.span(), RANK_PATTERN)

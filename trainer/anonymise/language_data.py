@@ -1,26 +1,17 @@
-"""Character classes, word lists, titles and surnames of the languages that the anonymiser reads."""
+"""Character classes, word lists, titles and surnames of the anonymiser's languages."""
 
 from __future__ import annotations
 
 import re
 
 WORD_START, WORD_END = r"(?<![A-Za-z0-9])", r"(?![A-Za-z0-9])"
-
-
 LATIN = "A-Za-z\u00c0-\u00d6\u00d8-\u00f6\u00f8-\u024f\u1e00-\u1eff"
-
-
-"""Latin letters with all their marks, for a character class."""
-
+"""Latin letters with all diacritics, for a character class."""
 
 CJK = "\u3005\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff"
-
-
 """Chinese characters, kana and hangul, for a character class."""
 
-
 HAN = "\u3005\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
-
 
 _FULLWIDTH_TABLE = {0xFF01 + place: 0x21 + place for place in range(0x5E)} | {
     0x3000: 0x20,
@@ -29,17 +20,16 @@ _FULLWIDTH_TABLE = {0xFF01 + place: 0x21 + place for place in range(0x5E)} | {
     0x2011: 0x2D,
 }
 
-
 _FULLWIDTH = re.compile("[\uff01-\uff5e\u3000\xa0\u202f\u2011]")
 
 
 def normalise_width(text: str) -> str:
-    """The text with full-width signs and digits as ASCII and all spaces plain, code point for code point."""
+    """Convert full-width characters to ASCII and all spaces to plain ones; the length does not change."""
     return text.translate(_FULLWIDTH_TABLE) if _FULLWIDTH.search(text) else text
 
 
 def text_before(text: str, place: int, length: int) -> str:
-    """What stands before a place, lower-cased."""
+    """Return the text before a position in lower case."""
     return text[max(0, place - length) : place].lower()
 
 
@@ -88,7 +78,6 @@ ENGLISH_WORDS = frozenset(
     young your zen zero zombie""".split()
 )
 
-
 VIETNAMESE_WORDS = frozenset(
     """an anh ánh ba bác bạch bách bái bán bảo bắc băng bé bích biển bình bông bơ bơi ca cá cao cát cẩm cậu cha
     chanh châu chi chí chị chim chín chính cho chó chú cô cốm công cơm cúc cung cường cửu dân diễm diện diệu
@@ -105,7 +94,6 @@ VIETNAMESE_WORDS = frozenset(
     yên yến""".split()
 )
 
-
 CJK_WORDS = frozenset(
     """月亮 太阳 星星 天空 大海 白云 小猫 小狗 猫咪 狗狗 老师 同学 朋友 先生 小姐 妈妈 爸爸 哥哥 姐姐 弟弟 妹妹
     宝宝 老板 大神 队长 船长 国王 公主 王子 天使 恶魔 死神 骑士 法师 玩家 路人 游客 用户 游戏 音乐 快乐 幸福
@@ -119,32 +107,24 @@ CJK_WORDS = frozenset(
     そこ ゲーム テスト ユーザー ゲスト リーダー キング""".split()
 )
 
-
 DETERMINERS = (
     "the a an some no this my your his our their these those any every each i you he she it we they to".split()
 )
-
-
-"""What stands before a word, hardly before a name."""
-
+"""Words that precede common nouns, and rarely names."""
 
 LATIN_TITLES = re.compile(
     r"(?:^|[^a-zà-ỹ])(?:anh|chị|em|cô|chú|bác|ông|bà|thầy|bạn|dì|cậu|mợ|cụ|bé|mr|mrs|ms|miss|mx|dr|prof|sir|madam|"
     r"uncle|aunt|auntie|cousin|hey|hi|hello|yo|chào|cảm ơn|cám ơn|thanks|ping|cc|dear)\.?\s$"
 )
 
-
 VOCATIVES = re.compile(r"\s(?:ơi|à|nè|nhé|ạ|oi|ui)(?![a-zà-ỹ])|['’]s(?![a-z])")
-
 
 HONORIFICS = re.compile(
     "さん|くん|君|ちゃん|様|さま|氏|先輩|先生|殿|たん|っち|哥|姐|总|總|老师|老師|先生|女士|小姐|同学|同學|师傅|叔|阿姨|"
     "大哥|大姐|妹妹|弟弟|兄|桑|酱|醬|씨|님"
 )
 
-
 PARTICLES = re.compile("[はがをにのともへでやねよかっ、。！？!?,.\\s]|です|だ|から|まで|より|って|$")
-
 
 CJK_SURNAMES = frozenset(
     """王 李 张 張 刘 劉 陈 陳 杨 楊 赵 趙 黄 黃 周 吴 吳 徐 孙 孫 胡 朱 高 林 何 郭 马 馬 罗 羅 梁 宋 郑 鄭 谢
@@ -153,6 +133,5 @@ CJK_SURNAMES = frozenset(
     史 顾 顧 侯 邵 孟 龙 龍 万 萬 段 雷 钱 錢 汤 湯 尹 黎 易 常 武 乔 喬 贺 賀 赖 賴 龚 龔 文 欧阳 歐陽 司马
     司馬 上官 诸葛 諸葛 司徒 慕容 令狐 阮 温 柳 祝 葛 骆 駱 靳 简 簡 费 費 裴 김 이 박 최 정 강 조 윤 장 임""".split()
 )
-
 
 IS_HAN = re.compile(f"[{HAN}]+")

@@ -1,4 +1,4 @@
-"""Detects names of people outside the log by installed models and the CRF tagger, or else by cue words."""
+"""Detects names of people outside the log with installed models and the CRF tagger, or else with cue words."""
 
 from __future__ import annotations
 
@@ -21,28 +21,16 @@ from trainer.anonymise.ner_postprocess import blank_code, refine_findings
 from trainer.anonymise.spans import RANK_CUE, RANK_MODEL, EntityKind, EntitySpan
 
 UPPER = "A-Z\u00c0-\u00d6\u00d8-\u00de\u0102\u0110\u01a0\u01af\u1e00-\u1eff"
-
-
 NAME_WORD = rf"[{UPPER}](?:[{LATIN}]|['’-](?=[{LATIN}]))+"
-
-
 NAME = rf"(?P<name>{NAME_WORD}(?: (?:[A-Z]\. )?(?:(?:de|van|von|der|da|di|del|la|le|bin|al) )?{NAME_WORD}){{0,3}})"
-
-
 TITLE = r"(?i:mr|mrs|ms|miss|mx|dr|prof|professor|sir|madam|mister)"
-
-
 NAME_AFTER = rf"(?:{TITLE}(?:\.\s?|\s))?(?!{TITLE}(?![{LATIN}])){NAME}"
-
-
-"""A title is no part of a name."""
-
+"""The title itself is not part of the name."""
 
 SURE_CUES = (
     r"(?i:my name is|my name's|everyone calls me|call me|i am called|ask for|dear|(?:named|called) (?:him|her|it|them)|"
     r"his name is|her name is|their name is|tên (?:tôi|mình|em|anh|chị) là|kính gửi|thân gửi|attn:?)\s+"
 )
-
 
 WEAK_CUES = (
     r"(?i:name is|named|this is|i'm|i am|regards,|cheers,|sincerely,|love,|thanks,|yours,|signed,|speak (?:to|with)|"
@@ -50,27 +38,19 @@ WEAK_CUES = (
     r"contact:|patient:)\s+"
 )
 
-
 VOCATIVE_START = (
     r"(?:^|(?<=[.!?\n]\s)|(?<=\n))(?P<name>[A-Z][a-z]{2,})(?=, (?:can|could|would|will|please|I|you|are|do|did|what|"
     r"where|how|why|when|who|thank|let|come|have|is)(?![a-z]))"
 )
-
 
 TITLES = (
     r"(?:Mr|Mrs|Ms|Miss|Mx|Dr|Prof|Professor|Sir|Madam|Captain|Sergeant|Officer|Judge|Senator|Aunt|Uncle|Anh|Chị|Cô|Chú|"
     r"Bác|Ông|Bà|Thầy|anh|chị|cô|chú|bác|ông|bà|thầy)\.?\s"
 )
 
-
 SURE_PATTERNS = (re.compile(rf"(?<![{LATIN}0-9_@#/.]){SURE_CUES}{NAME_AFTER}"), re.compile(VOCATIVE_START))
-
-
 WEAK_PATTERNS = tuple(re.compile(rf"(?<![{LATIN}0-9_@#/.]){before}{NAME_AFTER}") for before in (WEAK_CUES, TITLES))
-
-
 TITLED_NAME = re.compile(rf"(?<![{LATIN}0-9_@#/.])(?i:mr|mrs|ms|mx|dr|prof|miss)(?:\.\s?|\s){NAME}")
-
 
 CJK_CUES = (
     re.compile(
@@ -83,9 +63,7 @@ CJK_CUES = (
     ),
 )
 
-
 RANK_WORDS = frozenset("president speaker chairman minister mayor right wrong universe robot".split())
-
 
 CAPITALISED_NON_NAMES = frozenset(
     """I'm I Sure Not Well However Also Again First Second Finally Honestly Anyway Sorry Please Thanks Hello Yeah Okay
@@ -96,7 +74,7 @@ CAPITALISED_NON_NAMES = frozenset(
 
 
 def find_names_by_cues(text: str, *, sure: bool) -> Iterator[EntitySpan]:
-    """`PERSON` after a cue word or a title, in the four languages; `sure`: only where hardly anything else stands."""
+    """Find `PERSON` after a cue word or a title, in four languages; `sure` uses unambiguous cues only."""
     for pattern in SURE_PATTERNS if sure else (*SURE_PATTERNS, *WEAK_PATTERNS):
         for match in pattern.finditer(text):
             first = match["name"].split()[0]
@@ -115,7 +93,7 @@ def find_names_by_cues(text: str, *, sure: bool) -> Iterator[EntitySpan]:
 
 
 def _name_end(written: str) -> int:
-    """Where the name ends that stands behind a title: before the first word that is none. 0: there is no name."""
+    """Return the end of the name after a title: the first word that is no name. 0 if there is no name."""
     end = 0
     for match in re.finditer(rf"[{LATIN}'’-]+", written):
         signs = load_gazetteer().of(match[0])
@@ -127,25 +105,18 @@ def _name_end(written: str) -> int:
 
 
 CUE_RULES_LABEL = "cue words and titles"
-
-
 KANA, HANGUL = re.compile("[\u3040-\u30ff]"), re.compile("[\uac00-\ud7af]")
-
-
 UNENCODABLE = re.compile("[\x00-\x08\ud800-\udfff]")
-
-
-"""What a model's own encoding refuses."""
-
+"""Characters that a model's own encoding rejects."""
 
 log = logging.getLogger(__name__)
 
 
 @dataclass
 class NameDetector:
-    """Finds names; `patterns_only` counts texts in which nobody but patterns and the log's names looked, by language.
+    """Name detectors of this machine. `models` are by language, "" for any; `tagger` reads Latin script.
 
-    `models` are by language, "" for any; `tagger` reads what is written in Latin letters.
+    `patterns_only` counts, by language, texts without any detector besides patterns and the log's names.
     """
 
     models: Mapping[str, NerModel] = field(default_factory=dict)
@@ -154,19 +125,21 @@ class NameDetector:
 
     @classmethod
     def available(cls) -> Self:
-        """What there is on this machine; nothing is downloaded."""
+        """Load the detectors installed on this machine; nothing is downloaded."""
         return cls(*_load_models())
 
     @property
     def by(self) -> str:
-        """Who finds names, for reports."""
+        """Description of the detectors, for reports."""
         finders = [*dict.fromkeys(finder.name for finder in self.models.values())]
         finders += [f"tagger ({self.tagger.name})"] if self.tagger else []
         return ", ".join(finders) or CUE_RULES_LABEL
 
     def found(self, text: str, written: CapitalisationStats, *, is_first: bool = True) -> list[EntitySpan]:
-        """`PERSON` and `STREET_ADDRESS`; `written` is how all texts write words. `is_first`: no later piece of a text
-        that is counted already."""
+        """Find `PERSON` and `STREET_ADDRESS`. `written` are the capitalisation statistics of all texts.
+
+        `is_first` is False for later chunks of a text that is counted already.
+        """
         text = blank_code(UNENCODABLE.sub("\ufffd", text))
         language = detect_cjk_language(text)
         finders = [finder for key, finder in self.models.items() if key in (ANY_LANGUAGE, language or "en")]
@@ -187,7 +160,7 @@ def _load_models() -> tuple[Mapping[str, NerModel], NerModel | None]:
 
 
 def detect_cjk_language(text: str) -> str:
-    """zh, ja or ko where Chinese, Japanese or Korean prevails; empty elsewhere."""
+    """Return zh, ja or ko for a text mostly in Chinese, Japanese or Korean; else empty."""
     if not is_east_asian(text):
         return ""
     if KANA.search(text):

@@ -11,7 +11,7 @@ from trainer.anonymise.language_data import CJK, ENGLISH_WORDS, HONORIFICS, LATI
 from trainer.anonymise.name_variants import KANA_ONLY, MAX_AMBIGUOUS_LETTERS, NameForm
 
 WORD_SEPARATORS = frozenset(("", " ", "  ", "_", ".", "-", "'", "’", "ʼ", "‘", "\n", "\u3000", "·", "・"))
-"""What may lie between the words of a name."""
+"""Separators between the words of a name."""
 NAME_SEPARATORS = WORD_SEPARATORS - {"", "\n"}
 REPEATED_LETTERS = re.compile(r"(.)\1{2,}")
 CJK_SIGN = re.compile(f"[{CJK}]")
@@ -22,8 +22,11 @@ SENTENCE_ENDS = ".!?…:;\n。！？：；"
 
 @dataclass(frozen=True, slots=True)
 class NameMatch:
-    """A known name in a text. `who` is the person's id, "" where the name stays. One that is not sure is a name of two
-    or more words that are written as mere words: it is the person's only if somebody else finds a name there."""
+    """A known name in a text. `who` is the person's id, "" for a name that is kept.
+
+    A match that is not sure is a name of two or more words written like common words: it counts only if a detector
+    finds a name there.
+    """
 
     who: str
     start: int
@@ -33,7 +36,7 @@ class NameMatch:
 
 @dataclass(frozen=True, slots=True)
 class _TextWord:
-    """A word of a text: casefolded, and without diacritics too."""
+    """A word of a text, case-folded, and also without diacritics."""
 
     start: int
     end: int
@@ -42,10 +45,10 @@ class _TextWord:
 
 
 class NameMatcher:
-    """An index of forms; `found` looks each word of a text up in it."""
+    """Index of name forms, in which `found` looks up each word of a text."""
 
     def __init__(self, forms: Iterable[NameForm]) -> None:
-        """Of two forms with the same words the first stands."""
+        """Build the index; of two forms with the same words the first wins."""
         self._by_word: dict[str, list[NameForm]] = {}
         self._by_sign: dict[str, list[NameForm]] = {}
         seen: set[tuple[str, ...]] = set()
@@ -61,7 +64,7 @@ class NameMatcher:
             group.sort(key=lambda form: (len(form.words), sum(map(len, form.words))), reverse=True)
 
     def found(self, text: str) -> list[NameMatch]:
-        """The known names in a text, in order; of two that overlap the one that begins first, then the longer."""
+        """Return the known names in a text in order; of two that overlap the earlier, then the longer."""
         found: list[NameMatch] = []
         if self._by_sign:
             found += self._in_cjk(text)
@@ -94,7 +97,7 @@ class NameMatcher:
             place += hit[1] if hit else 1
 
     def _at(self, text: str, words: list[_TextWord], place: int) -> Iterator[tuple[NameMatch, int]]:
-        """What begins at a word, and of how many words it is."""
+        """Return the match that begins at a word, and its number of words."""
         for key, cut in _lookup_keys(words[place].folded):
             for form in self._by_word.get(key, ()):
                 end = _match_end(form, text, words, place, key)
@@ -120,7 +123,7 @@ class NameMatcher:
 
 
 def _is_same_person(text: str, first: NameMatch, second: NameMatch) -> bool:
-    """Whether two names beside each other are parts of one person's."""
+    """Return True if two adjacent names are parts of one person's name."""
     return first.who == second.who and text[first.end : second.start] in NAME_SEPARATORS
 
 
@@ -131,7 +134,7 @@ def _word(match: re.Match[str]) -> _TextWord:
 
 
 def _lookup_keys(word: str) -> Iterator[tuple[str, int]]:
-    """Under what a word is looked up, and how much of its end is not part of the name: Alices, Miraaa."""
+    """Yield the keys to look up a word by, and the length of its ending: Alices, Miraaa."""
     yield word, 0
     if word.endswith("s") and len(word) > MAX_AMBIGUOUS_LETTERS and word not in ENGLISH_WORDS:
         yield word[:-1], 1
@@ -140,7 +143,7 @@ def _lookup_keys(word: str) -> Iterator[tuple[str, int]]:
 
 
 def _match_end(form: NameForm, text: str, words: list[_TextWord], place: int, key: str) -> int | None:
-    """Where the form ends that begins at a word, None where it is not there."""
+    """Return the end of a form that begins at a word, or None."""
     if len(form.words) == 1:
         return words[place].end if _is_spelling_of(form.words[0], words[place], key) else None
     if place + len(form.words) > len(words):
@@ -157,7 +160,7 @@ def _match_end(form: NameForm, text: str, words: list[_TextWord], place: int, ke
 
 
 def _is_spelling_of(name: str, word: _TextWord, key: str) -> bool:
-    """Whether a word is this name: as it is, or without any of its diacritics, but not with other ones."""
+    """Return True if a word is this name, with all of its diacritics or none, but not with others."""
     if word.folded != key or word.plain == word.folded:
         return True
     return word.plain == name
@@ -179,7 +182,7 @@ def _is_mention(form: NameForm, text: str, start: int, end: int, word: _TextWord
 
 
 def _is_ambiguous(form: NameForm, word: _TextWord) -> bool:
-    """A short name that is written without its diacritics, or a stretched one, may be some word."""
+    """Return True for short names without their diacritics and stretched ones, which may be other words."""
     if len(form.words) > 1:
         return False
     name = form.words[0]
@@ -192,7 +195,7 @@ def _is_ambiguous(form: NameForm, word: _TextWord) -> bool:
 
 
 def _has_capitals(text: str, start: int, end: int) -> bool:
-    """Whether each word begins with one, in a text that is not all capitals."""
+    """Return True if each word is capitalised, in a text that is not in capitals throughout."""
     written = text[start:end]
     if len(written) > 1 and written.isupper() and text.isupper():
         return False
@@ -200,7 +203,7 @@ def _has_capitals(text: str, start: int, end: int) -> bool:
 
 
 def _is_name_like(text: str, start: int, end: int) -> bool:
-    """Whether a word with a capital stands where words have none: in a sentence, behind no article; or is called."""
+    """Return True for a capitalised word inside a sentence without an article, or one that is addressed."""
     before = text[max(0, start - 32) : start].rstrip(OPENING_SIGNS)
     follows = text[end : end + 1]
     if not before or before[-1] in SENTENCE_ENDS:
@@ -209,7 +212,7 @@ def _is_name_like(text: str, start: int, end: int) -> bool:
 
 
 def _is_cjk_mention(form: NameForm, text: str, place: int) -> bool:
-    """Whether a form without spaces stands at a place of a text, and is meant there."""
+    """Return True if a form without spaces is at this position of a text and is meant there."""
     name = form.words[0]
     if not text.startswith(name, place):
         return False
@@ -226,7 +229,7 @@ def _has_no_cjk_before(before: str) -> bool:
 
 
 def _is_kana_delimited(name: str, before: str, after: str) -> bool:
-    """Kana run on; a name in them ends where another kind of sign or a particle follows."""
+    """Return True if a name in kana ends here: at another script or a particle."""
     if "\u30a0" <= name[0] <= "\u30ff":
         return not any("\u30a1" <= sign <= "\u30fc" for sign in (before, after[:1]) if sign)
     opens = not before or not "\u3040" <= before <= "\u309f" or PARTICLES.match(before) is not None

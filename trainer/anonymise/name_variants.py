@@ -12,10 +12,11 @@ from trainer.anonymise.capitalisation import TOKEN, WORD, CapitalisationStats, c
 from trainer.anonymise.language_data import CJK, CJK_SURNAMES, CJK_WORDS, ENGLISH_WORDS, HAN, LATIN
 
 MatchContext = Literal["anywhere", "written", "capital", "called", "at"]
-"""Where a form means the person: wherever it stands; with a capital; with a capital where no sentence begins; beside a
-title, a greeting or an honorific; behind an @ only. Each includes those after it."""
+"""Context in which a form means the person: anywhere; capitalised; capitalised inside a sentence; beside a title,
+a greeting or an honorific; only after an @. Each includes those after it.
+"""
 MIN_NAME_LETTERS = 3
-"""Shorter names are mostly words of their own ("I", "Al")."""
+"""Shorter names are mostly words ("I", "Al")."""
 HAS_CJK = re.compile(f"[{CJK}]")
 CAMEL_CASE_BOUNDARY = re.compile(r"(?<=[a-zà-ỹ])(?=[A-Z])")
 COMPOUND_NAME = re.compile(rf"(?<![{LATIN}0-9_])[{LATIN}]+(?:['’ʼ‘-][{LATIN}]+)+(?![{LATIN}0-9_])")
@@ -23,14 +24,14 @@ HIRAGANA = re.compile("[\u3040-\u309f]+")
 HANGUL_NAME = re.compile("[\uac00-\ud7a3]{3}")
 KANA_ONLY = re.compile("[\u3040-\u309f]+|[\u30a0-\u30ff]+")
 MAX_AMBIGUOUS_LETTERS = 4
-"""Up to so many letters a name that loses its diacritics may be another word: `Hà` and `ha ha`, `Tuấn` and `tuan`."""
+"""Names up to this length may be other words without diacritics: `Hà` and `ha ha`, `Tuấn` and `tuan`."""
 
 
 @dataclass(frozen=True, slots=True)
 class NameForm:
-    """A form of a name. `words`: casefolded, with diacritics; one of Chinese characters or kana is a single one.
+    """A form of a name. `words` are case-folded with diacritics; a form in Chinese characters or kana is one word.
 
-    `is_full`: a name as the log gives it, not a part. `who` is the person's id, "" for a name that stays.
+    `is_full`: a name as in the log, not a part of it. `who` is the person's id, "" for a name that is kept.
     """
 
     words: tuple[str, ...]
@@ -40,12 +41,12 @@ class NameForm:
 
     @property
     def key(self) -> tuple[str, ...]:
-        """The words without their diacritics."""
+        """Words without diacritics."""
         return tuple(map(fold_diacritics, self.words))
 
 
 def allowed_forms(names: Iterable[str]) -> Iterator[NameForm]:
-    """The forms of names that stay as they are."""
+    """Return the forms of names that are kept."""
     for name in names:
         if HAS_CJK.search(name):
             yield NameForm((name.casefold(),), "", "anywhere", is_full=True)
@@ -54,7 +55,7 @@ def allowed_forms(names: Iterable[str]) -> Iterator[NameForm]:
 
 
 def full_name_forms(who: str, names: Iterable[str], written: CapitalisationStats) -> Iterator[NameForm]:
-    """The names that the log gives a person."""
+    """Return the forms of the names a person has in the log."""
     for name in _clean_names(names):
         yield from (
             _cjk_full_forms(who, name, written) if HAS_CJK.search(name) else _latin_full_forms(who, name, written)
@@ -62,7 +63,7 @@ def full_name_forms(who: str, names: Iterable[str], written: CapitalisationStats
 
 
 def partial_name_forms(who: str, names: Iterable[str], written: CapitalisationStats) -> Iterator[NameForm]:
-    """What is made of a person's names."""
+    """Return the forms of parts of a person's names."""
     for name in _clean_names(names):
         yield from _cjk_part_forms(who, name) if HAS_CJK.search(name) else _latin_part_forms(who, name, written)
 
@@ -95,7 +96,7 @@ def _context_of(word: str, written: CapitalisationStats) -> MatchContext:
 
 
 def _latin_part_forms(who: str, name: str, written: CapitalisationStats) -> Iterator[NameForm]:
-    """Words inside names by which others call people: `Mira` for `mira_wet`, unless texts use it as a word."""
+    """Return words inside a name used to address people: `Mira` for `mira_wet`, unless texts use them as words."""
     for joined in WORD.findall(name):
         if joined != name and len(joined) > MAX_AMBIGUOUS_LETTERS and CAMEL_CASE_BOUNDARY.search(joined):
             yield NameForm((casefold_composed(joined),), who, "anywhere")
@@ -115,7 +116,7 @@ def _latin_part_forms(who: str, name: str, written: CapitalisationStats) -> Iter
 
 
 def _compound_forms(who: str, name: str, written: CapitalisationStats) -> Iterator[NameForm]:
-    """`O'Brien` and `Jean-Luc` inside a name: with the sign, with a space or without either, in any case."""
+    """Return `O'Brien` and `Jean-Luc` inside a name: with the sign, with a space or neither, in any case."""
     for compound in COMPOUND_NAME.findall(name):
         words = tuple(casefold_composed(word) for word in WORD.findall(compound))
         joined = "".join(words)
@@ -125,7 +126,7 @@ def _compound_forms(who: str, name: str, written: CapitalisationStats) -> Iterat
 
 
 def _word_pair_forms(who: str, name: str) -> Iterator[NameForm]:
-    """Two words of a name of three or more, `Nhật Hạ` of Phạm Nhật Hạ: together they mean the person, in any case."""
+    """Return two words of a name of three or more, `Nhật Hạ` of Phạm Nhật Hạ, in any case."""
     words = [casefold_composed(part) for part in WORD.findall(name)]
     for pair in pairwise(words if len(words) > 2 else ()):
         if not any(len(word) < 2 or word in ENGLISH_WORDS for word in pair):
@@ -133,7 +134,7 @@ def _word_pair_forms(who: str, name: str) -> Iterator[NameForm]:
 
 
 def _is_name_part(part: str, word: str, written: CapitalisationStats) -> bool:
-    """Whether a name that is shown gives this part with a capital, and no text takes it for a word."""
+    """Return True if the display name has this part capitalised and no text uses it as a word."""
     return (
         part[0].isupper()
         and not written.is_used_as_word(word)
@@ -172,7 +173,7 @@ def _cjk_context(name: str) -> MatchContext:
 
 
 def _han_forms(who: str, name: str) -> Iterator[NameForm]:
-    """`小明`, `老王`, `王`哥 for 王小明; `田中`さん for 田中太郎."""
+    """Return `小明`, `老王`, `王`哥 for 王小明; `田中`さん for 田中太郎."""
     surname = name[:2] if name[:2] in CJK_SURNAMES else name[:1] if name[:1] in CJK_SURNAMES else ""
     given = name[len(surname) :]
     if surname and 1 <= len(given) <= 2:

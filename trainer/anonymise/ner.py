@@ -1,4 +1,4 @@
-"""Finds names with an installed spaCy or GLiNER model; nothing is downloaded."""
+"""Named entity recognition with an installed spaCy or GLiNER model; nothing is downloaded."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ GLINER_LABELS = {"person": "PERSON", "street address": "STREET_ADDRESS"}
 GLINER_THRESHOLD = 0.5
 SPACY_LABELS = {"PERSON": "PERSON", "PER": "PERSON"}
 SPACY_SIZE_SUFFIXES = ("_trf", "_lg", "_md", "_sm")
-"""Of several models for a language, the first of these."""
+"""Preference among several models of a language."""
 
 log = logging.getLogger(__name__)
 NerFinding = tuple[str, int, int, float]
@@ -22,7 +22,7 @@ NerFinding = tuple[str, int, int, float]
 
 
 class NerModel(Protocol):
-    """Finds people and addresses in a text; `name` is for reports."""
+    """A model that finds people and addresses; `name` is for reports."""
 
     @property
     def name(self) -> str: ...
@@ -38,26 +38,26 @@ class SpacyNer:
     pipeline: Any
 
     def find(self, text: str) -> list[NerFinding]:
-        """The people that it finds."""
+        """Find people."""
         found = self.pipeline(text).ents
         return [(SPACY_LABELS[e.label_], e.start_char, e.end_char, 1.0) for e in found if e.label_ in SPACY_LABELS]
 
 
 @dataclass(frozen=True)
 class GlinerNer:
-    """A GLiNER model, of any language."""
+    """A GLiNER model, for any language."""
 
     name: str
     model: Any
 
     def find(self, text: str) -> list[NerFinding]:
-        """The people and addresses that it finds."""
+        """Find people and addresses."""
         found = self.model.predict_entities(text, list(GLINER_LABELS), threshold=GLINER_THRESHOLD)
         return [(GLINER_LABELS[e["label"]], e["start"], e["end"], float(e["score"])) for e in found]
 
 
 def installed_models() -> dict[str, NerModel]:
-    """The models that are installed, by language ("" reads every one); empty where there is none."""
+    """Return the installed models by language ("" for any); empty without any."""
     return {**_spacy(), **_gliner()}
 
 

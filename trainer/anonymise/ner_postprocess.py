@@ -1,4 +1,4 @@
-"""Post-processes the findings of an NER model: drops what is no name, corrects boundaries, adds repeated mentions."""
+"""Post-processes NER findings: drops false names, corrects boundaries, adds repeated mentions."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ NON_NAME_WORDS = frozenset(
     wait wow wtf yay yeah yep yikes yo yup traceback exception error warning apis openai chatgpt gpt vicuna
     alpaca llama christmas easter halloween""".split()
 )
-"""What begins a sentence with a capital and is nobody, casefolded."""
+"""Case-folded words that begin sentences with a capital and are no names."""
 TITLES = frozenset(
     "mr mrs ms miss mx dr prof sir madam captain president king queen prince princess saint aunt".split()
 )
@@ -27,18 +27,18 @@ NAME_PREFIX = re.compile(
     rf"(?i:(?:i['’]m|i['’](?:ve|ll|d)|(?:you|we|they)['’](?:re|ve|ll)|(?:he|she|it|that|here|this|who|what)['’]s)(?![{LATIN}])|"
     rf"(?:hey|hi|hello|dear|thanks)(?![{LATIN}'’-])))[.,!]?\s*"
 )
-"""What stands before a name and is no part of it."""
+"""Text before a name that is not part of it."""
 PLACE_NAME = re.compile(
     r"German [Ss]hepherd|H[oồ] Ch[ií] Minh(?: City)?|(?:San|Santa|New|Saint|St\.?) [A-Z][a-z]+ City"
 )
-"""What is called like somebody: a dog, cities."""
+"""Things with names like people: dogs, cities."""
 NON_ADDRESS_SIGNS = re.compile(
     r"[\[\]{}<>=|\\]|^(?:gate|exit|level|page|line|stage|round|bus|platform|track|part|step|day|chapter|lap) "
     r"[0-9]+ [a-z]+$"
 )
-"""In what is no address: code, and what is numbered."""
+"""Characters of code and numbering, which are not in addresses."""
 COMMON_WORD_GROUPS = frozenset("cwz")
-"""Signs of words: English, Vietnamese, and Vietnamese in plain letters."""
+"""Signs of word groups: English, Vietnamese, and Vietnamese without diacritics."""
 NON_PERSON_GROUPS = frozenset("cmnoby")
 PRECEDING_WORD = re.compile(rf"(?:[a-z,;(“\"]\s|^)(?P<word>[^\W\d_a-z][{LATIN}'’-]+) $")
 IS_CJK = re.compile(f"[{CJK}]")
@@ -47,12 +47,12 @@ SENTENCE_START = re.compile(r"(?:^|[.!?…:\n*_])[\s\"'“”‘’*_()-]*$")
 
 
 def blank_code(text: str) -> str:
-    """The text with code blotted out, sign for sign: models take what stands in it for names."""
+    """Blank out code character by character: models mistake identifiers for names."""
     return CODE.sub(lambda code: re.sub(r"\S", " ", code[0]), text) if "`" in text else text
 
 
 def refine_findings(text: str, spans: Iterable[EntitySpan], written: CapitalisationStats) -> Iterator[EntitySpan]:
-    """The findings that may stand, and what follows from them."""
+    """Return the plausible findings and further mentions that follow from them."""
     bare = (_strip_prefix(text, span) for span in spans)
     kept = [_extend_left(text, span) for span in bare if span and _is_plausible(text, span, written)]
     yield from kept
@@ -60,7 +60,7 @@ def refine_findings(text: str, spans: Iterable[EntitySpan], written: Capitalisat
 
 
 def _strip_prefix(text: str, span: EntitySpan) -> EntitySpan | None:
-    """A person without the title and the "I'm" before the name; None where there is nothing more."""
+    """Remove a title or "I'm" before the name; None if nothing remains."""
     if span.kind != "PERSON":
         return span
     start = span.start
@@ -101,12 +101,12 @@ def _is_place(text: str, span: EntitySpan) -> bool:
 
 
 def _is_given(sign: str) -> bool:
-    """Whether a word is a given name and no word besides."""
+    """Return True for a given name that is not also a word."""
     return "g" in sign and "c" not in sign
 
 
 def _extend_left(text: str, span: EntitySpan) -> EntitySpan:
-    """A person with the word before, where that has a capital inside a sentence and is no word or title."""
+    """Extend a person to the preceding word if it is capitalised inside a sentence and no word or title."""
     if span.kind != "PERSON" or not text[span.start].isupper():
         return span
     match = PRECEDING_WORD.search(text[max(0, span.start - 32) : span.start])

@@ -1,4 +1,4 @@
-"""Recognises e-mail and IP addresses, handles, profile links, and Discord mentions and IDs."""
+"""Recognises e-mail and IP addresses, handles, profile links, and Discord mentions and ids."""
 
 from __future__ import annotations
 
@@ -66,9 +66,9 @@ CHINESE_CONTACT = re.compile(
     r"(?<![A-Za-z])(?:(?:微信号?|微信號|(?i:wechat|weixin|wx|vx)号?)[：:\s是]{0,3}(?P<name>[A-Za-z][A-Za-z0-9_-]{5,19})|"
     r"(?i:qq)(?:号码?|號碼?)?[：:\s是]{0,3}(?P<digits>[1-9][0-9]{4,10}))(?![A-Za-z0-9_@])"
 )
-"""WeChat's names have 6 to 20 letters, QQ's are numbers; between Chinese characters they need no sign before them."""
+"""WeChat names have 6 to 20 letters, QQ names are numbers; no separator is needed after Chinese characters."""
 AMBIGUOUS_PLATFORMS = frozenset("line steam signal discord xbox minecraft roblox reddit twitch facebook signal".split())
-"""Platforms of which people say what they are: `Steam: broken again`."""
+"""Platforms that are also topics: `Steam: broken again`."""
 DISCRIMINATOR_TAG = re.compile(
     rf"(?<![{LATIN}0-9_.#/])(?P<word>[{LATIN}_][{LATIN}0-9_.]{{1,31}})#[0-9]{{4}}(?![A-Za-z0-9])"
 )
@@ -84,11 +84,11 @@ MENTION = re.compile(r"<(?P<sign>@[!&]?|#)(?P<id>[0-9]{1,20})>")
 SNOWFLAKE = re.compile(r"(?<![0-9_])(?<![0-9][.,])[0-9]{17,20}(?![0-9]|[.,][0-9])")
 EMOJI_BEFORE = re.compile(r"<a?:[A-Za-z0-9_]{1,40}:$|/emojis/$")
 MIN_SNOWFLAKE, MAX_SNOWFLAKE = 1 << 22, (2040 - 2015) * 366 * 86_400_000 << 22
-"""Discord's ids hold milliseconds since 2015 above their 22 lowest bits; later ones are other numbers."""
+"""Range of Discord ids: milliseconds since 2015 above their 22 lowest bits."""
 
 
 def find_emails(text: str) -> Iterator[EntitySpan]:
-    """`EMAIL_ADDRESS`, as it is written or spelt out: `ann (at) example (dot) com`."""
+    """Find `EMAIL_ADDRESS`, written or spelt out: `ann (at) example (dot) com`."""
     if "@" in text:
         for match in EMAIL.finditer(text):
             yield EntitySpan("EMAIL_ADDRESS", *match.span(), RANK_PATTERN)
@@ -98,7 +98,7 @@ def find_emails(text: str) -> Iterator[EntitySpan]:
 
 
 def find_ip_addresses(text: str) -> Iterator[EntitySpan]:
-    """`IP_ADDRESS`, v4 and v6. What names no machine (loopback, any) and version numbers stay."""
+    """Find `IP_ADDRESS`, v4 and v6, without unspecific addresses (loopback, any) and version numbers."""
     if not ANY_IP.search(text):
         return
     for match in IPV4.finditer(text):
@@ -121,20 +121,20 @@ def _is_host(written: str) -> bool:
 
 
 def _is_version(text: str, match: re.Match[str]) -> bool:
-    """Said to be one; or four single digits that nothing calls an address."""
+    """Return True for a version: labelled as one, or four single digits not called an address."""
     if VERSION_CUE.search(text_before(text, match.start(), 16)):
         return True
     return len(match[0]) == 7 and not IP_CUE.search(text_before(text, match.start(), 40))
 
 
 def find_code(text: str) -> list[tuple[int, int]]:
-    """Where code lies in a text that has an @, in order: between backticks, and decorators."""
+    """Find code in a text with an @, in order: between backticks, and decorators."""
     forms = (CODE, DECORATOR) if "@" in text else ()
     return sorted(match.span() for form in forms for match in form.finditer(text))
 
 
 def find_handles(text: str, code: Sequence[tuple[int, int]]) -> Iterator[EntitySpan]:
-    """`HANDLE`: the name behind an @ (not in code), after a platform's name, before #1234."""
+    """Find `HANDLE`: a name after an @ (not in code), after a platform's name, or before #1234."""
     if "@" in text:
         for match in HANDLE.finditer(text):
             if not any(start <= match.start() < end for start, end in code) and _is_somebody(match):
@@ -156,7 +156,7 @@ def _chinese_contacts(text: str) -> Iterator[EntitySpan]:
 
 
 def find_profiles(text: str) -> Iterator[EntitySpan]:
-    """`HANDLE`: whose page an address leads to."""
+    """Find `HANDLE` in the URL of a profile page."""
     if "/" in text:
         for match in PROFILE.finditer(text):
             is_project = match["more"] and match[0].lower().startswith(("github", "gitlab"))
@@ -173,7 +173,7 @@ def _is_somebody(match: re.Match[str]) -> bool:
 
 
 def _is_named(text: str, match: re.Match[str]) -> bool:
-    """Whether what follows a platform's name is a handle: it looks like none but a handle, or stands alone."""
+    """Return True if the word after a platform's name is a handle: by its form, or because it stands alone."""
     name, follows = match["name"], text[match.end() : match.end() + 2]
     if name.lower() in GENERIC_MENTIONS:
         return False
@@ -185,7 +185,7 @@ def _is_named(text: str, match: re.Match[str]) -> bool:
 
 
 def find_discord_ids(text: str) -> Iterator[EntitySpan]:
-    """`DISCORD_ID`: mentions of members, roles and channels, and bare ids; not those in custom emoji."""
+    """Find `DISCORD_ID`: mentions of members, roles and channels, and bare ids, except in custom emoji."""
     if "<" in text:
         for match in MENTION.finditer(text):
             yield EntitySpan("DISCORD_ID", *match.span(), RANK_PATTERN)

@@ -1,4 +1,4 @@
-"""Private output files: atomic writes, and the review log of replacements, which is deleted after some days."""
+"""Private output files: atomic writes, and the review log of replacements, deleted after some days."""
 
 from __future__ import annotations
 
@@ -17,10 +17,9 @@ from trainer.anonymise.spans import Entity
 
 @contextmanager
 def open_atomic(path: Path) -> Iterator[TextIO]:
-    """A file written aside, that takes its name at the end; after an error there is none.
+    """Open a temporary file that gets its final name on success and is deleted on errors.
 
-    What a killed process has left of the same file is removed first: it holds half a result, and nobody knows of it.
-    Errors of writing name the file.
+    Leftovers of a killed process for the same file are deleted first. Errors of writing name the file.
     """
     _remove_stale(path)
     aside = path.with_name(f".{path.name}.{os.getpid()}")
@@ -39,7 +38,7 @@ def open_atomic(path: Path) -> Iterator[TextIO]:
 
 @contextmanager
 def name_file_in_errors(path: Path) -> Iterator[None]:
-    """Errors of the system that name no file, as those of writing, name this one."""
+    """Add this path to system errors without a file name, such as those of writing."""
     try:
         yield
     except OSError as error:
@@ -55,9 +54,7 @@ def _remove_stale(path: Path) -> None:
 
 
 GLOB_ESCAPES = {ord(sign): f"[{sign}]" for sign in "*?["}
-
-
-"""A file's own signs that a pattern would take for something else."""
+"""A file's own characters that are special in glob patterns."""
 
 
 def _is_running(process: int) -> bool:
@@ -71,26 +68,23 @@ def _is_running(process: int) -> bool:
 
 
 def _default_mode() -> int:
-    """What a file has that is made without a word about it."""
+    """Return the default mode of new files."""
     mask = os.umask(0o077)
     os.umask(mask)
     return 0o666 & ~mask
 
 
 CONTEXT_CHARS = 40
-
-
-"""Characters on either side."""
-
+"""Characters of context on either side."""
 
 DAY_S = 86_400.0
 
 
 class ReviewLog(AbstractContextManager["ReviewLog"]):
-    """Writes the file: a line that says when it is deleted, then one line for each replacement."""
+    """Log of replacements: a header with the date of deletion, then one line per replacement."""
 
     def __init__(self, path: Path, home: Path, now: float, days: int) -> None:
-        """`now` in seconds since 1970. Raises `MaterialError` and `OSError`."""
+        """Open the log; `now` is in seconds since 1970. Raises `MaterialError` and `OSError`."""
         record_review_file(home, path, now + days * DAY_S)
         path.unlink(missing_ok=True)
         handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
@@ -110,7 +104,7 @@ class ReviewLog(AbstractContextManager["ReviewLog"]):
             self._out.close()
 
     def note(self, text: str, entities: Sequence[Entity]) -> None:
-        """Write down what is replaced in a text; `row` says where it is from, `source` in which of several files."""
+        """Log the replacements in a text; `row` is its position, `source` the file, if there are several."""
         of = {"source": self.source} if self.source else {}
         for entity in entities:
             around = text[max(0, entity.start - CONTEXT_CHARS) : entity.end + CONTEXT_CHARS]

@@ -1,4 +1,4 @@
-"""Recognises telephone numbers by libphonenumber, by their grouping, and by the words beside them."""
+"""Recognises telephone numbers with libphonenumber, by grouping and by cue words."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ CANDIDATE = re.compile(
 )
 EXTENSION = re.compile(r"\s?(?:x|ext\.?|#)\s?[0-9]{1,6}$")
 REGIONS = "US GB DE FR VN CN JP AU BE NL CH AT SE IN KR TW NZ IE IT ES PL BR".split()
-"""Whose national numbers are known when they begin with 0; the world's are when they begin with +."""
+"""Regions whose national numbers (beginning with 0) are recognised; others need a +."""
 CUE = re.compile(
     r"phone|(?<![a-z])tel(?![a-z])|(?<![a-z])call(?!ed)|mobile|cell|(?<![a-z])fax|desk:|whatsapp|text me|(?<![a-z])sms|"
     r"answering|messages? (?:to|from)|hotline|viber|zalo|dial|reach (?:me|us|him|her|them)|"
@@ -40,21 +40,21 @@ NORTH_AMERICAN = re.compile(r"(?:\+?1[ .-]?)?(?:\([2-9][0-9]{2}\) ?|[2-9][0-9]{2
 FICTIONAL = re.compile(r"555-01[0-9]{2}")
 CN_MOBILE = re.compile(r"(?:86)?1[3-9][0-9]{9}")
 BARE_MOBILE = re.compile(r"0(?:[35789][0-9]{8}|[789]0[0-9]{8}|7[0-9]{9}|1[5-7][0-9]{8,9}|[67][0-9]{8})")
-"""Without any sign between: Vietnamese, Japanese, British, German, French mobile numbers."""
+"""Vietnamese, Japanese, British, German and French mobile numbers without separators."""
 FUNCTION_CALL = re.compile(r"(?:^|[^A-Za-z_])(?!tel|phone|fax|mobile|cell)[A-Za-z_][A-Za-z0-9_.]*\($")
-"""Before an argument: `foo(1234567890)`."""
+"""Text before an argument: `foo(1234567890)`."""
 ISBN_START = re.compile(r"97[89][ -]?[0-9]")
 
 
 def find_phone_numbers(text: str) -> Iterator[EntitySpan]:
-    """`PHONE_NUMBER`: international ones; national ones by their grouping; what a word before them calls one."""
+    """Find `PHONE_NUMBER`: international numbers, national ones by grouping, and others after a cue word."""
     for match in CANDIDATE.finditer(text):
         if len(match[0]) >= 7:
             yield from _numbers_within(text, match.start(), match.end())
 
 
 def _numbers_within(text: str, start: int, end: int) -> Iterator[EntitySpan]:
-    """The longest number in a run of digits; numbers of other kinds may stand beside it with only a space between."""
+    """Find the longest numbers in a run of digits; other numbers may be adjacent with only a space between."""
     starts = [start, *(start + space.end() for space in re.finditer(" (?=[0-9(+])", text[start:end]))]
     ends = [end, *(start + space.start() for space in reversed(list(re.finditer("(?<=[0-9]) ", text[start:end]))))]
     for first in starts:
@@ -82,7 +82,7 @@ def _is_phone(text: str, start: int, end: int) -> bool:
 
 
 def _is_other(text: str, start: int, end: int, written: str) -> bool:
-    """A date, years, money, a book's number, or what the word before it says."""
+    """Return True for dates, years, money, ISBNs, and numbers labelled as another kind."""
     said = text_before(text, start, 32)
     if OTHER_NUMBER_CUE.search(said) or MONEY.search(said) or MONEY_AFTER.match(text[end : end + 8].lower()):
         return True
@@ -117,7 +117,7 @@ def _is_valid(written: str) -> bool:
 
 
 def _parsed(written: str, region: str | None) -> phonenumbers.PhoneNumber | None:
-    """The number, if it has a length that its country uses."""
+    """Parse a number; None unless its length is used in its country."""
     try:
         number = phonenumbers.parse(written, region)
     except phonenumbers.NumberParseException:

@@ -1,4 +1,4 @@
-"""Recognises keys, tokens and passwords: by their issuer's format, by the word before them, and inside URLs."""
+"""Recognises keys, tokens and passwords: by the issuer's format, by a cue word, and inside URLs."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ PROSE_WORDS = frozenset(
     longer than from into about made stored kept written used asked changed something somewhere probably never always
     wrongly empty optional case sensitive invalid forgotten reset""".split()
 )
-"""Words of a sentence about a pass phrase; `correct` counts where it stands before another of them only."""
+"""Words of sentences about a passphrase; `correct` counts only before another of them."""
 _CUES = re.compile(
     "pass|pw|otp|code|pin|phrase|mã|mnemonic|验证|驗證|認証|"
     "secret|token|credential|key|khẩu|mat khau|密|口令|令牌|パス|暗証|トークン|khóa api",
@@ -83,10 +83,10 @@ PLACEHOLDER = re.compile(
     r"string|str|bytes|incorrect|invalid|forgotten|reset|please",
     re.IGNORECASE,
 )
-"""What stands where a secret would: a blank, a variable, a call, a word about it."""
+"""Placeholders for secrets: a blank, a variable, a call, a description."""
 
 SURROUNDING_SIGNS = "\"'`,;.)]}*!?"
-"""Signs around a value that are none of it."""
+"""Characters around a value that are not part of it."""
 
 MIN_PASSPHRASE_WORDS = 4
 WEAK_PARAMETERS = "key|code|sid|session|auth|pass|otp|hm"
@@ -95,7 +95,7 @@ URL_PARAMETER = re.compile(
     rf"sig|pwd|sessionid|{WEAK_PARAMETERS})=([!-%'-~]{{4,}})",
     re.IGNORECASE,
 )
-"""Query parameters; `hm` signs links to Discord's files."""
+"""Query parameters with secrets; `hm` signs links to Discord's files."""
 AUTHORITY_CHAR = '[!"$-.0->@-~]'
 USERINFO = re.compile(
     rf"[A-Za-z][A-Za-z0-9+.-]{{1,20}}://({AUTHORITY_CHAR}{{1,200}}:{AUTHORITY_CHAR}{{1,200}})@[A-Za-z0-9\[]"
@@ -104,7 +104,7 @@ PARAMETER_BEFORE = re.compile(r"[?&][A-Za-z0-9_.-]*$")
 
 
 def find_secrets(text: str) -> Iterator[EntitySpan]:
-    """`SECRET`: what has an issuer's form, and what a word before it calls a password or a key."""
+    """Find `SECRET`: values in an issuer's format, and values after a word for a password or key."""
     for needle, form in _ISSUER_PATTERNS:
         if needle in text:
             for match in form.finditer(text):
@@ -117,7 +117,7 @@ def find_secrets(text: str) -> Iterator[EntitySpan]:
 
 
 def find_url_secrets(text: str) -> Iterator[EntitySpan]:
-    """`URL_SECRET`: a name and password before a host, and the values of parameters that let somebody in."""
+    """Find `URL_SECRET`: user and password before a host, and values of parameters that grant access."""
     if "://" in text and "@" in text:
         for match in USERINFO.finditer(text):
             yield EntitySpan("URL_SECRET", *match.span(1), RANK_SECRET)
@@ -145,7 +145,7 @@ def _labelled_values(
 
 
 def _passphrases(text: str) -> Iterator[EntitySpan]:
-    """Four words or more that no sentence is made of, after a word for a pass phrase."""
+    """Find four or more words that form no sentence, after a word for a passphrase."""
     for match in PASSPHRASE.finditer(text):
         words, end = 0, match.start("words")
         for word in re.finditer("[A-Za-z]+", match["words"]):
@@ -157,7 +157,9 @@ def _passphrases(text: str) -> Iterator[EntitySpan]:
 
 
 def _is_password(value: str, said_in_prose: bool, is_alone: bool) -> bool:
-    """A word that stands alone behind a colon may be one; in prose it takes a digit or a sign that prose has not."""
+    """Return True for a possible password: a single word after a colon; in prose only with a digit or special
+    character.
+    """
     is_odd = re.search(r"[0-9@#$%^&*_!+=~|\\/]", value) is not None
     return is_odd or (not said_in_prose and (is_alone or re.search(r"[a-z][A-Z]", value) is not None))
 

@@ -1,4 +1,4 @@
-"""Spans of personal data, their kinds as Presidio names them, and the resolution of overlaps."""
+"""Spans of personal data, their kinds (Presidio's names), and the resolution of overlaps."""
 
 from __future__ import annotations
 
@@ -26,13 +26,12 @@ EntityKind = Literal[
     "PASSPORT",
 ]
 
-
 ENTITY_KINDS: tuple[EntityKind, ...] = get_args(EntityKind)
 
 
 @dataclass(frozen=True, slots=True)
 class EntitySpan:
-    """Text from `start` to `end` (code points, end excluded) that is of a kind. `rank`: how sure, see `overlaps`."""
+    """A span `text[start:end]` (code points) of a kind. `rank` is its confidence, see `resolve_overlaps`."""
 
     kind: EntityKind
     start: int
@@ -42,7 +41,7 @@ class EntitySpan:
 
 @dataclass(frozen=True, slots=True)
 class Entity:
-    """A span of the original text and what stands in its place."""
+    """A span of the original text and its replacement."""
 
     kind: EntityKind
     start: int
@@ -51,20 +50,16 @@ class Entity:
 
 
 Recogniser = Callable[[str], Iterable[EntitySpan]]
-
-
-"""Finds all spans of one kind, or of a few that go together; what overlaps is settled later."""
-
+"""Function that finds all spans of one or a few related kinds; overlaps are resolved later."""
 
 RANK_SECRET, RANK_PATTERN, RANK_LOG_NAME, RANK_HANDLE, RANK_MODEL, RANK_CUE = 6, 5, 4, 3, 2, 1
-
-
-"""Ranks: a key or token; a form that can be checked or hardly be anything else; a name that somebody in the log has; an
-`@`; a model's judgement; a cue word's. Where spans overlap, the higher rank stands (`trainer.anonymise.spans`)."""
+"""Ranks, highest first: a key or token; a value with a checksum or an unmistakable form; a name in the log; a handle;
+a model's finding; a name after a cue word. Of overlapping spans the higher rank wins.
+"""
 
 
 def replace_entities(text: str, entities: Iterable[Entity]) -> str:
-    """The text with each entity's replacement in its place; the entities are in order and do not overlap."""
+    """Replace the entities in a text; they are in order and do not overlap."""
     parts: list[str] = []
     end = 0
     for entity in entities:
@@ -74,7 +69,6 @@ def replace_entities(text: str, entities: Iterable[Entity]) -> str:
 
 
 LETTERS = re.compile(r"[^\W_]")
-
 
 NUMBER_KIND_PRIORITY = (
     "CREDIT_CARD",
@@ -86,13 +80,11 @@ NUMBER_KIND_PRIORITY = (
     "DISCORD_ID",
     "PHONE_NUMBER",
 )
-
-
-"""Of two readings of the same digits, the first of these."""
+"""Priority among several readings of the same digits."""
 
 
 def resolve_overlaps(text: str, spans: Iterable[EntitySpan]) -> list[EntitySpan]:
-    """Spans in order that do not overlap."""
+    """Resolve overlaps; returns the spans in order."""
     kept: list[EntitySpan] = []
     for span in sorted(spans, key=_priority):
         rest = _uncovered_parts(span, [one for one in kept if one.start < span.end and span.start < one.end])
@@ -112,7 +104,7 @@ def _priority(span: EntitySpan) -> tuple[int, int, int, int]:
 
 
 def _uncovered_parts(span: EntitySpan, others: list[EntitySpan]) -> list[tuple[int, int]]:
-    """The parts of a span outside of others."""
+    """Return the parts of a span outside of others."""
     rest, start = [], span.start
     for other in sorted(others, key=lambda one: one.start):
         if other.start > start:
@@ -140,6 +132,6 @@ def _add_uncovered_part(text: str, span: EntitySpan, start: int, end: int, kept:
 
 
 def _are_adjacent(text: str, one: EntitySpan, start: int, end: int) -> bool:
-    """Whether nothing but a space or an initial lies between."""
+    """Return True if only a space or an initial is between the two."""
     between = text[one.end : start] if one.end <= start else text[end : one.start]
     return one.kind == "PERSON" and len(between) <= 3 and "\n" not in between

@@ -1,4 +1,4 @@
-"""Surrogate values: pseudonyms by HMAC of a person's ID, and replacements for all other kinds."""
+"""Surrogate values: pseudonyms by HMAC of a person's id, and replacements for all other kinds."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from trainer.sources.conversation import SourceSpeaker
 
 
 def assign_pseudonyms(members: Iterable[SourceSpeaker], key: bytes, barred: Collection[str] = ()) -> dict[str, str]:
-    """Speaker id to pseudonym, no two alike. A speaker that finds its name taken moves on to the next free one.
+    """Assign a unique pseudonym to each speaker id; on a collision the next free name is taken.
 
-    `barred` are words, casefolded, that are no pseudonyms here, because somebody is called so.
+    `barred` are case-folded words that cannot be pseudonyms because people have these names.
     """
     pseudonyms: dict[str, str] = {}
     taken: set[str] = set()
@@ -30,8 +30,10 @@ def assign_pseudonyms(members: Iterable[SourceSpeaker], key: bytes, barred: Coll
 
 
 def non_speaker_pseudonym(name: str, key: bytes, barred: Collection[str] = ()) -> str:
-    """What stands for somebody who does not speak in the log: word for word, first and last, so that a part of a name
-    is the same part of its pseudonym."""
+    """Return a pseudonym for a person who does not speak in the log.
+
+    Each word is replaced by itself, so that a part of a name becomes the same part of its pseudonym.
+    """
     words = TOKEN.findall(name)
     whole = [word for word in words if len(word) > 1] or words or [name]
     named = [whole[0], whole[-1]] if len(whole) > 1 else whole
@@ -42,7 +44,7 @@ def non_speaker_pseudonym(name: str, key: bytes, barred: Collection[str] = ()) -
 
 
 def keyed_index(key: bytes, kind: str, value: str, count: int) -> int:
-    """A number below `count` that belongs to a value of a kind: the same each time under one key."""
+    """Derive a number below `count` from a value of a kind; stable under one key."""
     return _hmac_index(key, f"{kind}\0{value}", count)
 
 
@@ -51,7 +53,7 @@ def _hmac_index(key: bytes, what: str, count: int) -> int:
 
 
 def _candidates(start: int, barred: Collection[str]) -> Iterator[str]:
-    """The names from `start` on; when all have been offered, again with a number behind each."""
+    """Yield the names from `start` on; after all of them, again with a number appended."""
     free = 0
     for step in itertools.count():
         round_, name = step // len(INVENTED_NAMES), INVENTED_NAMES[(start + step) % len(INVENTED_NAMES)]
@@ -75,33 +77,23 @@ PLACEHOLDERS: dict[str, str] = {
     "URL_SECRET": "removed",
 }
 
-
 EXAMPLE_DOMAINS = ("example.com", "example.net", "example.org")
-
-
 EXAMPLE_IPV4_PREFIXES = ("192.0.2", "198.51.100", "203.0.113")
-
-
 PHONE_AREA_CODES = "201 212 305 312 404 415 503 512 617 702".split()
 
-
 SURROGATE_FORMAT = re.compile(
-    rf"[a-z]+[0-9]{{3}}@(?:{'|'.join(map(re.escape, EXAMPLE_DOMAINS))})|(?:{'|'.join(PHONE_AREA_CODES)})-555-01[0-9]{{2}}"
+    rf"[a-z]+[0-9]{{3}}@(?:{'|'.join(map(re.escape, EXAMPLE_DOMAINS))})"
+    rf"|(?:{'|'.join(PHONE_AREA_CODES)})-555-01[0-9]{{2}}"
     rf"|(?:{'|'.join(map(re.escape, EXAMPLE_IPV4_PREFIXES))})\.[0-9]+|2001:db8::[0-9a-f]+"
 )
 
-
 UNKNOWN_MEMBER = "someone"
-
-
 NON_MEMBER_MENTIONS = {"@&": "@role", "#": "#channel"}
-
-
 MENTION = re.compile(r"<(?P<sign>@[!&]?|#)(?P<id>[0-9]+)>")
 
 
 def surrogate_for(kind: EntityKind, value: str, key: bytes, members: dict[str, str]) -> str:
-    """The replacement of a value of any kind but PERSON. `members` are pseudonyms by Discord id."""
+    """Return the replacement of a value of any kind but PERSON. `members` are pseudonyms by Discord id."""
     if kind in PLACEHOLDERS:
         return PLACEHOLDERS[kind]
     if kind == "DISCORD_ID":
@@ -113,7 +105,8 @@ def surrogate_for(kind: EntityKind, value: str, key: bytes, members: dict[str, s
         return f"{area}-555-01{keyed_index(key, kind, digits, 100):02}"
     if kind == "IP_ADDRESS":
         return _surrogate_ip(value, key)
-    name = f"{INVENTED_NAMES[keyed_index(key, kind, value, len(INVENTED_NAMES))].lower()}{keyed_index(key, 'number', value, 900) + 100}"
+    first_name = INVENTED_NAMES[keyed_index(key, kind, value, len(INVENTED_NAMES))].lower()
+    name = f"{first_name}{keyed_index(key, 'number', value, 900) + 100}"
     if kind == "EMAIL_ADDRESS":
         return f"{name}@{EXAMPLE_DOMAINS[keyed_index(key, 'domain', value, len(EXAMPLE_DOMAINS))]}"
     return f"@{name}" if value.startswith("@") else name
@@ -133,5 +126,5 @@ def _surrogate_ip(value: str, key: bytes) -> str:
 
 
 def is_surrogate(value: str) -> bool:
-    """Whether a value is of the form of a replacement, which is nobody's: a masked text is found to hold it."""
+    """Return True if a value has the form of a replacement, as found in anonymised text."""
     return SURROGATE_FORMAT.fullmatch(value.casefold()) is not None

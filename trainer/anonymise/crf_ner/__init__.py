@@ -1,6 +1,6 @@
-"""The small tagger: people's names and street addresses in text in Latin letters, by a linear-chain CRF.
+"""CRF tagger: a linear-chain CRF that finds people and street addresses in Latin script.
 
-`load()` reads model.crf.xz, which `python -m tools.name_tagger.train` makes from texts that it generates.
+`load_tagger()` reads model.crf.xz, which `python -m tools.name_tagger.train` trains on generated texts.
 """
 
 from trainer.anonymise.crf_ner.crf_tagger import LABEL_KINDS, CrfTagger, TaggerError, load_tagger

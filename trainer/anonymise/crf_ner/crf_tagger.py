@@ -1,4 +1,4 @@
-"""CRF tagger: its model file, and the people and addresses that it finds in a text."""
+"""CRF tagger: loads the model file, and finds people and addresses in a text."""
 
 from __future__ import annotations
 
@@ -17,45 +17,38 @@ from trainer.anonymise.crf_ner.token_features import FeatureExtractor
 from trainer.anonymise.crf_ner.word_tokens import is_alphabetic, is_east_asian, tokenise
 
 MODEL_FILE = Path(__file__).parent / "model.crf.xz"
-
-
 MODEL_FORMAT = 1
-
-
 LABEL_KINDS = {"P": "PERSON", "A": "STREET_ADDRESS"}
-
-
-"""A label's second letter to its kind; other labels ("X": another name, "O": nothing) are no findings."""
-
+"""Kinds by a label's second letter; other labels ("X": another name, "O": nothing) are no findings."""
 
 MIN_PROBABILITY = 0.2
-
-
-"""A token this probable is taken: what is missed harms somebody, what is taken wrongly costs a word. Chosen by trial:
-lower finds little more."""
-
+"""Threshold for adding a token: a missed name harms somebody, a false one costs a word. Found by trial: lower values
+find little more.
+"""
 
 log = logging.getLogger(__name__)
 
 
 class TaggerError(UnderstudyError):
-    """The tagger's model file is missing or damaged."""
+    """The model file is missing or damaged."""
 
 
 @dataclass(frozen=True)
 class CrfTagger:
-    """Finds people and street addresses in text in Latin letters. For one thread at a time."""
+    """Tagger of people and street addresses in Latin script. Not thread-safe."""
 
     name: str
-    """Which model this is: its size and the start of its checksum, for reports."""
+    """Identity of the model, for reports: its size and the start of its checksum."""
     _crf: pycrfsuite.Tagger = field(repr=False)
     _features: FeatureExtractor = field(repr=False)
     _model: bytes = field(repr=False)
-    """crfsuite reads it where it lies, so it must live as long as the tagger."""
+    """Buffer that crfsuite reads in place, so it must live as long as the tagger."""
 
     def find(self, text: str) -> list[tuple[str, int, int, float]]:
-        """(kind, start, end, score) in the order of the text: PERSON and STREET_ADDRESS, offsets in code points, the
-        score the least probable token's probability. Nothing where Chinese, Japanese or Korean prevails."""
+        """Return (kind, start, end, score) in order: PERSON and STREET_ADDRESS, offsets in code points.
+
+        The score is the probability of the least probable token. Empty for mostly Chinese, Japanese or Korean texts.
+        """
         if is_east_asian(text):
             return []
         cut = tokenise(text)
@@ -76,12 +69,12 @@ class CrfTagger:
         ]
 
     def _likely(self, kind: str, index: int) -> float:
-        """How probable it is that a token is part of such a name or address."""
+        """Return the probability that a token is part of a name or address."""
         return float(self._crf.marginal("B" + kind, index) + self._crf.marginal("I" + kind, index))
 
 
 def raise_probable_labels(labels: list[str], likely: list[dict[str, float]]) -> list[str]:
-    """The best labels, with tokens added that are no finding in them but probable enough to be one."""
+    """Add tokens to the best labels that are no finding there but probable enough to be one."""
     found: list[str] = []
     for label, kinds in zip(labels, likely, strict=True):
         kind = max(kinds, key=kinds.__getitem__)
@@ -92,7 +85,7 @@ def raise_probable_labels(labels: list[str], likely: list[dict[str, float]]) -> 
 
 
 def label_runs(labels: list[str]) -> list[tuple[str, int, int]]:
-    """(kind's letter, first, last) for every run "BP IP …" or "BA IA …"."""
+    """Yield (letter of the kind, first, last) for every run "BP IP …" or "BA IA …"."""
     found: list[tuple[str, int, int]] = []
     for index, label in enumerate(labels):
         kind = label[1:]
@@ -106,7 +99,7 @@ def label_runs(labels: list[str]) -> list[tuple[str, int, int]]:
 
 
 def load_tagger(path: Path = MODEL_FILE) -> CrfTagger | None:
-    """The tagger, or None, with the reason in the log, where the model file is missing or damaged."""
+    """Load the tagger; None, with the reason in the log, if the model file is missing or damaged."""
     try:
         head, model = read_model(path)
         crf = pycrfsuite.Tagger()
@@ -120,7 +113,7 @@ def load_tagger(path: Path = MODEL_FILE) -> CrfTagger | None:
 
 
 def read_model(path: Path) -> tuple[dict[str, str], bytes]:
-    """(head, crfsuite's model). Raises `TaggerError`."""
+    """Read the model file as (head, crfsuite model). Raises `TaggerError`."""
     advice = "Train it anew: python -m tools.name_tagger.train"
     try:
         line, _, packed = path.read_bytes().partition(b"\n")

@@ -1,4 +1,4 @@
-"""Gazetteer: the lists that hold a word, such as given names, family names, months and street words (lists/*.txt)."""
+"""Gazetteer: word lists such as given names, family names, months and street words (lists/*.txt)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from functools import lru_cache
 from pathlib import Path
 
 LISTS_FOLDER = Path(__file__).parent / "lists"
-
 
 GROUP_SIGNS = {
     "common": "c",
@@ -26,22 +25,13 @@ GROUP_SIGNS = {
     "org": "o",
     "brand": "b",
 }
-
-
-"""The letter by which features name a group of words.txt; given names are "g", family names "f"."""
-
+"""Letters by which features refer to groups of words.txt; given names are "g", family names "f"."""
 
 GROUPS_WITHOUT_DIACRITICS = {"w": "z"}
-
-
-"""The group of a word without its diacritics, where that is another: Vietnamese typed in plain letters."""
-
+"""Groups of words without diacritics, where they differ: Vietnamese in plain letters."""
 
 MIN_FOLDED_CHARS = 4
-
-
-"""Shorter words with diacritics are looked up as they are written: without them they are other words."""
-
+"""Shorter words with diacritics are looked up unchanged: without them they are other words."""
 
 ENGLISH_SUFFIXES = (
     *(("ies", ("y",)), ("ied", ("y",)), ("ily", ("y",)), ("es", ("",)), ("s", ("",)), ("ed", ("", "e")), ("d", ("",))),
@@ -55,10 +45,7 @@ ENGLISH_SUFFIXES = (
     ),
     *(("ness", ("", "y")), ("less", ("",)), ("ful", ("",)), ("ment", ("",)), ("able", ("", "e")), ("ism", ("", "e"))),
 )
-
-
-"""Of English words, each with what may have stood in its place."""
-
+"""English suffixes, each with the endings it may replace."""
 
 _LETTERS = str.maketrans(
     {"đ": "d", "ł": "l", "ø": "o", "ß": "ss", "æ": "ae", "œ": "oe", "þ": "th", "ð": "d", "ı": "i", "’": "'"}
@@ -66,13 +53,13 @@ _LETTERS = str.maketrans(
 
 
 def fold_word(word: str) -> str:
-    """Lower case without diacritics."""
+    """Lower-case a word and remove diacritics."""
     decomposed = unicodedata.normalize("NFD", word.lower())
     return "".join(letter for letter in decomposed if not unicodedata.combining(letter)).translate(_LETTERS)
 
 
 def read_list(path: Path) -> Iterator[tuple[str, list[str]]]:
-    """(group, words) for each line "group: words"; a group may have several lines."""
+    """Read (group, words) for each line "group: words"; a group may have several lines."""
     for line in path.read_text(encoding="utf-8").splitlines():
         if line and not line.startswith("#"):
             group, _, words = line.partition(":")
@@ -81,14 +68,14 @@ def read_list(path: Path) -> Iterator[tuple[str, list[str]]]:
 
 @dataclass(frozen=True)
 class Gazetteer:
-    """`groups` maps a lower-case word to the letters of its groups; `capitals` counts in capitals only."""
+    """`groups` maps a lower-case word to the letters of its groups; words in `capitals` count only if capitalised."""
 
     groups: dict[str, str]
     capitals: dict[str, str]
 
     @classmethod
     def read(cls) -> Gazetteer:
-        """From the lists beside the code."""
+        """Read the lists beside the code."""
         groups: dict[str, set[str]] = {}
         capitals: dict[str, set[str]] = {}
         for sign, word in _words_with_signs():
@@ -102,7 +89,7 @@ class Gazetteer:
         return cls(*({w: "".join(sorted(signs)) for w, signs in each.items()} for each in (groups, capitals)))
 
     def of(self, word: str) -> str:
-        """The letters of the groups that hold the word, in alphabetical order."""
+        """Return the letters of the groups of a word, in alphabetical order."""
         lower = unicodedata.normalize("NFC", word.lower())
         found = self.groups.get(lower, "")
         if not found and len(word) >= MIN_FOLDED_CHARS and not lower.isascii():
@@ -113,7 +100,7 @@ class Gazetteer:
         return "".join(sorted({*found, *more})) if more else found
 
     def _is_inflected(self, word: str) -> bool:
-        """Whether an ordinary English word stands behind an ending: "founders", "injured", "stopping"."""
+        """Return True for an inflected common English word: "founders", "injured", "stopping"."""
         for ending, others in ENGLISH_SUFFIXES:
             if word.endswith(ending) and len(word) > len(ending) + 2:
                 stem = word[: -len(ending)]
@@ -133,5 +120,5 @@ def _words_with_signs() -> Iterator[tuple[str, str]]:
 
 @lru_cache(maxsize=1)
 def load_gazetteer() -> Gazetteer:
-    """The lists, read once."""
+    """Read the lists once."""
     return Gazetteer.read()

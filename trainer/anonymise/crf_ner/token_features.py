@@ -1,4 +1,4 @@
-"""Features of a token for the CRF: shape, gazetteer groups, neighbours, line and text."""
+"""Features of tokens for the CRF: shape, gazetteer groups, neighbours, line and text."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from dataclasses import dataclass
 from trainer.anonymise.crf_ner.gazetteer import fold_word
 
 MAX_CACHED_WORDS = 50_000
-"""So many words keep their features (some 60 MB); then all are made anew."""
+"""Limit of cached word features (some 60 MB); then the cache is cleared."""
 WINDOW_TOKENS = 5
-"""How many tokens before and after a number or name are searched for street words and postal codes."""
+"""Tokens before and after a number or name that are searched for street words and postal codes."""
 PAD = "\v"
-"""Stands before the first and after the last token."""
+"""Padding before the first and after the last token."""
 
 
 @dataclass(frozen=True, slots=True)
 class WordFeatures:
-    """The features of a word by itself, by the place from which it is seen."""
+    """Features of a word by itself, by the position they are seen from."""
 
     key: str
-    """Groups and shape together, which the features of pairs are made of."""
+    """Groups and shape together, for the features of pairs."""
     lower: str
     own: list[str]
     before: list[str]
@@ -30,11 +30,11 @@ class WordFeatures:
     is_street: bool
     is_number: bool
     vietnamese: int
-    """1 for what is a word in Vietnamese only, -1 for what is one in other languages only."""
+    """1 for words of Vietnamese only, -1 for words of other languages only."""
 
 
 class FeatureExtractor:
-    """Makes the features of texts. `groups_of` says in which lists a word stands (see `Vocabulary.of`)."""
+    """Extracts the features of texts. `groups_of` returns the groups of a word (see `Gazetteer.of`)."""
 
     def __init__(self, groups_of: Callable[[str], str]) -> None:
         self._groups_of = groups_of
@@ -42,7 +42,7 @@ class FeatureExtractor:
         self._outside = self._made(PAD)
 
     def of(self, words: Sequence[str]) -> list[list[str]]:
-        """One list of features per token."""
+        """Return a list of features per token."""
         seen = [self._word(word) for word in words]
         padded = [self._outside, self._outside, *seen, self._outside, self._outside]
         text = _case(words) + ("vi" if sum(word.vietnamese for word in seen) > 0 else "")
@@ -103,8 +103,9 @@ class FeatureExtractor:
 
 
 def word_shape(word: str) -> str:
-    """X name-like, A all capitals, I one capital, x lower case, m mixed, 9 and its length, b digits and letters, else
-    the sign itself."""
+    """Return the shape: X name-like, A all capitals, I one capital, x lower case, m mixed, 9 and its length, b digits
+    and letters, else the character itself.
+    """
     if word.isdigit():
         return f"9{min(len(word), 6)}"
     if not word[0].isalnum():
@@ -127,12 +128,12 @@ def _letters(word: str) -> str:
 
 
 def _feature_word(word: str, shape: str) -> str:
-    """The word as a feature names it: numbers by their length only."""
+    """Return the word as named in features: numbers by their length only."""
     return shape if shape[0] in "9b" else word.lower()
 
 
 def _case(words: Sequence[str]) -> str:
-    """How a text is written: mostly in lower case, in capitals, in title case, or as prose is."""
+    """Classify the case of a text: lower case, capitals, title case, or prose."""
     letters = [word for word in words if word[0].isalpha()]
     upper = sum(word[0].isupper() for word in letters)
     if not upper:
@@ -143,7 +144,7 @@ def _case(words: Sequence[str]) -> str:
 
 
 def _line_keys(words: Sequence[WordFeatures]) -> list[str]:
-    """Per token: is it the first of a sentence or a line, or what the line's label before a colon says."""
+    """Return per token: first of a sentence or a line, or the line's label before a colon."""
     keys: list[str] = []
     label, first = "", "B"
     last_words: list[str] = []
@@ -164,7 +165,7 @@ def _line_keys(words: Sequence[WordFeatures]) -> list[str]:
 
 
 def _nearby_marks(words: Sequence[WordFeatures]) -> list[str]:
-    """Per token: whether street words and numbers stand a few tokens before or after it."""
+    """Return per token: street words and numbers within a few tokens."""
     streets = [index for index, word in enumerate(words) if word.is_street]
     numbers = [index for index, word in enumerate(words) if word.is_number]
     marks: list[list[str]] = [["", "", "", ""] for _ in words]

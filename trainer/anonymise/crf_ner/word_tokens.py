@@ -6,10 +6,10 @@ import re
 from dataclasses import dataclass
 
 COMBINING_MARKS = "\u0300-\u036f"
-"""Combining marks: Vietnamese and others are sometimes written letter by letter and mark by mark."""
+"""Combining marks, used where diacritics are separate characters (Vietnamese and others)."""
 EAST_ASIAN = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff\uff66-\uff9d"
 EAST_ASIAN_LETTER_WEIGHT = 2.0
-"""One such letter says about as much as so many Latin ones."""
+"""Number of Latin letters that carry as much text as one East Asian letter."""
 
 TOKEN_PATTERN = re.compile(
     rf"""
@@ -17,13 +17,14 @@ TOKEN_PATTERN = re.compile(
   | (?P<line> [^\S\n]*\n\s* )
   | (?P<east> [{EAST_ASIAN}]+ )
   | (?P<owner> ['’][sS](?![^\W_]) )
-  | (?P<word> (?:[^\W_{EAST_ASIAN}][{COMBINING_MARKS}]*)+ (?:['’](?![sS](?![^\W_]))(?:[^\W_{EAST_ASIAN}][{COMBINING_MARKS}]*)+)* )
+  | (?P<word> (?:[^\W_{EAST_ASIAN}][{COMBINING_MARKS}]*)+
+      (?:['’](?![sS](?![^\W_]))(?:[^\W_{EAST_ASIAN}][{COMBINING_MARKS}]*)+)* )
   | (?P<sign> \S )
     """,
     re.VERBOSE,
 )
 UNPRINTABLE = "\ufffd"
-"""Stands for halves of surrogate pairs and control signs, which crfsuite's strings cannot hold."""
+"""Replacement of lone surrogates and control characters, which crfsuite cannot represent."""
 _AS_KIND = {"line": "\n", "markup": "\t"}
 _EAST = re.compile(rf"[{EAST_ASIAN}]")
 _LETTER = re.compile(r"[^\W\d_]")
@@ -31,9 +32,9 @@ _LETTER = re.compile(r"[^\W\d_]")
 
 @dataclass(frozen=True)
 class TokenisedText:
-    """The tokens of one text: `words[i]` stands at `text[starts[i]:ends[i]]`;
+    r"""Tokens of one text: `words[i]` is at `text[starts[i]:ends[i]]`.
 
-    A line's end is "\\n", a link or mention "\\t".
+    A line end is "\n", a link or mention "\t".
     """
 
     words: list[str]
@@ -42,7 +43,7 @@ class TokenisedText:
 
 
 def tokenise(text: str) -> TokenisedText:
-    """Words with their apostrophes, numbers, single signs, line ends; links, e-mail addresses and mentions whole."""
+    """Split into words with apostrophes, numbers, single characters and line ends; links and mentions are whole."""
     words: list[str] = []
     starts: list[int] = []
     ends: list[int] = []
@@ -54,11 +55,11 @@ def tokenise(text: str) -> TokenisedText:
 
 
 def is_east_asian(text: str) -> bool:
-    """Whether Chinese, Japanese or Korean prevails in a text."""
+    """Return True for a text mostly in Chinese, Japanese or Korean."""
     east = len(_EAST.findall(text))
     return bool(east) and east * EAST_ASIAN_LETTER_WEIGHT >= len(_LETTER.findall(text)) - east
 
 
 def is_alphabetic(found: str) -> bool:
-    """Whether a finding is in letters, and in none of those that the tagger does not read."""
+    """Return True if a finding has letters, all of them in scripts the tagger reads."""
     return _LETTER.search(found) is not None and not _EAST.search(found)
