@@ -81,7 +81,7 @@ class BotClient(Bot):
             log.warning("The bot is in no server yet. Invite it: %s", permissions.invite_url(self.application_id))
         if not self._resumed:
             self._resumed = True
-            await self.services.reply_service.take_up(self)
+            await self.services.reply_service.resume_interrupted(self)
 
     async def on_message(self, message: discord.Message) -> None:
         """Nothing is a prefix command here; the chat cog listens by itself."""

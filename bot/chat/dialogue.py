@@ -16,7 +16,7 @@ import discord
 from bot.chat.discord_channels import ChannelRef, GuildChannel, channel_ref
 from bot.chat.model_names import ChatModel, build_model_request
 from bot.chat.reply_service import ReplyService
-from bot.chat.streaming_reply import UNKNOWN_WEBHOOK_CODE, StreamingReply
+from bot.chat.streaming_reply import StreamingReply
 from bot.errors import error_text
 from bot.store import StoredMessage
 from personas.engine import ReplyStream
@@ -254,7 +254,13 @@ class _DialogueRun:
     async def _line(self, persona: Persona) -> str | None:
         """Say the next line, and keep it; None where it could not be said."""
         talk = self.talk
-        live = await self._live(persona)
+        live = await self.reply_service.begin_message(
+            persona,
+            talk.channel,
+            growing=talk.buttons,
+            ended=discord.ui.View,
+            on_parts=partial(self._record_parts, persona, []),
+        )
         event_id = live.parts[0]
         try:
             reply = await self._followed(persona, live)
@@ -267,7 +273,7 @@ class _DialogueRun:
             with suppress(discord.HTTPException):
                 await live.fail(error_text(error))
             return None
-        self._keep(persona, event_id, live.parts[0], reply)
+        self.reply_service.store_reply(persona, talk.place, event_id, live.parts[0], reply)
         return reply.text
 
     async def _followed(self, persona: Persona, live: StreamingReply) -> ChatReply:
@@ -275,7 +281,7 @@ class _DialogueRun:
         speaker = ChatModel(persona, talks.speaking(persona.id), talk.place.guild_id)
         request = build_model_request(talks, speaker, talk.duet.turns(), talks.sampling)
         live.lore = request.lore
-        with self.reply_service.trainer_throttle.reply():
+        with self.reply_service.throttle.reply():
             talk.stream = stream = self.reply_service.engine.submit(replace(request, guild_id=speaker.guild_id))
             watching = asyncio.create_task(self._watch())
             try:
@@ -289,29 +295,7 @@ class _DialogueRun:
         while not self._look():  # noqa: ASYNC110  what is looked for is in the store
             await asyncio.sleep(POLL_INTERVAL_S)
 
-    async def _live(self, persona: Persona) -> StreamingReply:
-        """The message that will grow; by another webhook where somebody has deleted the one there was."""
-        channel = self.talk.channel
-        for attempt in range(2):
-            voice = await self.reply_service.voices.of(persona, channel)
-            live = StreamingReply(
-                voice,
-                growing=self.talk.buttons,
-                ended=discord.ui.View,
-                on_parts=partial(self._seen, persona, []),
-                renew=lambda old: self.reply_service.voices.renew(old, channel),
-            )
-            try:
-                await live.begin()
-            except discord.NotFound as error:
-                if attempt or error.code != UNKNOWN_WEBHOOK_CODE:
-                    raise
-                self.reply_service.voices.forget(channel)
-            else:
-                return live
-        raise AssertionError("the second attempt returns or raises")
-
-    def _seen(self, persona: Persona, seen: list[int], parts: list[int]) -> None:
+    def _record_parts(self, persona: Persona, seen: list[int], parts: list[int]) -> None:
         """The line fills these messages. It bears the id of the first that it had: no event of Discord's asked for it.
 
         Like a greeting it answers nobody, so it is not counted where replies are.
@@ -327,23 +311,6 @@ class _DialogueRun:
                 at=time.time(),
             )
         replies.record_parts(seen[0], parts)
-
-    def _keep(self, persona: Persona, event_id: int, message_id: int, reply: ChatReply) -> None:
-        place, store = self.talk.place, self.reply_service.store
-        if reply.text:
-            store.messages.append(
-                guild_id=place.guild_id,
-                channel_id=place.channel_id,
-                author_id=0,
-                author_name=persona.name,
-                text=reply.text,
-                at=time.time(),
-                discord_message_id=message_id,
-                persona_id=persona.id,
-                adapter_version=reply.version,
-            )
-        state: Literal["stopped", "done"] = "stopped" if reply.finish == "cancelled" else "done"
-        store.replies.finish(event_id, state, reply.version, reply.seed)
 
 
 def _by_member(message: StoredMessage, since: int) -> bool:

@@ -1,20 +1,19 @@
-"""Answers a message, from the event to the last edit; regenerates, stops, deletes, and resumes replies after a restart."""
+"""Answers messages: streams, regenerates, stops and deletes replies, and resumes them after a restart."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import astuple, dataclass, field, replace
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import discord
 
 from bot.chat.discord_channels import (
     ChannelRef,
-    MessageSender,
     ReplyPolicy,
     SenderRegistry,
     SpeakChannel,
@@ -87,9 +86,9 @@ class ReplyService:
     store: Store
     engine: Engine
     request_builder: ChatRequestBuilder
-    voices: SenderRegistry
+    senders: SenderRegistry
     views: ReplyViews
-    trainer_throttle: TrainerThrottle
+    throttle: TrainerThrottle
     _running: dict[int, tuple[ReplyTask, ReplyStream]] = field(default_factory=dict)
     _tasks: set[asyncio.Task[Any]] = field(default_factory=set)
 
@@ -101,17 +100,9 @@ class ReplyService:
     # ------------------------------------------------------------------------------------------ what people ask for
 
     async def answer(self, asked: IncomingMessage, persona: Persona, channel: SpeakChannel) -> None:
-        """Keep what was said, then reply as the persona. An event that was answered before is left alone."""
+        """Store the message, then reply as the persona. An event that was answered before is ignored."""
         place, now = channel_ref(channel), time.time()
-        seq = self.store.messages.append(
-            guild_id=place.guild_id,
-            channel_id=place.channel_id,
-            author_id=asked.author_id,
-            author_name=asked.author_name,
-            text=asked.text,
-            at=now,
-            discord_message_id=asked.event_id,
-        )
+        seq = self.store_message(asked, place)
         if self.store.replies.begin(
             asked.event_id,
             guild_id=place.guild_id,
@@ -175,7 +166,7 @@ class ReplyService:
         """Let a persona say its card's greeting in its new home, to whoever invited it."""
         place = channel_ref(channel)
         if persona.first_mes and not self.rules.muted(persona, place):
-            voice = await self.voices.of(persona, channel)
+            voice = await self.senders.of(persona, channel)
             greeting = fill_macros(persona.first_mes, persona, guest)
             parts = split_message(greeting, "-# a greeting by this persona's author")
             said, *more = [await voice.say(part) for part in parts]
@@ -185,6 +176,73 @@ class ReplyService:
             self.store.replies.record_parts(said, [said, *more])
             self.store.replies.finish(said, "done")
 
+    # ------------------------------------------------------------------------------------------ shared with dialogues
+
+    def store_message(self, message: IncomingMessage, place: ChannelRef) -> int:
+        """Store a member's message; returns its `seq`."""
+        return self.store.messages.append(
+            guild_id=place.guild_id,
+            channel_id=place.channel_id,
+            author_id=message.author_id,
+            author_name=message.author_name,
+            text=message.text,
+            at=time.time(),
+            discord_message_id=message.event_id,
+        )
+
+    async def begin_message(
+        self,
+        persona: Persona,
+        channel: SpeakChannel,
+        *,
+        growing: Callable[[], discord.ui.View],
+        ended: Callable[[], discord.ui.View],
+        on_parts: Callable[[list[int]], None],
+        parts: Sequence[int] = (),
+        before: str = "",
+    ) -> StreamingReply:
+        """Post the message that a reply is streamed to; a deleted webhook is replaced once."""
+        for attempt in range(2):
+            live = StreamingReply(
+                await self.senders.of(persona, channel),
+                growing=growing,
+                ended=ended,
+                on_parts=on_parts,
+                renew=lambda old: self.senders.renew(old, channel),
+                parts=list(parts),
+                before=before,
+            )
+            try:
+                await live.begin()
+            except discord.NotFound as error:
+                if attempt:
+                    raise
+                if error.code == UNKNOWN_WEBHOOK_CODE:
+                    self.senders.forget(channel)
+                parts = ()
+            else:
+                return live
+        raise AssertionError("the second attempt returns or raises")
+
+    def store_reply(
+        self, persona: Persona, place: ChannelRef, event_id: int, message_id: int, reply: ChatReply
+    ) -> None:
+        """Store a finished reply: its text in the history, and how it ended."""
+        if reply.text:
+            self.store.messages.append(
+                guild_id=place.guild_id,
+                channel_id=place.channel_id,
+                author_id=0,
+                author_name=persona.name,
+                text=reply.text,
+                at=time.time(),
+                discord_message_id=message_id,
+                persona_id=persona.id,
+                adapter_version=reply.version,
+            )
+        state: Literal["stopped", "done"] = "stopped" if reply.finish == "cancelled" else "done"
+        self.store.replies.finish(event_id, state, reply.version, reply.seed)
+
     async def close(self) -> None:
         """Let go of the replies that are being made; they stay unfinished in the store and are taken up again."""
         for task in self._tasks:
@@ -193,23 +251,23 @@ class ReplyService:
 
     # ------------------------------------------------------------------------------------------ after a crash
 
-    async def take_up(self, client: discord.Client) -> None:
+    async def resume_interrupted(self, client: discord.Client) -> None:
         """Finish the replies that a crash or a restart cut off."""
         for cut in self.store.replies.unfinished():
             try:
-                await self._take_up(cut, await fetch_channel(client, cut.channel_id))
+                await self._resume(cut, await fetch_channel(client, cut.channel_id))
             except Exception:  # one that cannot be finished must not keep the others from it
                 log.exception("the reply %d could not be finished", cut.event_id)
                 self.store.replies.finish(cut.event_id, "failed")
 
-    async def _take_up(self, cut: StoredReply, channel: SpeakChannel | None) -> None:
+    async def _resume(self, cut: StoredReply, channel: SpeakChannel | None) -> None:
         persona = self.request_builder.personas.get(cut.persona_id, cut.guild_id)
         if persona is None or channel is None:
             self.store.replies.finish(cut.event_id, "failed")
         elif cut.trigger_seq is None or time.time() - cut.created_at > MAX_RESUME_AGE_S:
             self.store.replies.finish(cut.event_id, "failed")
             if cut.parts:
-                voice = await self.voices.of(persona, channel)
+                voice = await self.senders.of(persona, channel)
                 await voice.change(cut.parts[-1], "-# This reply was cut off. Ask again.")
         else:
             log.info("finishing a reply of %s in #%s that was cut off", persona.name, channel)
@@ -235,7 +293,7 @@ class ReplyService:
                 self.store.replies.finish(task.event_id, "failed")
                 await self._fail(live, error)
             else:
-                self._keep(task, live, reply)
+                self.store_reply(task.persona, task.place, task.event_id, live.parts[0], reply)
             finally:
                 if running := self._running.pop(task.event_id, None):
                     running[1].cancel()
@@ -253,31 +311,14 @@ class ReplyService:
             raise
 
     async def _begin(self, task: ReplyTask) -> StreamingReply:
-        """Make the message that will grow; once more with a new webhook if the old one turns out to be deleted."""
-        parts = list(task.parts)
-        for attempt in range(2):
-            live = self._live_reply(task, await self.voices.of(task.persona, task.channel), parts)
-            try:
-                await live.begin()
-            except discord.NotFound as error:
-                if attempt:
-                    raise
-                if error.code == UNKNOWN_WEBHOOK_CODE:
-                    self.voices.forget(task.channel)
-                parts = []
-            else:
-                return live
-        raise AssertionError("the second attempt returns or raises")
-
-    def _live_reply(self, task: ReplyTask, voice: MessageSender, parts: list[int]) -> StreamingReply:
         event_id = task.event_id
-        return StreamingReply(
-            voice,
+        return await self.begin_message(
+            task.persona,
+            task.channel,
             growing=lambda: self.views.growing(event_id),
             ended=lambda: self.views.ended(event_id, self.store.replies.votes(event_id)),
             on_parts=lambda ids: self.store.replies.record_parts(event_id, ids),
-            renew=lambda old: self.voices.renew(old, task.channel),
-            parts=parts,
+            parts=task.parts,
             before=task.before,
         )
 
@@ -286,7 +327,7 @@ class ReplyService:
     ) -> ChatReply:
         """The reply; by the base model when the live adapter turns out to be damaged, which the operator is told."""
         try:
-            with self.trainer_throttle.reply():
+            with self.throttle.reply():
                 stream = stream or self.engine.submit(request)
                 self._running[task.event_id] = task, stream
                 if self.rules.muted(task.persona, task.place):  # since it was asked for
@@ -303,29 +344,13 @@ class ReplyService:
         except discord.HTTPException as unsaid:
             log.warning("a reply failed, and so did saying so: %s", unsaid)
 
-    def _keep(self, task: ReplyTask, live: StreamingReply, reply: ChatReply) -> None:
-        if reply.text:
-            self.store.messages.append(
-                guild_id=task.place.guild_id,
-                channel_id=task.place.channel_id,
-                author_id=0,
-                author_name=task.persona.name,
-                text=reply.text,
-                at=time.time(),
-                discord_message_id=live.parts[0],
-                persona_id=task.persona.id,
-                adapter_version=reply.version,
-            )
-        state: Any = "stopped" if reply.finish == "cancelled" else "done"
-        self.store.replies.finish(task.event_id, state, reply.version, reply.seed)
-
     async def _delete(self, reply: StoredReply, client: discord.Client) -> bool:
         channel = await fetch_channel(client, reply.channel_id)
         persona = self.request_builder.personas.get(reply.persona_id, reply.guild_id)
         if running := self._running.get(reply.event_id):
             running[1].cancel()
         if channel and persona:
-            voice = await self.voices.of(persona, channel)
+            voice = await self.senders.of(persona, channel)
             for message_id in reply.parts:
                 try:
                     await voice.remove(message_id)

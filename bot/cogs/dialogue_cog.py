@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from contextlib import suppress
 
 import discord
@@ -97,7 +96,7 @@ async def _run_dialogue(
 ) -> None:
     services, author = interaction.client.services, interaction.user
     asked = IncomingMessage(interaction.id, author.id, author.display_name, opening.strip())
-    begun_at = _store_opening(services, channel, asked)
+    begun_at = services.reply_service.store_message(asked, channel_ref(channel))
     names = pair[0].name, pair[1].name
     head, both = quote_member(asked.author_name, asked.text), " and ".join(names)
     duet = Dialogue(names, Turn(asked.author_name, asked.text), turns)
@@ -121,17 +120,3 @@ async def _run_dialogue(
         )
         first = await interaction.original_response()
         await services.dialogue_runner.perform(talk, services.reply_service)
-
-
-def _store_opening(services: Services, channel: GuildChannel, asked: IncomingMessage) -> int:
-    """Keep the opening as something that was said here; gives its `seq`."""
-    place = channel_ref(channel)
-    return services.store.messages.append(
-        guild_id=place.guild_id,
-        channel_id=place.channel_id,
-        author_id=asked.author_id,
-        author_name=asked.author_name,
-        text=asked.text,
-        at=time.time(),
-        discord_message_id=asked.event_id,
-    )
