@@ -1,4 +1,4 @@
-"""`python -m bot.sandbox`: the sandbox alone, for any discord.py bot to be pointed at."""
+"""`python -m bot.sandbox`: the sandbox alone, for any discord.py bot."""
 
 import argparse
 import asyncio
@@ -24,14 +24,14 @@ EPILOG = """examples:
   python -m bot.sandbox
   python -m bot.sandbox --port 0 --name "My test guild" --state guild.sqlite
 
-A page opens at the address that is printed; point a bot at the same address, with the token beside it
+It prints the address of a page and a token; connect a bot to the same address with that token
 (docs/sandbox.md).
 
 exit codes: 0 ended by Ctrl+C or SIGTERM, 1 it cannot start, 2 wrong usage"""
 
 
 def example_guild(name: str) -> GuildSeed:
-    """A guild with one of each: places, roles and people."""
+    """Return a small example guild with channels, roles and members."""
     moderator = RoleSeed("Moderator", int(Permission.MANAGE_GUILD | Permission.MANAGE_MESSAGES), 0x2E8B57)
     return GuildSeed(
         name=name,
@@ -53,7 +53,7 @@ def example_guild(name: str) -> GuildSeed:
 
 
 async def serve(sandbox: Sandbox, host: str, port: int) -> None:
-    """Run until Ctrl+C or SIGTERM, also where a shell started it in the background, deaf to Ctrl+C."""
+    """Run until Ctrl+C or SIGTERM, also when a shell started it in the background with Ctrl+C ignored."""
     ended = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, ended.set)
@@ -66,22 +66,22 @@ async def serve(sandbox: Sandbox, host: str, port: int) -> None:
 
 
 def command_line() -> argparse.ArgumentParser:
-    """What the command line may hold."""
+    """Build the parser."""
     parser = argparse.ArgumentParser(
         prog="python -m bot.sandbox",
-        description="The sandbox alone, for any discord.py bot to be pointed at.",
+        description="The sandbox alone, for any discord.py bot.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--host", default="127.0.0.1", help="a loopback address (default: %(default)s)")
     parser.add_argument("--port", type=int, default=8420, help="0 takes a free one (default: %(default)s)")
-    parser.add_argument("--state", type=Path, help="SQLite file that keeps the guild (default: nothing is kept)")
+    parser.add_argument("--state", type=Path, help="SQLite file that stores the guild (default: in memory)")
     parser.add_argument("--name", default="Sandbox", help="the guild's name (default: %(default)s)")
     return parser
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Returns the exit code."""
+    """Run the command and return its exit code."""
     parser = command_line()
     args = parser.parse_args(arguments)
     if not 0 <= args.port <= LAST_PORT:

@@ -18,9 +18,9 @@ UNKNOWN_USER_ID = "0"
 
 @dataclass(frozen=True)
 class DepartingMember:
-    """Who leaves: `ids` are their accounts, `answers` the ids of messages that answer them.
+    """A departing person: `ids` are their accounts, `answers` the ids of replies to them.
 
-    `finds` says whether a text holds them, `holds` the same of a file (its name and bytes); `redacted` is a text
+    `finds` returns whether a text contains them, `holds` the same for a file (its name and bytes); `redacted` is a text
     without them.
     """
 
@@ -34,9 +34,9 @@ class DepartingMember:
 def delete_account_content(
     guild: Guild, messages: MessageManager, who: DepartingMember, in_use: Collection[str]
 ) -> None:
-    """Delete what somebody wrote, what answers them and what names them; note that their accounts leave.
+    """Delete a person's messages, replies to them and mentions of them, and record that their accounts are leaving.
 
-    Files to which no message refers go as well, but for those `in_use`.
+    Files that no message refers to are deleted as well, except those `in_use`.
     """
     store = guild.store
     direct = _direct_channels(store, who.ids)
@@ -48,7 +48,7 @@ def delete_account_content(
                 gone.add(message["id"])
                 messages.delete(message["id"])
             elif (words := who.redacted(message["content"])) != message["content"]:
-                store.put(kind, message | {"content": words})  # named, but not so that it is surely them
+                store.put(kind, message | {"content": words})  # mentioned, but perhaps somebody else of that name
     for user_id in who.ids:
         if store.get("member", user_id):
             store.put("leaving", {"id": user_id})
@@ -62,14 +62,14 @@ def delete_account_content(
 
 
 def delete_departed_accounts(store: ObjectStore) -> None:
-    """Delete the accounts of those who have left, and their direct messages. The guild makes its cast anew."""
+    """Delete the accounts of departed persons, and their direct messages. The guild recreates seeded members."""
     leaving = {one["id"] for one in store.all("leaving")}
     if not leaving:
         return
     direct = _direct_channels(store, leaving)
     for kind in MESSAGE_KINDS:
         for message in store.all(kind):
-            if message["channel_id"] in direct or _by(message, leaving):  # what they were told after they had left
+            if message["channel_id"] in direct or _by(message, leaving):  # replies that arrived after they had left
                 store.delete(kind, message["id"])
     for channel_id in direct:
         store.delete("channel", channel_id)
@@ -83,7 +83,7 @@ def delete_departed_accounts(store: ObjectStore) -> None:
 
 
 def _direct_channels(store: ObjectStore, ids: Collection[str]) -> set[str]:
-    """The direct messages with these people."""
+    """List the direct-message channels with these persons."""
     return {
         channel["id"]
         for channel in store.all("channel")
@@ -104,7 +104,7 @@ def _by(message: Json, ids: Collection[str]) -> bool:
 
 
 def _unname_threads(store: ObjectStore, ids: Collection[str]) -> None:
-    """A thread stays, with what others said in it; its name is what the person typed who opened it."""
+    """Rename the threads a person opened; other members' messages in them stay."""
     unnamed = {"name": UNNAMED_THREAD, "owner_id": UNKNOWN_USER_ID}
     threads = {one["id"] for one in store.all("channel") if one["type"] == THREAD_CHANNEL and one["owner_id"] in ids}
     for thread_id in threads:

@@ -56,7 +56,7 @@ def _channel(world: SandboxContainer, call: ApiCall, needed: Permission) -> Json
 
 
 def _as_read(world: SandboxContainer, channel: Json, message: Json) -> Json:
-    """The message as the HTTP API gives it: the portal's switch decides here, not a session's intents."""
+    """Render a message for the HTTP API: the portal's intent switch applies here, not a session's intents."""
     is_open = world.conditions.message_content or channel["type"] == DIRECT_CHANNEL
     return message if is_open else without_content(message, world.guild.bot_id)
 
@@ -130,7 +130,7 @@ def typing(world: SandboxContainer, call: ApiCall) -> None:
 
 
 def _webhook_channel(world: SandboxContainer, call: ApiCall) -> Json:
-    """A thread has none of its own: its channel's webhooks speak in it."""
+    """Return the channel whose webhooks apply: for a thread, its parent."""
     channel = _channel(world, call, Permission.MANAGE_WEBHOOKS)
     if channel["type"] != TEXT_CHANNEL:
         raise ApiError(50024)
@@ -143,7 +143,7 @@ def guild_webhooks(world: SandboxContainer, call: ApiCall) -> list[Json]:
 
 
 def get_webhook(world: SandboxContainer, call: ApiCall) -> Json:
-    """The webhook, by its own token or by the bot's right to manage it."""
+    """Find a webhook, by its own token or by the bot's permission to manage it."""
     if "token" not in call.path:
         world.guild.require(Permission.MANAGE_WEBHOOKS)
     return world.webhooks.find(call.path["webhook_id"], call.path.get("token"))
@@ -159,7 +159,7 @@ def execute_webhook(world: SandboxContainer, call: ApiCall) -> Json | None:
 
 
 def get_webhook_message(world: SandboxContainer, call: ApiCall) -> Json:
-    """The message, if the webhook or the interaction wrote it; one in a thread needs the thread's id."""
+    """Find a message that the webhook or the interaction created; one in a thread needs the thread's id."""
     interaction = world.interactions.by_token(call.path["token"])
     if interaction is not None and call.path["message_id"] == "@original":
         return world.interactions.original(interaction)

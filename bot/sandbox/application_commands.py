@@ -23,7 +23,7 @@ GLOBAL_SCOPE = "global"
 
 @dataclass(frozen=True)
 class CommandInvocation:
-    """A command picked by its full name: the command, the (sub)command whose options count, and the way to it."""
+    """An invoked command: the command, the (sub)command with the options, and the path to it."""
 
     command: Json
     leaf: Json
@@ -31,17 +31,17 @@ class CommandInvocation:
 
 
 class CommandRegistry:
-    """Global and guild commands; of two with the same name the guild's is shown."""
+    """Global and guild commands; a guild command hides a global one of the same name."""
 
     def __init__(self, guild: Guild, feed: EventFeed) -> None:
         self._guild, self._store, self._feed = guild, guild.store, feed
 
     def registered(self, scope: str) -> list[Json]:
-        """What is registered for a guild id or GLOBAL."""
+        """Return the commands registered for a guild id or GLOBAL_SCOPE."""
         return [command for command in self._store.all("command") if command.get("guild_id", GLOBAL_SCOPE) == scope]
 
     def replace(self, scope: str, body: list[Json]) -> list[Json]:
-        """Register these instead of all of the scope; a name that stays keeps its id."""
+        """Replace all commands of the scope; a name that stays keeps its id."""
         command_validation.check_commands(body)
         known = {(old["type"], old["name"]): old for old in self.registered(scope)}
         new = [self._register(scope, command, known) for command in body]
@@ -68,10 +68,10 @@ class CommandRegistry:
         }
 
     def for_member(self, user_id: str) -> list[Json]:
-        """The commands that the member's client offers, of every type and for every place."""
+        """List the commands that a member's client offers, of every type and in every context."""
         if not self._guild.may(user_id, Permission.USE_APPLICATION_COMMANDS):
             return []
-        # A guild's commands exist in it alone, which their contexts do not say.
+        # A guild's commands exist in that guild only, although their contexts do not say so.
         own = [command | {"contexts": [GUILD_CONTEXT]} for command in self.registered(self._guild.id)]
         shown = {(command["type"], command["name"]): command for command in (*self.registered(GLOBAL_SCOPE), *own)}
         return [command for _, command in sorted(shown.items()) if self._permitted(command, user_id)]
@@ -87,12 +87,12 @@ class CommandRegistry:
         )
 
     def invoked(self, user_id: str, name: str, channel: Json) -> CommandInvocation:
-        """The command by its full name, such as "finetune start". Raises SandboxRefusal."""
+        """Resolve a command by its full name, such as "finetune start". Raises SandboxRefusal."""
         first, *rest = name.strip().removeprefix("/").split() or [""]
         return _resolve_subcommand(self._offered(user_id, first, channel, (CHAT_INPUT,)), rest)
 
     def menu_command(self, user_id: str, name: str, channel: Json) -> Json:
-        """The user or message command by its name or id. Raises SandboxRefusal."""
+        """Resolve a user or message command by name or id. Raises SandboxRefusal."""
         return self._offered(user_id, name, channel, (USER_COMMAND, MESSAGE_COMMAND))
 
     def _offered(self, user_id: str, name: str, channel: Json, kinds: tuple[int, ...]) -> Json:
@@ -133,7 +133,7 @@ STRING, INTEGER, BOOLEAN, USER, CHANNEL, ROLE, NUMBER, ATTACHMENT = 3, 4, 5, 6, 
 STRING_SELECT = 3
 
 SELECT_OPTION_TYPES = {STRING_SELECT: STRING, 5: USER, 6: ROLE, 8: CHANNEL}
-"""Types of select menus, and the types of option that take the same values."""
+"""Types of select menus, and the option types that take the same values."""
 
 
 BOOLEAN_VALUES = {"true": True, "false": False}
@@ -142,9 +142,9 @@ BOOLEAN_VALUES = {"true": True, "false": False}
 def fill_options(
     guild: Guild, invoked: CommandInvocation, values: dict[str, object], focused: str | None = None
 ) -> Json:
-    """The interaction's data. Raises SandboxRefusal; with `focused` (autocomplete) nothing is required yet.
+    """Build an interaction's data. Raises SandboxRefusal; with `focused` (autocomplete) nothing is required yet.
 
-    What is wrong is then left out, as Discord's client does.
+    Invalid options are left out then, as Discord's client does.
     """
     options = {option["name"]: option for option in invoked.leaf.get("options", ())}
     if unknown := set(values) - set(options):
@@ -169,7 +169,7 @@ def fill_options(
 
 
 def fill_menu(guild: Guild, command: Json, target: Json) -> Json:
-    """The data of a user or message command; the target is a member or a message."""
+    """Build the data of a user or message command; the target is a member or a message."""
     data: Json = {key: command[key] for key in ("id", "name", "type", "guild_id") if key in command}
     resolved: dict[str, Json] = {}
     if command["type"] == USER_COMMAND:
@@ -178,7 +178,7 @@ def fill_menu(guild: Guild, command: Json, target: Json) -> Json:
 
 
 def fill_select(guild: Guild, select: Json, values: Sequence[object]) -> Json:
-    """A select's values as they are sent. Raises SandboxRefusal."""
+    """Build a select menu's values. Raises SandboxRefusal."""
     low, high = select.get("min_values", 1), select.get("max_values", 1)
     if not low <= len(values) <= high:
         raise SandboxRefusal(f"Choose {low if low == high else f'between {low} and {high}'}.")
@@ -200,7 +200,7 @@ def _require(options: dict[str, Json], given: set[str]) -> None:
 def _option_data(guild: Guild, option: Json, value: object, resolved: dict[str, Json], focused: str | None) -> Json:
     entry: Json = {"type": option["type"], "name": option["name"]}
     if option["name"] == focused:
-        # What is being typed goes out as it stands.
+        # The option being typed is sent as it is.
         return entry | {"value": str(value), "focused": True}
     typed = _parse_option(guild, option, value, resolved)
     return entry | {"value": typed}

@@ -26,24 +26,24 @@ SUPPRESS_NOTIFICATIONS = 1 << 12
 THREAD_CREATED, REPLY, SLASH_COMMAND_RESPONSE, THREAD_STARTER, CONTEXT_MENU_RESPONSE = 18, 19, 20, 21, 23
 
 USER_MESSAGE_TYPES = (0, REPLY)
-"""Types of messages that somebody wrote; the rest is Discord's own or answers a command."""
+"""Types of messages that users write; the others are Discord's own or respond to commands."""
 
 
 MAX_FILES = 10
 
 NONCE_LIFETIME_S = 300.0
-"""Discord says "a few minutes"."""
+"""Discord's documentation: "a few minutes"."""
 
 
 @dataclass(frozen=True)
 class MessageDraft:
-    """What is sent: the JSON body and the files that came with it."""
+    """A message to send: the JSON body and its files."""
 
     body: Json
     files: tuple[StoredFile, ...] = ()
 
     def check(self) -> None:
-        """Refuse what is too long (50035) or empty (50006)."""
+        """Refuse a message that is too long (50035) or empty (50006)."""
         payload_limits.check_message(self.body)
         if len(self.files) > MAX_FILES:
             raise ApiError.field("files", "BASE_TYPE_MAX_LENGTH", f"Must be {MAX_FILES} or fewer in length.")
@@ -52,34 +52,34 @@ class MessageDraft:
 
 
 def storage_kind(message: Json) -> str:
-    """Where a message is kept: ephemeral ones are in nobody's history."""
+    """Return the kind under which a message is stored: ephemeral ones are in no history."""
     return "ephemeral" if message["flags"] & EPHEMERAL else "message"
 
 
 def visible_to(message: Json, user_id: str) -> bool:
-    """Whether a member sees the message: an ephemeral one is for whoever caused it."""
+    """Return whether a member sees the message: an ephemeral one is for its interaction's user only."""
     cause: Json = message.get("interaction_metadata") or {}
     return storage_kind(message) == "message" or (cause.get("user") or {}).get("id") == user_id
 
 
 def _text_content(message: Json) -> tuple[Any, ...]:
-    """What is said in a message, without what can be pressed."""
+    """Return a message's text, without buttons and menus."""
     return message["content"], message["embeds"], message["attachments"]
 
 
 class MessageManager:
-    """All messages. What is returned is rendered: with the message it replies to."""
+    """All messages. Returned messages are rendered, with the message they reply to."""
 
     def __init__(self, guild: Guild, feed: EventFeed, gateway: Gateway, clock: SimulatedClock) -> None:
         self.guild, self._store, self._feed, self._gateway, self._clock = guild, guild.store, feed, gateway, clock
         self._nonces: dict[tuple[str, str], tuple[float, str]] = {}
         self.files_url = ""
-        # Like a Discord client after its restart, nobody remembers ephemeral messages.
+        # As after a restart of Discord's client, ephemeral messages are gone.
         self._store.clear("ephemeral")
         self._store.delete_unused_files()
 
     def find(self, message_id: object, channel_id: str | None = None) -> Json:
-        """The message, or 10008. With a channel, only what is in its history."""
+        """Find a message, or raise 10008. With a channel, only in its history."""
         found = self._store.get("message", message_id)
         if found is None and channel_id is None:
             found = self._store.get("ephemeral", message_id)
@@ -88,16 +88,16 @@ class MessageManager:
         return self._render(found)
 
     def history(self, channel_id: str, limit: int, before: int | None = None, after: int | None = None) -> list[Json]:
-        """Up to `limit` messages of the channel, oldest first."""
+        """Return up to `limit` messages of the channel, oldest first."""
         return [self._render(one) for one in self._store.page("message", channel_id, limit, before, after)]
 
     def ephemeral(self, channel_id: str, user_id: str, after: int, before: int | None) -> list[Json]:
-        """What only this member sees in a stretch of the channel."""
+        """Return the ephemeral messages that this member sees in a range of the channel."""
         kept = self._store.page("ephemeral", channel_id, 100, before, after)
         return [self._render(one) for one in kept if visible_to(one, user_id)]
 
     def create(self, author: Json, channel_id: str, draft: MessageDraft, **more: Any) -> Json:
-        """Send a message; `more` are fields that only the server sets. A nonce enforced twice sends nothing new."""
+        """Send a message; `more` are fields that only the server sets. A repeated enforced nonce sends nothing."""
         nonce = str(draft.body.get("nonce"))
         if draft.body.get("enforce_nonce") and (known := self._nonced(author["id"], nonce)):
             return self.find(known)
@@ -107,7 +107,7 @@ class MessageManager:
             message["nonce"] = draft.body["nonce"]
             self._nonces[author["id"], nonce] = self._clock.now(), message["id"]
         self._store.put(storage_kind(message), message)
-        self._store.delete("leaving", author["id"])  # whoever was to leave is back
+        self._store.delete("leaving", author["id"])  # cancels a pending departure
         return self._tell("message", "MESSAGE_CREATE", message)
 
     def _nonced(self, author_id: str, nonce: str) -> str | None:
@@ -149,7 +149,7 @@ class MessageManager:
         return {} if self.guild.channel(channel_id)["type"] == DIRECT_CHANNEL else {"guild_id": self.guild.id}
 
     def edit(self, message_id: str, draft: MessageDraft) -> Json:
-        """Change what the body names; clears "is thinking". A button's new label edits nothing that was said."""
+        """Edit the fields in the body; clears "is thinking". A changed button does not count as an edit of the text."""
         payload_limits.check_message(draft.body)
         message = self._kept(message_id)
         message["flags"] &= ~LOADING
@@ -212,7 +212,7 @@ class MessageManager:
         return not known or self.guild.may(author_id, Permission.MENTION_EVERYONE)
 
     def delete(self, message_id: str) -> None:
-        """Delete the message with its files, and tell so."""
+        """Delete the message with its files, and publish the event."""
         message = self._kept(message_id)
         self._store.delete(storage_kind(message), message_id)
         for attachment in message["attachments"]:
@@ -223,7 +223,7 @@ class MessageManager:
             self._gateway.dispatch("MESSAGE_DELETE", place | self._in_guild(message["channel_id"]))
 
     def with_address(self, attachment: Json) -> Json:
-        """An attachment as it is shown: where it can be fetched now."""
+        """Render an attachment with its current URL."""
         url = self.files_url + attachment["url"]
         return attachment | {"url": url, "proxy_url": url}
 
@@ -249,14 +249,14 @@ class MessageManager:
 
 
 class ThreadManager:
-    """Makes them and tells of them."""
+    """Creates threads and direct-message channels, and publishes them."""
 
     def __init__(self, guild: Guild, messages: MessageManager, feed: EventFeed, gateway: Gateway) -> None:
         self._guild, self._store, self._messages = guild, guild.store, messages
         self._feed, self._gateway = feed, gateway
 
     def direct(self, user_id: str) -> Json:
-        """The bot's direct messages with someone, begun if there are none. Raises ApiError 10007."""
+        """Return the bot's direct messages with someone, created if there are none. Raises ApiError 10007."""
         found = self._guild.direct(user_id)
         if found is not None:
             return found
@@ -264,7 +264,7 @@ class ThreadManager:
         return self._keep(made)
 
     def thread(self, author: Json, parent: Json, name: str, message: Json | None) -> Json:
-        """Begin a thread, under a message or on its own; the messages that Discord writes about it are written."""
+        """Create a thread, under a message or on its own, with Discord's system messages about it."""
         # As on Discord, a thread under a message has the message's id.
         thread_id = message["id"] if message else self._store.new_id()
         made = payloads.format_timestamp(time_of(self._store.new_id()))

@@ -29,15 +29,15 @@ class WebhookManager:
         self._gateway, self._conditions = gateway, conditions
 
     def of_channel(self, channel_id: str) -> list[Json]:
-        """The channel's webhooks, oldest first."""
+        """List the channel's webhooks, oldest first."""
         return [hook for hook in self._store.all("webhook") if hook["channel_id"] == channel_id]
 
     def of_guild(self) -> list[Json]:
-        """Every webhook, oldest first."""
+        """List all webhooks, oldest first."""
         return self._store.all("webhook")
 
     def find(self, webhook_id: object, token: str | None = None) -> Json:
-        """The webhook: 10015 if there is none, 50027 if the token given is not its own."""
+        """Find a webhook; raises 10015 if there is none, 50027 if the token is not its own."""
         found = self._store.get("webhook", webhook_id)
         if found is None:
             raise ApiError(10015)
@@ -46,7 +46,7 @@ class WebhookManager:
         return found
 
     def create(self, channel_id: str, body: Json) -> Json:
-        """Make a webhook. Refuses the 16th of a channel (30007) and forbidden names (50035)."""
+        """Create a webhook. Refuses the 16th of a channel (30007) and forbidden names (50035)."""
         if len(self.of_channel(channel_id)) >= MAX_WEBHOOKS_PER_CHANNEL:
             raise ApiError(30007)
         webhook_id = self._store.new_id()
@@ -77,12 +77,12 @@ class WebhookManager:
         return hook
 
     def delete(self, hook: Json) -> None:
-        """Remove a webhook; its messages stay."""
+        """Delete a webhook; its messages stay."""
         self._store.delete("webhook", hook["id"])
         self._tell(hook)
 
     def place(self, hook: Json, thread_id: str | None) -> str:
-        """Where it speaks: in its channel, or in a thread of that. Raises ApiError 10003."""
+        """Return the channel to post in: the webhook's, or a thread of it. Raises ApiError 10003."""
         if thread_id is None:
             return str(hook["channel_id"])
         if self._guild.channel(thread_id).get("parent_id") != hook["channel_id"]:
@@ -90,7 +90,7 @@ class WebhookManager:
         return thread_id
 
     def execute(self, hook: Json, place: str, draft: MessageDraft) -> Json:
-        """Speak through the webhook."""
+        """Execute the webhook."""
         draft.check()
         name, avatar = draft.body.get("username"), draft.body.get("avatar_url")
         face = self._linked_picture(avatar) if avatar else hook["avatar"]
@@ -111,7 +111,7 @@ class WebhookManager:
         return self._store.put_avatar(StoredFile("avatar", found[1], data))
 
     def _linked_picture(self, url: str) -> str:
-        # Discord fetches the picture; the sandbox reaches out to nobody and leaves that to the page.
+        # Discord fetches the image; the sandbox makes no requests and leaves that to the page.
         return self._store.put_avatar(
             StoredFile(hashlib.sha256(url.encode()).hexdigest(), LINKED_IMAGE_TYPE, url.encode())
         )

@@ -11,12 +11,12 @@ CHAT_INPUT, USER_COMMAND, MESSAGE_COMMAND = 1, 2, 3
 MAX_COMMANDS_BY_TYPE = {CHAT_INPUT: 100, USER_COMMAND: 5, MESSAGE_COMMAND: 5}
 """Commands of each type that a bot may have, globally and again in each guild."""
 MAX_COMMAND_CHARACTERS = 8_000
-# \w takes letters of every script, as Discord does; capitals are refused separately.
+# \w matches letters of every script, as on Discord; capitals are refused separately.
 COMMAND_NAME_PATTERN = re.compile(r"[-_'\w]{1,32}")
 
 
 def check_commands(commands: list[Json]) -> None:
-    """Refuse what Discord refuses: 30032 for too many, else 50035 with the place of the first mistake."""
+    """Refuse what Discord refuses: 30032 for too many commands, else 50035 with the path of the first error."""
     payload_limits.check_limits(commands, payload_limits.COMMANDS)
     for kind, most in MAX_COMMANDS_BY_TYPE.items():
         if sum(_kind(command) == kind for command in commands) > most:
@@ -54,7 +54,7 @@ def _check_one(place: str, command: Json) -> None:
 
 
 def _option_paths(place: str, node: Json) -> Iterator[tuple[str, Json]]:
-    """The command and all its options, with their places."""
+    """Yield the command and all its options, with their paths."""
     yield place, node
     for index, option in enumerate(node.get("options") or ()):
         yield from _option_paths(f"{place}.options.{index}", option)

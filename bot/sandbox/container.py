@@ -19,7 +19,7 @@ from bot.sandbox.traffic_log import EventFeed
 
 @dataclass(frozen=True)
 class SandboxContainer:
-    """Everything that the HTTP API, the page and the members act on."""
+    """The components that the HTTP API, the page and the members use."""
 
     clock: SimulatedClock
     conditions: NetworkConditions
@@ -36,7 +36,7 @@ class SandboxContainer:
 
     @classmethod
     def open(cls, seed: GuildSeed, state: Path | None, rate_window: float) -> "SandboxContainer":
-        """Build the parts over the state file. Raises StateUnreadable."""
+        """Build the components over the state file. Raises StateUnreadable."""
         clock, feed, conditions = SimulatedClock(), EventFeed(), NetworkConditions(seed.message_content)
         rates = RateLimits(clock, conditions, rate_window)
         store = ObjectStore(state, clock)
@@ -66,14 +66,14 @@ MAX_RATE_LIMITED_REQUESTS = 1_000
 
 
 class FaultControls:
-    """Each control acts at once and tells the pages."""
+    """Fault controls. Each takes effect at once and is published to the pages."""
 
     def __init__(self, world: SandboxContainer) -> None:
         self._world = world
         world.conditions.on_change = self._tell
 
     def controls(self) -> Json:
-        """How everything stands."""
+        """Return the state of all controls."""
         world = self._world
         granted = int(world.guild.bot_role["permissions"])
         return {
@@ -95,11 +95,11 @@ class FaultControls:
         self._world.feed.publish("controls", self.controls())
 
     async def drop_gateway(self, code: int = 4000) -> None:
-        """Cut the bot off; after most codes it comes back by itself and resumes."""
+        """Disconnect the bot; after most close codes it reconnects and resumes."""
         await self._world.gateway.drop(code)
 
     def delay(self, seconds: float) -> None:
-        """Let every answer and every event reach the bot so much later."""
+        """Delay every response and every event to the bot."""
         self._world.conditions.delay_s = min(max(float(seconds), 0.0), MAX_DELAY_S)
         self._tell()
 
@@ -109,34 +109,34 @@ class FaultControls:
         self._tell()
 
     def set_permission(self, name: str, granted: bool) -> None:
-        """Grant the bot's role a permission, or revoke it."""
+        """Grant a permission to the bot's role, or revoke it."""
         if name not in Permission.__members__:
             raise SandboxRefusal(f"There is no permission called {name}.")
         held = int(self._world.guild.bot_role["permissions"])
         self.set_bot_permissions(held | Permission[name] if granted else held & ~Permission[name])
 
     def set_bot_permissions(self, bits: int) -> None:
-        """Give the bot's role exactly these, and tell the bot."""
+        """Set the permissions of the bot's role, and notify the bot."""
         guild = self._world.guild
         role = guild.set_bot_permissions(bits)
         self._world.gateway.dispatch("GUILD_ROLE_UPDATE", {"guild_id": guild.id, "role": role})
         self._tell()
 
     def delete_webhook(self, webhook_id: str) -> None:
-        """Delete it as a moderator would, behind the bot's back."""
+        """Delete a webhook as a moderator would, without the bot's doing."""
         try:
             self._world.webhooks.delete(self._world.webhooks.find(webhook_id))
         except ApiError as error:
-            raise SandboxRefusal("This webhook is gone.") from error
+            raise SandboxRefusal("This webhook was deleted.") from error
 
     def withhold_content(self, withheld: bool = True) -> None:
-        """Take the message-content intent away from the bot, also from the session that runs; or grant it again."""
+        """Revoke or grant the message-content intent, also for the current session."""
         self._world.conditions.message_content = not withheld
         self._tell()
 
     def advance(self, seconds: float) -> None:
-        """Move the sandbox's clock on: tokens, nonces, rate limits and timestamps go by it."""
+        """Advance the sandbox's clock, which tokens, nonces, rate limits and timestamps use."""
         if not 0 <= seconds <= 10 * 365 * 86_400:
-            raise SandboxRefusal("The clock goes forward only, and by ten years at most.")
+            raise SandboxRefusal("The clock can only go forward, by at most ten years.")
         self._world.clock.advance(float(seconds))
         self._tell()

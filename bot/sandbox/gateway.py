@@ -1,4 +1,7 @@
-"""The gateway over WebSockets: sessions, intents, heartbeats, resumes. Source: discord.com/developers/docs/topics/gateway."""
+"""The gateway over WebSockets: sessions, intents, heartbeats, resumes.
+
+Source: discord.com/developers/docs/topics/gateway.
+"""
 
 import asyncio
 import json
@@ -36,11 +39,11 @@ INTENTS: dict[str, int] = {
     "MESSAGE_DELETE": 1 << 9,
     "TYPING_START": 1 << 11,
 }
-"""The intent a session needs to be told of an event; events that are not here go to all."""
+"""The intent that a session needs for an event; other events go to all sessions."""
 
 
 DIRECT_INTENT_SHIFT = 3
-"""By so many bits the intents for direct messages stand above those for a guild's."""
+"""Bits between an intent for guilds and the same one for direct messages."""
 
 
 class Opcode(IntEnum):
@@ -59,9 +62,10 @@ class Opcode(IntEnum):
 
 
 def without_content(message: Json, bot_id: str) -> Json:
-    """The message as a bot without the message-content intent gets it.
+    """Return a message as a bot without the message-content intent receives it.
 
-    Full for what it wrote itself and what mentions it (a reply with a ping does); a webhook's message is nobody's own.
+    In full for the bot's own messages and those that mention it (a reply with a ping does); a webhook's messages count
+    as nobody's own.
     """
     seen = dict(message)
     if seen.get("referenced_message"):
@@ -72,7 +76,7 @@ def without_content(message: Json, bot_id: str) -> Json:
 
 
 class GatewayConnection:
-    """One socket. Frames are queued, so that telling the bot never waits and never changes their order."""
+    """One socket. Frames are queued, so that sending never blocks and keeps its order."""
 
     def __init__(self, socket: web.WebSocketResponse, compressed: bool) -> None:
         self.socket = socket
@@ -82,12 +86,12 @@ class GatewayConnection:
     def send(
         self, op: Opcode, data: object, name: str | None = None, number: int | None = None, late_s: float = 0
     ) -> None:
-        """Queue a frame, to be sent so much later."""
+        """Queue a frame, to be sent after a delay."""
         due = asyncio.get_running_loop().time() + late_s
         self._frames.put_nowait((due, {"op": op, "d": data, "t": name, "s": number}))
 
     async def write(self) -> None:
-        """Send what is queued until the socket closes."""
+        """Send queued frames until the socket closes."""
         with suppress(ConnectionError):
             while not self.socket.closed:
                 due, frame = await self._frames.get()
@@ -101,7 +105,7 @@ class GatewayConnection:
 
 
 class GatewaySession:
-    """What one identify began; it outlives its sockets and remembers what it was told."""
+    """A session started by an identify; it outlives its sockets and stores the events it sent."""
 
     def __init__(self, intents: int, connection: GatewayConnection, conditions: NetworkConditions) -> None:
         self.id, self.intents, self._conditions = secrets.token_hex(16), intents, conditions
@@ -118,23 +122,23 @@ class GatewaySession:
             self.connection.send(Opcode.DISPATCH, data, name, self._number, self._conditions.delay_s)
 
     def has_intent_for(self, name: str, data: Json) -> bool:
-        """Whether its intents cover the event."""
+        """Return whether its intents cover the event."""
         needed = INTENTS.get(name, 0)
         if "channel_id" in data and "guild_id" not in data:
             needed <<= DIRECT_INTENT_SHIFT
         return self.intents & needed == needed
 
     def reads(self, data: Json) -> bool:
-        """Whether it gets a message's content whoever wrote it: direct messages are always for the bot."""
+        """Return whether it receives the content of messages by any author; it always does in direct messages."""
         granted = self._conditions.message_content and self.intents & MESSAGE_CONTENT
         return bool(granted) or "guild_id" not in data
 
     def remembers(self, last: int) -> bool:
-        """Whether everything after the event `last` can still be told."""
+        """Return whether everything after the event `last` can still be replayed."""
         return bool(self._told) and self._told[0][0] - 1 <= last <= self._number
 
     def resume(self, connection: GatewayConnection, last: int) -> None:
-        """Go on over a new socket, from the event after `last`."""
+        """Resume over a new socket, from the event after `last`."""
         self.connection = connection
         for number, name, data in self._told:
             if number > last:
@@ -158,11 +162,11 @@ CLOSE_REASONS = {
     4013: "Invalid intent(s).",
     4014: "Disallowed intent(s).",
 }
-"""Why the gateway hangs up: Discord's codes and words."""
+"""Discord's close codes and reasons."""
 
 
 class GatewayClosed(Exception):
-    """The bot said something that ends its connection."""
+    """The bot sent a frame that closes its connection."""
 
     def __init__(self, code: int) -> None:
         self.code = code
@@ -180,15 +184,15 @@ class Gateway:
 
     @property
     def connected(self) -> bool:
-        """Whether a bot is logged in."""
+        """A bot is connected."""
         return any(session.connection is not None for session in self._sessions.values())
 
     def session_starts_left(self) -> tuple[int, float]:
-        """How many sessions the bot may still begin, and the seconds until it may begin all again."""
+        """Return how many sessions the bot may still start, and the seconds until the limit is reset."""
         return self._rates.left(("starts",), SESSION_START_LIMIT)
 
     def dispatch(self, name: str, data: Json) -> None:
-        """Tell every session that may know."""
+        """Dispatch to every session that may receive it."""
         # A thread's own event has its channel as parent.
         in_channel = name in INTENTS and "guild_id" in data and ("channel_id" in data or "parent_id" in data)
         if in_channel and not self._guild.may(self._guild.bot_id, Permission.VIEW_CHANNEL):
@@ -204,10 +208,10 @@ class Gateway:
             await connection.socket.close(code=code)
 
     async def serve(self, request: web.Request) -> web.WebSocketResponse:
-        """One socket, from HELLO to its end."""
+        """Serve one socket, from HELLO to its end."""
         socket = web.WebSocketResponse(compress=False, max_msg_size=0)
         await socket.prepare(request)
-        # zstd-stream, where it is asked for, is answered in plain text, which every client takes.
+        # A request for zstd-stream is answered in plain text, which every client accepts.
         connection = GatewayConnection(socket, request.query.get("compress") == "zlib-stream")
         connection.send(Opcode.HELLO, {"heartbeat_interval": HEARTBEAT_MS, "_trace": []})
         self._connections.add(connection)
@@ -242,7 +246,7 @@ class Gateway:
         match op:
             case Opcode.HEARTBEAT:
                 # discord.py notes when it sent a heartbeat only after sending it, and takes an answer that comes at
-                # once for one that is a whole interval late. Discord itself is never so quick.
+                # once for one that is a whole interval late. Discord itself never responds so quickly.
                 asyncio.get_running_loop().call_later(HEARTBEAT_ACK_S, connection.send, Opcode.HEARTBEAT_ACK, None)
             case Opcode.IDENTIFY | Opcode.RESUME if session is not None:
                 raise GatewayClosed(4005)
@@ -253,7 +257,7 @@ class Gateway:
             case Opcode.MEMBERS if isinstance(data, dict) and session is not None:
                 self._send_members(session, data)
             case Opcode.PRESENCE | Opcode.VOICE if session is not None:
-                pass  # nobody sees the bot's status, and there is nothing to hear
+                pass  # presence and voice are not simulated
             case _:
                 raise GatewayClosed(4001 if session is not None else 4003)
 
@@ -312,5 +316,5 @@ class Gateway:
         session.tell("GUILD_MEMBERS_CHUNK", chunk | {"nonce": data.get("nonce")})
 
     async def close(self) -> None:
-        """End every socket as a server that goes away does."""
+        """Close every socket as a server that shuts down does."""
         await self.drop(WSCloseCode.GOING_AWAY)

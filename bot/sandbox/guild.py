@@ -15,7 +15,7 @@ MEMBERS_ROLE_NAME = "Everyone here"
 
 
 class Guild:
-    """The one guild. Names from the seed keep the ids they have in the state file; their details follow the seed."""
+    """The guild. Names in the seed keep the ids they have in the state file; their details follow the seed."""
 
     def __init__(self, store: ObjectStore, seed: GuildSeed) -> None:
         self.store, self.seed = store, seed
@@ -33,14 +33,14 @@ class Guild:
         if found:
             return found[0]
         guild_id, bot_id = self.store.new_id(), self.store.new_id()
-        # Discord's form (id, time, signature), so that what checks a token's form accepts it; the id is sandbox-wide.
+        # Discord's form (id, time, signature), so that checks of the form accept it; the id is sandbox-wide.
         parts = base64.urlsafe_b64encode(bot_id.encode()).decode().rstrip("="), "sandbox", secrets.token_urlsafe(20)
         return self.store.put("guild", {"id": guild_id, "bot_id": bot_id, "token": ".".join(parts)})
 
     def _plant_roles(self) -> list[Json]:
-        """Returns what every channel denies to some of them."""
-        # @everyone may do nothing and people get a role of their own: it applies to the bot too, and what the bot lacks
-        # must really be lacking.
+        """Create the roles; returns the permissions that every channel denies to some of them."""
+        # @everyone has no permissions and members get a role of their own: @everyone applies to the bot, too, and what
+        # the bot lacks must really be lacking.
         self.store.put("role", payloads.role(self.id, "@everyone", 0, 0, 0))
         people = RoleSeed(MEMBERS_ROLE_NAME, guild_seed.MEMBER_PERMISSIONS)
         bot = RoleSeed(self.seed.bot_name, self.seed.bot_permissions)
@@ -85,7 +85,7 @@ class Guild:
             self.store.put("channel", payloads.channel(channel_id, self.id, position, seed, self._overwrites))
 
     def roles(self) -> list[Json]:
-        """All roles, lowest first."""
+        """List all roles, lowest first."""
         return sorted(self.store.all("role"), key=lambda role: cast(int, role["position"]))
 
     def _of_type(self, kind: int) -> list[Json]:
@@ -95,54 +95,54 @@ class Guild:
         return channel | {"last_message_id": self.store.last("message", channel["id"])}
 
     def channels(self) -> list[Json]:
-        """The text channels, from the top."""
+        """List the text channels, from the top."""
         return sorted(self._of_type(TEXT_CHANNEL), key=lambda channel: cast(int, channel["position"]))
 
     def threads(self) -> list[Json]:
-        """The threads, oldest first."""
+        """List the threads, oldest first."""
         return self._of_type(THREAD_CHANNEL)
 
     def direct(self, user_id: str) -> Json | None:
-        """The bot's direct messages with someone, if there are any."""
+        """Return the bot's direct messages with someone, if there are any."""
         return next((one for one in self._of_type(DIRECT_CHANNEL) if one["recipients"][0]["id"] == user_id), None)
 
     def channel(self, channel_id: object) -> Json:
-        """The channel, thread or direct messages, or 10003."""
+        """Return the channel, thread or direct messages, or raise 10003."""
         found = self.store.get("channel", channel_id)
         if found is None:
             raise ApiError(10003)
         return self._up_to_date(found)
 
     def visible_channels(self, user_id: str) -> list[Json]:
-        """Every place that the member sees, as the member's client shows it."""
+        """List the channels that the member sees, as their client shows them."""
         places = [*self.channels(), *self.threads(), self.direct(user_id)]
         return [self.client_view(one) for one in places if one and self.may(user_id, Permission.VIEW_CHANNEL, one)]
 
     def is_shown(self, channel_id: object, user_id: str) -> bool:
-        """Whether the member sees the place with this id, if there is one."""
+        """Return whether the member sees a channel with this id."""
         place = self.store.get("channel", channel_id)
         return place is not None and self.may(user_id, Permission.VIEW_CHANNEL, place)
 
     def client_view(self, channel: Json) -> Json:
-        """The place as a member's client shows it: with what it has of its parent, and facing the bot."""
+        """Render a channel for a member's client: with its parent's properties, or the other side's user."""
         facing = {"recipients": [self.bot]} if channel["type"] == DIRECT_CHANNEL else {}
         return {"topic": None, **channel, "nsfw": self.is_nsfw(channel), **facing}
 
     def is_nsfw(self, channel: Json) -> bool:
-        """Whether the place is age-restricted; a thread is as its channel."""
+        """Return whether a channel is age-restricted; a thread inherits it."""
         decides = self.channel(channel["parent_id"]) if channel["type"] == THREAD_CHANNEL else channel
         return bool(decides.get("nsfw"))
 
     def members(self) -> list[Json]:
-        """Everyone, the bot too."""
+        """List all members, the bot included."""
         return self.store.all("member")
 
     def people(self) -> list[Json]:
-        """Everyone but the bot."""
+        """List all members except the bot."""
         return [m for m in self.members() if not m["user"]["bot"]]
 
     def member(self, user_id: object) -> Json:
-        """The member, or 10007."""
+        """Return the member, or raise 10007."""
         found = self.store.get("member", user_id)
         if found is None:
             raise ApiError(10007)
@@ -150,20 +150,20 @@ class Guild:
 
     @property
     def bot(self) -> Json:
-        """The bot's user."""
+        """Return the bot's user."""
         return cast(Json, self.member(self.bot_id)["user"])
 
     @property
     def owner(self) -> Json:
-        """The owner's user."""
+        """Return the owner's user."""
         return cast(Json, self.member(self._facts["owner_id"])["user"])
 
     def shape(self) -> Json:
-        """The guild as the HTTP API gives it."""
+        """Render the guild for the HTTP API."""
         return payloads.guild(self.id, self.seed.name, self._facts["owner_id"], self.roles())
 
     def permissions_of(self, user_id: str, channel: Json | None = None) -> int:
-        """What the member may do; the owner and administrators everything, except in direct messages."""
+        """Return a member's permissions; the owner and administrators have all, except in direct messages."""
         if channel is not None and channel["type"] == DIRECT_CHANNEL:
             return guild_seed.DIRECT_PERMISSIONS if self.is_between(channel, user_id) else 0
         if user_id == self._facts["owner_id"]:
@@ -174,20 +174,20 @@ class Guild:
         return bits if bits == guild_seed.ALL_PERMISSIONS else bits & ~denied
 
     def is_between(self, channel: Json, user_id: str) -> bool:
-        """Whether these direct messages are the member's or the bot's."""
+        """Return whether these direct messages are the member's or the bot's."""
         return user_id in (self.bot_id, channel["recipients"][0]["id"])
 
     def may(self, user_id: str, needed: Permission, channel: Json | None = None) -> bool:
-        """Whether the member holds all of `needed`, there if a place is given."""
-        # Threads have a right to speak of their own.
+        """Return whether the member has all of `needed`, in a channel if one is given."""
+        # Threads have their own permission to send messages.
         if channel is not None and channel["type"] == THREAD_CHANNEL and needed == Permission.SEND_MESSAGES:
             needed = Permission.SEND_MESSAGES_IN_THREADS
         return guild_seed.has_permissions(self.permissions_of(user_id, channel), needed)
 
     def require(self, needed: Permission, channel: Json | None = None) -> None:
-        """Refuse the bot with Discord's code: 50001 where it cannot see the channel, 50013 for the rest.
+        """Refuse the bot with Discord's code: 50001 where it cannot see the channel, else 50013.
 
-        What direct messages do not have, and nobody could be granted there, is 50003.
+        Permissions that direct messages lack, and nobody could be granted there, raise 50003.
         """
         if channel is not None and channel["type"] == DIRECT_CHANNEL and not needed & guild_seed.DIRECT_PERMISSIONS:
             raise ApiError(50003)
@@ -198,9 +198,9 @@ class Guild:
 
     @property
     def bot_role(self) -> Json:
-        """The bot's own role."""
+        """Return the bot's own role."""
         return next(r for r in self.roles() if r.get("tags", {}).get("bot_id") == self.bot_id)
 
     def set_bot_permissions(self, bits: int) -> Json:
-        """Give the bot's role these permissions; returns the role."""
+        """Set the permissions of the bot's role; returns the role."""
         return self.store.put("role", self.bot_role | {"permissions": str(bits)})

@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 class Permission(IntFlag):
-    """Names as in Discord's documentation."""
+    """Permission bits, with the names of Discord's documentation."""
 
     ADMINISTRATOR = 1 << 3
     MANAGE_GUILD = 1 << 5
@@ -38,11 +38,11 @@ _TALK_PERMISSIONS = int(
 DEFAULT_BOT_PERMISSIONS = int(_TALK_PERMISSIONS | Permission.MANAGE_WEBHOOKS)
 
 MEMBER_PERMISSIONS = int(_TALK_PERMISSIONS | Permission.USE_APPLICATION_COMMANDS | Permission.CREATE_PUBLIC_THREADS)
-"""What every person may do."""
+"""Permissions of every member."""
 
 
 DIRECT_PERMISSIONS = int(_TALK_PERMISSIONS | Permission.USE_APPLICATION_COMMANDS)
-"""What both sides may do in their direct messages."""
+"""Permissions of both sides in direct messages."""
 
 
 SILENCED_PERMISSIONS = int(
@@ -51,11 +51,11 @@ SILENCED_PERMISSIONS = int(
     | Permission.CREATE_PUBLIC_THREADS
     | Permission.USE_APPLICATION_COMMANDS
 )
-"""What a role denies to let its holders only look on."""
+"""Permissions that a role denies to mute its holders."""
 
 
 def combine_permissions(granted: Iterable[int]) -> int:
-    """The permissions of someone holding roles with these bits."""
+    """Combine the permissions of roles with these bits."""
     bits = 0
     for one in granted:
         bits |= one
@@ -63,13 +63,13 @@ def combine_permissions(granted: Iterable[int]) -> int:
 
 
 def has_permissions(bits: int, needed: int) -> bool:
-    """Whether all the bits of `needed` are held."""
+    """Return whether all bits of `needed` are set."""
     return bits & needed == needed
 
 
 @dataclass(frozen=True)
 class ChannelSeed:
-    """A text channel; `nsfw` is Discord's word for age-restricted."""
+    """A text channel; `nsfw` is Discord's term for age-restricted."""
 
     name: str
     topic: str = ""
@@ -80,7 +80,7 @@ class ChannelSeed:
 class RoleSeed:
     """A role; `permissions` are Discord's bits, `colour` is 0xRRGGBB (0: none).
 
-    `denied` is taken away again in every channel, as a role for people who must keep quiet does it.
+    `denied` is revoked again in every channel, as by a role for muted members.
     """
 
     name: str
@@ -91,7 +91,7 @@ class RoleSeed:
 
 @dataclass(frozen=True)
 class MemberSeed:
-    """A person; `roles` are names of RoleSeeds."""
+    """A member; `roles` are names of RoleSeeds."""
 
     name: str
     roles: tuple[str, ...] = ()
@@ -100,7 +100,7 @@ class MemberSeed:
 
 @dataclass(frozen=True)
 class GuildSeed:
-    """A guild, its people and its bot.
+    """A guild, its members and its bot.
 
     `message_content` is the developer portal's switch for the message-content intent.
     """
@@ -115,7 +115,7 @@ class GuildSeed:
     message_content: bool = True
 
     def __post_init__(self) -> None:
-        """Refuse what no guild could be: nobody in it, or a role that does not exist."""
+        """Refuse a guild without members, or with an unknown role."""
         if not self.members:
             raise ValueError("a guild needs at least one member")
         unknown = {role for member in self.members for role in member.roles} - {role.name for role in self.roles}

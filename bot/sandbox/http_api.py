@@ -23,13 +23,13 @@ MiddlewareHandler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 HOST_PATTERN = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9._-]+?)\.?(:\d{1,5})?", re.IGNORECASE)
 
 
-# What a form of another site cannot send; files come as plain bytes.
+# A form of another site cannot send these types; files are sent as plain bytes.
 ACCEPTED_CONTENT_TYPES = ("application/json", "application/octet-stream")
 
 
 @web.middleware
 async def loopback_middleware(request: web.Request, handler: MiddlewareHandler) -> web.StreamResponse:
-    """Refuse a host that is not this machine, what other sites ask of it, and a body that cannot be unpacked."""
+    """Refuse requests for other hosts, from other sites, or with a body that cannot be decompressed."""
     if not is_loopback(request.host):
         raise web.HTTPForbidden(text="The sandbox answers to 127.0.0.1 and localhost only.")
     if request.path.startswith("/page-api/") and not _same_site(request):
@@ -43,7 +43,7 @@ async def loopback_middleware(request: web.Request, handler: MiddlewareHandler) 
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a host, with or without a port, is this machine whatever a resolver says."""
+    """Return whether a host, with or without a port, is this machine regardless of name resolution."""
     found = HOST_PATTERN.fullmatch(host)
     name = found[1].strip("[]").casefold() if found else host
     try:
@@ -53,7 +53,7 @@ def is_loopback(host: str) -> bool:
 
 
 def _same_site(request: web.Request) -> bool:
-    # Absent outside browsers; a browser sends Origin with every POST and WebSocket, Sec-Fetch-Site with everything.
+    # Absent outside browsers; a browser sends Origin with every POST and WebSocket, Sec-Fetch-Site with every request.
     fetched_from = request.headers.get("Sec-Fetch-Site", "same-origin")
     is_form = (
         request.method == "POST"
@@ -72,7 +72,7 @@ FileHandler = Callable[[web.Request], Awaitable[web.Response]]
 IMAGE_TYPES = ("image/png", "image/jpeg", "image/gif", "image/webp")
 
 
-# Uploads share the page's origin: whatever they are, they must not run as part of it.
+# Uploads share the page's origin, so they must never run as part of it.
 FILE_HEADERS = {
     "Content-Security-Policy": "sandbox; default-src 'none'",
     "X-Content-Type-Options": "nosniff",
@@ -81,7 +81,7 @@ FILE_HEADERS = {
 
 
 def attachment_handler(store: ObjectStore) -> FileHandler:
-    """Handler of /attachments/{channel_id}/{file_id}/{name}."""
+    """Return the handler of /attachments/{channel_id}/{file_id}/{name}."""
 
     async def serve(request: web.Request) -> web.Response:
         return _send_file(store, request.match_info["file_id"], 10)
@@ -90,7 +90,7 @@ def attachment_handler(store: ObjectStore) -> FileHandler:
 
 
 def avatar_handler(store: ObjectStore) -> FileHandler:
-    """Handler of /cdn/avatars/{owner_id}/{hash}.png, whatever the picture's real format."""
+    """Return the handler of /cdn/avatars/{owner_id}/{hash}.png, for images of any format."""
 
     async def serve(request: web.Request) -> web.Response:
         return _send_file(store, request.match_info["name"].partition(".")[0], 16)
@@ -134,15 +134,15 @@ class ApiCall:
     files: tuple[StoredFile, ...]
 
     def draft(self, part: str | None = None) -> MessageDraft:
-        """The message in the body (or in a part of it), with the files."""
+        """Return the message in the body (or in a part of it), with the files."""
         return MessageDraft((self.body.get(part) or {}) if part else self.body or {}, self.files)
 
     def asks(self, name: str) -> bool:
-        """Whether a yes-or-no of the query is yes."""
+        """Return whether a boolean of the query is true."""
         return self.query.get(name) in TRUE_VALUES
 
     def number(self, name: str) -> int | None:
-        """A number of the query, or None. Raises ApiError 50035."""
+        """Return a number of the query, or None. Raises ApiError 50035."""
         value = self.query.get(name)
         if value is not None and not value.isdecimal():
             raise ApiError.field(name, "NUMBER_TYPE_COERCE", f'Value "{value}" is not int.')
@@ -155,18 +155,18 @@ Route = tuple[str, str, Handler]
 
 
 def mount_api(app: web.Application, world: SandboxContainer, routes: tuple[Route, ...]) -> None:
-    """Serve the table. Literal paths must stand before the templates that would match them."""
+    """Serve the route table. Literal paths must precede the templates that would match them."""
     for method, path, handler in routes:
         app.router.add_route(method, API_PREFIX + path, _request_handler(world, method, path, handler))
     app.router.add_route("*", API_PREFIX + "/{rest:.*}", _unknown_route)
 
 
 def _request_handler(world: SandboxContainer, method: str, path: str, handler: Handler) -> Callable[[web.Request], Any]:
-    # These carry a secret of their own in the path, and discord.py sends no bot token with them; nor do they count
-    # among the bot's requests.
+    # These have a secret in the path, and discord.py sends no bot token with them; they do not count
+    # as the bot's requests either.
     open_to_all = path.startswith(("/interactions/", "/webhooks/{webhook_id}/{token}"))
 
-    # Of all that Discord makes here it answers for threads alone with "created".
+    # Discord responds with "created" for threads only.
     made = 201 if method == "POST" and path.endswith("/threads") else 200
 
     async def serve(request: web.Request) -> web.Response:
@@ -221,7 +221,9 @@ async def _read_call(request: web.Request) -> ApiCall:
 
 
 def json_response(data: object, status: int, headers: dict[str, str]) -> web.Response:
-    """A JSON answer. aiohttp's own adds a charset to the content type, which discord.py does not take for JSON."""
+    """Build a JSON response. aiohttp's own adds a charset to the content type, which discord.py does not recognise as
+    JSON.
+    """
     if data is None:
         return web.Response(status=204, headers=headers)
     typed = headers | {"Content-Type": "application/json"}

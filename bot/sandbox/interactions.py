@@ -29,7 +29,7 @@ ATTACHMENT_LIMIT_BYTES = 10 * 2**20
 
 
 class InteractionType(IntEnum):
-    """What an interaction is."""
+    """Types of interactions."""
 
     COMMAND = 2
     COMPONENT = 3
@@ -38,7 +38,7 @@ class InteractionType(IntEnum):
 
 
 class CallbackType(IntEnum):
-    """How the bot acknowledges it."""
+    """Types of callbacks, by which the bot responds."""
 
     MESSAGE = 4
     THINKING = 5
@@ -60,7 +60,7 @@ ALLOWED_CALLBACKS: dict[InteractionType, frozenset[CallbackType]] = {
 class Interaction:
     """One interaction from its dispatch on.
 
-    `source` is the message whose button or form it came from, `trigger` what the form was the answer to.
+    `source` is the message whose button or form was used, `trigger` the interaction that the form responded to.
     """
 
     asked: InteractionType
@@ -76,12 +76,12 @@ class Interaction:
 
     @property
     def user(self) -> Json:
-        """Who asked."""
+        """The user of the interaction."""
         found: Json = self.payload["user"] if "user" in self.payload else self.payload["member"]["user"]
         return found
 
     def cause(self) -> Json:
-        """The interaction_metadata of the messages that answer it."""
+        """The interaction_metadata of the messages that respond to it."""
         own = {"id": self.payload["id"], "type": self.asked, "user": self.user, "authorizing_integration_owners": {}}
         if self.asked is InteractionType.COMMAND:
             data = self.payload["data"]
@@ -101,10 +101,10 @@ class InteractionManager:
         self._clock = clock
         self._by_token: dict[str, Interaction] = {}
         self.locales: dict[str, str] = {}
-        """The language of each member's client, where it is not English."""
+        """The locales of members' clients, where not English."""
 
     def locale_of(self, user_id: str) -> str:
-        """The language of a member's client."""
+        """Return the locale of a member's client."""
         return self.locales.get(user_id, "en-US")
 
     async def ask(
@@ -127,12 +127,12 @@ class InteractionManager:
         return interaction
 
     def _forget_old(self) -> None:
-        # Twice the life, so that a token just ended is still told apart from one that never was.
+        # Twice the lifetime, to distinguish an expired token from an unknown one.
         oldest = self._clock.now() - 2 * TOKEN_LIFETIME_S
         self._by_token = {token: one for token, one in self._by_token.items() if one.born > oldest}
 
     def attachment_ids_of_others(self, ids: Collection[str]) -> set[str]:
-        """The files that came with what others than these people ask, by id: the bot may still fetch them."""
+        """Return the ids of files in interactions of others than these users: the bot may still fetch them."""
         asked = [one.payload["data"] for one in self._by_token.values() if one.user["id"] not in ids]
         return {key for data in asked for key in data.get("resolved", {}).get("attachments", {})}
 
@@ -155,7 +155,7 @@ class InteractionManager:
         }
 
     def _reachable(self, data: Json) -> Json:
-        """The data with addresses for the files in it."""
+        """Return the data with the URLs of its files."""
         files = data.get("resolved", {}).get("attachments", {})
         for key, attachment in files.items():
             files[key] = self._messages.with_address(attachment)
@@ -188,7 +188,7 @@ class InteractionManager:
         }
 
     def answer(self, interaction_id: str, token: str, body: Json, draft: MessageDraft) -> Interaction:
-        """The bot's callback: 10062 if it is too late or unknown, 40060 if it is the second."""
+        """Handle the bot's callback: 10062 if it is too late or unknown, 40060 for a second one."""
         interaction = self._by_token.get(token)
         if interaction is None or interaction.expired or interaction.payload["id"] != interaction_id:
             raise ApiError(10062)
@@ -198,7 +198,7 @@ class InteractionManager:
         if reply not in ALLOWED_CALLBACKS[interaction.asked]:
             raise ApiError.field("type", "BASE_TYPE_CHOICES", "Not a callback type for this interaction")
         self._act(interaction, CallbackType(reply), draft)
-        # After the act: an answer that was refused, as too long, leaves the interaction open for another.
+        # Set last: a refused response, such as one that is too long, leaves the interaction open.
         interaction.reply, interaction.data = CallbackType(reply), draft.body
         interaction.settled.set()
         return interaction
@@ -240,7 +240,7 @@ class InteractionManager:
         )
 
     def by_token(self, token: str) -> Interaction | None:
-        """The interaction whose token this is; 50027 if its 15 minutes are over, None if there is none."""
+        """Find an interaction by its token; raises 50027 after its 15 minutes, None if there is none."""
         interaction = self._by_token.get(token)
         if interaction is None:
             return None
@@ -249,7 +249,7 @@ class InteractionManager:
         return interaction
 
     def original(self, interaction: Interaction) -> Json:
-        """The message that answers it, or 10008."""
+        """Find the original response, or raise 10008."""
         return self._messages.find(interaction.original)
 
     def follow_up(self, interaction: Interaction, draft: MessageDraft) -> Json:
@@ -264,11 +264,11 @@ class InteractionManager:
     def _is_loading(self, message_id: str) -> bool:
         try:
             return bool(self._messages.find(message_id)["flags"] & LOADING)
-        except ApiError:  # the bot has deleted it
+        except ApiError:  # deleted by the bot
             return False
 
     def receipt(self, interaction: Interaction) -> Json:
-        """What the callback returns when it was asked for a response."""
+        """Return the callback's result, for a request with `with_response`."""
         about: Json = {"id": interaction.payload["id"], "type": interaction.asked}
         if interaction.original is None:
             return {"interaction": about}
@@ -284,7 +284,7 @@ class InteractionManager:
 
 
 def _target(data: Json) -> Json:
-    """What a menu command was used on."""
+    """Return the target of a menu command."""
     resolved, target = data.get("resolved", {}), data.get("target_id")
     if target in resolved.get("users", {}):
         return {"target_user": resolved["users"][target]}
@@ -292,7 +292,7 @@ def _target(data: Json) -> Json:
 
 
 def _full_name(data: Json) -> str:
-    """Such as "finetune start": the path of a slash command without its options' values."""
+    """Return a slash command's path without option values, such as "finetune start"."""
     names, options = [data["name"]], data.get("options", [])
     while options and options[0]["type"] in (1, 2):
         names.append(options[0]["name"])

@@ -27,7 +27,7 @@ FormFields = dict[str, str | list[str]]
 
 @dataclass
 class InteractionResponse:
-    """The bot's answer to an interaction; `message` is always as it stands now."""
+    """The bot's response to an interaction; `message` is always the current one."""
 
     interaction: Interaction = field(repr=False)
     world: SandboxContainer = field(repr=False)
@@ -39,7 +39,7 @@ class InteractionResponse:
 
     @property
     def message(self) -> Json | None:
-        """The original answer, edits included; None if there is none (any more)."""
+        """The original response, edits included; None if there is none (any more)."""
         try:
             return self.world.interactions.original(self.interaction)
         except ApiError:
@@ -47,17 +47,17 @@ class InteractionResponse:
 
     @property
     def ephemeral(self) -> bool:
-        """Whether only who asked sees it."""
+        """Only the interaction's user sees the response."""
         return bool((self.message or {"flags": 0})["flags"] & EPHEMERAL)
 
     @property
     def modal(self) -> Json | None:
-        """The form, if the answer is one."""
+        """The form, if the response is one."""
         return self.interaction.data if self.interaction.reply is CallbackType.FORM else None
 
 
 class MemberClient:
-    """Plays one person. Methods raise SandboxRefusal where Discord's client would not let them."""
+    """Acts as one member. Methods raise SandboxRefusal where Discord's client would not allow them."""
 
     def __init__(self, world: SandboxContainer, user_id: str) -> None:
         self._world, self.id = world, user_id
@@ -72,13 +72,13 @@ class MemberClient:
         return self._world.guild.member(self.id)
 
     def speaks(self, locale: str) -> None:
-        """Set the language of this member's client, such as "vi"."""
+        """Set the locale of this member's client, such as "vi"."""
         self._world.interactions.locales[self.id] = locale
 
     async def say(
         self, channel: ChannelReference, content: str, reply_to: Json | None = None, files: Sequence[StoredFile] = ()
     ) -> Json:
-        """Write a message; @Name and #channel become mentions, as they do in Discord's box."""
+        """Send a message; @Name and #channel become mentions, as in Discord's input."""
         place = self._place(channel)
         if not self._may(Permission.SEND_MESSAGES, place):
             raise SandboxRefusal("You do not have permission to send messages in this channel.")
@@ -98,7 +98,7 @@ class MemberClient:
         return _as_client(body["content"], send)
 
     async def edit(self, message: Json, content: str) -> Json:
-        """Change the text of an own message."""
+        """Edit the text of an own message."""
         current = self._visible(message["id"])
         if current["author"]["id"] != self.id or current["type"] not in USER_MESSAGE_TYPES:
             raise SandboxRefusal("You can edit your own messages only.")
@@ -117,10 +117,10 @@ class MemberClient:
         self._world.messages.delete(current["id"])
 
     async def thread(self, channel: ChannelReference, name: str, message: Json | None = None) -> Json:
-        """Begin a thread in a channel, under a message or on its own."""
+        """Create a thread in a channel, under a message or on its own."""
         parent, start = self._place(channel), self._visible(message["id"]) if message else None
         if parent["type"] != TEXT_CHANNEL or (start and start["channel_id"] != parent["id"]):
-            raise SandboxRefusal("A thread cannot begin here.")
+            raise SandboxRefusal("A thread cannot be created here.")
         if not self._may(Permission.CREATE_PUBLIC_THREADS, parent):
             raise SandboxRefusal("You do not have permission to create threads in this channel.")
         if not 1 <= len(name.strip()) <= MAX_CHANNEL_NAME_CHARACTERS:
@@ -130,7 +130,7 @@ class MemberClient:
         return self._world.guild.client_view(self._world.places.thread(self._self["user"], parent, name.strip(), start))
 
     async def dm(self) -> Json:
-        """The direct messages with the bot."""
+        """Return the direct messages with the bot."""
         return self._world.guild.client_view(self._world.places.direct(self.id))
 
     def _may(self, needed: Permission, place: Json) -> bool:
@@ -162,7 +162,7 @@ class MemberClient:
     async def autocomplete(
         self, channel: ChannelReference, command: str, focused: str, /, **options: object
     ) -> list[Json]:
-        """The choices the bot offers for the option being typed; none if it does not answer."""
+        """Return the choices the bot offers for the option being typed; none if it does not respond."""
         place = self._place(channel)
         invoked = self._world.commands.invoked(self.id, command, place)
         if not any(o["name"] == focused and o.get("autocomplete") for o in invoked.leaf.get("options", ())):
@@ -188,13 +188,13 @@ class MemberClient:
         return await self._ask(InteractionType.COMMAND, place, command_options.fill_menu(self._world.guild, found, one))
 
     async def click(self, message: Json, label_or_custom_id: str) -> InteractionResponse:
-        """Press a button of the message, as it stands now."""
+        """Press a button of the current message."""
         return await self._use(message, label_or_custom_id, "button", (BUTTON,), lambda button: {})
 
     async def select(
         self, message: Json, custom_id_or_placeholder: str, values: Sequence[object]
     ) -> InteractionResponse:
-        """Choose in a select menu of the message, as it stands now."""
+        """Choose in a select menu of the current message."""
         fill = partial(command_options.fill_select, self._world.guild, values=values)
         return await self._use(
             message, custom_id_or_placeholder, "menu", tuple(command_options.SELECT_OPTION_TYPES), fill
@@ -214,7 +214,7 @@ class MemberClient:
         try:
             found = self._world.messages.find(message_id)
         except ApiError as error:
-            raise SandboxRefusal("This message is gone.") from error
+            raise SandboxRefusal("This message was deleted.") from error
         if not self._sees(found):
             raise SandboxRefusal("Only someone else can see this message.")
         return found
@@ -224,10 +224,10 @@ class MemberClient:
         return visible_to(message, self.id) and self._may(Permission.VIEW_CHANNEL, place)
 
     async def submit(self, answer: InteractionResponse, /, **fields: str | list[str]) -> InteractionResponse:
-        """Send a form; fields by custom_id or label."""
+        """Submit a form; fields by custom_id or label."""
         form, asked = answer.modal, answer.interaction
         if form is None:
-            raise SandboxRefusal("There is no form to send.")
+            raise SandboxRefusal("There is no form to submit.")
         rows = [filled for row in form["components"] if (filled := self._form_row(row, fields))]
         data = {"custom_id": form["custom_id"], "components": rows}
         source = self._visible(asked.source) if asked.source else None
@@ -235,7 +235,7 @@ class MemberClient:
         return await self._ask(InteractionType.FORM, place, data, source, asked)
 
     def _form_row(self, row: Json, fields: FormFields) -> Json | None:
-        """A row filled in: an action row with its inputs, or a label around one; None for what is only read."""
+        """Fill in a row: an action row with inputs, or a label around one; None for a row without inputs."""
         if "component" in row:
             return {"type": row["type"], "component": self._form_field(row["component"], row.get("label", ""), fields)}
         if "components" not in row:
@@ -286,7 +286,7 @@ def _form_text(text: Json, label: str, fields: FormFields) -> Json:
 
 
 def _as_client(content: str, send: Callable[[], Json]) -> Json:
-    """Send, and say what is refused as Discord's client does."""
+    """Send, and convert errors to the messages of Discord's client."""
     if len(content) > MAX_MESSAGE_CHARACTERS:
         raise SandboxRefusal(f"Your message is too long: {len(content)} of {MAX_MESSAGE_CHARACTERS} characters.")
     try:

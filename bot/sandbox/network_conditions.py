@@ -11,24 +11,24 @@ from bot.sandbox.sandbox_errors import ApiError, Json
 
 
 class SimulatedClock:
-    """The machine's time and what was added to it; whatever ends after a while here asks this clock."""
+    """The machine's time plus an offset; every timeout in the sandbox uses this clock."""
 
     def __init__(self) -> None:
         self.ahead_s = 0.0
         self._waits: set[asyncio.Timeout] = set()
 
     def now(self) -> float:
-        """Seconds since 1970."""
+        """Return the time in seconds since 1970."""
         return time.time() + self.ahead_s
 
     def advance(self, seconds: float) -> None:
-        """Move on; waits that end within these seconds end now."""
+        """Advance the clock; waits that end within these seconds end now."""
         self.ahead_s += seconds
         for wait in (one for one in self._waits if not one.expired()):
             wait.reschedule((wait.when() or 0.0) - seconds)
 
     async def within(self, event: asyncio.Event, seconds: float) -> bool:
-        """Whether the event comes within so many seconds."""
+        """Return whether the event is set within so many seconds."""
         try:
             async with asyncio.timeout(seconds) as wait:
                 self._waits.add(wait)
@@ -42,9 +42,9 @@ class SimulatedClock:
 
 @dataclass
 class NetworkConditions:
-    """`on_change` is told by whoever changes one of them.
+    """The simulated conditions. Callers of a change run `on_change`.
 
-    `delay_s` is how late the bot hears anything, `rate_limited` how many of its next requests are refused,
+    `delay_s` is the delay of everything the bot receives, `rate_limited` how many of its next requests are refused,
     `message_content` the developer portal's switch for that intent.
     """
 
@@ -56,7 +56,7 @@ class NetworkConditions:
 
 @dataclass(frozen=True)
 class RateLimit:
-    """So many in so many seconds, counted from the first of them."""
+    """A number of requests per window of seconds, counted from the first of them."""
 
     most: int
     window_s: float
@@ -78,7 +78,7 @@ ROUTE_LIMITS: dict[str, RateLimit] = {
 }
 
 MAJOR_PARAMETERS = ("channel_id", "guild_id", "webhook_id", "token")
-"""Ids of a path that have a bucket each."""
+"""Path parameters with a bucket each."""
 
 
 INJECTED_RETRY_AFTER_S = 1.0
@@ -89,7 +89,7 @@ BucketKey = tuple[object, ...]
 
 
 class RateLimited(ApiError):
-    """429; discord.py waits `retry_after` and tries again, but only if a proxy has signed the answer."""
+    """429; discord.py waits for `retry_after` and tries again, but only if a proxy has signed the response."""
 
     def __init__(self, retry_after: float, is_global: bool, headers: dict[str, str]) -> None:
         super().__init__(20028)
@@ -99,19 +99,19 @@ class RateLimited(ApiError):
         self.headers = headers | scope | signed | {"X-RateLimit-Scope": "global" if is_global else "user"}
 
     def body(self) -> Json:
-        """Discord's answer has no code."""
+        """The response body, without a code, as on Discord."""
         return {"message": str(self), "retry_after": self.retry_after, "global": self.is_global}
 
 
 class RateLimits:
-    """What has been spent; `scale` makes every window shorter, for tests that would wait."""
+    """Requests counted by bucket; `scale` shortens every window, for tests."""
 
     def __init__(self, clock: SimulatedClock, conditions: NetworkConditions, scale: float) -> None:
         self._clock, self._conditions, self._scale = clock, conditions, scale
         self._windows: dict[BucketKey, tuple[int, float]] = {}
 
     def spend(self, key: BucketKey, rule: RateLimit) -> bool:
-        """Count one; False if there was none left."""
+        """Count one request; False if none was left."""
         used, ends = self._window(key, rule)
         if used >= rule.most:
             return False
@@ -119,7 +119,7 @@ class RateLimits:
         return True
 
     def left(self, key: BucketKey, rule: RateLimit) -> tuple[int, float]:
-        """How many are left, and the seconds until all are again."""
+        """Return how many are left, and the seconds until all are again."""
         used, ends = self._window(key, rule)
         return rule.most - used, ends - self._clock.now()
 
@@ -131,7 +131,7 @@ class RateLimits:
         return (used, ends) if ends > now else (0, now + rule.window_s * self._scale)
 
     def request(self, route: str, ids: Json, is_bots: bool) -> dict[str, str]:
-        """Count a request, in the global bucket too if it is the bot's own; its headers. Raises RateLimited."""
+        """Count a request, in the global bucket too if it is the bot's own; returns its headers. Raises RateLimited."""
         rule = ROUTE_LIMITS.get(route, DEFAULT_LIMIT)
         key = (route, *(ids[name] for name in MAJOR_PARAMETERS if name in ids))
         if self._conditions.rate_limited:

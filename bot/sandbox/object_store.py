@@ -17,7 +17,7 @@ from bot.sandbox.sandbox_errors import Json, StateUnreadable
 DISCORD_EPOCH_MS = 1_420_070_400_000
 STATE_FORMAT = 1
 FILE_REFERENCE = re.compile(r'"(\d+|[0-9a-f]{32})"')
-"""How an object names a file: an attachment by its id, an avatar by its hash."""
+"""How objects refer to files: attachments by id, avatars by hash."""
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS objects (
     kind TEXT NOT NULL, id INTEGER NOT NULL, channel_id INTEGER, body TEXT NOT NULL, PRIMARY KEY (kind, id)
@@ -28,13 +28,13 @@ CREATE TABLE IF NOT EXISTS files (id INTEGER PRIMARY KEY, name TEXT NOT NULL, ty
 
 
 def time_of(snowflake: int | str) -> float:
-    """When the id was made, in seconds since 1970."""
+    """Return the creation time of an id, in seconds since 1970."""
     return ((int(snowflake) >> 22) + DISCORD_EPOCH_MS) / 1000
 
 
 @dataclass(frozen=True)
 class StoredFile:
-    """An attachment or a picture."""
+    """An attachment or an avatar."""
 
     name: str
     type: str
@@ -42,12 +42,12 @@ class StoredFile:
 
     @classmethod
     def named(cls, name: str, data: bytes) -> "StoredFile":
-        """A file whose type its name tells, as on Discord."""
+        """Create a file with the type of its suffix, as on Discord."""
         return cls(name, mimetypes.guess_type(name)[0] or "application/octet-stream", data)
 
 
 class ObjectStore:
-    """Objects by kind and id. What a method returns is a copy: changes reach the file through `put` only."""
+    """Objects by kind and id. Returned objects are copies: only `put` stores changes."""
 
     def __init__(self, path: Path | None, clock: SimulatedClock) -> None:
         """Open or create the file; None keeps the state in memory. Raises StateUnreadable."""
@@ -63,7 +63,7 @@ class ObjectStore:
                 "stop the other sandbox, move the file away, or name one in a folder that can be written"
             ) from error
         self._last_id = self._highest_id()
-        # A state whose clock was moved on stays as far ahead, or everything would happen in one moment from now on.
+        # A state whose clock was advanced stays ahead, or all new ids would have the same time.
         clock.ahead_s = max(0.0, time_of(self._last_id) - clock.now())
 
     def _prepare(self) -> None:
@@ -87,22 +87,22 @@ class ObjectStore:
         return int(highest or 0)
 
     def close(self) -> None:
-        """Write everything out and release the file."""
+        """Checkpoint and close the file."""
         self._db.close()
 
     def new_id(self) -> str:
-        """A snowflake: milliseconds since Discord's epoch, shifted by 22 bits; never the same twice."""
+        """Create a snowflake: milliseconds since Discord's epoch, shifted by 22 bits; never the same twice."""
         self._last_id = max(self._last_id + 1, (int(self._clock.now() * 1000) - DISCORD_EPOCH_MS) << 22)
         return str(self._last_id)
 
     def put(self, kind: str, item: Json, item_id: str | None = None) -> Json:
-        """Keep `item` under `item_id`, else its own id (and under its channel_id, for `page`)."""
+        """Store `item` under `item_id`, else its own id (and under its channel_id, for `page`)."""
         row = (kind, int(item_id or item["id"]), item.get("channel_id"), json.dumps(item))
         self._db.execute("INSERT OR REPLACE INTO objects VALUES (?, ?, CAST(? AS INTEGER), ?)", row)
         return item
 
     def get(self, kind: str, item_id: object) -> Json | None:
-        """The object, or None; anything that is no id is simply not found."""
+        """Return the object, or None; an invalid id is simply not found."""
         if not str(item_id).isdecimal():
             return None
         row = self._db.execute(
@@ -111,15 +111,15 @@ class ObjectStore:
         return cast(Json, json.loads(row[0])) if row else None
 
     def delete(self, kind: str, item_id: str) -> None:
-        """Forget the object."""
+        """Delete the object."""
         self._db.execute("DELETE FROM objects WHERE kind = ? AND id = ?", (kind, int(item_id)))
 
     def delete_file(self, file_id: int) -> None:
-        """Forget an attachment."""
+        """Delete an attachment."""
         self._db.execute("DELETE FROM files WHERE id = ?", (file_id,))
 
     def delete_unused_files(self, in_use: Collection[str] = ()) -> None:
-        """Forget the files that no object names, by id or as an avatar, but for those `in_use`."""
+        """Delete the files that no object refers to, by id or as an avatar, except those `in_use`."""
         named = set(in_use)
         for (body,) in self._db.execute("SELECT body FROM objects"):
             named.update(FILE_REFERENCE.findall(body))
@@ -128,23 +128,25 @@ class ObjectStore:
                 self.delete_file(file_id)
 
     def compact(self) -> None:
-        """Leave nothing in the file of what was deleted."""
+        """Remove every trace of deleted data from the file."""
         self._db.execute("VACUUM")
         self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
     def clear(self, kind: str) -> None:
-        """Forget every object of a kind."""
+        """Delete all objects of a kind."""
         self._db.execute("DELETE FROM objects WHERE kind = ?", (kind,))
 
     def all(self, kind: str) -> list[Json]:
-        """Every object of a kind, oldest first."""
+        """Return all objects of a kind, oldest first."""
         rows = self._db.execute("SELECT body FROM objects WHERE kind = ? ORDER BY id", (kind,))
         return [json.loads(body) for (body,) in rows]
 
     def page(
         self, kind: str, channel_id: str, limit: int, before: int | None = None, after: int | None = None
     ) -> list[Json]:
-        """Up to `limit` objects of a channel, oldest first: just after `after`, else the last ones before `before`."""
+        """Return up to `limit` objects of a channel, oldest first: just after `after`, else the last ones before
+        `before`.
+        """
         order = "DESC" if after is None else "ASC"
         within = "kind = ? AND channel_id = ? AND id < ? AND id > ?"
         rows = self._db.execute(
@@ -154,20 +156,20 @@ class ObjectStore:
         return [json.loads(body) for _, body in sorted(rows)]
 
     def last(self, kind: str, channel_id: str) -> str | None:
-        """The id of the channel's newest object."""
+        """Return the id of the channel's newest object."""
         (found,) = self._db.execute(
             "SELECT max(id) FROM objects WHERE kind = ? AND channel_id = ?", (kind, int(channel_id))
         ).fetchone()
         return None if found is None else str(found)
 
     def put_file(self, file: StoredFile) -> str:
-        """Keep a file; returns its new id."""
+        """Store a file; returns its new id."""
         file_id = self.new_id()
         self._write_file(int(file_id), file)
         return file_id
 
     def put_avatar(self, picture: StoredFile) -> str:
-        """Keep an avatar once however often it is set; returns the hash by which its address names it."""
+        """Store an avatar once for all its uses; returns the hash in its URL."""
         file_id = int(hashlib.sha256(picture.data).hexdigest()[:15], 16)
         self._write_file(file_id, picture)
         return _avatar_hash(file_id)
@@ -177,7 +179,7 @@ class ObjectStore:
         self._db.execute("INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?)", row)
 
     def file(self, file_id: int) -> StoredFile | None:
-        """The file with this id, or None."""
+        """Return the file with this id, or None."""
         row = self._db.execute("SELECT name, type, data FROM files WHERE id = ?", (file_id,)).fetchone()
         return StoredFile(*row) if row else None
 
@@ -187,7 +189,7 @@ def _avatar_hash(file_id: int) -> str:
 
 
 def _restrict_permissions(path: Path) -> None:
-    """Let nobody else read the state; what SQLite writes beside it is as its file is."""
+    """Make the state readable by its owner only; SQLite gives its other files the same mode."""
     os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
     for file in (path, path.with_name(f"{path.name}-wal"), path.with_name(f"{path.name}-shm")):
         if file.exists():

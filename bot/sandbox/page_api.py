@@ -18,10 +18,10 @@ from bot.sandbox.sandbox_errors import Json, SandboxRefusal
 
 ASSETS = Path(__file__).with_name("page")
 LANGUAGES = {"en-US": "English", "vi": "Tiếng Việt"}
-"""What the page offers, by Discord's locale."""
+"""The page's languages, by Discord locale."""
 MAX_MESSAGES = 100
 MAX_UPLOADS = 50
-# Pictures may come from elsewhere on this machine: a webhook's avatar_url is fetched by whoever looks at it.
+# Images may come from other ports of this machine: the page fetches a webhook's avatar_url.
 CONTENT_SECURITY_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
     "img-src 'self' data: http://127.0.0.1:* http://localhost:*; "
@@ -32,11 +32,11 @@ HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "Cache-Control": "no-cache",
 }
-Link = tuple[str, str]  # a label and an address, for what else is served beside the page
+Link = tuple[str, str]  # pairs of label and URL, for pages served beside this one
 
 
 class PageRequest(Json):
-    """What the page sent. What it lacks is the page's mistake and nobody else's."""
+    """The page's request body. A missing field is a mistake of the page."""
 
     def __missing__(self, field: str) -> None:
         raise web.HTTPBadRequest(text=f"The request lacks {field}.")
@@ -64,7 +64,7 @@ async def _index(request: web.Request) -> web.FileResponse:
 
 
 class _Page:
-    """The page's API; `as` says which member acts."""
+    """The page's API; `as` names the acting member."""
 
     def __init__(self, world: SandboxContainer, controls: FaultControls, links: Sequence[Link]) -> None:
         self._world, self._controls, self._links = world, controls, links
@@ -78,7 +78,7 @@ class _Page:
         return MemberClient(self._world, str(user_id))
 
     async def state(self, request: web.Request) -> web.Response:
-        """Everything but the messages; without `as` for the first member."""
+        """Return everything but the messages; without `as` for the first member."""
         guild = self._world.guild
         people = guild.people()
         me = self._member(request.query.get("as") or people[0]["user"]["id"])
@@ -103,7 +103,7 @@ class _Page:
         return {**person, "owner": is_owner, "locale": self._world.interactions.locale_of(user_id)}
 
     async def history(self, request: web.Request) -> web.Response:
-        """A stretch of the channel's messages, with those in it that only this member sees."""
+        """Return a range of the channel's messages, with the ephemeral ones that this member sees."""
         me, channel_id = self._member(request.query.get("as")), request.query.get("channel", "")
         if not self._world.guild.is_shown(channel_id, me.id):
             raise web.HTTPNotFound(text="There is no such channel.")
@@ -118,7 +118,7 @@ class _Page:
         return web.json_response(sorted(shown, key=lambda message: int(message["id"])))
 
     async def upload(self, request: web.Request) -> web.Response:
-        """Take in a file, to be sent with a message."""
+        """Store a file, to be sent with a message."""
         self._member(request.query.get("as"))
         file = StoredFile.named(request.query.get("name") or "file", await request.read())
         if len(file.data) > ATTACHMENT_LIMIT_BYTES:
@@ -130,7 +130,7 @@ class _Page:
         return web.json_response({"id": upload_id, "name": file.name, "size": len(file.data), "type": file.type})
 
     async def live(self, request: web.Request) -> web.WebSocketResponse:
-        """What the member sees happen, as [kind, data]."""
+        """Stream the events that the member sees, as [kind, data]."""
         me = self._member(request.query.get("as"))
         socket = web.WebSocketResponse(heartbeat=20)
         await socket.prepare(request)
@@ -160,7 +160,7 @@ class _Page:
         return is_whole and self._world.guild.is_shown(place, me.id)
 
     async def act(self, request: web.Request) -> web.Response:
-        """Let the member do something; what Discord's client would not allow comes back as a refusal."""
+        """Run a member's action; what Discord's client would not allow is returned as a refusal."""
         act = PAGE_ACTIONS.get(request.match_info["act"])
         if act is None:
             raise web.HTTPNotFound
@@ -175,7 +175,7 @@ class _Page:
         return web.json_response(self._told(result) if isinstance(result, InteractionResponse) else result)
 
     async def say(self, me: MemberClient, body: Json) -> Json:
-        """A message, with what was uploaded for it; the uploads stay if it is refused."""
+        """Send a message with its uploads, which stay if it is refused."""
         wanted = body.get("uploads") or []
         said = await me.say(body["channel"], body["content"], body.get("reply_to"), self._uploaded(wanted))
         for one in wanted:
@@ -183,7 +183,7 @@ class _Page:
         return said
 
     async def slash(self, me: MemberClient, body: Json) -> InteractionResponse:
-        """A command; an option that takes a file comes as {upload: its id}."""
+        """Run a command; an option that takes a file comes as {upload: its id}."""
         options = body["options"].items()
         uploads = [value["upload"] for _, value in options if isinstance(value, dict)]
         files = self._uploaded(uploads)
@@ -195,28 +195,28 @@ class _Page:
 
     def _uploaded(self, wanted: list[str]) -> list[StoredFile]:
         if unknown := [one for one in wanted if one not in self._uploads]:
-            raise SandboxRefusal(f"{len(unknown)} of the files are gone: add them again.")
+            raise SandboxRefusal(f"{len(unknown)} of the files were deleted: add them again.")
         return [self._uploads[one] for one in wanted]
 
     async def submit(self, me: MemberClient, body: Json) -> InteractionResponse:
-        """A form that was opened before; it stays open if the bot does not take it."""
+        """Submit a form that was opened before; it stays open if the bot rejects it."""
         opened = self._forms.get(body["form"])
         if opened is None or opened.interaction.user["id"] != me.id:
-            raise SandboxRefusal("This form is gone: open it again.")
+            raise SandboxRefusal("This form has expired: open it again.")
         answer = await me.submit(opened, **body["fields"])
         if answer.type is not None:
             del self._forms[body["form"]]
         return answer
 
     async def language(self, me: MemberClient, body: Json) -> Json:
-        """The language of the member's client, in which the bot may answer."""
+        """Set the locale of the member's client, in which the bot may respond."""
         if body["locale"] not in LANGUAGES:
             raise SandboxRefusal(f"There is no language {body['locale']}.")
         me.speaks(body["locale"])
         return {"locale": body["locale"]}
 
     async def control(self, me: MemberClient, body: Json) -> Json:
-        """Whoever it is: the controls belong to the test bench."""
+        """Change a fault control; any member may, as they belong to the test bench."""
         control = CONTROL_ACTIONS.get(body["name"])
         if control is None:
             raise SandboxRefusal(f"There is no control called {body['name']}.")
@@ -228,7 +228,7 @@ class _Page:
         return self._controls.controls()
 
     def _told(self, answer: InteractionResponse) -> Json:
-        """What the page needs of an answer; its message comes by the live socket."""
+        """Render a response for the page; its message comes over the live socket."""
         form = cast(str, answer.interaction.payload["id"])
         if answer.modal is not None:
             self._forms[form] = answer
@@ -266,7 +266,7 @@ PAGE_ACTIONS: dict[str, PageAction] = {
     "language": _Page.language,
     "control": _Page.control,
 }
-"""What the page can ask for, besides looking: all POST, all as a member."""
+"""The page's actions: all POST, all as a member."""
 
 
 def _refusal(words: str) -> web.Response:

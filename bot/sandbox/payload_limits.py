@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from bot.sandbox.sandbox_errors import ApiError, Json
 
 FieldLimits = tuple[tuple[str, int], ...]
-"""Path of a field (`[]` stands for each item of a list) and the most characters or items it may have."""
+"""Maximum characters or items by the path of a field (`[]` stands for each item of a list)."""
 
 MESSAGE: FieldLimits = (
     ("content", 2000),
@@ -57,7 +57,7 @@ def check_limits(body: object, rules: FieldLimits) -> None:
 
 
 def check_message(body: Json) -> None:
-    """The limits of a message, and that no two of its buttons and menus have one id."""
+    """Check the limits of a message, and that custom_ids are unique."""
     check_limits(body, MESSAGE)
     seen: set[str] = set()
     for place, custom_id in _find_fields(body, ["components", "[]", "components", "[]", "custom_id"], ()):

@@ -19,19 +19,19 @@ SELECT_COMPONENTS = (3, 5, 6, 7, 8)
 
 
 def format_timestamp(seconds: float) -> str:
-    """A time as Discord writes it: always with microseconds and its offset."""
+    """Format a time as Discord does: always with microseconds and offset."""
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="microseconds")
 
 
 def without_nulls(node: Any) -> Any:
-    """What a bot sent, without its nulls: Discord leaves these fields out of what it gives back."""
+    """Remove nulls from what a bot sent: Discord omits these fields in its responses."""
     if isinstance(node, dict):
         return {key: without_nulls(value) for key, value in node.items() if value is not None}
     return [without_nulls(one) for one in node] if isinstance(node, list) else node
 
 
 def user(user_id: str, name: str, *, bot: bool = False, avatar: str | None = None) -> Json:
-    """A user; a webhook's author too."""
+    """Build a user; a webhook's author, too."""
     return {
         "id": user_id,
         "username": name if bot else name.lower().replace(" ", "_"),
@@ -46,12 +46,12 @@ def user(user_id: str, name: str, *, bot: bool = False, avatar: str | None = Non
 
 
 def webhook_author(webhook_id: str, name: str, avatar: str | None) -> Json:
-    """The author of a webhook's message: no account, so it cannot be mentioned."""
+    """Build the author of a webhook's message: not an account, so it cannot be mentioned."""
     return user(webhook_id, name, bot=True, avatar=avatar) | {"discriminator": "0000"}
 
 
 def member(of: Json, role_ids: list[str], joined_at: str) -> Json:
-    """A user's membership in the guild."""
+    """Build a user's membership in the guild."""
     return {
         "user": of,
         "nick": None,
@@ -69,7 +69,7 @@ def member(of: Json, role_ids: list[str], joined_at: str) -> Json:
 
 
 def role(role_id: str, name: str, permissions: int, colour: int, position: int) -> Json:
-    """A role; permissions travel as text because they outgrow JavaScript's numbers."""
+    """Build a role; permissions are text because they exceed JavaScript's numbers."""
     return {
         "id": role_id,
         "name": name,
@@ -87,7 +87,7 @@ def role(role_id: str, name: str, permissions: int, colour: int, position: int) 
 
 
 def channel(channel_id: str, guild_id: str, position: int, seed: ChannelSeed, overwrites: list[Json]) -> Json:
-    """A text channel."""
+    """Build a text channel."""
     return {
         "id": channel_id,
         "type": TEXT_CHANNEL,
@@ -105,7 +105,7 @@ def channel(channel_id: str, guild_id: str, position: int, seed: ChannelSeed, ov
 
 
 def thread(thread_id: str, parent: Json, owner_id: str, name: str, made: str) -> Json:
-    """A public thread; like Discord's it has no topic of its own, and its parent says whether it is age-restricted."""
+    """Build a public thread; like Discord's it has no topic of its own, and inherits the age restriction."""
     return {
         "id": thread_id,
         "type": THREAD_CHANNEL,
@@ -130,12 +130,12 @@ def thread(thread_id: str, parent: Json, owner_id: str, name: str, made: str) ->
 
 
 def direct(channel_id: str, recipient: Json) -> Json:
-    """The direct messages with someone, as the other side sees them."""
+    """Build the direct messages with someone, as the other side sees them."""
     return {"id": channel_id, "type": DIRECT_CHANNEL, "last_message_id": None, "flags": 0, "recipients": [recipient]}
 
 
 def guild(guild_id: str, name: str, owner_id: str, roles: list[Json]) -> Json:
-    """A guild as GET /guilds/{id} gives it."""
+    """Build a guild as returned by GET /guilds/{id}."""
     zero = (
         "verification_level default_message_notifications explicit_content_filter mfa_level nsfw_level premium_tier "
         "premium_subscription_count system_channel_flags"
@@ -167,7 +167,7 @@ def guild(guild_id: str, name: str, owner_id: str, roles: list[Json]) -> Json:
 
 
 def guild_create(base: Json, channels: list[Json], threads: list[Json], members: list[Json], joined_at: str) -> Json:
-    """A guild as GUILD_CREATE gives it."""
+    """Build a guild as in GUILD_CREATE."""
     empty = "voice_states presences stage_instances guild_scheduled_events soundboard_sounds"
     return {
         **base,
@@ -183,7 +183,7 @@ def guild_create(base: Json, channels: list[Json], threads: list[Json], members:
 
 
 def application(bot: Json, owner: Json) -> Json:
-    """The bot's application; its id is the bot's, as with every application made today."""
+    """Build the bot's application; its id is the bot's, as for every application created today."""
     return {
         "id": bot["id"],
         "name": bot["username"],
@@ -211,7 +211,7 @@ def application(bot: Json, owner: Json) -> Json:
 
 
 def attachment(file_id: str, channel_id: str, file: StoredFile) -> Json:
-    """A file; its address is a path on the sandbox's own server."""
+    """Build an attachment; its URL is a path on the sandbox's own server."""
     name = re.sub(r"[^\w.-]", "_", file.name)
     return {
         "id": file_id,
@@ -223,13 +223,13 @@ def attachment(file_id: str, channel_id: str, file: StoredFile) -> Json:
 
 
 def embed(sent: Json) -> Json:
-    """An embed as Discord gives it back."""
+    """Build an embed as Discord returns it."""
     fields = [{"inline": False, **field} for field in sent.get("fields") or ()]
     return {"type": "rich", **sent} | ({"fields": fields} if fields else {})
 
 
 def components(sent: list[Json]) -> list[Json]:
-    """A message's components as Discord gives them back: numbered through."""
+    """Build a message's components as Discord returns them, with ids."""
     numbers = itertools.count(1)
 
     def numbered(one: Json) -> Json:
@@ -238,7 +238,7 @@ def components(sent: list[Json]) -> list[Json]:
             made["components"] = [numbered(child) for child in one["components"]]
         if one["type"] in SELECT_COMPONENTS:
             made = {"min_values": 1, "max_values": 1, **made}
-            # For forms only, but discord.py sends it with every select.
+            # For forms only, but discord.py sends it with every select menu.
             made.pop("required", None)
         return made
 
@@ -250,7 +250,7 @@ MENTION_TYPES = ("users", "roles", "everyone")
 
 @dataclass(frozen=True)
 class ParsedMentions:
-    """Ids in the order of the text, and whether everyone is."""
+    """The mentioned ids in the order of the text, and whether everyone is mentioned."""
 
     users: tuple[str, ...]
     roles: tuple[str, ...]
@@ -258,7 +258,9 @@ class ParsedMentions:
 
 
 def find_mentions(content: str, allowed: Json | None, replied_to: str | None) -> ParsedMentions:
-    """What of `content` pings, by the message's allowed_mentions (None: all of it, and who is replied to)."""
+    """Return the pinging mentions of `content`, by the message's allowed_mentions (None: all, and the replied-to
+    author).
+    """
     rule: Json = {"parse": MENTION_TYPES, "replied_user": True} if allowed is None else allowed
     parse = rule.get("parse") or ()
     users = _mentioned_ids(r"<@!?(\d+)>", content, rule, parse, "users")

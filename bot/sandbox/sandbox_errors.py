@@ -31,15 +31,15 @@ ERROR_CODES: dict[int, tuple[int, str]] = {
     160004: (400, "A thread has already been created for this message"),
     160002: (403, "Cannot reply without permission to read message history"),
 }
-"""Discord's error codes that the sandbox gives: HTTP status and words."""
+"""Discord's error codes that the sandbox uses: HTTP status and message."""
 
 
 class SandboxError(Exception):
-    """Base of everything the sandbox raises."""
+    """Base of all sandbox errors."""
 
 
 class NotLoopback(SandboxError):
-    """The sandbox was asked to listen where others could reach it."""
+    """The sandbox would listen where other machines could reach it."""
 
 
 class StateUnreadable(SandboxError):
@@ -47,11 +47,11 @@ class StateUnreadable(SandboxError):
 
 
 class SandboxRefusal(SandboxError):
-    """What a member tried is refused; the text is what Discord's client would show."""
+    """A member's action is refused; the text is what Discord's client would show."""
 
 
 class ApiError(SandboxError):
-    """A refusal to the bot, in Discord's form. `errors` says where in the body, for code 50035."""
+    """An error response to the bot, in Discord's form. `errors` is the tree of field errors, for code 50035."""
 
     def __init__(self, code: int, errors: Json | None = None, words: str | None = None) -> None:
         self.code, self.errors = code, errors
@@ -60,12 +60,12 @@ class ApiError(SandboxError):
         super().__init__(words or usual)
 
     def body(self) -> Json:
-        """The JSON answer: code, message, and the tree of field errors where there is one."""
+        """The JSON response: code, message, and the tree of field errors where there is one."""
         return {"code": self.code, "message": str(self)} | ({"errors": self.errors} if self.errors else {})
 
     @classmethod
     def field(cls, place: str, code: str, words: str) -> "ApiError":
-        """50035 about one field; inside of lists and objects such as "0.options.1.name"."""
+        """Build 50035 for one field; nested ones have a path such as "0.options.1.name"."""
         errors: Json = {"_errors": [{"code": code, "message": words}]}
         for step in reversed(place.split(".")):
             errors = {step: errors}

@@ -22,13 +22,13 @@ from bot.sandbox.traffic_log import EventLog, EventPredicate
 
 
 class HasUrl(Protocol):
-    """Whatever says where it listens, such as a Sandbox."""
+    """An object with a URL, such as a Sandbox."""
 
     url: str
 
 
 def patch_discord(sandbox_or_url: HasUrl | str) -> ExitStack:
-    """Make every discord.py client of this process talk to the sandbox (or to its page's address).
+    """Connect every discord.py client of this process to the sandbox (or to its page's URL).
 
     Undone at the end of a `with` block, or by `close()`.
     """
@@ -49,20 +49,22 @@ def patch_discord(sandbox_or_url: HasUrl | str) -> ExitStack:
 MAX_HISTORY_MESSAGES = 1_000
 
 MAX_HEADER_BYTES = 2**16
-"""Bytes of a request's first line, and of a header: who is mounted here says itself what is too long."""
+"""Bytes of a request's first line, and of a header; mounted applications report longer ones themselves."""
 
 
 AppMount = Callable[[web.Application], None]
 
 
 class Sandbox(FaultControls):
-    """A guild on loopback: Discord's API for the bot, a page for people, `MemberClient` and the controls for tests."""
+    """A guild on loopback: Discord's API for the bot, a page for people, `MemberClient` and the fault controls for
+    tests.
+    """
 
     def __init__(self, seed: GuildSeed, state: Path | None = None, *, rate_window: float = 1.0) -> None:
-        """Open the state (None: kept in memory, gone afterwards). Raises StateUnreadable.
+        """Open the state (None: in memory). Raises StateUnreadable.
 
-        A state file with a guild in it is continued; what the seed adds is added. `rate_window` makes the windows of
-        all rate limits longer or shorter.
+        A state file with a guild is continued; additions in the seed are added. `rate_window` scales the windows of all
+        rate limits.
         """
         super().__init__(SandboxContainer.open(seed, state, rate_window))
         self._runner: web.AppRunner | None = None
@@ -86,7 +88,7 @@ class Sandbox(FaultControls):
 
     @property
     def events(self) -> EventLog:
-        """What members saw, as (kind, data): `len(events)` is a mark, `events[mark:]` what happened since."""
+        """Events that members saw, as (kind, data): `len(events)` is a mark, `events[mark:]` are the events since."""
         return self._world.feed.events
 
     async def start(
@@ -94,8 +96,8 @@ class Sandbox(FaultControls):
     ) -> None:
         """Listen (port 0: a free one). Raises NotLoopback, and OSError if the port is taken.
 
-        `mount` may add routes and middlewares of its own to the application before it is served; `links` are shown on
-        the page: a label and an address each.
+        `mount` may add routes and middlewares to the application before it is served; `links` are shown on the page:
+        pairs of label and URL.
         """
         _require_loopback(host)
         app = self._application(links)
@@ -135,12 +137,12 @@ class Sandbox(FaultControls):
             self._runner = None
 
     def forget(self, who: DepartingMember) -> None:
-        """Delete what somebody wrote, what answers and what names them; accounts leave when the sandbox ends."""
+        """Delete a person's messages, replies and mentions; their accounts are deleted when the sandbox ends."""
         in_use = self._world.interactions.attachment_ids_of_others(who.ids)
         delete_account_content(self._world.guild, self._world.messages, who, in_use)
 
     def close_state(self) -> None:
-        """Let go of the state; the accounts of those who left are ended. May be called twice."""
+        """Close the state and delete departed accounts. May be called twice."""
         if not self._closed:
             self._closed = True
             delete_departed_accounts(self._world.store)
@@ -149,25 +151,25 @@ class Sandbox(FaultControls):
     async def wait_for(
         self, kind: str, check: EventPredicate = lambda data: True, timeout_s: float = 10.0, since: int | None = None
     ) -> Json:
-        """What a member sees next: "message", "edit", "delete", "typing", "answer" or "commands".
+        """Wait for the next event that a member sees: "message", "edit", "delete", "typing", "answer" or "commands".
 
-        `since` is an index into `events`: what happened from there on counts too. Raises TimeoutError.
+        `since` is an index into `events`: events from there on count, too. Raises TimeoutError.
         """
         return await self._world.feed.wait_for(kind, check, timeout_s, since)
 
     def channel(self, name: str) -> Json:
-        """The channel of this name. Raises KeyError."""
+        """Return the channel of this name. Raises KeyError."""
         for channel in self._world.guild.channels():
             if channel["name"] == name:
                 return channel
         raise KeyError(name)
 
     def messages(self, channel_name: str) -> list[Json]:
-        """The channel's history, oldest first."""
+        """Return the channel's history, oldest first."""
         return self._world.messages.history(self.channel(channel_name)["id"], MAX_HISTORY_MESSAGES)
 
     def member(self, name: str) -> MemberClient:
-        """The person of this name. Raises KeyError."""
+        """Return the member of this name. Raises KeyError."""
         for person in self._world.guild.people():
             if person["user"]["global_name"] == name:
                 return MemberClient(self._world, person["user"]["id"])

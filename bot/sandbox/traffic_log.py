@@ -14,18 +14,18 @@ EventPredicate = Callable[[Json], bool]
 FeedEvent = tuple[str, Json]
 
 MAX_EVENTS = 20_000
-"""Streamed replies make an edit a second, so a guild that runs for days must forget."""
+"""Streamed replies make an edit a second, so a guild that runs for days must drop old events."""
 
 
 class EventLog:
-    """The latest events, counted from the start: `len` is how many there were, `log[n:]` those from the n-th on."""
+    """The latest events, counted from the start: `len` is their total number, `log[n:]` those from the n-th on."""
 
     def __init__(self, kept: int = MAX_EVENTS) -> None:
         self._events: list[FeedEvent] = []
         self._kept, self._forgotten = kept, 0
 
     def append(self, event: FeedEvent) -> None:
-        """Add an event, and forget the older half when there are too many."""
+        """Append an event, and drop the older half when there are too many."""
         self._events.append(event)
         if len(self._events) > self._kept:
             self._forgotten += self._kept // 2
@@ -42,20 +42,20 @@ class EventLog:
 
 
 class EventFeed:
-    """Keeps the latest events, and tells those who wait and those who watch."""
+    """Stores the latest events, and notifies waiting and subscribed clients."""
 
     def __init__(self) -> None:
         self.events = EventLog()
         self.watchers: set[Callable[[str, Json], None]] = set()
 
     def publish(self, kind: str, data: Json) -> None:
-        """Tell everyone."""
+        """Publish an event."""
         self.events.append((kind, data))
         for watcher in tuple(self.watchers):
             watcher(kind, data)
 
     async def wait_for(self, kind: str, check: EventPredicate, timeout_s: float, since: int | None) -> Json:
-        """The first event that fits: of those from index `since` on, if given, else of those to come.
+        """Return the first matching event: of those from index `since` on, if given, else of those to come.
 
         Raises TimeoutError.
         """
@@ -80,7 +80,7 @@ class EventFeed:
 
 @dataclass(frozen=True)
 class HttpExchange:
-    """A request that was answered; the body is None too where it was refused unread."""
+    """A request and its response; the body is None where it was refused unread."""
 
     method: str
     path: str
@@ -92,17 +92,17 @@ class HttpExchange:
 
 @dataclass(frozen=True)
 class GatewayEvent:
-    """What a session of the bot was told."""
+    """An event sent to a session of the bot."""
 
     name: str
     data: Json
 
 
 observers: list[Callable[[HttpExchange | GatewayEvent], None]] = []
-"""Told of all of this, of every sandbox in this process."""
+"""Observers of all traffic, of every sandbox in this process."""
 
 
 def notify_observers(what: HttpExchange | GatewayEvent) -> None:
-    """Tell the observers."""
+    """Notify the observers."""
     for observe in observers:
         observe(what)

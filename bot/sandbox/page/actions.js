@@ -117,7 +117,7 @@ export function makeActions({ composer, onAnswer, openChannel, actAs }) {
     const items = commandsHere(type).map((command) => ({
       label: command.name,
       run: async () => {
-        conversation.toPresent(); // where the answer comes
+        conversation.toPresent(); // where the response appears
         try { onAnswer(await act("context", { channel: state.channel, command: command.id, target }), missing); } catch (error) { onError(error); }
       },
     }));
@@ -165,19 +165,19 @@ export function makeActions({ composer, onAnswer, openChannel, actAs }) {
     else openMenu(messageItems(item), at, { label: "Message" });
   }
 
-  // Links, pictures and selected words keep the browser's own menu.
+  // Links, images and selected text keep the browser's own menu.
   const isOurs = (event) => itemAt(event.target) && !event.target.closest("a, textarea, img.picture") && !String(getSelection());
   list.addEventListener("contextmenu", (event) => {
     if (!isOurs(event)) return;
     event.preventDefault();
     if (event.pointerType !== "touch") onceLifted(event, () => openAt(event));
   });
-  // A long press on a touch screen, of which not every browser tells; a scroll cancels it.
+  // A long press on a touch screen, which not every browser reports; scrolling cancels it.
   let pressedAt = 0;
   list.addEventListener("pointerdown", (event) => { pressedAt = event.timeStamp; });
   list.addEventListener("pointerup", (event) => {
     const isLong = event.timeStamp - pressedAt > LONG_PRESS_MS;
-    // A little later: what is open while a finger is lifted is closed by that, and by the click that may follow.
+    // Delayed: lifting the finger, and the click that may follow, would close a menu that is already open.
     if (event.pointerType === "touch" && isLong && isOurs(event)) setTimeout(openAt, AFTER_CLICK_MS, event);
   });
   $("scroller").addEventListener("keydown", (event) => {

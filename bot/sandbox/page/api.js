@@ -21,7 +21,7 @@ async function ask(path, options) {
 /** Take over the guild as the acting member sees it. */
 export async function loadState() {
   const as = state.me ? `?as=${state.me}` : "";
-  // A member of another guild, from before the state was made anew, is nobody here.
+  // A member of another guild, from before the state was recreated, does not exist here.
   Object.assign(state, await ask(`state${as}`).catch((error) => {
     if (!(error instanceof Refusal)) throw error;
     return ask("state");

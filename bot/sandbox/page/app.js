@@ -25,7 +25,7 @@ function onAnswer(answer, onSilence = () => conversation.notice("The application
 }
 
 function onEvent(kind, data) {
-  // What happens while the history is on its way is older or newer than it; in order, both come out right.
+  // Events during the request are older or newer than the history; applied in order, both are right.
   if (waiting) return waiting.push([kind, data]);
   TOLD[kind]?.(data, kind);
 }
@@ -53,7 +53,7 @@ function onMessage(message, kind) {
     else if (message.channel_id !== state.channel) countCall(message);
   }
   if (message.channel_id === state.channel) {
-    // The bot types under its own name and then speaks as a persona.
+    // The bot types under its own name and then posts as a persona.
     if (kind === "message") typists.delete(message.author.bot ? state.bot.id : message.author.id);
     conversation.show(message);
     sayStatus();
@@ -146,7 +146,7 @@ async function start() {
   stopListening = listen({
     onEvent,
     onLost() {
-      // Still lost: it may be there again with a new guild, where the member of before is nobody.
+      // Still lost: it may return with a new guild, in which the former member does not exist.
       if (lost) loadState().catch(() => {});
       lost = true;
       sayStatus();

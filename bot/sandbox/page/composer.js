@@ -10,8 +10,8 @@ const LONGEST = 2000, COUNT_FROM = 1800, MOST_FILES = 10, MOST_BYTES = 10 * 2 **
 
 export function makeComposer(root, { onRun, onAnswer, onEmptyUp, onEscape }) {
   let replyTo = null, files = [], where = null, sending = Promise.resolve();
-  let meant = new Map(); // what was chosen for a name
-  const kept = new Map(); // files, replies and choices of channels that were left with something in the box
+  let meant = new Map(); // the mention chosen for each name
+  const kept = new Map(); // drafts of channels that were left with text in the box
   const box = h("textarea", { rows: 1, ariaLabel: "Message", autocomplete: "off", enterKeyHint: "send" });
   const picker = suggest(box, (item) => (item.command ? openCommand(item) : complete(item)));
   const replying = h("p", { className: "replying", hidden: true }), previews = h("ul", { className: "previews", ariaLabel: "Files to send" });
@@ -49,7 +49,7 @@ export function makeComposer(root, { onRun, onAnswer, onEmptyUp, onEscape }) {
         ...state.roles.filter((role) => role.position > 1 && !role.managed).map((role) => ({ title: `@${role.name}`, hint: "role", means: `<@&${role.id}>` })),
         { title: "@everyone", hint: "all members" }, { title: "@here", hint: "all who are online" }];
     const fits = names.filter((one) => one.title.slice(1).toLowerCase().startsWith(words)).slice(0, 10);
-    // A name that stands there whole needs no completing: Enter sends.
+    // A complete name needs no completion: Enter sends.
     picker.show(fits.length === 1 && fits[0].title.length === words.length + 1 ? [] : fits.map((one) => ({ ...one, typed: words.length + 1 })));
   }
   function complete({ title, typed, means }) {
@@ -61,7 +61,7 @@ export function makeComposer(root, { onRun, onAnswer, onEmptyUp, onEscape }) {
   function attach(list) {
     const more = [...list];
     if (!may(ATTACH)) return refuse("You do not have permission to attach files in this channel.");
-    if (files.length + more.length > MOST_FILES) return refuse(`A message carries at most ${MOST_FILES} files.`);
+    if (files.length + more.length > MOST_FILES) return refuse(`A message can have at most ${MOST_FILES} files.`);
     const large = more.find((file) => file.size > MOST_BYTES);
     if (large) return refuse(`${large.name} is too large: ${size(large.size)} of at most ${size(MOST_BYTES)}.`);
     files.push(...more);
@@ -84,7 +84,7 @@ export function makeComposer(root, { onRun, onAnswer, onEmptyUp, onEscape }) {
     if (box.disabled || (!text.trim() && !files.length)) return;
     if (text.startsWith("/")) {
       const [command] = commandsFor(text);
-      return command ? openCommand(command) : refuse(`There is no command ${text.split(/\s/)[0]} here. Type / to see those there are; to say it as text, put a \\ before it.`);
+      return command ? openCommand(command) : refuse(`There is no command ${text.split(/\s/)[0]} here. Type / for a list; to send it as text, put a \\ before it.`);
     }
     if (text.length > LONGEST) return refuse(`Your message is too long: ${text.length} of at most ${LONGEST} characters.`);
     const from = where;

@@ -41,7 +41,7 @@ function render() {
 function settle() {
   if (stuck && atPresent()) scroller.scrollTop = scroller.scrollHeight;
   else if (anchor?.item.isConnected) {
-    // By how much it was moved within the whole, whatever the reader has scrolled since.
+    // Its movement within the list, regardless of scrolling since.
     const moved = depth(anchor.item) - anchor.depth;
     anchor.depth += moved;
     scroller.scrollTop += moved;
@@ -60,7 +60,7 @@ function read() {
 
 function onScroll() {
   const near = scroller.scrollHeight - scroller.scrollTop - scroller.clientHeight < NEAR_PX;
-  // Only the reader scrolls up: where sizes have changed too, something has grown and `settle` follows.
+  // Only the reader scrolls up: where sizes have changed, too, something has grown and `settle` follows.
   const seen = { top: scroller.scrollTop, sizes: scroller.scrollHeight - scroller.clientHeight };
   stuck = (near || (stuck && (seen.top >= last.top || seen.sizes !== last.sizes))) && atPresent();
   last = seen;
@@ -70,7 +70,7 @@ function onScroll() {
   extend();
 }
 
-// Its lower edge: what comes before a message can take its face and name away.
+// Its lower edge: a message inserted before it can remove its avatar and name.
 const depth = (item) => item.getBoundingClientRect().bottom + scroller.scrollTop;
 
 /** Remember what is being read, and where it lies. */
@@ -91,7 +91,7 @@ async function extend() {
   if (scroller.scrollTop < AHEAD_PX && (drawn.from > 0 || !complete)) {
     const before = log;
     if (drawn.from === 0 && !(await loadOlder())) {
-      // Loaded anew meanwhile: here too nothing else would ask again.
+      // Reloaded meanwhile: nothing else would ask again here, either.
       if (log !== before) extend();
       return;
     }
@@ -105,7 +105,7 @@ async function extend() {
 async function withOlder(messages) {
   const channel = state.channel, page = await loadMessages(channel, messages[0]?.id);
   if (channel !== state.channel) return null;
-  // This member's own answers come beside the page and say nothing of its end.
+  // This member's ephemeral messages come with the page and do not mark its end.
   const ended = page.filter((message) => !(message.flags & EPHEMERAL)).length < PAGE;
   return { messages: [...page.filter((message) => !dismissed.has(message.id)), ...messages], ended };
 }
@@ -114,7 +114,7 @@ async function loadOlder() {
   if (complete || loading) return false;
   const before = log;
   loading = true;
-  // At the top no scrolling would ask again.
+  // At the top, no scroll event would ask again.
   const loaded = await withOlder(before).catch(() => { setTimeout(extend, AGAIN_MS); });
   loading = false;
   if (!loaded || log !== before) return false;
@@ -142,7 +142,7 @@ export async function open({ again = false } = {}) {
   [complete, stuck] = [loaded.ended, wasStuck];
   log.forEach((message) => { if (items.has(message.id)) draw(message, items.get(message.id)); });
   $("welcome").textContent = `This is the beginning of ${placeName(place())}.`;
-  // One's own words are never new.
+  // Own messages are never new.
   const unread = log.find((message) => later(message.id, newAfter));
   if (!unread || unread.author.id === state.me) newAfter = null;
   const opensAtNew = !again && newAfter;
@@ -170,7 +170,7 @@ export function show(message) {
     if (items.has(message.id)) draw(message, items.get(message.id));
     settle();
   } else {
-    // An edit of what is older than all that is loaded comes with the page that holds it.
+    // Edits of messages that are not loaded yet come with their page.
     if (log.length && !complete && later(log[0].id, message.id)) return;
     const at = log.findLastIndex((one) => later(message.id, one.id)) + 1;
     log.splice(at, 0, message);
@@ -242,7 +242,7 @@ export const redraw = () => items.forEach((item) => draw(item.message, item));
 export function watch(told) {
   onRead = told;
   scroller.addEventListener("scroll", onScroll, { passive: true });
-  // Pictures that load and answers that grow push the end away; the box to write in takes room too.
+  // Loading images, growing replies and the composer push the end down.
   const sizes = new ResizeObserver(settle);
   [list, scroller].forEach((element) => sizes.observe(element));
   document.addEventListener("visibilitychange", () => { if (stuck && atPresent()) read(); });

@@ -23,7 +23,7 @@ export function suggest(field, onChoose) {
   const list = h("ul", { className: "suggestions", role: "listbox", ariaLabel: "Suggestions", id: `suggestions-${++made}`, hidden: true });
   let items = [], active = 0;
   const single = field.matches("input");
-  if (single) field.setAttribute("role", "combobox"); // which a textarea may not be
+  if (single) field.setAttribute("role", "combobox"); // not allowed for a textarea
   field.setAttribute("aria-autocomplete", "list");
   field.setAttribute("aria-controls", list.id);
 
@@ -101,7 +101,7 @@ export function openMenu(items, at, { label, values = false, stay = false, onClo
     setTimeout(() => menu.remove());
     onClose?.();
   });
-  // Outside of an open dialog everything is inert.
+  // Everything outside an open dialog is inert.
   (document.querySelector("dialog:modal") ?? $("main")).append(menu);
   menu.showPopover();
   const box = menu.getBoundingClientRect(), near = at.getBoundingClientRect?.() ?? { left: at.x, top: at.y, bottom: at.y };
@@ -130,7 +130,7 @@ export function field({ label, description, input, required, onRemove, wrong = (
     input.setAttribute("aria-invalid", String(Boolean(problem.textContent)));
     return !problem.textContent;
   };
-  // Said when sending, taken back while mending: never on leaving a field, where it would move the button being pressed.
+  // Shown on submit, cleared while typing: never on blur, which would move the button being pressed.
   for (const kind of ["input", "change"]) input.addEventListener(kind, () => { if (problem.textContent) check(); });
   return { element, input, check };
 }

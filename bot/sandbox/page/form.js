@@ -11,7 +11,7 @@ const PARAGRAPH = 2, TEXT_DISPLAY = 10;
 function makeSelect(part) {
   const button = selectButton(part);
   button.values = preset(part);
-  button.removeAttribute("aria-label"); // the field has one
+  button.removeAttribute("aria-label"); // the field has a label
   button.onclick = () => choose(part, button, button.values, (values) => {
     button.values = values;
     button.firstChild.textContent = named(part, values) || part.placeholder || "Make a selection";
@@ -30,7 +30,7 @@ function makeField({ label, description, part }) {
   const limits = { minLength: part.min_length ?? 0, maxLength: part.max_length ?? 4000 };
   const input = h(part.style === PARAGRAPH ? "textarea" : "input", { ...limits, placeholder: part.placeholder ?? "", autocomplete: "off" });
   input.value = part.value ?? "";
-  // Browsers mind the least length only in what was typed, not in what stood there.
+  // Browsers check minlength for typed text only, not for the initial value.
   const wrong = () => (input.value && input.value.length < limits.minLength ? `Must be at least ${limits.minLength} in length.` : "");
   return { ...field({ label, description, input, required, wrong }), name: part.custom_id, value: () => input.value };
 }

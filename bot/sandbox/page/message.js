@@ -12,7 +12,7 @@ const STARTED_THREAD = 18, REPLY = 19, USED_COMMAND = 20, USED_MENU = 23;
 export const WRITTEN = [0, REPLY];
 const GROUP_MS = 5 * 60 * 1000, STREAMED_MS = 60 * 1000;
 
-// Made once: making a format takes longer than drawing a message.
+// Created once: creating a format takes longer than rendering a message.
 const DAY = new Intl.DateTimeFormat([], { dateStyle: "long" }), CLOCK = new Intl.DateTimeFormat([], { hour: "2-digit", minute: "2-digit" });
 const day = (message) => DAY.format(new Date(message.timestamp));
 

@@ -40,21 +40,21 @@ function bench() {
   delay.onchange = () => control("delay", { seconds: Number(delay.value) });
   return [
     h("p", { className: "problem", role: "alert" }),
-    part("Gateway", "A lost connection to Discord: the bot comes back and is told what it missed.",
+    part("Gateway", "A lost connection to Discord: the bot reconnects and receives what it missed.",
       h("p", { className: now.connected ? "state on" : "state" }, now.connected ? "The bot is connected." : "The bot is not connected."),
       press("Drop gateway", () => control("drop"), { disabled: !now.connected })),
-    part("Delay", "A slow network: every answer and event reaches the bot this late.", h("div", { className: "row" }, delay, late)),
-    part("Rate limit", "Discord's 429: the bot's next requests are turned away and must be repeated.",
+    part("Delay", "A slow network: delays every response and event that the bot receives.", h("div", { className: "row" }, delay, late)),
+    part("Rate limit", "Discord's 429: the bot's next requests are refused and must be repeated.",
       h("div", { className: "row" }, count, press("Refuse next", () => control("rate_limit", { count: Number(count.value) }))),
       now.rate_limited > 0 && h("p", { className: "state" }, `${now.rate_limited} still to be refused.`)),
-    part("Permissions", "A moderator takes a permission from the bot's role.",
+    part("Permissions", "A moderator revokes a permission of the bot's role.",
       now.permissions.map((one) => tick(one.label, one.granted, (granted) => control("permission", { permission: one.name, granted })))),
-    part("Webhooks", "Someone deletes a webhook that the bot speaks through.", now.webhooks.length ? now.webhooks.map((one) =>
+    part("Webhooks", "Someone deletes a webhook that the bot posts through.", now.webhooks.length ? now.webhooks.map((one) =>
       h("div", { className: "row" }, h("span", { className: "label" }, `${one.name} in ${place(one.channel_id) ? placeName(place(one.channel_id)) : "a channel"}`),
         press("Delete", () => control("delete_webhook", { id: one.id }), { ariaLabel: `Delete ${one.name}` }))) : h("p", { className: "state" }, "There are none.")),
-    part("Message content", "The developer portal's privileged intent: off, the bot gets messages without their words.",
+    part("Message content", "The developer portal's privileged intent: when off, the bot receives messages without content.",
       tick("The bot may read messages", now.message_content, (on) => control("message_content", { on }))),
-    part("Clock", `Time passes at once: tokens and windows run out.${ahead(now.clock_ahead_s)}`,
+    part("Clock", `Advances the clock: tokens and rate limits expire.${ahead(now.clock_ahead_s)}`,
       h("div", { className: "row" }, [["+1 min", 60], ["+15 min", 900], ["+1 day", 86400]].map(([words, seconds]) => press(words, () => control("advance", { seconds }))))),
   ];
 }

@@ -83,11 +83,11 @@ export function commandForm({ command, rest }, { channel, onRun, onAnswer, onClo
     input.addEventListener("focus", offer);
   }
 
-  // A press takes no focus from a field: the form would shrink by its hint before the button is let go.
+  // A press must not blur a field: the form would shrink by its hint before the button is released.
   let untouched = true;
   form.onmousedown = (event) => { untouched = false; if (event.target.closest("button")) event.preventDefault(); };
   form.onkeydown = (event) => {
-    // Where nothing needs filling, Enter runs the command that was just chosen, though the first chip has the focus.
+    // Without required options, Enter runs the command just chosen, though the first chip has the focus.
     if (event.key === "Enter" && untouched && event.target.matches(".chip")) { event.preventDefault(); if (!event.repeat) form.requestSubmit(run); }
     else untouched = false;
     if (event.key === "Escape") { event.stopPropagation(); onClose(); }

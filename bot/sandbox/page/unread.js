@@ -30,7 +30,7 @@ export async function countCalls() {
   calls.clear();
   await Promise.all(state.channels.filter(isUnread).map(async ({ id }) => {
     const messages = await loadMessages(id);
-    // Who has spoken last, from another window or through the sandbox itself, has read the rest.
+    // A member who wrote last, in another window or through the sandbox itself, has read the rest.
     if (messages.at(-1)?.author.id === state.me) return markRead(id, messages.at(-1).id);
     const missed = messages.filter((message) => later(message.id, lastRead(id)) && pings(message));
     if (missed.length) calls.set(id, missed.length);

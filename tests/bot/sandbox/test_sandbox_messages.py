@@ -216,7 +216,7 @@ async def test_what_a_member_may_not_is_said_in_the_clients_words(sandbox, probe
         (mora.edit(said, " "), "empty message"),
         (mora.edit(said, "x" * 2001), "2001 of 2000"),
         (nils.delete(said), "do not have permission to delete"),
-        (nils.delete({"id": "1"}), "gone"),
+        (nils.delete({"id": "1"}), "was deleted"),
     ):
         with pytest.raises(SandboxRefusal, match=words):
             await act

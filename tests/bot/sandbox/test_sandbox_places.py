@@ -136,8 +136,8 @@ async def test_a_thread_under_a_message_has_its_id(sandbox, probe):
     for channel, name, message, words in (
         ("tavern", "again", said, "already been created"),
         ("tavern", "x" * 101, None, "1 to 100 characters"),
-        (thread, "deeper", None, "cannot begin here"),
-        ("cellar", "elsewhere", said, "cannot begin here"),
+        (thread, "deeper", None, "cannot be created here"),
+        ("cellar", "elsewhere", said, "cannot be created here"),
     ):
         with pytest.raises(SandboxRefusal, match=words):
             await nils.thread(channel, name, message)
