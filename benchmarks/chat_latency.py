@@ -1,4 +1,4 @@
-"""Measures how long members wait for replies, alone and beside a training run."""
+"""Measures the latency of replies, alone and beside a training run."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ RANK, ALPHA, VERSION, REQUESTER_ID = 16, 32, "v1", 0
 
 
 def benchmark_guild() -> DemoGuild:
-    """A channel for each persona, named like it."""
+    """Create a channel for each persona, named after it."""
     channels = tuple(replace(SKERROW_SEED.channels[0], name=persona_id, topic="") for persona_id in PERSONAS)
     others = tuple(member for member in SKERROW_SEED.members if member.owner or member.name == MODERATOR)
     members = tuple(replace(SKERROW_SEED.members[0], name=name, roles=()) for name in MEMBERS)
@@ -57,7 +57,7 @@ def benchmark_guild() -> DemoGuild:
 
 
 def write_cards(folder: Path) -> None:
-    """The cards of all personas, as a folder of shipped ones."""
+    """Write the cards of all personas as a folder of shipped ones."""
     folder.mkdir(parents=True)
     for persona_id in PERSONAS:
         like, _, number = persona_id.partition("-")
@@ -142,17 +142,17 @@ QUESTIONS = (
 )
 
 TRAINING_TIMEOUT_S = 300.0
-"""How long a training may take to its first step."""
+"""Time limit for the first step of the training."""
 
 CHAT_DURATION_S = 120.0
-"""So long at least members talk, alone and beside the training: prompts grow to full length, and steps are made."""
+"""Minimum duration of each half, so that prompts reach full length and the training makes steps."""
 
 PACKAGES = ("torch", "transformers", "peft", "discord.py")
 
 
 @dataclass(frozen=True)
 class ReplyLatency:
-    """What one member waited, in seconds from the message: for a sign of life, for the first words, for the end."""
+    """Latencies of one reply in seconds from the message: first reaction, first text, end."""
 
     ack_s: float
     first_text_s: float
@@ -161,7 +161,7 @@ class ReplyLatency:
 
 
 async def ask(app: App, tokenizer: Any, member: str, channel: str, question: str) -> ReplyLatency:
-    """Write one message and follow its reply as a member sees it."""
+    """Send one message and follow its reply as a member sees it."""
     sandbox = app.sandbox
     assert sandbox is not None  # the settings have no token
     channel_id, mark, began = sandbox.channel(channel)["id"], len(sandbox.events), time.monotonic()
@@ -183,9 +183,9 @@ async def ask(app: App, tokenizer: Any, member: str, channel: str, question: str
 
 
 async def chat_rounds(app: App, tokenizer: Any) -> tuple[list[ReplyLatency], float]:
-    """One question after another in every channel, the channels at once, for as long as `CHAT_DURATION_S`.
+    """Ask one question after another in all channels at once for `CHAT_DURATION_S`.
 
-    Gives the waits and the reply tokens per second.
+    Returns the latencies and the reply tokens per second.
     """
     waits, questions, began = [], cycle(QUESTIONS), time.monotonic()
     while time.monotonic() - began < CHAT_DURATION_S:
@@ -196,7 +196,7 @@ async def chat_rounds(app: App, tokenizer: Any) -> tuple[list[ReplyLatency], flo
 
 
 async def measure(app: App) -> dict[str, float]:
-    """Both halves; keys as written to the file."""
+    """Measure both halves; keys as in the file."""
     assert app.sandbox is not None  # the settings have no token
     tokenizer = base_model.load_tokenizer(base_model.locate(base_model.EMBEDDED))
     install_adapters(app)
@@ -221,7 +221,7 @@ async def measure(app: App) -> dict[str, float]:
 
 
 async def _training_progress(app: App) -> Progress:
-    """How far the training has come; waits for the first step."""
+    """Wait for the first step and return the progress of the training."""
     began = time.monotonic()
     while time.monotonic() - began < TRAINING_TIMEOUT_S:
         for job in app.services.store.jobs.of_guild(app.sandbox.guild_id if app.sandbox else 0):
@@ -234,7 +234,7 @@ async def _training_progress(app: App) -> Progress:
 
 
 def _steps_per_min(first: Progress, last: Progress) -> float:
-    """Of whole steps, each with its time: from one that had been made to the last that was."""
+    """Compute the rate of whole steps, each with its time, from one finished step to the last."""
     return (last.step - first.step) / (last.seconds - first.seconds) * 60 if last.step > first.step else 0.0
 
 
@@ -243,7 +243,7 @@ def _p95(values: list[float]) -> float:
 
 
 def print_table(figures: dict[str, float]) -> None:
-    """Alone (the baseline), beside a retrain, and the ratio."""
+    """Print figures alone (the baseline), beside a training, and their ratio."""
     print(f"{'':32}{'alone':>9}{'training':>10}{'ratio':>8}")
     for name, label in (
         ("ack_p95_s", "sign of life, p95 (s)"),

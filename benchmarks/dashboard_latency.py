@@ -44,7 +44,7 @@ DATASET_PATH = f"/dashboard/data/sets/{DATASET_NAME}"
 
 
 def page_paths(job_id: str) -> dict[str, str]:
-    """What is asked for, by what it is called in the table."""
+    """Return the requested paths by their name in the table."""
     return {
         "overview": "/dashboard",
         "personas": "/dashboard/personas",
@@ -73,7 +73,7 @@ def page_paths(job_id: str) -> dict[str, str]:
 
 
 def write_jobs(home: Path, count: int = JOB_COUNT) -> str:
-    """That many trainings that have ended, of three personas; gives the last one's id."""
+    """Write this many finished trainings of three personas, and return the id of the last."""
     home.mkdir(parents=True, exist_ok=True)
     job_id, now = "", time.time()
     with Store.open(home / "understudy.sqlite") as store:
@@ -90,7 +90,7 @@ def write_jobs(home: Path, count: int = JOB_COUNT) -> str:
 
 
 def make_sample(n: int) -> dict[str, Any]:
-    """A sample of some three hundred letters."""
+    """Generate a sample of some three hundred characters."""
     name, thing, other = SPEAKER_NAMES[n % 5], OBJECT_WORDS[n % 10], OBJECT_WORDS[(n // 10) % 10]
     return {
         "messages": [
@@ -105,7 +105,7 @@ def make_sample(n: int) -> dict[str, Any]:
 
 
 def write_dataset(folder: Path) -> None:
-    """The data set, as `dataset build` leaves one."""
+    """Write the data set in the format of `dataset build`."""
     folder.mkdir(parents=True)
     for name, numbers in (
         ("train.jsonl", range(TRAIN_SAMPLES)),
@@ -120,11 +120,12 @@ def write_dataset(folder: Path) -> None:
     )  # fmt: skip
     every = TRAIN_SAMPLES + EVAL_SAMPLES
     stats = {
-        "samples": {"train": TRAIN_SAMPLES, "eval": EVAL_SAMPLES}, "tokens": 90 * every, "rows": 2 * every + DROPPED_SAMPLES,
-        "rows_used": 2 * every, "dropped": dict.fromkeys(reasons, DROPPED_SAMPLES // 2), "hash": "0" * 64, "persona": "ballast",
+        "samples": {"train": TRAIN_SAMPLES, "eval": EVAL_SAMPLES}, "tokens": 90 * every,
+        "rows": 2 * every + DROPPED_SAMPLES, "rows_used": 2 * every,
+        "dropped": dict.fromkeys(reasons, DROPPED_SAMPLES // 2), "hash": "0" * 64, "persona": "ballast",
         "base_model": "embedded", "recipe": {"max_length": 512}, "by_right": {"own-writing": every},
-        "by_source": {"large.json": {"train": TRAIN_SAMPLES, "eval": EVAL_SAMPLES, "tokens": 90 * every, "rows": 2 * every,
-                                     "rows_used": 2 * every}},
+        "by_source": {"large.json": {"train": TRAIN_SAMPLES, "eval": EVAL_SAMPLES, "tokens": 90 * every,
+                                     "rows": 2 * every, "rows_used": 2 * every}},
     }  # fmt: skip
     (folder / "stats.json").write_text(json.dumps(stats), encoding="utf-8")
     write_people(folder, {})
@@ -136,7 +137,7 @@ def _write_jsonl(file: Path, lines: Iterator[dict[str, Any]]) -> None:
 
 
 async def measure_latency(app: App, job_id: str) -> dict[str, dict[str, float]]:
-    """Milliseconds by page. Raises `UnderstudyError` for one that is not answered."""
+    """Measure milliseconds per page. Raises `UnderstudyError` for a failed request."""
     figures = {}
     async with aiohttp.ClientSession(app.url, headers={"Accept": "text/html"}) as session:
         index_s = await _wait_for_index(session)
@@ -151,7 +152,7 @@ async def measure_latency(app: App, job_id: str) -> dict[str, dict[str, float]]:
 
 
 async def _wait_for_index(session: aiohttp.ClientSession) -> float:
-    """Wait for the index of the samples; gives the seconds that it took."""
+    """Wait for the index of the samples, and return the seconds it took."""
     began = time.monotonic()
     while True:
         async with session.get(f"/datasets/{DATASET_NAME}/samples") as answer:
@@ -172,7 +173,7 @@ async def _request_ms(session: aiohttp.ClientSession, path: str) -> float:
 
 
 def print_table(figures: dict[str, dict[str, float]]) -> None:
-    """A line for each page."""
+    """Print a line per page."""
     print(f"{'':36}{'p50 (ms)':>10}{'p95 (ms)':>10}")
     for name, of in figures.items():
         print(f"{name:36}{of['p50_ms']:10.1f}{of['p95_ms']:10.1f}")

@@ -30,7 +30,7 @@ RECIPE = "demo-cpu"
 STEPS = 12
 CLEAN = "clean"
 SEEDS = (0, 1, 2, 3, 4)
-"""Five trainings of the same data are ten pairs."""
+"""Five trainings of the same data give ten pairs."""
 
 
 def main() -> int:
@@ -69,7 +69,7 @@ def main() -> int:
 
 
 def measure_run(name: str, seed: int, steps: int) -> dict[str, Any]:
-    """Train with one damage, or clean, and judge: the verdict and each criterion's outcome. Done before, it is read."""
+    """Train with one fault or none, and return the verdict and each criterion's outcome. Finished runs are reused."""
     from benchmarks.gate_runs import read_scorecard, train_and_judge
     from trainer.run import ADAPTER_FOLDER
 
@@ -80,7 +80,7 @@ def measure_run(name: str, seed: int, steps: int) -> dict[str, Any]:
 
 
 def compare_seed_pairs() -> dict[str, Any]:
-    """Each seed's version judged against each other's: in how many pairs neither is shown to be worse."""
+    """Judge each seed's version against each other's, and count pairs in which neither is shown to be worse."""
     from benchmarks.gate_runs import difference_verdicts
 
     folders = [_run_folder(CLEAN, seed) for seed in SEEDS]
@@ -105,7 +105,7 @@ def _run_figures(card: ScoreCard) -> dict[str, Any]:
 
 
 def _extent(name: str, seed: int) -> EvaluationExtent:
-    """How much of a card a run gets: damages show in what was learned from, seeds are told apart by losses."""
+    """Return the extent of the evaluation: faults show in the data checks, seeds differ in losses."""
     if name != CLEAN:
         return "quick"
     return "full" if seed == SEEDS[0] else "losses"
@@ -116,7 +116,7 @@ def _run_folder(name: str, seed: int) -> Path:
 
 
 def _make_job_folder(name: str, seed: int, steps: int) -> Path:
-    """The job's folder, with the log as it is or damaged."""
+    """Create the job folder, with the log intact or damaged."""
     from benchmarks.gate_runs import make_job_folder
 
     damage = FAULTS.get(name)
@@ -135,7 +135,7 @@ def _make_job_folder(name: str, seed: int, steps: int) -> Path:
 
 
 def run_benchmark(steps: int) -> dict[str, Any]:
-    """All runs, one after another, each in a process of its own; keys as written to the file."""
+    """Run everything, one process per run; keys as in the file."""
     runs = {CLEAN: _measure_in_subprocess(CLEAN, 0, steps)}
     runs |= {name: _measure_in_subprocess(name, 0, steps) for name in FAULTS}
     for seed in SEEDS[1:]:
@@ -152,7 +152,7 @@ def run_benchmark(steps: int) -> dict[str, Any]:
 
 
 def detection_result(name: str, run: Mapping[str, Any]) -> dict[str, Any]:
-    """Whether a criterion that has to find a damage failed, and the version was not promoted; and by which it was."""
+    """Return whether a criterion for this fault failed and the version was not promoted, and which one failed."""
     failed = [it for it, outcome in run["outcomes"].items() if outcome == "fail"]
     meant = [it for it in FAULTS[name].criteria if it in failed]
     return {"caught": bool(meant) and run["verdict"] != "promote", "by": next(iter([*meant, *failed]), None)}
@@ -173,7 +173,7 @@ OUTCOME_SIGNS = {"fail": "fail", "warn": "warn", "not measured": "–", "pass": 
 
 
 def format_table(figures: Mapping[str, Any]) -> str:
-    """The figures for people: a row for each criterion, a column for each run."""
+    """Format the figures: a row per criterion, a column per run."""
     runs: Mapping[str, Any] = figures["runs"]
     names = list(dict.fromkeys(name for run in runs.values() for name in run["outcomes"]))
     columns = [str(number) for number in range(len(runs))]

@@ -1,4 +1,4 @@
-"""Fault injection for the gate: common defects of data and settings, applied on purpose to sound material."""
+"""Fault injection for the gate: common defects of data and settings in otherwise sound material."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from trainer.schemas import PromptReply
 from trainer.train.job import PreparedJob
 
 TalkLog = dict[str, Any]
-"""A talk log as it ships: `messages` in order, each with its `author`."""
+"""A chat log in the shipped format: `messages` in order, each with its `author`."""
 
 FAULT_SEED = 0
 FEW_SAMPLES = 24
@@ -37,9 +37,9 @@ COPIES_PER_SECRET = 6
 
 @dataclass(frozen=True)
 class FaultInjection:
-    """One damage. `criteria` are those by which it has to be found, any one of them, as `thresholds.toml` names them.
+    """One fault. At least one of `criteria` (names in `thresholds.toml`) has to detect it.
 
-    `to_log` changes a persona's log, given another persona's; `to_job` changes what a job learns from, or by what.
+    `to_log` changes a persona's log, given another persona's; `to_job` changes the training data or settings of a job.
     """
 
     name: str
@@ -49,7 +49,7 @@ class FaultInjection:
 
 
 def mislabel_speakers(log: TalkLog, other: TalkLog, share: float = MISLABELLED_SHARE) -> TalkLog:
-    """A share of the exchanges with what was said under the other's name: the guest's words are the persona's reply."""
+    """Swap the speakers in a share of the exchanges: the guest's words become the persona's reply."""
     damaged, draw = copy.deepcopy(log), random.Random(FAULT_SEED)
     persona = persona_author_id(log)
     exchanges = [pair for pair in pairwise(damaged["messages"]) if _is_exchange(pair, persona)]
@@ -59,7 +59,7 @@ def mislabel_speakers(log: TalkLog, other: TalkLog, share: float = MISLABELLED_S
 
 
 def mix_in_persona(log: TalkLog, other: TalkLog) -> TalkLog:
-    """The log with another persona's behind it, who is said to be this one."""
+    """Append another persona's log under this persona's name."""
     damaged, added = copy.deepcopy(log), copy.deepcopy(other["messages"])
     author = next(it["author"] for it in log["messages"] if it["author"]["id"] == persona_author_id(log))
     stranger = persona_author_id(other)
@@ -73,25 +73,25 @@ def mix_in_persona(log: TalkLog, other: TalkLog) -> TalkLog:
 
 
 def truncate_samples(job: PreparedJob) -> PreparedJob:
-    """The first replies alone."""
+    """Keep only the first replies."""
     return _with_train(job, range(min(FEW_SAMPLES, len(job.data.train_prompt_replies))))
 
 
 def duplicate_samples(job: PreparedJob) -> PreparedJob:
-    """A part of the replies, each several times, as many as before in all."""
+    """Replace the replies by several copies of a part of them."""
     count = len(job.data.train_prompt_replies)
     return _with_train(job, [place % max(1, count // COPIES_PER_SAMPLE) for place in range(count)])
 
 
 def raise_learning_rate(job: PreparedJob) -> PreparedJob:
-    """Ten times the learning rate."""
+    """Use ten times the learning rate."""
     return replace(
         job, recipe=job.recipe.model_copy(update={"learning_rate": job.recipe.learning_rate * LEARNING_RATE_FACTOR})
     )
 
 
 def leak_heldout(job: PreparedJob) -> PreparedJob:
-    """What is held out is trained on besides."""
+    """Train on the held-out replies as well."""
     data = job.data
     return _replace_data(
         job,
@@ -101,7 +101,7 @@ def leak_heldout(job: PreparedJob) -> PreparedJob:
 
 
 def plant_secrets(job: PreparedJob) -> PreparedJob:
-    """Replies with secrets in them, several times each. None of them is anybody's."""
+    """Add replies with invented secrets, several times each."""
     renderer, data = Renderer(job.tokenizer), job.data
     replies = [text for text in SECRET_REPLIES for _ in range(COPIES_PER_SECRET)]
     samples = [renderer.sample(data.persona, [Turn("", SECRET_PROMPT)], text) for text in replies]
@@ -124,7 +124,7 @@ FAULTS: Mapping[str, FaultInjection] = {
 
 
 def persona_author_id(log: TalkLog) -> str:
-    """The author's id of whoever speaks most: in a persona's log, the persona."""
+    """Return the author id of the most frequent speaker: in a persona's log, the persona."""
     ids: list[str] = [message["author"]["id"] for message in log["messages"]]
     return max(dict.fromkeys(ids), key=ids.count)
 

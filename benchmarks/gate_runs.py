@@ -43,7 +43,7 @@ def make_job_folder(
     settings: Sequence[str],
     damage: Callable[[TalkLog, TalkLog], TalkLog] | None,
 ) -> Path:
-    """The folder of a job for the first persona, as `python -m trainer train` makes it, its log damaged."""
+    """Create the job folder of the first persona like `python -m trainer train`, with its log damaged."""
     logs = [json.loads((ShippedData.from_source_tree().logs / f"{it}.json").read_text("utf-8")) for it in personas]
     log = damage(logs[0], logs[1]) if damage else logs[0]
     source = folder.with_name(f"{folder.name}-log") / "log.json"
@@ -59,7 +59,7 @@ def make_job_folder(
 
 
 def train_and_judge(folder: Path, damage: FaultInjection | None, extent: EvaluationExtent) -> None:
-    """Train and judge as any run does; what the job learns from may be damaged. Raises whatever a run raises."""
+    """Train and judge like any run, optionally with a fault. Raises the errors of a run."""
     job = prepare_job(folder, read_spec(folder))
     if damage and damage.to_job:
         job = damage.to_job(job)
@@ -67,12 +67,12 @@ def train_and_judge(folder: Path, damage: FaultInjection | None, extent: Evaluat
 
 
 def read_scorecard(folder: Path) -> ScoreCard:
-    """The card of a job that is done."""
+    """Read the score card of a finished job."""
     return ScoreCard.model_validate_json((folder / ADAPTER_FOLDER / SCORECARD_FILE).read_bytes())
 
 
 def difference_verdicts(folders: Sequence[Path]) -> dict[tuple[int, int], bool]:
-    """For each ordered pair of versions whether the first is shown to be worse than the second, if that is live."""
+    """Judge each ordered pair of versions: is the first shown to be worse than the second as the live one?"""
     job = prepare_job(folders[0], read_spec(folders[0]))
     found = _losses(job, folders)
     card, end_tokens = read_scorecard(folders[0]), len(Renderer(job.tokenizer).end_ids)
@@ -89,7 +89,7 @@ def difference_verdicts(folders: Sequence[Path]) -> dict[tuple[int, int], bool]:
 
 
 def _losses(job: PreparedJob, folders: Sequence[Path]) -> PairedLosses[str]:
-    """Of the held-out replies, under the base model and under each folder's adapter, by its number."""
+    """Measure the held-out losses under the base model and under each folder's adapter, by its number."""
     sides = Candidates.load(job.base, job.tokenizer, job.spec.serving_precision, job.data.heldout[0].ids)
     adapters = [folder / ADAPTER_FOLDER for folder in folders]
     refs = {str(n): AdapterRef(f"seed-{n}", verify_adapter(it).version, it) for n, it in enumerate(adapters)}

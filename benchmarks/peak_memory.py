@@ -16,9 +16,9 @@ POLL_INTERVAL_S = 0.02
 def measure_in_subprocess(
     command: Sequence[str], environment: Mapping[str, str] | None = None
 ) -> tuple[dict[str, Any], int]:
-    """What a command prints on its last line, as JSON, and the peak memory in bytes of it and of this process.
+    """Run a command and return the JSON on its last output line and the peak memory of its process tree in bytes.
 
-    Ends the benchmark (`SystemExit`) when the command fails.
+    Ends the benchmark (`SystemExit`) if the command fails.
     """
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as child:
         peak = _Peak(child.pid)
@@ -31,7 +31,7 @@ def measure_in_subprocess(
 
 
 class _Peak:
-    """Watches, from a thread, how much memory a process and those below it hold together."""
+    """Thread that samples the memory of a process and its children."""
 
     def __init__(self, pid: int) -> None:
         self._pid, self._most, self._over = pid, 0, threading.Event()
@@ -47,7 +47,7 @@ class _Peak:
             return
 
     def stop(self) -> int:
-        """The most that was seen."""
+        """Stop and return the peak."""
         self._over.set()
         self._thread.join()
         return self._most

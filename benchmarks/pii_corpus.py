@@ -1,4 +1,4 @@
-"""The annotated texts on which the anonymiser is evaluated."""
+"""Annotated texts for the evaluation of the anonymiser."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from personas.errors import MaterialError
 CORPUS_FOLDER = Path(__file__).parent.parent / "data" / "pii"
 LANGUAGES = ("english", "vietnamese", "chinese", "japanese")
 KNOWN_NAME_KIND = "KNOWN"
-"""Marks the name of somebody who speaks in the log; of the kind PERSON."""
+"""Marks the name of a speaker of the log; its kind is PERSON."""
 ANNOTATION = re.compile(r"\{(?P<kind>[A-Z][A-Z_]+):(?P<value>[^{}]+)\}")
 
 
 @dataclass(frozen=True)
 class GoldSpan:
-    """What stands at `start` to `end` (code points, end excluded) and is to be found."""
+    """A span to be found: `start` to `end` in code points, end excluded."""
 
     kind: str
     start: int
@@ -30,7 +30,7 @@ class GoldSpan:
 
 @dataclass(frozen=True)
 class AnnotatedText:
-    """A text without its marks. `speaker` are the names of the person in the log whom it is about, if it is."""
+    """A text without its annotations. `speaker` are the names of the person in the log it is about, if any."""
 
     language: str
     text: str
@@ -39,7 +39,7 @@ class AnnotatedText:
 
 
 def parse_annotations(marked: str) -> tuple[str, tuple[GoldSpan, ...]]:
-    """The text without its marks, and what was marked."""
+    """Parse a text with annotations into text and spans."""
     text, gold, at = "", [], 0
     for match in ANNOTATION.finditer(marked):
         text += marked[at : match.start()]
@@ -51,7 +51,7 @@ def parse_annotations(marked: str) -> tuple[str, tuple[GoldSpan, ...]]:
 
 
 def read_corpus(folder: Path = CORPUS_FOLDER) -> list[AnnotatedText]:
-    """All texts of data/pii."""
+    """Read all texts of data/pii."""
     found = [
         AnnotatedText(language, *parse_annotations(row["text"]))
         for language in LANGUAGES
@@ -68,7 +68,7 @@ def _rows(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def read_presidio(path: Path) -> list[AnnotatedText]:
-    """The texts of a file of presidio-research's: [{full_text, spans: [{entity_type, start_position, end_position}]}].
+    """Read a file of presidio-research: [{full_text, spans: [{entity_type, start_position, end_position}]}].
 
     Raises `MaterialError`.
     """

@@ -32,7 +32,7 @@ PASSES = 3
 
 @dataclass
 class SpanCounts:
-    """Marked spans and how many were found; replaced characters and how many of them lie in marked spans."""
+    """Gold spans and those found; replaced characters and those of them inside gold spans."""
 
     gold: int = 0
     found: int = 0
@@ -41,29 +41,29 @@ class SpanCounts:
 
     @property
     def recall(self) -> float | None:
-        """None where nothing was to be found."""
+        """Recall; None without gold spans."""
         return self.found / self.gold if self.gold else None
 
     @property
     def precision(self) -> float | None:
-        """None where nothing was replaced."""
+        """Precision; None without replacements."""
         return self.rightly / self.replaced if self.replaced else None
 
     def add(self, other: SpanCounts) -> None:
-        """Count the other in."""
+        """Add other counts."""
         self.gold += other.gold
         self.found += other.found
         self.replaced += other.replaced
         self.rightly += other.rightly
 
     def told(self) -> dict[str, Any]:
-        """For the file."""
+        """Figures for the file."""
         return {"gold": self.gold, "found": self.found, "recall": self.recall, "precision": self.precision}
 
 
 @dataclass
 class DetectionScore:
-    """Tallies of many texts: by kind, by language, and of groups of kinds ("structured", "known", "names")."""
+    """Counts over texts: by kind, by language, and by group of kinds ("structured", "known", "names")."""
 
     by_kind: dict[str, SpanCounts] = field(default_factory=dict)
     by_language: dict[str, SpanCounts] = field(default_factory=dict)
@@ -95,11 +95,11 @@ class DetectionScore:
             tallies.setdefault(name, SpanCounts()).add(tally)
 
     def recall(self, group: str) -> float | None:
-        """Of a group."""
+        """Recall of a group."""
         return self.groups.get(group, SpanCounts()).recall
 
     def whole(self, kinds: Sequence[str] = ()) -> SpanCounts:
-        """All kinds together; the recall of those named only."""
+        """Counts over all kinds; recall over the given ones only."""
         whole = SpanCounts()
         for kind, tally in self.by_kind.items():
             counts = not kinds or kind in kinds
@@ -108,14 +108,14 @@ class DetectionScore:
 
 
 def kind_group(gold: GoldSpan) -> str:
-    """ "known", "names", "addresses" or "structured"."""
+    """Return the group: "known", "names", "addresses" or "structured"."""
     if gold.is_known:
         return "known"
     return {"PERSON": "names", "STREET_ADDRESS": "addresses"}.get(gold.kind, "structured")
 
 
 def anonymisers(texts: Sequence[AnnotatedText]) -> dict[tuple[str, bool], Anonymiser]:
-    """One per language for texts of nobody in particular, one for those whose people are in a log."""
+    """Create anonymisers: one per language for texts about nobody in the log, and one for the others."""
     made: dict[tuple[str, bool], Anonymiser] = {}
     for language in dict.fromkeys(judged.language for judged in texts):
         made[language, False] = Anonymiser(KEY)
@@ -127,7 +127,7 @@ def anonymisers(texts: Sequence[AnnotatedText]) -> dict[tuple[str, bool], Anonym
 
 
 def build_log(texts: Sequence[AnnotatedText]) -> Conversation:
-    """A log in which everybody who is spoken of speaks: each says what is said of the next."""
+    """Build a log in which everyone mentioned is a speaker."""
     speakers = [
         SourceSpeaker(f"{9_000 + index}", names) for index, names in enumerate(dict.fromkeys(j.speaker for j in texts))
     ]
@@ -140,7 +140,7 @@ def build_log(texts: Sequence[AnnotatedText]) -> Conversation:
 
 
 def measure(texts: Sequence[AnnotatedText]) -> tuple[DetectionScore, float, str]:
-    """(score, texts per second of processor time, who found names). The fastest of three passes counts."""
+    """Return (score, texts per second of CPU time, name detectors). The fastest of three passes counts."""
     score, seconds, by = DetectionScore(), float("inf"), ""
     for turn in range(PASSES):
         readers = anonymisers(texts)
@@ -155,7 +155,7 @@ def measure(texts: Sequence[AnnotatedText]) -> tuple[DetectionScore, float, str]
 
 
 def score_figures(score: DetectionScore, texts_per_s: float, model: str, count: int) -> dict[str, Any]:
-    """As written to the file."""
+    """Return the figures as written to the file."""
     return {
         "texts": count,
         "recall_structured": score.recall("structured"),
@@ -171,7 +171,7 @@ def score_figures(score: DetectionScore, texts_per_s: float, model: str, count: 
 
 
 def format_table(score: DetectionScore) -> str:
-    """Kinds, then languages, then all."""
+    """Format a table: kinds, then languages, then all."""
     lines = [f"{'':18}{'to find':>8}{'found':>7}{'recall':>8}{'precision':>11}"]
     lines += [_line(kind, tally) for kind, tally in sorted(score.by_kind.items())]
     lines += ["", *(_line(name, score.by_language[name]) for name in LANGUAGES if name in score.by_language)]
@@ -189,7 +189,7 @@ def _share(share: float | None) -> str:
 
 
 def missed_floors(figures: dict[str, Any]) -> list[str]:
-    """What is read less well than it must be."""
+    """List the measures below their required minimum."""
     return [
         f"{name} {figures[name] or 0:.3f} < {floor}"
         for name, floor in MIN_FIGURES.items()
@@ -198,7 +198,7 @@ def missed_floors(figures: dict[str, Any]) -> list[str]:
 
 
 def evaluate_own_corpus(errors: bool) -> int:
-    """Read data/pii, print, write; 1 where a floor is missed."""
+    """Evaluate data/pii, print and write; returns 1 if a minimum is missed."""
     texts = read_corpus()
     score, texts_per_s, model = measure(texts)
     figures = score_figures(score, texts_per_s, model, len(texts))
@@ -218,7 +218,7 @@ def evaluate_own_corpus(errors: bool) -> int:
 
 
 def evaluate_file(path: Path, errors: bool) -> int:
-    """Read a file of presidio-research's shape and print recall over the kinds that we know, and precision."""
+    """Evaluate a file of presidio-research, and print recall over known kinds, and precision."""
     texts = read_presidio(path)
     score, texts_per_s, model = measure(texts)
     for kind in COMPARED_KINDS:
@@ -233,7 +233,7 @@ def evaluate_file(path: Path, errors: bool) -> int:
 
 
 def print_errors(score: DetectionScore, kinds: Sequence[str] = ()) -> None:
-    """What was missed, and what was replaced without reason, one a line."""
+    """Print missed spans and false replacements, one per line."""
     for judged, gold in score.missed:
         if not kinds or gold.kind in kinds:
             print(f"missed {gold.kind}: {judged.text[gold.start : gold.end]!r} in {judged.text!r}")
@@ -242,7 +242,7 @@ def print_errors(score: DetectionScore, kinds: Sequence[str] = ()) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Judge."""
+    """Run the evaluation."""
     parser = argparse.ArgumentParser("python -m benchmarks.pii_detection", description=__doc__)
     parser.add_argument("--file", type=Path, help="judge on this file of presidio-research's shape instead")
     parser.add_argument("--errors", action="store_true", help="also list what was missed and what was replaced wrongly")

@@ -24,7 +24,7 @@ from trainer.sources.conversation import Conversation
 
 @dataclass(frozen=True)
 class DedupRates:
-    """Rows a second; `duplicates` counts those found, exact and near."""
+    """Rows per second; `duplicates` counts exact and near duplicates."""
 
     rows: int
     filter_rows_per_s: float
@@ -33,9 +33,9 @@ class DedupRates:
 
 
 def measure_rates(conversations: Iterable[Conversation], folder: Path | None = None) -> DedupRates:
-    """Filter and deduplicate all of them, whatever the filters say, as a build does; `folder` holds the index's files.
+    """Filter and deduplicate all conversations like a build does; `folder` is for the files of the index.
 
-    Memory grows by some 40 bytes a conversation.
+    Memory grows by some 40 bytes per conversation.
     """
     filters, rows = QualityFilters(), 0
     filtering = deduplicating = 0.0
@@ -63,11 +63,11 @@ PACKAGES = ("datasets", "pyarrow", "orjson", "numpy")
 DEFAULT_ROWS = 1_000_000
 PASSES = 3
 DEDUPLICATED_KIND = "ultrachat"
-"""The file whose conversations are filtered and deduplicated."""
+"""Kind of file whose conversations are filtered and deduplicated."""
 
 
 def measure_parse(path: Path) -> dict[str, float]:
-    """Read every record; imports are not counted, as they are not for `measure_load_dataset`."""
+    """Read every record; excludes imports, like `measure_load_dataset`."""
     from trainer.sources.conversation import Conversation
     from trainer.sources.reader import read_source
     from trainer.sources.source_format import ReadOptions
@@ -80,7 +80,7 @@ def measure_parse(path: Path) -> dict[str, float]:
 
 
 def measure_load_dataset(path: Path) -> dict[str, float]:
-    """The baseline, from an empty cache."""
+    """Measure the baseline, from an empty cache."""
     os.environ.update(HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1")
     import datasets
 
@@ -92,7 +92,7 @@ def measure_load_dataset(path: Path) -> dict[str, float]:
 
 
 def measure_dedup(path: Path) -> dict[str, float]:
-    """Filters and duplicates over all conversations of a file."""
+    """Filter and deduplicate all conversations of a file."""
     pass
     from trainer.sources.conversation import Conversation
     from trainer.sources.reader import read_source
@@ -106,12 +106,12 @@ MEASURES = {"parse": measure_parse, "load": measure_load_dataset, "sift": measur
 
 
 def run_in_subprocess(measure: str, path: Path) -> tuple[dict[str, Any], int]:
-    """A measure in a process of its own, and the peak memory in bytes of it and all below it."""
+    """Run a measurement in a subprocess; also returns the peak memory in bytes of its process tree."""
     return measure_in_subprocess([sys.executable, "-m", "benchmarks.reading_speed", "--measure", measure, str(path)])
 
 
 def best_of_passes(path: Path) -> tuple[tuple[dict[str, float], int], tuple[dict[str, float], int]]:
-    """The fastest pass of each, since other programs may have had the cores meanwhile, and the highest peak of each."""
+    """Return the fastest pass of each (the cores may be shared) and the highest peak memory."""
     passes = [(run_in_subprocess("parse", path), run_in_subprocess("load", path)) for _ in range(PASSES)]
     ours, theirs = zip(*passes, strict=True)
     return _fastest(ours), _fastest(theirs)
@@ -122,7 +122,7 @@ def _fastest(passes: Sequence[tuple[dict[str, float], int]]) -> tuple[dict[str, 
 
 
 def run_benchmark(rows: int) -> dict[str, Any]:
-    """Every measure over files of so many rows; keys as written to the file."""
+    """Measure everything over files of this many rows; keys as in the file."""
     sets: dict[str, dict[str, float]] = {}
     peaks: list[int] = []
     rates: dict[str, float] = {}
@@ -152,7 +152,7 @@ def run_benchmark(rows: int) -> dict[str, Any]:
 
 
 def format_table(figures: dict[str, Any]) -> str:
-    """The figures for people."""
+    """Format the figures for people."""
     lines = [f"{'':12}{'file':>9}{'rows/s':>11}{'load_dataset':>14}{'ratio':>8}{'memory':>10}{'its':>10}"]
     for kind, found in figures["sets"].items():
         lines.append(

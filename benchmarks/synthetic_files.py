@@ -1,4 +1,4 @@
-"""Generates large files in the format of well-known data sets."""
+"""Generates large files in the formats of well-known data sets."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ LABELS = ("spam", "lang_mismatch", "pii", "not_appropriate", "hate_speech", "sex
 
 
 class SyntheticRows:
-    """Makes rows. The same seed makes the same rows."""
+    """Generates rows, reproducible by seed."""
 
     def __init__(self) -> None:
         self._random = random.Random(SEED)
@@ -33,21 +33,21 @@ class SyntheticRows:
         return " ".join(self._random.choices(self._words, k=self._random.randint(6, 18))).capitalize() + "."
 
     def text(self, most: int) -> str:
-        """One to `most` sentences."""
+        """Generate one to `most` sentences."""
         return " ".join(self._random.choices(self._sentences, k=self._random.randint(1, most)))
 
     def sharegpt(self, number: int) -> dict[str, Any]:
-        """A conversation of two to eight messages."""
+        """Generate a conversation of two to eight messages."""
         pairs = self._random.randint(1, 4)
         turns = [("human", 3), ("gpt", 14)] * pairs
         return {"id": f"talk_{number}", "conversations": [{"from": who, "value": self.text(n)} for who, n in turns]}
 
     def ultrachat(self, number: int) -> dict[str, Any]:
-        """A conversation of two to eight texts."""
+        """Generate a conversation of two to eight texts."""
         return {"id": str(number), "data": [self.text(n) for n in (3, 14) * self._random.randint(1, 4)]}
 
     def tree(self, number: int) -> dict[str, Any]:
-        """A tree of one question, one to three ranked answers, and sometimes a question and answer more."""
+        """Generate a tree: a question, one to three ranked answers, and sometimes another question and answer."""
         answers = [self._node("assistant", rank) for rank in range(self._random.randint(1, 3))]
         if number % 3 == 0:
             answers[0]["replies"] = [self._node("prompter", None, [self._node("assistant", 0)])]
@@ -81,7 +81,7 @@ ROW_MAKERS: dict[str, Callable[[SyntheticRows, int], dict[str, Any]]] = {
 
 
 def write_rows(path: Path, kind: str, rows: int) -> None:
-    """So many rows as JSON lines, unless the file is there. A half-written one never has the final name."""
+    """Write this many rows as JSON Lines, unless the file exists. A partial file never has the final name."""
     if path.exists():
         return
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -21,7 +21,7 @@ from trainer.process.environment import ALLOCATOR_SETTINGS, RESTARTED_VARIABLE, 
 RESULT = Path("build/bench/train.json")
 PACKAGES = ("torch", "transformers", "peft", "trl", "bitsandbytes")
 PERSONAS = ("ballast", "oda", "thrip")
-"""One for each round."""
+"""One persona per round."""
 STEPS, WARM_STEPS = 7, 2
 STEP_SAMPLES = 16
 MAX_LENGTH = 512
@@ -30,7 +30,7 @@ BASELINE_BATCH_SIZE, OWN_BATCH_SIZE = 2, 8
 
 
 def load_samples(persona: str, steps: int) -> list[Any]:
-    """The first samples that are trained on of a shipped persona's own talk, enough for so many steps."""
+    """Load a shipped persona's first training samples, enough for this many steps."""
     from trainer.cli.dataset_args import SHIPPED_DATA, build_order
     from trainer.cli.dataset_command import add_sources
     from trainer.data.builder import DatasetBuilder
@@ -53,7 +53,7 @@ def load_samples(persona: str, steps: int) -> list[Any]:
 
 
 def baseline_trainer(samples: Sequence[Any], scratch: str) -> tuple[Any, Callable[[], None]]:
-    """The baseline's trainer, and what runs it."""
+    """Create the baseline's trainer, and the function that runs it."""
     import torch
     from peft import LoraConfig
     from transformers import BitsAndBytesConfig
@@ -101,7 +101,7 @@ def baseline_trainer(samples: Sequence[Any], scratch: str) -> tuple[Any, Callabl
 
 
 def own_trainer(samples: Sequence[Any], scratch: str) -> tuple[Any, Callable[[], None]]:
-    """Our trainer as a run has it, and what runs it."""
+    """Create our trainer as in a run, and the function that runs it."""
     from personas.models.base_model import load_tokenizer, locate
     from personas.schemas.hyperparameters import Hyperparameters
     from personas.schemas.training import TrainingRequest
@@ -131,14 +131,14 @@ def own_trainer(samples: Sequence[Any], scratch: str) -> tuple[Any, Callable[[],
 
 
 def _by_length_in_steps(samples: Sequence[Any]) -> list[int]:
-    """The samples in order, those of one optimiser step sorted by length: a step sees the same ones."""
+    """Sort the samples of each optimiser step by length; the samples of a step stay the same."""
     places = range(len(samples))
     steps = (places[start : start + STEP_SAMPLES] for start in range(0, len(samples), STEP_SAMPLES))
     return [place for step in steps for place in sorted(step, key=lambda place: -len(samples[place].ids))]
 
 
 def measure_training(way: str, persona: str, steps: int) -> dict[str, Any]:
-    """Train for so many steps; `seconds`, `tokens` (real ones) and `losses` of each."""
+    """Train this many steps; returns `seconds`, `tokens` (unpadded) and `losses` per step."""
     import torch
     from transformers import TrainerCallback
 
@@ -170,7 +170,7 @@ def measure_training(way: str, persona: str, steps: int) -> dict[str, Any]:
 
 
 def run_benchmark(personas: Sequence[str], steps: int) -> dict[str, Any]:
-    """All measurements; keys as written to the file. Rates are medians of the steps after the second of each round."""
+    """Run all measurements; keys as in the file. Rates are medians of the steps after the second of each round."""
     found: dict[tuple[str, bool], list[dict[str, Any]]] = {}
     peaks: dict[tuple[str, bool], int] = {}
     for persona in personas:
@@ -206,19 +206,19 @@ def run_benchmark(personas: Sequence[str], steps: int) -> dict[str, Any]:
 
 
 def _rate(rounds: Sequence[dict[str, Any]]) -> float:
-    """Real tokens per second."""
+    """Compute unpadded tokens per second."""
     steps = (zip(found["tokens"][WARM_STEPS:], found["seconds"][WARM_STEPS:], strict=True) for found in rounds)
     return float(statistics.median(tokens / seconds for step in steps for tokens, seconds in step))
 
 
 def _environment(tuned: bool) -> dict[str, str]:
-    """This process's environment, with or without the allocator's settings, and not to be started again for them."""
+    """Return the environment, with or without the allocator's settings, such that no restart is needed."""
     bare = {name: value for name, value in os.environ.items() if name not in ALLOCATOR_SETTINGS}
     return {**bare, **(ALLOCATOR_SETTINGS if tuned else {}), RESTARTED_VARIABLE: "1"}
 
 
 def format_table(figures: dict[str, Any]) -> str:
-    """The figures for people."""
+    """Format the figures for people."""
     lines = [f"{'':34}{'tokens/s':>10}{'samples/s':>11}{'memory':>10}{'loss':>8}"]
     for label, key in (("plain, as people run it", "plain"), ("ours, as shipped", "ours")):
         lines.append(

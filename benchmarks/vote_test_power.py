@@ -1,4 +1,4 @@
-"""Measures how many members the blind test needs until a ruling, and how often it is wrong."""
+"""Measures how many members the blind test needs until a ruling, and how often the ruling is wrong."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ RESULT_FILE = Path("build/bench/votes.json")
 SHARES = (0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8)
 COMMUNITIES, MEMBERS = 1000, 150
 TASTE_CONCENTRATION = 8.0
-"""Of the beta distribution: the higher, the less members differ."""
+"""Concentration of the beta distribution: the higher, the less members differ."""
 
 Figures = dict[str, float]
 Floats = Any
@@ -29,19 +29,20 @@ Floats = Any
 
 
 def honest_members(rng: np.random.Generator, share: float, members: int) -> Floats:
-    """Members who choose the version in this share of their votes in the mean: what the rule counts of each."""
+    """Simulate members who choose the version in this share of their votes on average."""
     own = rng.beta(share * TASTE_CONCENTRATION, (1 - share) * TASTE_CONCENTRATION, members)
     return rng.binomial(MAX_VOTES_PER_MEMBER, own) / MAX_VOTES_PER_MEMBER
 
 
 def with_brigade(rng: np.random.Generator, values: Floats, says: float) -> Floats:
-    """The same members, each with a chance of a tenth one of a brigade that always says the same."""
+    """Replace each member with probability 0.1 by one of a brigade that always votes the same."""
     return np.where(rng.random(len(values)) < MAX_CONTAMINATED_SHARE, says, values)
 
 
 def measure(share: float, brigade: bool, communities: int = COMMUNITIES) -> Figures:
-    """Shares of communities: `wrong` for which the rule says at any time what is not so, `ruled` for which it finds
-    the difference; `members` is the median of how many that takes (nan where fewer than half find it).
+    """Return shares of communities: `wrong`, with a false ruling at any time, and `ruled`, with the difference found.
+
+    `members` is the median number of members it takes (nan if fewer than half find it).
     """
     rng = np.random.default_rng(0)
     wrong, taken = 0, []
@@ -61,7 +62,7 @@ def measure(share: float, brigade: bool, communities: int = COMMUNITIES) -> Figu
 
 
 def print_table(figures: dict[str, dict[str, Figures]]) -> None:
-    """A line for each share."""
+    """Print a line per share."""
     print(f"{'':8}{'honest':>28}{'with a brigade':>28}")
     print(f"{'share':8}" + f"{'wrong':>9}{'ruled':>9}{'members':>10}" * 2)
     for share, found in figures.items():
@@ -72,14 +73,14 @@ def print_table(figures: dict[str, dict[str, Figures]]) -> None:
 
 
 def _false_rulings(share: float) -> tuple[str, ...]:
-    """What may not be said of versions one of which is chosen so often; up to 60 % they may be called alike."""
+    """Return the rulings that are false for a version chosen this often; up to 60 % a tie is allowed."""
     if share == SHARES[0]:
         return ("better", "worse")
     return ("worse",) if share <= 0.6 else ("worse", "alike")
 
 
 def _members_until_ruling(values: list[float]) -> int:
-    """After how many members it was ruled: what was certain once stays so."""
+    """Return the number of members at the ruling, which is final."""
     low, high = 0, len(values)
     while high - low > 1:
         middle = (low + high) // 2

@@ -1,1 +1,1 @@
-"""Programs that make files which ship."""
+"""Programs that generate files shipped with the project."""

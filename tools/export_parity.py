@@ -1,4 +1,4 @@
-"""Measures every export of every architecture and writes the table of docs/exports.md."""
+"""Measures the exports of every architecture and writes the table of docs/exports.md."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ COLUMNS = (
     ("charx", None),
 )
 GGUF = ("gguf", "gguf-lora", "ollama")
-"""What is refused for architectures that are not known (`trainer.export.gguf_format`)."""
+"""Error message for architectures that GGUF export does not support (`trainer.export.gguf_format`)."""
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Returns the exit code."""
+    """Run the command and return its exit code."""
     parser = argparse.ArgumentParser(prog="python -m tools.export_parity", description=__doc__)
     parser.add_argument("--write", action="store_true", help="put the table into docs/exports.md")
     options = parser.parse_args(arguments)
@@ -50,7 +50,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def parity_table() -> str:
-    """The table in Markdown. Raises `ExportError` at the first export that fails."""
+    """Build the table in Markdown. Raises `ExportError` at the first export that fails."""
     from tools.tiny_models import TINY_MODELS
 
     head = ["", *(f"{to} {quantise or ''}".strip() for to, quantise in COLUMNS)]
@@ -62,7 +62,7 @@ def parity_table() -> str:
 
 
 def replace_table(document: str, made: str) -> str:
-    """The document with this table between its marks."""
+    """Replace the table between the markers of the document."""
     before, _, rest = document.partition(BEGIN)
     return f"{before}{BEGIN}\n{made}\n{END}{rest.partition(END)[2]}"
 

@@ -1,4 +1,4 @@
-"""Two-layer models with random weights, one of each architecture, for export parity and tests."""
+"""Two-layer models with random weights, one per architecture, for export parity and tests."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from trainer.export.gguf_model import LLAMA3_REGEX, QWEN2_REGEX
 LAYERS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 VOCABULARY = 512
 PADDED_VOCABULARY = 544
-"""More rows than tokens, as Qwen's models have them."""
+"""More rows than tokens, as in Qwen models."""
 
 CHATML = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
@@ -80,7 +80,7 @@ YARN_ROPE = {"rope_type": "yarn", "rope_theta": 1e6, "factor": 4.0, "original_ma
 
 @dataclass(frozen=True)
 class TinyModelSpec:
-    """One kind of model, with the adapter over it. `control` are its control tokens: begin, end, then others."""
+    """A model and the adapter on it. `control` are the control tokens: begin, end, then others."""
 
     name: str
     model_type: str
@@ -92,7 +92,7 @@ class TinyModelSpec:
 
 
 def byte_level_split(regex: str) -> Callable[[], Any]:
-    """How a byte-level tokenizer cuts text: by this expression."""
+    """Return the pre-tokenizer of a byte-level tokenizer that splits by this expression."""
     return lambda: pre_tokenizers.Sequence(
         [
             pre_tokenizers.Split(Regex(regex), "isolated"),
@@ -121,13 +121,16 @@ TINY_MODELS = {
             {"tie_word_embeddings": False, "rope_parameters": LLAMA3_ROPE},
             {"rank_pattern": {"q_proj": 3, "down_proj": 9}},
         ),
-        TinyModelSpec("Qwen2.5", "qwen2", QWEN2_CHAT, CHATML_TOKENS, byte_level_split(QWEN2_REGEX), {"vocab_size": PADDED_VOCABULARY}),
+        TinyModelSpec("Qwen2.5", "qwen2", QWEN2_CHAT, CHATML_TOKENS, byte_level_split(QWEN2_REGEX),
+                      {"vocab_size": PADDED_VOCABULARY}),
         TinyModelSpec(
-            "Qwen2.5 with YaRN", "qwen2", QWEN2_CHAT, CHATML_TOKENS, byte_level_split(QWEN2_REGEX), {"rope_parameters": YARN_ROPE},
+            "Qwen2.5 with YaRN", "qwen2", QWEN2_CHAT, CHATML_TOKENS, byte_level_split(QWEN2_REGEX),
+            {"rope_parameters": YARN_ROPE},
             {"use_rslora": True, "rank_pattern": {"k_proj": 2}, "alpha_pattern": {"v_proj": 5}},
         ),
         TinyModelSpec(
-            "Qwen3", "qwen3", QWEN3_CHAT, CHATML_TOKENS, byte_level_split(QWEN2_REGEX), {"head_dim": 32, "tie_word_embeddings": True},
+            "Qwen3", "qwen3", QWEN3_CHAT, CHATML_TOKENS, byte_level_split(QWEN2_REGEX),
+            {"head_dim": 32, "tie_word_embeddings": True},
             {"use_rslora": True},
         ),
         TinyModelSpec(
@@ -140,7 +143,8 @@ TINY_MODELS = {
         ),
         TinyModelSpec(
             "Phi-3", "phi3", PHI3_CHAT,
-            ("<s>", "<|endoftext|>", "<|system|>", "<|user|>", "<|assistant|>", "<|end|>"), byte_level_split(QWEN2_REGEX),
+            ("<s>", "<|endoftext|>", "<|system|>", "<|user|>", "<|assistant|>", "<|end|>"),
+            byte_level_split(QWEN2_REGEX),
             lora={"target_modules": ["qkv_proj", "o_proj", "gate_up_proj", "down_proj"]},
         ),
     )
@@ -148,7 +152,7 @@ TINY_MODELS = {
 
 
 def make_model(kind: TinyModelSpec, folder: Path, seed: int = 0) -> BaseModel:
-    """The folder of a model of this kind, in bf16, with its tokenizer."""
+    """Write a model of this kind in bf16 with its tokenizer, and return the folder."""
     tokenizer = make_tokenizer(kind)
     torch.manual_seed(seed)
     sizes = {
@@ -173,7 +177,7 @@ def make_model(kind: TinyModelSpec, folder: Path, seed: int = 0) -> BaseModel:
 
 
 def make_adapter(kind: TinyModelSpec, base: BaseModel, folder: Path, persona: str | None = "ballast") -> Path:
-    """A sealed adapter folder with random weights that clearly change what the model says."""
+    """Write an adapter folder whose random weights clearly change the output."""
     torch.manual_seed(1)
     settings = {"r": 6, "lora_alpha": 16, "target_modules": list(LAYERS), "task_type": "CAUSAL_LM", **kind.lora}
     model = get_peft_model(load_model(base, "float32"), LoraConfig(**settings))
@@ -187,7 +191,7 @@ def make_adapter(kind: TinyModelSpec, base: BaseModel, folder: Path, persona: st
 
 
 def make_tokenizer(kind: TinyModelSpec) -> Any:
-    """A real tokenizer, trained on the shipped cards."""
+    """Train a real tokenizer on the shipped cards."""
     texts = [path.read_text(encoding="utf-8") for path in sorted(SHIPPED_CARDS.glob("*.toml"))]
     made = _byte_level(kind, texts) if kind.split else _sentencepiece_like(kind, texts)
     tokenizer = PreTrainedTokenizerFast(
@@ -218,7 +222,7 @@ def _byte_level(kind: TinyModelSpec, texts: list[str]) -> Tokenizer:
 
 
 def _sentencepiece_like(kind: TinyModelSpec, texts: list[str]) -> Tokenizer:
-    """As transformers stores SentencePiece's: spaces are letters, and unknown letters fall apart into bytes."""
+    """Build a tokenizer like SentencePiece in transformers: spaces are letters, unknown letters become bytes."""
     spaces = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
     learned = Tokenizer(models.BPE())
     learned.normalizer, learned.pre_tokenizer = spaces, pre_tokenizers.Split("▁", "merged_with_next")

@@ -1,4 +1,4 @@
-"""Generates the labelled texts that the tagger is trained on, from templates, by seed."""
+"""Generates labelled texts for training the tagger from templates, reproducible by seed."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 TEMPLATES_FOLDER = Path(__file__).parent / "templates"
 COUNTRY_WEIGHTS = {"english": 4, "britain": 3, "german": 2, "french": 2, "mixed": 7}
-"""How often a country's shape is drawn, if not once; "mixed" belongs to no country."""
+"""Weights of the address formats by country (default 1); "mixed" has no country."""
 
 COUNTRIES = frozenset(
     """english britain australia canada german austria french spanish mexico italian portuguese dutch nordic finnish
@@ -26,16 +26,16 @@ COUNTRIES = frozenset(
 )
 
 STREET_NAME_COUNTRIES = "german french spanish italian portuguese dutch nordic slavic hungarian turkish asian".split()
-"""Whose street names stand in addresses that belong to no country."""
+"""Countries whose street names occur in addresses without a country."""
 
 COMPOUND_STREET_SLOTS = {"German": "german", "Dutch": "dutch", "Nordic": "nordic", "Finnish": "nordic"}
-"""Slots of streets whose name and word for a street are one word, and whose names they take."""
+"""Slots of streets written as one word with their suffix, and the names they take."""
 
 SEPARATORS = (", ", ", ", ", ", "\n", "\n", "\n ", " ", " - ")
 
 
 class AddressGenerator:
-    """Draws addresses through the template machine of `CorpusGenerator`."""
+    """Generates addresses with the templates of `CorpusGenerator`."""
 
     def __init__(self, random: Random, texts: CorpusGenerator) -> None:
         self._random = random
@@ -50,7 +50,7 @@ class AddressGenerator:
         self._countries = [country for country in sorted(COUNTRIES) for _ in range(COUNTRY_WEIGHTS.get(country, 1))]
 
     def whole(self, country: str = "") -> str:
-        """Street, house, perhaps a flat, town, postal code, perhaps the country; on one line or several."""
+        """Generate street, house, perhaps a flat, town, postal code, perhaps the country; on one line or several."""
         street, town = self._shape(country)
         separator = self._random.choice(SEPARATORS)
         parts = [street]
@@ -62,18 +62,18 @@ class AddressGenerator:
         return text.upper() if self._random.random() < 0.03 else text
 
     def street(self, country: str = "") -> str:
-        """Street and house."""
+        """Generate street and house."""
         text = self._texts.plain(self._shape(country)[0])
         if self._random.random() < 0.2:
             text += self._random.choice((", ", " ")) + self._texts.plain(self._random.choice(self._shapes["unit"]))
         return text
 
     def name(self) -> str:
-        """A street's name without a number."""
+        """Generate a street name without a number."""
         return self._texts.plain(self._random.choice(("{s:english} {English}", "{s:english} {English}", "{Anystreet}")))
 
     def corner(self) -> str:
-        """Two streets that cross, with or without the words that say so."""
+        """Generate two crossing streets, with or without words that say so."""
         streets = [self.name() if self._random.random() < 0.5 else self.street() for _ in range(2)]
         if self._random.random() < 0.3:
             streets[0] = self._random.choice((self._texts.names.first, self._texts.names.last))()
@@ -81,17 +81,17 @@ class AddressGenerator:
         return f"{said}{streets[0]} {self._random.choice(('and', '&', 'and'))} {streets[1]}"
 
     def box(self) -> str:
-        """A post-office box, a military address or their likes elsewhere."""
+        """Generate a post-office box, a military address or a foreign equivalent."""
         box = self._random.choice(self._shapes["box"])
         return self._texts.plain(box.replace("{sep}", self._random.choice(("\n", ", "))))
 
     def base(self, country: str) -> str:
-        """What a street is called before "Street"; family names stand in for "*"."""
+        """Generate the name before "Street"; "*" stands for a family name."""
         name = self._random.choice(self._words[country])
         return name.replace("*", self._texts.names.last()) if "*" in name else name
 
     def town(self) -> str:
-        """A town that exists, or an invented one."""
+        """Generate an existing or an invented town."""
         if self._random.random() < 0.5:
             name = self._random.choice(self._towns)
         else:
@@ -100,7 +100,7 @@ class AddressGenerator:
         return name.upper() if self._random.random() < 0.12 else name
 
     def part(self, slot: str) -> str:
-        """What stands in a slot that only addresses use: a word for a street, a street, a ward, a state."""
+        """Fill a slot of addresses only: a street suffix, a street, a ward, a state."""
         if slot in COMPOUND_STREET_SLOTS:
             return self._joined(COMPOUND_STREET_SLOTS[slot], self._random.choice(self._words[slot]))
         if slot in ("Vietnamese", "Ward"):
@@ -136,7 +136,7 @@ LISTED_SLOTS = {
     "event": "event",
     "law": "law",
 }
-"""Slots of names that are no person's, and the line of things.txt that they are drawn from."""
+"""Slots of other names than people's, with their line of things.txt."""
 
 WORD_SLOTS = {"job": "job", "relation": "relation", "thing": "thing", "verbed": "verbed"}
 
@@ -146,7 +146,7 @@ TRADE_PARTS = (
 )
 
 FUNCTION_WORD_COUNT = 110
-"""So many words at the head of the list hold sentences together."""
+"""Number of function words at the head of the list."""
 
 JUNK_TOKENS = (
     *"🎉 😂 🙏 👍 👨‍👩‍👧 🔥 #1 #15 #234 ??? !!! :D xD ^^ <3 -> => … — ½ ¿½ ï¿½ â€™ Ã©".split(),
@@ -164,7 +164,7 @@ DATE_FORMATS = (
 
 
 class DistractorGenerator:
-    """Draws them; names that are no person's carry the label "X"."""
+    """Generates distractors; names that are not of people have the label "X"."""
 
     def __init__(self, random: Random, texts: CorpusGenerator) -> None:
         self._random = random
@@ -182,7 +182,7 @@ class DistractorGenerator:
         self._months = lists["month"][:12]
 
     def of(self, slot: str) -> tuple[str, str]:
-        """(text, label) for a slot."""
+        """Return (text, label) for a slot."""
         if slot in LISTED_SLOTS:
             if self._random.random() < 0.5:
                 return self._random.choice(self._lists[LISTED_SLOTS[slot]]), "X"
@@ -198,7 +198,7 @@ class DistractorGenerator:
         return self._word(slot) or self._number(slot), "O"
 
     def _invented(self) -> str:
-        """A trade name of one word, such as nobody's list holds."""
+        """Generate a one-word trade name that is in no list."""
         made = "".join(self._random.choice(part.split()) for part in TRADE_PARTS)
         return self._random.choice((made.capitalize(), made.capitalize(), made.upper()))
 
@@ -273,7 +273,7 @@ class DistractorGenerator:
 
 
 TEMPLATE_FILE_SHARES = {"english.txt": 0.68, "vietnamese.txt": 0.2, "others.txt": 0.12}
-"""How much of the texts comes from which file."""
+"""Share of the texts by template file."""
 
 CHOICE = re.compile(r"\[([^\[\]]*)\]")
 SLOT = re.compile(r"\{([A-Za-z0-9]+(?::[a-z]+)?)\}")
@@ -282,18 +282,18 @@ MAX_JOINED_TEMPLATES = 3
 
 @dataclass(frozen=True)
 class LabelledText:
-    """A text in pieces: (text, label), the label "P" (person), "A" (address), "X" (another name) or "O"."""
+    """A text as pieces (text, label), labelled "P" (person), "A" (address), "X" (another name) or "O"."""
 
     pieces: tuple[tuple[str, str], ...]
 
     @property
     def text(self) -> str:
-        """The whole text."""
+        """Whole text."""
         return "".join(text for text, _ in self.pieces)
 
     @property
     def spans(self) -> list[tuple[str, int, int]]:
-        """(label, start, end) of what is labelled."""
+        """Labelled spans as (label, start, end)."""
         found, at = [], 0
         for text, label in self.pieces:
             if label != "O":
@@ -303,7 +303,7 @@ class LabelledText:
 
 
 class CorpusGenerator:
-    """Makes texts from the templates beside the code."""
+    """Generates texts from the templates beside the code."""
 
     def __init__(self, seed: int) -> None:
         self.random = Random(seed)
@@ -330,7 +330,7 @@ class CorpusGenerator:
         }
 
     def __iter__(self) -> Iterator[LabelledText]:
-        """Texts without end: one template, or a few after one another, written neatly or as people write in chats."""
+        """Yield texts without end: one or a few templates in sequence, in clean or in chat style."""
         shares = list(TEMPLATE_FILE_SHARES.values())
         while True:
             (name,) = self.random.choices(list(TEMPLATE_FILE_SHARES), shares)
@@ -343,7 +343,7 @@ class CorpusGenerator:
             yield LabelledText(tuple(self._as_written(pieces)))
 
     def filled(self, template: str) -> list[tuple[str, str]]:
-        """A template's pieces, choices made and slots filled."""
+        """Expand a template into pieces, with choices made and slots filled."""
         pieces: list[tuple[str, str]] = []
         for index, part in enumerate(SLOT.split(self._chosen(template).replace("\\n", "\n"))):
             if index % 2 == 0:
@@ -353,7 +353,7 @@ class CorpusGenerator:
         return _merge_name_parts([piece for piece in pieces if piece[0]])
 
     def plain(self, template: str) -> str:
-        """The same as a plain text."""
+        """Expand a template into plain text."""
         return "".join(text for text, _ in self.filled(template))
 
     def _slot(self, slot: str) -> list[tuple[str, str]]:
@@ -400,7 +400,7 @@ ADDRESS_SLOTS = frozenset(
 
 
 def _merge_name_parts(pieces: list[tuple[str, str]]) -> list[tuple[str, str]]:
-    """A given name, a space and a family name are one name."""
+    """Merge a given name, a space and a family name into one name."""
     joined: list[tuple[str, str]] = []
     for text, label in pieces:
         if label == "P" and len(joined) > 1 and joined[-1] == (" ", "O") and joined[-2][1] == "P":
@@ -411,7 +411,7 @@ def _merge_name_parts(pieces: list[tuple[str, str]]) -> list[tuple[str, str]]:
 
 
 def strip_diacritics(text: str) -> str:
-    """Diacritics dropped, as people type them away; "đ" too."""
+    """Remove diacritics as people do when typing; "đ" too."""
     plain = "".join(letter for letter in unicodedata.normalize("NFD", text) if not unicodedata.combining(letter))
     return plain.replace("đ", "d").replace("Đ", "D")
 
@@ -422,7 +422,7 @@ def _lines(path: Path) -> list[str]:
 
 
 def read_groups(path: Path) -> dict[str, list[str]]:
-    """What follows "group: " on each line, by group; a group may have several lines."""
+    """Read the values of each "group: …" line by group; a group may have several lines."""
     groups: dict[str, list[str]] = {}
     for line in path.read_text(encoding="utf-8").splitlines():
         if line and not line.startswith("#"):

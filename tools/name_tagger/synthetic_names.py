@@ -1,4 +1,4 @@
-"""Generates names of people of many origins, in the forms in which people write them."""
+"""Generates names of people of many origins, in their usual written forms."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from random import Random
 from trainer.anonymise.crf_ner.gazetteer import LISTS_FOLDER, read_list
 
 INVENTED_SHARE = 0.12
-"""So many names are made of syllables, so that the tagger learns to go by what stands around a name as well."""
+"""Share of names made of syllables, so that the tagger also learns from the context."""
 FAMILY_FIRST_SHARES = {"chinese": 0.6, "vietnamese": 0.97, "korean": 0.5, "japanese": 0.2, "hungarian": 0.3}
 FREQUENT_ORIGINS = ("english", "english", "english", "vietnamese", "german", "french", "spanish")
-"""Drawn as often again as the other origins."""
+"""Origins drawn twice as often as others."""
 PARTICLES = {
     "dutch": ("van", "van der", "de", "van den", "van de", "ter"),
     "german": ("von", "zu", "von der"),
@@ -54,7 +54,7 @@ NICKNAME_PARTS = (
 
 
 class NameGenerator:
-    """Draws names; the same random numbers give the same names."""
+    """Generates names, reproducible by seed."""
 
     def __init__(self, random: Random) -> None:
         self._random = random
@@ -69,11 +69,11 @@ class NameGenerator:
         return [*self._given, *FREQUENT_ORIGINS]
 
     def origin(self) -> str:
-        """Where a person's name comes from."""
+        """Draw the origin of a name."""
         return self._random.choice(self._origins)
 
     def first(self, origin: str = "") -> str:
-        """A given name, sometimes a double one."""
+        """Generate a given name, sometimes a double one."""
         if self._random.random() < INVENTED_SHARE:
             return self._invented("given")
         names = self._given[origin or self.origin()]
@@ -83,7 +83,7 @@ class NameGenerator:
         return name
 
     def last(self, origin: str = "") -> str:
-        """A family name, with particles and hyphens as they come."""
+        """Generate a family name, with particles and hyphens."""
         origin = origin or self.origin()
         if self._random.random() < INVENTED_SHARE:
             return self._invented("family")
@@ -99,7 +99,7 @@ class NameGenerator:
         return name
 
     def full(self, origin: str = "") -> str:
-        """Given and family name in the order and form of their origin."""
+        """Generate given and family name in the order and form of their origin."""
         origin = origin or self.origin()
         if origin == "vietnamese":
             return self.vietnamese()
@@ -112,28 +112,28 @@ class NameGenerator:
         return f"{first} {self._middle(origin)}{last}"
 
     def vietnamese(self) -> str:
-        """Family name, middle names, given name."""
+        """Generate family name, middle names and given name."""
         family = self._random.choice(self._family["vietnamese"])
         middle = self._random.sample(self._vietnamese_middle, self._random.choice((0, 1, 1, 1, 2)))
         given = self._random.choice(self._given["vietnamese"])
         return f"{given} {family}" if self._random.random() < 0.05 else " ".join([family, *middle, given])
 
     def last_first(self) -> str:
-        """ "Family, Given" as lists have it."""
+        """Generate "Family, Given" as in lists."""
         origin = self.origin()
         return f"{self.last(origin)}, {self.first(origin)}{self._random.choice(('', '', ' ' + self._initial() + '.'))}"
 
     def initials(self) -> str:
-        """ "J. R. Family" and the like."""
+        """Generate "J. R. Family" and similar forms."""
         dots = self._random.choice(("{0}. {1}", "{0}.{2}. {1}", "{0}. {2}. {1}", "{0} {1}"))
         return dots.format(self._initial(), self.last(), self._initial())
 
     def title(self) -> str:
-        """What stands before a family name and is no part of it."""
+        """Generate a title before a family name, which is not part of it."""
         return self._random.choice(TITLES)
 
     def nick(self) -> str:
-        """A name that somebody chose for a chat: no person's name by itself."""
+        """Generate a nickname for a chat, which is no person's name by itself."""
         base = self._random.choice((self.first().lower(), self._random.choice(NICKNAME_PARTS)))
         return (
             base + self._random.choice(NICKNAME_PARTS) + self._random.choice(("", "", str(self._random.randrange(100))))

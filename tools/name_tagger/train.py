@@ -26,8 +26,9 @@ from trainer.anonymise.crf_ner.word_tokens import TokenisedText, tokenise
 TRAINING_TEXTS = 36_000
 SEED = 5
 HIDDEN_PERCENT = {**dict.fromkeys("gf", 30), **dict.fromkeys("ybos", 25), **dict.fromkeys("cwz", 20)}
-"""Percentage of each list's words that are not found in it while training: no list holds every name, and the tagger
-has to learn from the words around."""
+"""Percentage of each list's words hidden during training: no list has every name, so the tagger has to learn from the
+context too.
+"""
 
 CRFSUITE_PARAMETERS = {
     "c1": 0.35,
@@ -36,11 +37,11 @@ CRFSUITE_PARAMETERS = {
     "feature.minfreq": 3,
     "feature.possible_transitions": True,
 }
-"""crfsuite's: L1 and L2 penalties, passes, and how often a feature must occur to count."""
+"""Parameters of crfsuite: L1 and L2 penalties, iterations, and minimum feature frequency."""
 
 
 def train(out: Path, count: int, seed: int) -> dict[str, object]:
-    """Write a model trained on `count` texts; says what went in."""
+    """Train on `count` texts, write the model, and print its composition."""
     trainer = pycrfsuite.Trainer(algorithm="lbfgs", verbose=False)
     trainer.set_params(CRFSUITE_PARAMETERS)
     features = FeatureExtractor(groups_with_dropout)
@@ -63,7 +64,7 @@ def train(out: Path, count: int, seed: int) -> dict[str, object]:
 
 
 def bio_labels(made: LabelledText, cut: TokenisedText) -> list[str]:
-    """One label per token: "BP IP …" for a person, "BA IA …" for an address, "X" for another name, "O"."""
+    """Return a label per token: "BP IP …" for a person, "BA IA …" for an address, "X" for another name, "O"."""
     found = ["O"] * len(cut.words)
     spans = iter(made.spans)
     span = next(spans, None)
@@ -78,7 +79,7 @@ def bio_labels(made: LabelledText, cut: TokenisedText) -> list[str]:
 
 
 def groups_with_dropout(word: str) -> str:
-    """The lists that hold a word, less those that are kept from the tagger for this word while it trains."""
+    """Return the groups of a word, without those hidden for this word during training."""
     groups = load_gazetteer().of(word)
     if not groups:
         return groups
@@ -87,7 +88,7 @@ def groups_with_dropout(word: str) -> str:
 
 
 def main(arguments: Iterable[str] | None = None) -> int:
-    """Train and say so."""
+    """Train the tagger."""
     parser = argparse.ArgumentParser("python -m tools.name_tagger.train", description=__doc__)
     parser.add_argument(
         "--out", type=Path, default=MODEL_FILE, help="the model file (default: the one that is shipped)"
@@ -105,7 +106,7 @@ def main(arguments: Iterable[str] | None = None) -> int:
 
 
 def write_model(path: Path, model: bytes, about: dict[str, object]) -> None:
-    """Write crfsuite's model with its head; `about` says what it was trained with."""
+    """Write crfsuite's model with its head; `about` describes the training."""
     packed = lzma.compress(model, preset=9 | lzma.PRESET_EXTREME)
     head = {"format": MODEL_FORMAT, "sha256": hashlib.sha256(packed).hexdigest(), **about}
     path.write_bytes(json.dumps(head).encode() + b"\n" + packed)
