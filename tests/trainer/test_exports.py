@@ -310,7 +310,7 @@ def test_a_card_of_another_persona_is_exported_with_a_doubt(adapters, tmp_path):
 def test_folders_that_are_made_for_an_export_are_told_and_go_with_one_that_fails(adapters, tmp_path):
     out = tmp_path / "not" / "there" / "adapter"
     report = made(adapters("SmolLM2"), "adapter", out)
-    assert out.is_dir() and f"There was no folder {tmp_path / 'not'}: it was made." in format_report(report)
+    assert out.is_dir() and f"Created the folder {tmp_path / 'not'}." in format_report(report)
     assert "it was made" not in format_report(made(adapters("SmolLM2"), "adapter", out.with_name("second")))
     with nothing_left(tmp_path), pytest.raises(ExportError, match="is not made here"):
         made(adapters("Phi-3"), "gguf", tmp_path / "nor" / "there" / "model.gguf")

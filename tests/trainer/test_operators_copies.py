@@ -88,7 +88,7 @@ def test_the_operators_own_persona_is_known_by_name_and_has_the_worlds_lore(comm
     code, _, errors = command("train", "--persona", "Nobodi", "--dry-run")
     assert code == 1 and "There is no persona 'Nobodi'." in errors and "nobody" in errors
     code, _, errors = command("train", "--persona", "Nobody", "--dry-run")
-    assert code == 1 and "Nobody has no talk of its own" in errors
+    assert code == 1 and "There is no chat log of Nobody" in errors
 
 
 def test_a_card_of_theirs_that_cannot_be_read_is_named(command, home):

@@ -178,7 +178,7 @@ def test_a_recipe_is_shown_with_comments_ranges_memory_and_warnings(command):
         (("recipes", "nope"), "There is no recipe 'nope'. Known: "),
         (("recipes", "s1-t4", "--set", "lora_r=0"), "lora_r cannot be '0'"),
         (("plan", "--persona", "oda", "--set", "epochs=2"), "Did you mean num_train_epochs or"),
-        (("plan", "--persona", "oda", "--set", "max_length=512", "--max-length", "640"), "both say how long"),
+        (("plan", "--persona", "oda", "--set", "max_length=512", "--max-length", "640"), "both set max_length"),
         (("dataset", "build", "--source", "x", "--out", "y", "--set", "lore_share=2"), "lore_share cannot be '2'"),
     ],
 )

@@ -11,33 +11,31 @@ from personas.schemas.hyperparameters import Hyperparameters, parse_settings
 
 
 def positive_int(text: str) -> int:
-    """One or more. Raises `ArgumentTypeError`."""
+    """Parse a positive integer. Raises `ArgumentTypeError`."""
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"expected a number of at least 1, got {text!r}")
     return int(text)
 
 
 DEFAULT_REVIEW_DAYS = 14
-
-
-"""How long what was anonymised can be checked, unless something else is asked for."""
+"""Days until a list of replaced personal data is deleted."""
 
 
 def retention_days(text: str) -> int:
-    """1 to 365 days, for argparse."""
+    """Parse 1 to 365 days, for argparse."""
     if not text.isdecimal() or not 1 <= int(text) <= 365:
         raise argparse.ArgumentTypeError(f"expected 1 to 365 days, got {text!r}")
     return int(text)
 
 
 def add_progress_interval(parser: argparse.ArgumentParser) -> None:
-    """Adds how often work says how far it is where there is no terminal."""
+    """Add the interval of progress lines without a terminal."""
     parser.add_argument(
         "--tell-every",
         type=_positive_seconds,
         default=10.0,
         metavar="SECONDS",
-        help="how often a pipe is told how far it is",
+        help="interval of progress lines when standard error is not a terminal (default: 10)",
     )
 
 
@@ -51,26 +49,26 @@ def _positive_seconds(text: str) -> float:
     return seconds
 
 
-SET_HELP = "a setting of the recipe, such as learning_rate=2e-4 (`recipes` explains them); may repeat"
+SET_HELP = "change a setting of the recipe, such as learning_rate=2e-4 (see `recipes`); may repeat"
 
 
 def add_settings(parser: argparse.ArgumentParser) -> None:
-    """Adds `--set`."""
+    """Add `--set`."""
     parser.add_argument("--set", dest="settings", action="append", default=[], metavar="NAME=VALUE", help=SET_HELP)
 
 
 def parse_setting_args(options: argparse.Namespace) -> Hyperparameters:
-    """What `--set` says, and `--max-length` where a command has it. Raises `RequestError`, in its own words."""
+    """Parse `--set`, and `--max-length` if the command has it. Raises `RequestError`."""
     pairs = list(options.settings)
     if (longest := getattr(options, "max_length", None)) is not None:
         if any(pair.partition("=")[0].strip() == "max_length" for pair in pairs):
-            raise RequestError("--max-length and --set both say how long a sample may be.", "Give one of them.")
+            raise RequestError("--max-length and --set both set max_length.", "Give one of them.")
         pairs.append(f"max_length={longest}")
     return parse_settings(pairs)
 
 
 def column_mapping(pairs: Sequence[tuple[str, str]]) -> dict[str, str]:
-    """What `--map` says. Raises `RequestError` when it says two things of one name."""
+    """Parse `--map`. Raises `RequestError` for contradictory pairs."""
     mapping: dict[str, str] = {}
     for left, right in pairs:
         if mapping.get(left, right) != right:
@@ -80,7 +78,7 @@ def column_mapping(pairs: Sequence[tuple[str, str]]) -> dict[str, str]:
 
 
 def key_value(text: str) -> tuple[str, str]:
-    """Both sides of `a=b`, for argparse."""
+    """Parse `a=b`, for argparse."""
     left, equals, right = text.partition("=")
     if not (left and equals and right):
         raise argparse.ArgumentTypeError(f"expected ROLE=COLUMN, got {text!r}")
@@ -88,7 +86,7 @@ def key_value(text: str) -> tuple[str, str]:
 
 
 def right_name(text: str) -> str:
-    """A right, for argparse."""
+    """Parse a right, for argparse."""
     if wrong := right_error(text):
         raise argparse.ArgumentTypeError(f"{text!r} {wrong}")
     return text

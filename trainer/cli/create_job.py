@@ -1,4 +1,4 @@
-"""Builds a job from command-line options: material, request, parent adapter."""
+"""Creates a job from command-line options: material, request, parent adapter."""
 
 import argparse
 import re
@@ -36,9 +36,9 @@ from trainer.train.job_folder import JobDraft
 
 
 def draft_job(options: argparse.Namespace, home: Path) -> JobDraft:
-    """What the command line asks for.
+    """Draft the job that the options describe.
 
-    Raises `UnderstudyError` when it names something that is not there or may not be trained on.
+    Raises `UnderstudyError` if something does not exist or may not be trained on.
     """
     if options.dialogue and options.persona:
         raise RequestError("--dialogue trains no persona.", "Leave out one of --dialogue and --persona.")
@@ -53,7 +53,7 @@ def draft_job(options: argparse.Namespace, home: Path) -> JobDraft:
     mixed = _general_material(options, home, consent) if options.general else None
     used = {path for it in (*materials, *filter(None, [mixed])) for path, _ in it.copies}
     general = shipped_general_material(shipped, consent)
-    # What is trained on tells little of what training makes the model forget: taken where there is nothing else.
+    # Dialogue that is trained on cannot measure forgetting well: only used if there is nothing else.
     others = [it for it in general if not used.intersection(path for path, _ in it.copies)] or general
     materials += [*filter(None, [mixed]), *others]
     if options.start_from:
@@ -88,12 +88,12 @@ def _persona_material(
 def _training_material(
     persona: Persona | None, options: argparse.Namespace, home: Path, shipped: ShippedData, consent: Consent
 ) -> SourceMaterial:
-    """The persona's own log, a data set that was built, or a source in any format."""
+    """Return the persona's own log, a built data set, or a source in any format."""
     kind = "log" if persona else "messages"
     if options.dataset is None and persona:
         own = shipped.logs / f"{persona.id}.json"
         if not own.is_file():
-            raise RequestError(f"{persona.name} has no talk of its own to learn from.", "Name a --dataset.")
+            raise RequestError(f"There is no chat log of {persona.name} to learn from.", "Name a --dataset.")
         return shipped_file_material("log", own, consent)
     source = default_source(options, home)
     if is_built_dataset(source.path):
@@ -102,7 +102,7 @@ def _training_material(
 
 
 def _general_material(options: argparse.Namespace, home: Path, consent: Consent) -> SourceMaterial:
-    """General dialogue, by path or by name."""
+    """Return general dialogue by path or by name."""
     named = argparse.Namespace(**{**vars(options), "dataset": options.general})
     source = default_source(named, home)
     if is_built_dataset(source.path):
@@ -113,7 +113,7 @@ def _general_material(options: argparse.Namespace, home: Path, consent: Consent)
 def _source_material(
     kind: str, source: SourceSpec, options: argparse.Namespace, persona: Persona | None, consent: Consent
 ) -> SourceMaterial:
-    """A file or folder in any format, under the right that is stated, or that its format says."""
+    """Return a file or folder in any format, under its stated or implied right."""
     path = resolve_path(source.path)
     if not path.exists():
         raise MaterialError(f"There is no {source.path}.", "Check the path.")
@@ -138,7 +138,7 @@ def _source_material(
 
 
 def _parent_adapter_material(named: str, home: Path, consent: Consent) -> SourceMaterial:
-    """An adapter's folder, or a dialogue adapter of the home by its name."""
+    """Return an adapter by folder, or a dialogue adapter of the home by name."""
     folder = Path(named).expanduser()
     if folder.is_dir():
         return adapter_material(folder.absolute(), _slug(folder.resolve().name), consent)
@@ -172,5 +172,5 @@ def _training_request(
 
 
 def _slug(text: str) -> str:
-    """The text as a job's name may be."""
+    """Convert the text to a valid job name."""
     return re.sub(r"[^A-Za-z0-9_-]+", "-", text).strip("-_")[:64] or "run"

@@ -1,4 +1,4 @@
-"""Turns errors of a command into a message on standard error and an exit code."""
+"""Turns errors of a command into a message on standard error and an exit code; resolves and checks its paths."""
 
 from __future__ import annotations
 
@@ -27,19 +27,19 @@ from trainer.process.events import find_disk_error
 
 
 def with_error_handling(command: Callable[[argparse.Namespace], None]) -> Callable[[argparse.Namespace], int]:
-    """The command with whatever goes wrong around it told to people in a line or two; returns the exit code."""
+    """Wrap a command so that errors print in a line or two; the wrapper returns the exit code."""
 
     def run(options: argparse.Namespace) -> int:
         try:
             with raise_on_sigterm():
                 command(options)
-            sys.stdout.flush()  # what cannot be written is to be known here, not when the interpreter ends
+            sys.stdout.flush()  # report write errors here, not when the interpreter exits
         except UnderstudyError as error:
             return _print_error(error)
         except (KeyboardInterrupt, Terminated) as stop:
             print(f"Stopped. {stop}".rstrip(), file=sys.stderr)
             return EXIT_INTERRUPTED if isinstance(stop, KeyboardInterrupt) else EXIT_TERMINATED
-        except BrokenPipeError:  # whoever read, as `head`, has enough
+        except BrokenPipeError:  # the reader, such as `head`, has stopped
             discard_output()
             return EXIT_BROKEN_PIPE
         except (OSError, sqlite3.OperationalError) as error:
@@ -59,7 +59,7 @@ EXIT_TERMINATED = 143
 
 
 def translate_write_error(error: OSError | sqlite3.OperationalError) -> UnderstudyError:
-    """What the system refuses, for people."""
+    """Translate a system error to a message for people."""
     refused = find_disk_error(error)
     if (refused and refused.errno in DISK_FULL_ERRNOS) or "disk is full" in str(error):
         return UnderstudyError("The disk is full.", "Free some space, then run the same command again.")
@@ -67,16 +67,16 @@ def translate_write_error(error: OSError | sqlite3.OperationalError) -> Understu
     if not isinstance(error, OSError):
         return UnderstudyError(f"A working file cannot be used: {error}.", "Check the disk, then run it again.")
     where = f"{error.filename}: " if error.filename else ""
-    return UnderstudyError(f"{where}{error.strerror or error}.", "Check the path and its rights.")
+    return UnderstudyError(f"{where}{error.strerror or error}.", "Check the path and its permissions.")
 
 
 def require_writable(out: Path, advice: str = "Name another place with --out.") -> None:
-    """Raise `RequestError` unless files can be made in the folder `out`, or where it or the file `out` is to be."""
+    """Raise `RequestError` unless files can be created in the folder `out`, or at the place of the file `out`."""
     place = out.absolute()
     while not place.exists() and place != place.parent:
         place = place.parent
     if out.exists() and not out.is_dir():
-        if not out.is_file():  # a device, say, in whose place a file would stand afterwards
+        if not out.is_file():  # such as a device, which must not be replaced by a file
             raise RequestError(f"{out} is neither a file nor a folder.", "Name another.")
         place = out.absolute().parent
     try:
@@ -89,17 +89,17 @@ def require_writable(out: Path, advice: str = "Name another place with --out.") 
 
 
 def log_export(what: Literal["data set", "adapter"], made_of: Path, out: Path) -> None:
-    """List an export in the home if people are in what it was made of. Raises `OSError`."""
+    """Record an export in the home if its source contains people. Raises `OSError`."""
     people: Collection[str]
     try:
         people = read_people(made_of).keys()
-    except MaterialError:  # nobody can say who is in it
+    except MaterialError:  # the people in it are unknown
         people = (EVERYBODY,)
     if people:
         record_export(find_home(), what, out if out.is_file() else str(out.absolute()), people)
 
 
 def resolve_home(named: Path | None) -> Path:
-    """The bot's home: as named, or where it is otherwise."""
+    """Return the named home, or the default one."""
 
     return require_home(named) if named else find_home()

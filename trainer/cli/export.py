@@ -1,4 +1,4 @@
-"""The command `trainer export`; loads model libraries only when it runs."""
+"""`python -m trainer export`."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ if TYPE_CHECKING:
     from trainer.export.exporter import ExportReport
 
 HELP = """\
-Makes an adapter usable in other programs. Each export is loaded back and compared with adapter and base model on the
-same prompts; one that differs by more than its format explains is not kept.
+Exports an adapter for other programs. Each export is loaded back and compared with adapter and base model on the same
+prompts; it is discarded if it differs by more than its format explains.
 
   adapter     peft's folder: configuration, weights, model card
-  merged      a model folder in 16 bits, for transformers and all that reads its folders
+  merged      a model folder in 16 bits, for transformers and compatible programs
   gguf        the merged model as one GGUF file, F16 or Q8_0, for llama.cpp and LM Studio
   gguf-lora   the adapter alone as GGUF, for llama.cpp's --lora
   ollama      a folder for `ollama create`: base model and adapter as GGUF, and a Modelfile with the persona
-  charx       the persona's card with the adapter inside; --adapter reads it again
+  charx       the persona's card with the adapter inside; --adapter accepts it
 
   python -m trainer export --adapter ~/.understudy/models/persona_adapters/oda/v1 --to ollama --out build/oda
 """
@@ -33,27 +33,27 @@ EXIT_DONE, EXIT_FAILED = 0, 1
 
 
 def add_export_command(commands: argparse._SubParsersAction[Any]) -> argparse.ArgumentParser:
-    """Adds `export`."""
+    """Add `export`."""
     command: argparse.ArgumentParser = commands.add_parser(
         "export",
-        help="make an adapter usable in other programs",
+        help="export an adapter for other programs",
         description=HELP,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     command.add_argument(
-        "--adapter", type=Path, required=True, metavar="DIR", help="the folder of a version, or a card made by charx"
+        "--adapter", type=Path, required=True, metavar="DIR", help="the folder of a version, or a CHARX card"
     )
-    command.add_argument("--to", choices=TARGET_NAMES, required=True, help="what to make")
-    command.add_argument("--out", type=Path, required=True, metavar="PATH", help="the file or folder to make")
+    command.add_argument("--to", choices=TARGET_NAMES, required=True, help="the format")
+    command.add_argument("--out", type=Path, required=True, metavar="PATH", help="the file or folder to create")
     command.add_argument("--quantise", choices=("f16", "q8_0"), help="how gguf and ollama store weights (default: f16)")
-    command.add_argument("--card", type=Path, metavar="FILE", help="the persona's card, where it is not a shipped one")
+    command.add_argument("--card", type=Path, metavar="FILE", help="the persona's card, unless it is a shipped one")
     command.add_argument("--json", action="store_true", help="print export.json")
     command.set_defaults(command=run_export)
     return command
 
 
 def run_export(options: argparse.Namespace) -> int:
-    """Returns the exit code."""
+    """Run `export`; return the exit code."""
     from trainer.export.exporter import export_adapter
 
     for chatty in ("gguf", "bitsandbytes"):
@@ -71,24 +71,24 @@ def run_export(options: argparse.Namespace) -> int:
 
 
 def format_report(report: ExportReport) -> str:
-    """A report for people."""
+    """Format a report for people."""
     held, outcome = report.held, report.outcome
     form = f"{held['to']}, {held['quantise']}" if held["quantise"] else held["to"]
     compared = held["compared"]
     lines = [
         f"{report.out} ({form}): {held['bytes'] / 1e6:.1f} MB in {held['seconds']:.0f} s",
-        f"Loaded back, against adapter and base at {compared['positions']} positions of {compared['prompts']} prompts: "
-        f"{outcome.difference}",
+        f"Loaded back and compared with adapter and base at {compared['positions']} positions of "
+        f"{compared['prompts']} prompts: {outcome.difference}",
     ]
     if outcome.rounding:
-        lines.append(f"Its format alone explains: {outcome.rounding}; beyond that: {outcome.beyond}")
+        lines.append(f"Explained by its format: {outcome.rounding}; beyond that: {outcome.beyond}")
     if outcome.llama_cpp:
         lines.append(f"In llama.cpp: {outcome.llama_cpp}")
-    made = (f"There was no folder {report.made_for_it}: it was made.",) if report.made_for_it else ()
+    made = (f"Created the folder {report.made_for_it}.",) if report.made_for_it else ()
     return "\n".join([*lines, *(f"note: {note}" for note in (*outcome.notes, *made))])
 
 
 def _print_progress(text: str) -> None:
-    """A line of progress, where somebody watches."""
+    """Print a line of progress on a terminal."""
     if sys.stderr.isatty():
         print(f"… {text}", file=sys.stderr, flush=True)

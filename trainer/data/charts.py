@@ -24,7 +24,7 @@ SERIES_COLOURS = (SMOOTH_COLOUR, HELDOUT_COLOUR, "#4d7c0f", "#7e3f8f", "#555555"
 
 
 def draw_composition(folder: Path, by_source: Mapping[str, Mapping[str, int]]) -> None:
-    """`composition.svg` and `.png`: samples by source, those held out apart."""
+    """Draw `composition.svg` and `.png`: samples by source and side."""
     names = [name.replace("$", r"\$") for name in by_source]  # between two of these would stand a formula
     figure, axes = new_figure(height=1.6 + 0.45 * len(names))
     train = [of["train"] for of in by_source.values()]
@@ -42,7 +42,7 @@ def draw_composition(folder: Path, by_source: Mapping[str, Mapping[str, int]]) -
 
 
 def draw_lengths(folder: Path, spread: Mapping[str, Any], limit: int) -> None:
-    """`lengths.svg` and `.png`: how many samples have how many tokens; `limit` is the most that a sample may have."""
+    """Draw `lengths.svg` and `.png`: a histogram of sample lengths in tokens, with the maximum length `limit`."""
     edges: Sequence[int] = spread["edges"]
     figure, axes = new_figure(height=3.2)
     widths = [right - left for left, right in itertools.pairwise(edges)]
@@ -57,7 +57,7 @@ TRAIN_COLOUR, EVAL_COLOUR = "#2f6fab", "#d98324"
 
 
 def new_figure(height: float) -> tuple[Any, Any]:
-    """A figure of our width, and its axes."""
+    """Create a figure of the standard width; return it with its axes."""
     from matplotlib.figure import Figure  # half a second; no pyplot, which keeps figures and may look for a screen
 
     figure = Figure(figsize=(7.5, height), layout="constrained")
@@ -67,7 +67,7 @@ def new_figure(height: float) -> tuple[Any, Any]:
 
 
 def save_figure(figure: Any, path: Path, title: str = "") -> None:
-    """Write it as SVG and PNG. Raises `OSError`."""
+    """Write the figure as SVG and PNG. Raises `OSError`."""
     from matplotlib import rc_context
 
     with warnings.catch_warnings(), rc_context({"svg.hashsalt": "understudy", "svg.fonttype": "none"}):

@@ -24,17 +24,17 @@ GENERAL_HOLDOUT_SHARE = 1 / 3
 
 
 def mixes_general(recipe: Recipe) -> bool:
-    """Whether a persona's recipe trains on general dialogue besides."""
+    """Report whether a persona's recipe also trains on general dialogue."""
     return recipe.general_share > 0 or recipe.first_stage_epochs > 0
 
 
 def split_general(
     messages: Sequence[Conversation], general: Sequence[Conversation]
 ) -> tuple[list[Conversation], list[Conversation]]:
-    """What measures forgetting, and what may be trained on, in the order in which it is taken.
+    """Split into general dialogue that measures forgetting and dialogue to train on, in order of use.
 
-    `messages` were named to be trained on; `general` is the dialogue that measures. Raises `MaterialError` when there
-    is too little to do both.
+    `messages` were supplied for training; `general` is the evaluation dialogue. Raises `MaterialError` if there is too
+    little for both.
     """
     named = {talk.raw_text for talk in messages}
     apart = [talk for talk in general if talk.raw_text not in named]
@@ -45,18 +45,18 @@ def split_general(
 
 
 def order_by_text(items: Sequence[Item], text: Callable[[Item], str]) -> list[Item]:
-    """General talk in the order in which it is taken, which nothing but its text decides."""
+    """Order general dialogue by a hash of its text."""
     return sorted(items, key=lambda item: hash_fraction("general", text(item)))
 
 
 def general_sample_count(recipe: Recipe, own: int) -> int | None:
-    """How many general samples go with so many of the persona's; None for all there are."""
+    """Return the number of general samples for this many persona samples; None for all."""
     share = recipe.general_share
     return round(own * share / (1 - share)) if share else None
 
 
 def mixture_caveat(recipe: Recipe, own: int, taken: int) -> str:
-    """What to say of a share that there was too little general dialogue to reach; empty where it was reached."""
+    """Describe a shortage of general dialogue for the requested share; empty if there was enough."""
     asked = general_sample_count(recipe, own)
     if asked is None or taken >= asked:
         return ""
@@ -67,7 +67,7 @@ def mixture_caveat(recipe: Recipe, own: int, taken: int) -> str:
 
 
 def _general_holdout_third(general: Sequence[Conversation]) -> list[Conversation]:
-    """The conversations below the border in their draw, and where none or all are, the one that comes nearest."""
+    """Select the conversations below the border of the draw; if none or all are, the nearest one."""
     ordered = order_by_text(general, _conversation_text)
     if len({talk.raw_text for talk in ordered}) < 2:
         raise MaterialError(
@@ -89,9 +89,9 @@ SOURCE_PATTERN = re.compile(r"(?P<path>.+?)(?:=(?P<format>[a-z0-9][a-z0-9-]*))?(
 
 @dataclass(frozen=True)
 class SourceSpec:
-    """A source as named on the command line. `limit`: at most so many of its samples, None for all.
+    """A source from the command line. `limit` is its maximum number of samples, None for all.
 
-    `statement` is what the catalogue states of it, where it is named there, `persona_names` who in it is the persona.
+    `statement` is the catalogue's rights statement, if any; `persona_names` are the persona's names in it.
     """
 
     path: Path
@@ -102,7 +102,7 @@ class SourceSpec:
 
 
 def parse_source(text: str) -> SourceSpec:
-    """`PATH[=FORMAT][:COUNT]`; what exists as a path under the whole text is one. Raises `RequestError`."""
+    """Parse `PATH[=FORMAT][:COUNT]`; an existing path takes precedence. Raises `RequestError`."""
     whole = Path(text).expanduser()
     if text and whole.exists():
         return SourceSpec(whole)
@@ -116,7 +116,7 @@ def parse_source(text: str) -> SourceSpec:
 
 
 def parse_mix(text: str) -> tuple[float, ...]:
-    """`80:20` and the like: two or more numbers above zero. Raises `RequestError`."""
+    """Parse a ratio such as `80:20`: two or more positive numbers. Raises `RequestError`."""
     parts = text.split(":")
     try:
         weights = tuple(float(part) for part in parts)
@@ -128,7 +128,7 @@ def parse_mix(text: str) -> tuple[float, ...]:
 
 
 def source_names(sources: Sequence[SourceSpec]) -> list[str]:
-    """What the sources are called: their files' names, with as much of the path as tells them apart."""
+    """Name sources by file name, with as much of the path as makes them unique."""
     paths = [source.path.absolute() for source in sources]
     if len(set(paths)) < len(paths):
         twice = next(path for path in paths if paths.count(path) > 1)
@@ -142,7 +142,7 @@ def source_names(sources: Sequence[SourceSpec]) -> list[str]:
 
 
 def interleave(streams: Sequence[Iterator[Item]], weights: Sequence[float]) -> Iterator[Item]:
-    """Items in the ratio of the weights, until the stream whose turn it is has ended: more would break the ratio."""
+    """Yield items in the ratio of the weights until a stream ends on its turn: continuing would break the ratio."""
     taken = [0] * len(streams)
     while True:
         turn = min(range(len(streams)), key=lambda number: (taken[number] + 1) / weights[number])
@@ -155,7 +155,7 @@ def interleave(streams: Sequence[Iterator[Item]], weights: Sequence[float]) -> I
 
 
 def split_limit(limit: int | None, train: int, heldout: int) -> tuple[int, int]:
-    """How many samples a source gives to (train, held out), from how many conversations it has for each."""
+    """Return the sample limits (train, held out) of a source, in proportion to its conversations."""
     unbounded = 2**62
     if limit is None:
         return unbounded, unbounded

@@ -21,7 +21,7 @@ HISTOGRAM_BINS = 24
 
 @dataclass
 class DatasetStatistics:
-    """Grows with each sample; the lengths of all samples are kept, four bytes each."""
+    """Statistics updated sample by sample; stores all lengths, four bytes each."""
 
     samples: Counter[str] = field(default_factory=Counter)
     by_source: dict[str, Counter[str]] = field(default_factory=dict)
@@ -53,11 +53,11 @@ class DatasetStatistics:
 
     @property
     def reply_tokens(self) -> int:
-        """Tokens that are learned or measured."""
+        """Tokens with loss, or evaluated."""
         return sum(self.reply_lengths)
 
     def sources(self, ledger: Ledger) -> dict[str, dict[str, int]]:
-        """By source: its samples on each side, their tokens, its records and what became of them."""
+        """Return, by source, its samples on each side, their tokens, and its records with their outcomes."""
         names = [*dict.fromkeys([*self.by_source, *ledger.by_source])]
         return {name: self._source(name, ledger) for name in names}
 
@@ -74,7 +74,7 @@ class DatasetStatistics:
 
 
 def dataset_summary(statistics: DatasetStatistics, ledger: Ledger, digest: str) -> dict[str, Any]:
-    """The published object of `dataset build --json`."""
+    """Return the published object of `dataset build --json`."""
     return {
         "samples": {side: statistics.samples[side] for side in ("train", "eval")},
         "tokens": statistics.tokens,
@@ -87,7 +87,7 @@ def dataset_summary(statistics: DatasetStatistics, ledger: Ledger, digest: str) 
 
 
 def dataset_details(statistics: DatasetStatistics, ledger: Ledger) -> dict[str, Any]:
-    """What `stats.json` holds beside the summary."""
+    """Return the fields of `stats.json` beyond the summary."""
     return {
         "reply_tokens": statistics.reply_tokens,
         "dropped_replies": dict(ledger.replies.most_common()),
@@ -102,7 +102,9 @@ def dataset_details(statistics: DatasetStatistics, ledger: Ledger) -> dict[str, 
 
 
 def length_distribution(lengths: Sequence[int]) -> dict[str, Any]:
-    """Quantiles and a histogram: `counts[i]` lengths lie from `edges[i]` up to, not including, `edges[i + 1]`."""
+    """Return quantiles and a histogram: `counts[i]` lengths lie in `edges[i]` (inclusive) to `edges[i + 1]`
+    (exclusive).
+    """
     if not lengths:
         return {"min": 0, "median": 0, "p95": 0, "max": 0, "edges": [], "counts": []}
     values = np.asarray(lengths)
@@ -114,7 +116,7 @@ def length_distribution(lengths: Sequence[int]) -> dict[str, Any]:
 
 
 def render_data_sheet(name: str, plan: DatasetPlan, base_model: str, stats: Mapping[str, Any]) -> str:
-    """`README.md` of a data set's folder; `stats` is what `stats.json` holds."""
+    """Render `README.md` of a data set folder from `stats.json`."""
     sections = [
         f"# {name}",
         _purpose(plan),
@@ -195,7 +197,7 @@ def _rights(stats: Mapping[str, Any]) -> str:
 
 
 def render_permission_note(permission: str) -> str:
-    """What stands in a data sheet beside samples that came through Discord's API."""
+    """Render the data sheet's note on samples that came through Discord's API."""
     return (
         f"`{DISCORD_API}`: only what members who have opted in wrote, and what answers them. Discord's permission, as "
         f"the operator states it: {permission}"

@@ -1,4 +1,4 @@
-"""Exports a built data set to OpenAI, ShareGPT and Alpaca files, with its rights beside it."""
+"""Exports a built data set to OpenAI, ShareGPT and Alpaca files, with a rights statement beside them."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ TABLE_NAME = re.compile(r"^\s*\[(.+)\]\s*(?:#.*)?$")
 
 
 def write_right(out: Path, folder: Path, rights: Mapping[str, int]) -> None:
-    """State the right to a file that is made of a data set; what `rights.toml` says of other files stays.
+    """State the right to an exported file in `rights.toml`, preserving statements on other files.
 
-    `rights` counts its samples by right, "" where they do not say. Of several rights `discord-api` stands for all, and
-    without it the reason lists them. Raises `RequestError` where the statement cannot be added, and `OSError`.
+    `rights` counts its samples by right, "" if unknown. With several rights, `discord-api` takes precedence, otherwise
+    the reason lists them. Raises `RequestError` if the statement cannot be added, and `OSError`.
     """
     stated = {right: count for right, count in rights.items() if right}
     if not stated:
         return
     right = combine_rights(stated)
-    why = f"Exported; samples by right: {format_right_counts(stated)}. The data sheet of the data set says who states them."
+    why = f"Exported; samples by right: {format_right_counts(stated)}. The data set's data sheet names who states them."
     table = [
         f"[{_quoted(out.name)}]",
         f"right = {_quoted(right)}",
@@ -56,7 +56,7 @@ def write_right(out: Path, folder: Path, rights: Mapping[str, int]) -> None:
 
 
 def _remove_table(text: str, name: str) -> str:
-    """The file's text without the table of this name."""
+    """Return the file's text without the table of this name."""
     kept, is_ours = [], False
     for line in text.splitlines():
         if TABLE_NAME.match(line):
@@ -98,18 +98,18 @@ SHAREGPT_ROLES = {"system": "system", "user": "human", "assistant": "gpt"}
 
 @dataclass(frozen=True)
 class ExportedDataset:
-    """How many samples were written, and how many of them by right ("" where they do not say)."""
+    """Number of exported samples, in total and by right ("" if unknown)."""
 
     samples: int
     rights: Mapping[str, int]
 
 
 def export_dataset(folder: Path, target: str, out: Path, *, held_out: bool = False) -> ExportedDataset:
-    """Write the samples to train on, or those held out; the file is there whole or not at all, never without its right.
+    """Write the training or held-out samples; the file is complete or absent, and never without its right.
 
-    A file whose name ends in `.jsonl` holds one object a line, any other of a target that is an array one array.
-    Raises `RequestError` for a folder that is no data set or a file that cannot be it, `MaterialError` for a data set
-    that is damaged or has no such samples.
+    A `.jsonl` file has one object per line, any other file of an array target a single array. Raises `RequestError` for
+    a folder that is not a data set or an invalid file, `MaterialError` for a damaged data set or one without such
+    samples.
     """
     if not is_built_dataset(folder):
         raise RequestError(f"{folder} holds no data set.", "Name a folder that `dataset build` made.")

@@ -37,24 +37,24 @@ HoldoutMask = NDArray[np.bool_]
 
 
 def hash_fraction(purpose: str, text: str) -> float:
-    """A number in [0, 1) that depends on nothing but purpose and text: the same on every machine, for ever."""
+    """Hash purpose and text to a number in [0, 1), the same on every machine."""
     digest = hmac.digest(f"understudy {purpose}".encode(), text.encode("utf-8", "surrogatepass"), "sha256")
     return int.from_bytes(digest[:7], "big") / 2**56
 
 
 @dataclass(frozen=True)
 class SplitKey:
-    """How a conversation begins. `is_settled` says that it is long enough to be told from others by it."""
+    """The beginning of a conversation. `is_settled`: it is long enough to be distinctive."""
 
     words: tuple[str, ...]
     is_settled: bool
 
     @classmethod
     def of(cls, conversation: Conversation) -> Self:
-        """The first that is said to the persona and the beginning of the reply, and what follows where that is little.
+        """Take the first message to the persona and the start of the reply, and more if that is short.
 
-        A greeting of the persona's is left out, for all its talks may begin with it. Of replies only the first eight
-        words count: the last one may go on when the log does.
+        Skips the persona's greeting, with which all its conversations may begin. Only the first eight words of replies
+        count: the last reply may grow with the log.
         """
         words: list[str] = []
         asked, is_answered = 0, False
@@ -71,22 +71,23 @@ class SplitKey:
 
     @property
     def draw(self) -> float:
-        """A number in [0, 1): a conversation that draws below the held-out share is held out."""
+        """A number in [0, 1): conversations below the held-out share are held out."""
         return hash_fraction(HELD_OUT, " ".join(self.words))
 
     @property
     def key(self) -> int:
-        """What talks that begin alike share; 0 where it is so short that many begin so."""
+        """The key that conversations with the same beginning share; 0 for beginnings too short to be distinctive."""
         return words_key([*self.words]) if self.is_settled else 0
 
 
 def select_holdout(
     draws: Sequence[float], clusters: NDArray[np.int64], share: float, before: HoldoutMask
 ) -> HoldoutMask:
-    """Which conversations are held out, from each one's draw (`Opening.draw`), cluster, and whether it was `before`.
+    """Select the held-out conversations from each one's draw (`SplitKey.draw`), cluster, and earlier holdout
+    (`before`).
 
-    Where one side would stay empty, the cluster that came nearest to the border changes over, unless it was held out
-    before. Raises `MaterialError` for a single cluster, and where nothing is left to learn from.
+    If a side would be empty, the cluster nearest to the border moves, unless it was held out before. Raises
+    `MaterialError` for a single cluster, or if no training data would remain.
     """
     lowest = np.full(len(clusters), np.inf)
     np.minimum.at(lowest, clusters, np.asarray(draws, dtype=float))
@@ -130,13 +131,13 @@ MAX_CLUSTERS_PER_REPLY = 16
 
 
 class ConversationSplitter:
-    """Takes conversations one after another, then says what becomes of each.
+    """Collects conversations, then decides the outcome of each.
 
-    Memory: some 60 bytes a conversation, and at the end, while all are compared, some 500.
+    Memory: some 60 bytes per conversation, and some 500 during the final comparison.
     """
 
     def __init__(self, filters: QualityFilters, folder: Path | None = None, before: HoldoutIndex | None = None) -> None:
-        """`folder` is where files lie meanwhile, a temporary place unless given; `before` was held out before."""
+        """`folder` holds working files, a temporary folder by default; `before` was held out before."""
         self._stack = ExitStack()
         self._filters = filters
         self._before = HoldoutIndex.empty(b"") if before is None else before
@@ -158,7 +159,7 @@ class ConversationSplitter:
         self._stack.__exit__(kind, error, trace)
 
     def add(self, conversation: Conversation) -> None:
-        """Add the next conversation, as it came: before anybody in it has a pseudonym."""
+        """Add the next conversation, before pseudonymisation."""
         if fault := self._fault(conversation):
             self._faults[self._count] = fault
         else:
@@ -172,14 +173,13 @@ class ConversationSplitter:
         self._count += 1
 
     def outcomes(self, heldout_share: float, dropped: Mapping[str, int] | None = None) -> list[str]:
-        """For each conversation one of `SIDES`, or why it is dropped. Raises `MaterialError` when a side is empty.
+        """Return, for each conversation, one of `SIDES` or a reason for dropping it. Raises `MaterialError` for an
+        empty side.
 
-        The error says what was dropped, `dropped` before it came here included.
-
-        Of a cluster the longest conversation stays: where rows repeat a talk and go on by a turn each, it holds all of
-        their replies. Then `select_holdout` is what was held out before and what is now, and `kept_back` says of
-        conversations to train on which of their replies (counted from 0) were held out before, and are not to be
-        learned.
+        The error lists what was dropped, including earlier drops in `dropped`. Of a cluster, the longest conversation
+        remains: if rows repeat a conversation with one more turn each, it contains all replies. Afterwards `held_out`
+        describes past and new held-out texts, and `kept_back` maps training conversations to their replies (counted
+        from 0) that were held out before and must not be trained on.
         """
         exact, near = self._index.clusters()
         sizes = np.asarray(self._sizes)
@@ -203,9 +203,9 @@ class ConversationSplitter:
         return fates
 
     def _sides(self, clusters: IndexArray, share: float) -> Mask:
-        """Which texts are held out. What is like one that is held out, by the measure of later builds, is so already.
+        """Select the held-out texts, including those similar to held-out ones by the measure of later builds.
 
-        So the same build over the list that it leaves holds out the same.
+        Thus the same build with its own holdout list selects the same texts.
         """
         marks = HoldoutFingerprints(self._index, self._before.key)
         owners, replies = self._replies.read()
@@ -239,7 +239,7 @@ class ConversationSplitter:
 
 
 class _ReplyKeys:
-    """The keys of all replies, (replies, 2), on disk, and how many each conversation has."""
+    """Keys of all replies, (replies, 2), on disk, and the number of replies per conversation."""
 
     def __init__(self, stack: ExitStack, folder: Path | None) -> None:
         self._file = stack.enter_context(tempfile.TemporaryFile(dir=folder))  # noqa: SIM115  closed by the stack
@@ -251,13 +251,13 @@ class _ReplyKeys:
         self._counts.append(len(keys) // 2)
 
     def read(self) -> tuple[IndexArray, NDArray[np.uint64]]:
-        """Of each reply the place of its conversation among those that were added, and its two keys."""
+        """Return each reply's conversation index and its two keys."""
         self._file.seek(0)
         keys = np.fromfile(self._file, np.uint64).reshape(-1, 2)
         return np.repeat(np.arange(len(self._counts)), self._counts), keys
 
     def places(self, chosen: Mask, owners: IndexArray, numbers: Sequence[int]) -> dict[int, frozenset[int]]:
-        """By the number of the conversation, which of its replies are among the chosen."""
+        """Return the chosen replies' indices by conversation number."""
         first = np.cumsum(self._counts) - np.asarray(self._counts) if len(self._counts) else np.empty(0, np.int64)
         found: dict[int, set[int]] = {}
         for reply in np.flatnonzero(chosen).tolist():
@@ -267,9 +267,9 @@ class _ReplyKeys:
 
 
 def _mostly_held_out(known: Mask, replies: NDArray[np.uint64], owners: IndexArray, clusters: IndexArray) -> Mask:
-    """Which conversations consist, by half or more of their replies, of some that were held out.
+    """Find conversations at least half of whose replies were held out.
 
-    Replies of few words do not count, nor does one that stands in very many talks: it would bring all of them over.
+    Short replies do not count, nor do replies that occur in very many conversations.
     """
     places = np.argwhere(known & (replies != 0))
     by_cluster = {(int(replies[row, kind]), int(clusters[owners[row]])) for row, kind in places.tolist()}
@@ -284,7 +284,7 @@ def _mostly_held_out(known: Mask, replies: NDArray[np.uint64], owners: IndexArra
 
 @dataclass(frozen=True)
 class SplitResult:
-    """What `ConversationSplitter` has found, see `Sieve.fates`."""
+    """The results of `ConversationSplitter.outcomes`."""
 
     outcomes: list[str]
     withheld_replies: dict[int, frozenset[int]]
@@ -298,7 +298,9 @@ def split_conversations(
     before: HoldoutIndex | None = None,
     dropped: Mapping[str, int] | None = None,
 ) -> SplitResult:
-    """What becomes of each conversation, where `before` was held out before. Raises `MaterialError` as `ConversationSplitter` does."""
+    """Split conversations, with those `before` held out earlier. Raises `MaterialError` as `ConversationSplitter`
+    does.
+    """
     with ConversationSplitter(filters, before=before) as sieve:
         for conversation in conversations:
             sieve.add(conversation)

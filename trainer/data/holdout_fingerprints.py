@@ -39,7 +39,7 @@ Hashes = NDArray[np.uint64]
 
 
 def siphash(key: bytes, values: Hashes) -> Hashes:
-    """The hash of each value, taken as eight bytes, little-endian; any shape."""
+    """Hash each value as eight little-endian bytes, for any shape."""
     flat = np.ascontiguousarray(values, dtype=np.uint64).reshape(-1)
     result = np.empty_like(flat)
     for start in range(0, len(flat), HASH_BATCH):
@@ -103,7 +103,7 @@ Mask = NDArray[np.bool_]
 
 
 def reply_keys(conversation: Conversation) -> Iterator[tuple[int, int]]:
-    """Of each reply, in order, the key of its words and that of them with what it answers; 0 for too few words."""
+    """Return, for each reply, the key of its words and the key including the message before it; 0 for too few words."""
     before: list[str] = []
     for place, message in enumerate(conversation.messages):
         words = split_words(message.text)
@@ -113,7 +113,7 @@ def reply_keys(conversation: Conversation) -> Iterator[tuple[int, int]]:
 
 
 def match_held_out(replies: Sequence[str], held_out: HoldoutIndex) -> list[bool]:
-    """Which replies a list holds, by their own words: those of too few are not known without what they answer."""
+    """Report which replies are in a holdout list, by their words; short ones need their context."""
     keys = np.array([_key(split_words(reply)) for reply in replies], dtype=np.uint64)
     known = is_in_sorted(siphash(_derive_key(held_out.key, "reply"), keys), held_out.replies) & (keys != 0)
     return [bool(is_known) for is_known in known]
@@ -128,7 +128,7 @@ def _key(words: list[str]) -> int:
 
 
 def is_in_sorted(values: NDArray[np.uint64], ordered: NDArray[np.uint64]) -> Mask:
-    """Which of the values are in a list that is in order. numpy's `isin` sorts all of them, in ten times the room."""
+    """Report which values are in a sorted list. numpy's `isin` sorts everything with ten times the memory."""
     found: Mask = np.zeros(values.shape, dtype=bool)
     flat, out = values.reshape(-1), found.reshape(-1)
     if len(ordered):
@@ -140,16 +140,16 @@ def is_in_sorted(values: NDArray[np.uint64], ordered: NDArray[np.uint64]) -> Mas
 
 
 class HoldoutFingerprints:
-    """The marks of a build's conversations, to be held against those that were held out."""
+    """Fingerprints of a build's conversations, for comparison with held-out ones."""
 
     def __init__(self, index: MinHashIndex, key: bytes) -> None:
-        """`index` holds their texts, `key` is that of the list (`HeldOut.key`)."""
+        """`index` holds their texts, `key` is the holdout list's key."""
         self._index = index
         self._keys = {what: _derive_key(key, what) for what in ("text", "band", "minimum", "reply")}
         self._key = key
 
     def match_any(self, ghosts: HoldoutIndex) -> Mask:
-        """Which of the texts were held out, or are near duplicates of one that was."""
+        """Report which texts were held out, or are near duplicates of one that was."""
         texts = siphash(self._keys["text"], self._index.exact_keys())
         found = is_in_sorted(texts, ghosts.texts)
         if len(ghosts):
@@ -160,7 +160,7 @@ class HoldoutFingerprints:
         return found
 
     def of(self, numbers: IndexArray, replies: NDArray[np.uint64]) -> HoldoutIndex:
-        """What a list says of some of the texts, and of these replies (under `reply_hashes`)."""
+        """Build the holdout entry of some texts and of these replies (hashed by `reply_hashes`)."""
         texts = siphash(self._keys["text"], self._index.exact_keys()[numbers])
         texts, first = np.unique(texts, return_index=True)
         numbers = numbers[first]
@@ -176,7 +176,7 @@ class HoldoutFingerprints:
         )
 
     def reply_hashes(self, keys: NDArray[np.uint64]) -> NDArray[np.uint64]:
-        """Keys of replies as a list holds them; 0 stays 0."""
+        """Hash reply keys for a holdout list; 0 stays 0."""
         hashes = siphash(self._keys["reply"], keys)
         hashes[keys == 0] = 0
         return hashes
@@ -193,7 +193,7 @@ class HoldoutFingerprints:
             found[mine[agreement >= MIN_SIMILARITY + (1 - MIN_SIMILARITY) * CHANCE_AGREEMENT]] = True
 
     def _signatures(self, numbers: IndexArray) -> NDArray[np.uint8]:
-        """Four keyed bits of each minimum, two minima a byte."""
+        """Return four keyed bits of each minimum, two minima per byte."""
         places = np.arange(NUM_PERMUTATIONS, dtype=np.uint64) << np.uint64(16)
         nibbles = (
             siphash(self._keys["minimum"], self._index.signatures(numbers) | places).astype(np.uint8) % NIBBLE_VALUES
@@ -202,7 +202,7 @@ class HoldoutFingerprints:
 
 
 def _equal_key_pairs(keys: NDArray[np.uint32], ghosts: NDArray[np.uint32]) -> Iterator[tuple[IndexArray, IndexArray]]:
-    """Pairs of places with equal keys, at most `MAX_COMPARED_PER_KEY` of each key."""
+    """Return index pairs with equal keys, at most `MAX_COMPARED_PER_KEY` per key."""
     order = np.argsort(ghosts, kind="stable")
     ordered = ghosts[order]
     first = np.searchsorted(ordered, keys)

@@ -1,4 +1,4 @@
-"""Summarises a source before anything is built from it: formats, counts, languages, rejected records."""
+"""Summarises a source before a build: formats, counts, languages, rejected records."""
 
 from __future__ import annotations
 
@@ -25,8 +25,9 @@ SHOWN_REASONS, SHOWN_TURNS, SHOWN_CHARACTERS = 8, 6, 240
 
 @dataclass
 class SourceSummary:
-    """Counts over a whole source. `formats`: by name, each with how many files have it. `rows` are its records, used or
-    not; `languages` counts conversations, `unjudged` those whose language nobody says or has guessed."""
+    """Counts over a whole source. `formats` counts files by format, `rows` all records, `languages` conversations by
+    language, `unjudged` conversations of unknown language.
+    """
 
     formats: dict[str, tuple[SourceFormat, int]]
     columns: str = ""
@@ -41,7 +42,7 @@ class SourceSummary:
     examples: list[Conversation] = field(default_factory=list)
 
     def as_json(self) -> dict[str, Any]:
-        """The published object of `--json`; where `languages` are those of a sample, `languages_of` is its size."""
+        """Return the published object of `--json`; `languages_of` is the sample size if languages were sampled."""
         sample = {"languages_of": self.conversations - self.unjudged} if self.unjudged else {}
         return {
             "format": ", ".join(self.formats),
@@ -62,9 +63,9 @@ class SourceSummary:
 def inspect_source(
     path: Path, options: ReadOptions, format: str | None = None, heard: Callable[[int], None] = lambda rows: None
 ) -> SourceSummary:
-    """Reads all of it; `heard` is told of each record.
+    """Read the whole source; `heard` is called for each record.
 
-    Raises `MaterialError` when the format is not recognised or the file is damaged.
+    Raises `MaterialError` for an unknown format or a damaged file.
     """
     found = SourceSummary(*count_formats(path, options, format))
     judged = 0
@@ -110,7 +111,7 @@ def _example(conversation: Conversation) -> dict[str, Any]:
 
 
 def format_summary(found: SourceSummary, name: str) -> Iterator[str]:
-    """The findings for people, line by line."""
+    """Format the summary line by line."""
     yield f"{name}: {_formats(found)}"
     if found.columns:
         yield f"Columns are read as {found.columns}; --map says otherwise."

@@ -1,4 +1,4 @@
-"""The files of a data set folder: names, validation, reading, and atomic replacement."""
+"""Data set folder layout: file names, validation, reading, and atomic replacement."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ ROLES = ("system", "user", "assistant")
 
 
 def require_free(out: Path) -> None:
-    """Raise `RequestError` when the folder holds anything but an earlier data set, which may be replaced."""
+    """Raise `RequestError` if the folder holds anything but an earlier data set, which may be replaced."""
     if not out.exists():
         return
     names = {path.name for path in out.iterdir()} if out.is_dir() else set()
@@ -56,13 +56,13 @@ def require_free(out: Path) -> None:
 
 
 def require_outside(out: Path) -> None:
-    """Raise `RequestError` for a file that is to lie in a data set's folder: it would replace a part of it."""
+    """Raise `RequestError` for a file inside a data set's folder, where it would replace a part of it."""
     if is_built_dataset(out.absolute().parent):
         raise RequestError(f"{out} lies in a data set, which would not be whole any more.", "Name another place.")
 
 
 def read_stats(folder: Path) -> dict[str, Any]:
-    """What `stats.json` says. Raises `MaterialError` naming what is wrong with it."""
+    """Read `stats.json`. Raises `MaterialError` naming the fault."""
     path = folder / STATS_FILE
     try:
         stats = json.loads(path.read_text(encoding="utf-8"))
@@ -77,14 +77,14 @@ def read_stats(folder: Path) -> dict[str, Any]:
 
 
 def read_participants(folder: Path) -> Mapping[str, int]:
-    """Who is in a data set (`personas.home.data_subjects`). Raises `MaterialError` where nobody can say."""
+    """Read the people in a data set (`personas.home.data_subjects`). Raises `MaterialError` if unknown."""
     if not (folder / PEOPLE_FILE).is_file():
         raise _damaged_error(f"{folder} holds no whole data set: it has no {PEOPLE_FILE}, which lists who is in it")
     return read_people(folder)
 
 
 def read_samples(path: Path) -> Iterator[dict[str, Any]]:
-    """The samples of a file of a data set. Raises `MaterialError` naming the line that is none, and for no samples."""
+    """Yield the samples of a file. Raises `MaterialError` naming an invalid line, and for an empty file."""
     number = 0
     try:
         with path.open("rb") as file:
@@ -98,9 +98,9 @@ def read_samples(path: Path) -> Iterator[dict[str, Any]]:
 
 @contextmanager
 def staging_folder(out: Path) -> Iterator[Path]:
-    """A folder in which to make a data set, gone at the end; those that killed builds left here go too.
+    """Yield a temporary folder for a build and remove leftovers of killed builds.
 
-    Raises `RequestError` when another build is at work on the same data set.
+    Raises `RequestError` if another build of the same data set is running.
     """
     out.parent.mkdir(parents=True, exist_ok=True)
     prefix = f".{out.name}.building-"
@@ -117,7 +117,7 @@ def staging_folder(out: Path) -> Iterator[Path]:
 
 
 def install_dataset(made: Path, out: Path, aside: Path) -> None:
-    """Have a data set that is made lie at `out`; what lay there goes to `aside`. Raises `OSError`, `RequestError`."""
+    """Move a finished data set to `out`, and the previous one to `aside`. Raises `OSError`, `RequestError`."""
     if out.exists():  # two renames: for a moment, and after a crash in it, there is none
         require_free(out)
         out.rename(aside)

@@ -23,10 +23,10 @@ MAX_SHOWN_REASONS = 5
 
 @dataclass(frozen=True)
 class DroppedRecord:
-    """Records, or one reply of a record that is used otherwise (`rows` 0), that nothing is learned from.
+    """Dropped records, or one dropped reply of a record in use (`rows` 0).
 
-    `text` is how they begin, as far as that is known, `speakers` who speaks in them, under the names that they have
-    there, `arrived` the day on which they came (ISO 8601).
+    `text` is their beginning, if known, `speakers` the names of their speakers, `arrived` their date of arrival (ISO
+    8601).
     """
 
     source: str
@@ -40,7 +40,7 @@ class DroppedRecord:
 
 
 def describe_dropped(dropped: Mapping[str, int]) -> str:
-    """What was dropped and why, as a sentence behind another; empty where nothing was."""
+    """Describe dropped records with reasons, as a sentence to append; empty if none were dropped."""
     reasons = Counter(dropped).most_common()
     shown = [f"{count:,} × {reason}" for reason, count in reasons[:MAX_SHOWN_REASONS] if count]
     if len(reasons) > MAX_SHOWN_REASONS:
@@ -54,9 +54,9 @@ def _ignore_drop(drop: DroppedRecord) -> None:
 
 @dataclass
 class Ledger:
-    """Counts records. `rows` is always `rows_used` plus all of `dropped`; `note` hears of each drop.
+    """Counts records. `rows` always equals `rows_used` plus all of `dropped`; `note` is called for each drop.
 
-    `replies` counts replies that were dropped, of records used or not.
+    `replies` counts dropped replies, of records used or not.
     """
 
     note: Callable[[DroppedRecord], None] = _ignore_drop
@@ -67,24 +67,25 @@ class Ledger:
     by_source: dict[str, Counter[str]] = field(default_factory=dict)
 
     def reject(self, source: str, rejected: RejectedRecord) -> None:
-        """Records that their source could not use."""
+        """Count records that their source could not use."""
         self._drop(DroppedRecord(source, rejected.row, rejected.reason, rejected.rows))
 
     def add_dropped(self, dropped: Mapping[str, int]) -> None:
-        """Records that were dropped before, by reason."""
+        """Add records dropped earlier, by reason."""
         self.dropped.update(dropped)
         self.rows += sum(dropped.values())
 
     def drop(self, conversation: Conversation, reason: str) -> None:
-        """A conversation that is not used at all."""
+        """Drop a whole conversation."""
         self.replies[reason] += sum(message.speaker.is_persona for message in conversation.messages)
         self._drop(_drop_all(conversation, reason))
 
     def settle(self, conversation: Conversation, used: Collection[int], faults: Mapping[int, str]) -> None:
-        """A conversation whose messages at the places `used` are in samples; `faults` says which replies are not, why.
+        """Count a conversation whose messages at the indices `used` are in samples; `faults` gives reasons for unused
+        replies.
 
-        Where each record is one message they are counted one by one; elsewhere (a row that holds a whole talk) what is
-        used in part counts as used.
+        If each record is one message, they are counted individually; otherwise (a row with a whole conversation) a
+        partly used record counts as used.
         """
         self.replies.update(faults.values())
         messages = conversation.messages
@@ -144,7 +145,7 @@ def _drop_all(conversation: Conversation, reason: str) -> DroppedRecord:
 
 
 def _preview(conversation: Conversation) -> str:
-    """How it begins, as it stands now: under pseudonyms where they have been given."""
+    """Return the beginning of a conversation, with pseudonyms if already applied."""
     return "\n".join(message.text for message in conversation.messages[:4])[:PREVIEW_CHARACTERS]
 
 
@@ -155,19 +156,19 @@ PLACEHOLDER_IDS = frozenset(("user", "others", "someone"))
 
 
 class Participants:
-    """Meets conversations before names are replaced, then counts samples.
+    """Registers the people of conversations before names are replaced, then counts their samples.
 
-    Whoever is met is listed, also with no sample: they may be named in one.
+    Everyone registered is listed, even without samples: they may be mentioned in one.
     """
 
     def __init__(self, strangers: Mapping[str, int] | None = None) -> None:
-        """`strangers` are people who do not speak: casefolded names to the number of places that name them."""
+        """`strangers` maps casefolded names of people who do not speak to the number of mentions."""
         self._strangers = strangers if strangers is not None else {}
         self._names: dict[str, set[str]] = {}
         self._samples: Counter[str] = Counter()
 
     def meet(self, conversation: Conversation) -> None:
-        """Note who speaks in a conversation, and who of its people is not heard in it."""
+        """Register the speakers of a conversation, and its people without lines."""
         for message in conversation.messages:
             if not message.speaker.is_persona:
                 self._note(message.speaker)
@@ -177,7 +178,7 @@ class Participants:
             self._note(speaker)
 
     def heard(self, people: Iterable[str]) -> None:
-        """Count a sample in which people of these ids speak."""
+        """Count a sample in which these people speak."""
         self._samples.update(people)
 
     def listed(self, key: bytes, *, with_samples: bool = True) -> dict[str, int]:

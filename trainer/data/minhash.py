@@ -39,15 +39,15 @@ _BAND_FACTORS = _rng.integers(1, 2**63, ROWS_PER_BAND, dtype=np.uint64) * 2 + 1
 
 
 def split_words(text: str) -> list[str]:
-    """The words of a text, lower case, without punctuation."""
+    """Split a text into lower-case words without punctuation."""
     return (ASCII_WORD if text.isascii() else WORD).findall(text.casefold())
 
 
 class MinHashIndex:
-    """Takes texts one after another, then says which belong together. Its files lie in `folder` and go at the end."""
+    """Index of texts for duplicate detection. Its files are in `folder` and removed at the end."""
 
     def __init__(self, folder: Path | None = None) -> None:
-        """`folder` None puts the files where the system keeps temporary ones."""
+        """`folder` None uses the system's temporary folder."""
         self._files = ExitStack()
         self._exact, self._minima, *self._bands = [
             self._files.enter_context(tempfile.TemporaryFile(dir=folder))  # noqa: SIM115  closed by the stack
@@ -80,9 +80,9 @@ class MinHashIndex:
             self._flush()
 
     def clusters(self) -> tuple[IndexArray, IndexArray]:
-        """For each text the number of the first text that equals it, and of the first of its near duplicates.
+        """Return, for each text, the index of the first equal text, and of the first near duplicate.
 
-        A text that has none stands for itself. Clusters are transitive: what is like one of them belongs to it.
+        A text without duplicates is its own. Clusters are transitive.
         """
         self._flush()
         union = _UnionFind(self._count)
@@ -96,17 +96,17 @@ class MinHashIndex:
         return exact, union.roots()
 
     def exact_keys(self) -> NDArray[np.uint64]:
-        """For each text a number that texts of the same words share."""
+        """Return a number for each text that texts of the same words share."""
         self._flush()
         return np.asarray(_read(self._exact, np.uint64))
 
     def band(self, number: int) -> NDArray[np.uint64]:
-        """For each text the key of one of its `NUM_BANDS` bands: near duplicates share one at least."""
+        """Return each text's key of one of the `NUM_BANDS` bands: near duplicates share at least one."""
         self._flush()
         return np.asarray(_read(self._bands[number], np.uint64))
 
     def signatures(self, numbers: IndexArray) -> NDArray[np.uint16]:
-        """The minima of some texts, (numbers, MINIMA): the share in which two agree estimates their similarity."""
+        """Return the minima of texts, (numbers, MINIMA): the share of equal minima estimates their similarity."""
         self._flush()
         if not len(numbers):
             return np.empty((0, NUM_PERMUTATIONS), np.uint16)
@@ -137,7 +137,7 @@ class MinHashIndex:
 
 
 def words_key(words: list[str]) -> int:
-    """64 bits that texts of these words share, and with them hardly any other text."""
+    """Hash words to 64 bits."""
     return int.from_bytes(_exact_key(words, ""), "little")
 
 
@@ -147,7 +147,7 @@ def _exact_key(words: list[str], text: str) -> bytes:
 
 
 def merge_clusters(clusters: IndexArray, keys: NDArray[np.uint64]) -> IndexArray:
-    """Clusters, those made one that hold texts with the same key; key 0 joins nothing."""
+    """Merge clusters that share a key; key 0 merges nothing."""
     union = _UnionFind(len(clusters))
     union.join(np.arange(len(clusters)), clusters)
     keyed = np.flatnonzero(keys)
@@ -157,7 +157,7 @@ def merge_clusters(clusters: IndexArray, keys: NDArray[np.uint64]) -> IndexArray
 
 
 class _WordHashes(dict[str, int]):
-    """Word to a 32-bit hash that is the same everywhere and always (Python's own is not)."""
+    """A cache of stable 32-bit word hashes (Python's own are randomised)."""
 
     def __missing__(self, word: str) -> int:
         if len(self) >= MAX_CACHED_WORDS:
@@ -168,7 +168,7 @@ class _WordHashes(dict[str, int]):
 
 
 def _minhash(texts: list[list[int]]) -> NDArray[np.uint32]:
-    """Each text's minima, (texts, MINIMA), from the hashes of its words."""
+    """Compute each text's minima, (texts, MINIMA), from its word hashes."""
     lengths = np.array([len(text) for text in texts])
     words = np.fromiter((word for text in texts for word in text), dtype=np.uint32, count=int(lengths.sum()))
     ends = np.cumsum(lengths)
@@ -188,7 +188,7 @@ def _minhash(texts: list[list[int]]) -> NDArray[np.uint32]:
 
 
 def _mix_bits(hashes: NDArray[np.uint32]) -> NDArray[np.uint32]:
-    """Murmur3's finaliser: every bit of the input moves every bit of the output."""
+    """Mix bits with Murmur3's finaliser."""
     hashes = (hashes ^ (hashes >> np.uint32(16))) * np.uint32(0x85EBCA6B)
     hashes = (hashes ^ (hashes >> np.uint32(13))) * np.uint32(0xC2B2AE35)
     return hashes ^ (hashes >> np.uint32(16))
@@ -200,7 +200,7 @@ def _read(file: IO[bytes], kind: Any) -> NDArray[Any]:
 
 
 def _equal_pairs(keys: NDArray[np.uint64], crowd: int) -> Iterator[tuple[IndexArray, IndexArray]]:
-    """Pairs of places with equal keys: neighbours first, then those further apart, up to `crowd` among equals."""
+    """Return index pairs with equal keys: neighbours first, then further apart, up to `crowd` among equals."""
     order = np.argsort(keys, kind="stable")
     ordered = keys[order]
     # Only keys that come more than once matter, mostly few.
@@ -215,7 +215,7 @@ def _equal_pairs(keys: NDArray[np.uint64], crowd: int) -> Iterator[tuple[IndexAr
 
 
 class _UnionFind:
-    """Which of the numbers below `count` belong together (union-find; a root is its cluster's lowest number)."""
+    """Union-find over the numbers below `count`; a root is its cluster's lowest number."""
 
     def __init__(self, count: int) -> None:
         self._parent = np.arange(count)
@@ -228,7 +228,7 @@ class _UnionFind:
                 self._parent[max(a, b)] = min(a, b)
 
     def roots(self) -> IndexArray:
-        """Each number's root."""
+        """Return each number's root."""
         while True:
             grand = self._parent[self._parent]
             if np.array_equal(grand, self._parent):

@@ -46,14 +46,14 @@ REPEATED_CHARACTER = re.compile(r"(\S)\1{39}")
 
 @dataclass(frozen=True)
 class QualityFilters:
-    """What a data set takes. `languages`: codes such as `en`, none for all; lengths are those of a reply."""
+    """Filter settings. `languages` are codes such as `en`, empty for all; lengths are in words of a reply."""
 
     languages: tuple[str, ...] = ()
     min_reply_words: int = 0
     max_reply_words: int = 1_000_000
 
     def reply_fault(self, text: str) -> str:
-        """Why a reply is not to be learned from; empty when it is."""
+        """Return the reason why a reply is filtered, or an empty string."""
         words = split_words(text)
         if not (words or _has_content(text)):
             return "reply without a word"
@@ -69,7 +69,7 @@ class QualityFilters:
         return ""
 
     def language_fault(self, conversation: Conversation) -> str:
-        """Why a conversation's language is not wanted; empty when it is, when nobody asks, or when nobody can tell."""
+        """Return the reason why a conversation's language is filtered; empty if it passes or is undecided."""
         if not self.languages:
             return ""
         said = conversation.lang.replace("_", "-").split("-")[0].lower()
@@ -78,12 +78,12 @@ class QualityFilters:
 
 
 def detect_language(text: str) -> str:
-    """The language of a text as an ISO 639-1 code, or `UNDECIDED` where that is less than even odds."""
+    """Return a text's ISO 639-1 language code, or `UNDECIDED` below even odds."""
     return str(_identifier().classify(text[:MAX_LANGUAGE_CHARACTERS])[0])
 
 
 def list_languages() -> frozenset[str]:
-    """The codes of the languages that can be told apart."""
+    """Return the detectable languages' codes."""
     return frozenset(code for code in _identifier().nb_classes if code != NO_LANGUAGE)
 
 
@@ -95,7 +95,7 @@ def _identifier() -> Any:
 
 
 def _has_content(text: str) -> bool:
-    """Emoji and the like: an answer without words can still be one."""
+    """Report letters, digits or emoji: an answer without words can still be one."""
     return any(unicodedata.category(character) in ("So", "Sk", "Sm", "No") for character in text)
 
 

@@ -1,4 +1,4 @@
-"""Compares predicted with measured memory and time over short runs in processes of their own."""
+"""Compares predicted with measured memory and time on short runs in separate processes."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ CASE_MODEL_CONFIGS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
 
 @dataclass(frozen=True)
 class CalibrationCase:
-    """A run of a few steps. `what` is it trained on: `persona` or `dialogue`; `settings` differ from demo-cpu's."""
+    """A run of a few steps. `what` it trains: `persona` or `dialogue`; `settings` are changes to demo-cpu."""
 
     name: str
     what: str
@@ -68,7 +68,7 @@ class CalibrationCase:
 
     @property
     def words(self) -> list[str]:
-        """For `python -m trainer train`."""
+        """Return the arguments of `python -m trainer train`."""
         of = ["--persona", CASE_PERSONA] if self.what == "persona" else ["--dialogue", "--dataset", str(CASE_DIALOGUE)]
         settings = {"max_steps": self.steps, "heldout_share": 0.06, **self.settings}
         return [*of, *(word for name, value in settings.items() for word in ("--set", f"{name}={value}"))]
@@ -112,7 +112,7 @@ QUICK_CASES = (CASES[0], CASES[2], CASES[10])
 
 
 def make_random_model(name: str, folder: Path) -> None:
-    """A model of one of `CASE_MODEL_CONFIGS`, its weights random, with the embedded model's tokenizer."""
+    """Create a model of one of `CASE_MODEL_CONFIGS` with random weights and the embedded model's tokenizer."""
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -140,7 +140,7 @@ RUN_TIMEOUT_S = 900
 
 @dataclass(frozen=True)
 class CalibrationResult:
-    """A run: what was predicted, what was measured. `memory` is the prediction by what holds it."""
+    """The prediction and measurement of a run. `memory` is the prediction by part."""
 
     name: str
     base_model: str
@@ -155,19 +155,19 @@ class CalibrationResult:
 
     @property
     def memory_ratio(self) -> float:
-        """Predicted by measured."""
+        """Predicted by measured memory."""
         return self.predicted_bytes / self.measured_bytes
 
     @property
     def time_ratio(self) -> float:
-        """Predicted by measured."""
+        """Predicted by measured time."""
         return self.predicted_s / self.measured_s
 
 
 def run_calibration(
     cases: Iterable[CalibrationCase], folder: Path, say: Callable[[str], None]
 ) -> list[CalibrationResult]:
-    """Run each case in an empty folder. Raises `TrainingError` when one fails."""
+    """Run each case in an empty folder. Raises `TrainingError` if one fails."""
     found = []
     for number, case in enumerate(cases, 1):
         say(f"{number}: {case.name} …")
@@ -209,7 +209,7 @@ def _run_case(case: CalibrationCase, folder: Path, job: Path) -> CalibrationResu
 
 
 def _run_trainer(*words: str) -> str:
-    """What `python -m trainer …` prints."""
+    """Return the output of `python -m trainer …`."""
     command = [sys.executable, "-m", "trainer", *words]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=RUN_TIMEOUT_S, check=True)
@@ -224,7 +224,7 @@ def _run_trainer(*words: str) -> str:
 
 
 def calibration_json(found: Iterable[CalibrationResult]) -> dict[str, Any]:
-    """The published object of `predictions --json`."""
+    """Return the published object of `predictions --json`."""
     return {
         "machine": {
             "cores": os.cpu_count(),
@@ -243,7 +243,7 @@ def calibration_json(found: Iterable[CalibrationResult]) -> dict[str, Any]:
 
 
 def calibration_markdown(told: dict[str, Any]) -> str:
-    """The same as a page of markdown."""
+    """Render the results as a Markdown page."""
     machine, versions, runs = told["machine"], told["versions"], told["runs"]
     parts = list(dict.fromkeys(part for run in runs for part in run["memory"]))
     gib = 2**30
@@ -268,7 +268,8 @@ def calibration_markdown(told: dict[str, Any]) -> str:
             for run in runs
         ),
         "",
-        f"Memory: {_worst_ratio(runs, 'memory_ratio')} Time: {_worst_ratio(runs, 'time_ratio')} Its basis: {runs[0]['basis']}.",
+        f"Memory: {_worst_ratio(runs, 'memory_ratio')} Time: {_worst_ratio(runs, 'time_ratio')} "
+        f"Its basis: {runs[0]['basis']}.",
         "",
         "## What holds the predicted memory (MiB)",
         "",

@@ -1,4 +1,4 @@
-"""Refuses a run that does not fit into free memory, and lists recipe changes that would fit."""
+"""Refuses runs that do not fit into free memory, and lists recipe changes that would."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ RecipeChanges = dict[str, int | str]
 
 @dataclass(frozen=True)
 class MemoryReduction:
-    """What to `set`, and what the run takes then."""
+    """Settings to change, and the resulting cost of the run."""
 
     set: RecipeChanges
     memory_bytes: int
@@ -31,14 +31,14 @@ class MemoryReduction:
 
     @property
     def words(self) -> str:
-        """For a command line."""
+        """Return the settings for a command line."""
         return " ".join(f"--set {name}={str(value).lower()}" for name, value in self.set.items())
 
 
 def memory_reductions(
     recipe: Recipe, base: BaseModel, work: Workload, speed: MachineSpeed, machine: MachineSpec | None = None
 ) -> list[MemoryReduction]:
-    """Ways to run the recipe with less and less memory, from the one that changes least."""
+    """Return ways to run the recipe with less and less memory, smallest change first."""
     machine = machine or probe_machine_without_torch()
     ways: list[MemoryReduction] = []
     least = estimate_run("", recipe, base, work, speed, machine)["memory_bytes"]
@@ -59,7 +59,7 @@ def _estimate_change(
 
 
 def _candidate_changes(recipe: Recipe, machine: MachineSpec) -> Iterator[RecipeChanges]:
-    """Each on top of those before it, but for the batch, which is tried as it was with activations computed twice."""
+    """Yield cumulative changes; only the batch size is also tried with activation checkpointing as it was."""
     yield from _smaller_batches(recipe)
     changes: RecipeChanges = {}
     if not recipe.gradient_checkpointing:
@@ -106,9 +106,9 @@ IGNORE_MEMORY_ADVICE = "--ignore-memory trains all the same"
 
 
 def require_memory(recipe: Recipe, base: BaseModel, work: Workload, machine: MachineSpec | None = None) -> None:
-    """Raise `NoMemoryError` when a run would need more than this process could have, naming settings that would fit.
+    """Raise `NoMemoryError` if a run needs more memory than this process can get, naming settings that would fit.
 
-    `machine` is this one, where none is given; what this process holds of it counts as free.
+    `machine` defaults to this one; memory held by this process counts as free.
     """
     machine = machine or probe_machine()
     free = available_memory_bytes(machine)
@@ -129,12 +129,12 @@ def require_memory(recipe: Recipe, base: BaseModel, work: Workload, machine: Mac
 
 
 def available_memory_bytes(machine: MachineSpec) -> int:
-    """Bytes that a run in this process could have."""
+    """Return the bytes available to a run in this process."""
     return machine.free_bytes + (0 if machine.has_cuda else own_memory_bytes())
 
 
 def own_memory_bytes() -> int:
-    """Bytes that this process holds."""
+    """Return the bytes held by this process."""
     return int(psutil.Process().memory_info().rss)
 
 

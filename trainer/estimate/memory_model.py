@@ -15,7 +15,7 @@ from trainer.schemas import Recipe
 MAX_LOGIT_BYTES = 2**29
 
 
-"""What the logits of replies that are measured together may take, as in `trainer.train.losses`, which would load torch."""
+"""Limit of a batch's logits in evaluation, as in `trainer.train.losses`, whose import would load torch."""
 
 
 FLOAT32_BYTES = 4
@@ -58,10 +58,10 @@ checkpointing: what is left as holes in the heap. Fitted to measured runs."""
 def retained_activation_bytes(
     shape: ModelShape, recipe: Recipe, batch: BatchShape, value_bytes: int, *, has_scores: bool = True
 ) -> int:
-    """Bytes that are kept when the loss has been computed, without those of the loss itself.
+    """Bytes of activations that autograd retains after the forward pass, without the loss's.
 
-    `value_bytes` is what a value takes in the precision that is computed in. Fused attention, as on GPUs, keeps its
-    result in place of the scores.
+    `value_bytes` is the size of a value in compute precision. Fused attention, as on GPUs, retains its output instead
+    of the scores.
     """
 
     def layer(part: BatchShape) -> int:
@@ -75,24 +75,24 @@ def retained_activation_bytes(
 
 
 def loss_bytes(shape: ModelShape, batch: BatchShape) -> int:
-    """Bytes of the loss over the trained tokens' logits, on the way back."""
+    """Bytes of the loss over the trained tokens' logits, in the backward pass."""
     return LOSS_COPIES * FLOAT32_BYTES * batch.trained * shape.vocabulary
 
 
 def backward_bytes(shape: ModelShape, recipe: Recipe, batch: BatchShape, value_bytes: int) -> int:
-    """Bytes of the gradients that one layer holds at once on the way back."""
+    """Bytes of the gradients of one layer held at once in the backward pass."""
     part = batch.whole if recipe.gradient_checkpointing else batch
     middle = BACKWARD_COPIES * part.rows * part.own * shape.intermediate
     return value_bytes * max(middle, SCORE_COPIES * _attention_score_bytes(shape, part))
 
 
 def fragmentation_bytes(shape: ModelShape, recipe: Recipe, batch: BatchShape, value_bytes: int, base_bytes: int) -> int:
-    """Bytes of the heap that lie free between what is kept, and into which nothing fits.
+    """Bytes of free heap blocks between allocations that cannot be reused.
 
-    Each layer leaves holes where its scores and its feed-forward's middle came and went: the next layer's do not fit
-    into them, because something small that is kept has been put there. Under checkpointing they go twice. And what came
-    and went while the base model was loaded leaves some: a step of the heap at most, and at most twice what it holds.
-    Batches of other lengths leave more, until it is given back (`trainer.train.callbacks`).
+    Each layer leaves holes in place of its temporary scores and feed-forward activations, which the next layer's do not
+    fit because a small retained allocation lies in them. With checkpointing this happens twice. Loading the base model
+    leaves at most one heap step, and at most twice its size. Batches of other lengths leave more, until it is trimmed
+    (`trainer.train.callbacks`).
     """
     parts = (batch.whole,) if recipe.gradient_checkpointing else batch.parts
     middle_left = MIDDLE_LEFT_TWICE if recipe.gradient_checkpointing else MIDDLE_LEFT
@@ -104,7 +104,7 @@ def fragmentation_bytes(shape: ModelShape, recipe: Recipe, batch: BatchShape, va
 
 
 def evaluation_bytes(shape: ModelShape, batch: BatchShape, value_bytes: int) -> int:
-    """Bytes that measuring a batch takes: keys and values of all layers, and the loss over its logits."""
+    """Bytes to evaluate a batch: keys and values of all layers, and the loss over its logits."""
     seen = batch.rows * (batch.own + batch.shared)
     cached = 2 * shape.layers * seen * shape.keys * value_bytes
     at_once = max(batch.trained / batch.rows, MAX_LOGIT_BYTES // (shape.vocabulary * (value_bytes + 2 * FLOAT32_BYTES)))
@@ -114,7 +114,7 @@ def evaluation_bytes(shape: ModelShape, batch: BatchShape, value_bytes: int) -> 
 
 
 def _layer_activation_bytes(shape: ModelShape, recipe: Recipe, batch: BatchShape, value_bytes: int) -> int:
-    """What one layer keeps of a batch, but for attention's scores."""
+    """Bytes that one layer retains of a batch, without attention scores."""
     tokens, seen = batch.rows * batch.own, batch.rows * (batch.own + batch.shared)
     norms = 2 * FLOAT32_BYTES * shape.width
     feed_forward = (
@@ -127,7 +127,7 @@ def _layer_activation_bytes(shape: ModelShape, recipe: Recipe, batch: BatchShape
 
 
 def _adapter_activation_bytes(shape: ModelShape, recipe: Recipe, value_bytes: int) -> int:
-    """Bytes that a layer's adapters keep of a token: what comes in, once for those that share it, and what A gives."""
+    """Bytes that a layer's adapters retain per token: shared inputs once, and the outputs of A."""
     targets = [name for name in recipe.target_modules if name in shape.adaptable]
     inputs = {_shared_input_group(name): shape.adaptable[name][0] for name in targets}
     each = value_bytes + (DROPOUT_MASK_BYTES if recipe.lora_dropout else 0)
@@ -139,7 +139,7 @@ def _shared_input_group(name: str) -> str:
 
 
 def _attention_score_bytes(shape: ModelShape, batch: BatchShape) -> int:
-    """Attention's weights of one layer: of each head, from each own token to each that stands before it."""
+    """Bytes of one layer's attention weights: per head, from each own token to each preceding one."""
     return batch.rows * shape.heads * batch.own * (batch.own + batch.shared)
 
 
@@ -169,23 +169,22 @@ PACKED_WEIGHT_BYTES, DOUBLE_QUANT_WEIGHT_BYTES = 0.5625, 0.516
 
 @dataclass(frozen=True)
 class MemoryEstimate:
-    """Bytes at the peak, by what holds them: `libraries`, `base model`, `adapter`, `gradients`, `optimiser`,
-    `activations` (kept for the way back), `loss` (logits, and gradients on their way), `measuring` (what measuring
-    takes beyond training), `allocator` (what is neither used nor given back), `checkpoint` (the best one's file, as
-    it is read back).
+    """Peak bytes by part: `libraries`, `base model`, `adapter`, `gradients`, `optimiser`, `activations` (retained
+    for the backward pass), `loss` (logits and gradients in flight), `measuring` (evaluation beyond training),
+    `allocator` (fragmentation), `checkpoint` (the best checkpoint's file when it is loaded).
     """
 
     parts: Mapping[str, int]
 
     @property
     def total(self) -> int:
-        """All parts together."""
+        """The sum of all parts."""
         return sum(self.parts.values())
 
 
 def predict_memory(recipe: Recipe, shape: ModelShape, longest_tokens: int, machine: MachineSpec) -> MemoryEstimate:
-    """What a run over samples of at most so many tokens would hold on a machine at its peak: nothing shared, a quarter
-    of each sample its reply.
+    """Predict the peak of a run over samples of at most `longest_tokens`, without shared prefixes, a quarter of each
+    sample being its reply.
     """
     work = Workload([longest_tokens] * recipe.per_device_train_batch_size, [longest_tokens] * EVAL_BATCH_SIZE)
     longest = recipe.model_copy(update={"max_length": longest_tokens})
@@ -195,7 +194,7 @@ def predict_memory(recipe: Recipe, shape: ModelShape, longest_tokens: int, machi
 def memory_of_batches(
     recipe: Recipe, shape: ModelShape, trained: BatchShape, measured: BatchShape, machine: MachineSpec
 ) -> MemoryEstimate:
-    """The same where the greatest batches are known: the one that is trained on, and the one that is measured."""
+    """Predict the peak for known largest batches: one trained on, one evaluated."""
     value, served = compute_dtype_bytes(recipe, machine), 2 if machine.has_cuda or machine.best == "bf16" else 4
     base, weights = _training_base_bytes(recipe, shape, value, machine), adapter_parameter_count(recipe, shape)
     trained = trained.whole if machine.has_cuda else trained  # nothing is shared on a GPU
@@ -232,8 +231,8 @@ def memory_of_batches(
 
 
 def adapter_parameter_count(recipe: Recipe, shape: ModelShape) -> int:
-    """Weights of the recipe's adapter over the modules that the model has: r · (inputs + outputs) for each matrix, and
-    with DoRA a magnitude for each output.
+    """Count the parameters of the recipe's adapter: r · (inputs + outputs) per matrix, and with DoRA a magnitude per
+    output.
     """
     sizes = [shape.adaptable[name] for name in recipe.target_modules if name in shape.adaptable]
     each = [recipe.lora_r * (inputs + outputs) + (outputs if recipe.use_dora else 0) for inputs, outputs in sizes]
@@ -241,21 +240,21 @@ def adapter_parameter_count(recipe: Recipe, shape: ModelShape) -> int:
 
 
 def compute_dtype_bytes(recipe: Recipe, machine: MachineSpec) -> int:
-    """Of a value in the precision that the recipe computes in on this machine (`trainer.recipe.resolve`)."""
+    """Bytes of a value in the recipe's compute precision on this machine (`trainer.recipe.resolve`)."""
     wanted = machine.best if recipe.precision == "auto" else recipe.precision
     computed = wanted if machine.has_cuda or wanted == "fp32" else machine.best
     return 4 if computed == "fp32" else 2
 
 
 def _optimiser_state_bytes(recipe: Recipe, machine: MachineSpec) -> int:
-    """Bytes of optimiser state for each adapter weight. Paged state leaves a GPU that is full."""
+    """Bytes of optimiser state per adapter parameter. Paged state moves out of a full GPU."""
     if machine.has_cuda and recipe.optim.startswith("paged_"):
         return 0
     return OPTIMISER_STATE_8BIT_BYTES if recipe.optim.endswith("8bit") else OPTIMISER_STATE_BYTES
 
 
 def _training_base_bytes(recipe: Recipe, shape: ModelShape, value: int, machine: MachineSpec) -> int:
-    """Bytes of the base model while it is trained on."""
+    """Bytes of the base model during training."""
     if recipe.quant_type == "none":
         return shape.weights * value if machine.has_cuda else _cpu_model_bytes(shape, value)
     if machine.has_cuda:
@@ -268,7 +267,7 @@ def _training_base_bytes(recipe: Recipe, shape: ModelShape, value: int, machine:
 
 
 def _serving_base_bytes(shape: ModelShape, value: int, machine: MachineSpec) -> int:
-    """Bytes of the base model while what was trained is measured over it (`personas.models.serving_model`)."""
+    """Bytes of the base model during evaluation in serving precision (`personas.models.serving_model`)."""
     if not machine.has_cuda:
         return _cpu_model_bytes(shape, value)
     if machine.memory_bytes and requires_4_bit(shape.weight_bytes, machine.memory_bytes):
@@ -277,10 +276,10 @@ def _serving_base_bytes(shape: ModelShape, value: int, machine: MachineSpec) -> 
 
 
 def _quantised_model_bytes(shape: ModelShape, value: int, packed: float) -> int:
-    """Bytes of the whole model with its linear layers in 4 bits."""
+    """Bytes of the whole model with 4-bit linear layers."""
     return round(shape.linear_weights * packed) + (shape.weights - shape.linear_weights) * value
 
 
 def _cpu_model_bytes(shape: ModelShape, value: int) -> int:
-    """Bytes of the whole model on a CPU: the file as it is mapped, or a copy in another precision."""
+    """Bytes of the whole model on a CPU: the mapped file, or a copy in another precision."""
     return shape.weight_bytes if value == shape.stored else shape.weights * value

@@ -1,4 +1,4 @@
-"""The shape of a base model, read from its config.json: layers, widths, parameter counts."""
+"""Base model shape, read from config.json: layers, widths, parameter counts."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ BYTES_PER_DTYPE = {"float32": 4, "float16": 2, "bfloat16": 2}
 
 @dataclass(frozen=True)
 class ModelShape:
-    """Sizes of a decoder. `attended` is the width of all query heads together, `keys` that of all key heads.
+    """Sizes of a decoder. `attended` is the total width of the query heads, `keys` that of the key heads.
 
-    `weight_bytes` is what the weights take as they lie on disk.
+    `weight_bytes` is the size of the weights on disk.
     """
 
     layers: int
@@ -32,27 +32,27 @@ class ModelShape:
 
     @property
     def stored(self) -> int:
-        """Bytes of a weight on disk."""
+        """Bytes per parameter on disk."""
         return 4 if self.weight_bytes > 3 * self.weights else 2
 
     @property
     def linear_weights(self) -> int:
-        """Weights of the layers' matrices: those that a quantised model holds in 4 bits."""
+        """Parameters of the layers' matrices, which a quantised model stores in 4 bits."""
         return self.layers * sum(inner * outer for inner, outer in self.projections.values())
 
     @property
     def embedding_weights(self) -> int:
-        """Weights of the embeddings, and of the head where it is not the same matrix."""
+        """Parameters of the embeddings, and of the output head unless they are tied."""
         return self.vocabulary * self.width * (1 if self.tied else 2)
 
     @property
     def weights(self) -> int:
-        """All weights: matrices, embeddings, and two norms a layer and one at the end."""
+        """All parameters: matrices, embeddings, two norms per layer and a final one."""
         return self.linear_weights + self.embedding_weights + (2 * self.layers + 1) * self.width
 
     @property
     def projections(self) -> Mapping[str, tuple[int, int]]:
-        """Inputs and outputs of each matrix of a layer, by the name that recipes use."""
+        """Inputs and outputs of each matrix of a layer, by its name in recipes."""
         width, attended, keys, inner = self.width, self.attended, self.keys, self.intermediate
         return {
             "q_proj": (width, attended),
@@ -66,7 +66,7 @@ class ModelShape:
 
     @property
     def adaptable(self) -> Mapping[str, tuple[int, int]]:
-        """`projections`, and those that some models compute as one."""
+        """`projections`, and the fused ones of some models."""
         fused = {
             "qkv_proj": (self.width, self.attended + 2 * self.keys),
             "gate_up_proj": (self.width, 2 * self.intermediate),
@@ -75,9 +75,9 @@ class ModelShape:
 
 
 def shape_from_config(config: Mapping[str, Any], weight_bytes: int | None = None) -> ModelShape:
-    """The shape that a `config.json` describes; without `weight_bytes` they follow from it.
+    """Return the shape of a `config.json`; `weight_bytes` defaults to the size that follows from it.
 
-    Raises `BaseModelError` when it is no decoder's.
+    Raises `BaseModelError` if it is not a decoder.
     """
     config = config.get("text_config", config)
     try:
@@ -106,5 +106,5 @@ def shape_from_config(config: Mapping[str, Any], weight_bytes: int | None = None
 
 
 def model_shape_of(base: BaseModel) -> ModelShape:
-    """The shape of a base model that was found. Raises `BaseModelError`."""
+    """Return the shape of a base model. Raises `BaseModelError`."""
     return shape_from_config(read_config(base), base.weight_bytes)

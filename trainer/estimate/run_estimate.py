@@ -81,7 +81,7 @@ MAX_SIMULATED_BATCHES = 200
 
 @dataclass(frozen=True)
 class RunCost:
-    """What of a run takes time, in seconds of the reference machine; tokens are counted as the run itself does."""
+    """The time of a run by activity, in seconds of the reference machine; tokens are counted as in the run."""
 
     training_s: float
     measuring_s: float
@@ -89,7 +89,7 @@ class RunCost:
 
 
 def run_cost(recipe: Recipe, shape: ModelShape, work: Workload, value_bytes: int) -> RunCost:
-    """What a run computes; `value_bytes` is of a value in the precision that is computed in."""
+    """Estimate a run's cost; `value_bytes` is the size of a value in compute precision."""
     lengths = work.fitting(recipe)
     counted = work.counted(recipe)
     steps, epochs = optimiser_steps(recipe, counted), epoch_count(recipe, counted)
@@ -111,19 +111,19 @@ def run_cost(recipe: Recipe, shape: ModelShape, work: Workload, value_bytes: int
 
 
 def startup_s(shape: ModelShape) -> float:
-    """Seconds in which nothing is computed yet."""
+    """Seconds before computation starts."""
     return STARTUP_S + MODEL_LOAD_COUNT * shape.weight_bytes / LOAD_BYTES_PER_S
 
 
 def _evaluation_count(recipe: Recipe, steps: int, epochs: float) -> int:
-    """How often held-out replies are measured on the way, and after the last step in any case."""
+    """Count the evaluations during training and after the last step."""
     if recipe.eval_strategy == "epoch":
         return math.ceil(epochs)
     return math.ceil(steps / recipe.eval_steps) if recipe.eval_strategy == "steps" else 0
 
 
 def _total_seconds(work: Workload, lengths: Sequence[int], rows: int, seconds: Callable[[BatchShape], float]) -> float:
-    """Seconds of all batches of samples of about one length each."""
+    """Sum the seconds of all batches, each of samples of similar length."""
     batches = list(_batches(work, sorted(lengths), rows))
     tried = batches[:: math.ceil(len(batches) / MAX_SIMULATED_BATCHES)] if batches else []
     return sum(map(seconds, tried)) * len(batches) / max(len(tried), 1)
@@ -138,9 +138,9 @@ def _batches(work: Workload, lengths: Sequence[int], rows: int) -> Iterator[Batc
 def _batch_seconds(
     recipe: Recipe, shape: ModelShape, batch: BatchShape, value_bytes: int, ways: int, *, trains: bool
 ) -> float:
-    """Of one batch that goes through the layers `ways` times: there, there again under checkpointing, and back.
+    """Estimate a batch with `ways` passes through the layers: forward, again with checkpointing, and backward.
 
-    A frozen matrix is multiplied with once on each way, an adapter's twice on the way back, as attention's tensors are.
+    A frozen matrix costs one product per pass, an adapter's two in the backward pass, like attention's tensors.
     """
     part = batch.whole if recipe.gradient_checkpointing and trains else batch
     adapters = adapter_parameter_count(recipe, shape) * (ways + 1 if trains else 1)
@@ -188,7 +188,7 @@ MAX_REFERENCE_RUNS = 3
 
 @dataclass(frozen=True)
 class MachineSpeed:
-    """How many times as fast as the reference machine this one is, and where the number comes from."""
+    """This machine's speed relative to the reference machine, and the source of the number."""
 
     pace: float
     basis: str
@@ -197,7 +197,7 @@ class MachineSpeed:
 def estimate_run(
     name: str, recipe: Recipe, base: BaseModel, work: Workload, speed: MachineSpeed, machine: MachineSpec | None = None
 ) -> dict[str, Any]:
-    """What the recipe would take; seconds for the whole run, bytes at the peak and what holds them."""
+    """Estimate a recipe's run: total seconds, and peak bytes by part."""
     machine = machine or probe_machine_without_torch()
     shape, samples = model_shape_of(base), len(work.fitting(recipe))
     computed = run_cost(recipe, shape, work, compute_dtype_bytes(recipe, machine))
@@ -216,15 +216,15 @@ def estimate_run(
 
 
 def estimate_memory(recipe: Recipe, base: BaseModel, work: Workload, machine: MachineSpec) -> MemoryEstimate:
-    """The most memory that a run over these samples would hold on a machine."""
+    """Estimate the peak memory of a run over these samples."""
     batches = (work.largest_trained(recipe), work.largest_measured(recipe))
     return memory_of_batches(recipe, model_shape_of(base), *batches, machine)
 
 
 def estimate_speed(base: BaseModel, recipe: Recipe, work: Workload, adapters: Iterable[Path]) -> MachineSpeed:
-    """The speed to expect; `adapters` are folders of earlier runs on this machine, the latest first.
+    """Estimate the speed; `adapters` are folders of earlier runs on this machine, latest first.
 
-    Of such a run it is known what it was set to, not how long its samples were: they count as long as those of `work`.
+    Their settings are known, but not the lengths of their samples, which are assumed to be those of `work`.
     """
     machine = probe_machine_without_torch()
     if found := list(islice(_speeds_of_runs(base, recipe, work, adapters, machine), MAX_REFERENCE_RUNS)):
@@ -235,7 +235,7 @@ def estimate_speed(base: BaseModel, recipe: Recipe, work: Workload, adapters: It
 
 
 def adapters_by_recency(home: Path) -> list[Path]:
-    """The adapter folders of the runs under a bot's home, the latest first."""
+    """Return the adapter folders of runs in a home, latest first."""
     places = ("jobs/*/adapter", "runs/*/adapter", "models/persona_adapters/*/*")
     folders = [folder for place in places for folder in home.glob(place)]
     return sorted(folders, key=lambda folder: folder.stat().st_mtime, reverse=True)
@@ -244,7 +244,7 @@ def adapters_by_recency(home: Path) -> list[Path]:
 def _speeds_of_runs(
     base: BaseModel, recipe: Recipe, work: Workload, adapters: Iterable[Path], machine: MachineSpec
 ) -> Iterator[MachineSpeed]:
-    """The speed of each run that was long enough."""
+    """Yield the speed of each sufficiently long run."""
     for folder in adapters:
         try:
             if speed := _speed_of_run(base, recipe, work, folder, machine):
@@ -272,7 +272,7 @@ def _speed_of_run(
 
 
 def _measure_gflops() -> float:
-    """GFLOP/s of float32 matrix products on all cores: one core's best, as if nothing else ran, times their number."""
+    """Measure GFLOP/s of float32 matrix products on one core, times the number of cores."""
     matrix = np.ones((PROBE_MATRIX_SIZE, PROBE_MATRIX_SIZE), dtype=np.float32)
     took = []
     with threadpool_limits(1):

@@ -1,4 +1,4 @@
-"""The workload of a run: sample lengths, the order that groups them by length, and batch shapes."""
+"""The workload of a run: sample lengths, grouping by length, and batch shapes."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ BATCHES_PER_LENGTH_GROUP = 8
 
 
 def group_by_length(lengths: Sequence[int], batch_size: int, seed: int) -> list[int]:
-    """A random order of the samples in which those that fall into one batch are about equally long.
+    """Return a random order in which the samples of a batch have similar lengths.
 
-    Shuffled, cut into windows of `BATCHES_PER_LENGTH_GROUP` batches, sorted by length inside each, and the window's batches
-    shuffled again; a batch that is not full comes last. Each sample appears once.
+    Shuffles, cuts into windows of `BATCHES_PER_LENGTH_GROUP` batches, sorts each by length, and shuffles its batches;
+    an incomplete batch comes last. Each sample appears once.
     """
     shuffle = random.Random(seed)
     order = shuffle.sample(range(len(lengths)), len(lengths))
@@ -51,11 +51,11 @@ EVAL_BATCH_SIZE = 16
 
 @dataclass(frozen=True)
 class Workload:
-    """Token counts of the samples that a run would train on, hold out, and measure forgetting with.
+    """Token counts of a run's training samples, held-out samples, and general samples that measure forgetting.
 
-    All that are trained on begin with the same `shared` tokens. Of each, `reply_tokens` carry loss, on average; None
-    where nobody has counted. `judged` is the method by which preferences are learned, where they are: then each sample
-    is a reply that was liked or not.
+    All training samples start with the same `shared` tokens. `reply_tokens` is the mean number of tokens with loss;
+    None if not counted. `judged` is the method of preference training, if any: then each sample is a liked or disliked
+    reply.
     """
 
     train: Sequence[int]
@@ -67,29 +67,29 @@ class Workload:
 
     @property
     def at_once(self) -> int:
-        """How many replies make what a recipe counts as one: a pair has two."""
+        """Replies per sample: a pair has two."""
         return 2 if self.judged == "dpo" else 1
 
     def counted(self, recipe: Recipe) -> int:
-        """How many samples, or pairs of them, an epoch goes over."""
+        """Samples, or pairs, per epoch."""
         return math.ceil(len(self.fitting(recipe)) / self.at_once)
 
     def rows(self, recipe: Recipe) -> int:
-        """How many samples a batch holds."""
+        """Samples per batch."""
         return recipe.per_device_train_batch_size * self.at_once
 
     def fitting(self, recipe: Recipe) -> list[int]:
-        """Those to train on that the recipe has room for."""
+        """Training samples that fit the recipe's maximum length."""
         return [tokens for tokens in self.train if tokens <= recipe.max_length]
 
     def largest_trained(self, recipe: Recipe) -> BatchShape:
-        """The largest batch that is trained on: its longest sample, and others padded to it."""
+        """The largest training batch: the longest sample, and others padded to it."""
         lengths = self.seen(recipe)
         rows = min(self.rows(recipe), max(len(lengths), 1))
         return self.batch(rows, max(lengths, default=1))
 
     def seen(self, recipe: Recipe) -> list[int]:
-        """Of those that fit, the ones that a run comes to before `max_steps` end it in its first epoch."""
+        """The fitting samples that a run reaches before `max_steps` ends its first epoch."""
         lengths, rows = self.fitting(recipe), recipe.per_device_train_batch_size
         samples = recipe.max_steps * recipe.gradient_accumulation_steps * rows or len(lengths)
         if self.judged or samples >= len(lengths):  # what is judged comes in another order
@@ -102,7 +102,7 @@ class Workload:
         return self.batch(min(EVAL_BATCH_SIZE, max(len(self.heldout), 1)), longest)
 
     def batch(self, rows: int, longest: int) -> BatchShape:
-        """So many samples, padded to so many tokens. One alone shares its whole prompt with itself."""
+        """Shape of `rows` samples padded to `longest` tokens. A single row shares its whole prompt with itself."""
         replies = longest * DEFAULT_REPLY_SHARE if self.reply_tokens is None else self.reply_tokens
         alone = longest - 1 - round(replies) if rows == 1 else 0
         shared = min(max(self.shared, alone), longest - 1)
@@ -110,7 +110,7 @@ class Workload:
 
 
 class WorkloadCounter:
-    """Counts samples into a workload, one by one. `trained_tokens` are those that carry loss, in all of them."""
+    """Builds a workload sample by sample. `trained_tokens` counts tokens with loss."""
 
     def __init__(self) -> None:
         self._train, self._heldout = list[int](), list[int]()
@@ -119,16 +119,16 @@ class WorkloadCounter:
 
     @property
     def trained(self) -> int:
-        """Samples to train on."""
+        """Number of training samples."""
         return len(self._train)
 
     @property
     def held_out(self) -> int:
-        """Samples to measure with."""
+        """Number of held-out samples."""
         return len(self._heldout)
 
     def train_on(self, sample: TokenizedSample) -> None:
-        """One more to train on."""
+        """Add a training sample."""
         prompt, ids = sample.mask.index(True), sample.ids
         self._shortest_prompt = min(prompt, self._shortest_prompt) if self._train else prompt
         self._ends = (min(ids, self._ends[0]), max(ids, self._ends[1])) if self._ends else (ids, ids)
@@ -136,11 +136,11 @@ class WorkloadCounter:
         self._train.append(len(ids))
 
     def hold_out(self, sample: TokenizedSample) -> None:
-        """One more to measure with."""
+        """Add a held-out sample."""
         self._heldout.append(len(sample.ids))
 
     def work(self, general: Iterable[TokenizedSample] = (), judged: PreferenceMethod | None = None) -> Workload:
-        """All that were counted; there is one to train on."""
+        """Return the workload; requires a training sample."""
         assert self._ends is not None
         # What the first and the last in order begin with, all between them begin with, too.
         alike = itertools.takewhile(lambda pair: pair[0] == pair[1], zip(*self._ends, strict=False))
@@ -156,7 +156,7 @@ def workload_of(
     general: Iterable[TokenizedSample] = (),
     judged: PreferenceMethod | None = None,
 ) -> Workload:
-    """What samples amount to; there is one to train on."""
+    """Return the workload of samples; requires a training sample."""
     count = WorkloadCounter()
     for sample in train:
         count.train_on(sample)
@@ -167,8 +167,8 @@ def workload_of(
 
 @dataclass(frozen=True)
 class BatchShape:
-    """Samples that are computed at once: `rows` of `own` tokens each, padded, after `shared` ones that are computed
-    once for all; `trained` tokens in all rows carry loss.
+    """Shape of a batch: `rows` of `own` padded tokens each, after `shared` tokens computed once; `trained` tokens in
+    all rows carry loss.
     """
 
     rows: int
@@ -178,15 +178,15 @@ class BatchShape:
 
     @property
     def whole(self) -> BatchShape:
-        """The same with each row's own beginning."""
+        """The same batch without sharing."""
         return BatchShape(self.rows, self.own + self.shared, 0, self.trained)
 
     @property
     def parts(self) -> tuple[BatchShape, ...]:
-        """What goes through the layers, one after another."""
+        """Token groups that pass through the layers one after another."""
         return (BatchShape(1, self.shared, 0, 0), self) if self.shared else (self,)
 
     @property
     def tokens(self) -> int:
-        """That are computed."""
+        """Number of computed tokens."""
         return self.rows * self.own + self.shared

@@ -119,7 +119,7 @@ def _measured(order: EvaluationRequest, sides: Candidates, budget: TimeBudget) -
 
 
 def _begin(order: EvaluationRequest, what: str) -> None:
-    """Report the next section, and release memory: freed blocks of the last section do not fit the next one's batches."""
+    """Report the next section and release memory: freed blocks do not fit the next section's batches."""
     release_memory()
     order.tell(what)
 

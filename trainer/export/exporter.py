@@ -1,4 +1,4 @@
-"""Exports an adapter to one of six formats: verify, write to a staging path, load back, compare, rename into place."""
+"""Exports an adapter to one of six formats: verify, write to a staging path, load back, compare, rename."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ EMBEDDED_DESCRIPTION = "SmolLM2-135M-Instruct, unpacked from the package llm-smo
 
 
 def write_readme(folder: Path, source: LoadedAdapter, library: str) -> None:
-    """Write it, with the front matter that model hubs read."""
+    """Write the README with the front matter that model hubs read."""
     manifest, persona = source.manifest, source.persona
     licence = persona.license if persona and persona.license else "unknown"
     base = source.base
@@ -69,7 +69,7 @@ def write_readme(folder: Path, source: LoadedAdapter, library: str) -> None:
 
 
 def _describe_rope_scaling(source: LoadedAdapter) -> str:
-    """How other programs scale the positions of the base model, whose own configuration says nothing of it."""
+    """Describe how to configure the base model's position scaling in other programs."""
     text = source.config.get_text_config()
     return (
         f"- It was trained with RoPE scaling ({source.base.scaling}). Load the base model with `rope_parameters = "
@@ -92,7 +92,7 @@ ProgressCallback = Callable[[str], None]
 
 @dataclass(frozen=True)
 class ExportRequest:
-    """What was asked for. `path` is where the export is written, before it gets its final name."""
+    """A request for an export. `path` is the staging path."""
 
     source: LoadedAdapter
     path: Path
@@ -102,8 +102,9 @@ class ExportRequest:
 
 @dataclass(frozen=True)
 class ExportComparison:
-    """What the export says when it is loaded back, against adapter and base; `rounding` is what its format alone would
-    change (None where nothing is rounded), `beyond` how far from that it is. `llama_cpp` is what llama.cpp says."""
+    """The difference of the reloaded export from adapter and base; `rounding` is explained by its format alone (None
+    without rounding), `beyond` is the rest. `llama_cpp` is llama.cpp's own comparison.
+    """
 
     difference: LogitDiff
     rounding: LogitDiff | None = None
@@ -113,7 +114,7 @@ class ExportComparison:
 
 
 def export_peft_adapter(order: ExportRequest) -> ExportComparison:
-    """peft's folder: configuration, weights as they are, model card."""
+    """Write a peft folder: configuration, unchanged weights, model card."""
     source = order.source
     order.path.mkdir()
     for name in (CONFIG_FILE, WEIGHTS_FILE):
@@ -123,7 +124,7 @@ def export_peft_adapter(order: ExportRequest) -> ExportComparison:
 
 
 def export_charx(order: ExportRequest) -> ExportComparison:
-    """The persona's card with the adapter's folder inside."""
+    """Write the persona's card with the adapter's folder inside."""
     card, persona = require_card(order.source, "charx")
     order.path.write_bytes(embed_adapter(card, order.source.folder, persona.name))
     order.say("reading the adapter out of the card again")
@@ -134,7 +135,7 @@ def export_charx(order: ExportRequest) -> ExportComparison:
 
 
 def export_merged(order: ExportRequest) -> ExportComparison:
-    """A model folder in 16 bits: merged in float32, then rounded once."""
+    """Write a 16-bit model folder: merged in float32, then rounded once."""
     source, reference = order.source, order.source.reference
     order.say("merging in float32")
     model = source.merged()
@@ -156,7 +157,7 @@ def export_merged(order: ExportRequest) -> ExportComparison:
 
 
 def export_gguf(order: ExportRequest) -> ExportComparison:
-    """The merged model as one file."""
+    """Write the merged model as one file."""
     source, reference = order.source, order.source.reference
     order.say("merging in float32")
     model = source.merged()
@@ -175,7 +176,7 @@ def export_gguf(order: ExportRequest) -> ExportComparison:
 
 
 def export_gguf_lora(order: ExportRequest) -> ExportComparison:
-    """The adapter alone, for llama.cpp's --lora."""
+    """Write the adapter alone, for llama.cpp's --lora."""
     outcome = _write_and_compare_gguf_lora(order, order.path)
     outcome = replace(outcome, notes=(*outcome.notes, *_scaling_notes(order.source)))
     if not llama_cpp.is_installed():
@@ -188,7 +189,7 @@ def export_gguf_lora(order: ExportRequest) -> ExportComparison:
 
 
 def export_ollama(order: ExportRequest) -> ExportComparison:
-    """Base model and adapter as GGUF, and a Modelfile."""
+    """Write base model and adapter as GGUF, and a Modelfile."""
     source = order.source
     persona = require_card(source, "ollama")[1] if source.manifest.persona else source.persona
     context = getattr(source.config, "max_position_embeddings", DEFAULT_CONTEXT_TOKENS)
@@ -231,7 +232,7 @@ QUANTISED_TARGETS = ("gguf", "ollama")
 
 
 def _write_and_compare_gguf_lora(order: ExportRequest, path: Path) -> ExportComparison:
-    """Write the adapter as GGUF and compare what the file adds: weight by weight, and in what the model says."""
+    """Write the adapter as GGUF and compare the file's deltas and logits."""
     source, reference = order.source, order.source.reference
     order.say("writing the adapter as GGUF")
     write_adapter(path, list_lora_modules(source.adapted), source.config, source.name)
@@ -243,7 +244,7 @@ def _write_and_compare_gguf_lora(order: ExportRequest, path: Path) -> ExportComp
 
 
 def _require_same_adapter(order: ExportRequest, folder: Path) -> LogitDiff:
-    """Load a peft folder over a new copy of the base model: it has to say the same."""
+    """Load a peft folder on a new copy of the base model and require equal logits."""
     source, reference = order.source, order.source.reference
     for name in (CONFIG_FILE, WEIGHTS_FILE):
         if (folder / name).read_bytes() != (source.folder / name).read_bytes():
@@ -256,7 +257,7 @@ def _require_same_adapter(order: ExportRequest, folder: Path) -> LogitDiff:
 
 
 def _compare_rounded(reference: Any, rounded: Any, found: Any, precision: str) -> ExportComparison:
-    """An export that rounds: it may differ by what rounding explains, and by nothing beyond. Raises `ExportError`."""
+    """Require that a rounded export differs only by its rounding. Raises `ExportError`."""
     rounding = compare_logits(reference, rounded)
     if not rounding.kl <= MAX_KL_BY_PRECISION[precision]:
         raise ExportError(
@@ -269,13 +270,13 @@ def _compare_rounded(reference: Any, rounded: Any, found: Any, precision: str) -
 
 
 def _cast_weights(model: Any, precision: torch.dtype) -> None:
-    """The weights alone: a model's `.to` would round the frequencies of its positions too."""
+    """Cast the parameters only: a model's `.to` would also round its rotary frequencies."""
     for weight in model.parameters():
         weight.data = weight.data.to(precision)
 
 
 def _notes(source: LoadedAdapter) -> tuple[str, ...]:
-    """What a runtime of GGUF may do otherwise, for this model."""
+    """Return notes on behaviour of GGUF runtimes that may differ for this model."""
     window = getattr(source.config, "sliding_window", None)
     if window and window < source.config.max_position_embeddings:
         return (f"llama.cpp attends to all tokens where this model attends to the last {window}.",)
@@ -283,7 +284,7 @@ def _notes(source: LoadedAdapter) -> tuple[str, ...]:
 
 
 def _scaling_notes(source: LoadedAdapter) -> tuple[str, ...]:
-    """What llama.cpp has to be told beside an adapter: a GGUF of the base model as it is says nothing of scaling."""
+    """Return llama.cpp's options for position scaling, which a GGUF of the plain base model lacks."""
     scaling, rope = source.base.scaling, source.config.rope_parameters
     if scaling is None:
         return ()
@@ -300,7 +301,7 @@ DESCRIPTION_SUFFIX = ".export.json"
 
 @dataclass(frozen=True)
 class ExportReport:
-    """What `export.json` says; `made_for_it` is the outermost folder that had to be made, if any."""
+    """The content of `export.json`; `made_for_it` is the outermost folder that was created, if any."""
 
     out: Path
     held: dict[str, Any]
@@ -311,9 +312,9 @@ class ExportReport:
 def export_adapter(
     adapter: Path, to: str, out: Path, quantise: Quantise | None, card: Path | None, say: ProgressCallback
 ) -> ExportReport:
-    """Make the export `to` of an adapter at `out`, with `<out>.export.json` beside it.
+    """Export an adapter in the format `to` at `out`, with `<out>.export.json` beside it.
 
-    Nothing is left behind when it fails. Raises `UnderstudyError`, or `OSError` for what the disk says.
+    Leaves nothing behind on failure. Raises `UnderstudyError`, or `OSError` for disk errors.
     """
     started = time.perf_counter()
     beside = out.with_name(out.name + DESCRIPTION_SUFFIX)
@@ -356,7 +357,7 @@ def _describe(
 
 @contextmanager
 def _staging_path(out: Path) -> Iterator[Path]:
-    """A path with the final name in a folder that vanishes, as do those made for it where nothing comes of it."""
+    """Yield a path with the final name in a temporary folder; created parents are removed on failure."""
     missing = _missing_folders(out)
     out.parent.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
@@ -370,7 +371,7 @@ def _staging_path(out: Path) -> Iterator[Path]:
 
 
 def _install(path: Path, out: Path, beside: Path, held: dict[str, Any]) -> None:
-    """Give the export its final name, and its description a moment before."""
+    """Rename the export to its final name, right after its description."""
     note = path.with_name(beside.name)
     note.write_text(json.dumps(held, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     for written in (note, path, *path.rglob("*")):
@@ -386,7 +387,7 @@ def _install(path: Path, out: Path, beside: Path, held: dict[str, Any]) -> None:
 
 
 def _missing_folders(out: Path) -> list[Path]:
-    """The folders that have to be made, the innermost first."""
+    """Return the folders that must be created, innermost first."""
     return [folder for folder in out.parents if not folder.exists()]
 
 

@@ -31,7 +31,7 @@ MAX_DELTA_ERROR = 1e-5
 
 @dataclass(frozen=True)
 class LoraModule:
-    """One adapted layer of the base model: its name there, A [r, in], B [out, r], and peft's scale."""
+    """An adapted layer: the base model's name for it, A [r, in], B [out, r], and peft's scale."""
 
     name: str
     a: Array
@@ -40,12 +40,12 @@ class LoraModule:
 
     @property
     def alpha(self) -> float:
-        """What llama.cpp has to be told for this module."""
+        """The alpha that llama.cpp needs for this module."""
         return self.scale * float(self.a.shape[0])
 
 
 def list_lora_modules(adapted: Any) -> list[LoraModule]:
-    """The adapter's modules, as peft applies them. Raises `ExportError` for what a GGUF adapter cannot express."""
+    """Return the adapter's modules as peft applies them. Raises `ExportError` if GGUF cannot express one."""
     from peft.tuners.lora import Linear, LoraLayer
 
     config, active = adapted.peft_config[adapted.active_adapter], adapted.active_adapter
@@ -64,7 +64,7 @@ def list_lora_modules(adapted: Any) -> list[LoraModule]:
 
 
 def write_adapter(path: Path, modules: list[LoraModule], config: Any, name: str) -> None:
-    """The adapter file, in float32 as it was trained. Raises `ExportError`, `OSError`."""
+    """Write the adapter file in float32, as trained. Raises `ExportError`, `OSError`."""
     architecture = architecture_of(config)
     alpha = Counter(module.alpha for module in modules).most_common(1)[0][0]
 
@@ -78,9 +78,9 @@ def write_adapter(path: Path, modules: list[LoraModule], config: Any, name: str)
 
 
 def read_adapter(path: Path, config: Any) -> dict[str, Array]:
-    """What the file adds to each weight, by the base model's names of its modules: (alpha / r)·B·A, [out, in].
+    """Return the file's delta for each weight by the base model's module names: (alpha / r)·B·A, [out, in].
 
-    The rows are put back by transformers' own reversal. Raises `ExportError` for a damaged file.
+    Rows are restored by transformers' own reversal. Raises `ExportError` for a damaged file.
     """
     reader = open_gguf(path)
     if read_value(reader, "general.type") != GGUFType.ADAPTER or read_value(reader, Keys.Adapter.TYPE) != "lora":
@@ -99,7 +99,7 @@ def read_adapter(path: Path, config: Any) -> dict[str, Array]:
 
 
 def require_same_deltas(adapted: Any, deltas: dict[str, Array]) -> float:
-    """Compare what was read with what peft adds to each weight; returns the largest share. Raises `ExportError`."""
+    """Compare the deltas with peft's; return the largest relative difference. Raises `ExportError`."""
     worst = 0.0
     wanted = {module.name for module in list_lora_modules(adapted)}
     if wanted != set(deltas):
@@ -118,7 +118,7 @@ def require_same_deltas(adapted: Any, deltas: dict[str, Array]) -> float:
 
 
 def add_deltas(model: Any, deltas: dict[str, Array]) -> Any:
-    """Add what was read from a file to the weights of a base model in float32; returns the model."""
+    """Add the file's deltas to the float32 weights of a base model; return the model."""
     with torch.no_grad():
         for name, delta in deltas.items():
             weight: Tensor = model.get_submodule(name).weight
@@ -145,7 +145,7 @@ def _entry(name: str, values: Array) -> GgufTensor:
 
 
 def _gguf_names(architecture: GgufArchitecture, config: Any) -> dict[str, str]:
-    """GGUF's names of the linear layers."""
+    """Return GGUF's names of the linear layers."""
     inner = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj",
              "mlp.gate_proj", "mlp.up_proj", "mlp.down_proj")  # fmt: skip
     layers = [f"model.layers.{layer}.{name}" for layer in range(config.num_hidden_layers) for name in inner]
@@ -154,7 +154,7 @@ def _gguf_names(architecture: GgufArchitecture, config: Any) -> dict[str, str]:
 
 
 def _unpermute_rows(rows: Array, gguf_name: str, architecture: GgufArchitecture, config: Any) -> Array:
-    """Rows in transformers' order."""
+    """Return rows in transformers' order."""
     from transformers.modeling_gguf_pytorch_utils import TENSOR_PROCESSORS, TensorProcessor
 
     heads = {"num_attention_heads": config.num_attention_heads, "num_key_value_heads": config.num_key_value_heads}
@@ -164,7 +164,7 @@ def _unpermute_rows(rows: Array, gguf_name: str, architecture: GgufArchitecture,
 
 
 def _require_plain(config: Any) -> None:
-    """Refuse what is more than A and B over linear layers."""
+    """Refuse anything beyond A and B on linear layers."""
     beyond = {
         "DoRA": config.use_dora,
         "biases": config.bias != "none" or config.lora_bias,

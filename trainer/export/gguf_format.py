@@ -1,4 +1,4 @@
-"""GGUF architectures and files: tensor names, row permutation, quantisation, writing and reading."""
+"""GGUF architectures and files: tensor names, row permutation, quantisation, reading and writing."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ ROPE_TYPES = ("default", "linear", "llama3", "yarn")
 
 @dataclass(frozen=True)
 class GgufArchitecture:
-    """A known class of models. `gguf` is llama.cpp's name of it."""
+    """A supported model architecture; `gguf` is llama.cpp's name."""
 
     name: str
     arch: MODEL_ARCH
@@ -40,15 +40,15 @@ class GgufArchitecture:
 
     @property
     def gguf(self) -> str:
-        """What `general.architecture` says."""
+        """The value of `general.architecture`."""
         return MODEL_ARCH_NAMES[self.arch]
 
     def names(self, config: Any) -> TensorNameMap:
-        """From transformers' names of tensors to GGUF's."""
+        """Map transformers' tensor names to GGUF's."""
         return get_tensor_name_map(self.arch, config.num_hidden_layers)
 
     def stored(self, tensor: Array, gguf_name: str, config: Any) -> Array:
-        """A weight, bias or LoRA B [out, …] of transformers with its rows in the order in which GGUF stores them."""
+        """Return a transformers weight, bias or LoRA B [out, …] with its rows in GGUF's order."""
         if not self.permuted:
             return tensor
         if ".attn_q." in gguf_name:
@@ -70,7 +70,7 @@ ARCHITECTURES = {
 
 
 def architecture_of(config: Any) -> GgufArchitecture:
-    """The architecture of a transformers configuration. Raises `ExportError` for one that is not known here."""
+    """Return the architecture of a transformers configuration. Raises `ExportError` for an unsupported one."""
     name = _name(config)
     known = ARCHITECTURES.get(name)
     if known is None:
@@ -83,24 +83,24 @@ def architecture_of(config: Any) -> GgufArchitecture:
 
 
 def is_supported(config: Any) -> bool:
-    """Whether there is a GGUF of models of this kind."""
+    """Report whether models of this architecture can be written as GGUF."""
     return _name(config) in ARCHITECTURES
 
 
 def permute_rows(rows: Array, heads: int) -> Array:
-    """Rows [heads · 2 · half, …] regrouped from halves to neighbouring pairs within each head."""
+    """Regroup rows [heads · 2 · half, …] from halves to neighbouring pairs within each head."""
     halves = rows.reshape(heads, 2, rows.shape[0] // heads // 2, *rows.shape[1:])
     return halves.swapaxes(1, 2).reshape(rows.shape)
 
 
 def head_size(config: Any) -> int:
-    """How many dimensions a head has."""
+    """Return the dimensions of a head."""
     size: int = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     return size
 
 
 def rope_type(config: Any) -> str:
-    """How the model's positions are scaled: one of `ROPE_TYPES`."""
+    """Return the model's position scaling: one of `ROPE_TYPES`."""
     return str((config.rope_parameters or {}).get("rope_type", "default"))
 
 
@@ -109,7 +109,7 @@ def _name(config: Any) -> str:
 
 
 def _require_supported(config: Any, name: str) -> None:
-    """Refuse what llama.cpp computes differently, or what is not written here."""
+    """Refuse features that llama.cpp computes differently, or that this writer lacks."""
     advice = "Export --to merged: transformers knows it."
     if name in ("LlamaForCausalLM", "Qwen3ForCausalLM") and getattr(config, "attention_bias", False):
         raise ExportError(f"This {name} has biases in its attention, which are not written to GGUF here.", advice)
@@ -142,7 +142,7 @@ MAX_F16 = float(np.finfo(np.float16).max)
 
 @dataclass(frozen=True)
 class GgufTensor:
-    """A tensor to be written: its GGUF name, its shape, its type in the file, and where its float32 values are from."""
+    """A tensor to write: GGUF name, shape, file type, and the source of its float32 values."""
 
     name: str
     shape: tuple[int, ...]
@@ -151,7 +151,7 @@ class GgufTensor:
 
 
 def tensor_type(shape: Sequence[int], quantise: Quantise) -> GGMLQuantizationType:
-    """How a tensor of this shape is stored: vectors stay float32, rows that are no whole blocks float16."""
+    """Choose a tensor's file type: float32 for vectors, float16 for rows that are not whole blocks."""
     if len(shape) == 1:
         return GGMLQuantizationType.F32
     if quantise == "q8_0" and shape[-1] % Q8_BLOCK_SIZE:
@@ -160,19 +160,19 @@ def tensor_type(shape: Sequence[int], quantise: Quantise) -> GGMLQuantizationTyp
 
 
 def round_values(values: Array, kind: GGMLQuantizationType) -> Array:
-    """Float32 values as a file of this type gives them back."""
+    """Round float32 values through this file type."""
     return np.ascontiguousarray(dequantize(encode_values(values, kind, ""), kind), dtype=np.float32)
 
 
 def encode_values(values: Array, kind: GGMLQuantizationType, name: str) -> Array:
-    """Float32 values in the form in which they are stored. Raises `ExportError` where float16 cannot hold them."""
+    """Encode float32 values in their file type. Raises `ExportError` if float16 overflows."""
     if kind == GGMLQuantizationType.F16 and float(np.abs(values).max(initial=0.0)) > MAX_F16:
         raise ExportError(f"{name} holds values beyond {MAX_F16:.0f}, which F16 cannot.", "Export --to merged.")
     return quantize(np.ascontiguousarray(values, dtype=np.float32), kind)
 
 
 def write_gguf(path: Path, arch: str, describe: Callable[[GGUFWriter], None], entries: Sequence[GgufTensor]) -> None:
-    """A GGUF file of what `describe` says and the tensors, each computed when its turn comes. Raises `OSError`."""
+    """Write a GGUF file of the metadata of `describe` and lazily computed tensors. Raises `OSError`."""
     writer = GGUFWriter(path, arch)
     try:
         describe(writer)
@@ -217,7 +217,7 @@ GGUF_SIZES = {
 
 
 def open_gguf(path: Path) -> GGUFReader:
-    """The file, with all of its tensors there. Raises `ExportError` for one that is cut or no GGUF."""
+    """Open a file with all its tensors. Raises `ExportError` for a truncated file or another format."""
     try:
         reader = GGUFReader(path)
     except (ValueError, IndexError, KeyError, OSError) as error:
@@ -229,11 +229,11 @@ def open_gguf(path: Path) -> GGUFReader:
 
 
 def read_value(reader: GGUFReader, key: str) -> Any:
-    """What the file says under a key; None where it does not."""
+    """Return a metadata value, or None."""
     found = reader.get_field(key)
     return None if found is None else found.contents()
 
 
 def read_tensor(tensor: Any) -> Array:
-    """A tensor's values, float32, in the shape that torch gives it."""
+    """Return a tensor's float32 values in torch's shape."""
     return np.array(dequantize(tensor.data, tensor.tensor_type), dtype=np.float32)

@@ -1,4 +1,4 @@
-"""Writes a whole model with tokenizer and chat template as one GGUF file, and loads it back."""
+"""Writes a whole model with tokenizer and chat template as one GGUF file, and reads it back."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ UNMERGED_SCORE = -1e6
 
 @dataclass(frozen=True)
 class GgufVocabulary:
-    """What `tokenizer.ggml.*` says. `scores` belong to SentencePiece's kind, `merges` and `pre` to byte-level BPE."""
+    """The values of `tokenizer.ggml.*`. `scores` are for SentencePiece, `merges` and `pre` for byte-level BPE."""
 
     model: str
     pre: str
@@ -99,7 +99,7 @@ class GgufVocabulary:
 
 
 def build_vocabulary(tokenizer: Any, size: int) -> GgufVocabulary:
-    """The vocabulary of a tokenizer, padded to the `size` rows of the model's embedding. Raises `ExportError`."""
+    """Build a tokenizer's vocabulary, padded to the `size` rows of the embedding. Raises `ExportError`."""
     if not getattr(tokenizer, "is_fast", False):
         raise ExportError("This model's tokenizer has no tokenizer.json.", "Save it as a fast tokenizer first.")
     described: Json = json.loads(tokenizer.backend_tokenizer.to_str())
@@ -122,7 +122,7 @@ def build_vocabulary(tokenizer: Any, size: int) -> GgufVocabulary:
 
 
 def write_tokenizer(writer: GGUFWriter, renderer: Renderer, size: int) -> GgufVocabulary:
-    """All of `tokenizer.*`. Returns the vocabulary that was written. Raises `ExportError`."""
+    """Write all of `tokenizer.*` and return the vocabulary. Raises `ExportError`."""
     tokenizer = renderer.tokenizer
     held = build_vocabulary(tokenizer, size)
     writer.add_tokenizer_model(held.model)
@@ -151,14 +151,14 @@ def write_tokenizer(writer: GGUFWriter, renderer: Renderer, size: int) -> GgufVo
 
 
 def begins_with_bos(renderer: Renderer) -> bool:
-    """Whether prompts begin with a token that stands nowhere else in them, which llama.cpp then puts there itself."""
+    """Report whether prompts begin with a token that occurs nowhere else in them, which llama.cpp adds itself."""
     bos = renderer.tokenizer.bos_token
     text = renderer.prompt(None, [Turn("", "1"), Turn("", "2", True), Turn("", "3")]).text
     return bool(bos) and text.startswith(bos) and text.count(bos) == 1
 
 
 def freeze_template(template: str) -> str:
-    """The chat template with what our prompts fix: the date, and no thinking aloud."""
+    """Fix the chat template's variables as in our prompts: the date, and no reasoning."""
     template, before = STRFTIME_CALL.sub(f"'{FIXED_DATE}'", template), ""
     if "date_string" in template:
         before += f"{{% set date_string = '{FIXED_DATE}' %}}"
@@ -168,7 +168,7 @@ def freeze_template(template: str) -> str:
 
 
 def _tokens(described: Json, size: int) -> tuple[list[str], list[int]]:
-    """Every token by its number, with its type. What the tokenizer does not know is padding."""
+    """Return every token by id, with its type; ids unknown to the tokenizer are padding."""
     unknown = described["model"].get("unk_token")
     tokens = {number: (token, TokenType.NORMAL) for token, number in described["model"]["vocab"].items()}
     for added in described["added_tokens"]:
@@ -183,7 +183,7 @@ def _tokens(described: Json, size: int) -> tuple[list[str], list[int]]:
 
 
 def _scores(tokens: list[str], merges: list[tuple[str, ...]]) -> list[float]:
-    """Scores by which llama.cpp merges in the order of the merges: it takes the pair whose whole scores highest."""
+    """Return scores that reproduce the order of merges: llama.cpp merges the pair with the highest score."""
     rank: dict[str, int] = {}
     for number, pair in enumerate(merges):
         rank.setdefault("".join(pair), number)
@@ -195,7 +195,7 @@ def _is_byte(token: str) -> bool:
 
 
 def _space_prefix(described: Json) -> bool:
-    """Whether a space is put before the text."""
+    """Report whether a space is prepended to the text."""
     steps = [*_flat(described.get("normalizer"), "normalizers"), *_flat(described["pre_tokenizer"], "pretokenizers")]
     return any(
         step["type"] == "Prepend" or (step["type"] == "Metaspace" and step.get("prepend_scheme") != "never")
@@ -215,7 +215,7 @@ def _pre_tokenizer(described: Json) -> str:
 
 
 def _step(step: Json) -> Step:
-    """One step of a pre-tokenizer, reduced to what decides."""
+    """Reduce a pre-tokenizer step to its relevant fields."""
     match step:
         case {"type": "ByteLevel", "add_prefix_space": False}:
             return BYTES_AND_WORDS if step.get("use_regex", True) else BYTES
@@ -227,7 +227,7 @@ def _step(step: Json) -> Step:
 
 
 def _canonical(regex: str) -> str:
-    """The same regex in one spelling: some files write out the case of contractions."""
+    """Normalise a regex's spelling: some files write out the case of contractions."""
     return regex.replace("(?:'[sS]|'[tT]|'[rR][eE]|'[vV][eE]|'[mM]|'[lL][lL]|'[dD])", CONTRACTIONS)
 
 
@@ -249,7 +249,7 @@ YARN_KEYS = {"beta_fast", "beta_slow", "attention_factor", "truncate", "mscale",
 
 
 def write_model(path: Path, model: Any, renderer: Renderer, quantise: Quantise, name: str) -> None:
-    """The model, whose weights are float32, with tokenizer and chat template. Raises `ExportError`, `OSError`."""
+    """Write a float32 model with tokenizer and chat template. Raises `ExportError`, `OSError`."""
     config = model.config
     architecture = architecture_of(config)
 
@@ -265,13 +265,13 @@ def write_model(path: Path, model: Any, renderer: Renderer, quantise: Quantise, 
 
 
 def round_weights(model: Any, quantise: Quantise) -> None:
-    """Round the model's weights, in place, as the file's format does: what the format alone explains."""
+    """Round the model's weights in place through the file's format, to measure the effect of the format alone."""
     for _, weight in _weights(model):
         weight.copy_(torch.from_numpy(round_values(weight.numpy(), tensor_type(tuple(weight.shape), quantise))))
 
 
 def load_gguf_model(path: Path) -> Any:
-    """The model that a file holds, in float32, positions scaled as llama.cpp does it from what the file says.
+    """Load a file's model in float32, with position scaling as llama.cpp applies it.
 
     Raises `ExportError` for a damaged file.
     """
@@ -355,12 +355,12 @@ def _stored(weight: Any, architecture: GgufArchitecture, name: str, config: Any)
 
 
 def _weights(model: Any) -> list[tuple[str, Any]]:
-    """Every weight once: tied ones under the name of the embedding."""
+    """Yield every weight once; tied ones under the embedding's name."""
     return [(name, weight.detach()) for name, weight in model.named_parameters()]
 
 
 def _rope_entry(model: Any) -> GgufTensor:
-    """What llama.cpp divides the frequencies by. Llama 3 scales each, and the model has them computed already."""
+    """Return llama.cpp's divisors of the rotary frequencies, which Llama 3 scales individually."""
     rotary = model.model.rotary_emb
     factors = (_frequencies(rotary.config) / rotary.inv_freq.float().cpu()).numpy()
     return GgufTensor(ROPE_FACTORS, tuple(factors.shape), tensor_type(factors.shape, "f16"), lambda: factors)
@@ -388,7 +388,7 @@ def _rope_parameters(reader: GGUFReader, arch: str) -> dict[str, Any]:
 
 
 def _scale_positions(model: Any, reader: GGUFReader) -> None:
-    """Divide the frequencies by the factors in the file, which transformers leaves out."""
+    """Divide the frequencies by the factors in the file, which transformers ignores."""
     for tensor in reader.tensors:
         if tensor.name == ROPE_FACTORS:
             rotary = model.model.rotary_emb

@@ -1,4 +1,4 @@
-"""Compares an export with llama.cpp itself, where `xllamacpp` is installed."""
+"""Compares an export with llama.cpp itself, if `xllamacpp` is installed."""
 
 from __future__ import annotations
 
@@ -28,8 +28,9 @@ MIN_LOG_PROBABILITY = -60.0
 
 @dataclass(frozen=True)
 class LlamaCppResult:
-    """At the last position of each prompt: the mean KL divergence, the share of equal choices; and how many of the
-    prompts it cuts into the same tokens."""
+    """At the last position of each prompt: mean KL divergence and the share of equal choices; and the number of
+    prompts tokenised alike.
+    """
 
     kl: float
     same_choice: float
@@ -37,7 +38,7 @@ class LlamaCppResult:
     prompts: int
 
     def as_json(self) -> dict[str, float]:
-        """The four by name."""
+        """Return the four numbers by name."""
         return asdict(self)
 
     def __str__(self) -> str:
@@ -48,14 +49,14 @@ class LlamaCppResult:
 
 
 def is_installed() -> bool:
-    """Whether llama.cpp can be asked."""
+    """Report whether llama.cpp is available."""
     return importlib.util.find_spec(PACKAGE) is not None
 
 
 def compare_with_llama_cpp(
     model: Path, adapter: Path | None, source: LoadedAdapter, reference: Tensor, say: Callable[[str], None]
 ) -> LlamaCppResult | None:
-    """Ask llama.cpp, or None where it is not installed. Raises `ExportError` when it says something else."""
+    """Compare with llama.cpp; None if it is not installed. Raises `ExportError` if its results differ."""
     if not is_installed():
         return None
     say("asking llama.cpp")
@@ -94,7 +95,7 @@ def _start_server(model: Path, adapter: Path | None, context: int) -> Any:
 
 
 def _next_token(server: Any, ids: list[int], size: int, plain: int) -> Tensor:
-    """The log-probability of each token after these, [vocabulary]. `plain` is any token that is a whole letter."""
+    """Return the log-probability of each next token, [vocabulary]. `plain` is any token that is a whole character."""
     # An end of turn or half a letter would be answered without probabilities. Those told are from before the bias.
     asked = {"prompt": ids, "max_tokens": 1, "n_probs": size, "temperature": 0.0, "logit_bias": [[plain, 1000.0]]}
     answer = server.handle_completions({**asked, "cache_prompt": False})

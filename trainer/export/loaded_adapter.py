@@ -38,7 +38,7 @@ DEFAULT_CONTEXT_TOKENS = 2048
 
 @dataclass
 class LoadedAdapter:
-    """An adapter that was verified. Models are loaded when asked for, one at a time, and computed in float32."""
+    """A verified adapter. Models are loaded on demand, one at a time, and compute in float32."""
 
     folder: Path
     manifest: AdapterManifest
@@ -54,12 +54,12 @@ class LoadedAdapter:
 
     @property
     def name(self) -> str:
-        """Whose adapter it is, with its version."""
+        """The persona and version of the adapter."""
         return f"{self.manifest.persona or 'dialogue'}-{self.manifest.version}"
 
     @property
     def samples(self) -> list[TokenizedSample]:
-        """The prompts, with replies, on which exports are compared."""
+        """Prompts with replies on which exports are compared."""
         if not self._samples:
             context = getattr(self.config, "max_position_embeddings", DEFAULT_CONTEXT_TOKENS)
             self._samples = comparison_samples(self.renderer, self.persona, context)
@@ -67,7 +67,7 @@ class LoadedAdapter:
 
     @property
     def adapted(self) -> Any:
-        """The peft model: the adapter, active, over the values of the 16-bit base model."""
+        """The peft model: the active adapter on the values of the 16-bit base model."""
         if self._adapted is None:
             self._adapted = PeftSwitcher(self.base_in_float32(), self.manifest.base_model_hash)
             self._adapted.load(self.ref)
@@ -75,26 +75,26 @@ class LoadedAdapter:
 
     @property
     def ref(self) -> AdapterRef:
-        """The adapter as the engine names it."""
+        """The adapter as the engine references it."""
         return AdapterRef(self.manifest.persona or "dialogue", self.manifest.version, self.folder)
 
     @property
     def reference(self) -> Tensor:
-        """What adapter and base say to the prompts: the logits that every export is compared with."""
+        """Logits of adapter and base on the prompts, the reference for every export."""
         if self._reference is None:
             self._reference = compute_logits(self.adapted, self.samples)
         return self._reference
 
     @property
     def doubt(self) -> str:
-        """Whether the card may be another persona's than the adapter; empty where it is that persona's own."""
+        """A warning if the card may belong to another persona than the adapter; otherwise empty."""
         trained = self.manifest.persona
         if self.card is None or trained is None or to_persona(self.card, "").id == trained:
             return ""
         return f"The card is {self.card.name}'s, and the adapter was trained as {trained}: is it the right card?"
 
     def base_in_float32(self) -> Any:
-        """A new copy of the base model: the values of its 16-bit weights, in float32."""
+        """Load a new copy of the base model: its 16-bit weights in float32."""
         torch = load_torch()
         stored = str(getattr(self.config, "dtype", "")).removeprefix("torch.")
         if stored in ("bfloat16", "float16"):
@@ -102,9 +102,9 @@ class LoadedAdapter:
         return load_model(self.base, "bfloat16").to(torch.float32)
 
     def merged(self) -> Any:
-        """The model with the adapter added to its weights, in float32. The source holds no model afterwards.
+        """Return the model with the adapter merged, in float32, and release the loaded one.
 
-        Raises `ExportError` when it does not say what adapter and base say.
+        Raises `ExportError` if its logits differ from the adapter's.
         """
         reference, adapted = self.reference, self.adapted
         self._adapted = None
@@ -115,16 +115,16 @@ class LoadedAdapter:
         return model
 
     def release(self) -> None:
-        """Forget the loaded model; the reference stays."""
+        """Release the loaded model; the reference remains."""
         self._adapted = None
         gc.collect()
 
 
 @contextmanager
 def open_adapter(adapter: Path, card: Path | None) -> Iterator[LoadedAdapter]:
-    """The adapter in a folder, or in a CHARX card, with all that belongs to it.
+    """Open an adapter in a folder or a CHARX card, with everything that belongs to it.
 
-    Raises `AdapterError` for a damaged one or one of another base model, `BaseModelError`, `CardError`.
+    Raises `AdapterError` for a damaged one or another base model's, `BaseModelError`, `CardError`.
     """
     if adapter.is_file():
         with tempfile.TemporaryDirectory(prefix="understudy-export-") as scratch:
@@ -164,7 +164,7 @@ def _find_card(manifest: AdapterManifest, file: Path | None) -> tuple[Card | Non
 
 
 def require_card(source: LoadedAdapter, to: str) -> tuple[Card, Persona]:
-    """Card and persona of the adapter. Raises `ExportError` where none is known."""
+    """Return card and persona of the adapter. Raises `ExportError` if there is no card."""
     if source.card is None or source.persona is None:
         whose = source.manifest.persona
         known = f"There is no card of {whose} here" if whose else "This adapter belongs to no persona"

@@ -33,15 +33,16 @@ COMPARISON_REPLY = "I will tell you, since you ask. It takes 20 minutes, and it 
 
 @dataclass(frozen=True)
 class LogitDiff:
-    """Between two sets of logits: the largest of one logit, the mean KL divergence in nats per token, and the share of
-    positions at which both would choose the same token."""
+    """The difference of two sets of logits: the largest of one logit, the mean KL divergence in nats per token, and
+    the share of positions with the same top token.
+    """
 
     max_abs: float
     kl: float
     same_choice: float
 
     def as_json(self) -> dict[str, float]:
-        """The three numbers by name."""
+        """Return the three numbers by name."""
         return asdict(self)
 
     def __str__(self) -> str:
@@ -49,7 +50,7 @@ class LogitDiff:
 
 
 def comparison_samples(renderer: Renderer, persona: Persona | None, context: int) -> list[TokenizedSample]:
-    """A handful of prompts with a reply each, rendered as when serving."""
+    """Return a handful of prompts with a reply each, rendered as when serving."""
     lore = (LoreHit("harbour.md", "The harbour", "The harbour has 3 cranes and one bell.", 1.0),)
     room = min(MAX_PROMPT_TOKENS, context)
     return [
@@ -65,7 +66,7 @@ def comparison_samples(renderer: Renderer, persona: Persona | None, context: int
 
 
 def compute_logits(model: Any, samples: Sequence[TokenizedSample]) -> Tensor:
-    """The logits [samples, positions, vocabulary], float32, of the last `COMPARED_POSITIONS` of each sample."""
+    """Compute float32 logits [samples, positions, vocabulary] of the last `COMPARED_POSITIONS` of each sample."""
     with torch.inference_mode():
         rows = [
             model(input_ids=torch.tensor([sample.ids]), use_cache=False, logits_to_keep=COMPARED_POSITIONS).logits[0]
@@ -75,7 +76,7 @@ def compute_logits(model: Any, samples: Sequence[TokenizedSample]) -> Tensor:
 
 
 def compare_logits(reference: Tensor, other: Tensor) -> LogitDiff:
-    """How far `other` lies from `reference`. Raises `ExportError` when they are not comparable, or no numbers."""
+    """Compare `other` with `reference`. Raises `ExportError` if they are not comparable or not finite."""
     if other.shape[-1] < reference.shape[-1] or not bool(torch.isfinite(other).all()):
         raise ExportError("The export computes no sensible logits.", "This is a fault of the program; report it.")
     other = other[..., : reference.shape[-1]]  # padded vocabularies
@@ -86,7 +87,7 @@ def compare_logits(reference: Tensor, other: Tensor) -> LogitDiff:
 
 
 def require_equal_logits(one: Tensor, other: Tensor, what: str) -> LogitDiff:
-    """Both up to the noise of arithmetic. Raises `ExportError` naming `what` differs."""
+    """Require equality up to rounding noise. Raises `ExportError` naming `what`."""
     found, allowed = compare_logits(one, other), allowed_noise(one)
     if not found.max_abs <= allowed:
         raise ExportError(
@@ -97,5 +98,5 @@ def require_equal_logits(one: Tensor, other: Tensor, what: str) -> LogitDiff:
 
 
 def allowed_noise(logits: Tensor) -> float:
-    """By how much equal models may differ in one logit."""
+    """Return the tolerated difference of one logit between equal models."""
     return RELATIVE_NOISE * float(logits.std()) if math.isfinite(float(logits.std())) else 0.0

@@ -1,4 +1,4 @@
-"""Ollama folders: the Modelfile, and a Go template equivalent to the model's chat template."""
+"""Ollama export: the Modelfile, and a Go template equivalent to the model's chat template."""
 
 from __future__ import annotations
 
@@ -42,8 +42,9 @@ Value = TypeVar("Value")
 
 @dataclass(frozen=True)
 class ChatTemplateParts:
-    """What the chat template writes around each message. `system` says where a system text goes: in a message of its
-    own, or into the first or the last one of the user."""
+    """The text that the chat template puts around each message. `system` is the place of a system text: a message of
+    its own, or the user's first or last one.
+    """
 
     system: str
     start: str
@@ -57,7 +58,7 @@ class ChatTemplateParts:
 
 
 def extract_template_parts(renderer: Renderer, bos: str) -> ChatTemplateParts:
-    """The form of a model's chat template; `bos` is what the runtime puts first by itself. Raises `ExportError`."""
+    """Extract the parts of a model's chat template; the runtime adds `bos` itself. Raises `ExportError`."""
     probe = Persona("probe", "Probe", description=SYSTEM_PROBE)
     turns = [Turn(EXAMPLE_USER, FIRST_USER_PROBE), Turn("", FIRST_REPLY_PROBE, True), Turn(EXAMPLE_USER, SECOND_PROBE)]
     turns += [Turn("", SECOND_REPLY_PROBE, True), Turn(EXAMPLE_USER, LAST_PROBE)]
@@ -73,7 +74,7 @@ def extract_template_parts(renderer: Renderer, bos: str) -> ChatTemplateParts:
 
 
 def build_go_template(form: ChatTemplateParts, user: str = "", closing: str = "") -> str:
-    """The template. `user` stands before each message of the user, `closing` after the last."""
+    """Build the Go template. `user` precedes each user message, `closing` follows the last."""
     own = form.system == "own"
     joined = {"first": f"and $.System ({IS_FIRST})", "last": f"and $.System ({IS_LAST})"}.get(form.system)
     inside = f"{{{{ if {joined} }}}}{{{{ $.System }}}}{SYSTEM_SEPARATOR}{{{{ end }}}}" if joined else ""
@@ -95,7 +96,7 @@ def build_go_template(form: ChatTemplateParts, user: str = "", closing: str = ""
 
 
 def _parse_template(text: str, alone: str, end: str) -> ChatTemplateParts:
-    """Raises `ValueError` when the words do not stand where they stand in every known form."""
+    """Parse a rendered template. Raises `ValueError` if it has an unknown form."""
     system = _layout(text)
     joined = SYSTEM_PROBE + SYSTEM_SEPARATOR
     plain = text if system == "own" else text.replace(joined, "", 1)
@@ -128,14 +129,14 @@ def _parse_template(text: str, alone: str, end: str) -> ChatTemplateParts:
 
 
 def _split_turn_end(between: str, end: str) -> tuple[str, str]:
-    """What ends a turn, with the space after it, and what begins the next. Any cut would do; this one reads well."""
+    """Split between the end of a turn, with trailing white space, and the start of the next. The cut is cosmetic."""
     before, there, after = between.partition(end)
     rest = after.lstrip()
     return before + there + after.removesuffix(rest), rest
 
 
 def _common_prefix(one: str, other: str) -> str:
-    """What both texts begin with."""
+    """Return the common prefix."""
     alike = itertools.takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False))
     return "".join(letter for letter, _ in alike)
 
@@ -172,7 +173,7 @@ ACTION = re.compile(r"\{\{ (.*?) \}\}", re.DOTALL)
 
 @dataclass(frozen=True)
 class _Scope:
-    """What an action can see: all messages, the system text, and the message that the range stands at."""
+    """The variables of an action: all messages, the system text, and the current message."""
 
     messages: list[OllamaMessage]
     at: int = 0
@@ -204,7 +205,7 @@ CONDITIONS: dict[str, Callable[[_Scope], bool]] = {
 
 
 def run_go_template(template: str, messages: list[OllamaMessage]) -> str:
-    """What Ollama makes of messages with a template of the actions above. Raises `ValueError` for other actions."""
+    """Render messages with a template as Ollama does. Raises `ValueError` for unsupported actions."""
     pieces = ACTION.split(template)  # texts at even places, actions at odd ones
     tokens = [(place % 2 == 1, piece) for place, piece in enumerate(pieces) if piece]
     nodes, rest = _block(tokens)
@@ -223,7 +224,7 @@ _Node = tuple[str, list[tuple[str, list["_Node"]]]]
 
 
 def _block(tokens: list[_Token]) -> tuple[list[_Node], list[_Token]]:
-    """The nodes up to an `else` or `end` that belongs to the caller, and what follows them."""
+    """Parse the nodes up to an `else` or `end` of the caller; return them and the rest."""
     nodes: list[_Node] = []
     while tokens:
         (is_action, text), *tokens = tokens
@@ -281,7 +282,7 @@ QUOTES = '"""'
 
 
 def render_modelfile(renderer: Renderer, persona: Persona | None, context: int) -> str:
-    """The Modelfile of a persona, or of nobody in particular. Raises `ExportError` for what it cannot express."""
+    """Render the Modelfile of a persona, or of none. Raises `ExportError` if it cannot be expressed."""
     closing = _closing(persona)
     form = extract_template_parts(renderer, _bos(renderer))
     template = build_go_template(form, f"{EXAMPLE_USER}: " if persona else "", closing)
@@ -303,7 +304,7 @@ def render_modelfile(renderer: Renderer, persona: Persona | None, context: int) 
 
 
 def require_same_prompts(text: str, renderer: Renderer, persona: Persona | None) -> None:
-    """Run a Modelfile's template on talks: it has to give our renderer's prompts. Raises `ExportError`."""
+    """Require that a Modelfile's template renders conversations like our renderer. Raises `ExportError`."""
     held = parse_modelfile(text)
     template = next(value for name, value in held if name == "TEMPLATE")
     before: list[OllamaMessage] = [{"role": "system", "content": value} for name, value in held if name == "SYSTEM"]
@@ -322,7 +323,7 @@ def require_same_prompts(text: str, renderer: Renderer, persona: Persona | None)
 
 
 def _messages(renderer: Renderer, persona: Persona | None) -> tuple[str, list[OllamaMessage]]:
-    """The system text and the card's examples, without what the template adds: the user's name before each message."""
+    """Return the system text and the card's examples, without the user names that the template adds."""
     if persona is None:
         return "", []
     messages = renderer.messages(persona, [Turn(EXAMPLE_USER, "")])[:-1]
@@ -359,14 +360,14 @@ def _bos(renderer: Renderer) -> str:
 
 
 def _quote(text: str) -> str:
-    """A value of many lines. Ollama ends it at the first line that ends with three quotation marks."""
+    """Quote a multi-line value. Ollama ends it at the first line that ends with three quotation marks."""
     if any(line.rstrip().endswith(QUOTES) for line in text.split("\n")[:-1]):
         raise ExportError(f"A Modelfile cannot hold a text with {QUOTES} at the end of a line.", "Change the card.")
     return f"{QUOTES}{text}{QUOTES}"
 
 
 def parse_modelfile(text: str) -> list[tuple[str, str]]:
-    """The instructions of a Modelfile with their values, as Ollama's parser finds them. Raises `ExportError`."""
+    """Parse a Modelfile's instructions as Ollama does. Raises `ExportError`."""
     found: list[tuple[str, str]] = []
     lines = text.split("\n")
     while lines:
@@ -387,5 +388,5 @@ def parse_modelfile(text: str) -> list[tuple[str, str]]:
 
 
 def write_modelfile(folder: Path, text: str) -> None:
-    """Put it where `ollama create` looks for it."""
+    """Write the Modelfile to the name that `ollama create` expects."""
     (folder / MODELFILE_NAME).write_text(text, encoding="utf-8")

@@ -164,7 +164,7 @@ def has_stages(history: Iterable[StepEvent]) -> bool:
 
 
 def _loss_difference_note(training: TrainingRecord) -> str:
-    """Explain the difference between the final held-out loss and the tables' last one; empty if the tables have none."""
+    """Explain why the final held-out loss differs from the tables' last one; empty if the tables have none."""
     if all(isinstance(event, Progress) or event.eval_loss is None for event in training.history):
         return ""
     return (

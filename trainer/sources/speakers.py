@@ -99,7 +99,9 @@ class SpeakerDirectory:
             self._personas.add(author.id)
 
     def absent_persona(self, file: str, records: int, broken: list[RejectedRecord]) -> MaterialError | None:
-        """Build the error for a persona that never speaks, or None. `broken` starts with the first unreadable record."""
+        """Build the error for a persona that never speaks, or None. `broken` begins with the first unreadable
+        record.
+        """
         if not self._ids_and_names or self._personas:
             return None
         asked = " or ".join(repr(name) for name in sorted(self._ids_and_names))

@@ -130,7 +130,7 @@ def run_scale_study(
 
 @dataclass
 class _RemainingTime:
-    """Estimates the remaining time from this process's runs: training is proportional to samples, the rest is constant."""
+    """Estimates the remaining time from this process's runs: training scales with samples, the rest is constant."""
 
     runs: int = 0
     samples: int = 0

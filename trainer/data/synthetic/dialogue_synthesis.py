@@ -51,7 +51,7 @@ OPENING_TEMPLATES = (
 
 @dataclass(frozen=True)
 class SynthesisRequest:
-    """What is wanted."""
+    """A request for dialogues."""
 
     persona: Persona
     passages: tuple[Passage, ...]
@@ -62,7 +62,7 @@ class SynthesisRequest:
 
 @dataclass(frozen=True)
 class SynthesisAttempt:
-    """What one number stands for."""
+    """The plan of one attempt, by its number."""
 
     number: int
     passage: Passage
@@ -71,9 +71,9 @@ class SynthesisAttempt:
 
 
 def synthesise_dialogues(order: SynthesisRequest, voice: ReplyBackend) -> dict[str, Any]:
-    """Makes dialogues until there are enough: {made, kept, dropped: {reason: n}, file}. Raises `UnderstudyError`.
+    """Generate dialogues until `count` are kept: {made, kept, dropped: {reason: n}, file}. Raises `UnderstudyError`.
 
-    `MaterialError` when the folder holds attempts of another order, or the model does not yield enough.
+    Raises `MaterialError` if the folder belongs to another request, or the model does not yield enough.
     """
     order.out.mkdir(parents=True, exist_ok=True)
     try:
@@ -143,7 +143,7 @@ async def _generate_dialogue(
 
 
 def trim_to_sentence(text: str) -> str:
-    """A reply that was cut off for its length, without the sentence that it broke off in."""
+    """Cut the unfinished last sentence off a truncated reply."""
     ends = [match.end() for match in re.finditer(r"[.!?…。！？][*\"”’)」』]*(?=\s|$)", text)]
     return text[: ends[-1]] if ends else ""
 
@@ -157,7 +157,7 @@ def _fault(judge: ReplyFilter, messages: list[dict[str, str]], about: Passage) -
 
 
 def plan_attempt(order: SynthesisRequest, number: int) -> SynthesisAttempt:
-    """What an attempt is about: every passage has its turn before one comes again, in an order that the seed draws."""
+    """Plan an attempt: every passage is used once before any repeats, in a seeded random order."""
     own = [passage for passage in order.passages if passage.owner != WORLD]
     world = [passage for passage in order.passages if passage.owner == WORLD and passage.text.isascii()]
     shared = not own or (bool(world) and _seeded_index(order, f"world {number}", 1000) < 1000 * WORLD_SHARE)
@@ -182,7 +182,7 @@ def _seeded_index(order: SynthesisRequest, what: str, below: int) -> int:
 
 
 class _Journal:
-    """All attempts so far, on the disk. A last line that a kill cut short is taken off: its attempt is made again."""
+    """All attempts so far, on disk. A partial last line after a kill is removed, and its attempt repeated."""
 
     def __init__(self, order: SynthesisRequest, generator: str) -> None:
         self._order, self._generator = order, generator
@@ -201,7 +201,7 @@ class _Journal:
             self._count(line)
 
     def add(self, planned: SynthesisAttempt, messages: list[dict[str, str]], fault: str | None) -> None:
-        """Write an attempt down."""
+        """Record an attempt."""
         passage = planned.passage
         where = {"source": passage.source, "heading": passage.heading, "generator": self._generator,
                  "seed": planned.seed, "attempt": planned.number}  # fmt: skip
@@ -245,6 +245,6 @@ def _replies(messages: list[dict[str, str]]) -> list[str]:
 
 
 def _write_all(out: Path) -> None:
-    """All personas' dialogues in one file."""
+    """Write all personas' dialogues to one file."""
     files = sorted(path for path in out.glob("*_synthetic.jsonl") if path.name != COMBINED_FILE)
     write_file_atomically(out / COMBINED_FILE, "".join(path.read_text("utf-8") for path in files))

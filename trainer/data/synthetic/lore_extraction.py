@@ -103,7 +103,7 @@ OPENERS = r"(?:On|In|At|Every|Each|When|Since|Before|After|For|By|From|Once|Then
 
 @dataclass(frozen=True)
 class LoreFact:
-    """One sentence of lore. `spoken` is what the persona would say of itself, None where the rules cannot tell."""
+    """A sentence of lore. `spoken` is its first-person form, None if the rules cannot derive it."""
 
     kind: FactKind
     text: str
@@ -115,7 +115,7 @@ class LoreFact:
 
 @dataclass(frozen=True)
 class LoreSubject:
-    """How lore refers to a persona: its names, longest first, and "he" or "she" ("" where that is not clear)."""
+    """References to a persona in lore: its names, longest first, and "he" or "she" ("" if unclear)."""
 
     names: tuple[str, ...]
     pronoun: str
@@ -127,7 +127,7 @@ class LoreSubject:
 
 
 def find_subject(persona: Persona, passages: list[Passage]) -> LoreSubject:
-    """Found in the persona's name, its id and its lore."""
+    """Derive the references from the persona's name, its id and its lore."""
     words = [word for word in persona.name.split() if word[:1].isupper() and word not in ("Sir", "Lady", "Miss", "Mr")]
     names = {persona.name, persona.name.removeprefix("Sir "), *words, persona.id.capitalize()}
     text = " ".join(passage.text for passage in passages if passage.owner == persona.id)
@@ -137,7 +137,7 @@ def find_subject(persona: Persona, passages: list[Passage]) -> LoreSubject:
 
 
 def extract_facts(persona: Persona, passages: list[Passage]) -> list[LoreFact]:
-    """A fact per sentence, in order."""
+    """Return a fact per sentence, in order."""
     subject, facts, before = find_subject(persona, passages), [], None
     for passage in passages:
         if before is None or (before.source, before.heading) != (passage.source, passage.heading):
@@ -152,10 +152,10 @@ def extract_facts(persona: Persona, passages: list[Passage]) -> list[LoreFact]:
 
 
 def to_first_person(sentence: str, subject: LoreSubject) -> str | None:
-    """A sentence about the persona in the first person, or None.
+    """Convert a sentence about the persona to the first person, or return None.
 
-    Only those are turned in which the persona is the subject, the verb's form is certain, and no second person of the
-    same pronoun is in sight.
+    Only converts sentences whose subject is the persona, whose verb form is certain, and which mention no other person
+    with the same pronoun.
     """
     match = re.match(rf"^(?P<open>{OPENERS})?(?P<who>{subject.pattern}|{subject.pronoun or '(?!)'}) ", sentence)
     if not match or '"' in sentence:
@@ -184,7 +184,7 @@ def _others(sentence: str, subject: LoreSubject) -> tuple[str, ...]:
 
 
 def find_people(sentence: str, subject: LoreSubject) -> list[str]:
-    """Names that are not the persona's, and do not look like those of places, things or days."""
+    """Find names that are neither the persona's nor likely places, things or days."""
     first = FIRST_NAME.match(sentence)
     found = [first] if first else []
     found += [match for match in NAME.finditer(sentence) if not PLACE_PREPOSITION.search(sentence[: match.start()])]
@@ -213,7 +213,7 @@ def _names(sentence: str) -> list[str]:
 
 
 def _ambiguous(text: str, subject: LoreSubject) -> bool:
-    """Another name, and then a pronoun that might be that one's."""
+    """Report another name followed by a pronoun that might refer to it."""
     named = NAME.search(text)
     pronouns = {"he": r"\b(he|him|his)\b", "she": r"\b(she|her|hers)\b"}.get(subject.pronoun, "(?!)")
     return named is not None and re.search(pronouns, text[named.end() :], re.IGNORECASE) is not None
@@ -264,21 +264,21 @@ SECTION_QUESTIONS = (
 
 @dataclass(frozen=True)
 class LorePair:
-    """A talk to learn from. `kind` is `question` for one answer, `dialogue` for several."""
+    """A training conversation. `kind` is `question` for one answer, `dialogue` for several."""
 
     kind: str
     messages: tuple[dict[str, str], ...]
     passages: tuple[Passage, ...]
 
     def row(self, persona: Persona) -> dict[str, Any]:
-        """As it is written, one JSON object a line."""
+        """Return the JSON object of an output line."""
         sources = [{"source": p.source, "heading": p.heading, "text": p.text} for p in self.passages]
         return {"messages": list(self.messages), "persona": persona.id, "kind": self.kind, "provenance": sources}
 
 
 @dataclass(frozen=True)
 class LoreExtraction:
-    """What lore gives. `left_out` counts sentences that no answer uses, by reason."""
+    """The results of an extraction. `left_out` counts sentences that no answer uses, by reason."""
 
     facts: tuple[LoreFact, ...]
     pairs: tuple[LorePair, ...]
@@ -286,7 +286,9 @@ class LoreExtraction:
 
 
 def extract_lore(persona: Persona, passages: Sequence[Passage]) -> LoreExtraction:
-    """Facts, traits, relations and style of the persona's own lore, and pairs. Raises `MaterialError` for no lore."""
+    """Extract facts, traits, relations, style and pairs from the persona's own lore. Raises `MaterialError` without
+    lore.
+    """
     own = [passage for passage in passages if passage.owner != WORLD]
     if not own:
         raise MaterialError(f"There is no lore of {persona.name}.", "Write some, or name a folder with --lore.")
@@ -299,7 +301,7 @@ def extract_lore(persona: Persona, passages: Sequence[Passage]) -> LoreExtractio
 
 
 def write_extraction(persona: Persona, found: LoreExtraction, out: Path) -> dict[str, int]:
-    """Writes `card_addition.toml`, `facts.jsonl` and `<persona>_lore.jsonl`; returns how many of what there are."""
+    """Write `card_addition.toml`, `facts.jsonl` and `<persona>_lore.jsonl`; return the counts."""
     files = {
         "card_addition.toml": _card_addition(persona, found.facts),
         "facts.jsonl": _lines(_fact_row(fact) for fact in found.facts),
@@ -313,12 +315,12 @@ def write_extraction(persona: Persona, found: LoreExtraction, out: Path) -> dict
 
 
 def write_file_atomically(path: Path, text: str) -> None:
-    """Write a file so that it is complete or as it was before. Raises `OSError`."""
+    """Write a file completely or not at all. Raises `OSError`."""
     write_files_atomically(path.parent, {path.name: text})
 
 
 def write_files_atomically(folder: Path, files: Mapping[str, str]) -> None:
-    """Write files so that all are complete, or the folder as it was before. Raises `OSError`."""
+    """Write all files completely or none. Raises `OSError`."""
     was_there = folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
     asides = {name: folder / f"{name}.part" for name in files}
@@ -340,13 +342,13 @@ def write_files_atomically(folder: Path, files: Mapping[str, str]) -> None:
 
 
 def _sections(facts: Iterable[LoreFact]) -> Iterator[list[LoreFact]]:
-    """The facts of each section, however many passages it was split into."""
+    """Group facts by section, across passages."""
     for _, section in groupby(facts, key=lambda fact: (fact.passage.source, fact.passage.heading)):
         yield list(section)
 
 
 def _section_pairs(section: list[LoreFact], subject: LoreSubject, left_out: Counter[str]) -> Iterator[LorePair]:
-    """The section as one answer and, where it is long enough, as a talk that asks for the rest."""
+    """Turn a section into one answer and, if it is long enough, a conversation that asks for the rest."""
     said = []
     for fact in section:
         words = _first_person_text(fact, subject)
@@ -368,7 +370,7 @@ def _section_pairs(section: list[LoreFact], subject: LoreSubject, left_out: Coun
 
 
 def _relation_pairs(facts: Iterable[LoreFact], subject: LoreSubject) -> Iterator[LorePair]:
-    """Who somebody is to the persona: all sentences of one section that name them."""
+    """Ask about each person in the persona's life; the answer is every sentence of one section that names them."""
     relations = [
         (fact, words) for fact in facts if fact.kind == "relation" if (words := _first_person_text(fact, subject))
     ]
@@ -380,7 +382,7 @@ def _relation_pairs(facts: Iterable[LoreFact], subject: LoreSubject) -> Iterator
 
 
 def question_about(heading: str, subject: LoreSubject) -> str:
-    """What somebody would ask who wants to hear a section."""
+    """Phrase a question that a section answers."""
     title, _, section = heading.rpartition(": ")
     name = section or title
     if title and re.match(r"(?:On|In|By|At|Across|From|To|With)\b", name):
@@ -421,7 +423,7 @@ def _lines(rows: Iterable[dict[str, Any]]) -> str:
 
 
 def _card_addition(persona: Persona, facts: Sequence[LoreFact]) -> str:
-    """TOML to copy from: per field of the card, sentences about the persona, each with its source in a comment."""
+    """Render TOML to copy from: sentences about the persona by card field, with sources in comments."""
     lines = [f"# Proposed for the card of {persona.name}, from its lore. Copy what belongs into every prompt.",
              f"id = {_toml(persona.id)}"]  # fmt: skip
     for kind in FACT_KINDS:
@@ -433,5 +435,5 @@ def _card_addition(persona: Persona, facts: Sequence[LoreFact]) -> str:
 
 
 def _toml(text: str) -> str:
-    """A basic string; TOML's escapes are JSON's."""
+    """Encode a basic string; TOML's escapes are JSON's."""
     return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")

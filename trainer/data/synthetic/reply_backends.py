@@ -1,4 +1,4 @@
-"""Generates replies in character, with the local engine or an OpenAI-compatible endpoint."""
+"""Backends that generate replies in character: the local engine or an OpenAI-compatible endpoint."""
 
 from __future__ import annotations
 
@@ -30,41 +30,41 @@ MAX_TOKENS = 100
 
 @dataclass(frozen=True)
 class SynthesisedReply:
-    """A reply. `complete` is False when it was cut off for its length."""
+    """A reply. `complete` is False if it was truncated."""
 
     text: str
     complete: bool
 
 
 class ReplySession(Protocol):
-    """Answers as a persona."""
+    """An open session that generates replies as a persona."""
 
     async def reply(self, persona: Persona, turns: Sequence[Turn], lore: LoreHit, seed: int) -> SynthesisedReply:
-        """The persona's answer to the last turn. Raises `UnderstudyError`."""
+        """Generate the persona's answer to the last turn. Raises `UnderstudyError`."""
         ...
 
 
 class ReplyBackend(Protocol):
-    """A way to get a speaker."""
+    """A source of replies."""
 
     @property
     def name(self) -> str:
-        """What is written beside each dialogue: the model, and the adapter's version where there is one."""
+        """The name recorded with each dialogue: the model, and the adapter's version if any."""
         ...
 
     @property
     def at_once(self) -> int:
-        """How many dialogues are asked for at a time."""
+        """Number of concurrent dialogues."""
         ...
 
     def speaking(self) -> Any:
-        """An async context manager that yields a `ReplySession`."""
+        """Return an async context manager that yields a `ReplySession`."""
         ...
 
 
 @dataclass(frozen=True)
 class EngineBackend:
-    """The engine that answers in Discord, with or without an adapter."""
+    """The engine that serves Discord, with or without an adapter."""
 
     model: str
     adapter: Path | None = None
@@ -83,7 +83,7 @@ class EngineBackend:
 
     @asynccontextmanager
     async def speaking(self) -> AsyncIterator[ReplySession]:
-        """Loads the model. Raises `BaseModelError`."""
+        """Load the model. Raises `BaseModelError`."""
 
         base = base_model.locate(self.model)
         engine = LLMEngine(base, choose_precision("auto", base.name).precision)
@@ -112,7 +112,7 @@ class _EngineGenerator:
 
 @dataclass(frozen=True)
 class EndpointBackend:
-    """A server that speaks OpenAI's chat completions. The key comes from the environment and is shown nowhere."""
+    """A server with OpenAI's chat completions API. The key comes from the environment and is never displayed."""
 
     url: str
     model: str
@@ -155,7 +155,7 @@ class _EndpointGenerator:
         raise TrainingError(f"{self.url} {fault}.", "Try again later: what was made is kept.")
 
     async def _asked(self, body: dict[str, Any]) -> SynthesisedReply | str:
-        """One request; where it is worth another, what is wrong, as the end of a sentence."""
+        """Send a request; if it is worth retrying, return the fault as the end of a sentence."""
         try:
             # A redirect could lead the key to another server.
             async with self.http.post(self.url, json=body, allow_redirects=False) as response:
@@ -180,7 +180,7 @@ class _EndpointGenerator:
 
 
 def prompt_messages(persona: Persona, turns: Sequence[Turn], lore: LoreHit) -> list[dict[str, str]]:
-    """The prompt as chat messages: card, examples, talk, and lore with the last turn, as the engine renders it."""
+    """Build chat messages as the engine renders them: card, examples, conversation, and lore with the last turn."""
     told = [{"role": "system", "content": system_text(persona, turns[-1].name)}]
     for turn in [*example_turns(persona), *turns]:
         told.append({"role": "assistant" if turn.by_persona else "user", "content": turn.text})
@@ -189,7 +189,7 @@ def prompt_messages(persona: Persona, turns: Sequence[Turn], lore: LoreHit) -> l
 
 
 def choose_backend(endpoint: str | None, model: str, adapter: Path | None) -> ReplyBackend:
-    """The voice that was asked for. Raises `RequestError` for what does not go together."""
+    """Return the requested backend. Raises `RequestError` for contradicting options."""
     if not endpoint:
         return EngineBackend(model, adapter)
     if adapter:

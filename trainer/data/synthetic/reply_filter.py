@@ -54,7 +54,7 @@ MIN_TOPIC_WORDS, MIN_TOPIC_SIMILARITY = 4, 0.35
 SMALL_NUMBER = 12
 """Up to here a number may be said of anything; a larger one that is nowhere in lore or card is made up."""
 SENTENCE_END = re.compile(r"[.!?…。！？][*\"”’)」』]*$|\*$")
-ALLOWED_NAMES = frozenset("Sir Lord Lady Miss Mr Mrs Ms Dr God Lord Heaven Sunday Monday Tuesday Wednesday Thursday Friday "
+ALLOWED_NAMES = frozenset("Sir Lord Lady Miss Mr Mrs Ms Dr God Heaven Sunday Monday Tuesday Wednesday Thursday Friday "
                     "Saturday January February March April May June July August September October November December "
                     "Christmas English".split())  # fmt: skip
 """Capitalised words that are nobody's name."""
@@ -62,7 +62,7 @@ ALLOWED_NAMES = frozenset("Sir Lord Lady Miss Mr Mrs Ms Dr God Lord Heaven Sunda
 
 @dataclass(frozen=True)
 class SpeakingStyle:
-    """How the examples of a card speak. Shares are of their replies; None where there are too few to tell."""
+    """Style of a card's examples, as shares of their replies; None if there are too few."""
 
     contracted: float | None
     exclaimed: float | None
@@ -71,7 +71,7 @@ class SpeakingStyle:
 
 
 class ReplyFilter:
-    """Finds what is wrong with replies of one persona. Remembers what it let pass, to know a repetition."""
+    """Finds faults in replies of one persona, and remembers accepted ones to detect repetitions."""
 
     def __init__(self, persona: Persona, passages: Sequence[Passage]) -> None:
         self._persona, self._manner = persona, measure_style(persona)
@@ -87,11 +87,11 @@ class ReplyFilter:
         self._kept: list[set[tuple[str, ...]]] = [_shingles(turn.text) for turn in example_turns(persona)]
 
     def keep(self, replies: Sequence[str]) -> None:
-        """Replies that are kept; what comes like them is a repetition."""
+        """Remember accepted replies, so that similar ones count as repetitions."""
         self._kept += [_shingles(reply) for reply in replies]
 
     def fault(self, reply: str, asked: str, about: Passage) -> str | None:
-        """The first thing that is wrong with a reply to a question about a passage, or None."""
+        """Return the first fault of a reply to a question about a passage, or None."""
         checks: tuple[tuple[str, bool], ...] = (
             ("empty", len(_words(reply)) < 3),
             ("cut off", not SENTENCE_END.search(reply)),
@@ -107,7 +107,7 @@ class ReplyFilter:
         return fault or ("speaks of something else" if self._elsewhere(reply, asked, about) else None)
 
     def _as_another(self, reply: str, about: Passage) -> bool:
-        """By name, or by pronoun where that can mean nobody else."""
+        """Detect a reply in another's person, by name or by an unambiguous pronoun."""
         names, pronoun = "|".join(map(re.escape, self._subject.names)), self._subject.pronoun
         told = re.compile(rf"(?:^|[.!?] )(?:{names}) (?:is|was|has|had|does|can|will|would|says|said|\w+s|\w+ed)\b")
         if told.search(reply) or not pronoun:
@@ -118,7 +118,9 @@ class ReplyFilter:
         return alone and re.search(rf"\b{pronoun}\b", reply, re.IGNORECASE) is not None
 
     def _elsewhere(self, reply: str, asked: str, about: Passage) -> bool:
-        """Neither a word of the passage, nor near to it in meaning. Passages the embedding model cannot read pass."""
+        """Detect a reply that shares neither words nor meaning with the passage. Passages in unsupported languages
+        pass.
+        """
         if not is_mostly_ascii(about.text) or not is_mostly_ascii(reply):
             return False
         told = set(query_terms(about.text)) & set(query_terms(reply))
@@ -141,8 +143,9 @@ class ReplyFilter:
         )
 
     def contradicts(self, reply: str, asked: str) -> bool:
-        """A number of something that lore numbers otherwise or not at all, "I am a …" of which neither card nor lore
-        knows, or "I can …" where lore says cannot."""
+        """Detect a number that differs from the lore's, "I am a …" that neither card nor lore supports, or "I can …"
+        that the lore denies.
+        """
         said, question = _numbers(reply), _numbers(asked)
         for noun, numbers in said.items():
             if noun in self._numbers and not numbers <= self._numbers[noun] | question.get(noun, set()):
@@ -176,7 +179,7 @@ class ReplyFilter:
 
 
 def measure_style(persona: Persona) -> SpeakingStyle:
-    """What the replies in the card's examples, and its greeting, have in common."""
+    """Measure the common style of the card's example replies and greeting."""
     replies = [turn.text for turn in example_turns(persona) if turn.by_persona]
     replies += [persona.first_mes] if persona.first_mes else []
     if len(replies) < 3:
@@ -200,7 +203,7 @@ def _sentence_words(text: str) -> float:
 
 
 def _negated_verbs(persona: Persona, passages: Sequence[Passage]) -> list[str]:
-    """The verbs of which the persona's lore says that it cannot, or never does: in base form."""
+    """Return the base forms of verbs that the lore negates for the persona."""
     verbs = []
     for fact in extract_facts(persona, [passage for passage in passages if passage.owner == persona.id]):
         if fact.spoken:
@@ -209,7 +212,7 @@ def _negated_verbs(persona: Persona, passages: Sequence[Passage]) -> list[str]:
 
 
 def _numbers(text: str) -> dict[str, set[int]]:
-    """Numbers by the noun that follows, its plural made singular."""
+    """Return numbers by the singular of the noun that follows."""
     found: dict[str, set[int]] = defaultdict(set)
     for match in NUMBER.finditer(text):
         noun = match["noun"].casefold()
@@ -220,7 +223,7 @@ def _numbers(text: str) -> dict[str, set[int]]:
 
 
 def find_numbers(text: str) -> set[int]:
-    """All numbers of a text, whatever they count."""
+    """Return all numbers of a text."""
     return {_value(match) for match in ANY_NUMBER.finditer(text)}
 
 

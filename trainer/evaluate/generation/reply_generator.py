@@ -43,7 +43,7 @@ class ReplyGenerator:
 
         `between` is called after each step with the number of finished replies and the total.
         """
-        self._seat()
+        self._load_adapters()
         with _compiled_kernel(self.parts):
             run = _GenerationRun(self, list(asked), budget, least)
             while run.goes_on():
@@ -53,8 +53,10 @@ class ReplyGenerator:
         self.parts.batch.clear_prefix_cache()
         return run.answers
 
-    def _seat(self) -> None:
-        """Load adapters that are not plain LoRA, which peft computes, before generation."""
+    def _load_adapters(self) -> None:
+        """Load the adapters into LoRA slots. Those beyond plain LoRA are on the model already, where peft computes
+        them.
+        """
         linears = self.parts.stacked.linears if self.parts.stacked else {}
         for ref in filter(None, self.adapters.values()):
             self.parts.lora.add(read_unverified_adapter(ref, linears))

@@ -60,9 +60,12 @@ def collect_voices(data: Dataset, others: Mapping[str, Dataset]) -> dict[str, Au
     own = AuthorTexts(_replies(data.train_prompt_replies), _replies(data.heldout_prompt_replies))
     messages = [it.message for it in data.train_prompt_replies if it.by_persona]
     apart = [it.message for it in data.heldout_prompt_replies if it.by_persona]
+    voices = {
+        name: AuthorTexts(_replies(it.train_prompt_replies), _replies(it.heldout_prompt_replies))
+        for name, it in others.items()
+    }
     found = {
-        **({name: AuthorTexts(_replies(it.train_prompt_replies), _replies(it.heldout_prompt_replies)) for name, it in others.items()}
-           or shipped_voices(data.persona)),
+        **(voices or shipped_voices(data.persona)),
         GENERAL_VOICE: _split_texts([it.reply for it in data.general_prompt_replies]),
         MEMBERS_VOICE: AuthorTexts(tuple(messages), tuple(apart)),
     }  # fmt: skip

@@ -33,8 +33,10 @@ from trainer.sources.speakers import Author, make_author
 
 DAY_FILE = re.compile(r"(?:^|/)(?P<channel>[^/]+)/\d{4}-\d{2}-\d{2}\.json$")
 CHANNEL_LISTS = ("channels.json", "groups.json", "dms.json", "mpims.json")
-WORKSPACE_FILES = ("users.json", *CHANNEL_LISTS, "integration_logs.json", "canvases.json", "lists.json", "file_conversations.json",
-         "org_users.json", "huddle_transcripts.json")  # fmt: skip
+WORKSPACE_FILES = (
+    *("users.json", *CHANNEL_LISTS, "integration_logs.json", "canvases.json", "lists.json"),
+    *("file_conversations.json", "org_users.json", "huddle_transcripts.json"),
+)
 """What stands at the top of an export, beside a folder for each channel."""
 MESSAGE_SUBTYPES = (
     "",

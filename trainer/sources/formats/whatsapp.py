@@ -136,7 +136,7 @@ def _entries(file: SourceFile, channel: str) -> Iterator[LogEntry | RejectedReco
 
 
 def _detect_style(file: SourceFile) -> tuple[Style, DateOrder]:
-    """Detect the most common header style and the order of its dates. Raises `MaterialError` if there are no headers."""
+    """Detect the most common header style and its date order. Raises `MaterialError` if there are no headers."""
     styles: Counter[Style] = Counter()
     guesses: dict[Style, DateOrderDetector] = {}
     for line in file.lines():
