@@ -44,7 +44,7 @@ class FailedLogins:
     _proven: OrderedDict[str, None] = field(default_factory=OrderedDict)
 
     def wait_s(self, address: str, now: float) -> float:
-        """How long this address has to wait until it may try again; 0 when it may."""
+        """Seconds until this address may try again; 0 if it may now."""
         own = self._by_address.get(address, deque())
         waits = [own[0] + FAILED_LOGIN_WINDOW_S - now] if len(own) >= MAX_FAILED_LOGINS_PER_ADDRESS else []
         if address not in self._proven and len(self._all) == MAX_FAILED_LOGINS:
@@ -68,7 +68,7 @@ class FailedLogins:
 
 
 class Authenticator:
-    """Who is let in. Without a token everybody who reaches the server is: it listens on loopback only, then."""
+    """Authenticates requests. Without a token it accepts all, as the server then listens on loopback only."""
 
     def __init__(
         self,
@@ -87,18 +87,18 @@ class Authenticator:
 
     @property
     def demands_token(self) -> bool:
-        """Whether one has to sign in."""
+        """True if a token is set."""
         return bool(self._token)
 
     def lets_in(self, request: web.Request) -> bool:
-        """Whether a request may be answered. Raises `Problem` for the address of somebody who guesses tokens."""
+        """True if the request is authenticated. Raises `Problem` after too many wrong tokens from its address."""
         if not self.demands_token or self.has_session(request):
             return True
         kind, _, token = request.headers.get("Authorization", "").partition(" ")
         return kind.casefold() == "bearer" and self.is_right(token.strip(), client_address(request))
 
     def is_right(self, token: str, address: str) -> bool:
-        """Whether this is the token. Raises `Problem` where too many wrong ones came before."""
+        """True for the right token. Raises `Problem` after too many wrong ones."""
         now = self._now()
         if wait_s := self.guesses.wait_s(address, now):
             raise Problem(
@@ -124,7 +124,7 @@ class Authenticator:
         return session_id
 
     def has_session(self, request: web.Request) -> bool:
-        """Whether the request comes with a session; using one keeps it open."""
+        """True if the request has a valid session, whose idle time starts anew."""
         key, now = _session_key(request.cookies.get(SESSION_COOKIE, "")), self._now()
         session = self._sessions.get(key)
         if session is None:
@@ -145,7 +145,7 @@ AUTHENTICATOR = web.AppKey("authenticator", Authenticator)
 
 
 def is_signed_in(request: web.Request) -> bool:
-    """Whether the request comes with a session of somebody who has signed in."""
+    """True if the request has a valid session."""
     return request.app[AUTHENTICATOR].has_session(request)
 
 

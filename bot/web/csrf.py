@@ -87,7 +87,7 @@ def _authority(origin: str) -> str:
 
 
 def _require_same_origin_form(request: web.Request) -> None:
-    """What a page's form sends says where it comes from: every browser does, and nothing else sends forms here."""
+    """Require an Origin or Sec-Fetch-Site header on a form, which every browser sends."""
     if request.content_type not in (FORM_TYPE, MULTIPART_TYPE):
         return
     if "Origin" not in request.headers and request.headers.get("Sec-Fetch-Site") != "same-origin":

@@ -26,7 +26,7 @@ MAX_IN_MEMORY_RESPONSES = 1000
 
 
 class InMemoryResponses:
-    """As `AnsweredRequests`, in memory: the latest thousand, and none from before somebody was forgotten."""
+    """Keeps the latest responses in memory; all are dropped once a member is forgotten."""
 
     def __init__(self) -> None:
         self._kept: dict[bytes, tuple[float, IdempotentResponse]] = {}
@@ -40,7 +40,7 @@ class InMemoryResponses:
         return self
 
     def get(self, key: bytes, now: float) -> IdempotentResponse | None:
-        """What a key stands for; None when it is new."""
+        """The response stored for a key; None if the key is new."""
         at, found = self._kept.get(key, (0.0, None))
         return found if now - at < IDEMPOTENCY_KEY_LIFETIME_S else None
 

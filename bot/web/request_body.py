@@ -68,7 +68,7 @@ def _reject_constant(constant: str) -> None:
 
 
 async def read_body(request: web.Request, most_bytes: int = MAX_BODY_BYTES) -> bytes:
-    """What is sent, whole, also when it was read before. Raises `Problem` when it breaks off or is too large."""
+    """Read the whole body, or return the cached one. Raises `Problem` if it is incomplete or too large."""
     read = request[CACHED_BODY] if CACHED_BODY in request else await _read_limited(request, most_bytes)
     if len(read) > most_bytes:
         raise Problem("too-large", f"The body is larger than {most_bytes // 1024} KiB.", "Send less.")

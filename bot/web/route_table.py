@@ -86,6 +86,6 @@ ROUTES: tuple[Route, ...] = (
 
 
 def set_up_state(app: web.Application) -> None:
-    """What the parts keep in the application that serves them."""
+    """Set up the application's state."""
     set_up_playground(app)
     set_up_data_state(app)

@@ -20,13 +20,13 @@ def field_names(model: type[BaseModel], place: Sequence[str]) -> list[str]:
 
 
 def describe_allowed(model: type[BaseModel], place: Sequence[str]) -> str:
-    """What may stand at a place, such as ("hyperparameters", "learning_rate"): "a number from 1e-06 to 0.01"."""
+    """Describe the values allowed at ("hyperparameters", "learning_rate"), such as "a number from 1e-06 to 0.01"."""
     schema = _schema_at(model, place)
     return _describe_schema(schema, _model_schema(model)) if schema else ""
 
 
 def describe_error(item: Any, allowed: str) -> str:
-    """What pydantic finds wrong with a value, in plain words; empty where its own are."""
+    """Describe pydantic's error in plain words; empty if its own message is plain."""
     kind = item["type"]
     if kind in ("string_too_long", "too_long"):
         most = item["ctx"]["max_length"]

@@ -51,7 +51,7 @@ NAVIGATION = (
 
 @dataclass(frozen=True)
 class FormError:
-    """What is wrong with a form that comes again. `field` is the id of the element that mends it, "" for none alone."""
+    """An error in a form. `field` is the id of the element to correct, "" for the whole form."""
 
     said: str
     field: str = ""
@@ -67,7 +67,7 @@ def form_errors(problem: Problem | None, ids: Mapping[str, str] | None = None) -
 
 
 class FlashMessages:
-    """What a form's answer says on the next page. It stays here: the cookie holds a number only."""
+    """Messages to show once, on the next page. They stay on the server; the cookie holds a number."""
 
     def __init__(self) -> None:
         self._words: OrderedDict[str, str] = OrderedDict()
@@ -156,12 +156,12 @@ def problem_page(request: web.Request, problem: Problem) -> web.Response:
 
 
 def accepts_html(request: web.Request) -> bool:
-    """Whether a browser is to show the answer: scripts and programs ask for other types."""
+    """True if the client is a browser that expects a page."""
     return is_dashboard_path(request) and "text/html" in request.headers.get("Accept", "")
 
 
 def is_dashboard_path(request: web.Request) -> bool:
-    """Whether the address is a page's, or what a page's form is sent to."""
+    """True for paths of the dashboard."""
     return request.path == DASHBOARD or request.path.startswith(f"{DASHBOARD}/")
 
 
@@ -175,7 +175,7 @@ async def static_file(request: web.Request) -> web.FileResponse:
 
 
 async def redirect_to_dashboard(request: web.Request) -> web.Response:
-    """Where no other page is at `/`."""
+    """Redirect `/` to the dashboard if no other page is there."""
     return web.Response(status=302, headers={"Location": DASHBOARD})
 
 

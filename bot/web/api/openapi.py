@@ -70,7 +70,7 @@ class ResponseSpec:
 
 @dataclass(frozen=True)
 class BodySpec:
-    """What is sent. `example` is shown to whoever reads the description."""
+    """A request body; `example` is shown in the document."""
 
     shape: BodyShape
     example: Any = None
@@ -80,7 +80,7 @@ class BodySpec:
 
 @dataclass(frozen=True)
 class OperationSpec:
-    """What a handler says of itself."""
+    """The description of a handler."""
 
     summary: str
     description: str
@@ -132,7 +132,7 @@ def describe_operation(
 
 
 def operation_spec(handler: Handler) -> OperationSpec | None:
-    """What a handler says of itself; None where it says nothing."""
+    """The description of a handler; None if it has none."""
     found = getattr(handler, "described", None)
     return found if isinstance(found, OperationSpec) else None
 
@@ -292,7 +292,7 @@ MOUNTED_ROUTES = web.AppKey("served", MountedRoutes)
 
 @describe_operation("This description", {200: "OpenAPI 3.1."}, tag="about")
 async def get_openapi(request: web.Request) -> web.Response:
-    """What each route takes and answers."""
+    """Describes the parameters, bodies and responses of every route."""
     return web.json_response(build_document(request.app[MOUNTED_ROUTES].routes))
 
 

@@ -21,7 +21,7 @@ PAGE_PARAMETERS = {
 
 @dataclass(frozen=True)
 class PageQuery:
-    """What was asked for: at most `limit` entries, those that follow on `after` (None: from the beginning)."""
+    """A page of a list: at most `limit` entries that follow the entry `after` (None: from the start)."""
 
     limit: int
     after: str | None = None

@@ -107,7 +107,7 @@ async def get_playground_events(request: web.Request) -> web.StreamResponse:
     tag=PLAYGROUND_TAG,
 )
 async def post_stop(request: web.Request) -> web.Response:
-    """What has been written stays."""
+    """Text generated so far stays."""
     run = require_run(request)
     run.stop()
     return PlaygroundRunResponse.of(run).response()

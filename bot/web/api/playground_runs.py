@@ -28,7 +28,7 @@ SURPRISE_THRESHOLDS = (0.9, 0.5, 0.2, 0.05)
 
 
 def model_json(speaker: ChatModel) -> dict[str, Any]:
-    """Who speaks."""
+    """The model of a reply as JSON."""
     persona = speaker.persona.id if speaker.persona else None
     return {"id": speaker.id, "name": speaker.name, "persona": persona, "version": speaker.version}
 
@@ -104,7 +104,7 @@ def show_blanks(text: str) -> str:
 
 
 def surprise_level(probability: float) -> int:
-    """How much of a surprise a token was: 0 for none, 4 for much."""
+    """Level of a token's surprise, from 0 (expected) to 4 (very unlikely)."""
     return next((at for at, least in enumerate(SURPRISE_THRESHOLDS) if probability >= least), len(SURPRISE_THRESHOLDS))
 
 
@@ -130,7 +130,7 @@ class PlaygroundReply:
 
     @property
     def is_open(self) -> bool:
-        """Whether more may come."""
+        """True while more text may come."""
         return self.state in ("waiting", "writing")
 
     def talk(self) -> tuple[Turn, ...]:
@@ -141,7 +141,7 @@ class PlaygroundReply:
 
 @dataclass
 class PlaygroundRun:
-    """What was asked for, and what has come of it so far. `ended` says in words why, once it has."""
+    """A run's settings and its lines so far. `ended` is the reason for its end, empty while it runs."""
 
     kind: RunKind
     speakers: tuple[ChatModel, ...]
@@ -163,7 +163,7 @@ class PlaygroundRun:
         return len(self._log)
 
     async def events(self, after: int = 0) -> AsyncIterator[SseItem]:
-        """What happened after an event, and what happens, until the run has ended."""
+        """Yield the events after a number, and new ones until the run ends."""
         at = max(0, after)
         while True:
             news = self._news
@@ -201,7 +201,7 @@ class PlaygroundRun:
 
     @property
     def is_stopped(self) -> bool:
-        """Whether somebody has stopped it."""
+        """True once it was stopped."""
         return self._stopped
 
     async def _written(self, services: Services, line: PlaygroundReply) -> None:

@@ -36,7 +36,7 @@ PromptText = Annotated[
 
 
 class SamplingBody(FrozenModel):
-    """How the replies are drawn. What is left out is as the bot answers members; without a seed one is drawn."""
+    """Sampling settings. Defaults are those of the bot's replies to members; a missing seed is drawn."""
 
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
@@ -52,7 +52,7 @@ class SamplingBody(FrozenModel):
         return replace(usual, **{"seed": secrets.randbits(31), **given}, alternatives=self.alternatives or None)
 
     def settings(self) -> dict[str, Any]:
-        """What was set, by name."""
+        """The given settings by name."""
         known = self.model_dump(include=set(SamplingBody.model_fields), exclude_none=True)
         return {name: value for name, value in known.items() if name != "alternatives" or value}
 

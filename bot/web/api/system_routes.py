@@ -150,7 +150,7 @@ METRICS_ROUTES: tuple[Route, ...] = (("GET", "/metrics", get_metrics),)
     tag="about",
 )
 async def get_system(request: web.Request) -> web.Response:
-    """What the system page shows: versions, processes, memory, jobs, engine, latency, warnings, health."""
+    """Returns versions, processes, memory, jobs, engine, latency, warnings and health checks."""
     return web.json_response(asdict(await read_system_state(get_services(request))))
 
 

@@ -43,7 +43,7 @@ class ProcessStats:
 
 @dataclass(frozen=True)
 class HostResources:
-    """What is on the machine and on the disk of the bot's home, in bytes; the graphics card's None without one."""
+    """Memory of the machine and space on the home's disk, in bytes; GPU figures are None without a GPU."""
 
     memory_bytes: int
     available_bytes: int
@@ -141,7 +141,7 @@ def _process_stats(of: psutil.Process, what: str) -> ProcessStats:
 
 
 def _process_name(command: list[str]) -> str:
-    """What a child process is: "trainer run 3f9a2c41d0"; empty for one that is nothing of the bot's."""
+    """Name of a child process such as "trainer run 3f9a2c41d0"; empty if it is not one of the bot's."""
     if "-m" not in command[1:3]:
         return ""
     module, *words = command[command.index("-m") + 1 :]

@@ -78,7 +78,7 @@ def list_personas(services: Services) -> list[PersonaSummary]:
 
 
 def list_alerts(services: Services, now: float) -> Iterator[DashboardAlert]:
-    """What somebody has to look at, worst first."""
+    """List what needs attention, most urgent first."""
     yield from _failed_jobs(services, now)
     yield from _incompatible_versions(services)
     yield from _missing_permissions(services)

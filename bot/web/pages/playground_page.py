@@ -55,8 +55,8 @@ class PersonaOptions:
 
 @dataclass(frozen=True)
 class PlaygroundForm:
-    """What stands in a form when it is shown, and the problem for which it comes again. `ids` are those of the fields
-    that have others than their names; `prefix` begins those of the settings.
+    """Contents of a form, and the problem with which it is shown again. `ids` maps fields to element ids
+    where these differ from their names; `prefix` is that of the settings' ids.
     """
 
     body: dict[str, Any] = field(default_factory=dict)
@@ -65,7 +65,7 @@ class PlaygroundForm:
     ids: dict[str, str] = field(default_factory=dict)
 
     def faults(self) -> list[FormError]:
-        """What is wrong, each with its field."""
+        """Errors with their fields."""
         if self.problem is None or not self.problem.errors:
             return [FormError(str(self.problem))] if self.problem else []
         return [self._fault(one["field"].partition(".")[0], one) for one in self.problem.errors]

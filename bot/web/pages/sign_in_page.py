@@ -53,7 +53,7 @@ async def sign_out(request: web.Request) -> web.Response:
 
 
 def redirect_to_sign_in(request: web.Request) -> web.Response:
-    """Where a page is asked for by somebody who has not signed in."""
+    """Redirect to the sign-in page, and back to the requested page afterwards."""
     to = f"?to={quote(request.path_qs, safe='')}" if request.path != DASHBOARD and request.method == "GET" else ""
     return web.Response(status=303, headers={"Location": SIGN_IN + to})
 

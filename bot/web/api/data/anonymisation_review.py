@@ -39,7 +39,7 @@ class ReplacedText:
 
     @property
     def can_stay(self) -> bool:
-        """Whether a reviewer can have it kept."""
+        """True for kinds that a reviewer may exempt from replacement."""
         return self.kind in NAME_KINDS
 
 
@@ -86,7 +86,7 @@ def read_review(build: Path, *, kind: str = "", query: str = "", first: int = 0,
 
 
 def read_corrections(build: Path) -> list[tuple[str, str]]:
-    """What reviewers have said: verdict and name, in order."""
+    """Reviewers' corrections in order: verdict and name."""
     pairs = [line.partition(" ") for line in _read_text(build / CORRECTIONS_FILE).splitlines()]
     return [(verdict, name.strip()) for verdict, _, name in pairs if name.strip()]
 

@@ -160,7 +160,7 @@ def build_arguments(order: DatasetBuildBody, services: Services, *, with_review:
 
 
 def build_command(words: list[str]) -> str:
-    """As a person types it, in UNDERSTUDY_HOME."""
+    """The shell command of a build, to be run in UNDERSTUDY_HOME."""
     return f"python -m trainer {shlex.join(words)}"
 
 
@@ -171,7 +171,7 @@ def save_build_request(build: Path, order: DatasetBuildBody) -> None:
 
 
 def read_build_request(build: Path) -> DatasetBuildBody | None:
-    """What was asked for when a data set was built here; None where nobody knows."""
+    """Read the stored request of a build; None if there is none."""
     try:
         return DatasetBuildBody.model_validate_json((build / ORDER_FILE).read_bytes())
     except (OSError, ValidationError):

@@ -20,7 +20,7 @@ SPLIT_FILES = (("train", TRAIN_FILE), ("eval", EVAL_FILE))
 
 
 class SourceStats(BaseModel):
-    """What came of one source: its samples on each side, their tokens, its records and how many are used."""
+    """Counts of one source: samples by split, their tokens, records read and records used."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
     train: int = 0
@@ -84,7 +84,7 @@ class BuiltDataset:
 
     @property
     def asked_by(self) -> dict[str, str]:
-        """How a training request names it."""
+        """The field and value by which a training request names it."""
         return {"dataset_path": f"datasets/{self.id}"} if self.is_own else {"dataset": self.id}
 
 

@@ -36,11 +36,11 @@ class DataFolders:
         return self.home / "datasets"
 
     def upload(self, name: str) -> Path:
-        """Where a file of this name is, or would be. Raises `Problem` for a name that no file may have."""
+        """The path of an upload, which need not exist. Raises `Problem` for an invalid name."""
         return self.uploads / parse_file_name(name)
 
     def set(self, name: str) -> Path:
-        """Where a data set of this name is, or would be. Raises `Problem` for a name that none may have."""
+        """The path of a data set, which need not exist. Raises `Problem` for an invalid name."""
         return self.sets / parse_dataset_name(name)
 
     def build(self, name: str) -> Path:

@@ -38,7 +38,7 @@ PROCESS_NICENESS = 10
 
 @dataclass
 class DataJob:
-    """What is done to a file or data set, its `subject`. `said` is the last word of progress, `told` what came of it.
+    """A trainer job on a file or data set, its `subject`. `said` is the last progress line, `told` the result.
 
     `seq` counts its changes, so that whoever watches knows what they have seen.
     """
@@ -58,7 +58,7 @@ class DataJob:
 
     @property
     def is_open(self) -> bool:
-        """Whether it waits or runs."""
+        """True while it waits or runs."""
         return self.state in OPEN_JOB_STATES
 
     def change(self) -> None:
@@ -108,7 +108,7 @@ class DataJobRunner:
         return next((one for one in reversed(self._all.values()) if (one.kind, one.subject) == (kind, subject)), None)
 
     def going(self) -> list[DataJob]:
-        """What waits or runs, oldest first."""
+        """Jobs that wait or run, oldest first."""
         return [work for work in self._all.values() if work.is_open]
 
     def failed(self, kind: DataJobKind) -> list[DataJob]:
@@ -191,7 +191,7 @@ class DataJobRunner:
 
 
 async def _read_output(stream: asyncio.StreamReader) -> bytes:
-    """What is written, as far as it is to be kept."""
+    """Read the output, up to `MAX_OUTPUT_BYTES`."""
     kept = bytearray()
     while piece := await stream.read(2**16):
         if len(kept) <= MAX_OUTPUT_BYTES:

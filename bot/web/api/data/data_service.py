@@ -1,4 +1,4 @@
-"""What pages and API share: uploads, inspections, builds, sample searches and plans, and the state they keep."""
+"""Uploads, inspections, builds, sample searches and plans, for the API and the pages, with their state."""
 
 from __future__ import annotations
 
@@ -225,7 +225,7 @@ SAMPLES_PER_PAGE = 20
 
 
 def parse_sample_query(request: web.Request, limit: int = SAMPLES_PER_PAGE) -> SampleQuery:
-    """What the query asks for. Raises `Problem`."""
+    """Parse the query of a sample search. Raises `Problem`."""
     texts = {name: request.query.get(name, "")[:MAX_QUERY_CHARS] for name in ("query", "source", "talk", "reason")}
     side = enum_query(request, "split", ("", *SPLITS)) or ""
     after = integer_query(request, "after", 0, MAX_SAMPLE_NUMBER)

@@ -69,7 +69,7 @@ def parse_rights_form(fields: Mapping[str, str]) -> RightsStatement:
 
 
 def statement_error(name: str, value: str) -> str:
-    """What is wrong with one field of a statement, as the end of a sentence; empty when nothing is."""
+    """Describe the error in one field of a statement as the end of a sentence; empty if it is valid."""
     if len(value) > MAX_STATEMENT_CHARS or not value.replace("\n", " ").isprintable():
         return f"has a {name} that is too long, or holds unprintable characters"
     if name == "right":
@@ -128,7 +128,7 @@ GENERAL_PREFIX = "general-"
 
 
 class FileInspection(BaseModel):
-    """What `dataset inspect` has found in a file: figures only, nobody's words. Of a file of this size and time."""
+    """Figures that `dataset inspect` found in a file of this size and modification time; no message texts."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
     bytes: int
@@ -164,12 +164,12 @@ class DataSource:
 
     @property
     def asked_by(self) -> dict[str, str]:
-        """How a training request names it."""
+        """The field and value by which a training request names it."""
         return {"dataset_path": self.id} if self.id.startswith(UPLOADS_PREFIX) else {"dataset": self.id}
 
     @property
     def is_upload(self) -> bool:
-        """Whether it came over the web."""
+        """True if it was uploaded."""
         return self.origin == UPLOAD_ORIGIN
 
 
@@ -182,7 +182,7 @@ def list_sources(services: Services) -> list[DataSource]:
 
 
 def catalog_errors(services: Services) -> list[str]:
-    """What is wrong with the operator's catalogue."""
+    """Errors in the operator's catalogue."""
     return list(read_catalogue(services.home).faults.values())
 
 
@@ -209,7 +209,7 @@ def save_inspection(file: Path, told: dict[str, Any]) -> None:
 
 
 def delete_inspection(file: Path) -> None:
-    """What was found in a file that is no more."""
+    """Delete the inspection of a deleted file."""
     _inspection_file(file).unlink(missing_ok=True)
 
 
@@ -245,7 +245,7 @@ def _upload_source(path: Path, consent: Consent) -> DataSource:
 def _decide_right(
     name: str, path: Path, consent: Consent, by_form: str = ""
 ) -> tuple[RightsStatement | None, str, str]:
-    """What is stated of a file, why nothing may be trained on it, and what to do then."""
+    """A file's rights statement, why training on it is refused, and what to do then."""
     try:
         statement = read_statement(path)
         verdict = decide_right(name, format_right=by_form, stated=statement.right if statement else "", consent=consent)
@@ -261,7 +261,7 @@ def _shipped_source(name: str, path: Path, consent: Consent) -> DataSource:
 
 
 def _history_source(consent: Consent) -> DataSource:
-    """What was said to the bot, which Discord's rules are for."""
+    """The chat history, which is subject to Discord's rules."""
     verdict = decide_right(HISTORY_DATASET, stated=DISCORD_API, consent=consent)
     stated = RightsStatement(DISCORD_API, f"the operator, in {PERMISSION_SETTING}", "", consent.permission)
     statement = stated if consent.permission else None
@@ -277,7 +277,7 @@ def _history_source(consent: Consent) -> DataSource:
 
 
 def _catalog_source(entry: CatalogueEntry, consent: Consent) -> DataSource:
-    """What the catalogue names; one that is not on this machine cannot be trained on."""
+    """A catalogue entry; one that is not on this machine cannot be trained on."""
     try:
         path = entry.locate()
         is_set = is_built_dataset(path)

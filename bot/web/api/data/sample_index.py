@@ -45,8 +45,9 @@ SampleJson = dict[str, Any]
 
 @dataclass(frozen=True)
 class SampleQuery:
-    """Which samples: with all these words (the last may be the beginning of one), of a side, a source, a talk, a
-    reason of being dropped; each empty for any. `after` is the number of the last one that was seen."""
+    """A search: samples with all these words (the last may be a prefix), of a split, a source, a conversation, a drop
+    reason; each is empty for any. `after` is the number of the last sample already shown.
+    """
 
     query: str = ""
     side: str = ""
@@ -82,7 +83,7 @@ class SampleIndexes:
         self._making: dict[Path, asyncio.Task[None]] = {}
 
     async def ready(self, folder: Path, place: Path, wait_s: float = READY_TIMEOUT_S) -> bool:
-        """Whether the index of a data set is there, as of now; it is made in the background where it is not.
+        """True if a data set's index is current; otherwise it is built in the background.
 
         Raises `MaterialError` when it cannot be made.
         """
@@ -106,7 +107,7 @@ def prune_indexes(cache: Path, places: Sequence[Path]) -> None:
 
 
 def is_index_current(folder: Path, place: Path) -> bool:
-    """Whether there is an index, of the data set as it is."""
+    """True if the index exists and matches the data set's files."""
     file = place / INDEX_FILE
     if not file.exists():
         return False
@@ -146,7 +147,7 @@ def dataset_signature(folder: Path) -> str:
 
 
 def count_samples(place: Path) -> dict[str, int]:
-    """How many samples there are on each side, and how many were dropped."""
+    """Number of samples in each split, dropped ones included."""
     with closing(_open_index(place / INDEX_FILE)) as index:
         row = index.execute("select train, eval, dropped from about").fetchone()
     return dict(zip(SPLITS, row, strict=True))
@@ -169,7 +170,7 @@ def search_samples(folder: Path, place: Path, wanted: SampleQuery) -> SampleHits
 
 
 def dropped_examples(folder: Path, place: Path, reasons: Sequence[str]) -> dict[str, list[str]]:
-    """How the first of what was dropped for each of these reasons begin, as far as that is known."""
+    """Beginnings of the first samples dropped for each reason, as far as their texts are stored."""
     found = {}
     for reason in reasons[:MAX_REASONS]:
         hits = search_samples(folder, place, SampleQuery(side="dropped", reason=reason, limit=EXAMPLES_PER_REASON))
@@ -218,7 +219,7 @@ def _insert_batch(index: sqlite3.Connection, batch: Sequence[tuple[Any, ...]]) -
 
 
 def _searchable_text(line: SampleJson) -> str:
-    """What is searched: what was said, not the card that stands before all of it."""
+    """The text to search: the messages without the system prompt."""
     said = [str(one.get("content")) for one in line.get("messages") or () if one.get("role") != "system"]
     return "\n".join([*said, str(line.get("text") or "")])
 

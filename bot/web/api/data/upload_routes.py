@@ -38,7 +38,7 @@ StatementField = AfterValidator(_check_statement_field)
 
 
 class RightBody(FrozenModel):
-    """Who states which right to a file, when and why; `right` as in `rights.toml`."""
+    """A statement of a right to a file: who states it, when and why; `right` as in `rights.toml`."""
 
     right: Annotated[str, Field(max_length=80), StatementField]
     stated_by: Annotated[str, Field(min_length=1, max_length=500), StatementField]
@@ -53,7 +53,7 @@ class RightBody(FrozenModel):
     query=PAGE_PARAMETERS,
 )
 async def get_uploads(request: web.Request) -> web.Response:
-    """What they are, as far as it has been looked into, and what is stated of each."""
+    """Returns each with its inspection, if there is one, and the right stated to it."""
     services, asked = get_services(request), parse_page_query(request)
     every = sorted(await asyncio.to_thread(list_uploads, services.home), key=lambda source: source.name)
     found = [source for source in every if asked.after is None or source.name > asked.after]
@@ -105,7 +105,7 @@ async def put_upload(request: web.Request) -> web.Response:
     path=NAME_PARAMETER,
 )
 async def get_upload(request: web.Request) -> web.Response:
-    """Whether it may be trained on, how a training names it, and how looking into it goes (`looking_into`)."""
+    """Tells if it may be trained on, how a training request names it, and its inspection (`looking_into`)."""
     source = await asyncio.to_thread(require_upload, get_services(request).home, request.match_info["name"])
     job = get_data_state(request).works.latest("inspect", source.name)
     return SourceResponse.of(source, looking_into=DataJobResponse.of(job) if job else None).response()
@@ -124,7 +124,7 @@ async def get_upload(request: web.Request) -> web.Response:
     path=NAME_PARAMETER,
 )
 async def delete_upload_route(request: web.Request) -> web.Response:
-    """What was stated of it goes, too; data sets that were made of it stay."""
+    """Its rights statement is deleted too; data sets built from it stay."""
     await delete_upload(get_services(request), get_data_state(request), request.match_info["name"])
     return web.Response(status=204)
 

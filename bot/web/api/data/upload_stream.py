@@ -68,7 +68,7 @@ class ReceivedFile:
 
 
 class ActiveUploads:
-    """Which files are coming in: one at a time of each name."""
+    """Uploads in progress, one for each name."""
 
     def __init__(self) -> None:
         self._paths: set[Path] = set()
@@ -89,14 +89,14 @@ class ActiveUploads:
 
 
 def max_upload_bytes(place: Path) -> int:
-    """How large a file in this folder may be: what is free, but for the reserve."""
+    """The largest file this folder has space for, less the reserve."""
     there = next(folder for folder in (place, *place.parents) if folder.exists())
     return max(0, shutil.disk_usage(there).free - RESERVED_DISK_BYTES)
 
 
 @dataclass(frozen=True)
 class UploadLimits:
-    """How large a file may be: what the disk has room for, and what the operator lets in."""
+    """Limits on a file's size: free disk space, and the operator's setting."""
 
     room: int
     most: int
@@ -156,7 +156,7 @@ async def _write_stream(read: ReadChunk, aside: Path, place: Path, bounds: Uploa
 
 
 async def _read_blocks(read: ReadChunk) -> AsyncIterator[bytearray]:
-    """What comes, in pieces that are worth a write."""
+    """Yield the incoming bytes in blocks large enough to write."""
     block = bytearray()
     while True:
         async with asyncio.timeout(IDLE_TIMEOUT_S):

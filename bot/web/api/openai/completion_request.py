@@ -58,7 +58,7 @@ class ChatMessage(_RequestModel):
 
 
 class StreamOptions(_RequestModel):
-    """How a stream is sent."""
+    """Options of a streamed completion."""
 
     include_usage: bool | None = False
 
@@ -165,7 +165,7 @@ def require_prompt_fits(talk: ParsedChat, max_new_tokens: int, count: CountToken
 
 
 def sampling_parameters(asked: ChatCompletionBody, usual: SamplingParams) -> SamplingParams:
-    """How to draw, with the bot's own settings for what the client leaves open."""
+    """Sampling parameters of a request, with the bot's own settings as defaults."""
     stops = [asked.stop] if isinstance(asked.stop, str) else asked.stop or []
     longest = asked.max_completion_tokens or asked.max_tokens or usual.max_new_tokens
     given = {

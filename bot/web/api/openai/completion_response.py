@@ -94,13 +94,13 @@ class CompletionBuilder:
 
 
 def usage_json(reply: ChatReply) -> dict[str, int]:
-    """How many tokens it took; the end of turn counts, as the model has to make it."""
+    """Token usage of a reply; the end-of-turn token counts, as the model generates it."""
     total = reply.prompt_tokens + reply.new_tokens
     return {"prompt_tokens": reply.prompt_tokens, "completion_tokens": reply.new_tokens, "total_tokens": total}
 
 
 def lore_json(lore: tuple[LoreHit, ...]) -> list[dict[str, Any]]:
-    """Which passages a reply was given, the nearest first."""
+    """Lore passages in a reply's prompt, best match first."""
     return [{"source": hit.source, "heading": hit.heading, "score": round(hit.score, 3)} for hit in lore]
 
 

@@ -52,7 +52,7 @@ class OpenAIErrorResponse(ApiModel):
 
 
 def error_responses(**more: str) -> dict[int, ResponseSpec]:
-    """What each request below `/v1` can be refused with, and more by status (`_429="…"`), for `described`."""
+    """Error responses of every request below `/v1`, and more by status (`_429="…"`)."""
     usual = {
         401: "A token is needed.", 403: "Another site asks.", 414: "The address is too long.",
         429: "Too many wrong tokens have come.", 500: "A fault.", 503: "The bot starts or ends.",
@@ -62,7 +62,7 @@ def error_responses(**more: str) -> dict[int, ResponseSpec]:
 
 
 def is_openai_path(request: web.Request) -> bool:
-    """Whether the address is one that OpenAI's clients ask."""
+    """True for paths of the OpenAI-compatible API."""
     return request.path == "/v1" or request.path.startswith("/v1/")
 
 
@@ -80,7 +80,7 @@ def error_json(problem: Problem) -> dict[str, Any]:
 
 
 def openai_error(error: Exception, home: Path) -> OpenAIError | None:
-    """Why the engine made no reply, without the place of the bot's home; None for what nobody foresaw."""
+    """Translate an engine error, with paths redacted; None for an unexpected one."""
     match error:
         case OpenAIError():
             return error

@@ -85,7 +85,7 @@ async def post_chat_completion(request: web.Request) -> web.StreamResponse:
 
 
 def require_model(services: Services, model: str) -> ChatModel:
-    """Whom a client means. Raises `OpenAIError`."""
+    """Find the model a client names. Raises `OpenAIError`."""
     try:
         return find_model(services.request_builder, model)
     except UnknownModelError as error:
@@ -231,7 +231,7 @@ async def get_model(request: web.Request) -> web.Response:
 
 
 def _installed_at(services: Services, speaker: ChatModel) -> int:
-    """When the version was installed, in seconds since 1970; 0 for the base model, which was there before."""
+    """Install time of a version in seconds since 1970; 0 for the base model."""
     installed = services.store.versions.installed(speaker.persona.id) if speaker.persona else []
     return next((int(one.installed_at) for one in installed if one.version == speaker.version), 0)
 

@@ -122,7 +122,7 @@ class CardFields(BaseModel):
     more: str | None = None
 
     def given(self) -> dict[str, FieldValue]:
-        """What was sent of them."""
+        """The fields that were sent."""
         return {name: value for name, value in self.model_dump().items() if value is not None}
 
 
@@ -190,7 +190,7 @@ def _first_invalid_field(table: JsonObject) -> str:
 
 
 def preview_model(found: OwnedPersona, version: str, card: CardCheck) -> ChatModel:
-    """Who answers: a version (`live`: the one that speaks, `base`: none) with this card. Raises `Problem`."""
+    """Find a version (`live`: the current one, `base`: none) and give it this card. Raises `Problem`."""
     require_valid_card(card)
     with errors_as_problems("not-found"):
         speaker = find_model(found.services.request_builder, f"{found.id}@{version}")
@@ -207,7 +207,7 @@ def require_valid_card(card: CardCheck) -> None:
 
 
 def preview_request(found: OwnedPersona, speaker: ChatModel, message: str) -> ChatRequest:
-    """What the engine is asked: as at the beginning of a talk, with the lore that the message finds."""
+    """Build the request for a conversation's first message, with the lore it matches."""
     turns = [Turn(EXAMPLE_USER, message)]
     return build_model_request(found.services.request_builder, speaker, turns, found.services.request_builder.sampling)
 
@@ -248,7 +248,7 @@ async def check_edited_card(found: OwnedPersona, fields: CardFields) -> CardChec
 
 
 class CardTokens(BaseModel):
-    """What a card takes: tokens by field, `prose` of every prompt, and of its examples as many as fit.
+    """Token counts of a card: by field, `prose` in every prompt, and `examples` as far as they fit.
 
     `share` is of what prompt and reply hold together, `context_tokens`.
     """
@@ -264,7 +264,7 @@ class CardTokens(BaseModel):
 
 
 def card_tokens(card: CardCheck, base_model: str) -> CardTokens:
-    """What a card that was looked at takes."""
+    """Count the tokens of a checked card."""
     room = card.room
     return CardTokens(
         fields=dict(card.tokens),

@@ -43,7 +43,7 @@ from personas.schemas.chat import ChatRequest
 
 
 class PreviewBody(BaseModel):
-    """What is said to the persona, which version of it answers, and fields of its card that are other than kept."""
+    """A message to a persona, the version that answers, and changed fields of its card."""
 
     model_config = ConfigDict(extra="forbid")
     message: Annotated[str, Limit(min_length=1, max_length=MAX_MESSAGE_CHARS, pattern=r"\S")]
@@ -113,7 +113,7 @@ class TokenCounts(BaseModel):
 
 
 class CheckedCard(BaseModel):
-    """Whether a card can speak: what is wrong by field ("": of the whole), and what it takes."""
+    """The check of a card: errors by field ("" for the whole card), and token counts."""
 
     wrong: dict[str, str]
     tokens: CardTokens
@@ -158,7 +158,7 @@ def _count_tokens(services: Services, texts: dict[str, str]) -> TokenCounts:
     },
 )
 async def get_card(request: web.Request) -> web.Response:
-    """What a persona is: its fields as they are edited, or a file for other programs to read."""
+    """Returns the editable fields, or a file for other programs."""
     found = require_persona_in_path(request)
     require_known_parameters(request, "format")
     form = enum_query(request, "format", CARD_FORMATS) or FIELDS_FORMAT

@@ -72,7 +72,7 @@ def list_lore_files(found: OwnedPersona) -> list[LoreFile]:
 
 
 def shipped_text(found: OwnedPersona, name: str) -> str | None:
-    """What a file that ships holds, where it can be written anew; None where there is none."""
+    """The text of an editable shipped file; None if there is none."""
     path = _shipped_file(found, name)
     return path.read_text(encoding="utf-8-sig") if path else None
 
@@ -112,7 +112,7 @@ def _passages_by_source(passages: Sequence[Passage]) -> dict[tuple[str, str], li
 
 
 def is_plain_file_name(name: str) -> bool:
-    """Whether a file can have this name here: others would be written under another one."""
+    """True for a valid lore file name; others would be stored under another name."""
     try:
         return lore_file_name(name) == name
     except LoreError:
@@ -198,7 +198,7 @@ async def match_lore(found: OwnedPersona, message: str, guild_id: int) -> tuple[
 
 
 def read_lore_file(found: OwnedPersona, guild_id: int, name: str) -> str:
-    """What a file holds. In a thread. Raises `Problem` where there is none."""
+    """Read a file; to be called in a thread. Raises `Problem` if there is none."""
     text = lore_store(found.services).text(guild_id, found.id, name)
     if text is None and guild_id == OPERATOR_GUILD_ID:
         text = shipped_text(found, name)

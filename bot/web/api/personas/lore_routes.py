@@ -42,7 +42,7 @@ class LoreQuery(BaseModel):
 
 
 class LoreFileBody(BaseModel):
-    """What a file is to hold: markdown."""
+    """The new text of a lore file, in markdown."""
 
     model_config = ConfigDict(extra="forbid")
     text: Annotated[str, Limit(max_length=MAX_FILE_BYTES)]
@@ -76,7 +76,7 @@ class LoreMatches(ApiModel):
     body=BodySpec(LoreQuery, {"message": "do you ever rust?"}),
 )
 async def post_lore_query(request: web.Request) -> web.Response:
-    """Which passages a prompt would be given, which were found but left over, which were not found, and why."""
+    """Tells which passages a prompt would get, which matched but are left over, which did not match, and why."""
     found = require_lore_owner(request)
     question = parse_body(LoreQuery, await read_json_object(request))
     guild_id = int(question.guild) if question.guild else found.guild_id
@@ -94,7 +94,7 @@ async def post_lore_query(request: web.Request) -> web.Response:
     "A persona's lore", {200: "Its files, with passages and tokens.", 404: NO_PERSONA_TEXT}, tag=PERSONAS_TAG
 )
 async def get_lore_files(request: web.Request) -> web.Response:
-    """What ships, what the operator has in its place or beside it, what servers have added."""
+    """Lists shipped files, the operator's and those that servers have added."""
     found = require_lore_owner(request)
     files = await asyncio.to_thread(list_lore_files, found)
     return web.json_response({"files": [_file_json(found, file) for file in files]})
@@ -137,7 +137,7 @@ async def put_lore_file(request: web.Request) -> web.Response:
 
 @describe_operation("Remove a file of lore", {200: "It is found no more.", 404: NO_FILE_TEXT}, tag=PERSONAS_TAG)
 async def delete_lore_file(request: web.Request) -> web.Response:
-    """What it held is kept. One that ships stays where it is, and is left out."""
+    """Its text is kept as a revision. A shipped file stays on disk and is excluded."""
     found, name = require_lore_owner(request), _file_name_in_path(request)
     await remove_lore_file(found, found.guild_id, name)
     return web.json_response({"removed": name})

@@ -34,28 +34,28 @@ class OwnedPersona:
 
     @property
     def page(self) -> str:
-        """Where its pages are."""
+        """The path of its pages."""
         return f"/dashboard/personas/{self.id}"
 
     @property
     def is_world(self) -> bool:
-        """Whether it is no persona, but what all share."""
+        """True for the lore that all personas share."""
         return self.id == WORLD
 
     @property
     def is_edited(self) -> bool:
-        """Whether a copy of the operator's stands in place of a card that came with the bot."""
+        """True if the operator's copy replaces the shipped card."""
         personas = self.services.personas
         return personas.ships(self.id) and personas.has_copy(self.id)
 
     @property
     def ships(self) -> bool:
-        """Whether it came with the bot."""
+        """True if it came with the bot."""
         return self.is_world or self.services.personas.ships(self.id)
 
     @property
     def owner(self) -> str:
-        """Whose it is, for people."""
+        """The owner in words."""
         if self.guild_id:
             return guild_name(self.services, self.guild_id)
         return "the operator" if self.is_edited or not self.ships else "came with the bot"
@@ -63,7 +63,7 @@ class OwnedPersona:
 
 @dataclass(frozen=True)
 class PersonaStatus:
-    """How a persona stands.
+    """The versions of a persona and their state.
 
     `live` is the version that was made live (None: the base model), `since` when (seconds since 1970), `speaks` the one
     that answers: another base model's version cannot. `newest` is the latest that may be served.
@@ -111,7 +111,7 @@ def require_version_in_path(request: web.Request, found: OwnedPersona) -> Instal
 
 
 def persona_status(services: Services, persona_id: str) -> PersonaStatus:
-    """How a persona stands now."""
+    """Read a persona's status."""
     versions = services.store.versions
     live, history, installed = versions.live(persona_id), versions.history(persona_id), versions.installed(persona_id)
     return PersonaStatus(

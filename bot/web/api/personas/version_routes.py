@@ -218,7 +218,7 @@ async def get_personas(request: web.Request) -> web.Response:
     "One persona", {200: ResponseSpec("The persona.", PersonaResponse), 404: NO_PERSONA_TEXT}, tag=PERSONAS_TAG
 )
 async def get_persona(request: web.Request) -> web.Response:
-    """Whose it is, where it lives, which version speaks."""
+    """Returns its owner, its channels and its live version."""
     found = require_persona_in_path(request)
     return PersonaResponse.of(found, channels_by_persona(found.services).get(found.id, ())).response()
 

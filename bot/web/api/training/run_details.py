@@ -43,8 +43,8 @@ Json = dict[str, Any]
 
 @dataclass(frozen=True)
 class RunSettings:
-    """What a run trained with, by name. `known_from` the run's own record, else the adapter's manifest; else it is only
-    what was asked for, and the rest is the recipe's. `about` says what else decided it; `notes` are in words.
+    """Settings of a run by name. `known_from` is the run's record, else the adapter's manifest, else the request, which
+    names only what differs from the recipe. `about` holds the base model, threads and processes; `notes` are texts.
     """
 
     values: Mapping[str, Any]
@@ -66,8 +66,8 @@ class RunResources:
 
 @dataclass(frozen=True)
 class RunDetails:
-    """A run's record. `told_until` is the byte of its events up to which `course` goes, `unreadable` counts its lines
-    that held no event. `sheet` is the data sheet of its adapter, None before there is one.
+    """Everything stored about a run. `course` holds the events up to byte `told_until`, `unreadable` counts lines
+    without an event. `sheet` is the adapter's data sheet, None before it exists.
     """
 
     job: TrainingJob
@@ -87,7 +87,7 @@ def run_folder(home: Path, job_id: str) -> Path:
 
 
 def read_run_details(home: Path, job: TrainingJob) -> RunDetails:
-    """What is kept of a job's run."""
+    """Read everything stored about a job's run."""
     folder = run_folder(home, job.job_id)
     adapter = _adapter_folder(folder, job)
     course, until, unreadable = _read_history(folder, adapter)
@@ -105,7 +105,7 @@ def read_run_details(home: Path, job: TrainingJob) -> RunDetails:
 
 
 def run_seconds(home: Path, job: TrainingJob) -> float | None:
-    """What a run took over all its attempts, or has taken up to its last step; no file is read of one that is done."""
+    """Duration of a run over all attempts, up to its last step; finished runs need no file access."""
     if job.started_at is None:
         return None
     with suppress(ValidationError):  # stored by another version of the bot
@@ -156,7 +156,7 @@ def _redact_log(text: str, home: Path, lines: int) -> str:
 
 
 def _adapter_folder(folder: Path, job: TrainingJob) -> Path | None:
-    """Where the run's adapter lies: in its place, or still in the job's folder."""
+    """Find the run's adapter: installed, or still in the job folder."""
     try:
         installed = [Path(job.result.adapter)] if job.result else []
     except ValidationError:
@@ -178,7 +178,7 @@ def _read_history(folder: Path, adapter: Path | None) -> tuple[MetricsHistory, i
 
 
 def read_run_settings(folder: Path, job: TrainingJob) -> RunSettings:
-    """What a run is held to, or was, by its job's folder or its adapter's."""
+    """Read a run's settings from its job folder or its adapter's."""
     return _settings(folder, _adapter_folder(folder, job), job)
 
 

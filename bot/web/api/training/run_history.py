@@ -38,7 +38,7 @@ class LoggedEvent:
 
 @dataclass(frozen=True)
 class EventBatch:
-    """What was read up to `end`. `unreadable` lines held no event. `more`: there is more to read at once.
+    """Events read up to `end`. `unreadable` counts lines without an event. `more`: more can be read now.
 
     `anew`: what was there is another file now, and was read from its beginning.
     """
@@ -84,7 +84,7 @@ def read_all_events(path: Path) -> EventBatch:
 
 
 def is_line_end(path: Path, at: int) -> bool:
-    """Whether a line of the file ends there, or nothing has been read (0)."""
+    """True if a line of the file ends there, and for 0."""
     try:
         with path.open("rb") as file:
             return _is_line_end(file, at)
@@ -132,7 +132,7 @@ def _is_line_end(file: BinaryIO, at: int) -> bool:
 
 
 def _next_line_end(path: Path, start: int) -> int:
-    """Where a line ends that is too long to be read; where it has not ended yet, where it begins."""
+    """End of a line that is too long to read; its start if it is still being written."""
     with path.open("rb") as file:
         file.seek(start)
         while block := file.read(BLOCK_BYTES):
@@ -148,7 +148,7 @@ REPORT_FILES = (("steps.csv", "progress"), ("evaluations.csv", "evaluation"), ("
 
 @dataclass
 class MetricsHistory:
-    """What is known of a run by what it told, in the order of its steps. `last` is its last word."""
+    """Metrics of a run from its events, in the order of steps; `last` is the latest event."""
 
     steps: list[Progress] = field(default_factory=list)
     evaluations: list[Evaluation] = field(default_factory=list)
@@ -190,7 +190,7 @@ class MetricsHistory:
 
     @property
     def has_stages(self) -> bool:
-        """Whether the run has two stages."""
+        """True for a run of two stages."""
         return any(it.stage for it in self.steps) or any(it.stage for it in self.epochs)
 
     @property
@@ -234,7 +234,7 @@ def smooth(values: Sequence[float], weight: float) -> list[float]:
 
 
 def smoothing_formula(weight: float) -> str:
-    """What `smooth` computes, for people."""
+    """The formula of `smooth` as text."""
     return f"sₙ = Σ {weight:g}ⁿ⁻ⁱ · lossᵢ ⁄ Σ {weight:g}ⁿ⁻ⁱ, over all i ≤ n"
 
 

@@ -274,7 +274,7 @@ def _dump_events(events: Sequence[Any]) -> list[dict[str, Any]]:
     tag=TRAINING_TAG,
 )
 async def get_log(request: web.Request) -> web.Response:
-    """What the run's trainer wrote on standard error, over all its attempts."""
+    """Returns the trainer's standard error over all attempts."""
     require_known_parameters(request)
     services = get_services(request)
     job = require_job(services, request.match_info["job_id"])

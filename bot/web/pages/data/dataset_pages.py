@@ -165,7 +165,7 @@ async def rebuild(request: web.Request) -> web.Response:
 
 
 async def get_build_progress(request: web.Request) -> web.Response:
-    """How far the making of a data set is."""
+    """Page of a build's progress."""
     services, name = get_services(request), request.match_info["name"]
     place = DataFolders(services.home).set(name)
     work = get_data_state(request).works.latest("build", name)
@@ -211,7 +211,7 @@ for opening in ("th_open", "td_open"):
 
 
 async def get_dataset_page(request: web.Request) -> web.Response:
-    """What a data set is."""
+    """Page of a data set."""
     services = get_services(request)
     built = await asyncio.to_thread(require_dataset, services, request.match_info["id"])
     stats = built.stats
@@ -237,7 +237,7 @@ async def get_dataset_page(request: web.Request) -> web.Response:
 
 
 async def _dropped_samples(services: Services, state: DataState, built: BuiltDataset) -> dict[str, list[str]]:
-    """How some of what was dropped begins, by reason; nothing while the index is being made."""
+    """Beginnings of some dropped samples by reason; empty while the index is being built."""
     place = DataFolders(services.home).index(built.folder)
     with suppress(MaterialError):  # the page of the samples says what is wrong with them
         if await state.indexes.ready(built.folder, place, INDEX_TIMEOUT_S):
@@ -302,7 +302,7 @@ def _next_page_path(request: web.Request, hits: SampleHits) -> str:
 
 
 async def get_review_page(request: web.Request) -> web.Response:
-    """What was anonymised, and what reviewers say of it."""
+    """Page of anonymised texts and reviewers' corrections."""
     services = get_services(request)
     require_known_parameters(request, "kind", "query", "first")
     built = await asyncio.to_thread(require_dataset, services, request.match_info["id"])
@@ -332,7 +332,7 @@ async def get_review_page(request: web.Request) -> web.Response:
 
 
 def _build_folder(services: Services, built: BuiltDataset) -> Path | None:
-    """What belongs to the making of a data set, where it was made here."""
+    """The build folder of a data set that was built here."""
     return DataFolders(services.home).build(built.id) if built.is_own else None
 
 

@@ -192,7 +192,7 @@ async def _render_plan_form(
 
 
 def _plan_context(request: web.Request, kept: StoredPlan, services: Services) -> dict[str, Any]:
-    """What the page says of a plan."""
+    """Template variables of a plan."""
     plan, wanted = kept.plan, kept.wanted
     own, free = requested_recipe_plan(plan, wanted.recipe), available_memory_bytes()
     return {

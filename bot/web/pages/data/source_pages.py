@@ -66,7 +66,7 @@ async def post_upload(request: web.Request) -> web.Response:
 
 
 async def get_upload_page(request: web.Request) -> web.Response:
-    """What an upload is, and who states which right to it."""
+    """Page of an upload and the right stated to it."""
     services = get_services(request)
     source = await asyncio.to_thread(require_upload, services.home, request.match_info["name"])
     return _render_upload(request, source)
@@ -93,7 +93,7 @@ def _render_upload(
 
 
 def _statement_fields(source: DataSource) -> dict[str, str]:
-    """What the form about the right holds at first."""
+    """Initial fields of the rights form."""
     stated = source.statement
     if stated is None:
         return {"right": "", "licence": "", "stated_by": "", "stated_on": today_iso(), "why": ""}
@@ -136,7 +136,7 @@ async def delete_upload_page(request: web.Request) -> web.Response:
 
 
 async def get_job_events(request: web.Request) -> web.StreamResponse:
-    """How far work is, as it happens."""
+    """Stream the progress of a job."""
     get_services(request)
     return await stream_job_progress(request, get_data_state(request).works.get(request.match_info["work_id"]))
 

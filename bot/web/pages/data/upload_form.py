@@ -79,7 +79,7 @@ async def _read_short_field(read: ReadChunk) -> str:
 
 
 def _prepend_chunk(first: bytes, read: ReadChunk) -> ReadChunk:
-    """As `read`, but what was read of it already comes first."""
+    """Return a reader that yields `first` before the rest."""
     waiting = [first]
 
     async def again() -> bytes:

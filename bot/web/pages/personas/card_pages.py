@@ -138,7 +138,7 @@ async def post_preview_page(request: web.Request) -> web.Response:
 
 
 async def get_revision_page(request: web.Request) -> web.Response:
-    """What the card said before, beside what it says now."""
+    """Page of an earlier card beside the current one."""
     found = require_persona_in_path(request)
     before, kept = await _require_revision(found, request.match_info["number"])
     table = found.services.personas.table(found.id)
@@ -189,7 +189,7 @@ async def get_avatar(request: web.Request) -> web.StreamResponse:
 
 
 async def _stored_card(found: OwnedPersona) -> StoredCard:
-    """What is kept, read in a thread."""
+    """Read the stored card in a thread."""
 
     voices = servable_versions(found.services.request_builder, found.persona)
 

@@ -38,7 +38,7 @@ LORE_FIELD_LABELS = {"ask": "Message", "name": "Title", "text": "Text", "file": 
 
 @dataclass
 class LoreDraft:
-    """What stands in the page's forms: a message to ask with, a file to add; and what is wrong there, by field."""
+    """Contents of the page's forms, a message to match and a file to add, with errors by field."""
 
     question: str = ""
     guild: str = ""
@@ -53,7 +53,7 @@ async def get_lore_page(request: web.Request) -> web.Response:
 
 
 async def post_lore_form(request: web.Request) -> web.Response:
-    """What is written in the page: a message, to see what it finds, or a new file."""
+    """Match a message against the lore, or add a new file."""
     found, form = require_lore_owner(request), await read_form_data(request)
     if "ask" not in form:
         return await _add_file(

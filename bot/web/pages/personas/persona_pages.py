@@ -112,7 +112,7 @@ async def replace_card_file(request: web.Request) -> web.Response:
 
 
 async def confirm_remove(request: web.Request) -> web.Response:
-    """What goes with a persona."""
+    """Page that lists what is removed with a persona."""
     found = _require_removable(request)
     return render_page(
         request,

@@ -63,7 +63,7 @@ class VersionPeriod:
 
 @dataclass
 class VersionTimeline:
-    """What became of a version; `made` None is the base model."""
+    """History of a version; `made` is None for the base model."""
 
     made: InstalledVersion | None
     is_live: bool = False
@@ -243,7 +243,7 @@ async def get_versions_page(request: web.Request) -> web.Response:
 
 
 async def confirm_promote(request: web.Request) -> web.Response:
-    """What would speak in place of what, and what the gate says of it."""
+    """Page to confirm a promotion, with the gate's verdict."""
     found = require_persona_in_path(request)
     made = require_version_in_path(request, found)
     objections = await found.services.versions.objections(found.id, made.version, OPERATOR_GUILD_ID)
@@ -280,7 +280,7 @@ async def post_promote_page(request: web.Request) -> web.Response:
 
 
 async def confirm_rollback(request: web.Request) -> web.Response:
-    """What would speak again. Raises `Problem` where there is nothing to go back to."""
+    """Page to confirm a rollback. Raises `Problem` if there is no earlier version."""
     found = require_persona_in_path(request)
     before = _previous_version(found)
     if before is None:
@@ -309,7 +309,7 @@ async def post_rollback_page(request: web.Request) -> web.Response:
 
 
 def _previous_version(found: OwnedPersona) -> str | None:
-    """What rolling back would make live, for people; None where there is nothing to go back to."""
+    """Label of the version that a rollback would restore; None if there is none."""
     try:
         return version_label(found.services.store.versions.before(found.id))
     except RequestError:

@@ -38,7 +38,7 @@ VOTES: tuple[VoteChoice, ...] = get_args(VoteChoice)
 
 @dataclass(frozen=True)
 class VoteSummary:
-    """What members' votes say of two versions, for a page."""
+    """Members' votes on two versions, for a page."""
 
     judgement: BlindTestJudgement
     counts: JudgementCounts
@@ -51,7 +51,7 @@ class VoteSummary:
 
 
 async def get_comparison_form(request: web.Request) -> web.Response:
-    """Whom to compare, what the votes say, and a comparison that waits for the operator's vote."""
+    """Page with the versions to compare, the votes so far, and a comparison for the operator to judge."""
     services = get_services(request)
     persona = _find_persona(services, request.query.get("persona"))
     if persona is None:
@@ -153,7 +153,7 @@ async def _vote_summary(services: Services, contest: Contest) -> VoteSummary:
 
 
 def _requested_contest(services: Services, persona: Persona, request: web.Request) -> tuple[Contest | None, str]:
-    """What is asked for, or why it cannot be compared."""
+    """Parse the requested comparison, or say why it is not possible."""
     try:
         return services.blind_tests.contest(
             persona, request.query.get("version") or None, request.query.get("against") or None

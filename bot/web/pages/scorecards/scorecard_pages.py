@@ -40,7 +40,7 @@ MAX_DIALOGUE_JOBS = 100
 
 @dataclass(frozen=True)
 class ScoreCardLocation:
-    """Where a version lies. `persona` is None for an adapter of dialogue, whose name `version` then is."""
+    """Location of a version. `persona` is None for a dialogue adapter, whose name is `version`."""
 
     persona: str | None
     version: str
@@ -82,7 +82,7 @@ def list_dialogue_jobs(services: Services) -> list[TrainingJob]:
 
 
 def read_card_summary(services: Services, place: ScoreCardLocation) -> ScoreSummary | None:
-    """What the database knows of a version's card."""
+    """Read the summary of a version's score card from the database."""
     if place.persona:
         found = services.store.versions.ever_installed(place.persona)
         return next((one.scorecard for one in found if one.version == place.version), None)

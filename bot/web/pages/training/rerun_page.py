@@ -63,7 +63,7 @@ class RerunField:
 
     @property
     def label(self) -> str:
-        """What it is called."""
+        """The field's label."""
         return self.name.removeprefix(SETTING_PREFIX)
 
 
@@ -86,7 +86,7 @@ class OriginalRun:
 
 @dataclass
 class RerunForm:
-    """What the form says, and what is wrong with it by field; `body` is what is sent."""
+    """Texts of the form, errors by field, and the request `body` built from it."""
 
     texts: Mapping[str, str]
     errors: dict[str, str] = field(default_factory=dict)
@@ -137,7 +137,7 @@ def next_job_name(name: str) -> str:
 
 
 def parse_rerun_form(before: OriginalRun, texts: Mapping[str, str]) -> RerunForm:
-    """What the form asks for.
+    """Build the request from the form.
 
     Settings are named in it that were named before, that are changed, and that the run had other than its recipe has
     them today. Where another recipe is chosen, that decides all else.
@@ -174,7 +174,7 @@ def recipe_values(name: str) -> dict[str, Any]:
 
 
 def changed_settings(before: OriginalRun, texts: Mapping[str, str]) -> list[SettingComparison]:
-    """What is other than in the run, the job's own name left out."""
+    """List changes against the original run, except the job's name."""
     rows = (
         SettingComparison(name.removeprefix(SETTING_PREFIX), had or "–", texts[name] or "as the recipe has it")
         for name, had in before.texts.items()
@@ -225,7 +225,7 @@ def _rerun_field(services: Services, name: str, before: OriginalRun, wanted: Rer
 
 
 def _field_hint(services: Services, name: str) -> tuple[str, tuple[str, ...]]:
-    """What may stand in a field: in words, or as choices."""
+    """Allowed values of a field: as text, or as choices."""
     if name.startswith(SETTING_PREFIX):
         setting = name.removeprefix(SETTING_PREFIX)
         schema = Hyperparameters.model_json_schema()["properties"][setting]["anyOf"][0]

@@ -50,7 +50,7 @@ class SettingComparison:
 
     @property
     def differs(self) -> bool:
-        """Whether the two are known, and not the same."""
+        """True if both are known and differ."""
         return self.is_known and self.a != self.b
 
 
@@ -113,13 +113,13 @@ def rate_chart(course: MetricsHistory) -> Markup:
 
 
 def pace_chart(course: MetricsHistory) -> Markup:
-    """How fast the run was."""
+    """Tokens per second by step."""
     points = [(it.step, it.tokens_per_s) for it in course.steps]
     return line_chart("Speed", STEP_LABEL, "tokens/s", [Series("tokens/s", points)])
 
 
 def memory_chart(course: MetricsHistory) -> Markup:
-    """How much memory the run held after each step."""
+    """Memory held after each step."""
     points = [(it.step, it.memory_bytes / MIB) for it in course.steps]
     return line_chart("Memory", STEP_LABEL, "MiB", [Series("MiB held", points)])
 
@@ -199,7 +199,7 @@ class JobListItem:
 
 
 def run_path(job_id: str) -> str:
-    """Where a run's page is."""
+    """The path of a run's page."""
     return f"{TRAINING_PATH}/{job_id}"
 
 
@@ -238,7 +238,7 @@ def given_job_name(job: TrainingJob) -> str:
 
 
 def read_score_summary(job: TrainingJob) -> ScoreSummary | None:
-    """What was measured of a job's adapter; None where there is none that can be read."""
+    """Score summary of a job's adapter; None if there is none that can be read."""
     try:
         return job.result.scorecard if job.result else None
     except ValidationError:
@@ -272,7 +272,7 @@ def job_guild_name(services: Services, guild_id: int) -> str:
 
 
 def requester_name(services: Services, guild_id: int, user_id: int) -> str:
-    """Who asked for a job, by the name that the bot knows; else by id."""
+    """Name of the member who requested a job, or their id."""
     if not user_id:
         return "the operator"
     guild = services.client.get_guild(guild_id) if services.client else None
@@ -282,7 +282,7 @@ def requester_name(services: Services, guild_id: int, user_id: int) -> str:
 
 
 def waiting_reason(services: Services, place: int, running: Sequence[TrainingJob]) -> str:
-    """Why a job that waits does not train; `place` 1 is the next."""
+    """Explain why a queued job has not started; `place` 1 is the next."""
     if services.queue.is_held:
         return "Nothing begins while a member's data are being forgotten."
     before = f"{running[0].name} {running[0].version} trains now; one runs at a time." if running else ""

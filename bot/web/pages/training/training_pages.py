@@ -81,7 +81,7 @@ class RunCharts:
 
 
 async def get_run_list(request: web.Request) -> web.Response:
-    """What trains, what waits and why, and every job, newest first."""
+    """Page of running and queued jobs, and all jobs, newest first."""
     services, now = get_services(request), time.time()
     persona = request.query.get("persona") or None
     state = job_state_query(request) if request.query.get("state") else None  # a form sends what was left empty, too
@@ -159,7 +159,7 @@ async def get_run(request: web.Request) -> web.Response:
 
 
 def _dataset_path(services: Services, asked: Mapping[str, str]) -> str:
-    """Where the built data set is shown that a run learned from; empty where it was none, or is gone."""
+    """Path of the page of a run's data set; empty if it used none, or it no longer exists."""
     for name in filter(None, (asked.get("dataset"), Path(asked.get("dataset_path", "")).name)):
         with suppress(UnderstudyError):
             return f"{DASHBOARD}/data/sets/{quote(require_dataset(services, name).id)}"
@@ -193,7 +193,7 @@ def other_runs(services: Services, job: TrainingJob | None) -> list[TrainingJob]
 
 
 def requested_settings(services: Services, job: TrainingJob) -> dict[str, str]:
-    """What a job was asked for, settings left out; empty where the row cannot be read."""
+    """Fields of a job's request except hyperparameters; empty if it cannot be read."""
     try:
         request: TrainingRequest = job.request
     except RequestError:
@@ -266,12 +266,12 @@ def _run_pair(home: Path, a: TrainingJob | None, b: TrainingJob | None, weight: 
 
 
 def compare_results(pair: RunPair) -> list[SettingComparison]:
-    """What came of both, in words; a dash where it is not known."""
+    """Compare the results of two runs in words; a dash for unknown values."""
     return [SettingComparison(name, tell(pair.a) or "–", tell(pair.b) or "–") for name, tell in RESULT_ROWS]
 
 
 def compare_run_settings(services: Services, pair: RunPair) -> list[SettingComparison]:
-    """What was asked for and the settings of both. What only one asked for, the other is known to have left out."""
+    """Compare requests and settings of two runs. A field that only one request names counts as empty in the other."""
     both = [(it, requested_settings(services, it.job)) for it in (pair.a, pair.b)]
     left_out = dict.fromkeys(name for _, asked in both for name in asked)
     return compare_settings(
