@@ -39,9 +39,9 @@ FORM_LIMITS = {
     "prompt": MAX_PROMPT_CHARS, "seed": MAX_SEED, "fewest": MIN_TURNS, "most": MAX_TURNS,
 }  # fmt: skip
 FIELD_LABELS = {
-    "models": "Who answers", "prompt": "What you say", "opening": "What is said to both", "turns": "Turns",
+    "models": "Who answers", "prompt": "Your message", "opening": "Opening message", "turns": "Turns",
     "temperature": "Temperature", "top_p": "Top-p", "top_k": "Top-k", "min_p": "Min-p", "seed": "Seed",
-    "max_new_tokens": "Most new tokens", "alternatives": "Likely tokens shown",
+    "max_new_tokens": "Maximum new tokens", "alternatives": "Alternatives shown",
 }  # fmt: skip
 
 

@@ -30,7 +30,7 @@ function grown({ line, text }) {
   const element = lineElement(line);
   element.querySelector(".words").append(text);
   const waiting = element.querySelector(".waiting");
-  if (waiting) waiting.textContent = "being written …";
+  if (waiting) waiting.textContent = "generating …";
 }
 
 /** A reply is complete: the page's own part for it takes its place, with all that is known of it. */

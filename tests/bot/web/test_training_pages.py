@@ -145,7 +145,7 @@ async def test_a_run_shows_the_settings_it_used_and_not_those_that_were_asked_fo
     page = words(await shown(desk, "/dashboard/training/j1"))
     assert "learning_rate 0.0007" in page and "0.005" not in page and "target_modules q_proj, v_proj" in page
     assert "went on with batches of 2, 4 of them a step" in page and "It is a small machine." in page
-    assert "As the run was held to them" in page
+    assert "Fixed when the run first started" in page
 
 
 async def test_a_run_shows_its_curves_epochs_time_and_share_of_memory(desk):
@@ -176,9 +176,9 @@ async def test_an_old_run_without_its_folder_is_known_by_its_adapter(desk):
     )
     await run_to_end(desk, "j1", TrainingSucceeded(adapter, 60.0, SCORECARD))
     page = words(await shown(desk, "/dashboard/training/j1"))
-    assert "By its adapter's manifest; the job's folder is gone." in page and "lora_r 99" in page
+    assert "From the adapter's manifest, as the job's folder no longer exists." in page and "lora_r 99" in page
     assert "training 2 3.25" in page or "3.25" in page
-    assert "talk.json" in page and "the job's folder is gone." in page
+    assert "talk.json" in page and "the job's folder no longer exists." in page
 
 
 @pytest.mark.parametrize("state", ["queued", "cancelled"])
@@ -188,7 +188,7 @@ async def test_a_job_of_which_nothing_is_there_has_a_page(desk, state):
         desk.queue.cancel("j1")
     page = words(await shown(desk, "/dashboard/training/j1"))
     assert "Loss: nothing has been measured yet." in page and "seed 41" in page
-    assert "Only what was asked for is known" in page and "There is none" in page
+    assert "Only the request is known" in page and "There is no log" in page
 
 
 async def test_what_a_run_learned_from_is_not_known_yet_before_it_is_gone(desk):

@@ -57,7 +57,7 @@ async def test_the_form_is_filled_with_what_the_run_used(desk, run):
     assert run["set.learning_rate"] == "0.0004" and run["set.target_modules"] == "q_proj, v_proj"
     assert run["set.double_quant"] == "true" and run["set.use_dora"] == ""
     status, _, html = await send(desk, "/dashboard/training/j1/repeat", run, do="compare")
-    assert status == 200 and "Nothing, but for its name." in words(html)
+    assert status == 200 and "None, except the name." in words(html)
 
 
 async def test_what_is_other_is_shown_before_it_is_queued(desk, run):

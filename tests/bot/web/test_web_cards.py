@@ -241,7 +241,7 @@ async def test_who_saves_over_another_change_is_asked_first(desk):
     fields = form_in((await desk.page(PAGE))[1])
     await desk.ask("PUT", "/personas/ballast/card", json={"tagline": "Meanwhile."})
     page = await sent(desk, PAGE, changed(fields, tagline="Mine."), 409)
-    assert "changed meanwhile" in page and personas_of(desk).get("ballast", 0).tagline == "Meanwhile."
+    assert "Someone else changed this card" in page and personas_of(desk).get("ballast", 0).tagline == "Meanwhile."
     await sent(desk, PAGE, form_in(page))
     assert personas_of(desk).get("ballast", 0).tagline == "Mine."
 

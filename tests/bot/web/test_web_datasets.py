@@ -115,7 +115,7 @@ async def test_what_the_trainer_refuses_is_said_without_the_machines_folders(des
     told = await build_ended(desk)
     assert told["state"] == "failed" and told["error"] == "talk.json holds no reply of Oda. Name her: --as"
     _, page, _ = await desk.page("/dashboard/data/builds/harbour")
-    assert "Name her" in page and "Change the order" in page
+    assert "Name her" in page and "Edit and rebuild" in page
     assert "harbour was not built" in (await desk.page("/dashboard/data"))[1]
     _, page, _ = await desk.page("/dashboard/data/build?again=harbour")
     assert 'value="oda" selected' in page, "the order is kept, to be changed"
@@ -367,7 +367,7 @@ async def test_a_reviewer_marks_finds_and_the_next_build_heeds_it(desk, home):
     path = "/dashboard/data/sets/harbour/review"
     _, page, _ = await desk.page(path)
     assert "Wenda Quill" in page and "2026-12-05" in page and ">3</td>" in page and "PERSON (3)" in page
-    assert page.count("Is no name") == 1, "an address by its form is replaced in any case"
+    assert page.count("Not a name") == 1, "an address by its form is replaced in any case"
     assert "Wenda Quill" not in (await desk.page(f"{path}?kind=EMAIL_ADDRESS"))[1]
     await desk.submit(path, verdict="keep", name="Wenda Quill")
     await desk.submit(path, verdict="also", name="  Corvo \n Blake ")
@@ -392,7 +392,7 @@ async def test_a_verdict_that_cannot_be_is_refused(desk, home, verdict, name):
 async def test_without_a_list_of_finds_the_page_says_so(desk, home):
     put_set(home / "datasets" / "harbour")
     status, page, _ = await desk.page("/dashboard/data/sets/harbour/review")
-    assert status == 200 and "There is no list of finds" in page and "EMAIL_ADDRESS" in page
+    assert status == 200 and "There is no review list" in page and "EMAIL_ADDRESS" in page
 
 
 @pytest.mark.slow

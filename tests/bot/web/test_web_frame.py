@@ -30,7 +30,7 @@ async def test_the_overview_tells_who_lives_where_in_which_version(desk):
     assert status == 200 and headers["Content-Type"] == "text/html; charset=utf-8"
     oda = next(card for card in text.split("<article")[1:] if "/dashboard/personas/oda" in card)
     assert ">v1<" in oda and f"server {GUILD}" in oda and "answers when it is mentioned" in oda
-    assert text.count("Lives in no channel") == 2 and "Nothing is being trained" in text
+    assert text.count("Not in any channel") == 2 and "Nothing is being trained" in text
     assert 'href="/dashboard" aria-current="page"' in text and 'href="/"' not in text
 
 
@@ -57,7 +57,7 @@ async def test_what_wants_attention_is_told_until_it_is_seen_to(desk):
     assert "It can go on where it was." in text and f"/dashboard/training/{job_id}" in text
     desk.store.versions.promote("oda", "v1", 1, 2.0)
     desk.store._connection.write("update jobs set finished_at = 1 where job_id = :j", {"j": job_id})
-    assert "Wants attention" not in (await desk.page("/dashboard"))[1]
+    assert "Needs attention" not in (await desk.page("/dashboard"))[1]
 
 
 async def test_pages_run_and_load_nothing_but_the_bots_own(desk):
@@ -73,7 +73,7 @@ async def test_pages_run_and_load_nothing_but_the_bots_own(desk):
 
 async def test_a_problem_is_a_page_for_a_browser_and_json_for_everybody_else(desk):
     status, text, headers = await desk.page("/dashboard/nowhere")
-    assert status == 404 and "There is no such thing here" in text and headers["Content-Type"].startswith("text/html")
+    assert status == 404 and "Not found" in text and headers["Content-Type"].startswith("text/html")
     status, body, headers = await desk.ask("GET", "/dashboard/nowhere")
     assert (status, body["type"]) == (404, "/problems/not-found")
     assert headers["Content-Type"] == "application/problem+json"

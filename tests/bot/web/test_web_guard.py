@@ -87,7 +87,7 @@ async def test_another_sites_page_cancels_nothing(desk):
 async def test_what_a_form_can_send_is_not_read(desk, type_):
     body = json.dumps({"job_name": "a", "task_type": "dialogue", "dataset": "general-dialogue"})
     status, said, _ = await desk.ask("POST", POST, data=body, headers={"Content-Type": type_})
-    assert status == 415 and said["title"] == "Only JSON is read here"
+    assert status == 415 and said["title"] == "Only JSON is accepted"
     assert desk.store.jobs.page(1) == []
 
 
@@ -115,7 +115,7 @@ async def test_unknown_routes_and_methods_are_problems(desk):
     assert body["type"] == "/problems/not-found" and body["status"] == 404 and body["instance"] == "/nowhere/at/all"
     assert "/openapi.json" in body["advice"]
     status, body, headers = await desk.ask("GET", POST)
-    assert status == 405 and headers["Allow"] == "POST" and body["title"] == "This cannot be done to it"
+    assert status == 405 and headers["Allow"] == "POST" and body["title"] == "Method not allowed"
 
 
 async def test_each_type_of_problem_says_what_it_is(desk):

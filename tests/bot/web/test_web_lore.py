@@ -107,7 +107,7 @@ async def test_by_its_pages_a_file_is_added_changed_removed_and_brought_back(des
     files = (await desk.ask("GET", "/personas/ballast/lore"))[1]["files"]
     assert all(file["ships"] for file in files) and len(files) == 5
     page = (await desk.page(PAGE))[1]
-    assert f'href="{path}"' in page and "still to be brought back" in page
+    assert f'href="{path}"' in page and "can be restored" in page
     await desk.submit(f"{path}/bring-back", number=number)
     assert (await desk.ask("GET", "/personas/ballast/lore/the-umbrella.md"))[1]["text"].endswith("violet silk.")
     status, page, _ = await desk.submit(path, text="# Only a heading")
@@ -178,7 +178,7 @@ async def test_the_worlds_lore_is_written_found_by_all_and_left_out(desk):
     files = (await desk.ask("GET", f"/personas/{WORLD}/lore"))[1]["files"]
     ships = next(file["name"] for file in files if file["origin"] == "came with the bot")
     status, page = (await desk.submit(f"/dashboard/personas/{WORLD}/lore", ask="umbrella"))[:2]
-    assert status == 200 and "every persona can find" in page and page.count("1 passage") <= 2 and ships in page
+    assert status == 200 and "Every persona can use this lore" in page and page.count("1 passage") <= 2 and ships in page
     before = [p for p in lore.passages if p.source == f"{WORLD}/{ships}"]
     assert (await desk.ask("DELETE", f"/personas/{WORLD}/lore/{ships}"))[0] == 200
     assert before and not [p for p in lore.passages if p.source == f"{WORLD}/{ships}"]

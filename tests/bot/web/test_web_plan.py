@@ -70,7 +70,7 @@ async def test_a_plan_has_an_address_under_which_it_stays_and_no_trainer_runs_ag
     for n in range(MAX_STORED_PLANS):
         await plan_made(desk, **GIVEN, job_name=f"j{n}")
     status, page, _ = await desk.page(path)
-    assert status == 404 and "This plan is gone" in page and ">Plan it</button>" in page
+    assert status == 404 and "This plan has expired" in page and ">Plan it</button>" in page
 
 
 async def test_a_plan_shows_nobodys_words_after_a_forgetting(desk):
@@ -84,7 +84,7 @@ async def test_a_persona_that_trains_is_planned_with_a_note_that_a_start_would_b
     _, job, _ = await desk.start(job_name="first", task_type=None, dataset=None, persona="oda")
     page, _ = await plan_made(desk, **GIVEN)
     says = f"The job {job['job_id']} for oda is queued already."
-    assert "A start would be refused now." in page and says in page and "What it would do" in page
+    assert "A start would be rejected now." in page and says in page and "The plan" in page
     status, page, _ = await desk.submit(PATH, **GIVEN, start="yes")
     assert status == 422 and says in page
     body = {"job_name": "second", "persona": "oda"}

@@ -251,7 +251,7 @@ async def test_a_page_of_a_run_that_is_being_written(desk):
     await until(lambda: desk.engine.requests)
     await asyncio.sleep(0.05)
     _, text, _ = await desk.page(place)
-    assert status == 303 and "being written" in text and "Oda Marrow" in text
+    assert status == 303 and "generating" in text and "Oda Marrow" in text
     assert '<noscript><meta http-equiv="refresh"' in text and 'data-after="2"' in text
     assert (await desk.submit(f"{place}/stop"))[0] == 303
     await until(lambda: desk.front and True)
@@ -277,7 +277,7 @@ async def test_a_form_that_cannot_be_is_answered_with_a_page_that_says_why(desk)
     assert "<title>Error: Playground" in text and re.search(r'id="with-1"[^>]* aria-describedby="with-1-error"', text)
     fields = {"with": "oda", "prompt": " ", "temperature": "9", "seed": "5"}
     status, text, _ = await desk.submit("/dashboard/play", **fields)
-    assert status == 422 and '<a href="#prompt">What you say: must be words, at most 8000 characters</a>' in text
+    assert status == 422 and '<a href="#prompt">Your message: must be words, at most 8000 characters</a>' in text
     assert '<a href="#one-temperature">Temperature: must be a number from 0 to 2</a>' in text
     assert re.search(r'id="one-temperature"[^>]*value="9"[^>]*temperature-error" aria-invalid="true"', text)
     assert 'value="5"' in text and 'value="oda" selected' in text and "`errors`" not in text

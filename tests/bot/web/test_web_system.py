@@ -129,7 +129,7 @@ async def test_the_doctor_looks_when_told_and_what_it_finds_is_shown(desk):
 
     desk.services.metrics.findings.ask = ask
     _, text, _ = await text_of(desk, "/dashboard/system")
-    assert "has not looked at this machine" in text
+    assert "has not checked this machine" in text
     for _ in range(2):
         own = {"Origin": desk.url, "Content-Type": "application/x-www-form-urlencoded"}
         async with desk.session.post("/dashboard/system/doctor", headers=own, allow_redirects=False) as answer:

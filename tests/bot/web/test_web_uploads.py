@@ -284,13 +284,13 @@ async def looked_into(desk, name):
 async def test_a_long_refusal_keeps_its_beginning_and_its_end_and_is_no_file_that_nobody_looked_into(desk):
     await desk.ask("PUT", "/uploads/odd.json", data=b'{"a": [1')
     page = (await desk.page("/dashboard/data/uploads/odd.json"))[1]
-    assert "Nobody has looked into it" in page
+    assert "It has not been inspected" in page
     error = (await looked_into(desk, "odd.json"))["looking_into"]["error"].splitlines()
     assert error[0] == "odd.json is in no known format. Known formats:" and error[-1] == "format-39"
     assert error[7:10] == ["format-6", "…", "format-28"]
     page = (await desk.page("/dashboard/data/uploads/odd.json"))[1]
-    assert "is in no known format. Known" in page and "It could not be looked into, as is said above" in page
-    assert "Nobody has looked into it" not in page
+    assert "is in no known format. Known" in page and "It could not be inspected; see the error above" in page
+    assert "It has not been inspected" not in page
 
 
 async def test_an_upload_goes_with_all_that_is_known_of_it(desk, uploads):
@@ -404,7 +404,7 @@ async def test_the_first_page_lists_sources_with_their_rights(desk, tmp_path):
         "general-dialogue",
         "ballast",
         "leaves out",
-        "is not there",
+        "does not exist",
         "None yet",
     ):
         assert words in page, words

@@ -56,7 +56,7 @@ class DashboardPhotographer:
         page = await self.open("/dashboard/play")
         for at, value in enumerate((self._persona_id, f"{self._persona_id}@base", "oda"), 1):
             await page.get_by_label(f"Speaker {at}").select_option(value=value)
-        await page.get_by_label("What you say").fill(PROMPT)
+        await page.get_by_label("Your message").fill(PROMPT)
         await page.get_by_role("button", name="Ask").click()
         await expect(page.get_by_text("Ended: done.")).to_be_visible(timeout=REPLY_MS)
         await page.get_by_role("region").first.scroll_into_view_if_needed()

@@ -41,7 +41,7 @@ def home_of(dashboard: Dashboard) -> Path:
 async def state_right(page: Page) -> None:
     await page.get_by_label("Own writing").check()
     await page.get_by_label("Stated by").fill("Mina Vale")
-    await page.get_by_label("Why it is so").fill("Written for this server; every author agreed.")
+    await page.get_by_label("Reason").fill("Written for this server; every author agreed.")
     await page.get_by_role("button", name="State it").click()
 
 
@@ -60,12 +60,12 @@ async def test_a_file_becomes_a_set_that_is_browsed_planned_and_trained_on(dashb
     await state_right(page)
     await expect(page.get_by_role("status")).to_contain_text("may be learned from")
 
-    await page.get_by_role("link", name="Build a data set of it").click()
+    await page.get_by_role("link", name="Build a data set from it").click()
     await page.get_by_label("Name", exact=True).fill("harbour")
     await page.get_by_label("Teaches").select_option(label="Ballast's voice")
     await assert_accessible(page)
     await page.get_by_role("button", name="Build", exact=True).click()
-    await page.get_by_role("link", name="See what it is composed of").click()
+    await page.get_by_role("link", name="See its composition").click()
     await expect(page.get_by_role("heading", name="Composition")).to_be_visible()
     await assert_accessible(page)
 
@@ -77,14 +77,14 @@ async def test_a_file_becomes_a_set_that_is_browsed_planned_and_trained_on(dashb
     await assert_accessible(page)
 
     await page.get_by_role("link", name="What was anonymised").click()
-    await page.get_by_role("button", name="Is no name").click()
+    await page.get_by_role("button", name="Not a name").click()
     await expect(page.get_by_role("button", name="Take back")).to_be_visible()
     await assert_accessible(page)
 
     await page.get_by_role("link", name="Composition").click()
     await page.get_by_role("link", name="Plan a training on it").click()
     await page.get_by_role("button", name="Plan it").click()
-    await expect(page.get_by_role("heading", name="What it would do")).to_be_visible()
+    await expect(page.get_by_role("heading", name="The plan")).to_be_visible()
     await assert_accessible(page)
     await page.get_by_role("button", name="Start").click()
     await expect(page).to_have_url(f"{dashboard.url}/dashboard/training/{await job_id(dashboard)}")

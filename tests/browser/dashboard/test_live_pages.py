@@ -85,7 +85,7 @@ async def test_a_run_of_the_playground_that_a_restart_ended_says_so_and_keeps_wh
     await page.clock.fast_forward(ASKED_AGAIN_MS)
     await expect(page.locator("#end")).to_contain_text("The bot was started anew, and this run ended with it.")
     await expect(page.locator(".line .words")).to_have_text("Ballast ")
-    await expect(page.get_by_text("being written")).to_have_count(0)
+    await expect(page.get_by_text("generating")).to_have_count(0)
     await expect(page.get_by_role("button", name="Stop")).to_have_count(0)
     await expect(page.get_by_role("button", name="Ask")).to_be_disabled()
     await page.clock.resume()

@@ -53,7 +53,7 @@ async def test_a_card_is_written_heard_and_saved(dashboard, phone):
     await page.get_by_role("link", name="until").click()
     await expect(page.get_by_role("heading", name="Scenario")).to_be_visible()
     await assert_accessible(page)
-    await page.get_by_role("button", name="Bring it back").click()
+    await page.get_by_role("button", name="Restore it").click()
     await expect(page.get_by_role("heading", name="Ballast")).to_be_visible()
 
 

@@ -33,7 +33,7 @@ def planning(dashboard: Dashboard, monkeypatch: pytest.MonkeyPatch) -> None:
 
 async def planned(page: Page) -> None:
     await page.get_by_role("button", name="Plan it").click()
-    await expect(page.get_by_role("heading", name="What it would do")).to_be_visible()
+    await expect(page.get_by_role("heading", name="The plan")).to_be_visible()
 
 
 async def test_a_plan_is_waited_for_visibly_and_back_leads_to_it_again(dashboard: Dashboard) -> None:
@@ -46,7 +46,7 @@ async def test_a_plan_is_waited_for_visibly_and_back_leads_to_it_again(dashboard
     await page.get_by_role("link", name="Training", exact=True).click()
     await expect(page.get_by_role("heading", name="Training", exact=True)).to_be_visible()
     await page.go_back()
-    await expect(page.get_by_role("heading", name="What it would do")).to_be_visible()
+    await expect(page.get_by_role("heading", name="The plan")).to_be_visible()
     assert page.url == address
     await expect(page.get_by_role("button", name="Plan it")).to_be_enabled()
     await page.go_back()

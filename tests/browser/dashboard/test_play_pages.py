@@ -24,7 +24,7 @@ def put_live(store, persona_id, version):
 async def ask(page, *speakers, words=PROMPT):
     for at, speaker in enumerate(speakers, 1):
         await page.get_by_label(f"Speaker {at}").select_option(label=speaker)
-    await page.get_by_label("What you say").fill(words)
+    await page.get_by_label("Your message").fill(words)
     await page.get_by_role("button", name="Ask").click()
 
 
@@ -36,11 +36,11 @@ async def test_two_answer_side_by_side_while_one_watches(dashboard, phone):
     await assert_accessible(page)
     stage.engine.free.clear()
     await page.get_by_text("Settings").first.click()
-    await page.get_by_label("Likely tokens shown").first.fill("2")
+    await page.get_by_label("Alternatives shown").first.fill("2")
     await ask(page, "Ballast, live (v1)", "Oda Marrow (base model)")
     ballast = page.get_by_role("region", name="Ballast (v1)")
     await expect(ballast.locator(".words").last).to_have_text("Ballast ")
-    await expect(ballast.get_by_text("being written")).to_be_visible()
+    await expect(ballast.get_by_text("generating")).to_be_visible()
     stage.engine.free.set()
     await expect(page.get_by_text("Ended: done.")).to_be_visible()
     await expect(ballast.get_by_text(f"Ballast hears: {PROMPT}", exact=True)).to_be_visible()
@@ -48,16 +48,16 @@ async def test_two_answer_side_by_side_while_one_watches(dashboard, phone):
     await expect(page.get_by_role("button", name="Stop")).to_have_count(0)
     await assert_accessible(page)
     await _tokens_by_key(page, ballast)
-    await ballast.get_by_text("The prompt, as the model reads it").click()
+    await ballast.get_by_text("The full prompt").click()
     await expect(ballast.locator("pre")).to_have_text(f"<|user|>{PROMPT}")
     link = await page.get_by_role("link", name="These speakers and settings").get_attribute("href")
-    await page.get_by_label("What you say next").fill("And tomorrow?")
+    await page.get_by_label("Your message next").fill("And tomorrow?")
     await page.get_by_role("button", name="Ask").click()
     await expect(page.get_by_text("Ballast hears: And tomorrow?")).to_be_visible()
     assert stage.engine.requests[-2].turns[0].text == PROMPT
     await page.goto(link)
     await expect(page.get_by_label("Speaker 2")).to_have_value("oda@base")
-    await expect(page.get_by_label("Likely tokens shown").first).to_have_value("2")
+    await expect(page.get_by_label("Alternatives shown").first).to_have_value("2")
 
 
 async def _tokens_by_key(page, column):
@@ -97,9 +97,9 @@ async def test_a_duet_grows_line_by_line(dashboard, phone):
     await page.get_by_label("Who begins").select_option("ballast")
     await page.get_by_label("Who answers", exact=True).last.select_option("oda")
     await page.get_by_label("Turns").fill("3")
-    await page.get_by_label("What is said to both").fill("What did the tide bring?")
+    await page.get_by_label("Opening message").fill("What did the tide bring?")
     stage.engine.free.set()
-    await page.get_by_role("button", name="Let them talk").click()
+    await page.get_by_role("button", name="Start the dialogue").click()
     await expect(page.get_by_text("Ended: all turns taken.")).to_be_visible()
     assert await page.locator(".transcript h3").all_text_contents() == [
         "Ballast (base model)", "Oda Marrow (base model)", "Ballast (base model)",
@@ -116,7 +116,7 @@ async def test_without_scripts_the_page_loads_again_until_the_reply_is_there(das
     stage.engine.free.clear()
     page = await dashboard.open("/dashboard/play", java_script_enabled=False)
     await ask(page, "Oda Marrow, live (base model)")
-    await expect(page.get_by_text("being written")).to_be_visible()
+    await expect(page.get_by_text("generating")).to_be_visible()
     stage.engine.free.set()
     await expect(page.get_by_text("Ended: done.")).to_be_visible()
     await expect(page.get_by_text(f"Oda Marrow hears: {PROMPT}", exact=True)).to_be_visible()
@@ -125,7 +125,7 @@ async def test_without_scripts_the_page_loads_again_until_the_reply_is_there(das
 async def test_columns_of_the_same_name_are_told_apart(dashboard):
     page = await dashboard.open("/dashboard/play")
     await page.get_by_text("Settings").first.click()
-    await page.get_by_label("Likely tokens shown").first.fill("1")
+    await page.get_by_label("Alternatives shown").first.fill("1")
     await ask(page, "Oda Marrow (base model)", "Oda Marrow (base model)")
     await expect(page.get_by_text("Ended: done.")).to_be_visible()
     for number in (1, 2):

@@ -26,7 +26,7 @@ async def test_the_system_is_seen_as_it_changes(dashboard, phone):
         logging.getLogger("bot.test").warning("the lamp flickers")
     await expect(replies).to_have_text("1")
     await expect(page.locator("[data-figure=whole-p90]")).to_have_text("4.0 s")
-    await expect(page.get_by_role("region", name="Warnings of the log, table")).to_contain_text("the lamp flickers")
+    await expect(page.get_by_role("region", name="Warnings in the log, table")).to_contain_text("the lamp flickers")
     await assert_accessible(page)
 
 

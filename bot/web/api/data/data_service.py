@@ -75,10 +75,7 @@ class PlanCache:
         for known in [known for known, kept in self._plans.items() if kept.forgettings != forgettings]:
             del self._plans[known]
         if id not in self._plans:
-            why = (
-                f"This plan is gone: the last {MAX_STORED_PLANS} are kept, until the bot ends or somebody is forgotten."
-            )
-            raise Problem("not-found", why, "Plan it again below.")
+            raise Problem("not-found", "This plan has expired.", "Plan it again below.")
         return self._plans[id]
 
 

@@ -43,7 +43,7 @@ MESSAGE_FIELD = "message"
 """The field with what is said to the persona, which is none of the card's."""
 FILE_FIELD = "file"
 """The one with a card that takes the place of this one."""
-CONFLICT_TEXT = "The card was changed meanwhile, elsewhere. Save again to write over that."
+CONFLICT_TEXT = "Someone else changed this card. Save again to overwrite their changes."
 
 CARD_FIELD_LABELS = {name: one.label for name, one in FIELDS_BY_NAME.items()} | {
     MESSAGE_FIELD: "Message",

@@ -234,7 +234,7 @@ def _training_sections(card: ScoreCard) -> Iterator[ScoreSection]:
         rows.append(
             ("training loss", f"{it.first:.3f} at first, {it.last:.3f} at last, {it.highest:.3f} at most later")
         )
-    yield ScoreSection("What it learned from", "", (), (ScoreTable("", ("what", "value"), rows),))
+    yield ScoreSection("Training data", "", (), (ScoreTable("", ("what", "value"), rows),))
 
 
 def _difference_chart(title: str, rows: Mapping[str, Interval], factor: float = 1) -> Markup:
