@@ -499,9 +499,9 @@ def test_a_plan_for_one_persona_is_not_made_of_anothers_data_set(house, command)
     command("dataset", "build", "--persona", "ada.toml", "--source", "talk.json", "--out", "hers")
     command("dataset", "build", "--source", "general.jsonl", "--out", "general")
     code, _, errors = command("plan", "--persona", "oda", "--dataset", "hers")
-    assert code == 1 and "hers was made for ada, not for oda" in errors
+    assert code == 1 and "hers was built for ada, not for oda" in errors
     code, _, errors = command("plan", "--persona", "oda", "--dataset", "general")
-    assert code == 1 and "general was made for dialogue, not for oda" in errors
+    assert code == 1 and "general was built for dialogue, not for oda" in errors
     assert command("plan", "--persona", "ada.toml", "--dataset", "hers")[0] == 0
 
 

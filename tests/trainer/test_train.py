@@ -99,7 +99,7 @@ def test_the_same_words_are_the_same_run_and_others_are_another(make, tiny_base)
     out = make(*words, "--out", "my run")
     assert out == Path("my run").absolute() and make(*words, "--out", "my run") == out
     make(*words, "--out", "my run", "--set", "seed=1", fails="holds a run of something else, or with other settings")
-    make(*words, "--out", "my run", "--set", "seed=1", fails=f"goes on with: python -m trainer run '{out}'")
+    make(*words, "--out", "my run", "--set", "seed=1", fails=f"resume with: python -m trainer run '{out}'")
 
 
 def test_commands_that_come_next_can_be_typed_as_they_stand():
@@ -218,13 +218,11 @@ def test_stopped_and_started_again_it_ends_in_an_adapter_and_says_what_comes_nex
     assert code == 0, errors
     folder = next(Path("home/runs").iterdir()).absolute()
     lines = out.splitlines()
-    assert lines[0] == f"{folder}: going on from its last checkpoint"
-    assert lines[1].startswith(f"for a bot with BASE_MODEL={tiny_base.source}: one that serves another")
+    assert lines[0] == f"{folder}: resuming from its last checkpoint"
+    assert lines[1].startswith(f"for a bot with BASE_MODEL={tiny_base.source}: bots with another base")
     assert any(line.startswith("step 4/4  epoch 2.00  loss ") and line.endswith(" left") for line in lines)
     assert any(line.startswith("epoch 2 done in ") for line in lines)
-    assert (
-        f"adapter: {folder / 'adapter'}" in lines and f"what was trained on: python -m trainer mask {folder}" in lines
-    )
+    assert f"adapter: {folder / 'adapter'}" in lines and f"training samples: python -m trainer mask {folder}" in lines
     assert "{" not in out and "Traceback" not in errors
     assert verify_adapter(folder / "adapter").persona == "ada"
     home = Path("home").absolute()

@@ -24,48 +24,48 @@ from trainer.process.environment import find_home
 from trainer.sources.source_format import ReadOptions
 
 HELP = """\
-Takes personal data out of a file, and puts the people in it under pseudonyms:
+Replaces personal data in a file, and the names of people by pseudonyms:
 
   python -m trainer anonymise --in talk.json --out talk.anonymised.jsonl --report report.json --review
   python -m trainer anonymise --in texts.csv --out texts.anonymised.csv --report report.json
 
-FILE is talk in any format that `dataset inspect` knows, which comes back as a log with one message a line, or rows with
-a "text" (JSON, JSON Lines, CSV), which come back with it replaced and with entities: [{kind, start, end, replacement}],
-offsets into the original. docs/privacy.md says what is found, and what is not. Pseudonymised is not anonymous.
+FILE is a chat in any format that `dataset inspect` recognises, written as a log with one message per line, or rows with
+a "text" (JSON, JSON Lines, CSV), written with the text replaced and with entities: [{kind, start, end, replacement}],
+offsets into the original. docs/privacy.md lists what is found and what is not. Pseudonymised is not anonymous.
 """
 
 
 def add_anonymise(commands: argparse._SubParsersAction[Any]) -> argparse.ArgumentParser:
-    """Adds `anonymise`; its parser is given back for its command to be set."""
+    """Add `anonymise` and return its parser."""
     parser: argparse.ArgumentParser = commands.add_parser(
         "anonymise",
-        help="take personal data out of a file",
+        help="replace personal data in a file",
         description=HELP,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("--in", dest="source", type=Path, required=True, metavar="FILE", help="what to anonymise; left as it is")
+    add("--in", dest="source", type=Path, required=True, metavar="FILE", help="the file to anonymise; not changed")
     add("--out", type=Path, required=True, metavar="FILE", help="the result; replaced")
-    add("--report", type=Path, required=True, metavar="FILE", help="what was replaced, counted (JSON); replaced")
+    add("--report", type=Path, required=True, metavar="FILE", help="counts of what was replaced (JSON); replaced")
     add("--review", action="store_true", help="list what was replaced beside the report, for you alone to check")
     add(
         "--review-days",
         type=retention_days,
         default=DEFAULT_REVIEW_DAYS,
         metavar="N",
-        help="delete that after so many days (14)",
+        help="delete that list after so many days (default: 14)",
     )
-    add("--persona", metavar="P", help="whose name stays, and its lore's names: an id, a name or a card file")
-    add("--as", dest="names", action="append", default=[], metavar="NAME", help="who is P in chat logs")
-    add("--format", metavar="F", help="read the file as this format (default: recognised by its content)")
-    add("--keep", nargs="+", action="extend", default=[], metavar="NAME", help="names that stay")
-    add("--also", nargs="+", action="extend", default=[], metavar="NAME", help="names to replace wherever they stand")
-    add("--corrections", type=Path, metavar="FILE", help="more of both, one a line: `keep NAME` or `also NAME`")
+    add("--persona", metavar="P", help="keep this persona's name and its lore's names: an id, a name or a card file")
+    add("--as", dest="names", action="append", default=[], metavar="NAME", help="P's name in chat logs")
+    add("--format", metavar="F", help="read the file as this format (default: detected from its content)")
+    add("--keep", nargs="+", action="extend", default=[], metavar="NAME", help="names to keep")
+    add("--also", nargs="+", action="extend", default=[], metavar="NAME", help="names to replace everywhere")
+    add("--corrections", type=Path, metavar="FILE", help="more of both, one per line: `keep NAME` or `also NAME`")
     return parser
 
 
 def anonymise(options: argparse.Namespace) -> None:
-    """Runs `anonymise`."""
+    """Run `anonymise`."""
 
     _require_distinct_paths(options)
     place = find_home()
@@ -91,7 +91,7 @@ def _write_error(error: OSError) -> RequestError:
     where = f"{error.filename}: " if error.filename else ""
     if error.errno in DISK_FULL_ERRNOS:
         return RequestError(f"{where}the disk is full.", "Free some space, then run the same command again.")
-    return RequestError(f"{where}{error.strerror or error}.", "Check the path and its rights.")
+    return RequestError(f"{where}{error.strerror or error}.", "Check the path and its permissions.")
 
 
 def _anonymiser(options: argparse.Namespace, home: Path, review: ReviewLog | None) -> tuple[Anonymiser, Any]:
@@ -121,23 +121,23 @@ def _review(options: argparse.Namespace, home: Path) -> ReviewLog | None:
 
 
 def review_path(report: Path) -> Path:
-    """Where what was replaced is listed."""
+    """Return the path of the list of replacements."""
     return report.with_name(f"{report.stem}.review.jsonl")
 
 
 def _corrections(options: argparse.Namespace) -> tuple[list[str], list[str]]:
-    """What a person has found wrong: names that stay, and names that were missed."""
+    """Return names to keep, and names to replace that were missed."""
 
     found = read_corrections(options.corrections) if options.corrections else NameCorrections()
     return [*options.keep, *found.keep], [*options.also, *found.also]
 
 
 def _require_distinct_paths(options: argparse.Namespace) -> None:
-    """No file is both read and written, none written twice, and none a device. Raises `RequestError`."""
+    """Raise `RequestError` if a path is given twice, or an output is not writable."""
 
     paths = [options.source, options.out, options.report, *([review_path(options.report)] if options.review else [])]
     if len({path.resolve() for path in paths}) < len(paths):
-        raise RequestError("--in, --out and --report name one file twice.", "Give each a file of its own.")
+        raise RequestError("--in, --out and --report name the same file twice.", "Name different files.")
     for path in (options.out, options.report):
         require_writable(path)
 
@@ -153,7 +153,7 @@ def _summary_lines(told: dict[str, Any], options: argparse.Namespace) -> list[st
         of = ", ".join(f"{language} {count:,}" for language, count in told["patterns_only"].items())
         lines.append(f"patterns and known names only: {of} texts")
     if told["rejected"]:
-        lines.append(f"left out: {sum(told['rejected'].values()):,} records (why is in the report)")
+        lines.append(f"left out: {sum(told['rejected'].values()):,} records (reasons in the report)")
     if told["review_deleted_on"]:
         lines.append(f"to check: {review_path(options.report)}, deleted on {told['review_deleted_on'][:10]}")
     return lines

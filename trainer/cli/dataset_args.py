@@ -48,9 +48,9 @@ GENERAL_PREFIX = "general-"
 def build_order(
     options: argparse.Namespace, sources: Sequence[SourceSpec] = (), home: Path | None = None
 ) -> DatasetBuildSpec:
-    """What `build` and `plan` are asked for; `sources` are those to take where none is named, `home` is the bot's.
+    """Build the request of `build` or `plan`; `sources` are the defaults, `home` is the bot's.
 
-    Raises `UnderstudyError`, above all where one may not be trained on, before anything is read that takes long.
+    Raises `UnderstudyError`, in particular for sources that may not be trained on, before any long reading.
     """
     home = home or the_home()
     persona = load_persona(options.persona, home) if options.persona else None
@@ -83,9 +83,9 @@ def build_order(
 
 
 def find_named_source(name: str, home: Path) -> SourceSpec | None:
-    """A data set by name: one that ships, or one of the operator's catalogue.
+    """Find a shipped data set or an entry of the operator's catalogue by name.
 
-    Raises `MaterialError` for one of the catalogue that is not on this machine.
+    Raises `MaterialError` for an entry that is not on this machine.
     """
     kind, file = ("general", name.removeprefix(GENERAL_PREFIX)) if name.startswith(GENERAL_PREFIX) else ("logs", name)
     shipped = SHIPPED_DATA / kind / f"{file}.{'jsonl' if kind == 'general' else 'json'}"
@@ -96,7 +96,7 @@ def find_named_source(name: str, home: Path) -> SourceSpec | None:
 
 
 def _parse_source(text: str, home: Path) -> SourceSpec:
-    """What `--source` says: a path, or where there is none a data set by name."""
+    """Parse `--source`: a path, or the name of a data set."""
     given = parse_source(text)
     if given.path.exists() or not (named := find_named_source(str(given.path), home)):
         return given
@@ -104,7 +104,7 @@ def _parse_source(text: str, home: Path) -> SourceSpec:
 
 
 def load_persona(wanted: str, home: Path) -> Persona:
-    """The persona of a card file, or by id or name one for everybody: with the operator's card, else as it ships.
+    """Load a persona from a card file, or a shared one by id or name, with the operator's card or the shipped one.
 
     Raises `CardError` or `RequestError`.
     """
@@ -120,15 +120,15 @@ def load_persona(wanted: str, home: Path) -> Persona:
 
 
 def load_lore_index(persona: Persona, folder: Path | None, home: Path) -> LoreIndex | None:
-    """The persona's lore and the world's, as `load_passages` finds them; None for none."""
+    """Index the persona's lore and the world's, as found by `load_passages`; None without lore."""
     passages = load_passages(persona, folder, home)
     return LoreIndex(passages) if passages else None
 
 
 def load_passages(persona: Persona, folder: Path | None, home: Path) -> list[Passage]:
-    """A persona's lore and the world's: those of a folder, else for a persona for everybody what its replies have.
+    """Load a persona's lore and the world's: those of a folder, else the ones its replies use.
 
-    Raises `RequestError` for no such folder, `LoreError` for a file of the operator's that cannot be read.
+    Raises `RequestError` for a missing folder, `LoreError` for an unreadable file of the operator's.
     """
     known = shared_card_files(SHIPPED_CARDS, home)
     if folder is None:
@@ -139,7 +139,7 @@ def load_passages(persona: Persona, folder: Path | None, home: Path) -> list[Pas
 
 
 def _dataset_request(options: argparse.Namespace, persona: Persona | None) -> TrainingRequest:
-    """The request that a run of this would have."""
+    """Build the training request of a run on this data set."""
     return make_request(
         job_name="plan",
         task_type="persona" if persona else "dialogue",
@@ -163,7 +163,7 @@ def _make_filters(options: argparse.Namespace) -> QualityFilters:
         raise RequestError(f"--min-reply-words {least} is above --max-reply-words {most}.", "Give less, or more.")
     if unknown := [code for code in languages if code not in list_languages()]:
         raise RequestError(
-            f"There is no language {unknown[0]!r} that can be told.", f"Codes: {', '.join(sorted(list_languages()))}."
+            f"The language {unknown[0]!r} cannot be detected.", f"Codes: {', '.join(sorted(list_languages()))}."
         )
     return QualityFilters(languages, least, most)
 
@@ -171,7 +171,7 @@ def _make_filters(options: argparse.Namespace) -> QualityFilters:
 def _find_keys(
     options: argparse.Namespace, persona: Persona | None, home: Path, sources: Sequence[SourceSpec]
 ) -> JobKeys:
-    """The keys of what is made of these sources: a run's where it is the data set of a run, else theirs alone."""
+    """Return the keys for these sources: those of the run for its own data set, otherwise separate ones."""
     request = _dataset_request(options, persona)
     if options.source:
         paths = sorted(str(source.path.resolve()) for source in sources)
@@ -180,7 +180,7 @@ def _find_keys(
 
 
 def _find_statement(source: SourceSpec, options: argparse.Namespace) -> RightsStatement | None:
-    """What is stated of a source: beside it, in the catalogue it is named in, or on the command line."""
+    """Return the rights statement of a source: beside it, in the catalogue, or from the command line."""
     if signed := source.statement or read_statement(source.path):
         return signed
     if not options.right:
@@ -191,7 +191,7 @@ def _find_statement(source: SourceSpec, options: argparse.Namespace) -> RightsSt
 def _read_options(
     options: argparse.Namespace, plan: DatasetPlan, source: SourceSpec, stated: RightsStatement | None
 ) -> ReadOptions:
-    """How a source is read."""
+    """Return the options for reading a source."""
     is_claimed = stated is not None and stated.stated_by == COMMAND_LINE_STATEMENT
     return ReadOptions(
         persona=plan.persona,
@@ -209,14 +209,14 @@ def _read_options(
 def _read_items(name: str, source: SourceSpec, options: ReadOptions) -> SourceItems:
     if not source.path.exists() and "/" not in str(source.path):
         raise MaterialError(f"There is no file {source.path}.", "Check the path.")
-    # What nobody signed for came when its file did; a data set of a hub, when it was fetched.
+    # Without a statement, the file's date is the date of arrival; for a hub data set, the download's.
     path = resolve_path(source.path)
     arrived = options.arrived or day_of(path.stat().st_mtime if path.exists() else 0)
     return read_usable(source.path, replace(options, source=name, arrived=arrived), source.format)
 
 
 def default_source(options: argparse.Namespace, home: Path) -> SourceSpec:
-    """What to learn from where no source is named: a data set by name, or the persona's own talk."""
+    """Return the source if none is named: a data set by name, or the persona's own log."""
 
     if not options.dataset and not options.persona:
         raise RequestError("There is nothing to plan.", "Name a --persona, a --source or a --dataset.")

@@ -37,45 +37,43 @@ from trainer.process.environment import find_home
 from trainer.sources.source_format import ReadOptions
 
 BUILD_HELP = """\
-Makes a data set of one or more sources, one sample per reply:
+Builds a data set from one or more sources, one sample per reply:
 
   python -m trainer dataset build --persona ballast --source data/logs/ballast.json --out build/ballast
   python -m trainer dataset build --persona oda --source talk.jsonl:4000 --source oda.json --mix 80:20 --out build/oda
 
-A source is PATH, PATH=FORMAT, PATH:COUNT (so many of its samples at most) or PATH=FORMAT:COUNT; in place of a path it
-may be a name, of a log that ships (ballast) or an entry of catalogue.toml. Its format is recognised by content. A right
-to each must be stated: in rights.toml beside it, or by --right, which does not lift what came through Discord's API out
-of Discord's rules (docs/privacy.md).
+A source is PATH, PATH=FORMAT, PATH:COUNT (at most so many samples) or PATH=FORMAT:COUNT; instead of a path it may be
+the name of a shipped log (ballast) or an entry of catalogue.toml. Its format is detected from its content. The right to
+use each source must be stated: in rights.toml beside it, or by --right, which does not override Discord's rules on
+material that came through its API (docs/privacy.md).
 
-Three ways to train a persona: its own talk alone, over a chat model; --mix 80:20, general talk and its own in that
-ratio; --two-stage, all general talk first, then its own.
+Three ways to train a persona: on its own conversations alone, with a chat model; --mix 80:20, general and own
+conversations in that ratio; --two-stage, all general conversations first, then its own.
 """
 
 
 EXPORT_EXAMPLE = "python -m trainer dataset export build/ballast --to openai --out ballast.jsonl"
-
-
 EXPORT_FORMATS = ("openai", "sharegpt", "alpaca")
 
 
 def add_build(subcommands: argparse._SubParsersAction[argparse.ArgumentParser]) -> argparse.ArgumentParser:
-    """Adds `build_dataset`; its parser is given back for its command to be set."""
+    """Add `dataset build` and return its parser."""
     build = subcommands.add_parser(
         "build",
-        help="make a data set of sources: filtered, without duplicates, split, mixed",
+        help="build a data set from sources: filtered, deduplicated, split",
         description=BUILD_HELP,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add_sources(build, required=True)
     add = build.add_argument
     add("--out", type=Path, required=True, metavar="DIR", help="the data set's folder")
-    add("--review", type=Path, metavar="FILE", help="list what is anonymised in it, for you alone to check")
+    add("--review", type=Path, metavar="FILE", help="list what was replaced in it, for you alone to check")
     add(
         "--review-days",
         type=retention_days,
         default=DEFAULT_REVIEW_DAYS,
         metavar="N",
-        help="delete that after so many days (14)",
+        help="delete that list after so many days (default: 14)",
     )
     add("--json", action="store_true", help="print one JSON object")
     add_progress_interval(build)
@@ -83,49 +81,51 @@ def add_build(subcommands: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 
 def add_export(subcommands: argparse._SubParsersAction[argparse.ArgumentParser]) -> argparse.ArgumentParser:
-    """Adds `export_dataset_file`."""
+    """Add `dataset export` and return its parser."""
     export = subcommands.add_parser("export", help="write a data set in another tool's format")
     add_examples(export, EXPORT_EXAMPLE)
-    export.add_argument("folder", type=Path, metavar="DIR", help="a data set's folder, as `dataset build` writes it")
+    export.add_argument("folder", type=Path, metavar="DIR", help="the folder of a data set built by `dataset build`")
     export.add_argument("--to", choices=EXPORT_FORMATS, required=True, help="the format")
     export.add_argument("--out", type=Path, required=True, metavar="FILE", help="the file; replaced")
-    export.add_argument("--eval", action="store_true", help="write the held-out samples (default: those to train on)")
+    export.add_argument(
+        "--eval", action="store_true", help="write the held-out samples (default: the training samples)"
+    )
     export.add_argument("--json", action="store_true", help="print one JSON object")
     return export
 
 
 def add_sources(parser: argparse.ArgumentParser, required: bool) -> None:
-    """Adds what `build_dataset` and `plan` share: sources, and how samples are made of them."""
+    """Add the options for sources and samples that `build`, `plan` and `mask` share."""
     add = parser.add_argument
-    add("--persona", metavar="P", help="a persona's id or name, or a card file; without, a data set of dialogue")
+    add("--persona", metavar="P", help="a persona's id or name, or a card file (default: none, dialogue)")
     add(
         "--as",
         dest="names",
         action="append",
         default=[],
         metavar="NAME",
-        help="who is P in chat logs: a name, id or role",
+        help="P's name, id or role in chat logs",
     )
     add("--source", action="append", default=[], required=required, metavar="PATH[=FORMAT][:COUNT]", help="may repeat")
-    add("--mix", metavar="80:20", help="general talk to the persona's; or one number per source, in their order")
+    add("--mix", metavar="80:20", help="ratio of general to own conversations, or one number per source")
     add("--two-stage", action="store_true", help="general samples first, then the persona's")
-    add("--lore", type=Path, metavar="DIR", help="lore folders by persona (default: those that ship)")
+    add("--lore", type=Path, metavar="DIR", help="lore folders by persona (default: the shipped ones)")
     add("--right", type=right_name, metavar="R", help=f"the right to sources without rights.toml: {', '.join(RIGHTS)}")
     add("--map", type=key_value, nargs="+", action="extend", default=[], metavar="ROLE=COLUMN", help="as for `inspect`")
-    add("--tree-paths", choices=("best", "all"), default="best", help="of message trees: which paths to take")
-    add("--languages", default="", metavar="en,vi", help="keep only these")
+    add("--tree-paths", choices=("best", "all"), default="best", help="paths to use of message trees (default: best)")
+    add("--languages", default="", metavar="en,vi", help="keep only these languages")
     add("--min-reply-words", type=int, default=0, metavar="N", help="drop shorter replies")
     add("--max-reply-words", type=int, default=1_000_000, metavar="N", help="drop longer replies")
-    add("--recipe", default="demo-cpu", metavar="R", help="whose lengths and shares hold (default: demo-cpu)")
+    add("--recipe", default="demo-cpu", metavar="R", help="recipe with lengths and shares (default: demo-cpu)")
     add_settings(parser)
-    add("--max-length", type=int, metavar="TOKENS", help="most tokens of a sample (default: the recipe's)")
-    add("--base-model", default="embedded", metavar="M", help="whose tokenizer counts (default: embedded)")
+    add("--max-length", type=int, metavar="TOKENS", help="maximum tokens per sample (default: the recipe's)")
+    add("--base-model", default="embedded", metavar="M", help="base model for the tokenizer (default: embedded)")
     add("--corrections", type=Path, metavar="FILE", help="names to keep or to replace, as for `anonymise`")
-    add("--seed", type=int, default=0, metavar="N", help="decides what is taken where not all is (default: 0)")
+    add("--seed", type=int, default=0, metavar="N", help="seed for sampling from limited sources (default: 0)")
 
 
 def build_dataset(options: argparse.Namespace) -> None:
-    """Runs `dataset build`."""
+    """Run `dataset build`."""
 
     require_free(options.out)
     require_writable(options.out)
@@ -144,7 +144,7 @@ def _review_file(options: argparse.Namespace) -> ReviewLog:
 
     require_outside(options.review)
     if options.review.absolute().parent == options.out.absolute():
-        raise RequestError("--review names a file in the data set's folder.", "Name another: it tells who is in it.")
+        raise RequestError("--review names a file in the data set's folder.", "Name another: it reveals who is in it.")
     require_writable(options.review, "Name another place with --review.")
     options.review.absolute().parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     place, now = find_home(), time.time()
@@ -153,7 +153,7 @@ def _review_file(options: argparse.Namespace) -> ReviewLog:
 
 
 def export_dataset_file(options: argparse.Namespace) -> None:
-    """Runs `dataset export`."""
+    """Run `dataset export`."""
 
     require_writable(options.out)
     exported = export_dataset(options.folder, options.to, options.out, held_out=options.eval)
@@ -169,7 +169,7 @@ def export_dataset_file(options: argparse.Namespace) -> None:
     if count := exported.rights.get(DISCORD_API):
         print(
             f"warning: {count:,} of them came through Discord's API. Discord forbids training on them without its "
-            "permission, with any tool, and forgetting does not reach files that have left.",
+            "permission, with any tool, and requests to be forgotten do not reach exported files.",
             file=sys.stderr,
         )
 
@@ -178,7 +178,7 @@ def _build_summary(told: dict[str, Any], out: Path) -> list[str]:
     samples = told["samples"]
     sources = ", ".join(f"{name} {count:,}" for name, count in told["sources"].items())
     lines = [
-        f"{out}: {samples['train']:,} samples to train on, {samples['eval']:,} held out, {told['tokens']:,} tokens",
+        f"{out}: {samples['train']:,} training samples, {samples['eval']:,} held out, {told['tokens']:,} tokens",
         f"from {sources}",
         f"{told['rows_used']:,} of {told['rows']:,} records used",
         *(f"  dropped {rows:>9,}  {reason}" for reason, rows in told["dropped"].items()),
@@ -197,21 +197,21 @@ BUILD_EXAMPLE = "python -m trainer dataset build --persona ballast --source data
 
 
 def add_dataset(commands: argparse._SubParsersAction[Any]) -> None:
-    """Adds `dataset` and what belongs to it."""
-    dataset = commands.add_parser("dataset", help="look into material and make data sets of it")
+    """Add `dataset` with its subcommands."""
+    dataset = commands.add_parser("dataset", help="inspect material, and build and export data sets")
     add_examples(dataset, *INSPECT_EXAMPLES, BUILD_EXAMPLE, EXPORT_EXAMPLE)
     subcommands = dataset.add_subparsers(required=True, metavar="COMMAND")
     inspect = subcommands.add_parser(
-        "inspect", help="what a file or folder holds: its format, conversations, what cannot be used and why"
+        "inspect", help="summarise a file or folder: format, conversations, unusable records with reasons"
     )
     add_examples(inspect, *INSPECT_EXAMPLES)
     inspect.add_argument(
         "path", type=_nonempty_path, metavar="PATH", help="a file, a folder, or the id of a data set on the hub"
     )
-    inspect.add_argument("--format", metavar="F", help="read it as this format (default: recognised by its content)")
+    inspect.add_argument("--format", metavar="F", help="read it as this format (default: detected)")
     inspect.add_argument(
         "--map", type=key_value, nargs="+", action="extend", default=[], metavar="ROLE=COLUMN",
-        help="which column is what, such as user=question assistant=reply, or messages=talk from=who value=said",
+        help="columns by role, such as user=question assistant=reply, or messages=talk from=who value=said",
     )  # fmt: skip
     inspect.add_argument("--json", action="store_true", help="print one JSON object")
     add_progress_interval(inspect)

@@ -1,4 +1,4 @@
-"""`python -m trainer evaluate`: the score card of an existing adapter."""
+"""`python -m trainer evaluate`: evaluates an existing adapter."""
 
 from __future__ import annotations
 
@@ -22,52 +22,52 @@ from trainer.report.scorecard_markdown import render_markdown
 from trainer.train.job import PreparedJob, RunContext, prepare_job
 
 EVALUATE_HELP = """\
-Makes the score card of an adapter: what it says and what it predicts, beside the base model and the live version, with
-the gate's verdict. Measured on what was held out of its training, in no more time than the training took.
+Evaluates an adapter: generates replies and measures losses on held-out data, compared with the base model and the live
+version, and writes a score card with the gate's verdict. Takes no longer than the training did.
 
   python -m trainer evaluate --adapter ~/.understudy/models/persona_adapters/oda/v2
   python -m trainer evaluate --adapter runs/oda/adapter --against ~/.understudy/models/persona_adapters/oda/v1
   python -m trainer evaluate --adapter runs/oda/adapter --neighbour thrip=runs/thrip/adapter,runs/thrip --quick --json
-  python -m trainer evaluate --adapter runs/oda/adapter --audit          trains a copy with planted texts, too
+  python -m trainer evaluate --adapter runs/oda/adapter --audit          also trains a copy with planted texts
 
-The job's folder, which holds what was held out, is found beside the adapter or in the bot's home, or named with --job.
-Progress goes to standard error; scorecard.json and scorecard.md lie in --out.
+The job folder, which has the held-out data, is found beside the adapter or in the bot's home, or named with --job.
+Progress goes to standard error; scorecard.json and scorecard.md are written to --out.
 """
 DEFAULT_OUTPUT = Path("build") / "evaluate"
 DEFAULT_TRAINING_S = 180.0
-"""Seconds for the card of an adapter that does not say how long its training took."""
+"""Time limit in seconds for an adapter whose training time is unknown."""
 
 
 def add_evaluate(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> argparse.ArgumentParser:
-    """Adds `evaluate`."""
+    """Add `evaluate`."""
     evaluate = commands.add_parser(
         "evaluate",
-        help="the score card of an adapter, and the gate's verdict",
+        help="evaluate an adapter: score card and the gate's verdict",
         description=EVALUATE_HELP,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = evaluate.add_argument
     add("--adapter", type=Path, required=True, metavar="DIR", help="the folder of a version")
-    add("--against", type=Path, metavar="DIR", help="the version that speaks now (else as the job's folder has it)")
-    add("--job", type=Path, metavar="FOLDER", help="the folder of the job that made the adapter")
+    add("--against", type=Path, metavar="DIR", help="the live version (default: the job folder's)")
+    add("--job", type=Path, metavar="FOLDER", help="the folder of the job that trained the adapter")
     add(
         "--neighbour",
         type=_neighbour_arg,
         action="append",
         default=[],
         metavar="PERSONA=ADAPTER,JOB",
-        help="another persona, with its adapter's and its job's folder; may repeat",
+        help="another persona with its adapter and job folders; may repeat",
     )
     add("--quick", action="store_true", help="all sections in a fifth of the time, from fewer prompts")
-    add("--audit", action="store_true", help="train a copy with planted texts, and say what it learns by heart")
-    add("--home", type=Path, metavar="DIR", help="the bot's home (else UNDERSTUDY_HOME, ~/.understudy)")
-    add("--out", type=Path, metavar="DIR", help=f"where the card goes (default: {DEFAULT_OUTPUT}/PERSONA-VERSION)")
+    add("--audit", action="store_true", help="train a copy with planted texts, and measure what it memorises")
+    add("--home", type=Path, metavar="DIR", help="the bot's home (default: UNDERSTUDY_HOME, ~/.understudy)")
+    add("--out", type=Path, metavar="DIR", help=f"the output folder (default: {DEFAULT_OUTPUT}/PERSONA-VERSION)")
     add("--json", action="store_true", help="print scorecard.json")
     return evaluate
 
 
 def evaluate(options: argparse.Namespace) -> None:
-    """Runs `evaluate`."""
+    """Run `evaluate`."""
 
     logging.getLogger().setLevel(logging.WARNING)
     adapter = options.adapter.expanduser().absolute()
@@ -113,29 +113,31 @@ def _run_audit(job: PreparedJob, folder: Path) -> MemorisationAudit:
 
 
 def _find_job(adapter: Path, manifest: AdapterManifest, options: argparse.Namespace) -> tuple[Path, JobSpec]:
-    """The folder of the job that made the adapter. Raises `RequestError` where there is none, or another's is named."""
+    """Find the folder of the job that trained the adapter. Raises `RequestError` if there is none or it does not
+    match.
+    """
 
     home = resolve_home(options.home)
     places = [options.job.expanduser().absolute()] if options.job else [adapter.parent, home / "jobs" / manifest.job_id]
     folder = next((place for place in places if (place / "request.json").is_file()), None)
     if folder is None:
         raise RequestError(
-            f"There is no folder of the job {manifest.job_id}, which made the adapter.",
-            "Name it with --job: it holds what was held out of the training.",
+            f"There is no folder of the job {manifest.job_id}, which trained the adapter.",
+            "Name it with --job: it has the held-out data.",
         )
     spec = read_spec(folder)
     if spec.request.persona != manifest.persona:
         made_for, of = (persona or "dialogue" for persona in (spec.request.persona, manifest.persona))
         raise RequestError(
-            f"{folder} is a job for {made_for}, and the adapter is {of}'s.", "Name the job that made the adapter."
+            f"{folder} is a job for {made_for}, but the adapter is {of}'s.", "Name the job that trained the adapter."
         )
     return folder, spec
 
 
 def _read_comparison(folder: Path, options: argparse.Namespace) -> ComparisonTargets:
-    """What the command line names, or else what the job's folder does.
+    """Read the comparison targets from the options, or else from the job folder.
 
-    Raises `AdapterError` or `RequestError` where something that is named is not there whole.
+    Raises `AdapterError` or `RequestError` if a named target is incomplete.
     """
 
     if options.against:
@@ -143,7 +145,7 @@ def _read_comparison(folder: Path, options: argparse.Namespace) -> ComparisonTar
     for neighbour in options.neighbour:
         verify_adapter(Path(neighbour.adapter), NAME_ADAPTER_ADVICE)
         if not Path(neighbour.job).is_dir():
-            raise RequestError(f"There is no folder {neighbour.job}.", "Name the job that made the adapter.")
+            raise RequestError(f"There is no folder {neighbour.job}.", "Name the job that trained the adapter.")
     named = read_comparison_targets(folder)
     changes: dict[str, object] = {}
     if options.against:
@@ -154,10 +156,10 @@ def _read_comparison(folder: Path, options: argparse.Namespace) -> ComparisonTar
 
 
 def _read_training_seconds(adapter: Path) -> float:
-    """How long the adapter's training took."""
+    """Read the adapter's training time."""
     try:
-        told = json.loads((adapter / "report" / "training.json").read_text(encoding="utf-8"))
-        return float(told.get("training_seconds") or told["seconds"])
+        figures = json.loads((adapter / "report" / "training.json").read_text(encoding="utf-8"))
+        return float(figures.get("training_seconds") or figures["seconds"])
     except (OSError, ValueError, KeyError):
         return DEFAULT_TRAINING_S
 

@@ -22,13 +22,13 @@ from trainer.process.cancellation import Terminated
 
 MAX_SHOWN_PASSAGES = 6
 SYNTHESISE_HELP = """\
-Writes in-character dialogues about the persona's lore, made by the local engine or by an OpenAI-compatible endpoint.
+Generates in-character dialogues about the persona's lore, with the local engine or an OpenAI-compatible endpoint.
 
   python -m trainer lore synthesise --persona oda --count 50 --out build/oda
   python -m trainer lore synthesise --persona oda --count 50 --out build/oda \\
          --endpoint http://localhost:8000/v1 --model NAME      (a key, if it takes one, in OPENAI_API_KEY)
 
-Run again, it goes on where it was stopped. Each dialogue that is dropped is counted with its reason.
+Run the command again to resume. Dropped dialogues are counted by reason.
 """
 
 ASK_EXAMPLES = (
@@ -39,38 +39,40 @@ EXTRACT_EXAMPLES = ("python -m trainer lore extract --persona oda --out build/od
 
 
 def add_lore(commands: argparse._SubParsersAction[Any]) -> None:
-    """Adds `lore` and what belongs to it."""
-    group = commands.add_parser("lore", help="ask lore, and make material of it")
+    """Add `lore` with its subcommands."""
+    group = commands.add_parser("lore", help="search lore, and generate training material from it")
     add_examples(group, *ASK_EXAMPLES, *EXTRACT_EXAMPLES)
     lore = group.add_subparsers(required=True, metavar="COMMAND")
-    ask = lore.add_parser("ask", help="which lore a question finds, what it does not find, and why")
+    ask = lore.add_parser("ask", help="show which passages a question finds, and why")
     add_examples(ask, *ASK_EXAMPLES)
     ask.add_argument("question", metavar="QUESTION")
     ask.add_argument("--all", action="store_true", help=f"show every passage (default: the best {MAX_SHOWN_PASSAGES})")
     ask.set_defaults(command=with_error_handling(_ask))
-    extract = lore.add_parser("extract", help="a proposed addition to the card, and pairs, by rules")
+    extract = lore.add_parser("extract", help="extract an addition to the card and question-answer pairs, by rules")
     add_examples(extract, *EXTRACT_EXAMPLES)
-    extract.add_argument("--out", type=Path, required=True, metavar="DIR", help="where the files go")
+    extract.add_argument("--out", type=Path, required=True, metavar="DIR", help="the output folder")
     extract.set_defaults(command=with_error_handling(_extract))
     synthesise = lore.add_parser(
-        "synthesise", help="in-character dialogues, made by a model", description=SYNTHESISE_HELP,
+        "synthesise", help="generate in-character dialogues with a model", description=SYNTHESISE_HELP,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
-    synthesise.add_argument("--out", type=Path, required=True, metavar="DIR", help="where the files go")
-    synthesise.add_argument("--count", type=positive_int, required=True, metavar="N", help="how many dialogues to keep")
+    synthesise.add_argument("--out", type=Path, required=True, metavar="DIR", help="the output folder")
+    synthesise.add_argument(
+        "--count", type=positive_int, required=True, metavar="N", help="number of dialogues to keep"
+    )
     synthesise.add_argument("--endpoint", metavar="URL", help="an OpenAI-compatible API (default: the local engine)")
     synthesise.add_argument("--model", metavar="M", default="embedded", help="the model's name, folder or hub id")
     synthesise.add_argument("--adapter", type=Path, metavar="DIR", help="an adapter folder, for the local engine")
-    synthesise.add_argument("--seed", type=int, default=0, metavar="S", help="draws other words (default: 0)")
+    synthesise.add_argument("--seed", type=int, default=0, metavar="S", help="random seed (default: 0)")
     synthesise.set_defaults(command=with_error_handling(_synthesise))
     for command in (ask, extract, synthesise):
         command.add_argument("--persona", required=True, metavar="P", help="its id or name, or a card file")
-        command.add_argument("--lore", type=Path, metavar="DIR", help="a folder of markdown (default: the bot's)")
+        command.add_argument("--lore", type=Path, metavar="DIR", help="a folder of Markdown (default: the bot's)")
         command.add_argument("--json", action="store_true", help="print one JSON object")
 
 
 def load_persona_lore(options: argparse.Namespace) -> tuple[Persona, list[Passage]]:
-    """The persona, and its lore and the world's. Raises `RequestError` for no lore at all."""
+    """Load the persona with its lore and the world's. Raises `RequestError` if there is no lore."""
 
     home = resolve_home(None)
     persona = load_persona(options.persona, home)
@@ -79,7 +81,7 @@ def load_persona_lore(options: argparse.Namespace) -> tuple[Persona, list[Passag
         folder = options.lore or home / "lore" / str(OPERATOR_GUILD_ID)
         raise RequestError(
             f"There is no lore of {persona.name} in {folder}.",
-            f"Put markdown into {folder / persona.id}, or say `persona: {persona.id}` in its front matter.",
+            f"Put Markdown into {folder / persona.id}, or set `persona: {persona.id}` in its front matter.",
         )
     return persona, passages
 
@@ -87,10 +89,10 @@ def load_persona_lore(options: argparse.Namespace) -> tuple[Persona, list[Passag
 def _ask(options: argparse.Namespace) -> None:
 
     if not options.question.strip():
-        raise RequestError("There is no question.", "Write what somebody would ask.")
+        raise RequestError("The question is empty.", "Write a question.")
     persona, passages = load_persona_lore(options)
     home = resolve_home(None)
-    # A cache of its own, where the bot keeps its: no passage is read twice.
+    # A separate cache beside the bot's, so that no passage is embedded twice.
     index = LoreIndex(passages, home / "cache" / f"lore-of-{persona.id}.sqlite" if home.is_dir() else None)
     ranking = index.rank(persona.id, options.question)
     index.close()
@@ -171,7 +173,7 @@ def _synthesise(options: argparse.Namespace) -> None:
     try:
         told = synthesise_dialogues(order, choose_backend(options.endpoint, options.model, options.adapter))
     except (KeyboardInterrupt, Terminated) as stop:
-        raise type(stop)("Run it again to go on: what was made is kept.") from None
+        raise type(stop)("Run the same command again to resume.") from None
     if options.json:
         print(json.dumps(told, ensure_ascii=False))
         return

@@ -1,37 +1,37 @@
 """Trains and compares adapters.
 
   python -m trainer train …             train a persona's adapter, or one for dialogue
-  python -m trainer preference …        let an adapter go on learning from what was liked better than what
-  python -m trainer study scale …       how a persona's voice grows with its data
+  python -m trainer preference …        continue training an adapter on preferences
+  python -m trainer study scale …       measure how much data a persona needs
   python -m trainer run FOLDER          train the job in FOLDER
-  python -m trainer evaluate …          an adapter's score card, and the gate's verdict
+  python -m trainer evaluate …          evaluate an adapter: score card and the gate's verdict
   python -m trainer matrix …            compare adapters on each other's held-out replies
-  python -m trainer dataset inspect …   what a file or folder of material holds
-  python -m trainer dataset build …     make a data set of such files; `dataset export` writes other tools' formats
-  python -m trainer plan …              what a run would do
-  python -m trainer mask …              what is trained on in each sample
-  python -m trainer recipes …           the recipes, and what each value does
-  python -m trainer predictions …       how near predicted memory and time are to measured ones
-  python -m trainer doctor …            what this machine can train, what is wrong with it, and the remedies
-  python -m trainer export …            make an adapter usable in other programs
-  python -m trainer anonymise …         take personal data out of a file, and put its people under pseudonyms
-  python -m trainer completion bash     completion of these commands in a shell
-  python -m trainer lore ask …          which lore a question finds; `lore extract` and `synthesise` make material of it
+  python -m trainer dataset inspect …   summarise a file or folder of material
+  python -m trainer dataset build …     build a data set; `dataset export` writes other tools' formats
+  python -m trainer plan …              plan a run without executing it
+  python -m trainer mask …              show which part of each sample carries loss
+  python -m trainer recipes …           list recipes, their values and their cost
+  python -m trainer predictions …       compare predicted with measured memory and time
+  python -m trainer doctor …            check this machine, with remedies, and what it can train
+  python -m trainer export …            export an adapter for other programs
+  python -m trainer anonymise …         replace personal data in a file
+  python -m trainer completion bash     print a shell completion script
+  python -m trainer lore ask …          search lore; `lore extract` and `synthesise` generate training material
 
-A job folder holds `request.json` (which persona, which base model, which settings) and `material/` (copies of all that
-it learns from). The bot makes such folders; one made by hand, or on another machine, works the same way:
+A job folder holds `request.json` (persona, base model, settings) and `material/` (copies of all training data). The bot
+creates such folders; one created by hand, or on another machine, works the same way:
 
   $ python -m trainer run ~/jobs/ballast --threads 2
   {"event":"phase","name":"material","detail":""}
   …
   {"event":"done","adapter":"/home/me/jobs/ballast/adapter","seconds":142.1}
 
-Standard output holds one JSON event a line and nothing else; FOLDER/events.jsonl keeps them. The log goes to standard
-error. A run that was stopped or killed goes on from its last checkpoint when the same folder is run again, and ends
-with the same weights as if nothing had happened. On a folder whose adapter is complete it ends at once.
+Standard output has one JSON event per line and nothing else; FOLDER/events.jsonl stores them. The log goes to standard
+error. A run that was stopped or killed resumes from its last checkpoint when the same folder is run again, and ends
+with the same weights as an uninterrupted run. It ends at once if the folder's adapter is complete.
 
-Exit codes: 0 done, 1 it failed and the message says why, 2 wrong usage, 3 another trainer
-works on this folder, 130 Ctrl-C, 141 nobody reads the output, 143 stopped.
+Exit codes: 0 done, 1 it failed and the message says why, 2 wrong usage, 3 another trainer works on this folder,
+130 Ctrl-C, 141 nobody reads the output, 143 stopped.
 """
 
 from __future__ import annotations
@@ -76,19 +76,17 @@ from trainer.train.job import RunContext
 from trainer.train.resume_config import CHECKPOINT_INTERVAL_S, resume_thread_count
 
 PROGRAM_NAME = "understudy-trainer"
-
-
-"""The command's name for shells: they complete the first word, and `python` is everybody's."""
+"""The command's name for shells, which complete by the first word."""
 
 
 def add_completion(
     commands: argparse._SubParsersAction[argparse.ArgumentParser], parser: Callable[[str], argparse.ArgumentParser]
 ) -> None:
-    """Adds `completion`; `parser` makes the whole parser under a name."""
+    """Add `completion`; `parser` builds the whole parser under a program name."""
     command = commands.add_parser(
         "completion",
-        help="a script that completes these commands in a shell",
-        description="Completes `understudy-trainer`: `python -m trainer` under a name of its own, in .venv/bin.",
+        help="print a shell completion script",
+        description="Completes `understudy-trainer`, the name of `python -m trainer` in .venv/bin.",
     )
     add_examples(
         command,
@@ -121,10 +119,10 @@ log = logging.getLogger("trainer")
 
 
 def main() -> int:
-    """Returns the exit code."""
+    """Run the command line; return the exit code."""
     try:
         options = build_parser().parse_args()
-    except RequestError as error:  # what is typed well, and not there
+    except RequestError as error:  # valid syntax, but the file does not exist
         print(error, file=sys.stderr)
         return EXIT_FAILED
     if options.dry_run and options.command is _run:
@@ -138,7 +136,7 @@ def main() -> int:
 
 
 def _run(options: argparse.Namespace, out: TextIO | None = None) -> int:
-    """`out`: where events go instead of standard output."""
+    """Run a job folder; `out` receives the events instead of standard output."""
     stop = CancelToken()
     hold = PauseControl(stop)
     cancel_on_signals(stop)
@@ -181,37 +179,37 @@ def _locked_run(
         )
         run_job(options.folder, run)
         store_holdout_at_home(options.folder, resolve_home(options.home))
-    except Exception as error:  # the edge: whatever went wrong becomes one event
+    except Exception as error:  # top level: every error becomes one event
         _report_failure(events, failed_event(error))
         return EXIT_STOPPED if isinstance(error, RunCancelled) else EXIT_FAILED
     return EXIT_DONE
 
 
 def _report_failure(events: EventWriter, failed: Failed) -> None:
-    """For programs as an event, for people in the log."""
+    """Report a failure as an event for programs and in the log for people."""
     log.error("%s %s", failed.cause, failed.advice)
     events.emit(failed)
 
 
 def _run_worker(options: argparse.Namespace, stop: CancelToken, processes: DistributedContext) -> int:
-    """One of several processes, not the first: it says nothing but in the log."""
+    """Run a process other than the first, which only writes to the log."""
 
     try:
         run_worker(
             options.folder, RunContext(lambda event: None, stop.check, options.checkpoint_every, processes=processes)
         )
-    except Exception as error:  # the edge: the first process tells what it means for the run
+    except Exception as error:  # top level: the first process reports the run's failure
         log.error("process %d: %s", processes.index, failed_event(error).cause)
         return EXIT_STOPPED if isinstance(error, RunCancelled) else EXIT_FAILED
     return EXIT_DONE
 
 
 def _matrix(options: argparse.Namespace) -> int:
-    from trainer.evaluate.persona_separation import print_loss_matrix
+    from trainer.evaluate.persona_separation import print_loss_matrix  # loads torch, which takes seconds
 
     try:
         print_loss_matrix(dict(options.adapter), dict(options.job), as_json=options.json)
-    except Exception as error:  # the edge
+    except Exception as error:  # top level
         failed = failed_event(error)
         print(f"{failed.cause} {failed.advice}".strip(), file=sys.stderr)
         return EXIT_FAILED
@@ -219,7 +217,7 @@ def _matrix(options: argparse.Namespace) -> int:
 
 
 def build_parser(prog: str = "python -m trainer") -> argparse.ArgumentParser:
-    """What the command line may hold."""
+    """Build the parser of all commands."""
     made = argparse.ArgumentParser(prog, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     made.set_defaults(computes=False, dry_run=False)
     commands = made.add_subparsers(required=True, metavar="COMMAND")
@@ -229,16 +227,16 @@ def build_parser(prog: str = "python -m trainer") -> argparse.ArgumentParser:
     run.add_argument(
         "folder",
         type=_existing_folder,
-        help="holds request.json and material/; gets dataset/, adapter/ and events.jsonl",
+        help="has request.json and material/; dataset/, adapter/ and events.jsonl are written to it",
     )
-    run.add_argument(
-        "--stop-on-eof", action="store_true", help="wait and go on as standard input says; stop at its end"
-    )
-    run.add_argument("--dry-run", action="store_true", help="only say what would be done, as `plan` does")
+    run.add_argument("--stop-on-eof", action="store_true", help="pause and resume by standard input; stop at its end")
+    run.add_argument("--dry-run", action="store_true", help="only plan the run, as `plan` does")
     add_plan_output(run)
     run.set_defaults(command=_run)
 
-    matrix = commands.add_parser("matrix", help="the loss of each persona's held-out replies under each adapter")
+    matrix = commands.add_parser(
+        "matrix", help="compute the loss of each persona's held-out replies under each adapter"
+    )
     add_examples(matrix, *MATRIX_EXAMPLES)
     matrix.add_argument(
         "--adapter", type=_persona_folder, action="append", required=True, metavar="PERSONA=ADAPTER_FOLDER"
@@ -267,7 +265,7 @@ def _add_runs(
     run: argparse.ArgumentParser,
     computing: Sequence[argparse.ArgumentParser],
 ) -> None:
-    """Adds the commands that make job folders and run them, and how all that compute may do so."""
+    """Add the commands that create and run job folders, and the options of all commands that compute."""
     for command in (run, *computing):
         command.set_defaults(computes=True)
     by_words, by_preference, by_study = add_train(commands), add_preference(commands), add_study(commands)
@@ -283,20 +281,18 @@ def _add_runs(
             type=positive_int,
             default=CHECKPOINT_INTERVAL_S,
             metavar="SECONDS",
-            help=f"a run that is killed loses at most so much (default: {CHECKPOINT_INTERVAL_S})",
+            help=f"interval of checkpoints (default: {CHECKPOINT_INTERVAL_S})",
         )
         command.add_argument(
             "--card",
             choices=("full", "quick", "losses"),
-            help="what is measured of the adapter: everything, the same in a fifth of the time, or losses alone "
+            help="extent of the evaluation: everything, the same in a fifth of the time, or losses alone "
             "(default: full; losses for each run of a sweep)",
         )
-        command.add_argument(
-            "--ignore-memory", action="store_true", help="begin even where the memory that it needs is not free"
-        )
+        command.add_argument("--ignore-memory", action="store_true", help="start even if too little memory is free")
     for command in (run, *computing, *making):
-        command.add_argument("--threads", type=positive_int, help="compute with so many threads (default: all cores)")
-        command.add_argument("--nice", type=int, default=0, help="lower the priority by so much (default: 0)")
+        command.add_argument("--threads", type=positive_int, help="number of threads (default: all cores)")
+        command.add_argument("--nice", type=int, default=0, help="niceness added to the process (default: 0)")
 
 
 def _existing_folder(text: str) -> Path:

@@ -22,10 +22,10 @@ from trainer.report.loss_mask_view import (
 )
 
 MASK_HELP = """\
-Shows what is trained on in each sample: in colour on a terminal, elsewhere between ⟦ and ⟧. Replies that members
-rejected are judged, and not learned from: they stand between ⟪ and ⟫.
+Shows which part of each sample carries loss: in colour on a terminal, elsewhere in ⟦ ⟧. Replies that members rejected
+are trained against and shown in ⟪ ⟫.
 
-  python -m trainer mask build/ballast                        a data set, as `dataset build` makes it
+  python -m trainer mask build/ballast                        a data set built by `dataset build`
   python -m trainer mask ~/.understudy/jobs/ID                a job folder
   python -m trainer mask talk.json --persona ballast          a source, read as `plan` does
 """
@@ -34,10 +34,10 @@ DEFAULT_SHOWN_SAMPLES = 10
 
 
 def add_mask(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> argparse.ArgumentParser:
-    """Adds `show_mask`."""
+    """Add `mask`."""
     mask = commands.add_parser(
         "mask",
-        help="what is trained on in each sample",
+        help="show which part of each sample carries loss",
         description=MASK_HELP,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -47,16 +47,18 @@ def add_mask(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> a
         type=_sample_count,
         default=DEFAULT_SHOWN_SAMPLES,
         metavar="N",
-        help=f"show so many (default: {DEFAULT_SHOWN_SAMPLES})",
+        help=f"number of samples to show (default: {DEFAULT_SHOWN_SAMPLES})",
     )
     add_sources(mask, required=False)
-    mask.add_argument("--home", type=Path, metavar="DIR", help="the bot's home (else UNDERSTUDY_HOME, ~/.understudy)")
+    mask.add_argument(
+        "--home", type=Path, metavar="DIR", help="the bot's home (default: UNDERSTUDY_HOME, ~/.understudy)"
+    )
     mask.add_argument("--json", action="store_true", help="print one JSON object")
     return mask
 
 
 def show_mask(options: argparse.Namespace) -> None:
-    """Runs `show_mask`."""
+    """Run `mask`."""
     found = _make_mask_summary(options)
     if options.json:
         print(json.dumps(found.as_json(), ensure_ascii=False))
@@ -73,9 +75,9 @@ def _make_mask_summary(options: argparse.Namespace) -> MaskSummary:
     if is_built_dataset(folder):
         return mask_summary_of_dataset(folder, options.limit)
     if options.source:
-        raise RequestError("DATASET and --source both say what to show.", "Give one source, as DATASET.")
+        raise RequestError("DATASET and --source both name a source.", "Give one source, as DATASET.")
     home = resolve_home(options.home)
-    if folder.exists():  # as if `dataset build` had been given it: the same pseudonyms too
+    if folder.exists():  # read as `dataset build` would, with the same pseudonyms
         options.source, sources = [options.dataset], []
     else:
         sources = [default_source(options, home)]
@@ -114,7 +116,7 @@ def _highlight_sample(masked: MaskedSample, in_colour: bool) -> str:
 
 
 def _strip_control_chars(text: str) -> str:
-    """Without what would command the terminal."""
+    """Replace control characters, which the terminal would interpret."""
     return "".join(sign if sign.isprintable() or sign in "\n\t" else "\N{REPLACEMENT CHARACTER}" for sign in text)
 
 

@@ -22,12 +22,12 @@ from trainer.estimate.run_estimate import adapters_by_recency
 from trainer.report.run_plan import RunPlan, plan_dataset, plan_job, plan_sources
 
 PLAN_HELP = """\
-Says what a run would do and writes nothing: what is kept, what is dropped and why, how long, how much memory.
+Plans a run without writing anything: data used and dropped with reasons, time, and memory.
 
-  python -m trainer plan --persona ballast                            its own talk, as `/finetune start` would take it
+  python -m trainer plan --persona ballast                            its own chat log, as in `/finetune start`
   python -m trainer plan --persona ballast --source talk.json --mix 80:20 …      sources as for `dataset build`
   python -m trainer plan --dataset build/ballast                      a built data set
-  python -m trainer plan --persona ballast --dataset harbour-talk     one of catalogue.toml
+  python -m trainer plan --persona ballast --dataset harbour-talk     an entry of catalogue.toml
 """
 
 
@@ -35,48 +35,53 @@ BAR_WIDTH_CHARS = 40
 
 
 def add_plan(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> argparse.ArgumentParser:
-    """Adds `show_plan`."""
+    """Add `plan`."""
     plan = commands.add_parser(
-        "plan", help="what a run would do", description=PLAN_HELP, formatter_class=argparse.RawDescriptionHelpFormatter
+        "plan",
+        help="plan a run without executing it",
+        description=PLAN_HELP,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add_sources(plan, required=False)
-    plan.add_argument("--dataset", metavar="D", help="a built data set's folder, a source, or a name of the catalogue")
+    plan.add_argument("--dataset", metavar="D", help="a built data set's folder, a source, or a catalogue entry")
     add_plan_output(plan)
     return plan
 
 
 def add_plan_output(parser: argparse.ArgumentParser) -> None:
-    """Adds how a plan is printed, and where earlier runs lie."""
-    parser.add_argument("--home", type=Path, metavar="DIR", help="the bot's home (else UNDERSTUDY_HOME, ~/.understudy)")
-    parser.add_argument("--samples", action="store_true", help="show three samples, what is learned between ⟦ and ⟧")
+    """Add the options for printing a plan, and the home with earlier runs."""
+    parser.add_argument(
+        "--home", type=Path, metavar="DIR", help="the bot's home (default: UNDERSTUDY_HOME, ~/.understudy)"
+    )
+    parser.add_argument("--samples", action="store_true", help="show three samples, with trained text in ⟦ ⟧")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 
 
 def show_plan(options: argparse.Namespace) -> None:
-    """Runs `show_plan`."""
+    """Run `plan`."""
 
     home = resolve_home(options.home)
     _print_plan(_make_plan(options, home), adapters_by_recency(home), options)
 
 
 def show_run_plan(options: argparse.Namespace, named: Mapping[Path, Path] | None = None) -> None:
-    """Runs `run FOLDER --dry-run`. `named` says of what lies in the folder where it was copied from, for errors."""
+    """Run `run FOLDER --dry-run`. `named` maps copies in the folder to their original paths, for errors."""
 
     os.nice(options.nice)
     try:
         planned = plan_job(options.folder)
-    except UnderstudyError as told:
-        error = _with_original_paths(told, named or {})
-        if options.json:  # for whoever cannot tell the error from what else is said
+    except UnderstudyError as cause:
+        error = _with_original_paths(cause, named or {})
+        if options.json:  # standard error may also hold other lines
             print(json.dumps({"error": error.message, "advice": error.advice}, ensure_ascii=False))
-        raise error from told
+        raise error from cause
     _print_plan(planned, adapters_by_recency(resolve_home(options.home)), options)
 
 
 def _with_original_paths(error: UnderstudyError, named: Mapping[Path, Path]) -> UnderstudyError:
-    """The error with the places that were named, not those of their copies."""
+    """Replace the paths of copies by the original ones in an error."""
     texts = [error.message, error.advice]
-    for copied in sorted(named, key=lambda path: len(str(path)), reverse=True):  # one may begin as another does
+    for copied in sorted(named, key=lambda path: len(str(path)), reverse=True):  # a path may be the prefix of another
         texts = [text.replace(str(copied), str(named[copied])) for text in texts]
     return UnderstudyError(*texts)
 
@@ -84,7 +89,7 @@ def _with_original_paths(error: UnderstudyError, named: Mapping[Path, Path]) -> 
 def _make_plan(options: argparse.Namespace, home: Path) -> RunPlan:
 
     if options.dataset and options.source:
-        raise RequestError("--dataset and --source both say what to learn from.", "Give one of them.")
+        raise RequestError("--dataset and --source both name training data.", "Give one of them.")
     folder = Path(options.dataset or "").expanduser()
     if options.dataset and (is_built_dataset(folder) or (folder / STATS_FILE).is_file()):
         _require_persona(folder, options, home)
@@ -100,7 +105,7 @@ def _require_persona(folder: Path, options: argparse.Namespace, home: Path) -> N
     wanted, made_for = options.persona and load_persona(options.persona, home).id, read_stats(folder)["persona"]
     if wanted and wanted != made_for:
         raise RequestError(
-            f"{folder} was made for {made_for or 'dialogue'}, not for {wanted}.", "Name another, or no --persona."
+            f"{folder} was built for {made_for or 'dialogue'}, not for {wanted}.", "Name another, or no --persona."
         )
 
 
@@ -129,12 +134,12 @@ def _plan_table(told: dict[str, Any]) -> list[str]:
         if recipe["recipe"] == told["recipe"]:
             lines += [f"  note: {warning}" for warning in recipe["warnings"]]
             lines += _memory_advice(recipe["memory_bytes"], told)
-    lines.append("and then its score card, in as much time again at most (--card quick: a fifth, --card losses: none)")
+    lines.append("then the evaluation, which takes at most as long again (--card quick: a fifth, --card losses: none)")
     return [*lines, *(f"\n{example}" for example in told.get("examples", []))]
 
 
 def _memory_advice(needed: int, told: dict[str, Any]) -> list[str]:
-    """What to do where the run does not fit."""
+    """Suggest settings for a run that does not fit."""
     free = told["free_bytes"]
     if needed <= free:
         return []

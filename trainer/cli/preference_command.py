@@ -1,4 +1,4 @@
-"""`python -m trainer preference`: trains an adapter further on preferences."""
+"""`python -m trainer preference`: continues training an adapter on preferences."""
 
 from __future__ import annotations
 
@@ -20,62 +20,68 @@ from trainer.cli.plan_command import add_plan_output
 from trainer.train.job_folder import JobDraft
 
 PREFERENCE_HELP = """\
-Lets a persona's adapter go on learning from what was liked better than what, by KTO or DPO.
+Continues training a persona's adapter on preferences, by KTO or DPO.
 
   python -m trainer preference --adapter models/persona_adapters/ballast/v3 --pairs votes.jsonl --dry-run
   python -m trainer preference --adapter DIR --pairs votes.jsonl --pairs taught.jsonl --method dpo
   python -m trainer preference --adapter DIR --pairs votes.jsonl --set learning_rate=1e-6 --set preference_share=0.2
 
-A line of a file says what was asked, which reply was chosen and which rejected, and who said so, under a key:
+Each line of a file has a prompt, the chosen and the rejected reply, and the keyed id of the person who chose:
 
   {"prompt": [{"name": "Guest", "text": "Do you ever rust?"}], "chosen": "…", "rejected": "…", "kind": "comparison",
    "by": "<32 hex digits>", "right": "form", "at": "2026-11-20"}
 
-From 300 such lines on they are learned from, and the adapter as it is stays the reference. Fewer only filter: the
-persona is trained anew, as the adapter was, without replies that were voted down and with those that were taught. The
-persona's own talk (--dataset, else what ships) measures the result.
+At least 300 such lines are trained on, with the current adapter as the reference. Fewer only filter: the persona is
+trained again, as the adapter was, without replies that were voted down and with those that were taught. The result is
+evaluated on the persona's own conversations (--dataset, by default the shipped ones).
 """
 
 
 def add_preference(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> argparse.ArgumentParser:
-    """Adds `preference`."""
+    """Add `preference`."""
     parser = commands.add_parser(
         "preference",
-        help="let an adapter go on learning from what was liked better than what",
+        help="continue training an adapter on preferences",
         description=PREFERENCE_HELP,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("--adapter", required=True, type=Path, metavar="DIR", help="the adapter that goes on, and is the reference")
+    add(
+        "--adapter",
+        required=True,
+        type=Path,
+        metavar="DIR",
+        help="the adapter to continue, which is also the reference",
+    )
     add("--pairs", required=True, action="append", type=Path, metavar="FILE", help="preferences; may repeat")
-    add("--persona", metavar="P", help="whose adapter it is, or a card file (default: as the adapter says)")
-    add("--dataset", metavar="D", help="its talk, as for `train` (default: what ships for the persona)")
-    add("--as", dest="names", action="append", default=[], metavar="NAME", help="who is P in the talk; may repeat")
-    add("--method", choices=("kto", "dpo"), help="as preference_method (default: the recipe's, kto)")
+    add("--persona", metavar="P", help="the adapter's persona, or a card file (default: the adapter's)")
+    add("--dataset", metavar="D", help="its conversations, as for `train` (default: the shipped ones)")
+    add("--as", dest="names", action="append", default=[], metavar="NAME", help="P's name in them; may repeat")
+    add("--method", choices=("kto", "dpo"), help="preference_method (default: the recipe's, kto)")
     add("--recipe", default="preference", metavar="R", help="default: preference; `recipes` lists them")
     add_settings(parser)
-    add("--base-model", metavar="M", help="default: the one that the adapter was made for")
-    add("--right", type=right_name, metavar="R", help="the right to talk that has no rights.toml")
+    add("--base-model", metavar="M", help="default: the adapter's base model")
+    add("--right", type=right_name, metavar="R", help="the right to conversations without rights.toml")
     add("--out", type=Path, metavar="DIR", help="the run's folder")
-    add("--make-only", action="store_true", help="make the folder and do not run it, to be run elsewhere")
-    add("--dry-run", action="store_true", help="only say what would be done, as `plan` does")
+    add("--make-only", action="store_true", help="create the folder without running it")
+    add("--dry-run", action="store_true", help="only plan the run, as `plan` does")
     add_plan_output(parser)
     parser.set_defaults(sweep=[], general=None, dialogue=False, start_from=None, max_length=None)
     return parser
 
 
 def draft_preference_job(options: argparse.Namespace, home: Path) -> JobDraft:
-    """What the command line asks for. Raises `UnderstudyError` when it names something that is not there."""
+    """Draft the job that the options describe. Raises `UnderstudyError` if something does not exist."""
 
     folder = options.adapter.expanduser()
     if not folder.is_dir():
         raise RequestError(f"There is no folder {options.adapter}.", "Name an adapter's folder.")
     made = verify_adapter(folder)
     if made.persona is None:
-        raise RequestError(f"{options.adapter} is nobody's voice.", "Name the adapter of a persona.")
+        raise RequestError(f"{options.adapter} is not a persona's adapter.", "Name the adapter of a persona.")
     if options.persona and options.persona != made.persona and not Path(options.persona).expanduser().exists():
-        asked_for = f"{options.adapter} is {made.persona}'s adapter, not {options.persona}'s."
-        raise RequestError(asked_for, "Leave --persona out, or name that persona's adapter.")
+        mismatch = f"{options.adapter} is {made.persona}'s adapter, not {options.persona}'s."
+        raise RequestError(mismatch, "Leave --persona out, or name that persona's adapter.")
     options.start_from, options.persona = str(folder), options.persona or made.persona
     options.base_model = options.base_model or made.base_model
     if options.method:

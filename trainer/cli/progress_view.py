@@ -1,4 +1,4 @@
-"""Shows progress and a run's events on a terminal: one moving line, plain lines elsewhere."""
+"""Shows progress and a run's events: one moving line on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from trainer.report.run_report import format_duration
 
 
 class ProgressCounter:
-    """A counter on standard error, one line for each thing that is done."""
+    """A counter on standard error, with one line per activity."""
 
     def __init__(self, every_s: float = PROGRESS_INTERVAL_S) -> None:
         self._bar: Any = None
@@ -41,7 +41,7 @@ class ProgressCounter:
             self._bar.close()
 
     def heard(self, doing: str, more: int) -> None:
-        """So many more records or samples of what is being done."""
+        """Count `more` records or samples of an activity."""
         if self._doing != doing:
             self.__exit__(None, None, None)
             self._bar = tqdm(desc=doing, unit=" rows", file=sys.stderr, disable=None)
@@ -52,27 +52,25 @@ class ProgressCounter:
 
 
 EVENT_INTERVAL_S = 10.0
-
-
 CLEAR_LINE = "\r\x1b[K"
 
 
 class EventPrinter:
-    """Takes the place of the stream to which events go as JSON, a line each."""
+    """A stream that accepts JSON events, one per line, and prints them for people."""
 
     def __init__(self, out: TextIO, every_s: float = EVENT_INTERVAL_S) -> None:
-        """`every_s`: how often a step is told where nobody sees a line move."""
+        """`every_s` is the interval of step lines without a terminal."""
         self._out, self._every_s = out, every_s
         self._moves = out.isatty()
-        self._told_at = float("-inf")
+        self._printed_at = float("-inf")
 
     @property
     def name(self) -> str:
-        """Of the stream."""
+        """The stream's name."""
         return str(self._out.name)
 
     def write(self, line: str) -> None:
-        """Show one event. Raises `OSError` when nobody reads any more."""
+        """Print an event. Raises `OSError` if nobody reads any more."""
         event = TRAINER_EVENT.validate_json(line)
         if isinstance(event, Progress):
             self._step(event)
@@ -80,20 +78,20 @@ class EventPrinter:
             self._out.write(f"{CLEAR_LINE if self._moves else ''}{text}\n")
 
     def flush(self) -> None:
-        """Have it seen."""
+        """Flush the stream."""
         self._out.flush()
 
     def _step(self, event: Progress) -> None:
         now = time.monotonic()
         if self._moves:
             self._out.write(CLEAR_LINE + format_step(event))
-        elif now - self._told_at >= self._every_s or event.step == event.of:
-            self._told_at = now
+        elif now - self._printed_at >= self._every_s or event.step == event.of:
+            self._printed_at = now
             self._out.write(format_step(event) + "\n")
 
 
 def format_step(event: Progress) -> str:
-    """`step 12/46  epoch 0.52  loss 2.1034  1,034 tokens/s  1.92 GB  3:10 left`."""
+    """Format a step: `step 12/46 epoch 0.52 loss 2.1034 1,034 tokens/s 1.92 GB 3:10 left`."""
     parts = [
         f"step {event.step:,}/{event.of:,}",
         f"stage {event.stage}" if event.stage else "",
@@ -108,16 +106,16 @@ def format_step(event: Progress) -> str:
 
 
 def _format_event(event: TrainerEvent) -> str:
-    """What happened between steps; empty for what is told elsewhere."""
+    """Describe an event between steps; empty for events shown elsewhere."""
     match event:
         case Phase():
             return event.name + (f": {event.detail}" if event.detail else "")
         case Epoch():
             stage = f"stage {event.stage}, " if event.stage else ""
             losses = (("training", event.train_loss), ("held out", event.eval_loss))
-            told = ", ".join(f"{name} loss {loss:.4f}" for name, loss in losses if loss is not None)
+            shown = ", ".join(f"{name} loss {loss:.4f}" for name, loss in losses if loss is not None)
             return f"{stage}epoch {event.passes} done in {format_duration(event.seconds)}" + (
-                f": {told}" if told else ""
+                f": {shown}" if shown else ""
             )
         case Evaluation():
             return f"held out loss {event.eval_loss:.4f} after step {event.step:,}"

@@ -10,32 +10,32 @@ from trainer.cli.argtypes import add_settings, parse_setting_args, positive_int
 from trainer.recipe.recipe_sheet import make_recipe_sheet, recipe_summaries
 
 RECIPES_HELP = """\
-Lists the recipes, or says of one what each of its values does, what it takes, and what of it cannot be done here.
+Lists the recipes, or explains the values of one, its cost, and what is unavailable on this machine.
 
   python -m trainer recipes
   python -m trainer recipes s0-6gb --base-model Qwen/Qwen2.5-3B-Instruct
   python -m trainer recipes demo-cpu --set max_length=512
 """
 DEFAULT_SAMPLES = 1000
-"""What `recipes NAME` reckons with where nobody says how many there are."""
+"""Number of samples that `recipes NAME` assumes by default."""
 
 
 def add_recipes(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> argparse.ArgumentParser:
-    """Adds `show_recipes`."""
+    """Add `recipes`."""
     recipes = commands.add_parser(
         "recipes",
-        help="the recipes, what each value does, and what they take",
+        help="list recipes, their values and their cost",
         description=RECIPES_HELP,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    recipes.add_argument("name", nargs="?", metavar="NAME", help="one of them (all, in a line each, if left out)")
-    recipes.add_argument("--base-model", default="embedded", metavar="M", help="over which model (default: embedded)")
+    recipes.add_argument("name", nargs="?", metavar="NAME", help="a recipe (default: list all)")
+    recipes.add_argument("--base-model", default="embedded", metavar="M", help="base model (default: embedded)")
     recipes.add_argument(
         "--samples",
         type=positive_int,
         default=DEFAULT_SAMPLES,
         metavar="N",
-        help=f"over so many samples (default: {DEFAULT_SAMPLES:,})",
+        help=f"number of samples (default: {DEFAULT_SAMPLES:,})",
     )
     add_settings(recipes)
     recipes.add_argument("--json", action="store_true", help="print one JSON object")
@@ -43,12 +43,12 @@ def add_recipes(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
 
 
 def show_recipes(options: argparse.Namespace) -> None:
-    """Runs `show_recipes`."""
+    """Run `recipes`."""
 
     if options.name is None:
-        told = recipe_summaries()
-        lines = [f"{name:<18} {summary}" for name, summary in told.items()]
-        print(json.dumps({"recipes": told}, ensure_ascii=False) if options.json else "\n".join(lines))
+        summaries = recipe_summaries()
+        lines = [f"{name:<18} {summary}" for name, summary in summaries.items()]
+        print(json.dumps({"recipes": summaries}, ensure_ascii=False) if options.json else "\n".join(lines))
         return
     sheet = make_recipe_sheet(options.name, parse_setting_args(options), options.base_model, options.samples)
     print(json.dumps(sheet, ensure_ascii=False) if options.json else "\n".join(_recipe_lines(sheet)))
@@ -63,8 +63,8 @@ def _recipe_lines(sheet: dict[str, Any]) -> list[str]:
     lines = [f"{sheet['recipe']}: {sheet['about']}", ""]
     for it in sheet["settings"]:
         changed = f" (the recipe's: {_format_recipe_value(it['recipes'])})" if it["value"] != it["recipes"] else ""
-        said = f"{it['name']} = {_format_recipe_value(it['value'])}"
-        lines.append(f"{said:<{width}}  {it['comment']}{changed}".rstrip())
+        setting = f"{it['name']} = {_format_recipe_value(it['value'])}"
+        lines.append(f"{setting:<{width}}  {it['comment']}{changed}".rstrip())
         lines.append(f"{'':<{width}}  may be {it['allowed']}")
     takes, has = sheet["memory_bytes"] / 2**30, sheet["machine_bytes"] / 2**30
     verdict = "fits" if sheet["fits"] else "does not fit"

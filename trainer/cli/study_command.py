@@ -22,13 +22,13 @@ if TYPE_CHECKING:
     from trainer.study.scale import ScalePoint
 
 STUDY_HELP = """\
-Studies take many runs. `scale` says how much data a persona needs: it trains on more and more of it, each time with
+Studies consist of many runs. `scale` measures how much data a persona needs: it trains on increasing amounts, each with
 several seeds.
 
   python -m trainer study scale --persona ballast --sizes 50,100,200 --runs 3
 
-Each run is kept in the study's folder as soon as it is measured. The same command goes on where it was stopped or
-killed; with further sizes it is the same study, and grows. At its end stand study.md, study.json and a chart.
+Each run's result is stored in the study's folder as soon as it is measured. The same command resumes an interrupted
+study; further sizes extend it. The results are study.md, study.json and a chart.
 """
 
 SCALE_EXAMPLES = (
@@ -38,10 +38,10 @@ SCALE_EXAMPLES = (
 
 
 def add_study(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> argparse.ArgumentParser:
-    """Adds `study scale`."""
+    """Add `study scale`."""
     study = commands.add_parser(
         "study",
-        help="many runs, and what they say together",
+        help="studies of many runs",
         description=STUDY_HELP,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -50,23 +50,23 @@ def add_study(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
     add_examples(scale, *SCALE_EXAMPLES)
     add = scale.add_argument
     add("--persona", required=True, metavar="P", help="a persona's id or name, or a card file")
-    add("--sizes", required=True, type=_sizes, metavar="N,N,…", help="how many samples are trained on")
-    add("--runs", type=positive_int, default=3, metavar="N", help="runs of each size, each with a seed of its own: 3")
-    add("--dataset", metavar="D", help="its talk, as for `train` (default: what ships for the persona)")
-    add("--as", dest="names", action="append", default=[], metavar="NAME", help="who is P in the talk; may repeat")
-    add("--recipe", default="demo-cpu", metavar="R", help="how to train (default: demo-cpu)")
+    add("--sizes", required=True, type=_sizes, metavar="N,N,…", help="numbers of training samples")
+    add("--runs", type=positive_int, default=3, metavar="N", help="runs per size, each with its own seed (default: 3)")
+    add("--dataset", metavar="D", help="its conversations, as for `train` (default: the shipped ones)")
+    add("--as", dest="names", action="append", default=[], metavar="NAME", help="P's name in them; may repeat")
+    add("--recipe", default="demo-cpu", metavar="R", help="the recipe (default: demo-cpu)")
     add_settings(scale)
     add("--base-model", default="embedded", metavar="M", help="`embedded`, a model folder, or a hub id")
-    add("--right", type=right_name, metavar="R", help=f"the right to what has no rights.toml: {', '.join(RIGHTS)}")
-    add("--out", type=Path, metavar="DIR", help="the study's folder (else in the bot's home)")
-    add("--home", type=Path, metavar="DIR", help="the bot's home (else UNDERSTUDY_HOME, ~/.understudy)")
+    add("--right", type=right_name, metavar="R", help=f"the right to sources without rights.toml: {', '.join(RIGHTS)}")
+    add("--out", type=Path, metavar="DIR", help="the study's folder (default: in the bot's home)")
+    add("--home", type=Path, metavar="DIR", help="the bot's home (default: UNDERSTUDY_HOME, ~/.understudy)")
     add("--json", action="store_true", help="print one JSON object at the end")
     scale.set_defaults(general=None, dialogue=False, start_from=None)
     return scale
 
 
 def run_scale_command(options: argparse.Namespace, run: JobRunner) -> int:
-    """Runs `study scale`; `run` runs a job folder (`options.folder`) and tells its events to a stream."""
+    """Run `study scale`; `run` runs a job folder (`options.folder`) and writes its events to a stream."""
     from trainer.study.scale import STUDY_FILE, run_scale_study, score_adapter, study_markdown, write_study
 
     restart_with_allocator_settings()
@@ -109,21 +109,21 @@ def run_scale_command(options: argparse.Namespace, run: JobRunner) -> int:
     tell(str(folder))
     code = with_error_handling(study)(options) or codes[0]
     if code:
-        tell("The same command goes on with it.")
+        tell("Run the same command again to resume.")
     out.flush()
     return code
 
 
 class _NullStream:
-    """Where a run's events go when one JSON object is wanted at the end."""
+    """Discards a run's events when only one JSON object is printed at the end."""
 
     name = "events"
 
     def write(self, line: str) -> None:
-        """Nothing is shown."""
+        """Discard the line."""
 
     def flush(self) -> None:
-        """Nothing is held."""
+        """Do nothing."""
 
 
 def _draft_study(options: argparse.Namespace) -> tuple[JobDraft, list[ScalePoint], Path]:

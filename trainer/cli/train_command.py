@@ -1,4 +1,4 @@
-"""`python -m trainer train`: makes a job folder from options and runs it, or sweeps a setting."""
+"""`python -m trainer train`: creates a job folder from options and runs it, or sweeps settings."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ from trainer.train.resume_config import CHECKPOINTS_FOLDER, resume_thread_count
 TRAIN_HELP = """\
 Trains an adapter: a persona's, or one for dialogue in general.
 
-  python -m trainer train --persona ballast                                   on its own talk
-  python -m trainer train --persona ballast --dataset build/ballast           on a data set that `dataset build` made
+  python -m trainer train --persona ballast                                   on its own chat log
+  python -m trainer train --persona ballast --dataset build/ballast           on a data set built by `dataset build`
   python -m trainer train --persona ada.toml --dataset talk.json --as Wick    on a log in which it speaks as Wick
   python -m trainer train --persona oda --recipe mixed-80-20 --general chat.jsonl
   python -m trainer train --dialogue --dataset chat.jsonl --recipe s3-dialogue --base-model Qwen/Qwen2.5-3B-Instruct
@@ -48,14 +48,14 @@ Trains an adapter: a persona's, or one for dialogue in general.
   python -m trainer train --persona oda --set learning_rate=5e-4 --set lora_r=8 --dry-run
   python -m trainer train --persona oda --sweep learning_rate=2e-4,5e-4,1e-3
 
-Everything that the run takes is copied into a folder of its own (--out; in the bot's home unless given), under its
-rights. The same command goes on where it was stopped, and so does `run FOLDER`, on another machine too.
+All inputs of the run are copied with their rights into a job folder (--out; by default in the bot's home). The same
+command resumes an interrupted run, and so does `run FOLDER`, also on another machine.
 """
 JobRunner = Callable[[argparse.Namespace, TextIO], int]
 
 
 def add_train(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> argparse.ArgumentParser:
-    """Adds `run_train_command`."""
+    """Add `train`."""
     train = commands.add_parser(
         "train",
         help="train a persona's adapter, or one for dialogue",
@@ -65,26 +65,30 @@ def add_train(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
     add = train.add_argument
     add("--persona", metavar="P", help="a persona's id or name, or a card file")
     add("--dialogue", action="store_true", help="train no persona: dialogue in general")
-    add(
-        "--dataset", metavar="D", help="a built data set's folder, a file or folder of talk, or a name of the catalogue"
-    )
-    add("--as", dest="names", action="append", default=[], metavar="NAME", help="who is P in the talk; may repeat")
-    add("--general", metavar="G", help="general dialogue for recipes that mix some in: a file, a folder, or a name")
+    add("--dataset", metavar="D", help="a built data set's folder, a file or folder of chats, or a catalogue entry")
+    add("--as", dest="names", action="append", default=[], metavar="NAME", help="P's name in the chats; may repeat")
+    add("--general", metavar="G", help="general dialogue for recipes that mix it in: a file, a folder, or a name")
     add("--start-from", metavar="A", help="train this adapter further: its folder, or a dialogue adapter's name")
-    add("--recipe", default="demo-cpu", metavar="R", help="how to train (default: demo-cpu); `recipes` lists them")
+    add("--recipe", default="demo-cpu", metavar="R", help="the recipe (default: demo-cpu); `recipes` lists them")
     add_settings(train)
-    add("--sweep", action="append", default=[], metavar="NAME=V,V,…", help="a run for each value, and the best of them")
+    add(
+        "--sweep",
+        action="append",
+        default=[],
+        metavar="NAME=V,V,…",
+        help="run each value and select the best; may repeat",
+    )
     add("--base-model", default="embedded", metavar="M", help="`embedded`, a model folder, or a hub id")
-    add("--right", type=right_name, metavar="R", help=f"the right to what has no rights.toml: {', '.join(RIGHTS)}")
+    add("--right", type=right_name, metavar="R", help=f"the right to sources without rights.toml: {', '.join(RIGHTS)}")
     add("--out", type=Path, metavar="DIR", help="the run's folder")
-    add("--make-only", action="store_true", help="make the folder and do not run it, to be run elsewhere")
-    add("--dry-run", action="store_true", help="only say what would be done, as `plan` does")
+    add("--make-only", action="store_true", help="create the folder without running it")
+    add("--dry-run", action="store_true", help="only plan the run, as `plan` does")
     add_plan_output(train)
     return train
 
 
 def run_train_command(options: argparse.Namespace, run: JobRunner) -> int:
-    """Runs `run_train_command`; `run` runs a job folder (`options.folder`) and tells its events to a stream."""
+    """Run `train`; `run` runs a job folder (`options.folder`) and writes its events to a stream."""
     if options.dry_run:
         return with_error_handling(_show_dry_run)(options)
     restart_with_allocator_settings()
@@ -104,7 +108,7 @@ def run_train_command(options: argparse.Namespace, run: JobRunner) -> int:
 
 
 def run_sweep_command(options: argparse.Namespace, run: JobRunner) -> int:
-    """Runs `train --sweep`: one run after another, then the table of them all and the best one's adapter."""
+    """Run `train --sweep`: all runs in sequence, then the table and the best adapter."""
 
     made: list[tuple[SweepPoint, Path]] = []
     if code := with_error_handling(lambda options: made.extend(_make_sweep(options)))(options):
@@ -139,7 +143,7 @@ def run_sweep_command(options: argparse.Namespace, run: JobRunner) -> int:
     tell(str(home))
     results, code = run_sweep(made, run_one, tell)
     if code:
-        tell("The same command goes on with it.")
+        tell("Run the same command again to resume.")
     code = code or with_error_handling(end)(options)
     out.flush()
     return code
@@ -149,8 +153,8 @@ def _run_with_progress(options: argparse.Namespace, run: JobRunner) -> int:
 
     logging.getLogger().setLevel(logging.WARNING)  # phases are shown
     out = claim_stdout()
-    goes_on = (options.folder / CHECKPOINTS_FOLDER).is_dir()
-    print(f"{options.folder}{': going on from its last checkpoint' if goes_on else ''}", file=out)
+    resumes = (options.folder / CHECKPOINTS_FOLDER).is_dir()
+    print(f"{options.folder}{': resuming from its last checkpoint' if resumes else ''}", file=out)
     print(_adapter_owner_note(options), end="", file=out, flush=True)
     code = run(options, EventPrinter(out))  # type: ignore[arg-type]  # as much of a stream as events need
     print(file=out)
@@ -161,28 +165,28 @@ def _run_with_progress(options: argparse.Namespace, run: JobRunner) -> int:
 
 
 def _adapter_owner_note(options: argparse.Namespace) -> str:
-    """A line on who can use the adapter, where it is not the bot as it comes."""
+    """Name the base model that a bot needs for the adapter, if it is not the configured one."""
     settings = parse_setting_args(options)
     wanted = name_with_scaling(options.base_model, settings.rope_scaling_type, settings.rope_scaling_factor)
     if wanted == os.environ.get("BASE_MODEL", EMBEDDED):
         return ""
-    return f"for a bot with BASE_MODEL={wanted}: one that serves another base model cannot use the adapter\n"
+    return f"for a bot with BASE_MODEL={wanted}: bots with another base model cannot use the adapter\n"
 
 
 def _result_lines(folder: Path, code: int) -> list[str]:
     if code:
-        return [f"goes on with: python -m trainer run {shlex.quote(str(folder))}"]
+        return [f"resume with: python -m trainer run {shlex.quote(str(folder))}"]
     return _next_step_lines(folder, folder / "adapter")
 
 
 def _next_step_lines(folder: Path, adapter: Path) -> list[str]:
-    """What can be done with the adapter of a job."""
+    """List commands and files of a job's adapter."""
     return [
         f"adapter: {adapter}",
-        f"what was trained on: python -m trainer mask {shlex.quote(str(folder))}",
+        f"training samples: python -m trainer mask {shlex.quote(str(folder))}",
         f"for other programs: python -m trainer export --adapter {shlex.quote(str(adapter))} --to gguf --out FILE",
-        f"what it is like: {adapter / 'scorecard.md'}",
-        f"what its training was like: {adapter / 'report' / 'README.md'}",
+        f"score card: {adapter / 'scorecard.md'}",
+        f"training report: {adapter / 'report' / 'README.md'}",
     ]
 
 
@@ -200,19 +204,19 @@ def _make_sweep(options: argparse.Namespace) -> list[tuple[SweepPoint, Path]]:
 
 
 def _resolve_paths(options: argparse.Namespace) -> tuple[Path, Path | None]:
-    """The home, and the folder that is named for what is made."""
+    """Return the home and the folder named by --out."""
 
     if distributed_context(os.environ).is_distributed:
         raise RequestError(
-            "Several processes cannot make one folder together.",
-            "Make it with --make-only, then: accelerate launch -m trainer run FOLDER",
+            "Several processes cannot create one folder together.",
+            "Create it with --make-only, then: accelerate launch -m trainer run FOLDER",
         )
     home = resolve_home(options.home)
     out = options.out.expanduser().absolute() if options.out else None
     if out:
         require_writable(out)
     else:
-        require_writable(home, "It is the home: set UNDERSTUDY_HOME to a folder that can be written, or name --out.")
+        require_writable(home, "It is the home: set UNDERSTUDY_HOME to a writable folder, or name --out.")
     return home, out
 
 
