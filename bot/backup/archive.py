@@ -73,8 +73,8 @@ class BackupManifest(BaseModel):
 class ArchiveWriter:
     """Writes an archive."""
 
-    def __init__(self, archive: zipfile.ZipFile, heard: ProgressCallback) -> None:
-        self._archive, self._heard = archive, heard
+    def __init__(self, archive: zipfile.ZipFile, progress: ProgressCallback) -> None:
+        self._archive, self._progress = archive, progress
         self.members: dict[str, ArchiveMember] = {}
 
     def add(self, name: str, source: BinaryIO) -> None:
@@ -88,7 +88,7 @@ class ArchiveWriter:
                 digest.update(chunk)
                 out.write(chunk)
                 size += len(chunk)
-                self._heard(len(chunk))
+                self._progress(len(chunk))
         self.members[name] = ArchiveMember(sha256=digest.hexdigest(), bytes=size)
 
     def seal(self, made_at: str, program: str, schema_version: int) -> BackupManifest:
@@ -101,10 +101,10 @@ class ArchiveWriter:
 
 
 @contextmanager
-def write_archive(file: BinaryIO, heard: ProgressCallback) -> Iterator[ArchiveWriter]:
+def write_archive(file: BinaryIO, progress: ProgressCallback) -> Iterator[ArchiveWriter]:
     """Write an archive into an open file."""
     with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
-        yield ArchiveWriter(archive, heard)
+        yield ArchiveWriter(archive, progress)
 
 
 class ArchiveReader:
@@ -120,13 +120,13 @@ class ArchiveReader:
         """The total size of the unpacked members."""
         return sum(member.bytes for member in self.manifest.members.values())
 
-    def verify(self, heard: ProgressCallback) -> None:
+    def verify(self, progress: ProgressCallback) -> None:
         """Compare every member with its checksum. Raises `BackupError` naming the first mismatch."""
         for name in self.manifest.members:
             for chunk in self._chunks(name):
-                heard(len(chunk))
+                progress(len(chunk))
 
-    def extract(self, folder: Path, heard: ProgressCallback) -> None:
+    def extract(self, folder: Path, progress: ProgressCallback) -> None:
         """Write every member into an empty folder, readable by its owner only, verifying checksums again.
 
         Raises `BackupError` and `OSError`.
@@ -139,7 +139,7 @@ class ArchiveReader:
                 place.chmod(0o600)
                 for chunk in self._chunks(name):
                     out.write(chunk)
-                    heard(len(chunk))
+                    progress(len(chunk))
 
     def _chunks(self, name: str) -> Iterator[bytes]:
         expected, digest, size = self.manifest.members[name], hashlib.sha256(), 0

@@ -48,14 +48,14 @@ class CreatedBackup:
     manifest: BackupManifest
 
 
-def create_backup(home: Path, out: Path, now: float, total: ProgressFactory) -> CreatedBackup:
+def create_backup(home: Path, out: Path, now: float, start_progress: ProgressFactory) -> CreatedBackup:
     """Back a home up into the file `out`, or into the folder `out` under a name with the time.
 
     Raises `BackupError`, or `StoreError` for a home without a readable database; leaves nothing behind then.
     """
     out = _output_path(home, out, now)
     with _translate_disk_full(out.parent), _staging_folder(out.parent) as aside:
-        made = _write_backup(home, aside, out.name, now, total)
+        made = _write_backup(home, aside, out.name, now, start_progress)
         fsync_path(made.path)
         with made.path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
@@ -90,14 +90,14 @@ def _exists_error(out: Path) -> BackupError:
     return BackupError(f"{out} exists already.", "Name another file with --out, or a folder.")
 
 
-def _write_backup(home: Path, aside: Path, name: str, now: float, total: ProgressFactory) -> CreatedBackup:
+def _write_backup(home: Path, aside: Path, name: str, now: float, start_progress: ProgressFactory) -> CreatedBackup:
     copy, file = aside / DATABASE_NAME, aside / name
     schema_version, unfinished = copy_database(home, copy)
     left_out = {_adapter_of(home, *job) for job in unfinished}
-    heard = total(copy.stat().st_size + sum(path.stat().st_size for path in _home_files(home, left_out)))
+    progress = start_progress(copy.stat().st_size + sum(path.stat().st_size for path in _home_files(home, left_out)))
     with file.open("xb") as out:
         file.chmod(0o600)
-        with write_archive(out, heard) as archive:
+        with write_archive(out, progress) as archive:
             with copy.open("rb") as source:
                 archive.add(DATABASE_NAME, source)
             for path in _home_files(home, left_out):

@@ -66,7 +66,13 @@ class RestoreState:
 
 
 def restore_backup(
-    file: Path, home: Path, *, now: float, keep_previous: bool, replay: ReapplyDeletions, total: ProgressFactory
+    file: Path,
+    home: Path,
+    *,
+    now: float,
+    keep_previous: bool,
+    replay: ReapplyDeletions,
+    start_progress: ProgressFactory,
 ) -> RestoreResult:
     """Restore a backup in the place of a home, which need not exist.
 
@@ -79,15 +85,15 @@ def restore_backup(
         keep = _previous_home_path(home, now) if keep_previous and not is_new else None
         if not is_new:  # reports a running bot at once
             stack.callback(acquire_home_lock(home / DATABASE_NAME).release)
-        heard = total(2 * archive.unpacked_bytes)
-        archive.verify(heard)
+        progress = start_progress(2 * archive.unpacked_bytes)
+        archive.verify(progress)
         if is_new:
             stack.callback(acquire_home_lock(home / DATABASE_NAME).release)
         _finish(home)
         with _clean_up_staging(home):
             _check_free_space(home, archive)
             (home / NEW_FOLDER).mkdir(mode=0o700, parents=True)
-            archive.extract(home / NEW_FOLDER, heard)
+            archive.extract(home / NEW_FOLDER, progress)
             _check_rules(home / NEW_FOLDER, file)
             since = _prepare(home, archive, replay)
             _list_copies(home / NEW_FOLDER, file, keep)

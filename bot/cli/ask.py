@@ -198,9 +198,9 @@ async def _generate(
 
 
 def _as_json(question: str, speakers: Sequence[AskTarget], replies: Sequence[ChatReply]) -> dict[str, object]:
-    told = []
+    answers = []
     for speaker, reply in zip(speakers, replies, strict=True):
         who = speaker.persona.id if speaker.persona else None
         shown = {name: value for name, value in asdict(reply).items() if name not in ("logprobs", "tokens", "prompt")}
-        told.append({"persona": who, **shown})
-    return {"question": question, "answers": told}
+        answers.append({"persona": who, **shown})
+    return {"question": question, "answers": answers}

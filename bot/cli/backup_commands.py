@@ -67,8 +67,8 @@ def add_backup_commands(commands: Commands) -> None:
 
 def run_backup(arguments: argparse.Namespace, home: Path) -> int:
     """Create a backup and print its path. Raises `UnderstudyError`."""
-    with _progress_bar("backing up") as total:
-        made = create_backup(home, arguments.out, time.time(), total)
+    with _progress_bar("backing up") as start_progress:
+        made = create_backup(home, arguments.out, time.time(), start_progress)
     if arguments.json:
         members = {name: member.model_dump() for name, member in made.manifest.members.items()}
         _print_json({"path": str(made.path), "bytes": made.bytes, "made_at": made.manifest.made_at, "members": members})
@@ -81,14 +81,14 @@ def run_backup(arguments: argparse.Namespace, home: Path) -> int:
 def run_restore(arguments: argparse.Namespace, home: Path) -> int:
     """Restore a backup and print a summary. Raises `UnderstudyError`."""
     target = (arguments.home or home).expanduser().absolute()
-    with _progress_bar("restoring") as total:
+    with _progress_bar("restoring") as start_progress:
         restored = restore_backup(
             arguments.file,
             target,
             now=time.time(),
             keep_previous=arguments.keep_previous,
             replay=reapply_deletions,
-            total=total,
+            start_progress=start_progress,
         )
     if arguments.json:
         _print_json(_as_json(restored))
@@ -101,11 +101,11 @@ def reapply_deletions(home: Path, store: Store) -> None:
     """Erase everybody again from a restored home who has a tombstone or an unfinished erasure."""
     names = PersonaRegistry(ShippedData.from_source_tree().cards, home).all_names()
     consents = ConsentMirror(home, store, read_consent(home).permission)
-    forgetter = ErasureRunner(home, store, consents, time.time, personas=names)
+    runner = ErasureRunner(home, store, consents, time.time, personas=names)
 
     async def forget() -> None:
-        await forgetter.finish()
-        await replay_erasures(forgetter, files=True)
+        await runner.finish()
+        await replay_erasures(runner, files=True)
 
     asyncio.run(forget())
 
@@ -159,16 +159,16 @@ def _progress_bar(doing: str) -> Iterator[ProgressFactory]:
     progress = LogProgress()
     with tqdm(desc=doing, unit="B", unit_scale=True, file=sys.stderr, disable=None, leave=False) as bar:
 
-        def total(size: int) -> ProgressCallback:
+        def start_progress(size: int) -> ProgressCallback:
             bar.reset(total=size)
             done = 0
 
-            def heard(more: int) -> None:
+            def advance(more: int) -> None:
                 nonlocal done
                 done += more
                 bar.update(more)
                 progress.update(f"{doing}: {done / 2**20:,.0f} of {size / 2**20:,.0f} MB")
 
-            return heard
+            return advance
 
-        yield total
+        yield start_progress

@@ -44,7 +44,7 @@ ACTION_LABELS = {
 def format_member_report(about: MemberReport) -> list[str]:
     """Format what is stored about a person, and when they were erased."""
     kept = list(_stored_lines(about))
-    lines = [f"Stored about {about.user_id} in {about.forgetter.home}:", *(kept or ["  nothing"])]
+    lines = [f"Stored about {about.user_id} in {about.runner.home}:", *(kept or ["  nothing"])]
     decision = about.store.people.decision(about.user_id)
     lines.append(
         f"  training: opted in on {_day(decision.at)}"
@@ -172,7 +172,7 @@ def add_commands(commands: Commands) -> None:
 def run_show(arguments: argparse.Namespace, home: Path) -> int:
     """Print what is stored about a person. Raises `UnderstudyError`."""
     with _reading(home) as store:
-        about = MemberReport(_forgetter(arguments.settings, store), arguments.user, tuple(arguments.name),
+        about = MemberReport(_erasure_runner(arguments.settings, store), arguments.user, tuple(arguments.name),
                       arguments.settings.history_days)  # fmt: skip
         if arguments.json:
             print(about.export().decode())
@@ -184,7 +184,9 @@ def run_show(arguments: argparse.Namespace, home: Path) -> int:
 def run_export(arguments: argparse.Namespace, home: Path) -> int:
     """Write everything about a person to a file. Raises `UnderstudyError`."""
     with _reading(home) as store:
-        content = MemberReport(_forgetter(arguments.settings, store), arguments.user, tuple(arguments.name)).export()
+        content = MemberReport(
+            _erasure_runner(arguments.settings, store), arguments.user, tuple(arguments.name)
+        ).export()
     try:
         with arguments.out.open("xb") as out:
             arguments.out.chmod(0o600)
@@ -217,16 +219,16 @@ def run_forget(arguments: argparse.Namespace, home: Path) -> int:
 def run_history(arguments: argparse.Namespace, home: Path) -> int:
     """Write a guild's history with a persona to a file. Raises `UnderstudyError`."""
     with _reading(home) as store:
-        forgetter = _forgetter(arguments.settings, store)
+        runner = _erasure_runner(arguments.settings, store)
         permission = Consent(permission=arguments.settings.discord_permission)
         try:
             count = write_history(store, permission, arguments.guild, arguments.persona, arguments.out)
         except OSError as error:
             raise RequestError(f"{arguments.out} cannot be written: {error.strerror}.", "Name another file.") from error
-        people = {forgetter.keyed(str(user_id)) for user_id in store.people.opted_in()}
+        people = {runner.keyed(str(user_id)) for user_id in store.people.opted_in()}
     record_export(home, "history", arguments.out, people)
-    said = {"path": str(arguments.out), "messages": count}
-    print(json.dumps(said) if arguments.json else f"{arguments.out}: {count} messages")
+    result = {"path": str(arguments.out), "messages": count}
+    print(json.dumps(result) if arguments.json else f"{arguments.out}: {count} messages")
     return 0
 
 
@@ -234,9 +236,9 @@ def run_history(arguments: argparse.Namespace, home: Path) -> int:
 
 
 def _forget_here(arguments: argparse.Namespace, store: Store) -> ErasureReceipt:
-    forgetter = _forgetter(arguments.settings, store)
-    traces = forgetter.traces(arguments.user, sure_names=arguments.name)
-    return asyncio.run(forgetter.run(forgetter.begin(traces)))
+    runner = _erasure_runner(arguments.settings, store)
+    traces = runner.traces(arguments.user, sure_names=arguments.name)
+    return asyncio.run(runner.run(runner.begin(traces)))
 
 
 def _have_forgotten(arguments: argparse.Namespace, home: Path) -> ErasureReceipt:
@@ -250,7 +252,7 @@ def _have_forgotten(arguments: argparse.Namespace, home: Path) -> ErasureReceipt
         if file.exists():
             continue
         with _reading(home) as store:
-            person = _forgetter(arguments.settings, store).keyed(str(arguments.user))
+            person = _erasure_runner(arguments.settings, store).keyed(str(arguments.user))
             done = [row for row in store.erasure_requests.of(person) if row.asked_at >= since and not row.step]
         if done:
             return receipt_of(done[0])
@@ -260,7 +262,7 @@ def _have_forgotten(arguments: argparse.Namespace, home: Path) -> ErasureReceipt
     )
 
 
-def _forgetter(settings: Settings, store: Store) -> ErasureRunner:
+def _erasure_runner(settings: Settings, store: Store) -> ErasureRunner:
     consents = ConsentMirror(settings.home, store, settings.discord_permission)
     personas = PersonaRegistry(ShippedData.from_source_tree().cards, settings.home)
     leave = None if settings.discord_token else functools.partial(demo_guild.forget_in_stored_sandbox, settings.home)

@@ -70,13 +70,13 @@ def _invite_lines(url: str) -> Iterator[str]:
 
 
 def _as_json(url: str) -> dict[str, Any]:
-    def told(need: RequiredPermission) -> dict[str, str]:
+    def describe_need(need: RequiredPermission) -> dict[str, str]:
         return {"name": need.permission, "why": need.why, "without": need.cost}
 
     return {
         "url": url,
-        "permissions": [told(need) for need in REQUIRED_PERMISSIONS],
-        "intents": [told(MESSAGE_CONTENT)],
+        "permissions": [describe_need(need) for need in REQUIRED_PERMISSIONS],
+        "intents": [describe_need(MESSAGE_CONTENT)],
     }
 
 

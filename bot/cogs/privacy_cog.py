@@ -159,7 +159,7 @@ def _privacy_report(interaction: Interaction) -> MemberReport:
     services = interaction.client.services
     names = tuple(member_names(interaction.user))
     return MemberReport(
-        _deletion_service(interaction).forgetter, interaction.user.id, names, services.privacy.history_days
+        _deletion_service(interaction).runner, interaction.user.id, names, services.privacy.history_days
     )
 
 
@@ -189,7 +189,7 @@ def _request_deletion(interaction: Interaction, language: Language, scope: Erasu
 
 def _store_decision(interaction: Interaction, *, opted_in: bool) -> None:
     decision = ConsentDecision(interaction.user.id, opted_in, time.time(), language_of(interaction.locale))
-    _deletion_service(interaction).forgetter.consents.decide(decision)
+    _deletion_service(interaction).runner.consents.decide(decision)
 
 
 def _view(button: discord.ui.Item[Any]) -> discord.ui.View:

@@ -85,8 +85,8 @@ def _cache_file(home: Path) -> Path:
 
 def _read(file: Path) -> DoctorResults | None:
     try:
-        told = json.loads(file.read_bytes())
-        return DoctorResults(told["at"], told["base_model"], tuple(BotCheck(**check) for check in told["checks"]))
+        stored = json.loads(file.read_bytes())
+        return DoctorResults(stored["at"], stored["base_model"], tuple(BotCheck(**check) for check in stored["checks"]))
     except (OSError, ValueError, LookupError, TypeError):
         return None
 

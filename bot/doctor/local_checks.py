@@ -136,8 +136,8 @@ def check_port(number: int, folder: Path) -> BotCheck:
     is_bot = _is_understudy(number)
     if is_bot and _is_in_use(folder):
         return BotCheck("port", "ok", f"the bot answers on {number}")
-    who = "another home's bot" if is_bot else "another program"
-    return BotCheck("port", "fail", f"{who} listens on {number}", "end it, or set WEB_PORT to another number")
+    owner = "another home's bot" if is_bot else "another program"
+    return BotCheck("port", "fail", f"{owner} listens on {number}", "end it, or set WEB_PORT to another number")
 
 
 def _is_in_use(folder: Path) -> bool:
@@ -186,7 +186,7 @@ async def check_trainer(
     )  # fmt: skip
     try:
         async with asyncio.timeout(patience_s):
-            said, complained = await process.communicate()
+            output, complaint = await process.communicate()
     except TimeoutError:
         return [_unavailable(f"it did not end within {patience_s:.0f} s")]
     finally:
@@ -194,17 +194,17 @@ async def check_trainer(
             process.kill()
             await process.wait()
     try:
-        return [_parse_check(one) for one in json.loads(said)["checks"]]
+        return [_parse_check(one) for one in json.loads(output)["checks"]]
     except (ValueError, LookupError, TypeError):
         return [
             _unavailable(
-                complained.decode(errors="replace").strip()[-MAX_OUTPUT_CHARS:] or f"it ended with {process.returncode}"
+                complaint.decode(errors="replace").strip()[-MAX_OUTPUT_CHARS:] or f"it ended with {process.returncode}"
             )
         ]
 
 
-def _parse_check(told: Mapping[str, Any]) -> BotCheck:
-    return BotCheck(str(told["name"]), told["state"], str(told["found"]), str(told["remedy"]))
+def _parse_check(row: Mapping[str, Any]) -> BotCheck:
+    return BotCheck(str(row["name"]), row["state"], str(row["found"]), str(row["remedy"]))
 
 
 def _unavailable(why: str) -> BotCheck:

@@ -18,32 +18,32 @@ from bot.store import Store
 from personas.home.pseudonyms import HomeKey
 
 
-async def replay_erasures(forgetter: ErasureRunner, *, files: bool) -> list[ErasureReceipt]:
+async def replay_erasures(runner: ErasureRunner, *, files: bool) -> list[ErasureReceipt]:
     """Erase everybody with a tombstone again from the store, up to its date; with `files`, from the home's files, too.
 
     Messages of somebody who came back later stay: they have a later date. Files have no dates, so they are searched
     only after a restore, for the ids and names of everybody with a tombstone.
     """
-    buried = consent_files.reconcile_tombstones(forgetter.home, forgetter.store)
+    buried = consent_files.reconcile_tombstones(runner.home, runner.store)
     if not buried:
         return []
-    erasure, receipts = forgetter.store.erasure, []
+    erasure, receipts = runner.store.erasure, []
     ids: dict[str, str] = {}
     names: dict[str, str] = {}
     if files:
-        key = HomeKey.of(forgetter.home).people()
+        key = HomeKey.of(runner.home).people()
         _, names = identify_in_texts(erasure.free_texts(), key, set(buried))
-        ids, more = await asyncio.to_thread(identify_in_files, _primary_files(forgetter), key, set(buried))
+        ids, more = await asyncio.to_thread(identify_in_files, _primary_files(runner), key, set(buried))
         names |= more
     for user_id in sorted(erasure.user_ids()):
-        at = buried.get(forgetter.keyed(str(user_id)))
+        at = buried.get(runner.keyed(str(user_id)))
         first = erasure.first_seen(user_id)
         if at is not None and (files or (first is not None and first <= at)):
-            traces = forgetter.traces(user_id, sure_names=sorted(names.values()), until=at)
-            receipts.append(await forgetter.run(forgetter.begin(traces, until=at)))
+            traces = runner.traces(user_id, sure_names=sorted(names.values()), until=at)
+            receipts.append(await runner.run(runner.begin(traces, until=at)))
     if ids or names:
         traces = PersonIdentifiers(ids=tuple(sorted(ids.values()))).with_confirmed_names(sorted(names.values()))
-        receipts.append(await forgetter.run(forgetter.begin(traces, scope="files")))
+        receipts.append(await runner.run(runner.begin(traces, scope="files")))
     return receipts
 
 
@@ -54,10 +54,10 @@ async def resume_erasures(home: Path, store: Store, keeping: PrivacyServices, pe
     """
     consents = ConsentMirror(home, store, keeping.permission)
     consents.mirror()
-    forgetter = ErasureRunner(home, store, consents, time.time, None, personas, keeping.forget_in_sandbox)
-    await forgetter.finish()
-    await replay_erasures(forgetter, files=False)
+    runner = ErasureRunner(home, store, consents, time.time, None, personas, keeping.forget_in_sandbox)
+    await runner.finish()
+    await replay_erasures(runner, files=False)
 
 
-def _primary_files(forgetter: ErasureRunner) -> Iterator[Path]:
-    return HomeFiles(forgetter.home, IdentifierMatcher(PersonIdentifiers()), ()).primary()
+def _primary_files(runner: ErasureRunner) -> Iterator[Path]:
+    return HomeFiles(runner.home, IdentifierMatcher(PersonIdentifiers()), ()).primary_files()

@@ -113,7 +113,7 @@ class BotHooks(Protocol):
 class ErasureRunner:
     """Erases people from one home, in the thread that opened the store.
 
-    Without `around` the bot does not run, and the last step waits until it does. `personas` are the names of personas,
+    Without `hooks` the bot does not run, and the last step waits until it does. `personas` are the names of personas,
     which belong to no member. `leave_sandbox` erases the member from the sandbox.
     """
 
@@ -121,7 +121,7 @@ class ErasureRunner:
     store: Store
     consents: ConsentMirror
     now: Callable[[], float]
-    around: BotHooks | None = None
+    hooks: BotHooks | None = None
     personas: frozenset[str] = frozenset()
     forget_in_sandbox: Callable[[PersonIdentifiers], None] | None = None
 
@@ -172,11 +172,11 @@ class ErasureRunner:
 
     # ------------------------------------------------------------------------------------------------ step by step
 
-    async def run(self, forgetting: ErasureRequest) -> ErasureReceipt:
+    async def run(self, erasure_request: ErasureRequest) -> ErasureReceipt:
         """Run all remaining steps, or all but the last where the bot does not run. Raises `UnderstudyError`."""
-        while forgetting.step and (self.around or forgetting.step != "follow"):
-            forgetting = await self._step(forgetting)
-        return receipt_of(forgetting)
+        while erasure_request.step and (self.hooks or erasure_request.step != "follow"):
+            erasure_request = await self._step(erasure_request)
+        return receipt_of(erasure_request)
 
     async def finish(self) -> None:
         """Finish all requests that were begun."""
@@ -219,7 +219,7 @@ class ErasureRunner:
         await asyncio.to_thread(delete_path, self.home / PREVIEWS_FOLDER)
         files = self._home_files(traces)
         for user_id in traces.ids:
-            found = await asyncio.to_thread(collect_aliases, files.primary(), user_id)
+            found = await asyncio.to_thread(collect_aliases, files.primary_files(), user_id)
             traces = traces.with_names(sorted(found.names), self._barred(int(user_id), found.names))
             traces = self._with_parts(traces.with_texts(sorted(found.texts)), int(user_id))
         return traces
@@ -237,10 +237,10 @@ class ErasureRunner:
         files, held = self._home_files(traces), []
         for job in [*self.store.jobs.in_state("running"), *self.store.jobs.in_state("queued")]:
             folder = self.home / "jobs" / job.job_id
-            if folder.exists() and await asyncio.to_thread(files.holds, folder):
+            if folder.exists() and await asyncio.to_thread(files.contains_person, folder):
                 held.append(job.job_id)
-        if self.around:
-            await self.around.set_aside(held)
+        if self.hooks:
+            await self.hooks.set_aside(held)
         return receipt.model_copy(update={"set_aside": tuple(sorted({*receipt.set_aside, *held}))})
 
     async def _store(self, row: ErasureRequest, receipt: ErasureReceipt, traces: PersonIdentifiers) -> ErasureReceipt:
@@ -263,8 +263,8 @@ class ErasureRunner:
                 self.store.versions.withdraw(persona_id, version, row.asked_at, WITHDRAWAL_REASON)
         withdrawn = []
         for persona_id, version, was_live in self.store.versions.withdrawn_at(row.asked_at):
-            if self.around:
-                await self.around.drop(persona_id, version)
+            if self.hooks:
+                await self.hooks.drop(persona_id, version)
             now = (self.store.versions.live(persona_id) or "") if was_live else None
             withdrawn.append(WithdrawnVersion(persona_id=persona_id, version=version, now=now))
         dialogues = {one.persona_id: one for one in receipt.dialogues}
@@ -273,11 +273,13 @@ class ErasureRunner:
 
     def _is_in(self, files: HomeFiles, persona_id: str, version: str, job_id: str) -> bool:
         folders = (adapter_ref(self.home, persona_id, version).folder, self.home / "jobs" / job_id)
-        return any(folder.exists() and files.holds(folder) for folder in folders)
+        return any(folder.exists() and files.contains_person(folder) for folder in folders)
 
     def _dialogues(self, files: HomeFiles) -> list[WithdrawnVersion]:
         folders = sorted((self.home / "models" / "dialogue").glob("[!.]*"))
-        return [WithdrawnVersion(persona_id=folder.name, version="") for folder in folders if files.holds(folder)]
+        return [
+            WithdrawnVersion(persona_id=folder.name, version="") for folder in folders if files.contains_person(folder)
+        ]
 
     async def _files(self, row: ErasureRequest, receipt: ErasureReceipt, traces: PersonIdentifiers) -> ErasureReceipt:
         files = self._home_files(traces)
@@ -285,10 +287,10 @@ class ErasureRunner:
         given = [self.home / path for path in traces.lore]
         given += [file for path in traces.lore for file in (self.home / REVISIONS_FOLDER / path).glob("*")]
         done: FileErasureResult = await asyncio.to_thread(
-            files.forget, withdrawn, given, made_only=receipt.scope == "trainings"
+            files.erase, withdrawn, given, derived_only=receipt.scope == "trainings"
         )
-        if self.around:
-            await self.around.files_changed([*done.deleted, *done.cut, *done.lost])
+        if self.hooks:
+            await self.hooks.files_changed([*done.deleted, *done.cut, *done.lost])
         return receipt.model_copy(
             update={
                 "deleted": (*receipt.deleted, *done.deleted),
@@ -303,14 +305,14 @@ class ErasureRunner:
         return receipt
 
     async def _follow(self, row: ErasureRequest, receipt: ErasureReceipt, traces: PersonIdentifiers) -> ErasureReceipt:
-        assert self.around is not None  # `run` ensures it
-        return await self.around.follow(receipt)
+        assert self.hooks is not None  # `run` ensures it
+        return await self.hooks.follow(receipt)
 
     def _home_files(self, traces: PersonIdentifiers) -> HomeFiles:
-        busy = self.around.busy if self.around else ()
+        busy = self.hooks.busy if self.hooks else ()
         return HomeFiles(self.home, IdentifierMatcher(traces), self.people(traces), busy)
 
 
-def receipt_of(forgetting: ErasureRequest) -> ErasureReceipt:
+def receipt_of(erasure_request: ErasureRequest) -> ErasureReceipt:
     """Return the receipt so far."""
-    return ErasureReceipt.model_validate_json(forgetting.receipt)
+    return ErasureReceipt.model_validate_json(erasure_request.receipt)

@@ -166,7 +166,7 @@ class ErasureService:
         self._worker: asyncio.Task[None] | None = None
 
     @property
-    def forgetter(self) -> ErasureRunner:
+    def runner(self) -> ErasureRunner:
         """Build the runner for this home, connected to the bot."""
         services = self._bot.services
         consents = ConsentMirror(services.home, services.store, services.privacy.permission)
@@ -193,11 +193,9 @@ class ErasureService:
 
     def is_underway(self, user_id: int) -> bool:
         """An erasure is running."""
-        forgetter = self.forgetter
-        person = forgetter.keyed(str(user_id))
-        return any(
-            row.person == person and row.step != "follow" for row in forgetter.store.erasure_requests.unfinished()
-        )
+        runner = self.runner
+        person = runner.keyed(str(user_id))
+        return any(row.person == person and row.step != "follow" for row in runner.store.erasure_requests.unfinished())
 
     def ask(self, user_id: int, names: Iterable[str], scope: ErasureScope, tell: ReceiptCallback) -> None:
         """Store a request to erase a person, or to withdraw what was trained on them. Once this returns, it will be
@@ -205,8 +203,8 @@ class ErasureService:
 
         Calls `tell` at the end, unless the bot was restarted meanwhile. Raises `UnderstudyError`.
         """
-        forgetter = self.forgetter
-        row = forgetter.begin(forgetter.traces(user_id, names), scope=scope)
+        runner = self.runner
+        row = runner.begin(runner.traces(user_id, names), scope=scope)
         self._tell[row.seq] = tell
         self._let_go(user_id)
 
@@ -237,7 +235,7 @@ class ErasureService:
 
     async def _work_off(self) -> None:
         for row in self._bot.services.store.erasure_requests.unfinished():
-            receipt = await self.forgetter.run(row)
+            receipt = await self.runner.run(row)
             if tell := self._tell.pop(row.seq, None):
                 await tell(receipt)
 
@@ -248,8 +246,8 @@ class ErasureService:
             except ValidationError:
                 log.error("%s is no erasure request", file.name)
             else:
-                forgetter = self.forgetter
-                forgetter.begin(forgetter.traces(asked.user_id, sure_names=asked.names))
+                runner = self.runner
+                runner.begin(runner.traces(asked.user_id, sure_names=asked.names))
                 self._let_go(asked.user_id)
             file.unlink()
 

@@ -59,34 +59,34 @@ class HomeFiles:
     people: Collection[str]
     busy: Collection[Path] = ()
 
-    def made(self) -> list[Path]:
+    def derived_paths(self) -> list[Path]:
         """List all derived files and folders, none within another."""
         found = {path for pattern in DERIVED_PATHS for path in self.home.glob(pattern)}
         found |= {path.parent for path in self.home.rglob(PEOPLE_FILE) if path.parent != self.home}
         return sorted(path for path in found if not any(parent in found for parent in path.parents))
 
-    def holds(self, path: Path) -> bool:
+    def contains_person(self, path: Path) -> bool:
         """Return whether a file or folder contains the person, by its list of people, its names or its bytes."""
         if path.is_dir() and contains_any_person(path, self.people):
             return True
         inside = path.rglob("*") if path.is_dir() else [path]
         return any(self._in_file(file) for file in inside if file.is_file() and not file.is_symlink())
 
-    def forget(
-        self, surely: Collection[Path] = (), given: Collection[Path] = (), *, made_only: bool = False
+    def erase(
+        self, withdrawn: Collection[Path] = (), given: Collection[Path] = (), *, derived_only: bool = False
     ) -> FileErasureResult:
         """Delete derived data and contributions of the person, and redact everything else. Raises `OSError`.
 
-        `surely` are derived paths to delete whatever they contain; `given` are contributed files.
+        `withdrawn` are derived paths to delete whatever they contain; `given` are contributed files.
         """
         done = FileErasureResult()
         for left_over in list(self.home.rglob(f"{PENDING_DELETION_PREFIX}*")):
             _remove(left_over)
-        for path in self.made():
-            if path not in self.busy and (path in surely or self.holds(path)):
+        for path in self.derived_paths():
+            if path not in self.busy and (path in withdrawn or self.contains_person(path)):
                 done.deleted.append(self._shown(path))
                 delete_path(path)
-        if not made_only:
+        if not derived_only:
             for file in filter(Path.is_file, given):
                 done.deleted.append(self._shown(file))
                 delete_path(file)
@@ -101,8 +101,8 @@ class HomeFiles:
             if review.is_file() and not review.is_relative_to(self.home) and self._in(review.name, review):
                 done.deleted.append(self.finder.redacted(str(review)))
                 delete_path(review)
-        made = set(self.made())
-        for file in list(self.primary()):
+        made = set(self.derived_paths())
+        for file in list(self.primary_files()):
             if any(parent in made for parent in [file, *file.parents]):
                 continue
             if self._in_file(file):
@@ -111,7 +111,7 @@ class HomeFiles:
                 self._cut(file, done, whole=False)
         self._rename_folders()
 
-    def primary(self) -> Iterator[Path]:
+    def primary_files(self) -> Iterator[Path]:
         """List the files that are searched one by one."""
         for path in sorted(self.home.rglob("*")):
             top = path.relative_to(self.home).parts[0]
@@ -131,7 +131,7 @@ class HomeFiles:
 
     def _packages(self) -> list[Path]:
         """List the person's own data packages, unpacked or zipped."""
-        roots = {file for file in self.primary() if redaction.is_own_data_package_archive(file, self.finder)}
+        roots = {file for file in self.primary_files() if redaction.is_own_data_package_archive(file, self.finder)}
         for file in self.home.rglob(DATA_PACKAGE_OWNER_FILE):
             if is_own_data_package([(file.name, file.read_bytes())], self.finder):
                 root = file.parent.parent if len(list(file.parent.parent.glob("*/*/messages.*"))) else file.parent

@@ -23,7 +23,7 @@ ACTION_TABLES = ("jobs", "promotions", "rollouts", "channels", "mutes")
 class MemberReport:
     """Everything stored about one member. `days` is how long conversations are kept."""
 
-    forgetter: ErasureRunner
+    runner: ErasureRunner
     user_id: int
     names: tuple[str, ...] = ()
     days: int = 90
@@ -31,16 +31,16 @@ class MemberReport:
     @property
     def store(self) -> Store:
         """All rows about the member."""
-        return self.forgetter.store
+        return self.runner.store
 
     def trained(self) -> list[str]:
         """The data sets, job folders and adapters that list the member, by path from the home."""
-        traces = self.forgetter.traces(self.user_id, self.names)
-        return paths_listing_person(self.forgetter.home, self.forgetter.people(traces))
+        traces = self.runner.traces(self.user_id, self.names)
+        return paths_listing_person(self.runner.home, self.runner.people(traces))
 
     def forgettings(self) -> list[ErasureRequest]:
         """Return the member's erasures, latest first."""
-        return self.store.erasure_requests.of(self.forgetter.keyed(str(self.user_id)))
+        return self.store.erasure_requests.of(self.runner.keyed(str(self.user_id)))
 
     # ------------------------------------------------------------------------------------------ in words
 
@@ -114,18 +114,18 @@ class MemberReport:
 
     def export(self) -> bytes:
         """Return everything as JSON, in UTF-8."""
-        traces = self.forgetter.traces(self.user_id, self.names)
-        people = self.forgetter.people(traces)
+        traces = self.runner.traces(self.user_id, self.names)
+        people = self.runner.people(traces)
         whole: dict[str, Any] = {
             "format": 1,
-            "made_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(self.forgetter.now())),
+            "made_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(self.runner.now())),
             "user_id": str(self.user_id),
             "names": list(traces.speaker_names),
             **self.store.erasure.rows_of(self.user_id),
             "lore_and_cards": self._given_files(),
-            "in_training_material_of": paths_listing_person(self.forgetter.home, people),
+            "in_training_material_of": paths_listing_person(self.runner.home, people),
             "in_files_that_left": [
-                {"at": one.at, "what": one.what} for one in find_exports_containing(self.forgetter.home, people)
+                {"at": one.at, "what": one.what} for one in find_exports_containing(self.runner.home, people)
             ],
             "forgotten_before": [one.asked_at for one in self.forgettings()],
         }
@@ -135,7 +135,7 @@ class MemberReport:
         """Return the text of the lore that the member contributed."""
         found = []
         for gift in self.store.people.contributions_of(self.user_id):
-            file = self.forgetter.home / "lore" / str(gift.guild_id) / gift.persona_id / gift.what
+            file = self.runner.home / "lore" / str(gift.guild_id) / gift.persona_id / gift.what
             if gift.what != CARD_CONTRIBUTION and file.is_file():
                 found.append({"persona": gift.persona_id, "file": gift.what, "text": file.read_text(encoding="utf-8")})
         return found

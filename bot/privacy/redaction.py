@@ -221,8 +221,8 @@ def _table(text: str, delimiter: str, finder: IdentifierMatcher) -> str:
     rows = list(csv.reader(io.StringIO(text), delimiter=delimiter))
     if not rows:
         return text
-    who = [at for at, title in enumerate(rows[0]) if _is_speaker_column(title)]
-    kept = [row for row in rows if not any(at < len(row) and finder.is_theirs(row[at]) for at in who)]
+    author_columns = [at for at, title in enumerate(rows[0]) if _is_speaker_column(title)]
+    kept = [row for row in rows if not any(at < len(row) and finder.is_theirs(row[at]) for at in author_columns)]
     out = io.StringIO()
     writer = csv.writer(out, delimiter=delimiter, lineterminator="\r\n" if "\r\n" in text else "\n")
     writer.writerows([finder.redacted(cell) for cell in row] for row in kept)

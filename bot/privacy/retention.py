@@ -175,21 +175,21 @@ class Retention:
             self._wake.set()
 
     async def _on_joined(self, guild: discord.Guild) -> None:
-        self._present({guild.id})
+        self._record_present({guild.id})
 
     def _compare(self) -> None:
         """Record the guilds that removed the bot while it was not running."""
         client = self._client
         if client is None or not client.is_ready() or not client.application_id:
             return
-        here = {guild.id for guild in client.guilds}
-        self._present(here)
+        guild_ids = {guild.id for guild in client.guilds}
+        self._record_present(guild_ids)
         known = self._services.store.guilds.known() | find_guilds_on_disk(self._services.home)
         others = self._services.store.guilds.guilds_of_other_account(client.application_id)
-        for guild_id in known - here - others:
+        for guild_id in known - guild_ids - others:
             self._services.store.guilds.record_left(guild_id, self._clock.now())
 
-    def _present(self, guild_ids: set[int]) -> None:
+    def _record_present(self, guild_ids: set[int]) -> None:
         assert self._client is not None and self._client.application_id is not None  # it has logged in
         self._services.store.guilds.record_present(guild_ids, self._client.application_id)
 

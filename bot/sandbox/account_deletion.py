@@ -32,31 +32,31 @@ class DepartingMember:
 
 
 def delete_account_content(
-    guild: Guild, messages: MessageManager, who: DepartingMember, in_use: Collection[str]
+    guild: Guild, messages: MessageManager, person: DepartingMember, in_use: Collection[str]
 ) -> None:
     """Delete a person's messages, replies to them and mentions of them, and record that their accounts are leaving.
 
     Files that no message refers to are deleted as well, except those `in_use`.
     """
     store = guild.store
-    direct = _direct_channels(store, who.ids)
+    direct = _direct_channels(store, person.ids)
     gone: set[str] = set()
     for kind in MESSAGE_KINDS:
         for message in store.all(kind):
             replied_to = (message.get("message_reference") or {}).get("message_id")
-            if replied_to in gone or message["channel_id"] in direct or _is_theirs(store, message, who):
+            if replied_to in gone or message["channel_id"] in direct or _is_theirs(store, message, person):
                 gone.add(message["id"])
                 messages.delete(message["id"])
-            elif (words := who.redacted(message["content"])) != message["content"]:
+            elif (words := person.redacted(message["content"])) != message["content"]:
                 store.put(kind, message | {"content": words})  # mentioned, but perhaps somebody else of that name
-    for user_id in who.ids:
+    for user_id in person.ids:
         if store.get("member", user_id):
             store.put("leaving", {"id": user_id})
-    _unname_threads(store, who.ids)
+    _unname_threads(store, person.ids)
     for kind in REDACTED_KINDS:
         for item in store.all(kind):
             if kind != "channel" or item["type"] != DIRECT_CHANNEL:
-                _redact(store, kind, item, who.redacted)
+                _redact(store, kind, item, person.redacted)
     store.delete_unused_files(in_use)
     store.compact()
 
@@ -91,11 +91,15 @@ def _direct_channels(store: ObjectStore, ids: Collection[str]) -> set[str]:
     }
 
 
-def _is_theirs(store: ObjectStore, message: Json, who: DepartingMember) -> bool:
-    if message["id"] in who.answers or _by(message, who.ids) or who.finds(json.dumps(message, ensure_ascii=False)):
+def _is_theirs(store: ObjectStore, message: Json, person: DepartingMember) -> bool:
+    if (
+        message["id"] in person.answers
+        or _by(message, person.ids)
+        or person.finds(json.dumps(message, ensure_ascii=False))
+    ):
         return True
     files = (store.file(int(attachment["id"])) for attachment in message["attachments"])
-    return any(who.holds(file.name, file.data) for file in files if file)
+    return any(person.holds(file.name, file.data) for file in files if file)
 
 
 def _by(message: Json, ids: Collection[str]) -> bool:

@@ -186,13 +186,15 @@ class MessageManager:
         message.update(self._mentioned(message, body.get("allowed_mentions")))
 
     def _attach(self, message: Json, draft: MessageDraft) -> list[Json]:
-        said = {str(entry.get("id")): entry for entry in draft.body.get("attachments") or []}
-        kept = [old for old in message["attachments"] if old["id"] in said]
-        return kept + [self._attachment(message, file, said.get(str(i), {})) for i, file in enumerate(draft.files)]
+        fields_by_id = {str(entry.get("id")): entry for entry in draft.body.get("attachments") or []}
+        kept = [old for old in message["attachments"] if old["id"] in fields_by_id]
+        return kept + [
+            self._attachment(message, file, fields_by_id.get(str(i), {})) for i, file in enumerate(draft.files)
+        ]
 
-    def _attachment(self, message: Json, file: StoredFile, said: Json) -> Json:
+    def _attachment(self, message: Json, file: StoredFile, fields: Json) -> Json:
         made = payloads.attachment(self._store.put_file(file), message["channel_id"], file)
-        return made | ({"description": said["description"]} if said.get("description") else {})
+        return made | ({"description": fields["description"]} if fields.get("description") else {})
 
     def _mentioned(self, message: Json, allowed: Json | None) -> Json:
         replied_to = self._replied_author(message) if message["type"] == REPLY else None

@@ -68,75 +68,75 @@ MAX_RATE_LIMITED_REQUESTS = 1_000
 class FaultControls:
     """Fault controls. Each takes effect at once and is published to the pages."""
 
-    def __init__(self, world: SandboxContainer) -> None:
-        self._world = world
-        world.conditions.on_change = self._tell
+    def __init__(self, container: SandboxContainer) -> None:
+        self._container = container
+        container.conditions.on_change = self._tell
 
     def controls(self) -> Json:
         """Return the state of all controls."""
-        world = self._world
-        granted = int(world.guild.bot_role["permissions"])
+        container = self._container
+        granted = int(container.guild.bot_role["permissions"])
         return {
-            "connected": world.gateway.connected,
-            "delay_s": world.conditions.delay_s,
-            "rate_limited": world.conditions.rate_limited,
-            "message_content": world.conditions.message_content,
-            "clock_ahead_s": round(world.clock.ahead_s, 3),
+            "connected": container.gateway.connected,
+            "delay_s": container.conditions.delay_s,
+            "rate_limited": container.conditions.rate_limited,
+            "message_content": container.conditions.message_content,
+            "clock_ahead_s": round(container.clock.ahead_s, 3),
             "permissions": [
                 {"name": one.name, "label": (one.name or "").replace("_", " ").title(), "granted": bool(granted & one)}
                 for one in Permission
             ],
             "webhooks": [
-                {key: hook[key] for key in ("id", "name", "channel_id")} for hook in world.webhooks.of_guild()
+                {key: hook[key] for key in ("id", "name", "channel_id")} for hook in container.webhooks.of_guild()
             ],
         }
 
     def _tell(self) -> None:
-        self._world.feed.publish("controls", self.controls())
+        self._container.feed.publish("controls", self.controls())
 
     async def drop_gateway(self, code: int = 4000) -> None:
         """Disconnect the bot; after most close codes it reconnects and resumes."""
-        await self._world.gateway.drop(code)
+        await self._container.gateway.drop(code)
 
     def delay(self, seconds: float) -> None:
         """Delay every response and every event to the bot."""
-        self._world.conditions.delay_s = min(max(float(seconds), 0.0), MAX_DELAY_S)
+        self._container.conditions.delay_s = min(max(float(seconds), 0.0), MAX_DELAY_S)
         self._tell()
 
     def rate_limit(self, count: int) -> None:
         """Refuse the bot's next requests with 429."""
-        self._world.conditions.rate_limited = min(max(int(count), 0), MAX_RATE_LIMITED_REQUESTS)
+        self._container.conditions.rate_limited = min(max(int(count), 0), MAX_RATE_LIMITED_REQUESTS)
         self._tell()
 
     def set_permission(self, name: str, granted: bool) -> None:
         """Grant a permission to the bot's role, or revoke it."""
         if name not in Permission.__members__:
             raise SandboxRefusal(f"There is no permission called {name}.")
-        held = int(self._world.guild.bot_role["permissions"])
+        held = int(self._container.guild.bot_role["permissions"])
         self.set_bot_permissions(held | Permission[name] if granted else held & ~Permission[name])
 
     def set_bot_permissions(self, bits: int) -> None:
         """Set the permissions of the bot's role, and notify the bot."""
-        guild = self._world.guild
+        guild = self._container.guild
         role = guild.set_bot_permissions(bits)
-        self._world.gateway.dispatch("GUILD_ROLE_UPDATE", {"guild_id": guild.id, "role": role})
+        self._container.gateway.dispatch("GUILD_ROLE_UPDATE", {"guild_id": guild.id, "role": role})
         self._tell()
 
     def delete_webhook(self, webhook_id: str) -> None:
         """Delete a webhook as a moderator would, without the bot's doing."""
         try:
-            self._world.webhooks.delete(self._world.webhooks.find(webhook_id))
+            self._container.webhooks.delete(self._container.webhooks.find(webhook_id))
         except ApiError as error:
             raise SandboxRefusal("This webhook was deleted.") from error
 
     def withhold_content(self, withheld: bool = True) -> None:
         """Revoke or grant the message-content intent, also for the current session."""
-        self._world.conditions.message_content = not withheld
+        self._container.conditions.message_content = not withheld
         self._tell()
 
     def advance(self, seconds: float) -> None:
         """Advance the sandbox's clock, which tokens, nonces, rate limits and timestamps use."""
         if not 0 <= seconds <= 10 * 365 * 86_400:
             raise SandboxRefusal("The clock can only go forward, by at most ten years.")
-        self._world.clock.advance(float(seconds))
+        self._container.clock.advance(float(seconds))
         self._tell()

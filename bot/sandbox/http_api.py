@@ -154,14 +154,16 @@ Handler = Callable[[SandboxContainer, ApiCall], object]
 Route = tuple[str, str, Handler]
 
 
-def mount_api(app: web.Application, world: SandboxContainer, routes: tuple[Route, ...]) -> None:
+def mount_api(app: web.Application, container: SandboxContainer, routes: tuple[Route, ...]) -> None:
     """Serve the route table. Literal paths must precede the templates that would match them."""
     for method, path, handler in routes:
-        app.router.add_route(method, API_PREFIX + path, _request_handler(world, method, path, handler))
+        app.router.add_route(method, API_PREFIX + path, _request_handler(container, method, path, handler))
     app.router.add_route("*", API_PREFIX + "/{rest:.*}", _unknown_route)
 
 
-def _request_handler(world: SandboxContainer, method: str, path: str, handler: Handler) -> Callable[[web.Request], Any]:
+def _request_handler(
+    container: SandboxContainer, method: str, path: str, handler: Handler
+) -> Callable[[web.Request], Any]:
     # These have a secret in the path, and discord.py sends no bot token with them; they do not count
     # as the bot's requests either.
     open_to_all = path.startswith(("/interactions/", "/webhooks/{webhook_id}/{token}"))
@@ -172,21 +174,21 @@ def _request_handler(world: SandboxContainer, method: str, path: str, handler: H
     async def serve(request: web.Request) -> web.Response:
         call, headers = None, {}
         try:
-            if not open_to_all and request.headers.get("Authorization") != f"Bot {world.guild.token}":
+            if not open_to_all and request.headers.get("Authorization") != f"Bot {container.guild.token}":
                 raise ApiError(0)
-            if request.match_info.get("guild_id", world.guild.id) != world.guild.id:
+            if request.match_info.get("guild_id", container.guild.id) != container.guild.id:
                 raise ApiError(10004)
-            headers = world.rates.request(f"{method} {path}", request.match_info, not open_to_all)
+            headers = container.rates.request(f"{method} {path}", request.match_info, not open_to_all)
             call = await _read_call(request)
-            result, status = handler(world, call), made
+            result, status = handler(container, call), made
         except ApiError as error:
             result, status = error.body(), error.status
             headers |= error.headers
         response = json_response(result, status, headers)
         body, asked = call.body if call else None, request.path.removeprefix(API_PREFIX)
         notify_observers(HttpExchange(request.method, asked, dict(request.query), body, response.status, result))
-        if world.conditions.delay_s:
-            await asyncio.sleep(world.conditions.delay_s)
+        if container.conditions.delay_s:
+            await asyncio.sleep(container.conditions.delay_s)
         return response
 
     return serve

@@ -63,7 +63,7 @@ class Interaction:
     `source` is the message whose button or form was used, `trigger` the interaction that the form responded to.
     """
 
-    asked: InteractionType
+    kind: InteractionType
     payload: Json
     source: str | None
     born: float
@@ -82,8 +82,8 @@ class Interaction:
 
     def cause(self) -> Json:
         """The interaction_metadata of the messages that respond to it."""
-        own = {"id": self.payload["id"], "type": self.asked, "user": self.user, "authorizing_integration_owners": {}}
-        if self.asked is InteractionType.COMMAND:
+        own = {"id": self.payload["id"], "type": self.kind, "user": self.user, "authorizing_integration_owners": {}}
+        if self.kind is InteractionType.COMMAND:
             data = self.payload["data"]
             return own | {"name": _full_name(data), "command_type": data["type"]} | _target(data)
         if self.trigger is not None:
@@ -109,7 +109,7 @@ class InteractionManager:
 
     async def ask(
         self,
-        asked: InteractionType,
+        kind: InteractionType,
         user_id: str,
         channel_id: str,
         data: Json,
@@ -118,8 +118,8 @@ class InteractionManager:
     ) -> Interaction:
         """Dispatch an interaction; returns when it is acknowledged, or after 3 s."""
         self._forget_old()
-        payload = self._payload(asked, user_id, channel_id, data) | ({"message": source} if source else {})
-        interaction = Interaction(asked, payload, source["id"] if source else None, self._clock.now(), trigger)
+        payload = self._payload(kind, user_id, channel_id, data) | ({"message": source} if source else {})
+        interaction = Interaction(kind, payload, source["id"] if source else None, self._clock.now(), trigger)
         self._by_token[payload["token"]] = interaction
         self._gateway.dispatch("INTERACTION_CREATE", payload)
         interaction.expired = not await self._clock.within(interaction.settled, ACKNOWLEDGE_TIMEOUT_S)
@@ -133,15 +133,15 @@ class InteractionManager:
 
     def attachment_ids_of_others(self, ids: Collection[str]) -> set[str]:
         """Return the ids of files in interactions of others than these users: the bot may still fetch them."""
-        asked = [one.payload["data"] for one in self._by_token.values() if one.user["id"] not in ids]
-        return {key for data in asked for key in data.get("resolved", {}).get("attachments", {})}
+        others = [one.payload["data"] for one in self._by_token.values() if one.user["id"] not in ids]
+        return {key for data in others for key in data.get("resolved", {}).get("attachments", {})}
 
-    def _payload(self, asked: InteractionType, user_id: str, channel_id: str, data: Json) -> Json:
+    def _payload(self, kind: InteractionType, user_id: str, channel_id: str, data: Json) -> Json:
         channel = self._guild.channel(channel_id)
         return {
             "id": self._guild.store.new_id(),
             "application_id": self._guild.bot_id,
-            "type": asked,
+            "type": kind,
             "token": secrets.token_urlsafe(48),
             "version": 1,
             "data": self._reachable(data),
@@ -181,7 +181,7 @@ class InteractionManager:
             "interaction_id": interaction.payload["id"],
             "user_id": interaction.user["id"],
             "channel_id": interaction.payload["channel_id"],
-            "asked": int(interaction.asked),
+            "asked": int(interaction.kind),
             "type": None if interaction.reply is None else int(interaction.reply),
             "message_id": interaction.original,
             "data": interaction.data,
@@ -195,7 +195,7 @@ class InteractionManager:
         if interaction.reply is not None:
             raise ApiError(40060)
         reply = body.get("type")
-        if reply not in ALLOWED_CALLBACKS[interaction.asked]:
+        if reply not in ALLOWED_CALLBACKS[interaction.kind]:
             raise ApiError.field("type", "BASE_TYPE_CHOICES", "Not a callback type for this interaction")
         self._act(interaction, CallbackType(reply), draft)
         # Set last: a refused response, such as one that is too long, leaves the interaction open.
@@ -222,7 +222,7 @@ class InteractionManager:
     def _send(self, interaction: Interaction, draft: MessageDraft, more_flags: int = 0) -> Json:
         flags = (draft.body.get("flags") or 0) & ~LOADING | more_flags
         kind = {}
-        if interaction.asked is InteractionType.COMMAND and interaction.original is None:
+        if interaction.kind is InteractionType.COMMAND and interaction.original is None:
             kind = {
                 "type": SLASH_COMMAND_RESPONSE
                 if interaction.payload["data"]["type"] == CHAT_INPUT
@@ -269,7 +269,7 @@ class InteractionManager:
 
     def receipt(self, interaction: Interaction) -> Json:
         """Return the callback's result, for a request with `with_response`."""
-        about: Json = {"id": interaction.payload["id"], "type": interaction.asked}
+        about: Json = {"id": interaction.payload["id"], "type": interaction.kind}
         if interaction.original is None:
             return {"interaction": about}
         message = self._messages.find(interaction.original)

@@ -30,7 +30,7 @@ class InteractionResponse:
     """The bot's response to an interaction; `message` is always the current one."""
 
     interaction: Interaction = field(repr=False)
-    world: SandboxContainer = field(repr=False)
+    container: SandboxContainer = field(repr=False)
 
     @property
     def type(self) -> int | None:
@@ -41,7 +41,7 @@ class InteractionResponse:
     def message(self) -> Json | None:
         """The original response, edits included; None if there is none (any more)."""
         try:
-            return self.world.interactions.original(self.interaction)
+            return self.container.interactions.original(self.interaction)
         except ApiError:
             return None
 
@@ -59,8 +59,8 @@ class InteractionResponse:
 class MemberClient:
     """Acts as one member. Methods raise SandboxRefusal where Discord's client would not allow them."""
 
-    def __init__(self, world: SandboxContainer, user_id: str) -> None:
-        self._world, self.id = world, user_id
+    def __init__(self, container: SandboxContainer, user_id: str) -> None:
+        self._container, self.id = container, user_id
 
     @property
     def name(self) -> str:
@@ -69,11 +69,11 @@ class MemberClient:
 
     @property
     def _self(self) -> Json:
-        return self._world.guild.member(self.id)
+        return self._container.guild.member(self.id)
 
     def speaks(self, locale: str) -> None:
         """Set the locale of this member's client, such as "vi"."""
-        self._world.interactions.locales[self.id] = locale
+        self._container.interactions.locales[self.id] = locale
 
     async def say(
         self, channel: ChannelReference, content: str, reply_to: Json | None = None, files: Sequence[StoredFile] = ()
@@ -93,7 +93,7 @@ class MemberClient:
 
         def send() -> Json:
             draft.check()
-            return self._world.messages.create(self._self["user"], place["id"], draft)
+            return self._container.messages.create(self._self["user"], place["id"], draft)
 
         return _as_client(body["content"], send)
 
@@ -105,16 +105,16 @@ class MemberClient:
         if not content.strip() and not current["attachments"]:
             raise SandboxRefusal("Cannot send an empty message")
         draft = MessageDraft({"content": self._with_mentions(content)})
-        return _as_client(draft.body["content"], lambda: self._world.messages.edit(current["id"], draft))
+        return _as_client(draft.body["content"], lambda: self._container.messages.edit(current["id"], draft))
 
     async def delete(self, message: Json) -> None:
         """Delete an own message, or with Manage Messages anybody's."""
         current = self._visible(message["id"])
         is_own = current["author"]["id"] == self.id
-        place = self._world.guild.channel(current["channel_id"])
+        place = self._container.guild.channel(current["channel_id"])
         if current["flags"] & EPHEMERAL or not (is_own or self._may(Permission.MANAGE_MESSAGES, place)):
             raise SandboxRefusal("You do not have permission to delete this message.")
-        self._world.messages.delete(current["id"])
+        self._container.messages.delete(current["id"])
 
     async def thread(self, channel: ChannelReference, name: str, message: Json | None = None) -> Json:
         """Create a thread in a channel, under a message or on its own."""
@@ -127,24 +127,26 @@ class MemberClient:
             raise SandboxRefusal(f"A thread's name has 1 to {MAX_CHANNEL_NAME_CHARACTERS} characters.")
         if start and start["flags"] & (HAS_THREAD | EPHEMERAL):
             raise SandboxRefusal("A thread has already been created for this message.")
-        return self._world.guild.client_view(self._world.places.thread(self._self["user"], parent, name.strip(), start))
+        return self._container.guild.client_view(
+            self._container.places.thread(self._self["user"], parent, name.strip(), start)
+        )
 
     async def dm(self) -> Json:
         """Return the direct messages with the bot."""
-        return self._world.guild.client_view(self._world.places.direct(self.id))
+        return self._container.guild.client_view(self._container.places.direct(self.id))
 
     def _may(self, needed: Permission, place: Json) -> bool:
-        return self._world.guild.may(self.id, needed, place)
+        return self._container.guild.may(self.id, needed, place)
 
     def _place(self, named: ChannelReference) -> Json:
         wanted = named["id"] if isinstance(named, dict) else str(named).removeprefix("#")
-        for place in self._world.guild.visible_channels(self.id):
+        for place in self._container.guild.visible_channels(self.id):
             if wanted in (place["id"], place.get("name")):
-                return self._world.guild.channel(place["id"])
+                return self._container.guild.channel(place["id"])
         raise SandboxRefusal(f"There is no channel called {wanted}.")
 
     def _with_mentions(self, content: str) -> str:
-        guild = self._world.guild
+        guild = self._container.guild
         users = [member["user"] for member in guild.members()]
         written = {f"@{user['global_name'] or user['username']}": f"<@{user['id']}>" for user in users}
         written |= {f"#{channel['name']}": f"<#{channel['id']}>" for channel in guild.channels()}
@@ -154,9 +156,9 @@ class MemberClient:
     async def slash(self, channel: ChannelReference, command: str, /, **options: object) -> InteractionResponse:
         """Run a command by its full name, such as "finetune start"; returns when acknowledged, or after 3 s."""
         place = self._place(channel)
-        invoked = self._world.commands.invoked(self.id, command, place)
+        invoked = self._container.commands.invoked(self.id, command, place)
         return await self._ask(
-            InteractionType.COMMAND, place, command_options.fill_options(self._world.guild, invoked, options)
+            InteractionType.COMMAND, place, command_options.fill_options(self._container.guild, invoked, options)
         )
 
     async def autocomplete(
@@ -164,10 +166,10 @@ class MemberClient:
     ) -> list[Json]:
         """Return the choices the bot offers for the option being typed; none if it does not respond."""
         place = self._place(channel)
-        invoked = self._world.commands.invoked(self.id, command, place)
+        invoked = self._container.commands.invoked(self.id, command, place)
         if not any(o["name"] == focused and o.get("autocomplete") for o in invoked.leaf.get("options", ())):
             raise SandboxRefusal(f"{focused}: This option has no autocomplete.")
-        data = command_options.fill_options(self._world.guild, invoked, options, focused)
+        data = command_options.fill_options(self._container.guild, invoked, options, focused)
         answer = await self._ask(InteractionType.AUTOCOMPLETE, place, data)
         return cast(list[Json], answer.interaction.data.get("choices", []))
 
@@ -176,16 +178,22 @@ class MemberClient:
     ) -> InteractionResponse:
         """Use a menu command on a member or a message (the object, or its id)."""
         place = self._place(channel)
-        found = self._world.commands.menu_command(self.id, command, place)
+        found = self._container.commands.menu_command(self.id, command, place)
         target_id = (
             target.id if isinstance(target, MemberClient) else target["id"] if isinstance(target, dict) else target
         )
         try:
             on_user = found["type"] == USER_COMMAND
-            one = self._world.guild.member(target_id) if on_user else self._world.messages.find(target_id, place["id"])
+            one = (
+                self._container.guild.member(target_id)
+                if on_user
+                else self._container.messages.find(target_id, place["id"])
+            )
         except ApiError as error:
             raise SandboxRefusal(f"{found['name']}: {error}.") from error
-        return await self._ask(InteractionType.COMMAND, place, command_options.fill_menu(self._world.guild, found, one))
+        return await self._ask(
+            InteractionType.COMMAND, place, command_options.fill_menu(self._container.guild, found, one)
+        )
 
     async def click(self, message: Json, label_or_custom_id: str) -> InteractionResponse:
         """Press a button of the current message."""
@@ -195,7 +203,7 @@ class MemberClient:
         self, message: Json, custom_id_or_placeholder: str, values: Sequence[object]
     ) -> InteractionResponse:
         """Choose in a select menu of the current message."""
-        fill = partial(command_options.fill_select, self._world.guild, values=values)
+        fill = partial(command_options.fill_select, self._container.guild, values=values)
         return await self._use(
             message, custom_id_or_placeholder, "menu", tuple(command_options.SELECT_OPTION_TYPES), fill
         )
@@ -207,12 +215,12 @@ class MemberClient:
         found = _component(current, name, what, kinds)
         data = {"component_type": found["type"], "custom_id": found["custom_id"], "id": found["id"]} | fill(found)
         return await self._ask(
-            InteractionType.COMPONENT, self._world.guild.channel(current["channel_id"]), data, current
+            InteractionType.COMPONENT, self._container.guild.channel(current["channel_id"]), data, current
         )
 
     def _visible(self, message_id: str) -> Json:
         try:
-            found = self._world.messages.find(message_id)
+            found = self._container.messages.find(message_id)
         except ApiError as error:
             raise SandboxRefusal("This message was deleted.") from error
         if not self._sees(found):
@@ -220,7 +228,7 @@ class MemberClient:
         return found
 
     def _sees(self, message: Json) -> bool:
-        place = self._world.guild.channel(message["channel_id"])
+        place = self._container.guild.channel(message["channel_id"])
         return visible_to(message, self.id) and self._may(Permission.VIEW_CHANNEL, place)
 
     async def submit(self, answer: InteractionResponse, /, **fields: str | list[str]) -> InteractionResponse:
@@ -231,7 +239,7 @@ class MemberClient:
         rows = [filled for row in form["components"] if (filled := self._form_row(row, fields))]
         data = {"custom_id": form["custom_id"], "components": rows}
         source = self._visible(asked.source) if asked.source else None
-        place = self._world.guild.channel(asked.payload["channel_id"])
+        place = self._container.guild.channel(asked.payload["channel_id"])
         return await self._ask(InteractionType.FORM, place, data, source, asked)
 
     def _form_row(self, row: Json, fields: FormFields) -> Json | None:
@@ -249,7 +257,7 @@ class MemberClient:
         given = fields.get(field["custom_id"], fields.get(label, []))
         values = [given] if isinstance(given, str) else given
         lowest = {} if field.get("required", True) or values else {"min_values": 0}
-        filled = command_options.fill_select(self._world.guild, {"placeholder": label, **field, **lowest}, values)
+        filled = command_options.fill_select(self._container.guild, {"placeholder": label, **field, **lowest}, values)
         return {"type": field["type"], "custom_id": field["custom_id"], "values": filled["values"]}
 
     async def _ask(
@@ -260,8 +268,8 @@ class MemberClient:
         source: Json | None = None,
         trigger: Interaction | None = None,
     ) -> InteractionResponse:
-        made = await self._world.interactions.ask(asked, self.id, place["id"], data, source, trigger)
-        return InteractionResponse(made, self._world)
+        made = await self._container.interactions.ask(asked, self.id, place["id"], data, source, trigger)
+        return InteractionResponse(made, self._container)
 
 
 def _component(message: Json, name: str, what: str, kinds: tuple[int, ...]) -> Json:

@@ -43,14 +43,14 @@ class PageRequest(Json):
 
 
 def mount_page(
-    app: web.Application, world: SandboxContainer, controls: FaultControls, links: Sequence[Link] = ()
+    app: web.Application, container: SandboxContainer, controls: FaultControls, links: Sequence[Link] = ()
 ) -> None:
     """Serve the page."""
-    page = _Page(world, controls, links)
+    page = _Page(container, controls, links)
     app.router.add_get("/", _index)
     app.router.add_static("/page/", ASSETS)
-    app.router.add_get("/attachments/{channel_id}/{file_id}/{name}", http_api.attachment_handler(world.store))
-    app.router.add_get("/cdn/avatars/{owner_id}/{name}", http_api.avatar_handler(world.store))
+    app.router.add_get("/attachments/{channel_id}/{file_id}/{name}", http_api.attachment_handler(container.store))
+    app.router.add_get("/cdn/avatars/{owner_id}/{name}", http_api.avatar_handler(container.store))
     app.router.add_get("/page-api/state", page.state)
     app.router.add_get("/page-api/messages", page.history)
     app.router.add_get("/page-api/live", page.live)
@@ -66,20 +66,20 @@ async def _index(request: web.Request) -> web.FileResponse:
 class _Page:
     """The page's API; `as` names the acting member."""
 
-    def __init__(self, world: SandboxContainer, controls: FaultControls, links: Sequence[Link]) -> None:
-        self._world, self._controls, self._links = world, controls, links
+    def __init__(self, container: SandboxContainer, controls: FaultControls, links: Sequence[Link]) -> None:
+        self._container, self._controls, self._links = container, controls, links
         self._forms: dict[str, InteractionResponse] = {}
         self._uploads: dict[str, StoredFile] = {}
         self._sockets: set[web.WebSocketResponse] = set()
 
     def _member(self, user_id: object) -> MemberClient:
-        if user_id not in (person["user"]["id"] for person in self._world.guild.people()):
+        if user_id not in (person["user"]["id"] for person in self._container.guild.people()):
             raise web.HTTPNotFound(text="There is no such member.")
-        return MemberClient(self._world, str(user_id))
+        return MemberClient(self._container, str(user_id))
 
     async def state(self, request: web.Request) -> web.Response:
         """Return everything but the messages; without `as` for the first member."""
-        guild = self._world.guild
+        guild = self._container.guild
         people = guild.people()
         me = self._member(request.query.get("as") or people[0]["user"]["id"])
         return web.json_response(
@@ -91,7 +91,7 @@ class _Page:
                 "bot": guild.bot,
                 "roles": guild.roles(),
                 "channels": guild.visible_channels(me.id),
-                "commands": self._world.commands.for_member(me.id),
+                "commands": self._container.commands.for_member(me.id),
                 "controls": self._controls.controls(),
                 "links": self._links,
             }
@@ -99,22 +99,22 @@ class _Page:
 
     def _shown(self, person: Json) -> Json:
         user_id = person["user"]["id"]
-        is_owner = user_id == self._world.guild.owner["id"]
-        return {**person, "owner": is_owner, "locale": self._world.interactions.locale_of(user_id)}
+        is_owner = user_id == self._container.guild.owner["id"]
+        return {**person, "owner": is_owner, "locale": self._container.interactions.locale_of(user_id)}
 
     async def history(self, request: web.Request) -> web.Response:
         """Return a range of the channel's messages, with the ephemeral ones that this member sees."""
         me, channel_id = self._member(request.query.get("as")), request.query.get("channel", "")
-        if not self._world.guild.is_shown(channel_id, me.id):
+        if not self._container.guild.is_shown(channel_id, me.id):
             raise web.HTTPNotFound(text="There is no such channel.")
         try:
             limit = min(max(int(request.query.get("limit", MAX_MESSAGES)), 1), MAX_MESSAGES)
             before = int(request.query["before"]) if "before" in request.query else None
         except ValueError:
             raise web.HTTPBadRequest(text="before and limit are numbers.") from None
-        shown = self._world.messages.history(channel_id, limit, before)
+        shown = self._container.messages.history(channel_id, limit, before)
         oldest = int(shown[0]["id"]) if len(shown) == limit else 0
-        shown += self._world.messages.ephemeral(channel_id, me.id, oldest, before)
+        shown += self._container.messages.ephemeral(channel_id, me.id, oldest, before)
         return web.json_response(sorted(shown, key=lambda message: int(message["id"])))
 
     async def upload(self, request: web.Request) -> web.Response:
@@ -123,7 +123,7 @@ class _Page:
         file = StoredFile.named(request.query.get("name") or "file", await request.read())
         if len(file.data) > ATTACHMENT_LIMIT_BYTES:
             return _refusal("Your files are too powerful: 10 MiB each at most.")
-        upload_id = self._world.store.new_id()
+        upload_id = self._container.store.new_id()
         self._uploads[upload_id] = file
         if len(self._uploads) > MAX_UPLOADS:
             del self._uploads[next(iter(self._uploads))]
@@ -141,13 +141,13 @@ class _Page:
                 events.put_nowait((kind, data))
 
         self._sockets.add(socket)
-        self._world.feed.watchers.add(watch)
+        self._container.feed.watchers.add(watch)
         writer = asyncio.create_task(_write(socket, events))
         try:
             async for _ in socket:
                 pass
         finally:
-            self._world.feed.watchers.discard(watch)
+            self._container.feed.watchers.discard(watch)
             self._sockets.discard(socket)
             writer.cancel()
         return socket
@@ -157,7 +157,7 @@ class _Page:
             return True
         place = data["id"] if kind == "channel" else data["channel_id"]
         is_whole = kind in ("typing", "channel") or ("author" in data and visible_to(data, me.id))
-        return is_whole and self._world.guild.is_shown(place, me.id)
+        return is_whole and self._container.guild.is_shown(place, me.id)
 
     async def act(self, request: web.Request) -> web.Response:
         """Run a member's action; what Discord's client would not allow is returned as a refusal."""

@@ -74,22 +74,22 @@ class Sandbox(FaultControls):
     @property
     def token(self) -> str:
         """The bot token that is accepted."""
-        return self._world.guild.token
+        return self._container.guild.token
 
     @property
     def guild_id(self) -> int:
         """The guild's id."""
-        return int(self._world.guild.id)
+        return int(self._container.guild.id)
 
     @property
     def bot_id(self) -> int:
         """The id of the bot and of its application."""
-        return int(self._world.guild.bot_id)
+        return int(self._container.guild.bot_id)
 
     @property
     def events(self) -> EventLog:
         """Events that members saw, as (kind, data): `len(events)` is a mark, `events[mark:]` are the events since."""
-        return self._world.feed.events
+        return self._container.feed.events
 
     async def start(
         self, host: str = "127.0.0.1", port: int = 0, mount: AppMount | None = None, links: Sequence[page_api.Link] = ()
@@ -115,19 +115,19 @@ class Sandbox(FaultControls):
         authority = f"[{host}]" if ":" in host else host
         authority += f":{self._runner.addresses[0][1]}"
         self.url = f"http://{authority}"
-        self._world.gateway.url, self._world.messages.files_url = f"ws://{authority}/gateway", self.url
+        self._container.gateway.url, self._container.messages.files_url = f"ws://{authority}/gateway", self.url
 
     def _application(self, links: Sequence[page_api.Link]) -> web.Application:
         app = web.Application(client_max_size=http_api.MAX_BODY_BYTES, middlewares=[http_api.loopback_middleware])
-        app.router.add_get("/gateway", self._world.gateway.serve)
-        app.router.add_get("/gateway/", self._world.gateway.serve)
-        http_api.mount_api(app, self._world, ROUTES)
-        page_api.mount_page(app, self._world, self, links)
+        app.router.add_get("/gateway", self._container.gateway.serve)
+        app.router.add_get("/gateway/", self._container.gateway.serve)
+        http_api.mount_api(app, self._container, ROUTES)
+        page_api.mount_page(app, self._container, self, links)
         return app
 
     async def stop(self) -> None:
         """Close every connection, then the port and the state."""
-        await self._world.gateway.close()
+        await self._container.gateway.close()
         await self._close_port()
         self.close_state()
 
@@ -138,15 +138,15 @@ class Sandbox(FaultControls):
 
     def forget(self, who: DepartingMember) -> None:
         """Delete a person's messages, replies and mentions; their accounts are deleted when the sandbox ends."""
-        in_use = self._world.interactions.attachment_ids_of_others(who.ids)
-        delete_account_content(self._world.guild, self._world.messages, who, in_use)
+        in_use = self._container.interactions.attachment_ids_of_others(who.ids)
+        delete_account_content(self._container.guild, self._container.messages, who, in_use)
 
     def close_state(self) -> None:
         """Close the state and delete departed accounts. May be called twice."""
         if not self._closed:
             self._closed = True
-            delete_departed_accounts(self._world.store)
-            self._world.store.close()
+            delete_departed_accounts(self._container.store)
+            self._container.store.close()
 
     async def wait_for(
         self, kind: str, check: EventPredicate = lambda data: True, timeout_s: float = 10.0, since: int | None = None
@@ -155,24 +155,24 @@ class Sandbox(FaultControls):
 
         `since` is an index into `events`: events from there on count, too. Raises TimeoutError.
         """
-        return await self._world.feed.wait_for(kind, check, timeout_s, since)
+        return await self._container.feed.wait_for(kind, check, timeout_s, since)
 
     def channel(self, name: str) -> Json:
         """Return the channel of this name. Raises KeyError."""
-        for channel in self._world.guild.channels():
+        for channel in self._container.guild.channels():
             if channel["name"] == name:
                 return channel
         raise KeyError(name)
 
     def messages(self, channel_name: str) -> list[Json]:
         """Return the channel's history, oldest first."""
-        return self._world.messages.history(self.channel(channel_name)["id"], MAX_HISTORY_MESSAGES)
+        return self._container.messages.history(self.channel(channel_name)["id"], MAX_HISTORY_MESSAGES)
 
     def member(self, name: str) -> MemberClient:
         """Return the member of this name. Raises KeyError."""
-        for person in self._world.guild.people():
+        for person in self._container.guild.people():
             if person["user"]["global_name"] == name:
-                return MemberClient(self._world, person["user"]["id"])
+                return MemberClient(self._container, person["user"]["id"])
         raise KeyError(name)
 
 

@@ -114,13 +114,13 @@ def where(folder, *needles):
     ]
 
 
-def quiet(total):
+def quiet(start_progress):
     """No progress."""
     return lambda more: None
 
 
 def put_back(backup, home, replay=lambda home, store: None, keep=False):
-    return restore_backup(backup, home, now=NOW + 60, keep_previous=keep, replay=replay, total=quiet)
+    return restore_backup(backup, home, now=NOW + 60, keep_previous=keep, replay=replay, start_progress=quiet)
 
 
 def texts(home):

@@ -27,7 +27,7 @@ NOW = 1_795_000_000.0
 
 def put_back(made, home):
     """Restore without the replay, which has tests of its own."""
-    restore_backup(made.path, home, now=NOW, keep_previous=False, replay=lambda home, store: None, total=quiet)
+    restore_backup(made.path, home, now=NOW, keep_previous=False, replay=lambda home, store: None, start_progress=quiet)
     return home
 
 
@@ -115,7 +115,7 @@ def test_an_older_database_is_taken_as_it_is_and_brought_up_to_date_when_it_come
 
 @pytest.mark.parametrize(
     ("place", "says"),
-    [("home/b.zip", "lies in the bot's home"), ("out/there.zip", "exists already"), ("no/b.zip", "There is no folder")],
+    [("home/b.zip", "is inside the bot's home"), ("out/there.zip", "exists already"), ("no/b.zip", "There is no folder")],
 )
 def test_places_where_it_may_not_lie(home, out, tmp_path, place, says):
     (out / "there.zip").write_text("precious")
@@ -181,10 +181,10 @@ def test_a_killed_backup_leaves_nothing_under_its_name_and_the_next_one_clears_u
 def test_what_another_backup_is_still_writing_is_left_alone(home, out):
     inside = []
 
-    def second(total):
+    def second(start_progress):
         if not inside:
             inside.append(create_backup(home, out / "second.zip", NOW, quiet))
-        return quiet(total)
+        return quiet(start_progress)
 
     first = create_backup(home, out / "first.zip", NOW, second)
     assert {path.name for path in out.iterdir()} == {"first.zip", "second.zip"}

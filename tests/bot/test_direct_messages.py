@@ -63,7 +63,7 @@ async def test_commands_and_buttons_work_there(stage):
     mark = stage.mark
     await stage.member.click(reply, f"again:{event}")
     await in_dm(stage, channel, "by command", mark)
-    await stage.member.click(stage.sandbox._world.messages.find(reply["id"]), f"vote+1:{event}")
+    await stage.member.click(stage.sandbox._container.messages.find(reply["id"]), f"vote+1:{event}")
     assert stage.store.replies.votes(event).up == 1
     answer = await stage.member.slash(channel, "persona set", persona="thrip")
     await until(lambda: "lives here now" in (answer.message or {}).get("content", ""))

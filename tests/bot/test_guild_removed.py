@@ -35,7 +35,7 @@ async def bot(tmp_path, days):
 
 def told(stage, name, data):
     """What Discord says at the gateway; the sandbox has no door out of its only guild."""
-    stage.sandbox._world.gateway.dispatch(name, data)
+    stage.sandbox._container.gateway.dispatch(name, data)
 
 
 def left(stage):
@@ -75,7 +75,7 @@ async def test_one_that_takes_the_bot_back_in_time_stays(bot):
     guild_id = stage.sandbox.guild_id
     told(stage, "GUILD_DELETE", {"id": str(guild_id)})
     await until(lambda: left(stage) == [guild_id])
-    guild = stage.sandbox._world.gateway._guild_create()
+    guild = stage.sandbox._container.gateway._guild_create()
     del guild["unavailable"]  # so it comes when a server has just taken the bot in
     told(stage, "GUILD_CREATE", guild)
     await until(lambda: left(stage) == [])

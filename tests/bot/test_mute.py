@@ -88,7 +88,7 @@ async def test_a_thread_is_silenced_and_swept_with_its_channel(stage):
 
 
 def _ids(stage, channel):
-    return [m["id"] for m in stage.sandbox._world.messages.history(channel["id"], 100)]
+    return [m["id"] for m in stage.sandbox._container.messages.history(channel["id"], 100)]
 
 
 async def test_what_a_deleted_webhook_said_takes_manage_messages_and_the_bot_says_so(stage):

@@ -99,7 +99,7 @@ def test_the_home_as_it_was_can_be_kept_and_put_back_by_hand(home, backup, tmp_p
 def test_where_the_old_home_cannot_be_kept_nothing_happens(home, backup, tmp_path):
     (tmp_path / "home.before-restore-20261118-110740").mkdir()
     before = tree(home)
-    with pytest.raises(BackupError, match="cannot be kept"):
+    with pytest.raises(BackupError, match="cannot be moved to"):
         put_back(backup, home, keep=True)
     assert tree(home) == before
 

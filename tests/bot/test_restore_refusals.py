@@ -89,7 +89,10 @@ CARD = "lore/77/mira-25/soup.md"
         (lambda members: members | {CARD: members[CARD] * 9}, f"{CARD} has changed since it was written"),
         (lambda members: members | {"lore/x.md": b"x"}, "other files than its manifest lists"),
         (lambda members: {name: content for name, content in members.items() if name != CARD}, "other files than"),
-        (lambda members: {name: content for name, content in members.items() if name != "manifest.json"}, "not a backup"),
+        (
+            lambda members: {name: content for name, content in members.items() if name != "manifest.json"},
+            "not a backup",
+        ),
         (lambda members: members | {"manifest.json": b"{}"}, "not a backup"),
         (lambda members: members | {"manifest.json": members["manifest.json"][:-9]}, "manifest cannot be read"),
         (lambda members: with_manifest(members, format=2), "made by a newer Understudy"),

@@ -189,7 +189,9 @@ def test_whoever_gave_a_preference_is_found_in_the_folder_of_a_job_that_waits(st
     assert read_preferences(folder / MATERIAL_FOLDER / PREFERENCES_FILE)
     key = HomeKey.of(tmp_path).people()
     holds = [
-        HomeFiles(tmp_path, IdentifierMatcher(PersonIdentifiers()), [keyed_person(key, str(who))]).holds(folder)
+        HomeFiles(tmp_path, IdentifierMatcher(PersonIdentifiers()), [keyed_person(key, str(who))]).contains_person(
+            folder
+        )
         for who in (WHO, OTHER)
     ]
     assert holds == [True, False]

@@ -127,5 +127,5 @@ def test_forgetting_finds_a_person_in_it(tmp_path):
     sample.write_text(sample.read_text().replace("clock", "Zaphira Quell's clock"))
     person = IdentifierMatcher(PersonIdentifiers(ids=("77",), names=("Zaphira Quell",)))
     files = HomeFiles(tmp_path, person, people=())
-    assert files.holds(folder)
-    assert files.forget(made_only=True).deleted == ["jobs/1"] and not folder.exists()
+    assert files.contains_person(folder)
+    assert files.erase(derived_only=True).deleted == ["jobs/1"] and not folder.exists()

@@ -82,7 +82,7 @@ async def test_after_a_crash_the_account_goes_at_the_next_start(seed, tmp_path):
     sandbox = Sandbox(seed, file)
     first = sandbox.member(names(seed)[0])
     await leave(sandbox, first)
-    sandbox._world.store.close()  # as far as the file can tell, a kill
+    sandbox._container.store.close()  # as far as the file can tell, a kill
     again = Sandbox(seed, file)
     assert again.member(names(seed)[0]).id != first.id
     again.close_state()
@@ -98,13 +98,13 @@ async def test_files_that_they_gave_and_the_names_of_their_threads_go_too(world,
     await first.say(channel, "look", files=[StoredFile.named("xbelkor.md", b"the xbelkor is mine")])
     kept = await second.say(channel, "mine", files=[StoredFile.named("mill.md", b"the mill is theirs")])
     await second.say(channel, "theirs", files=[StoredFile.named("song.md", WORDS.encode())])
-    world._world.store.put_file(StoredFile.named("card.json", b"xbelkor, given to a command"))
+    world._container.store.put_file(StoredFile.named("card.json", b"xbelkor, given to a command"))
     await leave(world, first)
     assert b"xbelkor" not in on_disk(tmp_path) and WORDS.encode() not in on_disk(tmp_path)
     assert b"the mill is theirs" in on_disk(tmp_path) and len(kept["attachments"]) == 1
-    assert {one["name"] for one in world._world.guild.threads()} == {"thread"}
-    assert [one["content"] for one in world._world.messages.history(thread["id"], 9)][-1] == "I was"
-    assert other_thread["id"] in {one["id"] for one in world._world.guild.threads()}
+    assert {one["name"] for one in world._container.guild.threads()} == {"thread"}
+    assert [one["content"] for one in world._container.messages.history(thread["id"], 9)][-1] == "I was"
+    assert other_thread["id"] in {one["id"] for one in world._container.guild.threads()}
 
 
 async def test_what_answers_them_goes_in_the_channel_and_in_direct_messages(seed, tmp_path):
@@ -113,11 +113,11 @@ async def test_what_answers_them_goes_in_the_channel_and_in_direct_messages(seed
     first, second = (sandbox.member(name) for name in names(seed)[:2])
     answer = await second.say(seed.channels[0].name, "an answer that says xbelkor")
     dm = await first.dm()
-    bot = sandbox._world.guild.bot
-    sandbox._world.messages.create(bot, dm["id"], MessageDraft({"content": "what xbelkor means to you"}))
+    bot = sandbox._container.guild.bot
+    sandbox._container.messages.create(bot, dm["id"], MessageDraft({"content": "what xbelkor means to you"}))
     await leave(sandbox, first, [answer["id"]])
     assert b"xbelkor" not in on_disk(tmp_path)
-    sandbox._world.messages.create(bot, dm["id"], MessageDraft({"content": "you are forgotten, plimsole"}))
+    sandbox._container.messages.create(bot, dm["id"], MessageDraft({"content": "you are forgotten, plimsole"}))
     await sandbox.stop()
     assert b"plimsole" not in on_disk(tmp_path)
 
@@ -126,10 +126,10 @@ async def test_what_only_one_member_saw_leaves_no_file_behind_after_a_restart(se
     sandbox = Sandbox(seed, tmp_path / "guild.sqlite")
     await sandbox.start()
     first = sandbox.member(names(seed)[0])
-    bot, channel = sandbox._world.guild.bot, sandbox.channel(seed.channels[0].name)
+    bot, channel = sandbox._container.guild.bot, sandbox.channel(seed.channels[0].name)
     export = StoredFile.named("about-you.json", b"xbelkor")
     draft = MessageDraft({"content": "here"}, (export,))
-    sandbox._world.messages.create(bot, channel["id"], draft, flags=EPHEMERAL)
+    sandbox._container.messages.create(bot, channel["id"], draft, flags=EPHEMERAL)
     await first.say(channel, "hello", files=[StoredFile.named("mill.md", b"the mill")])
     await sandbox.stop()
     again = Sandbox(seed, tmp_path / "guild.sqlite")

@@ -327,7 +327,7 @@ async def test_a_forgetting_that_takes_a_set_takes_its_index(desk, home):
     await samples(desk)
     nobody = SimpleNamespace(in_text=lambda text: False, redacted=str, redacted_whole=str)
     files = HomeFiles(home, nobody, set(PEOPLE))
-    held = {path.relative_to(home).parts[0] for path in files.made() if files.holds(path)}
+    held = {path.relative_to(home).parts[0] for path in files.derived_paths() if files.contains_person(path)}
     assert held == {"datasets", "cache"}
 
 
