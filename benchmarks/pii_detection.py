@@ -71,27 +71,27 @@ class DetectionScore:
     missed: list[tuple[AnnotatedText, GoldSpan]] = field(default_factory=list)
     wrong: list[tuple[AnnotatedText, Entity]] = field(default_factory=list)
 
-    def read(self, judged: AnnotatedText, entities: Iterable[Entity]) -> None:
+    def read(self, annotated: AnnotatedText, entities: Iterable[Entity]) -> None:
         """Count one text."""
-        marked = {place for gold in judged.gold for place in range(gold.start, gold.end)}
+        marked = {position for gold in annotated.gold for position in range(gold.start, gold.end)}
         entities = list(entities)
-        covered = {place for entity in entities for place in range(entity.start, entity.end)}
-        for gold in judged.gold:
-            hit = sum(place in covered for place in range(gold.start, gold.end)) >= MIN_COVERED_SHARE * (
+        covered = {position for entity in entities for position in range(entity.start, entity.end)}
+        for gold in annotated.gold:
+            hit = sum(position in covered for position in range(gold.start, gold.end)) >= MIN_COVERED_SHARE * (
                 gold.end - gold.start
             )
-            self._count(judged, gold.kind, kind_group(gold), SpanCounts(1, int(hit)))
+            self._count(annotated, gold.kind, kind_group(gold), SpanCounts(1, int(hit)))
             if not hit:
-                self.missed.append((judged, gold))
+                self.missed.append((annotated, gold))
         for entity in entities:
-            rightly = sum(place in marked for place in range(entity.start, entity.end))
+            rightly = sum(position in marked for position in range(entity.start, entity.end))
             length = entity.end - entity.start
-            self._count(judged, entity.kind, "", SpanCounts(0, 0, length, rightly))
+            self._count(annotated, entity.kind, "", SpanCounts(0, 0, length, rightly))
             if 2 * rightly < length:
-                self.wrong.append((judged, entity))
+                self.wrong.append((annotated, entity))
 
-    def _count(self, judged: AnnotatedText, kind: str, group: str, tally: SpanCounts) -> None:
-        for tallies, name in ((self.by_kind, kind), (self.by_language, judged.language), (self.groups, group)):
+    def _count(self, annotated: AnnotatedText, kind: str, group: str, tally: SpanCounts) -> None:
+        for tallies, name in ((self.by_kind, kind), (self.by_language, annotated.language), (self.groups, group)):
             tallies.setdefault(name, SpanCounts()).add(tally)
 
     def recall(self, group: str) -> float | None:
@@ -116,14 +116,14 @@ def kind_group(gold: GoldSpan) -> str:
 
 def anonymisers(texts: Sequence[AnnotatedText]) -> dict[tuple[str, bool], Anonymiser]:
     """Create anonymisers: one per language for texts about nobody in the log, and one for the others."""
-    made: dict[tuple[str, bool], Anonymiser] = {}
-    for language in dict.fromkeys(judged.language for judged in texts):
-        made[language, False] = Anonymiser(KEY)
-        about = [judged for judged in texts if judged.language == language and judged.speaker]
+    anonymiser_by_group: dict[tuple[str, bool], Anonymiser] = {}
+    for language in dict.fromkeys(annotated.language for annotated in texts):
+        anonymiser_by_group[language, False] = Anonymiser(KEY)
+        about = [annotated for annotated in texts if annotated.language == language and annotated.speaker]
         if about:
-            made[language, True] = Anonymiser(KEY)
-            made[language, True].meet(build_log(about))
-    return made
+            anonymiser_by_group[language, True] = Anonymiser(KEY)
+            anonymiser_by_group[language, True].meet(build_log(about))
+    return anonymiser_by_group
 
 
 def build_log(texts: Sequence[AnnotatedText]) -> Conversation:
@@ -133,8 +133,8 @@ def build_log(texts: Sequence[AnnotatedText]) -> Conversation:
     ]
     ids = {speaker.names: index for index, speaker in enumerate(speakers)}
     messages = [
-        SourceMessage(speakers[(ids[judged.speaker] + 1) % len(speakers)], judged.text, str(row))
-        for row, judged in enumerate(texts)
+        SourceMessage(speakers[(ids[annotated.speaker] + 1) % len(speakers)], annotated.text, str(row))
+        for row, annotated in enumerate(texts)
     ]
     return Conversation.of(messages, "data/pii", "own-writing")
 
@@ -145,12 +145,12 @@ def measure(texts: Sequence[AnnotatedText]) -> tuple[DetectionScore, float, str]
     for turn in range(PASSES):
         readers = anonymisers(texts)
         by = next(iter(readers.values())).names.by
-        begun = time.process_time()
-        found = [readers[judged.language, bool(judged.speaker)].found(judged.text) for judged in texts]
-        seconds = min(seconds, time.process_time() - begun)
+        started = time.process_time()
+        found = [readers[annotated.language, bool(annotated.speaker)].found(annotated.text) for annotated in texts]
+        seconds = min(seconds, time.process_time() - started)
         if not turn:
-            for judged, entities in zip(texts, found, strict=True):
-                score.read(judged, entities)
+            for annotated, entities in zip(texts, found, strict=True):
+                score.read(annotated, entities)
     return score, len(texts) / seconds, by
 
 
@@ -234,11 +234,11 @@ def evaluate_file(path: Path, errors: bool) -> int:
 
 def print_errors(score: DetectionScore, kinds: Sequence[str] = ()) -> None:
     """Print missed spans and false replacements, one per line."""
-    for judged, gold in score.missed:
+    for annotated, gold in score.missed:
         if not kinds or gold.kind in kinds:
-            print(f"missed {gold.kind}: {judged.text[gold.start : gold.end]!r} in {judged.text!r}")
-    for judged, entity in score.wrong:
-        print(f"wrong {entity.kind}: {judged.text[entity.start : entity.end]!r} in {judged.text!r}")
+            print(f"missed {gold.kind}: {annotated.text[gold.start : gold.end]!r} in {annotated.text!r}")
+    for annotated, entity in score.wrong:
+        print(f"wrong {entity.kind}: {annotated.text[entity.start : entity.end]!r} in {annotated.text!r}")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -41,18 +41,18 @@ def measure_rates(conversations: Iterable[Conversation], folder: Path | None = N
     filtering = deduplicating = 0.0
     with MinHashIndex(folder) as index:
         for conversation in conversations:
-            begun = time.perf_counter()
+            started = time.perf_counter()
             for message in conversation.messages:
                 if message.speaker.is_persona:
                     filters.reply_fault(message.text)
             filtered = time.perf_counter()
             index.add(conversation.raw_text)
             deduplicating += time.perf_counter() - filtered
-            filtering += filtered - begun
+            filtering += filtered - started
             rows += conversation.rows
-        begun = time.perf_counter()
+        started = time.perf_counter()
         _, clusters = index.clusters()
-        deduplicating += time.perf_counter() - begun
+        deduplicating += time.perf_counter() - started
         duplicates = int((clusters != range(len(index))).sum())
     return DedupRates(rows, rows / max(filtering, 1e-9), rows / max(deduplicating, 1e-9), duplicates)
 
@@ -72,11 +72,11 @@ def measure_parse(path: Path) -> dict[str, float]:
     from trainer.sources.reader import read_source
     from trainer.sources.source_format import ReadOptions
 
-    begun, conversations, records = time.perf_counter(), 0, 0
+    started, conversations, records = time.perf_counter(), 0, 0
     for item in read_source(path, ReadOptions()):
         records += item.rows
         conversations += isinstance(item, Conversation)
-    return {"seconds": time.perf_counter() - begun, "records": records, "conversations": conversations}
+    return {"seconds": time.perf_counter() - started, "records": records, "conversations": conversations}
 
 
 def measure_load_dataset(path: Path) -> dict[str, float]:
@@ -86,9 +86,9 @@ def measure_load_dataset(path: Path) -> dict[str, float]:
 
     datasets.disable_progress_bars()
     with tempfile.TemporaryDirectory(dir=path.parent) as cache:
-        begun = time.perf_counter()
+        started = time.perf_counter()
         loaded = datasets.load_dataset("json", data_files=str(path), split="train", cache_dir=cache)
-        return {"seconds": time.perf_counter() - begun, "records": len(loaded)}
+        return {"seconds": time.perf_counter() - started, "records": len(loaded)}
 
 
 def measure_dedup(path: Path) -> dict[str, float]:

@@ -32,9 +32,9 @@ class SyntheticRows:
     def _sentence(self) -> str:
         return " ".join(self._random.choices(self._words, k=self._random.randint(6, 18))).capitalize() + "."
 
-    def text(self, most: int) -> str:
+    def text(self, max_sentences: int) -> str:
         """Generate one to `most` sentences."""
-        return " ".join(self._random.choices(self._sentences, k=self._random.randint(1, most)))
+        return " ".join(self._random.choices(self._sentences, k=self._random.randint(1, max_sentences)))
 
     def sharegpt(self, number: int) -> dict[str, Any]:
         """Generate a conversation of two to eight messages."""

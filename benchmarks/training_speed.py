@@ -40,11 +40,11 @@ def load_samples(persona: str, steps: int) -> list[Any]:
     parser = argparse.ArgumentParser()
     add_sources(parser, required=True)
     log = SHIPPED_DATA / "logs" / f"{persona}.json"
-    order = build_order(
+    indices = build_order(
         parser.parse_args(["--persona", persona, "--source", str(log), "--max-length", str(MAX_LENGTH)])
     )
-    with tempfile.TemporaryDirectory() as folder, DatasetBuilder(order.plan, Ledger(), Path(folder)) as builder:
-        for source, items in order.sources:
+    with tempfile.TemporaryDirectory() as folder, DatasetBuilder(indices.plan, Ledger(), Path(folder)) as builder:
+        for source, items in indices.sources:
             builder.take(source, items)
         samples = [built.made.sample for built in builder.samples() if built.side == TRAIN]
     if len(samples) < steps * STEP_SAMPLES:
@@ -137,7 +137,7 @@ def _by_length_in_steps(samples: Sequence[Any]) -> list[int]:
     return [place for step in steps for place in sorted(step, key=lambda place: -len(samples[place].ids))]
 
 
-def measure_training(way: str, persona: str, steps: int) -> dict[str, Any]:
+def measure_training(make_trainer: str, persona: str, steps: int) -> dict[str, Any]:
     """Train this many steps; returns `seconds`, `tokens` (unpadded) and `losses` per step."""
     import torch
     from transformers import TrainerCallback
@@ -157,7 +157,7 @@ def measure_training(way: str, persona: str, steps: int) -> dict[str, Any]:
     losses: list[float] = []
     samples = load_samples(persona, steps)
     with tempfile.TemporaryDirectory() as scratch:
-        trainer, run = {"plain": baseline_trainer, "ours": own_trainer}[way](samples, scratch)
+        trainer, run = {"plain": baseline_trainer, "ours": own_trainer}[make_trainer](samples, scratch)
         draw = torch.Generator().manual_seed(SEED)
         for name, weight in sorted(trainer.model.named_parameters()):
             if ".lora_A." in name:  # the same first weights; B begins as zero
@@ -175,14 +175,14 @@ def run_benchmark(personas: Sequence[str], steps: int) -> dict[str, Any]:
     peaks: dict[tuple[str, bool], int] = {}
     for persona in personas:
         for tuned in (False, True):
-            for way in ("plain", "ours"):
-                print(f"{persona}: {way}, allocator {'tuned' if tuned else 'as it is'} …", file=sys.stderr)
+            for make_trainer in ("plain", "ours"):
+                print(f"{persona}: {make_trainer}, allocator {'tuned' if tuned else 'as it is'} …", file=sys.stderr)
                 figures, peak = measure_in_subprocess(
-                    [sys.executable, "-m", "benchmarks.training_speed", "--measure", way, persona, str(steps)],
+                    [sys.executable, "-m", "benchmarks.training_speed", "--measure", make_trainer, persona, str(steps)],
                     _environment(tuned),
                 )
-                found.setdefault((way, tuned), []).append(figures)
-                peaks[way, tuned] = max(peak, peaks.get((way, tuned), 0))
+                found.setdefault((make_trainer, tuned), []).append(figures)
+                peaks[make_trainer, tuned] = max(peak, peaks.get((make_trainer, tuned), 0))
     rates = {key: _rate(rounds) for key, rounds in found.items()}
     losses = {key: statistics.fmean(loss for r in rounds for loss in r["losses"]) for key, rounds in found.items()}
     tokens_a_sample = statistics.fmean(t for r in found["ours", True] for t in r["tokens"]) / STEP_SAMPLES
@@ -245,8 +245,8 @@ def main() -> int:
     options = parser.parse_args()
     if options.measure:
         configure_process(niceness=0, threads=None)
-        way, persona, steps = options.measure
-        print(json.dumps(measure_training(way, persona, int(steps))))
+        make_trainer, persona, steps = options.measure
+        print(json.dumps(measure_training(make_trainer, persona, int(steps))))
         return 0
     figures = run_benchmark(options.personas, options.steps)
     print(format_table(figures))

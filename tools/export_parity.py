@@ -38,14 +38,14 @@ def main(arguments: list[str] | None = None) -> int:
     for chatty in ("gguf", "bitsandbytes"):
         logging.getLogger(chatty).setLevel(logging.ERROR)
     try:
-        made = parity_table()
+        table = parity_table()
     except UnderstudyError as error:
         print(error, file=sys.stderr)
         return 1
     if options.write:
-        written = replace_table(DOCUMENT.read_text(encoding="utf-8"), made)
+        written = replace_table(DOCUMENT.read_text(encoding="utf-8"), table)
         DOCUMENT.write_text(written, encoding="utf-8")
-    print(made)
+    print(table)
     return 0
 
 
@@ -61,10 +61,10 @@ def parity_table() -> str:
     return "\n".join(lines)
 
 
-def replace_table(document: str, made: str) -> str:
+def replace_table(document: str, table: str) -> str:
     """Replace the table between the markers of the document."""
     before, _, rest = document.partition(BEGIN)
-    return f"{before}{BEGIN}\n{made}\n{END}{rest.partition(END)[2]}"
+    return f"{before}{BEGIN}\n{table}\n{END}{rest.partition(END)[2]}"
 
 
 def _cells(name: str) -> list[str]:

@@ -57,7 +57,7 @@ def write(card: bytes, files: Mapping[str, bytes]) -> bytes:
 
 def uri_for(kind: str, name: str, extension: str) -> str:
     """Return the URI of an asset in the zip, from its type, name and file extension."""
-    folder = next((folder for folder, known in ASSET_FOLDERS.items() if extension in known.split()), "other")
+    folder = next((folder for folder, suffixes in ASSET_FOLDERS.items() if extension in suffixes.split()), "other")
     return f"{ASSET_SCHEME}assets/{_safe(kind)}/{folder}/{_safe(name)}.{_safe(extension)}"
 
 

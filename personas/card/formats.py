@@ -132,10 +132,10 @@ def picture_type(data: bytes) -> str | None:
 
 
 def _export_json(card: Card) -> CardExport:
-    def place(uri: str, asset: JsonObject | None) -> str | None:
+    def relocate(uri: str, asset: JsonObject | None) -> str | None:
         return _data_uri(asset, card.files[uri]) if asset else None
 
-    relocated, notes = _relocate_assets(card, place)
+    relocated, notes = _relocate_assets(card, relocate)
     if card.picture:
         notes += ("The picture is left out: JSON cards have none.",)
     return CardExport(json_bytes(relocated.document, indent=2) + b"\n", notes)
@@ -151,7 +151,7 @@ def _export_png(card: Card, where: str) -> CardExport:
             f"The picture of {where} is {kind}; a PNG card needs a PNG picture.", "Name one with --picture."
         )
 
-    def place(uri: str, asset: JsonObject | None) -> str | None:
+    def relocate(uri: str, asset: JsonObject | None) -> str | None:
         if asset and asset is _main_icon(card) and not card.picture:
             return str(DEFAULT_ICON["uri"])
         if uri.startswith(png.ASSET_URI):
@@ -159,7 +159,7 @@ def _export_png(card: Card, where: str) -> CardExport:
         # Numbers, because keywords are short and limited to Latin-1.
         return f"{png.ASSET_URI}{list(card.files).index(uri)}" if asset else None
 
-    relocated, notes = _relocate_assets(card, place)
+    relocated, notes = _relocate_assets(card, relocate)
     texts = {png.CARD_V2: json_bytes(relocated.document)}
     if card.version == 3:
         texts = {png.CARD_V3: json_bytes(relocated.document), png.CARD_V2: json_bytes(_backfill_v2(relocated))}
@@ -170,19 +170,19 @@ def _export_png(card: Card, where: str) -> CardExport:
 
 
 def _export_charx(card: Card) -> CardExport:
-    taken: set[str] = set()
+    used_uris: set[str] = set()
 
-    def place(uri: str, asset: JsonObject | None) -> str | None:
+    def relocate(uri: str, asset: JsonObject | None) -> str | None:
         if uri.startswith(charx.ASSET_SCHEME) or asset is None:
             return uri if uri.startswith(charx.ASSET_SCHEME) else None
         name, extension = str(asset.get("name") or "unnamed"), str(asset.get("ext") or "unknown")
         uri = charx.uri_for(str(asset.get("type") or "other"), name, extension)
-        if uri in taken:
-            uri = charx.uri_for(str(asset.get("type") or "other"), f"{name}_{len(taken)}", extension)
-        taken.add(uri)
+        if uri in used_uris:
+            uri = charx.uri_for(str(asset.get("type") or "other"), f"{name}_{len(used_uris)}", extension)
+        used_uris.add(uri)
         return uri
 
-    relocated, notes = _relocate_assets(card, place)
+    relocated, notes = _relocate_assets(card, relocate)
     files = dict(relocated.files)
     if card.picture:
         uri = charx.uri_for("icon", "main", picture_type(card.picture) or "unknown")
@@ -201,10 +201,10 @@ def _export_charx(card: Card) -> CardExport:
 def _export_toml(card: Card, avatar: str, persona_id: str) -> CardExport:
     picture, icon = card_picture(card), _main_icon(card)
 
-    def place(uri: str, asset: JsonObject | None) -> str | None:
+    def relocate(uri: str, asset: JsonObject | None) -> str | None:
         return str(DEFAULT_ICON["uri"]) if asset and asset is icon else None
 
-    relocated, notes = _relocate_assets(card, place)
+    relocated, notes = _relocate_assets(card, relocate)
     table = table_from_card(relocated, persona_id)
     if len(dump_toml(table)) > MAX_CARD_BYTES:
         raise CardError(f"{card.name} is too large for a TOML card.", "Shorten its character book.")
@@ -247,16 +247,18 @@ def _asset_path(uri: str) -> str:
     return uri.replace("embedded://", charx.ASSET_SCHEME, 1) if uri.startswith("embedded://") else uri
 
 
-def _relocate_assets(card: Card, place: Callable[[str, JsonObject | None], str | None]) -> tuple[Card, tuple[str, ...]]:
-    """Move the card's files to the URIs that `place` returns, and return the card and its notes.
+def _relocate_assets(
+    card: Card, relocate: Callable[[str, JsonObject | None], str | None]
+) -> tuple[Card, tuple[str, ...]]:
+    """Move the card's files to the URIs that `relocate` returns, and return the card and its notes.
 
-    `place` gets the old URI and the asset that refers to it; files for which it returns None are left out.
+    `relocate` gets the old URI and the asset that refers to it; files for which it returns None are left out.
     """
     renamed: dict[str, str] = {}
     files, left_out = {}, []
     for uri, content in card.files.items():
         referring = [asset for asset in card.assets if _asset_path(asset["uri"]) == uri]
-        new = place(uri, referring[0] if referring else None)
+        new = relocate(uri, referring[0] if referring else None)
         if new is None:
             left_out.append(uri.removeprefix(charx.ASSET_SCHEME))
         else:
@@ -273,8 +275,8 @@ def _with_uris(card: Card, renamed: Mapping[str, str], only: JsonObject | None =
         return card
 
     def renamed_asset(asset: Any) -> Any:
-        known = isinstance(asset, dict) and asset.get("uri") in renamed and only in (None, asset)
-        return {**asset, "uri": renamed[asset["uri"]]} if known else asset
+        is_renamed = isinstance(asset, dict) and asset.get("uri") in renamed and only in (None, asset)
+        return {**asset, "uri": renamed[asset["uri"]]} if is_renamed else asset
 
     return _with_data(card, {"assets": [renamed_asset(asset) for asset in card.data["assets"]]})
 

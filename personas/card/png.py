@@ -102,13 +102,13 @@ def picture(chunks: Iterable[PngChunk]) -> bytes:
 
 def with_card(picture: bytes, texts: Mapping[str, bytes], where: str) -> bytes:
     """Replace the card in a picture by these contents, by keyword; other chunks are preserved."""
-    kept = [chunk for chunk in split(picture, where) if not chunk.belongs_to_card]
+    remaining = [chunk for chunk in split(picture, where) if not chunk.belongs_to_card]
     # Before the pixels: some programs stop reading there.
-    position = next(number for number, chunk in enumerate(kept) if chunk.kind in (b"IDAT", b"IEND"))
+    position = next(number for number, chunk in enumerate(remaining) if chunk.kind in (b"IDAT", b"IEND"))
     new = [
         PngChunk(b"tEXt", keyword.encode("latin-1") + b"\0" + base64.b64encode(text)) for keyword, text in texts.items()
     ]
-    return join([*kept[:position], *new, *kept[position:]])
+    return join([*remaining[:position], *new, *remaining[position:]])
 
 
 def _decode_card_chunk(chunk: PngChunk, where: str) -> bytes:

@@ -122,15 +122,15 @@ def _validate_card(card: Card, where: str) -> None:
     _require(isinstance((book or {}).get("entries") or [], list | dict), where, prefix + "character_book.entries",
              "a list", (book or {}).get("entries"))  # fmt: skip
     for number, entry in enumerate(card.book):
-        place = f"{prefix}character_book.entries[{number}]"
-        _require(isinstance(entry, dict), where, place, "an object", entry)
+        field_path = f"{prefix}character_book.entries[{number}]"
+        _require(isinstance(entry, dict), where, field_path, "an object", entry)
         content = entry.get("content")
-        _require(content is None or isinstance(content, str), where, f"{place}.content", "a text", content)
+        _require(content is None or isinstance(content, str), where, f"{field_path}.content", "a text", content)
 
 
-def _require(holds: bool, where: str, field_name: str, wanted: str, value: object) -> None:
+def _require(holds: bool, where: str, field_name: str, expected: str, value: object) -> None:
     if not holds:
-        raise CardError(f"{where}: {field_name} must be {wanted}, not {_short(value)}.", "Correct it in the card.")
+        raise CardError(f"{where}: {field_name} must be {expected}, not {_short(value)}.", "Correct it in the card.")
 
 
 def _is_string_list(value: object) -> bool:

@@ -84,9 +84,9 @@ def read_cards(folder: Path) -> dict[str, Persona]:
     return cards
 
 
-def find_persona(personas: Mapping[str, Persona], wanted: str) -> Persona | None:
+def find_persona(personas: Mapping[str, Persona], id_or_name: str) -> Persona | None:
     """Find a persona by id or display name, case-insensitively."""
-    key = fold_name(wanted)
+    key = fold_name(id_or_name)
     return next((p for p in personas.values() if key in (fold_name(p.id), fold_name(p.name))), None)
 
 

@@ -38,17 +38,17 @@ def verify_adapter(folder: Path, advice: str = ROLL_BACK_ADVICE) -> AdapterManif
     """Verify every file against the manifest. Raises `AdapterError` with the first difference and the advice."""
     try:
         manifest = AdapterManifest.model_validate_json((folder / MANIFEST_FILE).read_bytes())
-        found = _checksums(folder)
+        actual = _checksums(folder)
     except FileNotFoundError:
         raise AdapterError(f"There is no complete adapter in {folder}.", advice) from None
     except ValidationError as error:
         raise AdapterError(f"{MANIFEST_FILE} in {folder} is damaged: {error.errors()[0]['msg']}.", advice) from error
     except OSError as error:
         raise AdapterError(f"The adapter in {folder} cannot be read: {error}", advice) from error
-    for name in sorted({*found, *manifest.checksums, WEIGHTS_FILE, CONFIG_FILE}):
+    for name in sorted({*actual, *manifest.checksums, WEIGHTS_FILE, CONFIG_FILE}):
         if name not in manifest.checksums:
             raise AdapterError(f"The adapter in {folder} has a file that is not in its manifest: {name}.", advice)
-        if found.get(name) != manifest.checksums[name]:
+        if actual.get(name) != manifest.checksums[name]:
             raise AdapterError(f"The adapter in {folder} is damaged: {name} does not match its checksum.", advice)
     return manifest
 

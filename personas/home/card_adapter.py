@@ -77,14 +77,16 @@ def _is_small_lora(config: dict[str, Any]) -> bool:
     modules, ranks, alphas = (config.get(name) or {} for name in ("target_modules", "rank_pattern", "alpha_pattern"))
     if not (isinstance(modules, list) and isinstance(ranks, dict) and isinstance(alphas, dict)):
         return False
-    known = config.get("peft_type") == "LORA" and config.get("bias", "none") == "none"
+    is_lora = config.get("peft_type") == "LORA" and config.get("bias", "none") == "none"
     plain_init = config.get("init_lora_weights", True) in (True, False, "gaussian", None)
-    named = all(isinstance(name, str) and MODULE_NAME_PATTERN.fullmatch(name) for name in [*modules, *ranks, *alphas])
+    plain_names = all(
+        isinstance(name, str) and MODULE_NAME_PATTERN.fullmatch(name) for name in [*modules, *ranks, *alphas]
+    )
     all_ranks = [config.get("r"), *ranks.values()]
     return (
-        known
+        is_lora
         and plain_init
-        and named
+        and plain_names
         and all(isinstance(rank, int) and 1 <= rank <= MAX_IMPORT_RANK for rank in all_ranks)
     )
 

@@ -56,13 +56,13 @@ def read_exports(home: Path) -> list[ExportRecord]:
         lines = (home / EXPORTS_FILE).read_text(encoding="utf-8").splitlines()
     except FileNotFoundError:
         return []
-    found = []
+    records = []
     for line in lines:
         try:
-            found.append(ExportRecord.model_validate_json(line))
+            records.append(ExportRecord.model_validate_json(line))
         except ValidationError:  # cut off by a crash, or written by a later version
             continue
-    return found
+    return records
 
 
 def find_exports_containing(home: Path, people: Collection[str]) -> list[ExportRecord]:

@@ -144,8 +144,8 @@ def _key_mark(key: bytes) -> bytes:
     return hmac.digest(key, b"mark", "sha256")[:KEY_MARK_BYTES]
 
 
-def _unusable_file_error(file: Path, what: str) -> MaterialError:
+def _unusable_file_error(file: Path, problem: str) -> MaterialError:
     return MaterialError(
-        f"{file} {what}. It records the conversations that must not be trained on.",
+        f"{file} {problem}. It records the conversations that must not be trained on.",
         "Restore it from a backup. If you remove it, these conversations may be trained on.",
     )

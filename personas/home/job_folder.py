@@ -76,9 +76,11 @@ def write_comparison_targets(folder: Path, compare: ComparisonTargets) -> None:
         live=_relative_path(folder, compare.live) if compare.live else None,
         neighbours=tuple(
             NeighbourPaths(
-                persona=it.persona, adapter=_relative_path(folder, it.adapter), job=_relative_path(folder, it.job)
+                persona=neighbour.persona,
+                adapter=_relative_path(folder, neighbour.adapter),
+                job=_relative_path(folder, neighbour.job),
             )
-            for it in compare.neighbours
+            for neighbour in compare.neighbours
         ),
         heard=compare.heard,
     )
@@ -103,9 +105,11 @@ def read_comparison_targets(folder: Path) -> ComparisonTargets:
         live=_absolute_path(folder, stored.live) if stored.live else None,
         neighbours=tuple(
             NeighbourPaths(
-                persona=it.persona, adapter=_absolute_path(folder, it.adapter), job=_absolute_path(folder, it.job)
+                persona=neighbour.persona,
+                adapter=_absolute_path(folder, neighbour.adapter),
+                job=_absolute_path(folder, neighbour.job),
             )
-            for it in stored.neighbours
+            for neighbour in stored.neighbours
         ),
         heard=stored.heard,
     )

@@ -57,21 +57,21 @@ class PreferenceRecord(FrozenModel):
 
 def preferences_to_jsonl(preferences: Iterable[PreferenceRecord]) -> str:
     """Format records as the text of a file."""
-    return "".join(f"{one.model_dump_json(exclude_none=True)}\n" for one in preferences)
+    return "".join(f"{record.model_dump_json(exclude_none=True)}\n" for record in preferences)
 
 
 def read_preferences(file: Path) -> list[PreferenceRecord]:
     """Read all records of a file. Raises `MaterialError` with the first invalid line and the reason."""
-    found = []
+    records = []
     try:
         with file.open(encoding="utf-8") as lines:
             for number, line in enumerate(lines, 1):
                 if line.strip():
-                    found.append(_parse_preference(line, f"{file.name}, line {number}"))
+                    records.append(_parse_preference(line, f"{file.name}, line {number}"))
     except (OSError, UnicodeDecodeError) as error:
         reason = (error.strerror or "") if isinstance(error, OSError) else "it is not UTF-8 text"
         raise MaterialError(f"{file.name} cannot be read: {reason}.", "Check the path.") from error
-    return found
+    return records
 
 
 def _parse_preference(line: str, where: str) -> PreferenceRecord:

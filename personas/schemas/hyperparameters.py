@@ -167,11 +167,11 @@ def _format_number(value: float) -> str:
 def _suggest_names(name: str) -> str:
     """Suggest existing names for a misspelt, shortened, extended or abbreviated one."""
     known = list(Hyperparameters.model_fields)
-    alike = difflib.get_close_matches(name, known, cutoff=0.6)
+    similar = difflib.get_close_matches(name, known, cutoff=0.6)
     initials = [it for it in known if "".join(word[0] for word in it.split("_")) == name.lower()]
-    within = [it for it in known if len(name) > 2 and (name.lower() in it or it in name.lower())]
-    near = list(dict.fromkeys([*initials, *alike, *within]))[:3]
-    return f"Did you mean {' or '.join(near)}?" if near else f"Known: {', '.join(known)}."
+    overlapping = [it for it in known if len(name) > 2 and (name.lower() in it or it in name.lower())]
+    suggestions = list(dict.fromkeys([*initials, *similar, *overlapping]))[:3]
+    return f"Did you mean {' or '.join(suggestions)}?" if suggestions else f"Known: {', '.join(known)}."
 
 
 def _quote_value(value: str | list[str]) -> str:

@@ -165,7 +165,7 @@ def test_a_card_cannot_write_anywhere_else(tmp_path):
     with pytest.raises(AdapterError, match="points outside of it"):
         unpack_card_adapter(dataclasses.replace(card, files=files), tmp_path / "a" / "b", "it")
     assert not (tmp_path / "out").exists()
-    with pytest.raises(AdapterError, match="carries no adapter"):
+    with pytest.raises(AdapterError, match="contains no adapter"):
         unpack_card_adapter(MIRA, tmp_path / "c", "it")
 
 

@@ -45,10 +45,10 @@ def train(out: Path, count: int, seed: int) -> dict[str, object]:
     trainer = pycrfsuite.Trainer(algorithm="lbfgs", verbose=False)
     trainer.set_params(CRFSUITE_PARAMETERS)
     features = FeatureExtractor(groups_with_dropout)
-    for made in itertools.islice(CorpusGenerator(seed), count):
-        cut = tokenise(made.text)
+    for text in itertools.islice(CorpusGenerator(seed), count):
+        cut = tokenise(text.text)
         if cut.words:
-            trainer.append(features.of(cut.words), bio_labels(made, cut))
+            trainer.append(features.of(cut.words), bio_labels(text, cut))
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.crf"
         trainer.train(str(path))
@@ -63,18 +63,18 @@ def train(out: Path, count: int, seed: int) -> dict[str, object]:
     return about
 
 
-def bio_labels(made: LabelledText, cut: TokenisedText) -> list[str]:
+def bio_labels(text: LabelledText, cut: TokenisedText) -> list[str]:
     """Return a label per token: "BP IP …" for a person, "BA IA …" for an address, "X" for another name, "O"."""
     found = ["O"] * len(cut.words)
-    spans = iter(made.spans)
+    spans = iter(text.spans)
     span = next(spans, None)
-    begun = False
+    started = False
     for index, (start, end) in enumerate(zip(cut.starts, cut.ends, strict=True)):
         while span and start >= span[2]:
-            span, begun = next(spans, None), False
+            span, started = next(spans, None), False
         if span and end > span[1]:
-            found[index] = "X" if span[0] == "X" else ("I" if begun else "B") + span[0]
-            begun = True
+            found[index] = "X" if span[0] == "X" else ("I" if started else "B") + span[0]
+            started = True
     return found
 
 
@@ -98,10 +98,10 @@ def main(arguments: Iterable[str] | None = None) -> int:
     )
     parser.add_argument("--seed", type=int, default=SEED)
     options = parser.parse_args(None if arguments is None else list(arguments))
-    begun = time.perf_counter()
+    started = time.perf_counter()
     train(options.out, options.texts, options.seed)
     size = options.out.stat().st_size / 1e6
-    print(f"{options.out}: {size:.2f} MB, trained on {options.texts:,} texts in {time.perf_counter() - begun:.0f} s")
+    print(f"{options.out}: {size:.2f} MB, trained on {options.texts:,} texts in {time.perf_counter() - started:.0f} s")
     return 0
 
 

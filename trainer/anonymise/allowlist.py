@@ -63,12 +63,12 @@ def read_corrections(file: Path) -> NameCorrections:
     """
     said: dict[str, list[str]] = {"keep": [], "also": []}
     for number, line in enumerate(file.read_text(encoding="utf-8-sig").splitlines(), start=1):
-        what, _, name = line.strip().lstrip("-").strip().partition(" ")
+        action, _, name = line.strip().lstrip("-").strip().partition(" ")
         if not line.strip():
             continue
-        if what not in said or not name.strip():
+        if action not in said or not name.strip():
             raise RequestError(
                 f"{file}, line {number}: {line.strip()[:60]!r} is no correction.", "Write `keep NAME` or `also NAME`."
             )
-        said[what].append(name.strip())
+        said[action].append(name.strip())
     return NameCorrections(tuple(said["keep"]), tuple(said["also"]))

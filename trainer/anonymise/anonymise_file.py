@@ -205,12 +205,12 @@ def _anonymise_conversations(
 
 def _log_lines(conversation: Conversation, number: int) -> Iterator[dict[str, Any]]:
     """Yield the messages in the format of `trainer.sources.formats.understudy_log`; a persona's id is its name."""
-    for place, message in enumerate(conversation.messages):
+    for position, message in enumerate(conversation.messages):
         name = message.speaker.name
         yield {
             "channel": str(number),
-            "id": str(place + 1),
-            "at": (EPOCH + timedelta(seconds=place)).isoformat(),
+            "id": str(position + 1),
+            "at": (EPOCH + timedelta(seconds=position)).isoformat(),
             "author": name,
             "author_id": message.speaker.id if message.speaker.is_persona else sha256(name.encode()).hexdigest()[:16],
             "text": message.text,

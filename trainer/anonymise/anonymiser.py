@@ -120,13 +120,13 @@ class Anonymiser:
         also: Iterable[str] = (),
         names: NameDetector | None = None,
         keep_always: Iterable[str] = (),
-        tell: Callable[[str, Sequence[Entity]], None] | None = None,
+        on_replaced: Callable[[str, Sequence[Entity]], None] | None = None,
     ) -> None:
         """Create an anonymiser with the `key` of the data set.
 
         The persona's names and `keep_always` are kept, and those of `keep` that nobody in the log has. `also` are names
-        of people who do not speak. `names` detects other names (default: the detectors on this machine). `tell` is
-        called with each text and its replacements.
+        of people who do not speak. `names` detects other names (default: the detectors on this machine). `on_replaced`
+        is called with each text and its replacements.
         """
         self._key, self._persona = key, persona
         self._own, self._keep = (*own_names(persona), *keep_always), tuple(keep)
@@ -134,7 +134,7 @@ class Anonymiser:
         self._written = CapitalisationStats()
         self.strangers: Counter[str] = Counter()
         self._people_met: _KnownPeople | None = None
-        self._names, self._tell = names, tell
+        self._names, self._on_replaced = names, on_replaced
         self.counts: Counter[str] = Counter()
         for name in also:
             self._note(SourceSpeaker(f"name:{name.casefold()}", (name,)))
@@ -212,7 +212,10 @@ class Anonymiser:
         known = [one for one in self._people.known.found(text) if one.is_sure or _is_confirmed(one, named)]
         spans = [*find_patterns(text, code), *named]
         spans = [span for span in spans if not self._stays(span, text, known)]
-        return [*spans, *(EntitySpan("PERSON", one.start, one.end, RANK_LOG_NAME) for one in known if one.who)], known
+        return [
+            *spans,
+            *(EntitySpan("PERSON", one.start, one.end, RANK_LOG_NAME) for one in known if one.person_id),
+        ], known
 
     def _gathered(self, text: str, read: ChunkReader) -> list[Entity]:
         """Collect the findings of all chunks with their replacements; of two that overlap the first wins."""
@@ -227,16 +230,16 @@ class Anonymiser:
                 local = EntitySpan(span.kind, span.start - offset, span.end - offset, span.rank)
                 entities.append(Entity(span.kind, span.start, span.end, self._replacement(local, value, known)))
         self.counts.update(entity.kind for entity in entities)
-        if self._tell:
-            self._tell(text, entities)
+        if self._on_replaced:
+            self._on_replaced(text, entities)
         return entities
 
     def _replacement(self, span: EntitySpan, value: str, known: list[NameMatch]) -> str:
         if span.kind != "PERSON":
             return surrogate_for(span.kind, value, self._key, self._people.members)
-        who = next((one.who for one in known if one.who and span.start <= one.start < span.end), "")
-        if who:
-            return self._people.pseudonyms[who]
+        person_id = next((one.person_id for one in known if one.person_id and span.start <= one.start < span.end), "")
+        if person_id:
+            return self._people.pseudonyms[person_id]
         self.strangers[" ".join(value.casefold().split())] += 1
         return non_speaker_pseudonym(value, self._key, self._people.barred)
 
@@ -248,7 +251,7 @@ class Anonymiser:
         covered = sum(
             max(0, min(span.end, one.end) - max(span.start, one.start))
             for one in known
-            if not one.who and one.start < span.end and span.start < one.end
+            if not one.person_id and one.start < span.end and span.start < one.end
         )
         letters = sum(map(str.isalnum, text[span.start : span.end]))
         return covered > 0 and 2 * covered >= letters

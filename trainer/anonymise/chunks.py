@@ -50,12 +50,12 @@ def split_chunks(text: str) -> Iterator[TextChunk]:
         first = last
 
 
-def _split_point(text: str, place: int) -> int:
+def _split_point(text: str, position: int) -> int:
     """Return the position, or the one after the last space shortly before it."""
-    if place >= len(text):
+    if position >= len(text):
         return len(text)
-    spaces = (text.rfind(sign, place - SPLIT_SEARCH_CHARS, place) for sign in " \n")
-    return max(spaces) + 1 or place
+    spaces = (text.rfind(sign, position - SPLIT_SEARCH_CHARS, position) for sign in " \n")
+    return max(spaces) + 1 or position
 
 
 def select_spans(text: str, piece: TextChunk, spans: Iterable[EntitySpan], done: int) -> Iterator[EntitySpan]:

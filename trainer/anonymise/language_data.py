@@ -13,7 +13,7 @@ CJK = "\u3005\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff"
 
 HAN = "\u3005\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
 
-_FULLWIDTH_TABLE = {0xFF01 + place: 0x21 + place for place in range(0x5E)} | {
+_FULLWIDTH_TABLE = {0xFF01 + position: 0x21 + position for position in range(0x5E)} | {
     0x3000: 0x20,
     0xA0: 0x20,
     0x202F: 0x20,
@@ -28,9 +28,9 @@ def normalise_width(text: str) -> str:
     return text.translate(_FULLWIDTH_TABLE) if _FULLWIDTH.search(text) else text
 
 
-def text_before(text: str, place: int, length: int) -> str:
+def text_before(text: str, position: int, length: int) -> str:
     """Return the text before a position in lower case."""
-    return text[max(0, place - length) : place].lower()
+    return text[max(0, position - length) : position].lower()
 
 
 ENGLISH_WORDS = frozenset(

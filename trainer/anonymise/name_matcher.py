@@ -22,13 +22,13 @@ SENTENCE_ENDS = ".!?…:;\n。！？：；"
 
 @dataclass(frozen=True, slots=True)
 class NameMatch:
-    """A known name in a text. `who` is the person's id, "" for a name that is kept.
+    """A known name in a text. `person_id` is the person's id, "" for a name that is kept.
 
     A match that is not sure is a name of two or more words written like common words: it counts only if a detector
     finds a name there.
     """
 
-    who: str
+    person_id: str
     start: int
     end: int
     is_sure: bool = True
@@ -79,7 +79,7 @@ class NameMatcher:
             if not kept or one.start >= kept[-1].end:
                 kept.append(one)
             if len(kept) > 1 and _is_same_person(text, kept[-2], kept[-1]):
-                kept[-2:] = [NameMatch(one.who, kept[-2].start, kept[-1].end)]
+                kept[-2:] = [NameMatch(one.person_id, kept[-2].start, kept[-1].end)]
         ends = {one.start: one.end for one in kept}
         free = [one for one in doubtful if not any(s < one.end and one.start < e for s, e in ends.items())]
         return sorted([*kept, *free], key=lambda one: one.start)
@@ -88,25 +88,28 @@ class NameMatcher:
 
     def _in_words(self, text: str) -> Iterator[NameMatch]:
         words = [_word(match) for match in TOKEN.finditer(text)]
-        place = 0
-        while place < len(words):
-            hits = [*self._at(text, words, place)]
+        position = 0
+        while position < len(words):
+            hits = [*self._at(text, words, position)]
             hit = next((hit for hit in hits if hit[0].is_sure), hits[0] if hits else None)
             if hit:
                 yield hit[0]
-            place += hit[1] if hit else 1
+            position += hit[1] if hit else 1
 
-    def _at(self, text: str, words: list[_TextWord], place: int) -> Iterator[tuple[NameMatch, int]]:
+    def _at(self, text: str, words: list[_TextWord], position: int) -> Iterator[tuple[NameMatch, int]]:
         """Return the match that begins at a word, and its number of words."""
-        for key, cut in _lookup_keys(words[place].folded):
+        for key, cut in _lookup_keys(words[position].folded):
             for form in self._by_word.get(key, ()):
-                end = _match_end(form, text, words, place, key)
+                end = _match_end(form, text, words, position, key)
                 if end is None:
                     continue
                 end = end - cut if len(form.words) == 1 else end
-                is_meant = _is_mention(form, text, words[place].start, end, words[place])
+                is_meant = _is_mention(form, text, words[position].start, end, words[position])
                 if is_meant or (form.is_full and len(form.words) > 1):
-                    yield NameMatch(form.who, words[place].start, end, is_meant), len(form.words) if is_meant else 1
+                    yield (
+                        NameMatch(form.person_id, words[position].start, end, is_meant),
+                        len(form.words) if is_meant else 1,
+                    )
 
     # ------------------------------------------------------------------------------------------- without spaces between
 
@@ -114,17 +117,17 @@ class NameMatcher:
         small = text.lower()
         if len(small) != len(text):
             small = text
-        place = 0
-        while place < len(text):
-            hit = next((f for f in self._by_sign.get(small[place], ()) if _is_cjk_mention(f, small, place)), None)
+        position = 0
+        while position < len(text):
+            hit = next((f for f in self._by_sign.get(small[position], ()) if _is_cjk_mention(f, small, position)), None)
             if hit:
-                yield NameMatch(hit.who, place, place + len(hit.words[0]))
-            place += len(hit.words[0]) if hit else 1
+                yield NameMatch(hit.person_id, position, position + len(hit.words[0]))
+            position += len(hit.words[0]) if hit else 1
 
 
 def _is_same_person(text: str, first: NameMatch, second: NameMatch) -> bool:
     """Return True if two adjacent names are parts of one person's name."""
-    return first.who == second.who and text[first.end : second.start] in NAME_SEPARATORS
+    return first.person_id == second.person_id and text[first.end : second.start] in NAME_SEPARATORS
 
 
 def _word(match: re.Match[str]) -> _TextWord:
@@ -142,20 +145,20 @@ def _lookup_keys(word: str) -> Iterator[tuple[str, int]]:
         yield short, 0
 
 
-def _match_end(form: NameForm, text: str, words: list[_TextWord], place: int, key: str) -> int | None:
+def _match_end(form: NameForm, text: str, words: list[_TextWord], position: int, key: str) -> int | None:
     """Return the end of a form that begins at a word, or None."""
     if len(form.words) == 1:
-        return words[place].end if _is_spelling_of(form.words[0], words[place], key) else None
-    if place + len(form.words) > len(words):
+        return words[position].end if _is_spelling_of(form.words[0], words[position], key) else None
+    if position + len(form.words) > len(words):
         return None
     for offset, wanted in enumerate(form.key):
-        word = words[place + offset]
+        word = words[position + offset]
         is_last = offset == len(form.words) - 1
         if word.folded != wanted and not (is_last and word.folded == wanted + "s"):
             return None
-        if offset and text[words[place + offset - 1].end : word.start] not in WORD_SEPARATORS:
+        if offset and text[words[position + offset - 1].end : word.start] not in WORD_SEPARATORS:
             return None
-    last = words[place + len(form.words) - 1]
+    last = words[position + len(form.words) - 1]
     return last.end - (last.folded != form.key[-1])
 
 
@@ -211,12 +214,12 @@ def _is_name_like(text: str, start: int, end: int) -> bool:
     return ARTICLE.search(before[-6:].lower()) is None
 
 
-def _is_cjk_mention(form: NameForm, text: str, place: int) -> bool:
+def _is_cjk_mention(form: NameForm, text: str, position: int) -> bool:
     """Return True if a form without spaces is at this position of a text and is meant there."""
     name = form.words[0]
-    if not text.startswith(name, place):
+    if not text.startswith(name, position):
         return False
-    before, after = text[place - 1 : place], text[place + len(name) : place + len(name) + 4]
+    before, after = text[position - 1 : position], text[position + len(name) : position + len(name) + 4]
     if before == "@" or HONORIFICS.match(after):
         return form.manner != "at" or before == "@" or _has_no_cjk_before(before)
     if form.manner in ("at", "called"):

@@ -31,11 +31,11 @@ MAX_AMBIGUOUS_LETTERS = 4
 class NameForm:
     """A form of a name. `words` are case-folded with diacritics; a form in Chinese characters or kana is one word.
 
-    `is_full`: a name as in the log, not a part of it. `who` is the person's id, "" for a name that is kept.
+    `is_full`: a name as in the log, not a part of it. `person_id` is the person's id, "" for a name that is kept.
     """
 
     words: tuple[str, ...]
-    who: str
+    person_id: str
     manner: MatchContext
     is_full: bool = False
 
@@ -54,18 +54,22 @@ def allowed_forms(names: Iterable[str]) -> Iterator[NameForm]:
             yield NameForm(words, "", "anywhere", is_full=True)
 
 
-def full_name_forms(who: str, names: Iterable[str], written: CapitalisationStats) -> Iterator[NameForm]:
+def full_name_forms(person_id: str, names: Iterable[str], written: CapitalisationStats) -> Iterator[NameForm]:
     """Return the forms of the names a person has in the log."""
     for name in _clean_names(names):
         yield from (
-            _cjk_full_forms(who, name, written) if HAS_CJK.search(name) else _latin_full_forms(who, name, written)
+            _cjk_full_forms(person_id, name, written)
+            if HAS_CJK.search(name)
+            else _latin_full_forms(person_id, name, written)
         )
 
 
-def partial_name_forms(who: str, names: Iterable[str], written: CapitalisationStats) -> Iterator[NameForm]:
+def partial_name_forms(person_id: str, names: Iterable[str], written: CapitalisationStats) -> Iterator[NameForm]:
     """Return the forms of parts of a person's names."""
     for name in _clean_names(names):
-        yield from _cjk_part_forms(who, name) if HAS_CJK.search(name) else _latin_part_forms(who, name, written)
+        yield from (
+            _cjk_part_forms(person_id, name) if HAS_CJK.search(name) else _latin_part_forms(person_id, name, written)
+        )
 
 
 def _clean_names(names: Iterable[str]) -> list[str]:
@@ -75,18 +79,18 @@ def _clean_names(names: Iterable[str]) -> list[str]:
 # ------------------------------------------------------------------------------------------------ Latin and the like
 
 
-def _latin_full_forms(who: str, name: str, written: CapitalisationStats) -> Iterator[NameForm]:
+def _latin_full_forms(person_id: str, name: str, written: CapitalisationStats) -> Iterator[NameForm]:
     words = tuple(map(casefold_composed, TOKEN.findall(name)))
     if not words:
         return
     letters = sum(map(str.isalpha, name))
     if len(words) > 1:
         is_phrase = all(word in ENGLISH_WORDS or word.isdigit() for word in words) or letters < MIN_NAME_LETTERS
-        yield NameForm(words, who, "capital" if is_phrase else "anywhere", is_full=True)
+        yield NameForm(words, person_id, "capital" if is_phrase else "anywhere", is_full=True)
     elif letters < MIN_NAME_LETTERS:
-        yield NameForm(words, who, "called" if letters > 1 else "at", is_full=True)
+        yield NameForm(words, person_id, "called" if letters > 1 else "at", is_full=True)
     else:
-        yield NameForm(words, who, _context_of(words[0], written), is_full=True)
+        yield NameForm(words, person_id, _context_of(words[0], written), is_full=True)
 
 
 def _context_of(word: str, written: CapitalisationStats) -> MatchContext:
@@ -95,42 +99,42 @@ def _context_of(word: str, written: CapitalisationStats) -> MatchContext:
     return "written" if written.is_mostly_capital(word) else "capital"
 
 
-def _latin_part_forms(who: str, name: str, written: CapitalisationStats) -> Iterator[NameForm]:
+def _latin_part_forms(person_id: str, name: str, written: CapitalisationStats) -> Iterator[NameForm]:
     """Return words inside a name used to address people: `Mira` for `mira_wet`, unless texts use them as words."""
     for joined in WORD.findall(name):
         if joined != name and len(joined) > MAX_AMBIGUOUS_LETTERS and CAMEL_CASE_BOUNDARY.search(joined):
-            yield NameForm((casefold_composed(joined),), who, "anywhere")
-    yield from _compound_forms(who, name, written)
-    yield from _word_pair_forms(who, name)
+            yield NameForm((casefold_composed(joined),), person_id, "anywhere")
+    yield from _compound_forms(person_id, name, written)
+    yield from _word_pair_forms(person_id, name)
     for part in WORD.findall(CAMEL_CASE_BOUNDARY.sub(" ", name)):
         word = casefold_composed(part)
         if len(word) < 2 or part == name:
             continue
         if len(word) < MIN_NAME_LETTERS:
             if part[0].isupper() and word not in ENGLISH_WORDS:
-                yield NameForm((word,), who, "called")
+                yield NameForm((word,), person_id, "called")
         elif not written.is_ordinary(word) and (written.is_mostly_capital(word) or _is_name_part(part, word, written)):
-            yield NameForm((word,), who, "anywhere")
+            yield NameForm((word,), person_id, "anywhere")
         elif part[0].isupper():
-            yield NameForm((word,), who, "written" if written.is_mostly_capital(word) else "capital")
+            yield NameForm((word,), person_id, "written" if written.is_mostly_capital(word) else "capital")
 
 
-def _compound_forms(who: str, name: str, written: CapitalisationStats) -> Iterator[NameForm]:
+def _compound_forms(person_id: str, name: str, written: CapitalisationStats) -> Iterator[NameForm]:
     """Return `O'Brien` and `Jean-Luc` inside a name: with the sign, with a space or neither, in any case."""
     for compound in COMPOUND_NAME.findall(name):
         words = tuple(casefold_composed(word) for word in WORD.findall(compound))
         joined = "".join(words)
         if len(joined) > MIN_NAME_LETTERS:
-            yield NameForm(words, who, "capital" if all(word in ENGLISH_WORDS for word in words) else "anywhere")
-            yield NameForm((joined,), who, _context_of(joined, written))
+            yield NameForm(words, person_id, "capital" if all(word in ENGLISH_WORDS for word in words) else "anywhere")
+            yield NameForm((joined,), person_id, _context_of(joined, written))
 
 
-def _word_pair_forms(who: str, name: str) -> Iterator[NameForm]:
+def _word_pair_forms(person_id: str, name: str) -> Iterator[NameForm]:
     """Return two words of a name of three or more, `Nhật Hạ` of Phạm Nhật Hạ, in any case."""
     words = [casefold_composed(part) for part in WORD.findall(name)]
     for pair in pairwise(words if len(words) > 2 else ()):
         if not any(len(word) < 2 or word in ENGLISH_WORDS for word in pair):
-            yield NameForm(pair, who, "anywhere")
+            yield NameForm(pair, person_id, "anywhere")
 
 
 def _is_name_part(part: str, word: str, written: CapitalisationStats) -> bool:
@@ -145,23 +149,23 @@ def _is_name_part(part: str, word: str, written: CapitalisationStats) -> bool:
 # ------------------------------------------------------------------------------------------- Chinese, Japanese, Korean
 
 
-def _cjk_full_forms(who: str, name: str, written: CapitalisationStats) -> Iterator[NameForm]:
-    yield NameForm((name.casefold(),), who, _cjk_context(name.casefold()), is_full=True)
+def _cjk_full_forms(person_id: str, name: str, written: CapitalisationStats) -> Iterator[NameForm]:
+    yield NameForm((name.casefold(),), person_id, _cjk_context(name.casefold()), is_full=True)
     if (joined := re.sub(r"(?<=[^\x00-\xff])[\s·・]+(?=[^\x00-\xff])", "", name)) != name:
-        yield NameForm((joined.casefold(),), who, "anywhere", is_full=True)
+        yield NameForm((joined.casefold(),), person_id, "anywhere", is_full=True)
     if latin := re.sub(f"[{CJK}]+", " ", name).strip():
-        yield from (form for form in _latin_full_forms(who, latin, written) if not form.words[0].isdigit())
+        yield from (form for form in _latin_full_forms(person_id, latin, written) if not form.words[0].isdigit())
 
 
-def _cjk_part_forms(who: str, name: str) -> Iterator[NameForm]:
+def _cjk_part_forms(person_id: str, name: str) -> Iterator[NameForm]:
     parts = re.findall(f"[{CJK}]+", name)
     for part in parts:
         if part != name:
-            yield NameForm((part,), who, _cjk_context(part) if len(part) > 1 else "called")
+            yield NameForm((part,), person_id, _cjk_context(part) if len(part) > 1 else "called")
         if HANGUL_NAME.fullmatch(part):
-            yield NameForm((part[1:],), who, "anywhere")
+            yield NameForm((part[1:],), person_id, "anywhere")
         if re.fullmatch(f"[{HAN}]+", part) and len(parts) == 1:
-            yield from _han_forms(who, part)
+            yield from _han_forms(person_id, part)
 
 
 def _cjk_context(name: str) -> MatchContext:
@@ -172,19 +176,19 @@ def _cjk_context(name: str) -> MatchContext:
     return "anywhere"
 
 
-def _han_forms(who: str, name: str) -> Iterator[NameForm]:
+def _han_forms(person_id: str, name: str) -> Iterator[NameForm]:
     """Return `小明`, `老王`, `王`哥 for 王小明; `田中`さん for 田中太郎."""
     surname = name[:2] if name[:2] in CJK_SURNAMES else name[:1] if name[:1] in CJK_SURNAMES else ""
     given = name[len(surname) :]
     if surname and 1 <= len(given) <= 2:
         if len(given) == 2:
-            yield NameForm((given,), who, _cjk_context(given))
+            yield NameForm((given,), person_id, _cjk_context(given))
         else:
-            yield NameForm((given * 2,), who, _cjk_context(given * 2))
+            yield NameForm((given * 2,), person_id, _cjk_context(given * 2))
         for lead in "小老阿":
-            yield from (NameForm((lead + sign,), who, _cjk_context(lead + sign)) for sign in {surname, given[-1]})
-        yield from (NameForm((part,), who, "called") for part in {surname, given, given[-1]})
+            yield from (NameForm((lead + sign,), person_id, _cjk_context(lead + sign)) for sign in {surname, given[-1]})
+        yield from (NameForm((part,), person_id, "called") for part in {surname, given, given[-1]})
     elif len(name) == 4:
-        yield from (NameForm((part,), who, _cjk_context(part)) for part in (name[:2], name[2:]))
+        yield from (NameForm((part,), person_id, _cjk_context(part)) for part in (name[:2], name[2:]))
     elif len(name) == 3:
-        yield from (NameForm((part,), who, "called") for part in (name[:2], name[1:], name[2:]))
+        yield from (NameForm((part,), person_id, "called") for part in (name[:2], name[1:], name[2:]))

@@ -54,9 +54,9 @@ def blank_code(text: str) -> str:
 def refine_findings(text: str, spans: Iterable[EntitySpan], written: CapitalisationStats) -> Iterator[EntitySpan]:
     """Return the plausible findings and further mentions that follow from them."""
     bare = (_strip_prefix(text, span) for span in spans)
-    kept = [_extend_left(text, span) for span in bare if span and _is_plausible(text, span, written)]
-    yield from kept
-    yield from _repeated_mentions(text, [span for span in kept if span.kind == "PERSON"])
+    plausible = [_extend_left(text, span) for span in bare if span and _is_plausible(text, span, written)]
+    yield from plausible
+    yield from _repeated_mentions(text, [span for span in plausible if span.kind == "PERSON"])
 
 
 def _strip_prefix(text: str, span: EntitySpan) -> EntitySpan | None:
@@ -97,7 +97,7 @@ def _is_plausible(text: str, span: EntitySpan, written: CapitalisationStats) -> 
 
 def _is_place(text: str, span: EntitySpan) -> bool:
     around = PLACE_NAME.finditer(text, max(0, span.start - 16), min(len(text), span.end + 16))
-    return any(place.start() < span.end and span.start < place.end() for place in around)
+    return any(position.start() < span.end and span.start < position.end() for position in around)
 
 
 def _is_given(sign: str) -> bool:

@@ -85,22 +85,22 @@ NUMBER_KIND_PRIORITY = (
 
 def resolve_overlaps(text: str, spans: Iterable[EntitySpan]) -> list[EntitySpan]:
     """Resolve overlaps; returns the spans in order."""
-    kept: list[EntitySpan] = []
+    resolved: list[EntitySpan] = []
     for span in sorted(spans, key=_priority):
-        rest = _uncovered_parts(span, [one for one in kept if one.start < span.end and span.start < one.end])
+        rest = _uncovered_parts(span, [one for one in resolved if one.start < span.end and span.start < one.end])
         if rest == [(span.start, span.end)]:
-            kept.append(span)
+            resolved.append(span)
         elif span.kind in ("PERSON", "STREET_ADDRESS"):
             for start, end in rest:
-                _add_uncovered_part(text, span, start, end, kept)
-    return sorted(kept, key=lambda span: span.start)
+                _add_uncovered_part(text, span, start, end, resolved)
+    return sorted(resolved, key=lambda span: span.start)
 
 
 def _priority(span: EntitySpan) -> tuple[int, int, int, int]:
     rank = RANK_PATTERN if span.kind == "STREET_ADDRESS" else span.rank
     length = span.end - span.start
-    place = NUMBER_KIND_PRIORITY.index(span.kind) if span.kind in NUMBER_KIND_PRIORITY else 0
-    return -rank, -length, place, span.start
+    position = NUMBER_KIND_PRIORITY.index(span.kind) if span.kind in NUMBER_KIND_PRIORITY else 0
+    return -rank, -length, position, span.start
 
 
 def _uncovered_parts(span: EntitySpan, others: list[EntitySpan]) -> list[tuple[int, int]]:
@@ -115,20 +115,22 @@ def _uncovered_parts(span: EntitySpan, others: list[EntitySpan]) -> list[tuple[i
     return rest
 
 
-def _add_uncovered_part(text: str, span: EntitySpan, start: int, end: int, kept: list[EntitySpan]) -> None:
+def _add_uncovered_part(text: str, span: EntitySpan, start: int, end: int, resolved: list[EntitySpan]) -> None:
     while start < end and not LETTERS.match(text[start]):
         start += 1
     while start < end and not LETTERS.match(text[end - 1]):
         end -= 1
     if end - start < 2:
         return
-    neighbour = next((one for one in kept if one.rank == RANK_LOG_NAME and _are_adjacent(text, one, start, end)), None)
+    neighbour = next(
+        (one for one in resolved if one.rank == RANK_LOG_NAME and _are_adjacent(text, one, start, end)), None
+    )
     if neighbour and span.kind == "PERSON":
-        kept[kept.index(neighbour)] = EntitySpan(
+        resolved[resolved.index(neighbour)] = EntitySpan(
             "PERSON", min(neighbour.start, start), max(neighbour.end, end), RANK_LOG_NAME
         )
     else:
-        kept.append(EntitySpan(span.kind, start, end, span.rank))
+        resolved.append(EntitySpan(span.kind, start, end, span.rank))
 
 
 def _are_adjacent(text: str, one: EntitySpan, start: int, end: int) -> bool:

@@ -19,13 +19,13 @@ def assign_pseudonyms(members: Iterable[SourceSpeaker], key: bytes, barred: Coll
     `barred` are case-folded words that cannot be pseudonyms because people have these names.
     """
     pseudonyms: dict[str, str] = {}
-    taken: set[str] = set()
+    used: set[str] = set()
     for member in members:
         if member.id in pseudonyms:
             continue
         candidates = _candidates(_hmac_index(key, member.id, len(INVENTED_NAMES)), barred)
-        pseudonyms[member.id] = next(name for name in candidates if name not in taken)
-        taken.add(pseudonyms[member.id])
+        pseudonyms[member.id] = next(name for name in candidates if name not in used)
+        used.add(pseudonyms[member.id])
     return pseudonyms
 
 
@@ -48,8 +48,8 @@ def keyed_index(key: bytes, kind: str, value: str, count: int) -> int:
     return _hmac_index(key, f"{kind}\0{value}", count)
 
 
-def _hmac_index(key: bytes, what: str, count: int) -> int:
-    return int.from_bytes(hmac.digest(key, what.encode("utf-8", "surrogatepass"), "sha256")[:8], "big") % count
+def _hmac_index(key: bytes, purpose: str, count: int) -> int:
+    return int.from_bytes(hmac.digest(key, purpose.encode("utf-8", "surrogatepass"), "sha256")[:8], "big") % count
 
 
 def _candidates(start: int, barred: Collection[str]) -> Iterator[str]:

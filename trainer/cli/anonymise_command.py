@@ -108,7 +108,7 @@ def _anonymiser(options: argparse.Namespace, home: Path, review: ReviewLog | Non
         keep=world_names(persona, lore),
         keep_always=keep,
         also=also,
-        tell=review.note if review else None,
+        on_replaced=review.note if review else None,
     )
     return anonymiser, persona
 

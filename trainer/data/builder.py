@@ -137,7 +137,7 @@ class DatasetBuilder:
             keep=keep,
             also=plan.corrections.also,
             keep_always=plan.corrections.keep,
-            tell=review.note if review else None,
+            on_replaced=review.note if review else None,
         )
         self.met = Participants(self.anonymiser.strangers if self._has_pseudonyms else None)
         self._sources: list[str] = []

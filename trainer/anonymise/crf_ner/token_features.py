@@ -169,10 +169,10 @@ def _nearby_marks(words: Sequence[WordFeatures]) -> list[str]:
     streets = [index for index, word in enumerate(words) if word.is_street]
     numbers = [index for index, word in enumerate(words) if word.is_number]
     marks: list[list[str]] = [["", "", "", ""] for _ in words]
-    for place, (sign, found) in enumerate((("s", streets), ("n", numbers))):
+    for position, (sign, found) in enumerate((("s", streets), ("n", numbers))):
         for index in found:
             for near in range(max(0, index - WINDOW_TOKENS), index):
-                marks[near][2 * place + 1] = f"{sign}>"
+                marks[near][2 * position + 1] = f"{sign}>"
             for near in range(index + 1, min(len(words), index + WINDOW_TOKENS + 1)):
-                marks[near][2 * place] = f"<{sign}"
+                marks[near][2 * position] = f"<{sign}"
     return ["".join(mark) for mark in marks]
