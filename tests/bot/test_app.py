@@ -125,7 +125,7 @@ async def test_an_unreadable_lore_file_is_named_and_keeps_nobody_from_speaking(t
 
 @pytest.mark.parametrize(
     ("base_model", "words"),
-    [("/nowhere/at/all", "neither a folder nor a model"), ("empty", "holds no config"), ("huge", "of memory")],
+    [("/nowhere/at/all", "neither a folder nor a model"), ("empty", "has no config.json"), ("huge", "of memory")],
 )
 async def test_a_base_model_that_cannot_be_used_is_named(tmp_path, settings, base_model, words):
     source = tmp_path / base_model
