@@ -186,7 +186,7 @@ def test_what_fails_is_one_event_and_one_line_of_log(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [
-        (["--help"], 0, "Exit codes: 0 done, 1 it could not be done"),
+        (["--help"], 0, "Exit codes: 0 done, 1 it failed"),
         ([], 2, "required: COMMAND"),
         (["run", "nowhere"], 1, "There is no folder"),
         (["run", ".", "--threads", "0"], 2, "at least 1"),
