@@ -105,7 +105,7 @@ class PeftSwitch(PeftSystem):
         """Measure one chat after the other."""
         timer = TokenTimer()
         for at, chat in enumerate(chats):
-            self.switcher._peft.set_adapter(chat.adapter.name)
+            self.switcher.peft_model.set_adapter(chat.adapter.name)
             self.generate([chat.prompt], lambda at=at: timer.count_token(at))  # type: ignore[misc]
         return timer
 

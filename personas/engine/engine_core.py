@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -80,7 +81,7 @@ class BatchGenerator:
         Returns False when nothing was computed: no request waits, or all wait for adapters to be read.
         """
         self.scheduler.expire()
-        if self.waiting or self.warmer or self._lora.has_reads:
+        if self.waiting or self.warmer.queue or self._lora.reads:
             self._admit()
         has_computed = self.running > 0
         for phase in PHASES:
@@ -189,7 +190,11 @@ def _build_stacked_runner(model: Any, peft: PeftSwitcher, slots: int, prefix_byt
         log.warning("replies are generated one at a time: %s models cannot be batched", model.config.model_type)
         return None
     move_weights_to_huge_pages(model)
-    return StackedLoraRunner(model, min(slots, _max_slots_in_memory(model)), prefix_bytes, lambda: peft.use(None))
+
+    def without_peft() -> AbstractContextManager[Any]:
+        return peft.peft_model.disable_adapter() if peft.peft_model else nullcontext()
+
+    return StackedLoraRunner(model, min(slots, _max_slots_in_memory(model)), prefix_bytes, without_peft)
 
 
 def _max_slots_in_memory(model: Any) -> int:

@@ -202,7 +202,8 @@ class LoraSlots:
         self._stack, self._read, self._on_read = stack, read, on_read
         self._free = list(range(stack.slots if stack else 0, 0, -1))
         self._resident: OrderedDict[str, _ResidentAdapter] = OrderedDict()  # least recently used first
-        self._reads: dict[str, Future[AdapterWeights]] = {}
+        self.reads: dict[str, Future[AdapterWeights]] = {}
+        """Adapters that are being read, or were read and have no slot yet, by name."""
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="adapters")
 
     @property
@@ -211,18 +212,13 @@ class LoraSlots:
         adapters = list(self._resident.values())
         return tuple(AdapterStatus(it.slot.name, it.pins, it.slot.index is not None) for it in adapters)
 
-    @property
-    def has_reads(self) -> bool:
-        """True while adapters are being read, or were read and have no slot yet."""
-        return bool(self._reads)
-
     def state(self, ref: AdapterRef | None) -> AdapterState:
         """Return whether `acquire` would succeed. Changes nothing."""
         if ref is None:
             return AdapterState.READY
         if resident := self._resident.get(ref.name):
             return AdapterState.NO_SLOT if resident.on_dropped else AdapterState.READY
-        read = self._reads.get(ref.name)
+        read = self.reads.get(ref.name)
         if read is None or not read.done():
             return AdapterState.LOADING
         if read.exception():
@@ -234,12 +230,12 @@ class LoraSlots:
         """Read the first adapters that are not in memory; discard what was read for others."""
         missing = {ref.name: ref for ref in refs if ref.name not in self._resident}
         wanted = dict(list(missing.items())[:MAX_PREFETCHED_ADAPTERS])
-        for name in self._reads.keys() - wanted.keys():
-            self._reads.pop(name).cancel()
+        for name in self.reads.keys() - wanted.keys():
+            self.reads.pop(name).cancel()
         for name, ref in wanted.items():
-            if name not in self._reads:
-                self._reads[name] = self._reader.submit(self._read, ref)
-                self._reads[name].add_done_callback(lambda _: self._on_read())
+            if name not in self.reads:
+                self.reads[name] = self._reader.submit(self._read, ref)
+                self.reads[name].add_done_callback(lambda _: self._on_read())
 
     def acquire(self, ref: AdapterRef | None) -> LoraSlot:
         """Pin an adapter for a sequence, evicting an unused one if necessary.
@@ -249,7 +245,7 @@ class LoraSlots:
         """
         if ref is None:
             return BASE_MODEL_SLOT
-        if ref.name not in self._resident and not self.add(self._reads.pop(ref.name).result()):
+        if ref.name not in self._resident and not self.add(self.reads.pop(ref.name).result()):
             raise RuntimeError(f"no slot is free for {ref.name}")
         resident = self._resident[ref.name]
         self._resident.move_to_end(ref.name)
@@ -282,7 +278,7 @@ class LoraSlots:
 
     def drop(self, ref: AdapterRef, on_dropped: Callable[[], None]) -> None:
         """Remove an adapter once no sequence pins it, then call `on_dropped`; at once if it is not in memory."""
-        if read := self._reads.pop(ref.name, None):
+        if read := self.reads.pop(ref.name, None):
             read.cancel()
         resident = self._resident.get(ref.name)
         if resident is None:

@@ -27,20 +27,21 @@ class PeftSwitcher:
     def __init__(self, base: Any, base_hash: str, keep: int = 8) -> None:
         """Keep at most `keep` adapters loaded; the least recently used is deleted beyond that."""
         self._base, self._base_hash, self._keep = base, base_hash, keep
-        self._peft: Any = None
+        self.peft_model: Any = None
+        """The base model with the loaded adapters; None while there are none."""
         self._loaded: dict[str, None] = {}  # by name, least recently used first
 
     @property
     def model(self) -> Any:
         """The model to call inside `use`."""
-        return self._peft or self._base
+        return self.peft_model or self._base
 
     def use(self, adapter: AdapterRef | None) -> AbstractContextManager[Any]:
         """Activate an adapter, or none, for a `with` block; one that is not loaded yet is verified and loaded."""
         if adapter is None:
-            return self._peft.disable_adapter() if self._peft else nullcontext()
+            return self.peft_model.disable_adapter() if self.peft_model else nullcontext()
         self.load(adapter)
-        self._peft.set_adapter(adapter.name)
+        self.peft_model.set_adapter(adapter.name)
         return nullcontext()
 
     def load(self, adapter: AdapterRef) -> None:
@@ -68,24 +69,24 @@ class PeftSwitcher:
         options = {"adapter_name": adapter.name, "autocast_adapter_dtype": False}
         warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)  # raised by peft's own call
         try:
-            if self._peft is None:
-                self._peft = PeftModel.from_pretrained(self._base, adapter.folder, **options).eval()
+            if self.peft_model is None:
+                self.peft_model = PeftModel.from_pretrained(self._base, adapter.folder, **options).eval()
             else:
-                self._peft.load_adapter(adapter.folder, **options)
+                self.peft_model.load_adapter(adapter.folder, **options)
         except (ValueError, RuntimeError, KeyError, OSError) as error:
             what = f"The adapter in {adapter.folder} does not fit the base model: {error}"
             raise AdapterError(what, "Train it again.") from error
-        for name, weight in self._peft.named_parameters():
+        for name, weight in self.peft_model.named_parameters():
             if f".{adapter.name}." in name and weight.is_floating_point():
                 weight.data = weight.data.to(self._base.dtype)
 
     def _delete(self, name: str) -> None:
         del self._loaded[name]
         if self._loaded:
-            self._peft.set_adapter(next(reversed(self._loaded)))  # otherwise peft activates any other
-            self._peft.delete_adapter(name)
+            self.peft_model.set_adapter(next(reversed(self._loaded)))  # otherwise peft activates any other
+            self.peft_model.delete_adapter(name)
         else:
-            self._base, self._peft = self._peft.unload(), None
+            self._base, self.peft_model = self.peft_model.unload(), None
 
 
 class PeftKVCache:

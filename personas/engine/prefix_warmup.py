@@ -41,30 +41,27 @@ class PrefixWarmer:
 
     def __init__(self, runner: ModelRunner, lora: LoraSlots, chunk_tokens: int) -> None:
         self._runner, self._lora, self._chunk_tokens = runner, lora, max(chunk_tokens, BLOCK_TOKENS)
-        self._queue: deque[PrefixJob] = deque()
-
-    def __len__(self) -> int:
-        return len(self._queue)
+        self.queue: deque[PrefixJob] = deque()
 
     @property
     def adapters(self) -> list[AdapterRef]:
         """The adapter to read for the next prefix, if it has one."""
-        return [job.adapter for job in list(self._queue)[:1] if job.adapter]
+        return [job.adapter for job in list(self.queue)[:1] if job.adapter]
 
     def add(self, adapter: AdapterRef | None, tokens: Sequence[int]) -> None:
         """Queue a prefix, unless it is queued already or the runner stores none."""
         job = PrefixJob(adapter, tokens[: (len(tokens) - 1) // BLOCK_TOKENS * BLOCK_TOKENS + 1])
-        if self._runner.prefixes and len(self._queue) < MAX_QUEUED_PREFIXES and job not in self._queue:
-            self._queue.append(job)
+        if self._runner.prefixes and len(self.queue) < MAX_QUEUED_PREFIXES and job not in self.queue:
+            self.queue.append(job)
 
     def clear(self) -> None:
         """Discard all queued prefixes."""
-        self._queue.clear()
+        self.queue.clear()
 
     def step(self) -> bool:
         """Compute a chunk of the next prefix. Returns False when none is left or its adapter cannot be used yet."""
-        while self._queue:
-            job = self._queue[0]
+        while self.queue:
+            job = self.queue[0]
             if self._lora.state(job.adapter) in (AdapterState.LOADING, AdapterState.NO_SLOT):
                 return False
             try:
@@ -72,7 +69,7 @@ class PrefixWarmer:
                     return True
             except Exception as error:  # only time is lost; a request that needs the adapter reports the error
                 log.info("a prompt prefix was not computed: %s", error)
-            self._queue.popleft()
+            self.queue.popleft()
         return False
 
     def _compute_chunk(self, job: PrefixJob) -> bool:

@@ -90,7 +90,7 @@ def test_what_is_kept_already_is_never_pushed_out_by_it(reference):
     parts.batch.warmer.add(reference.refs[0], question.prompt * 3)
     idle(parts)
     parts.close()
-    assert before and dict(parts.stacked.prefixes._blocks) == before and not parts.batch.warmer
+    assert before and dict(parts.stacked.prefixes._blocks) == before and not parts.batch.warmer.queue
 
 
 def test_what_cannot_be_prepared_is_let_go_of(reference, tmp_path, caplog):
@@ -101,7 +101,7 @@ def test_what_cannot_be_prepared_is_let_go_of(reference, tmp_path, caplog):
     idle(parts)
     parts.close()
     assert "was not computed" in caplog.text and parts.stacked.prefixes.bytes > 0
-    assert not parts.batch.warmer
+    assert not parts.batch.warmer.queue
 
 
 def test_the_same_is_prepared_once_and_no_more_than_a_bounded_number_wait(reference):
@@ -110,7 +110,7 @@ def test_the_same_is_prepared_once_and_no_more_than_a_bounded_number_wait(refere
     for number in range(MAX_QUEUED_PREFIXES + 9):
         for _ in range(2):
             ahead.add(None, [number] * 40)
-    assert len(ahead) == MAX_QUEUED_PREFIXES
+    assert len(ahead.queue) == MAX_QUEUED_PREFIXES
     ahead.clear()
     parts.close()
     assert not ahead.step()
