@@ -27,8 +27,10 @@ class RefusedError(UnderstudyError):
 
 
 def error_text(error: Exception) -> str:
-    """What to tell a member. Unexpected errors get a code that is in the log too, and none of their insides."""
+    """Translate an error for a member. Unexpected errors get a code that is in the log too, and no details."""
     cause = error.original if isinstance(error, app_commands.CommandInvokeError) else error
+    if isinstance(cause, app_commands.AppCommandError) and isinstance(cause.__cause__, UnderstudyError):
+        return str(cause.__cause__)  # from a check or a transformer
     if isinstance(cause, UnderstudyError):
         return str(cause)
     if isinstance(cause, app_commands.CheckFailure):

@@ -15,8 +15,9 @@ from bot.cogs.transformers import (
     MAX_CHOICES,
     Choices,
     Interaction,
-    autocomplete_personas,
-    persona_or_channel_default,
+    PersonaOption,
+    channel_persona,
+    persona_option,
     require_persona,
 )
 from bot.cogs.ui import PersistentButton
@@ -52,11 +53,10 @@ class CompareCommands(commands.Cog):
         against="Against which, or base (the one that speaks now if left out)",
         invite="Whether members of this channel are asked too (yes if left out)",
     )
-    @app_commands.autocomplete(persona=autocomplete_personas)
     async def compare(
         self,
         interaction: Interaction,
-        persona: str | None = None,
+        persona: PersonaOption | None = None,
         version: str | None = None,
         against: str | None = None,
         invite: bool = True,
@@ -65,7 +65,7 @@ class CompareCommands(commands.Cog):
         if not isinstance(channel, GuildChannel):
             raise RefusedError("Versions are compared in text channels and threads.", "Try it there.")
         await interaction.response.defer(ephemeral=True)
-        contest = services.blind_tests.contest(persona_or_channel_default(interaction, persona), version, against)
+        contest = services.blind_tests.contest(persona or channel_persona(interaction), version, against)
         if invite:
             view = _view(CompareButton.of(contest))
             await channel.send(invitation_text(contest), view=view, allowed_mentions=NO_MENTIONS)
@@ -77,17 +77,16 @@ class CompareCommands(commands.Cog):
         version="Which version, or base (the newest that does not speak if left out)",
         against="Against which, or base (the one that speaks now if left out)",
     )
-    @app_commands.autocomplete(persona=autocomplete_personas)
     async def judgement(
         self,
         interaction: Interaction,
-        persona: str | None = None,
+        persona: PersonaOption | None = None,
         version: str | None = None,
         against: str | None = None,
     ) -> None:
         await interaction.response.defer(ephemeral=True)
         services, guild_id = self.bot.services, interaction.guild_id or 0
-        contest = services.blind_tests.contest(persona_or_channel_default(interaction, persona), version, against)
+        contest = services.blind_tests.contest(persona or channel_persona(interaction), version, against)
         votes = services.store.comparisons.voted(contest.persona.id, guild_id)
         found = await asyncio.to_thread(judge_votes, votes, *contest.names, time.time())
         counts = services.store.comparisons.judgement_counts(
@@ -102,7 +101,7 @@ class CompareCommands(commands.Cog):
     @judgement.autocomplete("against")
     async def _comparable(self, interaction: Interaction, current: str) -> Choices:
         try:
-            persona = persona_or_channel_default(interaction, getattr(interaction.namespace, "persona", None))
+            persona = persona_option(interaction)
         except RequestError:
             return []
         names = [name for name in self.bot.services.blind_tests.version_names(persona) if current.casefold() in name]

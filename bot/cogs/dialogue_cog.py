@@ -14,10 +14,9 @@ from bot.chat.reply_service import IncomingMessage
 from bot.cogs.reply_buttons import quote_member
 from bot.cogs.transformers import (
     Interaction,
-    autocomplete_personas,
-    persona_or_channel_default,
+    PersonaOption,
+    channel_persona,
     require_moderator,
-    require_persona,
 )
 from bot.cogs.ui import PersistentButton
 from bot.errors import RefusedError
@@ -36,11 +35,10 @@ class DialogueCommands(commands.Cog):
         opening="What you say to both: a question, or what they are to talk about",
         turns=f"How many lines at most ({DEFAULT_TURNS} if left out)",
     )
-    @app_commands.autocomplete(other=autocomplete_personas)
     async def duet(
         self,
         interaction: Interaction,
-        other: str,
+        other: PersonaOption,
         opening: app_commands.Range[str, 1, MAX_OPENING_CHARS],
         turns: app_commands.Range[int, MIN_TURNS, MAX_TURNS] = DEFAULT_TURNS,
     ) -> None:
@@ -48,7 +46,7 @@ class DialogueCommands(commands.Cog):
         if not isinstance(channel, GuildChannel):
             raise RefusedError("Personas talk with each other in text channels and threads of a server.")
         require_moderator(interaction)
-        pair = persona_or_channel_default(interaction, None), require_persona(interaction, other)
+        pair = channel_persona(interaction), other
         _require_possible(interaction.client.services, pair, channel)
         await _run_dialogue(interaction, channel, pair, opening, turns)
 

@@ -25,9 +25,10 @@ from bot.cogs.transformers import (
     MAX_CHOICES,
     Choices,
     Interaction,
-    autocomplete_personas,
-    persona_or_channel_default,
-    require_moderator,
+    PersonaOption,
+    channel_persona,
+    check_moderator,
+    persona_option,
 )
 from bot.errors import RefusedError, redact_paths
 from bot.permissions import MODERATOR_PERMISSIONS
@@ -103,8 +104,7 @@ class FinetuneCog(
         await self._messages.refresh(guild_id, persona_id)
 
     async def interaction_check(self, interaction: Interaction, /) -> bool:  # type: ignore[override]
-        require_moderator(interaction)
-        return True
+        return check_moderator(interaction)
 
     # ------------------------------------------------------------------------------------------ the commands
 
@@ -121,7 +121,6 @@ class FinetuneCog(
         general="General dialogue to mix in, where the recipe mixes (a part of what ships if left out)",
         start_from="A dialogue adapter to train further; for preferences a version (else the live one)",
     )
-    @app_commands.autocomplete(persona=autocomplete_personas)
     async def start(
         self,
         interaction: Interaction,
@@ -129,7 +128,7 @@ class FinetuneCog(
         dataset: str | None = None,
         task_type: TaskType = "persona",
         epochs: app_commands.Range[float, 0.1, 50.0] | None = None,
-        persona: str | None = None,
+        persona: PersonaOption | None = None,
         learning_rate: app_commands.Range[float, 1e-6, 1e-2] | None = None,
         recipe: str | None = None,
         settings: app_commands.Range[str, 1, 1000] | None = None,
@@ -140,7 +139,7 @@ class FinetuneCog(
         if not isinstance(channel, GuildChannel):
             raise RefusedError("Progress is shown in text channels and threads.", "Try it there.")
         await interaction.response.defer(ephemeral=True)
-        who = persona_or_channel_default(interaction, persona) if task_type != "dialogue" else None
+        who = (persona or channel_persona(interaction)) if task_type != "dialogue" else None
         request = _training_request(
             job_name=job_name or f"{who.id if who else task_type}-{time.strftime('%m%d-%H%M%S', time.gmtime())}",
             base_model=self.bot.services.base_model,
@@ -172,20 +171,19 @@ class FinetuneCog(
         general="General dialogue to mix in, where the recipe mixes (a part of what ships if left out)",
         start_from="A dialogue adapter to train further; for preferences a version (else the live one)",
     )
-    @app_commands.autocomplete(persona=autocomplete_personas)
     async def preview(
         self,
         interaction: Interaction,
         dataset: str | None = None,
         task_type: TaskType = "persona",
-        persona: str | None = None,
+        persona: PersonaOption | None = None,
         recipe: str | None = None,
         general: str | None = None,
         start_from: str | None = None,
     ) -> None:
         await interaction.response.defer(ephemeral=True)
         queue = self.bot.services.queue
-        who = persona_or_channel_default(interaction, persona) if task_type != "dialogue" else None
+        who = (persona or channel_persona(interaction)) if task_type != "dialogue" else None
         request = _training_request(
             job_name="preview",
             base_model=self.bot.services.base_model,
@@ -220,7 +218,7 @@ class FinetuneCog(
     @preview.autocomplete("start_from")
     async def _adapters(self, interaction: Interaction, current: str) -> Choices:
         if interaction.namespace.task_type == "preference":
-            whose = persona_or_channel_default(interaction, interaction.namespace.persona)
+            whose = persona_option(interaction)
             versions = self.bot.services.store.versions.installed(whose.id)
             return _matching_choices([it.version for it in reversed(versions)], current)
         return _matching_choices(self.bot.services.catalogue.dialogue_adapters(interaction.guild_id or 0), current)
@@ -258,10 +256,11 @@ class FinetuneCog(
 
     @app_commands.command(description="Let a trained version speak from the next reply on.")
     @app_commands.describe(persona="Whose (this channel's persona if left out)", version="Which (else the newest)")
-    @app_commands.autocomplete(persona=autocomplete_personas)
-    async def promote(self, interaction: Interaction, persona: str | None = None, version: str | None = None) -> None:
+    async def promote(
+        self, interaction: Interaction, persona: PersonaOption | None = None, version: str | None = None
+    ) -> None:
         await interaction.response.defer(ephemeral=True)
-        who = persona_or_channel_default(interaction, persona)
+        who = persona or channel_persona(interaction)
         installed = self.bot.services.store.versions.installed(who.id)
         if not installed:
             raise RequestError(f"{who.name} has no trained version yet.", "Train one with `/finetune start`.")
@@ -269,11 +268,10 @@ class FinetuneCog(
 
     @app_commands.command(description="Go back to the version that spoke before.")
     @app_commands.describe(persona="Whose (this channel's persona if left out)")
-    @app_commands.autocomplete(persona=autocomplete_personas)
-    async def rollback(self, interaction: Interaction, persona: str | None = None) -> None:
+    async def rollback(self, interaction: Interaction, persona: PersonaOption | None = None) -> None:
         await interaction.response.defer(ephemeral=True)
         await interaction.followup.send(
-            await roll_back_with_reply(interaction, persona_or_channel_default(interaction, persona))
+            await roll_back_with_reply(interaction, persona or channel_persona(interaction))
         )
 
     # ------------------------------------------------------------------------------------------ whom and which

@@ -13,9 +13,10 @@ from bot.cogs.transformers import (
     MAX_CHOICES,
     Choices,
     Interaction,
-    autocomplete_personas,
-    persona_or_channel_default,
-    require_moderator,
+    PersonaOption,
+    channel_persona,
+    guild_moderators_only,
+    require_guild_moderator,
     require_persona,
     submitted_form,
 )
@@ -29,6 +30,7 @@ from personas.schemas.chat import Persona
 
 LORE_FORM_PREFIX = "lore:"
 """How the custom id of the form begins; the persona's id follows."""
+DM_TEXT = "Lore is added to a server."
 MAX_SHOWN_MATCHES = 4
 MAX_EXCERPT_CHARS = 160
 
@@ -38,30 +40,31 @@ class LoreCommands(commands.Cog):
 
     lore = app_commands.Group(name="lore", description="What personas know about themselves and their world.")
 
+    @guild_moderators_only(DM_TEXT)
     @lore.command(name="add", description="Give a persona lore in this server (moderators): a file, or text in a form.")
     @app_commands.describe(
         persona="Whose", file="Markdown in UTF-8, at most 100 KB (without one a form opens); the same name replaces"
     )
-    @app_commands.autocomplete(persona=autocomplete_personas)
-    async def lore_add(self, interaction: Interaction, persona: str, file: discord.Attachment | None = None) -> None:
-        guild_id, whose = _guild_id(interaction), require_persona(interaction, persona)
+    async def lore_add(
+        self, interaction: Interaction, persona: PersonaOption, file: discord.Attachment | None = None
+    ) -> None:
         if file is None:
-            await interaction.response.send_modal(LoreForm(whose))
+            await interaction.response.send_modal(LoreForm(persona))
             return
         if file.size > MAX_FILE_BYTES:
             raise RefusedError(f"{file.filename} has more than 100 KB.", "Split it into several files.")
         await interaction.response.defer(ephemeral=True)
-        await _add_lore(interaction, guild_id, whose, file.filename, await file.read())
+        await _add_lore(interaction, interaction.guild_id or 0, persona, file.filename, await file.read())
 
+    @guild_moderators_only(DM_TEXT)
     @lore.command(name="remove", description="Take back a file of lore that this server has added (moderators).")
     @app_commands.describe(persona="Whose", file="Which")
-    @app_commands.autocomplete(persona=autocomplete_personas)
-    async def lore_remove(self, interaction: Interaction, persona: str, file: str) -> None:
-        guild_id, whose = _guild_id(interaction), require_persona(interaction, persona)
+    async def lore_remove(self, interaction: Interaction, persona: PersonaOption, file: str) -> None:
+        guild_id, services = interaction.guild_id or 0, interaction.client.services
         await interaction.response.defer(ephemeral=True)
-        await _guild_lore(interaction.client.services).remove(guild_id, whose.id, file)
-        interaction.client.services.store.people.remove_contribution(guild_id, whose.id, file)
-        await interaction.followup.send(f"{whose.name} has forgotten `{file}`.", ephemeral=True)
+        await _guild_lore(services).remove(guild_id, persona.id, file)
+        services.store.people.remove_contribution(guild_id, persona.id, file)
+        await interaction.followup.send(f"{persona.name} has forgotten `{file}`.", ephemeral=True)
 
     @lore_remove.autocomplete("file")
     async def _lore_files(self, interaction: Interaction, current: str) -> Choices:
@@ -73,11 +76,10 @@ class LoreCommands(commands.Cog):
 
     @lore.command(name="ask", description="See which lore a question finds, and why.")
     @app_commands.describe(question="What you would ask", persona="Whom (this channel's persona if left out)")
-    @app_commands.autocomplete(persona=autocomplete_personas)
     async def lore_ask(
-        self, interaction: Interaction, question: app_commands.Range[str, 1, 500], persona: str | None = None
+        self, interaction: Interaction, question: app_commands.Range[str, 1, 500], persona: PersonaOption | None = None
     ) -> None:
-        whom = persona_or_channel_default(interaction, persona)
+        whom = persona or channel_persona(interaction)
         lore = interaction.client.services.request_builder.lore
         ranking = lore.rank(whom.id, question, interaction.guild_id or 0)
         await interaction.response.send_message(
@@ -97,7 +99,7 @@ class LoreCommands(commands.Cog):
                 await respond_privately(interaction, error_text(error))
 
     async def _lore_sent(self, interaction: Interaction, persona_id: str, values: dict[str, str]) -> None:
-        guild_id, whose = _guild_id(interaction), require_persona(interaction, persona_id)
+        guild_id, whose = require_guild_moderator(interaction, DM_TEXT), require_persona(interaction, persona_id)
         await interaction.response.defer(ephemeral=True, thinking=True)
         title, text = values["title"], values["text"]
         if not text.lstrip().startswith("#"):
@@ -132,13 +134,6 @@ async def _add_lore(interaction: Interaction, guild_id: int, whose: Persona, nam
 
 def _guild_lore(services: Services) -> GuildLore:
     return GuildLore(services.home, services.request_builder.lore)
-
-
-def _guild_id(interaction: Interaction) -> int:
-    if interaction.guild_id is None:
-        raise RefusedError("Lore is added to a server.", "Try it in one of its channels.")
-    require_moderator(interaction)
-    return interaction.guild_id
 
 
 def _matches_text(whom: Persona, ranking: LoreRanking) -> str:

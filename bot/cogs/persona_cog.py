@@ -17,7 +17,7 @@ from bot.cogs.dialogue_cog import DialogueCommands
 from bot.cogs.lore_cog import LoreCommands
 from bot.cogs.progress_messages import job_buttons
 from bot.cogs.teach_cog import TeachCommands
-from bot.cogs.transformers import Interaction, autocomplete_personas, require_moderator, require_persona
+from bot.cogs.transformers import Interaction, PersonaOption, guild_moderators_only, require_moderator
 from bot.errors import RefusedError
 from bot.personas.card_import import (
     FILE_SUFFIXES,
@@ -37,10 +37,13 @@ from bot.store import ALL_CHANNELS, ALL_PERSONAS, CARD_CONTRIBUTION, Channel, Co
 from personas.prompt import MAX_CARD_TOKENS
 from personas.schemas.chat import Persona
 
+cards_are_for_moderators = guild_moderators_only("Cards belong to a server.")
+
 
 class CardCommands(commands.Cog):
     """Commands of the group `/persona`: a base of its cog."""
 
+    @cards_are_for_moderators
     @app_commands.command(
         name="import", description="Bring a character card in as a persona of this server (moderators)."
     )
@@ -55,7 +58,7 @@ class CardCommands(commands.Cog):
         card: discord.Attachment,
         persona_id: app_commands.Range[str, 1, 32] | None = None,
     ) -> None:
-        guild_id = _require_guild(interaction)
+        guild_id = interaction.guild_id or 0
         if card.size > MAX_CARD_BYTES:
             raise RefusedError(f"{card.filename} has more than 25 MB.", "Leave its largest pictures out.")
         await interaction.response.defer(ephemeral=True)
@@ -76,6 +79,7 @@ class CardCommands(commands.Cog):
         view = job_buttons(job, services.store.versions.live(brought.persona.id)) if job else None
         await interaction.followup.send("\n".join([*words, *said]), ephemeral=True, view=view or discord.utils.MISSING)
 
+    @cards_are_for_moderators
     @app_commands.command(description="Get a persona's character card as a file (moderators).")
     @app_commands.describe(persona="Whose", form="In which form")
     @app_commands.rename(form="format")
@@ -88,49 +92,43 @@ class CardCommands(commands.Cog):
             app_commands.Choice(name="TOML, as this bot keeps it", value="toml"),
         ]
     )
-    @app_commands.autocomplete(persona=autocomplete_personas)
     async def export(
-        self, interaction: Interaction, persona: str, form: Literal["png", "v2", "v3", "charx", "toml"] = "png"
+        self,
+        interaction: Interaction,
+        persona: PersonaOption,
+        form: Literal["png", "v2", "v3", "charx", "toml"] = "png",
     ) -> None:
-        guild_id, whose = _require_guild(interaction), require_persona(interaction, persona)
+        guild_id = interaction.guild_id or 0
         await interaction.response.defer(ephemeral=True)
-        services, name = interaction.client.services, short_id(whose, guild_id)
+        services, name = interaction.client.services, short_id(persona, guild_id)
         written = await asyncio.to_thread(
-            lambda: export_card(services.personas.card(whose, guild_id), form, whose, name)
+            lambda: export_card(services.personas.card(persona, guild_id), form, persona, name)
         )
         files = {f"{name}.{FILE_SUFFIXES[form]}": written.content, **written.beside}
         if sum(map(len, files.values())) > interaction.filesize_limit:
-            raise RefusedError(f"The card of {whose.name} is too large for a message here.", "Choose another format.")
+            raise RefusedError(f"The card of {persona.name} is too large for a message here.", "Choose another format.")
         whither = f"to a moderator of the server {guild_id}"
         log_card_export(
-            services.home, services.store, guild_id, whose, f"{name}.{FILE_SUFFIXES[form]}", written.content, whither
+            services.home, services.store, guild_id, persona, f"{name}.{FILE_SUFFIXES[form]}", written.content, whither
         )
         await interaction.followup.send(
-            "\n".join([f"The card of **{whose.name}**.", *written.notes]),
+            "\n".join([f"The card of **{persona.name}**.", *written.notes]),
             files=[discord.File(io.BytesIO(content), filename=file) for file, content in files.items()],
             ephemeral=True,
         )
 
+    @cards_are_for_moderators
     @app_commands.command(description="Remove a persona that this server has brought in (moderators).")
     @app_commands.describe(persona="Whom")
-    @app_commands.autocomplete(persona=autocomplete_personas)
-    async def remove(self, interaction: Interaction, persona: str) -> None:
-        guild_id, who = _require_guild(interaction), require_persona(interaction, persona)
+    async def remove(self, interaction: Interaction, persona: PersonaOption) -> None:
+        guild_id = interaction.guild_id or 0
         services, lore = interaction.client.services, _guild_lore(interaction.client.services)
         await interaction.response.defer(ephemeral=True)
-        await remove_persona(services.personas, services.store, lore, guild_id, who)
+        await remove_persona(services.personas, services.store, lore, guild_id, persona)
         await interaction.followup.send(
-            f"**{who.name}** is gone, and lives nowhere here any more. Importing the card again brings them back.",
+            f"**{persona.name}** is gone, and lives nowhere here any more. Importing the card again brings them back.",
             ephemeral=True,
         )
-
-
-def _require_guild(interaction: Interaction) -> int:
-    """The server, for its moderators."""
-    if interaction.guild_id is None:
-        raise RefusedError("Cards belong to a server.", "Try it in one of its channels.")
-    require_moderator(interaction)
-    return interaction.guild_id
 
 
 def _guild_lore(services: Services) -> GuildLore:
@@ -195,21 +193,20 @@ class PersonaCog(
             app_commands.Choice(name="every message", value="everything"),
         ]
     )
-    @app_commands.autocomplete(persona=autocomplete_personas)
     async def set_(
         self,
         interaction: Interaction,
-        persona: str,
+        persona: PersonaOption,
         answers: Literal["mentions", "everything"] | None = None,
     ) -> None:
         channel = self._channel(interaction, changing=True)
         answers = answers or ("everything" if self.bot.intents.message_content else "mentions")
-        chosen, place = require_persona(interaction, persona), channel_ref(channel)
+        place = channel_ref(channel)
         await interaction.response.defer(ephemeral=True)
-        setting = Channel(place.guild_id, place.channel_id, chosen.id, answers, interaction.user.id, time.time())
+        setting = Channel(place.guild_id, place.channel_id, persona.id, answers, interaction.user.id, time.time())
         self.bot.services.store.channels.assign(setting)
-        await interaction.followup.send(self._set_words(chosen, answers, channel), ephemeral=True)
-        await self.bot.services.reply_service.greet(chosen, channel, interaction.user.display_name)
+        await interaction.followup.send(self._set_words(persona, answers, channel), ephemeral=True)
+        await self.bot.services.reply_service.greet(persona, channel, interaction.user.display_name)
 
     @app_commands.command(description="Say who lives in this channel.")
     async def show(self, interaction: Interaction) -> None:
@@ -286,12 +283,11 @@ class PersonaCog(
             app_commands.Choice(name="everything they ever said", value="everything"),
         ],
     )
-    @app_commands.autocomplete(persona=autocomplete_personas)
     async def mute(
         self,
         interaction: Interaction,
         where: MuteScope = "channel",
-        persona: str | None = None,
+        persona: PersonaOption | None = None,
         delete: DeletePeriod = "nothing",
     ) -> None:
         mute = self._mute(interaction, where, persona)
@@ -312,20 +308,21 @@ class PersonaCog(
             app_commands.Choice(name="the whole server", value="server"),
         ]
     )
-    @app_commands.autocomplete(persona=autocomplete_personas)
-    async def unmute(self, interaction: Interaction, where: MuteScope = "channel", persona: str | None = None) -> None:
+    async def unmute(
+        self, interaction: Interaction, where: MuteScope = "channel", persona: PersonaOption | None = None
+    ) -> None:
         mute, mutes = self._mute(interaction, where, persona), self.bot.services.store.mutes
         if not mutes.remove(mute.guild_id, mute.channel_id, mute.persona_id):
             there = "; ".join(self._mute_words(other) for other in mutes.of_guild(mute.guild_id)) or "nothing"
             raise RefusedError(f"There is no such silence: {self._mute_words(mute)}.", f"In force: {there}.")
         await interaction.response.send_message(f"Lifted: {self._mute_words(mute)}.", ephemeral=True)
 
-    def _mute(self, interaction: Interaction, where: MuteScope, persona: str | None) -> Mute:
+    def _mute(self, interaction: Interaction, where: MuteScope, persona: Persona | None) -> Mute:
         place = channel_ref(self._channel(interaction, changing=True))
         if not place.guild_id:
             raise RefusedError("In direct messages nobody needs silencing.", "`/persona clear` sends them away.")
         channel_id = place.channel_id if where == "channel" else ALL_CHANNELS
-        persona_id = require_persona(interaction, persona).id if persona else ALL_PERSONAS
+        persona_id = persona.id if persona else ALL_PERSONAS
         return Mute(place.guild_id, channel_id, persona_id, interaction.user.id, time.time())
 
     def _mute_words(self, mute: Mute) -> str:

@@ -16,8 +16,9 @@ from bot.cogs.transformers import (
     MAX_CHOICES,
     Choices,
     Interaction,
-    autocomplete_personas,
-    persona_or_channel_default,
+    PersonaOption,
+    channel_persona,
+    persona_option,
     require_persona,
 )
 from bot.errors import RefusedError
@@ -186,14 +187,13 @@ class RolloutCommands(commands.Cog):
         channel="In this channel alone, its threads included; all of its replies unless a share is given",
         persona="Whose (this channel's persona if left out)",
     )
-    @app_commands.autocomplete(persona=autocomplete_personas)
     async def start_rollout(
         self,
         interaction: Interaction,
         version: str | None = None,
         share: app_commands.Range[int, 1, 99] | None = None,
         channel: discord.TextChannel | None = None,
-        persona: str | None = None,
+        persona: PersonaOption | None = None,
     ) -> None:
         here = interaction.channel
         if not isinstance(here, GuildChannel):
@@ -201,7 +201,7 @@ class RolloutCommands(commands.Cog):
         if share is None and channel is None:
             raise RequestError("How far?", "Name a `share` of the replies, such as 20, or a `channel`, or both.")
         await interaction.response.defer(ephemeral=True)
-        who = persona_or_channel_default(interaction, persona)
+        who = persona or channel_persona(interaction)
         if channel:
             require_speaks_in(interaction, who, channel)
         new = NewRollout(
@@ -221,7 +221,7 @@ class RolloutCommands(commands.Cog):
     @start_rollout.autocomplete("version")
     async def _versions(self, interaction: Interaction, current: str) -> Choices:
         try:
-            who = persona_or_channel_default(interaction, getattr(interaction.namespace, "persona", None))
+            who = persona_option(interaction)
         except RequestError:
             return []
         versions = self.bot.services.store.versions
@@ -231,9 +231,8 @@ class RolloutCommands(commands.Cog):
 
     @rollout.command(name="stop", description="Let the live version make all replies again.")
     @app_commands.describe(persona="Whose (this channel's persona if left out)")
-    @app_commands.autocomplete(persona=autocomplete_personas)
-    async def stop_rollout(self, interaction: Interaction, persona: str | None = None) -> None:
-        who = persona_or_channel_default(interaction, persona)
+    async def stop_rollout(self, interaction: Interaction, persona: PersonaOption | None = None) -> None:
+        who = persona or channel_persona(interaction)
         running = self.bot.services.store.rollouts.find_active(who.id, interaction.guild_id or 0, time.time())
         if running is None:
             raise RequestError(f"No version of {who.name} is being rolled out here.", "`/finetune rollout start`")
@@ -254,9 +253,8 @@ class RolloutCommands(commands.Cog):
 
     @app_commands.command(description="A persona's versions: measured, rolled out, live, taken back, and why.")
     @app_commands.describe(persona="Whose (this channel's persona if left out)")
-    @app_commands.autocomplete(persona=autocomplete_personas)
-    async def history(self, interaction: Interaction, persona: str | None = None) -> None:
-        who = persona_or_channel_default(interaction, persona)
+    async def history(self, interaction: Interaction, persona: PersonaOption | None = None) -> None:
+        who = persona or channel_persona(interaction)
         pages = VersionHistory(self.bot.services.store, who, interaction.guild_id or 0).pages()
         view = history_view(who.id, 0, len(pages)) or discord.utils.MISSING
         await interaction.response.send_message(pages[0], view=view, ephemeral=True, allowed_mentions=NO_MENTIONS)

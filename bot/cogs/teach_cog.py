@@ -12,8 +12,8 @@ from bot import permissions
 from bot.chat.discord_channels import NO_MENTIONS
 from bot.cogs.transformers import (
     Interaction,
-    autocomplete_personas,
-    persona_or_channel_default,
+    PersonaOption,
+    channel_persona,
     require_persona,
     submitted_form,
 )
@@ -38,17 +38,15 @@ class TeachCommands(commands.Cog):
 
     @app_commands.command(description="Teach a persona what it should answer: you write both (moderators, opted-in).")
     @app_commands.describe(persona="Whom (this channel's persona if left out)")
-    @app_commands.autocomplete(persona=autocomplete_personas)
-    async def teach(self, interaction: Interaction, persona: str | None = None) -> None:
-        whom = persona_or_channel_default(interaction, persona)
+    async def teach(self, interaction: Interaction, persona: PersonaOption | None = None) -> None:
+        whom = persona or channel_persona(interaction)
         check_teacher(interaction)
         await interaction.response.send_modal(TeachForm(whom))
 
     @app_commands.command(description="What a persona was taught here: by you; by all, if you are a moderator.")
     @app_commands.describe(persona="Whom (this channel's persona if left out)")
-    @app_commands.autocomplete(persona=autocomplete_personas)
-    async def taught(self, interaction: Interaction, persona: str | None = None) -> None:
-        whom = persona_or_channel_default(interaction, persona)
+    async def taught(self, interaction: Interaction, persona: PersonaOption | None = None) -> None:
+        whom = persona or channel_persona(interaction)
         mine = _visible_lessons(interaction, whom)
         lines = [f"`{one.seq}` {_excerpt(one.prompt)} → {_excerpt(one.reply)}" for one in mine[-MAX_SHOWN_LESSONS:]]
         count = "1 reply" if len(mine) == 1 else f"{len(mine)} replies"

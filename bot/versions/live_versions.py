@@ -113,7 +113,7 @@ class LiveVersions:
         except RequestError as error:
             installed = self.store.versions.installed(persona.id)
             how = "Make one live with `/finetune promote`." if installed else "Train one first."
-            raise RequestError(f"{persona.name} has no earlier version to go back to.", how) from error
+            raise RequestError(f"{persona.name} has no earlier version to roll back to.", how) from error
         self._notify_all(guild_id, persona.id)
         return row
 

@@ -4,8 +4,8 @@ from contextlib import nullcontext
 from types import SimpleNamespace
 
 import pytest
+from discord import app_commands
 
-from bot.errors import RefusedError
 from bot.sandbox import SandboxRefusal
 from bot.store import InstalledVersion
 from bot.training.subprocess_backend import TrainingFailed
@@ -98,7 +98,7 @@ async def test_the_code_refuses_a_member_even_where_the_server_opened_the_comman
     cog = stage.client.get_cog("FinetuneCog")
     for who, allowed in ((stage.member, False), (stage.moderator, True)):
         person = await stage.client.guilds[0].fetch_member(int(who.id))
-        with nullcontext() if allowed else pytest.raises(RefusedError, match="Only moderators"):
+        with nullcontext() if allowed else pytest.raises(app_commands.CheckFailure, match="Only moderators"):
             assert await cog.interaction_check(SimpleNamespace(user=person))
 
 
