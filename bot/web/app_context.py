@@ -29,5 +29,5 @@ def get_services(request: web.Request) -> Services:
     """Return the services. Raises `Problem` while the bot starts or stops."""
     services = request.app[APP_CONTEXT].services
     if services is None:
-        raise Problem("busy", "The bot is starting or ending.", "Try again.", headers={"Retry-After": "2"})
+        raise Problem("busy", "The bot is starting or stopping.", "Try again.", headers={"Retry-After": "2"})
     return services

@@ -60,7 +60,7 @@ class FailedLogins:
             self._by_address.popitem(last=False)
 
     def right(self, address: str) -> None:
-        """Note the right one: whoever has it is not shut out by what others try."""
+        """Record a right token: its address is not locked out by the attempts of others."""
         self._by_address.pop(address, None)
         self._proven[address] = None
         if len(self._proven) > MAX_TRACKED_ADDRESSES:
@@ -78,7 +78,7 @@ class Authenticator:
         is_local: bool = True,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`names` are host names to be asked by besides loopback's; `is_local` says that it listens on loopback."""
+        """`names` are accepted host names besides loopback's; `is_local`: it listens on loopback only."""
         self.names = frozenset(name.casefold() for name in names)
         self.is_local, self._now = is_local, now
         self._token = _hash_token(token) if token else b""
@@ -103,7 +103,7 @@ class Authenticator:
         if wait_s := self.guesses.wait_s(address, now):
             raise Problem(
                 "too-many-tries",
-                "Too many wrong tokens have come.",
+                "Too many wrong tokens were sent.",
                 f"Try again in {math.ceil(wait_s)} seconds.",
                 headers={"Retry-After": str(math.ceil(wait_s))},
             )

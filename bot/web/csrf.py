@@ -50,7 +50,9 @@ def require_same_origin(request: web.Request, authenticator: Authenticator) -> N
         raise Problem("not-from-here", "The Host header does not name this machine.", advice)
     if _is_cross_site(request, hosts[0]):
         raise Problem(
-            "not-from-here", "Another site's page asks.", "Ask from a program, or from a page that this bot serves."
+            "not-from-here",
+            "The request comes from another site.",
+            "Ask from a program, or from a page that this bot serves.",
         )
     if request.method not in SAFE_METHODS and is_dashboard_path(request):
         _require_same_origin_form(request)

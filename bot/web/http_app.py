@@ -33,7 +33,7 @@ MAX_LOGGED_CHARS = 200
 
 
 def filter_bad_requests(record: logging.LogRecord) -> bool:
-    """A filter for the server's log: keeps errors of its own, and tells others in a line to whoever looks for them."""
+    """Filter the server's log: errors of clients are logged in one line at debug level."""
     error = record.exc_info[1] if record.exc_info else None
     if not isinstance(error, HttpProcessingError | web.RequestPayloadError):
         return True
@@ -51,7 +51,7 @@ class WebServer:
     """Serves the bot's routes in any application, before the bot is there too: they say so then."""
 
     def __init__(self, authenticator: Authenticator | None = None) -> None:
-        """`authenticator` says who is let in: everybody on loopback, unless it is told otherwise."""
+        """`authenticator` defaults to one that accepts all requests, for loopback."""
         self._context, self._authenticator = AppContext(), authenticator or Authenticator()
         self._own: set[web.AbstractRoute] = set()
 
@@ -60,7 +60,7 @@ class WebServer:
         self._context.services = services
 
     def close(self) -> None:
-        """From now on requests are told to try again."""
+        """Stop answering requests: clients are told to retry."""
         self._context.services = None
 
     def mount(self, app: web.Application) -> None:
@@ -133,10 +133,12 @@ class WebServer:
             case UnderstudyError():
                 return self._known(request, error)
             case web.RequestPayloadError():
-                return Problem("not-whole", "The body breaks off, or cannot be unpacked.", "Send it whole, not packed.")
+                return Problem(
+                    "not-whole", "The body is incomplete, or cannot be decompressed.", "Send it whole and uncompressed."
+                )
         code = secrets.token_hex(4)
         log.error("error %s", code, exc_info=error)
-        return Problem("failed", "That went wrong inside the bot.", f"Its log says why under {code}.")
+        return Problem("failed", "An internal error occurred.", f"The bot's log has the details under {code}.")
 
     def _known(self, request: web.Request, error: UnderstudyError) -> Problem:
         slug = "cannot-train" if request.path.startswith("/finetune/") else "refused"
@@ -150,7 +152,7 @@ class WebServer:
 
 
 def _problem_response(request: web.Request, problem: Problem) -> web.Response:
-    """A problem as whoever asks can read it."""
+    """Render a problem in the format the client accepts."""
     if is_openai_path(request):
         return openai_error_response(problem)
     return (
@@ -175,6 +177,6 @@ async def run_server(front: WebServer, port: int, host: str = "127.0.0.1") -> As
 
 
 def _display_host(host: str) -> str:
-    """The host of an address to open: one that stands for all of the machine's own is answered on loopback, too."""
+    """The host of an address to open: loopback for a wildcard address."""
     own = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}
     return own.get(host, f"[{host}]" if ":" in host else host)

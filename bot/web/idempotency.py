@@ -33,7 +33,7 @@ class InMemoryResponses:
         self._forgettings = 0
 
     def since(self, forgettings: int) -> InMemoryResponses:
-        """These, without what was answered when fewer forgettings had been asked for."""
+        """Return these responses, cleared if a member was forgotten since."""
         if forgettings != self._forgettings:
             self._kept.clear()
             self._forgettings = forgettings
@@ -63,7 +63,7 @@ class InMemoryResponses:
 
 @dataclass
 class IdempotencyState:
-    """The keys whose requests are being done now, and the answers that no disk keeps."""
+    """Keys of running requests, and responses that are kept in memory only."""
 
     running: set[bytes] = field(default_factory=set)
     answered: InMemoryResponses = field(default_factory=InMemoryResponses)
@@ -100,7 +100,9 @@ async def _respond_with_key(request: web.Request, handler: Handler, key: bytes) 
     body = request[CACHED_BODY] = await read_body(request, MAX_REQUEST_BYTES)
     asked = hashlib.sha256(f"{request.method} {request.path_qs}\n".encode() + body).digest()
     if key in running:
-        raise Problem("conflict", "The same key is being worked on.", "Try again.", headers={"Retry-After": "2"})
+        raise Problem(
+            "conflict", "A request with this key is being handled.", "Try again.", headers={"Retry-After": "2"}
+        )
     if known := _stored_response(request, key, asked):
         return known
     running.add(key)
@@ -121,8 +123,8 @@ def _stored_response(request: web.Request, key: bytes, asked: bytes) -> web.Resp
         )
     if found.status is None:
         raise Problem(
-            "conflict", "The bot ended while it did this, or could not note its answer.",
-            "Look whether it was done; if not, send it with a new key.",
+            "conflict", "The bot stopped during the request, or could not store its response.",
+            "Check whether it was done; if not, send it with a new key.",
         )  # fmt: skip
     return web.Response(text=found.body, status=found.status, content_type="application/json")
 

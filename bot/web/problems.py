@@ -64,7 +64,7 @@ class ProblemDetails(BaseModel):
 
 
 class Problem(UnderstudyError):
-    """A refusal. `errors` names each wrong field, `more` are members of its own."""
+    """An error response. `errors` names each wrong field, `more` holds extension members."""
 
     def __init__(
         self,
@@ -88,7 +88,7 @@ def retry_headers(error: Exception) -> dict[str, str]:
 
 
 def problem_response(problem: Problem, path: str) -> web.Response:
-    """The answer that tells a problem; `path` is what was asked for."""
+    """The response of a problem; `path` is that of the request."""
     body: dict[str, Any] = {
         "type": f"/problems/{problem.slug}",
         "title": problem.title,

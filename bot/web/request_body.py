@@ -40,7 +40,7 @@ async def read_json_object(request: web.Request, most_bytes: int = MAX_BODY_BYTE
         raise Problem("not-json-type", f"The body is sent as {request.content_type}.", advice)
     body = _decode_json(await read_body(request, most_bytes))
     if not isinstance(body, dict):
-        raise Problem("invalid-request", "The body is no JSON object.", "Send {…} with the fields of the request.")
+        raise Problem("invalid-request", "The body is not a JSON object.", "Send {…} with the fields of the request.")
     return body
 
 
@@ -64,7 +64,9 @@ def _decode_json(sent: bytes) -> Any:
 
 
 def _reject_constant(constant: str) -> None:
-    raise Problem("not-json", f"The body holds {constant}, which is no JSON.", "Send a number, null, or leave it out.")
+    raise Problem(
+        "not-json", f"The body holds {constant}, which is not valid JSON.", "Send a number, null, or leave it out."
+    )
 
 
 async def read_body(request: web.Request, most_bytes: int = MAX_BODY_BYTES) -> bytes:
@@ -95,7 +97,7 @@ async def _read_limited(request: web.Request, most_bytes: int) -> bytes:
             read += piece
     except (ConnectionError, ClientPayloadError, HttpProcessingError, web.RequestPayloadError):
         raise Problem(
-            "not-whole", "The body breaks off, or cannot be unpacked.", "Send it whole, not packed."
+            "not-whole", "The body is incomplete, or cannot be decompressed.", "Send it whole and uncompressed."
         ) from None
     return read
 
@@ -159,7 +161,7 @@ class FileForm:
 async def read_form_data(request: web.Request) -> FormData:
     """The fields of a page's form. Raises `Problem` for what is none, and for more than a form may hold."""
     if request.content_type not in ("application/x-www-form-urlencoded", "multipart/form-data"):
-        raise Problem("wrong-kind", "This is no form.", "Send it from the page; programs use the REST interface.")
+        raise Problem("wrong-kind", "This is not a form.", "Send it from the page; programs use the REST interface.")
     return await request.post()
 
 
@@ -181,7 +183,7 @@ def normalise_newlines(value: object) -> str:
 async def read_file_form(request: web.Request, most_bytes: int) -> FileForm:
     """A form with a file of at most so many bytes. Raises `Problem`."""
     if request.content_type != "multipart/form-data":
-        raise Problem("wrong-kind", "This is no form with a file.", "Choose a file on the page.")
+        raise Problem("wrong-kind", "This is not a form with a file.", "Choose a file on the page.")
     found = FileForm()
     try:
         reader: MultipartReader = await request.multipart()
@@ -189,7 +191,7 @@ async def read_file_form(request: web.Request, most_bytes: int) -> FileForm:
             if isinstance(part, BodyPartReader):
                 await _read_part(part, found, most_bytes)
     except (ValueError, ConnectionError):
-        raise Problem("not-whole", "The form breaks off.", "Send it again.") from None
+        raise Problem("not-whole", "The form is incomplete.", "Send it again.") from None
     return found
 
 

@@ -102,7 +102,7 @@ def _error_data(request: web.Request, error: Exception) -> dict[str, str]:
         return {"message": redact_paths(error.message, home), "advice": redact_paths(error.advice, home)}
     code = secrets.token_hex(4)
     log.error("error %s", code, exc_info=error)
-    return {"message": "That went wrong inside the bot.", "advice": f"Its log says why under {code}."}
+    return {"message": "An internal error occurred.", "advice": f"The bot's log has the details under {code}."}
 
 
 def is_connected(request: web.Request) -> bool:

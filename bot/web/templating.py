@@ -136,7 +136,7 @@ def render_page(
 
 
 def redirect_to(request: web.Request, path: str, said: str = "") -> web.Response:
-    """After a form was done: go to a page of ours (303), which says `said` once."""
+    """Redirect to a page (303) after a form, with the message `said` shown once."""
     answer = web.Response(status=303, headers={"Location": path})
     if said:
         number = request.app[FLASH_MESSAGES].keep(said)
@@ -147,7 +147,7 @@ def redirect_to(request: web.Request, path: str, said: str = "") -> web.Response
 
 
 def problem_page(request: web.Request, problem: Problem) -> web.Response:
-    """A problem as a page, for whoever asked for one."""
+    """Render a problem as a page."""
     answer = render_page(
         request, "problem.html", title=problem.title, section="", status=problem.status, problem=problem
     )

@@ -48,7 +48,7 @@ def require_known_parameters(request: web.Request, *known: str) -> None:
         asked = ", ".join(known) or "nothing"
         raise Problem("bad-query", f"There is no {unknown[0]!r} to ask by.", f"Known: {asked}.")
     if len(request.query) > len(set(request.query)):
-        raise Problem("bad-query", "The query names something twice.", "Name it once.")
+        raise Problem("bad-query", "The query has a parameter twice.", "Name it once.")
 
 
 def integer_query(request: web.Request, name: str, low: int, high: int) -> int | None:

@@ -34,7 +34,7 @@ MAX_EVENT_ID = 2**31 - 1
     body=BodySpec(PlayBody, {"models": ["ballast", "ballast@base"], "prompt": "Is the ferry late?", "seed": 7}),
 )
 async def post_run(request: web.Request) -> web.Response:
-    """All see the same talk and draw from the same seed; `after` goes on with an earlier run."""
+    """All get the same conversation and seed; `after` continues an earlier run."""
     run = start_side_by_side(
         get_services(request), request.app[PLAYGROUND_RUNS], parse_body(PlayBody, await read_json_object(request))
     )
@@ -48,7 +48,7 @@ async def post_run(request: web.Request) -> web.Response:
     body=BodySpec(DialogueBody, {"models": ["ballast", "oda"], "opening": "What did the tide bring?", "turns": 4}),
 )
 async def post_dialogue(request: web.Request) -> web.Response:
-    """Each is shown its own lore alone. It ends after its turns, or when somebody says again what was said."""
+    """Each gets only its own lore. It ends after its turns, or when one repeats itself."""
     run = start_dialogue(
         get_services(request), request.app[PLAYGROUND_RUNS], parse_body(DialogueBody, await read_json_object(request))
     )
@@ -62,7 +62,7 @@ async def post_dialogue(request: web.Request) -> web.Response:
     query=PAGE_PARAMETERS,
 )
 async def get_runs(request: web.Request) -> web.Response:
-    """They are kept in memory, until the bot ends."""
+    """Runs are kept in memory until the bot stops."""
     get_services(request)
     page, runs = parse_page_query(request), request.app[PLAYGROUND_RUNS]
     found = runs.latest()

@@ -181,7 +181,7 @@ class PlaygroundRun:
             speech.cancel()
 
     async def speak(self, services: Services, speaker: ChatModel, turns: Sequence[Turn]) -> PlaygroundReply:
-        """Have somebody answer. What goes wrong is in the line."""
+        """Generate a reply; an error is stored in its line."""
         line = PlaygroundReply(len(self.lines), speaker, tuple(turns))
         self.lines.append(line)
         self._tell("line", {"line": line.number, "speaker": model_json(speaker)})
@@ -231,7 +231,7 @@ class PlaygroundRuns:
         self._tasks: set[asyncio.Task[None]] = set()
 
     def get(self, run_id: str) -> PlaygroundRun:
-        """A run. Raises `Problem` for one that is no longer kept."""
+        """Find a run. Raises `Problem` if it no longer exists."""
         run = self.find(run_id)
         if run is None:
             kept = f"the latest {MAX_STORED_RUNS} are kept, until the bot ends"
@@ -239,11 +239,11 @@ class PlaygroundRuns:
         return run
 
     def find(self, run_id: str) -> PlaygroundRun | None:
-        """A run, if it is still kept."""
+        """Find a run; None if it no longer exists."""
         return self._runs.get(run_id)
 
     def latest(self) -> list[PlaygroundRun]:
-        """All that are kept, the newest first."""
+        """All runs, newest first."""
         return list(reversed(self._runs.values()))
 
     def start(self, run: PlaygroundRun, work: Coroutine[Any, Any, None]) -> PlaygroundRun:

@@ -60,7 +60,7 @@ class SamplingBody(FrozenModel):
 class PlayBody(SamplingBody):
     """The body of `POST /play/runs`: several answer one prompt, side by side.
 
-    `after` names an earlier run whose talk goes on, with the same speakers: then `models` is left out.
+    `after` continues an earlier run with the same speakers; `models` is omitted then.
     """
 
     models: Annotated[tuple[ModelName, ...], Field(max_length=MAX_COLUMNS)] = ()
@@ -69,7 +69,7 @@ class PlayBody(SamplingBody):
 
 
 class DialogueBody(SamplingBody):
-    """The body of `POST /play/duets`: two talk with each other after an opening that is said to both."""
+    """The body of `POST /play/duets`: a dialogue of two after an opening message to both."""
 
     models: Annotated[tuple[ModelName, ...], Field(min_length=2, max_length=2)]
     opening: PromptText

@@ -24,7 +24,7 @@ DASHES = ("", "7 4", "2 4", "10 3 2 3", "4 2", "1 3")
 
 @dataclass(frozen=True)
 class Series:
-    """A line: its name and its points (x, y), x growing. A faint one stands behind another, as raw values do.
+    """A line: its name and its points (x, y), by ascending x. A faint line shows raw values behind a smoothed one.
 
     `colour` is the place, from 0, whose colour it takes; None its own.
     """
@@ -188,7 +188,7 @@ def _drawable_points(points: Sequence[Point], log_y: bool) -> list[Point]:
 
 
 def _fit_scale(values: Sequence[float], begin: float, end: float, is_log: bool = False) -> _Scale:
-    """An axis as long as the values need. One value alone stands in the middle of an axis that begins at 0."""
+    """Scale an axis to the values; a single value is centred on an axis from 0."""
     low, high = min(values), max(values)
     if low == high:
         low, high = (low / 2, high * 2) if is_log else sorted((0.0, 2 * low or 1.0))

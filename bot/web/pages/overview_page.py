@@ -36,7 +36,7 @@ class PersonaSummary:
 
 @dataclass(frozen=True)
 class DashboardAlert:
-    """Something that wants attention: `kind` is "warn" or "bad", `path` where more is said or done."""
+    """Something that needs attention: `kind` is "warn" or "bad", `path` leads to details."""
 
     kind: str
     what: str
@@ -119,7 +119,7 @@ def _missing_permissions(services: Services) -> Iterator[DashboardAlert]:
 
 
 def _undecided_versions(services: Services) -> Iterator[DashboardAlert]:
-    """The newest version of each persona, where it does not speak and nobody has decided about it."""
+    """The newest version of each persona that is neither live nor decided about."""
     newest = {persona_id: version for persona_id, version, _ in services.store.versions.all_installed()}
     for persona_id, version in newest.items():
         decided = {promotion.version for promotion in services.store.versions.history(persona_id)}

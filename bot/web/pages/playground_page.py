@@ -128,7 +128,7 @@ async def get_run_page(request: web.Request) -> web.Response:
 
 
 async def get_reply_part(request: web.Request) -> web.Response:
-    """One reply as it stands in the page of its run: the script fetches it when it is complete."""
+    """One reply of a run's page, which the script fetches when it is complete."""
     run = require_run(request)
     try:
         line = run.lines[int(request.match_info["line"])]

@@ -18,7 +18,7 @@ OWN_PAGE_PATTERN = re.compile(rf"{DASHBOARD}(?:[/?][\w\-.~%/?&=+:,@!]*)?")
 
 
 async def sign_in_page(request: web.Request) -> web.Response:
-    """The form; whoever is let in already goes on."""
+    """Page with the sign-in form; redirects those who have signed in."""
     to = _own_page(request.query.get("to", DASHBOARD))
     if request.app[AUTHENTICATOR].lets_in(request):
         return redirect_to(request, to)

@@ -90,7 +90,7 @@ async def test_when_the_bot_ends_so_do_the_streams(telling):
 
 async def test_an_error_in_the_middle_is_told_as_the_last_event(telling, caplog):
     full = UnderstudyError("The disk is full.", "Free some.")
-    for error, words in ((full, '"advice": "Free some."'), (KeyError("x"), "log says")):
+    for error, words in ((full, '"advice": "Free some."'), (KeyError("x"), "log has")):
         telling.items.put_nowait(("1", "step", 1))
         telling.items.put_nowait(error)
         async with telling.client.get("/") as answer:

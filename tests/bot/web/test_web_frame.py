@@ -84,7 +84,7 @@ async def test_a_problem_is_a_page_for_a_browser_and_json_for_everybody_else(des
 async def test_before_the_bot_is_in_a_page_says_so(desk):
     desk.front.close()
     status, text, headers = await desk.page("/dashboard")
-    assert status == 503 and headers["Retry-After"] and "starting or ending" in text
+    assert status == 503 and headers["Retry-After"] and "starting or stopping" in text
 
 
 async def test_files_of_the_pages_come_with_their_types_and_only_those(desk):

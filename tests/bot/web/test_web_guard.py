@@ -69,7 +69,7 @@ FOREIGN = [
 @pytest.mark.parametrize("headers", FOREIGN)
 async def test_another_sites_page_starts_nothing(desk, headers):
     status, body, _ = await desk.start(headers)
-    assert status == 403 and "Another site's page" in body["detail"]
+    assert status == 403 and "from another site" in body["detail"]
     job = desk.store.jobs.page(1)
     assert job == [] and desk.backend.plans == []
 
@@ -130,7 +130,7 @@ async def test_before_the_bot_is_in_and_after_it_has_left_one_is_told_to_wait(de
     desk.front.close()
     for method, path in (("GET", "/healthz"), ("GET", "/finetune/jobs"), ("POST", POST)):
         status, body, headers = await desk.ask(method, path)
-        assert status == 503 and headers["Retry-After"] and "starting or ending" in body["detail"]
+        assert status == 503 and headers["Retry-After"] and "starting or stopping" in body["detail"]
 
 
 async def test_well(desk):

@@ -85,7 +85,7 @@ async def test_what_is_wrong_is_said_in_plain_words(desk, path, body, detail):
 @pytest.mark.parametrize(
     ("data", "why"),
     [
-        (b'{"a": NaN}', "holds NaN, which is no JSON"),
+        (b'{"a": NaN}', "holds NaN, which is not valid JSON"),
         (b'{"a": -Infinity}', "holds -Infinity"),
         (b'{"a": ' + b"1" * 5000 + b"}", "a number of too many digits"),
         (b'{"a":' * 10_000, "nested too deeply"),

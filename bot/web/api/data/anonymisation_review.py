@@ -97,13 +97,15 @@ def add_correction(build: Path, verdict: str, name: str) -> None:
     if verdict not in ("keep", "also"):
         raise Problem("invalid-request", f"There is no verdict {verdict!r}.", "It is keep or also.")
     if not name or len(name) > MAX_NAME_CHARS or not name.isprintable():
-        raise Problem("invalid-request", "That is no name.", f"Give 1 to {MAX_NAME_CHARS} characters in one line.")
+        raise Problem(
+            "invalid-request", "That is not a valid name.", f"Give 1 to {MAX_NAME_CHARS} characters in one line."
+        )
     with _corrections_lock:
         _write_corrections(build, [*(pair for pair in read_corrections(build) if pair[1] != name), (verdict, name)])
 
 
 def remove_correction(build: Path, name: str) -> None:
-    """Forget what was said of a name."""
+    """Remove the correction of a name."""
     with _corrections_lock:
         _write_corrections(build, [pair for pair in read_corrections(build) if pair[1] != name])
 

@@ -165,7 +165,7 @@ def build_command(words: list[str]) -> str:
 
 
 def save_build_request(build: Path, order: DatasetBuildBody) -> None:
-    """Note what was asked for, so that it can be built again."""
+    """Store the request, so that the data set can be rebuilt."""
     build.mkdir(mode=0o700, parents=True, exist_ok=True)
     write_private_file(build / ORDER_FILE, order.model_dump_json(indent=1).encode())
 

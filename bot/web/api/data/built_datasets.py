@@ -70,7 +70,7 @@ class DatasetStats(BaseModel):
 
 @dataclass(frozen=True)
 class BuiltDataset:
-    """A data set. `is_own` says that it lies in the home and was built here; `built_at` in seconds since 1970.
+    """A data set. `is_own`: it was built here, in the home; `built_at` in seconds since 1970.
 
     `gone` names the files of samples that it was built with and has no longer.
     """

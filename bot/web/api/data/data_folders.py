@@ -27,7 +27,7 @@ class DataFolders:
 
     @property
     def uploads(self) -> Path:
-        """Files that were brought in."""
+        """Uploaded files."""
         return self.home / "uploads"
 
     @property

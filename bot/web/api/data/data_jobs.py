@@ -40,7 +40,7 @@ PROCESS_NICENESS = 10
 class DataJob:
     """A trainer job on a file or data set, its `subject`. `said` is the last progress line, `told` the result.
 
-    `seq` counts its changes, so that whoever watches knows what they have seen.
+    `seq` counts its changes, so that a watcher can tell what it has seen.
     """
 
     id: str
@@ -62,7 +62,7 @@ class DataJob:
         return self.state in OPEN_JOB_STATES
 
     def change(self) -> None:
-        """Tell whoever watches."""
+        """Notify watchers."""
         self.seq += 1
         self.changed.set()
         self.changed = asyncio.Event()
@@ -72,7 +72,7 @@ CompletionCallback = Callable[[DataJob], Awaitable[None]]
 
 
 class DataJobRunner:
-    """All work since the bot started; the oldest that has ended is forgotten first."""
+    """Runs jobs and keeps those since the bot started; finished ones are dropped, oldest first."""
 
     def __init__(self, command: Sequence[str] = ()) -> None:
         """`command` is the trainer's program, unless it is the usual one."""
@@ -90,9 +90,9 @@ class DataJobRunner:
         """
         going = [work for work in self._all.values() if work.is_open]
         if any((work.kind, work.subject) == (kind, subject) for work in going):
-            raise Problem("conflict", f"That is being done to {subject} already.", "Wait for it, or cancel it.")
+            raise Problem("conflict", f"Such a job for {subject} is running already.", "Wait for it, or cancel it.")
         if len(going) >= MAX_WAITING_JOBS:
-            raise Problem("busy", "Too much waits to be done.", "Try again.", headers={"Retry-After": "30"})
+            raise Problem("busy", "Too many jobs are waiting.", "Try again.", headers={"Retry-After": "30"})
         work = DataJob(secrets.token_hex(5), kind, subject, tuple(words))
         self._all[work.id] = work
         for old in [one.id for one in self._all.values() if not one.is_open][
@@ -157,7 +157,7 @@ class DataJobRunner:
             work.state, work.error = "failed", "The trainer's answer cannot be read: its version is not the bot's."
         except Exception:  # the edge of a task: whoever watches is to know
             log.exception("the work on %s ended badly", work.subject)
-            work.state, work.error = "failed", "That went wrong inside the bot; its log says why."
+            work.state, work.error = "failed", "An internal error occurred; see the bot's log."
         finally:
             work.ended_at = time.time()
             work.change()

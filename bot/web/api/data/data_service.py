@@ -45,7 +45,7 @@ MAX_STORED_PLANS = 20
 class StoredPlan:
     """A plan with the form's fields, the body that they stand for, and the request that this is.
 
-    `forgettings` counts those that had been asked for by then.
+    `forgettings` is the number of forget requests at that time.
     """
 
     given: Mapping[str, str]
@@ -133,7 +133,7 @@ async def delete_upload(services: Services, state_: DataState, name: str) -> Non
     source = await asyncio.to_thread(require_upload, services.home, name)
     for work in state_.works.going():
         if work.subject == source.name or f"{UPLOADS_PREFIX}{source.name}" in " ".join(work.words):
-            raise Problem("conflict", f"Something is being made of {source.name}.", "Wait for it, or cancel it.")
+            raise Problem("conflict", f"{source.name} is in use by a job.", "Wait for it, or cancel it.")
     await asyncio.to_thread(_delete_upload_files, DataFolders(services.home).upload(source.name))
 
 
@@ -201,7 +201,7 @@ async def stream_job_progress(request: web.Request, work: DataJob) -> web.Stream
 async def store_upload(
     read: ReadChunk, place: Path, state: DataState, *, replace: bool, most_bytes: int, expected_bytes: int | None = None
 ) -> ReceivedFile:
-    """Take a file in, one of each name at a time. What was found in an earlier file, and whose it was, goes."""
+    """Store an upload, one of each name at a time; an earlier file's inspection and rights are deleted."""
     require_no_file(place, replace)
     with state.incoming.of(place):
         received = await receive_file(

@@ -197,7 +197,7 @@ def require_upload(home: Path, name: str) -> DataSource:
     """One of them. Raises `Problem`."""
     path = DataFolders(home).upload(name)
     if not path.is_file():
-        raise Problem("not-found", f"There is no upload {name!r}.", "PUT /uploads/NAME brings one in.")
+        raise Problem("not-found", f"There is no upload {name!r}.", "PUT /uploads/NAME uploads a file.")
     return _upload_source(path, read_consent(home))
 
 

@@ -77,7 +77,7 @@ class SampleHits:
 
 
 class SampleIndexes:
-    """The indexes of all data sets; each is made once, and anew when its data set has changed."""
+    """Indexes of all data sets, rebuilt when a data set changes."""
 
     def __init__(self) -> None:
         self._making: dict[Path, asyncio.Task[None]] = {}

@@ -105,7 +105,7 @@ class UploadLimits:
         """Raise `Problem` for a file that is larger."""
         if size > self.most:
             said = f"{place.name} is larger than {self.most / 2**30:.1f} GiB, which uploads are at most here."
-            raise Problem("too-large", said, "Bring in a part of it, or set MAX_UPLOAD_GIB higher.")
+            raise Problem("too-large", said, "Upload a part of it, or raise MAX_UPLOAD_GIB.")
         if size > self.room or self.room <= 0:
             raise _disk_full(place.name, self.room)
 

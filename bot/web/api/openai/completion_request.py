@@ -98,7 +98,7 @@ class ChatCompletionBody(_RequestModel):
 
 @dataclass(frozen=True)
 class ParsedChat:
-    """The messages as the engine takes them: what was said, and the client's instructions."""
+    """The messages for the engine: the conversation and the client's instructions."""
 
     turns: tuple[Turn, ...]
     instructions: str
@@ -120,7 +120,7 @@ def parse_chat_body(body: dict[str, Any]) -> ChatCompletionBody:
 
 
 def parse_chat(asked: ChatCompletionBody, persona: str) -> ParsedChat:
-    """The talk of a request to a persona of this name. Raises `OpenAIError` where nobody says anything to answer.
+    """Parse a request's conversation with this persona. Raises `OpenAIError` if no message needs an answer.
 
     System messages are instructions, joined, wherever they stand. Where the persona itself spoke last (a client has it
     go on), those that follow are what it answers.

@@ -68,7 +68,7 @@ class CompletionBuilder:
         return {**self.chunk({}, finish=FINISH_REASONS[reply.finish], tokens=reply.tokens), **self._ours(reply)}
 
     def used(self, reply: ChatReply) -> dict[str, Any]:
-        """The chunk after it that counts the tokens, for whoever asked for one."""
+        """The final chunk with token usage, if it was requested."""
         return {**self._head("chat.completion.chunk"), "choices": [], "usage": usage_json(reply)}
 
     def _head(self, kind: str) -> dict[str, Any]:
@@ -105,7 +105,7 @@ def lore_json(lore: tuple[LoreHit, ...]) -> list[dict[str, Any]]:
 
 
 def logprobs_json(tokens: tuple[ReplyToken, ...]) -> dict[str, Any] | None:
-    """The tokens of a reply with their log-probabilities; None where they were not asked for."""
+    """The tokens of a reply with their log-probabilities; None if they were not requested."""
     if not tokens:
         return None
     content = [

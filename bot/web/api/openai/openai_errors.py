@@ -55,7 +55,7 @@ def error_responses(**more: str) -> dict[int, ResponseSpec]:
     """Error responses of every request below `/v1`, and more by status (`_429="…"`)."""
     usual = {
         401: "A token is needed.", 403: "Another site asks.", 414: "The address is too long.",
-        429: "Too many wrong tokens have come.", 500: "A fault.", 503: "The bot starts or ends.",
+        429: "Too many wrong tokens were sent.", 500: "A fault.", 503: "The bot starts or ends.",
     }  # fmt: skip
     said = usual | {int(name.lstrip("_")): words for name, words in more.items()}
     return {status: ResponseSpec(words, OpenAIErrorResponse) for status, words in said.items()}

@@ -147,7 +147,9 @@ async def _send_chunk(answer: web.StreamResponse, chunk: dict[str, Any]) -> None
 def _internal_error(error: Exception) -> OpenAIError:
     code = secrets.token_hex(4)
     log.error("error %s", code, exc_info=error)
-    return OpenAIError("That went wrong inside the bot.", f"Its log says why under {code}.", slug="failed", status=500)
+    return OpenAIError(
+        "An internal error occurred.", f"The bot's log has the details under {code}.", slug="failed", status=500
+    )
 
 
 @asynccontextmanager

@@ -128,7 +128,7 @@ class CardFields(BaseModel):
 
 @dataclass(frozen=True)
 class CardCheck:
-    """A card as it would be: its table, and its persona or what is wrong, by field; its room where that can be told."""
+    """A checked card: its table, and its persona or errors by field; token counts if they are known."""
 
     table: JsonObject
     persona: Persona | None
@@ -203,7 +203,7 @@ def require_valid_card(card: CardCheck) -> None:
         errors = [{"field": name, "pointer": f"#/{name}" if name else "#", "detail": said}
                   for name, said in card.wrong.items()]  # fmt: skip
         said = "; ".join(card.wrong.values())
-        raise Problem("invalid-request", f"The card cannot be: {said}", "Correct what `errors` names.", errors=errors)
+        raise Problem("invalid-request", f"The card is invalid: {said}", "Correct what `errors` names.", errors=errors)
 
 
 def preview_request(found: OwnedPersona, speaker: ChatModel, message: str) -> ChatRequest:
@@ -238,7 +238,7 @@ async def preview_reply(found: OwnedPersona, request: ChatRequest) -> dict[str, 
 
 
 async def check_edited_card(found: OwnedPersona, fields: CardFields) -> CardCheck:
-    """The persona's card with other fields, looked at."""
+    """Check the persona's card with changed fields."""
 
     def look() -> CardCheck:
         table = found.services.personas.table(found.id)
@@ -279,13 +279,13 @@ def card_tokens(card: CardCheck, base_model: str) -> CardTokens:
 
 
 async def replace_card(found: OwnedPersona, card: CardCheck) -> Persona:
-    """Let a persona speak by a card that was looked at. Raises `Problem`."""
+    """Save a checked card. Raises `Problem`."""
     require_valid_card(card)
     return await replace_card_table(found, card.table)
 
 
 async def replace_card_table(found: OwnedPersona, table: JsonObject) -> Persona:
-    """Let a persona speak by this table. Raises `Problem` where another one has its name."""
+    """Save a card's table. Raises `Problem` if another persona has its name."""
     personas = found.services.personas
     with errors_as_problems("conflict"):
         persona = await asyncio.to_thread(personas.rewrite, found.id, table)
@@ -294,7 +294,7 @@ async def replace_card_table(found: OwnedPersona, table: JsonObject) -> Persona:
 
 
 def warm_up_prompt(found: OwnedPersona, persona: Persona) -> None:
-    """Have what its prompts begin with now ready before they come."""
+    """Warm the prefix cache with the persona's new prompt."""
     request_builder = found.services.request_builder
     version = request_builder.speaking(found.id)
     adapter = request_builder.adapter(found.id, version) if version else None

@@ -66,7 +66,7 @@ class PreviewBody(BaseModel):
     body=BodySpec(PreviewBody, {"message": "Who are you?", "version": LIVE_VERSION, "card": {"tagline": "A crane."}}),
 )
 async def post_preview(request: web.Request) -> web.StreamResponse:
-    """A reply as at the beginning of a talk. Nothing is kept, neither the card nor what was said."""
+    """Generates the first reply of a conversation. Neither the card nor the message is stored."""
     found = require_persona_in_path(request)
     body = parse_body(PreviewBody, await read_json_object(request, MAX_CARD_BODY_BYTES))
     speaker = preview_model(found, body.version, await check_edited_card(found, body.card))
@@ -207,7 +207,7 @@ def fields_json(found: OwnedPersona) -> dict[str, Any]:
     body=BodySpec(CardFields, {"tagline": "A crane."}),
 )
 async def post_card_check(request: web.Request) -> web.Response:
-    """Looks at the persona's card with these fields in place of its own; nothing is kept."""
+    """Checks the persona's card with these fields; nothing is saved."""
     found = require_persona_in_path(request)
     card = await check_edited_card(found, parse_body(CardFields, await read_json_object(request, MAX_CARD_BODY_BYTES)))
     told = CheckedCard(wrong=dict(card.wrong), tokens=card_tokens(card, found.services.base_model))
@@ -221,9 +221,9 @@ async def post_card_check(request: web.Request) -> web.Response:
     body=BodySpec(CardFields, {"tagline": "A crane."}),
 )
 async def put_card(request: web.Request) -> web.Response:
-    """The persona speaks by it from its next reply on. Fields that are left out stay; what it said before is kept.
+    """Takes effect with the next reply. Omitted fields stay; the previous card is stored.
 
-    Of a card that came with the bot a copy is made in UNDERSTUDY_HOME, which wins.
+    A shipped card is copied to UNDERSTUDY_HOME, and the copy takes precedence.
     """
     found = require_persona_in_path(request)
     card = await check_edited_card(found, parse_body(CardFields, await read_json_object(request, MAX_CARD_BODY_BYTES)))

@@ -28,7 +28,7 @@ MAX_QUESTION_CHARS = 4000
 
 @dataclass(frozen=True)
 class LoreFile:
-    """A file of lore. `guild_id` 0 is everybody's; `origin` says whose it is, for people.
+    """A lore file. `guild_id` 0 is for all servers; `origin` names its owner.
 
     `can_edit` is false for what lies where it cannot be written anew; of what `ships` a copy is made. One that is
     `left_out` ships, and the operator wants nothing found of it.
@@ -45,12 +45,12 @@ class LoreFile:
 
 
 def lore_store(services: Services) -> GuildLore:
-    """All files of lore, as they are changed here: what they held before is kept."""
+    """The store of lore files, with revisions of changed files."""
     return GuildLore(services.home, services.request_builder.lore, services.catalogue.shipped.lore, keeping=True)
 
 
 def lore_guild_ids(found: OwnedPersona) -> list[int]:
-    """The servers whose lore the persona has: 0, and those that have added some; its own alone where it has one."""
+    """Guilds with lore for the persona: 0 and those that added some; only its own for a guild's persona."""
     if found.guild_id:
         return [found.guild_id]
     folders = (found.services.home / "lore").glob(f"[1-9]*/{found.id}/")

@@ -34,7 +34,7 @@ GuildId = Annotated[str, Limit(pattern=r"^[0-9]{1,20}$", description="its id; th
 
 
 class LoreQuery(BaseModel):
-    """A message, and the server in which it is asked: what that has added counts there."""
+    """A message, and the server whose lore counts."""
 
     model_config = ConfigDict(extra="forbid")
     message: Annotated[str, Limit(min_length=1, max_length=MAX_QUESTION_CHARS)]
@@ -125,7 +125,7 @@ async def get_lore_file(request: web.Request) -> web.Response:
     body=BodySpec(LoreFileBody, {"text": "# The hook\n\nIt was replaced in 1911."}),
 )
 async def put_lore_file(request: web.Request) -> web.Response:
-    """Written anew or added; what it held is kept. One that ships stays, and is not found any more."""
+    """Adds or replaces a file; its previous text is stored. A shipped file is excluded instead."""
     found = require_lore_owner(request)
     text = parse_body(LoreFileBody, await read_json_object(request, 2 * MAX_FILE_BYTES)).text
     if not is_plain_file_name(wanted := _file_name_in_path(request)):

@@ -21,7 +21,7 @@ WORLD_PERSONA = Persona(WORLD, "The world")
 
 @dataclass(frozen=True)
 class OwnedPersona:
-    """A persona, and the server whose it is: 0 for one that all servers have."""
+    """A persona and the server that owns it; 0 for a persona of all servers."""
 
     services: Services
     guild_id: int

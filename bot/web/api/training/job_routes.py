@@ -210,7 +210,7 @@ async def post_training(request: web.Request) -> web.Response:
 
 
 def _idempotent_job_id(request: web.Request) -> str | None:
-    """The id of the job that a key stands for. It outlives the bot, as the job does."""
+    """The job id of an Idempotency-Key; it stays the same across restarts."""
     key = idempotency_key(request)
     return hashlib.sha256(f"idempotency:{key}".encode()).hexdigest()[:16] if key is not None else None
 
@@ -297,7 +297,7 @@ async def cancel_job(request: web.Request) -> web.Response:
     tag=TRAINING_TAG,
 )
 async def resume_job(request: web.Request) -> web.Response:
-    """Goes on, from its last checkpoint, with a job that failed for a reason that somebody has mended."""
+    """Continues a failed job from its last checkpoint, once the cause is fixed."""
     services = get_services(request)
     job = require_job(services, request.match_info["job_id"])
     return JobResponse.of(services, services.queue.resume(job.job_id)).response()

@@ -40,7 +40,7 @@ class LoggedEvent:
 class EventBatch:
     """Events read up to `end`. `unreadable` counts lines without an event. `more`: more can be read now.
 
-    `anew`: what was there is another file now, and was read from its beginning.
+    `anew`: the file was replaced, and was read from its start.
     """
 
     told: tuple[LoggedEvent, ...] = ()
@@ -176,7 +176,7 @@ class MetricsHistory:
                 self.phase = None
 
     def _go_back_to(self, step: int) -> None:
-        """Forget what was told of this step and later ones before: a checkpoint was gone on from."""
+        """Drop this step and later ones: the run resumed from a checkpoint."""
         if self.steps and self.steps[-1].step >= step:
             self.steps = [it for it in self.steps if it.step < step]
             self.evaluations = [it for it in self.evaluations if it.step < step]
@@ -204,7 +204,7 @@ class MetricsHistory:
 
 
 def build_history(events: Iterable[TrainerEvent]) -> MetricsHistory:
-    """The course of a run by all that it told."""
+    """Build the metrics history of a run from its events."""
     course = MetricsHistory()
     for event in events:
         course.hear(event)
@@ -212,7 +212,7 @@ def build_history(events: Iterable[TrainerEvent]) -> MetricsHistory:
 
 
 def read_report_history(report: Path) -> MetricsHistory:
-    """The same by the tables in an adapter's `report/`, for a run whose job folder is gone. Empty without any."""
+    """Build it from the tables in an adapter's `report/`, if the job folder no longer exists. Empty without any."""
     return build_history(
         event
         for name, kind in REPORT_FILES

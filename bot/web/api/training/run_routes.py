@@ -46,7 +46,7 @@ POLL_INTERVAL_S = 1.0
 
 
 async def stream_run_events(request: web.Request, job_id: str, start: int) -> AsyncIterator[SseItem]:
-    """All that a run has told after a byte of its events, and goes on to tell, until it has ended.
+    """Yield a run's events after a byte of its file, and new ones until it ends.
 
     Each event's id is the byte at which it ends, and its name the event's kind. `job` is the job itself, at first and
     whenever its state or place changes; `anew` says that what was told before is void and comes again.
@@ -220,7 +220,7 @@ def _event_position(text: str) -> int:
     },
 )
 async def get_curves(request: web.Request) -> web.Response:
-    """Every step that was told, raw and smoothed: where a run went on from a checkpoint, what it told last."""
+    """Every logged step, raw and smoothed; after a resume, the latest values count."""
     require_known_parameters(request, "smoothing")
     services = get_services(request)
     job, weight = require_job(services, request.match_info["job_id"]), smoothing_query(request)
@@ -296,7 +296,7 @@ async def get_log(request: web.Request) -> web.Response:
 )
 async def get_changes(request: web.Request) -> web.StreamResponse:
     """The stream tells a job whenever it changes. It begins with all that train or wait, also after a connection that
-    broke: states are told, not what led to them.
+    broke: it holds current states, not the changes that led to them.
     """
     require_known_parameters(request)
     services = get_services(request)

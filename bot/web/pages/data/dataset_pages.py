@@ -159,7 +159,7 @@ async def rebuild(request: web.Request) -> web.Response:
     services, name = get_services(request), request.match_info["name"]
     order = await asyncio.to_thread(read_build_request, DataFolders(services.home).build(name))
     if order is None:
-        raise Problem("not-found", f"Nobody knows how {name} was ordered.", "Fill in the form.")
+        raise Problem("not-found", f"There is no stored request for {name}.", "Fill in the form.")
     await build_dataset(services, get_data_state(request), order, replace=True)
     return redirect_to(request, f"{DATA_PATH}/builds/{order.name}")
 
@@ -200,7 +200,7 @@ DATASHEET_RENDERER = MarkdownIt("commonmark", {"html": False}).enable("table").d
 
 
 def _render_cell(renderer: Any, tokens: Sequence[Any], at: int, options: Any, env: Any) -> str:
-    """A cell whose side is a class: styles within the page are forbidden to it."""
+    """Render a table cell aligned by a class, as inline styles are forbidden."""
     if "right" in str(tokens[at].attrs.pop("style", "")):
         tokens[at].attrJoin("class", "number")
     return str(renderer.renderToken(tokens, at, options, env))

@@ -48,7 +48,7 @@ PATH_PREFIXES = ("uploads/", "datasets/")
 
 
 def form_to_request(given: Mapping[str, str]) -> dict[str, Any]:
-    """The body that a form stands for, with nothing in it that was left empty. Raises `Problem` for its settings."""
+    """Convert a form to a request body without its empty fields. Raises `Problem` for invalid settings."""
     text = {name: given.get(name, "").strip() for name in PLAN_FIELDS}
     body: dict[str, Any] = {"job_name": text["job_name"] or default_job_name(text)}
     task = text["task_type"] or "persona"
@@ -114,7 +114,7 @@ TASK_CHOICES = (
 
 
 async def get_plan_form(request: web.Request) -> web.Response:
-    """The form; the query fills it, and where that is empty the first persona stands in it."""
+    """Page with the form, filled from the query, by default with the first persona."""
     given = {name: request.query.get(name, "") for name in PLAN_FIELDS}
     return await _render_plan_form(request, given if any(given.values()) else _default_fields(request))
 

@@ -23,7 +23,7 @@ TextPiece = tuple[str, str]
 
 @dataclass(frozen=True)
 class MessageView:
-    """A message: whose, and its text in pieces."""
+    """A message: its speaker, and its text in pieces."""
 
     role: str
     pieces: tuple[TextPiece, ...]
@@ -31,7 +31,7 @@ class MessageView:
 
 @dataclass(frozen=True)
 class SampleView:
-    """A sample, or what was dropped. `card` is the text that stands before the talk; `facts` go in a line below it."""
+    """A sample or a dropped record. `card` is the text before the conversation; `facts` are shown below it."""
 
     n: int
     side: str

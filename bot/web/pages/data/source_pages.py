@@ -32,7 +32,7 @@ DATA_PATH = f"{DASHBOARD}/data"
 
 
 async def get_data_page(request: web.Request) -> web.Response:
-    """All sources and data sets, and where files are brought in."""
+    """Page with all sources and data sets, and the upload form."""
     services, works = get_services(request), get_data_state(request).works
     sources = await asyncio.to_thread(list_sources, services)
     sets, faults = await asyncio.to_thread(list_datasets, services)

@@ -20,7 +20,7 @@ CHUNK_BYTES = 2**18
 
 @dataclass
 class UploadForm:
-    """The short fields of a form that brought a file, and the file that came in."""
+    """The text fields of an upload form, and the received file."""
 
     fields: dict[str, str] = field(default_factory=dict)
     received: ReceivedFile | None = None
@@ -45,7 +45,7 @@ async def read_upload_form(request: web.Request, state: DataState, places: DataF
             if isinstance(part, BodyPartReader):
                 await _read_part(part, sent, state, places, most_bytes)
     except (ValueError, AssertionError) as error:  # what the reader says of a form that breaks off
-        raise Problem("not-whole", "The form breaks off.", "Send it again.") from error
+        raise Problem("not-whole", "The form is incomplete.", "Send it again.") from error
     if sent.received is None:
         raise Problem("invalid-request", "No file was chosen, and nothing was pasted.", "Choose a file, or paste text.")
     return sent

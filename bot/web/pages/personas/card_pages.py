@@ -53,7 +53,7 @@ CARD_FIELD_LABELS = {name: one.label for name, one in FIELDS_BY_NAME.items()} | 
 
 @dataclass
 class CardDraft:
-    """The form as it is shown: the card in it, what was said to it, and the reply to that."""
+    """Contents of the form: the card, a message to it, and the reply."""
 
     card: CardCheck
     message: str = ""
@@ -73,7 +73,7 @@ class CardFieldChange:
 
 @dataclass(frozen=True)
 class StoredCard:
-    """A card as it is kept, with all that its page shows of it."""
+    """A stored card with everything its page shows."""
 
     table: JsonObject
     stamp: str
@@ -83,20 +83,20 @@ class StoredCard:
 
 
 async def get_card_page(request: web.Request) -> web.Response:
-    """The form with the card that is kept."""
+    """Page with the stored card in the form."""
     found = require_persona_in_path(request)
     now = await _stored_card(found)
     return _render_card(request, found, now, CardDraft(now.card))
 
 
 async def render_rejected_card(request: web.Request, found: OwnedPersona, refused: Problem) -> web.Response:
-    """The form as it is kept, and why a file did not take its place."""
+    """The page with the stored card, and why a file was rejected."""
     now = await _stored_card(found)
     return _render_card(request, found, now, CardDraft(now.card, wrong={FILE_FIELD: str(refused)}), refused.status)
 
 
 async def save_card(request: web.Request) -> web.Response:
-    """Let the persona speak by the form; where it cannot be, the form comes again and says why."""
+    """Save the form's card; if it is invalid, show the form again with the errors."""
     found = require_persona_in_path(request)
     form, now = await read_form_data(request), await _stored_card(found)
     draft = await _draft_from_form(found, form, now)
@@ -156,7 +156,7 @@ async def get_revision_page(request: web.Request) -> web.Response:
 
 
 async def restore_revision(request: web.Request) -> web.Response:
-    """Let the persona speak by what its card said before; its picture stays."""
+    """Restore an earlier card; the picture stays."""
     found = require_persona_in_path(request)
     before, _ = await _require_revision(found, request.match_info["number"])
     persona = await replace_card_table(found, before)
@@ -164,7 +164,7 @@ async def restore_revision(request: web.Request) -> web.Response:
 
 
 async def restore_shipped_card(request: web.Request) -> web.Response:
-    """Let the persona speak by the card that came with the bot."""
+    """Restore the card that came with the bot."""
     found = require_persona_in_path(request)
     personas = found.services.personas
     if not found.is_edited:
@@ -181,7 +181,7 @@ async def get_avatar(request: web.Request) -> web.StreamResponse:
     found = require_persona_in_path(request)
     picture = found.persona.avatar
     if picture is None or not picture.is_file():
-        raise Problem("not-found", f"{found.persona.name} has no picture.", "Bring in a card that has one.")
+        raise Problem("not-found", f"{found.persona.name} has no picture.", "Import a card that has one.")
     return web.FileResponse(picture, headers={"Cache-Control": "no-cache"})
 
 

@@ -66,7 +66,7 @@ async def post_lore_form(request: web.Request) -> web.Response:
 
 
 async def get_lore_file_page(request: web.Request) -> web.Response:
-    """One file, to be written anew."""
+    """Page to edit one file."""
     found, guild_id, name = _file_in_path(request)
     text = await asyncio.to_thread(_text_or_none, found, guild_id, name)
     earlier = await asyncio.to_thread(lore_store(found.services).earlier(guild_id, found.id, name).all)

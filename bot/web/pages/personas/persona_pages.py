@@ -93,7 +93,7 @@ async def post_card_import(request: web.Request) -> web.Response:
 
 
 async def replace_card_file(request: web.Request) -> web.Response:
-    """Let a card's file take the place of a persona's card, picture and book; what it said is kept."""
+    """Replace a persona's card, picture and book with a card file; the previous card is stored."""
     found = require_persona_in_path(request)
     try:
         sent = await _read_card_form(request)

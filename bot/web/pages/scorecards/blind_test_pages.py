@@ -113,7 +113,7 @@ async def get_revealed(request: web.Request) -> web.Response:
     services = get_services(request)
     one = _require_comparison(services, request.match_info["comparison"])
     if one.choice is None:
-        raise Problem("conflict", "This comparison has not been voted on yet.", "Vote first, then it is told.")
+        raise Problem("conflict", "This comparison has not been voted on yet.", "Vote first.")
     persona = _find_persona(services, one.persona_id)
     if persona is None:
         raise Problem("not-found", "The persona of this comparison is gone.")

@@ -104,7 +104,7 @@ def _parse_card(place: ScoreCardLocation) -> FullScoreCard | None:
     except OSError as error:
         raise Problem("failed", f"The card of {place.name} cannot be read: {error.strerror}.") from error
     except ValidationError as error:
-        again = "Make it anew: `python -m trainer evaluate --adapter …`."
+        again = "Create it again: `python -m trainer evaluate --adapter …`."
         raise Problem(
             "failed", f"The card of {place.name} is damaged: {explain_validation_error(error).message}", again
         ) from error
@@ -143,7 +143,7 @@ class PersonaVersions:
 
 
 async def get_card_list(request: web.Request) -> web.Response:
-    """Every version with what the gate said of it."""
+    """Page of all versions with the gate's verdicts."""
     services = get_services(request)
     found = _list_personas(services)
     return render_page(
@@ -210,7 +210,7 @@ async def get_two_cards(request: web.Request) -> web.Response:
 
 
 async def get_card_file(request: web.Request) -> web.FileResponse:
-    """A file that lies beside a card, to be kept; a picture and the trainer's page are shown."""
+    """Serve a file beside a card: pictures and the trainer's page inline, others as downloads."""
     place = require_location(get_services(request), _card_name_in_path(request))
     name = request.match_info["file"]
     file = await asyncio.to_thread(place.file, name)

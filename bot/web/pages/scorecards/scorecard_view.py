@@ -264,7 +264,7 @@ class ScoreMetric:
 
 @dataclass(frozen=True)
 class MetricComparison:
-    """A measure of two cards in words; `better` is "a", "b" or "" (alike, or not to be said)."""
+    """A measure of two cards in words; `better` is "a", "b" or "" (equal or unknown)."""
 
     name: str
     a: str

@@ -69,7 +69,7 @@ class RerunField:
 
 @dataclass(frozen=True)
 class OriginalRun:
-    """The run that is repeated: what was asked for, and the settings that it used, by name."""
+    """The original run: its request, and the settings it used by name."""
 
     job: TrainingJob
     request: TrainingRequest

@@ -103,7 +103,7 @@ MIB = 2**20
 
 
 def loss_chart(course: MetricsHistory, weight: float) -> Markup:
-    """Training and held-out loss by step, as they were told and smoothed."""
+    """Training and held-out loss by step, raw and smoothed."""
     return line_chart("Loss", STEP_LABEL, LOSS_LABEL, _loss_series("", course, weight, 0))
 
 
@@ -145,7 +145,7 @@ def composition_chart(sheet: Mapping[str, Any]) -> Markup:
 
 
 def _loss_series(whose: str, course: MetricsHistory, weight: float, place: int) -> list[Series]:
-    """Four lines: both losses smoothed, then as told, faint and in the colour of their mean. `place` is the first's."""
+    """Four lines: both losses smoothed, then raw, faint and in the same colours. `place` is the first colour."""
     steps = [it.step for it in course.steps]
     told = [it.loss for it in course.steps]
     held_out: list[Point] = [(float(step), loss) for step, loss in course.heldout]
@@ -228,7 +228,7 @@ def job_list_item(
 
 
 def given_job_name(job: TrainingJob) -> str:
-    """The name that somebody gave a job; empty where it was named after what it trains."""
+    """The name a member gave a job; empty for a default name."""
     try:
         name = job.request.job_name
     except RequestError:  # stored by another version of the bot
