@@ -110,7 +110,7 @@ LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR"]
 
 
 class Settings(BaseSettings):
-    """What the operator decides; `load_settings` reads it, the constructor itself only validates its arguments.
+    """The operator's settings; `load_settings` reads them, the constructor itself only validates its arguments.
 
     Sampling values are the defaults of every reply; `trainer_nice` is a Unix niceness. `discord_permission` states
     which permission Discord gave to train on what its API brings, who gave it and when; empty, nobody did.

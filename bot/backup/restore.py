@@ -248,7 +248,7 @@ def _check_rules(new: Path, file: Path) -> None:
 
 @contextmanager
 def _clean_up_refused_restore(home: Path) -> Iterator[None]:
-    """When a restore is refused, remove a home or lock that did not exist before."""
+    """Remove a home or lock that did not exist before, when a restore is refused."""
     lock = (home / DATABASE_NAME).with_suffix(".lock")
     had_home, had_lock = os.path.lexists(home), os.path.lexists(lock)
     try:
@@ -264,7 +264,7 @@ def _clean_up_refused_restore(home: Path) -> Iterator[None]:
 
 @contextmanager
 def _clean_up_staging(home: Path) -> Iterator[None]:
-    """When the new home cannot be prepared, remove it and leave the old one."""
+    """Remove a new home that cannot be prepared, and leave the old one."""
     try:
         yield
     except BaseException as error:

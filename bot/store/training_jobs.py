@@ -67,12 +67,12 @@ class TrainingJob:
 
     @property
     def has_ended(self) -> bool:
-        """Whether the job is done, failed or cancelled."""
+        """The job is done, failed or cancelled."""
         return self.state not in ("queued", "running")
 
     @property
     def is_announceable(self) -> bool:
-        """Whether the job has ended, its promotion is decided, and its result has not been posted yet."""
+        """The job has ended, its promotion is decided, and its result has not been posted yet."""
         return self.has_ended and not self.announced and (self.state != "done" or self.decision is not None)
 
     @property
