@@ -38,7 +38,6 @@ from trainer.recipe.parent_adapter import ParentAdapter, find_parent_adapter
 from trainer.schemas import Recipe, ResolvedRecipe, optimiser_steps
 
 RECIPES_FOLDER = Path(__file__).parent / "recipes"
-DEFAULT_RECIPE = str(TrainingRequest.model_fields["recipe"].default)
 
 
 def make_request(**fields: Any) -> TrainingRequest:
@@ -109,7 +108,8 @@ def resolve_job(folder: Path, spec: JobSpec, begun: ResolvedRecipe | None = None
     base = apply_rope_settings(locate(request.base_model), recipe.rope_scaling_type, recipe.rope_scaling_factor)
     parent = find_parent_adapter(folder, spec, base)
     if parent and only_filters(folder, spec, recipe):
-        recipe, parent = parent.trained_by(recipe, request.hyperparameters, load_recipe(DEFAULT_RECIPE)), None
+        default = resolve_recipe(TrainingRequest(job_name="again", task_type="dialogue"))
+        recipe, parent = parent.trained_by(recipe, request.hyperparameters, default), None
     recipe = resolve_for_data(request.recipe, recipe, base, begun)
     if parent:
         recipe = parent.shaped(recipe, request.hyperparameters)
