@@ -74,7 +74,7 @@ def test_it_goes_on_with_its_weights_and_its_shape_and_says_so(whole, dialogue, 
     assert (manifest.lora["r"], manifest.start_from.version, manifest.start_from.persona) == (4, before.version, None)
     assert manifest.start_from.weights == before.checksums["adapter_model.safetensors"]
     card = (folder / "adapter" / "README.md").read_text()
-    assert "Its training went on from the adapter dialogue v1 (job `job-1`" in card
+    assert "Its training continued from the adapter dialogue v1 (job `job-1`" in card
     assert read_people(folder / "adapter")["a" * 32] == 3  # whom it has learned from before
     assert "adapter" in {
         it["kind"] for it in json.loads((folder / "adapter" / "datasheet.json").read_text())["materials"]
