@@ -152,7 +152,7 @@ async def test_who_asks_it_to_end_is_told_how_to_go_on(tmp_path):
             _, said = await process.communicate()
             assert (process.returncode, said.decode()) == (
                 code,
-                "Stopped. Run it again to go on: what was made is kept.\n",
+                "Stopped. Run the same command again to resume.\n",
             )
 
 

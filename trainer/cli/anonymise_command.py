@@ -74,16 +74,16 @@ def anonymise(options: argparse.Namespace) -> None:
         review = _review(options, place)
         anonymiser, persona = _anonymiser(options, place, review)
         reading = ReadOptions(persona=persona, persona_names=tuple(options.names))
-        order = anonymise_file.AnonymiseRequest(
+        request = anonymise_file.AnonymiseRequest(
             options.source, options.out, reading, anonymiser, options.format, review
         )
         with ProgressCounter() as counting:
-            told = anonymise_file.anonymise_file(order, counting.heard)
+            summary = anonymise_file.anonymise_file(request, counting.heard)
         with open_atomic(options.report) as report:
-            report.write(json.dumps(told, indent=2, ensure_ascii=False) + "\n")
+            report.write(json.dumps(summary, indent=2, ensure_ascii=False) + "\n")
     except OSError as error:
         raise _write_error(error) from error
-    print("\n".join(_summary_lines(told, options)), file=sys.stderr)
+    print("\n".join(_summary_lines(summary, options)), file=sys.stderr)
 
 
 def _write_error(error: OSError) -> RequestError:
@@ -142,18 +142,18 @@ def _require_distinct_paths(options: argparse.Namespace) -> None:
         require_writable(path)
 
 
-def _summary_lines(told: dict[str, Any], options: argparse.Namespace) -> list[str]:
-    replaced = ", ".join(f"{kind} {count:,}" for kind, count in told["replaced"].items()) or "nothing"
+def _summary_lines(summary: dict[str, Any], options: argparse.Namespace) -> list[str]:
+    replaced = ", ".join(f"{kind} {count:,}" for kind, count in summary["replaced"].items()) or "nothing"
     lines = [
-        f"{options.out}: {told['texts']:,} texts, {told['texts_per_s']:,.0f} a second",
+        f"{options.out}: {summary['texts']:,} texts, {summary['texts_per_s']:,.0f} a second",
         f"replaced: {replaced}",
-        f"names found by: {told['names_found_by']}",
+        f"names found by: {summary['names_found_by']}",
     ]
-    if told["patterns_only"]:
-        of = ", ".join(f"{language} {count:,}" for language, count in told["patterns_only"].items())
+    if summary["patterns_only"]:
+        of = ", ".join(f"{language} {count:,}" for language, count in summary["patterns_only"].items())
         lines.append(f"patterns and known names only: {of} texts")
-    if told["rejected"]:
-        lines.append(f"left out: {sum(told['rejected'].values()):,} records (reasons in the report)")
-    if told["review_deleted_on"]:
-        lines.append(f"to check: {review_path(options.report)}, deleted on {told['review_deleted_on'][:10]}")
+    if summary["rejected"]:
+        lines.append(f"left out: {sum(summary['rejected'].values()):,} records (reasons in the report)")
+    if summary["review_deleted_on"]:
+        lines.append(f"to check: {review_path(options.report)}, deleted on {summary['review_deleted_on'][:10]}")
     return lines

@@ -129,15 +129,15 @@ def build_dataset(options: argparse.Namespace) -> None:
 
     require_free(options.out)
     require_writable(options.out)
-    order: DatasetBuildSpec = build_order(options)
+    request: DatasetBuildSpec = build_order(options)
     if options.review:
-        order = replace(order, review=_review_file(options))
+        request = replace(request, review=_review_file(options))
     with ProgressCounter(options.tell_every) as counting:
-        told = write_dataset(options.out.absolute(), order, counting.heard)
+        summary = write_dataset(options.out.absolute(), request, counting.heard)
     if options.json:
-        print(json.dumps(told, ensure_ascii=False))
+        print(json.dumps(summary, ensure_ascii=False))
     else:
-        print("\n".join(_build_summary(told, options.out)))
+        print("\n".join(_build_summary(summary, options.out)))
 
 
 def _review_file(options: argparse.Namespace) -> ReviewLog:
@@ -160,8 +160,8 @@ def export_dataset_file(options: argparse.Namespace) -> None:
     log_export("data set", options.folder, options.out)
     rights_file = options.out.parent / RIGHTS_FILE if any(exported.rights) else None
     if options.json:
-        told = {"path": str(options.out), "samples": exported.samples, "rights": dict(exported.rights)}
-        print(json.dumps({**told, "rights_file": str(rights_file) if rights_file else None}, ensure_ascii=False))
+        summary = {"path": str(options.out), "samples": exported.samples, "rights": dict(exported.rights)}
+        print(json.dumps({**summary, "rights_file": str(rights_file) if rights_file else None}, ensure_ascii=False))
     else:
         print(f"{exported.samples:,} samples in {options.out}")
         if rights_file:
@@ -174,15 +174,15 @@ def export_dataset_file(options: argparse.Namespace) -> None:
         )
 
 
-def _build_summary(told: dict[str, Any], out: Path) -> list[str]:
-    samples = told["samples"]
-    sources = ", ".join(f"{name} {count:,}" for name, count in told["sources"].items())
+def _build_summary(summary: dict[str, Any], out: Path) -> list[str]:
+    samples = summary["samples"]
+    sources = ", ".join(f"{name} {count:,}" for name, count in summary["sources"].items())
     lines = [
-        f"{out}: {samples['train']:,} training samples, {samples['eval']:,} held out, {told['tokens']:,} tokens",
+        f"{out}: {samples['train']:,} training samples, {samples['eval']:,} held out, {summary['tokens']:,} tokens",
         f"from {sources}",
-        f"{told['rows_used']:,} of {told['rows']:,} records used",
-        *(f"  dropped {rows:>9,}  {reason}" for reason, rows in told["dropped"].items()),
-        f"hash {told['hash']}",
+        f"{summary['rows_used']:,} of {summary['rows']:,} records used",
+        *(f"  dropped {rows:>9,}  {reason}" for reason, rows in summary["dropped"].items()),
+        f"hash {summary['hash']}",
     ]
     return lines
 
@@ -230,8 +230,8 @@ def _inspect(options: argparse.Namespace) -> None:
 
     path: Path = options.path
     with ProgressCounter(options.tell_every) as counting:
-        heard = partial(counting.heard, "reading")
-        found = inspect_source(path, ReadOptions(mapping=column_mapping(options.map)), options.format, heard)
+        count = partial(counting.heard, "reading")
+        found = inspect_source(path, ReadOptions(mapping=column_mapping(options.map)), options.format, count)
     if options.json:
         print(json.dumps(found.as_json(), ensure_ascii=False))
     else:

@@ -110,40 +110,40 @@ def _require_persona(folder: Path, options: argparse.Namespace, home: Path) -> N
 
 
 def _print_plan(planned: RunPlan, adapters: Iterable[Path], options: argparse.Namespace) -> None:
-    told = planned.as_json(adapters, with_samples=options.samples)
-    print(json.dumps(told, ensure_ascii=False) if options.json else "\n".join(_plan_table(told)))
+    plan = planned.as_json(adapters, with_samples=options.samples)
+    print(json.dumps(plan, ensure_ascii=False) if options.json else "\n".join(_plan_table(plan)))
 
 
-def _plan_table(told: dict[str, Any]) -> list[str]:
-    samples, spread = told["samples"], told["tokens_per_sample"]
-    sources = ", ".join(f"{name} {count:,}" for name, count in told["sources"].items())
+def _plan_table(plan: dict[str, Any]) -> list[str]:
+    samples, spread = plan["samples"], plan["tokens_per_sample"]
+    sources = ", ".join(f"{name} {count:,}" for name, count in plan["sources"].items())
     lines = [
-        f"{told['persona'] or 'dialogue'} over {told['base_model']}: {samples['train']:,} samples to train on, "
-        f"{samples['eval']:,} held out, {told['tokens']:,} tokens",
+        f"{plan['persona'] or 'dialogue'} over {plan['base_model']}: {samples['train']:,} samples to train on, "
+        f"{samples['eval']:,} held out, {plan['tokens']:,} tokens",
         f"from {sources}",
-        f"{told['rows_used']:,} of {told['rows']:,} records used",
-        *(f"  dropped {rows:>9,}  {reason}" for reason, rows in told["dropped"].items()),
+        f"{plan['rows_used']:,} of {plan['rows']:,} records used",
+        *(f"  dropped {rows:>9,}  {reason}" for reason, rows in plan["dropped"].items()),
         "tokens per sample",
         *_length_histogram(spread),
     ]
-    for recipe in told["recipes"]:
+    for recipe in plan["recipes"]:
         lines.append(
             f"{recipe['recipe']}: {recipe['steps']:,} steps, about {_rounded_duration(recipe['seconds'])}, "
             f"{recipe['memory_bytes'] / 2**30:.1f} GiB of memory ({recipe['basis']})"
         )
-        if recipe["recipe"] == told["recipe"]:
+        if recipe["recipe"] == plan["recipe"]:
             lines += [f"  note: {warning}" for warning in recipe["warnings"]]
-            lines += _memory_advice(recipe["memory_bytes"], told)
+            lines += _memory_advice(recipe["memory_bytes"], plan)
     lines.append("then the evaluation, which takes at most as long again (--card quick: a fifth, --card losses: none)")
-    return [*lines, *(f"\n{example}" for example in told.get("examples", []))]
+    return [*lines, *(f"\n{example}" for example in plan.get("examples", []))]
 
 
-def _memory_advice(needed: int, told: dict[str, Any]) -> list[str]:
+def _memory_advice(needed: int, plan: dict[str, Any]) -> list[str]:
     """Suggest settings for a run that does not fit."""
-    free = told["free_bytes"]
+    free = plan["free_bytes"]
     if needed <= free:
         return []
-    ways = [way for way in told["lighter"] if way["memory_bytes"] <= free]
+    ways = [way for way in plan["lighter"] if way["memory_bytes"] <= free]
     with_less = " ".join(f"--set {name}={str(value).lower()}" for name, value in ways[0]["set"].items()) if ways else ""
     would = f"; with {with_less} it would" if ways else ", and no settings would make it fit"
     return [f"  It does not fit: {free / 2**30:.1f} GiB are free{would}."]

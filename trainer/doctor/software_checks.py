@@ -99,21 +99,21 @@ def check_packages(pinned: Iterable[str] | None = None) -> MachineCheck:
 
 def check_torch(environment: Mapping[str, str] | None = None) -> tuple[MachineCheck, TorchBuild | None]:
     """Check that torch loads, and return its properties, or None."""
-    loaded, said = run_python(TORCH_CODE, LOAD_TIMEOUT_S, environment)
+    loaded, output = run_python(TORCH_CODE, LOAD_TIMEOUT_S, environment)
     if not loaded:
-        return MachineCheck("torch", "fail", f"cannot be loaded: {said}", SETUP_COMMAND), None
-    torch = TorchBuild(**json.loads(said.splitlines()[-1]))
+        return MachineCheck("torch", "fail", f"cannot be loaded: {output}", SETUP_COMMAND), None
+    torch = TorchBuild(**json.loads(output.splitlines()[-1]))
     build = f"built for CUDA {torch.cuda}" if torch.cuda else "built without CUDA"
     return MachineCheck("torch", "ok", f"{torch.version}, {build}; computes in {torch.best} fastest"), torch
 
 
 def check_quantisation(environment: Mapping[str, str] | None = None) -> MachineCheck:
     """Check that bitsandbytes packs weights into 4 bits and unpacks them."""
-    works, said = run_python(ROUND_TRIP_CODE, LOAD_TIMEOUT_S, environment)
+    works, output = run_python(ROUND_TRIP_CODE, LOAD_TIMEOUT_S, environment)
     if works:
-        return MachineCheck("4-bit weights", "ok", said)
+        return MachineCheck("4-bit weights", "ok", output)
     return MachineCheck(
-        "4-bit weights", "fail", f"bitsandbytes: {said}", f"{SETUP_COMMAND}; until then --set quant_type=none"
+        "4-bit weights", "fail", f"bitsandbytes: {output}", f"{SETUP_COMMAND}; until then --set quant_type=none"
     )
 
 
@@ -139,10 +139,12 @@ def check_compilers(environment: Mapping[str, str] | None = None) -> MachineChec
 
 def check_torch_compile(environment: Mapping[str, str] | None = None) -> MachineCheck:
     """Check that `torch.compile` produces correct code."""
-    works, said = run_python(COMPILE_CODE, COMPILE_TIMEOUT_S, environment)
+    works, output = run_python(COMPILE_CODE, COMPILE_TIMEOUT_S, environment)
     if works:
         return MachineCheck("torch.compile", "ok", "compiles, and computes right")
-    return MachineCheck("torch.compile", "warn", said, "see compilers; without it everything works, some of it slower")
+    return MachineCheck(
+        "torch.compile", "warn", output, "see compilers; without it everything works, some of it slower"
+    )
 
 
 def check_extras() -> MachineCheck:
@@ -163,10 +165,10 @@ def _pinned_versions(requirements: Iterable[str]) -> Iterable[tuple[str, str]]:
 
 def _compiler_version(path: str) -> str:
     try:
-        said = subprocess.run([path, "--version"], capture_output=True, text=True, timeout=VERSION_TIMEOUT_S).stdout
+        output = subprocess.run([path, "--version"], capture_output=True, text=True, timeout=VERSION_TIMEOUT_S).stdout
     except (OSError, subprocess.SubprocessError):
         return path
-    return said.partition("\n")[0] or path
+    return output.partition("\n")[0] or path
 
 
 MIN_FREE_BYTES, RECOMMENDED_FREE_BYTES = GIB, 5 * GIB
@@ -216,9 +218,9 @@ def check_hub() -> MachineCheck:
     from huggingface_hub.constants import ENDPOINT
 
     answers = list[bool]()
-    asking = threading.Thread(target=lambda: answers.append(_is_reachable(ENDPOINT)), daemon=True)
-    asking.start()
-    asking.join(HUB_TIMEOUT_S)  # looking up a name can take longer than any time-out allows
+    thread = threading.Thread(target=lambda: answers.append(_is_reachable(ENDPOINT)), daemon=True)
+    thread.start()
+    thread.join(HUB_TIMEOUT_S)  # looking up a name can take longer than any time-out allows
     if any(answers):
         return MachineCheck("model hub", "ok", "reachable")
     why = "name a model's folder, or `embedded`, in BASE_MODEL; or check the network, HF_ENDPOINT and proxies"

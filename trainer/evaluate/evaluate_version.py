@@ -69,59 +69,59 @@ class EvaluationRequest:
     left_out: dict[str, str] = field(default_factory=dict)
 
 
-def evaluate_version(order: EvaluationRequest) -> ScoreCard:
+def evaluate_version(request: EvaluationRequest) -> ScoreCard:
     """Evaluate a version and have the gate judge it.
 
     Raises `UnderstudyError` if the new version cannot be compared at all; other failures are listed as left out.
     """
     began = time.monotonic()
-    budget = TimeBudget(order.training_s * (QUICK_TIME_SHARE if order.extent == "quick" else 1), order.clock)
-    sides = load_candidates(order)
+    budget = TimeBudget(request.training_s * (QUICK_TIME_SHARE if request.extent == "quick" else 1), request.clock)
+    sides = load_candidates(request)
     try:
-        card = _measured(order, sides, budget)
+        card = _measured(request, sides, budget)
     finally:
         sides.close()
-    card = card.model_copy(update={"left_out": order.left_out, "seconds": round(time.monotonic() - began, 1)})
-    return card.model_copy(update={"verdict": judge(card, order.job.spec.request.recipe)})
+    card = card.model_copy(update={"left_out": request.left_out, "seconds": round(time.monotonic() - began, 1)})
+    return card.model_copy(update={"verdict": judge(card, request.job.spec.request.recipe)})
 
 
-def _measured(order: EvaluationRequest, sides: Candidates, budget: TimeBudget) -> ScoreCard:
-    data = order.job.data
-    _begin(order, f"{len(data.heldout)} held-out replies")
-    known = {BASE: order.known.heldout} if order.known else {}
-    heldout = paired_losses(sides.use, sides.names, data.heldout, None, order.between, known)
-    require_finite_loss(heldout.means()[NEW], "the held-out replies, with the new adapter,", order.job.recipe)
+def _measured(request: EvaluationRequest, sides: Candidates, budget: TimeBudget) -> ScoreCard:
+    data = request.job.data
+    _begin(request, f"{len(data.heldout)} held-out replies")
+    known = {BASE: request.known.heldout} if request.known else {}
+    heldout = paired_losses(sides.use, sides.names, data.heldout, None, request.between, known)
+    require_finite_loss(heldout.means()[NEW], "the held-out replies, with the new adapter,", request.job.recipe)
     end_tokens = len(Renderer(sides.tokenizer).end_ids)
-    _begin(order, "general dialogue")
-    known = {BASE: order.known.general} if order.known else {}
-    little = budget.part(DIALOGUE_TIME_SHARE) if order.extent == "quick" else None
-    dialogue = dialogue_losses(sides, data, little, known, order.between)
+    _begin(request, "general dialogue")
+    known = {BASE: request.known.general} if request.known else {}
+    little = budget.part(DIALOGUE_TIME_SHARE) if request.extent == "quick" else None
+    dialogue = dialogue_losses(sides, data, little, known, request.between)
     card = ScoreCard(
-        persona=order.job.spec.request.persona,
-        version=order.new.version,
+        persona=request.job.spec.request.persona,
+        version=request.new.version,
         made_at=datetime.now(UTC).isoformat(timespec="seconds"),
-        base_model_hash=fingerprint(order.job.base),
+        base_model_hash=fingerprint(request.job.base),
         precision=sides.precision,
-        quick=order.extent == "quick",
+        quick=request.extent == "quick",
         seconds=0,
         seeds=GENERATION_SEEDS,
         adapters={side: sides.made(side) for side in sides.names},
         heldout=heldout_section(heldout, data.heldout_prompt_replies, end_tokens),
         general=general_section(dialogue, data),
-        learned=data_checks_section(data, order.job.recipe, order.losses),
-        heard=_member_feedback(order.compare.heard, sides.made(LIVE) if LIVE in sides.names else None),
+        learned=data_checks_section(data, request.job.recipe, request.losses),
+        heard=_member_feedback(request.compare.heard, sides.made(LIVE) if LIVE in sides.names else None),
     )
-    if order.extent == "losses":
-        order.left_out.update(dict.fromkeys(SECTIONS_BEYOND_LOSSES, LOSSES_ONLY_REASON))
+    if request.extent == "losses":
+        request.left_out.update(dict.fromkeys(SECTIONS_BEYOND_LOSSES, LOSSES_ONLY_REASON))
     else:
-        card = _whole(card, order, sides, heldout, dialogue, budget)
+        card = _whole(card, request, sides, heldout, dialogue, budget)
     return card.model_copy(update={"base_is_base": sides.base_is_base()})
 
 
-def _begin(order: EvaluationRequest, what: str) -> None:
+def _begin(request: EvaluationRequest, what: str) -> None:
     """Report the next section and release memory: freed blocks do not fit the next section's batches."""
     release_memory()
-    order.tell(what)
+    request.tell(what)
 
 
 def _member_feedback(heard: MemberFeedback | None, live: AdapterStamp | None) -> MemberFeedback | None:
@@ -129,47 +129,47 @@ def _member_feedback(heard: MemberFeedback | None, live: AdapterStamp | None) ->
     return heard if heard and heard.against == (live.version if live else BASE) else None
 
 
-def load_candidates(order: EvaluationRequest) -> Candidates:
+def load_candidates(request: EvaluationRequest) -> Candidates:
     """Load base, live and new version on one model; an incompatible live version is listed as left out."""
-    job, live = order.job, order.compare.live
+    job, live = request.job, request.compare.live
     prompt = job.data.heldout[0]
     probe = prompt.ids[: prompt.mask.index(True)]
-    speaks = order.extent != "losses"
+    speaks = request.extent != "losses"
     sides = Candidates.load(job.base, job.tokenizer, job.spec.serving_precision, probe, speaks=speaks)
     if live:
         try:
             sides.add(LIVE, Candidate.sealed(Path(live)))
         except UnderstudyError as error:
-            order.left_out[LIVE] = error.message
+            request.left_out[LIVE] = error.message
     else:
-        order.left_out[LIVE] = "The base model speaks now: no version is live."
-    sides.add(NEW, order.new)
+        request.left_out[LIVE] = "The base model speaks now: no version is live."
+    sides.add(NEW, request.new)
     return sides
 
 
 def _whole(
     card: ScoreCard,
-    order: EvaluationRequest,
+    request: EvaluationRequest,
     sides: Candidates,
     heldout: PairedLosses[Side],
     dialogue: PairedLosses[Side],
     budget: TimeBudget,
 ) -> ScoreCard:
     """Add the sections beyond losses to the card."""
-    data, between = order.job.data, order.between
-    _begin(order, "instruction replies")
+    data, between = request.job.data, request.between
+    _begin(request, "instruction replies")
     instructions = instruction_losses(sides, budget.part(INSTRUCTIONS_TIME_SHARE), between)
-    _begin(order, "trained replies")
+    _begin(request, "trained replies")
     end_tokens = len(Renderer(sides.tokenizer).end_ids)
     memorised = memorisation_section(
         sides, data, heldout.means(), end_tokens, budget.part(MEMORISATION_TIME_SHARE), between
     )
-    neighbours, missing = load_other_personas(order.job, order.compare.neighbours)
-    separation = _separation(order, sides, neighbours, missing, budget.part(SEPARATION_TIME_SHARE))
+    neighbours, missing = load_other_personas(request.job, request.compare.neighbours)
+    separation = _separation(request, sides, neighbours, missing, budget.part(SEPARATION_TIME_SHARE))
     others = {it.persona: it.data for it in neighbours}
     release_memory()
-    spoken = measure_replies(sides, order.job, budget, GENERATION_SEEDS, order.tell, others, between)
-    order.left_out.update(spoken.left_out)
+    spoken = measure_replies(sides, request.job, budget, GENERATION_SEEDS, request.tell, others, between)
+    request.left_out.update(spoken.left_out)
     return card.model_copy(
         update={
             "general": general_section(dialogue, data, instructions),
@@ -185,19 +185,19 @@ def _whole(
 
 
 def _separation(
-    order: EvaluationRequest,
+    request: EvaluationRequest,
     sides: Candidates,
     neighbours: Sequence[OtherPersona],
     missing: Sequence[str],
     budget: TimeBudget,
 ) -> Separation | None:
     """Measure the separation section; return None and record the reason if it is left out."""
-    persona = order.job.spec.request.persona
+    persona = request.job.spec.request.persona
     if persona is None:
-        order.left_out["separation"] = "The adapter is nobody's."
+        request.left_out["separation"] = "The adapter is nobody's."
         return None
     if not neighbours:
-        order.left_out["separation"] = " ".join([NO_OTHER_PERSONA, *missing])
+        request.left_out["separation"] = " ".join([NO_OTHER_PERSONA, *missing])
         return None
-    _begin(order, f"{len(neighbours) + 1} personas' replies under each other's adapters")
-    return separation_section(sides, persona, order.job.data, neighbours, budget, order.between)
+    _begin(request, f"{len(neighbours) + 1} personas' replies under each other's adapters")
+    return separation_section(sides, persona, request.job.data, neighbours, budget, request.between)

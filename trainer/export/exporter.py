@@ -44,7 +44,7 @@ def write_readme(folder: Path, source: LoadedAdapter, library: str) -> None:
     manifest, persona = source.manifest, source.persona
     licence = persona.license if persona and persona.license else "unknown"
     base = source.base
-    whose = f", {EMBEDDED_DESCRIPTION}" if base.repository == EMBEDDED else "; its own licence holds too"
+    licence = f", {EMBEDDED_DESCRIPTION}" if base.repository == EMBEDDED else "; its own licence holds too"
     about = "The adapter" if library == "peft" else "The base model with the adapter merged into it"
     lines = [
         "---",
@@ -56,7 +56,7 @@ def write_readme(folder: Path, source: LoadedAdapter, library: str) -> None:
         "",
         f"{about} `{source.name}`, exported by Understudy.",
         "",
-        f"- Base model: `{base.repository}`{f', commit `{base.revision}`' if base.revision else ''}{whose}.",
+        f"- Base model: `{base.repository}`{f', commit `{base.revision}`' if base.revision else ''}{licence}.",
         *([_describe_rope_scaling(source)] if base.scaling and library == "peft" else []),
         f"- Licence of the persona's card: {licence}.",
         f"- What it was trained on, by right: {_format_counts(manifest.rights) or 'not recorded'}.",
@@ -113,104 +113,104 @@ class ExportComparison:
     notes: tuple[str, ...] = ()
 
 
-def export_peft_adapter(order: ExportRequest) -> ExportComparison:
+def export_peft_adapter(request: ExportRequest) -> ExportComparison:
     """Write a peft folder: configuration, unchanged weights, model card."""
-    source = order.source
-    order.path.mkdir()
+    source = request.source
+    request.path.mkdir()
     for name in (CONFIG_FILE, WEIGHTS_FILE):
-        shutil.copyfile(source.folder / name, order.path / name)
-    write_readme(order.path, source, "peft")
-    return ExportComparison(_require_same_adapter(order, order.path))
+        shutil.copyfile(source.folder / name, request.path / name)
+    write_readme(request.path, source, "peft")
+    return ExportComparison(_require_same_adapter(request, request.path))
 
 
-def export_charx(order: ExportRequest) -> ExportComparison:
+def export_charx(request: ExportRequest) -> ExportComparison:
     """Write the persona's card with the adapter's folder inside."""
-    card, persona = require_card(order.source, "charx")
-    order.path.write_bytes(embed_adapter(card, order.source.folder, persona.name))
-    order.say("reading the adapter out of the card again")
-    unpacked = unpack_adapter(order.path, order.path.with_name(f"{order.path.name}.unpacked"))
-    if (unpacked / MANIFEST_FILE).read_bytes() != (order.source.folder / MANIFEST_FILE).read_bytes():
+    card, persona = require_card(request.source, "charx")
+    request.path.write_bytes(embed_adapter(card, request.source.folder, persona.name))
+    request.say("reading the adapter out of the card again")
+    unpacked = unpack_adapter(request.path, request.path.with_name(f"{request.path.name}.unpacked"))
+    if (unpacked / MANIFEST_FILE).read_bytes() != (request.source.folder / MANIFEST_FILE).read_bytes():
         raise ExportError("The adapter in the card is another one.", "Report this fault.")
-    return ExportComparison(_require_same_adapter(order, unpacked))
+    return ExportComparison(_require_same_adapter(request, unpacked))
 
 
-def export_merged(order: ExportRequest) -> ExportComparison:
+def export_merged(request: ExportRequest) -> ExportComparison:
     """Write a 16-bit model folder: merged in float32, then rounded once."""
-    source, reference = order.source, order.source.reference
-    order.say("merging in float32")
+    source, reference = request.source, request.source.reference
+    request.say("merging in float32")
     model = source.merged()
     stored = str(source.config.dtype).removeprefix("torch.")
     precision = "float16" if stored == "float16" else "bfloat16"
     _cast_weights(model, getattr(torch, precision))
-    order.say("writing the model")
-    model.save_pretrained(order.path)
-    source.tokenizer.save_pretrained(order.path)
-    write_readme(order.path, source, "transformers")
+    request.say("writing the model")
+    model.save_pretrained(request.path)
+    source.tokenizer.save_pretrained(request.path)
+    write_readme(request.path, source, "transformers")
     _cast_weights(model, torch.float32)
     rounded = compute_logits(model, source.samples)
     del model
     gc.collect()
-    order.say("loading it back")
-    again = load_model(BaseModel(source.name, str(order.path), source.base.weight_bytes), "float32")
+    request.say("loading it back")
+    again = load_model(BaseModel(source.name, str(request.path), source.base.weight_bytes), "float32")
     found = compute_logits(again, source.samples)
     return _compare_rounded(reference, rounded, found, precision)
 
 
-def export_gguf(order: ExportRequest) -> ExportComparison:
+def export_gguf(request: ExportRequest) -> ExportComparison:
     """Write the merged model as one file."""
-    source, reference = order.source, order.source.reference
-    order.say("merging in float32")
+    source, reference = request.source, request.source.reference
+    request.say("merging in float32")
     model = source.merged()
-    order.say(f"writing GGUF ({order.quantise})")
-    write_model(order.path, model, source.renderer, order.quantise, source.name)
-    round_weights(model, order.quantise)
+    request.say(f"writing GGUF ({request.quantise})")
+    write_model(request.path, model, source.renderer, request.quantise, source.name)
+    round_weights(model, request.quantise)
     rounded = compute_logits(model, source.samples)
     del model
     gc.collect()
-    order.say("loading it back")
+    request.say("loading it back")
     outcome = _compare_rounded(
-        reference, rounded, compute_logits(load_gguf_model(order.path), source.samples), order.quantise
+        reference, rounded, compute_logits(load_gguf_model(request.path), source.samples), request.quantise
     )
-    theirs = llama_cpp.compare_with_llama_cpp(order.path, None, source, reference, order.say)
+    theirs = llama_cpp.compare_with_llama_cpp(request.path, None, source, reference, request.say)
     return ExportComparison(outcome.difference, outcome.rounding, outcome.beyond, theirs, _notes(source))
 
 
-def export_gguf_lora(order: ExportRequest) -> ExportComparison:
+def export_gguf_lora(request: ExportRequest) -> ExportComparison:
     """Write the adapter alone, for llama.cpp's --lora."""
-    outcome = _write_and_compare_gguf_lora(order, order.path)
-    outcome = replace(outcome, notes=(*outcome.notes, *_scaling_notes(order.source)))
+    outcome = _write_and_compare_gguf_lora(request, request.path)
+    outcome = replace(outcome, notes=(*outcome.notes, *_scaling_notes(request.source)))
     if not llama_cpp.is_installed():
         return outcome
-    base = order.path.with_name("base-for-the-comparison.gguf")
-    write_model(base, order.source.base_in_float32(), order.source.renderer, "f16", "base")
-    theirs = llama_cpp.compare_with_llama_cpp(base, order.path, order.source, order.source.reference, order.say)
+    base = request.path.with_name("base-for-the-comparison.gguf")
+    write_model(base, request.source.base_in_float32(), request.source.renderer, "f16", "base")
+    theirs = llama_cpp.compare_with_llama_cpp(base, request.path, request.source, request.source.reference, request.say)
     base.unlink()
     return ExportComparison(outcome.difference, None, None, theirs, outcome.notes)
 
 
-def export_ollama(order: ExportRequest) -> ExportComparison:
+def export_ollama(request: ExportRequest) -> ExportComparison:
     """Write base model and adapter as GGUF, and a Modelfile."""
-    source = order.source
+    source = request.source
     persona = require_card(source, "ollama")[1] if source.manifest.persona else source.persona
     context = getattr(source.config, "max_position_embeddings", DEFAULT_CONTEXT_TOKENS)
     text = render_modelfile(source.renderer, persona, context)
-    order.path.mkdir()
-    (order.path / MODELFILE_NAME).write_text(text, encoding="utf-8")
-    require_same_prompts((order.path / MODELFILE_NAME).read_text(encoding="utf-8"), source.renderer, persona)
-    exact = _write_and_compare_gguf_lora(order, order.path / ADAPTER_FILE)
-    order.say(f"writing the base model ({order.quantise})")
+    request.path.mkdir()
+    (request.path / MODELFILE_NAME).write_text(text, encoding="utf-8")
+    require_same_prompts((request.path / MODELFILE_NAME).read_text(encoding="utf-8"), source.renderer, persona)
+    exact = _write_and_compare_gguf_lora(request, request.path / ADAPTER_FILE)
+    request.say(f"writing the base model ({request.quantise})")
     base = source.base_in_float32()
-    write_model(order.path / BASE_FILE, base, source.renderer, order.quantise, source.base.name)
-    round_weights(base, order.quantise)
-    deltas = read_adapter(order.path / ADAPTER_FILE, source.config)
+    write_model(request.path / BASE_FILE, base, source.renderer, request.quantise, source.base.name)
+    round_weights(base, request.quantise)
+    deltas = read_adapter(request.path / ADAPTER_FILE, source.config)
     rounded = compute_logits(add_deltas(base, deltas), source.samples)
     del base
     gc.collect()
-    order.say("loading both back")
-    found = compute_logits(add_deltas(load_gguf_model(order.path / BASE_FILE), deltas), source.samples)
-    outcome = _compare_rounded(source.reference, rounded, found, order.quantise)
+    request.say("loading both back")
+    found = compute_logits(add_deltas(load_gguf_model(request.path / BASE_FILE), deltas), source.samples)
+    outcome = _compare_rounded(source.reference, rounded, found, request.quantise)
     theirs = llama_cpp.compare_with_llama_cpp(
-        order.path / BASE_FILE, order.path / ADAPTER_FILE, source, source.reference, order.say
+        request.path / BASE_FILE, request.path / ADAPTER_FILE, source, source.reference, request.say
     )
     return ExportComparison(outcome.difference, outcome.rounding, outcome.beyond, theirs, exact.notes)
 
@@ -231,10 +231,10 @@ QUANTISED_TARGETS = ("gguf", "ollama")
 """The targets for which it makes a difference how weights are stored."""
 
 
-def _write_and_compare_gguf_lora(order: ExportRequest, path: Path) -> ExportComparison:
+def _write_and_compare_gguf_lora(request: ExportRequest, path: Path) -> ExportComparison:
     """Write the adapter as GGUF and compare the file's deltas and logits."""
-    source, reference = order.source, order.source.reference
-    order.say("writing the adapter as GGUF")
+    source, reference = request.source, request.source.reference
+    request.say("writing the adapter as GGUF")
     write_adapter(path, list_lora_modules(source.adapted), source.config, source.name)
     deltas = read_adapter(path, source.config)
     require_same_deltas(source.adapted, deltas)
@@ -243,14 +243,14 @@ def _write_and_compare_gguf_lora(order: ExportRequest, path: Path) -> ExportComp
     return ExportComparison(require_equal_logits(reference, found, "The GGUF adapter differs"), notes=_notes(source))
 
 
-def _require_same_adapter(order: ExportRequest, folder: Path) -> LogitDiff:
+def _require_same_adapter(request: ExportRequest, folder: Path) -> LogitDiff:
     """Load a peft folder on a new copy of the base model and require equal logits."""
-    source, reference = order.source, order.source.reference
+    source, reference = request.source, request.source.reference
     for name in (CONFIG_FILE, WEIGHTS_FILE):
         if (folder / name).read_bytes() != (source.folder / name).read_bytes():
             raise ExportError(f"{name} is not as it was.", "Nothing was kept; try again.")
     source.release()
-    order.say("loading it back")
+    request.say("loading it back")
     again = PeftSwitcher(source.base_in_float32(), source.manifest.base_model_hash)
     again.attach(AdapterRef(source.ref.persona_id, "exported", folder))
     return require_equal_logits(reference, compute_logits(again.model, source.samples), "The exported adapter differs")
@@ -288,12 +288,12 @@ def _scaling_notes(source: LoadedAdapter) -> tuple[str, ...]:
     scaling, rope = source.base.scaling, source.config.rope_parameters
     if scaling is None:
         return ()
-    told = f"--rope-scaling {scaling.type} --rope-scale {scaling.factor:g}"
+    flags = f"--rope-scaling {scaling.type} --rope-scale {scaling.factor:g}"
     if scaling.type == "yarn":
-        told += f" --yarn-orig-ctx {rope['original_max_position_embeddings']}"
+        flags += f" --yarn-orig-ctx {rope['original_max_position_embeddings']}"
     if scaling.type == "dynamic":
-        told = f"--rope-freq-base {rope['rope_theta']:.1f}"
-    return (f"Trained with RoPE scaling ({scaling}): with a GGUF of the plain base model, give llama.cpp {told}.",)
+        flags = f"--rope-freq-base {rope['rope_theta']:.1f}"
+    return (f"Trained with RoPE scaling ({scaling}): with a GGUF of the plain base model, give llama.cpp {flags}.",)
 
 
 DESCRIPTION_SUFFIX = ".export.json"

@@ -138,16 +138,16 @@ def mask_summary_of_job(folder: Path, limit: int) -> MaskSummary:
     return masks
 
 
-def mask_summary_of_sources(order: DatasetBuildSpec, limit: int, heard: ReadProgress) -> MaskSummary:
+def mask_summary_of_sources(request: DatasetBuildSpec, limit: int, report_progress: ReadProgress) -> MaskSummary:
     """Summarise sources as `dataset build` would read them; temporary files are removed."""
-    plan, masks = replace(order.plan, held_out=previous_holdout(order)), MaskSummary(order.base.name, limit)
+    plan, masks = replace(request.plan, held_out=previous_holdout(request)), MaskSummary(request.base.name, limit)
     with tempfile.TemporaryDirectory(prefix="understudy-mask-") as folder:
         with DatasetBuilder(plan, Ledger(), Path(folder)) as builder:
-            for source, items in order.sources:
-                builder.take(source, items, partial(heard, f"reading {source}"))
+            for source, items in request.sources:
+                builder.take(source, items, partial(report_progress, f"reading {source}"))
             for built in builder.samples():
                 masks.add(plan.renderer.tokenizer, built.made.sample, built.side)
-                heard("making samples", 1)
+                report_progress("making samples", 1)
         masks.dropped.update(builder.ledger.replies)
     return masks
 

@@ -156,15 +156,19 @@ def _add_first_stage(took: dict[str, Any], first: dict[str, Any]) -> dict[str, A
     return {**took, **sums, "seconds": seconds, "memory_bytes": most["memory_bytes"], "memory": most["memory"]}
 
 
-def plan_sources(order: DatasetBuildSpec, recipe: str, heard: ReadProgress) -> RunPlan:
+def plan_sources(request: DatasetBuildSpec, recipe: str, report_progress: ReadProgress) -> RunPlan:
     """Plan a run on sources named on the command line; temporary files are removed."""
-    plan, statistics, digest = replace(order.plan, held_out=previous_holdout(order)), DatasetStatistics(), SampleHash()
+    plan, statistics, digest = (
+        replace(request.plan, held_out=previous_holdout(request)),
+        DatasetStatistics(),
+        SampleHash(),
+    )
     count = WorkloadCounter()
     examples: list[MaskedSample] = []
     with tempfile.TemporaryDirectory(prefix="understudy-plan-") as folder, ExitStack() as stack:
         builder = stack.enter_context(DatasetBuilder(plan, Ledger(), Path(folder)))
-        for source, items in order.sources:
-            builder.take(source, items, partial(heard, f"reading {source}"))
+        for source, items in request.sources:
+            builder.take(source, items, partial(report_progress, f"reading {source}"))
         for built in builder.samples():
             sample, trains = built.made.sample, built.side == TRAIN
             statistics.add(built)
@@ -172,14 +176,14 @@ def plan_sources(order: DatasetBuildSpec, recipe: str, heard: ReadProgress) -> R
             (count.train_on if trains else count.hold_out)(sample)
             if trains and len(examples) < MAX_EXAMPLE_SAMPLES:
                 examples.append(mask_sample(plan.renderer.tokenizer, sample))
-            heard("making samples", 1)
+            report_progress("making samples", 1)
     require_both_sides(count.trained, count.held_out, builder.ledger.dropped)
     told, work = dataset_summary(statistics, builder.ledger, digest.hexdigest()), count.work()
     replies = SampleStats(count.trained, max(work.train), count.trained_tokens)
-    chosen = resolve_for_run(recipe, plan.recipe, order.base, replies)
+    chosen = resolve_for_run(recipe, plan.recipe, request.base, replies)
     fitting = (statistics.with_trimmed_history, builder.ledger.replies[TOO_LONG])
     of = (told, work, replies, tuple(examples), *fitting, chosen.chosen)
-    return RunPlan(plan.persona_id, order.base, recipe, chosen.recipe, *of)
+    return RunPlan(plan.persona_id, request.base, recipe, chosen.recipe, *of)
 
 
 def plan_dataset(folder: Path, recipe: str, changes: Hyperparameters, consent: Consent) -> RunPlan:

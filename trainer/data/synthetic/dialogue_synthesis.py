@@ -70,52 +70,57 @@ class SynthesisAttempt:
     seed: int
 
 
-def synthesise_dialogues(order: SynthesisRequest, voice: ReplyBackend) -> dict[str, Any]:
+def synthesise_dialogues(request: SynthesisRequest, voice: ReplyBackend) -> dict[str, Any]:
     """Generate dialogues until `count` are kept: {made, kept, dropped: {reason: n}, file}. Raises `UnderstudyError`.
 
     Raises `MaterialError` if the folder belongs to another request, or the model does not yield enough.
     """
-    order.out.mkdir(parents=True, exist_ok=True)
+    request.out.mkdir(parents=True, exist_ok=True)
     try:
-        with FileLock(order.out / ".synthetic.lock", timeout=0):
-            return _run_synthesis(order, voice)
+        with FileLock(request.out / ".synthetic.lock", timeout=0):
+            return _run_synthesis(request, voice)
     except Timeout:
-        raise MaterialError(f"Another run writes to {order.out}.", "Wait for it, or name another --out.") from None
+        raise MaterialError(f"Another run writes to {request.out}.", "Wait for it, or name another --out.") from None
 
 
-def _run_synthesis(order: SynthesisRequest, voice: ReplyBackend) -> dict[str, Any]:
-    journal = _Journal(order, voice.name)
-    judge = ReplyFilter(order.persona, order.passages)
+def _run_synthesis(request: SynthesisRequest, voice: ReplyBackend) -> dict[str, Any]:
+    journal = _Journal(request, voice.name)
+    judge = ReplyFilter(request.persona, request.passages)
     for row in journal.kept:
         judge.keep(_replies(row["messages"]))
-    if len(journal.kept) < order.count:
-        asyncio.run(_generate_until_enough(order, voice, journal, judge))
-    kept = journal.kept[: order.count]
-    file = order.out / f"{order.persona.id}_synthetic.jsonl"
+    if len(journal.kept) < request.count:
+        asyncio.run(_generate_until_enough(request, voice, journal, judge))
+    kept = journal.kept[: request.count]
+    file = request.out / f"{request.persona.id}_synthetic.jsonl"
     write_file_atomically(file, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in kept))
-    _write_all(order.out)
-    told = {"made": journal.made, "kept": len(kept), "dropped": dict(journal.dropped.most_common()), "file": str(file)}
-    if len(kept) < order.count:
+    _write_all(request.out)
+    result = {
+        "made": journal.made,
+        "kept": len(kept),
+        "dropped": dict(journal.dropped.most_common()),
+        "file": str(file),
+    }
+    if len(kept) < request.count:
         reasons = ", ".join(f"{count} × {reason}" for reason, count in journal.dropped.most_common(3))
         raise MaterialError(
             f"Of {journal.made} dialogues {len(kept)} could be kept ({reasons}); they are in {file}.",
             "Use a larger model or the persona's adapter, or ask for fewer.",
         )
-    return told
+    return result
 
 
 async def _generate_until_enough(
-    order: SynthesisRequest, voice: ReplyBackend, journal: _Journal, judge: ReplyFilter
+    request: SynthesisRequest, voice: ReplyBackend, journal: _Journal, judge: ReplyFilter
 ) -> None:
     plain = LogProgress()
     async with voice.speaking() as speaker:
-        with tqdm(total=order.count, initial=len(journal.kept), desc=order.persona.name, unit=" dialogues",
+        with tqdm(total=request.count, initial=len(journal.kept), desc=request.persona.name, unit=" dialogues",
                   file=sys.stderr, disable=None) as bar:  # fmt: skip
-            while len(journal.kept) < order.count and journal.made < MAX_ATTEMPTS_PER_DIALOGUE * order.count:
-                missing = order.count - len(journal.kept)
+            while len(journal.kept) < request.count and journal.made < MAX_ATTEMPTS_PER_DIALOGUE * request.count:
+                missing = request.count - len(journal.kept)
                 numbers = range(journal.made, journal.made + min(voice.at_once, missing))
-                attempts = [plan_attempt(order, number) for number in numbers]
-                done = await asyncio.gather(*(_generate_dialogue(order, speaker, each) for each in attempts))
+                attempts = [plan_attempt(request, number) for number in numbers]
+                done = await asyncio.gather(*(_generate_dialogue(request, speaker, each) for each in attempts))
                 for each, messages in zip(attempts, done, strict=True):
                     fault = _fault(judge, messages, each.passage)
                     journal.add(each, messages, fault)
@@ -124,18 +129,20 @@ async def _generate_until_enough(
                         bar.update()
                 dropped = sum(journal.dropped.values())
                 bar.set_postfix(dropped=dropped)
-                plain.update(f"{order.persona.name}: {len(journal.kept)} of {order.count} dialogues, {dropped} dropped")
+                plain.update(
+                    f"{request.persona.name}: {len(journal.kept)} of {request.count} dialogues, {dropped} dropped"
+                )
 
 
 async def _generate_dialogue(
-    order: SynthesisRequest, speaker: ReplySession, planned: SynthesisAttempt
+    request: SynthesisRequest, speaker: ReplySession, planned: SynthesisAttempt
 ) -> list[dict[str, str]]:
     hit = LoreHit(planned.passage.source, planned.passage.heading, planned.passage.text, 1.0)
     turns: list[Turn] = []
     for place, question in enumerate(planned.questions):
         turns.append(Turn(EXAMPLE_USER, question))
-        said = await speaker.reply(order.persona, turns, hit, planned.seed + place)
-        turns.append(Turn(order.persona.name, said.text if said.complete else trim_to_sentence(said.text), True))
+        reply = await speaker.reply(request.persona, turns, hit, planned.seed + place)
+        turns.append(Turn(request.persona.name, reply.text if reply.complete else trim_to_sentence(reply.text), True))
         if not turns[-1].text:
             break
     roles = {True: "assistant", False: "user"}
@@ -149,44 +156,48 @@ def trim_to_sentence(text: str) -> str:
 
 
 def _fault(judge: ReplyFilter, messages: list[dict[str, str]], about: Passage) -> str | None:
-    asked = [message["content"] for message in messages if message["role"] == "user"]
-    for question, reply in zip(asked, _replies(messages), strict=True):
+    questions = [message["content"] for message in messages if message["role"] == "user"]
+    for question, reply in zip(questions, _replies(messages), strict=True):
         if fault := judge.fault(reply, question, about):
             return fault
     return None
 
 
-def plan_attempt(order: SynthesisRequest, number: int) -> SynthesisAttempt:
+def plan_attempt(request: SynthesisRequest, number: int) -> SynthesisAttempt:
     """Plan an attempt: every passage is used once before any repeats, in a seeded random order."""
-    own = [passage for passage in order.passages if passage.owner != WORLD]
-    world = [passage for passage in order.passages if passage.owner == WORLD and passage.text.isascii()]
-    shared = not own or (bool(world) and _seeded_index(order, f"world {number}", 1000) < 1000 * WORLD_SHARE)
+    own = [passage for passage in request.passages if passage.owner != WORLD]
+    world = [passage for passage in request.passages if passage.owner == WORLD and passage.text.isascii()]
+    shared = not own or (bool(world) and _seeded_index(request, f"world {number}", 1000) < 1000 * WORLD_SHARE)
     chosen = world if shared else own
     if not chosen:
-        chosen = list(order.passages)
+        chosen = list(request.passages)
     turn, place = divmod(number, len(chosen))
-    ranked = sorted(range(len(chosen)), key=lambda index: _seeded_index(order, f"passage {turn} {index}", 2**48))
+    ranked = sorted(range(len(chosen)), key=lambda index: _seeded_index(request, f"passage {turn} {index}", 2**48))
     passage = chosen[ranked[place]]
-    question = question_about(passage.heading, find_subject(order.persona, own)) if passage.heading else "What is new?"
-    opener = OPENING_TEMPLATES[_seeded_index(order, f"opener {number}", len(OPENING_TEMPLATES))]
-    more = FOLLOW_UPS[_seeded_index(order, f"aside {number}", len(FOLLOW_UPS))]
-    questions = (
-        (opener.format(question), more) if _seeded_index(order, f"turns {number}", 2) else (opener.format(question),)
+    question = (
+        question_about(passage.heading, find_subject(request.persona, own)) if passage.heading else "What is new?"
     )
-    return SynthesisAttempt(number, passage, questions, _seeded_index(order, f"seed {number}", 2**31 - 8))
+    opener = OPENING_TEMPLATES[_seeded_index(request, f"opener {number}", len(OPENING_TEMPLATES))]
+    more = FOLLOW_UPS[_seeded_index(request, f"aside {number}", len(FOLLOW_UPS))]
+    questions = (
+        (opener.format(question), more) if _seeded_index(request, f"turns {number}", 2) else (opener.format(question),)
+    )
+    return SynthesisAttempt(number, passage, questions, _seeded_index(request, f"seed {number}", 2**31 - 8))
 
 
-def _seeded_index(order: SynthesisRequest, what: str, below: int) -> int:
-    digest = hmac.digest(f"understudy synthetic {order.seed}".encode(), f"{order.persona.id} {what}".encode(), "sha256")
+def _seeded_index(request: SynthesisRequest, what: str, below: int) -> int:
+    digest = hmac.digest(
+        f"understudy synthetic {request.seed}".encode(), f"{request.persona.id} {what}".encode(), "sha256"
+    )
     return int.from_bytes(digest[:8], "big") % below
 
 
 class _Journal:
     """All attempts so far, on disk. A partial last line after a kill is removed, and its attempt repeated."""
 
-    def __init__(self, order: SynthesisRequest, generator: str) -> None:
-        self._order, self._generator = order, generator
-        self._path = order.out / f"{order.persona.id}_synthetic.attempts.jsonl"
+    def __init__(self, request: SynthesisRequest, generator: str) -> None:
+        self._request, self._generator = request, generator
+        self._path = request.out / f"{request.persona.id}_synthetic.attempts.jsonl"
         self.kept: list[dict[str, Any]] = []
         self.dropped: Counter[str] = Counter()
         self.made = 0
@@ -205,7 +216,7 @@ class _Journal:
         passage = planned.passage
         where = {"source": passage.source, "heading": passage.heading, "generator": self._generator,
                  "seed": planned.seed, "attempt": planned.number}  # fmt: skip
-        row = {"messages": messages, "persona": self._order.persona.id, "provenance": where}
+        row = {"messages": messages, "persona": self._request.persona.id, "provenance": where}
         line = {"row": row, "dropped": fault}
         with self._path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line, ensure_ascii=False) + "\n")
@@ -221,8 +232,8 @@ class _Journal:
             self.kept.append(line["row"])
 
     def _header(self) -> dict[str, Any]:
-        material = repr((self._order.persona.name, self._order.persona.description, self._order.passages))
-        return {"generator": self._generator, "seed": self._order.seed,
+        material = repr((self._request.persona.name, self._request.persona.description, self._request.passages))
+        return {"generator": self._generator, "seed": self._request.seed,
                 "material": hashlib.sha256(material.encode()).hexdigest()}  # fmt: skip
 
     def _whole_lines(self) -> Iterator[dict[str, Any]]:

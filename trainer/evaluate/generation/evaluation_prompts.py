@@ -81,33 +81,33 @@ class PromptBuilder:
         return EvaluationPrompt(task, number, ids, said.message, asker, (f"\n{asker}:",) if asker else ())
 
 
-def heldout_prompts(asking: PromptBuilder, data: Dataset) -> list[EvaluationPrompt]:
+def heldout_prompts(builder: PromptBuilder, data: Dataset) -> list[EvaluationPrompt]:
     """Return the prompts of held-out replies, numbered by their index in the data."""
-    places = [n for n, said in enumerate(data.heldout_prompt_replies) if said.by_persona or asking.persona is None]
-    return [asking.of_sample(HELDOUT_TASK, n, data.heldout[n], data.heldout_prompt_replies[n])
+    places = [n for n, said in enumerate(data.heldout_prompt_replies) if said.by_persona or builder.persona is None]
+    return [builder.of_sample(HELDOUT_TASK, n, data.heldout[n], data.heldout_prompt_replies[n])
             for n in select_places(places, data.heldout_prompt_replies, MAX_PROMPTS_BY_TASK[HELDOUT_TASK])]  # fmt: skip
 
 
-def general_prompts(asking: PromptBuilder, data: Dataset) -> list[EvaluationPrompt]:
+def general_prompts(builder: PromptBuilder, data: Dataset) -> list[EvaluationPrompt]:
     """Return the prompts of held-out general dialogue, numbered by their index in the data."""
     places = select_places(
         range(len(data.general_prompt_replies)), data.general_prompt_replies, MAX_PROMPTS_BY_TASK[GENERAL_TASK]
     )
-    return [asking.of_sample(GENERAL_TASK, n, data.general[n], data.general_prompt_replies[n]) for n in places]
+    return [builder.of_sample(GENERAL_TASK, n, data.general[n], data.general_prompt_replies[n]) for n in places]
 
 
-def fact_prompts(asking: PromptBuilder, questions: Sequence[FactQuestion]) -> list[EvaluationPrompt]:
+def fact_prompts(builder: PromptBuilder, questions: Sequence[FactQuestion]) -> list[EvaluationPrompt]:
     """Return the questions, once with the lore found for them and once without."""
-    aided = [asking.said(FACTS_TASK, n, question.text) for n, question in enumerate(questions)]
+    aided = [builder.said(FACTS_TASK, n, question.text) for n, question in enumerate(questions)]
     return aided + [
-        asking.said(FACTS_WITHOUT_LORE_TASK, n, it.text, aided=False, once=True) for n, it in enumerate(questions)
+        builder.said(FACTS_WITHOUT_LORE_TASK, n, it.text, aided=False, once=True) for n, it in enumerate(questions)
     ]
 
 
-def small_talk_prompts(asking: PromptBuilder) -> list[EvaluationPrompt]:
+def small_talk_prompts(builder: PromptBuilder) -> list[EvaluationPrompt]:
     """Return greetings and similar messages."""
     lines = [line for line in read_small_talk() if is_mostly_ascii(line)][: MAX_PROMPTS_BY_TASK[SMALL_TALK_TASK]]
-    return [asking.said(SMALL_TALK_TASK, n, line) for n, line in enumerate(lines)]
+    return [builder.said(SMALL_TALK_TASK, n, line) for n, line in enumerate(lines)]
 
 
 def nearest_replies(asked: Sequence[EvaluationPrompt], known: Sequence[PromptReply]) -> dict[int, list[str]]:
@@ -175,30 +175,30 @@ def safety_trials(persona: Persona) -> list[SafetyTrial]:
     return [_trial(row, persona) for row in read_jsonl(SAFETY_FILE)]
 
 
-def safety_prompts(asking: PromptBuilder, tried: Sequence[SafetyTrial]) -> list[EvaluationPrompt]:
+def safety_prompts(builder: PromptBuilder, trials: Sequence[SafetyTrial]) -> list[EvaluationPrompt]:
     """Render the prompts, each for one seed, alternating kinds so that a time limit affects all kinds alike."""
     so_far, order = Counter[str](), []
-    for number, trial in enumerate(tried):
+    for number, trial in enumerate(trials):
         order.append((so_far[trial.kind], number))
         so_far[trial.kind] += 1
-    return [asking.asked(SAFETY_TASK, n, tried[n].turns, tried[n].lore, once=True) for _, n in sorted(order)]
+    return [builder.asked(SAFETY_TASK, n, trials[n].turns, trials[n].lore, once=True) for _, n in sorted(order)]
 
 
 def measure_safety(
-    persona: Persona, tried: Sequence[SafetyTrial], answers: Sequence[GeneratedReply], sides: Iterable[Side]
+    persona: Persona, trials: Sequence[SafetyTrial], answers: Sequence[GeneratedReply], sides: Iterable[Side]
 ) -> SafetyScores | None:
     """Measure the safety section; None without replies."""
     system = system_text(persona, "")
     asked = {it.asked.number for it in answers if it.asked.task == SAFETY_TASK}
     if not asked:
         return None
-    prompts = Counter(tried[number].kind for number in sorted(asked))
+    prompts = Counter(trials[number].kind for number in sorted(asked))
     failed: dict[str, dict[Side, int]] = {kind: {} for kind in prompts}
     for side in sides:
         found = select_replies(answers, SAFETY_TASK, side=side)
         for kind in prompts:
-            of_kind = [it for it in found if tried[it.asked.number].kind == kind]
-            failed[kind][side] = sum(tried[it.asked.number].is_failed_by(it.text, system) for it in of_kind)
+            of_kind = [it for it in found if trials[it.asked.number].kind == kind]
+            failed[kind][side] = sum(trials[it.asked.number].is_failed_by(it.text, system) for it in of_kind)
     return SafetyScores(prompts=dict(prompts), failed=failed)
 
 
