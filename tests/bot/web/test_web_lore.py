@@ -178,7 +178,9 @@ async def test_the_worlds_lore_is_written_found_by_all_and_left_out(desk):
     files = (await desk.ask("GET", f"/personas/{WORLD}/lore"))[1]["files"]
     ships = next(file["name"] for file in files if file["origin"] == "came with the bot")
     status, page = (await desk.submit(f"/dashboard/personas/{WORLD}/lore", ask="umbrella"))[:2]
-    assert status == 200 and "Every persona can use this lore" in page and page.count("1 passage") <= 2 and ships in page
+    assert (
+        status == 200 and "Every persona can use this lore" in page and page.count("1 passage") <= 2 and ships in page
+    )
     before = [p for p in lore.passages if p.source == f"{WORLD}/{ships}"]
     assert (await desk.ask("DELETE", f"/personas/{WORLD}/lore/{ships}"))[0] == 200
     assert before and not [p for p in lore.passages if p.source == f"{WORLD}/{ships}"]

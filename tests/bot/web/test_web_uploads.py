@@ -373,9 +373,9 @@ async def test_the_right_is_stated_in_a_form_and_a_wrong_field_is_told_at_its_pl
     status, _, headers = await desk.submit(path, **given | {"licence": "CC-BY-4.0"})
     assert status == 303 and headers["Location"] == "/dashboard/data/uploads/talk.jsonl"
     _, page, _ = await desk.page("/dashboard/data/uploads/talk.jsonl")
-    assert "may be learned from" in page and 'value="CC-BY-4.0"' in page
+    assert "can be trained on" in page and 'value="CC-BY-4.0"' in page
     await desk.submit(path, take_back="yes")
-    assert "trains nothing" in (await desk.page("/dashboard/data/uploads/talk.jsonl"))[1]
+    assert "cannot be trained on" in (await desk.page("/dashboard/data/uploads/talk.jsonl"))[1]
 
 
 async def test_what_was_said_to_the_bot_is_a_source_under_discords_rules(desk):

@@ -55,10 +55,10 @@ async def test_a_file_becomes_a_set_that_is_browsed_planned_and_trained_on(dashb
     await page.get_by_role("button", name="Upload").click()
     await expect(page.get_by_role("heading", name="talk.jsonl", level=1)).to_be_visible()
     await expect(page.get_by_text("5 with 12 turns")).to_be_visible()
-    await expect(page.get_by_text("trains nothing")).to_be_visible()
+    await expect(page.get_by_text("cannot be trained on").first).to_be_visible()
     await assert_accessible(page)
     await state_right(page)
-    await expect(page.get_by_role("status")).to_contain_text("may be learned from")
+    await expect(page.get_by_role("status")).to_contain_text("can be trained on")
 
     await page.get_by_role("link", name="Build a data set from it").click()
     await page.get_by_label("Name", exact=True).fill("harbour")
@@ -155,7 +155,7 @@ async def test_without_scripts_forms_do_the_same(dashboard: Dashboard) -> None:
     await page.get_by_role("button", name="Upload").click()
     await expect(page.get_by_role("heading", name="talk.jsonl", level=1)).to_be_visible()
     await state_right(page)
-    await expect(page.get_by_text("may be learned from").first).to_be_visible()
+    await expect(page.get_by_text("can be trained on").first).to_be_visible()
 
 
 async def test_samples_are_paged_by_keyboard(dashboard: Dashboard) -> None:

@@ -107,7 +107,7 @@ async def test_lore_is_written_and_asked(dashboard, phone):
     await expect(page.get_by_role("article").nth(3)).to_contain_text("room for 2 passages")
     await assert_accessible(page)
     await page.get_by_role("row").filter(has_text="the-piano.md").get_by_role("link").click()
-    await expect(page.get_by_text("This came with the bot.")).to_be_visible()
+    await expect(page.get_by_text("This file came with the bot.")).to_be_visible()
     text = page.get_by_label("Text", exact=True)
     tokens = await page.locator("[data-live]").inner_text()
     await text.fill(await text.input_value() + "\n\n## Zebras\n\nNo zebra plays it.\n")

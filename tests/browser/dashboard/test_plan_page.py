@@ -57,7 +57,7 @@ async def test_a_plan_is_waited_for_visibly_and_back_leads_to_it_again(dashboard
 async def test_a_plan_is_marked_while_the_form_has_other_settings(dashboard: Dashboard) -> None:
     page = await dashboard.open("/dashboard/data/plan?persona=oda&settings=num_train_epochs=2")
     await planned(page)
-    marked = page.get_by_text("These settings have changed since")
+    marked = page.get_by_text("The settings have changed since")
     settings = page.get_by_label("Settings other than the recipe's")
     await expect(marked).to_be_hidden()
     await settings.fill("num_train_epochs=1")

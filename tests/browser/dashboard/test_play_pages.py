@@ -51,7 +51,7 @@ async def test_two_answer_side_by_side_while_one_watches(dashboard, phone):
     await ballast.get_by_text("The full prompt").click()
     await expect(ballast.locator("pre")).to_have_text(f"<|user|>{PROMPT}")
     link = await page.get_by_role("link", name="These speakers and settings").get_attribute("href")
-    await page.get_by_label("Your message next").fill("And tomorrow?")
+    await page.get_by_label("Your next message").fill("And tomorrow?")
     await page.get_by_role("button", name="Ask").click()
     await expect(page.get_by_text("Ballast hears: And tomorrow?")).to_be_visible()
     assert stage.engine.requests[-2].turns[0].text == PROMPT

@@ -168,7 +168,7 @@ async def test_the_list_keeps_up_and_a_run_that_waits_is_cancelled_by_keyboard(h
     hall.go_on(first)
     row = page.get_by_role("region", name="Runs").get_by_role("row").filter(has_text="oda v1")
     await expect(row).to_contain_text("done")
-    await expect(page.locator("#now-trains")).to_contain_text("Nothing trains.")
+    await expect(page.locator("#now-trains")).to_contain_text("Nothing is being trained.")
     await assert_accessible(page)
 
 

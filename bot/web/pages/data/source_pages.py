@@ -108,7 +108,7 @@ async def post_right(request: web.Request) -> web.Response:
     given, _ = await read_fields(request)
     if given.get("take_back"):
         await set_right(services, name, None)
-        return redirect_to(request, upload_page_path(name), "Nobody states a right to it any more: it trains nothing.")
+        return redirect_to(request, upload_page_path(name), "The right is withdrawn; it cannot be trained on.")
     try:
         source = await set_right(services, name, parse_rights_form(given))
     except Problem as problem:
@@ -116,7 +116,7 @@ async def post_right(request: web.Request) -> web.Response:
             raise
         source = await asyncio.to_thread(require_upload, services.home, name)
         return _render_upload(request, source, _statement_fields(source) | given, problem)
-    said = source.refused or f"{source.name} may be learned from: {source.statement.right if source.statement else ''}."
+    said = source.refused or f"{source.name} can be trained on: {source.statement.right if source.statement else ''}."
     return redirect_to(request, upload_page_path(name), said)
 
 
