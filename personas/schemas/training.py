@@ -15,6 +15,7 @@ PERSONA_ID_DESCRIPTION = "up to 64 small letters, digits, - and _, the first a l
 TaskType = Literal["persona", "dialogue", "preference"]
 """`persona` trains a persona's voice, `dialogue` general dialogue, `preference` a persona's voice from preferences."""
 
+DEFAULT_RECIPE = "demo-cpu"
 JOB_NAME_DESCRIPTION = "up to 64 letters, digits, - and _, the first a letter or digit"
 
 MaterialKind = Literal["card", "log", "messages", "dataset", "lore", "general", "adapter", "preferences"]
@@ -25,7 +26,7 @@ ServingPrecision = Literal["bfloat16", "float32", "int8", "nf4"]
 
 def _default_recipe(given: dict[str, Any]) -> str:
     """Return the default recipe: preference jobs have one of their own."""
-    return "preference" if given.get("task_type") == "preference" else "demo-cpu"
+    return "preference" if given.get("task_type") == "preference" else DEFAULT_RECIPE
 
 
 class TrainingRequest(FrozenModel):
@@ -51,7 +52,7 @@ class TrainingRequest(FrozenModel):
     start_from: (
         Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$", description=JOB_NAME_DESCRIPTION)] | None
     ) = None
-    recipe: Annotated[str, Field(max_length=64, json_schema_extra={"default": "demo-cpu"})] = Field(
+    recipe: Annotated[str, Field(max_length=64, json_schema_extra={"default": DEFAULT_RECIPE})] = Field(
         default_factory=_default_recipe
     )
     hyperparameters: Hyperparameters = Hyperparameters()

@@ -18,7 +18,7 @@ from personas.errors import RequestError
 from personas.models.base_model import BaseModel, apply_rope_settings, locate
 from personas.schemas.base import explain_validation_error
 from personas.schemas.hyperparameters import Hyperparameters
-from personas.schemas.training import JobSpec, TrainingRequest
+from personas.schemas.training import DEFAULT_RECIPE, JobSpec, TrainingRequest
 from trainer.data.preference_policy import only_filters
 from trainer.estimate.memory_check import available_memory_bytes
 from trainer.estimate.run_estimate import estimate_memory
