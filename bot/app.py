@@ -74,7 +74,7 @@ class App:
 
     @property
     def services(self) -> Services:
-        """What the bot works with."""
+        """The bot's services."""
         return self.client.services
 
 

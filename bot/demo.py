@@ -34,7 +34,7 @@ REPLY_TIMEOUT_S, TRAINING_TIMEOUT_S = 180.0, 1800.0
 
 @dataclass
 class DemoResult:
-    """What `result.json` holds; maps go from persona id to the figure. Losses are nats per reply token, held out.
+    """Contents of `result.json`; maps go from persona id to the figure. Losses are nats per reply token, held out.
 
     `voice_right` is the share of generated replies that a classifier takes to be the persona's, `voice_right_base` the
     base model's; `general_loss_change` is in shares of the base model's loss. `verdict` is the gate's.
@@ -130,7 +130,7 @@ class DemoSession:
             await self._sandbox.wait_for("message", lambda message: PROMOTED_TEXT in message["content"], since=mark)
 
     async def _answered(self, mark: int) -> dict[str, Any]:
-        """What the bot says to Promote: that the version speaks now, or that the gate rejects it."""
+        """Wait for the bot's answer to Promote: the version is live, or the gate rejects it."""
         words = (PROMOTED_TEXT, "The gate rejects")
         found: dict[str, Any] = await self._sandbox.wait_for(
             "message", lambda message: any(it in message["content"] for it in words), since=mark

@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 
 
 class RefusedError(UnderstudyError):
-    """What was asked may not be done, by this person or here."""
+    """The request is not allowed for this person or here."""
 
 
 def error_text(error: Exception) -> str:

@@ -88,12 +88,12 @@ class BotMetrics:
 
     @property
     def first_text(self) -> Percentiles:
-        """How long the latest replies took to their first text."""
+        """Seconds to first text of the latest replies."""
         return percentiles([it.first_s for it in list(self._replies) if it.first_s is not None])
 
     @property
     def whole_reply(self) -> Percentiles:
-        """How long the latest replies took."""
+        """Seconds that the latest replies took."""
         return percentiles([it.whole_s for it in list(self._replies)])
 
     @contextmanager

@@ -27,7 +27,7 @@ class MissingPermission:
 
     @property
     def words(self) -> str:
-        """What is missing, for people, without the remedy."""
+        """Describe what is missing, without the remedy."""
         return f"{self.where}: {_line(self.need)}"
 
 
@@ -105,12 +105,12 @@ def find_missing_permissions(
 
 
 def guild_remedy(need: RequiredPermission) -> str:
-    """What gives the bot a permission in a whole server."""
+    """Remedy for a permission missing in the whole server."""
     return f"Server Settings → Roles → the bot's role → Permissions: allow {permission_title(need)}."
 
 
 def channel_remedy(channel: str, need: RequiredPermission) -> str:
-    """What gives it a permission that only a channel denies."""
+    """Remedy for a permission that only a channel denies."""
     return f"Edit Channel of #{channel} → Permissions → the bot's role: set {permission_title(need)} to allow."
 
 
@@ -120,7 +120,7 @@ def permission_title(need: RequiredPermission) -> str:
 
 
 def is_moderator(member: discord.abc.User) -> bool:
-    """Whether this member may set and train personas in the guild they are a member of."""
+    """Report whether this member may set and train personas in the guild they are a member of."""
     return isinstance(member, discord.Member) and member.guild_permissions >= MODERATOR_PERMISSIONS
 
 

@@ -61,7 +61,7 @@ class Dialogue:
 
     @property
     def next(self) -> int:
-        """Whose turn it is: 0 or 1."""
+        """Index of the persona whose turn it is: 0 or 1."""
         return len(self.lines) % 2
 
     def turns(self) -> tuple[Turn, ...]:
@@ -82,7 +82,7 @@ class Dialogue:
 
 
 def is_repetition(line: str, before: list[str]) -> bool:
-    """Whether a line says what was said before: all of it, or `REPETITION_WORDS` words in a row."""
+    """Report whether a line repeats an earlier one: all of it, or `REPETITION_WORDS` words in a row."""
     words = _words(line)
     for said in map(_words, before):
         if words and words == said:
@@ -152,7 +152,7 @@ class ChannelDialogue:
 
     @property
     def place(self) -> ChannelRef:
-        """Where it is."""
+        """The channel's ids."""
         return channel_ref(self.channel)
 
     def stop(self, why: str = STOPPED_TEXT) -> None:

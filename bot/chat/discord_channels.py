@@ -79,7 +79,7 @@ class ReplyPolicy:
             raise RefusedError(f"A moderator has silenced {persona.name} here.", "`/persona unmute` lifts that.")
 
     def muted(self, persona: Persona, at: ChannelRef) -> bool:
-        """Whether a moderator has silenced the persona in this place."""
+        """Report whether a moderator has muted the persona in this channel."""
         return self.store.mutes.find_applying(at.guild_id, at.channel_id, at.parent_id, persona.id) is not None
 
 
@@ -93,11 +93,11 @@ BAD_REQUEST_STATUS = 400
 
 
 class MessageSender(Protocol):
-    """Where a persona's words go in one channel."""
+    """Sender of a persona's messages in one channel."""
 
     @property
     def persona(self) -> Persona:
-        """Who speaks."""
+        """The persona."""
         ...
 
     async def say(self, text: str, view: discord.ui.View | None = None) -> int:

@@ -35,7 +35,7 @@ class FilteredReply:
 
     @property
     def reply(self) -> ChatReply:
-        """What the engine tells of it, once it has ended."""
+        """The engine's reply, once it has ended."""
         return self._stream.reply
 
     @property
@@ -71,20 +71,20 @@ class LinkFilter:
         self._held = ""
 
     def take(self, piece: str) -> str:
-        """What can be shown, now that this has come."""
+        """Add a piece; returns the text that can be shown now."""
         self._held += piece
         certain = _final_length(self._held)
         shown, self._held = self._held[:certain], self._held[certain:]
         return LINK_PATTERN.sub(LINK_PLACEHOLDER, shown)
 
     def end(self) -> str:
-        """What was held back, when nothing more comes."""
+        """Return the text that was held back, at the end."""
         held, self._held = self._held, ""
         return LINK_PATTERN.sub(LINK_PLACEHOLDER, held)
 
 
 def _final_length(text: str) -> int:
-    """How many characters of a text are there to stay, whatever follows."""
+    """Count the characters of a text that no following text can change."""
     last = LAST_WORD_PATTERN.search(text)
     assert last is not None  # it matches nothing at the end, if nothing else
     if link := LINK_PREFIX_PATTERN.search(text, last.start()):
@@ -99,7 +99,7 @@ def _final_length(text: str) -> int:
 
 
 def reply_error_text(error: Exception) -> str:
-    """Why there is no reply, for people. What nobody foresaw gets a code that is in the log too."""
+    """Describe why there is no reply. Unexpected errors get a code that is in the log too."""
     if isinstance(error, PromptTooLongError):
         return "The persona's card leaves no room for the talk and a reply of this length. Ask for fewer tokens."
     return error_text(error)

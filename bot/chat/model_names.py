@@ -31,7 +31,7 @@ class ChatModel:
 
     @property
     def id(self) -> str:
-        """What it is asked for by; always this version, whatever goes live."""
+        """Id in requests; always this version, whatever goes live."""
         return f"{self.persona.id}@{self.version or BASE_MODEL_NAME}" if self.persona else BASE_MODEL_NAME
 
     @property
@@ -43,7 +43,7 @@ class ChatModel:
 
 
 def find_model(builder: ChatRequestBuilder, name: str) -> ChatModel:
-    """Who is meant. Raises `UnknownModelError`, which says whom there is."""
+    """Find the model of a name. Raises `UnknownModelError`, which lists the known ones."""
     who, named, version = name.partition("@")
     if name == BASE_MODEL_NAME:
         return ChatModel()
@@ -84,7 +84,7 @@ def build_model_request(
     sampling: SamplingParams,
     instructions: str = "",
 ) -> ChatRequest:
-    """What to ask the engine so that a speaker answers the last turn, with the lore that this turn finds."""
+    """Build the request in which a model answers the last turn, with the lore that this turn finds."""
     persona = speaker.persona
     return ChatRequest(
         persona=persona,

@@ -41,7 +41,7 @@ class ChatRequestBuilder:
         return adapter_ref(self.home, persona_id, version)
 
     def request(self, persona: Persona, place: ChannelRef, trigger_seq: int, event_id: int) -> ChatRequest:
-        """What to ask the engine so that the persona answers the stored message `trigger_seq`, in reply to an event."""
+        """Build the request in which the persona answers the stored message `trigger_seq`, in reply to an event."""
         history = self.store.messages.recent(place.channel_id, until_seq=trigger_seq)
         version, heard = self._chosen(persona.id, event_id)
         turns = tuple(self._turn(message, persona) for message in _turns_of_versions(history, persona, heard))
@@ -78,5 +78,5 @@ def _turns_of_versions(history: list[StoredMessage], persona: Persona, heard: se
 
 
 def stop_sequences(turns: tuple[Turn, ...]) -> tuple[str, ...]:
-    """Where a reply ends because it would go on to speak for somebody else."""
+    """Stop sequences that end a reply before it speaks for somebody else."""
     return tuple(dict.fromkeys(f"\n{turn.name}:" for turn in turns if not turn.by_persona))

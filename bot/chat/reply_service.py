@@ -94,7 +94,7 @@ class ReplyService:
 
     @property
     def rules(self) -> ReplyPolicy:
-        """What is checked before anything is done."""
+        """Policy that is checked before a reply."""
         return ReplyPolicy(self.store)
 
     # ------------------------------------------------------------------------------------------ what people ask for
@@ -135,7 +135,7 @@ class ReplyService:
         await self._reply(task, request, stream)
 
     def is_running(self, event_id: int) -> bool:
-        """Whether the reply to this event is still being made."""
+        """Report whether the reply to this event is still being generated."""
         return event_id in self._running
 
     def stop(self, event_id: int, user: discord.abc.User) -> None:

@@ -151,7 +151,7 @@ class ChatCog(commands.Cog):
 
     @commands.Cog.listener()
     async def on_raw_message_edit(self, payload: discord.RawMessageUpdateEvent) -> None:
-        """What a member edits is edited in the history too."""
+        """Edit a member's edited message in the history too."""
         if payload.message.author.bot or not payload.message.content:
             return
         if self.bot.services.store.messages.update(payload.message_id, self._words(payload.message)):
@@ -159,18 +159,18 @@ class ChatCog(commands.Cog):
 
     @commands.Cog.listener()
     async def on_raw_message_delete(self, payload: discord.RawMessageDeleteEvent) -> None:
-        """What is deleted on Discord leaves the history too."""
+        """Delete a message that was deleted on Discord from the history."""
         self._forget(payload.message_id)
 
     @commands.Cog.listener()
     async def on_raw_bulk_message_delete(self, payload: discord.RawBulkMessageDeleteEvent) -> None:
-        """So does what a moderator sweeps away."""
+        """Delete the messages of a bulk deletion from the history."""
         for message_id in payload.message_ids:
             self._forget(message_id)
 
     @commands.Cog.listener()
     async def on_guild_channel_delete(self, channel: discord.abc.GuildChannel) -> None:
-        """So does all of a channel that is deleted: Discord says nothing of its messages."""
+        """Delete a deleted channel's messages from the history: Discord sends no events for them."""
         self._forget_channel(channel.guild.id, channel.id)
 
     @commands.Cog.listener()
@@ -202,7 +202,7 @@ class ChatCog(commands.Cog):
         return setting is not None and setting.answers == "everything" and bool(message.content)
 
     def _is_mine(self, role: discord.Role) -> bool:
-        """Whether this is the bot's own role, which bears its name: clients offer it beside the bot itself."""
+        """Report whether this is the bot's own role, which bears its name: clients offer it beside the bot itself."""
         return role.tags is not None and self.bot.user is not None and role.tags.bot_id == self.bot.user.id
 
     def _answered(self, message: discord.Message) -> Persona | None:

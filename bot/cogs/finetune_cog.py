@@ -308,7 +308,7 @@ def _training_request(**fields: Any) -> TrainingRequest:
 
 
 def _parse_hyperparameters(text: str, **named: float | None) -> dict[str, Any]:
-    """What `settings` says, and what has an option of its own. Raises `RequestError` for what both say."""
+    """Merge `settings` with the named options. Raises `RequestError` for what both set."""
     written = parse_settings_line(text).model_dump(exclude_none=True)
     own = {name: value for name, value in named.items() if value is not None}
     if twice := sorted(written.keys() & own.keys()):

@@ -137,7 +137,7 @@ def _guild_lore(services: Services) -> GuildLore:
 
 
 def _matches_text(whom: Persona, ranking: LoreRanking) -> str:
-    """What is found, what comes near, and why. The sources read as under a reply."""
+    """Describe the matches, the near misses, and why. The sources read as under a reply."""
     if not ranking.matches:
         return f"There is no lore for {whom.name} yet. `/persona lore add` gives them some."
     given = {id(match) for match in ranking.selected()}

@@ -146,7 +146,7 @@ PRIVACY_BUTTONS = (OptInButton, WithdrawButton, ForgetButton)
 
 
 def operator_name(interaction: Interaction) -> str:
-    """Who runs the bot, as Discord names them; nobody else can answer for it."""
+    """Find the bot's operator, as Discord names them."""
     language, application = language_of(interaction.locale), interaction.client.application
     if interaction.client.services.privacy.in_sandbox:
         return translate(language, "operator_sandbox")

@@ -192,7 +192,7 @@ async def resume_job(interaction: Interaction, job_id: str) -> None:
 
 
 def job_buttons(job: TrainingJob, live: str | None) -> discord.ui.View | None:
-    """What can be pressed under a job's message; `live` is the version of its persona that speaks now."""
+    """Create the buttons under a job's message; `live` is its persona's live version."""
     view = discord.ui.View(timeout=None)
     if job.state in ("queued", "running"):
         view.add_item(CancelJobButton(job.job_id))

@@ -24,7 +24,7 @@ ANSWER_FORM_PREFIX = "answer:"
 
 
 def quote_member(name: str, text: str) -> str:
-    """What a member said through a command or a form, as all see it: no line of it can pass for somebody else's."""
+    """Quote a member's text from a command or form: no line of it can pass for somebody else's."""
     who, lines = f"**{discord.utils.escape_markdown(name)}:**", text.strip().splitlines()
     if len(lines) < 2:
         return f"{who} {text.strip()}"

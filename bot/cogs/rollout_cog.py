@@ -67,7 +67,7 @@ async def restart_rollout(interaction: Interaction, rollout: Rollout) -> str:
 
 
 def rollout_persona(interaction: Interaction, rollout: Rollout) -> Persona:
-    """Whose version it is. Raises `RequestError` where the persona is no longer here."""
+    """Find the rollout's persona. Raises `RequestError` where it was removed."""
     return require_persona(interaction, rollout.persona_id)
 
 

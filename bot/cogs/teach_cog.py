@@ -71,7 +71,7 @@ class TeachCommands(commands.Cog):
 
 
 class TeachForm(discord.ui.Modal):
-    """What somebody says, what the persona should answer, and what it should not."""
+    """Form for a prompt, the reply that the persona should give, and one that it should not."""
 
     def __init__(self, persona: Persona) -> None:
         super().__init__(title=f"Teach {persona.name}"[:45], custom_id=f"{TEACH_FORM_PREFIX}{persona.id}")
@@ -111,7 +111,7 @@ TEACH_BUTTONS = (UnteachButton,)
 
 
 def check_teacher(interaction: Interaction) -> bool:
-    """Whether it is a moderator who teaches. Raises `RefusedError` where this member may not."""
+    """Report whether the teacher is a moderator. Raises `RefusedError` for members who may not teach."""
     if interaction.guild_id is None:
         raise RefusedError("Personas are taught in a server.", "Try it in one of its channels.")
     if permissions.is_moderator(interaction.user):
@@ -149,7 +149,7 @@ async def _store_lesson(interaction: Interaction, persona_id: str, values: dict[
 
 
 def _visible_lessons(interaction: Interaction, whom: Persona) -> list[Lesson]:
-    """What this member may see of what was taught here."""
+    """List the lessons of this guild that the member may see."""
     if interaction.guild_id is None:
         raise RefusedError("Personas are taught in a server.", "Try it in one of its channels.")
     lessons = interaction.client.services.store.lessons.of_persona(whom.id, interaction.guild_id)

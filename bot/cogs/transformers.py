@@ -80,7 +80,7 @@ def channel_persona(interaction: Interaction) -> Persona:
 
 
 def submitted_form(interaction: Interaction, prefix: str) -> tuple[str, dict[str, str]] | None:
-    """What follows `prefix` in the custom id of a form that was sent, and its values by custom id; else None.
+    """Parse a submitted form: the rest of its custom id after `prefix`, and its values by custom id; else None.
 
     Read from the raw interaction, a form counts that was open while the bot was started anew.
     """

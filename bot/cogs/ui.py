@@ -51,5 +51,5 @@ class PersistentButton(discord.ui.DynamicItem[discord.ui.Button[discord.ui.View]
         """Raise `RefusedError` where this member may not press it; everybody may unless a button says otherwise."""
 
     async def pressed(self, interaction: Interaction) -> None:
-        """What the button does."""
+        """Handle the click."""
         raise AssertionError("each button says what it does")

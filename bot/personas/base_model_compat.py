@@ -31,19 +31,19 @@ CHARS_PER_TOKEN = 3
 
 @dataclass(frozen=True)
 class CardTokenCount:
-    """What a card takes, in tokens: its prose, which is in every prompt, and its examples, as far as they fit."""
+    """Token count of a card: its prose, which is in every prompt, and its examples, as far as they fit."""
 
     prose: int
     examples: int
 
     @property
     def examples_used(self) -> int:
-        """How many tokens of examples a prompt holds at most."""
+        """Tokens of examples in a prompt, at most."""
         return min(self.examples, max(0, MAX_CARD_TOKENS - self.prose))
 
     @property
     def tokens(self) -> int:
-        """What it takes in all."""
+        """Tokens in all."""
         return self.prose + self.examples_used
 
     @property
@@ -67,7 +67,7 @@ def token_counter_or_estimate(base_model: str) -> CountTokens:
 
 
 def count_card_tokens(persona: Persona, base_model: str) -> CardTokenCount:
-    """What the card takes with this base model."""
+    """Count the card's tokens with this base model."""
     count = token_counter_or_estimate(base_model)
     prose = system_text(persona, EXAMPLE_USER) + persona.post_history_instructions
     return CardTokenCount(count(prose), count(persona.mes_example))
@@ -133,7 +133,7 @@ def find_incompatible_versions(home: Path, installed: Iterable[VersionKey], serv
 
 
 def compatibility_notes(request: TrainingRequest, served: str) -> list[str]:
-    """What should be known of a job before it starts."""
+    """List warnings about a job before it starts."""
     settings = request.hyperparameters
     wanted = name_with_scaling(request.base_model, settings.rope_scaling_type, settings.rope_scaling_factor)
     if is_same_model(wanted, served):
@@ -145,7 +145,7 @@ def compatibility_notes(request: TrainingRequest, served: str) -> list[str]:
 
 
 def is_same_model(one: str, other: str) -> bool:
-    """Whether two names mean one base model: the same name, or the same files with the same scaling."""
+    """Report whether two names mean one base model: the same name, or the same files with the same scaling."""
     if one == other:
         return True
     try:

@@ -212,7 +212,7 @@ def _without_verdict(manifest: AdapterManifest) -> ScoreSummary:
 
 
 def _import_request(base_model: str, persona_id: str, manifest: AdapterManifest) -> TrainingRequest:
-    """What the row in the store says was asked for: who, over which base model, and how it was trained."""
+    """Build the request stored for an imported adapter: persona, base model, and recipe."""
     request = TrainingRequest(job_name=IMPORT_JOB_NAME, base_model=base_model, persona=persona_id)
     if not RECIPE_NAME_PATTERN.fullmatch(manifest.recipe):  # another program's
         return request

@@ -92,13 +92,13 @@ class GuildLore:
             self.index.replace(persona_id, shipped)
 
     def text(self, guild_id: int, persona_id: str, file: str) -> str | None:
-        """What a file holds; None where there is none."""
+        """Read a file; None where there is none."""
         if file not in self.files(guild_id, persona_id):
             return None
         return (self._folder(guild_id, persona_id) / file).read_text(encoding="utf-8")
 
     def earlier(self, guild_id: int, persona_id: str, file: str) -> RevisionHistory:
-        """What a file held before it was changed with `keeping`."""
+        """Earlier contents of a file that was changed with `keeping`."""
         return RevisionHistory.of(self.home, self._folder(guild_id, persona_id) / file)
 
     def delete_revisions(self, guild_id: int, persona_id: str) -> None:
@@ -131,12 +131,12 @@ class GuildLore:
 
 
 def read_all_lore(shipped: Path, persona_ids: Iterable[str], home: Path) -> list[Passage]:
-    """What everybody's personas and the world have, and what all guilds and the operator have added."""
+    """Read the lore of shared personas and the world, and what all guilds and the operator have added."""
     return read_shipped_lore(shipped, [*persona_ids, WORLD], home) + read_all_guild_lore(home)
 
 
 def read_all_guild_lore(home: Path) -> list[Passage]:
-    """What all guilds have added. What one of them cannot be read of keeps nobody else from speaking."""
+    """Read what all guilds have added. Unreadable lore of one persona does not affect the others."""
     passages = []
     for folder in sorted((home / "lore").glob("[0-9]*/*/")):
         try:
@@ -147,7 +147,7 @@ def read_all_guild_lore(home: Path) -> list[Passage]:
 
 
 def read_guild_lore(home: Path, guild_id: int, persona_id: str, without: str = "") -> list[Passage]:
-    """What a guild has added to a persona, but for one file. Raises `LoreError` for one damaged on the disk."""
+    """Read what a guild has added to a persona, but for one file. Raises `LoreError` for one damaged on the disk."""
     passages: list[Passage] = []
     for path in sorted((home / "lore" / str(guild_id) / persona_id).glob("*.md")):
         if path.name != without:

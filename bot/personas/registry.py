@@ -66,11 +66,11 @@ class PersonaRegistry:
         return next((found for found in self.everybody() if found[1].id == persona_id), None)
 
     def ships(self, persona_id: str) -> bool:
-        """Whether a card of this id came with the bot; the operator may have another in its place."""
+        """Report whether a card of this id came with the bot; the operator may have another in its place."""
         return persona_id in self._shipped
 
     def has_copy(self, persona_id: str) -> bool:
-        """Whether the operator has written or brought in a card of this id."""
+        """Report whether the operator has written or brought in a card of this id."""
         return persona_id in self._own.get(OPERATOR_GUILD_ID, {})
 
     def get(self, persona_id: str, guild_id: int) -> Persona | None:
@@ -92,7 +92,7 @@ class PersonaRegistry:
         return read_table(self._cards[persona_id])
 
     def earlier(self, persona_id: str) -> RevisionHistory:
-        """What the card said before it was rewritten: the bytes of its file."""
+        """Earlier contents of the card's file."""
         found = self.whose(persona_id)
         return RevisionHistory.of(
             self._home.parent, self._home / str(found[0] if found else OPERATOR_GUILD_ID) / persona_id / CARD_FILE
@@ -254,7 +254,7 @@ def guild_card_path(home: Path, persona_id: str) -> Path | None:
 
 
 def is_operator_card(card: Path) -> bool:
-    """Whether a card that `guild_card_path` found is the operator's, not a server's."""
+    """Report whether a card that `guild_card_path` found is the operator's, not a server's."""
     return _guild_of(card) == OPERATOR_GUILD_ID
 
 
@@ -270,7 +270,7 @@ def short_id(persona: Persona, guild_id: int) -> str:
 
 
 def guild_suffix(guild_id: int) -> str:
-    """How the ids of a guild's own personas end, and no others."""
+    """Suffix of the ids of a guild's own personas."""
     return _guild_persona_id("", guild_id)
 
 

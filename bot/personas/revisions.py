@@ -49,7 +49,7 @@ class RevisionHistory:
             self._file(old.number).unlink(missing_ok=True)
 
     def all(self) -> list[Revision]:
-        """What is kept, newest first."""
+        """List the revisions, newest first."""
         files = sorted(self.folder.glob(f"*{self.suffix}"), reverse=True)
         return [
             _read_revision(file) for file in files if REVISION_PATTERN.fullmatch(file.name.removesuffix(self.suffix))

@@ -54,7 +54,7 @@ PATH_ADVICE = (
 
 @dataclass(frozen=True)
 class ResolvedDataset:
-    """What a path names: where it lies, how it is called in front of others, and who states which right to it."""
+    """A data set given by path: its place, its display name, and the stated right to it."""
 
     path: Path
     origin: str
@@ -104,7 +104,7 @@ def require_copyable(path: Path, home: Path) -> None:
 
 
 def _statement_at(path: Path, entry: CatalogueEntry | None) -> RightsStatement | None:
-    """What is stated of what lies at a path; a data set that `dataset build` made says so itself."""
+    """Read the stated right to what lies at a path; a data set that `dataset build` made says so itself."""
     if is_built_dataset(path):
         return dataset_statement(path)
     return entry.statement if entry else read_statement(path)
@@ -182,7 +182,7 @@ class DatasetCatalog:
 
     @property
     def shipped(self) -> ShippedData:
-        """Where the files lie that ship."""
+        """Folder of the shipped files."""
         return self._shipped
 
     def datasets(self) -> list[str]:
@@ -266,7 +266,7 @@ class DatasetCatalog:
         return (*learned, *(self._to_mix(request.general) if request.general else self._general()))
 
     def _preferred(self, request: TrainingRequest, guild_id: int) -> tuple[SourceMaterial, ...]:
-        """What was liked better than what in a server, and the version that goes on learning."""
+        """Export a server's preferences, and the version that goes on learning."""
         persona_id, version = request.persona or "", self._version_before(request)
         if self._store is None:
             raise RequestError("There is nothing to prefer without the bot's memory.", "Start it from the bot.")

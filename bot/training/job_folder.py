@@ -59,7 +59,7 @@ def install_adapter(home: Path, job: TrainingJob, folder: Path) -> tuple[Path, A
 
 
 def adapter_path(home: Path, job: TrainingJob) -> Path:
-    """Where the adapter of a job belongs: with its persona's versions, or under a dialogue job's name."""
+    """Folder of a job's adapter: with its persona's versions, or under a dialogue job's name."""
     if job.persona:
         return adapter_ref(home, job.persona, job.version).folder
     return dialogue_adapter_folder(home, job.request.job_name)

@@ -104,7 +104,7 @@ class JobQueue:
             raise found
 
     def conflict(self, request: TrainingRequest, guild_id: int = 0) -> QueueConflictError | None:
-        """What of the queue would refuse the request now, though it is in order; None where nothing does."""
+        """Find what in the queue conflicts with a valid request; None where nothing does."""
         name = NewTrainingJob("", guild_id, 0, 0, request).name
         queued, running = self._store.jobs.in_state("queued"), self._store.jobs.in_state("running")
         for job in [*queued, *running]:
@@ -151,7 +151,7 @@ class JobQueue:
         return resumed
 
     def position(self, job_id: str) -> int | None:
-        """How many jobs start up to and including this one: 1 is the next. None when it is not queued."""
+        """Count the jobs that start up to and including this one: 1 is the next. None when it is not queued."""
         order = [job.job_id for job in self._waiting()]
         return order.index(job_id) + 1 if job_id in order else None
 
@@ -161,11 +161,11 @@ class JobQueue:
 
     @property
     def is_held(self) -> bool:
-        """Whether no further job begins for now: see `hold`."""
+        """Report whether the queue is on hold: see `hold`."""
         return not self._free.is_set()
 
     def position_for_guild(self, guild_id: int) -> int:
-        """How many jobs would start up to and including a new one of this guild, the one that runs not counted."""
+        """Count the jobs that would start up to and including a new one of this guild, without the running one."""
         waiting = self._waiting()
         if not waiting:
             return 1
@@ -174,7 +174,7 @@ class JobQueue:
         return fair_order([*by_age, new], self._store.jobs.last_served()).index(new) + 1
 
     async def plan(self, request: TrainingRequest, guild_id: int = 0) -> TrainingPlan:
-        """What a run of a server would do; nothing is queued. Raises an `UnderstudyError` where it could not be run."""
+        """Plan a run without queueing it. Raises an `UnderstudyError` where it could not be run."""
         return await self._backend.plan(request, guild_id)
 
     def subscribe(self, on_change: OnChange) -> None:

@@ -53,7 +53,7 @@ class InsufficientMemoryError(TrainingError):
 
 
 class TooManyChecksError(TrainingError):
-    """As many requests wait to be checked as may."""
+    """Too many requests wait to be checked."""
 
 
 class CheckLock:

@@ -33,7 +33,7 @@ class TrainerThrottle:
 
     @property
     def is_asked(self) -> bool:
-        """Whether the trainer is to hold now."""
+        """Report whether the trainer should pause."""
         return bool(self._replies or self._letting_go)
 
     @contextmanager
@@ -77,7 +77,7 @@ class MovableEngine(Protocol):
 
     @property
     def device(self) -> str:
-        """Where it computes."""
+        """Device of the engine."""
         ...
 
     async def move(self, device: Device) -> None:
@@ -96,7 +96,7 @@ class GpuOffloadBackend:
         self.check, self.cancel, self.hold = backend.check, backend.cancel, backend.hold
 
     async def plan(self, request: TrainingRequest, guild_id: int = 0) -> TrainingPlan:
-        """What a run would do."""
+        """Plan a run."""
         return await self._backend.plan(request, guild_id)
 
     async def run(self, job: TrainingJob, on_event: OnEvent) -> RunResult:
@@ -118,7 +118,7 @@ class GpuOffloadBackend:
                 log.info("the job %s has ended: replies are made on the GPU again", job.job_id)
 
     async def _is_needed(self, job: TrainingJob) -> bool:
-        """Whether the run needs more than is free. Where nobody can say, replies stay where they are."""
+        """Report whether the run needs more memory than is free; False when unknown."""
         try:
             plan = await self._backend.plan(job.request, job.guild_id)
         except UnderstudyError as error:

@@ -52,7 +52,7 @@ def job_status_text(
 
 
 def _wait_text(job: TrainingJob, gives_way: bool) -> str:
-    """That it waits while replies are made, or for how long it did."""
+    """Describe the pause of a run while replies are generated, or its length."""
     if gives_way:
         return ", waiting for replies now"
     held_s = job.progress.held_s if isinstance(job.progress, Progress) else 0
@@ -89,7 +89,7 @@ def job_result_text(job: TrainingJob, live: str | None = None) -> str:
 
 
 def verdict_lines(card: ScoreSummary) -> list[str]:
-    """What the gate says, why, and what to do; nothing where it was not asked."""
+    """Describe the gate's verdict, reasons and advice; nothing where it was not asked."""
     if card.verdict not in VERDICT_TEXTS:
         return []
     lines = [
@@ -112,6 +112,6 @@ def format_duration(seconds: float) -> str:
 
 
 def job_title(job: TrainingJob, what: str) -> str:
-    """What happens to which version, by which job."""
+    """Title of a job's message: state, version and job."""
     whom = f"**{job.persona} {job.version}**" if job.persona else f"**{job.version}**"
     return f"{what}: {whom} (`{job.job_id}`)"

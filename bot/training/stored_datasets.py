@@ -61,7 +61,7 @@ def write_history(store: Store, consent: Consent, guild_id: int, persona_id: str
 
 
 def history_lines(store: Store, consent: Consent, guild_id: int, persona_id: str) -> list[str]:
-    """What was asked and answered, channel by channel, oldest first, as lines of our own log.
+    """Yield prompts and replies, channel by channel, oldest first, as lines of our own log.
 
     Who opted in is looked up in the store; `consent` holds Discord's permission. Raises `RequestError` where it may not
     be trained on or holds nothing.
@@ -90,7 +90,7 @@ def history_lines(store: Store, consent: Consent, guild_id: int, persona_id: str
 def _question_of(
     store: Store, message: StoredMessage, said: dict[int, StoredMessage], persona_id: str
 ) -> tuple[StoredMessage, StoredMessage] | None:
-    """What a message of the persona answers, and that message; None for any other message, or when it is not known."""
+    """Pair a message of the persona with the one it answers; None for any other message, or when it is not known."""
     if message.persona_id != persona_id or message.discord_message_id is None:
         return None
     reply = store.replies.of_message(message.discord_message_id)

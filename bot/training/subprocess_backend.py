@@ -73,7 +73,7 @@ RunResult = TrainingSucceeded | TrainingFailed | TrainingInterrupted
 def classify_exit(
     code: int, last: Done | Failed | None, log_file: Path, logged: int
 ) -> Done | TrainingFailed | TrainingInterrupted:
-    """What a process that ended meant. `logged` is the log's size in bytes before it began."""
+    """Classify the exit of a trainer process. `logged` is the log's size in bytes before it began."""
     if isinstance(last, Done):
         return last
     if code in SIGTERM_EXIT_CODES:
@@ -117,14 +117,14 @@ OnEvent = Callable[[TrainerEvent], None]
 
 
 class TrainingBackend(Protocol):
-    """Where training happens. One run at a time."""
+    """Backend that runs trainings, one at a time."""
 
     def check(self, request: TrainingRequest, guild_id: int = 0) -> None:
         """Raise an `UnderstudyError` when the server's request could not be run here; changes nothing."""
         ...
 
     async def plan(self, request: TrainingRequest, guild_id: int = 0) -> TrainingPlan:
-        """What a run would do; changes nothing. Raises an `UnderstudyError` where it could not be run."""
+        """Plan a run; changes nothing. Raises an `UnderstudyError` where it could not be run."""
         ...
 
     async def run(self, job: TrainingJob, on_event: OnEvent) -> RunResult:
@@ -136,7 +136,7 @@ class TrainingBackend(Protocol):
         ...
 
     def hold(self, held: bool) -> None:
-        """Whether this machine is needed for something else now: a run gives way for a while, and still gets on."""
+        """Pause or continue the run while replies are generated; a paused run still makes progress."""
         ...
 
 
@@ -216,7 +216,7 @@ class SubprocessBackend:
             )
 
     async def plan(self, request: TrainingRequest, guild_id: int = 0) -> TrainingPlan:
-        """What a run would do, by the trainer's own word. Raises an `UnderstudyError` where it could not be run."""
+        """Plan a run with the trainer. Raises an `UnderstudyError` where it could not be run."""
         self.check(request, guild_id)
         materials = self._catalogue.materials_for(request, guild_id)
         environ = {**self._environ, "UNDERSTUDY_HOME": str(self._home)}
@@ -235,7 +235,7 @@ class SubprocessBackend:
             return disk_failure(error, self._home)
 
     async def _folder_of(self, job: TrainingJob) -> Path | TrainingFailed:
-        """What was there when the job was asked for may be missing now, and be there again later."""
+        """Write the job folder; fails, resumably, where inputs that were there before are missing."""
         try:
             materials = self._catalogue.materials_for(job.request, job.guild_id)
             of = (job, materials, self._precision, self._compare(job))

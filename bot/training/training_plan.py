@@ -34,7 +34,7 @@ MAX_ERROR_CHARS = 700
 
 
 class RecipeEstimate(BaseModel):
-    """What one recipe would take; `basis` says where the speed is known from, `warnings` what is hardly meant."""
+    """Estimate of one recipe; `basis` says where the speed is known from, `warnings` what is hardly meant."""
 
     recipe: str
     steps: int
@@ -72,7 +72,7 @@ class TokenHistogram(BaseModel):
 
 
 class Truncation(BaseModel):
-    """What does not fit into `max_length` tokens: samples that lose their oldest turns, and replies that make none."""
+    """Truncation at `max_length` tokens: samples that lose their oldest turns, and replies that make none."""
 
     max_length: int
     history_trimmed: int
@@ -103,13 +103,13 @@ class MaskPreview(BaseModel):
 
     @property
     def shown_parts(self) -> tuple[tuple[str, bool], ...]:
-        """What follows the long beginning, in order."""
+        """The remaining files, in order."""
         first, *others = self.parts or (("", False),)
         return ((first[0].removeprefix(self.long_before), first[1]), *others)
 
 
 class TrainingPlan(BaseModel):
-    """What the trainer says a run would do; `rows` are records of the material. It says more than is read here.
+    """The trainer's plan of a run; `rows` are records of the material. It says more than is read here.
 
     `lighter` are ways to run it with less memory, from the one that changes least; `masks` are a few samples.
     """

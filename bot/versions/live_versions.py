@@ -31,7 +31,7 @@ VersionListener = Callable[[int, str], object]
 
 @dataclass(frozen=True)
 class PromotionObjections:
-    """Who objects to a version, such as "The gate rejects", and the reasons."""
+    """Objections to a version: by whom, such as "The gate rejects", and the reasons."""
 
     who: str
     reasons: tuple[str, ...]
@@ -158,7 +158,7 @@ class LiveVersions:
         return vote_objections(await summarise_votes(self.store, persona_id, version, time.time(), guild_id or None))
 
     async def _is_automatic(self, job: TrainingJob, persona_id: str) -> bool:
-        """Whether the job's guild promotes automatically, the gate would promote, and no member objects."""
+        """Report whether the job's guild promotes automatically, the gate would promote, and no member objects."""
         result = job.result
         if result is None or result.imported or result.scorecard.verdict != PROMOTE_VERDICT:
             return False

@@ -98,7 +98,7 @@ class LikelihoodRatioEProcess(EProcess):
 
 
 def _log_likelihood_ratios(share: float, rate_ratios: FloatArray) -> dict[bool, FloatArray]:
-    """Log likelihood ratio of a draw, by whether it was "new", where such replies are `rate_ratios` times as frequent."""
+    """Log likelihood ratios of a draw, by whether it was "new", for replies `rate_ratios` times as frequent."""
     likely = share * rate_ratios / (share * rate_ratios + 1 - share)
     return {True: np.log(likely / share), False: np.log((1 - likely) / (1 - share))}
 

@@ -93,7 +93,7 @@ MAX_GENERATION_ATTEMPTS = 3
 
 @dataclass(frozen=True)
 class Contest:
-    """Which two versions of a persona are compared; None is the base model."""
+    """Two versions of a persona to compare; None is the base model."""
 
     persona: Persona
     version: str | None
@@ -101,12 +101,12 @@ class Contest:
 
     @property
     def names(self) -> tuple[str, str]:
-        """How they are called."""
+        """Names of both versions."""
         return self.version or BASE_MODEL_NAME, self.against or BASE_MODEL_NAME
 
 
 def version_labels(one: BlindComparison) -> tuple[str, str]:
-    """Who A and B were, for people."""
+    """Display names of A and B."""
     a, b = (name if name != BASE_MODEL_NAME else "the base model" for name in one.versions)
     return a, b
 

@@ -23,7 +23,7 @@ FloatArray = Any
 
 @dataclass(frozen=True)
 class VersionStrength:
-    """How much stronger a version is than the one it is compared with, in log-odds, and from where to where that lies.
+    """Strength of a version relative to the one it is compared with, in log-odds, with its interval.
 
     `low` and `high` are the 95 % interval by resampling members with all their votes; None with too few of them.
     """
@@ -52,7 +52,7 @@ def fit_strengths(votes: Sequence[BlindComparison], reference: str) -> list[Vers
 
 
 def win_probability(log_odds: float) -> float:
-    """In which share of comparisons a version so much stronger is preferred."""
+    """Convert a strength to the share of comparisons in which the version is preferred."""
     return float(1 / (1 + np.exp(-log_odds)))
 
 
@@ -65,7 +65,7 @@ def _connected_versions(votes: Iterable[BlindComparison], reference: str) -> lis
 
 
 def _wins_by_member(votes: Sequence[BlindComparison], places: dict[str, int]) -> FloatArray:
-    """How often each member (first axis) chose the one version (second) over the other (third)."""
+    """Count how often each member (first axis) chose the one version (second) over the other (third)."""
     members = {user: number for number, user in enumerate(dict.fromkeys(vote.user_id for vote in votes))}
     wins = np.zeros((len(members), len(places), len(places)))
     for vote in votes:

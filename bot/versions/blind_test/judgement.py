@@ -119,7 +119,7 @@ UNDECIDED_SCORES = {"tie": 0.5, "bad": 0.5}
 
 @dataclass(frozen=True)
 class BlindTestJudgement:
-    """What is known of `version` against `against`, the names of both.
+    """Result of a blind test of `version` against `against`.
 
     `member_scores` are the members that the rule has counted. `strength` is None without votes, `members_needed` as in
     `bot.versions.sequential_test`. `others` are the strengths of further versions that were compared with either.
@@ -140,7 +140,7 @@ class BlindTestJudgement:
 
 
 def judge_votes(comparisons: Sequence[BlindComparison], version: str, against: str, now: float) -> BlindTestJudgement:
-    """What these votes for one persona say of two versions at a time in seconds since 1970."""
+    """Judge the votes on two versions of one persona at a time in seconds since 1970."""
     pair = [one for one in comparisons if set(one.versions) == {version, against}]
     values = member_scores(pair, version, now)
     found = fit_strengths(comparisons, against)
@@ -174,7 +174,7 @@ def member_scores(votes: Iterable[BlindComparison], version: str, now: float) ->
 
 
 def _member_score(own: Sequence[BlindComparison], version: str) -> tuple[float, float]:
-    """When a member is complete, and the mean of the votes that count."""
+    """Compute when a member is complete, and the mean of the votes that count."""
     ends = _voted_at(own[0]) + MEMBER_WINDOW_S
     counts = [vote for vote in own[:MAX_VOTES_PER_MEMBER] if _voted_at(vote) <= ends]
     scores = [UNDECIDED_SCORES.get(vote.choice or "", float(vote.chosen == version)) for vote in counts]

@@ -27,7 +27,7 @@ CHOICE_LABELS = {"a": "A", "b": "B", "tie": "a tie", "bad": "both bad"}
 
 
 def invitation_text(contest: Contest) -> str:
-    """What members read above the button."""
+    """Text that members read above the button."""
     name = contest.persona.name
     return (
         f"**Which {name} is better?** Read two replies to one prompt and say which is more like {name}. Which version "
@@ -64,7 +64,7 @@ def expired_text(one: BlindComparison, persona: Persona) -> str:
 
 
 def judgement_text(persona: Persona, found: BlindTestJudgement, counts: JudgementCounts) -> str:
-    """What moderators read. `counts` has the judged version first."""
+    """Text of a judgement for moderators. `counts` has the judged version first."""
     one, other = (display_name(name) for name in (found.version, found.against))
     lines = [
         f"**{persona.name}: {one} against {other}**",
@@ -86,7 +86,7 @@ def judgement_text(persona: Persona, found: BlindTestJudgement, counts: Judgemen
 
 
 def ruling_text(found: BlindTestJudgement) -> str:
-    """What is certain, what of it stands out in asterisks."""
+    """Describe the ruling, its key words in asterisks."""
     one, other = (display_name(name) for name in (found.version, found.against))
     low, high = found.range.low, found.range.high
     sure = f"Preferred in {low:.0%} to {high:.0%} of comparisons, by {found.counted} members counted."
@@ -106,7 +106,7 @@ def _waiting(found: BlindTestJudgement) -> str:
 
 
 def required_votes_text(found: BlindTestJudgement) -> str:
-    """What it takes to be certain; nothing where it is."""
+    """Describe how many members a ruling still takes; empty where there is one."""
     if found.ruling != "open":
         return ""
     if found.counted >= MIN_RULING_MEMBERS and found.members_needed is not None:
@@ -130,7 +130,7 @@ def _odd(odd: tuple[OutlierMember, ...]) -> list[str]:
 
 
 def strength_text(one: VersionStrength) -> str:
-    """How much better a version is, with its interval; without one a figure would look like a finding."""
+    """Describe a version's strength with its interval; without one a figure would look like a finding."""
     if one.low is None or one.high is None:
         return f"not told from the votes of fewer than {LEAST_FOR_INTERVAL} members"
     between = (

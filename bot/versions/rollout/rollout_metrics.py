@@ -40,7 +40,7 @@ MIN_VOTES_PER_MEMBER, MIN_REPLIES_PER_MEMBER = 3, 5
 
 @dataclass(frozen=True)
 class RolloutComparison:
-    """What both versions' replies met with, and the evidence that the new one's met with worse."""
+    """Feedback on both versions' replies, and the evidence that the new version is worse."""
 
     new: ReplyTally
     before: ReplyTally
@@ -59,7 +59,7 @@ class RolloutComparison:
 
 
 def compare_rollout(store: Store, rollout: Rollout) -> RolloutComparison:
-    """As it stands now."""
+    """Compare a rollout's versions as of now."""
     return _compare_randomised(store, rollout) if rollout.is_randomised else _compare_before_after(store, rollout)
 
 
@@ -111,7 +111,7 @@ EVEN_SHARE = 0.5
 async def summarise_votes(
     store: Store, persona_id: str, version: str, now: float, guild_id: int | None = None
 ) -> MemberFeedback | None:
-    """As it stands in a guild or (None) in all at a time in seconds since 1970.
+    """Summarise the votes in a guild, or (None) in all, at a time in seconds since 1970.
 
     None for the version that speaks, and for one of which nobody has said anything.
     """
@@ -138,7 +138,7 @@ async def summarise_votes(
 
 
 def vote_objections(found: MemberFeedback | None) -> tuple[str, ...]:
-    """What members hold against a version for certain, a sentence each; nothing where it is not certain."""
+    """List the members' certain objections to a version, a sentence each."""
     if found is None:
         return ()
     other = "the base model" if found.against == BASE_MODEL_NAME else found.against

@@ -15,7 +15,7 @@ def version_label(version: str | None) -> str:
 
 
 def started_text(rollout: Rollout, name: str) -> str:
-    """What happens from now on; `name` is the persona's."""
+    """Announce the start of a rollout; `name` is the persona's."""
     return (
         f"**{rollout.version}** of **{name}** makes {_scope(rollout)} from now on, {version_label(rollout.before)} the others. "
         "Should members fare worse with it, it is taken back by itself, and that is said here."
@@ -28,7 +28,7 @@ def stopped_text(rollout: Rollout, name: str) -> str:
 
 
 def ended_text(rollout: Rollout, name: str) -> str:
-    """What is said where it was begun when it ends otherwise than by a moderator's word."""
+    """Announce the end of a rollout that no moderator ended."""
     if rollout.ending == "worse":
         verb = "speaks" if rollout.is_promoted else "makes all replies"
         return (
@@ -42,7 +42,7 @@ def ended_text(rollout: Rollout, name: str) -> str:
 
 
 def rollback_reason(rollout: Rollout, comparison: RolloutComparison) -> str:
-    """Why a version was taken back, with the numbers; kept with it."""
+    """Reason of an automatic rollback, with the numbers; stored with it."""
     new, before = comparison.new, comparison.before
     if comparison.worse == "votes":
         counted = [f"{t.down} 👎 and {t.up} 👍 on {t.replies} replies" for t in (new, before)]
@@ -52,7 +52,7 @@ def rollback_reason(rollout: Rollout, comparison: RolloutComparison) -> str:
 
 
 def status_text(rollout: Rollout, name: str, comparison: RolloutComparison) -> str:
-    """How it goes."""
+    """Status of a rollout."""
     share = "live, and watched" if rollout.is_promoted else f"makes {_scope(rollout)}"
     until = f" until <t:{rollout.watched_until:.0f}:f>" if rollout.watched_until else ""
     return "\n".join(

@@ -112,7 +112,10 @@ def _score_lines(card: ScoreSummary) -> Iterator[str]:
 
 
 def _rollout_line(rollout: Rollout) -> str:
-    begun = f"Made {rollout_text.share_text(rollout)} from <t:{rollout.started_at:.0f}:f> (by {_mention(rollout.started_by)})"
+    begun = (
+        f"Made {rollout_text.share_text(rollout)} from <t:{rollout.started_at:.0f}:f> "
+        f"(by {_mention(rollout.started_by)})"
+    )
     if rollout.ended_at is None or rollout.ending is None:
         return begun
     by = f" by {_mention(rollout.ended_by)}" if rollout.ending == "stopped" else ""
