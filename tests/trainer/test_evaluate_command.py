@@ -80,12 +80,12 @@ def test_the_job_of_another_persona_is_refused(run, two_trained, tmp_path):
     spec["request"]["persona"] = "bo"
     (folder / "request.json").write_text(json.dumps(spec))
     code, _, err = run("--adapter", two_trained["ada"] / "adapter", "--job", folder)
-    assert code == 1 and "is a job for bo, and the adapter is ada's" in err
+    assert code == 1 and "is a job for bo, but the adapter is ada's" in err
 
 
 def test_the_command_line_explains_itself():
     for words, code, said in (
-        (["evaluate", "--help"], 0, "the score card of an adapter"),
+        (["evaluate", "--help"], 0, "writes a score card"),
         (["evaluate", "--adapter", ".", "--neighbour", "oda"], 2, "expected PERSONA=ADAPTER,JOB"),
     ):
         done = subprocess.run([sys.executable, "-m", "trainer", *words], capture_output=True, text=True, cwd=ROOT)
