@@ -44,6 +44,20 @@ SHIPPED_PERSONAS = ("ballast", "oda", "thrip")
 PERSONAS = (*SHIPPED_PERSONAS, "ballast-two", "oda-two", "thrip-two", "ballast-three", "oda-three")
 MEMBERS = ("Ada Wren", "Ben Holt", "Cleo Marsh", "Dov Tarn", "Elin Fjord", "Finn Loch", "Greta Moor", "Hal Strand")
 RANK, ALPHA, VERSION, REQUESTER_ID = 16, 32, "v1", 0
+HOME_FOLDER = Path("build/bench/home")
+RESULT_FILE = Path("build/bench/chat.json")
+QUESTIONS = (
+    "Good evening. What have you been doing today?",
+    "I lost a game in the last minute and I am cross about it. What now?",
+    "Tell me something about Skerrow that I do not know.",
+    "What should I eat tonight?",
+    "Who is the strangest person in the harbour?",
+)
+TRAINING_TIMEOUT_S = 300.0
+"""Time limit for the first step of the training."""
+CHAT_DURATION_S = 120.0
+"""Minimum duration of each half, so that prompts reach full length and the training makes steps."""
+PACKAGES = ("torch", "transformers", "peft", "discord.py")
 
 
 def benchmark_guild() -> DemoGuild:
@@ -128,26 +142,6 @@ def _adapter_manifest(base: BaseModel, persona_id: str, scores: ScoreSummary) ->
         metrics=scores,
         checksums={},
     )
-
-
-HOME_FOLDER = Path("build/bench/home")
-RESULT_FILE = Path("build/bench/chat.json")
-
-QUESTIONS = (
-    "Good evening. What have you been doing today?",
-    "I lost a game in the last minute and I am cross about it. What now?",
-    "Tell me something about Skerrow that I do not know.",
-    "What should I eat tonight?",
-    "Who is the strangest person in the harbour?",
-)
-
-TRAINING_TIMEOUT_S = 300.0
-"""Time limit for the first step of the training."""
-
-CHAT_DURATION_S = 120.0
-"""Minimum duration of each half, so that prompts reach full length and the training makes steps."""
-
-PACKAGES = ("torch", "transformers", "peft", "discord.py")
 
 
 @dataclass(frozen=True)

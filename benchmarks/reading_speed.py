@@ -21,6 +21,14 @@ from trainer.data.minhash import MinHashIndex
 from trainer.data.quality_filters import QualityFilters
 from trainer.sources.conversation import Conversation
 
+FILES_FOLDER = Path("build/bench/files")
+RESULT = Path("build/bench/data.json")
+PACKAGES = ("datasets", "pyarrow", "orjson", "numpy")
+DEFAULT_ROWS = 1_000_000
+PASSES = 3
+DEDUPLICATED_KIND = "ultrachat"
+"""Kind of file whose conversations are filtered and deduplicated."""
+
 
 @dataclass(frozen=True)
 class DedupRates:
@@ -55,15 +63,6 @@ def measure_rates(conversations: Iterable[Conversation], folder: Path | None = N
         deduplicating += time.perf_counter() - started
         duplicates = int((clusters != range(len(index))).sum())
     return DedupRates(rows, rows / max(filtering, 1e-9), rows / max(deduplicating, 1e-9), duplicates)
-
-
-FILES_FOLDER = Path("build/bench/files")
-RESULT = Path("build/bench/data.json")
-PACKAGES = ("datasets", "pyarrow", "orjson", "numpy")
-DEFAULT_ROWS = 1_000_000
-PASSES = 3
-DEDUPLICATED_KIND = "ultrachat"
-"""Kind of file whose conversations are filtered and deduplicated."""
 
 
 def measure_parse(path: Path) -> dict[str, float]:

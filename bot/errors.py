@@ -14,12 +14,9 @@ from discord import app_commands
 from personas.errors import UnderstudyError
 
 UNKNOWN_INTERACTION_CODE = 10062
-
-
 """Discord's code for an interaction that was not answered within three seconds."""
-
-
 log = logging.getLogger(__name__)
+PREVIEW_FOLDER_PATTERN = re.compile(re.escape(tempfile.gettempdir()) + r"/understudy-preview-[^/\s]+/(material/)?")
 
 
 class RefusedError(UnderstudyError):
@@ -45,9 +42,6 @@ def error_text(error: Exception) -> str:
     code = secrets.token_hex(4)
     log.error("error %s", code, exc_info=cause)
     return f"That went wrong on my side. The operator finds the reason in the log under {code}."
-
-
-PREVIEW_FOLDER_PATTERN = re.compile(re.escape(tempfile.gettempdir()) + r"/understudy-preview-[^/\s]+/(material/)?")
 
 
 def redact_paths(text: str, home: Path | None) -> str:

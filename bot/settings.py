@@ -28,6 +28,8 @@ MIN_TOKEN_CHARS, MIN_DISTINCT_TOKEN_CHARS = 24, 8
 MIN_STATEMENT_CHARS = 20
 HOST_NAME_PATTERN = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*(:[0-9]{1,5})?")
 INTEGER_PATTERN = re.compile(r"-?[0-9]+")
+ScoreCardLevel = Literal["full", "quick", "losses"]
+LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR"]
 
 
 class SettingsError(UnderstudyError):
@@ -102,8 +104,6 @@ def _parse_statement(text: str) -> str:
 Integer = Annotated[int, BeforeValidator(_parse_integer)]
 Number = Annotated[float, BeforeValidator(_parse_number)]
 Token = Annotated[str, AfterValidator(_parse_token)]
-ScoreCardLevel = Literal["full", "quick", "losses"]
-LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR"]
 
 
 # ------------------------------------------------------------------------------------------------------ settings

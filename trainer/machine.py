@@ -17,15 +17,15 @@ import psutil
 from personas.models.base_model import best_precision, load_torch
 
 MEMORY_POLL_INTERVAL_S = 1.0
-
-
 """Looking for processes below this one reads the whole process table."""
-
-
 CGROUP_MEMORY_LIMIT = Path("/sys/fs/cgroup/memory.max")
-
-
 PROC_STATUS = Path("/proc/self/status")
+NVIDIA_DRIVER = Path("/proc/driver/nvidia/version")
+NVIDIA_SMI_COMMAND = ("nvidia-smi", "--format=csv,noheader,nounits")
+NVIDIA_SMI_TIMEOUT_S = 10
+MAIN_MEMORY = "main memory"
+MIN_BF16_CAPABILITY = 8.0
+"""From Ampere on GPUs multiply in bfloat16."""
 
 
 @dataclass(frozen=True)
@@ -115,18 +115,6 @@ def process_memory_bytes(process: psutil.Process) -> int:
         return 0
 
 
-NVIDIA_DRIVER = Path("/proc/driver/nvidia/version")
-
-
-NVIDIA_SMI_COMMAND = ("nvidia-smi", "--format=csv,noheader,nounits")
-
-
-NVIDIA_SMI_TIMEOUT_S = 10
-
-
-MAIN_MEMORY = "main memory"
-
-
 @dataclass(frozen=True)
 class MachineSpec:
     """`best`: the precision that it trains in fastest: `bf16`, `fp16` (older GPUs) or `fp32`.
@@ -173,12 +161,6 @@ class Gpu:
     capability: float
     memory_bytes: int
     free_bytes: int
-
-
-MIN_BF16_CAPABILITY = 8.0
-
-
-"""From Ampere on GPUs multiply in bfloat16."""
 
 
 def list_gpus() -> list[Gpu]:

@@ -11,8 +11,6 @@ from personas.schemas import hyperparameters as of
 from personas.schemas.base import FrozenModel
 
 GENERAL_KIND = "general"
-
-
 """The kind of samples in a data set that are nobody's own talk."""
 
 

@@ -23,31 +23,34 @@ from personas.engine import ReplyStream
 from personas.schemas.chat import ChatReply, Persona, Turn
 
 MIN_TURNS, DEFAULT_TURNS, MAX_TURNS = 2, 6, 20
-
-
 """How many turns a duet may have."""
-
-
 REPETITION_WORDS = 8
-
-
 """So many words in a row that were said before are a repetition; a saying or a name that comes again is shorter."""
-
-
 WORD_PATTERN = re.compile(r"\w+")
-
-
 DialogueEnd = Literal["limit", "repeats", "silent"]
-
-
 """Why a duet ends by itself: it had its turns, somebody said again what had been said, somebody said nothing."""
-
-
 DIALOGUE_END_TEXTS: dict[DialogueEnd, str] = {
     "limit": "all turns taken",
     "repeats": "it began to repeat itself",
     "silent": "there was nothing more to say",
 }
+PAUSE_S = 1.5
+"""Between two lines, so that they can be read, and Discord's limits are not met."""
+POLL_INTERVAL_S = 0.25
+"""How often it is looked whether there is a reason to end."""
+SHUTDOWN_TIMEOUT_S = 2.0
+"""So long the bot's end waits until a duet has said that it is over."""
+MEMBER_SPOKE_TEXT, MUTED_TEXT, PERSONA_REMOVED_TEXT = (
+    "somebody spoke",
+    "a moderator silenced one of them",
+    "one of them is no longer here",
+)
+STOPPED_TEXT, FAILED_TEXT, LINE_DELETED_TEXT, SHUTDOWN_TEXT = (
+    "stopped",
+    "it could not go on",
+    "a line was deleted",
+    "the bot was stopped",
+)
 
 
 @dataclass
@@ -98,39 +101,6 @@ def _words(text: str) -> tuple[str, ...]:
 
 def _ngrams(words: tuple[str, ...]) -> set[tuple[str, ...]]:
     return {words[at : at + REPETITION_WORDS] for at in range(len(words) - REPETITION_WORDS + 1)}
-
-
-PAUSE_S = 1.5
-
-
-"""Between two lines, so that they can be read, and Discord's limits are not met."""
-
-
-POLL_INTERVAL_S = 0.25
-
-
-"""How often it is looked whether there is a reason to end."""
-
-
-SHUTDOWN_TIMEOUT_S = 2.0
-
-
-"""So long the bot's end waits until a duet has said that it is over."""
-
-
-MEMBER_SPOKE_TEXT, MUTED_TEXT, PERSONA_REMOVED_TEXT = (
-    "somebody spoke",
-    "a moderator silenced one of them",
-    "one of them is no longer here",
-)
-
-
-STOPPED_TEXT, FAILED_TEXT, LINE_DELETED_TEXT, SHUTDOWN_TEXT = (
-    "stopped",
-    "it could not go on",
-    "a line was deleted",
-    "the bot was stopped",
-)
 
 
 @dataclass

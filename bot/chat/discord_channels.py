@@ -17,9 +17,10 @@ from bot.store import Store, StoredReply
 from personas.schemas.chat import Persona
 
 GuildChannel = discord.TextChannel | discord.Thread
-
-
 SpeakChannel = GuildChannel | discord.DMChannel
+log = logging.getLogger(__name__)
+NO_MENTIONS = discord.AllowedMentions.none()
+BAD_REQUEST_STATUS = 400
 
 
 @dataclass(frozen=True)
@@ -81,15 +82,6 @@ class ReplyPolicy:
     def muted(self, persona: Persona, at: ChannelRef) -> bool:
         """Report whether a moderator has muted the persona in this channel."""
         return self.store.mutes.find_applying(at.guild_id, at.channel_id, at.parent_id, persona.id) is not None
-
-
-log = logging.getLogger(__name__)
-
-
-NO_MENTIONS = discord.AllowedMentions.none()
-
-
-BAD_REQUEST_STATUS = 400
 
 
 class MessageSender(Protocol):

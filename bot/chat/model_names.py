@@ -20,7 +20,8 @@ class UnknownModelError(RequestError):
 
 @dataclass(frozen=True)
 class ChatModel:
-    """Who answers. `persona` None is the base model alone, `version` None the base model in the persona's part.
+    """Model that answers. `persona` None is the base model alone, `version` None the base model with the persona's
+    card.
 
     `guild_id` is whose the persona is, 0 for everybody's.
     """

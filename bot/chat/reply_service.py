@@ -30,6 +30,10 @@ from personas.errors import AdapterError
 from personas.prompt import EXAMPLE_USER, fill_macros
 from personas.schemas.chat import ChatReply, ChatRequest, Persona
 
+log = logging.getLogger(__name__)
+MAX_RESUME_AGE_S = 900.0
+"""Replies that a crash cut off are finished when they are no older; later nobody waits for them."""
+
 
 class ReplyViews(Protocol):
     """Makes the buttons under a reply; they carry the id of the event, so that they outlive a restart."""
@@ -68,15 +72,6 @@ class ReplyTask:
     @property
     def place(self) -> ChannelRef:
         return channel_ref(self.channel)
-
-
-log = logging.getLogger(__name__)
-
-
-MAX_RESUME_AGE_S = 900.0
-
-
-"""Replies that a crash cut off are finished when they are no older; later nobody waits for them."""
 
 
 @dataclass

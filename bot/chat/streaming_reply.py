@@ -138,7 +138,8 @@ def split_message(text: str, footer: str) -> list[str]:
 
 
 def split_index(text: str, limit: int) -> int:
-    """Where to cut a text that is longer than `limit`: after a paragraph, a sentence, a word, or at the limit."""
+    """Returns where to split a text that is longer than `limit`: after a paragraph, a sentence, a word, or at the
+    limit."""
     window = text[:limit]
     for mark in ("\n\n", "\n", ". ", "! ", "? ", " "):
         at = window.rfind(mark)

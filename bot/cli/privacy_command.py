@@ -39,6 +39,21 @@ ACTION_LABELS = {
     "jobs": "training jobs requested", "promotions": "versions promoted", "rollouts": "rollouts started or ended",
     "channels": "channels with a persona assigned", "mutes": "silences",
 }  # fmt: skip
+ERASURE_TIMEOUT_S, ERASURE_POLL_INTERVAL_S = 600.0, 0.2
+PRIVACY_NOTES = """\
+examples:
+  python -m bot privacy show --user 734829104458293761
+  python -m bot privacy export --user 734829104458293761 --out about-them.json
+  python -m bot privacy forget --user 734829104458293761 --name "Ada Winter" --name ada_w
+
+For people who have left, or who write to you. Members do the same for themselves with /privacy. The bot may run
+meanwhile. Names are looked for in everything that lies in the home: give those that only this person bears."""
+HISTORY_NOTES = """\
+examples:
+  python -m bot history --guild 910000000000000001 --persona oda --out oda-history.jsonl
+  python -m trainer dataset inspect oda-history.jsonl
+
+Only with Discord's permission (DISCORD_PERMISSION), and only what members wrote who opted in."""
 
 
 def format_member_report(about: MemberReport) -> list[str]:
@@ -117,25 +132,6 @@ def _export_line(export: ExportRecord) -> str:
 
 def _day(at: float) -> str:
     return time.strftime("%Y-%m-%d", time.gmtime(at))
-
-
-ERASURE_TIMEOUT_S, ERASURE_POLL_INTERVAL_S = 600.0, 0.2
-
-PRIVACY_NOTES = """\
-examples:
-  python -m bot privacy show --user 734829104458293761
-  python -m bot privacy export --user 734829104458293761 --out about-them.json
-  python -m bot privacy forget --user 734829104458293761 --name "Ada Winter" --name ada_w
-
-For people who have left, or who write to you. Members do the same for themselves with /privacy. The bot may run
-meanwhile. Names are looked for in everything that lies in the home: give those that only this person bears."""
-
-HISTORY_NOTES = """\
-examples:
-  python -m bot history --guild 910000000000000001 --persona oda --out oda-history.jsonl
-  python -m trainer dataset inspect oda-history.jsonl
-
-Only with Discord's permission (DISCORD_PERMISSION), and only what members wrote who opted in."""
 
 
 def add_commands(commands: Commands) -> None:

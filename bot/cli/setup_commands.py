@@ -26,6 +26,19 @@ examples:
 
 Open the address as somebody who has Manage Server there. Discord shows the same permissions once more, each with a tick
 that can be taken away; what is lost then stands beside it here."""
+PROGRAM_NAME = "understudy"
+"""The name for shells: they complete by the first word, and `python` is too general."""
+COMPLETION_NOTES = """\
+examples:
+  python -m bot completion bash | tee ~/.local/share/bash-completion/completions/{understudy,model_inference}
+  python -m bot completion zsh > ~/.zfunc/_understudy
+  python -m bot completion fish | tee ~/.config/fish/completions/{understudy,model_inference}.fish
+
+It completes `understudy`, which is `python -m bot` under a name of its own, and `model_inference`; both lie in
+.venv/bin. The folders have to be there; in zsh, ~/.zfunc in fpath before compinit. bash (with bash-completion) and fish
+look for a file of the command's name. For this terminal alone, in bash or zsh: source <(.venv/bin/understudy completion
+bash), and in fish: .venv/bin/understudy completion fish | source. The trainer's commands are `understudy-trainer`:
+python -m trainer completion bash."""
 
 
 def add_invite_command(commands: Commands) -> None:
@@ -84,23 +97,6 @@ def _application_id(text: str) -> int:
     if not (text.isascii() and text.isdecimal() and 0 < int(text) < 2**63):
         raise argparse.ArgumentTypeError(f"{text!r} is no Discord id (a number)")
     return int(text)
-
-
-PROGRAM_NAME = "understudy"
-"""The name for shells: they complete by the first word, and `python` is too general."""
-
-
-COMPLETION_NOTES = """\
-examples:
-  python -m bot completion bash | tee ~/.local/share/bash-completion/completions/{understudy,model_inference}
-  python -m bot completion zsh > ~/.zfunc/_understudy
-  python -m bot completion fish | tee ~/.config/fish/completions/{understudy,model_inference}.fish
-
-It completes `understudy`, which is `python -m bot` under a name of its own, and `model_inference`; both lie in
-.venv/bin. The folders have to be there; in zsh, ~/.zfunc in fpath before compinit. bash (with bash-completion) and fish
-look for a file of the command's name. For this terminal alone, in bash or zsh: source <(.venv/bin/understudy completion
-bash), and in fish: .venv/bin/understudy completion fish | source. The trainer's commands are `understudy-trainer`:
-python -m trainer completion bash."""
 
 
 def add_completion_command(commands: Commands, parser: Callable[[str], argparse.ArgumentParser]) -> None:

@@ -21,9 +21,14 @@ from bot.store import Channel
 from personas.schemas.chat import Persona
 
 MAX_SELECT_OPTIONS = 25
-
-
 """Options that Discord allows in a menu."""
+log = logging.getLogger(__name__)
+NO_CONTENT_TEXT = (
+    "Discord does not show me what you wrote, since it does not mention me. "
+    "Use the button Reply under the message, mention me, or use `/chat`."
+)
+HINT_INTERVAL_S = 600.0
+"""A channel is told so at most this often."""
 
 
 class PersonaSelect(discord.ui.DynamicItem[discord.ui.Select[discord.ui.View]], template="choose-persona"):
@@ -66,21 +71,6 @@ def persona_select_view(services: Services) -> discord.ui.View:
     options = [discord.SelectOption(label=p.name, value=p.id, description=p.tagline[:100] or None) for p in personas]
     view.add_item(PersonaSelect(options))
     return view
-
-
-log = logging.getLogger(__name__)
-
-
-NO_CONTENT_TEXT = (
-    "Discord does not show me what you wrote, since it does not mention me. "
-    "Use the button Reply under the message, mention me, or use `/chat`."
-)
-
-
-HINT_INTERVAL_S = 600.0
-
-
-"""A channel is told so at most this often."""
 
 
 class ChatCog(commands.Cog):

@@ -44,8 +44,6 @@ from personas.schemas.training import TaskType, TrainingRequest
 RETRY_INTERVAL_S = 60.0
 """Interval at which results that could not be posted are posted again."""
 ASK_TEXT = "Asked: a new version speaks when a moderator presses Promote, whatever the gate says."
-
-
 AUTOMATIC_TEXT = (
     "Automatic: a new version that the gate would promote speaks at once, which is said, with a button that takes it "
     "back. Of all others a moderator is asked."

@@ -38,6 +38,11 @@ from personas.prompt import MAX_CARD_TOKENS
 from personas.schemas.chat import Persona
 
 cards_are_for_moderators = guild_moderators_only("Cards belong to a server.")
+MuteScope = Literal["channel", "server"]
+DeletePeriod = Literal["nothing", "hour", "day", "everything"]
+DELETE_PERIODS_S: dict[DeletePeriod, float] = {"hour": 3600.0, "day": 86400.0, "everything": 1e11}
+PROGRESS_INTERVAL_MESSAGES = 10
+"""After so many deleted replies a moderator is told how far it is."""
 
 
 class CardCommands(commands.Cog):
@@ -150,21 +155,6 @@ def _import_lines(arrived: CardImport, guild_id: int) -> list[str]:
     if not persona.avatar:
         words.append("The card came without a picture.")
     return words
-
-
-MuteScope = Literal["channel", "server"]
-
-
-DeletePeriod = Literal["nothing", "hour", "day", "everything"]
-
-
-DELETE_PERIODS_S: dict[DeletePeriod, float] = {"hour": 3600.0, "day": 86400.0, "everything": 1e11}
-
-
-PROGRESS_INTERVAL_MESSAGES = 10
-
-
-"""After so many deleted replies a moderator is told how far it is."""
 
 
 @app_commands.allowed_contexts(guilds=True, dms=True)

@@ -22,6 +22,13 @@ from bot.training.subprocess_backend import TRAINER_COMMAND, trainer_environment
 
 CheckState = Literal["ok", "warn", "fail"]
 """`warn`: the bot runs, but something is slower or missing; `fail`: something does not work."""
+MIN_FREE_BYTES, LOW_FREE_BYTES = 2**30, 5 * 2**30
+"""A training run stores checkpoints and an adapter; base models from a hub take several GiB each."""
+CONNECT_TIMEOUT_S = 2.0
+DATABASE_FILE = "understudy.sqlite"
+TRAINER_TIMEOUT_S = 300.0
+MAX_OUTPUT_CHARS = 300
+"""Characters of the trainer's error output that are shown."""
 
 
 @dataclass(frozen=True)
@@ -37,15 +44,6 @@ class BotCheck:
 def failed_checks(checks: Iterable[BotCheck]) -> list[str]:
     """Return the names of the failed checks, each once."""
     return list(dict.fromkeys(check.name for check in checks if check.state == "fail"))
-
-
-MIN_FREE_BYTES, LOW_FREE_BYTES = 2**30, 5 * 2**30
-"""A training run stores checkpoints and an adapter; base models from a hub take several GiB each."""
-
-
-CONNECT_TIMEOUT_S = 2.0
-
-DATABASE_FILE = "understudy.sqlite"
 
 
 def check_machine(settings: Settings) -> Iterator[BotCheck]:
@@ -164,12 +162,6 @@ def _is_understudy(number: int) -> bool:
 
 def _existing_parent(folder: Path) -> Path:
     return next(place for place in (folder, *folder.parents) if place.is_dir())
-
-
-TRAINER_TIMEOUT_S = 300.0
-
-MAX_OUTPUT_CHARS = 300
-"""Characters of the trainer's error output that are shown."""
 
 
 async def check_trainer(

@@ -18,15 +18,12 @@ from personas.schemas.chat import Persona
 from personas.schemas.training import TrainingRequest
 
 MAX_GREETING_CHARS = 6000
-
-
 """Characters of a greeting: more than four messages at once are nobody's wish."""
-
-
 CHARS_PER_TOKEN = 3
-
-
 """How many characters a token stands for where no tokenizer is at hand: cautiously few."""
+log = logging.getLogger(__name__)
+VersionKey = tuple[str, str]
+"""Persona and version."""
 
 
 @dataclass(frozen=True)
@@ -88,15 +85,6 @@ def require_token_budget(persona: Persona, where: str, room: CardTokenCount) -> 
         )
 
 
-log = logging.getLogger(__name__)
-
-
-VersionKey = tuple[str, str]
-
-
-"""Persona and version."""
-
-
 @dataclass(frozen=True)
 class IncompatibleVersions:
     """The versions that were made for another base model than the one served, and for which."""
@@ -120,7 +108,7 @@ class IncompatibleVersions:
 
 
 def find_incompatible_versions(home: Path, installed: Iterable[VersionKey], served_hash: str) -> IncompatibleVersions:
-    """What of the installed versions cannot be served, by their manifests. A damaged one is found when it is loaded."""
+    """Finds installed versions that cannot be served, by their manifests. A damaged one is found when it is loaded."""
     models = {}
     for persona_id, version in installed:
         try:

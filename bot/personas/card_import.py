@@ -33,21 +33,16 @@ from personas.schemas.training import AdapterManifest, TrainingRequest
 from personas.schemas.training_events import ScoreSummary
 
 MAX_CARD_BYTES = 25 * 2**20
-
-
 MAX_UNPACKED_BYTES = 64 * 2**20
-
-
 """An adapter of rank 16 over the embedded model, inside a card, has 19 MiB."""
-
-
 BOOK_LORE_NAME = "character-book"
-
-
 """How the files of lore begin that a card's character book becomes."""
-
-
 FILE_SUFFIXES: dict[CardForm, str] = {"png": "png", "v2": "json", "v3": "json", "charx": "charx", "toml": "toml"}
+IMPORT_JOB_NAME = "imported"
+MAX_SHOWN_CHARS = 80
+RECIPE_NAME_PATTERN = re.compile(r"[a-z0-9][a-z0-9-]{0,63}")
+RequestOrigin = tuple[int, int, int]
+"""Guild, channel and moderator."""
 
 
 @dataclass(frozen=True)
@@ -135,21 +130,6 @@ def log_card_export(
     if giver is not None:
         people = {keyed_person(HomeKey.of(home).people(), str(giver))}
         record_export(home, "card", f"{file}, {whither}", people, hashlib.sha256(content).hexdigest())
-
-
-IMPORT_JOB_NAME = "imported"
-
-
-MAX_SHOWN_CHARS = 80
-
-
-RECIPE_NAME_PATTERN = re.compile(r"[a-z0-9][a-z0-9-]{0,63}")
-
-
-RequestOrigin = tuple[int, int, int]
-
-
-"""Guild, channel and moderator."""
 
 
 async def install_bundled_adapter(

@@ -14,6 +14,8 @@ from personas.errors import KeyFileError
 from personas.home.atomic_files import write_private_file
 from personas.home.data_subjects import Consent, write_consent
 
+TOMBSTONES_FILE = Path("keys") / "tombstones.json"
+
 
 @dataclass(frozen=True)
 class ConsentMirror:
@@ -34,9 +36,6 @@ class ConsentMirror:
         self.mirror()
         if not decision.opted_in:
             discard_pending_job_folders(self.home, self.store)
-
-
-TOMBSTONES_FILE = Path("keys") / "tombstones.json"
 
 
 class TombstoneFile(BaseModel):

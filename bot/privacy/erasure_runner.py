@@ -26,6 +26,16 @@ from personas.home.pseudonyms import HomeKey, keyed_person
 from personas.schemas.base import FrozenModel
 
 ErasureScope = Literal["everything", "trainings", "files"]
+log = logging.getLogger(__name__)
+ERASURE_STEPS: dict[ErasureScope, tuple[str, ...]] = {
+    "everything": ("gather", "bury", "jobs", "store", "adapters", "files", "erase", "compact", "follow"),
+    "trainings": ("gather", "jobs", "adapters", "made", "erase", "compact", "follow"),
+    "files": ("gather", "jobs", "adapters", "files", "erase", "compact", "follow"),
+}
+"""The steps by scope, in order: to erase a person, to withdraw what was trained on them, and to erase again what a
+restored backup contains beside the store.
+"""
+WITHDRAWAL_REASON = "withdrawn"
 
 
 class WithdrawnVersion(FrozenModel):
@@ -67,21 +77,6 @@ class ErasureReceipt(FrozenModel):
         """Return the receipt with further rows counted; a repeated step finds fewer, so nothing counts twice."""
         every = {name: self.rows.get(name, 0) + rows.get(name, 0) for name in {*self.rows, *rows}}
         return self.model_copy(update={"rows": {name: count for name, count in sorted(every.items()) if count}})
-
-
-log = logging.getLogger(__name__)
-
-ERASURE_STEPS: dict[ErasureScope, tuple[str, ...]] = {
-    "everything": ("gather", "bury", "jobs", "store", "adapters", "files", "erase", "compact", "follow"),
-    "trainings": ("gather", "jobs", "adapters", "made", "erase", "compact", "follow"),
-    "files": ("gather", "jobs", "adapters", "files", "erase", "compact", "follow"),
-}
-"""The steps by scope, in order: to erase a person, to withdraw what was trained on them, and to erase again what a
-restored backup contains beside the store.
-"""
-
-
-WITHDRAWAL_REASON = "withdrawn"
 
 
 class BotHooks(Protocol):

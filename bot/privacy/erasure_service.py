@@ -29,6 +29,12 @@ log = logging.getLogger(__name__)
 
 SYSTEM_USER_ID = 0
 """The requester of a training run that follows from an erasure."""
+REQUESTS_FOLDER = "forget"
+"""Folder of the home in which the operator's requests are placed."""
+POLL_INTERVAL_S = 2.0
+RETRY_DELAY_S = 30.0
+"""Delay before a failed step is tried again, for instance when the disk is full."""
+ReceiptCallback = Callable[[ErasureReceipt], Awaitable[None]]
 
 
 @dataclass(frozen=True)
@@ -134,19 +140,6 @@ class LiveBotHooks:
             channel = guild.get_channel_or_thread(setting.channel_id)
             if setting.persona_id == persona_id and isinstance(channel, discord.TextChannel | discord.Thread):
                 yield channel
-
-
-REQUESTS_FOLDER = "forget"
-"""Folder of the home in which the operator's requests are placed."""
-
-
-POLL_INTERVAL_S = 2.0
-
-RETRY_DELAY_S = 30.0
-"""Delay before a failed step is tried again, for instance when the disk is full."""
-
-
-ReceiptCallback = Callable[[ErasureReceipt], Awaitable[None]]
 
 
 class OperatorErasureRequest(FrozenModel):

@@ -23,8 +23,6 @@ DATABASE_FILE, SANDBOX_FILE = "understudy.sqlite", "sandbox.sqlite"
 
 EXCLUDED_PATHS = ("keys", "consent.json", "exports.jsonl", "heldout")
 """Paths that are not searched: they are rewritten from the store, or list people by key only."""
-
-
 DERIVED_PATHS = (
     "jobs/*",
     "runs/*",
@@ -35,8 +33,6 @@ DERIVED_PATHS = (
     "previews/*",
 )
 """Paths of data derived from people's texts, each deleted as a whole."""
-
-
 PENDING_DELETION_PREFIX = ".forgotten-"
 
 

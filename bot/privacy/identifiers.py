@@ -17,6 +17,52 @@ from personas.lore.semantic import rarity
 
 GENERATED_JOB_NAME = re.compile(r".+-\d{4}-\d{6}|job-[0-9a-f]{10}", re.DOTALL)
 """The name that `/finetune start` generates for a job without one, and that jobs are given here."""
+NAME_PLACEHOLDER = "someone"
+"""Replaces a name."""
+TEXT_PLACEHOLDER = "[removed]"
+"""Replaces a text."""
+MIN_ID_DIGITS = 15
+"""Minimum digits of a Discord id. Shorter numbers occur in every file, for instance as times in seconds."""
+MIN_NAME_CHARACTERS, MIN_SUBSTRING_NAME_CHARACTERS = 3, 8
+"""Shorter names are not searched; names of at least the second length are found within other words, too."""
+MIN_INFLECTED_NAME_CHARACTERS = 5
+"""From this length on, a name is also found with endings."""
+MIN_SENTENCE_CHARACTERS = 20
+"""Minimum length of a sentence that identifies its author."""
+COMMON_WORD_RARITY, ANY_WORD_RARITY = 0.2, 0.95
+"""Below these rarities (`personas.lore.semantic.rarity`) a name is a common English word, and a word at all."""
+MIN_NAME_PART_RARITY = 0.4
+"""A part of a name that is more common in English identifies nobody: "Castle" in "Wren Castle"."""
+COMMON_NAME_PARTS = frozenset(
+    """nguyễn nguyen trần tran phạm pham huỳnh huynh hoàng hoang phan đặng dang bùi bui dương duong anh chị chi bác bac
+    ông ong thầy thay cậu mình minh hoa mai lan the von van der den del della dos das bin ibn mac mrs miss sir dame
+    lord lady doctor captain""".casefold().split()
+)
+"""Very common family names, forms of address, Vietnamese words, and particles of names."""
+RESERVED_NAMES = frozenset(
+    """user assistant system human gpt bot model tool char them me you someone everyone here others owner removed
+    account adapter adapters adapter_config adapter_model answers archive arrived assets attachments author author_id
+    authorid avatar backup base_model body cache card cards catalogue catalogue.toml channel channels chat checkpoint
+    checkpoints checksums clientid commands consent content contents conversations created_at data datasets
+    data-package date description dialogue discord discord-api display_name dropped embeds events export exports
+    exports.jsonl first_mes forget form format from general global_name guild guilds handle history id input instruction
+    isbot isedited isPinned jobs json jsonl keys licensed log logs lore manifest manifest.json material mentions
+    mes_example message messages meta models name nickname opted_in origin output own-writing package packages path
+    people people.json people.key permission persona persona_adapters persona_id personas personality pictures reactions
+    receipt recipe reference reply reply_to report reports request request.json review reviews reviews.json right rights
+    rights.toml role roles sandbox.sqlite scenario scorecard sender sha256 source sources speaker speakers spec
+    spec_version stamp stated_by stated_on stats stats.json system_prompt tags talk text thread timestamp title toml
+    tombstones tombstones.json train train.jsonl trainer trainer.log type understudy understudy.sqlite username users
+    value version versions votes why discriminator lore.sqlite eval.jsonl dropped.jsonl callEndedTimestamp
+    timestampEdited inlineEmojis categoryId""".casefold().split()
+)
+"""Names of roles, fields and files in homes, logs and data sets, which are never redacted."""
+MIN_BINARY_NAME_CHARACTERS = 6
+"""Shorter names occur by chance in weights and images."""
+PHRASE_PREFIX_CHARACTERS = 12
+SENTENCE = re.compile(r"[^\n.!?。！？]+[.!?。！？]*")
+WORD_START = re.compile(r"\w+")
+UNSPACED_SCRIPT = re.compile(f"[{UNSEGMENTED_SCRIPTS}]")
 
 
 def job_name_replacements(chosen: Iterable[str], keyed: Callable[[str], str]) -> tuple[str, ...]:
@@ -63,79 +109,6 @@ class JobNameReplacer:
                 aside = request.with_name(f".{REQUEST_FILE}.{secrets.token_hex(4)}")
                 aside.write_text(self.replaced(text), encoding="utf-8", errors="surrogateescape")
                 aside.replace(request)
-
-
-NAME_PLACEHOLDER = "someone"
-"""Replaces a name."""
-
-
-TEXT_PLACEHOLDER = "[removed]"
-"""Replaces a text."""
-
-
-MIN_ID_DIGITS = 15
-"""Minimum digits of a Discord id. Shorter numbers occur in every file, for instance as times in seconds."""
-
-
-MIN_NAME_CHARACTERS, MIN_SUBSTRING_NAME_CHARACTERS = 3, 8
-"""Shorter names are not searched; names of at least the second length are found within other words, too."""
-
-
-MIN_INFLECTED_NAME_CHARACTERS = 5
-"""From this length on, a name is also found with endings."""
-
-
-MIN_SENTENCE_CHARACTERS = 20
-"""Minimum length of a sentence that identifies its author."""
-
-
-COMMON_WORD_RARITY, ANY_WORD_RARITY = 0.2, 0.95
-"""Below these rarities (`personas.lore.semantic.rarity`) a name is a common English word, and a word at all."""
-
-
-MIN_NAME_PART_RARITY = 0.4
-"""A part of a name that is more common in English identifies nobody: "Castle" in "Wren Castle"."""
-
-
-COMMON_NAME_PARTS = frozenset(
-    """nguyễn nguyen trần tran phạm pham huỳnh huynh hoàng hoang phan đặng dang bùi bui dương duong anh chị chi bác bac
-    ông ong thầy thay cậu mình minh hoa mai lan the von van der den del della dos das bin ibn mac mrs miss sir dame
-    lord lady doctor captain""".casefold().split()
-)
-"""Very common family names, forms of address, Vietnamese words, and particles of names."""
-
-
-RESERVED_NAMES = frozenset(
-    """user assistant system human gpt bot model tool char them me you someone everyone here others owner removed
-    account adapter adapters adapter_config adapter_model answers archive arrived assets attachments author author_id
-    authorid avatar backup base_model body cache card cards catalogue catalogue.toml channel channels chat checkpoint
-    checkpoints checksums clientid commands consent content contents conversations created_at data datasets
-    data-package date description dialogue discord discord-api display_name dropped embeds events export exports
-    exports.jsonl first_mes forget form format from general global_name guild guilds handle history id input instruction
-    isbot isedited isPinned jobs json jsonl keys licensed log logs lore manifest manifest.json material mentions
-    mes_example message messages meta models name nickname opted_in origin output own-writing package packages path
-    people people.json people.key permission persona persona_adapters persona_id personas personality pictures reactions
-    receipt recipe reference reply reply_to report reports request request.json review reviews reviews.json right rights
-    rights.toml role roles sandbox.sqlite scenario scorecard sender sha256 source sources speaker speakers spec
-    spec_version stamp stated_by stated_on stats stats.json system_prompt tags talk text thread timestamp title toml
-    tombstones tombstones.json train train.jsonl trainer trainer.log type understudy understudy.sqlite username users
-    value version versions votes why discriminator lore.sqlite eval.jsonl dropped.jsonl callEndedTimestamp
-    timestampEdited inlineEmojis categoryId""".casefold().split()
-)
-"""Names of roles, fields and files in homes, logs and data sets, which are never redacted."""
-
-
-MIN_BINARY_NAME_CHARACTERS = 6
-"""Shorter names occur by chance in weights and images."""
-
-
-PHRASE_PREFIX_CHARACTERS = 12
-
-SENTENCE = re.compile(r"[^\n.!?。！？]+[.!?。！？]*")
-
-WORD_START = re.compile(r"\w+")
-
-UNSPACED_SCRIPT = re.compile(f"[{UNSEGMENTED_SCRIPTS}]")
 
 
 @dataclass(frozen=True)

@@ -32,6 +32,11 @@ from personas.lore import guild_owner
 from personas.schemas.base import DISCORD_API
 
 DELETION_REASON = "its server has removed the bot"
+log = logging.getLogger(__name__)
+DAY_S = 86_400.0
+CHECK_INTERVAL_S = 3600.0
+RETRY_DELAY_S = 60.0
+"""Delay before a failed task is tried again."""
 
 
 @dataclass(frozen=True)
@@ -118,16 +123,6 @@ def _is_from_history(job: TrainingJob) -> bool:
         return job.request.dataset == HISTORY_DATASET
     except RequestError:
         return False
-
-
-log = logging.getLogger(__name__)
-
-DAY_S = 86_400.0
-
-CHECK_INTERVAL_S = 3600.0
-
-RETRY_DELAY_S = 60.0
-"""Delay before a failed task is tried again."""
 
 
 @dataclass(frozen=True)

@@ -201,18 +201,6 @@ TEXTS: dict[str, dict[Language, str]] = {
         "vi": "Nó không được huấn luyện lại: không có người đó thì không còn dữ liệu, hoặc cần có người yêu cầu.",
     },
 }
-
-
-def language_of(locale: discord.Locale) -> Language:
-    """Return the language to answer in, by the member's Discord locale."""
-    return "vi" if locale is discord.Locale.vietnamese else "en"
-
-
-def translate(language: Language, key: str, **values: object) -> str:
-    """Return a text in a language, with its placeholders filled."""
-    return TEXTS[key][language].format(**values)
-
-
 COMMAND_DESCRIPTIONS = {
     "What is kept about you, whether it may train, and how to have it deleted.": (
         "Những gì được lưu về bạn, có được dùng để huấn luyện không, và cách xóa."
@@ -232,6 +220,16 @@ COMMAND_DESCRIPTIONS = {
     ),
 }
 """Command descriptions and their Vietnamese."""
+
+
+def language_of(locale: discord.Locale) -> Language:
+    """Return the language to answer in, by the member's Discord locale."""
+    return "vi" if locale is discord.Locale.vietnamese else "en"
+
+
+def translate(language: Language, key: str, **values: object) -> str:
+    """Return a text in a language, with its placeholders filled."""
+    return TEXTS[key][language].format(**values)
 
 
 class CommandTranslator(discord.app_commands.Translator):

@@ -19,6 +19,11 @@ SUBCOMMAND, GROUP = 1, 2
 GUILD_CONTEXT, DIRECT_CONTEXT = 0, 1
 
 GLOBAL_SCOPE = "global"
+STRING, INTEGER, BOOLEAN, USER, CHANNEL, ROLE, NUMBER, ATTACHMENT = 3, 4, 5, 6, 7, 8, 10, 11
+STRING_SELECT = 3
+SELECT_OPTION_TYPES = {STRING_SELECT: STRING, 5: USER, 6: ROLE, 8: CHANNEL}
+"""Types of select menus, and the option types that take the same values."""
+BOOLEAN_VALUES = {"true": True, "false": False}
 
 
 @dataclass(frozen=True)
@@ -126,17 +131,6 @@ def _resolve_subcommand(command: Json, names: list[str]) -> CommandInvocation:
     if any(option["type"] in (SUBCOMMAND, GROUP) for option in leaf.get("options", ())):
         raise SandboxRefusal(f"/{' '.join([command['name'], *names])} is a group: choose one of its subcommands.")
     return CommandInvocation(command, leaf, tuple(path))
-
-
-STRING, INTEGER, BOOLEAN, USER, CHANNEL, ROLE, NUMBER, ATTACHMENT = 3, 4, 5, 6, 7, 8, 10, 11
-
-STRING_SELECT = 3
-
-SELECT_OPTION_TYPES = {STRING_SELECT: STRING, 5: USER, 6: ROLE, 8: CHANNEL}
-"""Types of select menus, and the option types that take the same values."""
-
-
-BOOLEAN_VALUES = {"true": True, "false": False}
 
 
 def fill_options(

@@ -27,8 +27,6 @@ THREAD_CREATED, REPLY, SLASH_COMMAND_RESPONSE, THREAD_STARTER, CONTEXT_MENU_RESP
 
 USER_MESSAGE_TYPES = (0, REPLY)
 """Types of messages that users write; the others are Discord's own or respond to commands."""
-
-
 MAX_FILES = 10
 
 NONCE_LIFETIME_S = 300.0

@@ -16,6 +16,9 @@ from bot.sandbox.object_store import ObjectStore
 from bot.sandbox.sandbox_errors import ApiError, Json, SandboxRefusal
 from bot.sandbox.traffic_log import EventFeed
 
+MAX_DELAY_S = 10.0
+MAX_RATE_LIMITED_REQUESTS = 1_000
+
 
 @dataclass(frozen=True)
 class SandboxContainer:
@@ -58,11 +61,6 @@ class SandboxContainer:
             commands=CommandRegistry(guild, feed),
             interactions=InteractionManager(guild, messages, feed, gateway, clock),
         )
-
-
-MAX_DELAY_S = 10.0
-
-MAX_RATE_LIMITED_REQUESTS = 1_000
 
 
 class FaultControls:

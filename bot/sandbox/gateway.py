@@ -40,10 +40,22 @@ INTENTS: dict[str, int] = {
     "TYPING_START": 1 << 11,
 }
 """The intent that a session needs for an event; other events go to all sessions."""
-
-
 DIRECT_INTENT_SHIFT = 3
 """Bits between an intent for guilds and the same one for direct messages."""
+HEARTBEAT_MS = 41_250
+HEARTBEAT_ACK_S = 0.05
+MESSAGE_EVENTS = ("MESSAGE_CREATE", "MESSAGE_UPDATE")
+CLOSE_REASONS = {
+    4001: "Unknown opcode.",
+    4002: "Error while decoding payload.",
+    4003: "Not authenticated.",
+    4004: "Authentication failed.",
+    4005: "Already authenticated.",
+    4008: "Rate limited.",
+    4013: "Invalid intent(s).",
+    4014: "Disallowed intent(s).",
+}
+"""Discord's close codes and reasons."""
 
 
 class Opcode(IntEnum):
@@ -144,25 +156,6 @@ class GatewaySession:
             if number > last:
                 connection.send(Opcode.DISPATCH, data, name, number)
         self.tell("RESUMED", {"_trace": []})
-
-
-HEARTBEAT_MS = 41_250
-
-HEARTBEAT_ACK_S = 0.05
-
-MESSAGE_EVENTS = ("MESSAGE_CREATE", "MESSAGE_UPDATE")
-
-CLOSE_REASONS = {
-    4001: "Unknown opcode.",
-    4002: "Error while decoding payload.",
-    4003: "Not authenticated.",
-    4004: "Authentication failed.",
-    4005: "Already authenticated.",
-    4008: "Rate limited.",
-    4013: "Invalid intent(s).",
-    4014: "Disallowed intent(s).",
-}
-"""Discord's close codes and reasons."""
 
 
 class GatewayClosed(Exception):

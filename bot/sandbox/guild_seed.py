@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from enum import IntFlag
 from pathlib import Path
 
+ALL_PERMISSIONS = (1 << 53) - 1
+
 
 class Permission(IntFlag):
     """Permission bits, with the names of Discord's documentation."""
@@ -24,8 +26,6 @@ class Permission(IntFlag):
     SEND_MESSAGES_IN_THREADS = 1 << 38
 
 
-ALL_PERMISSIONS = (1 << 53) - 1
-
 _TALK_PERMISSIONS = int(
     Permission.VIEW_CHANNEL
     | Permission.SEND_MESSAGES
@@ -39,12 +39,8 @@ DEFAULT_BOT_PERMISSIONS = int(_TALK_PERMISSIONS | Permission.MANAGE_WEBHOOKS)
 
 MEMBER_PERMISSIONS = int(_TALK_PERMISSIONS | Permission.USE_APPLICATION_COMMANDS | Permission.CREATE_PUBLIC_THREADS)
 """Permissions of every member."""
-
-
 DIRECT_PERMISSIONS = int(_TALK_PERMISSIONS | Permission.USE_APPLICATION_COMMANDS)
 """Permissions of both sides in direct messages."""
-
-
 SILENCED_PERMISSIONS = int(
     Permission.SEND_MESSAGES
     | Permission.SEND_MESSAGES_IN_THREADS

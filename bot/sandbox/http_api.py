@@ -25,6 +25,17 @@ HOST_PATTERN = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9._-]+?)\.?(:\d{1,5})?", re.I
 
 # A form of another site cannot send these types; files are sent as plain bytes.
 ACCEPTED_CONTENT_TYPES = ("application/json", "application/octet-stream")
+FileHandler = Callable[[web.Request], Awaitable[web.Response]]
+IMAGE_TYPES = ("image/png", "image/jpeg", "image/gif", "image/webp")
+# Uploads share the page's origin, so they must never run as part of it.
+FILE_HEADERS = {
+    "Content-Security-Policy": "sandbox; default-src 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "Cache-Control": "max-age=31536000, immutable",
+}
+API_PREFIX = "/api/v10"
+MAX_BODY_BYTES = 32 * 2**20
+TRUE_VALUES = ("1", "true", "True")
 
 
 @web.middleware
@@ -67,19 +78,6 @@ def _is_own(request: web.Request) -> bool:
     return request.headers.get("Origin", own).casefold() == own.casefold()
 
 
-FileHandler = Callable[[web.Request], Awaitable[web.Response]]
-
-IMAGE_TYPES = ("image/png", "image/jpeg", "image/gif", "image/webp")
-
-
-# Uploads share the page's origin, so they must never run as part of it.
-FILE_HEADERS = {
-    "Content-Security-Policy": "sandbox; default-src 'none'",
-    "X-Content-Type-Options": "nosniff",
-    "Cache-Control": "max-age=31536000, immutable",
-}
-
-
 def attachment_handler(store: ObjectStore) -> FileHandler:
     """Return the handler of /attachments/{channel_id}/{file_id}/{name}."""
 
@@ -115,13 +113,6 @@ def _file_response(file: StoredFile) -> web.Response:
     headers = FILE_HEADERS if shown else FILE_HEADERS | {"Content-Disposition": "attachment"}
     kind = file.type if shown else "application/octet-stream"
     return web.Response(body=file.data, content_type=kind, headers=headers)
-
-
-API_PREFIX = "/api/v10"
-
-MAX_BODY_BYTES = 32 * 2**20
-
-TRUE_VALUES = ("1", "true", "True")
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,12 @@ from dataclasses import dataclass
 
 from bot.sandbox.sandbox_errors import ApiError, Json
 
+MAJOR_PARAMETERS = ("channel_id", "guild_id", "webhook_id", "token")
+"""Path parameters with a bucket each."""
+INJECTED_RETRY_AFTER_S = 1.0
+MAX_BUCKETS = 1_000
+BucketKey = tuple[object, ...]
+
 
 class SimulatedClock:
     """The machine's time plus an offset; every timeout in the sandbox uses this clock."""
@@ -76,16 +82,6 @@ ROUTE_LIMITS: dict[str, RateLimit] = {
     "PATCH /webhooks/{webhook_id}/{token}/messages/{message_id}": RateLimit(5, 2.0),
     "DELETE /webhooks/{webhook_id}/{token}/messages/{message_id}": RateLimit(5, 2.0),
 }
-
-MAJOR_PARAMETERS = ("channel_id", "guild_id", "webhook_id", "token")
-"""Path parameters with a bucket each."""
-
-
-INJECTED_RETRY_AFTER_S = 1.0
-
-MAX_BUCKETS = 1_000
-
-BucketKey = tuple[object, ...]
 
 
 class RateLimited(ApiError):

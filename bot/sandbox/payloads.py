@@ -12,10 +12,9 @@ from bot.sandbox.sandbox_errors import Json
 
 TEXT_CHANNEL, DIRECT_CHANNEL, THREAD_CHANNEL = 0, 1, 11
 """Types of channels."""
-
-
 SELECT_COMPONENTS = (3, 5, 6, 7, 8)
 """Types of components that are select menus."""
+MENTION_TYPES = ("users", "roles", "everyone")
 
 
 def format_timestamp(seconds: float) -> str:
@@ -243,9 +242,6 @@ def components(sent: list[Json]) -> list[Json]:
         return made
 
     return [numbered(one) for one in without_nulls(sent)]
-
-
-MENTION_TYPES = ("users", "roles", "everyone")
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,11 @@ from bot.sandbox.member_client import MemberClient
 from bot.sandbox.sandbox_errors import Json, NotLoopback
 from bot.sandbox.traffic_log import EventLog, EventPredicate
 
+MAX_HISTORY_MESSAGES = 1_000
+MAX_HEADER_BYTES = 2**16
+"""Bytes of a request's first line, and of a header; mounted applications report longer ones themselves."""
+AppMount = Callable[[web.Application], None]
+
 
 class HasUrl(Protocol):
     """An object with a URL, such as a Sandbox."""
@@ -44,15 +49,6 @@ def patch_discord(sandbox_or_url: HasUrl | str) -> ExitStack:
     undo = ExitStack()
     undo.callback(put, *before)
     return undo
-
-
-MAX_HISTORY_MESSAGES = 1_000
-
-MAX_HEADER_BYTES = 2**16
-"""Bytes of a request's first line, and of a header; mounted applications report longer ones themselves."""
-
-
-AppMount = Callable[[web.Application], None]
 
 
 class Sandbox(FaultControls):

@@ -9,6 +9,8 @@ from bot.store.database import DatabaseConnection
 
 AnswerMode = Literal["mentions", "everything"]
 """The messages that a persona answers in a channel: those that mention the bot, or all."""
+ALL_CHANNELS, ALL_PERSONAS = 0, ""
+"""Stands for all channels of a guild, and for all personas."""
 
 
 @dataclass(frozen=True)
@@ -67,10 +69,6 @@ class Channels:
     def delete_webhook(self, channel_id: int) -> None:
         """Delete a channel's webhook, which no longer exists on Discord."""
         self._db.write("delete from webhooks where channel_id = :id", {"id": channel_id})
-
-
-ALL_CHANNELS, ALL_PERSONAS = 0, ""
-"""Stands for all channels of a guild, and for all personas."""
 
 
 @dataclass(frozen=True)

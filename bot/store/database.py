@@ -18,8 +18,6 @@ Row = dict[str, Any]
 
 BUSY_TIMEOUT_S = 1.0
 """Timeout for a file that another program has locked, in seconds; the event loop is blocked meanwhile."""
-
-
 VACUUM_FREE_PAGE_SHARE = 0.5
 """Share of free pages from which on a vacuum pays off: it then takes less time than filling the file took."""
 

@@ -11,18 +11,12 @@ from bot.store.database import DatabaseConnection, Row
 REPLIES_TO_MEMBER_SQL = """select event_id from replies left join messages on messages.seq = trigger_seq
     where (asked_by = :user or messages.author_id = :user) and created_at <= :until"""
 """The replies to a person, which may quote them."""
-
-
 MAX_TIMESTAMP_S = 1e18
 """Later than every other time, in seconds since 1970."""
-
-
 DIRECT_CHANNELS_SQL = (
     "select distinct channel_id from messages where guild_id = 0 and author_id = :user and at <= :until"
 )
 """The person's direct-message channels, in which only they and personas write."""
-
-
 DELETE_STATEMENTS = {
     "replies": f"""delete from messages where persona_id is not null
         and (channel_id in ({DIRECT_CHANNELS_SQL}) and at <= :until
@@ -37,8 +31,6 @@ DELETE_STATEMENTS = {
     "consents": "delete from consents where user_id = :user and at <= :until",
 }
 """The deletions, in this order: earlier ones query rows that later ones delete."""
-
-
 ANONYMISE_STATEMENTS = {
     "mutes": "update mutes set muted_by = 0 where muted_by = :user",
     "channels": "update channels set set_by = 0 where set_by = :user",
@@ -48,8 +40,6 @@ ANONYMISE_STATEMENTS = {
         ended_by = iif(ended_by = :user, 0, ended_by) where :user in (started_by, ended_by)""",
 }
 """Updates of rows that the server still needs: they remove the person's id."""
-
-
 FREE_TEXT_COLUMNS = {
     "messages": ("text", "author_name"),
     "jobs": ("name", "request", "error", "advice", "progress", "result"),

@@ -12,15 +12,12 @@ VoteChoice = Literal["a", "b", "tie", "bad"]
 
 COMPARISON_LIFETIME_S = 86_400.0
 """Time after which a comparison can no longer be voted on, in seconds since it was last shown."""
-
-
 BASE_MODEL_NAME = "base"
 """Name of the base model where a version is expected."""
-
-
 BOTH_SERVED_SQL = """not exists (select 1 from withdrawn where withdrawn.persona_id = comparisons.persona_id
     and withdrawn.version in (version_a, version_b))"""
 """Condition that neither version was withdrawn."""
+LESSON_COLUMNS = "seq, guild_id, persona_id, user_id, as_moderator, prompt, reply, instead_of, right, at"
 
 
 @dataclass(frozen=True)
@@ -224,9 +221,6 @@ def _preferences(one: BlindComparison) -> list[VotePreference]:
     if one.choice == "bad":
         return [preference(None, 0), preference(None, 1)]
     return [preference(0, 1) if one.choice == "a" else preference(1, 0)]
-
-
-LESSON_COLUMNS = "seq, guild_id, persona_id, user_id, as_moderator, prompt, reply, instead_of, right, at"
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from typing import Literal
 from bot.store.database import DatabaseConnection, Row
 
 ReplyState = Literal["waiting", "streaming", "done", "stopped", "failed"]
+IDEMPOTENCY_KEY_LIFETIME_S = 24 * 3600.0
 
 
 @dataclass(frozen=True)
@@ -200,9 +201,6 @@ class StoredReplies:
             "select message_id from reply_parts where event_id = :event order by position", {"event": row["event_id"]}
         )
         return StoredReply(**row, parts=tuple(part["message_id"] for part in parts))
-
-
-IDEMPOTENCY_KEY_LIFETIME_S = 24 * 3600.0
 
 
 @dataclass(frozen=True)

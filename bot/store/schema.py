@@ -101,8 +101,6 @@ create table answered (
 ) strict;
 create index answered_by_age on answered (at);
 """
-
-
 JOB_FOLLOW_UPS = """
 -- What follows the end of a job, so that a crash loses neither. `decision` says whether its version was promoted
 -- automatically or left to a moderator, null while nothing is decided; `announced` whether its result was posted.
@@ -111,8 +109,6 @@ alter table jobs add column announced integer not null default 0 check (announce
 update jobs set decision = 'manual' where state = 'done';
 update jobs set announced = 1 where state in ('done', 'failed', 'cancelled');
 """
-
-
 INITIAL_TABLES = """
 create table channels (
     guild_id integer not null,

@@ -50,6 +50,9 @@ PATH_ADVICE = (
     "Give a path from UNDERSTUDY_HOME, from where the bot was started, or an absolute one; or the id of a data set "
     "that was fetched from a hub before."
 )
+log = logging.getLogger(__name__)
+IMPORT_RIGHTS = "form", "moderators of a server", "Given to the bot on purpose, for what it does with them."
+"""A server's own cards and lore."""
 
 
 @dataclass(frozen=True)
@@ -158,15 +161,6 @@ def _file_sizes(path: Path) -> Iterator[int]:
             raise MaterialError(f"{file.name!r} is no plain file.", "Leave it out of the data set.")
         else:
             yield about.st_size
-
-
-log = logging.getLogger(__name__)
-
-
-IMPORT_RIGHTS = "form", "moderators of a server", "Given to the bot on purpose, for what it does with them."
-
-
-"""A server's own cards and lore."""
 
 
 class DatasetCatalog:

@@ -24,6 +24,14 @@ from personas.errors import RequestError, UnderstudyError
 from personas.schemas.training import TrainingRequest
 from personas.schemas.training_events import TrainerEvent
 
+log = logging.getLogger(__name__)
+MAX_QUEUED_PER_GUILD = 20
+MAX_ATTEMPTS = 3
+STOP_POLL_INTERVAL_S = 0.05
+RETRY_DELAY_S = 30.0
+"""How long the worker waits before it tries again, when the database cannot be written for instance."""
+OnChange = Callable[[TrainingJob], None]
+
 
 def fair_order(waiting: Sequence[TrainingJob], last_served: Mapping[int, float]) -> list[TrainingJob]:
     """The order in which waiting jobs, given oldest first, will start.
@@ -39,27 +47,6 @@ def fair_order(waiting: Sequence[TrainingJob], last_served: Mapping[int, float])
         keys[job.seq] = (turns[job.guild_id], last_served.get(job.guild_id, 0.0), oldest[job.guild_id])
         turns[job.guild_id] += 1
     return sorted(waiting, key=lambda job: keys[job.seq])
-
-
-log = logging.getLogger(__name__)
-
-
-MAX_QUEUED_PER_GUILD = 20
-
-
-MAX_ATTEMPTS = 3
-
-
-STOP_POLL_INTERVAL_S = 0.05
-
-
-RETRY_DELAY_S = 30.0
-
-
-"""How long the worker waits before it tries again, when the database cannot be written for instance."""
-
-
-OnChange = Callable[[TrainingJob], None]
 
 
 class QueueConflictError(RequestError):

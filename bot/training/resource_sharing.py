@@ -17,9 +17,12 @@ from personas.schemas.training import TrainingRequest
 from personas.schemas.training_events import Phase
 
 RELEASE_DELAY_S = 1.0
-
-
 """So long after the last reply the trainer goes on: in a talk the next one often follows at once."""
+log = logging.getLogger(__name__)
+GPU: Device = "cuda"
+CPU: Device = "cpu"
+GIB = 2**30
+OFFLOAD_TEXT = "the GPU's memory is needed: replies are made on the processor until the training ends, and slower"
 
 
 class TrainerThrottle:
@@ -55,21 +58,6 @@ class TrainerThrottle:
     def _let_go(self) -> None:
         self._letting_go = None
         self._hold(False)
-
-
-log = logging.getLogger(__name__)
-
-
-GPU: Device = "cuda"
-
-
-CPU: Device = "cpu"
-
-
-GIB = 2**30
-
-
-OFFLOAD_TEXT = "the GPU's memory is needed: replies are made on the processor until the training ends, and slower"
 
 
 class MovableEngine(Protocol):

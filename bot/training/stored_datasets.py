@@ -30,18 +30,16 @@ from personas.prompt import EXAMPLE_USER
 from personas.schemas.base import DISCORD_API
 
 HISTORY_DATASET = "history"
-
-
 """The name of the data set."""
-
-
 MASKED_NAME = "someone"
-
-
 MIN_NAME_CHARS = 3
-
-
 """Shorter names are mostly words of their own and are looked for behind an @ only."""
+FORM_SOURCE = "form"
+PREFERENCE_RIGHTS = (
+    FORM_SOURCE,
+    "those who gave them",
+    "Given on purpose: typed into a form to be learned from, or voted on the operator's prompts.",
+)
 
 
 def write_history(store: Store, consent: Consent, guild_id: int, persona_id: str, out: Path) -> int:
@@ -130,16 +128,6 @@ def _name_patterns(names: Collection[str]) -> Iterator[str]:
     for name in names:
         sign = "@?" if len(name) >= MIN_NAME_CHARS else "@"
         yield rf"(?<!\w){sign}{re.escape(name)}(?!\w)"
-
-
-FORM_SOURCE = "form"
-
-
-PREFERENCE_RIGHTS = (
-    FORM_SOURCE,
-    "those who gave them",
-    "Given on purpose: typed into a form to be learned from, or voted on the operator's prompts.",
-)
 
 
 def preferences_material(home: Path, store: Store, guild_id: int, persona_id: str) -> SourceMaterial:

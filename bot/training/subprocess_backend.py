@@ -30,15 +30,23 @@ from personas.schemas.training import ServingPrecision, TrainingRequest
 from personas.schemas.training_events import TRAINER_EVENT, Done, Failed, ScoreSummary, TrainerEvent
 
 SIGTERM_EXIT_CODES = (143, -signal.SIGTERM)
-
-
 SIGKILL_EXIT_CODES = (137, -signal.SIGKILL)
-
-
 """Exit codes: asked to stop, killed. Negative ones are asyncio's for a signal."""
-
-
 TAIL_BYTES, TAIL_LINES = 4096, 5
+log = logging.getLogger(__name__)
+OnEvent = Callable[[TrainerEvent], None]
+TRAINER_COMMAND = (sys.executable, "-m", "trainer")
+KILL_TIMEOUT_S = 20.0
+"""What a trainer has to stop by itself before it is killed."""
+LOCKED_EXIT_CODE = 3
+"""The exit code where another trainer holds the folder."""
+MAX_LOCK_ATTEMPTS = 30
+LOCK_RETRY_DELAY_S = 2.0
+"""A trainer whose bot died stops by itself within seconds; until then its folder is locked."""
+MAX_LINE_BYTES = 2**16
+SECRET_NAME_PATTERN = re.compile(r"SECRET|PASSW|CREDENTIAL|(^|_)(TOKEN|KEY)S?(_|$)", re.IGNORECASE)
+TRAINER_SECRETS = {"HF_TOKEN"}
+"""What looks like a secret and is still the trainer's business: a gated base model cannot be fetched without it."""
 
 
 @dataclass(frozen=True)
@@ -110,12 +118,6 @@ def _log_tail(log_file: Path, since: int) -> str:
     return f"Its last lines: {' | '.join(words)}" if words else "It logged nothing."
 
 
-log = logging.getLogger(__name__)
-
-
-OnEvent = Callable[[TrainerEvent], None]
-
-
 class TrainingBackend(Protocol):
     """Backend that runs trainings, one at a time."""
 
@@ -138,42 +140,6 @@ class TrainingBackend(Protocol):
     def hold(self, held: bool) -> None:
         """Pause or continue the run while replies are generated; a paused run still makes progress."""
         ...
-
-
-TRAINER_COMMAND = (sys.executable, "-m", "trainer")
-
-
-KILL_TIMEOUT_S = 20.0
-
-
-"""What a trainer has to stop by itself before it is killed."""
-
-
-LOCKED_EXIT_CODE = 3
-
-
-"""The exit code where another trainer holds the folder."""
-
-
-MAX_LOCK_ATTEMPTS = 30
-
-
-LOCK_RETRY_DELAY_S = 2.0
-
-
-"""A trainer whose bot died stops by itself within seconds; until then its folder is locked."""
-
-
-MAX_LINE_BYTES = 2**16
-
-
-SECRET_NAME_PATTERN = re.compile(r"SECRET|PASSW|CREDENTIAL|(^|_)(TOKEN|KEY)S?(_|$)", re.IGNORECASE)
-
-
-TRAINER_SECRETS = {"HF_TOKEN"}
-
-
-"""What looks like a secret and is still the trainer's business: a gated base model cannot be fetched without it."""
 
 
 class SubprocessBackend:

@@ -30,6 +30,10 @@ from personas.errors import EngineBusyError, UnderstudyError
 
 log = logging.getLogger(__name__)
 MAX_LOGGED_CHARS = 200
+PUBLIC_PATHS = ("/healthz", sign_in_page.SIGN_IN, f"{templating.DASHBOARD}/static/")
+"""What is answered without a token."""
+NOT_FOUND_ADVICE = "GET /openapi.json lists what can be asked for; /dashboard leads to the pages."
+PROBLEM_BY_STATUS = {403: "not-from-here", 404: "not-found", 405: "method-not-allowed", 413: "too-large"}
 
 
 def filter_bad_requests(record: logging.LogRecord) -> bool:
@@ -39,12 +43,6 @@ def filter_bad_requests(record: logging.LogRecord) -> bool:
         return True
     log.debug("%s: %s", record.getMessage(), ascii(" ".join(str(error).split()))[:MAX_LOGGED_CHARS])
     return False
-
-
-PUBLIC_PATHS = ("/healthz", sign_in_page.SIGN_IN, f"{templating.DASHBOARD}/static/")
-"""What is answered without a token."""
-NOT_FOUND_ADVICE = "GET /openapi.json lists what can be asked for; /dashboard leads to the pages."
-PROBLEM_BY_STATUS = {403: "not-from-here", 404: "not-found", 405: "method-not-allowed", 413: "too-large"}
 
 
 class WebServer:

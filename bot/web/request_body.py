@@ -28,6 +28,8 @@ MAX_REPORTED_ERRORS, MAX_SHOWN_CHARS = 50, 80
 CACHED_BODY = web.RequestKey("the whole body", bytes)
 """Where a request keeps its body when it was read before the handler's turn."""
 Model = TypeVar("Model", bound=BaseModel)
+MAX_FIELD_BYTES = 2**20
+FormData = MultiDictProxy[str | bytes | bytearray | web.FileField]
 
 
 async def read_json_object(request: web.Request, most_bytes: int = MAX_BODY_BYTES) -> dict[str, Any]:
@@ -143,10 +145,6 @@ def _field_error(model: type[BaseModel], item: Any) -> dict[str, str]:
         told["got"] = repr(item["input"])[:MAX_SHOWN_CHARS]
     pointer = "#" + "".join(f"/{step.replace('~', '~0').replace('/', '~1')}" for step in place)
     return {"field": field, "pointer": pointer, "detail": said, **told}
-
-
-MAX_FIELD_BYTES = 2**20
-FormData = MultiDictProxy[str | bytes | bytearray | web.FileField]
 
 
 @dataclass

@@ -28,7 +28,6 @@ STACKABLE_LORA_SETTINGS = frozenset(
     "lora_dropout lora_ga_config megatron_core peft_type peft_version qalora_group_size r rank_pattern revision "
     "runtime_config target_modules task_type use_rslora".split()
 )
-
 """Settings of peft that leave an adapter a plain product of two matrices; with any other set, peft computes it."""
 STACKABLE_LORA_INITS = (True, False, "gaussian", None)
 """Initialisations that leave the base model's weights unchanged."""

@@ -115,7 +115,11 @@ def test_an_older_database_is_taken_as_it_is_and_brought_up_to_date_when_it_come
 
 @pytest.mark.parametrize(
     ("place", "says"),
-    [("home/b.zip", "is inside the bot's home"), ("out/there.zip", "exists already"), ("no/b.zip", "There is no folder")],
+    [
+        ("home/b.zip", "is inside the bot's home"),
+        ("out/there.zip", "exists already"),
+        ("no/b.zip", "There is no folder"),
+    ],
 )
 def test_places_where_it_may_not_lie(home, out, tmp_path, place, says):
     (out / "there.zip").write_text("precious")

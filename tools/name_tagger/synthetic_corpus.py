@@ -32,6 +32,46 @@ COMPOUND_STREET_SLOTS = {"German": "german", "Dutch": "dutch", "Nordic": "nordic
 """Slots of streets written as one word with their suffix, and the names they take."""
 
 SEPARATORS = (", ", ", ", ", ", "\n", "\n", "\n ", " ", " - ")
+LISTED_SLOTS = {
+    "org": "organisation",
+    "product": "product",
+    "game": "game",
+    "work": "work",
+    "gamething": "gamething",
+    "place": "place",
+    "venue": "venue",
+    "event": "event",
+    "law": "law",
+}
+"""Slots of other names than people's, with their line of things.txt."""
+WORD_SLOTS = {"job": "job", "relation": "relation", "thing": "thing", "verbed": "verbed"}
+TRADE_PARTS = (
+    "zen vel nov tri lum cry opti hyper pay med bio cloud link swift blu neo aqua terra pix quan metal brain shop",
+    "ix ora ly tron scape base io allica wise grid flow dex pulse hub verse max nest ware via zone sy gen mark",
+)
+FUNCTION_WORD_COUNT = 110
+"""Number of function words at the head of the list."""
+JUNK_TOKENS = (
+    *"🎉 😂 🙏 👍 👨‍👩‍👧 🔥 #1 #15 #234 ??? !!! :D xD ^^ <3 -> => … — ½ ¿½ ï¿½ â€™ Ã©".split(),
+    *"* ** ~ | || // \\\\ $$$ @@ [] () & + = %".split(),
+)
+DATE_FORMATS = (
+    "{n} {month} {year}",
+    "{month} {n}, {year}",
+    "{n}/{n}/{year}",
+    "{year}-0{d}-1{d}",
+    "{n}.{n}.{year}",
+    "{n} {month}",
+)
+TEMPLATE_FILE_SHARES = {"english.txt": 0.68, "vietnamese.txt": 0.2, "others.txt": 0.12}
+"""Share of the texts by template file."""
+CHOICE = re.compile(r"\[([^\[\]]*)\]")
+SLOT = re.compile(r"\{([A-Za-z0-9]+(?::[a-z]+)?)\}")
+MAX_JOINED_TEMPLATES = 3
+ADDRESS_SLOTS = frozenset(
+    """English French Spanish Italian Portuguese German Dutch Nordic Finnish Vietnamese Ward Anystreet county ST AU
+    CA""".split()
+)
 
 
 class AddressGenerator:
@@ -123,44 +163,6 @@ class AddressGenerator:
         if base.endswith((" ", "-")):
             return base + ending.capitalize()
         return base + self._random.choice(("", "", "", " ", "er ")) + ending
-
-
-LISTED_SLOTS = {
-    "org": "organisation",
-    "product": "product",
-    "game": "game",
-    "work": "work",
-    "gamething": "gamething",
-    "place": "place",
-    "venue": "venue",
-    "event": "event",
-    "law": "law",
-}
-"""Slots of other names than people's, with their line of things.txt."""
-
-WORD_SLOTS = {"job": "job", "relation": "relation", "thing": "thing", "verbed": "verbed"}
-
-TRADE_PARTS = (
-    "zen vel nov tri lum cry opti hyper pay med bio cloud link swift blu neo aqua terra pix quan metal brain shop",
-    "ix ora ly tron scape base io allica wise grid flow dex pulse hub verse max nest ware via zone sy gen mark",
-)
-
-FUNCTION_WORD_COUNT = 110
-"""Number of function words at the head of the list."""
-
-JUNK_TOKENS = (
-    *"🎉 😂 🙏 👍 👨‍👩‍👧 🔥 #1 #15 #234 ??? !!! :D xD ^^ <3 -> => … — ½ ¿½ ï¿½ â€™ Ã©".split(),
-    *"* ** ~ | || // \\\\ $$$ @@ [] () & + = %".split(),
-)
-
-DATE_FORMATS = (
-    "{n} {month} {year}",
-    "{month} {n}, {year}",
-    "{n}/{n}/{year}",
-    "{year}-0{d}-1{d}",
-    "{n}.{n}.{year}",
-    "{n} {month}",
-)
 
 
 class DistractorGenerator:
@@ -270,14 +272,6 @@ class DistractorGenerator:
             "canpost": "{L}{d}{L} {d}{L}{d}",
         }
         return self._texts.plain(shapes[slot])
-
-
-TEMPLATE_FILE_SHARES = {"english.txt": 0.68, "vietnamese.txt": 0.2, "others.txt": 0.12}
-"""Share of the texts by template file."""
-
-CHOICE = re.compile(r"\[([^\[\]]*)\]")
-SLOT = re.compile(r"\{([A-Za-z0-9]+(?::[a-z]+)?)\}")
-MAX_JOINED_TEMPLATES = 3
 
 
 @dataclass(frozen=True)
@@ -391,12 +385,6 @@ class CorpusGenerator:
         if random.random() < 0.08:
             pieces = [(re.sub(r"[.,!?](?=\s|$)", "", text) if label == "O" else text, label) for text, label in pieces]
         return pieces
-
-
-ADDRESS_SLOTS = frozenset(
-    """English French Spanish Italian Portuguese German Dutch Nordic Finnish Vietnamese Ward Anystreet county ST AU
-    CA""".split()
-)
 
 
 def _merge_name_parts(pieces: list[tuple[str, str]]) -> list[tuple[str, str]]:

@@ -31,6 +31,11 @@ MIN_ID_VALUE = 10**14
 """Integers from here on may be somebody's id or number."""
 
 ID_PLACEHOLDER = "[id]"
+ROWS_ADVICE = '\n  or rows with a "text": {"text": "…"} as JSON, JSON Lines or CSV'
+NO_TEXT_REASON = "no text"
+EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
+"""Time of the first message of every conversation in the output: real times could identify speakers."""
+ProgressCallback = Callable[[str, int], None]
 
 
 def is_text_table(file: SourceFile, format: str | None) -> bool:
@@ -99,14 +104,6 @@ def _write_csv(rows: Iterator[dict[str, Any]], out: TextIO) -> None:
 
 def _json(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False, default=str)
-
-
-ROWS_ADVICE = '\n  or rows with a "text": {"text": "…"} as JSON, JSON Lines or CSV'
-NO_TEXT_REASON = "no text"
-EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
-"""Time of the first message of every conversation in the output: real times could identify speakers."""
-
-ProgressCallback = Callable[[str, int], None]
 
 
 @dataclass(frozen=True)

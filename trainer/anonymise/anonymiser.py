@@ -61,6 +61,14 @@ DIGIT_RECOGNISERS: tuple[Recogniser, ...] = (
 """Recognisers of values with at least seven digits."""
 
 MIN_DIGITS = 7
+GENERIC_SPEAKERS = frozenset(
+    "user users others someone human assistant gpt bot system model ai chatbot guest player customer agent".split()
+)
+"""Speaker labels of data sets that name nobody; texts use them as words."""
+ALLOWLISTED_KINDS = ("PERSON", "STREET_ADDRESS", "HANDLE")
+"""Kinds that an allowed name may be mistaken for."""
+ChunkReader = Callable[[str, str, list[tuple[int, int]], bool], tuple[list[EntitySpan], list[NameMatch]]]
+"""Reads a chunk: its text, the text without code, the spans of code, and whether it is the first of its text."""
 
 
 def find_patterns(text: str, code: Sequence[tuple[int, int]] | None = None) -> list[EntitySpan]:
@@ -77,18 +85,6 @@ def find_patterns(text: str, code: Sequence[tuple[int, int]] | None = None) -> l
     elif "<" in text:
         found += find_discord_ids(text)
     return found
-
-
-GENERIC_SPEAKERS = frozenset(
-    "user users others someone human assistant gpt bot system model ai chatbot guest player customer agent".split()
-)
-"""Speaker labels of data sets that name nobody; texts use them as words."""
-
-ALLOWLISTED_KINDS = ("PERSON", "STREET_ADDRESS", "HANDLE")
-"""Kinds that an allowed name may be mistaken for."""
-
-ChunkReader = Callable[[str, str, list[tuple[int, int]], bool], tuple[list[EntitySpan], list[NameMatch]]]
-"""Reads a chunk: its text, the text without code, the spans of code, and whether it is the first of its text."""
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,40 @@ CARD_PREFIXES = tuple(
     2202 2203 2204 81""".split()
 ) + tuple(map(str, (*range(2221, 2721), *range(3528, 3590))))
 """Issuer prefixes that distinguish card numbers from other numbers."""
+NUMBER_START = r"(?<![0-9])(?<![0-9][.,])"
+NUMBER_END = r"(?![0-9]|[.,][0-9])"
+"""People write numbers directly after words: `sđt0912…`. Checks exclude parts of other tokens."""
+CARD = re.compile(rf"{NUMBER_START}[0-9](?:[ -]?[0-9]){{11,18}}{NUMBER_END}")
+CARD_CUE = re.compile(r"card|visa|amex|maestro|credit|debit|(?<![a-z])cc(?![a-z])|thẻ|卡|カード")
+COUNTRIES = "|".join(sorted(IBAN_LENGTHS))
+IBANS = (
+    re.compile(rf"(?<![A-Z0-9])(?:{COUNTRIES})[0-9]{{2}}(?=(?:[ -]?[A-Z0-9]){{11}})"),
+    re.compile(rf"(?<![A-Za-z0-9])(?:{COUNTRIES.lower()})[0-9]{{2}}(?=(?:[ -]?[a-z0-9]){{11}})"),
+)
+SSN = re.compile(r"(?<![0-9])(?<![0-9][-.,])([0-9]{3})([- .]?)([0-9]{2})\2([0-9]{4})(?!-?[0-9])")
+SSN_CUE = re.compile(r"ssn|social security|an sinh xã hội|社会安全|社会保障")
+CN_ID = re.compile(rf"{NUMBER_START}[1-8][0-9]{{16}}[0-9Xx](?![0-9])")
+TWELVE_DIGITS = re.compile(rf"{NUMBER_START}[0-9]{{4}}([ -]?)[0-9]{{4}}\1[0-9]{{4}}{NUMBER_END}")
+MY_NUMBER_CUE = re.compile(r"マイナンバー|個人番号|my ?number|individual number")
+VN_ID = re.compile(rf"{NUMBER_START}(?:[0-9]{{12}}|[0-9]{{9}}){NUMBER_END}")
+VN_ID_CUE = re.compile(r"cccd|cmnd|căn cước|chứng minh|can cuoc|chung minh|(?<![a-z])cmt(?![a-z])|định danh")
+ACCOUNT = re.compile(
+    r"(?:(?<![A-Za-z])stk|số tài khoản|so tai khoan|(?<![A-Za-z])(?:bank )?(?:account|acct\.?) ?(?:number|no\.?|#)|"
+    r"(?<![A-Za-z])bank account|银行[卡账帐][号户]|銀行口座|口座番号|银行账号)"
+    r"(?: ?(?:\(|của \w{1,8}|is|là|是|は|:|：|#|vietcombank|vcb|techcombank|mb|bidv|acb)){0,3}[ ]{0,2}"
+    r"(?P<number>[0-9](?:[ -]?[0-9]){6,18})(?![0-9])",
+    re.IGNORECASE,
+)
+PASSPORT = re.compile(
+    r"(?i:(?<![A-Za-z])passport|hộ chiếu|ho chieu|护照|護照|パスポート|旅券|(?<![A-Za-z])reisepass)"
+    r"(?i: ?(?:number|no\.?|num|id|số|so|của \w{1,8}|号码?|號碼?|番号|is|là|是|は|:|：|#)){0,4}\s{0,2}"
+    r"(?P<number>(?=[A-Z]{0,8}[0-9])(?:[A-Z0-9]{6,9}|[a-z]{1,2}[0-9]{6,8}))(?![A-Za-z0-9])",
+)
+NON_CARD_CUE = re.compile(
+    r"(?:order|tracking|invoice|ticket|serial|isbn|ean|upc|sku|ref(?:erence)?|version|timestamp|hash|seed|"
+    r"订单|単号|单号|注文|đơn hàng|mã vận đơn)[^0-9a-z]{0,3}(?:number|no\.?|id|code|号码?|番号)?[^0-9a-z]{0,4}$"
+)
+"""Word right before another kind of number."""
 
 
 def is_luhn_valid(digits: str) -> bool:
@@ -79,48 +113,6 @@ def _is_date(text: str) -> bool:
         return 1900 <= date(int(text[:4]), int(text[4:6]), int(text[6:])).year <= 2100
     except ValueError:
         return False
-
-
-NUMBER_START = r"(?<![0-9])(?<![0-9][.,])"
-NUMBER_END = r"(?![0-9]|[.,][0-9])"
-"""People write numbers directly after words: `sđt0912…`. Checks exclude parts of other tokens."""
-
-CARD = re.compile(rf"{NUMBER_START}[0-9](?:[ -]?[0-9]){{11,18}}{NUMBER_END}")
-CARD_CUE = re.compile(r"card|visa|amex|maestro|credit|debit|(?<![a-z])cc(?![a-z])|thẻ|卡|カード")
-COUNTRIES = "|".join(sorted(IBAN_LENGTHS))
-
-IBANS = (
-    re.compile(rf"(?<![A-Z0-9])(?:{COUNTRIES})[0-9]{{2}}(?=(?:[ -]?[A-Z0-9]){{11}})"),
-    re.compile(rf"(?<![A-Za-z0-9])(?:{COUNTRIES.lower()})[0-9]{{2}}(?=(?:[ -]?[a-z0-9]){{11}})"),
-)
-
-SSN = re.compile(r"(?<![0-9])(?<![0-9][-.,])([0-9]{3})([- .]?)([0-9]{2})\2([0-9]{4})(?!-?[0-9])")
-SSN_CUE = re.compile(r"ssn|social security|an sinh xã hội|社会安全|社会保障")
-CN_ID = re.compile(rf"{NUMBER_START}[1-8][0-9]{{16}}[0-9Xx](?![0-9])")
-TWELVE_DIGITS = re.compile(rf"{NUMBER_START}[0-9]{{4}}([ -]?)[0-9]{{4}}\1[0-9]{{4}}{NUMBER_END}")
-MY_NUMBER_CUE = re.compile(r"マイナンバー|個人番号|my ?number|individual number")
-VN_ID = re.compile(rf"{NUMBER_START}(?:[0-9]{{12}}|[0-9]{{9}}){NUMBER_END}")
-VN_ID_CUE = re.compile(r"cccd|cmnd|căn cước|chứng minh|can cuoc|chung minh|(?<![a-z])cmt(?![a-z])|định danh")
-
-ACCOUNT = re.compile(
-    r"(?:(?<![A-Za-z])stk|số tài khoản|so tai khoan|(?<![A-Za-z])(?:bank )?(?:account|acct\.?) ?(?:number|no\.?|#)|"
-    r"(?<![A-Za-z])bank account|银行[卡账帐][号户]|銀行口座|口座番号|银行账号)"
-    r"(?: ?(?:\(|của \w{1,8}|is|là|是|は|:|：|#|vietcombank|vcb|techcombank|mb|bidv|acb)){0,3}[ ]{0,2}"
-    r"(?P<number>[0-9](?:[ -]?[0-9]){6,18})(?![0-9])",
-    re.IGNORECASE,
-)
-
-PASSPORT = re.compile(
-    r"(?i:(?<![A-Za-z])passport|hộ chiếu|ho chieu|护照|護照|パスポート|旅券|(?<![A-Za-z])reisepass)"
-    r"(?i: ?(?:number|no\.?|num|id|số|so|của \w{1,8}|号码?|號碼?|番号|is|là|是|は|:|：|#)){0,4}\s{0,2}"
-    r"(?P<number>(?=[A-Z]{0,8}[0-9])(?:[A-Z0-9]{6,9}|[a-z]{1,2}[0-9]{6,8}))(?![A-Za-z0-9])",
-)
-
-NON_CARD_CUE = re.compile(
-    r"(?:order|tracking|invoice|ticket|serial|isbn|ean|upc|sku|ref(?:erence)?|version|timestamp|hash|seed|"
-    r"订单|単号|单号|注文|đơn hàng|mã vận đơn)[^0-9a-z]{0,3}(?:number|no\.?|id|code|号码?|番号)?[^0-9a-z]{0,4}$"
-)
-"""Word right before another kind of number."""
 
 
 def find_cards(text: str) -> Iterator[EntitySpan]:

@@ -21,18 +21,6 @@ _FULLWIDTH_TABLE = {0xFF01 + position: 0x21 + position for position in range(0x5
 }
 
 _FULLWIDTH = re.compile("[\uff01-\uff5e\u3000\xa0\u202f\u2011]")
-
-
-def normalise_width(text: str) -> str:
-    """Convert full-width characters to ASCII and all spaces to plain ones; the length does not change."""
-    return text.translate(_FULLWIDTH_TABLE) if _FULLWIDTH.search(text) else text
-
-
-def text_before(text: str, position: int, length: int) -> str:
-    """Return the text before a position in lower case."""
-    return text[max(0, position - length) : position].lower()
-
-
 ENGLISH_WORDS = frozenset(
     """a about above abyss ace ad admin after again age ago air all alone along also always am amber an and
     angel another any apple april are arrow art as ash ask at august aurora autumn away axe baby back bad badger
@@ -77,7 +65,6 @@ ENGLISH_WORDS = frozenset(
     witch with wizard wolf woman wonder wood woody word work world worm worth would wren wright yellow yes you
     young your zen zero zombie""".split()
 )
-
 VIETNAMESE_WORDS = frozenset(
     """an anh ánh ba bác bạch bách bái bán bảo bắc băng bé bích biển bình bông bơ bơi ca cá cao cát cẩm cậu cha
     chanh châu chi chí chị chim chín chính cho chó chú cô cốm công cơm cúc cung cường cửu dân diễm diện diệu
@@ -93,7 +80,6 @@ VIETNAMESE_WORDS = frozenset(
     tuấn tuệ tùng tuyền tuyết tươi tường uyên vàng văn vân vi việt vinh vĩnh võ vũ vui vương vy xinh xuân xoài ý
     yên yến""".split()
 )
-
 CJK_WORDS = frozenset(
     """月亮 太阳 星星 天空 大海 白云 小猫 小狗 猫咪 狗狗 老师 同学 朋友 先生 小姐 妈妈 爸爸 哥哥 姐姐 弟弟 妹妹
     宝宝 老板 大神 队长 船长 国王 公主 王子 天使 恶魔 死神 骑士 法师 玩家 路人 游客 用户 游戏 音乐 快乐 幸福
@@ -106,26 +92,20 @@ CJK_WORDS = frozenset(
     ゆき はる なつ あき ねこ いぬ くま うさぎ みんな わたし ぼく あなた どこ いつ なに だれ これ それ あれ ここ
     そこ ゲーム テスト ユーザー ゲスト リーダー キング""".split()
 )
-
 DETERMINERS = (
     "the a an some no this my your his our their these those any every each i you he she it we they to".split()
 )
 """Words that precede common nouns, and rarely names."""
-
 LATIN_TITLES = re.compile(
     r"(?:^|[^a-zà-ỹ])(?:anh|chị|em|cô|chú|bác|ông|bà|thầy|bạn|dì|cậu|mợ|cụ|bé|mr|mrs|ms|miss|mx|dr|prof|sir|madam|"
     r"uncle|aunt|auntie|cousin|hey|hi|hello|yo|chào|cảm ơn|cám ơn|thanks|ping|cc|dear)\.?\s$"
 )
-
 VOCATIVES = re.compile(r"\s(?:ơi|à|nè|nhé|ạ|oi|ui)(?![a-zà-ỹ])|['’]s(?![a-z])")
-
 HONORIFICS = re.compile(
     "さん|くん|君|ちゃん|様|さま|氏|先輩|先生|殿|たん|っち|哥|姐|总|總|老师|老師|先生|女士|小姐|同学|同學|师傅|叔|阿姨|"
     "大哥|大姐|妹妹|弟弟|兄|桑|酱|醬|씨|님"
 )
-
 PARTICLES = re.compile("[はがをにのともへでやねよかっ、。！？!?,.\\s]|です|だ|から|まで|より|って|$")
-
 CJK_SURNAMES = frozenset(
     """王 李 张 張 刘 劉 陈 陳 杨 楊 赵 趙 黄 黃 周 吴 吳 徐 孙 孫 胡 朱 高 林 何 郭 马 馬 罗 羅 梁 宋 郑 鄭 谢
     謝 韩 韓 唐 冯 馮 于 董 萧 蕭 肖 程 曹 袁 邓 鄧 许 許 傅 沈 曾 彭 吕 呂 苏 蘇 卢 盧 蒋 蔣 蔡 贾 賈 丁 魏 薛
@@ -133,5 +113,14 @@ CJK_SURNAMES = frozenset(
     史 顾 顧 侯 邵 孟 龙 龍 万 萬 段 雷 钱 錢 汤 湯 尹 黎 易 常 武 乔 喬 贺 賀 赖 賴 龚 龔 文 欧阳 歐陽 司马
     司馬 上官 诸葛 諸葛 司徒 慕容 令狐 阮 温 柳 祝 葛 骆 駱 靳 简 簡 费 費 裴 김 이 박 최 정 강 조 윤 장 임""".split()
 )
-
 IS_HAN = re.compile(f"[{HAN}]+")
+
+
+def normalise_width(text: str) -> str:
+    """Convert full-width characters to ASCII and all spaces to plain ones; the length does not change."""
+    return text.translate(_FULLWIDTH_TABLE) if _FULLWIDTH.search(text) else text
+
+
+def text_before(text: str, position: int, length: int) -> str:
+    """Return the text before a position in lower case."""
+    return text[max(0, position - length) : position].lower()

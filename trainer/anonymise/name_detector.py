@@ -71,6 +71,11 @@ CAPITALISED_NON_NAMES = frozenset(
     March April May June July August September October November December
     English French German Spanish Chinese Japanese Vietnamese American British God Jesus Christmas""".split()
 )
+CUE_RULES_LABEL = "cue words and titles"
+KANA, HANGUL = re.compile("[\u3040-\u30ff]"), re.compile("[\uac00-\ud7af]")
+UNENCODABLE = re.compile("[\x00-\x08\ud800-\udfff]")
+"""Characters that a model's own encoding rejects."""
+log = logging.getLogger(__name__)
 
 
 def find_names_by_cues(text: str, *, sure: bool) -> Iterator[EntitySpan]:
@@ -102,14 +107,6 @@ def _name_end(written: str) -> int:
             break
         end = match.end()
     return end
-
-
-CUE_RULES_LABEL = "cue words and titles"
-KANA, HANGUL = re.compile("[\u3040-\u30ff]"), re.compile("[\uac00-\ud7af]")
-UNENCODABLE = re.compile("[\x00-\x08\ud800-\udfff]")
-"""Characters that a model's own encoding rejects."""
-
-log = logging.getLogger(__name__)
 
 
 @dataclass

@@ -14,6 +14,12 @@ from typing import Self, TextIO
 from personas.home.review_files import record_review_file
 from trainer.anonymise.spans import Entity
 
+GLOB_ESCAPES = {ord(sign): f"[{sign}]" for sign in "*?["}
+"""A file's own characters that are special in glob patterns."""
+CONTEXT_CHARS = 40
+"""Characters of context on either side."""
+DAY_S = 86_400.0
+
 
 @contextmanager
 def open_atomic(path: Path) -> Iterator[TextIO]:
@@ -53,10 +59,6 @@ def _remove_stale(path: Path) -> None:
             left.unlink(missing_ok=True)
 
 
-GLOB_ESCAPES = {ord(sign): f"[{sign}]" for sign in "*?["}
-"""A file's own characters that are special in glob patterns."""
-
-
 def _is_running(process: int) -> bool:
     try:
         os.kill(process, 0)
@@ -72,12 +74,6 @@ def _default_mode() -> int:
     mask = os.umask(0o077)
     os.umask(mask)
     return 0o666 & ~mask
-
-
-CONTEXT_CHARS = 40
-"""Characters of context on either side."""
-
-DAY_S = 86_400.0
 
 
 class ReviewLog(AbstractContextManager["ReviewLog"]):

@@ -27,6 +27,22 @@ EntityKind = Literal[
 ]
 
 ENTITY_KINDS: tuple[EntityKind, ...] = get_args(EntityKind)
+RANK_SECRET, RANK_PATTERN, RANK_LOG_NAME, RANK_HANDLE, RANK_MODEL, RANK_CUE = 6, 5, 4, 3, 2, 1
+"""Ranks, highest first: a key or token; a value with a checksum or an unmistakable form; a name in the log; a handle;
+a model's finding; a name after a cue word. Of overlapping spans the higher rank wins.
+"""
+LETTERS = re.compile(r"[^\W_]")
+NUMBER_KIND_PRIORITY = (
+    "CREDIT_CARD",
+    "IBAN_CODE",
+    "CN_ID",
+    "JP_MY_NUMBER",
+    "VN_ID",
+    "US_SSN",
+    "DISCORD_ID",
+    "PHONE_NUMBER",
+)
+"""Priority among several readings of the same digits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,11 +68,6 @@ class Entity:
 Recogniser = Callable[[str], Iterable[EntitySpan]]
 """Function that finds all spans of one or a few related kinds; overlaps are resolved later."""
 
-RANK_SECRET, RANK_PATTERN, RANK_LOG_NAME, RANK_HANDLE, RANK_MODEL, RANK_CUE = 6, 5, 4, 3, 2, 1
-"""Ranks, highest first: a key or token; a value with a checksum or an unmistakable form; a name in the log; a handle;
-a model's finding; a name after a cue word. Of overlapping spans the higher rank wins.
-"""
-
 
 def replace_entities(text: str, entities: Iterable[Entity]) -> str:
     """Replace the entities in a text; they are in order and do not overlap."""
@@ -66,21 +77,6 @@ def replace_entities(text: str, entities: Iterable[Entity]) -> str:
         parts += [text[end : entity.start], entity.replacement]
         end = entity.end
     return "".join([*parts, text[end:]])
-
-
-LETTERS = re.compile(r"[^\W_]")
-
-NUMBER_KIND_PRIORITY = (
-    "CREDIT_CARD",
-    "IBAN_CODE",
-    "CN_ID",
-    "JP_MY_NUMBER",
-    "VN_ID",
-    "US_SSN",
-    "DISCORD_ID",
-    "PHONE_NUMBER",
-)
-"""Priority among several readings of the same digits."""
 
 
 def resolve_overlaps(text: str, spans: Iterable[EntitySpan]) -> list[EntitySpan]:

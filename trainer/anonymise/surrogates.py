@@ -12,6 +12,30 @@ from trainer.anonymise.capitalisation import TOKEN, fold_diacritics
 from trainer.anonymise.spans import EntityKind
 from trainer.sources.conversation import SourceSpeaker
 
+PLACEHOLDERS: dict[str, str] = {
+    "STREET_ADDRESS": "[address]",
+    "CREDIT_CARD": "[card number]",
+    "IBAN_CODE": "[account number]",
+    "US_SSN": "[social security number]",
+    "VN_ID": "[identity number]",
+    "CN_ID": "[identity number]",
+    "JP_MY_NUMBER": "[identity number]",
+    "PASSPORT": "[identity number]",
+    "SECRET": "[key removed]",
+    "URL_SECRET": "removed",
+}
+EXAMPLE_DOMAINS = ("example.com", "example.net", "example.org")
+EXAMPLE_IPV4_PREFIXES = ("192.0.2", "198.51.100", "203.0.113")
+PHONE_AREA_CODES = "201 212 305 312 404 415 503 512 617 702".split()
+SURROGATE_FORMAT = re.compile(
+    rf"[a-z]+[0-9]{{3}}@(?:{'|'.join(map(re.escape, EXAMPLE_DOMAINS))})"
+    rf"|(?:{'|'.join(PHONE_AREA_CODES)})-555-01[0-9]{{2}}"
+    rf"|(?:{'|'.join(map(re.escape, EXAMPLE_IPV4_PREFIXES))})\.[0-9]+|2001:db8::[0-9a-f]+"
+)
+UNKNOWN_MEMBER = "someone"
+NON_MEMBER_MENTIONS = {"@&": "@role", "#": "#channel"}
+MENTION = re.compile(r"<(?P<sign>@[!&]?|#)(?P<id>[0-9]+)>")
+
 
 def assign_pseudonyms(members: Iterable[SourceSpeaker], key: bytes, barred: Collection[str] = ()) -> dict[str, str]:
     """Assign a unique pseudonym to each speaker id; on a collision the next free name is taken.
@@ -62,34 +86,6 @@ def _candidates(start: int, barred: Collection[str]) -> Iterator[str]:
             yield name + (str(round_ + 1) if round_ else "")
         elif round_ and not free:  # everybody is called like a pseudonym
             yield f"{name}{round_ + 1}"
-
-
-PLACEHOLDERS: dict[str, str] = {
-    "STREET_ADDRESS": "[address]",
-    "CREDIT_CARD": "[card number]",
-    "IBAN_CODE": "[account number]",
-    "US_SSN": "[social security number]",
-    "VN_ID": "[identity number]",
-    "CN_ID": "[identity number]",
-    "JP_MY_NUMBER": "[identity number]",
-    "PASSPORT": "[identity number]",
-    "SECRET": "[key removed]",
-    "URL_SECRET": "removed",
-}
-
-EXAMPLE_DOMAINS = ("example.com", "example.net", "example.org")
-EXAMPLE_IPV4_PREFIXES = ("192.0.2", "198.51.100", "203.0.113")
-PHONE_AREA_CODES = "201 212 305 312 404 415 503 512 617 702".split()
-
-SURROGATE_FORMAT = re.compile(
-    rf"[a-z]+[0-9]{{3}}@(?:{'|'.join(map(re.escape, EXAMPLE_DOMAINS))})"
-    rf"|(?:{'|'.join(PHONE_AREA_CODES)})-555-01[0-9]{{2}}"
-    rf"|(?:{'|'.join(map(re.escape, EXAMPLE_IPV4_PREFIXES))})\.[0-9]+|2001:db8::[0-9a-f]+"
-)
-
-UNKNOWN_MEMBER = "someone"
-NON_MEMBER_MENTIONS = {"@&": "@role", "#": "#channel"}
-MENTION = re.compile(r"<(?P<sign>@[!&]?|#)(?P<id>[0-9]+)>")
 
 
 def surrogate_for(kind: EntityKind, value: str, key: bytes, members: dict[str, str]) -> str:

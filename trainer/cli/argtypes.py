@@ -9,16 +9,16 @@ from personas.errors import RequestError
 from personas.schemas.base import right_error
 from personas.schemas.hyperparameters import Hyperparameters, parse_settings
 
+DEFAULT_REVIEW_DAYS = 14
+"""Days until a list of replaced personal data is deleted."""
+SET_HELP = "change a setting of the recipe, such as learning_rate=2e-4 (see `recipes`); may repeat"
+
 
 def positive_int(text: str) -> int:
     """Parse a positive integer. Raises `ArgumentTypeError`."""
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"expected a number of at least 1, got {text!r}")
     return int(text)
-
-
-DEFAULT_REVIEW_DAYS = 14
-"""Days until a list of replaced personal data is deleted."""
 
 
 def retention_days(text: str) -> int:
@@ -47,9 +47,6 @@ def _positive_seconds(text: str) -> float:
     if not 0 <= seconds < 1e6:
         raise argparse.ArgumentTypeError(f"expected a number of seconds, got {text!r}")
     return seconds
-
-
-SET_HELP = "change a setting of the recipe, such as learning_rate=2e-4 (see `recipes`); may repeat"
 
 
 def add_settings(parser: argparse.ArgumentParser) -> None:

@@ -34,6 +34,8 @@ from trainer.sources.source_file import resolve_path
 from trainer.sources.source_format import ReadOptions
 from trainer.train.job_folder import JobDraft
 
+OWN_CARD_RIGHT = "own-writing", "whoever named it on the command line", "Named to be trained."
+
 
 def draft_job(options: argparse.Namespace, home: Path) -> JobDraft:
     """Draft the job that the options describe.
@@ -59,9 +61,6 @@ def draft_job(options: argparse.Namespace, home: Path) -> JobDraft:
     if options.start_from:
         materials.append(_parent_adapter_material(options.start_from, home, consent))
     return JobDraft(home, _training_request(options, persona, materials), tuple(materials))
-
-
-OWN_CARD_RIGHT = "own-writing", "whoever named it on the command line", "Named to be trained."
 
 
 # ------------------------------------------------------------------------------------------------ material

@@ -50,10 +50,13 @@ material that came through its API (docs/privacy.md).
 Three ways to train a persona: on its own conversations alone, with a chat model; --mix 80:20, general and own
 conversations in that ratio; --two-stage, all general conversations first, then its own.
 """
-
-
 EXPORT_EXAMPLE = "python -m trainer dataset export build/ballast --to openai --out ballast.jsonl"
 EXPORT_FORMATS = ("openai", "sharegpt", "alpaca")
+INSPECT_EXAMPLES = (
+    "python -m trainer dataset inspect talk.json",
+    "python -m trainer dataset inspect rows.csv --map user=question assistant=reply --json",
+)
+BUILD_EXAMPLE = "python -m trainer dataset build --persona ballast --source data/logs/ballast.json --out build/ballast"
 
 
 def add_build(subcommands: argparse._SubParsersAction[argparse.ArgumentParser]) -> argparse.ArgumentParser:
@@ -185,15 +188,6 @@ def _build_summary(summary: dict[str, Any], out: Path) -> list[str]:
         f"hash {summary['hash']}",
     ]
     return lines
-
-
-INSPECT_EXAMPLES = (
-    "python -m trainer dataset inspect talk.json",
-    "python -m trainer dataset inspect rows.csv --map user=question assistant=reply --json",
-)
-
-
-BUILD_EXAMPLE = "python -m trainer dataset build --persona ballast --source data/logs/ballast.json --out build/ballast"
 
 
 def add_dataset(commands: argparse._SubParsersAction[Any]) -> None:

@@ -25,6 +25,13 @@ and on graphics cards of common sizes. Takes half a minute and downloads nothing
 
 Exit codes: 0 runs work (perhaps slowly), 1 they do not.
 """
+PREDICTIONS_HELP = """\
+Trains for a few steps in a dozen configurations, each in a separate process, and compares predicted with measured
+memory and time. Other programs that run at the same time make the times longer.
+
+  python -m trainer predictions --out docs/predictions.md
+  python -m trainer predictions --quick --json
+"""
 
 
 def add_doctor(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> argparse.ArgumentParser:
@@ -60,15 +67,6 @@ def _print_check(what: str) -> None:
     """Show the current check on one line of a terminal."""
     if sys.stderr.isatty():
         print(f"\r\x1b[K{what and f'checking {what} …'}", end="", file=sys.stderr, flush=True)
-
-
-PREDICTIONS_HELP = """\
-Trains for a few steps in a dozen configurations, each in a separate process, and compares predicted with measured
-memory and time. Other programs that run at the same time make the times longer.
-
-  python -m trainer predictions --out docs/predictions.md
-  python -m trainer predictions --quick --json
-"""
 
 
 def add_predictions(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> argparse.ArgumentParser:

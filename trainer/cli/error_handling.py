@@ -25,6 +25,8 @@ from trainer.process.cancellation import Terminated, raise_on_sigterm
 from trainer.process.environment import find_home, require_home
 from trainer.process.events import find_disk_error
 
+EXIT_TERMINATED = 143
+
 
 def with_error_handling(command: Callable[[argparse.Namespace], None]) -> Callable[[argparse.Namespace], int]:
     """Wrap a command so that errors print in a line or two; the wrapper returns the exit code."""
@@ -53,9 +55,6 @@ def with_error_handling(command: Callable[[argparse.Namespace], None]) -> Callab
 def _print_error(error: UnderstudyError) -> int:
     print(error, file=sys.stderr)
     return EXIT_FAILED
-
-
-EXIT_TERMINATED = 143
 
 
 def translate_write_error(error: OSError | sqlite3.OperationalError) -> UnderstudyError:

@@ -77,6 +77,16 @@ from trainer.train.resume_config import CHECKPOINT_INTERVAL_S, resume_thread_cou
 
 PROGRAM_NAME = "understudy-trainer"
 """The command's name for shells, which complete by the first word."""
+EXIT_LOCKED, EXIT_STOPPED = 3, 143
+RUN_EXAMPLES = (
+    "python -m trainer run ~/.understudy/jobs/3f9a2c41d0 --threads 2",
+    "python -m trainer run ~/.understudy/jobs/3f9a2c41d0 --dry-run --json",
+)
+MATRIX_EXAMPLES = (
+    "python -m trainer matrix --adapter oda=runs/oda/adapter --adapter thrip=runs/thrip/adapter "
+    "--job oda=runs/oda --job thrip=runs/thrip",
+)
+log = logging.getLogger("trainer")
 
 
 def add_completion(
@@ -98,24 +108,6 @@ def add_completion(
     command.set_defaults(
         command=with_error_handling(lambda options: print(completion_script([parser(PROGRAM_NAME)], options.shell))),
     )
-
-
-EXIT_LOCKED, EXIT_STOPPED = 3, 143
-
-
-RUN_EXAMPLES = (
-    "python -m trainer run ~/.understudy/jobs/3f9a2c41d0 --threads 2",
-    "python -m trainer run ~/.understudy/jobs/3f9a2c41d0 --dry-run --json",
-)
-
-
-MATRIX_EXAMPLES = (
-    "python -m trainer matrix --adapter oda=runs/oda/adapter --adapter thrip=runs/thrip/adapter "
-    "--job oda=runs/oda --job thrip=runs/thrip",
-)
-
-
-log = logging.getLogger("trainer")
 
 
 def main() -> int:

@@ -29,8 +29,6 @@ Plans a run without writing anything: data used and dropped with reasons, time, 
   python -m trainer plan --dataset build/ballast                      a built data set
   python -m trainer plan --persona ballast --dataset harbour-talk     an entry of catalogue.toml
 """
-
-
 BAR_WIDTH_CHARS = 40
 
 

@@ -22,6 +22,9 @@ from personas.schemas.training_events import (
 )
 from trainer.report.run_report import format_duration
 
+EVENT_INTERVAL_S = 10.0
+CLEAR_LINE = "\r\x1b[K"
+
 
 class ProgressCounter:
     """A counter on standard error, with one line per activity."""
@@ -49,10 +52,6 @@ class ProgressCounter:
         self._bar.update(more)
         self._count += more
         self._plain.update(f"{doing}: {self._count:,} rows")
-
-
-EVENT_INTERVAL_S = 10.0
-CLEAR_LINE = "\r\x1b[K"
 
 
 class EventPrinter:

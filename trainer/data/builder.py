@@ -30,6 +30,10 @@ from trainer.data.sample_renderer import RenderedSample, SampleRenderer
 from trainer.schemas import Recipe
 from trainer.sources.conversation import Conversation, RejectedRecord, is_chat_log, persona_speaks, replace_assistant
 
+SampleKind = Literal["persona", "general"]
+OVER_LIMIT, OVER_MIX = "over the source's limit", "over the mix"
+SourceItems = Iterable[Conversation | RejectedRecord]
+
 
 class DiskBuffer:
     """A file of this process alone, without a name, that goes with it: only so is pickle safe to read."""
@@ -63,18 +67,9 @@ class DiskBuffer:
         return conversation
 
 
-SampleKind = Literal["persona", "general"]
-
-
-OVER_LIMIT, OVER_MIX = "over the source's limit", "over the mix"
-
-
-SourceItems = Iterable[Conversation | RejectedRecord]
-
-
 @dataclass(frozen=True)
 class DatasetPlan:
-    """What a data set is to be made of, and how.
+    """Specification of a data set to build.
 
     `limits`: source to the number of its samples, at most. `mix`: the ratio of general talk to the persona's, or of
     the sources in their order; empty takes everything. `stages` puts all general samples before the persona's, for
@@ -101,7 +96,7 @@ class DatasetPlan:
 
     @property
     def persona_id(self) -> str | None:
-        """Whose data set it is to be."""
+        """Persona that the data set is for."""
         return self.persona.id if self.persona else None
 
 
@@ -169,7 +164,7 @@ class DatasetBuilder:
 
     @property
     def held_out(self) -> HoldoutIndex:
-        """What was held out before, and once samples are made what is now."""
+        """Replies held out before and, once samples are made, now."""
         return self._sieve.held_out
 
     def samples(self) -> Iterator[BuiltSample]:
@@ -241,7 +236,7 @@ class DatasetBuilder:
 
     @property
     def _stands_in(self) -> bool:
-        """Where a persona is to be trained and speaks in no source by name, the sources' assistant speaks for it."""
+        """Tells whether the sources' assistant stands in for a persona that speaks in none of them by name."""
         return self._plan.persona is not None and not any(self._speaks)
 
     def _kind(self, number: int) -> SampleKind:
@@ -260,7 +255,7 @@ class DatasetBuilder:
         return [numbers]
 
     def _shares(self) -> dict[str, float]:
-        """What the ratio's numbers belong to. Raises `RequestError` when they do not fit the sources."""
+        """Resolves what the ratio's numbers refer to. Raises `RequestError` when they do not fit the sources."""
         mix, kinds = self._plan.mix, {self._kind(number) for number in range(len(self._speaks))}
         if len(mix) == 2 and len(kinds) == 2:
             return dict(zip(("general", "persona"), mix, strict=True))

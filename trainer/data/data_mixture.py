@@ -15,12 +15,9 @@ from trainer.schemas import Recipe
 from trainer.sources.conversation import Conversation
 
 Item = TypeVar("Item")
-
-
 GENERAL_HOLDOUT_SHARE = 1 / 3
-
-
 """Share of general dialogue that is never trained on where the rest is."""
+SOURCE_PATTERN = re.compile(r"(?P<path>.+?)(?:=(?P<format>[a-z0-9][a-z0-9-]*))?(?::(?P<limit>\d+))?", re.DOTALL)
 
 
 def mixes_general(recipe: Recipe) -> bool:
@@ -82,9 +79,6 @@ def _general_holdout_third(general: Sequence[Conversation]) -> list[Conversation
 
 def _conversation_text(conversation: Conversation) -> str:
     return conversation.raw_text
-
-
-SOURCE_PATTERN = re.compile(r"(?P<path>.+?)(?:=(?P<format>[a-z0-9][a-z0-9-]*))?(?::(?P<limit>\d+))?", re.DOTALL)
 
 
 @dataclass(frozen=True)

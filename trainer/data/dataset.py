@@ -32,7 +32,7 @@ class SampleRecord:
 
 @dataclass(frozen=True)
 class SampleSets:
-    """What there is to train and measure with, before general dialogue is mixed in.
+    """Samples to train and evaluate with, before general dialogue is mixed in.
 
     `own` is to be trained on whatever the recipe says, `general` as far as it says so: made as it is taken. `measured`
     are samples that measure forgetting. `dropped` counts replies that make no sample, `rejected` records that could not

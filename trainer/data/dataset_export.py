@@ -21,6 +21,9 @@ from personas.home.rights import RIGHTS_FILE
 from trainer.data.layout import read_samples, require_outside
 
 TABLE_NAME = re.compile(r"^\s*\[(.+)\]\s*(?:#.*)?$")
+ChatMessage = dict[str, str]
+JSONL_SUFFIXES = (".jsonl", ".ndjson")
+SHAREGPT_ROLES = {"system": "system", "user": "human", "assistant": "gpt"}
 
 
 def write_right(out: Path, folder: Path, rights: Mapping[str, int]) -> None:
@@ -85,15 +88,6 @@ def _write_rights(file: Path, text: str) -> None:
         Path(aside).replace(file)
     finally:
         Path(aside).unlink(missing_ok=True)
-
-
-ChatMessage = dict[str, str]
-
-
-JSONL_SUFFIXES = (".jsonl", ".ndjson")
-
-
-SHAREGPT_ROLES = {"system": "system", "user": "human", "assistant": "gpt"}
 
 
 @dataclass(frozen=True)

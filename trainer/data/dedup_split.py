@@ -25,15 +25,15 @@ from trainer.data.quality_filters import QualityFilters
 from trainer.sources.conversation import Conversation
 
 HELD_OUT = "held out"
-
-
 OPENING_WORDS, PROMPT_WORDS, REPLY_OPENING_WORDS = 12, 5, 8
-
-
 """An opening has twelve words at least, five of them said to the persona, and of each reply the first eight."""
-
-
 HoldoutMask = NDArray[np.bool_]
+TRAIN = "train"
+NO_REPLY, UNADDRESSED_REPLY = "nobody answers", "reply to nobody"
+EXACT_DUPLICATE, NEAR_DUPLICATE = "duplicate", "near duplicate"
+SIDES = (HELD_OUT, TRAIN)
+MAX_CLUSTERS_PER_REPLY = 16
+"""A reply that held-out talks share with more clusters than this brings none of them over: it is a set phrase."""
 
 
 def hash_fraction(purpose: str, text: str) -> float:
@@ -110,24 +110,6 @@ def select_holdout(
         out[nearest[~was[nearest]][-1]] = False
     side: HoldoutMask = out[clusters]
     return side
-
-
-TRAIN = "train"
-
-
-NO_REPLY, UNADDRESSED_REPLY = "nobody answers", "reply to nobody"
-
-
-EXACT_DUPLICATE, NEAR_DUPLICATE = "duplicate", "near duplicate"
-
-
-SIDES = (HELD_OUT, TRAIN)
-
-
-MAX_CLUSTERS_PER_REPLY = 16
-
-
-"""A reply that held-out talks share with more clusters than this brings none of them over: it is a set phrase."""
 
 
 class ConversationSplitter:

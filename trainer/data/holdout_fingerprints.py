@@ -21,21 +21,19 @@ from trainer.data.minhash import (
 from trainer.sources.conversation import Conversation
 
 KEY_BYTES = 16
-
-
 HASH_BATCH = 250_000
-
-
 INITIAL_STATE = tuple(int.from_bytes(word, "big") for word in (b"somepseu", b"dorandom", b"lygenera", b"tedbytes"))
-
-
 LAST_BLOCK = 8 << 56
-
-
 """The message's length in its top byte: every message here has eight bytes."""
-
-
 Hashes = NDArray[np.uint64]
+MIN_REPLY_KEY_WORDS = 8
+"""Fewer are said again by chance."""
+MAX_COMPARED_PER_KEY = 32
+"""Of texts held out before that share a band with a text, so many are compared with it: for templates, as CROWD is."""
+NIBBLE_VALUES = 16
+CHANCE_AGREEMENT = 1 / NIBBLE_VALUES
+"""How often four bits of two different minima are the same."""
+Mask = NDArray[np.bool_]
 
 
 def siphash(key: bytes, values: Hashes) -> Hashes:
@@ -76,30 +74,6 @@ def _round(v: list[Hashes]) -> None:
 
 def _rotate(values: Hashes, bits: int) -> Hashes:
     return (values << np.uint64(bits)) | (values >> np.uint64(64 - bits))
-
-
-MIN_REPLY_KEY_WORDS = 8
-
-
-"""Fewer are said again by chance."""
-
-
-MAX_COMPARED_PER_KEY = 32
-
-
-"""Of texts held out before that share a band with a text, so many are compared with it: for templates, as CROWD is."""
-
-
-NIBBLE_VALUES = 16
-
-
-CHANCE_AGREEMENT = 1 / NIBBLE_VALUES
-
-
-"""How often four bits of two different minima are the same."""
-
-
-Mask = NDArray[np.bool_]
 
 
 def reply_keys(conversation: Conversation) -> Iterator[tuple[int, int]]:

@@ -121,7 +121,7 @@ def read_job_talk(inputs: JobInputs, recipe: Recipe) -> JobTalk:
 
 
 def read_job_preferences(folder: Path, spec: JobSpec) -> list[PreferenceRecord]:
-    """What a preference job learns from, as it came. Raises `MaterialError` where it may not be trained on."""
+    """Reads a preference job's preferences unchanged. Raises `MaterialError` if training on them is not allowed."""
     return _read_preferences(_paths_of_kind(folder, spec, "preferences"))
 
 
@@ -154,7 +154,7 @@ def _split_mixture(
 
 
 def _material_paths(folder: Path, spec: JobSpec) -> MaterialPaths:
-    """Where the materials of each kind lie. Raises `MaterialError` for those that are too many or too few."""
+    """Returns the paths of the materials by kind. Raises `MaterialError` for too many or too few."""
     task = spec.request.task_type
     if foreign := sorted({material.kind for material in spec.materials} - {*ALLOWED_KINDS[task]}):
         raise MaterialError(f"A {task} job has no use for material of the kind {', '.join(foreign)}.", "Leave it out.")
@@ -180,7 +180,7 @@ def _require_kind(is_there: bool, kind: str, task: str) -> None:
 
 
 def _paths_of_kind(folder: Path, spec: JobSpec, kind: str) -> list[tuple[Path, Material]]:
-    """Where the materials of a kind lie, each allowed for training and equal to its digest."""
+    """Returns the paths of a kind's materials, each allowed for training and equal to its digest."""
     root, consent = folder / "material", read_consent(folder)
     return [
         (_check_material(root, material, consent), material) for material in spec.materials if material.kind == kind

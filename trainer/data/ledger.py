@@ -10,15 +10,11 @@ from personas.home.pseudonyms import keyed_person
 from trainer.sources.conversation import Conversation, RejectedRecord, SourceSpeaker, day_of
 
 LEADS_TO_NO_REPLY = "leads to no reply"
-
-
 """What was said after the last reply, or too long before the next one to be shown with it."""
-
-
 PREVIEW_CHARACTERS = 200
-
-
 MAX_SHOWN_REASONS = 5
+PLACEHOLDER_IDS = frozenset(("user", "others", "someone"))
+"""Ids of speakers that stand for whoever it was."""
 
 
 @dataclass(frozen=True)
@@ -147,12 +143,6 @@ def _drop_all(conversation: Conversation, reason: str) -> DroppedRecord:
 def _preview(conversation: Conversation) -> str:
     """Return the beginning of a conversation, with pseudonyms if already applied."""
     return "\n".join(message.text for message in conversation.messages[:4])[:PREVIEW_CHARACTERS]
-
-
-PLACEHOLDER_IDS = frozenset(("user", "others", "someone"))
-
-
-"""Ids of speakers that stand for whoever it was."""
 
 
 class Participants:

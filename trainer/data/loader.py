@@ -50,18 +50,18 @@ SampleLine = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class ConsentCheck:
-    """What may be used of the lines of a data set today. `people` are those who have opted in, under the people key."""
+    """Checks which lines of a data set may be used today. `people` are those who have opted in, under the people key."""
 
     consent: Consent
     people: frozenset[str]
 
     @classmethod
     def today(cls, consent: Consent, people_key: bytes) -> ConsentCheck:
-        """What this consent allows."""
+        """Returns the consent check for today's permission and opt-ins."""
         return cls(consent, frozenset(keyed_person(people_key, id) for id in consent.opted_in))
 
     def fault(self, line: SampleLine, name: str) -> str:
-        """Why a line is left out; empty where it may be used. Raises `MaterialError` where nobody allows any of it."""
+        """Returns why a line is left out; empty if it may be used. Raises `MaterialError` if none of the file may be."""
         right = str(line.get("right") or "")
         decide_right(f"A sample of {name}", stated=right, consent=self.consent).require()
         if right != DISCORD_API:
@@ -299,7 +299,7 @@ class _DatasetReader:
         self.dropped: Counter[str] = Counter()
 
     def read(self, file: str) -> list[_LoadedSample]:
-        """What may be used of a file and fits, in its order."""
+        """Reads the lines of a file that may be used and fit, in order."""
         lines = filter(self._may_be_used, read_samples(self._folder / file))
         found = render_lines(lines, self._renderer, self.dropped, self._longest)
         return [_LoadedSample(line, _sample_record(line, sample)) for line, sample in found]

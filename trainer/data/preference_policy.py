@@ -19,15 +19,17 @@ from trainer.data.job_inputs import read_job_preferences
 from trainer.schemas import Recipe
 
 GOOD_REPLIES_KEY, BAD_REPLIES_KEY = "replies_good", "replies_bad"
-
-
 """What the manifest of an adapter counts that has learned from preferences, and no other."""
-
-
 MAX_GOOD_WEIGHT_RATIO = 4 / 3
-
-
 """Good replies count from as much to a third more than bad ones (arXiv 2402.01306, equation 8)."""
+MAX_REORDER_LOOKAHEAD = 64
+"""So many waiting replies are looked at for one that answers another prompt."""
+MIN_PREFERENCES = 300
+"""Fewer preferences are hardly more than noise to KTO and DPO: there is no proven benefit below about a thousand."""
+MAX_LEARNING_RATE = 5e-5
+SHARE_TOLERANCE = 1e-9
+MIN_STEP_SAMPLES = 4
+"""KTO estimates from the other samples of a batch how far the model has gone (arXiv 2402.01306, section 4.1)."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,8 @@ class PreferencePair:
 
 @dataclass(frozen=True)
 class PreferenceSet:
-    """What is learned from, by which method: `judged` holds all replies, good ones first, `pairs` the compared ones."""
+    """Preferences to learn from, and the method: `judged` holds all replies, good ones first, `pairs` the compared
+    ones."""
 
     method: PreferenceMethod
     judged: tuple[LabelledReply, ...]
@@ -70,12 +73,12 @@ class PreferenceSet:
 
     @property
     def good(self) -> int:
-        """How many are good."""
+        """Number of good samples."""
         return sum(one.is_good for one in self.judged)
 
     @property
     def marks(self) -> str:
-        """Which of the samples are good, as a `+` or `-` each."""
+        """Marks each sample as good or bad, as a `+` or `-`."""
         return "".join("+" if one.is_good else "-" for one in self.judged)
 
 
@@ -85,7 +88,7 @@ def reply_ids(sample: TokenizedSample) -> tuple[int, ...]:
 
 
 def class_weights(judged: Sequence[LabelledReply]) -> tuple[float, float]:
-    """What a good and a bad reply count, so that all good ones together count from 1 to 4/3 of all bad ones.
+    """Returns the weights of good and bad replies, so that all good ones together weigh 1 to 4/3 of all bad ones.
 
     Where one side is missing, nothing can balance it and both count 1.
     """
@@ -118,12 +121,6 @@ def arrange_batches(judged: Sequence[LabelledReply], batch: int, seed: int) -> l
     return order + [order[number % len(order)] for number in range(missing)] if order else order
 
 
-MAX_REORDER_LOOKAHEAD = 64
-
-
-"""So many waiting replies are looked at for one that answers another prompt."""
-
-
 def _last_entries(waiting: Sequence[LabelledReply]) -> list[tuple[int, LabelledReply]]:
     """The replies at the end of a list, with their places."""
     first = max(len(waiting) - MAX_REORDER_LOOKAHEAD, 0)
@@ -138,27 +135,9 @@ def shuffle_pairs(pairs: Sequence[PreferencePair], seed: int) -> list[Preference
 PreferenceT = TypeVar("PreferenceT", PreferenceRecord, LabelledReply)
 
 
-MIN_PREFERENCES = 300
-
-
-"""Fewer preferences are hardly more than noise to KTO and DPO: there is no proven benefit below about a thousand."""
-
-
-MAX_LEARNING_RATE = 5e-5
-
-
-SHARE_TOLERANCE = 1e-9
-
-
-MIN_STEP_SAMPLES = 4
-
-
-"""KTO estimates from the other samples of a batch how far the model has gone (arXiv 2402.01306, section 4.1)."""
-
-
 @dataclass(frozen=True)
 class PreferencePlan:
-    """Which preferences are used, and how. `given` counts all that there were, `of_members` who gave the used ones.
+    """Preferences to use, and how. `given` counts all of them, `of_members` those who gave the used ones.
 
     `left_out` counts what went beyond a member's share, `alone` replies without another to compare with, which DPO
     cannot use, `again` those that the same member had given already.
@@ -175,12 +154,12 @@ class PreferencePlan:
 
     @property
     def only_filters(self) -> bool:
-        """Whether there are too few to learn from."""
+        """Tells whether there are too few to learn from."""
         return len(self.used) < MIN_PREFERENCES
 
     @property
     def words(self) -> str:
-        """What is done, and why, for people."""
+        """Describes for people what is done, and why."""
         told = f"Of {self.given:,} preferences {len(self.used):,} can be learned from{self._left_out}"
         if not self.only_filters:
             return f"{told}: {self.method.upper()} learns from these, which {_member_count(self.of_members)} gave."
@@ -191,7 +170,7 @@ class PreferencePlan:
 
     @property
     def _left_out(self) -> str:
-        """Why not all of them can; empty where they can."""
+        """Returns why not all of them can be used; empty if they can."""
         why = []
         if self.again:
             why.append(f"{self.again:,} had been given already by the same member")
@@ -205,7 +184,7 @@ class PreferencePlan:
 
 
 def plan_preferences(preferences: Sequence[PreferenceRecord], recipe: Recipe) -> PreferencePlan:
-    """What becomes of preferences, the oldest first, under a recipe."""
+    """Selects preferences, oldest first, under a recipe."""
     method, share = recipe.preference_method, recipe.preference_share
     once = list({(one.by, one.prompt, one.chosen, one.rejected): one for one in preferences}.values())
     fitting = [one for one in once if one.is_pair or method == "kto"]
@@ -223,14 +202,14 @@ def plan_preferences(preferences: Sequence[PreferenceRecord], recipe: Recipe) ->
 
 
 def only_filters(folder: Path, spec: JobSpec, recipe: Recipe) -> bool:
-    """Whether a job is one of preferences that has too few to learn from. Raises `MaterialError`."""
+    """Tells whether a preference job has too few to learn from and only filters. Raises `MaterialError`."""
     if spec.request.task_type != "preference":
         return False
     return plan_preferences(read_job_preferences(folder, spec), recipe).only_filters
 
 
 def limit_member_share(preferences: Sequence[PreferenceRecord], share: float) -> list[PreferenceRecord]:
-    """As many preferences as may be while no member's are a larger share of them; of each member the latest.
+    """Returns as many preferences as possible with no member above the largest share; of each member the latest.
 
     None at all where there are fewer members than would fill it: of nine, one gives a ninth at least.
     """
@@ -250,7 +229,7 @@ def latest_per_member(given: Sequence[PreferenceT], most: int) -> list[Preferenc
 
 
 def _max_per_member(counts: Counter[str], share: float) -> int:
-    """How many each may give at most."""
+    """Returns how many preferences each member may contribute."""
     for most in range(max(counts.values(), default=0), 0, -1):
         if most <= share * sum(min(count, most) for count in counts.values()) + SHARE_TOLERANCE:
             return most
@@ -258,7 +237,7 @@ def _max_per_member(counts: Counter[str], share: float) -> int:
 
 
 def preference_warnings(recipe: Recipe) -> tuple[str, ...]:
-    """What in a recipe is hardly meant for preferences."""
+    """Returns warnings about settings of a recipe that are likely mistakes for preferences."""
     if recipe.learning_rate <= MAX_LEARNING_RATE:
         return ()
     return (

@@ -78,7 +78,7 @@ def apply_preferences(
 
 @dataclass
 class _RenderedPreferences:
-    """What became of preferences; `taught` are replies that somebody wrote."""
+    """Rendered preferences; `taught` are replies that somebody wrote."""
 
     judged: list[LabelledReply] = field(default_factory=list)
     pairs: list[PreferencePair] = field(default_factory=list)
@@ -157,7 +157,8 @@ class _PreferenceRenderer:
 def _count_people(
     parts: SampleSets, given: Iterable[PreferenceRecord], judged: Iterable[LabelledReply]
 ) -> dict[str, int]:
-    """Who is in the samples: all who gave preferences too, so that forgetting them reaches the adapter."""
+    """Counts the people in the samples, including all who gave preferences, so that forgetting them reaches the
+    adapter."""
     everybody = dict.fromkeys((one.by for one in given), 0)
     return add_counts(parts.people, add_counts(everybody, Counter(it.by for it in judged)))
 

@@ -90,7 +90,7 @@ class SampleRenderer:
         return self._filters.reply_fault(turn.text) if self._filters else ""
 
     def _card(self, conversation: Conversation) -> Persona | None:
-        """Whose card goes first: the persona's where it speaks; else what came with the conversation stands for one."""
+        """Returns the card that goes first: the persona's where it speaks; else the conversation's own."""
         persona = self._persona
         if persona and persona_speaks(persona, conversation):
             return persona
@@ -143,12 +143,12 @@ class SampleRenderer:
 
 
 def has_no_targets(renderer: Renderer, sample: TokenizedSample) -> bool:
-    """Whether loss is taken on nothing but the end of the turn, or on nothing at all."""
+    """Tells whether loss is taken on nothing but the end of the turn, or on nothing at all."""
     return sample.reply_tokens <= len(renderer.end_ids)
 
 
 def _provenance(conversation: Conversation, places: range) -> dict[str, Any]:
-    """Where the sample of these places came from, as the last fields of `RenderedSample`."""
+    """Returns the provenance of the sample at these indices, as the last fields of `RenderedSample`."""
     messages = [conversation.messages[place] for place in places]
     return {
         "row": messages[-1].row,

@@ -68,7 +68,7 @@ def write_dataset(out: Path, order: DatasetBuildSpec, heard: ReadProgress) -> di
 
 
 def previous_holdout(order: DatasetBuildSpec, out: Path | None = None) -> HoldoutIndex:
-    """What the home has held out, and what the data set has that is replaced. Raises `MaterialError`."""
+    """Returns the home's held-out list joined with that of the data set to be replaced. Raises `MaterialError`."""
     plan, home = order.plan, order.home
     held_out = HoldoutIndex.empty(plan.people_key)
     for file in (home and holdout_file(home, plan.persona_id), out and out / HOLDOUT_FILE):

@@ -27,8 +27,6 @@ from trainer.recipe.resolve import load_recipe, recipe_names
 from trainer.schemas import Recipe
 
 MODELS_FILE = Path(__file__).parent / "models.toml"
-
-
 GPU_SIZES_GIB = (6, 16, 24)
 """Memory of a laptop RTX 3060, a T4, and an RTX 3090 or 4090."""
 ASSUMED_SAMPLES, ASSUMED_REPLY_SHARE = 1000, 0.25

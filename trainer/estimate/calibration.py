@@ -20,17 +20,9 @@ from personas.models.base_model import load_tokenizer, locate
 from trainer.machine import total_memory_bytes
 
 CASE_PERSONA, CASE_DIALOGUE = "ballast", ShippedData.from_source_tree().general / "dialogue.jsonl"
-
-
 EMBEDDED_MODEL, MEDIUM_MODEL, LARGE_MODEL = "embedded", "llama-30m", "qwen2-340m"
-
-
 LONG_HISTORY_SETTINGS: Mapping[str, object] = MappingProxyType({"history_turns": 64, "session_gap_minutes": 720})
-
-
 """Few conversations, which prompts show as far back as they may."""
-
-
 CASE_MODEL_CONFIGS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
     {
         MEDIUM_MODEL: {
@@ -51,9 +43,9 @@ CASE_MODEL_CONFIGS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
         },
     }
 )
-
-
 """Models with random weights: what they take does not depend on what they have learned."""
+CALIBRATION_PACKAGES = ("torch", "transformers", "peft", "trl", "bitsandbytes")
+RUN_TIMEOUT_S = 900
 
 
 @dataclass(frozen=True)
@@ -103,11 +95,7 @@ CASES = (
         steps=2,
     ),
 )
-
-
 QUICK_CASES = (CASES[0], CASES[2], CASES[10])
-
-
 """What takes a minute or two."""
 
 
@@ -130,12 +118,6 @@ def make_random_model(name: str, folder: Path) -> None:
     )
     AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-
-
-CALIBRATION_PACKAGES = ("torch", "transformers", "peft", "trl", "bitsandbytes")
-
-
-RUN_TIMEOUT_S = 900
 
 
 @dataclass(frozen=True)

@@ -16,9 +16,8 @@ from trainer.machine import MachineSpec, probe_machine, probe_machine_without_to
 from trainer.schemas import Recipe
 
 MAX_ACCUMULATION_STEPS, MIN_RANK, MIN_LENGTH_TOKENS = 256, 8, 128
-
-
 RecipeChanges = dict[str, int | str]
+IGNORE_MEMORY_ADVICE = "--ignore-memory trains all the same"
 
 
 @dataclass(frozen=True)
@@ -100,9 +99,6 @@ def _smaller_adapters(recipe: Recipe) -> Iterator[RecipeChanges]:
     while length > MIN_LENGTH_TOKENS:
         length = max(MIN_LENGTH_TOKENS, length // 2)
         yield {"max_length": length}
-
-
-IGNORE_MEMORY_ADVICE = "--ignore-memory trains all the same"
 
 
 def require_memory(recipe: Recipe, base: BaseModel, work: Workload, machine: MachineSpec | None = None) -> None:

@@ -13,9 +13,11 @@ from personas.schemas.hyperparameters import PreferenceMethod
 from trainer.schemas import Recipe
 
 BATCHES_PER_LENGTH_GROUP = 8
-
-
 """So many batches are sorted by length together: enough to save padding, few enough to stay in random order."""
+DEFAULT_REPLY_SHARE = 0.25
+"""Of a sample's tokens, where nobody has counted those that carry loss."""
+EVAL_BATCH_SIZE = 16
+"""Held-out samples (`trainer.train.losses.EVAL_MAX_SAMPLES`, which would load torch)."""
 
 
 def group_by_length(lengths: Sequence[int], batch_size: int, seed: int) -> list[int]:
@@ -35,18 +37,6 @@ def group_by_length(lengths: Sequence[int], batch_size: int, seed: int) -> list[
         batches.sort(key=len, reverse=True)
         result += [place for batch in batches for place in batch]
     return result
-
-
-DEFAULT_REPLY_SHARE = 0.25
-
-
-"""Of a sample's tokens, where nobody has counted those that carry loss."""
-
-
-EVAL_BATCH_SIZE = 16
-
-
-"""Held-out samples (`trainer.train.losses.EVAL_MAX_SAMPLES`, which would load torch)."""
 
 
 @dataclass(frozen=True)

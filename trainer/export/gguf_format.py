@@ -25,9 +25,18 @@ from numpy.typing import NDArray
 from personas.errors import ExportError
 
 Array = NDArray[Any]
-
-
 ROPE_TYPES = ("default", "linear", "llama3", "yarn")
+Quantise = Literal["f16", "q8_0"]
+TENSOR_TYPES = {"f16": GGMLQuantizationType.F16, "q8_0": GGMLQuantizationType.Q8_0, "f32": GGMLQuantizationType.F32}
+FILE_TYPES = {"f16": LlamaFileType.MOSTLY_F16, "q8_0": LlamaFileType.MOSTLY_Q8_0, "f32": LlamaFileType.ALL_F32}
+Q8_BLOCK_SIZE = 32
+MAX_F16 = float(np.finfo(np.float16).max)
+GGUF_SIZES = {
+    GGMLQuantizationType.F32: (1, 4),
+    GGMLQuantizationType.F16: (1, 2),
+    GGMLQuantizationType.Q8_0: (Q8_BLOCK_SIZE, 34),
+}
+"""Values in a block, and its bytes."""
 
 
 @dataclass(frozen=True)
@@ -125,21 +134,6 @@ def _require_supported(config: Any, name: str) -> None:
         )
 
 
-Quantise = Literal["f16", "q8_0"]
-
-
-TENSOR_TYPES = {"f16": GGMLQuantizationType.F16, "q8_0": GGMLQuantizationType.Q8_0, "f32": GGMLQuantizationType.F32}
-
-
-FILE_TYPES = {"f16": LlamaFileType.MOSTLY_F16, "q8_0": LlamaFileType.MOSTLY_Q8_0, "f32": LlamaFileType.ALL_F32}
-
-
-Q8_BLOCK_SIZE = 32
-
-
-MAX_F16 = float(np.finfo(np.float16).max)
-
-
 @dataclass(frozen=True)
 class GgufTensor:
     """A tensor to write: GGUF name, shape, file type, and the source of its float32 values."""
@@ -204,16 +198,6 @@ def _write_tensors(writer: GGUFWriter, entries: Sequence[GgufTensor]) -> None:
 def _stored_bytes(entry: GgufTensor) -> int:
     block, size = GGUF_SIZES[entry.kind]
     return int(np.prod(entry.shape)) // block * size
-
-
-GGUF_SIZES = {
-    GGMLQuantizationType.F32: (1, 4),
-    GGMLQuantizationType.F16: (1, 2),
-    GGMLQuantizationType.Q8_0: (Q8_BLOCK_SIZE, 34),
-}
-
-
-"""Values in a block, and its bytes."""
 
 
 def open_gguf(path: Path) -> GGUFReader:

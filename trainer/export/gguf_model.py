@@ -38,32 +38,16 @@ from trainer.export.gguf_format import (
 )
 
 Json = dict[str, Any]
-
-
 Step = tuple[str, str]
-
-
 CONTRACTIONS = "(?i:'s|'t|'re|'ve|'m|'ll|'d)"
-
-
 LLAMA3_REGEX = CONTRACTIONS + r"|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-
-
 QWEN2_REGEX = LLAMA3_REGEX.replace(r"\p{N}{1,3}", r"\p{N}")
-
-
 UPPER, LOWER = r"\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}", r"\p{Ll}\p{Lm}\p{Lo}\p{M}"
-
-
 TEKKEN_REGEX = (
     rf"[^\r\n\p{{L}}\p{{N}}]?[{UPPER}]*[{LOWER}]+|[^\r\n\p{{L}}\p{{N}}]?[{UPPER}]+[{LOWER}]*"
     r"|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
-
-
 BYTES, BYTES_AND_WORDS = ("ByteLevel", ""), ("ByteLevel", "gpt-2")
-
-
 PRE_TOKENIZERS: dict[tuple[Step, ...], str] = {
     (BYTES_AND_WORDS,): "gpt-2",
     (("Digits", "each"), BYTES_AND_WORDS): "smollm",
@@ -71,18 +55,13 @@ PRE_TOKENIZERS: dict[tuple[Step, ...], str] = {
     (("Split", QWEN2_REGEX), BYTES): "qwen2",
     (("Split", TEKKEN_REGEX), BYTES): "tekken",
 }
-
-
 """llama.cpp's names (src/llama-vocab.cpp) by the steps of `tokenizer.json`."""
-
-
 STRFTIME_CALL = re.compile(r"strftime_now\([^()]*\)")
-
-
 UNMERGED_SCORE = -1e6
-
-
 """The score of a piece that no merge makes."""
+ROPE_FACTORS = "rope_freqs.weight"
+YARN_KEYS = {"beta_fast", "beta_slow", "attention_factor", "truncate", "mscale", "mscale_all_dim"}
+"""Settings of YaRN of which only llama.cpp's defaults are written here."""
 
 
 @dataclass(frozen=True)
@@ -237,15 +216,6 @@ def _flat(step: Json | None, inner: str) -> list[Json]:
     if step["type"] == "Sequence":
         return [one for part in step[inner] for one in _flat(part, inner)]
     return [step]
-
-
-ROPE_FACTORS = "rope_freqs.weight"
-
-
-YARN_KEYS = {"beta_fast", "beta_slow", "attention_factor", "truncate", "mscale", "mscale_all_dim"}
-
-
-"""Settings of YaRN of which only llama.cpp's defaults are written here."""
 
 
 def write_model(path: Path, model: Any, renderer: Renderer, quantise: Quantise, name: str) -> None:

@@ -17,27 +17,32 @@ from trainer.export.loaded_adapter import DEFAULT_CONTEXT_TOKENS
 from trainer.export.logit_diff import COMPARISON_DIALOGUES
 
 SYSTEM_PROBE, LAST_PROBE, SECOND_PROBE = "SYSTEM-PROBE", "LAST-PROBE", "SECOND-PROBE"
-
-
 FIRST_USER_PROBE, FIRST_REPLY_PROBE, SECOND_REPLY_PROBE = "FIRST-PROBE", "ANSWER-PROBE", "REPLY-PROBE"
-
-
 IS_LAST = "eq (len (slice $.Messages $i)) 1"
-
-
 IS_FIRST = "le $i 1"
-
-
 SYSTEM_SEPARATOR = "\n\n"
-
-
 """What our renderer and most templates put between a system text and the message that it joins."""
-
-
 OllamaMessage = dict[str, str]
-
-
 Value = TypeVar("Value")
+ACTION = re.compile(r"\{\{ (.*?) \}\}", re.DOTALL)
+VALUES: dict[str, Callable[[_Scope], str]] = {
+    ".Content": lambda scope: scope.message["content"],
+    "$.System": lambda scope: scope.system,
+    '"{{"': lambda scope: "{{",
+}
+CONDITIONS: dict[str, Callable[[_Scope], bool]] = {
+    'eq .Role "system"': lambda scope: scope.message["role"] == "system",
+    'eq .Role "user"': lambda scope: scope.message["role"] == "user",
+    "not .System": lambda scope: not scope.system,
+    IS_LAST: lambda scope: len(scope.messages[scope.at :]) == 1,
+    f"and $.System ({IS_FIRST})": lambda scope: bool(scope.system) and scope.at <= 1,
+    f"and $.System ({IS_LAST})": lambda scope: bool(scope.system) and len(scope.messages[scope.at :]) == 1,
+}
+_Token = tuple[bool, str]
+_Node = tuple[str, list[tuple[str, list["_Node"]]]]
+"""A text or value with no branches, or an `if` or `range` with its branches, each under its condition."""
+BASE_FILE, ADAPTER_FILE, MODELFILE_NAME = "base.gguf", "adapter.gguf", "Modelfile"
+QUOTES = '"""'
 
 
 @dataclass(frozen=True)
@@ -168,8 +173,6 @@ def _literal(text: str) -> str:
 
 # ------------------------------------------------------------------------------------------------ running it
 
-ACTION = re.compile(r"\{\{ (.*?) \}\}", re.DOTALL)
-
 
 @dataclass(frozen=True)
 class _Scope:
@@ -187,23 +190,6 @@ class _Scope:
         return self.messages[self.at]
 
 
-VALUES: dict[str, Callable[[_Scope], str]] = {
-    ".Content": lambda scope: scope.message["content"],
-    "$.System": lambda scope: scope.system,
-    '"{{"': lambda scope: "{{",
-}
-
-
-CONDITIONS: dict[str, Callable[[_Scope], bool]] = {
-    'eq .Role "system"': lambda scope: scope.message["role"] == "system",
-    'eq .Role "user"': lambda scope: scope.message["role"] == "user",
-    "not .System": lambda scope: not scope.system,
-    IS_LAST: lambda scope: len(scope.messages[scope.at :]) == 1,
-    f"and $.System ({IS_FIRST})": lambda scope: bool(scope.system) and scope.at <= 1,
-    f"and $.System ({IS_LAST})": lambda scope: bool(scope.system) and len(scope.messages[scope.at :]) == 1,
-}
-
-
 def run_go_template(template: str, messages: list[OllamaMessage]) -> str:
     """Render messages with a template as Ollama does. Raises `ValueError` for unsupported actions."""
     pieces = ACTION.split(template)  # texts at even places, actions at odd ones
@@ -212,15 +198,6 @@ def run_go_template(template: str, messages: list[OllamaMessage]) -> str:
     if rest:
         raise ValueError(f"{rest[0]} closes nothing")
     return "".join(_run_nodes(nodes, _Scope(messages)))
-
-
-_Token = tuple[bool, str]
-
-
-_Node = tuple[str, list[tuple[str, list["_Node"]]]]
-
-
-"""A text or value with no branches, or an `if` or `range` with its branches, each under its condition."""
 
 
 def _block(tokens: list[_Token]) -> tuple[list[_Node], list[_Token]]:
@@ -273,12 +250,6 @@ def _lookup_action(table: Mapping[str, Callable[[_Scope], Value]], action: str) 
     if action not in table:
         raise ValueError(f"unknown action: {action}")
     return table[action]
-
-
-BASE_FILE, ADAPTER_FILE, MODELFILE_NAME = "base.gguf", "adapter.gguf", "Modelfile"
-
-
-QUOTES = '"""'
 
 
 def render_modelfile(renderer: Renderer, persona: Persona | None, context: int) -> str:

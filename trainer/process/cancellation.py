@@ -33,7 +33,7 @@ class CancelToken:
 
     @property
     def asked(self) -> bool:
-        """Whether somebody has asked for it."""
+        """Tells whether cancellation was requested."""
         return self._reason is not None
 
     def check(self) -> None:

@@ -21,22 +21,15 @@ ALLOCATOR_SETTINGS = {
     "MALLOC_TRIM_THRESHOLD_": str(32 * 2**30),
     "MALLOC_TOP_PAD_": str(256 * 2**20),
 }
-
-
 HEAP_SLACK_BYTES = 128 * 2**20
-
-
 """What may lie unused in the heap before a training gives it back (`trainer.train.callbacks`)."""
-
-
 RESTARTED_VARIABLE = "UNDERSTUDY_TRAINER_RESTARTED"
-
-
 QUIET_LIBRARY_SETTINGS = {
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "TOKENIZERS_PARALLELISM": "false",
     "TRANSFORMERS_VERBOSITY": "error",
 }
+HOME_VARIABLE = "UNDERSTUDY_HOME"
 
 
 def restart_with_allocator_settings() -> None:
@@ -71,9 +64,6 @@ def configure_process(niceness: int, threads: int | None) -> None:
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(name)s: %(message)s")
 
 
-HOME_VARIABLE = "UNDERSTUDY_HOME"
-
-
 def find_home() -> Path:
     """UNDERSTUDY_HOME of the environment or of `.env` here, `~/.understudy` otherwise: as the bot finds it.
 
@@ -97,5 +87,5 @@ def require_home(folder: Path) -> Path:
 
 
 def local_process_count() -> int:
-    """How many of them share its cores."""
+    """Returns the number of processes on this machine that share its cores."""
     return int(os.environ.get("LOCAL_WORLD_SIZE", 1))

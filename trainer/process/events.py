@@ -16,10 +16,11 @@ from personas.schemas.training_events import Epoch, Evaluation, Failed, Progress
 from trainer.process.cancellation import RunCancelled
 
 log = logging.getLogger(__name__)
+StepEvent = Progress | Evaluation | Epoch
 
 
 class EventWriter:
-    """Where events go. Neither a reader that has gone nor a full disk stops the run that reports."""
+    """Writes events. Neither a closed reader nor a full disk stops the run that reports."""
 
     def __init__(self, out: TextIO) -> None:
         self._sinks = [out]
@@ -52,7 +53,7 @@ def claim_stdout() -> TextIO:
 
 
 def failed_event(error: Exception) -> Failed:
-    """What went wrong, what to do, and whether the same job could succeed later."""
+    """Builds the `failed` event: the cause, advice, and whether the same job could succeed later."""
     match error:
         case RunCancelled():
             return Failed(cause="stopped", advice=f"Stopped by {error}. Run the same job again.", retry=True)
@@ -72,7 +73,7 @@ def failed_event(error: Exception) -> Failed:
 
 
 def is_out_of_memory(error: Exception) -> bool:
-    """Whether the machine or its GPU had no memory left."""
+    """Tells whether the machine or its GPU ran out of memory."""
     # torch raises RuntimeError on the CPU and a subclass of it on a GPU.
     texts = ("can't allocate memory", "out of memory", "not enough memory")
     return isinstance(error, MemoryError) or any(text in str(error).lower() for text in texts)
@@ -85,6 +86,3 @@ def find_disk_error(error: Exception) -> OSError | None:
     # safetensors, from Rust, and what copies folders, a line for each file, report the number in the text.
     found = re.search(r"(?:os error |\[Errno )(\d+)(?:\][^:]*: '([^']+)')?", str(error), re.IGNORECASE)
     return OSError(int(found[1]), os.strerror(int(found[1])), found[2]) if found else None
-
-
-StepEvent = Progress | Evaluation | Epoch

@@ -10,21 +10,13 @@ from time import monotonic
 from trainer.process.cancellation import CancelToken
 
 MAX_PAUSE_S = 15.0
-
-
 MAX_PAUSE_SHARE, MIN_PAUSE_SHARE = 3 / 4, 1 / 4
-
-
 """Which share of the time a run waits at most, where its steps are short and where they are long."""
-
-
 TARGET_STEP_INTERVAL_S = 45.0
-
-
 """With a wait of `MAX_PAUSE_S` that was saved up before, a step is made every minute."""
-
-
 PAUSE_POLL_INTERVAL_S = 0.1
+STDIN_CHUNK_BYTES = 4096
+STDIN_FD = 0
 
 
 class PauseControl:
@@ -52,7 +44,7 @@ class PauseControl:
 
     @property
     def is_asked(self) -> bool:
-        """Whether somebody needs the machine now."""
+        """Tells whether a pause is requested."""
         return not self._free.is_set()
 
     def begin_step(self) -> None:
@@ -79,12 +71,6 @@ class PauseControl:
     def _wait_until(self, end: float) -> None:
         while self.is_asked and not self._stop.asked and (left_s := end - monotonic()) > 0:
             self._free.wait(min(left_s, PAUSE_POLL_INTERVAL_S))
-
-
-STDIN_CHUNK_BYTES = 4096
-
-
-STDIN_FD = 0
 
 
 def listen_to_parent(stop: CancelToken, hold: PauseControl) -> None:

@@ -16,65 +16,33 @@ from trainer.machine import MachineSpec
 from trainer.schemas import Recipe, ResolvedRecipe
 
 AUTO_RECIPE = "auto"
-
-
 MAX_MAIN_MEMORY_SHARE, MAX_GPU_MEMORY_SHARE, MAX_FREE_MEMORY_SHARE = 0.7, 0.9, 0.9
-
-
 """What a run may plan to take: other programs live in main memory, few in a GPU's."""
-
-
 CANDIDATE_LENGTHS, MAX_CPU_LENGTH, MIN_FULL_HISTORY_LENGTH = (2048, 1024, 640, 512, 384, 256), 1024, 512
-
-
 MAX_16BIT_WEIGHT_SHARE = 0.4
-
-
 """16-bit weights may take so much of the memory before they are held in 4 bits."""
-
-
 MAX_CPU_BATCH, MAX_GPU_BATCH, MIN_GPU_BATCH = 4, 16, 2
-
-
 """More samples at once are no faster: measured on two cores (demo-cpu); on a GPU some thousand tokens fill it. Rather
 than go below the least, a GPU computes activations twice."""
-
-
 SAMPLES_PER_STEP = ((100, 4), (2_000, 8), (20_000, 16), (math.inf, 32))
-
-
 """Samples an optimiser step, by how many there are: with large batches LoRA learns worse (Schulman et al., LoRA Without
 Regret, 2025); the published recipes take 16 for 9,000 to 30,000."""
-
-
 MIN_EPOCHS = ((2_000, 3), (20_000, 2), (math.inf, 1))
-
-
 TARGET_STEPS, MAX_EPOCHS = 60, 8
-
-
 BITS_PER_WEIGHT, BITS_PER_TOKEN = 2, 1
-
-
 """What an adapter's weight can hold, and what a token of text asks of it (LoRA Without Regret)."""
-
-
 MAX_RANK, ALPHA = 64, 32
-
-
 REFERENCE_LEARNING_RATE, REFERENCE_WIDTH, WIDTH_EXPONENTS, DEFAULT_WIDTH_EXPONENT = 5e-4, 2000, {"qwen": 0.0775}, 0.781
-
-
 """Best rates over many models (Thinking Machines, tinker-cookbook): 5e-4 · (2000 / width) ^ exponent, at α = 32."""
-
-
 MAX_AUTO_LEARNING_RATE = 1e-3
-
-
 """Chosen on held-out dialogues for the narrowest model that was tried, of width 576."""
-
-
 NO_DROPOUT_SAMPLES, EVALUATIONS_PER_EPOCH = 10_000, 4
+AUTO_SETTINGS = frozenset(
+    ("max_length", "history_turns", "precision", "quant_type", "lora_r", "lora_alpha", "lora_dropout", "learning_rate",
+     "optim", "per_device_train_batch_size", "gradient_accumulation_steps", "gradient_checkpointing",
+     "num_train_epochs", "eval_strategy", "eval_steps", "early_stopping_patience")
+)  # fmt: skip
+"""What it chooses."""
 
 
 @dataclass(frozen=True)
@@ -105,7 +73,7 @@ class RecipeChooser:
         self._room = min(self._share, (machine.free_bytes or machine.memory_bytes) * MAX_FREE_MEMORY_SHARE)
 
     def choose_data_settings(self) -> None:
-        """How long samples may be, with how much history: whatever is free at the moment, the same on this machine."""
+        """Chooses the maximum length and history of samples, independent of free memory, so the same on this machine."""
         longest = self._model.context or CANDIDATE_LENGTHS[0]
         longest = longest if self._machine.has_cuda else min(longest, MAX_CPU_LENGTH)
         lengths = [length for length in CANDIDATE_LENGTHS if length <= longest] or [longest]
@@ -219,7 +187,7 @@ class RecipeChooser:
             self._take("within the only epoch", eval_strategy="steps", eval_steps=every, early_stopping_patience=2)
 
     def _open(self, name: str, choices: Sequence[Any]) -> Sequence[Any]:
-        """What a setting may be: as it was given, or one of these."""
+        """Returns the values to choose from for a setting: the given one alone, or these."""
         return (getattr(self.recipe, name),) if name in self._given else choices
 
     def _take(self, why: str, **values: Any) -> None:
@@ -265,16 +233,6 @@ def _gib(size: float) -> str:
     return f"{size / 2**30:.1f} GiB"
 
 
-AUTO_SETTINGS = frozenset(
-    ("max_length", "history_turns", "precision", "quant_type", "lora_r", "lora_alpha", "lora_dropout", "learning_rate",
-     "optim", "per_device_train_batch_size", "gradient_accumulation_steps", "gradient_checkpointing",
-     "num_train_epochs", "eval_strategy", "eval_steps", "early_stopping_patience")
-)  # fmt: skip
-
-
-"""What it chooses."""
-
-
 def choose_recipe(recipe: Recipe, model: ModelTraits, replies: SampleStats, machine: MachineSpec) -> ResolvedRecipe:
     """All that the request leaves open."""
     choice = RecipeChooser(recipe, model, machine)
@@ -284,7 +242,7 @@ def choose_recipe(recipe: Recipe, model: ModelTraits, replies: SampleStats, mach
 
 
 def model_traits(base: BaseModel) -> ModelTraits:
-    """What a base model's folder says of it. Raises `BaseModelError`."""
+    """Reads a base model's traits from its folder. Raises `BaseModelError`."""
     shape = model_shape_of(base)
     return ModelTraits(shape, max_positions(base) or 0, str(read_config(base).get("model_type", "")))
 

@@ -15,17 +15,9 @@ from personas.schemas.hyperparameters import MAX_ROPE_FACTOR
 from trainer.schemas import Recipe
 
 FUSED_QKV_MODULES = ("qkv_proj", "query_key_value", "c_attn", "Wqkv", "wqkv", "W_pack")
-
-
 """One layer for queries, keys and values: Phi-3; Falcon, GPT-NeoX; GPT-2; MPT; InternLM2; Baichuan."""
-
-
 LATENT_KV_MODULES = ("kv_a_proj_with_mqa", "kv_b_proj")
-
-
 """Keys and values through a narrow layer: DeepSeek-V2 and V3."""
-
-
 MODULE_ALIASES: dict[str, tuple[str, ...]] = {
     "q_proj": (*FUSED_QKV_MODULES, "q_a_proj", "q_b_proj"),
     "k_proj": (*FUSED_QKV_MODULES, *LATENT_KV_MODULES),
@@ -35,22 +27,14 @@ MODULE_ALIASES: dict[str, tuple[str, ...]] = {
     "up_proj": ("gate_up_proj", "w3", "fc1", "c_fc", "dense_h_to_4h"),
     "down_proj": ("w2", "fc2", "c_proj", "dense_4h_to_h"),
 }
-
-
 SAFETENSORS_SIZE_BYTES = 8
-
-
 """Of a weight file say how long its header is."""
-
-
 EXPERTS_MODULE = "experts"
-
-
 FEED_FORWARD_MODULES = ("gate_proj", "up_proj", "down_proj")
-
-
 """Of a mixture of experts peft would adapt the stacked weights of all experts under these names, which allows neither
 dropout nor several adapters over one model."""
+ROPE_FACTOR_QUARTERS = 4
+"""Factors are proposed in quarters: fine enough, and short to type."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +46,7 @@ class TargetModules:
 
 
 def find_target_modules(base: BaseModel, wanted: Sequence[str]) -> TargetModules:
-    """What of the model's linear layers are meant. Raises `TrainingError` when it has none of them."""
+    """Finds the names of the model's linear layers to adapt. Raises `TrainingError` when it has none of them."""
     paths = linear_layers(base)
     present = {path[-1] for path in paths}
     has_experts = any(EXPERTS_MODULE in path for path in paths)
@@ -133,12 +117,6 @@ def _safetensors_header(base: BaseModel, file: Path) -> dict[str, Any]:
     return header
 
 
-ROPE_FACTOR_QUARTERS = 4
-
-
-"""Factors are proposed in quarters: fine enough, and short to type."""
-
-
 def require_context_length(base: BaseModel, longest: int) -> None:
     """Raise `RequestError` when the longest sample, in tokens, is longer than what the model reads.
 
@@ -149,7 +127,7 @@ def require_context_length(base: BaseModel, longest: int) -> None:
 
 
 def context_length_error(base: BaseModel, longest: int) -> RequestError | None:
-    """What there is to say of samples that are too long for the model; None where they are not."""
+    """Returns an error about samples that exceed the model's context length; None if none do."""
     reads = max_positions(base)
     if reads is None or longest <= reads:
         return None

@@ -42,13 +42,13 @@ class ParentAdapter:
 
     @property
     def told(self) -> ParentAdapterInfo:
-        """What the manifest of the new adapter says of it."""
+        """Returns the manifest entry of the new adapter's parent."""
         made = self.manifest
         return ParentAdapterInfo(persona=made.persona, version=made.version, job_id=made.job_id, weights=self.weights)
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What is not as when it was made."""
+        """Notes on settings that differ from the parent's."""
         if self.manifest.prompt_version == PROMPT_VERSION:
             return ()
         return (

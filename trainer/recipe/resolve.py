@@ -18,7 +18,7 @@ from personas.errors import RequestError
 from personas.models.base_model import BaseModel, apply_rope_settings, locate
 from personas.schemas.base import explain_validation_error
 from personas.schemas.hyperparameters import Hyperparameters
-from personas.schemas.training import DEFAULT_RECIPE, JobSpec, TrainingRequest
+from personas.schemas.training import JobSpec, TrainingRequest
 from trainer.data.preference_policy import only_filters
 from trainer.estimate.memory_check import available_memory_bytes
 from trainer.estimate.run_estimate import estimate_memory
@@ -38,6 +38,13 @@ from trainer.recipe.parent_adapter import ParentAdapter, find_parent_adapter
 from trainer.schemas import Recipe, ResolvedRecipe, optimiser_steps
 
 RECIPES_FOLDER = Path(__file__).parent / "recipes"
+OPTIMISERS_WITHOUT_CUDA = {"paged_adamw_8bit": "adamw_8bit", "paged_adamw_32bit": "adamw_torch_fused"}
+"""Paged optimisers move their state between a GPU's memory and the machine's."""
+MAX_ACTIVATION_MEMORY_SHARE = 0.8
+"""The share of free memory that the run may take then: others want some, and predictions are not exact."""
+CHECKPOINTING_SKIPPED_NOTE = (
+    "Activations are kept, not computed twice (gradient_checkpointing): the machine's memory holds them."
+)
 
 
 def make_request(**fields: Any) -> TrainingRequest:
@@ -184,12 +191,6 @@ def fit_to_machine(
     return skip_activation_checkpointing(fit, base, work, machine, free_bytes, begun.recipe if begun else None)
 
 
-OPTIMISERS_WITHOUT_CUDA = {"paged_adamw_8bit": "adamw_8bit", "paged_adamw_32bit": "adamw_torch_fused"}
-
-
-"""Paged optimisers move their state between a GPU's memory and the machine's."""
-
-
 def fit_to_hardware(recipe: Recipe, machine: MachineSpec | None = None) -> ResolvedRecipe:
     """The recipe as a machine can run it: this one, by torch's word, where none is given."""
     machine = machine or probe_machine()
@@ -208,7 +209,7 @@ def fit_to_hardware(recipe: Recipe, machine: MachineSpec | None = None) -> Resol
 
 
 def recipe_warnings(recipe: Recipe, samples: int) -> list[str]:
-    """What in a recipe is hardly meant, for a run over so many samples."""
+    """Returns warnings about settings of a recipe that are likely mistakes for a run over so many samples."""
     steps = optimiser_steps(recipe, samples)
     found = []
     if recipe.warmup_steps >= steps:
@@ -228,17 +229,6 @@ def stage_warnings(recipe: Recipe, samples: int, first: int) -> list[str]:
     """The same for a run that may have a first stage, over so many samples there."""
     early = recipe_warnings(recipe.first_stage, first) if first else []
     return [*(f"In the first stage: {warning}" for warning in early), *recipe_warnings(recipe, samples)]
-
-
-MAX_ACTIVATION_MEMORY_SHARE = 0.8
-
-
-"""The share of free memory that the run may take then: others want some, and predictions are not exact."""
-
-
-CHECKPOINTING_SKIPPED_NOTE = (
-    "Activations are kept, not computed twice (gradient_checkpointing): the machine's memory holds them."
-)
 
 
 def skip_activation_checkpointing(

@@ -21,6 +21,7 @@ from trainer.train.job import PreparedJob
 from trainer.train.resume_config import ResumeConfig
 
 VERSIONED_PACKAGES = ("torch", "transformers", "peft", "trl", "bitsandbytes")
+DATA_SHEET_FILE, DATA_SHEET_MARKDOWN = "datasheet.json", "datasheet.md"
 
 
 def make_manifest(
@@ -59,9 +60,6 @@ def make_manifest(
 def package_versions() -> dict[str, str]:
     """Return the versions of the packages that compute."""
     return {name: importlib.metadata.version(name) for name in VERSIONED_PACKAGES}
-
-
-DATA_SHEET_FILE, DATA_SHEET_MARKDOWN = "datasheet.json", "datasheet.md"
 
 
 def write_adapter_data_sheet(folder: Path, spec: JobSpec, data: Dataset) -> None:

@@ -11,8 +11,6 @@ from personas.errors import MaterialError
 from trainer.sources.conversation_builder import ROLES, RawDialogue, cell_list
 
 Row = dict[str, Any]
-
-
 ROLE_COLUMNS: dict[str, tuple[str, ...]] = {
     "user": tuple(
         "instruction prompt question query user user_input human user_message input_text request src".split()
@@ -36,26 +34,12 @@ ROLE_COLUMNS: dict[str, tuple[str, ...]] = {
     "facts": tuple("persona_b personality persona personas your_persona persona_facts profile facts".split()),
     "lang": tuple("lang language locale".split()),
 }
-
-
 """What a role's column is called, likeliest first, lower case with underscores."""
-
-
 SPEAKER_KEYS = tuple("from role speaker sender author user name who sender_name speaker_id".split())
-
-
 TEXT_KEYS = tuple("value content text message utterance body sentence".split())
-
-
 ROLE_NAMES = (*ROLE_COLUMNS, "from", "value")
-
-
 MAX_SHOWN_COLUMNS = 12
-
-
 ROLE_ALIASES = {"speaker": "from", "role": "from", "text": "value", "content": "value"}
-
-
 """Other words for roles inside a list of messages."""
 
 

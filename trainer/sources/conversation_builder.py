@@ -17,11 +17,7 @@ from trainer.sources.conversation import Conversation, RejectedRecord, SourceMes
 from trainer.sources.source_format import ReadOptions
 
 USER = SourceSpeaker("user", ("user",))
-
-
 ASSISTANT = SourceSpeaker("assistant", ("assistant",), is_persona=True)
-
-
 ROLES: dict[str, SourceSpeaker | None] = {
     **dict.fromkeys(
         "user human prompter instruction input question prompt customer patient 用户 人类 问".split(), USER
@@ -32,29 +28,31 @@ ROLES: dict[str, SourceSpeaker | None] = {
     **dict.fromkeys("answer output machine agent doctor expert 助手 机器人 答".split(), ASSISTANT),
     **dict.fromkeys(("system", "developer", "系统"), None),
 }
-
-
 """Names that data sets use for the two speakers, in lower case; None is the system text."""
-
-
 SPEAKING_ROLES = {role: speaker for role, speaker in ROLES.items() if speaker is not None}
-
-
 TOOL_ROLES = frozenset(
     "tool function function_call function_response tool_call tool_response observation ipython".split()
 )
-
-
 SECOND_NAMES = ("2", "b")
-
-
 """Names of the second of two speakers (User 2, Person B), whose answers are learned."""
-
-
 Turns = Sequence[tuple[str, str]]
-
-
 """Pairs of label (a role or a name) and text, in order."""
+CHATML = re.compile(r"<\|im_start\|>\s*(\w+)\s*\n(.*?)(?=<\|im_end\|>|<\|im_start\|>|\Z)", re.DOTALL)
+LLAMA3_HEADERS = re.compile(
+    r"<\|start_header_id\|>(\w+)<\|end_header_id\|>(.*?)(?=<\|eot_id\|>|<\|start_header_id\|>|\Z)", re.DOTALL
+)
+TAGGED_TURN = re.compile(
+    r"<\|(system|user|assistant|prompter|human|bot|model)\|>(.*?)(?=<\|[\w ]+\|>|</s>|<\|endoftext\|>|\Z)", re.DOTALL
+)
+LLAMA2_INST = re.compile(r"\[INST\](?:\s*<<SYS>>(.*?)<</SYS>>)?(.*?)\[/INST\](.*?)(?=</s>|<s>|\[INST\]|\Z)", re.DOTALL)
+HASH_ROLE = re.compile(rf"###\s*({'|'.join(map(re.escape, ROLES))})\s*[:：]", re.IGNORECASE)
+TRANSCRIPT_ROLES = "human user assistant bot chatbot ai gpt chatgpt system prompter 用户 人类 助手"
+"""Roles that start a transcript line. Words such as Input or Answer are excluded: they also start instructions."""
+ROLE_LABEL = re.compile(
+    rf"^[ \t]*(?:\*\*)?({'|'.join(TRANSCRIPT_ROLES.split())})(?:\*\*)?\s*[:：](?:\*\*)?", re.I | re.M
+)
+NAME_LINE = re.compile(r"^[ \t]*[*_\[\"']{0,2}([^\W\d_][^:：\n*\[\]]{0,31}?)[*_\]\"']{0,2}[:：][*_]{0,2}[ \t]*(.*)$")
+MAX_TRANSCRIPT_NAMES = 8
 
 
 class UnusableRecordError(Exception):
@@ -243,42 +241,6 @@ def _transposed(columns: dict[str, Any]) -> list[Any] | None:
     if not lists or not all(isinstance(cells, list) and len(cells) == len(lists[0]) for cells in lists):
         return None
     return [dict(zip(columns, cells, strict=True)) for cells in zip(*lists, strict=True)]
-
-
-CHATML = re.compile(r"<\|im_start\|>\s*(\w+)\s*\n(.*?)(?=<\|im_end\|>|<\|im_start\|>|\Z)", re.DOTALL)
-
-
-LLAMA3_HEADERS = re.compile(
-    r"<\|start_header_id\|>(\w+)<\|end_header_id\|>(.*?)(?=<\|eot_id\|>|<\|start_header_id\|>|\Z)", re.DOTALL
-)
-
-
-TAGGED_TURN = re.compile(
-    r"<\|(system|user|assistant|prompter|human|bot|model)\|>(.*?)(?=<\|[\w ]+\|>|</s>|<\|endoftext\|>|\Z)", re.DOTALL
-)
-
-
-LLAMA2_INST = re.compile(r"\[INST\](?:\s*<<SYS>>(.*?)<</SYS>>)?(.*?)\[/INST\](.*?)(?=</s>|<s>|\[INST\]|\Z)", re.DOTALL)
-
-
-HASH_ROLE = re.compile(rf"###\s*({'|'.join(map(re.escape, ROLES))})\s*[:：]", re.IGNORECASE)
-
-
-TRANSCRIPT_ROLES = "human user assistant bot chatbot ai gpt chatgpt system prompter 用户 人类 助手"
-
-
-"""Roles that start a transcript line. Words such as Input or Answer are excluded: they also start instructions."""
-
-
-ROLE_LABEL = re.compile(
-    rf"^[ \t]*(?:\*\*)?({'|'.join(TRANSCRIPT_ROLES.split())})(?:\*\*)?\s*[:：](?:\*\*)?", re.I | re.M
-)
-
-
-NAME_LINE = re.compile(r"^[ \t]*[*_\[\"']{0,2}([^\W\d_][^:：\n*\[\]]{0,31}?)[*_\]\"']{0,2}[:：][*_]{0,2}[ \t]*(.*)$")
-
-
-MAX_TRANSCRIPT_NAMES = 8
 
 
 def parse_labelled_turns(text: str) -> list[tuple[str, str]]:

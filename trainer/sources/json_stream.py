@@ -21,9 +21,9 @@ from trainer.sources.json_recovery import (
 )
 
 CHUNK_BYTES = 1 << 20
-
-
 STRING = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
+_COMMA = 2
+_STRUCTURAL = np.zeros(256, dtype=np.int8)
 
 
 class JsonCursor:
@@ -232,18 +232,8 @@ def _without_escapes(text: bytes) -> bytes:
     return text.replace(b"\\\\", b"__").replace(b'\\"', b"__")
 
 
-_COMMA = 2
-
-
-_STRUCTURAL = np.zeros(256, dtype=np.int8)
-
-
 _STRUCTURAL[[ord("["), ord("{")]] = 1
-
-
 _STRUCTURAL[[ord("]"), ord("}")]] = -1
-
-
 _STRUCTURAL[ord(",")] = _COMMA
 
 

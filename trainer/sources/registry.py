@@ -48,11 +48,7 @@ FORMATS: tuple[SourceFormat, ...] = (
     *markdown_lore.FORMATS,
     *tabular.FORMATS,
 )
-
-
 MAX_ARCHIVE_DEPTH = 3
-
-
 FormatParts = list[tuple[SourceFormat, SourceFile]]
 
 

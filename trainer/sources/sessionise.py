@@ -14,11 +14,7 @@ from trainer.sources.source_format import ReadOptions
 from trainer.sources.speakers import Author, ConsentFilter, LogMessage, SpeakerDirectory, count_records
 
 SYSTEM, BOT, COMMAND, NO_TEXT = "system message", "another bot", "command", "no text"
-
-
 ATTACHMENT, EMBED, STICKER, FORWARDED = "only an attachment", "only an embed", "only a sticker", "forwarded message"
-
-
 DELETED, DELETION, EDITED = "deleted", "says that another was deleted", "edited later"
 
 

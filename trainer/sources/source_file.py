@@ -31,27 +31,38 @@ from trainer.sources.json_recovery import MAX_RECORD_BYTES, BrokenJson, decode_j
 from trainer.sources.json_stream import parse_members, stream_array, stream_arrays, stream_nested_arrays
 
 HEAD_BYTES = 1 << 20
-
-
 READ_ERRORS = (OSError, EOFError, zlib.error, zipfile.BadZipFile, RuntimeError)
-
-
 """Errors of decompressors; `RuntimeError` means an encrypted archive or an unsupported method."""
-
-
 PEEK_RECORDS = 64
-
-
 MAX_ARCHIVE_NAMES = 1_000_000
-
-
 """Of files in a folder; an export of a chat may well hold a file for each channel and day."""
-
-
 Record = tuple[str, dict[str, Any]]
-
-
 """A record's position ("line 3", "row 7", "messages 12") and content."""
+_JSON_TYPE_NAMES = {
+    list: "a list",
+    str: "a text",
+    int: "a number",
+    float: "a number",
+    bool: "a truth value",
+    type(None): "null",
+}
+DATA_SUFFIXES = (".json", ".jsonl", ".ndjson", ".csv", ".tsv", ".parquet", ".arrow", ".yml", ".yaml", ".txt", ".zip",
+                 ".png", ".charx", ".toml", ".md", ".markdown")  # fmt: skip
+MEDIA_SUFFIXES = tuple(
+    f".{suffix}"
+    for suffix in "jpg jpeg png gif webp heic bmp svg mp4 mov avi mkv webm 3gp mp3 m4a ogg opus oga wav aac amr "
+    "pdf doc docx xls xlsx ppt pptx vcf ics tgs srt ttf otf woff woff2 css js html htm lottie".split()
+)
+"""Pictures, sound, documents and pages: never read, except cards in PNG files."""
+SAVED_DATASET_FILES = ("dataset_info.json", "dataset_dict.json", "state.json")
+"""Metadata that `save_to_disk` of `datasets` writes beside or above its Arrow files."""
+METADATA_FILES = ("dataset_infos.json", "rights.toml")
+PROSE_SUFFIXES = ("", ".md", ".txt", ".rst", ".cff")
+DOCUMENT_NAMES = ("readme", "license", "licence", "changelog", "contributing", "citation", "notice")
+HUB_CACHE = ("blobs", "refs", ".no_exist")
+"""Folders of the hub's cache beside `snapshots`."""
+HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
+HUB_FILE_PATTERNS = ("*.json*", "*.csv*", "*.tsv*", "*.parquet", "*.arrow", "*.txt*", "*.yml", "*.yaml", "*.zip")
 
 
 @dataclass(frozen=True)
@@ -314,51 +325,6 @@ def _record(row: str, value: Any) -> Record | RejectedRecord:
     return RejectedRecord(row, f"{_JSON_TYPE_NAMES.get(type(value), 'a value')} where an object was expected")
 
 
-_JSON_TYPE_NAMES = {
-    list: "a list",
-    str: "a text",
-    int: "a number",
-    float: "a number",
-    bool: "a truth value",
-    type(None): "null",
-}
-
-
-DATA_SUFFIXES = (".json", ".jsonl", ".ndjson", ".csv", ".tsv", ".parquet", ".arrow", ".yml", ".yaml", ".txt", ".zip",
-                 ".png", ".charx", ".toml", ".md", ".markdown")  # fmt: skip
-
-
-MEDIA_SUFFIXES = tuple(
-    f".{suffix}"
-    for suffix in "jpg jpeg png gif webp heic bmp svg mp4 mov avi mkv webm 3gp mp3 m4a ogg opus oga wav aac amr "
-    "pdf doc docx xls xlsx ppt pptx vcf ics tgs srt ttf otf woff woff2 css js html htm lottie".split()
-)
-
-
-"""Pictures, sound, documents and pages: never read, except cards in PNG files."""
-
-
-SAVED_DATASET_FILES = ("dataset_info.json", "dataset_dict.json", "state.json")
-
-
-"""Metadata that `save_to_disk` of `datasets` writes beside or above its Arrow files."""
-
-
-METADATA_FILES = ("dataset_infos.json", "rights.toml")
-
-
-PROSE_SUFFIXES = ("", ".md", ".txt", ".rst", ".cff")
-
-
-DOCUMENT_NAMES = ("readme", "license", "licence", "changelog", "contributing", "citation", "notice")
-
-
-HUB_CACHE = ("blobs", "refs", ".no_exist")
-
-
-"""Folders of the hub's cache beside `snapshots`."""
-
-
 def is_media_file(name: str) -> bool:
     """Report whether a file is a picture, sound or document by its name."""
     return name.lower().endswith(MEDIA_SUFFIXES)
@@ -398,12 +364,6 @@ def _is_metadata(path: PurePosixPath, saved: set[PurePosixPath], caches: set[Pur
     ):
         return True
     return any(cache / part in path.parents for cache in caches for part in HUB_CACHE)
-
-
-HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
-
-
-HUB_FILE_PATTERNS = ("*.json*", "*.csv*", "*.tsv*", "*.parquet", "*.arrow", "*.txt*", "*.yml", "*.yaml", "*.zip")
 
 
 @functools.cache

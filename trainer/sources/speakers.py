@@ -15,15 +15,14 @@ from trainer.sources.markup import MENTION_MARK, clean_text
 from trainer.sources.source_format import ReadOptions
 
 UNKNOWN_SPEAKER = "someone"
-
-
 """Replaces people who are mentioned but never speak: later steps could not recognise the name as one."""
-
-
 MAX_SHOWN_SPEAKERS = 12
-
-
 MIN_PHONE_DIGITS = 7
+NOT_OPTED_IN = "said by somebody who has not opted in"
+PLAYER_NOT_OPTED_IN = "the persona is played by somebody who has not opted in"
+ANSWERS_OTHERS = "answers somebody who has not opted in"
+UNANSWERED = "leads to no reply that may be used"
+CONSENT_REASONS = (NOT_OPTED_IN, PLAYER_NOT_OPTED_IN, ANSWERS_OTHERS, UNANSWERED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,21 +186,6 @@ def _name_key(name: str) -> str:
     """Return a name's lookup key: digits for telephone numbers, otherwise case-folded."""
     digits = "".join(letter for letter in name if letter.isdigit())
     return digits if len(digits) >= MIN_PHONE_DIGITS and not any(map(str.isalpha, name)) else fold_name(name)
-
-
-NOT_OPTED_IN = "said by somebody who has not opted in"
-
-
-PLAYER_NOT_OPTED_IN = "the persona is played by somebody who has not opted in"
-
-
-ANSWERS_OTHERS = "answers somebody who has not opted in"
-
-
-UNANSWERED = "leads to no reply that may be used"
-
-
-CONSENT_REASONS = (NOT_OPTED_IN, PLAYER_NOT_OPTED_IN, ANSWERS_OTHERS, UNANSWERED)
 
 
 class ConsentFilter:

@@ -210,8 +210,6 @@ METRIC_LABELS = {
     "chrf": "chrF",
     "length_ratio": "length",
 }
-
-
 CHARTED_METRICS = ("rouge1", "rouge2", "rougeL")
 
 

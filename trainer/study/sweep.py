@@ -24,6 +24,9 @@ from trainer.train.job_folder import ID_DIGITS, JobDraft, job_id_of_draft, make_
 from trainer.train.job_folder import RUNS_FOLDER as HOME_RUNS
 
 LOGARITHMIC_SETTING = "learning_rate"
+SWEEP_RUNS_FOLDER, SWEEP_RESULTS_FILE, SWEEP_ADAPTER_FOLDER = "sweep", "sweep.json", "adapter"
+DIVERGED_CAUSE = "diverged"
+SettingPairs = tuple[tuple[str, str], ...]
 
 
 def draw_sweep(folder: Path, points: Sequence[tuple[Mapping[str, str], float | None]]) -> None:
@@ -59,15 +62,6 @@ def _is_number(text: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-SWEEP_RUNS_FOLDER, SWEEP_RESULTS_FILE, SWEEP_ADAPTER_FOLDER = "sweep", "sweep.json", "adapter"
-
-
-DIVERGED_CAUSE = "diverged"
-
-
-SettingPairs = tuple[tuple[str, str], ...]
 
 
 @dataclass(frozen=True)

@@ -195,5 +195,5 @@ class HeapTrimCallback(TrainerCallback):  # type: ignore[misc]  # transformers i
 
 
 def can_trim_heap(on_cpu: bool) -> bool:
-    """Whether the heap is glibc's, and what is computed lies in it."""
+    """Tells whether the heap is glibc's and holds the computation."""
     return on_cpu and platform.libc_ver()[0] == "glibc"

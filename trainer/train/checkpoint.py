@@ -27,7 +27,7 @@ CHECKPOINT_PREFIX = "checkpoint-"
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What is kept, by name; values are nested dicts, lists, numbers, texts and tensors."""
+    """Checkpoint contents by name; values are nested dicts, lists, numbers, texts and tensors."""
 
     parts: Mapping[str, Any]
 

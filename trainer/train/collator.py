@@ -72,7 +72,8 @@ def drop_padding_samples(samples: Sequence[TokenizedSample]) -> Sequence[Tokeniz
 
 
 def shared_prefix_length(samples: Sequence[TokenizedSample]) -> int:
-    """How many tokens all prompts begin with. Each prompt's last token stays out: it predicts the reply's first."""
+    """Returns the number of tokens that all prompts share at the start, without each one's last, which predicts the
+    reply's first."""
     shortest_prompt = min(sample.mask.index(True) if any(sample.mask) else len(sample.ids) for sample in samples)
     # What the first and the last in order share, all between them share too.
     first, last = min(sample.ids for sample in samples), max(sample.ids for sample in samples)
@@ -87,7 +88,7 @@ def reply_losses(model: Any, batch: dict[str, Tensor]) -> Tensor:
 
 
 def reply_logits(model: Any, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-    """What the model expects at each trained token, [trained tokens, vocabulary], and the tokens that stand there."""
+    """Returns the logits at each trained token, [trained tokens, vocabulary], and the target tokens."""
     prefix, ids, labels = batch["prefix_ids"], batch["input_ids"], batch["labels"]
     shares = prefix.shape[1] > 0
     if shares and _recomputes_layers(model):
@@ -112,7 +113,7 @@ def _prefix_cache(model: Any, prefix: Tensor, rows: int) -> Any:
 
 
 def _recomputes_layers(model: Any) -> bool:
-    """Whether the model keeps no keys and values while it trains, because it computes its layers twice."""
+    """Tells whether the model keeps no KV cache during training because it recomputes its layers."""
     return model.training and any(getattr(module, "gradient_checkpointing", False) for module in model.modules())
 
 

@@ -12,8 +12,6 @@ from personas.errors import RequestError
 from trainer.process.cancellation import RunCancelled
 
 COLLECTIVE_TIMEOUT = timedelta(days=7)
-
-
 """For the first process, which measures while the others wait; one that has died is noticed at once."""
 
 
@@ -26,12 +24,12 @@ class DistributedContext:
 
     @property
     def is_first(self) -> bool:
-        """Whether this one reads, measures, reports and writes."""
+        """Tells whether this process reads, evaluates, reports and writes."""
         return self.index == 0
 
     @property
     def is_distributed(self) -> bool:
-        """Whether there are others."""
+        """Tells whether there are several processes."""
         return self.count > 1
 
     def share(self, batch: int, accumulation: int) -> tuple[int, int]:
@@ -57,7 +55,7 @@ class DistributedContext:
             PartialState(cpu=not torch.cuda.is_available(), timeout=COLLECTIVE_TIMEOUT)
 
     def told(self, what: Any = None) -> Any:
-        """What the first process says; the others say nothing."""
+        """Broadcasts the first process's value to the others."""
         if not self.is_distributed:
             return what
         from accelerate.utils import broadcast_object_list
@@ -92,5 +90,5 @@ class DistributedContext:
 
 
 def distributed_context(environ: Mapping[str, str]) -> DistributedContext:
-    """As the launcher's variables say; one process where there was none."""
+    """Reads the process group from the launcher's environment variables; a single process without them."""
     return DistributedContext(int(environ.get("RANK", 0)), int(environ.get("WORLD_SIZE", 1)))

@@ -27,6 +27,8 @@ from trainer.schemas import Recipe
 from trainer.train.distributed import DistributedContext
 from trainer.train.resume_config import CHECKPOINT_INTERVAL_S, find_resume_config
 
+log = logging.getLogger(__name__)
+
 
 class RunUsage:
     """Counts from when it is made. What was spent after the last checkpoint of an earlier process is not known."""
@@ -65,9 +67,6 @@ def load_fast_tokenizer(base: BaseModel) -> Any:
 
     tokenizer = read_tokenizer(PreTrainedTokenizerFast, base)
     return tokenizer if tokenizer.chat_template else load_tokenizer(base)  # which says what is missing
-
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)

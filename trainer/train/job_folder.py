@@ -24,8 +24,6 @@ from trainer.data.job_inputs import read_spec
 from trainer.machine import probe_machine_without_torch
 
 RUNS_FOLDER, TEMPORARY_PREFIX = "runs", ".making-"
-
-
 ID_DIGITS = 10
 
 
@@ -60,7 +58,7 @@ def temporary_job_folder(wanted: JobDraft, beside: Path) -> Iterator[tuple[Path,
 
 
 def _default_serving_precision(base: str) -> ServingPrecision:
-    """What a bot on this machine serves a base model in, unless its operator wants another."""
+    """Returns the precision in which a bot on this machine serves a base model by default."""
     machine = probe_machine_without_torch()
     if not machine.has_cuda and not int8_obstacle(base):
         return "int8"

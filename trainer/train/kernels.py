@@ -23,9 +23,13 @@ from trainer.schemas import Recipe
 from trainer.train.collator import pack_ids
 
 GROUPED_ATTENTION = "grouped_matmul"
-
-
 DROPOUT_LEVELS = 256
+LIGER_PATCHED_ATTRIBUTES = ("forward", "extra_repr", "_get_name")
+"""What Liger binds to single layers."""
+FLASH_ATTENTION, FLEX_ATTENTION = "flash_attention_2", "flex_attention"
+MAX_LOGIT_DIFFERENCE = 1e-2
+"""What a sample's logits may differ by, as a share of their size: rounding to 16 bits, far less than a look costs."""
+log = logging.getLogger(__name__)
 
 
 def use_grouped_attention(model: Any) -> None:
@@ -112,14 +116,8 @@ class _SharedDropoutFunction(torch.autograd.Function):
         return torch.where(kept, gradients[0] * ctx.scale, 0), None
 
 
-LIGER_PATCHED_ATTRIBUTES = ("forward", "extra_repr", "_get_name")
-
-
-"""What Liger binds to single layers."""
-
-
 def liger_unavailable_reason(model: Any, machine: MachineSpec) -> str:
-    """Why Liger cannot be used, empty where it can."""
+    """Returns why Liger cannot be used; empty if it can."""
     if not machine.has_cuda:
         return "needs CUDA"
     if importlib.util.find_spec("liger_kernel") is None:
@@ -155,21 +153,9 @@ def _liger_patches() -> ModuleType:
     return importlib.import_module("liger_kernel.transformers.monkey_patch")
 
 
-FLASH_ATTENTION, FLEX_ATTENTION = "flash_attention_2", "flex_attention"
-
-
-MAX_LOGIT_DIFFERENCE = 1e-2
-
-
-"""What a sample's logits may differ by, as a share of their size: rounding to 16 bits, far less than a look costs."""
-
-
-log = logging.getLogger(__name__)
-
-
 @dataclass(frozen=True)
 class KernelSelection:
-    """What was chosen. `packing`: samples lie in one row without padding. `notes` say all of it in words."""
+    """Selected kernels. `packing`: samples lie in one row without padding. `notes` explain the selection."""
 
     packing: bool
     liger: bool

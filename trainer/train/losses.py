@@ -23,16 +23,14 @@ from trainer.train.collator import collate, pack, reply_logits
 from trainer.train.kernels import use_grouped_attention
 
 EVAL_MAX_SAMPLES, EVAL_MAX_LOGIT_BYTES = 16, 2**29
-
-
 """Samples measured at once, and what their logits may take. Nothing is kept for gradients, so that it can be more than
 in training; logits are large where vocabularies are."""
-
-
 BYTES_PER_LOGIT = 10
-
-
 """In the model's precision, in float32, and as the loss needs them."""
+DIVERGENCE_RISE_NATS = 3.0
+DIVERGENCE_WINDOW_STEPS, MIN_LOGGED_LOSSES = 10, 2
+MIN_ADVISED_LEARNING_RATE = 1e-6
+SHORT_WARMUP_SHARE = 0.1
 
 
 @dataclass(frozen=True)
@@ -127,18 +125,6 @@ def _measure_batch(model: Any, samples: list[TokenizedSample], tensors: dict[str
         losses = functional.cross_entropy(logits.float(), targets, reduction="none").double().cpu().numpy()
         likeliest = (logits.argmax(-1) == targets).cpu().numpy()
     return [TokenLosses(*parts) for parts in zip(np.split(losses, ends), np.split(likeliest, ends), strict=True)]
-
-
-DIVERGENCE_RISE_NATS = 3.0
-
-
-DIVERGENCE_WINDOW_STEPS, MIN_LOGGED_LOSSES = 10, 2
-
-
-MIN_ADVISED_LEARNING_RATE = 1e-6
-
-
-SHORT_WARMUP_SHARE = 0.1
 
 
 def require_convergence(losses: Sequence[float], step: int, steps: int, recipe: Recipe, start: float | None) -> None:

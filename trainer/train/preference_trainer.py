@@ -158,7 +158,7 @@ def _prompt_and_reply(one: LabelledReply) -> tuple[list[int], list[int]]:
 
 
 class PreferenceTrainer(TrainerBase):
-    """What both have in common: the tables are ready, and tokens are counted."""
+    """Base of both preference trainers: the tables are ready, and tokens are counted."""
 
     def _prepare_dataset(self, dataset: Any, *_: Any) -> Any:
         return dataset
@@ -218,7 +218,8 @@ def reply_log_probabilities(causal: Any, input_ids: Tensor, labels: Tensor) -> T
 
 
 def _shared_prefix(input_ids: Tensor, labelled: Tensor) -> int:
-    """How many tokens all rows begin with; each prompt's last stays out, because it predicts the reply's first."""
+    """Returns the number of tokens that all rows share at the start, without each prompt's last, which predicts the
+    reply's first."""
     alike = (input_ids == input_ids[:1]).all(dim=0).long().cumprod(dim=0).sum()
     shortest_prompt = labelled.long().argmax(dim=1).min()
     return int(torch.minimum(alike, shortest_prompt - 1).clamp(min=0))

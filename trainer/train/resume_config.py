@@ -60,12 +60,12 @@ class ResumeConfig(FrozenModel):
 
     @property
     def has_reduced_batch(self) -> bool:
-        """Whether memory ran out on the way: then the run is no longer, to the last bit, the one that was asked for."""
+        """Tells whether the batch was reduced after running out of memory: results then differ in the last bits."""
         return self.batch != self.recipe.per_device_train_batch_size
 
     @property
     def caveats(self) -> tuple[str, ...]:
-        """What this means for the adapter, in words."""
+        """Caveats that this adds to the adapter, for people."""
         together = (f"{self.processes} processes trained it together.",) if self.processes > 1 else ()
         if not self.has_reduced_batch:
             return together
@@ -91,13 +91,13 @@ def request_hash(spec: JobSpec) -> str:
 
 
 def find_resume_config(folder: Path, spec: JobSpec) -> ResumeConfig | None:
-    """What a run of this very request, which has begun in the folder, is held to; None where there is none."""
+    """Finds the resume config of this very request in the folder; None if no run has begun."""
     kept = _read_resume_config(folder) if (folder / CHECKPOINTS_FOLDER).is_dir() else None
     return kept if kept and kept.asked == request_hash(spec) else None
 
 
 def resume_thread_count(folder: Path) -> int | None:
-    """How many threads the run in a folder computes with; None where it has not begun."""
+    """Returns the number of threads of the run in a folder; None if none has begun."""
     kept = _read_resume_config(folder)
     return kept.threads if kept and (folder / CHECKPOINTS_FOLDER).is_dir() else None
 

@@ -32,6 +32,12 @@ from trainer.train.job import RunUsage
 from trainer.train.kernels import KernelSelection, choose_kernels, share_dropout, use_grouped_attention
 from trainer.train.trainer_base import StageInputs, TrainerBase
 
+DTYPES: dict[str, TrainingPrecision] = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
+MAX_CHECKPOINTS = 3
+"""The best among them."""
+Collator = Callable[[Sequence[TokenizedSample]], dict[str, torch.Tensor]]
+log = logging.getLogger(__name__)
+
 
 class ReplySFTTrainer(TrainerBase, SFTTrainer):  # type: ignore[misc]  # TRL is untyped here
     """Batches of like length, logits for the trained tokens only, held-out replies measured by themselves."""
@@ -49,7 +55,7 @@ class ReplySFTTrainer(TrainerBase, SFTTrainer):  # type: ignore[misc]  # TRL is 
         )
 
     def _absent(self) -> int:
-        """How many samples are missing for as many full batches in each of several processes."""
+        """Returns how many samples are missing for equally many full batches in each process."""
         processes = self._course.processes
         return (
             -len(self._course.train) % (self.args.train_batch_size * processes.count) if processes.is_distributed else 0
@@ -83,21 +89,6 @@ class LengthSortedSampler(torch.utils.data.Sampler[int]):
     def set_epoch(self, epoch: int) -> None:
         """Called by the trainer when an epoch begins."""
         self._epoch = epoch
-
-
-DTYPES: dict[str, TrainingPrecision] = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
-
-
-MAX_CHECKPOINTS = 3
-
-
-"""The best among them."""
-
-
-Collator = Callable[[Sequence[TokenizedSample]], dict[str, torch.Tensor]]
-
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -238,7 +229,7 @@ def add_lora_adapter(model: Any, recipe: Recipe) -> Any:
 
 
 def training_arguments(course: StageInputs, folder: Path) -> dict[str, Any]:
-    """What a course means for any of TRL's trainers."""
+    """Translates a schedule into arguments for TRL's trainers."""
     recipe = course.recipe
     shared = (
         "learning_rate", "lr_scheduler_type", "weight_decay", "max_grad_norm", "num_train_epochs", "logging_steps",
@@ -278,7 +269,7 @@ def training_arguments(course: StageInputs, folder: Path) -> dict[str, Any]:
 
 
 def _evaluates(course: StageInputs) -> bool:
-    """Whether held-out replies are measured on the way, and the best adapter kept."""
+    """Tells whether held-out loss is measured during training and the best adapter kept."""
     return bool(course.heldout) and course.recipe.eval_strategy != "no"
 
 

@@ -85,7 +85,7 @@ def _train_tracked(
 
 @dataclass(frozen=True)
 class FirstStageResult:
-    """What the first of two stages has learned, and told."""
+    """Result of the first of two stages, with its events."""
 
     weights: dict[str, Any]
     history: tuple[StepEvent, ...]
@@ -94,7 +94,7 @@ class FirstStageResult:
 
     @classmethod
     def read(cls, folder: Path) -> FirstStageResult | None:
-        """What is kept in a folder; None where the stage is not done. Raises `TrainingError` for a damaged one."""
+        """Reads the stage's result from a folder; None if it is not done. Raises `TrainingError` for a damaged one."""
         from trainer.train.checkpoint import Checkpoint
 
         if not (folder / STAGE_RESULT_FOLDER).is_dir():
@@ -143,7 +143,7 @@ class _StageRunner:
         return replace(trained, history=(*first.history, *map(told, trained.history)))
 
     def _first(self, begin: Callable[[Any], None] | None) -> FirstStageResult:
-        """What the first stage has learned: read where it is done, else trained now."""
+        """Returns the first stage's result: read if it is done, else trained now."""
         data, recipe = self.job.data, self.frozen.used
         kept = self.folder / CHECKPOINTS_FOLDER / FIRST_STAGE_FOLDER
         if done := self.run.processes.told(FirstStageResult.read(kept) if self.run.processes.is_first else None):

@@ -34,14 +34,12 @@ from trainer.train.losses import mean_loss, measure_reply_losses
 from trainer.train.resume_config import CHECKPOINT_INTERVAL_S
 
 TRAINER_STATE_FILE = "trainer_state.json"
-
-
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class StageInputs:
-    """What a training run goes by. `listen` gets each event; `check` raises `Stopped` to stop, between steps.
+    """Inputs of a training run. `listen` receives each event; `check` raises `Stopped` between steps to stop.
 
     `folder` is where checkpoints are kept, one every `checkpoint_s`; a run that finds some goes on from the latest.
     `order` is the samples' in every epoch, where it is not to be drawn; else those of `sorted_in` samples are about
@@ -138,7 +136,7 @@ class TrainerBase:
     # ------------------------------------------------------------------------------------- checkpoints
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        """Where it cannot be written the run goes on: it is tried again when the next one is due."""
+        """Saves a checkpoint. If that fails the run goes on and tries again at the next one."""
         if not self._course.processes.is_first:
             return
         try:

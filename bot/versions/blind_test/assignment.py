@@ -24,15 +24,12 @@ from personas.prompt import EXAMPLE_USER
 from personas.schemas.chat import ChatReply, ChatRequest, Persona, Turn
 
 SHIPPED_PROMPTS_FOLDER = Path(__file__).resolve().parents[3] / "data" / "evaluation" / "prompts"
-
-
 GENERAL_PROMPTS_NAME = "general"
-
-
 MAX_PROMPT_CHARACTERS = 300
-
-
 """Characters of a prompt: it stands above two replies in one message."""
+MAX_GENERATION_ATTEMPTS = 3
+"""How often replies are made before two versions count as saying the same."""
+VOTE_LIMIT_WINDOW_S = 86_400.0
 
 
 class PromptsError(UnderstudyError):
@@ -85,12 +82,6 @@ def _read_prompts(file: Path) -> list[ComparisonPrompt]:
     return list(found.values())
 
 
-MAX_GENERATION_ATTEMPTS = 3
-
-
-"""How often replies are made before two versions count as saying the same."""
-
-
 @dataclass(frozen=True)
 class Contest:
     """Two versions of a persona to compare; None is the base model."""
@@ -109,9 +100,6 @@ def version_labels(one: BlindComparison) -> tuple[str, str]:
     """Display names of A and B."""
     a, b = (name if name != BASE_MODEL_NAME else "the base model" for name in one.versions)
     return a, b
-
-
-VOTE_LIMIT_WINDOW_S = 86_400.0
 
 
 @dataclass(frozen=True)

@@ -13,33 +13,20 @@ from bot.versions.blind_test.bradley_terry import VersionStrength, fit_strengths
 from bot.versions.sequential_test import ConfidenceRange, Ruling, confidence_range, decide_ruling, members_needed
 
 MIN_READING_TIME_S = 3.0
-
-
 """Two replies cannot be read in less, in seconds."""
-
-
 MIN_OUTLIER_VOTES = 5
-
-
 """Of fewer votes nothing is said."""
-
-
 MAX_POSITION_P_VALUE = 0.005
-
-
 """So unlikely it has to be, the order being drawn by chance, that somebody chooses one position so often."""
-
-
 MAX_DISAGREEMENT_P_VALUE = 0.001
-
-
 """So unlikely it has to be that somebody votes so who thinks as the others do."""
-
-
 MIN_OTHER_MEMBERS = 3
-
-
 """As many others there have to be, with three votes each, before anybody is compared with them."""
+MAX_VOTES_PER_MEMBER = 10
+"""So many of a member's votes between two versions count for the rule, so that each speaks once."""
+MEMBER_WINDOW_S = 86_400.0
+"""For so long after their first vote a member is waited for to give them, in seconds."""
+UNDECIDED_SCORES = {"tie": 0.5, "bad": 0.5}
 
 
 @dataclass(frozen=True)
@@ -51,7 +38,8 @@ class OutlierMember:
 
 
 def find_outliers(votes: Sequence[BlindComparison], version: str) -> list[OutlierMember]:
-    """Whose votes between a version and one other look odd: far from what the others say, for a position, or hasty.
+    """Finds members whose votes between a version and one other look odd: far from the others', for a position, or
+    hasty.
 
     Those with the most reasons come first.
     """
@@ -100,21 +88,6 @@ def _disagreement_reason(user_id: int, members: Mapping[int, Sequence[BlindCompa
 def _binomial_tail(hits: int, of: int, share: float) -> float:
     """The chance of so many hits or more."""
     return sum(math.comb(of, count) * share**count * (1 - share) ** (of - count) for count in range(hits, of + 1))
-
-
-MAX_VOTES_PER_MEMBER = 10
-
-
-"""So many of a member's votes between two versions count for the rule, so that each speaks once."""
-
-
-MEMBER_WINDOW_S = 86_400.0
-
-
-"""For so long after their first vote a member is waited for to give them, in seconds."""
-
-
-UNDECIDED_SCORES = {"tie": 0.5, "bad": 0.5}
 
 
 @dataclass(frozen=True)

@@ -18,24 +18,13 @@ from bot.versions.sequential_test import (
 from personas.schemas.scorecard import MemberFeedback
 
 HarmSignal = Literal["votes", "interruptions"]
-
-
 MIN_REPLIES_PER_VERSION = 10
-
-
 """So many replies each version must have made before anything follows."""
-
-
 BASELINE_WINDOW_S = 30 * 86_400.0
-
-
 """How far back the replies of the version before are looked at, in seconds, where they were not drawn."""
-
-
 MIN_VOTES_PER_MEMBER, MIN_REPLIES_PER_MEMBER = 3, 5
-
-
 """Where nothing was drawn, a member counts with so many votes, and with so many replies asked for, of each version."""
+EVEN_SHARE = 0.5
 
 
 @dataclass(frozen=True)
@@ -103,9 +92,6 @@ def _paired_e_value(then: dict[int, list[bool]], now: dict[int, list[bool]], eac
         if len(marks) >= each and (earlier := then.get(member, [])[-each:]):
             paired.add(sum(earlier) / len(earlier), sum(marks[:each]) / each)
     return paired.evidence
-
-
-EVEN_SHARE = 0.5
 
 
 async def summarise_votes(

@@ -29,7 +29,8 @@ ENDING_LABELS = {
 
 @dataclass(frozen=True)
 class VersionHistory:
-    """What one server may know: its own versions, the operator's, what it did, and when others changed what speaks."""
+    """Version history that one server may see: its own versions, the operator's, its actions, and others' changes of
+    the live version."""
 
     store: Store
     persona: Persona

@@ -34,6 +34,20 @@ Json = dict[str, Any]
 Links = dict[str, str]
 Timestamp = Annotated[float | None, PlainSerializer(iso_timestamp, return_type=str | None)]
 """Seconds since 1970, published as ISO 8601 in UTC."""
+HandlerT = TypeVar("HandlerT", bound=Callable[..., Any])
+IDEMPOTENCY_PARAMETER = {
+    "name": "Idempotency-Key",
+    "in": "header",
+    "required": False,
+    "description": "The same key and request are done once; the answer is the same for a day.",
+    "schema": {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[\\x21-\\x7e]+$"},
+}
+EVENT_SCHEMA: Schema = {
+    "type": "object",
+    "description": "One server-sent event; `data` is JSON.",
+    "required": ["data"],
+    "properties": {name: {"type": "string"} for name in ("id", "event", "data")},
+}
 
 
 class ApiModel(BaseModel):
@@ -89,9 +103,6 @@ class OperationSpec:
     path: Mapping[str, str | ParameterSpec]
     body: BodySpec | None
     tag: str
-
-
-HandlerT = TypeVar("HandlerT", bound=Callable[..., Any])
 
 
 def integer_parameter(low: int, high: int, description: str) -> ParameterSpec:
@@ -221,15 +232,6 @@ def _parameter(place: str, name: str, value: str | ParameterSpec) -> Schema:
     return found | ({"description": given.description} if given.description else {})
 
 
-IDEMPOTENCY_PARAMETER = {
-    "name": "Idempotency-Key",
-    "in": "header",
-    "required": False,
-    "description": "The same key and request are done once; the answer is the same for a day.",
-    "schema": {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[\\x21-\\x7e]+$"},
-}
-
-
 def _takes_key(method: str, path: str) -> bool:
     return method == "POST" and not path.startswith("/v1/")  # see bot.web.idempotency
 
@@ -260,14 +262,6 @@ def _response(status: int, given: ResponseSpec, shapes: ShapeSchemas) -> Schema:
         shape = shapes.find(given.shape, "serialization") if given.shape else ANY_OBJECT
         answer["content"] = {one: {"schema": _media_schema(one, shape)} for one in media}
     return answer
-
-
-EVENT_SCHEMA: Schema = {
-    "type": "object",
-    "description": "One server-sent event; `data` is JSON.",
-    "required": ["data"],
-    "properties": {name: {"type": "string"} for name in ("id", "event", "data")},
-}
 
 
 def _media_schema(media: str, shape: Schema) -> Schema:

@@ -25,6 +25,7 @@ ReplyState = Literal["waiting", "writing", "done", "stopped", "failed"]
 VISIBLE_BLANKS = str.maketrans({" ": "␣", "\n": "⏎", "\t": "⇥", "\r": "⏎"})
 SURPRISE_THRESHOLDS = (0.9, 0.5, 0.2, 0.05)
 """From which probability on a token counts as certain, likely, possible, unlikely; below the last it is a surprise."""
+MAX_STORED_RUNS, MAX_ACTIVE_RUNS = 32, 4
 
 
 def model_json(speaker: ChatModel) -> dict[str, Any]:
@@ -110,9 +111,6 @@ def surprise_level(probability: float) -> int:
 
 def _probability(logprob: float) -> float:
     return round(math.exp(logprob), 6)
-
-
-MAX_STORED_RUNS, MAX_ACTIVE_RUNS = 32, 4
 
 
 @dataclass

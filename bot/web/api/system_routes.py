@@ -18,6 +18,9 @@ from bot.web.app_context import Route, get_services
 from bot.web.auth import AUTHENTICATOR
 from personas.engine.metrics import EngineState
 
+GaugeValue = tuple[str, str, float | None]
+"""Name, what it is, and how much; None leaves it out."""
+
 
 class HealthStatus(ApiModel):
     """Returned once the bot answers members; `jobs` only to those who have signed in."""
@@ -39,8 +42,6 @@ async def get_health(request: web.Request) -> web.Response:
 
 
 HEALTH_ROUTES: tuple[Route, ...] = (("GET", "/healthz", get_health),)
-GaugeValue = tuple[str, str, float | None]
-"""Name, what it is, and how much; None leaves it out."""
 
 
 class StateCollector(Collector):

@@ -21,6 +21,9 @@ from bot.web.template_filters import format_bytes, format_count, format_seconds
 from bot.web.templating import DASHBOARD, redirect_to, render_page
 
 TableRows = dict[str, list[list[str]]]
+SYSTEM_PATH = f"{DASHBOARD}/system"
+REFRESH_INTERVAL_S = 2.0
+STATE_COLOURS = {"ok": "good", "warn": "warn", "fail": "bad"}
 
 
 def state_figures(state: SystemState) -> dict[str, str]:
@@ -83,11 +86,6 @@ def _heartbeat_text(state: SystemState) -> str:
         return "not connected"
     beat = f", {it.heartbeat_s * 1000:.0f} ms" if it.heartbeat_s is not None else ""
     return f"{it.to}, {it.servers} server{'' if it.servers == 1 else 's'}{beat}"
-
-
-SYSTEM_PATH = f"{DASHBOARD}/system"
-REFRESH_INTERVAL_S = 2.0
-STATE_COLOURS = {"ok": "good", "warn": "warn", "fail": "bad"}
 
 
 async def get_system_page(request: web.Request) -> web.Response:

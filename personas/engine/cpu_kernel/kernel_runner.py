@@ -34,8 +34,6 @@ MAX_LOGPROB_DIFFERENCE = 0.2
 NORMS = ("q_norm", "k_norm")
 LINEARS = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj",
            "mlp.gate_proj", "mlp.up_proj", "mlp.down_proj")  # fmt: skip
-
-
 _SIZES = "layers hidden inner heads kv_heads width vocabulary most_tokens most_rank".split()
 
 

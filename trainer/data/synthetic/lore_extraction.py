@@ -19,25 +19,17 @@ from personas.lore.passages import split_sentences
 from personas.schemas.chat import Persona
 
 FactKind = Literal["style", "relation", "trait", "fact"]
-
-
 FACT_KINDS: tuple[FactKind, ...] = ("style", "relation", "trait", "fact")
-
-
 STYLE = re.compile(
     r"\b(speaks?|says?|said|voice|talks?|calls (?:people|everyone|him|her|them)|accent|whispers?|shouts?|hums?|sings?|"
     r"swears?|quotes?|words? (?:is|are)|sentences?|exclaims?|mutters?)\b",
     re.IGNORECASE,
 )
-
-
 TRAIT = re.compile(
     r"\b(likes?|loves?|enjoys?|prefers?|dislikes?|hates?|detests?|fears?|afraid|scared|cannot|can't|never|always|proud|"
     r"shy|patient|gentle|stubborn|wears?|believes?|refuses?|admires?|longs for|favou?rite|habit|sleeps?|eats?)\b",
     re.IGNORECASE,
 )
-
-
 KINSHIP = re.compile(
     r"\b(sisters?|brothers?|mother|father|husband|wife|widow|aunt|uncle|nieces?|nephews?|cousins?|daughters?|sons?|"
     r"grandmother|grandfather|parents?|twins?|family|friends?|neighbours?|neighbors?|rival|feud|enemy|understudy|"
@@ -45,42 +37,22 @@ KINSHIP = re.compile(
     r"borrowed|quarrelled|quarreled)\b",
     re.IGNORECASE,
 )
-
-
 CALENDAR = re.compile(
     "Monday|Tuesday|Wednesday|Thursday|Friday|Saturday|Sunday|January|February|March|April|May|June|July|August|"
     "September|October|November|December"
 )
-
-
 PLACE_PREPOSITION = re.compile(r"\b(?:the|at|in|on|from|upon|under|to) $", re.IGNORECASE)
-
-
 """What comes before the name of a place or a thing. People stand there too, seldom enough."""
-
-
 NAME = re.compile(r"(?<![.!?:] )(?<!^)\b[A-Z][a-z]+(?: (?:of |the |van |de )?[A-Z][a-z]+){0,3}")
-
-
 ANIMATE = re.compile(
     r"\b(goose|gull|cat|eel|captain|baker|diver|drummer|driver|inspector|clerk|postman|man|woman|boy|girl|child|mother|"
     r"father|husband|wife|brother|sister|uncle|aunt|son|daughter|cousin|niece|nephew|who)\b",
     re.IGNORECASE,
 )
-
-
 """Of whom a sentence can be telling besides people with names."""
-
-
 FIRST_NAME = re.compile(r"^[A-Z][a-z]+(?: [A-Z][a-z]+){1,3}\b")
-
-
 ADVERBS = r"(?:(?:never|always|still|also|often|now|once|only|just|then|usually|sometimes|\w+ly) )?"
-
-
 NOT_THING = r"(?:a|an|the|to|in|on|at|and|but|for|by|from|of|with|up|out)"
-
-
 FIRST_PERSON_PRONOUNS: dict[str, tuple[tuple[str, str], ...]] = {
     "he": ((r"\bhimself\b", "myself"), (r"\bhis\b", "my"), (r"\bhim\b", "me"), (r"\bhe\b", "I")),
     "she": (
@@ -90,15 +62,22 @@ FIRST_PERSON_PRONOUNS: dict[str, tuple[tuple[str, str], ...]] = {
         (r"\bshe\b", "I"),
     ),
 }
-
-
 FIRST_PERSON_VERBS = {"is": "am", "has": "have", "does": "do", "goes": "go", "isn't": "am not", "doesn't": "don't"}
-
-
 UNINFLECTED_WORDS = frozenset("was this his its always sometimes perhaps as thus yes us".split())
-
-
 OPENERS = r"(?:On|In|At|Every|Each|When|Since|Before|After|For|By|From|Once|Then)\b[^.;]{0,70}?,? "
+MAX_ANSWER_SENTENCES = 2
+"""How many sentences an answer opens with, where a talk goes on to ask for the rest."""
+FOLLOW_UP_PROMPTS = ("Go on.", "And then?", "What else?", "Tell me more.")
+CARD_FIELDS = {"style": "speech", "trait": "personality", "relation": "relations", "fact": "description"}
+"""Where in a card each kind of sentence would go."""
+SECTION_QUESTIONS = (
+    (r"^(?:his|her|their) (?P<rest>.+)$", "Tell me about your {rest}."),
+    (r"^how (?P<rest>.+)$", "Tell me how {rest}."),
+    (r"^who (?P<rest>.+)$", "Who {rest}?"),
+    (r"^what (?P<rest>.+)$", "What {rest}?"),
+    (r"^likes and (?P<rest>dislikes|fears)$", "What do you like, and what not?"),
+    (r"^fears and (?P<rest>.+)$", "What are you afraid of, and what do you love?"),
+)
 
 
 @dataclass(frozen=True)
@@ -235,31 +214,6 @@ def _replace_pronouns(text: str, subject: LoreSubject) -> str:
     for pattern, mine in FIRST_PERSON_PRONOUNS.get(subject.pronoun, ()):
         text = re.sub(pattern, mine, text)
     return re.sub(r"\bI (\w+)", lambda match: f"I {_first_person(match[1])}", text)
-
-
-MAX_ANSWER_SENTENCES = 2
-
-
-"""How many sentences an answer opens with, where a talk goes on to ask for the rest."""
-
-
-FOLLOW_UP_PROMPTS = ("Go on.", "And then?", "What else?", "Tell me more.")
-
-
-CARD_FIELDS = {"style": "speech", "trait": "personality", "relation": "relations", "fact": "description"}
-
-
-"""Where in a card each kind of sentence would go."""
-
-
-SECTION_QUESTIONS = (
-    (r"^(?:his|her|their) (?P<rest>.+)$", "Tell me about your {rest}."),
-    (r"^how (?P<rest>.+)$", "Tell me how {rest}."),
-    (r"^who (?P<rest>.+)$", "Who {rest}?"),
-    (r"^what (?P<rest>.+)$", "What {rest}?"),
-    (r"^likes and (?P<rest>dislikes|fears)$", "What do you like, and what not?"),
-    (r"^fears and (?P<rest>.+)$", "What are you afraid of, and what do you love?"),
-)
 
 
 @dataclass(frozen=True)

@@ -28,9 +28,10 @@ from trainer.evaluate.generation.reply_tasks import (
 )
 
 USER_NAMES = ("user", "human", "guest")
-
-
 """Whom models take for the one who asks, beside whoever does."""
+MAX_DERIVED_QUESTIONS = 15
+MIN_MATCHING_TERMS = 3
+"""Of a derived answer so many words that the question does not hold have to come; one with fewer is not asked for."""
 
 
 @lru_cache(maxsize=1)
@@ -55,15 +56,6 @@ class CharacterBreakDetector:
         names = "|".join(map(re.escape, filter(None, (asker, *USER_NAMES))))
         as_another = re.search(rf"^\s*(?:{names})\s*:", reply, re.IGNORECASE | re.MULTILINE)
         return as_another is not None or any(pattern.search(reply) for pattern in self._patterns)
-
-
-MAX_DERIVED_QUESTIONS = 15
-
-
-MIN_MATCHING_TERMS = 3
-
-
-"""Of a derived answer so many words that the question does not hold have to come; one with fewer is not asked for."""
 
 
 @dataclass(frozen=True)

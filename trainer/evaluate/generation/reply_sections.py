@@ -52,6 +52,11 @@ if TYPE_CHECKING:
     from trainer.evaluate.candidates import Candidates
 
 MAX_SIDE_BY_SIDE = 8
+MAX_SCORING_S, MAX_SCORING_SHARE = 6.0, 0.4
+"""What of the time is kept for measuring the replies: so many seconds, and no more than this share."""
+NO_PERSONA_REASON = "The run trains no persona."
+PROGRESS_INTERVAL_S = 5.0
+"""Seconds between two words on how far it is."""
 
 
 def side_by_side_section(
@@ -65,21 +70,6 @@ def side_by_side_section(
             by_number.setdefault(answer.asked.number, {})[side] = reply
     shown = sorted(by_number)[:MAX_SIDE_BY_SIDE]
     return tuple(SideBySide(prompt=said[n].message, real=said[n].reply, replies=by_number[n]) for n in shown)
-
-
-MAX_SCORING_S, MAX_SCORING_SHARE = 6.0, 0.4
-
-
-"""What of the time is kept for measuring the replies: so many seconds, and no more than this share."""
-
-
-NO_PERSONA_REASON = "The run trains no persona."
-
-
-PROGRESS_INTERVAL_S = 5.0
-
-
-"""Seconds between two words on how far it is."""
 
 
 @dataclass(frozen=True)

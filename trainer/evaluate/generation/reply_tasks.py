@@ -13,12 +13,9 @@ from typing import Any
 from personas.schemas.scorecard import FACTS_TASK, FACTS_WITHOUT_LORE_TASK, HELDOUT_TASK, SMALL_TALK_TASK, MeanStd, Side
 
 """The tasks. `FACTS_WITHOUT_LORE_TASK` asks the questions of `FACTS_TASK` without the lore that answers them."""
-
-
 PERSONA_TASKS = (HELDOUT_TASK, FACTS_TASK, FACTS_WITHOUT_LORE_TASK, SMALL_TALK_TASK)
-
-
 """Tasks in which the persona is asked what it would be asked in a channel."""
+FACTS_FILE, SAFETY_FILE, OUT_OF_CHARACTER_FILE = "facts.jsonl", "safety.jsonl", "out_of_character.toml"
 
 
 @dataclass(frozen=True)
@@ -77,12 +74,7 @@ def true_share(truths: Iterable[bool]) -> float:
 
 
 DATA_FOLDER = Path(__file__).parents[3] / "data"
-
-
 EVALUATION_FOLDER = DATA_FOLDER / "evaluation"
-
-
-FACTS_FILE, SAFETY_FILE, OUT_OF_CHARACTER_FILE = "facts.jsonl", "safety.jsonl", "out_of_character.toml"
 
 
 SMALL_TALK_FILE = DATA_FOLDER / "questions" / "small_talk.txt"

@@ -26,20 +26,10 @@ from trainer.sources.reader import read_usable
 from trainer.sources.source_format import ReadOptions
 
 """Classes that are no persona's."""
-
-
 HELDOUT_SHARE = 0.15
-
-
 """Share of others' replies that is not learned from, where nothing else says which."""
-
-
 MAX_CLASS_TEXTS, MIN_CLASS_TEXTS = 300, 10
-
-
 """Texts of one class that are learned from, at most; with fewer it is left out."""
-
-
 MAX_EMBEDDED_TEXTS, CROSS_VALIDATION_FOLDS = 80, 5
 
 

@@ -210,8 +210,6 @@ MESSAGE_SCHEMAS: tuple[RowSchema, ...] = (
         _dialogue_from_pairs,
     ),
 )
-
-
 FALLBACK_SCHEMAS: tuple[RowSchema, ...] = (
     RowSchema(
         "messages",
@@ -231,6 +229,4 @@ FALLBACK_SCHEMAS: tuple[RowSchema, ...] = (
         dialogue_from_transcript,
     ),
 )
-
-
 """Shapes to be looked for last: their columns hold other things elsewhere."""

@@ -16,18 +16,11 @@ from trainer.sources.source_file import Peek, Record, SourceFile
 from trainer.sources.source_format import ReadOptions, SourceFormat
 
 ROLES = {"prompter": USER, "user": USER, "assistant": ASSISTANT}
-
-
 MIN_QUALITY = 0.25
-
-
 """Below this mean of the reviewers' votes (0 to 1) a message is left out."""
-
-
 BAD_STATES = ("aborted_low_grade", "halted_by_moderator")
-
-
 OFF_PATH = "not on the best-ranked path"
+_AFTER_REJECTED = "after a message that is left out: "
 
 
 @dataclass(slots=True, eq=False)
@@ -212,9 +205,6 @@ def _unused(root: MessageNode, used: set[int], place: str) -> Iterator[RejectedR
         open_.extend((reply, after) for reply in node.replies)
     for reason, rows in reasons.items():
         yield RejectedRecord(place, reason, rows)
-
-
-_AFTER_REJECTED = "after a message that is left out: "
 
 
 TREE_FORMATS = (

@@ -23,15 +23,18 @@ from trainer.sources.source_file import Peek, SourceFile
 from trainer.sources.source_format import ReadOptions, SourceFormat
 
 SILENCE = "__ SILENCE __"
-
-
 SPEAKER_LABEL = re.compile(r"\s*(?:persona?|user|speaker)?\s*([AB12])\s*[:：]\s*", re.IGNORECASE)
-
-
 REPLY_COLUMNS = tuple("reference response answer output label target reply next_utterance".split())
-
-
 HISTORY_COLUMNS = tuple("dialogue dialog history context conversation".split())
+OWN_PERSONA = re.compile(r"(?:your persona|_self_persona)\s*[:：]?\s*(.*)", re.IGNORECASE)
+ABOUT_OTHERS = re.compile(
+    r"(?:partner's persona|_partner_(?!say\b|act\b|emote\b)\w+|_self_say|_task_\w+)\b", re.IGNORECASE
+)
+SETTING = re.compile(r"_(setting_name|setting_desc|self_name|object_desc)\s+(.*)")
+PARTNER_SAYS = re.compile(r"_partner_say\s+(.*)")
+PARTNER_ACTS = re.compile(r"_partner_(?:act|emote)\s+(.*)")
+NUMBERED = re.compile(r"(\d+) (.*)", re.DOTALL)
+CSV_PERSONA_COLUMN, CSV_DIALOGUE_COLUMN = "user 2 personas", "Best Generated Conversation"
 
 
 def join_facts(value: Any) -> str:
@@ -110,26 +113,6 @@ PERSONA_SCHEMAS: tuple[RowSchema, ...] = (
         _dialogue_from_reference,
     ),
 )
-
-
-OWN_PERSONA = re.compile(r"(?:your persona|_self_persona)\s*[:：]?\s*(.*)", re.IGNORECASE)
-
-
-ABOUT_OTHERS = re.compile(
-    r"(?:partner's persona|_partner_(?!say\b|act\b|emote\b)\w+|_self_say|_task_\w+)\b", re.IGNORECASE
-)
-
-
-SETTING = re.compile(r"_(setting_name|setting_desc|self_name|object_desc)\s+(.*)")
-
-
-PARTNER_SAYS = re.compile(r"_partner_say\s+(.*)")
-
-
-PARTNER_ACTS = re.compile(r"_partner_(?:act|emote)\s+(.*)")
-
-
-NUMBERED = re.compile(r"(\d+) (.*)", re.DOTALL)
 
 
 class _Episode:
@@ -288,8 +271,6 @@ def _blocks(file: SourceFile) -> Iterator[str]:
 
 
 # ------------------------------------------------------------------------------------------------ CSV
-
-CSV_PERSONA_COLUMN, CSV_DIALOGUE_COLUMN = "user 2 personas", "Best Generated Conversation"
 
 
 def _recognises_csv(peek: Peek) -> bool:

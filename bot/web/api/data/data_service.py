@@ -39,6 +39,10 @@ from personas.home.rights import RightsStatement
 from personas.schemas.training import TrainingRequest
 
 MAX_STORED_PLANS = 20
+PROGRESS_INTERVAL_TEXT_S = "0.5"
+MAX_QUERY_CHARS = 200
+MAX_SAMPLE_NUMBER = 2**53
+SAMPLES_PER_PAGE = 20
 
 
 @dataclass(frozen=True)
@@ -105,9 +109,6 @@ def set_up_data_state(app: web.Application) -> None:
 def get_data_state(request: web.Request) -> DataState:
     """The state that a handler works with."""
     return request.app[DATA_STATE]
-
-
-PROGRESS_INTERVAL_TEXT_S = "0.5"
 
 
 def inspect_upload(services: Services, state: DataState, name: str) -> DataJob:
@@ -214,11 +215,6 @@ async def store_upload(
 def _delete_earlier_facts(place: Path) -> None:
     delete_inspection(place)
     state_right(place, None)
-
-
-MAX_QUERY_CHARS = 200
-MAX_SAMPLE_NUMBER = 2**53
-SAMPLES_PER_PAGE = 20
 
 
 def parse_sample_query(request: web.Request, limit: int = SAMPLES_PER_PAGE) -> SampleQuery:

@@ -48,6 +48,14 @@ RIGHTS_FILE_HEADER = (
     "# Who states which right to the files of this folder. The dashboard writes it; comments are lost.\n"
 )
 _rights_lock = threading.Lock()
+UPLOADS_PREFIX = "uploads/"
+SHIPPED_ORIGIN, CATALOG_ORIGIN, UPLOAD_ORIGIN, HISTORY_ORIGIN = (
+    "ships with the bot",
+    CATALOGUE_FILE,
+    "uploaded",
+    "said to the bot",
+)
+GENERAL_PREFIX = "general-"
 
 
 def parse_rights_form(fields: Mapping[str, str]) -> RightsStatement:
@@ -115,16 +123,6 @@ def _toml_table(name: str, table: Mapping[str, Any]) -> str:
 def _toml_value(value: object) -> str:
     """A string or date as TOML has it; JSON's strings are TOML's, but for what is not printable."""
     return value.isoformat() if isinstance(value, date) else json.dumps(str(value), ensure_ascii=False)
-
-
-UPLOADS_PREFIX = "uploads/"
-SHIPPED_ORIGIN, CATALOG_ORIGIN, UPLOAD_ORIGIN, HISTORY_ORIGIN = (
-    "ships with the bot",
-    CATALOGUE_FILE,
-    "uploaded",
-    "said to the bot",
-)
-GENERAL_PREFIX = "general-"
 
 
 class FileInspection(BaseModel):

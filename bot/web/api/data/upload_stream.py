@@ -27,6 +27,15 @@ OTHER_FILE_TYPES = {
     b"SQLite format 3\0": "a database", b"%PDF-": "a PDF", b"\x89PNG": "a picture", b"\xff\xd8\xff": "a picture",
 }  # fmt: skip
 SNIFFED_BYTES = 4096
+BLOCK_BYTES = 2**20
+RESERVED_DISK_BYTES = 2 * 2**30
+"""What stays free on the disk for trainings and the database."""
+IDLE_TIMEOUT_S = 60.0
+"""So long nothing may come before the file is given up."""
+PARTIAL_SUFFIX = ".part"
+CONNECTION_ERRORS = (ConnectionError, ClientPayloadError, HttpProcessingError, web.RequestPayloadError, TimeoutError)
+ReadChunk = Callable[[], Awaitable[bytes]]
+"""Gives the next bytes, none at the end: a body's, or a part's of a form."""
 
 
 def require_file_type(name: str, first: bytes | bytearray) -> None:
@@ -45,17 +54,6 @@ def require_file_type(name: str, first: bytes | bytearray) -> None:
 
 def _wrong_type(name: str, what: str) -> Problem:
     return Problem("wrong-kind", f"{name} {what}.", "Send it under the name of what it is, or another file.")
-
-
-BLOCK_BYTES = 2**20
-RESERVED_DISK_BYTES = 2 * 2**30
-"""What stays free on the disk for trainings and the database."""
-IDLE_TIMEOUT_S = 60.0
-"""So long nothing may come before the file is given up."""
-PARTIAL_SUFFIX = ".part"
-CONNECTION_ERRORS = (ConnectionError, ClientPayloadError, HttpProcessingError, web.RequestPayloadError, TimeoutError)
-ReadChunk = Callable[[], Awaitable[bytes]]
-"""Gives the next bytes, none at the end: a body's, or a part's of a form."""
 
 
 @dataclass(frozen=True)

@@ -41,6 +41,16 @@ from personas.card import CardExport, CardForm
 from personas.errors import UnderstudyError
 from personas.schemas.chat import ChatRequest
 
+PERSONAS_TAG = "personas"
+NO_PERSONA_TEXT = "There is no such persona."
+FIELDS_FORMAT = "fields"
+CARD_FORMATS = (FIELDS_FORMAT, *get_args(CardForm))
+MEDIA_TYPES: dict[CardForm, str] = {
+    "png": "image/png", "v2": "application/json", "v3": "application/json", "charx": "application/zip",
+    "toml": "application/toml",
+}  # fmt: skip
+MAX_TEXTS = 100
+
 
 class PreviewBody(BaseModel):
     """A message to a persona, the version that answers, and changed fields of its card."""
@@ -86,15 +96,6 @@ async def _preview_events(found: OwnedPersona, request: ChatRequest) -> AsyncIte
 
 
 PREVIEW_ROUTES: tuple[Route, ...] = (("POST", "/personas/{persona_id}/preview", post_preview),)
-PERSONAS_TAG = "personas"
-NO_PERSONA_TEXT = "There is no such persona."
-FIELDS_FORMAT = "fields"
-CARD_FORMATS = (FIELDS_FORMAT, *get_args(CardForm))
-MEDIA_TYPES: dict[CardForm, str] = {
-    "png": "image/png", "v2": "application/json", "v3": "application/json", "charx": "application/zip",
-    "toml": "application/toml",
-}  # fmt: skip
-MAX_TEXTS = 100
 
 
 class TokenCountRequest(BaseModel):

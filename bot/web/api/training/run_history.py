@@ -26,6 +26,9 @@ EVENTS_FILE = "events.jsonl"
 BLOCK_BYTES = 2**20
 """So much is read at once; a longer line is passed over."""
 EVENT_PREFIX = b'{"event":'
+STAGE_NAMES = {1: "general dialogue", 2: "the persona"}
+DEFAULT_SMOOTHING, MAX_SMOOTHING = 0.9, 0.99
+REPORT_FILES = (("steps.csv", "progress"), ("evaluations.csv", "evaluation"), ("epochs.csv", "epoch"))
 
 
 @dataclass(frozen=True)
@@ -139,11 +142,6 @@ def _next_line_end(path: Path, start: int) -> int:
             if (at := block.find(b"\n")) >= 0:
                 return file.tell() - len(block) + at + 1
     return start
-
-
-STAGE_NAMES = {1: "general dialogue", 2: "the persona"}
-DEFAULT_SMOOTHING, MAX_SMOOTHING = 0.9, 0.99
-REPORT_FILES = (("steps.csv", "progress"), ("evaluations.csv", "evaluation"), ("epochs.csv", "epoch"))
 
 
 @dataclass

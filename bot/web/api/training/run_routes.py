@@ -43,6 +43,9 @@ from bot.web.sse import SseItem, stream_events
 
 POLL_INTERVAL_S = 1.0
 """The bot hears of an event a moment before it is in the file; so the file is looked at without being told, too."""
+EVENT_STREAM_TYPE = "text/event-stream"
+EVENT_ID_PATTERN = re.compile(r"[0-9]{1,15}")
+LIST_OR_STREAM_TYPES = ("application/json", EVENT_STREAM_TYPE)
 
 
 async def stream_run_events(request: web.Request, job_id: str, start: int) -> AsyncIterator[SseItem]:
@@ -131,11 +134,6 @@ def _subscribe_changes(queue: JobQueue | None, noted: dict[str, None] | None = N
         yield changed
     finally:
         queue.unsubscribe(note)
-
-
-EVENT_STREAM_TYPE = "text/event-stream"
-EVENT_ID_PATTERN = re.compile(r"[0-9]{1,15}")
-LIST_OR_STREAM_TYPES = ("application/json", EVENT_STREAM_TYPE)
 
 
 class RunEvent(ApiModel, extra="allow"):

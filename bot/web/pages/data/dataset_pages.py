@@ -74,6 +74,10 @@ BUILD_FIELDS = (
     "tree_paths",
     "seed",
 )
+REPLACED_TEXTS_PER_PAGE = 50
+INDEX_TIMEOUT_S = 0.3
+"""So long the page of a data set waits for examples of what was dropped."""
+DATASHEET_RENDERER = MarkdownIt("commonmark", {"html": False}).enable("table").disable("image")
 
 
 async def get_build_form(request: web.Request) -> web.Response:
@@ -193,10 +197,6 @@ BUILD_ROUTES: tuple[Route, ...] = (
     ("GET", f"{DATA_PATH}/builds/{{name}}", get_build_progress),
     ("POST", f"{DATA_PATH}/builds/{{name}}/again", rebuild),
 )
-REPLACED_TEXTS_PER_PAGE = 50
-INDEX_TIMEOUT_S = 0.3
-"""So long the page of a data set waits for examples of what was dropped."""
-DATASHEET_RENDERER = MarkdownIt("commonmark", {"html": False}).enable("table").disable("image")
 
 
 def _render_cell(renderer: Any, tokens: Sequence[Any], at: int, options: Any, env: Any) -> str:

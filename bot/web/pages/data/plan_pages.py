@@ -45,6 +45,12 @@ PLAN_FIELDS = (
 )
 PATH_PREFIXES = ("uploads/", "datasets/")
 """What a data set's id begins with where it is named by path."""
+DATA_PATH = f"{DASHBOARD}/data"
+TASK_CHOICES = (
+    ("persona", "A persona's voice"),
+    ("dialogue", "Dialogue in general"),
+    ("preference", "A persona, by votes"),
+)
 
 
 def form_to_request(given: Mapping[str, str]) -> dict[str, Any]:
@@ -103,14 +109,6 @@ def _setting_text(value: Any) -> str:
     if isinstance(value, list | tuple):
         return ",".join(map(str, value))
     return str(value).lower() if isinstance(value, bool) else f"{value:g}" if isinstance(value, float) else str(value)
-
-
-DATA_PATH = f"{DASHBOARD}/data"
-TASK_CHOICES = (
-    ("persona", "A persona's voice"),
-    ("dialogue", "Dialogue in general"),
-    ("preference", "A persona, by votes"),
-)
 
 
 async def get_plan_form(request: web.Request) -> web.Response:

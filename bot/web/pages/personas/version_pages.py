@@ -45,6 +45,7 @@ CHANGE_TEXTS = {
     "automatic rollback": "rolled back to by itself",
     "withdrawal": "the other was withdrawn",
 }
+PROMOTE_PATH = "/dashboard/personas/{persona_id}/versions/{version}/promote"
 
 
 @dataclass(frozen=True)
@@ -333,7 +334,6 @@ def _rollout_rows(found: OwnedPersona, now: float) -> list[dict[str, object]]:
     return told
 
 
-PROMOTE_PATH = "/dashboard/personas/{persona_id}/versions/{version}/promote"
 ROUTES: tuple[Route, ...] = (
     ("GET", "/dashboard/personas/{persona_id}/versions", get_versions_page),
     ("GET", PROMOTE_PATH, confirm_promote),

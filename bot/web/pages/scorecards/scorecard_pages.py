@@ -36,6 +36,17 @@ SCORECARD_FILES = {
 }
 """What may be taken along, in the adapter's folder or in its `report/`."""
 MAX_DIALOGUE_JOBS = 100
+FILE_MEDIA_TYPES = {
+    "json": "application/json",
+    "md": "text/markdown",
+    "csv": "text/csv",
+    "png": "image/png",
+    "html": "text/html",
+}
+REPORT_CONTENT_SECURITY_POLICY = (
+    "default-src 'none'; style-src 'unsafe-inline'; img-src data:; frame-ancestors 'none'; sandbox"
+)
+"""The trainer's own page: it holds its style, and nothing in it is run."""
 
 
 @dataclass(frozen=True)
@@ -108,19 +119,6 @@ def _parse_card(place: ScoreCardLocation) -> FullScoreCard | None:
         raise Problem(
             "failed", f"The card of {place.name} is damaged: {explain_validation_error(error).message}", again
         ) from error
-
-
-FILE_MEDIA_TYPES = {
-    "json": "application/json",
-    "md": "text/markdown",
-    "csv": "text/csv",
-    "png": "image/png",
-    "html": "text/html",
-}
-REPORT_CONTENT_SECURITY_POLICY = (
-    "default-src 'none'; style-src 'unsafe-inline'; img-src data:; frame-ancestors 'none'; sandbox"
-)
-"""The trainer's own page: it holds its style, and nothing in it is run."""
 
 
 @dataclass(frozen=True)

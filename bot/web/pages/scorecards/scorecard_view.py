@@ -16,6 +16,8 @@ SIDE_LABELS: Mapping[Side, str] = {"base": "base model", "live": "live version",
 OUTCOME_LABELS = {"pass": ("good", "✓ pass"), "warn": ("warn", "! warn"), "fail": ("bad", "✗ fail")}
 VERDICT_CLASSES = {"promote": "good", "hold": "warn", "reject": "bad"}
 UNKNOWN_VALUE = "–"
+Better = Literal["lower", "higher"]
+ReadScore = Callable[[ScoreCard], float | None]
 
 
 @dataclass(frozen=True)
@@ -246,10 +248,6 @@ def _difference_chart(title: str, rows: Mapping[str, Interval], factor: float = 
 
 def _format_mean_std(it: MeanStd) -> str:
     return f"{it.mean:.3f} ± {it.sd:.3f}"
-
-
-Better = Literal["lower", "higher"]
-ReadScore = Callable[[ScoreCard], float | None]
 
 
 @dataclass(frozen=True)

@@ -37,6 +37,13 @@ SETTING_GROUPS: tuple[tuple[str, tuple[str, ...]], ...] = (
 )  # fmt: skip
 """Every setting that a request may name, once, in the order in which it is looked for."""
 REQUEST_FIELDS = ("persona", "task_type", "recipe", "dataset", "dataset_path", "general", "start_from", "base_model")
+STEP_LABEL, LOSS_LABEL = "step", "loss (nats per reply token)"
+MIB = 2**20
+TRAINING_PATH = f"{DASHBOARD}/training"
+STATE_CLASSES = {"running": "", "queued": "", "done": "good", "failed": "bad", "cancelled": "warn"}
+TIMESTAMP_SUFFIX_PATTERN = re.compile(r"-\d{4}-\d{6}")
+"""What `/finetune start` puts behind a persona's id where no name is given."""
+VERDICT_CLASSES = {"promote": "good", "hold": "warn", "reject": "bad"}
 
 
 @dataclass(frozen=True)
@@ -96,10 +103,6 @@ def compare_settings(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[Setting
 
 def _setting_or_dash(values: Mapping[str, Any], name: str) -> str:
     return setting_text(values[name]) or "–" if name in values else "not known"
-
-
-STEP_LABEL, LOSS_LABEL = "step", "loss (nats per reply token)"
-MIB = 2**20
 
 
 def loss_chart(course: MetricsHistory, weight: float) -> Markup:
@@ -165,13 +168,6 @@ def _rate_points(course: MetricsHistory) -> list[Point]:
 
 def _zip_points(steps: Sequence[float], values: Sequence[float]) -> list[Point]:
     return [(float(step), value) for step, value in zip(steps, values, strict=True)]
-
-
-TRAINING_PATH = f"{DASHBOARD}/training"
-STATE_CLASSES = {"running": "", "queued": "", "done": "good", "failed": "bad", "cancelled": "warn"}
-TIMESTAMP_SUFFIX_PATTERN = re.compile(r"-\d{4}-\d{6}")
-"""What `/finetune start` puts behind a persona's id where no name is given."""
-VERDICT_CLASSES = {"promote": "good", "hold": "warn", "reject": "bad"}
 
 
 @dataclass(frozen=True)

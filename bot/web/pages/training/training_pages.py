@@ -41,6 +41,10 @@ from bot.web.templating import DASHBOARD, redirect_to, render_page
 from personas.errors import RequestError, UnderstudyError
 from personas.schemas.training import TrainingRequest
 
+MAX_SHOWN_QUEUE = 50
+MAX_SHOWN_EVALUATIONS = 30
+MAX_OTHER_RUNS = 50
+
 
 async def cancel_run(request: web.Request) -> web.Response:
     """End a run that waits or trains. Raises `QueueConflictError` for one that has ended."""
@@ -62,9 +66,6 @@ ACTION_ROUTES: tuple[Route, ...] = (
     ("POST", f"{TRAINING_PATH}/{{job_id}}/cancel", cancel_run),
     ("POST", f"{TRAINING_PATH}/{{job_id}}/resume", resume_run),
 )
-MAX_SHOWN_QUEUE = 50
-MAX_SHOWN_EVALUATIONS = 30
-MAX_OTHER_RUNS = 50
 
 
 @dataclass(frozen=True)
