@@ -35,7 +35,9 @@ class BotClient(Bot):
     def __init__(
         self, create_services: Callable[..., Services], *, message_content: bool, guilds_settle_s: float
     ) -> None:
-        """`create_services` is called with this `client`; `guilds_settle_s`: how long after the latest guild to wait for another before being ready."""
+        """`create_services` is called with this `client`; `guilds_settle_s`: how long after the latest guild to wait
+        for another before being ready.
+        """
         discord.VoiceClient.warn_nacl = discord.VoiceClient.warn_dave = False  # it never speaks aloud
         intents = discord.Intents(guilds=True, guild_messages=True, dm_messages=True, message_content=message_content)
         super().__init__(

@@ -1,4 +1,4 @@
-"""`python -m bot.demo`: plays a whole session without a browser: a reply, a training, a promotion, and the reply after it."""
+"""`python -m bot.demo`: plays a session without a browser: a reply, a training, a promotion, a reply."""
 
 from __future__ import annotations
 

@@ -64,11 +64,16 @@ FAMILIES = {
         TINY_MODELS["SmolLM2"],
         replace(TINY_MODELS["Llama 3.2"], template=LLAMA3_CHAT),
         TINY_MODELS["Qwen2.5"],
-        replace(TINY_MODELS["Qwen3"], template=QWEN3_CHAT, control=(*TINY_MODELS["Qwen3"].control, "<think>", "</think>")),
         replace(
-            TINY_MODELS["Mistral"], template=MISTRAL_CHAT, settings={"tie_word_embeddings": False, "sliding_window": SLIDING}
+            TINY_MODELS["Qwen3"], template=QWEN3_CHAT, control=(*TINY_MODELS["Qwen3"].control, "<think>", "</think>")
         ),
-        TinyModelSpec("DeepSeek", "llama", DEEPSEEK_CHAT, DEEPSEEK, byte_level_split(LLAMA3_REGEX), {"tie_word_embeddings": False}),
+        replace(
+            TINY_MODELS["Mistral"], template=MISTRAL_CHAT, 
+            settings={"tie_word_embeddings": False, "sliding_window": SLIDING},
+        ),
+        TinyModelSpec(
+            "DeepSeek", "llama", DEEPSEEK_CHAT, DEEPSEEK, byte_level_split(LLAMA3_REGEX), {"tie_word_embeddings": False}
+        ),
         TinyModelSpec(
             "DeepSeek-V2", "deepseek_v2", DEEPSEEK_CHAT, DEEPSEEK, byte_level_split(LLAMA3_REGEX),
             {**LATENT, "q_lora_rank": None},

@@ -119,8 +119,8 @@ def process_memory_bytes(process: psutil.Process) -> int:
 class MachineSpec:
     """`best`: the precision that it trains in fastest: `bf16`, `fp16` (older GPUs) or `fp32`.
 
-    `memory_bytes` is what there is of the memory that a run is held in, the GPU's or this container's, and `free_memory_bytes`
-    what of it is free now; 0 where nobody has looked. `device` names it.
+    `memory_bytes` is what there is of the memory that a run is held in, the GPU's or this container's, and
+    `free_memory_bytes` what of it is free now; 0 where nobody has looked. `device` names it.
     """
 
     has_cuda: bool

@@ -1,4 +1,4 @@
-"""`/persona set|show|list|clear|fresh|mute|unmute|import|export|remove`: who speaks in a channel, and character cards."""
+"""`/persona …`: chooses, mutes and clears the persona of a channel; imports, exports and removes character cards."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Checks cards and adapters against the served base model: the token budget of a card, and adapters made for another model."""
+"""Checks cards and adapters against the served base model: a card's token budget, adapters of another model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Shares processor and GPU between replies and training: pauses the trainer during replies, moves the engine off a full GPU."""
+"""Shares CPU and GPU between replies and training: pauses the trainer, and moves the engine off a full GPU."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Data sets made from the bot's own database: chat history of opted-in members, and preferences from votes and lessons."""
+"""Data sets from the bot's database: chat history of opted-in members, and preferences of votes and lessons."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def history_lines(store: Store, consent: Consent, guild_id: int, persona_id: str
     asked = {question.author_id for question, _ in exchanges}
     if decide_right(HISTORY_DATASET, format_right=DISCORD_API, consent=allowed).refused or not asked & opted_in:
         raise RequestError(
-            f"`{HISTORY_DATASET}` may not be trained on: it is what members said to the bot here, through Discord's API.",
+            f"`{HISTORY_DATASET}` may not be trained on: members said it to the bot here, through Discord's API.",
             f"{describe_discord_requirements(allowed)} Of {len(asked)} members whom this persona answered here, "
             f"{len(asked & opted_in)} have opted in.",
         )

@@ -1,4 +1,4 @@
-"""Collects what a trained version is compared with: the live version, the guild's other personas, and members' votes."""
+"""Collects the comparison of a trained version: the live version, the guild's other personas, members' votes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The one place that changes which version is live: promotes, rolls back, starts and ends rollouts, notifies listeners."""
+"""Changes live versions, here alone: promotes, rolls back, starts and ends rollouts, notifies listeners."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class PromotionObjectedError(RequestError):
 
 @dataclass(frozen=True)
 class LiveVersions:
-    """Changes the live versions of all personas. `notify` is called after each change, once for each guild concerned."""
+    """Changes the live versions of all personas. `notify` is called after each change, once per guild concerned."""
 
     store: Store
     engine: Engine

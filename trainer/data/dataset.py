@@ -36,7 +36,8 @@ class SampleSets:
 
     `own` is to be trained on whatever the recipe says, `general` as far as it says so: made as it is taken. `measured`
     are samples that measure forgetting. `dropped` counts replies that make no sample, `rejected` records that could not
-    be used, both by reason. `people` are counted without those of the samples themselves. `trimmed` counts samples whose oldest turns did not fit, where the samples themselves do not say so.
+    be used, both by reason. `people` are counted without those of the samples themselves. `trimmed` counts samples
+    whose oldest turns did not fit, where the samples themselves do not say so.
     """
 
     own: Sequence[SampleRecord]
@@ -59,10 +60,10 @@ class Dataset:
     """`counts` says how many of what there are, dropped replies by reason among them.
 
     `first` is trained on in a stage of its own, before `train`. `rights` and `sources` count samples by right and by
-    source, `days` by the day on which they came. `people` lists who is in it (`personas.home.data_subjects`), `replaced` and
-    `permission` are those of the material, `ledger` accounts for the records. `held_out` is what has been held out
-    until now, of this material and before. `stated` are the rights that a built data set brings along, as its
-    `stats.json` has them; `caveats` say what is not as asked. `said_heldout` says in words what `heldout` holds,
+    source, `days` by the day on which they came. `people` lists who is in it (`personas.home.data_subjects`),
+    `replaced` and `permission` are those of the material, `ledger` accounts for the records. `held_out` is what has
+    been held out until now, of this material and before. `stated` are the rights that a built data set brings along, as
+    its `stats.json` has them; `caveats` say what is not as asked. `said_heldout` says in words what `heldout` holds,
     `said_train` what the first samples of `train` hold, the job's own, and `said_general` what `general` holds;
     `persona` and `lore` are what they were asked with. `preferences` say which of what is trained on was liked, where
     that is what is learned. Of `trimmed` samples the oldest turns did not fit.

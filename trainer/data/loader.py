@@ -50,7 +50,7 @@ SampleLine = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class ConsentCheck:
-    """Checks which lines of a data set may be used today. `people` are those who have opted in, under the people key."""
+    """Checks which lines of a data set may be used now. `people` are those who have opted in, under the people key."""
 
     consent: Consent
     people: frozenset[str]
@@ -61,7 +61,7 @@ class ConsentCheck:
         return cls(consent, frozenset(keyed_person(people_key, id) for id in consent.opted_in))
 
     def fault(self, line: SampleLine, name: str) -> str:
-        """Returns why a line is left out; empty if it may be used. Raises `MaterialError` if none of the file may be."""
+        """Returns why a line is left out; empty if it may be used. Raises `MaterialError` if none may be."""
         right = str(line.get("right") or "")
         decide_right(f"A sample of {name}", stated=right, consent=self.consent).require()
         if right != DISCORD_API:

@@ -164,7 +164,8 @@ class PreferencePlan:
         if not self.only_filters:
             return f"{told}: {self.method.upper()} learns from these, which {_member_count(self.of_members)} gave."
         return (
-            f"{told}, fewer than {MIN_PREFERENCES}: they only filter. The persona is trained anew, as the version before was, "
+            f"{told}, fewer than {MIN_PREFERENCES}: they only filter. "
+            "The persona is trained anew, as the version before was, "
             "without replies that were voted down and with those that were taught."
         )
 

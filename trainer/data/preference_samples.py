@@ -35,7 +35,8 @@ from trainer.schemas import PromptReply, Recipe
 PREFERENCE_SOURCE = "preferences"
 VOTED_DOWN = "voted down"
 TOO_FEW_ADVICE = (
-    f"Gather more: {MIN_PREFERENCES} votes are learned from; before that, a reply of its talk that two members more reject than "
+    f"Gather more: {MIN_PREFERENCES} votes are learned from; "
+    "before that, a reply of its talk that two members more reject than "
     "choose is left out, and a reply that is taught is learned."
 )
 

@@ -73,7 +73,7 @@ class RecipeChooser:
         self._room = min(self._share, (machine.free_bytes or machine.memory_bytes) * MAX_FREE_MEMORY_SHARE)
 
     def choose_data_settings(self) -> None:
-        """Chooses the maximum length and history of samples, independent of free memory, so the same on this machine."""
+        """Chooses the maximum length and history of samples, whatever memory is free, so the same on this machine."""
         longest = self._model.context or CANDIDATE_LENGTHS[0]
         longest = longest if self._machine.has_cuda else min(longest, MAX_CPU_LENGTH)
         lengths = [length for length in CANDIDATE_LENGTHS if length <= longest] or [longest]

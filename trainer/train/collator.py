@@ -67,7 +67,7 @@ def pack_ids(texts: Sequence[Sequence[int]]) -> dict[str, Tensor]:
 
 
 def drop_padding_samples(samples: Sequence[TokenizedSample]) -> Sequence[TokenizedSample]:
-    """The samples without `PADDING_SAMPLE`; one of these where there is nothing else, so that there is something to compute."""
+    """Returns the samples without `PADDING_SAMPLE`, or one of these if there is nothing else to compute."""
     return [sample for sample in samples if any(sample.mask)] or samples[:1]
 
 

@@ -189,7 +189,7 @@ def _copy_adapter_to_reference(model: Any) -> None:
 
 
 def patch_reply_scoring(causal: Any) -> None:
-    """Let the model score replies by `reply_log_probabilities` where TRL asks it to, which it tells by `fused_lm_head`."""
+    """Scores replies by `reply_log_probabilities` when TRL asks for it, marked by `fused_lm_head`."""
     forward = causal.forward
 
     @wraps(forward)

@@ -136,8 +136,8 @@ def judge_votes(comparisons: Sequence[BlindComparison], version: str, against: s
 def member_scores(votes: Iterable[BlindComparison], version: str, now: float) -> list[float]:
     """The members as the rule counts them: each as the mean of their first votes, in the order of being complete.
 
-    A member is complete with `MAX_VOTES_PER_MEMBER` votes, or `MEMBER_WINDOW_S` after the first: neither depends on what they chose, so
-    nothing is gained by looking at a good moment.
+    A member is complete with `MAX_VOTES_PER_MEMBER` votes, or `MEMBER_WINDOW_S` after the first: neither depends on
+    what they chose, so nothing is gained by looking at a good moment.
     """
     members: dict[int, list[BlindComparison]] = defaultdict(list)
     for vote in sorted(votes, key=_voted_at):

@@ -80,7 +80,8 @@ def judgement_text(persona: Persona, found: BlindTestJudgement, counts: Judgemen
     lines += _odd(found.odd)
     lines.append(
         "-# Ties and both bad are half a vote for each. The ruling counts each member once, is wrong at most "
-        f"{ALPHA:.0%} of the time whenever you look, and holds with {MAX_CONTAMINATED_SHARE:.0%} of members voting as they please."
+        f"{ALPHA:.0%} of the time whenever you look, and holds with {MAX_CONTAMINATED_SHARE:.0%} of members "
+        "voting as they please."
     )
     return "\n".join(line for line in lines if line)[:2000]
 
@@ -93,14 +94,18 @@ def ruling_text(found: BlindTestJudgement) -> str:
     return {
         "better": f"**Ruling: members like {one} better.** {sure}",
         "worse": f"**Ruling: members like {other} better.** {one}: {sure.lower()}",
-        "alike": f"**Ruling: no difference that matters** (at most {0.5 - EQUIVALENCE_MARGIN:.0%} to {0.5 + EQUIVALENCE_MARGIN:.0%}). {sure}",
+        "alike": (
+            "**Ruling: no difference that matters** "
+            f"(at most {0.5 - EQUIVALENCE_MARGIN:.0%} to {0.5 + EQUIVALENCE_MARGIN:.0%}). {sure}"
+        ),
         "open": f"**Ruling: open.** {sure if found.counted >= MIN_RULING_MEMBERS else _waiting(found)}",
     }[found.ruling]
 
 
 def _waiting(found: BlindTestJudgement) -> str:
     return (
-        f"{found.counted} members are counted, {MIN_RULING_MEMBERS} are the least. One is counted with ten votes, or a day "
+        f"{found.counted} members are counted, {MIN_RULING_MEMBERS} are the least. "
+        "One is counted with ten votes, or a day "
         "after their first."
     )
 

@@ -17,14 +17,16 @@ def version_label(version: str | None) -> str:
 def started_text(rollout: Rollout, name: str) -> str:
     """Announce the start of a rollout; `name` is the persona's."""
     return (
-        f"**{rollout.version}** of **{name}** makes {_scope(rollout)} from now on, {version_label(rollout.before)} the others. "
+        f"**{rollout.version}** of **{name}** makes {_scope(rollout)} from now on, "
+        f"{version_label(rollout.before)} the others. "
         "Should members fare worse with it, it is taken back by itself, and that is said here."
     )
 
 
 def stopped_text(rollout: Rollout, name: str) -> str:
     """A moderator has ended it."""
-    return f"{rollout.version} of **{name}** is no longer rolled out: {version_label(rollout.before)} makes all replies again."
+    before = version_label(rollout.before)
+    return f"{rollout.version} of **{name}** is no longer rolled out: {before} makes all replies again."
 
 
 def ended_text(rollout: Rollout, name: str) -> str:
@@ -32,7 +34,8 @@ def ended_text(rollout: Rollout, name: str) -> str:
     if rollout.ending == "worse":
         verb = "speaks" if rollout.is_promoted else "makes all replies"
         return (
-            f"**{rollout.version}** of **{name}** was taken back by itself: {version_label(rollout.before)} {verb} again.\n"
+            f"**{rollout.version}** of **{name}** was taken back by itself: "
+            f"{version_label(rollout.before)} {verb} again.\n"
             f"Members fared worse with it: {rollout.why}.\n"
             f"-# The chance that this befalls a version that is no worse is {ALPHA:.0%} at most."
         )
@@ -48,7 +51,8 @@ def rollback_reason(rollout: Rollout, comparison: RolloutComparison) -> str:
         counted = [f"{t.down} 👎 and {t.up} 👍 on {t.replies} replies" for t in (new, before)]
         return f"more 👎 ({rollout.version}: {counted[0]}; {version_label(rollout.before)}: {counted[1]})"
     counted = [f"{t.interrupted} of {t.replies}" for t in (new, before)]
-    return f"more replies stopped or made anew ({rollout.version}: {counted[0]}; {version_label(rollout.before)}: {counted[1]})"
+    before = version_label(rollout.before)
+    return f"more replies stopped or made anew ({rollout.version}: {counted[0]}; {before}: {counted[1]})"
 
 
 def status_text(rollout: Rollout, name: str, comparison: RolloutComparison) -> str:
