@@ -24,7 +24,7 @@ from bot.metrics import BotMetrics
 from bot.personas.base_model_compat import IncompatibleVersions, find_incompatible_versions
 from bot.personas.guild_lore import read_all_lore
 from bot.personas.registry import PersonaRegistry
-from bot.privacy.erasure_replay import resume_erasures
+from bot.privacy.erasure_service import resume_erasures
 from bot.privacy.home_files import delete_path
 from bot.privacy.retention import Retention, RetentionPeriods
 from bot.sandbox import Sandbox, StateUnreadable, patch_discord

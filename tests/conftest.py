@@ -30,7 +30,7 @@ def renderer() -> Renderer:
 @pytest.fixture(scope="session")
 def tiny_base(tmp_path_factory, renderer) -> BaseModel:
     """A folder with a two-layer Llama with random weights and the embedded model's tokenizer."""
-    from tests.tiny import make_tiny_model  # imports torch and peft, which most tests do without
+    from tests.tiny_models import make_tiny_model  # imports torch and peft, which most tests do without
 
     folder = tmp_path_factory.mktemp("models") / "tiny"
     make_tiny_model(folder, renderer.tokenizer)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.tiny import make_adapter
+from tests.tiny_models import make_adapter
 
 ROOT = Path(__file__).parent.parent
 EXAMPLE = "examples/persona_chat.py"

@@ -19,8 +19,8 @@ from personas.errors import RequestError, UnderstudyError
 from personas.home.data_subjects import CONSENT_FILE, Consent, write_consent
 from personas.home.job_material import ShippedData
 from personas.schemas.training import TrainingRequest
-from tests.rights_material import ADA, ANSWERED, ASKED, BO, CARD, KINDS, MIRA, PERMISSION
-from tests.trainer.jobs import dialogues, sign, write_request
+from tests.rights_sources import ADA, ANSWERED, ASKED, BO, CARD, KINDS, MIRA, PERMISSION
+from tests.trainer.job_folders import dialogues, sign, write_request
 from trainer.cli import dataset_args
 from trainer.cli.dataset_command import add_build
 from trainer.data.builder import DatasetBuilder

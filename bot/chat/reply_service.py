@@ -12,14 +12,7 @@ from typing import Any, Literal, Protocol
 
 import discord
 
-from bot.chat.discord_channels import (
-    ChannelRef,
-    ReplyPolicy,
-    SenderRegistry,
-    SpeakChannel,
-    channel_ref,
-    fetch_channel,
-)
+from bot.chat.discord_channels import ChannelRef, ReplyPolicy, SenderRegistry, SpeakChannel, channel_ref, fetch_channel
 from bot.chat.prompt_context import ChatRequestBuilder
 from bot.chat.streaming_reply import UNKNOWN_WEBHOOK_CODE, StreamingReply, split_message
 from bot.errors import RefusedError, error_text

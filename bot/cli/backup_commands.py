@@ -19,8 +19,8 @@ from bot.backup.create import ProgressFactory, create_backup
 from bot.backup.restore import RestoreResult, restore_backup
 from bot.personas.registry import PersonaRegistry
 from bot.privacy.consent_files import ConsentMirror
-from bot.privacy.erasure_replay import replay_erasures
 from bot.privacy.erasure_runner import ErasureRunner
+from bot.privacy.erasure_service import replay_erasures
 from bot.store import Store
 from personas.cli_common import LogProgress
 from personas.home.data_subjects import read_consent

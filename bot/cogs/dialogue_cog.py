@@ -12,12 +12,7 @@ from bot.chat.dialogue import DEFAULT_TURNS, MAX_TURNS, MIN_TURNS, ChannelDialog
 from bot.chat.discord_channels import NO_MENTIONS, GuildChannel, channel_ref
 from bot.chat.reply_service import IncomingMessage
 from bot.cogs.reply_buttons import quote_member
-from bot.cogs.transformers import (
-    Interaction,
-    PersonaOption,
-    channel_persona,
-    require_moderator,
-)
+from bot.cogs.transformers import Interaction, PersonaOption, channel_persona, require_moderator
 from bot.cogs.ui import PersistentButton
 from bot.errors import RefusedError
 from bot.services import Bot, Services

@@ -10,13 +10,7 @@ from discord.ext import commands
 
 from bot import permissions
 from bot.chat.discord_channels import NO_MENTIONS
-from bot.cogs.transformers import (
-    Interaction,
-    PersonaOption,
-    channel_persona,
-    require_persona,
-    submitted_form,
-)
+from bot.cogs.transformers import Interaction, PersonaOption, channel_persona, require_persona, submitted_form
 from bot.cogs.ui import PersistentButton, respond_privately
 from bot.errors import RefusedError, error_text
 from bot.store import Lesson

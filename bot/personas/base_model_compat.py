@@ -9,8 +9,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from bot.store import Store
 from personas.card.card_summary import CountTokens, token_counter
-from personas.errors import BaseModelError, CardError
+from personas.errors import BaseModelError, CardError, RequestError
 from personas.home.adapters import MANIFEST_FILE, adapter_ref
 from personas.models.base_model import EMBEDDED, locate, name_with_scaling
 from personas.prompt import CONTEXT_TOKENS, EXAMPLE_USER, MAX_CARD_TOKENS, system_text
@@ -141,3 +142,12 @@ def is_same_model(one: str, other: str) -> bool:
         return first.scaling == second.scaling and first.folder.samefile(second.folder)
     except (BaseModelError, OSError, RuntimeError, ValueError):
         return False
+
+
+def require_servable(store: Store, incompatible: IncompatibleVersions, persona_id: str, version: str) -> None:
+    """Raise `RequestError` for a version that is withdrawn, not installed, or made for another base model."""
+    if store.versions.is_withdrawn(persona_id, version):
+        raise RequestError(f"{version} was withdrawn.", "Train another one.")
+    store.versions.require_installed(persona_id, version)
+    if model := incompatible.model_of(persona_id, version):
+        raise RequestError(f"{version} was made for {model}, which is not served here.", "Train it again.")

@@ -1,6 +1,6 @@
 """Discord's HTTP API as far as the bot uses it: a handler for each route, and the route table."""
 
-from bot.sandbox import payload_limits, payloads
+from bot.sandbox import payloads, validation
 from bot.sandbox.application_commands import GLOBAL_SCOPE
 from bot.sandbox.channel_messages import HAS_THREAD, MessageDraft
 from bot.sandbox.container import SandboxContainer
@@ -97,7 +97,7 @@ def _check_parts(container: SandboxContainer, channel: Json, draft: MessageDraft
 
 def start_thread(container: SandboxContainer, call: ApiCall) -> Json:
     channel, message = _channel(container, call, Permission.CREATE_PUBLIC_THREADS), None
-    payload_limits.check_limits(call.body, payload_limits.THREAD)
+    validation.check_limits(call.body, validation.THREAD)
     if "message_id" in call.path:
         message = container.messages.find(call.path["message_id"], channel["id"])
     if channel["type"] != TEXT_CHANNEL or (message is None and call.body.get("type") != THREAD_CHANNEL):

@@ -4,8 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from bot.sandbox import command_validation, guild_seed, payloads
-from bot.sandbox.command_validation import CHAT_INPUT, MESSAGE_COMMAND, USER_COMMAND
+from bot.sandbox import guild_seed, payloads, validation
 from bot.sandbox.guild import Guild
 from bot.sandbox.guild_seed import Permission
 from bot.sandbox.interactions import ATTACHMENT_LIMIT_BYTES
@@ -13,6 +12,7 @@ from bot.sandbox.object_store import StoredFile
 from bot.sandbox.payloads import DIRECT_CHANNEL
 from bot.sandbox.sandbox_errors import Json, SandboxRefusal
 from bot.sandbox.traffic_log import EventFeed
+from bot.sandbox.validation import CHAT_INPUT, MESSAGE_COMMAND, USER_COMMAND
 
 SUBCOMMAND, GROUP = 1, 2
 
@@ -47,7 +47,7 @@ class CommandRegistry:
 
     def replace(self, scope: str, body: list[Json]) -> list[Json]:
         """Replace all commands of the scope; a name that stays keeps its id."""
-        command_validation.check_commands(body)
+        validation.check_commands(body)
         known = {(old["type"], old["name"]): old for old in self.registered(scope)}
         new = [self._register(scope, command, known) for command in body]
         for old in known.values():

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any, cast
 
-from bot.sandbox import payload_limits, payloads
+from bot.sandbox import payloads, validation
 from bot.sandbox.gateway import Gateway
 from bot.sandbox.guild import Guild
 from bot.sandbox.guild_seed import Permission
@@ -42,7 +42,7 @@ class MessageDraft:
 
     def check(self) -> None:
         """Refuse a message that is too long (50035) or empty (50006)."""
-        payload_limits.check_message(self.body)
+        validation.check_message(self.body)
         if len(self.files) > MAX_FILES:
             raise ApiError.field("files", "BASE_TYPE_MAX_LENGTH", f"Must be {MAX_FILES} or fewer in length.")
         if not self.files and not any(self.body.get(part) for part in ("content", "embeds", "components")):
@@ -148,7 +148,7 @@ class MessageManager:
 
     def edit(self, message_id: str, draft: MessageDraft) -> Json:
         """Edit the fields in the body; clears "is thinking". A changed button does not count as an edit of the text."""
-        payload_limits.check_message(draft.body)
+        validation.check_message(draft.body)
         message = self._kept(message_id)
         message["flags"] &= ~LOADING
         if draft.body.get("flags") is not None:

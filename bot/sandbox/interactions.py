@@ -6,7 +6,7 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 from enum import IntEnum
 
-from bot.sandbox import payload_limits
+from bot.sandbox import validation
 from bot.sandbox.channel_messages import (
     CONTEXT_MENU_RESPONSE,
     EPHEMERAL,
@@ -15,13 +15,13 @@ from bot.sandbox.channel_messages import (
     MessageDraft,
     MessageManager,
 )
-from bot.sandbox.command_validation import CHAT_INPUT
 from bot.sandbox.gateway import Gateway
 from bot.sandbox.guild import Guild
 from bot.sandbox.network_conditions import SimulatedClock
 from bot.sandbox.payloads import DIRECT_CHANNEL
 from bot.sandbox.sandbox_errors import ApiError, Json
 from bot.sandbox.traffic_log import EventFeed
+from bot.sandbox.validation import CHAT_INPUT
 
 ACKNOWLEDGE_TIMEOUT_S = 3.0
 TOKEN_LIFETIME_S = 15 * 60.0
@@ -211,9 +211,9 @@ class InteractionManager:
             blank = MessageDraft({"flags": draft.body.get("flags")})
             interaction.original = self._send(interaction, blank, LOADING)["id"]
         elif reply is CallbackType.CHOICES:
-            payload_limits.check_limits(draft.body, payload_limits.CHOICES)
+            validation.check_limits(draft.body, validation.CHOICES)
         elif reply is CallbackType.FORM:
-            payload_limits.check_limits(draft.body, payload_limits.MODAL)
+            validation.check_limits(draft.body, validation.MODAL)
         else:
             interaction.original = interaction.source
             if reply is CallbackType.UPDATE and interaction.source is not None:

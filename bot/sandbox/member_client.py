@@ -8,7 +8,6 @@ from typing import cast
 
 from bot.sandbox import application_commands as command_options
 from bot.sandbox.channel_messages import EPHEMERAL, HAS_THREAD, USER_MESSAGE_TYPES, MessageDraft, visible_to
-from bot.sandbox.command_validation import USER_COMMAND
 from bot.sandbox.container import SandboxContainer
 from bot.sandbox.guild_seed import Permission
 from bot.sandbox.interactions import ATTACHMENT_LIMIT_BYTES as LARGEST_FILE_BYTES
@@ -16,6 +15,7 @@ from bot.sandbox.interactions import CallbackType, Interaction, InteractionType
 from bot.sandbox.object_store import StoredFile
 from bot.sandbox.payloads import TEXT_CHANNEL
 from bot.sandbox.sandbox_errors import ApiError, Json, SandboxRefusal
+from bot.sandbox.validation import USER_COMMAND
 
 BUTTON, LINK_STYLE, TEXT_INPUT = 2, 5, 4
 MAX_FORM_TEXT_CHARACTERS, MAX_MESSAGE_CHARACTERS, MAX_CHANNEL_NAME_CHARACTERS = 4000, 2000, 100

@@ -9,7 +9,7 @@ import os
 import re
 import signal
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,12 +21,19 @@ from pydantic import ValidationError
 from bot.clock import Clock
 from bot.store import TrainingJob
 from bot.training.dataset_catalog import DatasetCatalog
-from bot.training.job_folder import install_adapter, save_job_holdout, write_job_folder
 from bot.training.training_plan import TrainingPlan, plan_run
-from personas.errors import RequestError, UnderstudyError
-from personas.home.job_folder import NO_COMPARISON, ComparisonTargets
-from personas.home.job_material import dialogue_adapter_folder
-from personas.schemas.training import ServingPrecision, TrainingRequest
+from personas.errors import AdapterError, RequestError, UnderstudyError
+from personas.home.adapters import adapter_ref, install_adapter_folder, verify_adapter
+from personas.home.job_folder import (
+    ADAPTER_FOLDER,
+    NO_COMPARISON,
+    ComparisonTargets,
+    ensure_job_folder,
+    store_new_holdout,
+    write_comparison_targets,
+)
+from personas.home.job_material import SourceMaterial, dialogue_adapter_folder
+from personas.schemas.training import AdapterManifest, ServingPrecision, TrainingRequest
 from personas.schemas.training_events import TRAINER_EVENT, Done, Failed, ScoreSummary, TrainerEvent
 
 SIGTERM_EXIT_CODES = (143, -signal.SIGTERM)
@@ -47,6 +54,51 @@ MAX_LINE_BYTES = 2**16
 SECRET_NAME_PATTERN = re.compile(r"SECRET|PASSW|CREDENTIAL|(^|_)(TOKEN|KEY)S?(_|$)", re.IGNORECASE)
 TRAINER_SECRETS = {"HF_TOKEN"}
 """What looks like a secret and is still the trainer's business: a gated base model cannot be fetched without it."""
+
+
+def write_job_folder(
+    home: Path,
+    job: TrainingJob,
+    materials: Iterable[SourceMaterial],
+    precision: ServingPrecision,
+    compare: ComparisonTargets = NO_COMPARISON,
+) -> Path:
+    """Write the folder of a job; one that an earlier attempt wrote is used again, under today's consent, with what has
+    been held out until today, and compared with what is live today.
+
+    Raises `OSError`, and `UnderstudyError` when the home's key, consent or what it holds out cannot be read.
+    """
+    folder = home / "jobs" / job.job_id
+    ensure_job_folder(folder, home, job.job_id, job.version, job.request, materials, precision)
+    write_comparison_targets(folder, compare)
+    return folder
+
+
+def save_job_holdout(home: Path, job: TrainingJob, folder: Path) -> None:
+    """Add what a finished run has held out to what the home keeps; doing so again changes nothing.
+
+    Raises `UnderstudyError` when either cannot be read, and `OSError`.
+    """
+    store_new_holdout(home, job.persona, folder)
+
+
+def install_adapter(home: Path, job: TrainingJob, folder: Path) -> tuple[Path, AdapterManifest]:
+    """Put a finished job's adapter in its place and give that place; doing so again changes nothing.
+
+    Raises `AdapterError` when the adapter is damaged or another job's, `OSError` when it cannot be copied.
+    """
+    made = verify_adapter(folder / ADAPTER_FOLDER)
+    if (made.job_id, made.version, made.persona) != (job.job_id, job.version, job.persona):
+        raise AdapterError(f"The adapter in {folder} is not of this job but of {made.job_id}.", "Train it again.")
+    place = adapter_path(home, job)
+    return place, install_adapter_folder(folder / ADAPTER_FOLDER, place)
+
+
+def adapter_path(home: Path, job: TrainingJob) -> Path:
+    """Folder of a job's adapter: with its persona's versions, or under a dialogue job's name."""
+    if job.persona:
+        return adapter_ref(home, job.persona, job.version).folder
+    return dialogue_adapter_folder(home, job.request.job_name)
 
 
 @dataclass(frozen=True)

@@ -9,22 +9,20 @@ from dataclasses import dataclass
 
 from bot.chat.prompt_context import ChatRequestBuilder
 from bot.errors import RefusedError
+from bot.personas.base_model_compat import require_servable
 from bot.store import NewRollout, Promotion, Rollout, Store, TrainingJob
 from bot.versions.rollout.rollout_metrics import summarise_votes, vote_objections
-from bot.versions.servable import require_servable
 from personas.engine import Engine
 from personas.errors import RequestError, UnderstudyError
 from personas.home.shared_personas import OPERATOR_GUILD_ID
 from personas.schemas.chat import Persona
 
 log = logging.getLogger(__name__)
-
 OPERATOR_USER_ID = 0
 """`promoted_by` of a change from the dashboard or over the API."""
 AUTOMATIC_USER_ID = 0
 """`promoted_by` of an automatic promotion."""
 PROMOTE_VERDICT, REJECT_VERDICT = "promote", "reject"
-
 VersionListener = Callable[[int, str], object]
 """Called with the guild and the persona whose live version changed."""
 

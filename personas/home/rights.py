@@ -10,12 +10,7 @@ from pathlib import Path
 
 from personas.errors import MaterialError
 from personas.home.data_subjects import Consent
-from personas.schemas.base import (
-    DISCORD_API,
-    RIGHTS,
-    Right,
-    right_error,
-)
+from personas.schemas.base import DISCORD_API, RIGHTS, Right, right_error
 
 RIGHTS_FILE = "rights.toml"
 REQUIRED_FIELDS = ("stated_by", "stated_on", "why")

@@ -19,7 +19,7 @@ from bot.cli.backup_commands import add_backup_commands
 from bot.store import Store, StoreError
 from bot.store.schema import MIGRATIONS
 from personas.home.export_log import read_exports
-from tests.bot.homes import DATABASE, KEPT, MADE_ANEW, STAYS, fill, put, quiet, rows, train
+from tests.bot.sample_home import DATABASE, KEPT, MADE_ANEW, STAYS, fill, put, quiet, rows, train
 from tests.bot.test_store_failures import ENVIRON, enqueuing
 
 NOW = 1_795_000_000.0

@@ -1,8 +1,8 @@
 """A home made by an earlier version (commit 2854d7e) opens, and everything in it is still read.
 
 `old_home/home.zip` holds that home as data. A script run on that commit's code made it: it started the bot once on a
-two-layer model (`tests.tiny`), let a member talk to Oda and a moderator import a card and add lore twice, trained Oda's
-v1 with the real trainer, stopped a second run after the checkpoint of its seventh step, and filled the other tables
+two-layer model (`tests.tiny_models`), let a member talk to Oda and a moderator import a card and add lore twice,
+trained Oda's v1 with the real trainer, stopped a second run after the checkpoint of its seventh step, and filled the other tables
 through the store. `about.json` names the jobs, the guild, the channel and the model's folder; `base/config.json` is the
 model's, which its fingerprint covers. Left out because it is made anew: the cache, the job's copy of v1, and an older
 checkpoint.
@@ -34,9 +34,9 @@ from personas.home.job_material import ShippedData
 from personas.home.pseudonyms import HomeKey, keyed_person
 from personas.models.base_model import fingerprint, locate
 from personas.schemas.scorecard import ScoreCard
-from tests.bot.homes import NOW, put_back, quiet
+from tests.bot.sample_home import NOW, put_back, quiet
 from tests.fakes import until
-from tests.tiny import make_tiny_model
+from tests.tiny_models import make_tiny_model
 
 ARCHIVE = Path(__file__).parent / "old_home" / "home.zip"
 MADE_IN, SCHEMA = Path("/tmp/b3/old"), 11

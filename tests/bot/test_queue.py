@@ -11,7 +11,7 @@ from bot.training.queue import MAX_QUEUED_PER_GUILD, fair_order
 from bot.training.subprocess_backend import TrainingFailed, TrainingSucceeded
 from personas.errors import RequestError
 from personas.schemas.training_events import Phase
-from tests.bot.queue_house import House
+from tests.bot.restartable_queue import House
 from tests.fakes import until
 from tests.samples import SCORECARD
 

@@ -8,7 +8,7 @@ from bot.store import StoreError
 from bot.training.queue import MAX_ATTEMPTS, RETRY_DELAY_S
 from bot.training.subprocess_backend import TrainingInterrupted
 from personas.schemas.training_events import Phase
-from tests.bot.queue_house import House
+from tests.bot.restartable_queue import House
 from tests.fakes import until
 
 PHASE = Phase(name="training")

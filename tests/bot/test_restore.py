@@ -15,7 +15,7 @@ from personas.errors import UnderstudyError
 from personas.home.data_subjects import read_consent
 from personas.home.export_log import read_exports, record_export
 from personas.home.pseudonyms import HomeKey, keyed_person
-from tests.bot.homes import (
+from tests.bot.sample_home import (
     ADA,
     BEN,
     DATABASE,

@@ -8,7 +8,7 @@ import pytest
 
 from bot.backup import finish_restore
 from bot.cli.backup_commands import reapply_deletions
-from tests.bot.homes import PLANTED, fill, planted_backup, put_back, tree, where
+from tests.bot.sample_home import PLANTED, fill, planted_backup, put_back, tree, where
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import pytest
 from bot.backup import BackupError, create_backup
 from bot.store import StoreError
 from personas.errors import UnderstudyError
-from tests.bot.homes import DATABASE, KEPT, NOW, fill, put_back, quiet, rows, tree
+from tests.bot.sample_home import DATABASE, KEPT, NOW, fill, put_back, quiet, rows, tree
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from personas.errors import MaterialError
 from personas.home.review_files import record_review_file
 from personas.lore import LoreIndex
 from personas.schemas.chat import SamplingParams
-from tests.bot.homes import DATABASE, put, say, train, where
+from tests.bot.sample_home import DATABASE, put, say, train, where
 from tests.fakes import FakeClock, FakeTrainingBackend, until
 
 HERE, THERE = 1_234_567_890_123_456, 2_234_567_890_123_456

@@ -12,7 +12,7 @@ from bot.store import NewRollout
 from bot.versions.sequential_test import E_VALUE_THRESHOLD
 from personas.errors import AdapterError
 from tests.bot.conftest import INN, OFFICE, QUAY, on_stage
-from tests.bot.rollouts import dislike, install, reply
+from tests.bot.version_rows import dislike, install, reply
 from tests.fakes import until
 
 

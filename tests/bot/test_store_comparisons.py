@@ -4,7 +4,7 @@ import pytest
 
 from bot.store import NewBlindComparison, Store
 from bot.store.human_feedback import COMPARISON_LIFETIME_S
-from tests.bot.rollouts import install
+from tests.bot.version_rows import install
 
 HERE, THERE = 11, 22
 

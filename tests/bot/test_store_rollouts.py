@@ -9,7 +9,7 @@ from bot.store.rollouts import OBSERVATION_PERIOD_S
 from bot.store.schema import MIGRATIONS
 from bot.versions.rollout.rollout_metrics import compare_rollout
 from personas.errors import RequestError
-from tests.bot.rollouts import dislike, drawn, install, reply
+from tests.bot.version_rows import dislike, drawn, install, reply
 
 GUILD, CHANNEL, MODERATOR = 9, 2, 7
 

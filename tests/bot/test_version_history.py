@@ -5,8 +5,8 @@ import time
 from bot.store import NewRollout
 from bot.versions.rollout.version_history import MAX_ENTRY_CHARACTERS, VersionHistory
 from tests.bot.conftest import QUAY
-from tests.bot.rollouts import install, reply
 from tests.bot.test_rollouts import told
+from tests.bot.version_rows import install, reply
 from tests.fakes import until
 from tests.samples import SCORECARD
 

@@ -16,7 +16,7 @@ from personas.home.job_folder import read_comparison_targets
 from personas.home.job_material import ShippedData
 from personas.schemas.scorecard import ScoreCard
 from tests.bot.conftest import QUAY
-from tests.bot.test_compare import told
+from tests.bot.test_blind_test import told
 from tests.fakes import until
 
 MEMBERS, EACH = 12, 27

@@ -23,7 +23,7 @@ from personas.home.adapters import adapter_ref, write_manifest
 from personas.home.atomic_files import atomic_folder
 from personas.models.base_model import BaseModel, fingerprint, load_model
 from personas.schemas.chat import AdapterRef, ChatReply, ChatRequest, SamplingParams, Turn
-from tests.tiny import make_adapter, manifest_over
+from tests.tiny_models import make_adapter, manifest_over
 
 LENGTH = 14
 """New tokens of the longest replies."""

@@ -15,7 +15,7 @@ from personas.engine.sequence import StreamingDetokenizer
 from personas.errors import AdapterError, BaseModelError, EngineBusyError
 from personas.models.base_model import load_model
 from personas.schemas.chat import ChatRequest, Persona, SamplingParams, Turn
-from tests.tiny import make_adapter, make_tiny_model
+from tests.tiny_models import make_adapter, make_tiny_model
 
 ADA = Persona("ada", "Ada", description="You are Ada.")
 GREEDY = SamplingParams(temperature=0.0, max_new_tokens=12, repetition_penalty=1.0, stop_loops=False)

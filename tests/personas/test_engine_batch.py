@@ -28,7 +28,7 @@ from tests.personas.engine_reference import (
     run_to_end,
     special_adapter,
 )
-from tests.tiny import PROJECTIONS, make_adapter, manifest_over
+from tests.tiny_models import PROJECTIONS, make_adapter, manifest_over
 
 PROMPT = tuple(range(100, 140))
 

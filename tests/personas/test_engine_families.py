@@ -9,7 +9,7 @@ from personas.engine.engine_core import STACKED_ARCHITECTURES, build_engine_part
 from personas.engine.peft_runner import PeftSwitcher
 from personas.engine.scheduler import SchedulerLimits
 from personas.models.base_model import fingerprint, load_model
-from tests.families import FAMILIES, SLIDING
+from tests.model_families import FAMILIES, SLIDING
 from tests.personas.engine_reference import RecordedReply, ask, differences, run_to_end, special_adapter
 from tools.tiny_models import LAYERS, make_model
 from trainer.recipe.model_fit import find_target_modules

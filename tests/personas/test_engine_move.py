@@ -11,7 +11,7 @@ from personas.engine.llm_engine import LLMEngine
 from personas.errors import BaseModelError
 from personas.models import serving_model
 from personas.schemas.chat import ChatRequest, Persona, SamplingParams, Turn
-from tests.tiny import make_adapter
+from tests.tiny_models import make_adapter
 
 ADA = Persona("ada", "Ada", description="You are Ada.")
 LONG = SamplingParams(temperature=0, repetition_penalty=1, max_new_tokens=80, stop_loops=False)

@@ -11,7 +11,7 @@ from safetensors.numpy import save
 from personas.errors import BaseModelError
 from personas.models.base_model import locate
 from personas.models.rope_scaling import RopeScaling
-from tests.hub import Hub, reach
+from tests.hub_server import Hub, reach
 
 OLD, NEW = "0" * 39 + "1", "0" * 39 + "2"
 

@@ -25,7 +25,7 @@ def recipe() -> Recipe:
 @pytest.fixture(scope="session")
 def two_trained(tmp_path_factory, tiny_base):
     """Job folders of two personas that answer everything with the same word, each with its own; both are trained."""
-    from tests.trainer.jobs import export, message, persona_job  # import torch and peft, as in tests/conftest.py
+    from tests.trainer.job_folders import export, message, persona_job  # import torch and peft, as in tests/conftest.py
     from trainer.run import run_job
     from trainer.train.job import RunContext
 

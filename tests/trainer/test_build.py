@@ -18,8 +18,8 @@ from personas.home.data_subjects import read_people
 from personas.home.pseudonyms import INVENTED_NAMES, HomeKey, keyed_person
 from personas.models.base_model import locate
 from personas.schemas.chat import Persona
-from tests.trainer.jobs import export, message, sign, talks
-from tests.trainer.talk import dialogue, sentence, talk
+from tests.trainer.conversations import dialogue, sentence, talk
+from tests.trainer.job_folders import export, message, sign, talks
 from trainer.cli.main import main
 from trainer.data.builder import DatasetBuilder, DatasetPlan
 from trainer.data.dedup_split import SplitKey

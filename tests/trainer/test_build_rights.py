@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from personas.home.data_subjects import Consent, write_consent
-from tests.trainer.jobs import ADA, export, message, talks
+from tests.trainer.job_folders import ADA, export, message, talks
 from trainer.cli.main import main
 
 MIRA, PERMISSION = message("")["author"]["id"], "Discord's letter of 3 March 2026 permits it."

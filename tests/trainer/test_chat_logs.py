@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from personas.errors import MaterialError
 from personas.schemas.chat import Persona
-from tests.trainer.chats import BEGIN_S, VALUES, damaged, outcome, write, write_all
-from tests.trainer.jobs import sign
+from tests.trainer.chat_logs import BEGIN_S, VALUES, damaged, outcome, write, write_all
+from tests.trainer.job_folders import sign
 from trainer.cli.main import main
 from trainer.sources.formats.instagram import fix_mojibake
 from trainer.sources.markup import convert_emphasis, is_command, normalise_discord

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from personas.errors import MaterialError
 from personas.schemas.chat import Persona
-from tests.trainer import jobs
-from tests.trainer.chats import damaged, outcome, write
-from tests.trainer.jobs import export
+from tests.trainer import job_folders
+from tests.trainer.chat_logs import damaged, outcome, write
+from tests.trainer.job_folders import export
 from trainer.sources.reader import read_source
 from trainer.sources.registry import detect_format
 from trainer.sources.source_format import ReadOptions
@@ -21,7 +21,7 @@ ADA = Persona("ada", "Ada Lace")
 
 def message(text, author="mira_wet", minute=0.0, **fields):
     """A message of the export; `author` is a name, or all that the export says of somebody."""
-    made = jobs.message(text, author if isinstance(author, str) else "", minute, **fields)
+    made = job_folders.message(text, author if isinstance(author, str) else "", minute, **fields)
     return made if isinstance(author, str) else made | {"author": author}
 
 

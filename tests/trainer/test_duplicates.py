@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.trainer.talk import sentence
+from tests.trainer.conversations import sentence
 from trainer.data.minhash import MinHashIndex, split_words
 
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.trainer.talk import dialogue
+from tests.trainer.conversations import dialogue
 from trainer.data.quality_filters import QualityFilters, detect_language
 
 LOGS = Path(__file__).parent.parent.parent / "data" / "logs"

@@ -6,7 +6,7 @@ import pytest
 
 from personas.errors import RequestError
 from personas.schemas.scorecard import LossCurve
-from tests.trainer.gate_cards import RECIPE, good_card, interval, of_text, spread, with_new
+from tests.trainer.sample_scorecards import RECIPE, good_card, interval, of_text, spread, with_new
 from trainer.gate.advice import ADVICE_BY_CRITERION
 from trainer.gate.criteria import criterion_measurements
 from trainer.gate.measurement import fisher_p_value, holm_rejections, p_value_of_interval

@@ -8,7 +8,7 @@ import re
 import pytest
 
 from personas.schemas.scorecard import ReplyText, SideBySide
-from tests.trainer.gate_cards import RECIPE, good_card
+from tests.trainer.sample_scorecards import RECIPE, good_card
 from trainer.gate.verdict import judge
 from trainer.report.scorecard_files import (
     PICTURE_FILE,

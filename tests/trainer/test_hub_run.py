@@ -5,8 +5,8 @@ import json
 
 from personas.home.adapters import verify_adapter
 from personas.models.base_model import fingerprint, locate
-from tests.hub import Hub, reach
-from tests.trainer.jobs import persona_job
+from tests.hub_server import Hub, reach
+from tests.trainer.job_folders import persona_job
 from trainer.run import run_job
 from trainer.train.job import RunContext
 

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from tests.trainer.reading import jsonl
+from tests.trainer.read_sources import jsonl
 from trainer.cli.main import main
 
 ROW = {

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from personas.card import SHIPPED_CARDS, read_card, read_cards
 from personas.lore import Passage, read_lore, split_passages
 from personas.schemas.chat import Persona
-from tests.trainer.lore_house import house, lore_command
+from tests.trainer.lore_server import house, lore_command
 from trainer.data.synthetic.lore_extraction import (
     LoreSubject,
     extract_facts,

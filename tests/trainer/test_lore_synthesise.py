@@ -12,7 +12,7 @@ from personas.card import read_card
 from personas.errors import MaterialError, RequestError, TrainingError
 from personas.lore import read_lore, split_passages
 from tests.fakes import until
-from tests.trainer.lore_house import house, lore_command, serving
+from tests.trainer.lore_server import house, lore_command, serving
 from trainer.data.synthetic import dialogue_synthesis as lore_synthesise
 from trainer.data.synthetic import reply_backends as lore_voices
 from trainer.data.synthetic.dialogue_synthesis import (
@@ -180,7 +180,7 @@ async def test_a_model_that_cannot_do_it_is_not_asked_for_ever(material, tmp_pat
 
 @pytest.mark.parametrize("adapted", [False, True])
 def test_the_local_engine_speaks_with_card_lore_and_adapter(material, tmp_path, tiny_base, monkeypatch, adapted):
-    from tests.tiny import make_adapter
+    from tests.tiny_models import make_adapter
 
     monkeypatch.setattr(lore_synthesise, "MAX_ATTEMPTS_PER_DIALOGUE", 1)
     persona, passages = material

@@ -5,7 +5,7 @@ from collections import Counter
 
 import pytest
 
-from tests.trainer.reading import everything, jsonl, spoken
+from tests.trainer.read_sources import everything, jsonl, spoken
 from trainer.sources.registry import detect_format
 
 

@@ -9,7 +9,7 @@ import pytest
 import trainer.train.sft_trainer
 from personas.home.adapters import verify_adapter
 from personas.schemas.training_events import Phase, Progress
-from tests.trainer.jobs import persona_job
+from tests.trainer.job_folders import persona_job
 from trainer.run import run_job
 from trainer.train.job import RunContext
 

@@ -4,7 +4,7 @@ import pytest
 import yaml
 
 from personas.errors import MaterialError
-from tests.trainer.reading import everything, spoken
+from tests.trainer.read_sources import everything, spoken
 from trainer.sources.registry import detect_format
 
 CONVAI2 = """\

@@ -18,8 +18,8 @@ from personas.home.data_subjects import read_people
 from personas.home.preferences import preferences_to_jsonl, read_preferences
 from personas.models.base_model import EMBEDDED, load_model, load_tokenizer, locate
 from personas.prompt import TokenizedSample
-from tests.trainer.jobs import ADA, export, persona_job, sign, stopping, talks
-from tests.trainer.preference_house import BAD, GOOD, member, preference_job, taught, voted, votes
+from tests.trainer.job_folders import ADA, export, persona_job, sign, stopping, talks
+from tests.trainer.preference_jobs import BAD, GOOD, member, preference_job, taught, voted, votes
 from trainer.data.job_inputs import read_spec
 from trainer.data.preference_policy import (
     MAX_GOOD_WEIGHT_RATIO,

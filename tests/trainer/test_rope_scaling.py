@@ -14,10 +14,10 @@ from personas.home.adapters import verify_adapter
 from personas.models.base_model import apply_rope_settings, fingerprint, load_config, load_model, locate, max_positions
 from personas.models.rope_scaling import RopeScaling
 from personas.schemas.chat import AdapterRef
-from tests.families import FAMILIES
-from tests.tiny import make_adapter
-from tests.trainer.jobs import ADA, persona_job, sign, talks
-from tests.trainer.jobs import export as export_of
+from tests.model_families import FAMILIES
+from tests.tiny_models import make_adapter
+from tests.trainer.job_folders import ADA, persona_job, sign, talks
+from tests.trainer.job_folders import export as export_of
 from tools.tiny_models import TINY_MODELS, make_model
 from tools.tiny_models import make_adapter as make_sealed
 from trainer.export.exporter import export_adapter

@@ -17,7 +17,7 @@ from filelock import FileLock
 from personas.home.adapters import verify_adapter
 from personas.schemas.scorecard import ScoreCard
 from personas.schemas.training_events import TRAINER_EVENT
-from tests.trainer.jobs import dialogue_job, events, persona_job
+from tests.trainer.job_folders import dialogue_job, events, persona_job
 
 ROOT = Path(__file__).parents[2]
 FOREVER = {"hyperparameters": {"num_train_epochs": 50}}

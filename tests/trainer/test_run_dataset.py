@@ -15,7 +15,7 @@ from personas.home.data_subjects import CONSENT_FILE
 from personas.home.job_folder import DATASET_FOLDER
 from personas.home.pseudonyms import JOB_KEYS_FILE, JobKeys
 from personas.schemas.training_events import Progress
-from tests.trainer.jobs import export, mixing_job, persona_job, stopping, talks
+from tests.trainer.job_folders import export, mixing_job, persona_job, stopping, talks
 from trainer.data import run_dataset
 from trainer.data.job_inputs import read_spec
 from trainer.process.cancellation import RunCancelled

@@ -12,7 +12,7 @@ import pytest
 
 from personas.card import SHIPPED_CARDS
 from personas.prompt import TokenizedSample
-from tests.trainer.jobs import mixing_job, persona_job, write_request
+from tests.trainer.job_folders import mixing_job, persona_job, write_request
 from trainer.process.cancellation import RunCancelled
 from trainer.run import run_job
 from trainer.train.job import RunContext, prepare_job_without_torch

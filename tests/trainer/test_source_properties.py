@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from personas.errors import MaterialError
-from tests.trainer.reading import everything, jsonl
+from tests.trainer.read_sources import everything, jsonl
 from trainer.sources.json_stream import stream_array
 from trainer.sources.reader import read_source
 from trainer.sources.registry import FORMATS, detect_format

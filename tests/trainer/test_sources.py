@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from personas.errors import MaterialError
-from tests.trainer.reading import everything, jsonl, spoken
+from tests.trainer.read_sources import everything, jsonl, spoken
 from trainer.sources.formats import openassistant, personachat, tabular
 from trainer.sources.json_stream import CHUNK_BYTES
 from trainer.sources.registry import FORMATS, detect_format

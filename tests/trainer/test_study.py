@@ -16,8 +16,8 @@ import pytest
 from personas.errors import RequestError
 from personas.home.adapters import write_manifest
 from personas.home.atomic_files import atomic_folder
-from tests.tiny import manifest_over
-from tests.trainer.jobs import ADA, export, persona_job, sign, talks
+from tests.tiny_models import manifest_over
+from tests.trainer.job_folders import ADA, export, persona_job, sign, talks
 from trainer.cli.create_job import draft_job
 from trainer.data.job_inputs import read_spec
 from trainer.study.scale import (

@@ -14,7 +14,7 @@ from personas.errors import RequestError
 from personas.home.adapters import verify_adapter
 from personas.home.job_material import ShippedData
 from personas.schemas.training_events import Failed
-from tests.trainer.jobs import ADA, export, shipping_little, sign, talks
+from tests.trainer.job_folders import ADA, export, shipping_little, sign, talks
 from trainer.cli.create_job import draft_job
 from trainer.cli.train_command import add_train
 from trainer.process.environment import RESTARTED_VARIABLE

@@ -18,7 +18,7 @@ from personas.home.adapters import verify_adapter
 from personas.lore import WORLD, LoreIndex, read_lore
 from personas.schemas.chat import Turn
 from personas.schemas.training_events import Epoch
-from tests.trainer.jobs import dialogues, write_request
+from tests.trainer.job_folders import dialogues, write_request
 from trainer.run import run_job
 from trainer.train.job import RunContext
 

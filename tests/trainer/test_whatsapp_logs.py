@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from personas.errors import MaterialError
 from personas.schemas.chat import Persona
-from tests.trainer.chats import outcome, write
+from tests.trainer.chat_logs import outcome, write
 from trainer.sources.dates import DateOrderDetector
 from trainer.sources.formats.whatsapp import parse_header
 from trainer.sources.registry import detect_format

@@ -20,8 +20,7 @@ import pycrfsuite  # type: ignore[import-untyped]
 from tools.name_tagger.synthetic_corpus import CorpusGenerator, LabelledText
 from trainer.anonymise.crf_ner.crf_tagger import MODEL_FILE, MODEL_FORMAT
 from trainer.anonymise.crf_ner.gazetteer import fold_word, load_gazetteer
-from trainer.anonymise.crf_ner.token_features import FeatureExtractor
-from trainer.anonymise.crf_ner.word_tokens import TokenisedText, tokenise
+from trainer.anonymise.crf_ner.token_features import FeatureExtractor, TokenisedText, tokenise
 
 TRAINING_TEXTS = 36_000
 SEED = 5

@@ -11,7 +11,6 @@ from personas.schemas.chat import Persona
 from trainer.anonymise.addresses import find_addresses
 from trainer.anonymise.allowlist import own_names
 from trainer.anonymise.capitalisation import TOKEN, CapitalisationStats
-from trainer.anonymise.chunks import select_spans, split_chunks
 from trainer.anonymise.id_numbers import (
     find_accounts,
     find_cards,
@@ -35,7 +34,16 @@ from trainer.anonymise.network_identifiers import (
 )
 from trainer.anonymise.phone_numbers import find_phone_numbers
 from trainer.anonymise.secrets import find_secrets, find_url_secrets
-from trainer.anonymise.spans import RANK_LOG_NAME, Entity, EntitySpan, Recogniser, replace_entities, resolve_overlaps
+from trainer.anonymise.spans import (
+    RANK_LOG_NAME,
+    Entity,
+    EntitySpan,
+    Recogniser,
+    replace_entities,
+    resolve_overlaps,
+    select_spans,
+    split_chunks,
+)
 from trainer.anonymise.surrogates import assign_pseudonyms, non_speaker_pseudonym, surrogate_for
 from trainer.sources.conversation import Conversation, SourceMessage, SourceSpeaker
 

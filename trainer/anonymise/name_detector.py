@@ -14,7 +14,7 @@ from trainer.anonymise import ner
 from trainer.anonymise.capitalisation import CapitalisationStats
 from trainer.anonymise.crf_ner import load_tagger
 from trainer.anonymise.crf_ner.gazetteer import load_gazetteer
-from trainer.anonymise.crf_ner.word_tokens import is_east_asian
+from trainer.anonymise.crf_ner.token_features import is_east_asian
 from trainer.anonymise.language_data import ENGLISH_WORDS, LATIN
 from trainer.anonymise.ner import ANY_LANGUAGE, NerModel
 from trainer.anonymise.ner_postprocess import blank_code, refine_findings

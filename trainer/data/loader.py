@@ -35,13 +35,7 @@ from trainer.data.ledger import Ledger
 from trainer.data.preference_policy import PreferenceSet
 from trainer.data.preference_samples import apply_preferences
 from trainer.data.run_dataset import MEASURED_FILE, MIXED_FILE, RunDataset
-from trainer.data.sample_renderer import (
-    HELD_OUT_BEFORE,
-    NOTHING_TRAINED,
-    TOO_LONG,
-    has_no_targets,
-    require_both_sides,
-)
+from trainer.data.sample_renderer import HELD_OUT_BEFORE, NOTHING_TRAINED, TOO_LONG, has_no_targets, require_both_sides
 from trainer.schemas import GENERAL_KIND, PromptReply, Recipe, prompt_reply_of_line
 from trainer.sources.speakers import NOT_OPTED_IN
 

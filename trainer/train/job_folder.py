@@ -15,9 +15,7 @@ from personas.engine.serving_precision import int8_obstacle
 from personas.errors import RequestError
 from personas.home.atomic_files import fsync_path, fsync_tree, lock_folder, write_private_file
 from personas.home.job_folder import REQUEST_FILE, fill_job_folder, refresh_job_folder
-from personas.home.job_material import (
-    SourceMaterial,
-)
+from personas.home.job_material import SourceMaterial
 from personas.schemas.hyperparameters import Hyperparameters
 from personas.schemas.training import JobSpec, ServingPrecision, TrainingRequest
 from trainer.data.job_inputs import read_spec

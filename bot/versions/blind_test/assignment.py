@@ -14,10 +14,10 @@ from pathlib import Path
 from bot.chat.prompt_context import ChatRequestBuilder
 from bot.chat.streaming_reply import remove_links
 from bot.errors import RefusedError
+from bot.personas.base_model_compat import require_servable
 from bot.personas.registry import guild_suffix
 from bot.store import BASE_MODEL_NAME, BlindComparison, NewBlindComparison, Store
 from bot.training.resource_sharing import TrainerThrottle
-from bot.versions.servable import require_servable
 from personas.engine import Engine
 from personas.errors import RequestError, UnderstudyError
 from personas.prompt import EXAMPLE_USER

@@ -51,8 +51,8 @@ def rollback_reason(rollout: Rollout, comparison: RolloutComparison) -> str:
         counted = [f"{t.down} 👎 and {t.up} 👍 on {t.replies} replies" for t in (new, before)]
         return f"more 👎 ({rollout.version}: {counted[0]}; {version_label(rollout.before)}: {counted[1]})"
     counted = [f"{t.interrupted} of {t.replies}" for t in (new, before)]
-    before = version_label(rollout.before)
-    return f"more replies stopped or made anew ({rollout.version}: {counted[0]}; {before}: {counted[1]})"
+    label = version_label(rollout.before)
+    return f"more replies stopped or made anew ({rollout.version}: {counted[0]}; {label}: {counted[1]})"
 
 
 def status_text(rollout: Rollout, name: str, comparison: RolloutComparison) -> str:

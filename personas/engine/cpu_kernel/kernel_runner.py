@@ -10,11 +10,7 @@ from typing import Any
 
 import torch
 
-from personas.engine.cpu_kernel.build import (
-    KernelUnavailableError,
-    compile_and_load,
-    require_supported_cpu,
-)
+from personas.engine.cpu_kernel.build import KernelUnavailableError, compile_and_load, require_supported_cpu
 from personas.engine.lora_slots import StackedLora
 from personas.engine.model_runner import ForwardBackend, ScheduledTokens, StackedLoraRunner
 from personas.models.int8_linear import Int8Linear

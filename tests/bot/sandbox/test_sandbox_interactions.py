@@ -6,7 +6,7 @@ import discord
 import pytest
 from discord import app_commands
 
-from bot.sandbox import SandboxRefusal, interactions, payload_limits
+from bot.sandbox import SandboxRefusal, interactions, validation
 from bot.sandbox.sandbox_errors import ApiError
 
 
@@ -280,17 +280,17 @@ def _nested(steps: list[str], most: int) -> object:
 @pytest.mark.parametrize(
     ("path", "most"),
     [
-        *payload_limits.MESSAGE,
-        *payload_limits.MODAL,
-        *payload_limits.CHOICES,
-        *payload_limits.COMMANDS,
-        *payload_limits.THREAD,
+        *validation.MESSAGE,
+        *validation.MODAL,
+        *validation.CHOICES,
+        *validation.COMMANDS,
+        *validation.THREAD,
     ],
 )
 def test_every_limit_names_the_place_that_is_too_long(path, most):
     body = _nested(path.replace("[]", ".[]").strip(".").split("."), most)
     with pytest.raises(ApiError) as refused:
-        payload_limits.check_limits(body, ((path, most),))
+        validation.check_limits(body, ((path, most),))
     place = refused.value.errors
     for step in path.replace("[]", ".0").strip(".").split("."):
         place = place[step]

@@ -15,7 +15,7 @@ from personas.card import SHIPPED_CARDS, parse_card, read_card, with_picture, wr
 from personas.engine import llm_engine
 from personas.errors import EngineBusyError
 from personas.prompt import CONTEXT_TOKENS, MAX_CARD_TOKENS
-from tests.bot.rollouts import install
+from tests.bot.version_rows import install
 from tests.personas.cards import PIXEL, V2, as_json, v3
 
 MIRA = write_card(with_picture(parse_card(as_json(V2), "it"), PIXEL, "it"), "png", "it").content

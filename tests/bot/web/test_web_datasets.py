@@ -19,7 +19,7 @@ from bot.web.pages.data import dataset_pages
 from bot.web.pages.data.sample_view import split_marked_text
 from bot.web.template_filters import today_iso
 from tests.bot.web.conftest import put_talk
-from tests.bot.web.made_sets import PEOPLE, TRAINER, dropped, line, put_set
+from tests.bot.web.dataset_folders import PEOPLE, TRAINER, dropped, line, put_set
 
 ORDER = {"name": "harbour", "persona": "ballast", "sources": [{"source": "ballast"}]}
 

@@ -31,7 +31,7 @@ from bot.web.api.openapi import (
 from bot.web.auth import Authenticator
 from bot.web.problems import PROBLEMS
 from bot.web.route_table import ROUTES
-from tests.bot.rollouts import install
+from tests.bot.version_rows import install
 from tests.bot.web.conftest import desk_in
 
 CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]

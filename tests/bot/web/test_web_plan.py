@@ -15,7 +15,7 @@ from bot.web.pages.data.plan_pages import default_job_name, form_to_request, tra
 from bot.web.problems import Problem
 from bot.web.template_filters import shell_command
 from personas.schemas.training import TrainingRequest
-from tests.bot.web.made_sets import put_set
+from tests.bot.web.dataset_folders import put_set
 from tests.fakes import PLAN
 
 PATH = "/dashboard/data/plan"

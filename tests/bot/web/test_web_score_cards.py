@@ -9,9 +9,9 @@ from bot.store import NewBlindComparison
 from bot.versions.blind_test.assignment import prompts_for
 from personas.home.adapters import adapter_ref
 from personas.schemas.scorecard import Criterion, GateVerdict
-from tests.bot.rollouts import install
+from tests.bot.version_rows import install
 from tests.samples import SCORECARD
-from tests.trainer.gate_cards import good_card, with_new
+from tests.trainer.sample_scorecards import good_card, with_new
 
 NUMBERS = iter(range(1_000_000))
 CARDS, COMPARE = "/dashboard/cards", "/dashboard/cards/compare"

@@ -17,7 +17,7 @@ from bot.web.api.data import upload_stream
 from bot.web.api.data.data_jobs import OPEN_JOB_STATES
 from bot.web.api.data.data_sources import parse_rights_form
 from bot.web.problems import Problem
-from tests.bot.web.made_sets import TRAINER
+from tests.bot.web.dataset_folders import TRAINER
 
 RIGHT = {"right": "licensed:CC-BY-4.0", "stated_by": "Mina Vale", "stated_on": "2026-11-20", "why": "All agreed."}
 ASKED, REPLY = {"role": "user", "content": "What of day {}?"}, {"role": "assistant", "content": "{}, as ever."}

@@ -10,7 +10,7 @@ from bot.store import Channel, NewRollout, Store
 from bot.web.pages.personas.version_pages import timeline_chart, version_timelines
 from personas.errors import AdapterError
 from tests.bot.conftest import QUAY, on_stage
-from tests.bot.rollouts import dislike, install
+from tests.bot.version_rows import dislike, install
 from tests.fakes import until
 from tests.samples import SCORECARD
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from playwright.async_api import Page, expect
 
-from tests.bot.web.made_sets import TRAINER, put_set
+from tests.bot.web.dataset_folders import TRAINER, put_set
 from tests.browser.dashboard.conftest import Dashboard, assert_accessible
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")

@@ -8,7 +8,7 @@ from zoneinfo import ZoneInfo
 import pytest
 from playwright.async_api import expect
 
-from tests.bot.rollouts import install
+from tests.bot.version_rows import install
 from tests.browser.dashboard.conftest import assert_accessible
 from tests.fakes import until
 from tests.samples import SCORECARD

@@ -75,8 +75,6 @@ def true_share(truths: Iterable[bool]) -> float:
 
 DATA_FOLDER = Path(__file__).parents[3] / "data"
 EVALUATION_FOLDER = DATA_FOLDER / "evaluation"
-
-
 SMALL_TALK_FILE = DATA_FOLDER / "questions" / "small_talk.txt"
 
 

@@ -43,12 +43,7 @@ from bot.web.api.data.data_service import (
     require_own_dataset,
 )
 from bot.web.api.data.data_sources import list_sources
-from bot.web.api.data.sample_index import (
-    SPLITS,
-    SampleHits,
-    count_samples,
-    dropped_examples,
-)
+from bot.web.api.data.sample_index import SPLITS, SampleHits, count_samples, dropped_examples
 from bot.web.api.paging import integer_query, require_known_parameters
 from bot.web.app_context import Route, get_services
 from bot.web.pages.charts import bar_chart

@@ -13,10 +13,7 @@ from aiohttp import web
 from bot.errors import redact_paths
 from bot.personas.base_model_compat import compatibility_notes
 from bot.services import Services
-from bot.training.request_checks import (
-    available_memory_bytes,
-    requested_recipe_plan,
-)
+from bot.training.request_checks import available_memory_bytes, requested_recipe_plan
 from bot.web.api.data.built_datasets import list_datasets
 from bot.web.api.data.data_service import StoredPlan, get_data_state
 from bot.web.api.data.data_sources import list_sources

@@ -1,0 +1,88 @@
+"""`model_inference`: which version answers, two asked one question, and what it prints for people and programs."""
+
+import io
+import json
+import sys
+
+import pytest
+
+from bot.cli import ask as one_question
+from bot.store import Store
+from tests.bot.version_rows import install
+from tests.tiny_models import make_adapter
+
+ASKED = "Who keeps the lamp at night?"
+
+
+@pytest.fixture
+def ask(tmp_path, tiny_base, monkeypatch, capsys):
+    """Runs the command in this process over a home in which Ballast has v1 (live) and v2; exit code, output, errors."""
+    home = tmp_path / "home"
+    for seed, version in enumerate(("v1", "v2")):
+        make_adapter(home, tiny_base, "ballast", version, seed)
+    with Store.open(home / "understudy.sqlite") as store:
+        install(store), install(store)
+        store.versions.promote("ballast", "v1", 1, 2.0)
+    env = tmp_path / ".env"
+    env.write_text(
+        f"BASE_MODEL={json.dumps(tiny_base.source)}\nUNDERSTUDY_HOME={json.dumps(str(home))}\nTEMPERATURE=0\n"
+    )
+    monkeypatch.setenv("MAX_NEW_TOKENS", "8")
+    monkeypatch.delenv("UNDERSTUDY_HOME", raising=False)
+
+    def run(*words):
+        monkeypatch.setattr(sys, "argv", ["model_inference", "--env", str(env), *words])
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"")))
+        try:
+            code = one_question.main()
+        except SystemExit as end:
+            code = end.code
+        return code, *capsys.readouterr()
+
+    return run
+
+
+def answers(ask, *words):
+    code, out, err = ask(*words, "--json", ASKED)
+    assert code == 0, err
+    told = json.loads(out)
+    assert told["question"] == ASKED
+    return told["answers"]
+
+
+def test_the_live_version_answers_unless_another_or_none_is_named(ask):
+    (live,), (named,), (bare,) = (
+        answers(ask, "--persona", "ballast", *words) for words in ((), ("--version", "v2"), ("--base-only",))
+    )
+    assert (live["version"], named["version"], bare["version"]) == ("v1", "v2", None)
+    assert len({live["text"], named["text"], bare["text"]}) == 3 and {live["persona"], bare["persona"]} == {"ballast"}
+    assert live["new_tokens"] <= 8 and "logprobs" not in live
+
+
+def test_two_are_asked_the_same_question(ask):
+    code, out, err = ask("--compare", "ballast@v2", "Oda Marrow", ASKED)
+    assert code == 0, err
+    first, second = out.split("── ")[1:]
+    assert first.startswith("Ballast (v2)\n") and second.startswith("Oda Marrow (base model)\n")
+    assert first.partition("\n")[2].strip() and second.partition("\n")[2].strip()
+    one, other = answers(ask, "--compare", "ballast@v2", "ballast@base")
+    assert (one["version"], other["version"]) == ("v2", None)
+    assert one["text"] == answers(ask, "--persona", "ballast", "--version", "v2")[0]["text"], (
+        "as if it were asked alone"
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (("--persona", "ballast", "--version", "v9"), 1, "ballast has no version v9. Installed: v1, v2."),
+        (("--compare", "ballast", "nobody"), 1, "There is no persona 'nobody'"),
+        (("--compare", "ballast", "oda", "--persona", "oda"), 2, "leave out --persona"),
+        (("--version", "v1"), 2, "add --persona"),
+        (("--persona", "ballast", "--version", "v1", "--base-only"), 2, "not allowed with"),
+    ],
+)
+def test_what_cannot_be_asked_is_told_before_a_model_is_loaded(ask, monkeypatch, words, code, said):
+    monkeypatch.setattr(one_question, "LLMEngine", None)  # nothing gets so far
+    found, out, err = ask(*words, ASKED)
+    assert found == code and out == "" and said in err

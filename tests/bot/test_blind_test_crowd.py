@@ -1,0 +1,126 @@
+"""Whole communities vote through the sandbox, with the real client: honest members, random ones, and a brigade.
+
+And once the whole bot compares two adapters with the real engine.
+"""
+
+import asyncio
+import random
+from dataclasses import replace
+
+import pytest
+
+from bot.app import open_app
+from bot.demo_guild import MEMBER, MODERATOR, SKERROW_SEED
+from bot.sandbox import MemberSeed
+from bot.settings import load_settings
+from personas.home.job_material import ShippedData
+from tests.bot.conftest import QUAY, on_stage
+from tests.bot.test_blind_test import told
+from tests.bot.version_rows import install
+from tests.fake_engine import FakeEngine
+
+TELLS = {"v1": "plain", "v2": "bright"}
+"""By which words somebody who knows them recognises the versions."""
+NUMBERS = iter(range(1_000_000))
+
+
+def speaks(request):
+    return [f"Something {TELLS[request.adapter.version]}, ", f"number {next(NUMBERS)}."]
+
+
+def honest(share):
+    """Finds the new version's reply better in this share of the comparisons."""
+    return lambda rng, first_is_new: "A" if first_is_new == (rng.random() < share) else "B"
+
+
+def at_random(rng, first_is_new):
+    return rng.choice(["A", "B", "Tie", "Both bad"])
+
+
+def brigade(rng, first_is_new):
+    """Recognises the new version and is always against it."""
+    return "B" if first_is_new else "A"
+
+
+async def votes(stage, invitation, name, chooses, count, seed):
+    rng, who = random.Random(seed), stage.sandbox.member(name)
+    answer = await who.click(invitation, "Compare")
+    for _ in range(count):
+        words = await told(answer)
+        first_is_new = words.index(TELLS["v2"]) < words.index(TELLS["v1"])
+        await who.click(answer.message, chooses(rng, first_is_new))
+        answer = await who.click(answer.message, "Another")
+    await told(answer)
+
+
+async def community(home, policies, count):
+    """What moderators read when so many members have voted so often; members come a few at a time."""
+    names = [f"Guest {number}" for number in range(len(policies))]
+    seed = replace(SKERROW_SEED, members=(*SKERROW_SEED.members, *(MemberSeed(name) for name in names)))
+    async with on_stage(home, seed=seed, engine=FakeEngine(speaks)) as stage:
+        for _ in range(2):
+            install(stage.store)
+        stage.store.versions.promote("ballast", "v1", 1, 2.0)
+        await told(await stage.moderator.slash(QUAY, "finetune compare"))
+        invitation = await stage.sees("Which Ballast is better?")
+        for start in range(0, len(names), 4):
+            some = range(start, min(start + 4, len(names)))
+            await asyncio.gather(
+                *(votes(stage, invitation, names[number], policies[number], count, number) for number in some)
+            )
+        words = await told(await stage.moderator.slash(QUAY, "finetune judgement"))
+        ids = {name: stage.sandbox.member(name).id for name in names}
+        return words, ids, stage.store.comparisons.judgement_counts("ballast", "v2", "v1")
+
+
+async def test_a_few_members_vote_and_a_moderator_reads_it(tmp_path):
+    words, _, counts = await community(tmp_path, [honest(1.0), honest(1.0), at_random, brigade], 3)
+    assert (counts.votes, counts.voters) == (12, 4) and counts.for_a >= 6 and counts.for_b >= 3
+    assert f"12 votes by 4 members: {counts.for_a} for v2, {counts.for_b} for v1" in words
+    assert "**Ruling: open.** 0 members are counted" in words
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("policies", "ruling"),
+    [
+        ([honest(0.8)] * 30, "**Ruling: members like v2 better.**"),
+        ([*[honest(0.9)] * 9, brigade] * 4, "**Ruling: members like v2 better.**"),
+        ([honest(0.2)] * 30, "**Ruling: members like v1 better.**"),
+        ([at_random] * 24, "**Ruling: open.**"),
+        ([*[honest(0.5)] * 9, brigade] * 3, "**Ruling: open.**"),
+    ],
+)
+async def test_a_community_s_ruling_is_right_and_a_tenth_does_not_flip_it(tmp_path, policies, ruling):
+    words, ids, counts = await community(tmp_path, policies, 10)
+    assert counts.votes == 10 * len(policies) and ruling in words, words
+    against = [ids[f"Guest {number}"] for number, policy in enumerate(policies) if policy is brigade]
+    if counts.for_a > counts.for_b:
+        assert all(f"<@{member}>: 0 of 10 votes for v2" in words for member in against)
+
+
+@pytest.mark.slow
+async def test_the_bot_compares_two_adapters_for_real(tmp_path, tiny_base):
+    from tests.tiny_models import make_adapter  # imports torch and peft
+
+    home = tmp_path / "home"
+    wanted = {"UNDERSTUDY_HOME": str(home), "BASE_MODEL": tiny_base.source, "WEB_PORT": "0", "MAX_NEW_TOKENS": "12"}
+    for version, seed in (("v1", 1), ("v2", 2)):
+        make_adapter(home, tiny_base, "ballast", version, seed)
+    async with open_app(
+        load_settings(None, {**wanted, "COMPARISONS_PER_DAY": "1"}), ShippedData.from_source_tree()
+    ) as app:
+        for _ in range(2):
+            install(app.services.store)
+        app.services.store.versions.promote("ballast", "v1", 1, 2.0)
+        moderator, member = (app.sandbox.member(name) for name in (MODERATOR, MEMBER))
+        answer = await moderator.slash(QUAY, "finetune compare")
+        await told(answer)
+        done = await moderator.click(answer.message, "A")
+        assert "Your vote: **A**. A was **v" in done.message["content"]
+        (one,) = app.services.store.comparisons.voted("ballast")
+        assert set(one.versions) == {"v1", "v2"} and one.text_a != one.text_b and one.seed_a != one.seed_b
+        again = await moderator.click(answer.message, "Another")
+        assert "You have voted once in the last 24 hours" in await told(again)
+        (invitation,) = [one for one in app.sandbox.messages(QUAY) if "Which Ballast is better?" in one["content"]]
+        assert "**A**" in await told(await member.click(invitation, "Compare"))

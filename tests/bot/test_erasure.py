@@ -1,0 +1,322 @@
+"""A planted person is forgotten, and nothing under the home has anything of them, whatever happens in between."""
+
+import asyncio
+import json
+import shutil
+import sqlite3
+import time
+from pathlib import Path
+
+import pytest
+
+from bot import app
+from bot.privacy.consent_files import read_tombstones
+from bot.privacy.erasure_runner import ERASURE_STEPS, receipt_of
+from bot.privacy.erasure_service import replay_erasures
+from bot.settings import load_settings
+from bot.store import Store
+from bot.store.erasure import FREE_TEXT_COLUMNS
+from bot.store.schema import MIGRATIONS
+from bot.store.training_jobs import JobResult, NewTrainingJob
+from personas.home.adapters import adapter_ref, verify_adapter
+from personas.home.job_material import ShippedData
+from personas.home.pseudonyms import HomeKey, keyed_person
+from personas.schemas.training import JobSpec, TrainingRequest
+from tests.bot import traceable_person
+from tests.bot.traceable_person import (
+    CHANNEL,
+    GUILD,
+    OTHER,
+    OTHERS_LINE,
+    WHO,
+    at_file,
+    at_step,
+    begin,
+    forgetter,
+    killed,
+    left_of_them,
+    plant,
+    rows,
+)
+from tests.fakes import until
+from tests.personas.test_adapters import write_adapter
+from tests.samples import SCORECARD
+
+
+@pytest.fixture(scope="session")
+def template(tmp_path_factory):
+    home = tmp_path_factory.mktemp("planted") / "home"
+    plant(home)
+    return home
+
+
+@pytest.fixture
+def home(template, tmp_path):
+    return Path(shutil.copytree(template, tmp_path / "home"))
+
+
+def test_a_review_file_outside_of_the_home_goes_too(tmp_path):
+    plant(tmp_path / "home")
+    receipt = forget(tmp_path / "home")
+    assert not (tmp_path / "elsewhere.review.jsonl").exists()
+    assert str(tmp_path / "elsewhere.review.jsonl") in receipt.deleted
+
+
+def opened(home):
+    return Store.open(home / "understudy.sqlite")
+
+
+def forget(home):
+    """As the bot at rest does it: everything but what follows."""
+    with opened(home) as store:
+        return asyncio.run(forgetter(home, store).run(begin(home, store)))
+
+
+def test_the_scan_finds_the_person_everywhere_before(home):
+    found = "\n".join(left_of_them(home))
+    for place in (
+        "understudy.sqlite", "cache/lore.sqlite", "cache/embeddings.json", "jobs/job3/trainer.log",
+        "jobs/job3/material/log.json", f"lore/{GUILD}/oda/harbour.md", f"lore/{GUILD}/oda/notes.md",
+        "packages/mine/messages", "packages/package.zip", "review.jsonl", "talk/harbour.json", "talk/packed.json.gz",
+        "talk/rows.jsonl", "talk/table.csv", "talk/WhatsApp Chat.txt", "talk/scan.bin", "consent.json",
+    ):  # fmt: skip
+        assert place in found, place
+    for trace in traceable_person.TRACES:
+        assert repr(trace) in found, trace
+
+
+def test_afterwards_nothing_is_left_and_nothing_of_others_is_lost(home):
+    receipt = forget(home)
+    assert left_of_them(home) == []
+    assert rows(home, "select text from messages order by seq") == [
+        (OTHERS_LINE,), ("I agree with someone and <@someone>.",),
+    ]  # fmt: skip
+    assert rows(home, "select user_id, vote from votes") == [(OTHER, 1)]
+    ((by, said),) = rows(home, "select user_id, text_a from comparisons")
+    assert by == OTHER and said.startswith("Ask someone about")
+    assert rows(home, "select user_id from consents") == [(OTHER,)]
+    assert rows(home, "select set_by from channels") == rows(home, "select muted_by from mutes") == [(0,)]
+    assert {by for (by,) in rows(home, "select requested_by from jobs")} == {0, OTHER}
+    log = json.loads((home / "talk" / "harbour.json").read_text())
+    assert [message["content"] for message in log["messages"]] == [
+        OTHERS_LINE, "> [removed]\nthat was <@someone>, alias someone",
+    ]  # fmt: skip
+    assert OTHERS_LINE in (home / "talk" / "WhatsApp Chat.txt").read_text()
+    assert "next line" not in (home / "talk" / "WhatsApp Chat.txt").read_text()
+    assert len((home / "talk" / "table.csv").read_text().splitlines()) == 2
+    assert json.loads((home / "talk" / "rows.jsonl").read_text())["name"] == "Wendell Park"
+    assert (home / "lore" / str(GUILD) / "oda" / "notes.md").read_text() == (
+        "# Notes\nAsk someone (<@someone>) about the lamp.\n"
+    )
+    for kept in ("jobs/job1/trainer.log", "datasets/kept/people.json", f"lore/{GUILD}/oda/tides.md"):
+        assert (home / kept).exists(), kept
+    for gone in (
+        f"lore/{GUILD}/oda/harbour.md",
+        "jobs/job3",
+        "datasets/harbour",
+        "packages/mine",
+        "packages/package.zip",
+        "talk/scan.bin",
+    ):
+        assert not (home / gone).exists(), gone
+    assert receipt.rows["messages"] == 2 and receipt.rows["votes"] == 1
+    assert receipt.lost == ("talk/scan.bin",)
+    assert {"packages/package.zip", "packages/mine", "jobs/job3"} <= {*receipt.deleted}
+    assert [export.path for export in receipt.exports] == ["/elsewhere/harbour.jsonl"]
+
+
+def test_versions_with_the_person_speak_no_more_and_the_last_clean_one_does(home):
+    receipt = forget(home)
+    with opened(home) as store:
+        assert store.versions.live("oda") == "v1"
+        assert [version.version for version in store.versions.installed("oda")] == ["v1"]
+    assert {(one.version, one.now) for one in receipt.withdrawn} == {("v2", None), ("v3", "v1")}
+    assert [one.persona_id for one in receipt.dialogues] == ["manners"]
+    assert adapter_ref(home, "oda", "v1").folder.exists()
+    assert not adapter_ref(home, "oda", "v2").folder.exists() and not adapter_ref(home, "oda", "v3").folder.exists()
+    assert not (home / "models" / "dialogue" / "manners").exists()
+
+
+def test_without_a_clean_version_the_base_model_speaks(home):
+    shutil.copy(
+        adapter_ref(home, "oda", "v2").folder / "people.json", adapter_ref(home, "oda", "v1").folder / "people.json"
+    )
+    forget(home)
+    with opened(home) as store:
+        assert store.versions.live("oda") is None and store.versions.installed("oda") == []
+
+
+def test_a_rollback_never_returns_to_a_withdrawn_version(home):
+    forget(home)
+    with opened(home) as store:
+        assert store.versions.rollback("oda", 1, 1.0).version is None
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+@pytest.mark.parametrize("step", ERASURE_STEPS["everything"][:-1])
+def test_killed_at_any_step_it_goes_on(home, step, moment):
+    assert killed(home, at_step(step, moment)) == 9
+    with opened(home) as store:
+        asyncio.run(forgetter(home, store).finish())
+        (row,) = store.erasure_requests.unfinished()
+        assert row.step == "follow" and receipt_of(row).resumed
+        assert store.versions.live("oda") == "v1"
+    assert left_of_them(home) == []
+
+
+@pytest.mark.parametrize("number", [1, 2, 3, 4, 6, 8, 11, 14, 17, 20])
+def test_killed_in_the_middle_of_the_files_it_goes_on(home, number):
+    assert killed(home, at_file(number)) == 9
+    with opened(home) as store:
+        asyncio.run(forgetter(home, store).finish())
+    assert left_of_them(home) == []
+
+
+def test_tombstones_are_keyed_and_stand_in_both_places(home):
+    forget(home)
+    key = HomeKey.of(home).people()
+    with opened(home) as store:
+        assert keyed_person(key, str(WHO)) in store.people.tombstones()
+        assert read_tombstones(home) == store.people.tombstones()
+    assert str(WHO) not in (home / "keys" / "tombstones.json").read_text()
+
+
+def test_whoever_comes_back_is_heard_again_and_not_forgotten_again(home):
+    forget(home)
+    with opened(home) as store:
+        store.messages.append(
+            guild_id=GUILD, channel_id=CHANNEL, author_id=WHO, author_name="New", text="I am back", at=time.time()
+        )
+        assert asyncio.run(replay_erasures(forgetter(home, store), files=False)) == []
+        asyncio.run(replay_erasures(forgetter(home, store), files=True))
+        assert "I am back" in [message.text for message in store.messages.guild_messages(GUILD)]
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["Oda Marrow", "Wendell Park", "the", "user", "so", "persona_adapters", "discriminator", str(GUILD), "messages"],
+)
+def test_a_name_that_is_others_or_a_common_word_wipes_out_nothing(home, name):
+    before = {path: path.read_bytes() for path in (home / "talk").iterdir()} | {
+        path: path.read_bytes() for path in (home / "lore").rglob("*.md")
+    }
+    stranger = 734_829_104_458_293_555
+    with opened(home) as store:
+        one = forgetter(home, store)
+        receipt = asyncio.run(one.run(one.begin(one.traces(stranger, [name]))))
+    assert receipt.cut == receipt.deleted == receipt.lost == ()
+    assert {path: path.read_bytes() for path in before} == before
+
+
+@pytest.mark.parametrize(("number", "name"), [(43, "Zorblax Quuxington"), (734_829_104_458_293_555, "2026")])
+def test_a_number_that_stands_in_every_file_is_nobody_and_wipes_out_nothing(home, number, name):
+    shutil.copytree(ShippedData.from_source_tree().logs, home / "jobs" / "shipped" / "material")
+    before = {path: path.read_bytes() for path in home.glob("[jtm]*/**/*") if path.is_file()}
+    assert any(b":43." in data for data in before.values()) and any(b"2026-" in data for data in before.values())
+    with opened(home) as store:
+        one = forgetter(home, store)
+        receipt = asyncio.run(one.run(one.begin(one.traces(number, sure_names=[name]))))
+    assert receipt.cut == receipt.deleted == receipt.lost == receipt.withdrawn == ()
+    assert {path: path.read_bytes() for path in before} == before
+
+
+def test_only_the_trainings_are_withdrawn_when_only_that_is_asked(home):
+    with opened(home) as store:
+        one = forgetter(home, store)
+        receipt = asyncio.run(one.run(one.begin(one.traces(WHO), scope="trainings")))
+        assert store.versions.live("oda") == "v1" and read_tombstones(home) == {}
+        assert len(store.erasure.texts(WHO)) == 4
+    assert (home / "talk" / "harbour.json").exists() and not (home / "jobs" / "job3").exists()
+    assert {one.version for one in receipt.withdrawn} == {"v2", "v3"}
+
+
+def test_every_column_with_text_is_looked_through_or_holds_nobody():
+    """A column that a later migration adds has to be thought about here."""
+    nobody = {
+        "channels": {"persona_id", "answers"}, "webhooks": {"token"}, "messages": {"persona_id", "adapter_version"},
+        "replies": {"persona_id", "state", "adapter_version"}, 
+        "jobs": {"job_id", "persona", "version", "state", "attempt_token", "decision"},
+        "versions": {"persona_id", "version", "job_id", "scorecard"}, "promotions": {"persona_id", "version", "kind"},
+        "rollouts": {"persona_id", "version", "before", "ending", "why"},
+        "mutes": {"persona_id"}, "consents": {"language"}, "gifts": {"persona_id"},
+        "taught": {"persona_id", "right"},
+        "comparisons": {"persona_id", "prompt_id", "version_a", "version_b", "choice"},
+        "tombstones": {"person"}, "forgettings": {"person", "step", "traces", "receipt"},
+        "withdrawn": {"persona_id", "version"},
+    }  # fmt: skip
+    raw = sqlite3.connect(":memory:")
+    raw.executescript(";".join(MIGRATIONS))
+    for (table,) in raw.execute("select name from sqlite_master where type = 'table' and name not like 'sqlite_%'"):
+        texts = {name for _, name, kind, *_ in raw.execute(f"pragma table_info({table})") if kind == "TEXT"}
+        known = nobody.get(table, set()) | set(FREE_TEXT_COLUMNS.get(table, ()))
+        assert texts <= known, f"{table}: {texts - known}"
+
+
+async def test_the_bot_itself_finishes_at_its_start_before_it_serves_anybody(home, tiny_base):
+    with opened(home) as store:
+        begin(home, store)
+    settings = load_settings(
+        None, {"UNDERSTUDY_HOME": str(home), "BASE_MODEL": tiny_base.source, "WEB_PORT": "0", "MAX_NEW_TOKENS": "8"}
+    )
+    async with app.open_app(settings, ShippedData.from_source_tree()) as running:
+        assert left_of_them(home) == [], "before anybody is served"
+        await until(lambda: not running.services.store.erasure_requests.unfinished(), 30)
+        (row,) = running.services.store.erasure_requests.of(keyed_person(HomeKey.of(home).people(), str(WHO)))
+        (live,) = [one for one in receipt_of(row).withdrawn if one.now is not None]
+        assert live.again is None and "embedded" in live.why_not, "asked for with a base model that is not served here"
+        assert running.services.store.versions.live("oda") == "v1"
+    assert left_of_them(home) == []
+
+
+def test_the_names_that_they_gave_to_trainings_go_and_what_was_trained_stays(home):
+    """Also where the name is a word that stands elsewhere: only where it is a job's is it another afterwards."""
+    (home / "jobs" / "jobX").mkdir()
+    with opened(home) as store:
+        for job_id, name, who in (("jobX", "ferry", WHO), ("jobY", "tides", OTHER)):
+            request = TrainingRequest(job_name=name, task_type="dialogue", dataset="harbour")
+            store.jobs.add(NewTrainingJob(job_id, GUILD, CHANNEL, who, request), 40.0)
+            claimed = store.jobs.claim(store.jobs.get(job_id), job_id, 41.0)
+            folder = home / "models" / "dialogue" / name
+            write_adapter(folder)
+            done = JobResult(adapter=str(folder), seconds=1.0, scorecard=SCORECARD)
+            store.jobs.complete(job_id, claimed.attempt_token, done, 42.0)
+        asked = store.jobs.get("jobX").request
+    spec = JobSpec(job_id="jobX", version="v1", request=asked, materials=(), serving_precision="float32")
+    (home / "jobs" / "jobX" / "request.json").write_text(spec.model_dump_json(indent=2))
+    (home / "bot.log").write_text(f"12:00:00 INFO bot.training.queue: the job jobX begins: {asked.model_dump_json()}\n")
+    (home / "events.jsonl").write_text(json.dumps({"job_name": "ferry", "at": 1}) + "\n")
+    forget(home)
+    assert (home / "jobs" / "jobX" / "request.json").exists()
+    text = "".join((home / name).read_text() for name in ("jobs/jobX/request.json", "bot.log", "events.jsonl"))
+    assert "ferry" not in text and "jobX begins" in text
+    with opened(home) as store:
+        job = store.jobs.get("jobX")
+        place = home / "models" / "dialogue" / job.request.job_name
+        assert job.request.job_name != "ferry" and job.name == f"dialogue/{job.request.job_name}"
+        assert verify_adapter(place) and job.result.adapter == str(place)
+        assert store.jobs.get("jobY").request.job_name == "tides" and (home / "models" / "dialogue" / "tides").exists()
+    assert JobSpec.model_validate_json((home / "jobs/jobX/request.json").read_bytes()).request == job.request
+    assert not (home / "models" / "dialogue" / "ferry").exists()
+    assert "the ferry is late" in rows(home, "select text from messages order by seq")[0][0].lower()
+
+
+def test_who_is_named_by_half_a_name_is_named_no_more_and_nothing_is_deleted_for_it(home):
+    job, adapter = home / "jobs" / "job1", adapter_ref(home, "oda", "v1").folder
+    (job / "notes.md").write_text("Ottoline keeps it well.\n")
+    tides = home / "lore" / str(GUILD) / "oda" / "tides.md"
+    tides.write_text("Ottoline keeps it well. Wendell does not.\n")
+    broken = home / "talk" / "broken.json"
+    broken.write_text('{"text": "Ottoline')
+    with opened(home) as store:
+        store.messages.append(
+            guild_id=GUILD,
+            channel_id=CHANNEL,
+            author_id=OTHER,
+            author_name="Wendell Park",
+            text="Ask Ottoline.",
+            at=5.0,
+        )
+    receipt = forget(home)
+    assert tides.read_text() == "someone keeps it well. Wendell does not.\n"
+    assert ("Ask someone.",) in rows(home, "select text from messages")
+    assert job.exists() and adapter.exists() and broken.exists() and receipt.lost == ("talk/scan.bin",)

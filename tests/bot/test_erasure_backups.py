@@ -1,0 +1,37 @@
+"""Yesterday's backup comes back after somebody was forgotten: they do not come with it."""
+
+from types import SimpleNamespace
+
+import pytest
+
+from bot.cli.backup_commands import run_backup, run_restore
+from bot.store import Store
+from tests.bot.test_erasure import forget
+from tests.bot.traceable_person import OTHERS_LINE, left_of_them, plant, rows
+
+
+@pytest.fixture
+def home(tmp_path):
+    plant(tmp_path / "home")
+    return tmp_path / "home"
+
+
+def test_restored_over_the_home_nobody_comes_back(home, tmp_path, capsys):
+    backup = tmp_path / "yesterday.zip"
+    run_backup(SimpleNamespace(out=backup, json=False), home)
+    receipt = forget(home)
+    assert [(one.what, one.path) for one in receipt.exports if one.what == "backup"] == [("backup", str(backup))]
+    assert left_of_them(home) == []
+    run_restore(SimpleNamespace(file=backup, home=None, keep_previous=False, json=False), home)
+    assert left_of_them(home) == []
+    assert OTHERS_LINE in [text for (text,) in rows(home, "select text from messages")]
+    with Store.open(home / "understudy.sqlite") as store:
+        assert store.versions.live("oda") == "v1"
+
+
+def test_whoever_was_not_forgotten_is_there_again(home, tmp_path, capsys):
+    backup = tmp_path / "yesterday.zip"
+    run_backup(SimpleNamespace(out=backup, json=False), home)
+    run_restore(SimpleNamespace(file=backup, home=None, keep_previous=False, json=False), home)
+    with Store.open(home / "understudy.sqlite") as store:
+        assert store.versions.live("oda") == "v3"

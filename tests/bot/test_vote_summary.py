@@ -1,0 +1,150 @@
+"""What members have made of a version: as the gate reads it, and before somebody promotes it."""
+
+import re
+import time
+from dataclasses import replace
+
+import pytest
+
+from bot.store import JobResult, NewBlindComparison, NewRollout
+from bot.versions.comparison_context import record_vote
+from bot.versions.rollout.rollout_metrics import summarise_votes, vote_objections
+from personas.home.job_folder import COMPARE_FILE, read_comparison_targets
+from personas.schemas.scorecard import MemberFeedback
+from tests.bot.conftest import QUAY, on_stage
+from tests.bot.version_rows import dislike, install, reply
+from tests.fake_engine import FakeEngine
+from tests.fakes import until
+from tests.samples import SCORECARD
+
+HERE = 9
+
+
+@pytest.fixture
+async def stage(tmp_path):
+    """Two versions of Ballast are installed; v1 speaks."""
+    async with on_stage(tmp_path, engine=FakeEngine()) as made:
+        for _ in range(2):
+            install(made.store)
+        made.store.versions.promote("ballast", "v1", 1, 2.0)
+        yield made
+
+
+def vote(store, user, choice, *, guild=HERE, at=10.0):
+    """A vote between v2, which is A, and v1."""
+    new = NewBlindComparison(guild, "ballast", user, "p", "Hello?", "v2", "v1", "one", "other", 1, 2)
+    one = store.comparisons.show(new, at)
+    assert store.comparisons.vote(one.seq, user, choice, at + 5)
+    return store.comparisons.get(one.seq)
+
+
+def votes(store, members, choice, **more):
+    """Ten votes of each of so many members; gives the last."""
+    return [vote(store, user, choice, at=10.0 + 60 * n, **more) for user in range(members) for n in range(10)][-1]
+
+
+async def of_v2(stage, guild=None):
+    return await summarise_votes(stage.store, "ballast", "v2", 1_000_000.0, guild)
+
+
+class TestVotes:
+    """Blind ones."""
+
+    async def test_nothing_is_told_of_what_nobody_heard_nor_of_what_speaks(self, stage):
+        assert await of_v2(stage) is None
+        votes(stage.store, 12, "b")
+        assert await summarise_votes(stage.store, "ballast", "v1", 1_000_000.0) is None
+
+    async def test_few_members_are_counted_and_make_nothing_certain(self, stage):
+        votes(stage.store, 5, "b")
+        found = await of_v2(stage)
+        assert (found.against, found.votes, found.members, found.least, found.most) == ("v1", 50, 5, None, None)
+        assert vote_objections(found) == ()
+
+    async def test_many_who_prefer_the_other_are_certain(self, stage):
+        votes(stage.store, 30, "b")
+        found = await of_v2(stage)
+        assert found.members == 30 and found.most < 0.5
+        assert re.fullmatch(
+            r"Members prefer v1: this one in 0% to \d+% of blind comparisons\.", vote_objections(found)[0]
+        )
+
+    async def test_many_who_prefer_it_hold_nothing_against_it(self, stage):
+        votes(stage.store, 30, "a")
+        found = await of_v2(stage)
+        assert found.least > 0.5 and vote_objections(found) == ()
+
+    async def test_a_guild_is_told_of_its_own(self, stage):
+        votes(stage.store, 30, "b")
+        assert await of_v2(stage, HERE) and await of_v2(stage, HERE + 1) is None
+
+
+class TestThumbs:
+    """👍 and 👎 under replies."""
+
+    async def test_a_trial_in_which_it_was_disliked_is_evidence(self, stage):
+        new = NewRollout("ballast", "v2", HERE, 2, 7, share=50)
+        rollout = stage.store.rollouts.start(new, 5.0)
+        dislike(stage.store, rollout, 12, at=50.0)
+        found = await of_v2(stage, HERE)
+        assert (found.up, found.down) == ((0, 48), (48, 0)) and found.evidence >= 40
+        assert "48 👎 and 0 👍" in vote_objections(found)[0]
+
+    async def test_votes_outside_of_any_trial_are_counts_alone(self, stage):
+        event = reply(stage.store, at=6.0, version="v2", guild=HERE)
+        stage.store.replies.vote(event, 3, -1, 7.0)
+        found = await of_v2(stage)
+        assert found.down == (1, 0) and found.evidence is None and vote_objections(found) == ()
+
+
+async def test_a_vote_is_noted_in_the_folder_of_the_job_that_made_the_version(stage):
+    last = votes(stage.store, 12, "b")
+    services = stage.client.services
+    await record_vote(services.home, services.store, services.personas, last)
+    folder = services.home / "jobs" / services.store.versions.job_of("ballast", "v2")
+    assert not folder.exists(), "nothing is made anew of a job whose folder is gone"
+    folder.mkdir(parents=True)
+    await record_vote(services.home, services.store, services.personas, last)
+    found = read_comparison_targets(folder)
+    assert isinstance(found.heard, MemberFeedback) and found.heard.against == "v1" and found.heard.votes == 120
+    assert found.live.endswith("ballast/v1")
+
+
+async def test_thumbs_are_noted_too_also_when_they_have_ended_the_trial(stage):
+    services, now = stage.client.services, time.time()
+    folder = services.home / "jobs" / services.store.versions.job_of("ballast", "v2")
+    folder.mkdir(parents=True)
+    rollout = services.store.rollouts.start(NewRollout("ballast", "v2", stage.client.guilds[0].id, 2, 7, share=50), now)
+    dislike(services.store, rollout, 12, at=now)
+    stage.client.dispatch(
+        "reply_judged", next(it.event_id for it in services.store.reply_stats.of_rollout(rollout.seq))
+    )
+    await until(lambda: services.store.rollouts.get(rollout.seq).ended_at and (folder / COMPARE_FILE).exists())
+    found = read_comparison_targets(folder).heard
+    assert (found.up, found.down) == ((0, 48), (48, 0)) and found.evidence >= 40
+
+
+async def test_who_promotes_what_members_dislike_is_asked_once_more(stage):
+    guild = stage.client.guilds[0].id
+    votes(stage.store, 30, "b", guild=guild)
+    await stage.moderator.slash(QUAY, "finetune promote", version="v2")
+    asked = await stage.sees("Members speak against v2 of **Ballast**")
+    assert "- Members prefer v1" in asked["content"] and stage.store.versions.live("ballast") == "v1"
+    await stage.moderator.click(asked, "Promote anyway")
+    await stage.sees("v2 of **Ballast** speaks from the next reply on.")
+
+
+@pytest.mark.parametrize(("choice", "is_promoted"), [("b", False), ("a", True)])
+async def test_what_members_dislike_is_not_promoted_by_itself(stage, choice, is_promoted):
+    services, guild = stage.client.services, stage.client.guilds[0].id
+    services.store.guilds.set_auto_promotion(guild, True)
+    job = services.store.jobs.get(services.store.versions.job_of("ballast", "v2"))
+    better = JobResult(adapter="a", seconds=1, scorecard=SCORECARD.model_copy(update={"verdict": "promote"}))
+    votes(services.store, 30, choice, guild=guild)
+    with services.store._connection.atomic():
+        services.store._connection.write("update jobs set decision = null where job_id = :job", {"job": job.job_id})
+    finished = replace(job, guild_id=guild, result_json=better.model_dump_json())
+    decided = await services.versions.decide(finished)
+    assert decided.decision == ("promoted" if is_promoted else "manual")
+    assert await services.versions.decide(finished) is None, "the decision is stored once"
+    assert services.store.versions.live("ballast") == ("v2" if is_promoted else "v1")

@@ -1,0 +1,157 @@
+"""The pages' frame: layout, what is said once, problems as pages, files; and the overview."""
+
+import io
+import re
+
+import pytest
+
+from bot.store import Channel
+from bot.training.subprocess_backend import TrainingFailed
+from bot.web.template_filters import format_bytes, format_percent, format_seconds, format_time
+from bot.web.templating import STATIC_FOLDER, TEMPLATES_FOLDER, FlashMessages
+from tests.bot.version_rows import install
+from tests.fakes import until
+from tests.samples import SCORECARD
+
+GUILD = 9
+
+
+async def test_where_there_is_no_other_page_the_root_leads_to_the_overview(desk):
+    status, _, headers = await desk.page("/")
+    assert (status, headers["Location"]) == (302, "/dashboard")
+
+
+async def test_the_overview_tells_who_lives_where_in_which_version(desk):
+    desk.store.guilds.record_present([GUILD], 1)
+    desk.store.channels.assign(Channel(GUILD, 5, "oda", "mentions", 1, 1.0))
+    install(desk.store, "oda")
+    desk.store.versions.promote("oda", "v1", 1, 2.0)
+    status, text, headers = await desk.page("/dashboard")
+    assert status == 200 and headers["Content-Type"] == "text/html; charset=utf-8"
+    oda = next(card for card in text.split("<article")[1:] if "/dashboard/personas/oda" in card)
+    assert ">v1<" in oda and f"server {GUILD}" in oda and "answers when it is mentioned" in oda
+    assert text.count("Not in any channel") == 2 and "Nothing is being trained" in text
+    assert 'href="/dashboard" aria-current="page"' in text and 'href="/"' not in text
+
+
+async def test_the_overview_tells_what_trains_and_what_waits(desk):
+    first = (await desk.start())[1]["job_id"]
+    second = (await desk.start(job_name="other"))[1]["job_id"]
+    desk.queue.start()
+    await until(lambda: desk.backend.busy)
+    rows = re.findall(r"<tr><th scope=\"row\">.*?</tr>", (await desk.page("/dashboard"))[1], re.DOTALL)
+    assert [first in rows[0], "running" in rows[0], second in rows[1], "place 1" in rows[1]] == [True] * 4
+
+
+async def test_what_wants_attention_is_told_until_it_is_seen_to(desk):
+    job_id = (await desk.start())[1]["job_id"]
+    desk.queue.start()
+    await until(lambda: desk.backend.busy)
+    desk.backend.finish(TrainingFailed(f"<b>{desk.home}/full</b> is full.", "Free some space.", can_resume=True))
+    await until(lambda: desk.store.jobs.get(job_id).state == "failed")
+    install(desk.store, "oda", card=SCORECARD.model_copy(update={"verdict": "hold", "reasons": ("It repeats.",)}))
+    desk.store._connection.write("update jobs set finished_at = unixepoch() where job_id = :j", {"j": job_id})
+    text = (await desk.page("/dashboard"))[1]
+    assert "oda v1 is held" in text and "It repeats." in text
+    assert "&lt;b&gt;UNDERSTUDY_HOME/full" in text and str(desk.home) not in text
+    assert "It can go on where it was." in text and f"/dashboard/training/{job_id}" in text
+    desk.store.versions.promote("oda", "v1", 1, 2.0)
+    desk.store._connection.write("update jobs set finished_at = 1 where job_id = :j", {"j": job_id})
+    assert "Needs attention" not in (await desk.page("/dashboard"))[1]
+
+
+async def test_pages_run_and_load_nothing_but_the_bots_own(desk):
+    for path in ("/dashboard", "/dashboard/nowhere", "/dashboard/sign-in?to=/dashboard/x"):
+        _, text, headers = await desk.page(path)
+        policy = headers["Content-Security-Policy"]
+        if text:
+            assert "script-src 'self'" in policy and "unsafe" not in policy and "default-src 'none'" in policy
+            assert " style=" not in text and not re.search(r"\son\w+=", text)
+            assert all(address.startswith("/") for address in re.findall(r'(?:src|href)="([^#][^"]*)"', text))
+        assert headers["X-Content-Type-Options"] == "nosniff" and headers["Cache-Control"] == "no-store"
+
+
+async def test_a_problem_is_a_page_for_a_browser_and_json_for_everybody_else(desk):
+    status, text, headers = await desk.page("/dashboard/nowhere")
+    assert status == 404 and "Not found" in text and headers["Content-Type"].startswith("text/html")
+    status, body, headers = await desk.ask("GET", "/dashboard/nowhere")
+    assert (status, body["type"]) == (404, "/problems/not-found")
+    assert headers["Content-Type"] == "application/problem+json"
+    status, _, headers = await desk.page("/nowhere")
+    assert status == 404 and headers["Content-Type"] == "application/problem+json", "only the dashboard has pages"
+
+
+async def test_before_the_bot_is_in_a_page_says_so(desk):
+    desk.front.close()
+    status, text, headers = await desk.page("/dashboard")
+    assert status == 503 and headers["Retry-After"] and "starting or stopping" in text
+
+
+async def test_files_of_the_pages_come_with_their_types_and_only_those(desk):
+    async with desk.session.get("/dashboard/static/base.css") as answer:
+        assert answer.status == 200 and answer.content_type == "text/css"
+        tag = answer.headers["ETag"]
+    async with desk.session.get("/dashboard/static/base.css", headers={"If-None-Match": tag}) as again:
+        assert again.status == 304
+    for name in ("none.css", "..%2Fframe.py", "%2e%2e%2fframe.py", "frame.py", ".css", "base.css%00.js"):
+        assert (await desk.ask("GET", f"/dashboard/static/{name}"))[0] == 404
+
+
+FOREIGN = [{}, {"Origin": "https://example.org"}, {"Origin": "null"}, {"Sec-Fetch-Site": "same-site"}]
+
+
+@pytest.mark.parametrize("headers", FOREIGN)
+async def test_a_form_that_does_not_come_from_a_page_of_ours_is_refused(desk, headers):
+    status, body, _ = await desk.ask("POST", "/dashboard/sign-in", data={"token": "x"}, headers=headers)
+    assert status == 403 and body["type"] == "/problems/not-from-here"
+
+
+async def test_a_form_that_is_too_large_or_does_not_say_how_large_is_refused(desk):
+    own = {"Origin": desk.url, "Content-Type": "application/x-www-form-urlencoded"}
+
+    async def endless():
+        yield b"token=x"
+
+    for data in (io.BytesIO(b"token=" + b"x" * 2**20), endless()):
+        status, body, _ = await desk.ask("POST", "/dashboard/sign-in", data=data, headers=own)
+        assert status == 413 and body["type"] == "/problems/too-large"
+    many = "&".join(f"f{n}=" for n in range(2001)).encode()
+    assert (await desk.ask("POST", "/dashboard/sign-in", data=many, headers=own))[0] == 413
+
+
+def test_what_was_said_is_taken_once_and_not_kept_without_end():
+    said = FlashMessages()
+    first = said.keep("done")
+    assert said.take(first) == "done" and said.take(first) == "" and said.take("none") == ""
+    numbers = [said.keep(str(n)) for n in range(101)]
+    assert said.take(numbers[0]) == "" and said.take(numbers[100]) == "100"
+
+
+def test_times_sizes_and_shares_are_written_for_people():
+    assert [format_seconds(s) for s in (None, 0.42, 59.6, 125, 3725, 90_000)] == [
+        "–", "0.4 s", "1 min 0 s", "2 min 5 s", "1 h 2 min", "1 d 1 h",
+    ]  # fmt: skip
+    assert [format_bytes(n) for n in (None, 0, 1023, 1536, 3 * 2**30, 500 * 2**30)] == [
+        "–", "0 bytes", "1023 bytes", "1.5 KiB", "3.0 GiB", "500 GiB",
+    ]  # fmt: skip
+    assert (format_percent(0.425, 1), format_percent(None)) == ("42.5 %", "–")
+    assert (
+        format_time(0) == '<time datetime="1970-01-01T00:00:00+00:00">1 Jan 1970, 00:00 UTC</time>'
+        and format_time(None) == "–"
+    )
+
+
+@pytest.mark.parametrize(
+    "file", sorted(TEMPLATES_FOLDER.rglob("*.html")), ids=lambda file: file.relative_to(TEMPLATES_FOLDER).as_posix()
+)
+def test_templates_escape_everything_and_carry_no_script_or_style_of_their_own(file):
+    text = file.read_text(encoding="utf-8")
+    assert not re.search(r"\|\s*safe\b|autoescape\s+false", text)
+    assert not re.search(r"\sstyle=|<style|\son\w+=|javascript:", text)
+    assert all("src=" in tag for tag in re.findall(r"<script[^>]*>", text))
+
+
+@pytest.mark.parametrize("file", sorted(STATIC_FOLDER.glob("*.js")), ids=lambda file: file.name)
+def test_scripts_make_no_markup_or_code_out_of_text(file):
+    text = file.read_text(encoding="utf-8")
+    assert not re.search(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\(|new Function", text)

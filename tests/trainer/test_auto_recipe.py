@@ -1,0 +1,276 @@
+"""The recipe `auto`: what it chooses where, that it says why, and that a run keeps to what it chose."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from personas.home.adapters import verify_adapter
+from personas.schemas.hyperparameters import Hyperparameters
+from personas.schemas.training import TrainingRequest
+from personas.schemas.training_events import Progress
+from tests.trainer.job_folders import persona_job
+from trainer.data.job_inputs import read_spec
+from trainer.doctor.doctor_report import known_models
+from trainer.estimate.memory_model import adapter_parameter_count, predict_memory
+from trainer.estimate.model_shape import shape_from_config
+from trainer.machine import MachineSpec
+from trainer.process.cancellation import RunCancelled
+from trainer.recipe import resolve
+from trainer.recipe.auto_recipe import AUTO_RECIPE, AUTO_SETTINGS, ModelTraits, SampleStats, choose_recipe
+from trainer.recipe.resolve import RECIPES_FOLDER, resolve_for_data, resolve_for_run, resolve_recipe
+from trainer.run import run_job
+from trainer.schemas import Recipe
+from trainer.train.job import RunContext
+from trainer.train.resume_config import RUN_FILE, ResumeConfig, find_resume_config
+
+GIB = 2**30
+EMBEDDED = ModelTraits(
+    shape_from_config(
+        {
+            "hidden_size": 576,
+            "intermediate_size": 1536,
+            "num_hidden_layers": 30,
+            "num_attention_heads": 9,
+            "num_key_value_heads": 3,
+            "vocab_size": 49152,
+            "tie_word_embeddings": True,
+        }
+    ),
+    8192,
+    "llama",
+)
+QWEN_3B, LLAMA_3B, LLAMA_8B = (
+    known_models()[name]
+    for name in ("Qwen/Qwen2.5-3B-Instruct", "meta-llama/Llama-3.2-3B-Instruct", "meta-llama/Llama-3.1-8B-Instruct")
+)
+
+
+def machine(gib: float, best: str = "bf16", device: str = "main memory") -> MachineSpec:
+    return MachineSpec(device != "main memory", best, int(gib * GIB), int(gib * GIB), device)
+
+
+LAPTOP, SERVER = machine(8, "fp32"), machine(64)
+CARD_6, T4, H100 = machine(6, device="RTX 3060"), machine(16, "fp16", "T4"), machine(80, device="H100")
+FEW, USUAL, MANY = SampleStats(20, 412, 900), SampleStats(178, 412, 7_000), SampleStats(9_000, 512, 540_000)
+ENORMOUS = SampleStats(300_000, 900, 60_000_000)
+
+
+def recipe_of(**changes: object) -> Recipe:
+    hyperparameters = Hyperparameters.model_validate(changes)
+    return resolve_recipe(
+        TrainingRequest(job_name="j", persona="ada", recipe=AUTO_RECIPE, hyperparameters=hyperparameters)
+    )
+
+
+@pytest.mark.parametrize(
+    ("where", "model", "replies", "expected"),
+    [
+        (
+            LAPTOP, EMBEDDED, USUAL,
+            {"precision": "fp32", "quant_type": "none", "samples": 8, "num_train_epochs": 3, "learning_rate": 1e-3,
+             "optim": "adamw_torch_fused", "gradient_checkpointing": False, "max_length": 1024, "lora_r": 16},
+        ),
+        (
+            SERVER, EMBEDDED, FEW,
+            {"precision": "bf16", "samples": 4, "num_train_epochs": 8, "early_stopping_patience": 2, "lora_r": 16},
+        ),
+        (
+            CARD_6, QWEN_3B, MANY,
+            {"precision": "bf16", "quant_type": "nf4", "samples": 16, "num_train_epochs": 2, "learning_rate": 5e-4,
+             "optim": "paged_adamw_8bit", "gradient_checkpointing": True},
+        ),
+        (
+            T4, LLAMA_3B, MANY,
+            {"precision": "fp16", "quant_type": "nf4", "samples": 16, "learning_rate": 3.6e-4},
+        ),
+        (
+            H100, LLAMA_8B, ENORMOUS,
+            {"quant_type": "none", "samples": 32, "num_train_epochs": 1, "eval_strategy": "steps", "eval_steps": 2343,
+             "lora_dropout": 0.0, "learning_rate": 2.9e-4, "optim": "adamw_torch_fused", "lora_r": 16},
+        ),
+        (SERVER, EMBEDDED, ENORMOUS, {"lora_r": 64, "lora_alpha": 32, "samples": 32}),
+    ],
+    ids=["a laptop", "little data", "6 GB", "T4", "H100", "much data, small model"],
+)  # fmt: skip
+def test_what_is_chosen_where(where, model, replies, expected):
+    chosen = choose_recipe(recipe_of(), model, replies, where).recipe
+    samples = chosen.per_device_train_batch_size * chosen.gradient_accumulation_steps
+    found = {name: getattr(chosen, name) for name in expected if name != "samples"} | {"samples": samples}
+    assert found == {"samples": samples, **expected}
+
+
+def needed(recipe: Recipe, model: ModelTraits, replies: SampleStats, where: MachineSpec) -> int:
+    return predict_memory(recipe, model.shape, replies.longest, where).total
+
+
+@pytest.mark.parametrize("where", [LAPTOP, SERVER, T4, H100], ids=lambda it: it.device)
+@pytest.mark.parametrize("replies", [FEW, USUAL, MANY], ids=lambda it: str(it.samples))
+def test_the_batch_is_the_largest_useful_one_that_fits(where, replies):
+    chosen = choose_recipe(recipe_of(), EMBEDDED, replies, where).recipe
+    room = where.memory_bytes * (0.9 if where.has_cuda else 0.7)
+    assert needed(chosen, EMBEDDED, replies, where) <= room
+    batch = chosen.per_device_train_batch_size
+    twice = chosen.model_copy(update={"per_device_train_batch_size": 2 * batch})
+    enough = min(batch * chosen.gradient_accumulation_steps, 16 if where.has_cuda else 4)
+    assert batch == enough or needed(twice, EMBEDDED, replies, where) > room
+
+
+def test_with_less_memory_free_the_batch_is_smaller_and_learns_from_as_many_samples():
+    long = SampleStats(500, 1024, 50_000)
+    chosen = [
+        choose_recipe(recipe_of(), EMBEDDED, long, MachineSpec(False, "bf16", 16 * GIB, free * GIB)) for free in (16, 3)
+    ]
+    plenty, scarce = (choice.recipe for choice in chosen)
+    assert scarce.per_device_train_batch_size < plenty.per_device_train_batch_size
+    assert plenty.max_length == scarce.max_length, "how long samples are does not hang on what is free at the moment"
+    for recipe in (plenty, scarce):
+        assert recipe.per_device_train_batch_size * recipe.gradient_accumulation_steps == 8
+
+
+def test_what_fits_nowhere_is_said_with_what_it_needs():
+    chosen = choose_recipe(recipe_of(), LLAMA_8B, USUAL, machine(4, device="an old card"))
+    assert (chosen.recipe.per_device_train_batch_size, chosen.recipe.gradient_checkpointing) == (1, True)
+    said = r"accumulation_steps 8: 1 sample of 412 tokens is the least, and takes [\d.]+ of 3.6 GiB\.$"
+    assert any(re.search(said, why) for why in chosen.chosen)
+    assert "and nothing fits into 3.6 GiB" in chosen.chosen[0]
+
+
+# ------------------------------------------------------------------------------------------ said, and left alone
+
+
+def test_everything_that_is_chosen_is_said_with_its_reason():
+    begin, chosen = recipe_of(), choose_recipe(recipe_of(), EMBEDDED, USUAL, SERVER)
+    changed = {name for name, value in dict(chosen.recipe).items() if value != getattr(begin, name)}
+    said = {name: why for why in chosen.chosen for name in re.findall(r"[a-z_]{5,}", why.partition(":")[0])}
+    assert changed <= said.keys() & AUTO_SETTINGS and all(len(why.partition(": ")[2]) > 10 for why in said.values())
+    needs = needed(chosen.recipe, EMBEDDED, USUAL, SERVER) / GIB
+    assert said["per_device_train_batch_size"] == (
+        "chosen per_device_train_batch_size 4, gradient_accumulation_steps 2: 4 samples of 412 tokens fit into "
+        f"{needs:.1f} of 44.8 GiB."
+    )
+
+
+ODD = {
+    "max_length": 300, "history_turns": 3, "precision": "fp32", "quant_type": "fp4", "lora_r": 5, "lora_alpha": 7,
+    "lora_dropout": 0.21, "learning_rate": 1.7e-5, "optim": "adamw_8bit", "per_device_train_batch_size": 3,
+    "gradient_accumulation_steps": 5, "gradient_checkpointing": True, "num_train_epochs": 7.5, "eval_strategy": "no",
+    "eval_steps": 11, "early_stopping_patience": 9,
+}  # fmt: skip
+
+
+def test_what_is_set_stays_as_it_is_set_alone_and_together():
+    assert ODD.keys() == AUTO_SETTINGS
+    for given in ({name: value} for name, value in ODD.items()):
+        for where in (LAPTOP, CARD_6, H100):
+            assert_kept(given, choose_recipe(recipe_of(**given), EMBEDDED, MANY, where))
+    all_given = choose_recipe(recipe_of(**ODD), EMBEDDED, MANY, T4)
+    assert_kept(ODD, all_given)
+    assert all_given.chosen == ()
+
+
+def assert_kept(given, chosen):
+    assert {name: getattr(chosen.recipe, name) for name in given} == given
+    assert not [why for why in chosen.chosen for name in given if re.search(rf"\b{name} ", why.partition(":")[0])]
+
+
+def test_a_value_that_is_set_to_what_the_file_says_is_set_too():
+    assert recipe_of().lora_dropout == 0.05
+    assert choose_recipe(recipe_of(lora_dropout=0.05), EMBEDDED, MANY, SERVER).recipe.lora_dropout == 0.05
+    assert choose_recipe(recipe_of(), EMBEDDED, ENORMOUS, SERVER).recipe.lora_dropout == 0.0
+
+
+def test_the_rest_is_chosen_around_what_is_set():
+    chosen = choose_recipe(recipe_of(per_device_train_batch_size=2), EMBEDDED, USUAL, SERVER).recipe
+    assert chosen.gradient_accumulation_steps == 4
+    chosen = choose_recipe(recipe_of(gradient_accumulation_steps=8), EMBEDDED, USUAL, SERVER).recipe
+    assert chosen.per_device_train_batch_size == 1
+    chosen = choose_recipe(recipe_of(num_train_epochs=1), EMBEDDED, USUAL, SERVER).recipe
+    assert (chosen.eval_strategy, chosen.eval_steps) == ("steps", 5)
+    assert adapter_parameter_count(chosen, EMBEDDED.shape) == 4_884_480
+
+
+def test_the_file_says_of_each_value_whether_it_is_chosen():
+    text = (RECIPES_FOLDER / "auto.toml").read_text(encoding="utf-8")
+    assert set(re.findall(r"^(\w+) = .*# chosen", text, re.MULTILINE)) | {"lora_alpha"} == AUTO_SETTINGS
+
+
+# ------------------------------------------------------------------------------------------ runs
+
+
+def auto_job(folder: Path, base_model: str, **hyperparameters: object) -> Path:
+    """A job of the recipe in which nothing else is set."""
+    job = persona_job(folder, base_model, recipe=AUTO_RECIPE)
+    spec = json.loads((job / "request.json").read_text())
+    spec["request"]["hyperparameters"] = hyperparameters
+    (job / "request.json").write_text(json.dumps(spec))
+    return job
+
+
+def test_a_run_chooses_says_so_and_learns(tmp_path, tiny_base, command):
+    job = auto_job(tmp_path / "job", tiny_base.source, seed=3, num_train_epochs=2)
+    _, output, _ = command("run", str(job), "--dry-run", "--json")
+    planned = next(it for it in json.loads(output)["recipes"] if it["recipe"] == AUTO_RECIPE)
+    heard = []
+    run_job(job, RunContext(heard.append, lambda: None))
+    manifest, kept = verify_adapter(job / "adapter"), ResumeConfig.model_validate_json((job / RUN_FILE).read_bytes())
+    assert manifest.recipe == AUTO_RECIPE and manifest.metrics.loss_tuned < manifest.metrics.loss_base
+    assert manifest.hyperparameters["seed"] == 3 and kept.recipe.seed == 3
+    assert manifest.hyperparameters["per_device_train_batch_size"] == kept.recipe.per_device_train_batch_size == 4
+    assert kept.chosen and set(kept.chosen) <= set(manifest.caveats)
+    free = re.compile(r"[\d.]+ GiB")  # what is free changes from one moment to the next
+    told = [free.sub("GiB", why) for why in planned["warnings"] if why.startswith("chosen ")]
+    assert told == [free.sub("GiB", why) for why in kept.chosen]
+    assert planned["steps"] == [event.of for event in heard if isinstance(event, Progress)][-1]
+    card = (job / "adapter" / "README.md").read_text(encoding="utf-8")
+    assert "4 samples of" in card and "`auto`" in card
+
+
+def test_a_run_that_goes_on_elsewhere_keeps_to_what_was_chosen(tmp_path, tiny_base, monkeypatch):
+    job, heard = auto_job(tmp_path, tiny_base.source, num_train_epochs=1), []
+
+    def stop_in_mid_run():
+        if sum(isinstance(event, Progress) for event in heard) == 2:
+            raise RunCancelled("the test")
+
+    with pytest.raises(RunCancelled):
+        run_job(job, RunContext(heard.append, stop_in_mid_run))
+    first = ResumeConfig.model_validate_json((job / RUN_FILE).read_bytes())
+    small = MachineSpec(False, first.recipe.precision, GIB // 2, GIB // 2)
+    monkeypatch.setattr(resolve, "probe_machine_without_torch", lambda: small)
+    anew = resolve_for_run(AUTO_RECIPE, recipe_of(), tiny_base, SampleStats(13, 200, 300)).recipe
+    assert anew.per_device_train_batch_size != first.recipe.per_device_train_batch_size
+    assert resolve_for_data(AUTO_RECIPE, recipe_of(), tiny_base).max_length != first.recipe.max_length
+
+    before = len(heard)
+    run_job(job, RunContext(heard.append, lambda: None))
+    steps = [event.step for event in heard[before:] if isinstance(event, Progress)]
+    assert steps[0] > 1, "it went on"
+    kept = ResumeConfig.model_validate_json((job / RUN_FILE).read_bytes())
+    assert (kept.recipe, kept.chosen) == (first.recipe, first.chosen)
+    assert set(first.chosen) <= set(verify_adapter(job / "adapter").caveats)
+
+
+def test_another_request_in_the_same_folder_is_chosen_for_anew(tmp_path, tiny_base):
+    job = auto_job(tmp_path, tiny_base.source)
+    (job / "checkpoints").mkdir()
+    held = ResumeConfig(
+        recipe=recipe_of(), batches="", base_model_hash="", threads=1, packages={}, batch=1, accumulation=1, asked="x"
+    )
+    (job / RUN_FILE).write_text(held.model_dump_json(), encoding="utf-8")
+    assert find_resume_config(job, read_spec(job)) is None
+
+
+# ------------------------------------------------------------------------------------------ told
+
+
+def test_the_sheet_and_a_plan_say_what_would_be_chosen(command):
+    _, output, _ = command("recipes", "auto", "--set", "lora_r=8")
+    assert re.search(r"^lora_r = 8 .*\(the recipe's: 16\)$", output, re.MULTILINE)
+    assert re.search(r"note: chosen per_device_train_batch_size \d.* fit into [\d.]+ of [\d.]+ GiB", output)
+    assert "chosen lora_r" not in output
+    _, output, _ = command("plan", "--persona", "oda", "--recipe", "auto", "--set", "max_length=900")
+    assert "note: chosen num_train_epochs 3:" in output and "chosen max_length" not in output

@@ -1,0 +1,209 @@
+"""A run that gives way: it waits as long as it may and no longer, and makes the same adapter as one that did not."""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import os
+import time
+from threading import Timer
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import trainer.cli.main
+from personas.schemas.training_events import Evaluation, Progress
+from tests.trainer.job_folders import events, persona_job
+from tests.trainer.test_run import start, wait_for_step
+from trainer.process import pause
+from trainer.process.cancellation import CancelToken, RunCancelled
+from trainer.process.pause import MAX_PAUSE_S, MAX_PAUSE_SHARE, MIN_PAUSE_SHARE, PauseControl
+from trainer.run import run_job
+from trainer.train.job import RunContext
+
+
+class World:
+    """Seconds that pass when somebody works or waits."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def event(self) -> World:
+        """One that is never set, of which waiting takes its time."""
+        return self
+
+    def clear(self) -> None:
+        """As of an event."""
+
+    set = clear
+
+    def is_set(self) -> bool:
+        return False
+
+    def wait(self, seconds: float) -> None:
+        self.now += seconds
+
+    def hold(self, patch: pytest.MonkeyPatch) -> PauseControl:
+        """One that is asked for, for ever."""
+        patch.setattr(pause, "monotonic", lambda: self.now)
+        patch.setattr(pause, "Event", self.event)
+        made = PauseControl()
+        made.ask()
+        return made
+
+    def step(self, hold: PauseControl, batches: int, batch_s: float) -> float:
+        """Make an optimiser step and give how long it took, waiting included."""
+        began = self.now
+        hold.begin_step()
+        for number in range(1, batches + 1):
+            self.now += batch_s
+            if number < batches:
+                hold.wait()
+        hold.end_step()
+        hold.wait()
+        return self.now - began
+
+
+@given(st.integers(1, 16), st.floats(0.01, 30), st.integers(1, 40))
+def test_held_for_ever_a_run_gets_on(batches, batch_s, steps):
+    with pytest.MonkeyPatch.context() as patch:
+        world = World()
+        hold = world.hold(patch)
+        took = [world.step(hold, batches, batch_s) for _ in range(steps)]
+    worked = batches * batch_s * steps
+    assert hold.waited_s <= MAX_PAUSE_S + worked * MAX_PAUSE_SHARE / (1 - MAX_PAUSE_SHARE) + 1e-6
+    assert hold.waited_s >= min(MAX_PAUSE_S, worked * MIN_PAUSE_SHARE) - 1e-6, "it does give way"
+    assert max(took) <= batches * (batch_s + MAX_PAUSE_S) + 1e-6
+    if batches * batch_s <= 30:
+        assert max(took[1:], default=0) <= 60 + 1e-6, "a step a minute"
+
+
+def test_the_longest_wait_in_a_row(monkeypatch):
+    world = World()
+    hold = world.hold(monkeypatch)
+    assert hold.wait() == pytest.approx(MAX_PAUSE_S)
+    assert hold.wait() == 0
+    world.now += 1
+    assert hold.wait() == pytest.approx(MAX_PAUSE_SHARE / (1 - MAX_PAUSE_SHARE))
+    world.now += 3600
+    assert hold.wait() == pytest.approx(MAX_PAUSE_S), "what is not used is not saved up without end"
+
+
+def test_who_is_not_asked_waits_for_nothing_and_who_is_to_stop_waits_no_longer():
+    stop = CancelToken()
+    hold = PauseControl(stop)
+    assert hold.wait() < 0.05
+    hold.ask()
+    stop.request("SIGTERM")
+    assert hold.wait() < 0.05
+
+
+def test_the_starters_words_are_heard_and_its_end_too(monkeypatch):
+    theirs, ours = os.pipe()
+    monkeypatch.setattr(pause, "STDIN_FD", theirs)
+    stop, hold = CancelToken(), PauseControl()
+    pause.listen_to_parent(stop, hold)
+    for words, waits in ((b"hold\n", True), (b"go\n", False), (b"ho", False), (b"ld\nnonsense\n", True)):
+        os.write(ours, words)
+        time.sleep(0.05)
+        assert hold.is_asked == waits, words
+    os.close(ours)
+    with pytest.raises(RunCancelled, match="is gone"):
+        for _ in range(100):
+            stop.check()
+            time.sleep(0.02)
+
+
+class Holding(PauseControl):
+    """Asked for at every batch, and let go of after a moment."""
+
+    def wait(self) -> float:
+        self.ask()
+        began = time.monotonic()
+        while time.monotonic() - began < 0.02:
+            time.sleep(0.005)
+        self.let_go()
+        self.waited_s += 0.02
+        return 0.02
+
+
+def weights(folder):
+    return (folder / "adapter" / "adapter_model.safetensors").read_bytes()
+
+
+def test_a_run_that_is_held_again_and_again_makes_the_same_adapter_and_counts_the_time_apart(tmp_path, tiny_base):
+    """Held between batches of training and of measuring alike."""
+    settings = {"hyperparameters": {"gradient_accumulation_steps": 4, "per_device_train_batch_size": 2}}
+    heard, free = [], []
+    for name, hold, told in (("free", PauseControl(), free), ("held", Holding(), heard)):
+        folder = persona_job(tmp_path / name, tiny_base.source, **settings)
+        run_job(folder, RunContext(told.append, lambda: None, hold=hold))
+    assert weights(tmp_path / "free") == weights(tmp_path / "held")
+    last = [[event for event in told if isinstance(event, Progress)][-1] for told in (free, heard)]
+    assert last[0].held_s < 0.01
+    micro_batches = 2 * last[1].step
+    assert last[1].held_s >= 0.02 * micro_batches > 0
+    assert last[1].seconds > last[1].held_s
+    assert not [event for event in heard if isinstance(event, Evaluation)]
+
+
+class Starter(io.StringIO):
+    """Whoever hears the events: after the first step it asks the run to hold, and half a second later to go on."""
+
+    def __init__(self, to_the_run: int) -> None:
+        super().__init__()
+        self._to_the_run, self._asked = to_the_run, False
+
+    def write(self, line: str) -> int:
+        if '"progress"' in line and not self._asked:
+            self._asked = True
+            os.write(self._to_the_run, b"hold\n")
+            Timer(0.5, os.write, (self._to_the_run, b"go\n")).start()
+        return super().write(line)
+
+
+def test_a_run_holds_when_its_starter_says_so(tmp_path, tiny_base, monkeypatch):
+    theirs, ours = os.pipe()
+    monkeypatch.setattr(pause, "STDIN_FD", theirs)
+    monkeypatch.setattr(trainer.cli.main, "cancel_on_signals", lambda stop: None)
+    folder, out = persona_job(tmp_path, tiny_base.source, hyperparameters={"num_train_epochs": 5}), Starter(ours)
+    of = {"stop_on_eof": True, "checkpoint_every": 45, "home": None, "ignore_memory": False, "card": "losses"}
+    assert trainer.cli.main._run(argparse.Namespace(folder=folder, **of), out) == 0
+    os.close(ours)
+    steps = [event for event in events(out.getvalue()) if event["event"] == "progress"]
+    assert 0.1 < steps[-1]["held_s"] < 2 and steps[-1]["step"] == steps[-1]["of"]
+
+
+@pytest.mark.slow  # the same as a process of its own
+def test_a_real_run_that_is_held_stands_still_goes_on_and_ends(tmp_path, tiny_base):
+    folder = persona_job(tmp_path, tiny_base.source, hyperparameters={"num_train_epochs": 40})
+    process = start(folder, "--stop-on-eof", "--threads", "1")
+    wait_for_step(process)
+    process.stdin.write("hold\n")
+    process.stdin.flush()
+    time.sleep(0.5)  # what it was at ends
+    heard = (folder / "events.jsonl").read_text().count("\n")
+    time.sleep(1.0)
+    assert (folder / "events.jsonl").read_text().count("\n") == heard, "it stands still"
+    process.stdin.write("go\n")
+    process.stdin.flush()
+    out, log = process.stdout.read(), process.stderr.read()
+    assert process.wait() == 0, log
+    told = [json.loads(line) for line in out.splitlines()]
+    steps = [event for event in told if event["event"] == "progress"]
+    assert steps[-1]["held_s"] > 1.0 and steps[-1]["step"] == steps[-1]["of"]
+    process.stdin.close()
+    process.stdout.close()
+    process.stderr.close()
+
+
+@pytest.mark.slow
+def test_a_run_by_hand_reads_nothing_from_its_standard_input(tmp_path, tiny_base):
+    folder = persona_job(tmp_path, tiny_base.source)
+    process = start(folder, "--threads", "1")
+    out, log = process.communicate("hold\n" * 10, timeout=120)
+    assert process.returncode == 0, log
+    steps = [event for event in map(json.loads, out.splitlines()) if event["event"] == "progress"]
+    assert steps[-1]["held_s"] < 0.01

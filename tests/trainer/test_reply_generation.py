@@ -1,0 +1,186 @@
+"""What all sides say: made in one batch over the measured model, as the engine would serve it, within the time."""
+
+import asyncio
+import shutil
+from dataclasses import replace
+from functools import partial
+
+import pytest
+
+from personas.engine.llm_engine import LLMEngine
+from personas.schemas.chat import ChatRequest, SamplingParams, Turn
+from personas.schemas.scorecard import GENERAL_TASK, HELDOUT_TASK, SMALL_TALK_TASK
+from tests.tiny_models import make_adapter
+from tests.trainer.job_folders import persona_job
+from trainer.data.job_inputs import read_spec
+from trainer.evaluate.candidates import BASE, LIVE, NEW, Candidate, Candidates
+from trainer.evaluate.generation import measure_replies, reply_sections
+from trainer.evaluate.generation.evaluation_prompts import (
+    PromptBuilder,
+    heldout_prompts,
+    interleave_tasks,
+    nearest_replies,
+)
+from trainer.evaluate.generation.reply_generator import ReplyGenerator
+from trainer.evaluate.generation.reply_tasks import EvaluationPrompt
+from trainer.evaluate.paired_losses import TimeBudget
+from trainer.train.job import prepare_job
+
+TURN = Turn("Guest", "what is the bell like?")
+SHORT = SamplingParams(max_new_tokens=12)
+
+
+@pytest.fixture(scope="module")
+def job(tmp_path_factory, tiny_base):
+    folder = persona_job(tmp_path_factory.mktemp("job") / "ada", tiny_base.source)
+    return prepare_job(folder, read_spec(folder))
+
+
+@pytest.fixture(scope="module")
+def sides(tmp_path_factory, tiny_base, job):
+    """The base, a live version, and a new one whose folder nobody has sealed yet."""
+    home = tmp_path_factory.mktemp("home")
+    live, new = (make_adapter(home, tiny_base, "ada", version, seed) for version, seed in (("v1", 1), ("v2", 2)))
+    aside = home / "aside"
+    shutil.copytree(new.folder, aside)
+    (aside / "manifest.json").unlink()
+    found = Candidates.load(tiny_base, job.tokenizer, "float32", job.data.heldout[0].ids[:40])
+    found.add(LIVE, Candidate("v1", live.folder))
+    found.add(NEW, Candidate("v2", aside, is_sealed=False))
+    return found
+
+
+@pytest.fixture(scope="module")
+def served(tiny_base, sides, job):
+    """What the engine that serves says, by side: over a model of its own."""
+
+    async def reply(engine, ref):
+        stream = engine.submit(
+            ChatRequest(job.data.persona, (TURN,), (), ref, SamplingParams(max_new_tokens=12, seed=7))
+        )
+        async for _ in stream:
+            pass
+        return stream.reply.text.strip()
+
+    async def replies():
+        engine = LLMEngine(tiny_base, "float32")
+        await engine.start()
+        try:
+            return {side: await reply(engine, sides.ref(side)) for side in (BASE, LIVE)}
+        finally:
+            await engine.close()
+
+    return asyncio.run(replies())
+
+
+def speakers(sides, renderer, seeds=(7,), of=(BASE, LIVE, NEW)):
+    return ReplyGenerator(sides.parts, renderer, {side: sides.ref(side) for side in of}, seeds, SHORT)
+
+
+def prompt(renderer, persona, task=HELDOUT_TASK, number=0, once=False):
+    return PromptBuilder(renderer, persona, None).asked(task, number, [TURN], once=once)
+
+
+def test_replies_are_those_that_the_engine_serves_each_by_its_own_side(sides, job, renderer, served):
+    made = speakers(sides, renderer, (7, 8)).answers([prompt(renderer, job.data.persona)], TimeBudget(60))
+    assert len(made) == 6
+    texts = {(it.side, it.seed): it.text for it in made}
+    assert {side: texts[side, 7] for side in served} == served
+    assert len(set(texts.values())) == 6  # sides and seeds all differ
+    again = speakers(sides, renderer, (7,), (NEW,)).answers([prompt(renderer, job.data.persona)], TimeBudget(60))
+    assert again[0].text == texts[NEW, 7]  # whoever else is in the batch
+    assert sides.base_is_base() == 0  # the engine leaves the model as it was
+
+
+def test_a_prompt_is_answered_by_all_or_not_at_all_and_to_the_least_whatever_the_time(sides, renderer):
+    asked = [prompt(renderer, None, number=n) for n in range(5)]
+    heard = []
+    spent = TimeBudget(0.0)
+    made = speakers(sides, renderer, (1, 2)).answers(asked, spent, lambda done, of: heard.append((done, of)), least=2)
+    assert [it.number for it in asked if sum(a.asked is it for a in made) == 6] == [0, 1]
+    assert len(made) == 12 and heard[-1] == (12, 30)
+    assert len(speakers(sides, renderer, (1,), (BASE,)).answers(asked, TimeBudget(600))) == 5
+
+
+def test_what_is_asked_once_takes_the_first_seed(sides, renderer):
+    made = speakers(sides, renderer, (4, 5), (BASE,)).answers([prompt(renderer, None, once=True)], TimeBudget(60))
+    assert [it.seed for it in made] == [4]
+
+
+def test_a_failing_reply_is_raised(sides, renderer, monkeypatch):
+    def breaks(spans):
+        raise MemoryError("no room")
+
+    monkeypatch.setattr(sides.parts.stacked, "forward", breaks)
+    with pytest.raises(MemoryError, match="no room"):
+        speakers(sides, renderer, (1,), (BASE,)).answers([prompt(renderer, None)], TimeBudget(60))
+
+
+def test_heldout_prompts_are_those_of_the_samples_token_for_token(job, renderer):
+    asked = heldout_prompts(PromptBuilder(renderer, job.data.persona, job.data.lore), job.data)
+    assert asked
+    for it in asked:
+        sample = job.data.heldout[it.number]
+        assert it.ids == sample.ids[: len(it.ids)] and len(it.ids) == len(sample.ids) - sample.reply_tokens
+        assert it.message == job.data.heldout_prompt_replies[it.number].message
+        assert it.asker and f"{it.asker}: {it.message}" in renderer.tokenizer.decode(it.ids)
+        assert it.stop == (f"\n{it.asker}:",)
+
+
+def test_tasks_take_turns_the_first_of_each_before_all():
+    asked = [
+        EvaluationPrompt(task, n, (1,), "") for task, count in (("a", 6), ("b", 2), ("c", 1)) for n in range(count)
+    ]
+    order = [(it.task, it.number) for it in interleave_tasks(asked)]
+    assert sorted(order[:3]) == [("a", 0), ("b", 0), ("c", 0)]
+    assert order.index(("b", 1)) < order.index(("a", 4))
+    assert sorted(order) == sorted((it.task, it.number) for it in asked)
+    alike = interleave_tasks(
+        [EvaluationPrompt(task, n, (1,), "") for task in (GENERAL_TASK, HELDOUT_TASK) for n in range(10)]
+    )
+    assert sum(it.task == HELDOUT_TASK for it in alike[:12]) == 8
+
+
+def test_small_talk_is_compared_with_replies_to_what_is_like_it(job):
+    known = job.data.train_prompt_replies[:4]
+    odd = type(known[0])("t", "good night, sleep well", "Good night. The clock stays awake.")
+    near = nearest_replies([EvaluationPrompt(SMALL_TALK_TASK, 3, (1,), "sleep well, good night")], [*known, odd])
+    assert near[3][0] == odd.reply and len(near[3]) == 3
+    assert (
+        nearest_replies([], known) == {}
+        and nearest_replies([EvaluationPrompt(SMALL_TALK_TASK, 0, (1,), "hi")], []) == {}
+    )
+
+
+def in_other_words(data):
+    """The same talk, answered by somebody else."""
+
+    def answered(said):
+        return tuple(replace(it, reply=f"MARMALADE! {it.message.upper()} JAM!") for it in said)
+
+    return replace(
+        data,
+        train_prompt_replies=answered(data.train_prompt_replies),
+        heldout_prompt_replies=answered(data.heldout_prompt_replies),
+    )
+
+
+def test_all_sections_are_measured_and_what_there_was_no_time_for_is_said(sides, job, monkeypatch):
+    monkeypatch.setattr(reply_sections, "ReplyGenerator", partial(ReplyGenerator, sampling=SHORT))
+    told, steps = [], []
+    others = {"bo": in_other_words(job.data)}
+    spoken = measure_replies(sides, job, TimeBudget(0.0), (3,), told.append, others, lambda: steps.append(1))
+    assert spoken.voice.classes == ("ada", "bo", "members")
+    assert spoken.voice.right.keys() == {"base", "live", "new"} and spoken.voice.ceiling > spoken.voice.floor
+    assert {scores.task for scores in spoken.text} >= {HELDOUT_TASK, GENERAL_TASK, SMALL_TALK_TASK}
+    assert sum(spoken.safety.prompts.values()) == 1
+    assert spoken.left_out["safety prompts"] == "1 of 30 were asked: there was no time for more."
+    shown = spoken.side_by_side[0]
+    assert (shown.prompt, shown.real) in {(it.message, it.reply) for it in job.data.heldout_prompt_replies}
+    assert shown.replies["base"].made_by is None and shown.replies["live"].made_by.version == "v1"
+    assert shown.replies["new"].made_by == sides.made(NEW) and {it.seed for it in shown.replies.values()} == {3}
+    assert len({it.text for it in shown.replies.values()}) == 3
+    tasks = 4 + 2 * (spoken.facts is not None)  # held-out, general, small talk, safety; facts with and without lore
+    assert len(spoken.replies) == tasks  # the new version's, one of each
+    assert any(f": {shown.prompt}" in prompt for prompt, _ in spoken.replies)
+    assert told[-1].endswith("replies are measured") and steps

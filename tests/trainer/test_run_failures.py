@@ -1,0 +1,159 @@
+"""What ends a run without an adapter, inside one process: full disks, damaged adapters, lost readers, wrong jobs."""
+
+from __future__ import annotations
+
+import errno
+import io
+import math
+import resource
+import shutil
+from contextlib import contextmanager
+
+import pytest
+from safetensors import SafetensorError
+
+from personas.errors import AdapterError, MaterialError, NoMemoryError, RequestError
+from personas.schemas.training_events import Done, Failed, Phase
+from tests.trainer.job_folders import dialogue_job, persona_job
+from trainer.process.cancellation import CancelToken, RunCancelled
+from trainer.process.environment import ALLOCATOR_SETTINGS, RESTARTED_VARIABLE, allocator_environment
+from trainer.process.events import EventWriter, failed_event
+from trainer.run import run_job
+from trainer.train.job import RunContext
+
+
+def run_here(folder, check=lambda: None):
+    """The events of a run in this process."""
+    heard = []
+    run_job(folder, RunContext(heard.append, check))
+    return heard
+
+
+@contextmanager
+def files_no_larger_than(size_bytes: int):
+    """As on a full disk, writing beyond the limit fails."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size_bytes, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_full_disk_is_said_and_leaves_nothing(tmp_path, tiny_base):
+    folder = persona_job(tmp_path, tiny_base.source)
+    with files_no_larger_than(4096), pytest.raises(Exception) as caught:
+        run_here(folder)
+    assert failed_event(caught.value) == Failed(
+        cause="The disk is full.", advice="Free some space, then run the same job again.", retry=True
+    )
+    assert not [path for path in folder.iterdir() if "adapter" in path.name]
+
+
+@pytest.mark.parametrize(
+    ("error", "cause", "could_go_on"),
+    [
+        (SafetensorError("Error while serializing: I/O error: Permission denied (os error 13)"),
+         "A file: Permission denied.", True),
+        (SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)"),
+         "The disk is full.", True),
+        (OSError(errno.EROFS, "Read-only file system", "/state/run.json"), "/state/run.json: Read-only file system.",
+         True),
+        (NoMemoryError("The base model needs 9 GiB.", "Close others."), "The base model needs 9 GiB.", True),
+        (MaterialError("Nothing can be learned.", "Give more."), "Nothing can be learned.", False),
+        (ZeroDivisionError("by zero"), "ZeroDivisionError: by zero", False),
+    ],
+)  # fmt: skip
+def test_a_failure_says_whether_the_same_job_could_go_on_later(error, cause, could_go_on):
+    told = failed_event(error)
+    assert (told.cause, told.retry) == (cause, could_go_on)
+
+
+class StopAfter:
+    """A check that asks for a stop after so many calls; it counts them."""
+
+    def __init__(self, calls: float) -> None:
+        self._calls, self._stop, self.count = calls, CancelToken(), 0
+
+    def __call__(self) -> None:
+        self.count += 1
+        if self.count > self._calls:
+            self._stop.request("the test")
+        self._stop.check()
+
+
+def test_a_stop_is_heeded_in_every_phase_and_leaves_nothing(tmp_path, tiny_base):
+    never = StopAfter(math.inf)
+    run_here(persona_job(tmp_path / "whole", tiny_base.source), never)
+    for calls in range(0, never.count, 4):
+        folder = persona_job(tmp_path / str(calls), tiny_base.source)
+        with pytest.raises(RunCancelled, match="the test"):
+            run_here(folder, StopAfter(calls))
+        assert not [path for path in folder.iterdir() if "adapter" in path.name]
+
+
+def test_a_dialogue_adapter_trains_by_the_same_code_and_a_second_run_only_says_so(tmp_path, tiny_base):
+    folder = dialogue_job(tmp_path, tiny_base.source)
+    first, second = run_here(folder), run_here(folder)
+    assert isinstance(first[-1], Done) and [type(event) for event in second] == [Done]
+    assert first[-1].adapter == second[-1].adapter == str(folder / "adapter")
+
+
+def test_an_adapter_that_is_damaged_or_another_jobs_is_not_taken_for_done(tmp_path, tiny_base):
+    folder = dialogue_job(tmp_path, tiny_base.source)
+    run_here(folder)
+    request = folder / "request.json"
+    request.write_text(request.read_text().replace("job-1", "job-2"))
+    with pytest.raises(RequestError, match="made by another job"):
+        run_here(folder)
+    (folder / "adapter" / "README.md").write_text("changed")
+    with pytest.raises(AdapterError, match=r"README\.md does not match its checksum"):
+        run_here(folder)
+
+
+def test_what_a_killed_run_left_is_removed(tmp_path, tiny_base):
+    folder = dialogue_job(tmp_path, tiny_base.source)
+    (folder / ".adapter.abc").mkdir()
+    (folder / ".adapter.abc" / "half").write_text("x")
+    run_here(folder)
+    assert not (folder / ".adapter.abc").exists()
+
+
+@pytest.mark.parametrize(
+    ("error", "cause", "retry"),
+    [
+        (MaterialError("The log is empty.", "Fill it."), "The log is empty.", False),
+        (MemoryError(), "The machine ran out of memory.", True),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"), "The machine ran out of memory.", True),
+        (OSError(errno.ENOSPC, "No space left on device"), "The disk is full.", True),
+        (PermissionError(errno.EACCES, "Permission denied", "/jobs/1/lock"), "/jobs/1/lock: Permission denied.", True),
+        (shutil.Error([("/a", "/b", "[Errno 27] File too large")]), "The disk is full.", True),
+        (shutil.Error([("/a", "/b", "[Errno 13] Permission denied: '/b'")]), "/b: Permission denied.", True),
+        (KeyError("x"), "KeyError: 'x'", False),
+    ],
+)
+def test_every_error_has_one_event(error, cause, retry):
+    failed = failed_event(error)
+    assert (failed.cause, failed.retry) == (cause, retry) and failed.advice
+
+
+def test_events_outlive_their_reader(tmp_path):
+    class Gone(io.StringIO):
+        name = "stdout"
+
+        def write(self, _text):
+            raise BrokenPipeError(errno.EPIPE, "Broken pipe")
+
+    events = EventWriter(Gone())
+    with events.also_to(tmp_path / "events.jsonl"):
+        for name in ("material", "writing"):
+            events.emit(Phase(name=name))
+    assert (tmp_path / "events.jsonl").read_text().count("\n") == 2
+
+
+def test_the_process_starts_again_once_and_keeps_what_was_set():
+    environment = allocator_environment({"PATH": "/bin", "MALLOC_TOP_PAD_": "1"})
+    if environment is None:
+        pytest.skip("another allocator")
+    assert environment == {**ALLOCATOR_SETTINGS, "PATH": "/bin", "MALLOC_TOP_PAD_": "1", RESTARTED_VARIABLE: "1"}
+    assert allocator_environment(environment) is None
