@@ -1,4 +1,4 @@
-"""A trainer that trains nothing, for tests of what starts it: `standin_trainer.py MODE run FOLDER [options]`."""
+"""A trainer that trains nothing, for tests of what starts it: `fake_trainer.py MODE run FOLDER [options]`."""
 
 import json
 import os

@@ -15,7 +15,7 @@ from personas.schemas.training import TrainingRequest
 from tests.fakes import FakeClock
 
 ROOT = Path(__file__).parent.parent.parent
-STANDIN = ROOT / "tests" / "standin_trainer.py"
+STANDIN = ROOT / "tests" / "fake_trainer.py"
 RIGHTS = '["{}"]\nright = "own-writing"\nstated_by = "me"\nstated_on = 2026-11-20\nwhy = "mine"\n'
 
 

@@ -89,9 +89,9 @@ async def test_a_trainer_that_says_nothing_is_ended_and_blocks_nobody(tmp_path, 
 
 KILLED = """
 import asyncio, pathlib, sys
-from tests.bot import test_preview
+from tests.bot import test_training_plan
 trainer = "import tempfile, time; tempfile.mkdtemp(prefix='begun'); time.sleep(3)"
-asyncio.run(test_preview.backend(pathlib.Path(sys.argv[1]), trainer).plan(test_preview.ASKED))
+asyncio.run(test_training_plan.backend(pathlib.Path(sys.argv[1]), trainer).plan(test_training_plan.ASKED))
 """
 
 

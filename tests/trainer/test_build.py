@@ -508,8 +508,8 @@ def test_a_plan_for_one_persona_is_not_made_of_anothers_data_set(house, command)
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("--languages", "klingon"), "There is no language 'klingon'"),
-        (("--languages", "en,xx"), "There is no language 'xx'"),
+        (("--languages", "klingon"), "The language 'klingon' cannot be detected"),
+        (("--languages", "en,xx"), "The language 'xx' cannot be detected"),
         (("--min-reply-words", "-1"), "--min-reply-words -1"),
         (("--max-reply-words", "0"), "--max-reply-words 0"),
         (("--min-reply-words", "9", "--max-reply-words", "3"), "--min-reply-words 9 is above --max-reply-words 3"),

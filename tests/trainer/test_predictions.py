@@ -64,7 +64,7 @@ def test_the_command_writes_the_page_and_prints_json(tmp_path, command, monkeypa
         asked.append(tuple(cases))
         return FOUND
 
-    monkeypatch.setattr("trainer.estimate.calibration.run_calibration", compared)
+    monkeypatch.setattr("trainer.cli.doctor_command.run_calibration", compared)
     code, output, _ = command("predictions", "--quick", "--json", "--out", "page.md")
     assert code == 0 and asked == [QUICK_CASES] and json.loads(output)["runs"][1]["name"] == "two"
     assert (tmp_path / "page.md").read_text().startswith("# Predictions and measurements")

@@ -99,7 +99,7 @@ def test_the_same_words_are_the_same_run_and_others_are_another(make, tiny_base)
     out = make(*words, "--out", "my run")
     assert out == Path("my run").absolute() and make(*words, "--out", "my run") == out
     make(*words, "--out", "my run", "--set", "seed=1", fails="holds a run of something else, or with other settings")
-    make(*words, "--out", "my run", "--set", "seed=1", fails=f"resume with: python -m trainer run '{out}'")
+    make(*words, "--out", "my run", "--set", "seed=1", fails=f"that one goes on with: python -m trainer run '{out}'")
 
 
 def test_commands_that_come_next_can_be_typed_as_they_stand():

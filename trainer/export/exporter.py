@@ -50,7 +50,7 @@ def write_readme(folder: Path, source: LoadedAdapter, library: str) -> None:
     manifest, persona = source.manifest, source.persona
     licence = persona.license if persona and persona.license else "unknown"
     base = source.base
-    licence = f", {EMBEDDED_DESCRIPTION}" if base.repository == EMBEDDED else "; its own licence holds too"
+    base_licence = f", {EMBEDDED_DESCRIPTION}" if base.repository == EMBEDDED else "; its own licence holds too"
     about = "The adapter" if library == "peft" else "The base model with the adapter merged into it"
     lines = [
         "---",
@@ -62,7 +62,7 @@ def write_readme(folder: Path, source: LoadedAdapter, library: str) -> None:
         "",
         f"{about} `{source.name}`, exported by Understudy.",
         "",
-        f"- Base model: `{base.repository}`{f', commit `{base.revision}`' if base.revision else ''}{licence}.",
+        f"- Base model: `{base.repository}`{f', commit `{base.revision}`' if base.revision else ''}{base_licence}.",
         *([_describe_rope_scaling(source)] if base.scaling and library == "peft" else []),
         f"- Licence of the persona's card: {licence}.",
         f"- What it was trained on, by right: {_format_counts(manifest.rights) or 'not recorded'}.",

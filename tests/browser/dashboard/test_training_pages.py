@@ -30,7 +30,7 @@ from tests.fakes import PLAN, until
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
-STANDIN = Path(__file__).parents[2] / "standin_trainer.py"
+STANDIN = Path(__file__).parents[2] / "fake_trainer.py"
 
 
 class Backend(SubprocessBackend):
