@@ -2,10 +2,10 @@
 
 `old_home/home.zip` holds that home as data. A script run on that commit's code made it: it started the bot once on a
 two-layer model (`tests.tiny_models`), let a member talk to Oda and a moderator import a card and add lore twice,
-trained Oda's v1 with the real trainer, stopped a second run after the checkpoint of its seventh step, and filled the other
-tables through the store. `about.json` names the jobs, the guild, the channel and the model's folder; `base/config.json` is the
-model's, which its fingerprint covers. Left out because it is made anew: the cache, the job's copy of v1, and an older
-checkpoint.
+trained Oda's v1 with the real trainer, stopped a second run after the checkpoint of its seventh step, and filled the
+other tables through the store. `about.json` names the jobs, the guild, the channel and the model's folder;
+`base/config.json` is the model's, which its fingerprint covers. Left out because it is made anew: the cache, the
+job's copy of v1, and an older checkpoint.
 """
 
 import json
