@@ -305,11 +305,13 @@ async def test_of_runs_of_the_operator_what_was_said_goes_and_the_adapter_stays(
     }
     for name, right in runs.items():
         request = json.dumps({"materials": [{"right": right}]}).encode()
-        put(bench.home, {f"{name}/{it}": request for it in ("request.json", "material/log", "adapter/manifest.json")})
+        files = ("request.json", "material/log", "dataset/train.jsonl", "adapter/manifest.json")
+        put(bench.home, {f"{name}/{file}": request for file in files})
         if name != "runs/new":
             os.utime(bench.home / name, (old, old))
     assert await bench.retention.tidy()
-    assert [(bench.home / name / "material").exists() for name in runs] == [False, False, True, True]
+    for folder in ("material", "dataset"):
+        assert [(bench.home / name / folder).exists() for name in runs] == [False, False, True, True]
     assert all((bench.home / name / "adapter" / "manifest.json").exists() for name in runs)
     assert await bench.retention.tidy()
 
