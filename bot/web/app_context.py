@@ -1,9 +1,10 @@
-"""Gives handlers access to the bot's services."""
+"""Gives handlers access to the bot's services, and collects the routes that they answer."""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 from aiohttp import web
 
@@ -11,8 +12,23 @@ from bot.services import Services
 from bot.web.problems import Problem
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+HandlerT = TypeVar("HandlerT", bound=Callable[..., Any])
 Route = tuple[str, str, Handler]
-"""Method, path, and what answers."""
+"""Method, path, and the handler that answers."""
+
+
+class Routes(list[Route]):
+    """The routes of a module."""
+
+    def add(self, route: str) -> Callable[[HandlerT], HandlerT]:
+        """Register a handler for a method and path such as "GET /personas/{persona_id}"."""
+        method, _, path = route.partition(" ")
+
+        def register(handler: HandlerT) -> HandlerT:
+            self.append((method, path, handler))
+            return handler
+
+        return register
 
 
 @dataclass

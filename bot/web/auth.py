@@ -22,10 +22,10 @@ log = logging.getLogger(__name__)
 SESSION_COOKIE = "understudy_session"
 SESSION_IDLE_TIMEOUT_S = 12 * 3600.0
 MAX_SESSION_AGE_S = 7 * 24 * 3600.0
-"""A session ends when it is not used for `SESSION_IDLE_TIMEOUT_S`, and after `MAX_SESSION_AGE_S` in any case."""
+"""A session ends after `SESSION_IDLE_TIMEOUT_S` without use, and after `MAX_SESSION_AGE_S` in any case."""
 MAX_SESSIONS = 1000
 FAILED_LOGIN_WINDOW_S, MAX_FAILED_LOGINS_PER_ADDRESS, MAX_FAILED_LOGINS = 60.0, 5, 50
-"""So many wrong tokens in a minute are answered, from one address and from all that have never had the right one."""
+"""Wrong tokens allowed per minute, from one address and from all that never sent the right one."""
 MAX_TRACKED_ADDRESSES = 10_000
 
 
@@ -37,7 +37,7 @@ class _LoginSession:
 
 @dataclass
 class FailedLogins:
-    """Wrong tokens of late, by the address that they came from."""
+    """Recent wrong tokens by client address."""
 
     _by_address: OrderedDict[str, deque[float]] = field(default_factory=OrderedDict)
     _all: deque[float] = field(default_factory=lambda: deque(maxlen=MAX_FAILED_LOGINS))
@@ -52,7 +52,6 @@ class FailedLogins:
         return max([0.0, *waits])
 
     def wrong(self, address: str, now: float) -> None:
-        """Note a wrong token."""
         self._by_address.setdefault(address, deque(maxlen=MAX_FAILED_LOGINS_PER_ADDRESS)).append(now)
         self._by_address.move_to_end(address)
         self._all.append(now)
@@ -68,7 +67,7 @@ class FailedLogins:
 
 
 class Authenticator:
-    """Authenticates requests. Without a token it accepts all, as the server then listens on loopback only."""
+    """Authenticates requests; without a token it accepts all, as the server then listens on loopback only."""
 
     def __init__(
         self,
@@ -78,7 +77,7 @@ class Authenticator:
         is_local: bool = True,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`names` are accepted host names besides loopback's; `is_local`: it listens on loopback only."""
+        """`names` are accepted host names besides loopback's; `is_local`: the server listens on loopback only."""
         self.names = frozenset(name.casefold() for name in names)
         self.is_local, self._now = is_local, now
         self._token = _hash_token(token) if token else b""
@@ -87,7 +86,6 @@ class Authenticator:
 
     @property
     def demands_token(self) -> bool:
-        """True if a token is set."""
         return bool(self._token)
 
     def lets_in(self, request: web.Request) -> bool:
@@ -116,7 +114,7 @@ class Authenticator:
         return False
 
     def begin(self) -> str:
-        """A new session's id, for a cookie."""
+        """Start a session; returns its id, for a cookie."""
         now, session_id = self._now(), secrets.token_urlsafe(32)
         self._sessions[_session_key(session_id)] = _LoginSession(now, now)
         if len(self._sessions) > MAX_SESSIONS:
@@ -137,7 +135,6 @@ class Authenticator:
         return True
 
     def end(self, request: web.Request) -> None:
-        """End the request's session."""
         self._sessions.pop(_session_key(request.cookies.get(SESSION_COOKIE, "")), None)
 
 
@@ -145,12 +142,11 @@ AUTHENTICATOR = web.AppKey("authenticator", Authenticator)
 
 
 def is_signed_in(request: web.Request) -> bool:
-    """True if the request has a valid session."""
     return request.app[AUTHENTICATOR].has_session(request)
 
 
 def client_address(request: web.Request) -> str:
-    """The address that a request comes from; of IPv6 the network, since one machine has many."""
+    """The address of the client; for IPv6 its network, since one machine has many addresses."""
     try:
         address = ipaddress.ip_address(request.remote or "")
     except ValueError:

@@ -25,22 +25,21 @@ SECURITY_HEADERS = {
     "Referrer-Policy": "same-origin",  # with none browsers send our own forms with `Origin: null`
     "X-Content-Type-Options": "nosniff",
 }
-"""On every answer that sets none of its own."""
+"""Defaults for all responses."""
 MAX_URL_CHARS = 8190
-"""What other servers take, too; what is longer belongs into a body."""
+"""As in other servers; longer requests need a body."""
 PARSER_LIMITS: dict[str, Any] = {"max_line_size": 2**16, "max_field_size": 2**16}
-"""Settings of the server: what is longer than an address may be is read, to be answered as everything else is."""
+"""Server settings that let longer addresses through, so that they get a problem too."""
 
 
 def require_short_url(request: web.Request) -> None:
-    """Raise `Problem` for an address that is longer than others would take."""
     if len(request.raw_path) > MAX_URL_CHARS:
         said = f"The address has {len(request.raw_path)} characters, more than {MAX_URL_CHARS}."
         raise Problem("address-too-long", said, "Ask for less, or send it in a body.")
 
 
 def require_same_origin(request: web.Request, authenticator: Authenticator) -> None:
-    """Raise `Problem` for a request by another name, or from another site's page; or a form that no page here sent."""
+    """Raise `Problem` for a foreign Host, a request from another site, and a form from no page of ours."""
     hosts = request.headers.getall("Host", [])
     # An address that is whole, as proxies are asked, names a host besides the header: that is `request.host` then.
     if len(hosts) != 1 or not all(_is_own_host(host, authenticator) for host in (hosts[0], request.host)):

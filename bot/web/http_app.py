@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -11,33 +10,35 @@ from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.log import server_logger
 
-from bot.errors import redact_paths
 from bot.services import Services
 from bot.store import StoreError
 from bot.training.queue import QueueConflictError
 from bot.training.request_checks import CheckLock
 from bot.web import idempotency, templating
 from bot.web.api import openapi
+from bot.web.api.data.data_service import set_up_data_state
 from bot.web.api.openai.openai_errors import is_openai_path, openai_error_response
+from bot.web.api.playground_service import set_up_playground
 from bot.web.api.training.training_service import CHECK_LOCK
 from bot.web.app_context import APP_CONTEXT, AppContext, Handler, Route
 from bot.web.auth import AUTHENTICATOR, Authenticator
 from bot.web.csrf import PARSER_LIMITS, SECURITY_HEADERS, require_same_origin, require_short_url
 from bot.web.pages import sign_in_page
-from bot.web.problems import Problem, problem_response, retry_headers
-from bot.web.route_table import ROUTES, set_up_state
+from bot.web.problems import Problem, internal_error, problem_response, redacted_texts, retry_headers
+from bot.web.request_body import incomplete_body
+from bot.web.route_table import ROUTES
 from personas.errors import EngineBusyError, UnderstudyError
 
 log = logging.getLogger(__name__)
 MAX_LOGGED_CHARS = 200
 PUBLIC_PATHS = ("/healthz", sign_in_page.SIGN_IN, f"{templating.DASHBOARD}/static/")
-"""What is answered without a token."""
+"""Paths that need no token."""
 NOT_FOUND_ADVICE = "GET /openapi.json lists what can be asked for; /dashboard leads to the pages."
 PROBLEM_BY_STATUS = {403: "not-from-here", 404: "not-found", 405: "method-not-allowed", 413: "too-large"}
 
 
 def filter_bad_requests(record: logging.LogRecord) -> bool:
-    """Filter the server's log: errors of clients are logged in one line at debug level."""
+    """Log errors of clients in one line at debug level."""
     error = record.exc_info[1] if record.exc_info else None
     if not isinstance(error, HttpProcessingError | web.RequestPayloadError):
         return True
@@ -46,42 +47,29 @@ def filter_bad_requests(record: logging.LogRecord) -> bool:
 
 
 class WebServer:
-    """Serves the bot's routes in any application, before the bot is there too: they say so then."""
+    """Serves the bot's routes in any application; until the bot has started they answer 503."""
 
     def __init__(self, authenticator: Authenticator | None = None) -> None:
-        """`authenticator` defaults to one that accepts all requests, for loopback."""
         self._context, self._authenticator = AppContext(), authenticator or Authenticator()
         self._own: set[web.AbstractRoute] = set()
 
     def open(self, services: Services) -> None:
-        """From now on requests are answered from this services."""
         self._context.services = services
 
     def close(self) -> None:
-        """Stop answering requests: clients are told to retry."""
         self._context.services = None
 
     def mount(self, app: web.Application) -> None:
-        """Add the routes to an application that may have others, for which nothing changes.
-
-        What no route of the application answers is answered with a problem.
-        """
-        app[APP_CONTEXT], app[CHECK_LOCK], app[templating.FLASH_MESSAGES] = (
-            self._context,
-            CheckLock(),
-            templating.FlashMessages(),
-        )
-        app[openapi.MOUNTED_ROUTES], app[AUTHENTICATOR], app[idempotency.IDEMPOTENCY_STATE] = (
-            openapi.MountedRoutes(ROUTES),
-            self._authenticator,
-            idempotency.IdempotencyState(),
-        )
-        set_up_state(app)
+        """Add the routes to an application, whose own ones stay as they are; unknown paths get a problem."""
+        app[APP_CONTEXT], app[CHECK_LOCK] = self._context, CheckLock()
+        app[templating.FLASH_MESSAGES] = templating.FlashMessages()
+        app[openapi.MOUNTED_ROUTES], app[AUTHENTICATOR] = ROUTES, self._authenticator
+        app[idempotency.IDEMPOTENCY_STATE] = idempotency.IdempotencyState()
+        set_up_playground(app)
+        set_up_data_state(app)
         app[templating.HAS_SANDBOX_PAGE] = any(resource.canonical == "/" for resource in app.router.resources())
-        at_root: tuple[Route, ...] = (
-            () if app[templating.HAS_SANDBOX_PAGE] else (("GET", "/", templating.redirect_to_dashboard),)
-        )
-        for method, path, handler in (*ROUTES, *at_root):
+        at_root: list[Route] = [("GET", "/", templating.redirect_to_dashboard)]
+        for method, path, handler in (*ROUTES, *([] if app[templating.HAS_SANDBOX_PAGE] else at_root)):
             resource = app.router.add_resource(path)
             for allowed in (method, "HEAD") if method == "GET" else (method,):
                 self._own.add(resource.add_route(allowed, handler))
@@ -129,42 +117,31 @@ class WebServer:
                     slug, f"{request.method} {request.path}: {error.reason}.", NOT_FOUND_ADVICE, headers=allowed
                 )
             case UnderstudyError():
-                return self._known(request, error)
+                slug = "cannot-train" if request.path.startswith("/finetune/") else "refused"
+                if isinstance(error, StoreError | EngineBusyError):
+                    slug = "busy"
+                elif isinstance(error, QueueConflictError):
+                    slug = "conflict"
+                home = self._context.services.home if self._context.services else None
+                return Problem(slug, *redacted_texts(error, home), headers=retry_headers(error))
             case web.RequestPayloadError():
-                return Problem(
-                    "not-whole", "The body is incomplete, or cannot be decompressed.", "Send it whole and uncompressed."
-                )
-        code = secrets.token_hex(4)
-        log.error("error %s", code, exc_info=error)
-        return Problem("failed", "An internal error occurred.", f"The bot's log has the details under {code}.")
-
-    def _known(self, request: web.Request, error: UnderstudyError) -> Problem:
-        slug = "cannot-train" if request.path.startswith("/finetune/") else "refused"
-        if isinstance(error, StoreError | EngineBusyError):
-            slug = "busy"
-        elif isinstance(error, QueueConflictError):
-            slug = "conflict"
-        home = self._context.services.home if self._context.services else None
-        told = redact_paths(error.message, home), redact_paths(error.advice, home)
-        return Problem(slug, *told, headers=retry_headers(error))
+                return incomplete_body()
+        return internal_error(error)
 
 
 def _problem_response(request: web.Request, problem: Problem) -> web.Response:
-    """Render a problem in the format the client accepts."""
     if is_openai_path(request):
         return openai_error_response(problem)
-    return (
-        templating.problem_page(request, problem)
-        if templating.accepts_html(request)
-        else problem_response(problem, request.path)
-    )
+    if templating.accepts_html(request):
+        return templating.problem_page(request, problem)
+    return problem_response(problem, request.path)
 
 
 @asynccontextmanager
-async def run_server(front: WebServer, port: int, host: str = "127.0.0.1") -> AsyncIterator[str]:
-    """A server with these routes alone; gives its address. Raises `OSError` when it cannot listen there."""
+async def run_server(web_server: WebServer, port: int, host: str = "127.0.0.1") -> AsyncIterator[str]:
+    """Serve these routes alone; yields the address. Raises `OSError` when the port cannot be used."""
     app = web.Application()
-    front.mount(app)
+    web_server.mount(app)
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0, **PARSER_LIMITS)
     await runner.setup()
     try:

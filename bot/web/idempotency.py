@@ -19,9 +19,9 @@ KEY_PATTERN = re.compile(r"[\x21-\x7e]{1,255}")
 KEY_HEADER = "Idempotency-Key"
 EXEMPT_PREFIXES = ("/finetune/start-training", "/v1/")
 MAX_REQUEST_BYTES, MAX_STORED_RESPONSE_CHARS = 2**20, 2**20
-"""Bytes of a request with a key, and letters of an answer that is kept."""
+"""Limits of a request with a key, and of a stored response."""
 IN_MEMORY_PATHS = re.compile(r"/play/.*|/tokens|/finetune/plan|/personas/[^/]+/(lore/ask|card/check)")
-"""What is kept until the bot ends, or not at all."""
+"""Responses that are never written to the database."""
 MAX_IN_MEMORY_RESPONSES = 1000
 
 
@@ -40,24 +40,21 @@ class InMemoryResponses:
         return self
 
     def get(self, key: bytes, now: float) -> IdempotentResponse | None:
-        """The response stored for a key; None if the key is new."""
         at, found = self._kept.get(key, (0.0, None))
         return found if now - at < IDEMPOTENCY_KEY_LIFETIME_S else None
 
     def begin(self, key: bytes, request: bytes, now: float) -> None:
-        """A request with a new key is being done from now on."""
         self._kept.pop(key, None)
         self._kept[key] = now, IdempotentResponse(request, None, "")
         if len(self._kept) > MAX_IN_MEMORY_RESPONSES:
             del self._kept[next(iter(self._kept))]
 
     def end(self, key: bytes, status: int, body: str) -> None:
-        """It was done, and answered so."""
         if begun := self._kept.get(key):
             self._kept[key] = begun[0], IdempotentResponse(begun[1].request, status, body)
 
     def drop(self, key: bytes) -> None:
-        """It was refused: nothing was done, and the key may come again."""
+        """Forget a refused request, whose key may be used again."""
         self._kept.pop(key, None)
 
 
@@ -73,7 +70,7 @@ IDEMPOTENCY_STATE = web.AppKey("keys", IdempotencyState)
 
 
 def idempotency_key(request: web.Request) -> str | None:
-    """The key that came with a request. Raises `Problem` for more than one, and for what can be none."""
+    """The key of a request. Raises `Problem` for several keys and for an invalid one."""
     keys = request.headers.getall(KEY_HEADER, [])
     if not keys:
         return None
@@ -84,7 +81,7 @@ def idempotency_key(request: web.Request) -> str | None:
 
 
 async def respond_once(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """The handler's answer, or the one that the same request with the same key has had. Raises `Problem`."""
+    """The handler's response, or the stored one of the same request and key. Raises `Problem`."""
     if request.method != "POST" or is_dashboard_path(request) or request.path.startswith(EXEMPT_PREFIXES):
         return await handler(request)
     key = idempotency_key(request)

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
+import secrets
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Any
 
 from aiohttp import web
 from pydantic import BaseModel, Field
 
+from bot.errors import redact_paths
 from personas.errors import EngineBusyError, UnderstudyError
 
+log = logging.getLogger(__name__)
 PROBLEMS = {
     "not-json": (400, "The body is not valid JSON"),
     "not-whole": (400, "The request is incomplete"),
@@ -83,8 +88,25 @@ class Problem(UnderstudyError):
 
 
 def retry_headers(error: Exception) -> dict[str, str]:
-    """The headers that tell when to ask again, where that is known."""
+    """A `Retry-After` header if the error says when to try again."""
     return {"Retry-After": str(math.ceil(error.wait_s))} if isinstance(error, EngineBusyError) else {}
+
+
+def field_error(field: str, detail: str) -> dict[str, str]:
+    """An entry of a problem's `errors`."""
+    return {"field": field, "pointer": f"#/{field}" if field else "#", "detail": detail}
+
+
+def redacted_texts(error: UnderstudyError, home: Path | None) -> tuple[str, str]:
+    """An error's message and advice without the machine's folders."""
+    return redact_paths(error.message, home), redact_paths(error.advice, home)
+
+
+def internal_error(error: Exception) -> Problem:
+    """Log an unexpected error under a code, and return a problem that names only the code."""
+    code = secrets.token_hex(4)
+    log.error("error %s", code, exc_info=error)
+    return Problem("failed", "An internal error occurred.", f"The bot's log has the details under {code}.")
 
 
 def problem_response(problem: Problem, path: str) -> web.Response:
@@ -100,7 +122,7 @@ def problem_response(problem: Problem, path: str) -> web.Response:
         body["advice"] = problem.advice
     if problem.errors:
         body["errors"] = problem.errors
-    text = json.dumps(body | problem.more)
+    content = json.dumps(body | problem.more).encode()
     return web.Response(
-        body=text.encode(), status=problem.status, content_type="application/problem+json", headers=problem.headers
+        body=content, status=problem.status, content_type="application/problem+json", headers=problem.headers
     )

@@ -5,13 +5,13 @@ from __future__ import annotations
 import difflib
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 from urllib.parse import parse_qsl
 
-from aiohttp import BodyPartReader, ClientPayloadError, MultipartReader, web
+from aiohttp import BodyPartReader, ClientPayloadError, web
 from aiohttp.http_exceptions import HttpProcessingError
 from multidict import MultiDict, MultiDictProxy
 from pydantic import BaseModel, ValidationError
@@ -26,17 +26,18 @@ MAX_FORM_BYTES, MAX_FORM_FIELDS = 2**20, 2000
 FORM_TYPE = "application/x-www-form-urlencoded"
 MAX_REPORTED_ERRORS, MAX_SHOWN_CHARS = 50, 80
 CACHED_BODY = web.RequestKey("the whole body", bytes)
-"""Where a request keeps its body when it was read before the handler's turn."""
+"""A body that was read before the handler's turn."""
 Model = TypeVar("Model", bound=BaseModel)
 MAX_FIELD_BYTES = 2**20
-FormData = MultiDictProxy[str | bytes | bytearray | web.FileField]
+FORM_CHUNK_BYTES = 2**18
+Form = MultiDictProxy[str]
 
 
 async def read_json_object(request: web.Request, most_bytes: int = MAX_BODY_BYTES) -> dict[str, Any]:
-    """The JSON object of a request. Raises `Problem`."""
-    if (packed := request.headers.get("Content-Encoding", "identity")) != "identity":
-        said = f"The body is packed ({packed[:MAX_SHOWN_CHARS]}); packed ones are not read."
-        raise Problem("not-json-type", said, "Send it as it is, without Content-Encoding.")
+    """Read the JSON object of a request. Raises `Problem`."""
+    if (encoding := request.headers.get("Content-Encoding", "identity")) != "identity":
+        message = f"The body is compressed ({encoding[:MAX_SHOWN_CHARS]}), which is not supported."
+        raise Problem("not-json-type", message, "Send it as it is, without Content-Encoding.")
     if request.content_type != "application/json":
         advice = "Send it with Content-Type: application/json."
         raise Problem("not-json-type", f"The body is sent as {request.content_type}.", advice)
@@ -46,10 +47,10 @@ async def read_json_object(request: web.Request, most_bytes: int = MAX_BODY_BYTE
     return body
 
 
-def _decode_json(sent: bytes) -> Any:
+def _decode_json(content: bytes) -> Any:
     try:
-        body = json.loads(sent.decode("utf-8"), parse_constant=_reject_constant)
-        if b"\\u" in sent:
+        body = json.loads(content.decode("utf-8"), parse_constant=_reject_constant)
+        if b"\\u" in content:
             json.dumps(body, ensure_ascii=False).encode()  # half a character is JSON, but no text
         return body
     except UnicodeEncodeError as error:
@@ -79,8 +80,8 @@ async def read_body(request: web.Request, most_bytes: int = MAX_BODY_BYTES) -> b
     return read
 
 
-async def read_form(request: web.Request) -> MultiDictProxy[str]:
-    """The fields of a page's form; one that was sent more than once has several values. Raises `Problem`."""
+async def read_form(request: web.Request) -> Form:
+    """Read the fields of a page's form; one that was sent more than once has several values. Raises `Problem`."""
     if request.content_type != FORM_TYPE:
         raise Problem("not-json-type", f"The form is sent as {request.content_type}.", f"Send it as {FORM_TYPE}.")
     text = (await read_body(request, MAX_FORM_BYTES)).decode("utf-8", errors="replace")
@@ -88,128 +89,119 @@ async def read_form(request: web.Request) -> MultiDictProxy[str]:
         pairs = parse_qsl(text, keep_blank_values=True, max_num_fields=MAX_FORM_FIELDS)
     except ValueError:
         raise Problem("too-large", f"The form has more than {MAX_FORM_FIELDS} fields.", "Send less.") from None
-    return MultiDictProxy(MultiDict(pairs))
+    return MultiDictProxy(MultiDict((name, normalise_newlines(value)) for name, value in pairs))
 
 
 async def _read_limited(request: web.Request, most_bytes: int) -> bytes:
-    read = b""
+    body = b""
     try:
-        # Asked for in pieces: what the header says of the length may be wrong or missing.
-        while len(read) <= most_bytes and (piece := await request.content.read(MAX_BODY_BYTES)):
-            read += piece
+        # Read in chunks: a Content-Length may be wrong or missing.
+        while len(body) <= most_bytes and (chunk := await request.content.read(MAX_BODY_BYTES)):
+            body += chunk
     except (ConnectionError, ClientPayloadError, HttpProcessingError, web.RequestPayloadError):
-        raise Problem(
-            "not-whole", "The body is incomplete, or cannot be decompressed.", "Send it whole and uncompressed."
-        ) from None
-    return read
+        raise incomplete_body() from None
+    return body
+
+
+def incomplete_body() -> Problem:
+    message = "The body is incomplete, or cannot be decompressed."
+    return Problem("not-whole", message, "Send it whole and uncompressed.")
 
 
 def parse_body(model: type[Model], body: dict[str, Any], *, is_form: bool = False) -> Model:
-    """The body as a contract. Raises `Problem`, which names every wrong field and what it may be.
+    """Validate a body. Raises `Problem`, which names every wrong field and what it may be.
 
     A form's fields are all text; in JSON a number is a number, and `true` is no text.
     """
     try:
         return validate_strictly(model, body) if not is_form else model.model_validate(body)
     except ValidationError as error:
-        found = [item for item in error.errors(include_url=False) if item["type"] != DEPENDENT_DEFAULT_ERROR]
-        errors = [_field_error(model, item) for item in found[:MAX_REPORTED_ERRORS]]
-        named = ", ".join(dict.fromkeys(one["field"] or "the request" for one in errors))
-        raise Problem(
-            "invalid-request",
-            f"{len(found)} of the fields cannot be: {named}."[:1000],
-            "Correct what `errors` names; `allowed` says what may stand there.",
-            errors=errors,
-        ) from None
+        items = [item for item in error.errors(include_url=False) if item["type"] != DEPENDENT_DEFAULT_ERROR]
+        errors = [_describe_error(model, item) for item in items[:MAX_REPORTED_ERRORS]]
+        names = ", ".join(dict.fromkeys(one["field"] or "the request" for one in errors))
+        message = f"{len(items)} of the fields are invalid: {names}."[:1000]
+        advice = "Correct what `errors` names; `allowed` says what is valid there."
+        raise Problem("invalid-request", message, advice, errors=errors) from None
 
 
 def validate_strictly(model: type[Model], body: dict[str, Any]) -> Model:
-    """A JSON body as a contract, with nothing taken for what it is not. Raises `ValidationError`."""
+    """Validate a JSON body without type coercion. Raises `ValidationError`."""
     return model.model_validate_json(json.dumps(body), strict=True)  # as JSON, since it has lists and no tuples
 
 
-def _field_error(model: type[BaseModel], item: Any) -> dict[str, str]:
-    place = [str(step)[:MAX_SHOWN_CHARS] for step in item["loc"]]
-    said = item["msg"].removeprefix("Value error, ")
-    if not place:  # what is wrong with two fields together is told at the last of them that it names
-        place = [name for name in model.model_fields if re.search(rf"\b{name}\b", said)][-1:]
-    field, told = ".".join(place), {}
+def _describe_error(model: type[BaseModel], item: Any) -> dict[str, str]:
+    location = [str(step)[:MAX_SHOWN_CHARS] for step in item["loc"]]
+    detail = item["msg"].removeprefix("Value error, ")
+    if not location:  # an error of two fields together is reported at the last of them that it names
+        location = [name for name in model.model_fields if re.search(rf"\b{name}\b", detail)][-1:]
+    more = {}
     if item["type"] == "extra_forbidden":
-        known = field_names(model, place[:-1])
-        near = difflib.get_close_matches(place[-1], known, n=1)
-        said = "there is no such field" + (f"; did you mean {near[0]}?" if near else "")
-        told = {"allowed": ", ".join(known)}
-    elif allowed := describe_allowed(model, place):
-        told, said = {"allowed": allowed}, describe_error(item, allowed) or said
+        names = field_names(model, location[:-1])
+        near = difflib.get_close_matches(location[-1], names, n=1)
+        detail = "there is no such field" + (f"; did you mean {near[0]}?" if near else "")
+        more = {"allowed": ", ".join(names)}
+    elif allowed := describe_allowed(model, location):
+        more, detail = {"allowed": allowed}, describe_error(item, allowed) or detail
     if item["type"] not in ("missing", "extra_forbidden", "value_error"):
-        told["got"] = repr(item["input"])[:MAX_SHOWN_CHARS]
-    pointer = "#" + "".join(f"/{step.replace('~', '~0').replace('/', '~1')}" for step in place)
-    return {"field": field, "pointer": pointer, "detail": said, **told}
+        more["got"] = repr(item["input"])[:MAX_SHOWN_CHARS]
+    pointer = "#" + "".join(f"/{step.replace('~', '~0').replace('/', '~1')}" for step in location)
+    return {"field": ".".join(location), "pointer": pointer, "detail": detail, **more}
 
 
 @dataclass
 class FileForm:
-    """A form with one file."""
-
     fields: dict[str, str] = field(default_factory=dict)
     name: str = ""
     content: bytes = b""
 
 
-async def read_form_data(request: web.Request) -> FormData:
-    """The fields of a page's form. Raises `Problem` for what is none, and for more than a form may hold."""
-    if request.content_type not in ("application/x-www-form-urlencoded", "multipart/form-data"):
-        raise Problem("wrong-kind", "This is not a form.", "Send it from the page; programs use the REST interface.")
-    return await request.post()
-
-
-def form_text(form: FormData, name: str) -> str:
-    """A field's text, with line ends as everywhere else; empty where it is missing."""
-    return normalise_newlines(form.get(name, ""))
-
-
-def form_texts(form: FormData, name: str) -> list[str]:
-    """The texts of a field that is there several times."""
-    return [normalise_newlines(value) for value in form.getall(name, [])]
-
-
-def normalise_newlines(value: object) -> str:
-    """A form's text: browsers send line ends as CR LF."""
-    return value.replace("\r\n", "\n") if isinstance(value, str) else ""
+def normalise_newlines(text: str) -> str:
+    """A form's text with the line ends CR LF, as browsers send them, replaced by LF."""
+    return text.replace("\r\n", "\n")
 
 
 async def read_file_form(request: web.Request, most_bytes: int) -> FileForm:
-    """A form with a file of at most so many bytes. Raises `Problem`."""
+    """Read a form with a file of at most this size. Raises `Problem`."""
+    form = FileForm()
+
+    async def read_part(part: BodyPartReader) -> None:
+        if part.filename is not None:
+            form.name, form.content = part.filename, await read_form_part(part, most_bytes)
+        else:
+            text = (await read_form_part(part, MAX_FIELD_BYTES)).decode("utf-8", errors="replace")
+            form.fields[part.name or ""] = normalise_newlines(text)
+
+    await read_multipart(request, read_part)
+    return form
+
+
+async def read_multipart(request: web.Request, read_part: Callable[[BodyPartReader], Awaitable[None]]) -> None:
+    """Have each part of a multipart form read. Raises `Problem` for another body, and for one that breaks off."""
     if request.content_type != "multipart/form-data":
-        raise Problem("wrong-kind", "This is not a form with a file.", "Choose a file on the page.")
-    found = FileForm()
+        message = f"The form is sent as {request.content_type}, not as multipart/form-data."
+        raise Problem("wrong-kind", message, "Choose a file on the page.")
     try:
-        reader: MultipartReader = await request.multipart()
-        async for part in reader:
+        async for part in await request.multipart():
             if isinstance(part, BodyPartReader):
-                await _read_part(part, found, most_bytes)
-    except (ValueError, ConnectionError):
+                await read_part(part)
+    except (ValueError, ConnectionError, AssertionError):  # what the reader raises for a form that breaks off
         raise Problem("not-whole", "The form is incomplete.", "Send it again.") from None
-    return found
 
 
-async def _read_part(part: BodyPartReader, found: FileForm, most_bytes: int) -> None:
-    is_file = part.filename is not None
-    limit, content = most_bytes if is_file else MAX_FIELD_BYTES, bytearray()
-    while piece := await part.read_chunk(2**16):
-        content += piece
-        if len(content) > limit:
-            most = f"{limit // 2**20} MB" if limit >= 2**20 else f"{limit // 1000} KB"
+async def read_form_part(part: BodyPartReader, most_bytes: int) -> bytes:
+    """Read a part of a multipart form. Raises `Problem` for one that is too large."""
+    content = bytearray()
+    while chunk := await part.read_chunk(FORM_CHUNK_BYTES):
+        content += chunk
+        if len(content) > most_bytes:
+            most = f"{most_bytes // 2**20} MB" if most_bytes >= 2**20 else f"{most_bytes // 1000} KB"
             raise Problem("too-large", f"{part.filename or part.name} has more than {most}.", "Send less.")
-    if is_file:
-        found.name, found.content = part.filename or "", bytes(content)
-    else:
-        found.fields[part.name or ""] = normalise_newlines(content.decode("utf-8", errors="replace"))
+    return bytes(content)
 
 
 @contextmanager
 def errors_as_problems(slug: str) -> Iterator[None]:
-    """Our errors inside the block as problems of this kind."""
+    """Raise our errors inside the block as problems of this kind."""
     try:
         yield
     except Problem:

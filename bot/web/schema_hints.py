@@ -10,12 +10,11 @@ from pydantic import BaseModel
 
 Schema = dict[str, Any]
 TYPE_ERROR_SUFFIXES = ("_type", "_parsing", "_from_float", "pattern_mismatch")
-"""How pydantic's names of errors end where a value is of another kind."""
+"""Suffixes of pydantic's error types for values of the wrong type."""
 NON_BLANK_PATTERN = r"\S"
 
 
 def field_names(model: type[BaseModel], place: Sequence[str]) -> list[str]:
-    """The names of the fields of the object at a place; empty where there is none."""
     return list(_schema_at(model, place).get("properties", {}))
 
 

@@ -19,11 +19,11 @@ from personas.errors import UnderstudyError
 log = logging.getLogger(__name__)
 
 SseItem = tuple[str, str, Any]
-"""Id, name and data (JSON) of one event. With an id of "" the client does not resume after it."""
+"""Id, name and data (JSON) of an event. Clients do not resume after an id of ""."""
 
 PING_INTERVAL_S, RECONNECT_DELAY_MS = 15.0, 2000
 DISCONNECT_POLL_S = 0.5
-"""Interval of checks for a disconnected client, for whom nothing should be generated any more."""
+"""Interval of checks for a disconnected client, for whom nothing more should be generated."""
 SSE_HEADERS = {
     "Content-Type": "text/event-stream",
     "Cache-Control": "no-store",
@@ -106,7 +106,6 @@ def _error_data(request: web.Request, error: Exception) -> dict[str, str]:
 
 
 def is_connected(request: web.Request) -> bool:
-    """True while the client is connected and the bot is not stopping."""
     return (
         request.transport is not None
         and not request.transport.is_closing()
@@ -115,7 +114,6 @@ def is_connected(request: web.Request) -> bool:
 
 
 def encode_event(item: SseItem) -> bytes:
-    """One event as it is sent."""
     number, name, data = item
     lines = [f"id: {LINE_END_PATTERN.sub(' ', number)}"] if number else []
     lines += [f"event: {LINE_END_PATTERN.sub(' ', name)}"] if name else []

@@ -50,7 +50,7 @@ def format_bytes(number_bytes: float | None) -> str:
 
 
 def format_count(number: float) -> str:
-    """A whole number with its thousands apart: "12,345"."""
+    """A whole number with thousands separators: "12,345"."""
     return f"{number:,.0f}"
 
 
@@ -60,7 +60,6 @@ def format_percent(share: float | None, digits: int = 0) -> str:
 
 
 def today_iso() -> str:
-    """The date here, as a statement of a right has it."""
     return datetime.now().astimezone().date().isoformat()
 
 
@@ -74,12 +73,11 @@ FILTERS: dict[str, Callable[..., Any]] = {
 
 
 def iso_timestamp(at: float | None) -> str | None:
-    """Seconds since 1970 as ISO 8601 in UTC."""
     return datetime.fromtimestamp(at, UTC).isoformat(timespec="seconds") if at is not None else None
 
 
 def shell_command(command: str, home: Path) -> str:
-    """A command as it does the same in a terminal: with the bot's home named, where that is not the usual one."""
+    """A command for a terminal, with the bot's home set if it is not the default."""
     if home.absolute() == Path.home() / ".understudy":
         return command
     return f"UNDERSTUDY_HOME={shlex.quote(str(home.absolute()))} {command}"

@@ -8,12 +8,13 @@ from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from aiohttp import web
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from bot.web.app_context import Route
+from bot.web.app_context import Routes
 from bot.web.auth import is_signed_in
 from bot.web.problems import Problem
 from bot.web.template_filters import FILTERS
@@ -26,67 +27,45 @@ PAGE_CONTENT_SECURITY_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; "
     "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
 )
-"""Scripts and styles come in files of the bot's own; nothing in the page itself is run."""
-
-
-@dataclass(frozen=True)
-class NavigationItem:
-    """A part of the dashboard as the navigation shows it."""
-
-    name: str
-    label: str
-    path: str
-
-
-NAVIGATION = (
-    NavigationItem("overview", "Overview", DASHBOARD),
-    NavigationItem("personas", "Personas", f"{DASHBOARD}/personas"),
-    NavigationItem("data", "Data", f"{DASHBOARD}/data"),
-    NavigationItem("training", "Training", f"{DASHBOARD}/training"),
-    NavigationItem("cards", "Score cards", f"{DASHBOARD}/cards"),
-    NavigationItem("play", "Playground", f"{DASHBOARD}/play"),
-    NavigationItem("system", "System", f"{DASHBOARD}/system"),
-)
+"""Scripts and styles come from the bot's own files; nothing in the page itself is run."""
+NAVIGATION = {
+    "personas": "Personas", "data": "Data", "training": "Training", "cards": "Score cards", "play": "Playground",
+    "system": "System",
+}  # fmt: skip
+"""Labels of the sections, each a folder of templates and of addresses."""
+routes = Routes()
 
 
 @dataclass(frozen=True)
 class FormError:
     """An error in a form. `field` is the id of the element to correct, "" for the whole form."""
 
-    said: str
+    message: str
     field: str = ""
     label: str = ""
-
-
-def form_errors(problem: Problem | None, ids: Mapping[str, str] | None = None) -> list[FormError]:
-    """A problem as what is wrong with a form; `ids` are those of fields that have others than their names."""
-    if problem is None or not problem.errors:
-        return [FormError(str(problem))] if problem else []
-    named = ((one["field"].partition(".")[0], one["detail"]) for one in problem.errors)
-    return [FormError(said, (ids or {}).get(name, name), name.replace("_", " ").capitalize()) for name, said in named]
 
 
 class FlashMessages:
     """Messages to show once, on the next page. They stay on the server; the cookie holds a number."""
 
     def __init__(self) -> None:
-        self._words: OrderedDict[str, str] = OrderedDict()
+        self._messages: OrderedDict[str, str] = OrderedDict()
 
-    def keep(self, words: str) -> str:
-        """Keep the words; gives the number under which they are taken."""
+    def keep(self, message: str) -> str:
+        """Store a message; returns its number."""
         number = secrets.token_urlsafe(12)
-        self._words[number] = words
-        if len(self._words) > MAX_FLASH_MESSAGES:
-            self._words.popitem(last=False)
+        self._messages[number] = message
+        if len(self._messages) > MAX_FLASH_MESSAGES:
+            self._messages.popitem(last=False)
         return number
 
     def take(self, number: str) -> str:
-        """The words, once; empty where there are none."""
-        return self._words.pop(number, "")
+        """Remove and return a message; empty if there is none."""
+        return self._messages.pop(number, "")
 
 
-FLASH_MESSAGES = web.AppKey("said", FlashMessages)
-HAS_SANDBOX_PAGE = web.AppKey("has town", bool)
+FLASH_MESSAGES = web.AppKey("flash messages", FlashMessages)
+HAS_SANDBOX_PAGE = web.AppKey("has sandbox page", bool)
 """Whether the sandbox's page is at `/`."""
 
 _ENVIRONMENT = Environment(
@@ -103,56 +82,59 @@ def render_page(
     request: web.Request,
     template: str,
     *,
-    title: str,
-    section: str | None,
     status: int = 200,
     faults: Sequence[FormError] = (),
+    problem: Problem | None = None,
+    ids: Mapping[str, str] = MappingProxyType({}),
     **context: Any,
 ) -> web.Response:
-    """A template below `templates/`, filled and in the frame.
+    """Render a template, whose folder is the section of the dashboard, with `title` and the other variables.
 
-    `section` is marked in the navigation: "" for none of it; with None there is no navigation. `faults` are told at the
-    top, each with a link to its field, and in the title.
-    Raises what jinja2 raises for a template that cannot be filled: a slip of ours, never of the visitor.
+    `faults` are listed at the top, each with a link to its field, and in the title. A form's `problem` decides on them
+    and on `status`, and gives `wrong`, the errors by field; `ids` are those of fields that differ from their names.
+    Raises jinja2's errors for a template that cannot be filled.
     """
     number = request.cookies.get(FLASH_COOKIE, "")
-    text = _ENVIRONMENT.get_template(template).render(
-        context
-        | {
-            "title": title,
-            "section": section,
-            "faults": faults,
-            "sections": NAVIGATION,
-            "said": request.app[FLASH_MESSAGES].take(number) if number else "",
-            "has_town": request.app[HAS_SANDBOX_PAGE],
-            "signed_in": is_signed_in(request),
-        }
-    )
-    answer = web.Response(text=text, status=status, content_type="text/html", charset="utf-8")
-    answer.headers["Content-Security-Policy"] = PAGE_CONTENT_SECURITY_POLICY
+    frame = {
+        "section": template.partition("/")[0],
+        "faults": _form_errors(problem, ids) if problem else faults,
+        "sections": NAVIGATION,
+        "flash": request.app[FLASH_MESSAGES].take(number) if number else "",
+        "has_sandbox_page": request.app[HAS_SANDBOX_PAGE],
+        "signed_in": is_signed_in(request),
+        "problem": problem,
+    }
+    wrong = {one["field"].partition(".")[0]: one["detail"] for one in problem.errors} if problem else {}
+    text = _ENVIRONMENT.get_template(template).render({"wrong": wrong} | context | frame)
+    status = problem.status if problem else status
+    page = web.Response(text=text, status=status, content_type="text/html", charset="utf-8")
+    page.headers["Content-Security-Policy"] = PAGE_CONTENT_SECURITY_POLICY
     if number:
-        answer.del_cookie(FLASH_COOKIE, path=DASHBOARD)
-    return answer
+        page.del_cookie(FLASH_COOKIE, path=DASHBOARD)
+    return page
 
 
-def redirect_to(request: web.Request, path: str, said: str = "") -> web.Response:
-    """Redirect to a page (303) after a form, with the message `said` shown once."""
-    answer = web.Response(status=303, headers={"Location": path})
-    if said:
-        number = request.app[FLASH_MESSAGES].keep(said)
-        answer.set_cookie(
+def _form_errors(problem: Problem, ids: Mapping[str, str]) -> list[FormError]:
+    named = ((one["field"].partition(".")[0], one["detail"]) for one in problem.errors)
+    errors = [FormError(detail, ids.get(name, name), name.replace("_", " ").capitalize()) for name, detail in named]
+    return errors or [FormError(str(problem))]
+
+
+def redirect_to(request: web.Request, path: str, message: str = "") -> web.Response:
+    """Redirect to a page (303) after a form; the message is shown there once."""
+    response = web.Response(status=303, headers={"Location": path})
+    if message:
+        number = request.app[FLASH_MESSAGES].keep(message)
+        response.set_cookie(
             FLASH_COOKIE, number, max_age=FLASH_COOKIE_AGE_S, path=DASHBOARD, httponly=True, samesite="Strict"
         )
-    return answer
+    return response
 
 
 def problem_page(request: web.Request, problem: Problem) -> web.Response:
-    """Render a problem as a page."""
-    answer = render_page(
-        request, "problem.html", title=problem.title, section="", status=problem.status, problem=problem
-    )
-    answer.headers.update(problem.headers)
-    return answer
+    page = render_page(request, "problem.html", title=problem.title, status=problem.status, shown=problem)
+    page.headers.update(problem.headers)
+    return page
 
 
 def accepts_html(request: web.Request) -> bool:
@@ -161,22 +143,17 @@ def accepts_html(request: web.Request) -> bool:
 
 
 def is_dashboard_path(request: web.Request) -> bool:
-    """True for paths of the dashboard."""
     return request.path == DASHBOARD or request.path.startswith(f"{DASHBOARD}/")
 
 
+@routes.add("GET /dashboard/static/{name}")
 async def static_file(request: web.Request) -> web.FileResponse:
-    """A style sheet, script or picture of the pages."""
     name = request.match_info["name"]
     if not ASSET_PATTERN.fullmatch(name) or not (STATIC_FOLDER / name).is_file():
         raise Problem("not-found", f"There is no file {name!r} here.")
-    # Asked for each time, and sent only when it has changed: pages and scripts of two versions never meet.
+    # Revalidated each time, so that pages and scripts of two versions never meet.
     return web.FileResponse(STATIC_FOLDER / name, headers={"Cache-Control": "no-cache"})
 
 
 async def redirect_to_dashboard(request: web.Request) -> web.Response:
-    """Redirect `/` to the dashboard if no other page is there."""
     return web.Response(status=302, headers={"Location": DASHBOARD})
-
-
-ROUTES: tuple[Route, ...] = (("GET", "/dashboard/static/{name}", static_file),)

@@ -1,16 +1,17 @@
-"""`GET /openapi.json` and `GET /problems/SLUG`: the API's description, made from what handlers declare."""
+"""`GET /openapi.json` and `GET /problems/SLUG`: the API's description, built from what its routes declare."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Any, TypeVar
+from types import MappingProxyType
+from typing import Annotated, Any, Self
 
 from aiohttp import web
 from pydantic import BaseModel, ConfigDict, PlainSerializer, TypeAdapter
 
-from bot.web.app_context import Handler, Route
+from bot.web.app_context import Handler, HandlerT, Route, Routes
 from bot.web.problems import PROBLEMS, Problem, ProblemDetails
 from bot.web.template_filters import iso_timestamp
 
@@ -34,7 +35,6 @@ Json = dict[str, Any]
 Links = dict[str, str]
 Timestamp = Annotated[float | None, PlainSerializer(iso_timestamp, return_type=str | None)]
 """Seconds since 1970, published as ISO 8601 in UTC."""
-HandlerT = TypeVar("HandlerT", bound=Callable[..., Any])
 IDEMPOTENCY_PARAMETER = {
     "name": "Idempotency-Key",
     "in": "header",
@@ -55,12 +55,17 @@ class ApiModel(BaseModel):
 
     model_config = ConfigDict(frozen=True, use_attribute_docstrings=True)
 
+    @classmethod
+    def describe(cls, *sources: object, **more: Any) -> Self:
+        """Take each field from `more` or from the last source that has an attribute of this name."""
+        names = [name for name in cls.model_fields if name not in more]
+        shared = {name: getattr(source, name) for source in sources for name in names if hasattr(source, name)}
+        return cls(**shared, **more)
+
     def as_json(self) -> Json:
-        """The object as JSON values."""
         return self.model_dump(mode="json", exclude_unset=True)
 
     def response(self, status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:
-        """The object as a response."""
         return web.json_response(self.as_json(), status=status, headers=headers)
 
 
@@ -69,13 +74,12 @@ class ParameterSpec:
     """A parameter of the query or the path."""
 
     description: str
-    schema: Schema = field(default_factory=lambda: {"type": "string"})
-    required: bool = False
+    schema: Schema = field(default_factory=lambda: STRING_SCHEMA)
 
 
 @dataclass(frozen=True)
 class ResponseSpec:
-    """An answer of one status: what it says, its shape (None: an object of no fixed shape), and its media types."""
+    """A response of one status: its meaning, its shape (None: an object of no fixed shape), and its media types."""
 
     description: str
     shape: BodyShape | None = None
@@ -84,7 +88,7 @@ class ResponseSpec:
 
 @dataclass(frozen=True)
 class BodySpec:
-    """A request body; `example` is shown in the document."""
+    """A request body, with an example for the document."""
 
     shape: BodyShape
     example: Any = None
@@ -106,46 +110,51 @@ class OperationSpec:
 
 
 def integer_parameter(low: int, high: int, description: str) -> ParameterSpec:
-    """A whole number in the query."""
     return ParameterSpec(description, {"type": "integer", "minimum": low, "maximum": high})
 
 
 def enum_parameter(values: Iterable[str], description: str) -> ParameterSpec:
-    """One of some words in the query."""
     return ParameterSpec(description, {"type": "string", "enum": list(values)})
 
 
-def describe_operation(
-    summary: str,
-    answers: Mapping[int, str | ResponseSpec],
-    *,
-    tag: str,
-    query: Mapping[str, str | ParameterSpec] | None = None,
-    path: Mapping[str, str | ParameterSpec] | None = None,
-    body: BodyShape | BodySpec | None = None,
-) -> Callable[[HandlerT], HandlerT]:
-    """Describe what a handler takes and returns, for the OpenAPI document; its docstring becomes the description.
+class ApiRoutes(Routes):
+    """The routes of a module with their descriptions, under one tag of the OpenAPI document."""
 
-    `answers` maps each status to its meaning, or to a `ResponseSpec` with a shape. Statuses from 400 on are problems;
-    those that any request can return (`COMMON_STATUSES`; `BODY_STATUSES` with a body; 400 with a query;
-    `IDEMPOTENCY_STATUSES` for POST) need no entry unless they mean more. `query` and `path` map each parameter to its
-    meaning, or to a `ParameterSpec` with a schema; path parameters are required in any case. `body` is a pydantic
-    model, a dataclass, a schema, or a `BodySpec`.
-    """
+    def __init__(self, tag: str) -> None:
+        super().__init__()
+        self._tag = tag
 
-    def keep(handler: HandlerT) -> HandlerT:
-        sent = body if body is None or isinstance(body, BodySpec) else BodySpec(body)
-        more = " ".join((handler.__doc__ or "").split())
-        vars(handler)["described"] = OperationSpec(summary, more, answers, query or {}, path or {}, sent, tag)
-        return handler
+    def operation(
+        self,
+        route: str,
+        summary: str,
+        answers: Mapping[int, str | ResponseSpec],
+        *,
+        query: Mapping[str, str | ParameterSpec] = MappingProxyType({}),
+        parameters: Mapping[str, str | ParameterSpec] = MappingProxyType({}),
+        body: BodySpec | None = None,
+    ) -> Callable[[HandlerT], HandlerT]:
+        """Register a handler and describe what it takes and returns; its docstring becomes the description.
 
-    return keep
+        `answers` maps each status to its meaning, or to a `ResponseSpec` with a shape. Statuses from 400 on are
+        problems; those that any request can return (`COMMON_STATUSES`; `BODY_STATUSES` with a body; 400 with a query;
+        `IDEMPOTENCY_STATUSES` for POST) need no entry unless they mean more. `query` and `parameters` (of the path)
+        map each name to its meaning, or to a `ParameterSpec`; path parameters are required in any case.
+        """
+
+        def register(handler: HandlerT) -> HandlerT:
+            description = " ".join((handler.__doc__ or "").split())
+            spec = OperationSpec(summary, description, answers, query, parameters, body, self._tag)
+            vars(handler)["described"] = spec
+            return self.add(route)(handler)
+
+        return register
 
 
 def operation_spec(handler: Handler) -> OperationSpec | None:
     """The description of a handler; None if it has none."""
-    found = getattr(handler, "described", None)
-    return found if isinstance(found, OperationSpec) else None
+    spec: OperationSpec | None = getattr(handler, "described", None)
+    return spec
 
 
 def build_document(routes: Iterable[Route]) -> Schema:
@@ -184,88 +193,81 @@ class ShapeSchemas:
     components: Schema
 
     def find(self, shape: BodyShape, mode: str) -> Schema:
-        """The schema of a shape; one that is a schema already stays as it is."""
+        """The schema of a shape; a schema is returned as it is."""
         return shape if isinstance(shape, dict) else self.schemas[shape, mode]
 
 
 def _collect_shapes(specs: Iterable[OperationSpec]) -> ShapeSchemas:
     used: dict[tuple[Any, Any], None] = {(ProblemDetails, "serialization"): None}
     for spec in specs:
-        sent = [(spec.body.shape, "validation")] if spec.body else []
+        bodies = [(spec.body.shape, "validation")] if spec.body else []
         returned = [(one.shape, "serialization") for one in spec.answers.values() if isinstance(one, ResponseSpec)]
-        used |= dict.fromkeys(pair for pair in (*sent, *returned) if isinstance(pair[0], type))
+        used |= dict.fromkeys(pair for pair in (*bodies, *returned) if isinstance(pair[0], type))
     adapters = [(shape, mode, TypeAdapter(shape)) for shape, mode in used]
     schemas, definitions = TypeAdapter.json_schemas(adapters, ref_template=REF_TEMPLATE)
     return ShapeSchemas(schemas, definitions["$defs"])
 
 
-# ------------------------------------------------------------------------------------------ parts of the document
-
-
-def _operation(method: str, path: str, said: OperationSpec, shapes: ShapeSchemas) -> Schema:
+def _operation(method: str, path: str, spec: OperationSpec, shapes: ShapeSchemas) -> Schema:
     parameters = [
-        *(_parameter("path", name, said.path.get(name, "")) for name in PATH_PARAMETER_PATTERN.findall(path)),
-        *(_parameter("query", name, value) for name, value in said.query.items()),
+        *(_parameter("path", name, spec.path.get(name, "")) for name in PATH_PARAMETER_PATTERN.findall(path)),
+        *(_parameter("query", name, value) for name, value in spec.query.items()),
         *([IDEMPOTENCY_PARAMETER] if _takes_key(method, path) else []),
     ]
-    found: Schema = {
+    operation: Schema = {
         "operationId": "_".join((method.lower(), *WORD_PATTERN.findall(PATH_PARAMETER_PATTERN.sub(r"\1", path)))),
-        "summary": said.summary,
-        "tags": [said.tag],
-        "responses": _responses(said, shapes, _takes_key(method, path)),
+        "summary": spec.summary,
+        "tags": [spec.tag],
+        "responses": _responses(spec, shapes, _takes_key(method, path)),
     }
-    if said.description:
-        found["description"] = said.description
+    if spec.description:
+        operation["description"] = spec.description
     if parameters:
-        found["parameters"] = parameters
-    if said.body:
-        content: Schema = {"schema": shapes.find(said.body.shape, "validation")}
-        if said.body.example is not None:
-            content["example"] = said.body.example
-        found["requestBody"] = {"required": said.body.required, "content": {said.body.media: content}}
-    return found
+        operation["parameters"] = parameters
+    if spec.body:
+        content: Schema = {"schema": shapes.find(spec.body.shape, "validation")}
+        if spec.body.example is not None:
+            content["example"] = spec.body.example
+        operation["requestBody"] = {"required": spec.body.required, "content": {spec.body.media: content}}
+    return operation
 
 
-def _parameter(place: str, name: str, value: str | ParameterSpec) -> Schema:
-    given = value if isinstance(value, ParameterSpec) else ParameterSpec(value)
-    found: Schema = {"name": name, "in": place, "required": given.required or place == "path", "schema": given.schema}
-    return found | ({"description": given.description} if given.description else {})
+def _parameter(location: str, name: str, value: str | ParameterSpec) -> Schema:
+    spec = value if isinstance(value, ParameterSpec) else ParameterSpec(value)
+    parameter: Schema = {"name": name, "in": location, "required": location == "path", "schema": spec.schema}
+    return parameter | ({"description": spec.description} if spec.description else {})
 
 
 def _takes_key(method: str, path: str) -> bool:
     return method == "POST" and not path.startswith("/v1/")  # see bot.web.idempotency
 
 
-def _responses(said: OperationSpec, shapes: ShapeSchemas, takes_key: bool) -> Schema:
-    expected = {status: _status_phrase(status) for status in COMMON_STATUSES}
-    if said.query:
-        expected |= {400: _status_phrase(400)}
-    if "after" in said.query:
-        expected |= {404: "There is no entry `after`."}
-    if takes_key:
-        expected |= {status: _status_phrase(status) for status in IDEMPOTENCY_STATUSES}
-    if said.body:
-        expected |= {status: _status_phrase(status) for status in BODY_STATUSES}
-    found = {}
-    for status, value in sorted((expected | dict(said.answers)).items()):
-        given = value if isinstance(value, ResponseSpec) else ResponseSpec(value)
-        if status >= 400 and given.shape is None:
-            given = ResponseSpec(given.description, ProblemDetails, PROBLEM_TYPE)
-        found[str(status)] = _response(status, given, shapes)
-    return found
+def _responses(spec: OperationSpec, shapes: ShapeSchemas, takes_key: bool) -> Schema:
+    statuses = [*COMMON_STATUSES, *([400] if spec.query else ())]
+    statuses += [*(IDEMPOTENCY_STATUSES if takes_key else ()), *(BODY_STATUSES if spec.body else ())]
+    expected: dict[int, str | ResponseSpec] = {status: _status_phrase(status) for status in statuses}
+    if "after" in spec.query:
+        expected[404] = "There is no entry `after`."
+    responses = {}
+    for status, value in sorted((expected | dict(spec.answers)).items()):
+        response = value if isinstance(value, ResponseSpec) else ResponseSpec(value)
+        if status >= 400 and response.shape is None:
+            response = ResponseSpec(response.description, ProblemDetails, PROBLEM_TYPE)
+        responses[str(status)] = _response(status, response, shapes)
+    return responses
 
 
-def _response(status: int, given: ResponseSpec, shapes: ShapeSchemas) -> Schema:
-    answer: Schema = {"description": given.description}
+def _response(status: int, spec: ResponseSpec, shapes: ShapeSchemas) -> Schema:
+    response: Schema = {"description": spec.description}
     if status not in (204, 303, 304):
-        media = (given.media,) if isinstance(given.media, str) else given.media
-        shape = shapes.find(given.shape, "serialization") if given.shape else ANY_OBJECT
-        answer["content"] = {one: {"schema": _media_schema(one, shape)} for one in media}
-    return answer
+        media = (spec.media,) if isinstance(spec.media, str) else spec.media
+        shape = shapes.find(spec.shape, "serialization") if spec.shape else ANY_OBJECT
+        response["content"] = {one: {"schema": _media_schema(one, shape)} for one in media}
+    return response
 
 
 def _media_schema(media: str, shape: Schema) -> Schema:
-    """A shape is that of JSON: streams of events, texts and files are what they are."""
+    """Shapes are those of JSON; streams, texts and files have their own."""
     return shape if media.endswith("json") else EVENT_SCHEMA if media == "text/event-stream" else STRING_SCHEMA
 
 
@@ -274,23 +276,14 @@ def _status_phrase(status: int) -> str:
     return "; ".join(titles) + "." if titles else "A problem."
 
 
-@dataclass(frozen=True)
-class MountedRoutes:
-    """The routes that an application answers."""
-
-    routes: tuple[Route, ...]
+MOUNTED_ROUTES: web.AppKey[Iterable[Route]] = web.AppKey("routes", Routes)
+routes = ApiRoutes("about")
 
 
-MOUNTED_ROUTES = web.AppKey("served", MountedRoutes)
-
-
-@describe_operation("This description", {200: "OpenAPI 3.1."}, tag="about")
+@routes.operation("GET /openapi.json", "This description", {200: "OpenAPI 3.1."})
 async def get_openapi(request: web.Request) -> web.Response:
     """Describes the parameters, bodies and responses of every route."""
-    return web.json_response(build_document(request.app[MOUNTED_ROUTES].routes))
-
-
-ROUTES: tuple[Route, ...] = (("GET", "/openapi.json", get_openapi),)
+    return web.json_response(build_document(request.app[MOUNTED_ROUTES]))
 
 
 class ProblemTypeInfo(ApiModel):
@@ -301,11 +294,11 @@ class ProblemTypeInfo(ApiModel):
     title: str
 
 
-@describe_operation(
+@routes.operation(
+    "GET /problems/{slug}",
     "What a kind of problem is",
     {200: ResponseSpec("Its status and title.", ProblemTypeInfo), 404: "There is no such kind."},
-    tag="about",
-    path={"slug": enum_parameter(sorted(PROBLEMS), "The last part of a problem's `type`.")},
+    parameters={"slug": enum_parameter(sorted(PROBLEMS), "The last part of a problem's `type`.")},
 )
 async def get_problem_type(request: web.Request) -> web.Response:
     """The page to which a problem's `type` leads."""
@@ -314,6 +307,3 @@ async def get_problem_type(request: web.Request) -> web.Response:
         raise Problem("not-found", f"There is no problem {slug!r}.")
     status, title = PROBLEMS[slug]
     return ProblemTypeInfo(type=f"/problems/{slug}", status=status, title=title).response()
-
-
-PROBLEM_ROUTES: tuple[Route, ...] = (("GET", "/problems/{slug}", get_problem_type),)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from bisect import bisect
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 from urllib.parse import urlencode
 
 from aiohttp import web
@@ -11,12 +13,13 @@ from aiohttp import web
 from bot.web.api.openapi import ParameterSpec, integer_parameter
 from bot.web.problems import Problem
 
+Item = TypeVar("Item")
 DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE = 25, 100
 PAGE_PARAMETERS = {
     "limit": integer_parameter(1, MAX_PAGE_SIZE, f"How many at most; {DEFAULT_PAGE_SIZE} if left out."),
     "after": ParameterSpec("The last entry of the page before; `links.next` has it."),
 }
-"""The query of a list, for `described`."""
+"""The query parameters of a list."""
 
 
 @dataclass(frozen=True)
@@ -28,31 +31,46 @@ class PageQuery:
 
 
 def parse_page_query(request: web.Request, *known: str) -> PageQuery:
-    """The page that the query asks for. Raises `Problem` for a limit that cannot be, and for a name not in `known`."""
+    """The requested page. Raises `Problem` for an invalid limit, and for a parameter not in `known`."""
     require_known_parameters(request, "limit", "after", *known)
     return PageQuery(integer_query(request, "limit", 1, MAX_PAGE_SIZE) or DEFAULT_PAGE_SIZE, request.query.get("after"))
 
 
 def page_links(request: web.Request, page: PageQuery, last: str | None) -> dict[str, str]:
-    """The links of a list: this page, and the next one where something follows on the entry `last`."""
-    found = {"self": request.path_qs}
+    """The links of a list: this page, and the next one if there are entries after `last`."""
+    links = {"self": request.path_qs}
     if last is not None:
-        asked = {name: value for name, value in request.query.items() if name not in ("limit", "after")}
-        found["next"] = f"{request.path}?{urlencode({**asked, 'limit': page.limit, 'after': last})}"
-    return found
+        query = {name: value for name, value in request.query.items() if name not in ("limit", "after")}
+        links["next"] = f"{request.path}?{urlencode({**query, 'limit': page.limit, 'after': last})}"
+    return links
+
+
+def paginate(
+    request: web.Request, page: PageQuery, items: Sequence[Item], key: Callable[[Item], str], noun: str = ""
+) -> tuple[Sequence[Item], dict[str, str]]:
+    """The items of a page, and its links.
+
+    With a noun, `after` must be the key of an item, or a `Problem` is raised; otherwise the items are sorted by key.
+    """
+    keys = [key(item) for item in items]
+    if noun and page.after is not None and page.after not in keys:
+        raise Problem("not-found", f"There is no {noun} {page.after[:80]!r}.", "Begin without `after`.")
+    start = 0 if page.after is None else keys.index(page.after) + 1 if noun else bisect(keys, page.after)
+    end = start + page.limit
+    return items[start:end], page_links(request, page, keys[end - 1] if end < len(keys) else None)
 
 
 def require_known_parameters(request: web.Request, *known: str) -> None:
-    """Raise `Problem` when the query asks by what there is not, or by one thing twice."""
+    """Raise `Problem` for an unknown query parameter, and for one that is given twice."""
     if unknown := sorted(set(request.query) - set(known)):
-        asked = ", ".join(known) or "nothing"
-        raise Problem("bad-query", f"There is no {unknown[0]!r} to ask by.", f"Known: {asked}.")
+        names = ", ".join(known) or "none"
+        raise Problem("bad-query", f"There is no query parameter {unknown[0]!r}.", f"Known: {names}.")
     if len(request.query) > len(set(request.query)):
         raise Problem("bad-query", "The query has a parameter twice.", "Name it once.")
 
 
 def integer_query(request: web.Request, name: str, low: int, high: int) -> int | None:
-    """A whole number of the query; None where it is not there. Raises `Problem` for anything else."""
+    """A whole number in the query; None if it is missing. Raises `Problem` for anything else."""
     text = request.query.get(name)
     if text is None:
         return None
@@ -61,8 +79,13 @@ def integer_query(request: web.Request, name: str, low: int, high: int) -> int |
     return int(text)
 
 
+def flag_query(request: web.Request, name: str) -> bool:
+    """A query parameter that is true or false; false if it is missing. Raises `Problem` for another value."""
+    return enum_query(request, name, ("true", "false")) == "true"
+
+
 def enum_query(request: web.Request, name: str, allowed: Sequence[str]) -> str | None:
-    """One of some words of the query; None where it is not there. Raises `Problem` for any other."""
+    """One of some words in the query; None if it is missing. Raises `Problem` for any other."""
     text = request.query.get(name)
     if text is not None and text not in allowed:
         raise Problem("bad-query", f"{name} is {text!r}.", f"It is one of {', '.join(allowed)}.")

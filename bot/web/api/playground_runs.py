@@ -24,18 +24,16 @@ RunKind = Literal["together", "duet"]
 ReplyState = Literal["waiting", "writing", "done", "stopped", "failed"]
 VISIBLE_BLANKS = str.maketrans({" ": "␣", "\n": "⏎", "\t": "⇥", "\r": "⏎"})
 SURPRISE_THRESHOLDS = (0.9, 0.5, 0.2, 0.05)
-"""From which probability on a token counts as certain, likely, possible, unlikely; below the last it is a surprise."""
+"""Minimum probabilities of certain, likely, possible and unlikely tokens; others are surprising."""
 MAX_STORED_RUNS, MAX_ACTIVE_RUNS = 32, 4
 
 
 def model_json(speaker: ChatModel) -> dict[str, Any]:
-    """The model of a reply as JSON."""
     persona = speaker.persona.id if speaker.persona else None
     return {"id": speaker.id, "name": speaker.name, "persona": persona, "version": speaker.version}
 
 
 def reply_json(line: PlaygroundReply) -> dict[str, Any]:
-    """A reply, with all that is known of it once it has ended."""
     reply = line.reply
     found = {
         "line": line.number,
@@ -53,7 +51,6 @@ def reply_json(line: PlaygroundReply) -> dict[str, Any]:
 
 
 def token_json(token: ReplyToken) -> dict[str, Any]:
-    """A token with its probability, by the model itself, and what else was likely there."""
     others = [{"text": text, "probability": _probability(logprob)} for text, logprob in token.alternatives]
     return {"text": token.text, "probability": _probability(token.logprob), "alternatives": others}
 
@@ -75,7 +72,6 @@ class PlaygroundRunResponse(ApiModel):
 
     @classmethod
     def of(cls, run: PlaygroundRun) -> PlaygroundRunResponse:
-        """Describe a run."""
         path = f"/play/runs/{run.id}"
         links = {"self": path, "events": f"{path}/events", "page": f"/dashboard{path}"}
         return cls(
@@ -100,7 +96,7 @@ class PlaygroundRunList(ApiModel):
 
 
 def show_blanks(text: str) -> str:
-    """A token as it can be seen: blanks that stand alone have a sign."""
+    """A token with visible signs for blanks that stand alone."""
     return text if text.strip() else text.translate(VISIBLE_BLANKS) or "∅"
 
 
@@ -115,7 +111,7 @@ def _probability(logprob: float) -> float:
 
 @dataclass
 class PlaygroundReply:
-    """One reply. `turns` is the talk that it answers, as its speaker sees it."""
+    """A reply. `turns` is the conversation before it, from its speaker's view."""
 
     number: int
     speaker: ChatModel
@@ -128,11 +124,10 @@ class PlaygroundReply:
 
     @property
     def is_open(self) -> bool:
-        """True while more text may come."""
         return self.state in ("waiting", "writing")
 
     def talk(self) -> tuple[Turn, ...]:
-        """The talk with this reply in it."""
+        """The conversation including this reply."""
         name = self.speaker.persona.name if self.speaker.persona else ""
         return (*self.turns, Turn(name, self.text, by_persona=True)) if self.text else self.turns
 
@@ -157,7 +152,6 @@ class PlaygroundRun:
 
     @property
     def told(self) -> int:
-        """The number of the latest event."""
         return len(self._log)
 
     async def events(self, after: int = 0) -> AsyncIterator[SseItem]:
@@ -173,7 +167,7 @@ class PlaygroundRun:
             await news.wait()
 
     def stop(self) -> None:
-        """Stop what is being written; what there is stays."""
+        """Cancel the replies; text generated so far stays."""
         self._stopped = True
         for speech in self._speeches.values():
             speech.cancel()
@@ -193,13 +187,11 @@ class PlaygroundRun:
         return line
 
     def end(self, why: str) -> None:
-        """Nothing more comes."""
         self.ended = "stopped" if self._stopped else why
         self._tell("end", {"why": self.ended})
 
     @property
     def is_stopped(self) -> bool:
-        """True once it was stopped."""
         return self._stopped
 
     async def _written(self, services: Services, line: PlaygroundReply) -> None:
@@ -222,7 +214,7 @@ class PlaygroundRun:
 
 
 class PlaygroundRuns:
-    """The latest runs, and the tasks that make them."""
+    """The latest runs and their tasks."""
 
     def __init__(self) -> None:
         self._runs: dict[str, PlaygroundRun] = {}
@@ -237,15 +229,13 @@ class PlaygroundRuns:
         return run
 
     def find(self, run_id: str) -> PlaygroundRun | None:
-        """Find a run; None if it no longer exists."""
         return self._runs.get(run_id)
 
     def latest(self) -> list[PlaygroundRun]:
-        """All runs, newest first."""
         return list(reversed(self._runs.values()))
 
     def start(self, run: PlaygroundRun, work: Coroutine[Any, Any, None]) -> PlaygroundRun:
-        """Keep a run and make it. Raises `Problem` when as many run as may at once."""
+        """Store a run and start it. Raises `Problem` when too many are active."""
         if len(self._tasks) >= MAX_ACTIVE_RUNS:
             work.close()
             raise Problem("busy", f"{MAX_ACTIVE_RUNS} runs are being written.", "Stop one, or wait.",
@@ -259,14 +249,13 @@ class PlaygroundRuns:
         return run
 
     async def close(self) -> None:
-        """Stop all that run."""
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
 
 async def run_side_by_side(services: Services, run: PlaygroundRun, talks: Sequence[Sequence[Turn]]) -> None:
-    """Each speaker answers its own talk, all at once."""
+    """Have each speaker answer its own conversation, all at once."""
     try:
         await asyncio.gather(*(run.speak(services, *one) for one in zip(run.speakers, talks, strict=True)))
     finally:
@@ -274,7 +263,7 @@ async def run_side_by_side(services: Services, run: PlaygroundRun, talks: Sequen
 
 
 async def run_dialogue(services: Services, run: PlaygroundRun, duet: Dialogue) -> None:
-    """Two speakers take turns until their duet ends."""
+    """Have two speakers take turns until their dialogue ends."""
     why = "broken off"
     try:
         while not run.is_stopped:

@@ -12,14 +12,15 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_l
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from bot.web.api.openapi import ApiModel, ResponseSpec, describe_operation
+from bot.web.api.openapi import ApiModel, ApiRoutes, ResponseSpec
 from bot.web.api.system_state import SystemState, read_system_state
-from bot.web.app_context import Route, get_services
+from bot.web.app_context import get_services
 from bot.web.auth import AUTHENTICATOR
 from personas.engine.metrics import EngineState
 
 GaugeValue = tuple[str, str, float | None]
-"""Name, what it is, and how much; None leaves it out."""
+"""Name, description and value; None omits the gauge."""
+routes = ApiRoutes("about")
 
 
 class HealthStatus(ApiModel):
@@ -29,7 +30,7 @@ class HealthStatus(ApiModel):
     jobs: dict[str, int] | None = None
 
 
-@describe_operation("Whether the bot is there", {200: ResponseSpec("It answers members.", HealthStatus)}, tag="about")
+@routes.operation("GET /healthz", "Whether the bot is there", {200: ResponseSpec("It answers members.", HealthStatus)})
 async def get_health(request: web.Request) -> web.Response:
     """200 once the bot answers members; 503, a problem, before and after, and when the database cannot be read.
 
@@ -41,11 +42,8 @@ async def get_health(request: web.Request) -> web.Response:
     return HealthStatus(status="ok", **more).response()
 
 
-HEALTH_ROUTES: tuple[Route, ...] = (("GET", "/healthz", get_health),)
-
-
 class StateCollector(Collector):
-    """One state as metrics."""
+    """Exports a system state as metrics."""
 
     def __init__(self, state: SystemState) -> None:
         self._state = state
@@ -62,10 +60,10 @@ class StateCollector(Collector):
         yield from _gauges(_host_values(state))
 
 
-@describe_operation(
+@routes.operation(
+    "GET /metrics",
     "Figures for Prometheus",
     {200: ResponseSpec("Prometheus' text format.", {"type": "string"}, media="text/plain")},
-    tag="about",
 )
 async def get_metrics(request: web.Request) -> web.Response:
     """Replies, tokens, jobs, the engine, processes, memory, disk, connection."""
@@ -142,17 +140,11 @@ def _info_metric(name: str, words: str, labels: dict[str, str]) -> Metric:
     return family
 
 
-METRICS_ROUTES: tuple[Route, ...] = (("GET", "/metrics", get_metrics),)
-
-
-@describe_operation(
+@routes.operation(
+    "GET /system",
     "How the bot, its processes and its machine stand",
     {200: ResponseSpec("The state at this moment; sizes in bytes, times in seconds since 1970.", SystemState)},
-    tag="about",
 )
 async def get_system(request: web.Request) -> web.Response:
     """Returns versions, processes, memory, jobs, engine, latency, warnings and health checks."""
     return web.json_response(asdict(await read_system_state(get_services(request))))
-
-
-SYSTEM_ROUTES: tuple[Route, ...] = (("GET", "/system", get_system),)

@@ -26,7 +26,7 @@ from personas.engine.metrics import EngineState
 REPORTED_PACKAGES = ("understudy", "torch", "transformers", "peft", "discord.py", "aiohttp")
 JOB_STATES: tuple[str, ...] = get_args(JobState)
 SLOW_HEARTBEAT_S = 2.0
-"""A heartbeat that takes so long means a connection that stutters."""
+"""A slower heartbeat means an unstable connection."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ class SystemState:
 
 
 async def read_system_state(services: Services) -> SystemState:
-    """The state now. What is read from disk and from the kernel is read in a thread."""
+    """Read the current state; disk and kernel figures are read in a thread."""
     watch, engine = services.metrics, services.engine.state()
     processes, machine, disk = await asyncio.to_thread(_host_stats, services.home, engine.device == "cuda")
     connection = _discord_connection(services)
@@ -104,7 +104,6 @@ async def read_system_state(services: Services) -> SystemState:
 
 @functools.cache
 def package_versions() -> dict[str, str]:
-    """The versions of Python and of what matters most."""
     found = {"Python": platform.python_version()}
     for name in REPORTED_PACKAGES:
         try:

@@ -11,22 +11,22 @@ from markupsafe import Markup
 Point = tuple[float, float]
 SERIES_COLOURS = 6
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 720, 284, 66, 24, 12, 56
-"""Of the drawing and of the room for what stands beside its axes, in the units of its viewBox."""
+"""Size of the drawing and its margins, in units of the viewBox."""
 BAR_HEIGHT, BAR_GAP, LABEL_WIDTH, CHARACTER_WIDTH = 20, 10, 190, 11
-"""`CHARACTER_WIDTH` is what one takes at most, on a phone."""
+"""`CHARACTER_WIDTH` is the widest, on a phone."""
 MAX_DRAWN_POINTS, MAX_TABLE_ROWS = 600, 200
-"""Points of one line that are drawn, and rows of a table: more are thinned out evenly."""
+"""Longer series are thinned out evenly."""
 MAX_LABEL_CHARS = 28
-"""Of a bar's label; the table has all of it."""
+"""Of a bar's label; the table has the whole text."""
 DASHES = ("", "7 4", "2 4", "10 3 2 3", "4 2", "1 3")
-"""Lines are told apart without their colours, too."""
+"""Lines are distinguishable without their colours."""
 
 
 @dataclass(frozen=True)
 class Series:
     """A line: its name and its points (x, y), by ascending x. A faint line shows raw values behind a smoothed one.
 
-    `colour` is the place, from 0, whose colour it takes; None its own.
+    `colour` is the index of its colour; by default its position.
     """
 
     name: str
@@ -35,15 +35,13 @@ class Series:
     colour: int | None = None
 
     def style(self, place: int) -> tuple[str, str]:
-        """Its class and its dashes, as the series at a place. A faint line is drawn through: dashes would hide it."""
+        """CSS class and dashes at a position; a faint line is solid, as dashes would hide it."""
         number = (place if self.colour is None else self.colour) % SERIES_COLOURS
         return f"s{number}" + (" faint" if self.faint else ""), "" if self.faint else DASHES[number]
 
 
 @dataclass(frozen=True)
 class _Scale:
-    """From values to places on one axis."""
-
     low: float
     high: float
     begin: float
@@ -57,7 +55,7 @@ class _Scale:
 
 
 def line_chart(title: str, x: str, y: str, series: Sequence[Series], *, log_y: bool = False) -> Markup:
-    """Lines over common axes, named `x` and `y`. What is not finite is left out; so is what has no logarithm."""
+    """Lines over common axes named `x` and `y`. Values that are infinite or have no logarithm are left out."""
     shown = [replace(one, points=_drawable_points(one.points, log_y)) for one in series]
     points = [point for one in shown for point in one.points]
     if not points:
@@ -77,29 +75,15 @@ def bar_chart(title: str, rows: Sequence[tuple[str, float]], unit: str = "") -> 
     most = max((value for _, value in rows if math.isfinite(value)), default=0) or 1
     texts = [f"{format_figure(value)} {unit}".strip() for _, value in rows]
     drawn, room = [], max(0, WIDTH - LABEL_WIDTH - CHARACTER_WIDTH * max(map(len, texts)) - 6)
-    for n, (name, value) in enumerate(rows):
-        top, wide = n * (BAR_HEIGHT + BAR_GAP), max(0.0, value / most * room) if math.isfinite(value) else 0
-        drawn.append(
-            Markup(
-                '<text x="{}" y="{}" text-anchor="end">{}</text><rect class="bar" x="{}" y="{}" width="{}" height="{}" '
-                'rx="2"/><text class="value" x="{}" y="{}">{}</text>'
-            ).format(
-                LABEL_WIDTH - 8,
-                top + 15,
-                _shorten_label(name),
-                LABEL_WIDTH,
-                top,
-                f"{wide:.1f}",
-                BAR_HEIGHT,
-                f"{LABEL_WIDTH + wide + 6:.1f}",
-                top + 15,
-                texts[n],
-            )
-        )
-    cells = Markup("").join(
-        Markup('<tr><th scope="row">{}</th><td class="number">{}</td></tr>').format(name, format_figure(value))
-        for name, value in rows
+    bar = Markup(
+        '<text x="{}" y="{y}" text-anchor="end">{}</text><rect class="bar" x="{}" y="{}" width="{:.1f}" height="{}" '
+        'rx="2"/><text class="value" x="{:.1f}" y="{y}">{}</text>'
     )
+    for n, (name, value) in enumerate(rows):
+        top, width = n * (BAR_HEIGHT + BAR_GAP), max(0.0, value / most * room) if math.isfinite(value) else 0
+        place = (LABEL_WIDTH - 8, _shorten_label(name), LABEL_WIDTH, top, width, BAR_HEIGHT)
+        drawn.append(bar.format(*place, LABEL_WIDTH + width + 6, texts[n], y=top + 15))
+    cells = Markup("").join(_table_row(name, (value,)) for name, value in rows)
     table = _details(title, (title, unit or "Value"), cells)
     label = f"{title}. " + ", ".join(f"{name}: {text}" for (name, _), text in zip(rows[:12], texts, strict=False)) + "."
     return _figure(title, label, (WIDTH, len(rows) * (BAR_HEIGHT + BAR_GAP)), drawn, table)
@@ -107,8 +91,6 @@ def bar_chart(title: str, rows: Sequence[tuple[str, float]], unit: str = "") -> 
 
 @dataclass(frozen=True)
 class IntervalEstimate:
-    """An estimate and its interval."""
-
     name: str
     estimate: float
     low: float
@@ -116,21 +98,16 @@ class IntervalEstimate:
 
 
 def interval_chart(title: str, rows: Sequence[IntervalEstimate]) -> Markup:
-    """Estimates with their intervals, one a row, over a common axis on which 0 is marked."""
+    """Estimates with their intervals, one a row, over a common axis with a mark at 0."""
     if not rows:
         return Markup('<p class="empty">{}: there is nothing to show.</p>').format(title)
     scale = _fit_scale([0.0, *(value for one in rows for value in (one.low, one.high))], LABEL_WIDTH + 10, WIDTH - 70)
     bottom = len(rows) * (BAR_HEIGHT + BAR_GAP)
     zero = Markup(
-        '<line class="rule" x1="{0}" x2="{0}" y1="0" y2="{1}"/><text x="{0}" y="{2}" text-anchor="middle">0</text>'
-    ).format(f"{scale.at(0):.1f}", bottom, bottom + 14)
-    figures = ((one.name, (one.estimate, one.low, one.high)) for one in rows)
-    cells = Markup("").join(
-        Markup('<tr><th scope="row">{}</th>{}</tr>').format(
-            name, Markup("").join(Markup('<td class="number">{}</td>').format(format_figure(value)) for value in values)
-        )
-        for name, values in figures
-    )
+        '<line class="rule" x1="{0:.1f}" x2="{0:.1f}" y1="0" y2="{1}"/>'
+        '<text x="{0:.1f}" y="{2}" text-anchor="middle">0</text>'
+    ).format(scale.at(0), bottom, bottom + 14)
+    cells = Markup("").join(_table_row(one.name, (one.estimate, one.low, one.high)) for one in rows)
     spoken = ", ".join(
         f"{one.name}: {format_figure(one.estimate)} ({format_figure(one.low)} to {format_figure(one.high)})"
         for one in rows
@@ -142,28 +119,16 @@ def interval_chart(title: str, rows: Sequence[IntervalEstimate]) -> Markup:
 
 def _interval_mark(one: IntervalEstimate, number: int, scale: _Scale) -> Markup:
     y = number * (BAR_HEIGHT + BAR_GAP) + BAR_HEIGHT / 2
-    low, middle, high = (f"{scale.at(value):.1f}" for value in (one.low, one.estimate, one.high))
+    low, middle, high = (scale.at(value) for value in (one.low, one.estimate, one.high))
     return Markup(
-        '<text x="{}" y="{}" dy="4" text-anchor="end">{}</text><line class="line s0" x1="{}" x2="{}" y1="{}" y2="{}"/>'
-        '<circle class="dot s0" cx="{}" cy="{}" r="4"/><text class="value" x="{}" y="{}" dy="4">{}</text>'
-    ).format(
-        LABEL_WIDTH - 8,
-        y,
-        _shorten_label(one.name),
-        low,
-        high,
-        y,
-        y,
-        middle,
-        y,
-        WIDTH - 60,
-        y,
-        format_figure(one.estimate),
-    )
+        '<text x="{}" y="{y}" dy="4" text-anchor="end">{}</text>'
+        '<line class="line s0" x1="{:.1f}" x2="{:.1f}" y1="{y}" y2="{y}"/>'
+        '<circle class="dot s0" cx="{:.1f}" cy="{y}" r="4"/><text class="value" x="{}" y="{y}" dy="4">{}</text>'
+    ).format(LABEL_WIDTH - 8, _shorten_label(one.name), low, high, middle, WIDTH - 60, format_figure(one.estimate), y=y)
 
 
 def format_figure(value: float) -> str:
-    """A figure in as few digits as it needs: 4 significant ones, whole numbers whole, their thousands apart."""
+    """A figure with 4 significant digits; whole numbers as they are, with thousands separators."""
     if not math.isfinite(value):
         return "–"
     if value == int(value) and abs(value) < 1e12:
@@ -172,15 +137,12 @@ def format_figure(value: float) -> str:
 
 
 def axis_ticks(low: float, high: float, about: int = 5, *, least: float = 0.0) -> list[float]:
-    """Round values between two others, some `about` of them, at least so far apart."""
+    """About so many round values between two others, at least `least` apart."""
     raw = max((high - low) / about, least)
     power = 10 ** math.floor(math.log10(raw))
     step = next(factor * power for factor in (1, 2, 2.5, 5, 10) if factor * power >= raw * 0.999)
     first = math.ceil(low / step - 1e-9)
     return [round(n * step, 12) for n in range(first, math.floor(high / step + 1e-9) + 1)]
-
-
-# ---------------------------------------------------------------------------------------------- parts of a drawing
 
 
 def _drawable_points(points: Sequence[Point], log_y: bool) -> list[Point]:
@@ -197,23 +159,22 @@ def _fit_scale(values: Sequence[float], begin: float, end: float, is_log: bool =
 
 def _grid(across: _Scale, up: _Scale, x: str, y: str) -> Iterator[Markup]:
     right, bottom = WIDTH - RIGHT, HEIGHT - BOTTOM
-    for value, label in _tick_labels(
-        _log_ticks(up) if up.is_log else axis_ticks(up.low, up.high, least=float(up.is_whole))
-    ):
-        at = f"{up.at(value):.1f}"
+    heights = _log_ticks(up) if up.is_log else axis_ticks(up.low, up.high, least=float(up.is_whole))
+    for value, label in _tick_labels(heights):
         yield Markup(
-            '<line class="rule" x1="{}" x2="{}" y1="{}" y2="{}"/><text x="{}" y="{}" dy="4" text-anchor="end">{}</text>'
-        ).format(LEFT, right, at, at, LEFT - 6, at, label)
+            '<line class="rule" x1="{}" x2="{}" y1="{y:.1f}" y2="{y:.1f}"/>'
+            '<text x="{}" y="{y:.1f}" dy="4" text-anchor="end">{}</text>'
+        ).format(LEFT, right, LEFT - 6, label, y=up.at(value))
     for value, label in _tick_labels(axis_ticks(across.low, across.high, 7, least=float(across.is_whole))):
-        at = f"{across.at(value):.1f}"
-        yield Markup('<text x="{}" y="{}" text-anchor="middle">{}</text>').format(at, bottom + 20, label)
+        x_place = across.at(value)
+        yield Markup('<text x="{:.1f}" y="{}" text-anchor="middle">{}</text>').format(x_place, bottom + 20, label)
     yield Markup('<line class="axis" x1="{}" x2="{}" y1="{}" y2="{}"/>').format(LEFT, right, bottom, bottom)
     yield Markup('<text x="{}" y="{}" text-anchor="end">{}</text>').format(right, HEIGHT - 7, x)
     yield Markup('<text x="{}" y="{}">{}</text>').format(LEFT, HEIGHT - 7, f"↑ {y}")
 
 
 def _tick_labels(values: Sequence[float]) -> list[tuple[float, str]]:
-    """Each with its figure, in as few digits as tell them apart."""
+    """Values with labels of as few digits as tell them apart."""
     for digits in range(2, 16):
         labels = [_tick_label(value, digits) for value in values]
         if len(set(labels)) == len(labels):
@@ -222,7 +183,7 @@ def _tick_labels(values: Sequence[float]) -> list[tuple[float, str]]:
 
 
 def _tick_label(value: float, digits: int) -> str:
-    """A figure for beside an axis, with 2 digits in at most some five letters: "0.25", "2e-4", "1.5e6"."""
+    """A short label with so many digits: "0.25", "2e-4", "1.5e6"."""
     if value and not 1e-2 <= abs(value) < 1e5:
         figures, _, power = f"{value:.{digits - 1}e}".partition("e")
         return f"{figures.rstrip('0').removesuffix('.')}e{int(power)}"
@@ -238,9 +199,7 @@ def _line(one: Series, number: int, across: _Scale, up: _Scale) -> Markup:
     kind, dashes = one.style(number)
     places = [(across.at(a), up.at(b)) for a, b in thin_points(one.points, MAX_DRAWN_POINTS)]
     if len(places) == 1:
-        return Markup('<circle class="dot {}" cx="{}" cy="{}" r="3.5"/>').format(
-            kind, *(f"{place:.1f}" for place in places[0])
-        )
+        return Markup('<circle class="dot {}" cx="{:.1f}" cy="{:.1f}" r="3.5"/>').format(kind, *places[0])
     path = " ".join(f"{a:.1f},{b:.1f}" for a, b in places)
     return Markup('<polyline class="line {}" points="{}"{}/>').format(kind, path, _dash_attribute(dashes))
 
@@ -250,7 +209,7 @@ def _dash_attribute(dashes: str) -> Markup:
 
 
 def thin_points(points: Sequence[Point], most: int) -> Sequence[Point]:
-    """At most so many of the points, evenly, the first and the last among them."""
+    """At most so many of the points, evenly spaced, with the first and the last."""
     if len(points) <= most:
         return points
     return [points[round(n * (len(points) - 1) / (most - 1))] for n in range(most)]
@@ -266,31 +225,30 @@ def _aria_label(one: Series, x: str, y: str) -> str:
 
 
 def _legend(shown: Sequence[Series]) -> Markup:
-    entries = Markup("").join(
-        Markup(
-            '<li><svg viewBox="0 0 24 12" aria-hidden="true"><line class="line {}" x1="0" x2="24" y1="6" y2="6"{}/>'
-            "</svg>{}</li>"
-        ).format(kind, _dash_attribute(dashes), one.name)
-        for one, (kind, dashes) in ((one, one.style(n)) for n, one in enumerate(shown))
+    entry = Markup(
+        '<li><svg viewBox="0 0 24 12" aria-hidden="true"><line class="line {}" x1="0" x2="24" y1="6" y2="6"{}/>'
+        "</svg>{}</li>"
     )
-    return Markup('<ul class="legend">{}</ul>').format(entries)
+    styles = [one.style(n) for n, one in enumerate(shown)]
+    entries = (
+        entry.format(kind, _dash_attribute(dashes), one.name) for one, (kind, dashes) in zip(shown, styles, strict=True)
+    )
+    return Markup('<ul class="legend">{}</ul>').format(Markup("").join(entries))
 
 
 def _table(title: str, x: str, shown: Sequence[Series]) -> Markup:
     by_x = [dict(one.points) for one in shown]
     every = sorted({at for one in by_x for at in one})
     rows = [at for at, _ in thin_points([(at, 0.0) for at in every], MAX_TABLE_ROWS)]
-    cells = Markup("").join(
-        Markup('<tr><th scope="row">{}</th>{}</tr>').format(
-            format_figure(at),
-            Markup("").join(
-                Markup('<td class="number">{}</td>').format(format_figure(one[at]) if at in one else "") for one in by_x
-            ),
-        )
-        for at in rows
-    )
+    cells = Markup("").join(_table_row(format_figure(at), [one.get(at) for one in by_x]) for at in rows)
     left_out = f" ({len(rows)} of {len(every):,} rows)" if len(rows) < len(every) else ""
     return _details(title + left_out, (x, *(one.name for one in shown)), cells)
+
+
+def _table_row(head: str, values: Sequence[float | None]) -> Markup:
+    texts = ("" if value is None else format_figure(value) for value in values)
+    cells = Markup("").join(Markup('<td class="number">{}</td>').format(text) for text in texts)
+    return Markup('<tr><th scope="row">{}</th>{}</tr>').format(head, cells)
 
 
 def _details(caption: str, heads: Sequence[str], rows: Markup) -> Markup:

@@ -13,20 +13,21 @@ from bot.doctor.discord_checks import channels_in_use
 from bot.errors import redact_paths
 from bot.services import Services
 from bot.store import TrainingJob
-from bot.web.api.personas.persona_lookup import ChannelSummary, _guild_ids, channels_by_persona
-from bot.web.app_context import Route, get_services
+from bot.web.api.personas.persona_lookup import ChannelSummary, channels_by_persona, guild_ids
+from bot.web.app_context import Routes, get_services
 from bot.web.templating import DASHBOARD, render_page
 from personas.schemas.chat import Persona
 
 DAY_S = 86_400
 RECENT_FAILURE_S = 7 * DAY_S
 MAX_LATEST_JOBS = 50
-"""Of so many latest jobs those that have failed within `RECENT_FAILURE_S` are told."""
+"""Jobs that are searched for recent failures."""
+routes = Routes()
 
 
 @dataclass(frozen=True)
 class PersonaSummary:
-    """A persona, the version that speaks for it (None: the base model), and where it lives."""
+    """A persona, the version that speaks for it (None: the base model), and its channels."""
 
     persona: Persona
     version: str | None
@@ -44,15 +45,14 @@ class DashboardAlert:
     path: str
 
 
+@routes.add(f"GET {DASHBOARD}")
 async def get_overview(request: web.Request) -> web.Response:
-    """The first page."""
     services = get_services(request)
     jobs = services.store.jobs
     return render_page(
         request,
         "overview.html",
         title="Overview",
-        section="overview",
         residents=list_personas(services),
         running=jobs.in_state("running"),
         queued=[(services.queue.position(job.job_id), job) for job in jobs.in_state("queued")],
@@ -62,19 +62,16 @@ async def get_overview(request: web.Request) -> web.Response:
 
 
 def list_personas(services: Services) -> list[PersonaSummary]:
-    """Every persona of every server, those that ship first."""
+    """Every persona of every server, shipped ones first."""
     personas, spots = services.personas, channels_by_persona(services)
     found = dict(personas.of(0))
-    for guild_id in sorted(_guild_ids(services)):
+    for guild_id in sorted(guild_ids(services)):
         found |= personas.of(guild_id)
     training = {job.persona for job in services.store.jobs.in_state("running")}
     return [
         PersonaSummary(one, services.request_builder.speaking(one.id), one.id in training, tuple(spots.get(one.id, ())))
         for one in found.values()
     ]
-
-
-# ------------------------------------------------------------------------------------------ what wants attention
 
 
 def list_alerts(services: Services, now: float) -> Iterator[DashboardAlert]:
@@ -102,7 +99,7 @@ def _failed_job(services: Services, job: TrainingJob) -> DashboardAlert:
 
 
 def _incompatible_versions(services: Services) -> Iterator[DashboardAlert]:
-    """Live versions that cannot speak, because they were made for another base model."""
+    """Live versions that were made for another base model."""
     request_builder = services.request_builder
     for persona_id in dict.fromkeys(persona_id for persona_id, _, _ in services.store.versions.all_installed()):
         live = services.store.versions.live(persona_id)
@@ -130,6 +127,3 @@ def _undecided_versions(services: Services) -> Iterator[DashboardAlert]:
             says = "may be promoted" if card.verdict == "promote" else "is held: a moderator decides"
             yield DashboardAlert("warn", f"{persona_id} {version} {says}.", " ".join(card.reasons),
                           f"{DASHBOARD}/personas/{persona_id}")  # fmt: skip
-
-
-ROUTES: tuple[Route, ...] = (("GET", DASHBOARD, get_overview),)

@@ -7,7 +7,7 @@ from urllib.parse import quote, urlsplit
 
 from aiohttp import web
 
-from bot.web.app_context import Route
+from bot.web.app_context import Routes
 from bot.web.auth import AUTHENTICATOR, SESSION_COOKIE, client_address
 from bot.web.problems import Problem
 from bot.web.request_body import read_form
@@ -15,8 +15,10 @@ from bot.web.templating import DASHBOARD, redirect_to, render_page
 
 SIGN_IN, SIGN_OUT = f"{DASHBOARD}/sign-in", f"{DASHBOARD}/sign-out"
 OWN_PAGE_PATTERN = re.compile(rf"{DASHBOARD}(?:[/?][\w\-.~%/?&=+:,@!]*)?")
+routes = Routes()
 
 
+@routes.add(f"GET {SIGN_IN}")
 async def sign_in_page(request: web.Request) -> web.Response:
     """Page with the sign-in form; redirects those who have signed in."""
     to = _own_page(request.query.get("to", DASHBOARD))
@@ -25,8 +27,8 @@ async def sign_in_page(request: web.Request) -> web.Response:
     return _render_form(request, to)
 
 
+@routes.add(f"POST {SIGN_IN}")
 async def sign_in(request: web.Request) -> web.Response:
-    """A session for the right token."""
     door, fields = request.app[AUTHENTICATOR], await read_form(request)
     to = _own_page(fields.get("to", DASHBOARD))
     try:
@@ -44,10 +46,10 @@ async def sign_in(request: web.Request) -> web.Response:
     return answer
 
 
+@routes.add(f"POST {SIGN_OUT}")
 async def sign_out(request: web.Request) -> web.Response:
-    """The session is over, here and in the browser."""
     request.app[AUTHENTICATOR].end(request)
-    answer = redirect_to(request, SIGN_IN, said="You are signed out.")
+    answer = redirect_to(request, SIGN_IN, "You are signed out.")
     answer.del_cookie(SESSION_COOKIE, path="/", httponly=True, samesite="Strict")
     return answer
 
@@ -59,21 +61,14 @@ def redirect_to_sign_in(request: web.Request) -> web.Response:
 
 
 def _render_form(request: web.Request, to: str, error: str = "", status: int = 200) -> web.Response:
-    return render_page(request, "sign_in.html", title="Sign in", section=None, status=status, to=to, error=error)
+    return render_page(request, "sign_in.html", title="Sign in", status=status, to=to, error=error)
 
 
 def _own_page(path: str) -> str:
-    """The path, if it leads to a page of ours; else the first page's."""
+    """The path, if it is one of the dashboard's; else the first page."""
     return path if OWN_PAGE_PATTERN.fullmatch(path) else DASHBOARD
 
 
 def _is_over_https(request: web.Request) -> bool:
     # Told by the browser itself: what a proxy in between says (X-Forwarded-Proto) anybody can say.
     return urlsplit(request.headers.get("Origin", "")).scheme == "https"
-
-
-ROUTES: tuple[Route, ...] = (
-    ("GET", SIGN_IN, sign_in_page),
-    ("POST", SIGN_IN, sign_in),
-    ("POST", SIGN_OUT, sign_out),
-)

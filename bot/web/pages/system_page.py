@@ -15,7 +15,7 @@ from bot.metrics import Percentiles
 from bot.permissions import MESSAGE_CONTENT, REQUIRED_PERMISSIONS, MissingPermission, permission_title
 from bot.services import Services
 from bot.web.api.system_state import SystemState, read_system_state
-from bot.web.app_context import APP_CONTEXT, Route, get_services
+from bot.web.app_context import APP_CONTEXT, Routes, get_services
 from bot.web.sse import SseItem, stream_events
 from bot.web.template_filters import format_bytes, format_count, format_seconds
 from bot.web.templating import DASHBOARD, redirect_to, render_page
@@ -24,10 +24,11 @@ TableRows = dict[str, list[list[str]]]
 SYSTEM_PATH = f"{DASHBOARD}/system"
 REFRESH_INTERVAL_S = 2.0
 STATE_COLOURS = {"ok": "good", "warn": "warn", "fail": "bad"}
+routes = Routes()
 
 
 def state_figures(state: SystemState) -> dict[str, str]:
-    """Each figure of the page, by its name there."""
+    """Figures by the id of their element."""
     engine, machine = state.engine, state.machine
     trainers = [one for one in state.processes if one.what.startswith("trainer")]
     return {
@@ -55,7 +56,7 @@ def state_figures(state: SystemState) -> dict[str, str]:
 
 
 def state_tables(state: SystemState) -> TableRows:
-    """The rows of the tables, as texts; times in UTC."""
+    """Rows of the tables, as texts; times in UTC."""
     return {
         "processes": [
             [one.what, str(one.pid), format_bytes(one.memory_bytes), format_seconds(one.cpu_s), str(one.threads),
@@ -88,15 +89,15 @@ def _heartbeat_text(state: SystemState) -> str:
     return f"{it.to}, {it.servers} server{'' if it.servers == 1 else 's'}{beat}"
 
 
+@routes.add(f"GET {SYSTEM_PATH}")
 async def get_system_page(request: web.Request) -> web.Response:
-    """All of it; figures and tables are renewed by events while a script runs."""
+    """Page of the state; a script refreshes figures and tables by events."""
     services = get_services(request)
     state, findings = await read_system_state(services), await services.metrics.findings.latest(services.home)
     return render_page(
         request,
         "system/system.html",
         title="System",
-        section="system",
         state=state,
         figures=state_figures(state),
         rows=state_tables(state),
@@ -113,13 +114,14 @@ async def get_system_page(request: web.Request) -> web.Response:
     )
 
 
+@routes.add(f"GET {SYSTEM_PATH}/events")
 async def system_events(request: web.Request) -> web.StreamResponse:
-    """The same figures every two seconds."""
     return await stream_events(request, _state_events(request, get_services(request)))
 
 
+@routes.add(f"POST {SYSTEM_PATH}/doctor")
 async def run_doctor(request: web.Request) -> web.Response:
-    """Have the doctor look at everything, in the background."""
+    """Start the doctor in the background."""
     services = get_services(request)
     begun = services.metrics.findings.begin(services.home, services.base_model)
     said = "The doctor is looking; it takes half a minute." if begun else "The doctor is looking already."
@@ -144,14 +146,7 @@ def _missing_permissions(services: Services) -> list[MissingPermission]:
 
 
 def _invite_url(services: Services) -> str:
-    """The address that lets the bot into a server; empty in the guild on this machine."""
+    """The address that invites the bot to a server; empty in the sandbox."""
     if services.privacy.in_sandbox or services.client is None or not services.client.application_id:
         return ""
     return permissions.invite_url(services.client.application_id)
-
-
-ROUTES: tuple[Route, ...] = (
-    ("GET", SYSTEM_PATH, get_system_page),
-    ("GET", f"{SYSTEM_PATH}/events", system_events),
-    ("POST", f"{SYSTEM_PATH}/doctor", run_doctor),
-)

@@ -20,10 +20,10 @@ from schemathesis.specs.openapi.checks import (
 
 from bot.store import Channel
 from bot.web.api.openapi import (
+    ApiRoutes,
     BodySpec,
     ResponseSpec,
     build_document,
-    describe_operation,
     enum_parameter,
     integer_parameter,
     operation_spec,
@@ -98,15 +98,18 @@ async def test_the_description_is_served(desk):
 
 
 def test_a_handler_is_described_by_what_it_is_given():
-    @describe_operation(
-        "Look", {200: ResponseSpec("Found.", {"type": "string"}), 404: "Gone."}, tag="t",
+    routes = ApiRoutes("t")
+
+    @routes.operation(
+        r"PUT /things/{thing_id:\d+}/look", "Look",
+        {200: ResponseSpec("Found.", {"type": "string"}), 404: "Gone."},
         query={"limit": integer_parameter(1, 5, "How many."), "kind": enum_parameter(["a", "b"], "Which.")},
         body=BodySpec({"type": "object"}, {"a": 1}),
     )  # fmt: skip
     async def look(request):
         """What is looked at."""
 
-    made = build_document([("PUT", r"/things/{thing_id:\d+}/look", look)])["paths"]["/things/{thing_id}/look"]["put"]
+    made = build_document(routes)["paths"]["/things/{thing_id}/look"]["put"]
     assert made["operationId"] == "put_things_thing_id_look" and made["description"] == "What is looked at."
     assert made["requestBody"]["content"]["application/json"] == {"schema": {"type": "object"}, "example": {"a": 1}}
     assert [(one["name"], one["in"], one["required"]) for one in made["parameters"]] == [

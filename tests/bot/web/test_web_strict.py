@@ -103,7 +103,7 @@ async def test_a_packed_body_is_told_so(desk):
     packed = gzip.compress(json.dumps(PLAY).encode())
     headers = PLAIN | {"Content-Encoding": "gzip"}
     status, told, _ = await desk.ask("POST", "/play/runs", data=packed, headers=headers)
-    assert status == 415 and "packed (gzip)" in told["detail"] and "without Content-Encoding" in told["advice"]
+    assert status == 415 and "compressed (gzip)" in told["detail"] and "without Content-Encoding" in told["advice"]
 
 
 async def test_a_persona_that_there_is_not_is_named_by_its_field(desk):

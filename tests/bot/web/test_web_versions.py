@@ -145,10 +145,10 @@ def test_a_drawing_has_a_bar_for_every_life(desk_house):
     assert [(one.name, one.is_live) for one in (v2, v1, base)] == [
         ("v2", False), ("v1", True), ("the base model", False),
     ]  # fmt: skip
-    assert [(span.begin - at, span.end and span.end - at) for span in v1.spans] == [(3000, 4000), (5000, None)]
+    assert [(span.begin - at, span.end and span.end - at) for span in v1.live_periods] == [(3000, 4000), (5000, None)]
     assert [(span.share, span.ended) for span in v1.trials] == [(20, "promoted")]
-    assert v2.spans[0].ended == "rolled back" and v1.spans[1].how == "rolled back to"
-    assert (base.spans[0].begin, base.spans[0].end) == (0.0, at + 3000)
+    assert v2.live_periods[0].ended == "rolled back" and v1.live_periods[1].how == "rolled back to"
+    assert (base.live_periods[0].begin, base.live_periods[0].end) == (0.0, at + 3000)
     drawn = timeline_chart("Ballast", [v2, v1, base], at + 6000)
     assert drawn.count("<rect") == 5 and drawn.count("<circle") == 2 and "v2: made" in drawn and "v2  -33%" in drawn
 

@@ -20,14 +20,14 @@ REVIEW_FILE, CORRECTIONS_FILE = "review.jsonl", "corrections.txt"
 MAX_REVIEW_LINES = 300_000
 MAX_NAME_CHARS = 80
 NAME_KINDS = ("PERSON", "HANDLE", "STREET_ADDRESS")
-"""Kinds of which a find that is a mere word can be kept; what has a form (a card's number) is replaced in any case."""
+"""Kinds that may be exempted as mere words; what has a form, such as a card number, is always replaced."""
 Correction = Literal["keep", "also"]
 _corrections_lock = threading.Lock()
 
 
 @dataclass(frozen=True)
 class ReplacedText:
-    """A text that was replaced, so many times; first in that talk of that source, between these words."""
+    """A replaced text, how often it was replaced, and its first occurrence."""
 
     kind: str
     original: str
@@ -39,13 +39,12 @@ class ReplacedText:
 
     @property
     def can_stay(self) -> bool:
-        """True for kinds that a reviewer may exempt from replacement."""
         return self.kind in NAME_KINDS
 
 
 @dataclass(frozen=True)
 class ReplacedTextPage:
-    """A page of finds, the most frequent first. `by_kind` counts all places; `is_whole` unless there are too many."""
+    """A page of replaced texts, most frequent first. `by_kind` counts all; `is_whole` unless there are too many."""
 
     found: tuple[ReplacedText, ...] = ()
     count: int = 0
@@ -56,7 +55,7 @@ class ReplacedTextPage:
 
 
 def read_review(build: Path, *, kind: str = "", query: str = "", first: int = 0, limit: int = 50) -> ReplacedTextPage:
-    """The finds of a build, from the place `first` on. Reads the whole file, so best in a thread."""
+    """The replaced texts of a build from position `first` on. Reads the whole file; to be called in a thread."""
     file = build / REVIEW_FILE
     if not file.exists():
         return ReplacedTextPage()
@@ -92,7 +91,7 @@ def read_corrections(build: Path) -> list[tuple[str, str]]:
 
 
 def add_correction(build: Path, verdict: str, name: str) -> None:
-    """Note that a name is to stay (`keep`) or was missed (`also`); a name has one verdict. Raises `Problem`."""
+    """Keep a name (`keep`) or replace one that was missed (`also`). Raises `Problem`."""
     name = " ".join(name.split())
     if verdict not in ("keep", "also"):
         raise Problem("invalid-request", f"There is no verdict {verdict!r}.", "It is keep or also.")
@@ -105,7 +104,6 @@ def add_correction(build: Path, verdict: str, name: str) -> None:
 
 
 def remove_correction(build: Path, name: str) -> None:
-    """Remove the correction of a name."""
     with _corrections_lock:
         _write_corrections(build, [pair for pair in read_corrections(build) if pair[1] != name])
 

@@ -14,8 +14,8 @@ from bot.personas.registry import guild_card_path
 from bot.services import Services
 from bot.web.api.data.anonymisation_review import CORRECTIONS_FILE, REVIEW_FILE
 from bot.web.api.data.data_folders import DataFolders
-from bot.web.api.data.data_sources import DataSource, list_sources
-from bot.web.problems import Problem
+from bot.web.api.data.data_sources import list_sources
+from bot.web.problems import Problem, field_error
 from bot.web.request_body import parse_body
 from personas.home.atomic_files import write_private_file
 from personas.schemas.base import FrozenModel
@@ -87,60 +87,45 @@ class DatasetBuildBody(FrozenModel):
 
 
 def parse_build_form(form: Mapping[str, str], chosen: list[str]) -> DatasetBuildBody:
-    """The order of a form; `chosen` are the ids of its sources. Raises `Problem` naming the wrong fields."""
-    split = {name: [part.strip() for part in form.get(name, "").split(",") if part.strip()] for name in LIST_FIELDS}
-    body: dict[str, object] = {
-        "name": form.get("name", "").strip(),
-        "sources": [_source_fields(form, source) for source in chosen],
-        "mix": form.get("mix", "").strip(),
-        "two_stage": form.get("two_stage") == "yes",
-        **split,
-    }
-    for name in ("persona", "min_reply_words", "max_reply_words", "recipe", "max_length", "tree_paths", "seed"):
-        if value := form.get(name, "").strip():
-            body[name] = value
+    """Parse the build form; `chosen` are the ids of its sources. Raises `Problem` naming the wrong fields."""
+    texts = {name: form.get(name, "").strip() for name in DatasetBuildBody.model_fields}
+    lists = {name: [part.strip() for part in texts[name].split(",") if part.strip()] for name in ("names", "languages")}
+    body: dict[str, object] = {name: text for name, text in texts.items() if text}
+    body |= {"name": texts["name"], "two_stage": texts["two_stage"] == "yes", **lists}
+    body["sources"] = [{"source": id, "limit": form.get(f"limit {id}", "").strip() or None} for id in chosen]
     return parse_body(DatasetBuildBody, body, is_form=True)
 
 
-LIST_FIELDS = ("names", "languages")
-
-
-def _source_fields(form: Mapping[str, str], source: str) -> dict[str, str]:
-    limit = form.get(f"limit {source}", "").strip()
-    return {"source": source} | ({"limit": limit} if limit else {})
-
-
-def check_build_sources(order: DatasetBuildBody, services: Services) -> dict[str, DataSource]:
-    """The sources of an order, by id. Raises `Problem` for what is not there, or may not be trained on."""
-    known = {source.id: source for source in list_sources(services)}
+def require_buildable(order: DatasetBuildBody, services: Services) -> None:
+    """Raise `Problem` for sources that are missing or may not be trained on, and for unknown or taken names."""
+    sources = {source.id: source for source in list_sources(services)}
     errors = []
-    for of in order.sources:
-        source = known.get(of.source)
+    for selection in order.sources:
+        source = sources.get(selection.source)
         if source is None or source.is_set or not source.is_file:
             why = "is not here" if source is None else "is a built data set" if source.is_set else "is no file"
-            errors.append(_field_error("sources", f"{of.source} {why}: name logs, dialogue or uploads"))
+            errors.append(field_error("sources", f"{selection.source} {why}: name logs, dialogue or uploads"))
         elif source.refused:
-            errors.append(_field_error("sources", f"{source.refused} {source.advice}"))
+            errors.append(field_error("sources", f"{source.refused} {source.advice}"))
     if order.persona and order.persona not in services.personas.of(0) and not _card_path(order, services.home):
-        errors.append(_field_error("persona", f"There is no persona {order.persona!r}"))
+        errors.append(field_error("persona", f"There is no persona {order.persona!r}"))
     if order.recipe not in services.catalogue.recipes():
-        errors.append(_field_error("recipe", f"There is no recipe {order.recipe!r}"))
-    if (order.name in known) and not DataFolders(services.home).set(order.name).exists():
-        errors.append(_field_error("name", f"{order.name} is the name of another data set"))
+        errors.append(field_error("recipe", f"There is no recipe {order.recipe!r}"))
+    if order.name in sources and not DataFolders(services.home).set(order.name).exists():
+        errors.append(field_error("name", f"{order.name} is the name of another data set"))
     if errors:
-        said = " ".join(f"{error['detail'].rstrip('.')}." for error in errors)
-        raise Problem("invalid-request", said, "Correct what `errors` names.", errors=errors)
-    return known
+        message = " ".join(f"{error['detail'].rstrip('.')}." for error in errors)
+        raise Problem("invalid-request", message, "Correct what `errors` names.", errors=errors)
 
 
 def build_arguments(order: DatasetBuildBody, services: Services, *, with_review: bool = True) -> list[str]:
-    """The words after `python -m trainer`, with paths from the home on."""
+    """The arguments of `python -m trainer`, with paths relative to the home."""
     words = ["dataset", "build"]
     if order.persona:
         words += ["--persona", _card_path(order, services.home) or order.persona, *_lore_paths(order, services.home)]
     words += [word for name in order.names for word in ("--as", name)]
-    for of in order.sources:
-        words += ["--source", f"{of.source}:{of.limit}" if of.limit else of.source]
+    for selection in order.sources:
+        words += ["--source", f"{selection.source}:{selection.limit}" if selection.limit else selection.source]
     build = DataFolders(services.home).build(order.name).relative_to(services.home)
     given = {
         "--mix": order.mix,
@@ -179,7 +164,7 @@ def read_build_request(build: Path) -> DatasetBuildBody | None:
 
 
 def _card_path(order: DatasetBuildBody, home: Path) -> str:
-    """The card of a persona that does not ship as it is, from the home on; empty for one that does."""
+    """The path of a persona's own card, relative to the home; empty for one that ships."""
     card = guild_card_path(home, order.persona or "")
     return str(card.relative_to(home)) if card else ""
 
@@ -189,7 +174,3 @@ def _lore_paths(order: DatasetBuildBody, home: Path) -> list[str]:
     folder = home / "lore" / card.parent.parent.name if card else home
     has_any = card and (folder / (order.persona or "")).is_dir()
     return ["--lore", str(folder.relative_to(home))] if has_any else []
-
-
-def _field_error(field: str, detail: str) -> dict[str, str]:
-    return {"field": field, "pointer": f"#/{field}", "detail": detail}

@@ -31,7 +31,6 @@ class SourceStats(BaseModel):
 
     @property
     def samples(self) -> int:
-        """On both sides."""
         return self.train + self.eval
 
 
@@ -64,7 +63,6 @@ class DatasetStats(BaseModel):
 
     @property
     def count(self) -> int:
-        """Samples on both sides."""
         return sum(self.samples.values())
 
 
@@ -83,7 +81,7 @@ class BuiltDataset:
     gone: tuple[str, ...] = ()
 
     @property
-    def asked_by(self) -> dict[str, str]:
+    def request_field(self) -> dict[str, str]:
         """The field and value by which a training request names it."""
         return {"dataset_path": f"datasets/{self.id}"} if self.is_own else {"dataset": self.id}
 
@@ -102,7 +100,7 @@ def read_dataset(id: str, folder: Path, *, is_own: bool) -> BuiltDataset:
 
 
 def list_datasets(services: Services) -> tuple[list[BuiltDataset], list[str]]:
-    """All data sets, the newest first, and what is wrong with those that cannot be read. Best in a thread."""
+    """All data sets, newest first, and the errors of unreadable ones. To be called in a thread."""
     found: list[BuiltDataset] = []
     faults: list[str] = []
     for id, folder, is_own in _dataset_folders(services):
@@ -123,7 +121,7 @@ def require_dataset(services: Services, id: str) -> BuiltDataset:
 
 
 def _dataset_folders(services: Services, id: str = "") -> list[tuple[str, Path, bool]]:
-    """Id, folder, and whether it was built here, of all data sets, or of one."""
+    """Id, folder and whether it was built here, of all data sets or of one."""
     sets = DataFolders(services.home).sets
     if id:
         own = [sets / id] if DATASET_NAME_PATTERN.fullmatch(id) else []
@@ -137,7 +135,7 @@ def _dataset_folders(services: Services, id: str = "") -> list[tuple[str, Path, 
 
 
 def read_datasheet(built: BuiltDataset) -> str:
-    """A data set's sheet, in markdown, without its pictures; empty where there is none."""
+    """A data set's sheet in markdown without its pictures; empty if there is none."""
     try:
         text = (built.folder / DATASHEET_FILE).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError):

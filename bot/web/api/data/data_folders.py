@@ -11,11 +11,11 @@ from pathlib import Path
 from bot.web.problems import Problem
 
 FILE_SUFFIXES = (".json", ".jsonl", ".ndjson", ".csv", ".tsv", ".parquet", ".zip", ".txt", ".md")
-"""Of files that the readers take; text may be packed with gzip besides."""
+"""Suffixes of supported files, which may also be compressed with gzip."""
 GZIP_SUFFIX = ".gz"
 FILE_NAME_PATTERN = re.compile(r"\w[\w .()+-]{0,119}")
 MAX_NAME_BYTES = 200
-"""Disks take 255, and what is being written has a longer name."""
+"""File systems allow 255, and partial files have longer names."""
 DATASET_NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 
 
@@ -27,12 +27,10 @@ class DataFolders:
 
     @property
     def uploads(self) -> Path:
-        """Uploaded files."""
         return self.home / "uploads"
 
     @property
     def sets(self) -> Path:
-        """Data sets that were built here."""
         return self.home / "datasets"
 
     def upload(self, name: str) -> Path:
@@ -44,17 +42,17 @@ class DataFolders:
         return self.sets / parse_dataset_name(name)
 
     def build(self, name: str) -> Path:
-        """The folder of what belongs to the making of a data set."""
+        """The folder of a data set's build request, review and corrections."""
         return self.home / "builds" / parse_dataset_name(name)
 
     def index(self, folder: Path) -> Path:
-        """The folder of the index of a data set's samples."""
+        """The folder of a data set's sample index."""
         key = hashlib.sha256(str(folder.absolute()).encode()).hexdigest()[:16]
         return self.home / "cache" / f"samples-{key}"
 
 
 def parse_file_name(text: str) -> str:
-    """The name of an upload. Raises `Problem` for one that leads elsewhere, or of a kind that is not read."""
+    """The name of an upload. Raises `Problem` for a path and for an unsupported type."""
     name = unicodedata.normalize("NFC", text.strip())
     if not FILE_NAME_PATTERN.fullmatch(name) or len(name.encode()) > MAX_NAME_BYTES:
         raise Problem(
@@ -74,7 +72,6 @@ def parse_file_name(text: str) -> str:
 
 
 def parse_dataset_name(text: str) -> str:
-    """The name of a data set. Raises `Problem`."""
     if not DATASET_NAME_PATTERN.fullmatch(text.strip()):
         raise Problem(
             "bad-name",

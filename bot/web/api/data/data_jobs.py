@@ -8,7 +8,6 @@ import logging
 import os
 import secrets
 import signal
-import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
@@ -30,7 +29,7 @@ OPEN_JOB_STATES: tuple[DataJobState, ...] = ("waiting", "running")
 MAX_STORED_JOBS, MAX_WAITING_JOBS = 60, 20
 MAX_OUTPUT_BYTES = 2**24
 MAX_FIRST_LINES, MAX_LAST_LINES, MAX_LINE_CHARS = 8, 12, 400
-"""Of what a process says that ends badly: what was wrong comes first in a refusal, and last where it broke."""
+"""Lines kept of a failed process's output: refusals begin with the reason, crashes end with it."""
 PROGRESS_SUFFIX = " rows"
 KILL_TIMEOUT_S = 10.0
 PROCESS_NICENESS = 10
@@ -38,31 +37,24 @@ PROCESS_NICENESS = 10
 
 @dataclass
 class DataJob:
-    """A trainer job on a file or data set, its `subject`. `said` is the last progress line, `told` the result.
-
-    `seq` counts its changes, so that a watcher can tell what it has seen.
-    """
+    """A trainer job on a file or data set, its `subject`. `said` is its last progress line, `seq` counts changes."""
 
     id: str
     kind: DataJobKind
     subject: str
-    words: tuple[str, ...]
+    arguments: tuple[str, ...]
     state: DataJobState = "waiting"
     said: str = ""
     error: str = ""
-    told: dict[str, Any] = field(default_factory=dict)
-    began_at: float | None = None
-    ended_at: float | None = None
+    result: dict[str, Any] = field(default_factory=dict)
     seq: int = 0
     changed: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
     def is_open(self) -> bool:
-        """True while it waits or runs."""
         return self.state in OPEN_JOB_STATES
 
     def change(self) -> None:
-        """Notify watchers."""
         self.seq += 1
         self.changed.set()
         self.changed = asyncio.Event()
@@ -72,103 +64,96 @@ CompletionCallback = Callable[[DataJob], Awaitable[None]]
 
 
 class DataJobRunner:
-    """Runs jobs and keeps those since the bot started; finished ones are dropped, oldest first."""
+    """Runs jobs one at a time and keeps those since the bot started; finished ones are dropped, oldest first."""
 
     def __init__(self, command: Sequence[str] = ()) -> None:
-        """`command` is the trainer's program, unless it is the usual one."""
         self._command = tuple(command or TRAINER_COMMAND)
         self._all: dict[str, DataJob] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._one = asyncio.Semaphore()
 
     def start(
-        self, home: Path, kind: DataJobKind, subject: str, words: Sequence[str], after: CompletionCallback
+        self,
+        home: Path,
+        kind: DataJobKind,
+        subject: str,
+        arguments: Sequence[str],
+        after: CompletionCallback | None = None,
     ) -> DataJob:
-        """Begin, or wait for what is done before it; `after` hears of it when it is done, before anybody else.
+        """Queue a job; `after` is awaited when it has succeeded, before anybody sees it as done.
 
-        Raises `Problem` when the same is being done already, or too much waits.
+        Raises `Problem` when the same job is open already, or too many are waiting.
         """
-        going = [work for work in self._all.values() if work.is_open]
-        if any((work.kind, work.subject) == (kind, subject) for work in going):
+        if any((job.kind, job.subject) == (kind, subject) for job in self.open()):
             raise Problem("conflict", f"Such a job for {subject} is running already.", "Wait for it, or cancel it.")
-        if len(going) >= MAX_WAITING_JOBS:
+        if len(self.open()) >= MAX_WAITING_JOBS:
             raise Problem("busy", "Too many jobs are waiting.", "Try again.", headers={"Retry-After": "30"})
-        work = DataJob(secrets.token_hex(5), kind, subject, tuple(words))
-        self._all[work.id] = work
-        for old in [one.id for one in self._all.values() if not one.is_open][
-            : max(0, len(self._all) - MAX_STORED_JOBS)
-        ]:
+        job = DataJob(secrets.token_hex(5), kind, subject, tuple(arguments))
+        self._all[job.id] = job
+        ended = [one.id for one in self._all.values() if not one.is_open]
+        for old in ended[: max(0, len(self._all) - MAX_STORED_JOBS)]:
             del self._all[old]
-        self._tasks[work.id] = asyncio.create_task(self._do(home, work, after), name=f"{kind} {subject}")
-        self._tasks[work.id].add_done_callback(lambda _: self._tasks.pop(work.id, None))
-        return work
+        self._tasks[job.id] = asyncio.create_task(self._do(home, job, after), name=f"{kind} {subject}")
+        self._tasks[job.id].add_done_callback(lambda _: self._tasks.pop(job.id, None))
+        return job
 
     def latest(self, kind: DataJobKind, subject: str) -> DataJob | None:
-        """The last such work on a file or data set."""
+        """The last job of this kind on a file or data set."""
         return next((one for one in reversed(self._all.values()) if (one.kind, one.subject) == (kind, subject)), None)
 
-    def going(self) -> list[DataJob]:
+    def open(self) -> list[DataJob]:
         """Jobs that wait or run, oldest first."""
-        return [work for work in self._all.values() if work.is_open]
+        return [job for job in self._all.values() if job.is_open]
 
     def failed(self, kind: DataJobKind) -> list[DataJob]:
-        """The last work on each file or data set, where it has failed."""
+        """The last job of this kind on each file or data set, if it failed."""
         last = {one.subject: one for one in self._all.values() if one.kind == kind}
         return [one for one in last.values() if one.state == "failed"]
 
-    def get(self, work_id: str) -> DataJob:
-        """By id. Raises `Problem`."""
-        if work_id not in self._all:
-            raise Problem(
-                "not-found", f"There is no work {work_id!r}.", "It may have ended before the bot was started."
-            )
-        return self._all[work_id]
+    def get(self, job_id: str) -> DataJob:
+        """A job by its id. Raises `Problem`."""
+        if job_id not in self._all:
+            raise Problem("not-found", f"There is no job {job_id!r}.", "It may have ended before the bot was started.")
+        return self._all[job_id]
 
-    async def cancel(self, work: DataJob) -> None:
-        """End it; what is ended already stays as it is."""
-        task = self._tasks.get(work.id)
-        if task:
-            task.cancel()
-            await asyncio.wait({task})
-
-    async def close(self) -> None:
-        """End everything."""
-        tasks = list(self._tasks.values())
+    async def cancel(self, *jobs: DataJob) -> None:
+        """Stop jobs, and wait for their end."""
+        tasks = [self._tasks[job.id] for job in jobs if job.id in self._tasks]
         for task in tasks:
             task.cancel()
         if tasks:
             await asyncio.wait(tasks)
 
-    async def _do(self, home: Path, work: DataJob, after: CompletionCallback) -> None:
+    async def _do(self, home: Path, job: DataJob, after: CompletionCallback | None) -> None:
         try:
             async with self._one:
-                work.state, work.began_at = "running", time.time()
-                work.change()
-                output, problem = await self._run(home, work)
+                job.state = "running"
+                job.change()
+                output, problem = await self._run(home, job)
             if problem:
-                work.state, work.error = "failed", redact_paths(problem, home)
+                job.state, job.error = "failed", redact_paths(problem, home)
                 return
-            work.told = json.loads(output)
-            await after(work)
-            work.state = "done"
+            job.result = json.loads(output)
+            if after:
+                await after(job)
+            job.state = "done"
         except asyncio.CancelledError:
-            work.state = "cancelled"
+            job.state = "cancelled"
         except ValueError:
-            work.state, work.error = "failed", "The trainer's answer cannot be read: its version is not the bot's."
-        except Exception:  # the edge of a task: whoever watches is to know
-            log.exception("the work on %s ended badly", work.subject)
-            work.state, work.error = "failed", "An internal error occurred; see the bot's log."
+            job.state, job.error = "failed", "The trainer's answer cannot be read: its version is not the bot's."
+        except Exception:  # the edge of a task: watchers get the error
+            log.exception("the job on %s failed", job.subject)
+            job.state, job.error = "failed", "An internal error occurred; see the bot's log."
         finally:
-            work.ended_at = time.time()
-            work.change()
+            job.change()
 
-    async def _run(self, home: Path, work: DataJob) -> tuple[bytes, str]:
-        """Output, and what went wrong, of the process, which does not outlive this call."""
+    async def _run(self, home: Path, job: DataJob) -> tuple[bytes, str]:
+        """Run the process to its end; returns its output and the error."""
         pipe = asyncio.subprocess.PIPE
         environ = trainer_environment(os.environ, {}) | {"UNDERSTUDY_HOME": str(home), "PYTHONUNBUFFERED": "1"}
-        words = (*self._command, *work.words)
         process = await asyncio.create_subprocess_exec(
-            *words,
+            *self._command,
+            *job.arguments,
             cwd=home,
             stdin=asyncio.subprocess.DEVNULL,
             stdout=pipe,
@@ -180,7 +165,7 @@ class DataJobRunner:
             psutil.Process(process.pid).nice(PROCESS_NICENESS)
         assert process.stdout is not None and process.stderr is not None  # they are pipes
         try:
-            output, errors = await asyncio.gather(_read_output(process.stdout), _read_progress(process.stderr, work))
+            output, errors = await asyncio.gather(_read_output(process.stdout), _read_progress(process.stderr, job))
             code = await process.wait()
         finally:
             if process.returncode is None:
@@ -191,7 +176,6 @@ class DataJobRunner:
 
 
 async def _read_output(stream: asyncio.StreamReader) -> bytes:
-    """Read the output, up to `MAX_OUTPUT_BYTES`."""
     kept = bytearray()
     while piece := await stream.read(2**16):
         if len(kept) <= MAX_OUTPUT_BYTES:
@@ -199,8 +183,8 @@ async def _read_output(stream: asyncio.StreamReader) -> bytes:
     return bytes(kept)
 
 
-async def _read_progress(stream: asyncio.StreamReader, work: DataJob) -> list[str]:
-    """Pass progress on; gives the first and the last lines that are none."""
+async def _read_progress(stream: asyncio.StreamReader, job: DataJob) -> list[str]:
+    """Pass on progress lines; returns the first and last of the others."""
     first: list[str] = []
     last: deque[str] = deque(maxlen=MAX_LAST_LINES)
     left_out = 0
@@ -213,8 +197,8 @@ async def _read_progress(stream: asyncio.StreamReader, work: DataJob) -> list[st
             return [*first, *(["…"] if left_out else []), *last]
         line = raw.decode(errors="replace").strip()[:MAX_LINE_CHARS]
         if line.endswith(PROGRESS_SUFFIX):
-            work.said = line
-            work.change()
+            job.said = line
+            job.change()
         elif line and len(first) < MAX_FIRST_LINES:
             first.append(line)
         elif line:
@@ -223,7 +207,6 @@ async def _read_progress(stream: asyncio.StreamReader, work: DataJob) -> list[st
 
 
 async def _terminate(process: asyncio.subprocess.Process) -> None:
-    """Ask it to stop, then make it."""
     for sign in (signal.SIGTERM, signal.SIGKILL):
         with suppress(ProcessLookupError):
             os.killpg(process.pid, sign)

@@ -16,19 +16,11 @@ from aiohttp import web
 
 from bot.services import Services
 from bot.training.training_plan import TrainingPlan
-from bot.web.api.data.build_request import DatasetBuildBody, build_arguments, check_build_sources, save_build_request
+from bot.web.api.data import data_sources
+from bot.web.api.data.build_request import DatasetBuildBody, build_arguments, require_buildable, save_build_request
 from bot.web.api.data.built_datasets import BuiltDataset, require_dataset
 from bot.web.api.data.data_folders import DataFolders
 from bot.web.api.data.data_jobs import DataJob, DataJobRunner
-from bot.web.api.data.data_sources import (
-    UPLOADS_PREFIX,
-    DataSource,
-    delete_inspection,
-    require_upload,
-    save_inspection,
-    write_statement,
-)
-from bot.web.api.data.data_sources import write_statement as state_right
 from bot.web.api.data.sample_index import SPLITS, SampleHits, SampleIndexes, SampleQuery, search_samples
 from bot.web.api.data.schemas import DataJobResponse
 from bot.web.api.data.upload_stream import ActiveUploads, ReadChunk, ReceivedFile, receive_file, require_no_file
@@ -39,7 +31,8 @@ from personas.home.rights import RightsStatement
 from personas.schemas.training import TrainingRequest
 
 MAX_STORED_PLANS = 20
-PROGRESS_INTERVAL_TEXT_S = "0.5"
+PROGRESS_ARGUMENTS = ("--json", "--tell-every", "0.5")
+"""Have the trainer answer in JSON and report its progress each half second."""
 MAX_QUERY_CHARS = 200
 MAX_SAMPLE_NUMBER = 2**53
 SAMPLES_PER_PAGE = 20
@@ -67,7 +60,7 @@ class PlanCache:
         self._plans: OrderedDict[str, StoredPlan] = OrderedDict()
 
     def keep(self, made: StoredPlan) -> str:
-        """Keep a plan, the oldest no longer; gives its id."""
+        """Store a plan, dropping the oldest; returns its id."""
         id = secrets.token_hex(5)
         self._plans[id] = made
         if len(self._plans) > MAX_STORED_PLANS:
@@ -75,7 +68,7 @@ class PlanCache:
         return id
 
     def get(self, id: str, forgettings: int) -> StoredPlan:
-        """A plan by its id. Raises `Problem` where it is gone; those before the last forgetting go."""
+        """A plan by its id. Raises `Problem` if it has expired; plans from before a forget request are dropped."""
         for known in [known for known, kept in self._plans.items() if kept.forgettings != forgettings]:
             del self._plans[known]
         if id not in self._plans:
@@ -85,10 +78,8 @@ class PlanCache:
 
 @dataclass(frozen=True)
 class DataState:
-    """One of each."""
-
-    works: DataJobRunner = field(default_factory=DataJobRunner)
-    incoming: ActiveUploads = field(default_factory=ActiveUploads)
+    jobs: DataJobRunner = field(default_factory=DataJobRunner)
+    uploads: ActiveUploads = field(default_factory=ActiveUploads)
     indexes: SampleIndexes = field(default_factory=SampleIndexes)
     plans: PlanCache = field(default_factory=PlanCache)
 
@@ -97,79 +88,73 @@ DATA_STATE = web.AppKey("data", DataState)
 
 
 def set_up_data_state(app: web.Application) -> None:
-    """Give the application its state; what is being done ends with it."""
+    """Add the state of the data pages to the application; its jobs end with it."""
     app[DATA_STATE] = DataState()
 
     async def close(app: web.Application) -> None:
-        await app[DATA_STATE].works.close()
+        await app[DATA_STATE].jobs.cancel(*app[DATA_STATE].jobs.open())
 
     app.on_shutdown.append(close)
 
 
 def get_data_state(request: web.Request) -> DataState:
-    """The state that a handler works with."""
     return request.app[DATA_STATE]
 
 
 def inspect_upload(services: Services, state: DataState, name: str) -> DataJob:
-    """Have the trainer say what an upload is. Raises `Problem`."""
+    """Queue the trainer's inspection of an upload. Raises `Problem`."""
     file = DataFolders(services.home).upload(name)
 
-    async def keep(work: DataJob) -> None:
-        await asyncio.to_thread(save_inspection, file, work.told)
+    async def keep(job: DataJob) -> None:
+        await asyncio.to_thread(data_sources.save_inspection, file, job.result)
 
-    words = ("dataset", "inspect", f"{UPLOADS_PREFIX}{file.name}", "--json", "--tell-every", PROGRESS_INTERVAL_TEXT_S)
-    return state.works.start(services.home, "inspect", file.name, words, keep)
-
-
-async def set_right(services: Services, name: str, statement: RightsStatement | None) -> DataSource:
-    """Take down who states which right to an upload; None takes it back. Raises `Problem`."""
-    await asyncio.to_thread(require_upload, services.home, name)
-    await asyncio.to_thread(write_statement, DataFolders(services.home).upload(name), statement)
-    return await asyncio.to_thread(require_upload, services.home, name)
+    arguments = ("dataset", "inspect", f"{data_sources.UPLOADS_PREFIX}{file.name}", *PROGRESS_ARGUMENTS)
+    return state.jobs.start(services.home, "inspect", file.name, arguments, keep)
 
 
-async def delete_upload(services: Services, state_: DataState, name: str) -> None:
-    """Delete an upload with all that is known of it. Raises `Problem` while something is done to it."""
-    source = await asyncio.to_thread(require_upload, services.home, name)
-    for work in state_.works.going():
-        if work.subject == source.name or f"{UPLOADS_PREFIX}{source.name}" in " ".join(work.words):
+async def set_right(services: Services, name: str, statement: RightsStatement | None) -> data_sources.DataSource:
+    """Store the right stated to an upload; None removes it. Raises `Problem`."""
+    await asyncio.to_thread(data_sources.require_upload, services.home, name)
+    await asyncio.to_thread(data_sources.write_statement, DataFolders(services.home).upload(name), statement)
+    return await asyncio.to_thread(data_sources.require_upload, services.home, name)
+
+
+async def delete_upload(services: Services, state: DataState, name: str) -> None:
+    """Delete an upload and its facts. Raises `Problem` while a job uses it."""
+    source = await asyncio.to_thread(data_sources.require_upload, services.home, name)
+    for job in state.jobs.open():
+        if job.subject == source.name or f"{data_sources.UPLOADS_PREFIX}{source.name}" in " ".join(job.arguments):
             raise Problem("conflict", f"{source.name} is in use by a job.", "Wait for it, or cancel it.")
-    await asyncio.to_thread(_delete_upload_files, DataFolders(services.home).upload(source.name))
+    file = DataFolders(services.home).upload(source.name)
+    await asyncio.to_thread(file.unlink, missing_ok=True)
+    await asyncio.to_thread(_delete_facts, file)
 
 
-def _delete_upload_files(file: Path) -> None:
-    file.unlink(missing_ok=True)
-    delete_inspection(file)
-    write_statement(file, None)
+def _delete_facts(file: Path) -> None:
+    data_sources.delete_inspection(file)
+    data_sources.write_statement(file, None)
 
 
-async def build_dataset(services: Services, state_: DataState, order: DatasetBuildBody, *, replace: bool) -> DataJob:
-    """Build a data set as it is ordered. Raises `Problem` for what cannot be, and for one that is there already."""
+async def build_dataset(services: Services, state: DataState, order: DatasetBuildBody, *, replace: bool) -> DataJob:
+    """Queue the build of a data set. Raises `Problem` for an invalid request, and for a data set that exists."""
     places = DataFolders(services.home)
-    await asyncio.to_thread(check_build_sources, order, services)
+    await asyncio.to_thread(require_buildable, order, services)
     if places.set(order.name).exists() and not replace:
         raise Problem("conflict", f"There is a data set {order.name} already.", "Choose another name, or replace it.")
     words = await asyncio.to_thread(build_arguments, order, services)
     for folder in (places.sets, places.build(order.name)):
         await asyncio.to_thread(folder.mkdir, mode=0o700, parents=True, exist_ok=True)
-    work = state_.works.start(
-        services.home, "build", order.name, (*words, "--json", "--tell-every", PROGRESS_INTERVAL_TEXT_S), _do_nothing
-    )
+    job = state.jobs.start(services.home, "build", order.name, (*words, *PROGRESS_ARGUMENTS))
     await asyncio.to_thread(save_build_request, places.build(order.name), order)
-    return work
+    return job
 
 
-async def _do_nothing(work: DataJob) -> None:
-    """A data set is in its place when its build has ended."""
-
-
-async def delete_dataset(services: Services, state_: DataState, id: str) -> None:
-    """Delete a data set that was built here, with all that belongs to its making. Raises `Problem`."""
+async def delete_dataset(services: Services, state: DataState, id: str) -> None:
+    """Delete a data set that was built here, with its index and build request. Raises `Problem`."""
     built = await asyncio.to_thread(require_dataset, services, id)
     require_own_dataset(built)
-    work = state_.works.latest("build", built.id)
-    if work and work.is_open:
+    job = state.jobs.latest("build", built.id)
+    if job and job.is_open:
         raise Problem("conflict", f"{built.id} is being built.", "Wait for it, or cancel it.")
     await asyncio.to_thread(_delete_dataset_files, DataFolders(services.home), built)
 
@@ -180,19 +165,19 @@ def _delete_dataset_files(places: DataFolders, built: BuiltDataset) -> None:
 
 
 def require_own_dataset(built: BuiltDataset) -> None:
-    """Raise `Problem` for a data set that is not this home's."""
+    """Raise `Problem` for a data set outside this home."""
     if not built.is_own:
         raise Problem("conflict", f"{built.id} lies where catalogue.toml says.", "Delete it there.")
 
 
-async def stream_job_progress(request: web.Request, work: DataJob) -> web.StreamResponse:
-    """Tell a page how far work is, until it has ended."""
+async def stream_job_progress(request: web.Request, job: DataJob) -> web.StreamResponse:
+    """Stream a job's state until it has ended."""
 
     async def changes() -> AsyncIterator[tuple[str, str, Any]]:
         while True:
-            changed = work.changed
-            yield str(work.seq), "work", DataJobResponse.of(work).as_json()
-            if not work.is_open:
+            changed = job.changed
+            yield str(job.seq), "work", DataJobResponse.of(job).as_json()
+            if not job.is_open:
                 return
             await changed.wait()
 
@@ -204,21 +189,13 @@ async def store_upload(
 ) -> ReceivedFile:
     """Store an upload, one of each name at a time; an earlier file's inspection and rights are deleted."""
     require_no_file(place, replace)
-    with state.incoming.of(place):
-        received = await receive_file(
-            read, place, expected_bytes=expected_bytes, replace=replace, most_bytes=most_bytes
-        )
-        await asyncio.to_thread(_delete_earlier_facts, place)
+    with state.uploads.of(place):
+        received = await receive_file(read, place, expected_bytes, replace=replace, most_bytes=most_bytes)
+        await asyncio.to_thread(_delete_facts, place)
     return received
 
 
-def _delete_earlier_facts(place: Path) -> None:
-    delete_inspection(place)
-    state_right(place, None)
-
-
 def parse_sample_query(request: web.Request, limit: int = SAMPLES_PER_PAGE) -> SampleQuery:
-    """Parse the query of a sample search. Raises `Problem`."""
     texts = {name: request.query.get(name, "")[:MAX_QUERY_CHARS] for name in ("query", "source", "talk", "reason")}
     side = enum_query(request, "split", ("", *SPLITS)) or ""
     after = integer_query(request, "after", 0, MAX_SAMPLE_NUMBER)
@@ -228,7 +205,7 @@ def parse_sample_query(request: web.Request, limit: int = SAMPLES_PER_PAGE) -> S
 async def find_samples(
     services: Services, state: DataState, built: BuiltDataset, wanted: SampleQuery
 ) -> SampleHits | None:
-    """The samples; None while their index is being made."""
+    """The matching samples; None while the index is being built."""
     place = DataFolders(services.home).index(built.folder)
     if not await state.indexes.ready(built.folder, place):
         return None

@@ -42,7 +42,6 @@ RIGHT_CHOICES = (
     (LICENSED_RIGHT, "Licensed: under a licence or agreement that allows it"),
     (DISCORD_API, "Taken from Discord's API (a server's export): not trained on without Discord's permission"),
 )
-"""The rights that can be stated, and what each means."""
 MAX_STATEMENT_CHARS = 500
 RIGHTS_FILE_HEADER = (
     "# Who states which right to the files of this folder. The dashboard writes it; comments are lost.\n"
@@ -88,7 +87,7 @@ def statement_error(name: str, value: str) -> str:
 
 
 def write_statement(file: Path, statement: RightsStatement | None) -> None:
-    """Write what is stated of a file; None takes it back. Raises `Problem` where `rights.toml` cannot be read."""
+    """Store the right stated to a file; None removes it. Raises `Problem` if `rights.toml` is unreadable."""
     rights = file.parent / RIGHTS_FILE
     with _rights_lock:
         tables = _read_rights(rights)
@@ -121,7 +120,7 @@ def _toml_table(name: str, table: Mapping[str, Any]) -> str:
 
 
 def _toml_value(value: object) -> str:
-    """A string or date as TOML has it; JSON's strings are TOML's, but for what is not printable."""
+    """A string or date in TOML; JSON's strings are TOML's, except for unprintable characters."""
     return value.isoformat() if isinstance(value, date) else json.dumps(str(value), ensure_ascii=False)
 
 
@@ -161,18 +160,17 @@ class DataSource:
     is_file: bool = True
 
     @property
-    def asked_by(self) -> dict[str, str]:
+    def request_field(self) -> dict[str, str]:
         """The field and value by which a training request names it."""
         return {"dataset_path": self.id} if self.id.startswith(UPLOADS_PREFIX) else {"dataset": self.id}
 
     @property
     def is_upload(self) -> bool:
-        """True if it was uploaded."""
         return self.origin == UPLOAD_ORIGIN
 
 
 def list_sources(services: Services) -> list[DataSource]:
-    """All of them, those that ship last. Reads folders and small files, so best in a thread."""
+    """All sources, shipped ones last. Reads folders and small files; to be called in a thread."""
     home, consent = services.home, read_consent(services.home)
     named = [_catalog_source(entry, consent) for entry in read_catalogue(home).entries.values()]
     shipped = [_shipped_source(name, path, consent) for name, path in sorted(shipped_files(services).items())]
@@ -180,19 +178,18 @@ def list_sources(services: Services) -> list[DataSource]:
 
 
 def catalog_errors(services: Services) -> list[str]:
-    """Errors in the operator's catalogue."""
     return list(read_catalogue(services.home).faults.values())
 
 
 def list_uploads(home: Path) -> list[DataSource]:
-    """The files that were uploaded, the newest first."""
+    """The uploaded files, newest first."""
     consent = read_consent(home)
     files = [path for path in DataFolders(home).uploads.glob("[!.]*") if path.is_file() and _is_supported(path)]
     return sorted((_upload_source(path, consent) for path in files), key=lambda source: source.at or 0, reverse=True)
 
 
 def require_upload(home: Path, name: str) -> DataSource:
-    """One of them. Raises `Problem`."""
+    """An upload by its name. Raises `Problem`."""
     path = DataFolders(home).upload(name)
     if not path.is_file():
         raise Problem("not-found", f"There is no upload {name!r}.", "PUT /uploads/NAME uploads a file.")
@@ -200,14 +197,13 @@ def require_upload(home: Path, name: str) -> DataSource:
 
 
 def save_inspection(file: Path, told: dict[str, Any]) -> None:
-    """Keep what an inspection has found, without anybody's words."""
+    """Store an inspection's figures, without message texts."""
     about = file.stat()
     kept = FileInspection.model_validate({**told, "bytes": about.st_size, "changed_ns": about.st_mtime_ns})
     write_private_file(_inspection_file(file), kept.model_dump_json().encode())
 
 
 def delete_inspection(file: Path) -> None:
-    """Delete the inspection of a deleted file."""
     _inspection_file(file).unlink(missing_ok=True)
 
 
@@ -243,7 +239,7 @@ def _upload_source(path: Path, consent: Consent) -> DataSource:
 def _decide_right(
     name: str, path: Path, consent: Consent, by_form: str = ""
 ) -> tuple[RightsStatement | None, str, str]:
-    """A file's rights statement, why training on it is refused, and what to do then."""
+    """A file's rights statement, why training on it is refused, and advice."""
     try:
         statement = read_statement(path)
         verdict = decide_right(name, format_right=by_form, stated=statement.right if statement else "", consent=consent)
@@ -290,7 +286,7 @@ def _catalog_source(entry: CatalogueEntry, consent: Consent) -> DataSource:
 
 
 def shipped_files(services: Services) -> dict[str, Path]:
-    """The logs and the general dialogue that ship, by the names under which the catalogue has them."""
+    """The logs and general dialogues that ship, by their names in the catalogue."""
     shipped = services.catalogue.shipped
     logs = {path.stem: path for path in shipped.logs.glob("*.json")}
     return logs | {f"{GENERAL_PREFIX}{path.stem}": path for path in shipped.general.glob("*.jsonl")}

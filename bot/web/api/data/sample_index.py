@@ -24,7 +24,7 @@ INDEX_FILE = "index.sqlite"
 SPLIT_FILES = (("train", TRAIN_FILE), ("eval", EVAL_FILE), ("dropped", "dropped.jsonl"))
 SPLITS = tuple(side for side, _ in SPLIT_FILES)
 READY_TIMEOUT_S = 1.0
-"""So long a page waits for an index that is being made; most are made by then."""
+"""How long a page waits for an index that is being built; most are done by then."""
 INSERT_BATCH_ROWS = 500
 MAX_REASONS, EXAMPLES_PER_REASON, MAX_EXAMPLE_CHARS = 12, 2, 140
 TOKEN_PATTERN = re.compile(r"[^\W_]+")
@@ -60,7 +60,7 @@ class SampleQuery:
 
 @dataclass(frozen=True)
 class SampleHit:
-    """A sample: its number, its side, and its line in the file of that side."""
+    """A sample: its number, its split, and its line in the file of that split."""
 
     n: int
     side: str
@@ -69,7 +69,7 @@ class SampleHit:
 
 @dataclass(frozen=True)
 class SampleHits:
-    """Samples in their order, how many there are in all, and whether more follow."""
+    """A page of matching samples in order, the number of all matches, and whether more follow."""
 
     found: tuple[SampleHit, ...]
     count: int
@@ -100,14 +100,13 @@ class SampleIndexes:
 
 
 def prune_indexes(cache: Path, places: Sequence[Path]) -> None:
-    """Delete the indexes of data sets that are no more; `places` are those that stay."""
+    """Delete all indexes except those in `places`."""
     for folder in cache.glob("samples-*"):
         if folder not in places:
             shutil.rmtree(folder, ignore_errors=True)
 
 
 def is_index_current(folder: Path, place: Path) -> bool:
-    """True if the index exists and matches the data set's files."""
     file = place / INDEX_FILE
     if not file.exists():
         return False
@@ -120,7 +119,7 @@ def is_index_current(folder: Path, place: Path) -> bool:
 
 
 def build_index(folder: Path, place: Path) -> None:
-    """Make the index of a data set, whole or not at all. Raises `MaterialError` for a damaged data set."""
+    """Build the index of a data set completely or not at all. Raises `MaterialError` for a damaged data set."""
     shutil.rmtree(place, ignore_errors=True)
     place.mkdir(mode=0o700, parents=True)
     aside, now = place / f"{INDEX_FILE}.part", dataset_signature(folder)
@@ -139,7 +138,7 @@ def build_index(folder: Path, place: Path) -> None:
 
 
 def dataset_signature(folder: Path) -> str:
-    """Tells one state of a data set's files from another."""
+    """Sizes and modification times of a data set's files."""
     files = [(folder / name) for _, name in SPLIT_FILES]
     return f"{FORMAT_VERSION} " + " ".join(
         f"{of.st_size}:{of.st_mtime_ns}" for of in map(Path.stat, filter(Path.exists, files))
@@ -154,7 +153,7 @@ def count_samples(place: Path) -> dict[str, int]:
 
 
 def search_samples(folder: Path, place: Path, wanted: SampleQuery) -> SampleHits:
-    """The samples that are wanted. Raises `MaterialError` where the files are not what they were."""
+    """The matching samples. Raises `MaterialError` if the data set's files are unreadable."""
     where, values = _where_clause(wanted)
     of = "sample join words on words.rowid = sample.n" if wanted.query.strip() else "sample"
     with closing(_open_index(place / INDEX_FILE)) as index:
@@ -191,7 +190,7 @@ def _where_clause(wanted: SampleQuery) -> tuple[str, list[str | int]]:
 
 
 def _insert_samples(index: sqlite3.Connection, folder: Path) -> dict[str, int]:
-    """Put every line in; gives how many each side has."""
+    """Insert every line; returns the count by split."""
     n, counts = 0, dict.fromkeys(SPLITS, 0)
     for side, name in SPLIT_FILES:
         batch: list[tuple[Any, ...]] = []
@@ -219,7 +218,7 @@ def _insert_batch(index: sqlite3.Connection, batch: Sequence[tuple[Any, ...]]) -
 
 
 def _searchable_text(line: SampleJson) -> str:
-    """The text to search: the messages without the system prompt."""
+    """The messages without the system prompt."""
     said = [str(one.get("content")) for one in line.get("messages") or () if one.get("role") != "system"]
     return "\n".join([*said, str(line.get("text") or "")])
 

@@ -17,7 +17,6 @@ DATASET_FIGURES = {
 
 
 def upload_path(name: str) -> str:
-    """The address of an upload."""
     return f"/uploads/{quote(name)}"
 
 
@@ -34,10 +33,8 @@ class DataJobResponse(ApiModel):
 
     @classmethod
     def of(cls, job: DataJob, **links: str) -> DataJobResponse:
-        """Describe a job."""
         more: Json = {"links": links} if links else {}
-        shared: Json = {name: getattr(job, name) for name in ("id", "kind", "subject", "state", "said")}
-        return cls(**shared, **more, error=job.error or None)
+        return cls.describe(job, error=job.error or None, **more)
 
 
 class SourceResponse(ApiModel):
@@ -62,18 +59,16 @@ class SourceResponse(ApiModel):
         """Describe a source; an upload may have its inspection, `looking_into`."""
         path = upload_path(source.name) if source.is_upload else f"/datasets/{quote(source.id)}"
         actions = {"right": f"{path}/right", "inspect": f"{path}/inspect"} if source.is_upload else {}
-        return cls(
-            id=source.id,
+        return cls.describe(
+            source,
             kind="set" if source.is_set else "source",
-            origin=source.origin,
-            bytes=source.bytes,
             changed_at=source.at,
             right=vars(source.statement) if source.statement else None,
             may_train=not source.refused,
             refused=source.refused or None,
             advice=source.advice or None,
             about=source.about.model_dump(exclude={"bytes", "changed_ns"}) if source.about else None,
-            train_with=source.asked_by,
+            train_with=source.request_field,
             links={"self": path, **actions},
             **more,
         )
@@ -90,16 +85,10 @@ class DatasetResponse(ApiModel, extra="allow"):
 
     @classmethod
     def of(cls, built: BuiltDataset) -> DatasetResponse:
-        """Describe a data set."""
         path = f"/datasets/{quote(built.id)}"
-        return cls(
-            id=built.id,
-            kind="set",
-            built_at=built.built_at,
-            train_with=built.asked_by,
-            links={"self": path, "samples": f"{path}/samples"},
-            **built.stats.model_dump(include=DATASET_FIGURES),
-        )
+        links = {"self": path, "samples": f"{path}/samples"}
+        figures = built.stats.model_dump(include=DATASET_FIGURES)
+        return cls.describe(built, kind="set", train_with=built.request_field, links=links, **figures)
 
 
 class UploadListResponse(ApiModel):

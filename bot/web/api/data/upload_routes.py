@@ -13,13 +13,13 @@ from bot.web.api.data.data_folders import DataFolders
 from bot.web.api.data.data_service import delete_upload, get_data_state, inspect_upload, set_right, store_upload
 from bot.web.api.data.data_sources import list_uploads, parse_rights_form, require_upload, statement_error
 from bot.web.api.data.schemas import DataJobResponse, SourceResponse, UploadedFile, UploadListResponse, upload_path
-from bot.web.api.openapi import BodySpec, ResponseSpec, describe_operation, enum_parameter
-from bot.web.api.paging import PAGE_PARAMETERS, enum_query, page_links, parse_page_query, require_known_parameters
-from bot.web.app_context import Route, get_services
+from bot.web.api.openapi import ApiRoutes, BodySpec, ResponseSpec, enum_parameter
+from bot.web.api.paging import PAGE_PARAMETERS, flag_query, paginate, parse_page_query, require_known_parameters
+from bot.web.app_context import get_services
 from bot.web.request_body import parse_body, read_json_object
 from personas.schemas.base import FrozenModel
 
-DATA_TAG = "data"
+routes = ApiRoutes("data")
 READ_CHUNK_BYTES = 2**18
 NAME_PARAMETER = {
     "name": "The file's name; its kind is told by its end (.json, .jsonl, .csv, .parquet, .zip, .txt, .md …)."
@@ -46,23 +46,22 @@ class RightBody(FrozenModel):
     why: Annotated[str, Field(min_length=1, max_length=500), StatementField]
 
 
-@describe_operation(
+@routes.operation(
+    "GET /uploads",
     "Files that were uploaded",
     {200: ResponseSpec("A page of them, by name.", UploadListResponse)},
-    tag=DATA_TAG,
     query=PAGE_PARAMETERS,
 )
 async def get_uploads(request: web.Request) -> web.Response:
     """Returns each with its inspection, if there is one, and the right stated to it."""
-    services, asked = get_services(request), parse_page_query(request)
-    every = sorted(await asyncio.to_thread(list_uploads, services.home), key=lambda source: source.name)
-    found = [source for source in every if asked.after is None or source.name > asked.after]
-    last = found[asked.limit - 1].name if len(found) > asked.limit else None
-    uploads = [SourceResponse.of(source) for source in found[: asked.limit]]
-    return UploadListResponse(uploads=uploads, links=page_links(request, asked, last)).response()
+    services, page = get_services(request), parse_page_query(request)
+    uploads = sorted(await asyncio.to_thread(list_uploads, services.home), key=lambda source: source.name)
+    shown, links = paginate(request, page, uploads, lambda source: source.name)
+    return UploadListResponse(uploads=[SourceResponse.of(source) for source in shown], links=links).response()
 
 
-@describe_operation(
+@routes.operation(
+    "PUT /uploads/{name}",
     "Upload a file",
     {
         201: ResponseSpec("It is here, with the bytes and the SHA-256 of what came.", UploadedFile),
@@ -73,8 +72,7 @@ async def get_uploads(request: web.Request) -> web.Response:
         422: BAD_NAME_TEXT,
         507: "The disk has no room for it.",
     },
-    tag=DATA_TAG,
-    path=NAME_PARAMETER,
+    parameters=NAME_PARAMETER,
     query={"replace": enum_parameter(("true", "false"), "Whether it takes the place of a file of the same name.")},
     body=BodySpec({"type": "string", "format": "binary"}, media="application/octet-stream"),
 )
@@ -82,18 +80,18 @@ async def put_upload(request: web.Request) -> web.Response:
     """The body is the file, streamed to the disk. Nothing may be trained on until a right is stated."""
     services, state = get_services(request), get_data_state(request)
     require_known_parameters(request, "replace")
-    replace = enum_query(request, "replace", ("true", "false")) == "true"
-    place = DataFolders(services.home).upload(request.match_info["name"])
+    replace, most_bytes = flag_query(request, "replace"), services.max_upload_bytes
+    file = DataFolders(services.home).upload(request.match_info["name"])
     read = partial(request.content.read, READ_CHUNK_BYTES)
     received = await store_upload(
-        read, place, state, replace=replace, most_bytes=services.max_upload_bytes, expected_bytes=request.content_length
+        read, file, state, replace=replace, most_bytes=most_bytes, expected_bytes=request.content_length
     )
-    path = upload_path(place.name)
-    uploaded = UploadedFile(name=place.name, bytes=received.bytes, sha256=received.sha256, links={"self": path})
-    return uploaded.response(201, {"Location": path})
+    uploaded = UploadedFile.describe(received, name=file.name, links={"self": upload_path(file.name)})
+    return uploaded.response(201, {"Location": upload_path(file.name)})
 
 
-@describe_operation(
+@routes.operation(
+    "GET /uploads/{name}",
     "One upload",
     {
         200: ResponseSpec("What it is, and whose.", SourceResponse),
@@ -101,17 +99,17 @@ async def put_upload(request: web.Request) -> web.Response:
         415: BAD_NAME_TEXT,
         422: BAD_NAME_TEXT,
     },
-    tag=DATA_TAG,
-    path=NAME_PARAMETER,
+    parameters=NAME_PARAMETER,
 )
 async def get_upload(request: web.Request) -> web.Response:
     """Tells if it may be trained on, how a training request names it, and its inspection (`looking_into`)."""
     source = await asyncio.to_thread(require_upload, get_services(request).home, request.match_info["name"])
-    job = get_data_state(request).works.latest("inspect", source.name)
+    job = get_data_state(request).jobs.latest("inspect", source.name)
     return SourceResponse.of(source, looking_into=DataJobResponse.of(job) if job else None).response()
 
 
-@describe_operation(
+@routes.operation(
+    "DELETE /uploads/{name}",
     "Delete an upload",
     {
         204: "It is gone.",
@@ -120,8 +118,7 @@ async def get_upload(request: web.Request) -> web.Response:
         415: BAD_NAME_TEXT,
         422: BAD_NAME_TEXT,
     },
-    tag=DATA_TAG,
-    path=NAME_PARAMETER,
+    parameters=NAME_PARAMETER,
 )
 async def delete_upload_route(request: web.Request) -> web.Response:
     """Its rights statement is deleted too; data sets built from it stay."""
@@ -129,12 +126,10 @@ async def delete_upload_route(request: web.Request) -> web.Response:
     return web.Response(status=204)
 
 
-@describe_operation(
-    "State a right to an upload",
+@routes.operation("PUT /uploads/{name}/right", "State a right to an upload",
     {200: ResponseSpec("The upload; `may_train` says what is decided.", SourceResponse), 404: NO_UPLOAD_TEXT,
      409: "rights.toml beside the uploads cannot be read."},
-    tag=DATA_TAG,
-    path=NAME_PARAMETER,
+    parameters=NAME_PARAMETER,
     body=BodySpec(RightBody, example={"right": "own-writing", "stated_by": "Mina Vale", "stated_on": "2026-11-20",
                                   "why": "Written for this server."}),
 )  # fmt: skip
@@ -145,7 +140,8 @@ async def put_right(request: web.Request) -> web.Response:
     return SourceResponse.of(await set_right(get_services(request), request.match_info["name"], statement)).response()
 
 
-@describe_operation(
+@routes.operation(
+    "DELETE /uploads/{name}/right",
     "Take back a right",
     {
         200: ResponseSpec("The upload.", SourceResponse),
@@ -154,15 +150,15 @@ async def put_right(request: web.Request) -> web.Response:
         415: BAD_NAME_TEXT,
         422: BAD_NAME_TEXT,
     },
-    tag=DATA_TAG,
-    path=NAME_PARAMETER,
+    parameters=NAME_PARAMETER,
 )
 async def remove_right(request: web.Request) -> web.Response:
     """Nothing is trained on it any more; what was made of it stays."""
     return SourceResponse.of(await set_right(get_services(request), request.match_info["name"], None)).response()
 
 
-@describe_operation(
+@routes.operation(
+    "POST /uploads/{name}/inspect",
     "Look into an upload",
     {
         202: ResponseSpec(
@@ -174,8 +170,7 @@ async def remove_right(request: web.Request) -> web.Response:
         415: BAD_NAME_TEXT,
         422: BAD_NAME_TEXT,
     },
-    tag=DATA_TAG,
-    path=NAME_PARAMETER,
+    parameters=NAME_PARAMETER,
 )
 async def post_inspect(request: web.Request) -> web.Response:
     """The trainer reads all of it: its format, how much of it can be used, and why the rest cannot."""
@@ -183,14 +178,3 @@ async def post_inspect(request: web.Request) -> web.Response:
     source = await asyncio.to_thread(require_upload, services.home, name)
     job = inspect_upload(services, get_data_state(request), source.name)
     return DataJobResponse.of(job, upload=upload_path(source.name)).response(202)
-
-
-ROUTES: tuple[Route, ...] = (
-    ("GET", "/uploads", get_uploads),
-    ("GET", "/uploads/{name}", get_upload),
-    ("PUT", "/uploads/{name}", put_upload),
-    ("DELETE", "/uploads/{name}", delete_upload_route),
-    ("PUT", "/uploads/{name}/right", put_right),
-    ("DELETE", "/uploads/{name}/right", remove_right),
-    ("POST", "/uploads/{name}/inspect", post_inspect),
-)

@@ -19,9 +19,9 @@ from aiohttp.http_exceptions import HttpProcessingError
 from bot.web.problems import Problem
 
 MAGIC_BYTES = {".zip": (b"PK\x03\x04", b"PK\x05\x06"), ".parquet": (b"PAR1",), ".gz": (b"\x1f\x8b",)}
-"""How files of the kinds that are no text begin."""
+"""First bytes of binary files."""
 UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
-"""How text begins that has two bytes a character, of which one may be 0."""
+"""Byte order marks of text that may hold zero bytes."""
 OTHER_FILE_TYPES = {
     b"PK\x03\x04": "a ZIP archive", b"\x1f\x8b": "packed with gzip", b"PAR1": "Parquet", b"\x7fELF": "a program",
     b"SQLite format 3\0": "a database", b"%PDF-": "a PDF", b"\x89PNG": "a picture", b"\xff\xd8\xff": "a picture",
@@ -29,17 +29,17 @@ OTHER_FILE_TYPES = {
 SNIFFED_BYTES = 4096
 BLOCK_BYTES = 2**20
 RESERVED_DISK_BYTES = 2 * 2**30
-"""What stays free on the disk for trainings and the database."""
+"""Kept free on the disk for trainings and the database."""
 IDLE_TIMEOUT_S = 60.0
-"""So long nothing may come before the file is given up."""
+"""An upload is aborted after so long without data."""
 PARTIAL_SUFFIX = ".part"
 CONNECTION_ERRORS = (ConnectionError, ClientPayloadError, HttpProcessingError, web.RequestPayloadError, TimeoutError)
 ReadChunk = Callable[[], Awaitable[bytes]]
-"""Gives the next bytes, none at the end: a body's, or a part's of a form."""
+"""Returns the next bytes of a body or of a form's part; empty at the end."""
 
 
 def require_file_type(name: str, first: bytes | bytearray) -> None:
-    """Raise `Problem` where a file that begins so cannot be of the kind that its name says."""
+    """Raise `Problem` if the first bytes contradict the file's suffix."""
     kind, start = PurePath(name).suffix.lower(), bytes(first[:SNIFFED_BYTES])
     if kind in MAGIC_BYTES:
         if not start.startswith(MAGIC_BYTES[kind]):
@@ -58,8 +58,6 @@ def _wrong_type(name: str, what: str) -> Problem:
 
 @dataclass(frozen=True)
 class ReceivedFile:
-    """A file that has come in whole."""
-
     path: Path
     bytes: int
     sha256: str
@@ -73,7 +71,7 @@ class ActiveUploads:
 
     @contextmanager
     def of(self, place: Path) -> Iterator[None]:
-        """While a file comes in. Raises `Problem` when it does already."""
+        """Mark a file as being uploaded. Raises `Problem` if it is already."""
         if place in self._paths:
             raise Problem("conflict", f"{place.name} is being uploaded already.", "Wait for it, or cancel it there.")
         if not self._paths:  # then whatever was left half was left by a bot that was killed
@@ -87,7 +85,7 @@ class ActiveUploads:
 
 
 def max_upload_bytes(place: Path) -> int:
-    """The largest file this folder has space for, less the reserve."""
+    """Free disk space of this folder, less the reserve."""
     there = next(folder for folder in (place, *place.parents) if folder.exists())
     return max(0, shutil.disk_usage(there).free - RESERVED_DISK_BYTES)
 
@@ -100,56 +98,59 @@ class UploadLimits:
     most: int
 
     def require(self, place: Path, size: int) -> None:
-        """Raise `Problem` for a file that is larger."""
+        """Raise `Problem` for a larger file."""
         if size > self.most:
-            said = f"{place.name} is larger than {self.most / 2**30:.1f} GiB, which uploads are at most here."
-            raise Problem("too-large", said, "Upload a part of it, or raise MAX_UPLOAD_GIB.")
+            message = f"{place.name} is larger than {self.most / 2**30:.1f} GiB, the limit of uploads here."
+            raise Problem("too-large", message, "Upload a part of it, or raise MAX_UPLOAD_GIB.")
         if size > self.room or self.room <= 0:
-            raise _disk_full(place.name, self.room)
+            free = f"{self.room / 2**30:.1f} GiB, with {RESERVED_DISK_BYTES / 2**30:.0f} GiB kept free"
+            message = f"{place.name} is larger than what the disk has room for: {free}."
+            raise Problem("no-room", message, "Free the disk, or bring in a part of it.")
 
 
 async def receive_file(
-    read: ReadChunk, place: Path, *, expected_bytes: int | None, replace: bool, most_bytes: int
+    read: ReadChunk, place: Path, expected_bytes: int | None, *, replace: bool, most_bytes: int
 ) -> ReceivedFile:
-    """Take a file in and put it in its place.
+    """Write an upload to its path.
 
-    Raises `Problem` for a file that is there already and is not to be replaced, one that breaks off, one that is too
-    large, and one that is not of the kind that its name says.
+    Raises `Problem` for a file that exists and is not to be replaced, and for one that is incomplete, too large, or of
+    another type than its suffix says.
     """
     require_no_file(place, replace)
-    bounds = UploadLimits(await asyncio.to_thread(max_upload_bytes, place.parent), most_bytes)
-    bounds.require(place, expected_bytes or 0)
+    limits = UploadLimits(await asyncio.to_thread(max_upload_bytes, place.parent), most_bytes)
+    limits.require(place, expected_bytes or 0)
     await asyncio.to_thread(place.parent.mkdir, mode=0o700, parents=True, exist_ok=True)
-    aside = place.with_name(f".{place.name}.{secrets.token_hex(4)}{PARTIAL_SUFFIX}")
+    partial = place.with_name(f".{place.name}.{secrets.token_hex(4)}{PARTIAL_SUFFIX}")
     try:
-        received = await _write_stream(read, aside, place, bounds)
+        received = await _write_stream(read, partial, place, limits)
         require_no_file(place, replace)
-        await asyncio.to_thread(aside.replace, place)
+        await asyncio.to_thread(partial.replace, place)
         return received
     except CONNECTION_ERRORS as error:
-        raise Problem("not-whole", f"{place.name} broke off while it was coming in.", "Send it again.") from error
+        raise Problem("not-whole", f"{place.name} is incomplete.", "Send it again.") from error
     except OSError as error:
         raise Problem("no-room", f"{place.name} cannot be written: {error.strerror}.", "Check the disk.") from error
     finally:
-        await asyncio.to_thread(aside.unlink, missing_ok=True)
+        await asyncio.to_thread(partial.unlink, missing_ok=True)
 
 
 def require_no_file(place: Path, replace: bool) -> None:
-    """Raise `Problem` for a file that is there and is not to be replaced."""
+    """Raise `Problem` for a file that exists and is not to be replaced."""
     if place.exists() and not replace:
         raise Problem("conflict", f"There is a file {place.name} already.", "Choose another name, or replace it.")
 
 
-async def _write_stream(read: ReadChunk, aside: Path, place: Path, bounds: UploadLimits) -> ReceivedFile:
+async def _write_stream(read: ReadChunk, partial: Path, place: Path, limits: UploadLimits) -> ReceivedFile:
     digest, total = hashlib.sha256(), 0
-    with await asyncio.to_thread(_create_private, aside) as out:
+    with await asyncio.to_thread(_create_private, partial) as file:
         async for block in _read_blocks(read):
             if not total:
                 require_file_type(place.name, block)
             total += len(block)
-            bounds.require(place, total)
-            await asyncio.to_thread(_write_block, out, block, digest.update)
-        await asyncio.to_thread(_sync, out)
+            limits.require(place, total)
+            await asyncio.to_thread(file.write, block)
+            await asyncio.to_thread(digest.update, block)
+        await asyncio.to_thread(_sync, file)
     return ReceivedFile(place, total, digest.hexdigest())
 
 
@@ -169,24 +170,10 @@ async def _read_blocks(read: ReadChunk) -> AsyncIterator[bytearray]:
         yield block
 
 
-def _create_private(aside: Path) -> BinaryIO:
-    return os.fdopen(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb")
+def _create_private(path: Path) -> BinaryIO:
+    return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb")
 
 
-def _write_block(out: BinaryIO, block: bytearray, digest: Callable[[bytearray], None]) -> None:
-    out.write(block)
-    digest(block)
-
-
-def _sync(out: BinaryIO) -> None:
-    out.flush()
-    os.fsync(out.fileno())
-
-
-def _disk_full(name: str, room: int) -> Problem:
-    return Problem(
-        "no-room",
-        f"{name} is larger than what the disk has room for: {room / 2**30:.1f} GiB, "
-        f"with {RESERVED_DISK_BYTES / 2**30:.0f} GiB kept free.",
-        "Free the disk, or bring in a part of it.",
-    )
+def _sync(file: BinaryIO) -> None:
+    file.flush()
+    os.fsync(file.fileno())

@@ -17,14 +17,14 @@ from personas.prompt import CONTEXT_TOKENS, EXAMPLE_USER
 from personas.schemas.chat import SamplingParams, Turn
 
 MAX_NEW_TOKENS = 1024
-"""A reply is never longer: half of what prompt and reply may be together."""
+"""Half of the context."""
 MAX_TOP_LOGPROBS = 20
 MAX_TURNS, MAX_CHAT_CHARS, DROPPED_TURNS_STEP = 32, 16_000, 4
-"""What of a talk is looked at: more would never fit. The oldest go in blocks, so that the beginning stays the same."""
+"""How much of a conversation is read. The oldest turns are dropped in blocks, to keep the prefix stable."""
 MAX_STOP_SEQUENCES, MAX_STOP_CHARS, MAX_MESSAGES = 16, 256, 10_000
 MAX_NAME_CHARS = 64
 IGNORED_TOOL_CHOICES = (None, "auto", "none")
-"""Choices of tools that a model meets by calling none; some clients offer tools to every model."""
+"""Choices that a model without tools satisfies; some clients offer tools to every model."""
 FIELD_PATTERN = re.compile(r"\d+|[a-z_]+")
 
 MessageText = Annotated[str, Field(max_length=1_000_000)]
@@ -98,14 +98,14 @@ class ChatCompletionBody(_RequestModel):
 
 @dataclass(frozen=True)
 class ParsedChat:
-    """The messages for the engine: the conversation and the client's instructions."""
+    """The conversation and the client's instructions."""
 
     turns: tuple[Turn, ...]
     instructions: str
 
 
 def parse_chat_body(body: dict[str, Any]) -> ChatCompletionBody:
-    """The body, checked. Raises `OpenAIError`, which names the field at fault."""
+    """Validate the body. Raises `OpenAIError`, which names the field at fault."""
     try:
         asked = validate_strictly(ChatCompletionBody, body)
     except ValidationError as error:
@@ -153,7 +153,7 @@ def parse_chat(asked: ChatCompletionBody, persona: str) -> ParsedChat:
 
 
 def require_prompt_fits(talk: ParsedChat, max_new_tokens: int, count: CountTokens) -> None:
-    """Raise `OpenAIError` if the last message alone leaves no room for a reply: its middle would be cut."""
+    """Raise `OpenAIError` if the last message leaves no room for a reply."""
     room, length = CONTEXT_TOKENS - max_new_tokens, count(talk.turns[-1].text)
     if length > room:
         raise OpenAIError(
@@ -198,7 +198,7 @@ def _latest_turns(turns: list[Turn]) -> list[Turn]:
 
 
 def _require_supported(asked: ChatCompletionBody) -> None:
-    """Raise `OpenAIError` for what would change the reply, and cannot be done."""
+    """Raise `OpenAIError` for options that would change the reply and are not supported."""
     content = [part for message in asked.messages if isinstance(message.content, list) for part in message.content]
     wrong = {
         "n": asked.n not in (None, 1),

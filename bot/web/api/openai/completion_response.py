@@ -33,7 +33,7 @@ class ChatCompletion(ApiModel):
 
 @dataclass(frozen=True)
 class CompletionBuilder:
-    """The answers to one request, which all bear its id."""
+    """Builds the responses to one request, which share its id."""
 
     speaker: ChatModel
     lore: tuple[LoreHit, ...]
@@ -41,7 +41,6 @@ class CompletionBuilder:
     created: int = field(default_factory=lambda: int(time.time()))
 
     def completion(self, reply: ChatReply, text: str) -> ChatCompletion:
-        """The whole answer at once."""
         choice = {
             "index": 0,
             "message": {"role": "assistant", "content": text, "refusal": None},
@@ -55,16 +54,15 @@ class CompletionBuilder:
     def chunk(
         self, delta: dict[str, Any], *, finish: str | None = None, tokens: tuple[ReplyToken, ...] = ()
     ) -> dict[str, Any]:
-        """A piece of it; the first says the role, the last how it ended."""
+        """A piece of the reply; the first names the role, the last the finish reason."""
         choice = {"index": 0, "delta": delta, "logprobs": logprobs_json(tokens), "finish_reason": finish}
         return {**self._head("chat.completion.chunk"), "choices": [choice]}
 
     def begun(self) -> dict[str, Any]:
-        """The first chunk."""
         return {**self.chunk({"role": "assistant", "content": ""}), **self._ours(None)}
 
     def ended(self, reply: ChatReply) -> dict[str, Any]:
-        """The last chunk with a choice; the tokens' probabilities come with it, of all of them at once."""
+        """The last chunk with a choice, with the log-probabilities of all tokens."""
         return {**self.chunk({}, finish=FINISH_REASONS[reply.finish], tokens=reply.tokens), **self._ours(reply)}
 
     def used(self, reply: ChatReply) -> dict[str, Any]:
@@ -94,13 +92,12 @@ class CompletionBuilder:
 
 
 def usage_json(reply: ChatReply) -> dict[str, int]:
-    """Token usage of a reply; the end-of-turn token counts, as the model generates it."""
+    """Token usage of a reply, including the end-of-turn token."""
     total = reply.prompt_tokens + reply.new_tokens
     return {"prompt_tokens": reply.prompt_tokens, "completion_tokens": reply.new_tokens, "total_tokens": total}
 
 
 def lore_json(lore: tuple[LoreHit, ...]) -> list[dict[str, Any]]:
-    """Lore passages in a reply's prompt, best match first."""
     return [{"source": hit.source, "heading": hit.heading, "score": round(hit.score, 3)} for hit in lore]
 
 

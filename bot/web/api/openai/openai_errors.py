@@ -15,11 +15,11 @@ from personas.errors import AdapterError, EngineBusyError, UnderstudyError
 from personas.prompt import PromptTooLongError
 
 STATUS_BY_SLUG = {"invalid-request": 400, "not-json-type": 400}
-"""Where OpenAI has another HTTP status than our other addresses."""
+"""Statuses in which OpenAI differs from our other addresses."""
 
 
 class OpenAIError(Problem):
-    """A request that is not answered. `param` names the field at fault, `code` is for programs."""
+    """An error below `/v1`. `param` names the field at fault, `code` is for programs."""
 
     def __init__(
         self,
@@ -62,17 +62,15 @@ def error_responses(**more: str) -> dict[int, ResponseSpec]:
 
 
 def is_openai_path(request: web.Request) -> bool:
-    """True for paths of the OpenAI-compatible API."""
     return request.path == "/v1" or request.path.startswith("/v1/")
 
 
 def openai_error_response(problem: Problem) -> web.Response:
-    """The answer that tells a problem."""
     return web.json_response(error_json(problem), status=_status(problem), headers=problem.headers)
 
 
 def error_json(problem: Problem) -> dict[str, Any]:
-    """The error object, as in an answer and as in a stream that has begun."""
+    """The error object of a response, and of a stream that has begun."""
     param, code = None, "invalid_api_key" if problem.status == 401 else problem.slug.replace("-", "_")
     if isinstance(problem, OpenAIError):
         param, code = problem.param, problem.code or code

@@ -16,16 +16,10 @@ from bot.chat.link_filter import FilteredReply, stream_filtered_reply
 from bot.chat.model_names import ChatModel, UnknownModelError, build_model_request, find_model, list_models
 from bot.personas.base_model_compat import token_counter_or_estimate
 from bot.services import Services
-from bot.web.api.openai.completion_request import (
-    ChatCompletionBody,
-    parse_chat,
-    parse_chat_body,
-    require_prompt_fits,
-    sampling_parameters,
-)
+from bot.web.api.openai import completion_request
 from bot.web.api.openai.completion_response import ChatCompletion, CompletionBuilder
 from bot.web.api.openai.openai_errors import OpenAIError, error_json, error_responses, openai_error
-from bot.web.api.openapi import JSON_TYPE, ApiModel, BodySpec, Json, ResponseSpec, describe_operation
+from bot.web.api.openapi import JSON_TYPE, ApiModel, ApiRoutes, BodySpec, Json, ResponseSpec
 from bot.web.app_context import get_services
 from bot.web.request_body import read_json_object
 from bot.web.sse import SSE_HEADERS, is_connected
@@ -33,17 +27,19 @@ from personas.schemas.chat import ChatRequest
 
 log = logging.getLogger(__name__)
 DISCONNECT_POLL_S = 0.2
-"""How often it is looked whether the client is still there."""
+"""Interval of checks for a disconnected client."""
 MAX_CHAT_BODY_BYTES = 2 * 2**20
-"""Clients send the whole talk each time, however much of it fits."""
+"""Clients send the whole conversation each time."""
 COMPLETION_EXAMPLE = {
     "model": "ballast",
     "messages": [{"role": "user", "content": "Is the ferry late?"}],
     "stream": False,
 }
+routes = ApiRoutes("openai")
 
 
-@describe_operation(
+@routes.operation(
+    "POST /v1/chat/completions",
     "Have a persona answer, as OpenAI's clients ask",
     {
         200: ResponseSpec(
@@ -58,13 +54,12 @@ COMPLETION_EXAMPLE = {
             _429="Too many replies wait, or too many wrong tokens have come; Retry-After says when to ask again.",
         ),
     },
-    tag="openai",
-    body=BodySpec(ChatCompletionBody, COMPLETION_EXAMPLE),
+    body=BodySpec(completion_request.ChatCompletionBody, COMPLETION_EXAMPLE),
 )
 async def post_chat_completion(request: web.Request) -> web.StreamResponse:
     """The reply, as one object or as server-sent events. Its place in the engine is free once the client has gone."""
     services = get_services(request)
-    asked = parse_chat_body(await read_json_object(request, MAX_CHAT_BODY_BYTES))
+    asked = completion_request.parse_chat_body(await read_json_object(request, MAX_CHAT_BODY_BYTES))
     speaker = require_model(services, asked.model)
     wanted = _chat_request(services, speaker, asked)
     shapes = CompletionBuilder(speaker, wanted.lore)
@@ -94,17 +89,19 @@ def require_model(services: Services, model: str) -> ChatModel:
         ) from None
 
 
-def _chat_request(services: Services, speaker: ChatModel, asked: ChatCompletionBody) -> ChatRequest:
-    talk = parse_chat(asked, speaker.persona.name if speaker.persona else "")
-    sampling = sampling_parameters(asked, services.request_builder.sampling)
-    require_prompt_fits(talk, sampling.max_new_tokens, token_counter_or_estimate(services.base_model))
+def _chat_request(services: Services, speaker: ChatModel, asked: completion_request.ChatCompletionBody) -> ChatRequest:
+    talk = completion_request.parse_chat(asked, speaker.persona.name if speaker.persona else "")
+    sampling = completion_request.sampling_parameters(asked, services.request_builder.sampling)
+    completion_request.require_prompt_fits(
+        talk, sampling.max_new_tokens, token_counter_or_estimate(services.base_model)
+    )
     return build_model_request(services.request_builder, speaker, talk.turns, sampling, talk.instructions)
 
 
 async def _stream_completion(
-    request: web.Request, speech: FilteredReply, shapes: CompletionBuilder, asked: ChatCompletionBody
+    request: web.Request, speech: FilteredReply, shapes: CompletionBuilder, asked: completion_request.ChatCompletionBody
 ) -> web.StreamResponse:
-    """Server-sent events. They begin with the first piece: what goes wrong before it has an HTTP status of its own."""
+    """Stream the reply from its first piece on: errors before it have an HTTP status of their own."""
     pieces = aiter(speech)
     first = await anext(pieces, "")
     answer = web.StreamResponse(headers=SSE_HEADERS)
@@ -125,9 +122,13 @@ async def _stream_completion(
 
 
 async def _chunks(
-    first: str, pieces: AsyncIterator[str], speech: FilteredReply, shapes: CompletionBuilder, asked: ChatCompletionBody
+    first: str,
+    pieces: AsyncIterator[str],
+    speech: FilteredReply,
+    shapes: CompletionBuilder,
+    asked: completion_request.ChatCompletionBody,
 ) -> AsyncIterator[dict[str, Any]]:
-    """The role, the text, how it ended; and how many tokens that took, where the client wants to know."""
+    """Yield the role, the text, the finish reason, and token usage if it was requested."""
     counts = bool(asked.stream_options and asked.stream_options.include_usage)
     more: dict[str, Any] = {"usage": None} if counts else {}
     yield {**shapes.begun(), **more}
@@ -154,7 +155,7 @@ def _internal_error(error: Exception) -> OpenAIError:
 
 @asynccontextmanager
 async def _cancel_on_disconnect(request: web.Request, speech: FilteredReply) -> AsyncIterator[None]:
-    """Stop the reply when the client closes the connection before its end."""
+    """Cancel the reply when the client disconnects."""
 
     async def watch() -> None:
         while is_connected(request):  # noqa: ASYNC110  a connection that has gone tells nobody
@@ -166,9 +167,6 @@ async def _cancel_on_disconnect(request: web.Request, speech: FilteredReply) -> 
         yield
     finally:
         watching.cancel()
-
-
-ROUTES = (("POST", "/v1/chat/completions", post_chat_completion),)
 
 
 class ModelResponse(ApiModel):
@@ -183,7 +181,6 @@ class ModelResponse(ApiModel):
 
     @classmethod
     def of(cls, services: Services, model_id: str, speaker: ChatModel) -> ModelResponse:
-        """Describe a model under one of its ids."""
         persona = speaker.persona
         return cls(
             id=model_id,
@@ -202,10 +199,10 @@ class ModelListResponse(ApiModel):
     data: list[ModelResponse]
 
 
-@describe_operation(
+@routes.operation(
+    "GET /v1/models",
     "Who can be talked to, as models",
     {200: ResponseSpec("All of them.", ModelListResponse), **error_responses()},
-    tag="openai",
 )
 async def get_models(request: web.Request) -> web.Response:
     """Each persona as it speaks now, then each of its versions, then the base model."""
@@ -220,11 +217,11 @@ async def get_models(request: web.Request) -> web.Response:
     return ModelListResponse(object="list", data=[*now, *data]).response()
 
 
-@describe_operation(
+@routes.operation(
+    "GET /v1/models/{model}",
     "One model",
     {200: ResponseSpec("The model.", ModelResponse), **error_responses(_404="There is no such model.")},
-    tag="openai",
-    path={"model": "A persona's id, or with a version: `ballast@v3`, `ballast@base`; `base` alone."},
+    parameters={"model": "A persona's id, or with a version: `ballast@v3`, `ballast@base`; `base` alone."},
 )
 async def get_model(request: web.Request) -> web.Response:
     """One of them."""
@@ -236,6 +233,3 @@ def _installed_at(services: Services, speaker: ChatModel) -> int:
     """Install time of a version in seconds since 1970; 0 for the base model."""
     installed = services.store.versions.installed(speaker.persona.id) if speaker.persona else []
     return next((int(one.installed_at) for one in installed if one.version == speaker.version), 0)
-
-
-MODEL_ROUTES = (("GET", "/v1/models", get_models), ("GET", "/v1/models/{model}", get_model))

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict
 from pydantic import Field as Limit
 
 from bot.chat.link_filter import FilteredReply, stream_filtered_reply
@@ -20,27 +19,31 @@ from bot.personas.base_model_compat import (
     require_token_budget,
     token_counter_or_estimate,
 )
+from bot.web.api.openai.completion_response import lore_json
+from bot.web.api.openapi import ApiModel
 from bot.web.api.personas.persona_lookup import OwnedPersona
-from bot.web.problems import Problem
+from bot.web.problems import Problem, field_error
 from bot.web.request_body import errors_as_problems
 from personas.card.spec_card import JsonObject
 from personas.card.toml_card import card_from_table, persona_from_table
 from personas.errors import CardError
 from personas.prompt import CONTEXT_TOKENS, EXAMPLE_USER
+from personas.schemas.base import FrozenModel
 from personas.schemas.chat import ChatRequest, Persona, Turn
 
 FieldValue = str | list[str]
 MAX_CARD_BODY_BYTES = 2**20
-"""Of a card that is sent as JSON. What is longer would never fit into a prompt; its book belongs into lore."""
+"""Larger cards would never fit into a prompt; their books belong into lore."""
 MAX_GREETINGS = 50
 MAX_MESSAGE_CHARS = 4000
+REPLY_FIELDS = ("version", "seed", "prompt_tokens", "new_tokens", "finish", "shortened", "repeated")
 WHOLE_CARD = ""
-"""The name under which stands what is wrong with no field alone."""
+"""The key of errors that belong to no single field."""
 
 
 @dataclass(frozen=True)
 class CardField:
-    """One field of the form. `in_prompt` says whether the model reads it."""
+    """A field of the form. `in_prompt`: the model reads it."""
 
     name: str
     label: str
@@ -100,10 +103,9 @@ FIELD_GROUPS: tuple[tuple[str, tuple[CardField, ...]], ...] = (
 FIELDS_BY_NAME = {field.name: field for _, fields in FIELD_GROUPS for field in fields}
 
 
-class CardFields(BaseModel):
+class CardFields(FrozenModel):
     """The fields of a card; what is left out stays as it is."""
 
-    model_config = ConfigDict(extra="forbid")
     name: str | None = None
     nickname: str | None = None
     tagline: str | None = None
@@ -122,7 +124,6 @@ class CardFields(BaseModel):
     more: str | None = None
 
     def given(self) -> dict[str, FieldValue]:
-        """The fields that were sent."""
         return {name: value for name, value in self.model_dump().items() if value is not None}
 
 
@@ -138,7 +139,7 @@ class CardCheck:
 
 
 def replace_fields(table: JsonObject, fields: Mapping[str, FieldValue]) -> JsonObject:
-    """A card's table with other texts in these fields; empty ones are left out of it."""
+    """A card's table with these fields replaced; empty ones are left out."""
     merged = table | dict(fields)
     for name in ("tags", "alternate_greetings"):
         merged[name] = [text.strip() for text in merged.get(name, []) if text.strip()]
@@ -146,15 +147,13 @@ def replace_fields(table: JsonObject, fields: Mapping[str, FieldValue]) -> JsonO
 
 
 def check_card_table(table: JsonObject, base_model: str) -> CardCheck:
-    """Look at a table: to be done in a thread, the first time reads the tokenizer."""
+    """Check a card's table. To be called in a thread, as the first call loads the tokenizer."""
     count = token_counter_or_estimate(base_model)
     tokens = {name: sum(map(count, _list_texts(table.get(name)))) for name in FIELDS_BY_NAME}
     where = str(table["id"])
     for name in FIELDS_BY_NAME:
         if any("\0" in text for text in _list_texts(table.get(name))):
-            return CardCheck(
-                table, None, None, {name: "It holds a NUL, which is no sign of a text. Take it out."}, tokens
-            )
+            return CardCheck(table, None, None, {name: "It holds a NUL character. Remove it."}, tokens)
     room = None
     try:
         persona = persona_from_table(table, where)
@@ -171,12 +170,10 @@ def _list_texts(value: object) -> list[str]:
 
 
 def _first_invalid_field(table: JsonObject) -> str:
-    """The first field that would be refused in a card of its own; `WHOLE_CARD` where it takes several."""
+    """The first field that is invalid on its own; `WHOLE_CARD` if only several together are."""
     if len(table.get("first_mes", "")) > MAX_GREETING_CHARS:
         return "first_mes"
-    for name in filter(
-        table.__contains__, FIELDS_BY_NAME
-    ):  # in their order: examples are read with a name that was found good
+    for name in filter(table.__contains__, FIELDS_BY_NAME):  # in order: examples are parsed with a valid name
         alone = {"id": "probe", "name": "Probe", name: table[name]}
         if name == "mes_example":  # lines that begin with the name are the character's
             alone |= {key: table[key] for key in ("name", "nickname") if table.get(key)}
@@ -198,38 +195,28 @@ def preview_model(found: OwnedPersona, version: str, card: CardCheck) -> ChatMod
 
 
 def require_valid_card(card: CardCheck) -> None:
-    """Raise `Problem`, which names the field, for a card that cannot speak."""
+    """Raise `Problem` for an invalid card, naming its fields."""
     if card.wrong:
-        errors = [{"field": name, "pointer": f"#/{name}" if name else "#", "detail": said}
-                  for name, said in card.wrong.items()]  # fmt: skip
-        said = "; ".join(card.wrong.values())
-        raise Problem("invalid-request", f"The card is invalid: {said}", "Correct what `errors` names.", errors=errors)
+        errors = [field_error(name, detail) for name, detail in card.wrong.items()]
+        message = f"The card is invalid: {'; '.join(card.wrong.values())}"
+        raise Problem("invalid-request", message, "Correct what `errors` names.", errors=errors)
 
 
 def preview_request(found: OwnedPersona, speaker: ChatModel, message: str) -> ChatRequest:
-    """Build the request for a conversation's first message, with the lore it matches."""
     turns = [Turn(EXAMPLE_USER, message)]
     return build_model_request(found.services.request_builder, speaker, turns, found.services.request_builder.sampling)
 
 
 def reply_json(speech: FilteredReply, request: ChatRequest) -> dict[str, Any]:
-    """A finished reply with what it took."""
-    reply = speech.reply
     return {
         "text": speech.text,
-        "version": reply.version,
-        "seed": reply.seed,
-        "prompt_tokens": reply.prompt_tokens,
-        "new_tokens": reply.new_tokens,
-        "finish": reply.finish,
-        "shortened": reply.shortened,
-        "repeated": reply.repeated,
-        "lore": [{"source": hit.source, "heading": hit.heading, "score": round(hit.score, 3)} for hit in request.lore],
+        **{name: getattr(speech.reply, name) for name in REPLY_FIELDS},
+        "lore": lore_json(request.lore),
     }
 
 
 async def preview_reply(found: OwnedPersona, request: ChatRequest) -> dict[str, Any]:
-    """The reply at once, for pages without scripts. Raises `Problem` when it cannot be made."""
+    """Generate the whole reply, for pages without scripts. Raises `Problem`."""
     with errors_as_problems("busy"):
         async with stream_filtered_reply(found.services.engine, found.services.throttle, request) as speech:
             async for _ in speech:
@@ -238,7 +225,6 @@ async def preview_reply(found: OwnedPersona, request: ChatRequest) -> dict[str, 
 
 
 async def check_edited_card(found: OwnedPersona, fields: CardFields) -> CardCheck:
-    """Check the persona's card with changed fields."""
 
     def look() -> CardCheck:
         table = found.services.personas.table(found.id)
@@ -247,7 +233,7 @@ async def check_edited_card(found: OwnedPersona, fields: CardFields) -> CardChec
     return await asyncio.to_thread(look)
 
 
-class CardTokens(BaseModel):
+class CardTokens(ApiModel):
     """Token counts of a card: by field, `prose` in every prompt, and `examples` as far as they fit.
 
     `share` is of what prompt and reply hold together, `context_tokens`.
@@ -264,22 +250,16 @@ class CardTokens(BaseModel):
 
 
 def card_tokens(card: CardCheck, base_model: str) -> CardTokens:
-    """Count the tokens of a checked card."""
-    room = card.room
+    names = ("prose", "examples", "examples_used", "tokens", "share")
     return CardTokens(
         fields=dict(card.tokens),
-        prose=room.prose if room else None,
-        examples=room.examples if room else None,
-        examples_used=room.examples_used if room else None,
-        tokens=room.tokens if room else None,
+        **{name: getattr(card.room, name, None) for name in names},
         context_tokens=CONTEXT_TOKENS,
-        share=room.share if room else None,
         exact=load_token_counter(base_model) is not None,
     )
 
 
 async def replace_card(found: OwnedPersona, card: CardCheck) -> Persona:
-    """Save a checked card. Raises `Problem`."""
     require_valid_card(card)
     return await replace_card_table(found, card.table)
 

@@ -7,41 +7,28 @@ from collections.abc import AsyncIterator
 from typing import Annotated, Any, get_args
 
 from aiohttp import web
-from pydantic import BaseModel, ConfigDict
 from pydantic import Field as Limit
 
 from bot.chat.link_filter import stream_filtered_reply
 from bot.chat.model_names import LIVE_VERSION
-from bot.errors import redact_paths
 from bot.personas.base_model_compat import load_token_counter, token_counter_or_estimate
 from bot.personas.card_import import FILE_SUFFIXES, export_card, log_card_export
 from bot.personas.registry import short_id
-from bot.services import Services
 from bot.store import BASE_MODEL_NAME
-from bot.web.api.openapi import BodySpec, ResponseSpec, describe_operation, enum_parameter
+from bot.web.api.openapi import ApiModel, ApiRoutes, BodySpec, ResponseSpec, enum_parameter
 from bot.web.api.paging import enum_query, require_known_parameters
-from bot.web.api.personas.card_editing import (
-    MAX_CARD_BODY_BYTES,
-    MAX_MESSAGE_CHARS,
-    CardFields,
-    CardTokens,
-    FieldValue,
-    card_tokens,
-    check_edited_card,
-    preview_model,
-    preview_request,
-    replace_card,
-    reply_json,
-)
+from bot.web.api.personas import card_editing
 from bot.web.api.personas.persona_lookup import OwnedPersona, require_persona_in_path
-from bot.web.app_context import Route, get_services
+from bot.web.app_context import get_services
+from bot.web.problems import redacted_texts
 from bot.web.request_body import errors_as_problems, parse_body, read_json_object
 from bot.web.sse import SseItem, stream_events
 from personas.card import CardExport, CardForm
 from personas.errors import UnderstudyError
+from personas.schemas.base import FrozenModel
 from personas.schemas.chat import ChatRequest
 
-PERSONAS_TAG = "personas"
+routes = ApiRoutes("personas")
 NO_PERSONA_TEXT = "There is no such persona."
 FIELDS_FORMAT = "fields"
 CARD_FORMATS = (FIELDS_FORMAT, *get_args(CardForm))
@@ -52,18 +39,18 @@ MEDIA_TYPES: dict[CardForm, str] = {
 MAX_TEXTS = 100
 
 
-class PreviewBody(BaseModel):
+class PreviewBody(FrozenModel):
     """A message to a persona, the version that answers, and changed fields of its card."""
 
-    model_config = ConfigDict(extra="forbid")
-    message: Annotated[str, Limit(min_length=1, max_length=MAX_MESSAGE_CHARS, pattern=r"\S")]
+    message: Annotated[str, Limit(min_length=1, max_length=card_editing.MAX_MESSAGE_CHARS, pattern=r"\S")]
     version: Annotated[str, Limit(max_length=64, description=f"a version, {LIVE_VERSION} or {BASE_MODEL_NAME}")] = (
         LIVE_VERSION
     )
-    card: CardFields = CardFields()
+    card: card_editing.CardFields = card_editing.CardFields()
 
 
-@describe_operation(
+@routes.operation(
+    "POST /personas/{persona_id}/preview",
     "Hear a voice before it is kept",
     {
         200: ResponseSpec(
@@ -72,15 +59,16 @@ class PreviewBody(BaseModel):
         ),
         404: "There is no such persona, or no such version.",
     },
-    tag="personas",
     body=BodySpec(PreviewBody, {"message": "Who are you?", "version": LIVE_VERSION, "card": {"tagline": "A crane."}}),
 )
 async def post_preview(request: web.Request) -> web.StreamResponse:
     """Generates the first reply of a conversation. Neither the card nor the message is stored."""
     found = require_persona_in_path(request)
-    body = parse_body(PreviewBody, await read_json_object(request, MAX_CARD_BODY_BYTES))
-    speaker = preview_model(found, body.version, await check_edited_card(found, body.card))
-    return await stream_events(request, _preview_events(found, preview_request(found, speaker, body.message)))
+    body = parse_body(PreviewBody, await read_json_object(request, card_editing.MAX_CARD_BODY_BYTES))
+    speaker = card_editing.preview_model(found, body.version, await card_editing.check_edited_card(found, body.card))
+    return await stream_events(
+        request, _preview_events(found, card_editing.preview_request(found, speaker, body.message))
+    )
 
 
 async def _preview_events(found: OwnedPersona, request: ChatRequest) -> AsyncIterator[SseItem]:
@@ -88,24 +76,19 @@ async def _preview_events(found: OwnedPersona, request: ChatRequest) -> AsyncIte
         async with stream_filtered_reply(found.services.engine, found.services.throttle, request) as speech:
             async for piece in speech:
                 yield "", "text", {"text": piece}
-            yield "", "reply", reply_json(speech, request)
+            yield "", "reply", card_editing.reply_json(speech, request)
     except UnderstudyError as error:
-        home = found.services.home
-        told = {"detail": redact_paths(error.message, home), "advice": redact_paths(error.advice, home)}
-        yield "", "problem", told
+        detail, advice = redacted_texts(error, found.services.home)
+        yield "", "problem", {"detail": detail, "advice": advice}
 
 
-PREVIEW_ROUTES: tuple[Route, ...] = (("POST", "/personas/{persona_id}/preview", post_preview),)
-
-
-class TokenCountRequest(BaseModel):
+class TokenCountRequest(FrozenModel):
     """Texts by a name each."""
 
-    model_config = ConfigDict(extra="forbid")
     texts: Annotated[dict[str, str], Limit(max_length=MAX_TEXTS)]
 
 
-class TokenCounts(BaseModel):
+class TokenCounts(ApiModel):
     """Tokens by the names of the texts; `exact` is false where the served model's tokenizer is not on this machine."""
 
     tokens: dict[str, int]
@@ -113,36 +96,33 @@ class TokenCounts(BaseModel):
     base_model: str
 
 
-class CheckedCard(BaseModel):
+class CheckedCard(ApiModel):
     """The check of a card: errors by field ("" for the whole card), and token counts."""
 
     wrong: dict[str, str]
-    tokens: CardTokens
+    tokens: card_editing.CardTokens
 
 
-@describe_operation(
+@routes.operation(
+    "POST /tokens",
     "Count tokens",
     {200: ResponseSpec("Tokens by name.", TokenCounts)},
-    tag=PERSONAS_TAG,
     body=BodySpec(TokenCountRequest, {"texts": {"greeting": "Mind the hook."}}),
 )
 async def post_tokens(request: web.Request) -> web.Response:
     """Counts texts as the served base model reads them, without what a chat template puts around."""
     services = get_services(request)
-    texts = parse_body(TokenCountRequest, await read_json_object(request, MAX_CARD_BODY_BYTES)).texts
-    return web.json_response((await asyncio.to_thread(_count_tokens, services, texts)).model_dump())
+    texts = parse_body(TokenCountRequest, await read_json_object(request, card_editing.MAX_CARD_BODY_BYTES)).texts
+    return (await asyncio.to_thread(_count_tokens, services.base_model, texts)).response()
 
 
-def _count_tokens(services: Services, texts: dict[str, str]) -> TokenCounts:
-    """In a thread: the first time reads the tokenizer."""
-    count = token_counter_or_estimate(services.base_model)
-    exact = load_token_counter(services.base_model) is not None
-    return TokenCounts(
-        tokens={name: count(text) for name, text in texts.items()}, exact=exact, base_model=services.base_model
-    )
+def _count_tokens(base_model: str, texts: dict[str, str]) -> TokenCounts:
+    count, exact = token_counter_or_estimate(base_model), load_token_counter(base_model) is not None
+    return TokenCounts(tokens={name: count(text) for name, text in texts.items()}, exact=exact, base_model=base_model)
 
 
-@describe_operation(
+@routes.operation(
+    "GET /personas/{persona_id}/card",
     "A card",
     {
         200: ResponseSpec(
@@ -151,7 +131,6 @@ def _count_tokens(services: Services, texts: dict[str, str]) -> TokenCounts:
         404: NO_PERSONA_TEXT,
         409: "This card does not go into such a file.",
     },
-    tag=PERSONAS_TAG,
     query={
         "format": enum_parameter(
             CARD_FORMATS, f"{FIELDS_FORMAT} if left out; the others are files of other programs, or ours."
@@ -169,20 +148,13 @@ async def get_card(request: web.Request) -> web.Response:
 
 
 async def card_file_response(found: OwnedPersona, form: CardForm) -> web.Response:
-    """The card as a file to keep; it is listed as having left where a member gave it. Raises `Problem`."""
+    """The card as a file; the export of a member's card is logged. Raises `Problem`."""
     name = short_id(found.persona, found.guild_id)
     file = f"{name}.{FILE_SUFFIXES[form]}"
     with errors_as_problems("conflict"):
         written = await asyncio.to_thread(_write_card_file, found, form, name)
-    log_card_export(
-        found.services.home,
-        found.services.store,
-        found.guild_id,
-        found.persona,
-        file,
-        written.content,
-        "to the operator",
-    )
+    home, store = found.services.home, found.services.store
+    log_card_export(home, store, found.guild_id, found.persona, file, written.content, "to the operator")
     headers = {"Content-Disposition": f'attachment; filename="{file}"'}
     return web.Response(body=written.content, content_type=MEDIA_TYPES[form], headers=headers)
 
@@ -193,33 +165,36 @@ def _write_card_file(found: OwnedPersona, form: CardForm, name: str) -> CardExpo
 
 
 def fields_json(found: OwnedPersona) -> dict[str, Any]:
-    """The fields of a card, those that are empty too."""
+    """The fields of a card, including empty ones."""
     table = found.services.personas.table(found.id)
-    empty: dict[str, FieldValue] = {
-        name: [] if name in ("tags", "alternate_greetings") else "" for name in CardFields.model_fields
+    empty: dict[str, card_editing.FieldValue] = {
+        name: [] if name in ("tags", "alternate_greetings") else "" for name in card_editing.CardFields.model_fields
     }
     return {"id": found.id, "fields": {name: table.get(name, value) for name, value in empty.items()}}
 
 
-@describe_operation(
+@routes.operation(
+    "POST /personas/{persona_id}/card/check",
     "Check a card",
     {200: ResponseSpec("What is wrong with it, and what it takes.", CheckedCard), 404: NO_PERSONA_TEXT},
-    tag=PERSONAS_TAG,
-    body=BodySpec(CardFields, {"tagline": "A crane."}),
+    body=BodySpec(card_editing.CardFields, {"tagline": "A crane."}),
 )
 async def post_card_check(request: web.Request) -> web.Response:
     """Checks the persona's card with these fields; nothing is saved."""
     found = require_persona_in_path(request)
-    card = await check_edited_card(found, parse_body(CardFields, await read_json_object(request, MAX_CARD_BODY_BYTES)))
-    told = CheckedCard(wrong=dict(card.wrong), tokens=card_tokens(card, found.services.base_model))
-    return web.json_response(told.model_dump())
+    card = await card_editing.check_edited_card(
+        found, parse_body(card_editing.CardFields, await read_json_object(request, card_editing.MAX_CARD_BODY_BYTES))
+    )
+    return CheckedCard(
+        wrong=dict(card.wrong), tokens=card_editing.card_tokens(card, found.services.base_model)
+    ).response()
 
 
-@describe_operation(
+@routes.operation(
+    "PUT /personas/{persona_id}/card",
     "Rewrite a card",
     {200: ResponseSpec("What it takes now.", CheckedCard), 404: NO_PERSONA_TEXT, 409: "Another persona has this name."},
-    tag=PERSONAS_TAG,
-    body=BodySpec(CardFields, {"tagline": "A crane."}),
+    body=BodySpec(card_editing.CardFields, {"tagline": "A crane."}),
 )
 async def put_card(request: web.Request) -> web.Response:
     """Takes effect with the next reply. Omitted fields stay; the previous card is stored.
@@ -227,15 +202,8 @@ async def put_card(request: web.Request) -> web.Response:
     A shipped card is copied to UNDERSTUDY_HOME, and the copy takes precedence.
     """
     found = require_persona_in_path(request)
-    card = await check_edited_card(found, parse_body(CardFields, await read_json_object(request, MAX_CARD_BODY_BYTES)))
-    await replace_card(found, card)
-    told = CheckedCard(wrong={}, tokens=card_tokens(card, found.services.base_model))
-    return web.json_response(told.model_dump())
-
-
-ROUTES: tuple[Route, ...] = (
-    ("POST", "/tokens", post_tokens),
-    ("GET", "/personas/{persona_id}/card", get_card),
-    ("PUT", "/personas/{persona_id}/card", put_card),
-    ("POST", "/personas/{persona_id}/card/check", post_card_check),
-)
+    card = await card_editing.check_edited_card(
+        found, parse_body(card_editing.CardFields, await read_json_object(request, card_editing.MAX_CARD_BODY_BYTES))
+    )
+    await card_editing.replace_card(found, card)
+    return CheckedCard(wrong={}, tokens=card_editing.card_tokens(card, found.services.base_model)).response()

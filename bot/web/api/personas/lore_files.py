@@ -21,7 +21,7 @@ from personas.lore import MAX_LORE_PASSAGES, MIN_SCORE, LoreRanking, Passage, Pa
 from personas.lore.index import MIN_SHARE_OF_BEST
 
 MeasureFile = Callable[[str, str], tuple[int, int]]
-"""Passages and tokens of an owner's file."""
+"""Returns passages and tokens of an owner's file."""
 MatchOutcome = Literal["given", "left over", "not found"]
 MAX_QUESTION_CHARS = 4000
 
@@ -45,7 +45,7 @@ class LoreFile:
 
 
 def lore_store(services: Services) -> GuildLore:
-    """The store of lore files, with revisions of changed files."""
+    """The store of lore files, which keeps revisions of changed files."""
     return GuildLore(services.home, services.request_builder.lore, services.catalogue.shipped.lore, keeping=True)
 
 
@@ -58,7 +58,7 @@ def lore_guild_ids(found: OwnedPersona) -> list[int]:
 
 
 def list_lore_files(found: OwnedPersona) -> list[LoreFile]:
-    """Every file, those that ship first. To be read in a thread."""
+    """Every file, shipped ones first. To be called in a thread."""
     by_source = _passages_by_source(found.services.request_builder.lore.passages)
     count = token_counter_or_estimate(found.services.base_model)
 
@@ -121,7 +121,7 @@ def is_plain_file_name(name: str) -> bool:
 
 @dataclass(frozen=True)
 class MatchExplanation:
-    """A passage beside a message: what became of it, why in a sentence, and how many tokens it takes or would take."""
+    """A passage compared with a message: the outcome, the reason, and the passage's tokens."""
 
     match: PassageMatch
     outcome: MatchOutcome
@@ -130,50 +130,36 @@ class MatchExplanation:
 
     @property
     def words(self) -> list[tuple[str, float]]:
-        """The words that both have with their weights, the heaviest first."""
+        """Shared words with their weights, heaviest first."""
         return sorted(self.match.words.items(), key=lambda word: -word[1])
 
 
 def explain_matches(ranking: LoreRanking, count: Callable[[str], int]) -> list[MatchExplanation]:
-    """Every passage, best first."""
     given = {id(match) for match in ranking.selected()}
-    return [
-        _explain_match(match, place, ranking, id(match) in given, count) for place, match in enumerate(ranking.matches)
-    ]
+    return [_explain_match(match, rank, id(match) in given, count) for rank, match in enumerate(ranking.matches)]
 
 
 def explanation_json(one: MatchExplanation) -> dict[str, Any]:
-    """The published object."""
-    match = one.match
-    return {
-        "outcome": one.outcome,
-        "why": one.why,
-        "score": match.score,
-        "by_words": match.by_words,
-        "by_meaning": match.by_meaning,
-        "cosine": match.cosine,
-        "words": match.words,
-        "tokens": one.tokens,
-        "source": match.passage.source,
-        "heading": match.passage.heading,
-        "text": match.passage.text,
-    }
+    fields = (
+        (one, ("outcome", "why", "tokens")),
+        (one.match, ("score", "by_words", "by_meaning", "cosine", "words")),
+        (one.match.passage, ("source", "heading", "text")),
+    )
+    return {name: getattr(holder, name) for holder, names in fields for name in names}
 
 
-def _explain_match(
-    match: PassageMatch, place: int, ranking: LoreRanking, is_given: bool, count: Callable[[str], int]
-) -> MatchExplanation:
+def _explain_match(match: PassageMatch, rank: int, is_given: bool, count: Callable[[str], int]) -> MatchExplanation:
     tokens = count(f"[{match.passage.heading}] {match.passage.text}")
     if is_given:
         why = f"A score of {MIN_SCORE:g} or more is found, and it is among the best {MAX_LORE_PASSAGES}."
         return MatchExplanation(match, "given", why, tokens)
     if match.is_match:
-        return MatchExplanation(match, "left over", _left_over_reason(place), tokens)
+        return MatchExplanation(match, "left over", _left_over_reason(rank), tokens)
     return MatchExplanation(match, "not found", _not_found_reason(match), tokens)
 
 
-def _left_over_reason(place: int) -> str:
-    if place >= MAX_LORE_PASSAGES:
+def _left_over_reason(rank: int) -> str:
+    if rank >= MAX_LORE_PASSAGES:
         return f"Found, but a prompt has room for {MAX_LORE_PASSAGES} passages, and others match better."
     return f"Found, but it scores less than {MIN_SHARE_OF_BEST:.0%} of the best: it says little beside that."
 
@@ -188,13 +174,10 @@ def _not_found_reason(match: PassageMatch) -> str:
 
 
 async def match_lore(found: OwnedPersona, message: str, guild_id: int) -> tuple[LoreRanking, list[MatchExplanation]]:
-    """A message against all lore that the persona has in a server, best first."""
-    ranking = found.services.request_builder.lore.rank(
-        found.id, message, guild_id
-    )  # on the event loop, as the index asks
-    return ranking, await asyncio.to_thread(
-        lambda: explain_matches(ranking, token_counter_or_estimate(found.services.base_model))
-    )
+    """Match a message against all lore of the persona in a server, best first."""
+    ranking = found.services.request_builder.lore.rank(found.id, message, guild_id)  # the index needs the event loop
+    count = await asyncio.to_thread(token_counter_or_estimate, found.services.base_model)
+    return ranking, await asyncio.to_thread(explain_matches, ranking, count)
 
 
 def read_lore_file(found: OwnedPersona, guild_id: int, name: str) -> str:
@@ -208,13 +191,13 @@ def read_lore_file(found: OwnedPersona, guild_id: int, name: str) -> str:
 
 
 async def write_lore_file(found: OwnedPersona, guild_id: int, name: str, text: str) -> tuple[str, int]:
-    """Keep a file; gives its name and its passages. Raises `Problem`."""
+    """Store a file; returns its name and number of passages. Raises `Problem`."""
     with errors_as_problems("invalid-request"):
         return await lore_store(found.services).add(guild_id, found.id, name, text.encode())
 
 
 async def remove_lore_file(found: OwnedPersona, guild_id: int, name: str) -> None:
-    """Find nothing any more of a file; doing so again changes nothing. Raises `Problem` where there is none."""
+    """Remove a file, or exclude a shipped one. Raises `Problem` if there is none."""
     lore = lore_store(found.services)
     text = await asyncio.to_thread(read_lore_file, found, guild_id, name)
     ships = guild_id == OPERATOR_GUILD_ID and await asyncio.to_thread(shipped_text, found, name) is not None

@@ -3,52 +3,40 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Annotated, Any
+from typing import Annotated
 
 from aiohttp import web
-from pydantic import BaseModel, ConfigDict
 from pydantic import Field as Limit
 
 from bot.personas.guild_lore import MAX_FILE_BYTES
-from bot.web.api.openapi import ApiModel, BodySpec, Json, ResponseSpec, describe_operation
-from bot.web.api.personas.card_routes import NO_PERSONA_TEXT, PERSONAS_TAG
-from bot.web.api.personas.lore_files import (
-    MAX_QUESTION_CHARS,
-    LoreFile,
-    explanation_json,
-    is_plain_file_name,
-    list_lore_files,
-    match_lore,
-    read_lore_file,
-    remove_lore_file,
-    write_lore_file,
-)
-from bot.web.api.personas.persona_lookup import OwnedPersona, require_lore_owner
-from bot.web.app_context import Route
+from bot.web.api.openapi import ApiModel, ApiRoutes, BodySpec, Json, ResponseSpec
+from bot.web.api.personas import lore_files
+from bot.web.api.personas.card_routes import NO_PERSONA_TEXT
+from bot.web.api.personas.persona_lookup import require_lore_owner
 from bot.web.problems import Problem
 from bot.web.request_body import parse_body, read_json_object
 from personas.lore import MAX_LORE_PASSAGES, MIN_SCORE
+from personas.schemas.base import FrozenModel
 
 NO_FILE_TEXT = "There is no such persona, or no such file."
 GuildId = Annotated[str, Limit(pattern=r"^[0-9]{1,20}$", description="its id; the persona's own if left out")]
+routes = ApiRoutes("personas")
 
 
-class LoreQuery(BaseModel):
+class LoreQuery(FrozenModel):
     """A message, and the server whose lore counts."""
 
-    model_config = ConfigDict(extra="forbid")
-    message: Annotated[str, Limit(min_length=1, max_length=MAX_QUESTION_CHARS)]
+    message: Annotated[str, Limit(min_length=1, max_length=lore_files.MAX_QUESTION_CHARS)]
     guild: GuildId | None = None
 
 
-class LoreFileBody(BaseModel):
+class LoreFileBody(FrozenModel):
     """The new text of a lore file, in markdown."""
 
-    model_config = ConfigDict(extra="forbid")
     text: Annotated[str, Limit(max_length=MAX_FILE_BYTES)]
 
 
-class LoreFileSummary(BaseModel):
+class LoreFileSummary(ApiModel):
     """A file's name, and how many passages are found of it."""
 
     name: str
@@ -69,10 +57,10 @@ class LoreMatches(ApiModel):
     matches: list[Json]
 
 
-@describe_operation(
+@routes.operation(
+    "POST /personas/{persona_id}/lore/ask",
     "What a message finds",
     {200: ResponseSpec("Every passage, best first, with what decided.", LoreMatches), 404: NO_PERSONA_TEXT},
-    tag=PERSONAS_TAG,
     body=BodySpec(LoreQuery, {"message": "do you ever rust?"}),
 )
 async def post_lore_query(request: web.Request) -> web.Response:
@@ -80,78 +68,72 @@ async def post_lore_query(request: web.Request) -> web.Response:
     found = require_lore_owner(request)
     question = parse_body(LoreQuery, await read_json_object(request))
     guild_id = int(question.guild) if question.guild else found.guild_id
-    ranking, matches = await match_lore(found, question.message, guild_id)
+    ranking, matches = await lore_files.match_lore(found, question.message, guild_id)
     return LoreMatches(
         threshold=MIN_SCORE,
         most=MAX_LORE_PASSAGES,
         words=ranking.terms,
         small_talk=ranking.small_talk,
-        matches=[explanation_json(one) for one in matches],
+        matches=[lore_files.explanation_json(one) for one in matches],
     ).response()
 
 
-@describe_operation(
-    "A persona's lore", {200: "Its files, with passages and tokens.", 404: NO_PERSONA_TEXT}, tag=PERSONAS_TAG
+@routes.operation(
+    "GET /personas/{persona_id}/lore",
+    "A persona's lore",
+    {200: "Its files, with passages and tokens.", 404: NO_PERSONA_TEXT},
 )
 async def get_lore_files(request: web.Request) -> web.Response:
     """Lists shipped files, the operator's and those that servers have added."""
     found = require_lore_owner(request)
-    files = await asyncio.to_thread(list_lore_files, found)
-    return web.json_response({"files": [_file_json(found, file) for file in files]})
+    files = [
+        {name: value for name, value in vars(file).items() if name != "guild_id"}
+        | {"guild": str(file.guild_id), "links": {"self": f"/personas/{found.id}/lore/{file.name}"}}
+        for file in await asyncio.to_thread(lore_files.list_lore_files, found)
+    ]
+    return web.json_response({"files": files})
 
 
-def _file_json(found: OwnedPersona, file: LoreFile) -> dict[str, Any]:
-    told = {**vars(file), "guild": str(file.guild_id)}
-    del told["guild_id"]
-    return told | {"links": {"self": f"/personas/{found.id}/lore/{file.name}"}}
-
-
-@describe_operation("A file of lore", {200: "Its text.", 404: NO_FILE_TEXT}, tag=PERSONAS_TAG)
+@routes.operation("GET /personas/{persona_id}/lore/{file}", "A file of lore", {200: "Its text.", 404: NO_FILE_TEXT})
 async def get_lore_file(request: web.Request) -> web.Response:
     """The operator's file, or for a server's own persona the server's; else the one that ships."""
     found, name = require_lore_owner(request), _file_name_in_path(request)
-    text = await asyncio.to_thread(read_lore_file, found, found.guild_id, name)
+    text = await asyncio.to_thread(lore_files.read_lore_file, found, found.guild_id, name)
     return web.json_response({"name": name, "text": text})
 
 
-@describe_operation(
+@routes.operation(
+    "PUT /personas/{persona_id}/lore/{file}",
     "Write a file of lore",
     {
         200: ResponseSpec("What is found of it from now on.", LoreFileSummary),
         404: NO_PERSONA_TEXT,
         422: "The file cannot be.",
     },
-    tag=PERSONAS_TAG,
     body=BodySpec(LoreFileBody, {"text": "# The hook\n\nIt was replaced in 1911."}),
 )
 async def put_lore_file(request: web.Request) -> web.Response:
     """Adds or replaces a file; its previous text is stored. A shipped file is excluded instead."""
     found = require_lore_owner(request)
     text = parse_body(LoreFileBody, await read_json_object(request, 2 * MAX_FILE_BYTES)).text
-    if not is_plain_file_name(wanted := _file_name_in_path(request)):
+    if not lore_files.is_plain_file_name(wanted := _file_name_in_path(request)):
         advice = "Use small letters, digits, - and _, and .md at the end or nothing."
         raise Problem("invalid-request", f"No file of lore can be called {wanted[:80]!r}.", advice)
-    name, passages = await write_lore_file(found, found.guild_id, wanted, text)
-    return web.json_response(LoreFileSummary(name=name, passages=passages).model_dump())
+    name, passages = await lore_files.write_lore_file(found, found.guild_id, wanted, text)
+    return LoreFileSummary(name=name, passages=passages).response()
 
 
-@describe_operation("Remove a file of lore", {200: "It is found no more.", 404: NO_FILE_TEXT}, tag=PERSONAS_TAG)
+@routes.operation(
+    "DELETE /personas/{persona_id}/lore/{file}",
+    "Remove a file of lore",
+    {200: "It is found no more.", 404: NO_FILE_TEXT},
+)
 async def delete_lore_file(request: web.Request) -> web.Response:
     """Its text is kept as a revision. A shipped file stays on disk and is excluded."""
     found, name = require_lore_owner(request), _file_name_in_path(request)
-    await remove_lore_file(found, found.guild_id, name)
+    await lore_files.remove_lore_file(found, found.guild_id, name)
     return web.json_response({"removed": name})
 
 
 def _file_name_in_path(request: web.Request) -> str:
-    """The file that the address names, with `.md` at its end."""
     return f"{request.match_info['file'].removesuffix('.md')}.md"
-
-
-ROUTES: tuple[Route, ...] = (
-    ("POST", "/personas/{persona_id}/lore/ask", post_lore_query),
-    ("GET", "/personas/{persona_id}/lore", get_lore_files),
-    ("GET", "/personas/{persona_id}/lore/{file}", get_lore_file),
-    ("PUT", "/personas/{persona_id}/lore/{file}", put_lore_file),
-    ("DELETE", "/personas/{persona_id}/lore/{file}", delete_lore_file),
-)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import discord
 from aiohttp import web
 
 from bot.services import Services
@@ -16,7 +15,7 @@ from personas.lore import WORLD
 from personas.schemas.chat import Persona
 
 WORLD_PERSONA = Persona(WORLD, "The world")
-"""What all personas share: it has lore, and nothing else."""
+"""Stands for the lore that all personas share."""
 
 
 @dataclass(frozen=True)
@@ -29,17 +28,14 @@ class OwnedPersona:
 
     @property
     def id(self) -> str:
-        """The persona's id."""
         return self.persona.id
 
     @property
     def page(self) -> str:
-        """The path of its pages."""
         return f"/dashboard/personas/{self.id}"
 
     @property
     def is_world(self) -> bool:
-        """True for the lore that all personas share."""
         return self.id == WORLD
 
     @property
@@ -50,12 +46,10 @@ class OwnedPersona:
 
     @property
     def ships(self) -> bool:
-        """True if it came with the bot."""
         return self.is_world or self.services.personas.ships(self.id)
 
     @property
     def owner(self) -> str:
-        """The owner in words."""
         if self.guild_id:
             return guild_name(self.services, self.guild_id)
         return "the operator" if self.is_edited or not self.ships else "came with the bot"
@@ -77,14 +71,18 @@ class PersonaStatus:
     versions: int
 
 
+def owned_personas(services: Services) -> list[OwnedPersona]:
+    """Every persona of every server, those of all servers first."""
+    return [OwnedPersona(services, guild_id, persona) for guild_id, persona in services.personas.everybody()]
+
+
 def guild_name(services: Services, guild_id: int) -> str:
-    """A server as people call it."""
     guild = services.client.get_guild(guild_id) if services.client else None
     return guild.name if guild else f"server {guild_id}"
 
 
 def require_persona_in_path(request: web.Request) -> OwnedPersona:
-    """The persona that the address names. Raises `Problem` where there is none."""
+    """The persona in the address. Raises `Problem` if there is none."""
     services, wanted = get_services(request), request.match_info["persona_id"]
     found = services.personas.whose(wanted)
     if found is None:
@@ -94,14 +92,14 @@ def require_persona_in_path(request: web.Request) -> OwnedPersona:
 
 
 def require_lore_owner(request: web.Request) -> OwnedPersona:
-    """The persona that the address names, or the world. Raises `Problem` where there is neither."""
+    """The persona in the address, or the world. Raises `Problem` if there is neither."""
     if request.match_info["persona_id"] == WORLD:
         return OwnedPersona(get_services(request), OPERATOR_GUILD_ID, WORLD_PERSONA)
     return require_persona_in_path(request)
 
 
 def require_version_in_path(request: web.Request, found: OwnedPersona) -> InstalledVersion:
-    """The version that the address names, withdrawn ones too. Raises `Problem` where there is none."""
+    """The version in the address, even a withdrawn one. Raises `Problem` if there is none."""
     wanted = request.match_info["version"]
     made = {one.version: one for one in found.services.store.versions.ever_installed(found.id)}
     if wanted not in made:
@@ -111,7 +109,6 @@ def require_version_in_path(request: web.Request, found: OwnedPersona) -> Instal
 
 
 def persona_status(services: Services, persona_id: str) -> PersonaStatus:
-    """Read a persona's status."""
     versions = services.store.versions
     live, history, installed = versions.live(persona_id), versions.history(persona_id), versions.installed(persona_id)
     return PersonaStatus(
@@ -126,7 +123,7 @@ def persona_status(services: Services, persona_id: str) -> PersonaStatus:
 
 @dataclass(frozen=True)
 class ChannelSummary:
-    """A channel in which a persona lives."""
+    """A channel in which a persona speaks."""
 
     guild: str
     channel: str
@@ -134,24 +131,22 @@ class ChannelSummary:
 
 
 def channels_by_persona(services: Services) -> dict[str, list[ChannelSummary]]:
-    """By persona id the channels in which each lives."""
-    spots: dict[str, list[ChannelSummary]] = {}
-    for guild_id in sorted(_guild_ids(services)):
+    """Channels in which each persona speaks, by its id."""
+    channels: dict[str, list[ChannelSummary]] = {}
+    for guild_id in sorted(guild_ids(services)):
         for channel in services.store.channels.of_guild(guild_id):
-            spots.setdefault(channel.persona_id, []).append(_persona_channel(services.client, channel))
-    return spots
+            channels.setdefault(channel.persona_id, []).append(_persona_channel(services, channel))
+    return channels
 
 
-def _persona_channel(client: discord.Client | None, channel: Channel) -> ChannelSummary:
-    guild = client.get_guild(channel.guild_id) if client else None
+def _persona_channel(services: Services, channel: Channel) -> ChannelSummary:
+    guild = services.client.get_guild(channel.guild_id) if services.client else None
     found = guild.get_channel_or_thread(channel.channel_id) if guild else None
     answers = "answers everything" if channel.answers == "everything" else "answers when it is mentioned"
-    return ChannelSummary(
-        guild.name if guild else f"server {channel.guild_id}",
-        f"#{found.name}" if found else "a channel that is gone",
-        answers,
-    )
+    name = f"#{found.name}" if found else "a channel that is gone"
+    return ChannelSummary(guild_name(services, channel.guild_id), name, answers)
 
 
-def _guild_ids(services: Services) -> set[int]:
+def guild_ids(services: Services) -> set[int]:
+    """The guilds that the bot is in; all that are stored before it is connected."""
     return {guild.id for guild in services.client.guilds} if services.client else services.store.guilds.known()

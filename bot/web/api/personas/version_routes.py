@@ -7,38 +7,39 @@ from collections.abc import Sequence, Set
 from pathlib import Path
 
 from aiohttp import web
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ValidationError
 
 from bot.services import Services
-from bot.store import InstalledVersion, Promotion
+from bot.store import InstalledVersion
 from bot.store.adapter_versions import PromotionKind
 from bot.versions.live_versions import OPERATOR_USER_ID
-from bot.web.api.openapi import ApiModel, BodySpec, Json, Links, ResponseSpec, Timestamp, describe_operation
-from bot.web.api.paging import PAGE_PARAMETERS, page_links, parse_page_query
-from bot.web.api.personas.card_routes import NO_PERSONA_TEXT, PERSONAS_TAG
+from bot.web.api.openapi import ApiModel, ApiRoutes, BodySpec, Json, Links, ResponseSpec, Timestamp
+from bot.web.api.paging import PAGE_PARAMETERS, paginate, parse_page_query
+from bot.web.api.personas.card_routes import NO_PERSONA_TEXT
 from bot.web.api.personas.persona_lookup import (
     ChannelSummary,
     OwnedPersona,
     channels_by_persona,
+    owned_personas,
     persona_status,
     require_persona_in_path,
     require_version_in_path,
 )
-from bot.web.app_context import Route, get_services
-from bot.web.problems import Problem
+from bot.web.app_context import get_services
 from bot.web.request_body import errors_as_problems, parse_body, read_json_object
 from personas.home.adapters import MANIFEST_FILE
 from personas.home.shared_personas import OPERATOR_GUILD_ID
+from personas.schemas.base import FrozenModel
 from personas.schemas.scorecard import ScoreCard
 from personas.schemas.training import AdapterManifest
 
 OMITTED_MANIFEST_FIELDS = {"checksums", "metrics"}
-"""Manifest fields that are of no use to a reader, or that the score card has anyway."""
+"""Manifest fields of no use to a reader, or repeated by the score card."""
 NO_VERSION_TEXT = "There is no such persona, or no such version."
+routes = ApiRoutes("personas")
 
 
 def persona_path(persona_id: str, *more: str) -> str:
-    """The address of a persona, or of something it has."""
     return "/".join(("/personas", persona_id, *more))
 
 
@@ -67,10 +68,9 @@ class VersionResponse(ApiModel):
         """Describe a version; `files` holds its score card and manifest."""
         persona_id, name = version.persona_id, version.version
         path, versions = persona_path(persona_id, "versions", name), services.store.versions
-        return cls(
-            version=name,
+        return cls.describe(
+            version,
             job=version.job_id,
-            installed_at=version.installed_at,
             live=versions.live(persona_id) == name,
             withdrawn=versions.is_withdrawn(persona_id, name),
             made_for=services.request_builder.incompatible_versions.model_of(persona_id, name),
@@ -115,22 +115,14 @@ class PersonaResponse(ApiModel):
 
     @classmethod
     def of(cls, found: OwnedPersona, channels: Sequence[ChannelSummary]) -> PersonaResponse:
-        """Describe a persona and the channels where it speaks."""
         persona, status = found.persona, persona_status(found.services, found.id)
         newest = status.newest
-        return cls(
-            id=found.id,
-            name=persona.name,
-            nickname=persona.nickname,
-            tagline=persona.tagline,
-            tags=list(persona.tags),
-            guild=str(found.guild_id),
+        return cls.describe(
+            persona,
+            status,
             ships=found.ships,
+            guild=str(found.guild_id),
             edited=found.is_edited,
-            live=status.live,
-            speaks=status.speaks,
-            since=status.since,
-            versions=status.versions,
             newest=NewestVersion(version=newest.version, verdict=newest.scorecard.verdict) if newest else None,
             channels=[vars(channel) for channel in channels],
             links={"self": persona_path(found.id), "page": found.page}
@@ -146,11 +138,6 @@ class VersionChange(ApiModel):
     at: Timestamp
     kind: PromotionKind
     why: str
-
-    @classmethod
-    def of(cls, change: Promotion) -> VersionChange:
-        """Describe a change."""
-        return cls(version=change.version, at=change.at, kind=change.kind, why=change.why)
 
 
 class PersonaListResponse(ApiModel):
@@ -170,7 +157,7 @@ class VersionListResponse(ApiModel):
 
 
 def read_version_files(services: Services, version: InstalledVersion) -> dict[str, Json | None]:
-    """Read a version's whole score card and its manifest; None for a damaged one. To be called in a thread."""
+    """Read a version's score card and manifest; None for a damaged file. To be called in a thread."""
     folder = services.request_builder.adapter(version.persona_id, version.version).folder
     scorecard = _read_model(folder / "scorecard.json", ScoreCard)
     manifest = _read_model(folder / MANIFEST_FILE, AdapterManifest, OMITTED_MANIFEST_FIELDS)
@@ -184,38 +171,34 @@ def _read_model(path: Path, model: type[BaseModel], omitted: Set[str] = frozense
         return None
 
 
-class PromoteBody(BaseModel):
+class PromoteBody(FrozenModel):
     """`anyway` is needed for a version that the gate rejects, or members speak against."""
 
-    model_config = ConfigDict(extra="forbid")
     anyway: bool = False
 
 
-@describe_operation(
+@routes.operation(
+    "GET /personas",
     "Personas",
     {
         200: ResponseSpec("A page of personas; `links.next` leads to the next ones.", PersonaListResponse),
         404: "There is no persona `after`.",
     },
-    tag=PERSONAS_TAG,
     query=PAGE_PARAMETERS,
 )
 async def get_personas(request: web.Request) -> web.Response:
     """Every persona of every server, those of all servers first."""
-    services, asked = get_services(request), parse_page_query(request)
-    everybody = [OwnedPersona(services, guild_id, persona) for guild_id, persona in services.personas.everybody()]
-    ids = [one.id for one in everybody]
-    if asked.after is not None and asked.after not in ids:
-        raise Problem("not-found", f"There is no persona {asked.after[:80]!r}.", "Begin without `after`.")
-    begin = ids.index(asked.after) + 1 if asked.after is not None else 0
-    shown, channels = everybody[begin : begin + asked.limit], channels_by_persona(services)
-    last = shown[-1].id if begin + asked.limit < len(everybody) else None
+    services, page = get_services(request), parse_page_query(request)
+    shown, links = paginate(request, page, owned_personas(services), lambda one: one.id, "persona")
+    channels = channels_by_persona(services)
     personas = [PersonaResponse.of(one, channels.get(one.id, ())) for one in shown]
-    return PersonaListResponse(personas=personas, links=page_links(request, asked, last)).response()
+    return PersonaListResponse(personas=personas, links=links).response()
 
 
-@describe_operation(
-    "One persona", {200: ResponseSpec("The persona.", PersonaResponse), 404: NO_PERSONA_TEXT}, tag=PERSONAS_TAG
+@routes.operation(
+    "GET /personas/{persona_id}",
+    "One persona",
+    {200: ResponseSpec("The persona.", PersonaResponse), 404: NO_PERSONA_TEXT},
 )
 async def get_persona(request: web.Request) -> web.Response:
     """Returns its owner, its channels and its live version."""
@@ -223,39 +206,33 @@ async def get_persona(request: web.Request) -> web.Response:
     return PersonaResponse.of(found, channels_by_persona(found.services).get(found.id, ())).response()
 
 
-@describe_operation(
+@routes.operation(
+    "GET /personas/{persona_id}/versions",
     "A persona's versions, newest first",
     {
-        200: ResponseSpec(
-            "A page of versions, and every change of the live one, oldest first.",
-            VersionListResponse,
-        ),
+        200: ResponseSpec("A page of versions, and every change of the live one, oldest first.", VersionListResponse),
         404: "There is no such persona, or no version `after`.",
     },
-    tag=PERSONAS_TAG,
     query=PAGE_PARAMETERS,
 )
 async def get_versions(request: web.Request) -> web.Response:
     """All that were ever there, withdrawn ones too."""
-    asked, found = parse_page_query(request), require_persona_in_path(request)
+    page, found = parse_page_query(request), require_persona_in_path(request)
     versions = found.services.store.versions
-    made = versions.ever_installed(found.id)[::-1]
-    names = [one.version for one in made]
-    if asked.after is not None and asked.after not in names:
-        raise Problem("not-found", f"There is no version {asked.after[:80]!r}.", "Begin without `after`.")
-    begin = names.index(asked.after) + 1 if asked.after is not None else 0
-    shown = made[begin : begin + asked.limit]
-    last = shown[-1].version if begin + asked.limit < len(made) else None
+    installed = versions.ever_installed(found.id)[::-1]
+    shown, links = paginate(request, page, installed, lambda one: one.version, "version")
     return VersionListResponse(
         live=versions.live(found.id),
         versions=[VersionResponse.of(found.services, one) for one in shown],
-        changes=[VersionChange.of(change) for change in versions.history(found.id)],
-        links=page_links(request, asked, last),
+        changes=[VersionChange.describe(change) for change in versions.history(found.id)],
+        links=links,
     ).response()
 
 
-@describe_operation(
-    "One version", {200: ResponseSpec("The version.", VersionResponse), 404: NO_VERSION_TEXT}, tag=PERSONAS_TAG
+@routes.operation(
+    "GET /personas/{persona_id}/versions/{version}",
+    "One version",
+    {200: ResponseSpec("The version.", VersionResponse), 404: NO_VERSION_TEXT},
 )
 async def get_version(request: web.Request) -> web.Response:
     """With its whole score card, and what its manifest tells of how it was made."""
@@ -265,14 +242,14 @@ async def get_version(request: web.Request) -> web.Response:
     return VersionResponse.of(found.services, made, **files).response()
 
 
-@describe_operation(
+@routes.operation(
+    "POST /personas/{persona_id}/versions/{version}/promote",
     "Promote a version",
     {
         200: ResponseSpec("The version, live.", VersionResponse),
         404: NO_VERSION_TEXT,
         409: "The gate or members speak against it, it cannot be served, or the key belongs to another request.",
     },
-    tag=PERSONAS_TAG,
     body=BodySpec(PromoteBody, {"anyway": False}, required=False),
 )
 async def post_promote(request: web.Request) -> web.Response:
@@ -287,28 +264,18 @@ async def post_promote(request: web.Request) -> web.Response:
     return VersionResponse.of(found.services, made).response()
 
 
-@describe_operation(
+@routes.operation(
+    "POST /personas/{persona_id}/rollback",
     "Roll back",
     {
         200: ResponseSpec("What speaks now.", VersionChange),
         404: NO_PERSONA_TEXT,
         409: "There is nothing to go back to, or the key belongs to another request.",
     },
-    tag=PERSONAS_TAG,
 )
 async def post_rollback(request: web.Request) -> web.Response:
     """The version that was live before speaks from the next reply on; twice goes two versions back."""
     found = require_persona_in_path(request)
     with errors_as_problems("conflict"):
         change = found.services.versions.roll_back(found.persona, OPERATOR_GUILD_ID, OPERATOR_USER_ID)
-    return VersionChange.of(change).response()
-
-
-ROUTES: tuple[Route, ...] = (
-    ("GET", "/personas", get_personas),
-    ("GET", "/personas/{persona_id}", get_persona),
-    ("GET", "/personas/{persona_id}/versions", get_versions),
-    ("GET", "/personas/{persona_id}/versions/{version}", get_version),
-    ("POST", "/personas/{persona_id}/versions/{version}/promote", post_promote),
-    ("POST", "/personas/{persona_id}/rollback", post_rollback),
-)
+    return VersionChange.describe(change).response()

@@ -16,25 +16,18 @@ from bot.store import JobResult, JobState, TrainingJob
 from bot.training.request_checks import available_memory_bytes, requested_recipe_plan
 from bot.web.api.openapi import (
     ApiModel,
+    ApiRoutes,
     BodySpec,
     Json,
     Links,
     ResponseSpec,
     Timestamp,
-    describe_operation,
     enum_parameter,
     integer_parameter,
 )
 from bot.web.api.paging import PAGE_PARAMETERS, integer_query, page_links, parse_page_query
-from bot.web.api.training.training_service import (
-    JOB_STATE_NAMES,
-    job_path,
-    job_state_query,
-    plan_request,
-    queue_training,
-    require_job,
-)
-from bot.web.app_context import Route, get_services
+from bot.web.api.training import training_service
+from bot.web.app_context import get_services
 from bot.web.idempotency import idempotency_key
 from bot.web.request_body import read_json_object
 from personas.errors import RequestError
@@ -44,9 +37,8 @@ OPEN_STATES: tuple[JobState, ...] = ("queued", "running")
 SHARED_JOB_FIELDS = (
     "job_id", "state", "name", "persona", "version", "attempt", "queued_at", "started_at", "finished_at"
 )  # fmt: skip
-"""Fields that a response takes from a job as they are."""
 MAX_DISCORD_ID = 2**63 - 1
-TRAINING_TAG = "training"
+routes = ApiRoutes("training")
 NO_JOB_TEXT = "There is no such job."
 
 
@@ -95,7 +87,7 @@ class JobResponse(ApiModel):
 
     @classmethod
     def of(cls, services: Services, job: TrainingJob, positions: Mapping[str, int] | None = None) -> JobResponse:
-        """Describe a job; `positions` are those of all queued jobs, for a list: see `queue_positions`."""
+        """Describe a job; `positions` are those of all queued jobs, for a list (see `queue_positions`)."""
         request, home = _stored_request(job), services.home
         same = {name: getattr(job, name) for name in SHARED_JOB_FIELDS}
         return cls(
@@ -150,7 +142,7 @@ def queue_positions(services: Services) -> dict[str, int]:
 
 def _job_links(job: TrainingJob) -> dict[str, str]:
     """The addresses of a job, its events and the actions it allows now."""
-    path = job_path(job.job_id)
+    path = training_service.job_path(job.job_id)
     can = {"events": True, "curves": True, "log": True, "cancel": job.state in OPEN_STATES, "resume": job.can_resume}
     return {"self": path} | {what: f"{path}/{what}" for what, possible in can.items() if possible}
 
@@ -186,14 +178,14 @@ def _result_summary(home: Path, job: TrainingJob) -> JobResultSummary | None:
     return JobResultSummary(adapter=place.as_posix(), seconds=result.seconds, scorecard=scorecard)
 
 
-@describe_operation(
+@routes.operation(
+    "POST /finetune/start-training",
     "Start a training",
     {
         202: ResponseSpec("The job, stored and queued, with the plan of what it will do.", AcceptedJob),
         409: "A job for the same is queued already, the queue is full, or the key belongs to another request.",
         422: "Fields are wrong, or it cannot be run here; `would_work` is a body that can.",
     },
-    tag="training",
     body=BodySpec(TrainingRequest, {"job_name": "oda-1", "persona": "oda"}),
 )
 async def post_training(request: web.Request) -> web.Response:
@@ -201,12 +193,12 @@ async def post_training(request: web.Request) -> web.Response:
     job_id = _idempotent_job_id(request)
     get_services(request)
     body = await read_json_object(request)
-    job, plan = await queue_training(request, body, job_id=job_id)
+    job, plan = await training_service.queue_training(request, body, job_id=job_id)
     answer = dict(JobResponse.of(get_services(request), job))
     if plan:
         own = requested_recipe_plan(plan, job.request.recipe)
         answer["plan"] = PlanSummary.model_validate(plan.model_dump() | own.model_dump())
-    return AcceptedJob(**answer).response(202, {"Location": job_path(job.job_id)})
+    return AcceptedJob(**answer).response(202, {"Location": training_service.job_path(job.job_id)})
 
 
 def _idempotent_job_id(request: web.Request) -> str | None:
@@ -215,36 +207,36 @@ def _idempotent_job_id(request: web.Request) -> str | None:
     return hashlib.sha256(f"idempotency:{key}".encode()).hexdigest()[:16] if key is not None else None
 
 
-@describe_operation(
+@routes.operation(
+    "POST /finetune/plan",
     "What a training would do",
     {
         200: "Samples, tokens, what is dropped and why, steps, time and memory by recipe; nothing is queued. "
         "`conflict` says what a start would have to wait for.",
         422: "The trainer's words why it could not be run.",
     },
-    tag="training",
     body=BodySpec(TrainingRequest, example={"job_name": "oda-1", "persona": "oda"}),
 )
 async def plan_training(request: web.Request) -> web.Response:
     """The trainer reads the material, which takes seconds, and longer for much of it."""
-    wanted, plan = await plan_request(request, await read_json_object(request))
+    wanted, plan = await training_service.plan_request(request, await read_json_object(request))
     conflict = get_services(request).queue.conflict(wanted)
     more = {"free_bytes": available_memory_bytes(), "conflict": str(conflict) if conflict else None}
     return web.json_response({**plan.model_dump(mode="json"), **more})
 
 
-@describe_operation(
+@routes.operation(
+    "GET /finetune/jobs",
     "Jobs, newest first",
     {
         200: ResponseSpec("A page of jobs; `links.next` leads to the older ones.", JobListResponse),
         404: "There is no job `after`.",
     },
-    tag=TRAINING_TAG,
     query={
         **PAGE_PARAMETERS,
         "guild": integer_parameter(0, MAX_DISCORD_ID, "Of this server; 0 are the operator's own."),
         "persona": "Of this persona, by its id; a dialogue adapter is `dialogue/<job name>`.",
-        "state": enum_parameter(JOB_STATE_NAMES, "In this state."),
+        "state": enum_parameter(training_service.JOB_STATE_NAMES, "In this state."),
     },
 )
 async def get_jobs(request: web.Request) -> web.Response:
@@ -254,8 +246,8 @@ async def get_jobs(request: web.Request) -> web.Response:
         asked.limit + 1,
         guild_id=integer_query(request, "guild", 0, MAX_DISCORD_ID),
         name=request.query.get("persona"),
-        state=job_state_query(request),
-        after=require_job(services, asked.after) if asked.after is not None else None,
+        state=training_service.job_state_query(request),
+        after=training_service.require_job(services, asked.after) if asked.after is not None else None,
     )
     last = found[asked.limit - 1].job_id if len(found) > asked.limit else None
     positions = queue_positions(services)
@@ -263,30 +255,33 @@ async def get_jobs(request: web.Request) -> web.Response:
     return JobListResponse(jobs=jobs, links=page_links(request, asked, last)).response()
 
 
-@describe_operation("One job", {200: ResponseSpec("The job.", JobResponse), 404: NO_JOB_TEXT}, tag=TRAINING_TAG)
+@routes.operation(
+    "GET /finetune/jobs/{job_id}", "One job", {200: ResponseSpec("The job.", JobResponse), 404: NO_JOB_TEXT}
+)
 async def get_job(request: web.Request) -> web.Response:
     """Its state, the trainer's last word, what came of it."""
     services = get_services(request)
-    return JobResponse.of(services, require_job(services, request.match_info["job_id"])).response()
+    return JobResponse.of(services, training_service.require_job(services, request.match_info["job_id"])).response()
 
 
-@describe_operation(
+@routes.operation(
+    "POST /finetune/jobs/{job_id}/cancel",
     "Cancel a job",
     {
         200: ResponseSpec("The job, cancelled.", JobResponse),
         404: NO_JOB_TEXT,
         409: "It has ended, or the key belongs to another request.",
     },
-    tag=TRAINING_TAG,
 )
 async def cancel_job(request: web.Request) -> web.Response:
     """Ends for good a job that waits or trains; nothing that is live changes."""
     services = get_services(request)
-    job = require_job(services, request.match_info["job_id"])
+    job = training_service.require_job(services, request.match_info["job_id"])
     return JobResponse.of(services, services.queue.cancel(job.job_id)).response()
 
 
-@describe_operation(
+@routes.operation(
+    "POST /finetune/jobs/{job_id}/resume",
     "Resume a job",
     {
         200: ResponseSpec("The job, queued again.", JobResponse),
@@ -294,20 +289,9 @@ async def cancel_job(request: web.Request) -> web.Response:
         409: "It cannot go on, or the key belongs to another request.",
         422: "What it needs is not here.",
     },
-    tag=TRAINING_TAG,
 )
 async def resume_job(request: web.Request) -> web.Response:
     """Continues a failed job from its last checkpoint, once the cause is fixed."""
     services = get_services(request)
-    job = require_job(services, request.match_info["job_id"])
+    job = training_service.require_job(services, request.match_info["job_id"])
     return JobResponse.of(services, services.queue.resume(job.job_id)).response()
-
-
-ROUTES: tuple[Route, ...] = (
-    ("POST", "/finetune/start-training", post_training),
-    ("GET", "/finetune/jobs", get_jobs),
-    ("GET", "/finetune/jobs/{job_id}", get_job),
-    ("POST", "/finetune/jobs/{job_id}/cancel", cancel_job),
-    ("POST", "/finetune/jobs/{job_id}/resume", resume_job),
-)
-PLAN_ROUTES: tuple[Route, ...] = (("POST", "/finetune/plan", plan_training),)

@@ -17,14 +17,7 @@ from pydantic import ValidationError
 import bot
 from bot.errors import redact_paths
 from bot.store import TrainingJob
-from bot.web.api.training.run_history import (
-    EVENTS_FILE,
-    MetricsHistory,
-    build_history,
-    parse_event_line,
-    read_all_events,
-    read_report_history,
-)
+from bot.web.api.training import run_history
 from personas.errors import RequestError
 from personas.home.adapters import MANIFEST_FILE
 from personas.home.job_folder import ADAPTER_FOLDER, REQUEST_FILE
@@ -71,7 +64,7 @@ class RunDetails:
     """
 
     job: TrainingJob
-    course: MetricsHistory
+    course: run_history.MetricsHistory
     told_until: int
     unreadable: int
     settings: RunSettings
@@ -82,12 +75,10 @@ class RunDetails:
 
 
 def run_folder(home: Path, job_id: str) -> Path:
-    """The job folder of a run, which may not be there."""
     return home / "jobs" / job_id
 
 
 def read_run_details(home: Path, job: TrainingJob) -> RunDetails:
-    """Read everything stored about a job's run."""
     folder = run_folder(home, job.job_id)
     adapter = _adapter_folder(folder, job)
     course, until, unreadable = _read_history(folder, adapter)
@@ -112,14 +103,14 @@ def run_seconds(home: Path, job: TrainingJob) -> float | None:
         if job.result:
             return job.result.seconds
     told = (
-        parse_event_line(line)
-        for line in reversed(_file_tail(run_folder(home, job.job_id) / EVENTS_FILE)[0].split(b"\n"))
+        run_history.parse_event_line(line)
+        for line in reversed(_file_tail(run_folder(home, job.job_id) / run_history.EVENTS_FILE)[0].split(b"\n"))
     )
     return next((event.seconds for event in told if isinstance(event, Progress)), None)
 
 
 def read_json(path: Path) -> Json | None:
-    """The object in a file; None where there is none that can be read."""
+    """The object in a file; None if there is none or it is unreadable."""
     try:
         found = json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError):
@@ -128,7 +119,7 @@ def read_json(path: Path) -> Json | None:
 
 
 def read_log_tail(home: Path, job_id: str) -> str:
-    """The last lines of a run's log, without the folders of this machine; empty where there is none."""
+    """The last lines of a run's log without the machine's folders; empty if there is none."""
     text, is_cut = _file_tail(run_folder(home, job_id) / LOG_FILE)
     lines = text.decode(errors="replace").split("\n")[1 if is_cut else 0 :]
     shown = (
@@ -138,7 +129,7 @@ def read_log_tail(home: Path, job_id: str) -> str:
 
 
 def _file_tail(path: Path) -> tuple[bytes, bool]:
-    """The end of a file, and whether there is more before it; nothing where it cannot be read."""
+    """The end of a file, and whether it is longer; empty if it cannot be read."""
     try:
         with path.open("rb") as file:
             size = file.seek(0, 2)
@@ -164,26 +155,21 @@ def _adapter_folder(folder: Path, job: TrainingJob) -> Path | None:
     return next((place for place in (*installed, folder / ADAPTER_FOLDER) if (place / MANIFEST_FILE).is_file()), None)
 
 
-def _read_history(folder: Path, adapter: Path | None) -> tuple[MetricsHistory, int, int]:
+def _read_history(folder: Path, adapter: Path | None) -> tuple[run_history.MetricsHistory, int, int]:
     try:
-        read = read_all_events(folder / EVENTS_FILE)
+        read = run_history.read_all_events(folder / run_history.EVENTS_FILE)
     except OSError:  # it is another program's fault, and costs the curves only
-        return MetricsHistory(), 0, 0
+        return run_history.MetricsHistory(), 0, 0
     if read.told or not adapter:
-        return build_history(told.event for told in read.told), read.end, read.unreadable
-    return read_report_history(adapter / REPORT_FOLDER), read.end, read.unreadable
-
-
-# ------------------------------------------------------------------------------------------------ settings
+        return run_history.build_history(told.event for told in read.told), read.end, read.unreadable
+    return run_history.read_report_history(adapter / REPORT_FOLDER), read.end, read.unreadable
 
 
 def read_run_settings(folder: Path, job: TrainingJob) -> RunSettings:
-    """Read a run's settings from its job folder or its adapter's."""
     return _settings(folder, _adapter_folder(folder, job), job)
 
 
 def _settings(folder: Path, adapter: Path | None, job: TrainingJob) -> RunSettings:
-    """The same, where the adapter's folder is known."""
     run = read_json(folder / RUN_FILE)
     if run and isinstance(run.get("recipe"), dict):
         return _settings_from_run(run)
@@ -216,10 +202,7 @@ def _lines(found: object) -> tuple[str, ...]:
     return tuple(str(line) for line in found) if isinstance(found, list) else ()
 
 
-# ------------------------------------------------------------------------------------------------ what it took
-
-
-def _run_resources(adapter: Path | None, job: TrainingJob, course: MetricsHistory) -> RunResources:
+def _run_resources(adapter: Path | None, job: TrainingJob, course: run_history.MetricsHistory) -> RunResources:
     kept = read_json(adapter / REPORT_FOLDER / "training.json") if adapter else None
     if kept:
         return RunResources(
@@ -240,11 +223,8 @@ def _number(value: object) -> float | None:
     return float(value) if isinstance(value, int | float) else None
 
 
-# ------------------------------------------------------------------------------------------------ what it learned from
-
-
 def _materials(folder: Path, adapter: Path | None) -> tuple[Json, ...]:
-    """Kind, origin and right of all that went in, and by whom it is stated."""
+    """Kind, origin and right of each material, and who stated it."""
     try:
         spec = JobSpec.model_validate_json((folder / REQUEST_FILE).read_bytes())
     except (OSError, ValidationError):

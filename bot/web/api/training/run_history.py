@@ -24,7 +24,7 @@ from personas.schemas.training_events import (
 
 EVENTS_FILE = "events.jsonl"
 BLOCK_BYTES = 2**20
-"""So much is read at once; a longer line is passed over."""
+"""Bytes read at once; longer lines are skipped."""
 EVENT_PREFIX = b'{"event":'
 STAGE_NAMES = {1: "general dialogue", 2: "the persona"}
 DEFAULT_SMOOTHING, MAX_SMOOTHING = 0.9, 0.99
@@ -54,9 +54,9 @@ class EventBatch:
 
 
 def read_events(path: Path, start: int, most: int | None = None) -> EventBatch:
-    """The events after a line's end, 0 for all; at most `most` of them. A file that is not there has none.
+    """The events after a line's end (0 for all), at most `most` of them; none if there is no file.
 
-    A line that has not ended yet is left for later. Raises `OSError` where the file cannot be read.
+    An incomplete last line is left for later. Raises `OSError` if the file cannot be read.
     """
     try:
         with path.open("rb") as file:
@@ -75,7 +75,6 @@ def read_events(path: Path, start: int, most: int | None = None) -> EventBatch:
 
 
 def read_all_events(path: Path) -> EventBatch:
-    """All events of a file. Raises `OSError`."""
     told: list[LoggedEvent] = []
     read = EventBatch(more=True)
     unreadable = 0
@@ -87,7 +86,7 @@ def read_all_events(path: Path) -> EventBatch:
 
 
 def is_line_end(path: Path, at: int) -> bool:
-    """True if a line of the file ends there, and for 0."""
+    """True for 0 and if a line of the file ends there."""
     try:
         with path.open("rb") as file:
             return _is_line_end(file, at)
@@ -111,7 +110,7 @@ def _parse_lines(whole: bytes, start: int, most: int | None, *, more: bool, anew
 
 
 def parse_event_line(line: bytes) -> TrainerEvent | None:
-    """The event that a line tells, or the end of it after one that was cut off; None where it holds none."""
+    """Parse a line, or its end after a line that was cut off; None if it holds no event."""
     try:
         return TRAINER_EVENT.validate_json(line)
     except ValidationError:
@@ -156,7 +155,6 @@ class MetricsHistory:
     peak_bytes: int = 0
 
     def hear(self, event: TrainerEvent) -> None:
-        """Take in the next event."""
         self.last = event
         match event:
             case Phase():
@@ -182,18 +180,17 @@ class MetricsHistory:
 
     @property
     def heldout(self) -> list[tuple[int, float]]:
-        """Steps, and the loss on held-out replies that was measured after them."""
+        """Steps with the held-out loss measured after them."""
         measured: list[Evaluation | Epoch] = [*self.evaluations, *self.epochs]
         return sorted((it.step, it.eval_loss) for it in measured if it.eval_loss is not None)
 
     @property
     def has_stages(self) -> bool:
-        """True for a run of two stages."""
         return any(it.stage for it in self.steps) or any(it.stage for it in self.epochs)
 
     @property
     def train_loss(self) -> float | None:
-        """The last training loss that is a mean of more than one step, where there is one; else the last step's."""
+        """The last mean training loss over several steps; else the last step's."""
         measured: list[Evaluation | Epoch] = [*self.evaluations, *self.epochs]
         means = [(it.step, it.train_loss) for it in measured if it.train_loss is not None]
         if means:
@@ -202,7 +199,6 @@ class MetricsHistory:
 
 
 def build_history(events: Iterable[TrainerEvent]) -> MetricsHistory:
-    """Build the metrics history of a run from its events."""
     course = MetricsHistory()
     for event in events:
         course.hear(event)
@@ -210,7 +206,7 @@ def build_history(events: Iterable[TrainerEvent]) -> MetricsHistory:
 
 
 def read_report_history(report: Path) -> MetricsHistory:
-    """Build it from the tables in an adapter's `report/`, if the job folder no longer exists. Empty without any."""
+    """Build it from the tables in an adapter's `report/`, if the job folder no longer exists."""
     return build_history(
         event
         for name, kind in REPORT_FILES
@@ -232,7 +228,6 @@ def smooth(values: Sequence[float], weight: float) -> list[float]:
 
 
 def smoothing_formula(weight: float) -> str:
-    """The formula of `smooth` as text."""
     return f"sₙ = Σ {weight:g}ⁿ⁻ⁱ · lossᵢ ⁄ Σ {weight:g}ⁿ⁻ⁱ, over all i ≤ n"
 
 
@@ -245,7 +240,7 @@ def _csv_rows(path: Path) -> list[dict[str, str]]:
 
 
 def _row_event(kind: str, row: dict[str, str]) -> TrainerEvent | None:
-    """A row as the event that it was written from; what the table leaves out is 0. None where it cannot be read."""
+    """Convert a row back to its event, with 0 for what the table omits; None if it is unreadable."""
     told: dict[str, Any] = {name: value or None for name, value in row.items()}
     rest = {"of": told.get("step"), "eta_s": 0.0} if kind == "progress" else {}
     try:

@@ -14,45 +14,35 @@ from aiohttp import web
 from bot.services import Services
 from bot.store import JobState, TrainingJob
 from bot.training.queue import JobQueue
-from bot.web.api.openapi import ApiModel, Links, ParameterSpec, ResponseSpec, describe_operation
+from bot.web.api.openapi import ApiModel, ApiRoutes, Links, ParameterSpec, ResponseSpec
 from bot.web.api.paging import PAGE_PARAMETERS, page_links, parse_page_query, require_known_parameters
+from bot.web.api.training import run_history
 from bot.web.api.training.job_routes import (
     NO_JOB_TEXT,
     OPEN_STATES,
-    TRAINING_TAG,
     JobListResponse,
     JobResponse,
     queue_positions,
 )
 from bot.web.api.training.run_details import read_log_tail, read_run_details, run_folder
-from bot.web.api.training.run_history import (
-    DEFAULT_SMOOTHING,
-    EVENTS_FILE,
-    MAX_SMOOTHING,
-    EventBatch,
-    MetricsHistory,
-    is_line_end,
-    read_events,
-    smooth,
-    smoothing_formula,
-)
 from bot.web.api.training.training_service import job_path, require_job, smoothing_query
-from bot.web.app_context import APP_CONTEXT, Route, get_services
+from bot.web.app_context import APP_CONTEXT, get_services
 from bot.web.problems import Problem
 from bot.web.sse import SseItem, stream_events
 
 POLL_INTERVAL_S = 1.0
-"""The bot hears of an event a moment before it is in the file; so the file is looked at without being told, too."""
+"""The file is polled too, as the bot hears of an event shortly before it is written."""
 EVENT_STREAM_TYPE = "text/event-stream"
 EVENT_ID_PATTERN = re.compile(r"[0-9]{1,15}")
 LIST_OR_STREAM_TYPES = ("application/json", EVENT_STREAM_TYPE)
+routes = ApiRoutes("training")
 
 
 async def stream_run_events(request: web.Request, job_id: str, start: int) -> AsyncIterator[SseItem]:
     """Yield a run's events after a byte of its file, and new ones until it ends.
 
-    Each event's id is the byte at which it ends, and its name the event's kind. `job` is the job itself, at first and
-    whenever its state or place changes; `anew` says that what was told before is void and comes again.
+    An event's id is the byte at which it ends, its name the event's kind. `job` is sent at first and whenever the job's
+    state or position changes; `anew` voids all earlier events, which are sent again.
     """
     at = start
     shown: tuple[JobState, int | None] | None = None
@@ -75,7 +65,7 @@ async def stream_run_events(request: web.Request, job_id: str, start: int) -> As
 
 
 async def stream_job_changes(request: web.Request) -> AsyncIterator[SseItem]:
-    """Every job as it changes, progress included; at first all that wait or train. Ids only count."""
+    """Yield every job as it changes, progress included; at first all open ones. Ids only count."""
     number = 0
     changed_jobs: dict[str, None] = {}
     with _subscribe_changes(_running_queue(request), changed_jobs) as changed:
@@ -91,18 +81,20 @@ async def stream_job_changes(request: web.Request) -> AsyncIterator[SseItem]:
             await _wait_for_change(changed)
 
 
-def _batch_items(read: EventBatch) -> Iterator[SseItem]:
+def _batch_items(read: run_history.EventBatch) -> Iterator[SseItem]:
     if read.anew:
         yield "0", "anew", {}
     for told in read.told:
         yield str(told.end), told.event.event, told.event.model_dump(mode="json")
 
 
-async def _read_batch(services: Services, job_id: str, at: int) -> EventBatch:
+async def _read_batch(services: Services, job_id: str, at: int) -> run_history.EventBatch:
     try:
-        return await asyncio.to_thread(read_events, run_folder(services.home, job_id) / EVENTS_FILE, at)
+        return await asyncio.to_thread(
+            run_history.read_events, run_folder(services.home, job_id) / run_history.EVENTS_FILE, at
+        )
     except OSError:  # nothing can be read of it now
-        return EventBatch(end=at)
+        return run_history.EventBatch(end=at)
 
 
 async def _wait_for_change(changed: asyncio.Event) -> None:
@@ -118,7 +110,7 @@ def _running_queue(request: web.Request) -> JobQueue | None:
 
 @contextmanager
 def _subscribe_changes(queue: JobQueue | None, noted: dict[str, None] | None = None) -> Iterator[asyncio.Event]:
-    """Set whenever a job changes; its id is noted."""
+    """Yield an event that is set whenever a job changes; its id is noted."""
     changed = asyncio.Event()
 
     def note(job: TrainingJob) -> None:
@@ -150,7 +142,8 @@ class RunEventList(ApiModel):
     links: Links
 
 
-@describe_operation(
+@routes.operation(
+    "GET /finetune/jobs/{job_id}/events",
     "What a run told",
     {
         200: ResponseSpec(
@@ -160,7 +153,6 @@ class RunEventList(ApiModel):
         ),
         404: NO_JOB_TEXT,
     },
-    tag=TRAINING_TAG,
     query={
         **PAGE_PARAMETERS,
         "after": ParameterSpec("The id of the last event that is known.", {"type": "string", "pattern": "^[0-9]+$"}),
@@ -178,7 +170,7 @@ async def get_run_events(request: web.Request) -> web.StreamResponse:
         return await stream_events(request, stream_run_events(request, job.job_id, _event_position(known)))
     read, is_known = await asyncio.to_thread(
         _event_page,
-        run_folder(services.home, job.job_id) / EVENTS_FILE,
+        run_folder(services.home, job.job_id) / run_history.EVENTS_FILE,
         _event_position(asked.after or "0"),
         asked.limit,
     )
@@ -189,10 +181,10 @@ async def get_run_events(request: web.Request) -> web.StreamResponse:
     return RunEventList(events=events, links=links).response()
 
 
-def _event_page(path: Path, start: int, limit: int) -> tuple[EventBatch, bool]:
-    """A page of events, and whether its beginning is one. Raises `Problem` where the file cannot be read."""
+def _event_page(path: Path, start: int, limit: int) -> tuple[run_history.EventBatch, bool]:
+    """A page of events, and whether it starts at the end of a line. Raises `Problem` if the file cannot be read."""
     try:
-        return read_events(path, start, limit), is_line_end(path, start)
+        return run_history.read_events(path, start, limit), run_history.is_line_end(path, start)
     except OSError as error:
         why = error.strerror or str(error)
         raise Problem(
@@ -206,14 +198,14 @@ def _event_position(text: str) -> int:
     return int(text)
 
 
-@describe_operation(
+@routes.operation(
+    "GET /finetune/jobs/{job_id}/curves",
     "The curves of a run",
     {200: "Losses and learning rate by step, held-out losses, epochs; what all took.", 404: NO_JOB_TEXT},
-    tag=TRAINING_TAG,
     query={
         "smoothing": ParameterSpec(
-            f"What a loss is worth of the next one in the smoothed curve; {DEFAULT_SMOOTHING} if left out.",
-            {"type": "number", "minimum": 0, "maximum": MAX_SMOOTHING},
+            f"What a loss is worth of the next one in the smoothed curve; {run_history.DEFAULT_SMOOTHING} if left out.",
+            {"type": "number", "minimum": 0, "maximum": run_history.MAX_SMOOTHING},
         )
     },
 )
@@ -238,20 +230,20 @@ async def get_curves(request: web.Request) -> web.Response:
     )
 
 
-def _curves_json(course: MetricsHistory, weight: float) -> dict[str, Any]:
+def _curves_json(course: run_history.MetricsHistory, weight: float) -> dict[str, Any]:
     losses, held_out = [it.loss for it in course.steps], course.heldout
     return {
         "steps": [it.step for it in course.steps],
         "train_loss": losses,
-        "train_loss_smoothed": smooth(losses, weight),
+        "train_loss_smoothed": run_history.smooth(losses, weight),
         "learning_rate": [it.lr for it in course.steps],
         "tokens_per_s": [it.tokens_per_s for it in course.steps],
         "memory_bytes": [it.memory_bytes for it in course.steps],
         "heldout_steps": [step for step, _ in held_out],
         "heldout_loss": [loss for _, loss in held_out],
-        "heldout_loss_smoothed": smooth([loss for _, loss in held_out], weight),
+        "heldout_loss_smoothed": run_history.smooth([loss for _, loss in held_out], weight),
         "smoothing": weight,
-        "formula": smoothing_formula(weight),
+        "formula": run_history.smoothing_formula(weight),
         "epochs": _dump_events(course.epochs),
         "evaluations": _dump_events(course.evaluations),
     }
@@ -261,7 +253,8 @@ def _dump_events(events: Sequence[Any]) -> list[dict[str, Any]]:
     return [event.model_dump(mode="json", exclude={"event"}) for event in events]
 
 
-@describe_operation(
+@routes.operation(
+    "GET /finetune/jobs/{job_id}/log",
     "The trainer's log",
     {
         200: ResponseSpec(
@@ -269,7 +262,6 @@ def _dump_events(events: Sequence[Any]) -> list[dict[str, Any]]:
         ),
         404: NO_JOB_TEXT,
     },
-    tag=TRAINING_TAG,
 )
 async def get_log(request: web.Request) -> web.Response:
     """Returns the trainer's standard error over all attempts."""
@@ -281,7 +273,8 @@ async def get_log(request: web.Request) -> web.Response:
     )
 
 
-@describe_operation(
+@routes.operation(
+    "GET /finetune/events",
     "What trains and waits, and every change",
     {
         200: ResponseSpec(
@@ -290,7 +283,6 @@ async def get_log(request: web.Request) -> web.Response:
             LIST_OR_STREAM_TYPES,
         )
     },
-    tag=TRAINING_TAG,
 )
 async def get_changes(request: web.Request) -> web.StreamResponse:
     """The stream tells a job whenever it changes. It begins with all that train or wait, also after a connection that
@@ -304,11 +296,3 @@ async def get_changes(request: web.Request) -> web.StreamResponse:
     positions = queue_positions(services)
     jobs = [JobResponse.of(services, job, positions) for job in found]
     return JobListResponse(jobs=jobs, links={"self": request.path}).response()
-
-
-ROUTES: tuple[Route, ...] = (
-    ("GET", "/finetune/events", get_changes),
-    ("GET", "/finetune/jobs/{job_id}/events", get_run_events),
-    ("GET", "/finetune/jobs/{job_id}/curves", get_curves),
-    ("GET", "/finetune/jobs/{job_id}/log", get_log),
-)

@@ -13,13 +13,7 @@ from bot.errors import redact_paths
 from bot.personas.base_model_compat import compatibility_notes
 from bot.services import Services
 from bot.store import JobState, TrainingJob
-from bot.training.request_checks import (
-    CheckLock,
-    InsufficientMemoryError,
-    RequestChecks,
-    TooManyChecksError,
-    UnavailableRequestError,
-)
+from bot.training import request_checks
 from bot.training.training_plan import TrainingPlan
 from bot.web.api.paging import enum_query
 from bot.web.api.training.run_history import DEFAULT_SMOOTHING, MAX_SMOOTHING
@@ -33,7 +27,7 @@ from personas.schemas.training import TrainingRequest
 log = logging.getLogger(__name__)
 JOB_STATE_NAMES: tuple[JobState, ...] = get_args(JobState)
 NO_CHANNEL_ID = NO_USER_ID = 0
-CHECK_LOCK = web.AppKey("checks", CheckLock)
+CHECK_LOCK = web.AppKey("checks", request_checks.CheckLock)
 
 
 async def queue_training(
@@ -75,17 +69,14 @@ def require_job(services: Services, job_id: str) -> TrainingJob:
 
 
 def job_path(job_id: str) -> str:
-    """The address of a job."""
     return f"/finetune/jobs/{job_id}"
 
 
 def job_state_query(request: web.Request) -> JobState | None:
-    """The state in the query; None for all. Raises `Problem`."""
     return cast(JobState | None, enum_query(request, "state", JOB_STATE_NAMES))
 
 
 def smoothing_query(request: web.Request) -> float:
-    """The smoothing weight of curves in the query. Raises `Problem`."""
     text = request.query.get("smoothing")
     if text is None:
         return DEFAULT_SMOOTHING
@@ -98,9 +89,9 @@ def smoothing_query(request: web.Request) -> float:
     return weight
 
 
-def _parse_request(services: Services, body: dict[str, Any]) -> tuple[RequestChecks, TrainingRequest]:
+def _parse_request(services: Services, body: dict[str, Any]) -> tuple[request_checks.RequestChecks, TrainingRequest]:
     parse_body(TrainingRequest, {"base_model": services.base_model, **body})
-    checks = RequestChecks(services.queue, services.catalogue, services.base_model, services.home)
+    checks = request_checks.RequestChecks(services.queue, services.catalogue, services.base_model, services.home)
     return checks, checks.parse(body)
 
 
@@ -109,9 +100,9 @@ def _checks_as_problems(services: Services) -> Iterator[None]:
     """Raise failed checks as problems with the fields and the proposal of the check."""
     try:
         yield
-    except TooManyChecksError as error:
+    except request_checks.TooManyChecksError as error:
         raise Problem("busy", error.message, error.advice, headers={"Retry-After": "10"}) from error
-    except UnavailableRequestError as error:
+    except request_checks.UnavailableRequestError as error:
         raise Problem(
             "cannot-train",
             redact_paths(error.message, services.home),
@@ -122,7 +113,7 @@ def _checks_as_problems(services: Services) -> Iterator[None]:
             ],
             more={"would_work": error.proposal} if error.proposal else None,
         ) from error
-    except InsufficientMemoryError as error:
+    except request_checks.InsufficientMemoryError as error:
         figures = {"needed_bytes": error.needed_bytes, "free_bytes": error.free_bytes}
         proposal = {"would_work": error.proposal} if error.proposal else {}
         raise Problem("no-memory", error.message, error.advice, more={**figures, **proposal}) from error

@@ -14,44 +14,19 @@ from markdown_it import MarkdownIt
 from markupsafe import Markup
 
 from bot.services import Services
-from bot.web.api.data.anonymisation_review import (
-    ReplacedTextPage,
-    add_correction,
-    read_corrections,
-    read_review,
-    remove_correction,
-)
-from bot.web.api.data.build_request import (
-    DatasetBuildBody,
-    build_arguments,
-    build_command,
-    check_build_sources,
-    parse_build_form,
-    read_build_request,
-)
+from bot.web.api.data import anonymisation_review, build_request, data_service
 from bot.web.api.data.built_datasets import BuiltDataset, read_datasheet, require_dataset
 from bot.web.api.data.data_folders import DataFolders
-from bot.web.api.data.data_service import (
-    MAX_QUERY_CHARS,
-    MAX_SAMPLE_NUMBER,
-    DataState,
-    build_dataset,
-    delete_dataset,
-    find_samples,
-    get_data_state,
-    parse_sample_query,
-    require_own_dataset,
-)
 from bot.web.api.data.data_sources import list_sources
 from bot.web.api.data.sample_index import SPLITS, SampleHits, count_samples, dropped_examples
 from bot.web.api.paging import integer_query, require_known_parameters
-from bot.web.app_context import Route, get_services
+from bot.web.app_context import Routes, get_services
 from bot.web.pages.charts import bar_chart
 from bot.web.pages.data.sample_view import view_sample
-from bot.web.pages.data.upload_form import read_fields
 from bot.web.problems import Problem
+from bot.web.request_body import read_form
 from bot.web.template_filters import shell_command, today_iso
-from bot.web.templating import DASHBOARD, form_errors, redirect_to, render_page
+from bot.web.templating import DASHBOARD, redirect_to, render_page
 from personas.errors import MaterialError
 
 DATA_PATH = f"{DASHBOARD}/data"
@@ -71,16 +46,18 @@ BUILD_FIELDS = (
 )
 REPLACED_TEXTS_PER_PAGE = 50
 INDEX_TIMEOUT_S = 0.3
-"""So long the page of a data set waits for examples of what was dropped."""
+"""How long the page of a data set waits for examples of dropped samples."""
 DATASHEET_RENDERER = MarkdownIt("commonmark", {"html": False}).enable("table").disable("image")
+routes = Routes()
 
 
+@routes.add(f"GET {DATA_PATH}/build")
 async def get_build_form(request: web.Request) -> web.Response:
-    """The form; `rebuild` fills it as a data set was ordered before, `source` chooses a source, `persona` a persona."""
+    """Page with the form; the query's `again` fills it with a stored request."""
     services = get_services(request)
     kept = None
     if again := request.query.get("again"):
-        kept = await asyncio.to_thread(read_build_request, DataFolders(services.home).build(again))
+        kept = await asyncio.to_thread(build_request.read_build_request, DataFolders(services.home).build(again))
     given = _request_fields(kept) if kept else dict.fromkeys(BUILD_FIELDS, "") | {"recipe": "demo-cpu"}
     if not kept:
         given |= {name: request.query[name] for name in ("persona", "name") if name in request.query}
@@ -88,8 +65,8 @@ async def get_build_form(request: web.Request) -> web.Response:
     return await _render_build_form(request, services, given, chosen, replace=bool(kept))
 
 
-def _request_fields(order: DatasetBuildBody) -> dict[str, str]:
-    """An order as the form has it."""
+def _request_fields(order: build_request.DatasetBuildBody) -> dict[str, str]:
+    """A stored request as form fields."""
     found: dict[str, Any] = order.model_dump(exclude={"sources", "names", "languages", "two_stage"}, exclude_none=True)
     text = dict.fromkeys(BUILD_FIELDS, "") | {name: str(value) for name, value in found.items()}
     text |= {"names": ", ".join(order.names), "languages": ", ".join(order.languages)}
@@ -109,14 +86,12 @@ async def _render_build_form(
 ) -> web.Response:
     known = await asyncio.to_thread(list_sources, services)
     sources = [source for source in known if source.is_file and not source.is_set]
-    errors = {one["field"].partition(".")[0]: one["detail"] for one in problem.errors} if problem else {}
     return render_page(
         request,
         "data/build.html",
         title="Build a data set",
-        section="data",
-        status=problem.status if problem else 200,
-        faults=form_errors(problem, {"sources": "source-1"}),
+        problem=problem,
+        ids={"sources": "source-1"},
         sources=sources,
         personas=list(services.personas.of(0).values()),
         recipes=services.catalogue.recipes(),
@@ -124,74 +99,68 @@ async def _render_build_form(
         limits={source.id: given.get(f"limit {source.id}", "") for source in sources},
         chosen=chosen,
         replace=replace,
-        wrong=errors,
         command=command,
     )
 
 
+@routes.add(f"POST {DATA_PATH}/build")
 async def post_build_form(request: web.Request) -> web.Response:
-    """Begin what the form orders; or, with `show`, say which command would do the same."""
+    """Queue the build; or, with `show`, show its command."""
     services = get_services(request)
-    given, every = await read_fields(request)
-    chosen, replace = every.get("source", []), given.get("replace") == "yes"
+    form = await read_form(request)
+    given, chosen, replace = dict(form.items()), form.getall("source", []), form.get("replace") == "yes"
     try:
-        order = parse_build_form(given, chosen)
+        order = build_request.parse_build_form(given, chosen)
         if given.get("show"):
-            await asyncio.to_thread(check_build_sources, order, services)
-            words = await asyncio.to_thread(build_arguments, order, services, with_review=False)
+            await asyncio.to_thread(build_request.require_buildable, order, services)
+            words = await asyncio.to_thread(build_request.build_arguments, order, services, with_review=False)
             return await _render_build_form(
                 request,
                 services,
                 given,
                 chosen,
                 replace=replace,
-                command=shell_command(build_command(words), services.home),
+                command=shell_command(build_request.build_command(words), services.home),
             )
-        await build_dataset(services, get_data_state(request), order, replace=replace)
+        await data_service.build_dataset(services, data_service.get_data_state(request), order, replace=replace)
     except Problem as problem:
         return await _render_build_form(request, services, given, chosen, replace=replace, problem=problem)
     return redirect_to(request, f"{DATA_PATH}/builds/{order.name}")
 
 
+@routes.add(f"POST {DATA_PATH}/builds/{{name}}/again")
 async def rebuild(request: web.Request) -> web.Response:
-    """Build a data set once more as it was ordered, with what reviewers have corrected."""
+    """Build a data set again by its stored request, with reviewers' corrections."""
     services, name = get_services(request), request.match_info["name"]
-    order = await asyncio.to_thread(read_build_request, DataFolders(services.home).build(name))
+    order = await asyncio.to_thread(build_request.read_build_request, DataFolders(services.home).build(name))
     if order is None:
         raise Problem("not-found", f"There is no stored request for {name}.", "Fill in the form.")
-    await build_dataset(services, get_data_state(request), order, replace=True)
+    await data_service.build_dataset(services, data_service.get_data_state(request), order, replace=True)
     return redirect_to(request, f"{DATA_PATH}/builds/{order.name}")
 
 
+@routes.add(f"GET {DATA_PATH}/builds/{{name}}")
 async def get_build_progress(request: web.Request) -> web.Response:
-    """Page of a build's progress."""
     services, name = get_services(request), request.match_info["name"]
     place = DataFolders(services.home).set(name)
-    work = get_data_state(request).works.latest("build", name)
-    if work is None:
+    job = data_service.get_data_state(request).jobs.latest("build", name)
+    if job is None:
         if place.exists():
             return redirect_to(request, f"{DATA_PATH}/sets/{name}")
         raise Problem("not-found", f"No data set {name!r} is being built.", f"See {DATA_PATH}.")
-    order = await asyncio.to_thread(read_build_request, DataFolders(services.home).build(name))
+    order = await asyncio.to_thread(build_request.read_build_request, DataFolders(services.home).build(name))
     return render_page(
         request,
         "data/making.html",
         title=f"Building {name}",
-        section="data",
         name=name,
-        work=work,
+        job=job,
         order=order,
-        command=shell_command(build_command([word for word in work.words if word != "--json"]), services.home),
+        command=shell_command(
+            build_request.build_command([word for word in job.arguments if word != "--json"]), services.home
+        ),
         is_there=place.exists(),
     )
-
-
-BUILD_ROUTES: tuple[Route, ...] = (
-    ("GET", f"{DATA_PATH}/build", get_build_form),
-    ("POST", f"{DATA_PATH}/build", post_build_form),
-    ("GET", f"{DATA_PATH}/builds/{{name}}", get_build_progress),
-    ("POST", f"{DATA_PATH}/builds/{{name}}/again", rebuild),
-)
 
 
 def _render_cell(renderer: Any, tokens: Sequence[Any], at: int, options: Any, env: Any) -> str:
@@ -205,19 +174,18 @@ for opening in ("th_open", "td_open"):
     DATASHEET_RENDERER.add_render_rule(opening, _render_cell)
 
 
+@routes.add(f"GET {DATA_PATH}/sets/{{id}}")
 async def get_dataset_page(request: web.Request) -> web.Response:
-    """Page of a data set."""
     services = get_services(request)
     built = await asyncio.to_thread(require_dataset, services, request.match_info["id"])
     stats = built.stats
     sheet = await asyncio.to_thread(read_datasheet, built)
-    examples = await _dropped_samples(services, get_data_state(request), built)
+    examples = await _dropped_samples(services, data_service.get_data_state(request), built)
     rows = [(name, float(of.samples)) for name, of in stats.by_source.items()]
     return render_page(
         request,
         "data/set.html",
         title=built.id,
-        section="data",
         built=built,
         stats=stats,
         composition=bar_chart("Samples by source", rows, "samples"),
@@ -225,13 +193,15 @@ async def get_dataset_page(request: web.Request) -> web.Response:
         sheet=_render_datasheet(sheet),
         examples=examples,
         today=today_iso(),
-        order=await asyncio.to_thread(read_build_request, DataFolders(services.home).build(built.id))
+        order=await asyncio.to_thread(build_request.read_build_request, DataFolders(services.home).build(built.id))
         if built.is_own
         else None,
     )
 
 
-async def _dropped_samples(services: Services, state: DataState, built: BuiltDataset) -> dict[str, list[str]]:
+async def _dropped_samples(
+    services: Services, state: data_service.DataState, built: BuiltDataset
+) -> dict[str, list[str]]:
     """Beginnings of some dropped samples by reason; empty while the index is being built."""
     place = DataFolders(services.home).index(built.folder)
     with suppress(MaterialError):  # the page of the samples says what is wrong with them
@@ -241,33 +211,31 @@ async def _dropped_samples(services: Services, state: DataState, built: BuiltDat
 
 
 def _render_datasheet(sheet: str) -> Markup:
-    """A data sheet below the page's own headings."""
+    """A data sheet, with headings below the page's own."""
     html: str = DATASHEET_RENDERER.render(sheet)
     for level in (2, 1):
         html = html.replace(f"<h{level}>", f"<h{level + 2}>").replace(f"</h{level}>", f"</h{level + 2}>")
     return Markup(html)
 
 
+@routes.add(f"POST {DATA_PATH}/sets/{{id}}/delete")
 async def delete_dataset_page(request: web.Request) -> web.Response:
-    """A data set that was built here goes."""
     id = request.match_info["id"]
-    await delete_dataset(get_services(request), get_data_state(request), id)
+    await data_service.delete_dataset(get_services(request), data_service.get_data_state(request), id)
     return redirect_to(request, DATA_PATH, f"The data set {id} is deleted.")
 
 
-# ------------------------------------------------------------------------------------------------------- samples
-
-
+@routes.add(f"GET {DATA_PATH}/sets/{{id}}/samples")
 async def get_samples_page(request: web.Request) -> web.Response:
-    """The samples, by words, side, source, talk or reason of being dropped."""
-    services, state = get_services(request), get_data_state(request)
+    """Page of samples, filtered by words, split, source, conversation or drop reason."""
+    services, state = get_services(request), data_service.get_data_state(request)
     require_known_parameters(request, "query", "split", "source", "talk", "reason", "after")
     built = await asyncio.to_thread(require_dataset, services, request.match_info["id"])
-    wanted = parse_sample_query(request)
-    hits = await find_samples(services, state, built, wanted)
+    wanted = data_service.parse_sample_query(request)
+    hits = await data_service.find_samples(services, state, built, wanted)
     title = f"Samples of {built.id}"
     if hits is None:
-        answer = render_page(request, "data/indexing.html", title=title, section="data", built=built)
+        answer = render_page(request, "data/indexing.html", title=title, built=built)
         answer.headers["Refresh"] = "2"
         return answer
     place = DataFolders(services.home).index(built.folder)
@@ -275,7 +243,6 @@ async def get_samples_page(request: web.Request) -> web.Response:
         request,
         "data/samples.html",
         title=title,
-        section="data",
         built=built,
         wanted=wanted,
         hits=hits,
@@ -293,20 +260,21 @@ def _next_page_path(request: web.Request, hits: SampleHits) -> str:
     return f"{request.path}?{urlencode({**asked, 'after': hits.found[-1].n})}"
 
 
-# -------------------------------------------------------------------------------------------------------- review
-
-
+@routes.add(f"GET {DATA_PATH}/sets/{{id}}/review")
 async def get_review_page(request: web.Request) -> web.Response:
     """Page of anonymised texts and reviewers' corrections."""
     services = get_services(request)
     require_known_parameters(request, "kind", "query", "first")
     built = await asyncio.to_thread(require_dataset, services, request.match_info["id"])
-    build, first = _build_folder(services, built), integer_query(request, "first", 0, MAX_SAMPLE_NUMBER) or 0
-    kind, query = (request.query.get(name, "")[:MAX_QUERY_CHARS] for name in ("kind", "query"))
-    finds = ReplacedTextPage()
+    build, first = (
+        _build_folder(services, built),
+        integer_query(request, "first", 0, data_service.MAX_SAMPLE_NUMBER) or 0,
+    )
+    kind, query = (request.query.get(name, "")[: data_service.MAX_QUERY_CHARS] for name in ("kind", "query"))
+    finds = anonymisation_review.ReplacedTextPage()
     if build:
         finds = await asyncio.to_thread(
-            read_review, build, kind=kind, query=query, first=first, limit=REPLACED_TEXTS_PER_PAGE
+            anonymisation_review.read_review, build, kind=kind, query=query, first=first, limit=REPLACED_TEXTS_PER_PAGE
         )
     after = first + len(finds.found)
     asked = {"kind": kind, "query": query, "first": after}
@@ -314,43 +282,33 @@ async def get_review_page(request: web.Request) -> web.Response:
         request,
         "data/review.html",
         title=f"What was anonymised in {built.id}",
-        section="data",
         built=built,
         finds=finds,
         kind=kind,
         query=query,
         chart=bar_chart("Replaced, by kind", [(name, float(n)) for name, n in built.stats.replaced.items()], "places"),
-        corrections=await asyncio.to_thread(read_corrections, build) if build else [],
-        can_build=build is not None and await asyncio.to_thread(read_build_request, build) is not None,
+        corrections=await asyncio.to_thread(anonymisation_review.read_corrections, build) if build else [],
+        can_build=build is not None and await asyncio.to_thread(build_request.read_build_request, build) is not None,
         next=f"{request.path}?{urlencode(asked)}" if after < finds.count else "",
     )
 
 
 def _build_folder(services: Services, built: BuiltDataset) -> Path | None:
-    """The build folder of a data set that was built here."""
     return DataFolders(services.home).build(built.id) if built.is_own else None
 
 
+@routes.add(f"POST {DATA_PATH}/sets/{{id}}/review")
 async def post_correction(request: web.Request) -> web.Response:
-    """A reviewer says that a find is wrong (`keep`), that a name was missed (`also`), or takes that back."""
+    """Store or remove a reviewer's correction: a name to keep, or one that was missed."""
     services = get_services(request)
     built = await asyncio.to_thread(require_dataset, services, request.match_info["id"])
-    require_own_dataset(built)
-    given, _ = await read_fields(request)
+    data_service.require_own_dataset(built)
+    given = await read_form(request)
     build, name = DataFolders(services.home).build(built.id), given.get("name", "")
     if given.get("verdict") == "take_back":
-        await asyncio.to_thread(remove_correction, build, name)
+        await asyncio.to_thread(anonymisation_review.remove_correction, build, name)
         said = "Taken back."
     else:
-        await asyncio.to_thread(add_correction, build, given.get("verdict", ""), name)
+        await asyncio.to_thread(anonymisation_review.add_correction, build, given.get("verdict", ""), name)
         said = "Noted. The next build of this data set takes it into account."
     return redirect_to(request, f"{DATA_PATH}/sets/{built.id}/review", said)
-
-
-ROUTES: tuple[Route, ...] = (
-    ("GET", f"{DATA_PATH}/sets/{{id}}", get_dataset_page),
-    ("POST", f"{DATA_PATH}/sets/{{id}}/delete", delete_dataset_page),
-    ("GET", f"{DATA_PATH}/sets/{{id}}/samples", get_samples_page),
-    ("GET", f"{DATA_PATH}/sets/{{id}}/review", get_review_page),
-    ("POST", f"{DATA_PATH}/sets/{{id}}/review", post_correction),
-)

@@ -18,12 +18,12 @@ from bot.web.api.data.built_datasets import list_datasets
 from bot.web.api.data.data_service import StoredPlan, get_data_state
 from bot.web.api.data.data_sources import list_sources
 from bot.web.api.training.training_service import plan_request, queue_training
-from bot.web.app_context import Route, get_services
+from bot.web.app_context import Routes, get_services
 from bot.web.pages.charts import bar_chart
-from bot.web.pages.data.upload_form import read_fields
 from bot.web.problems import Problem
+from bot.web.request_body import read_form
 from bot.web.template_filters import shell_command
-from bot.web.templating import DASHBOARD, form_errors, redirect_to, render_page
+from bot.web.templating import DASHBOARD, redirect_to, render_page
 from personas.errors import RequestError, UnderstudyError
 from personas.home.shared_personas import OPERATOR_GUILD_ID
 from personas.schemas.hyperparameters import parse_settings_line
@@ -41,13 +41,15 @@ PLAN_FIELDS = (
     "job_name",
 )
 PATH_PREFIXES = ("uploads/", "datasets/")
-"""What a data set's id begins with where it is named by path."""
+"""Prefixes of data sets that a request names by path."""
 DATA_PATH = f"{DASHBOARD}/data"
 TASK_CHOICES = (
     ("persona", "A persona's voice"),
     ("dialogue", "Dialogue in general"),
     ("preference", "A persona, by votes"),
 )
+
+routes = Routes()
 
 
 def form_to_request(given: Mapping[str, str]) -> dict[str, Any]:
@@ -71,20 +73,18 @@ def form_to_request(given: Mapping[str, str]) -> dict[str, Any]:
 
 
 def default_job_name(given: Mapping[str, str]) -> str:
-    """A name for a job that was given none."""
     of = given.get("persona") if given.get("task_type") != "dialogue" else given.get("dataset", "").rpartition("/")[2]
     plain = "".join(sign if sign.isascii() and (sign.isalnum() or sign in "-_") else "-" for sign in of or "")
     return (plain.strip("-_") or "run")[:64]
 
 
 def curl_command(body: Mapping[str, Any], url: str) -> str:
-    """The request as a person sends it from a terminal."""
     sent = shlex.quote(json.dumps(body, ensure_ascii=False, indent=2))
     return f"curl -X POST {url}/finetune/start-training -H 'Content-Type: application/json' -d {sent}"
 
 
 def trainer_command(request: TrainingRequest) -> str:
-    """The trainer's own command for the same run; empty where there is none (preferences are the bot's to gather)."""
+    """The trainer's command for the same run; empty for preferences, which only the bot can gather."""
     if request.task_type == "preference":
         return ""
     words = ["train", *(["--persona", request.persona] if request.persona else ["--dialogue"])]
@@ -108,6 +108,7 @@ def _setting_text(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else f"{value:g}" if isinstance(value, float) else str(value)
 
 
+@routes.add(f"GET {DATA_PATH}/plan")
 async def get_plan_form(request: web.Request) -> web.Response:
     """Page with the form, filled from the query, by default with the first persona."""
     given = {name: request.query.get(name, "") for name in PLAN_FIELDS}
@@ -118,9 +119,10 @@ def _default_fields(request: web.Request) -> dict[str, str]:
     return {"persona": next(iter(get_services(request).personas.of(OPERATOR_GUILD_ID)), "")}
 
 
+@routes.add(f"POST {DATA_PATH}/plan")
 async def post_plan_form(request: web.Request) -> web.Response:
-    """Plan the run of the form, and show the plan at its own address; with `start`, queue the run."""
-    services, (given, _) = get_services(request), await read_fields(request)
+    """Plan the form's run and show the plan at its own address; with `start`, queue the run."""
+    services, given = get_services(request), dict((await read_form(request)).items())
     forgettings = services.store.erasure_requests.count()
     try:
         body = form_to_request(given)
@@ -134,8 +136,9 @@ async def post_plan_form(request: web.Request) -> web.Response:
     return redirect_to(request, f"{DATA_PATH}/plans/{id}")
 
 
+@routes.add(f"GET {DATA_PATH}/plans/{{id}}")
 async def get_plan_page(request: web.Request) -> web.Response:
-    """A plan that was made before, below the form as it was then."""
+    """Page of an earlier plan, with its form."""
     forgettings = get_services(request).store.erasure_requests.count()
     try:
         kept = get_data_state(request).plans.get(request.match_info["id"], forgettings)
@@ -153,34 +156,27 @@ def _as_problem(error: UnderstudyError, services: Services) -> Problem:
 
 
 async def _render_plan_form(
-    request: web.Request,
-    given: Mapping[str, str],
-    kept: StoredPlan | None = None,
-    problem: Problem | None = None,
+    request: web.Request, given: Mapping[str, str], kept: StoredPlan | None = None, problem: Problem | None = None
 ) -> web.Response:
     services = get_services(request)
     sources = [one for one in await asyncio.to_thread(list_sources, services) if not one.refused and not one.is_set]
     sets, _ = await asyncio.to_thread(list_datasets, services)
     told = await asyncio.to_thread(_plan_context, request, kept, services) if kept else None
-    errors = {one["field"].partition(".")[0]: one["detail"] for one in problem.errors} if problem else {}
     return render_page(
         request,
         "data/plan.html",
         title="Plan a training",
-        section="data",
-        status=problem.status if problem else 200,
-        faults=form_errors(problem, {"dataset_path": "dataset", "hyperparameters": "settings"}),
+        problem=problem,
+        ids={"dataset_path": "dataset", "hyperparameters": "settings"},
         given={name: given.get(name, "") for name in PLAN_FIELDS} | {"recipe": given.get("recipe") or "demo-cpu"},
         tasks=TASK_CHOICES,
         personas=list(services.personas.of(0).values()),
         recipes=services.catalogue.recipes(),
         sources=sources,
-        sets=[(next(iter(one.asked_by.values())), one) for one in sets],
+        sets=[(next(iter(one.request_field.values())), one) for one in sets],
         adapters=services.catalogue.dialogue_adapters(),
         dialogues=services.catalogue.dialogues(),
         served=services.base_model,
-        problem=problem,
-        wrong=errors,
         found=told,
         conflict=services.queue.conflict(kept.wanted) if kept else None,
     )
@@ -206,10 +202,3 @@ def _plan_context(request: web.Request, kept: StoredPlan, services: Services) ->
         "command": shell_command(trainer_command(wanted), services.home),
         "curl": curl_command(kept.body, f"http://{request.host}"),
     }
-
-
-ROUTES: tuple[Route, ...] = (
-    ("GET", f"{DATA_PATH}/plan", get_plan_form),
-    ("POST", f"{DATA_PATH}/plan", post_plan_form),
-    ("GET", f"{DATA_PATH}/plans/{{id}}", get_plan_page),
-)

@@ -15,23 +15,20 @@ PLACEHOLDER_PATTERN = re.compile(
     r"\[(?:address|card number|account number|social security number|identity number|key removed|id)\]"
     r"|\b[a-z]+\d{3}@example\.(?:com|net|org)\b|\b\d{3}-555-01\d\d\b|@[a-z]+\d{3}\b"
 )
-"""What the anonymiser puts in a value's place (docs/privacy.md)."""
+"""Replacements by the anonymiser (docs/privacy.md)."""
 TextPiece = tuple[str, str]
-"""A text and what it is: "" for what was said, "name" for a pseudonym, "value" for what stands in for a value,
-"hit" for a word that was searched for."""
+"""A text and its kind: "" for plain text, "name" for a pseudonym, "value" for a placeholder, "hit" for a search hit."""
 
 
 @dataclass(frozen=True)
 class MessageView:
-    """A message: its speaker, and its text in pieces."""
-
     role: str
     pieces: tuple[TextPiece, ...]
 
 
 @dataclass(frozen=True)
 class SampleView:
-    """A sample or a dropped record. `card` is the text before the conversation; `facts` are shown below it."""
+    """A sample or a dropped record. `card` is the system prompt; `facts` are shown below it."""
 
     n: int
     side: str
@@ -45,7 +42,6 @@ class SampleView:
 
 
 def view_sample(found: SampleHit, query: str = "") -> SampleView:
-    """A line of a data set for people."""
     line = found.line
     names = [str(name) for name in line.get("speakers") or ()]
     said = [one for one in line.get("messages") or () if isinstance(one, dict)]
@@ -67,7 +63,7 @@ def view_sample(found: SampleHit, query: str = "") -> SampleView:
 
 
 def split_marked_text(text: str, names: Sequence[str], query: str = "") -> Iterator[TextPiece]:
-    """A text in pieces. `names` are those of who speaks in it: of these the invented ones are pseudonyms."""
+    """Split a text into pieces. `names` are its speakers; the invented ones are pseudonyms."""
     end = 0
     for start, stop, kind in _find_marks(text, names, query):
         if start < end:

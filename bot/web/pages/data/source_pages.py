@@ -3,38 +3,32 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from urllib.parse import quote
 
-from aiohttp import web
+from aiohttp import BodyPartReader, web
 
+from bot.web.api.data import data_service, data_sources
 from bot.web.api.data.built_datasets import list_datasets
 from bot.web.api.data.data_folders import FILE_SUFFIXES, GZIP_SUFFIX, DataFolders
-from bot.web.api.data.data_service import delete_upload, get_data_state, inspect_upload, set_right, stream_job_progress
-from bot.web.api.data.data_sources import (
-    LICENSED_RIGHT,
-    RIGHT_CHOICES,
-    SHIPPED_ORIGIN,
-    DataSource,
-    catalog_errors,
-    list_sources,
-    parse_rights_form,
-    require_upload,
-)
 from bot.web.api.data.sample_index import prune_indexes
-from bot.web.api.data.upload_stream import max_upload_bytes
-from bot.web.app_context import Route, get_services
-from bot.web.pages.data.upload_form import read_fields, read_upload_form
+from bot.web.api.data.upload_stream import ReadChunk, ReceivedFile, max_upload_bytes
+from bot.web.app_context import Routes, get_services
 from bot.web.problems import Problem
+from bot.web.request_body import FORM_CHUNK_BYTES, read_form, read_form_part, read_multipart
 from bot.web.template_filters import today_iso
-from bot.web.templating import DASHBOARD, form_errors, redirect_to, render_page
+from bot.web.templating import DASHBOARD, redirect_to, render_page
 
 DATA_PATH = f"{DASHBOARD}/data"
+MAX_FIELD_BYTES = 4096
+routes = Routes()
 
 
+@routes.add(f"GET {DATA_PATH}")
 async def get_data_page(request: web.Request) -> web.Response:
     """Page with all sources and data sets, and the upload form."""
-    services, works = get_services(request), get_data_state(request).works
-    sources = await asyncio.to_thread(list_sources, services)
+    services, jobs = get_services(request), data_service.get_data_state(request).jobs
+    sources = await asyncio.to_thread(data_sources.list_sources, services)
     sets, faults = await asyncio.to_thread(list_datasets, services)
     places = DataFolders(services.home)
     await asyncio.to_thread(prune_indexes, services.home / "cache", [places.index(one.folder) for one in sets])
@@ -42,58 +36,98 @@ async def get_data_page(request: web.Request) -> web.Response:
         request,
         "data/index.html",
         title="Data",
-        section="data",
-        ours=[source for source in sources if source.origin != SHIPPED_ORIGIN and not source.is_set],
-        shipped=[source for source in sources if source.origin == SHIPPED_ORIGIN],
+        ours=[source for source in sources if source.origin != data_sources.SHIPPED_ORIGIN and not source.is_set],
+        shipped=[source for source in sources if source.origin == data_sources.SHIPPED_ORIGIN],
         sets=sets,
-        damaged=[*catalog_errors(services), *faults],
-        going=works.going(),
-        failed=works.failed("build"),
+        damaged=[*data_sources.catalog_errors(services), *faults],
+        open_jobs=jobs.open(),
+        failed=jobs.failed("build"),
         kinds=FILE_SUFFIXES,
         packed=GZIP_SUFFIX,
         room=await asyncio.to_thread(max_upload_bytes, places.uploads),
     )
 
 
+@routes.add(f"POST {DATA_PATH}/uploads")
 async def post_upload(request: web.Request) -> web.Response:
-    """A file, or what was pasted; then the trainer says what it is."""
-    services, state = get_services(request), get_data_state(request)
-    sent = await read_upload_form(request, state, DataFolders(services.home))
-    assert sent.received is not None  # or there was a problem
-    name = sent.received.path.name
-    inspect_upload(services, state, name)
+    """Store a file, or pasted text, and have the trainer inspect it."""
+    name = await _store_form_upload(request)
+    data_service.inspect_upload(get_services(request), data_service.get_data_state(request), name)
     return redirect_to(request, upload_page_path(name), f"{name} is here. State below whose it is.")
 
 
+async def _store_form_upload(request: web.Request) -> str:
+    """Stream the part `file` or `text` of a form to disk; returns its name. Raises `Problem`.
+
+    The parts `name` and `replace`, which decide how it is stored, come before it.
+    """
+    services, state = get_services(request), data_service.get_data_state(request)
+    fields: dict[str, str] = {}
+    stored: list[ReceivedFile] = []
+
+    async def read_part(part: BodyPartReader) -> None:
+        if part.name not in ("file", "text"):
+            content = await read_form_part(part, MAX_FIELD_BYTES)
+            fields[part.name or ""] = content.decode("utf-8", errors="replace")
+            return
+        read = partial(part.read_chunk, FORM_CHUNK_BYTES)
+        first = await read() if not stored and (part.name == "text" or part.filename) else b""
+        if first:
+            name = fields.get("name", "").strip() or part.filename or "pasted.txt"
+            upload = DataFolders(services.home).upload(name)
+            replace, most_bytes = fields.get("replace") == "yes", services.max_upload_bytes
+            stored.append(
+                await data_service.store_upload(
+                    _prepend_chunk(first, read), upload, state, replace=replace, most_bytes=most_bytes
+                )
+            )
+
+    await read_multipart(request, read_part)
+    if not stored:
+        raise Problem("invalid-request", "No file was chosen, and nothing was pasted.", "Choose a file, or paste text.")
+    return stored[0].path.name
+
+
+def _prepend_chunk(first: bytes, read: ReadChunk) -> ReadChunk:
+    """Return a reader that yields `first` before the rest."""
+    waiting = [first]
+
+    async def read_next() -> bytes:
+        return waiting.pop() if waiting else bytes(await read())
+
+    return read_next
+
+
+@routes.add(f"GET {DATA_PATH}/uploads/{{name}}")
 async def get_upload_page(request: web.Request) -> web.Response:
     """Page of an upload and the right stated to it."""
     services = get_services(request)
-    source = await asyncio.to_thread(require_upload, services.home, request.match_info["name"])
+    source = await asyncio.to_thread(data_sources.require_upload, services.home, request.match_info["name"])
     return _render_upload(request, source)
 
 
 def _render_upload(
-    request: web.Request, source: DataSource, given: dict[str, str] | None = None, problem: Problem | None = None
+    request: web.Request,
+    source: data_sources.DataSource,
+    given: dict[str, str] | None = None,
+    problem: Problem | None = None,
 ) -> web.Response:
-    works = get_data_state(request).works
+    jobs = data_service.get_data_state(request).jobs
     return render_page(
         request,
         "data/upload.html",
         title=source.name,
-        section="data",
-        status=problem.status if problem else 200,
-        faults=form_errors(problem, {"right": f"right-{RIGHT_CHOICES[0][0]}"}),
+        problem=problem,
+        ids={"right": f"right-{data_sources.RIGHT_CHOICES[0][0]}"},
         source=source,
-        work=works.latest("inspect", source.name),
-        choices=RIGHT_CHOICES,
-        licensed=LICENSED_RIGHT,
+        job=jobs.latest("inspect", source.name),
+        choices=data_sources.RIGHT_CHOICES,
+        licensed=data_sources.LICENSED_RIGHT,
         given=given or _statement_fields(source),
-        wrong={one["field"]: one["detail"] for one in problem.errors} if problem else {},
     )
 
 
-def _statement_fields(source: DataSource) -> dict[str, str]:
-    """Initial fields of the rights form."""
+def _statement_fields(source: data_sources.DataSource) -> dict[str, str]:
     stated = source.statement
     if stated is None:
         return {"right": "", "licence": "", "stated_by": "", "stated_on": today_iso(), "why": ""}
@@ -102,67 +136,57 @@ def _statement_fields(source: DataSource) -> dict[str, str]:
             "why": stated.why}  # fmt: skip
 
 
+@routes.add(f"POST {DATA_PATH}/uploads/{{name}}/right")
 async def post_right(request: web.Request) -> web.Response:
-    """Take down who states which right to an upload, or take that back."""
+    """Store the right stated to an upload, or remove it."""
     services, name = get_services(request), request.match_info["name"]
-    given, _ = await read_fields(request)
+    given = dict((await read_form(request)).items())
     if given.get("take_back"):
-        await set_right(services, name, None)
+        await data_service.set_right(services, name, None)
         return redirect_to(request, upload_page_path(name), "The right is withdrawn; it cannot be trained on.")
     try:
-        source = await set_right(services, name, parse_rights_form(given))
+        source = await data_service.set_right(services, name, data_sources.parse_rights_form(given))
     except Problem as problem:
         if not problem.errors:
             raise
-        source = await asyncio.to_thread(require_upload, services.home, name)
+        source = await asyncio.to_thread(data_sources.require_upload, services.home, name)
         return _render_upload(request, source, _statement_fields(source) | given, problem)
     said = source.refused or f"{source.name} can be trained on: {source.statement.right if source.statement else ''}."
     return redirect_to(request, upload_page_path(name), said)
 
 
+@routes.add(f"POST {DATA_PATH}/uploads/{{name}}/inspect")
 async def inspect_again(request: web.Request) -> web.Response:
-    """Look into an upload again."""
     services, name = get_services(request), request.match_info["name"]
-    await asyncio.to_thread(require_upload, services.home, name)
-    inspect_upload(services, get_data_state(request), name)
+    await asyncio.to_thread(data_sources.require_upload, services.home, name)
+    data_service.inspect_upload(services, data_service.get_data_state(request), name)
     return redirect_to(request, upload_page_path(name))
 
 
+@routes.add(f"POST {DATA_PATH}/uploads/{{name}}/delete")
 async def delete_upload_page(request: web.Request) -> web.Response:
-    """An upload goes, with what was stated of it."""
     name = request.match_info["name"]
-    await delete_upload(get_services(request), get_data_state(request), name)
+    await data_service.delete_upload(get_services(request), data_service.get_data_state(request), name)
     return redirect_to(request, DATA_PATH, f"{name} is deleted.")
 
 
+@routes.add(f"GET {DATA_PATH}/works/{{work_id}}/events")
 async def get_job_events(request: web.Request) -> web.StreamResponse:
-    """Stream the progress of a job."""
     get_services(request)
-    return await stream_job_progress(request, get_data_state(request).works.get(request.match_info["work_id"]))
+    return await data_service.stream_job_progress(
+        request, data_service.get_data_state(request).jobs.get(request.match_info["work_id"])
+    )
 
 
+@routes.add(f"POST {DATA_PATH}/works/{{work_id}}/cancel")
 async def cancel_job(request: web.Request) -> web.Response:
-    """End work that waits or runs."""
     get_services(request)
-    works = get_data_state(request).works
-    work = works.get(request.match_info["work_id"])
-    await works.cancel(work)
-    path = upload_page_path(work.subject) if work.kind == "inspect" else f"{DATA_PATH}/builds/{work.subject}"
-    return redirect_to(request, path, "Cancelled." if work.state == "cancelled" else "It had ended already.")
+    jobs = data_service.get_data_state(request).jobs
+    job = jobs.get(request.match_info["work_id"])
+    await jobs.cancel(job)
+    path = upload_page_path(job.subject) if job.kind == "inspect" else f"{DATA_PATH}/builds/{job.subject}"
+    return redirect_to(request, path, "Cancelled." if job.state == "cancelled" else "It had ended already.")
 
 
 def upload_page_path(name: str) -> str:
-    """The page of an upload."""
     return f"{DATA_PATH}/uploads/{quote(name)}"
-
-
-ROUTES: tuple[Route, ...] = (
-    ("GET", DATA_PATH, get_data_page),
-    ("POST", f"{DATA_PATH}/uploads", post_upload),
-    ("GET", f"{DATA_PATH}/uploads/{{name}}", get_upload_page),
-    ("POST", f"{DATA_PATH}/uploads/{{name}}/right", post_right),
-    ("POST", f"{DATA_PATH}/uploads/{{name}}/inspect", inspect_again),
-    ("POST", f"{DATA_PATH}/uploads/{{name}}/delete", delete_upload_page),
-    ("GET", f"{DATA_PATH}/works/{{work_id}}/events", get_job_events),
-    ("POST", f"{DATA_PATH}/works/{{work_id}}/cancel", cancel_job),
-)

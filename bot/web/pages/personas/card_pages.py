@@ -11,28 +11,11 @@ from aiohttp import web
 
 from bot.chat.model_names import servable_versions
 from bot.personas.revisions import Revision
-from bot.web.api.personas.card_editing import (
-    FIELD_GROUPS,
-    FIELDS_BY_NAME,
-    MAX_MESSAGE_CHARS,
-    WHOLE_CARD,
-    CardCheck,
-    CardTokens,
-    FieldValue,
-    card_tokens,
-    check_card_table,
-    preview_model,
-    preview_reply,
-    preview_request,
-    replace_card,
-    replace_card_table,
-    replace_fields,
-    warm_up_prompt,
-)
+from bot.web.api.personas import card_editing
 from bot.web.api.personas.persona_lookup import OwnedPersona, persona_status, require_persona_in_path
-from bot.web.app_context import Route
+from bot.web.app_context import Routes
 from bot.web.problems import Problem
-from bot.web.request_body import FormData, errors_as_problems, form_text, form_texts, read_form_data
+from bot.web.request_body import Form, errors_as_problems, read_form
 from bot.web.template_filters import format_time
 from bot.web.templating import FormError, redirect_to, render_page
 from personas.card.spec_card import JsonObject, json_bytes
@@ -40,22 +23,23 @@ from personas.card.toml_card import parse_table
 from personas.prompt import MAX_CARD_TOKENS
 
 MESSAGE_FIELD = "message"
-"""The field with what is said to the persona, which is none of the card's."""
+"""The message to the persona; not a field of the card."""
 FILE_FIELD = "file"
-"""The one with a card that takes the place of this one."""
+"""A file that replaces the card."""
 CONFLICT_TEXT = "Someone else changed this card. Save again to overwrite their changes."
 
-CARD_FIELD_LABELS = {name: one.label for name, one in FIELDS_BY_NAME.items()} | {
+CARD_FIELD_LABELS = {name: one.label for name, one in card_editing.FIELDS_BY_NAME.items()} | {
     MESSAGE_FIELD: "Message",
     FILE_FIELD: "File",
 }
+routes = Routes()
 
 
 @dataclass
 class CardDraft:
     """Contents of the form: the card, a message to it, and the reply."""
 
-    card: CardCheck
+    card: card_editing.CardCheck
     message: str = ""
     voice: str = "live"
     reply: dict[str, Any] | None = None
@@ -64,8 +48,6 @@ class CardDraft:
 
 @dataclass(frozen=True)
 class CardFieldChange:
-    """A field that was other before."""
-
     label: str
     before: str
     now: str
@@ -77,37 +59,38 @@ class StoredCard:
 
     table: JsonObject
     stamp: str
-    card: CardCheck
+    card: card_editing.CardCheck
     earlier: list[Revision]
     voices: list[str]
 
 
+@routes.add("GET /dashboard/personas/{persona_id}")
 async def get_card_page(request: web.Request) -> web.Response:
-    """Page with the stored card in the form."""
     found = require_persona_in_path(request)
     now = await _stored_card(found)
     return _render_card(request, found, now, CardDraft(now.card))
 
 
 async def render_rejected_card(request: web.Request, found: OwnedPersona, refused: Problem) -> web.Response:
-    """The page with the stored card, and why a file was rejected."""
+    """Page with the stored card, and why a file was rejected."""
     now = await _stored_card(found)
     return _render_card(request, found, now, CardDraft(now.card, wrong={FILE_FIELD: str(refused)}), refused.status)
 
 
+@routes.add("POST /dashboard/personas/{persona_id}")
 async def save_card(request: web.Request) -> web.Response:
     """Save the form's card; if it is invalid, show the form again with the errors."""
     found = require_persona_in_path(request)
-    form, now = await read_form_data(request), await _stored_card(found)
+    form, now = await read_form(request), await _stored_card(found)
     draft = await _draft_from_form(found, form, now)
     if now.table == draft.card.table:
         return redirect_to(request, found.page, "Nothing was changed.")
-    if not draft.card.wrong and form_text(form, "stamp") != now.stamp:
-        draft.wrong = {WHOLE_CARD: CONFLICT_TEXT}
+    if not draft.card.wrong and form.get("stamp", "") != now.stamp:
+        draft.wrong = {card_editing.WHOLE_CARD: CONFLICT_TEXT}
         return _render_card(request, found, now, draft, 409)
     if not draft.card.wrong:
         try:
-            persona = await replace_card(found, draft.card)
+            persona = await card_editing.replace_card(found, draft.card)
         except Problem as problem:
             draft.wrong = {"name": str(problem)}
         else:
@@ -115,28 +98,32 @@ async def save_card(request: web.Request) -> web.Response:
     return _render_card(request, found, now, draft, 422)
 
 
+@routes.add("POST /dashboard/personas/{persona_id}/preview")
 async def post_preview_page(request: web.Request) -> web.Response:
-    """The form as it was sent, with a reply: for those who use no scripts."""
+    """Show the form again with a reply, for browsers without scripts."""
     found = require_persona_in_path(request)
-    form, now = await read_form_data(request), await _stored_card(found)
+    form, now = await read_form(request), await _stored_card(found)
     draft = await _draft_from_form(found, form, now)
     draft.message, draft.voice = (
-        form_text(form, "message").strip()[:MAX_MESSAGE_CHARS],
-        form_text(form, "voice") or "live",
+        form.get("message", "").strip()[: card_editing.MAX_MESSAGE_CHARS],
+        form.get("voice", "") or "live",
     )
     if not draft.message:
         draft.wrong = {MESSAGE_FIELD: "Write what it is to answer."}
     if draft.card.wrong or draft.wrong:
         return _render_card(request, found, now, draft, 422)
     try:
-        speaker = preview_model(found, draft.voice, draft.card)
-        draft.reply = await preview_reply(found, preview_request(found, speaker, draft.message))
+        speaker = card_editing.preview_model(found, draft.voice, draft.card)
+        draft.reply = await card_editing.preview_reply(
+            found, card_editing.preview_request(found, speaker, draft.message)
+        )
     except Problem as problem:
-        draft.wrong = {WHOLE_CARD: str(problem)}
+        draft.wrong = {card_editing.WHOLE_CARD: str(problem)}
         return _render_card(request, found, now, draft, problem.status)
     return _render_card(request, found, now, draft)
 
 
+@routes.add("GET /dashboard/personas/{persona_id}/earlier/{number}")
 async def get_revision_page(request: web.Request) -> web.Response:
     """Page of an earlier card beside the current one."""
     found = require_persona_in_path(request)
@@ -146,7 +133,6 @@ async def get_revision_page(request: web.Request) -> web.Response:
         request,
         "personas/earlier.html",
         title=f"The card of {found.persona.name} until {format_time(kept.at).striptags()}",
-        section="personas",
         found=found,
         at=kept.at,
         action=f"{found.page}/earlier/{kept.number}",
@@ -155,16 +141,17 @@ async def get_revision_page(request: web.Request) -> web.Response:
     )
 
 
+@routes.add("POST /dashboard/personas/{persona_id}/earlier/{number}")
 async def restore_revision(request: web.Request) -> web.Response:
     """Restore an earlier card; the picture stays."""
     found = require_persona_in_path(request)
     before, _ = await _require_revision(found, request.match_info["number"])
-    persona = await replace_card_table(found, before)
+    persona = await card_editing.replace_card_table(found, before)
     return redirect_to(request, found.page, f"{persona.name} speaks by the earlier card again.")
 
 
+@routes.add("POST /dashboard/personas/{persona_id}/as-shipped")
 async def restore_shipped_card(request: web.Request) -> web.Response:
-    """Restore the card that came with the bot."""
     found = require_persona_in_path(request)
     personas = found.services.personas
     if not found.is_edited:
@@ -172,12 +159,12 @@ async def restore_shipped_card(request: web.Request) -> web.Response:
     await asyncio.to_thread(personas.remove, found.guild_id, found.persona, keeping=True)
     persona = personas.get(found.id, 0)
     assert persona is not None  # it ships
-    warm_up_prompt(found, persona)
+    card_editing.warm_up_prompt(found, persona)
     return redirect_to(request, found.page, f"{persona.name} speaks by the card that came with the bot.")
 
 
+@routes.add("GET /dashboard/personas/{persona_id}/face")
 async def get_avatar(request: web.Request) -> web.StreamResponse:
-    """The persona's picture."""
     found = require_persona_in_path(request)
     picture = found.persona.avatar
     if picture is None or not picture.is_file():
@@ -185,66 +172,63 @@ async def get_avatar(request: web.Request) -> web.StreamResponse:
     return web.FileResponse(picture, headers={"Cache-Control": "no-cache"})
 
 
-# ------------------------------------------------------------------------------------------------ parts of it
-
-
 async def _stored_card(found: OwnedPersona) -> StoredCard:
-    """Read the stored card in a thread."""
 
     voices = servable_versions(found.services.request_builder, found.persona)
 
     def read() -> StoredCard:
         personas = found.services.personas
-        table = replace_fields(personas.table(found.id), {})
+        table = card_editing.replace_fields(personas.table(found.id), {})
         stamp = hashlib.sha256(json_bytes(table)).hexdigest()[:16]
-        card = check_card_table(table, found.services.base_model)
+        card = card_editing.check_card_table(table, found.services.base_model)
         return StoredCard(table, stamp, card, personas.earlier(found.id).all(), voices)
 
     return await asyncio.to_thread(read)
 
 
-async def _draft_from_form(found: OwnedPersona, form: FormData, now: StoredCard) -> CardDraft:
-    fields: dict[str, FieldValue] = {}
-    for name, one in FIELDS_BY_NAME.items():
+async def _draft_from_form(found: OwnedPersona, form: Form, now: StoredCard) -> CardDraft:
+    fields: dict[str, card_editing.FieldValue] = {}
+    for name, one in card_editing.FIELDS_BY_NAME.items():
         if one.kind == "list":
-            fields[name] = form_texts(form, name)
+            fields[name] = form.getall(name, [])
         elif one.kind == "tags":
-            fields[name] = form_text(form, name).split(",")
+            fields[name] = form.get(name, "").split(",")
         else:
-            fields[name] = form_text(form, name)
+            fields[name] = form.get(name, "")
     return CardDraft(
-        await asyncio.to_thread(check_card_table, replace_fields(now.table, fields), found.services.base_model)
+        await asyncio.to_thread(
+            card_editing.check_card_table, card_editing.replace_fields(now.table, fields), found.services.base_model
+        )
     )
 
 
 def _render_card(
     request: web.Request, found: OwnedPersona, now: StoredCard, draft: CardDraft, status: int = 200
 ) -> web.Response:
-    tokens: CardTokens = card_tokens(draft.card, found.services.base_model)
+    tokens: card_editing.CardTokens = card_editing.card_tokens(draft.card, found.services.base_model)
     wrong = dict(draft.card.wrong) | draft.wrong
     return render_page(
         request,
         "personas/card.html",
         title=f"{found.persona.name}: card",
-        section="personas",
         status=status,
         faults=[FormError(said, name, CARD_FIELD_LABELS.get(name, "")) for name, said in wrong.items()],
         tab="card",
         found=found,
         standing=persona_status(found.services, found.id),
-        parts=FIELD_GROUPS,
+        parts=card_editing.FIELD_GROUPS,
         table=draft.card.table,
         wrong=wrong,
         tokens=tokens,
         most_tokens=MAX_CARD_TOKENS,
         now=now,
         draft=draft,
-        longest_message=MAX_MESSAGE_CHARS,
+        longest_message=card_editing.MAX_MESSAGE_CHARS,
     )
 
 
 async def _require_revision(found: OwnedPersona, number: str) -> tuple[JsonObject, Revision]:
-    """One of the earlier tables. Raises `Problem` where it is gone, or cannot be read."""
+    """An earlier card. Raises `Problem` if it is gone or unreadable."""
     earlier = found.services.personas.earlier(found.id)
     with errors_as_problems("not-found"):
         content = await asyncio.to_thread(earlier.read, number)
@@ -255,21 +239,11 @@ async def _require_revision(found: OwnedPersona, number: str) -> tuple[JsonObjec
 
 def _field_changes(before: JsonObject, now: JsonObject) -> list[CardFieldChange]:
     pairs = [
-        (one.label, _value_text(before.get(name)), _value_text(now.get(name))) for name, one in FIELDS_BY_NAME.items()
+        (one.label, _value_text(before.get(name)), _value_text(now.get(name)))
+        for name, one in card_editing.FIELDS_BY_NAME.items()
     ]
     return [CardFieldChange(*pair) for pair in pairs if pair[1] != pair[2]]
 
 
 def _value_text(value: object) -> str:
     return "\n\n".join(value) if isinstance(value, list) else str(value or "").strip()
-
-
-ROUTES: tuple[Route, ...] = (
-    ("GET", "/dashboard/personas/{persona_id}", get_card_page),
-    ("POST", "/dashboard/personas/{persona_id}", save_card),
-    ("POST", "/dashboard/personas/{persona_id}/preview", post_preview_page),
-    ("GET", "/dashboard/personas/{persona_id}/earlier/{number}", get_revision_page),
-    ("POST", "/dashboard/personas/{persona_id}/earlier/{number}", restore_revision),
-    ("POST", "/dashboard/personas/{persona_id}/as-shipped", restore_shipped_card),
-    ("GET", "/dashboard/personas/{persona_id}/face", get_avatar),
-)

@@ -10,30 +10,21 @@ from aiohttp import web
 
 from bot.personas.base_model_compat import token_counter_or_estimate
 from bot.personas.guild_lore import MAX_FILE_BYTES, MAX_FILES, lore_file_name
-from bot.web.api.personas.lore_files import (
-    MAX_QUESTION_CHARS,
-    is_plain_file_name,
-    list_lore_files,
-    lore_guild_ids,
-    lore_store,
-    match_lore,
-    read_lore_file,
-    remove_lore_file,
-    shipped_text,
-    write_lore_file,
-)
+from bot.web.api.personas import lore_files
 from bot.web.api.personas.persona_lookup import OwnedPersona, guild_name, persona_status, require_lore_owner
-from bot.web.app_context import Route
+from bot.web.app_context import Routes
 from bot.web.problems import Problem
-from bot.web.request_body import errors_as_problems, form_text, read_file_form, read_form_data
+from bot.web.request_body import errors_as_problems, read_file_form, read_form
 from bot.web.templating import FormError, redirect_to, render_page
 from personas.errors import LoreError
 from personas.home.shared_personas import OPERATOR_GUILD_ID
 from personas.lore import MAX_LORE_PASSAGES, MIN_SCORE, WORLD, Passage, guild_owner
 
 MAX_SHOWN_MATCHES = 6
-"""How many passages are shown at once; the others can be unfolded."""
+"""Passages that are shown at once; the others are folded."""
 LORE_FIELD_LABELS = {"ask": "Message", "name": "Title", "text": "Text", "file": "File"}
+LORE_FILE_PATH = "/dashboard/personas/{persona_id}/lore/{guild}/{file}"
+routes = Routes()
 
 
 @dataclass
@@ -47,71 +38,73 @@ class LoreDraft:
     wrong: dict[str, str] = field(default_factory=dict)
 
 
+@routes.add("GET /dashboard/personas/{persona_id}/lore")
 async def get_lore_page(request: web.Request) -> web.Response:
-    """The files, and forms to ask and to add."""
     return await _render_lore(request, require_lore_owner(request), LoreDraft())
 
 
+@routes.add("POST /dashboard/personas/{persona_id}/lore")
 async def post_lore_form(request: web.Request) -> web.Response:
     """Match a message against the lore, or add a new file."""
-    found, form = require_lore_owner(request), await read_form_data(request)
+    found, form = require_lore_owner(request), await read_form(request)
     if "ask" not in form:
-        return await _add_file(
-            request, found, LoreDraft(name=form_text(form, "name").strip(), text=form_text(form, "text"))
-        )
-    draft = LoreDraft(form_text(form, "ask").strip()[:MAX_QUESTION_CHARS], form_text(form, "guild"))
+        return await _add_file(request, found, LoreDraft(name=form.get("name", "").strip(), text=form.get("text", "")))
+    draft = LoreDraft(form.get("ask", "").strip()[: lore_files.MAX_QUESTION_CHARS], form.get("guild", ""))
     if not draft.question:
         draft.wrong = {"ask": "Write what is to be looked for."}
     return await _render_lore(request, found, draft, 422 if draft.wrong else 200)
 
 
+@routes.add(f"GET {LORE_FILE_PATH}")
 async def get_lore_file_page(request: web.Request) -> web.Response:
-    """Page to edit one file."""
     found, guild_id, name = _file_in_path(request)
     text = await asyncio.to_thread(_text_or_none, found, guild_id, name)
-    earlier = await asyncio.to_thread(lore_store(found.services).earlier(guild_id, found.id, name).all)
+    earlier = await asyncio.to_thread(lore_files.lore_store(found.services).earlier(guild_id, found.id, name).all)
     if text is None and not earlier:
         raise Problem("not-found", f"{found.persona.name} has no lore {name[:80]!r}.", "The list names what there is.")
     return await _render_file(request, text or "", "")
 
 
+@routes.add(f"POST {LORE_FILE_PATH}")
 async def save_lore_file(request: web.Request) -> web.Response:
-    """Keep the form's text as the file."""
     found, guild_id, name = _file_in_path(request)
-    text = form_text(await read_form_data(request), "text")
+    text = (await read_form(request)).get("text", "")
     try:
-        name, passages = await write_lore_file(found, guild_id, name, text)
+        name, passages = await lore_files.write_lore_file(found, guild_id, name, text)
     except Problem as problem:
         return await _render_file(request, text, str(problem), 422)
     return redirect_to(request, f"{found.page}/lore", _saved_text(name, passages))
 
 
+@routes.add("POST /dashboard/personas/{persona_id}/lore-file")
 async def upload_lore_file(request: web.Request) -> web.Response:
-    """Keep a markdown file that was chosen."""
     found = require_lore_owner(request)
     try:
         sent = await read_file_form(request, MAX_FILE_BYTES)
         if not sent.content:
             raise Problem("invalid-request", "No file was chosen, or an empty one.", "Choose a markdown file in UTF-8.")
         with errors_as_problems("invalid-request"):
-            name, passages = await lore_store(found.services).add(found.guild_id, found.id, sent.name, sent.content)
+            name, passages = await lore_files.lore_store(found.services).add(
+                found.guild_id, found.id, sent.name, sent.content
+            )
     except Problem as problem:
         return await _render_lore(request, found, LoreDraft(wrong={"file": str(problem)}), problem.status)
     return redirect_to(request, f"{found.page}/lore", _saved_text(name, passages))
 
 
+@routes.add(f"POST {LORE_FILE_PATH}/remove")
 async def remove_lore_file_page(request: web.Request) -> web.Response:
-    """Find nothing of it any more."""
     found, guild_id, name = _file_in_path(request)
-    await remove_lore_file(found, guild_id, name)
+    await lore_files.remove_lore_file(found, guild_id, name)
     return redirect_to(request, f"{found.page}/lore", f"{found.persona.name} knows nothing of {name} any more.")
 
 
+@routes.add(f"POST {LORE_FILE_PATH}/bring-back")
 async def restore_lore_file(request: web.Request) -> web.Response:
-    """Let a file hold again what it held before; without a number, what ships."""
+    """Restore a revision of a file; without a number, the shipped text."""
     found, guild_id, name = _file_in_path(request)
-    number = form_text(await read_form_data(request), "number")
-    lore = lore_store(found.services)
+    number = (await read_form(request)).get("number", "")
+    lore = lore_files.lore_store(found.services)
     with errors_as_problems("not-found"):
         if number:
             before = await asyncio.to_thread(lore.earlier(guild_id, found.id, name).read, number)
@@ -122,16 +115,12 @@ async def restore_lore_file(request: web.Request) -> web.Response:
     return redirect_to(request, f"{found.page}/lore", f"{name} reads as it did before.")
 
 
-# ------------------------------------------------------------------------------------------------ parts of it
-
-
 async def _add_file(request: web.Request, found: OwnedPersona, draft: LoreDraft) -> web.Response:
-    """Keep a new file: the form's text under its title."""
     text = draft.text
     if text and not text.lstrip().startswith("#"):
         text = f"# {draft.name}\n\n{text}"
     try:
-        name, passages = await write_lore_file(found, found.guild_id, draft.name, text)
+        name, passages = await lore_files.write_lore_file(found, found.guild_id, draft.name, text)
     except Problem as problem:
         draft.wrong = {"text" if _is_valid_name(draft.name) else "name": str(problem)}
         return await _render_lore(request, found, draft, problem.status)
@@ -139,31 +128,34 @@ async def _add_file(request: web.Request, found: OwnedPersona, draft: LoreDraft)
 
 
 async def _render_lore(request: web.Request, found: OwnedPersona, draft: LoreDraft, status: int = 200) -> web.Response:
-    files = await asyncio.to_thread(list_lore_files, found)
+    files = await asyncio.to_thread(lore_files.list_lore_files, found)
     asked_in = _require_lore_guild(found, draft.guild or str(found.guild_id))
-    ranking, matches = await match_lore(found, draft.question, asked_in) if draft.question else (None, [])
+    ranking, matches = await lore_files.match_lore(found, draft.question, asked_in) if draft.question else (None, [])
     return render_page(
         request,
         "personas/lore.html",
         title=f"{found.persona.name}: lore",
-        section="personas",
         status=status,
         faults=[FormError(said, name, LORE_FIELD_LABELS[name]) for name, said in draft.wrong.items()],
         tab="lore",
         found=found,
         standing=persona_status(found.services, found.id),
         files=files,
-        removed=lore_store(found.services).removed(found.guild_id, found.id),
+        removed=lore_files.lore_store(found.services).removed(found.guild_id, found.id),
         world=sum(passage.owner in (WORLD, guild_owner(OPERATOR_GUILD_ID, WORLD)) for passage in _all_passages(found)),
         draft=draft,
         asked_in=asked_in,
-        guilds=[(guild_id, guild_name(found.services, guild_id)) for guild_id in lore_guild_ids(found) if guild_id],
+        guilds=[
+            (guild_id, guild_name(found.services, guild_id))
+            for guild_id in lore_files.lore_guild_ids(found)
+            if guild_id
+        ],
         ranking=ranking,
         matches=matches,
         shown=MAX_SHOWN_MATCHES,
         threshold=MIN_SCORE,
         most=MAX_LORE_PASSAGES,
-        longest=MAX_QUESTION_CHARS,
+        longest=lore_files.MAX_QUESTION_CHARS,
         most_files=MAX_FILES,
     )
 
@@ -174,13 +166,12 @@ def _all_passages(found: OwnedPersona) -> Sequence[Passage]:
 
 async def _render_file(request: web.Request, text: str, wrong: str, status: int = 200) -> web.Response:
     found, guild_id, name = _file_in_path(request)
-    earlier = await asyncio.to_thread(lore_store(found.services).earlier(guild_id, found.id, name).all)
-    ships = guild_id == OPERATOR_GUILD_ID and await asyncio.to_thread(shipped_text, found, name) is not None
+    earlier = await asyncio.to_thread(lore_files.lore_store(found.services).earlier(guild_id, found.id, name).all)
+    ships = guild_id == OPERATOR_GUILD_ID and await asyncio.to_thread(lore_files.shipped_text, found, name) is not None
     return render_page(
         request,
         "personas/lore_file.html",
         title=f"{name} of {found.persona.name}",
-        section="personas",
         status=status,
         faults=[FormError(wrong, "text", "Text")] if wrong else (),
         found=found,
@@ -192,22 +183,22 @@ async def _render_file(request: web.Request, text: str, wrong: str, status: int 
         tokens=await asyncio.to_thread(lambda: token_counter_or_estimate(found.services.base_model)(text)),
         wrong=wrong,
         ships=ships,
-        is_there=name in lore_store(found.services).files(guild_id, found.id),
+        is_there=name in lore_files.lore_store(found.services).files(guild_id, found.id),
         earlier=earlier,
     )
 
 
 def _file_in_path(request: web.Request) -> tuple[OwnedPersona, int, str]:
-    """The persona, the server and the file that the address names. Raises `Problem`."""
+    """Persona, server and file in the address. Raises `Problem`."""
     found, name = require_lore_owner(request), request.match_info["file"]
-    if not is_plain_file_name(name):
+    if not lore_files.is_plain_file_name(name):
         raise Problem("not-found", f"No file here is called {name[:80]!r}.", "The list names what there is.")
     return found, _require_lore_guild(found, request.match_info["guild"]), name
 
 
 def _require_lore_guild(found: OwnedPersona, text: str) -> int:
     """A server that has lore for the persona. Raises `Problem` for any other."""
-    known = lore_guild_ids(found)
+    known = lore_files.lore_guild_ids(found)
     if text not in map(str, known):
         raise Problem("not-found", f"No server {text[:30]!r} has lore for {found.persona.name}.", "Look at the list.")
     return int(text)
@@ -215,7 +206,7 @@ def _require_lore_guild(found: OwnedPersona, text: str) -> int:
 
 def _text_or_none(found: OwnedPersona, guild_id: int, name: str) -> str | None:
     try:
-        return read_lore_file(found, guild_id, name)
+        return lore_files.read_lore_file(found, guild_id, name)
     except Problem:
         return None
 
@@ -228,22 +219,10 @@ def _is_valid_name(name: str) -> bool:
 
 
 def _require_shipped(found: OwnedPersona, guild_id: int, name: str) -> None:
-    if guild_id != OPERATOR_GUILD_ID or shipped_text(found, name) is None:
+    if guild_id != OPERATOR_GUILD_ID or lore_files.shipped_text(found, name) is None:
         raise Problem("not-found", f"No {name[:80]!r} came with the bot.", "Nothing was changed.")
 
 
 def _saved_text(name: str, passages: int) -> str:
     count = "1 passage is" if passages == 1 else f"{passages} passages are"
     return f"{name} is kept; {count} found of it from now on."
-
-
-LORE_FILE_PATH = "/dashboard/personas/{persona_id}/lore/{guild}/{file}"
-ROUTES: tuple[Route, ...] = (
-    ("GET", "/dashboard/personas/{persona_id}/lore", get_lore_page),
-    ("POST", "/dashboard/personas/{persona_id}/lore", post_lore_form),
-    ("POST", "/dashboard/personas/{persona_id}/lore-file", upload_lore_file),
-    ("GET", LORE_FILE_PATH, get_lore_file_page),
-    ("POST", LORE_FILE_PATH, save_lore_file),
-    ("POST", f"{LORE_FILE_PATH}/remove", remove_lore_file_page),
-    ("POST", f"{LORE_FILE_PATH}/bring-back", restore_lore_file),
-)

@@ -2,115 +2,85 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-
 from aiohttp import web
 
-from bot.personas.card_import import (
-    MAX_CARD_BYTES,
-    CardImport,
-    import_card,
-    import_character_book,
-    install_bundled_adapter,
-    remove_persona,
-)
+from bot.personas import card_import
 from bot.personas.guild_lore import GuildLore
 from bot.personas.registry import short_id
+from bot.services import Services
 from bot.versions.live_versions import OPERATOR_USER_ID
 from bot.web.api.personas.card_editing import warm_up_prompt
 from bot.web.api.personas.lore_files import lore_store
 from bot.web.api.personas.persona_lookup import (
-    ChannelSummary,
     OwnedPersona,
-    PersonaStatus,
     channels_by_persona,
+    owned_personas,
     persona_status,
     require_persona_in_path,
 )
-from bot.web.app_context import Route, get_services
+from bot.web.app_context import Routes, get_services
 from bot.web.pages.personas.card_pages import render_rejected_card
 from bot.web.problems import Problem
 from bot.web.request_body import FileForm, errors_as_problems, read_file_form
 from bot.web.templating import FormError, redirect_to, render_page
 from personas.home.shared_personas import OPERATOR_GUILD_ID
 
-
-@dataclass(frozen=True)
-class PersonaListItem:
-    """A persona as the list shows it."""
-
-    found: OwnedPersona
-    standing: PersonaStatus
-    spots: list[ChannelSummary]
+routes = Routes()
 
 
+@routes.add("GET /dashboard/personas")
 async def get_persona_list(request: web.Request) -> web.Response:
-    """Every persona of every server, those of all servers first."""
     return _render_list(request)
 
 
-def _render_list(
-    request: web.Request, fields: Mapping[str, str] | None = None, wrong: Problem | None = None
-) -> web.Response:
+def _render_list(request: web.Request, short_name: str = "", error: str = "", status: int = 200) -> web.Response:
     services = get_services(request)
-    spots = channels_by_persona(services)
-    everybody = [OwnedPersona(services, guild_id, persona) for guild_id, persona in services.personas.everybody()]
+    channels = channels_by_persona(services)
     return render_page(
         request,
         "personas/list.html",
         title="Personas",
-        section="personas",
-        status=wrong.status if wrong else 200,
-        faults=[FormError(str(wrong), "file", "File")] if wrong else (),
-        wrong={"file": str(wrong)} if wrong else {},
-        short_name=(fields or {}).get("id", ""),
-        listed=[PersonaListItem(one, persona_status(services, one.id), spots.get(one.id, [])) for one in everybody],
+        status=status,
+        faults=[FormError(error, "file", "File")] if error else (),
+        wrong={"file": error} if error else {},
+        short_name=short_name,
+        listed=[(one, persona_status(services, one.id), channels.get(one.id, [])) for one in owned_personas(services)],
     )
 
 
+@routes.add("POST /dashboard/personas")
 async def post_card_import(request: web.Request) -> web.Response:
-    """Make a card's file a persona for all servers."""
-    services, sent = get_services(request), FileForm()
+    """Import a card file as a persona for all servers."""
+    services, form = get_services(request), FileForm()
     try:
-        sent = await _read_card_form(request)
-        with errors_as_problems("invalid-request"):
-            arrived = await import_card(
-                services.personas,
-                services.base_model,
-                OPERATOR_GUILD_ID,
-                sent.content,
-                sent.name,
-                sent.fields.get("id", "").strip(),
-                keeping=True,
-            )
+        form = await _read_card_form(request)
+        imported = await _import(services, OPERATOR_GUILD_ID, form, form.fields.get("id", "").strip())
     except Problem as problem:
-        return _render_list(request, sent.fields, problem)
-    found = OwnedPersona(services, OPERATOR_GUILD_ID, arrived.brought.persona)
-    said = await _install_attachments(found, arrived, sent.name)
-    verb = "is a persona of all servers now" if arrived.brought.is_new else "has a new card"
-    return redirect_to(request, found.page, f"{found.persona.name} {verb}. {said}".strip())
+        return _render_list(request, form.fields.get("id", ""), str(problem), problem.status)
+    verb = "is a persona of all servers now" if imported.brought.is_new else "has a new card"
+    return await _install_attachments(request, OPERATOR_GUILD_ID, imported, form.name, verb)
 
 
+@routes.add("POST /dashboard/personas/{persona_id}/file")
 async def replace_card_file(request: web.Request) -> web.Response:
     """Replace a persona's card, picture and book with a card file; the previous card is stored."""
     found = require_persona_in_path(request)
     try:
-        sent = await _read_card_form(request)
-        with errors_as_problems("invalid-request"):
-            short = short_id(found.persona, found.guild_id)
-            here = found.services
-            arrived = await import_card(
-                here.personas, here.base_model, found.guild_id, sent.content, sent.name, short, keeping=True
-            )
+        form = await _read_card_form(request)
+        imported = await _import(found.services, found.guild_id, form, short_id(found.persona, found.guild_id))
     except Problem as problem:
         return await render_rejected_card(request, found, problem)
-    said = await _install_attachments(
-        OwnedPersona(found.services, found.guild_id, arrived.brought.persona), arrived, sent.name
-    )
-    return redirect_to(request, found.page, f"{arrived.brought.persona.name} has a new card. {said}".strip())
+    return await _install_attachments(request, found.guild_id, imported, form.name, "has a new card")
 
 
+async def _import(services: Services, guild_id: int, form: FileForm, id: str) -> card_import.CardImport:
+    with errors_as_problems("invalid-request"):
+        return await card_import.import_card(
+            services.personas, services.base_model, guild_id, form.content, form.name, id, keeping=True
+        )
+
+
+@routes.add("GET /dashboard/personas/{persona_id}/remove")
 async def confirm_remove(request: web.Request) -> web.Response:
     """Page that lists what is removed with a persona."""
     found = _require_removable(request)
@@ -118,19 +88,18 @@ async def confirm_remove(request: web.Request) -> web.Response:
         request,
         "personas/remove.html",
         title=f"Remove {found.persona.name}",
-        section="personas",
         found=found,
-        spots=channels_by_persona(found.services).get(found.id, []),
+        channels=channels_by_persona(found.services).get(found.id, []),
         files=lore_store(found.services).files(found.guild_id, found.id),
         versions=persona_status(found.services, found.id).versions,
     )
 
 
+@routes.add("POST /dashboard/personas/{persona_id}/remove")
 async def remove_persona_page(request: web.Request) -> web.Response:
-    """Remove it with its lore."""
     found = _require_removable(request)
     lore = GuildLore(found.services.home, found.services.request_builder.lore, found.services.catalogue.shipped.lore)
-    await remove_persona(found.services.personas, found.services.store, lore, found.guild_id, found.persona)
+    await card_import.remove_persona(found.services.personas, found.services.store, lore, found.guild_id, found.persona)
     return redirect_to(request, "/dashboard/personas", f"{found.persona.name} is gone, and lives nowhere any more.")
 
 
@@ -143,33 +112,23 @@ def _require_removable(request: web.Request) -> OwnedPersona:
 
 
 async def _read_card_form(request: web.Request) -> FileForm:
-    sent = await read_file_form(request, MAX_CARD_BYTES)
-    if not sent.content:
+    form = await read_file_form(request, card_import.MAX_CARD_BYTES)
+    if not form.content:
         raise Problem("invalid-request", "No file was chosen.", "Choose a card: PNG, JSON, CHARX or TOML.")
-    return sent
+    return form
 
 
-async def _install_attachments(found: OwnedPersona, arrived: CardImport, file: str) -> str:
-    """Take up what a card brings besides: its book as lore, its adapter as a version. Says what became of them."""
-    said = await import_character_book(lore_store(found.services), found.guild_id, found.persona, arrived.card)
-    services = found.services
-    notes, _ = await install_bundled_adapter(
-        services.home,
-        services.store,
-        services.base_model,
-        (found.guild_id, 0, OPERATOR_USER_ID),
-        found.id,
-        arrived.card,
-        file,
+async def _install_attachments(
+    request: web.Request, guild_id: int, imported: card_import.CardImport, file: str, verb: str
+) -> web.Response:
+    """Install a card's book as lore and its adapter as a version, and say on the persona's page what became of them."""
+    services, card = get_services(request), imported.card
+    found = OwnedPersona(services, guild_id, imported.brought.persona)
+    lore_notes = await card_import.import_character_book(lore_store(services), guild_id, found.persona, card)
+    owner = (guild_id, 0, OPERATOR_USER_ID)
+    adapter_notes, _ = await card_import.install_bundled_adapter(
+        services.home, services.store, services.base_model, owner, found.id, card, file
     )
     warm_up_prompt(found, found.persona)
-    return " ".join([*said, *(note.replace("**", "") for note in notes)])
-
-
-ROUTES: tuple[Route, ...] = (
-    ("GET", "/dashboard/personas", get_persona_list),
-    ("POST", "/dashboard/personas", post_card_import),
-    ("POST", "/dashboard/personas/{persona_id}/file", replace_card_file),
-    ("GET", "/dashboard/personas/{persona_id}/remove", confirm_remove),
-    ("POST", "/dashboard/personas/{persona_id}/remove", remove_persona_page),
-)
+    notes = [f"{found.persona.name} {verb}.", *lore_notes, *(note.replace("**", "") for note in adapter_notes)]
+    return redirect_to(request, found.page, " ".join(notes))

@@ -24,20 +24,20 @@ from bot.web.api.personas.persona_lookup import (
     require_persona_in_path,
     require_version_in_path,
 )
-from bot.web.app_context import Route
+from bot.web.app_context import Routes
 from bot.web.pages.charts import format_figure
 from bot.web.problems import Problem
-from bot.web.request_body import errors_as_problems, form_text, read_form_data
+from bot.web.request_body import errors_as_problems, read_form
 from bot.web.template_filters import format_time
 from bot.web.templating import redirect_to, render_page
 from personas.errors import RequestError
 from personas.home.shared_personas import OPERATOR_GUILD_ID
 
 WIDTH, LEFT, RIGHT, TOP, ROW_HEIGHT, FOOT_HEIGHT = 520, 108, 12, 8, 26, 30
-"""Of the drawing, in the units of its viewBox."""
+"""Of the drawing, in units of the viewBox."""
 HALF_BAR, MIN_BAR_WIDTH, TICK_COUNT = 6, 2.0, 2
 MAX_DRAWN_VERSIONS = 20
-"""Rows of versions that are drawn; the table has all of them."""
+"""Rows of versions in the drawing; the table has all of them."""
 CHANGE_TEXTS = {
     "promotion": "promoted",
     "automatic promotion": "promoted by itself, as its score card was good",
@@ -46,11 +46,12 @@ CHANGE_TEXTS = {
     "withdrawal": "the other was withdrawn",
 }
 PROMOTE_PATH = "/dashboard/personas/{persona_id}/versions/{version}/promote"
+routes = Routes()
 
 
 @dataclass(frozen=True)
 class VersionPeriod:
-    """From when to when (seconds since 1970; None: still) a version spoke, or a part of the replies was its.
+    """A period (seconds since 1970; `end` None: still) in which a version gave a share of the replies.
 
     `share` is in percent; `how` says how it began, `ended` how it ended.
     """
@@ -69,12 +70,11 @@ class VersionTimeline:
     made: InstalledVersion | None
     is_live: bool = False
     is_withdrawn: bool = False
-    spans: list[VersionPeriod] = field(default_factory=list)
+    live_periods: list[VersionPeriod] = field(default_factory=list)
     trials: list[VersionPeriod] = field(default_factory=list)
 
     @property
     def version(self) -> str | None:
-        """Its name."""
         return self.made.version if self.made else None
 
     @property
@@ -84,14 +84,14 @@ class VersionTimeline:
 
     @property
     def better(self) -> float | None:
-        """By what share its held-out loss is other than the base model's; below 0 is better."""
+        """Relative difference of its held-out loss to the base model's; below 0 is better."""
         if self.made is None or not self.made.scorecard.loss_base:
             return None
         return self.made.scorecard.loss_tuned / self.made.scorecard.loss_base - 1
 
 
 def version_timelines(services: Services, persona_id: str) -> list[VersionTimeline]:
-    """Every version of a persona, withdrawn ones too, the newest first, and the base model at the end."""
+    """Every version of a persona, even withdrawn ones, newest first, and the base model last."""
     versions = services.store.versions
     live, changes = versions.live(persona_id), versions.history(persona_id)
     found = {
@@ -101,31 +101,29 @@ def version_timelines(services: Services, persona_id: str) -> list[VersionTimeli
     base = VersionTimeline(None, live is None)
     for began, after in pairwise([*changes, None]):
         if began is not None:
-            found.get(began.version or "", base).spans.append(_live_period(began, after))
+            found.get(began.version or "", base).live_periods.append(_live_period(began, after))
     for tried in services.store.rollouts.of_all_guilds(persona_id):
         if not tried.is_promoted and tried.version in found:
             found[tried.version].trials.append(_rollout_period(tried))
     if not changes or changes[0].version is not None:
-        base.spans.insert(0, VersionPeriod(0.0, changes[0].at if changes else None, 100, "from the beginning"))
+        base.live_periods.insert(0, VersionPeriod(0.0, changes[0].at if changes else None, 100, "from the beginning"))
     return [*found.values(), base]
 
 
-def timeline_chart(name: str, lives: Sequence[VersionTimeline], now: float) -> Markup:
-    """Lines of time, a row a version with its score: a dot where it was made, a bar while it was live, a thin one while
-    on trial."""
-    times = [span.begin for one in lives for span in (*one.spans, *one.trials) if span.begin]
-    times += [one.made.installed_at for one in lives if one.made]
+def timeline_chart(name: str, timelines: Sequence[VersionTimeline], now: float) -> Markup:
+    """A row per version with its score: a dot where it was made, a bar while it was live, a thin bar while on trial."""
+    times = [period.begin for one in timelines for period in (*one.live_periods, *one.trials) if period.begin]
+    times += [one.made.installed_at for one in timelines if one.made]
     if not times:
         return Markup("")
     begin = min(times)
     pad = max((now - begin) * 0.03, 60.0)
     axis = _TimeAxis(begin - pad, now + pad)
-    shown = [*lives[: MAX_DRAWN_VERSIONS - 1], lives[-1]] if len(lives) > MAX_DRAWN_VERSIONS else list(lives)
+    is_long = len(timelines) > MAX_DRAWN_VERSIONS
+    shown = [*timelines[: MAX_DRAWN_VERSIONS - 1], timelines[-1]] if is_long else list(timelines)
     height = TOP + ROW_HEIGHT * len(shown) + FOOT_HEIGHT
-    drawn = [
-        *_time_ticks(axis, height),
-        *(part for row, one in enumerate(shown) for part in _timeline_row(one, row, axis, now)),
-    ]
+    rows = [part for row, one in enumerate(shown) for part in _timeline_row(one, row, axis, now)]
+    drawn = [*_time_ticks(axis, height), *rows]
     label = Markup("The versions of {} in time. {}").format(
         name, Markup(" ").join(_row_description(one) for one in shown)
     )
@@ -136,12 +134,8 @@ def timeline_chart(name: str, lives: Sequence[VersionTimeline], now: float) -> M
 
 
 def score_text(made: InstalledVersion) -> str:
-    """Its held-out loss beside the base model's."""
     card = made.scorecard
     return f"{format_figure(card.loss_base)} → {format_figure(card.loss_tuned)}"
-
-
-# ------------------------------------------------------------------------------------------------ parts of it
 
 
 @dataclass(frozen=True)
@@ -172,17 +166,12 @@ def _time_ticks(axis: _TimeAxis, height: int) -> Iterator[Markup]:
     bottom = height - FOOT_HEIGHT
     for n in range(TICK_COUNT):
         time = axis.begin + (axis.end - axis.begin) * (n + 0.5) / TICK_COUNT
-        x = f"{axis.at(time):.1f}"
+        x, moment = f"{axis.at(time):.1f}", datetime.fromtimestamp(time, UTC)
+        label = f"{moment.day} {moment:%b %H:%M} UTC"  # scripts turn it into the reader's own time
         yield Markup('<line class="rule" x1="{}" x2="{}" y1="{}" y2="{}"/>').format(x, x, TOP, bottom)
         yield Markup('<text x="{}" y="{}" text-anchor="middle" data-at="{}">{}</text>').format(
-            x, height - 10, *_day_and_hour(time)
+            x, height - 10, moment.isoformat(timespec="seconds"), label
         )
-
-
-def _day_and_hour(time: float) -> tuple[str, str]:
-    """Seconds since 1970 as ISO 8601 and as "20 Nov 14:02 UTC": scripts turn it into the reader's own time."""
-    moment = datetime.fromtimestamp(time, UTC)
-    return moment.isoformat(timespec="seconds"), f"{moment.day} {moment:%b %H:%M} UTC"
 
 
 def _timeline_row(one: VersionTimeline, row: int, axis: _TimeAxis, now: float) -> Iterator[Markup]:
@@ -191,72 +180,73 @@ def _timeline_row(one: VersionTimeline, row: int, axis: _TimeAxis, now: float) -
     yield Markup('<text class="{}" x="{}" y="{}" text-anchor="end">{}</text>').format(
         "value" if one.is_live else "", LEFT - 8, middle + 4, _row_label(one)
     )
-    for span in one.trials:
-        yield _period_bar(span, middle, HALF_BAR // 3, "dot s1", axis, now)
-    for span in one.spans:
-        yield _period_bar(span, middle, HALF_BAR, f"dot s{colour}", axis, now)
+    for period in one.trials:
+        yield _period_bar(period, middle, HALF_BAR // 3, "dot s1", axis, now)
+    for period in one.live_periods:
+        yield _period_bar(period, middle, HALF_BAR, f"dot s{colour}", axis, now)
     if one.made:
-        x = f"{axis.at(one.made.installed_at):.1f}"
-        yield Markup('<circle class="dot s3" cx="{}" cy="{}" r="4"/>').format(x, middle)
+        yield Markup('<circle class="dot s3" cx="{:.1f}" cy="{}" r="4"/>').format(
+            axis.at(one.made.installed_at), middle
+        )
 
 
 def _row_label(one: VersionTimeline) -> str:
-    """The version and its score: by how much its held-out loss is other than the base model's."""
+    """The version and its score, the relative difference of its held-out loss to the base model's."""
     return f"{one.version or 'base'}" + (f"  {one.better:+.0%}" if one.better is not None else "")
 
 
-def _period_bar(span: VersionPeriod, middle: int, half: int, look: str, axis: _TimeAxis, now: float) -> Markup:
-    left, right = axis.at(span.begin), axis.at(now if span.end is None else span.end)
-    return Markup('<rect class="{}" x="{}" y="{}" width="{}" height="{}" rx="1"/>').format(
-        look, f"{left:.1f}", middle - half, f"{max(right - left, MIN_BAR_WIDTH):.1f}", 2 * half
+def _period_bar(period: VersionPeriod, middle: int, half: int, style: str, axis: _TimeAxis, now: float) -> Markup:
+    left, right = axis.at(period.begin), axis.at(now if period.end is None else period.end)
+    return Markup('<rect class="{}" x="{:.1f}" y="{}" width="{:.1f}" height="{}" rx="1"/>').format(
+        style, left, middle - half, max(right - left, MIN_BAR_WIDTH), 2 * half
     )
 
 
 def _row_description(one: VersionTimeline) -> Markup:
     made = Markup("made {}").format(format_time(one.made.installed_at)) if one.made else ""
     score = f"held-out loss {one.better:+.0%}" if one.better is not None else ""
-    live = [
-        Markup("live from {}").format(format_time(span.begin)) if span.begin else "live at first" for span in one.spans
-    ]
-    said = filter(None, [made, score, *live, "answers now" if one.is_live else ""])
-    return Markup("{}: {}.").format(one.name, Markup(", ").join(said))
+    begins = [period.begin for period in one.live_periods]
+    live = [Markup("live from {}").format(format_time(begin)) if begin else "live at first" for begin in begins]
+    facts = filter(None, [made, score, *live, "answers now" if one.is_live else ""])
+    return Markup("{}: {}.").format(one.name, Markup(", ").join(facts))
 
 
+@routes.add("GET /dashboard/personas/{persona_id}/versions")
 async def get_versions_page(request: web.Request) -> web.Response:
-    """Every version there ever was, and what is rolled out now."""
+    """Page of every version and the current rollouts."""
     found, now = require_persona_in_path(request), time.time()
-    lives = version_timelines(found.services, found.id)
+    timelines = version_timelines(found.services, found.id)
     return render_page(
         request,
         "personas/versions.html",
         title=f"{found.persona.name}: versions",
-        section="personas",
         tab="versions",
         found=found,
         standing=persona_status(found.services, found.id),
-        lives=lives,
-        drawing=timeline_chart(found.persona.name, lives, now),
-        score_words=score_text,
+        timelines=timelines,
+        drawing=timeline_chart(found.persona.name, timelines, now),
+        score_text=score_text,
         before=_previous_version(found),
         rollouts=_rollout_rows(found, now),
         behind=found.services.request_builder.incompatible_versions,
     )
 
 
+@routes.add(f"GET {PROMOTE_PATH}")
 async def confirm_promote(request: web.Request) -> web.Response:
     """Page to confirm a promotion, with the gate's verdict."""
     found = require_persona_in_path(request)
     made = require_version_in_path(request, found)
     objections = await found.services.versions.objections(found.id, made.version, OPERATOR_GUILD_ID)
+    live = found.services.store.versions.live(found.id)
     return render_page(
         request,
         "personas/promote.html",
         title=f"Promote {made.version} of {found.persona.name}",
-        section="personas",
         found=found,
         made=made,
-        live=version_label(found.services.store.versions.live(found.id)),
-        is_live=found.services.store.versions.live(found.id) == made.version,
+        live=version_label(live),
+        is_live=live == made.version,
         verdict=made.scorecard.verdict,
         objections=objections,
         reasons=objections.reasons if objections else made.scorecard.reasons,
@@ -267,19 +257,20 @@ async def confirm_promote(request: web.Request) -> web.Response:
     )
 
 
+@routes.add(f"POST {PROMOTE_PATH}")
 async def post_promote_page(request: web.Request) -> web.Response:
-    """Make it live."""
     found = require_persona_in_path(request)
     made = require_version_in_path(request, found)
-    anyway = form_text(await read_form_data(request), "anyway") == "yes"
+    anyway = (await read_form(request)).get("anyway", "") == "yes"
     with errors_as_problems("conflict"):
         changed = await found.services.versions.promote(
             found.id, made.version, OPERATOR_GUILD_ID, 0, OPERATOR_USER_ID, anyway=anyway
         )
-    said = "speaks from the next reply on." if changed else "speaks already."
-    return redirect_to(request, f"{found.page}/versions", f"{made.version} of {found.persona.name} {said}")
+    outcome = "speaks from the next reply on." if changed else "speaks already."
+    return redirect_to(request, f"{found.page}/versions", f"{made.version} of {found.persona.name} {outcome}")
 
 
+@routes.add("GET /dashboard/personas/{persona_id}/rollback")
 async def confirm_rollback(request: web.Request) -> web.Response:
     """Page to confirm a rollback. Raises `Problem` if there is no earlier version."""
     found = require_persona_in_path(request)
@@ -292,7 +283,6 @@ async def confirm_rollback(request: web.Request) -> web.Response:
         request,
         "personas/rollback.html",
         title=f"Roll {found.persona.name} back",
-        section="personas",
         found=found,
         live=version_label(found.services.store.versions.live(found.id)),
         before=before,
@@ -300,13 +290,14 @@ async def confirm_rollback(request: web.Request) -> web.Response:
     )
 
 
+@routes.add("POST /dashboard/personas/{persona_id}/rollback")
 async def post_rollback_page(request: web.Request) -> web.Response:
-    """Make the version live that was so before."""
     found = require_persona_in_path(request)
     with errors_as_problems("conflict"):
         row = found.services.versions.roll_back(found.persona, OPERATOR_GUILD_ID, OPERATOR_USER_ID)
-    said = f"{version_label(row.version)} speaks for {found.persona.name} from the next reply on."
-    return redirect_to(request, f"{found.page}/versions", f"{said[0].upper()}{said[1:]}")
+    label = version_label(row.version)
+    message = f"{label[0].upper()}{label[1:]} speaks for {found.persona.name} from the next reply on."
+    return redirect_to(request, f"{found.page}/versions", message)
 
 
 def _previous_version(found: OwnedPersona) -> str | None:
@@ -318,26 +309,11 @@ def _previous_version(found: OwnedPersona) -> str | None:
 
 
 def _rollout_rows(found: OwnedPersona, now: float) -> list[dict[str, object]]:
-    """The rollouts that are on, and the promoted version while it is watched, with what members made of them."""
-    told = []
+    """The current rollouts, and the promoted version while it is monitored, with members' reactions."""
+    rows = []
     for rollout in found.services.store.rollouts.running(found.id, now):
         comparison = compare_rollout(found.services.store, rollout)
-        told.append(
-            {
-                "rollout": rollout,
-                "server": guild_name(found.services, rollout.guild_id) if rollout.guild_id else "all servers",
-                "before": version_label(rollout.before),
-                "new_tally": tally_text(comparison.new),
-                "old_tally": tally_text(comparison.before),
-            }
-        )
-    return told
-
-
-ROUTES: tuple[Route, ...] = (
-    ("GET", "/dashboard/personas/{persona_id}/versions", get_versions_page),
-    ("GET", PROMOTE_PATH, confirm_promote),
-    ("POST", PROMOTE_PATH, post_promote_page),
-    ("GET", "/dashboard/personas/{persona_id}/rollback", confirm_rollback),
-    ("POST", "/dashboard/personas/{persona_id}/rollback", post_rollback_page),
-)
+        server = guild_name(found.services, rollout.guild_id) if rollout.guild_id else "all servers"
+        tallies = {"new_tally": tally_text(comparison.new), "old_tally": tally_text(comparison.before)}
+        rows.append({"rollout": rollout, "server": server, "before": version_label(rollout.before), **tallies})
+    return rows

@@ -13,17 +13,11 @@ from aiohttp import web
 from bot.chat.streaming_reply import remove_links
 from bot.services import Services
 from bot.store import BASE_MODEL_NAME, BlindComparison, JudgementCounts, VoteChoice
+from bot.versions.blind_test import judgement_text
 from bot.versions.blind_test.assignment import Contest, version_labels
 from bot.versions.blind_test.judgement import BlindTestJudgement, judge_votes
-from bot.versions.blind_test.judgement_text import (
-    CHOICE_LABELS,
-    display_name,
-    required_votes_text,
-    ruling_text,
-    strength_text,
-)
 from bot.versions.comparison_context import record_vote
-from bot.web.app_context import Route, get_services
+from bot.web.app_context import Routes, get_services
 from bot.web.pages.scorecards.scorecard_pages import SCORECARDS_PATH
 from bot.web.problems import Problem
 from bot.web.request_body import read_form
@@ -34,6 +28,7 @@ from personas.schemas.chat import Persona
 COMPARE_PATH = f"{SCORECARDS_PATH}/compare"
 OPERATOR_USER_ID = 0
 VOTES: tuple[VoteChoice, ...] = get_args(VoteChoice)
+routes = Routes()
 
 
 @dataclass(frozen=True)
@@ -50,13 +45,14 @@ class VoteSummary:
     others: list[tuple[str, str]]
 
 
+@routes.add(f"GET {COMPARE_PATH}")
 async def get_comparison_form(request: web.Request) -> web.Response:
     """Page with the versions to compare, the votes so far, and a comparison for the operator to judge."""
     services = get_services(request)
     persona = _find_persona(services, request.query.get("persona"))
     if persona is None:
         return render_page(
-            request, "cards/compare.html", title="Blind comparison", section="cards", personas=_all_personas(services),
+            request, "cards/compare.html", title="Blind comparison", personas=_all_personas(services),
             persona=None, names=[], contest=None, why_not="", shown=None, texts=(), standing=None,
         )  # fmt: skip
     contest, why_not = _requested_contest(services, persona, request)
@@ -67,7 +63,6 @@ async def get_comparison_form(request: web.Request) -> web.Response:
         request,
         "cards/compare.html",
         title=f"Blind comparison: {persona.name}",
-        section="cards",
         personas=_all_personas(services),
         persona=persona,
         names=services.blind_tests.version_names(persona),
@@ -79,8 +74,9 @@ async def get_comparison_form(request: web.Request) -> web.Response:
     )
 
 
+@routes.add(f"POST {COMPARE_PATH}")
 async def post_comparison(request: web.Request) -> web.Response:
-    """Have two replies written, which takes some seconds, and show them."""
+    """Generate two replies, which takes some seconds, and show them."""
     services, sent = get_services(request), await read_form(request)
     persona = _find_persona(services, sent.get("persona"))
     if persona is None:
@@ -90,8 +86,9 @@ async def post_comparison(request: web.Request) -> web.Response:
     return redirect_to(request, _contest_path(contest))
 
 
+@routes.add(f"POST {COMPARE_PATH}/vote")
 async def post_vote(request: web.Request) -> web.Response:
-    """Take the operator's vote, which stays as it is, and tell who wrote which."""
+    """Store the operator's vote, which is final, and reveal the versions."""
     services, sent = get_services(request), await read_form(request)
     one, choice = _require_comparison(services, sent.get("comparison", "")), sent.get("choice", "")
     if choice not in VOTES:
@@ -108,8 +105,9 @@ async def post_vote(request: web.Request) -> web.Response:
     )
 
 
+@routes.add(f"GET {COMPARE_PATH}/{{comparison:[0-9]+}}")
 async def get_revealed(request: web.Request) -> web.Response:
-    """A comparison that was voted on, with who wrote which."""
+    """Page of a comparison after the vote, with the versions revealed."""
     services = get_services(request)
     one = _require_comparison(services, request.match_info["comparison"])
     if one.choice is None:
@@ -122,12 +120,11 @@ async def get_revealed(request: web.Request) -> web.Response:
         request,
         "cards/revealed.html",
         title=f"Blind comparison {one.seq}: {persona.name}",
-        section="cards",
         persona=persona,
         one=one,
         texts=(remove_links(one.text_a), remove_links(one.text_b)),
         makers=version_labels(one),
-        vote=CHOICE_LABELS[one.choice],
+        vote=judgement_text.CHOICE_LABELS[one.choice],
         contest=contest,
         again=_contest_path(contest),
         standing=await _vote_summary(services, contest),
@@ -135,20 +132,20 @@ async def get_revealed(request: web.Request) -> web.Response:
 
 
 async def _vote_summary(services: Services, contest: Contest) -> VoteSummary:
-    """All votes for the persona, wherever they were given."""
+    """All votes for the persona, from every server."""
     votes = services.store.comparisons.voted(contest.persona.id)
     found = await asyncio.to_thread(judge_votes, votes, *contest.names, time.time())
     counts = services.store.comparisons.judgement_counts(contest.persona.id, contest.version, contest.against)
-    one, other = (display_name(name) for name in contest.names)
+    one, other = (judgement_text.display_name(name) for name in contest.names)
     return VoteSummary(
         judgement=found,
         counts=counts,
         one=one,
         other=other,
-        strength=strength_text(found.strength) if found.strength else "",
-        ruling=ruling_text(found).replace("**", ""),
-        missing=required_votes_text(found),
-        others=[(display_name(it.version), strength_text(it)) for it in found.others],
+        strength=judgement_text.strength_text(found.strength) if found.strength else "",
+        ruling=judgement_text.ruling_text(found).replace("**", ""),
+        missing=judgement_text.required_votes_text(found),
+        others=[(judgement_text.display_name(it.version), judgement_text.strength_text(it)) for it in found.others],
     )
 
 
@@ -204,11 +201,3 @@ def _contest_path(contest: Contest) -> str:
     version, against = contest.names
     asked = {"persona": contest.persona.id, "version": version, "against": against}
     return f"{COMPARE_PATH}?{urlencode(asked)}#replies"
-
-
-ROUTES: tuple[Route, ...] = (
-    ("GET", COMPARE_PATH, get_comparison_form),
-    ("POST", COMPARE_PATH, post_comparison),
-    ("POST", f"{COMPARE_PATH}/vote", post_vote),
-    ("GET", f"{COMPARE_PATH}/{{comparison:[0-9]+}}", get_revealed),
-)

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from bot.services import Services
 from bot.store import InstalledVersion, TrainingJob
-from bot.web.app_context import Route, get_services
+from bot.web.app_context import Routes, get_services
 from bot.web.pages.scorecards import scorecard_view
 from bot.web.problems import Problem
 from bot.web.templating import DASHBOARD, render_page
@@ -34,7 +34,7 @@ SCORECARD_FILES = {
     "rubric.csv": "the same for a spreadsheet",
     "rubric-key.json": "whose replies they are",
 }
-"""What may be taken along, in the adapter's folder or in its `report/`."""
+"""Files for download, in the adapter's folder or in its `report/`."""
 MAX_DIALOGUE_JOBS = 100
 FILE_MEDIA_TYPES = {
     "json": "application/json",
@@ -47,6 +47,7 @@ REPORT_CONTENT_SECURITY_POLICY = (
     "default-src 'none'; style-src 'unsafe-inline'; img-src data:; frame-ancestors 'none'; sandbox"
 )
 """The trainer's own page: it holds its style, and nothing in it is run."""
+routes = Routes()
 
 
 @dataclass(frozen=True)
@@ -59,16 +60,15 @@ class ScoreCardLocation:
 
     @property
     def name(self) -> str:
-        """For people, and for addresses: `oda/v2`, `dialogue/harbour`."""
+        """Name for people and addresses: `oda/v2`, `dialogue/harbour`."""
         return f"{self.persona or DIALOGUE_PREFIX}/{self.version}"
 
     @property
     def path(self) -> str:
-        """The page of its card."""
         return f"{SCORECARDS_PATH}/{self.name}"
 
     def file(self, name: str) -> Path | None:
-        """One of `SCORECARD_FILES`, where it is there."""
+        """One of `SCORECARD_FILES`; None if there is none."""
         if name not in SCORECARD_FILES:
             return None
         found = (place / name for place in (self.folder, self.folder / "report"))
@@ -76,7 +76,7 @@ class ScoreCardLocation:
 
 
 def require_location(services: Services, name: str) -> ScoreCardLocation:
-    """The place of `oda/v2` or `dialogue/harbour`. Raises `Problem` for one that is not there."""
+    """The location of `oda/v2` or `dialogue/harbour`. Raises `Problem` if there is none."""
     owner, _, version = name.partition("/")
     if version in {one.version for one in services.store.versions.ever_installed(owner)}:
         return ScoreCardLocation(owner, version, adapter_ref(services.home, owner, version).folder)
@@ -86,7 +86,6 @@ def require_location(services: Services, name: str) -> ScoreCardLocation:
 
 
 def list_dialogue_jobs(services: Services) -> list[TrainingJob]:
-    """The finished jobs for dialogue, newest first."""
     names = [name for name in services.store.jobs.names() if name.startswith(f"{DIALOGUE_PREFIX}/")]
     found = [job for name in names for job in services.store.jobs.page(1, name=name, state="done")]
     return sorted(found, key=lambda job: -job.seq)[:MAX_DIALOGUE_JOBS]
@@ -102,7 +101,7 @@ def read_card_summary(services: Services, place: ScoreCardLocation) -> ScoreSumm
 
 
 async def read_full_card(place: ScoreCardLocation) -> FullScoreCard | None:
-    """The whole card; None where there is none. Raises `Problem` for one that cannot be read."""
+    """Read the whole card; None if there is none. Raises `Problem` for a damaged one."""
     return await asyncio.to_thread(_parse_card, place)
 
 
@@ -133,22 +132,21 @@ class ScoredVersion:
 
 @dataclass(frozen=True)
 class PersonaVersions:
-    """A persona, by id where its card is gone, and its versions, newest first."""
+    """A persona, by id if its card is gone, and its versions, newest first."""
 
     persona_id: str
     name: str
     versions: list[ScoredVersion]
 
 
+@routes.add(f"GET {SCORECARDS_PATH}")
 async def get_card_list(request: web.Request) -> web.Response:
-    """Page of all versions with the gate's verdicts."""
     services = get_services(request)
     found = _list_personas(services)
     return render_page(
         request,
         "cards/list.html",
         title="Score cards",
-        section="cards",
         personas=found,
         names=[listed.name for one in found for listed in one.versions],
         dialogues=[(job, job.result) for job in list_dialogue_jobs(services) if job.result],
@@ -156,8 +154,8 @@ async def get_card_list(request: web.Request) -> web.Response:
     )
 
 
+@routes.add(f"GET {SCORECARDS_PATH}/{{persona}}/{{version}}")
 async def get_card(request: web.Request) -> web.Response:
-    """All that was measured of one version."""
     services = get_services(request)
     place = require_location(services, _card_name_in_path(request))
     card, short = await read_full_card(place), read_card_summary(services, place)
@@ -168,7 +166,6 @@ async def get_card(request: web.Request) -> web.Response:
         request,
         "cards/one.html",
         title=f"Score card: {_card_title(services, place)}",
-        section="cards",
         place=place,
         card=card,
         short=short,
@@ -183,8 +180,8 @@ async def get_card(request: web.Request) -> web.Response:
     )
 
 
+@routes.add(f"GET {SCORECARDS_PATH}/two")
 async def get_two_cards(request: web.Request) -> web.Response:
-    """Two cards side by side."""
     services = get_services(request)
     places = [require_location(services, request.query.get(which, "")) for which in ("a", "b")]
     found = [await read_full_card(place) for place in places]
@@ -195,7 +192,6 @@ async def get_two_cards(request: web.Request) -> web.Response:
         request,
         "cards/two.html",
         title=f"Score cards: {places[0].name} and {places[1].name}",
-        section="cards",
         a=a,
         b=b,
         place_a=places[0],
@@ -207,8 +203,9 @@ async def get_two_cards(request: web.Request) -> web.Response:
     )
 
 
+@routes.add(f"GET {SCORECARDS_PATH}/{{persona}}/{{version}}/files/{{file}}")
 async def get_card_file(request: web.Request) -> web.FileResponse:
-    """Serve a file beside a card: pictures and the trainer's page inline, others as downloads."""
+    """Serve a file beside a card: pictures inline, others as downloads."""
     place = require_location(get_services(request), _card_name_in_path(request))
     name = request.match_info["file"]
     file = await asyncio.to_thread(place.file, name)
@@ -250,7 +247,7 @@ def _other_cards(services: Services, place: ScoreCardLocation) -> list[str]:
 
 
 def _criterion_rows(card: ScoreCard | None) -> list[tuple[tuple[str, str], str, object]]:
-    """CSS class and words of the outcome, the value, and the criterion itself."""
+    """CSS class and label of each outcome, the value, and the criterion itself."""
     if card is None or card.verdict is None:
         return []
     unmeasured = ("", "– not measured")
@@ -271,11 +268,3 @@ def _card_name_in_path(request: web.Request) -> str:
 
 def _evaluate_command(place: ScoreCardLocation) -> str:
     return f"Make one: `python -m trainer evaluate --adapter UNDERSTUDY_HOME/models/…/{place.version}`."
-
-
-ROUTES: tuple[Route, ...] = (
-    ("GET", SCORECARDS_PATH, get_card_list),
-    ("GET", f"{SCORECARDS_PATH}/two", get_two_cards),
-    ("GET", f"{SCORECARDS_PATH}/{{persona}}/{{version}}", get_card),
-    ("GET", f"{SCORECARDS_PATH}/{{persona}}/{{version}}/files/{{file}}", get_card_file),
-)

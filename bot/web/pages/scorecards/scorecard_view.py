@@ -22,7 +22,7 @@ ReadScore = Callable[[ScoreCard], float | None]
 
 @dataclass(frozen=True)
 class ScoreTable:
-    """Cells of texts; the first of each row names it."""
+    """Rows of texts; the first of each row names it."""
 
     caption: str
     head: Sequence[str]
@@ -31,7 +31,7 @@ class ScoreTable:
 
 @dataclass(frozen=True)
 class ScoreSection:
-    """A part of the card: what it says in a sentence, drawings, tables."""
+    """A section of the page: a sentence, charts, tables."""
 
     title: str
     words: str = ""
@@ -40,7 +40,6 @@ class ScoreSection:
 
 
 def score_sections(card: ScoreCard) -> Iterator[ScoreSection]:
-    """All that was measured, in the order in which it is read."""
     yield _holdout_section(card)
     yield from _voice_sections(card)
     yield from _share_sections(card)
@@ -252,7 +251,7 @@ def _format_mean_std(it: MeanStd) -> str:
 
 @dataclass(frozen=True)
 class ScoreMetric:
-    """One number of a card. `shown` is its format; `read` gives None where it was not measured."""
+    """A number of a card, with its format; `read` returns None if it was not measured."""
 
     name: str
     better: Better
@@ -262,7 +261,7 @@ class ScoreMetric:
 
 @dataclass(frozen=True)
 class MetricComparison:
-    """A measure of two cards in words; `better` is "a", "b" or "" (equal or unknown)."""
+    """A metric of two cards as text; `better` is "a", "b" or "" (equal or unknown)."""
 
     name: str
     a: str
@@ -273,7 +272,7 @@ class MetricComparison:
 
 @dataclass(frozen=True)
 class OutcomeComparison:
-    """A criterion of two cards: CSS class and words of each outcome."""
+    """A criterion of two cards: CSS class and label of each outcome."""
 
     name: str
     a: tuple[str, str]
@@ -321,7 +320,7 @@ SCORE_METRICS = (
 
 
 def compare_metrics(a: ScoreCard, b: ScoreCard) -> Iterator[MetricComparison]:
-    """Each measure that at least one of both has."""
+    """Compare each metric that at least one card has."""
     for measure in SCORE_METRICS:
         one, other = measure.read(a), measure.read(b)
         if one is not None or other is not None:
@@ -329,7 +328,6 @@ def compare_metrics(a: ScoreCard, b: ScoreCard) -> Iterator[MetricComparison]:
 
 
 def compare_outcomes(a: ScoreCard, b: ScoreCard) -> list[OutcomeComparison]:
-    """Each criterion of the gate, with the outcome of both."""
     by_name = [{it.name: it.outcome for it in card.verdict.criteria} if card.verdict else {} for card in (a, b)]
     names = dict.fromkeys(name for found in by_name for name in found)
 
@@ -340,7 +338,6 @@ def compare_outcomes(a: ScoreCard, b: ScoreCard) -> list[OutcomeComparison]:
 
 
 def shared_prompts(a: ScoreCard, b: ScoreCard) -> list[tuple[SideBySide, SideBySide]]:
-    """Prompts that both versions answered."""
     others = {it.prompt: it for it in b.side_by_side}
     return [(it, others[it.prompt]) for it in a.side_by_side if it.prompt in others]
 

@@ -19,16 +19,8 @@ from bot.training.request_checks import requested_recipe_plan
 from bot.training.status_text import format_duration
 from bot.web.api.training.run_details import read_run_settings, run_folder
 from bot.web.api.training.training_service import queue_training, require_job
-from bot.web.app_context import Route, get_services
-from bot.web.pages.training.run_view import (
-    REQUEST_FIELDS,
-    SETTING_GROUPS,
-    TRAINING_PATH,
-    SettingComparison,
-    job_guild_name,
-    run_path,
-    setting_text,
-)
+from bot.web.app_context import Routes, get_services
+from bot.web.pages.training import run_view
 from bot.web.problems import Problem
 from bot.web.request_body import read_form
 from bot.web.template_filters import format_bytes
@@ -41,18 +33,19 @@ from personas.schemas.training import TrainingRequest
 MAX_JOB_NAME_CHARS = 64
 NUMBERED_NAME_PATTERN = re.compile(r"(.*?)-(\d{1,6})")
 SETTING_PREFIX = "set."
-"""Before the name of a setting, in the form."""
+"""Prefix of settings' names in the form."""
 
 DEFAULT_RECIPE = "demo-cpu"
-"""What other recipes leave out is as it is here."""
+"""Supplies what other recipes leave out."""
 
-RERUN_FIELDS = ("job_name", *REQUEST_FIELDS)
+RERUN_FIELDS = ("job_name", *run_view.REQUEST_FIELDS)
 TASK_TYPES = ("persona", "dialogue", "preference")
+routes = Routes()
 
 
 @dataclass(frozen=True)
 class RerunField:
-    """A field of the form. `used` is what the run had; `choices`, where there are any, are all that may stand there."""
+    """A field of the form. `used` is the original value; `choices`, if any, are all valid values."""
 
     name: str
     value: str
@@ -63,7 +56,6 @@ class RerunField:
 
     @property
     def label(self) -> str:
-        """The field's label."""
         return self.name.removeprefix(SETTING_PREFIX)
 
 
@@ -77,10 +69,10 @@ class OriginalRun:
 
     @property
     def texts(self) -> dict[str, str]:
-        """Every field of the form as the run had it."""
-        fields = {name: setting_text(getattr(self.request, name)) for name in RERUN_FIELDS}
+        """Every form field as the run had it."""
+        fields = {name: run_view.setting_text(getattr(self.request, name)) for name in RERUN_FIELDS}
         return fields | {
-            SETTING_PREFIX + name: setting_text(self.used.get(name)) for name in Hyperparameters.model_fields
+            SETTING_PREFIX + name: run_view.setting_text(self.used.get(name)) for name in Hyperparameters.model_fields
         }
 
 
@@ -93,15 +85,17 @@ class RerunForm:
     body: dict[str, Any] = field(default_factory=dict)
 
 
+@routes.add(f"GET {run_view.TRAINING_PATH}/{{job_id}}/repeat")
 async def get_rerun_form(request: web.Request) -> web.Response:
-    """The form, filled with what the run used, under a name of its own."""
+    """Page with the form, filled with the run's settings under a new name."""
     services, before = await _original_run(request)
     texts = {**before.texts, "job_name": next_job_name(before.request.job_name)}
     return _render_rerun(request, services, before, RerunForm(texts))
 
 
+@routes.add(f"POST {run_view.TRAINING_PATH}/{{job_id}}/repeat")
 async def post_rerun_form(request: web.Request) -> web.Response:
-    """Show what is other than in the run, or queue it."""
+    """Show what differs from the original run, or queue it."""
     services, before = await _original_run(request)
     sent = await read_form(request)
     texts = {name: sent.get(name, "").strip() for name in before.texts}
@@ -126,11 +120,11 @@ async def post_rerun_form(request: web.Request) -> web.Response:
         own = requested_recipe_plan(plan, job.request.recipe)
         duration, memory = format_duration(own.seconds), format_bytes(own.memory_bytes)
         said += f" About {own.steps:,} steps, {duration} and {memory} of memory."
-    return redirect_to(request, run_path(job.job_id), said)
+    return redirect_to(request, run_view.run_path(job.job_id), said)
 
 
 def next_job_name(name: str) -> str:
-    """A job's name for another run of the same: `dusk` becomes `dusk-2`, and that `dusk-3`."""
+    """A name for the next run: `dusk` becomes `dusk-2`, and that `dusk-3`."""
     numbered = NUMBERED_NAME_PATTERN.fullmatch(name)
     stem, number = (numbered[1], int(numbered[2]) + 1) if numbered else (name, 2)
     return f"{stem[: MAX_JOB_NAME_CHARS - len(str(number)) - 1]}-{number}"
@@ -139,8 +133,8 @@ def next_job_name(name: str) -> str:
 def parse_rerun_form(before: OriginalRun, texts: Mapping[str, str]) -> RerunForm:
     """Build the request from the form.
 
-    Settings are named in it that were named before, that are changed, and that the run had other than its recipe has
-    them today. Where another recipe is chosen, that decides all else.
+    It names settings that the original request named, changed ones, and those in which the run differed from today's
+    recipe. Another recipe decides on all others.
     """
     body: dict[str, Any] = {name: text for name in RERUN_FIELDS if (text := texts[name])}
     wanted = RerunForm(texts, body=body)
@@ -149,9 +143,9 @@ def parse_rerun_form(before: OriginalRun, texts: Mapping[str, str]) -> RerunForm
     settings: dict[str, Any] = {}
     for name in Hyperparameters.model_fields:
         text, had = texts[SETTING_PREFIX + name], before.used.get(name)
-        is_changed = text != setting_text(had)
+        is_changed = text != run_view.setting_text(had)
         is_special = name in named or (
-            name in recipe and had is not None and setting_text(recipe[name]) != setting_text(had)
+            name in recipe and had is not None and run_view.setting_text(recipe[name]) != run_view.setting_text(had)
         )
         if not text or not (is_changed or is_special):
             continue
@@ -165,7 +159,7 @@ def parse_rerun_form(before: OriginalRun, texts: Mapping[str, str]) -> RerunForm
 
 
 def recipe_values(name: str) -> dict[str, Any]:
-    """The values of a recipe as it ships today; empty for one that there is not."""
+    """The values of a recipe as it ships today; empty for an unknown one."""
     folder = ShippedData.from_source_tree().recipes
     files = {path.stem: path for path in folder.glob("*.toml")}
     if name not in files:
@@ -173,17 +167,14 @@ def recipe_values(name: str) -> dict[str, Any]:
     return {**_read_toml(files[DEFAULT_RECIPE]), **_read_toml(files[name])}
 
 
-def changed_settings(before: OriginalRun, texts: Mapping[str, str]) -> list[SettingComparison]:
+def changed_settings(before: OriginalRun, texts: Mapping[str, str]) -> list[run_view.SettingComparison]:
     """List changes against the original run, except the job's name."""
     rows = (
-        SettingComparison(name.removeprefix(SETTING_PREFIX), had or "–", texts[name] or "as the recipe has it")
+        run_view.SettingComparison(name.removeprefix(SETTING_PREFIX), had or "–", texts[name] or "as the recipe has it")
         for name, had in before.texts.items()
         if name != "job_name" and texts[name] != had
     )
     return list(rows)
-
-
-# ------------------------------------------------------------------------------------------------ the page
 
 
 def _render_rerun(
@@ -202,16 +193,15 @@ def _render_rerun(
         request,
         "training/repeat.html",
         title=f"{job.name} {job.version} once more",
-        section="training",
         status=status,
         faults=faults or ([FormError(refused)] if refused else []),
         job=job,
-        path=run_path(job.job_id),
-        server=job_guild_name(services, job.guild_id),
+        path=run_view.run_path(job.job_id),
+        server=run_view.job_guild_name(services, job.guild_id),
         fields=[_rerun_field(services, name, before, wanted) for name in RERUN_FIELDS],
         groups=[
             (title, [_rerun_field(services, SETTING_PREFIX + name, before, wanted) for name in names])
-            for title, names in SETTING_GROUPS
+            for title, names in run_view.SETTING_GROUPS
         ],
         changes=changed_settings(before, wanted.texts),
         body=wanted.body,
@@ -266,7 +256,7 @@ async def _original_run(request: web.Request) -> tuple[Services, OriginalRun]:
 
 
 def _add_field_errors(wanted: RerunForm, error: UnderstudyError, services: Services) -> RerunForm:
-    """The same with what a refusal says of single fields."""
+    """Add the errors of single fields in a refusal."""
     found = {}
     for one in error.errors if isinstance(error, Problem) else ():
         name = one["field"].removeprefix("hyperparameters.")
@@ -282,9 +272,3 @@ def _error_text(error: UnderstudyError, services: Services) -> str:
 
 def _read_toml(path: Path) -> dict[str, Any]:
     return tomllib.loads(path.read_text(encoding="utf-8"))
-
-
-ROUTES: tuple[Route, ...] = (
-    ("GET", f"{TRAINING_PATH}/{{job_id}}/repeat", get_rerun_form),
-    ("POST", f"{TRAINING_PATH}/{{job_id}}/repeat", post_rerun_form),
-)

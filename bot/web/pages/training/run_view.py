@@ -35,20 +35,20 @@ SETTING_GROUPS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("General dialogue", ("general_share", "first_stage_epochs", "first_stage_learning_rate")),
     ("Preferences", ("preference_method", "preference_beta", "preference_share")),
 )  # fmt: skip
-"""Every setting that a request may name, once, in the order in which it is looked for."""
+"""Every setting of a request, once, in the order of the pages."""
 REQUEST_FIELDS = ("persona", "task_type", "recipe", "dataset", "dataset_path", "general", "start_from", "base_model")
 STEP_LABEL, LOSS_LABEL = "step", "loss (nats per reply token)"
 MIB = 2**20
 TRAINING_PATH = f"{DASHBOARD}/training"
 STATE_CLASSES = {"running": "", "queued": "", "done": "good", "failed": "bad", "cancelled": "warn"}
 TIMESTAMP_SUFFIX_PATTERN = re.compile(r"-\d{4}-\d{6}")
-"""What `/finetune start` puts behind a persona's id where no name is given."""
+"""Suffix that `/finetune start` adds to a persona's id for an unnamed job."""
 VERDICT_CLASSES = {"promote": "good", "hold": "warn", "reject": "bad"}
 
 
 @dataclass(frozen=True)
 class SettingComparison:
-    """One setting of two runs, in words; a dash where it is set to nothing. `is_known` of both."""
+    """A setting of two runs as text; a dash where it is empty. `is_known`: for both."""
 
     name: str
     a: str
@@ -57,7 +57,6 @@ class SettingComparison:
 
     @property
     def differs(self) -> bool:
-        """True if both are known and differ."""
         return self.is_known and self.a != self.b
 
 
@@ -76,7 +75,7 @@ def setting_text(value: object) -> str:
 
 
 def group_settings(values: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]:
-    """Settings in words, by group; what no group knows is at the end."""
+    """Settings as text, by group; unknown ones last."""
     groups = [
         (title, [(name, setting_text(values[name])) for name in names if name in values])
         for title, names in SETTING_GROUPS
@@ -87,9 +86,9 @@ def group_settings(values: Mapping[str, Any]) -> list[tuple[str, list[tuple[str,
 
 
 def compare_settings(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[SettingComparison]:
-    """Every setting that either has: what differs, then what is not known of one, then what is the same.
+    """Every setting of either run: differing ones, those unknown for one, then equal ones.
 
-    Within each they are in the groups' order, after those that no group knows.
+    Each part is in the groups' order, after settings of no group.
     """
     order = [name for _, names in SETTING_GROUPS for name in names]
     others = [name for name in dict.fromkeys((*a, *b)) if name not in order]
@@ -106,41 +105,34 @@ def _setting_or_dash(values: Mapping[str, Any], name: str) -> str:
 
 
 def loss_chart(course: MetricsHistory, weight: float) -> Markup:
-    """Training and held-out loss by step, raw and smoothed."""
     return line_chart("Loss", STEP_LABEL, LOSS_LABEL, _loss_series("", course, weight, 0))
 
 
 def rate_chart(course: MetricsHistory) -> Markup:
-    """The learning-rate schedule, as it was gone through."""
     return line_chart("Learning rate", STEP_LABEL, "learning rate", [Series("learning rate", _rate_points(course))])
 
 
 def pace_chart(course: MetricsHistory) -> Markup:
-    """Tokens per second by step."""
     points = [(it.step, it.tokens_per_s) for it in course.steps]
     return line_chart("Speed", STEP_LABEL, "tokens/s", [Series("tokens/s", points)])
 
 
 def memory_chart(course: MetricsHistory) -> Markup:
-    """Memory held after each step."""
     points = [(it.step, it.memory_bytes / MIB) for it in course.steps]
     return line_chart("Memory", STEP_LABEL, "MiB", [Series("MiB held", points)])
 
 
 def compare_loss_chart(names: Sequence[str], courses: Sequence[MetricsHistory], weight: float) -> Markup:
-    """The losses of two runs over each other."""
     series = [one for n, name in enumerate(names) for one in _loss_series(f"{name}: ", courses[n], weight, 4 * n)]
     return line_chart("Loss", STEP_LABEL, LOSS_LABEL, series)
 
 
 def compare_rate_chart(names: Sequence[str], courses: Sequence[MetricsHistory]) -> Markup:
-    """The learning rates of two runs over each other."""
     series = [Series(name, _rate_points(course)) for name, course in zip(names, courses, strict=True)]
     return line_chart("Learning rate", STEP_LABEL, "learning rate", series)
 
 
 def composition_chart(sheet: Mapping[str, Any]) -> Markup:
-    """Samples by source, as an adapter's data sheet counts them."""
     by_source = sheet.get("by_source")
     rows = by_source.items() if isinstance(by_source, dict) else ()
     counted = [(str(name), float(count)) for name, count in rows if isinstance(count, int | float)]
@@ -195,14 +187,13 @@ class JobListItem:
 
 
 def run_path(job_id: str) -> str:
-    """The path of a run's page."""
     return f"{TRAINING_PATH}/{job_id}"
 
 
 def job_list_item(
     services: Services, job: TrainingJob, now: float, doing: str = "", seconds: float | None = None
 ) -> JobListItem:
-    """A job as a list shows it; `doing` instead of what its last word says, `seconds` as `seconds_of` has them."""
+    """Describe a job; `doing` replaces its progress text, `seconds` is as `run_seconds` returns it."""
     card = read_score_summary(job)
     verdict = card.verdict if card else ""
     at = job.progress if job.state == "running" else None
@@ -234,7 +225,7 @@ def given_job_name(job: TrainingJob) -> str:
 
 
 def read_score_summary(job: TrainingJob) -> ScoreSummary | None:
-    """Score summary of a job's adapter; None if there is none that can be read."""
+    """Score summary of a job's adapter; None if there is no readable one."""
     try:
         return job.result.scorecard if job.result else None
     except ValidationError:
@@ -242,7 +233,7 @@ def read_score_summary(job: TrainingJob) -> ScoreSummary | None:
 
 
 def progress_text(job: TrainingJob) -> str:
-    """The trainer's last word in words, or why the job failed; empty where there is nothing to say."""
+    """The trainer's last event as text, or why the job failed; empty if there is neither."""
     if job.state == "failed":
         return job.error or ""
     if job.state != "running":
@@ -260,7 +251,7 @@ def progress_text(job: TrainingJob) -> str:
 
 
 def job_guild_name(services: Services, guild_id: int) -> str:
-    """The server of a job by its name, where the bot sees it; jobs of the operator belong to none."""
+    """Name of a job's server, if the bot sees it; the operator's jobs belong to none."""
     if not guild_id:
         return "the operator's"
     guild = services.client.get_guild(guild_id) if services.client else None
@@ -268,7 +259,6 @@ def job_guild_name(services: Services, guild_id: int) -> str:
 
 
 def requester_name(services: Services, guild_id: int, user_id: int) -> str:
-    """Name of the member who requested a job, or their id."""
     if not user_id:
         return "the operator"
     guild = services.client.get_guild(guild_id) if services.client else None

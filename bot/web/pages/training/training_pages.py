@@ -22,20 +22,8 @@ from bot.web.api.paging import DEFAULT_PAGE_SIZE
 from bot.web.api.training.run_details import RunDetails, read_log_tail, read_run_details, run_seconds
 from bot.web.api.training.run_history import MAX_SMOOTHING, STAGE_NAMES, smoothing_formula
 from bot.web.api.training.training_service import JOB_STATE_NAMES, job_state_query, require_job, smoothing_query
-from bot.web.app_context import Route, get_services
+from bot.web.app_context import Routes, get_services
 from bot.web.pages.training import run_view
-from bot.web.pages.training.run_view import (
-    REQUEST_FIELDS,
-    TRAINING_PATH,
-    SettingComparison,
-    compare_settings,
-    group_settings,
-    job_list_item,
-    read_score_summary,
-    run_path,
-    setting_text,
-    waiting_reason,
-)
 from bot.web.template_filters import format_bytes, format_percent, format_seconds
 from bot.web.templating import DASHBOARD, redirect_to, render_page
 from personas.errors import RequestError, UnderstudyError
@@ -44,34 +32,29 @@ from personas.schemas.training import TrainingRequest
 MAX_SHOWN_QUEUE = 50
 MAX_SHOWN_EVALUATIONS = 30
 MAX_OTHER_RUNS = 50
+routes = Routes()
 
 
+@routes.add(f"POST {run_view.TRAINING_PATH}/{{job_id}}/cancel")
 async def cancel_run(request: web.Request) -> web.Response:
-    """End a run that waits or trains. Raises `QueueConflictError` for one that has ended."""
+    """Cancel an open run. Raises `QueueConflictError` for one that has ended."""
     services = get_services(request)
     job = services.queue.cancel(require_job(services, request.match_info["job_id"]).job_id)
-    return redirect_to(request, run_path(job.job_id), f"{job.name} {job.version} is cancelled.")
+    return redirect_to(request, run_view.run_path(job.job_id), f"{job.name} {job.version} is cancelled.")
 
 
+@routes.add(f"POST {run_view.TRAINING_PATH}/{{job_id}}/resume")
 async def resume_run(request: web.Request) -> web.Response:
-    """Go on with a run that failed. Raises an `UnderstudyError` for one that cannot."""
+    """Resume a failed run. Raises an `UnderstudyError` for one that cannot be."""
     services = get_services(request)
     job = services.queue.resume(require_job(services, request.match_info["job_id"]).job_id)
     return redirect_to(
-        request, run_path(job.job_id), f"{job.name} {job.version} waits again, and goes on where it was."
+        request, run_view.run_path(job.job_id), f"{job.name} {job.version} waits again, and goes on where it was."
     )
-
-
-ACTION_ROUTES: tuple[Route, ...] = (
-    ("POST", f"{TRAINING_PATH}/{{job_id}}/cancel", cancel_run),
-    ("POST", f"{TRAINING_PATH}/{{job_id}}/resume", resume_run),
-)
 
 
 @dataclass(frozen=True)
 class RunCharts:
-    """A run's record with its charts."""
-
     record: RunDetails
     loss: Markup
     rate: Markup
@@ -81,6 +64,7 @@ class RunCharts:
     log: str
 
 
+@routes.add(f"GET {run_view.TRAINING_PATH}")
 async def get_run_list(request: web.Request) -> web.Response:
     """Page of running and queued jobs, and all jobs, newest first."""
     services, now = get_services(request), time.time()
@@ -91,7 +75,7 @@ async def get_run_list(request: web.Request) -> web.Response:
     found = jobs.page(DEFAULT_PAGE_SIZE + 1, name=persona, state=state, after=after)
     running, waiting = jobs.in_state("running"), services.queue.order()
     queue = [
-        job_list_item(services, job, now, waiting_reason(services, place, running))
+        run_view.job_list_item(services, job, now, run_view.waiting_reason(services, place, running))
         for place, job in enumerate(waiting[:MAX_SHOWN_QUEUE], start=1)
     ]
     took = await asyncio.to_thread(_run_durations, services.home, [*running, *found[:DEFAULT_PAGE_SIZE]])
@@ -99,11 +83,10 @@ async def get_run_list(request: web.Request) -> web.Response:
         request,
         "training/list.html",
         title="Training",
-        section="training",
-        running=[job_list_item(services, job, now, "", took[job.job_id]) for job in running],
+        running=[run_view.job_list_item(services, job, now, "", took[job.job_id]) for job in running],
         queue=queue,
         waiting=len(waiting),
-        entries=[job_list_item(services, job, now, "", took[job.job_id]) for job in found[:DEFAULT_PAGE_SIZE]],
+        entries=[run_view.job_list_item(services, job, now, "", took[job.job_id]) for job in found[:DEFAULT_PAGE_SIZE]],
         names=jobs.names(),
         states=JOB_STATE_NAMES,
         persona=persona,
@@ -121,31 +104,30 @@ def _run_durations(home: Path, jobs: Sequence[TrainingJob]) -> dict[str, float |
 def _list_path(persona: str | None, state: JobState | None, after: TrainingJob | None) -> str:
     asked = {"persona": persona, "state": state, "after": after.job_id if after else None}
     query = urlencode({name: value for name, value in asked.items() if value})
-    return f"{TRAINING_PATH}?{query}" if query else TRAINING_PATH
+    return f"{run_view.TRAINING_PATH}?{query}" if query else run_view.TRAINING_PATH
 
 
+@routes.add(f"GET {run_view.TRAINING_PATH}/{{job_id}}")
 async def get_run(request: web.Request) -> web.Response:
-    """Everything about one run."""
     services = get_services(request)
     job = require_job(services, request.match_info["job_id"])
     weight = smoothing_query(request)
     drawn = await asyncio.to_thread(_draw_charts, services.home, job, weight)
-    shown = job_list_item(services, job, time.time(), _waiting_text(services, job))
+    shown = run_view.job_list_item(services, job, time.time(), _waiting_text(services, job))
     record, asked = drawn.record, requested_settings(services, job)
     return render_page(
         request,
         "training/run.html",
         title=", ".join(filter(None, (f"{job.name} {job.version}", shown.own_name))),
-        section="training",
         run=shown,
         job=job,
         record=record,
         drawn=drawn,
-        card=read_score_summary(job),
+        card=run_view.read_score_summary(job),
         asked=asked,
         data_set=await asyncio.to_thread(_dataset_path, services, asked),
-        groups=group_settings(record.settings.values),
-        about=[(name, setting_text(value)) for name, value in record.settings.about.items()],
+        groups=run_view.group_settings(record.settings.values),
+        about=[(name, run_view.setting_text(value)) for name, value in record.settings.about.items()],
         notes=[redact_paths(note, services.home) for note in record.settings.notes],
         error=redact_paths(job.error or "", services.home),
         advice=redact_paths(job.advice or "", services.home),
@@ -183,7 +165,7 @@ def _draw_charts(home: Path, job: TrainingJob, weight: float) -> RunCharts:
 
 def _waiting_text(services: Services, job: TrainingJob) -> str:
     place = services.queue.position(job.job_id)
-    return waiting_reason(services, place, services.store.jobs.in_state("running")) if place else ""
+    return run_view.waiting_reason(services, place, services.store.jobs.in_state("running")) if place else ""
 
 
 def other_runs(services: Services, job: TrainingJob | None) -> list[TrainingJob]:
@@ -194,34 +176,26 @@ def other_runs(services: Services, job: TrainingJob | None) -> list[TrainingJob]
 
 
 def requested_settings(services: Services, job: TrainingJob) -> dict[str, str]:
-    """Fields of a job's request except hyperparameters; empty if it cannot be read."""
+    """Fields of a job's request except hyperparameters; empty if it is unreadable."""
     try:
         request: TrainingRequest = job.request
     except RequestError:
         return {}
-    shown = {name: setting_text(getattr(request, name)) for name in REQUEST_FIELDS}
+    shown = {name: run_view.setting_text(getattr(request, name)) for name in run_view.REQUEST_FIELDS}
     told = {"job_name": request.job_name, **shown}
     return {name: redact_paths(value, services.home) for name, value in told.items() if value}
 
 
-ROUTES: tuple[Route, ...] = (
-    ("GET", TRAINING_PATH, get_run_list),
-    ("GET", f"{TRAINING_PATH}/{{job_id}}", get_run),
-)
-
-
 @dataclass(frozen=True)
 class RunPair:
-    """Two runs and what is drawn of them."""
-
     a: RunDetails
     b: RunDetails
     loss: Markup
     rate: Markup
 
 
+@routes.add(f"GET {run_view.TRAINING_PATH}/compare")
 async def get_comparison(request: web.Request) -> web.Response:
-    """Two runs, or the choice of two."""
     services, weight = get_services(request), smoothing_query(request)
     jobs = [require_job(services, request.query[name]) if request.query.get(name) else None for name in "ab"]
     pair = await asyncio.to_thread(_run_pair, services.home, jobs[0], jobs[1], weight) if all(jobs) else None
@@ -230,10 +204,9 @@ async def get_comparison(request: web.Request) -> web.Response:
         request,
         "training/compare.html",
         title=" and ".join(filter(None, names)) or "Two runs side by side",
-        section="training",
         jobs=jobs,
         names=names,
-        paths=[run_path(job.job_id) if job else "" for job in jobs],
+        paths=[run_view.run_path(job.job_id) if job else "" for job in jobs],
         choices=_comparable_runs(services, jobs),
         pair=pair,
         results=compare_results(pair) if pair else [],
@@ -245,7 +218,7 @@ async def get_comparison(request: web.Request) -> web.Response:
 
 
 def _comparable_runs(services: Services, jobs: list[TrainingJob | None]) -> list[TrainingJob]:
-    """The runs that may be chosen: the latest, those of the first one's persona before others, and those chosen."""
+    """The runs to choose from: the latest, those of the first one's persona before others, and the chosen ones."""
     found = other_runs(services, jobs[0])
     known = {job.job_id for job in found}
     return [*(job for job in jobs if job and job.job_id not in known), *found]
@@ -266,23 +239,22 @@ def _run_pair(home: Path, a: TrainingJob | None, b: TrainingJob | None, weight: 
     )
 
 
-def compare_results(pair: RunPair) -> list[SettingComparison]:
-    """Compare the results of two runs in words; a dash for unknown values."""
-    return [SettingComparison(name, tell(pair.a) or "–", tell(pair.b) or "–") for name, tell in RESULT_ROWS]
+def compare_results(pair: RunPair) -> list[run_view.SettingComparison]:
+    return [run_view.SettingComparison(name, tell(pair.a) or "–", tell(pair.b) or "–") for name, tell in RESULT_ROWS]
 
 
-def compare_run_settings(services: Services, pair: RunPair) -> list[SettingComparison]:
+def compare_run_settings(services: Services, pair: RunPair) -> list[run_view.SettingComparison]:
     """Compare requests and settings of two runs. A field that only one request names counts as empty in the other."""
     both = [(it, requested_settings(services, it.job)) for it in (pair.a, pair.b)]
     left_out = dict.fromkeys(name for _, asked in both for name in asked)
-    return compare_settings(
+    return run_view.compare_settings(
         *({**(left_out if asked else {}), **asked, **it.settings.values, **it.settings.about} for it, asked in both)
     )
 
 
 def _score_reader(name: str, digits: int = 4) -> Callable[[RunDetails], str]:
     def tell(record: RunDetails) -> str:
-        card = read_score_summary(record.job)
+        card = run_view.read_score_summary(record.job)
         value: Any = getattr(card, name) if card else None
         return f"{value:.{digits}f}" if isinstance(value, float) else str(value or "")
 
@@ -327,4 +299,3 @@ RESULT_ROWS: tuple[tuple[str, Callable[[RunDetails], str]], ...] = (
     ("General dialogue, as served", _score_reader("general_loss_tuned")),
     ("Gate", _score_reader("verdict")),
 )
-COMPARISON_ROUTES: tuple[Route, ...] = (("GET", f"{TRAINING_PATH}/compare", get_comparison),)
