@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import time
-from dataclasses import dataclass
-from typing import get_args
+from typing import Any, get_args
 from urllib.parse import urlencode
 
 from aiohttp import web
 
 from bot.chat.streaming_reply import remove_links
 from bot.services import Services
-from bot.store import BASE_MODEL_NAME, BlindComparison, JudgementCounts, VoteChoice
-from bot.versions.blind_test import judgement_text
+from bot.store import BASE_MODEL_NAME, BlindComparison, VoteChoice
 from bot.versions.blind_test.assignment import Contest, version_labels
-from bot.versions.blind_test.judgement import BlindTestJudgement, judge_votes
+from bot.versions.blind_test.judgement import judge_votes
+from bot.versions.blind_test.judgement_text import (
+    CHOICE_LABELS,
+    display_name,
+    required_votes_text,
+    ruling_text,
+    strength_text,
+)
 from bot.versions.comparison_context import record_vote
 from bot.web.app_context import Routes, get_services
 from bot.web.pages.scorecards.scorecard_pages import SCORECARDS_PATH
@@ -31,41 +36,22 @@ VOTES: tuple[VoteChoice, ...] = get_args(VoteChoice)
 routes = Routes()
 
 
-@dataclass(frozen=True)
-class VoteSummary:
-    """Members' votes on two versions, for a page."""
-
-    judgement: BlindTestJudgement
-    counts: JudgementCounts
-    one: str
-    other: str
-    strength: str
-    ruling: str
-    missing: str
-    others: list[tuple[str, str]]
-
-
 @routes.add(f"GET {COMPARE_PATH}")
 async def get_comparison_form(request: web.Request) -> web.Response:
     """Page with the versions to compare, the votes so far, and a comparison for the operator to judge."""
     services = get_services(request)
     persona = _find_persona(services, request.query.get("persona"))
-    if persona is None:
-        return render_page(
-            request, "cards/compare.html", title="Blind comparison", personas=_all_personas(services),
-            persona=None, names=[], contest=None, why_not="", shown=None, texts=(), standing=None,
-        )  # fmt: skip
-    contest, why_not = _requested_contest(services, persona, request)
+    contest, why_not = _requested_contest(services, persona, request) if persona else (None, "")
     shown = _open_comparison(services, contest) if contest else None
     if shown:
         services.store.comparisons.mark_shown_again(shown.seq, time.time())
     return render_page(
         request,
         "cards/compare.html",
-        title=f"Blind comparison: {persona.name}",
-        personas=_all_personas(services),
+        title=f"Blind comparison: {persona.name}" if persona else "Blind comparison",
+        personas=[one for _, one in services.personas.everybody()],
         persona=persona,
-        names=services.blind_tests.version_names(persona),
+        names=services.blind_tests.version_names(persona) if persona else [],
         contest=contest,
         why_not=why_not,
         shown=shown,
@@ -77,11 +63,11 @@ async def get_comparison_form(request: web.Request) -> web.Response:
 @routes.add(f"POST {COMPARE_PATH}")
 async def post_comparison(request: web.Request) -> web.Response:
     """Generate two replies, which takes some seconds, and show them."""
-    services, sent = get_services(request), await read_form(request)
-    persona = _find_persona(services, sent.get("persona"))
+    services, form = get_services(request), await read_form(request)
+    persona = _find_persona(services, form.get("persona"))
     if persona is None:
         raise Problem("invalid-request", "A persona has to be chosen.")
-    contest = services.blind_tests.contest(persona, sent.get("version") or None, sent.get("against") or None)
+    contest = services.blind_tests.contest(persona, form.get("version") or None, form.get("against") or None)
     await services.blind_tests.assign(contest, OPERATOR_USER_ID, _guild_id(services, persona))
     return redirect_to(request, _contest_path(contest))
 
@@ -89,20 +75,19 @@ async def post_comparison(request: web.Request) -> web.Response:
 @routes.add(f"POST {COMPARE_PATH}/vote")
 async def post_vote(request: web.Request) -> web.Response:
     """Store the operator's vote, which is final, and reveal the versions."""
-    services, sent = get_services(request), await read_form(request)
-    one, choice = _require_comparison(services, sent.get("comparison", "")), sent.get("choice", "")
+    services, form = get_services(request), await read_form(request)
+    one, choice = _require_comparison(services, form.get("comparison", "")), form.get("choice", "")
     if choice not in VOTES:
         raise Problem("invalid-request", "No choice was made.", "Choose A, B, tie or both bad.")
     now = time.time()
-    taken = services.store.comparisons.vote(one.seq, OPERATOR_USER_ID, choice, now)
-    if taken:
+    is_new = services.store.comparisons.vote(one.seq, OPERATOR_USER_ID, choice, now)
+    if is_new:
         await record_vote(services.home, services.store, services.personas, one)
     elif one.has_expired(now):
-        said = "These two had waited for a day: the vote does not count. Ask for another."
-        return redirect_to(request, f"{COMPARE_PATH}?{urlencode({'persona': one.persona_id})}", said)
-    return redirect_to(
-        request, f"{COMPARE_PATH}/{one.seq}", "" if taken else "You had voted on these two; that vote stays."
-    )
+        message = "These two had waited for a day: the vote does not count. Ask for another."
+        return redirect_to(request, f"{COMPARE_PATH}?{urlencode({'persona': one.persona_id})}", message)
+    message = "" if is_new else "You had voted on these two; that vote stays."
+    return redirect_to(request, f"{COMPARE_PATH}/{one.seq}", message)
 
 
 @routes.add(f"GET {COMPARE_PATH}/{{comparison:[0-9]+}}")
@@ -115,7 +100,8 @@ async def get_revealed(request: web.Request) -> web.Response:
     persona = _find_persona(services, one.persona_id)
     if persona is None:
         raise Problem("not-found", "The persona of this comparison is gone.")
-    contest = _named_contest(persona, *sorted(one.versions, key=_version_number, reverse=True))
+    names = sorted(one.versions, key=_version_number, reverse=True)
+    contest = Contest(persona, *(None if name == BASE_MODEL_NAME else name for name in names))
     return render_page(
         request,
         "cards/revealed.html",
@@ -124,37 +110,36 @@ async def get_revealed(request: web.Request) -> web.Response:
         one=one,
         texts=(remove_links(one.text_a), remove_links(one.text_b)),
         makers=version_labels(one),
-        vote=judgement_text.CHOICE_LABELS[one.choice],
+        vote=CHOICE_LABELS[one.choice],
         contest=contest,
         again=_contest_path(contest),
         standing=await _vote_summary(services, contest),
     )
 
 
-async def _vote_summary(services: Services, contest: Contest) -> VoteSummary:
-    """All votes for the persona, from every server."""
-    votes = services.store.comparisons.voted(contest.persona.id)
-    found = await asyncio.to_thread(judge_votes, votes, *contest.names, time.time())
-    counts = services.store.comparisons.judgement_counts(contest.persona.id, contest.version, contest.against)
-    one, other = (judgement_text.display_name(name) for name in contest.names)
-    return VoteSummary(
-        judgement=found,
-        counts=counts,
-        one=one,
-        other=other,
-        strength=judgement_text.strength_text(found.strength) if found.strength else "",
-        ruling=judgement_text.ruling_text(found).replace("**", ""),
-        missing=judgement_text.required_votes_text(found),
-        others=[(judgement_text.display_name(it.version), judgement_text.strength_text(it)) for it in found.others],
-    )
+async def _vote_summary(services: Services, contest: Contest) -> dict[str, Any]:
+    """Members' votes from every server, as template variables."""
+    comparisons = services.store.comparisons
+    votes = comparisons.voted(contest.persona.id)
+    judgement = await asyncio.to_thread(judge_votes, votes, *contest.names, time.time())
+    one, other = (display_name(name) for name in contest.names)
+    return {
+        "judgement": judgement,
+        "counts": comparisons.judgement_counts(contest.persona.id, contest.version, contest.against),
+        "one": one,
+        "other": other,
+        "strength": strength_text(judgement.strength) if judgement.strength else "",
+        "ruling": ruling_text(judgement).replace("**", ""),
+        "missing": required_votes_text(judgement),
+        "others": [(display_name(it.version), strength_text(it)) for it in judgement.others],
+    }
 
 
 def _requested_contest(services: Services, persona: Persona, request: web.Request) -> tuple[Contest | None, str]:
     """Parse the requested comparison, or say why it is not possible."""
+    version, against = (request.query.get(name) or None for name in ("version", "against"))
     try:
-        return services.blind_tests.contest(
-            persona, request.query.get("version") or None, request.query.get("against") or None
-        ), ""
+        return services.blind_tests.contest(persona, version, against), ""
     except RequestError as error:
         return None, str(error)
 
@@ -172,17 +157,8 @@ def _require_comparison(services: Services, number: str) -> BlindComparison:
     return one
 
 
-def _named_contest(persona: Persona, version: str, against: str) -> Contest:
-    named = (None if name == BASE_MODEL_NAME else name for name in (version, against))
-    return Contest(persona, *named)
-
-
 def _version_number(name: str) -> int:
     return 0 if name == BASE_MODEL_NAME else int(name.removeprefix("v"))
-
-
-def _all_personas(services: Services) -> list[Persona]:
-    return [persona for _, persona in services.personas.everybody()]
 
 
 def _find_persona(services: Services, persona_id: str | None) -> Persona | None:
@@ -199,5 +175,5 @@ def _guild_id(services: Services, persona: Persona) -> int:
 
 def _contest_path(contest: Contest) -> str:
     version, against = contest.names
-    asked = {"persona": contest.persona.id, "version": version, "against": against}
-    return f"{COMPARE_PATH}?{urlencode(asked)}#replies"
+    query = urlencode({"persona": contest.persona.id, "version": version, "against": against})
+    return f"{COMPARE_PATH}?{query}#replies"

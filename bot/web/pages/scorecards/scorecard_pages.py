@@ -18,10 +18,8 @@ from bot.web.templating import DASHBOARD, render_page
 from personas.home.adapters import adapter_ref
 from personas.home.job_material import dialogue_adapter_folder
 from personas.schemas.base import explain_validation_error
-from personas.schemas.chat import Persona
 from personas.schemas.formatting import format_value
 from personas.schemas.scorecard import ScoreCard
-from personas.schemas.scorecard import ScoreCard as FullScoreCard
 from personas.schemas.training_events import ScoreSummary
 
 SCORECARDS_PATH = f"{DASHBOARD}/cards"
@@ -36,17 +34,7 @@ SCORECARD_FILES = {
 }
 """Files for download, in the adapter's folder or in its `report/`."""
 MAX_DIALOGUE_JOBS = 100
-FILE_MEDIA_TYPES = {
-    "json": "application/json",
-    "md": "text/markdown",
-    "csv": "text/csv",
-    "png": "image/png",
-    "html": "text/html",
-}
-REPORT_CONTENT_SECURITY_POLICY = (
-    "default-src 'none'; style-src 'unsafe-inline'; img-src data:; frame-ancestors 'none'; sandbox"
-)
-"""The trainer's own page: it holds its style, and nothing in it is run."""
+FILE_MEDIA_TYPES = {"json": "application/json", "md": "text/markdown", "csv": "text/csv", "png": "image/png"}
 routes = Routes()
 
 
@@ -100,24 +88,17 @@ def read_card_summary(services: Services, place: ScoreCardLocation) -> ScoreSumm
     return next((job.result.scorecard for job in made if job.result), None)
 
 
-async def read_full_card(place: ScoreCardLocation) -> FullScoreCard | None:
+async def read_full_card(place: ScoreCardLocation) -> ScoreCard | None:
     """Read the whole card; None if there is none. Raises `Problem` for a damaged one."""
-    return await asyncio.to_thread(_parse_card, place)
-
-
-def _parse_card(place: ScoreCardLocation) -> FullScoreCard | None:
-    file = place.file("scorecard.json")
-    if file is None:
+    if (file := place.file("scorecard.json")) is None:
         return None
     try:
-        return FullScoreCard.model_validate_json(file.read_bytes())
+        return ScoreCard.model_validate_json(await asyncio.to_thread(file.read_bytes))
     except OSError as error:
         raise Problem("failed", f"The card of {place.name} cannot be read: {error.strerror}.") from error
     except ValidationError as error:
-        again = "Create it again: `python -m trainer evaluate --adapter …`."
-        raise Problem(
-            "failed", f"The card of {place.name} is damaged: {explain_validation_error(error).message}", again
-        ) from error
+        message = f"The card of {place.name} is damaged: {explain_validation_error(error).message}"
+        raise Problem("failed", message, "Create it again: `python -m trainer evaluate --adapter …`.") from error
 
 
 @dataclass(frozen=True)
@@ -130,25 +111,17 @@ class ScoredVersion:
     is_withdrawn: bool
 
 
-@dataclass(frozen=True)
-class PersonaVersions:
-    """A persona, by id if its card is gone, and its versions, newest first."""
-
-    persona_id: str
-    name: str
-    versions: list[ScoredVersion]
-
-
 @routes.add(f"GET {SCORECARDS_PATH}")
 async def get_card_list(request: web.Request) -> web.Response:
     services = get_services(request)
-    found = _list_personas(services)
+    versions = _versions_by_persona(services)
     return render_page(
         request,
         "cards/list.html",
         title="Score cards",
-        personas=found,
-        names=[listed.name for one in found for listed in one.versions],
+        persona_names={persona.id: persona.name for _, persona in services.personas.everybody()},
+        versions=versions,
+        names=[listed.name for one in versions.values() for listed in one],
         dialogues=[(job, job.result) for job in list_dialogue_jobs(services) if job.result],
         colours=scorecard_view.VERDICT_CLASSES,
     )
@@ -159,9 +132,6 @@ async def get_card(request: web.Request) -> web.Response:
     services = get_services(request)
     place = require_location(services, _card_name_in_path(request))
     card, short = await read_full_card(place), read_card_summary(services, place)
-    files = await asyncio.to_thread(
-        lambda: {name: words for name, words in SCORECARD_FILES.items() if place.file(name)}
-    )
     return render_page(
         request,
         "cards/one.html",
@@ -174,7 +144,7 @@ async def get_card(request: web.Request) -> web.Response:
         criteria=_criterion_rows(card),
         sides=scorecard_view.SIDE_LABELS,
         colours=scorecard_view.VERDICT_CLASSES,
-        files=files,
+        files={name: label for name, label in SCORECARD_FILES.items() if place.file(name)},
         others=_other_cards(services, place),
         live=services.store.versions.live(place.persona) if place.persona else None,
     )
@@ -186,7 +156,8 @@ async def get_two_cards(request: web.Request) -> web.Response:
     places = [require_location(services, request.query.get(which, "")) for which in ("a", "b")]
     found = [await read_full_card(place) for place in places]
     if missing := [place.name for place, card in zip(places, found, strict=True) if card is None]:
-        raise Problem("not-found", f"There is no whole card of {missing[0]}.", _evaluate_command(places[0]))
+        command = f"python -m trainer evaluate --adapter UNDERSTUDY_HOME/models/…/{places[0].version}"
+        raise Problem("not-found", f"There is no whole card of {missing[0]}.", f"Make one: `{command}`.")
     a, b = (card for card in found if card)
     return render_page(
         request,
@@ -213,21 +184,16 @@ async def get_card_file(request: web.Request) -> web.FileResponse:
         raise Problem("not-found", f"There is no {name} of {place.name}.", "The page of its card lists what there is.")
     kind = name.rpartition(".")[2]
     headers = {"Content-Type": FILE_MEDIA_TYPES[kind]}
-    if kind == "html":
-        headers["Content-Security-Policy"] = REPORT_CONTENT_SECURITY_POLICY
-    elif kind != "png":
-        kept = f"{place.persona or DIALOGUE_PREFIX}-{place.version}-{name}"
-        headers["Content-Disposition"] = f'attachment; filename="{kept}"'
+    if kind != "png":
+        headers["Content-Disposition"] = f'attachment; filename="{place.name.replace("/", "-")}-{name}"'
     return web.FileResponse(file, headers=headers)
 
 
-def _list_personas(services: Services) -> list[PersonaVersions]:
-    known: dict[str, Persona] = {one.id: one for _, one in services.personas.everybody()}
-    with_versions = dict.fromkeys(persona_id for persona_id, _, _ in services.store.versions.all_installed())
-    return [
-        PersonaVersions(it, known[it].name if it in known else it, _list_versions(services, it))
-        for it in sorted(with_versions, key=lambda it: (it not in known, it))
-    ]
+def _versions_by_persona(services: Services) -> dict[str, list[ScoredVersion]]:
+    """Versions of each persona, newest first; personas without a card come last."""
+    known = {persona.id for _, persona in services.personas.everybody()}
+    ids = {persona_id for persona_id, _, _ in services.store.versions.all_installed()}
+    return {id: _list_versions(services, id) for id in sorted(ids, key=lambda id: (id not in known, id))}
 
 
 def _list_versions(services: Services, persona_id: str) -> list[ScoredVersion]:
@@ -242,8 +208,7 @@ def _list_versions(services: Services, persona_id: str) -> list[ScoredVersion]:
 def _other_cards(services: Services, place: ScoreCardLocation) -> list[str]:
     if place.persona is None:
         return []
-    found = services.store.versions.ever_installed(place.persona)
-    return [f"{place.persona}/{one.version}" for one in reversed(found) if one.version != place.version]
+    return [one.name for one in _list_versions(services, place.persona) if one.version.version != place.version]
 
 
 def _criterion_rows(card: ScoreCard | None) -> list[tuple[tuple[str, str], str, object]]:
@@ -264,7 +229,3 @@ def _card_title(services: Services, place: ScoreCardLocation) -> str:
 
 def _card_name_in_path(request: web.Request) -> str:
     return f"{request.match_info['persona']}/{request.match_info['version']}"
-
-
-def _evaluate_command(place: ScoreCardLocation) -> str:
-    return f"Make one: `python -m trainer evaluate --adapter UNDERSTUDY_HOME/models/…/{place.version}`."

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from markupsafe import Markup
 
 from bot.web.pages.charts import IntervalEstimate, bar_chart, interval_chart
+from personas.schemas import scorecard
 from personas.schemas.formatting import format_counts
 from personas.schemas.scorecard import Interval, MeanStd, ScoreCard, Side, SideBySide, TextScores, VoiceScores
 
@@ -40,19 +41,24 @@ class ScoreSection:
 
 
 def score_sections(card: ScoreCard) -> Iterator[ScoreSection]:
-    yield _holdout_section(card)
-    yield from _voice_sections(card)
+    yield _holdout_section(card.heldout)
+    if card.voice:
+        yield _voice_section(card.voice)
     yield from _share_sections(card)
-    yield from _separation_sections(card)
-    yield from _general_sections(card)
+    if card.separation:
+        yield _separation_section(card.separation)
+    if card.general:
+        yield _general_section(card.general)
     yield from (_text_section(scores) for scores in card.text)
-    yield from _memorisation_sections(card)
-    yield from _audit_sections(card)
-    yield from _training_sections(card)
+    if card.memorised:
+        yield _memorisation_section(card.memorised)
+    if card.audit:
+        yield _audit_section(card.audit)
+    if card.learned:
+        yield _training_section(card.learned)
 
 
-def _holdout_section(card: ScoreCard) -> ScoreSection:
-    found = card.heldout
+def _holdout_section(found: scorecard.HoldoutScores) -> ScoreSection:
     rows = [(SIDE_LABELS[it], f"{loss:.4f}", f"{found.loss_without_end[it]:.4f}") for it, loss in found.loss.items()]
     against = {"against the base model": found.against_base}
     if found.against_live:
@@ -69,10 +75,7 @@ def _holdout_section(card: ScoreCard) -> ScoreSection:
     )
 
 
-def _voice_sections(card: ScoreCard) -> Iterator[ScoreSection]:
-    found = card.voice
-    if found is None:
-        return
+def _voice_section(found: VoiceScores) -> ScoreSection:
     bounds = [("real replies (ceiling)", found.ceiling * 100), ("others' replies (floor)", found.floor * 100)]
     drawn = [(SIDE_LABELS[it], of.mean * 100) for it, of in found.right.items()]
     rows = [
@@ -82,7 +85,7 @@ def _voice_sections(card: ScoreCard) -> Iterator[ScoreSection]:
     rows.append(("the persona's real replies", f"{found.ceiling:.3f}", f"{found.similarity_ceiling:.3f}"))
     rows.append(("others' replies", f"{found.floor:.3f}", f"{found.similarity_floor:.3f}"))
     head = ("replies by", "taken for the persona", "similarity")
-    yield ScoreSection(
+    return ScoreSection(
         "Voice",
         f"By whom a classifier takes {found.replies:,} replies to be, and how near in meaning they are to real ones.",
         (bar_chart("Taken to be the persona's", drawn + bounds, "%"),),
@@ -136,15 +139,12 @@ def _unsafe_table(card: ScoreCard) -> Iterator[ScoreTable]:
         )
 
 
-def _separation_sections(card: ScoreCard) -> Iterator[ScoreSection]:
-    found = card.separation
-    if found is None:
-        return
+def _separation_section(found: scorecard.Separation) -> ScoreSection:
     names = list(next(iter(found.loss.values()), {}))
     rows = [(persona, *(f"{by[name]:.4f}" for name in names)) for persona, by in found.loss.items()]
     margin = found.margin_bits
     by = f"{margin.estimate:.2f} bits a token ({margin.low:.2f} to {margin.high:.2f})"
-    yield ScoreSection(
+    return ScoreSection(
         "Separation",
         f"The persona's own adapter fits best for {found.own_best_new:.1%} of its replies, own adapters for "
         f"{found.own_best:.1%} of all {found.replies:,}; in the mean they are better by {by}.",
@@ -153,10 +153,7 @@ def _separation_sections(card: ScoreCard) -> Iterator[ScoreSection]:
     )
 
 
-def _general_sections(card: ScoreCard) -> Iterator[ScoreSection]:
-    found = card.general
-    if found is None:
-        return
+def _general_section(found: scorecard.GeneralScores) -> ScoreSection:
     changes = {"general dialogue": found.dialogue_change}
     if found.instruction_change:
         changes["instructions"] = found.instruction_change
@@ -168,7 +165,7 @@ def _general_sections(card: ScoreCard) -> Iterator[ScoreSection]:
         )
         for it, loss in found.dialogue_loss.items()
     ]
-    yield ScoreSection(
+    return ScoreSection(
         "General ability",
         "What else the model could do before it was trained.",
         (_difference_chart("How much higher the loss is than the base model's, in percent", changes, 100),),
@@ -186,10 +183,7 @@ def _text_section(scores: TextScores) -> ScoreSection:
     return ScoreSection(f"Text: {scores.task}", f"{scores.prompts:,} prompts.", (), (ScoreTable("", head, rows),))
 
 
-def _memorisation_sections(card: ScoreCard) -> Iterator[ScoreSection]:
-    found = card.memorised
-    if found is None:
-        return
+def _memorisation_section(found: scorecard.MemorisationScores) -> ScoreSection:
     rows = [
         ("trained replies that come back word for word", f"{found.verbatim:.1%}"),
         ("with the base model", f"{found.verbatim_base:.1%}"),
@@ -200,15 +194,12 @@ def _memorisation_sections(card: ScoreCard) -> Iterator[ScoreSection]:
         ),
         ("personal data in them that it made up", format_counts(found.made_up)),
     ]
-    yield ScoreSection(
+    return ScoreSection(
         "Memorised", f"Of {found.prefixes:,} trained replies.", (), (ScoreTable("", ("what", "value"), rows),)
     )
 
 
-def _audit_sections(card: ScoreCard) -> Iterator[ScoreSection]:
-    found = card.audit
-    if found is None:
-        return
+def _audit_section(found: scorecard.MemorisationAudit) -> ScoreSection:
     rows = [
         (str(times), str(found.canaries.get(times, 0)), _format_mean_std(it)) for times, it in found.exposure.items()
     ]
@@ -216,13 +207,10 @@ def _audit_sections(card: ScoreCard) -> Iterator[ScoreSection]:
         f"Planted texts of {found.tokens} tokens: {found.chance:.1f} bits is chance, {found.most:.1f} known by heart."
     )
     head = ("planted so often", "texts", "exposure in bits")
-    yield ScoreSection("Audit of what is learned by heart", words, (), (ScoreTable("", head, rows),))
+    return ScoreSection("Audit of what is learned by heart", words, (), (ScoreTable("", head, rows),))
 
 
-def _training_sections(card: ScoreCard) -> Iterator[ScoreSection]:
-    found = card.learned
-    if found is None:
-        return
+def _training_section(found: scorecard.DataChecks) -> ScoreSection:
     rows = [
         ("replies of the persona", f"{found.replies:,}"),
         ("repeat an earlier one", f"{found.repeated:.1%}"),
@@ -235,7 +223,7 @@ def _training_sections(card: ScoreCard) -> Iterator[ScoreSection]:
         rows.append(
             ("training loss", f"{it.first:.3f} at first, {it.last:.3f} at last, {it.highest:.3f} at most later")
         )
-    yield ScoreSection("Training data", "", (), (ScoreTable("", ("what", "value"), rows),))
+    return ScoreSection("Training data", "", (), (ScoreTable("", ("what", "value"), rows),))
 
 
 def _difference_chart(title: str, rows: Mapping[str, Interval], factor: float = 1) -> Markup:
@@ -279,43 +267,56 @@ class OutcomeComparison:
     b: tuple[str, str]
 
 
+def _score(path: str) -> ReadScore:
+    """Read a score such as "voice.right.new.mean"; None if a part of the path was not measured."""
+
+    def read(card: ScoreCard) -> float | None:
+        value: Any = card
+        for name in path.split("."):
+            value = value.get(name) if isinstance(value, dict) else getattr(value, name)
+            if value is None:
+                return None
+        return float(value)
+
+    return read
+
+
+def _unsafe_share(card: ScoreCard) -> float | None:
+    if card.safety is None or not (asked := sum(card.safety.prompts.values())):
+        return None
+    return sum(by.get("new", 0) for by in card.safety.failed.values()) / asked
+
+
+def _text_score(name: str) -> ReadScore:
+    def read(card: ScoreCard) -> float | None:
+        found = next((it for it in card.text if it.task == "heldout"), None)
+        by_side = found.scores.get(name, {}) if found else {}
+        return by_side["new"].mean if "new" in by_side else None
+
+    return read
+
+
 SCORE_METRICS = (
-    ScoreMetric("held-out loss, nats per token", "lower", "{:.4f}", lambda it: it.heldout.loss["new"]),
-    ScoreMetric("… more than the base model's", "lower", "{:+.4f}", lambda it: it.heldout.against_base.estimate),
+    ScoreMetric("held-out loss, nats per token", "lower", "{:.4f}", _score("heldout.loss.new")),
+    ScoreMetric("… more than the base model's", "lower", "{:+.4f}", _score("heldout.against_base.estimate")),
+    ScoreMetric("taken for the persona", "higher", "{:.1%}", _score("voice.right.new.mean")),
+    ScoreMetric("similarity", "higher", "{:.3f}", _score("voice.similarity.new.mean")),
+    ScoreMetric("facts right, with lore", "higher", "{:.1%}", _score("facts.right_with_lore.new")),
+    ScoreMetric("contradictions", "lower", "{:.1%}", _score("facts.contradictions.new")),
+    ScoreMetric("out of character", "lower", "{:.1%}", _score("facts.breaks_character.new")),
+    ScoreMetric("unsafe replies", "lower", "{:.1%}", _unsafe_share),
+    ScoreMetric("own adapter best", "higher", "{:.1%}", _score("separation.own_best_new")),
     ScoreMetric(
-        "taken for the persona", "higher", "{:.1%}", lambda it: it.voice.right["new"].mean if it.voice else None
-    ),
-    ScoreMetric("similarity", "higher", "{:.3f}", lambda it: it.voice.similarity["new"].mean if it.voice else None),
-    ScoreMetric(
-        "facts right, with lore", "higher", "{:.1%}", lambda it: it.facts.right_with_lore["new"] if it.facts else None
-    ),
-    ScoreMetric("contradictions", "lower", "{:.1%}", lambda it: it.facts.contradictions["new"] if it.facts else None),
-    ScoreMetric(
-        "out of character", "lower", "{:.1%}", lambda it: it.facts.breaks_character["new"] if it.facts else None
-    ),
-    ScoreMetric("unsafe replies", "lower", "{:.1%}", lambda it: _unsafe_share(it)),
-    ScoreMetric(
-        "own adapter best", "higher", "{:.1%}", lambda it: it.separation.own_best_new if it.separation else None
+        "general dialogue, loss more than the base's", "lower", "{:+.1%}", _score("general.dialogue_change.estimate")
     ),
     ScoreMetric(
-        "general dialogue, loss more than the base's",
-        "lower",
-        "{:+.1%}",
-        lambda it: it.general.dialogue_change.estimate if it.general else None,
+        "instructions, loss more than the base's", "lower", "{:+.1%}", _score("general.instruction_change.estimate")
     ),
-    ScoreMetric("instructions, loss more than the base's", "lower", "{:+.1%}", lambda it: _instruction_score(it)),
-    ScoreMetric(
-        "comes back word for word", "lower", "{:.1%}", lambda it: it.memorised.verbatim if it.memorised else None
-    ),
-    ScoreMetric(
-        "closer fit to what was trained on, nats",
-        "lower",
-        "{:+.3f}",
-        lambda it: it.memorised.gap["new"] if it.memorised else None,
-    ),
-    ScoreMetric("replies that end by themselves", "higher", "{:.1%}", lambda it: _text_loss(it, "ended")),
-    ScoreMetric("repetition", "lower", "{:.1%}", lambda it: _text_loss(it, "repetition")),
-    ScoreMetric("ROUGE-L", "higher", "{:.3f}", lambda it: _text_loss(it, "rougeL")),
+    ScoreMetric("comes back word for word", "lower", "{:.1%}", _score("memorised.verbatim")),
+    ScoreMetric("closer fit to what was trained on, nats", "lower", "{:+.3f}", _score("memorised.gap.new")),
+    ScoreMetric("replies that end by themselves", "higher", "{:.1%}", _text_score("ended")),
+    ScoreMetric("repetition", "lower", "{:.1%}", _text_score("repetition")),
+    ScoreMetric("ROUGE-L", "higher", "{:.3f}", _text_score("rougeL")),
 )
 
 
@@ -353,20 +354,3 @@ def _compare_metric(measure: ScoreMetric, a: float | None, b: float | None) -> M
     signed = measure.shown.replace("{:", "{:+").replace("++", "+")
     better = "a" if (a < b) == (measure.better == "lower") else "b"
     return MetricComparison(measure.name, shown(a), shown(b), signed.format(a - b), better)
-
-
-def _unsafe_share(card: ScoreCard) -> float | None:
-    if card.safety is None or not (asked := sum(card.safety.prompts.values())):
-        return None
-    return sum(by.get("new", 0) for by in card.safety.failed.values()) / asked
-
-
-def _instruction_score(card: ScoreCard) -> float | None:
-    change = card.general.instruction_change if card.general else None
-    return change.estimate if change else None
-
-
-def _text_loss(card: ScoreCard, name: str) -> float | None:
-    found = next((it for it in card.text if it.task == "heldout"), None)
-    by_side = found.scores.get(name, {}) if found else {}
-    return by_side["new"].mean if "new" in by_side else None
