@@ -1,12 +1,12 @@
-/** What can be done with a message or a person: toolbar, menus, keys, and what a message's own buttons do. */
+/** Actions on messages and members: toolbar, menus, keys, and a message's own buttons. */
 
 import { act, state } from "/page/api.js";
-import { choose, named, preset } from "/page/choice.js";
+import { choose, selectedLabels, defaultValues } from "/page/select_menu.js";
 import * as conversation from "/page/conversation.js";
-import { $, field, h, onceLifted, openDialog, openMenu, sign } from "/page/dom.js";
-import { markdown, plainly } from "/page/markdown.js";
-import { draw, EPHEMERAL, FIRST_OF_THREAD, WRITTEN } from "/page/message.js";
-import { commandsHere, CREATE_THREADS, decode, DIRECT, encode, MANAGE_MESSAGES, may, meantIn, place, TEXT, users, userName } from "/page/names.js";
+import { $, field, h, afterRelease, openDialog, openMenu, iconButton } from "/page/dom.js";
+import { markdown, plainText } from "/page/markdown.js";
+import { draw, EPHEMERAL, FIRST_OF_THREAD, USER_MESSAGE_TYPES } from "/page/message.js";
+import { availableCommands, CREATE_THREADS, decode, DIRECT, encode, MANAGE_MESSAGES, may, mentionsIn, findChannel, TEXT, users, userName } from "/page/guild.js";
 
 const ON_USER = 2, ON_MESSAGE = 3, LONG_PRESS_MS = 500, AFTER_CLICK_MS = 60, NO_ANSWER = "This interaction failed: the application did not respond.";
 
@@ -14,8 +14,8 @@ export function makeActions({ composer, onAnswer, openChannel, actAs }) {
   const list = $("messages"), bar = h("div", { className: "toolbar", role: "group", ariaLabel: "Message actions" });
   const onError = (error) => composer.refuse(error.message);
 
-  /** Under a message: what its button could not do. */
-  function trouble(item, words) {
+  /** Show an error under a message. */
+  function showProblem(item, words) {
     item.article.querySelector(":scope > .problem")?.remove();
     if (words) item.article.append(h("p", { className: "problem", role: "alert" }, words));
   }
@@ -23,11 +23,11 @@ export function makeActions({ composer, onAnswer, openChannel, actAs }) {
   async function interact(item, button, name, body) {
     button.classList.add("waiting");
     button.ariaBusy = "true";
-    trouble(item, "");
+    showProblem(item, "");
     try {
-      onAnswer(await act(name, { message: { id: item.message.id }, ...body }), () => trouble(item, NO_ANSWER));
+      onAnswer(await act(name, { message: { id: item.message.id }, ...body }), () => showProblem(item, NO_ANSWER));
     } catch (error) {
-      trouble(item, error.message);
+      showProblem(item, error.message);
     }
     button.classList.remove("waiting");
     button.ariaBusy = "false";
@@ -35,13 +35,13 @@ export function makeActions({ composer, onAnswer, openChannel, actAs }) {
 
   const partOf = (item, button) => item.message.components.flatMap((row) => row.components ?? []).find((part) => part.custom_id === button.dataset.part);
 
-  const does = {
+  const handlers = {
     press: (item, button) => interact(item, button, "click", { custom_id: button.dataset.part }),
     select(item, button) {
       const part = partOf(item, button);
-      choose(part, button, button.values ?? preset(part), (values) => {
+      choose(part, button, button.values ?? defaultValues(part), (values) => {
         button.values = values;
-        button.firstChild.textContent = named(part, values) || part.placeholder || "Make a selection";
+        button.firstChild.textContent = selectedLabels(part, values) || part.placeholder || "Make a selection";
         interact(item, button, "select", { custom_id: part.custom_id, values });
       });
     },
@@ -54,7 +54,7 @@ export function makeActions({ composer, onAnswer, openChannel, actAs }) {
     edit,
     thread(item) {
       const input = h("input", { maxLength: 100, autocomplete: "off" });
-      input.value = plainly(item.message.content).slice(0, 40);
+      input.value = plainText(item.message.content).slice(0, 40);
       openDialog({
         title: "Create thread", submit: "Create", fields: [field({ label: "Thread name", input, required: true })],
         async onSubmit(close) {
@@ -80,9 +80,9 @@ export function makeActions({ composer, onAnswer, openChannel, actAs }) {
     const button = (words, onclick) => h("button", { type: "button", className: "plain", onclick }, words);
     const finish = () => { [item.editing, item.drawn.content] = [false, null]; draw(item.message, item); composer.focus(); };
     const save = async () => {
-      const content = encode(box.value, meantIn(item.message.content));
+      const content = encode(box.value, mentionsIn(item.message.content));
       if (content === item.message.content) return finish();
-      if (!content.trim() && !item.message.attachments.length) { finish(); return does.delete(item); }
+      if (!content.trim() && !item.message.attachments.length) { finish(); return handlers.delete(item); }
       try { await act("edit", { message: { id: item.message.id }, content }); finish(); } catch (error) { problem.textContent = error.message; }
     };
     item.editing = true;
@@ -99,25 +99,25 @@ export function makeActions({ composer, onAnswer, openChannel, actAs }) {
     box.setSelectionRange(box.value.length, box.value.length);
   }
 
-  /** What the acting member may do with the message, by the names in `does`. */
+  /** Actions that the acting member may take on the message, by their names in `handlers`. */
   function allowed({ message }) {
     const own = message.author.id === state.me, kept = !(message.flags & EPHEMERAL);
     return {
-      reply: kept, edit: own && WRITTEN.includes(message.type), copy: Boolean(message.content), dismiss: !kept,
-      thread: kept && place().type === TEXT && may(CREATE_THREADS) && !place(message.id),
-      delete: kept && message.type !== FIRST_OF_THREAD && (own || (may(MANAGE_MESSAGES) && place().type !== DIRECT)),
+      reply: kept, edit: own && USER_MESSAGE_TYPES.includes(message.type), copy: Boolean(message.content), dismiss: !kept,
+      thread: kept && findChannel().type === TEXT && may(CREATE_THREADS) && !findChannel(message.id),
+      delete: kept && message.type !== FIRST_OF_THREAD && (own || (may(MANAGE_MESSAGES) && findChannel().type !== DIRECT)),
     };
   }
 
   const WORDS = { reply: "Reply", edit: "Edit message", thread: "Create thread", copy: "Copy text", delete: "Delete message", dismiss: "Dismiss message" };
   const KEYS = { r: "reply", e: "edit", t: "thread", c: "copy", Delete: "delete", Backspace: "delete" };
-  const SIGNS = { reply: "↩", edit: "✎", thread: "⤷" };
+  const ICONS = { reply: "↩", edit: "✎", thread: "⤷" };
 
   const apps = (type, target, missing) => {
-    const items = commandsHere(type).map((command) => ({
+    const items = availableCommands(type).map((command) => ({
       label: command.name,
       run: async () => {
-        conversation.toPresent(); // where the response appears
+        conversation.jumpToEnd(); // where the response appears
         try { onAnswer(await act("context", { channel: state.channel, command: command.id, target }), missing); } catch (error) { onError(error); }
       },
     }));
@@ -127,7 +127,7 @@ export function makeActions({ composer, onAnswer, openChannel, actAs }) {
 
   function messageItems(item) {
     const can = allowed(item), items = Object.keys(WORDS).filter((name) => can[name]);
-    return [...items.map((name) => ({ label: WORDS[name], danger: name === "delete", run: (event) => does[name](item, null, event) })),
+    return [...items.map((name) => ({ label: WORDS[name], danger: name === "delete", run: (event) => handlers[name](item, null, event) })),
       can.reply && apps(ON_MESSAGE, item.message.id, noAnswer)];
   }
 
@@ -146,8 +146,8 @@ export function makeActions({ composer, onAnswer, openChannel, actAs }) {
   function showBar(item) {
     if (bar.parentNode === item.article || item.editing) return;
     const can = allowed(item);
-    bar.replaceChildren(...Object.keys(SIGNS).filter((name) => can[name]).map((name) => sign(SIGNS[name], WORDS[name], { "data-do": name })),
-      sign("⋯", "More", { "data-do": "more", "aria-haspopup": "menu" }));
+    bar.replaceChildren(...Object.keys(ICONS).filter((name) => can[name]).map((name) => iconButton(ICONS[name], WORDS[name], { "data-do": name })),
+      iconButton("⋯", "More", { "data-do": "more", "aria-haspopup": "menu" }));
     item.article.append(bar);
   }
 
@@ -156,7 +156,7 @@ export function makeActions({ composer, onAnswer, openChannel, actAs }) {
   list.addEventListener("focusin", (event) => { const item = itemAt(event.target); if (item) showBar(item); });
   list.addEventListener("click", (event) => {
     const button = event.target.closest("[data-do]");
-    if (button) does[button.dataset.do](itemAt(button), button, event);
+    if (button) handlers[button.dataset.do](itemAt(button), button, event);
   });
   function openAt(event) {
     const item = itemAt(event.target), at = event.clientX || event.clientY ? { x: event.clientX, y: event.clientY } : item.article;
@@ -170,7 +170,7 @@ export function makeActions({ composer, onAnswer, openChannel, actAs }) {
   list.addEventListener("contextmenu", (event) => {
     if (!isOurs(event)) return;
     event.preventDefault();
-    if (event.pointerType !== "touch") onceLifted(event, () => openAt(event));
+    if (event.pointerType !== "touch") afterRelease(event, () => openAt(event));
   });
   // A long press on a touch screen, which not every browser reports; scrolling cancels it.
   let pressedAt = 0;
@@ -187,7 +187,7 @@ export function makeActions({ composer, onAnswer, openChannel, actAs }) {
       (item ? item[step] : list.lastElementChild)?.article.focus();
     } else if (item && KEYS[event.key] && !event.ctrlKey && !event.metaKey && allowed(item)[KEYS[event.key]]) {
       event.preventDefault();
-      does[KEYS[event.key]](item, null, event);
+      handlers[KEYS[event.key]](item, null, event);
     }
   });
   return { userMenu, openDirect, editLast: () => { const item = conversation.lastOwn(); if (item) edit(item); return Boolean(item); } };

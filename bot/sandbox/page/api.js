@@ -1,13 +1,13 @@
-/** What the page knows, what it asks of the sandbox, and what it is told. */
+/** The page's state, its requests to the sandbox, and live events. */
 
 export const state = {
   me: sessionStorage.getItem("as"), channel: null,
   guild: "", channels: [], people: [], roles: [], commands: [], languages: {}, bot: null, controls: {}, links: [],
 };
-const ANSWERED_MS = 10000;
+const HISTORY_TIMEOUT_MS = 10000;
 const UNREACHABLE = "The sandbox cannot be reached. Is it still running?";
 
-/** The acting member may not, in the words of Discord's client. */
+/** A refused action; the message is the one of Discord's client. */
 export class Refusal extends Error {}
 
 async function ask(path, options) {
@@ -18,7 +18,7 @@ async function ask(path, options) {
   throw new Refusal(isJson ? JSON.parse(text).refusal : text);
 }
 
-/** Take over the guild as the acting member sees it. */
+/** Load the guild as the acting member sees it. */
 export async function loadState() {
   const as = state.me ? `?as=${state.me}` : "";
   // A member of another guild, from before the state was recreated, does not exist here.
@@ -32,7 +32,7 @@ export async function loadState() {
 /** Up to 100 messages of a channel, oldest first: the newest ones, or those before a message. */
 export const loadMessages = (channel, before) =>
   ask(`messages?as=${state.me}&channel=${channel}${before ? `&before=${before}` : ""}`,
-    { signal: AbortSignal.timeout(ANSWERED_MS) });
+    { signal: AbortSignal.timeout(HISTORY_TIMEOUT_MS) });
 
 export const act = (name, body) => ask(name, {
   method: "POST",
@@ -40,12 +40,12 @@ export const act = (name, body) => ask(name, {
   body: JSON.stringify({ as: state.me, ...body }),
 });
 
-/** Hand a file over; `say` then names it by the id that comes back. */
+/** Upload a file; `say` refers to it by the returned id. */
 export const upload = (file) => ask(`upload?as=${state.me}&name=${encodeURIComponent(file.name)}`, {
   method: "POST", headers: { "Content-Type": "application/octet-stream" }, body: file,
 });
 
-/** Listen until the returned function is called; comes back by itself when the connection is lost. */
+/** Listen for events until the returned function is called; reconnects automatically. */
 export function listen({ onOpen, onEvent, onLost }) {
   let socket, timer, ended = false, pause = 300;
   function connect() {

@@ -1,4 +1,4 @@
-/** The page: puts its parts together, follows what happens, and turns keys into ways. */
+/** Entry point of the page: wires its parts, handles live events and keyboard shortcuts. */
 
 import { makeActions } from "/page/actions.js";
 import { act, listen, loadState, state } from "/page/api.js";
@@ -7,27 +7,27 @@ import * as conversation from "/page/conversation.js";
 import { $, h, openDialog, suggest } from "/page/dom.js";
 import { openForm } from "/page/form.js";
 import { EPHEMERAL } from "/page/message.js";
-import { avatar, later, person, place, placeName, standing, userName } from "/page/names.js";
-import { drawSide, watchSide } from "/page/side.js";
-import { drawActing, drawSidebar, places } from "/page/sidebar.js";
-import { callsIn, countCall, countCalls, isUnread, markRead } from "/page/unread.js";
+import { avatar, isLater, person, findChannel, channelName, roleText, userName } from "/page/guild.js";
+import { drawSidePanel, mountSidePanel } from "/page/side_panel.js";
+import { drawActing, drawSidebar, listedChannels } from "/page/sidebar.js";
+import { mentionCount, countMention, countMentions, isUnread, markRead } from "/page/unread.js";
 
 const TYPING_MS = 8000, RETRY_MS = 2000, THEMES = { system: "◐", dark: "☾", light: "☀" };
 const typists = new Map();
-let waiting = null, stopListening = () => {}, lost = false;
+let pendingEvents = null, stopListening = () => {}, lost = false;
 
-const composer = makeComposer($("composer"), { onRun: conversation.toPresent, onAnswer, onEmptyUp: () => actions.editLast(), onEscape: conversation.toPresent });
+const composer = makeComposer($("composer"), { onRun: conversation.jumpToEnd, onAnswer, onArrowUp: () => actions.editLast(), onEscape: conversation.jumpToEnd });
 const actions = makeActions({ composer, onAnswer, openChannel, actAs });
 
-function onAnswer(answer, onSilence = () => conversation.notice("The application did not respond.")) {
-  if (answer.type === null) onSilence();
+function onAnswer(answer, onTimeout = () => conversation.notice("The application did not respond.")) {
+  if (answer.type === null) onTimeout();
   if (answer.modal) openForm(answer, onAnswer);
 }
 
 function onEvent(kind, data) {
-  // Events during the request are older or newer than the history; applied in order, both are right.
-  if (waiting) return waiting.push([kind, data]);
-  TOLD[kind]?.(data, kind);
+  // Events that arrive while the history loads are applied after it, in order.
+  if (pendingEvents) return pendingEvents.push([kind, data]);
+  EVENT_HANDLERS[kind]?.(data, kind);
 }
 
 function onChannel(channel) {
@@ -35,41 +35,41 @@ function onChannel(channel) {
   if (index < 0) state.channels.push(channel);
   else state.channels[index] = channel;
   conversation.redraw();
-  drawAround();
+  drawAll();
 }
 
 function onTyping({ channel_id, user }) {
   if (channel_id !== state.channel || user.id === state.me) return;
   clearTimeout(typists.get(user.id)?.timer);
-  typists.set(user.id, { name: userName(user), timer: setTimeout(() => { typists.delete(user.id); sayStatus(); }, TYPING_MS) });
-  sayStatus();
+  typists.set(user.id, { name: userName(user), timer: setTimeout(() => { typists.delete(user.id); drawStatus(); }, TYPING_MS) });
+  drawStatus();
 }
 
 function onMessage(message, kind) {
-  const channel = place(message.channel_id);
+  const channel = findChannel(message.channel_id);
   if (kind === "message" && channel && !(message.flags & EPHEMERAL)) {
-    if (!channel.last_message_id || later(message.id, channel.last_message_id)) channel.last_message_id = message.id;
+    if (!channel.last_message_id || isLater(message.id, channel.last_message_id)) channel.last_message_id = message.id;
     if (message.author.id === state.me) markRead(channel.id, message.id);
-    else if (message.channel_id !== state.channel) countCall(message);
+    else if (message.channel_id !== state.channel) countMention(message);
   }
   if (message.channel_id === state.channel) {
     // The bot types under its own name and then posts as a persona.
     if (kind === "message") typists.delete(message.author.bot ? state.bot.id : message.author.id);
     conversation.show(message);
-    sayStatus();
+    drawStatus();
   }
   if (kind === "message") drawPlaces();
 }
 
-/** What is done about each kind of event. */
-const TOLD = {
+/** Handlers of live events, by kind. */
+const EVENT_HANDLERS = {
   message: onMessage, edit: onMessage, typing: onTyping, channel: onChannel,
   delete: (message) => { if (message.channel_id === state.channel) conversation.remove(message.id); },
-  commands: () => loadState().then(drawAround),
-  controls: (controls) => { state.controls = controls; drawSide(); },
+  commands: () => loadState().then(drawAll),
+  controls: (controls) => { state.controls = controls; drawSidePanel(); },
 };
 
-function sayStatus() {
+function drawStatus() {
   const names = [...typists.values()].map((one) => one.name), status = $("status");
   status.classList.toggle("lost", lost);
   status.replaceChildren(...(lost ? ["Connection lost. Reconnecting…"] : names.length
@@ -78,53 +78,53 @@ function sayStatus() {
 
 const drawPlaces = () => drawSidebar({ open: openChannel, openDirect: actions.openDirect });
 
-function drawAround() {
+function drawAll() {
   drawPlaces();
   drawActing(actAs);
-  drawSide();
+  drawSidePanel();
   composer.reset();
 }
 
-const addressOf = (channel) => (channel.type === 0 ? channel.name : channel.id);
-const addressed = () => { const words = decodeURIComponent(location.hash.slice(1)); return state.channels.find((one) => addressOf(one) === words); };
+const hashOf = (channel) => (channel.type === 0 ? channel.name : channel.id);
+const channelOfHash = () => { const words = decodeURIComponent(location.hash.slice(1)); return state.channels.find((one) => hashOf(one) === words); };
 
-/** On a phone the sidebar slides over the conversation. */
-function slide(over) {
+/** Show or hide the sidebar, which on a phone covers the conversation. */
+function toggleSidebar(over) {
   document.body.classList.toggle("sided", over);
   $("menu").ariaExpanded = String(over);
 }
 
-/** Open a channel, `made` if the page has not been told of it yet. */
-async function openChannel(id, made) {
-  slide(false);
-  if (made && !place(id)) state.channels.push(made);
+/** Open a channel. `created` is a new channel whose event has not arrived yet. */
+async function openChannel(id, created) {
+  toggleSidebar(false);
+  if (created && !findChannel(id)) state.channels.push(created);
   state.channel = id;
-  location.hash = addressOf(place());
+  location.hash = hashOf(findChannel());
   typists.clear();
   composer.reset();
   await load();
   if (matchMedia("(hover: hover)").matches && !document.querySelector("dialog:modal, .menu")) composer.focus();
 }
 
-/** Load the open channel; what happens meanwhile is told afterwards. */
+/** Load the open channel; events that arrive meanwhile are handled afterwards. */
 async function load(again = false) {
-  waiting ??= [];
+  pendingEvents ??= [];
   const turn = (load.turn = (load.turn ?? 0) + 1);
   await conversation.open({ again }).catch((error) => composer.refuse(error.message));
   if (turn !== load.turn) return;
-  const missed = waiting;
-  waiting = null;
+  const missed = pendingEvents;
+  pendingEvents = null;
   missed.forEach((event) => onEvent(...event));
-  sayStatus();
+  drawStatus();
   drawPlaces();
 }
 
-/** Look at the guild through a member's eyes from now on. */
+/** Switch to another member's view of the guild. */
 async function actAs(id) {
-  slide(false);
+  toggleSidebar(false);
   state.me = id;
   stopListening();
-  waiting = [];
+  pendingEvents = [];
   await start();
   composer.focus();
 }
@@ -137,39 +137,39 @@ async function start() {
     setTimeout(start, RETRY_MS);
     return;
   }
-  const stayed = place() ?? addressed() ?? state.channels[0];
+  const stayed = findChannel() ?? channelOfHash() ?? state.channels[0];
   state.channel = stayed.id;
-  location.hash = addressOf(stayed);
-  drawAround();
+  location.hash = hashOf(stayed);
+  drawAll();
   let again = false;
-  waiting = [];
+  pendingEvents = [];
   stopListening = listen({
     onEvent,
     onLost() {
       // Still lost: it may return with a new guild, in which the former member does not exist.
       if (lost) loadState().catch(() => {});
       lost = true;
-      sayStatus();
+      drawStatus();
     },
     async onOpen() {
       lost = false;
-      waiting = [];
-      if (again) { await loadState().catch(() => {}); if (!place()) state.channel = state.channels[0].id; }
+      pendingEvents = [];
+      if (again) { await loadState().catch(() => {}); if (!findChannel()) state.channel = state.channels[0].id; }
       await load(again);
       again = true;
-      await countCalls().catch(() => {});
-      drawAround();
+      await countMentions().catch(() => {});
+      drawAll();
     },
   });
 }
 
-/** Go anywhere by a few letters. */
-function quickly() {
+/** Open the quick switcher, which finds channels and members by a few letters. */
+function openQuickSwitcher() {
   if (document.querySelector("dialog:modal")) return;
   const input = h("input", { ariaLabel: "Where to?", placeholder: "Where to? A channel, a thread, a person", autocomplete: "off" });
-  const ways = [...places().map((one) => ({ title: placeName(one), hint: [callsIn(one.id) && `${callsIn(one.id)} mentions`, isUnread(one) && "unread", one.topic].filter(Boolean).join(" · "), run: () => openChannel(one.id) })),
+  const ways = [...listedChannels().map((one) => ({ title: channelName(one), hint: [mentionCount(one.id) && `${mentionCount(one.id)} mentions`, isUnread(one) && "unread", one.topic].filter(Boolean).join(" · "), run: () => openChannel(one.id) })),
     { title: `Message ${userName(state.bot)}`, face: avatar(state.bot, "avatar tiny"), run: actions.openDirect },
-    ...state.people.map((one) => ({ title: userName(one.user), face: avatar(one.user, "avatar tiny"), hint: `act as · ${standing(one)}`, run: () => actAs(one.user.id) }))];
+    ...state.people.map((one) => ({ title: userName(one.user), face: avatar(one.user, "avatar tiny"), hint: `act as · ${roleText(one)}`, run: () => actAs(one.user.id) }))];
   const dialog = openDialog({ title: "Go to", body: [input], submit: "Go", onSubmit: () => {} });
   const { list, show } = suggest(input, (way) => { dialog.close(); way.run(); });
   const offer = () => show(ways.filter((way) => way.title.toLowerCase().includes(input.value.trim().toLowerCase())).slice(0, 12));
@@ -181,36 +181,36 @@ function quickly() {
 }
 
 function step(by) {
-  const all = places(), index = all.findIndex((one) => one.id === state.channel);
+  const all = listedChannels(), index = all.findIndex((one) => one.id === state.channel);
   openChannel(all.at((index + by) % all.length).id);
 }
 
 document.addEventListener("keydown", (event) => {
   const way = event.altKey && { ArrowUp: -1, ArrowDown: 1 }[event.key];
   if (way) step(way);
-  else if ((event.ctrlKey || event.metaKey) && event.key === "k") quickly();
-  else if (event.key === "Escape" && document.body.classList.contains("sided")) { slide(false); $("menu").focus(); }
-  else if (event.key === "Escape" && !document.querySelector("dialog:modal, .menu:popover-open")) { conversation.toPresent(); composer.focus(); }
+  else if ((event.ctrlKey || event.metaKey) && event.key === "k") openQuickSwitcher();
+  else if (event.key === "Escape" && document.body.classList.contains("sided")) { toggleSidebar(false); $("menu").focus(); }
+  else if (event.key === "Escape" && !document.querySelector("dialog:modal, .menu:popover-open")) { conversation.jumpToEnd(); composer.focus(); }
   else return;
   event.preventDefault();
 });
 
-function wear(theme) {
+function setTheme(theme) {
   document.documentElement.dataset.theme = theme;
   localStorage.setItem("theme", theme);
   $("theme").firstChild.textContent = THEMES[theme];
   $("theme").ariaLabel = $("theme").title = `Colours: ${theme}`;
 }
 
-$("theme").onclick = () => { const names = Object.keys(THEMES); wear(names[(names.indexOf(document.documentElement.dataset.theme) + 1) % names.length]); };
+$("theme").onclick = () => { const names = Object.keys(THEMES); setTheme(names[(names.indexOf(document.documentElement.dataset.theme) + 1) % names.length]); };
 $("menu").onclick = () => {
-  slide(true);
+  toggleSidebar(true);
   $("channels").querySelector("[aria-current]")?.focus();
 };
-$("scrim").onclick = () => slide(false);
+$("scrim").onclick = () => toggleSidebar(false);
 $("topic").onclick = () => { $("topic").ariaExpanded = String($("topic").classList.toggle("whole")); };
-addEventListener("hashchange", () => { const there = addressed(); if (there && there.id !== state.channel) openChannel(there.id); });
-wear(localStorage.getItem("theme") ?? "system");
+addEventListener("hashchange", () => { const there = channelOfHash(); if (there && there.id !== state.channel) openChannel(there.id); });
+setTheme(localStorage.getItem("theme") ?? "system");
 conversation.watch(drawPlaces);
-watchSide(actions.userMenu);
+mountSidePanel(actions.userMenu);
 start();

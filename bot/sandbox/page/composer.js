@@ -1,23 +1,23 @@
-/** The box to write in: drafts, files, replies, and suggestions of names, channels and commands while typing. */
+/** The message composer: drafts, files, replies, and completion of names, channels and commands. */
 
 import { act, state, upload } from "/page/api.js";
-import { $, h, sign, suggest } from "/page/dom.js";
-import { ATTACH, avatar, DIRECT, encode, may, place, placeName, SEND, SEND_IN_THREADS, THREAD, users, userName } from "/page/names.js";
-import { size } from "/page/parts.js";
+import { $, h, iconButton, suggest } from "/page/dom.js";
+import { ATTACH, avatar, DIRECT, encode, may, findChannel, channelName, SEND, SEND_IN_THREADS, THREAD, users, userName } from "/page/guild.js";
+import { size } from "/page/message_parts.js";
 import { commandForm, commandsFor } from "/page/slash.js";
 
-const LONGEST = 2000, COUNT_FROM = 1800, MOST_FILES = 10, MOST_BYTES = 10 * 2 ** 20, TALLEST_PX = 200;
+const MAX_CHARACTERS = 2000, COUNT_FROM = 1800, MAX_FILES = 10, MAX_FILE_BYTES = 10 * 2 ** 20, MAX_HEIGHT_PX = 200;
 
-export function makeComposer(root, { onRun, onAnswer, onEmptyUp, onEscape }) {
+export function makeComposer(root, { onRun, onAnswer, onArrowUp, onEscape }) {
   let replyTo = null, files = [], where = null, sending = Promise.resolve();
   let meant = new Map(); // the mention chosen for each name
-  const kept = new Map(); // drafts of channels that were left with text in the box
+  const kept = new Map(); // drafts by channel
   const box = h("textarea", { rows: 1, ariaLabel: "Message", autocomplete: "off", enterKeyHint: "send" });
   const picker = suggest(box, (item) => (item.command ? openCommand(item) : complete(item)));
   const replying = h("p", { className: "replying", hidden: true }), previews = h("ul", { className: "previews", ariaLabel: "Files to send" });
   const problem = h("p", { className: "problem", role: "alert" }), count = h("span", { className: "count", ariaHidden: "true" });
   const chooser = h("input", { type: "file", multiple: true, hidden: true, onchange: () => { attach(chooser.files); chooser.value = ""; } });
-  const attachButton = sign("+", "Attach files", { onclick: () => chooser.click() }), sendButton = sign("➤", "Send", { type: "submit" });
+  const attachButton = iconButton("+", "Attach files", { onclick: () => chooser.click() }), sendButton = iconButton("➤", "Send", { type: "submit" });
   const writing = h("form", { className: "writing", onsubmit: (event) => { event.preventDefault(); say(); } },
     picker.list, replying, previews, problem, h("div", { className: "box" }, attachButton, chooser, box, count, sendButton));
   root.replaceChildren(writing);
@@ -31,8 +31,8 @@ export function makeComposer(root, { onRun, onAnswer, onEmptyUp, onEscape }) {
   }
   function changed() {
     box.style.height = "auto";
-    box.style.height = `${Math.min(box.scrollHeight, TALLEST_PX)}px`;
-    const left = LONGEST - box.value.length;
+    box.style.height = `${Math.min(box.scrollHeight, MAX_HEIGHT_PX)}px`;
+    const left = MAX_CHARACTERS - box.value.length;
     count.textContent = box.value.length > COUNT_FROM ? String(left) : "";
     count.classList.toggle("over", left < 0);
     refuse("");
@@ -61,9 +61,9 @@ export function makeComposer(root, { onRun, onAnswer, onEmptyUp, onEscape }) {
   function attach(list) {
     const more = [...list];
     if (!may(ATTACH)) return refuse("You do not have permission to attach files in this channel.");
-    if (files.length + more.length > MOST_FILES) return refuse(`A message can have at most ${MOST_FILES} files.`);
-    const large = more.find((file) => file.size > MOST_BYTES);
-    if (large) return refuse(`${large.name} is too large: ${size(large.size)} of at most ${size(MOST_BYTES)}.`);
+    if (files.length + more.length > MAX_FILES) return refuse(`A message can have at most ${MAX_FILES} files.`);
+    const large = more.find((file) => file.size > MAX_FILE_BYTES);
+    if (large) return refuse(`${large.name} is too large: ${size(large.size)} of at most ${size(MAX_FILE_BYTES)}.`);
     files.push(...more);
     drawFiles();
     box.focus();
@@ -74,7 +74,7 @@ export function makeComposer(root, { onRun, onAnswer, onEmptyUp, onEscape }) {
       reader.onload = () => face.replaceWith(h("img", { alt: "", src: reader.result }));
       if (file.type.startsWith("image/")) reader.readAsDataURL(file);
       const drop = () => { files = files.filter((one) => one !== file); drawFiles(); box.focus(); };
-      return h("li", {}, face, h("span", {}, file.name), h("small", {}, size(file.size)), sign("✕", `Remove ${file.name}`, { onclick: drop }));
+      return h("li", {}, face, h("span", {}, file.name), h("small", {}, size(file.size)), iconButton("✕", `Remove ${file.name}`, { onclick: drop }));
     }));
     previews.hidden = !files.length;
   }
@@ -86,7 +86,7 @@ export function makeComposer(root, { onRun, onAnswer, onEmptyUp, onEscape }) {
       const [command] = commandsFor(text);
       return command ? openCommand(command) : refuse(`There is no command ${text.split(/\s/)[0]} here. Type / for a list; to send it as text, put a \\ before it.`);
     }
-    if (text.length > LONGEST) return refuse(`Your message is too long: ${text.length} of at most ${LONGEST} characters.`);
+    if (text.length > MAX_CHARACTERS) return refuse(`Your message is too long: ${text.length} of at most ${MAX_CHARACTERS} characters.`);
     const from = where;
     write("");
     [files, replyTo, meant] = [[], null, new Map()];
@@ -105,7 +105,7 @@ export function makeComposer(root, { onRun, onAnswer, onEmptyUp, onEscape }) {
   function reply(message) {
     replyTo = message;
     replying.hidden = !message;
-    replying.replaceChildren(...(message ? [h("span", {}, "Replying to ", h("b", {}, userName(message.author))), sign("✕", "Do not reply", { onclick: () => reply(null) })] : []));
+    replying.replaceChildren(...(message ? [h("span", {}, "Replying to ", h("b", {}, userName(message.author))), iconButton("✕", "Do not reply", { onclick: () => reply(null) })] : []));
     if (message) { closeCommand(); box.focus(); }
   }
 
@@ -125,7 +125,7 @@ export function makeComposer(root, { onRun, onAnswer, onEmptyUp, onEscape }) {
   box.addEventListener("keydown", (event) => {
     if (event.isComposing) return;
     if (event.key === "Enter" && !event.shiftKey) { event.preventDefault(); say(); }
-    if (event.key === "ArrowUp" && !event.altKey && !box.value && onEmptyUp()) event.preventDefault();
+    if (event.key === "ArrowUp" && !event.altKey && !box.value && onArrowUp()) event.preventDefault();
     if (event.key === "Escape") { event.stopPropagation(); if (replyTo) reply(null); else onEscape(); }
   });
   box.addEventListener("paste", (event) => { if (event.clipboardData.files.length) { event.preventDefault(); attach(event.clipboardData.files); } });
@@ -139,9 +139,9 @@ export function makeComposer(root, { onRun, onAnswer, onEmptyUp, onEscape }) {
     reply, refuse, openCommand,
     focus: () => (writing.isConnected ? box : root.querySelector("input, select, button")).focus(),
     insert: (words) => { closeCommand(); box.setRangeText(words, box.selectionStart, box.selectionEnd, "end"); changed(); box.focus(); },
-    /** The box of the open channel, as it was left. */
+    /** Restore the draft of the open channel. */
     reset() {
-      const channel = place(), next = `${state.me}:${channel.id}`;
+      const channel = findChannel(), next = `${state.me}:${channel.id}`;
       if (where !== next) {
         if (where) kept.set(where, { files, replyTo, meant });
         where = next;
@@ -154,7 +154,7 @@ export function makeComposer(root, { onRun, onAnswer, onEmptyUp, onEscape }) {
         picker.show([]);
       }
       box.disabled = attachButton.disabled = sendButton.disabled = !may(channel.type === THREAD ? SEND_IN_THREADS : SEND);
-      box.placeholder = box.disabled ? "You do not have permission to send messages in this channel." : `Message ${placeName(channel)}`;
+      box.placeholder = box.disabled ? "You do not have permission to send messages in this channel." : `Message ${channelName(channel)}`;
     },
   };
 }

@@ -1,24 +1,24 @@
 /**
- * The open channel's messages. All that were loaded are kept as data, oldest first; the list shows a window of them, so that
- * scrolling through thousands stays smooth. `drawn` is the window: indexes into `log`.
+ * The open channel's messages. `log` holds all loaded messages, oldest first; the list shows a window of them (`drawn`, as
+ * indexes into `log`), so that scrolling through thousands stays smooth.
  */
 
 import { loadMessages, state } from "/page/api.js";
 import { $, h } from "/page/dom.js";
-import { draw, EPHEMERAL, regroup, WRITTEN } from "/page/message.js";
-import { idAt, later, now, place, placeName, userName } from "/page/names.js";
+import { draw, EPHEMERAL, regroup, USER_MESSAGE_TYPES } from "/page/message.js";
+import { idAt, isLater, now, findChannel, channelName, userName } from "/page/guild.js";
 import { lastRead, markRead } from "/page/unread.js";
 
-const PAGE = 100, STEP = 50, WINDOW = 400, NEAR_PX = 60, AHEAD_PX = 1500, SETTLED_MS = 1500, AGAIN_MS = 2000;
+const PAGE = 100, STEP = 50, WINDOW = 400, NEAR_PX = 60, AHEAD_PX = 1500, SPEAK_DELAY_MS = 1500, RETRY_DELAY_MS = 2000;
 const [list, scroller, latest, beginning] = ["messages", "scroller", "latest", "beginning"].map($);
 const items = new Map(), dismissed = new Set();
 let log = [], drawn = { from: 0, to: 0 }, complete = false, loading = false, stuck = true, anchor = null, last = { top: 0, sizes: 0 };
 let newAfter = null, missed = 0, onRead = () => {};
 
 const find = (id) => log.findIndex((message) => message.id === id);
-const atPresent = () => drawn.to === log.length;
+const isAtEnd = () => drawn.to === log.length;
 
-/** Make the list show the window, whatever it showed before. */
+/** Update the list to show the window. */
 function render() {
   const wanted = log.slice(drawn.from, drawn.to).map((message) => {
     if (!items.has(message.id)) items.set(message.id, draw(message));
@@ -37,24 +37,24 @@ function render() {
   settle();
 }
 
-/** Stay at the end, or at the message that was being read: what grows or comes above must not push it away. */
+/** Keep the scroll position at the end, or at the message being read, when content above changes. */
 function settle() {
-  if (stuck && atPresent()) scroller.scrollTop = scroller.scrollHeight;
+  if (stuck && isAtEnd()) scroller.scrollTop = scroller.scrollHeight;
   else if (anchor?.item.isConnected) {
     // Its movement within the list, regardless of scrolling since.
     const moved = depth(anchor.item) - anchor.depth;
     anchor.depth += moved;
     scroller.scrollTop += moved;
   }
-  latest.hidden = stuck && atPresent();
+  latest.hidden = stuck && isAtEnd();
   latest.textContent = missed ? `${missed} new message${missed > 1 ? "s" : ""} ↓` : "Jump to present ↓";
-  if (stuck && atPresent()) read();
+  if (stuck && isAtEnd()) read();
 }
 
 function read() {
   missed = 0;
   if (document.visibilityState !== "visible") return;
-  const last = log.findLast((message) => !(message.flags & EPHEMERAL))?.id ?? place()?.last_message_id;
+  const last = log.findLast((message) => !(message.flags & EPHEMERAL))?.id ?? findChannel()?.last_message_id;
   if (markRead(state.channel, last)) onRead();
 }
 
@@ -62,7 +62,7 @@ function onScroll() {
   const near = scroller.scrollHeight - scroller.scrollTop - scroller.clientHeight < NEAR_PX;
   // Only the reader scrolls up: where sizes have changed, too, something has grown and `settle` follows.
   const seen = { top: scroller.scrollTop, sizes: scroller.scrollHeight - scroller.clientHeight };
-  stuck = (near || (stuck && (seen.top >= last.top || seen.sizes !== last.sizes))) && atPresent();
+  stuck = (near || (stuck && (seen.top >= last.top || seen.sizes !== last.sizes))) && isAtEnd();
   last = seen;
   hold();
   latest.hidden = stuck;
@@ -73,20 +73,20 @@ function onScroll() {
 // Its lower edge: a message inserted before it can remove its avatar and name.
 const depth = (item) => item.getBoundingClientRect().bottom + scroller.scrollTop;
 
-/** Remember what is being read, and where it lies. */
+/** Remember the message being read and its position. */
 function hold() {
   const top = scroller.getBoundingClientRect().top;
   const item = stuck ? null : [...list.children].find((one) => one.getBoundingClientRect().bottom > top);
   anchor = item && { item, depth: depth(item) };
 }
 
-/** Show these of the messages; `from` and `to` may lie beyond them. */
+/** Show a range of messages; the ends are clamped. */
 function look(from, to) {
   drawn = { from: Math.max(0, from), to: Math.min(log.length, to) };
   render();
 }
 
-/** Near an end of the window: show more there, and let go of as much at the far end. */
+/** Near an end of the window: extend it there, and shrink it at the other end. */
 async function extend() {
   if (scroller.scrollTop < AHEAD_PX && (drawn.from > 0 || !complete)) {
     const before = log;
@@ -96,13 +96,13 @@ async function extend() {
       return;
     }
     look(drawn.from - STEP, Math.min(drawn.to, drawn.from - STEP + WINDOW));
-  } else if (!atPresent() && scroller.scrollHeight - scroller.scrollTop - scroller.clientHeight < AHEAD_PX) {
+  } else if (!isAtEnd() && scroller.scrollHeight - scroller.scrollTop - scroller.clientHeight < AHEAD_PX) {
     look(Math.max(drawn.from, drawn.to + STEP - WINDOW), drawn.to + STEP);
   }
 }
 
-/** These messages with the page before them; null if another channel was opened meanwhile. */
-async function withOlder(messages) {
+/** Return these messages with the page before them; null if another channel was opened meanwhile. */
+async function prependOlder(messages) {
   const channel = state.channel, page = await loadMessages(channel, messages[0]?.id);
   if (channel !== state.channel) return null;
   // This member's ephemeral messages come with the page and do not mark its end.
@@ -115,7 +115,7 @@ async function loadOlder() {
   const before = log;
   loading = true;
   // At the top, no scroll event would ask again.
-  const loaded = await withOlder(before).catch(() => { setTimeout(extend, AGAIN_MS); });
+  const loaded = await prependOlder(before).catch(() => { setTimeout(extend, RETRY_DELAY_MS); });
   loading = false;
   if (!loaded || log !== before) return false;
   const added = loaded.messages.length - log.length;
@@ -124,16 +124,16 @@ async function loadOlder() {
   return true;
 }
 
-/** Load the channel as it stands; back to the message that was on top, if the connection was lost in between. */
+/** Load the channel; after a lost connection, back to the message that was on top. */
 export async function open({ again = false } = {}) {
   const reaching = again ? log[drawn.from]?.id : null, wasStuck = !again || stuck, channel = state.channel;
   let loaded = { messages: [], ended: false };
-  do loaded = await withOlder(loaded.messages);
-  while (loaded && !loaded.ended && reaching && later(loaded.messages[0].id, reaching));
+  do loaded = await prependOlder(loaded.messages);
+  while (loaded && !loaded.ended && reaching && isLater(loaded.messages[0].id, reaching));
   if (!loaded) return;
   const next = loaded.messages;
   newAfter = (again && newAfter) || lastRead(channel);
-  const from = reaching ? Math.max(0, next.findIndex((message) => !later(reaching, message.id))) : 0;
+  const from = reaching ? Math.max(0, next.findIndex((message) => !isLater(reaching, message.id))) : 0;
   const to = again && !wasStuck ? Math.min(next.length, from + WINDOW) : next.length;
   if (!again) { items.clear(); list.replaceChildren(); [anchor, missed] = [null, 0]; }
   const notes = again ? log.filter((message) => message.failed) : [];
@@ -141,9 +141,9 @@ export async function open({ again = false } = {}) {
   drawn = { from: Math.max(from, to + notes.length - WINDOW), to: to === next.length ? log.length : to };
   [complete, stuck] = [loaded.ended, wasStuck];
   log.forEach((message) => { if (items.has(message.id)) draw(message, items.get(message.id)); });
-  $("welcome").textContent = `This is the beginning of ${placeName(place())}.`;
+  $("welcome").textContent = `This is the beginning of ${channelName(findChannel())}.`;
   // Own messages are never new.
-  const unread = log.find((message) => later(message.id, newAfter));
+  const unread = log.find((message) => isLater(message.id, newAfter));
   if (!unread || unread.author.id === state.me) newAfter = null;
   const opensAtNew = !again && newAfter;
   if (opensAtNew) stuck = false;
@@ -151,7 +151,7 @@ export async function open({ again = false } = {}) {
   if (opensAtNew) showNew();
 }
 
-/** A channel with unread messages opens where they begin, if they are more than fit. */
+/** Scroll to the first unread message, unless all of them fit. */
 function showNew() {
   const line = list.querySelector(".divider.new"), below = list.getBoundingClientRect().bottom - line.getBoundingClientRect().top;
   stuck = below < scroller.clientHeight;
@@ -161,21 +161,21 @@ function showNew() {
   extend();
 }
 
-/** A message of this channel: new, or changed. */
+/** Show a new or changed message of this channel. */
 export function show(message) {
   if (dismissed.has(message.id)) return;
-  const index = find(message.id), present = atPresent();
+  const index = find(message.id), present = isAtEnd();
   if (index >= 0) {
     log[index] = message;
     if (items.has(message.id)) draw(message, items.get(message.id));
     settle();
   } else {
     // Edits of messages that are not loaded yet come with their page.
-    if (log.length && !complete && later(log[0].id, message.id)) return;
-    const at = log.findLastIndex((one) => later(message.id, one.id)) + 1;
+    if (log.length && !complete && isLater(log[0].id, message.id)) return;
+    const at = log.findLastIndex((one) => isLater(message.id, one.id)) + 1;
     log.splice(at, 0, message);
     const reading = stuck && present && document.visibilityState === "visible";
-    if (message.author.id === state.me) return toPresent();
+    if (message.author.id === state.me) return jumpToEnd();
     if (!reading) { newAfter ??= lastRead(state.channel); missed += 1; }
     if (present) drawn.to = log.length;
     else if (at < drawn.to) drawn.to += 1;
@@ -194,7 +194,7 @@ export function remove(id, forGood = false) {
   look(drawn.from - (index < drawn.from), drawn.to - (index < drawn.to));
 }
 
-/** Something that only this page says, as a message that only this member sees. */
+/** Show a notice of the page as an ephemeral message. */
 export function notice(content) {
   const last = log.at(-1)?.id ?? idAt(new Date(now()).toISOString());
   show({
@@ -203,7 +203,7 @@ export function notice(content) {
   });
 }
 
-/** Tell screen readers of a message once: when it has stopped changing, not at every edit of it. */
+/** Announce a message to screen readers once it has stopped changing. */
 function speak(item) {
   if (!item) return;
   clearTimeout(item.speaking);
@@ -212,12 +212,12 @@ function speak(item) {
     item.spoken = item.isConnected;
     const text = item.querySelector(".content").textContent;
     if (item.spoken) $("spoken").replaceChildren(h("p", {}, `${userName(item.message.author)}: ${text}`));
-  }, SETTLED_MS);
+  }, SPEAK_DELAY_MS);
 }
 
-/** Scroll to a message, loading back to it if need be. */
+/** Scroll to a message, loading older ones if needed. */
 export async function jump(id) {
-  while (find(id) < 0 && !complete && later(log[0]?.id ?? "0", id)) if (!(await loadOlder())) break;
+  while (find(id) < 0 && !complete && isLater(log[0]?.id ?? "0", id)) if (!(await loadOlder())) break;
   const index = find(id);
   if (index < 0) return;
   [stuck, anchor] = [false, null];
@@ -230,13 +230,13 @@ export async function jump(id) {
   setTimeout(() => article.classList.remove("flash"), 2000);
 }
 
-/** Read up to the end: what Escape and the button do. */
-export function toPresent() {
+/** Jump to the newest message. */
+export function jumpToEnd() {
   [stuck, newAfter, anchor] = [true, null, null];
   look(log.length - PAGE, log.length);
 }
 
-export const lastOwn = () => items.get(log.findLast((message) => message.author.id === state.me && WRITTEN.includes(message.type))?.id);
+export const lastOwn = () => items.get(log.findLast((message) => message.author.id === state.me && USER_MESSAGE_TYPES.includes(message.type))?.id);
 export const redraw = () => items.forEach((item) => draw(item.message, item));
 
 export function watch(told) {
@@ -245,6 +245,6 @@ export function watch(told) {
   // Loading images, growing replies and the composer push the end down.
   const sizes = new ResizeObserver(settle);
   [list, scroller].forEach((element) => sizes.observe(element));
-  document.addEventListener("visibilitychange", () => { if (stuck && atPresent()) read(); });
-  latest.onclick = toPresent;
+  document.addEventListener("visibilitychange", () => { if (stuck && isAtEnd()) read(); });
+  latest.onclick = jumpToEnd;
 }

@@ -1,4 +1,4 @@
-/** Elements without innerHTML, so that nothing in a message can become markup; and what is built of them everywhere. */
+/** DOM helpers without innerHTML, so that no message can inject markup, and shared widgets. */
 
 export function h(tag, props = {}, ...children) {
   const element = document.createElement(tag);
@@ -12,15 +12,15 @@ export function h(tag, props = {}, ...children) {
 
 export const $ = (id) => document.getElementById(id);
 
-/** A button that draws a sign and speaks a word. */
-export const sign = (text, label, props = {}) =>
+/** A button with an icon and an accessible label. */
+export const iconButton = (text, label, props = {}) =>
   h("button", { type: "button", className: "sign", title: label, ariaLabel: label, ...props }, h("span", { ariaHidden: "true" }, text));
 
-let made = 0;
+let lastId = 0;
 
 /** Suggestions over a text field (the ARIA combobox pattern): arrows move, Enter and Tab choose, Escape closes. */
 export function suggest(field, onChoose) {
-  const list = h("ul", { className: "suggestions", role: "listbox", ariaLabel: "Suggestions", id: `suggestions-${++made}`, hidden: true });
+  const list = h("ul", { className: "suggestions", role: "listbox", ariaLabel: "Suggestions", id: `suggestions-${++lastId}`, hidden: true });
   let items = [], active = 0;
   const single = field.matches("input");
   if (single) field.setAttribute("role", "combobox"); // not allowed for a textarea
@@ -111,22 +111,22 @@ export function openMenu(items, at, { label, values = false, stay = false, onClo
   (rows.find((one) => one.item.checked) ?? rows[0])?.focus();
 }
 
-/** Do something once no button of the mouse is down: lifting one closes the menus that are open, in newer browsers any. */
-export function onceLifted(event, run) {
+/** Run a function once no mouse button is down: releasing one closes open menus in newer browsers. */
+export function afterRelease(event, run) {
   if (event.buttons) addEventListener("pointerup", () => setTimeout(run), { once: true });
   else run();
 }
 
-/** A labelled input that says what is wrong with it: what the browser finds, then what `wrong` does. */
-export function field({ label, description, input, required, onRemove, wrong = () => "" }) {
-  const id = `field-${++made}`, problem = h("small", { className: "problem", role: "alert" });
+/** A labelled input with validation messages: the browser's own first, then `findProblem`'s. */
+export function field({ label, description, input, required, onRemove, findProblem = () => "" }) {
+  const id = `field-${++lastId}`, problem = h("small", { className: "problem", role: "alert" });
   Object.assign(input, { id, required: Boolean(required) });
   if (description) input.setAttribute("aria-describedby", `${id}-about`);
-  const remove = onRemove && sign("✕", `Leave out ${label}`, { onclick: onRemove });
+  const remove = onRemove && iconButton("✕", `Leave out ${label}`, { onclick: onRemove });
   const element = h("div", { className: "field" }, h("label", { htmlFor: id }, label, required && h("span", { className: "required" }, " required")),
     h("div", { className: "entry" }, input, remove), description && h("small", { id: `${id}-about`, className: "about" }, description), problem);
   const check = () => {
-    problem.textContent = input.checkValidity() ? wrong() : input.validationMessage;
+    problem.textContent = input.checkValidity() ? findProblem() : input.validationMessage;
     input.setAttribute("aria-invalid", String(Boolean(problem.textContent)));
     return !problem.textContent;
   };
@@ -135,9 +135,9 @@ export function field({ label, description, input, required, onRemove, wrong = (
   return { element, input, check };
 }
 
-/** Ask in a dialog; `onSubmit` may throw what is then said in it. Focus goes back to where it was, as <dialog> does. */
+/** Open a dialog. An error thrown by `onSubmit` is shown in it. */
 export function openDialog({ title, fields = [], body = [], submit = "OK", danger = false, onSubmit }) {
-  const problem = h("p", { className: "problem", role: "alert" }), id = `dialog-${++made}`;
+  const problem = h("p", { className: "problem", role: "alert" }), id = `dialog-${++lastId}`;
   const cancel = h("button", { type: "button", className: "button secondary", onclick: () => dialog.close() }, "Cancel");
   const send = h("button", { className: `button ${danger ? "danger" : "primary"}` }, submit);
   const form = h("form", { noValidate: true }, h("h2", { id }, title), body, fields.map((one) => one.element), problem,
@@ -145,8 +145,8 @@ export function openDialog({ title, fields = [], body = [], submit = "OK", dange
   const dialog = h("dialog", { "aria-labelledby": id, onclose: () => dialog.remove() }, form);
   form.onsubmit = async (event) => {
     event.preventDefault();
-    const wrong = fields.filter((one) => !one.check());
-    if (wrong.length) return wrong[0].input.focus();
+    const invalid = fields.filter((one) => !one.check());
+    if (invalid.length) return invalid[0].input.focus();
     send.classList.add("waiting");
     try {
       await onSubmit(() => dialog.close());

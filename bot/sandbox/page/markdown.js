@@ -1,7 +1,7 @@
 /** Discord's markdown as DOM nodes. */
 
 import { h } from "/page/dom.js";
-import { findName, now, place, roleName, THREAD } from "/page/names.js";
+import { findName, now, findChannel, roleName, THREAD } from "/page/guild.js";
 
 const mention = (text) => h("span", { className: "mention" }, text);
 const link = (url, ...words) => h("a", { href: url, target: "_blank", rel: "noreferrer noopener", title: url }, ...words);
@@ -35,7 +35,7 @@ function spoiler(words) {
 }
 
 function channel(id) {
-  const found = place(id);
+  const found = findChannel(id);
   return found ? h("a", { className: "mention", href: `#${found.type === THREAD ? id : found.name}`, "data-channel": id }, `#${found.name}`) : mention("#unknown");
 }
 
@@ -82,7 +82,7 @@ const QUOTE = /^> ?/, ITEM = /^( *)(?:[-*]|(\d+)\.) +(.+)$/;
 /** Take lines from the front while they fit. */
 const take = (lines, fits) => lines.splice(0, lines.findIndex((line) => !fits(line)) >>> 0);
 
-/** A list, with what is indented further as lists in its items. */
+/** Build a list; lines indented further become lists in its items. */
 function list(lines) {
   const [, indent, number] = ITEM.exec(lines[0]), items = [];
   while (lines.length) {
@@ -113,11 +113,11 @@ function blocks(text) {
   return out;
 }
 
-/** Nodes for a message's text. */
+/** Build the nodes of a message's text. */
 export function markdown(text) {
   return text.split(/```(?:\w*\n)?([\s\S]+?)\n?```\n?/).flatMap((part, index) =>
     index % 2 ? [h("pre", { tabIndex: 0 }, h("code", {}, part))] : part.trim() ? blocks(part.replace(/\n$/, "")) : []);
 }
 
-/** A message's text in one line, for references and the reader's voice. */
-export const plainly = (text) => h("div", {}, ...markdown(text)).textContent.replace(/\s+/g, " ").trim();
+/** A message's text on one line, for references and screen readers. */
+export const plainText = (text) => h("div", {}, ...markdown(text)).textContent.replace(/\s+/g, " ").trim();

@@ -1,15 +1,15 @@
 /** One message as a list item, and its changes in place: an edit replaces only the parts that differ. */
 
 import { h } from "/page/dom.js";
-import { markdown, plainly } from "/page/markdown.js";
-import { avatar, later, now, pings, place, tint, userName } from "/page/names.js";
-import { attachment, embed, row } from "/page/parts.js";
+import { markdown, plainText } from "/page/markdown.js";
+import { avatar, isLater, now, mentionsMember, findChannel, applyRoleColour, userName } from "/page/guild.js";
+import { attachment, embed, row } from "/page/message_parts.js";
 
 export const EPHEMERAL = 1 << 6, FIRST_OF_THREAD = 21;
 const LOADING = 1 << 7;
 const STARTED_THREAD = 18, REPLY = 19, USED_COMMAND = 20, USED_MENU = 23;
-/** Types of what somebody wrote, and may change. */
-export const WRITTEN = [0, REPLY];
+/** Types of messages that users write and may edit. */
+export const USER_MESSAGE_TYPES = [0, REPLY];
 const GROUP_MS = 5 * 60 * 1000, STREAMED_MS = 60 * 1000;
 
 // Created once: creating a format takes longer than rendering a message.
@@ -24,34 +24,34 @@ function when(message) {
 }
 
 function cause(message) {
-  const asked = message.interaction_metadata;
-  if (asked && [USED_COMMAND, USED_MENU].includes(message.type)) {
-    const name = message.type === USED_MENU ? asked.name : `/${asked.name}`;
-    return [avatar(asked.user, "avatar tiny"), h("b", {}, userName(asked.user)), " used ", h("b", { className: "used" }, name)];
+  const used = message.interaction_metadata;
+  if (used && [USED_COMMAND, USED_MENU].includes(message.type)) {
+    const name = message.type === USED_MENU ? used.name : `/${used.name}`;
+    return [avatar(used.user, "avatar tiny"), h("b", {}, userName(used.user)), " used ", h("b", { className: "used" }, name)];
   }
   if (message.type !== REPLY) return [];
   const target = message.referenced_message;
   if (!target) return [h("i", {}, "Original message was deleted")];
-  const words = plainly(target.content).slice(0, 140) || "Press to see attachment";
+  const words = plainText(target.content).slice(0, 140) || "Press to see attachment";
   return [h("button", { type: "button", className: "plain", "data-do": "jump", "data-id": target.id },
-    avatar(target.author, "avatar tiny"), tint(h("b", {}, userName(target.author)), target.author.id), h("span", {}, words))];
+    avatar(target.author, "avatar tiny"), applyRoleColour(h("b", {}, userName(target.author)), target.author.id), h("span", {}, words))];
 }
 
-/** The message as it is drawn: the first of a thread is the message that it was begun under. */
-export function shown(message) {
+/** The message to display: a thread's first one is the message it was started under. */
+export function displayedMessage(message) {
   if (message.type !== FIRST_OF_THREAD || !message.referenced_message) return message;
   const { author, content, mentions, embeds, attachments } = message.referenced_message;
   return { ...message, author, content, mentions, embeds, attachments };
 }
 
 const head = (message) => [
-  tint(h("strong", { className: "name" }, userName(message.author)), message.author.id),
+  applyRoleColour(h("strong", { className: "name" }, userName(message.author)), message.author.id),
   message.author.bot && h("span", { className: "app" }, "APP"), " ", when(message),
 ].filter(Boolean);
 
 /**
- * People's edits are marked as on Discord. A bot writes a reply by editing it while the model speaks, and answers
- * "is thinking…" by an edit too: only what it changes more than a minute later is news to who has read it.
+ * Members' edits are marked as on Discord. A bot streams a reply through edits, and replaces "is thinking…" by one: only
+ * its edits more than a minute later are marked.
  */
 function isEdited({ edited_timestamp, timestamp, author }) {
   return Boolean(edited_timestamp) && (!author.bot || new Date(edited_timestamp) - new Date(timestamp) > STREAMED_MS);
@@ -70,14 +70,14 @@ function content(message) {
 }
 
 function thread(message) {
-  const begun = message.id !== message.channel_id && place(message.id);
-  return begun ? [h("button", { type: "button", className: "begun", "data-do": "open", "data-id": begun.id }, h("b", {}, begun.name), h("span", {}, "See thread ›"))] : [];
+  const started = message.id !== message.channel_id && findChannel(message.id);
+  return started ? [h("button", { type: "button", className: "begun", "data-do": "open", "data-id": started.id }, h("b", {}, started.name), h("span", {}, "See thread ›"))] : [];
 }
 
 const note = (message) => (message.flags & EPHEMERAL
   ? [h("span", {}, "Only you can see this · "), h("button", { type: "button", className: "plain", "data-do": "dismiss" }, "Dismiss message")] : []);
 
-/** Class of the part, what of the message it depends on, and how it is drawn. */
+/** Parts of a message: class, the fields it depends on, and its renderer. */
 const PARTS = [
   ["cause", (m) => [m.type, m.referenced_message?.content], cause],
   ["head", (m) => m.author, head],
@@ -85,23 +85,23 @@ const PARTS = [
   ["embeds", (m) => m.embeds, (m) => m.embeds.map(embed)],
   ["attachments", (m) => m.attachments, (m) => m.attachments.map(attachment)],
   ["components", (m) => m.components, (m) => m.components.map(row)],
-  ["thread", (m) => place(m.id)?.name, thread],
+  ["thread", (m) => findChannel(m.id)?.name, thread],
   ["note", (m) => m.flags, note],
 ];
 
-function blank(message) {
+function newItem(message) {
   const face = h("div", { className: "face", ariaHidden: "true" }, avatar(message.author), h("time", {}, CLOCK.format(new Date(message.timestamp))));
   const article = h("article", { className: "message", tabIndex: -1 }, face, PARTS.map(([name]) => h("div", { className: name })));
   return Object.assign(h("li", {}, article), { drawn: {}, article });
 }
 
-/** Draw the message, or bring its list item up to date. */
-export function draw(raw, item = blank(shown(raw))) {
-  const message = shown(raw), { article } = item;
+/** Create a message's list item, or update it. */
+export function draw(raw, item = newItem(displayedMessage(raw))) {
+  const message = displayedMessage(raw), { article } = item;
   item.message = message;
   article.ariaLabel = `${userName(message.author)}, ${new Date(message.timestamp).toLocaleString()}`;
   article.classList.toggle("ephemeral", Boolean(message.flags & EPHEMERAL));
-  article.classList.toggle("pinged", pings(message));
+  article.classList.toggle("pinged", mentionsMember(message));
   for (const [name, depends, make] of PARTS) {
     const key = JSON.stringify(depends(message)) ?? "";
     if (item.drawn[name] === key || (name === "content" && item.editing)) continue;
@@ -115,13 +115,13 @@ export function draw(raw, item = blank(shown(raw))) {
 
 function divider(message, before, newAfter) {
   const newDay = !before || day(before) !== day(message);
-  const isNew = newAfter && later(message.id, newAfter) && !(before && later(before.id, newAfter));
+  const isNew = newAfter && isLater(message.id, newAfter) && !(before && isLater(before.id, newAfter));
   if (!newDay && !isNew) return null;
   return h("div", { className: isNew ? "divider new" : "divider", role: "separator", ariaLabel: [isNew && "New messages", newDay && day(message)].filter(Boolean).join(", ") },
     newDay && h("span", {}, day(message)), isNew && h("b", {}, "NEW"));
 }
 
-/** What a message shows because of the one before it: the day, where unread begins, and whether face and name are left out. */
+/** Update what depends on the message before: day and unread dividers, and whether avatar and name are omitted. */
 export function regroup(item, before, newAfter) {
   const { message, article } = item, line = divider(message, before, newAfter);
   const key = line?.ariaLabel ?? "";
@@ -130,7 +130,7 @@ export function regroup(item, before, newAfter) {
     if (line) item.prepend(line);
     item.dividedBy = key;
   }
-  const near = before && new Date(message.timestamp) - new Date(before.timestamp) < GROUP_MS, author = near && shown(before).author;
+  const near = before && new Date(message.timestamp) - new Date(before.timestamp) < GROUP_MS, author = near && displayedMessage(before).author;
   const same = near && author.id === message.author.id && userName(author) === userName(message.author);
   const alike = same && ((before.flags ^ message.flags) & EPHEMERAL) === 0 && before.type !== STARTED_THREAD;
   article.classList.toggle("follows", Boolean(alike && !line && ![REPLY, USED_COMMAND, USED_MENU, STARTED_THREAD].includes(message.type)));

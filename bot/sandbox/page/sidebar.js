@@ -1,21 +1,21 @@
-/** The left side: channels with what is unread, direct messages, and who acts. */
+/** The left sidebar: channels with unread marks, direct messages, and the acting member. */
 
 import { act, state } from "/page/api.js";
 import { $, h, openMenu } from "/page/dom.js";
-import { avatar, DIRECT, person, place, placeName, standing, TEXT, THREAD, tint, userName } from "/page/names.js";
-import { callsIn, isUnread } from "/page/unread.js";
+import { avatar, DIRECT, person, findChannel, channelName, roleText, TEXT, THREAD, applyRoleColour, userName } from "/page/guild.js";
+import { mentionCount, isUnread } from "/page/unread.js";
 
 const threadsOf = (id) => state.channels.filter((one) => one.type === THREAD && one.parent_id === id
   && (!one.thread_metadata?.archived || one.id === state.channel));
 
-/** Every place in the order of the sidebar. */
-export const places = () => [
+/** All channels and threads in the order of the sidebar. */
+export const listedChannels = () => [
   ...state.channels.filter((one) => one.type === TEXT).flatMap((one) => [one, ...threadsOf(one.id)]),
   ...state.channels.filter((one) => one.type === DIRECT),
 ];
 
 function entry(channel, open) {
-  const here = channel.id === state.channel, unread = !here && isUnread(channel), calls = here ? 0 : callsIn(channel.id);
+  const here = channel.id === state.channel, unread = !here && isUnread(channel), calls = here ? 0 : mentionCount(channel.id);
   const mark = channel.type === DIRECT ? avatar(state.bot, "avatar tiny") : h("span", { className: "hash", ariaHidden: "true" }, channel.type === THREAD ? "⤷" : "#");
   return h("button", {
     type: "button", className: `place${unread ? " unread" : ""}${channel.type === THREAD ? " thread" : ""}`, "data-channel": channel.id,
@@ -28,34 +28,34 @@ function entry(channel, open) {
 
 export function drawSidebar({ open, openDirect }) {
   const focused = document.activeElement?.closest("#channels") && document.activeElement.dataset.channel;
-  const direct = places().filter((one) => one.type === DIRECT);
+  const direct = listedChannels().filter((one) => one.type === DIRECT);
   const dm = h("button", { type: "button", className: "place", onclick: openDirect }, avatar(state.bot, "avatar tiny"), h("span", { className: "label" }, userName(state.bot)));
   $("channels").replaceChildren(
-    h("h3", {}, "Channels"), ...places().filter((one) => one.type !== DIRECT).map((one) => entry(one, open)),
+    h("h3", {}, "Channels"), ...listedChannels().filter((one) => one.type !== DIRECT).map((one) => entry(one, open)),
     h("h3", {}, "Direct messages"), ...(direct.length ? direct.map((one) => entry(one, open)) : [dm]));
   if (focused) $("channels").querySelector(`[data-channel="${focused}"]`)?.focus();
-  const here = place(), calls = places().reduce((sum, one) => sum + callsIn(one.id), 0);
+  const here = findChannel(), calls = listedChannels().reduce((sum, one) => sum + mentionCount(one.id), 0);
   $("links").replaceChildren(...state.links.map(([label, href]) => h("a", { className: "button secondary", href }, label)));
   $("links").hidden = !state.links.length;
   $("guild").textContent = state.guild;
-  $("room").textContent = here.type === THREAD ? `${placeName(place(here.parent_id))} › ${here.name}` : placeName(here);
+  $("room").textContent = here.type === THREAD ? `${channelName(findChannel(here.parent_id))} › ${here.name}` : channelName(here);
   $("topic").textContent = here.topic ?? (here.type === DIRECT ? "Direct messages: only the two of you see them." : "");
   $("topic").hidden = !$("topic").textContent;
-  $("menu").classList.toggle("unread", places().some((one) => one.id !== state.channel && isUnread(one)));
-  document.title = `${calls ? `(${calls}) ` : ""}${placeName(here)} · ${state.guild}`;
+  $("menu").classList.toggle("unread", listedChannels().some((one) => one.id !== state.channel && isUnread(one)));
+  document.title = `${calls ? `(${calls}) ` : ""}${channelName(here)} · ${state.guild}`;
 }
 
-/** From now on commands are asked for in this language. */
+/** Set the locale of the member's client. */
 const speak = (me, locale) => act("language", { locale }).then(() => { me.locale = locale; });
 
-/** Who acts, and the menu of all who could, and in which language. */
+/** Draw the acting member, with a menu to switch member or language. */
 export function drawActing(actAs) {
   const me = person(state.me), button = $("acting"), languages = Object.entries(state.languages);
   button.replaceChildren(avatar(me.user), h("span", { className: "who" }, h("span", { className: "unseen" }, "Acting as "),
-    tint(h("b", { className: "name" }, userName(me.user)), me.user.id), h("small", {}, standing(me))), h("span", { ariaHidden: "true" }, "⇅"));
+    applyRoleColour(h("b", { className: "name" }, userName(me.user)), me.user.id), h("small", {}, roleText(me))), h("span", { ariaHidden: "true" }, "⇅"));
   button.onclick = () => openMenu([{
     title: "Act as", items: state.people.map((one) => ({
-      face: avatar(one.user), label: tint(h("b", { className: "name" }, userName(one.user)), one.user.id), hint: standing(one),
+      face: avatar(one.user), label: applyRoleColour(h("b", { className: "name" }, userName(one.user)), one.user.id), hint: roleText(one),
       checked: one.user.id === state.me, run: () => actAs(one.user.id),
     })),
   }, {

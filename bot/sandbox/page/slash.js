@@ -1,10 +1,10 @@
-/** Slash commands: finding them by what is typed, and the form of a command's options. */
+/** Slash commands: search while typing, and the form of a command's options. */
 
 import { act, state, upload } from "/page/api.js";
-import { field, h, sign, suggest } from "/page/dom.js";
-import { commandsHere, encode, placeName, users, userName } from "/page/names.js";
+import { field, h, iconButton, suggest } from "/page/dom.js";
+import { availableCommands, encode, channelName, users, userName } from "/page/guild.js";
 
-const SLASH = 1, SUBCOMMAND = 1, GROUP = 2, ATTACHMENT = 11, TYPED_MS = 150;
+const SLASH = 1, SUBCOMMAND = 1, GROUP = 2, ATTACHMENT = 11, AUTOCOMPLETE_DELAY_MS = 150;
 
 /** Every (sub)command by its full name. */
 function flatten(command, prefix = "") {
@@ -13,26 +13,26 @@ function flatten(command, prefix = "") {
   return inner.length ? inner.flatMap((option) => flatten(option, `${name} `)) : [{ ...command, name }];
 }
 
-/** The commands that fit what stands in the box, as suggestions; words after a whole name go to its first option. */
+/** Suggest commands for the typed text; words after a complete name go to the first option. */
 export function commandsFor(text) {
   const typed = /^\/([^\n]*)/.exec(text)?.[1].toLowerCase();
   if (typed === undefined) return [];
-  const named = (command) => `${command.name} `.startsWith(typed) || command.name.split(" ").some((word) => word.startsWith(typed.trim()));
-  const begun = (command) => typed.startsWith(`${command.name} `);
-  return commandsHere(SLASH).flatMap((command) => flatten(command)).filter((command) => named(command) || begun(command))
-    .sort((a, b) => b.name.startsWith(typed) - a.name.startsWith(typed) || begun(b) - begun(a))
-    .map((command) => ({ title: `/${command.name}`, hint: command.description, command, rest: begun(command) ? text.slice(command.name.length + 2).trim() : "" }));
+  const matchesName = (command) => `${command.name} `.startsWith(typed) || command.name.split(" ").some((word) => word.startsWith(typed.trim()));
+  const takesRest = (command) => typed.startsWith(`${command.name} `);
+  return availableCommands(SLASH).flatMap((command) => flatten(command)).filter((command) => matchesName(command) || takesRest(command))
+    .sort((a, b) => b.name.startsWith(typed) - a.name.startsWith(typed) || takesRest(b) - takesRest(a))
+    .map((command) => ({ title: `/${command.name}`, hint: command.description, command, rest: takesRest(command) ? text.slice(command.name.length + 2).trim() : "" }));
 }
 
 const select = (options) => h("select", {}, [["", "—"], ...options].map(([value, label]) => h("option", { value }, label)));
 const number = (step) => (o) => h("input", { type: "number", step, min: o.min_value ?? "", max: o.max_value ?? "" });
 
-/** How an option of each type is asked for; text otherwise. */
+/** Inputs by option type; text otherwise. */
 const INPUTS = {
   4: number("1"), 10: number("any"),
   5: () => select([["true", "True"], ["false", "False"]]),
   6: () => select(users().map((user) => [user.id, userName(user)])),
-  7: (o) => select(state.channels.filter((one) => !o.channel_types || o.channel_types.includes(one.type)).map((one) => [one.id, placeName(one)])),
+  7: (o) => select(state.channels.filter((one) => !o.channel_types || o.channel_types.includes(one.type)).map((one) => [one.id, channelName(one)])),
   8: () => select(state.roles.map((role) => [role.id, role.name])),
   [ATTACHMENT]: () => h("input", { type: "file" }),
 };
@@ -43,7 +43,7 @@ function makeInput(o) {
   return (INPUTS[o.type] ?? text)(o);
 }
 
-/** The form of a command: what it needs first, the rest behind chips. `onRun` when it is sent, `onClose` when it is cancelled or was run. */
+/** The form of a command: required options first, optional ones behind chips. `onClose` follows a run or a cancellation. */
 export function commandForm({ command, rest }, { channel, onRun, onAnswer, onClose }) {
   const options = command.options ?? [], rows = [];
   const fields = h("div", { className: "options" }), chips = h("div", { className: "chips", role: "group", ariaLabel: "Optional" });
@@ -51,7 +51,7 @@ export function commandForm({ command, rest }, { channel, onRun, onAnswer, onClo
   const values = () => Object.fromEntries(rows.map((row) => [row.name, row.value()]).filter(([, value]) => value !== ""));
   const typed = () => Object.fromEntries(Object.entries(values()).filter(([, value]) => !(value instanceof File)));
   const form = h("form", { className: "command", noValidate: true, ariaLabel: `/${command.name}` },
-    h("p", { className: "title" }, h("b", {}, `/${command.name}`), " ", h("span", {}, command.description), sign("✕", "Cancel", { onclick: onClose })),
+    h("p", { className: "title" }, h("b", {}, `/${command.name}`), " ", h("span", {}, command.description), iconButton("✕", "Cancel", { onclick: onClose })),
     fields, problem, h("div", { className: "row" }, chips, run));
 
   function add(o) {
@@ -77,7 +77,7 @@ export function commandForm({ command, rest }, { channel, onRun, onAnswer, onClo
         if (turn !== asked || document.activeElement !== input) return;
         found.forEach((choice) => known.set(choice.name, choice.value));
         choices.show(found.map((choice) => ({ title: choice.name })));
-      }, TYPED_MS);
+      }, AUTOCOMPLETE_DELAY_MS);
     };
     input.addEventListener("input", offer);
     input.addEventListener("focus", offer);

@@ -1,41 +1,41 @@
-/** Who and what is meant: names, faces and colours of people and channels, and what the acting member may do. */
+/** Look-ups in the guild: names, avatars and colours of members and channels, permissions, and mentions. */
 
 import { state } from "/page/api.js";
 import { h } from "/page/dom.js";
 
 export const TEXT = 0, DIRECT = 1, THREAD = 11;
 export const SEND = 11n, MANAGE_MESSAGES = 13n, ATTACH = 15n, CREATE_THREADS = 35n, SEND_IN_THREADS = 38n;
-const ADMINISTRATOR = 3n, EVERYBODYS_ROLES = 1, DISCORD_EPOCH = 1420070400000;
+const ADMINISTRATOR = 3n, COMMON_ROLE_POSITION = 1, DISCORD_EPOCH = 1420070400000;
 
-/** The sandbox's time, which the bench can move ahead. */
+/** The sandbox's time, which the bench can advance. */
 export const now = () => Date.now() + (state.controls.clock_ahead_s ?? 0) * 1000;
 /** Ids grow with time; their length grows too, so text alone does not order them. */
-export const later = (a, b) => BigInt(a) > BigInt(b);
+export const isLater = (a, b) => BigInt(a) > BigInt(b);
 export const idAt = (time) => String(BigInt(Math.max(0, Date.parse(time) - DISCORD_EPOCH)) << 22n);
 
 export const userName = (user) => user.global_name ?? user.username;
 export const users = () => [...state.people.map((person) => person.user), state.bot];
 export const person = (id) => state.people.find((one) => one.user.id === id);
 export const findName = (id) => { const found = users().find((user) => user.id === id); return found ? userName(found) : "unknown-user"; };
-export const place = (id = state.channel) => state.channels.find((one) => one.id === id);
-export const placeName = ({ type, name, recipients }) =>
+export const findChannel = (id = state.channel) => state.channels.find((one) => one.id === id);
+export const channelName = ({ type, name, recipients }) =>
   (type === DIRECT ? `@${userName(recipients?.[0] ?? state.bot)}` : type === THREAD ? `“${name}”` : `#${name}`);
 export const roleName = (id) => state.roles.find((role) => role.id === id)?.name ?? "unknown-role";
 export const colour = (number) => `#${number.toString(16).padStart(6, "0")}`;
 
-/** A person's roles, highest first, without those that everybody has. */
+/** A member's roles, highest first, without those that everybody has. */
 export function rolesOf(id) {
   const held = person(id)?.roles ?? [];
-  return state.roles.filter((role) => held.includes(role.id) && role.position > EVERYBODYS_ROLES).reverse();
+  return state.roles.filter((role) => held.includes(role.id) && role.position > COMMON_ROLE_POSITION).reverse();
 }
 
-/** What a member is here, in words. */
-export function standing(member) {
+/** A member's roles as text. */
+export function roleText(member) {
   return [...(member.owner ? ["owner"] : []), ...rolesOf(member.user.id).map((role) => role.name)].join(", ") || "member";
 }
 
 /** Give an element the colour of the person's highest coloured role. */
-export function tint(element, id) {
+export function applyRoleColour(element, id) {
   const role = rolesOf(id).find((one) => one.color);
   if (role) element.style.setProperty("--role", colour(role.color));
   return element;
@@ -51,45 +51,45 @@ export function avatar(user, className = "avatar") {
   return image;
 }
 
-/** Whether the acting member may do this in the channel; the sandbox decides, this only keeps from offering it. */
-export function may(bit, channel = place()) {
+/** Check a permission of the acting member, to hide actions; the sandbox enforces it. */
+export function may(bit, channel = findChannel()) {
   const me = person(state.me);
   if (me.owner || channel?.type === DIRECT) return true;
   const mine = state.roles.filter((role) => role.position === 0 || me.roles.includes(role.id));
   const has = (bits, one) => Boolean((BigInt(bits) >> one) & 1n);
-  const rules = (channel?.type === THREAD ? place(channel.parent_id) : channel)?.permission_overwrites ?? [];
+  const rules = (channel?.type === THREAD ? findChannel(channel.parent_id) : channel)?.permission_overwrites ?? [];
   const denied = rules.some((rule) => has(rule.deny, bit) && mine.some((role) => role.id === rule.id));
   return mine.some((role) => has(role.permissions, ADMINISTRATOR) || (has(role.permissions, bit) && !denied));
 }
 
 /** The commands of a type that can be used in the open channel. */
-export function commandsHere(type) {
-  const here = place(), context = here?.type === DIRECT ? 1 : 0;
+export function availableCommands(type) {
+  const here = findChannel(), context = here?.type === DIRECT ? 1 : 0;
   return state.commands.filter((one) => one.type === type && (!one.contexts || one.contexts.includes(context)) && (!one.nsfw || here?.nsfw));
 }
 
-/** Whether a message calls the acting member. */
-export function pings(message) {
+/** Check whether a message mentions the acting member. */
+export function mentionsMember(message) {
   if (message.author.id === state.me) return false;
   const mine = person(state.me)?.roles ?? [];
   return Boolean(message.mention_everyone || message.mentions.some((user) => user.id === state.me)
     || message.mention_roles?.some((id) => mine.includes(id)));
 }
 
-/** What of names means whom. Where a role and a user have one name, typing it means the user, who comes last. */
-const named = () => [
-  ...state.roles.filter((role) => role.position > EVERYBODYS_ROLES).map((role) => [`@${role.name}`, `<@&${role.id}>`]),
+/** Pairs of typed name and mention. Of a role and a user with the same name, the user wins by coming last. */
+const mentionPairs = () => [
+  ...state.roles.filter((role) => role.position > COMMON_ROLE_POSITION).map((role) => [`@${role.name}`, `<@&${role.id}>`]),
   ...users().map((user) => [`@${userName(user)}`, `<@${user.id}>`]),
   ...state.channels.filter((one) => one.type !== DIRECT).map((one) => [`#${one.name}`, `<#${one.id}>`]),
 ];
 
-/** Names as people type them into mentions as messages carry them, and back; `meant` says what was chosen for a name. */
+/** Convert typed names into mentions. `meant` holds the pairs that were chosen from suggestions. */
 export function encode(text, meant = []) {
-  const known = new Map([...named(), ...meant].sort((a, b) => a[0].length - b[0].length)), names = [...known.keys()].reverse();
+  const known = new Map([...mentionPairs(), ...meant].sort((a, b) => a[0].length - b[0].length)), names = [...known.keys()].reverse();
   const pattern = new RegExp(`(?<!\\w)(?:${names.map((name) => RegExp.escape?.(name) ?? name.replace(/[^\w\s]/g, "\\$&")).join("|")})(?!\\w)`, "g");
   return text.replace(pattern, (name) => known.get(name));
 }
 
-/** The names that stand for mentions in a message, as `meant` of `encode`. */
-export const meantIn = (text) => named().filter(([, mention]) => text.includes(mention));
-export const decode = (text) => named().reduce((words, [name, mention]) => words.replaceAll(mention, name), text.replaceAll("<@!", "<@"));
+/** The pairs of name and mention in a message, for `meant` of `encode`. */
+export const mentionsIn = (text) => mentionPairs().filter(([, mention]) => text.includes(mention));
+export const decode = (text) => mentionPairs().reduce((words, [name, mention]) => words.replaceAll(mention, name), text.replaceAll("<@!", "<@"));

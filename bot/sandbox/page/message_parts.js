@@ -1,8 +1,8 @@
-/** What a message carries beside its text: embeds, files, buttons and selects. */
+/** Parts of a message beside its text: embeds, attachments, buttons and select menus. */
 
 import { h } from "/page/dom.js";
 import { markdown } from "/page/markdown.js";
-import { colour } from "/page/names.js";
+import { colour } from "/page/guild.js";
 
 const BUTTON = 2, LINK = 5, STYLES = { 1: "primary", 2: "secondary", 3: "success", 4: "danger", 5: "secondary" };
 const UNITS = ["bytes", "KB", "MB", "GB"];
@@ -14,7 +14,7 @@ export function size(bytes) {
 
 const outward = (url, ...words) => h("a", { href: url, target: "_blank", rel: "noreferrer noopener" }, ...words);
 
-/** A picture; where the page may not load it, its address. */
+/** A picture, or its description if it cannot be loaded. */
 function picture(url, className = "picture", alt = "Picture") {
   const image = h("img", { className, alt, src: url });
   image.onerror = () => image.replaceWith(h("small", {}, alt));
@@ -51,7 +51,7 @@ function button(part) {
   return h("button", { type: "button", className: `button ${STYLES[part.style]}`, disabled: Boolean(part.disabled), "data-do": "press", "data-part": part.custom_id }, label);
 }
 
-/** What a select shows: what is chosen from the start, or its placeholder. */
+/** The button of a select menu, with its default choices or its placeholder. */
 export function selectButton(part, words) {
   const chosen = (part.options ?? []).filter((option) => option.default).map((option) => option.label).join(", ");
   return h("button", { type: "button", className: "select", disabled: Boolean(part.disabled), "data-do": "select", "data-part": part.custom_id,

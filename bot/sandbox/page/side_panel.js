@@ -1,26 +1,26 @@
-/** The right side: the members, or the bench with what a real guild cannot do on demand. */
+/** The right panel: members, or the bench with fault controls. */
 
 import { act, state } from "/page/api.js";
-import { $, h, onceLifted, sign } from "/page/dom.js";
-import { avatar, placeName, place, rolesOf, standing, tint, userName } from "/page/names.js";
+import { $, h, afterRelease, iconButton } from "/page/dom.js";
+import { avatar, channelName, findChannel, rolesOf, roleText, applyRoleColour, userName } from "/page/guild.js";
 
 const WIDE = matchMedia("(min-width: 70rem)");
 let shown = null, userMenu = () => {}, from = null;
 
 function entry(user, hint) {
   const button = h("button", { type: "button", className: "member", "aria-haspopup": "menu", onclick: () => userMenu(user, button) },
-    avatar(user), h("span", { className: "who" }, tint(h("b", { className: "name" }, userName(user)), user.id), h("small", {}, hint)), user.bot && h("span", { className: "app" }, "APP"));
-  button.oncontextmenu = (event) => { event.preventDefault(); onceLifted(event, () => userMenu(user, button)); };
+    avatar(user), h("span", { className: "who" }, applyRoleColour(h("b", { className: "name" }, userName(user)), user.id), h("small", {}, hint)), user.bot && h("span", { className: "app" }, "APP"));
+  button.oncontextmenu = (event) => { event.preventDefault(); afterRelease(event, () => userMenu(user, button)); };
   return button;
 }
 
 function members() {
   const groups = Map.groupBy(state.people, (one) => rolesOf(one.user.id)[0]?.name ?? "Members");
-  return [...groups].flatMap(([name, people]) => [h("h3", {}, `${name} — ${people.length}`), ...people.map((one) => entry(one.user, standing(one)))])
+  return [...groups].flatMap(([name, people]) => [h("h3", {}, `${name} — ${people.length}`), ...people.map((one) => entry(one.user, roleText(one)))])
     .concat(h("h3", {}, "App — 1"), entry(state.bot, "the bot under test"));
 }
 
-/** Move the sandbox's conditions; what comes back live redraws the bench. */
+/** Change a fault control; the live event that follows redraws the bench. */
 const control = (name, body = {}) => act("control", { name, ...body }).then(() => say(""), (error) => say(error.message));
 const say = (words) => $("side").querySelector(".problem")?.replaceChildren(words);
 const press = (words, onclick, props) => h("button", { type: "button", className: "button secondary", onclick, ...props }, words);
@@ -50,7 +50,7 @@ function bench() {
     part("Permissions", "A moderator revokes a permission of the bot's role.",
       now.permissions.map((one) => tick(one.label, one.granted, (granted) => control("permission", { permission: one.name, granted })))),
     part("Webhooks", "Someone deletes a webhook that the bot posts through.", now.webhooks.length ? now.webhooks.map((one) =>
-      h("div", { className: "row" }, h("span", { className: "label" }, `${one.name} in ${place(one.channel_id) ? placeName(place(one.channel_id)) : "a channel"}`),
+      h("div", { className: "row" }, h("span", { className: "label" }, `${one.name} in ${findChannel(one.channel_id) ? channelName(findChannel(one.channel_id)) : "a channel"}`),
         press("Delete", () => control("delete_webhook", { id: one.id }), { ariaLabel: `Delete ${one.name}` }))) : h("p", { className: "state" }, "There are none.")),
     part("Message content", "The developer portal's privileged intent: when off, the bot receives messages without content.",
       tick("The bot may read messages", now.message_content, (on) => control("message_content", { on }))),
@@ -61,8 +61,8 @@ function bench() {
 
 const VIEWS = { people: ["Members", members], bench: ["Bench", bench] };
 
-/** Draw anew what is shown; focus stays on the same control, which is found again by its place. */
-export function drawSide() {
+/** Redraw the panel, and keep the focus on the control at the same position. */
+export function drawSidePanel() {
   const side = $("side"), parts = () => [...side.querySelectorAll("button, input")], at = parts().indexOf(document.activeElement), scrolled = side.scrollTop;
   side.hidden = !shown;
   Object.keys(VIEWS).forEach((name) => $(name).setAttribute("aria-pressed", String(shown === name)));
@@ -70,12 +70,12 @@ export function drawSide() {
   const [title, make] = VIEWS[shown];
   side.ariaLabel = title;
   side.className = shown;
-  side.replaceChildren(h("header", {}, h("h2", {}, title), sign("✕", `Close ${title.toLowerCase()}`, { onclick: () => toggle(null) })), ...make());
+  side.replaceChildren(h("header", {}, h("h2", {}, title), iconButton("✕", `Close ${title.toLowerCase()}`, { onclick: () => toggle(null) })), ...make());
   if (at >= 0) parts()[at]?.focus();
   side.scrollTop = scrolled;
 }
 
-/** What a wide screen shows when nothing else is asked for. */
+/** The panel that a wide screen shows by default. */
 const resting = () => (WIDE.matches && localStorage.getItem("members") !== "hidden" ? "people" : null);
 
 function toggle(view) {
@@ -83,11 +83,11 @@ function toggle(view) {
   if (!$("side").contains(document.activeElement)) from = document.activeElement;
   if (WIDE.matches && (view ?? shown) === "people") localStorage.setItem("members", closes ? "hidden" : "shown");
   shown = closes ? resting() : view;
-  drawSide();
+  drawSidePanel();
   (closes ? from : $("side").querySelector("button"))?.focus();
 }
 
-export function watchSide(menu) {
+export function mountSidePanel(menu) {
   userMenu = menu;
   shown = resting();
   Object.keys(VIEWS).forEach((name) => { $(name).onclick = () => toggle(name); });
