@@ -29,7 +29,7 @@ MAX_MESSAGE_CHARS = 2000
 class PrivacyCog(
     commands.GroupCog,
     group_name="privacy",
-    group_description="What is kept about you, whether it may train, and how to have it deleted.",
+    group_description="See what is kept about you, allow or forbid training on it, or delete it.",
 ):
     """The commands, for everybody about themselves; and what forgets people in the background."""
 
@@ -49,9 +49,7 @@ class PrivacyCog(
         words = _privacy_report(interaction).words(language_of(interaction.locale), operator_name(interaction))
         await _send(interaction, words[:MAX_MESSAGE_CHARS])
 
-    @app_commands.command(
-        name="opt-in", description="Agree that personas learn from what you write; first I explain it."
-    )
+    @app_commands.command(name="opt-in", description="Consent to training on what you write; I explain it first.")
     async def opt_in(self, interaction: Interaction) -> None:
         services, language = interaction.client.services, language_of(interaction.locale)
         decision = services.store.people.decision(interaction.user.id)
@@ -64,7 +62,7 @@ class PrivacyCog(
         await _send(interaction, translate(language, "opt_in_ask", permission=permission), view=view)
 
     @app_commands.command(
-        name="opt-out", description="Take your agreement back; from then on nothing you wrote is trained on."
+        name="opt-out", description="Withdraw your consent: nothing you wrote is used for training from then on."
     )
     async def opt_out(self, interaction: Interaction) -> None:
         await interaction.response.defer(ephemeral=True)
@@ -77,7 +75,7 @@ class PrivacyCog(
         words = f"{translate(language, 'opt_out_done')}\n{translate(language, 'opt_out_trained', what=trained)}"
         await _send(interaction, words[:MAX_MESSAGE_CHARS], view=_view(WithdrawButton(language)))
 
-    @app_commands.command(description="Get all that I keep about you as a file.")
+    @app_commands.command(description="Get everything I keep about you as a file.")
     async def export(self, interaction: Interaction) -> None:
         await interaction.response.defer(ephemeral=True)
         language, content = language_of(interaction.locale), _privacy_report(interaction).export()
@@ -89,7 +87,7 @@ class PrivacyCog(
         file = discord.File(io.BytesIO(content), filename="understudy-about-me.json")
         await interaction.followup.send(translate(language, "export_done"), file=file, ephemeral=True)
 
-    @app_commands.command(description="Have me forget you: messages, votes, and what was trained on them.")
+    @app_commands.command(description="Delete your messages, your votes, and what was trained on them.")
     async def forget(self, interaction: Interaction) -> None:
         language = language_of(interaction.locale)
         await _send(interaction, translate(language, "forget_ask"), view=_view(ForgetButton(language)))

@@ -1,7 +1,5 @@
 """Privacy texts for members in English and Vietnamese."""
 
-from __future__ import annotations
-
 from typing import Literal
 
 import discord
@@ -9,12 +7,11 @@ import discord
 Language = Literal["en", "vi"]
 
 TEXTS: dict[str, dict[Language, str]] = {
-    # ------------------------------------------------------------------------------------------ /privacy show
     "show_title": {"en": "**What I keep about you**", "vi": "**Những gì tôi lưu về bạn**"},
     "show_nothing": {"en": "Nothing.", "vi": "Không có gì."},
     "show_messages": {
-        "en": "• {count} of your messages, the oldest from <t:{since}:D>, so that personas know what was said. Each "
-        "is deleted after {days} days, or when you delete it on Discord.",
+        "en": "• {count} of your messages, the oldest from <t:{since}:D>, as context for personas' replies. Each is "
+        "deleted after {days} days, or when you delete it on Discord.",
         "vi": "• {count} tin nhắn của bạn, tin cũ nhất từ <t:{since}:D>, để các nhân vật biết đã nói những gì. Mỗi "
         "tin được xóa sau {days} ngày, hoặc khi bạn xóa nó trên Discord.",
     },
@@ -23,48 +20,50 @@ TEXTS: dict[str, dict[Language, str]] = {
         "vi": "• {count} lượt bình chọn (👍 👎) của bạn, được xóa cùng với câu trả lời.",
     },
     "show_given": {
-        "en": "• What you gave personas: {what}. It stays until somebody takes it back.",
+        "en": "• What you contributed to personas: {what}. It stays until somebody removes it.",
         "vi": "• Những gì bạn đã đưa cho các nhân vật: {what}. Chúng ở lại cho đến khi có người gỡ đi.",
     },
     "show_taught": {
-        "en": "• {count} replies that you taught personas. They stay until they are taken back.",
+        "en": "• {count} replies that you taught personas. They stay until they are removed.",
         "vi": "• {count} câu trả lời bạn đã dạy cho các nhân vật. Chúng ở lại cho đến khi được gỡ đi.",
     },
     "show_comparisons": {
-        "en": "• {count} comparisons of two replies, with what you chose. They stay until you are forgotten.",
+        "en": "• {count} comparisons of two replies, with your choices. They stay until you are forgotten.",
         "vi": "• {count} lần so sánh hai câu trả lời, cùng lựa chọn của bạn. Chúng ở lại cho đến khi bạn được quên.",
     },
     "show_acts": {
-        "en": "• That you did this as a moderator: {what}.",
+        "en": "• Your actions as a moderator: {what}.",
         "vi": "• Việc bạn đã làm với tư cách người điều hành: {what}.",
     },
-    "show_in": {"en": "• You are in the material of {what}.", "vi": "• Bạn có mặt trong dữ liệu của {what}."},
+    "show_in": {
+        "en": "• Your messages are in the training data of {what}.",
+        "vi": "• Bạn có mặt trong dữ liệu của {what}.",
+    },
     "show_consent_in": {
-        "en": "• **Training: you opted in** on <t:{at}:D>. `/privacy opt-out` ends that at once.",
+        "en": "• **Training: you opted in** on <t:{at}:D>. `/privacy opt-out` ends it at once.",
         "vi": "• **Huấn luyện: bạn đã đồng ý** ngày <t:{at}:D>. `/privacy opt-out` chấm dứt ngay lập tức.",
     },
     "show_consent_out": {
-        "en": "• **Training: no.** What you write here trains nothing.",
+        "en": "• **Training: no.** Nothing you write here is used for training.",
         "vi": "• **Huấn luyện: không.** Những gì bạn viết ở đây không huấn luyện gì cả.",
     },
     "show_forgotten": {"en": "I forgot you on <t:{at}:D>: {what}", "vi": "Tôi đã quên bạn ngày <t:{at}:D>: {what}"},
-    "show_forgetting": {"en": "You are being forgotten just now.", "vi": "Bạn đang được quên ngay lúc này."},
+    "show_forgetting": {"en": "You are being forgotten right now.", "vi": "Bạn đang được quên ngay lúc này."},
     "show_end": {
-        "en": "All of it lies on one machine of the operator: {operator}. `/privacy export` gives it to you "
-        "as a file, `/privacy forget` deletes it.",
+        "en": "All of it is stored on one machine, run by the operator: {operator}. `/privacy export` sends it to "
+        "you as a file, `/privacy forget` deletes it.",
         "vi": "Tất cả nằm trên máy của người vận hành bot này: {operator}. `/privacy export` gửi cho bạn dưới dạng "
         "tệp, `/privacy forget` xóa nó.",
     },
     "operator_unknown": {"en": "ask a moderator of this server", "vi": "hãy hỏi người điều hành máy chủ này"},
-    "operator_sandbox": {"en": "you yourself, on this machine", "vi": "chính bạn, trên máy này"},
-    # ------------------------------------------------------------------------------------------ /privacy opt-in
+    "operator_sandbox": {"en": "you, on this machine", "vi": "chính bạn, trên máy này"},
     "opt_in_ask": {
-        "en": "**May personas be trained on what you write?** If you agree, messages that you write to personas here "
-        "can become training material: a persona then learns how to answer you and others like you. Names, "
-        "addresses and the like are replaced first, which makes you hard to recognise but is no guarantee.\n"
+        "en": "**May personas be trained on your messages?** If you agree, the messages you write to personas here "
+        "can become training data: a persona learns from them how to answer you and others. Names, addresses "
+        "and the like are replaced first. That makes you hard to identify, but it is no guarantee.\n"
         "{permission}\n"
-        "You can take this back at any time with `/privacy opt-out`. Nothing gets better or worse for you if "
-        "you don't agree.",
+        "You can withdraw your consent at any time with `/privacy opt-out`. Nothing changes for you if you do not "
+        "agree.",
         "vi": "**Có được huấn luyện nhân vật bằng những gì bạn viết không?** Nếu bạn đồng ý, tin nhắn bạn viết cho "
         "các nhân vật ở đây có thể trở thành dữ liệu huấn luyện: nhân vật học cách trả lời bạn và những người "
         "như bạn. Tên, địa chỉ và những thứ tương tự được thay thế trước, nên khó nhận ra bạn nhưng không có "
@@ -78,58 +77,55 @@ TEXTS: dict[str, dict[Language, str]] = {
         "vi": "Người vận hành tuyên bố rằng Discord cho phép việc này: “{statement}”",
     },
     "permission_missing": {
-        "en": "**Today this changes nothing:** Discord forbids it unless it has permitted it expressly, and the "
-        "operator has stated no such permission. Your answer counts from the day that there is one.",
+        "en": "**For now this changes nothing:** Discord forbids such training without its express permission, and the "
+        "operator has not stated that there is one. Your consent takes effect once there is.",
         "vi": "**Hôm nay điều này chưa thay đổi gì:** Discord cấm việc này trừ khi đã cho phép rõ ràng, và người vận "
         "hành chưa tuyên bố có sự cho phép nào. Câu trả lời của bạn có hiệu lực từ ngày có sự cho phép đó.",
     },
     "opt_in_button": {"en": "I agree", "vi": "Tôi đồng ý"},
     "opt_in_done": {
-        "en": "Noted: you opted in. `/privacy opt-out` takes it back.",
+        "en": "You have opted in. `/privacy opt-out` withdraws your consent.",
         "vi": "Đã ghi nhận: bạn đã đồng ý. `/privacy opt-out` để rút lại.",
     },
     "opt_in_already": {
-        "en": "You opted in already. `/privacy opt-out` takes it back.",
+        "en": "You have already opted in. `/privacy opt-out` withdraws your consent.",
         "vi": "Bạn đã đồng ý rồi. `/privacy opt-out` để rút lại.",
     },
-    # ------------------------------------------------------------------------------------------ /privacy opt-out
     "opt_out_done": {
-        "en": "Noted: from now on nothing you wrote or will write is taken for a training.",
+        "en": "You have opted out: from now on, nothing you wrote or will write is used for training.",
         "vi": "Đã ghi nhận: từ bây giờ không có gì bạn đã viết hay sẽ viết được dùng để huấn luyện.",
     },
     "opt_out_trained": {
-        "en": "What was trained before has learned from it and goes on: {what}. If you wish, these are withdrawn "
-        "too: they stop speaking at once and are trained anew without you.",
+        "en": "These were trained on your messages before, and stay in use: {what}. If you wish, they are withdrawn "
+        "too: they stop replying at once and are retrained without you.",
         "vi": "Những gì đã được huấn luyện trước đây đã học từ đó và vẫn tiếp tục: {what}. Nếu bạn muốn, chúng cũng "
         "được thu hồi: chúng ngừng nói ngay lập tức và được huấn luyện lại mà không có bạn.",
     },
     "opt_out_nothing": {
-        "en": "You are in nothing that has been trained.",
+        "en": "Nothing has been trained on your messages.",
         "vi": "Bạn không có mặt trong bất cứ thứ gì đã được huấn luyện.",
     },
     "withdraw_button": {"en": "Withdraw these too", "vi": "Thu hồi cả những thứ này"},
     "withdraw_begun": {
-        "en": "They are being withdrawn. I will say here when it is done.",
+        "en": "They are being withdrawn. I will tell you here when it is done.",
         "vi": "Đang thu hồi. Tôi sẽ báo ở đây khi xong.",
     },
-    # ------------------------------------------------------------------------------------------ /privacy export
     "export_done": {
-        "en": "All that I keep about you, as JSON. Only you see this message.",
+        "en": "Everything I keep about you, as JSON. Only you can see this message.",
         "vi": "Tất cả những gì tôi lưu về bạn, dạng JSON. Chỉ mình bạn thấy tin nhắn này.",
     },
     "export_large": {
-        "en": "There is more about you than fits into a message ({megabytes:.0f} MB). Ask the operator ({operator}) "
+        "en": "Your data is too large for a message ({megabytes:.0f} MB). Ask the operator ({operator}) "
         "to run `python -m bot privacy export` for you.",
         "vi": "Dữ liệu về bạn lớn hơn giới hạn của một tin nhắn ({megabytes:.0f} MB). Hãy nhờ người vận hành "
         "({operator}) chạy `python -m bot privacy export` cho bạn.",
     },
-    # ------------------------------------------------------------------------------------------ /privacy forget
     "forget_ask": {
-        "en": "**Forget you?** I delete your messages and the replies to you, your votes, your consent, and your "
-        "name and words wherever else I keep them. Personas that learned from you lose what they learned: "
-        "those versions stop speaking at once and are trained anew without you. Lore that you gave goes, "
-        "cards stay, without your name. What stands in Discord's channels is not mine to forget: delete that there. "
-        "**This cannot be undone.** You can talk to personas again afterwards; that begins from nothing.",
+        "en": "**Forget you?** I will delete your messages and the replies to you, your votes, your consent, and your "
+        "name and words everywhere else I keep them. Versions of personas that were trained on your messages stop "
+        "replying at once and are retrained without you. Lore that you contributed is deleted; cards stay, without "
+        "your name. I cannot delete messages in Discord's channels: delete those there. **This cannot be undone.** "
+        "You can talk to personas again afterwards, starting from scratch.",
         "vi": "**Quên bạn?** Tôi xóa tin nhắn của bạn và các câu trả lời cho bạn, lượt bình chọn, sự đồng ý của bạn, "
         "cùng tên và lời của bạn ở mọi nơi khác tôi lưu. Các nhân vật đã học từ bạn sẽ mất những gì đã học: "
         "những phiên bản đó ngừng nói ngay và được huấn luyện lại mà không có bạn. Tư liệu bạn đã đưa cũng bị "
@@ -139,21 +135,20 @@ TEXTS: dict[str, dict[Language, str]] = {
     },
     "forget_button": {"en": "Forget me", "vi": "Hãy quên tôi"},
     "forget_begun": {
-        "en": "You are being forgotten. This cannot be stopped any more, not even by a power cut. I will say here "
+        "en": "You are being forgotten. This can no longer be stopped, not even by a power cut. I will tell you here "
         "when it is done; if I cannot, `/privacy show` tells you.",
         "vi": "Bạn đang được quên. Việc này không thể dừng lại nữa, kể cả khi mất điện. Tôi sẽ báo ở đây khi xong; "
         "nếu không báo được, `/privacy show` sẽ cho bạn biết.",
     },
-    "forget_already": {"en": "You are being forgotten already.", "vi": "Bạn đang được quên rồi."},
-    # ------------------------------------------------------------------------------------------ the receipt
-    "receipt_title": {"en": "**Done: you are forgotten.**", "vi": "**Xong: bạn đã được quên.**"},
+    "forget_already": {"en": "You are already being forgotten.", "vi": "Bạn đang được quên rồi."},
+    "receipt_title": {"en": "**Done: you have been forgotten.**", "vi": "**Xong: bạn đã được quên.**"},
     "receipt_trainings": {
-        "en": "**Done: what was trained on you is withdrawn.**",
+        "en": "**Done: everything trained on your messages is withdrawn.**",
         "vi": "**Xong: những gì được huấn luyện bằng dữ liệu của bạn đã được thu hồi.**",
     },
     "receipt_rows": {
-        "en": "• Deleted: {messages} messages, {replies} replies to you, {votes} votes. In {mentions} other texts "
-        "your name or words were replaced.",
+        "en": "• Deleted: {messages} messages, {replies} replies to you, {votes} votes. Your name or words were "
+        "replaced in {mentions} other texts.",
         "vi": "• Đã xóa: {messages} tin nhắn, {replies} câu trả lời cho bạn, {votes} lượt bình chọn. Trong "
         "{mentions} văn bản khác, tên hoặc lời của bạn đã được thay thế.",
     },
@@ -163,17 +158,16 @@ TEXTS: dict[str, dict[Language, str]] = {
     },
     "receipt_withdrawn": {"en": "• Withdrawn: {what}.", "vi": "• Đã thu hồi: {what}."},
     "receipt_exports": {
-        "en": "• {count} file(s) had left before (a backup may hold you, an export does); I cannot take those back. "
-        "Ask the operator: {operator}.",
+        "en": "• {count} file(s) were copied elsewhere before (a backup may contain your data, an export does). I "
+        "cannot delete those. Ask the operator: {operator}.",
         "vi": "• {count} tệp đã rời khỏi đây từ trước (bản sao lưu có thể chứa dữ liệu của bạn, bản xuất thì có); tôi "
         "không thể lấy lại. Hãy hỏi người vận hành: {operator}.",
     },
     "receipt_resumed": {
-        "en": "• I was restarted in the middle, so these counts may be too low. Nothing was left out.",
+        "en": "• I was restarted meanwhile, so these counts may be too low. Everything was deleted.",
         "vi": "• Tôi đã bị khởi động lại giữa chừng, nên các con số này có thể thấp hơn thực tế. Không có gì bị bỏ "
         "sót.",
     },
-    # ------------------------------------------------------------------------------------------ what there is
     "adapter": {"en": "{name} {version}", "vi": "{name} {version}"},
     "dialogue": {"en": "the dialogue adapter {name}", "vi": "bộ hội thoại {name}"},
     "job": {"en": "a training job ({name})", "vi": "một lượt huấn luyện ({name})"},
@@ -184,11 +178,10 @@ TEXTS: dict[str, dict[Language, str]] = {
     "promotions": {"en": "{count} versions promoted", "vi": "{count} phiên bản được đưa vào dùng"},
     "rollouts": {"en": "{count} rollouts started or ended", "vi": "{count} phiên bản được đưa ra dùng thử"},
     "channels": {"en": "{count} channels given a persona", "vi": "{count} kênh được gán nhân vật"},
-    "mutes": {"en": "{count} silences", "vi": "{count} lần tắt tiếng"},
-    # ------------------------------------------------------------------------------------------ to everybody
+    "mutes": {"en": "{count} mutes", "vi": "{count} lần tắt tiếng"},
     "announced": {
-        "en": "-# {version} of {name} has been withdrawn: somebody whose words were in its material asked to be left "
-        "out. {now} speaks now.",
+        "en": "-# {version} of {name} has been withdrawn: someone whose messages were in its training data asked to be "
+        "removed. {now} replies now.",
         "vi": "-# Phiên bản {version} của {name} đã được thu hồi: một người có lời trong dữ liệu của nó đã yêu cầu "
         "được rút ra. {now} đang nói thay.",
     },
@@ -197,25 +190,23 @@ TEXTS: dict[str, dict[Language, str]] = {
         "vi": "Một phiên bản không có người đó đang được huấn luyện.",
     },
     "announced_alone": {
-        "en": "It is not trained anew: without them there is nothing to train on, or somebody must ask for it.",
+        "en": "It is not retrained: there is no data left without them, or a moderator has to request it.",
         "vi": "Nó không được huấn luyện lại: không có người đó thì không còn dữ liệu, hoặc cần có người yêu cầu.",
     },
 }
 COMMAND_DESCRIPTIONS = {
-    "What is kept about you, whether it may train, and how to have it deleted.": (
+    "See what is kept about you, allow or forbid training on it, or delete it.": (
         "Những gì được lưu về bạn, có được dùng để huấn luyện không, và cách xóa."
     ),
-    "See what I keep about you, for how long, and who runs me.": (
-        "Xem tôi lưu gì về bạn, trong bao lâu, và ai vận hành tôi."
-    ),
-    "Agree that personas learn from what you write; first I explain it.": (
+    "See what I keep about you, for how long, and who runs me.": "Xem tôi lưu gì về bạn, bao lâu, và ai vận hành tôi.",
+    "Consent to training on what you write; I explain it first.": (
         "Đồng ý để nhân vật học từ những gì bạn viết; tôi sẽ giải thích trước."
     ),
-    "Take your agreement back; from then on nothing you wrote is trained on.": (
+    "Withdraw your consent: nothing you wrote is used for training from then on.": (
         "Rút lại sự đồng ý; từ đó không có gì bạn viết được dùng để huấn luyện."
     ),
-    "Get all that I keep about you as a file.": "Nhận tất cả những gì tôi lưu về bạn dưới dạng tệp.",
-    "Have me forget you: messages, votes, and what was trained on them.": (
+    "Get everything I keep about you as a file.": "Nhận tất cả những gì tôi lưu về bạn dưới dạng tệp.",
+    "Delete your messages, your votes, and what was trained on them.": (
         "Yêu cầu tôi quên bạn: tin nhắn, bình chọn và những gì được huấn luyện từ đó."
     ),
 }
@@ -223,12 +214,10 @@ COMMAND_DESCRIPTIONS = {
 
 
 def language_of(locale: discord.Locale) -> Language:
-    """Return the language to answer in, by the member's Discord locale."""
     return "vi" if locale is discord.Locale.vietnamese else "en"
 
 
 def translate(language: Language, key: str, **values: object) -> str:
-    """Return a text in a language, with its placeholders filled."""
     return TEXTS[key][language].format(**values)
 
 

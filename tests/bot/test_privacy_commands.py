@@ -56,27 +56,27 @@ async def test_show_says_what_is_kept_for_how_long_and_where(stage, tmp_path):
     train(stage, tmp_path, stage.member)
     await stage.member.slash(OFFICE, "persona show")
     words = (await told(await stage.member.slash(QUAY, "privacy show"), "1 of your messages"))["content"]
-    assert "deleted after 90 days" in words and "material of ballast v1" in words
-    assert "you yourself, on this machine" in words
+    assert "deleted after 90 days" in words and "training data of ballast v1" in words
+    assert "you, on this machine" in words
 
 
 async def test_opting_in_is_explained_first_and_mirrored_for_the_trainer(tmp_path):
     async with on_stage(tmp_path, permission="By letter of Discord, 3 March 2026.") as stage:
         asked = await stage.member.slash(QUAY, "privacy opt-in")
-        message = await told(asked, "May personas be trained on what you write?")
+        message = await told(asked, "May personas be trained on your messages?")
         assert "“By letter of Discord, 3 March 2026.”" in message["content"]
         assert stage.store.people.opted_in() == set()
         await stage.member.click(message, "I agree")
-        await told(asked, "you opted in")
+        await told(asked, "You have opted in")
         consent = read_consent(tmp_path)
         assert consent.opted_in == {stage.member.id} and consent.permission.startswith("By letter")
-        await told(await stage.member.slash(QUAY, "privacy opt-in"), "You opted in already.")
-        await told(await stage.member.slash(QUAY, "privacy opt-out"), "You are in nothing that has been trained.")
+        await told(await stage.member.slash(QUAY, "privacy opt-in"), "You have already opted in.")
+        await told(await stage.member.slash(QUAY, "privacy opt-out"), "Nothing has been trained on your messages.")
         assert read_consent(tmp_path).opted_in == frozenset() and stage.store.people.opted_in() == set()
 
 
 async def test_without_a_stated_permission_opting_in_says_that_it_changes_nothing(stage):
-    message = await told(await stage.member.slash(QUAY, "privacy opt-in"), "Today this changes nothing")
+    message = await told(await stage.member.slash(QUAY, "privacy opt-in"), "For now this changes nothing")
     await stage.member.click(message, "I agree")
     await until(lambda: stage.store.people.opted_in() == {int(stage.member.id)})
 
@@ -86,12 +86,12 @@ async def test_opting_out_offers_to_withdraw_what_was_trained(stage, tmp_path):
     train(stage, tmp_path, stage.member, version="v2")
     await talk(stage)
     asked = await stage.member.slash(QUAY, "privacy opt-out")
-    message = await told(asked, "goes on: ballast v2")
+    message = await told(asked, "stay in use: ballast v2")
     assert stage.store.versions.live("ballast") == "v2", "only on request"
     mark = stage.mark
     await stage.member.click(message, "Withdraw these too")
     said = await stage.sees("v2 of Ballast has been withdrawn", since=mark)
-    assert "v1 speaks now. A version without them is being trained." in said["content"]
+    assert "v1 replies now. A version without them is being trained." in said["content"]
     assert stage.member.name not in said["content"] and stage.member.id not in said["content"]
     assert stage.store.versions.live("ballast") == "v1"
     assert [adapter.name for adapter in stage.engine.dropped] == ["ballast-v2"] and stage.engine.prefix_cache_clears
@@ -101,7 +101,7 @@ async def test_opting_out_offers_to_withdraw_what_was_trained(stage, tmp_path):
 async def test_the_export_is_everything_as_a_file(stage):
     await talk(stage)
     answer = await stage.member.slash(QUAY, "privacy export")
-    message = await told(answer, "All that I keep about you")
+    message = await told(answer, "Everything I keep about you")
     async with aiohttp.ClientSession() as http, http.get(message["attachments"][0]["url"]) as file:
         about = json.loads(await file.read())
     assert [one["text"] for one in about["messages"]] == [SAID] and about["user_id"] == stage.member.id
@@ -120,7 +120,7 @@ async def test_forgetting_in_the_sandbox_leaves_nothing_in_any_file(tmp_path):
         assert stage.store.erasure.texts(int(member_id)), "nothing happens before the button"
         mark = stage.mark
         await member.click(message, "Forget me")
-        receipt = await stage.sees("Done: you are forgotten", since=mark)
+        receipt = await stage.sees("Done: you have been forgotten", since=mark)
         assert "Deleted: 1 messages, 1 replies to you" in receipt["content"] and receipt["flags"] & 64
         assert "Withdrawn: ballast v1" in receipt["content"]
         assert stage.store.versions.live("ballast") is None
@@ -142,7 +142,7 @@ async def test_whoever_was_forgotten_sees_so_and_can_begin_anew(stage):
     await talk(stage)
     message = await told(await stage.member.slash(QUAY, "privacy forget"), "**Forget you?**")
     await stage.member.click(message, "Forget me")
-    await stage.sees("Done: you are forgotten")
+    await stage.sees("Done: you have been forgotten")
     words = (await told(await stage.member.slash(QUAY, "privacy show"), "I forgot you on"))["content"]
     assert "Deleted: 1 messages" in words
     await talk(stage, "I am back")
@@ -178,7 +178,7 @@ async def test_a_running_training_on_the_person_is_stopped_and_begins_anew_witho
     (folder / "log.json").write_text(json.dumps([SAID]))
     message = await told(await stage.member.slash(QUAY, "privacy forget"), "**Forget you?**")
     await stage.member.click(message, "Forget me")
-    await stage.sees("Done: you are forgotten")
+    await stage.sees("Done: you have been forgotten")
     await until(lambda: len(stage.backend.runs) == 2)
     again = stage.store.jobs.get(job.job_id)
     assert again.state == "running" and again.attempt == 1 and not folder.exists()
@@ -190,7 +190,7 @@ async def test_a_queue_that_has_nothing_of_the_person_goes_on(stage):
     await until(lambda: stage.backend.busy)
     message = await told(await stage.member.slash(QUAY, "privacy forget"), "**Forget you?**")
     await stage.member.click(message, "Forget me")
-    await stage.sees("Done: you are forgotten")
+    await stage.sees("Done: you have been forgotten")
     assert len(stage.backend.runs) == 1 and stage.backend.busy
     stage.backend.finish()
     await until(lambda: stage.store.jobs.in_state("done"))
@@ -217,7 +217,7 @@ async def test_the_operator_on_discord_is_named(stage):
 
 
 async def test_in_vietnamese_for_whose_discord_is(stage):
-    stage.member.speaks("vi")
+    stage.member.set_locale("vi")
     await told(await stage.member.slash(QUAY, "privacy show"), "Những gì tôi lưu về bạn")
     asked = await stage.member.slash(QUAY, "privacy opt-in")
     message = await told(asked, "Có được huấn luyện nhân vật")
@@ -234,7 +234,7 @@ async def test_it_works_in_direct_messages(stage):
     await told(await stage.member.slash(dm, "privacy show"), "What I keep about you")
     message = await told(await stage.member.slash(dm, "privacy forget"), "**Forget you?**")
     await stage.member.click(message, "Forget me")
-    await stage.sees("Done: you are forgotten")
+    await stage.sees("Done: you have been forgotten")
 
 
 async def test_discord_is_given_the_descriptions_in_both_languages(stage):
@@ -250,7 +250,9 @@ async def test_lore_and_cards_note_who_gave_them(stage):
     lore = StoredFile.named("heron.md", b"# The heron\nIt is of brass.")
     answer = await stage.moderator.slash(QUAY, "persona lore add", persona="ballast", file=lore)
     await told(answer, "knows `heron.md` now")
-    words = (await told(await stage.moderator.slash(QUAY, "privacy show"), "What you gave personas"))["content"]
+    words = (await told(await stage.moderator.slash(QUAY, "privacy show"), "What you contributed to personas"))[
+        "content"
+    ]
     assert "lore “heron.md” for ballast" in words
     await told(
         await stage.moderator.slash(QUAY, "persona lore remove", persona="ballast", file="heron.md"), "has forgotten"
