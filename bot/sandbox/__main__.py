@@ -31,7 +31,6 @@ exit codes: 0 ended by Ctrl+C or SIGTERM, 1 it cannot start, 2 wrong usage"""
 
 
 def example_guild(name: str) -> GuildSeed:
-    """Return a small example guild with channels, roles and members."""
     moderator = RoleSeed("Moderator", int(Permission.MANAGE_GUILD | Permission.MANAGE_MESSAGES), 0x2E8B57)
     return GuildSeed(
         name=name,
@@ -66,7 +65,6 @@ async def serve(sandbox: Sandbox, host: str, port: int) -> None:
 
 
 def command_line() -> argparse.ArgumentParser:
-    """Build the parser."""
     parser = argparse.ArgumentParser(
         prog="python -m bot.sandbox",
         description="The sandbox alone, for any discord.py bot.",
@@ -81,7 +79,6 @@ def command_line() -> argparse.ArgumentParser:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command and return its exit code."""
     parser = command_line()
     args = parser.parse_args(arguments)
     if not 0 <= args.port <= LAST_PORT:

@@ -5,14 +5,13 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 from bot.sandbox.channel_messages import MessageManager
-from bot.sandbox.guild import Guild
 from bot.sandbox.object_store import ObjectStore
 from bot.sandbox.payloads import DIRECT_CHANNEL, THREAD_CHANNEL
 from bot.sandbox.sandbox_errors import Json
 
 MESSAGE_KINDS = ("message", "ephemeral")
 REDACTED_KINDS = ("channel", "webhook", "role")
-UNNAMED_THREAD = "thread"
+ANONYMOUS_THREAD_NAME = "thread"
 UNKNOWN_USER_ID = "0"
 
 
@@ -31,28 +30,23 @@ class DepartingMember:
     holds: Callable[[str, bytes], bool]
 
 
-def delete_account_content(
-    guild: Guild, messages: MessageManager, person: DepartingMember, in_use: Collection[str]
-) -> None:
-    """Delete a person's messages, replies to them and mentions of them, and record that their accounts are leaving.
-
-    Files that no message refers to are deleted as well, except those `in_use`.
-    """
-    store = guild.store
+def delete_account_content(messages: MessageManager, person: DepartingMember, in_use: Collection[str]) -> None:
+    """Delete a person's messages, replies, mentions and files not `in_use`, and mark their accounts as leaving."""
+    store = messages.guild.store
     direct = _direct_channels(store, person.ids)
-    gone: set[str] = set()
+    deleted: set[str] = set()
     for kind in MESSAGE_KINDS:
         for message in store.all(kind):
             replied_to = (message.get("message_reference") or {}).get("message_id")
-            if replied_to in gone or message["channel_id"] in direct or _is_theirs(store, message, person):
-                gone.add(message["id"])
+            if replied_to in deleted or message["channel_id"] in direct or _is_theirs(store, message, person):
+                deleted.add(message["id"])
                 messages.delete(message["id"])
-            elif (words := person.redacted(message["content"])) != message["content"]:
-                store.put(kind, message | {"content": words})  # mentioned, but perhaps somebody else of that name
+            elif (redacted := person.redacted(message["content"])) != message["content"]:
+                store.put(kind, message | {"content": redacted})  # mentioned, but perhaps somebody else of that name
     for user_id in person.ids:
         if store.get("member", user_id):
             store.put("leaving", {"id": user_id})
-    _unname_threads(store, person.ids)
+    _rename_threads(store, person.ids)
     for kind in REDACTED_KINDS:
         for item in store.all(kind):
             if kind != "channel" or item["type"] != DIRECT_CHANNEL:
@@ -83,7 +77,6 @@ def delete_departed_accounts(store: ObjectStore) -> None:
 
 
 def _direct_channels(store: ObjectStore, ids: Collection[str]) -> set[str]:
-    """List the direct-message channels with these persons."""
     return {
         channel["id"]
         for channel in store.all("channel")
@@ -92,11 +85,9 @@ def _direct_channels(store: ObjectStore, ids: Collection[str]) -> set[str]:
 
 
 def _is_theirs(store: ObjectStore, message: Json, person: DepartingMember) -> bool:
-    if (
-        message["id"] in person.answers
-        or _by(message, person.ids)
-        or person.finds(json.dumps(message, ensure_ascii=False))
-    ):
+    if message["id"] in person.answers or _by(message, person.ids):
+        return True
+    if person.finds(json.dumps(message, ensure_ascii=False)):
         return True
     files = (store.file(int(attachment["id"])) for attachment in message["attachments"])
     return any(person.holds(file.name, file.data) for file in files if file)
@@ -107,16 +98,16 @@ def _by(message: Json, ids: Collection[str]) -> bool:
     return message["author"]["id"] in ids or (cause.get("user") or {}).get("id") in ids
 
 
-def _unname_threads(store: ObjectStore, ids: Collection[str]) -> None:
+def _rename_threads(store: ObjectStore, ids: Collection[str]) -> None:
     """Rename the threads a person opened; other members' messages in them stay."""
-    unnamed = {"name": UNNAMED_THREAD, "owner_id": UNKNOWN_USER_ID}
+    anonymous = {"name": ANONYMOUS_THREAD_NAME, "owner_id": UNKNOWN_USER_ID}
     threads = {one["id"] for one in store.all("channel") if one["type"] == THREAD_CHANNEL and one["owner_id"] in ids}
     for thread_id in threads:
         if channel := store.get("channel", thread_id):
-            store.put("channel", channel | unnamed)
-        begun_under = store.get("message", thread_id)  # which has a copy
-        if begun_under and "thread" in begun_under:
-            store.put("message", begun_under | {"thread": begun_under["thread"] | unnamed})
+            store.put("channel", channel | anonymous)
+        starter = store.get("message", thread_id)  # which has a copy
+        if starter and "thread" in starter:
+            store.put("message", starter | {"thread": starter["thread"] | anonymous})
 
 
 def _redact(store: ObjectStore, kind: str, item: Json, redacted: Callable[[str], str]) -> None:

@@ -15,9 +15,7 @@ from bot.sandbox.traffic_log import EventFeed
 from bot.sandbox.validation import CHAT_INPUT, MESSAGE_COMMAND, USER_COMMAND
 
 SUBCOMMAND, GROUP = 1, 2
-
 GUILD_CONTEXT, DIRECT_CONTEXT = 0, 1
-
 GLOBAL_SCOPE = "global"
 STRING, INTEGER, BOOLEAN, USER, CHANNEL, ROLE, NUMBER, ATTACHMENT = 3, 4, 5, 6, 7, 8, 10, 11
 STRING_SELECT = 3
@@ -42,27 +40,26 @@ class CommandRegistry:
         self._guild, self._store, self._feed = guild, guild.store, feed
 
     def registered(self, scope: str) -> list[Json]:
-        """Return the commands registered for a guild id or GLOBAL_SCOPE."""
         return [command for command in self._store.all("command") if command.get("guild_id", GLOBAL_SCOPE) == scope]
 
     def replace(self, scope: str, body: list[Json]) -> list[Json]:
         """Replace all commands of the scope; a name that stays keeps its id."""
         validation.check_commands(body)
-        known = {(old["type"], old["name"]): old for old in self.registered(scope)}
-        new = [self._register(scope, command, known) for command in body]
-        for old in known.values():
+        existing = {(old["type"], old["name"]): old for old in self.registered(scope)}
+        new = [self._register(scope, command, existing) for command in body]
+        for old in existing.values():
             self._store.delete("command", old["id"])
         for command in new:
             self._store.put("command", command)
         self._feed.publish("commands", {"scope": scope, "commands": new})
         return new
 
-    def _register(self, scope: str, body: Json, known: dict[tuple[int, str], Json]) -> Json:
+    def _register(self, scope: str, body: Json, existing: dict[tuple[int, str], Json]) -> Json:
         kind, needed = body.get("type", CHAT_INPUT), body.get("default_member_permissions")
-        old = known.get((kind, body["name"]))
-        kept = {"contexts": None, "integration_types": [0], "nsfw": False} | payloads.without_nulls(body)
+        old = existing.get((kind, body["name"]))
+        fields = {"contexts": None, "integration_types": [0], "nsfw": False} | payloads.without_nulls(body)
         return {
-            **kept,
+            **fields,
             "id": old["id"] if old else self._store.new_id(),
             "application_id": self._guild.bot_id,
             "version": self._store.new_id(),
@@ -83,12 +80,12 @@ class CommandRegistry:
 
     def _permitted(self, command: Json, user_id: str) -> bool:
         needed = command["default_member_permissions"]
-        held = self._guild.permissions_of(user_id)
+        granted = self._guild.permissions_of(user_id)
         # "0" means administrators only, not everybody.
         return (
             needed is None
-            or held == guild_seed.ALL_PERMISSIONS
-            or (needed != "0" and guild_seed.has_permissions(held, int(needed)))
+            or granted == guild_seed.ALL_PERMISSIONS
+            or (needed != "0" and guild_seed.has_permissions(granted, int(needed)))
         )
 
     def invoked(self, user_id: str, name: str, channel: Json) -> CommandInvocation:
@@ -101,15 +98,17 @@ class CommandRegistry:
         return self._offered(user_id, name, channel, (USER_COMMAND, MESSAGE_COMMAND))
 
     def _offered(self, user_id: str, name: str, channel: Json, kinds: tuple[int, ...]) -> Json:
-        def called(command: Json) -> bool:
+        def matches(command: Json) -> bool:
             return command["type"] in kinds and name in (command["name"], command["id"])
 
         shown = f"/{name}" if CHAT_INPUT in kinds else name
-        command = next(filter(called, self.for_member(user_id)), None)
+        command = next(filter(matches, self.for_member(user_id)), None)
         if command is None:
-            existing = any(map(called, self._store.all("command")))
+            is_registered = any(map(matches, self._store.all("command")))
             raise SandboxRefusal(
-                f"You do not have permission to use {shown}." if existing else f"There is no command called {shown}."
+                f"You do not have permission to use {shown}."
+                if is_registered
+                else f"There is no command called {shown}."
             )
         if command.get("nsfw") and not self._guild.is_nsfw(channel):
             raise SandboxRefusal(f"{shown} can be used in age-restricted channels only.")
@@ -133,19 +132,15 @@ def _resolve_subcommand(command: Json, names: list[str]) -> CommandInvocation:
     return CommandInvocation(command, leaf, tuple(path))
 
 
-def fill_options(
-    guild: Guild, invoked: CommandInvocation, values: dict[str, object], focused: str | None = None
-) -> Json:
-    """Build an interaction's data. Raises SandboxRefusal; with `focused` (autocomplete) nothing is required yet.
-
-    Invalid options are left out then, as Discord's client does.
-    """
+def fill_options(guild: Guild, invoked: CommandInvocation, values: Json, focused: str | None = None) -> Json:
+    """Build an interaction's data. Raises SandboxRefusal; with `focused` (autocomplete) leaves invalid options out."""
     options = {option["name"]: option for option in invoked.leaf.get("options", ())}
     if unknown := set(values) - set(options):
         raise SandboxRefusal(f"/{invoked.command['name']} has no option called {min(unknown)}.")
     given = [(option, values[name]) for name, option in options.items() if values.get(name) not in (None, "")]
-    if focused is None:
-        _require(options, {option["name"] for option, _ in given})
+    for name, option in options.items() if focused is None else ():
+        if option.get("required") and values.get(name) in (None, ""):
+            raise SandboxRefusal(f"{name}: This option is required. Specify a value.")
     resolved: dict[str, Json] = {}
     filled: list[Json] = []
     for option, value in given:
@@ -185,19 +180,11 @@ def fill_select(guild: Guild, select: Json, values: Sequence[object]) -> Json:
     return {"values": [find(guild, named, value, resolved) for value in values], "resolved": resolved}
 
 
-def _require(options: dict[str, Json], given: set[str]) -> None:
-    for name, option in options.items():
-        if option.get("required") and name not in given:
-            raise SandboxRefusal(f"{name}: This option is required. Specify a value.")
-
-
 def _option_data(guild: Guild, option: Json, value: object, resolved: dict[str, Json], focused: str | None) -> Json:
     entry: Json = {"type": option["type"], "name": option["name"]}
     if option["name"] == focused:
-        # The option being typed is sent as it is.
-        return entry | {"value": str(value), "focused": True}
-    typed = _parse_option(guild, option, value, resolved)
-    return entry | {"value": typed}
+        return entry | {"value": str(value), "focused": True}  # as it is: it is being typed
+    return entry | {"value": _parse_option(guild, option, value, resolved)}
 
 
 def _parse_option(guild: Guild, option: Json, value: object, resolved: dict[str, Json]) -> object:
@@ -216,10 +203,6 @@ def _choice(option: Json, value: object) -> object:
         if str(value) in (str(choice["value"]), choice["name"]):
             return choice["value"]
     raise SandboxRefusal(f"{option['name']}: This is not one of the choices.")
-
-
-def _text(option: Json, value: object) -> str:
-    return str(value)
 
 
 def _integer(option: Json, value: object) -> int:
@@ -263,9 +246,9 @@ def _user(guild: Guild, option: Json, value: object, resolved: dict[str, Json]) 
         user = member["user"]
         if name in (user["id"], user["global_name"], user["username"]):
             resolved.setdefault("users", {})[user["id"]] = user
-            held = {k: v for k, v in member.items() if k not in ("user", "deaf", "mute")}
-            held["permissions"] = str(guild.permissions_of(user["id"]))
-            resolved.setdefault("members", {})[user["id"]] = held
+            granted = {k: v for k, v in member.items() if k not in ("user", "deaf", "mute")}
+            granted["permissions"] = str(guild.permissions_of(user["id"]))
+            resolved.setdefault("members", {})[user["id"]] = granted
             return str(user["id"])
     raise SandboxRefusal(f"{option['name']}: Unknown user.")
 
@@ -300,7 +283,7 @@ def _attachment(guild: Guild, option: Json, value: object, resolved: dict[str, J
 
 
 SCALAR_PARSERS: dict[int, Callable[[Json, object], object]] = {
-    STRING: _text,
+    STRING: lambda option, value: str(value),
     INTEGER: _integer,
     BOOLEAN: _boolean,
     NUMBER: _number,

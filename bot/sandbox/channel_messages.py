@@ -13,24 +13,12 @@ from bot.sandbox.payloads import DIRECT_CHANNEL
 from bot.sandbox.sandbox_errors import ApiError, Json
 from bot.sandbox.traffic_log import EventFeed
 
-SUPPRESS_EMBEDS = 1 << 2
-
-HAS_THREAD = 1 << 5
-
-EPHEMERAL = 1 << 6
-
-LOADING = 1 << 7
-
-SUPPRESS_NOTIFICATIONS = 1 << 12
-
+SUPPRESS_EMBEDS, HAS_THREAD, EPHEMERAL, LOADING, SUPPRESS_NOTIFICATIONS = (1 << bit for bit in (2, 5, 6, 7, 12))
 THREAD_CREATED, REPLY, SLASH_COMMAND_RESPONSE, THREAD_STARTER, CONTEXT_MENU_RESPONSE = 18, 19, 20, 21, 23
-
 USER_MESSAGE_TYPES = (0, REPLY)
 """Types of messages that users write; the others are Discord's own or respond to commands."""
 MAX_FILES = 10
-
-NONCE_LIFETIME_S = 300.0
-"""Discord's documentation: "a few minutes"."""
+NONCE_LIFETIME_S = 300.0  # Discord's documentation: "a few minutes"
 
 
 @dataclass(frozen=True)
@@ -97,8 +85,8 @@ class MessageManager:
     def create(self, author: Json, channel_id: str, draft: MessageDraft, **more: Any) -> Json:
         """Send a message; `more` are fields that only the server sets. A repeated enforced nonce sends nothing."""
         nonce = str(draft.body.get("nonce"))
-        if draft.body.get("enforce_nonce") and (known := self._nonced(author["id"], nonce)):
-            return self.find(known)
+        if draft.body.get("enforce_nonce") and (message_id := self._nonced(author["id"], nonce)):
+            return self.find(message_id)
         message = self._new(author, channel_id, draft.body) | more
         self._fill(message, draft)
         if draft.body.get("nonce") is not None:
@@ -106,7 +94,7 @@ class MessageManager:
             self._nonces[author["id"], nonce] = self._clock.now(), message["id"]
         self._store.put(storage_kind(message), message)
         self._store.delete("leaving", author["id"])  # cancels a pending departure
-        return self._tell("message", "MESSAGE_CREATE", message)
+        return self._publish("message", "MESSAGE_CREATE", message)
 
     def _nonced(self, author_id: str, nonce: str) -> str | None:
         oldest = self._clock.now() - NONCE_LIFETIME_S
@@ -140,16 +128,16 @@ class MessageManager:
             if reference.get("fail_if_not_exists") is False:
                 return {}
             raise ApiError.field("message_reference", "REPLIES_UNKNOWN_MESSAGE", "Unknown message")
-        place = {"type": 0, "channel_id": channel_id, "message_id": target["id"], **self._in_guild(channel_id)}
+        place = {"type": 0, "channel_id": channel_id, "message_id": target["id"], **self._guild_field(channel_id)}
         return {"type": REPLY, "message_reference": place}
 
-    def _in_guild(self, channel_id: str) -> Json:
+    def _guild_field(self, channel_id: str) -> Json:
         return {} if self.guild.channel(channel_id)["type"] == DIRECT_CHANNEL else {"guild_id": self.guild.id}
 
     def edit(self, message_id: str, draft: MessageDraft) -> Json:
         """Edit the fields in the body; clears "is thinking". A changed button does not count as an edit of the text."""
         validation.check_message(draft.body)
-        message = self._kept(message_id)
+        message = self._find_stored(message_id)
         message["flags"] &= ~LOADING
         if draft.body.get("flags") is not None:
             message["flags"] = message["flags"] & ~SUPPRESS_EMBEDS | draft.body["flags"] & SUPPRESS_EMBEDS
@@ -160,12 +148,11 @@ class MessageManager:
         return self.change(message_id, **message)
 
     def change(self, message_id: str, **fields: Any) -> Json:
-        """Set these fields, as only the server does."""
-        message = self._kept(message_id) | fields
+        message = self._find_stored(message_id) | fields
         self._store.put(storage_kind(message), message)
-        return self._tell("edit", "MESSAGE_UPDATE", message)
+        return self._publish("edit", "MESSAGE_UPDATE", message)
 
-    def _kept(self, message_id: str) -> Json:
+    def _find_stored(self, message_id: str) -> Json:
         found = self._store.get("message", message_id) or self._store.get("ephemeral", message_id)
         if found is None:
             raise ApiError(10008)
@@ -186,13 +173,12 @@ class MessageManager:
     def _attach(self, message: Json, draft: MessageDraft) -> list[Json]:
         fields_by_id = {str(entry.get("id")): entry for entry in draft.body.get("attachments") or []}
         kept = [old for old in message["attachments"] if old["id"] in fields_by_id]
-        return kept + [
-            self._attachment(message, file, fields_by_id.get(str(i), {})) for i, file in enumerate(draft.files)
-        ]
+        files = enumerate(draft.files)
+        return kept + [self._attachment(message, file, fields_by_id.get(str(at), {})) for at, file in files]
 
     def _attachment(self, message: Json, file: StoredFile, fields: Json) -> Json:
-        made = payloads.attachment(self._store.put_file(file), message["channel_id"], file)
-        return made | ({"description": fields["description"]} if fields.get("description") else {})
+        created = payloads.attachment(self._store.put_file(file), message["channel_id"], file)
+        return created | ({"description": fields["description"]} if fields.get("description") else {})
 
     def _mentioned(self, message: Json, allowed: Json | None) -> Json:
         replied_to = self._replied_author(message) if message["type"] == REPLY else None
@@ -208,19 +194,19 @@ class MessageManager:
 
     def _may_mention_everyone(self, author_id: str) -> bool:
         # A webhook has no roles; Discord lets it mention everyone.
-        known = self._store.get("member", author_id) is not None
-        return not known or self.guild.may(author_id, Permission.MENTION_EVERYONE)
+        has_member = self._store.get("member", author_id) is not None
+        return not has_member or self.guild.may(author_id, Permission.MENTION_EVERYONE)
 
     def delete(self, message_id: str) -> None:
         """Delete the message with its files, and publish the event."""
-        message = self._kept(message_id)
+        message = self._find_stored(message_id)
         self._store.delete(storage_kind(message), message_id)
         for attachment in message["attachments"]:
             self._store.delete_file(int(attachment["id"]))
         self._feed.publish("delete", self._render(message))
         if storage_kind(message) == "message":
             place = {"id": message_id, "channel_id": message["channel_id"]}
-            self._gateway.dispatch("MESSAGE_DELETE", place | self._in_guild(message["channel_id"]))
+            self._gateway.dispatch("MESSAGE_DELETE", place | self._guild_field(message["channel_id"]))
 
     def with_address(self, attachment: Json) -> Json:
         """Render an attachment with its current URL."""
@@ -228,24 +214,24 @@ class MessageManager:
         return attachment | {"url": url, "proxy_url": url}
 
     def _render(self, message: Json) -> Json:
-        shown = dict(message)
-        shown["attachments"] = [self.with_address(attachment) for attachment in message["attachments"]]
+        rendered = dict(message)
+        rendered["attachments"] = [self.with_address(attachment) for attachment in message["attachments"]]
         if message["flags"] & SUPPRESS_EMBEDS:
-            shown["embeds"] = []
+            rendered["embeds"] = []
         if message["type"] in (REPLY, THREAD_STARTER):
             target = self._store.get("message", message["message_reference"]["message_id"])
             # One level only: Discord does not nest what a replied-to message replied to.
-            shown["referenced_message"] = target and self._render(target | {"type": 0})
-        return shown
+            rendered["referenced_message"] = target and self._render(target | {"type": 0})
+        return rendered
 
-    def _tell(self, kind: str, event: str, message: Json) -> Json:
-        shown = self._render(message)
-        self._feed.publish(kind, shown)
+    def _publish(self, kind: str, event: str, message: Json) -> Json:
+        rendered = self._render(message)
+        self._feed.publish(kind, rendered)
         if storage_kind(message) == "message":
-            place, author = self._in_guild(message["channel_id"]), self._store.get("member", message["author"]["id"])
+            place, author = self._guild_field(message["channel_id"]), self._store.get("member", message["author"]["id"])
             member = {"member": {k: v for k, v in author.items() if k != "user"}} if author and place else {}
-            self._gateway.dispatch(event, {**shown, **place, **member})
-        return shown
+            self._gateway.dispatch(event, {**rendered, **place, **member})
+        return rendered
 
 
 class ThreadManager:
@@ -260,15 +246,15 @@ class ThreadManager:
         found = self._guild.direct(user_id)
         if found is not None:
             return found
-        made = payloads.direct(self._store.new_id(), self._guild.member(user_id)["user"])
-        return self._keep(made)
+        created = payloads.direct(self._store.new_id(), self._guild.member(user_id)["user"])
+        return self._save(created)
 
     def thread(self, author: Json, parent: Json, name: str, message: Json | None) -> Json:
         """Create a thread, under a message or on its own, with Discord's system messages about it."""
         # As on Discord, a thread under a message has the message's id.
         thread_id = message["id"] if message else self._store.new_id()
-        made = payloads.format_timestamp(time_of(self._store.new_id()))
-        thread = self._keep(payloads.thread(thread_id, parent, author["id"], name, made))
+        created = payloads.format_timestamp(time_of(self._store.new_id()))
+        thread = self._save(payloads.thread(thread_id, parent, author["id"], name, created))
         self._gateway.dispatch("THREAD_CREATE", {**thread, "newly_created": True})
         place = {"type": 0, "guild_id": self._guild.id}
         if message is None:
@@ -280,11 +266,10 @@ class ThreadManager:
         return thread
 
     def _system(self, author: Json, channel: Json, kind: int, content: str, reference: Json) -> None:
-        self._messages.create(
-            author, channel["id"], MessageDraft({}), type=kind, content=content, message_reference=reference
-        )
+        fields = {"type": kind, "content": content, "message_reference": reference}
+        self._messages.create(author, channel["id"], MessageDraft({}), **fields)
 
-    def _keep(self, channel: Json) -> Json:
+    def _save(self, channel: Json) -> Json:
         self._store.put("channel", channel)
         self._feed.publish("channel", self._guild.client_view(channel))
         return channel

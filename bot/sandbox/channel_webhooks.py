@@ -22,18 +22,16 @@ LINKED_IMAGE_TYPE = "text/uri-list"
 
 
 class WebhookManager:
-    """All webhooks; each belongs to the bot's application, so buttons on its messages work."""
+    """All webhooks; each owner to the bot's application, so buttons on its messages work."""
 
     def __init__(self, guild: Guild, messages: MessageManager, gateway: Gateway, conditions: NetworkConditions) -> None:
         self._guild, self._store, self._messages = guild, guild.store, messages
         self._gateway, self._conditions = gateway, conditions
 
     def of_channel(self, channel_id: str) -> list[Json]:
-        """List the channel's webhooks, oldest first."""
         return [hook for hook in self._store.all("webhook") if hook["channel_id"] == channel_id]
 
     def of_guild(self) -> list[Json]:
-        """List all webhooks, oldest first."""
         return self._store.all("webhook")
 
     def find(self, webhook_id: object, token: str | None = None) -> Json:
@@ -60,26 +58,25 @@ class WebhookManager:
             "token": secrets.token_urlsafe(51),
             "avatar": None,
         }
-        return self._keep(hook, {"name": "", **body})
+        return self._save(hook, {"name": "", **body})
 
     def edit(self, hook: Json, body: Json) -> Json:
-        """Change name, avatar or channel."""
         moved = {"channel_id": str(body["channel_id"])} if body.get("channel_id") else {}
-        return self._keep(hook | moved, body)
+        return self._save(hook | moved, body)
 
-    def _keep(self, hook: Json, body: Json) -> Json:
+    def _save(self, hook: Json, body: Json) -> Json:
         if "name" in body:
             hook["name"] = _allowed_name(body["name"], "name")
         if "avatar" in body:
             hook["avatar"] = self._picture(body["avatar"])
         self._store.put("webhook", hook)
-        self._tell(hook)
+        self._dispatch_update(hook)
         return hook
 
     def delete(self, hook: Json) -> None:
         """Delete a webhook; its messages stay."""
         self._store.delete("webhook", hook["id"])
-        self._tell(hook)
+        self._dispatch_update(hook)
 
     def place(self, hook: Json, thread_id: str | None) -> str:
         """Return the channel to post in: the webhook's, or a thread of it. Raises ApiError 10003."""
@@ -90,13 +87,13 @@ class WebhookManager:
         return thread_id
 
     def execute(self, hook: Json, place: str, draft: MessageDraft) -> Json:
-        """Execute the webhook."""
         draft.check()
         name, avatar = draft.body.get("username"), draft.body.get("avatar_url")
-        face = self._linked_picture(avatar) if avatar else hook["avatar"]
-        author = payloads.webhook_author(hook["id"], _allowed_name(name, "username") if name else hook["name"], face)
-        belongs: dict[str, Any] = {"webhook_id": hook["id"], "application_id": hook["application_id"]}
-        return self._messages.create(author, place, draft, **belongs)
+        avatar_hash = self._linked_picture(avatar) if avatar else hook["avatar"]
+        name = _allowed_name(name, "username") if name else hook["name"]
+        author = payloads.webhook_author(hook["id"], name, avatar_hash)
+        owner: dict[str, Any] = {"webhook_id": hook["id"], "application_id": hook["application_id"]}
+        return self._messages.create(author, place, draft, **owner)
 
     def _picture(self, uri: str | None) -> str | None:
         if uri is None:
@@ -112,11 +109,10 @@ class WebhookManager:
 
     def _linked_picture(self, url: str) -> str:
         # Discord fetches the image; the sandbox makes no requests and leaves that to the page.
-        return self._store.put_avatar(
-            StoredFile(hashlib.sha256(url.encode()).hexdigest(), LINKED_IMAGE_TYPE, url.encode())
-        )
+        name = hashlib.sha256(url.encode()).hexdigest()
+        return self._store.put_avatar(StoredFile(name, LINKED_IMAGE_TYPE, url.encode()))
 
-    def _tell(self, hook: Json) -> None:
+    def _dispatch_update(self, hook: Json) -> None:
         self._gateway.dispatch("WEBHOOKS_UPDATE", {"guild_id": self._guild.id, "channel_id": hook["channel_id"]})
         self._conditions.on_change()
 

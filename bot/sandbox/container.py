@@ -1,6 +1,5 @@
 """Container of the sandbox's components, and the fault-injection controls over them."""
 
-from dataclasses import dataclass
 from pathlib import Path
 
 from bot.sandbox.account_deletion import delete_departed_accounts
@@ -20,47 +19,22 @@ MAX_DELAY_S = 10.0
 MAX_RATE_LIMITED_REQUESTS = 1_000
 
 
-@dataclass(frozen=True)
 class SandboxContainer:
     """The components that the HTTP API, the page and the members use."""
 
-    clock: SimulatedClock
-    conditions: NetworkConditions
-    rates: RateLimits
-    store: ObjectStore
-    guild: Guild
-    feed: EventFeed
-    gateway: Gateway
-    messages: MessageManager
-    places: ThreadManager
-    webhooks: WebhookManager
-    commands: CommandRegistry
-    interactions: InteractionManager
-
-    @classmethod
-    def open(cls, seed: GuildSeed, state: Path | None, rate_window: float) -> "SandboxContainer":
+    def __init__(self, seed: GuildSeed, state: Path | None, rate_window: float) -> None:
         """Build the components over the state file. Raises StateUnreadable."""
-        clock, feed, conditions = SimulatedClock(), EventFeed(), NetworkConditions(seed.message_content)
-        rates = RateLimits(clock, conditions, rate_window)
-        store = ObjectStore(state, clock)
-        delete_departed_accounts(store)  # of a sandbox that was killed
-        guild = Guild(store, seed)
-        gateway = Gateway(guild, conditions, rates)
-        messages = MessageManager(guild, feed, gateway, clock)
-        return cls(
-            clock=clock,
-            conditions=conditions,
-            rates=rates,
-            store=store,
-            guild=guild,
-            feed=feed,
-            gateway=gateway,
-            messages=messages,
-            places=ThreadManager(guild, messages, feed, gateway),
-            webhooks=WebhookManager(guild, messages, gateway, conditions),
-            commands=CommandRegistry(guild, feed),
-            interactions=InteractionManager(guild, messages, feed, gateway, clock),
-        )
+        self.clock, self.feed, self.conditions = SimulatedClock(), EventFeed(), NetworkConditions(seed.message_content)
+        self.rates = RateLimits(self.clock, self.conditions, rate_window)
+        self.store = ObjectStore(state, self.clock)
+        delete_departed_accounts(self.store)  # of a sandbox that was killed
+        self.guild = Guild(self.store, seed)
+        self.gateway = Gateway(self.guild, self.conditions, self.rates)
+        self.messages = MessageManager(self.guild, self.feed, self.gateway, self.clock)
+        self.threads = ThreadManager(self.guild, self.messages, self.feed, self.gateway)
+        self.webhooks = WebhookManager(self.guild, self.messages, self.gateway, self.conditions)
+        self.commands = CommandRegistry(self.guild, self.feed)
+        self.interactions = InteractionManager(self.guild, self.messages, self.feed, self.gateway, self.clock)
 
 
 class FaultControls:
@@ -68,12 +42,11 @@ class FaultControls:
 
     def __init__(self, container: SandboxContainer) -> None:
         self._container = container
-        container.conditions.on_change = self._tell
+        container.conditions.on_change = self._publish
 
     def controls(self) -> Json:
-        """Return the state of all controls."""
         container = self._container
-        granted = int(container.guild.bot_role["permissions"])
+        granted, hooks = int(container.guild.bot_role["permissions"]), container.webhooks.of_guild()
         return {
             "connected": container.gateway.connected,
             "delay_s": container.conditions.delay_s,
@@ -84,12 +57,10 @@ class FaultControls:
                 {"name": one.name, "label": (one.name or "").replace("_", " ").title(), "granted": bool(granted & one)}
                 for one in Permission
             ],
-            "webhooks": [
-                {key: hook[key] for key in ("id", "name", "channel_id")} for hook in container.webhooks.of_guild()
-            ],
+            "webhooks": [{key: hook[key] for key in ("id", "name", "channel_id")} for hook in hooks],
         }
 
-    def _tell(self) -> None:
+    def _publish(self) -> None:
         self._container.feed.publish("controls", self.controls())
 
     async def drop_gateway(self, code: int = 4000) -> None:
@@ -99,15 +70,14 @@ class FaultControls:
     def delay(self, seconds: float) -> None:
         """Delay every response and every event to the bot."""
         self._container.conditions.delay_s = min(max(float(seconds), 0.0), MAX_DELAY_S)
-        self._tell()
+        self._publish()
 
     def rate_limit(self, count: int) -> None:
         """Refuse the bot's next requests with 429."""
         self._container.conditions.rate_limited = min(max(int(count), 0), MAX_RATE_LIMITED_REQUESTS)
-        self._tell()
+        self._publish()
 
     def set_permission(self, name: str, granted: bool) -> None:
-        """Grant a permission to the bot's role, or revoke it."""
         if name not in Permission.__members__:
             raise SandboxRefusal(f"There is no permission called {name}.")
         held = int(self._container.guild.bot_role["permissions"])
@@ -118,7 +88,7 @@ class FaultControls:
         guild = self._container.guild
         role = guild.set_bot_permissions(bits)
         self._container.gateway.dispatch("GUILD_ROLE_UPDATE", {"guild_id": guild.id, "role": role})
-        self._tell()
+        self._publish()
 
     def delete_webhook(self, webhook_id: str) -> None:
         """Delete a webhook as a moderator would, without the bot's doing."""
@@ -130,11 +100,11 @@ class FaultControls:
     def withhold_content(self, withheld: bool = True) -> None:
         """Revoke or grant the message-content intent, also for the current session."""
         self._container.conditions.message_content = not withheld
-        self._tell()
+        self._publish()
 
     def advance(self, seconds: float) -> None:
         """Advance the sandbox's clock, which tokens, nonces, rate limits and timestamps use."""
         if not 0 <= seconds <= 10 * 365 * 86_400:
             raise SandboxRefusal("The clock can only go forward, by at most ten years.")
         self._container.clock.advance(float(seconds))
-        self._tell()
+        self._publish()

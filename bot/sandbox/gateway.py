@@ -26,7 +26,6 @@ from bot.sandbox.network_conditions import (
 from bot.sandbox.sandbox_errors import Json
 
 MAX_REPLAY_FRAMES = 2_000
-
 MESSAGE_CONTENT = 1 << 15
 
 INTENTS: dict[str, int] = {
@@ -40,8 +39,7 @@ INTENTS: dict[str, int] = {
     "TYPING_START": 1 << 11,
 }
 """The intent that a session needs for an event; other events go to all sessions."""
-DIRECT_INTENT_SHIFT = 3
-"""Bits between an intent for guilds and the same one for direct messages."""
+DIRECT_INTENT_SHIFT = 3  # bits between an intent for guilds and the same one for direct messages
 HEARTBEAT_MS = 41_250
 HEARTBEAT_ACK_S = 0.05
 MESSAGE_EVENTS = ("MESSAGE_CREATE", "MESSAGE_UPDATE")
@@ -74,11 +72,7 @@ class Opcode(IntEnum):
 
 
 def without_content(message: Json, bot_id: str) -> Json:
-    """Return a message as a bot without the message-content intent receives it.
-
-    In full for the bot's own messages and those that mention it (a reply with a ping does); a webhook's messages count
-    as nobody's own.
-    """
+    """Return a message as seen without the content intent: in full if it is the bot's own or mentions it."""
     seen = dict(message)
     if seen.get("referenced_message"):
         seen["referenced_message"] = without_content(seen["referenced_message"], bot_id)
@@ -98,12 +92,10 @@ class GatewayConnection:
     def send(
         self, op: Opcode, data: object, name: str | None = None, number: int | None = None, late_s: float = 0
     ) -> None:
-        """Queue a frame, to be sent after a delay."""
         due = asyncio.get_running_loop().time() + late_s
         self._frames.put_nowait((due, {"op": op, "d": data, "t": name, "s": number}))
 
     async def write(self) -> None:
-        """Send queued frames until the socket closes."""
         with suppress(ConnectionError):
             while not self.socket.closed:
                 due, frame = await self._frames.get()
@@ -122,40 +114,39 @@ class GatewaySession:
     def __init__(self, intents: int, connection: GatewayConnection, conditions: NetworkConditions) -> None:
         self.id, self.intents, self._conditions = secrets.token_hex(16), intents, conditions
         self.connection: GatewayConnection | None = connection
-        self._told: deque[tuple[int, str, Json]] = deque(maxlen=MAX_REPLAY_FRAMES)
+        self._sent: deque[tuple[int, str, Json]] = deque(maxlen=MAX_REPLAY_FRAMES)
         self._number = 0
 
-    def tell(self, name: str, data: Json) -> None:
+    def dispatch(self, name: str, data: Json) -> None:
         """Dispatch an event, now or at the next resume."""
         traffic_log.notify_observers(traffic_log.GatewayEvent(name, data))
         self._number += 1
-        self._told.append((self._number, name, data))
+        self._sent.append((self._number, name, data))
         if self.connection is not None:
             self.connection.send(Opcode.DISPATCH, data, name, self._number, self._conditions.delay_s)
 
     def has_intent_for(self, name: str, data: Json) -> bool:
-        """Return whether its intents cover the event."""
         needed = INTENTS.get(name, 0)
         if "channel_id" in data and "guild_id" not in data:
             needed <<= DIRECT_INTENT_SHIFT
         return self.intents & needed == needed
 
-    def reads(self, data: Json) -> bool:
+    def sees_content(self, data: Json) -> bool:
         """Return whether it receives the content of messages by any author; it always does in direct messages."""
         granted = self._conditions.message_content and self.intents & MESSAGE_CONTENT
         return bool(granted) or "guild_id" not in data
 
-    def remembers(self, last: int) -> bool:
+    def can_replay(self, last: int) -> bool:
         """Return whether everything after the event `last` can still be replayed."""
-        return bool(self._told) and self._told[0][0] - 1 <= last <= self._number
+        return bool(self._sent) and self._sent[0][0] - 1 <= last <= self._number
 
     def resume(self, connection: GatewayConnection, last: int) -> None:
         """Resume over a new socket, from the event after `last`."""
         self.connection = connection
-        for number, name, data in self._told:
+        for number, name, data in self._sent:
             if number > last:
                 connection.send(Opcode.DISPATCH, data, name, number)
-        self.tell("RESUMED", {"_trace": []})
+        self.dispatch("RESUMED", {"_trace": []})
 
 
 class GatewayClosed(Exception):
@@ -177,7 +168,6 @@ class Gateway:
 
     @property
     def connected(self) -> bool:
-        """A bot is connected."""
         return any(session.connection is not None for session in self._sessions.values())
 
     def session_starts_left(self) -> tuple[int, float]:
@@ -185,15 +175,14 @@ class Gateway:
         return self._rates.left(("starts",), SESSION_START_LIMIT)
 
     def dispatch(self, name: str, data: Json) -> None:
-        """Dispatch to every session that may receive it."""
         # A thread's own event has its channel as parent.
         in_channel = name in INTENTS and "guild_id" in data and ("channel_id" in data or "parent_id" in data)
         if in_channel and not self._guild.may(self._guild.bot_id, Permission.VIEW_CHANNEL):
             return
         for session in self._sessions.values():
             if session.has_intent_for(name, data):
-                hidden = name in MESSAGE_EVENTS and not session.reads(data)
-                session.tell(name, without_content(data, self._guild.bot_id) if hidden else data)
+                is_hidden = name in MESSAGE_EVENTS and not session.sees_content(data)
+                session.dispatch(name, without_content(data, self._guild.bot_id) if is_hidden else data)
 
     async def drop(self, code: int) -> None:
         """Close every socket; the sessions stay and can be resumed."""
@@ -201,7 +190,6 @@ class Gateway:
             await connection.socket.close(code=code)
 
     async def serve(self, request: web.Request) -> web.WebSocketResponse:
-        """Serve one socket, from HELLO to its end."""
         socket = web.WebSocketResponse(compress=False, max_msg_size=0)
         await socket.prepare(request)
         # A request for zstd-stream is answered in plain text, which every client accepts.
@@ -216,11 +204,11 @@ class Gateway:
         except GatewayClosed as closed:
             await socket.close(code=closed.code, message=CLOSE_REASONS[closed.code].encode())
         finally:
-            self._forget(connection)
+            self._remove_connection(connection)
             writer.cancel()
         return socket
 
-    def _forget(self, connection: GatewayConnection) -> None:
+    def _remove_connection(self, connection: GatewayConnection) -> None:
         self._connections.discard(connection)
         for session in self._sessions.values():
             if session.connection is connection:
@@ -262,16 +250,15 @@ class Gateway:
             raise GatewayClosed(4013)
         if intents & MESSAGE_CONTENT and not self._conditions.message_content:
             raise GatewayClosed(4014)
-        if not (
-            self._rates.spend(("identify",), IDENTIFY_LIMIT) and self._rates.spend(("starts",), SESSION_START_LIMIT)
-        ):
+        spend = self._rates.spend
+        if not (spend(("identify",), IDENTIFY_LIMIT) and spend(("starts",), SESSION_START_LIMIT)):
             connection.send(Opcode.INVALID_SESSION, False)
             return
         session = GatewaySession(intents, connection, self._conditions)
         self._sessions = {key: old for key, old in self._sessions.items() if old.connection is not None}
         self._sessions[session.id] = session
-        session.tell("READY", self._ready(session, data.get("shard", [0, 1])))
-        session.tell("GUILD_CREATE", self._guild_create())
+        session.dispatch("READY", self._ready(session, data.get("shard", [0, 1])))
+        session.dispatch("GUILD_CREATE", self._guild_create())
         self._conditions.on_change()
 
     def _ready(self, session: GatewaySession, shard: list[int]) -> Json:
@@ -290,12 +277,13 @@ class Gateway:
 
     def _guild_create(self) -> Json:
         guild = self._guild
-        return payloads.guild_create(guild.shape(), guild.channels(), guild.threads(), guild.members(), guild.born)
+        lists = guild.channels(), guild.threads(), guild.members()
+        return payloads.guild_create(guild.shape(), *lists, guild.created_at)
 
     def _resume(self, connection: GatewayConnection, data: Json) -> None:
         session, last = self._sessions.get(str(data.get("session_id"))), data.get("seq")
         is_ours = data.get("token") == self._guild.token
-        if session is not None and is_ours and isinstance(last, int) and session.remembers(last):
+        if session is not None and is_ours and isinstance(last, int) and session.can_replay(last):
             session.resume(connection, last)
             self._conditions.on_change()
         else:
@@ -306,7 +294,7 @@ class Gateway:
         ids = {str(one) for one in (wanted if isinstance(wanted, list) else [wanted])}
         found = [m for m in self._guild.members() if not ids or m["user"]["id"] in ids]
         chunk = {"guild_id": self._guild.id, "members": found, "chunk_index": 0, "chunk_count": 1, "not_found": []}
-        session.tell("GUILD_MEMBERS_CHUNK", chunk | {"nonce": data.get("nonce")})
+        session.dispatch("GUILD_MEMBERS_CHUNK", chunk | {"nonce": data.get("nonce")})
 
     async def close(self) -> None:
         """Close every socket as a server that shuts down does."""

@@ -23,10 +23,10 @@ class Guild:
         self.id: str = self._facts["id"]
         self.bot_id: str = self._facts["bot_id"]
         self.token: str = self._facts["token"]
-        self.born = payloads.format_timestamp(time_of(self.id))
-        self._overwrites = self._plant_roles()
-        self._plant_members()
-        self._plant_channels()
+        self.created_at = payloads.format_timestamp(time_of(self.id))
+        self._overwrites = self._create_roles()
+        self._create_members()
+        self._create_channels()
 
     def _open_facts(self) -> Json:
         found = self.store.all("guild")
@@ -37,7 +37,7 @@ class Guild:
         parts = base64.urlsafe_b64encode(bot_id.encode()).decode().rstrip("="), "sandbox", secrets.token_urlsafe(20)
         return self.store.put("guild", {"id": guild_id, "bot_id": bot_id, "token": ".".join(parts)})
 
-    def _plant_roles(self) -> list[Json]:
+    def _create_roles(self) -> list[Json]:
         """Create the roles; returns the permissions that every channel denies to some of them."""
         # @everyone has no permissions and members get a role of their own: @everyone applies to the bot, too, and what
         # the bot lacks must really be lacking.
@@ -48,16 +48,16 @@ class Guild:
             shape = payloads.role(self._role_id(role.name), role.name, role.permissions, role.colour, position)
             managed = {"managed": True, "tags": {"bot_id": self.bot_id}} if role is bot else {}
             self.store.put("role", shape | managed)
-        quiet = {self._role_id(role.name): role.denied for role in self.seed.roles if role.denied}
-        return [{"id": role, "type": 0, "allow": "0", "deny": str(bits)} for role, bits in quiet.items()]
+        denied = {self._role_id(role.name): role.denied for role in self.seed.roles if role.denied}
+        return [{"id": role, "type": 0, "allow": "0", "deny": str(bits)} for role, bits in denied.items()]
 
     def _role_id(self, name: str) -> str:
         return next((r["id"] for r in self.roles() if r["name"] == name), None) or self.store.new_id()
 
-    def _plant_members(self) -> None:
-        known = {m["user"]["global_name"]: m for m in self.people()}
+    def _create_members(self) -> None:
+        existing = {m["user"]["global_name"]: m for m in self.people()}
         for person in self.seed.members:
-            old = known.get(person.name)
+            old = existing.get(person.name)
             user = payloads.user(old["user"]["id"] if old else self.store.new_id(), person.name)
             roles = [self._role_id(name) for name in (MEMBERS_ROLE_NAME, *person.roles)]
             self._put_member(user, roles, old)
@@ -67,10 +67,8 @@ class Guild:
         self._put_member(bot, [self._role_id(self.seed.bot_name)], self.store.get("member", self.bot_id))
 
     def _put_member(self, user: Json, roles: list[str], old: Json | None) -> None:
-        shape = payloads.member(
-            user, roles, old["joined_at"] if old else payloads.format_timestamp(time_of(user["id"]))
-        )
-        self.store.put("member", shape, user["id"])
+        joined_at = old["joined_at"] if old else payloads.format_timestamp(time_of(user["id"]))
+        self.store.put("member", payloads.member(user, roles, joined_at), user["id"])
 
     def _bot_avatar(self) -> str | None:
         if self.seed.bot_avatar is None:
@@ -78,14 +76,13 @@ class Guild:
         kind = mimetypes.guess_type(self.seed.bot_avatar)[0] or "image/png"
         return self.store.put_avatar(StoredFile("avatar", kind, self.seed.bot_avatar.read_bytes()))
 
-    def _plant_channels(self) -> None:
-        known = {channel["name"]: channel["id"] for channel in self.channels()}
+    def _create_channels(self) -> None:
+        existing = {channel["name"]: channel["id"] for channel in self.channels()}
         for position, seed in enumerate(self.seed.channels):
-            channel_id = known.get(seed.name) or self.store.new_id()
+            channel_id = existing.get(seed.name) or self.store.new_id()
             self.store.put("channel", payloads.channel(channel_id, self.id, position, seed, self._overwrites))
 
     def roles(self) -> list[Json]:
-        """List all roles, lowest first."""
         return sorted(self.store.all("role"), key=lambda role: cast(int, role["position"]))
 
     def _of_type(self, kind: int) -> list[Json]:
@@ -95,11 +92,9 @@ class Guild:
         return channel | {"last_message_id": self.store.last("message", channel["id"])}
 
     def channels(self) -> list[Json]:
-        """List the text channels, from the top."""
         return sorted(self._of_type(TEXT_CHANNEL), key=lambda channel: cast(int, channel["position"]))
 
     def threads(self) -> list[Json]:
-        """List the threads, oldest first."""
         return self._of_type(THREAD_CHANNEL)
 
     def direct(self, user_id: str) -> Json | None:
@@ -119,14 +114,13 @@ class Guild:
         return [self.client_view(one) for one in places if one and self.may(user_id, Permission.VIEW_CHANNEL, one)]
 
     def is_shown(self, channel_id: object, user_id: str) -> bool:
-        """Return whether the member sees a channel with this id."""
         place = self.store.get("channel", channel_id)
         return place is not None and self.may(user_id, Permission.VIEW_CHANNEL, place)
 
     def client_view(self, channel: Json) -> Json:
         """Render a channel for a member's client: with its parent's properties, or the other side's user."""
-        facing = {"recipients": [self.bot]} if channel["type"] == DIRECT_CHANNEL else {}
-        return {"topic": None, **channel, "nsfw": self.is_nsfw(channel), **facing}
+        recipients = {"recipients": [self.bot]} if channel["type"] == DIRECT_CHANNEL else {}
+        return {"topic": None, **channel, "nsfw": self.is_nsfw(channel), **recipients}
 
     def is_nsfw(self, channel: Json) -> bool:
         """Return whether a channel is age-restricted; a thread inherits it."""
@@ -134,11 +128,9 @@ class Guild:
         return bool(decides.get("nsfw"))
 
     def members(self) -> list[Json]:
-        """List all members, the bot included."""
         return self.store.all("member")
 
     def people(self) -> list[Json]:
-        """List all members except the bot."""
         return [m for m in self.members() if not m["user"]["bot"]]
 
     def member(self, user_id: object) -> Json:
@@ -150,12 +142,10 @@ class Guild:
 
     @property
     def bot(self) -> Json:
-        """Return the bot's user."""
         return cast(Json, self.member(self.bot_id)["user"])
 
     @property
     def owner(self) -> Json:
-        """Return the owner's user."""
         return cast(Json, self.member(self._facts["owner_id"])["user"])
 
     def shape(self) -> Json:
@@ -185,10 +175,7 @@ class Guild:
         return guild_seed.has_permissions(self.permissions_of(user_id, channel), needed)
 
     def require(self, needed: Permission, channel: Json | None = None) -> None:
-        """Refuse the bot with Discord's code: 50001 where it cannot see the channel, else 50013.
-
-        Permissions that direct messages lack, and nobody could be granted there, raise 50003.
-        """
+        """Refuse the bot: 50001 where it cannot see the channel, 50003 for what direct messages lack, else 50013."""
         if channel is not None and channel["type"] == DIRECT_CHANNEL and not needed & guild_seed.DIRECT_PERMISSIONS:
             raise ApiError(50003)
         if not self.may(self.bot_id, Permission.VIEW_CHANNEL, channel):
@@ -198,9 +185,7 @@ class Guild:
 
     @property
     def bot_role(self) -> Json:
-        """Return the bot's own role."""
         return next(r for r in self.roles() if r.get("tags", {}).get("bot_id") == self.bot_id)
 
     def set_bot_permissions(self, bits: int) -> Json:
-        """Set the permissions of the bot's role; returns the role."""
         return self.store.put("role", self.bot_role | {"permissions": str(bits)})

@@ -36,7 +36,6 @@ _TALK_PERMISSIONS = int(
 )
 
 DEFAULT_BOT_PERMISSIONS = int(_TALK_PERMISSIONS | Permission.MANAGE_WEBHOOKS)
-
 MEMBER_PERMISSIONS = int(_TALK_PERMISSIONS | Permission.USE_APPLICATION_COMMANDS | Permission.CREATE_PUBLIC_THREADS)
 """Permissions of every member."""
 DIRECT_PERMISSIONS = int(_TALK_PERMISSIONS | Permission.USE_APPLICATION_COMMANDS)
@@ -51,7 +50,6 @@ SILENCED_PERMISSIONS = int(
 
 
 def combine_permissions(granted: Iterable[int]) -> int:
-    """Combine the permissions of roles with these bits."""
     bits = 0
     for one in granted:
         bits |= one
@@ -59,7 +57,6 @@ def combine_permissions(granted: Iterable[int]) -> int:
 
 
 def has_permissions(bits: int, needed: int) -> bool:
-    """Return whether all bits of `needed` are set."""
     return bits & needed == needed
 
 
@@ -96,10 +93,7 @@ class MemberSeed:
 
 @dataclass(frozen=True)
 class GuildSeed:
-    """A guild, its members and its bot.
-
-    `message_content` is the developer portal's switch for the message-content intent.
-    """
+    """A guild, its members and its bot; `message_content` is the developer portal's switch for that intent."""
 
     name: str
     channels: tuple[ChannelSeed, ...]

@@ -19,7 +19,6 @@ from bot.sandbox.sandbox_errors import ApiError, Json
 from bot.sandbox.traffic_log import HttpExchange, notify_observers
 
 MiddlewareHandler = Callable[[web.Request], Awaitable[web.StreamResponse]]
-
 HOST_PATTERN = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9._-]+?)\.?(:\d{1,5})?", re.IGNORECASE)
 
 
@@ -128,8 +127,7 @@ class ApiCall:
         """Return the message in the body (or in a part of it), with the files."""
         return MessageDraft((self.body.get(part) or {}) if part else self.body or {}, self.files)
 
-    def asks(self, name: str) -> bool:
-        """Return whether a boolean of the query is true."""
+    def flag(self, name: str) -> bool:
         return self.query.get(name) in TRUE_VALUES
 
     def number(self, name: str) -> int | None:
@@ -141,7 +139,6 @@ class ApiCall:
 
 
 Handler = Callable[[SandboxContainer, ApiCall], object]
-
 Route = tuple[str, str, Handler]
 
 
@@ -157,27 +154,27 @@ def _request_handler(
 ) -> Callable[[web.Request], Any]:
     # These have a secret in the path, and discord.py sends no bot token with them; they do not count
     # as the bot's requests either.
-    open_to_all = path.startswith(("/interactions/", "/webhooks/{webhook_id}/{token}"))
+    is_open = path.startswith(("/interactions/", "/webhooks/{webhook_id}/{token}"))
 
     # Discord responds with "created" for threads only.
-    made = 201 if method == "POST" and path.endswith("/threads") else 200
+    success_status = 201 if method == "POST" and path.endswith("/threads") else 200
 
     async def serve(request: web.Request) -> web.Response:
         call, headers = None, {}
         try:
-            if not open_to_all and request.headers.get("Authorization") != f"Bot {container.guild.token}":
+            if not is_open and request.headers.get("Authorization") != f"Bot {container.guild.token}":
                 raise ApiError(0)
             if request.match_info.get("guild_id", container.guild.id) != container.guild.id:
                 raise ApiError(10004)
-            headers = container.rates.request(f"{method} {path}", request.match_info, not open_to_all)
+            headers = container.rates.request(f"{method} {path}", request.match_info, not is_open)
             call = await _read_call(request)
-            result, status = handler(container, call), made
+            result, status = handler(container, call), success_status
         except ApiError as error:
             result, status = error.body(), error.status
             headers |= error.headers
         response = json_response(result, status, headers)
-        body, asked = call.body if call else None, request.path.removeprefix(API_PREFIX)
-        notify_observers(HttpExchange(request.method, asked, dict(request.query), body, response.status, result))
+        body, path_in_api = call.body if call else None, request.path.removeprefix(API_PREFIX)
+        notify_observers(HttpExchange(request.method, path_in_api, dict(request.query), body, response.status, result))
         if container.conditions.delay_s:
             await asyncio.sleep(container.conditions.delay_s)
         return response
@@ -214,9 +211,7 @@ async def _read_call(request: web.Request) -> ApiCall:
 
 
 def json_response(data: object, status: int, headers: dict[str, str]) -> web.Response:
-    """Build a JSON response. aiohttp's own adds a charset to the content type, which discord.py does not recognise as
-    JSON.
-    """
+    """Build a JSON response without aiohttp's charset, with which discord.py does not recognise JSON."""
     if data is None:
         return web.Response(status=204, headers=headers)
     typed = headers | {"Content-Type": "application/json"}

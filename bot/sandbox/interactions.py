@@ -58,15 +58,12 @@ ALLOWED_CALLBACKS: dict[InteractionType, frozenset[CallbackType]] = {
 
 @dataclass
 class Interaction:
-    """One interaction from its dispatch on.
-
-    `source` is the message whose button or form was used, `trigger` the interaction that the form responded to.
-    """
+    """One interaction; `source` is the message with the used button or form, `trigger` what the form responded to."""
 
     kind: InteractionType
     payload: Json
     source: str | None
-    born: float
+    created_at: float
     trigger: "Interaction | None" = None
     reply: CallbackType | None = None
     expired: bool = False
@@ -76,7 +73,6 @@ class Interaction:
 
     @property
     def user(self) -> Json:
-        """The user of the interaction."""
         found: Json = self.payload["user"] if "user" in self.payload else self.payload["member"]["user"]
         return found
 
@@ -100,14 +96,12 @@ class InteractionManager:
         self._guild, self._messages, self._feed, self._gateway = guild, messages, feed, gateway
         self._clock = clock
         self._by_token: dict[str, Interaction] = {}
-        self.locales: dict[str, str] = {}
-        """The locales of members' clients, where not English."""
+        self.locales: dict[str, str] = {}  # the locales of members' clients, where not English
 
     def locale_of(self, user_id: str) -> str:
-        """Return the locale of a member's client."""
         return self.locales.get(user_id, "en-US")
 
-    async def ask(
+    async def dispatch(
         self,
         kind: InteractionType,
         user_id: str,
@@ -117,7 +111,7 @@ class InteractionManager:
         trigger: Interaction | None = None,
     ) -> Interaction:
         """Dispatch an interaction; returns when it is acknowledged, or after 3 s."""
-        self._forget_old()
+        self._drop_expired()
         payload = self._payload(kind, user_id, channel_id, data) | ({"message": source} if source else {})
         interaction = Interaction(kind, payload, source["id"] if source else None, self._clock.now(), trigger)
         self._by_token[payload["token"]] = interaction
@@ -126,10 +120,10 @@ class InteractionManager:
         self._feed.publish("answer", self._summary(interaction))
         return interaction
 
-    def _forget_old(self) -> None:
+    def _drop_expired(self) -> None:
         # Twice the lifetime, to distinguish an expired token from an unknown one.
         oldest = self._clock.now() - 2 * TOKEN_LIFETIME_S
-        self._by_token = {token: one for token, one in self._by_token.items() if one.born > oldest}
+        self._by_token = {token: one for token, one in self._by_token.items() if one.created_at > oldest}
 
     def attachment_ids_of_others(self, ids: Collection[str]) -> set[str]:
         """Return the ids of files in interactions of others than these users: the bot may still fetch them."""
@@ -197,13 +191,13 @@ class InteractionManager:
         reply = body.get("type")
         if reply not in ALLOWED_CALLBACKS[interaction.kind]:
             raise ApiError.field("type", "BASE_TYPE_CHOICES", "Not a callback type for this interaction")
-        self._act(interaction, CallbackType(reply), draft)
+        self._respond(interaction, CallbackType(reply), draft)
         # Set last: a refused response, such as one that is too long, leaves the interaction open.
         interaction.reply, interaction.data = CallbackType(reply), draft.body
         interaction.settled.set()
         return interaction
 
-    def _act(self, interaction: Interaction, reply: CallbackType, draft: MessageDraft) -> None:
+    def _respond(self, interaction: Interaction, reply: CallbackType, draft: MessageDraft) -> None:
         if reply is CallbackType.MESSAGE:
             draft.check()
             interaction.original = self._send(interaction, draft)["id"]
@@ -244,7 +238,7 @@ class InteractionManager:
         interaction = self._by_token.get(token)
         if interaction is None:
             return None
-        if interaction.expired or self._clock.now() - interaction.born > TOKEN_LIFETIME_S:
+        if interaction.expired or self._clock.now() - interaction.created_at > TOKEN_LIFETIME_S:
             raise ApiError(50027)
         return interaction
 
@@ -269,22 +263,21 @@ class InteractionManager:
 
     def receipt(self, interaction: Interaction) -> Json:
         """Return the callback's result, for a request with `with_response`."""
-        about: Json = {"id": interaction.payload["id"], "type": interaction.kind}
+        result: Json = {"id": interaction.payload["id"], "type": interaction.kind}
         if interaction.original is None:
-            return {"interaction": about}
+            return {"interaction": result}
         message = self._messages.find(interaction.original)
-        about |= {
+        result |= {
             "response_message_id": message["id"],
             "response_message_loading": bool(message["flags"] & LOADING),
             "response_message_ephemeral": bool(message["flags"] & EPHEMERAL),
         }
         has_resource = interaction.reply in (CallbackType.MESSAGE, CallbackType.UPDATE)
         resource = {"resource": {"type": interaction.reply, "message": message}} if has_resource else {}
-        return {"interaction": about, **resource}
+        return {"interaction": result, **resource}
 
 
 def _target(data: Json) -> Json:
-    """Return the target of a menu command."""
     resolved, target = data.get("resolved", {}), data.get("target_id")
     if target in resolved.get("users", {}):
         return {"target_user": resolved["users"][target]}

@@ -19,9 +19,7 @@ from bot.sandbox.validation import USER_COMMAND
 
 BUTTON, LINK_STYLE, TEXT_INPUT = 2, 5, 4
 MAX_FORM_TEXT_CHARACTERS, MAX_MESSAGE_CHARACTERS, MAX_CHANNEL_NAME_CHARACTERS = 4000, 2000, 100
-
-ChannelReference = str | Json
-"""A channel, thread or direct messages: the object or its id, or a channel's name."""
+ChannelReference = str | Json  # a channel, thread or direct messages: the object or its id, or a channel's name
 FormFields = dict[str, str | list[str]]
 
 
@@ -47,12 +45,10 @@ class InteractionResponse:
 
     @property
     def ephemeral(self) -> bool:
-        """Only the interaction's user sees the response."""
         return bool((self.message or {"flags": 0})["flags"] & EPHEMERAL)
 
     @property
     def modal(self) -> Json | None:
-        """The form, if the response is one."""
         return self.interaction.data if self.interaction.reply is CallbackType.FORM else None
 
 
@@ -64,14 +60,13 @@ class MemberClient:
 
     @property
     def name(self) -> str:
-        """The display name."""
         return cast(str, self._self["user"]["global_name"])
 
     @property
     def _self(self) -> Json:
         return self._container.guild.member(self.id)
 
-    def speaks(self, locale: str) -> None:
+    def set_locale(self, locale: str) -> None:
         """Set the locale of this member's client, such as "vi"."""
         self._container.interactions.locales[self.id] = locale
 
@@ -98,7 +93,6 @@ class MemberClient:
         return _as_client(body["content"], send)
 
     async def edit(self, message: Json, content: str) -> Json:
-        """Edit the text of an own message."""
         current = self._visible(message["id"])
         if current["author"]["id"] != self.id or current["type"] not in USER_MESSAGE_TYPES:
             raise SandboxRefusal("You can edit your own messages only.")
@@ -128,22 +122,21 @@ class MemberClient:
         if start and start["flags"] & (HAS_THREAD | EPHEMERAL):
             raise SandboxRefusal("A thread has already been created for this message.")
         return self._container.guild.client_view(
-            self._container.places.thread(self._self["user"], parent, name.strip(), start)
+            self._container.threads.thread(self._self["user"], parent, name.strip(), start)
         )
 
     async def dm(self) -> Json:
-        """Return the direct messages with the bot."""
-        return self._container.guild.client_view(self._container.places.direct(self.id))
+        return self._container.guild.client_view(self._container.threads.direct(self.id))
 
     def _may(self, needed: Permission, place: Json) -> bool:
         return self._container.guild.may(self.id, needed, place)
 
     def _place(self, named: ChannelReference) -> Json:
-        wanted = named["id"] if isinstance(named, dict) else str(named).removeprefix("#")
+        id_or_name = named["id"] if isinstance(named, dict) else str(named).removeprefix("#")
         for place in self._container.guild.visible_channels(self.id):
-            if wanted in (place["id"], place.get("name")):
+            if id_or_name in (place["id"], place.get("name")):
                 return self._container.guild.channel(place["id"])
-        raise SandboxRefusal(f"There is no channel called {wanted}.")
+        raise SandboxRefusal(f"There is no channel called {id_or_name}.")
 
     def _with_mentions(self, content: str) -> str:
         guild = self._container.guild
@@ -157,9 +150,8 @@ class MemberClient:
         """Run a command by its full name, such as "finetune start"; returns when acknowledged, or after 3 s."""
         place = self._place(channel)
         invoked = self._container.commands.invoked(self.id, command, place)
-        return await self._ask(
-            InteractionType.COMMAND, place, command_options.fill_options(self._container.guild, invoked, options)
-        )
+        data = command_options.fill_options(self._container.guild, invoked, options)
+        return await self._ask(InteractionType.COMMAND, place, data)
 
     async def autocomplete(
         self, channel: ChannelReference, command: str, focused: str, /, **options: object
@@ -179,34 +171,24 @@ class MemberClient:
         """Use a menu command on a member or a message (the object, or its id)."""
         place = self._place(channel)
         found = self._container.commands.menu_command(self.id, command, place)
-        target_id = (
-            target.id if isinstance(target, MemberClient) else target["id"] if isinstance(target, dict) else target
-        )
+        target_id = target["id"] if isinstance(target, dict) else getattr(target, "id", target)
         try:
-            on_user = found["type"] == USER_COMMAND
-            one = (
-                self._container.guild.member(target_id)
-                if on_user
-                else self._container.messages.find(target_id, place["id"])
-            )
+            if found["type"] == USER_COMMAND:
+                entity = self._container.guild.member(target_id)
+            else:
+                entity = self._container.messages.find(target_id, place["id"])
         except ApiError as error:
             raise SandboxRefusal(f"{found['name']}: {error}.") from error
-        return await self._ask(
-            InteractionType.COMMAND, place, command_options.fill_menu(self._container.guild, found, one)
-        )
+        data = command_options.fill_menu(self._container.guild, found, entity)
+        return await self._ask(InteractionType.COMMAND, place, data)
 
     async def click(self, message: Json, label_or_custom_id: str) -> InteractionResponse:
-        """Press a button of the current message."""
         return await self._use(message, label_or_custom_id, "button", (BUTTON,), lambda button: {})
 
-    async def select(
-        self, message: Json, custom_id_or_placeholder: str, values: Sequence[object]
-    ) -> InteractionResponse:
-        """Choose in a select menu of the current message."""
+    async def select(self, message: Json, id_or_placeholder: str, values: Sequence[object]) -> InteractionResponse:
         fill = partial(command_options.fill_select, self._container.guild, values=values)
-        return await self._use(
-            message, custom_id_or_placeholder, "menu", tuple(command_options.SELECT_OPTION_TYPES), fill
-        )
+        kinds = tuple(command_options.SELECT_OPTION_TYPES)
+        return await self._use(message, id_or_placeholder, "menu", kinds, fill)
 
     async def _use(
         self, message: Json, name: str, what: str, kinds: tuple[int, ...], fill: Callable[[Json], Json]
@@ -214,9 +196,8 @@ class MemberClient:
         current = self._visible(message["id"])
         found = _component(current, name, what, kinds)
         data = {"component_type": found["type"], "custom_id": found["custom_id"], "id": found["id"]} | fill(found)
-        return await self._ask(
-            InteractionType.COMPONENT, self._container.guild.channel(current["channel_id"]), data, current
-        )
+        place = self._container.guild.channel(current["channel_id"])
+        return await self._ask(InteractionType.COMPONENT, place, data, current)
 
     def _visible(self, message_id: str) -> Json:
         try:
@@ -262,14 +243,14 @@ class MemberClient:
 
     async def _ask(
         self,
-        asked: InteractionType,
+        kind: InteractionType,
         place: Json,
         data: Json,
         source: Json | None = None,
         trigger: Interaction | None = None,
     ) -> InteractionResponse:
-        made = await self._container.interactions.ask(asked, self.id, place["id"], data, source, trigger)
-        return InteractionResponse(made, self._container)
+        interaction = await self._container.interactions.dispatch(kind, self.id, place["id"], data, source, trigger)
+        return InteractionResponse(interaction, self._container)
 
 
 def _component(message: Json, name: str, what: str, kinds: tuple[int, ...]) -> Json:
@@ -300,10 +281,10 @@ def _as_client(content: str, send: Callable[[], Json]) -> Json:
     try:
         return send()
     except ApiError as error:
-        raise SandboxRefusal(_client_message(error)) from error
+        raise SandboxRefusal(_translate_error(error)) from error
 
 
-def _client_message(error: ApiError) -> str:
+def _translate_error(error: ApiError) -> str:
     first: object = error.errors
     while isinstance(first, dict):
         first = next(iter(first.values()))

@@ -9,8 +9,7 @@ from dataclasses import dataclass
 
 from bot.sandbox.sandbox_errors import ApiError, Json
 
-MAJOR_PARAMETERS = ("channel_id", "guild_id", "webhook_id", "token")
-"""Path parameters with a bucket each."""
+MAJOR_PARAMETERS = ("channel_id", "guild_id", "webhook_id", "token")  # path parameters with a bucket each
 INJECTED_RETRY_AFTER_S = 1.0
 MAX_BUCKETS = 1_000
 BucketKey = tuple[object, ...]
@@ -34,7 +33,6 @@ class SimulatedClock:
             wait.reschedule((wait.when() or 0.0) - seconds)
 
     async def within(self, event: asyncio.Event, seconds: float) -> bool:
-        """Return whether the event is set within so many seconds."""
         try:
             async with asyncio.timeout(seconds) as wait:
                 self._waits.add(wait)
@@ -69,9 +67,7 @@ class RateLimit:
 
 
 GLOBAL_LIMIT = RateLimit(50, 1.0)
-
 IDENTIFY_LIMIT, SESSION_START_LIMIT, FRAME_LIMIT = RateLimit(1, 5.0), RateLimit(1_000, 86_400.0), RateLimit(120, 60.0)
-
 DEFAULT_LIMIT = RateLimit(50, 1.0)
 
 ROUTE_LIMITS: dict[str, RateLimit] = {

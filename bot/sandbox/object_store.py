@@ -16,8 +16,7 @@ from bot.sandbox.sandbox_errors import Json, StateUnreadable
 
 DISCORD_EPOCH_MS = 1_420_070_400_000
 STATE_FORMAT = 1
-FILE_REFERENCE = re.compile(r'"(\d+|[0-9a-f]{32})"')
-"""How objects refer to files: attachments by id, avatars by hash."""
+FILE_REFERENCE = re.compile(r'"(\d+|[0-9a-f]{32})"')  # how objects refer to files: attachments by id, avatars by hash
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS objects (
     kind TEXT NOT NULL, id INTEGER NOT NULL, channel_id INTEGER, body TEXT NOT NULL, PRIMARY KEY (kind, id)
@@ -105,17 +104,14 @@ class ObjectStore:
         """Return the object, or None; an invalid id is simply not found."""
         if not str(item_id).isdecimal():
             return None
-        row = self._db.execute(
-            "SELECT body FROM objects WHERE kind = ? AND id = ?", (kind, int(str(item_id)))
-        ).fetchone()
+        rows = self._db.execute("SELECT body FROM objects WHERE kind = ? AND id = ?", (kind, int(str(item_id))))
+        row = rows.fetchone()
         return cast(Json, json.loads(row[0])) if row else None
 
     def delete(self, kind: str, item_id: str) -> None:
-        """Delete the object."""
         self._db.execute("DELETE FROM objects WHERE kind = ? AND id = ?", (kind, int(item_id)))
 
     def delete_file(self, file_id: int) -> None:
-        """Delete an attachment."""
         self._db.execute("DELETE FROM files WHERE id = ?", (file_id,))
 
     def delete_unused_files(self, in_use: Collection[str] = ()) -> None:
@@ -133,7 +129,6 @@ class ObjectStore:
         self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
     def clear(self, kind: str) -> None:
-        """Delete all objects of a kind."""
         self._db.execute("DELETE FROM objects WHERE kind = ?", (kind,))
 
     def all(self, kind: str) -> list[Json]:
@@ -144,9 +139,7 @@ class ObjectStore:
     def page(
         self, kind: str, channel_id: str, limit: int, before: int | None = None, after: int | None = None
     ) -> list[Json]:
-        """Return up to `limit` objects of a channel, oldest first: just after `after`, else the last ones before
-        `before`.
-        """
+        """Return up to `limit` objects of a channel, oldest first: just after `after`, else just before `before`."""
         order = "DESC" if after is None else "ASC"
         within = "kind = ? AND channel_id = ? AND id < ? AND id > ?"
         rows = self._db.execute(
@@ -156,14 +149,12 @@ class ObjectStore:
         return [json.loads(body) for _, body in sorted(rows)]
 
     def last(self, kind: str, channel_id: str) -> str | None:
-        """Return the id of the channel's newest object."""
         (found,) = self._db.execute(
             "SELECT max(id) FROM objects WHERE kind = ? AND channel_id = ?", (kind, int(channel_id))
         ).fetchone()
         return None if found is None else str(found)
 
     def put_file(self, file: StoredFile) -> str:
-        """Store a file; returns its new id."""
         file_id = self.new_id()
         self._write_file(int(file_id), file)
         return file_id
@@ -179,7 +170,6 @@ class ObjectStore:
         self._db.execute("INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?)", row)
 
     def file(self, file_id: int) -> StoredFile | None:
-        """Return the file with this id, or None."""
         row = self._db.execute("SELECT name, type, data FROM files WHERE id = ?", (file_id,)).fetchone()
         return StoredFile(*row) if row else None
 

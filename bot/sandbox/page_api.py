@@ -17,8 +17,7 @@ from bot.sandbox.object_store import StoredFile
 from bot.sandbox.sandbox_errors import Json, SandboxRefusal
 
 ASSETS = Path(__file__).with_name("page")
-LANGUAGES = {"en-US": "English", "vi": "Tiếng Việt"}
-"""The page's languages, by Discord locale."""
+LANGUAGES = {"en-US": "English", "vi": "Tiếng Việt"}  # the page's languages, by Discord locale
 MAX_MESSAGES = 100
 MAX_UPLOADS = 50
 # Images may come from other ports of this machine: the page fetches a webhook's avatar_url.
@@ -45,7 +44,6 @@ class PageRequest(Json):
 def mount_page(
     app: web.Application, container: SandboxContainer, controls: FaultControls, links: Sequence[Link] = ()
 ) -> None:
-    """Serve the page."""
     page = _Page(container, controls, links)
     app.router.add_get("/", _index)
     app.router.add_static("/page/", ASSETS)
@@ -118,7 +116,6 @@ class _Page:
         return web.json_response(sorted(shown, key=lambda message: int(message["id"])))
 
     async def upload(self, request: web.Request) -> web.Response:
-        """Store a file, to be sent with a message."""
         self._member(request.query.get("as"))
         file = StoredFile.named(request.query.get("name") or "file", await request.read())
         if len(file.data) > ATTACHMENT_LIMIT_BYTES:
@@ -172,31 +169,31 @@ class _Page:
             result = await act(self, self._member(body["as"]), body)
         except SandboxRefusal as refusal:
             return _refusal(str(refusal))
-        return web.json_response(self._told(result) if isinstance(result, InteractionResponse) else result)
+        return web.json_response(self._render(result) if isinstance(result, InteractionResponse) else result)
 
     async def say(self, me: MemberClient, body: Json) -> Json:
         """Send a message with its uploads, which stay if it is refused."""
-        wanted = body.get("uploads") or []
-        said = await me.say(body["channel"], body["content"], body.get("reply_to"), self._uploaded(wanted))
-        for one in wanted:
+        upload_ids = body.get("uploads") or []
+        message = await me.say(body["channel"], body["content"], body.get("reply_to"), self._uploaded(upload_ids))
+        for one in upload_ids:
             self._uploads.pop(one, None)
-        return said
+        return message
 
     async def slash(self, me: MemberClient, body: Json) -> InteractionResponse:
         """Run a command; an option that takes a file comes as {upload: its id}."""
         options = body["options"].items()
         uploads = [value["upload"] for _, value in options if isinstance(value, dict)]
         files = self._uploaded(uploads)
-        given = {name: files.pop(0) if isinstance(value, dict) else value for name, value in options}
-        answer = await me.slash(body["channel"], body["command"], **given)
+        filled = {name: files.pop(0) if isinstance(value, dict) else value for name, value in options}
+        answer = await me.slash(body["channel"], body["command"], **filled)
         for one in uploads:
             self._uploads.pop(one, None)
         return answer
 
-    def _uploaded(self, wanted: list[str]) -> list[StoredFile]:
-        if unknown := [one for one in wanted if one not in self._uploads]:
+    def _uploaded(self, upload_ids: list[str]) -> list[StoredFile]:
+        if unknown := [one for one in upload_ids if one not in self._uploads]:
             raise SandboxRefusal(f"{len(unknown)} of the files were deleted: add them again.")
-        return [self._uploads[one] for one in wanted]
+        return [self._uploads[one] for one in upload_ids]
 
     async def submit(self, me: MemberClient, body: Json) -> InteractionResponse:
         """Submit a form that was opened before; it stays open if the bot rejects it."""
@@ -212,7 +209,7 @@ class _Page:
         """Set the locale of the member's client, in which the bot may respond."""
         if body["locale"] not in LANGUAGES:
             raise SandboxRefusal(f"There is no language {body['locale']}.")
-        me.speaks(body["locale"])
+        me.set_locale(body["locale"])
         return {"locale": body["locale"]}
 
     async def control(self, me: MemberClient, body: Json) -> Json:
@@ -227,7 +224,7 @@ class _Page:
             raise web.HTTPBadRequest(text=f"{body['name']}: {error}") from error
         return self._controls.controls()
 
-    def _told(self, answer: InteractionResponse) -> Json:
+    def _render(self, answer: InteractionResponse) -> Json:
         """Render a response for the page; its message comes over the live socket."""
         form = cast(str, answer.interaction.payload["id"])
         if answer.modal is not None:

@@ -10,10 +10,8 @@ from bot.sandbox.guild_seed import ChannelSeed
 from bot.sandbox.object_store import StoredFile
 from bot.sandbox.sandbox_errors import Json
 
-TEXT_CHANNEL, DIRECT_CHANNEL, THREAD_CHANNEL = 0, 1, 11
-"""Types of channels."""
-SELECT_COMPONENTS = (3, 5, 6, 7, 8)
-"""Types of components that are select menus."""
+TEXT_CHANNEL, DIRECT_CHANNEL, THREAD_CHANNEL = 0, 1, 11  # types of channels
+SELECT_COMPONENTS = (3, 5, 6, 7, 8)  # types of components that are select menus
 MENTION_TYPES = ("users", "roles", "everyone")
 
 
@@ -29,6 +27,10 @@ def without_nulls(node: Any) -> Any:
     return [without_nulls(one) for one in node] if isinstance(node, list) else node
 
 
+def _fields(names: str, value: object) -> Json:
+    return dict.fromkeys(names.split(), value)
+
+
 def user(user_id: str, name: str, *, bot: bool = False, avatar: str | None = None) -> Json:
     """Build a user; a webhook's author, too."""
     return {
@@ -38,9 +40,8 @@ def user(user_id: str, name: str, *, bot: bool = False, avatar: str | None = Non
         "discriminator": "0",
         "avatar": avatar,
         "bot": bot,
-        "public_flags": 0,
-        "flags": 0,
         "primary_guild": None,
+        **_fields("public_flags flags", 0),
     }
 
 
@@ -50,21 +51,9 @@ def webhook_author(webhook_id: str, name: str, avatar: str | None) -> Json:
 
 
 def member(of: Json, role_ids: list[str], joined_at: str) -> Json:
-    """Build a user's membership in the guild."""
-    return {
-        "user": of,
-        "nick": None,
-        "avatar": None,
-        "banner": None,
-        "roles": role_ids,
-        "joined_at": joined_at,
-        "premium_since": None,
-        "communication_disabled_until": None,
-        "pending": False,
-        "deaf": False,
-        "mute": False,
-        "flags": 0,
-    }
+    unset = _fields("nick avatar banner premium_since communication_disabled_until", None)
+    no = _fields("pending deaf mute", False)
+    return {"user": of, "roles": role_ids, "joined_at": joined_at, "flags": 0, **unset, **no}
 
 
 def role(role_id: str, name: str, permissions: int, colour: int, position: int) -> Json:
@@ -74,19 +63,15 @@ def role(role_id: str, name: str, permissions: int, colour: int, position: int) 
         "name": name,
         "color": colour,
         "colors": {"primary_color": colour, "secondary_color": None, "tertiary_color": None},
-        "hoist": False,
-        "icon": None,
-        "unicode_emoji": None,
         "position": position,
         "permissions": str(permissions),
-        "managed": False,
-        "mentionable": False,
         "flags": 0,
+        **_fields("icon unicode_emoji", None),
+        **_fields("hoist managed mentionable", False),
     }
 
 
 def channel(channel_id: str, guild_id: str, position: int, seed: ChannelSeed, overwrites: list[Json]) -> Json:
-    """Build a text channel."""
     return {
         "id": channel_id,
         "type": TEXT_CHANNEL,
@@ -95,11 +80,9 @@ def channel(channel_id: str, guild_id: str, position: int, seed: ChannelSeed, ov
         "topic": seed.topic or None,
         "position": position,
         "nsfw": seed.nsfw,
-        "parent_id": None,
         "permission_overwrites": overwrites,
-        "rate_limit_per_user": 0,
-        "last_message_id": None,
-        "flags": 0,
+        **_fields("parent_id last_message_id", None),
+        **_fields("rate_limit_per_user flags", 0),
     }
 
 
@@ -113,18 +96,13 @@ def thread(thread_id: str, parent: Json, owner_id: str, name: str, made: str) ->
         "owner_id": owner_id,
         "name": name,
         "last_message_id": None,
-        "message_count": 0,
-        "total_message_sent": 0,
         "member_count": 1,
-        "rate_limit_per_user": 0,
-        "flags": 0,
         "thread_metadata": {
-            "archived": False,
-            "archive_timestamp": made,
             "auto_archive_duration": 4320,
-            "locked": False,
-            "create_timestamp": made,
+            **_fields("archive_timestamp create_timestamp", made),
+            **_fields("archived locked", False),
         },
+        **_fields("message_count total_message_sent rate_limit_per_user flags", 0),
     }
 
 
@@ -144,7 +122,6 @@ def guild(guild_id: str, name: str, owner_id: str, roles: list[Json]) -> Json:
         "afk_channel_id system_channel_id rules_channel_id widget_channel_id safety_alerts_channel_id "
         "public_updates_channel_id incidents_data"
     )
-    no = "nsfw widget_enabled premium_progress_bar_enabled"
     return {
         "id": guild_id,
         "name": name,
@@ -159,9 +136,9 @@ def guild(guild_id: str, name: str, owner_id: str, roles: list[Json]) -> Json:
         "emojis": [],
         "stickers": [],
         "roles": roles,
-        **dict.fromkeys(zero.split(), 0),
-        **dict.fromkeys(missing.split()),
-        **dict.fromkeys(no.split(), False),
+        **_fields(zero, 0),
+        **_fields(missing, None),
+        **_fields("nsfw widget_enabled premium_progress_bar_enabled", False),
     }
 
 
@@ -186,26 +163,19 @@ def application(bot: Json, owner: Json) -> Json:
     return {
         "id": bot["id"],
         "name": bot["username"],
-        "icon": None,
         "description": "",
-        "type": None,
-        "flags": 0,
         "flags_new": "0",
-        "explicit_content_filter": 0,
         "bot": bot,
-        "bot_public": False,
-        "bot_require_code_grant": False,
         "verify_key": "0" * 64,
         "owner": owner,
         "redirect_uris": [],
-        "interactions_endpoint_url": None,
-        "role_connections_verification_url": None,
         "approximate_guild_count": 1,
-        "approximate_user_install_count": 0,
-        "approximate_user_authorization_count": 0,
         "eligible_oauth2_scopes": [],
-        "team": None,
         "integration_types_config": {"0": {}},
+        **_fields("bot_public bot_require_code_grant", False),
+        **_fields("icon type interactions_endpoint_url role_connections_verification_url team", None),
+        **_fields("flags explicit_content_filter", 0),
+        **_fields("approximate_user_install_count approximate_user_authorization_count", 0),
     }
 
 
@@ -254,9 +224,7 @@ class ParsedMentions:
 
 
 def find_mentions(content: str, allowed: Json | None, replied_to: str | None) -> ParsedMentions:
-    """Return the pinging mentions of `content`, by the message's allowed_mentions (None: all, and the replied-to
-    author).
-    """
+    """Return the pinging mentions of `content` by allowed_mentions (None: all, and the replied-to author)."""
     rule: Json = {"parse": MENTION_TYPES, "replied_user": True} if allowed is None else allowed
     parse = rule.get("parse") or ()
     users = _mentioned_ids(r"<@!?(\d+)>", content, rule, parse, "users")

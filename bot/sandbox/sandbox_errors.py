@@ -2,8 +2,7 @@
 
 from typing import Any
 
-Json = dict[str, Any]
-"""A JSON object as Discord sends it."""
+Json = dict[str, Any]  # a JSON object as Discord sends it
 
 ERROR_CODES: dict[int, tuple[int, str]] = {
     0: (401, "401: Unauthorized"),

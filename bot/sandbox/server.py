@@ -33,36 +33,27 @@ class HasUrl(Protocol):
 
 
 def patch_discord(sandbox_or_url: HasUrl | str) -> ExitStack:
-    """Connect every discord.py client of this process to the sandbox (or to its page's URL).
-
-    Undone at the end of a `with` block, or by `close()`.
-    """
+    """Connect every discord.py client of this process to the sandbox (or its URL), until the stack is closed."""
     base = URL(sandbox_or_url if isinstance(sandbox_or_url, str) else sandbox_or_url.url)
     before = discord.http.Route.BASE, discord.gateway.DiscordWebSocket.DEFAULT_GATEWAY, discord.Asset.BASE
 
-    def put(api: str, gateway: URL, assets: str) -> None:
+    def set_urls(api: str, gateway: URL, assets: str) -> None:
         discord.http.Route.BASE = api
         discord.gateway.DiscordWebSocket.DEFAULT_GATEWAY = gateway
         discord.Asset.BASE = assets
 
-    put(str(base / "api/v10"), (base / "gateway").with_scheme("ws"), str(base / "cdn"))
+    set_urls(str(base / "api/v10"), (base / "gateway").with_scheme("ws"), str(base / "cdn"))
     undo = ExitStack()
-    undo.callback(put, *before)
+    undo.callback(set_urls, *before)
     return undo
 
 
 class Sandbox(FaultControls):
-    """A guild on loopback: Discord's API for the bot, a page for people, `MemberClient` and the fault controls for
-    tests.
-    """
+    """A guild on loopback: Discord's API for the bot, a page for people, members and fault controls for tests."""
 
     def __init__(self, seed: GuildSeed, state: Path | None = None, *, rate_window: float = 1.0) -> None:
-        """Open the state (None: in memory). Raises StateUnreadable.
-
-        A state file with a guild is continued; additions in the seed are added. `rate_window` scales the windows of all
-        rate limits.
-        """
-        super().__init__(SandboxContainer.open(seed, state, rate_window))
+        """Open or continue the state (None: in memory); `rate_window` scales rate limits. Raises StateUnreadable."""
+        super().__init__(SandboxContainer(seed, state, rate_window))
         self._runner: web.AppRunner | None = None
         self._closed = False
         self.url = ""
@@ -74,7 +65,6 @@ class Sandbox(FaultControls):
 
     @property
     def guild_id(self) -> int:
-        """The guild's id."""
         return int(self._container.guild.id)
 
     @property
@@ -90,11 +80,7 @@ class Sandbox(FaultControls):
     async def start(
         self, host: str = "127.0.0.1", port: int = 0, mount: AppMount | None = None, links: Sequence[page_api.Link] = ()
     ) -> None:
-        """Listen (port 0: a free one). Raises NotLoopback, and OSError if the port is taken.
-
-        `mount` may add routes and middlewares to the application before it is served; `links` are shown on the page:
-        pairs of label and URL.
-        """
+        """Listen (port 0: a free one); `mount` may add routes. Raises NotLoopback, or OSError for a taken port."""
         _require_loopback(host)
         app = self._application(links)
         if mount:
@@ -132,10 +118,10 @@ class Sandbox(FaultControls):
             await self._runner.cleanup()
             self._runner = None
 
-    def forget(self, who: DepartingMember) -> None:
+    def erase(self, person: DepartingMember) -> None:
         """Delete a person's messages, replies and mentions; their accounts are deleted when the sandbox ends."""
-        in_use = self._container.interactions.attachment_ids_of_others(who.ids)
-        delete_account_content(self._container.guild, self._container.messages, who, in_use)
+        in_use = self._container.interactions.attachment_ids_of_others(person.ids)
+        delete_account_content(self._container.messages, person, in_use)
 
     def close_state(self) -> None:
         """Close the state and delete departed accounts. May be called twice."""
@@ -147,10 +133,7 @@ class Sandbox(FaultControls):
     async def wait_for(
         self, kind: str, check: EventPredicate = lambda data: True, timeout_s: float = 10.0, since: int | None = None
     ) -> Json:
-        """Wait for the next event that a member sees: "message", "edit", "delete", "typing", "answer" or "commands".
-
-        `since` is an index into `events`: events from there on count, too. Raises TimeoutError.
-        """
+        """Wait for the next event of a kind (EVENT_KINDS), or the first since index `since`. Raises TimeoutError."""
         return await self._container.feed.wait_for(kind, check, timeout_s, since)
 
     def channel(self, name: str) -> Json:
@@ -161,7 +144,6 @@ class Sandbox(FaultControls):
         raise KeyError(name)
 
     def messages(self, channel_name: str) -> list[Json]:
-        """Return the channel's history, oldest first."""
         return self._container.messages.history(self.channel(channel_name)["id"], MAX_HISTORY_MESSAGES)
 
     def member(self, name: str) -> MemberClient:

@@ -8,13 +8,9 @@ from typing import Any
 from bot.sandbox.sandbox_errors import Json
 
 EVENT_KINDS = ("message", "edit", "delete", "typing", "answer", "commands", "channel", "controls")
-
 EventPredicate = Callable[[Json], bool]
-
 FeedEvent = tuple[str, Json]
-
-MAX_EVENTS = 20_000
-"""Streamed replies make an edit a second, so a guild that runs for days must drop old events."""
+MAX_EVENTS = 20_000  # streamed replies make an edit a second, so a guild that runs for days must drop old events
 
 
 class EventLog:
@@ -49,16 +45,12 @@ class EventFeed:
         self.watchers: set[Callable[[str, Json], None]] = set()
 
     def publish(self, kind: str, data: Json) -> None:
-        """Publish an event."""
         self.events.append((kind, data))
         for watcher in tuple(self.watchers):
             watcher(kind, data)
 
     async def wait_for(self, kind: str, check: EventPredicate, timeout_s: float, since: int | None) -> Json:
-        """Return the first matching event: of those from index `since` on, if given, else of those to come.
-
-        Raises TimeoutError.
-        """
+        """Return the first matching event to come, or since index `since` if given. Raises TimeoutError."""
         if kind not in EVENT_KINDS:
             raise ValueError(f"no event is called {kind!r}; there are {', '.join(EVENT_KINDS)}")
         past = self.events[since:] if since is not None else []
@@ -103,6 +95,5 @@ observers: list[Callable[[HttpExchange | GatewayEvent], None]] = []
 
 
 def notify_observers(what: HttpExchange | GatewayEvent) -> None:
-    """Notify the observers."""
     for observe in observers:
         observe(what)

@@ -25,7 +25,7 @@ def on_disk(folder):
 
 
 async def leave(sandbox, member, answers=()):
-    sandbox.forget(
+    sandbox.erase(
         DepartingMember(
             ids=[member.id],
             answers=answers,
