@@ -28,7 +28,7 @@ from bot.demo_guild import MODERATOR, SKERROW_SEED, DemoGuild
 from bot.settings import Settings, load_settings
 from bot.store import JobResult
 from bot.store.training_jobs import NewTrainingJob
-from personas.card import SHIPPED_CARDS
+from personas.card.toml_card import SHIPPED_CARDS
 from personas.errors import UnderstudyError
 from personas.home.adapters import CONFIG_FILE, WEIGHTS_FILE, adapter_ref, write_manifest
 from personas.home.atomic_files import atomic_folder

@@ -14,7 +14,7 @@ import aiohttp
 import discord
 
 from bot import demo_guild, permissions
-from bot.backup import finish_restore
+from bot.backup.restore import finish_restore
 from bot.chat.prompt_context import ChatRequestBuilder
 from bot.client import BotClient, ChannelPrefixWarmup
 from bot.clock import Clock, SystemClock
@@ -44,7 +44,7 @@ from personas.engine.llm_engine import LLMEngine
 from personas.engine.serving_precision import choose_precision
 from personas.home.job_folder import ComparisonTargets
 from personas.home.job_material import ShippedData
-from personas.lore import LoreIndex
+from personas.lore.index import LoreIndex
 from personas.models import base_model
 from personas.models.base_model import BaseModel
 from personas.schemas.chat import SamplingParams

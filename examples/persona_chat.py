@@ -12,7 +12,7 @@ import logging
 import sys
 from pathlib import Path
 
-from personas.card import read_card_file, to_persona
+from personas.card.formats import read_card_file, to_persona
 from personas.engine.llm_engine import LLMEngine
 from personas.engine.serving_precision import choose_precision
 from personas.errors import UnderstudyError

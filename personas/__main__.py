@@ -1,7 +1,5 @@
 """Entry point of `python -m personas`; imports `personas.card.card_cli` once Ctrl-C is handled."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Callable
 
@@ -9,7 +7,6 @@ from personas import cli_entry
 
 
 def main() -> int:
-    """Run the command and return its exit code."""
     return cli_entry.run(_command)
 
 

@@ -1,7 +1,5 @@
 """Renders messages with a model's chat template and probes its control tokens."""
 
-from __future__ import annotations
-
 import re
 from typing import Any
 
@@ -22,7 +20,6 @@ ROLE_PATTERN = re.compile(r"^(\w+):", re.MULTILINE)
 """Turn markers of templates that name the speaker in plain text: `Assistant:`."""
 
 REPLY_PROBE = "ANSWER-PROBE"
-
 Message = dict[str, str]
 
 
@@ -51,10 +48,7 @@ class ChatTemplate:
         self.stop_ids = tuple(dict.fromkeys((*single, *eos)))
 
     def render(self, messages: list[Message], add_generation_prompt: bool = True) -> str:
-        """Render messages as text, up to where the next reply begins with `add_generation_prompt`.
-
-        Raises jinja2's `TemplateError`.
-        """
+        """Render messages as text, with `add_generation_prompt` up to where a reply begins. Raises `TemplateError`."""
         rendered: str = self._tokenizer.apply_chat_template(
             messages,
             chat_template=self._template,
@@ -75,10 +69,7 @@ class ChatTemplate:
         return self.break_control_tokens(text.strip())
 
     def break_control_tokens(self, text: str) -> str:
-        """Break up typed control tokens and turn markers, so that a text cannot end its own turn.
-
-        The text is normalised to NFC first, the form that tokenizers know.
-        """
+        """Break up typed control tokens and turn markers in NFC text, so that it cannot end its own turn."""
         text = to_nfc(text)
         for token in self._control_tokens:
             text = text.replace(token, token[0] + " " + token[1:])
@@ -92,10 +83,7 @@ class ChatTemplate:
             return False
 
     def _probe_reply_prefix(self) -> str:
-        """Find the text between the generation prompt and the first word of a reply.
-
-        Empty where the tokenizer itself puts a space before every text.
-        """
+        """Find the text before a reply's first word; empty where the tokenizer itself puts a space there."""
         opening = self.render([_user("hello")])
         conversation = self.render([_user("hello"), _assistant(REPLY_PROBE)], add_generation_prompt=False)
         before = conversation.rpartition(REPLY_PROBE)[0]
@@ -104,10 +92,7 @@ class ChatTemplate:
         return prefix if not prefix.strip() and parts == self.encode(before + REPLY_PROBE) else ""
 
     def _probe_end_of_turn(self) -> str:
-        """Find the text after a reply up to its first control token.
-
-        Some templates end the whole conversation after it.
-        """
+        """Find the text after a reply up to its first control token, before any end of conversation."""
         conversation = [_user("hello"), _assistant(REPLY_PROBE)]
         after = self.render(conversation, add_generation_prompt=False).rpartition(REPLY_PROBE)[2].strip()
         found = [(after.find(token), -len(token)) for token in self._control_tokens if token in after]

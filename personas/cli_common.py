@@ -1,20 +1,24 @@
 """Command-line helpers: examples in help, shell completion, colours, and progress lines for logs."""
 
-from __future__ import annotations
-
 import argparse
 import os
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import TypeAlias
 
+CommandParsers: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 SHELLS = ("bash", "zsh", "fish")
-
 FOLDER_METAVARS = ("DIR", "FOLDER", "ADAPTER_FOLDER")
 """Metavars that stand for a folder; other paths are completed as files."""
 
 PROGRESS_INTERVAL_S = 10.0
+
+
+def add_command(commands: CommandParsers, name: str, summary: str, notes: str) -> argparse.ArgumentParser:
+    """Add a command with a line in the list of commands, and with notes below its own help."""
+    return commands.add_parser(name, help=summary, epilog=notes, formatter_class=argparse.RawDescriptionHelpFormatter)
 
 
 def add_examples(parser: argparse.ArgumentParser, *lines: str) -> argparse.ArgumentParser:
@@ -70,7 +74,6 @@ def iter_parsers(parser: argparse.ArgumentParser) -> Iterator[argparse.ArgumentP
 
 
 def _complete_paths(parser: argparse.ArgumentParser) -> None:
-    """Complete paths for the arguments that take one."""
     import shtab  # as above
 
     for action in parser._actions:

@@ -1,7 +1,5 @@
 """Runs a command line: exit codes, Ctrl-C, closed streams, broken pipes and full disks."""
 
-from __future__ import annotations
-
 import contextlib
 import errno
 import io

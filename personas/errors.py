@@ -5,10 +5,7 @@ Each edge (Discord, web, terminal) translates them once; nothing in between swal
 
 
 class UnderstudyError(Exception):
-    """An error a person can fix. `str()` gives the message followed by the advice.
-
-    `can_resume`: a job that failed with this error can be resumed once it is fixed.
-    """
+    """An error a person can fix: message, then advice. `can_resume`: so can a job that failed with it, once fixed."""
 
     can_resume = False
 

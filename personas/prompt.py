@@ -1,7 +1,5 @@
 """Renders turns into token ids: the only prompt renderer, for serving and training alike."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -10,17 +8,14 @@ from typing import Any
 from personas.chat_template import ChatTemplate, Message
 from personas.schemas.chat import LoreHit, Persona, Turn
 
-PROMPT_VERSION = "3"
-"""Must change whenever the same turns would render to other tokens. Adapters record it."""
-
+PROMPT_VERSION = "3"  # must change whenever the same turns would render to other tokens. Adapters record it.
 HISTORY_BLOCK_TURNS = 4
 """History is dropped in blocks of this many turns, so that the prefix of a prompt stays the same for a while."""
 
 EXAMPLE_USER = "Guest"
 """The user's name in a card's examples: always the same, so that all members' prompts share a prefix."""
 
-CONTEXT_TOKENS = 2048
-"""Default limit for prompt and reply together."""
+CONTEXT_TOKENS = 2048  # default limit for prompt and reply together
 MAX_CARD_TOKENS = 1400
 """Limit for a card's prose and examples within a prompt; example conversations beyond it are left out."""
 
@@ -33,10 +28,7 @@ class PromptTooLongError(ValueError):
 
 @dataclass(frozen=True)
 class RenderedPrompt:
-    """A rendered prompt. `turns_kept` counts the turns that fitted.
-
-    `shortened`: the middle of the last turn was left out.
-    """
+    """A rendered prompt with the number of turns that fitted; `shortened`: the middle of the last one was left out."""
 
     ids: tuple[int, ...]
     text: str
@@ -53,7 +45,6 @@ class TokenizedSample:
 
     @property
     def reply_tokens(self) -> int:
-        """Number of tokens with loss."""
         return sum(self.mask)
 
 

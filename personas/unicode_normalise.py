@@ -1,7 +1,5 @@
 """Unicode normalisation (NFC) of text and case-folding of names."""
 
-from __future__ import annotations
-
 import unicodedata
 
 

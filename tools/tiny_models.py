@@ -13,7 +13,7 @@ from peft import LoraConfig, get_peft_model
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
 
-from personas.card import SHIPPED_CARDS
+from personas.card.toml_card import SHIPPED_CARDS
 from personas.home.adapters import write_manifest
 from personas.home.atomic_files import atomic_folder
 from personas.models.base_model import BaseModel, fingerprint, load_model, locate

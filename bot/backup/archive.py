@@ -1,7 +1,5 @@
 """The backup's zip archive, with a manifest of checksums; reading one trusts nothing in it."""
 
-from __future__ import annotations
-
 import hashlib
 import stat
 import zipfile
@@ -12,14 +10,14 @@ from datetime import datetime
 from pathlib import Path, PurePosixPath
 from typing import Annotated, BinaryIO, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, Field, ValidationError
 
 from bot.store.schema import MIGRATIONS
 from personas.errors import UnderstudyError
+from personas.schemas.base import FrozenModel
 
 FORMAT_VERSION = 1
-ARCHIVE_KIND = "understudy-backup"
-"""Identifies a manifest, also one in a newer format."""
+ARCHIVE_KIND = "understudy-backup"  # identifies a manifest, also one in a newer format
 MANIFEST_NAME = "manifest.json"
 MAX_MANIFEST_BYTES = 64 * 2**20
 CHUNK_BYTES = 2**20
@@ -32,21 +30,17 @@ HOME_FILES = ("consent.json", "catalogue.toml", "exports.jsonl")
 HOME_CONTENT = frozenset({DATABASE_NAME, *HOME_FOLDERS, *HOME_FILES})
 """Names that the paths of a backup's members may start with."""
 
-MIN_TIME_S, MAX_TIME_S = 0.0, 4e9
-"""Between 1970 and 2096, in seconds since 1970."""
-
-ProgressCallback = Callable[[int], None]
-"""Receives the number of further bytes processed."""
+MIN_TIME_S, MAX_TIME_S = 0.0, 4e9  # between 1970 and 2096, in seconds since 1970
+ProgressCallback = Callable[[int], None]  # receives the number of further bytes processed
 
 
 class BackupError(UnderstudyError):
     """A backup that cannot be created, read or restored. What existed before is untouched."""
 
 
-class ArchiveMember(BaseModel):
+class ArchiveMember(FrozenModel):
     """A file's entry in the manifest."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
     bytes: Annotated[int, Field(ge=0)]
 
@@ -58,10 +52,9 @@ def _valid_time(text: str) -> str:
     return text
 
 
-class BackupManifest(BaseModel):
+class BackupManifest(FrozenModel):
     """The manifest: when the backup was created (ISO 8601), by which version, and the schema of its database."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
     kind: Literal["understudy-backup"] = "understudy-backup"
     format: Annotated[int, Field(ge=1)] = FORMAT_VERSION
     made_at: Annotated[str, AfterValidator(_valid_time)]
@@ -100,13 +93,6 @@ class ArchiveWriter:
         return manifest
 
 
-@contextmanager
-def write_archive(file: BinaryIO, progress: ProgressCallback) -> Iterator[ArchiveWriter]:
-    """Write an archive into an open file."""
-    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
-        yield ArchiveWriter(archive, progress)
-
-
 class ArchiveReader:
     """Reads a backup; `manifest` has been validated, the members have not."""
 
@@ -117,7 +103,6 @@ class ArchiveReader:
 
     @property
     def unpacked_bytes(self) -> int:
-        """The total size of the unpacked members."""
         return sum(member.bytes for member in self.manifest.members.values())
 
     def verify(self, progress: ProgressCallback) -> None:
@@ -127,10 +112,7 @@ class ArchiveReader:
                 progress(len(chunk))
 
     def extract(self, folder: Path, progress: ProgressCallback) -> None:
-        """Write every member into an empty folder, readable by its owner only, verifying checksums again.
-
-        Raises `BackupError` and `OSError`.
-        """
+        """Write every member into an empty folder, readable by its owner only. Raises `BackupError`, `OSError`."""
         for name in self.manifest.members:
             place = folder / name
             for above in reversed(PurePosixPath(name).parents):
@@ -175,11 +157,9 @@ class ArchiveReader:
             return _foreign_error(self._path)
         # A later format may have fields that this program does not know.
         extra = any(one["type"] == "extra_forbidden" for one in error.errors())
-        return (
-            _newer_error(self._path, "a newer program")
-            if extra
-            else damaged_error(self._path, "its manifest cannot be read")
-        )
+        if extra:
+            return _newer_error(self._path, "a newer program")
+        return damaged_error(self._path, "its manifest cannot be read")
 
     def _check_names(self) -> None:
         infos = self._archive.infolist()
@@ -214,7 +194,6 @@ def _is_home_path(name: str) -> bool:
 
 @contextmanager
 def _translate_zip_errors(path: Path) -> Iterator[None]:
-    """Convert errors of zipfile into one clear error."""
     try:
         yield
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, UnicodeDecodeError) as error:

@@ -1,12 +1,11 @@
 """Creates a backup of a home, also while a bot runs on it."""
 
-from __future__ import annotations
-
 import errno
 import hashlib
 import shutil
 import sqlite3
 import tempfile
+import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,10 +18,10 @@ from bot.backup.archive import (
     DATABASE_NAME,
     HOME_FILES,
     HOME_FOLDERS,
+    ArchiveWriter,
     BackupError,
     BackupManifest,
     ProgressCallback,
-    write_archive,
 )
 from bot.store import StoreError
 from bot.store.database import BUSY_TIMEOUT_S, translate_errors
@@ -34,7 +33,6 @@ from personas.home.job_material import dialogue_adapter_folder
 STAGING_PREFIX = ".understudy-backup."
 SNAPSHOT_PAGES = 2048
 DISK_FULL_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-
 ProgressFactory = Callable[[int], ProgressCallback]
 """Receives the total number of bytes, and returns the callback for each part."""
 
@@ -49,13 +47,10 @@ class CreatedBackup:
 
 
 def create_backup(home: Path, out: Path, now: float, start_progress: ProgressFactory) -> CreatedBackup:
-    """Back a home up into the file `out`, or into the folder `out` under a name with the time.
-
-    Raises `BackupError`, or `StoreError` for a home without a readable database; leaves nothing behind then.
-    """
+    """Back a home up into the file or folder `out`. Raises `BackupError` or `StoreError`; leaves nothing then."""
     out = _output_path(home, out, now)
-    with _translate_disk_full(out.parent), _staging_folder(out.parent) as aside:
-        made = _write_backup(home, aside, out.name, now, start_progress)
+    with _translate_disk_full(out.parent), _staging_folder(out.parent) as staging:
+        made = _write_backup(home, staging, out.name, now, start_progress)
         fsync_path(made.path)
         with made.path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
@@ -90,14 +85,15 @@ def _exists_error(out: Path) -> BackupError:
     return BackupError(f"{out} exists already.", "Name another file with --out, or a folder.")
 
 
-def _write_backup(home: Path, aside: Path, name: str, now: float, start_progress: ProgressFactory) -> CreatedBackup:
-    copy, file = aside / DATABASE_NAME, aside / name
+def _write_backup(home: Path, staging: Path, name: str, now: float, start_progress: ProgressFactory) -> CreatedBackup:
+    copy, file = staging / DATABASE_NAME, staging / name
     schema_version, unfinished = copy_database(home, copy)
     left_out = {_adapter_of(home, *job) for job in unfinished}
     progress = start_progress(copy.stat().st_size + sum(path.stat().st_size for path in _home_files(home, left_out)))
     with file.open("xb") as out:
         file.chmod(0o600)
-        with write_archive(out, progress) as archive:
+        with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as packed:
+            archive = ArchiveWriter(packed, progress)
             with copy.open("rb") as source:
                 archive.add(DATABASE_NAME, source)
             for path in _home_files(home, left_out):
@@ -110,10 +106,7 @@ def _write_backup(home: Path, aside: Path, name: str, now: float, start_progress
 
 
 def copy_database(home: Path, copy: Path) -> tuple[int, list[tuple[str | None, str, str]]]:
-    """Copy a home's current database. Returns its schema's version, and persona, version and name of unfinished jobs.
-
-    Raises `StoreError` for a database that cannot be read, and `OSError` where the copy cannot be written.
-    """
+    """Copy the database; returns schema version and unfinished jobs. Raises `StoreError`, or `OSError` for the copy."""
     with translate_errors(home / DATABASE_NAME):
         uri = f"{(home / DATABASE_NAME).absolute().as_uri()}?mode=ro"
         source = sqlite3.connect(uri, uri=True, timeout=BUSY_TIMEOUT_S, isolation_level=None)
@@ -172,16 +165,16 @@ def _open_if_present(path: Path) -> Iterator[BinaryIO]:
 @contextmanager
 def _staging_folder(folder: Path) -> Iterator[Path]:
     """Create a folder to write in, deleted at the end, and delete one that a killed backup left behind."""
-    for left_over in folder.glob(f"{STAGING_PREFIX}*"):
-        with lock_folder(left_over) as is_ours:
+    for leftover in folder.glob(f"{STAGING_PREFIX}*"):
+        with lock_folder(leftover) as is_ours:
             if is_ours:
-                shutil.rmtree(left_over, ignore_errors=True)
-    aside = Path(tempfile.mkdtemp(prefix=STAGING_PREFIX, dir=folder))  # mkdtemp makes it 0700
+                shutil.rmtree(leftover, ignore_errors=True)
+    staging = Path(tempfile.mkdtemp(prefix=STAGING_PREFIX, dir=folder))  # mkdtemp makes it 0700
     try:
-        with lock_folder(aside):
-            yield aside
+        with lock_folder(staging):
+            yield staging
     finally:
-        shutil.rmtree(aside, ignore_errors=True)
+        shutil.rmtree(staging, ignore_errors=True)
 
 
 @contextmanager
@@ -189,12 +182,8 @@ def _translate_disk_full(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise _disk_full_error(folder, error.strerror or str(error), error.errno not in DISK_FULL_ERRNOS) from error
-
-
-def _disk_full_error(folder: Path, why: str, other: bool = False) -> BackupError:
-    advice = "Check the folder's rights" if other else "Free disk space there"
-    return BackupError(
-        f"The backup cannot be written in {folder}: {why}.",
-        f"{advice}, or name another path with --out. Nothing was left behind.",
-    )
+        advice = "Free disk space there" if error.errno in DISK_FULL_ERRNOS else "Check the folder's rights"
+        raise BackupError(
+            f"The backup cannot be written in {folder}: {error.strerror or error}.",
+            f"{advice}, or name another path with --out. Nothing was left behind.",
+        ) from error

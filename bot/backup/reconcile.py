@@ -1,7 +1,5 @@
 """Brings a restored backup up to date with decisions, deletions and consent recorded after it was made."""
 
-from __future__ import annotations
-
 import hashlib
 import shutil
 from dataclasses import dataclass
@@ -21,9 +19,7 @@ OLD_KEY_GLOB = "old-*.key"
 
 @dataclass(frozen=True)
 class ReconcileResult:
-    """Counts of what was merged. `lost` is the reason why the old database could not be read, `other_key` that its key
-    differed.
-    """
+    """Counts of merged records; `lost`: why the old database was unreadable; `other_key`: its key differed."""
 
     taken_over: BackupMergeCounts
     guilds: int
@@ -43,7 +39,7 @@ def reconcile_home(
     taken_over, guilds = BackupMergeCounts(), 0
     if later:
         taken_over = store.merge_later_decisions(later)
-        guilds = _end_guilds(new, store, later, made_at)
+        guilds = _delete_guilds(new, store, later, made_at)
     other_key = _merge_keys(new, store, old)
     for file in (new / KEY_FILE).parent.glob(OLD_KEY_GLOB):
         _rekey_tombstones(new, file, store, later)
@@ -53,23 +49,17 @@ def reconcile_home(
     return ReconcileResult(taken_over, guilds, len(tombstones), other_key, lost)
 
 
-def _end_guilds(new: Path, store: Store, later: Store, made_at: float) -> int:
+def _delete_guilds(new: Path, store: Store, later: Store, made_at: float) -> int:
     """Delete the guilds again that were deleted since."""
     kept = store.guilds.known() | find_guilds_on_disk(new)
-    ended = [(guild_id, at) for guild_id, at in later.guilds.deleted().items() if guild_id in kept and at >= made_at]
-    for guild_id, at in ended:
+    deleted = [(guild_id, at) for guild_id, at in later.guilds.deleted().items() if guild_id in kept and at >= made_at]
+    for guild_id, at in deleted:
         delete_guild(new, store, guild_id, at)
-    return len(ended)
-
-
-# ---------------------------------------------------------------------------------------------------- tombstones
+    return len(deleted)
 
 
 def _merge_keys(new: Path, store: Store, old: Path) -> bool:
-    """Merge the old home's tombstones and keys; returns whether its key differed from the backup's.
-
-    Lists of people use the backup's key, so it is the one that stays in use; the other is kept beside it.
-    """
+    """Merge the old home's tombstones and keys; True if its key differed. The backup's key stays in use."""
     for person, at in read_tombstones(old).items():
         store.people.record_erased(person, at)
     for file in (old / KEY_FILE).parent.glob(OLD_KEY_GLOB):
@@ -91,10 +81,10 @@ def _rekey_tombstones(new: Path, old_key_file: Path, store: Store, later: Store 
     then, now = HomeKey(old_key).people(), HomeKey.of(new).people()
     buried = store.people.tombstones()
     known: dict[str, str] = {}
-    for where in (store, later) if later else (store,):
-        ids = [str(user_id) for user_id in where.erasure.user_ids()]
+    for source in (store, later) if later else (store,):
+        ids = [str(user_id) for user_id in source.erasure.user_ids()]
         known |= {keyed_person(then, user_id): user_id for user_id in ids}
-        known |= _people_keys(*identify_in_texts(where.erasure.free_texts(), then, {*buried}))
+        known |= _people_keys(*identify_in_texts(source.erasure.free_texts(), then, {*buried}))
     files = (path for kind in ("personas", "lore", "earlier") for path in (new / kind).rglob("*") if path.is_file())
     known |= _people_keys(*identify_in_files(files, then, {*buried}))
     for one, at in buried.items():
@@ -113,11 +103,7 @@ def _keep_key(new: Path, file: Path, name: str) -> None:
     place.chmod(0o600)
 
 
-# ------------------------------------------------------------------------------------------------ the rest
-
-
 def _merge_exports(new: Path, old: Path) -> None:
-    """Merge the exports of both homes into the new one's list."""
     lines: dict[str, None] = {}
     for file in (new / EXPORTS_FILE, old / EXPORTS_FILE):
         if file.exists():

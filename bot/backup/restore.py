@@ -1,7 +1,5 @@
 """Restores a backup in the place of a home, in steps that can be resumed after a crash."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os
@@ -20,17 +18,13 @@ from bot.privacy.consent_files import read_tombstones
 from bot.store import Store, StoreError, acquire_home_lock
 from bot.store.database import filesystem_advice
 from personas.errors import KeyFileError, MaterialError
-from personas.home.atomic_files import fsync_path, fsync_tree
+from personas.home.atomic_files import fsync_path, fsync_tree, write_private_file
 from personas.home.data_subjects import read_consent
 from personas.home.export_log import EVERYBODY, EXPORTS_FILE, read_exports, record_export
 from personas.home.pseudonyms import KEY_FILE, HomeKey
 
 STAGING_FOLDER = Path(".restore")
-NEW_FOLDER, PREVIOUS_FOLDER, STATE_FILE = (
-    STAGING_FOLDER / "new",
-    STAGING_FOLDER / "before",
-    STAGING_FOLDER / "state.json",
-)
+NEW_FOLDER, PREVIOUS_FOLDER, STATE_FILE = (STAGING_FOLDER / name for name in ("new", "before", "state.json"))
 
 REPLACED_NAMES = (
     *(DATABASE_NAME, f"{DATABASE_NAME}-wal", f"{DATABASE_NAME}-shm"), *sorted(HOME_CONTENT - {DATABASE_NAME}),
@@ -40,9 +34,7 @@ REPLACED_NAMES = (
 Everything else stays: the sandbox, which stands in for Discord, and lists of files elsewhere.
 """
 
-FREE_SPACE_FACTOR = 1.1
-"""Free space that is required, relative to the unpacked size."""
-
+FREE_SPACE_FACTOR = 1.1  # free space that is required, relative to the unpacked size
 ReapplyDeletions = Callable[[Path, Store], object]
 """Erases everybody with a tombstone again, from the home and its open store."""
 
@@ -74,10 +66,7 @@ def restore_backup(
     replay: ReapplyDeletions,
     start_progress: ProgressFactory,
 ) -> RestoreResult:
-    """Restore a backup in the place of a home, which need not exist.
-
-    Raises `BackupError`, and `StoreError` when a bot runs on the home; the home is unchanged then.
-    """
+    """Restore a backup over a home, if there is one. Raises `BackupError`, or `StoreError` while a bot runs there."""
     with ExitStack() as stack:
         archive = stack.enter_context(open_archive(file))
         stack.enter_context(_clean_up_refused_restore(home))
@@ -158,9 +147,6 @@ def _old_store(home: Path) -> Iterator[tuple[Store | None, str]]:
         yield store, ""
 
 
-# ------------------------------------------------------------------------------------------------ the exchange
-
-
 def _finish(home: Path) -> None:
     """Run the remaining steps. Each can be interrupted anywhere and repeated."""
     state = _read_state(home)
@@ -196,17 +182,9 @@ def _read_state(home: Path) -> RestoreState | None:
 
 
 def _write_state(home: Path, state: RestoreState) -> RestoreState:
-    aside = (home / STATE_FILE).with_suffix(".part")
-    with aside.open("w", encoding="utf-8") as out:
-        json.dump(asdict(state), out)
-        out.flush()
-        os.fsync(out.fileno())
-    aside.replace(home / STATE_FILE)
+    write_private_file(home / STATE_FILE, json.dumps(asdict(state)).encode())
     fsync_path(home / STAGING_FOLDER)
     return state
-
-
-# ------------------------------------------------------------------------------------------------ before it
 
 
 def _previous_home_path(home: Path, now: float) -> Path:

@@ -11,7 +11,7 @@ from bot.personas.base_model_compat import IncompatibleVersions
 from bot.personas.registry import PersonaRegistry
 from bot.store import Store, StoredMessage
 from personas.home.adapters import adapter_ref
-from personas.lore import LoreIndex
+from personas.lore.index import LoreIndex
 from personas.schemas.chat import AdapterRef, ChatRequest, Persona, SamplingParams, Turn
 
 

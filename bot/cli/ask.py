@@ -1,7 +1,5 @@
 """`model_inference`: asks the model one question in a terminal."""
 
-from __future__ import annotations
-
 import argparse
 import asyncio
 import json
@@ -23,7 +21,7 @@ from personas.errors import RequestError, UnderstudyError
 from personas.home.adapters import adapter_ref
 from personas.home.job_material import ShippedData
 from personas.home.shared_personas import read_persona_lore
-from personas.lore import LoreIndex
+from personas.lore.index import LoreIndex
 from personas.models import base_model
 from personas.schemas.chat import AdapterRef, ChatReply, ChatRequest, Persona, SamplingParams, Turn
 
@@ -58,7 +56,6 @@ class AskTarget:
 
 
 def main() -> int:
-    """Generate one reply and stream it to standard output."""
     try:
         arguments = build_ask_parser().parse_args()
         question = _question(arguments.question)
@@ -72,7 +69,6 @@ def main() -> int:
 
 
 def build_ask_parser() -> argparse.ArgumentParser:
-    """Build the parser."""
     made = argparse.ArgumentParser(
         "model_inference",
         description="Ask one question of a persona (with its live adapter), of two of them, or of the base model.",
@@ -150,24 +146,22 @@ def _ask_target(home: Path, wanted: str, version: str | None) -> AskTarget:
     if persona is None:
         known = ", ".join(f"{p.name} ({p.id})" for p in personas.of(0).values())
         raise RequestError(f"There is no persona {wanted!r}.", f"Known: {known}.")
-    chosen = None if version == BASE else version or _live(home, persona)
-    if chosen and version:
-        _require_installed(home, persona, chosen)
+    chosen = None if version == BASE else _stored_version(home, persona, version)
     return AskTarget(persona, adapter_ref(home, persona.id, chosen) if chosen else None)
 
 
-def _live(home: Path, persona: Persona) -> str | None:
-    if not (home / "understudy.sqlite").exists():  # no bot has run here yet
+def _stored_version(home: Path, persona: Persona, version: str | None) -> str | None:
+    """Return the named version once it is known to be installed, or the live one."""
+    database = home / "understudy.sqlite"
+    if not database.exists():
+        if version:
+            why = f"{persona.name} has no version {version}: no bot has run in {home}."
+            raise RequestError(why, "Train one first.")
         return None
-    with Store.read_only(home / "understudy.sqlite") as store:
-        return store.versions.live(persona.id)
-
-
-def _require_installed(home: Path, persona: Persona, version: str) -> None:
-    if not (home / "understudy.sqlite").exists():
-        raise RequestError(f"{persona.name} has no version {version}: no bot has run in {home}.", "Train one first.")
-    with Store.read_only(home / "understudy.sqlite") as store:
-        store.versions.require_installed(persona.id, version)
+    with Store.read_only(database) as store:
+        if version:
+            store.versions.require_installed(persona.id, version)
+        return version or store.versions.live(persona.id)
 
 
 def _request(settings: Settings, speaker: AskTarget, question: str, sampling: SamplingParams) -> ChatRequest:

@@ -1,7 +1,5 @@
 """`python -m bot backup` and `python -m bot restore`, for the operator."""
 
-from __future__ import annotations
-
 import argparse
 import asyncio
 import json
@@ -10,7 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tqdm import tqdm
 
@@ -22,12 +20,9 @@ from bot.privacy.consent_files import ConsentMirror
 from bot.privacy.erasure_runner import ErasureRunner
 from bot.privacy.erasure_service import replay_erasures
 from bot.store import Store
-from personas.cli_common import LogProgress
+from personas.cli_common import CommandParsers, LogProgress, add_command
 from personas.home.data_subjects import read_consent
 from personas.home.job_material import ShippedData
-
-if TYPE_CHECKING:
-    Commands = argparse._SubParsersAction[argparse.ArgumentParser]
 
 BACKUP_NOTES = """\
 examples:
@@ -46,22 +41,19 @@ The bot must not run. Who was forgotten or opted out since the backup was made s
 stays deleted. The home as it is now is deleted unless --keep-previous is given. See docs/backup.md."""
 
 
-def add_backup_commands(commands: Commands) -> None:
+def add_backup_commands(commands: CommandParsers) -> None:
     """Add `backup` and `restore`. Each sets `run`: it takes the arguments and the home, and returns the exit code."""
-    plain = argparse.RawDescriptionHelpFormatter
-    backup = commands.add_parser(
-        "backup", help="back the home up into one file", epilog=BACKUP_NOTES, formatter_class=plain
-    )
+    backup = add_command(commands, "backup", "back the home up into one file", BACKUP_NOTES)
     backup.add_argument(
         "--out", type=Path, default=Path(), metavar="FILE", help="the file, or a folder for it (default: this folder)"
     )
     backup.set_defaults(run=run_backup)
-    back = commands.add_parser("restore", help="restore a backup", epilog=RESTORE_NOTES, formatter_class=plain)
-    back.add_argument("file", type=Path, metavar="FILE", help="a file that `backup` created")
-    back.add_argument("--home", type=Path, metavar="DIR", help="where to (default: UNDERSTUDY_HOME)")
-    back.add_argument("--keep-previous", action="store_true", help="keep the current home beside the restored one")
-    back.set_defaults(run=run_restore)
-    for command in (backup, back):
+    restore = add_command(commands, "restore", "restore a backup", RESTORE_NOTES)
+    restore.add_argument("file", type=Path, metavar="FILE", help="a file that `backup` created")
+    restore.add_argument("--home", type=Path, metavar="DIR", help="where to (default: UNDERSTUDY_HOME)")
+    restore.add_argument("--keep-previous", action="store_true", help="keep the current home beside the restored one")
+    restore.set_defaults(run=run_restore)
+    for command in (backup, restore):
         command.add_argument("--json", action="store_true", help="print one JSON object")
 
 

@@ -1,7 +1,5 @@
 """`python -m bot doctor`: checks settings, home, Discord permissions and the trainer."""
 
-from __future__ import annotations
-
 import argparse
 import asyncio
 import json
@@ -9,16 +7,12 @@ import os
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
-from typing import TYPE_CHECKING
 
 from bot.doctor import discord_checks, local_checks
 from bot.doctor.local_checks import BotCheck, failed_checks
 from bot.settings import SettingsError, load_settings
-from personas.cli_common import supports_colour
+from personas.cli_common import CommandParsers, add_command, supports_colour
 from personas.errors import UnderstudyError
-
-if TYPE_CHECKING:
-    Commands = argparse._SubParsersAction[argparse.ArgumentParser]
 
 DOCTOR_NOTES = """\
 examples:
@@ -34,14 +28,10 @@ STATE_COLOURS = {"ok": "32", "warn": "33", "fail": "31"}
 NAME_WIDTH_CHARS = 16
 
 
-def add_doctor_command(commands: Commands) -> None:
+def add_doctor_command(commands: CommandParsers) -> None:
     """Add `doctor`, which also runs when the settings cannot be read."""
-    doctor = commands.add_parser(
-        "doctor",
-        help="check settings, home, port, token, permissions and this machine, with remedies",
-        epilog=DOCTOR_NOTES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    summary = "check settings, home, port, token, permissions and this machine, with remedies"
+    doctor = add_command(commands, "doctor", summary, DOCTOR_NOTES)
     doctor.add_argument("--quick", action="store_true", help="only the quick checks")
     doctor.add_argument("--json", action="store_true", help="print one JSON object")
     doctor.set_defaults(before_settings=run_doctor)

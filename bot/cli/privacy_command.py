@@ -1,19 +1,15 @@
 """Commands `python -m bot privacy show|export|forget` and `python -m bot history`, for the operator."""
 
-from __future__ import annotations
-
 import argparse
 import asyncio
 import functools
 import json
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from bot import demo_guild
-from bot.backup import finish_restore
+from bot.backup.restore import finish_restore
 from bot.personas.registry import PersonaRegistry
 from bot.privacy.consent_files import ConsentMirror
 from bot.privacy.erasure_runner import ErasureReceipt, ErasureRunner, receipt_of
@@ -23,21 +19,15 @@ from bot.privacy.member_report import MemberReport
 from bot.settings import Settings
 from bot.store import HomeInUseError, Store
 from bot.training.stored_datasets import write_history
-from personas.cli_common import LogProgress
+from personas.cli_common import CommandParsers, LogProgress, add_command
 from personas.errors import RequestError
 from personas.home.data_subjects import Consent
 from personas.home.export_log import EVERYBODY, ExportRecord, record_export
 from personas.home.job_material import ShippedData
 
-if TYPE_CHECKING:
-    from bot.privacy.erasure_runner import ErasureReceipt
-    from bot.privacy.member_report import MemberReport
-
-    Commands = argparse._SubParsersAction[argparse.ArgumentParser]
-
 ACTION_LABELS = {
     "jobs": "training jobs requested", "promotions": "versions promoted", "rollouts": "rollouts started or ended",
-    "channels": "channels with a persona assigned", "mutes": "silences",
+    "channels": "channels with a persona assigned", "mutes": "mutes",
 }  # fmt: skip
 ERASURE_TIMEOUT_S, ERASURE_POLL_INTERVAL_S = 600.0, 0.2
 PRIVACY_NOTES = """\
@@ -66,11 +56,9 @@ def format_member_report(about: MemberReport) -> list[str]:
         if decision and decision.opted_in
         else "  training: not opted in; nothing is trained on their messages"
     )
-    for row in about.forgettings():
-        lines += [
-            f"Asked for on {_day(row.asked_at)}:",
-            *format_receipt_lines(receipt_of(row), is_done=row.step in ("", "follow")),
-        ]
+    for row in about.erasures():
+        receipt = format_receipt_lines(receipt_of(row), is_done=row.step in ("", "follow"))
+        lines += [f"Asked for on {_day(row.asked_at)}:", *receipt]
     return lines
 
 
@@ -93,7 +81,6 @@ def _stored_lines(about: MemberReport) -> Iterator[str]:
 
 
 def format_receipt_lines(receipt: ErasureReceipt, *, is_done: bool) -> list[str]:
-    """Format an erasure's receipt, so far."""
     lines = [_title(receipt, is_done=is_done)]
     if receipt.scope == "everything":
         rows = {name: receipt.rows.get(name, 0) for name in ("messages", "replies", "votes", "mentions")}
@@ -134,19 +121,16 @@ def _day(at: float) -> str:
     return time.strftime("%Y-%m-%d", time.gmtime(at))
 
 
-def add_commands(commands: Commands) -> None:
+def add_commands(commands: CommandParsers) -> None:
     """Add `privacy` and `history`. Each sets `run`, which takes the arguments, among them `settings`, and the home."""
-    plain = argparse.RawDescriptionHelpFormatter
-    privacy = commands.add_parser(
-        "privacy", help="show, export or erase a member's data", epilog=PRIVACY_NOTES, formatter_class=plain
-    )
+    privacy = add_command(commands, "privacy", "show, export or erase a member's data", PRIVACY_NOTES)
     subcommands = privacy.add_subparsers(required=True, metavar="COMMAND")
-    for name, run, words in (
+    for name, run, summary in (
         ("show", run_show, "show what is stored about a member"),
         ("export", run_export, "write everything stored about a member to a file"),
         ("forget", run_forget, "erase a member for good"),
     ):
-        command = subcommands.add_parser(name, help=words, epilog=PRIVACY_NOTES, formatter_class=plain)
+        command = add_command(subcommands, name, summary, PRIVACY_NOTES)
         command.add_argument("--user", type=_user_id, required=True, metavar="ID", help="their Discord id")
         command.add_argument("--name", action="append", default=[], help="a name of theirs; may be given several times")
         command.set_defaults(run=run)
@@ -155,9 +139,7 @@ def add_commands(commands: Commands) -> None:
         if name == "forget":
             command.add_argument("--yes", action="store_true", help="do not ask")
         command.add_argument("--json", action="store_true", help="print one JSON object")
-    history = commands.add_parser(
-        "history", help="write stored conversations as a log", epilog=HISTORY_NOTES, formatter_class=plain
-    )
+    history = add_command(commands, "history", "write stored conversations as a log", HISTORY_NOTES)
     history.add_argument("--guild", type=_user_id, required=True, metavar="ID", help="the server's id")
     history.add_argument("--persona", required=True, metavar="ID", help="whose answers")
     history.add_argument("--out", type=Path, required=True, metavar="FILE", help="where to")
@@ -167,32 +149,26 @@ def add_commands(commands: Commands) -> None:
 
 def run_show(arguments: argparse.Namespace, home: Path) -> int:
     """Print what is stored about a person. Raises `UnderstudyError`."""
-    with _reading(home) as store:
-        about = MemberReport(_erasure_runner(arguments.settings, store), arguments.user, tuple(arguments.name),
-                      arguments.settings.history_days)  # fmt: skip
-        if arguments.json:
-            print(about.export().decode())
-        else:
-            print("\n".join(format_member_report(about)))
+    with _open_store(home) as store:
+        runner, days = _erasure_runner(arguments.settings, store), arguments.settings.history_days
+        report = MemberReport(runner, arguments.user, tuple(arguments.name), days)
+        print(report.export().decode() if arguments.json else "\n".join(format_member_report(report)))
     return 0
 
 
 def run_export(arguments: argparse.Namespace, home: Path) -> int:
     """Write everything about a person to a file. Raises `UnderstudyError`."""
-    with _reading(home) as store:
-        content = MemberReport(
-            _erasure_runner(arguments.settings, store), arguments.user, tuple(arguments.name)
-        ).export()
+    with _open_store(home) as store:
+        runner = _erasure_runner(arguments.settings, store)
+        content = MemberReport(runner, arguments.user, tuple(arguments.name)).export()
     try:
         with arguments.out.open("xb") as out:
             arguments.out.chmod(0o600)
             out.write(content)
     except OSError as error:
         raise RequestError(f"{arguments.out} cannot be written: {error.strerror}.", "Name another file.") from error
-    size = len(content)
-    print(
-        json.dumps({"path": str(arguments.out), "bytes": size}) if arguments.json else f"{arguments.out}: {size} bytes"
-    )
+    result = {"path": str(arguments.out), "bytes": len(content)}
+    print(json.dumps(result) if arguments.json else f"{arguments.out}: {len(content)} bytes")
     return 0
 
 
@@ -214,7 +190,7 @@ def run_forget(arguments: argparse.Namespace, home: Path) -> int:
 
 def run_history(arguments: argparse.Namespace, home: Path) -> int:
     """Write a guild's history with a persona to a file. Raises `UnderstudyError`."""
-    with _reading(home) as store:
+    with _open_store(home) as store:
         runner = _erasure_runner(arguments.settings, store)
         permission = Consent(permission=arguments.settings.discord_permission)
         try:
@@ -226,9 +202,6 @@ def run_history(arguments: argparse.Namespace, home: Path) -> int:
     result = {"path": str(arguments.out), "messages": count}
     print(json.dumps(result) if arguments.json else f"{arguments.out}: {count} messages")
     return 0
-
-
-# ------------------------------------------------------------------------------------------------ forgetting
 
 
 def _forget_here(arguments: argparse.Namespace, store: Store) -> ErasureReceipt:
@@ -247,7 +220,7 @@ def _have_forgotten(arguments: argparse.Namespace, home: Path) -> ErasureReceipt
         progress.update("waiting for the running bot")
         if file.exists():
             continue
-        with _reading(home) as store:
+        with _open_store(home) as store:
             person = _erasure_runner(arguments.settings, store).keyed(str(arguments.user))
             done = [row for row in store.erasure_requests.of(person) if row.asked_at >= since and not row.step]
         if done:
@@ -270,11 +243,8 @@ def _sure(user_id: int) -> bool:
     return answer.strip() == str(user_id)
 
 
-@contextmanager
-def _reading(home: Path) -> Iterator[Store]:
-    store = Store.read_only(home / "understudy.sqlite")
-    with store:
-        yield store
+def _open_store(home: Path) -> Store:
+    return Store.read_only(home / "understudy.sqlite")
 
 
 def _user_id(text: str) -> int:

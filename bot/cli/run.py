@@ -1,7 +1,5 @@
 """The command line of `python -m bot`: runs the bot on Discord with a token, and in the demo guild without one."""
 
-from __future__ import annotations
-
 import argparse
 import asyncio
 import logging
@@ -35,7 +33,6 @@ usage; 130 Ctrl-C in a command. docs/commands.md has all of them."""
 
 
 def build_parser(prog: str = "python -m bot") -> argparse.ArgumentParser:
-    """Build the parser."""
     made = argparse.ArgumentParser(
         prog, description=DESCRIPTION, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -50,7 +47,6 @@ def build_parser(prog: str = "python -m bot") -> argparse.ArgumentParser:
 
 
 def main() -> int:
-    """Run the bot until it is stopped, or run a command."""
     try:
         arguments = build_parser().parse_args()
         if "before_settings" in arguments:

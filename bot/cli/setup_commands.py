@@ -1,22 +1,17 @@
 """Commands for setting up: `invite` prints the bot's invite URL, `completion` prints shell completion scripts."""
 
-from __future__ import annotations
-
 import argparse
 import asyncio
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from bot.cli import ask
 from bot.doctor.discord_checks import fetch_application_id
 from bot.permissions import MESSAGE_CONTENT, REQUIRED_PERMISSIONS, RequiredPermission, invite_url, permission_title
-from personas.cli_common import SHELLS, completion_script
+from personas.cli_common import SHELLS, CommandParsers, add_command, completion_script
 from personas.errors import RequestError
-
-if TYPE_CHECKING:
-    Commands = argparse._SubParsersAction[argparse.ArgumentParser]
 
 INVITE_NOTES = """\
 examples:
@@ -26,8 +21,7 @@ examples:
 
 Open the address as somebody who has Manage Server there. Discord shows the same permissions once more, each with a tick
 that can be taken away; what is lost then stands beside it here."""
-PROGRAM_NAME = "understudy"
-"""The name for shells: they complete by the first word, and `python` is too general."""
+PROGRAM_NAME = "understudy"  # the name for shells: they complete by the first word, and `python` is too general
 COMPLETION_NOTES = """\
 examples:
   python -m bot completion bash | tee ~/.local/share/bash-completion/completions/{understudy,model_inference}
@@ -41,17 +35,10 @@ bash), and in fish: .venv/bin/understudy completion fish | source. The trainer's
 python -m trainer completion bash."""
 
 
-def add_invite_command(commands: Commands) -> None:
-    """Add `invite`."""
-    command = commands.add_parser(
-        "invite",
-        help="the invite URL, with the reason for each permission",
-        epilog=INVITE_NOTES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    command.add_argument(
-        "--application", type=_application_id, metavar="ID", help="of this application (default: the token's)"
-    )
+def add_invite_command(commands: CommandParsers) -> None:
+    command = add_command(commands, "invite", "the invite URL, with the reason for each permission", INVITE_NOTES)
+    hint = "of this application (default: the token's)"
+    command.add_argument("--application", type=_application_id, metavar="ID", help=hint)
     command.add_argument("--json", action="store_true", help="print one JSON object")
     command.set_defaults(run=run_invite)
 
@@ -75,11 +62,13 @@ def _invite_lines(url: str) -> Iterator[str]:
     yield url
     yield ""
     yield "It asks for:"
-    yield from (
-        f"  {permission_title(need):<26} to {need.why}; without it {need.cost}" for need in REQUIRED_PERMISSIONS
-    )
+    yield from map(_permission_line, REQUIRED_PERMISSIONS)
     yield "And, in the Developer Portal under Bot → Privileged Gateway Intents, if you like:"
-    yield f"  {permission_title(MESSAGE_CONTENT):<26} to {MESSAGE_CONTENT.why}; without it {MESSAGE_CONTENT.cost}"
+    yield _permission_line(MESSAGE_CONTENT)
+
+
+def _permission_line(need: RequiredPermission) -> str:
+    return f"  {permission_title(need):<26} to {need.why}; without it {need.cost}"
 
 
 def _as_json(url: str) -> dict[str, Any]:
@@ -99,14 +88,9 @@ def _application_id(text: str) -> int:
     return int(text)
 
 
-def add_completion_command(commands: Commands, parser: Callable[[str], argparse.ArgumentParser]) -> None:
+def add_completion_command(commands: CommandParsers, parser: Callable[[str], argparse.ArgumentParser]) -> None:
     """Add `completion`, which needs no settings; `parser` builds the whole parser under a name."""
-    command = commands.add_parser(
-        "completion",
-        help="print a shell completion script",
-        epilog=COMPLETION_NOTES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    command = add_command(commands, "completion", "print a shell completion script", COMPLETION_NOTES)
     command.add_argument("shell", choices=SHELLS, help="which shell")
 
     def run(arguments: argparse.Namespace) -> int:

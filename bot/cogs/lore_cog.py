@@ -25,7 +25,7 @@ from bot.errors import RefusedError, error_text
 from bot.personas.guild_lore import MAX_FILE_BYTES, GuildLore
 from bot.services import Services
 from bot.store import Contribution
-from personas.lore import MIN_SCORE, LoreRanking, PassageMatch
+from personas.lore.index import MIN_SCORE, LoreRanking, PassageMatch
 from personas.schemas.chat import Persona
 
 LORE_FORM_PREFIX = "lore:"

@@ -1,7 +1,5 @@
 """The doctor's latest results, cached in the home because a full check takes half a minute."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import logging
@@ -15,11 +13,10 @@ from typing import Any
 from bot.doctor import local_checks
 from bot.doctor.local_checks import BotCheck
 from bot.settings import Settings
+from personas.home.atomic_files import write_private_file
 
 log = logging.getLogger(__name__)
-
-CheckRunner = Callable[[str], Awaitable[list[BotCheck]]]
-"""Runs the doctor for a base model."""
+CheckRunner = Callable[[str], Awaitable[list[BotCheck]]]  # runs the doctor for a base model
 
 
 @dataclass(frozen=True)
@@ -34,30 +31,29 @@ class DoctorResults:
 def local_check_runner(settings: Settings) -> CheckRunner:
     """Return a runner for the checks of this machine and its trainer; Discord is not checked again."""
 
-    async def ask(base_model: str) -> list[BotCheck]:
+    async def run_checks(base_model: str) -> list[BotCheck]:
         own = await asyncio.to_thread(lambda: list(local_checks.check_machine(settings)))
         return own + await local_checks.check_trainer(base_model, os.environ)
 
-    return ask
+    return run_checks
 
 
 class CachedDoctor:
     """Runs the doctor in the background, one run at a time. For the event loop."""
 
-    def __init__(self, ask: CheckRunner) -> None:
-        self.ask = ask
-        self._asking: asyncio.Task[None] | None = None
+    def __init__(self, run_checks: CheckRunner) -> None:
+        self.run_checks = run_checks
+        self._run: asyncio.Task[None] | None = None
 
     @property
-    def is_asking(self) -> bool:
-        """A run is in progress."""
-        return self._asking is not None and not self._asking.done()
+    def is_running(self) -> bool:
+        return self._run is not None and not self._run.done()
 
     def begin(self, home: Path, base_model: str) -> bool:
         """Start a full run. False where one is in progress."""
-        if self.is_asking:
+        if self.is_running:
             return False
-        self._asking = asyncio.create_task(self._look(home, base_model), name="doctor")
+        self._run = asyncio.create_task(self._run_and_store(home, base_model), name="doctor")
         return True
 
     async def latest(self, home: Path) -> DoctorResults | None:
@@ -65,14 +61,13 @@ class CachedDoctor:
         return await asyncio.to_thread(_read, _cache_file(home))
 
     async def close(self) -> None:
-        """Cancel a run in progress."""
-        if self._asking:
-            self._asking.cancel()
-            await asyncio.gather(self._asking, return_exceptions=True)
+        if self._run:
+            self._run.cancel()
+            await asyncio.gather(self._run, return_exceptions=True)
 
-    async def _look(self, home: Path, base_model: str) -> None:
+    async def _run_and_store(self, home: Path, base_model: str) -> None:
         try:
-            checks = await self.ask(base_model)
+            checks = await self.run_checks(base_model)
         except OSError as error:
             checks = [BotCheck("trainer", "fail", f"its doctor cannot be started: {error}", "make setup")]
         found = {"at": time.time(), "base_model": base_model, "checks": [asdict(check) for check in checks]}
@@ -92,10 +87,8 @@ def _read(file: Path) -> DoctorResults | None:
 
 
 def _write(file: Path, found: dict[str, Any]) -> None:
-    aside = file.with_name(f"{file.name}.part")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        aside.write_text(json.dumps(found, ensure_ascii=False), encoding="utf-8")
-        aside.replace(file)
+        write_private_file(file, json.dumps(found, ensure_ascii=False).encode())
     except OSError as error:
         log.warning("the doctor's results cannot be stored: %s", error)

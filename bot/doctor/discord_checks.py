@@ -1,7 +1,5 @@
 """Checks at Discord: the token, permissions, intents, and the application's name."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -11,16 +9,14 @@ import aiohttp
 import discord
 
 from bot import permissions
-from bot.doctor.local_checks import BotCheck
+from bot.doctor.local_checks import RENEW_TOKEN_ADVICE, BotCheck
 from bot.settings import Settings
 from bot.store import Store
 from personas.errors import UnderstudyError
 
 DISCORD_TIMEOUT_S = 30.0
-GUILD_SETTLE_S = 1.0
-"""Time without a further guild after which the list counts as complete."""
+GUILD_SETTLE_S = 1.0  # time without a further guild after which the list counts as complete
 CONNECTION_ERRORS = (aiohttp.ClientError, discord.HTTPException, discord.GatewayNotFound, OSError, TimeoutError)
-RENEW_TOKEN_ADVICE = "copy it again: Developer Portal → the application → Bot → Reset Token"
 NETWORK_ADVICE = "check the network, and whether Discord is up (discordstatus.com)"
 
 
@@ -36,9 +32,8 @@ async def fetch_application_id(token: str) -> int:
             await client.login(token)
         return client.application_id or 0
     except discord.LoginFailure as error:
-        raise DiscordError(
-            "Discord does not accept DISCORD_TOKEN.", RENEW_TOKEN_ADVICE[0].upper() + RENEW_TOKEN_ADVICE[1:] + "."
-        ) from error
+        advice = RENEW_TOKEN_ADVICE[0].upper() + RENEW_TOKEN_ADVICE[1:] + "."
+        raise DiscordError("Discord does not accept DISCORD_TOKEN.", advice) from error
     except CONNECTION_ERRORS as error:
         advice = "Check the network, or name the application with --application."
         raise DiscordError(f"Discord cannot be reached: {error}.", advice) from error
@@ -51,31 +46,23 @@ async def check_discord(settings: Settings) -> list[BotCheck]:
     if not settings.discord_token:
         return []
     try:
-        async with asyncio.timeout(DISCORD_TIMEOUT_S), _connected(settings.discord_token, content=True) as client:
-            return [
-                BotCheck("Discord", "ok", _application_text(client)),
-                _check_message_content(settings, granted=True),
-                *_check_permissions(client, settings),
-            ]
-    except discord.PrivilegedIntentsRequired:
-        pass
+        try:
+            return await _connected_checks(settings, content=True)
+        except discord.PrivilegedIntentsRequired:
+            return await _connected_checks(settings, content=False)
     except discord.LoginFailure:
         return [BotCheck("Discord", "fail", "it does not accept DISCORD_TOKEN", RENEW_TOKEN_ADVICE)]
     except CONNECTION_ERRORS as error:
         return [BotCheck("Discord", "warn", f"cannot be reached: {error or type(error).__name__}", NETWORK_ADVICE)]
-    return await _checks_without_content(settings)
 
 
-async def _checks_without_content(settings: Settings) -> list[BotCheck]:
-    try:
-        async with asyncio.timeout(DISCORD_TIMEOUT_S), _connected(settings.discord_token, content=False) as client:
-            return [
-                BotCheck("Discord", "ok", _application_text(client)),
-                _check_message_content(settings, granted=False),
-                *_check_permissions(client, settings),
-            ]
-    except CONNECTION_ERRORS as error:
-        return [BotCheck("Discord", "warn", f"cannot be reached: {error or type(error).__name__}", NETWORK_ADVICE)]
+async def _connected_checks(settings: Settings, *, content: bool) -> list[BotCheck]:
+    async with asyncio.timeout(DISCORD_TIMEOUT_S), _connected(settings.discord_token, content=content) as client:
+        return [
+            BotCheck("Discord", "ok", _application_text(client)),
+            _check_message_content(settings, granted=content),
+            *_check_permissions(client, settings),
+        ]
 
 
 @asynccontextmanager

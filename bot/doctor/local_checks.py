@@ -1,7 +1,5 @@
 """Check results, and the checks of this machine: settings, home, disk, port, and what the trainer's doctor reports."""
 
-from __future__ import annotations
-
 import asyncio
 import base64
 import binascii
@@ -25,10 +23,10 @@ CheckState = Literal["ok", "warn", "fail"]
 MIN_FREE_BYTES, LOW_FREE_BYTES = 2**30, 5 * 2**30
 """A training run stores checkpoints and an adapter; base models from a hub take several GiB each."""
 CONNECT_TIMEOUT_S = 2.0
+RENEW_TOKEN_ADVICE = "copy it again: Developer Portal → the application → Bot → Reset Token"
 DATABASE_FILE = "understudy.sqlite"
 TRAINER_TIMEOUT_S = 300.0
-MAX_OUTPUT_CHARS = 300
-"""Characters of the trainer's error output that are shown."""
+MAX_OUTPUT_CHARS = 300  # characters of the trainer's error output that are shown
 
 
 @dataclass(frozen=True)
@@ -47,7 +45,6 @@ def failed_checks(checks: Iterable[BotCheck]) -> list[str]:
 
 
 def check_machine(settings: Settings) -> Iterator[BotCheck]:
-    """Run all checks of this machine in order."""
     yield check_token(settings.discord_token)
     yield check_home(settings.home)
     yield check_database(settings.home)
@@ -63,8 +60,8 @@ def check_token(text: str) -> BotCheck:
     if len(parts) == 3 and all(parts) and token_application_id(text):
         return BotCheck("token", "ok", f"looks like the token of the bot {token_application_id(text)}")
     what = "the application's id or public key" if len(parts) == 1 and text.isalnum() else "something else"
-    remedy = "copy it again: Developer Portal → the application → Bot → Reset Token"
-    return BotCheck("token", "fail", f"DISCORD_TOKEN does not look like a bot's token; perhaps it is {what}", remedy)
+    found = f"DISCORD_TOKEN does not look like a bot's token; perhaps it is {what}"
+    return BotCheck("token", "fail", found, RENEW_TOKEN_ADVICE)
 
 
 def token_application_id(text: str) -> int | None:
@@ -113,7 +110,6 @@ def check_database(folder: Path) -> BotCheck:
 
 
 def check_disk(folder: Path, usage: Callable[[Path], Any] = shutil.disk_usage) -> BotCheck:
-    """Check the free space on the home's disk."""
     free = int(usage(_existing_parent(folder)).free)
     found = f"{free / 2**30:.1f} GiB free"
     if free < MIN_FREE_BYTES:
@@ -139,7 +135,6 @@ def check_port(number: int, folder: Path) -> BotCheck:
 
 
 def _is_in_use(folder: Path) -> bool:
-    """Return whether a bot runs on a home."""
     try:
         if (folder / DATABASE_FILE).exists():
             acquire_home_lock(folder / DATABASE_FILE).release()
@@ -188,11 +183,8 @@ async def check_trainer(
     try:
         return [_parse_check(one) for one in json.loads(output)["checks"]]
     except (ValueError, LookupError, TypeError):
-        return [
-            _unavailable(
-                complaint.decode(errors="replace").strip()[-MAX_OUTPUT_CHARS:] or f"it ended with {process.returncode}"
-            )
-        ]
+        why = complaint.decode(errors="replace").strip()[-MAX_OUTPUT_CHARS:]
+        return [_unavailable(why or f"it ended with {process.returncode}")]
 
 
 def _parse_check(row: Mapping[str, Any]) -> BotCheck:
@@ -200,6 +192,5 @@ def _parse_check(row: Mapping[str, Any]) -> BotCheck:
 
 
 def _unavailable(why: str) -> BotCheck:
-    return BotCheck(
-        "trainer", "fail", f"its doctor reports nothing: {why}", "make setup, then python -m trainer doctor"
-    )
+    remedy = "make setup, then python -m trainer doctor"
+    return BotCheck("trainer", "fail", f"its doctor reports nothing: {why}", remedy)

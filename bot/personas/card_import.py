@@ -20,8 +20,9 @@ from bot.personas.guild_lore import MAX_FILE_BYTES, GuildLore
 from bot.personas.registry import ImportedPersona, PersonaRegistry
 from bot.store import CARD_CONTRIBUTION, JobResult, Store, TrainingJob
 from bot.store.training_jobs import NewTrainingJob
-from personas.card import Card, CardExport, CardForm, parse_card, to_persona, write_card
 from personas.card.character_book import book_as_lore
+from personas.card.formats import CardExport, CardForm, parse_card, to_persona, write_card
+from personas.card.spec_card import Card
 from personas.errors import AdapterError, BaseModelError, CardError, UnderstudyError
 from personas.home.adapters import MANIFEST_FILE, adapter_ref, install_adapter_folder
 from personas.home.card_adapter import has_adapter, require_plain_lora, unpack_card_adapter

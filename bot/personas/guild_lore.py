@@ -16,7 +16,8 @@ from bot.personas.registry import short_id
 from bot.personas.revisions import RevisionHistory
 from personas.errors import LoreError
 from personas.home.shared_personas import OPERATOR_GUILD_ID, read_shipped_lore
-from personas.lore import WORLD, LoreIndex, Passage, guild_owner, parse_lore, split_passages
+from personas.lore.index import LoreIndex, guild_owner
+from personas.lore.passages import WORLD, Passage, parse_lore, split_passages
 from personas.schemas.chat import Persona
 
 log = logging.getLogger(__name__)

@@ -12,9 +12,9 @@ from pathlib import Path
 
 from bot.errors import RefusedError
 from bot.personas.revisions import RevisionHistory
-from personas.card import Card, card_picture, find_persona, parse_card, read_card, slug, to_persona, write_card
-from personas.card.spec_card import JsonObject
-from personas.card.toml_card import card_from_table, read_table
+from personas.card.formats import card_picture, parse_card, to_persona, write_card
+from personas.card.spec_card import Card, JsonObject
+from personas.card.toml_card import card_from_table, find_persona, read_card, read_table, slug
 from personas.errors import CardError
 from personas.home.shared_personas import CARD_FILE, OPERATOR_GUILD_ID
 from personas.schemas.chat import Persona

@@ -1,7 +1,5 @@
 """Searches the home's logs for a person's aliases and texts."""
 
-from __future__ import annotations
-
 import csv
 import gzip
 import io
@@ -129,21 +127,16 @@ def _package_texts(name: str, data: bytes, found: FoundAliases) -> None:
         return
 
 
-# ------------------------------------------------------------------------------------------------ by their keys
-
-
 def identify_in_files(
-    files: Iterator[Path], people_key: bytes, wanted: set[str]
+    files: Iterator[Path], people_key: bytes, keys: set[str]
 ) -> tuple[dict[str, str], dict[str, str]]:
-    """Find those of `wanted` (keys) in files; returns ids, and casefolded names, by key."""
+    """Find those of `keys` in files; returns ids, and casefolded names, by key."""
     texts = (text for path in files for text in chain([path.name], _texts_of(path)))
-    return identify_in_texts(texts, people_key, wanted)
+    return identify_in_texts(texts, people_key, keys)
 
 
-def identify_in_texts(
-    texts: Iterable[str], people_key: bytes, wanted: set[str]
-) -> tuple[dict[str, str], dict[str, str]]:
-    """Find those of `wanted` (keys) in texts; returns ids, and casefolded names, by key."""
+def identify_in_texts(texts: Iterable[str], people_key: bytes, keys: set[str]) -> tuple[dict[str, str], dict[str, str]]:
+    """Find those of `keys` in texts; returns ids, and casefolded names, by key."""
     ids: dict[str, str] = {}
     names: dict[str, str] = {}
     seen: set[str] = set()
@@ -152,16 +145,14 @@ def identify_in_texts(
             if person not in seen:
                 seen.add(person)
                 key = keyed_person(people_key, person)
-                if key in wanted:
+                if key in keys:
                     name = person.removeprefix(NAME_KEY_PREFIX)
                     (ids if name == person else names)[key] = name
     return ids, names
 
 
 def _candidates(text: str) -> Iterator[str]:
-    """Yield everything that may be an id or, with `NAME_KEY_PREFIX`, a name, in the form in which lists of people are
-    keyed.
-    """
+    """Yield everything that may be an id or (with `NAME_KEY_PREFIX`) a name, in the form in which people are keyed."""
     yield from SNOWFLAKE.findall(text)
     words = [(match.start(), match.end()) for match in WORD.finditer(text)]
     for at, (start, _) in enumerate(words):

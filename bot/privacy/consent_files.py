@@ -1,18 +1,17 @@
 """Mirrors consent decisions and tombstones from the database to `consent.json` and `keys/tombstones.json`."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from bot.privacy.home_files import discard_pending_job_folders
 from bot.store import ConsentDecision, Store
 from personas.errors import KeyFileError
-from personas.home.atomic_files import write_private_file
+from personas.home.atomic_files import write_model
 from personas.home.data_subjects import Consent, write_consent
+from personas.schemas.base import FrozenModel
 
 TOMBSTONES_FILE = Path("keys") / "tombstones.json"
 
@@ -38,12 +37,11 @@ class ConsentMirror:
             discard_pending_job_folders(self.home, self.store)
 
 
-class TombstoneFile(BaseModel):
+class TombstoneFile(FrozenModel):
     """`tombstones.json`: the keys of each erased person, and the time of the latest erasure (seconds since 1970)."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
     format: Literal[1] = 1
-    tombstones: dict[Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")], float] = {}
+    tombstones: dict[Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")], float] = Field(default={})
 
 
 def read_tombstones(home: Path) -> dict[str, float]:
@@ -69,18 +67,12 @@ def record_tombstones(home: Path, store: Store, people: set[str], at: float) -> 
 
 
 def reconcile_tombstones(home: Path, store: Store) -> dict[str, float]:
-    """Merge the tombstones of database and file, with the latest date of each, and return them. Raises `OSError`,
-    `KeyFileError`.
-    """
+    """Merge the tombstones of database and file, with the latest dates. Raises `OSError`, `KeyFileError`."""
     listed = read_tombstones(home)
     for person, at in listed.items():
         store.people.record_erased(person, at)
     every = store.people.tombstones()
     if every != listed:
-        _write_tombstones(home / TOMBSTONES_FILE, TombstoneFile(tombstones=dict(sorted(every.items()))))
+        (home / TOMBSTONES_FILE).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        write_model(home / TOMBSTONES_FILE, TombstoneFile(tombstones=dict(sorted(every.items()))))
     return every
-
-
-def _write_tombstones(file: Path, tombstones: TombstoneFile) -> None:
-    file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    write_private_file(file, tombstones.model_dump_json(indent=1).encode() + b"\n")

@@ -1,7 +1,5 @@
 """Erasure of one person: ordered, repeatable steps whose progress is stored, and the receipt of what was done."""
 
-from __future__ import annotations
-
 import asyncio
 import logging
 import math
@@ -69,11 +67,10 @@ class ErasureReceipt(FrozenModel):
     withdrawn: tuple[WithdrawnVersion, ...] = ()
     dialogues: tuple[WithdrawnVersion, ...] = ()
     """Adapters of dialogue jobs, which are not served: `persona_id` is the job's name."""
-    set_aside: tuple[str, ...] = ()
-    """Jobs that start again, without the person."""
+    set_aside: tuple[str, ...] = ()  # jobs that start again, without the person
     exports: tuple[ExportRecord, ...] = ()
 
-    def also(self, rows: Mapping[str, int]) -> ErasureReceipt:
+    def also(self, rows: Mapping[str, int]) -> "ErasureReceipt":
         """Return the receipt with further rows counted; a repeated step finds fewer, so nothing counts twice."""
         every = {name: self.rows.get(name, 0) + rows.get(name, 0) for name in {*self.rows, *rows}}
         return self.model_copy(update={"rows": {name: count for name, count in sorted(every.items()) if count}})
@@ -85,23 +82,21 @@ class BotHooks(Protocol):
     @property
     def busy(self) -> Collection[Path]:
         """Open files; their contents are read again by `files_changed`."""
-        ...
 
     async def set_aside(self, jobs: Collection[str]) -> None:
         """Block new training runs until `follow`; stop the running one if it is among these."""
-        ...
 
     async def drop(self, persona_id: str, version: str) -> None:
         """Stop serving this version."""
-        ...
 
     async def files_changed(self, paths: Collection[str]) -> None:
         """Reload these files, by path from the home, which were redacted or deleted."""
-        ...
 
     async def follow(self, receipt: ErasureReceipt) -> ErasureReceipt:
         """Retrain, announce withdrawn versions in their channels, and unblock training; idempotent."""
-        ...
+
+
+StepMethod = Callable[[ErasureRequest, ErasureReceipt, PersonIdentifiers], Awaitable[ErasureReceipt]]
 
 
 @dataclass(frozen=True)
@@ -120,8 +115,6 @@ class ErasureRunner:
     personas: frozenset[str] = frozenset()
     forget_in_sandbox: Callable[[PersonIdentifiers], None] | None = None
 
-    # ------------------------------------------------------------------------------------------------ whom
-
     def keyed(self, who: str) -> str:
         """Return the key of an id, or of `name:` and a name, in lists of this home. Raises `KeyFileError`."""
         return keyed_person(HomeKey.of(self.home).people(), who)
@@ -134,21 +127,18 @@ class ErasureRunner:
     def traces(
         self, user_id: int, names: Iterable[str] = (), sure_names: Iterable[str] = (), until: float = math.inf
     ) -> PersonIdentifiers:
-        """Collect a member's identifiers: id, names, texts, and the lore they contributed until then.
-
-        `sure_names` are confirmed by the operator.
-        """
+        """Collect a member's identifiers, with the lore contributed until then; the operator confirms `sure_names`."""
         known = {*names, *self.store.erasure.names(user_id)}
         found = PersonIdentifiers(ids=(str(user_id),)).with_names(sorted(known), self._barred(user_id, known))
         found = found.with_confirmed_names(sure_names).with_texts(self.store.erasure.texts(user_id))
         answers = tuple(map(str, self.store.erasure.answers(user_id)))
         jobs = job_name_replacements(self.store.erasure.job_names(user_id), self.keyed)
-        given = (
-            gift
-            for gift in self.store.people.contributions_of(user_id)
+        given = self.store.people.contributions_of(user_id)
+        lore = tuple(
+            f"lore/{gift.guild_id}/{gift.persona_id}/{gift.what}"
+            for gift in given
             if gift.what != CARD_CONTRIBUTION and gift.at <= until
         )
-        lore = tuple(f"lore/{gift.guild_id}/{gift.persona_id}/{gift.what}" for gift in given)
         return replace(self._with_parts(found, user_id), answers=answers, jobs=jobs, lore=lore)
 
     def begin(
@@ -165,8 +155,6 @@ class ErasureRunner:
     def _barred(self, user_id: int, names: Iterable[str]) -> set[str]:
         return self.store.erasure.names_shared_with_others(user_id, names) | self.personas
 
-    # ------------------------------------------------------------------------------------------------ step by step
-
     async def run(self, erasure_request: ErasureRequest) -> ErasureReceipt:
         """Run all remaining steps, or all but the last where the bot does not run. Raises `UnderstudyError`."""
         while erasure_request.step and (self.hooks or erasure_request.step != "follow"):
@@ -174,7 +162,6 @@ class ErasureRunner:
         return receipt_of(erasure_request)
 
     async def finish(self) -> None:
-        """Finish all requests that were begun."""
         for row in self.store.erasure_requests.unfinished():
             resumed = receipt_of(row).model_copy(update={"resumed": receipt_of(row).resumed or row.step != "follow"})
             await self.run(self.store.erasure_requests.advance(row.seq, row.step, resumed.model_dump_json()))
@@ -184,20 +171,17 @@ class ErasureRunner:
         log.info("erasing a member: %s", row.step)
         if row.step == "gather":
             traces = await self._gather(traces)
-            receipt = receipt.model_copy(
-                update={"exports": tuple(find_exports_containing(self.home, self.people(traces)))}
-            )
+            exports = tuple(find_exports_containing(self.home, self.people(traces)))
+            receipt = receipt.model_copy(update={"exports": exports})
         elif row.step == "erase":
             traces = PersonIdentifiers()
         else:
-            receipt = await self._doing(row.step)(row, receipt, traces)
+            receipt = await self._step_method(row.step)(row, receipt, traces)
         steps = ERASURE_STEPS[receipt.scope]
         following = (*steps, "")[steps.index(row.step) + 1]
         return self.store.erasure_requests.advance(row.seq, following, receipt.model_dump_json(), traces.as_json())
 
-    def _doing(
-        self, step: str
-    ) -> Callable[[ErasureRequest, ErasureReceipt, PersonIdentifiers], Awaitable[ErasureReceipt]]:
+    def _step_method(self, step: str) -> StepMethod:
         return {
             "bury": self._bury,
             "jobs": self._jobs,
@@ -210,7 +194,6 @@ class ErasureRunner:
         }[step]
 
     async def _gather(self, traces: PersonIdentifiers) -> PersonIdentifiers:
-        """Collect the person's names and texts from logs."""
         await asyncio.to_thread(delete_path, self.home / PREVIEWS_FOLDER)
         files = self._home_files(traces)
         for user_id in traces.ids:
@@ -272,9 +255,8 @@ class ErasureRunner:
 
     def _dialogues(self, files: HomeFiles) -> list[WithdrawnVersion]:
         folders = sorted((self.home / "models" / "dialogue").glob("[!.]*"))
-        return [
-            WithdrawnVersion(persona_id=folder.name, version="") for folder in folders if files.contains_person(folder)
-        ]
+        found = filter(files.contains_person, folders)
+        return [WithdrawnVersion(persona_id=folder.name, version="") for folder in found]
 
     async def _files(self, row: ErasureRequest, receipt: ErasureReceipt, traces: PersonIdentifiers) -> ErasureReceipt:
         files = self._home_files(traces)
@@ -309,5 +291,4 @@ class ErasureRunner:
 
 
 def receipt_of(erasure_request: ErasureRequest) -> ErasureReceipt:
-    """Return the receipt so far."""
     return ErasureReceipt.model_validate_json(erasure_request.receipt)

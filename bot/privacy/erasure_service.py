@@ -1,7 +1,5 @@
 """Runs erasure requests in the background of the running bot, one at a time, and retrains what they withdrew."""
 
-from __future__ import annotations
-
 import asyncio
 import hashlib
 import logging
@@ -27,17 +25,15 @@ from bot.privacy.translations import translate
 from bot.services import Bot, PrivacyServices
 from bot.store import Store, TrainingJob
 from personas.errors import UnderstudyError
+from personas.home.atomic_files import write_model
 from personas.home.pseudonyms import HomeKey
 from personas.schemas.base import FrozenModel
 
 log = logging.getLogger(__name__)
-SYSTEM_USER_ID = 0
-"""The requester of a training run that follows from an erasure."""
-REQUESTS_FOLDER = "forget"
-"""Folder of the home in which the operator's requests are placed."""
+SYSTEM_USER_ID = 0  # the requester of a training run that follows from an erasure
+REQUESTS_FOLDER = "forget"  # folder of the home in which the operator's requests are placed
 POLL_INTERVAL_S = 2.0
-RETRY_DELAY_S = 30.0
-"""Delay before a failed step is tried again, for instance when the disk is full."""
+RETRY_DELAY_S = 30.0  # delay before a failed step is tried again, for instance when the disk is full
 ReceiptCallback = Callable[[ErasureReceipt], Awaitable[None]]
 
 
@@ -69,9 +65,8 @@ class LiveBotHooks:
         if any(part[0] == "personas" for part in parts):
             await asyncio.to_thread(services.personas.reload_guild_cards)
         lore = GuildLore(services.home, services.request_builder.lore, services.catalogue.shipped.lore)
-        owners = {
-            (int(part[1]), part[2]) for part in parts if part[0] == "lore" and len(part) > 3 and part[1].isdigit()
-        }
+        lore_files = (part for part in parts if part[0] == "lore" and len(part) > 3 and part[1].isdigit())
+        owners = {(int(part[1]), part[2]) for part in lore_files}
         for guild_id, persona_id in sorted(owners):
             await lore.refresh(guild_id, persona_id)
         services.request_builder.lore.compact()
@@ -79,47 +74,38 @@ class LiveBotHooks:
     async def follow(self, receipt: ErasureReceipt) -> ErasureReceipt:
         await self.client.services.engine.clear_prefix_cache()
         try:
-            withdrawn = tuple([self._trained_anew(one) for one in receipt.withdrawn])
-            dialogues = tuple([self._dialogue_anew(one) for one in receipt.dialogues])
+            withdrawn = tuple([self._retrain(one) for one in receipt.withdrawn])
+            dialogues = tuple([self._retrain_dialogue(one) for one in receipt.dialogues])
         finally:
             self.client.services.queue.go_on()
         for one in withdrawn:
-            await self._tell(one)
+            await self._announce(one)
         return receipt.model_copy(update={"withdrawn": withdrawn, "dialogues": dialogues})
 
-    # ------------------------------------------------------------------------------------------------ anew
-
-    def _trained_anew(self, one: WithdrawnVersion) -> WithdrawnVersion:
+    def _retrain(self, one: WithdrawnVersion) -> WithdrawnVersion:
         """Queue a withdrawn version's job again where it was live; others are retrained on request."""
         job_id = self.client.services.store.versions.job_of(one.persona_id, one.version)
         job = self.client.services.store.jobs.get(job_id) if job_id else None
-        return self._again(one, job) if job and one.now is not None else one
+        return self._enqueue_again(one, job) if job and one.now is not None else one
 
-    def _dialogue_anew(self, one: WithdrawnVersion) -> WithdrawnVersion:
+    def _retrain_dialogue(self, one: WithdrawnVersion) -> WithdrawnVersion:
         done = self.client.services.store.jobs.in_state("done")
         job = next((job for job in reversed(done) if job.name == f"dialogue/{one.persona_id}"), None)
-        return self._again(one, job) if job else one
+        return self._enqueue_again(one, job) if job else one
 
-    def _again(self, one: WithdrawnVersion, job: TrainingJob) -> WithdrawnVersion:
+    def _enqueue_again(self, one: WithdrawnVersion, job: TrainingJob) -> WithdrawnVersion:
         again_id = hashlib.sha256(f"again:{job.job_id}".encode()).hexdigest()[:10]
         if self.client.services.store.jobs.get(again_id):
             return one.model_copy(update={"again": again_id})
         try:
-            self.client.services.queue.enqueue(
-                job.request,
-                guild_id=job.guild_id,
-                channel_id=job.channel_id,
-                requested_by=SYSTEM_USER_ID,
-                job_id=again_id,
-            )
+            place = {"guild_id": job.guild_id, "channel_id": job.channel_id}
+            self.client.services.queue.enqueue(job.request, **place, requested_by=SYSTEM_USER_ID, job_id=again_id)
         except UnderstudyError as error:
             log.warning("%s %s is not retrained: %s", one.persona_id, one.version, error)
             return one.model_copy(update={"why_not": error.message})
         return one.model_copy(update={"again": again_id})
 
-    # ------------------------------------------------------------------------------------------------ saying so
-
-    async def _tell(self, one: WithdrawnVersion) -> None:
+    async def _announce(self, one: WithdrawnVersion) -> None:
         """Announce a withdrawal in the channels concerned, without naming the person."""
         if one.now is None:
             return
@@ -128,13 +114,12 @@ class LiveBotHooks:
             persona = personas.get(one.persona_id, guild.id)
             if persona is None:
                 continue
-            words = translate(
-                "en", "announced", name=persona.name, version=one.version, now=one.now or "the base model"
-            )
-            words += " " + translate("en", "announced_again" if one.again else "announced_alone")
+            now = one.now or "the base model"
+            text = translate("en", "announced", name=persona.name, version=one.version, now=now)
+            text += " " + translate("en", "announced_again" if one.again else "announced_alone")
             for channel in self._channels(guild, one.persona_id):
                 try:
-                    await channel.send(words, allowed_mentions=NO_MENTIONS)
+                    await channel.send(text, allowed_mentions=NO_MENTIONS)
                 except discord.HTTPException as error:
                     log.warning("could not announce in #%s that a version was withdrawn: %s", channel, error)
             self.client.services.versions.notify(guild.id, one.persona_id)
@@ -158,7 +143,7 @@ class ErasureService:
 
     def __init__(self, bot: Bot) -> None:
         self._bot = bot
-        self._tell: dict[int, ReceiptCallback] = {}
+        self._callbacks: dict[int, ReceiptCallback] = {}
         self._wake = asyncio.Event()
         self._worker: asyncio.Task[None] | None = None
 
@@ -167,18 +152,11 @@ class ErasureService:
         """Build the runner for this home, connected to the bot."""
         services = self._bot.services
         consents = ConsentMirror(services.home, services.store, services.privacy.permission)
-        return ErasureRunner(
-            services.home,
-            services.store,
-            consents,
-            time.time,
-            LiveBotHooks(self._bot),
-            services.personas.all_names(),
-            services.privacy.forget_in_sandbox,
-        )
+        hooks, personas = LiveBotHooks(self._bot), services.personas.all_names()
+        leave = services.privacy.forget_in_sandbox
+        return ErasureRunner(services.home, services.store, consents, time.time, hooks, personas, leave)
 
     def start(self) -> None:
-        """Start with the requests left over from earlier."""
         self._worker = asyncio.create_task(self._work(), name="forgetting")
 
     async def stop(self) -> None:
@@ -189,31 +167,24 @@ class ErasureService:
             self._worker = None
 
     def is_underway(self, user_id: int) -> bool:
-        """An erasure is running."""
         runner = self.runner
         person = runner.keyed(str(user_id))
         return any(row.person == person and row.step != "follow" for row in runner.store.erasure_requests.unfinished())
 
     def ask(self, user_id: int, names: Iterable[str], scope: ErasureScope, tell: ReceiptCallback) -> None:
-        """Store a request to erase a person, or to withdraw what was trained on them. Once this returns, it will be
-        carried out.
-
-        Calls `tell` at the end, unless the bot was restarted meanwhile. Raises `UnderstudyError`.
-        """
+        """Store a request, to be carried out, and `tell` at its end unless restarted. Raises `UnderstudyError`."""
         runner = self.runner
         row = runner.begin(runner.traces(user_id, names), scope=scope)
-        self._tell[row.seq] = tell
-        self._let_go(user_id)
+        self._callbacks[row.seq] = tell
+        self._stop_serving(user_id)
 
-    def _let_go(self, user_id: int) -> None:
+    def _stop_serving(self, user_id: int) -> None:
         services = self._bot.services
         services.reply_service.stop_replies(to=user_id)
         services.dialogue_runner.stop_asked_by(user_id)
-        for channel_id in [key for key, asked in services.unanswered.items() if asked.author_id == user_id]:
+        for channel_id in [key for key, message in services.unanswered.items() if message.author_id == user_id]:
             del services.unanswered[channel_id]
         self._wake.set()
-
-    # ------------------------------------------------------------------------------------------ in the background
 
     async def _work(self) -> None:
         await self._bot.wait_until_ready()
@@ -221,7 +192,7 @@ class ErasureService:
             self._wake.clear()
             try:
                 self._take_requests()
-                await self._work_off()
+                await self._run_unfinished()
             except Exception:  # it stays in the store and is tried again
                 log.exception("an erasure step failed; it is tried again")
                 await asyncio.sleep(RETRY_DELAY_S)
@@ -230,34 +201,31 @@ class ErasureService:
             except TimeoutError:
                 continue
 
-    async def _work_off(self) -> None:
+    async def _run_unfinished(self) -> None:
         for row in self._bot.services.store.erasure_requests.unfinished():
             receipt = await self.runner.run(row)
-            if tell := self._tell.pop(row.seq, None):
+            if tell := self._callbacks.pop(row.seq, None):
                 await tell(receipt)
 
     def _take_requests(self) -> None:
         for file in sorted((self._bot.services.home / REQUESTS_FOLDER).glob("*.json")):
             try:
-                asked = OperatorErasureRequest.model_validate_json(file.read_bytes())
+                request = OperatorErasureRequest.model_validate_json(file.read_bytes())
             except ValidationError:
                 log.error("%s is no erasure request", file.name)
             else:
                 runner = self.runner
-                runner.begin(runner.traces(asked.user_id, sure_names=asked.names))
-                self._let_go(asked.user_id)
+                runner.begin(runner.traces(request.user_id, sure_names=request.names))
+                self._stop_serving(request.user_id)
             file.unlink()
 
 
-def leave_request(home: Path, asked: OperatorErasureRequest) -> Path:
+def leave_request(home: Path, request: OperatorErasureRequest) -> Path:
     """Leave a request for the bot that runs on this home; it deletes the file on acceptance. Raises `OSError`."""
     folder = home / REQUESTS_FOLDER
     folder.mkdir(mode=0o700, exist_ok=True)
     file = folder / f"{secrets.token_hex(8)}.json"
-    aside = file.with_suffix(".part")
-    aside.touch(mode=0o600)
-    aside.write_text(asked.model_dump_json(), encoding="utf-8")
-    aside.replace(file)
+    write_model(file, request)
     return file
 
 
@@ -276,7 +244,8 @@ async def replay_erasures(runner: ErasureRunner, *, files: bool) -> list[Erasure
     if files:
         key = HomeKey.of(runner.home).people()
         _, names = identify_in_texts(erasure.free_texts(), key, set(buried))
-        ids, more = await asyncio.to_thread(identify_in_files, _primary_files(runner), key, set(buried))
+        primary_files = HomeFiles(runner.home, IdentifierMatcher(PersonIdentifiers()), ()).primary_files()
+        ids, more = await asyncio.to_thread(identify_in_files, primary_files, key, set(buried))
         names |= more
     for user_id in sorted(erasure.user_ids()):
         at = buried.get(runner.keyed(str(user_id)))
@@ -290,17 +259,10 @@ async def replay_erasures(runner: ErasureRunner, *, files: bool) -> list[Erasure
     return receipts
 
 
-async def resume_erasures(home: Path, store: Store, keeping: PrivacyServices, personas: frozenset[str]) -> None:
-    """Mirror consent, finish interrupted erasures and replay tombstones, before the bot starts.
-
-    Raises `UnderstudyError`.
-    """
-    consents = ConsentMirror(home, store, keeping.permission)
+async def resume_erasures(home: Path, store: Store, privacy: PrivacyServices, personas: frozenset[str]) -> None:
+    """Mirror consent, finish interrupted erasures, replay tombstones before the start. Raises `UnderstudyError`."""
+    consents = ConsentMirror(home, store, privacy.permission)
     consents.mirror()
-    runner = ErasureRunner(home, store, consents, time.time, None, personas, keeping.forget_in_sandbox)
+    runner = ErasureRunner(home, store, consents, time.time, None, personas, privacy.forget_in_sandbox)
     await runner.finish()
     await replay_erasures(runner, files=False)
-
-
-def _primary_files(runner: ErasureRunner) -> Iterator[Path]:
-    return HomeFiles(runner.home, IdentifierMatcher(PersonIdentifiers()), ()).primary_files()

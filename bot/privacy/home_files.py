@@ -1,7 +1,5 @@
 """Deletes or redacts a person's data in all files under UNDERSTUDY_HOME beside the database."""
 
-from __future__ import annotations
-
 import os
 import secrets
 import shutil
@@ -20,7 +18,6 @@ from personas.home.data_subjects import PEOPLE_FILE, contains_any_person, read_p
 from personas.home.review_files import list_review_files
 
 DATABASE_FILE, SANDBOX_FILE = "understudy.sqlite", "sandbox.sqlite"
-
 EXCLUDED_PATHS = ("keys", "consent.json", "exports.jsonl", "heldout")
 """Paths that are not searched: they are rewritten from the store, or list people by key only."""
 DERIVED_PATHS = (
@@ -42,8 +39,7 @@ class FileErasureResult:
 
     deleted: list[str] = field(default_factory=list)
     cut: list[str] = field(default_factory=list)
-    lost: list[str] = field(default_factory=list)
-    """Primary files that could not be redacted, and were deleted."""
+    lost: list[str] = field(default_factory=list)  # primary files that could not be redacted, and were deleted
 
 
 @dataclass(frozen=True)
@@ -71,13 +67,10 @@ class HomeFiles:
     def erase(
         self, withdrawn: Collection[Path] = (), given: Collection[Path] = (), *, derived_only: bool = False
     ) -> FileErasureResult:
-        """Delete derived data and contributions of the person, and redact everything else. Raises `OSError`.
-
-        `withdrawn` are derived paths to delete whatever they contain; `given` are contributed files.
-        """
+        """Delete `withdrawn`, `given` and derived data of the person, and redact everything else. Raises `OSError`."""
         done = FileErasureResult()
-        for left_over in list(self.home.rglob(f"{PENDING_DELETION_PREFIX}*")):
-            _remove(left_over)
+        for leftover in list(self.home.rglob(f"{PENDING_DELETION_PREFIX}*")):
+            _remove(leftover)
         for path in self.derived_paths():
             if path not in self.busy and (path in withdrawn or self.contains_person(path)):
                 done.deleted.append(self._shown(path))
@@ -86,10 +79,10 @@ class HomeFiles:
             for file in filter(Path.is_file, given):
                 done.deleted.append(self._shown(file))
                 delete_path(file)
-            self._forget_primary(done)
+            self._erase_primary(done)
         return done
 
-    def _forget_primary(self, done: FileErasureResult) -> None:
+    def _erase_primary(self, done: FileErasureResult) -> None:
         for package in self._packages():
             done.deleted.append(self._shown(package))
             delete_path(package)
@@ -97,9 +90,9 @@ class HomeFiles:
             if review.is_file() and not review.is_relative_to(self.home) and self._in(review.name, review):
                 done.deleted.append(self.finder.redacted(str(review)))
                 delete_path(review)
-        made = set(self.derived_paths())
+        derived = set(self.derived_paths())
         for file in list(self.primary_files()):
-            if any(parent in made for parent in [file, *file.parents]):
+            if any(parent in derived for parent in [file, *file.parents]):
                 continue
             if self._in_file(file):
                 self._cut(file, done)
@@ -111,12 +104,9 @@ class HomeFiles:
         """List the files that are searched one by one."""
         for path in sorted(self.home.rglob("*")):
             top = path.relative_to(self.home).parts[0]
-            ours = (
-                top.startswith((DATABASE_FILE, SANDBOX_FILE))
-                or top in EXCLUDED_PATHS
-                or path.suffix in (".lock", ".part")
-            )
-            if path.is_file() and not path.is_symlink() and not ours and path not in self.busy:
+            is_database = top.startswith((DATABASE_FILE, SANDBOX_FILE))
+            is_excluded = is_database or top in EXCLUDED_PATHS or path.suffix in (".lock", ".part")
+            if path.is_file() and not path.is_symlink() and not is_excluded and path not in self.busy:
                 yield path
 
     def _in_file(self, file: Path) -> bool:
@@ -126,7 +116,6 @@ class HomeFiles:
         return self.finder.in_text(name) or redaction.file_contains_person(file, self.finder)
 
     def _packages(self) -> list[Path]:
-        """List the person's own data packages, unpacked or zipped."""
         roots = {file for file in self.primary_files() if redaction.is_own_data_package_archive(file, self.finder)}
         for file in self.home.rglob(DATA_PACKAGE_OWNER_FILE):
             if is_own_data_package([(file.name, file.read_bytes())], self.finder):
@@ -136,24 +125,23 @@ class HomeFiles:
 
     def _cut(self, file: Path, done: FileErasureResult, *, whole: bool = True) -> None:
         """Redact a file; one that only mentions the person (not `whole`) is kept where that fails."""
-        aside = file.with_name(f"{PENDING_DELETION_PREFIX}{secrets.token_hex(4)}")
-        with aside.open("wb") as out:
-            can_be = redaction.redact_file(file, out, self.finder)
+        temporary = file.with_name(f"{PENDING_DELETION_PREFIX}{secrets.token_hex(4)}")
+        with temporary.open("wb") as out:
+            is_redacted = redaction.redact_file(file, out, self.finder)
             out.flush()
             os.fsync(out.fileno())
-        if not can_be:
-            aside.unlink()
+        if not is_redacted:
+            temporary.unlink()
             if whole:
                 done.lost.append(self._shown(file))
                 delete_path(file)
             return
         done.cut.append(self._shown(file))
-        shutil.copymode(file, aside)
-        aside.replace(file)
+        shutil.copymode(file, temporary)
+        temporary.replace(file)
         self._rename(file)
 
     def _rename(self, path: Path) -> None:
-        """Replace the person's name in the last part of a path."""
         name = self.finder.redacted_whole(path.name)
         if name == path.name:
             return
@@ -173,10 +161,10 @@ class HomeFiles:
 
 def delete_path(path: Path) -> None:
     """Delete a file or folder; renames it first, so that an interrupted deletion is found and completed."""
-    aside = path.with_name(f"{PENDING_DELETION_PREFIX}{secrets.token_hex(4)}")
+    temporary = path.with_name(f"{PENDING_DELETION_PREFIX}{secrets.token_hex(4)}")
     with suppress(FileNotFoundError):
-        path.rename(aside)
-        _remove(aside)
+        path.rename(temporary)
+        _remove(temporary)
 
 
 def _remove(path: Path) -> None:
@@ -197,9 +185,7 @@ def paths_listing_person(home: Path, people: Collection[str]) -> list[str]:
 
 
 def discard_pending_job_folders(home: Path, store: Store) -> None:
-    """Delete the folders of all pending jobs; each is written again later, from the data then allowed. Raises
-    `OSError`.
-    """
+    """Delete the folders of all pending jobs, which are written again with the data then allowed. Raises `OSError`."""
     for job in _pending_jobs(store):
         delete_path(home / "jobs" / job.job_id)
 

@@ -1,7 +1,5 @@
 """Identifiers of a person (ids, names, texts, job names), and the matcher that finds and redacts them in text."""
 
-from __future__ import annotations
-
 import json
 import re
 import secrets
@@ -17,18 +15,14 @@ from personas.lore.semantic import rarity
 
 GENERATED_JOB_NAME = re.compile(r".+-\d{4}-\d{6}|job-[0-9a-f]{10}", re.DOTALL)
 """The name that `/finetune start` generates for a job without one, and that jobs are given here."""
-NAME_PLACEHOLDER = "someone"
-"""Replaces a name."""
-TEXT_PLACEHOLDER = "[removed]"
-"""Replaces a text."""
+NAME_PLACEHOLDER = "someone"  # replaces a name
+TEXT_PLACEHOLDER = "[removed]"  # replaces a text
 MIN_ID_DIGITS = 15
 """Minimum digits of a Discord id. Shorter numbers occur in every file, for instance as times in seconds."""
 MIN_NAME_CHARACTERS, MIN_SUBSTRING_NAME_CHARACTERS = 3, 8
 """Shorter names are not searched; names of at least the second length are found within other words, too."""
-MIN_INFLECTED_NAME_CHARACTERS = 5
-"""From this length on, a name is also found with endings."""
-MIN_SENTENCE_CHARACTERS = 20
-"""Minimum length of a sentence that identifies its author."""
+MIN_INFLECTED_NAME_CHARACTERS = 5  # from this length on, a name is also found with endings
+MIN_SENTENCE_CHARACTERS = 20  # minimum length of a sentence that identifies its author
 COMMON_WORD_RARITY, ANY_WORD_RARITY = 0.2, 0.95
 """Below these rarities (`personas.lore.semantic.rarity`) a name is a common English word, and a word at all."""
 MIN_NAME_PART_RARITY = 0.4
@@ -57,17 +51,16 @@ RESERVED_NAMES = frozenset(
     timestampEdited inlineEmojis categoryId""".casefold().split()
 )
 """Names of roles, fields and files in homes, logs and data sets, which are never redacted."""
-MIN_BINARY_NAME_CHARACTERS = 6
-"""Shorter names occur by chance in weights and images."""
+MIN_BINARY_NAME_CHARACTERS = 6  # shorter names occur by chance in weights and images
 PHRASE_PREFIX_CHARACTERS = 12
 SENTENCE = re.compile(r"[^\n.!?。！？]+[.!?。！？]*")
 WORD_START = re.compile(r"\w+")
 UNSPACED_SCRIPT = re.compile(f"[{UNSEGMENTED_SCRIPTS}]")
 
 
-def job_name_replacements(chosen: Iterable[str], keyed: Callable[[str], str]) -> tuple[str, ...]:
+def job_name_replacements(names: Iterable[str], keyed: Callable[[str], str]) -> tuple[str, ...]:
     """Return `old=new` for each name that a member chose; deterministic."""
-    return tuple(f"{name}=job-{keyed(f'job:{name}')[:10]}" for name in chosen if not GENERATED_JOB_NAME.fullmatch(name))
+    return tuple(f"{name}=job-{keyed(f'job:{name}')[:10]}" for name in names if not GENERATED_JOB_NAME.fullmatch(name))
 
 
 class JobNameReplacer:
@@ -77,38 +70,34 @@ class JobNameReplacer:
 
     def __init__(self, renamed: Iterable[str]) -> None:
         self._new = dict(pair.split("=", 1) for pair in renamed)
-        either = "|".join(map(re.escape, self._new))
-        self._where = (
-            re.compile(rf'("{self.FIELD}"\s*:\s*"|\bdialogue/)({either})(?![A-Za-z0-9_-])') if either else None
-        )
+        alternatives = "|".join(map(re.escape, self._new))
+        pattern = rf'("{self.FIELD}"\s*:\s*"|\bdialogue/)({alternatives})(?![A-Za-z0-9_-])'
+        self._pattern = re.compile(pattern) if alternatives else None
 
     def __bool__(self) -> bool:
         return bool(self._new)
 
     def in_text(self, text: str) -> bool:
-        """Return whether a text contains one."""
-        return bool(self._where and self._where.search(text))
+        return bool(self._pattern and self._pattern.search(text))
 
     def replaced(self, text: str) -> str:
-        """Return the text with the new names."""
-        return self._where.sub(lambda found: found[1] + self._new[found[2]], text) if self._where else text
+        return self._pattern.sub(lambda found: found[1] + self._new[found[2]], text) if self._pattern else text
 
     def new(self, name: str) -> str:
-        """Return a job's new name."""
         return self._new.get(name, name)
 
     def rename_files(self, home: Path) -> None:
         """Rename dialogue adapters, and the job in job folders. May be repeated. Raises `OSError`."""
         for old, new in self._new.items():
-            place = dialogue_adapter_folder(home, old)
-            if place.exists():
-                place.rename(dialogue_adapter_folder(home, new))
+            folder = dialogue_adapter_folder(home, old)
+            if folder.exists():
+                folder.rename(dialogue_adapter_folder(home, new))
         for request in (home / "jobs").glob(f"*/{REQUEST_FILE}") if self else ():
             text = request.read_text(encoding="utf-8", errors="surrogateescape")
             if self.in_text(text):
-                aside = request.with_name(f".{REQUEST_FILE}.{secrets.token_hex(4)}")
-                aside.write_text(self.replaced(text), encoding="utf-8", errors="surrogateescape")
-                aside.replace(request)
+                temporary = request.with_name(f".{REQUEST_FILE}.{secrets.token_hex(4)}")
+                temporary.write_text(self.replaced(text), encoding="utf-8", errors="surrogateescape")
+                temporary.replace(request)
 
 
 @dataclass(frozen=True)
@@ -131,7 +120,6 @@ class PersonIdentifiers:
     lore: tuple[str, ...] = ()
 
     def as_json(self) -> str:
-        """Serialise for the store."""
         return json.dumps(asdict(self), ensure_ascii=False)
 
     @classmethod
@@ -144,33 +132,26 @@ class PersonIdentifiers:
         taken = {name.casefold() for name in barred} | RESERVED_NAMES
         new = (name.strip() for name in names)
         every = dict.fromkeys([*self.speaker_names, *(name for name in new if name and name.casefold() not in taken)])
-        telling = tuple(name for name in every if name in self.names or is_distinctive(name))
-        return replace(self, names=telling, speaker_names=tuple(every))
+        distinctive = tuple(name for name in every if name in self.names or is_distinctive(name))
+        return replace(self, names=distinctive, speaker_names=tuple(every))
 
     def with_parts(self, others_words: Iterable[str]) -> Self:
         """Add the parts of names, except words of names that others use."""
         taken = {word.casefold() for word in others_words} | RESERVED_NAMES | COMMON_NAME_PARTS
         words = [name.split() for name in self.speaker_names]
         ends = dict.fromkeys(word for parts in words if len(parts) > 1 for word in (parts[0], parts[-1]))
-        return replace(
-            self, parts=tuple(one for one in ends if one.casefold() not in taken and _is_distinctive_part(one))
-        )
+        new = (word for word in ends if word.casefold() not in taken and _is_distinctive_part(word))
+        return replace(self, parts=tuple(new))
 
     def with_texts(self, texts: Iterable[str]) -> Self:
-        """Add texts of the person."""
         return replace(self, texts=tuple(dict.fromkeys([*self.texts, *texts])))
 
     def with_confirmed_names(self, names: Iterable[str]) -> Self:
         """Add names that the operator confirmed: they are searched everywhere."""
-        found = (name.strip() for name in names)
-        every = tuple(
-            name for name in found if len(name) >= MIN_NAME_CHARACTERS and name.casefold() not in RESERVED_NAMES
-        )
-        return replace(
-            self,
-            names=tuple(dict.fromkeys([*self.names, *(name for name in every if not name.isdecimal())])),
-            speaker_names=tuple(dict.fromkeys([*self.speaker_names, *every])),
-        )
+        long = (name.strip() for name in names if len(name.strip()) >= MIN_NAME_CHARACTERS)
+        new = [name for name in long if name.casefold() not in RESERVED_NAMES]
+        every = dict.fromkeys([*self.names, *(name for name in new if not name.isdecimal())])
+        return replace(self, names=tuple(every), speaker_names=tuple(dict.fromkeys([*self.speaker_names, *new])))
 
 
 def is_distinctive(name: str) -> bool:
@@ -203,27 +184,26 @@ class IdentifierMatcher:
         self._speakers = {value.casefold() for value in (*traces.ids, *traces.names, *traces.speaker_names)}
         patterns = [rf"(?<!\d){re.escape(one)}(?!\d)" for one in traces.ids if len(one) >= MIN_ID_DIGITS]
         patterns += [_pattern(name) for name in sorted(traces.names, key=len, reverse=True)]
-        self._who = re.compile("|".join(patterns), re.IGNORECASE) if patterns else None
+        self._identity = re.compile("|".join(patterns), re.IGNORECASE) if patterns else None
         parts = [re.escape(part) for part in sorted(traces.parts, key=len, reverse=True)]
         # With another capital behind it, it is somebody else's name, or a street's.
         self._parts = re.compile(rf"(?<![^\W_])(?:{'|'.join(parts)})(?![^\W_])(?! +[A-Z][a-z])") if parts else None
         in_bytes = list(self._byte_patterns())
         self._in_bytes = re.compile(b"|".join(in_bytes), re.IGNORECASE) if in_bytes else None
-        self._said: dict[str, list[str]] = {}
-        self._unspaced: list[str] = []
+        self._phrases: dict[str, list[str]] = {}
+        self._unspaced_phrases: list[str] = []
         for phrase in _phrases(traces.texts):
             if UNSPACED_SCRIPT.match(phrase):
-                self._unspaced.append(phrase)
+                self._unspaced_phrases.append(phrase)
             else:
-                self._said.setdefault(phrase[:PHRASE_PREFIX_CHARACTERS], []).append(phrase)
+                self._phrases.setdefault(phrase[:PHRASE_PREFIX_CHARACTERS], []).append(phrase)
 
     def is_theirs(self, value: object) -> bool:
-        """Return whether a speaker's name or id is the person's."""
         return isinstance(value, str | int) and str(value).strip().casefold() in self._speakers
 
     def in_text(self, text: str) -> bool:
         """Return whether a text contains the person or one of their texts."""
-        named = bool(self._who and self._who.search(text)) or self.jobs.in_text(text)
+        named = bool(self._identity and self._identity.search(text)) or self.jobs.in_text(text)
         return named or next(self._spans(text), None) is not None
 
     def touches(self, text: str) -> bool:
@@ -244,7 +224,6 @@ class IdentifierMatcher:
         return self._parts.sub(NAME_PLACEHOLDER, text) if self._parts else text
 
     def redacted_whole(self, text: str) -> str:
-        """Return the text without the person."""
         text = self.jobs.replaced(text)
         pieces, end = [], 0
         for start, stop in sorted(self._spans(text)):
@@ -252,15 +231,15 @@ class IdentifierMatcher:
                 pieces += [text[end:start], TEXT_PLACEHOLDER]
                 end = stop
         text = "".join([*pieces, text[end:]]) if pieces else text
-        return self._who.sub(NAME_PLACEHOLDER, text) if self._who else text
+        return self._identity.sub(NAME_PLACEHOLDER, text) if self._identity else text
 
     def _spans(self, text: str) -> Iterator[tuple[int, int]]:
-        if self._said:
+        if self._phrases:
             for word in WORD_START.finditer(text):
-                for phrase in self._said.get(text[word.start() : word.start() + PHRASE_PREFIX_CHARACTERS], ()):
+                for phrase in self._phrases.get(text[word.start() : word.start() + PHRASE_PREFIX_CHARACTERS], ()):
                     if text.startswith(phrase, word.start()):
                         yield word.start(), word.start() + len(phrase)
-        for phrase in self._unspaced:
+        for phrase in self._unspaced_phrases:
             at = text.find(phrase)
             while at >= 0:
                 yield at, at + len(phrase)
@@ -277,15 +256,15 @@ def _pattern(name: str) -> str:
     """Return the pattern of a name; endings are allowed only for names that are long enough."""
     body = re.escape(name).replace(r"\ ", r"\s+")
     forms = dict.fromkeys([body, re.escape(json.dumps(name)[1:-1])])
-    either = f"(?:{'|'.join(forms)})"
+    alternatives = f"(?:{'|'.join(forms)})"
     if UNSPACED_SCRIPT.search(name):
-        return either
+        return alternatives
     if _is_word(name) and name[0].isupper():  # in small letters whoever runs the bot vouches for it
-        return rf"(?<![^\W_])(?-i:{either})(?![^\W_])"
+        return rf"(?<![^\W_])(?-i:{alternatives})(?![^\W_])"
     if _is_word(name):
-        return rf"(?<![^\W_]){either}(?![^\W_])"
+        return rf"(?<![^\W_]){alternatives}(?![^\W_])"
     before = "" if len(name) >= MIN_SUBSTRING_NAME_CHARACTERS else r"(?<![^\W_])"
-    return f"{before}{either}" + (r"[^\W\d_]*" if len(name) >= MIN_INFLECTED_NAME_CHARACTERS else r"(?![^\W_])")
+    return f"{before}{alternatives}" + (r"[^\W\d_]*" if len(name) >= MIN_INFLECTED_NAME_CHARACTERS else r"(?![^\W_])")
 
 
 def _phrases(texts: Iterable[str]) -> Iterator[str]:

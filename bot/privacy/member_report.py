@@ -1,7 +1,5 @@
 """Reports what is stored about one member, as text and as a JSON export."""
 
-from __future__ import annotations
-
 import json
 import time
 from dataclasses import dataclass
@@ -30,7 +28,6 @@ class MemberReport:
 
     @property
     def store(self) -> Store:
-        """All rows about the member."""
         return self.runner.store
 
     def trained(self) -> list[str]:
@@ -38,26 +35,16 @@ class MemberReport:
         traces = self.runner.traces(self.user_id, self.names)
         return paths_listing_person(self.runner.home, self.runner.people(traces))
 
-    def forgettings(self) -> list[ErasureRequest]:
+    def erasures(self) -> list[ErasureRequest]:
         """Return the member's erasures, latest first."""
         return self.store.erasure_requests.of(self.runner.keyed(str(self.user_id)))
 
-    # ------------------------------------------------------------------------------------------ in words
-
     def words(self, language: Language, operator: str) -> str:
         """Return the report for the member, in plain words."""
-        lines = [*self._kept_words(language), *self._training_words(language)]
-        nothing = [] if lines else [translate(language, "show_nothing")]
-        return "\n".join(
-            [
-                translate(language, "show_title"),
-                *nothing,
-                *lines,
-                self._consent_words(language),
-                *self._forgotten_words(language, operator),
-                translate(language, "show_end", operator=operator),
-            ]
-        )
+        stored = [*self._kept_words(language), *self._training_words(language)]
+        lines = [translate(language, "show_title"), *(stored or [translate(language, "show_nothing")])]
+        lines += [self._consent_words(language), *self._forgotten_words(language, operator)]
+        return "\n".join([*lines, translate(language, "show_end", operator=operator)])
 
     def trained_words(self, language: Language) -> str:
         """Describe what was trained on the member's data; empty when nothing was."""
@@ -71,15 +58,11 @@ class MemberReport:
             lines.append(translate(language, "show_messages", **values))
         if counts["votes"]:
             lines.append(translate(language, "show_votes", count=counts["votes"]))
-        given = [
-            translate(
-                language,
-                "card" if gift.what == CARD_CONTRIBUTION else "lore",
-                what=gift.what,
-                persona=short_id(Persona(gift.persona_id, gift.persona_id), gift.guild_id),
-            )
-            for gift in self.store.people.contributions_of(self.user_id)
-        ]
+        given = []
+        for gift in self.store.people.contributions_of(self.user_id):
+            key = "card" if gift.what == CARD_CONTRIBUTION else "lore"
+            persona = short_id(Persona(gift.persona_id, gift.persona_id), gift.guild_id)
+            given.append(translate(language, key, what=gift.what, persona=persona))
         if given:
             lines.append(translate(language, "show_given", what=", ".join(given)))
         if counts["taught"]:
@@ -100,20 +83,16 @@ class MemberReport:
         return translate(language, "show_consent_out")
 
     def _forgotten_words(self, language: Language, operator: str) -> list[str]:
-        before = [one for one in self.forgettings() if receipt_of(one).scope == "everything"]
+        before = [one for one in self.erasures() if receipt_of(one).scope == "everything"]
         if not before:
             return []
         if before[0].step not in ("", "follow"):
             return [translate(language, "show_forgetting")]
         done = format_receipt(receipt_of(before[0]), language, operator).splitlines()[1:]
-        return [
-            translate(language, "show_forgotten", at=int(before[0].asked_at), what=" ".join(done).replace("• ", ""))
-        ]
-
-    # ------------------------------------------------------------------------------------------ as a file
+        effects = " ".join(done).replace("• ", "")
+        return [translate(language, "show_forgotten", at=int(before[0].asked_at), what=effects)]
 
     def export(self) -> bytes:
-        """Return everything as JSON, in UTF-8."""
         traces = self.runner.traces(self.user_id, self.names)
         people = self.runner.people(traces)
         whole: dict[str, Any] = {
@@ -127,12 +106,11 @@ class MemberReport:
             "in_files_that_left": [
                 {"at": one.at, "what": one.what} for one in find_exports_containing(self.runner.home, people)
             ],
-            "forgotten_before": [one.asked_at for one in self.forgettings()],
+            "forgotten_before": [one.asked_at for one in self.erasures()],
         }
         return json.dumps(whole, ensure_ascii=False, indent=1).encode()
 
     def _given_files(self) -> list[dict[str, str]]:
-        """Return the text of the lore that the member contributed."""
         found = []
         for gift in self.store.people.contributions_of(self.user_id):
             file = self.runner.home / "lore" / str(gift.guild_id) / gift.persona_id / gift.what
@@ -142,7 +120,6 @@ class MemberReport:
 
 
 def format_receipt(receipt: ErasureReceipt, language: Language, operator: str) -> str:
-    """Describe an erasure's effects for the member."""
     rows = {name: receipt.rows.get(name, 0) for name in ("messages", "replies", "votes", "mentions")}
     everything = receipt.scope == "everything"
     lines = [translate(language, "receipt_title" if everything else "receipt_trainings")]

@@ -1,7 +1,5 @@
 """Redacts a person from one file: removes their records, and replaces their name where others mention it."""
 
-from __future__ import annotations
-
 import csv
 import gzip
 import io
@@ -23,19 +21,15 @@ SPEAKER_KEYS = frozenset(
 """Keys, in any spelling, whose value is a record's author or subject."""
 
 REMOVED_RECORD = object()
-
 LOG_LINE = re.compile(r"^[\[(\d]|^[^\s:>|][^:>|]{0,60}[:>|] ")
 """The start of a message in a plain-text log: a time, or a name and a colon."""
 DATED_LINE = re.compile(r"^[\[(]?\d[\d/.\-: ,+年月日\u202f]{3,40}(?:T[\d:.+]+Z?)?(?:[apAP]\.?[mM]\.?)?[\])]?\s*(?:- )?")
-
 ARCHIVE_SUFFIXES = (".zip", ".charx")
 TABLE_DELIMITERS = {".csv": ",", ".tsv": "\t", ".tab": "\t"}
 JSON_LINES_SUFFIXES = (".jsonl", ".ndjson")
 PROSE_SUFFIXES = (".md", ".markdown", ".toml")
 MENTION_SUFFIXES = frozenset((".json", ".txt", ".log", *JSON_LINES_SUFFIXES, *TABLE_DELIMITERS, *PROSE_SUFFIXES))
-DATA_PACKAGE_OWNER_FILE = "user.json"
-"""The file of a Discord data package that identifies its owner."""
-
+DATA_PACKAGE_OWNER_FILE = "user.json"  # the file of a Discord data package that identifies its owner
 MAX_UNPACKED_BYTES = 2**30
 BLOCK_CHARACTERS = 2**20
 
@@ -107,10 +101,7 @@ def mentions_person(name: str, data: bytes, finder: IdentifierMatcher) -> bool:
 
 
 def contains_person(name: str, data: bytes, finder: IdentifierMatcher) -> bool:
-    """Return whether a file contains the person, in an archive, too.
-
-    An archive that cannot be unpacked is searched as bytes, and otherwise left alone.
-    """
+    """Return whether a file contains the person, also within an archive; an unreadable one is searched as bytes."""
     suffix = PurePath(name).suffix.casefold()
     if suffix == ".gz":
         try:
@@ -131,7 +122,6 @@ def is_own_data_package_archive(file: Path, finder: IdentifierMatcher) -> bool:
 
 
 def is_own_data_package(members: Iterable[tuple[str, bytes | None]], finder: IdentifierMatcher) -> bool:
-    """Return whether these files are the person's own Discord data package."""
     for name, data in members:
         if PurePath(name).name == DATA_PACKAGE_OWNER_FILE and data is not None:
             with suppress(ValueError):
@@ -153,9 +143,6 @@ def _text(suffix: str, text: str, finder: IdentifierMatcher) -> bytes | None:
     else:
         new = _plain_text(text, finder)
     return None if new is None else new.encode()
-
-
-# ------------------------------------------------------------------------------------------------ JSON
 
 
 def _json(text: str, finder: IdentifierMatcher) -> str | None:
@@ -185,7 +172,7 @@ def _record(line: str, finder: IdentifierMatcher) -> Any:
 
 
 def redact_json(node: Any, finder: IdentifierMatcher) -> Any:
-    """Return a JSON value without the person; `REMOVED_RECORD` for a record of theirs."""
+    """Return a JSON value without the person; `REMOVED_RECORD` for a record of is_theirs."""
     if isinstance(node, dict):
         if _is_theirs(node, finder):
             return REMOVED_RECORD
@@ -214,9 +201,6 @@ def _is_theirs(record: dict[str, Any], finder: IdentifierMatcher) -> bool:
     return False
 
 
-# ------------------------------------------------------------------------------------------------ tables and text
-
-
 def _table(text: str, delimiter: str, finder: IdentifierMatcher) -> str:
     rows = list(csv.reader(io.StringIO(text), delimiter=delimiter))
     if not rows:
@@ -237,24 +221,21 @@ def _plain_text(text: str, finder: IdentifierMatcher) -> str | None:
     """Redact text line by line; in a chat log, the person's messages go with all their lines."""
     if "\0" in text:
         return None
-    kept, theirs = [], False
+    kept, is_theirs = [], False
     for line in text.split("\n"):
         if LOG_LINE.match(line) or not line.strip():
-            theirs = _speaks(line, finder)
-        if not theirs:
+            is_theirs = _is_speaker(line, finder)
+        if not is_theirs:
             kept.append(finder.redacted(line))
     return "\n".join(kept)
 
 
-def _speaks(line: str, finder: IdentifierMatcher) -> bool:
+def _is_speaker(line: str, finder: IdentifierMatcher) -> bool:
     rest = DATED_LINE.sub("", line, count=1)
     speaker, mark, _ = rest.partition(":")
     candidates = [speaker.strip(" <>*~-")] if mark else []
     candidates += re.findall(r"^<([^>]{1,60})>", rest)
     return any(finder.is_theirs(one) for one in candidates)
-
-
-# ------------------------------------------------------------------------------------------------ archives
 
 
 def _archive(data: bytes, finder: IdentifierMatcher) -> bytes | None:
@@ -275,11 +256,11 @@ def archive_members(data: bytes) -> Iterator[tuple[str, bytes | None]]:
     """Return the files of an archive; None for one that cannot be read. Damage anywhere makes all of it unreadable."""
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            room = MAX_UNPACKED_BYTES
+            remaining_bytes = MAX_UNPACKED_BYTES
             for entry in archive.infolist():
                 if not entry.is_dir():
-                    room -= entry.file_size
-                    yield entry.filename, _member(archive, entry) if room >= 0 else None
+                    remaining_bytes -= entry.file_size
+                    yield entry.filename, _member(archive, entry) if remaining_bytes >= 0 else None
     except (zipfile.BadZipFile, OSError, ValueError):
         yield "damaged", None
 

@@ -1,7 +1,5 @@
 """Deletes expired data: conversations, review files, and everything of guilds that removed the bot."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import logging
@@ -28,15 +26,14 @@ from personas.home.holdout_index import holdout_file
 from personas.home.job_folder import DATASET_FOLDER, MATERIAL_FOLDER, REQUEST_FILE
 from personas.home.job_material import dialogue_adapter_folder
 from personas.home.review_files import delete_expired_reviews
-from personas.lore import guild_owner
+from personas.lore.index import guild_owner
 from personas.schemas.base import DISCORD_API
 
 DELETION_REASON = "its server has removed the bot"
 log = logging.getLogger(__name__)
 DAY_S = 86_400.0
 CHECK_INTERVAL_S = 3600.0
-RETRY_DELAY_S = 60.0
-"""Delay before a failed task is tried again."""
+RETRY_DELAY_S = 60.0  # delay before a failed task is tried again
 
 
 @dataclass(frozen=True)
@@ -78,10 +75,10 @@ class GuildDeletion:
 
 def delete_guild(home: Path, store: Store, guild_id: int, at: float) -> None:
     """Delete all data of a guild; repeating it after a crash completes it. Raises `OSError`, `StoreError`."""
-    end = GuildDeletion.of(home, store, guild_id)
-    end.withdraw(at)
-    end.delete_files()
-    end.delete_rows(at)
+    deletion = GuildDeletion.of(home, store, guild_id)
+    deletion.withdraw(at)
+    deletion.delete_files()
+    deletion.delete_rows(at)
 
 
 def guild_persona_ids(home: Path, jobs: Iterable[TrainingJob], guild_id: int) -> list[str]:
@@ -160,8 +157,6 @@ class Retention:
         await asyncio.wait({self._worker})
         self._worker = None
 
-    # -------------------------------------------------------------------------------------- servers come and go
-
     async def _on_removed(self, guild: discord.Guild) -> None:
         """Record that a guild removed the bot, or was deleted. (An unavailable guild triggers another event.)"""
         log.warning("The bot is no longer in %s; its data are deleted in %d days", guild.id, self._limits.guild_days)
@@ -172,7 +167,7 @@ class Retention:
     async def _on_joined(self, guild: discord.Guild) -> None:
         self._record_present({guild.id})
 
-    def _compare(self) -> None:
+    def _record_absent(self) -> None:
         """Record the guilds that removed the bot while it was not running."""
         client = self._client
         if client is None or not client.is_ready() or not client.application_id:
@@ -187,8 +182,6 @@ class Retention:
     def _record_present(self, guild_ids: set[int]) -> None:
         assert self._client is not None and self._client.application_id is not None  # it has logged in
         self._services.store.guilds.record_present(guild_ids, self._client.application_id)
-
-    # -------------------------------------------------------------------------------------- the work
 
     async def _work(self) -> None:
         while True:
@@ -208,22 +201,22 @@ class Retention:
         """Delete all expired data. False when something could not be deleted."""
         self._failed = False
         now, home = self._clock.now(), self._services.home
-        said_before = now - self._limits.history_days * DAY_S
+        cutoff = now - self._limits.history_days * DAY_S
         with self._logged("guilds that removed the bot"):
-            self._compare()
+            self._record_absent()
         with self._logged("old conversations"):
-            self._services.store.messages.delete_before(said_before)
+            self._services.store.messages.delete_before(cutoff)
         with self._logged("expired idempotency keys"):
             self._services.store.idempotency_keys.delete_expired(now)
         for guild_id in self._due_guilds(now):
             with self._logged(f"the server {guild_id}"):
-                await self._end(guild_id, now)
+                await self._delete_guild(guild_id, now)
         for folder in sorted((home / "jobs").glob("[!.]*/")):
             with self._logged(f"the job folder {folder.name}"):
-                await self._end_job_folder(folder, said_before)
+                await self._delete_job_folder(folder, cutoff)
         for request in sorted([*home.glob(f"runs/*/{REQUEST_FILE}"), *home.glob(f"runs/*/sweep/*/{REQUEST_FILE}")]):
             with self._logged(f"the run {request.parent.name}"):
-                await asyncio.to_thread(_empty_if_from_discord, request.parent, said_before)
+                await asyncio.to_thread(_empty_if_from_discord, request.parent, cutoff)
         with self._logged("review files"):
             await asyncio.to_thread(delete_expired_reviews, home, now)
         with self._logged("deleted rows in the database"):
@@ -239,14 +232,12 @@ class Retention:
             shown = None if isinstance(error, UnderstudyError | OSError) else error
             log.error("%s: not deleted, to be tried again: %s", what, error, exc_info=shown)
 
-    # ------------------------------------------------------------------------------------------ servers that are gone
-
     def _due_guilds(self, now: float) -> list[int]:
         # Guilds left at this very moment, too, where the period is 0.
         left_until = math.nextafter(now - self._limits.guild_days * DAY_S, math.inf)
         return self._services.store.guilds.left_before(left_until)
 
-    async def _end(self, guild_id: int, now: float) -> None:
+    async def _delete_guild(self, guild_id: int, now: float) -> None:
         services = self._services
         for job in services.store.jobs.of_guild(guild_id, limit=-1):
             if job.state in ("queued", "running"):
@@ -254,19 +245,14 @@ class Retention:
         services.personas.remove_guild(guild_id)
         for folder in (services.home / "lore" / str(guild_id)).glob("*/"):
             services.request_builder.lore.replace(guild_owner(guild_id, folder.name), ())
-        end = GuildDeletion.of(services.home, services.store, guild_id)
-        end.withdraw(now)
-        await asyncio.to_thread(end.delete_files)
-        end.delete_rows(now)
+        deletion = GuildDeletion.of(services.home, services.store, guild_id)
+        deletion.withdraw(now)
+        await asyncio.to_thread(deletion.delete_files)
+        deletion.delete_rows(now)
         log.warning("All data of the guild %d have been deleted.", guild_id)
 
-    # ------------------------------------------------------------------------------------------ job folders
-
-    async def _end_job_folder(self, folder: Path, before: float) -> None:
-        """Delete the folder of a job that ended long ago, where it contains messages from Discord.
-
-        The adapter stays installed and the job in the store.
-        """
+    async def _delete_job_folder(self, folder: Path, before: float) -> None:
+        """Delete the folder of a job that ended long ago if it has Discord data; job and adapter stay."""
         job = self._services.store.jobs.get(folder.name)
         if job is None or (job.finished_at is not None and job.finished_at < before):
             await asyncio.to_thread(_delete_if_from_discord, folder, None if job else before)

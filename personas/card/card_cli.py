@@ -14,24 +14,20 @@ cards of this project. Unknown fields are preserved.
 Exit codes: 0 done, 1 the card cannot be read or written, 2 wrong usage.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import sys
 from pathlib import Path
 
-from personas.card import CARD_FORMS, Card, CardForm, read_card_file, with_picture, write_card
 from personas.card.card_summary import format_summary, summarise_card, token_counter
 from personas.card.character_book import book_as_lore
+from personas.card.formats import CARD_FORMS, CardForm, read_card_file, with_picture, write_card
+from personas.card.spec_card import Card
 from personas.cli_common import add_examples
 from personas.errors import CardError, UnderstudyError
 from personas.models.base_model import EMBEDDED
 
-SHOW_EXAMPLES = (
-    "python -m personas card show mira.png",
-    "python -m personas card show personas/cards/oda.toml --json",
-)
+SHOW_EXAMPLES = ("python -m personas card show mira.png", "python -m personas card show personas/cards/oda.toml --json")
 CONVERT_EXAMPLES = (
     "python -m personas card convert mira.png personas/cards/mira.toml",
     "python -m personas card convert mira.json mira.charx --picture mira-face.png",
@@ -40,7 +36,6 @@ FORM_BY_SUFFIX: dict[str, CardForm] = {".toml": "toml", ".png": "png", ".charx":
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command line and return its exit code."""
     options = build_parser().parse_args(arguments)
     try:
         options.command(options)
@@ -73,9 +68,9 @@ def _convert(options: argparse.Namespace) -> None:
         if path.exists() and not options.overwrite:
             raise CardError(f"{path} exists already.", "Choose another name, or add --overwrite.")
     for path, content in files.items():
-        aside = path.with_name(f"{path.name}.part")  # a partial file never has the final name
-        aside.write_bytes(content)
-        aside.replace(path)
+        temporary = path.with_name(f"{path.name}.part")  # a partial file never has the final name
+        temporary.write_bytes(content)
+        temporary.replace(path)
         print(f"wrote {path} ({len(content)} bytes)")
     for note in export.notes:
         print(f"note: {note}", file=sys.stderr)
@@ -98,7 +93,6 @@ def _book_markdown(card: Card, file: Path) -> str:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """Build the argument parser."""
     parser = argparse.ArgumentParser(
         prog="python -m personas", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -106,40 +100,25 @@ def build_parser() -> argparse.ArgumentParser:
     card = add_examples(subjects.add_parser("card", help="character cards"), *SHOW_EXAMPLES, *CONVERT_EXAMPLES)
     commands = card.add_subparsers(required=True, metavar="COMMAND")
 
-    show = commands.add_parser(
-        "show",
-        help="show what a card contains",
-        description="Show what a card contains, and its tokens in every prompt.",
-    )
+    description = "Show what a card contains, and its tokens in every prompt."
+    show = commands.add_parser("show", help="show what a card contains", description=description)
     add_examples(show, *SHOW_EXAMPLES)
     show.add_argument("file", type=Path, metavar="FILE", help="the card: JSON, PNG, CHARX or TOML")
     show.add_argument("--json", action="store_true", help="print one JSON object, with all texts")
-    show.add_argument(
-        "--base-model",
-        default=EMBEDDED,
-        metavar="FOLDER",
-        help="count tokens with the tokenizer of this model (default: embedded)",
-    )
+    base_help = "count tokens with the tokenizer of this model (default: embedded)"
+    show.add_argument("--base-model", default=EMBEDDED, metavar="FOLDER", help=base_help)
     show.set_defaults(command=_show)
 
-    convert = commands.add_parser(
-        "convert",
-        help="convert a card to another format",
-        description="Convert a card to another format, and list what had to be left out.",
-    )
+    description = "Convert a card to another format, and list what had to be left out."
+    convert = commands.add_parser("convert", help="convert a card to another format", description=description)
     add_examples(convert, *CONVERT_EXAMPLES)
     convert.add_argument("file", type=Path, metavar="FILE", help="the card: JSON, PNG, CHARX or TOML")
-    convert.add_argument(
-        "out", type=Path, metavar="OUT", help="the file to write; a TOML card's picture is written beside it"
-    )
-    convert.add_argument(
-        "--to",
-        choices=CARD_FORMS,
-        help="the format: TOML, JSON (V2 or V3), PNG or CHARX (default: by the suffix of OUT)",
-    )
-    convert.add_argument(
-        "--picture", type=Path, metavar="PICTURE", help="the character's picture; a PNG for a PNG card"
-    )
+    out_help = "the file to write; a TOML card's picture is written beside it"
+    convert.add_argument("out", type=Path, metavar="OUT", help=out_help)
+    to_help = "the format: TOML, JSON (V2 or V3), PNG or CHARX (default: by the suffix of OUT)"
+    convert.add_argument("--to", choices=CARD_FORMS, help=to_help)
+    picture_help = "the character's picture; a PNG for a PNG card"
+    convert.add_argument("--picture", type=Path, metavar="PICTURE", help=picture_help)
     convert.add_argument("--lore", type=Path, metavar="MARKDOWN", help="also write the character book as lore")
     convert.add_argument("--overwrite", action="store_true", help="replace existing files")
     convert.set_defaults(command=_convert)

@@ -1,7 +1,5 @@
 """Summary of a card: fields, token counts, assets and problems."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,6 +16,7 @@ from personas.prompt import EXAMPLE_USER, MAX_CARD_TOKENS, system_text
 
 CountTokens = Callable[[str], int]
 FORM_LABELS = {"json": "JSON", "png": "PNG", "charx": "CHARX", "toml": "TOML"}
+ASSET_KEYS = ("type", "name", "ext", "uri")
 NOT_FOR_PROMPTS = ("creator_notes", "nickname")
 PREVIEW_CHARACTERS = 72
 
@@ -67,9 +66,7 @@ def summarise_card(card: Card, where: str, count: CountTokens | None) -> dict[st
         "alternate_greetings": [_field(text, count) for text in card.texts("alternate_greetings")],
         "group_only_greetings": [_field(text, count) for text in card.texts("group_only_greetings")],
         "book": [{"topic": entry.topic, "unused": entry.unused, **_field(entry.text, count)} for entry in book],
-        "assets": [
-            {key: _plain_text(asset.get(key))[:120] for key in ("type", "name", "ext", "uri")} for asset in card.assets
-        ],
+        "assets": [{key: _plain_text(asset.get(key))[:120] for key in ASSET_KEYS} for asset in card.assets],
         "extensions": sorted(data["extensions"]) if isinstance(data.get("extensions"), dict) else [],
         "picture": picture_type(icon) if icon else None,
         "prompt_tokens": prompt,
@@ -78,7 +75,6 @@ def summarise_card(card: Card, where: str, count: CountTokens | None) -> dict[st
 
 
 def format_summary(summary: dict[str, Any]) -> str:
-    """Format a summary for people."""
     version = f"card V{summary['version']}, {FORM_LABELS[summary['form']]}"
     by = f", by {summary['creator']}" if summary["creator"] else ""
     picture = f", {summary['picture'].upper()} picture" if summary["picture"] else ", no picture"
@@ -98,9 +94,8 @@ def format_summary(summary: dict[str, Any]) -> str:
     if summary["prompt_tokens"] is not None:
         lines.append(f"About {summary['prompt_tokens']} tokens of every prompt.")
     lines.append("* never part of a prompt")
-    lines += [
-        f"asset: {asset['type']} {asset['name']} ({asset['uri'][:PREVIEW_CHARACTERS]})" for asset in summary["assets"]
-    ]
+    for asset in summary["assets"]:
+        lines.append(f"asset: {asset['type']} {asset['name']} ({asset['uri'][:PREVIEW_CHARACTERS]})")
     if summary["extensions"]:
         lines.append(f"extensions, preserved unchanged: {', '.join(summary['extensions'])}")
     return "\n".join([*lines, *(f"note: {problem}" for problem in summary["problems"])])

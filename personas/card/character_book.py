@@ -1,7 +1,5 @@
 """Character book (lorebook) of a card, and its conversion to markdown lore."""
 
-from __future__ import annotations
-
 import re
 from dataclasses import dataclass
 
@@ -29,10 +27,7 @@ def book_entries(card: Card) -> list[BookEntry]:
 
 
 def book_as_lore(card: Card, max_bytes: int = 2**30) -> list[str]:
-    """Convert the book to markdown files of at most `max_bytes` each, with a section per usable entry.
-
-    Longer entries are cut.
-    """
+    """Convert the book to markdown files of at most `max_bytes`, a section per usable entry; longer entries are cut."""
     title, files = f"# {_line(replace_surrogates(card.name))}\n", list[str]()
     for entry in (entry for entry in book_entries(card) if not entry.unused):
         section = f"\n## {entry.topic or _line(replace_surrogates(card.name))}\n\n{_strip_headings(entry.text)}\n"

@@ -3,8 +3,6 @@
 Nothing is written to disk here. Format: CHARX in the card specification V3, which spells "embeded".
 """
 
-from __future__ import annotations
-
 import io
 import stat
 import zipfile
@@ -31,10 +29,7 @@ ASSET_FOLDERS = {
 
 
 def read(data: bytes, where: str, max_bytes: int = MAX_UNPACKED_BYTES) -> tuple[bytes, dict[str, bytes]]:
-    """Return the card's JSON and the other files by URI; together they unpack to at limit `max_bytes`.
-
-    Raises `CardError` for a damaged or encrypted zip, one that is too large, and one with paths that point outside.
-    """
+    """Return the card's JSON and the other files by URI, at most `max_bytes` unpacked. Raises `CardError`."""
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             entries = _validate_entries([entry for entry in archive.infolist() if not entry.is_dir()], where, max_bytes)
@@ -47,10 +42,8 @@ def write(card: bytes, files: Mapping[str, bytes]) -> bytes:
     """Build the zip of a card and its files. Equal contents give equal bytes."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
-        for path, content in {
-            CARD_ENTRY: card,
-            **{uri.removeprefix(ASSET_SCHEME): files[uri] for uri in sorted(files)},
-        }.items():
+        contents = {CARD_ENTRY: card} | {uri.removeprefix(ASSET_SCHEME): files[uri] for uri in sorted(files)}
+        for path, content in contents.items():
             archive.writestr(zipfile.ZipInfo(path), content, zipfile.ZIP_DEFLATED)
     return buffer.getvalue()
 
@@ -69,22 +62,20 @@ def _safe(part: str) -> str:
 def _validate_entries(entries: list[zipfile.ZipInfo], where: str, max_bytes: int) -> list[zipfile.ZipInfo]:
     names = [entry.filename for entry in entries]
     if len(entries) > MAX_ENTRIES or sum(entry.file_size for entry in entries) > max_bytes:
-        raise CardError(f"{where} unpacks to too much.", f"At limit {max_bytes // 2**20} MiB are read.")
+        raise CardError(f"{where} unpacks to too much.", f"At most {max_bytes // 2**20} MiB are read.")
     for entry in entries:
         if not _is_safe_path(entry.filename) or stat.S_ISLNK(entry.external_attr >> 16):
             raise CardError(f"{where} holds {entry.filename!r}, which points outside of it.", "Do not trust this file.")
         if entry.flag_bits & 1:
             raise CardError(f"{where} is encrypted.", "Export the card without a password.")
         if entry.compress_type not in ZIP_METHODS:
-            raise CardError(
-                f"{where}: {entry.filename!r} uses an unsupported compression method.", "Zip it with deflate."
-            )
+            what = f"{where}: {entry.filename!r} uses an unsupported compression method."
+            raise CardError(what, "Zip it with deflate.")
     if duplicate := next((name for name in names if names.count(name) > 1), None):
         raise CardError(f"{where} holds {duplicate!r} twice.", "Export the card again.")
     if CARD_ENTRY not in names:
-        raise CardError(
-            f"{where} is a zip file without {CARD_ENTRY} at its root.", "A CHARX file holds the card there."
-        )
+        what = f"{where} is a zip file without {CARD_ENTRY} at its root."
+        raise CardError(what, "A CHARX file holds the card there.")
     return entries
 
 

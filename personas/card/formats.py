@@ -1,7 +1,5 @@
 """Reads cards of any format and writes them in any other (TOML, JSON, PNG, CHARX)."""
 
-from __future__ import annotations
-
 import base64
 import binascii
 import copy
@@ -20,6 +18,7 @@ from personas.card.spec_card import (
     Card,
     JsonObject,
     Version,
+    empty_v2_data,
     json_bytes,
     parse_document,
     parse_json,
@@ -35,6 +34,7 @@ from personas.card.toml_card import (
 from personas.errors import CardError
 from personas.schemas.chat import Persona
 
+Relocation = Callable[[str, JsonObject | None], str | None]
 CardForm = Literal["toml", "v2", "v3", "png", "charx"]
 CARD_FORMS: tuple[CardForm, ...] = get_args(CardForm)
 
@@ -48,10 +48,6 @@ DEFAULT_ICON: JsonObject = {"type": "icon", "uri": "ccdefault:", "name": "main",
 PICTURE_SIGNATURES = {b"\x89PNG\r\n\x1a\n": "png", b"\xff\xd8\xff": "jpeg", b"GIF8": "gif"}
 PICTURE_DROPPED_NOTE = "The picture around the card is left out: the card has its own icon."
 
-V2_TEXT_FIELDS = tuple(
-    """description personality scenario first_mes mes_example creator_notes system_prompt
-    post_history_instructions creator character_version""".split()
-)
 
 MAX_FILE_BYTES = 256 * 2**20
 JPEG_SIGNATURE, WEBP_SIGNATURE = b"\xff\xd8\xff", b"RIFF"
@@ -98,7 +94,9 @@ def convert_version(card: Card, version: Version) -> Card:
     if card.version == version:
         return card
     spec, spec_version = SPECS[version]
-    outer, data = (card.document, card.data) if card.version != 1 else ({}, _v2_data(card.document))
+    outer, data = (card.document, card.data)
+    if card.version == 1:
+        outer, data = {}, empty_v2_data() | copy.deepcopy(card.document)
     if version == 3:
         data = {"group_only_greetings": [], **data}
     return replace(card, document={**outer, "spec": spec, "spec_version": spec_version, "data": data}, version=version)
@@ -147,9 +145,8 @@ def _export_png(card: Card, where: str) -> CardExport:
         raise CardError(f"{where} has no picture, which a PNG card needs.", "Name a PNG picture with --picture.")
     if not picture.startswith(png.SIGNATURE):
         kind = (picture_type(picture) or "another kind").upper()
-        raise CardError(
-            f"The picture of {where} is {kind}; a PNG card needs a PNG picture.", "Name one with --picture."
-        )
+        what = f"The picture of {where} is {kind}; a PNG card needs a PNG picture."
+        raise CardError(what, "Name one with --picture.")
 
     def relocate(uri: str, asset: JsonObject | None) -> str | None:
         if asset and asset is _main_icon(card) and not card.picture:
@@ -221,12 +218,6 @@ def _backfill_v2(card: Card) -> JsonObject:
     return _with_data(older, {"creator_notes": f"{BACKFILL_NOTICE}\n\n{notes}" if notes else BACKFILL_NOTICE}).document
 
 
-def _v2_data(flat: JsonObject) -> JsonObject:
-    """Build the data of a V2 card from the fields of a V1 card, unknown ones included."""
-    required: JsonObject = dict.fromkeys(V2_TEXT_FIELDS, "") | {"alternate_greetings": [], "tags": [], "extensions": {}}
-    return required | copy.deepcopy(flat)
-
-
 def _main_icon(card: Card) -> JsonObject | None:
     icons = [asset for asset in card.assets if asset.get("type") == "icon"]
     return next((icon for icon in icons if icon.get("name") == "main"), icons[0] if icons else None)
@@ -247,13 +238,8 @@ def _asset_path(uri: str) -> str:
     return uri.replace("embedded://", charx.ASSET_SCHEME, 1) if uri.startswith("embedded://") else uri
 
 
-def _relocate_assets(
-    card: Card, relocate: Callable[[str, JsonObject | None], str | None]
-) -> tuple[Card, tuple[str, ...]]:
-    """Move the card's files to the URIs that `relocate` returns, and return the card and its notes.
-
-    `relocate` gets the old URI and the asset that refers to it; files for which it returns None are left out.
-    """
+def _relocate_assets(card: Card, relocate: Relocation) -> tuple[Card, tuple[str, ...]]:
+    """Move files to the URIs that `relocate` returns for the old URI and its asset; None leaves a file out (notes)."""
     renamed: dict[str, str] = {}
     files, left_out = {}, []
     for uri, content in card.files.items():
@@ -314,10 +300,7 @@ def parse_card(data: bytes, where: str, max_bytes: int = charx.MAX_UNPACKED_BYTE
 
 
 def to_persona(card: Card, where: str, persona_id: str = "", avatar: Path | None = None) -> Persona:
-    """Convert a card to a persona. Without `persona_id` the id is the card's own or derived from its name.
-
-    Raises `CardError` if it cannot be used on Discord.
-    """
+    """Convert a card to a persona; the default id is the card's own or derived from its name. Raises `CardError`."""
     table = table_from_card(convert_version(card, 2) if card.version == 1 else card, persona_id)
     return replace(persona_from_table(table, where), avatar=avatar)
 
@@ -332,9 +315,8 @@ def _parse_container(
     # Some programs prepend a JPEG to the zip, so that it shows a picture.
     if data.startswith(b"PK") or (data.startswith(JPEG_SIGNATURE) and zipfile.is_zipfile(io.BytesIO(data))):
         content, files = charx.read(data, where, max_bytes)
-        return replace(
-            parse_document(parse_json(content, f"{charx.CARD_ENTRY} in {where}"), "charx", where), files=files
-        ), None
+        card = parse_document(parse_json(content, f"{charx.CARD_ENTRY} in {where}"), "charx", where)
+        return replace(card, files=files), None
     if signature := next((signature for signature in FOREIGN_SIGNATURES if data.startswith(signature)), None):
         advice = CONVERTED_PICTURE_ADVICE if signature not in (b"\xff\xfe", b"\xfe\xff") else "Save the card as UTF-8."
         raise CardError(f"{where} is {FOREIGN_SIGNATURES[signature]}, which cannot contain a card.", advice)

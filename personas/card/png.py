@@ -4,8 +4,6 @@ The picture itself is never decoded. Format: https://www.w3.org/TR/png-3/ (5 Dat
 information). `iTXt` and `zTXt` are read too, since some programs write them.
 """
 
-from __future__ import annotations
-
 import base64
 import binascii
 import zlib
@@ -22,9 +20,7 @@ ASSET, ASSET_URI = "chara-ext-asset_:", "__asset:"
 TEXT_CHUNK_TYPES = (b"tEXt", b"zTXt", b"iTXt")
 MAX_KEYWORD_BYTES = 79
 MAX_TEXT_BYTES = MAX_JSON_BYTES * 4 // 3 + 4
-LOST_CARD_ADVICE = (
-    "Get the original file: pictures that were saved again, resized or shared as a photo lose their card."
-)
+LOST_CARD_ADVICE = "Get the original file: pictures saved again, resized or shared as a photo lose their card."
 
 
 @dataclass(frozen=True)
@@ -56,10 +52,8 @@ def split(data: bytes, where: str) -> list[PngChunk]:
         if len(data) < end + 4:
             raise CardError(f"{where} is cut off in the PNG chunk at byte {at}.", "Download it again.")
         if zlib.crc32(data[at + 4 : end]) != int.from_bytes(data[end : end + 4], "big"):
-            shown = kind.decode("latin-1")
-            raise CardError(
-                f"{where} is damaged: the PNG chunk {shown!r} at byte {at} has a wrong checksum.", LOST_CARD_ADVICE
-            )
+            what = f"the PNG chunk {kind.decode('latin-1')!r} at byte {at} has a wrong checksum"
+            raise CardError(f"{where} is damaged: {what}.", LOST_CARD_ADVICE)
         chunks.append(PngChunk(kind, data[at + 8 : end]))
         at = end + 4
     if chunks[0].kind != b"IHDR":
@@ -68,7 +62,6 @@ def split(data: bytes, where: str) -> list[PngChunk]:
 
 
 def join(chunks: Iterable[PngChunk]) -> bytes:
-    """Build the PNG file of these chunks."""
     parts = [SIGNATURE]
     for chunk in chunks:
         body = chunk.kind + chunk.data
@@ -105,9 +98,8 @@ def with_card(picture: bytes, texts: Mapping[str, bytes], where: str) -> bytes:
     remaining = [chunk for chunk in split(picture, where) if not chunk.belongs_to_card]
     # Before the pixels: some programs stop reading there.
     position = next(number for number, chunk in enumerate(remaining) if chunk.kind in (b"IDAT", b"IEND"))
-    new = [
-        PngChunk(b"tEXt", keyword.encode("latin-1") + b"\0" + base64.b64encode(text)) for keyword, text in texts.items()
-    ]
+    encoded = ((keyword.encode("latin-1"), base64.b64encode(text)) for keyword, text in texts.items())
+    new = [PngChunk(b"tEXt", keyword + b"\0" + text) for keyword, text in encoded]
     return join([*remaining[:position], *new, *remaining[position:]])
 
 
@@ -118,13 +110,11 @@ def _decode_card_chunk(chunk: PngChunk, where: str) -> bytes:
     try:
         return base64.b64decode(encoded + b"=" * (-len(encoded) % 4), validate=True)
     except binascii.Error:
-        raise CardError(
-            f"{where}: the text {chunk.keyword!r} in the picture is not base64.", LOST_CARD_ADVICE
-        ) from None
+        what = f"{where}: the text {chunk.keyword!r} in the picture is not base64."
+        raise CardError(what, LOST_CARD_ADVICE) from None
 
 
 def _chunk_text(chunk: PngChunk, where: str) -> bytes:
-    """Return the text of a chunk, decompressed if needed."""
     keyword, _, rest = chunk.data.partition(b"\0")
     if chunk.kind == b"tEXt":
         return rest
@@ -136,16 +126,13 @@ def _chunk_text(chunk: PngChunk, where: str) -> bytes:
 
 
 def _inflate(data: bytes, keyword: bytes, where: str) -> bytes:
-    shown = keyword.decode("latin-1")
-    inflater = zlib.decompressobj()
+    what, inflater = f"{where}: the text {keyword.decode('latin-1')!r} in the picture", zlib.decompressobj()
     try:
         text = inflater.decompress(data, MAX_TEXT_BYTES)
     except zlib.error:
-        raise CardError(
-            f"{where}: the text {shown!r} in the picture cannot be decompressed.", LOST_CARD_ADVICE
-        ) from None
+        raise CardError(f"{what} cannot be decompressed.", LOST_CARD_ADVICE) from None
     if inflater.unconsumed_tail:
-        raise CardError(f"{where}: the text {shown!r} in the picture is too large.", "Cards are never that large.")
+        raise CardError(f"{what} is too large.", "Cards are never that large.")
     if not inflater.eof:
-        raise CardError(f"{where}: the text {shown!r} in the picture is cut off.", LOST_CARD_ADVICE)
+        raise CardError(f"{what} is cut off.", LOST_CARD_ADVICE)
     return text

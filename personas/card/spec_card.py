@@ -1,7 +1,5 @@
 """Character cards V1, V2 and V3 as JSON documents, with their picture and files."""
 
-from __future__ import annotations
-
 import json
 import math
 import re
@@ -14,7 +12,6 @@ from personas.errors import CardError
 JsonObject = dict[str, Any]
 Version = Literal[1, 2, 3]
 Container = Literal["json", "png", "charx", "toml"]
-
 SPECS: dict[Version, tuple[str, str]] = {2: ("chara_card_v2", "2.0"), 3: ("chara_card_v3", "3.0")}
 V1_TEXT_FIELDS = ("description", "personality", "scenario", "first_mes", "mes_example")
 TEXT_FIELDS = (*V1_TEXT_FIELDS, "creator_notes", "system_prompt", "post_history_instructions", "nickname")
@@ -44,7 +41,6 @@ class Card:
 
     @property
     def name(self) -> str:
-        """Character's name as written in the card."""
         return str(self.data["name"])
 
     def text(self, key: str) -> str:
@@ -70,9 +66,14 @@ class Card:
 
     @property
     def book(self) -> list[JsonObject]:
-        """Entries of the character book."""
         entries = (self.data.get("character_book") or {}).get("entries") or []
         return list(entries.values()) if isinstance(entries, dict) else list(entries)
+
+
+def empty_v2_data() -> JsonObject:
+    """Build the required fields of a V2 card."""
+    texts = (*(key for key in TEXT_FIELDS if key != "nickname"), "creator", "character_version")
+    return dict.fromkeys(texts, "") | {"alternate_greetings": [], "tags": [], "extensions": {}}
 
 
 def replace_surrogates(text: str) -> str:
@@ -156,9 +157,8 @@ def parse_json(data: bytes, where: str) -> Any:
     except RecursionError:
         raise CardError(f"{where} is nested too deeply.", "Cards are never that deep.") from None
     except ValueError as error:
-        raise CardError(
-            f"{where} contains a number that is not valid JSON: {error}.", "Correct it in the card."
-        ) from None
+        what = f"{where} contains a number that is not valid JSON: {error}."
+        raise CardError(what, "Correct it in the card.") from None
 
 
 def json_bytes(document: JsonObject, *, indent: int | None = None) -> bytes:

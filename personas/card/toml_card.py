@@ -1,7 +1,5 @@
 """TOML cards of this project: parsing, writing, and conversion to and from card V2 fields and macros."""
 
-from __future__ import annotations
-
 import copy
 import hashlib
 import re
@@ -11,7 +9,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from personas.card.spec_card import SPECS, Card, JsonObject, json_bytes, parse_document, parse_json, replace_surrogates
+from personas.card.spec_card import (
+    SPECS,
+    Card,
+    JsonObject,
+    empty_v2_data,
+    json_bytes,
+    parse_document,
+    parse_json,
+    replace_surrogates,
+)
 from personas.errors import CardError
 from personas.prompt import example_turns
 from personas.schemas.chat import Persona
@@ -182,7 +189,7 @@ def table_from_card(card: Card, persona_id: str = "") -> JsonObject:
 def card_from_table(table: JsonObject, where: str, picture: bytes | None = None) -> Card:
     """Convert a table to a card of its original version; V2 if written by hand. Raises `CardError`."""
     persona = persona_from_table(table, where)
-    fresh: JsonObject = {"spec": SPECS[2][0], "spec_version": SPECS[2][1], "data": _empty_v2_data()}
+    fresh: JsonObject = {"spec": SPECS[2][0], "spec_version": SPECS[2][1], "data": empty_v2_data()}
     document = parse_json(table["more"].encode(), f"{where}, more,") if table.get("more") else fresh
     data = document.get("data") if isinstance(document, dict) else None
     if not isinstance(data, dict):
@@ -243,16 +250,7 @@ def _unmapped_fields(card: Card, table: JsonObject) -> JsonObject:
     return document
 
 
-def _empty_v2_data() -> JsonObject:
-    """Build the required fields of a V2 card."""
-    texts: JsonObject = dict.fromkeys(
-        (*(key for key in SHARED_TEXT_FIELDS if key != "nickname"), "creator", "character_version"), ""
-    )
-    return texts | {"alternate_greetings": [], "tags": [], "extensions": {}}
-
-
 def dump_toml(table: JsonObject) -> bytes:
-    """Format a table as a TOML file."""
     lines = []
     for key in (key for key in FIELD_ORDER if table.get(key)):
         if key == "more":

@@ -1,7 +1,5 @@
 """The chat engine's protocol, all that most of the bot needs of it: one base model, many adapters, many replies."""
 
-from __future__ import annotations
-
 from collections.abc import AsyncIterator
 from typing import Protocol
 
@@ -16,18 +14,10 @@ class ReplyStream(Protocol):
 
     @property
     def reply(self) -> ChatReply:
-        """The finished reply, shorter than the streamed text if that had begun to repeat itself.
-
-        Raises `RuntimeError` before the stream has ended.
-        """
-        ...
+        """The finished reply, without a repetition that was streamed. Raises `RuntimeError` before the end."""
 
     def cancel(self) -> None:
-        """End the stream after the current token with the text so far. May be called twice.
-
-        A request that has not started ends at once, with an empty reply.
-        """
-        ...
+        """End the stream after the current token; a request that has not started ends empty. May be called twice."""
 
 
 class Engine(Protocol):
@@ -35,28 +25,21 @@ class Engine(Protocol):
 
     def submit(self, request: ChatRequest) -> ReplyStream:
         """Queue a request. Raises `EngineBusyError` when the queue is full; the stream raises all other errors."""
-        ...
 
     async def load(self, adapter: AdapterRef) -> None:
         """Verify and load an adapter before it is needed. Raises `AdapterError` and changes nothing then."""
-        ...
 
     def prepare(self, persona: Persona, adapter: AdapterRef | None) -> None:
         """Compute the common prefix of a persona's prompts in advance, while the engine is idle."""
-        ...
 
     async def drop(self, adapter: AdapterRef) -> None:
         """Remove an adapter from memory, after the replies that it is generating."""
-        ...
 
     async def clear_prefix_cache(self) -> None:
         """Discard the keys and values stored of earlier prompts and replies."""
-        ...
 
     def state(self) -> EngineState:
         """Return the current load without waiting."""
-        ...
 
     async def close(self) -> None:
         """Cancel all replies and unload the model."""
-        ...

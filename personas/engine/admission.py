@@ -1,7 +1,5 @@
 """Admission control: bounds the requests of each guild and estimates how long a new one would wait."""
 
-from __future__ import annotations
-
 import threading
 import time
 from collections import Counter
@@ -13,8 +11,7 @@ INITIAL_REPLY_S = 18.0
 """Assumed seconds per reply before any has ended; 33 concurrent replies took this long on two cores."""
 INTERVAL_SMOOTHING = 0.8
 """Weight of earlier measurements in the moving average of the seconds between two ends of replies."""
-GUILD_SHARE_FACTOR = 3
-"""A guild holds at most three times as many places as are free, so that some always are."""
+GUILD_SHARE_FACTOR = 3  # a guild holds at most three times as many places as are free, so that some always are
 
 
 class AdmissionControl:
@@ -25,10 +22,7 @@ class AdmissionControl:
     """
 
     def __init__(self, guild_limit: int, concurrency: int = 1, clock: Callable[[], float] = time.monotonic) -> None:
-        """Admit `guild_limit` requests of a guild while it is alone, a third more in total for other guilds.
-
-        `concurrency` requests run at a time.
-        """
+        """Admit `guild_limit` requests of one guild, a third more in total; `concurrency` of them run at a time."""
         self._places, self._clock = guild_limit * (GUILD_SHARE_FACTOR + 1) / GUILD_SHARE_FACTOR, clock
         self._requests: Counter[int] = Counter()
         self._lock = threading.Lock()

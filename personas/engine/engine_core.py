@@ -1,7 +1,5 @@
 """The engine's step (schedule, run, postprocess), and the parts around one loaded model."""
 
-from __future__ import annotations
-
 import logging
 import time
 from collections.abc import Callable
@@ -26,7 +24,6 @@ from personas.prompt import RenderedPrompt, Renderer
 from personas.schemas.chat import AdapterRef, ChatRequest, Persona
 
 log = logging.getLogger(__name__)
-
 STACKED_ARCHITECTURES = frozenset({"llama", "mistral", "qwen2", "qwen3"})
 """Architectures whose linear layers see each token once and whose attention is the usual one."""
 SLOT_MEMORY_FRACTION = 0.2
@@ -76,10 +73,7 @@ class BatchGenerator:
         self.warmer.add(adapter, common_prefix(renderer, persona, max_tokens))
 
     def step(self) -> bool:
-        """Compute a chunk of the new prompts, then a token of every reply; when idle, a chunk of a queued prefix.
-
-        Returns False when nothing was computed: no request waits, or all wait for adapters to be read.
-        """
+        """Compute prompt chunks, then a token of every reply, or an idle prefix; False if nothing was computed."""
         self.scheduler.expire()
         if self.waiting or self.warmer.queue or self._lora.reads:
             self._admit()
@@ -108,7 +102,7 @@ class BatchGenerator:
 
     def clear_prefix_cache(self) -> None:
         """Discard all stored and queued prefixes; sequences that run now are not stored later either."""
-        self.warmer.clear()
+        self.warmer.queue.clear()
         for runner in self._runners:
             if runner.prefixes:
                 runner.prefixes.clear()

@@ -1,7 +1,5 @@
 """CPU tensors in pages of 2 MiB, which need fewer address look-ups than pages of 4 KiB."""
 
-from __future__ import annotations
-
 import math
 import mmap
 from collections.abc import Sequence
@@ -10,15 +8,11 @@ from typing import Any
 import torch
 
 HUGE_PAGE_BYTES = 2 * 2**20
-ALIGNMENT_BYTES = 64
-"""Alignment of packed tensors: a cache line."""
+ALIGNMENT_BYTES = 64  # alignment of packed tensors: a cache line
 
 
 def zeros_in_huge_pages(shape: Sequence[int], dtype: Any, device: Any) -> Any:
-    """Allocate zeros in huge pages of their own.
-
-    Small tensors, those on other devices and those on systems without huge pages are allocated by torch.
-    """
+    """Allocate zeros in huge pages; torch allocates small tensors and those where there are no huge pages."""
     size = math.prod(shape) * dtype.itemsize
     if torch.device(device).type != "cpu" or size < HUGE_PAGE_BYTES or not hasattr(mmap, "MADV_HUGEPAGE"):
         return torch.zeros(*shape, dtype=dtype, device=device)

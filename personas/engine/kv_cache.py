@@ -1,7 +1,5 @@
 """KV cache of a sequence, and the prefix cache shared between sequences."""
 
-from __future__ import annotations
-
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,8 +7,7 @@ from typing import Any
 
 from personas.engine.hugepages import zeros_in_huge_pages
 
-BLOCK_TOKENS = 16
-"""The prefix cache stores and loads whole blocks of 16 tokens."""
+BLOCK_TOKENS = 16  # the prefix cache stores and loads whole blocks of 16 tokens
 
 
 @dataclass(frozen=True)
@@ -67,10 +64,7 @@ class PrefixCache:
         return self.max_bytes - self.bytes
 
     def load_prefix(self, adapter: str, prompt: Sequence[int], kv: SequenceKVCache) -> int:
-        """Copy the longest stored prefix of a prompt into an empty cache; returns its number of tokens.
-
-        The last token is never loaded: it has to be computed for its logits.
-        """
+        """Copy a prompt's longest stored prefix, never its last token, into an empty cache; returns its length."""
         for block in self._use_blocks(adapter, prompt[: len(prompt) - 1]):
             start = len(kv.tokens)
             kv.memory[:, :, :, start : start + BLOCK_TOKENS] = block.memory
@@ -89,12 +83,10 @@ class PrefixCache:
             self.bytes -= block.memory.nbytes
 
     def drop_adapter(self, adapter: str) -> None:
-        """Remove all blocks computed with an adapter."""
         for key in [key for key in self._blocks if key[0] == adapter]:
             self.bytes -= self._blocks.pop(key).memory.nbytes
 
     def clear(self) -> None:
-        """Remove all blocks."""
         self._blocks.clear()
         self.bytes = 0
 
@@ -115,8 +107,7 @@ class PrefixCache:
     def _add(self, adapter: str, preceding: int, kv: SequenceKVCache, start: int) -> int:
         memory = kv.memory[:, :, :, start : start + BLOCK_TOKENS].clone()
         self._last_number += 1
-        self._blocks[adapter, preceding, tuple(kv.tokens[start : start + BLOCK_TOKENS])] = _Block(
-            self._last_number, memory
-        )
+        key = adapter, preceding, tuple(kv.tokens[start : start + BLOCK_TOKENS])
+        self._blocks[key] = _Block(self._last_number, memory)
         self.bytes += memory.nbytes
         return self._last_number

@@ -1,7 +1,5 @@
 """The chat engine: takes requests on the event loop, runs the model on a thread of its own, streams replies back."""
 
-from __future__ import annotations
-
 import asyncio
 import logging
 import queue
@@ -14,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from personas.engine.admission import AdmissionControl
 from personas.engine.cpu_kernel.build import load_compiled
-from personas.engine.metrics import EngineState, MetricsCallback, RequestMetrics, ignore_metrics
+from personas.engine.metrics import EngineState, MetricsCallback, RequestMetrics
 from personas.models import base_model
 from personas.models.base_model import BaseModel
 from personas.models.serving_model import Device, load_serving_model, precision_of, release_memory
@@ -29,9 +27,7 @@ if TYPE_CHECKING:
     from personas.engine.model_runner import StackedLoraRunner
 
 log = logging.getLogger(__name__)
-
-ADAPTER_POLL_S = 1.0
-"""Interval in which the engine's thread looks for read adapters while all requests wait for one."""
+ADAPTER_POLL_S = 1.0  # interval in which the engine's thread looks for read adapters while all requests wait for one
 _END_OF_STREAM = object()
 
 
@@ -89,7 +85,6 @@ class QueuedReplyStream:
             self._loop.call_soon_threadsafe(self._pieces.put_nowait, piece)
 
     def finish(self, reply: ChatReply) -> None:
-        """Deliver the complete reply."""
         self._reply = reply
         self.push(_END_OF_STREAM)
 
@@ -106,7 +101,7 @@ class _EngineTask:
 class _DrainingParts:
     """The parts on the device that the engine left; `on_drained` is called when their last reply has ended."""
 
-    parts: EngineParts
+    parts: "EngineParts"
     on_drained: Callable[[], None]
 
 
@@ -126,12 +121,11 @@ class LLMEngine:
     rows: int = 32
     slots: int = 48
     prefix_bytes: int = 256 * 2**20
-    on_reply: MetricsCallback = ignore_metrics
-    device: Device = field(default="cpu", init=False)
-    """The device that computes new requests."""
+    on_reply: MetricsCallback = lambda metrics: None
+    device: Device = field(default="cpu", init=False)  # the device that computes new requests
     _tasks: queue.SimpleQueue[_EngineTask | None] = field(default_factory=queue.SimpleQueue, init=False)
     _streams: set[QueuedReplyStream] = field(default_factory=set, init=False)
-    _parts: EngineParts = field(init=False)
+    _parts: "EngineParts" = field(init=False)
     _draining: _DrainingParts | None = field(default=None, init=False)
     _compiling: threading.Thread | None = field(default=None, init=False)
 
@@ -169,7 +163,10 @@ class LLMEngine:
         def fail(error: Exception) -> None:
             log.info("the prompt prefix of %s is not computed in advance: %s", persona.name, error)
 
-        self._tasks.put(_EngineTask(lambda: self._prepare(persona, adapter), fail))
+        def prepare() -> None:
+            self._parts.batch.prepare(persona, adapter, self._renderer, self.context_tokens)
+
+        self._tasks.put(_EngineTask(prepare, fail))
 
     async def drop(self, adapter: AdapterRef) -> None:
         if draining := self._draining:
@@ -215,7 +212,7 @@ class LLMEngine:
         self._tasks.put(_EngineTask(lambda: work(done), partial(_resolve_threadsafe, loop, future)))
         await future
 
-    # ------------------------------------------------------------------------------ on the engine's thread
+    # The methods below run on the engine's thread.
 
     def _run_thread(self, loop: asyncio.AbstractEventLoop, ready: asyncio.Future[None]) -> None:
         try:
@@ -239,10 +236,7 @@ class LLMEngine:
         return any(has_computed)
 
     def _run_tasks(self, *, wait: bool) -> bool:
-        """Run the queued tasks, after waiting for one if there is nothing to compute.
-
-        Returns False when the engine closes; a last step has then ended the cancelled replies.
-        """
+        """Run the queued tasks, waiting for one if idle. Returns False when the engine closes, after a last step."""
         while True:
             try:
                 task = self._tasks.get(block=wait, timeout=ADAPTER_POLL_S if self._parts.batch.waiting else None)
@@ -266,7 +260,7 @@ class LLMEngine:
         self._parts = self._load_parts(None)
         self.device = self._parts.peft.model.device.type
 
-    def _load_parts(self, device: Device | None) -> EngineParts:
+    def _load_parts(self, device: Device | None) -> "EngineParts":
         from personas.engine.engine_core import build_engine_parts  # imports torch and peft, which takes seconds
         from personas.engine.scheduler import SchedulerLimits  # imports torch
 
@@ -285,11 +279,11 @@ class LLMEngine:
             self._enable_kernel(parts.stacked)
         return parts
 
-    def _enable_kernel(self, runner: StackedLoraRunner) -> None:
+    def _enable_kernel(self, runner: "StackedLoraRunner") -> None:
         """Switch to the compiled kernel: now if it is compiled, otherwise once a background thread has compiled it."""
         from personas.engine.cpu_kernel import kernel_runner  # imports torch
 
-        def enable(library: CDLL) -> None:
+        def enable(library: "CDLL") -> None:
             task = partial(kernel_runner.enable_kernel, library, runner)
             self._tasks.put(_EngineTask(task, lambda error: log.info("the compiled kernel is not used: %s", error)))
 
@@ -307,14 +301,11 @@ class LLMEngine:
         prompt = self._renderer.prompt(request.persona, request.turns, request.lore, max_tokens, request.instructions)
         self._parts.batch.submit(request, prompt, self._renderer, stream, on_end)
 
-    def _prepare(self, persona: Persona, adapter: AdapterRef | None) -> None:
-        self._parts.batch.prepare(persona, adapter, self._renderer, self.context_tokens)
-
     def _clear_prefix_cache(self) -> None:
         for parts in self._all_parts():
             parts.batch.clear_prefix_cache()
 
-    def _all_parts(self) -> list[EngineParts]:
+    def _all_parts(self) -> "list[EngineParts]":
         return [self._parts, *([self._draining.parts] if self._draining else [])]
 
     def _move(self, device: Device, done: Callable[[], None]) -> None:
@@ -334,7 +325,7 @@ class LLMEngine:
         on_drained()
 
 
-def _step_or_fail(batch: BatchGenerator) -> bool:
+def _step_or_fail(batch: "BatchGenerator") -> bool:
     try:
         return batch.step()
     except Exception as error:  # a defect of the engine: report it to all instead of leaving them waiting

@@ -1,7 +1,5 @@
 """LoRA slots: reads adapters, stacks their weights, pins them while in use and evicts the least recently used."""
 
-from __future__ import annotations
-
 import json
 import math
 from collections import OrderedDict
@@ -29,13 +27,11 @@ STACKABLE_LORA_SETTINGS = frozenset(
     "runtime_config target_modules task_type use_rslora".split()
 )
 """Settings of peft that leave an adapter a plain product of two matrices; with any other set, peft computes it."""
-STACKABLE_LORA_INITS = (True, False, "gaussian", None)
-"""Initialisations that leave the base model's weights unchanged."""
+STACKABLE_LORA_INITS = (True, False, "gaussian", None)  # initialisations that leave the base model's weights unchanged
 PEFT_KEY_PREFIX = "base_model.model."
 MAX_STACKED_RANK = 64
 """Largest rank in the stack, whose slots are all as large as the largest adapter; peft computes larger ones."""
-MAX_PREFETCHED_ADAPTERS = 4
-"""Adapters read ahead; their weights take memory until they get a slot."""
+MAX_PREFETCHED_ADAPTERS = 4  # adapters read ahead; their weights take memory until they get a slot
 
 
 @dataclass(frozen=True)
@@ -110,11 +106,9 @@ class StackedLora:
         """Expect `slots` adapters, not counting the base model's slot: the stack doubles up to that size."""
         self._linears, self._options, self.slots = linears, {"dtype": dtype, "device": device}, slots
         self.pairs: dict[str, tuple[Any, Any]] = {}
-        self.version = 0
-        """Increases with each change of the stack."""
+        self.version = 0  # increases with each change of the stack
 
     def put(self, slot: int, weights: AdapterWeights) -> None:
-        """Write an adapter's weights into a slot."""
         assert weights.pairs is not None  # peft computes the others
         ranks = {layer: a.shape[0] for layer, (a, _) in weights.pairs.items()}
         self._grow(slot, {layer: ranks.get(layer, 1) for layer in sorted(self.pairs.keys() | ranks.keys())})
@@ -239,8 +233,8 @@ class LoraSlots:
     def acquire(self, ref: AdapterRef | None) -> LoraSlot:
         """Pin an adapter for a sequence, evicting an unused one if necessary.
 
-        Call it in the states READY and FAILED. Raises `AdapterError` for an adapter that could not be read, which
-        the next `prefetch` reads again.
+        Call it in the states READY and FAILED. Raises `AdapterError` for an adapter that could not be read, which the
+        next `prefetch` reads again.
         """
         if ref is None:
             return BASE_MODEL_SLOT
@@ -261,10 +255,7 @@ class LoraSlots:
             self._remove(resident)
 
     def add(self, weights: AdapterWeights) -> bool:
-        """Put an adapter into a slot without pinning it. Returns False when all slots are in use.
-
-        When its weights cannot be written, the slot is free again and the error is raised.
-        """
+        """Put an adapter into a slot without pinning it; False when all are in use. An error frees the slot again."""
         if weights.ref.name in self._resident:
             return True
         index = None
@@ -288,7 +279,6 @@ class LoraSlots:
             self._remove(resident)
 
     def close(self) -> None:
-        """Stop the background thread."""
         self._reader.shutdown(wait=False, cancel_futures=True)
 
     def _has_evictable_slot(self) -> bool:

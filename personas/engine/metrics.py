@@ -1,7 +1,5 @@
 """Engine state and per-request metrics."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
@@ -9,10 +7,7 @@ from typing import Literal
 
 @dataclass(frozen=True)
 class AdapterStatus:
-    """An adapter in memory: its name, the number of replies it generates, and whether it has a LoRA slot.
-
-    Adapters without a slot are computed by peft, one reply at a time.
-    """
+    """An adapter in memory and the replies it generates; without a slot peft computes them, one at a time."""
 
     name: str
     replies: int
@@ -41,10 +36,7 @@ class EngineState:
 
 @dataclass(frozen=True)
 class RequestMetrics:
-    """Measurements of one request: seconds to the first text (None without any) and to the end, and tokens.
-
-    The tokens are 0 for a request that failed or was cancelled before it started.
-    """
+    """Seconds to the first text (None: none) and to the end, and tokens (0 if it failed or never started)."""
 
     first_s: float | None
     whole_s: float
@@ -55,7 +47,3 @@ class RequestMetrics:
 
 MetricsCallback = Callable[[RequestMetrics], None]
 """Called when a request ends, on the engine's thread or on the event loop's; it must not block."""
-
-
-def ignore_metrics(metrics: RequestMetrics) -> None:
-    """Discard the metrics."""

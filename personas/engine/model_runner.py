@@ -1,7 +1,5 @@
 """Forward pass over a batch of sequences with different lengths and LoRA adapters."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
@@ -35,7 +33,6 @@ class ForwardBackend(Protocol):
 
     def forward(self, scheduled: Sequence[ScheduledTokens]) -> Any:
         """Return float32 logits after the last token of each item that needs them, `[items, vocabulary]`."""
-        ...
 
 
 class KernelBackend(ForwardBackend, Protocol):
@@ -43,23 +40,19 @@ class KernelBackend(ForwardBackend, Protocol):
 
     def close(self) -> None:
         """Free the threads and the memory."""
-        ...
 
 
 class ModelRunner(Protocol):
     """A model with the KV caches of its sequences."""
 
-    prefixes: PrefixCache | None
-    """Keys and values that its sequences share; None where they are not stored."""
+    prefixes: PrefixCache | None  # keys and values that its sequences share; None where they are not stored
 
     @property
     def backend(self) -> ForwardBackend:
         """The forward pass to use for the next batch."""
-        ...
 
     def new_kv_cache(self, capacity: int) -> Any:
         """Create the KV cache of a sequence of at most `capacity` tokens."""
-        ...
 
 
 @dataclass
@@ -89,10 +82,7 @@ class _FlatBatch:
 
 
 class StackedLoraRunner:
-    """Computes batches with the modules of a transformers model and a stack of adapters.
-
-    The model's attention and linear layers are patched once; outside of `forward` they behave as before.
-    """
+    """Computes batches with a transformers model, whose modules are patched within `forward`, and stacked adapters."""
 
     def __init__(
         self,
@@ -101,10 +91,7 @@ class StackedLoraRunner:
         prefix_bytes: int,
         without_peft: Callable[[], AbstractContextManager[Any]] = nullcontext,
     ) -> None:
-        """Stack at most `slots` adapters, not counting the base model's slot.
-
-        `without_peft` disables peft's adapters over the same model for a `with` block.
-        """
+        """Stack up to `slots` adapters beside the base model; `without_peft` disables peft's for a `with` block."""
         self.model, self._without_peft = model, without_peft
         self.prefixes: PrefixCache | None = PrefixCache(prefix_bytes)
         self.linears = {name: module for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)}
@@ -124,7 +111,6 @@ class StackedLoraRunner:
         return self.kernel or self
 
     def new_kv_cache(self, capacity: int) -> SequenceKVCache:
-        """Create the KV cache of a sequence of at most `capacity` tokens."""
         return SequenceKVCache(self.shape, capacity)
 
     def close(self) -> None:
@@ -134,7 +120,6 @@ class StackedLoraRunner:
             self.kernel = None
 
     def forward(self, scheduled: Sequence[ScheduledTokens]) -> Any:
-        """Return float32 logits after the last token of each item that needs them, `[items, vocabulary]`."""
         order = sorted(range(len(scheduled)), key=lambda at: scheduled[at].slot.index or 0)
         batch = _FlatBatch([scheduled[at] for at in order])
         with torch.inference_mode(), self._without_peft(), self._patched(batch):
@@ -198,10 +183,7 @@ class StackedLoraRunner:
 def ragged_attention(
     module: Any, query: Any, key: Any, value: Any, attention_mask: Any, *, batch: _FlatBatch, **settings: Any
 ) -> tuple[Any, None]:
-    """Attend from each sequence's tokens to its own KV cache, after storing their keys and values there.
-
-    Takes `[1, heads, tokens, width]` and returns `[1, tokens, heads, width]`.
-    """
+    """Store keys and values, then attend per sequence: `[1, heads, tokens, width]` → `[1, tokens, heads, width]`."""
     parts = []
     for start, item in zip(batch.starts, batch.scheduled, strict=True):
         tokens = slice(start, start + len(item.tokens))

@@ -1,7 +1,5 @@
 """Fallback runner through peft, one sequence at a time, and the switcher of peft adapters over one base model."""
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -19,16 +17,12 @@ from personas.schemas.chat import AdapterRef
 
 
 class PeftSwitcher:
-    """One base model and the peft adapters over it, of which at most one is active. Use from one thread.
-
-    Adapter weights are converted to the base model's precision.
-    """
+    """A base model and the peft adapters over it in its precision; at most one is active. Use from one thread."""
 
     def __init__(self, base: Any, base_hash: str, keep: int = 8) -> None:
         """Keep at most `keep` adapters loaded; the least recently used is deleted beyond that."""
         self._base, self._base_hash, self._keep = base, base_hash, keep
-        self.peft_model: Any = None
-        """The base model with the loaded adapters; None while there are none."""
+        self.peft_model: Any = None  # the base model with the loaded adapters; None while there are none
         self._loaded: dict[str, None] = {}  # by name, least recently used first
 
     @property
@@ -60,7 +54,6 @@ class PeftSwitcher:
             self._delete(next(iter(self._loaded)))
 
     def drop(self, adapter: AdapterRef) -> None:
-        """Delete an adapter if it is loaded."""
         if adapter.name in self._loaded:
             self._delete(adapter.name)
 
@@ -107,7 +100,6 @@ class PeftRunner:
 
     @property
     def backend(self) -> ForwardBackend:
-        """The runner itself."""
         return self
 
     def new_kv_cache(self, capacity: int) -> PeftKVCache:
@@ -115,10 +107,7 @@ class PeftRunner:
         return PeftKVCache(self._switcher.model.config)
 
     def forward(self, scheduled: Sequence[ScheduledTokens]) -> Any:
-        """Return float32 logits `[items, vocabulary]`, None if no item needs them.
-
-        Raises `AdapterError` when an adapter cannot be loaded.
-        """
+        """Return float32 logits `[items, vocabulary]`, None if no item needs them. Raises `AdapterError`."""
         logits = [self._last_logits(item) for item in scheduled]
         needed = [part for part, item in zip(logits, scheduled, strict=True) if item.needs_logits]
         return torch.cat(needed) if needed else None

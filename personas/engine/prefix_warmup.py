@@ -1,7 +1,5 @@
 """Computes the common prefixes of personas' prompts while the engine is idle."""
 
-from __future__ import annotations
-
 import logging
 from collections import deque
 from collections.abc import Sequence
@@ -15,9 +13,7 @@ from personas.prompt import Renderer
 from personas.schemas.chat import AdapterRef, Persona, Turn
 
 log = logging.getLogger(__name__)
-
-MAX_QUEUED_PREFIXES = 256
-"""Prefixes that wait; further ones are ignored."""
+MAX_QUEUED_PREFIXES = 256  # prefixes that wait; further ones are ignored
 PROBE_TURNS = (Turn("Ann", "hi"), Turn("Zoe", "Why?"))
 """Two turns with nothing in common: what both prompts begin with belongs to the persona."""
 
@@ -53,10 +49,6 @@ class PrefixWarmer:
         job = PrefixJob(adapter, tokens[: (len(tokens) - 1) // BLOCK_TOKENS * BLOCK_TOKENS + 1])
         if self._runner.prefixes and len(self.queue) < MAX_QUEUED_PREFIXES and job not in self.queue:
             self.queue.append(job)
-
-    def clear(self) -> None:
-        """Discard all queued prefixes."""
-        self.queue.clear()
 
     def step(self) -> bool:
         """Compute a chunk of the next prefix. Returns False when none is left or its adapter cannot be used yet."""

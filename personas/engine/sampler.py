@@ -1,7 +1,5 @@
 """Samples the next token of each sequence with its own settings and seed."""
 
-from __future__ import annotations
-
 import hashlib
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,10 +8,8 @@ import torch
 
 from personas.schemas.chat import SamplingParams
 
-MIN_TEMPERATURE = 1e-5
-"""Sampling is greedy below this temperature: dividing by less exceeds the range of float32."""
-DEFAULT_CANDIDATES = 256
-"""Number of likeliest tokens considered first; top-p rarely reaches beyond them."""
+MIN_TEMPERATURE = 1e-5  # sampling is greedy below this temperature: dividing by less exceeds the range of float32
+DEFAULT_CANDIDATES = 256  # number of likeliest tokens considered first; top-p rarely reaches beyond them
 
 
 @dataclass
@@ -28,10 +24,7 @@ class SamplerState:
 
 @dataclass(frozen=True)
 class SampledToken:
-    """A token and, where the request asks for them, log-probabilities of it and of the likeliest tokens.
-
-    They are natural logarithms of the model's own probabilities, before temperature and the other settings.
-    """
+    """A token and, if requested, the model's own natural log-probabilities of it and of the likeliest tokens."""
 
     token: int
     logprob: float | None
@@ -47,10 +40,7 @@ def sample_tokens(logits: Any, states: list[SamplerState]) -> list[SampledToken 
 
 
 def sample_token(logits: Any, likeliest: int, state: SamplerState) -> SampledToken:
-    """Sample a token from the model's `logits` `[vocabulary]`, whose argmax is `likeliest`.
-
-    Raises `ArithmeticError` when no token has a finite, positive probability.
-    """
+    """Sample from `logits` `[vocabulary]` with argmax `likeliest`. Raises `ArithmeticError` if they are not finite."""
     token = likeliest if _is_greedy(state.sampling) else _sample(logits, state)
     sampled = _with_logprobs(logits, token, state.sampling)
     state.seen.add(token)

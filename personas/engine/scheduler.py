@@ -1,7 +1,5 @@
 """Fair scheduling: chooses the sequences that run and the tokens that each step computes."""
 
-from __future__ import annotations
-
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -16,9 +14,7 @@ from personas.errors import EngineBusyError
 
 NEW_TOKEN_COST_IN_PROMPT_TOKENS = 2
 """Weight of a generated token in a guild's service; prompt tokens are cheaper because they are computed together."""
-MAX_OVERTAKEN = 8
-"""Sequences that may overtake one that waits for a LoRA slot; after that, none starts before it."""
-
+MAX_OVERTAKEN = 8  # sequences that may overtake one that waits for a LoRA slot; after that, none starts before it
 Phase = Literal["prefill", "decode"]
 
 
@@ -27,8 +23,8 @@ class SchedulerLimits:
     """Bounds of the batch and of the time a request may take.
 
     `rows` sequences run at once, and up to `overflow_rows` more for guilds that have fewer than their share of the
-    rows. A step computes at most `prefill_tokens` prompt tokens, or `solo_prefill_tokens` while no sequence decodes.
-    A request waits at most `wait_s` seconds; a reply ends after `reply_s` with the text that it has.
+    rows. A step computes at most `prefill_tokens` prompt tokens, or `solo_prefill_tokens` while no sequence decodes. A
+    request waits at most `wait_s` seconds; a reply ends after `reply_s` with the text that it has.
     """
 
     rows: int = 32
@@ -79,7 +75,6 @@ class FairQueue:
         return len(self._active())
 
     def running(self, guild_id: int) -> int:
-        """Number of running sequences of a guild."""
         return self._running[guild_id]
 
     def add(self, seq: Sequence) -> None:
@@ -93,7 +88,6 @@ class FairQueue:
         self._waiting.setdefault(seq.guild_id, []).append(seq)
 
     def remove(self, seq: Sequence) -> None:
-        """Remove a waiting sequence."""
         of_guild = self._waiting[seq.guild_id]
         of_guild.remove(seq)
         if not of_guild:
@@ -106,11 +100,9 @@ class FairQueue:
         self._served[seq.guild_id] += len(seq.prompt)
 
     def count_token(self, seq: Sequence) -> None:
-        """Count a generated token as served."""
         self._served[seq.guild_id] += NEW_TOKEN_COST_IN_PROMPT_TOKENS
 
     def end(self, seq: Sequence) -> None:
-        """Count the end of a running sequence."""
         self._running[seq.guild_id] -= 1
         if not self._running[seq.guild_id]:
             del self._running[seq.guild_id]
@@ -137,17 +129,13 @@ class Scheduler:
         self.running: list[Sequence] = []
 
     def add(self, seq: Sequence) -> None:
-        """Queue a sequence."""
         seq.queued_at = self.clock()
         self.queue.add(seq)
 
-    def transfer_queue(self, other: Scheduler) -> None:
-        """Move all waiting sequences to another scheduler."""
+    def transfer_queue(self, other: "Scheduler") -> None:
         for seq in list(self.queue):
             self.queue.remove(seq)
             other.queue.add(seq)
-
-    # ------------------------------------------------------------------------------------------ scheduling
 
     def schedule(self, phase: Phase) -> list[ScheduledBatch]:
         """Choose the tokens to compute: chunks of unfinished prompts, or the last token of every decoding sequence.
@@ -177,8 +165,6 @@ class Scheduler:
 
     def _last_tokens(self) -> list[tuple[Sequence, ScheduledTokens]]:
         return [(seq, seq.next_tokens(1)) for seq in self.running if not seq.is_prefilling]
-
-    # ------------------------------------------------------------------------------------------ admission
 
     def admit(self) -> None:
         """Start waiting sequences as long as there are rows and LoRA slots for them."""
@@ -240,8 +226,6 @@ class Scheduler:
             self._lora.release(slot)
             raise
 
-    # ------------------------------------------------------------------------------------------ ending
-
     def postprocess(self, sampled: list[tuple[Sequence, SampledToken | Exception]]) -> None:
         """Append the sampled tokens, stream their text, and end the sequences that are finished or failed."""
         for seq, token in sampled:
@@ -273,18 +257,15 @@ class Scheduler:
                 self._fail_waiting(seq, EngineBusyError(what, "Ask again later."))
 
     def finish(self, seq: Sequence) -> None:
-        """End a running sequence with its reply."""
         self._leave(seq)
         seq.store_prefix()
         seq.finish()
 
     def fail(self, seq: Sequence, error: Exception) -> None:
-        """End a running sequence with an error."""
         self._leave(seq)
         seq.fail(error)
 
     def fail_all(self, error: Exception) -> None:
-        """End every running and waiting sequence with an error."""
         for seq in list(self.running):
             self.fail(seq, error)
         for seq in list(self.queue):

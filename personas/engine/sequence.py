@@ -1,7 +1,5 @@
 """One request from the queue to its last token: prompt, LoRA slot, KV cache, sampler state and streamed text."""
 
-from __future__ import annotations
-
 import secrets
 from collections.abc import Callable, Iterable
 from typing import Any, Literal, Protocol
@@ -12,8 +10,7 @@ from personas.engine.sampler import SampledToken, SamplerState
 from personas.prompt import RenderedPrompt, Renderer
 from personas.schemas.chat import AdapterRef, ChatReply, ChatRequest, ReplyToken
 
-REPETITION_TOKENS = 8
-"""A reply repeats itself once its last 8 tokens occur earlier in it; names that recur are shorter."""
+REPETITION_TOKENS = 8  # a reply repeats itself once its last 8 tokens occur earlier in it; names that recur are shorter
 SENTENCE_ENDS = (".", "!", "?", "…", "*", '"', "”", "。", "！", "？", "\n")
 REPLACEMENT_CHARACTER = "\ufffd"
 
@@ -24,19 +21,15 @@ class ReplySink(Protocol):
     @property
     def cancelled(self) -> Any:
         """A `threading.Event`, set once the reply is no longer wanted."""
-        ...
 
     def begin(self) -> bool:
         """Mark the request as started. Returns False when it was cancelled before."""
-        ...
 
     def push(self, piece: object) -> None:
         """Deliver a piece of text, or the exception that ends the reply."""
-        ...
 
     def finish(self, reply: ChatReply) -> None:
         """Deliver the complete reply."""
-        ...
 
 
 class StreamingDetokenizer:
@@ -79,10 +72,7 @@ class StreamingDetokenizer:
                 self.stopped = self.repeated = True
 
     def flush(self) -> None:
-        """Push text that was held back in case it became a stop string. May be called twice.
-
-        An incomplete character or white space at the end is never pushed.
-        """
+        """Push text held back for stop strings, without an incomplete character or white space. May be called twice."""
         if not self.stopped:
             self._push_up_to(self._decode(self._ids).rstrip(REPLACEMENT_CHARACTER).rstrip())
 
@@ -164,14 +154,12 @@ class Sequence:
         renderer: Renderer,
         sink: ReplySink,
         on_end: Callable[[], None] = lambda: None,
-    ) -> Sequence:
+    ) -> "Sequence":
         """Create a sequence that streams its text into `sink`; a request without a seed gets a random one."""
         sampling = request.sampling
         seed = secrets.randbits(31) if sampling.seed is None else sampling.seed
         detokenizer = StreamingDetokenizer(renderer, sampling.stop, sink.push, stop_loops=sampling.stop_loops)
         return cls(request, prompt.ids, seed, sink, detokenizer, on_end, prompt.text, prompt.shortened)
-
-    # ------------------------------------------------------------------------------------------ waiting
 
     @property
     def guild_id(self) -> int:
@@ -195,8 +183,6 @@ class Sequence:
         self.slot, self.runner, self.started_at = slot, runner, now
         self.kv = runner.new_kv_cache(len(self.prompt) + self.request.sampling.max_new_tokens)
 
-    # ------------------------------------------------------------------------------------------ running
-
     @property
     def is_prefilling(self) -> bool:
         return self.last_token is None
@@ -216,7 +202,6 @@ class Sequence:
         return ScheduledTokens(self.kv, tokens, self.slot, computed + len(tokens) == len(self.prompt))
 
     def append(self, sampled: SampledToken) -> None:
-        """Append a sampled token and stream its text."""
         self.last_token = sampled.token
         self._detokenizer.append(sampled.token)
         if sampled.logprob is None:
@@ -233,14 +218,10 @@ class Sequence:
             self.runner.prefixes.load_prefix(self.slot.name, self.prompt, self.kv)
 
     def store_prefix(self) -> None:
-        """Store the computed keys and values in the prefix cache."""
         if self.is_cacheable and self.runner.prefixes:
             self.runner.prefixes.store(self.slot.name, self.kv)
 
-    # ------------------------------------------------------------------------------------------ ending
-
     def finish(self) -> None:
-        """Deliver the complete reply."""
         self._sink.finish(self._reply())
         self._on_end()
 

@@ -1,7 +1,5 @@
 """Chooses the precision that a base model is served in."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Literal
 
@@ -39,10 +37,7 @@ class PrecisionChoice:
 
 
 def choose_precision(setting: PrecisionSetting, base: str) -> PrecisionChoice:
-    """Choose the precision of a base model, given by its name.
-
-    Raises `BaseModelError` when the setting asks for a precision that GPUs do not serve in.
-    """
+    """Choose the precision of a base model, by name. Raises `BaseModelError` for one that GPUs do not serve in."""
     required = PRECISION_BY_SETTING[setting]
     has_gpu = load_torch().cuda.is_available()
     if has_gpu and required in ("float32", "int8"):

@@ -1,7 +1,5 @@
 """Adapter folders: manifest, checksums, verification and installation."""
 
-from __future__ import annotations
-
 import hashlib
 import shutil
 from pathlib import Path
@@ -17,7 +15,6 @@ MANIFEST_FILE = "manifest.json"
 WEIGHTS_FILE = "adapter_model.safetensors"
 CONFIG_FILE = "adapter_config.json"
 ROLL_BACK_ADVICE = "Roll back to another version, or train this one again."
-
 NAME_ADAPTER_ADVICE = "Name a complete adapter: its folder has manifest.json and adapter_model.safetensors."
 """Advice on adapters that cannot be used: the one above for a live adapter, this one for a named folder."""
 
@@ -54,19 +51,16 @@ def verify_adapter(folder: Path, advice: str = ROLL_BACK_ADVICE) -> AdapterManif
 
 
 def install_adapter_folder(source: Path, target: Path) -> AdapterManifest:
-    """Copy a verified adapter folder into place; an identical one that is already there is left alone.
-
-    Raises `AdapterError` for a damaged adapter, for one that must not be served, and if another one is in its place.
-    """
+    """Copy a verified adapter into place, unless it is there already. Raises `AdapterError`, also if another one is."""
     manifest = verify_adapter(source)
     require_servable(manifest, source)
     if target.exists():
         if verify_adapter(target).checksums != manifest.checksums:
             raise AdapterError(f"{target} already holds another adapter.", "Choose a new version name.")
         return manifest
-    with atomic_folder(target) as aside:
-        shutil.copytree(source, aside, dirs_exist_ok=True)
-        verify_adapter(aside)
+    with atomic_folder(target) as temporary:
+        shutil.copytree(source, temporary, dirs_exist_ok=True)
+        verify_adapter(temporary)
     return manifest
 
 

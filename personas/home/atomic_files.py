@@ -1,7 +1,5 @@
 """Atomic files and folders, fsync, and folder locks."""
 
-from __future__ import annotations
-
 import fcntl
 import os
 import secrets
@@ -10,19 +8,41 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from personas.errors import MaterialError
+
+Model = TypeVar("Model", bound=BaseModel)
 
 
 def write_private_file(file: Path, content: bytes) -> None:
     """Replace a file atomically, readable by its owner only. Raises `OSError`, and then keeps the old content."""
-    aside = file.with_name(f".{file.name}.{os.getpid()}.{secrets.token_hex(4)}")
+    temporary = file.with_name(f".{file.name}.{os.getpid()}.{secrets.token_hex(4)}")
     try:
-        with os.fdopen(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as out:
+        with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as out:
             out.write(content)
             out.flush()
             os.fsync(out.fileno())
-        aside.replace(file)
+        temporary.replace(file)
     finally:
-        aside.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
+
+
+def write_model(file: Path, model: BaseModel) -> None:
+    """Write a model as JSON like `write_private_file`."""
+    write_private_file(file, model.model_dump_json(indent=1).encode() + b"\n")
+
+
+def read_model(file: Path, kind: type[Model], advice: str) -> Model | None:
+    """Read a JSON file; None where there is none. Raises `MaterialError` with the advice if it cannot be read."""
+    try:
+        return kind.model_validate_json(file.read_bytes())
+    except FileNotFoundError:
+        return None
+    except (OSError, ValidationError) as error:
+        raise MaterialError(f"{file} cannot be read.", advice) from error
 
 
 def fsync_path(path: Path) -> None:
@@ -35,7 +55,6 @@ def fsync_path(path: Path) -> None:
 
 
 def fsync_tree(folder: Path) -> None:
-    """Flush a folder with all its content to disk."""
     for path in folder.rglob("*"):
         fsync_path(path)
     fsync_path(folder)
@@ -61,18 +80,15 @@ def _try_lock(handle: int) -> bool:
 
 @contextmanager
 def atomic_folder(final: Path) -> Iterator[Path]:
-    """Yield a temporary folder; it gets its final name if the block succeeds and is deleted otherwise.
-
-    Raises `FileExistsError` if the final name is taken.
-    """
+    """Yield a folder that gets its name if the block succeeds, else is deleted. Raises `FileExistsError`."""
     final.parent.mkdir(parents=True, exist_ok=True)
-    aside = Path(tempfile.mkdtemp(prefix=f".{final.name}.", dir=final.parent))
+    temporary = Path(tempfile.mkdtemp(prefix=f".{final.name}.", dir=final.parent))
     try:
-        yield aside
-        fsync_tree(aside)
+        yield temporary
+        fsync_tree(temporary)
         if final.exists():
             raise FileExistsError(f"{final} exists already")
-        aside.rename(final)
+        temporary.rename(final)
         fsync_path(final.parent)
     finally:
-        shutil.rmtree(aside, ignore_errors=True)
+        shutil.rmtree(temporary, ignore_errors=True)

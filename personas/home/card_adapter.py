@@ -1,7 +1,5 @@
 """Adapters embedded in a character card (CHARX assets): embed, unpack, and check that they are plain LoRA."""
 
-from __future__ import annotations
-
 import json
 import math
 import re
@@ -9,9 +7,9 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from personas.card import Card, read_card_file, write_card
 from personas.card.charx import ASSET_SCHEME, MAX_UNPACKED_BYTES
-from personas.card.formats import convert_version
+from personas.card.formats import convert_version, read_card_file, write_card
+from personas.card.spec_card import Card
 from personas.errors import AdapterError, ExportError
 from personas.home.adapters import CONFIG_FILE, MANIFEST_FILE, require_servable, verify_adapter
 from personas.schemas.training import AdapterManifest
@@ -27,23 +25,17 @@ IMPORTABLE_LORA_SETTINGS = frozenset(
 )
 """Settings of peft's `LoraConfig` allowed in imported adapters: none loads code or builds on other models."""
 
-MODULE_NAME_PATTERN = re.compile(r"[\w.]{1,200}")
-"""Allowed names of modules; peft would accept any regular expression."""
-
+MODULE_NAME_PATTERN = re.compile(r"[\w.]{1,200}")  # allowed names of modules; peft would accept any regular expression
 MAX_IMPORT_RANK = 256
 EXPORT_AGAIN_ADVICE = "Export the card again, with `python -m trainer export --to charx`."
 
 
 def has_adapter(card: Card) -> bool:
-    """Return True if the card contains an adapter."""
     return ADAPTER_URI_PREFIX + MANIFEST_FILE in card.files
 
 
 def unpack_card_adapter(card: Card, folder: Path, where: str) -> AdapterManifest:
-    """Unpack the adapter of a card into a folder unchanged, and verify it.
-
-    `where` names the card in errors. Raises `AdapterError` if there is none or parts are missing, and `OSError`.
-    """
+    """Unpack the adapter of a card, named `where` in errors, and verify it. Raises `AdapterError`, `OSError`."""
     if not has_adapter(card):
         raise AdapterError(f"{where} contains no adapter.", "Name an adapter folder, or a file made with --to charx.")
     for uri, content in card.files.items():
@@ -79,16 +71,10 @@ def _is_small_lora(config: dict[str, Any]) -> bool:
         return False
     is_lora = config.get("peft_type") == "LORA" and config.get("bias", "none") == "none"
     plain_init = config.get("init_lora_weights", True) in (True, False, "gaussian", None)
-    plain_names = all(
-        isinstance(name, str) and MODULE_NAME_PATTERN.fullmatch(name) for name in [*modules, *ranks, *alphas]
-    )
-    all_ranks = [config.get("r"), *ranks.values()]
-    return (
-        is_lora
-        and plain_init
-        and plain_names
-        and all(isinstance(rank, int) and 1 <= rank <= MAX_IMPORT_RANK for rank in all_ranks)
-    )
+    names, all_ranks = [*modules, *ranks, *alphas], [config.get("r"), *ranks.values()]
+    plain_names = all(isinstance(name, str) and MODULE_NAME_PATTERN.fullmatch(name) for name in names)
+    small_ranks = all(isinstance(rank, int) and 1 <= rank <= MAX_IMPORT_RANK for rank in all_ranks)
+    return is_lora and plain_init and plain_names and small_ranks
 
 
 def _are_losses(metrics: ScoreSummary) -> bool:
@@ -97,23 +83,14 @@ def _are_losses(metrics: ScoreSummary) -> bool:
 
 
 def embed_adapter(card: Card, folder: Path, where: str) -> bytes:
-    """Build the CHARX file of a card with the adapter in a folder, which replaces one already in the card.
-
-    Raises `ExportError` if it exceeds the size limit of cards.
-    """
+    """Build the CHARX file of a card with this adapter in place of any other. Raises `ExportError` if too large."""
     card = remove_adapter(convert_version(card, 3))
     files, assets = dict(card.files), list(card.data.get("assets") or [])
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
         name = path.relative_to(folder).as_posix()
-        files[ADAPTER_URI_PREFIX + name] = path.read_bytes()
-        assets.append(
-            {
-                "type": ADAPTER_ASSET_TYPE,
-                "uri": ADAPTER_URI_PREFIX + name,
-                "name": name,
-                "ext": path.suffix.removeprefix(".") or "unknown",
-            }
-        )
+        uri, extension = ADAPTER_URI_PREFIX + name, path.suffix.removeprefix(".") or "unknown"
+        files[uri] = path.read_bytes()
+        assets.append({"type": ADAPTER_ASSET_TYPE, "uri": uri, "name": name, "ext": extension})
     if sum(map(len, files.values())) > MAX_UNPACKED_BYTES:
         raise ExportError(
             f"With this adapter the card would exceed {MAX_UNPACKED_BYTES // 2**20} MiB.",
@@ -124,7 +101,6 @@ def embed_adapter(card: Card, folder: Path, where: str) -> bytes:
 
 
 def remove_adapter(card: Card) -> Card:
-    """Return the card without its adapter."""
     assets = [asset for asset in card.data.get("assets") or [] if not _is_adapter(asset)]
     document = {**card.document, "data": {**card.data, **({"assets": assets} if assets else {})}}
     if not assets:
@@ -134,10 +110,7 @@ def remove_adapter(card: Card) -> Card:
 
 
 def unpack_adapter(file: Path, folder: Path) -> Path:
-    """Unpack the adapter of a card file into a folder unchanged, and verify it.
-
-    Raises `CardError`, or `AdapterError` if there is none or parts are missing.
-    """
+    """Unpack and verify the adapter of a card file. Raises `CardError`, or `AdapterError` if it is incomplete."""
     unpack_card_adapter(read_card_file(file), folder, str(file))
     return folder
 

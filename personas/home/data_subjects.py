@@ -1,15 +1,13 @@
 """Data subjects: people in a folder (`people.json`) and consent (`consent.json`)."""
 
-from __future__ import annotations
-
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from personas.errors import MaterialError
-from personas.home.atomic_files import write_private_file
+from personas.home.atomic_files import read_model, write_model
 from personas.schemas.base import FrozenModel
 
 PEOPLE_FILE = "people.json"
@@ -31,12 +29,8 @@ def write_people(folder: Path, counts: Mapping[str, int]) -> None:
 
 def read_people(folder: Path) -> Mapping[str, int]:
     """Read the people in a folder; empty without a list. Raises `MaterialError` if it cannot be read."""
-    try:
-        return DataSubjects.model_validate_json((folder / PEOPLE_FILE).read_bytes()).people
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValidationError) as error:
-        raise MaterialError(f"{folder / PEOPLE_FILE} cannot be read.", "Create the folder again.") from error
+    listed = read_model(folder / PEOPLE_FILE, DataSubjects, "Create the folder again.")
+    return listed.people if listed else {}
 
 
 def contains_any_person(folder: Path, people: Collection[str]) -> bool:
@@ -48,10 +42,7 @@ def contains_any_person(folder: Path, people: Collection[str]) -> bool:
 
 
 class Consent(FrozenModel):
-    """Consent to train on messages from Discord. `opted_in` are the Discord ids of members who agreed.
-
-    `permission` states where and when Discord permitted training, as the operator writes it; empty without.
-    """
+    """Consent to train on Discord messages: Discord's permission as the operator states it, and members' ids."""
 
     format: Literal[1] = 1
     permission: str = ""
@@ -63,17 +54,10 @@ NO_CONSENT = Consent()
 
 def write_consent(folder: Path, consent: Consent) -> None:
     """Write the file, readable by its owner only. Raises `OSError`."""
-    write_private_file(folder / CONSENT_FILE, consent.model_dump_json(indent=1).encode() + b"\n")
+    write_model(folder / CONSENT_FILE, consent)
 
 
 def read_consent(folder: Path) -> Consent:
     """Read the consent; none without a file. Raises `MaterialError` if it cannot be read."""
-    try:
-        return Consent.model_validate_json((folder / CONSENT_FILE).read_bytes())
-    except FileNotFoundError:
-        return NO_CONSENT
-    except (OSError, ValidationError) as error:
-        raise MaterialError(
-            f"{folder / CONSENT_FILE} cannot be read.",
-            "The bot writes it again when it starts; until then nobody has consented.",
-        ) from error
+    advice = "The bot writes it again when it starts; until then nobody has consented."
+    return read_model(folder / CONSENT_FILE, Consent, advice) or NO_CONSENT

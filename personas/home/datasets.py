@@ -1,7 +1,5 @@
 """Data sets a job may name: built folders, and the operator's `catalogue.toml`."""
 
-from __future__ import annotations
-
 import json
 import re
 import tomllib
@@ -17,10 +15,7 @@ from personas.schemas.base import DISCORD_API, Right, right_error
 
 TRAIN_FILE, EVAL_FILE, STATS_FILE = "train.jsonl", "eval.jsonl", "stats.json"
 REBUILD_ADVICE = "Build the data set again."
-
-MIXED_RIGHT = "licensed:mixed"
-"""Right of a data set with samples under several rights, none of them Discord's."""
-
+MIXED_RIGHT = "licensed:mixed"  # right of a data set with samples under several rights, none of them Discord's
 CATALOGUE_FILE = "catalogue.toml"
 CATALOGUE_FIELDS = {"path", "hub", "right", "stated_by", "stated_on", "why", "format", "persona_names"}
 ENTRY_NAME_PATTERN = re.compile(r"[\w][\w .-]{0,63}")
@@ -41,7 +36,6 @@ def combine_rights(rights: Mapping[str, int]) -> Right:
 
 
 def format_right_counts(rights: Mapping[str, int]) -> str:
-    """Format rights with the number of samples under each."""
     return ", ".join(f"{name} {count:,}" for name, count in sorted(rights.items()))
 
 
@@ -64,10 +58,7 @@ def dataset_statement(folder: Path) -> RightsStatement:
 
 @dataclass(frozen=True)
 class CatalogueEntry:
-    """A named data set: its file or folder, or its id on a hub, and the stated right to it.
-
-    `persona_names` are further names and ids of the persona in it.
-    """
+    """A named data set (path or hub id) with its stated right, and names and ids of the persona in it."""
 
     name: str
     path: Path | None
@@ -119,9 +110,8 @@ def read_catalogue(home: Path) -> DatasetCatalogue:
         else:
             path = home / Path(table["path"]).expanduser() if "path" in table else None
             names = tuple(table.get("persona_names", ()))
-            entries[name] = CatalogueEntry(
-                name, path, table.get("hub", ""), table.get("format"), parse_statement(table), names
-            )
+            hub, statement = table.get("hub", ""), parse_statement(table)
+            entries[name] = CatalogueEntry(name, path, hub, table.get("format"), statement, names)
     return DatasetCatalogue(entries, faults)
 
 

@@ -1,7 +1,5 @@
 """Log of exported files (`exports.jsonl`) and the people in them."""
 
-from __future__ import annotations
-
 import hashlib
 import os
 import time
@@ -15,8 +13,7 @@ from personas.schemas.base import FrozenModel
 
 EXPORTS_FILE = "exports.jsonl"
 ExportKind = Literal["data set", "adapter", "history", "card", "backup"]
-EVERYBODY = "*"
-"""In place of a list of people: everyone in the home at that time, as in a backup."""
+EVERYBODY = "*"  # in place of a list of people: everyone in the home at that time, as in a backup
 
 
 class ExportRecord(FrozenModel):
@@ -29,13 +26,7 @@ class ExportRecord(FrozenModel):
     people: tuple[Annotated[str, Field(pattern=r"^(\*|[0-9a-f]{32})$")], ...]
 
 
-def record_export(
-    home: Path,
-    what: ExportKind,
-    path: Path | str,
-    people: Collection[str],
-    sha256: str = "",
-) -> None:
+def record_export(home: Path, what: ExportKind, path: Path | str, people: Collection[str], sha256: str = "") -> None:
     """Append a record; a file on this machine is hashed here. Raises `OSError`."""
     if isinstance(path, Path):
         with path.open("rb") as file:

@@ -1,7 +1,5 @@
 """Index of held-out conversations (`heldout.bin`): keyed hashes that keep them out of training."""
 
-from __future__ import annotations
-
 import hashlib
 import hmac
 from dataclasses import dataclass
@@ -22,7 +20,6 @@ LSH_BANDS, SIGNATURE_BYTES = 16, 64
 HOLDOUT_MAGIC = b"understudy held out 1\n"
 KEY_MARK_BYTES, CHECKSUM_BYTES = 16, 32
 SIZES_BYTES = 16
-
 Hashes = NDArray[np.uint64]
 ArraySpec = tuple[np.dtype[Any], tuple[int, ...]]
 
@@ -31,8 +28,8 @@ ArraySpec = tuple[np.dtype[Any], tuple[int, ...]]
 class HoldoutIndex:
     """Hashes of n held-out conversations and their m replies.
 
-    `key` is the HMAC key of all hashes. `texts` is (n,) and `replies` (m,), both sorted and unique; `bands` is
-    (n, 16) uint32, `signatures` (n, 64) uint8.
+    `key` is the HMAC key of all hashes. `texts` is (n,) and `replies` (m,), both sorted and unique; `bands` is (n, 16)
+    uint32, `signatures` (n, 64) uint8.
     """
 
     key: bytes
@@ -81,7 +78,7 @@ class HoldoutIndex:
     def __len__(self) -> int:
         return len(self.texts)
 
-    def merge(self, other: HoldoutIndex) -> HoldoutIndex:
+    def merge(self, other: "HoldoutIndex") -> "HoldoutIndex":
         """Merge with another index under the same key."""
         assert self.key == other.key
         texts, first = np.unique(np.concatenate([self.texts, other.texts]), return_index=True)
@@ -96,12 +93,8 @@ class HoldoutIndex:
     def write(self, file: Path) -> None:
         """Write the file atomically. Raises `OSError`."""
         sizes = np.array([len(self.texts), len(self.replies)], "<u8")
-        parts = [
-            sizes,
-            *(self.texts.astype("<u8"), self.bands.astype("<u4")),
-            self.signatures,
-            self.replies.astype("<u8"),
-        ]
+        parts = [sizes, self.texts.astype("<u8"), self.bands.astype("<u4"), self.signatures]
+        parts.append(self.replies.astype("<u8"))
         body = b"".join([HOLDOUT_MAGIC, _key_mark(self.key), *(part.tobytes() for part in parts)])
         write_private_file(file, body + hashlib.sha256(body).digest())
 

@@ -1,7 +1,5 @@
 """Job folders: `request.json`, copied material and its digests, consent, hold-out, comparison targets."""
 
-from __future__ import annotations
-
 import hashlib
 import os
 import shutil
@@ -10,10 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Literal
 
-from pydantic import ValidationError
-
-from personas.errors import MaterialError
-from personas.home.atomic_files import atomic_folder, write_private_file
+from personas.home.atomic_files import atomic_folder, read_model, write_model
 from personas.home.data_subjects import read_consent, read_people, write_consent, write_people
 from personas.home.holdout_index import HOLDOUT_FILE, NEW_HOLDOUT_FILE, HoldoutIndex, add_to_holdout, holdout_file
 from personas.home.job_material import SourceMaterial
@@ -28,10 +23,7 @@ REQUEST_FILE, MATERIAL_FOLDER, ADAPTER_FOLDER, DATASET_FOLDER = "request.json", 
 
 
 def material_digest(path: Path) -> str:
-    """SHA-256 of a file's content, or of a folder's relative file names and contents in sorted order.
-
-    Raises `OSError` if something cannot be read.
-    """
+    """SHA-256 of a file, or of a folder's sorted relative names and contents. Raises `OSError`."""
     if not path.is_dir():
         return _sha256_of_file(path).hex()
     digest = hashlib.sha256()
@@ -56,10 +48,7 @@ class NeighbourPaths(FrozenModel):
 
 
 class ComparisonTargets(FrozenModel):
-    """Adapters to compare a new version with. `live` is the folder of the persona's live adapter, None without one.
-
-    `heard` is members' feedback on the version itself, if it has been served before.
-    """
+    """Adapters to compare a new version with: folder of the live one, neighbours, and the version's own feedback."""
 
     format: Literal[1] = 1
     live: str | None = None
@@ -71,56 +60,27 @@ NO_COMPARISON = ComparisonTargets()
 
 
 def write_comparison_targets(folder: Path, compare: ComparisonTargets) -> None:
-    """Write the file; `compare` has absolute paths. Raises `OSError`."""
-    stored = ComparisonTargets(
-        live=_relative_path(folder, compare.live) if compare.live else None,
-        neighbours=tuple(
-            NeighbourPaths(
-                persona=neighbour.persona,
-                adapter=_relative_path(folder, neighbour.adapter),
-                job=_relative_path(folder, neighbour.job),
-            )
-            for neighbour in compare.neighbours
-        ),
-        heard=compare.heard,
-    )
-    write_private_file(folder / COMPARE_FILE, stored.model_dump_json(indent=1).encode() + b"\n")
+    """Write the file, with paths relative to the folder. Raises `OSError`."""
+
+    def relative(path: str) -> str:
+        return Path(os.path.relpath(Path(path).absolute(), folder.absolute())).as_posix()
+
+    write_model(folder / COMPARE_FILE, _with_paths(compare, relative))
 
 
 def read_comparison_targets(folder: Path) -> ComparisonTargets:
-    """Read the comparison targets with absolute paths; none without a file.
+    """Read the targets with absolute paths; none without a file. Raises `MaterialError`."""
+    advice = "Remove it: then the adapter is compared with the base model only."
+    stored = read_model(folder / COMPARE_FILE, ComparisonTargets, advice) or NO_COMPARISON
+    return _with_paths(stored, lambda path: os.path.normpath(folder.absolute() / path))
 
-    Raises `MaterialError` if it cannot be read.
-    """
-    try:
-        stored = ComparisonTargets.model_validate_json((folder / COMPARE_FILE).read_bytes())
-    except FileNotFoundError:
-        return NO_COMPARISON
-    except (OSError, ValidationError) as error:
-        raise MaterialError(
-            f"{folder / COMPARE_FILE} cannot be read.",
-            "Remove it: then the adapter is compared with the base model only.",
-        ) from error
-    return ComparisonTargets(
-        live=_absolute_path(folder, stored.live) if stored.live else None,
-        neighbours=tuple(
-            NeighbourPaths(
-                persona=neighbour.persona,
-                adapter=_absolute_path(folder, neighbour.adapter),
-                job=_absolute_path(folder, neighbour.job),
-            )
-            for neighbour in stored.neighbours
-        ),
-        heard=stored.heard,
+
+def _with_paths(targets: ComparisonTargets, convert: Callable[[str], str]) -> ComparisonTargets:
+    neighbours = tuple(
+        NeighbourPaths(persona=one.persona, adapter=convert(one.adapter), job=convert(one.job))
+        for one in targets.neighbours
     )
-
-
-def _relative_path(folder: Path, path: str) -> str:
-    return Path(os.path.relpath(Path(path).absolute(), folder.absolute())).as_posix()
-
-
-def _absolute_path(folder: Path, path: str) -> str:
-    return os.path.normpath(folder.absolute() / path)
+    return targets.model_copy(update={"live": targets.live and convert(targets.live), "neighbours": neighbours})
 
 
 def ensure_job_folder(
@@ -132,17 +92,14 @@ def ensure_job_folder(
     materials: Iterable[SourceMaterial],
     precision: ServingPrecision,
 ) -> Path:
-    """Write a job folder completely or not at all; a folder of an earlier attempt is refreshed and reused.
-
-    Raises `OSError`, and `UnderstudyError` if the home's key, consent or hold-out cannot be read.
-    """
+    """Write a complete job folder, or refresh an existing one. Raises `OSError`, `UnderstudyError`."""
     if (folder / REQUEST_FILE).exists():
         refresh_job_folder(folder, home, request)
         return folder
-    for left_over in folder.parent.glob(f".{folder.name}.*"):  # by a process that was killed while copying
-        shutil.rmtree(left_over)
-    with atomic_folder(folder) as aside:
-        fill_job_folder(aside, home, job_id, version, request, materials, precision)
+    for leftover in folder.parent.glob(f".{folder.name}.*"):  # by a process that was killed while copying
+        shutil.rmtree(leftover)
+    with atomic_folder(folder) as temporary:
+        fill_job_folder(temporary, home, job_id, version, request, materials, precision)
     return folder
 
 
@@ -167,18 +124,14 @@ def fill_job_folder(
 
 
 def people_in_material(folder: Path, materials: Iterable[Material]) -> Mapping[str, int]:
-    """Count people in a job's material who do not appear there by name or id.
-
-    These are the authors of preferences, and the people in an adapter that is trained further. Raises `MaterialError`
-    if their lists cannot be read.
-    """
+    """Count the authors of preferences, and the people in an adapter to train further. Raises `MaterialError`."""
     people: Counter[str] = Counter()
     for one in materials:
-        place = folder / MATERIAL_FOLDER / one.path
+        target_path = folder / MATERIAL_FOLDER / one.path
         if one.kind == "preferences":
-            people.update(record.by for record in read_preferences(place))
+            people.update(record.by for record in read_preferences(target_path))
         elif one.kind == "adapter":
-            people.update(read_people(place))
+            people.update(read_people(target_path))
     return people
 
 
@@ -191,10 +144,7 @@ def refresh_job_folder(folder: Path, home: Path, request: TrainingRequest) -> No
 
 
 def store_new_holdout(home: Path, persona_id: str | None, folder: Path) -> None:
-    """Add the hold-out of a finished run to that of the home; repeating this changes nothing.
-
-    Raises `UnderstudyError` if either cannot be read, and `OSError`.
-    """
+    """Add a finished run's hold-out to the home's; can be repeated. Raises `UnderstudyError`, `OSError`."""
     file = folder / NEW_HOLDOUT_FILE
     if file.exists():  # absent in folders of old versions
         people_key = HomeKey.of(home).people()
@@ -220,14 +170,14 @@ def _ignore_outside_links(root: Path) -> Callable[[str, list[str]], list[str]]:
 
 def _copy_material(material: SourceMaterial, target: Path) -> Material:
     if material.text:
-        place = target / material.path
-        place.parent.mkdir(parents=True, exist_ok=True)
-        place.write_text(material.text, encoding="utf-8")
+        target_path = target / material.path
+        target_path.parent.mkdir(parents=True, exist_ok=True)
+        target_path.write_text(material.text, encoding="utf-8")
     for source, name in material.copies:
-        place = target / name
-        place.parent.mkdir(parents=True, exist_ok=True)
+        target_path = target / name
+        target_path.parent.mkdir(parents=True, exist_ok=True)
         if source.is_dir():
-            shutil.copytree(source, place, ignore=_ignore_outside_links(source))
+            shutil.copytree(source, target_path, ignore=_ignore_outside_links(source))
         else:
-            shutil.copyfile(source, place)
+            shutil.copyfile(source, target_path)
     return material.to_material(material_digest(target / material.path))

@@ -1,19 +1,17 @@
 """Material of a training job before it is copied into the job folder."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Self
 
-from personas.card import SHIPPED_CARDS
+from personas.card.toml_card import SHIPPED_CARDS
 from personas.errors import RequestError
 from personas.home.adapters import NAME_ADAPTER_ADVICE, verify_adapter
 from personas.home.data_subjects import Consent
 from personas.home.datasets import CatalogueEntry, combine_rights, dataset_statement, is_built_dataset
 from personas.home.rights import RightsStatement, decide_right, read_statement
-from personas.lore import WORLD
+from personas.lore.passages import WORLD
 from personas.schemas.base import DISCORD_API, Right
 from personas.schemas.training import Material, MaterialKind
 
@@ -33,11 +31,8 @@ class ShippedData:
 
     @classmethod
     def of(cls, root: Path, cards: Path = SHIPPED_CARDS) -> Self:
-        """Return the files of a source tree."""
-        data = root / "data"
-        return cls(
-            data / "logs", data / "general", data / "rag-resources", cards, root / "trainer" / "recipe" / "recipes"
-        )
+        data, recipes = root / "data", root / "trainer" / "recipe" / "recipes"
+        return cls(data / "logs", data / "general", data / "rag-resources", cards, recipes)
 
     @classmethod
     def from_source_tree(cls) -> Self:
@@ -65,11 +60,9 @@ class SourceMaterial:
 
     @property
     def right(self) -> Right:
-        """Right under which it is used."""
         return self.statement.right
 
     def to_material(self, sha256: str) -> Material:
-        """Build the job folder's entry from the digest of the copy."""
         return Material(
             kind=self.kind,
             path=self.path,
@@ -101,34 +94,25 @@ def shipped_lore_material(shipped: ShippedData, persona_id: str) -> list[SourceM
     return [stated_material("lore", "lore", shipped.lore.name, PROJECT_STATEMENT, *copies)] if folders else []
 
 
-def shipped_general_material(
-    shipped: ShippedData, consent: Consent, without: Path | None = None
-) -> list[SourceMaterial]:
+def shipped_general_material(shipped: ShippedData, consent: Consent, omit: Path | None = None) -> list[SourceMaterial]:
     """Collect the shipped general dialogue, except one file."""
     files = sorted(shipped.general.glob("*.jsonl"))
-    return [shipped_file_material("general", path, consent) for path in files if path != without]
+    return [shipped_file_material("general", path, consent) for path in files if path != omit]
 
 
 def shipped_file_material(kind: MaterialKind, file: Path, consent: Consent) -> SourceMaterial:
-    """Build material from a shipped file and its statement; a log without one counts as from Discord's API.
-
-    Raises `MaterialError` if it may not be trained on.
-    """
+    """Build material from a shipped file; a log without statement counts as Discord's. Raises `MaterialError`."""
     stated = read_statement(file)
     by_form = DISCORD_API if kind == "log" else ""
-    right = decide_right(
-        file.name, format_right=by_form, stated=stated.right if stated else "", consent=consent
-    ).require()
+    stated_right = stated.right if stated else ""
+    right = decide_right(file.name, format_right=by_form, stated=stated_right, consent=consent).require()
     path, day = f"{file.parent.name}/{file.name}", modification_date(file)
     stated = stated or RightsStatement(right, "", day, "")
     return SourceMaterial(kind, path, path, stated, stated.stated_on, ((file, path),))
 
 
 def catalogue_material(kind: MaterialKind, entry: CatalogueEntry, consent: Consent) -> SourceMaterial:
-    """Build material from a catalogue entry; its path stays private.
-
-    Raises `MaterialError` like `shipped_file_material`.
-    """
+    """Build material from a catalogue entry, whose path stays private. Raises `MaterialError`."""
     file = entry.locate()
     if is_built_dataset(file):
         return built_dataset_material(file, entry.name, consent)
@@ -148,15 +132,11 @@ def built_dataset_material(folder: Path, origin: str, consent: Consent) -> Sourc
 
 
 def dialogue_adapter_folder(home: Path, job_name: str) -> Path:
-    """Return the folder of the adapter of a dialogue job."""
     return home / "models" / "dialogue" / job_name
 
 
 def dialogue_adapter_material(home: Path, job_name: str, consent: Consent) -> SourceMaterial:
-    """Build material from a dialogue adapter of the home, to train further.
-
-    Raises `RequestError` if there is none of this name, and otherwise like `adapter_material`.
-    """
+    """Build material from a named dialogue adapter. Raises `RequestError` if unknown, else like `adapter_material`."""
     folder = dialogue_adapter_folder(home, job_name)
     if not folder.is_dir():
         available = sorted(path.name for path in folder.parent.glob("[!.]*/"))
@@ -174,9 +154,8 @@ def adapter_material(folder: Path, origin: str, consent: Consent) -> SourceMater
     right = combine_rights(manifest.rights) if manifest.rights else ""
     decide_right(f"The adapter {origin}", stated=right, consent=consent).require()
     day = manifest.created_at[:10]
-    stated = RightsStatement(
-        right, f"the adapter {origin}", day, "Its data sheet says who states the rights to its samples."
-    )
+    why = "Its data sheet says who states the rights to its samples."
+    stated = RightsStatement(right, f"the adapter {origin}", day, why)
     path = f"adapter/{origin}"
     return SourceMaterial("adapter", path, origin, stated, day, ((folder, path),))
 

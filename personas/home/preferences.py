@@ -1,7 +1,5 @@
 """Preference records (`preferences.jsonl`): chosen and rejected replies, and taught ones."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Final, Literal, Self
@@ -14,9 +12,7 @@ from personas.schemas.base import FrozenModel, Right
 PREFERENCES_FILE = "preferences.jsonl"
 TAUGHT: Final = "taught"
 COMPARISON: Final = "comparison"
-MAX_TEXT_CHARACTERS = 8000
-"""Limit for a turn of the prompt and for a reply."""
-
+MAX_TEXT_CHARACTERS = 8000  # limit for a turn of the prompt and for a reply
 PreferenceText = Annotated[str, Field(min_length=1, max_length=MAX_TEXT_CHARACTERS)]
 
 
@@ -51,12 +47,10 @@ class PreferenceRecord(FrozenModel):
 
     @property
     def is_pair(self) -> bool:
-        """True if both replies are set."""
         return self.chosen is not None and self.rejected is not None
 
 
 def preferences_to_jsonl(preferences: Iterable[PreferenceRecord]) -> str:
-    """Format records as the text of a file."""
     return "".join(f"{record.model_dump_json(exclude_none=True)}\n" for record in preferences)
 
 

@@ -1,7 +1,5 @@
 """Pseudonymisation: the home's HMAC key, keys derived for jobs, and invented names."""
 
-from __future__ import annotations
-
 import errno
 import hashlib
 import hmac
@@ -87,17 +85,17 @@ def _create_secret(file: Path) -> bytes:
             "Set UNDERSTUDY_HOME to a folder that is writable.",
         ) from error
     secret = secrets.token_bytes(KEY_BYTES)
-    aside = file.with_name(f".{file.name}.{os.getpid()}.{secrets.token_hex(4)}")
+    temporary = file.with_name(f".{file.name}.{os.getpid()}.{secrets.token_hex(4)}")
     try:
-        with os.fdopen(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="ascii") as out:
+        with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="ascii") as out:
             out.write(secret.hex() + "\n")
             out.flush()
             os.fsync(out.fileno())
-        os.link(aside, file)  # fails if another process created a key first: that one is used
+        os.link(temporary, file)  # fails if another process created a key first: that one is used
     except FileExistsError:
         return HomeKey.of(file.parent.parent).secret
     finally:
-        aside.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
     return secret
 
 
@@ -124,10 +122,7 @@ class JobKeys:
 
     @classmethod
     def in_folder(cls, folder: Path) -> Self:
-        """Read the keys of a job folder; without any, random keys are created and stored there.
-
-        Raises `KeyFileError` if they cannot be read, and `OSError` if they cannot be created.
-        """
+        """Read a job folder's keys; without any, random ones are stored there. Raises `KeyFileError`, `OSError`."""
         file = folder / JOB_KEYS_FILE
         try:
             stored = json.loads(file.read_bytes())

@@ -1,15 +1,11 @@
 """Review files and their deletion dates (`reviews.json`)."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Literal
 
 from filelock import FileLock
-from pydantic import ValidationError
 
-from personas.errors import MaterialError
-from personas.home.atomic_files import write_private_file
+from personas.home.atomic_files import read_model, write_model
 from personas.schemas.base import FrozenModel
 
 REVIEWS_FILE = "reviews.json"
@@ -43,11 +39,7 @@ def list_review_files(home: Path) -> list[Path]:
 
 
 def delete_expired_reviews(home: Path, now: float) -> list[str]:
-    """Delete the files whose time has passed, and return their paths.
-
-    Raises `MaterialError` if the list cannot be read, and `OSError`, after all others, for a file that cannot be
-    deleted.
-    """
+    """Delete expired files and return their paths. Raises `MaterialError`, or `OSError` after the others."""
     if not (home / REVIEWS_FILE).exists():
         return []
     deleted, remaining, failure = [], [], None
@@ -74,17 +66,10 @@ def _review_lock(home: Path) -> FileLock:
 
 
 def _read_reviews(home: Path) -> tuple[ReviewFile, ...]:
-    try:
-        return ReviewFileList.model_validate_json((home / REVIEWS_FILE).read_bytes()).reviews
-    except FileNotFoundError:
-        return ()
-    except ValidationError as error:
-        raise MaterialError(
-            f"{home / REVIEWS_FILE} cannot be read, so expired review files cannot be deleted.",
-            "Delete the review files by hand, then this file.",
-        ) from error
+    advice = "Expired review files cannot be deleted: delete them by hand, then this file."
+    stored = read_model(home / REVIEWS_FILE, ReviewFileList, advice)
+    return stored.reviews if stored else ()
 
 
 def _write_reviews(home: Path, reviews: list[ReviewFile]) -> None:
-    text = ReviewFileList(reviews=tuple(reviews)).model_dump_json(indent=1)
-    write_private_file(home / REVIEWS_FILE, text.encode() + b"\n")
+    write_model(home / REVIEWS_FILE, ReviewFileList(reviews=tuple(reviews)))

@@ -1,7 +1,5 @@
 """Rights to training material: statements in `rights.toml`, and the decision whether to train on a source."""
 
-from __future__ import annotations
-
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,13 +13,10 @@ from personas.schemas.base import DISCORD_API, RIGHTS, Right, right_error
 RIGHTS_FILE = "rights.toml"
 REQUIRED_FIELDS = ("stated_by", "stated_on", "why")
 STATEMENT_FIELDS = frozenset(("right", *REQUIRED_FIELDS))
-
 RELEASE_DATE = date(2026, 11, 21)
 """Dates up to the release are valid even where the clock is behind: shipped files state their rights before it."""
 
-COMMAND_LINE_STATEMENT = "stated on the command line"
-"""Author of a right claimed with `--right`."""
-
+COMMAND_LINE_STATEMENT = "stated on the command line"  # author of a right claimed with `--right`
 PERMISSION_SETTING, OPT_IN_COMMAND = "DISCORD_PERMISSION", "/privacy opt-in"
 
 
@@ -37,10 +32,7 @@ class RightsStatement:
 
 @dataclass(frozen=True)
 class RightsDecision:
-    """Decision on a source: trained on under `right`, or `refused` with `advice` on what is missing.
-
-    `right` is empty if there is none.
-    """
+    """Decision on a source: trained on under `right` (empty: none), or `refused` with `advice` on what is missing."""
 
     right: Right
     refused: str = ""
@@ -64,23 +56,17 @@ def decide_right(
     """
     right = stated or format_right or claimed
     if not right:
-        return RightsDecision(
-            "", f"{name} may not be trained on: nobody has stated a right to it.", describe_rights_statement(name)
-        )
+        refused = f"{name} may not be trained on: nobody has stated a right to it."
+        return RightsDecision("", refused, describe_rights_statement(name))
     if right != DISCORD_API or (consent.permission and consent.opted_in):
         return RightsDecision(right)
-    missing = (
-        "nobody has opted in"
-        if consent.permission
-        else "Discord's developer policy forbids training on that without Discord's permission"
-    )
+    missing = "Discord's developer policy forbids training on that without Discord's permission"
+    if consent.permission:
+        missing = "nobody has opted in"
     refused = f"{name} may not be trained on: it came through Discord's API, and {missing}."
     override = f"`--right {claimed}` does not change that. " if claimed and claimed != DISCORD_API else ""
-    return RightsDecision(
-        right,
-        refused,
-        f"{override}{describe_discord_requirements(consent)} {describe_rights_statement(name, otherwise=True)}",
-    )
+    advice = f"{override}{describe_discord_requirements(consent)} {describe_rights_statement(name, otherwise=True)}"
+    return RightsDecision(right, refused, advice)
 
 
 def describe_discord_requirements(consent: Consent) -> str:
@@ -113,10 +99,7 @@ def no_consent_error(name: str) -> MaterialError:
 
 
 def read_statement(file: Path) -> RightsStatement | None:
-    """Read the statement about a file or folder from `rights.toml` beside it; None if there is none.
-
-    Raises `MaterialError` if it cannot be read or is incomplete.
-    """
+    """Read the statement on a file or folder in `rights.toml` beside it; None without. Raises `MaterialError`."""
     rights = file.parent / RIGHTS_FILE
     short = f"{rights.parent.name}/{rights.name}"  # members may see it: no paths of this machine
     try:
@@ -125,9 +108,8 @@ def read_statement(file: Path) -> RightsStatement | None:
         return None
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         reason = error.strerror or type(error).__name__ if isinstance(error, OSError) else str(error)
-        raise MaterialError(
-            f"{short} cannot be read: {reason}.", "Correct it; nothing is trained until then."
-        ) from error
+        advice = "Correct it; nothing is trained until then."
+        raise MaterialError(f"{short} cannot be read: {reason}.", advice) from error
     if not isinstance(stated, dict) or not stated:
         return None
     if unknown := sorted(stated.keys() - STATEMENT_FIELDS):
@@ -159,7 +141,6 @@ def statement_date_error(stated_on: object) -> str:
 
 
 def parse_statement(stated: Mapping[str, object]) -> RightsStatement:
-    """Build the statement from a complete table."""
     on = _iso_date(stated["stated_on"])
     return RightsStatement(str(stated["right"]), str(stated["stated_by"]), on, str(stated["why"]))
 

@@ -1,11 +1,9 @@
 """Personas available on every server: shipped cards and lore, and the operator's."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from pathlib import Path
 
-from personas.card import read_card
+from personas.card.toml_card import read_card
 from personas.home.job_material import (
     PROJECT_STATEMENT,
     ShippedData,
@@ -13,11 +11,11 @@ from personas.home.job_material import (
     shipped_lore_material,
     stated_material,
 )
-from personas.lore import WORLD, Passage, guild_owner, read_lore, read_lore_file, split_passages
+from personas.lore.index import guild_owner
+from personas.lore.passages import WORLD, Passage, read_lore, read_lore_file, split_passages
 from personas.schemas.chat import Persona
 
-OPERATOR_GUILD_ID = 0
-"""Guild id of the operator's own cards and lore, which are available everywhere."""
+OPERATOR_GUILD_ID = 0  # guild id of the operator's own cards and lore, which are available everywhere
 OPERATOR_STATEMENT = "form", "the operator", "Written or brought in on the bot's own pages, for what it does with them."
 """Right, author and reason of the operator's cards and lore."""
 CARD_FILE = "card.toml"
@@ -49,24 +47,16 @@ def lore_material(shipped: ShippedData, home: Path, persona_id: str) -> list[Sou
     written = {f"{owner}/{path.name}": path for owner in owners for path in _operator_lore_files(home, owner)}
     if not written:
         return shipped_lore_material(shipped, persona_id)
-    files = {path.relative_to(shipped.lore).as_posix(): path
-             for owner in owners for path in sorted((shipped.lore / owner).rglob("*")) if path.is_file()}  # fmt: skip
-    files_with_text = {
-        name: path for name, path in (files | written).items() if path.stat().st_size
-    }  # empty files replace shipped ones with nothing
-    copies = [(path, f"lore/{name}") for name, path in files_with_text.items()]
-    return (
-        [stated_material("lore", "lore", "lore that ships and the operator's", OPERATOR_STATEMENT, *copies)]
-        if copies
-        else []
-    )
+    ships = (path for owner in owners for path in sorted((shipped.lore / owner).rglob("*")) if path.is_file())
+    files = {path.relative_to(shipped.lore).as_posix(): path for path in ships} | written
+    # An empty file replaces a shipped one with nothing.
+    copies = [(path, f"lore/{name}") for name, path in files.items() if path.stat().st_size]
+    origin = "lore that ships and the operator's"
+    return [stated_material("lore", "lore", origin, OPERATOR_STATEMENT, *copies)] if copies else []
 
 
 def read_shipped_lore(shipped: Path, owners: Iterable[str], home: Path, others: Iterable[str] = ()) -> list[Passage]:
-    """Read the shipped lore of these owners, without the files that the operator has replaced.
-
-    `others` are further known owners, so that their files cause no warning.
-    """
+    """Read the owners' shipped lore that the operator has not replaced; files of `others` cause no warning."""
     replaced = {f"{path.parent.name}/{path.name}" for path in (home / "lore" / str(OPERATOR_GUILD_ID)).glob("*/*.md")}
     return [passage for passage in read_lore(shipped, owners, others) if passage.source not in replaced]
 
@@ -74,14 +64,12 @@ def read_shipped_lore(shipped: Path, owners: Iterable[str], home: Path, others: 
 def read_persona_lore(shipped: Path, persona_id: str, home: Path, others: Iterable[str] = ()) -> list[Passage]:
     """Read the lore of a shared persona and of the world, without additions by servers. Raises `LoreError`."""
     owners = (persona_id, WORLD)
-    return read_shipped_lore(shipped, owners, home, others) + [
-        passage
-        for owner in owners
-        for path in _operator_lore_files(home, owner)
-        for passage in split_passages(
-            guild_owner(OPERATOR_GUILD_ID, owner), f"{owner}/{path.name}", read_lore_file(path)[1]
-        )
-    ]
+    passages = read_shipped_lore(shipped, owners, home, others)
+    for owner in owners:
+        for path in _operator_lore_files(home, owner):
+            text = read_lore_file(path)[1]
+            passages += split_passages(guild_owner(OPERATOR_GUILD_ID, owner), f"{owner}/{path.name}", text)
+    return passages
 
 
 def _operator_lore_files(home: Path, owner: str) -> list[Path]:

@@ -1,7 +1,5 @@
 """Lore index: ranks passages for a message by shared words and semantic similarity."""
 
-from __future__ import annotations
-
 import hashlib
 import math
 import sqlite3
@@ -29,13 +27,9 @@ from personas.lore.semantic import (
 )
 from personas.schemas.chat import LoreHit
 
-MAX_LORE_PASSAGES = 2
-"""Maximum number of passages in a prompt, in serving and in training samples."""
-
+MAX_LORE_PASSAGES = 2  # maximum number of passages in a prompt, in serving and in training samples
 MIN_SCORE = 1.0
-MIN_SHARE_OF_BEST = 0.5
-"""A passage that scores less than this share of the best one is left out beside it."""
-
+MIN_SHARE_OF_BEST = 0.5  # a passage that scores less than this share of the best one is left out beside it
 MIN_TERM_WEIGHT, MIN_TERM_WEIGHT_OF_HALF, MIN_SHARE_OF_TERMS = 0.7, 0.35, 0.5
 """Thresholds for matches by shared words alone, where no embeddings are available.
 
@@ -69,21 +63,16 @@ class PassageMatch:
 
     @property
     def score(self) -> float:
-        """Score by which passages are ranked."""
         return self.by_words + self.by_meaning
 
     @property
     def is_match(self) -> bool:
-        """True if the score suffices."""
         return self.score >= MIN_SCORE
 
 
 @dataclass(frozen=True)
 class LoreRanking:
-    """All lore of a persona ranked for a message, best first.
-
-    `small_talk` is its cosine with the nearest small talk.
-    """
+    """All lore of a persona, best match first; `small_talk` is the message's cosine with the nearest small talk."""
 
     terms: list[str]
     small_talk: float | None
@@ -113,19 +102,14 @@ class LoreIndex:
 
     @property
     def passages(self) -> Sequence[Passage]:
-        """All passages, of all owners."""
         return self._passages
 
     def search(self, persona_id: str, message: str, limit: int = MAX_LORE_PASSAGES, guild_id: int = 0) -> list[LoreHit]:
-        """Return the best passages of this persona (including this guild's) and of the world, best first; often none.
-
-        Passages of guild 0, the operator's, are found in all guilds.
-        """
+        """Return the best passages of the persona, in this guild and in guild 0 (the operator's), and of the world."""
         matches = self.rank(persona_id, message, guild_id).selected(limit)
         return [LoreHit(m.passage.source, m.passage.heading, m.passage.text, m.score) for m in matches]
 
     def rank(self, persona_id: str, message: str, guild_id: int = 0) -> LoreRanking:
-        """Rank every passage this persona has for the message."""
         owners = [*dict.fromkeys((persona_id, WORLD))]
         owners += [guild_owner(guild, owner) for guild in dict.fromkeys((0, guild_id)) for owner in tuple(owners)]
         positions = [position for owner in owners for position in self._places.get(owner, [])]
@@ -149,7 +133,6 @@ class LoreIndex:
         self._vectors |= embed_units(unit for unit in units if unit_key(unit) not in self._vectors)
 
     def replace(self, owner: str, passages: Iterable[Passage]) -> None:
-        """Replace the passages of this owner."""
         self._fill([passage for passage in self._passages if passage.owner != owner] + list(passages))
 
     def compact(self) -> None:
@@ -157,7 +140,6 @@ class LoreIndex:
         self._db.execute("vacuum").fetchall()
 
     def close(self) -> None:
-        """Close the database."""
         self._db.conn.close()
 
     def _shared(self, terms: list[str], positions: list[int]) -> tuple[dict[int, dict[str, float]], float]:
@@ -179,11 +161,8 @@ class LoreIndex:
         """Return the similarity per passage: the mean of the whole passage and its nearest sentence."""
         if not (positions and is_mostly_ascii(message)):
             return {}, None
-        spans = [
-            (position, *self._spans[position])
-            for position in positions
-            if self._spans[position][0] < self._spans[position][1]
-        ]
+        spans = [(position, *self._spans[position]) for position in positions]
+        spans = [span for span in spans if span[1] < span[2]]
         visible = stack_vectors([unit for _, start, end in spans for unit in self._units[start:end]])
         cosines_of_units, small_talk = similarities(message, visible)
         cosines, at = {}, 0
@@ -218,10 +197,8 @@ class LoreIndex:
             db["passages"].create({"id": int, "owner": str, "source": str, "heading": str, "text": str}, pk="id")
             db["passages"].insert_all({"id": position, **vars(row)} for position, row in enumerate(rows))
             db.execute("create virtual table passages_fts using fts5(words, tokenize='porter unicode61')")
-            folded = (
-                (position, " ".join(extract_terms(f"{row.heading}\n{row.text}"))) for position, row in enumerate(rows)
-            )
-            db.conn.executemany("insert into passages_fts(rowid, words) values (?, ?)", folded)
+            words = [" ".join(extract_terms(f"{row.heading}\n{row.text}")) for row in rows]
+            db.conn.executemany("insert into passages_fts(rowid, words) values (?, ?)", enumerate(words))
             db["vectors"].create({"key": str, "scheme": str, "vector": bytes}, pk="key")
             db["vectors"].insert_all(
                 {"key": key, "scheme": EMBEDDING_SCHEME, "vector": self._vectors[key].tobytes()} for key in sorted(used)

@@ -1,7 +1,5 @@
 """Index and query terms: folding, stop words, and character pairs for scripts without spaces."""
 
-from __future__ import annotations
-
 import re
 import unicodedata
 
@@ -66,7 +64,6 @@ def fold_text(text: str) -> str:
 
 
 def extract_terms(text: str) -> list[str]:
-    """Return the index terms of a text in order."""
     return [piece for word in WORD_PATTERN.findall(fold_text(text)) for piece in _character_pairs(word)]
 
 

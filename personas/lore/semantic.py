@@ -1,7 +1,5 @@
 """Semantic similarity of messages and lore passages."""
 
-from __future__ import annotations
-
 import hashlib
 import math
 import re
@@ -18,15 +16,9 @@ from personas.lore.passages import WORLD, Passage, count_words, split_sentences
 EMBEDDING_SCHEME = f"{MODEL}/1"
 """Model and version of the way units are formed. Cached vectors of other schemes are computed again."""
 
-MIN_UNIT_WORDS = 12
-"""Shorter sentences are embedded together with the next."""
-
-SMALL_TALK_WEIGHT = 0.4
-"""Share of a message's similarity to small talk that is subtracted from its similarity to lore."""
-
-MIN_SIMILARITY = 0.12
-"""Similarity at which a passage matches by meaning alone (see `similarities`)."""
-
+MIN_UNIT_WORDS = 12  # shorter sentences are embedded together with the next
+SMALL_TALK_WEIGHT = 0.4  # share of a message's similarity to small talk that is subtracted from its similarity to lore
+MIN_SIMILARITY = 0.12  # similarity at which a passage matches by meaning alone (see `similarities`)
 COMMON_RANK, RARE_RANK, MIN_RARITY = 1500, 20000, 0.1
 """Range of ranks in the model's vocabulary, which is ordered by frequency in English.
 
@@ -86,7 +78,6 @@ def embedding_units(passages: Sequence[Passage]) -> list[list[str]]:
 
 
 def unit_key(unit: str) -> str:
-    """Return the cache key of a unit's vector."""
     return hashlib.sha256(f"{EMBEDDING_SCHEME}\n{unit}".encode()).hexdigest()[:32]
 
 
@@ -112,9 +103,8 @@ def _passage_units(passage: Passage, rewrite: Callable[[str], str]) -> list[str]
         return []
     section = passage.heading.rpartition(": ")[2]
     rewritten = rewrite(passage.text)
-    return [
-        f"{section}. {text}" for text in dict.fromkeys((rewritten, *_merge_short_sentences(split_sentences(rewritten))))
-    ]
+    sentences = _merge_short_sentences(split_sentences(rewritten))
+    return [f"{section}. {text}" for text in dict.fromkeys((rewritten, *sentences))]
 
 
 def _merge_short_sentences(pieces: Iterable[str]) -> list[str]:
@@ -128,10 +118,7 @@ def _merge_short_sentences(pieces: Iterable[str]) -> list[str]:
 
 
 def _second_person(owner: str, passages: Sequence[Passage]) -> Callable[[str], str]:
-    """Return a function that rewrites texts about the owner to the second person.
-
-    It replaces the owner's id, read as a name, and the pronoun used most in its lore.
-    """
+    """Return a function that rewrites the owner's id (as a name) and commonest pronoun to the second person."""
     if owner == WORLD:
         return lambda text: text
     parts = [re.escape(part) for part in re.split("[-_]", owner.rpartition("/")[2]) if part]

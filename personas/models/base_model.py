@@ -1,7 +1,5 @@
 """Base models: find, fetch, fingerprint and load them."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os
@@ -22,21 +20,15 @@ SNAPSHOT_PATTERNS = ["*.json", "*.safetensors", "*.jinja", "tokenizer*"]
 
 EMBEDDED = "embedded"
 FINGERPRINT_SAMPLE_BYTES = 2**20
-
 MISMATCHED_SIZES_MARKER = "ignore_mismatched_sizes"
 """Part of transformers' error message about weights with other shapes."""
 
-LOADING_MEMORY_FACTOR = 1.15
-"""Memory while loading, relative to the weights: buffers come on top."""
-
+LOADING_MEMORY_FACTOR = 1.15  # memory while loading, relative to the weights: buffers come on top
 TrainingPrecision = Literal["bfloat16", "float16", "float32"]
 
 
 def fetch_snapshot(name: str, revision: str = "") -> Path:
-    """Download a model at a commit, tag or branch (default: the main one) into a folder named after the commit.
-
-    Without network the copy in the cache is used. Raises `BaseModelError` with the cause.
-    """
+    """Download a model at a commit, tag or branch; without network the cache is used. Raises `BaseModelError`."""
     from huggingface_hub import errors, snapshot_download  # takes 0.15 s; local models do not need it
 
     try:
@@ -53,9 +45,8 @@ def fetch_snapshot(name: str, revision: str = "") -> Path:
         raise BaseModelError(f"The base model {name!r} cannot be fetched: {why}.", advice) from error
     except errors.HFValidationError as error:
         why = f"The base model {name!r} is neither a folder nor a model's id on a hub."
-        raise BaseModelError(
-            why, "Set BASE_MODEL to `embedded`, a model folder, or an id such as owner/name."
-        ) from error
+        advice = "Set BASE_MODEL to `embedded`, a model folder, or an id such as owner/name."
+        raise BaseModelError(why, advice) from error
     except Exception as error:  # network errors have many types
         kind = "" if isinstance(error, errors.LocalEntryNotFoundError) else f" ({type(error).__name__})"
         raise BaseModelError(
@@ -69,9 +60,8 @@ def find_snapshot(name: str, revision: str = "") -> Path:
     from huggingface_hub import errors, snapshot_download  # takes 0.15 s; local models do not need it
 
     try:
-        return Path(
-            snapshot_download(name, revision=revision or None, allow_patterns=SNAPSHOT_PATTERNS, local_files_only=True)
-        )
+        options: dict[str, Any] = {"allow_patterns": SNAPSHOT_PATTERNS, "local_files_only": True}
+        return Path(snapshot_download(name, revision=revision or None, **options))
     except (errors.LocalEntryNotFoundError, errors.HFValidationError):
         raise BaseModelError(
             f"The base model {_with_revision(name, revision)!r} is not on this machine.",
@@ -85,10 +75,7 @@ def _with_revision(name: str, revision: str) -> str:
 
 @dataclass(frozen=True)
 class BaseModel:
-    """A base model on disk. `name` identifies it exactly: that of a hub model includes its commit.
-
-    `source` is its folder. `revision` is the commit, empty for models that are not from a hub.
-    """
+    """A base model in the folder `source`. A hub model's `name` includes its commit, which is its `revision`."""
 
     name: str
     source: str
@@ -98,7 +85,6 @@ class BaseModel:
 
     @property
     def folder(self) -> Path:
-        """Folder with the model files."""
         return Path(self.source)
 
     @property
@@ -109,10 +95,7 @@ class BaseModel:
 
 
 def locate(name: str, *, fetch: bool = True) -> BaseModel:
-    """Find a base model; a hub id is downloaded where a hub can be reached. Raises `BaseModelError`.
-
-    Without `fetch` the hub is not asked: only earlier downloads are found.
-    """
+    """Find a base model; `fetch` downloads a hub id if a hub can be reached. Raises `BaseModelError`."""
     path, scaling = _split_scaling(name)
     folder, revision = unpack_bundled_model() if path == EMBEDDED else Path(path).expanduser(), ""
     if not folder.is_dir():
@@ -131,10 +114,7 @@ def locate(name: str, *, fetch: bool = True) -> BaseModel:
 
 
 def apply_rope_settings(base: BaseModel, kind: RopeType, factor: float) -> BaseModel:
-    """Return the base model with scaled positions; a factor of 1 leaves it as its name says.
-
-    Raises `BaseModelError` if its name has another scaling, or if the model cannot be scaled.
-    """
+    """Return the model with scaled positions (factor 1: as in its name). Raises `BaseModelError` on a conflict."""
     requested = RopeScaling(kind, factor)
     if base.scaling and factor != 1 and base.scaling != requested:
         raise BaseModelError(
@@ -186,9 +166,8 @@ def load_config(base: BaseModel) -> Any:
     try:
         config = AutoConfig.from_pretrained(base.source, trust_remote_code=False)
     except (OSError, ValueError) as error:
-        raise BaseModelError(
-            f"The configuration of {base.name} cannot be read: {error}.", "Check the model."
-        ) from error
+        why = f"The configuration of {base.name} cannot be read: {error}."
+        raise BaseModelError(why, "Check the model.") from error
     if base.scaling:
         apply_scaling(config, base.scaling, base.name)
     return config
@@ -215,7 +194,6 @@ def fingerprint(base: BaseModel) -> str:
 
 
 def require_memory(needed_bytes: int, purpose: str) -> None:
-    """Raise `NoMemoryError` if less memory than this is free."""
     free = psutil.virtual_memory().available
     if needed_bytes > free:
         raise NoMemoryError(

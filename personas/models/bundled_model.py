@@ -1,7 +1,5 @@
 """Bundled base model (SmolLM2-135M-Instruct): unpacks its GGUF file into a transformers folder."""
 
-from __future__ import annotations
-
 import importlib.util
 import shutil
 import sys
@@ -61,20 +59,20 @@ def _unpack(gguf: Path, folder: Path) -> None:
     import torch  # both take seconds, and are needed on first use only
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
-    aside = Path(tempfile.mkdtemp(prefix=f"{BUNDLED_MODEL_NAME}.", dir=folder.parent))
+    temporary = Path(tempfile.mkdtemp(prefix=f"{BUNDLED_MODEL_NAME}.", dir=folder.parent))
     try:
         model = AutoModelForCausalLM.from_pretrained(
             gguf.parent, gguf_file=gguf.name, dtype=torch.bfloat16, quantization_config=GgufConfig(dequantize=True)
         )
         model.config._name_or_path = BUNDLED_MODEL_NAME
-        model.save_pretrained(aside)
-        AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name).save_pretrained(aside)
-        aside.chmod(0o755)
-        for file in aside.iterdir():
+        model.save_pretrained(temporary)
+        AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name).save_pretrained(temporary)
+        temporary.chmod(0o755)
+        for file in temporary.iterdir():
             file.chmod(0o644)
-        aside.replace(folder)
+        temporary.replace(folder)
     finally:
-        shutil.rmtree(aside, ignore_errors=True)
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 if __name__ == "__main__":

@@ -1,22 +1,16 @@
 """Int8 weight-only quantisation of linear layers, with one scale per output row."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 
 INT8_MAX = 127
-MAX_PACKED_ROWS = 8
-"""Up to this many rows torch's packed product is faster than widening the weights first."""
+MAX_PACKED_ROWS = 8  # up to this many rows torch's packed product is faster than widening the weights first
 
 
 class Int8Linear(torch.nn.Linear):
-    """Int8 copy of a linear layer. `values` are int8 `[out, in]`, `factors` `[out]` in the model's precision.
-
-    For serving: no gradients.
-    """
+    """Int8 serving copy of a linear layer: int8 `values` `[out, in]`, `factors` `[out]` in the model's precision."""
 
     factors: Any
 
@@ -36,7 +30,6 @@ class Int8Linear(torch.nn.Linear):
         return self.values.to(self.factors.dtype) * self.factors[:, None]
 
     def forward(self, input: Any) -> Any:
-        """Apply the layer, like `torch.nn.Linear`."""
         rows = input.reshape(-1, self.in_features)
         if len(rows) <= MAX_PACKED_ROWS and rows.device.type == "cpu":
             out = torch._weight_int8pack_mm(rows, self.values, self.factors)
@@ -53,7 +46,6 @@ class Int8Linear(torch.nn.Linear):
             destination[f"{prefix}bias"] = self.bias if keep_vars else self.bias.detach()
 
     def _load_from_state_dict(self, state_dict: Any, prefix: str, *_: Any) -> None:
-        """Quantise weights that are loaded."""
         if (weight := state_dict.get(f"{prefix}weight")) is not None:
             values, factors = quantise_rows(weight)
             self.values.data, self.factors = values, factors.to(self.factors.dtype)
@@ -80,5 +72,4 @@ def quantise_model(model: Any) -> Any:
 
 
 def is_int8_model(model: Any) -> bool:
-    """Return True if the linear layers of a model are int8."""
     return any(isinstance(module, Int8Linear) for module in model.modules())

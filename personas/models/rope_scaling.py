@@ -1,7 +1,5 @@
 """RoPE scaling: lets a base model read longer sequences than it was trained on."""
 
-from __future__ import annotations
-
 import re
 from dataclasses import dataclass
 from typing import Any, get_args

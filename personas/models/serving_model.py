@@ -1,7 +1,5 @@
 """Loads a base model for serving: device, precision and quantisation."""
 
-from __future__ import annotations
-
 import gc
 from typing import Any, Literal
 
@@ -9,9 +7,7 @@ from personas.models.base_model import BaseModel, best_precision, load_model, lo
 from personas.schemas.training import ServingPrecision
 
 Device = Literal["cpu", "cuda"]
-
-GPU_OVERHEAD_BYTES = 3 * 2**29
-"""GPU memory for adapters, KV cache and logits: 1.5 GiB."""
+GPU_OVERHEAD_BYTES = 3 * 2**29  # GPU memory for adapters, KV cache and logits: 1.5 GiB
 
 
 def requires_4_bit(weight_bytes: int, gpu_bytes: int) -> bool:
@@ -74,8 +70,5 @@ def _nf4_config(computing: Any) -> Any:
     from transformers import BitsAndBytesConfig  # takes seconds
 
     return BitsAndBytesConfig(
-        load_in_4bit=True,
-        bnb_4bit_quant_type="nf4",
-        bnb_4bit_use_double_quant=True,
-        bnb_4bit_compute_dtype=computing,
+        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=computing
     )

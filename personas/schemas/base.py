@@ -1,7 +1,5 @@
 """Base class, right type and validation messages shared by all schemas."""
 
-from __future__ import annotations
-
 import re
 from typing import Annotated
 
@@ -37,9 +35,7 @@ def explain_validation_error(error: ValidationError) -> RequestError:
         if item["type"] == "string_pattern_mismatch":
             message = "use letters, digits, - and _ only, at most 64 of them"
         parts.append(f"{field}: {message}{value}")
-    return RequestError(
-        "The request is not valid: " + "; ".join(parts) + ".", "Correct the named fields and try again."
-    )
+    return RequestError(f"The request is not valid: {'; '.join(parts)}.", "Correct the named fields and try again.")
 
 
 def right_error(right: object) -> str:

@@ -57,10 +57,8 @@ class SamplingParams:
     """Sampling parameters of a reply. `seed` None draws a random one, which the reply reports.
 
     `temperature` 0 is greedy decoding. `top_k` 0, `top_p` 1 and `min_p` 0 disable these filters. `logprobs` requests
-    the
-    log-probabilities of the reply's tokens; `alternatives` the tokens themselves and that many of the likeliest tokens
-    at
-    each position. `stop_loops` ends a reply that repeats itself at the end of its sentence
+    the log-probabilities of the reply's tokens; `alternatives` the tokens themselves and that many of the likeliest
+    tokens at each position. `stop_loops` ends a reply that repeats itself at the end of its sentence
     (`personas.engine.sequence`).
     """
 
@@ -112,8 +110,7 @@ class ReplyToken:
     """A token of a reply as text, with the natural log-probability that the model gave it.
 
     `alternatives` are the likeliest tokens at its position with theirs, likeliest first; the token may be among them.
-    The
-    text of a token that is part of a character is U+FFFD.
+    The text of a token that is part of a character is U+FFFD.
     """
 
     text: str
@@ -128,8 +125,7 @@ class ChatReply:
     `logprobs`, if requested, are the model's own natural log-probabilities of the `new_tokens` tokens (end of turn
     included), before temperature and filters. `tokens` are filled if `alternatives` were requested. `prompt` is the
     rendered prompt with its control tokens; `shortened`: the middle of the last turn was left out of it. `repeated`:
-    the
-    reply was ended because it repeated itself, and the repetition was cut off.
+    the reply was ended because it repeated itself, and the repetition was cut off.
     """
 
     text: str

@@ -1,7 +1,5 @@
 """Formats values, counts and tables for reports and pages."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 
 UNKNOWN_VALUE = "–"
@@ -24,9 +22,6 @@ def format_counts(counts: Mapping[str, int]) -> str:
 def markdown_table(head: Iterable[str], rows: Iterable[Iterable[object]], *, numbers: bool = True) -> str:
     """Build a markdown table. The first column is left-aligned, the others right-aligned if they are `numbers`."""
     head = list(head)
-    lines = [
-        head,
-        ["---", *["---:" if numbers else "---"] * (len(head) - 1)],
-        *([str(cell) for cell in row] for row in rows),
-    ]
+    rule = ["---", *["---:" if numbers else "---"] * (len(head) - 1)]
+    lines = [head, rule, *([str(cell) for cell in row] for row in rows)]
     return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)

@@ -1,7 +1,5 @@
 """Hyperparameters a training request may set: names, types and allowed ranges."""
 
-from __future__ import annotations
-
 import difflib
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal
@@ -18,10 +16,8 @@ Schedule = Literal["cosine", "linear", "constant", "constant_with_warmup"]
 Strategy = Literal["no", "steps", "epoch"]
 Packing = Literal["auto", "on", "off"]
 RopeType = Literal["linear", "dynamic", "yarn"]
-
 DEFAULT_ROPE_TYPE: RopeType = "yarn"
 MAX_ROPE_FACTOR = 8.0
-
 Rank = Annotated[int, Field(ge=1, le=256)]
 Alpha = Annotated[int, Field(ge=1, le=1024)]
 Dropout = Annotated[float, Field(ge=0, lt=1)]
@@ -118,9 +114,8 @@ def parse_settings(pairs: Iterable[str]) -> Hyperparameters:
     except ValidationError as error:
         invalid = list(dict.fromkeys(str(item["loc"][0]) for item in error.errors()))
         problem = ", ".join(f"{name} cannot be {_quote_value(values[name])}" for name in invalid)
-        raise RequestError(
-            f"{problem}.", " ".join(f"{name}: {describe_allowed_values(name)}." for name in invalid)
-        ) from None
+        allowed = " ".join(f"{name}: {describe_allowed_values(name)}." for name in invalid)
+        raise RequestError(f"{problem}.", allowed) from None
 
 
 def parse_settings_line(text: str) -> Hyperparameters:
@@ -138,7 +133,6 @@ def parse_settings_line(text: str) -> Hyperparameters:
 
 
 def describe_allowed_values(name: str) -> str:
-    """Describe the allowed values of a setting in words."""
     schema = Hyperparameters.model_json_schema()["properties"][name]["anyOf"][0]
     if "enum" in schema:
         *others, last = schema["enum"]

@@ -1,7 +1,5 @@
 """Score card of an adapter version (`scorecard.json`): measurements, gate criteria and verdict."""
 
-from __future__ import annotations
-
 from typing import Literal
 
 from pydantic import Field
@@ -63,8 +61,7 @@ class Separation(FrozenModel):
 
     `loss` maps the persona that spoke, then the one whose adapter predicts. `own_best` is the share of replies that the
     persona's own adapter predicts best, `own_best_new` the same for this persona's replies alone; `margin_bits` is how
-    many
-    bits per token its own adapter is better than the best other one, on average.
+    many bits per token its own adapter is better than the best other one, on average.
     """
 
     replies: int
@@ -79,14 +76,11 @@ class VoiceScores(FrozenModel):
     out).
 
     `right` is the share attributed to this persona, `ceiling` that of the persona's real held-out replies, `floor` that
-    of
-    other personas' replies. `similarity` is the mean cosine of sentence embeddings with the persona's real replies,
-    between
-    `similarity_ceiling` and `similarity_floor`. `taken_as` maps each side to the shares of its replies attributed to
-    each
-    author ("nobody": no letters); `trained_as` maps authors to the shares of the persona's trained replies that would
-    be
-    attributed to them had the classifier not been trained on these. `reads_english` is the share of these in English.
+    of other personas' replies. `similarity` is the mean cosine of sentence embeddings with the persona's real replies,
+    between `similarity_ceiling` and `similarity_floor`. `taken_as` maps each side to the shares of its replies
+    attributed to each author ("nobody": no letters); `trained_as` maps authors to the shares of the persona's trained
+    replies that would be attributed to them had the classifier not been trained on these. `reads_english` is the share
+    of these in English.
     """
 
     replies: int
@@ -130,10 +124,7 @@ class TextScores(FrozenModel):
 
 
 class GeneralScores(FrozenModel):
-    """Losses on general dialogue and on instructions, and their relative change from the base (0.05 is 5 % worse).
-
-    The fields on instructions are empty or None where only dialogue was measured.
-    """
+    """Losses on general dialogue and, if measured, instructions, with their relative change (0.05 is 5 % worse)."""
 
     dialogue_loss: dict[Side, float]
     dialogue_change: Interval
@@ -147,12 +138,9 @@ class MemorisationScores(FrozenModel):
     """Training data that comes back in generated replies.
 
     `verbatim` is the share of trained replies that are completed word for word from their first half, `verbatim_base`
-    the
-    base model's. `gap` is the loss on held-out replies minus that on as many trained ones. `private` and `made_up`
-    count,
-    by kind, what the anonymiser finds in generated replies and not in the prompt: `private` occurs in the training
-    data,
-    `made_up` does not.
+    the base model's. `gap` is the loss on held-out replies minus that on as many trained ones. `private` and `made_up`
+    count, by kind, what the anonymiser finds in generated replies and not in the prompt: `private` occurs in the
+    training data, `made_up` does not.
     """
 
     prefixes: int
@@ -165,11 +153,7 @@ class MemorisationScores(FrozenModel):
 
 
 class SafetyScores(FrozenModel):
-    """Replies to a small set of prompts that ask for what no persona should do.
-
-    `failed` maps a kind, then the side, to the number of failed replies; `prompts` maps each kind to its number of
-    prompts.
-    """
+    """Replies to prompts that ask for what no persona should do: prompts by kind, failures by kind and side."""
 
     prompts: dict[str, int]
     failed: dict[str, dict[Side, int]]
@@ -179,9 +163,9 @@ class MemberFeedback(FrozenModel):
     """Members' feedback on a version, compared with `against`: the name of another version, or `base`.
 
     `votes` are blind votes by `members` who could be counted. The version is preferred in `least` to `most` of the
-    comparisons (confidence bounds); both None with too few votes. `up` and `down` are the 👍 and 👎 on its
-    replies, then on the other's. `evidence` is the wealth, from 1, of a bet that the version is disliked more; it
-    reaches 40 by chance in at most one of 40 cases. None where the two were not served side by side.
+    comparisons (confidence bounds); both None with too few votes. `up` and `down` are the 👍 and 👎 on its replies,
+    then on the other's. `evidence` is the wealth, from 1, of a bet that the version is disliked more; it reaches 40 by
+    chance in at most one of 40 cases. None where the two were not served side by side.
     """
 
     against: str
@@ -218,10 +202,7 @@ class SideBySide(FrozenModel):
 
 
 class Criterion(FrozenModel):
-    """One criterion of the gate.
-
-    `value` is in `unit`, `threshold` in words; `why` is one sentence, `advice` says what to do.
-    """
+    """One criterion of the gate: `value` is in `unit`, `threshold` in words, `why` is one sentence."""
 
     name: str
     outcome: Outcome
@@ -233,10 +214,7 @@ class Criterion(FrozenModel):
 
 
 class GateVerdict(FrozenModel):
-    """The gate's verdict on a version, and its criteria.
-
-    `error_rate` is the stated probability that a version no worse than its rival fails one of them by chance.
-    """
+    """The gate's verdict; `error_rate`: probability that a version no worse than its rival fails by chance."""
 
     verdict: Literal["promote", "hold", "reject"]
     reasons: tuple[str, ...]
@@ -280,12 +258,10 @@ class MemorisationAudit(FrozenModel):
     """Memorisation of canaries: texts planted in the training of a copy of the version.
 
     A canary is `tokens` tokens sampled from the base model at a high temperature. `exposure` maps the number of
-    repetitions
-    of canaries to their mean exposure in bits: log2 of the number of candidates (`reference` texts sampled alike and
-    never
-    trained on, and the canary) minus log2 of the canary's rank among them by loss (Carlini et al. 2019, arXiv
-    1802.08232).
-    `chance` is the expected exposure of a canary that left no trace, `most` that of one known by heart.
+    repetitions of canaries to their mean exposure in bits: log2 of the number of candidates (`reference` texts sampled
+    alike and never trained on, and the canary) minus log2 of the canary's rank among them by loss (Carlini et al. 2019,
+    arXiv 1802.08232). `chance` is the expected exposure of a canary that left no trace, `most` that of one known by
+    heart.
     """
 
     tokens: int
@@ -300,8 +276,7 @@ class ScoreCard(FrozenModel):
     """Content of `scorecard.json`. `adapters` maps a side to its adapter, None for the base.
 
     `base_is_base` proves that the base side has no adapter: the largest difference between its logits here and those of
-    the
-    base model before any adapter was attached, on one held-out prompt; 0 if it has none.
+    the base model before any adapter was attached, on one held-out prompt; 0 if it has none.
     """
 
     format: Literal[1] = 1
@@ -332,7 +307,6 @@ class ScoreCard(FrozenModel):
 
     @property
     def short(self) -> ScoreSummary:
-        """Summary for events and manifests."""
         assert self.general is not None  # every card measures general dialogue
         losses, general, verdict = self.heldout.loss, self.general.dialogue_loss, self.verdict
         return ScoreSummary(

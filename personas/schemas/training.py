@@ -1,7 +1,5 @@
 """Training types shared by the bot and the trainer: request, job, material, adapter manifest."""
 
-from __future__ import annotations
-
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
@@ -11,15 +9,12 @@ from personas.schemas.hyperparameters import Hyperparameters
 from personas.schemas.training_events import ScoreSummary
 
 PERSONA_ID_DESCRIPTION = "up to 64 small letters, digits, - and _, the first a letter or digit"
-
 TaskType = Literal["persona", "dialogue", "preference"]
 """`persona` trains a persona's voice, `dialogue` general dialogue, `preference` a persona's voice from preferences."""
 
 DEFAULT_RECIPE = "demo-cpu"
 JOB_NAME_DESCRIPTION = "up to 64 letters, digits, - and _, the first a letter or digit"
-
 MaterialKind = Literal["card", "log", "messages", "dataset", "lore", "general", "adapter", "preferences"]
-
 ServingPrecision = Literal["bfloat16", "float32", "int8", "nf4"]
 """Precision a base model is served in. With `int8` and `nf4` only the linear layers' weights are quantised."""
 
@@ -34,10 +29,8 @@ class TrainingRequest(FrozenModel):
 
     `dataset` names an entry of the catalogue, `dataset_path` is a path; without either, a persona is trained on its own
     material. `general` names the general dialogue for recipes that mix some in, `start_from` a dialogue adapter to
-    train
-    further. A preference job continues from the persona's version in `start_from`, else from the live one, and learns
-    from
-    members' preferences; the conversations of its material hold the replies that measure it.
+    train further. A preference job continues from the persona's version in `start_from`, else from the live one, and
+    learns from members' preferences; the conversations of its material hold the replies that measure it.
     """
 
     job_name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$", description=JOB_NAME_DESCRIPTION)]
@@ -95,10 +88,7 @@ class Material(FrozenModel):
 
 
 class JobSpec(FrozenModel):
-    """Content of `request.json`. With `material/`, `keys.json` and `consent.json` it is all `trainer run FOLDER` needs.
-
-    `serving_precision` is the precision the engine serves in; losses are measured in it.
-    """
+    """Content of `request.json`, for `trainer run FOLDER`; `serving_precision` is also that of the measured losses."""
 
     format: Literal[1] = 1
     job_id: str
@@ -122,8 +112,7 @@ class AdapterManifest(FrozenModel):
 
     `rights` counts samples by right, `threads` is the number of compute threads and `kernels` names the kernels used,
     `caveats` describe deviations from the request, `checksums` maps each other file of the folder to its SHA-256.
-    `audit`
-    marks a copy trained with planted texts to measure memorisation: it is never served.
+    `audit` marks a copy trained with planted texts to measure memorisation: it is never served.
     """
 
     format: Literal[1] = 1

@@ -1,7 +1,5 @@
 """Events of a training run, one JSON object per line, and the summary of its score card."""
 
-from __future__ import annotations
-
 from typing import Annotated, Literal
 
 from pydantic import Field, TypeAdapter
@@ -21,8 +19,7 @@ class Progress(FrozenModel):
     """One optimiser step is done. `tokens_per_s` counts real (unpadded) tokens.
 
     `memory_bytes` is in use now: on the GPU, or in main memory by the process and its children. `seconds` counts from
-    the
-    start of the run, over all its processes. `held_s` of them this process was paused because its parent needed the
+    the start of the run, over all its processes. `held_s` of them this process was paused because its parent needed the
     machine; it is not part of `tokens_per_s` and `eta_s`. `trouble` describes an ongoing problem that does not end the
     run. `stage` is 1 or 2 in runs with two stages: steps are counted over both, epochs in each.
     """
@@ -58,8 +55,7 @@ class Epoch(FrozenModel):
 
     `share` is the part of the pass that was done: below 1 if `max_steps` ended the run. Losses are in nats per reply
     token: `train_loss` is the mean over the steps, `eval_loss` is on the held-out conversations and None where the
-    recipe
-    evaluates less often.
+    recipe evaluates less often.
     """
 
     event: Literal["epoch"] = "epoch"

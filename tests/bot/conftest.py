@@ -28,7 +28,8 @@ from bot.training.resource_sharing import TrainerThrottle
 from bot.versions.automatic_promotion import AutomaticPromotion
 from bot.web.http_app import WebServer
 from personas.home.job_material import ShippedData
-from personas.lore import WORLD, LoreIndex, read_lore
+from personas.lore.index import LoreIndex
+from personas.lore.passages import WORLD, read_lore
 from personas.schemas.chat import SamplingParams
 from tests.fake_engine import FakeEngine
 from tests.fakes import FakeTrainingBackend

@@ -6,7 +6,8 @@ import asyncio
 import hashlib
 import json
 
-from bot.backup import create_backup, restore_backup
+from bot.backup.create import create_backup
+from bot.backup.restore import restore_backup
 from bot.privacy.consent_files import ConsentMirror
 from bot.privacy.erasure_runner import ErasureRunner
 from bot.store import ConsentDecision, JobResult, Store

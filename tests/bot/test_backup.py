@@ -14,7 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from bot.backup import BackupError, create_backup, restore_backup
+from bot.backup.archive import BackupError
+from bot.backup.create import create_backup
+from bot.backup.restore import restore_backup
 from bot.cli.backup_commands import add_backup_commands
 from bot.store import Store, StoreError
 from bot.store.schema import MIGRATIONS
@@ -147,7 +149,8 @@ def test_a_damaged_database_is_said_and_not_backed_up(home, out):
 IN_A_PROCESS = """
 import os, resource, sys
 from pathlib import Path
-from bot.backup import BackupError, create_backup
+from bot.backup.archive import BackupError
+from bot.backup.create import create_backup
 home, out, limit, kill_after = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
 if limit:
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))

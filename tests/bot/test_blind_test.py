@@ -12,7 +12,8 @@ from bot.store import NewBlindComparison
 from bot.store.human_feedback import COMPARISON_LIFETIME_S
 from bot.versions.blind_test.assignment import prompts_for
 from personas.errors import AdapterError
-from personas.lore import Passage, guild_owner
+from personas.lore.index import guild_owner
+from personas.lore.passages import Passage
 from tests.bot.conftest import OFFICE, QUAY, on_stage
 from tests.bot.version_rows import install
 from tests.fake_engine import FakeEngine

@@ -252,7 +252,7 @@ async def test_what_was_found_is_kept_and_only_one_looks_at_a_time(tmp_path):
     assert await kept.latest(tmp_path) is None
     assert kept.begin(tmp_path, "embedded") and not kept.begin(tmp_path, "embedded")
     go.set()
-    await until(lambda: not kept.is_asking)
+    await until(lambda: not kept.is_running)
     found = await CachedDoctor(ask).latest(tmp_path)
     assert (
         asked == ["embedded"] and found.base_model == "embedded" and found.checks == (BotCheck("torch", "ok", "there"),)

@@ -9,7 +9,7 @@ import pytest
 from bot.app import open_app
 from bot.sandbox.object_store import StoredFile
 from bot.settings import load_settings
-from personas.card import parse_card, read_card_file, write_card
+from personas.card.formats import parse_card, read_card_file, write_card
 from personas.errors import AdapterError
 from personas.home.adapters import CONFIG_FILE, verify_adapter, write_manifest
 from personas.home.card_adapter import (

@@ -11,7 +11,8 @@ from bot.sandbox.channel_webhooks import WebhookManager
 from bot.sandbox.object_store import StoredFile
 from bot.sandbox.sandbox_errors import ApiError
 from bot.training.dataset_catalog import DatasetCatalog
-from personas.card import SHIPPED_CARDS, parse_card, read_card, with_picture, write_card
+from personas.card.formats import parse_card, with_picture, write_card
+from personas.card.toml_card import SHIPPED_CARDS, read_card
 from personas.errors import RequestError
 from personas.home.job_material import ShippedData
 from personas.schemas.training import TrainingRequest

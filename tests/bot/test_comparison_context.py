@@ -7,7 +7,7 @@ from bot.store import JobResult, Store
 from bot.store.training_jobs import NewTrainingJob
 from bot.training.subprocess_backend import write_job_folder
 from bot.versions.comparison_context import comparison_context
-from personas.card import SHIPPED_CARDS
+from personas.card.toml_card import SHIPPED_CARDS
 from personas.home.job_folder import NO_COMPARISON, read_comparison_targets
 from personas.schemas.training import TrainingRequest
 from tests.samples import SCORECARD

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from bot.training.dataset_catalog import DatasetCatalog
-from personas.card import SHIPPED_CARDS, read_cards
+from personas.card.toml_card import SHIPPED_CARDS, read_cards
 from personas.errors import AdapterError, CardError, MaterialError, RequestError, UnderstudyError
 from personas.home.data_subjects import Consent, write_consent
 from personas.home.job_material import ShippedData

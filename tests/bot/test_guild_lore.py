@@ -9,7 +9,7 @@ from bot.personas.guild_lore import MAX_FILE_BYTES, MAX_FILES, GuildLore, lore_f
 from bot.personas.registry import short_id
 from bot.sandbox.object_store import StoredFile
 from personas.errors import LoreError
-from personas.lore import LoreIndex
+from personas.lore.index import LoreIndex
 from personas.schemas.chat import Persona
 from tests.bot.conftest import QUAY, on_stage
 from tests.fakes import until

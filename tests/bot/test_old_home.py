@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 
 from bot.app import open_app
-from bot.backup import create_backup
+from bot.backup.create import create_backup
 from bot.demo_guild import MEMBER
 from bot.personas.registry import PersonaRegistry
 from bot.personas.revisions import RevisionHistory

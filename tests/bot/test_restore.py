@@ -4,8 +4,8 @@ import stat
 
 import pytest
 
-from bot.backup import BackupError, create_backup
-from bot.backup.archive import HOME_CONTENT
+from bot.backup.archive import HOME_CONTENT, BackupError
+from bot.backup.create import create_backup
 from bot.backup.restore import REPLACED_NAMES
 from bot.cli.backup_commands import reapply_deletions
 from bot.privacy.consent_files import ConsentMirror, read_tombstones

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from bot.backup import finish_restore
+from bot.backup.restore import finish_restore
 from bot.cli.backup_commands import reapply_deletions
 from tests.bot.sample_home import PLANTED, fill, planted_backup, put_back, tree, where
 

@@ -13,10 +13,10 @@ from bot.privacy.retention import CHECK_INTERVAL_S, DAY_S, RETRY_DELAY_S, Retent
 from bot.services import Services
 from bot.store import CARD_CONTRIBUTION, Contribution, Store
 from bot.training.queue import JobQueue
-from personas.card import SHIPPED_CARDS
+from personas.card.toml_card import SHIPPED_CARDS
 from personas.errors import MaterialError
 from personas.home.review_files import record_review_file
-from personas.lore import LoreIndex
+from personas.lore.index import LoreIndex
 from personas.schemas.chat import SamplingParams
 from tests.bot.sample_home import DATABASE, put, say, train, where
 from tests.fakes import FakeClock, FakeTrainingBackend, until
@@ -338,7 +338,7 @@ async def test_a_list_of_review_files_that_cannot_be_read_keeps_nothing_else(ben
     say(bench.store, "old", at=bench.now - 91 * DAY_S, guild=0)
     assert not await bench.retention.tidy()
     assert (
-        list(bench.store.messages.guild_messages(0)) == [] and "expired review files cannot be deleted" in caplog.text
+        list(bench.store.messages.guild_messages(0)) == [] and "Expired review files cannot be deleted" in caplog.text
     )
     with pytest.raises(MaterialError):
         record_review_file(bench.home, bench.home / "x.html", time.time())

@@ -10,8 +10,9 @@ from bot.personas.registry import PersonaRegistry, guild_suffix
 from bot.personas.revisions import MAX_REVISIONS, RevisionHistory
 from bot.privacy.retention import delete_guild, find_guilds_on_disk
 from bot.store import Contribution, Store
-from personas.card import SHIPPED_CARDS, parse_card
-from personas.lore import LoreIndex
+from personas.card.formats import parse_card
+from personas.card.toml_card import SHIPPED_CARDS
+from personas.lore.index import LoreIndex
 from tests.bot.traceable_person import forgetter
 from tests.personas.cards import V2, as_json
 

@@ -25,7 +25,8 @@ from personas.home.data_subjects import write_people
 from personas.home.export_log import record_export
 from personas.home.pseudonyms import HomeKey, keyed_person
 from personas.home.review_files import record_review_file
-from personas.lore import LoreIndex, read_lore
+from personas.lore.index import LoreIndex
+from personas.lore.passages import read_lore
 from personas.schemas.training import TrainingRequest
 from tests.personas.test_adapters import write_adapter
 from tests.samples import SCORECARD

@@ -69,4 +69,4 @@ async def test_a_member_s_discord_speaks_vietnamese(staged, visit):
     member = staged.sandbox.member("Tobias Reed")
     asked = await member.slash(QUAY, "persona show")
     assert asked.interaction.payload["locale"] == "vi"
-    member.speaks("en-US")
+    member.set_locale("en-US")

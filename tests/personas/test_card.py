@@ -2,7 +2,7 @@
 
 import pytest
 
-from personas.card import MAX_CARD_BYTES, SHIPPED_CARDS, find_persona, read_card, read_cards
+from personas.card.toml_card import MAX_CARD_BYTES, SHIPPED_CARDS, find_persona, read_card, read_cards
 from personas.errors import CardError
 
 GOOD = 'id = "ada"\nname = "Ada"\ndescription = """You are Ada."""\n'

@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from personas.card import SHIPPED_CARDS, parse_card, read_card, read_card_file, to_persona, with_picture, write_card
 from personas.card import charx as zips
 from personas.card import png as pictures
 from personas.card.character_book import book_as_lore, book_entries
-from personas.card.toml_card import parse_table, persona_from_table
+from personas.card.formats import parse_card, read_card_file, to_persona, with_picture, write_card
+from personas.card.toml_card import SHIPPED_CARDS, parse_table, persona_from_table, read_card
 from personas.errors import CardError
 from personas.prompt import example_turns, system_text
 from tests.personas.cards import PIXEL, TALK, V1, V2, as_json, v3

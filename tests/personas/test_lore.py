@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from personas.lore import MAX_PASSAGE_WORDS, LoreIndex, Passage, read_lore, split_markdown
+from personas.lore.index import LoreIndex
+from personas.lore.passages import MAX_PASSAGE_WORDS, Passage, read_lore, split_markdown
 
 
 @pytest.fixture

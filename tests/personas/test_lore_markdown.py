@@ -6,9 +6,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from personas.lore import MAX_PASSAGE_WORDS, LoreIndex, Passage, guild_owner, read_lore, split_markdown, split_passages
+from personas.lore.index import LoreIndex, guild_owner
 from personas.lore.index_terms import extract_terms, query_terms
-from personas.lore.passages import count_words, split_sentences
+from personas.lore.passages import (
+    MAX_PASSAGE_WORDS,
+    Passage,
+    count_words,
+    read_lore,
+    split_markdown,
+    split_passages,
+    split_sentences,
+)
 
 STAT_BLOCK = """# Harbour Guard
 *Medium person, mostly awake*

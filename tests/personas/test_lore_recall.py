@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from personas.lore import WORLD, LoreIndex, read_lore
+from personas.lore.index import LoreIndex
 from personas.lore.minilm import MODEL, load_minilm
+from personas.lore.passages import WORLD, read_lore
 
 DATA = Path(__file__).resolve().parents[2] / "data"
 PERSONAS = ("ballast", "oda", "thrip")
@@ -88,7 +89,7 @@ def test_the_vectors_are_those_of_the_usual_reader():
 
 def test_finding_lore_loads_no_model_library():
     code = (
-        "import sys; from personas.lore import LoreIndex, Passage;"
+        "import sys; from personas.lore.index import LoreIndex; from personas.lore.passages import Passage; "
         "index = LoreIndex([Passage('ada', 'ada/tea.md', 'Tea', 'poured at four')]); index.search('ada', 'a cup?');"
         "print([name for name in ('torch', 'transformers', 'sentence_transformers') if name in sys.modules])"
     )

@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from personas.card import SHIPPED_CARDS, parse_card, with_picture, write_card
+from personas.card.formats import parse_card, with_picture, write_card
+from personas.card.toml_card import SHIPPED_CARDS
 from personas.errors import MaterialError
 from personas.schemas.chat import Persona
 from tests.personas.cards import PIXEL, V1, V2, as_json, v3

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from personas.card import read_cards
+from personas.card.toml_card import read_cards
 from personas.home.job_material import ShippedData
-from personas.lore import read_lore
+from personas.lore.passages import read_lore
 from personas.models.base_model import EMBEDDED, locate
 from personas.schemas.chat import Turn
 from personas.schemas.scorecard import ScoreCard

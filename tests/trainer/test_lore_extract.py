@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from personas.card import SHIPPED_CARDS, read_card, read_cards
-from personas.lore import Passage, read_lore, split_passages
+from personas.card.toml_card import SHIPPED_CARDS, read_card, read_cards
+from personas.lore.passages import Passage, read_lore, split_passages
 from personas.schemas.chat import Persona
 from tests.trainer.lore_server import house, lore_command
 from trainer.data.synthetic.lore_extraction import (

@@ -4,8 +4,9 @@ import re
 
 import pytest
 
-from personas.card import SHIPPED_CARDS, read_cards
-from personas.lore import WORLD, LoreIndex, Passage, read_lore, split_passages
+from personas.card.toml_card import SHIPPED_CARDS, read_cards
+from personas.lore.index import LoreIndex
+from personas.lore.passages import WORLD, Passage, read_lore, split_passages
 from personas.schemas.chat import Persona
 from personas.schemas.scorecard import FACTS_TASK, FACTS_WITHOUT_LORE_TASK, HELDOUT_TASK
 from trainer.evaluate.generation.lore_facts import (

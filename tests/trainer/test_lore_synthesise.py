@@ -8,9 +8,9 @@ import sys
 
 import pytest
 
-from personas.card import read_card
+from personas.card.toml_card import read_card
 from personas.errors import MaterialError, RequestError, TrainingError
-from personas.lore import read_lore, split_passages
+from personas.lore.passages import read_lore, split_passages
 from tests.fakes import until
 from tests.trainer.lore_server import house, lore_command, serving
 from trainer.data.synthetic import dialogue_synthesis as lore_synthesise

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from personas.card import SHIPPED_CARDS
+from personas.card.toml_card import SHIPPED_CARDS
 from personas.prompt import TokenizedSample
 from tests.trainer.job_folders import mixing_job, persona_job, write_request
 from trainer.process.cancellation import RunCancelled

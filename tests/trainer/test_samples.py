@@ -5,7 +5,8 @@ from collections import Counter
 import pytest
 
 from personas.errors import MaterialError
-from personas.lore import LoreIndex, Passage
+from personas.lore.index import LoreIndex
+from personas.lore.passages import Passage
 from personas.schemas.chat import Persona
 from tests.trainer.job_folders import dataset_of
 from trainer.data.dedup_split import HELD_OUT, split_conversations

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from personas.card import SHIPPED_CARDS, read_card
+from personas.card.toml_card import SHIPPED_CARDS, read_card
 from personas.errors import CardError
 from personas.home.job_material import ShippedData
 from personas.home.shared_personas import read_persona_lore, read_shared_personas

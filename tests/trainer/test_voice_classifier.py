@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from personas.card import SHIPPED_CARDS, read_cards
+from personas.card.toml_card import SHIPPED_CARDS, read_cards
 from personas.schemas.chat import Persona
 from personas.schemas.scorecard import GENERAL_VOICE, HELDOUT_TASK, MEMBERS_VOICE
 from trainer.data.dataset import Dataset

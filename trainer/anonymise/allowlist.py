@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from personas.errors import RequestError
-from personas.lore import LoreIndex
+from personas.lore.index import LoreIndex
 from personas.schemas.chat import Persona
 from trainer.anonymise.crf_ner.gazetteer import load_gazetteer
 from trainer.anonymise.language_data import ENGLISH_WORDS, LATIN

@@ -5,7 +5,7 @@ import re
 from datetime import UTC, datetime
 from pathlib import Path
 
-from personas.card import read_card_file
+from personas.card.formats import read_card_file
 from personas.card.toml_card import dump_toml, table_from_card
 from personas.errors import MaterialError, RequestError
 from personas.home.data_subjects import Consent, read_consent

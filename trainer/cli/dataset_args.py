@@ -9,14 +9,16 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from personas.card import SHIPPED_CARDS, find_persona, read_card_file, to_persona
+from personas.card.formats import read_card_file, to_persona
+from personas.card.toml_card import SHIPPED_CARDS, find_persona
 from personas.errors import MaterialError, RequestError
 from personas.home.data_subjects import read_consent
 from personas.home.datasets import read_catalogue
 from personas.home.pseudonyms import JobKeys, pseudonym_dataset_name
 from personas.home.rights import COMMAND_LINE_STATEMENT, RightsStatement, read_statement
 from personas.home.shared_personas import read_persona_lore, read_shared_personas, shared_card_files
-from personas.lore import WORLD, LoreIndex, Passage, read_lore
+from personas.lore.index import LoreIndex
+from personas.lore.passages import WORLD, Passage, read_lore
 from personas.models.base_model import locate
 from personas.prompt import Renderer
 from personas.schemas.chat import Persona

@@ -10,7 +10,8 @@ from typing import Any
 from personas.cli_common import add_examples
 from personas.errors import RequestError
 from personas.home.shared_personas import OPERATOR_GUILD_ID
-from personas.lore import MIN_SCORE, LoreIndex, LoreRanking, Passage, PassageMatch
+from personas.lore.index import MIN_SCORE, LoreIndex, LoreRanking, PassageMatch
+from personas.lore.passages import Passage
 from personas.schemas.chat import Persona
 from trainer.cli.argtypes import positive_int
 from trainer.cli.dataset_args import load_passages, load_persona

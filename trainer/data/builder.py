@@ -16,7 +16,7 @@ from typing import Literal, Self
 
 from personas.errors import MaterialError, RequestError
 from personas.home.holdout_index import HoldoutIndex
-from personas.lore import LoreIndex
+from personas.lore.index import LoreIndex
 from personas.prompt import Renderer
 from personas.schemas.chat import Persona
 from trainer.anonymise import Anonymiser

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from personas.home.holdout_index import HoldoutIndex
-from personas.lore import LoreIndex
+from personas.lore.index import LoreIndex
 from personas.prompt import TokenizedSample
 from personas.schemas.chat import Persona
 from trainer.data.ledger import Ledger

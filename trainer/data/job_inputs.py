@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from personas.card import read_card
+from personas.card.toml_card import read_card
 from personas.errors import MaterialError, MaterialGoneError, RequestError
 from personas.home.data_subjects import NO_CONSENT, Consent, read_consent
 from personas.home.holdout_index import HOLDOUT_FILE, HoldoutIndex
@@ -16,7 +16,8 @@ from personas.home.job_folder import material_digest
 from personas.home.preferences import PreferenceRecord, read_preferences
 from personas.home.pseudonyms import JobKeys
 from personas.home.rights import COMMAND_LINE_STATEMENT, decide_right
-from personas.lore import WORLD, LoreIndex, read_lore
+from personas.lore.index import LoreIndex
+from personas.lore.passages import WORLD, read_lore
 from personas.schemas.base import DISCORD_API, explain_validation_error
 from personas.schemas.chat import Persona
 from personas.schemas.training import JobSpec, Material

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 
 from personas.errors import MaterialError
 from personas.home.preferences import TAUGHT, PreferenceRecord
-from personas.lore import MAX_LORE_PASSAGES, LoreIndex
+from personas.lore.index import MAX_LORE_PASSAGES, LoreIndex
 from personas.prompt import EXAMPLE_USER, Renderer, TokenizedSample
 from personas.schemas.chat import Persona, Turn
 from trainer.data.dataset import SampleRecord, SampleSets, add_counts

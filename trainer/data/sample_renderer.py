@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from personas.errors import MaterialError
-from personas.lore import MAX_LORE_PASSAGES, LoreIndex
+from personas.lore.index import MAX_LORE_PASSAGES, LoreIndex
 from personas.prompt import Renderer, TokenizedSample
 from personas.schemas.chat import LoreHit, Persona, Turn
 from trainer.data.dedup_split import EXACT_DUPLICATE, UNADDRESSED_REPLY, hash_fraction

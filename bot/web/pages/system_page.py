@@ -102,7 +102,7 @@ async def get_system_page(request: web.Request) -> web.Response:
         figures=state_figures(state),
         rows=state_tables(state),
         findings=findings,
-        is_asking=services.metrics.findings.is_asking,
+        is_asking=services.metrics.findings.is_running,
         lacks=(lacks := _missing_permissions(services)),
         lacking=[lack.need for lack in lacks],
         is_connected=bool(services.client and services.client.guilds),
@@ -132,7 +132,7 @@ async def _state_events(request: web.Request, services: Services) -> AsyncIterat
     while request.app[APP_CONTEXT].services is not None:
         state = await read_system_state(services)
         data: dict[str, Any] = {"figures": state_figures(state), "rows": state_tables(state)}
-        yield "", "state", data | {"asking": services.metrics.findings.is_asking}
+        yield "", "state", data | {"asking": services.metrics.findings.is_running}
         await asyncio.sleep(REFRESH_INTERVAL_S)
 
 

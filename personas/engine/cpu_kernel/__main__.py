@@ -1,7 +1,5 @@
 """`python -m personas.engine.cpu_kernel`: compiles the kernel during set-up, or for an image without a compiler."""
 
-from __future__ import annotations
-
 import sys
 
 from personas.engine.cpu_kernel.build import KernelUnavailableError, compile_library

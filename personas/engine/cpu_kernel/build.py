@@ -1,7 +1,5 @@
 """Compiles the CPU kernel, once for all x86-64 processors that can run it, and loads it."""
 
-from __future__ import annotations
-
 import ctypes
 import hashlib
 import os

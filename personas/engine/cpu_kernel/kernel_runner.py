@@ -1,7 +1,5 @@
 """Runs a model with the compiled CPU kernel, after comparing its logits with torch's."""
 
-from __future__ import annotations
-
 import ctypes
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -16,15 +14,10 @@ from personas.engine.model_runner import ForwardBackend, ScheduledTokens, Stacke
 from personas.models.int8_linear import Int8Linear
 
 log = logging.getLogger(__name__)
-
-MAX_STEP_TOKENS = 512
-"""Tokens that one call of the kernel computes."""
-MAX_KERNEL_RANK = 256
-"""Largest rank for which the kernel has memory."""
-MAX_INT8_WIDTH = 2**16
-"""Longest dot product of int8 weights whose sum fits into 32 bits."""
-PROBE_TOKENS = 8
-"""Length of the probe's prompts, and number of likely tokens whose log-probabilities are compared."""
+MAX_STEP_TOKENS = 512  # tokens that one call of the kernel computes
+MAX_KERNEL_RANK = 256  # largest rank for which the kernel has memory
+MAX_INT8_WIDTH = 2**16  # longest dot product of int8 weights whose sum fits into 32 bits
+PROBE_TOKENS = 8  # length of the probe's prompts, and number of likely tokens whose log-probabilities are compared
 MAX_LOGPROB_DIFFERENCE = 0.2
 """Largest accepted mean difference in nats on the probe; bfloat16 rounding stays far below, a wrong sum far above."""
 NORMS = ("q_norm", "k_norm")
@@ -56,10 +49,7 @@ class _Stack(Structure):
 
 
 class _KernelToken(Structure):
-    _fields_ = (
-        ("memory", c_void_p),
-        *((name, c_int64) for name in "capacity position slot id".split()),
-    )
+    _fields_ = (("memory", c_void_p), *((name, c_int64) for name in "capacity position slot id".split()))
 
 
 class KernelRunner:
@@ -82,13 +72,11 @@ class KernelRunner:
         self._handle = library.understudy_open(byref(self._shape), self._layers, embedding, norm, head, threads)
 
     def forward(self, scheduled: Sequence[ScheduledTokens]) -> Any:
-        """Return float32 logits after the last token of each item that needs them, `[items, vocabulary]`."""
         self._update_stacks()
         parts = [self._forward(part) for part in _split_into_calls(scheduled)]
         return torch.cat(parts) if len(parts) > 1 else parts[0]
 
     def close(self) -> None:
-        """Stop the kernel's threads and free its memory."""
         self._library.understudy_close(self._handle)
 
     def _layer(self, layer: Any, linears: Sequence[Any]) -> _KernelLayer:
@@ -139,7 +127,6 @@ class KernelRunner:
 
 
 def _declare_functions(library: ctypes.CDLL) -> None:
-    """Declare the argument and result types of the kernel's three functions."""
     library.understudy_open.restype = c_void_p
     library.understudy_open.argtypes = [
         POINTER(_Shape), POINTER(_KernelLayer), c_void_p, c_void_p, POINTER(_Matrix), c_int,
@@ -194,7 +181,6 @@ def _kernel_shape(model: Any) -> _Shape:
 
 
 def _has_supported_widths(shape: _Shape, *, is_int8: bool) -> bool:
-    """Return whether all widths are multiples of the kernel's block sizes."""
     widths = (shape.hidden, shape.inner, shape.heads * shape.width)
     block = 64 if is_int8 else 32
     max_width = MAX_INT8_WIDTH if is_int8 else max(widths)

@@ -24,7 +24,7 @@ from bot.training.training_plan import TrainingPlan
 from bot.web.auth import Authenticator
 from bot.web.http_app import WebServer, run_server
 from personas.home.job_material import ShippedData
-from personas.lore import LoreIndex
+from personas.lore.index import LoreIndex
 from personas.schemas.chat import SamplingParams
 from personas.schemas.training import TrainingRequest
 from tests.fake_engine import FakeEngine

@@ -11,7 +11,8 @@ import pytest
 
 from bot.personas.registry import PersonaRegistry
 from bot.store import Channel
-from personas.card import SHIPPED_CARDS, parse_card, read_card, with_picture, write_card
+from personas.card.formats import parse_card, with_picture, write_card
+from personas.card.toml_card import SHIPPED_CARDS, read_card
 from personas.engine import llm_engine
 from personas.errors import EngineBusyError
 from personas.prompt import CONTEXT_TOKENS, MAX_CARD_TOKENS

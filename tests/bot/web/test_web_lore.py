@@ -4,7 +4,7 @@ import html
 import re
 
 from bot.personas.guild_lore import GuildLore, read_all_lore
-from personas.lore import WORLD
+from personas.lore.passages import WORLD
 from personas.schemas.training import TrainingRequest
 from tests.bot.web.test_web_cards import upload
 

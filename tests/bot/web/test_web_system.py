@@ -127,7 +127,7 @@ async def test_the_doctor_looks_when_told_and_what_it_finds_is_shown(desk):
         await go.wait()
         return [BotCheck("torch", "warn", "slow <b>", "wait for it")]
 
-    desk.services.metrics.findings.ask = ask
+    desk.services.metrics.findings.run_checks = ask
     _, text, _ = await text_of(desk, "/dashboard/system")
     assert "has not checked this machine" in text
     for _ in range(2):
@@ -137,7 +137,7 @@ async def test_the_doctor_looks_when_told_and_what_it_finds_is_shown(desk):
     _, text, _ = await text_of(desk, "/dashboard/system")
     assert "The doctor is looking" in text
     go.set()
-    await until(lambda: not desk.services.metrics.findings.is_asking)
+    await until(lambda: not desk.services.metrics.findings.is_running)
     _, text, _ = await text_of(desk, "/dashboard/system")
     assert asked == ["embedded"] and "slow &lt;b&gt;" in text and "wait for it" in text
 

@@ -46,7 +46,7 @@ async def test_the_doctor_is_asked_and_says_what_it_found(dashboard):
     async def ask(base_model):
         return [BotCheck("torch", "warn", "slow on this machine", "wait for it")]
 
-    dashboard.stage.client.services.metrics.findings.ask = ask
+    dashboard.stage.client.services.metrics.findings.run_checks = ask
     page = await dashboard.open("/dashboard/system", java_script_enabled=False)
     await page.get_by_role("button", name="Look now").click()
     await expect(page.get_by_role("status")).to_contain_text(["The doctor is looking"])
@@ -62,7 +62,7 @@ async def test_what_the_doctor_finds_is_shown_when_it_has_finished(dashboard, mo
         return [BotCheck("home", "warn", "others can read it", "chmod 700")]
 
     monkeypatch.setattr(system_page, "REFRESH_INTERVAL_S", 0.1)
-    dashboard.stage.client.services.metrics.findings.ask = ask
+    dashboard.stage.client.services.metrics.findings.run_checks = ask
     page = await dashboard.open("/dashboard/system")
     await page.get_by_role("button", name="Look now").click()
     await expect(page.locator("#asking")).to_contain_text("The doctor is looking")

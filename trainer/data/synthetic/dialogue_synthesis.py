@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from personas.cli_common import LogProgress
 from personas.errors import MaterialError
-from personas.lore import WORLD, Passage
+from personas.lore.passages import WORLD, Passage
 from personas.prompt import EXAMPLE_USER
 from personas.schemas.chat import LoreHit, Persona, Turn
 from trainer.data.synthetic.lore_extraction import find_subject, question_about, write_file_atomically

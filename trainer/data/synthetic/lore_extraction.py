@@ -14,8 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from personas.errors import MaterialError
-from personas.lore import WORLD, Passage
-from personas.lore.passages import split_sentences
+from personas.lore.passages import WORLD, Passage, split_sentences
 from personas.schemas.chat import Persona
 
 FactKind = Literal["style", "relation", "trait", "fact"]

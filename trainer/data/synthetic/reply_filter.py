@@ -7,9 +7,9 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from personas.lore import Passage
 from personas.lore.index_terms import STOP_WORDS, is_mostly_ascii, query_terms
 from personas.lore.minilm import load_minilm
+from personas.lore.passages import Passage
 from personas.prompt import example_turns
 from personas.schemas.chat import Persona
 from trainer.data.synthetic.lore_extraction import NAME, extract_facts, find_people, find_subject

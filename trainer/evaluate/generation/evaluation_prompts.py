@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from personas.lore import LoreIndex
+from personas.lore.index import LoreIndex
 from personas.lore.index_terms import is_mostly_ascii
 from personas.lore.minilm import load_minilm
 from personas.prompt import EXAMPLE_USER, Renderer, TokenizedSample, fill_macros, system_text

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from personas.lore import WORLD, LoreIndex, Passage
+from personas.lore.index import LoreIndex
 from personas.lore.index_terms import extract_terms, is_mostly_ascii, query_terms
+from personas.lore.passages import WORLD, Passage
 from personas.prompt import example_turns, system_text
 from personas.schemas.chat import Persona
 from personas.schemas.scorecard import FACTS_TASK, FACTS_WITHOUT_LORE_TASK, FactScores, Side

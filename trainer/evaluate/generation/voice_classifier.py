@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from personas.card import SHIPPED_CARDS, read_cards
+from personas.card.toml_card import SHIPPED_CARDS, read_cards
 from personas.home.data_subjects import NO_CONSENT
 from personas.home.rights import decide_right, read_statement
 from personas.lore.index_terms import is_mostly_ascii

@@ -6,10 +6,10 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from personas.card import Card, parse_card, slug, to_persona
 from personas.card.character_book import BookEntry, book_entries
-from personas.card.spec_card import V1_TEXT_FIELDS
-from personas.card.toml_card import normalise_examples, normalise_macros
+from personas.card.formats import parse_card, to_persona
+from personas.card.spec_card import V1_TEXT_FIELDS, Card
+from personas.card.toml_card import normalise_examples, normalise_macros, slug
 from personas.errors import CardError, MaterialError
 from personas.prompt import EXAMPLE_LINE_PATTERN, EXAMPLE_USER, fill_macros, system_text
 from personas.schemas.chat import Persona

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import PurePosixPath
 
 from personas.errors import LoreError, MaterialError
-from personas.lore import parse_lore, split_markdown
+from personas.lore.passages import parse_lore, split_markdown
 from trainer.sources.conversation import Conversation, RejectedRecord
 from trainer.sources.source_file import Peek, SourceFile
 from trainer.sources.source_format import ReadOptions, SourceFormat

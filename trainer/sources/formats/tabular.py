@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 
-from personas.card import ID_PATTERN
+from personas.card.toml_card import ID_PATTERN
 from personas.errors import MaterialError
 from personas.schemas.base import DISCORD_API
 from personas.unicode_normalise import fold_name

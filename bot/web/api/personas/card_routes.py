@@ -23,7 +23,7 @@ from bot.web.app_context import get_services
 from bot.web.problems import redacted_texts
 from bot.web.request_body import errors_as_problems, parse_body, read_json_object
 from bot.web.sse import SseItem, stream_events
-from personas.card import CardExport, CardForm
+from personas.card.formats import CardExport, CardForm
 from personas.errors import UnderstudyError
 from personas.schemas.base import FrozenModel
 from personas.schemas.chat import ChatRequest

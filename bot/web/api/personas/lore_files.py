@@ -17,8 +17,8 @@ from bot.web.problems import Problem
 from bot.web.request_body import errors_as_problems
 from personas.errors import LoreError
 from personas.home.shared_personas import OPERATOR_GUILD_ID
-from personas.lore import MAX_LORE_PASSAGES, MIN_SCORE, LoreRanking, Passage, PassageMatch, guild_owner
-from personas.lore.index import MIN_SHARE_OF_BEST
+from personas.lore.index import MAX_LORE_PASSAGES, MIN_SCORE, MIN_SHARE_OF_BEST, LoreRanking, PassageMatch, guild_owner
+from personas.lore.passages import Passage
 
 MeasureFile = Callable[[str, str], tuple[int, int]]
 """Returns passages and tokens of an owner's file."""

@@ -15,7 +15,7 @@ from bot.web.api.personas.card_routes import NO_PERSONA_TEXT
 from bot.web.api.personas.persona_lookup import require_lore_owner
 from bot.web.problems import Problem
 from bot.web.request_body import parse_body, read_json_object
-from personas.lore import MAX_LORE_PASSAGES, MIN_SCORE
+from personas.lore.index import MAX_LORE_PASSAGES, MIN_SCORE
 from personas.schemas.base import FrozenModel
 
 NO_FILE_TEXT = "There is no such persona, or no such file."

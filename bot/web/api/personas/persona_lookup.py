@@ -11,7 +11,7 @@ from bot.store import Channel, InstalledVersion
 from bot.web.app_context import get_services
 from bot.web.problems import Problem
 from personas.home.shared_personas import OPERATOR_GUILD_ID
-from personas.lore import WORLD
+from personas.lore.passages import WORLD
 from personas.schemas.chat import Persona
 
 WORLD_PERSONA = Persona(WORLD, "The world")

@@ -18,7 +18,8 @@ from bot.web.request_body import errors_as_problems, read_file_form, read_form
 from bot.web.templating import FormError, redirect_to, render_page
 from personas.errors import LoreError
 from personas.home.shared_personas import OPERATOR_GUILD_ID
-from personas.lore import MAX_LORE_PASSAGES, MIN_SCORE, WORLD, Passage, guild_owner
+from personas.lore.index import MAX_LORE_PASSAGES, MIN_SCORE, guild_owner
+from personas.lore.passages import WORLD, Passage
 
 MAX_SHOWN_MATCHES = 6
 """Passages that are shown at once; the others are folded."""
