@@ -42,7 +42,7 @@ def test_talks_greetings_and_the_book_in_every_form(tmp_path, content):
     ]
     assert [(item.row, item.reason) for item in found if isinstance(item, RejectedRecord)] == [
         ("alternate_greetings 2", "no text"),
-        ("book 1", "tells of the character and is not in its words: use it as lore"),
+        ("book 1", "about the character, not in its words: use it as lore"),
         ("book 2", "disabled in the card"),
     ]
     assert {(item.right, item.source) for item in talks} == {("own-writing", "mira")}
@@ -78,7 +78,7 @@ def test_the_character_is_the_persona_that_is_asked_for(tmp_path, options, is_pe
 def test_examples_in_prose_are_no_talk(tmp_path):
     card = {**V2, "data": {**V2["data"], "mes_example": "Short and wet.<START>{{user}}: a\n{{char}}: b"}}
     prose, talk, *_ = items(tmp_path, as_json(card))
-    assert prose == RejectedRecord("mes_example 1", "prose, not a talk of {{user}} and {{char}}")
+    assert prose == RejectedRecord("mes_example 1", "prose, not a dialogue of {{user}} and {{char}}")
     assert said(talk) == [(False, "a"), (True, "b")]
 
 

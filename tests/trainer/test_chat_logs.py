@@ -568,7 +568,7 @@ def test_no_commands(text):
 def test_a_file_without_messages_is_no_error_until_a_persona_is_asked_for(tmp_path):
     path = write(tmp_path / "result.json", {"name": "x", "type": "private_group", "id": 1, "messages": []})
     assert outcome(path, "telegram").rows == 0
-    with pytest.raises(MaterialError, match=r"result\.json holds no messages"):
+    with pytest.raises(MaterialError, match=r"result\.json contains no messages"):
         outcome(path, "telegram", persona=ADA)
 
 

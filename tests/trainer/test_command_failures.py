@@ -160,11 +160,13 @@ def test_all_formats_of_a_folder_are_named_and_examples_say_their_file(house, mo
 def test_lore_is_told_where_it_belongs(house, monkeypatch, capsys):
     code, out, _ = run(monkeypatch, capsys, "dataset", "inspect", "lore")
     assert code == 0 and out.startswith("lore: Lore (--format lore)")
-    assert "lore of ada: no talk" in out and "put it into data/rag-resources, or name its folder with --lore" in out
+    assert (
+        "lore of ada, not dialogue" in out and "put it into data/rag-resources, or name its folder with --lore" in out
+    )
     code, _, err = run(
         monkeypatch, capsys, "dataset", "build", "--source", "lore", "--right", "own-writing", "--out", "n"
     )
-    assert code == 1 and "lore goes into data/rag-resources" in err
+    assert code == 1 and "lore belongs in data/rag-resources" in err
 
 
 @pytest.mark.parametrize(

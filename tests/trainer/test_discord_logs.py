@@ -193,10 +193,10 @@ def test_channels_without_the_persona_do_not_stop_a_folder(tmp_path):
         (b"", "talk.json is empty"),
         (b"\n \n", "talk.json is empty"),
         (b"\xff\xfe{\0}\0", "talk.json is not UTF-8"),
-        (b'{"guild": {}, "channel": {}, "messages": [', "talk.json holds no messages"),
+        (b'{"guild": {}, "channel": {}, "messages": [', "talk.json contains no messages"),
         (b"[]", "talk.json is in no known format"),
         (b'{"guild": {}}', "talk.json is in no known format"),
-        (b'{"guild": {}, "channel": {}, "messages": []}', "talk.json holds no messages"),
+        (b'{"guild": {}, "channel": {}, "messages": []}', "talk.json contains no messages"),
         (b'{"guild": 1, "channel": 2, "messages": [{"id": "1"}]}', r"messages 1 cannot be read \(timestamp: missing\)"),
     ],
 )
@@ -216,7 +216,7 @@ def test_a_broken_row_is_named_and_does_not_stop_the_rest(tmp_path):
         message("hi", minute=5),
     )
     assert [(item.row, item.reason) for item in found.rejected] == [
-        ("messages 2", "timestamp: 'yesterday' is no date and time"),
+        ("messages 2", "timestamp: 'yesterday' is not a date and time"),
         ("messages 3", "content: a text was expected"),
         ("messages 4", "author: an object was expected"),
         ("messages 5", "name: missing"),
@@ -269,7 +269,7 @@ def test_a_csv_export_is_read_with_dates_in_any_order(tmp_path, dates):
     assert found.dropped == {
         "only an attachment": 1,
         "system message": 1,
-        "Date: 'some day' is no date and time": 1,
+        "Date: 'some day' is not a date and time": 1,
     }
     assert found.rows == 6 and found.talks[0].right == "discord-api"
 

@@ -123,7 +123,9 @@ def test_the_persona_is_who_the_request_says_and_no_option_is_named(tmp_path):
     folder = persona_job(tmp_path, "embedded", log)
     with pytest.raises(MaterialError, match=r"Ada never speaks in talk\.json") as raised:
         read(folder)
-    assert "--" not in str(raised.value) and "`persona_names` in catalogue.toml names others" in raised.value.advice
+    assert (
+        "--" not in str(raised.value) and "`persona_names` in catalogue.toml gives other names" in raised.value.advice
+    )
     path = folder / "request.json"
     spec = json.loads(path.read_text())
     next(item for item in spec["materials"] if item["kind"] == "log")["persona_names"] = ["Wick"]

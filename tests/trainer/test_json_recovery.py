@@ -268,5 +268,5 @@ def test_a_wrong_format_makes_no_record_vanish(tmp_path, format, content):
 def test_where_there_is_nothing_for_a_forced_format_that_is_an_error(tmp_path, format):
     path = tmp_path / "talk.txt"
     path.write_text("Once upon a time.")
-    with pytest.raises(MaterialError, match=f"holds nothing that is read as {format}"):
+    with pytest.raises(MaterialError, match=f"cannot be read as {format}"):
         everything(path, format)

@@ -108,7 +108,7 @@ def test_deleted_rejected_and_bad_messages_are_left_out_with_what_follows(tmp_pa
             "deleted": 1,
             "low quality": 2,
             "no text": 1,
-            "after a message that is left out: low quality": 2,
+            "after a rejected message: low quality": 2,
         }
 
 
@@ -119,7 +119,7 @@ def test_trees_in_other_languages_halted_or_without_answer_are_rejected_whole(tm
     used, rejected = read(tmp_path, [german, halted, lonely, {"prompt": 1}, bell()], languages=("en",))
     assert len(used) == 1
     assert [(r.reason, r.rows) for r in rejected[:4]] == [
-        ("language de is not asked for", 2),
+        ("language de is not requested", 2),
         ("the tree was halted by moderator", 2),
         ("no answer", 1),
         ("no tree: it has no prompt", 1),
@@ -144,10 +144,10 @@ def test_rows_that_make_no_tree_are_counted(tmp_path):
     assert len(used) == 1
     assert Counter({r.reason: r.rows for r in rejected}) >= Counter(
         {
-            "the message it answers is not there": 1,
+            "the message it answers is missing": 1,
             "messages that answer each other in a circle": 2,
             "no message_id": 1,
-            "a message of this id came before": 1,
+            "duplicate message_id": 1,
         }
     )
     assert sum(item.rows for item in [*used, *rejected]) == len(rows) + 5

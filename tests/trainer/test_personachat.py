@@ -113,4 +113,4 @@ def test_the_csv_of_synthetic_persona_chat_has_cells_of_many_lines(tmp_path):
         ("User 1", "Fine."),
     ]
     assert used[0].system == "I mend clocks.\nI like tea."
-    assert [(r.row, r.reason) for r in rejected] == [("row 2", "no line says who speaks")]
+    assert [(r.row, r.reason) for r in rejected] == [("row 2", "no speaker labels")]

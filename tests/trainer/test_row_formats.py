@@ -7,7 +7,7 @@ import pytest
 from personas.errors import MaterialError
 from personas.schemas.chat import Persona
 from tests.trainer.read_sources import everything, jsonl, only, spoken
-from trainer.sources.registry import describe_columns, detect_format
+from trainer.sources.registry import count_formats, detect_format
 from trainer.sources.source_format import ReadOptions
 
 USER, ANSWER = ("user", "Why?"), ("assistant*", "Because.")
@@ -133,12 +133,12 @@ def test_facts_and_system_texts_go_along(tmp_path):
         ({"messages": [{"role": "cat", "content": "Meow"}]}, "message 1 has an unknown role 'cat'"),
         ({"messages": [{"role": "user", "content": "Hi"}]}, "no answer"),
         ({"messages": [{"role": "assistant", "content": "Hi"}]}, "nobody is answered"),
-        ({"messages": ["Hi"]}, "message 1 is no object"),
+        ({"messages": ["Hi"]}, "message 1 is not an object"),
         ({"messages": [{"role": "user"}]}, "message 1 has no 'content'"),
-        ({"messages": [{"content": "Hi"}]}, "message 1 does not say who speaks ('role')"),
+        ({"messages": [{"content": "Hi"}]}, "message 1 does not name its speaker ('role')"),
         ({"messages": [{"role": "user", "content": "2 + 2"}, {"role": "assistant", "tool_calls": [{}]}]},
-     "holds calls of tools"),
-        ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "holds pictures or sound"),
+     "contains tool calls"),
+        ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "contains pictures or sound"),
         ({"messages": [{"role": "user", "content": {"a": 1}}]}, "an object where a text was expected"),
         ({"message": "Hi"}, 'not {"messages": [{"role": "user", "content": "…"}]}: it has message'),
         ({}, 'not {"messages": [{"role": "user", "content": "…"}]}: it has nothing'),
@@ -186,7 +186,7 @@ def test_only_languages_that_are_asked_for_are_kept(tmp_path):
     row = {"question": "Why?", "answer": "Because."}
     path.write_bytes(jsonl([row | {"lang": "en"}, row | {"lang": "de"}, row]))
     used, rejected = everything(path, languages=("en",))
-    assert [c.lang for c in used] == ["en", ""] and rejected[0].reason == "language de is not asked for"
+    assert [c.lang for c in used] == ["en", ""] and rejected[0].reason == "language de is not requested"
 
 
 UNKNOWN = [
@@ -198,12 +198,12 @@ def test_unknown_columns_are_guessed_by_content_and_shown(tmp_path):
     path = tmp_path / "r"
     path.write_bytes(jsonl(UNKNOWN))
     assert detect_format(path).name == "columns"
-    assert describe_columns(path, ReadOptions()) == "user=frage, assistant=erwiderung"
+    assert count_formats(path, ReadOptions())[1] == "user=frage, assistant=erwiderung"
     used, _ = everything(path)
     assert spoken(used[0]) == [("user", "Was ist das, Nummer 0?"), ("assistant*", "Das ist 0.")]
     talk = [[{"wer": who, "was": f"{who} sagt {turn + n} Worte."} for turn, who in enumerate("ABAB")] for n in range(3)]
     path.write_bytes(jsonl([{"gespräch": lines} for lines in talk]))
-    assert describe_columns(path, ReadOptions()) == "messages=gespräch, from=wer, value=was"
+    assert count_formats(path, ReadOptions())[1] == "messages=gespräch, from=wer, value=was"
     assert spoken(everything(path)[0][0])[:2] == [("A", "A sagt 0 Worte."), ("B*", "B sagt 1 Worte.")]
 
 
@@ -238,7 +238,7 @@ def test_lists_can_be_named(tmp_path):
     [
         ({"user": "Frage", "assistant": "erwiderung"}, "has no column 'Frage'. It has erwiderung, frage"),
         ({"usr": "frage"}, "--map usr=frage: neither is a role. Did you mean 'user'"),
-        ({"user": "frage"}, "Nothing says which column holds the answers"),
+        ({"user": "frage"}, "No column has the role of the answers"),
     ],
 )
 def test_a_wrong_mapping_is_named(tmp_path, mapping, said):

@@ -178,7 +178,7 @@ def test_rows_of_a_table_with_other_cells_than_the_header_names_are_rejected(tmp
         (b"\xef\xbb\xbf \r\n", "talk.json is empty"),
         ("Grüß Gott, wie geht es Ihnen heute?\nSchön, danke.".encode("utf-16"), r"not UTF-8 \(it looks like UTF-16\)"),
         ("Grüß Gott, wie geht es Ihnen an diesem schönen Tag?\n".encode("cp1252") * 9, "not UTF-8"),
-        (b"\x00\x01\x02" * 50, "talk.json is neither text nor a container"),
+        (b"\x00\x01\x02" * 50, "talk.json is neither text nor a known container"),
         (b"Once upon a time there was a clock.", r"talk\.json is in no known format\. Found: text"),
         (b'{"openapi": "3.1", "paths": {}}', "Found: JSON object with openapi, paths"),
         (b"[]", "Found: JSON array"),
@@ -212,7 +212,7 @@ def test_the_error_names_all_formats_and_a_wrong_name_the_nearest(tmp_path):
 
 def test_the_docs_list_every_format_of_data_sets():
     text = (Path(__file__).parents[2] / "docs" / "sets.md").read_text(encoding="utf-8")
-    for format in (*openassistant.TREE_FORMATS, *openassistant.MESSAGE_FORMATS, *personachat.FORMATS, *tabular.FORMATS):
+    for format in (*openassistant.FORMATS, *personachat.FORMATS, *tabular.FORMATS):
         expected = format.expected.replace("\n", "\\n").replace("|", "\\|")
         assert f"| `{format.name}` | {format.title} | `{expected}` |\n" in text
 
@@ -242,5 +242,5 @@ def test_members_of_archives_are_read_alone(tmp_path):
         archive.writestr("one.jsonl", jsonl(ROWS))
     file = open_source(tmp_path / "a.zip")
     assert [row for _, row in file.member("one.jsonl").records()] == ROWS
-    with pytest.raises(MaterialError, match=r"a\.zip holds no two"):
+    with pytest.raises(MaterialError, match=r"a\.zip contains no two"):
         file.member("two")

@@ -259,7 +259,7 @@ def test_system_lines_have_no_speaker(tmp_path):
     )
     assert found.said == [[("Ann", "hi"), ("Bo", "ho")]]
     assert found.dropped == {
-        "stands before the first message": 1,
+        "precedes the first message": 1,
         "system message": 3,
         "another bot": 1,
         "a date or time that does not exist": 2,
@@ -278,5 +278,5 @@ def test_an_archive_holds_several_chats(tmp_path):
 
 
 def test_text_that_is_no_chat_is_not_taken_for_one(tmp_path):
-    with pytest.raises(MaterialError, match=r"notes\.txt holds no messages"):
+    with pytest.raises(MaterialError, match=r"notes\.txt contains no messages"):
         outcome(write(tmp_path / "notes.txt", "On 15/01/2024, 10:30 - nothing: happened\n"), "whatsapp")

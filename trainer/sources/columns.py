@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -76,30 +76,32 @@ def parse_mapping(mapping: Mapping[str, str]) -> ColumnRoles:
     """Parse the operator's `role=column` or `column=role` pairs. Raises `MaterialError` for an unknown role."""
     by_role: dict[str, str] = {}
     for left, right in mapping.items():
-        role, column = (left, right) if _role(left) else (right, left)
-        known = _role(role)
-        if known is None:
+        word, column = (left, right) if _role(left) else (right, left)
+        role = _role(word)
+        if role is None:
             raise _unknown_role_error(f"--map {left}={right}: neither is a role.", left)
-        if known in by_role:
+        if role in by_role:
             raise MaterialError(
-                f"--map gives {known} twice: {by_role[known]!r} and {column!r}.", "Give each role one column."
+                f"--map gives {role} twice: {by_role[role]!r} and {column!r}.", "Give each role one column."
             )
-        by_role[known] = column
+        by_role[role] = column
     return ColumnRoles(by_role, by_role.pop("from", ""), by_role.pop("value", ""))
 
 
-def require_roles(mapping: Mapping[str, str], held: Iterable[str]) -> None:
+def require_roles(mapping: Mapping[str, str], columns: set[str]) -> None:
     """Raise `MaterialError` for a pair whose left side is neither a role nor one of the columns."""
-    columns = set(held)
     for left, right in mapping.items():
         if _role(left) is None and left not in columns:
             raise _unknown_role_error(f"--map {left}={right}: {left!r} is neither a role nor a column.", left)
 
 
-def _unknown_role_error(said: str, word: str) -> MaterialError:
-    near = difflib.get_close_matches(word, ROLE_NAMES, n=1)
-    hint = f" Did you mean {near[0]!r}?" if near else ""
-    return MaterialError(f"{said}{hint}", f"Roles: {', '.join(ROLE_NAMES)}.")
+def did_you_mean(word: str, names: Sequence[str]) -> str:
+    """Suggest the most similar name, as a sentence to append; empty if none is similar."""
+    return "".join(f" Did you mean {near!r}?" for near in difflib.get_close_matches(word, names, n=1))
+
+
+def _unknown_role_error(message: str, word: str) -> MaterialError:
+    return MaterialError(message + did_you_mean(word, ROLE_NAMES), f"Roles: {', '.join(ROLE_NAMES)}.")
 
 
 def _role(word: str) -> str | None:
@@ -129,8 +131,8 @@ def guess_columns(rows: list[Row]) -> ColumnRoles | None:
     A list of objects with a short recurring text and a longer one is taken as messages. Of text columns, the two
     longest are question and answer, in column order.
     """
-    if found := _guess_message_list(rows):
-        return found
+    if messages := _guess_message_list(rows):
+        return messages
     lengths = {column: _mean_length([row.get(column) for row in rows]) for column in rows[0]}
     texts = sorted((column for column, length in lengths.items() if length), key=lambda column: -lengths[column])
     named = {
@@ -141,7 +143,6 @@ def guess_columns(rows: list[Row]) -> ColumnRoles | None:
         for column in texts
         if column not in named.values() and normalise_column(column) not in ROLE_COLUMNS["lang"]
     ]
-    order = list(rows[0])
     if "user" in named and "assistant" in named:
         return ColumnRoles(named)
     if "user" in named or "assistant" in named or "input" in named:
@@ -151,7 +152,7 @@ def guess_columns(rows: list[Row]) -> ColumnRoles | None:
         return ColumnRoles({**named, missing: rest[0]}) if missing not in named and rest else None
     if len(rest) < 2:
         return None
-    user, assistant = sorted(rest[:2], key=order.index)
+    user, assistant = sorted(rest[:2], key=list(rows[0]).index)
     return ColumnRoles({**named, "user": user, "assistant": assistant})
 
 
@@ -166,8 +167,8 @@ def _mean_length(cells: list[Any]) -> float:
 
 def _guess_message_list(rows: list[Row]) -> ColumnRoles | None:
     for column in rows[0]:
-        lists = [found for row in rows if (found := cell_list(row.get(column)))]
-        messages = [m for found in lists for m in found if isinstance(m, dict)]
+        lists = [cells for row in rows if (cells := cell_list(row.get(column)))]
+        messages = [m for cells in lists for m in cells if isinstance(m, dict)]
         if not messages or len(messages) < sum(map(len, lists)):
             continue
         if keys := message_keys(messages) or _guess_message_keys(messages):
@@ -178,22 +179,20 @@ def _guess_message_list(rows: list[Row]) -> ColumnRoles | None:
 def _guess_message_keys(messages: list[Row]) -> tuple[str, str] | None:
     """Return the key with few recurring values and the key with the longest texts."""
     texts = {key: [m[key] for m in messages if isinstance(m.get(key), str)] for key in messages[0]}
-    whole = {key: found for key, found in texts.items() if 2 * len(found) > len(messages)}
+    whole = {key: values for key, values in texts.items() if 2 * len(values) > len(messages)}
     if not whole:
         return None
     value = max(whole, key=lambda key: sum(map(len, whole[key])))
     if not _mean_length(whole[value]):
         return None
-    speakers = [key for key, found in whole.items() if key != value and 1 < len(set(found)) <= max(2, len(found) // 2)]
+    speakers = [k for k, names in whole.items() if k != value and 1 < len(set(names)) <= max(2, len(names) // 2)]
     roles = [key for key in speakers if all(text.casefold() in ROLES for text in set(whole[key]))]
     return ((roles or speakers)[0], value) if speakers else None
 
 
 @dataclass(frozen=True)
 class RowSchema:
-    """A known row shape: `plan` returns the columns of a row, or None if it has another shape; `talk` reads rows with
-    these columns and raises `UnusableRecordError`.
-    """
+    """A known row shape: `plan` finds a row's columns, None for other shapes; `talk` raises `UnusableRecordError`."""
 
     name: str
     title: str

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from typing import Any
 
 from personas.schemas.chat import Persona
 
@@ -63,23 +64,10 @@ class Conversation:
     unheard: tuple[SourceSpeaker, ...] = ()
 
     @classmethod
-    def of(
-        cls,
-        messages: Sequence[SourceMessage],
-        source: str,
-        right: str,
-        *,
-        system: str = "",
-        rows: int = 1,
-        rejected: str = "",
-        lang: str = "",
-        arrived: str = "",
-        unheard: tuple[SourceSpeaker, ...] = (),
-    ) -> Conversation:
-        """Build a conversation, joining consecutive messages of the same speaker."""
+    def of(cls, messages: Sequence[SourceMessage], source: str, right: str, **fields: Any) -> Conversation:
+        """Build a conversation, joining consecutive messages of the same speaker; `fields` are the optional ones."""
         raw_text = "\n".join([message.text for message in messages])
-        joined = _merge_consecutive(messages)
-        return cls(joined, source, right, raw_text, system, rows, rejected, lang, arrived, unheard)
+        return cls(_merge_consecutive(messages), source, right, raw_text, **fields)
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,8 +33,6 @@ SPEAKING_ROLES = {role: speaker for role, speaker in ROLES.items() if speaker is
 TOOL_ROLES = frozenset(
     "tool function function_call function_response tool_call tool_response observation ipython".split()
 )
-SECOND_NAMES = ("2", "b")
-"""Names of the second of two speakers (User 2, Person B), whose answers are learned."""
 Turns = Sequence[tuple[str, str]]
 """Pairs of label (a role or a name) and text, in order."""
 CHATML = re.compile(r"<\|im_start\|>\s*(\w+)\s*\n(.*?)(?=<\|im_end\|>|<\|im_start\|>|\Z)", re.DOTALL)
@@ -80,7 +78,7 @@ def build_conversation(
 ) -> Conversation | RejectedRecord:
     """Resolve the speakers of a dialogue, or reject it with a reason. Trims texts and drops empty messages."""
     if options.languages and talk.lang and talk.lang not in options.languages:
-        return RejectedRecord(row, f"language {talk.lang} is not asked for", rows)
+        return RejectedRecord(row, f"language {talk.lang} is not requested", rows)
     system: list[str] = []
     labels, texts = talk.labels, [to_nfc(text).strip() for text in talk.texts]
     if len(texts) > 1 and all(texts) and _alternates(labels):
@@ -96,19 +94,11 @@ def build_conversation(
             break
     else:
         return RejectedRecord(row, _fault(messages), rows)
-    if told := to_nfc(talk.system).strip():
-        system.insert(0, told)
-    return Conversation(
-        tuple(messages),
-        options.source,
-        options.right,
-        "\n".join(texts),
-        "\n".join(system),
-        rows,
-        talk.rejected.strip(),
-        talk.lang,
-        options.arrived,
-    )
+    if stated_system := to_nfc(talk.system).strip():
+        system.insert(0, stated_system)
+    raw_text, system_text, rejected = "\n".join(texts), "\n".join(system), talk.rejected.strip()
+    fields = (raw_text, system_text, rows, rejected, talk.lang, options.arrived)
+    return Conversation(tuple(messages), options.source, options.right, *fields)
 
 
 def _alternates(labels: list[str]) -> bool:
@@ -128,7 +118,7 @@ def _messages(
 ) -> tuple[list[SourceMessage], list[str], list[str]]:
     """Return the messages with consecutive ones of a speaker joined, their unjoined texts, and the system texts."""
     messages: list[SourceMessage] = []
-    said: list[str] = []
+    unjoined: list[str] = []
     system: list[str] = []
     speakers = ROLES
     last: SourceSpeaker | None = None
@@ -141,13 +131,13 @@ def _messages(
         if speaker is None:
             system.append(text)
             continue
-        said.append(text)
+        unjoined.append(text)
         if speaker is last:
             messages[-1] = SourceMessage(speaker, f"{messages[-1].text}\n{text}", row)
         else:
             messages.append(SourceMessage(speaker, text, row))
             last = speaker
-    return messages, said, system
+    return messages, unjoined, system
 
 
 def _speakers(labels: list[str], options: ReadOptions) -> dict[str, SourceSpeaker | None]:
@@ -155,15 +145,14 @@ def _speakers(labels: list[str], options: ReadOptions) -> dict[str, SourceSpeake
     labels = list(dict.fromkeys(labels))
     keys = {label: fold_name(label) for label in labels}
     if any(key in TOOL_ROLES for key in keys.values()):
-        raise UnusableRecordError("holds calls of tools")
+        raise UnusableRecordError("contains tool calls")
     if all(key in ROLES for key in keys.values()):
         return {label: ROLES[key] for label, key in keys.items()}
-    named = [label for label in labels if keys[label] not in ROLES]
     persona = _persona_label(labels, keys, options)
     speakers: dict[str, SourceSpeaker | None] = {label: ROLES[keys[label]] for label in labels if keys[label] in ROLES}
-    for label in named:
-        name = to_nfc(label.strip())
-        speakers[label] = SourceSpeaker(name or "someone", (name or "someone",))
+    for label in labels:
+        name = to_nfc(label.strip()) or "someone"
+        speakers.setdefault(label, SourceSpeaker(name, (name,)))
     if persona is not None:
         speakers[persona] = _persona_speaker(to_nfc(persona.strip()), options)
     return speakers
@@ -171,17 +160,13 @@ def _speakers(labels: list[str], options: ReadOptions) -> dict[str, SourceSpeake
 
 def _persona_label(labels: list[str], keys: dict[str, str], options: ReadOptions) -> str | None:
     """Return the persona's label: the given name, else the second speaker's."""
-    own = {fold_name(name) for name in options.persona_names}
-    if options.persona:
-        own |= {fold_name(options.persona.name), fold_name(options.persona.id)}
+    own = {fold_name(name) for name in options.all_persona_names}
     talking = [label for label in labels if ROLES.get(keys[label], USER) is not None]
     given = next((label for label in talking if keys[label] in own), None)
     if given is not None or any(ROLES.get(keys[label]) is ASSISTANT for label in talking):
         return given
-    second = next(
-        (label for label in talking if keys[label].split()[-1:] in ([SECOND_NAMES[0]], [SECOND_NAMES[1]])), None
-    )
-    return second or (talking[1] if len(talking) > 1 else None)
+    second = (label for label in talking if keys[label].split()[-1:] in (["2"], ["b"]))  # User 2, Person B
+    return next(second, None) or (talking[1] if len(talking) > 1 else None)
 
 
 def _persona_speaker(name: str, options: ReadOptions) -> SourceSpeaker:
@@ -210,7 +195,7 @@ def _text_part(part: Any) -> str:
     if isinstance(part, dict) and part.get("type", "text") in ("text", "input_text", "output_text"):
         return cell_text(part.get("text"))
     if isinstance(part, dict):
-        raise UnusableRecordError("holds pictures or sound")
+        raise UnusableRecordError("contains pictures or sound")
     return cell_text(part)
 
 
@@ -227,13 +212,13 @@ def cell_list(value: Any) -> list[Any] | None:
     if not isinstance(value, str) or not value.lstrip().startswith("["):
         return None
     try:
-        found = orjson.loads(value)
+        parsed = orjson.loads(value)
     except orjson.JSONDecodeError:
         try:
-            found = ast.literal_eval(value.strip())
+            parsed = ast.literal_eval(value.strip())
         except (ValueError, SyntaxError, MemoryError, RecursionError, TypeError):
             return None
-    return found if isinstance(found, list) else None
+    return parsed if isinstance(parsed, list) else None
 
 
 def _transposed(columns: dict[str, Any]) -> list[Any] | None:
@@ -255,20 +240,20 @@ def parse_labelled_turns(text: str) -> list[tuple[str, str]]:
 def parse_transcript(text: str) -> list[tuple[str, str]]:
     """Parse a transcript into pairs of label and text; empty if the text is not one."""
     for pattern in (CHATML, LLAMA3_HEADERS, TAGGED_TURN):
-        if found := pattern.findall(text):
-            return found
-    if found := list(_parse_llama2(text)):
-        return found
+        if turns := pattern.findall(text):
+            return turns
+    if turns := list(_parse_llama2(text)):
+        return turns
     if len(hashed := HASH_ROLE.split(text)) > 3:
         return list(zip(map(str.lower, hashed[1::2]), hashed[2::2], strict=True))
     return parse_labelled_turns(text) or _parse_named_lines(text)
 
 
 def _parse_llama2(text: str) -> Iterator[tuple[str, str]]:
-    for system, asked, answered in LLAMA2_INST.findall(text):
+    for system, prompt, reply in LLAMA2_INST.findall(text):
         if system:
             yield "system", system
-        yield from (("user", asked), ("assistant", answered))
+        yield from (("user", prompt), ("assistant", reply))
 
 
 def _parse_named_lines(text: str) -> list[tuple[str, str]]:
@@ -285,5 +270,4 @@ def _parse_named_lines(text: str) -> list[tuple[str, str]]:
         else:
             return []
     names = {name for name, _ in turns}
-    is_talk = 2 <= len(names) <= MAX_TRANSCRIPT_NAMES and 2 * named >= len(lines)
-    return turns if is_talk else []
+    return turns if 2 <= len(names) <= MAX_TRANSCRIPT_NAMES and 2 * named >= len(lines) else []

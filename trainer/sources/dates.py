@@ -75,15 +75,14 @@ def _utc(moment: datetime) -> float:
 def time_of_match(match: re.Match[str]) -> WrittenTime:
     """Convert a match of `DATE_FIRST` or `TIME_FIRST`; its seconds are -1 if there is no such time."""
     parts = re.findall(r"\d+|[A-Za-z]{3}", match["date"])
-    first, second, third = (int(part) if part.isdigit() else _month(part) for part in parts)
+    first, second, third = (int(part) if part.isdigit() else _month(part.casefold()) for part in parts)
     half = (match["half"] or match["half_after"] or "").casefold()
     american = match["sep"] == "/" and len(parts[2]) == 2 and re.search(r"[AP]M", match[0]) is not None
     return WrittenTime((first, second, third), _seconds(match["time"], half), american)
 
 
 def _month(name: str) -> int:
-    lowered = name.casefold()
-    return MONTHS.index(lowered) + 1 if lowered in MONTHS else 0
+    return MONTHS.index(name) + 1 if name in MONTHS else 0
 
 
 def _seconds(time: str, half: str) -> int:

@@ -6,6 +6,7 @@ import io
 import re
 from typing import Literal
 
+from charset_normalizer import from_bytes
 from pydantic_core import from_json
 
 from personas.errors import MaterialError
@@ -46,16 +47,16 @@ def detect_file_type(start: bytes, name: str, *, is_whole: bool, is_followed: bo
             return kind, ""
     text = _decode_text(start, name)
     if not text.strip():
-        raise MaterialError(f"{name} is empty.", "Name a file with something in it.")
+        raise MaterialError(f"{name} is empty.", "Name a file with content.")
     lines = list(io.StringIO(text, newline=""))
     if len(lines) > 1 and not is_whole:
         lines.pop()  # cut in the middle
     if json := _json_kind(text.lstrip(), [line for line in lines if line.strip()][:SAMPLED_LINES]):
         return "JSON lines" if is_followed and json == "JSON object" else json, ""
-    called = name.lower().removesuffix(".gz")
-    if re.match(r"acts:\s", text) or called.endswith((".yml", ".yaml")):
+    lower_name = name.lower().removesuffix(".gz")
+    if re.match(r"acts:\s", text) or lower_name.endswith((".yml", ".yaml")):
         return "YAML", ""
-    if delimiter := detect_delimiter(lines[: 16 * SAMPLED_LINES], is_named_so=called.endswith((".csv", ".tsv"))):
+    if delimiter := detect_delimiter(lines[: 16 * SAMPLED_LINES], is_named_so=lower_name.endswith((".csv", ".tsv"))):
         return ("TSV" if delimiter == "\t" else "CSV"), delimiter
     return "text", ""
 
@@ -63,12 +64,12 @@ def detect_file_type(start: bytes, name: str, *, is_whole: bool, is_followed: bo
 def _json_kind(text: str, lines: list[str]) -> FileType | None:
     if re.match(r'\[\s*[\[{"\]]', text):
         return "JSON array"
-    shown = [line.strip() for line in lines]
-    rows = sum(line.startswith("{") and line.endswith("}") for line in shown)
-    if len(shown) > 1 and 2 * rows > len(shown):
+    stripped = [line.strip() for line in lines]
+    rows = sum(line.startswith("{") and line.endswith("}") for line in stripped)
+    if len(stripped) > 1 and 2 * rows > len(stripped):
         return "JSON lines"
     if not text.startswith("{"):
-        return "JSON lines" if 2 * rows == len(shown) and any(map(_is_object, shown)) else None
+        return "JSON lines" if 2 * rows == len(stripped) and any(map(_is_object, stripped)) else None
     return "JSON lines" if _is_json_lines(text, lines) else "JSON object"
 
 
@@ -76,10 +77,10 @@ def _is_json_lines(text: str, lines: list[str]) -> bool:
     """Report whether the text is a sequence of objects, or broken rows among intact ones."""
     content = text.encode()
     end, _ = find_value_end(content)
-    behind = content[end:].strip() if end >= 0 else b""
-    if behind.startswith(b"{"):
+    rest = content[end:].strip() if end >= 0 else b""
+    if rest.startswith(b"{"):
         return True
-    if (end >= 0 and not behind) or (end < 0 and _is_truncated_json(text)):
+    if (end >= 0 and not rest) or (end < 0 and _is_truncated_json(text)):
         return False
     is_indented = any(line[0] in " \t" for line in lines)
     if is_indented and any(line.rstrip() in ("{", "}{") for line in lines[1:]):  # what lies within would be, too
@@ -124,8 +125,6 @@ def _is_utf8(line: bytes) -> bool:
 
 def _guess_encoding(start: bytes) -> str:
     """Guess the encoding; empty if the bytes are not text."""
-    from charset_normalizer import from_bytes
-
     sample = start[: 1 << 16]
     if b"\0" not in sample and _is_western(sample):
         return "CP1252 or ISO-8859-1"
@@ -145,5 +144,5 @@ def _is_western(sample: bytes) -> bool:
 
 def _encoding_error(name: str, encoding: str) -> MaterialError:
     if not encoding:
-        return MaterialError(f"{name} is neither text nor a container that is known here.", "Unpack or convert it.")
+        return MaterialError(f"{name} is neither text nor a known container.", "Unpack or convert it.")
     return MaterialError(f"{name} is not UTF-8 (it looks like {encoding}).", "Save it as UTF-8.")

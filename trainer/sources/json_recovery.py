@@ -28,8 +28,6 @@ UNKNOWN_DEPTH = -1
 class BrokenJson(str):
     """The reason why a record cannot be decoded, in place of its value."""
 
-    __slots__ = ()
-
 
 def decode_json(text: bytes) -> Any:
     """Decode a value, or return `BrokenJson`. Accepts NaN and infinities, which Python's `json` writes."""
@@ -75,9 +73,9 @@ class RecordPattern:
 
     def learn(self, values: list[Any]) -> None:
         """Learn the layout from intact records."""
-        for value in (
-            values if len(values) < 2 * LEARNED_RECORDS else (*values[:LEARNED_RECORDS], *values[-LEARNED_RECORDS:])
-        ):
+        if len(values) >= 2 * LEARNED_RECORDS:
+            values = values[:LEARNED_RECORDS] + values[-LEARNED_RECORDS:]
+        for value in values:
             if type(value) is dict and value:
                 self._first.setdefault(next(iter(value)))
                 if len(self._keys) < MAX_RECORD_PATTERNS:
@@ -88,18 +86,18 @@ class RecordPattern:
 
         Uses indentation if records start on lines of their own, else the first key.
         """
-        begun = len(piece) - len(piece.lstrip(SPACE))
+        inside = len(piece) - len(piece.lstrip(SPACE)) + 1
         if (indented := INDENT.match(piece)) and (
-            found := re.search(rb",?[ \t\r]*" + re.escape(indented[1]) + rb"(?=\{)", piece[begun + 1 :])
+            line_start := re.search(rb",?[ \t\r]*" + re.escape(indented[1]) + rb"(?=\{)", piece[inside:])
         ):
-            return begun + 1 + found.end()
+            return inside + line_start.end()
         own = FIRST_KEY.match(piece)
         keys = {*(key.encode() for key in (*self._first, *RECORD_KEYS)), *([own[1]] if own else [])}
-        alike = re.compile(rb'[,}\]"]\s*(\{\s*"(?:' + b"|".join(map(re.escape, keys)) + rb')"\s*:)')
-        places = (found.start(1) for found in alike.finditer(piece, begun + 1))
-        return next((place for place in places if self._may_be_one(piece, place)), 0)
+        record_start = re.compile(rb'[,}\]"]\s*(\{\s*"(?:' + b"|".join(map(re.escape, keys)) + rb')"\s*:)')
+        places = (match.start(1) for match in record_start.finditer(piece, inside))
+        return next((place for place in places if self._is_record(piece, place)), 0)
 
-    def _may_be_one(self, piece: bytes, place: int) -> bool:
+    def _is_record(self, piece: bytes, place: int) -> bool:
         """Report whether a match is a record rather than a nested object with the same first key, by the other keys."""
         end, _ = find_value_end(piece, 0, place)
         value = decode_json(piece[place:end]) if end >= 0 else None
@@ -168,9 +166,7 @@ def _decode_multiline(line: bytes, lines: _Lines) -> Any:
 
 
 def _continues_record(block: list[bytes], more: bytes, *, is_open: bool) -> bool:
-    """Report whether a line continues the preceding record (`is_open`: brackets are open) instead of starting
-    another.
-    """
+    """Report whether a line continues the preceding record (`is_open`: brackets are open)."""
     if more.lstrip().startswith(b"{") and _indent(more) <= _indent(block[0]) and more.strip() not in BARE_OBJECTS:
         return False
     if is_open and block[-1].rstrip().endswith((b"{", b"[", b",", b":")):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import io
 import itertools
 import re
@@ -46,33 +47,35 @@ class JsonCursor:
 
     def reach(self, path: tuple[str, ...]) -> bool:
         """Move into the array at a path of keys; return False if there is none."""
-        for key in path:
-            if self.next() != b"{" or not self.enter(key):
-                return False
+        if not all(self.next() == b"{" and self.enter(key) for key in path):
+            return False
         if self.next() != b"[":
             return False
         self.skip(1)
         return True
+
+    def members(self) -> Iterator[str]:
+        """Yield the keys of the object that begins here, each with its value at the cursor, to be consumed."""
+        sign = self.next()
+        while sign in (b"{", b","):
+            self.skip(1)
+            if self.next() != b'"' or (key := self.string()) is None or self.next() != b":":
+                return
+            self.skip(1)
+            yield str(decode_json(key))
+            sign = self.next()
 
     def enter(self, wanted: str, passed: dict[str, Any] | None = None) -> bool:
         """Move from an object's opening bracket to the value of one of its keys; return False if the key is missing.
 
         `passed` collects the texts and numbers on the way.
         """
-        self.skip(1)
-        while self.next() == b'"':
-            key = self.string()
-            if key is None or self.next() != b":":
-                return False
-            self.skip(1)
-            if decode_json(key) == wanted:
+        for key in self.members():
+            if key == wanted:
                 return True
             value = self.pass_value()
             if passed is not None and value:
-                passed[str(decode_json(key))] = decode_json(value)
-            if self.next() != b",":
-                return False
-            self.skip(1)
+                passed[key] = decode_json(value)
         return False
 
     def inside(self) -> Iterator[Any]:
@@ -91,25 +94,28 @@ class JsonCursor:
 
     def elements(self) -> Iterator[Any]:
         """Yield the decoded elements up to the closing bracket, resynchronising after broken ones."""
-        known = RecordPattern()
+        pattern = RecordPattern()
         for batch, commas in self._batches():
             values = decode_json(b"[" + batch + b"]")
             if isinstance(values, list) and len(values) == len(commas) + 1:
-                known.learn(values)
+                pattern.learn(values)
                 yield from values
             elif batch.strip(SPACE) or commas:
-                yield from self._one_by_one(batch, commas, known)
+                yield from self._one_by_one(batch, commas, pattern)
 
-    def _one_by_one(self, batch: bytes, commas: list[int], known: RecordPattern) -> Iterator[Any]:
+    def _one_by_one(self, batch: bytes, commas: list[int], pattern: RecordPattern) -> Iterator[Any]:
         """Decode the elements of a batch with a broken one, whose commas may not be element boundaries."""
-        for start, piece in _split_elements(batch, commas):
+        for before, end in itertools.pairwise([-1, *commas, len(batch)]):
+            start, piece = before + 1, batch[before + 1 : end]
+            if end == len(batch) and not piece.strip(SPACE):
+                return
             value = decode_json(piece)
-            if isinstance(value, BrokenJson) and (place := known.next_in(piece)):
+            if isinstance(value, BrokenJson) and (place := pattern.next_in(piece)):
                 self._ahead = batch[start + place :] + self._between + self._ahead
                 self._is_taken_up = True
                 yield decode_json(piece[:place].rstrip(SPACE + b","))  # whole, where only the comma was missing
                 return
-            known.learn([value])
+            pattern.learn([value])
             yield value
 
     def _batches(self) -> Iterator[tuple[bytes, list[int]]]:
@@ -150,9 +156,9 @@ class JsonCursor:
         """Skip non-JSON text up to the next array or object; return the beginning of the skipped text."""
         passed = b""
         while self._ahead or self._fill():
-            if begun := re.search(rb"[\[{]", self._ahead[1:]):
-                passed += self._ahead[: begun.start() + 1]
-                self.skip(begun.start() + 1)
+            if bracket := re.search(rb"[\[{]", self._ahead[1:]):
+                passed += self._ahead[: bracket.start() + 1]
+                self.skip(bracket.start() + 1)
                 break
             passed += self._ahead
             self._ahead = b""
@@ -237,15 +243,6 @@ _STRUCTURAL[[ord("]"), ord("}")]] = -1
 _STRUCTURAL[ord(",")] = _COMMA
 
 
-def _split_elements(batch: bytes, commas: list[int]) -> Iterator[tuple[int, bytes]]:
-    """Return the elements between the commas with their positions; an empty last element is dropped."""
-    starts = [0, *(comma + 1 for comma in commas)]
-    pieces = [(start, batch[start:end]) for start, end in zip(starts, [*commas, len(batch)], strict=True)]
-    if not pieces[-1][1].strip(SPACE):
-        pieces.pop()
-    yield from pieces
-
-
 def stream_array(stream: BinaryIO, path: tuple[str, ...]) -> Iterator[Any] | None:
     """Stream the elements of the array at `path` (none: the file is the array); None if there is none.
 
@@ -276,30 +273,28 @@ def parse_members(text: bytes, most: int) -> dict[str, Any]:
     Drops broken members and everything after a broken member that is not an array.
     """
     cursor = JsonCursor(io.BytesIO(text))
-    sign = b"{" if cursor.next() == b"{" else b""
     members: dict[str, Any] = {}
-    while sign in (b"{", b","):
-        cursor.skip(1)
-        if cursor.next() != b'"' or (key := cursor.string()) is None or cursor.next() != b":":
-            break
-        cursor.skip(1)
+    for key in cursor.members():
+        value: Any
         if cursor.next() == b"[":
-            whole = (value for value in cursor.inside() if not isinstance(value, BrokenJson))
-            value: Any = list(itertools.islice(whole, most))
-            for _ in whole:
-                pass
+            elements = (element for element in cursor.inside() if not isinstance(element, BrokenJson))
+            value = list(itertools.islice(elements, most))
+            exhaust(elements)
         elif isinstance(value := cursor.value(), BrokenJson):
             break
-        members[str(decode_json(key))] = value
-        sign = cursor.next()
+        members[key] = value
     return members
+
+
+def exhaust(elements: Iterator[Any]) -> None:
+    """Consume the rest of an iterator."""
+    collections.deque(elements, maxlen=0)
 
 
 def stream_nested_arrays(
     stream: BinaryIO, path: tuple[str, ...], key: str
 ) -> Iterator[tuple[dict[str, Any], Iterator[Any]]]:
-    """Yield, for each object in the array at `path`, its texts and numbers before `key`, and the elements of its `key`
-    array.
+    """Yield, for each object in the array at `path`, its texts and numbers before `key`, and the elements of `key`.
 
     Consume the elements before advancing to the next object. Other values yield a single `BrokenJson` element.
     """
@@ -314,8 +309,7 @@ def stream_nested_arrays(
         elif cursor.enter(key, head):
             elements = iter(()) if cursor.next() != b"[" else cursor.inside()
             yield head, elements
-            for _ in elements:
-                pass
+            exhaust(elements)
             cursor.leave()
         else:
             yield head, iter(())
@@ -327,17 +321,10 @@ def stream_nested_arrays(
 def stream_arrays(stream: BinaryIO) -> Iterator[tuple[str, Iterator[Any]]]:
     """Yield the array members of the top-level object by key; consume each before advancing to the next."""
     cursor = JsonCursor(stream)
-    sign = b"{" if cursor.next() == b"{" else b""
-    while sign in (b"{", b","):
-        cursor.skip(1)
-        if cursor.next() != b'"' or (key := cursor.string()) is None or cursor.next() != b":":
-            return
-        cursor.skip(1)
+    for key in cursor.members():
         if cursor.next() == b"[":
             elements = cursor.inside()
-            yield str(decode_json(key)), elements
-            for _ in elements:
-                pass
+            yield key, elements
+            exhaust(elements)
         else:
             cursor.pass_value()
-        sign = cursor.next()

@@ -31,15 +31,13 @@ EMPHASIS = re.compile(
 DISCORD_SIGNS = {"*": "**", "_": "*", "~": "~~"}
 
 
-def mark_mention(who: str) -> str:
-    """Return the placeholder for a mention of somebody by id or name."""
-    return f"\x02{who}\x03"
+def mark_mention(id_or_name: str) -> str:
+    """Return the placeholder for a mention."""
+    return f"\x02{id_or_name}\x03"
 
 
 def clean_text(text: str) -> str:
-    """Normalise line ends and letters (`personas.unicode_normalise`); remove control characters, byte-order marks and
-    direction marks.
-    """
+    """Normalise line ends and letters; remove control characters, byte-order marks and direction marks."""
     text = to_nfc(text)
     if not INVISIBLE.search(text):
         return text
@@ -71,28 +69,25 @@ def normalise_discord(
     Source: https://docs.discord.com/developers/reference#message-formatting
     """
 
-    def written(match: re.Match[str]) -> str:
+    def convert(match: re.Match[str]) -> str:
         kind, value = str(match.lastgroup), str(match[match.lastgroup or 0])
         if kind == "user":
             return mark_mention(value)
         if kind == "time":
             return _moment(int(value)) or match[0]
-        named = {"channel": (channels or {}).get(value, "channel"), "role": (roles or {}).get(value, "role")}
-        signs = {"emoji": (":", ":"), "role": ("@", ""), "channel": ("#", ""), "command": ("/", ""), "place": ("#", "")}
-        before, after = signs.get(kind, ("", ""))
-        return before + named.get(kind, value) + after
+        names = {"channel": (channels or {}).get(value, "channel"), "role": (roles or {}).get(value, "role")}
+        prefix = {"emoji": ":", "role": "@", "channel": "#", "command": "/", "place": "#"}.get(kind, "")
+        return prefix + names.get(kind, value) + (":" if kind == "emoji" else "")
 
-    return map_outside_code(clean_text(text), lambda part: DISCORD.sub(written, part) if "<" in part else part)
+    return map_outside_code(clean_text(text), lambda part: DISCORD.sub(convert, part) if "<" in part else part)
 
 
 def convert_emphasis(text: str) -> str:
     """Convert `*bold*`, `_italic_` and `~struck~` of Slack and WhatsApp to Discord's markup."""
-
-    def written(match: re.Match[str]) -> str:
-        sign = DISCORD_SIGNS[match["sign"]]
-        return f"{sign}{convert_emphasis(match['text'])}{sign}"
-
-    return EMPHASIS.sub(written, text)
+    return EMPHASIS.sub(
+        lambda match: f"{DISCORD_SIGNS[match['sign']]}{convert_emphasis(match['text'])}{DISCORD_SIGNS[match['sign']]}",
+        text,
+    )
 
 
 def _moment(seconds: int) -> str:

@@ -22,10 +22,10 @@ def read_source(path: Path, options: ReadOptions, format: str | None = None) -> 
     the end if nothing could be read.
     """
     whole = open_source(resolve_path(path))
-    parts, left = find_parts(whole, requested_format(format, options))
+    parts, rejected = find_parts(whole, requested_format(format, options))
     options = replace(options, source=options.source or whole.name)
     rights = [_resolve_right(found, file, whole.name, options) for found, file in parts]
-    return itertools.chain(left, _read_parts(parts, rights, options))
+    return itertools.chain(rejected, _read_parts(parts, rights, options))
 
 
 def list_rights(path: Path, options: ReadOptions, format: str | None = None) -> list[str]:
@@ -44,22 +44,21 @@ def _require_usable(
     path: Path, items: Iterator[Conversation | RejectedRecord], format: str | None
 ) -> Iterator[Conversation | RejectedRecord]:
     first: RejectedRecord | None = None
-    is_usable = is_anybodys = False
+    is_usable = lacks_consent = False
     for item in items:
         if isinstance(item, Conversation):
             is_usable = True
         else:
             first = first or item
-            is_anybodys = is_anybodys or item.reason in CONSENT_REASONS
+            lacks_consent = lacks_consent or item.reason in CONSENT_REASONS
         yield item
     if is_usable:
         return
-    if is_anybodys:
+    if lacks_consent:
         raise no_consent_error(path.name)
-    why = f": {first.row}: {first.reason}" if first else ""
-    raise MaterialError(
-        f"Nothing in {path.name} can be used{why}.", f"Expected: {detect_format(path, format).expected}."
-    )
+    reason = f": {first.row}: {first.reason}" if first else ""
+    expected = detect_format(path, format).expected
+    raise MaterialError(f"Nothing in {path.name} can be used{reason}.", f"Expected: {expected}.")
 
 
 def _read_parts(
@@ -72,7 +71,7 @@ def _read_parts(
                 if len(parts) > 1:
                     item = _with_file_name(item, file.name)
                 yield _filter_by_consent(item, options) if isinstance(item, Conversation) else item
-        except MaterialError as error:  # the other files may well be whole
+        except MaterialError as error:  # the other files may be intact
             problems.append(error)
             if len(parts) > 1:
                 yield RejectedRecord(file.name, error.message, rows=0)
@@ -87,7 +86,7 @@ def _read_part(found: SourceFormat, file: SourceFile, options: ReadOptions) -> I
     if first is not None:
         return itertools.chain([first], items)
     if not found.matches(file.peek()):
-        raise MaterialError(f"{file.name} holds nothing that is read as {found.name}.", f"Expected: {found.expected}.")
+        raise MaterialError(f"{file.name} cannot be read as {found.name}.", f"Expected: {found.expected}.")
     return iter(())
 
 
@@ -95,8 +94,7 @@ def _with_file_name(item: Conversation | RejectedRecord, name: str) -> Conversat
     """Prefix rows with their file name."""
     if isinstance(item, RejectedRecord):
         return replace(item, row=_row_with_file(name, item.row))
-    messages = tuple([replace(one, row=_row_with_file(name, one.row)) for one in item.messages])
-    return replace(item, messages=messages)
+    return replace(item, messages=tuple([replace(m, row=_row_with_file(name, m.row)) for m in item.messages]))
 
 
 def _row_with_file(name: str, row: str) -> str:
@@ -112,12 +110,12 @@ def _resolve_right(found: SourceFormat, file: SourceFile, name: str, options: Re
     by_form = found.right or next((it.right for it in FORMATS if it.right and it.matches(peek)), "")
     if options.consent is None:
         return options.right or by_form or options.claimed
-    verdict = decide_right(
+    decision = decide_right(
         name, format_right=by_form, stated=options.right, claimed=options.claimed, consent=options.consent
     )
-    if verdict.refused and file.name != name:  # of many files, this one
-        raise MaterialError(f"{file.name}: {verdict.refused}", verdict.advice)
-    return verdict.require()
+    if decision.refused and file.name != name:  # of many files, this one
+        raise MaterialError(f"{file.name}: {decision.refused}", decision.advice)
+    return decision.require()
 
 
 def _filter_by_consent(talk: Conversation, options: ReadOptions) -> Conversation | RejectedRecord:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+from personas.errors import MaterialError
 from trainer.sources.conversation import Conversation, RejectedRecord
 from trainer.sources.markup import is_command
-from trainer.sources.source_file import Record
+from trainer.sources.record_fields import FieldError
+from trainer.sources.source_file import Record, SourceFile
 from trainer.sources.source_format import ReadOptions
 from trainer.sources.speakers import Author, ConsentFilter, LogMessage, SpeakerDirectory, count_records
 
@@ -49,33 +50,33 @@ def build_sessions(
     after the last record if `options` name a persona that never speaks.
     """
     log, broken, records = _Log(SpeakerDirectory(options), has_edits), list[RejectedRecord](), 0
-    for records, entry in enumerate(entries, start=1):  # noqa: B007  (how many there were is asked afterwards)
+    for records, entry in enumerate(entries, start=1):  # noqa: B007  (used after the loop)
         if isinstance(entry, RejectedRecord):
             broken = broken or [entry]
             yield entry
         else:
             yield from log.add(entry)
-    absent = log.cast.absent_persona(name, records, broken)
-    door = ConsentFilter(options, log.cast.plays)
-    unheard = log.cast.unheard(door.allows)
+    absent = log.speakers.absent_persona(name, records, broken)
+    consent = ConsentFilter(options, log.speakers.plays)
+    unheard = log.speakers.unheard(consent.allows)
     for session in log.sessions(options.session_gap_s):
         if absent:
             yield RejectedRecord(session[0].row, absent.message, count_records(session))
             continue
-        session, left_out = door.filter_session(session)
-        yield from left_out
+        session, rejected = consent.filter_session(session)
+        yield from rejected
         if session:
-            yield log.cast.conversation(session, options.source or name, options, unheard)
-            unheard = ()  # once is enough: all are met before anybody's name is replaced
+            yield log.speakers.conversation(session, options.source or name, options, unheard)
+            unheard = ()  # once is enough: all people are registered before any name is replaced
     if absent:
         raise absent
 
 
 @dataclass
 class _Channel:
-    """`places` are positions in `said` by message id if messages can be edited; `replied_to` are message ids."""
+    """`places` are positions in `messages` by id if messages can be edited; `replied_to` are message ids."""
 
-    said: list[LogMessage | None] = field(default_factory=list)
+    messages: list[LogMessage | None] = field(default_factory=list)
     places: dict[str, int] = field(default_factory=dict)
     replied_to: set[str] = field(default_factory=set)
 
@@ -83,50 +84,50 @@ class _Channel:
 class _Log:
     """Messages by channel, with edits and deletions applied."""
 
-    def __init__(self, cast: SpeakerDirectory, has_edits: bool) -> None:
-        self.cast, self._has_edits = cast, has_edits
+    def __init__(self, speakers: SpeakerDirectory, has_edits: bool) -> None:
+        self.speakers, self._has_edits = speakers, has_edits
         self._channels: dict[str, _Channel] = {}
 
     def add(self, entry: LogEntry) -> Iterator[RejectedRecord]:
         """Add a record; yield the records that it causes to be dropped."""
         channel = self._channels.setdefault(entry.channel, _Channel())
         if entry.deletes:
-            if gone := self._taken_out(channel, entry.deletes):
-                yield RejectedRecord(gone.row, DELETED)
+            if deleted := self._remove(channel, entry.deletes):
+                yield RejectedRecord(deleted.row, DELETED)
             yield RejectedRecord(entry.row, DELETION)
             return
-        earlier = self._taken_out(channel, entry.id) if self._has_edits else None
+        earlier = self._remove(channel, entry.id) if self._has_edits else None
         if earlier:
             yield RejectedRecord(earlier.row, EDITED)
         if reason := self._reason(entry):
             yield RejectedRecord(entry.row, reason)
             return
-        self.cast.heard(entry.author)
+        self.speakers.register(entry.author)
         at, reply_to = (earlier.at, earlier.reply_to) if earlier else (entry.at, entry.reply_to)
         if reply_to:
             channel.replied_to.add(reply_to)
         if self._has_edits:
-            channel.places[entry.id] = len(channel.said)
-        channel.said.append(LogMessage(entry.row, at, entry.author, entry.text, entry.id, reply_to))
+            channel.places[entry.id] = len(channel.messages)
+        channel.messages.append(LogMessage(entry.row, at, entry.author, entry.text, entry.id, reply_to))
 
     def sessions(self, gap_s: float) -> Iterator[list[LogMessage]]:
         """Yield the sessions of each channel in chronological order, stable for equal times."""
         for channel in self._channels.values():
-            said = sorted(filter(None, channel.said), key=lambda one: one.at)
-            channel.said.clear()
-            yield from _split_sessions(said, channel.replied_to, gap_s)
+            messages = sorted(filter(None, channel.messages), key=lambda message: message.at)
+            channel.messages.clear()
+            yield from _split_sessions(messages, channel.replied_to, gap_s)
 
-    def _taken_out(self, channel: _Channel, id: str) -> LogMessage | None:
+    def _remove(self, channel: _Channel, id: str) -> LogMessage | None:
         place = channel.places.pop(id, None)
         if place is None:
             return None
-        said, channel.said[place] = channel.said[place], None
-        return said
+        message, channel.messages[place] = channel.messages[place], None
+        return message
 
     def _reason(self, entry: LogEntry) -> str:
         if entry.dropped:
             return entry.dropped
-        if entry.author.is_bot and not self.cast.is_persona(entry.author):
+        if entry.author.is_bot and not self.speakers.is_persona(entry.author):
             return BOT
         if not entry.text:
             return entry.empty
@@ -151,72 +152,26 @@ def _split_sessions(entries: list[LogMessage], replied_to: set[str], gap_s: floa
     yield from sessions
 
 
-class FieldError(ValueError):
-    """Raised for a record that lacks a required field; the text names the field."""
-
-
 def parse_entries(
-    records: Iterable[Record | RejectedRecord], parse: Callable[[str, dict[str, Any]], LogEntry]
+    records: Iterable[Record | RejectedRecord], parse: Callable[[str, dict[str, Any]], LogEntry], prefix: str = ""
 ) -> Iterator[LogEntry | RejectedRecord]:
-    """Parse each record, or reject it with the reason."""
+    """Parse each record, or reject it with the reason; their rows get the prefix."""
     for record in records:
         if isinstance(record, RejectedRecord):
-            yield record
+            yield replace(record, row=prefix + record.row) if prefix else record
             continue
-        row, values = record
+        row, values = prefix + record[0], record[1]
         try:
             yield parse(row, values)
         except FieldError as error:
             yield RejectedRecord(row, str(error))
 
 
-def text_field(record: Mapping[str, Any], key: str) -> str:
-    """Return a required text; numbers, as ids sometimes are, are converted."""
-    value = record.get(key)
-    if isinstance(value, str):
-        return value
-    if isinstance(value, int) and not isinstance(value, bool):
-        return str(value)
-    raise FieldError(f"{key}: " + ("missing" if key not in record else "a text was expected"))
-
-
-def optional_text(record: Mapping[str, Any], key: str) -> str:
-    """Return a text; empty if missing or null."""
-    return text_field(record, key) if record.get(key) is not None else ""
-
-
-def object_field(record: Mapping[str, Any], key: str) -> dict[str, Any]:
-    """Return an object; empty if missing or null."""
-    value = record.get(key)
-    if value is None:
-        return {}
-    if not isinstance(value, dict):
-        raise FieldError(f"{key}: an object was expected")
-    return value
-
-
-def object_list(record: Mapping[str, Any], key: str) -> list[dict[str, Any]]:
-    """Return a list of objects; empty if missing or null."""
-    value = record.get(key)
-    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
-
-
-def timestamp_field(record: Mapping[str, Any], key: str) -> float:
-    """Return an ISO 8601 timestamp in seconds since 1970; without a time zone it is UTC."""
-    written = text_field(record, key)
+def parse_file(
+    folder: SourceFile, name: str, parse: Callable[[str, dict[str, Any]], LogEntry]
+) -> Iterator[LogEntry | RejectedRecord]:
+    """Parse one file of a folder or archive; an unreadable one is rejected, as the others may be intact."""
     try:
-        at = datetime.fromisoformat(written.strip())
-        return (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp()
-    except (ValueError, OverflowError):
-        raise FieldError(f"{key}: {written[:40]!r} is no date and time") from None
-
-
-def epoch_seconds(record: Mapping[str, Any], key: str, per_second: float = 1.0) -> float:
-    """Convert a number, or a text with one, to seconds since 1970; `per_second` units make a second."""
-    try:
-        at = float(text_field(record, key)) if not isinstance(record.get(key), float) else float(record[key])
-    except ValueError:
-        raise FieldError(f"{key}: a number was expected") from None
-    if not abs(at) < 1e17:
-        raise FieldError(f"{key}: {at} is no time")
-    return at / per_second
+        yield from parse_entries(folder.member(name).records(), parse, f"{name} ")
+    except MaterialError as error:
+        yield RejectedRecord(name, error.message, rows=0)

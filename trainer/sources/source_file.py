@@ -14,7 +14,7 @@ import tempfile
 import weakref
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -38,14 +38,7 @@ MAX_ARCHIVE_NAMES = 1_000_000
 """Of files in a folder; an export of a chat may well hold a file for each channel and day."""
 Record = tuple[str, dict[str, Any]]
 """A record's position ("line 3", "row 7", "messages 12") and content."""
-_JSON_TYPE_NAMES = {
-    list: "a list",
-    str: "a text",
-    int: "a number",
-    float: "a number",
-    bool: "a truth value",
-    type(None): "null",
-}
+_JSON_TYPE_NAMES = {list: "a list", str: "a text", int: "a number", float: "a number", bool: "a boolean"}
 DATA_SUFFIXES = (".json", ".jsonl", ".ndjson", ".csv", ".tsv", ".parquet", ".arrow", ".yml", ".yaml", ".txt", ".zip",
                  ".png", ".charx", ".toml", ".md", ".markdown")  # fmt: skip
 MEDIA_SUFFIXES = tuple(
@@ -146,7 +139,7 @@ class SourceFile:
         try:
             member = self._archive.open(name)
         except KeyError:
-            raise MaterialError(f"{self.name} holds no {name}.", "Check the archive.") from None
+            raise MaterialError(f"{self.name} contains no {name}.", "Check the archive.") from None
         with member:
             yield cast(BinaryIO, member)
 
@@ -171,22 +164,19 @@ class SourceFile:
     def grouped(
         self, path: tuple[str, ...], key: str
     ) -> Iterator[tuple[dict[str, Any], Iterator[Record | RejectedRecord]]]:
-        """Yield, for each object in the array at `path` of a JSON object, its texts and numbers, and its array at
-        `key`.
+        """Yield the texts and numbers of each object in the array at `path` of a JSON object, and its array at `key`.
 
         Consume the rows of one object before the next.
         """
-        with self.open() as stream:
-            self._skip_mark(stream)
+        with self._open_json() as stream:
             for head, elements in stream_nested_arrays(stream, path, key):
-                yield head, (_record(f"{key} {number}", value) for number, value in enumerate(elements, start=1))
+                yield head, _number_elements(f"{key} ", elements)
 
     def arrays(self) -> Iterator[tuple[str, Iterator[Record | RejectedRecord]]]:
         """Yield the array members of a JSON object by key. Consume the elements of one before the next."""
-        with self.open() as stream:
-            self._skip_mark(stream)
+        with self._open_json() as stream:
             for key, elements in stream_arrays(stream):
-                yield key, (_record(f"{key} {number}", value) for number, value in enumerate(elements, start=1))
+                yield key, _number_elements(f"{key} ", elements)
 
     @property
     def is_cut(self) -> bool:
@@ -195,7 +185,7 @@ class SourceFile:
 
     def peek(self, count: int = PEEK_RECORDS) -> Peek:
         """Return the first records, members or lines."""
-        if self.kind == "folder" or self.kind == "zip":
+        if self.kind in ("folder", "zip"):
             return Peek(self.kind, self.name, names=self.names)
         text = self.start.removeprefix(BOM).decode("utf-8", "replace") if self.kind in file_types.TEXT_TYPES else ""
         columns = table_reader.column_names(text, self.delimiter) if self.delimiter else ()
@@ -206,27 +196,26 @@ class SourceFile:
         return Peek(self.kind, self.name, records, head, columns, text, problem=problem)
 
     def _json_lines(self) -> Iterator[Record | RejectedRecord]:
-        with self.open() as stream:
-            self._skip_mark(stream)
-            for found in decode_lines(stream):
-                yield found if type(found[1]) is dict else _record(*found)
+        with self._open_json() as stream:
+            for record in decode_lines(stream):
+                yield record if type(record[1]) is dict else _record(*record)
 
-    def _skip_mark(self, stream: BinaryIO) -> None:
-        if self.start.startswith(BOM):
-            stream.read(len(BOM))
+    @contextmanager
+    def _open_json(self) -> Iterator[BinaryIO]:
+        """Open the content after its byte-order mark."""
+        with self.open() as stream:
+            stream.read(len(BOM) if self.start.startswith(BOM) else 0)
+            yield stream
 
     def _elements(self, path: tuple[str, ...]) -> Iterator[Record | RejectedRecord]:
-        prefix = " ".join((*path, "")) if path else "row "
-        with self.open() as stream:
-            self._skip_mark(stream)
+        with self._open_json() as stream:
             elements = stream_array(stream, path)
-            if elements is None:  # then its records are others, and none is passed over in silence
-                yield from (
-                    RejectedRecord(_row_of(found), f"not in a list {'.'.join(path)!r}") for found in self.records()
-                )
+            if elements is not None:
+                yield from _number_elements(" ".join((*path, "")) if path else "row ", elements)
                 return
-            for number, element in enumerate(elements, start=1):
-                yield _record(f"{prefix}{number}", element)
+            for record in self.records():  # other records, none of which is skipped silently
+                row = record.row if isinstance(record, RejectedRecord) else record[0]
+                yield RejectedRecord(row, f"not in a list {'.'.join(path)!r}")
 
 
 def open_source(path: Path, name: str = "") -> SourceFile:
@@ -242,24 +231,24 @@ def open_source(path: Path, name: str = "") -> SourceFile:
         names = tuple(sorted(itertools.islice(list_files(path), MAX_ARCHIVE_NAMES + 1)))
         if len(names) > MAX_ARCHIVE_NAMES:
             raise MaterialError(
-                f"{name} holds more than {MAX_ARCHIVE_NAMES:,} files.", "Name the folder with the material."
+                f"{name} has more than {MAX_ARCHIVE_NAMES:,} files.", "Name the folder with the material."
             )
         return SourceFile(path, name, "folder", "", b"", names, lambda: path.open("rb"))
-    if not stat.S_ISREG(mode):  # a pipe has no end that one could wait for, and can be read only once
-        raise MaterialError(f"{name} is neither a file nor a folder.", "Save what it gives to a file, and name that.")
+    if not stat.S_ISREG(mode):  # a pipe may never end, and can be read only once
+        raise MaterialError(f"{name} is neither a file nor a folder.", "Save its output to a file, and name that.")
     return _source(path, name, lambda: path.open("rb"))
 
 
 def list_files(folder: Path) -> Iterator[str]:
     """List files recursively by relative path; link targets are read once, broken links are included."""
     seen: set[tuple[int, int]] = set()
-    for here, below, files in os.walk(folder, followlinks=True):
-        found = Path(here).stat()
-        if (found.st_dev, found.st_ino) in seen:
-            below.clear()
+    for parent, subfolders, files in os.walk(folder, followlinks=True):
+        status = Path(parent).stat()
+        if (status.st_dev, status.st_ino) in seen:
+            subfolders.clear()
             continue
-        seen.add((found.st_dev, found.st_ino))
-        yield from (Path(here, name).relative_to(folder).as_posix() for name in files)
+        seen.add((status.st_dev, status.st_ino))
+        yield from (Path(parent, name).relative_to(folder).as_posix() for name in files)
 
 
 def _source(
@@ -296,8 +285,8 @@ def _decompress(opened: Callable[[], AbstractContextManager[BinaryIO]]) -> Itera
 
 def unreadable_error(name: str, error: Exception) -> MaterialError:
     """Build the error for a file that the system or a decompressor cannot read."""
-    said = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    return MaterialError(f"{name} cannot be read: {said}.", "Check the path, its rights, and that it is whole.")
+    reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    return MaterialError(f"{name} cannot be read: {reason}.", "Check that the path is right, readable and complete.")
 
 
 def _archive_names(opened: Callable[[], AbstractContextManager[BinaryIO]]) -> tuple[str, ...]:
@@ -313,8 +302,8 @@ def _head(start: bytes) -> dict[str, Any]:
     return head if isinstance(head, dict) else {}
 
 
-def _row_of(found: Record | RejectedRecord) -> str:
-    return found.row if isinstance(found, RejectedRecord) else found[0]
+def _number_elements(prefix: str, elements: Iterable[Any]) -> Iterator[Record | RejectedRecord]:
+    return (_record(f"{prefix}{number}", element) for number, element in enumerate(elements, start=1))
 
 
 def _record(row: str, value: Any) -> Record | RejectedRecord:
@@ -322,7 +311,7 @@ def _record(row: str, value: Any) -> Record | RejectedRecord:
         return row, value
     if isinstance(value, BrokenJson):
         return RejectedRecord(row, value)
-    return RejectedRecord(row, f"{_JSON_TYPE_NAMES.get(type(value), 'a value')} where an object was expected")
+    return RejectedRecord(row, f"{_JSON_TYPE_NAMES.get(type(value), 'null')} where an object was expected")
 
 
 def is_media_file(name: str) -> bool:
@@ -371,14 +360,13 @@ def resolve_path(path: Path) -> Path:
     """Return the path, or the folder of a downloaded hub data set. Raises `MaterialError` if there is neither."""
     if path.exists() or not HUB_ID.fullmatch(path.as_posix()):
         return path
-    from huggingface_hub import snapshot_download
+    from huggingface_hub import snapshot_download  # takes 0.1 s
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
         return Path(snapshot_download(path.as_posix(), repo_type="dataset", allow_patterns=list(HUB_FILE_PATTERNS)))
     except (LocalEntryNotFoundError, HfHubHTTPError, HFValidationError, OSError, ValueError) as error:
-        said = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise MaterialError(
-            f"There is no file {path}, and no data set of that id can be fetched: {said}.",
+            f"There is no file {path}, and no data set of that id can be fetched: {table_reader.first_line(error)}.",
             "Check the path, or the id and the connection to the hub.",
         ) from None

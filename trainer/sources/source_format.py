@@ -38,6 +38,11 @@ class ReadOptions:
     languages: tuple[str, ...] = ()
     names_by: str = "--as"
 
+    @property
+    def all_persona_names(self) -> tuple[str, ...]:
+        """`persona_names`, and the name and id of the persona itself."""
+        return (*self.persona_names, *((self.persona.name, self.persona.id) if self.persona else ()))
+
 
 @dataclass(frozen=True)
 class SourceFormat:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -38,9 +39,9 @@ class Author:
 @lru_cache(maxsize=1 << 14)
 def make_author(id: str, names: tuple[str, ...], roles: tuple[str, ...] = (), *, is_bot: bool = False) -> Author:
     """Build an author with single-line names; without a name the id is used, without an id the first name."""
-    known = dict.fromkeys(" ".join(clean_text(name).split()) for name in names)
-    known.pop("", None)
-    return Author(id or next(iter(known), UNKNOWN_SPEAKER), tuple(known) or (id or UNKNOWN_SPEAKER,), roles, is_bot)
+    names = tuple(dict.fromkeys(filter(None, (" ".join(clean_text(name).split()) for name in names))))
+    id = id or next(iter(names), UNKNOWN_SPEAKER)
+    return Author(id, names or (id,), roles, is_bot)
 
 
 @dataclass(slots=True)
@@ -57,7 +58,7 @@ class LogMessage:
 
 def count_records(session: Sequence[LogMessage]) -> int:
     """Count log records, without placeholders for missing ones."""
-    return sum(said.row != "" for said in session)
+    return sum(message.row != "" for message in session)
 
 
 class SpeakerDirectory:
@@ -65,9 +66,8 @@ class SpeakerDirectory:
 
     def __init__(self, options: ReadOptions) -> None:
         self._persona, self._names_by = options.persona, options.names_by
-        given = {fold_name(name) for name in options.persona_names}
-        own = {fold_name(self._persona.id), fold_name(self._persona.name)} if self._persona else set()
-        self._ids_and_names, self._roles = own | given, given
+        self._ids_and_names = set(map(fold_name, options.all_persona_names))
+        self._roles = set(map(fold_name, options.persona_names))
         self._latest: dict[str, Author] = {}
         self._names: dict[str, dict[str, None]] = {}
         self._by_name: dict[str, str] = {}
@@ -75,16 +75,13 @@ class SpeakerDirectory:
         self._speakers: dict[str, SourceSpeaker] = {}
 
     def is_persona(self, author: Author) -> bool:
-        """Match the persona by name or id; by role only if the options name it, as members may have roles named
-        after one.
-        """
+        """Match the persona by name or id, or by a role named in the options; other roles may merely share its name."""
         if not self._ids_and_names:
             return False
-        called = {fold_name(author.id), *map(fold_name, author.names)}
-        roles = set(map(fold_name, author.roles))
-        return not (self._ids_and_names.isdisjoint(called) and self._roles.isdisjoint(roles))
+        names, roles = map(fold_name, (author.id, *author.names)), map(fold_name, author.roles)
+        return not (self._ids_and_names.isdisjoint(names) and self._roles.isdisjoint(roles))
 
-    def heard(self, author: Author) -> None:
+    def register(self, author: Author) -> None:
         """Register a speaker; the latest name becomes the display name."""
         if self._latest.get(author.id) == author:
             return
@@ -98,26 +95,20 @@ class SpeakerDirectory:
             self._personas.add(author.id)
 
     def absent_persona(self, file: str, records: int, broken: list[RejectedRecord]) -> MaterialError | None:
-        """Build the error for a persona that never speaks, or None. `broken` begins with the first unreadable
-        record.
-        """
+        """Build the error for a persona that never speaks, or None. `broken`: at least the first unreadable record."""
         if not self._ids_and_names or self._personas:
             return None
-        asked = " or ".join(repr(name) for name in sorted(self._ids_and_names))
-        wanted = self._persona.name if self._persona else asked
-        found = ", ".join(self.speaker_names())
+        requested = " or ".join(repr(name) for name in sorted(self._ids_and_names))
+        persona = self._persona.name if self._persona else requested
+        speakers = ", ".join(next(reversed(names)) for names in list(self._names.values())[:MAX_SHOWN_SPEAKERS])
         if not records:
-            said = f"{file} holds no messages."
-        elif broken and not found:
-            said = f"{wanted} never speaks in {file}: {broken[0].row} cannot be read ({broken[0].reason})."
+            message = f"{file} contains no messages."
+        elif broken and not speakers:
+            message = f"{persona} never speaks in {file}: {broken[0].row} cannot be read ({broken[0].reason})."
         else:
-            said = f"{wanted} never speaks in {file}. Speakers found: {found or 'nobody'}."
-        advice = f"An author is the persona whose name or id is {asked}; {self._names_by} names others."
-        return MaterialError(said, advice)
-
-    def speaker_names(self) -> list[str]:
-        """Return the display names of the first speakers."""
-        return [next(reversed(names)) for names in list(self._names.values())[:MAX_SHOWN_SPEAKERS]]
+            message = f"{persona} never speaks in {file}. Speakers found: {speakers or 'none'}."
+        advice = f"The persona is the author named {requested}, or with that id; {self._names_by} gives other names."
+        return MaterialError(message, advice)
 
     def speaker(self, author: Author) -> SourceSpeaker:
         """Return the speaker of an author's messages: one per id, with all names in use."""
@@ -154,32 +145,29 @@ class SpeakerDirectory:
         """Convert a session to a conversation."""
         messages = [
             SourceMessage(
-                self.speaker(said.author),
-                self.named(said.text),
-                said.row,
-                at=said.at,
-                by=(said.author.id,) if self.plays(said.author) and not said.author.is_bot else (),
+                self.speaker(message.author),
+                self._replace_mentions(message.text),
+                message.row,
+                at=message.at,
+                by=(message.author.id,) if self.plays(message.author) and not message.author.is_bot else (),
             )
-            for said in session
+            for message in session
         ]
         return Conversation.of(
             messages, source, options.right, rows=count_records(session), arrived=options.arrived, unheard=unheard
         )
 
-    def named(self, text: str) -> str:
+    def _replace_mentions(self, text: str) -> str:
         """Replace mention placeholders with names."""
-        return MENTION_MARK.sub(self._name, text) if "\x02" in text else text
+        return MENTION_MARK.sub(self._mention, text) if "\x02" in text else text
 
-    def _name(self, match: re.Match[str]) -> str:
-        who = match[1]
-        id = who if who in self._names else self._by_name.get(_name_key(who), "")
-        if not id:
-            is_persona = self._persona and _name_key(who) in (
-                _name_key(self._persona.id),
-                _name_key(self._persona.name),
-            )
-            return f"@{self._persona.name if self._persona and is_persona else UNKNOWN_SPEAKER}"
-        return f"@{self.speaker(Author(id, ())).name}"
+    def _mention(self, match: re.Match[str]) -> str:
+        id_or_name, persona = match[1], self._persona
+        key = _name_key(id_or_name)
+        if id := id_or_name if id_or_name in self._names else self._by_name.get(key, ""):
+            return f"@{self.speaker(Author(id, ())).name}"
+        is_persona = persona and key in (_name_key(persona.id), _name_key(persona.name))
+        return f"@{persona.name if persona and is_persona else UNKNOWN_SPEAKER}"
 
 
 def _name_key(name: str) -> str:
@@ -201,46 +189,38 @@ class ConsentFilter:
         """Report whether an author's messages may be used. Bots other than the persona were dropped earlier."""
         return self._is_open or author.is_bot or author.id in self._opted_in
 
-    def _lets_in(self, said: LogMessage) -> bool:
-        return not said.row or self.allows(said.author)  # what stands for something missing was said by nobody
+    def _is_usable(self, message: LogMessage) -> bool:
+        return not message.row or self.allows(message.author)  # a placeholder has no author
 
     def filter_session(self, session: list[LogMessage]) -> tuple[list[LogMessage], list[RejectedRecord]]:
-        """Yield the usable part of a session, and the rest with reasons."""
+        """Return the usable part of a session, and the rest with reasons."""
         if self._is_open:
             return session, []
         reasons = self._reasons(session)
-        kept = [said for said, reason in zip(session, reasons, strict=True) if not reason]
-        has_persona = any(self._plays(said.author) for said in session)
-        if has_persona and not any(self._plays(said.author) for said in kept[1:]):
+        kept = [message for message, reason in zip(session, reasons, strict=True) if not reason]
+        has_persona = any(self._plays(message.author) for message in session)
+        if has_persona and not any(self._plays(message.author) for message in kept[1:]):
             reasons, kept = [reason or UNANSWERED for reason in reasons], []
-        left_out = [
-            RejectedRecord(said.row, reason, count_records([said]))
-            for said, reason in zip(session, reasons, strict=True)
-            if reason
-        ]
-        return kept, left_out
+        rejected = ((m.row, reason, count_records([m])) for m, reason in zip(session, reasons, strict=True) if reason)
+        return kept, list(itertools.starmap(RejectedRecord, rejected))
 
     def _reasons(self, session: Sequence[LogMessage]) -> list[str]:
-        """Return each line's reason for exclusion. A reply without a reference answers everything since the previous
-        one.
-        """
-        by_id = {said.id: said for said in session if said.id}
-        asked: list[LogMessage] = []
+        """Return each line's reason for exclusion. A reply without a reference answers all since the previous one."""
+        by_id = {message.id: message for message in session if message.id}
+        prompt: list[LogMessage] = []
         is_answered = False
         reasons = []
-        for said in session:
-            if not self._plays(said.author):
-                asked, is_answered = [said] if is_answered else [*asked, said], False
-                reasons.append("" if self._lets_in(said) else NOT_OPTED_IN)
+        for message in session:
+            if not self._plays(message.author):
+                prompt, is_answered = [message] if is_answered else [*prompt, message], False
+                reasons.append("" if self._is_usable(message) else NOT_OPTED_IN)
                 continue
             is_answered = True
-            if not self.allows(said.author):
+            target = by_id.get(message.reply_to)
+            answered = [target] if target and not self._plays(target.author) else prompt
+            is_unknown = bool(message.reply_to) and target is None  # whose words it answers cannot be known
+            if not self.allows(message.author):
                 reasons.append(PLAYER_NOT_OPTED_IN)
-                continue
-            target = by_id.get(said.reply_to)
-            if said.reply_to and target is None:  # nobody knows whose words these answer
-                reasons.append(ANSWERS_OTHERS)
-                continue
-            answered = [target] if target and not self._plays(target.author) else asked
-            reasons.append("" if all(self._lets_in(one) for one in answered) else ANSWERS_OTHERS)
+            else:
+                reasons.append("" if not is_unknown and all(map(self._is_usable, answered)) else ANSWERS_OTHERS)
         return reasons

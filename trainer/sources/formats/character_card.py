@@ -34,32 +34,31 @@ def read(file: SourceFile, options: ReadOptions) -> Iterator[Conversation | Reje
         persona = to_persona(card, file.name, slug(card.name))
     except CardError as error:
         raise MaterialError(error.message, error.advice) from None
-    made = _CardConversations(card, persona, options, options.source or file.name)
-    records = [*made.talks(), *made.greetings(), *(made.entry(entry) for entry in book_entries(card))]
+    converter = _CardConverter(card, persona, options, options.source or file.name)
+    records = [*converter.examples(), *converter.greetings(), *map(converter.entry, book_entries(card))]
     if not records:
-        raise MaterialError(
-            f"{file.name} is a card without examples, greetings or a character book.", "Nothing can be learned from it."
-        )
+        message = f"{file.name} is a card without examples, greetings or a character book."
+        raise MaterialError(message, "Nothing can be learned from it.")
     yield from records
 
 
-class _CardConversations:
+class _CardConverter:
     """Converts the parts of a card to conversations."""
 
     def __init__(self, card: Card, persona: Persona, options: ReadOptions, source: str) -> None:
         self._card, self._persona, self._options, self._source = card, persona, options, source
         self._speaker = SourceSpeaker(persona.id, (persona.name,), is_persona=_is_requested_persona(persona, options))
 
-    def talks(self) -> Iterator[Conversation | RejectedRecord]:
+    def examples(self) -> Iterator[Conversation | RejectedRecord]:
         """Yield the example dialogues. Prose examples describe the character and are rejected."""
         examples = normalise_examples(self._card.text("mes_example"), self._persona.name, self._persona.nickname)
-        talks = [talk.strip() for talk in examples.split("<START>") if talk.strip()]
-        for number, talk in enumerate(talks, start=1):
+        dialogues = [dialogue.strip() for dialogue in examples.split("<START>") if dialogue.strip()]
+        for number, dialogue in enumerate(dialogues, start=1):
             row = f"mes_example {number}"
-            before, *said = EXAMPLE_LINE_PATTERN.split(talk)
-            turns = [(side.lower() == "char", text) for side, text in zip(said[::2], said[1::2], strict=True)]
+            before, *parts = EXAMPLE_LINE_PATTERN.split(dialogue)
+            turns = [(side.lower() == "char", text) for side, text in zip(parts[::2], parts[1::2], strict=True)]
             if before.strip() or not turns:
-                yield RejectedRecord(row, "prose, not a talk of {{user}} and {{char}}")
+                yield RejectedRecord(row, "prose, not a dialogue of {{user}} and {{char}}")
             else:
                 yield self._conversation(row, turns)
 
@@ -82,30 +81,21 @@ class _CardConversations:
         if not entry.topic:
             return RejectedRecord(row, "no topic to ask about")
         if any(name and name in entry.text for name in (self._persona.name, self._persona.nickname)):
-            return RejectedRecord(row, "tells of the character and is not in its words: use it as lore")
+            return RejectedRecord(row, "about the character, not in its words: use it as lore")
         return self._conversation(row, [(False, f"{entry.topic}?"), (True, entry.text)])
 
     def _conversation(self, row: str, turns: list[tuple[bool, str]]) -> Conversation:
-        messages = [
-            SourceMessage(
-                self._speaker if by_persona else USER, fill_macros(text.strip(), self._persona, EXAMPLE_USER), row
-            )
-            for by_persona, text in turns
-        ]
-        facts = system_text(self._persona, EXAMPLE_USER)
-        options = self._options
+        filled = [(by_persona, fill_macros(text.strip(), self._persona, EXAMPLE_USER)) for by_persona, text in turns]
+        messages = [SourceMessage(self._speaker if by_persona else USER, text, row) for by_persona, text in filled]
+        facts, options = system_text(self._persona, EXAMPLE_USER), self._options
         return Conversation.of(messages, self._source, options.right, system=facts, arrived=options.arrived)
 
 
 def _is_requested_persona(persona: Persona, options: ReadOptions) -> bool:
     """Report whether the card's character is the requested persona; true if none is requested."""
-    wanted = options.persona
-    names = [*options.persona_names, *([wanted.name, wanted.nickname, wanted.id] if wanted else [])]
-    known = {fold_name(name) for name in names if name}
-    return not known or bool(known & {fold_name(persona.name), fold_name(persona.nickname), persona.id})
-
-
-# ------------------------------------------------------------------------------------------------ recognising
+    nickname = options.persona.nickname if options.persona else ""
+    requested = {fold_name(name) for name in (*options.all_persona_names, nickname) if name}
+    return not requested or bool(requested & {fold_name(persona.name), fold_name(persona.nickname), persona.id})
 
 
 def _recognises(peek: Peek) -> bool:
@@ -135,13 +125,11 @@ def _is_card(head: dict[str, Any]) -> bool:
     return False
 
 
-FORMATS = (
-    SourceFormat(
-        "character-card",
-        "a character card",
-        "V1, V2 or V3 as JSON, in a PNG picture or a CHARX file, or TOML with id and name",
-        _recognises,
-        read,
-        claims=_claims,
-    ),
+FORMAT = SourceFormat(
+    "character-card",
+    "a character card",
+    "V1, V2 or V3 as JSON, in a PNG picture or a CHARX file, or TOML with id and name",
+    _recognises,
+    read,
+    claims=_claims,
 )

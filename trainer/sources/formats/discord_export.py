@@ -7,7 +7,7 @@ named here are read. Such an export came through Discord's API and is treated so
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from personas.schemas.base import DISCORD_API
@@ -15,16 +15,15 @@ from trainer.sources import sessionise
 from trainer.sources.conversation import Conversation, RejectedRecord
 from trainer.sources.dates import DateOrder, DateOrderDetector, parse_time
 from trainer.sources.markup import mark_mention, normalise_discord
-from trainer.sources.sessionise import (
+from trainer.sources.record_fields import (
     FieldError,
-    LogEntry,
     object_field,
     object_list,
     optional_text,
-    parse_entries,
     text_field,
     timestamp_field,
 )
+from trainer.sources.sessionise import LogEntry, parse_entries
 from trainer.sources.source_file import Peek, SourceFile
 from trainer.sources.source_format import ReadOptions, SourceFormat
 from trainer.sources.speakers import Author, make_author
@@ -44,32 +43,30 @@ def read_json(file: SourceFile, options: ReadOptions) -> Iterator[Conversation |
     """Yield the sessions of a JSON export. Raises `MaterialError` if it holds no messages."""
     channel = file.peek().head.get("channel")
     channels = {str(channel.get("id")): str(channel.get("name"))} if isinstance(channel, dict) else {}
-
-    def parse(row: str, message: dict[str, Any]) -> LogEntry:
-        return _entry(row, message, channels)
-
-    return sessionise.build_sessions(parse_entries(file.records("messages"), parse), file.name, options)
+    entries = parse_entries(file.records("messages"), lambda row, message: _entry(row, message, channels))
+    return sessionise.build_sessions(entries, file.name, options)
 
 
 def read_csv(file: SourceFile, options: ReadOptions) -> Iterator[Conversation | RejectedRecord]:
     """Yield the sessions of a CSV export; the date order is detected from all dates."""
-    guess = DateOrderDetector()
+    detector = DateOrderDetector()
     for record in file.records():
         if not isinstance(record, RejectedRecord) and (stamp := parse_time(str(record[1].get("Date")))):
-            guess.add(stamp)
-    return sessionise.build_sessions(parse_entries(file.records(), _row_parser(guess.order)), file.name, options)
+            detector.add(stamp)
+    entries = parse_entries(file.records(), lambda row, cells: _csv_entry(row, cells, detector.order))
+    return sessionise.build_sessions(entries, file.name, options)
 
 
 def _entry(row: str, message: Mapping[str, Any], channels: Mapping[str, str]) -> LogEntry:
     kind = optional_text(message, "type") or "Default"
     reference = object_field(message, "reference")
+    at, author = timestamp_field(message, "timestamp"), _author(object_field(message, "author"))
+    text = normalise_discord(text_field(message, "content"), channels)
     return LogEntry(
         row=row,
-        at=timestamp_field(message, "timestamp"),
-        author=_author(object_field(message, "author")),
-        text=_mentions_marked(
-            normalise_discord(text_field(message, "content"), channels), object_list(message, "mentions")
-        ),
+        at=at,
+        author=author,
+        text=_mark_mentions(text, object_list(message, "mentions")),
         id=text_field(message, "id"),
         reply_to=optional_text(reference, "messageId"),
         dropped="" if kind in MESSAGE_TYPES else sessionise.SYSTEM,
@@ -91,7 +88,7 @@ def _empty(message: Mapping[str, Any], reference: Mapping[str, Any]) -> str:
     return next((reason for key, reason in kinds.items() if message.get(key)), sessionise.NO_TEXT)
 
 
-def _mentions_marked(content: str, mentioned: list[dict[str, Any]]) -> str:
+def _mark_mentions(content: str, mentioned: list[dict[str, Any]]) -> str:
     """Replace the exporter's `@` and name with mention marks, using `mentions`."""
     if "@" not in content:
         return content
@@ -101,19 +98,16 @@ def _mentions_marked(content: str, mentioned: list[dict[str, Any]]) -> str:
     return content
 
 
-def _row_parser(order: DateOrder) -> Callable[[str, dict[str, Any]], LogEntry]:
-    def parse(row: str, cells: dict[str, Any]) -> LogEntry:
-        stamp = parse_time(text_field(cells, "Date"))
-        if stamp is None or (at := stamp.at(order)) is None:
-            raise FieldError(f"Date: {cells['Date'][:40]!r} is no date and time")
-        full = text_field(cells, "Author")
-        author = make_author(optional_text(cells, "AuthorID"), (re.sub(r"#\d{4}$", "", full), full))
-        content = normalise_discord(text_field(cells, "Content"))
-        is_notice = SYSTEM_NOTICE.fullmatch(content) is not None
-        empty = sessionise.ATTACHMENT if cells["Attachments"] else sessionise.NO_TEXT
-        return LogEntry(row, at, author, content, dropped=sessionise.SYSTEM if is_notice else "", empty=empty)
-
-    return parse
+def _csv_entry(row: str, cells: dict[str, Any], order: DateOrder) -> LogEntry:
+    stamp = parse_time(text_field(cells, "Date"))
+    if stamp is None or (at := stamp.at(order)) is None:
+        raise FieldError(f"Date: {cells['Date'][:40]!r} is not a date and time")
+    full_name = text_field(cells, "Author")
+    author = make_author(optional_text(cells, "AuthorID"), (re.sub(r"#\d{4}$", "", full_name), full_name))
+    content = normalise_discord(text_field(cells, "Content"))
+    dropped = sessionise.SYSTEM if SYSTEM_NOTICE.fullmatch(content) else ""
+    empty = sessionise.ATTACHMENT if cells["Attachments"] else sessionise.NO_TEXT
+    return LogEntry(row, at, author, content, dropped=dropped, empty=empty)
 
 
 def _is_json(peek: Peek) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
@@ -13,7 +14,8 @@ from personas.schemas.base import DATA_PACKAGE
 from trainer.sources import sessionise
 from trainer.sources.conversation import Conversation, RejectedRecord
 from trainer.sources.markup import is_command, normalise_discord
-from trainer.sources.sessionise import FieldError, LogEntry, optional_text, parse_entries, text_field, timestamp_field
+from trainer.sources.record_fields import FieldError, optional_text, text_field, timestamp_field
+from trainer.sources.sessionise import LogEntry, parse_file
 from trainer.sources.source_file import Peek, SourceFile
 from trainer.sources.source_format import ReadOptions, SourceFormat
 from trainer.sources.speakers import UNKNOWN_SPEAKER, Author, make_author
@@ -33,12 +35,11 @@ BURST_S = 60.0
 def read(file: SourceFile, options: ReadOptions) -> Iterator[Conversation | RejectedRecord]:
     """Yield the person's messages, in sessions by channel."""
     owner = _owner(file)
-    channels = (_entries(file, name, owner) for name in file.names if CHANNEL.search(name))
+    channels = (_entries(file, name, match["id"], owner) for name in file.names if (match := CHANNEL.search(name)))
     if options.persona or options.persona_names:
         options = replace(options, persona_names=(*options.persona_names, owner.id))
         channels = (_add_unknown_replies(channel) for channel in channels)
-    found = (entry for channel in channels for entry in channel)
-    return sessionise.build_sessions(found, file.name, options)
+    return sessionise.build_sessions(itertools.chain.from_iterable(channels), file.name, options)
 
 
 def _owner(file: SourceFile) -> Author:
@@ -53,13 +54,10 @@ def _owner(file: SourceFile) -> Author:
     return make_author(OWNER, (OWNER,))
 
 
-def _entries(file: SourceFile, name: str, owner: Author) -> Iterator[LogEntry | RejectedRecord]:
-    match = CHANNEL.search(name)
-    channel = match["id"] if match else ""
-
+def _entries(file: SourceFile, name: str, channel: str, owner: Author) -> Iterator[LogEntry | RejectedRecord]:
     def parse(row: str, message: dict[str, Any]) -> LogEntry:
         return LogEntry(
-            row=f"{name} {row}",
+            row=row,
             at=timestamp_field(message, "Timestamp"),
             author=owner,
             text=normalise_discord(optional_text(message, "Contents")),
@@ -68,24 +66,20 @@ def _entries(file: SourceFile, name: str, owner: Author) -> Iterator[LogEntry | 
             empty=sessionise.ATTACHMENT if message.get("Attachments") else sessionise.NO_TEXT,
         )
 
-    try:
-        for item in parse_entries(file.member(name).records(), parse):
-            yield replace(item, row=f"{name} {item.row}") if isinstance(item, RejectedRecord) else item
-    except MaterialError as error:  # one channel's file; the others may well be whole
-        yield RejectedRecord(str(PurePosixPath(name)), error.message, rows=0)
+    return parse_file(file, name, parse)
 
 
 def _add_unknown_replies(channel: Iterable[LogEntry | RejectedRecord]) -> Iterator[LogEntry | RejectedRecord]:
     """Order the channel's messages by time, with placeholders for other people's missing ones."""
-    said: list[LogEntry] = []
+    messages: list[LogEntry] = []
     for item in channel:
         if isinstance(item, LogEntry) and item.text and not is_command(item.text):
-            said.append(item)
+            messages.append(item)
         else:
             yield item
-    said.sort(key=lambda entry: entry.at)
+    messages.sort(key=lambda entry: entry.at)
     last_at = float("-inf")
-    for entry in said:
+    for entry in messages:
         if entry.at - last_at > BURST_S:
             yield LogEntry("", entry.at, OTHER_AUTHOR, UNKNOWN_TEXT, channel=entry.channel)
         yield entry
@@ -95,17 +89,18 @@ def _add_unknown_replies(channel: Iterable[LogEntry | RejectedRecord]) -> Iterat
 def _claims(names: Sequence[str]) -> Sequence[str]:
     """Claim the messages of the first package and its other parts, in sibling folders of the messages."""
     paths = [(name, PurePosixPath(name)) for name in names]
-    said = next((path.parent.parent for name, path in paths if CHANNEL.search(name)), None)
-    if said is None:
+    messages = next((path.parent.parent for name, path in paths if CHANNEL.search(name)), None)
+    if messages is None:
         return []
-    parts = {said.parent / part for part in PACKAGE_FOLDERS} | {said}
-    parts |= {path.parent for _, path in paths if path.name in INDEX_FILES and path.parent.parent == said.parent}
+    root = messages.parent
+    parts = {root / part for part in PACKAGE_FOLDERS} | {messages}
+    parts |= {path.parent for _, path in paths if path.name in INDEX_FILES and path.parent.parent == root}
     parts |= {path.parent.parent for _, path in paths if path.parent.name in ANALYTICS_FOLDERS}
-    parts.discard(said.parent)  # the oldest packages are no folder of their own
+    parts.discard(root)  # the oldest packages have no folder of their own
     return [
         name
         for name, path in paths
-        if (CHANNEL.search(name) and path.parent.parent == said) or parts & set(path.parents)
+        if (CHANNEL.search(name) and path.parent.parent == messages) or parts & set(path.parents)
     ]
 
 
@@ -113,14 +108,5 @@ def _recognises(peek: Peek) -> bool:
     return any(CHANNEL.search(name) for name in peek.names)
 
 
-FORMATS = (
-    SourceFormat(
-        "discord-package",
-        "Discord data package",
-        "a Discord data package, zipped or unpacked: messages/c<id>/messages.csv or Messages/c<id>/messages.json",
-        _recognises,
-        read,
-        DATA_PACKAGE,
-        _claims,
-    ),
-)
+EXPECTED = "a Discord data package, zipped or unpacked: messages/c<id>/messages.csv or Messages/c<id>/messages.json"
+FORMAT = SourceFormat("discord-package", "Discord data package", EXPECTED, _recognises, read, DATA_PACKAGE, _claims)

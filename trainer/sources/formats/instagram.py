@@ -14,15 +14,8 @@ from typing import Any
 from trainer.sources import sessionise
 from trainer.sources.conversation import Conversation, RejectedRecord
 from trainer.sources.markup import clean_text, map_outside_code
-from trainer.sources.sessionise import (
-    LogEntry,
-    epoch_seconds,
-    object_field,
-    object_list,
-    optional_text,
-    parse_entries,
-    text_field,
-)
+from trainer.sources.record_fields import epoch_seconds, object_field, object_list, optional_text, text_field
+from trainer.sources.sessionise import LogEntry, parse_entries
 from trainer.sources.source_file import Peek, SourceFile, is_media_file
 from trainer.sources.source_format import ReadOptions, SourceFormat
 from trainer.sources.speakers import make_author
@@ -40,8 +33,8 @@ MS_PER_SECOND = 1000.0
 def read(file: SourceFile, options: ReadOptions) -> Iterator[Conversation | RejectedRecord]:
     """Yield the sessions of one chat, or of every chat in a folder or archive; the parts of a chat are joined."""
     parts = [file.member(name) for name in file.names if _is_part(name)] if file.names else [file]
-    found = (entry for part in parts for entry in _entries(part, is_alone=not file.names))
-    return sessionise.build_sessions(found, file.name, options)
+    entries = (entry for part in parts for entry in _entries(part, is_alone=not file.names))
+    return sessionise.build_sessions(entries, file.name, options)
 
 
 def fix_mojibake(written: str) -> str:
@@ -53,36 +46,33 @@ def fix_mojibake(written: str) -> str:
 
 
 def _entries(part: SourceFile, *, is_alone: bool) -> Iterator[LogEntry | RejectedRecord]:
-    channel = "" if is_alone else str(PurePosixPath(part.name).parent)
-
-    def parse(row: str, message: dict[str, Any]) -> LogEntry:
-        return _entry(row if is_alone else f"{part.name} {row}", message, channel)
-
-    # Newest first; turned round so that what was said in one millisecond stays in order. A part is 10,000 messages.
-    yield from reversed(list(parse_entries(part.records("messages"), parse)))
+    channel, prefix = ("", "") if is_alone else (str(PurePosixPath(part.name).parent), f"{part.name} ")
+    entries = parse_entries(part.records("messages"), lambda row, message: _entry(row, message, channel), prefix)
+    # Newest first; reversed so that messages of one millisecond stay in order. A part has 10,000 messages.
+    yield from reversed(list(entries))
 
 
 def _entry(row: str, message: Mapping[str, Any], channel: str) -> LogEntry:
-    said = map_outside_code(clean_text(fix_mojibake(optional_text(message, "content"))), lambda part: part)
+    text = map_outside_code(clean_text(fix_mojibake(optional_text(message, "content"))), lambda part: part)
     has_medium = any(message.get(key) for key in MEDIA)
-    if has_medium and SENT_MEDIUM.fullmatch(said):
-        said = ""
+    if has_medium and SENT_MEDIUM.fullmatch(text):
+        text = ""
     link = optional_text(object_field(message, "share"), "link")
     return LogEntry(
         row=row,
         at=epoch_seconds(message, "timestamp_ms", MS_PER_SECOND),
         author=make_author("", (fix_mojibake(text_field(message, "sender_name")),)),
-        text="" if said == link else said,
+        text="" if text == link else text,
         channel=channel,
-        dropped=_skip_reason(message, said),
+        dropped=_skip_reason(message, text),
         empty=sessionise.ATTACHMENT if has_medium else sessionise.NO_TEXT,
     )
 
 
-def _skip_reason(message: Mapping[str, Any], said: str) -> str:
+def _skip_reason(message: Mapping[str, Any], text: str) -> str:
     if message.get("is_unsent") is True:
         return sessionise.DELETED
-    is_notice = message.get("type") in CALLS or "call_duration" in message or NOTICE.fullmatch(said) is not None
+    is_notice = message.get("type") in CALLS or "call_duration" in message or NOTICE.fullmatch(text) is not None
     return sessionise.SYSTEM if is_notice else ""
 
 
@@ -105,13 +95,5 @@ def _recognises(peek: Peek) -> bool:
     return is_ours or {"participants", "messages", "thread_path"} <= peek.head.keys()
 
 
-FORMATS = (
-    SourceFormat(
-        "instagram",
-        "Instagram messages",
-        "an Instagram or Messenger talk: {participants, messages: [{sender_name, timestamp_ms, content}]}",
-        _recognises,
-        read,
-        claims=_claims,
-    ),
-)
+EXPECTED = "an Instagram or Messenger chat: {participants, messages: [{sender_name, timestamp_ms, content}]}"
+FORMAT = SourceFormat("instagram", "Instagram messages", EXPECTED, _recognises, read, claims=_claims)

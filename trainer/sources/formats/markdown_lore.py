@@ -14,13 +14,12 @@ from trainer.sources.source_format import ReadOptions, SourceFormat
 LORE_FORMAT = "lore"
 MAX_BYTES = 64 << 20
 SUFFIXES = (".md", ".markdown")
-LORE_HINT = "lore goes into data/rag-resources, or is named with --lore"
-NO_PERSONA = "nobody, as neither its front matter nor a folder says whose it is"
+LORE_HINT = "lore belongs in data/rag-resources or in a folder given with --lore"
+NO_PERSONA = "nobody, as neither its front matter nor a folder names its persona"
 
 
 def read(file: SourceFile, options: ReadOptions) -> Iterator[Conversation | RejectedRecord]:
     """Reject each passage as lore, naming its owner."""
-
     try:
         stated, text = parse_lore(file.read(MAX_BYTES).decode(), file.name)
     except UnicodeDecodeError as error:
@@ -29,7 +28,7 @@ def read(file: SourceFile, options: ReadOptions) -> Iterator[Conversation | Reje
         raise MaterialError(error.message, error.advice) from None
     owners = " and ".join(stated) or _folder_persona(file.name) or NO_PERSONA
     for number, (heading, _) in enumerate(split_markdown(text), start=1):
-        yield RejectedRecord(f"passage {number} ({heading})", f"lore of {owners}: no talk; {LORE_HINT}")
+        yield RejectedRecord(f"passage {number} ({heading})", f"lore of {owners}, not dialogue; {LORE_HINT}")
 
 
 def _folder_persona(name: str) -> str:
@@ -41,32 +40,19 @@ def _folder_persona(name: str) -> str:
 def _recognises(peek: Peek) -> bool:
     if peek.kind not in ("text", "CSV", "TSV", "YAML"):
         return False
-    if peek.name.lower().endswith(SUFFIXES):
-        return (
-            peek.kind == "text"
-            or any(line.startswith("#") for line in peek.text.splitlines())
-            or _has_front_matter(peek)
-        )
-    return _has_front_matter(peek)
+    has_heading = peek.kind == "text" or any(line.startswith("#") for line in peek.text.splitlines())
+    return (peek.name.lower().endswith(SUFFIXES) and has_heading) or _has_front_matter(peek)
 
 
 def _has_front_matter(peek: Peek) -> bool:
     """Report whether front matter names a persona, which only lore does."""
     if not peek.text.startswith("---"):
         return False
-
     try:
         return bool(parse_lore(peek.text, peek.name)[0])
     except LoreError:
         return False
 
 
-FORMATS = (
-    SourceFormat(
-        "lore",
-        "Lore",
-        f"markdown, in a folder for each persona or with `persona:` on top; {LORE_HINT}",
-        _recognises,
-        read,
-    ),
-)
+EXPECTED = f"markdown, in a folder for each persona or with `persona:` on top; {LORE_HINT}"
+FORMAT = SourceFormat(LORE_FORMAT, "Lore", EXPECTED, _recognises, read)

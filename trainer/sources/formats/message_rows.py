@@ -44,13 +44,13 @@ def _sides(messages: list[Any], from_key: str, value_key: str) -> tuple[list[str
 
 def _turn(message: Any, number: int, from_key: str, value_key: str) -> tuple[str, str]:
     if not isinstance(message, dict):
-        raise UnusableRecordError(f"message {number} is no object")
+        raise UnusableRecordError(f"message {number} is not an object")
     label = message.get(from_key)
     if not isinstance(label, str | int) or not str(label).strip():
-        raise UnusableRecordError(f"message {number} does not say who speaks ({from_key!r})")
+        raise UnusableRecordError(f"message {number} does not name its speaker ({from_key!r})")
     label = str(label)
     if message.get("tool_calls") or message.get("function_call"):
-        raise UnusableRecordError("holds calls of tools")
+        raise UnusableRecordError("contains tool calls")
     if from_key == "role" and label.casefold() not in ROLES and label.casefold() not in TOOL_ROLES:
         raise UnusableRecordError(f"message {number} has an unknown role {label[:20]!r}")
     if value_key not in message:
@@ -58,11 +58,12 @@ def _turn(message: Any, number: int, from_key: str, value_key: str) -> tuple[str
     return label, cell_text(message[value_key])
 
 
-# ------------------------------------------------------------------------------------------------ lists of messages
-
-
 def _plan_messages(row: Row) -> ColumnRoles | None:
     return _plan_list([name for name in row if normalise_column(name) in ROLE_COLUMNS["messages"]], row)
+
+
+def _plan_any_list(row: Row) -> ColumnRoles | None:
+    return _plan_list(list(row), row)
 
 
 def _plan_list(names: list[str], row: Row) -> ColumnRoles | None:
@@ -73,8 +74,8 @@ def _plan_list(names: list[str], row: Row) -> ColumnRoles | None:
 
 
 def _dicts(cell: Any) -> list[Any]:
-    found = cell_list(cell) if cell else None
-    return found if found and isinstance(found[0], dict) else []
+    cells = cell_list(cell) if cell else None
+    return cells if cells and isinstance(cells[0], dict) else []
 
 
 def add_optional_roles(row: Row, by_role: dict[str, str]) -> dict[str, str]:
@@ -113,9 +114,6 @@ def _add_system_and_language(talk: RawDialogue, row: Row, columns: ColumnRoles) 
     return talk
 
 
-# ------------------------------------------------------------------------------------------------ lists of texts
-
-
 def _plan_texts(row: Row) -> ColumnRoles | None:
     name = find_column(row, "messages")
     texts = cell_list(row[name]) if name else None
@@ -138,13 +136,10 @@ def dialogue_from_texts(row: Row, columns: ColumnRoles) -> RawDialogue:
     if set(map(type, texts)) != {str}:
         texts = [cell_text(text) for text in texts]
     # Rows of this shape are pairs by position; a label before each text is kept only where all have one.
-    if ":" in texts[0][:32] and len(spoken := parse_transcript("\n".join(texts))) == len(texts):
-        return make_dialogue(spoken, row, columns)
+    if ":" in texts[0][:32] and len(turns := parse_transcript("\n".join(texts))) == len(texts):
+        return make_dialogue(turns, row, columns)
     labels = ["user", "assistant"] * ((len(texts) + 1) // 2)
     return _add_system_and_language(RawDialogue(labels[: len(texts)], texts), row, columns)
-
-
-# ------------------------------------------------------------------------------------------------ lists of pairs
 
 
 def _plan_pairs(row: Row) -> ColumnRoles | None:
@@ -159,13 +154,10 @@ def _dialogue_from_pairs(row: Row, columns: ColumnRoles) -> RawDialogue:
     turns: list[tuple[str, str]] = []
     for number, pair in enumerate(cell_list(columns.get(row, "messages")) or [], start=1):
         if not isinstance(pair, dict):
-            raise UnusableRecordError(f"turn {number} is no object")
-        turns.append(("user", cell_text(pair.get(columns.from_key))))
-        turns.append(("assistant", cell_text(pair.get(columns.value_key))))
+            raise UnusableRecordError(f"turn {number} is not an object")
+        keys = {"user": columns.from_key, "assistant": columns.value_key}
+        turns += [(role, cell_text(pair.get(key))) for role, key in keys.items()]
     return make_dialogue(turns, row, columns)
-
-
-# ------------------------------------------------------------------------------------------------ transcripts
 
 
 def _plan_transcript(row: Row) -> ColumnRoles | None:
@@ -180,53 +172,26 @@ def dialogue_from_transcript(row: Row, columns: ColumnRoles) -> RawDialogue:
     """Build a dialogue from a text whose lines or marks name the speakers."""
     turns = parse_transcript(cell_text(columns.get(row, "transcript")))
     if not turns:
-        raise UnusableRecordError("no line says who speaks")
+        raise UnusableRecordError("no speaker labels")
     return make_dialogue(turns, row, columns)
 
 
-MESSAGE_SCHEMAS: tuple[RowSchema, ...] = (
-    RowSchema(
-        "openai",
-        "OpenAI messages",
-        '{"messages": [{"role": "user", "content": "…"}]}',
-        _plan_openai,
-        dialogue_from_messages,
-    ),
-    RowSchema(
-        "sharegpt",
-        "ShareGPT",
-        '{"conversations": [{"from": "human", "value": "…"}]}',
-        _plan_messages,
-        dialogue_from_messages,
-    ),
-    RowSchema(
-        "ultrachat", "UltraChat", '{"id": "…", "data": ["question", "answer", …]}', _plan_ultrachat, dialogue_from_texts
-    ),
-    RowSchema(
-        "pairs",
-        "Pairs in a list",
-        '{"conversation": [{"human": "…", "assistant": "…"}]}',
-        _plan_pairs,
-        _dialogue_from_pairs,
-    ),
+OPENAI_ROW = '{"messages": [{"role": "user", "content": "…"}]}'
+SHAREGPT_ROW = '{"conversations": [{"from": "human", "value": "…"}]}'
+ULTRACHAT_ROW = '{"id": "…", "data": ["question", "answer", …]}'
+PAIRS_ROW = '{"conversation": [{"human": "…", "assistant": "…"}]}'
+MESSAGE_SCHEMAS = (
+    RowSchema("openai", "OpenAI messages", OPENAI_ROW, _plan_openai, dialogue_from_messages),
+    RowSchema("sharegpt", "ShareGPT", SHAREGPT_ROW, _plan_messages, dialogue_from_messages),
+    RowSchema("ultrachat", "UltraChat", ULTRACHAT_ROW, _plan_ultrachat, dialogue_from_texts),
+    RowSchema("pairs", "Pairs in a list", PAIRS_ROW, _plan_pairs, _dialogue_from_pairs),
 )
-FALLBACK_SCHEMAS: tuple[RowSchema, ...] = (
-    RowSchema(
-        "messages",
-        "Messages in a list",
-        'a list of {"speaker": "…", "text": "…"} in any column',
-        lambda row: _plan_list(list(row), row),
-        dialogue_from_messages,
-    ),
-    RowSchema(
-        "turns", "Turns in a list", '{"dialog": ["one says", "the other says", …]}', _plan_texts, dialogue_from_texts
-    ),
-    RowSchema(
-        "transcript",
-        "Transcript in a column",
-        '{"text": "Human: …\\nAssistant: …"}',
-        _plan_transcript,
-        dialogue_from_transcript,
-    ),
+ANY_MESSAGES_ROW = 'a list of {"speaker": "…", "text": "…"} in any column'
+TEXTS_ROW = '{"dialog": ["one says", "the other says", …]}'
+TRANSCRIPT_ROW = '{"text": "Human: …\\nAssistant: …"}'
+FALLBACK_SCHEMAS = (
+    RowSchema("messages", "Messages in a list", ANY_MESSAGES_ROW, _plan_any_list, dialogue_from_messages),
+    RowSchema("turns", "Turns in a list", TEXTS_ROW, _plan_texts, dialogue_from_texts),
+    RowSchema("transcript", "Transcript in a column", TRANSCRIPT_ROW, _plan_transcript, dialogue_from_transcript),
 )
-"""Shapes to be looked for last: their columns hold other things elsewhere."""
+"""Schemas that are tried last, as other data uses their columns too."""

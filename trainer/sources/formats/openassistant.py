@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
+import operator
 import sqlite3
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,7 +22,7 @@ MIN_QUALITY = 0.25
 """Below this mean of the reviewers' votes (0 to 1) a message is left out."""
 BAD_STATES = ("aborted_low_grade", "halted_by_moderator")
 OFF_PATH = "not on the best-ranked path"
-_AFTER_REJECTED = "after a message that is left out: "
+AFTER_REJECTED = "after a rejected message: "
 
 
 @dataclass(slots=True, eq=False)
@@ -43,8 +45,7 @@ class MessageNode:
 
 def parse_node(row: dict[str, Any]) -> MessageNode:
     get = row.get
-    text, rank, lang = get("text"), get("rank"), get("lang")
-    role = get("role")
+    text, rank, lang, role = get("text"), get("rank"), get("lang"), get("role")
     speaker = ROLES.get(role) if isinstance(role, str) else None
     fault = ""
     if not isinstance(text, str) or not text.strip():
@@ -93,9 +94,8 @@ def _read_trees(file: SourceFile, options: ReadOptions) -> Iterator[Conversation
         if not isinstance(prompt, dict):
             yield RejectedRecord(place, "no tree: it has no prompt")
         else:
-            yield from extract_conversations(
-                annotate_tree(_parse_tree(prompt)), str(row.get("tree_state") or ""), place, options
-            )
+            tree = annotate_tree(_parse_tree(prompt))
+            yield from extract_conversations(tree, str(row.get("tree_state") or ""), place, options)
 
 
 def _parse_tree(prompt: dict[str, Any]) -> MessageNode:
@@ -118,10 +118,10 @@ def _parse_tree(prompt: dict[str, Any]) -> MessageNode:
 
 def annotate_tree(root: MessageNode) -> MessageNode:
     """Set `size` and `answers` in the tree, without recursion: trees may be thousands of messages deep."""
-    order = [root]
-    for node in order:
-        order.extend(node.replies)
-    for node in reversed(order):
+    nodes = [root]
+    for node in nodes:
+        nodes.extend(node.replies)
+    for node in reversed(nodes):
         node.size = 1 + sum([reply.size for reply in node.replies])
         below = node.speaker is ASSISTANT or any([reply.answers for reply in node.replies])
         node.answers = below and not node.fault
@@ -136,7 +136,7 @@ def extract_conversations(
         yield RejectedRecord(place, f"the tree was {state.replace('_', ' ')}", root.size)
         return
     if options.languages and root.lang and root.lang not in options.languages:
-        yield RejectedRecord(place, f"language {root.lang} is not asked for", root.size)
+        yield RejectedRecord(place, f"language {root.lang} is not requested", root.size)
         return
     used: set[int] = set()
     paths = _all_paths(root) if options.oasst_paths == "all" else filter(None, [_best_path(root)])
@@ -155,10 +155,6 @@ def _best_path(root: MessageNode) -> list[MessageNode]:
         path.append(node)
         usable = [reply for reply in node.replies if not reply.fault]
         node = min(usable, key=lambda reply: (reply.rank, -reply.size), default=None)
-    return _to_answer(path)
-
-
-def _to_answer(path: list[MessageNode]) -> list[MessageNode]:
     while path and path[-1].speaker is not ASSISTANT:
         path.pop()
     return path if len(path) > 1 else []
@@ -169,26 +165,19 @@ def _all_paths(root: MessageNode) -> Iterator[list[MessageNode]]:
     open_ = [[root]] if root.answers else []
     while open_:
         path = open_.pop()
-        on = [reply for reply in path[-1].replies if reply.answers]
-        if not on and len(path) > 1:
+        replies = [reply for reply in path[-1].replies if reply.answers]
+        if not replies and len(path) > 1:
             yield path
-        open_.extend([*path, reply] for reply in reversed(on))
+        open_.extend([*path, reply] for reply in reversed(replies))
 
 
 def _conversation(path: list[MessageNode], place: str, rows: int, options: ReadOptions) -> Conversation:
     messages = [SourceMessage(node.speaker or USER, node.text, place) for node in path]
-    worse = [reply for reply in path[-2].replies if not reply.fault and reply.rank != float("inf")]
-    worst = max(worse, key=lambda reply: reply.rank, default=path[-1])
+    ranked = [reply for reply in path[-2].replies if not reply.fault and reply.rank != float("inf")]
+    worst = max(ranked, key=lambda reply: reply.rank, default=path[-1])
     rejected = worst.text if worst.rank > path[-1].rank else ""
-    return Conversation.of(
-        messages,
-        options.source,
-        options.right,
-        rows=rows,
-        rejected=rejected,
-        lang=path[0].lang,
-        arrived=options.arrived,
-    )
+    fields = {"rows": rows, "rejected": rejected, "lang": path[0].lang, "arrived": options.arrived}
+    return Conversation.of(messages, options.source, options.right, **fields)
 
 
 def _unused(root: MessageNode, used: set[int], place: str) -> Iterator[RejectedRecord]:
@@ -201,21 +190,10 @@ def _unused(root: MessageNode, used: set[int], place: str) -> Iterator[RejectedR
         if id(node) not in used:
             reason = fault or (OFF_PATH if node.answers else "no answer")
             reasons[reason] = reasons.get(reason, 0) + 1
-        after = f"after a message that is left out: {fault.removeprefix(_AFTER_REJECTED)}" if fault else ""
+        after = AFTER_REJECTED + fault.removeprefix(AFTER_REJECTED) if fault else ""
         open_.extend((reply, after) for reply in node.replies)
     for reason, rows in reasons.items():
         yield RejectedRecord(place, reason, rows)
-
-
-TREE_FORMATS = (
-    SourceFormat(
-        "oasst-trees",
-        "OASST conversation trees",
-        '{"message_tree_id", "prompt": {"text", "role", "replies": [{"text", "role", "rank", "replies": …}]}}',
-        _recognises_trees,
-        _read_trees,
-    ),
-)
 
 
 def _recognises_rows(peek: Peek) -> bool:
@@ -224,12 +202,8 @@ def _recognises_rows(peek: Peek) -> bool:
 
 
 def _read_rows(file: SourceFile, options: ReadOptions) -> Iterator[Conversation | RejectedRecord]:
-    grouped = _tree_runs(file) if _is_grouped(file) else _sorted_on_disk(file)
-    for item in grouped:
-        if isinstance(item, RejectedRecord):
-            yield item
-        else:
-            yield from _read_tree(item, options)
+    for item in _tree_runs(file) if _is_grouped(file) else _sorted_on_disk(file):
+        yield from [item] if isinstance(item, RejectedRecord) else _read_tree(item, options)
 
 
 def _tree_id(row: dict[str, Any]) -> str:
@@ -239,15 +213,11 @@ def _tree_id(row: dict[str, Any]) -> str:
 def _is_grouped(file: SourceFile) -> bool:
     """Report whether each tree's messages are contiguous, as in the published files. Stores eight bytes per tree."""
     seen: set[int] = set()
-    current = ""
-    for record in file.records():
-        if isinstance(record, RejectedRecord):
-            continue
-        if (tree := _tree_id(record[1])) != current:
-            if hash(tree) in seen:
-                return False
-            seen.add(hash(tree))
-            current = tree
+    trees = (_tree_id(record[1]) for record in file.records() if not isinstance(record, RejectedRecord))
+    for tree, _ in itertools.groupby(trees):
+        if hash(tree) in seen:
+            return False
+        seen.add(hash(tree))
     return True
 
 
@@ -275,20 +245,9 @@ def _sorted_on_disk(file: SourceFile) -> Iterator[list[Record] | RejectedRecord]
             else:
                 packed = orjson.dumps(record[1], default=str)
                 database.execute("insert into node values (?, ?, ?)", (_tree_id(record[1]), record[0], packed))
-        yield from _grouped(database.execute("select tree, place, row from node order by tree, rowid"))
-
-
-def _grouped(rows: Iterable[tuple[str, str, bytes]]) -> Iterator[list[Record]]:
-    run: list[Record] = []
-    current = None
-    for tree, place, packed in rows:
-        if run and tree != current:
-            yield run
-            run = []
-        current = tree
-        run.append((place, orjson.loads(packed)))
-    if run:
-        yield run
+        rows = database.execute("select tree, place, row from node order by tree, rowid")
+        for _, tree in itertools.groupby(rows, key=operator.itemgetter(0)):
+            yield [(place, orjson.loads(packed)) for _, place, packed in tree]
 
 
 def _read_tree(records: list[Record], options: ReadOptions) -> Iterator[Conversation | RejectedRecord]:
@@ -297,7 +256,7 @@ def _read_tree(records: list[Record], options: ReadOptions) -> Iterator[Conversa
     for place, row in records:
         node = parse_node(row)
         if node.id in nodes or not node.id:
-            yield RejectedRecord(place, "a message of this id came before" if node.id else "no message_id")
+            yield RejectedRecord(place, "duplicate message_id" if node.id else "no message_id")
             continue
         nodes[node.id] = node
         parents.append((place, node, str(row.get("parent_id") or "")))
@@ -311,14 +270,21 @@ def _read_tree(records: list[Record], options: ReadOptions) -> Iterator[Conversa
             continue
         reached += annotate_tree(root).size
         if parent:
-            yield RejectedRecord(place, "the message it answers is not there", root.size)
+            yield RejectedRecord(place, "the message it answers is missing", root.size)
         else:
             yield from extract_conversations(root, state, place, options)
     if reached < len(nodes):
         yield RejectedRecord(records[0][0], "messages that answer each other in a circle", len(nodes) - reached)
 
 
-MESSAGE_FORMATS = (
+FORMATS = (
+    SourceFormat(
+        "oasst-trees",
+        "OASST conversation trees",
+        '{"message_tree_id", "prompt": {"text", "role", "replies": [{"text", "role", "rank", "replies": …}]}}',
+        _recognises_trees,
+        _read_trees,
+    ),
     SourceFormat(
         "oasst",
         "OASST messages",

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import yaml
@@ -21,6 +22,7 @@ from trainer.sources.conversation_builder import (
 )
 from trainer.sources.source_file import Peek, SourceFile
 from trainer.sources.source_format import ReadOptions, SourceFormat
+from trainer.sources.table_reader import first_line
 
 SILENCE = "__ SILENCE __"
 SPEAKER_LABEL = re.compile(r"\s*(?:persona?|user|speaker)?\s*([AB12])\s*[:：]\s*", re.IGNORECASE)
@@ -70,65 +72,67 @@ def alternate_turns(texts: list[str]) -> Turns:
 
 def _plan_reference(row: Row) -> ColumnRoles | None:
     facts = find_column(row, "facts")
-    said = next((name for name in HISTORY_COLUMNS if name in row), None)
+    history = next((name for name in HISTORY_COLUMNS if name in row), None)
     reference = next((name for name in REPLY_COLUMNS if name in row), None)
-    if not facts or not said or not reference or isinstance(row[reference], list):
+    if not facts or not history or not reference or isinstance(row[reference], list):
         return None
-    return ColumnRoles({"facts": facts, "history": said, "assistant": reference})
+    return ColumnRoles({"facts": facts, "history": history, "assistant": reference})
 
 
 def _dialogue_from_reference(row: Row, columns: ColumnRoles) -> RawDialogue:
-    said = columns.get(row, "history")
-    lines = cell_list(said)
+    history = columns.get(row, "history")
+    lines = cell_list(history)
     if lines is None:
-        lines = [line for line in cell_text(said).splitlines() if line.strip()]
+        lines = [line for line in cell_text(history).splitlines() if line.strip()]
     texts = [cell_text(line) for line in lines]
     marks = [SPEAKER_LABEL.match(text) for text in texts]
     answer = cell_text(columns.get(row, "assistant"))
     if texts and all(marks):
-        labels = [
-            ("user" if mark[1].upper() in "A1" else "assistant", text[mark.end() :])
-            for mark, text in zip(marks, texts, strict=True)
-            if mark
+        labelled = ((mark, text) for mark, text in zip(marks, texts, strict=True) if mark)
+        turns: Turns = [
+            *(("user" if mark[1].upper() in "A1" else "assistant", text[mark.end() :]) for mark, text in labelled),
+            ("assistant", SPEAKER_LABEL.sub("", answer, count=1)),
         ]
-        turns: Turns = [*labels, ("assistant", SPEAKER_LABEL.sub("", answer, count=1))]
     else:
         turns = alternate_turns([*texts, answer])
     return RawDialogue.of(turns, join_facts(columns.get(row, "facts")))
 
 
-PERSONA_SCHEMAS: tuple[RowSchema, ...] = (
+PERSONALITY_ROW = '{"personality": […], "utterances": [{"history": […], "candidates": […]}]}'
+REFERENCE_ROW = '{"persona_b": […], "dialogue": […], "reference": "…"}'
+PERSONA_SCHEMAS = (
     RowSchema(
-        "personality",
-        "PersonaChat with candidates",
-        '{"personality": […], "utterances": [{"history": […], "candidates": […]}]}',
-        _plan_utterances,
-        _dialogue_from_utterances,
+        "personality", "PersonaChat with candidates", PERSONALITY_ROW, _plan_utterances, _dialogue_from_utterances
     ),
-    RowSchema(
-        "persona-rows",
-        "Facts, dialogue, next line",
-        '{"persona_b": […], "dialogue": […], "reference": "…"}',
-        _plan_reference,
-        _dialogue_from_reference,
-    ),
+    RowSchema("persona-rows", "Facts, dialogue, next line", REFERENCE_ROW, _plan_reference, _dialogue_from_reference),
 )
+
+
+@dataclass(frozen=True)
+class _Act:
+    """A partner's turn, which facts may precede, and the persona's answer."""
+
+    place: str
+    text: str
+    answer: str
+    is_first: bool = False
+    is_last: bool = False
 
 
 class _Episode:
     """A dialogue under construction: facts, turns, and its number of records."""
 
     def __init__(self, place: str) -> None:
-        self.place, self.rows = place, 0
+        self._place, self._rows = place, 0
         self._facts: list[str] = []
         self._turns: list[tuple[str, str]] = []
 
     def add(self, text: str, label: str) -> None:
-        """Add a partner's turn (preceded by facts) and the persona's answer."""
-        heard = [line for line in text.splitlines() if not self._is_fact(line.strip())]
-        said = "\n".join(heard).strip()
-        if said and said != SILENCE:
-            self._turns.append(("user", said))
+        """Add the texts of an act."""
+        self._rows += 1
+        prompt = "\n".join(line for line in text.splitlines() if not self._is_fact(line.strip())).strip()
+        if prompt and prompt != SILENCE:
+            self._turns.append(("user", prompt))
         if label.strip():
             self._turns.append(("assistant", label))
 
@@ -141,25 +145,49 @@ class _Episode:
     def finish(self, options: ReadOptions) -> Conversation | RejectedRecord:
         """Return the dialogue as a conversation."""
         turns = [(role, PARTNER_ACTS.sub(r"*\1*", PARTNER_SAYS.sub(r"\1", text))) for role, text in self._turns]
-        return build_conversation(RawDialogue.of(turns, "\n".join(self._facts)), self.place, options, self.rows)
+        return build_conversation(RawDialogue.of(turns, "\n".join(self._facts)), self._place, options, self._rows)
 
 
-# ------------------------------------------------------------------------------------------------ text
+def _episode_reader(
+    acts_of: Callable[[SourceFile], Iterator[_Act | RejectedRecord]],
+) -> Callable[[SourceFile, ReadOptions], Iterator[Conversation | RejectedRecord]]:
+    return lambda file, options: _build_episodes(acts_of(file), options)
+
+
+def _build_episodes(
+    acts: Iterable[_Act | RejectedRecord], options: ReadOptions
+) -> Iterator[Conversation | RejectedRecord]:
+    """Join acts to dialogues, which end at a last act or before a first one."""
+    episode = None
+    for act in acts:
+        if isinstance(act, RejectedRecord):
+            yield act
+            continue
+        if episode and act.is_first:
+            yield episode.finish(options)
+            episode = None
+        episode = episode or _Episode(act.place)
+        episode.add(act.text, act.answer)
+        if act.is_last:
+            yield episode.finish(options)
+            episode = None
+    if episode:
+        yield episode.finish(options)
+
+
+def _first_lines(peek: Peek) -> list[str]:
+    return [line for line in peek.text.splitlines()[:-1] or [peek.text] if line.strip()][:64]
 
 
 def _recognises_text(peek: Peek) -> bool:
-    lines = [line for line in peek.text.splitlines()[:-1] or [peek.text] if line.strip()][:64]
-    numbered = [match for line in lines if (match := NUMBERED.match(line))]
-    talk = sum(
-        "\t" in match[2] or bool(OWN_PERSONA.match(match[2])) or bool(ABOUT_OTHERS.match(match[2]))
-        for match in numbered
-    )
-    return peek.kind in ("text", "TSV", "CSV") and bool(lines) and talk >= 0.8 * len(lines)
+    lines = _first_lines(peek)
+    texts = [match[2] for line in lines if (match := NUMBERED.match(line))]
+    acts = sum("\t" in text or bool(OWN_PERSONA.match(text) or ABOUT_OTHERS.match(text)) for text in texts)
+    return peek.kind in ("text", "TSV", "CSV") and bool(lines) and acts >= 0.8 * len(lines)
 
 
-def _read_text(file: SourceFile, options: ReadOptions) -> Iterator[Conversation | RejectedRecord]:
-    """Read lines numbered from 1 within a dialogue: facts, then `said TAB answer TAB reward TAB candidates`."""
-    episode = None
+def _text_acts(file: SourceFile) -> Iterator[_Act | RejectedRecord]:
+    """Yield lines numbered from 1 within a dialogue: facts, then `text TAB answer TAB reward TAB candidates`."""
     for number, line in enumerate(file.lines(), start=1):
         place, line = f"line {number}", line.rstrip("\r\n")
         if not line.strip():
@@ -168,26 +196,18 @@ def _read_text(file: SourceFile, options: ReadOptions) -> Iterator[Conversation 
         if not match:
             yield RejectedRecord(place, "a line without number")
             continue
-        if episode and int(match[1][:9]) == 1:
-            yield episode.finish(options)
-            episode = None
-        episode = episode or _Episode(place)
-        said, _, rest = match[2].partition("\t")
-        episode.add(said, rest.split("\t")[0])
-        episode.rows += 1
-    if episode:
-        yield episode.finish(options)
+        text, _, rest = match[2].partition("\t")
+        yield _Act(place, text, rest.split("\t")[0], is_first=int(match[1][:9]) == 1)
 
 
 def _recognises_fields(peek: Peek) -> bool:
-    lines = [line for line in peek.text.splitlines()[:-1] or [peek.text] if line.strip()][:64]
+    lines = _first_lines(peek)
     fields = sum(line.startswith("text:") and "\tlabels:" in line for line in lines)
     return bool(lines) and 2 * fields > len(lines)
 
 
-def _read_fields(file: SourceFile, options: ReadOptions) -> Iterator[Conversation | RejectedRecord]:
-    """Read one act per line: `text:…TAB labels:…TAB episode_done:True`."""
-    episode = None
+def _field_acts(file: SourceFile) -> Iterator[_Act | RejectedRecord]:
+    """Yield one act per line: `text:…TAB labels:…TAB episode_done:True`."""
     for number, line in enumerate(file.lines(), start=1):
         if not line.strip():
             continue
@@ -195,47 +215,26 @@ def _read_fields(file: SourceFile, options: ReadOptions) -> Iterator[Conversatio
         if "text" not in fields:
             yield RejectedRecord(f"line {number}", "no text: field")
             continue
-        episode = episode or _Episode(f"line {number}")
         label = fields.get("labels", fields.get("eval_labels", "")).split("|")[0]
-        episode.add(*(part.replace("\\n", "\n").replace("<NEWL>", "\n") for part in (fields["text"], label)))
-        episode.rows += 1
-        if fields.get("episode_done") == "True":
-            yield episode.finish(options)
-            episode = None
-    if episode:
-        yield episode.finish(options)
-
-
-# ------------------------------------------------------------------------------------------------ acts
+        text, answer = (part.replace("\\n", "\n").replace("<NEWL>", "\n") for part in (fields["text"], label))
+        yield _Act(f"line {number}", text, answer, is_last=fields.get("episode_done") == "True")
 
 
 def _recognises_acts(peek: Peek) -> bool:
     return peek.kind == "YAML" and peek.text.startswith("acts:") and "text:" in peek.text
 
 
-def _read_acts(file: SourceFile, options: ReadOptions) -> Iterator[Conversation | RejectedRecord]:
-    episode = None
-    for place, act in _acts(file):
-        if not isinstance(act, dict):
-            yield RejectedRecord(place, act)
-            continue
-        labels = act.get("labels") or act.get("eval_labels") or act.get("labels_choice") or []
-        episode = episode or _Episode(place)
-        episode.add(_plain(act.get("text")), _plain(labels[0] if isinstance(labels, list) and labels else ""))
-        episode.rows += 1
-        if act.get("episode_done") is True:
-            yield episode.finish(options)
-            episode = None
-    if episode:
-        yield episode.finish(options)
+def _act(place: str, act: Any) -> _Act | RejectedRecord:
+    if not isinstance(act, dict):
+        return RejectedRecord(place, "not an act")
+    labels = act.get("labels") or act.get("eval_labels") or act.get("labels_choice") or []
+    answer = labels[0] if isinstance(labels, list) and labels else ""
+    text, answer = ("" if value is None else str(value) for value in (act.get("text"), answer))
+    return _Act(place, text, answer, is_last=act.get("episode_done") is True)
 
 
-def _plain(value: Any) -> str:
-    return value if isinstance(value, str) else "" if value is None else str(value)
-
-
-def _acts(file: SourceFile) -> Iterator[tuple[str, dict[str, Any] | str]]:
-    """Yield the acts, or the reason why one cannot be read. Each item of the list `acts` is parsed separately."""
+def _yaml_acts(file: SourceFile) -> Iterator[_Act | RejectedRecord]:
+    """Yield the acts. Each item of the list `acts` is parsed separately."""
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     number = 0
     for block in _blocks(file):
@@ -243,12 +242,12 @@ def _acts(file: SourceFile) -> Iterator[tuple[str, dict[str, Any] | str]]:
             items = yaml.load(block, loader)
         except (yaml.YAMLError, ValueError, RecursionError, OverflowError) as error:
             number += 1
-            yield f"act {number}", f"not valid YAML: {str(error).splitlines()[0]}"
+            yield RejectedRecord(f"act {number}", f"not valid YAML: {first_line(error)}")
             continue
         for item in items if isinstance(items, list) else [items]:
             for act in item if isinstance(item, list) else [item]:
                 number += 1
-                yield f"act {number}", act if isinstance(act, dict) else "no act"
+                yield _act(f"act {number}", act)
 
 
 def _blocks(file: SourceFile) -> Iterator[str]:
@@ -270,14 +269,9 @@ def _blocks(file: SourceFile) -> Iterator[str]:
         yield "".join(block)
 
 
-# ------------------------------------------------------------------------------------------------ CSV
-
-
 def _recognises_csv(peek: Peek) -> bool:
-    return {CSV_PERSONA_COLUMN, CSV_DIALOGUE_COLUMN} <= {
-        *peek.columns,
-        *(name for row in peek.records[:1] for name in row),
-    }
+    first = peek.records[0] if peek.records else {}
+    return {CSV_PERSONA_COLUMN, CSV_DIALOGUE_COLUMN} <= {*peek.columns, *first}
 
 
 def _read_csv(file: SourceFile, options: ReadOptions) -> Iterator[Conversation | RejectedRecord]:
@@ -288,32 +282,23 @@ def _read_csv(file: SourceFile, options: ReadOptions) -> Iterator[Conversation |
         place, row = record
         turns = parse_transcript(cell_text(row.get(CSV_DIALOGUE_COLUMN)))
         if not turns:
-            yield RejectedRecord(place, "no line says who speaks")
+            yield RejectedRecord(place, "no speaker labels")
         else:
             yield build_conversation(RawDialogue.of(turns, join_facts(row.get(CSV_PERSONA_COLUMN))), place, options)
 
 
+TEXT_LINES = "numbered lines: 1 your persona: …; 2 text TAB answer TAB reward TAB candidates"
+FIELD_LINES = "one act per line: text:… TAB labels:… TAB episode_done:True"
+YAML_ACTS = "YAML: acts: [[{text, labels, episode_done}]]"
+CSV_COLUMNS = f"CSV with user 1 personas, {CSV_PERSONA_COLUMN}, {CSV_DIALOGUE_COLUMN}"
 FORMATS = (
-    SourceFormat(
-        "convai2",
-        "PersonaChat text (ConvAI2, ParlAI)",
-        "numbered lines: 1 your persona: …; 2 said TAB answer TAB reward TAB candidates",
-        _recognises_text,
-        _read_text,
+    *(
+        SourceFormat(name, title, expected, recognises, _episode_reader(acts))
+        for name, title, expected, recognises, acts in (
+            ("convai2", "PersonaChat text (ConvAI2, ParlAI)", TEXT_LINES, _recognises_text, _text_acts),
+            ("parlai-text", "ParlAI dialogue text", FIELD_LINES, _recognises_fields, _field_acts),
+            ("parlai", "ParlAI acts", YAML_ACTS, _recognises_acts, _yaml_acts),
+        )
     ),
-    SourceFormat(
-        "parlai-text",
-        "ParlAI dialogue text",
-        "a line an act: text:… TAB labels:… TAB episode_done:True",
-        _recognises_fields,
-        _read_fields,
-    ),
-    SourceFormat("parlai", "ParlAI acts", "YAML: acts: [[{text, labels, episode_done}]]", _recognises_acts, _read_acts),
-    SourceFormat(
-        "synthetic-persona-chat",
-        "Synthetic-Persona-Chat",
-        f"CSV with user 1 personas, {CSV_PERSONA_COLUMN}, {CSV_DIALOGUE_COLUMN}",
-        _recognises_csv,
-        _read_csv,
-    ),
+    SourceFormat("synthetic-persona-chat", "Synthetic-Persona-Chat", CSV_COLUMNS, _recognises_csv, _read_csv),
 )

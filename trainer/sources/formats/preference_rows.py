@@ -44,71 +44,61 @@ def _plan_chosen(row: Row) -> ColumnRoles | None:
         return None
     by_role = {"chosen": chosen, "rejected": rejected}
     messages = next((name for name in ("conversations", "messages") if isinstance(row.get(name), list)), None)
-    for role, column in (
-        ("messages", messages),
-        *((role, find_column(row, role)) for role in ("user", "input", "system", "lang")),
-    ):
-        if column:
-            by_role[role] = column
-    return ColumnRoles(by_role)
+    others = {"messages": messages, **{role: find_column(row, role) for role in ("user", "input", "system", "lang")}}
+    return ColumnRoles(by_role | {role: column for role, column in others.items() if column})
 
 
 def _dialogue_from_chosen(row: Row, columns: ColumnRoles) -> RawDialogue:
     chosen, rejected = (_answer(columns.get(row, role)) for role in ("chosen", "rejected"))
-    is_whole = any(ROLES.get(label.lower()) is ROLES["user"] for label, _ in chosen)
-    asked: list[tuple[str, str]] = []
-    if not is_whole:
-        asked = [*_history_turns(columns.get(row, "messages")), *_prompt_turns(row, columns)]
-    system = columns.get(row, "system")
-    return _preferred([*asked, *chosen], rejected, system if isinstance(system, str) else "")
+    prompt: list[tuple[str, str]] = []
+    if not _has_prompt(chosen):
+        prompt = [*_history_turns(columns.get(row, "messages")), *_prompt_turns(row, columns)]
+    return _preferred([*prompt, *chosen], rejected, columns.get(row, "system"))
+
+
+def _has_prompt(turns: Turns) -> bool:
+    return any(ROLES.get(label.lower()) is ROLES["user"] for label, _ in turns)
 
 
 def _prompt_turns(row: Row, columns: ColumnRoles) -> list[tuple[str, str]]:
     turns = [
         turn for role in ("user", "input") if (cell := columns.get(row, role)) for turn in parse_side(cell, "user")
     ]
-    # HH-RLHF and its kin end the question with the label of the answer that is to come.
+    # HH-RLHF and similar sets end the question with the answer's label.
     return turns[:-1] if turns and not turns[-1][1].strip() else turns
 
 
 def _history_turns(messages: Any) -> list[tuple[str, str]]:
-    found = cell_list(messages) or []
-    keys = message_keys(found)
-    return list(message_turns(found, *keys)) if keys else []
+    history = cell_list(messages) or []
+    keys = message_keys(history)
+    return list(message_turns(history, *keys)) if keys else []
 
 
 def _answer(value: Any) -> Turns:
     if isinstance(value, str):
-        return (
-            parse_transcript(value)
-            if value.lstrip().startswith(("Human:", "User:", "<|", "### "))
-            else [("assistant", value)]
-        )
+        is_transcript = value.lstrip().startswith(("Human:", "User:", "<|", "### "))
+        return parse_transcript(value) if is_transcript else [("assistant", value)]
     if isinstance(value, dict) and not message_keys([value]):
         return [("assistant", answer_text(value))]
     return parse_side(value, "assistant")
 
 
-def _preferred(turns: Turns, rejected: Turns, system: str = "", lang: str = "") -> RawDialogue:
+def _preferred(turns: Turns, rejected: Turns, system: Any = "") -> RawDialogue:
     worse = rejected[-1][1] if rejected else ""
     if not turns or not turns[-1][1].strip():
         raise UnusableRecordError("the better answer is empty")
-    return RawDialogue.of(turns, system, "" if worse.strip() == turns[-1][1].strip() else worse, lang)
-
-
-# ------------------------------------------------------------------------------------------------ scores
+    is_tie = worse.strip() == turns[-1][1].strip()
+    return RawDialogue.of(turns, system if isinstance(system, str) else "", "" if is_tie else worse)
 
 
 def _plan_scored(row: Row) -> ColumnRoles | None:
-    user, answers = (
-        find_column(row, "user") or find_column(row, "input"),
-        next((name for name in ANSWER_LIST_KEYS if cell_list(row.get(name))), None),
-    )
+    user = find_column(row, "user") or find_column(row, "input")
+    answers = next((name for name in ANSWER_LIST_KEYS if cell_list(row.get(name))), None)
     if not user or not answers or user == answers:
         return None
-    found = cell_list(row[answers]) or []
-    keys = [key for key in SCORE_KEYS if isinstance(found[0], dict) and key in found[0]]
-    lists = [name for name in SCORE_LIST_KEYS if len(cell_list(row.get(name)) or []) == len(found)]
+    cells = cell_list(row[answers]) or []
+    keys = [key for key in SCORE_KEYS if isinstance(cells[0], dict) and key in cells[0]]
+    lists = [name for name in SCORE_LIST_KEYS if len(cell_list(row.get(name)) or []) == len(cells)]
     if not keys and not lists:
         return None
     by_role = {"user": user, "assistant": answers}
@@ -118,26 +108,19 @@ def _plan_scored(row: Row) -> ColumnRoles | None:
 
 
 def _dialogue_from_scores(row: Row, columns: ColumnRoles) -> RawDialogue:
-    """Build a dialogue from scored answers. `from_key` is the score's key in each answer, or `value_key` the scores'
-    column.
-    """
+    """Build a dialogue from scored answers. `from_key` is the score's key, or `value_key` the column of scores."""
     answers = cell_list(columns.get(row, "assistant")) or []
     name = columns.from_key or columns.value_key
-    raw = (
-        cell_list(row.get(name))
-        if columns.value_key
-        else [a.get(name) if isinstance(a, dict) else None for a in answers]
-    )
-    scores = [_number(score) for score in raw or []]
+    keyed = [answer.get(name) if isinstance(answer, dict) else None for answer in answers]
+    scores = [_number(score) for score in (cell_list(row.get(name)) if columns.value_key else keyed) or []]
     scored = [(score, answer_text(a)) for score, a in zip(scores, answers, strict=False) if score is not None]
     scored = [(-score if "rank" in name else score, text) for score, text in scored if text.strip()]
     if not scored:
         raise UnusableRecordError("no answer has a score")
     best, worst = max(scored, key=lambda pair: pair[0]), min(scored, key=lambda pair: pair[0])
     rejected = [("assistant", worst[1])] if worst[0] < best[0] else []
-    system = columns.get(row, "system")
     turns = [*parse_side(columns.get(row, "user"), "user"), ("assistant", best[1])]
-    return _preferred(turns, rejected, system if isinstance(system, str) else "")
+    return _preferred(turns, rejected, columns.get(row, "system"))
 
 
 def _number(value: Any) -> float | None:
@@ -148,12 +131,9 @@ def _number(value: Any) -> float | None:
     return number if math.isfinite(number) else None
 
 
-# ------------------------------------------------------------------------------------------------ verdicts
-
-
 def _plan_verdict(row: Row) -> ColumnRoles | None:
     for first, second, verdict in COMPARISON_KEYS:
-        if first in row and second in row and verdict in row:
+        if {first, second, verdict} <= row.keys():
             user = find_column(row, "user") or find_column(row, "history") or find_column(row, "input")
             by_role = {"chosen": first, "rejected": second, "label": verdict}
             return ColumnRoles({**by_role, **({"user": user} if user else {})})
@@ -169,26 +149,15 @@ def _dialogue_from_comparison(row: Row, columns: ColumnRoles) -> RawDialogue:
         second_is_better = verdict != "1"
     answers = [_answer(columns.get(row, role)) for role in ("chosen", "rejected")]
     better, worse = reversed(answers) if second_is_better else answers
-    is_whole = any(ROLES.get(label.lower()) is ROLES["user"] for label, _ in better)
-    return _preferred([*([] if is_whole else _prompt_turns(row, columns)), *better], worse)
+    return _preferred([*([] if _has_prompt(better) else _prompt_turns(row, columns)), *better], worse)
 
 
-PREFERENCE_SCHEMAS: tuple[RowSchema, ...] = (
+SCORED_ROW = '{"instruction", "completions": [{"response", "score"}]}'
+COMPARISON_ROW = '{"prompt", "response_0", "response_1", "better_response_id"}'
+PREFERENCE_SCHEMAS = (
     RowSchema(
         "preference", "Better and worse answer", '{"prompt", "chosen", "rejected"}', _plan_chosen, _dialogue_from_chosen
     ),
-    RowSchema(
-        "scored",
-        "Scored answers",
-        '{"instruction", "completions": [{"response", "score"}]}',
-        _plan_scored,
-        _dialogue_from_scores,
-    ),
-    RowSchema(
-        "verdict",
-        "Two answers and which is better",
-        '{"prompt", "response_0", "response_1", "better_response_id"}',
-        _plan_verdict,
-        _dialogue_from_comparison,
-    ),
+    RowSchema("scored", "Scored answers", SCORED_ROW, _plan_scored, _dialogue_from_scores),
+    RowSchema("verdict", "Two answers and which is better", COMPARISON_ROW, _plan_verdict, _dialogue_from_comparison),
 )

@@ -30,6 +30,10 @@ def _plan_answers(row: Row) -> ColumnRoles | None:
     return ColumnRoles(add_optional_roles(row, by_role))
 
 
+def _plan_history(row: Row) -> ColumnRoles | None:
+    return _plan_answers(row) if find_column(row, "history") else None
+
+
 def _plan_exactly(*names: str) -> Callable[[Row], ColumnRoles | None]:
     """Return a plan for rows that have all these columns, and possibly others."""
     return lambda row: _plan_answers(row) if all(name in row for name in names) else None
@@ -38,15 +42,15 @@ def _plan_exactly(*names: str) -> Callable[[Row], ColumnRoles | None]:
 def dialogue_from_answer(row: Row, columns: ColumnRoles) -> RawDialogue:
     """Build a dialogue from instruction (with input and history) and answer; the first of several answers."""
     turns = [*_history(columns.get(row, "history")), *parse_side(columns.get(row, "user"), "user")]
-    given = columns.get(row, "input")
-    if given is not None and (given := cell_text(given)).strip() and given.strip().lower() not in NO_INPUT:
-        turns.append(("user", given))
+    text = cell_text(columns.get(row, "input"))
+    if text.strip() and text.strip().lower() not in NO_INPUT:
+        turns.append(("user", text))
     answer = columns.get(row, "assistant")
     answers = cell_list(answer) if isinstance(answer, list | dict) else None
     if answers and isinstance(answers[0], dict) and message_keys(answers):
         turns.extend(parse_side(answers, "assistant"))
     elif answers:
-        turns.append(("assistant", next((found for each in answers if (found := answer_text(each)).strip()), "")))
+        turns.append(("assistant", next((text for each in answers if (text := answer_text(each)).strip()), "")))
     else:
         turns.append(("assistant", cell_text(answer)))
     return make_dialogue(turns, row, columns)
@@ -81,7 +85,7 @@ def _history(value: Any) -> Turns:
     if isinstance(value, str) and not value.lstrip().startswith("["):
         if turns := parse_transcript(value):
             return turns
-        raise UnusableRecordError("history: nothing says who speaks")
+        raise UnusableRecordError("history: no speaker labels")
     items = cell_list(value)
     if items is None:
         raise UnusableRecordError("history: a list was expected")
@@ -101,54 +105,15 @@ def _history_item(item: Any, place: int) -> Turns:
     return [("user" if place % 2 == 0 else "assistant", cell_text(item))]
 
 
-QA_SCHEMAS: tuple[RowSchema, ...] = (
-    RowSchema(
-        "history",
-        "Answer with history",
-        '{"prompt", "response", "history": [["…", "…"]]}',
-        lambda row: _plan_answers(row) if find_column(row, "history") else None,
-        dialogue_from_answer,
-    ),
-    RowSchema(
-        "firefly",
-        "Firefly",
-        '{"kind", "input", "target"}',
-        _plan_exactly("kind", "input", "target"),
-        dialogue_from_answer,
-    ),
-    RowSchema(
-        "alpaca",
-        "Alpaca",
-        '{"instruction", "input", "output"}',
-        _plan_exactly("instruction", "input", "output"),
-        dialogue_from_answer,
-    ),
-    RowSchema(
-        "belle",
-        "BELLE evaluation",
-        '{"question", "std_answer", "class"}',
-        _plan_exactly("question", "std_answer"),
-        dialogue_from_answer,
-    ),
-    RowSchema(
-        "wizardlm",
-        "WizardLM",
-        '{"instruction", "output"}',
-        _plan_exactly("instruction", "output"),
-        dialogue_from_answer,
-    ),
-    RowSchema(
-        "dolly",
-        "Dolly",
-        '{"instruction", "context", "response"}',
-        _plan_exactly("instruction", "response"),
-        dialogue_from_answer,
-    ),
-    RowSchema(
-        "answers",
-        "Questions and answers",
-        "a column such as prompt or question, one such as response or answer",
-        _plan_answers,
-        dialogue_from_answer,
-    ),
+QA_SCHEMAS = tuple(
+    RowSchema(name, title, expected, plan, dialogue_from_answer)
+    for name, title, expected, plan in (
+        ("history", "Answer with history", '{"prompt", "response", "history": [["…", "…"]]}', _plan_history),
+        ("firefly", "Firefly", '{"kind", "input", "target"}', _plan_exactly("kind", "input", "target")),
+        ("alpaca", "Alpaca", '{"instruction", "input", "output"}', _plan_exactly("instruction", "input", "output")),
+        ("belle", "BELLE evaluation", '{"question", "std_answer", "class"}', _plan_exactly("question", "std_answer")),
+        ("wizardlm", "WizardLM", '{"instruction", "output"}', _plan_exactly("instruction", "output")),
+        ("dolly", "Dolly", '{"instruction", "context", "response"}', _plan_exactly("instruction", "response")),
+        ("answers", "Questions and answers", "columns such as prompt or question, response or answer", _plan_answers),
+    )
 )

@@ -13,21 +13,19 @@ from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 from typing import Any
 
-from personas.errors import MaterialError
 from trainer.sources import sessionise
 from trainer.sources.conversation import Conversation, RejectedRecord
 from trainer.sources.markup import clean_text, convert_emphasis, map_outside_code, mark_mention
-from trainer.sources.sessionise import (
+from trainer.sources.record_fields import (
     FieldError,
-    LogEntry,
     epoch_seconds,
     object_field,
     object_list,
     optional_text,
-    parse_entries,
     text_field,
 )
-from trainer.sources.source_file import Peek, SourceFile, is_media_file
+from trainer.sources.sessionise import LogEntry, parse_file
+from trainer.sources.source_file import SourceFile, is_media_file
 from trainer.sources.source_format import ReadOptions, SourceFormat
 from trainer.sources.speakers import Author, make_author
 
@@ -38,20 +36,13 @@ WORKSPACE_FILES = (
     *("file_conversations.json", "org_users.json", "huddle_transcripts.json"),
 )
 """What stands at the top of an export, beside a folder for each channel."""
-MESSAGE_SUBTYPES = (
-    "",
-    "me_message",
-    "thread_broadcast",
-    "reply_broadcast",
-    "file_share",
-    "file_comment",
-    "bot_message",
-)
+MESSAGE_SUBTYPES = ("", *"me_message thread_broadcast reply_broadcast file_share file_comment bot_message".split())
 UPLOADED = re.compile(r"<@[^>]+> (?:uploaded|shared) a file: <[^>]+>(?: and commented: (?P<comment>.*))?", re.DOTALL)
 """What file messages said before 2018; the words after it are the person's own."""
 TOKEN = re.compile(
     r"<(?:@(?P<user>[A-Z0-9]+)|#(?P<channel>[A-Z0-9]+)|!(?P<special>[^|>]+)|(?P<link>[^|<>\s]+))(?:\|(?P<label>[^>]*))?>"
 )
+SKIN_TONE = re.compile(r":skin-tone-\d:")
 SLACKBOT = "USLACKBOT"
 
 
@@ -73,19 +64,17 @@ class SlackWorkspace:
             return self.users[user]
         return _person(user or text_field(message, "user"), object_field(message, "user_profile"))
 
-    def written(self, raw: str) -> str:
+    def render(self, raw: str) -> str:
         """Convert a text to Discord's markup."""
         parts = TOKEN.split(clean_text(raw))
         pieces = [html.unescape(parts[0])]
         for place in range(1, len(parts), TOKEN.groups + 1):
             user, channel, special, link, label = parts[place : place + TOKEN.groups]
-            pieces.append(
-                mark_mention(user) if user else html.unescape(self._named(channel, special, link, label or ""))
-            )
-            pieces.append(html.unescape(parts[place + TOKEN.groups]))
-        return map_outside_code("".join(pieces), lambda part: convert_emphasis(_without_skin(part)))
+            shown = mark_mention(user) if user else html.unescape(self._label(channel, special, link, label or ""))
+            pieces += [shown, html.unescape(parts[place + TOKEN.groups])]
+        return map_outside_code("".join(pieces), lambda part: convert_emphasis(SKIN_TONE.sub("", part)))
 
-    def _named(self, channel: str | None, special: str | None, link: str | None, label: str) -> str:
+    def _label(self, channel: str | None, special: str | None, link: str | None, label: str) -> str:
         if channel:
             return f"#{label or self.channels.get(channel, 'channel')}"
         if special:
@@ -99,8 +88,8 @@ def read(file: SourceFile, options: ReadOptions) -> Iterator[Conversation | Reje
     """Yield the sessions of every channel, each thread separately."""
     workspace = _workspace(file)
     days = sorted(name for name in file.names if DAY_FILE.search(name))
-    found = (entry for name in days for entry in _entries(file, name, workspace))
-    return sessionise.build_sessions(found, file.name, options, has_edits=True)
+    entries = (entry for name in days for entry in _entries(file, name, workspace))
+    return sessionise.build_sessions(entries, file.name, options, has_edits=True)
 
 
 def _workspace(file: SourceFile) -> SlackWorkspace:
@@ -132,43 +121,27 @@ def _person(id: str, profile: Mapping[str, Any]) -> Author:
 def _entries(file: SourceFile, name: str, workspace: SlackWorkspace) -> Iterator[LogEntry | RejectedRecord]:
     match = DAY_FILE.search(name)
     channel = match["channel"] if match else ""
-
-    def parse(row: str, message: dict[str, Any]) -> LogEntry:
-        return _entry(f"{name} {row}", message, channel, workspace)
-
-    try:
-        for item in parse_entries(file.member(name).records(), parse):
-            yield replace(item, row=f"{name} {item.row}") if isinstance(item, RejectedRecord) else item
-    except MaterialError as error:  # one day's file; the others may well be whole
-        yield RejectedRecord(name, error.message, rows=0)
+    return parse_file(file, name, lambda row, message: _entry(row, message, channel, workspace))
 
 
 def _entry(row: str, record: Mapping[str, Any], channel: str, workspace: SlackWorkspace) -> LogEntry:
     kind, at = optional_text(record, "subtype"), epoch_seconds(record, "ts")
     if kind == "message_deleted":
-        earlier = object_field(record, "previous_message")
-        return LogEntry(
-            row,
-            at,
-            make_author("", ()),
-            "",
-            channel=_thread(earlier, channel),
-            deletes=text_field(record, "deleted_ts"),
-        )
+        thread = _thread(object_field(record, "previous_message"), channel)
+        return LogEntry(row, at, make_author("", ()), "", channel=thread, deletes=text_field(record, "deleted_ts"))
     message = object_field(record, "message") if kind == "message_changed" else record
-    if kind == "message_changed" and optional_text(message, "subtype") == "tombstone":
-        return LogEntry(
-            row, at, make_author("", ()), "", channel=_thread(message, channel), deletes=text_field(message, "ts")
-        )
-    shown, author = _text_and_author(message, workspace)
     subtype = optional_text(message, "subtype")
+    if kind == "message_changed" and subtype == "tombstone":
+        thread = _thread(message, channel)
+        return LogEntry(row, at, make_author("", ()), "", channel=thread, deletes=text_field(message, "ts"))
+    text, author = _text_and_author(message, workspace)
     dropped = "" if subtype in MESSAGE_SUBTYPES else sessionise.DELETED if subtype == "tombstone" else sessionise.SYSTEM
     id, thread = text_field(message, "ts"), optional_text(message, "thread_ts")
     return LogEntry(
         row=row,
         at=epoch_seconds(message, "ts"),
         author=author,
-        text=workspace.written(shown) if not dropped else "",
+        text=workspace.render(text) if not dropped else "",
         id=id,
         reply_to=thread if thread != id else "",
         channel=_thread(message, channel),
@@ -187,12 +160,12 @@ def _text_and_author(message: Mapping[str, Any], workspace: SlackWorkspace) -> t
     comment = object_field(message, "comment")
     if message.get("subtype") == "file_comment" and comment:
         return text_field(comment, "comment"), workspace.author(comment)
-    shown = optional_text(message, "text")
-    if "file" in message and (match := UPLOADED.fullmatch(shown)):
-        shown = match["comment"] or ""
+    text = optional_text(message, "text")
+    if "file" in message and (match := UPLOADED.fullmatch(text)):
+        text = match["comment"] or ""
     if message.get("type", "message") != "message":
         raise FieldError("type: a message was expected")
-    return shown, workspace.author(message)
+    return text, workspace.author(message)
 
 
 def _empty(message: Mapping[str, Any]) -> str:
@@ -201,15 +174,11 @@ def _empty(message: Mapping[str, Any]) -> str:
     return sessionise.EMBED if object_list(message, "attachments") or message.get("blocks") else sessionise.NO_TEXT
 
 
-def _without_skin(text: str) -> str:
-    return re.sub(r":skin-tone-\d:", "", text)
-
-
 def _claims(names: Sequence[str]) -> Sequence[str]:
     """Claim the lists at the top of a workspace, its channels' days, and attachments."""
-    tops = {PurePosixPath(name).parent for name in names if PurePosixPath(name).name in ("users.json", *CHANNEL_LISTS)}
+    paths = [(name, PurePosixPath(name)) for name in names]
+    tops = {path.parent for _, path in paths if path.name in ("users.json", *CHANNEL_LISTS)}
     for top in sorted(tops):
-        paths = [(name, PurePosixPath(name)) for name in names]
         channels = {path.parent for name, path in paths if DAY_FILE.search(name) and path.parent.parent == top}
         if channels:
             return [
@@ -222,17 +191,5 @@ def _claims(names: Sequence[str]) -> Sequence[str]:
     return []
 
 
-def _recognises(peek: Peek) -> bool:
-    return bool(_claims(peek.names))
-
-
-FORMATS = (
-    SourceFormat(
-        "slack",
-        "Slack export",
-        "a Slack export, zipped or unpacked: users.json, channels.json, <channel>/<YYYY-MM-DD>.json",
-        _recognises,
-        read,
-        claims=_claims,
-    ),
-)
+EXPECTED = "a Slack export, zipped or unpacked: users.json, channels.json, <channel>/<YYYY-MM-DD>.json"
+FORMAT = SourceFormat("slack", "Slack export", EXPECTED, lambda peek: bool(_claims(peek.names)), read, claims=_claims)

@@ -58,12 +58,9 @@ def _arrays(peek: Peek, mapping: Mapping[str, str]) -> list[tuple[str, list[Row]
         return []
     lists = [(name, rows) for name, rows in peek.head.items() if isinstance(rows, list)]
     arrays = [(name, rows) for name, rows in lists if rows and all(isinstance(row, dict) for row in rows)]
-    certain = [
-        (name, rows) for name, rows in arrays if normalise_column(name) not in MESSAGE_LIST_KEYS and _are_rows(rows)
-    ]
-    if certain or any(_plan(shape, peek.head) for shape in ROW_SCHEMAS):
-        return certain
-    return arrays
+    certain = [(name, rows) for name, rows in arrays if normalise_column(name) not in MESSAGE_LIST_KEYS]
+    certain = [(name, rows) for name, rows in certain if _are_rows(rows)]
+    return certain if certain or _first_schema(peek.head) else arrays
 
 
 def _are_rows(rows: list[Row]) -> bool:
@@ -71,41 +68,33 @@ def _are_rows(rows: list[Row]) -> bool:
 
 
 def guess_roles(peek: Peek, options: ReadOptions) -> ColumnRoles | None:
-    """Return the roles assigned to unknown columns. Raises `MaterialError` for a mapping with an unknown role or
-    column.
-    """
+    """Return the roles assigned to unknown columns. Raises `MaterialError` for an unknown role or column."""
     rows = first_rows(peek, options.mapping)
     if not options.mapping:
         return guess_columns([row for row in rows if row.keys() == rows[0].keys()]) if rows[0] else None
     columns = parse_mapping(options.mapping)
-    held = {column for row in rows for column in row}
-    if missing := [column for column in columns.by_role.values() if column not in held]:
-        require_roles(options.mapping, held)
-        raise MaterialError(
-            f"{peek.name} has no column {missing[0]!r}.",
-            f"It has {', '.join(map(str, sorted(held)[:MAX_SHOWN_COLUMNS]))}.",
-        )
+    present = {column for row in rows for column in row}
+    if missing := [column for column in columns.by_role.values() if column not in present]:
+        require_roles(options.mapping, present)
+        shown = ", ".join(map(str, sorted(present)[:MAX_SHOWN_COLUMNS]))
+        raise MaterialError(f"{peek.name} has no column {missing[0]!r}.", f"It has {shown}.")
     return columns
-
-
-def _recognises(shape: RowSchema) -> Callable[[Peek], bool]:
-    return lambda peek: _main_schema(peek) is shape
 
 
 def _main_schema(peek: Peek) -> RowSchema | None:
     """Return the schema of most of the first rows, if at least half of them have a known one."""
     rows = first_rows(peek)[:SAMPLED_ROWS]
-    found = [shape for row in rows if (shape := _first_schema(row))]
-    return max(ROW_SCHEMAS, key=found.count) if found and 2 * len(found) >= len(rows) else None
+    schemas = [schema for row in rows if (schema := _first_schema(row))]
+    return max(ROW_SCHEMAS, key=schemas.count) if schemas and 2 * len(schemas) >= len(rows) else None
 
 
 def _first_schema(row: Row) -> RowSchema | None:
-    return next((shape for shape in ROW_SCHEMAS if _plan(shape, row)), None)
+    return next((schema for schema in ROW_SCHEMAS if _plan(schema, row)), None)
 
 
-def _plan(shape: RowSchema, row: Row) -> ColumnRoles | None:
+def _plan(schema: RowSchema, row: Row) -> ColumnRoles | None:
     try:
-        return shape.plan(row)
+        return schema.plan(row)
     except UnusableRecordError:
         return None
 
@@ -116,11 +105,14 @@ def _recognises_columns(peek: Peek) -> bool:
     return guess_roles(peek, ReadOptions()) is not None or (bool(peek.columns) and not peek.records)
 
 
-def _read_as(shape: RowSchema) -> Callable[[SourceFile, ReadOptions], Iterator[Conversation | RejectedRecord]]:
-    def read(file: SourceFile, options: ReadOptions) -> Iterator[Conversation | RejectedRecord]:
-        return read_rows(file, options, shape, None)
-
-    return read
+def _schema_format(schema: RowSchema) -> SourceFormat:
+    return SourceFormat(
+        schema.name,
+        schema.title,
+        schema.expected,
+        lambda peek: _main_schema(peek) is schema,
+        lambda file, options: read_rows(file, options, schema, None),
+    )
 
 
 def _read_columns(file: SourceFile, options: ReadOptions) -> Iterator[Conversation | RejectedRecord]:
@@ -128,7 +120,7 @@ def _read_columns(file: SourceFile, options: ReadOptions) -> Iterator[Conversati
     if columns:
         return read_rows(file, options, None, (_dialogue_parser(columns), columns))
     if file.peek().records:
-        raise MaterialError(f"The columns of {file.name} cannot be told apart.", "Name them: --map user=COLUMN …")
+        raise MaterialError(f"The roles of {file.name}'s columns are unclear.", "Name them: --map user=COLUMN …")
     return read_rows(file, options, None, None)  # a table without rows, or whose first ones are all broken
 
 
@@ -140,17 +132,14 @@ def _dialogue_parser(columns: ColumnRoles) -> Callable[[Row, ColumnRoles], RawDi
         return dialogue_from_transcript
     if "assistant" in roles and ("user" in roles or "history" in roles):
         return dialogue_from_answer
-    raise MaterialError(
-        "Nothing says which column holds the answers.", "Name user and assistant, messages, or transcript."
-    )
+    raise MaterialError("No column has the role of the answers.", "Name user and assistant, messages, or transcript.")
 
 
 def _dialogue_from_list(row: Row, columns: ColumnRoles) -> RawDialogue:
     """Build a dialogue from a list named by the operator: messages under any known keys, or alternating texts."""
-    keys = message_keys(cell_list(columns.get(row, "messages")) or [])
-    return (
-        dialogue_from_messages(row, ColumnRoles(columns.by_role, *keys)) if keys else dialogue_from_texts(row, columns)
-    )
+    if keys := message_keys(cell_list(columns.get(row, "messages")) or []):
+        return dialogue_from_messages(row, ColumnRoles(columns.by_role, *keys))
+    return dialogue_from_texts(row, columns)
 
 
 def read_rows(
@@ -171,9 +160,12 @@ def read_rows(
         key = tuple(row)
         plan = forced or plans.get(key)
         if plan is None:
-            plan = _plan_for(row, main) or (unknown if unknown and _fits(row, unknown[1]) else None)
+            plan = _plan_for(row, main) or (
+                unknown if unknown and row.keys() >= set(unknown[1].by_role.values()) else None
+            )
             if plan is None:
-                yield RejectedRecord(place, _schema_mismatch(row, main))
+                columns = ", ".join(map(str, list(row)[:MAX_SHOWN_COLUMNS])) or "nothing"
+                yield RejectedRecord(place, f"not {main.expected if main else 'of a known schema'}: it has {columns}")
                 continue
             plans[key] = plan
         try:
@@ -181,39 +173,30 @@ def read_rows(
         except UnusableRecordError as error:
             yield RejectedRecord(place, str(error))
         else:
-            found = build_conversation(talk, place, options)
-            if row.get("right") == DISCORD_API and isinstance(found, Conversation):  # as our own data sets say
-                found = replace(found, right=DISCORD_API)
-            yield _assign_persona(found, row, options) if options.persona and "persona" in row else found
+            item = build_conversation(talk, place, options)
+            if row.get("right") == DISCORD_API and isinstance(item, Conversation):  # as data sets of ours state it
+                item = replace(item, right=DISCORD_API)
+            yield _assign_persona(item, row, options) if options.persona and "persona" in row else item
 
 
 def _assign_persona(
-    found: Conversation | RejectedRecord, row: Row, options: ReadOptions
+    item: Conversation | RejectedRecord, row: Row, options: ReadOptions
 ) -> Conversation | RejectedRecord:
     """Make the named persona the assistant of messages that name one (as `lore synthesise` writes them)."""
-    whose, persona = row["persona"], options.persona
-    if not (persona and isinstance(whose, str) and "messages" in row and isinstance(found, Conversation)):
-        return found
-    if fold_name(whose) in (fold_name(persona.id), fold_name(persona.name)):
-        return replace_assistant(persona, found)
-    another = RejectedRecord(found.messages[0].row, f"speaks as {whose}", found.rows)
-    return another if ID_PATTERN.fullmatch(whose) else found  # else it is prose about somebody
+    name, persona = row["persona"], options.persona
+    if not (persona and isinstance(name, str) and "messages" in row and isinstance(item, Conversation)):
+        return item
+    if fold_name(name) in (fold_name(persona.id), fold_name(persona.name)):
+        return replace_assistant(persona, item)
+    another = RejectedRecord(item.messages[0].row, f"speaks as {name}", item.rows)
+    return another if ID_PATTERN.fullmatch(name) else item  # else it is a description
 
 
 def _plan_for(row: Row, main: RowSchema | None) -> RowParser | None:
-    for shape in (*([main] if main else []), *ROW_SCHEMAS):
-        if columns := _plan(shape, row):
-            return shape.talk, columns
+    for schema in (*([main] if main else []), *ROW_SCHEMAS):
+        if columns := _plan(schema, row):
+            return schema.talk, columns
     return None
-
-
-def _fits(row: Row, columns: ColumnRoles) -> bool:
-    return row.keys() >= set(columns.by_role.values())
-
-
-def _schema_mismatch(row: Row, main: RowSchema | None) -> str:
-    held = ", ".join(map(str, list(row)[:MAX_SHOWN_COLUMNS])) or "nothing"
-    return f"not {main.expected if main else 'of a known shape'}: it has {held}"
 
 
 def _records(file: SourceFile, options: ReadOptions) -> Iterator[Record | RejectedRecord]:
@@ -232,16 +215,8 @@ def _records(file: SourceFile, options: ReadOptions) -> Iterator[Record | Reject
             yield from records
 
 
+EXPECTED = "a table with texts in two columns, or a list of messages in one; --map says which"
 FORMATS = (
-    *(
-        SourceFormat(shape.name, shape.title, shape.expected, _recognises(shape), _read_as(shape))
-        for shape in ROW_SCHEMAS
-    ),
-    SourceFormat(
-        COLUMNS_FORMAT,
-        "Unknown columns",
-        "a table with texts in two columns, or a list of messages in one; --map says which",
-        _recognises_columns,
-        _read_columns,
-    ),
+    *map(_schema_format, ROW_SCHEMAS),
+    SourceFormat(COLUMNS_FORMAT, "Unknown columns", EXPECTED, _recognises_columns, _read_columns),
 )

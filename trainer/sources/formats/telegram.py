@@ -6,24 +6,22 @@ string, or a list of strings and entities `{type, text}`.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from trainer.sources import sessionise
 from trainer.sources.conversation import Conversation, RejectedRecord
 from trainer.sources.markup import clean_text, map_outside_code, mark_mention
-from trainer.sources.sessionise import (
+from trainer.sources.record_fields import (
     FieldError,
-    LogEntry,
     epoch_seconds,
     object_list,
     optional_text,
-    parse_entries,
     text_field,
     timestamp_field,
 )
+from trainer.sources.sessionise import LogEntry, parse_entries
 from trainer.sources.source_file import Peek, SourceFile
 from trainer.sources.source_format import ReadOptions, SourceFormat
 from trainer.sources.speakers import make_author
@@ -40,28 +38,23 @@ MEDIA_FIELDS = ("photo", "file", "media_type", "sticker_emoji", "contact_informa
 def read(file: SourceFile, options: ReadOptions) -> Iterator[Conversation | RejectedRecord]:
     """Yield the sessions of one chat, or of every chat of a full export."""
     head = file.peek().head
-    found: Iterator[LogEntry | RejectedRecord]
+    entries: Iterator[LogEntry | RejectedRecord]
     if file.kind == "JSON object" and "messages" not in head:
-        found = (entry for name in CHAT_LISTS for entry in _chats(file, name))
+        entries = (entry for name in CHAT_LISTS for entry in _chats(file, name))
     else:
-        found = parse_entries(file.records("messages"), lambda row, message: _entry(row, message, head))
-    return sessionise.build_sessions(found, file.name, options)
+        entries = parse_entries(file.records("messages"), partial(_entry, head))
+    return sessionise.build_sessions(entries, file.name, options)
 
 
 def _chats(file: SourceFile, name: str) -> Iterator[LogEntry | RejectedRecord]:
     """Yield the messages of all chats of a list; a single chat may be larger than memory."""
     for number, (chat, messages) in enumerate(file.grouped((name, "list"), "messages"), start=1):
-
-        def parse(row: str, message: dict[str, Any], number: int = number, chat: dict[str, Any] = chat) -> LogEntry:
-            return _entry(f"{name} {number}, {row}", message, chat)
-
-        for item in parse_entries(messages, parse):
-            yield replace(item, row=f"{name} {number}, {item.row}") if isinstance(item, RejectedRecord) else item
+        yield from parse_entries(messages, partial(_entry, chat), f"{name} {number}, ")
 
 
-def _entry(row: str, message: Mapping[str, Any], chat: Mapping[str, Any]) -> LogEntry:
-    spoken = text_field(message, "type") == "message"
-    names = (optional_text(message, "from"),) if spoken else ()
+def _entry(chat: Mapping[str, Any], row: str, message: Mapping[str, Any]) -> LogEntry:
+    is_message = text_field(message, "type") == "message"
+    names = (optional_text(message, "from"),) if is_message else ()
     author_id = optional_text(message, "from_id")
     is_bot = chat.get("type") == "bot_chat" and author_id == f"user{chat.get('id')}"
     has_medium = any(message.get(key) for key in MEDIA_FIELDS)
@@ -69,11 +62,11 @@ def _entry(row: str, message: Mapping[str, Any], chat: Mapping[str, Any]) -> Log
         row=row,
         at=epoch_seconds(message, "date_unixtime") if "date_unixtime" in message else timestamp_field(message, "date"),
         author=make_author(author_id, names if any(names) else (DELETED_ACCOUNT,), is_bot=is_bot),
-        text=_render_text(message.get("text")) if spoken else "",
+        text=_render_text(message.get("text")) if is_message else "",
         id=optional_text(message, "id"),
         reply_to="" if "reply_to_peer_id" in message else optional_text(message, "reply_to_message_id"),
         channel=optional_text(chat, "id"),
-        dropped=_skip_reason(message) if spoken else sessionise.SYSTEM,
+        dropped=_skip_reason(message) if is_message else sessionise.SYSTEM,
         empty=sessionise.ATTACHMENT if has_medium else sessionise.NO_TEXT,
     )
 
@@ -87,11 +80,9 @@ def _skip_reason(message: Mapping[str, Any]) -> str:
 
 def _render_text(value: object) -> str:
     """Convert the text to Discord's markup. Raises `FieldError` unless it is a text or a list of pieces."""
-    if isinstance(value, str):
-        return map_outside_code(clean_text(value), lambda part: part)
-    if not isinstance(value, list):
+    if not isinstance(value, str | list):
         raise FieldError("text: a text or a list was expected")
-    return map_outside_code("".join(_piece(piece) for piece in value), lambda part: part)
+    return map_outside_code("".join(map(_piece, [value] if isinstance(value, str) else value)), lambda part: part)
 
 
 def _piece(piece: object) -> str:
@@ -99,24 +90,19 @@ def _piece(piece: object) -> str:
         return clean_text(piece)
     if not isinstance(piece, dict) or not isinstance(piece.get("text"), str):
         raise FieldError("text: a piece is neither a text nor an entity")
-    kind, said = piece.get("type"), clean_text(piece["text"])
+    kind, text = piece.get("type"), clean_text(piece["text"])
     if kind == "mention_name":
         return mark_mention(f"user{piece.get('user_id')}")
     if kind == "mention":
-        return mark_mention(said.removeprefix("@"))
+        return mark_mention(text.removeprefix("@"))
     if kind == "pre":
-        return f"```{optional_text(piece, 'language')}\n{said}\n```"
+        return f"```{optional_text(piece, 'language')}\n{text}\n```"
     if kind == "blockquote":
-        return "".join(f"> {line}\n" for line in said.splitlines())
-    if kind == "text_link" and piece.get("href") != said:
-        return f"[{said}]({optional_text(piece, 'href')})"
-    return _wrap(ENTITY_MARKUP.get(str(kind), ""), said)
-
-
-def _wrap(sign: str, said: str) -> str:
-    """Put markup signs next to letters: surrounding spaces stay outside."""
-    around = re.fullmatch(r"(\s*)(.*?)(\s*)", said, re.DOTALL)
-    return f"{around[1]}{sign}{around[2]}{sign}{around[3]}" if sign and around and around[2] else said
+        return "".join(f"> {line}\n" for line in text.splitlines())
+    if kind == "text_link" and piece.get("href") != text:
+        return f"[{text}]({optional_text(piece, 'href')})"
+    sign, inner = ENTITY_MARKUP.get(str(kind), ""), text.strip()
+    return text.replace(inner, f"{sign}{inner}{sign}") if sign and inner else text  # spaces stay outside
 
 
 def _recognises(peek: Peek) -> bool:
@@ -130,12 +116,5 @@ def _recognises(peek: Peek) -> bool:
     return bool({"from", "from_id", "actor", "actor_id", "text", "action"} & first.keys())
 
 
-FORMATS = (
-    SourceFormat(
-        "telegram",
-        "Telegram export",
-        "a Telegram export in JSON: {name, type, id, messages: [{id, type, date, from, from_id, text}]}",
-        _recognises,
-        read,
-    ),
-)
+EXPECTED = "a Telegram export in JSON: {name, type, id, messages: [{id, type, date, from, from_id, text}]}"
+FORMAT = SourceFormat("telegram", "Telegram export", EXPECTED, _recognises, read)

@@ -32,6 +32,7 @@ from trainer.sources.sessionise import LogEntry
 from trainer.sources.source_file import Peek, SourceFile, is_media_file
 from trainer.sources.source_format import ReadOptions, SourceFormat
 from trainer.sources.speakers import make_author
+from trainer.sources.table_reader import FOREIGN
 
 DIRECTION_MARK = "\u200e"
 DIRECTION_MARKS = "[\ufeff\u200e\u200f\u202a-\u202e\u2066-\u2069]*"
@@ -50,46 +51,18 @@ ATTACHED = re.compile(r"^\S[^\n/]*\.\w{2,5} \([^()\n]+\)$|<[^<>:\n]{3,30}: [^<>\
 FILE_NAME = re.compile(r"[^\n]+\.\w{2,5}")
 PLACE_OR_POLL = re.compile(r"[^\W\d]+: https?://maps\.\S+|[^\W\d]{2,12}:\n.*\(\d+ [^\W\d]+\)", re.DOTALL)
 MENTIONED = re.compile("@(?:\u2068([^\u2068\u2069\n]+)\u2069|(\\d{7,15})\\b)")
-DELETED_NOTICES = {
-    "this message was deleted",
-    "you deleted this message",
-    "diese nachricht wurde gelöscht",
-    "du hast diese nachricht gelöscht",
-    "se eliminó este mensaje",
-    "eliminaste este mensaje",
-    "ce message a été supprimé",
-    "vous avez supprimé ce message",
-    "esta mensagem foi apagada",
-    "você apagou esta mensagem",
-    "mensagem apagada",
-    "questo messaggio è stato eliminato",
-    "hai eliminato questo messaggio",
-    "dit bericht is verwijderd",
-    "je hebt dit bericht verwijderd",
-    "сообщение удалено",
-    "данное сообщение удалено",
-    "вы удалили данное сообщение",
-    "bu mesaj silindi",
-    "bu mesajı sildiniz",
-    "pesan ini telah dihapus",
-    "anda menghapus pesan ini",
-    "tin nhắn này đã bị xóa",
-    "bạn đã xóa tin nhắn này",
-    "此訊息已刪除",
-    "您已刪除此訊息",
-    "此消息已删除",
-    "您删除了这条消息",
-    "このメッセージは削除されました",
-    "삭제된 메시지입니다",
-    "تم حذف هذه الرسالة",
-    "waiting for this message",
-    "waiting for this message. this may take a while",
-    "null",
-}
-"""What Android writes in place of a deleted message, or of one that never arrived, without its last full stop."""
-FOREIGN = re.compile("[\udc80-\udcff]")
-"""Bytes that are not UTF-8 (see `SourceFile.lines`)."""
-NO_DATE = "a date or time that does not exist"
+DELETED_NOTICES = frozenset(
+    """this message was deleted; you deleted this message; waiting for this message;
+    waiting for this message. this may take a while; null; diese nachricht wurde gelöscht;
+    du hast diese nachricht gelöscht; se eliminó este mensaje; eliminaste este mensaje; ce message a été supprimé;
+    vous avez supprimé ce message; esta mensagem foi apagada; você apagou esta mensagem; mensagem apagada;
+    questo messaggio è stato eliminato; hai eliminato questo messaggio; dit bericht is verwijderd;
+    je hebt dit bericht verwijderd; сообщение удалено; данное сообщение удалено; вы удалили данное сообщение;
+    bu mesaj silindi; bu mesajı sildiniz; pesan ini telah dihapus; anda menghapus pesan ini; tin nhắn này đã bị xóa;
+    bạn đã xóa tin nhắn này; 此訊息已刪除; 您已刪除此訊息; 此消息已删除; 您删除了这条消息;
+    このメッセージは削除されました; 삭제된 메시지입니다; تم حذف هذه الرسالة""".replace("\n    ", " ").split("; ")
+)
+"""Android's text for a message that was deleted or never arrived, without its last full stop."""
 Style = tuple[bool, str, bool]
 
 
@@ -117,8 +90,8 @@ def parse_header(line: str) -> MessageHeader | None:
 def read(file: SourceFile, options: ReadOptions) -> Iterator[Conversation | RejectedRecord]:
     """Yield the sessions of one chat, or of all chats in a folder or archive."""
     chats = [file.member(name) for name in file.names if _is_chat(name)] if file.names else [file]
-    found = (entry for chat in chats for entry in _entries(chat, chat.name if file.names else ""))
-    return sessionise.build_sessions(found, file.name, options)
+    entries = (entry for chat in chats for entry in _entries(chat, chat.name if file.names else ""))
+    return sessionise.build_sessions(entries, file.name, options)
 
 
 def _entries(file: SourceFile, channel: str) -> Iterator[LogEntry | RejectedRecord]:
@@ -126,9 +99,9 @@ def _entries(file: SourceFile, channel: str) -> Iterator[LogEntry | RejectedReco
     for line, header, more in _messages(file, style):
         row = f"{channel} line {line}".strip()
         if header is None:
-            yield RejectedRecord(row, "stands before the first message")
+            yield RejectedRecord(row, "precedes the first message")
         elif (at := header.stamp.at(order)) is None:
-            yield RejectedRecord(row, NO_DATE)
+            yield RejectedRecord(row, "a date or time that does not exist")
         elif FOREIGN.search(rest := header.rest + more):
             yield RejectedRecord(row, "not UTF-8")
         else:
@@ -138,15 +111,15 @@ def _entries(file: SourceFile, channel: str) -> Iterator[LogEntry | RejectedReco
 def _detect_style(file: SourceFile) -> tuple[Style, DateOrder]:
     """Detect the most common header style and its date order. Raises `MaterialError` if there are no headers."""
     styles: Counter[Style] = Counter()
-    guesses: dict[Style, DateOrderDetector] = {}
+    detectors: dict[Style, DateOrderDetector] = {}
     for line in file.lines():
         if header := parse_header(line):
             styles[header.style] += 1
-            guesses.setdefault(header.style, DateOrderDetector()).add(header.stamp)
+            detectors.setdefault(header.style, DateOrderDetector()).add(header.stamp)
     if not styles:
-        raise MaterialError(f"{file.name} holds no messages.", f"Expected: {EXPECTED}.")
+        raise MaterialError(f"{file.name} contains no messages.", f"Expected: {EXPECTED}.")
     style = styles.most_common(1)[0][0]
-    return style, guesses[style].order
+    return style, detectors[style].order
 
 
 def _messages(file: SourceFile, style: Style) -> Iterator[tuple[int, MessageHeader | None, str]]:
@@ -155,18 +128,18 @@ def _messages(file: SourceFile, style: Style) -> Iterator[tuple[int, MessageHead
     A line in another style (quoted from another chat) continues a message too. Lines before the first message have no
     header.
     """
-    first, begun, lines = 0, None, list[str]()
+    first, current, lines = 0, None, list[str]()
     for number, line in enumerate(file.lines(), start=1):
         header = parse_header(line)
         if header and header.style == style:
             if first:
-                yield first, begun, "".join(lines)
-            first, begun, lines = number, header, []
+                yield first, current, "".join(lines)
+            first, current, lines = number, header, []
         elif first or line.strip():
             first = first or number
             lines.append(line)
     if first:
-        yield first, begun, "".join(lines)
+        yield first, current, "".join(lines)
 
 
 def _entry(row: str, at: float, channel: str, rest: str) -> LogEntry:
@@ -175,35 +148,30 @@ def _entry(row: str, at: float, channel: str, rest: str) -> LogEntry:
         return LogEntry(row, at, make_author("", ()), "", channel=channel, dropped=sessionise.SYSTEM)
     name = clean_text(match["name"]).strip().lstrip("~\u202f ")
     author = make_author("", (name,), is_bot=name.casefold() == "meta ai")
-    said = match["text"].strip(" \n\u202a\u202c")
-    text, reason = _message_text(said)
+    text, reason = _message_text(match["text"].strip(" \n\u202a\u202c"))
     return LogEntry(row, at, author, text, channel=channel, dropped="" if text else reason)
 
 
-def _message_text(said: str) -> tuple[str, str]:
+def _message_text(written: str) -> tuple[str, str]:
     """Return the text that a person wrote and, if it is empty, the reason."""
-    if clean_text(said).strip().rstrip(".。").casefold() in DELETED_NOTICES:
+    if clean_text(written).strip().rstrip(".。").casefold() in DELETED_NOTICES:
         return "", sessionise.DELETED
-    own = APP_TEXT.sub("", said)
+    own = APP_TEXT.sub("", written)
     without_media = ANGLED.sub("", ATTACHED.sub("", own))
     text, has_media = without_media.strip(), without_media != own
     if text and not (has_media and FILE_NAME.fullmatch(text)) and not PLACE_OR_POLL.fullmatch(text):
         return _normalise_markup(text), sessionise.NO_TEXT
-    if not said:
+    if not written:
         return "", sessionise.NO_TEXT
-    # A medium is named in two or three words, what happened in a sentence.
-    is_notice = not (text or has_media) and (len(said.split()) > 4 or said.endswith((".", "。")))
+    # Media placeholders have two or three words, system messages are sentences.
+    is_notice = not (text or has_media) and (len(written.split()) > 4 or written.endswith((".", "。")))
     return "", sessionise.SYSTEM if is_notice else sessionise.ATTACHMENT
 
 
 def _normalise_markup(text: str) -> str:
     """Convert to Discord's markup. Mentions are marked after cleaning, which would remove the marks."""
-    parts = MENTIONED.split(text)
-    cleaned = [clean_text(part or "") for part in parts]
-    marked = [
-        cleaned[place] if place % 3 == 0 else mark_mention(cleaned[place]) if parts[place] else ""
-        for place in range(len(parts))
-    ]
+    parts = [clean_text(part) if part else "" for part in MENTIONED.split(text)]
+    marked = [mark_mention(part) if place % 3 and part else part for place, part in enumerate(parts)]
     return map_outside_code("".join(marked), convert_emphasis)
 
 
@@ -231,4 +199,4 @@ def _recognises(peek: Peek) -> bool:
 EXPECTED = (
     'a chat exported from WhatsApp: lines such as "15/01/2024, 10:30 - Name: text" or "[15.01.24, 10:30:12] Name: …"'
 )
-FORMATS = (SourceFormat("whatsapp", "WhatsApp chat", EXPECTED, _recognises, read, claims=_claims),)
+FORMAT = SourceFormat("whatsapp", "WhatsApp chat", EXPECTED, _recognises, read, claims=_claims)
