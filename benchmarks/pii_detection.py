@@ -122,7 +122,7 @@ def anonymisers(texts: Sequence[AnnotatedText]) -> dict[tuple[str, bool], Anonym
         about = [annotated for annotated in texts if annotated.language == language and annotated.speaker]
         if about:
             anonymiser_by_group[language, True] = Anonymiser(KEY)
-            anonymiser_by_group[language, True].meet(build_log(about))
+            anonymiser_by_group[language, True].register(build_log(about))
     return anonymiser_by_group
 
 
@@ -144,9 +144,11 @@ def measure(texts: Sequence[AnnotatedText]) -> tuple[DetectionScore, float, str]
     score, seconds, by = DetectionScore(), float("inf"), ""
     for turn in range(PASSES):
         readers = anonymisers(texts)
-        by = next(iter(readers.values())).names.by
+        by = next(iter(readers.values())).names.description
         started = time.process_time()
-        found = [readers[annotated.language, bool(annotated.speaker)].found(annotated.text) for annotated in texts]
+        found = [
+            readers[annotated.language, bool(annotated.speaker)].find_entities(annotated.text) for annotated in texts
+        ]
         seconds = min(seconds, time.process_time() - started)
         if not turn:
             for annotated, entities in zip(texts, found, strict=True):

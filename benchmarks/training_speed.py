@@ -45,7 +45,7 @@ def load_samples(persona: str, steps: int) -> list[Any]:
     )
     with tempfile.TemporaryDirectory() as folder, DatasetBuilder(indices.plan, Ledger(), Path(folder)) as builder:
         for source, items in indices.sources:
-            builder.take(source, items)
+            builder.add_source(source, items)
         samples = [built.made.sample for built in builder.samples() if built.side == TRAIN]
     if len(samples) < steps * STEP_SAMPLES:
         raise SystemExit(f"{persona} has {len(samples)} samples, {steps * STEP_SAMPLES} are needed for {steps} steps.")

@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
+from personas.home.holdout_index import HoldoutIndex
+from trainer.data.dedup_split import ConversationSplitter
+from trainer.data.quality_filters import QualityFilters
 from trainer.sources.conversation import Conversation, SourceMessage, SourceSpeaker
 
 ADA = SourceSpeaker("ada", ("Ada",), is_persona=True)
@@ -29,3 +34,26 @@ def dialogue(*texts: str, row: str = "line 1", **fields: object) -> Conversation
 def sentence(number: int, words: int = 30) -> str:
     """Words that no other number has in this order."""
     return " ".join(random.Random(number).choices(WORDS, k=words))
+
+
+@dataclass(frozen=True)
+class SplitResult:
+    """The results of `ConversationSplitter.outcomes`."""
+
+    outcomes: list[str]
+    withheld_replies: dict[int, frozenset[int]]
+    held_out: HoldoutIndex
+
+
+def split_conversations(
+    conversations: Sequence[Conversation],
+    filters: QualityFilters,
+    heldout_share: float,
+    before: HoldoutIndex | None = None,
+    dropped: Mapping[str, int] | None = None,
+) -> SplitResult:
+    """Split conversations, with those `before` held out earlier; raises as `ConversationSplitter` does."""
+    with ConversationSplitter(filters, before=before) as splitter:
+        for conversation in conversations:
+            splitter.add(conversation)
+        return SplitResult(splitter.outcomes(heldout_share, dropped), splitter.withheld_replies, splitter.held_out)

@@ -23,7 +23,7 @@ def anonymiser(*conversations: Conversation, keep: tuple[str, ...] = ()) -> Anon
     """One that knows the people of these conversations and finds no others."""
     made = Anonymiser(KEY, persona=ADA, keep=keep, names=NameDetector())
     for conversation in conversations:
-        made.meet(conversation)
+        made.register(conversation)
     return made
 
 
@@ -32,14 +32,14 @@ def said_of(names: tuple[str, ...], *texts: str, keep: tuple[str, ...] = ()) -> 
     somebody = SourceSpeaker("21", names)
     conversations = [talk((somebody, "so far")), *(talk((PERSONA, text)) for text in texts)]
     made = anonymiser(*conversations, keep=keep)
-    pseudonym, *masked = (made.masked(conversation).messages[0] for conversation in conversations)
+    pseudonym, *masked = (made.anonymise(conversation).messages[0] for conversation in conversations)
     return [message.text.replace(pseudonym.speaker.name, "N") for message in masked]
 
 
 def test_names_mentions_and_nicknames_are_replaced_and_the_persona_stays():
     said = "MIRA, mira_wet, <@11> and <@!12>! Not admiral. <@99> knows Ada Lace, bo the Builder."
     conversation = talk((MIRA, "hello"), (BO, "hi"), (PERSONA, said))
-    found = anonymiser(conversation).masked(conversation)
+    found = anonymiser(conversation).anonymise(conversation)
     mira, bo, ada = (message.speaker.name for message in found.messages)
     assert found.messages[2].text == f"{mira}, {mira}, {mira} and {bo}! Not admiral. someone knows Ada Lace, {bo}."
     assert {mira, bo} < set(INVENTED_NAMES) and ada == "Ada Lace"
@@ -84,19 +84,19 @@ def test_a_part_of_a_name_that_lore_has_too_stays():
 
 def test_a_role_is_nobody_and_its_word_stays():
     conversation = talk((SourceSpeaker("user", ("User",)), "hi"), (PERSONA, "Each User is a user."))
-    assert anonymiser(conversation).masked(conversation).messages[1].text == "Each User is a user."
+    assert anonymiser(conversation).anonymise(conversation).messages[1].text == "Each User is a user."
 
 
 def test_people_who_are_not_heard_are_replaced_where_others_name_them():
     conversation = talk((PERSONA, "Quillon said no."))
     conversation.unheard = (SourceSpeaker("31", ("Quillon",)),)
-    assert "Quillon" not in anonymiser(conversation).masked(conversation).messages[0].text
+    assert "Quillon" not in anonymiser(conversation).anonymise(conversation).messages[0].text
 
 
 def test_what_came_with_a_talk_and_the_answer_that_was_liked_less_are_masked_too():
     conversation = talk((MIRA, "hi"), (PERSONA, "yes"))
     conversation.system, conversation.rejected = "You know Mira.", "Mira? mail me@quill.example.com"
-    masked = anonymiser(conversation).masked(conversation)
+    masked = anonymiser(conversation).anonymise(conversation)
     assert "Mira" not in masked.system + masked.rejected and "quill" not in masked.rejected
 
 
@@ -126,7 +126,7 @@ def test_strangers_have_pseudonyms_word_for_word_and_are_counted():
     made = Anonymiser(KEY, names=NameDetector(tagger=Finder()))
     whole, part = made.anonymise_text("So Orla Quaid left."), made.anonymise_text("So Orla left.")
     assert whole.split()[1] == part.split()[1] and len(whole.split()) == 4
-    assert made.strangers == {"orla quaid": 1, "orla": 1} and made.names.by == "tagger (a finder)"
+    assert made.non_speakers == {"orla quaid": 1, "orla": 1} and made.names.description == "tagger (a finder)"
 
 
 def test_a_stranger_never_bears_the_name_of_somebody_in_the_log():
@@ -167,7 +167,7 @@ def test_a_known_name_of_two_words_is_one_person_where_a_part_of_it_is_taken_for
     somebody = SourceSpeaker("21", ("my nick",))
     made = Anonymiser(KEY, names=NameDetector(tagger=Pointing()))
     conversation = talk((somebody, "so far"))
-    made.meet(conversation)
-    pseudonym = made.masked(conversation).messages[0].speaker.name
+    made.register(conversation)
+    pseudonym = made.anonymise(conversation).messages[0].speaker.name
     assert made.anonymise_text("so my nick said") == f"so {pseudonym} said"
     assert made.anonymise_text("by my wit") == "by my wit"

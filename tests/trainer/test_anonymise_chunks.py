@@ -40,8 +40,8 @@ class Reading:
 
 def found(text: str, tagger: object = None) -> list[str]:
     made = Anonymiser(KEY, names=NameDetector(tagger=tagger))
-    made.meet(Conversation.of([SourceMessage(SourceSpeaker("1", ("Quillon",)), "hi", "1")], "talk", "form"))
-    return [text[entity.start : entity.end] for entity in made.found(text)]
+    made.register(Conversation.of([SourceMessage(SourceSpeaker("1", ("Quillon",)), "hi", "1")], "talk", "form"))
+    return [text[entity.start : entity.end] for entity in made.find_entities(text)]
 
 
 @pytest.mark.parametrize("unit", HOSTILE)
@@ -63,7 +63,7 @@ def test_all_who_read_are_given_a_long_text_piece_by_piece_and_hardly_more_than_
 
     monkeypatch.setattr(anonymiser, "find_patterns", noting("structured", anonymiser.find_patterns))
     monkeypatch.setattr(anonymiser, "resolve_overlaps", noting("settled", anonymiser.resolve_overlaps))
-    monkeypatch.setattr(NameMatcher, "found", noting("known", NameMatcher.found, 1))
+    monkeypatch.setattr(NameMatcher, "match", noting("known", NameMatcher.match, 1))
     found(text, tagger)
     for lengths in (tagger.lengths, *work.values()):
         assert max(lengths) <= 4_000 and len(text) <= sum(lengths) < 1.4 * len(text)

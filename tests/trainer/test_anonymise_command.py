@@ -143,7 +143,7 @@ def test_a_correction_that_is_none_is_refused(run, tmp_path, capsys):
     written(tmp_path / "rows.jsonl", ROWS)
     (tmp_path / "corrections").write_text("kep Mira\n")
     assert run("rows.jsonl", "--corrections", "corrections") == 1
-    assert "line 1: 'kep Mira' is no correction. Write `keep NAME`" in capsys.readouterr().err
+    assert "line 1: 'kep Mira' is not a correction. Write `keep NAME`" in capsys.readouterr().err
 
 
 def test_the_list_to_check_is_for_its_owner_and_goes_in_time(run, tmp_path, monkeypatch):

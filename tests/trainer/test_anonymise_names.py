@@ -31,8 +31,8 @@ class Pointing:
 def found(text: str, *pointed: str, kind: str = "PERSON", said: str = "") -> list[str]:
     """What is replaced where a model points at these; `said` is what else the data set says."""
     made = Anonymiser(KEY, names=NameDetector(tagger=Pointing(*pointed, kind=kind)))
-    made.meet(Conversation.of([SourceMessage(SourceSpeaker("1", ("Quillon",)), said, "1")], "talk", "form"))
-    return [text[entity.start : entity.end] for entity in made.found(text)]
+    made.register(Conversation.of([SourceMessage(SourceSpeaker("1", ("Quillon",)), said, "1")], "talk", "form"))
+    return [text[entity.start : entity.end] for entity in made.find_entities(text)]
 
 
 @pytest.mark.parametrize(
@@ -51,8 +51,8 @@ def found(text: str, *pointed: str, kind: str = "PERSON", said: str = "") -> lis
 )
 def test_rules_find_people_after_cue_words_when_there_is_no_model(text, names):
     made = Anonymiser(KEY, names=NameDetector())
-    assert [text[e.start : e.end] for e in made.found(text)] == names
-    assert made.names.by == CUE_RULES_LABEL
+    assert [text[e.start : e.end] for e in made.find_entities(text)] == names
+    assert made.names.description == CUE_RULES_LABEL
 
 
 @pytest.mark.parametrize(
@@ -68,7 +68,7 @@ def test_rules_find_people_after_cue_words_when_there_is_no_model(text, names):
 )
 @pytest.mark.parametrize("finder", [NameDetector(), NameDetector.available()], ids=["rules", "tagger"])
 def test_a_title_stays_and_the_name_behind_it_goes_in_capitals_too(text, names, finder):
-    assert [text[e.start : e.end] for e in Anonymiser(KEY, names=finder).found(text)] == names
+    assert [text[e.start : e.end] for e in Anonymiser(KEY, names=finder).find_entities(text)] == names
 
 
 @pytest.mark.parametrize("lead", ["Mr. ", "MRS ", "Dr ", "I'm ", "I’m ", "Hey ", "Dear Prof. "])
@@ -100,7 +100,7 @@ def test_the_tagger_does_not_read_chinese_japanese_or_korean_and_the_account_say
     tagger = Pointing()
     names = NameDetector(tagger=tagger)
     for text in ("你好吗，我很好", "こんにちは元気ですか", "안녕하세요 여러분", "how are you"):
-        Anonymiser(KEY, names=names).found(text)
+        Anonymiser(KEY, names=names).find_entities(text)
     assert tagger.read == ["how are you"] and names.patterns_only == {"zh": 1, "ja": 1, "ko": 1}
 
 
@@ -108,14 +108,14 @@ def test_a_model_reads_the_languages_that_it_knows():
     english, chinese = Pointing(), Pointing("周小雨")
     made = Anonymiser(KEY, names=NameDetector({"en": english, "zh": chinese}))
     assert "周小雨" not in made.anonymise_text("昨天周小雨来了")
-    made.found("how are you")
+    made.find_entities("how are you")
     assert english.read == ["how are you"] and chinese.read == ["昨天周小雨来了"]
 
 
 def test_code_is_not_read_for_names():
     tagger = Pointing("Traceback")
     text = "so ```Traceback (most recent call)``` and `Traceback`"
-    assert Anonymiser(KEY, names=NameDetector(tagger=tagger)).found(text) == []
+    assert Anonymiser(KEY, names=NameDetector(tagger=tagger)).find_entities(text) == []
     assert len(tagger.read[0]) == len(text)
 
 
@@ -162,7 +162,7 @@ def test_a_card_names_its_world():
     made = Anonymiser(
         KEY, persona=ada, keep=world_names(ada, None), names=NameDetector(tagger=Pointing("Orrick", "Ada Lace"))
     )
-    assert made.found("Ask Orrick or Ada Lace.") == []
+    assert made.find_entities("Ask Orrick or Ada Lace.") == []
 
 
 # ------------------------------------------------------------------------------------------------- installed models
@@ -198,7 +198,7 @@ def spacy_with_a_model(tmp_path, monkeypatch):
 
 def test_a_spacy_model_is_used_where_it_is_installed_and_said(spacy_with_a_model):
     names = NameDetector(ner.installed_models())
-    assert names.by == "spaCy en_tiny_sm"
+    assert names.description == "spaCy en_tiny_sm"
     assert Anonymiser(KEY, names=names).anonymise_text("see Orla now").split()[1] != "Orla"
 
 
@@ -225,5 +225,5 @@ def test_a_gliner_model_in_the_hubs_cache_is_used_and_nothing_is_fetched(tmp_pat
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
     names = NameDetector(ner.installed_models())
     sys.modules.pop("gliner", None)
-    assert names.by == "GLiNER somebody/gliner_small"
+    assert names.description == "GLiNER somebody/gliner_small"
     assert Anonymiser(KEY, names=names).anonymise_text("see Orla now").split()[1] != "Orla"

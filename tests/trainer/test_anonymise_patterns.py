@@ -156,12 +156,12 @@ def anonymiser() -> Anonymiser:
 def test_it_is_found_with_its_bounds(kind, marked):
     parts = marked.split("|")
     text, wanted = "".join(parts), parts[1::2]
-    assert [text[e.start : e.end] for e in anonymiser().found(text) if e.kind == kind] == wanted
+    assert [text[e.start : e.end] for e in anonymiser().find_entities(text) if e.kind == kind] == wanted
 
 
 @pytest.mark.parametrize("text", [line.strip() for line in STAYS])
 def test_what_looks_like_it_stays(text):
-    assert anonymiser().found(text) == []
+    assert anonymiser().find_entities(text) == []
 
 
 SURROUND = ["我的", "谢谢你", "は", "です。", "cảm ơn ", " nhé", "so ", " it is", "（", "）", "", "\n", "🙂", "、"]
@@ -185,7 +185,7 @@ def test_no_value_survives_wherever_it_stands(kind, before, after):
     if kind in ("HANDLE", "EMAIL_ADDRESS", "SECRET") and lead[-1:].isalpha() and lead[-1:].isascii():
         lead += " "  # in Latin letters such a value has no beginning
     text = lead + VALUES[kind] + "".join(after)
-    found = anonymiser().found(text)
+    found = anonymiser().find_entities(text)
     assert VALUES[kind] not in replace_entities(text, found)
     assert any(e.kind == kind and e.start <= len(lead) and len(lead + VALUES[kind]) <= e.end for e in found)
 
@@ -193,7 +193,7 @@ def test_no_value_survives_wherever_it_stands(kind, before, after):
 @given(st.lists(st.sampled_from([*SURROUND, *VALUES.values(), "password: x1y2z3", " ", "12"])).map("".join) | st.text())
 def test_entities_are_in_order_apart_and_within_the_text_and_give_its_replacement(text):
     made = anonymiser()
-    found = made.found(text)
+    found = made.find_entities(text)
     places = [place for entity in found for place in (entity.start, entity.end)]
     assert places == sorted(places) and all(0 <= place <= len(text) for place in places)
     assert all(entity.start < entity.end for entity in found)
@@ -226,7 +226,7 @@ def test_replacements_come_from_what_is_reserved_for_examples():
 def test_a_secret_stands_over_a_handle_and_an_address_over_the_names_in_it():
     text = "https://mina:p4ss@t.me/@mina_vale and 12 Alice Street, Bath BA1 1AA"
     made = Anonymiser(KEY, also=["Alice"], names=NameDetector())
-    assert [(e.kind, text[e.start : e.end]) for e in made.found(text)] == [
+    assert [(e.kind, text[e.start : e.end]) for e in made.find_entities(text)] == [
         ("URL_SECRET", "mina:p4ss"),
         ("HANDLE", "mina_vale"),
         ("STREET_ADDRESS", "12 Alice Street, Bath BA1 1AA"),

@@ -108,7 +108,7 @@ def test_names_of_a_log_are_looked_for_with_its_speakers():
     text = AnnotatedText("english", "is mina_v here", (GoldSpan("PERSON", 3, 9, True),), ("Mina Vale", "mina_v"))
     readers = bench_pii.anonymisers([text, AnnotatedText("english", "hello", ())])
     assert set(readers) == {("english", False), ("english", True)}
-    assert [(one.start, one.end) for one in readers["english", True].found(text.text)] == [(3, 9)]
+    assert [(one.start, one.end) for one in readers["english", True].find_entities(text.text)] == [(3, 9)]
 
 
 @pytest.mark.parametrize(
@@ -122,7 +122,7 @@ def test_names_of_a_log_are_looked_for_with_its_speakers():
 )
 def test_parts_of_a_known_name_are_found_together(name, text, form):
     reader = bench_pii.anonymisers([AnnotatedText("", text, (), (name,))])["", True]
-    assert [text[one.start : one.end] for one in reader.found(text)] == [form]
+    assert [text[one.start : one.end] for one in reader.find_entities(text)] == [form]
 
 
 def test_a_file_of_presidio_researchs_shape(tmp_path, capsys):

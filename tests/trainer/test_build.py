@@ -224,7 +224,7 @@ def test_messages_that_say_whose_they_are_are_that_personas(house, command):
 def test_what_came_with_a_dialogue_stands_where_a_card_does(renderer, recipe):
     plan = DatasetPlan(renderer, recipe)
     with DatasetBuilder(plan, Ledger()) as builder:
-        builder.take("a", [dialogue(sentence(n), sentence(-n), system="I like tea.") for n in range(1, 9)])
+        builder.add_source("a", [dialogue(sentence(n), sentence(-n), system="I like tea.") for n in range(1, 9)])
         made = [built.made for built in builder.samples()]
     assert {renderer.messages(m.persona, m.turns)[0]["content"] for m in made} == {"I like tea."}
 
@@ -235,7 +235,7 @@ def test_a_data_set_is_replaced_and_nothing_else_is(house, command):
     Path("mine").mkdir()
     Path("mine/letter.txt").touch()
     code, _, errors = command(*words, "--out", "mine")
-    assert code == 1 and "holds no data set" in errors
+    assert code == 1 and "exists and is not a data set" in errors
     assert sorted(path.name for path in Path().iterdir()) == [
         "ada.toml", "general.jsonl", "mine", "out", "rights.toml", "talk.json"
     ]  # fmt: skip
@@ -250,7 +250,7 @@ def test_a_data_set_is_replaced_and_nothing_else_is(house, command):
         (("--source", "talk.json", "--mix", "80"), "'80' is no ratio"),
         (
             ("--source", "talk.json"),
-            "do not say whose replies are to be learned. Name who it is: --persona",
+            "do not say whose replies are to be learned. Name the speaker: --persona",
         ),
         (("--source", "broken.jsonl"), "Nothing in broken.jsonl can be used: line 1: no answer. Expected: {"),
         (("--source", "one.jsonl"), "only one conversation"),
@@ -258,7 +258,7 @@ def test_a_data_set_is_replaced_and_nothing_else_is(house, command):
         (("--source", "general.jsonl", "--base-model", "nowhere"), "nowhere"),
         (("--source", "general.jsonl", "--recipe", "best"), "There is no recipe 'best'"),
         (("--source", "general.jsonl", "--max-length", "3"), "max_length cannot be '3'"),
-        (("--source", "general.jsonl", "--languages", "vi"), "no conversation in which somebody is answered"),
+        (("--source", "general.jsonl", "--languages", "vi"), "no conversation with a reply"),
     ],
 )
 def test_what_cannot_be_built_is_said_and_leaves_nothing(house, command, words, said):
@@ -311,7 +311,7 @@ def test_every_record_is_used_or_dropped_with_a_reason(renderer, recipe, sources
     with DatasetBuilder(plan, ledger) as builder:
         try:
             for place, items in enumerate(sources):
-                builder.take(str(place), items)
+                builder.add_source(str(place), items)
             made = list(builder.samples())
         except UnderstudyError as error:
             assert isinstance(error, MaterialError | RequestError)
@@ -407,14 +407,14 @@ def test_nothing_is_replaced_that_a_build_has_not_made(house, command):
     Path("out/notes.txt").write_text("mine")
     before = files_in("out")
     code, _, errors = command(*words)
-    assert code == 1 and "holds what is not of it: notes.txt" in errors and before == files_in("out")
+    assert code == 1 and "contains other files: notes.txt" in errors and before == files_in("out")
     for stats in ('{"samples": 3}', "[]", "no JSON"):
         Path("theirs").mkdir(exist_ok=True)
         Path("theirs/stats.json").write_text(stats)
         Path("theirs/train.jsonl").write_text("")
         Path("theirs/thesis.txt").write_text("mine")
         code, _, errors = command(*words[:-1], "theirs")
-        assert code == 1 and "theirs is there already and holds no data set" in errors
+        assert code == 1 and "theirs exists and is not a data set" in errors
         assert Path("theirs/thesis.txt").read_text() == "mine"
 
 
@@ -480,12 +480,12 @@ def test_two_builds_at_once_are_told_apart_and_what_a_killed_one_left_goes(house
 @pytest.mark.parametrize(
     ("file", "text", "said"),
     [
-        ("train.jsonl", "{", "train.jsonl, line 1 is no sample"),
-        ("eval.jsonl", '{"messages": [{"role": "user", "content": "x"}]}', "eval.jsonl, line 1 is no sample"),
-        ("stats.json", "{}", "holds no whole data set: stats.json lacks base_model, dropped"),
-        ("train.jsonl", "", "train.jsonl holds no samples"),
+        ("train.jsonl", "{", "train.jsonl, line 1 is not a sample"),
+        ("eval.jsonl", '{"messages": [{"role": "user", "content": "x"}]}', "eval.jsonl, line 1 is not a sample"),
+        ("stats.json", "{}", "is not a complete data set: stats.json lacks base_model, dropped"),
+        ("train.jsonl", "", "train.jsonl contains no samples"),
         ("stats.json", None, "out/stats.json cannot be read: No such file or directory. Build the data set again"),
-        ("people.json", None, "out holds no whole data set: it has no people.json"),
+        ("people.json", None, "out is not a complete data set: it has no people.json"),
     ],
 )
 def test_a_plan_names_what_is_damaged(house, command, file, text, said):

@@ -107,13 +107,13 @@ def test_what_is_exported_can_be_read_again(built, tmp_path, target):
 )
 def test_damage_is_named_and_leaves_nothing(built, tmp_path, line):
     (built / "train.jsonl").write_text(line + "\n")
-    with pytest.raises(MaterialError, match=r"train\.jsonl, line 1 is no sample"):
+    with pytest.raises(MaterialError, match=r"train\.jsonl, line 1 is not a sample"):
         export_dataset(built, "sharegpt", tmp_path / "out.json")
     assert [path.name for path in Path(tmp_path).iterdir()] == ["built"]
 
 
 def test_only_data_sets_can_be_exported(built, tmp_path):
-    with pytest.raises(RequestError, match="holds no data set"):
+    with pytest.raises(RequestError, match="contains no data set"):
         export_dataset(tmp_path, "openai", tmp_path / "out.jsonl")
     with pytest.raises(RequestError, match="is a folder"):
         export_dataset(built, "openai", tmp_path)
@@ -125,9 +125,9 @@ def test_only_data_sets_can_be_exported(built, tmp_path):
 def test_a_part_of_a_data_set_is_never_written_over(built, tmp_path):
     before = {path.name: path.read_bytes() for path in built.iterdir()}
     for name in ("train.jsonl", "README.md", "new.jsonl"):
-        with pytest.raises(RequestError, match="lies in a data set"):
+        with pytest.raises(RequestError, match="is inside a data set"):
             export_dataset(built, "openai", built / name)
-    with pytest.raises(RequestError, match="lies in a data set"):
+    with pytest.raises(RequestError, match="is inside a data set"):
         export_dataset(built, "openai", tmp_path / "built" / ".." / "built" / "train.jsonl")
     assert before == {path.name: path.read_bytes() for path in built.iterdir()}
 
@@ -142,7 +142,7 @@ def test_a_files_name_decides_between_lines_and_an_array(built, tmp_path):
 
 def test_an_export_of_nothing_is_an_error(built, tmp_path):
     (built / "train.jsonl").write_text("")
-    with pytest.raises(MaterialError, match=r"train\.jsonl holds no samples"):
+    with pytest.raises(MaterialError, match=r"train\.jsonl contains no samples"):
         export_dataset(built, "openai", tmp_path / "out.jsonl")
     assert not (tmp_path / "out.jsonl").exists()
 

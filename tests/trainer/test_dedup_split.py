@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from personas.errors import MaterialError
-from tests.trainer.conversations import ADA, dialogue, sentence, talk
-from trainer.data.dedup_split import HELD_OUT, SIDES, SplitKey, split_conversations
+from tests.trainer.conversations import ADA, dialogue, sentence, split_conversations, talk
+from trainer.data.dedup_split import HELD_OUT, SIDES, SplitKey
 from trainer.data.ledger import LEADS_TO_NO_REPLY, Ledger
 from trainer.data.quality_filters import QualityFilters
 from trainer.sources.conversation import RejectedRecord
@@ -102,7 +102,7 @@ def test_about_the_share_is_held_out():
 
 
 def test_nothing_to_split_is_an_error():
-    with pytest.raises(MaterialError, match="no conversation in which somebody is answered"):
+    with pytest.raises(MaterialError, match="no conversation with a reply"):
         fates([talk("hello"), talk("anyone")])
     with pytest.raises(MaterialError, match="only one conversation"):
         fates([*many(1), *many(1)])
@@ -137,7 +137,7 @@ def test_a_row_that_holds_a_talk_is_used_or_not():
     ledger.settle(dialogue("a", "b"), set(), {1: "too long"})
     ledger.drop(dialogue("a", "b", rows=3), "duplicate")
     ledger.reject("rows.jsonl", RejectedRecord("line 9", "no JSON", 2))
-    ledger.add_dropped({"command": 4})
+    ledger.reject("talk.json", RejectedRecord("message 1", "command", 4))
     assert (ledger.rows, ledger.rows_used) == (11, 1)
     assert dict(ledger.dropped) == {"too long": 1, "duplicate": 3, "no JSON": 2, "command": 4}
     assert dict(ledger.by_source["rows.jsonl"]) == {"used": 1, "dropped": 6}

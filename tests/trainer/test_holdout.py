@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from personas.errors import MaterialError
 from personas.home.holdout_index import HOLDOUT_FILE, HoldoutIndex, add_to_holdout, holdout_file
 from personas.home.pseudonyms import JobKeys
-from tests.trainer.conversations import dialogue, sentence, talk
+from tests.trainer.conversations import dialogue, sentence, split_conversations, talk
 from tests.trainer.job_folders import dataset_of, export, message, persona_job
-from trainer.data.dedup_split import HELD_OUT, MAX_CLUSTERS_PER_REPLY, split_conversations
+from trainer.data.dedup_split import HELD_OUT, MAX_CLUSTERS_PER_REPLY
 from trainer.data.holdout_fingerprints import siphash
 from trainer.data.job_inputs import read_job_inputs, read_job_talk, read_spec
 from trainer.data.minhash import NUM_BANDS, NUM_PERMUTATIONS
@@ -215,7 +215,7 @@ def test_where_all_of_it_was_held_out_before_nothing_is_trained_on():
     talks = [talk(*turns) for turns in sessions(40)]
     first = sifted(talks)
     held = [t for t, fate in zip(talks, first.outcomes, strict=True) if fate == HELD_OUT]
-    with pytest.raises(MaterialError, match="All of it has been held out before"):
+    with pytest.raises(MaterialError, match="All conversations were held out before"):
         sifted(held, first.held_out)
     assert Counter(sifted([*held, talk(*session(700))], first.held_out).outcomes)["train"] == 1
 

@@ -68,7 +68,7 @@ def test_columns_and_format_can_be_said(tmp_path, monkeypatch, capsys):
     path = tmp_path / "rows.jsonl"
     path.write_bytes(jsonl([{"a": "It is noon now.", "b": "What is the time?"}] * 2))
     code, out, _ = inspect(monkeypatch, capsys, path, "--map", "user=b", "assistant=a")
-    assert code == 0 and "Columns are read as user=b, assistant=a; --map says otherwise." in out
+    assert code == 0 and "Columns are read as user=b, assistant=a; --map changes that." in out
     assert "user       What is the time?" in out
     code, out, _ = inspect(monkeypatch, capsys, path, "--format", "alpaca", "--json")
     assert code == 0 and json.loads(out)["rejected_count"] == 2

@@ -114,7 +114,7 @@ def test_corrections_decide_what_a_build_keeps_and_replaces(tmp_path, command):
     ("words", "said"),
     [
         (("--review", "out/review.jsonl"), "in the data set's folder"),
-        (("--corrections", "bad.txt"), "bad.txt, line 2: 'maybe Ada' is no correction. Write `keep NAME`"),
+        (("--corrections", "bad.txt"), "bad.txt, line 2: 'maybe Ada' is not a correction. Write `keep NAME`"),
         (("--corrections", "none.txt"), "none.txt: No such file"),
         (("--review-days", "0"), ""),
         (("--tell-every", "soon"), ""),

@@ -96,7 +96,7 @@ def test_a_run_drops_and_counts_a_reply_without_a_token_to_train_on(renderer, re
     said = ((asker, "well?"), (ada, " \n "), (asker, "and?"), (ada, "Oil."))
     talk = Conversation(tuple(SourceMessage(who, text, "") for who, text in said), "talk", "own-writing", "")
     faults: dict[int, str] = {}
-    made = list(SampleRenderer(renderer, None, None, recipe, None).made_from(talk, faults))
+    made = list(SampleRenderer(renderer, None, None, recipe, None).render(talk, faults))
     assert faults == {1: NOTHING_TRAINED} and [it.reply for it in made] == ["Oil."]
 
 

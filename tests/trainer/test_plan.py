@@ -102,7 +102,7 @@ def test_a_broken_job_is_said_and_a_damaged_data_set_too(tmp_path, command):
     assert code == 1 and "request.json cannot be read" in errors
     (tmp_path / "job" / "stats.json").write_text("{}")
     code, _, errors = command("plan", "--dataset", "job")
-    assert code == 1 and "holds no whole data set" in errors
+    assert code == 1 and "is not a complete data set" in errors
 
 
 # ------------------------------------------------------------------------------------------ the estimate

@@ -272,7 +272,7 @@ def test_votes_make_a_version_that_prefers_what_was_chosen_and_says_what_it_come
     assert (made.dataset["replies_good"], made.dataset["replies_bad"]) == (260, 312)
     assert made.rights["form"] == 572 and made.lora["r"] == 4
     assert any("KTO learns from these, which 12 members gave" in caveat for caveat in made.caveats)
-    assert any("far above what KTO and DPO take" in caveat for caveat in made.caveats)
+    assert any("far above the usual 5e-7 to 5e-6 of KTO and DPO" in caveat for caveat in made.caveats)
     assert read_people(folder / "adapter").keys() >= {member(number) for number in range(12)}
     assert any("by KTO" in event.detail for event in heard if event.event == "phase")
     job = prepare_job_without_torch(folder)

@@ -8,8 +8,9 @@ from personas.errors import MaterialError
 from personas.lore.index import LoreIndex
 from personas.lore.passages import Passage
 from personas.schemas.chat import Persona
+from tests.trainer.conversations import split_conversations
 from tests.trainer.job_folders import dataset_of
-from trainer.data.dedup_split import HELD_OUT, split_conversations
+from trainer.data.dedup_split import HELD_OUT
 from trainer.data.job_inputs import JobInputs, JobTalk
 from trainer.data.quality_filters import QualityFilters
 from trainer.data.sample_renderer import TOO_LONG, require_both_sides
@@ -120,7 +121,7 @@ def test_too_little_is_an_error(renderer, recipe):
     for few in (many(1), [talk("hello", "Good day."), talk("anyone")]):
         with pytest.raises(MaterialError, match="only one conversation"):
             make_dataset(few, renderer, recipe)
-    with pytest.raises(MaterialError, match="no conversation in which somebody is answered"):
+    with pytest.raises(MaterialError, match="no conversation with a reply"):
         make_dataset([talk("anyone")], renderer, recipe)
     with pytest.raises(MaterialError, match="too few"):
         long = talk("hello " * 900, "Good day.")
@@ -135,7 +136,7 @@ def test_where_replies_are_too_long_the_length_is_to_be_raised(renderer, recipe)
     for dropped in ({}, {TOO_LONG: 1, "empty": 2}):
         with pytest.raises(MaterialError) as caught:
             require_both_sides(1, 0, dropped)
-        assert caught.value.advice.startswith("Give conversations")
+        assert caught.value.advice.startswith("Add conversations")
 
 
 def test_the_hash_tells_data_sets_apart(renderer, recipe):

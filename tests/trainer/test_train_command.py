@@ -174,9 +174,9 @@ def test_a_disk_that_is_full_while_a_folder_is_copied_is_said_and_leaves_nothing
     ("file", "text", "said"),
     [
         ("stats.json", None, "The data set built is damaged: it has no stats.json. Build the data set again."),
-        ("people.json", None, "{set} holds no whole data set: it has no people.json"),
+        ("people.json", None, "{set} is not a complete data set: it has no people.json"),
         ("people.json", "{", "{set}/people.json cannot be read."),
-        ("train.jsonl", "{", "{set}/train.jsonl, line 1 is no sample"),
+        ("train.jsonl", "{", "{set}/train.jsonl, line 1 is not a sample"),
         ("heldout.bin", "x", "{set}/heldout.bin "),
     ],
 )

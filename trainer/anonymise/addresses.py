@@ -6,12 +6,12 @@ import re
 from collections.abc import Iterator
 
 from trainer.anonymise.language_data import HAN
+from trainer.anonymise.language_data import LATIN as LETTERS
 from trainer.anonymise.spans import RANK_PATTERN, EntitySpan
 
 # ------------------------------------------------------------------------------------------ English and European ways
 
 UPPER = "A-Z\u00c0-\u00d6\u00d8-\u00de"
-LETTERS = "A-Za-z\u00c0-\u00d6\u00d8-\u00f6\u00f8-\u024f\u1e00-\u1eff"
 WORD = rf"(?:[{UPPER}][{LETTERS}'’.-]*|[0-9]{{1,3}}(?:st|nd|rd|th))"
 SUFFIX = (
     "Street|St|Avenue|Ave|Road|Rd|Boulevard|Blvd|Lane|Ln|Drive|Dr|Court|Ct|Place|Pl|Square|Sq|Terrace|Ter|Way|Parkway|"
@@ -53,8 +53,7 @@ STREET_ENDS = (
 )
 COMPOUND_STREET = (
     rf"{ADDRESS_START}(?:[{UPPER}][{LETTERS}.-]+[ -]){{0,2}}[{UPPER}][{LETTERS}-]*(?:{STREET_ENDS})\s"
-    r"[0-9]{1,4}\s?[a-zA-Z]?"
-    rf"(?![A-Za-z0-9]){TOWN_AND_POSTCODE}"
+    rf"[0-9]{{1,4}}\s?[a-zA-Z]?(?![A-Za-z0-9]){TOWN_AND_POSTCODE}"
 )
 STREET_STARTS = (
     "[Rr]ue|[Aa]venue|[Bb]oulevard|[Aa]llée|[Ii]mpasse|[Vv]ia|[Vv]iale|[Cc]orso|[Pp]iazza|[Cc]alle|[Aa]venida|[Pp]aseo|"
@@ -70,9 +69,8 @@ STREET_FIRST = (
     rf"{ADDRESS_START}(?:{HOUSE},?\s(?:bis\s|ter\s)?{STREET_WITH_NAME}|{STREET_WITH_NAME},?\s(?:n[º°o]\.?\s?)?[0-9]{{1,4}}[A-Za-z]?)"
     rf"(?![A-Za-z0-9]){TAIL}"
 )
-EUROPEAN = [re.compile(form) for form in (NUMBERED_STREET, PO_BOX, MILITARY, COMPOUND_STREET, STREET_FIRST)] + [
-    re.compile(LOWERCASE_STREET, re.IGNORECASE)
-]
+EUROPEAN = [re.compile(form) for form in (NUMBERED_STREET, PO_BOX, MILITARY, COMPOUND_STREET, STREET_FIRST)]
+EUROPEAN += [re.compile(LOWERCASE_STREET, re.IGNORECASE)]
 NON_ADDRESS_CONTEXT = re.compile(
     r"[\"'”’*_]{0,2} (?:(?:is|was) (?:an?|the|my|one|such) (?:\w{1,12} ){0,2}(?:film|movie|show|series|song|book|game)|"
     r"(?:rulings?|decisions?|orders?|hearings?|verdicts?|jury|judges?|justices?|rules|ruled|film|movie|series)(?![a-z]))"

@@ -11,9 +11,8 @@ from personas.errors import RequestError
 from personas.lore.index import LoreIndex
 from personas.schemas.chat import Persona
 from trainer.anonymise.crf_ner.gazetteer import load_gazetteer
-from trainer.anonymise.language_data import ENGLISH_WORDS, LATIN
+from trainer.anonymise.language_data import ENGLISH_WORDS, LATIN, UPPER
 
-UPPER = "A-Z\u00c0-\u00d6\u00d8-\u00de\u0102\u0110\u01a0\u01af\u1e00-\u1eff"
 WORD = rf"[{UPPER}][{LATIN}]+"
 NAME = re.compile(rf"{WORD}(?:[ -](?:of |the |van |de )?(?:{WORD}|[0-9]+)){{0,4}}")
 LOWERCASE_WORD = re.compile(rf"(?<![{LATIN}'’])[a-z\u00df-\u00f6\u00f8-\u00ff][{LATIN}]+")
@@ -26,8 +25,7 @@ def own_names(persona: Persona | None) -> tuple[str, ...]:
 
 def world_names(persona: Persona | None, lore: LoreIndex | None) -> frozenset[str]:
     """Return the proper names in a persona's card and lore."""
-    texts = [passage.text for passage in lore.passages] if lore else []
-    texts += [passage.heading for passage in lore.passages] if lore else []
+    texts = [text for passage in (lore.passages if lore else ()) for text in (passage.text, passage.heading)]
     if persona:
         texts += [persona.description, persona.personality, persona.scenario, persona.first_mes, persona.mes_example]
     return proper_names(texts)
@@ -36,11 +34,11 @@ def world_names(persona: Persona | None, lore: LoreIndex | None) -> frozenset[st
 def proper_names(texts: Iterable[str]) -> frozenset[str]:
     """Return capitalised words and sequences of them, except words that also occur in lower case."""
     texts = list(texts)
-    small = {word for text in texts for word in LOWERCASE_WORD.findall(text)}
-    found = {name for text in texts for name in NAME.findall(text) if name[0].isupper()}
-    words = {word for name in found for word in name.split() if word[0].isupper()}
-    own = {word for word in words if len(word) > 2 and word.lower() not in small and not _is_common(word)}
-    return frozenset(own | {name for name in found if " " in name})
+    lowercase = {word for text in texts for word in LOWERCASE_WORD.findall(text)}
+    names = {name for text in texts for name in NAME.findall(text) if name[0].isupper()}
+    words = {word for name in names for word in name.split() if word[0].isupper()}
+    proper = {word for word in words if len(word) > 2 and word.lower() not in lowercase and not _is_common(word)}
+    return frozenset(proper | {name for name in names if " " in name})
 
 
 def _is_common(word: str) -> bool:
@@ -61,14 +59,13 @@ def read_corrections(file: Path) -> NameCorrections:
 
     Raises `RequestError` with the first other line, and `OSError`.
     """
-    said: dict[str, list[str]] = {"keep": [], "also": []}
+    corrections: dict[str, list[str]] = {"keep": [], "also": []}
     for number, line in enumerate(file.read_text(encoding="utf-8-sig").splitlines(), start=1):
         action, _, name = line.strip().lstrip("-").strip().partition(" ")
         if not line.strip():
             continue
-        if action not in said or not name.strip():
-            raise RequestError(
-                f"{file}, line {number}: {line.strip()[:60]!r} is no correction.", "Write `keep NAME` or `also NAME`."
-            )
-        said[action].append(name.strip())
-    return NameCorrections(tuple(said["keep"]), tuple(said["also"]))
+        if action not in corrections or not name.strip():
+            message = f"{file}, line {number}: {line.strip()[:60]!r} is not a correction."
+            raise RequestError(message, "Write `keep NAME` or `also NAME`.")
+        corrections[action].append(name.strip())
+    return NameCorrections(tuple(corrections["keep"]), tuple(corrections["also"]))

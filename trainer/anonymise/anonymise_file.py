@@ -17,14 +17,13 @@ from typing import Any, TextIO
 
 from personas.errors import MaterialError
 from trainer.anonymise.anonymiser import Anonymiser
-from trainer.anonymise.name_detector import NameDetector
 from trainer.anonymise.output_files import ReviewLog, open_atomic
 from trainer.anonymise.spans import replace_entities
 from trainer.sources.conversation import Conversation, RejectedRecord
 from trainer.sources.formats.tabular import COLUMNS_FORMAT
 from trainer.sources.reader import read_source
 from trainer.sources.registry import detect_format
-from trainer.sources.source_file import Peek, Record, SourceFile, open_source, resolve_path
+from trainer.sources.source_file import Record, SourceFile, open_source, resolve_path
 from trainer.sources.source_format import ReadOptions
 
 MIN_ID_VALUE = 10**14
@@ -42,19 +41,11 @@ def is_text_table(file: SourceFile, format: str | None) -> bool:
     """Return True for rows of texts that are not in a known conversation format."""
     peek = file.peek()
     rows = peek.records or (peek.head,)
-    if format or 2 * sum("text" in row for row in rows) <= len(rows):
+    has_text = 2 * sum("text" in row for row in rows) > len(rows) and any(isinstance(r.get("text"), str) for r in rows)
+    if format or not has_text:
         return False
-    if not any(isinstance(row.get("text"), str) for row in rows):
-        return False
-    return _is_not_conversation(peek, file)
-
-
-def _is_not_conversation(peek: Peek, file: SourceFile) -> bool:
     try:
-        return (
-            any(set(row) == {"text"} for row in peek.records or (peek.head,))
-            or detect_format(file.path).name == COLUMNS_FORMAT
-        )
+        return any(set(row) == {"text"} for row in rows) or detect_format(file.path).name == COLUMNS_FORMAT
     except MaterialError:
         return True
 
@@ -62,7 +53,7 @@ def _is_not_conversation(peek: Peek, file: SourceFile) -> bool:
 def anonymise_row(row: dict[str, Any], anonymiser: Anonymiser) -> dict[str, Any]:
     """Replace the text of a row, add `entities`, and replace personal data in its other strings."""
     text = row["text"]
-    entities = anonymiser.found(text)
+    entities = anonymiser.find_entities(text)
     others = {key: _anonymise_value(value, anonymiser) for key, value in row.items() if key not in ("text", "entities")}
     return {"text": replace_entities(text, entities), **others, "entities": [asdict(entity) for entity in entities]}
 
@@ -82,11 +73,11 @@ def write_rows(rows: Iterable[dict[str, Any]], out: TextIO, suffix: str) -> None
     if suffix == ".csv":
         _write_csv(iter(rows), out)
     elif suffix == ".json":
-        lead = "["
+        separator = "["
         for row in rows:
-            out.write(f"{lead}\n{_json(row)}")
-            lead = ","
-        out.write("[]\n" if lead == "[" else "\n]\n")
+            out.write(f"{separator}\n{_json(row)}")
+            separator = ","
+        out.write("[]\n" if separator == "[" else "\n]\n")
     else:
         out.writelines(f"{_json(row)}\n" for row in rows)
 
@@ -108,10 +99,7 @@ def _json(value: Any) -> str:
 
 @dataclass(frozen=True)
 class AnonymiseRequest:
-    """Input and output of an anonymisation.
-
-    `anonymiser` is unused so far; `review` logs its replacements.
-    """
+    """Input and output of an anonymisation. `anonymiser` has no names yet; `review` logs its replacements."""
 
     source: Path
     out: Path
@@ -135,8 +123,9 @@ class AnonymiseStats:
 
 def anonymise_file(request: AnonymiseRequest, on_progress: ProgressCallback) -> dict[str, Any]:
     """Write `out` atomically and return the figures. Raises `UnderstudyError` and `OSError`."""
-    names, stats = request.anonymiser.names, AnonymiseStats()
-    started = time.monotonic()  # after loading the tagger
+    stats = AnonymiseStats()
+    _ = request.anonymiser.names  # loads the tagger, which is not measured
+    started = time.monotonic()
     file = open_source(resolve_path(request.source))
     with request.review or nullcontext(), open_atomic(request.out) as out:
         if is_text_table(file, request.format):
@@ -145,11 +134,9 @@ def anonymise_file(request: AnonymiseRequest, on_progress: ProgressCallback) -> 
             _read_speakers(request, on_progress)
             write_rows(_anonymise_conversations(request, stats, on_progress), out, ".jsonl")
         if not stats.texts:
-            why = f": {next(iter(stats.rejected))}" if stats.rejected else ""
-            raise MaterialError(
-                f"Nothing in {request.source.name} can be used{why}.", "Use rows with a text column, or a conversation."
-            )
-    return {**_figures(request, stats, time.monotonic() - started), **_detector_figures(names)}
+            message = f"Nothing in {request.source.name} can be used{''.join(f': {r}' for r in [*stats.rejected][:1])}."
+            raise MaterialError(message, "Use rows with a text column, or a conversation.")
+    return _figures(request, stats, time.monotonic() - started)
 
 
 def _anonymise_rows(
@@ -179,9 +166,9 @@ def _read_speakers(request: AnonymiseRequest, on_progress: ProgressCallback) -> 
         is_unknown = error.advice.startswith("Known formats")
         raise MaterialError(error.message, error.advice + ROWS_ADVICE * is_unknown) from None
     for item in read_source(request.source, request.options, request.format):
-        on_progress("meeting people", item.rows)
+        on_progress("reading speakers", item.rows)
         if isinstance(item, Conversation):
-            request.anonymiser.meet(item)
+            request.anonymiser.register(item)
 
 
 def _anonymise_conversations(
@@ -197,7 +184,7 @@ def _anonymise_conversations(
         if request.review:
             request.review.row = item.messages[0].row
         stats.texts += len(item.messages)
-        yield from _log_lines(request.anonymiser.masked(item), number)
+        yield from _log_lines(request.anonymiser.anonymise(item), number)
 
 
 def _log_lines(conversation: Conversation, number: int) -> Iterator[dict[str, Any]]:
@@ -215,19 +202,17 @@ def _log_lines(conversation: Conversation, number: int) -> Iterator[dict[str, An
         }
 
 
-def _detector_figures(names: NameDetector) -> dict[str, Any]:
-    return {"names_found_by": names.by, "patterns_only": dict(names.patterns_only)}
-
-
 def _figures(request: AnonymiseRequest, stats: AnonymiseStats, seconds: float) -> dict[str, Any]:
     anonymiser = request.anonymiser
     return {
         "texts": stats.texts,
         "replaced": dict(anonymiser.counts.most_common()),
         "people": anonymiser.people_count,
-        "strangers": len(anonymiser.strangers),
+        "strangers": len(anonymiser.non_speakers),
         "rejected": dict(stats.rejected),
         "review_deleted_on": request.review.delete_on if request.review else None,
         "seconds": round(seconds, 2),
         "texts_per_s": round(stats.texts / max(seconds, 1e-6), 1),
+        "names_found_by": anonymiser.names.description,
+        "patterns_only": dict(anonymiser.names.patterns_only),
     }

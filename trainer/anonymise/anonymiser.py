@@ -80,39 +80,34 @@ ChunkReader = Callable[[str, str, list[tuple[int, int]], bool], tuple[list[Entit
 
 
 def find_patterns(text: str, code: Sequence[tuple[int, int]] | None = None) -> list[EntitySpan]:
-    """Return the findings of all recognisers, which may overlap, with offsets in the text.
-
-    `code` are the spans of code in it, for a chunk that may begin inside of code; by default they are found in the
-    text.
-    """
+    """Return the findings of all recognisers, which may overlap; `code` are its spans of code, detected by default."""
     text = normalise_width(text)
-    found = [span for recogniser in PATTERN_RECOGNISERS for span in recogniser(text)]
-    found += find_handles(text, find_code(text) if code is None else code)
+    spans = [span for recogniser in PATTERN_RECOGNISERS for span in recogniser(text)]
+    spans += find_handles(text, find_code(text) if code is None else code)
     if sum(map(text.count, "0123456789")) >= MIN_DIGITS:
-        found += [span for recogniser in DIGIT_RECOGNISERS for span in recogniser(text)]
+        spans += [span for recogniser in DIGIT_RECOGNISERS for span in recogniser(text)]
     elif "<" in text:
-        found += find_discord_ids(text)
-    return found
+        spans += find_discord_ids(text)
+    return spans
 
 
 @dataclass(frozen=True)
-class _KnownPeople:
-    """People registered so far, ready for matching: pseudonyms by id, and their names.
+class _People:
+    """People registered so far: pseudonyms by id, their names, and the words of these, which no pseudonym may be.
 
     `members` includes the persona's own name, for mentions by id.
     """
 
     pseudonyms: dict[str, str]
     members: dict[str, str]
-    known: NameMatcher
+    matcher: NameMatcher
     barred: frozenset[str]
 
 
 class Anonymiser:
-    """Anonymises the conversations of a data set: `meet` all of them first, then take each `masked`.
+    """Anonymises the conversations of a data set: `register` all of them first, then `anonymise` each.
 
-    `found` returns the findings in a single text. `counts` counts replacements by kind, `strangers` mentions of people
-    who do not speak, by case-folded name; `names` describes the name detectors.
+    `counts` counts replacements by kind, `non_speakers` mentions of people who do not speak, by case-folded name.
     """
 
     def __init__(
@@ -135,26 +130,22 @@ class Anonymiser:
         self._key, self._persona = key, persona
         self._own, self._keep = (*own_names(persona), *keep_always), tuple(keep)
         self._speakers: dict[str, SourceSpeaker] = {}
-        self._written = CapitalisationStats()
-        self.strangers: Counter[str] = Counter()
-        self._people_met: _KnownPeople | None = None
+        self._capitalisation = CapitalisationStats()
+        self.non_speakers: Counter[str] = Counter()
+        self._registered: _People | None = None
         self._names, self._on_replaced = names, on_replaced
         self.counts: Counter[str] = Counter()
         for name in also:
-            self._note(SourceSpeaker(f"name:{name.casefold()}", (name,)))
+            self._add_speaker(SourceSpeaker(f"name:{name.casefold()}", (name,)))
 
-    # -------------------------------------------------------------------------------------------------------- meeting
-
-    def meet(self, conversation: Conversation) -> None:
+    def register(self, conversation: Conversation) -> None:
         """Register the speakers of a conversation, those who did not consent, and its capitalisation."""
-        for message in conversation.messages:
-            self._note(message.speaker)
-        for speaker in conversation.unheard:
-            self._note(speaker)
-        self._written.read(conversation.raw_text)
-        self._people_met = None
+        for speaker in (*(message.speaker for message in conversation.messages), *conversation.unheard):
+            self._add_speaker(speaker)
+        self._capitalisation.read(conversation.raw_text)
+        self._registered = None
 
-    def _note(self, speaker: SourceSpeaker) -> None:
+    def _add_speaker(self, speaker: SourceSpeaker) -> None:
         if speaker.is_persona:
             return
         before = self._speakers.get(speaker.id)
@@ -166,101 +157,84 @@ class Anonymiser:
         """Detector of names that are not in the log."""
         return self._names or NameDetector.available()
 
-    # -------------------------------------------------------------------------------------------------------- masking
-
-    def masked(self, conversation: Conversation) -> Conversation:
+    def anonymise(self, conversation: Conversation) -> Conversation:
         """Return the conversation with pseudonyms and all personal data replaced; the persona's names are kept."""
-        messages = tuple(self._masked(message) for message in conversation.messages)
-        return replace(
-            conversation,
-            messages=messages,
-            system=self.anonymise_text(conversation.system),
-            rejected=self.anonymise_text(conversation.rejected),
-        )
+        replaced = _replace_texts(conversation, self.anonymise_text)
+        return replace(replaced, messages=tuple(map(self._replace_speaker, replaced.messages)))
 
     def mask_patterns(self, conversation: Conversation) -> Conversation:
         """Return the conversation with values of a pattern replaced (addresses, numbers, keys); names are kept.
 
         For conversations that are not logs of people: questions about the world and their answers.
         """
-        messages = tuple(replace(m, text=self._cleaned(m.text)) for m in conversation.messages)
-        return replace(
-            conversation,
-            messages=messages,
-            system=self._cleaned(conversation.system),
-            rejected=self._cleaned(conversation.rejected),
-        )
+        return _replace_texts(conversation, self._mask_text)
 
     def anonymise_text(self, text: str) -> str:
         """Replace everything found in a text."""
-        return replace_entities(text, self.found(text)) if text else text
+        return replace_entities(text, self.find_entities(text)) if text else text
 
-    def found(self, text: str) -> list[Entity]:
+    def find_entities(self, text: str) -> list[Entity]:
         """Return the replacements in a text in order, without overlaps, with offsets in the text."""
-        return self._gathered(text, self._read)
+        return self._find_in_chunks(text, self._read_chunk)
 
-    def _masked(self, message: SourceMessage) -> SourceMessage:
-        speaker = message.speaker
-        if not speaker.is_persona:
-            speaker = SourceSpeaker(speaker.id, (self._people.pseudonyms[speaker.id],))
-        return replace(message, speaker=speaker, text=self.anonymise_text(message.text))
+    def _replace_speaker(self, message: SourceMessage) -> SourceMessage:
+        id = message.speaker.id
+        is_persona = message.speaker.is_persona
+        return message if is_persona else replace(message, speaker=SourceSpeaker(id, (self._people.pseudonyms[id],)))
 
-    def _cleaned(self, text: str) -> str:
-        return replace_entities(text, self._gathered(text, lambda part, _, code, __: (find_patterns(part, code), [])))
+    def _mask_text(self, text: str) -> str:
+        entities = self._find_in_chunks(text, lambda chunk, _, code, __: (find_patterns(chunk, code), []))
+        return replace_entities(text, entities)
 
-    def _read(
-        self, text: str, names_in: str, code: list[tuple[int, int]], is_first: bool
+    def _read_chunk(
+        self, text: str, without_code: str, code: list[tuple[int, int]], is_first: bool
     ) -> tuple[list[EntitySpan], list[NameMatch]]:
-        """Return findings and known names in a chunk. `names_in` is the chunk with code blanked out."""
-        named = self.names.found(names_in, self._written, is_first=is_first)
-        known = [one for one in self._people.known.found(text) if one.is_sure or _is_confirmed(one, named)]
-        spans = [*find_patterns(text, code), *named]
-        spans = [span for span in spans if not self._stays(span, text, known)]
-        return [
-            *spans,
-            *(EntitySpan("PERSON", one.start, one.end, RANK_LOG_NAME) for one in known if one.person_id),
-        ], known
+        """Return the findings and the matched names in a chunk."""
+        detected = self.names.detect(without_code, self._capitalisation, is_first=is_first)
+        matches = [one for one in self._people.matcher.match(text) if one.is_sure or _is_confirmed(one, detected)]
+        spans = [*find_patterns(text, code), *detected]
+        spans = [span for span in spans if not self._is_allowed(span, text, matches)]
+        people = (EntitySpan("PERSON", one.start, one.end, RANK_LOG_NAME) for one in matches if one.person_id)
+        return [*spans, *people], matches
 
-    def _gathered(self, text: str, read: ChunkReader) -> list[Entity]:
+    def _find_in_chunks(self, text: str, read: ChunkReader) -> list[Entity]:
         """Collect the findings of all chunks with their replacements; of two that overlap the first wins."""
-        blotted, code, entities = blank_code(text), find_code(text), list[Entity]()
-        for piece in split_chunks(text):
-            if entities and entities[-1].end >= piece.last:
+        without_code, code, entities = blank_code(text), find_code(text), list[Entity]()
+        for chunk in split_chunks(text):
+            if entities and entities[-1].end >= chunk.last:
                 continue
-            part, offset = text[piece.start : piece.end], piece.start
-            spans, known = read(part, blotted[offset : piece.end], piece.within(code), not offset)
-            for span in select_spans(text, piece, resolve_overlaps(part, spans), entities[-1].end if entities else 0):
+            part, offset = text[chunk.start : chunk.end], chunk.start
+            spans, matches = read(part, without_code[offset : chunk.end], chunk.within(code), not offset)
+            for span in select_spans(text, chunk, resolve_overlaps(part, spans), entities[-1].end if entities else 0):
                 value = text[span.start : span.end]
                 local = EntitySpan(span.kind, span.start - offset, span.end - offset, span.rank)
-                entities.append(Entity(span.kind, span.start, span.end, self._replacement(local, value, known)))
+                entities.append(Entity(span.kind, span.start, span.end, self._replacement(local, value, matches)))
         self.counts.update(entity.kind for entity in entities)
         if self._on_replaced:
             self._on_replaced(text, entities)
         return entities
 
-    def _replacement(self, span: EntitySpan, value: str, known: list[NameMatch]) -> str:
+    def _replacement(self, span: EntitySpan, value: str, matches: list[NameMatch]) -> str:
         if span.kind != "PERSON":
             return surrogate_for(span.kind, value, self._key, self._people.members)
-        person_id = next((one.person_id for one in known if one.person_id and span.start <= one.start < span.end), "")
-        if person_id:
+        people = (one.person_id for one in matches if one.person_id and span.start <= one.start < span.end)
+        if person_id := next(people, ""):
             return self._people.pseudonyms[person_id]
-        self.strangers[" ".join(value.casefold().split())] += 1
+        self.non_speakers[" ".join(value.casefold().split())] += 1
         return non_speaker_pseudonym(value, self._key, self._people.barred)
 
     @staticmethod
-    def _stays(span: EntitySpan, text: str, known: list[NameMatch]) -> bool:
+    def _is_allowed(span: EntitySpan, text: str, matches: list[NameMatch]) -> bool:
         """Return True if at least half of a finding is an allowed name."""
         if span.kind not in ALLOWLISTED_KINDS:
             return False
         covered = sum(
             max(0, min(span.end, one.end) - max(span.start, one.start))
-            for one in known
+            for one in matches
             if not one.person_id and one.start < span.end and span.start < one.end
         )
         letters = sum(map(str.isalnum, text[span.start : span.end]))
         return covered > 0 and 2 * covered >= letters
-
-    # --------------------------------------------------------------------------------------------------------- people
 
     @property
     def people_count(self) -> int:
@@ -268,30 +242,37 @@ class Anonymiser:
         return sum(not _is_role(speaker) for speaker in self._speakers.values())
 
     @property
-    def _people(self) -> _KnownPeople:
-        if self._people_met is None:
-            self._people_met = self._assigned()
-        return self._people_met
+    def _people(self) -> _People:
+        if self._registered is None:
+            self._registered = self._assign_pseudonyms()
+        return self._registered
 
-    def _assigned(self) -> _KnownPeople:
+    def _assign_pseudonyms(self) -> _People:
         speakers = list(self._speakers.values())
-        real = [speaker for speaker in speakers if not _is_role(speaker)]
-        called = [*self._own, *self._keep, *(name for speaker in real for name in speaker.names)]
-        barred = frozenset(word.casefold() for name in called for word in TOKEN.findall(name))
+        people = [speaker for speaker in speakers if not _is_role(speaker)]
+        names = [*self._own, *self._keep, *(name for person in people for name in person.names)]
+        barred = frozenset(word.casefold() for name in names for word in TOKEN.findall(name))
         forms = [
             *allowed_forms(self._own),
-            *(form for one in real for form in full_name_forms(one.id, one.names, self._written)),
+            *(form for one in people for form in full_name_forms(one.id, one.names, self._capitalisation)),
             *allowed_forms(self._keep),
-            *(form for form in allowed_forms(word for name in self._own for word in name.split())),
-            *(form for one in real for form in partial_name_forms(one.id, one.names, self._written)),
+            *allowed_forms(word for name in self._own for word in name.split()),
+            *(form for one in people for form in partial_name_forms(one.id, one.names, self._capitalisation)),
         ]
         pseudonyms = assign_pseudonyms(speakers, self._key, barred)
         own = {self._persona.id: self._persona.name} if self._persona else {}
-        return _KnownPeople(pseudonyms, {**pseudonyms, **own}, NameMatcher(forms), barred)
+        return _People(pseudonyms, {**pseudonyms, **own}, NameMatcher(forms), barred)
 
 
-def _is_confirmed(one: NameMatch, named: list[EntitySpan]) -> bool:
-    return any(span.kind == "PERSON" and span.start < one.end and one.start < span.end for span in named)
+def _replace_texts(conversation: Conversation, change: Callable[[str], str]) -> Conversation:
+    messages = tuple(replace(message, text=change(message.text)) for message in conversation.messages)
+    return replace(
+        conversation, messages=messages, system=change(conversation.system), rejected=change(conversation.rejected)
+    )
+
+
+def _is_confirmed(one: NameMatch, detected: list[EntitySpan]) -> bool:
+    return any(span.kind == "PERSON" and span.start < one.end and one.start < span.end for span in detected)
 
 
 def _is_role(speaker: SourceSpeaker) -> bool:

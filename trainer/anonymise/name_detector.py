@@ -15,12 +15,11 @@ from trainer.anonymise.capitalisation import CapitalisationStats
 from trainer.anonymise.crf_ner import load_tagger
 from trainer.anonymise.crf_ner.gazetteer import load_gazetteer
 from trainer.anonymise.crf_ner.token_features import is_east_asian
-from trainer.anonymise.language_data import ENGLISH_WORDS, LATIN
+from trainer.anonymise.language_data import ENGLISH_WORDS, LATIN, UPPER, read_words
 from trainer.anonymise.ner import ANY_LANGUAGE, NerModel
 from trainer.anonymise.ner_postprocess import blank_code, refine_findings
 from trainer.anonymise.spans import RANK_CUE, RANK_MODEL, EntityKind, EntitySpan
 
-UPPER = "A-Z\u00c0-\u00d6\u00d8-\u00de\u0102\u0110\u01a0\u01af\u1e00-\u1eff"
 NAME_WORD = rf"[{UPPER}](?:[{LATIN}]|['’-](?=[{LATIN}]))+"
 NAME = rf"(?P<name>{NAME_WORD}(?: (?:[A-Z]\. )?(?:(?:de|van|von|der|da|di|del|la|le|bin|al) )?{NAME_WORD}){{0,3}})"
 TITLE = r"(?i:mr|mrs|ms|miss|mx|dr|prof|professor|sir|madam|mister)"
@@ -65,12 +64,7 @@ CJK_CUES = (
 
 RANK_WORDS = frozenset("president speaker chairman minister mayor right wrong universe robot".split())
 
-CAPITALISED_NON_NAMES = frozenset(
-    """I'm I Sure Not Well However Also Again First Second Finally Honestly Anyway Sorry Please Thanks Hello Yeah Okay
-    Actually The A An In At On Monday Tuesday Wednesday Thursday Friday Saturday Sunday January February
-    March April May June July August September October November December
-    English French German Spanish Chinese Japanese Vietnamese American British God Jesus Christmas""".split()
-)
+CAPITALISED_NON_NAMES = read_words("capitalised")
 CUE_RULES_LABEL = "cue words and titles"
 KANA, HANGUL = re.compile("[\u3040-\u30ff]"), re.compile("[\uac00-\ud7af]")
 UNENCODABLE = re.compile("[\x00-\x08\ud800-\udfff]")
@@ -83,11 +77,8 @@ def find_names_by_cues(text: str, *, sure: bool) -> Iterator[EntitySpan]:
     for pattern in SURE_PATTERNS if sure else (*SURE_PATTERNS, *WEAK_PATTERNS):
         for match in pattern.finditer(text):
             first = match["name"].split()[0]
-            if (
-                first not in CAPITALISED_NON_NAMES
-                and first.lower() not in RANK_WORDS
-                and (first.lower() not in ENGLISH_WORDS or " " in match["name"])
-            ):
+            is_word = first.lower() in ENGLISH_WORDS and " " not in match["name"]
+            if not (is_word or first in CAPITALISED_NON_NAMES or first.lower() in RANK_WORDS):
                 yield EntitySpan("PERSON", *match.span("name"), RANK_CUE)
     for match in TITLED_NAME.finditer(text):
         if end := _name_end(match["name"]):
@@ -126,29 +117,28 @@ class NameDetector:
         return cls(*_load_models())
 
     @property
-    def by(self) -> str:
+    def description(self) -> str:
         """Description of the detectors, for reports."""
-        finders = [*dict.fromkeys(finder.name for finder in self.models.values())]
-        finders += [f"tagger ({self.tagger.name})"] if self.tagger else []
-        return ", ".join(finders) or CUE_RULES_LABEL
+        names = [*dict.fromkeys(model.name for model in self.models.values())]
+        names += [f"tagger ({self.tagger.name})"] if self.tagger else []
+        return ", ".join(names) or CUE_RULES_LABEL
 
-    def found(self, text: str, written: CapitalisationStats, *, is_first: bool = True) -> list[EntitySpan]:
-        """Find `PERSON` and `STREET_ADDRESS`. `written` are the capitalisation statistics of all texts.
+    def detect(self, text: str, capitalisation: CapitalisationStats, *, is_first: bool = True) -> list[EntitySpan]:
+        """Find `PERSON` and `STREET_ADDRESS`. `capitalisation` holds the statistics of all texts.
 
         `is_first` is False for later chunks of a text that is counted already.
         """
         text = blank_code(UNENCODABLE.sub("\ufffd", text))
         language = detect_cjk_language(text)
-        finders = [finder for key, finder in self.models.items() if key in (ANY_LANGUAGE, language or "en")]
+        models = [model for key, model in self.models.items() if key in (ANY_LANGUAGE, language or "en")]
         if self.tagger and not language:
-            finders.append(self.tagger)
-        if not finders:
+            models.append(self.tagger)
+        if not models:
             self.patterns_only[language or "any"] += is_first
             return list(find_names_by_cues(text, sure=False))
-        spans = (
-            EntitySpan(cast(EntityKind, kind), s, e, RANK_MODEL) for one in finders for kind, s, e, _ in one.find(text)
-        )
-        return [*refine_findings(text, spans, written), *find_names_by_cues(text, sure=True)]
+        findings = (finding for model in models for finding in model.find(text))
+        spans = (EntitySpan(cast(EntityKind, kind), start, end, RANK_MODEL) for kind, start, end, _ in findings)
+        return [*refine_findings(text, spans, capitalisation), *find_names_by_cues(text, sure=True)]
 
 
 @functools.cache

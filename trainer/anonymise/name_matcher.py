@@ -45,7 +45,7 @@ class _TextWord:
 
 
 class NameMatcher:
-    """Index of name forms, in which `found` looks up each word of a text."""
+    """Index of name forms, in which `match` looks up each word of a text."""
 
     def __init__(self, forms: Iterable[NameForm]) -> None:
         """Build the index; of two forms with the same words the first wins."""
@@ -63,28 +63,23 @@ class NameMatcher:
         for group in (*self._by_word.values(), *self._by_sign.values()):
             group.sort(key=lambda form: (len(form.words), sum(map(len, form.words))), reverse=True)
 
-    def found(self, text: str) -> list[NameMatch]:
+    def match(self, text: str) -> list[NameMatch]:
         """Return the known names in a text in order; of two that overlap the earlier, then the longer."""
-        found: list[NameMatch] = []
+        matches: list[NameMatch] = []
         if self._by_sign:
-            found += self._in_cjk(text)
+            matches += self._in_cjk(text)
         if self._by_word:
-            found += self._in_words(text)
-        found.sort(key=lambda one: (one.start, -one.end))
-        doubtful = [one for one in found if not one.is_sure]
+            matches += self._in_words(text)
+        matches.sort(key=lambda one: (one.start, -one.end))
         kept: list[NameMatch] = []
-        for one in found:
-            if not one.is_sure:
-                continue
+        for one in (match for match in matches if match.is_sure):
             if not kept or one.start >= kept[-1].end:
                 kept.append(one)
             if len(kept) > 1 and _is_same_person(text, kept[-2], kept[-1]):
                 kept[-2:] = [NameMatch(one.person_id, kept[-2].start, kept[-1].end)]
-        ends = {one.start: one.end for one in kept}
-        free = [one for one in doubtful if not any(s < one.end and one.start < e for s, e in ends.items())]
+        doubtful = [one for one in matches if not one.is_sure]
+        free = [one for one in doubtful if not any(it.start < one.end and one.start < it.end for it in kept)]
         return sorted([*kept, *free], key=lambda one: one.start)
-
-    # --------------------------------------------------------------------------------------- words with spaces between
 
     def _in_words(self, text: str) -> Iterator[NameMatch]:
         words = [_word(match) for match in TOKEN.finditer(text)]
@@ -106,12 +101,8 @@ class NameMatcher:
                 end = end - cut if len(form.words) == 1 else end
                 is_meant = _is_mention(form, text, words[position].start, end, words[position])
                 if is_meant or (form.is_full and len(form.words) > 1):
-                    yield (
-                        NameMatch(form.person_id, words[position].start, end, is_meant),
-                        len(form.words) if is_meant else 1,
-                    )
-
-    # ------------------------------------------------------------------------------------------- without spaces between
+                    match = NameMatch(form.person_id, words[position].start, end, is_meant)
+                    yield match, len(form.words) if is_meant else 1
 
     def _in_cjk(self, text: str) -> Iterator[NameMatch]:
         small = text.lower()
@@ -170,18 +161,18 @@ def _is_spelling_of(name: str, word: _TextWord, key: str) -> bool:
 
 
 def _is_mention(form: NameForm, text: str, start: int, end: int, word: _TextWord) -> bool:
-    if form.manner == "anywhere" and not _is_ambiguous(form, word):
+    if form.context == "anywhere" and not _is_ambiguous(form, word):
         return True
-    manner = form.manner if form.manner != "anywhere" else "written"
+    context = form.context if form.context != "anywhere" else "written"
     if start and text[start - 1] == "@":
         return True
-    if manner == "at":
+    if context == "at":
         return False
     if LATIN_TITLES.search(text[max(0, start - 12) : start].lower()) or VOCATIVES.match(text[end : end + 5].lower()):
         return True
-    if manner == "called" or not _has_capitals(text, start, end):
+    if context == "called" or not _has_capitals(text, start, end):
         return False
-    return manner == "written" or len(form.words) > 1 or _is_name_like(text, start, end)
+    return context == "written" or len(form.words) > 1 or _is_name_like(text, start, end)
 
 
 def _is_ambiguous(form: NameForm, word: _TextWord) -> bool:
@@ -221,8 +212,8 @@ def _is_cjk_mention(form: NameForm, text: str, position: int) -> bool:
         return False
     before, after = text[position - 1 : position], text[position + len(name) : position + len(name) + 4]
     if before == "@" or HONORIFICS.match(after):
-        return form.manner != "at" or before == "@" or _has_no_cjk_before(before)
-    if form.manner in ("at", "called"):
+        return form.context != "at" or before == "@" or _has_no_cjk_before(before)
+    if form.context in ("at", "called"):
         return False
     return not KANA_ONLY.fullmatch(name) or _is_kana_delimited(name, before, after)
 

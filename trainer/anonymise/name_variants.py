@@ -36,7 +36,7 @@ class NameForm:
 
     words: tuple[str, ...]
     person_id: str
-    manner: MatchContext
+    context: MatchContext
     is_full: bool = False
 
     @property
@@ -54,32 +54,27 @@ def allowed_forms(names: Iterable[str]) -> Iterator[NameForm]:
             yield NameForm(words, "", "anywhere", is_full=True)
 
 
-def full_name_forms(person_id: str, names: Iterable[str], written: CapitalisationStats) -> Iterator[NameForm]:
+def full_name_forms(person_id: str, names: Iterable[str], capitalisation: CapitalisationStats) -> Iterator[NameForm]:
     """Return the forms of the names a person has in the log."""
     for name in _clean_names(names):
-        yield from (
-            _cjk_full_forms(person_id, name, written)
-            if HAS_CJK.search(name)
-            else _latin_full_forms(person_id, name, written)
-        )
+        forms = _cjk_full_forms if HAS_CJK.search(name) else _latin_full_forms
+        yield from forms(person_id, name, capitalisation)
 
 
-def partial_name_forms(person_id: str, names: Iterable[str], written: CapitalisationStats) -> Iterator[NameForm]:
+def partial_name_forms(person_id: str, names: Iterable[str], capitalisation: CapitalisationStats) -> Iterator[NameForm]:
     """Return the forms of parts of a person's names."""
     for name in _clean_names(names):
-        yield from (
-            _cjk_part_forms(person_id, name) if HAS_CJK.search(name) else _latin_part_forms(person_id, name, written)
-        )
+        if HAS_CJK.search(name):
+            yield from _cjk_part_forms(person_id, name)
+        else:
+            yield from _latin_part_forms(person_id, name, capitalisation)
 
 
 def _clean_names(names: Iterable[str]) -> list[str]:
     return [stripped for name in names if (stripped := name.strip().lstrip("@").strip())]
 
 
-# ------------------------------------------------------------------------------------------------ Latin and the like
-
-
-def _latin_full_forms(person_id: str, name: str, written: CapitalisationStats) -> Iterator[NameForm]:
+def _latin_full_forms(person_id: str, name: str, capitalisation: CapitalisationStats) -> Iterator[NameForm]:
     words = tuple(map(casefold_composed, TOKEN.findall(name)))
     if not words:
         return
@@ -90,21 +85,21 @@ def _latin_full_forms(person_id: str, name: str, written: CapitalisationStats) -
     elif letters < MIN_NAME_LETTERS:
         yield NameForm(words, person_id, "called" if letters > 1 else "at", is_full=True)
     else:
-        yield NameForm(words, person_id, _context_of(words[0], written), is_full=True)
+        yield NameForm(words, person_id, _context_of(words[0], capitalisation), is_full=True)
 
 
-def _context_of(word: str, written: CapitalisationStats) -> MatchContext:
-    if not written.is_ordinary(word):
+def _context_of(word: str, capitalisation: CapitalisationStats) -> MatchContext:
+    if not capitalisation.is_ordinary(word):
         return "anywhere"
-    return "written" if written.is_mostly_capital(word) else "capital"
+    return "written" if capitalisation.is_mostly_capital(word) else "capital"
 
 
-def _latin_part_forms(person_id: str, name: str, written: CapitalisationStats) -> Iterator[NameForm]:
+def _latin_part_forms(person_id: str, name: str, capitalisation: CapitalisationStats) -> Iterator[NameForm]:
     """Return words inside a name used to address people: `Mira` for `mira_wet`, unless texts use them as words."""
     for joined in WORD.findall(name):
         if joined != name and len(joined) > MAX_AMBIGUOUS_LETTERS and CAMEL_CASE_BOUNDARY.search(joined):
             yield NameForm((casefold_composed(joined),), person_id, "anywhere")
-    yield from _compound_forms(person_id, name, written)
+    yield from _compound_forms(person_id, name, capitalisation)
     yield from _word_pair_forms(person_id, name)
     for part in WORD.findall(CAMEL_CASE_BOUNDARY.sub(" ", name)):
         word = casefold_composed(part)
@@ -113,20 +108,22 @@ def _latin_part_forms(person_id: str, name: str, written: CapitalisationStats) -
         if len(word) < MIN_NAME_LETTERS:
             if part[0].isupper() and word not in ENGLISH_WORDS:
                 yield NameForm((word,), person_id, "called")
-        elif not written.is_ordinary(word) and (written.is_mostly_capital(word) or _is_name_part(part, word, written)):
+        elif not capitalisation.is_ordinary(word) and (
+            capitalisation.is_mostly_capital(word) or _is_name_part(part, word, capitalisation)
+        ):
             yield NameForm((word,), person_id, "anywhere")
         elif part[0].isupper():
-            yield NameForm((word,), person_id, "written" if written.is_mostly_capital(word) else "capital")
+            yield NameForm((word,), person_id, "written" if capitalisation.is_mostly_capital(word) else "capital")
 
 
-def _compound_forms(person_id: str, name: str, written: CapitalisationStats) -> Iterator[NameForm]:
+def _compound_forms(person_id: str, name: str, capitalisation: CapitalisationStats) -> Iterator[NameForm]:
     """Return `O'Brien` and `Jean-Luc` inside a name: with the sign, with a space or neither, in any case."""
     for compound in COMPOUND_NAME.findall(name):
         words = tuple(casefold_composed(word) for word in WORD.findall(compound))
         joined = "".join(words)
         if len(joined) > MIN_NAME_LETTERS:
             yield NameForm(words, person_id, "capital" if all(word in ENGLISH_WORDS for word in words) else "anywhere")
-            yield NameForm((joined,), person_id, _context_of(joined, written))
+            yield NameForm((joined,), person_id, _context_of(joined, capitalisation))
 
 
 def _word_pair_forms(person_id: str, name: str) -> Iterator[NameForm]:
@@ -137,24 +134,21 @@ def _word_pair_forms(person_id: str, name: str) -> Iterator[NameForm]:
             yield NameForm(pair, person_id, "anywhere")
 
 
-def _is_name_part(part: str, word: str, written: CapitalisationStats) -> bool:
+def _is_name_part(part: str, word: str, capitalisation: CapitalisationStats) -> bool:
     """Return True if the display name has this part capitalised and no text uses it as a word."""
     return (
         part[0].isupper()
-        and not written.is_used_as_word(word)
+        and not capitalisation.is_used_as_word(word)
         and (not part.isascii() or len(word) > MAX_AMBIGUOUS_LETTERS)
     )
 
 
-# ------------------------------------------------------------------------------------------- Chinese, Japanese, Korean
-
-
-def _cjk_full_forms(person_id: str, name: str, written: CapitalisationStats) -> Iterator[NameForm]:
+def _cjk_full_forms(person_id: str, name: str, capitalisation: CapitalisationStats) -> Iterator[NameForm]:
     yield NameForm((name.casefold(),), person_id, _cjk_context(name.casefold()), is_full=True)
     if (joined := re.sub(r"(?<=[^\x00-\xff])[\s·・]+(?=[^\x00-\xff])", "", name)) != name:
         yield NameForm((joined.casefold(),), person_id, "anywhere", is_full=True)
     if latin := re.sub(f"[{CJK}]+", " ", name).strip():
-        yield from (form for form in _latin_full_forms(person_id, latin, written) if not form.words[0].isdigit())
+        yield from (form for form in _latin_full_forms(person_id, latin, capitalisation) if not form.words[0].isdigit())
 
 
 def _cjk_part_forms(person_id: str, name: str) -> Iterator[NameForm]:
@@ -181,10 +175,8 @@ def _han_forms(person_id: str, name: str) -> Iterator[NameForm]:
     surname = name[:2] if name[:2] in CJK_SURNAMES else name[:1] if name[:1] in CJK_SURNAMES else ""
     given = name[len(surname) :]
     if surname and 1 <= len(given) <= 2:
-        if len(given) == 2:
-            yield NameForm((given,), person_id, _cjk_context(given))
-        else:
-            yield NameForm((given * 2,), person_id, _cjk_context(given * 2))
+        first_name = given if len(given) == 2 else given * 2
+        yield NameForm((first_name,), person_id, _cjk_context(first_name))
         for lead in "小老阿":
             yield from (NameForm((lead + sign,), person_id, _cjk_context(lead + sign)) for sign in {surname, given[-1]})
         yield from (NameForm((part,), person_id, "called") for part in {surname, given, given[-1]})

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from huggingface_hub import constants
+
 ANY_LANGUAGE = ""
 GLINER_LABELS = {"person": "PERSON", "street address": "STREET_ADDRESS"}
 GLINER_THRESHOLD = 0.5
@@ -65,7 +67,7 @@ def _spacy() -> dict[str, NerModel]:
     models = sorted(point.name for point in importlib.metadata.entry_points(group="spacy_models"))
     if not models or importlib.util.find_spec("spacy") is None:
         return {}
-    import spacy  # type: ignore[import-not-found, unused-ignore]
+    import spacy  # type: ignore[import-not-found, unused-ignore]  # optional
 
     chosen: dict[str, str] = {}
     for size in reversed(SPACY_SIZE_SUFFIXES):
@@ -82,12 +84,10 @@ def _spacy() -> dict[str, NerModel]:
 def _gliner() -> dict[str, NerModel]:
     if importlib.util.find_spec("gliner") is None:
         return {}
-    from huggingface_hub.constants import HF_HUB_CACHE
-
-    for folder in sorted(Path(HF_HUB_CACHE).glob("models--*[gG][lL][iI][nN][eE][rR]*")):
+    for folder in sorted(Path(constants.HF_HUB_CACHE).glob("models--*[gG][lL][iI][nN][eE][rR]*")):
         name = folder.name.removeprefix("models--").replace("--", "/")
         try:
-            from gliner import GLiNER  # type: ignore[import-not-found, unused-ignore]
+            from gliner import GLiNER  # type: ignore[import-not-found, unused-ignore]  # optional
 
             return {ANY_LANGUAGE: GlinerNer(f"GLiNER {name}", GLiNER.from_pretrained(name, local_files_only=True))}
         except (OSError, ValueError, ImportError) as error:

@@ -4,19 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 
 from trainer.anonymise.capitalisation import WORD, CapitalisationStats
 from trainer.anonymise.crf_ner.gazetteer import load_gazetteer
-from trainer.anonymise.language_data import CJK, ENGLISH_WORDS, LATIN
+from trainer.anonymise.language_data import CJK, ENGLISH_WORDS, LATIN, read_words
 from trainer.anonymise.network_identifiers import CODE
 from trainer.anonymise.spans import RANK_MODEL, EntitySpan
 
-NON_NAME_WORDS = frozenset(
-    """ah aha alas anyway aw aye bah c'mon cheers come'on congrats damn dang dear er gee gosh ha haha hah hello hey hi
-    hm hmm huh lol meh nah nope oh okay ok omg ooh oops ouch ow phew please sorry thanks thx tsk ugh uh uhm um
-    wait wow wtf yay yeah yep yikes yo yup traceback exception error warning apis openai chatgpt gpt vicuna
-    alpaca llama christmas easter halloween""".split()
-)
+NON_NAME_WORDS = read_words("interjection")
 """Case-folded words that begin sentences with a capital and are no names."""
 TITLES = frozenset(
     "mr mrs ms miss mx dr prof sir madam captain president king queen prince princess saint aunt".split()
@@ -51,10 +47,12 @@ def blank_code(text: str) -> str:
     return CODE.sub(lambda code: re.sub(r"\S", " ", code[0]), text) if "`" in text else text
 
 
-def refine_findings(text: str, spans: Iterable[EntitySpan], written: CapitalisationStats) -> Iterator[EntitySpan]:
+def refine_findings(
+    text: str, spans: Iterable[EntitySpan], capitalisation: CapitalisationStats
+) -> Iterator[EntitySpan]:
     """Return the plausible findings and further mentions that follow from them."""
-    bare = (_strip_prefix(text, span) for span in spans)
-    plausible = [_extend_left(text, span) for span in bare if span and _is_plausible(text, span, written)]
+    stripped = filter(None, (_strip_prefix(text, span) for span in spans))
+    plausible = [_extend_left(text, span) for span in stripped if _is_plausible(text, span, capitalisation)]
     yield from plausible
     yield from _repeated_mentions(text, [span for span in plausible if span.kind == "PERSON"])
 
@@ -66,10 +64,10 @@ def _strip_prefix(text: str, span: EntitySpan) -> EntitySpan | None:
     start = span.start
     while lead := NAME_PREFIX.match(text, start, span.end):
         start = lead.end()
-    return EntitySpan(span.kind, start, span.end, span.rank) if start < span.end else None
+    return replace(span, start=start) if start < span.end else None
 
 
-def _is_plausible(text: str, span: EntitySpan, written: CapitalisationStats) -> bool:
+def _is_plausible(text: str, span: EntitySpan, capitalisation: CapitalisationStats) -> bool:
     found = text[span.start : span.end]
     if IS_CJK.search(found):
         return True
@@ -89,9 +87,8 @@ def _is_plausible(text: str, span: EntitySpan, written: CapitalisationStats) -> 
     if len(words) > 1 and COMMON_WORD_GROUPS.intersection(signs[0]) and all(word.islower() for word in words[1:]):
         return False
     if len(words) == 1 and SENTENCE_START.search(text[max(0, span.start - 8) : span.start]):
-        return _is_given(signs[0]) or (
-            not NON_PERSON_GROUPS.intersection(signs[0]) and not written.only_begins(words[0])
-        )
+        is_other = NON_PERSON_GROUPS.intersection(signs[0]) or capitalisation.only_begins(words[0])
+        return _is_given(signs[0]) or not is_other
     return not all(NON_PERSON_GROUPS.intersection(sign) and "g" not in sign and "f" not in sign for sign in signs)
 
 
@@ -110,15 +107,12 @@ def _extend_left(text: str, span: EntitySpan) -> EntitySpan:
     if span.kind != "PERSON" or not text[span.start].isupper():
         return span
     match = PRECEDING_WORD.search(text[max(0, span.start - 32) : span.start])
-    if (
-        not match
-        or match["word"].endswith(("'s", "’s"))
-        or match["word"].casefold() in ENGLISH_WORDS | TITLES | NON_NAME_WORDS
-        or match.start("word") == 0
-        or NAME_PREFIX.match(match["word"])
-    ):
+    if not match or match.start("word") == 0:
         return span
-    return EntitySpan(span.kind, span.start - len(match["word"]) - 1, span.end, span.rank)
+    word = match["word"]
+    if word.casefold() in ENGLISH_WORDS | TITLES | NON_NAME_WORDS or word.endswith(("'s", "’s")):
+        return span
+    return span if NAME_PREFIX.match(word) else replace(span, start=span.start - len(word) - 1)
 
 
 def _repeated_mentions(text: str, people: list[EntitySpan]) -> Iterator[EntitySpan]:

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
+import glob
 import json
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from types import TracebackType
-from typing import Self, TextIO
+from typing import TextIO
 
 from personas.home.review_files import record_review_file
 from trainer.anonymise.spans import Entity
 
-GLOB_ESCAPES = {ord(sign): f"[{sign}]" for sign in "*?["}
-"""A file's own characters that are special in glob patterns."""
 CONTEXT_CHARS = 40
 """Characters of context on either side."""
 DAY_S = 86_400.0
@@ -28,18 +26,18 @@ def open_atomic(path: Path) -> Iterator[TextIO]:
     Leftovers of a killed process for the same file are deleted first. Errors of writing name the file.
     """
     _remove_stale(path)
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with name_file_in_errors(path):
-            handle = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+            handle = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
             with os.fdopen(handle, "w", encoding="utf-8", errors="surrogatepass", newline="") as out:
                 yield out
                 out.flush()
                 os.fsync(out.fileno())
                 os.fchmod(out.fileno(), _default_mode())
-            aside.replace(path)
+            partial.replace(path)
     finally:
-        aside.unlink(missing_ok=True)
+        partial.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -53,19 +51,19 @@ def name_file_in_errors(path: Path) -> Iterator[None]:
 
 
 def _remove_stale(path: Path) -> None:
-    for left in path.parent.glob("." + path.name.translate(GLOB_ESCAPES) + ".*"):
-        process = left.suffix[1:]
-        if process.isdecimal() and left.name == f".{path.name}.{process}" and not _is_running(int(process)):
-            left.unlink(missing_ok=True)
+    for stale in path.parent.glob(f".{glob.escape(path.name)}.*"):
+        process = stale.suffix[1:]
+        if process.isdecimal() and stale.name == f".{path.name}.{process}" and not _is_running(int(process)):
+            stale.unlink(missing_ok=True)
 
 
 def _is_running(process: int) -> bool:
     try:
         os.kill(process, 0)
-    except (ProcessLookupError, OverflowError):
-        return False
     except PermissionError:
         return True
+    except (ProcessLookupError, OverflowError):
+        return False
     return True
 
 
@@ -76,28 +74,21 @@ def _default_mode() -> int:
     return 0o666 & ~mask
 
 
-class ReviewLog(AbstractContextManager["ReviewLog"]):
+class ReviewLog(ExitStack):
     """Log of replacements: a header with the date of deletion, then one line per replacement."""
 
     def __init__(self, path: Path, home: Path, now: float, days: int) -> None:
         """Open the log; `now` is in seconds since 1970. Raises `MaterialError` and `OSError`."""
+        super().__init__()
         record_review_file(home, path, now + days * DAY_S)
         path.unlink(missing_ok=True)
         handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         self._path = path
         self._out = os.fdopen(handle, "w", encoding="utf-8", errors="surrogatepass")
+        self.callback(name_file_in_errors(path)(self._out.close))
         self.delete_on = datetime.fromtimestamp(now + days * DAY_S, UTC).isoformat(timespec="seconds")
         self.source = self.row = ""
         self._write({"delete_on": self.delete_on, "why": "It names the people whom the result hides."})
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        with name_file_in_errors(self._path):
-            self._out.close()
 
     def note(self, text: str, entities: Sequence[Entity]) -> None:
         """Log the replacements in a text; `row` is its position, `source` the file, if there are several."""

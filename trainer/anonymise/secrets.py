@@ -157,9 +157,7 @@ def _passphrases(text: str) -> Iterator[EntitySpan]:
 
 
 def _is_password(value: str, said_in_prose: bool, is_alone: bool) -> bool:
-    """Return True for a possible password: a single word after a colon; in prose only with a digit or special
-    character.
-    """
+    """Return True for a single word after a colon; in prose, and for others, only with a digit or special character."""
     is_odd = re.search(r"[0-9@#$%^&*_!+=~|\\/]", value) is not None
     return is_odd or (not said_in_prose and (is_alone or re.search(r"[a-z][A-Z]", value) is not None))
 

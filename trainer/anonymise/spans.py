@@ -9,39 +9,16 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 EntityKind = Literal[
-    "PERSON",
-    "STREET_ADDRESS",
-    "EMAIL_ADDRESS",
-    "PHONE_NUMBER",
-    "CREDIT_CARD",
-    "IBAN_CODE",
-    "IP_ADDRESS",
-    "US_SSN",
-    "URL_SECRET",
-    "SECRET",
-    "HANDLE",
-    "DISCORD_ID",
-    "VN_ID",
-    "CN_ID",
-    "JP_MY_NUMBER",
-    "PASSPORT",
-]
+    "PERSON", "STREET_ADDRESS", "EMAIL_ADDRESS", "PHONE_NUMBER", "CREDIT_CARD", "IBAN_CODE", "IP_ADDRESS", "US_SSN",
+    "URL_SECRET", "SECRET", "HANDLE", "DISCORD_ID", "VN_ID", "CN_ID", "JP_MY_NUMBER", "PASSPORT",
+]  # fmt: skip
 ENTITY_KINDS: tuple[EntityKind, ...] = get_args(EntityKind)
 RANK_SECRET, RANK_PATTERN, RANK_LOG_NAME, RANK_HANDLE, RANK_MODEL, RANK_CUE = 6, 5, 4, 3, 2, 1
 """Ranks, highest first: a key or token; a value with a checksum or an unmistakable form; a name in the log; a handle;
 a model's finding; a name after a cue word. Of overlapping spans the higher rank wins.
 """
 LETTERS = re.compile(r"[^\W_]")
-NUMBER_KIND_PRIORITY = (
-    "CREDIT_CARD",
-    "IBAN_CODE",
-    "CN_ID",
-    "JP_MY_NUMBER",
-    "VN_ID",
-    "US_SSN",
-    "DISCORD_ID",
-    "PHONE_NUMBER",
-)
+NUMBER_KIND_PRIORITY = "CREDIT_CARD IBAN_CODE CN_ID JP_MY_NUMBER VN_ID US_SSN DISCORD_ID PHONE_NUMBER".split()
 """Priority among several readings of the same digits."""
 MAX_UNSPLIT_CHARS = 2_500
 """Texts up to this length (code points) are one chunk; most Discord messages are shorter."""
@@ -129,13 +106,10 @@ def _add_uncovered_part(text: str, span: EntitySpan, start: int, end: int, resol
         end -= 1
     if end - start < 2:
         return
-    neighbour = next(
-        (one for one in resolved if one.rank == RANK_LOG_NAME and _are_adjacent(text, one, start, end)), None
-    )
-    if neighbour and span.kind == "PERSON":
-        resolved[resolved.index(neighbour)] = EntitySpan(
-            "PERSON", min(neighbour.start, start), max(neighbour.end, end), RANK_LOG_NAME
-        )
+    names = (one for one in resolved if one.rank == RANK_LOG_NAME and _are_adjacent(text, one, start, end))
+    if (name := next(names, None)) and span.kind == "PERSON":
+        whole = EntitySpan("PERSON", min(name.start, start), max(name.end, end), RANK_LOG_NAME)
+        resolved[resolved.index(name)] = whole
     else:
         resolved.append(EntitySpan(span.kind, start, end, span.rank))
 
@@ -155,11 +129,11 @@ class TextChunk:
     first: int
     last: int
 
-    def within(self, spots: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    def within(self, spans: list[tuple[int, int]]) -> list[tuple[int, int]]:
         """Return those of the text's ordered spans that lie in the chunk, with offsets in the chunk."""
-        begun = bisect_right(spots, self.start, key=lambda spot: spot[1])
-        ended = bisect_left(spots, self.end, key=lambda spot: spot[0])
-        return [(start - self.start, end - self.start) for start, end in spots[begun:ended]]
+        first = bisect_right(spans, self.start, key=lambda span: span[1])
+        last = bisect_left(spans, self.end, key=lambda span: span[0])
+        return [(start - self.start, end - self.start) for start, end in spans[first:last]]
 
 
 def split_chunks(text: str) -> Iterator[TextChunk]:
@@ -182,29 +156,26 @@ def _split_point(text: str, position: int) -> int:
     return max(spaces) + 1 or position
 
 
-def select_spans(text: str, piece: TextChunk, spans: Iterable[EntitySpan], done: int) -> Iterator[EntitySpan]:
+def select_spans(text: str, chunk: TextChunk, spans: Iterable[EntitySpan], done: int) -> Iterator[EntitySpan]:
     """Return the findings that a chunk owns, with offsets in the text and none before `done`.
 
     A finding that begins before the owned part is taken as far as no earlier chunk has taken it. A key that reaches the
     end of the chunk is extended by what follows it.
     """
     for span in spans:
-        start, end = max(span.start + piece.start, done), span.end + piece.start
-        if start >= piece.last or end <= max(piece.first, done):
+        start, end = max(span.start + chunk.start, done), span.end + chunk.start
+        if start >= chunk.last or end <= max(chunk.first, done):
             continue
-        if end == piece.end and span.kind in ("SECRET", "URL_SECRET"):
+        if end == chunk.end and span.kind in ("SECRET", "URL_SECRET"):
             end = _key_end(text, start, end)
         yield EntitySpan(span.kind, start, end, span.rank)
         done = end
 
 
 def _key_end(text: str, start: int, end: int) -> int:
-    if text.startswith("-----BEGIN", start):
-        closed = PEM_END.search(text, end, end + MAX_KEY_CHARS)
-        return closed.end() if closed else _body_end(PEM_BODY, text, end)
-    return _body_end(KEY_BODY, text, end)
-
-
-def _body_end(body: re.Pattern[str], text: str, end: int) -> int:
-    found = body.match(text, end, end + MAX_KEY_CHARS)
-    return found.end() if found else end
+    limit = end + MAX_KEY_CHARS
+    is_pem = text.startswith("-----BEGIN", start)
+    if is_pem and (closing := PEM_END.search(text, end, limit)):
+        return closing.end()
+    body = (PEM_BODY if is_pem else KEY_BODY).match(text, end, limit)
+    return body.end() if body else end

@@ -17,10 +17,7 @@ PLACEHOLDERS: dict[str, str] = {
     "CREDIT_CARD": "[card number]",
     "IBAN_CODE": "[account number]",
     "US_SSN": "[social security number]",
-    "VN_ID": "[identity number]",
-    "CN_ID": "[identity number]",
-    "JP_MY_NUMBER": "[identity number]",
-    "PASSPORT": "[identity number]",
+    **dict.fromkeys(("VN_ID", "CN_ID", "JP_MY_NUMBER", "PASSPORT"), "[identity number]"),
     "SECRET": "[key removed]",
     "URL_SECRET": "removed",
 }
@@ -61,10 +58,8 @@ def non_speaker_pseudonym(name: str, key: bytes, barred: Collection[str] = ()) -
     words = TOKEN.findall(name)
     whole = [word for word in words if len(word) > 1] or words or [name]
     named = [whole[0], whole[-1]] if len(whole) > 1 else whole
-    return " ".join(
-        next(_candidates(_hmac_index(key, f"name:{fold_diacritics(word)}", len(INVENTED_NAMES)), barred))
-        for word in named
-    )
+    starts = (_hmac_index(key, f"name:{fold_diacritics(word)}", len(INVENTED_NAMES)) for word in named)
+    return " ".join(next(_candidates(start, barred)) for start in starts)
 
 
 def keyed_index(key: bytes, kind: str, value: str, count: int) -> int:
@@ -84,7 +79,7 @@ def _candidates(start: int, barred: Collection[str]) -> Iterator[str]:
         if name.casefold() not in barred:
             free += 1
             yield name + (str(round_ + 1) if round_ else "")
-        elif round_ and not free:  # everybody is called like a pseudonym
+        elif round_ and not free:  # all pseudonyms are names of people
             yield f"{name}{round_ + 1}"
 
 

@@ -11,8 +11,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Se
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from types import TracebackType
-from typing import Literal, Self
+from typing import Literal
 
 from personas.errors import MaterialError, RequestError
 from personas.home.holdout_index import HoldoutIndex
@@ -35,27 +34,19 @@ OVER_LIMIT, OVER_MIX = "over the source's limit", "over the mix"
 SourceItems = Iterable[Conversation | RejectedRecord]
 
 
-class DiskBuffer:
-    """A file of this process alone, without a name, that goes with it: only so is pickle safe to read."""
+class DiskBuffer(ExitStack):
+    """Conversations in an unnamed temporary file, which only this process can write: so pickle is safe to read."""
 
     def __init__(self, folder: Path | None = None) -> None:
-        """`folder` None puts the file where the system keeps temporary ones."""
-        self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115  closed by __exit__
+        """`folder` None uses the system's temporary folder."""
+        super().__init__()
+        self._file = self.enter_context(tempfile.TemporaryFile(dir=folder))  # noqa: SIM115  closed with the buffer
         self._ends = array("q", [0])
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._file.close()
 
     def __len__(self) -> int:
         return len(self._ends) - 1
 
     def append(self, conversation: Conversation) -> None:
-        """Add a conversation at the end."""
         data = pickle.dumps(conversation, pickle.HIGHEST_PROTOCOL)
         self._file.seek(self._ends[-1])
         self._file.write(data)
@@ -71,12 +62,11 @@ class DiskBuffer:
 class DatasetPlan:
     """Specification of a data set to build.
 
-    `limits`: source to the number of its samples, at most. `mix`: the ratio of general talk to the persona's, or of
-    the sources in their order; empty takes everything. `stages` puts all general samples before the persona's, for
-    training in two stages. `key` is the pseudonyms', `people_key` that of the list of people. `seed` decides what is
-    taken where not all is. `held_out` is what was held out before. `corrections` are what a person has found wrong with
-    what the anonymiser finds. `for_run`: the samples of one job, in which all talk is the persona's and every speaker
-    gets a pseudonym; without a persona nobody does.
+    `limits` is the maximum number of samples by source. `mix` is the ratio of general dialogue to the persona's, or of
+    the sources in order; empty takes everything. `stages` puts all general samples before the persona's, for training
+    in two stages. `key` is for pseudonyms, `people_key` for the list of people. `seed` selects samples if not all are
+    used. `held_out` was held out before. `corrections` are a reviewer's, of the anonymiser. `for_run`: the samples of
+    one job, whose conversations are all the persona's and whose speakers all get pseudonyms, or none without a persona.
     """
 
     renderer: Renderer
@@ -96,13 +86,13 @@ class DatasetPlan:
 
     @property
     def persona_id(self) -> str | None:
-        """Persona that the data set is for."""
+        """Id of the data set's persona."""
         return self.persona.id if self.persona else None
 
 
 @dataclass(frozen=True)
 class BuiltSample:
-    """A sample of a data set: its side, where it came from, and what kind of talk it is."""
+    """A sample of a data set: its side (`HELD_OUT` or `TRAIN`), origin and kind."""
 
     side: str
     source: str
@@ -111,152 +101,139 @@ class BuiltSample:
     made: RenderedSample
 
 
-class DatasetBuilder:
-    """Use as a context: `take` each source, then ask once for `samples`; `ledger` is complete at their end."""
+class DatasetBuilder(ExitStack):
+    """Context manager: `add_source` for each, then iterate once over `samples`; `ledger` is complete at their end."""
 
     def __init__(
         self, plan: DatasetPlan, ledger: Ledger, folder: Path | None = None, review: ReviewLog | None = None
     ) -> None:
-        """`folder` is where the waiting conversations lie; `review` lists what is replaced in them."""
+        """`folder` holds the buffered conversations; `review` logs the replacements in them."""
+        super().__init__()
         self._plan, self.ledger, self._review = plan, ledger, review
-        self._stack = ExitStack()
-        self._spool = self._stack.enter_context(DiskBuffer(folder))
-        self._sieve = self._stack.enter_context(
+        self._buffer = self.enter_context(DiskBuffer(folder))
+        self._splitter = self.enter_context(
             ConversationSplitter(plan.filters, folder, plan.held_out or HoldoutIndex.empty(plan.people_key))
         )
-        self._maker = SampleRenderer(plan.renderer, plan.persona, plan.lore, plan.recipe, plan.filters)
-        keep = world_names(plan.persona, plan.lore)
+        self._renderer = SampleRenderer(plan.renderer, plan.persona, plan.lore, plan.recipe, plan.filters)
         self.anonymiser = Anonymiser(
             plan.key,
             persona=plan.persona,
-            keep=keep,
+            keep=world_names(plan.persona, plan.lore),
             also=plan.corrections.also,
             keep_always=plan.corrections.keep,
             on_replaced=review.note if review else None,
         )
-        self.met = Participants(self.anonymiser.strangers if self._has_pseudonyms else None)
+        self.participants = Participants(self.anonymiser.non_speakers if self._has_pseudonyms else None)
         self._sources: list[str] = []
-        self._source_of, self._speaks, self._order = array("i"), bytearray(), array("d")
-        self._is_log = bytearray()
-        self._is_anybody_learned_from = False
-        self._settled = bytearray()
-        self._room: dict[tuple[int, str], int] = {}
+        self._source_of, self._draws = array("i"), array("d")
+        self._is_by_persona, self._is_log, self._is_settled = bytearray(), bytearray(), bytearray()
+        self._has_targets = False
+        self._remaining: dict[tuple[int, str], int] = {}
         self.shares: dict[str, float] = {}
         self.conversations: Counter[str] = Counter()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    def add_source(
+        self, source: str, items: SourceItems, on_progress: Callable[[int], None] = lambda rows: None
     ) -> None:
-        self._stack.__exit__(kind, error, trace)
-
-    def take(self, source: str, items: SourceItems, heard: Callable[[int], None] = lambda rows: None) -> None:
-        """Read a source to its end; `heard` is told of each record. Without a name conversations keep their sources."""
+        """Read a source; `on_progress` gets the rows of each item. Without a name conversations keep their sources."""
         self._sources.append(source)
         for item in items:
             if isinstance(item, RejectedRecord):
                 self.ledger.reject(source, item)
             else:
                 self._add(replace(item, source=source) if source else item)
-            heard(item.rows)
+            on_progress(item.rows)
 
     @property
     def held_out(self) -> HoldoutIndex:
-        """Replies held out before and, once samples are made, now."""
-        return self._sieve.held_out
+        """Replies held out before and, after `samples`, now."""
+        return self._splitter.held_out
 
     def samples(self) -> Iterator[BuiltSample]:
-        """All samples, those held out first: of two equal ones, the one that stays is not trained on.
+        """Yield all samples, held-out ones first: of two equal samples, the one that remains is not trained on.
 
-        Raises `MaterialError` where one side would stay empty.
+        Raises `MaterialError` if a side would be empty.
         """
-        if not (self._is_anybody_learned_from or self._plan.for_run):
+        if not (self._has_targets or self._plan.for_run):
             raise MaterialError(
                 "The sources do not say whose replies are to be learned.",
-                "Name who it is: --persona with a card, and --as with its name in the logs if that is another.",
+                "Name the speaker: --persona with a card, and --as if its name in the logs is different.",
             )
-        self.shares = self._shares()
-        fates = self._sieve.outcomes(self._plan.recipe.heldout_share, self.ledger.dropped)
-        self._settled = bytearray(len(fates))
-        self.conversations = Counter(fates)
-        self._share_room(fates)
+        self.shares = self._resolve_shares()
+        outcomes = self._splitter.outcomes(self._plan.recipe.heldout_share, self.ledger.dropped)
+        self._is_settled = bytearray(len(outcomes))
+        self.conversations = Counter(outcomes)
+        self._apply_limits(outcomes)
         for side in SIDES:
-            streams = [self._stream(numbers, side) for numbers in self._groups(fates, side)]
+            streams = [self._stream(numbers, side) for numbers in self._groups(outcomes, side)]
             try:
-                yield from self._mixed(streams, side)
+                yield from self._interleave(streams, side)
             finally:
                 for stream in streams:
                     stream.close()
-        for number, fate in enumerate(fates):
-            if not self._settled[number]:
-                self.ledger.drop(self._read(number), OVER_MIX if fate in SIDES else fate)
+        for number, outcome in enumerate(outcomes):
+            if not self._is_settled[number]:
+                self.ledger.drop(self._read(number), OVER_MIX if outcome in SIDES else outcome)
 
-    def mixed(self, conversations: Sequence[Conversation]) -> Iterator[BuiltSample]:
-        """Samples of general dialogue to train on besides, made as they are taken; to be called after `samples`."""
-        for talk in conversations:
-            self.met.meet(talk)
-            if is_chat_log(talk):
-                self.anonymiser.meet(talk)
-        masked = [
-            self.anonymiser.masked(talk) if is_chat_log(talk) else self.anonymiser.mask_patterns(talk)
-            for talk in conversations
-        ]
+    def general_samples(self, conversations: Sequence[Conversation]) -> Iterator[BuiltSample]:
+        """Render general dialogue to train on, lazily; to be called after `samples`."""
+        for conversation in conversations:
+            self.participants.register(conversation)
+            if is_chat_log(conversation):
+                self.anonymiser.register(conversation)
+        anonymised = [self._anonymise(conversation, is_chat_log(conversation)) for conversation in conversations]
         return (
-            BuiltSample(TRAIN, talk.source, talk.right, "general", made)
-            for talk in masked
-            for made in self._maker.made_from(talk, {})
+            BuiltSample(TRAIN, conversation.source, conversation.right, "general", made)
+            for conversation in anonymised
+            for made in self._renderer.render(conversation, {})
         )
 
-    # ------------------------------------------------------------------------------------------ reading
+    def _anonymise(self, conversation: Conversation, is_log: bool) -> Conversation:
+        return self.anonymiser.anonymise(conversation) if is_log else self.anonymiser.mask_patterns(conversation)
 
     @property
     def _has_pseudonyms(self) -> bool:
-        """Whether anybody gets a pseudonym: in a job without a persona nobody does."""
         return self._plan.persona is not None or not self._plan.for_run
 
     def _add(self, conversation: Conversation) -> None:
         persona = self._plan.persona
-        speaks_itself = persona is not None and persona_speaks(persona, conversation)
-        has_people = persona is not None if self._plan.for_run else speaks_itself or is_chat_log(conversation)
+        is_by_persona = persona is not None and persona_speaks(persona, conversation)
+        has_people = persona is not None if self._plan.for_run else is_by_persona or is_chat_log(conversation)
         if self._has_pseudonyms:
-            self.met.meet(conversation)
+            self.participants.register(conversation)
             if has_people or conversation.unheard:
-                self.anonymiser.meet(conversation)
-        self._is_anybody_learned_from |= any(message.speaker.is_persona for message in conversation.messages)
-        self._spool.append(conversation)
-        self._sieve.add(conversation)
+                self.anonymiser.register(conversation)
+        self._has_targets |= any(message.speaker.is_persona for message in conversation.messages)
+        self._buffer.append(conversation)
+        self._splitter.add(conversation)
         self._source_of.append(len(self._sources) - 1)
-        self._speaks.append(speaks_itself)
+        self._is_by_persona.append(is_by_persona)
         self._is_log.append(has_people)
-        self._order.append(hash_fraction(f"taken {self._plan.seed}", conversation.raw_text))
-
-    # ------------------------------------------------------------------------------------------ choosing
+        self._draws.append(hash_fraction(f"taken {self._plan.seed}", conversation.raw_text))
 
     @property
-    def _stands_in(self) -> bool:
-        """Tells whether the sources' assistant stands in for a persona that speaks in none of them by name."""
-        return self._plan.persona is not None and not any(self._speaks)
+    def _assistant_stands_in(self) -> bool:
+        """True if the sources' assistant stands in for a persona that none of them names."""
+        return self._plan.persona is not None and not any(self._is_by_persona)
 
     def _kind(self, number: int) -> SampleKind:
-        return "persona" if self._speaks[number] or self._stands_in else "general"
+        return "persona" if self._is_by_persona[number] or self._assistant_stands_in else "general"
 
-    def _groups(self, fates: Sequence[str], side: str) -> list[list[int]]:
-        """The conversations of a side, in the order in which they are taken: all together, or one list a share."""
-        numbers = [number for number, fate in enumerate(fates) if fate == side]
+    def _groups(self, outcomes: Sequence[str], side: str) -> list[list[int]]:
+        """Return the conversations of a side in order: in a single list, or in one list per share."""
+        numbers = [number for number, outcome in enumerate(outcomes) if outcome == side]
         if self.shares or self._plan.limits:
-            numbers.sort(key=self._order.__getitem__)
+            numbers.sort(key=self._draws.__getitem__)
         if self.shares:
-            of = self._kind if "general" in self.shares else self._name
-            return [[n for n in numbers if of(n) == share] for share in self.shares]
+            share_of = self._kind if "general" in self.shares else self._source_name
+            return [[n for n in numbers if share_of(n) == share] for share in self.shares]
         if self._plan.stages:
             return [[n for n in numbers if self._kind(n) == kind] for kind in ("general", "persona")]
         return [numbers]
 
-    def _shares(self) -> dict[str, float]:
-        """Resolves what the ratio's numbers refer to. Raises `RequestError` when they do not fit the sources."""
-        mix, kinds = self._plan.mix, {self._kind(number) for number in range(len(self._speaks))}
+    def _resolve_shares(self) -> dict[str, float]:
+        """Map kinds or sources to the ratio's numbers. Raises `RequestError` if they do not fit the sources."""
+        mix, kinds = self._plan.mix, {self._kind(number) for number in range(len(self._is_by_persona))}
         if len(mix) == 2 and len(kinds) == 2:
             return dict(zip(("general", "persona"), mix, strict=True))
         if mix and len(mix) != len(self._sources):
@@ -266,71 +243,66 @@ class DatasetBuilder:
             )
         return dict(zip(self._sources, mix, strict=False))
 
-    def _mixed(self, streams: Sequence[Iterator[BuiltSample]], side: str) -> Iterator[BuiltSample]:
+    def _interleave(self, streams: Sequence[Iterator[BuiltSample]], side: str) -> Iterator[BuiltSample]:
         if not self.shares:
-            for stream in streams:
-                yield from stream
-            return
+            return itertools.chain.from_iterable(streams)
         weights = list(self.shares.values())
         if side == TRAIN:
-            yield from interleave(streams, weights)
-            return
+            return interleave(streams, weights)
         # Too little is held out to give any of it up only because another share has nothing held out.
         first = [next(stream, None) for stream in streams]
         held = [number for number, item in enumerate(first) if item]
         rest = [itertools.chain([item], stream) for item, stream in zip(first, streams, strict=True) if item]
-        yield from interleave(rest, [weights[number] for number in held]) if held else ()
+        return interleave(rest, [weights[number] for number in held]) if held else iter(())
 
-    def _share_room(self, fates: Sequence[str]) -> None:
-        counts = Counter(zip(self._source_of, fates, strict=True))
+    def _apply_limits(self, outcomes: Sequence[str]) -> None:
+        counts = Counter(zip(self._source_of, outcomes, strict=True))
         for place, name in enumerate(self._sources):
             limit = self._plan.limits.get(name)
             train, heldout = split_limit(limit, counts[place, TRAIN], counts[place, HELD_OUT])
-            self._room |= {(place, TRAIN): train, (place, HELD_OUT): heldout}
+            self._remaining |= {(place, TRAIN): train, (place, HELD_OUT): heldout}
 
-    def _name(self, number: int) -> str:
+    def _source_name(self, number: int) -> str:
         return self._sources[self._source_of[number]]
-
-    # ------------------------------------------------------------------------------------------ making samples
 
     def _stream(self, numbers: Sequence[int], side: str) -> Generator[BuiltSample]:
         for number in numbers:
-            yield from self._made_of(number, side)
+            yield from self._render(number, side)
 
-    def _made_of(self, number: int, side: str) -> Iterator[BuiltSample]:
-        """The samples of a conversation, which is accounted for at the end, also when no more of them are wanted."""
-        conversation, kind, room = self._read(number), self._kind(number), (self._source_of[number], side)
+    def _render(self, number: int, side: str) -> Iterator[BuiltSample]:
+        """Yield the samples of a conversation and account for it at the end, even if no more are requested."""
+        conversation, kind, quota = self._read(number), self._kind(number), (self._source_of[number], side)
         used: set[int] = set()
         replies: set[int] = set()
         faults: dict[int, str] = {}
-        why_not = OVER_MIX
-        self._settled[number] = True
-        if not self._room[room]:  # nothing of it is wanted, so nothing is made
+        reason = OVER_MIX
+        self._is_settled[number] = True
+        if not self._remaining[quota]:
             self.ledger.drop(conversation, OVER_LIMIT)
             return
         try:
-            for made in self._maker.made_from(conversation, faults, self._sieve.withheld_replies.get(number, ())):
-                if not self._room[room]:
-                    why_not = OVER_LIMIT
+            for made in self._renderer.render(conversation, faults, self._splitter.withheld_replies.get(number, ())):
+                if not self._remaining[quota]:
+                    reason = OVER_LIMIT
                     break
-                self._room[room] -= 1
+                self._remaining[quota] -= 1
                 used.update(made.places)
                 replies.add(made.places[-1])
-                self.met.heard(made.people)
+                self.participants.count_sample(made.people)
                 yield BuiltSample(side, conversation.source, conversation.right, kind, made)
         finally:
             for place, message in enumerate(conversation.messages):
                 if message.speaker.is_persona and place not in replies:
-                    faults.setdefault(place, why_not)
+                    faults.setdefault(place, reason)
             self.ledger.settle(conversation, used, faults)
 
     def _read(self, number: int) -> Conversation:
-        """The conversation as it may be learned from: of people who talk nothing stays that tells who they are."""
-        conversation = self._spool[number]
+        """Return a conversation, anonymised."""
+        conversation = self._buffer[number]
         if self._review:
             self._review.source, self._review.row = conversation.source, conversation.messages[0].row
         is_log, persona = bool(self._is_log[number]), self._plan.persona
-        conversation = self.anonymiser.masked(conversation) if is_log else self.anonymiser.mask_patterns(conversation)
-        if persona and self._stands_in and (self._plan.for_run or not is_log):
+        conversation = self._anonymise(conversation, is_log)
+        if persona and self._assistant_stands_in and (self._plan.for_run or not is_log):
             return replace_assistant(persona, conversation)
         return conversation

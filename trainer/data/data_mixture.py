@@ -33,12 +33,13 @@ def split_general(
     `messages` were supplied for training; `general` is the evaluation dialogue. Raises `MaterialError` if there is too
     little for both.
     """
-    named = {talk.raw_text for talk in messages}
-    apart = [talk for talk in general if talk.raw_text not in named]
-    if not (messages and apart):  # what is trained on is what would measure
-        apart = _general_holdout_third(general)
-    kept = {talk.raw_text for talk in apart}
-    return apart, order_by_text([talk for talk in messages or general if talk.raw_text not in kept], _conversation_text)
+    training_texts = {talk.raw_text for talk in messages}
+    measuring = [talk for talk in general if talk.raw_text not in training_texts]
+    if not (messages and measuring):  # the same dialogue would be trained on and measure
+        measuring = _general_holdout_third(general)
+    texts = {talk.raw_text for talk in measuring}
+    training = [talk for talk in messages or general if talk.raw_text not in texts]
+    return measuring, order_by_text(training, _conversation_text)
 
 
 def order_by_text(items: Sequence[Item], text: Callable[[Item], str]) -> list[Item]:
@@ -54,12 +55,12 @@ def general_sample_count(recipe: Recipe, own: int) -> int | None:
 
 def mixture_caveat(recipe: Recipe, own: int, taken: int) -> str:
     """Describe a shortage of general dialogue for the requested share; empty if there was enough."""
-    asked = general_sample_count(recipe, own)
-    if asked is None or taken >= asked:
+    requested = general_sample_count(recipe, own)
+    if requested is None or taken >= requested:
         return ""
     return (
-        f"General dialogue was to be {recipe.general_share:.0%} of what is trained on. There are {taken:,} samples of "
-        f"it to {own:,} of the persona's: it is {taken / (taken + own):.0%}."
+        f"General dialogue was to be {recipe.general_share:.0%} of the training samples. There are {taken:,} samples "
+        f"of it to {own:,} of the persona's: it is {taken / (taken + own):.0%}."
     )
 
 
@@ -68,8 +69,7 @@ def _general_holdout_third(general: Sequence[Conversation]) -> list[Conversation
     ordered = order_by_text(general, _conversation_text)
     if len({talk.raw_text for talk in ordered}) < 2:
         raise MaterialError(
-            "There is only one general dialogue; training on some and measuring with others takes two.",
-            "Give more of them.",
+            "There is only one general dialogue; training on some and measuring with others takes two.", "Add more."
         )
     below = [talk for talk in ordered if hash_fraction("general", talk.raw_text) < GENERAL_HOLDOUT_SHARE]
     if len(below) == len(ordered):

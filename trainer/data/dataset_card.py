@@ -6,12 +6,13 @@ from array import array
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from personas.schemas.base import DISCORD_API
-from personas.schemas.formatting import markdown_table
 from trainer.data.builder import BuiltSample, DatasetPlan
 from trainer.data.dedup_split import TRAIN
 from trainer.data.ledger import Ledger
@@ -102,9 +103,7 @@ def dataset_details(statistics: DatasetStatistics, ledger: Ledger) -> dict[str, 
 
 
 def length_distribution(lengths: Sequence[int]) -> dict[str, Any]:
-    """Return quantiles and a histogram: `counts[i]` lengths lie in `edges[i]` (inclusive) to `edges[i + 1]`
-    (exclusive).
-    """
+    """Return quantiles and a histogram: `counts[i]` lengths are at least `edges[i]` and below `edges[i + 1]`."""
     if not lengths:
         return {"min": 0, "median": 0, "p95": 0, "max": 0, "edges": [], "counts": []}
     values = np.asarray(lengths)
@@ -117,83 +116,18 @@ def length_distribution(lengths: Sequence[int]) -> dict[str, Any]:
 
 def render_data_sheet(name: str, plan: DatasetPlan, base_model: str, stats: Mapping[str, Any]) -> str:
     """Render `README.md` of a data set folder from `stats.json`."""
-    sections = [
-        f"# {name}",
-        _purpose(plan),
-        "## Composition",
-        _composition(stats),
-        "![Bars: samples by source, those held out apart; the table above has the same figures](composition.svg)",
-        "## Length",
-        _lengths(stats),
-        "![Histogram: tokens per sample, and the limit; the table above has the same figures](lengths.svg)",
-        "## Rights",
-        _rights(stats),
-        "## What was done to it",
-        _processing(plan, base_model, stats),
-        "## What was left out",
-        _dropped(stats),
-        "## What is held out",
-        _held_out(plan),
-        "## How to use it",
-        "`train.jsonl` and `eval.jsonl` hold one sample a line: `messages` as the model is shown them, the reply last, "
-        "and with them `kind`, `source`, `row`, `right`, `speakers` (under the names that they have in it), `arrived` "
-        "(the day on which it came), `tokens`, `reply_tokens` and the `lore` that was retrieved; where it came through "
-        "Discord's API also `people`, whose words it holds, under a key. "
-        "`dropped.jsonl` names every record that is not in them, and why; a line with `rows` 0 is a reply that is not "
-        "learned from although its record is used. `python -m trainer dataset export` writes other tools' formats.",
-        f"Hash of the samples: `{stats['hash']}`. The same sources, settings and seed give the same hash.",
-    ]
-    return "\n\n".join(part for part in sections if part) + "\n"
-
-
-def _purpose(plan: DatasetPlan) -> str:
-    what = f"to speak as **{plan.persona.name}**" if plan.persona else "to hold a dialogue"
-    return f"A data set that teaches a chat model {what}, one reply at a time."
-
-
-def _composition(stats: Mapping[str, Any]) -> str:
-    of = stats["by_source"]
-    total = max(sum(figures["train"] + figures["eval"] for figures in of.values()), 1)
-    rows = [
-        (
-            name,
-            f"{figures['train']:,}",
-            f"{figures['eval']:,}",
-            f"{(figures['train'] + figures['eval']) / total:.0%}",
-            f"{figures['tokens']:,}",
-            f"{figures['rows_used']:,} of {figures['rows']:,}",
-        )
-        for name, figures in of.items()
-    ]
-    return markdown_table(("source", "train", "eval", "share", "tokens", "records used"), rows)
-
-
-def _lengths(stats: Mapping[str, Any]) -> str:
-    def quantiles(name: str) -> list[object]:
-        spread = stats[name]
-        return [f"{spread[key]:,}" for key in ("min", "median", "p95", "max")]
-
-    sample, reply = quantiles("tokens_per_sample"), quantiles("tokens_per_reply")
-    summary = markdown_table(
-        ("tokens", "least", "median", "95 of 100 below", "most"), [("sample", *sample), ("reply alone", *reply)]
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        keep_trailing_newline=True,
     )
-    spread = stats["tokens_per_sample"]
-    bins = [
-        (f"{low} to {high - 1}", count)
-        for low, high, count in zip(spread["edges"], spread["edges"][1:], spread["counts"], strict=False)
-    ]
-    return f"{summary}\n\n{markdown_table(('tokens per sample', 'samples'), bins)}"
-
-
-def _rights(stats: Mapping[str, Any]) -> str:
-    rows = [(right, f"{count:,}") for right, count in stats["by_right"].items()]
-    parts = [markdown_table(("right", "samples"), rows)]
-    stated = [(name, *it.values()) for name, it in stats["statements"].items()]
-    if stated:
-        parts.append(markdown_table(("source", "right", "stated by", "on", "why"), stated, numbers=False))
-    if stats["permission"]:
-        parts.append(render_permission_note(stats["permission"]))
-    return "\n\n".join(parts)
+    environment.filters |= {"n": "{:,}".format, "cell": lambda value: str(value).replace("|", "\\|")}
+    total = max(sum(figures["train"] + figures["eval"] for figures in stats["by_source"].values()), 1)
+    template = environment.get_template("data_sheet.md.jinja")
+    return template.render(
+        name=name, plan=plan, base_model=base_model, stats=stats, total=total, permission_note=render_permission_note
+    )
 
 
 def render_permission_note(permission: str) -> str:
@@ -201,44 +135,4 @@ def render_permission_note(permission: str) -> str:
     return (
         f"`{DISCORD_API}`: only what members who have opted in wrote, and what answers them. Discord's permission, as "
         f"the operator states it: {permission}"
-    )
-
-
-def _processing(plan: DatasetPlan, base_model: str, stats: Mapping[str, Any]) -> str:
-    filters, recipe = plan.filters, plan.recipe
-    points = [
-        f"One sample per reply, with at most {recipe.history_turns} turns before it. What did not fit into "
-        f"{recipe.max_length} tokens lost its oldest turns ({stats['with_trimmed_history']:,} samples); no reply is "
-        "cut.",
-        f"Tokens are those of `{base_model}`.",
-        f"{stats['with_lore']:,} samples carry lore; {recipe.lore_share:.0%} are to, where any matches.",
-        "Members of chats have pseudonyms." if plan.persona else "",
-        f"Replaced: {', '.join(f'{kind} {count:,}' for kind, count in stats['replaced'].items())} (docs/privacy.md)."
-        if stats["replaced"]
-        else "",
-        "Of exact and near duplicates (Jaccard similarity of three-word shingles of 0.8 or more) one stays.",
-        f"Languages kept: {', '.join(filters.languages)}." if filters.languages else "",
-        f"Mixed {' : '.join(f'{name} {share:g}' for name, share in stats['mix'].items())}." if stats["mix"] else "",
-        "All general samples (`stage` 1) come before the persona's (`stage` 2)." if plan.stages else "",
-    ]
-    return "\n".join(f"- {point}" for point in points if point)
-
-
-def _dropped(stats: Mapping[str, Any]) -> str:
-    used = f"Of {stats['rows']:,} records {stats['rows_used']:,} are used."
-    if not stats["dropped"]:
-        return used
-    rows = [(reason, f"{count:,}") for reason, count in stats["dropped"].items()]
-    return f"{used}\n\n{markdown_table(('reason', 'records'), rows)}"
-
-
-def _held_out(plan: DatasetPlan) -> str:
-    return (
-        f"About {plan.recipe.heldout_share:.0%} of the conversations, in `eval.jsonl`. A hash of how each begins "
-        "decides, together for all duplicates of it, so that it stays held out when it goes on. `heldout.bin` lists, "
-        "under a key, what has been held out here and in this home before. A talk that is nearly the same as one of "
-        "those, or in which half of the replies are theirs, is held out again, and a reply of theirs is never learned "
-        'from ("held out before" among what was left out). Replies of fewer than eight words are known by them '
-        "together with what they answer; where both are fewer, a reply may be said again. A talk that has been "
-        "rewritten, beginning and replies, is a new one."
     )

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import tempfile
 import tomllib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -18,6 +16,7 @@ from typing import Any, TextIO
 from personas.errors import RequestError
 from personas.home.datasets import EVAL_FILE, TRAIN_FILE, combine_rights, format_right_counts, is_built_dataset
 from personas.home.rights import RIGHTS_FILE
+from trainer.anonymise.output_files import open_atomic
 from trainer.data.layout import read_samples, require_outside
 
 TABLE_NAME = re.compile(r"^\s*\[(.+)\]\s*(?:#.*)?$")
@@ -50,12 +49,12 @@ def write_right(out: Path, folder: Path, rights: Mapping[str, int]) -> None:
         whole = f"{_remove_table(before, out.name).rstrip()}\n\n" if before.strip() else ""
         whole += "\n".join(table) + "\n"
         if _parse_other_tables(before, out.name) != _parse_other_tables(whole, out.name):
-            raise ValueError("its tables are not written one after another")
+            raise ValueError("its tables are interleaved")
     except (ValueError, OSError) as error:
-        raise RequestError(
-            f"{file} cannot take up the right to {out.name}: {error}.", "Correct it, or name a file in another folder."
-        ) from error
-    _write_rights(file, whole)
+        message = f"The right to {out.name} cannot be added to {file}: {error}."
+        raise RequestError(message, "Correct it, or name a file in another folder.") from error
+    with open_atomic(file) as rights_file:
+        rights_file.write(whole)
 
 
 def _remove_table(text: str, name: str) -> str:
@@ -64,9 +63,9 @@ def _remove_table(text: str, name: str) -> str:
     for line in text.splitlines():
         if TABLE_NAME.match(line):
             is_ours = False
-            with suppress(tomllib.TOMLDecodeError):  # such as a line of an array
+            with suppress(tomllib.TOMLDecodeError):  # a line of an array, for example
                 is_ours = name in tomllib.loads(line)
-        if not is_ours or line.lstrip().startswith("#"):  # a remark may be about the next table
+        if not is_ours or line.lstrip().startswith("#"):  # a comment may be about the next table
             kept.append(line)
     return "\n".join(kept)
 
@@ -77,17 +76,6 @@ def _parse_other_tables(text: str, name: str) -> dict[str, object]:
 
 def _quoted(text: str) -> str:
     return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
-
-
-def _write_rights(file: Path, text: str) -> None:
-    descriptor, aside = tempfile.mkstemp(prefix=f".{file.name}.", dir=file.parent)
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as written:
-            written.write(text)
-        Path(aside).chmod(0o644)
-        Path(aside).replace(file)
-    finally:
-        Path(aside).unlink(missing_ok=True)
 
 
 @dataclass(frozen=True)
@@ -106,7 +94,7 @@ def export_dataset(folder: Path, target: str, out: Path, *, held_out: bool = Fal
     samples.
     """
     if not is_built_dataset(folder):
-        raise RequestError(f"{folder} holds no data set.", "Name a folder that `dataset build` made.")
+        raise RequestError(f"{folder} contains no data set.", "Name a folder that `dataset build` made.")
     if out.is_dir():
         raise RequestError(f"{out} is a folder.", "Name a file.")
     require_outside(out)
@@ -114,16 +102,10 @@ def export_dataset(folder: Path, target: str, out: Path, *, held_out: bool = Fal
     is_lines = is_lines or out.suffix.lower() in JSONL_SUFFIXES
     source = folder / (EVAL_FILE if held_out else TRAIN_FILE)
     out.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, aside = tempfile.mkstemp(prefix=f".{out.name}.", dir=out.parent)
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            rights = Counter[str]()
-            count = _write_samples(file, _convert_samples(read_samples(source), shape, rights), is_lines)
-        Path(aside).chmod(0o644)
+    with open_atomic(out) as file:
+        rights = Counter[str]()
+        count = _write_samples(file, _convert_samples(read_samples(source), shape, rights), is_lines)
         write_right(out, folder, rights)
-        Path(aside).replace(out)
-    finally:
-        Path(aside).unlink(missing_ok=True)
     return ExportedDataset(count, rights)
 
 

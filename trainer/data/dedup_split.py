@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 import numpy as np
@@ -26,14 +25,14 @@ from trainer.sources.conversation import Conversation
 
 HELD_OUT = "held out"
 OPENING_WORDS, PROMPT_WORDS, REPLY_OPENING_WORDS = 12, 5, 8
-"""An opening has twelve words at least, five of them said to the persona, and of each reply the first eight."""
+"""An opening has at least twelve words, five of them addressed to the persona, and the first eight of each reply."""
 HoldoutMask = NDArray[np.bool_]
 TRAIN = "train"
 NO_REPLY, UNADDRESSED_REPLY = "nobody answers", "reply to nobody"
 EXACT_DUPLICATE, NEAR_DUPLICATE = "duplicate", "near duplicate"
 SIDES = (HELD_OUT, TRAIN)
 MAX_CLUSTERS_PER_REPLY = 16
-"""A reply that held-out talks share with more clusters than this brings none of them over: it is a set phrase."""
+"""A reply that occurs in more clusters is a set phrase, and moves none of them to the held-out side."""
 
 
 def hash_fraction(purpose: str, text: str) -> float:
@@ -57,15 +56,15 @@ class SplitKey:
         count: the last reply may grow with the log.
         """
         words: list[str] = []
-        asked, is_answered = 0, False
+        prompt_words, is_answered = 0, False
         for message in conversation.messages:
-            if message.speaker.is_persona and not asked:
+            if message.speaker.is_persona and not prompt_words:
                 continue
-            said = split_words(message.text)
+            message_words = split_words(message.text)
             is_answered |= message.speaker.is_persona
-            asked += 0 if message.speaker.is_persona else len(said)
-            words += said[:REPLY_OPENING_WORDS] if message.speaker.is_persona else said
-            if is_answered and asked >= PROMPT_WORDS and len(words) >= OPENING_WORDS:
+            prompt_words += 0 if message.speaker.is_persona else len(message_words)
+            words += message_words[:REPLY_OPENING_WORDS] if message.speaker.is_persona else message_words
+            if is_answered and prompt_words >= PROMPT_WORDS and len(words) >= OPENING_WORDS:
                 return cls(tuple(words), is_settled=True)
         return cls(tuple(words), is_settled=False)
 
@@ -83,8 +82,7 @@ class SplitKey:
 def select_holdout(
     draws: Sequence[float], clusters: NDArray[np.int64], share: float, before: HoldoutMask
 ) -> HoldoutMask:
-    """Select the held-out conversations from each one's draw (`SplitKey.draw`), cluster, and earlier holdout
-    (`before`).
+    """Select the held-out conversations by draw (`SplitKey.draw`) and cluster; those held out `before` stay so.
 
     If a side would be empty, the cluster nearest to the border moves, unless it was held out before. Raises
     `MaterialError` for a single cluster, or if no training data would remain.
@@ -95,12 +93,12 @@ def select_holdout(
     np.logical_or.at(was, clusters, before)
     roots = np.flatnonzero(np.isfinite(lowest))
     if len(roots) < 2:
-        found = "only one conversation" if len(roots) else "no conversation in which somebody is answered"
-        raise MaterialError(f"There is {found}; learning and measuring need one each.", "Give more of them.")
+        count = "only one conversation" if len(roots) else "no conversation with a reply"
+        raise MaterialError(f"There is {count}; training and evaluation need one each.", "Add more.")
     if was[roots].all():
         raise MaterialError(
-            "All of it has been held out before, to measure with, and what was held out is never trained on.",
-            "Give talk besides, or work in another UNDERSTUDY_HOME.",
+            "All conversations were held out before, for evaluation, and held-out data is never trained on.",
+            "Add other conversations, or work in another UNDERSTUDY_HOME.",
         )
     out = was | (lowest < share)
     nearest = roots[np.argsort(lowest[roots], kind="stable")]
@@ -112,7 +110,7 @@ def select_holdout(
     return side
 
 
-class ConversationSplitter:
+class ConversationSplitter(ExitStack):
     """Collects conversations, then decides the outcome of each.
 
     Memory: some 60 bytes per conversation, and some 500 during the final comparison.
@@ -120,25 +118,17 @@ class ConversationSplitter:
 
     def __init__(self, filters: QualityFilters, folder: Path | None = None, before: HoldoutIndex | None = None) -> None:
         """`folder` holds working files, a temporary folder by default; `before` was held out before."""
-        self._stack = ExitStack()
+        super().__init__()
         self._filters = filters
         self._before = HoldoutIndex.empty(b"") if before is None else before
-        self._index = self._stack.enter_context(MinHashIndex(folder))
-        self._replies = _ReplyKeys(self._stack, folder)
+        self._index = self.enter_context(MinHashIndex(folder))
+        self._replies = _ReplyKeys(self, folder)
         self._faults: dict[int, str] = {}
         self._numbers, self._draws, self._sizes = array("q"), array("d"), array("q")
         self._openings = array("Q")
         self._count = 0
         self.held_out = self._before
         self.withheld_replies: dict[int, frozenset[int]] = {}
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._stack.__exit__(kind, error, trace)
 
     def add(self, conversation: Conversation) -> None:
         """Add the next conversation, before pseudonymisation."""
@@ -155,53 +145,52 @@ class ConversationSplitter:
         self._count += 1
 
     def outcomes(self, heldout_share: float, dropped: Mapping[str, int] | None = None) -> list[str]:
-        """Return, for each conversation, one of `SIDES` or a reason for dropping it. Raises `MaterialError` for an
-        empty side.
+        """Return each conversation's side, or the reason for dropping it. Raises `MaterialError` for an empty side.
 
         The error lists what was dropped, including earlier drops in `dropped`. Of a cluster, the longest conversation
         remains: if rows repeat a conversation with one more turn each, it contains all replies. Afterwards `held_out`
-        describes past and new held-out texts, and `kept_back` maps training conversations to their replies (counted
-        from 0) that were held out before and must not be trained on.
+        describes past and new held-out texts, and `withheld_replies` maps training conversations to their replies
+        (counted from 0) that were held out before and must not be trained on.
         """
         exact, near = self._index.clusters()
         sizes = np.asarray(self._sizes)
-        # What begins alike goes on one side: paths of one tree, rows that repeat a talk and go on.
+        # Conversations with the same beginning go to one side: paths of a tree, rows that continue an earlier row.
         together = merge_clusters(near, np.asarray(self._openings))
         try:
             side = self._sides(together, heldout_share)
         except MaterialError as error:
-            words = describe_dropped(Counter(dropped or {}) + Counter(self._faults.values()))
-            raise MaterialError(f"{error.message}{words}", error.advice) from None
+            reasons = describe_dropped(Counter(dropped or {}) + Counter(self._faults.values()))
+            raise MaterialError(f"{error.message}{reasons}", error.advice) from None
         longest_first = np.lexsort((np.arange(len(sizes)), -sizes))
         clusters, first = np.unique(near[longest_first], return_index=True)
-        kept = dict(zip(clusters.tolist(), longest_first[first].tolist(), strict=True))
-        fates = [self._faults.get(number, "") for number in range(self._count)]
+        longest = dict(zip(clusters.tolist(), longest_first[first].tolist(), strict=True))
+        outcomes = [self._faults.get(number, "") for number in range(self._count)]
         for place, number in enumerate(self._numbers):
-            stays = kept[int(near[place])]
-            if stays == place:
-                fates[number] = HELD_OUT if side[place] else TRAIN
+            kept = longest[int(near[place])]
+            if kept == place:
+                outcomes[number] = HELD_OUT if side[place] else TRAIN
             else:
-                fates[number] = EXACT_DUPLICATE if exact[stays] == exact[place] else NEAR_DUPLICATE
-        return fates
+                outcomes[number] = EXACT_DUPLICATE if exact[kept] == exact[place] else NEAR_DUPLICATE
+        return outcomes
 
     def _sides(self, clusters: IndexArray, share: float) -> Mask:
         """Select the held-out texts, including those similar to held-out ones by the measure of later builds.
 
         Thus the same build with its own holdout list selects the same texts.
         """
-        marks = HoldoutFingerprints(self._index, self._before.key)
+        fingerprints = HoldoutFingerprints(self._index, self._before.key)
         owners, replies = self._replies.read()
-        replies = marks.reply_hashes(replies)
+        replies = fingerprints.reply_hashes(replies)
         known = is_in_sorted(replies, self._before.replies)
-        before = marks.match_any(self._before) | _mostly_held_out(known, replies, owners, clusters)
+        before = fingerprints.match_any(self._before) | _mostly_held_out(known, replies, owners, clusters)
         while True:
             side = select_holdout(self._draws, clusters, share, before)
             trained = ~side[owners]
-            # What is said on both sides now was not held out.
+            # Replies on both sides were not held out.
             own = np.unique(replies[~trained])
             own = np.setdiff1d(own[own != 0], replies[is_in_sorted(replies, own) & trained[:, None]])
-            self.held_out = self._before.merge(marks.of(np.flatnonzero(side), own))
-            more = marks.match_any(self.held_out) & ~side
+            self.held_out = self._before.merge(fingerprints.of(np.flatnonzero(side), own))
+            more = fingerprints.match_any(self.held_out) & ~side
             if not more.any():
                 break
             before |= more
@@ -209,11 +198,10 @@ class ConversationSplitter:
         return side
 
     def _fault(self, conversation: Conversation) -> str:
-        replies = [m for place, m in enumerate(conversation.messages) if m.speaker.is_persona and place]
+        messages = conversation.messages
+        replies = [message for message in messages[1:] if message.speaker.is_persona]
         if not replies:
-            return (
-                UNADDRESSED_REPLY if conversation.messages and conversation.messages[0].speaker.is_persona else NO_REPLY
-            )
+            return UNADDRESSED_REPLY if messages and messages[0].speaker.is_persona else NO_REPLY
         if fault := self._filters.language_fault(conversation):
             return fault
         faults = [self._filters.reply_fault(reply.text) for reply in replies]
@@ -262,28 +250,3 @@ def _mostly_held_out(known: Mask, replies: NDArray[np.uint64], owners: IndexArra
     telling = np.bincount(owners[(replies != 0).any(axis=1)], minlength=size)
     mostly: Mask = (shared > 0) & (2 * shared >= telling)
     return mostly
-
-
-@dataclass(frozen=True)
-class SplitResult:
-    """The results of `ConversationSplitter.outcomes`."""
-
-    outcomes: list[str]
-    withheld_replies: dict[int, frozenset[int]]
-    held_out: HoldoutIndex
-
-
-def split_conversations(
-    conversations: Sequence[Conversation],
-    filters: QualityFilters,
-    heldout_share: float,
-    before: HoldoutIndex | None = None,
-    dropped: Mapping[str, int] | None = None,
-) -> SplitResult:
-    """Split conversations, with those `before` held out earlier. Raises `MaterialError` as `ConversationSplitter`
-    does.
-    """
-    with ConversationSplitter(filters, before=before) as sieve:
-        for conversation in conversations:
-            sieve.add(conversation)
-        return SplitResult(sieve.outcomes(heldout_share, dropped), sieve.withheld_replies, sieve.held_out)

@@ -27,9 +27,9 @@ LAST_BLOCK = 8 << 56
 """The message's length in its top byte: every message here has eight bytes."""
 Hashes = NDArray[np.uint64]
 MIN_REPLY_KEY_WORDS = 8
-"""Fewer are said again by chance."""
+"""Shorter replies recur by chance."""
 MAX_COMPARED_PER_KEY = 32
-"""Of texts held out before that share a band with a text, so many are compared with it: for templates, as CROWD is."""
+"""Number of held-out texts in a shared band that a text is compared with: templates may fill a band."""
 NIBBLE_VALUES = 16
 CHANCE_AGREEMENT = 1 / NIBBLE_VALUES
 """How often four bits of two different minima are the same."""
@@ -89,8 +89,8 @@ def reply_keys(conversation: Conversation) -> Iterator[tuple[int, int]]:
 def match_held_out(replies: Sequence[str], held_out: HoldoutIndex) -> list[bool]:
     """Report which replies are in a holdout list, by their words; short ones need their context."""
     keys = np.array([_key(split_words(reply)) for reply in replies], dtype=np.uint64)
-    known = is_in_sorted(siphash(_derive_key(held_out.key, "reply"), keys), held_out.replies) & (keys != 0)
-    return [bool(is_known) for is_known in known]
+    matches: Mask = is_in_sorted(siphash(_derive_key(held_out.key, "reply"), keys), held_out.replies) & (keys != 0)
+    return list(map(bool, matches))
 
 
 def _derive_key(key: bytes, what: str) -> bytes:
@@ -122,15 +122,15 @@ class HoldoutFingerprints:
         self._keys = {what: _derive_key(key, what) for what in ("text", "band", "minimum", "reply")}
         self._key = key
 
-    def match_any(self, ghosts: HoldoutIndex) -> Mask:
+    def match_any(self, held_out: HoldoutIndex) -> Mask:
         """Report which texts were held out, or are near duplicates of one that was."""
         texts = siphash(self._keys["text"], self._index.exact_keys())
-        found = is_in_sorted(texts, ghosts.texts)
-        if len(ghosts):
+        found = is_in_sorted(texts, held_out.texts)
+        if len(held_out):
             for band in range(LSH_BANDS):
-                for some, others in _equal_key_pairs(self._band(band), ghosts.bands[:, band]):
+                for some, others in _equal_key_pairs(self._band(band), held_out.bands[:, band]):
                     apart = ~found[some]
-                    self._compare(found, some[apart], others[apart], ghosts)
+                    self._compare(found, some[apart], others[apart], held_out)
         return found
 
     def of(self, numbers: IndexArray, replies: NDArray[np.uint64]) -> HoldoutIndex:
@@ -158,10 +158,10 @@ class HoldoutFingerprints:
     def _band(self, number: int) -> NDArray[np.uint32]:
         return (siphash(self._keys["band"], self._index.band(number)) >> np.uint64(32)).astype(np.uint32)
 
-    def _compare(self, found: Mask, some: IndexArray, others: IndexArray, ghosts: HoldoutIndex) -> None:
+    def _compare(self, found: Mask, some: IndexArray, others: IndexArray, held_out: HoldoutIndex) -> None:
         for start in range(0, len(some), COMPARE_BATCH_PAIRS):
             mine = some[start : start + COMPARE_BATCH_PAIRS]
-            theirs = ghosts.signatures[others[start : start + COMPARE_BATCH_PAIRS]]
+            theirs = held_out.signatures[others[start : start + COMPARE_BATCH_PAIRS]]
             differing = self._signatures(mine) ^ theirs
             agreement = ((differing & 0x0F == 0).mean(axis=1) + (differing & 0xF0 == 0).mean(axis=1)) / 2
             found[mine[agreement >= MIN_SIMILARITY + (1 - MIN_SIMILARITY) * CHANCE_AGREEMENT]] = True
@@ -169,16 +169,15 @@ class HoldoutFingerprints:
     def _signatures(self, numbers: IndexArray) -> NDArray[np.uint8]:
         """Return four keyed bits of each minimum, two minima per byte."""
         places = np.arange(NUM_PERMUTATIONS, dtype=np.uint64) << np.uint64(16)
-        nibbles = (
-            siphash(self._keys["minimum"], self._index.signatures(numbers) | places).astype(np.uint8) % NIBBLE_VALUES
-        )
+        hashes = siphash(self._keys["minimum"], self._index.signatures(numbers) | places)
+        nibbles = hashes.astype(np.uint8) % NIBBLE_VALUES
         return nibbles[:, 0::2] | (nibbles[:, 1::2] << np.uint8(4))
 
 
-def _equal_key_pairs(keys: NDArray[np.uint32], ghosts: NDArray[np.uint32]) -> Iterator[tuple[IndexArray, IndexArray]]:
+def _equal_key_pairs(keys: NDArray[np.uint32], held_out: NDArray[np.uint32]) -> Iterator[tuple[IndexArray, IndexArray]]:
     """Return index pairs with equal keys, at most `MAX_COMPARED_PER_KEY` per key."""
-    order = np.argsort(ghosts, kind="stable")
-    ordered = ghosts[order]
+    order = np.argsort(held_out, kind="stable")
+    ordered = held_out[order]
     first = np.searchsorted(ordered, keys)
     numbers = np.arange(len(keys))
     for apart in range(MAX_COMPARED_PER_KEY):

@@ -18,16 +18,13 @@ from trainer.sources.source_format import ReadOptions, SourceFormat
 MAX_SHOWN_REJECTED = 100
 MAX_SHOWN_EXAMPLES = 3
 MAX_LANGUAGE_CONVERSATIONS = 20_000
-"""So many of the first conversations whose source does not say their language have it guessed: half a millisecond each.
-With more, the languages are those of a sample, which is said."""
+"""Number of conversations whose language is detected, unless the source states it: half a millisecond each."""
 SHOWN_REASONS, SHOWN_TURNS, SHOWN_CHARACTERS = 8, 6, 240
 
 
 @dataclass
 class SourceSummary:
-    """Counts over a whole source. `formats` counts files by format, `rows` all records, `languages` conversations by
-    language, `unjudged` conversations of unknown language.
-    """
+    """Counts over a whole source: files by format, records, conversations by language, or of `unjudged` language."""
 
     formats: dict[str, tuple[SourceFormat, int]]
     columns: str = ""
@@ -41,6 +38,11 @@ class SourceSummary:
     reasons: dict[str, RejectedRecord] = field(default_factory=dict)
     examples: list[Conversation] = field(default_factory=list)
 
+    @property
+    def common_reasons(self) -> list[RejectedRecord]:
+        """The reasons for rejection, the most common first, as records with the number of `rows`."""
+        return sorted(self.reasons.values(), key=lambda record: -record.rows)
+
     def as_json(self) -> dict[str, Any]:
         """Return the published object of `--json`; `languages_of` is the sample size if languages were sampled."""
         sample = {"languages_of": self.conversations - self.unjudged} if self.unjudged else {}
@@ -53,17 +55,15 @@ class SourceSummary:
             **sample,
             "rejected_count": self.rejected_count,
             "rejected": [{"row": item.row, "reason": item.reason} for item in self.rejected],
-            "reasons": {
-                item.reason: item.rows for item in sorted(self.reasons.values(), key=lambda reason: -reason.rows)
-            },
+            "reasons": {item.reason: item.rows for item in self.common_reasons},
             "examples": [_example(conversation) for conversation in self.examples],
         }
 
 
 def inspect_source(
-    path: Path, options: ReadOptions, format: str | None = None, heard: Callable[[int], None] = lambda rows: None
+    path: Path, options: ReadOptions, format: str | None = None, on_progress: Callable[[int], None] = lambda rows: None
 ) -> SourceSummary:
-    """Read the whole source; `heard` is called for each record.
+    """Read the whole source; `on_progress` is called for each record.
 
     Raises `MaterialError` for an unknown format or a damaged file.
     """
@@ -71,7 +71,7 @@ def inspect_source(
     judged = 0
     for item in read_source(path, options, format):
         found.rows += item.rows
-        heard(item.rows)
+        on_progress(item.rows)
         if isinstance(item, RejectedRecord):
             _count_rejected(found, item)
             continue
@@ -114,7 +114,7 @@ def format_summary(found: SourceSummary, name: str) -> Iterator[str]:
     """Format the summary line by line."""
     yield f"{name}: {_formats(found)}"
     if found.columns:
-        yield f"Columns are read as {found.columns}; --map says otherwise."
+        yield f"Columns are read as {found.columns}; --map changes that."
     yield ""
     languages = ", ".join(f"{language} {count:,}" for language, count in found.languages.most_common(SHOWN_REASONS))
     counts = {"rows": found.rows, "conversations": found.conversations, "turns": found.turns}
@@ -122,8 +122,7 @@ def format_summary(found: SourceSummary, name: str) -> Iterator[str]:
         yield f"  {title:<14}{count:>12,}"
     sample = f" (of {found.conversations - found.unjudged:,} conversations)" if found.unjudged else ""
     yield f"  {'languages':<14}{languages or '–':>12}{sample}"
-    reasons = sorted(found.reasons.values(), key=lambda reason: -reason.rows)
-    if reasons:
+    if reasons := found.common_reasons:
         yield "\n  Not used because"
     for reason in reasons[:SHOWN_REASONS]:
         yield f"  {reason.rows:>12,}  {_shorten(reason.reason)} (first: {reason.row})"
@@ -133,7 +132,7 @@ def format_summary(found: SourceSummary, name: str) -> Iterator[str]:
         yield f"\n  Example {number}, {conversation.messages[0].row}"
         yield from _format_conversation(conversation)
     if LORE_FORMAT in found.formats:
-        yield "\nLore is told, not learned from: put it into data/rag-resources, or name its folder with --lore."
+        yield "\nLore is not trained on: put it into data/rag-resources, or name its folder with --lore."
     elif not found.conversations:
         expected = "; or ".join(format.expected for format, _ in found.formats.values())
         yield f"\nNothing in it can be used. Expected: {expected}."
@@ -143,10 +142,8 @@ def _formats(found: SourceSummary) -> str:
     (first, _), *more = found.formats.values()
     if not more:
         return f"{first.title} (--format {first.name})"
-    return "; ".join(
-        f"{format.title} ({name}, {count:,} file{'s' * (count != 1)})"
-        for name, (format, count) in found.formats.items()
-    )
+    counts = ((format.title, name, count) for name, (format, count) in found.formats.items())
+    return "; ".join(f"{title} ({name}, {count:,} file{'s' * (count != 1)})" for title, name, count in counts)
 
 
 def _format_conversation(conversation: Conversation) -> Iterator[str]:
@@ -160,7 +157,7 @@ def _format_conversation(conversation: Conversation) -> Iterator[str]:
     if more := len(conversation.messages) - len(turns):
         yield f"    and {more} more turns"
     if conversation.rejected:
-        yield f"    liked less: {_shorten(conversation.rejected)}"
+        yield f"    rejected: {_shorten(conversation.rejected)}"
 
 
 def _shorten(text: str) -> str:

@@ -21,19 +21,8 @@ from personas.home.holdout_index import HOLDOUT_FILE
 DROPPED_FILE = "dropped.jsonl"
 CHARTS = ("composition.png", "composition.svg", "lengths.png", "lengths.svg")
 DATASET_FILES = {TRAIN_FILE, EVAL_FILE, DROPPED_FILE, STATS_FILE, PEOPLE_FILE, HOLDOUT_FILE, "README.md", *CHARTS}
-REQUIRED_STATS = {
-    "samples",
-    "tokens",
-    "rows",
-    "rows_used",
-    "dropped",
-    "sources",
-    "hash",
-    "persona",
-    "base_model",
-    "recipe",
-}
-"""What a data set's `stats.json` holds at least: another program's is told by it."""
+REQUIRED_STATS = set("samples tokens rows rows_used dropped sources hash persona base_model recipe".split())
+"""Keys of a data set's `stats.json`; without them it is another program's."""
 MAX_SHOWN_FILES = 5
 ROLES = ("system", "user", "assistant")
 
@@ -44,21 +33,18 @@ def require_free(out: Path) -> None:
         return
     names = {path.name for path in out.iterdir()} if out.is_dir() else set()
     if not out.is_dir() or (names and not _is_valid_dataset(out)):
-        raise RequestError(f"{out} is there already and holds no data set.", "Name another folder.")
+        raise RequestError(f"{out} exists and is not a data set.", "Name another folder.")
     if foreign := sorted(names - DATASET_FILES):
-        shown = ", ".join(foreign[:MAX_SHOWN_FILES]) + (
-            f" and {len(foreign) - MAX_SHOWN_FILES} more" if len(foreign) > MAX_SHOWN_FILES else ""
-        )
-        raise RequestError(
-            f"{out} is a data set and would be replaced, but holds what is not of it: {shown}.",
-            "Move that away, or name another folder.",
-        )
+        more = f" and {len(foreign) - MAX_SHOWN_FILES} more" if len(foreign) > MAX_SHOWN_FILES else ""
+        shown = ", ".join(foreign[:MAX_SHOWN_FILES]) + more
+        message = f"{out} is a data set to be replaced, but contains other files: {shown}."
+        raise RequestError(message, "Move them away, or name another folder.")
 
 
 def require_outside(out: Path) -> None:
     """Raise `RequestError` for a file inside a data set's folder, where it would replace a part of it."""
     if is_built_dataset(out.absolute().parent):
-        raise RequestError(f"{out} lies in a data set, which would not be whole any more.", "Name another place.")
+        raise RequestError(f"{out} is inside a data set, which it would damage.", "Name another place.")
 
 
 def read_stats(folder: Path) -> dict[str, Any]:
@@ -69,17 +55,17 @@ def read_stats(folder: Path) -> dict[str, Any]:
     except OSError as error:
         raise _damaged_error(f"{path} cannot be read: {error.strerror}") from error
     except ValueError as error:
-        raise _damaged_error(f"{path} is no JSON ({error})") from error
+        raise _damaged_error(f"{path} is not JSON ({error})") from error
     missing = sorted(REQUIRED_STATS - stats.keys()) if isinstance(stats, dict) else sorted(REQUIRED_STATS)
     if missing:
-        raise _damaged_error(f"{folder} holds no whole data set: {STATS_FILE} lacks {', '.join(missing)}")
+        raise _damaged_error(f"{folder} is not a complete data set: {STATS_FILE} lacks {', '.join(missing)}")
     return dict(stats)
 
 
 def read_participants(folder: Path) -> Mapping[str, int]:
     """Read the people in a data set (`personas.home.data_subjects`). Raises `MaterialError` if unknown."""
     if not (folder / PEOPLE_FILE).is_file():
-        raise _damaged_error(f"{folder} holds no whole data set: it has no {PEOPLE_FILE}, which lists who is in it")
+        raise _damaged_error(f"{folder} is not a complete data set: it has no {PEOPLE_FILE}, which lists its people")
     return read_people(folder)
 
 
@@ -93,7 +79,7 @@ def read_samples(path: Path) -> Iterator[dict[str, Any]]:
     except OSError as error:
         raise _damaged_error(f"{path} cannot be read: {error.strerror}") from error
     if not number:
-        raise _damaged_error(f"{path} holds no samples")
+        raise _damaged_error(f"{path} contains no samples")
 
 
 @contextmanager
@@ -105,24 +91,24 @@ def staging_folder(out: Path) -> Iterator[Path]:
     out.parent.mkdir(parents=True, exist_ok=True)
     prefix = f".{out.name}.building-"
     with ExitStack() as stack:
-        with _lock_folder(out.parent):  # one at a time looks who else is there, and comes in
-            for left_over in out.parent.glob(f"{prefix}*"):
-                with lock_folder(left_over) as is_free:
+        with _lock_folder(out.parent):  # one process at a time checks for others and registers
+            for stale in out.parent.glob(f"{prefix}*"):
+                with lock_folder(stale) as is_free:
                     if not is_free:
                         raise RequestError(f"Another build is making {out}.", "Wait for it, or name another folder.")
-                    shutil.rmtree(left_over, ignore_errors=True)
+                    shutil.rmtree(stale, ignore_errors=True)
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix=prefix, dir=out.parent)))
             stack.enter_context(lock_folder(folder))
         yield folder
 
 
-def install_dataset(made: Path, out: Path, aside: Path) -> None:
-    """Move a finished data set to `out`, and the previous one to `aside`. Raises `OSError`, `RequestError`."""
-    if out.exists():  # two renames: for a moment, and after a crash in it, there is none
+def install_dataset(finished: Path, out: Path, previous: Path) -> None:
+    """Move a finished data set to `out`, and the old one there to `previous`. Raises `OSError`, `RequestError`."""
+    if out.exists():  # two renames: after a crash between them there is none
         require_free(out)
-        out.rename(aside)
-    made.chmod(0o755)
-    made.rename(out)
+        out.rename(previous)
+    finished.chmod(0o755)
+    finished.rename(out)
 
 
 def _is_valid_dataset(folder: Path) -> bool:
@@ -136,15 +122,17 @@ def _sample(line: bytes, where: str) -> dict[str, Any]:
     try:
         sample = json.loads(line)
     except ValueError as error:
-        raise _damaged_error(f"{where} is no sample: it is no JSON ({error})") from error
+        raise _damaged_error(f"{where} is not a sample: it is not JSON ({error})") from error
     messages = sample.get("messages") if isinstance(sample, dict) else None
     if not isinstance(messages, list) or not messages or not all(map(_is_message, messages)):
-        raise _damaged_error(f"{where} is no sample: it has no messages of role and content")
-    if messages[-1]["role"] != "assistant":
-        raise _damaged_error(f"{where} is no sample: its last message is not the assistant's")
-    if not isinstance(sample.get("tokens"), int):
-        raise _damaged_error(f"{where} is no sample: it does not say how many tokens it has")
-    return dict(sample)
+        fault = "it has no messages of role and content"
+    elif messages[-1]["role"] != "assistant":
+        fault = "its last message is not the assistant's"
+    elif not isinstance(sample.get("tokens"), int):
+        fault = "it does not state its number of tokens"
+    else:
+        return dict(sample)
+    raise _damaged_error(f"{where} is not a sample: {fault}")
 
 
 def _is_message(message: object) -> bool:

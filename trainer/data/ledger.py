@@ -10,7 +10,7 @@ from personas.home.pseudonyms import keyed_person
 from trainer.sources.conversation import Conversation, RejectedRecord, SourceSpeaker, day_of
 
 LEADS_TO_NO_REPLY = "leads to no reply"
-"""What was said after the last reply, or too long before the next one to be shown with it."""
+"""The message follows the last reply, or precedes the next one by more than the history."""
 PREVIEW_CHARACTERS = 200
 MAX_SHOWN_REASONS = 5
 PLACEHOLDER_IDS = frozenset(("user", "others", "someone"))
@@ -21,8 +21,7 @@ PLACEHOLDER_IDS = frozenset(("user", "others", "someone"))
 class DroppedRecord:
     """Dropped records, or one dropped reply of a record in use (`rows` 0).
 
-    `text` is their beginning, if known, `speakers` the names of their speakers, `arrived` their date of arrival (ISO
-    8601).
+    `text` is their beginning, if known, `speakers` are their names, `arrived` is the date of arrival (ISO 8601).
     """
 
     source: str
@@ -44,10 +43,6 @@ def describe_dropped(dropped: Mapping[str, int]) -> str:
     return f" Dropped: {', '.join(shown)}." if shown else ""
 
 
-def _ignore_drop(drop: DroppedRecord) -> None:
-    pass
-
-
 @dataclass
 class Ledger:
     """Counts records. `rows` always equals `rows_used` plus all of `dropped`; `note` is called for each drop.
@@ -55,7 +50,7 @@ class Ledger:
     `replies` counts dropped replies, of records used or not.
     """
 
-    note: Callable[[DroppedRecord], None] = _ignore_drop
+    note: Callable[[DroppedRecord], None] = lambda drop: None
     rows: int = 0
     rows_used: int = 0
     dropped: Counter[str] = field(default_factory=Counter)
@@ -66,19 +61,13 @@ class Ledger:
         """Count records that their source could not use."""
         self._drop(DroppedRecord(source, rejected.row, rejected.reason, rejected.rows))
 
-    def add_dropped(self, dropped: Mapping[str, int]) -> None:
-        """Add records dropped earlier, by reason."""
-        self.dropped.update(dropped)
-        self.rows += sum(dropped.values())
-
     def drop(self, conversation: Conversation, reason: str) -> None:
         """Drop a whole conversation."""
         self.replies[reason] += sum(message.speaker.is_persona for message in conversation.messages)
         self._drop(_drop_all(conversation, reason))
 
     def settle(self, conversation: Conversation, used: Collection[int], faults: Mapping[int, str]) -> None:
-        """Count a conversation whose messages at the indices `used` are in samples; `faults` gives reasons for unused
-        replies.
+        """Count a conversation whose messages at the indices `used` are in samples; `faults` are of unused replies.
 
         If each record is one message, they are counted individually; otherwise (a row with a whole conversation) a
         partly used record counts as used.
@@ -104,7 +93,7 @@ class Ledger:
         if is_used:
             self._use(conversation.source, rows)
             rows = 0
-        if not is_used or place in faults:  # a reply that is not learned from can still stand before the next one
+        if not is_used or place in faults:  # a reply that is not learned can still be the history of the next
             reason = faults.get(place, LEADS_TO_NO_REPLY)
             text, arrived = message.text[:PREVIEW_CHARACTERS], conversation.arrived or day_of(message.at)
             of = (conversation.right, (message.speaker.name,), arrived)
@@ -151,13 +140,13 @@ class Participants:
     Everyone registered is listed, even without samples: they may be mentioned in one.
     """
 
-    def __init__(self, strangers: Mapping[str, int] | None = None) -> None:
-        """`strangers` maps casefolded names of people who do not speak to the number of mentions."""
-        self._strangers = strangers if strangers is not None else {}
+    def __init__(self, non_speakers: Mapping[str, int] | None = None) -> None:
+        """`non_speakers` maps casefolded names of people who do not speak to the number of mentions."""
+        self._non_speakers = non_speakers if non_speakers is not None else {}
         self._names: dict[str, set[str]] = {}
         self._samples: Counter[str] = Counter()
 
-    def meet(self, conversation: Conversation) -> None:
+    def register(self, conversation: Conversation) -> None:
         """Register the speakers of a conversation, and its people without lines."""
         for message in conversation.messages:
             if not message.speaker.is_persona:
@@ -167,7 +156,7 @@ class Participants:
         for speaker in conversation.unheard:
             self._note(speaker)
 
-    def heard(self, people: Iterable[str]) -> None:
+    def count_sample(self, people: Iterable[str]) -> None:
         """Count a sample in which these people speak."""
         self._samples.update(people)
 
@@ -180,15 +169,14 @@ class Participants:
         for id in self._names:
             for person in self.keys_of(id, key):
                 listed[person] += self._samples[id] if with_samples else 0
-        for name, count in self._strangers.items():
+        for name, count in self._non_speakers.items():
             listed[keyed_person(key, f"name:{name}")] += count
         return dict(listed)
 
     def keys_of(self, id: str, key: bytes) -> list[str]:
-        """Return what stands for a person in the list: the keyed id and names; nothing for an unknown id."""
-        if id not in self._names:
+        """Return a person's entries in the list, of id and names; none for an unknown id."""
+        if (names := self._names.get(id)) is None:
             return []
-        names = self._names[id]
         own = [] if id in names else [id]  # logs without ids know people by their names alone
         return [keyed_person(key, it) for it in sorted({*own, *(f"name:{name.casefold()}" for name in names)})]
 

@@ -8,8 +8,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from types import TracebackType
-from typing import IO, Any, Self
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,12 +20,10 @@ SHINGLE_WORDS = 3
 BATCH_SHINGLES = 100_000
 COMPARE_BATCH_PAIRS = 50_000
 MAX_BUCKET_NEIGHBOURS = 64
-"""In a band that more texts share, each is compared with the next so many only: a template repeated a million times
-would take for ever, and what is closest meets again in other bands."""
-
+"""In a larger bucket each text is compared with the next ones only: a template repeated a million times would take
+for ever, and the most similar texts also share other bands."""
 MAX_CACHED_WORDS = 500_000
-
-# Chinese and Japanese do without spaces: there each character counts as a word. So do Thai and Lao.
+# Chinese, Japanese, Thai and Lao have no spaces: each character counts as a word.
 UNSPACED = "\u0e00-\u0eff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
 WORD = re.compile(rf"[{UNSPACED}]|[^\W{UNSPACED}]+")
 ASCII_WORD = re.compile(r"\w+")
@@ -43,27 +40,19 @@ def split_words(text: str) -> list[str]:
     return (ASCII_WORD if text.isascii() else WORD).findall(text.casefold())
 
 
-class MinHashIndex:
+class MinHashIndex(ExitStack):
     """Index of texts for duplicate detection. Its files are in `folder` and removed at the end."""
 
     def __init__(self, folder: Path | None = None) -> None:
         """`folder` None uses the system's temporary folder."""
-        self._files = ExitStack()
+        super().__init__()
         self._exact, self._minima, *self._bands = [
-            self._files.enter_context(tempfile.TemporaryFile(dir=folder))  # noqa: SIM115  closed by the stack
+            self.enter_context(tempfile.TemporaryFile(dir=folder))  # noqa: SIM115  closed by the stack
             for _ in range(NUM_BANDS + 2)
         ]
         self._hash_of = _WordHashes()
         self._pending: list[list[int]] = []
         self._pending_shingles = self._count = 0
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._files.close()
 
     def __len__(self) -> int:
         return self._count
@@ -89,7 +78,7 @@ class MinHashIndex:
         for left, right in _equal_pairs(self.exact_keys(), crowd=1):
             union.join(left, right)
         exact = union.roots()
-        numbers = np.flatnonzero(exact == np.arange(self._count))  # one of each set of equals stands for them
+        numbers = np.flatnonzero(exact == np.arange(self._count))  # one of each set of equal texts
         for band in range(NUM_BANDS):
             for left, right in _equal_pairs(self.band(band)[numbers], MAX_BUCKET_NEIGHBOURS):
                 self._join_similar(union, numbers[left], numbers[right])

@@ -1,7 +1,8 @@
-"""Labelled replies and pairs, their order and weights, and whether there are enough to learn from."""
+"""Labelled replies and pairs, their order and weights, and the decision whether they are enough to learn from."""
 
 from __future__ import annotations
 
+import itertools
 import math
 import random
 from collections import Counter
@@ -19,25 +20,25 @@ from trainer.data.job_inputs import read_job_preferences
 from trainer.schemas import Recipe
 
 GOOD_REPLIES_KEY, BAD_REPLIES_KEY = "replies_good", "replies_bad"
-"""What the manifest of an adapter counts that has learned from preferences, and no other."""
+"""Counts in the manifest of an adapter trained on preferences."""
 MAX_GOOD_WEIGHT_RATIO = 4 / 3
 """Good replies count from as much to a third more than bad ones (arXiv 2402.01306, equation 8)."""
 MAX_REORDER_LOOKAHEAD = 64
-"""So many waiting replies are looked at for one that answers another prompt."""
+"""Number of waiting replies searched for one to another prompt."""
 MIN_PREFERENCES = 300
-"""Fewer preferences are hardly more than noise to KTO and DPO: there is no proven benefit below about a thousand."""
+"""Fewer are noise to KTO and DPO: there is no proven benefit below about a thousand."""
 MAX_LEARNING_RATE = 5e-5
 SHARE_TOLERANCE = 1e-9
 MIN_STEP_SAMPLES = 4
-"""KTO estimates from the other samples of a batch how far the model has gone (arXiv 2402.01306, section 4.1)."""
+"""KTO estimates from the other samples of a batch how far the model has moved (arXiv 2402.01306, section 4.1)."""
 
 
 @dataclass(frozen=True)
 class LabelledReply:
-    """A reply that was liked, or was not. `prompt` is the number of what it answers.
+    """A reply labelled good or bad. `prompt` numbers the prompts.
 
-    `by` stands for who judged it, `right` and `at` are those of the preference, `said` is what was asked last and
-    answered. The ids of a pair are the same up to where the replies begin.
+    `by` is the keyed id of the member who judged it, `right` and `at` are the preference's, `texts` are those of the
+    last message and the reply. The ids of a pair are equal up to the replies.
     """
 
     sample: TokenizedSample
@@ -46,11 +47,11 @@ class LabelledReply:
     by: str = ""
     right: str = ""
     at: str = ""
-    said: tuple[str, str] = ("", "")
+    texts: tuple[str, str] = ("", "")
 
     @property
     def reply(self) -> tuple[int, ...]:
-        """The ids of the reply, end of turn included."""
+        """Token ids of the reply, with the end of turn."""
         return reply_ids(self.sample)
 
 
@@ -64,8 +65,7 @@ class PreferencePair:
 
 @dataclass(frozen=True)
 class PreferenceSet:
-    """Preferences to learn from, and the method: `judged` holds all replies, good ones first, `pairs` the compared
-    ones."""
+    """Preferences to learn from: `judged` are all replies, good ones first, `pairs` the compared ones."""
 
     method: PreferenceMethod
     judged: tuple[LabelledReply, ...]
@@ -78,57 +78,56 @@ class PreferenceSet:
 
     @property
     def marks(self) -> str:
-        """Marks each sample as good or bad, as a `+` or `-`."""
+        """A `+` or `-` for each good or bad sample."""
         return "".join("+" if one.is_good else "-" for one in self.judged)
 
 
 def reply_ids(sample: TokenizedSample) -> tuple[int, ...]:
-    """The ids of a sample's reply, end of turn included."""
+    """Return the token ids of a sample's reply, with the end of turn."""
     return sample.ids[len(sample.ids) - sample.reply_tokens :]
 
 
 def class_weights(judged: Sequence[LabelledReply]) -> tuple[float, float]:
-    """Returns the weights of good and bad replies, so that all good ones together weigh 1 to 4/3 of all bad ones.
+    """Return the weights of good and bad replies, so that all good ones together weigh 1 to 4/3 of all bad ones.
 
-    Where one side is missing, nothing can balance it and both count 1.
+    If one side is missing, both weights are 1.
     """
     good = sum(one.is_good for one in judged)
     bad = len(judged) - good
     if not (good and bad):
         return 1.0, 1.0
-    wanted = min(max(good / bad, 1.0), MAX_GOOD_WEIGHT_RATIO)
-    return wanted * bad / good, 1.0
+    return min(max(good / bad, 1.0), MAX_GOOD_WEIGHT_RATIO) * bad / good, 1.0
 
 
 def arrange_batches(judged: Sequence[LabelledReply], batch: int, seed: int) -> list[LabelledReply]:
-    """A random order in which a batch's replies answer different prompts, as far as there are, and hold both kinds.
+    """Shuffle replies so that those of a batch answer different prompts, if there are enough, and are of both kinds.
 
-    KTO pairs each prompt with the reply before it in the batch to see how far the model has gone in general; a reply
-    to the same prompt would not be general. The last batch is filled up with replies of the first.
+    KTO pairs each prompt with the reply before it in the batch to estimate how far the model has moved in general; a
+    reply to the same prompt would not be general. The last batch is filled up with replies of the first.
     """
     draw = random.Random(seed)
     waiting = {good: draw.sample(of := [it for it in judged if it.is_good is good], len(of)) for good in (True, False)}
     total = {good: max(len(of), 1) for good, of in waiting.items()}
-    order: list[LabelledReply] = []
+    replies: list[LabelledReply] = []
     while any(waiting.values()):
-        taken = Counter(it.prompt for it in order[len(order) // batch * batch :])
+        prompts = {it.prompt for it in replies[len(replies) // batch * batch :]}
         good = len(waiting[True]) / total[True] >= len(waiting[False]) / total[False]
         kinds = [kind for kind in (good, not good) if waiting[kind]]
-        place = next(((k, n) for k in kinds for n, it in _last_entries(waiting[k]) if it.prompt not in taken), None)
-        kind, number = place or (kinds[0], len(waiting[kinds[0]]) - 1)
-        order.append(waiting[kind].pop(number))
-    missing = -len(order) % batch
-    return order + [order[number % len(order)] for number in range(missing)] if order else order
+        free = ((k, n) for k in kinds for n, it in _last_entries(waiting[k]) if it.prompt not in prompts)
+        kind, number = next(free, (kinds[0], len(waiting[kinds[0]]) - 1))
+        replies.append(waiting[kind].pop(number))
+    missing = -len(replies) % batch
+    return replies + list(itertools.islice(itertools.cycle(replies), missing))
 
 
 def _last_entries(waiting: Sequence[LabelledReply]) -> list[tuple[int, LabelledReply]]:
-    """The replies at the end of a list, with their places."""
+    """Return the last replies of a list, with their indices, the last one first."""
     first = max(len(waiting) - MAX_REORDER_LOOKAHEAD, 0)
     return [(number, waiting[number]) for number in range(len(waiting) - 1, first - 1, -1)]
 
 
 def shuffle_pairs(pairs: Sequence[PreferencePair], seed: int) -> list[PreferencePair]:
-    """A random order of pairs."""
+    """Return the pairs in random order."""
     return random.Random(seed).sample(list(pairs), len(pairs))
 
 
@@ -137,10 +136,10 @@ PreferenceT = TypeVar("PreferenceT", PreferenceRecord, LabelledReply)
 
 @dataclass(frozen=True)
 class PreferencePlan:
-    """Preferences to use, and how. `given` counts all of them, `of_members` those who gave the used ones.
+    """Preferences to use, and how. `given` counts all of them, `of_members` the authors of the used ones.
 
-    `left_out` counts what went beyond a member's share, `alone` replies without another to compare with, which DPO
-    cannot use, `again` those that the same member had given already.
+    `left_out` counts those beyond a member's share, `alone` replies without another to compare with, which DPO cannot
+    use, `again` duplicates by the same member.
     """
 
     method: PreferenceMethod
@@ -154,38 +153,40 @@ class PreferencePlan:
 
     @property
     def only_filters(self) -> bool:
-        """Tells whether there are too few to learn from."""
+        """True if there are too few to learn from."""
         return len(self.used) < MIN_PREFERENCES
 
     @property
     def words(self) -> str:
-        """Describes for people what is done, and why."""
-        told = f"Of {self.given:,} preferences {len(self.used):,} can be learned from{self._left_out}"
+        """Describe the plan and its reason to users."""
+        usable = f"Of {self.given:,} preferences {len(self.used):,} can be learned from{self._left_out}"
         if not self.only_filters:
-            return f"{told}: {self.method.upper()} learns from these, which {_member_count(self.of_members)} gave."
+            members = "1 member" if self.of_members == 1 else f"{self.of_members:,} members"
+            return f"{usable}: {self.method.upper()} learns from these, which {members} gave."
         return (
-            f"{told}, fewer than {MIN_PREFERENCES}: they only filter. "
-            "The persona is trained anew, as the version before was, "
-            "without replies that were voted down and with those that were taught."
+            f"{usable}, fewer than {MIN_PREFERENCES}: they only filter. The persona is trained anew, as the version "
+            "before was, without replies that were voted down and with those that were taught."
         )
 
     @property
     def _left_out(self) -> str:
-        """Returns why not all of them can be used; empty if they can."""
-        why = []
+        """Return why not all of them can be used; empty if they can."""
+        reasons = []
         if self.again:
-            why.append(f"{self.again:,} had been given already by the same member")
+            reasons.append(f"{self.again:,} had been given already by the same member")
         if self.left_out:
-            why.append(f"{self.left_out:,} go beyond the {self.share:.0%} that preference_share lets one member give")
+            reasons.append(
+                f"{self.left_out:,} go beyond the {self.share:.0%} that preference_share lets one member give"
+            )
             if not self.used:
-                why.append(f"which takes {math.ceil(1 / self.share - SHARE_TOLERANCE)} members at least")
+                reasons.append(f"which takes {math.ceil(1 / self.share - SHARE_TOLERANCE)} members at least")
         if self.alone:
-            why.append(f"{self.alone:,} hold one reply alone, which DPO cannot use")
-        return f" ({'; '.join(why)})" if why else ""
+            reasons.append(f"{self.alone:,} hold one reply alone, which DPO cannot use")
+        return f" ({'; '.join(reasons)})" if reasons else ""
 
 
 def plan_preferences(preferences: Sequence[PreferenceRecord], recipe: Recipe) -> PreferencePlan:
-    """Selects preferences, oldest first, under a recipe."""
+    """Select preferences, oldest first, under a recipe."""
     method, share = recipe.preference_method, recipe.preference_share
     once = list({(one.by, one.prompt, one.chosen, one.rejected): one for one in preferences}.values())
     fitting = [one for one in once if one.is_pair or method == "kto"]
@@ -203,23 +204,21 @@ def plan_preferences(preferences: Sequence[PreferenceRecord], recipe: Recipe) ->
 
 
 def only_filters(folder: Path, spec: JobSpec, recipe: Recipe) -> bool:
-    """Tells whether a preference job has too few to learn from and only filters. Raises `MaterialError`."""
-    if spec.request.task_type != "preference":
-        return False
-    return plan_preferences(read_job_preferences(folder, spec), recipe).only_filters
+    """Report whether a preference job has too few to learn from and only filters. Raises `MaterialError`."""
+    is_preference_job = spec.request.task_type == "preference"
+    return is_preference_job and plan_preferences(read_job_preferences(folder, spec), recipe).only_filters
 
 
 def limit_member_share(preferences: Sequence[PreferenceRecord], share: float) -> list[PreferenceRecord]:
-    """Returns as many preferences as possible with no member above the largest share; of each member the latest.
+    """Return as many preferences as possible with no member above the largest share; of each member the latest.
 
-    None at all where there are fewer members than would fill it: of nine, one gives a ninth at least.
+    None if there are too few members: of nine, each gives at least a ninth.
     """
-    most = _max_per_member(Counter(one.by for one in preferences), share)
-    return latest_per_member(preferences, most)
+    return latest_per_member(preferences, _max_per_member(Counter(one.by for one in preferences), share))
 
 
 def latest_per_member(given: Sequence[PreferenceT], most: int) -> list[PreferenceT]:
-    """At most so many of each who gave some, the latest, in their order."""
+    """Return at most this many of each member, the latest, in their order."""
     seen: Counter[str] = Counter()
     kept = []
     for one in reversed(given):
@@ -230,7 +229,7 @@ def latest_per_member(given: Sequence[PreferenceT], most: int) -> list[Preferenc
 
 
 def _max_per_member(counts: Counter[str], share: float) -> int:
-    """Returns how many preferences each member may contribute."""
+    """Return how many preferences each member may contribute."""
     for most in range(max(counts.values(), default=0), 0, -1):
         if most <= share * sum(min(count, most) for count in counts.values()) + SHARE_TOLERANCE:
             return most
@@ -238,23 +237,16 @@ def _max_per_member(counts: Counter[str], share: float) -> int:
 
 
 def preference_warnings(recipe: Recipe) -> tuple[str, ...]:
-    """Returns warnings about settings of a recipe that are likely mistakes for preferences."""
-    if recipe.learning_rate <= MAX_LEARNING_RATE:
-        return ()
-    return (
-        f"A learning rate of {recipe.learning_rate:g} is far above what KTO and DPO take, 5e-7 to 5e-6: the voice may "
-        "be lost.",
-    )
+    """Return warnings about settings of a recipe that are likely mistakes for preferences."""
+    rate = f"A learning rate of {recipe.learning_rate:g}"
+    warning = f"{rate} is far above the usual 5e-7 to 5e-6 of KTO and DPO: the voice may be lost."
+    return (warning,) if recipe.learning_rate > MAX_LEARNING_RATE else ()
 
 
 def require_preference_recipe(recipe: Recipe) -> None:
-    """Raise `RequestError` where a recipe cannot learn from preferences, naming what to set."""
+    """Raise `RequestError` if a recipe cannot learn from preferences, naming what to set."""
     if recipe.preference_method == "kto" and recipe.per_device_train_batch_size < MIN_STEP_SAMPLES:
         raise RequestError(
             f"KTO learns nothing useful in batches of {recipe.per_device_train_batch_size}.",
             f"Set per_device_train_batch_size={MIN_STEP_SAMPLES} or more, or preference_method=dpo.",
         )
-
-
-def _member_count(count: int) -> str:
-    return "1 member" if count == 1 else f"{count:,} members"

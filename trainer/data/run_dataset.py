@@ -123,16 +123,16 @@ def write_run_dataset(
     )
     ledger = Ledger()
     with DatasetBuilder(plan, ledger, folder) as builder:
-        builder.take("", (*talk.rejected, *talk.conversations))
+        builder.add_source("", (*talk.rejected, *talk.conversations))
         rejected, own = dict(ledger.dropped), 0
-        keys_of = cache(partial(builder.met.keys_of, key=plan.people_key))
+        keys_of = cache(partial(builder.participants.keys_of, key=plan.people_key))
         if content.built:
             own = int(read_stats(content.built)["samples"]["train"])
         else:
             own = _write_talk(folder, builder, keys_of)
             builder.held_out.write(folder / HOLDOUT_FILE)
         most = general_sample_count(recipe, min(own, recipe.train_samples or own) + len(talk.preferences))
-        _write_samples(folder / MIXED_FILE, itertools.islice(builder.mixed(talk.to_mix), most), keys_of)
+        _write_samples(folder / MIXED_FILE, itertools.islice(builder.general_samples(talk.to_mix), most), keys_of)
         replaced = dict(builder.anonymiser.counts)
         preferences = [_anonymise_preference(one, builder.anonymiser) for one in talk.preferences]
         (folder / PREFERENCES_FILE).write_text(preferences_to_jsonl(preferences), encoding="utf-8")
@@ -150,7 +150,7 @@ def write_run_dataset(
             "dropped_replies": dict(ledger.replies),
             "rejected": rejected,
             "replaced": replaced,
-            "people": builder.met.listed(plan.people_key, with_samples=False),
+            "people": builder.participants.listed(plan.people_key, with_samples=False),
         }
     (folder / RUN_SET_FILE).write_text(json.dumps(stats, indent=1) + "\n", encoding="utf-8")
 
@@ -177,7 +177,7 @@ def _measuring_samples(talk: JobTalk, renderer: Renderer, recipe: Recipe) -> Ite
     """Render general dialogue as it is, to measure forgetting with."""
     maker = SampleRenderer(renderer, None, None, recipe, None)
     for one in talk.general:
-        for made in maker.made_from(one, {}):
+        for made in maker.render(one, {}):
             yield BuiltSample(HELD_OUT, one.source, one.right, "general", made)
 
 

@@ -24,12 +24,11 @@ TOO_LONG, HELD_OUT_BEFORE = "too long", "held out before"
 
 @dataclass(frozen=True)
 class RenderedSample:
-    """A sample and what it was made of: the turns that its prompt shows, last turn included, and their `places`.
+    """A sample and its origin: the turns of its prompt, and the indices `places` of its messages.
 
-    `persona` is whose card stands before them. `trimmed` counts earlier turns that did not fit. `talk` is the row of
-    the conversation's first message, which tells it from others of its source. `speakers` are those who speak in it
-    under the names they have there, `people` the ids of those who are people. `arrived` is the day on which it came
-    (ISO 8601), empty where nobody knows.
+    The prompt has the card of `persona`. `trimmed` counts earlier turns that did not fit. `talk` is the row of the
+    conversation's first message, which identifies it within its source. `speakers` are the displayed names, `people`
+    the ids of human speakers. `arrived` is the date of arrival (ISO 8601), empty if unknown.
     """
 
     sample: TokenizedSample
@@ -47,7 +46,7 @@ class RenderedSample:
 
 
 class SampleRenderer:
-    """Makes samples; of two equal ones, over all calls, only the first."""
+    """Renders samples; of equal ones, over all calls, only the first."""
 
     def __init__(
         self,
@@ -57,28 +56,27 @@ class SampleRenderer:
         recipe: Recipe,
         filters: QualityFilters | None,
     ) -> None:
-        """`persona` has its card and `lore` put before the conversations in which it speaks. No `filters`: all fits."""
+        """Conversations in which `persona` speaks get its card and `lore`. Without `filters` all replies pass."""
         self._renderer, self._persona, self._lore = renderer, persona, lore
         self._recipe, self._filters = recipe, filters
         self._seen: set[bytes] = set()
 
-    def made_from(
-        self, conversation: Conversation, faults: dict[int, str], kept_back: Collection[int] = ()
+    def render(
+        self, conversation: Conversation, faults: dict[int, str], withheld: Collection[int] = ()
     ) -> Iterator[RenderedSample]:
-        """One sample per reply that follows somebody's turn, is worth learning from, fits, and has not come before.
+        """Yield one sample per reply to somebody that passes the filters, fits, and is new.
 
-        `faults` gets the place of every other reply, and why. `kept_back` are replies, counted from 0, of which none is
-        made because they were held out before.
+        `faults` gets the reasons for all other replies by index. `withheld` are replies, counted from 0, that were held
+        out before.
         """
         persona = self._card(conversation)
         turns = [Turn(m.speaker.name, m.text, m.speaker.is_persona) for m in conversation.messages]
         replies = [place for place, turn in enumerate(turns) if turn.by_persona]
-        held_back = {place for number, place in enumerate(filter(None, replies)) if number in kept_back}
+        held_out = {place for number, place in enumerate(filter(None, replies)) if number in withheld}
         for place in replies:
-            turn = turns[place]
-            fault = HELD_OUT_BEFORE if place in held_back else self._fault(turn, place)
-            made = None if fault else self._made(persona, turns[:place], conversation, place)
-            fault = fault or ("" if made else TOO_LONG) or self._nothing_trained(made) or self._come_before(made)
+            fault = HELD_OUT_BEFORE if place in held_out else self._fault(turns[place], place)
+            made = None if fault else self._render_reply(persona, turns[:place], conversation, place)
+            fault = fault or (self._sample_fault(made.sample) if made else TOO_LONG)
             if fault:
                 faults[place] = fault
             elif made:
@@ -90,7 +88,7 @@ class SampleRenderer:
         return self._filters.reply_fault(turn.text) if self._filters else ""
 
     def _card(self, conversation: Conversation) -> Persona | None:
-        """Returns the card that goes first: the persona's where it speaks; else the conversation's own."""
+        """Return the card for the prompt: the persona's where it speaks, else the conversation's own."""
         persona = self._persona
         if persona and persona_speaks(persona, conversation):
             return persona
@@ -99,10 +97,10 @@ class SampleRenderer:
         name = next(m.speaker.name for m in conversation.messages if m.speaker.is_persona)
         return Persona("", name, description=conversation.system)
 
-    def _made(
+    def _render_reply(
         self, persona: Persona | None, before: Sequence[Turn], conversation: Conversation, place: int
     ) -> RenderedSample | None:
-        """The sample, its history trimmed to fit, or None when it does not fit without any history."""
+        """Return the sample with its history trimmed to fit, or None if it does not fit without history."""
         reply = conversation.messages[place].text
         turns, longest = before[-self._recipe.history_turns :], self._recipe.max_length
         hits = self._hits(persona, turns[-1].text, reply)
@@ -129,13 +127,10 @@ class SampleRenderer:
             return []
         return self._lore.search(persona.id, question, MAX_LORE_PASSAGES)
 
-    def _nothing_trained(self, made: RenderedSample | None) -> str:
-        assert made is not None
-        return NOTHING_TRAINED if has_no_targets(self._renderer, made.sample) else ""
-
-    def _come_before(self, made: RenderedSample | None) -> str:
-        assert made is not None
-        digest = hashlib.blake2b(repr((made.sample.ids, made.sample.mask)).encode(), digest_size=16).digest()
+    def _sample_fault(self, sample: TokenizedSample) -> str:
+        if has_no_targets(self._renderer, sample):
+            return NOTHING_TRAINED
+        digest = hashlib.blake2b(repr((sample.ids, sample.mask)).encode(), digest_size=16).digest()
         if digest in self._seen:
             return EXACT_DUPLICATE
         self._seen.add(digest)
@@ -143,12 +138,12 @@ class SampleRenderer:
 
 
 def has_no_targets(renderer: Renderer, sample: TokenizedSample) -> bool:
-    """Tells whether loss is taken on nothing but the end of the turn, or on nothing at all."""
+    """Report whether there is no loss, or only on the end of the turn."""
     return sample.reply_tokens <= len(renderer.end_ids)
 
 
 def _provenance(conversation: Conversation, places: range) -> dict[str, Any]:
-    """Returns the provenance of the sample at these indices, as the last fields of `RenderedSample`."""
+    """Return the last fields of a `RenderedSample` of the messages at these indices."""
     messages = [conversation.messages[place] for place in places]
     return {
         "row": messages[-1].row,
@@ -161,7 +156,7 @@ def _provenance(conversation: Conversation, places: range) -> dict[str, Any]:
 
 
 class SampleHash:
-    """SHA-256 over the SHA-256 of what is trained on and that of what is held out: token ids and masks, in order."""
+    """SHA-256 over the SHA-256 of the training samples and that of the held-out ones: token ids and masks, in order."""
 
     def __init__(self) -> None:
         self._sides = {False: hashlib.sha256(), True: hashlib.sha256()}
@@ -171,20 +166,19 @@ class SampleHash:
         self._sides[held_out].update(repr((sample.ids, sample.mask)).encode())
 
     def hexdigest(self) -> str:
-        """The hash."""
+        """Return the hash."""
         return hashlib.sha256(b"".join(side.digest() for side in self._sides.values())).hexdigest()
 
 
 def require_both_sides(train: int, heldout: int, dropped: Mapping[str, int]) -> None:
-    """Raise `MaterialError` when there is no reply to learn from, or none to measure with; `dropped` by reason."""
+    """Raise `MaterialError` if there is no reply to train on or to evaluate with; `dropped` counts by reason."""
     if train and heldout:
         return
-    advice = "Give conversations in which the persona answers somebody; ten are a start, a hundred are enough."
+    advice = "Add conversations in which the persona answers somebody; ten are a start, a hundred are enough."
     if dropped.get(TOO_LONG, 0) > train + heldout:
         advice = (
-            "Raise max_length: the card and the reply alone must fit it. Where it is the base model's own limit, take "
-            "a base model that reads longer texts, or a shorter card."
+            "Raise max_length: the card and the reply alone must fit. If it is the base model's limit, use a model "
+            "with a longer context, or a shorter card."
         )
-    raise MaterialError(
-        f"{train} replies to learn from and {heldout} to measure with are too few.{describe_dropped(dropped)}", advice
-    )
+    counts = f"{train} replies to learn from and {heldout} to measure with are too few."
+    raise MaterialError(counts + describe_dropped(dropped), advice)

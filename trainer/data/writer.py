@@ -8,8 +8,7 @@ from contextlib import ExitStack, nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from personas.home.atomic_files import atomic_folder
 from personas.home.data_subjects import write_people
@@ -35,11 +34,10 @@ ReadProgress = Callable[[str, int], None]
 
 @dataclass(frozen=True)
 class DatasetBuildSpec:
-    """A data set that is asked for. `sources` pairs what each is called with what it yields.
+    """A data set to build. `sources` are pairs of name and items.
 
-    `statements` are the rights that are stated, by source; `permission` is Discord's, as the operator states it.
-    `home` keeps what has been held out; without one only the data set does. `review` lists what is replaced, for a
-    person to check.
+    `statements` are the stated rights by source, `permission` is Discord's as the operator states it. `home` keeps the
+    list of held-out texts; without one only the data set does. `review` logs the replacements for a person to check.
     """
 
     plan: DatasetPlan
@@ -51,25 +49,26 @@ class DatasetBuildSpec:
     review: ReviewLog | None = None
 
 
-def write_dataset(out: Path, order: DatasetBuildSpec, heard: ReadProgress) -> dict[str, Any]:
-    """Build into the folder `out`, in place of an earlier data set there, and give the summary.
+def write_dataset(out: Path, spec: DatasetBuildSpec, on_progress: ReadProgress) -> dict[str, Any]:
+    """Build into the folder `out`, replacing an earlier data set there, and return the summary.
 
-    `heard` is told what is being done, and of how many more records or samples. Raises `UnderstudyError`.
+    `on_progress` gets the current step and the number of further records or samples. Raises `UnderstudyError`.
     """
     require_free(out)
-    with staging_folder(out) as aside:
-        order = replace(order, plan=replace(order.plan, held_out=previous_holdout(order, out)))
-        made = aside / "made"
-        with atomic_folder(made) as folder:
-            told = _write(folder, aside, order, heard, out.name)
-            _save_holdout(order, folder)
-        install_dataset(made, out, aside / "earlier")
-    return told
+    with staging_folder(out) as staging:
+        spec = replace(spec, plan=replace(spec.plan, held_out=previous_holdout(spec, out)))
+        finished, key = staging / "made", spec.plan.people_key
+        with atomic_folder(finished) as folder:
+            summary = _write(folder, staging, spec, on_progress, out.name)
+            if spec.home:  # it must list the held-out texts before anybody can use the data set
+                add_to_holdout(spec.home, spec.plan.persona_id, HoldoutIndex.read(folder / HOLDOUT_FILE, key), key)
+        install_dataset(finished, out, staging / "earlier")
+    return summary
 
 
-def previous_holdout(order: DatasetBuildSpec, out: Path | None = None) -> HoldoutIndex:
-    """Returns the home's held-out list joined with that of the data set to be replaced. Raises `MaterialError`."""
-    plan, home = order.plan, order.home
+def previous_holdout(spec: DatasetBuildSpec, out: Path | None = None) -> HoldoutIndex:
+    """Merge the home's holdout list with that of the data set to be replaced. Raises `MaterialError`."""
+    plan, home = spec.plan, spec.home
     held_out = HoldoutIndex.empty(plan.people_key)
     for file in (home and holdout_file(home, plan.persona_id), out and out / HOLDOUT_FILE):
         held_out = held_out.merge(HoldoutIndex.read(file, plan.people_key)) if file else held_out
@@ -77,10 +76,10 @@ def previous_holdout(order: DatasetBuildSpec, out: Path | None = None) -> Holdou
 
 
 def format_sample(renderer: Renderer, built: BuiltSample, stages: bool, people_key: bytes) -> str:
-    """A sample as a line of JSON.
+    """Format a sample as a line of JSON.
 
-    One that came through Discord's API says whose words it holds, under the key of lists of people: it may be trained
-    on only while all of them allow it.
+    One that came through Discord's API lists its people, under the key of such lists: it may be trained on only while
+    all of them allow it.
     """
     made = built.made
     messages = renderer.messages(made.persona, made.turns, made.lore)
@@ -104,71 +103,58 @@ def format_sample(renderer: Renderer, built: BuiltSample, stages: bool, people_k
     return json.dumps(line, ensure_ascii=False)
 
 
-def _save_holdout(order: DatasetBuildSpec, folder: Path) -> None:
-    """Have the home know what is held out before anybody can use the data set."""
-    plan, file = order.plan, folder / HOLDOUT_FILE
-    if order.home:
-        add_to_holdout(order.home, plan.persona_id, HoldoutIndex.read(file, plan.people_key), plan.people_key)
-
-
-def _write(folder: Path, workshop: Path, order: DatasetBuildSpec, heard: ReadProgress, name: str) -> dict[str, Any]:
-    plan = order.plan
+def _write(
+    folder: Path, work_folder: Path, spec: DatasetBuildSpec, on_progress: ReadProgress, name: str
+) -> dict[str, Any]:
+    plan = spec.plan
     with (
-        order.review or nullcontext(),
+        spec.review or nullcontext(),
         _SampleFiles(folder, plan) as samples,
-        DatasetBuilder(plan, Ledger(samples.note), workshop, order.review) as builder,
+        DatasetBuilder(plan, Ledger(samples.note), work_folder, spec.review) as builder,
     ):
-        for source, items in order.sources:
-            builder.take(source, items, partial(heard, f"reading {source}"))
+        for source, items in spec.sources:
+            builder.add_source(source, items, partial(on_progress, f"reading {source}"))
         for built in builder.samples():
             samples.add(built)
-            heard("making samples", 1)
+            on_progress("making samples", 1)
         digest = samples.hexdigest(builder.ledger.dropped)
-        told = dataset_summary(samples.statistics, builder.ledger, digest)
+        summary = dataset_summary(samples.statistics, builder.ledger, digest)
         stats = {
-            **told,
+            **summary,
             **dataset_details(samples.statistics, builder.ledger),
             "mix": builder.shares,
             "persona": plan.persona_id,
-            "base_model": order.base.name,
+            "base_model": spec.base.name,
             "seed": plan.seed,
-            "statements": {name: asdict(stated) for name, stated in order.statements.items()},
-            "permission": order.permission if DISCORD_API in samples.statistics.rights else "",
+            "statements": {name: asdict(stated) for name, stated in spec.statements.items()},
+            "permission": spec.permission if DISCORD_API in samples.statistics.rights else "",
             "replaced": dict(builder.anonymiser.counts),
             "recipe": {key: getattr(plan.recipe, key) for key in SAMPLE_SETTINGS},
         }
     builder.held_out.write(folder / HOLDOUT_FILE)
     (folder / STATS_FILE).write_text(json.dumps(stats, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    write_people(folder, builder.met.listed(plan.people_key))
+    write_people(folder, builder.participants.listed(plan.people_key))
     draw_composition(folder, stats["by_source"])
     draw_lengths(folder, stats["tokens_per_sample"], plan.recipe.max_length)
-    (folder / "README.md").write_text(render_data_sheet(name, plan, order.base.name, stats), encoding="utf-8")
-    return told
+    (folder / "README.md").write_text(render_data_sheet(name, plan, spec.base.name, stats), encoding="utf-8")
+    return summary
 
 
-class _SampleFiles:
-    """The files of samples and of what was dropped, while they are written."""
+class _SampleFiles(ExitStack):
+    """The open files of samples and dropped records."""
 
     def __init__(self, folder: Path, plan: DatasetPlan) -> None:
+        super().__init__()
         self.statistics = DatasetStatistics()
         self._plan = plan
-        self._stack = ExitStack()
         self._dropped, self._train, self._eval = (
-            self._stack.enter_context((folder / file).open("x", encoding="utf-8"))
+            self.enter_context((folder / file).open("x", encoding="utf-8"))
             for file in (DROPPED_FILE, TRAIN_FILE, EVAL_FILE)
         )
         self._hash = SampleHash()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._stack.__exit__(kind, error, trace)
-
     def note(self, drop: DroppedRecord) -> None:
-        """Write down what was dropped."""
+        """Write a dropped record."""
         print(json.dumps(asdict(drop), ensure_ascii=False), file=self._dropped)
 
     def add(self, built: BuiltSample) -> None:
@@ -179,6 +165,6 @@ class _SampleFiles:
         print(line, file=self._train if built.side == TRAIN else self._eval)
 
     def hexdigest(self, dropped: Mapping[str, int]) -> str:
-        """The data set's hash, once all samples are in. Raises `MaterialError` when there are too few."""
+        """Return the data set's hash when all samples are written. Raises `MaterialError` if there are too few."""
         require_both_sides(self.statistics.samples["train"], self.statistics.samples["eval"], dropped)
         return self._hash.hexdigest()

@@ -69,7 +69,7 @@ def _find_pii(data: Dataset, said: Iterable[KnownAndText]) -> Iterator[tuple[str
     keep = world_names(data.persona, data.lore) if data.persona else ()
     anonymiser = Anonymiser(b"score card", persona=data.persona, keep=keep)
     for known, text in said:
-        for it in anonymiser.found(text):
+        for it in anonymiser.find_entities(text):
             value = text[it.start : it.end]
             if value.casefold() not in known.casefold() and not is_surrogate(value):
                 yield it.kind, value

@@ -144,7 +144,7 @@ def mask_summary_of_sources(request: DatasetBuildSpec, limit: int, report_progre
     with tempfile.TemporaryDirectory(prefix="understudy-mask-") as folder:
         with DatasetBuilder(plan, Ledger(), Path(folder)) as builder:
             for source, items in request.sources:
-                builder.take(source, items, partial(report_progress, f"reading {source}"))
+                builder.add_source(source, items, partial(report_progress, f"reading {source}"))
             for built in builder.samples():
                 masks.add(plan.renderer.tokenizer, built.made.sample, built.side)
                 report_progress("making samples", 1)

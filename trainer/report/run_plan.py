@@ -168,7 +168,7 @@ def plan_sources(request: DatasetBuildSpec, recipe: str, report_progress: ReadPr
     with tempfile.TemporaryDirectory(prefix="understudy-plan-") as folder, ExitStack() as stack:
         builder = stack.enter_context(DatasetBuilder(plan, Ledger(), Path(folder)))
         for source, items in request.sources:
-            builder.take(source, items, partial(report_progress, f"reading {source}"))
+            builder.add_source(source, items, partial(report_progress, f"reading {source}"))
         for built in builder.samples():
             sample, trains = built.made.sample, built.side == TRAIN
             statistics.add(built)

@@ -40,7 +40,7 @@ class FeatureExtractor:
     def __init__(self, groups_of: Callable[[str], str]) -> None:
         self._groups_of = groups_of
         self._kept: dict[str, WordFeatures] = {}
-        self._outside = self._made(PAD)
+        self._outside = self._features(PAD)
 
     def of(self, words: Sequence[str]) -> list[list[str]]:
         """Return a list of features per token."""
@@ -77,12 +77,12 @@ class FeatureExtractor:
         if found is None:
             if len(self._kept) >= MAX_CACHED_WORDS:
                 self._kept.clear()
-            found = self._kept[word] = self._made(word)
+            found = self._kept[word] = self._features(word)
         return found
 
-    def _made(self, word: str) -> WordFeatures:
+    def _features(self, word: str) -> WordFeatures:
         groups, shape = self._groups_of(word), word_shape(word)
-        lower = _feature_word(word, shape)
+        lower = shape if shape[0] in "9b" else word.lower()  # numbers by their length only
         key = f"{shape}{groups}"
         own = [f"w={lower}", f"s={shape}", f"k={key}", *(f"{shape[0]}+{sign}" for sign in groups)]
         if shape[0] in "Xxm" and len(word) > 3:
@@ -104,9 +104,7 @@ class FeatureExtractor:
 
 
 def word_shape(word: str) -> str:
-    """Return the shape: X name-like, A all capitals, I one capital, x lower case, m mixed, 9 and its length, b digits
-    and letters, else the character itself.
-    """
+    """Return the shape: X name-like, A capitals, I one capital, x lower case, m mixed, 9 digits, b with digits."""
     if word.isdigit():
         return f"9{min(len(word), 6)}"
     if not word[0].isalnum():
@@ -115,10 +113,6 @@ def word_shape(word: str) -> str:
         return "b1" if word[0].isdigit() else "b0"
     if len(word) == 1:
         return "I" if word.isupper() else "i"
-    return _letters(word)
-
-
-def _letters(word: str) -> str:
     if word.islower():
         return "x"
     if word.isupper():
@@ -126,11 +120,6 @@ def _letters(word: str) -> str:
     if word[0].isupper() and word[1:].islower():
         return "X"
     return "Xm" if word[0].isupper() else "m"
-
-
-def _feature_word(word: str, shape: str) -> str:
-    """Return the word as named in features: numbers by their length only."""
-    return shape if shape[0] in "9b" else word.lower()
 
 
 def _case(words: Sequence[str]) -> str:

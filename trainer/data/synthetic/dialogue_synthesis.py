@@ -31,7 +31,7 @@ __all__ = ["SynthesisRequest", "choose_backend", "synthesise_dialogues"]
 
 COMBINED_FILE = "all_characters_synthetic.jsonl"
 MAX_ATTEMPTS_PER_DIALOGUE = 12
-"""At most so many attempts per dialogue that is wanted: a model that cannot do it must not be asked for ever."""
+"""Limit of attempts per requested dialogue, for models that are not up to it."""
 WORLD_SHARE = 0.25
 FOLLOW_UPS = (
     "How do you feel about that?",
@@ -70,7 +70,7 @@ class SynthesisAttempt:
     seed: int
 
 
-def synthesise_dialogues(request: SynthesisRequest, voice: ReplyBackend) -> dict[str, Any]:
+def synthesise_dialogues(request: SynthesisRequest, backend: ReplyBackend) -> dict[str, Any]:
     """Generate dialogues until `count` are kept: {made, kept, dropped: {reason: n}, file}. Raises `UnderstudyError`.
 
     Raises `MaterialError` if the folder belongs to another request, or the model does not yield enough.
@@ -78,28 +78,24 @@ def synthesise_dialogues(request: SynthesisRequest, voice: ReplyBackend) -> dict
     request.out.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(request.out / ".synthetic.lock", timeout=0):
-            return _run_synthesis(request, voice)
+            return _run_synthesis(request, backend)
     except Timeout:
         raise MaterialError(f"Another run writes to {request.out}.", "Wait for it, or name another --out.") from None
 
 
-def _run_synthesis(request: SynthesisRequest, voice: ReplyBackend) -> dict[str, Any]:
-    journal = _Journal(request, voice.name)
-    judge = ReplyFilter(request.persona, request.passages)
+def _run_synthesis(request: SynthesisRequest, backend: ReplyBackend) -> dict[str, Any]:
+    journal = _Journal(request, backend.name)
+    reply_filter = ReplyFilter(request.persona, request.passages)
     for row in journal.kept:
-        judge.keep(_replies(row["messages"]))
+        reply_filter.keep(_replies(row["messages"]))
     if len(journal.kept) < request.count:
-        asyncio.run(_generate_until_enough(request, voice, journal, judge))
+        asyncio.run(_generate_until_enough(request, backend, journal, reply_filter))
     kept = journal.kept[: request.count]
     file = request.out / f"{request.persona.id}_synthetic.jsonl"
     write_file_atomically(file, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in kept))
     _write_all(request.out)
-    result = {
-        "made": journal.made,
-        "kept": len(kept),
-        "dropped": dict(journal.dropped.most_common()),
-        "file": str(file),
-    }
+    dropped = dict(journal.dropped.most_common())
+    result = {"made": journal.made, "kept": len(kept), "dropped": dropped, "file": str(file)}
     if len(kept) < request.count:
         reasons = ", ".join(f"{count} × {reason}" for reason, count in journal.dropped.most_common(3))
         raise MaterialError(
@@ -110,38 +106,37 @@ def _run_synthesis(request: SynthesisRequest, voice: ReplyBackend) -> dict[str, 
 
 
 async def _generate_until_enough(
-    request: SynthesisRequest, voice: ReplyBackend, journal: _Journal, judge: ReplyFilter
+    request: SynthesisRequest, backend: ReplyBackend, journal: _Journal, reply_filter: ReplyFilter
 ) -> None:
     plain = LogProgress()
-    async with voice.speaking() as speaker:
+    async with backend.open_session() as session:
         with tqdm(total=request.count, initial=len(journal.kept), desc=request.persona.name, unit=" dialogues",
                   file=sys.stderr, disable=None) as bar:  # fmt: skip
             while len(journal.kept) < request.count and journal.made < MAX_ATTEMPTS_PER_DIALOGUE * request.count:
                 missing = request.count - len(journal.kept)
-                numbers = range(journal.made, journal.made + min(voice.at_once, missing))
+                numbers = range(journal.made, journal.made + min(backend.at_once, missing))
                 attempts = [plan_attempt(request, number) for number in numbers]
-                done = await asyncio.gather(*(_generate_dialogue(request, speaker, each) for each in attempts))
+                done = await asyncio.gather(*(_generate_dialogue(request, session, each) for each in attempts))
                 for each, messages in zip(attempts, done, strict=True):
-                    fault = _fault(judge, messages, each.passage)
+                    fault = _fault(reply_filter, messages, each.passage)
                     journal.add(each, messages, fault)
                     if fault is None:
-                        judge.keep(_replies(messages))
+                        reply_filter.keep(_replies(messages))
                         bar.update()
                 dropped = sum(journal.dropped.values())
                 bar.set_postfix(dropped=dropped)
-                plain.update(
-                    f"{request.persona.name}: {len(journal.kept)} of {request.count} dialogues, {dropped} dropped"
-                )
+                kept = f"{request.persona.name}: {len(journal.kept)} of {request.count} dialogues"
+                plain.update(f"{kept}, {dropped} dropped")
 
 
 async def _generate_dialogue(
-    request: SynthesisRequest, speaker: ReplySession, planned: SynthesisAttempt
+    request: SynthesisRequest, session: ReplySession, attempt: SynthesisAttempt
 ) -> list[dict[str, str]]:
-    hit = LoreHit(planned.passage.source, planned.passage.heading, planned.passage.text, 1.0)
+    hit = LoreHit(attempt.passage.source, attempt.passage.heading, attempt.passage.text, 1.0)
     turns: list[Turn] = []
-    for place, question in enumerate(planned.questions):
+    for place, question in enumerate(attempt.questions):
         turns.append(Turn(EXAMPLE_USER, question))
-        reply = await speaker.reply(request.persona, turns, hit, planned.seed + place)
+        reply = await session.reply(request.persona, turns, hit, attempt.seed + place)
         turns.append(Turn(request.persona.name, reply.text if reply.complete else trim_to_sentence(reply.text), True))
         if not turns[-1].text:
             break
@@ -155,10 +150,10 @@ def trim_to_sentence(text: str) -> str:
     return text[: ends[-1]] if ends else ""
 
 
-def _fault(judge: ReplyFilter, messages: list[dict[str, str]], about: Passage) -> str | None:
+def _fault(reply_filter: ReplyFilter, messages: list[dict[str, str]], about: Passage) -> str | None:
     questions = [message["content"] for message in messages if message["role"] == "user"]
     for question, reply in zip(questions, _replies(messages), strict=True):
-        if fault := judge.fault(reply, question, about):
+        if fault := reply_filter.fault(reply, question, about):
             return fault
     return None
 
@@ -168,27 +163,21 @@ def plan_attempt(request: SynthesisRequest, number: int) -> SynthesisAttempt:
     own = [passage for passage in request.passages if passage.owner != WORLD]
     world = [passage for passage in request.passages if passage.owner == WORLD and passage.text.isascii()]
     shared = not own or (bool(world) and _seeded_index(request, f"world {number}", 1000) < 1000 * WORLD_SHARE)
-    chosen = world if shared else own
-    if not chosen:
-        chosen = list(request.passages)
+    chosen = (world if shared else own) or list(request.passages)
     turn, place = divmod(number, len(chosen))
     ranked = sorted(range(len(chosen)), key=lambda index: _seeded_index(request, f"passage {turn} {index}", 2**48))
     passage = chosen[ranked[place]]
-    question = (
-        question_about(passage.heading, find_subject(request.persona, own)) if passage.heading else "What is new?"
-    )
+    subject = find_subject(request.persona, own)
+    question = question_about(passage.heading, subject) if passage.heading else "What is new?"
     opener = OPENING_TEMPLATES[_seeded_index(request, f"opener {number}", len(OPENING_TEMPLATES))]
-    more = FOLLOW_UPS[_seeded_index(request, f"aside {number}", len(FOLLOW_UPS))]
-    questions = (
-        (opener.format(question), more) if _seeded_index(request, f"turns {number}", 2) else (opener.format(question),)
-    )
+    follow_up = FOLLOW_UPS[_seeded_index(request, f"aside {number}", len(FOLLOW_UPS))]
+    questions = (opener.format(question), follow_up)[: 1 + _seeded_index(request, f"turns {number}", 2)]
     return SynthesisAttempt(number, passage, questions, _seeded_index(request, f"seed {number}", 2**31 - 8))
 
 
 def _seeded_index(request: SynthesisRequest, what: str, below: int) -> int:
-    digest = hmac.digest(
-        f"understudy synthetic {request.seed}".encode(), f"{request.persona.id} {what}".encode(), "sha256"
-    )
+    key, message = f"understudy synthetic {request.seed}", f"{request.persona.id} {what}"
+    digest = hmac.digest(key.encode(), message.encode(), "sha256")
     return int.from_bytes(digest[:8], "big") % below
 
 
@@ -205,17 +194,16 @@ class _Journal:
         if not lines:
             write_file_atomically(self._path, json.dumps(self._header()) + "\n")
         elif lines[0] != self._header():
-            raise MaterialError(
-                f"{self._path} holds dialogues of another model, card, lore or seed.", "Name another --out."
-            )
+            message = f"{self._path} contains dialogues of another model, card, lore or seed."
+            raise MaterialError(message, "Name another --out.")
         for line in lines[1:]:
             self._count(line)
 
-    def add(self, planned: SynthesisAttempt, messages: list[dict[str, str]], fault: str | None) -> None:
+    def add(self, attempt: SynthesisAttempt, messages: list[dict[str, str]], fault: str | None) -> None:
         """Record an attempt."""
-        passage = planned.passage
+        passage = attempt.passage
         where = {"source": passage.source, "heading": passage.heading, "generator": self._generator,
-                 "seed": planned.seed, "attempt": planned.number}  # fmt: skip
+                 "seed": attempt.seed, "attempt": attempt.number}  # fmt: skip
         row = {"messages": messages, "persona": self._request.persona.id, "provenance": where}
         line = {"row": row, "dropped": fault}
         with self._path.open("a", encoding="utf-8") as file:

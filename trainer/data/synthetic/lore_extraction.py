@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
-import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import groupby
 from pathlib import Path
 from typing import Any, Literal
 
 from personas.errors import MaterialError
+from personas.home.atomic_files import fsync_path
 from personas.lore.passages import WORLD, Passage, split_sentences
 from personas.schemas.chat import Persona
 
@@ -65,7 +65,7 @@ FIRST_PERSON_VERBS = {"is": "am", "has": "have", "does": "do", "goes": "go", "is
 UNINFLECTED_WORDS = frozenset("was this his its always sometimes perhaps as thus yes us".split())
 OPENERS = r"(?:On|In|At|Every|Each|When|Since|Before|After|For|By|From|Once|Then)\b[^.;]{0,70}?,? "
 MAX_ANSWER_SENTENCES = 2
-"""How many sentences an answer opens with, where a talk goes on to ask for the rest."""
+"""Sentences per answer of a dialogue."""
 FOLLOW_UP_PROMPTS = ("Go on.", "And then?", "What else?", "Tell me more.")
 CARD_FIELDS = {"style": "speech", "trait": "personality", "relation": "relations", "fact": "description"}
 """Where in a card each kind of sentence would go."""
@@ -124,7 +124,7 @@ def extract_facts(persona: Persona, passages: list[Passage]) -> list[LoreFact]:
         for sentence in split_sentences(passage.text):
             named = re.match(rf"(?:{'|'.join(map(re.escape, subject.names))})\b", sentence) is not None
             facts.append(_fact(sentence, passage, subject, named or clear))
-            # Whom the next "he" means: whoever was named last. Nobody but the persona is a safe guess.
+            # The next "he" means whoever was named last; only the persona is a safe guess.
             clear = named or (clear and not (find_people(sentence, subject) or ANIMATE.search(sentence)))
     return facts
 
@@ -239,9 +239,7 @@ class LoreExtraction:
 
 
 def extract_lore(persona: Persona, passages: Sequence[Passage]) -> LoreExtraction:
-    """Extract facts, traits, relations, style and pairs from the persona's own lore. Raises `MaterialError` without
-    lore.
-    """
+    """Extract facts, traits, relations, style and pairs from the persona's lore; without it raise `MaterialError`."""
     own = [passage for passage in passages if passage.owner != WORLD]
     if not own:
         raise MaterialError(f"There is no lore of {persona.name}.", "Write some, or name a folder with --lore.")
@@ -249,7 +247,7 @@ def extract_lore(persona: Persona, passages: Sequence[Passage]) -> LoreExtractio
     pairs = [pair for section in _sections(facts) for pair in _section_pairs(section, subject, left_out)]
     pairs += _relation_pairs(facts, subject)
     if shared := sum(len(split_sentences(passage.text)) for passage in passages if passage.owner == WORLD):
-        left_out["of the world, which is nobody's own: chat finds it by itself"] = shared
+        left_out["about the world: chat retrieves it by itself"] = shared
     return LoreExtraction(tuple(facts), tuple(pairs), dict(left_out))
 
 
@@ -276,18 +274,16 @@ def write_files_atomically(folder: Path, files: Mapping[str, str]) -> None:
     """Write all files completely or none. Raises `OSError`."""
     was_there = folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
-    asides = {name: folder / f"{name}.part" for name in files}
+    partial = {name: folder / f"{name}.part" for name in files}
     try:
-        for name, aside in asides.items():
-            with aside.open("w", encoding="utf-8") as file:
-                file.write(files[name])
-                file.flush()
-                os.fsync(file.fileno())
-        for name, aside in asides.items():
-            aside.replace(folder / name)
+        for name, path in partial.items():
+            path.write_text(files[name], encoding="utf-8")
+            fsync_path(path)
+        for name, path in partial.items():
+            path.replace(folder / name)
     except BaseException:
-        for aside in asides.values():
-            aside.unlink(missing_ok=True)
+        for path in partial.values():
+            path.unlink(missing_ok=True)
         if not was_there:
             with contextlib.suppress(OSError):
                 folder.rmdir()
@@ -296,41 +292,35 @@ def write_files_atomically(folder: Path, files: Mapping[str, str]) -> None:
 
 def _sections(facts: Iterable[LoreFact]) -> Iterator[list[LoreFact]]:
     """Group facts by section, across passages."""
-    for _, section in groupby(facts, key=lambda fact: (fact.passage.source, fact.passage.heading)):
+    for _, section in itertools.groupby(facts, key=lambda fact: (fact.passage.source, fact.passage.heading)):
         yield list(section)
 
 
 def _section_pairs(section: list[LoreFact], subject: LoreSubject, left_out: Counter[str]) -> Iterator[LorePair]:
     """Turn a section into one answer and, if it is long enough, a conversation that asks for the rest."""
-    said = []
-    for fact in section:
-        words = _first_person_text(fact, subject)
-        if words is None:
-            left_out["about the persona, and not to be turned into its own words with certainty"] += 1
-        else:
-            said.append((words, fact.passage))
-    if not said:
+    spoken = [(text, fact.passage) for fact in section if (text := _first_person_text(fact, subject)) is not None]
+    if len(spoken) < len(section):
+        left_out["about the persona, without a certain form in its own words"] += len(section) - len(spoken)
+    if not spoken:
         return
     question = question_about(section[0].passage.heading, subject)
-    passages = tuple(dict.fromkeys(passage for _, passage in said))
-    whole = " ".join(words for words, _ in said[: 2 * MAX_ANSWER_SENTENCES])
-    yield LorePair("question", _make_messages([(question, whole)]), passages)
-    if len(said) > MAX_ANSWER_SENTENCES:
-        groups = [said[start : start + MAX_ANSWER_SENTENCES] for start in range(0, len(said), MAX_ANSWER_SENTENCES)]
-        asked = [question, *(FOLLOW_UP_PROMPTS[place % len(FOLLOW_UP_PROMPTS)] for place in range(len(groups) - 1))]
-        answers = [" ".join(words for words, _ in group) for group in groups]
-        yield LorePair("dialogue", _make_messages(zip(asked, answers, strict=True)), passages)
+    passages = tuple(dict.fromkeys(passage for _, passage in spoken))
+    sentences, size = [text for text, _ in spoken], MAX_ANSWER_SENTENCES
+    yield LorePair("question", _make_messages([(question, " ".join(sentences[: 2 * size]))]), passages)
+    if len(sentences) > size:
+        answers = [" ".join(sentences[start : start + size]) for start in range(0, len(sentences), size)]
+        prompts = itertools.chain([question], itertools.cycle(FOLLOW_UP_PROMPTS))
+        yield LorePair("dialogue", _make_messages(zip(prompts, answers, strict=False)), passages)
 
 
 def _relation_pairs(facts: Iterable[LoreFact], subject: LoreSubject) -> Iterator[LorePair]:
     """Ask about each person in the persona's life; the answer is every sentence of one section that names them."""
-    relations = [
-        (fact, words) for fact in facts if fact.kind == "relation" if (words := _first_person_text(fact, subject))
-    ]
+    spoken = [(fact, _first_person_text(fact, subject)) for fact in facts if fact.kind == "relation"]
+    relations = [(fact, text) for fact, text in spoken if text]
     for name in dict.fromkeys(name for fact, _ in relations for name in fact.names):
-        telling = [(fact, words) for fact, words in relations if name in fact.names]
-        answer = " ".join(dict.fromkeys(words for _, words in telling))
-        passages = tuple(dict.fromkeys(fact.passage for fact, _ in telling))
+        relevant = [(fact, text) for fact, text in relations if name in fact.names]
+        answer = " ".join(dict.fromkeys(text for _, text in relevant))
+        passages = tuple(dict.fromkeys(fact.passage for fact, _ in relevant))
         yield LorePair("question", _make_messages([(f"Who is {name} to you?", answer)]), passages)
 
 
@@ -354,15 +344,15 @@ def question_about(heading: str, subject: LoreSubject) -> str:
 def _first_person_text(fact: LoreFact, subject: LoreSubject) -> str | None:
     if fact.spoken:
         return fact.spoken
-    told = re.search(rf"\b(?:{subject.pattern}|his|her|him|{subject.pronoun or '(?!)'})\b", fact.text, re.IGNORECASE)
-    return None if told else fact.text
+    reference = rf"\b(?:{subject.pattern}|his|her|him|{subject.pronoun or '(?!)'})\b"
+    return None if re.search(reference, fact.text, re.IGNORECASE) else fact.text
 
 
 def _make_messages(turns: Iterable[tuple[str, str]]) -> tuple[dict[str, str], ...]:
     return tuple(
         message
-        for asked, answered in turns
-        for message in ({"role": "user", "content": asked}, {"role": "assistant", "content": answered})
+        for prompt, reply in turns
+        for message in ({"role": "user", "content": prompt}, {"role": "assistant", "content": reply})
     )
 
 

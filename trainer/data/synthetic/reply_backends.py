@@ -25,7 +25,7 @@ KEY_VARIABLE = "OPENAI_API_KEY"
 TIMEOUT_S, MAX_TRIES, RETRY_DELAY_S = 120.0, 4, 1.0
 MAX_ANSWER_BYTES = 1_000_000
 MAX_TOKENS = 100
-"""Of a reply: people say little at a time."""
+"""Maximum length of a reply: people write short messages."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class ReplyBackend(Protocol):
         """Number of concurrent dialogues."""
         ...
 
-    def speaking(self) -> Any:
+    def open_session(self) -> Any:
         """Return an async context manager that yields a `ReplySession`."""
         ...
 
@@ -77,14 +77,12 @@ class EngineBackend:
 
     @property
     def _version(self) -> str:
-
         assert self.adapter
         return verify_adapter(self.adapter).version
 
     @asynccontextmanager
-    async def speaking(self) -> AsyncIterator[ReplySession]:
+    async def open_session(self) -> AsyncIterator[ReplySession]:
         """Load the model. Raises `BaseModelError`."""
-
         base = base_model.locate(self.model)
         engine = LLMEngine(base, choose_precision("auto", base.name).precision)
         await engine.start()
@@ -101,7 +99,6 @@ class _EngineGenerator:
     version: str
 
     async def reply(self, persona: Persona, turns: Sequence[Turn], lore: LoreHit, seed: int) -> SynthesisedReply:
-
         adapter = AdapterRef(persona.id, self.version, self.adapter) if self.adapter else None
         sampling = SamplingParams(seed=seed, max_new_tokens=MAX_TOKENS, stop=(f"\n{turns[-1].name}:",))
         stream = self.engine.submit(ChatRequest(persona, tuple(turns), (lore,), adapter, sampling))
@@ -123,7 +120,7 @@ class EndpointBackend:
         return self.model
 
     @asynccontextmanager
-    async def speaking(self) -> AsyncIterator[ReplySession]:
+    async def open_session(self) -> AsyncIterator[ReplySession]:
         key = os.environ.get(KEY_VARIABLE, "")
         headers = {"Authorization": f"Bearer {key}"} if key else {}
         timeout = aiohttp.ClientTimeout(total=TIMEOUT_S)
@@ -147,14 +144,14 @@ class _EndpointGenerator:
         }
         fault = ""
         for attempt in range(MAX_TRIES):
-            answer = await self._asked(body)
+            answer = await self._request(body)
             if isinstance(answer, SynthesisedReply):
                 return answer
             fault = answer
             await asyncio.sleep(RETRY_DELAY_S * 2**attempt)
-        raise TrainingError(f"{self.url} {fault}.", "Try again later: what was made is kept.")
+        raise TrainingError(f"{self.url} {fault}.", "Try again later: finished dialogues are kept.")
 
-    async def _asked(self, body: dict[str, Any]) -> SynthesisedReply | str:
+    async def _request(self, body: dict[str, Any]) -> SynthesisedReply | str:
         """Send a request; if it is worth retrying, return the fault as the end of a sentence."""
         try:
             # A redirect could lead the key to another server.
@@ -176,16 +173,16 @@ class _EndpointGenerator:
         except aiohttp.ClientConnectionError as error:
             return f"breaks the connection off ({type(error).__name__})"
         except aiohttp.ClientError as error:
-            raise RequestError(f"{self.url} cannot be asked: {type(error).__name__}.", "Check --endpoint.") from None
+            raise RequestError(f"{self.url} cannot be used: {type(error).__name__}.", "Check --endpoint.") from None
 
 
 def prompt_messages(persona: Persona, turns: Sequence[Turn], lore: LoreHit) -> list[dict[str, str]]:
     """Build chat messages as the engine renders them: card, examples, conversation, and lore with the last turn."""
-    told = [{"role": "system", "content": system_text(persona, turns[-1].name)}]
+    messages = [{"role": "system", "content": system_text(persona, turns[-1].name)}]
     for turn in [*example_turns(persona), *turns]:
-        told.append({"role": "assistant" if turn.by_persona else "user", "content": turn.text})
-    told[-1]["content"] = f"[{lore.heading}] {lore.text}\n\n{told[-1]['content']}"
-    return told
+        messages.append({"role": "assistant" if turn.by_persona else "user", "content": turn.text})
+    messages[-1]["content"] = f"[{lore.heading}] {lore.text}\n\n{messages[-1]['content']}"
+    return messages
 
 
 def choose_backend(endpoint: str | None, model: str, adapter: Path | None) -> ReplyBackend:
@@ -200,13 +197,10 @@ def choose_backend(endpoint: str | None, model: str, adapter: Path | None) -> Re
 
 
 def _parse_reply(answer: bytes, url: str) -> SynthesisedReply:
-
     try:
         choice = json.loads(answer)["choices"][0]
-        return SynthesisedReply(
-            str(choice["message"]["content"] or "").strip(), choice.get("finish_reason") != "length"
-        )
+        text = str(choice["message"]["content"] or "").strip()
+        return SynthesisedReply(text, choice.get("finish_reason") != "length")
     except (ValueError, KeyError, IndexError, TypeError):
-        raise RequestError(
-            f"{url} answers no chat completion.", "The address ends with /v1, before /chat/completions."
-        ) from None
+        advice = "The address ends with /v1, before /chat/completions."
+        raise RequestError(f"{url} returns no chat completion.", advice) from None

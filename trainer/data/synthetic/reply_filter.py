@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -44,7 +45,6 @@ ANY_NUMBER = re.compile(VALUE, re.IGNORECASE)
 NUMBER = re.compile(VALUE + r"\s+(?P<noun>[a-z]{3,})\b", re.IGNORECASE)
 LARGE = re.compile(r"\b(?:hundreds?|thousands?|[mb]illions?)\b", re.IGNORECASE)
 IDENTITY = re.compile(r"\bI(?:['’]m| am| was| used to be) an? ((?:\w+ ?){1,2})", re.IGNORECASE)
-"""What somebody says that they are."""
 COMMON_WORDS = frozenset("little bit very good fool friend man woman person".split())
 UNCOUNTED_NOUNS = frozenset(
     "more other less time times and but the who things thing people ones last first little days".split()
@@ -52,7 +52,8 @@ UNCOUNTED_NOUNS = frozenset(
 COPIED_RUN_WORDS, MAX_REPLY_SIMILARITY, MAX_SENTENCE_LENGTH_RATIO = 14, 0.5, 3.0
 MIN_TOPIC_WORDS, MIN_TOPIC_SIMILARITY = 4, 0.35
 SMALL_NUMBER = 12
-"""Up to here a number may be said of anything; a larger one that is nowhere in lore or card is made up."""
+"""Larger numbers must occur in lore or card."""
+STARRED = re.compile(r"\*[^*]+\*")
 SENTENCE_END = re.compile(r"[.!?…。！？][*\"”’)」』]*$|\*$")
 ALLOWED_NAMES = frozenset("Sir Lord Lady Miss Mr Mrs Ms Dr God Heaven Sunday Monday Tuesday Wednesday Thursday Friday "
                     "Saturday January February March April May June July August September October November December "
@@ -74,7 +75,7 @@ class ReplyFilter:
     """Finds faults in replies of one persona, and remembers accepted ones to detect repetitions."""
 
     def __init__(self, persona: Persona, passages: Sequence[Passage]) -> None:
-        self._persona, self._manner = persona, measure_style(persona)
+        self._persona, self._style = persona, measure_style(persona)
         self._lore_words = " ".join(_words(" ".join(passage.text for passage in passages)))
         self._known = " ".join(
             [persona.name, persona.description, persona.scenario, persona.mes_example, persona.first_mes]
@@ -90,7 +91,7 @@ class ReplyFilter:
         """Remember accepted replies, so that similar ones count as repetitions."""
         self._kept += [_shingles(reply) for reply in replies]
 
-    def fault(self, reply: str, asked: str, about: Passage) -> str | None:
+    def fault(self, reply: str, question: str, about: Passage) -> str | None:
         """Return the first fault of a reply to a question about a passage, or None."""
         checks: tuple[tuple[str, bool], ...] = (
             ("empty", len(_words(reply)) < 3),
@@ -99,71 +100,63 @@ class ReplyFilter:
             ("breaks character", bool(OUT_OF_CHARACTER.search(reply) or OTHERS_TURN.search(reply))),
             ("speaks of itself as of another", self._as_another(reply, about)),
             ("out of voice", self._out_of_voice(reply)),
-            ("contradicts lore", self.contradicts(reply, asked)),
-            ("names somebody who is not in the lore", self._invents(reply, asked)),
+            ("contradicts lore", self.contradicts(reply, question)),
+            ("names somebody who is not in the lore", self._invents(reply, question)),
             ("repeats", self._repeats(reply)),
         )
-        fault = next((reason for reason, wrong in checks if wrong), None)
-        return fault or ("speaks of something else" if self._elsewhere(reply, asked, about) else None)
+        fault = next((reason for reason, is_wrong in checks if is_wrong), None)
+        return fault or ("speaks of something else" if self._is_off_topic(reply, about) else None)
 
     def _as_another(self, reply: str, about: Passage) -> bool:
         """Detect a reply in another's person, by name or by an unambiguous pronoun."""
         names, pronoun = "|".join(map(re.escape, self._subject.names)), self._subject.pronoun
-        told = re.compile(rf"(?:^|[.!?] )(?:{names}) (?:is|was|has|had|does|can|will|would|says|said|\w+s|\w+ed)\b")
-        if told.search(reply) or not pronoun:
-            return bool(told.search(reply))
+        third_person = re.compile(
+            rf"(?:^|[.!?] )(?:{names}) (?:is|was|has|had|does|can|will|would|says|said|\w+s|\w+ed)\b"
+        )
+        if third_person.search(reply) or not pronoun:
+            return bool(third_person.search(reply))
         if re.match(rf"\W*{pronoun}\b", reply, re.IGNORECASE):
             return True
         alone = about.owner == self._persona.id and not find_people(about.text, self._subject)
         return alone and re.search(rf"\b{pronoun}\b", reply, re.IGNORECASE) is not None
 
-    def _elsewhere(self, reply: str, asked: str, about: Passage) -> bool:
-        """Detect a reply that shares neither words nor meaning with the passage. Passages in unsupported languages
-        pass.
-        """
+    def _is_off_topic(self, reply: str, about: Passage) -> bool:
+        """Detect a reply that shares neither words nor meaning with the passage; other languages pass."""
         if not is_mostly_ascii(about.text) or not is_mostly_ascii(reply):
             return False
-        told = set(query_terms(about.text)) & set(query_terms(reply))
-        if len(told) >= MIN_TOPIC_WORDS:
+        if len(set(query_terms(about.text)) & set(query_terms(reply))) >= MIN_TOPIC_WORDS:
             return False
         texts = load_minilm().embed([reply, f"{about.heading}. {about.text}"])
         return float(texts[0] @ texts[1]) < MIN_TOPIC_SIMILARITY
 
     def _out_of_voice(self, reply: str) -> bool:
-        manner = self._manner
+        style = self._style
         return (
-            (manner.contracted == 0 and bool(CONTRACTION.search(reply)))
-            or (manner.exclaimed == 0 and "!" in reply)
-            or (manner.starred == 0 and bool(re.search(r"\*[^*]+\*", reply)))
-            or (manner.starred == 1 and "*" not in reply)
-            or (
-                manner.sentence_words is not None
-                and _sentence_words(reply) > MAX_SENTENCE_LENGTH_RATIO * manner.sentence_words
-            )
+            (style.contracted == 0 and bool(CONTRACTION.search(reply)))
+            or (style.exclaimed == 0 and "!" in reply)
+            or (style.starred == 0 and bool(STARRED.search(reply)))
+            or (style.starred == 1 and "*" not in reply)
+            or _sentence_words(reply) > MAX_SENTENCE_LENGTH_RATIO * (style.sentence_words or math.inf)
         )
 
-    def contradicts(self, reply: str, asked: str) -> bool:
-        """Detect a number that differs from the lore's, "I am a …" that neither card nor lore supports, or "I can …"
-        that the lore denies.
-        """
-        said, question = _numbers(reply), _numbers(asked)
-        for noun, numbers in said.items():
-            if noun in self._numbers and not numbers <= self._numbers[noun] | question.get(noun, set()):
+    def contradicts(self, reply: str, question: str) -> bool:
+        """Detect a number that differs from the lore's, an unsupported "I am a …", or an "I can …" that lore denies."""
+        in_question = _numbers(question)
+        for noun, numbers in _numbers(reply).items():
+            if noun in self._numbers and not numbers <= self._numbers[noun] | in_question.get(noun, set()):
                 return True
-        known = f"{self._known} {asked.casefold()}"
-        if any(number > SMALL_NUMBER for number in find_numbers(reply) - self._loose - find_numbers(asked)):
+        known = f"{self._known} {question.casefold()}"
+        if any(number > SMALL_NUMBER for number in find_numbers(reply) - self._loose - find_numbers(question)):
             return True
         if any(word.casefold() not in known for word in LARGE.findall(reply)):
             return True
         if any(not _says_any(known, claim) for claim in IDENTITY.findall(reply)):
             return True
-        verbs = "|".join(self._cannot)
-        return (
-            bool(verbs) and re.search(rf"\bI (?:can|could|do|often|love to|like to) (?:{verbs})\b", reply) is not None
-        )
+        denied = rf"\bI (?:can|could|do|often|love to|like to) (?:{'|'.join(self._cannot)})\b"
+        return bool(self._cannot) and re.search(denied, reply) is not None
 
-    def _invents(self, reply: str, asked: str) -> bool:
-        known = f"{self._known} {asked.casefold()}"
+    def _invents(self, reply: str, question: str) -> bool:
+        known = f"{self._known} {question.casefold()}"
         words = (word for name in NAME.findall(reply) for word in name.split() if word not in ALLOWED_NAMES)
         return any(word.casefold() not in known for word in words)
 
@@ -172,9 +165,8 @@ class ReplyFilter:
         runs = [" ".join(words[at : at + COPIED_RUN_WORDS]) for at in range(len(words) - COPIED_RUN_WORDS + 1)]
         copied = any(run in self._lore_words for run in runs)
         circling = len(words) > 12 and len(shingles) < 0.7 * (len(words) - 2)
-        alike = any(
-            len(shingles & kept) > MAX_REPLY_SIMILARITY * min(len(shingles), len(kept) or 1) for kept in self._kept
-        )
+        most = MAX_REPLY_SIMILARITY
+        alike = any(len(shingles & kept) > most * min(len(shingles), len(kept) or 1) for kept in self._kept)
         return copied or circling or (bool(shingles) and alike)
 
 
@@ -187,7 +179,7 @@ def measure_style(persona: Persona) -> SpeakingStyle:
     return SpeakingStyle(
         contracted=_share(bool(CONTRACTION.search(reply)) for reply in replies),
         exclaimed=_share("!" in reply for reply in replies),
-        starred=_share(bool(re.search(r"\*[^*]+\*", reply)) for reply in replies),
+        starred=_share(bool(STARRED.search(reply)) for reply in replies),
         sentence_words=sum(map(_sentence_words, replies)) / len(replies),
     )
 
@@ -204,21 +196,17 @@ def _sentence_words(text: str) -> float:
 
 def _negated_verbs(persona: Persona, passages: Sequence[Passage]) -> list[str]:
     """Return the base forms of verbs that the lore negates for the persona."""
-    verbs = []
-    for fact in extract_facts(persona, [passage for passage in passages if passage.owner == persona.id]):
-        if fact.spoken:
-            verbs += re.findall(r"^I (?:cannot|can't|do not|don't|never) (\w+)", fact.spoken)
-    return list(dict.fromkeys(map(re.escape, verbs)))
+    facts = extract_facts(persona, [passage for passage in passages if passage.owner == persona.id])
+    negations = (re.match(r"I (?:cannot|can't|do not|don't|never) (\w+)", fact.spoken or "") for fact in facts)
+    return list(dict.fromkeys(re.escape(match[1]) for match in negations if match))
 
 
 def _numbers(text: str) -> dict[str, set[int]]:
     """Return numbers by the singular of the noun that follows."""
     found: dict[str, set[int]] = defaultdict(set)
     for match in NUMBER.finditer(text):
-        noun = match["noun"].casefold()
-        if noun in UNCOUNTED_NOUNS:
-            continue
-        found[noun.removesuffix("s")].add(_value(match))
+        if (noun := match["noun"].casefold()) not in UNCOUNTED_NOUNS:
+            found[noun.removesuffix("s")].add(_value(match))
     return dict(found)
 
 
