@@ -51,8 +51,7 @@ from personas.schemas.chat import SamplingParams
 
 log = logging.getLogger(__name__)
 
-DASHBOARD_LINK = ("Dashboard", "/dashboard")
-"""What the sandbox's page links to."""
+DASHBOARD_LINK = ("Dashboard", "/dashboard")  # label and path of the link on the sandbox's page
 
 
 class PortTakenError(SettingsError):

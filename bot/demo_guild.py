@@ -32,7 +32,7 @@ CHANNEL_PERSONAS = {
     "the-damp-lantern": "oda",
     "drowned-stage": "thrip",
 }
-"""Which persona lives in which channel of a new guild."""
+"""Personas of the channels of a new guild."""
 
 # Besides these three: the owner, and one who may only look on.
 SKERROW_SEED = GuildSeed(

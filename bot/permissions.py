@@ -53,11 +53,10 @@ IMPLIED_PERMISSIONS = {
     "view_channel": {need.permission for need in REQUIRED_PERMISSIONS},
     "send_messages": {"attach_files"},
 }
-"""What nobody has without these, whatever else is allowed: giving these back gives those back. By Discord's rules of
-implicit permissions."""
+"""Permissions without which others have no effect, by Discord's rules of implicit permissions."""
 
 MODERATOR_PERMISSIONS = discord.Permissions(manage_guild=True)
-"""Who may set personas and train them; checked in code besides being the commands' default."""
+"""Required to assign and train personas; the commands' default, and checked in code."""
 
 
 def required_permissions() -> discord.Permissions:

@@ -16,16 +16,14 @@ import psutil
 
 from personas.models.base_model import best_precision, load_torch
 
-MEMORY_POLL_INTERVAL_S = 1.0
-"""Looking for processes below this one reads the whole process table."""
+MEMORY_POLL_INTERVAL_S = 1.0  # looking for processes below this one reads the whole process table
 CGROUP_MEMORY_LIMIT = Path("/sys/fs/cgroup/memory.max")
 PROC_STATUS = Path("/proc/self/status")
 NVIDIA_DRIVER = Path("/proc/driver/nvidia/version")
 NVIDIA_SMI_COMMAND = ("nvidia-smi", "--format=csv,noheader,nounits")
 NVIDIA_SMI_TIMEOUT_S = 10
 MAIN_MEMORY = "main memory"
-MIN_BF16_CAPABILITY = 8.0
-"""From Ampere on GPUs multiply in bfloat16."""
+MIN_BF16_CAPABILITY = 8.0  # compute capability of Ampere, the first with bfloat16 products
 
 
 @dataclass(frozen=True)

@@ -22,24 +22,19 @@ from bot.store import StoredMessage
 from personas.engine import ReplyStream
 from personas.schemas.chat import ChatReply, Persona, Turn
 
-MIN_TURNS, DEFAULT_TURNS, MAX_TURNS = 2, 6, 20
-"""How many turns a duet may have."""
-REPETITION_WORDS = 8
-"""So many words in a row that were said before are a repetition; a saying or a name that comes again is shorter."""
+MIN_TURNS, DEFAULT_TURNS, MAX_TURNS = 2, 6, 20  # turns of a duet
+REPETITION_WORDS = 8  # consecutive words that count as a repetition when they recur; sayings and names are shorter
 WORD_PATTERN = re.compile(r"\w+")
 DialogueEnd = Literal["limit", "repeats", "silent"]
-"""Why a duet ends by itself: it had its turns, somebody said again what had been said, somebody said nothing."""
+"""Reason why a duet ended by itself: all turns taken, a repetition, or an empty reply."""
 DIALOGUE_END_TEXTS: dict[DialogueEnd, str] = {
     "limit": "all turns taken",
     "repeats": "it began to repeat itself",
     "silent": "there was nothing more to say",
 }
-PAUSE_S = 1.5
-"""Between two lines, so that they can be read, and Discord's limits are not met."""
-POLL_INTERVAL_S = 0.25
-"""How often it is looked whether there is a reason to end."""
-SHUTDOWN_TIMEOUT_S = 2.0
-"""So long the bot's end waits until a duet has said that it is over."""
+PAUSE_S = 1.5  # between two lines, so that they can be read, and Discord's limits are not met
+POLL_INTERVAL_S = 0.25  # interval between checks for a reason to end
+SHUTDOWN_TIMEOUT_S = 2.0  # time that a shutdown waits for duets to announce their end
 MEMBER_SPOKE_TEXT, MUTED_TEXT, PERSONA_REMOVED_TEXT = (
     "somebody spoke",
     "a moderator silenced one of them",

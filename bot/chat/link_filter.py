@@ -14,8 +14,7 @@ from personas.prompt import PromptTooLongError
 from personas.schemas.chat import ChatReply, ChatRequest
 
 LAST_WORD_PATTERN = re.compile(r"\S*\Z")
-LINK_PREFIXES = ("https://", "http://", "www.")
-"""How links begin (`bot.chat.streaming_reply.LINK_PATTERN`)."""
+LINK_PREFIXES = ("https://", "http://", "www.")  # prefixes of links (`bot.chat.streaming_reply.LINK_PATTERN`)
 LINK_PREFIX_PATTERN = re.compile("|".join(map(re.escape, LINK_PREFIXES)), re.IGNORECASE)
 
 

@@ -10,8 +10,7 @@ from bot.store import BASE_MODEL_NAME
 from personas.errors import RequestError
 from personas.schemas.chat import ChatRequest, Persona, SamplingParams, Turn
 
-LIVE_VERSION = "live"
-"""In place of a version: the one that speaks now. It may be left out."""
+LIVE_VERSION = "live"  # stands for the live version in a model name, and may be omitted
 
 
 class UnknownModelError(RequestError):

@@ -28,8 +28,7 @@ from bot.store import Contribution
 from personas.lore.index import MIN_SCORE, LoreRanking, PassageMatch
 from personas.schemas.chat import Persona
 
-LORE_FORM_PREFIX = "lore:"
-"""How the custom id of the form begins; the persona's id follows."""
+LORE_FORM_PREFIX = "lore:"  # prefix of the form's custom id; the persona's id follows
 DM_TEXT = "Lore is added to a server."
 MAX_SHOWN_MATCHES = 4
 MAX_EXCERPT_CHARS = 160

@@ -17,10 +17,8 @@ from bot.errors import RefusedError, error_text
 from bot.store import StoredReply, VoteCounts
 from personas.schemas.chat import Persona
 
-MAX_QUESTION_CHARS = 1500
-"""Characters of a question: it is quoted in one message of 2,000."""
-ANSWER_FORM_PREFIX = "answer:"
-"""How the custom id of the form begins; the event's id follows."""
+MAX_QUESTION_CHARS = 1500  # characters of a question: it is quoted in one message of 2,000
+ANSWER_FORM_PREFIX = "answer:"  # prefix of the form's custom id; the event's id follows
 
 
 def quote_member(name: str, text: str) -> str:

@@ -18,12 +18,9 @@ from personas.errors import RequestError
 from personas.home.rights import OPT_IN_COMMAND
 from personas.schemas.chat import Persona
 
-TEACH_FORM_PREFIX = "teach:"
-"""How the custom id of the form begins; the persona's id follows."""
-FORM_SOURCE = "form"
-"""The right to what was typed into it."""
-MAX_LESSONS = 500
-"""Of one member. Nobody's count beyond a share of all preferences, so more would not be heard."""
+TEACH_FORM_PREFIX = "teach:"  # prefix of the form's custom id; the persona's id follows
+FORM_SOURCE = "form"  # the right to what was typed into it
+MAX_LESSONS = 500  # maximum per member; training caps each member's share of all preferences, so more would be ignored
 MAX_SHOWN_LESSONS, MAX_EXCERPT_CHARS = 10, 90
 
 

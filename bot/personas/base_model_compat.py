@@ -18,13 +18,10 @@ from personas.prompt import CONTEXT_TOKENS, EXAMPLE_USER, MAX_CARD_TOKENS, syste
 from personas.schemas.chat import Persona
 from personas.schemas.training import TrainingRequest
 
-MAX_GREETING_CHARS = 6000
-"""Characters of a greeting: more than four messages at once are nobody's wish."""
-CHARS_PER_TOKEN = 3
-"""How many characters a token stands for where no tokenizer is at hand: cautiously few."""
+MAX_GREETING_CHARS = 6000  # characters of a greeting: more than four messages at once are nobody's wish
+CHARS_PER_TOKEN = 3  # assumed characters per token without a tokenizer; a low, cautious value
 log = logging.getLogger(__name__)
-VersionKey = tuple[str, str]
-"""Persona and version."""
+VersionKey = tuple[str, str]  # persona and version
 
 
 @dataclass(frozen=True)

@@ -34,16 +34,13 @@ from personas.schemas.training import AdapterManifest, TrainingRequest
 from personas.schemas.training_events import ScoreSummary
 
 MAX_CARD_BYTES = 25 * 2**20
-MAX_UNPACKED_BYTES = 64 * 2**20
-"""An adapter of rank 16 over the embedded model, inside a card, has 19 MiB."""
-BOOK_LORE_NAME = "character-book"
-"""How the files of lore begin that a card's character book becomes."""
+MAX_UNPACKED_BYTES = 64 * 2**20  # an adapter of rank 16 over the embedded model, inside a card, has 19 MiB
+BOOK_LORE_NAME = "character-book"  # prefix of the lore files made from a card's character book
 FILE_SUFFIXES: dict[CardForm, str] = {"png": "png", "v2": "json", "v3": "json", "charx": "charx", "toml": "toml"}
 IMPORT_JOB_NAME = "imported"
 MAX_SHOWN_CHARS = 80
 RECIPE_NAME_PATTERN = re.compile(r"[a-z0-9][a-z0-9-]{0,63}")
-RequestOrigin = tuple[int, int, int]
-"""Guild, channel and moderator."""
+RequestOrigin = tuple[int, int, int]  # guild, channel and moderator
 
 
 @dataclass(frozen=True)

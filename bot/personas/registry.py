@@ -21,8 +21,7 @@ from personas.schemas.chat import Persona
 
 log = logging.getLogger(__name__)
 
-MAX_GUILD_PERSONAS = 20
-"""How many personas a guild can have of its own; with those that ship they fit into one menu."""
+MAX_GUILD_PERSONAS = 20  # maximum of a guild's own personas; with the shipped ones they fit into one menu
 MAX_SHORT_ID_CHARS = 32
 BASE36_DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
 CARD_ARCHIVE = "files.charx"

@@ -11,8 +11,7 @@ from pathlib import Path
 from bot.errors import RefusedError
 
 REVISIONS_FOLDER = "earlier"
-MAX_REVISIONS = 20
-"""How many texts of one file are kept; of more the oldest goes."""
+MAX_REVISIONS = 20  # stored revisions per file; the oldest is deleted first
 REVISION_TIME_FORMAT = "%Y%m%dT%H%M%S.%f"
 REVISION_PATTERN = re.compile(r"\d{8}T\d{6}\.\d{6}")
 

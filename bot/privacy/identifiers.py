@@ -24,7 +24,7 @@ MIN_NAME_CHARACTERS, MIN_SUBSTRING_NAME_CHARACTERS = 3, 8
 MIN_INFLECTED_NAME_CHARACTERS = 5  # from this length on, a name is also found with endings
 MIN_SENTENCE_CHARACTERS = 20  # minimum length of a sentence that identifies its author
 COMMON_WORD_RARITY, ANY_WORD_RARITY = 0.2, 0.95
-"""Below these rarities (`personas.lore.semantic.rarity`) a name is a common English word, and a word at all."""
+"""Rarities (`personas.lore.semantic.rarity`) below which a name is a common English word, or a word at all."""
 MIN_NAME_PART_RARITY = 0.4
 """A part of a name that is more common in English identifies nobody: "Castle" in "Wren Castle"."""
 COMMON_NAME_PARTS = frozenset(

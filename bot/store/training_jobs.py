@@ -15,7 +15,7 @@ from personas.schemas.training_events import TRAINER_EVENT, ScoreSummary, Traine
 
 JobState = Literal["queued", "running", "done", "failed", "cancelled"]
 PromotionDecision = Literal["promoted", "manual"]
-"""Whether a finished job's version was promoted automatically or left to a moderator."""
+"""Decision on a finished job's version: promoted automatically, or left to a moderator."""
 
 
 class JobResult(FrozenModel):

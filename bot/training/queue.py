@@ -28,8 +28,7 @@ log = logging.getLogger(__name__)
 MAX_QUEUED_PER_GUILD = 20
 MAX_ATTEMPTS = 3
 STOP_POLL_INTERVAL_S = 0.05
-RETRY_DELAY_S = 30.0
-"""How long the worker waits before it tries again, when the database cannot be written for instance."""
+RETRY_DELAY_S = 30.0  # delay before the worker tries again, for instance when the database cannot be written
 OnChange = Callable[[TrainingJob], None]
 
 

@@ -17,7 +17,7 @@ from personas.schemas.training import TrainingRequest
 from personas.schemas.training_events import Phase
 
 RELEASE_DELAY_S = 1.0
-"""So long after the last reply the trainer goes on: in a talk the next one often follows at once."""
+"""Delay after the last reply before the trainer resumes: in a conversation the next one often follows at once."""
 log = logging.getLogger(__name__)
 GPU: Device = "cuda"
 CPU: Device = "cpu"

@@ -43,17 +43,13 @@ TAIL_BYTES, TAIL_LINES = 4096, 5
 log = logging.getLogger(__name__)
 OnEvent = Callable[[TrainerEvent], None]
 TRAINER_COMMAND = (sys.executable, "-m", "trainer")
-KILL_TIMEOUT_S = 20.0
-"""What a trainer has to stop by itself before it is killed."""
-LOCKED_EXIT_CODE = 3
-"""The exit code where another trainer holds the folder."""
+KILL_TIMEOUT_S = 20.0  # time that a trainer has to stop before it is killed
+LOCKED_EXIT_CODE = 3  # the exit code where another trainer holds the folder
 MAX_LOCK_ATTEMPTS = 30
-LOCK_RETRY_DELAY_S = 2.0
-"""A trainer whose bot died stops by itself within seconds; until then its folder is locked."""
+LOCK_RETRY_DELAY_S = 2.0  # a trainer whose bot died stops by itself within seconds; until then its folder is locked
 MAX_LINE_BYTES = 2**16
 SECRET_NAME_PATTERN = re.compile(r"SECRET|PASSW|CREDENTIAL|(^|_)(TOKEN|KEY)S?(_|$)", re.IGNORECASE)
-TRAINER_SECRETS = {"HF_TOKEN"}
-"""What looks like a secret and is still the trainer's business: a gated base model cannot be fetched without it."""
+TRAINER_SECRETS = {"HF_TOKEN"}  # secrets that the trainer may see: a gated base model cannot be fetched without one
 
 
 def write_job_folder(

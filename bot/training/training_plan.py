@@ -26,11 +26,9 @@ PREVIEWS_FOLDER = "previews"
 """The folder in the home in which previews work. What is left in it after `kill -9` goes when the bot starts."""
 PLAN_TIMEOUT_S = 300.0
 MAX_SHOWN_REASONS = 6
-MAX_CONTEXT_LINES, MAX_CONTEXT_CHARS = 4, 300
-"""Of what the model reads before what it learns: enough to see what is answered."""
+MAX_CONTEXT_LINES, MAX_CONTEXT_CHARS = 4, 300  # shown context of a sample: enough to see what is answered
 MAX_HISTOGRAM_BINS = 12
-MAX_ERROR_CHARS = 700
-"""Characters of an error and of its advice: a message of Discord's takes 2000."""
+MAX_ERROR_CHARS = 700  # characters of an error and of its advice: a message of Discord's takes 2000
 
 
 class RecipeEstimate(BaseModel):

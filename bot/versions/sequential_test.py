@@ -18,34 +18,24 @@ from typing import Any, Literal
 
 import numpy as np
 
-FloatArray = Any
-"""A numpy array of floats."""
+FloatArray = Any  # a numpy array of floats
 Ruling = Literal["better", "worse", "alike", "open"]
 
-ALPHA = 0.05
-"""Probability, at most, that a rollout or a blind test ever yields a false finding."""
-TESTS = 2
-"""Tests that share `ALPHA`: votes and interruptions of a rollout; both directions of a blind test."""
+ALPHA = 0.05  # probability, at most, that a rollout or a blind test ever yields a false finding
+TESTS = 2  # tests that share `ALPHA`: votes and interruptions of a rollout; both directions of a blind test
 E_VALUE_THRESHOLD = TESTS / ALPHA
 LOG_E_VALUE_THRESHOLD = math.log(E_VALUE_THRESHOLD)
-MAX_LOG_E_VALUE = 700.0
-"""Larger exponents overflow a float."""
+MAX_LOG_E_VALUE = 700.0  # larger exponents overflow a float
 
-MIN_ROLLOUT_MEMBERS = 3
-"""Fewer members cannot bring the evidence to `E_VALUE_THRESHOLD`, whatever they do."""
+MIN_ROLLOUT_MEMBERS = 3  # fewer members cannot bring the evidence to `E_VALUE_THRESHOLD`, whatever they do
 ALTERNATIVE_RATE_RATIOS = ((1.5, 1.0), (3.0, 1.0), (1.5, 2 / 3), (3.0, 0.5))
 """Alternatives bet on: rate ratio of bad replies and of good replies, new version to old."""
-PAIRED_BET_FRACTIONS = np.array((0.25, 0.5, 0.9))
-"""Fractions of the capital bet on each member's difference."""
+PAIRED_BET_FRACTIONS = np.array((0.25, 0.5, 0.9))  # fractions of the capital bet on each member's difference
 
-MAX_CONTAMINATED_SHARE = 0.1
-"""Share of the members whose votes may be anything."""
-MIN_RULING_MEMBERS = 10
-"""Below this there is no ruling: a tenth of fewer members is nobody."""
-EQUIVALENCE_MARGIN = 0.1
-"""Versions are alike when each is chosen in 40 to 60 % of the comparisons."""
-RULING_BET_FRACTIONS = np.linspace(0.05, 0.95, 10)
-"""Bets as fractions of what can be lost at most."""
+MAX_CONTAMINATED_SHARE = 0.1  # share of the members whose votes may be anything
+MIN_RULING_MEMBERS = 10  # minimum members for a ruling: a tenth of fewer is less than one
+EQUIVALENCE_MARGIN = 0.1  # versions are alike when each is chosen in 40 to 60 % of the comparisons
+RULING_BET_FRACTIONS = np.linspace(0.05, 0.95, 10)  # bets as fractions of what can be lost at most
 MAX_MEMBERS_NEEDED = 100_000
 
 

@@ -65,8 +65,7 @@ class FlashMessages:
 
 
 FLASH_MESSAGES = web.AppKey("flash messages", FlashMessages)
-HAS_SANDBOX_PAGE = web.AppKey("has sandbox page", bool)
-"""Whether the sandbox's page is at `/`."""
+HAS_SANDBOX_PAGE = web.AppKey("has sandbox page", bool)  # True if the sandbox's page is served at `/`
 
 _ENVIRONMENT = Environment(
     loader=FileSystemLoader(TEMPLATES_FOLDER),

@@ -16,7 +16,7 @@ from personas.lore.index_terms import UNSEGMENTED_PATTERN
 from personas.unicode_normalise import to_nfc
 
 MARKDOWN_PARSER = MarkdownIt("commonmark").enable("table").disable(["lheading", "reference"])
-"""Without underlined headings (in notes, dashes under text are a rule) and without link references."""
+"""Parser without underlined headings (in notes, dashes under text are a rule) and without link references."""
 
 STRONG_PATTERN = re.compile(r"(\*\*\*|\*\*|___|__)(?=\S)(.+?)(?<=\S)\1")
 HTML_TAG_PATTERN = re.compile(r"<!--.*?-->|<[^>]*>", re.DOTALL)

@@ -39,8 +39,7 @@ from trainer.sources.source_format import ReadOptions
 from trainer.train.job import load_fast_tokenizer
 
 SHIPPED_DATA = Path(__file__).parent.parent.parent / "data"
-GENERAL_PREFIX = "general-"
-"""How the names of general dialogue that ships begin."""
+GENERAL_PREFIX = "general-"  # prefix of the names of shipped general dialogue
 
 
 def build_order(

@@ -10,9 +10,9 @@ from typing import Any
 
 """Told apart by people who see few colours, and in grey."""
 RAW_COLOUR, SMOOTH_COLOUR, HELDOUT_COLOUR = "#7fa8cf", "#1d4f80", "#b35900"
-"""Of lines, which are thinner: the raw curve may be faint, the others stand out from white by 4.5 to 1 and more."""
+"""Colours of lines: the raw curve may be faint, the others have a contrast to white of at least 4.5 to 1."""
 SERIES_COLOURS = (SMOOTH_COLOUR, HELDOUT_COLOUR, "#4d7c0f", "#7e3f8f", "#555555")
-"""Of lines that are alike: as dark as these."""
+"""Colours of equally important lines, equally dark."""
 
 
 def draw_composition(folder: Path, by_source: Mapping[str, Mapping[str, int]]) -> None:

@@ -23,16 +23,13 @@ from trainer.sources.conversation import Conversation
 KEY_BYTES = 16
 HASH_BATCH = 250_000
 INITIAL_STATE = tuple(int.from_bytes(word, "big") for word in (b"somepseu", b"dorandom", b"lygenera", b"tedbytes"))
-LAST_BLOCK = 8 << 56
-"""The message's length in its top byte: every message here has eight bytes."""
+LAST_BLOCK = 8 << 56  # the message's length in its top byte: every message here has eight bytes
 Hashes = NDArray[np.uint64]
-MIN_REPLY_KEY_WORDS = 8
-"""Shorter replies recur by chance."""
+MIN_REPLY_KEY_WORDS = 8  # shorter replies recur by chance
 MAX_COMPARED_PER_KEY = 32
 """Number of held-out texts in a shared band that a text is compared with: templates may fill a band."""
 NIBBLE_VALUES = 16
-CHANCE_AGREEMENT = 1 / NIBBLE_VALUES
-"""How often four bits of two different minima are the same."""
+CHANCE_AGREEMENT = 1 / NIBBLE_VALUES  # probability that four bits of two different minima agree
 Mask = NDArray[np.bool_]
 
 

@@ -23,10 +23,8 @@ GOOD_REPLIES_KEY, BAD_REPLIES_KEY = "replies_good", "replies_bad"
 """Counts in the manifest of an adapter trained on preferences."""
 MAX_GOOD_WEIGHT_RATIO = 4 / 3
 """Good replies count from as much to a third more than bad ones (arXiv 2402.01306, equation 8)."""
-MAX_REORDER_LOOKAHEAD = 64
-"""Number of waiting replies searched for one to another prompt."""
-MIN_PREFERENCES = 300
-"""Fewer are noise to KTO and DPO: there is no proven benefit below about a thousand."""
+MAX_REORDER_LOOKAHEAD = 64  # number of waiting replies searched for one to another prompt
+MIN_PREFERENCES = 300  # fewer are noise to KTO and DPO: there is no proven benefit below about a thousand
 MAX_LEARNING_RATE = 5e-5
 SHARE_TOLERANCE = 1e-9
 MIN_STEP_SAMPLES = 4

@@ -95,8 +95,7 @@ CASES = (
         steps=2,
     ),
 )
-QUICK_CASES = (CASES[0], CASES[2], CASES[10])
-"""What takes a minute or two."""
+QUICK_CASES = (CASES[0], CASES[2], CASES[10])  # cases that take a minute or two
 
 
 def make_random_model(name: str, folder: Path) -> None:

@@ -15,22 +15,18 @@ from trainer.schemas import Recipe
 MAX_LOGIT_BYTES = 2**29
 """Limit of a batch's logits in evaluation, as in `trainer.train.losses`, whose import would load torch."""
 FLOAT32_BYTES = 4
-HEAP_STEP_BYTES = int(ALLOCATOR_SETTINGS["MALLOC_TOP_PAD_"])
-"""Bytes by which the heap grows."""
-DROPOUT_MASK_BYTES = 1
-"""Byte for each value that dropout decided on."""
+HEAP_STEP_BYTES = int(ALLOCATOR_SETTINGS["MALLOC_TOP_PAD_"])  # bytes by which the heap grows
+DROPOUT_MASK_BYTES = 1  # byte for each value that dropout decided on
 GATE_MODULES, ATTENTION_INPUT_MODULES = ("gate_proj", "up_proj"), ("q_proj", "k_proj", "v_proj")
-LOSS_COPIES = 4
-"""Of the float32 logits: themselves, their log-softmax, the gradient that comes to it, and the one that it gives."""
+LOSS_COPIES = 4  # copies of the float32 logits: logits, log-softmax, and the gradients of both
 BACKWARD_COPIES, SCORE_COPIES = 4, 2
-"""At once, on the way back through one layer: gradients as wide as the feed-forward's middle, and of the scores."""
+"""Simultaneous gradients in the backward pass of a layer: as wide as the feed-forward's middle, and of the scores."""
 SCORES_LEFT, MIDDLE_LEFT, MIDDLE_LEFT_TWICE = 0.25, 1.2, 1.8
-"""Of what only comes and goes in a layer, attention's scores and the feed-forward's middle, without and with
-checkpointing: what is left as holes in the heap. Fitted to measured runs."""
+"""Share of a layer's temporary tensors (attention scores, and the feed-forward's middle without and with checkpointing)
+that stays as holes in the heap. Fitted to measured runs."""
 LIBRARIES_BYTES, CUDA_CONTEXT_BYTES = 780 * 2**20, 500 * 2**20
 """Torch, transformers, peft, trl, datasets, and the samples; on a GPU what CUDA's context may take: not measured."""
-GPU_FRAGMENTATION_SHARE = 0.1
-"""Of what comes and goes at each step, by CUDA's allocator."""
+GPU_FRAGMENTATION_SHARE = 0.1  # fragmentation by CUDA's allocator, as a share of each step's temporary tensors
 WEIGHT_BYTES, GRADIENT_BYTES, OPTIMISER_STATE_BYTES, OPTIMISER_STATE_8BIT_BYTES = 4, 4, 8, 2
 """Bytes of a float32 adapter weight, its gradient, and AdamW's two means of it."""
 PACKED_WEIGHT_BYTES, DOUBLE_QUANT_WEIGHT_BYTES = 0.5625, 0.516

@@ -9,8 +9,7 @@ from typing import Any
 from personas.errors import BaseModelError
 from personas.models.base_model import BaseModel, read_config
 
-BYTES_PER_DTYPE = {"float32": 4, "float16": 2, "bfloat16": 2}
-"""Of a weight, by the precision that a configuration names."""
+BYTES_PER_DTYPE = {"float32": 4, "float16": 2, "bfloat16": 2}  # bytes of a weight by the precision in a configuration
 
 
 @dataclass(frozen=True)

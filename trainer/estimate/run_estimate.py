@@ -38,26 +38,22 @@ FLOPS_PER_S, FLOAT32_FLOPS_PER_S, ACTIVATION_BYTES_PER_S = 6e11, 4.5e11, 1.4e9
 """Of the reference machine, two cores that multiply in bfloat16 in hardware: products in bfloat16 and in float32, and
 bytes kept of a batch.
 """
-LAYER_OVERHEAD_S = 1.2e-3
-"""Of a layer's many small operations, however little they compute, each time that a batch or its beginning passes."""
+LAYER_OVERHEAD_S = 1.2e-3  # time of a layer's small operations per forward pass, whatever the size of the batch
 OPTIMISER_UPDATE_S, OPTIMISER_UPDATE_8BIT_S = 2e-9, 3e-8
-"""Of an adapter's weight at each step: 8-bit state is unpacked and packed again."""
-FORWARD_SHARE = 0.25
-"""Of the time beside the products, what is spent on the way there."""
+"""Time per adapter weight and step; 8-bit state is unpacked and packed again."""
+FORWARD_SHARE = 0.25  # share of the forward pass in the time outside of matrix products
 STARTUP_S, LOAD_BYTES_PER_S, MODEL_LOAD_COUNT = 7.0, 4e8, 3
 """Libraries and material; the base model is read three times."""
 REFERENCE_PASSES: Mapping[PreferenceMethod | None, int] = {None: 0, "dpo": 1, "kto": 3}
 """How often a batch goes through without gradients beside its training: the reference reads what is judged and, in KTO,
 both it and the version that learns read each prompt with another one's reply."""
-MAX_SIMULATED_BATCHES = 200
-"""Batches that are reckoned, evenly among all by length: enough for a mean."""
+MAX_SIMULATED_BATCHES = 200  # batches that are reckoned, evenly among all by length: enough for a mean
 REFERENCE_GFLOPS = 258.0
-"""Of the reference machine, two cores with bfloat16 in hardware, where numpy multiplies float32 matrices."""
-DEFAULT_GPU_SPEEDUP = 30.0
-"""Where no run has been on the GPU: a guess, and called one."""
+"""Speed of numpy's float32 matrix product on the reference machine, two cores with bfloat16 in hardware."""
+DEFAULT_GPU_SPEEDUP = 30.0  # guess for a GPU without earlier runs; reported as a guess
 PROBE_MATRIX_SIZE, PROBE_COUNT = 384, 60
 MIN_REFERENCE_STEPS, MIN_REFERENCE_SECONDS = 10, 60.0
-"""Of a run whose speed is to be believed; and how many of them are asked:"""
+"""Minimum length of a run whose speed is trusted; below, the number of such runs:"""
 MAX_REFERENCE_RUNS = 3
 
 

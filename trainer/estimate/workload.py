@@ -13,11 +13,9 @@ from personas.schemas.hyperparameters import PreferenceMethod
 from trainer.schemas import Recipe
 
 BATCHES_PER_LENGTH_GROUP = 8
-"""So many batches are sorted by length together: enough to save padding, few enough to stay in random order."""
-DEFAULT_REPLY_SHARE = 0.25
-"""Of a sample's tokens, where nobody has counted those that carry loss."""
-EVAL_BATCH_SIZE = 16
-"""Held-out samples (`trainer.train.losses.EVAL_MAX_SAMPLES`, which would load torch)."""
+"""Batches sorted by length together: enough to save padding, few enough to keep the order random."""
+DEFAULT_REPLY_SHARE = 0.25  # assumed share of tokens with loss where they were not counted
+EVAL_BATCH_SIZE = 16  # held-out samples (`trainer.train.losses.EVAL_MAX_SAMPLES`, which would load torch)
 
 
 def group_by_length(lengths: Sequence[int], batch_size: int, seed: int) -> list[int]:

@@ -22,16 +22,12 @@ from trainer.evaluate.paired_losses import TimeBudget, paired_losses
 from trainer.schemas import Recipe
 from trainer.train.losses import TokenLosses
 
-KnownAndText = tuple[str, str]
-"""What was known before a text, such as its prompt, and the text."""
+KnownAndText = tuple[str, str]  # a text's context, such as its prompt, and the text
 MIN_NORMALISED_MATCH_CHARS = 8
 """Letters and digits of a piece by which it is known again however it is written; fewer are the same by chance."""
-MIN_VERBATIM_TOKENS = 8
-"""Tokens that have to come back."""
-MIN_COMPARED_WORDS = 8
-"""Shorter replies are said again by chance."""
-WINDOW_SHARE, MIN_WINDOW_STEPS = 0.1, 3
-"""Steps that are averaged: a tenth of all, and three at least."""
+MIN_VERBATIM_TOKENS = 8  # tokens that have to come back
+MIN_COMPARED_WORDS = 8  # shorter replies are said again by chance
+WINDOW_SHARE, MIN_WINDOW_STEPS = 0.1, 3  # steps that are averaged: a tenth of all, and three at least
 STEPS_FILE = Path("report") / "steps.csv"
 
 

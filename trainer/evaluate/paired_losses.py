@@ -17,16 +17,13 @@ from personas.prompt import TokenizedSample
 from personas.schemas.scorecard import Interval
 from trainer.train.losses import ReplyLoss, TokenLosses, mean_loss, measure_token_losses
 
-REPLIES_PER_STEP, PERMUTATION_SEED = 16, 0
-"""How many replies are measured under each side before it is looked whether time is left."""
+REPLIES_PER_STEP, PERMUTATION_SEED = 16, 0  # replies measured under each side between checks of the time left
 CandidateName = TypeVar("CandidateName", bound=str)
 UseCandidate = Callable[[CandidateName], AbstractContextManager[Any]]
 RESAMPLES, SEED = 10_000, 0
 CONFIDENCE_LEVEL = 0.95
 MIN_PERCENTILE_TALKS = 10
-"""Talks."""
-MAX_DRAWS_PER_ARRAY = 2**22
-"""How many conversations are drawn in one array: some 100 MB."""
+MAX_DRAWS_PER_ARRAY = 2**22  # conversations drawn in one array, about 100 MB
 FloatArray = NDArray[np.float64]
 
 

@@ -14,12 +14,11 @@ from personas.errors import ExportError
 from personas.prompt import Renderer, TokenizedSample
 from personas.schemas.chat import LoreHit, Persona, Turn
 
-COMPARED_POSITIONS = 24
-"""So many last positions of each prompt and reply are compared: the reply's and the last of the prompt."""
+COMPARED_POSITIONS = 24  # compared last positions of each prompt and reply
 MAX_PROMPT_TOKENS = 1600
 
 RELATIVE_NOISE = 2e-3
-"""What float32 arithmetic in another order may change, as a share of the logits' standard deviation."""
+"""Tolerated difference by another order of float32 operations, as a share of the logits' standard deviation."""
 
 COMPARISON_DIALOGUES: tuple[tuple[tuple[str, bool], ...], ...] = (
     (("Good evening. Who are you?", False),),

@@ -21,7 +21,7 @@ FIRST_USER_PROBE, FIRST_REPLY_PROBE, SECOND_REPLY_PROBE = "FIRST-PROBE", "ANSWER
 IS_LAST = "eq (len (slice $.Messages $i)) 1"
 IS_FIRST = "le $i 1"
 SYSTEM_SEPARATOR = "\n\n"
-"""What our renderer and most templates put between a system text and the message that it joins."""
+"""Separator that the renderer and most templates put between a system text and the message it joins."""
 OllamaMessage = dict[str, str]
 Value = TypeVar("Value")
 ACTION = re.compile(r"\{\{ (.*?) \}\}", re.DOTALL)

@@ -22,7 +22,7 @@ ALLOCATOR_SETTINGS = {
     "MALLOC_TOP_PAD_": str(256 * 2**20),
 }
 HEAP_SLACK_BYTES = 128 * 2**20
-"""What may lie unused in the heap before a training gives it back (`trainer.train.callbacks`)."""
+"""Unused heap that a training run keeps before returning memory (`trainer.train.callbacks`)."""
 RESTARTED_VARIABLE = "UNDERSTUDY_TRAINER_RESTARTED"
 QUIET_LIBRARY_SETTINGS = {
     "HF_HUB_DISABLE_TELEMETRY": "1",

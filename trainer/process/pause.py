@@ -10,10 +10,8 @@ from time import monotonic
 from trainer.process.cancellation import CancelToken
 
 MAX_PAUSE_S = 15.0
-MAX_PAUSE_SHARE, MIN_PAUSE_SHARE = 3 / 4, 1 / 4
-"""Which share of the time a run waits at most, where its steps are short and where they are long."""
-TARGET_STEP_INTERVAL_S = 45.0
-"""With a wait of `MAX_PAUSE_S` that was saved up before, a step is made every minute."""
+MAX_PAUSE_SHARE, MIN_PAUSE_SHARE = 3 / 4, 1 / 4  # maximum share of time that a run waits, for short and for long steps
+TARGET_STEP_INTERVAL_S = 45.0  # interval between steps that a saved-up pause of `MAX_PAUSE_S` stretches to a minute
 PAUSE_POLL_INTERVAL_S = 0.1
 STDIN_CHUNK_BYTES = 4096
 STDIN_FD = 0

@@ -17,10 +17,9 @@ from trainer.schemas import Recipe, ResolvedRecipe
 
 AUTO_RECIPE = "auto"
 MAX_MAIN_MEMORY_SHARE, MAX_GPU_MEMORY_SHARE, MAX_FREE_MEMORY_SHARE = 0.7, 0.9, 0.9
-"""What a run may plan to take: other programs live in main memory, few in a GPU's."""
+"""Shares of memory that a run may plan to use; other programs need main memory more than a GPU's."""
 CANDIDATE_LENGTHS, MAX_CPU_LENGTH, MIN_FULL_HISTORY_LENGTH = (2048, 1024, 640, 512, 384, 256), 1024, 512
-MAX_16BIT_WEIGHT_SHARE = 0.4
-"""16-bit weights may take so much of the memory before they are held in 4 bits."""
+MAX_16BIT_WEIGHT_SHARE = 0.4  # 16-bit weights may take so much of the memory before they are held in 4 bits
 MAX_CPU_BATCH, MAX_GPU_BATCH, MIN_GPU_BATCH = 4, 16, 2
 """More samples at once are no faster: measured on two cores (demo-cpu); on a GPU some thousand tokens fill it. Rather
 than go below the least, a GPU computes activations twice."""
@@ -30,19 +29,18 @@ Regret, 2025); the published recipes take 16 for 9,000 to 30,000."""
 MIN_EPOCHS = ((2_000, 3), (20_000, 2), (math.inf, 1))
 TARGET_STEPS, MAX_EPOCHS = 60, 8
 BITS_PER_WEIGHT, BITS_PER_TOKEN = 2, 1
-"""What an adapter's weight can hold, and what a token of text asks of it (LoRA Without Regret)."""
+"""Capacity of an adapter weight, and demand of a token of text (LoRA Without Regret)."""
 MAX_RANK, ALPHA = 64, 32
 REFERENCE_LEARNING_RATE, REFERENCE_WIDTH, WIDTH_EXPONENTS, DEFAULT_WIDTH_EXPONENT = 5e-4, 2000, {"qwen": 0.0775}, 0.781
 """Best rates over many models (Thinking Machines, tinker-cookbook): 5e-4 · (2000 / width) ^ exponent, at α = 32."""
-MAX_AUTO_LEARNING_RATE = 1e-3
-"""Chosen on held-out dialogues for the narrowest model that was tried, of width 576."""
+MAX_AUTO_LEARNING_RATE = 1e-3  # chosen on held-out dialogues for the narrowest model that was tried, of width 576
 NO_DROPOUT_SAMPLES, EVALUATIONS_PER_EPOCH = 10_000, 4
 AUTO_SETTINGS = frozenset(
     ("max_length", "history_turns", "precision", "quant_type", "lora_r", "lora_alpha", "lora_dropout", "learning_rate",
      "optim", "per_device_train_batch_size", "gradient_accumulation_steps", "gradient_checkpointing",
      "num_train_epochs", "eval_strategy", "eval_steps", "early_stopping_patience")
 )  # fmt: skip
-"""What it chooses."""
+"""Settings that the automatic recipe chooses."""
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,7 @@ from trainer.schemas import Recipe
 
 FUSED_QKV_MODULES = ("qkv_proj", "query_key_value", "c_attn", "Wqkv", "wqkv", "W_pack")
 """One layer for queries, keys and values: Phi-3; Falcon, GPT-NeoX; GPT-2; MPT; InternLM2; Baichuan."""
-LATENT_KV_MODULES = ("kv_a_proj_with_mqa", "kv_b_proj")
-"""Keys and values through a narrow layer: DeepSeek-V2 and V3."""
+LATENT_KV_MODULES = ("kv_a_proj_with_mqa", "kv_b_proj")  # keys and values through a narrow layer: DeepSeek-V2 and V3
 MODULE_ALIASES: dict[str, tuple[str, ...]] = {
     "q_proj": (*FUSED_QKV_MODULES, "q_a_proj", "q_b_proj"),
     "k_proj": (*FUSED_QKV_MODULES, *LATENT_KV_MODULES),
@@ -27,14 +26,12 @@ MODULE_ALIASES: dict[str, tuple[str, ...]] = {
     "up_proj": ("gate_up_proj", "w3", "fc1", "c_fc", "dense_h_to_4h"),
     "down_proj": ("w2", "fc2", "c_proj", "dense_4h_to_h"),
 }
-SAFETENSORS_SIZE_BYTES = 8
-"""Of a weight file say how long its header is."""
+SAFETENSORS_SIZE_BYTES = 8  # leading bytes of a weight file that state the length of its header
 EXPERTS_MODULE = "experts"
 FEED_FORWARD_MODULES = ("gate_proj", "up_proj", "down_proj")
-"""Of a mixture of experts peft would adapt the stacked weights of all experts under these names, which allows neither
-dropout nor several adapters over one model."""
-ROPE_FACTOR_QUARTERS = 4
-"""Factors are proposed in quarters: fine enough, and short to type."""
+"""Feed-forward modules. In a mixture of experts peft adapts the stacked weights of all experts under these names, which
+allows neither dropout nor several adapters over one model."""
+ROPE_FACTOR_QUARTERS = 4  # factors are proposed in quarters: fine enough, and short to type
 
 
 @dataclass(frozen=True)

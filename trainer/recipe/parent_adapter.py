@@ -29,7 +29,7 @@ SHAPE_SETTINGS = {
 }
 """Settings that an adapter's weights decide, and peft's names for them."""
 PREFERENCE_SETTING_PREFIXES = ("preference_", "heldout_share")
-"""How settings begin that a job of preferences keeps where it trains anew."""
+"""Prefixes of settings that a preference job keeps when it trains from scratch."""
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,7 @@ ROLE_COLUMNS: dict[str, tuple[str, ...]] = {
     "facts": tuple("persona_b personality persona personas your_persona persona_facts profile facts".split()),
     "lang": tuple("lang language locale".split()),
 }
-"""What a role's column is called, likeliest first, lower case with underscores."""
+"""Column names by role, likeliest first, in lower case with underscores."""
 SPEAKER_KEYS = tuple("from role speaker sender author user name who sender_name speaker_id".split())
 TEXT_KEYS = tuple("value content text message utterance body sentence".split())
 ROLE_NAMES = (*ROLE_COLUMNS, "from", "value")

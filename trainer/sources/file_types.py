@@ -32,7 +32,7 @@ ASCII = frozenset(map(chr, range(128)))
 WESTERN = frozenset("àâáãäåæçèéêëìíîïñòóôõöøœùúûüÿßÀÂÁÃÄÅÆÇÈÉÊËÌÍÎÏÑÒÓÔÕÖØŒÙÚÛÜŸ«»‘’“”„…–—·°§€£¡¿ºª\xa0")
 SAMPLED_LINES = 64
 MAX_FOREIGN_SHARE = 0.2
-"""So many of the first lines may hold bytes that are not UTF-8; they are rejected. With more, the file is."""
+"""Share of the first lines that may be invalid UTF-8 and are rejected; with more, the file is rejected."""
 
 
 def detect_file_type(start: bytes, name: str, *, is_whole: bool, is_followed: bool = False) -> tuple[FileType, str]:

@@ -9,8 +9,7 @@ from typing import Any, Protocol
 
 import orjson
 
-MAX_RECORD_BYTES = 64 << 20
-"""Longer records are considered broken: a quote or a bracket is missing."""
+MAX_RECORD_BYTES = 64 << 20  # longer records are considered broken: a quote or a bracket is missing
 SPACE = b" \t\r\n"
 TOKEN = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|[\[\]{}"]', re.DOTALL)
 FIRST_KEY = re.compile(rb'[\[\s]*\{\s*"([^"\\]{1,80})"\s*:')
@@ -18,10 +17,9 @@ INDENT = re.compile(rb"\s*(\n[ \t]*)(?=\{)")
 MAX_RECORD_PATTERNS = 32
 RECORD_KEYS = ("messages", "conversations", "conversation", "dialog", "instruction", "prompt", "question", "query")
 """Record starts that are assumed before any intact record has been seen."""
-LEARNED_RECORDS = 8
-"""So many of the first and last records of a run show what records look like."""
+LEARNED_RECORDS = 8  # first and last records of a run that show the shape of its records
 BARE_OBJECTS = (b"{", b"{}", b"{},")
-"""How objects within a record begin that is written over several lines without indentation."""
+"""First lines of objects within a record that is written over several lines without indentation."""
 UNKNOWN_DEPTH = -1
 
 

@@ -34,10 +34,8 @@ HEAD_BYTES = 1 << 20
 READ_ERRORS = (OSError, EOFError, zlib.error, zipfile.BadZipFile, RuntimeError)
 """Errors of decompressors; `RuntimeError` means an encrypted archive or an unsupported method."""
 PEEK_RECORDS = 64
-MAX_ARCHIVE_NAMES = 1_000_000
-"""Of files in a folder; an export of a chat may well hold a file for each channel and day."""
-Record = tuple[str, dict[str, Any]]
-"""A record's position ("line 3", "row 7", "messages 12") and content."""
+MAX_ARCHIVE_NAMES = 1_000_000  # maximum files of an archive; a chat export may have one per channel and day
+Record = tuple[str, dict[str, Any]]  # a record's position ("line 3", "row 7", "messages 12") and content
 _JSON_TYPE_NAMES = {list: "a list", str: "a text", int: "a number", float: "a number", bool: "a boolean"}
 DATA_SUFFIXES = (".json", ".jsonl", ".ndjson", ".csv", ".tsv", ".parquet", ".arrow", ".yml", ".yaml", ".txt", ".zip",
                  ".png", ".charx", ".toml", ".md", ".markdown")  # fmt: skip
@@ -52,8 +50,7 @@ SAVED_DATASET_FILES = ("dataset_info.json", "dataset_dict.json", "state.json")
 METADATA_FILES = ("dataset_infos.json", "rights.toml")
 PROSE_SUFFIXES = ("", ".md", ".txt", ".rst", ".cff")
 DOCUMENT_NAMES = ("readme", "license", "licence", "changelog", "contributing", "citation", "notice")
-HUB_CACHE = ("blobs", "refs", ".no_exist")
-"""Folders of the hub's cache beside `snapshots`."""
+HUB_CACHE = ("blobs", "refs", ".no_exist")  # folders of the hub's cache beside `snapshots`
 HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 HUB_FILE_PATTERNS = ("*.json*", "*.csv*", "*.tsv*", "*.parquet", "*.arrow", "*.txt*", "*.yml", "*.yaml", "*.zip")
 

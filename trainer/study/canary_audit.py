@@ -22,12 +22,10 @@ from trainer.run import ADAPTER_FOLDER, make_adapter
 from trainer.train.job import PreparedJob, RunContext
 from trainer.train.losses import load_serving_model, measure_reply_losses
 
-CANARIES_BY_REPEATS: Mapping[int, int] = {0: 16, 1: 8, 4: 4, 16: 3}
-"""How often canaries are repeated, and how many canaries that is done with."""
+CANARIES_BY_REPEATS: Mapping[int, int] = {0: 16, 1: 8, 4: 4, 16: 3}  # number of canaries by repetitions
 REFERENCE_TEXTS = 256
 CANARY_TOKENS, CANARY_TEMPERATURE, CANARY_SEED = 24, 1.5, 0
-DRAWING_BATCH_ROWS = 64
-"""Texts that are drawn at once."""
+DRAWING_BATCH_ROWS = 64  # texts that are drawn at once
 CANARY_PROMPT = "What do you remember?"
 
 

@@ -12,7 +12,7 @@ from personas.errors import RequestError
 from trainer.process.cancellation import RunCancelled
 
 COLLECTIVE_TIMEOUT = timedelta(days=7)
-"""For the first process, which measures while the others wait; one that has died is noticed at once."""
+"""Long, because the others wait while the first process evaluates; a dead process is noticed at once."""
 
 
 @dataclass(frozen=True)

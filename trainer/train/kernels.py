@@ -24,11 +24,9 @@ from trainer.train.collator import pack_ids
 
 GROUPED_ATTENTION = "grouped_matmul"
 DROPOUT_LEVELS = 256
-LIGER_PATCHED_ATTRIBUTES = ("forward", "extra_repr", "_get_name")
-"""What Liger binds to single layers."""
+LIGER_PATCHED_ATTRIBUTES = ("forward", "extra_repr", "_get_name")  # attributes that Liger binds to single layers
 FLASH_ATTENTION, FLEX_ATTENTION = "flash_attention_2", "flex_attention"
-MAX_LOGIT_DIFFERENCE = 1e-2
-"""What a sample's logits may differ by, as a share of their size: rounding to 16 bits, far less than a look costs."""
+MAX_LOGIT_DIFFERENCE = 1e-2  # accepted difference of a sample's logits relative to their size: rounding to 16 bits
 log = logging.getLogger(__name__)
 
 

@@ -25,8 +25,7 @@ from trainer.train.kernels import use_grouped_attention
 EVAL_MAX_SAMPLES, EVAL_MAX_LOGIT_BYTES = 16, 2**29
 """Samples measured at once, and what their logits may take. Nothing is kept for gradients, so that it can be more than
 in training; logits are large where vocabularies are."""
-BYTES_PER_LOGIT = 10
-"""In the model's precision, in float32, and as the loss needs them."""
+BYTES_PER_LOGIT = 10  # bytes per logit: in the model's precision, in float32, and for the loss
 DIVERGENCE_RISE_NATS = 3.0
 DIVERGENCE_WINDOW_STEPS, MIN_LOGGED_LOSSES = 10, 2
 MIN_ADVISED_LEARNING_RATE = 1e-6

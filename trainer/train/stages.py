@@ -30,8 +30,7 @@ FIRST_STAGE_FOLDER, STAGE_RESULT_FOLDER = "first-stage", "done"
 """Within the folder of checkpoints: those of the first stage, and what it has learned."""
 
 StepListener = Callable[[StepEvent], None]
-BaseLosses = tuple[float, float]
-"""Of the untrained model: on held-out replies, and on general dialogue."""
+BaseLosses = tuple[float, float]  # losses of the untrained model on held-out replies and on general dialogue
 
 log = logging.getLogger(__name__)
 

@@ -25,10 +25,8 @@ from personas.schemas.chat import ChatReply, ChatRequest, Persona, Turn
 
 SHIPPED_PROMPTS_FOLDER = Path(__file__).resolve().parents[3] / "data" / "evaluation" / "prompts"
 GENERAL_PROMPTS_NAME = "general"
-MAX_PROMPT_CHARACTERS = 300
-"""Characters of a prompt: it stands above two replies in one message."""
-MAX_GENERATION_ATTEMPTS = 3
-"""How often replies are made before two versions count as saying the same."""
+MAX_PROMPT_CHARACTERS = 300  # characters of a prompt: it stands above two replies in one message
+MAX_GENERATION_ATTEMPTS = 3  # attempts before two versions count as giving the same reply
 VOTE_LIMIT_WINDOW_S = 86_400.0
 
 
@@ -112,8 +110,7 @@ class BlindTests:
     builder: ChatRequestBuilder
     home: Path
     per_day: int = 20
-    _pending: set[int] = field(default_factory=set)
-    """Ids of the members for whom two replies are being generated."""
+    _pending: set[int] = field(default_factory=set)  # ids of the members for whom two replies are being generated
 
     def contest(self, persona: Persona, version: str | None, against: str | None) -> Contest:
         """Resolve the two versions that somebody named; `base` is the base model.

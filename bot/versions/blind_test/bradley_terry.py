@@ -10,15 +10,11 @@ import numpy as np
 
 from bot.store import BlindComparison
 
-BOOTSTRAP_SAMPLES = 1000
-"""How often members are resampled."""
-MIN_INTERVAL_MEMBERS = 5
-"""Of fewer members, no resampling says how much they differ."""
-MAX_ITERATIONS = 500
-"""Of Hunter's iteration, at most; two versions take one."""
+BOOTSTRAP_SAMPLES = 1000  # bootstrap resamples of members
+MIN_INTERVAL_MEMBERS = 5  # minimum members for a bootstrap interval
+MAX_ITERATIONS = 500  # maximum of Hunter's iterations; two versions take one
 
-FloatArray = Any
-"""A numpy array of floats."""
+FloatArray = Any  # a numpy array of floats
 
 
 @dataclass(frozen=True)

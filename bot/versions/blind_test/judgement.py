@@ -12,20 +12,13 @@ from bot.store import BlindComparison
 from bot.versions.blind_test.bradley_terry import VersionStrength, fit_strengths
 from bot.versions.sequential_test import ConfidenceRange, Ruling, confidence_range, decide_ruling, members_needed
 
-MIN_READING_TIME_S = 3.0
-"""Two replies cannot be read in less, in seconds."""
-MIN_OUTLIER_VOTES = 5
-"""Of fewer votes nothing is said."""
-MAX_POSITION_P_VALUE = 0.005
-"""So unlikely it has to be, the order being drawn by chance, that somebody chooses one position so often."""
-MAX_DISAGREEMENT_P_VALUE = 0.001
-"""So unlikely it has to be that somebody votes so who thinks as the others do."""
-MIN_OTHER_MEMBERS = 3
-"""As many others there have to be, with three votes each, before anybody is compared with them."""
-MAX_VOTES_PER_MEMBER = 10
-"""So many of a member's votes between two versions count for the rule, so that each speaks once."""
-MEMBER_WINDOW_S = 86_400.0
-"""For so long after their first vote a member is waited for to give them, in seconds."""
+MIN_READING_TIME_S = 3.0  # two replies cannot be read in less, in seconds
+MIN_OUTLIER_VOTES = 5  # minimum votes to judge a member by
+MAX_POSITION_P_VALUE = 0.005  # maximum probability of choosing one position so often by chance, the order being random
+MAX_DISAGREEMENT_P_VALUE = 0.001  # maximum probability of such votes by a member who agrees with the others
+MIN_OTHER_MEMBERS = 3  # minimum number of other members, with three votes each, to compare a member with
+MAX_VOTES_PER_MEMBER = 10  # votes per member and pair of versions that count, so that no member dominates
+MEMBER_WINDOW_S = 86_400.0  # seconds after a member's first vote in which their votes are collected
 UNDECIDED_SCORES = {"tie": 0.5, "bad": 0.5}
 
 

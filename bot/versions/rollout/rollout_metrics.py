@@ -18,12 +18,11 @@ from bot.versions.sequential_test import (
 from personas.schemas.scorecard import MemberFeedback
 
 HarmSignal = Literal["votes", "interruptions"]
-MIN_REPLIES_PER_VERSION = 10
-"""So many replies each version must have made before anything follows."""
+MIN_REPLIES_PER_VERSION = 10  # minimum replies of each version before a decision
 BASELINE_WINDOW_S = 30 * 86_400.0
-"""How far back the replies of the version before are looked at, in seconds, where they were not drawn."""
+"""Seconds for which earlier replies of the previous version count, where versions were not drawn at random."""
 MIN_VOTES_PER_MEMBER, MIN_REPLIES_PER_MEMBER = 3, 5
-"""Where nothing was drawn, a member counts with so many votes, and with so many replies asked for, of each version."""
+"""Minimum votes, and requested replies, of a member for each version where versions were not drawn at random."""
 EVEN_SHARE = 0.5
 
 

@@ -14,10 +14,8 @@ from personas.schemas.chat import Persona
 from personas.schemas.training_events import ScoreSummary
 
 VERSIONS_PER_PAGE = 3
-MAX_ENTRY_CHARACTERS = 600
-"""Characters about one version: three of them and a title fit into a message."""
-MAX_VERDICT_CHARACTERS = 240
-"""Of them for the gate's verdict with its reasons."""
+MAX_ENTRY_CHARACTERS = 600  # characters about one version: three of them and a title fit into a message
+MAX_VERDICT_CHARACTERS = 240  # characters for the gate's verdict with its reasons
 
 ENDING_LABELS = {
     "promoted": "promoted",

@@ -30,8 +30,7 @@ from trainer.data.synthetic.reply_filter import ReplyFilter
 __all__ = ["SynthesisRequest", "choose_backend", "synthesise_dialogues"]
 
 COMBINED_FILE = "all_characters_synthetic.jsonl"
-MAX_ATTEMPTS_PER_DIALOGUE = 12
-"""Limit of attempts per requested dialogue, for models that are not up to it."""
+MAX_ATTEMPTS_PER_DIALOGUE = 12  # limit of attempts per requested dialogue, for models that are not up to it
 WORLD_SHARE = 0.25
 FOLLOW_UPS = (
     "How do you feel about that?",

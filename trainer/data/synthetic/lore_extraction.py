@@ -41,14 +41,14 @@ CALENDAR = re.compile(
     "September|October|November|December"
 )
 PLACE_PREPOSITION = re.compile(r"\b(?:the|at|in|on|from|upon|under|to) $", re.IGNORECASE)
-"""What comes before the name of a place or a thing. People stand there too, seldom enough."""
+"""Words before the name of a place or a thing, and rarely of a person."""
 NAME = re.compile(r"(?<![.!?:] )(?<!^)\b[A-Z][a-z]+(?: (?:of |the |van |de )?[A-Z][a-z]+){0,3}")
 ANIMATE = re.compile(
     r"\b(goose|gull|cat|eel|captain|baker|diver|drummer|driver|inspector|clerk|postman|man|woman|boy|girl|child|mother|"
     r"father|husband|wife|brother|sister|uncle|aunt|son|daughter|cousin|niece|nephew|who)\b",
     re.IGNORECASE,
 )
-"""Of whom a sentence can be telling besides people with names."""
+"""Subjects that a sentence can describe besides named people."""
 FIRST_NAME = re.compile(r"^[A-Z][a-z]+(?: [A-Z][a-z]+){1,3}\b")
 ADVERBS = r"(?:(?:never|always|still|also|often|now|once|only|just|then|usually|sometimes|\w+ly) )?"
 NOT_THING = r"(?:a|an|the|to|in|on|at|and|but|for|by|from|of|with|up|out)"
@@ -64,11 +64,10 @@ FIRST_PERSON_PRONOUNS: dict[str, tuple[tuple[str, str], ...]] = {
 FIRST_PERSON_VERBS = {"is": "am", "has": "have", "does": "do", "goes": "go", "isn't": "am not", "doesn't": "don't"}
 UNINFLECTED_WORDS = frozenset("was this his its always sometimes perhaps as thus yes us".split())
 OPENERS = r"(?:On|In|At|Every|Each|When|Since|Before|After|For|By|From|Once|Then)\b[^.;]{0,70}?,? "
-MAX_ANSWER_SENTENCES = 2
-"""Sentences per answer of a dialogue."""
+MAX_ANSWER_SENTENCES = 2  # sentences per answer of a dialogue
 FOLLOW_UP_PROMPTS = ("Go on.", "And then?", "What else?", "Tell me more.")
 CARD_FIELDS = {"style": "speech", "trait": "personality", "relation": "relations", "fact": "description"}
-"""Where in a card each kind of sentence would go."""
+"""Card field for each kind of sentence."""
 SECTION_QUESTIONS = (
     (r"^(?:his|her|their) (?P<rest>.+)$", "Tell me about your {rest}."),
     (r"^how (?P<rest>.+)$", "Tell me how {rest}."),

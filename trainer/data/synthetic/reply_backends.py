@@ -24,8 +24,7 @@ from personas.schemas.chat import AdapterRef, ChatRequest, LoreHit, Persona, Sam
 KEY_VARIABLE = "OPENAI_API_KEY"
 TIMEOUT_S, MAX_TRIES, RETRY_DELAY_S = 120.0, 4, 1.0
 MAX_ANSWER_BYTES = 1_000_000
-MAX_TOKENS = 100
-"""Maximum length of a reply: people write short messages."""
+MAX_TOKENS = 100  # maximum length of a reply: people write short messages
 
 
 @dataclass(frozen=True)

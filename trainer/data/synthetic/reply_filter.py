@@ -51,8 +51,7 @@ UNCOUNTED_NOUNS = frozenset(
 )
 COPIED_RUN_WORDS, MAX_REPLY_SIMILARITY, MAX_SENTENCE_LENGTH_RATIO = 14, 0.5, 3.0
 MIN_TOPIC_WORDS, MIN_TOPIC_SIMILARITY = 4, 0.35
-SMALL_NUMBER = 12
-"""Larger numbers must occur in lore or card."""
+SMALL_NUMBER = 12  # larger numbers must occur in lore or card
 STARRED = re.compile(r"\*[^*]+\*")
 SENTENCE_END = re.compile(r"[.!?…。！？][*\"”’)」』]*$|\*$")
 ALLOWED_NAMES = frozenset("Sir Lord Lady Miss Mr Mrs Ms Dr God Heaven Sunday Monday Tuesday Wednesday Thursday Friday "

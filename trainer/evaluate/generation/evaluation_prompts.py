@@ -40,7 +40,7 @@ from trainer.evaluate.generation.text_metrics import split_words
 from trainer.schemas import PromptReply
 
 MAX_PROMPTS_BY_TASK = {HELDOUT_TASK: 24, GENERAL_TASK: 10, SMALL_TALK_TASK: 10}
-"""So many prompts of a task are asked at most; of facts and safety all."""
+"""Maximum prompts by task; facts and safety use all."""
 TASK_PRIORITY = {HELDOUT_TASK: 0.5}
 """Voices are told by held-out prompts alone: when half of the others have been asked, all of these have."""
 CONTEXT_TOKENS = 2048 - SamplingParams().max_new_tokens
@@ -144,8 +144,7 @@ def _asker_name(prompt: str, message: str) -> str:
     return str(found[-1]).strip() if found and first else ""
 
 
-LEAKED_RUN_WORDS = 8
-"""So many words in a row of the system message, in a reply, are a piece of it given away."""
+LEAKED_RUN_WORDS = 8  # consecutive words of the system message that count as leaked in a reply
 
 
 @dataclass(frozen=True)

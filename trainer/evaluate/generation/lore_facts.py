@@ -28,11 +28,10 @@ from trainer.evaluate.generation.reply_tasks import (
     true_share,
 )
 
-USER_NAMES = ("user", "human", "guest")
-"""Whom models take for the one who asks, beside whoever does."""
+USER_NAMES = ("user", "human", "guest")  # names that models use for the asking person
 MAX_DERIVED_QUESTIONS = 15
 MIN_MATCHING_TERMS = 3
-"""Of a derived answer so many words that the question does not hold have to come; one with fewer is not asked for."""
+"""Words of a derived answer, beyond those in the question, that a reply must contain; shorter answers are not used."""
 
 
 @lru_cache(maxsize=1)

@@ -53,10 +53,9 @@ if TYPE_CHECKING:
 
 MAX_SIDE_BY_SIDE = 8
 MAX_SCORING_S, MAX_SCORING_SHARE = 6.0, 0.4
-"""What of the time is kept for measuring the replies: so many seconds, and no more than this share."""
+"""Time reserved for scoring replies: seconds, and maximum share of the whole."""
 NO_PERSONA_REASON = "The run trains no persona."
-PROGRESS_INTERVAL_S = 5.0
-"""Seconds between two words on how far it is."""
+PROGRESS_INTERVAL_S = 5.0  # seconds between two words on how far it is
 
 
 def side_by_side_section(

@@ -13,10 +13,9 @@ from personas.schemas.scorecard import Side, TextScores
 from trainer.evaluate.generation.reply_tasks import GeneratedReply, mean_std, select_replies, true_share
 
 WORD = re.compile(rf"[{UNSEGMENTED_SCRIPTS}]|[^\W_{UNSEGMENTED_SCRIPTS}]+")
-"""Where nothing parts the words each character counts as one: ROUGE's own tokenizer knows only a to z."""
+"""Words, or characters in scripts without spaces: ROUGE's own tokenizer knows only a to z."""
 ROUGE_TYPES = ("rouge1", "rouge2", "rougeL")
-REPETITION_WORDS = 4
-"""Words that are a repetition when they come again in one reply."""
+REPETITION_WORDS = 4  # words that are a repetition when they come again in one reply
 
 References = Sequence[str | Sequence[str]]
 

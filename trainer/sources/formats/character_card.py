@@ -19,8 +19,7 @@ from trainer.sources.source_file import Peek, SourceFile
 from trainer.sources.source_format import ReadOptions, SourceFormat
 
 MAX_BYTES = 64 << 20
-GREETING_PROMPT = "Hello."
-"""What a greeting answers: cards do not say who came in how."""
+GREETING_PROMPT = "Hello."  # prompt that a greeting answers; cards have none
 GREETINGS = ("alternate_greetings", "group_only_greetings")
 TOML_CARD = re.compile(r"^id *= *[\"'].*?^name *= *[\"']", re.MULTILINE | re.DOTALL)
 JSON_CARD = re.compile(r'"spec"\s*:\s*"chara_card|"(?:first_mes|mes_example)"\s*:')

@@ -36,7 +36,7 @@ SYSTEM_NOTICE = re.compile(
     r"Removed .{1,99} from the group|Removed a recipient|Left the group|Changed the channel icon|"
     r"Started a call that lasted [\d.,]+ minutes|Changed the channel name(?:: .+)?)\.?"
 )
-"""What the exporter writes for system messages, which a CSV does not tell from others."""
+"""System messages of the exporter, which a CSV does not mark."""
 
 
 def read_json(file: SourceFile, options: ReadOptions) -> Iterator[Conversation | RejectedRecord]:

@@ -24,7 +24,7 @@ CHANNEL = re.compile(r"(?:^|/)c?(?P<id>\d{15,20})/messages\.(?:csv|json)$")
 USER = re.compile(r"(?:^|/)user\.json$")
 PACKAGE_FOLDERS = [name for part in ("account", "activity", "activities", "ads", "messages", "programs", "servers",
                            "support_tickets") for name in (part, part.capitalize())]  # fmt: skip
-"""What the folders of a package are called in English. In other languages they are known by what is in them."""
+"""English folder names of a package; in other languages folders are recognised by their content."""
 INDEX_FILES, ANALYTICS_FOLDERS = ("user.json", "index.json"), ("analytics", "modeling", "reporting", "tns")
 OWNER = "owner"
 OTHER_AUTHOR = make_author("others", (UNKNOWN_SPEAKER,))

@@ -18,8 +18,7 @@ from trainer.sources.source_file import Peek, Record, SourceFile
 from trainer.sources.source_format import ReadOptions, SourceFormat
 
 ROLES = {"prompter": USER, "user": USER, "assistant": ASSISTANT}
-MIN_QUALITY = 0.25
-"""Below this mean of the reviewers' votes (0 to 1) a message is left out."""
+MIN_QUALITY = 0.25  # minimum mean of the reviewers' votes (0 to 1) for a message
 BAD_STATES = ("aborted_low_grade", "halted_by_moderator")
 OFF_PATH = "not on the best-ranked path"
 AFTER_REJECTED = "after a rejected message: "

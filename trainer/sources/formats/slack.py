@@ -35,10 +35,10 @@ WORKSPACE_FILES = (
     *("users.json", *CHANNEL_LISTS, "integration_logs.json", "canvases.json", "lists.json"),
     *("file_conversations.json", "org_users.json", "huddle_transcripts.json"),
 )
-"""What stands at the top of an export, beside a folder for each channel."""
+"""Files at the root of an export, beside a folder per channel."""
 MESSAGE_SUBTYPES = ("", *"me_message thread_broadcast reply_broadcast file_share file_comment bot_message".split())
 UPLOADED = re.compile(r"<@[^>]+> (?:uploaded|shared) a file: <[^>]+>(?: and commented: (?P<comment>.*))?", re.DOTALL)
-"""What file messages said before 2018; the words after it are the person's own."""
+"""Text of file messages before 2018; the comment after it is the person's own."""
 TOKEN = re.compile(
     r"<(?:@(?P<user>[A-Z0-9]+)|#(?P<channel>[A-Z0-9]+)|!(?P<special>[^|>]+)|(?P<link>[^|<>\s]+))(?:\|(?P<label>[^>]*))?>"
 )

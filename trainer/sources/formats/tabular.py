@@ -37,12 +37,10 @@ from trainer.sources.source_file import Peek, Record, SourceFile
 from trainer.sources.source_format import ReadOptions, SourceFormat
 
 ROW_SCHEMAS = (*PREFERENCE_SCHEMAS, *PERSONA_SCHEMAS, *MESSAGE_SCHEMAS, *QA_SCHEMAS, *FALLBACK_SCHEMAS)
-COLUMNS_FORMAT = "columns"
-"""The format of tables that are no known set."""
+COLUMNS_FORMAT = "columns"  # the format of tables that are no known set
 MESSAGE_LIST_KEYS = tuple(name for name in ROLE_COLUMNS["messages"] if name not in ("data", "items"))
 """A member of these names holds the messages of one talk, not the rows of a table."""
-SAMPLED_ROWS = 16
-"""So many of the first rows decide what a table is."""
+SAMPLED_ROWS = 16  # first rows that decide a table's format
 RowParser = tuple[Callable[[Row, ColumnRoles], RawDialogue], ColumnRoles]
 
 

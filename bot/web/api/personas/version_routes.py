@@ -52,7 +52,7 @@ class VersionResponse(ApiModel):
     installed_at: Timestamp
     live: bool
     withdrawn: bool
-    """Whether it must not be served any more."""
+    """True for a version that must not be served any more."""
     made_for: str | None
     """The base model it was made for, if another one is served."""
     scorecard: Json
@@ -98,9 +98,9 @@ class PersonaResponse(ApiModel):
     guild: str
     """The server that owns it; 0 for a persona of all servers."""
     ships: bool
-    """Whether its card came with the bot."""
+    """True for a card that ships with the bot."""
     edited: bool
-    """Whether the operator's card replaces the one that came with the bot."""
+    """True for an operator's card that replaces a shipped one."""
     live: str | None
     """The version that was promoted last; null is the base model."""
     speaks: str | None
