@@ -111,7 +111,7 @@ def test_the_same_is_prepared_once_and_no_more_than_a_bounded_number_wait(refere
         for _ in range(2):
             ahead.add(None, [number] * 40)
     assert len(ahead.queue) == MAX_QUEUED_PREFIXES
-    ahead.clear()
+    ahead.queue.clear()
     parts.close()
     assert not ahead.step()
 
