@@ -71,7 +71,7 @@ def main() -> int:
 def measure_run(name: str, seed: int, steps: int) -> dict[str, Any]:
     """Train with one fault or none, and return the verdict and each criterion's outcome. Finished runs are reused."""
     from benchmarks.gate_runs import read_scorecard, train_and_judge
-    from trainer.run import ADAPTER_FOLDER
+    from personas.home.job_folder import ADAPTER_FOLDER
 
     folder = _run_folder(name, seed)
     if not (folder / ADAPTER_FOLDER).is_dir():

@@ -11,17 +11,17 @@ from pathlib import Path
 
 from benchmarks.gate_faults import FaultInjection, TalkLog
 from personas.home.adapters import verify_adapter
+from personas.home.job_folder import ADAPTER_FOLDER, read_spec
 from personas.home.job_material import ShippedData
 from personas.prompt import Renderer
 from personas.schemas.chat import AdapterRef
 from personas.schemas.scorecard import EvaluationExtent, ScoreCard, Side
-from trainer.data.job_inputs import read_spec
 from trainer.evaluate.candidates import BASE, Candidates
 from trainer.evaluate.loss_sections import heldout_section
 from trainer.evaluate.paired_losses import PairedLosses, paired_losses
 from trainer.gate.verdict import outcomes_of
 from trainer.report.scorecard_files import SCORECARD_FILE
-from trainer.run import ADAPTER_FOLDER, make_adapter
+from trainer.run import make_adapter
 from trainer.train.job import PreparedJob, RunContext, prepare_job
 from trainer.train.losses import TokenLosses
 

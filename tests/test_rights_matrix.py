@@ -17,6 +17,7 @@ import pytest
 from bot.training.dataset_catalog import DatasetCatalog
 from personas.errors import RequestError, UnderstudyError
 from personas.home.data_subjects import CONSENT_FILE, Consent, write_consent
+from personas.home.job_folder import read_spec
 from personas.home.job_material import ShippedData
 from personas.schemas.training import TrainingRequest
 from tests.rights_sources import ADA, ANSWERED, ASKED, BO, CARD, KINDS, MIRA, PERMISSION
@@ -24,7 +25,7 @@ from tests.trainer.job_folders import dialogues, sign, write_request
 from trainer.cli import dataset_args
 from trainer.cli.dataset_command import add_build
 from trainer.data.builder import DatasetBuilder
-from trainer.data.job_inputs import read_job_inputs, read_job_talk, read_spec
+from trainer.data.job_inputs import read_job_inputs, read_job_talk
 from trainer.data.ledger import Ledger
 from trainer.recipe.resolve import resolve_recipe
 from trainer.train.job import load_fast_tokenizer

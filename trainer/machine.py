@@ -1,4 +1,4 @@
-"""Describes the machine: GPU, precision, total and free memory, and the memory a run holds."""
+"""Describes the machine: GPU, precision, total and free memory, the memory a run holds, package versions."""
 
 from __future__ import annotations
 
@@ -23,12 +23,13 @@ NVIDIA_DRIVER = Path("/proc/driver/nvidia/version")
 NVIDIA_SMI_COMMAND = ("nvidia-smi", "--format=csv,noheader,nounits")
 NVIDIA_SMI_TIMEOUT_S = 10
 MAIN_MEMORY = "main memory"
+VERSIONED_PACKAGES = ("torch", "transformers", "peft", "trl", "bitsandbytes")
 MIN_BF16_CAPABILITY = 8.0  # compute capability of Ampere, the first with bfloat16 products
 
 
 @dataclass(frozen=True)
 class MemoryPeak:
-    """The most that was held, how much there is (bytes), and of what."""
+    """Peak memory use and total memory of a device, in bytes."""
 
     bytes: int
     of_bytes: int
@@ -36,12 +37,12 @@ class MemoryPeak:
 
     @property
     def share(self) -> float:
-        """Of what there is."""
+        """Share of the total."""
         return self.bytes / self.of_bytes
 
 
 class MemoryWatch:
-    """Looks when asked to, and remembers the most. `peak_before` is what an earlier process of the run held."""
+    """Samples memory use on request and keeps the peak. `peak_before` is that of the run's earlier processes."""
 
     def __init__(self) -> None:
         self.peak_before = 0
@@ -50,14 +51,14 @@ class MemoryWatch:
         self._looked_at = float("-inf")
 
     def held(self) -> int:
-        """Bytes now: what torch holds of the GPU, or resident memory of the process tree."""
+        """Return the bytes in use now: GPU memory reserved by torch, or resident memory of the process tree."""
         torch = load_torch()
         if torch.cuda.is_available():
             return int(torch.cuda.memory_reserved())
         return int(self._process.memory_info().rss) + self._held_below()
 
     def peak(self) -> MemoryPeak:
-        """The most so far, over all processes that a run took."""
+        """Return the peak so far, over all processes of a run."""
         torch = load_torch()
         if torch.cuda.is_available():
             device = torch.cuda.get_device_properties(torch.cuda.current_device())
@@ -74,7 +75,7 @@ class MemoryWatch:
         return self._below
 
     def _own_peak(self) -> int:
-        """As the kernel has kept it; where it keeps none, what is held now."""
+        """Return the process's peak as the kernel reports it; its current use where the kernel does not."""
         try:
             lines = PROC_STATUS.read_text(encoding="ascii", errors="replace").splitlines()
             return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:"))
@@ -83,7 +84,7 @@ class MemoryWatch:
 
 
 def total_memory_bytes() -> int:
-    """The machine's memory, or what a container may have of it."""
+    """Return the machine's memory, or a container's limit."""
     total = int(psutil.virtual_memory().total)
     try:
         return min(total, int(CGROUP_MEMORY_LIMIT.read_text(encoding="ascii")))
@@ -92,10 +93,10 @@ def total_memory_bytes() -> int:
 
 
 def release_memory() -> None:
-    """Give back what is no longer used, as between two models.
+    """Return unused memory to the system, as between two models.
 
-    glibc, as a run sets it up (`trainer.process.environment`), keeps what is freed, in pieces between what is still
-    held, and the next model's larger tensors fit into none of them.
+    glibc, as a run configures it (`trainer.process.environment`), keeps freed memory in fragments, which are too small
+    for the next model's tensors.
     """
     torch = load_torch()
     gc.collect()
@@ -106,7 +107,7 @@ def release_memory() -> None:
 
 
 def process_memory_bytes(process: psutil.Process) -> int:
-    """Resident memory of a process; 0 when it has just ended."""
+    """Return a process's resident memory; 0 if it has just ended."""
     try:
         return int(process.memory_info().rss)
     except psutil.Error:
@@ -115,10 +116,10 @@ def process_memory_bytes(process: psutil.Process) -> int:
 
 @dataclass(frozen=True)
 class MachineSpec:
-    """`best`: the precision that it trains in fastest: `bf16`, `fp16` (older GPUs) or `fp32`.
+    """The hardware of a run. `best` is its fastest training precision: `bf16`, `fp16` (older GPUs) or `fp32`.
 
-    `memory_bytes` is what there is of the memory that a run is held in, the GPU's or this container's, and
-    `free_memory_bytes` what of it is free now; 0 where nobody has looked. `device` names it.
+    `memory_bytes` and `free_bytes` are those of the GPU, or of this container without one; 0 if not probed. `device`
+    names it.
     """
 
     has_cuda: bool
@@ -129,7 +130,7 @@ class MachineSpec:
 
 
 def probe_machine() -> MachineSpec:
-    """This machine, by torch's word."""
+    """Probe this machine with torch."""
     torch = load_torch()
     if not torch.cuda.is_available():
         return MachineSpec(
@@ -141,7 +142,7 @@ def probe_machine() -> MachineSpec:
 
 
 def probe_machine_without_torch() -> MachineSpec:
-    """This machine as it looks without loading torch, which takes seconds: for what is only told."""
+    """Probe this machine without importing torch, which takes seconds; good enough for estimates."""
     is_cpu_build = importlib.metadata.version("torch").endswith("+cpu")
     if is_cpu_build or not NVIDIA_DRIVER.exists() or not (cards := list_gpus()):
         return MachineSpec(False, "bf16" if has_bfloat16() else "fp32", total_memory_bytes(), free_memory_bytes())
@@ -152,7 +153,7 @@ def probe_machine_without_torch() -> MachineSpec:
 
 @dataclass(frozen=True)
 class Gpu:
-    """A graphics card by its driver's word. `capability` is CUDA's compute capability."""
+    """A graphics card as its driver describes it. `capability` is CUDA's compute capability."""
 
     name: str
     driver: str
@@ -162,17 +163,17 @@ class Gpu:
 
 
 def list_gpus() -> list[Gpu]:
-    """NVIDIA's cards here, as `nvidia-smi` lists them; none where it does not run."""
+    """Return the NVIDIA cards that `nvidia-smi` lists; none if it does not run."""
     fields = "name,driver_version,compute_cap,memory.total,memory.free"
     try:
-        said = subprocess.run(
+        result = subprocess.run(
             [*NVIDIA_SMI_COMMAND, f"--query-gpu={fields}"],
             capture_output=True,
             text=True,
             timeout=NVIDIA_SMI_TIMEOUT_S,
             check=True,
         )
-        return [_parse_gpu(line) for line in said.stdout.splitlines() if line.strip()]
+        return [_parse_gpu(line) for line in result.stdout.splitlines() if line.strip()]
     except (OSError, subprocess.SubprocessError, ValueError):
         return []
 
@@ -183,14 +184,19 @@ def _parse_gpu(line: str) -> Gpu:
 
 
 def free_memory_bytes() -> int:
-    """Main memory that is free now, of what this container may have."""
+    """Return the free main memory, within this container's limit."""
     return min(int(psutil.virtual_memory().available), total_memory_bytes())
 
 
 def has_bfloat16() -> bool:
-    """Whether the processor multiplies in bfloat16."""
+    """Tell whether the processor multiplies in bfloat16."""
     try:
         flags = Path("/proc/cpuinfo").read_text(encoding="utf-8")
     except OSError:
         return os.uname().machine == "arm64"  # Apple's do
     return any(flag in flags for flag in ("avx512_bf16", "amx_bf16", " bf16"))
+
+
+def package_versions() -> dict[str, str]:
+    """Return the versions of the packages that compute."""
+    return {name: importlib.metadata.version(name) for name in VERSIONED_PACKAGES}

@@ -11,14 +11,14 @@ from personas.schemas import hyperparameters as of
 from personas.schemas.base import FrozenModel
 
 GENERAL_KIND = "general"
-"""The kind of samples in a data set that are nobody's own talk."""
+"""The kind of samples in a data set that are general dialogue."""
 
 
 @dataclass(frozen=True)
 class PromptReply:
-    """The last message before a reply, and the reply. `talk` tells conversations apart, `by_persona` who speaks.
+    """The last message before a reply, without lore and the speaker's name, and the reply.
 
-    The message is without its lore, and without the name of whoever says it.
+    `talk` identifies the conversation; `by_persona` is set if the persona replies.
     """
 
     talk: str
@@ -28,7 +28,7 @@ class PromptReply:
 
 
 def prompt_reply_of_line(line: Mapping[str, Any]) -> PromptReply:
-    """Of a line of a data set's file. Lines of sets that do not say which talk they are of count as one each."""
+    """Build it from a line of a data set's file. A line that names no conversation counts as one of its own."""
     *before, reply = line["messages"]
     talk = f"{line.get('source')} {line.get('talk') or line.get('row')}"
     message = _strip_speaker(before[-1]["content"] if before else "", line.get("speakers") or ())
@@ -36,21 +36,21 @@ def prompt_reply_of_line(line: Mapping[str, Any]) -> PromptReply:
 
 
 def _strip_speaker(content: str, speakers: tuple[str, ...] | list[str]) -> str:
-    """The rendered message without what stands before it: lore, and the speaker's name."""
+    """Strip lore and the speaker's name from the front of a rendered message."""
     for name in speakers:
         lead = f"{name}: "
         if content.startswith(lead):
             return content.removeprefix(lead)
-        lore, found, said = content.rpartition(f"\n\n{lead}")
-        if found and lore.startswith("["):
-            return said
+        lore, separator, message = content.rpartition(f"\n\n{lead}")
+        if separator and lore.startswith("["):
+            return message
     return content
 
 
 class Recipe(FrozenModel):
-    """A resolved recipe: every value of `Hyperparameters`, none left open. What a recipe's file leaves out is as here.
+    """A recipe with every value of `Hyperparameters`; the defaults apply to values that a recipe's file leaves out.
 
-    `recipes/demo-cpu.toml` says what each value does.
+    `recipes/demo-cpu.toml` documents each value.
     """
 
     quant_type: of.QuantType = "nf4"
@@ -99,21 +99,21 @@ class Recipe(FrozenModel):
 
     @property
     def first_stage(self) -> Recipe:
-        """The recipe of the first of two stages: its own passes and rate; nothing is measured on its way."""
+        """The recipe of the first of two stages: its own epochs and learning rate, and no evaluation on its way."""
         own = {"num_train_epochs": self.first_stage_epochs, "learning_rate": self.first_stage_learning_rate}
         return self.model_copy(update={**own, "max_steps": 0, "eval_strategy": "no"})
 
     @property
     def hyperparameters(self) -> dict[str, int | float | str]:
-        """The single values, for the manifest."""
+        """The scalar values, for the manifest."""
         return {key: value for key, value in self.model_dump().items() if isinstance(value, int | float | str)}
 
 
 @dataclass(frozen=True)
 class ResolvedRecipe:
-    """A recipe with nothing left open, and why it is not as its file and the request say.
+    """A resolved recipe with reasons.
 
-    `chosen` gives the reasons of the recipe `auto`, one line a setting; `notes` what differs from what was asked for.
+    `chosen` has those of the recipe `auto`, one line per setting; `notes` say what differs from the request.
     """
 
     recipe: Recipe
@@ -122,12 +122,12 @@ class ResolvedRecipe:
 
 
 def optimiser_steps(recipe: Recipe, samples: int) -> int:
-    """Optimiser steps of a run over so many samples. `max_steps` alone decides where it is set, as in transformers."""
+    """Return the optimiser steps of a run over so many samples. `max_steps` takes precedence, as in transformers."""
     return recipe.max_steps or math.ceil(recipe.num_train_epochs * _steps_per_epoch(recipe, samples))
 
 
 def epoch_count(recipe: Recipe, samples: int) -> float:
-    """How often a run goes over so many samples."""
+    """Return the number of epochs of a run over so many samples."""
     if not recipe.max_steps:
         return recipe.num_train_epochs
     return recipe.max_steps / max(_steps_per_epoch(recipe, samples), 1)

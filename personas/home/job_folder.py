@@ -8,18 +8,32 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Literal
 
+from pydantic import ValidationError
+
+from personas.errors import RequestError
 from personas.home.atomic_files import atomic_folder, read_model, write_model
 from personas.home.data_subjects import read_consent, read_people, write_consent, write_people
 from personas.home.holdout_index import HOLDOUT_FILE, NEW_HOLDOUT_FILE, HoldoutIndex, add_to_holdout, holdout_file
 from personas.home.job_material import SourceMaterial
 from personas.home.preferences import read_preferences
 from personas.home.pseudonyms import KEY_FILE, HomeKey, JobKeys, pseudonym_dataset_name
-from personas.schemas.base import FrozenModel
+from personas.schemas.base import FrozenModel, explain_validation_error
 from personas.schemas.scorecard import MemberFeedback
 from personas.schemas.training import JobSpec, Material, ServingPrecision, TrainingRequest
 
 COMPARE_FILE = "compare.json"
 REQUEST_FILE, MATERIAL_FOLDER, ADAPTER_FOLDER, DATASET_FOLDER = "request.json", "material", "adapter", "dataset"
+
+
+def read_spec(folder: Path) -> JobSpec:
+    """Read the folder's `request.json`. Raises `RequestError`."""
+    file = folder / REQUEST_FILE
+    try:
+        return JobSpec.model_validate_json(file.read_bytes())
+    except ValidationError as error:
+        raise explain_validation_error(error) from None
+    except OSError as error:
+        raise RequestError(f"{file} cannot be read: {error.strerror}.", "Name a job folder.") from None
 
 
 def material_digest(path: Path) -> str:

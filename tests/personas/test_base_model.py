@@ -11,7 +11,7 @@ from huggingface_hub import errors
 
 from personas.errors import BaseModelError
 from personas.models.base_model import load_model, load_tokenizer, locate
-from trainer.recipe.model_fit import linear_layers
+from trainer.recipe.resolve import linear_layers
 from trainer.train.job import load_fast_tokenizer
 
 ANSWER = SimpleNamespace(headers={}, request=None)

@@ -12,7 +12,7 @@ from personas.models.base_model import fingerprint, load_model
 from tests.model_families import FAMILIES, SLIDING
 from tests.personas.engine_reference import RecordedReply, ask, differences, run_to_end, special_adapter
 from tools.tiny_models import LAYERS, make_model
-from trainer.recipe.model_fit import find_target_modules
+from trainer.recipe.resolve import find_target_modules
 
 PROMPT = tuple(range(10, 50))
 IN_THE_BATCH = {"SmolLM2", "Llama 3.2", "Qwen2.5", "Qwen3", "Mistral", "DeepSeek"}

@@ -21,7 +21,7 @@ from trainer.data.dataset import Dataset
 from trainer.data.job_inputs import JobInputs, JobTalk
 from trainer.data.loader import load_dataset
 from trainer.data.run_dataset import write_run_dataset
-from trainer.process.cancellation import RunCancelled
+from trainer.process.run_control import RunCancelled
 from trainer.schemas import Recipe
 from trainer.train.job import RunContext
 

@@ -9,9 +9,9 @@ import pytest
 from personas.engine.peft_runner import PeftSwitcher
 from personas.errors import AdapterError
 from personas.home.adapters import install_adapter_folder, verify_adapter, write_manifest
+from personas.home.job_folder import read_spec
 from personas.models.base_model import fingerprint
 from personas.schemas.chat import AdapterRef
-from trainer.data.job_inputs import read_spec
 from trainer.export.exporter import export_adapter
 from trainer.recipe.parent_adapter import find_parent_adapter
 from trainer.study.canary_audit import audit_section, draw_texts, expected_exposure, exposure, run_canary_audit
@@ -68,12 +68,11 @@ def test_a_copy_that_was_audited_is_neither_installed_nor_served_nor_exported_no
     adapter, job = two_trained["ada"] / "adapter", prepare_job(two_trained["ada"], read_spec(two_trained["ada"]))
     copy = shutil.copytree(adapter, tmp_path / "copy")
     write_manifest(copy, verify_adapter(copy).model_copy(update={"audit": True}))
-    monkeypatch.setattr("trainer.recipe.parent_adapter.parent_adapter_folder", lambda folder, spec: copy)
     served = PeftSwitcher(None, fingerprint(job.base))
     for refused in (
         lambda: install_adapter_folder(copy, tmp_path / "home" / "v1"),
         lambda: served.load(AdapterRef("ada", "v1", copy)),
-        lambda: find_parent_adapter(tmp_path, job.spec, job.base),
+        lambda: find_parent_adapter(copy, job.base),
         lambda: export_adapter(copy, "gguf-lora", tmp_path / "out.gguf", None, None, lambda text: None),
     ):
         with pytest.raises(AdapterError, match="trained for an audit"):

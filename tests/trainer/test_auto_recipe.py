@@ -9,23 +9,23 @@ from pathlib import Path
 import pytest
 
 from personas.home.adapters import verify_adapter
+from personas.home.job_folder import read_spec
 from personas.schemas.hyperparameters import Hyperparameters
 from personas.schemas.training import TrainingRequest
 from personas.schemas.training_events import Progress
 from tests.trainer.job_folders import persona_job
-from trainer.data.job_inputs import read_spec
 from trainer.doctor.doctor_report import known_models
 from trainer.estimate.memory_model import adapter_parameter_count, predict_memory
 from trainer.estimate.model_shape import shape_from_config
 from trainer.machine import MachineSpec
-from trainer.process.cancellation import RunCancelled
+from trainer.process.run_control import RunCancelled
 from trainer.recipe import resolve
 from trainer.recipe.auto_recipe import AUTO_RECIPE, AUTO_SETTINGS, ModelTraits, SampleStats, choose_recipe
 from trainer.recipe.resolve import RECIPES_FOLDER, resolve_for_data, resolve_for_run, resolve_recipe
 from trainer.run import run_job
 from trainer.schemas import Recipe
 from trainer.train.job import RunContext
-from trainer.train.resume_config import RUN_FILE, ResumeConfig, find_resume_config
+from trainer.train.resume_config import RUN_FILE, ResumeConfig, resumed_recipe
 
 GIB = 2**30
 EMBEDDED = ModelTraits(
@@ -261,7 +261,7 @@ def test_another_request_in_the_same_folder_is_chosen_for_anew(tmp_path, tiny_ba
         recipe=recipe_of(), batches="", base_model_hash="", threads=1, packages={}, batch=1, accumulation=1, asked="x"
     )
     (job / RUN_FILE).write_text(held.model_dump_json(), encoding="utf-8")
-    assert find_resume_config(job, read_spec(job)) is None
+    assert resumed_recipe(job, read_spec(job)) is None
 
 
 # ------------------------------------------------------------------------------------------ told

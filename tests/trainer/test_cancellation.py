@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from trainer.process.cancellation import Terminated, raise_on_sigterm
+from trainer.process.run_control import Terminated, raise_on_sigterm
 
 
 class AskedToEndWhileFinalised:

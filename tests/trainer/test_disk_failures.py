@@ -15,8 +15,8 @@ from personas.prompt import TokenizedSample
 from personas.schemas.training_events import Done, Epoch, Progress
 from tests.trainer.job_folders import persona_job
 from tests.unprivileged import without_overrides
-from trainer.process.cancellation import JobGoneError
 from trainer.process.events import failed_event
+from trainer.process.run_control import JobGoneError
 from trainer.recipe.resolve import fit_to_hardware
 from trainer.run import run_job
 from trainer.train.checkpoint import list_checkpoints, trainable_weights

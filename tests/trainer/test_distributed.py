@@ -19,7 +19,7 @@ from personas.home.adapters import verify_adapter
 from personas.prompt import TokenizedSample
 from tests.trainer.job_folders import events, persona_job
 from tests.trainer.test_run import run
-from trainer.process.cancellation import RunCancelled
+from trainer.process.run_control import RunCancelled
 from trainer.train.collator import PADDING_SAMPLE, collate, drop_padding_samples, reply_losses
 from trainer.train.distributed import DistributedContext, distributed_context
 
@@ -45,7 +45,7 @@ def test_a_run_that_nobody_has_launched_is_one_process():
     assert distributed_context({}) == DistributedContext(0, 1)
     assert distributed_context({"RANK": "1", "WORLD_SIZE": "2"}) == DistributedContext(1, 2)
     alone = DistributedContext()
-    assert alone.told("x") == "x" and alone.sums(1, 2.5) == [1, 2.5]
+    assert alone.broadcast("x") == "x" and alone.sums(1, 2.5) == [1, 2.5]
 
     def stop():
         raise RunCancelled("SIGTERM")

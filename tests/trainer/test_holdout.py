@@ -12,12 +12,13 @@ from hypothesis import strategies as st
 
 from personas.errors import MaterialError
 from personas.home.holdout_index import HOLDOUT_FILE, HoldoutIndex, add_to_holdout, holdout_file
+from personas.home.job_folder import read_spec
 from personas.home.pseudonyms import JobKeys
 from tests.trainer.conversations import dialogue, sentence, split_conversations, talk
 from tests.trainer.job_folders import dataset_of, export, message, persona_job
 from trainer.data.dedup_split import HELD_OUT, MAX_CLUSTERS_PER_REPLY
 from trainer.data.holdout_fingerprints import siphash
-from trainer.data.job_inputs import read_job_inputs, read_job_talk, read_spec
+from trainer.data.job_inputs import read_job_inputs, read_job_talk
 from trainer.data.minhash import NUM_BANDS, NUM_PERMUTATIONS
 from trainer.data.quality_filters import QualityFilters
 

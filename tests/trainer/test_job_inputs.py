@@ -5,9 +5,9 @@ import json
 import pytest
 
 from personas.errors import MaterialError, RequestError, UnderstudyError
-from personas.home.job_folder import material_digest
+from personas.home.job_folder import material_digest, read_spec
 from tests.trainer.job_folders import described, dialogue_job, dialogues, export, message, persona_job, write_request
-from trainer.data.job_inputs import read_job_inputs, read_job_talk, read_spec
+from trainer.data.job_inputs import read_job_inputs, read_job_talk
 from trainer.recipe.resolve import recipe_names, resolve_recipe
 from trainer.train.job import prepare_job_without_torch
 
@@ -61,13 +61,13 @@ def test_messages_may_be_in_any_format_and_what_is_broken_is_counted(tmp_path):
         (lambda f: change(f, right="discord-api"), MaterialError, "ada.toml came through Discord's API"),
         (lambda f: change(f, path="../request.json"), MaterialError, "points out of the job's material folder"),
         (lambda f: change(f, path="gone.toml"), MaterialError, "gone.toml cannot be read"),
-        (lambda f: (f / "material" / "talk.json").write_text("{}"), MaterialError, "talk.json is not what the request"),
         (
-            lambda f: (f / "material" / "lore" / "ada" / "more.md").touch(),
+            lambda f: (f / "material" / "talk.json").write_text("{}"),
             MaterialError,
-            "lore is not what the request",
+            "talk.json has changed",
         ),
-        (lambda f: change(f, kind="lore"), MaterialError, "holds no card of 'ada' .cards: none."),
+        (lambda f: (f / "material" / "lore" / "ada" / "more.md").touch(), MaterialError, "lore has changed"),
+        (lambda f: change(f, kind="lore"), MaterialError, "has no card of 'ada' .cards: none."),
     ],
 )
 def test_what_is_wrong_with_a_job_is_said(tmp_path, spoil, error, said):
@@ -80,7 +80,7 @@ def test_what_is_wrong_with_a_job_is_said(tmp_path, spoil, error, said):
 def test_material_that_a_job_has_no_use_for_is_refused(tmp_path):
     folder = dialogue_job(tmp_path, "embedded")
     change(folder, kind="lore")
-    with pytest.raises(MaterialError, match="A dialogue job has no use for material of the kind lore"):
+    with pytest.raises(MaterialError, match="A dialogue job does not use material of the kind lore"):
         read(folder)
 
 

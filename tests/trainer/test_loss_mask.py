@@ -6,11 +6,11 @@ import json
 
 import pytest
 
+from personas.home.job_folder import read_spec
 from tests.tiny_models import make_adapter
 from tests.trainer.job_folders import export, persona_job, sign, talks
 from tests.trainer.preference_jobs import BAD, GOOD, preference_job, votes
 from trainer.cli.mask_command import _highlight_sample, _mask_lines
-from trainer.data.job_inputs import read_spec
 from trainer.data.sample_renderer import NOTHING_TRAINED, SampleRenderer
 from trainer.report.loss_mask_view import MaskedSample, mask_summary_of_job
 from trainer.sources.conversation import Conversation, SourceMessage, SourceSpeaker

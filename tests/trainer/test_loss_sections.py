@@ -9,11 +9,10 @@ import torch
 
 from personas.engine.peft_runner import PeftSwitcher
 from personas.home.adapters import verify_adapter
-from personas.home.job_folder import ComparisonTargets, NeighbourPaths
+from personas.home.job_folder import ComparisonTargets, NeighbourPaths, read_spec
 from personas.prompt import Renderer, TokenizedSample
 from personas.schemas.chat import AdapterRef
 from personas.schemas.scorecard import ScoreCard
-from trainer.data.job_inputs import read_spec
 from trainer.evaluate.candidates import BASE, LIVE, NEW, Candidate, Candidates
 from trainer.evaluate.evaluate_version import LOSSES_ONLY_REASON, EvaluationRequest, evaluate_version
 from trainer.evaluate.loss_sections import instruction_samples, loss_difference

@@ -20,8 +20,8 @@ from tests.trainer.job_folders import persona_job
 from trainer.estimate.memory_check import available_memory_bytes, require_memory
 from trainer.estimate.workload import Workload
 from trainer.machine import MachineSpec
-from trainer.process.cancellation import RunCancelled
 from trainer.process.events import failed_event
+from trainer.process.run_control import RunCancelled
 from trainer.recipe.resolve import load_recipe
 from trainer.run import run_job
 from trainer.train.job import RunContext

@@ -16,8 +16,7 @@ from tests.model_families import FAMILIES, SLIDING
 from tests.tiny_models import manifest_over
 from tools.tiny_models import make_model
 from trainer.estimate.model_shape import model_shape_of as config_shape
-from trainer.recipe.model_fit import find_target_modules, match_target_modules
-from trainer.recipe.resolve import fit_to_hardware
+from trainer.recipe.resolve import find_target_modules, fit_to_hardware, match_target_modules
 from trainer.train.collator import collate, reply_losses
 from trainer.train.losses import load_serving_model, mean_loss, measure_reply_losses
 from trainer.train.sft_trainer import load_quantised, train_sft

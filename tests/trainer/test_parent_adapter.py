@@ -15,7 +15,7 @@ from personas.home.data_subjects import read_people, write_people
 from personas.models.base_model import load_model
 from tests.tiny_models import make_tiny_model
 from tests.trainer.job_folders import described, dialogue_job, persona_job, stopping
-from trainer.process.cancellation import RunCancelled
+from trainer.process.run_control import RunCancelled
 from trainer.recipe.parent_adapter import load_parent_weights
 from trainer.run import run_job
 from trainer.train.checkpoint import trainable_weights
@@ -101,7 +101,7 @@ def test_stopped_on_the_way_it_ends_with_the_same_weights(job, whole):
 @pytest.mark.parametrize(
     ("asked", "said"),
     [
-        ({"lora_r": 16}, "lora_r cannot be 16: the adapter that is to be trained further has 4"),
+        ({"lora_r": 16}, "lora_r cannot be 16: the adapter to train further has 4"),
         ({"use_dora": True}, "use_dora cannot be true: .* has false"),
         ({"target_modules": ["q_proj"]}, "target_modules cannot be q_proj: .* has q_proj,down_proj"),
     ],

@@ -17,9 +17,15 @@ import trainer.cli.main
 from personas.schemas.training_events import Evaluation, Progress
 from tests.trainer.job_folders import events, persona_job
 from tests.trainer.test_run import start, wait_for_step
-from trainer.process import pause
-from trainer.process.cancellation import CancelToken, RunCancelled
-from trainer.process.pause import MAX_PAUSE_S, MAX_PAUSE_SHARE, MIN_PAUSE_SHARE, PauseControl
+from trainer.process import run_control
+from trainer.process.run_control import (
+    MAX_PAUSE_S,
+    MAX_PAUSE_SHARE,
+    MIN_PAUSE_SHARE,
+    CancelToken,
+    PauseControl,
+    RunCancelled,
+)
 from trainer.run import run_job
 from trainer.train.job import RunContext
 
@@ -47,10 +53,10 @@ class World:
 
     def hold(self, patch: pytest.MonkeyPatch) -> PauseControl:
         """One that is asked for, for ever."""
-        patch.setattr(pause, "monotonic", lambda: self.now)
-        patch.setattr(pause, "Event", self.event)
+        patch.setattr(run_control, "monotonic", lambda: self.now)
+        patch.setattr(run_control, "Event", self.event)
         made = PauseControl()
-        made.ask()
+        made.request()
         return made
 
     def step(self, hold: PauseControl, batches: int, batch_s: float) -> float:
@@ -95,20 +101,20 @@ def test_who_is_not_asked_waits_for_nothing_and_who_is_to_stop_waits_no_longer()
     stop = CancelToken()
     hold = PauseControl(stop)
     assert hold.wait() < 0.05
-    hold.ask()
+    hold.request()
     stop.request("SIGTERM")
     assert hold.wait() < 0.05
 
 
 def test_the_starters_words_are_heard_and_its_end_too(monkeypatch):
     theirs, ours = os.pipe()
-    monkeypatch.setattr(pause, "STDIN_FD", theirs)
+    monkeypatch.setattr(run_control, "STDIN_FD", theirs)
     stop, hold = CancelToken(), PauseControl()
-    pause.listen_to_parent(stop, hold)
+    run_control.listen_to_parent(stop, hold)
     for words, waits in ((b"hold\n", True), (b"go\n", False), (b"ho", False), (b"ld\nnonsense\n", True)):
         os.write(ours, words)
         time.sleep(0.05)
-        assert hold.is_asked == waits, words
+        assert hold.is_requested == waits, words
     os.close(ours)
     with pytest.raises(RunCancelled, match="is gone"):
         for _ in range(100):
@@ -120,11 +126,11 @@ class Holding(PauseControl):
     """Asked for at every batch, and let go of after a moment."""
 
     def wait(self) -> float:
-        self.ask()
+        self.request()
         began = time.monotonic()
         while time.monotonic() - began < 0.02:
             time.sleep(0.005)
-        self.let_go()
+        self.release()
         self.waited_s += 0.02
         return 0.02
 
@@ -166,7 +172,7 @@ class Starter(io.StringIO):
 
 def test_a_run_holds_when_its_starter_says_so(tmp_path, tiny_base, monkeypatch):
     theirs, ours = os.pipe()
-    monkeypatch.setattr(pause, "STDIN_FD", theirs)
+    monkeypatch.setattr(run_control, "STDIN_FD", theirs)
     monkeypatch.setattr(trainer.cli.main, "cancel_on_signals", lambda stop: None)
     folder, out = persona_job(tmp_path, tiny_base.source, hyperparameters={"num_train_epochs": 5}), Starter(ours)
     of = {"stop_on_eof": True, "checkpoint_every": 45, "home": None, "ignore_memory": False, "card": "losses"}

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from personas.home.job_folder import read_spec
 from personas.models.base_model import EMBEDDED, load_tokenizer, locate
 from tests.trainer.job_folders import export, persona_job, sign, talks
-from trainer.data.job_inputs import read_spec
 from trainer.estimate.model_shape import model_shape_of
 from trainer.estimate.run_estimate import MachineSpeed, adapters_by_recency, estimate_run, estimate_speed, run_cost
 from trainer.estimate.workload import Workload

@@ -15,12 +15,12 @@ from safetensors.torch import load_file
 from personas.errors import MaterialError, RequestError
 from personas.home.adapters import verify_adapter
 from personas.home.data_subjects import read_people
+from personas.home.job_folder import read_spec
 from personas.home.preferences import preferences_to_jsonl, read_preferences
 from personas.models.base_model import EMBEDDED, load_model, load_tokenizer, locate
 from personas.prompt import TokenizedSample
 from tests.trainer.job_folders import ADA, export, persona_job, sign, stopping, talks
 from tests.trainer.preference_jobs import BAD, GOOD, member, preference_job, taught, voted, votes
-from trainer.data.job_inputs import read_spec
 from trainer.data.preference_policy import (
     MAX_GOOD_WEIGHT_RATIO,
     MIN_PREFERENCES,
@@ -35,8 +35,8 @@ from trainer.data.preference_policy import (
 from trainer.estimate.model_shape import model_shape_of
 from trainer.estimate.run_estimate import MachineSpeed, estimate_run, run_cost
 from trainer.estimate.workload import workload_of
-from trainer.process.cancellation import RunCancelled
 from trainer.process.environment import RESTARTED_VARIABLE
+from trainer.process.run_control import RunCancelled
 from trainer.recipe.parent_adapter import load_parent_weights
 from trainer.run import run_job
 from trainer.train.collator import IGNORE_INDEX
@@ -372,7 +372,7 @@ def test_what_cannot_be_learned_from_is_refused_by_name(tiny_base, adapter, tmp_
     spec = json.loads((without / "request.json").read_text())
     spec["materials"] = [it for it in spec["materials"] if it["kind"] != "adapter"]
     (without / "request.json").write_text(json.dumps(spec))
-    with pytest.raises(MaterialError, match="holds no material of the kind 'adapter'"):
+    with pytest.raises(MaterialError, match="has no material of the kind 'adapter'"):
         prepare_job_without_torch(without)
 
 

@@ -8,11 +8,11 @@ from functools import partial
 import pytest
 
 from personas.engine.llm_engine import LLMEngine
+from personas.home.job_folder import read_spec
 from personas.schemas.chat import ChatRequest, SamplingParams, Turn
 from personas.schemas.scorecard import GENERAL_TASK, HELDOUT_TASK, SMALL_TALK_TASK
 from tests.tiny_models import make_adapter
 from tests.trainer.job_folders import persona_job
-from trainer.data.job_inputs import read_spec
 from trainer.evaluate.candidates import BASE, LIVE, NEW, Candidate, Candidates
 from trainer.evaluate.generation import measure_replies, reply_sections
 from trainer.evaluate.generation.evaluation_prompts import (

@@ -9,7 +9,7 @@ import torch
 from personas.errors import TrainingError
 from personas.prompt import TokenizedSample
 from personas.schemas.training_events import Epoch, Progress
-from trainer.process.cancellation import RunCancelled
+from trainer.process.run_control import RunCancelled
 from trainer.recipe.resolve import fit_to_hardware
 from trainer.train.checkpoint import (
     Checkpoint,

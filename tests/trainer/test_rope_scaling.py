@@ -137,7 +137,7 @@ def test_a_length_that_no_scaling_gives_is_refused(tmp_path, tiny_base):
     shutil.copytree(tiny_base.source, tmp_path / "model")
     config = json.loads((tmp_path / "model" / "config.json").read_text())
     (tmp_path / "model" / "config.json").write_text(json.dumps({**config, "max_position_embeddings": 8}))
-    with pytest.raises(RequestError, match="more than 8 times its own length no scaling gives it"):
+    with pytest.raises(RequestError, match="rope_scaling_factor is at most 8"):
         run_job(
             job_with(tmp_path / "job", locate(str(tmp_path / "model"))), RunContext(lambda event: None, lambda: None)
         )

@@ -12,13 +12,12 @@ from bot.privacy.home_files import HomeFiles
 from bot.privacy.identifiers import IdentifierMatcher, PersonIdentifiers
 from personas.errors import MaterialError
 from personas.home.data_subjects import CONSENT_FILE
-from personas.home.job_folder import DATASET_FOLDER
+from personas.home.job_folder import DATASET_FOLDER, read_spec
 from personas.home.pseudonyms import JOB_KEYS_FILE, JobKeys
 from personas.schemas.training_events import Progress
 from tests.trainer.job_folders import export, mixing_job, persona_job, stopping, talks
 from trainer.data import run_dataset
-from trainer.data.job_inputs import read_spec
-from trainer.process.cancellation import RunCancelled
+from trainer.process.run_control import RunCancelled
 from trainer.run import run_job
 from trainer.train.job import RunContext, prepare_job, prepare_job_without_torch
 

@@ -15,9 +15,9 @@ from safetensors import SafetensorError
 from personas.errors import AdapterError, MaterialError, NoMemoryError, RequestError
 from personas.schemas.training_events import Done, Failed, Phase
 from tests.trainer.job_folders import dialogue_job, persona_job
-from trainer.process.cancellation import CancelToken, RunCancelled
 from trainer.process.environment import ALLOCATOR_SETTINGS, RESTARTED_VARIABLE, allocator_environment
 from trainer.process.events import EventWriter, failed_event
+from trainer.process.run_control import CancelToken, RunCancelled
 from trainer.run import run_job
 from trainer.train.job import RunContext
 

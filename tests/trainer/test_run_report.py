@@ -17,7 +17,7 @@ from personas.schemas.training_events import Done, Epoch, Evaluation, Progress, 
 from tests.trainer.job_folders import persona_job
 from trainer.data.charts import HELDOUT_COLOUR, SMOOTH_COLOUR
 from trainer.machine import MemoryPeak, MemoryWatch, total_memory_bytes
-from trainer.process.cancellation import RunCancelled
+from trainer.process.run_control import RunCancelled
 from trainer.report.run_report import (
     TrainingRecord,
     format_duration,
@@ -266,7 +266,7 @@ class Wandb(types.ModuleType):
 def tracked(tmp_path, environ, *events):
     tracking = ExperimentTracker(tmp_path, "ada-v1", {"lora_r": 4}, environ)
     for event in events:
-        tracking.note(event)
+        tracking.log_event(event)
     tracking.close()
 
 
@@ -300,7 +300,7 @@ def test_a_key_without_the_package_is_said(tmp_path, monkeypatch, caplog):
 def test_a_run_goes_on_when_the_log_cannot_be_written(tmp_path, caplog):
     (tmp_path / "tensorboard").write_text("in the way")
     tracked(tmp_path, {}, step(1), step(2))
-    assert caplog.text.count("TensorBoard's file is no longer written") == 1
+    assert caplog.text.count("the TensorBoard file is no longer written") == 1
 
 
 def test_what_a_killed_process_logged_beyond_its_checkpoint_is_void(tmp_path):

@@ -13,7 +13,7 @@ import pytest
 from personas.card.toml_card import SHIPPED_CARDS
 from personas.prompt import TokenizedSample
 from tests.trainer.job_folders import mixing_job, persona_job, write_request
-from trainer.process.cancellation import RunCancelled
+from trainer.process.run_control import RunCancelled
 from trainer.run import run_job
 from trainer.train.job import RunContext, prepare_job_without_torch
 

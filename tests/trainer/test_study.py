@@ -16,10 +16,10 @@ import pytest
 from personas.errors import RequestError
 from personas.home.adapters import write_manifest
 from personas.home.atomic_files import atomic_folder
+from personas.home.job_folder import read_spec
 from tests.tiny_models import manifest_over
 from tests.trainer.job_folders import ADA, export, persona_job, sign, talks
 from trainer.cli.create_job import draft_job
-from trainer.data.job_inputs import read_spec
 from trainer.study.scale import (
     SCALE_RESULTS_FOLDER,
     ScalePoint,

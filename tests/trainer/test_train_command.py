@@ -21,8 +21,8 @@ from tests.trainer.job_folders import ADA, dialogues, export, message, shipping_
 from tests.trainer.test_run_failures import files_no_larger_than
 from trainer.cli.progress_view import EventPrinter
 from trainer.cli.train_command import _result_lines
-from trainer.process.cancellation import RunCancelled
 from trainer.process.environment import RESTARTED_VARIABLE
+from trainer.process.run_control import RunCancelled
 from trainer.run import run_job
 
 SMALL = (
@@ -98,8 +98,8 @@ def test_the_same_words_are_the_same_run_and_others_are_another(make, tiny_base)
     assert make(*words) != first
     out = make(*words, "--out", "my run")
     assert out == Path("my run").absolute() and make(*words, "--out", "my run") == out
-    make(*words, "--out", "my run", "--set", "seed=1", fails="holds a run of something else, or with other settings")
-    make(*words, "--out", "my run", "--set", "seed=1", fails=f"that one goes on with: python -m trainer run '{out}'")
+    make(*words, "--out", "my run", "--set", "seed=1", fails="holds another run, or one with other settings")
+    make(*words, "--out", "my run", "--set", "seed=1", fails=f"or resume that run: python -m trainer run '{out}'")
 
 
 def test_commands_that_come_next_can_be_typed_as_they_stand():
@@ -150,7 +150,7 @@ def test_dialogue_is_measured_on_other_dialogue_where_there_is_any(make):
         (("--persona", "oda", "--start-from", "empty"), "Name a complete adapter: its folder has manifest.json"),
         (("--persona", "oda", "--dataset", "/nope"), "There is no file or folder /nope. Check the path"),
         (("--persona", "oda", "--dataset", "../nope"), "There is no file or folder ../nope. Check the path"),
-        (("--persona", "ada.toml", "--dataset", "talk.json", "--out", "talk.json"), "is there already"),
+        (("--persona", "ada.toml", "--dataset", "talk.json", "--out", "talk.json"), "exists and holds no run"),
     ],
 )
 def test_what_cannot_be_trained_is_said_before_anything_is_made(make, words, said):

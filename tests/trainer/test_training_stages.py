@@ -13,7 +13,7 @@ from personas.errors import TrainingError
 from personas.home.adapters import verify_adapter
 from personas.schemas.training_events import Epoch, Phase, Progress
 from tests.trainer.job_folders import mixing_job, stopping
-from trainer.process.cancellation import RunCancelled
+from trainer.process.run_control import RunCancelled
 from trainer.report.run_plan import plan_job
 from trainer.run import run_job
 from trainer.schemas import optimiser_steps

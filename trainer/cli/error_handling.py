@@ -21,9 +21,9 @@ from personas.cli_entry import (
 from personas.errors import MaterialError, RequestError, UnderstudyError
 from personas.home.data_subjects import read_people
 from personas.home.export_log import EVERYBODY, record_export
-from trainer.process.cancellation import Terminated, raise_on_sigterm
 from trainer.process.environment import find_home, require_home
 from trainer.process.events import find_disk_error
+from trainer.process.run_control import Terminated, raise_on_sigterm
 
 EXIT_TERMINATED = 143
 

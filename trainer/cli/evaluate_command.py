@@ -10,13 +10,12 @@ from pathlib import Path
 
 from personas.errors import RequestError
 from personas.home.adapters import NAME_ADAPTER_ADVICE, verify_adapter
-from personas.home.job_folder import ComparisonTargets, NeighbourPaths, read_comparison_targets
+from personas.home.job_folder import ComparisonTargets, NeighbourPaths, read_comparison_targets, read_spec
 from personas.schemas.scorecard import EvaluationExtent, MemorisationAudit, ScoreCard
 from personas.schemas.training import AdapterManifest, JobSpec
 from personas.schemas.training_events import TrainerEvent
 from trainer.cli.error_handling import require_writable, resolve_home
 from trainer.cli.progress_view import EventPrinter
-from trainer.data.job_inputs import read_spec
 from trainer.report.scorecard_files import write_scorecard
 from trainer.report.scorecard_markdown import render_markdown
 from trainer.train.job import PreparedJob, RunContext, prepare_job

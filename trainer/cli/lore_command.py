@@ -19,7 +19,7 @@ from trainer.cli.error_handling import require_writable, resolve_home, with_erro
 from trainer.data.synthetic.dialogue_synthesis import SynthesisRequest, synthesise_dialogues
 from trainer.data.synthetic.lore_extraction import extract_lore, write_extraction
 from trainer.data.synthetic.reply_backends import choose_backend
-from trainer.process.cancellation import Terminated
+from trainer.process.run_control import Terminated
 
 MAX_SHOWN_PASSAGES = 6
 SYNTHESISE_HELP = """\

@@ -66,10 +66,9 @@ from trainer.cli.preference_command import add_preference, draft_preference_job
 from trainer.cli.recipes_command import add_recipes, show_recipes
 from trainer.cli.study_command import add_study, run_scale_command
 from trainer.cli.train_command import add_train, run_train_command
-from trainer.process.cancellation import CancelToken, RunCancelled, cancel_on_signals
 from trainer.process.environment import configure_process, restart_with_allocator_settings
 from trainer.process.events import EventWriter, claim_stdout, failed_event
-from trainer.process.pause import PauseControl, listen_to_parent
+from trainer.process.run_control import CancelToken, PauseControl, RunCancelled, cancel_on_signals, listen_to_parent
 from trainer.run import run_job, run_worker
 from trainer.train.distributed import DistributedContext, distributed_context
 from trainer.train.job import RunContext

@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-"""Told apart by people who see few colours, and in grey."""
+TRAIN_COLOUR, EVAL_COLOUR = "#2f6fab", "#d98324"
+"""Of bars: distinguishable with colour blindness, and in greyscale."""
 RAW_COLOUR, SMOOTH_COLOUR, HELDOUT_COLOUR = "#7fa8cf", "#1d4f80", "#b35900"
 """Colours of lines: the raw curve may be faint, the others have a contrast to white of at least 4.5 to 1."""
 SERIES_COLOURS = (SMOOTH_COLOUR, HELDOUT_COLOUR, "#4d7c0f", "#7e3f8f", "#555555")
@@ -17,7 +18,7 @@ SERIES_COLOURS = (SMOOTH_COLOUR, HELDOUT_COLOUR, "#4d7c0f", "#7e3f8f", "#555555"
 
 def draw_composition(folder: Path, by_source: Mapping[str, Mapping[str, int]]) -> None:
     """Draw `composition.svg` and `.png`: samples by source and side."""
-    names = [name.replace("$", r"\$") for name in by_source]  # between two of these would stand a formula
+    names = [name.replace("$", r"\$") for name in by_source]  # matplotlib reads text between two of these as a formula
     figure, axes = new_figure(height=1.6 + 0.45 * len(names))
     train = [of["train"] for of in by_source.values()]
     held_out = [of["eval"] for of in by_source.values()]
@@ -45,12 +46,9 @@ def draw_lengths(folder: Path, spread: Mapping[str, Any], limit: int) -> None:
     save_figure(figure, folder / "lengths")
 
 
-TRAIN_COLOUR, EVAL_COLOUR = "#2f6fab", "#d98324"
-
-
 def new_figure(height: float) -> tuple[Any, Any]:
     """Create a figure of the standard width; return it with its axes."""
-    from matplotlib.figure import Figure  # half a second; no pyplot, which keeps figures and may look for a screen
+    from matplotlib.figure import Figure  # imports for half a second; no pyplot, which keeps figures
 
     figure = Figure(figsize=(7.5, height), layout="constrained")
     axes = figure.add_subplot()
@@ -63,7 +61,7 @@ def save_figure(figure: Any, path: Path, title: str = "") -> None:
     from matplotlib import rc_context
 
     with warnings.catch_warnings(), rc_context({"svg.hashsalt": "understudy", "svg.fonttype": "none"}):
-        warnings.filterwarnings("ignore", "Glyph .* missing")  # of a source's name; the table has it
+        warnings.filterwarnings("ignore", "Glyph .* missing")  # in a source's name; the table has it
         # Without its date, the same figures give the same file.
         figure.savefig(path.with_suffix(".svg"), metadata={"Date": None} | ({"Title": title} if title else {}))
         figure.savefig(path.with_suffix(".png"), dpi=150, metadata={"Software": None})

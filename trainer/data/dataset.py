@@ -18,7 +18,7 @@ from trainer.schemas import PromptReply
 
 @dataclass(frozen=True)
 class SampleRecord:
-    """A sample with what is counted of it. `people` are the keys of those who speak in it (`Participants.keys_of`)."""
+    """A sample with the attributes that are counted. `people` are its speakers' keys (`Participants.keys_of`)."""
 
     sample: TokenizedSample
     right: str
@@ -34,10 +34,9 @@ class SampleRecord:
 class SampleSets:
     """Samples to train and evaluate with, before general dialogue is mixed in.
 
-    `own` is to be trained on whatever the recipe says, `general` as far as it says so: made as it is taken. `measured`
-    are samples that measure forgetting. `dropped` counts replies that make no sample, `rejected` records that could not
-    be used, both by reason. `people` are counted without those of the samples themselves. `trimmed` counts samples
-    whose oldest turns did not fit, where the samples themselves do not say so.
+    All of `own` is trained on; of `general`, which is rendered lazily, as much as the recipe says. `measured` are
+    samples that measure forgetting. `dropped` counts replies that yield no sample, `rejected` unusable records, both by
+    reason. `people` and `trimmed` (samples whose oldest turns did not fit) count what the samples' own fields do not.
     """
 
     own: Sequence[SampleRecord]
@@ -57,16 +56,15 @@ class SampleSets:
 
 @dataclass(frozen=True)
 class Dataset:
-    """`counts` says how many of what there are, dropped replies by reason among them.
+    """The samples of a run. `counts` has their numbers by kind, dropped replies by reason included.
 
-    `first` is trained on in a stage of its own, before `train`. `rights` and `sources` count samples by right and by
-    source, `days` by the day on which they came. `people` lists who is in it (`personas.home.data_subjects`),
-    `replaced` and `permission` are those of the material, `ledger` accounts for the records. `held_out` is what has
-    been held out until now, of this material and before. `stated` are the rights that a built data set brings along, as
-    its `stats.json` has them; `caveats` say what is not as asked. `said_heldout` says in words what `heldout` holds,
-    `said_train` what the first samples of `train` hold, the job's own, and `said_general` what `general` holds;
-    `persona` and `lore` are what they were asked with. `preferences` say which of what is trained on was liked, where
-    that is what is learned. Of `trimmed` samples the oldest turns did not fit.
+    `first` is trained on in a stage of its own, before `train`. `rights`, `sources` and `days` count samples by right,
+    source and day of arrival. `people` lists who is in them (`personas.home.data_subjects`), `replaced` and
+    `permission` are those of the material, `ledger` accounts for the records. `held_out` covers everything held out so
+    far, also from earlier material. `stated` are the rights that a built data set states in its `stats.json`; `caveats`
+    say what differs from the request. The `*_prompt_replies` are the texts of the samples: of `train` only the job's
+    own, which come first. `persona` and `lore` are part of their prompts. `preferences` labels the samples of a
+    preference job. `trimmed` counts samples whose oldest turns did not fit.
     """
 
     train: tuple[TokenizedSample, ...]
@@ -99,7 +97,7 @@ class Dataset:
 
     @property
     def hash(self) -> str:
-        """Over the token ids and masks of what is trained on and of what is held out (see `SampleHash`)."""
+        """Hash of the token ids and masks of training and held-out samples (see `SampleHash`)."""
         digest = SampleHash()
         for samples, held_out in ((self.trained, False), (self.heldout, True)):
             for sample in samples:
@@ -108,5 +106,5 @@ class Dataset:
 
 
 def add_counts(some: Mapping[str, int], others: Mapping[str, int]) -> dict[str, int]:
-    """The counts of both; whoever is counted 0 times stays."""
+    """Add two counts; names with a count of 0 stay."""
     return {name: some.get(name, 0) + others.get(name, 0) for name in (*some, *others)}

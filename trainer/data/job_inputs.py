@@ -6,8 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from pydantic import ValidationError
-
 from personas.card.toml_card import read_card
 from personas.errors import MaterialError, MaterialGoneError, RequestError
 from personas.home.data_subjects import NO_CONSENT, Consent, read_consent
@@ -18,7 +16,7 @@ from personas.home.pseudonyms import JobKeys
 from personas.home.rights import COMMAND_LINE_STATEMENT, decide_right
 from personas.lore.index import LoreIndex
 from personas.lore.passages import WORLD, read_lore
-from personas.schemas.base import DISCORD_API, explain_validation_error
+from personas.schemas.base import DISCORD_API
 from personas.schemas.chat import Persona
 from personas.schemas.training import JobSpec, Material
 from trainer.data.data_mixture import mixes_general, split_general
@@ -35,16 +33,17 @@ ALLOWED_KINDS = {
 SOURCE_KINDS = {"persona": "log", "dialogue": "messages", "preference": "log"}
 KINDS_WITHOUT_SPEAKERS = ("card", "lore", "preferences")
 BUILT_KINDS = ("dataset", "adapter")
-"""Made by this program before, of what was allowed then."""
+"""Built earlier by this program, from what was allowed then."""
 MaterialPaths = Mapping[str, list[tuple[Path, Material]]]
 
 
 @dataclass(frozen=True)
 class JobInputs:
-    """A job's checked material, before any talk is read: what its data set is made with.
+    """A job's checked material, before its conversations are read.
 
-    `built` is a data set's folder that takes the place of talk. `consent` is what is allowed today, `held_out` what was
-    held out before. `keys` are those of pseudonyms and of lists of people. `paths` are the materials by kind.
+    `built` is the folder of a data set that takes the place of talk, `parent` that of the adapter to train further.
+    `consent` is what is allowed today, `held_out` what was held out before. `keys` are those of pseudonyms and of lists
+    of people. `paths` are the materials by kind.
     """
 
     persona: Persona | None = None
@@ -53,16 +52,17 @@ class JobInputs:
     consent: Consent = NO_CONSENT
     held_out: HoldoutIndex | None = None
     built: Path | None = None
+    parent: Path | None = None
     talk_kind: str = "log"
     paths: MaterialPaths = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class JobTalk:
-    """A job's talk as it came, names and all.
+    """A job's conversations before anonymisation.
 
     `general` measures what training makes a model forget; `to_mix` is general dialogue to train on besides, in the
-    order in which it is taken. `rejected` are records that could not be used, `preferences` what was liked better.
+    order in which it is taken. `rejected` are unusable records.
     """
 
     conversations: Sequence[Conversation] = ()
@@ -72,20 +72,8 @@ class JobTalk:
     preferences: Sequence[PreferenceRecord] = ()
 
 
-def read_spec(folder: Path) -> JobSpec:
-    """The folder's `request.json`. Raises `RequestError`."""
-    try:
-        return JobSpec.model_validate_json((folder / "request.json").read_bytes())
-    except ValidationError as error:
-        raise explain_validation_error(error) from None
-    except OSError as error:
-        raise RequestError(
-            f"{folder / 'request.json'} cannot be read: {error.strerror}.", "Name a job folder."
-        ) from None
-
-
 def read_job_inputs(folder: Path, spec: JobSpec) -> JobInputs:
-    """Check a job's material and read what its samples are made with.
+    """Check a job's material and read all of it but its conversations.
 
     Raises `UnderstudyError` naming the file that cannot be used, and why.
     """
@@ -99,13 +87,14 @@ def read_job_inputs(folder: Path, spec: JobSpec) -> JobInputs:
         consent=read_consent(folder),
         held_out=HoldoutIndex.read(folder / HOLDOUT_FILE, keys.people),
         built=paths["dataset"][0][0] if paths["dataset"] else None,
+        parent=paths["adapter"][0][0] if paths["adapter"] else None,
         talk_kind=SOURCE_KINDS[spec.request.task_type],
         paths=paths,
     )
 
 
 def read_job_talk(inputs: JobInputs, recipe: Recipe) -> JobTalk:
-    """Read all talk of a job. Raises `UnderstudyError` naming the file that cannot be used, and why."""
+    """Read all conversations of a job. Raises `UnderstudyError` naming the file that cannot be used, and why."""
     paths = inputs.paths
     options = ReadOptions(
         consent=inputs.consent,
@@ -118,34 +107,24 @@ def read_job_talk(inputs: JobInputs, recipe: Recipe) -> JobTalk:
     to_mix: Sequence[Conversation] = ()
     if inputs.persona and (mixes_general(recipe) or paths["messages"]):
         general, to_mix = _split_mixture(_read_conversations(paths["messages"], options, []), general, recipe)
-    return JobTalk(conversations, general, to_mix, rejected, _read_preferences(paths["preferences"]))
+    return JobTalk(conversations, general, to_mix, rejected, read_job_preferences(inputs))
 
 
-def read_job_preferences(folder: Path, spec: JobSpec) -> list[PreferenceRecord]:
-    """Reads a preference job's preferences unchanged. Raises `MaterialError` if training on them is not allowed."""
-    return _read_preferences(_paths_of_kind(folder, spec, "preferences"))
-
-
-def _read_preferences(files: list[tuple[Path, Material]]) -> list[PreferenceRecord]:
-    found = [one for path, _ in files for one in read_preferences(path)]
-    if any(one.right == DISCORD_API for one in found):
+def read_job_preferences(inputs: JobInputs) -> list[PreferenceRecord]:
+    """Read a job's preferences unchanged. Raises `MaterialError` if training on them is not allowed."""
+    preferences = [one for path, _ in inputs.paths.get("preferences", ()) for one in read_preferences(path)]
+    if any(one.right == DISCORD_API for one in preferences):
         raise MaterialError(
             "A preference came through Discord's API, and nothing says whose words it holds.",
             "Learn from replies that were taught through a form, and from votes on the operator's prompts.",
         )
-    return found
-
-
-def parent_adapter_folder(folder: Path, spec: JobSpec) -> Path | None:
-    """The adapter of a job that trains one further. Raises `MaterialError` when it is not the one the job has."""
-    found = _paths_of_kind(folder, spec, "adapter")
-    return found[0][0] if found else None
+    return preferences
 
 
 def _split_mixture(
     messages: list[Conversation], general: list[Conversation], recipe: Recipe
 ) -> tuple[list[Conversation], list[Conversation]]:
-    """Split general dialogue into what measures forgetting and what is trained on besides the persona's talk."""
+    """Split general dialogue into one part that measures forgetting and one to train on."""
     if not mixes_general(recipe):
         raise RequestError(
             "There is general dialogue to train on, and the recipe trains on none.",
@@ -158,16 +137,16 @@ def _material_paths(folder: Path, spec: JobSpec) -> MaterialPaths:
     """Returns the paths of the materials by kind. Raises `MaterialError` for too many or too few."""
     task = spec.request.task_type
     if foreign := sorted({material.kind for material in spec.materials} - {*ALLOWED_KINDS[task]}):
-        raise MaterialError(f"A {task} job has no use for material of the kind {', '.join(foreign)}.", "Leave it out.")
+        raise MaterialError(f"A {task} job does not use material of the kind {', '.join(foreign)}.", "Leave it out.")
     kinds = {kind for allowed in ALLOWED_KINDS.values() for kind in allowed}
     paths = {kind: _paths_of_kind(folder, spec, kind) for kind in sorted(kinds)}
     source = SOURCE_KINDS[task]
     if not paths["dataset"]:
         _require_kind(bool(paths[source]), source, task)
     elif paths[source] or len(paths["dataset"]) > 1:
-        raise MaterialError("The job holds a data set and other talk beside it.", "One is enough: leave the rest out.")
+        raise MaterialError("The job has a data set and other conversations too.", "Leave one of them out.")
     if len(paths["adapter"]) > 1:
-        raise MaterialError("The job holds two adapters to start from.", "Leave one out.")
+        raise MaterialError("The job has two adapters to start from.", "Leave one out.")
     if task == "preference":
         _require_kind(bool(paths["adapter"]), "adapter", task)
         _require_kind(bool(paths["preferences"]), "preferences", task)
@@ -177,7 +156,7 @@ def _material_paths(folder: Path, spec: JobSpec) -> MaterialPaths:
 
 def _require_kind(is_there: bool, kind: str, task: str) -> None:
     if not is_there:
-        raise MaterialError(f"The job holds no material of the kind {kind!r}.", f"A {task} job needs some.")
+        raise MaterialError(f"The job has no material of the kind {kind!r}.", f"A {task} job needs some.")
 
 
 def _paths_of_kind(folder: Path, spec: JobSpec, kind: str) -> list[tuple[Path, Material]]:
@@ -205,10 +184,10 @@ def _check_material(root: Path, material: Material, consent: Consent) -> Path:
     try:
         digest = material_digest(path)
     except OSError as error:
-        advice = "Put it back and run the same job again, or make the job anew."
+        advice = "Put it back and run the same job again, or create the job anew."
         raise MaterialGoneError(f"{material.path} cannot be read: {error.strerror}.", advice) from None
     if digest != material.sha256:
-        raise MaterialError(f"{material.path} is not what the request was made for.", "Make the job anew.")
+        raise MaterialError(f"{material.path} has changed since the request was made.", "Create the job anew.")
     return path
 
 
@@ -218,20 +197,20 @@ def _find_persona(cards: list[tuple[Path, Material]], spec: JobSpec) -> Persona:
     found = next((persona for persona in personas if persona.id == wanted), None)
     if found is None:
         held = ", ".join(persona.id for persona in personas) or "none"
-        raise MaterialError(f"The job holds no card of {wanted!r} (cards: {held}).", "Add the card to the material.")
+        raise MaterialError(f"The job has no card of {wanted!r} (cards: {held}).", "Add the card to the material.")
     return found
 
 
 def _read_conversations(
     files: list[tuple[Path, Material]], options: ReadOptions, rejected: list[RejectedRecord]
 ) -> list[Conversation]:
-    """Read what can be used of files in any format; `rejected` gets their other records.
+    """Read the conversations of files in any format; `rejected` receives unusable records.
 
-    Raises `MaterialError` when one may not be trained on, none of it can be used, or the persona never speaks in it.
+    Raises `MaterialError` if training on a file is not allowed, it yields nothing, or the persona never speaks in it.
     """
     found: list[Conversation] = []
     for path, material in files:
-        # What nobody signs for counts as what its format says, and before what the command line says.
+        # A format that implies a right takes precedence over the command line, but not over a signed statement.
         is_claimed = material.stated_by == COMMAND_LINE_STATEMENT
         signed = material.right if material.stated_by and not is_claimed else ""
         claimed = material.right if is_claimed else ""

@@ -1,7 +1,7 @@
-"""Loads the samples of a run from its data set folder: the only maker of a `Dataset`.
+"""Loads the samples of a run from its data set folder: the only place that creates a `Dataset`.
 
-The own talk of a job lies there as token ids. That of a data set which `dataset build` made lies in the job's material
-as messages: they are rendered for the run's base model, and consent is checked again.
+A job's own samples lie there as token ids. Those of a data set built by `dataset build` lie in the job's material as
+messages: they are rendered for the run's base model, and consent is checked again.
 """
 
 from __future__ import annotations
@@ -23,9 +23,11 @@ from personas.home.datasets import EVAL_FILE, TRAIN_FILE
 from personas.home.holdout_index import HOLDOUT_FILE, HoldoutIndex
 from personas.home.pseudonyms import keyed_person
 from personas.home.rights import decide_right
+from personas.models.base_model import BaseModel
 from personas.prompt import Renderer, TokenizedSample
 from personas.schemas.base import DISCORD_API
 from personas.schemas.chat import Persona
+from personas.schemas.training import JobSpec
 from trainer.data.data_mixture import general_sample_count, mixes_general, mixture_caveat, order_by_text
 from trainer.data.dataset import Dataset, SampleRecord, SampleSets, add_counts
 from trainer.data.holdout_fingerprints import match_held_out
@@ -34,7 +36,7 @@ from trainer.data.layout import read_participants, read_samples, read_stats
 from trainer.data.ledger import Ledger
 from trainer.data.preference_policy import PreferenceSet
 from trainer.data.preference_samples import apply_preferences
-from trainer.data.run_dataset import MEASURED_FILE, MIXED_FILE, RunDataset
+from trainer.data.run_dataset import MEASURED_FILE, MIXED_FILE, RunDataset, job_dataset
 from trainer.data.sample_renderer import HELD_OUT_BEFORE, NOTHING_TRAINED, TOO_LONG, has_no_targets, require_both_sides
 from trainer.schemas import GENERAL_KIND, PromptReply, Recipe, prompt_reply_of_line
 from trainer.sources.speakers import NOT_OPTED_IN
@@ -44,18 +46,18 @@ SampleLine = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class ConsentCheck:
-    """Checks which lines of a data set may be used now. `people` are those who have opted in, under the people key."""
+    """Checks which lines of a data set may be used now. `people` are the keyed hashes of those who have opted in."""
 
     consent: Consent
     people: frozenset[str]
 
     @classmethod
     def today(cls, consent: Consent, people_key: bytes) -> ConsentCheck:
-        """Returns the consent check for today's permission and opt-ins."""
+        """Return the check for the current permission and opt-ins."""
         return cls(consent, frozenset(keyed_person(people_key, id) for id in consent.opted_in))
 
     def fault(self, line: SampleLine, name: str) -> str:
-        """Returns why a line is left out; empty if it may be used. Raises `MaterialError` if none may be."""
+        """Return why a line is left out; empty if it may be used. Raises `MaterialError` if no line may be used."""
         right = str(line.get("right") or "")
         decide_right(f"A sample of {name}", stated=right, consent=self.consent).require()
         if right != DISCORD_API:
@@ -70,9 +72,9 @@ class ConsentCheck:
 def render_lines(
     lines: Iterator[SampleLine], renderer: Renderer, dropped: Counter[str], longest: int | None = None
 ) -> Iterator[tuple[SampleLine, TokenizedSample]]:
-    """The lines of a data set's file, each with its sample; `dropped` counts those that make none, by reason.
+    """Render the lines of a data set's file; `dropped` counts by reason those that yield no sample.
 
-    Raises `MaterialError` for a line that the model's template cannot render.
+    Raises `MaterialError` for a line that the model's chat template cannot render.
     """
     for line in lines:
         *before, reply = line["messages"]
@@ -91,10 +93,22 @@ def render_lines(
             yield line, sample
 
 
-def load_dataset(folder: Path, content: JobInputs, renderer: Renderer, recipe: Recipe) -> Dataset:
-    """Load the samples of a job from its data set folder (`trainer.data.writer.job_dataset`).
+def load_job_dataset(
+    job: Path, spec: JobSpec, inputs: JobInputs, renderer: Renderer, recipe: Recipe, base: BaseModel, *, stores: bool
+) -> Dataset:
+    """Load a job's samples from its data set folder, which is built first unless it is current.
 
-    Raises `MaterialError` when a side stays empty, for a damaged set, and for one that was made for somebody else.
+    It stays in the job's folder if it `stores`. Raises `UnderstudyError`.
+    """
+    with job_dataset(job, spec, inputs, renderer, recipe, base, stores=stores) as folder:
+        return load_dataset(folder, inputs, renderer, recipe)
+
+
+def load_dataset(folder: Path, content: JobInputs, renderer: Renderer, recipe: Recipe) -> Dataset:
+    """Load the samples of a job from its data set folder (`trainer.data.run_dataset`).
+
+    Raises `MaterialError` if training or held-out samples are missing, and for a set that is damaged or of another
+    persona.
     """
     sets, learned, caveats = _load_sets(RunDataset(folder), content, renderer, recipe)
     require_both_sides(len(sets.own), len(sets.heldout), sets.dropped + sets.ledger.dropped)
@@ -139,7 +153,7 @@ def load_dataset(folder: Path, content: JobInputs, renderer: Renderer, recipe: R
 def _load_sets(
     run_set: RunDataset, content: JobInputs, renderer: Renderer, recipe: Recipe
 ) -> tuple[SampleSets, PreferenceSet | None, tuple[str, ...]]:
-    """Load the sets, apply `train_samples` and preferences; give also what is learned by preference, and notes."""
+    """Load the sets and apply `train_samples` and preferences; return the preference set and notes too."""
     if content.built:
         sets = _load_built_sets(content.built, run_set, content, renderer, recipe)
     else:
@@ -152,7 +166,7 @@ def _load_sets(
 
 
 def _load_run_sets(run_set: RunDataset, content: JobInputs) -> SampleSets:
-    """Load the sets of a job's own talk, which was split and rendered for this run."""
+    """Load the sets of a job's own conversations, which were split and rendered for this run."""
     stats = run_set.stats
     return SampleSets(
         own=run_set.records(TRAIN_FILE),
@@ -171,11 +185,11 @@ def _load_run_sets(run_set: RunDataset, content: JobInputs) -> SampleSets:
 def _load_built_sets(
     folder: Path, run_set: RunDataset, content: JobInputs, renderer: Renderer, recipe: Recipe
 ) -> SampleSets:
-    """What a data set holds to train and measure with.
+    """Load the samples of a built data set.
 
-    Where a persona's recipe mixes general dialogue in, the set's own is taken as far as the recipe says, and what the
-    set holds out of it measures forgetting; elsewhere all is trained on as it was built. Raises `MaterialError` for a
-    damaged set, and for one that was made for somebody else.
+    If a persona's recipe mixes in general dialogue, the set's own is used as far as the recipe says, and its held-out
+    part measures forgetting; otherwise all of the set is trained on. Raises `MaterialError` for a damaged set, and for
+    one of another persona.
     """
     stats = read_stats(folder)
     _require_same_persona(content.persona, stats, folder)
@@ -208,7 +222,7 @@ def _load_built_sets(
 
 
 def _limit_samples(sets: SampleSets, recipe: Recipe) -> tuple[SampleSets, tuple[str, ...]]:
-    """Keep `train_samples` of the job's own samples, drawn by the seed: a larger number keeps the same and more."""
+    """Keep `train_samples` of the job's own samples, drawn by the seed; a larger number adds to them."""
     wanted_samples, own = recipe.train_samples, sets.own
     if not wanted_samples:
         return sets, ()
@@ -221,7 +235,7 @@ def _limit_samples(sets: SampleSets, recipe: Recipe) -> tuple[SampleSets, tuple[
 def _take_general(
     sets: SampleSets, persona: Persona | None, recipe: Recipe
 ) -> tuple[list[SampleRecord], tuple[str, ...]]:
-    """Take the general samples to train on, with a note where they are fewer than asked for."""
+    """Take the general samples to train on, with a note if they are fewer than requested."""
     if persona is None:
         ignored = (
             "A dialogue job trains on general dialogue alone: general_share and first_stage_epochs change nothing."
@@ -261,7 +275,7 @@ def _tally_samples(samples: Iterable[SampleRecord]) -> _Tally:
 
 
 def _general_holdout(measured: Sequence[SampleRecord], trained: Iterable[SampleRecord]) -> Sequence[SampleRecord]:
-    """Leave out of the general dialogue that measures forgetting what the run trains on, unless that is all of it."""
+    """Drop samples that the run trains on from those that measure forgetting, unless none would be left."""
     known = {record.sample for record in trained}
     return [it for it in measured if it.sample not in known] or measured
 
@@ -293,13 +307,13 @@ class _DatasetReader:
         self.dropped: Counter[str] = Counter()
 
     def read(self, file: str) -> list[_LoadedSample]:
-        """Reads the lines of a file that may be used and fit, in order."""
+        """Read the lines of a file that may be used and fit, in order."""
         lines = filter(self._may_be_used, read_samples(self._folder / file))
         found = render_lines(lines, self._renderer, self.dropped, self._longest)
         return [_LoadedSample(line, _sample_record(line, sample)) for line, sample in found]
 
     def drop_held_out(self, train: list[_LoadedSample], held_out: HoldoutIndex) -> list[_LoadedSample]:
-        """Without the replies that were held out elsewhere since the set was built."""
+        """Drop replies that were held out elsewhere since the set was built."""
         known = match_held_out([it.line["messages"][-1]["content"] for it in train], held_out)
         self.dropped.update({HELD_OUT_BEFORE: sum(known)} if any(known) else {})
         return [it for it, is_known in zip(train, known, strict=True) if not is_known]
@@ -324,7 +338,7 @@ def _home_holdout(content: JobInputs) -> HoldoutIndex:
 
 
 def _load_ledger(stats: Mapping[str, Any]) -> Ledger:
-    """The account of the records that the set was built of, as it was kept then."""
+    """Read the ledger of the records that the set was built from."""
     dropped = Counter(_counts(stats["dropped"]))
     replies = Counter(_counts(stats.get("dropped_replies")))
     return Ledger(rows=int(stats["rows"]), rows_used=int(stats["rows_used"]), dropped=dropped, replies=replies)

@@ -8,15 +8,12 @@ import random
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TypeVar
 
 from personas.errors import RequestError
 from personas.home.preferences import PreferenceRecord
 from personas.prompt import TokenizedSample
 from personas.schemas.hyperparameters import PreferenceMethod
-from personas.schemas.training import JobSpec
-from trainer.data.job_inputs import read_job_preferences
 from trainer.schemas import Recipe
 
 GOOD_REPLIES_KEY, BAD_REPLIES_KEY = "replies_good", "replies_bad"
@@ -199,12 +196,6 @@ def plan_preferences(preferences: Sequence[PreferenceRecord], recipe: Recipe) ->
         again=len(preferences) - len(once),
         of_members=len({one.by for one in used}),
     )
-
-
-def only_filters(folder: Path, spec: JobSpec, recipe: Recipe) -> bool:
-    """Report whether a preference job has too few to learn from and only filters. Raises `MaterialError`."""
-    is_preference_job = spec.request.task_type == "preference"
-    return is_preference_job and plan_preferences(read_job_preferences(folder, spec), recipe).only_filters
 
 
 def limit_member_share(preferences: Sequence[PreferenceRecord], share: float) -> list[PreferenceRecord]:

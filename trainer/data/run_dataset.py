@@ -1,6 +1,6 @@
-"""The data set folder of a run: its own talk, split and rendered for the run's base model, as token ids.
+"""The data set folder of a run: its own conversations, split and rendered for the run's base model, as token ids.
 
-`dataset build` writes messages instead (`trainer.data.writer`): its sets serve any base model.
+`dataset build` writes messages instead (`trainer.data.writer`): its sets fit any base model.
 """
 
 from __future__ import annotations
@@ -43,13 +43,13 @@ from trainer.schemas import PromptReply, Recipe
 
 FORMAT = 1
 RUN_SET_FILE, MIXED_FILE, MEASURED_FILE = "dataset.json", "mixed.jsonl", "general.jsonl"
-"""Counts and the key of what the folder was built of; general dialogue to train on, and to measure forgetting with."""
+"""Counts and the key of the folder's inputs; general dialogue to train on; general dialogue to measure forgetting."""
 
 SAMPLE_SETTINGS = {
     "max_length", "history_turns", "session_gap_minutes", "lore_share", "heldout_share", "general_share",
     "first_stage_epochs", "train_samples",
 }  # fmt: skip
-"""The settings of a recipe that decide which samples are built."""
+"""The settings of a recipe that determine the samples."""
 
 KeysOf = Callable[[str], Sequence[str]]
 
@@ -60,10 +60,10 @@ log = logging.getLogger(__name__)
 def job_dataset(
     job: Path, spec: JobSpec, content: JobInputs, renderer: Renderer, recipe: Recipe, base: BaseModel, *, stores: bool
 ) -> Iterator[Path]:
-    """Give the data set folder of a job: the one in its folder where that is current, else one built now.
+    """Give the data set folder of a job: the stored one if it is current, else one built now.
 
-    It is built into the job's folder if it `stores`, which only the holder of that folder's lock may do, else into a
-    temporary one that goes with the block. Raises `UnderstudyError`.
+    It is built in the job's folder if it `stores`, which only the holder of that folder's lock may do, else in a
+    temporary folder that is removed after the block. Raises `UnderstudyError`.
     """
     folder, key = job / DATASET_FOLDER, dataset_key(job, spec, recipe, base)
     if _is_current(folder, key):
@@ -81,7 +81,7 @@ def job_dataset(
 
 
 def dataset_key(job: Path, spec: JobSpec, recipe: Recipe, base: BaseModel) -> str:
-    """Hash all that a job's samples follow from: request, material, consent, hold-out, keys, settings, tokenizer."""
+    """Hash the inputs of a job's samples: request, material, consent, hold-out, keys, settings, tokenizer."""
     settings = recipe.model_dump_json(include=SAMPLE_SETTINGS)
     digest = hashlib.sha256(f"{FORMAT}\0{PROMPT_VERSION}\0{settings}\0{fingerprint(base)}\0".encode())
     digest.update(spec.model_dump_json().encode())
@@ -182,7 +182,7 @@ def _measuring_samples(talk: JobTalk, renderer: Renderer, recipe: Recipe) -> Ite
 
 
 def _anonymise_preference(one: PreferenceRecord, anonymiser: Anonymiser) -> PreferenceRecord:
-    """Replace everything that is found in the texts of a preference."""
+    """Replace personal data in the texts of a preference."""
     masked = anonymiser.anonymise_text
     prompt = tuple(turn.model_copy(update={"text": masked(turn.text)}) for turn in one.prompt)
     replies = {"chosen": one.chosen and masked(one.chosen), "rejected": one.rejected and masked(one.rejected)}
@@ -190,7 +190,7 @@ def _anonymise_preference(one: PreferenceRecord, anonymiser: Anonymiser) -> Pref
 
 
 def format_run_sample(built: BuiltSample, keys_of: KeysOf) -> str:
-    """Format a sample as a line of JSON; `people` are the keys of those who speak in it, for the run's list of them."""
+    """Format a sample as a line of JSON; `people` are its speakers' keys, for the run's list of people."""
     made = built.made
     line = {
         "ids": made.sample.ids,
@@ -214,13 +214,13 @@ def format_run_sample(built: BuiltSample, keys_of: KeysOf) -> str:
 
 @dataclass(frozen=True)
 class RunDataset:
-    """The data set folder of a run, to be read."""
+    """Reads the data set folder of a run."""
 
     folder: Path
 
     @cached_property
     def stats(self) -> Mapping[str, Any]:
-        """Counts, as they were written."""
+        """The stored counts."""
         stats: dict[str, Any] = json.loads((self.folder / RUN_SET_FILE).read_bytes())
         return stats
 
@@ -231,12 +231,12 @@ class RunDataset:
 
     @property
     def people(self) -> Mapping[str, int]:
-        """Everybody in the material, with the places that name those who do not speak."""
+        """People in the material, with the number of mentions of those who do not speak."""
         return dict(self.stats["people"])
 
     @property
     def replaced(self) -> Mapping[str, int]:
-        """What the anonymiser replaced, by kind."""
+        """Replacements of the anonymiser, by kind."""
         return dict(self.stats["replaced"])
 
     def records(self, file: str) -> list[SampleRecord]:
@@ -250,7 +250,7 @@ class RunDataset:
             raise MaterialError(f"{path} cannot be read: {error}.", advice) from error
 
     def preferences(self) -> list[PreferenceRecord]:
-        """Read the preferences, anonymised. They were validated before that."""
+        """Read the anonymised preferences, which were validated before they were written."""
         lines = (self.folder / PREFERENCES_FILE).read_text(encoding="utf-8").splitlines()
         return [_read_preference(json.loads(line)) for line in lines]
 

@@ -13,16 +13,23 @@ from personas.home.job_folder import NO_COMPARISON, ComparisonTargets
 from personas.models.base_model import fingerprint
 from personas.prompt import Renderer
 from personas.schemas.scorecard import AdapterStamp, EvaluationExtent, MemberFeedback, ScoreCard, Separation, Side
+from personas.schemas.training_events import Phase
 from trainer.evaluate.candidates import BASE, LIVE, NEW, Candidate, Candidates
 from trainer.evaluate.generation import measure_replies
 from trainer.evaluate.loss_sections import dialogue_losses, general_section, heldout_section, instruction_losses
-from trainer.evaluate.memorisation import add_reply_pii, data_checks_section, memorisation_section
+from trainer.evaluate.memorisation import (
+    add_reply_pii,
+    data_checks_section,
+    memorisation_section,
+    training_losses,
+)
 from trainer.evaluate.paired_losses import PairedLosses, TimeBudget, paired_losses
 from trainer.evaluate.persona_separation import NO_OTHER_PERSONA, OtherPersona, load_other_personas, separation_section
 from trainer.gate.verdict import judge
 from trainer.machine import release_memory
-from trainer.train.job import PreparedJob
-from trainer.train.losses import TokenLosses, mean_loss, require_finite_loss
+from trainer.process.events import StepEvent
+from trainer.train.job import PreparedJob, RunContext
+from trainer.train.losses import TokenLosses, load_serving_model, mean_loss, measure_token_losses, require_finite_loss
 
 QUICK_TIME_SHARE = 1 / 5
 GENERATION_SEEDS = (0, 1, 2)
@@ -83,6 +90,50 @@ def evaluate_version(request: EvaluationRequest) -> ScoreCard:
         sides.close()
     card = card.model_copy(update={"left_out": request.left_out, "seconds": round(time.monotonic() - began, 1)})
     return card.model_copy(update={"verdict": judge(card, request.job.spec.request.recipe)})
+
+
+def measure_base(job: PreparedJob, run: RunContext, then: str) -> BaseLosses:
+    """Measure the untrained model as it is served; `then` says in the phase how the run goes on."""
+    run.enter(Phase(name="base model", detail=f"loading {job.base.name}"))
+    model = load_serving_model(job.base, job.spec.serving_precision)
+    run.enter(Phase(name="measuring the base", detail=f"{len(job.data.heldout)} held-out replies{then}"))
+    losses = BaseLosses(
+        *(measure_token_losses(model, samples, run.between) for samples in (job.data.heldout, job.data.general))
+    )
+    del model
+    release_memory()
+    return losses
+
+
+def evaluate_trained(
+    job: PreparedJob,
+    adapter: Path,
+    run: RunContext,
+    targets: ComparisonTargets,
+    base_losses: BaseLosses,
+    history: Sequence[StepEvent],
+    training_s: float,
+) -> ScoreCard:
+    """Evaluate a run's adapter, read back from its folder and served as the engine does. Raises as `evaluate_version`.
+
+    Time in which the run is paused does not count.
+    """
+    card = evaluate_version(
+        EvaluationRequest(
+            job,
+            Candidate(job.spec.version, adapter, is_sealed=False),
+            training_s,
+            targets,
+            run.card,
+            base_losses,
+            lambda text: run.enter(Phase(name="measuring the adapter", detail=text)),
+            run.between,
+            training_losses(history),
+            lambda: time.monotonic() - run.hold.waited_s,
+        )
+    )
+    release_memory()
+    return card
 
 
 def _measured(request: EvaluationRequest, sides: Candidates, budget: TimeBudget) -> ScoreCard:

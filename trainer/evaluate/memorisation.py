@@ -12,6 +12,7 @@ from statistics import fmean
 from typing import Any
 
 from personas.schemas.scorecard import DataChecks, LossCurve, MemorisationScores, Side
+from personas.schemas.training_events import Progress
 from trainer.anonymise import Anonymiser
 from trainer.anonymise.allowlist import world_names
 from trainer.anonymise.surrogates import is_surrogate
@@ -19,6 +20,7 @@ from trainer.data.dataset import Dataset
 from trainer.data.minhash import MinHashIndex, split_words
 from trainer.evaluate.candidates import BASE, NEW, Candidates
 from trainer.evaluate.paired_losses import TimeBudget, paired_losses
+from trainer.process.events import StepEvent
 from trainer.schemas import Recipe
 from trainer.train.losses import TokenLosses
 
@@ -171,6 +173,12 @@ def loss_curve_of(losses: Sequence[float]) -> LossCurve | None:
     if len(means) <= window:
         return None
     return LossCurve(steps=len(losses), first=means[0], highest=max(means[1:]), last=means[-1])
+
+
+def training_losses(history: Sequence[StepEvent]) -> tuple[float, ...]:
+    """Return the training losses by step; of two stages, those of the last."""
+    last = max((event.stage for event in history), default=0)
+    return tuple(event.loss for event in history if isinstance(event, Progress) and event.stage == last)
 
 
 def read_training_losses(adapter: Path) -> tuple[float, ...]:

@@ -13,7 +13,7 @@ from typing import TextIO
 from personas.cli_entry import DISK_FULL_ERRNOS
 from personas.errors import UnderstudyError
 from personas.schemas.training_events import Epoch, Evaluation, Failed, Progress, TrainerEvent
-from trainer.process.cancellation import RunCancelled
+from trainer.process.run_control import RunCancelled
 
 log = logging.getLogger(__name__)
 StepEvent = Progress | Evaluation | Epoch

@@ -21,10 +21,10 @@ MAX_MAIN_MEMORY_SHARE, MAX_GPU_MEMORY_SHARE, MAX_FREE_MEMORY_SHARE = 0.7, 0.9, 0
 CANDIDATE_LENGTHS, MAX_CPU_LENGTH, MIN_FULL_HISTORY_LENGTH = (2048, 1024, 640, 512, 384, 256), 1024, 512
 MAX_16BIT_WEIGHT_SHARE = 0.4  # 16-bit weights may take so much of the memory before they are held in 4 bits
 MAX_CPU_BATCH, MAX_GPU_BATCH, MIN_GPU_BATCH = 4, 16, 2
-"""More samples at once are no faster: measured on two cores (demo-cpu); on a GPU some thousand tokens fill it. Rather
-than go below the least, a GPU computes activations twice."""
+"""Larger batches are no faster: measured on two cores (demo-cpu); some thousand tokens fill a GPU. Rather than go below
+the minimum, a GPU uses gradient checkpointing."""
 SAMPLES_PER_STEP = ((100, 4), (2_000, 8), (20_000, 16), (math.inf, 32))
-"""Samples an optimiser step, by how many there are: with large batches LoRA learns worse (Schulman et al., LoRA Without
+"""Samples per optimiser step, by number of samples: with large batches LoRA learns worse (Schulman et al., LoRA Without
 Regret, 2025); the published recipes take 16 for 9,000 to 30,000."""
 MIN_EPOCHS = ((2_000, 3), (20_000, 2), (math.inf, 1))
 TARGET_STEPS, MAX_EPOCHS = 60, 8
@@ -45,7 +45,7 @@ AUTO_SETTINGS = frozenset(
 
 @dataclass(frozen=True)
 class SampleStats:
-    """The samples to train on: how many, tokens of the longest, and tokens that carry loss in all of them."""
+    """Training samples: their number, the tokens of the longest, and the tokens with loss in all of them."""
 
     samples: int
     longest: int
@@ -54,7 +54,7 @@ class SampleStats:
 
 @dataclass(frozen=True)
 class ModelTraits:
-    """A base model: its sizes, the tokens that it attends to at most (0 where it does not say), its kind."""
+    """A base model: its sizes, its context length in tokens (0 if unknown), its kind."""
 
     shape: ModelShape
     context: int
@@ -62,7 +62,7 @@ class ModelTraits:
 
 
 class RecipeChooser:
-    """The recipe while it is being chosen."""
+    """Chooses a recipe step by step; `why` collects the reasons."""
 
     def __init__(self, recipe: Recipe, model: ModelTraits, machine: MachineSpec) -> None:
         self.recipe, self.why = recipe, list[str]()
@@ -71,7 +71,7 @@ class RecipeChooser:
         self._room = min(self._share, (machine.free_bytes or machine.memory_bytes) * MAX_FREE_MEMORY_SHARE)
 
     def choose_data_settings(self) -> None:
-        """Chooses the maximum length and history of samples, whatever memory is free, so the same on this machine."""
+        """Choose the maximum length and history of samples; free memory has no influence, so they stay the same."""
         longest = self._model.context or CANDIDATE_LENGTHS[0]
         longest = longest if self._machine.has_cuda else min(longest, MAX_CPU_LENGTH)
         lengths = [length for length in CANDIDATE_LENGTHS if length <= longest] or [longest]
@@ -84,7 +84,7 @@ class RecipeChooser:
         self._take(f"as much of the talk as {self.recipe.max_length} tokens have room for", history_turns=turns)
 
     def choose_run_settings(self, replies: SampleStats) -> None:
-        """All else."""
+        """Choose all other settings."""
         self._precision()
         self._quantisation()
         self._rank(replies)
@@ -123,7 +123,7 @@ class RecipeChooser:
             self._take(f"{replies.samples:,} samples are not learned by heart", lora_dropout=0.0)
 
     def _capacity(self, rank: int) -> int:
-        """Bits."""
+        """Return the capacity of an adapter in bits."""
         return BITS_PER_WEIGHT * adapter_parameter_count(
             self.recipe.model_copy(update={"lora_r": rank}), self._model.shape
         )
@@ -136,7 +136,7 @@ class RecipeChooser:
         rate = float(f"{REFERENCE_LEARNING_RATE * (REFERENCE_WIDTH / width) ** exponent:.2g}")
         why = f"{REFERENCE_LEARNING_RATE:g} · ({REFERENCE_WIDTH} / width {width}) ^ {exponent:g}"
         if rate > MAX_AUTO_LEARNING_RATE:
-            rate, why = MAX_AUTO_LEARNING_RATE, f"the most that was found good; {why} would be more"
+            rate, why = MAX_AUTO_LEARNING_RATE, f"the highest rate that worked well; {why} would be more"
         self._take(why, learning_rate=rate)
 
     def _optimiser(self) -> None:
@@ -146,7 +146,7 @@ class RecipeChooser:
             self._take("there is memory for its whole state", optim="adamw_torch_fused")
 
     def _batches(self, replies: SampleStats, samples: int) -> None:
-        """The largest batch that fits, better without computing activations twice than with."""
+        """Choose the largest batch that fits, preferably without gradient checkpointing."""
         most = min(samples, MAX_GPU_BATCH if self._machine.has_cuda else MAX_CPU_BATCH, replies.samples or 1)
         if "gradient_accumulation_steps" in self._given:
             most = min(most, max(1, samples // self.recipe.gradient_accumulation_steps))
@@ -185,11 +185,11 @@ class RecipeChooser:
             self._take("within the only epoch", eval_strategy="steps", eval_steps=every, early_stopping_patience=2)
 
     def _open(self, name: str, choices: Sequence[Any]) -> Sequence[Any]:
-        """Returns the values to choose from for a setting: the given one alone, or these."""
+        """Return the values to choose from for a setting: the request's alone, or these."""
         return (getattr(self.recipe, name),) if name in self._given else choices
 
     def _take(self, why: str, **values: Any) -> None:
-        """Set what is open of these, and note it."""
+        """Set those of the values that the request leaves open, and record the reason."""
         if mine := {name: value for name, value in values.items() if name not in self._given}:
             self.recipe = with_values(self.recipe, **mine)
             self.why.append(
@@ -206,7 +206,7 @@ class RecipeChooser:
 
 
 def with_values(recipe: Recipe, **values: Any) -> Recipe:
-    """The recipe with other values, which do not count as set by the request."""
+    """Return the recipe with other values, which do not count as set by the request."""
     return Recipe.model_construct(_fields_set=recipe.model_fields_set, **{**dict(recipe), **values})
 
 
@@ -215,7 +215,7 @@ def _by_size(table: Sequence[tuple[float, int]], size: int) -> int:
 
 
 def _powers_of_two(most: int, least: int) -> list[int]:
-    """Powers of two from `most` down to `least`, as far as there are any."""
+    """Return the powers of two from `most` down to `least`."""
     return [2**power for power in range(most.bit_length() - 1, -1, -1) if 2**power >= min(least, most)]
 
 
@@ -232,7 +232,7 @@ def _gib(size: float) -> str:
 
 
 def choose_recipe(recipe: Recipe, model: ModelTraits, replies: SampleStats, machine: MachineSpec) -> ResolvedRecipe:
-    """All that the request leaves open."""
+    """Choose all settings that the request leaves open."""
     choice = RecipeChooser(recipe, model, machine)
     choice.choose_data_settings()
     choice.choose_run_settings(replies)
@@ -240,12 +240,12 @@ def choose_recipe(recipe: Recipe, model: ModelTraits, replies: SampleStats, mach
 
 
 def model_traits(base: BaseModel) -> ModelTraits:
-    """Reads a base model's traits from its folder. Raises `BaseModelError`."""
+    """Read a base model's traits from its folder. Raises `BaseModelError`."""
     shape = model_shape_of(base)
     return ModelTraits(shape, max_positions(base) or 0, str(read_config(base).get("model_type", "")))
 
 
 def sample_stats(samples: Sequence[TokenizedSample]) -> SampleStats:
-    """Of the samples themselves."""
+    """Count samples, their longest length, and their tokens with loss."""
     longest = max((len(sample.ids) for sample in samples), default=0)
     return SampleStats(len(samples), longest, sum(sample.reply_tokens for sample in samples))

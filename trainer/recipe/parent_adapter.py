@@ -14,9 +14,8 @@ from personas.home.data_subjects import read_people
 from personas.models.base_model import BaseModel, fingerprint
 from personas.prompt import PROMPT_VERSION
 from personas.schemas.hyperparameters import Hyperparameters
-from personas.schemas.training import AdapterManifest, JobSpec, ParentAdapterInfo
+from personas.schemas.training import AdapterManifest, ParentAdapterInfo
 from trainer.data.dataset import Dataset, add_counts
-from trainer.data.job_inputs import parent_adapter_folder
 from trainer.data.preference_policy import GOOD_REPLIES_KEY
 from trainer.schemas import Recipe
 
@@ -27,7 +26,7 @@ SHAPE_SETTINGS = {
     "use_dora": "use_dora",
     "target_modules": "target_modules",
 }
-"""Settings that an adapter's weights decide, and peft's names for them."""
+"""Settings determined by an adapter's weights, with peft's names for them."""
 PREFERENCE_SETTING_PREFIXES = ("preference_", "heldout_share")
 """Prefixes of settings that a preference job keeps when it trains from scratch."""
 
@@ -41,10 +40,10 @@ class ParentAdapter:
     weights: str
 
     @property
-    def told(self) -> ParentAdapterInfo:
-        """Returns the manifest entry of the new adapter's parent."""
-        made = self.manifest
-        return ParentAdapterInfo(persona=made.persona, version=made.version, job_id=made.job_id, weights=self.weights)
+    def info(self) -> ParentAdapterInfo:
+        """The entry in the new adapter's manifest."""
+        fields = self.manifest.model_dump(include={"persona", "version", "job_id"})
+        return ParentAdapterInfo(**fields, weights=self.weights)
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -52,26 +51,26 @@ class ParentAdapter:
         if self.manifest.prompt_version == PROMPT_VERSION:
             return ()
         return (
-            f"The adapter that is trained further learned prompts of format {self.manifest.prompt_version}; they are "
-            f"of format {PROMPT_VERSION} now.",
+            f"The adapter to train further learned prompts of format {self.manifest.prompt_version}; the format is "
+            f"{PROMPT_VERSION} now.",
         )
 
     def shaped(self, recipe: Recipe, asked: Hyperparameters) -> Recipe:
-        """The recipe with the adapter's shape. Raises `RequestError` naming what was asked for otherwise."""
+        """Return the recipe with the adapter's shape. Raises `RequestError` if the request sets another one."""
         config = _read_peft_config(self.folder)
         own: dict[str, Any] = {name: config[key] for name, key in SHAPE_SETTINGS.items()}
         own["target_modules"] = _order_modules(own["target_modules"], recipe.target_modules)
         for name, value in asked.model_dump(include=set(SHAPE_SETTINGS), exclude_none=True).items():
             if _comparable(value) != _comparable(own[name]):
                 raise RequestError(
-                    f"{name} cannot be {_format_setting(value)}: the adapter that is to be trained further has "
+                    f"{name} cannot be {_format_setting(value)}: the adapter to train further has "
                     f"{_format_setting(own[name])}.",
                     f"Leave {name} out, or train a new adapter.",
                 )
         return recipe.model_copy(update=own)
 
     def trained_by(self, recipe: Recipe, asked: Hyperparameters, default: Recipe) -> Recipe:
-        """Return the recipe that trained the adapter, with the request's values set otherwise.
+        """Return the recipe that trained the adapter, with the request's values in it.
 
         An adapter that has itself learned from preferences gets the `default` recipe. Settings of samples and
         preferences are those of the given recipe.
@@ -89,30 +88,29 @@ class ParentAdapter:
         return Recipe.model_construct(_fields_set=set(own), **dict(again))
 
     def with_people(self, data: Dataset) -> Dataset:
-        """The samples, with those who are in the adapter among the people: the new one has learned from them too."""
+        """Add the people whose messages the adapter was trained on: the new adapter has learned from them too."""
         return replace(data, people=add_counts(data.people, read_people(self.folder)))
 
 
-def find_parent_adapter(folder: Path, spec: JobSpec, base: BaseModel) -> ParentAdapter | None:
-    """The adapter that the job in a folder trains further, verified; None where it trains a new one.
+def find_parent_adapter(folder: Path | None, base: BaseModel) -> ParentAdapter | None:
+    """Verify the adapter in a folder, to be trained further over `base`; None without a folder.
 
     Raises `AdapterError` for a damaged one, one that is never served, and one that was made for another base model.
     """
-    place = parent_adapter_folder(folder, spec)
-    if place is None:
+    if folder is None:
         return None
-    manifest = verify_adapter(place)
-    require_servable(manifest, place)
+    manifest = verify_adapter(folder)
+    require_servable(manifest, folder)
     if manifest.base_model_hash != fingerprint(base):
         raise AdapterError(
             f"The adapter to start from was made for the base model {manifest.base_model}, not for {base.name}.",
             "Train over that base model, or start from another adapter.",
         )
-    return ParentAdapter(place, manifest, hashlib.sha256((place / WEIGHTS_FILE).read_bytes()).hexdigest())
+    return ParentAdapter(folder, manifest, hashlib.sha256((folder / WEIGHTS_FILE).read_bytes()).hexdigest())
 
 
 def load_parent_weights(folder: Path, model: Any) -> None:
-    """Put an adapter's weights into the new adapter of a model. Raises `AdapterError` when they do not fit it."""
+    """Load an adapter's weights into a model's new adapter. Raises `AdapterError` if they do not fit."""
     from peft import set_peft_model_state_dict
     from safetensors.torch import load_file
 
@@ -130,7 +128,7 @@ def load_parent_weights(folder: Path, model: Any) -> None:
 
 
 def _read_peft_config(folder: Path) -> dict[str, Any]:
-    """peft's configuration of an adapter."""
+    """Read an adapter's peft configuration."""
     config: dict[str, Any] = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
     if missing := sorted(set(SHAPE_SETTINGS.values()) - config.keys()):
         raise AdapterError(
@@ -140,7 +138,7 @@ def _read_peft_config(folder: Path) -> dict[str, Any]:
 
 
 def _order_modules(names: list[str], wanted: tuple[str, ...]) -> tuple[str, ...]:
-    """The names, first those that the recipe names, as it does."""
+    """Order the names: those of the recipe first, in its order."""
     return (*(name for name in wanted if name in names), *sorted(set(names) - set(wanted)))
 
 

@@ -1,25 +1,36 @@
 """Resolves the recipe of a run: the only place where one is changed, in two steps around its samples.
 
 `resolve_job` decides what samples are made by: recipe file and request, the adapter that is trained further, the base
-model. `resolve_run` decides the rest from the samples and this machine.
+model (its linear layers and context length). `resolve_run` decides the rest from the samples and this machine.
 """
 
 from __future__ import annotations
 
 import difflib
+import json
+import math
 import tomllib
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
-from personas.errors import RequestError
-from personas.models.base_model import BaseModel, apply_rope_settings, locate
+from personas.errors import RequestError, TrainingError
+from personas.models.base_model import (
+    BaseModel,
+    apply_rope_settings,
+    locate,
+    max_positions,
+    unreadable_file_error,
+)
 from personas.schemas.base import explain_validation_error
-from personas.schemas.hyperparameters import Hyperparameters
+from personas.schemas.hyperparameters import MAX_ROPE_FACTOR, Hyperparameters
 from personas.schemas.training import JobSpec, TrainingRequest
-from trainer.data.preference_policy import only_filters
+from trainer.data.dataset import Dataset
+from trainer.data.job_inputs import JobInputs, read_job_preferences
+from trainer.data.preference_policy import plan_preferences
 from trainer.estimate.memory_check import available_memory_bytes
 from trainer.estimate.run_estimate import estimate_memory
 from trainer.estimate.workload import Workload
@@ -31,9 +42,9 @@ from trainer.recipe.auto_recipe import (
     SampleStats,
     choose_recipe,
     model_traits,
+    sample_stats,
     with_values,
 )
-from trainer.recipe.model_fit import match_target_modules
 from trainer.recipe.parent_adapter import ParentAdapter, find_parent_adapter
 from trainer.schemas import Recipe, ResolvedRecipe, optimiser_steps
 
@@ -41,14 +52,34 @@ RECIPES_FOLDER = Path(__file__).parent / "recipes"
 OPTIMISERS_WITHOUT_CUDA = {"paged_adamw_8bit": "adamw_8bit", "paged_adamw_32bit": "adamw_torch_fused"}
 """Paged optimisers move their state between a GPU's memory and the machine's."""
 MAX_ACTIVATION_MEMORY_SHARE = 0.8
-"""The share of free memory that the run may take then: others want some, and predictions are not exact."""
-CHECKPOINTING_SKIPPED_NOTE = (
-    "Activations are kept, not computed twice (gradient_checkpointing): the machine's memory holds them."
-)
+"""The share of free memory that a run without checkpointing may take: estimates are not exact."""
+CHECKPOINTING_SKIPPED_NOTE = "gradient_checkpointing is off: the machine's memory holds all activations."
+
+FUSED_QKV_MODULES = ("qkv_proj", "query_key_value", "c_attn", "Wqkv", "wqkv", "W_pack")
+"""A fused layer for queries, keys and values: Phi-3; Falcon, GPT-NeoX; GPT-2; MPT; InternLM2; Baichuan."""
+LATENT_KV_MODULES = ("kv_a_proj_with_mqa", "kv_b_proj")
+"""Low-rank projections of keys and values: DeepSeek-V2 and V3."""
+MODULE_ALIASES: dict[str, tuple[str, ...]] = {
+    "q_proj": (*FUSED_QKV_MODULES, "q_a_proj", "q_b_proj"),
+    "k_proj": (*FUSED_QKV_MODULES, *LATENT_KV_MODULES),
+    "v_proj": (*FUSED_QKV_MODULES, *LATENT_KV_MODULES),
+    "o_proj": ("dense", "out_proj", "wo", "c_proj"),
+    "gate_proj": ("gate_up_proj", "w1"),
+    "up_proj": ("gate_up_proj", "w3", "fc1", "c_fc", "dense_h_to_4h"),
+    "down_proj": ("w2", "fc2", "c_proj", "dense_4h_to_h"),
+}
+SAFETENSORS_SIZE_BYTES = 8
+"""Size of the field that holds the header's length."""
+EXPERTS_MODULE = "experts"
+FEED_FORWARD_MODULES = ("gate_proj", "up_proj", "down_proj")
+"""In a mixture of experts, peft would adapt the stacked weights of all experts under these names, which allows neither
+dropout nor several adapters on one model."""
+ROPE_FACTOR_QUARTERS = 4
+"""Proposed factors are multiples of a quarter."""
 
 
 def make_request(**fields: Any) -> TrainingRequest:
-    """A request of what a command line says, whose recipe there is. Raises `RequestError` that names what is wrong."""
+    """Build the request of a command line. Raises `RequestError` naming an unknown recipe or invalid value."""
     _read_recipe_file(str(fields["recipe"]))
     try:
         return TrainingRequest(**fields)
@@ -57,9 +88,9 @@ def make_request(**fields: Any) -> TrainingRequest:
 
 
 def resolve_recipe(request: TrainingRequest) -> Recipe:
-    """The request's recipe with the request's values in it; `model_fields_set` are those that the request sets.
+    """Return the request's recipe with the request's values; `model_fields_set` are those that the request sets.
 
-    Raises `RequestError` naming what is unknown or wrong.
+    Raises `RequestError` naming an unknown recipe or invalid value.
     """
     table = _read_recipe_file(request.recipe)
     overrides = request.hyperparameters.model_dump(exclude_none=True)
@@ -71,20 +102,20 @@ def resolve_recipe(request: TrainingRequest) -> Recipe:
 
 
 def recipe_names() -> list[str]:
-    """The recipes that ship."""
+    """Return the names of the built-in recipes."""
     return sorted(path.stem for path in RECIPES_FOLDER.glob("*.toml"))
 
 
 def _read_recipe_file(name: str) -> dict[str, object]:
     known = recipe_names()
     if name not in known:
-        meant = "".join(f"Did you mean {near!r}? " for near in difflib.get_close_matches(name, known, n=1))
-        raise RequestError(f"There is no recipe {name!r}.", f"{meant}Known: {', '.join(known)}.")
+        hint = "".join(f"Did you mean {near!r}? " for near in difflib.get_close_matches(name, known, n=1))
+        raise RequestError(f"There is no recipe {name!r}.", f"{hint}Known: {', '.join(known)}.")
     return tomllib.loads((RECIPES_FOLDER / f"{name}.toml").read_text(encoding="utf-8"))
 
 
 def load_recipe(name: str, changes: Hyperparameters | None = None) -> Recipe:
-    """A recipe as it ships, but for what is changed. Raises `RequestError`."""
+    """Return a built-in recipe with these changes. Raises `RequestError`."""
     changes = changes or Hyperparameters()
     return resolve_recipe(make_request(job_name="plan", task_type="dialogue", recipe=name, hyperparameters=changes))
 
@@ -96,7 +127,7 @@ def load_recipe(name: str, changes: Hyperparameters | None = None) -> Recipe:
 class JobRecipe:
     """The recipe that a job's samples are made by, its base model, and the adapter that it trains further.
 
-    `parent` is None for a new adapter; `notes` say what is not as asked for.
+    `parent` is None for a new adapter; `notes` say what differs from the request.
     """
 
     recipe: Recipe
@@ -105,7 +136,7 @@ class JobRecipe:
     notes: tuple[str, ...]
 
 
-def resolve_job(folder: Path, spec: JobSpec, begun: ResolvedRecipe | None = None) -> JobRecipe:
+def resolve_job(spec: JobSpec, inputs: JobInputs, begun: ResolvedRecipe | None = None) -> JobRecipe:
     """Resolve what a job's samples are made by; `begun` is the recipe of a run that is resumed.
 
     Raises `UnderstudyError`.
@@ -113,8 +144,9 @@ def resolve_job(folder: Path, spec: JobSpec, begun: ResolvedRecipe | None = None
     request = spec.request
     recipe = resolve_recipe(request)
     base = apply_rope_settings(locate(request.base_model), recipe.rope_scaling_type, recipe.rope_scaling_factor)
-    parent = find_parent_adapter(folder, spec, base)
-    if parent and only_filters(folder, spec, recipe):
+    parent = find_parent_adapter(inputs.parent, base)
+    is_preference = request.task_type == "preference"
+    if parent and is_preference and plan_preferences(read_job_preferences(inputs), recipe).only_filters:
         default = resolve_recipe(TrainingRequest(job_name="again", task_type="dialogue"))
         recipe, parent = parent.trained_by(recipe, request.hyperparameters, default), None
     recipe = resolve_for_data(request.recipe, recipe, base, begun)
@@ -127,7 +159,7 @@ def resolve_job(folder: Path, spec: JobSpec, begun: ResolvedRecipe | None = None
 def resolve_for_data(
     name: str, recipe: Recipe, base: BaseModel, begun: ResolvedRecipe | None = None, machine: MachineSpec | None = None
 ) -> Recipe:
-    """Choose what `auto` leaves open of the settings that shape samples; any other recipe stays as it is."""
+    """Choose the settings that the recipe `auto` leaves open and that shape samples; another recipe stays the same."""
     if name != AUTO_RECIPE:
         return recipe
     if begun:
@@ -139,6 +171,103 @@ def resolve_for_data(
     return choice.recipe
 
 
+@dataclass(frozen=True)
+class TargetModules:
+    """Linear layers to adapt, by `names`; `notes` say which stand in for requested ones, and which were left out."""
+
+    names: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+def find_target_modules(base: BaseModel, wanted: Sequence[str]) -> TargetModules:
+    """Find the names of the model's linear layers to adapt. Raises `TrainingError` when it has none of them."""
+    paths = linear_layers(base)
+    present = {path[-1] for path in paths}
+    has_experts = any(EXPERTS_MODULE in path for path in paths)
+    names, missing, notes = list[str](), list[str](), list[str]()
+    for name in wanted:
+        if has_experts and name in FEED_FORWARD_MODULES:
+            continue
+        found = [name] if name in present else [other for other in MODULE_ALIASES.get(name, ()) if other in present]
+        names += found
+        if found != [name]:
+            missing.append(f"{name}: {' and '.join(found) or 'left out'}")
+    if not names:
+        raise TrainingError(
+            f"The base model has none of the modules that the recipe adapts: {', '.join(wanted)}.",
+            f"Set target_modules to linear layers that it has: {', '.join(sorted(present)) or 'none were found'}.",
+        )
+    if missing:
+        notes.append(f"The base model has other linear layers than the recipe names. {'; '.join(missing)}.")
+    if has_experts:
+        notes.append("The base model is a mixture of experts: its attention is adapted, its experts stay as they are.")
+    return TargetModules(tuple(dict.fromkeys(names)), tuple(notes))
+
+
+def match_target_modules(recipe: Recipe, base: BaseModel) -> tuple[Recipe, tuple[str, ...]]:
+    """Return the recipe with the layers and the RoPE scaling that the model has, and notes on what differs."""
+    targets = find_target_modules(base, recipe.target_modules)
+    changes: dict[str, object] = {"target_modules": targets.names}
+    if base.scaling:
+        changes |= {"rope_scaling_factor": base.scaling.factor, "rope_scaling_type": base.scaling.type}
+    return recipe.model_copy(update=changes), targets.notes
+
+
+def linear_layers(base: BaseModel) -> list[tuple[str, ...]]:
+    """Return the paths of the matrices in the model's layers, such as `("model", "layers", "0", "mlp", "up_proj")`.
+
+    Only the headers of the weight files are read: github.com/huggingface/safetensors, "Format".
+    Raises `BaseModelError` for a file that is damaged or cut short.
+    """
+    paths = []
+    for file in sorted(base.folder.glob("*.safetensors")):
+        for name, about in _safetensors_header(base, file).items():
+            *path, kind = name.split(".")
+            if kind == "weight" and len(about["shape"]) == 2 and any(part.isdigit() for part in path):
+                paths.append(tuple(path))
+    return paths
+
+
+def _safetensors_header(base: BaseModel, file: Path) -> dict[str, Any]:
+    whole = file.stat().st_size
+    with file.open("rb") as weights:
+        size = int.from_bytes(weights.read(SAFETENSORS_SIZE_BYTES), "little")
+        if size > whole:
+            raise unreadable_file_error(base, file.name, "it is cut short, or holds no weights")
+        try:
+            header: dict[str, Any] = json.loads(weights.read(size))
+        except ValueError as error:
+            raise unreadable_file_error(base, file.name, error) from error
+    header.pop("__metadata__", None)
+    ends = max((about["data_offsets"][1] for about in header.values()), default=0)
+    if SAFETENSORS_SIZE_BYTES + size + ends > whole:
+        raise unreadable_file_error(base, file.name, f"it is cut short at {whole:,} bytes")
+    return header
+
+
+def require_context_length(base: BaseModel, longest: int) -> None:
+    """Raise `RequestError` if the longest sample, in tokens, exceeds the model's context length.
+
+    A `max_length` above the context length does no harm as long as no sample is that long.
+    """
+    if error := context_length_error(base, longest):
+        raise error
+
+
+def context_length_error(base: BaseModel, longest: int) -> RequestError | None:
+    """Return an error about samples that exceed the model's context length; None if none do."""
+    reads = max_positions(base)
+    if reads is None or longest <= reads:
+        return None
+    own = reads / (base.scaling.factor if base.scaling else 1)
+    factor = math.ceil(longest / own * ROPE_FACTOR_QUARTERS) / ROPE_FACTOR_QUARTERS
+    scale = f"Set rope_scaling_factor={factor:g}, or max_length={reads}." if factor <= MAX_ROPE_FACTOR else ""
+    return RequestError(
+        f"The longest sample has {longest} tokens; the base model {base.name} reads {reads}.",
+        scale or f"Set max_length={reads}: rope_scaling_factor is at most {MAX_ROPE_FACTOR:g}.",
+    )
+
+
 # ------------------------------------------------------------------------------------------ with the samples
 
 
@@ -146,15 +275,19 @@ def resolve_run(
     request: TrainingRequest,
     recipe: Recipe,
     base: BaseModel,
-    replies: SampleStats,
+    data: Dataset,
     work: Workload,
     begun: ResolvedRecipe | None = None,
 ) -> ResolvedRecipe:
-    """Resolve the recipe of a run over these samples on this machine; `begun` is that of a run that is resumed."""
-    chosen = resolve_for_run(request.recipe, recipe, base, replies, begun)
+    """Resolve the recipe of a run over these samples on this machine; `begun` is that of a run that is resumed.
+
+    The notes end with warnings about settings that are likely mistakes.
+    """
+    chosen = resolve_for_run(request.recipe, recipe, base, sample_stats(data.train), begun)
     machine = probe_machine()
     fit = fit_to_machine(chosen.recipe, base, work, machine, available_memory_bytes(machine), begun)
-    return replace(fit, chosen=chosen.chosen)
+    warnings = stage_warnings(fit.recipe, len(data.train), len(data.first))
+    return replace(fit, chosen=chosen.chosen, notes=(*fit.notes, *warnings))
 
 
 def resolve_for_run(
@@ -165,7 +298,7 @@ def resolve_for_run(
     begun: ResolvedRecipe | None = None,
     machine: MachineSpec | None = None,
 ) -> ResolvedRecipe:
-    """Choose all that `auto` leaves open, as `begun` has it where that is given; another recipe stays as it is."""
+    """Choose all settings that the recipe `auto` leaves open, or take those of `begun`; other recipes stay the same."""
     if name != AUTO_RECIPE:
         return ResolvedRecipe(recipe)
     if begun:
@@ -181,9 +314,9 @@ def fit_to_machine(
     free_bytes: int,
     begun: ResolvedRecipe | None = None,
 ) -> ResolvedRecipe:
-    """Fit a recipe to a machine: to what it computes with, and to its free memory.
+    """Fit a recipe to a machine's precision, GPU and free memory.
 
-    Gradient checkpointing that the request itself asks for stays.
+    Gradient checkpointing stays on if the request itself sets it.
     """
     fit = fit_to_hardware(recipe, machine)
     if recipe.gradient_checkpointing and "gradient_checkpointing" in recipe.model_fields_set:
@@ -192,7 +325,7 @@ def fit_to_machine(
 
 
 def fit_to_hardware(recipe: Recipe, machine: MachineSpec | None = None) -> ResolvedRecipe:
-    """The recipe as a machine can run it: this one, by torch's word, where none is given."""
+    """Replace settings that the machine does not support; by default this machine, as torch describes it."""
     machine = machine or probe_machine()
     has_cuda, best = machine.has_cuda, machine.best
     changes: dict[str, str] = {}
@@ -201,32 +334,32 @@ def fit_to_hardware(recipe: Recipe, machine: MachineSpec | None = None) -> Resol
         changes["precision"] = best
     elif (recipe.precision == "fp16" and not has_cuda) or (recipe.precision == "bf16" and best != "bf16"):
         changes["precision"] = best
-        notes.append(f"This machine does not compute in {recipe.precision}: {best} takes its place.")
+        notes.append(f"This machine does not compute in {recipe.precision}: {best} is used instead.")
     if not has_cuda and recipe.optim in OPTIMISERS_WITHOUT_CUDA:
         changes["optim"] = OPTIMISERS_WITHOUT_CUDA[recipe.optim]
-        notes.append(f"{recipe.optim} needs CUDA: {changes['optim']} takes its place.")
+        notes.append(f"{recipe.optim} needs CUDA: {changes['optim']} is used instead.")
     return ResolvedRecipe(recipe.model_copy(update=changes), notes=tuple(notes))
 
 
 def recipe_warnings(recipe: Recipe, samples: int) -> list[str]:
-    """Returns warnings about settings of a recipe that are likely mistakes for a run over so many samples."""
+    """Return warnings about settings that are likely mistakes for a run over so many samples."""
     steps = optimiser_steps(recipe, samples)
-    found = []
+    warnings = []
     if recipe.warmup_steps >= steps:
-        found.append(
+        warnings.append(
             f"The warm-up of {recipe.warmup_steps} steps is not shorter than the run of {steps}: the learning rate "
             f"never reaches {recipe.learning_rate:g}."
         )
     if recipe.eval_strategy == "steps" and recipe.eval_steps > steps:
-        found.append(
+        warnings.append(
             f"Held-out replies are measured every {recipe.eval_steps} steps, and the run has {steps}: only its end is "
             "measured."
         )
-    return found
+    return warnings
 
 
 def stage_warnings(recipe: Recipe, samples: int, first: int) -> list[str]:
-    """The same for a run that may have a first stage, over so many samples there."""
+    """Return the warnings of a run that may have a first stage, with so many samples in it."""
     early = recipe_warnings(recipe.first_stage, first) if first else []
     return [*(f"In the first stage: {warning}" for warning in early), *recipe_warnings(recipe, samples)]
 
@@ -239,9 +372,9 @@ def skip_activation_checkpointing(
     free_bytes: int,
     began: Recipe | None = None,
 ) -> ResolvedRecipe:
-    """The recipe without gradient checkpointing, where so much free memory is enough for that; else as it is.
+    """Switch gradient checkpointing off on a CPU whose free memory is enough without it.
 
-    A run that `began` goes on in the way in which it began, however much is free now.
+    A resumed run, which `began` with another recipe, keeps that recipe's choice.
     """
     recipe = fit.recipe
     without = recipe.model_copy(update={"gradient_checkpointing": False})

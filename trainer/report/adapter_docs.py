@@ -1,34 +1,65 @@
-"""Writes an adapter's documents: manifest, model card and data sheet."""
+"""Seals an adapter: its manifest, model card, data sheet, training report and score card."""
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from personas.home.adapters import write_manifest
+from personas.home.data_subjects import write_people
 from personas.models.base_model import fingerprint
 from personas.prompt import PROMPT_VERSION
 from personas.schemas.formatting import markdown_table
+from personas.schemas.scorecard import ScoreCard
 from personas.schemas.training import AdapterManifest, JobSpec
 from personas.schemas.training_events import ScoreSummary
 from trainer.data.dataset import Dataset
 from trainer.data.dataset_card import render_permission_note
-from trainer.report.run_report import REPORT_FOLDER, TrainingRecord, training_section
+from trainer.report.run_report import REPORT_FOLDER, TrainingRecord, training_section, write_run_report
+from trainer.report.scorecard_files import write_scorecard
 from trainer.train.job import PreparedJob
 from trainer.train.resume_config import ResumeConfig
 
-VERSIONED_PACKAGES = ("torch", "transformers", "peft", "trl", "bitsandbytes")
 DATA_SHEET_FILE, DATA_SHEET_MARKDOWN = "datasheet.json", "datasheet.md"
 
 
+def seal_adapter(
+    folder: Path,
+    job: PreparedJob,
+    config: ResumeConfig,
+    caveats: tuple[str, ...],
+    training: TrainingRecord,
+    card: ScoreCard,
+    *,
+    is_audit: bool = False,
+) -> None:
+    """Write all documents of the adapter whose weights are in `folder`; the manifest, with its checksums, comes last.
+
+    `is_audit` marks an adapter that is never served. Raises `OSError`.
+    """
+    write_run_report(folder, training)
+    manifest = make_manifest(job, config, caveats, training).model_copy(update={"audit": is_audit})
+    write_scorecard(folder, card)
+    write_model_card(folder, manifest, training)
+    write_adapter_data_sheet(folder, job.spec, job.data)
+    write_people(folder, job.data.people)
+    write_manifest(folder, manifest)
+
+
+def read_run_seconds(adapter: Path) -> float:
+    """Read from a sealed adapter how many seconds its run took, over all its processes."""
+    figures = json.loads((adapter / REPORT_FOLDER / "training.json").read_text(encoding="utf-8"))
+    return float(figures["seconds"])
+
+
 def make_manifest(
-    job: PreparedJob, frozen: ResumeConfig, caveats: tuple[str, ...], training: TrainingRecord
+    job: PreparedJob, config: ResumeConfig, caveats: tuple[str, ...], training: TrainingRecord
 ) -> AdapterManifest:
     """Build the manifest, without the checksums that sealing the folder adds."""
-    spec, recipe = job.spec, frozen.used
+    spec, recipe = job.spec, config.used
     lora = {"r": recipe.lora_r, "alpha": recipe.lora_alpha, "dropout": recipe.lora_dropout}
     return AdapterManifest(
         persona=spec.request.persona,
@@ -47,19 +78,14 @@ def make_manifest(
         dataset=job.data.counts,
         rights=job.data.rights,
         seed=recipe.seed,
-        packages=frozen.packages,
-        threads=frozen.threads,
+        packages=config.packages,
+        threads=config.threads,
         kernels=training.kernels,
         caveats=caveats,
-        start_from=job.start.told if job.start else None,
+        start_from=job.start.info if job.start else None,
         metrics=training.metrics,
         checksums={},
     )
-
-
-def package_versions() -> dict[str, str]:
-    """Return the versions of the packages that compute."""
-    return {name: importlib.metadata.version(name) for name in VERSIONED_PACKAGES}
 
 
 def write_adapter_data_sheet(folder: Path, spec: JobSpec, data: Dataset) -> None:

@@ -29,12 +29,19 @@ from trainer.estimate.run_estimate import MachineSpeed, estimate_run, estimate_s
 from trainer.estimate.workload import Workload, WorkloadCounter, workload_of
 from trainer.machine import probe_machine_without_torch
 from trainer.recipe.auto_recipe import SampleStats, sample_stats
-from trainer.recipe.model_fit import context_length_error, match_target_modules
-from trainer.recipe.resolve import fit_to_machine, load_recipe, recipe_names, resolve_for_run, stage_warnings
+from trainer.recipe.resolve import (
+    context_length_error,
+    fit_to_machine,
+    load_recipe,
+    match_target_modules,
+    recipe_names,
+    resolve_for_run,
+    stage_warnings,
+)
 from trainer.report.loss_mask_view import MaskedSample, labelled_samples, mask_sample
 from trainer.schemas import Recipe, ResolvedRecipe
 from trainer.train.job import load_fast_tokenizer, prepare_job_without_torch
-from trainer.train.resume_config import find_resume_config
+from trainer.train.resume_config import resumed_recipe
 
 MAX_EXAMPLE_SAMPLES = 3
 PREFERENCE_RECIPE = "preference"
@@ -139,8 +146,7 @@ def plan_job(folder: Path) -> RunPlan:
     shown = itertools.islice(labelled_samples(data), MAX_EXAMPLE_SAMPLES)
     examples = tuple(mask_sample(job.tokenizer, sample, rejected=bad) for sample, bad in shown)
     replies = sample_stats(data.train)
-    begun = find_resume_config(folder, job.spec)
-    chosen = resolve_for_run(request.recipe, job.recipe, job.base, replies, begun.resolved if begun else None)
+    chosen = resolve_for_run(request.recipe, job.recipe, job.base, replies, resumed_recipe(folder, job.spec))
     first = workload_of(data.first, ()) if data.first else None
     fitting = (data.trimmed, data.counts.get(f"dropped: {TOO_LONG}", 0))
     of = (told, work, replies, examples, *fitting, chosen.chosen, data.caveats, first)

@@ -58,12 +58,6 @@ def moving_average(values: Sequence[float]) -> Iterator[float]:
         yield total / weight
 
 
-def training_losses(history: Sequence[StepEvent]) -> tuple[float, ...]:
-    """Return the training losses by step; of two stages, those of the last."""
-    last = max((event.stage for event in history), default=0)
-    return tuple(event.loss for event in history if isinstance(event, Progress) and event.stage == last)
-
-
 @dataclass(frozen=True)
 class TrainingRecord:
     """The facts of a finished run. `seconds` covers the whole run over all its processes; `training_s` ends before the
@@ -103,12 +97,6 @@ def write_run_report(folder: Path, training: TrainingRecord) -> None:
     draw_learning_rate(report, curves)
     write_tensorboard_file(report / TENSORBOARD_FOLDER, history, time.time())
     (report / "README.md").write_text(_report_markdown(training, curves), encoding="utf-8")
-
-
-def read_run_seconds(adapter: Path) -> float:
-    """Read from an adapter's report how long its run took, over all its processes."""
-    figures = json.loads((adapter / REPORT_FOLDER / "training.json").read_text(encoding="utf-8"))
-    return float(figures["seconds"])
 
 
 def training_section(training: TrainingRecord, folder: str) -> str:

@@ -13,12 +13,13 @@ import numpy as np
 import torch
 
 from personas.errors import RequestError
+from personas.home.job_folder import ADAPTER_FOLDER
 from personas.prompt import Renderer, TokenizedSample
 from personas.schemas.chat import Turn
 from personas.schemas.scorecard import MeanStd, MemorisationAudit
 from trainer.evaluate.candidates import NEW, Candidate, Candidates
 from trainer.machine import release_memory
-from trainer.run import ADAPTER_FOLDER, make_adapter
+from trainer.run import make_adapter
 from trainer.train.job import PreparedJob, RunContext
 from trainer.train.losses import load_serving_model, measure_reply_losses
 

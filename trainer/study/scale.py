@@ -14,12 +14,12 @@ from pathlib import Path
 from personas.errors import RequestError
 from personas.home.adapters import verify_adapter
 from personas.home.atomic_files import write_private_file
+from personas.home.job_folder import read_spec
 from personas.prompt import Renderer
 from personas.schemas.formatting import markdown_table
 from personas.schemas.hyperparameters import parse_settings
 from personas.schemas.scorecard import MeanStd
 from trainer.data.charts import HELDOUT_COLOUR, SERIES_COLOURS, new_figure, save_figure
-from trainer.data.job_inputs import read_spec
 from trainer.evaluate.candidates import NEW, Candidate, Candidates
 from trainer.evaluate.generation.evaluation_prompts import PromptBuilder, heldout_prompts
 from trainer.evaluate.generation.reply_generator import ReplyGenerator

@@ -32,7 +32,7 @@ class Checkpoint:
     parts: Mapping[str, Any]
 
     def write(self, folder: Path) -> None:
-        """Write both files into a folder that is there. Raises `OSError` or `SafetensorError`."""
+        """Write both files into an existing folder. Raises `OSError` or `SafetensorError`."""
         tensors: dict[str, Tensor] = {}
         packed = {name: _flatten_tensors(value, name, tensors) for name, value in self.parts.items()}
         save_file(tensors, folder / TENSORS_FILE)
@@ -45,7 +45,7 @@ class Checkpoint:
         try:
             state = json.loads((folder / STATE_FILE).read_text(encoding="utf-8"))
             if state["sha256"] != _digest(folder / TENSORS_FILE):
-                raise ValueError("its tensors are not as they were written")
+                raise ValueError("its tensors have changed since they were written")
             tensors = load_file(folder / TENSORS_FILE)
             return cls({name: _restore_tensors(value, tensors) for name, value in state["parts"].items()})
         except (OSError, ValueError, LookupError, TypeError, SafetensorError) as error:
@@ -53,20 +53,18 @@ class Checkpoint:
 
 
 def list_checkpoints(folder: Path) -> list[Path]:
-    """The checkpoints in a folder, the latest first."""
-    found = [
-        path for path in folder.glob(f"{CHECKPOINT_PREFIX}*") if path.name.removeprefix(CHECKPOINT_PREFIX).isdecimal()
-    ]
-    return sorted(found, key=checkpoint_step, reverse=True)
+    """Return the checkpoints in a folder, the latest first."""
+    paths = (p for p in folder.glob(f"{CHECKPOINT_PREFIX}*") if p.name.removeprefix(CHECKPOINT_PREFIX).isdecimal())
+    return sorted(paths, key=checkpoint_step, reverse=True)
 
 
 def checkpoint_step(checkpoint: Path) -> int:
-    """The optimiser step after which a checkpoint was kept."""
+    """Return the optimiser step after which a checkpoint was written."""
     return int(checkpoint.name.removeprefix(CHECKPOINT_PREFIX))
 
 
 def latest_valid_checkpoint(folder: Path) -> Path | None:
-    """The latest checkpoint that can be read; damaged ones are passed over, and logged."""
+    """Return the latest valid checkpoint; damaged ones are skipped and logged."""
     for path in list_checkpoints(folder):
         try:
             Checkpoint.read(path)
@@ -78,7 +76,7 @@ def latest_valid_checkpoint(folder: Path) -> Path | None:
 
 
 def capture_random_state() -> dict[str, Any]:
-    """The state of every generator that training may draw from."""
+    """Return the state of every random generator that training may use."""
     numpy = np.random.get_state(legacy=False)
     assert isinstance(numpy, dict)
     return {
@@ -90,7 +88,7 @@ def capture_random_state() -> dict[str, Any]:
 
 
 def restore_random_state(state: Mapping[str, Any]) -> None:
-    """Let every generator go on from where it was."""
+    """Restore the state of every random generator."""
     version, internal, gauss = state["python"]
     random.setstate((version, tuple(internal), gauss))
     numpy = state["numpy"]

@@ -9,7 +9,7 @@ from datetime import timedelta
 from typing import Any
 
 from personas.errors import RequestError
-from trainer.process.cancellation import RunCancelled
+from trainer.process.run_control import RunCancelled
 
 COLLECTIVE_TIMEOUT = timedelta(days=7)
 """Long, because the others wait while the first process evaluates; a dead process is noticed at once."""
@@ -17,25 +17,25 @@ COLLECTIVE_TIMEOUT = timedelta(days=7)
 
 @dataclass(frozen=True)
 class DistributedContext:
-    """This process's number among all of a run. What they tell each other, all have to call at the same point."""
+    """This process's rank among those of a run. All processes must make the collective calls at the same points."""
 
     index: int = 0
     count: int = 1
 
     @property
     def is_first(self) -> bool:
-        """Tells whether this process reads, evaluates, reports and writes."""
+        """Tell whether this process reads, evaluates, reports and writes."""
         return self.index == 0
 
     @property
     def is_distributed(self) -> bool:
-        """Tells whether there are several processes."""
+        """Tell whether there are several processes."""
         return self.count > 1
 
     def share(self, batch: int, accumulation: int) -> tuple[int, int]:
-        """Batch and accumulation of each process, with which all together make the step of one.
+        """Return the batch size and accumulation per process that together make the step of a single process.
 
-        Each takes some of the batches of a step, or, where there are too few, a part of each. Raises `RequestError`.
+        Each process takes some batches of a step, or a part of each where there are too few. Raises `RequestError`.
         """
         batches = math.gcd(accumulation, self.count)
         parts = self.count // batches
@@ -47,23 +47,23 @@ class DistributedContext:
         return batch // parts, accumulation // batches
 
     def join(self) -> None:
-        """Meet the others; on a machine with several GPUs, take one."""
+        """Join the process group; on a machine with several GPUs, take one."""
         if self.is_distributed:
             import torch
             from accelerate import PartialState
 
             PartialState(cpu=not torch.cuda.is_available(), timeout=COLLECTIVE_TIMEOUT)
 
-    def told(self, what: Any = None) -> Any:
-        """Broadcasts the first process's value to the others."""
+    def broadcast(self, value: Any = None) -> Any:
+        """Return the first process's value in all of them."""
         if not self.is_distributed:
-            return what
+            return value
         from accelerate.utils import broadcast_object_list
 
-        return broadcast_object_list([what])[0]
+        return broadcast_object_list([value])[0]
 
     def sums(self, *numbers: float) -> list[float]:
-        """Each number added up over all processes."""
+        """Sum each number over all processes."""
         if not self.is_distributed:
             return list(numbers)
         from accelerate.utils import gather_object
@@ -71,7 +71,7 @@ class DistributedContext:
         return [math.fsum(each) for each in zip(*gather_object([numbers]), strict=True)]
 
     def agreeing(self, check: Callable[[], None]) -> Callable[[], None]:
-        """A check that raises `RunCancelled` in all processes where it does in one: the others would wait for it."""
+        """Wrap `check` so that its `RunCancelled` is raised in all processes: the others would wait for that one."""
 
         def agreed() -> None:
             stopped = None
@@ -85,10 +85,10 @@ class DistributedContext:
         return agreed if self.is_distributed else check
 
     def seed(self, seed: int, step: int) -> int:
-        """Of this process's random numbers in a step: so checkpoints, which the first writes, need not keep them."""
+        """Seed this process's random numbers of a step, so that checkpoints need not store their state."""
         return ((seed * 1_000_003 + step) * self.count + self.index) % 2**63
 
 
 def distributed_context(environ: Mapping[str, str]) -> DistributedContext:
-    """Reads the process group from the launcher's environment variables; a single process without them."""
+    """Read the process group from the launcher's environment variables; a single process without them."""
     return DistributedContext(int(environ.get("RANK", 0)), int(environ.get("WORLD_SIZE", 1)))

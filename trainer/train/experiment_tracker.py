@@ -22,14 +22,14 @@ log = logging.getLogger(__name__)
 
 
 class TensorBoardFile:
-    """A TensorBoard event file. Raises `OSError` when it cannot be written.
+    """A TensorBoard event file. Raises `OSError` if it cannot be written.
 
-    Written record by record rather than through a `SummaryWriter`, whose thread dies of a full disk and blocks whoever
-    feeds it, and whose files carry the machine's name.
+    Written record by record, not through a `SummaryWriter`: its thread dies on a full disk and then blocks the caller,
+    and its file names contain the machine's name.
     """
 
     def __init__(self, folder: Path, begun: float, first_step: int = 0) -> None:
-        """`begun`: seconds since the epoch. What other files of the folder say of `first_step` and later is void."""
+        """`begun`: seconds since the epoch. Records of other files for `first_step` and later steps become void."""
         from tensorboardX.proto.event_pb2 import Event, SessionLog  # type: ignore[import-untyped]
         from tensorboardX.record_writer import RecordWriter  # type: ignore[import-untyped]
 
@@ -50,37 +50,37 @@ class TensorBoardFile:
         self._write(self._event(wall_time=at, step=step, summary=Summary(value=values)))
 
     def flush(self) -> None:
-        """Have it on disk."""
+        """Flush to disk."""
         self._writer.flush()
 
     def close(self) -> None:
-        """Done."""
+        """Close the file."""
         self._writer.close()
 
     def _write(self, event: Any) -> None:
         self._writer.write(event.SerializeToString())
 
 
-def event_metrics(told: StepEvent) -> tuple[int, dict[str, float]]:
-    """The step of an event, and its figures by the names they have in TensorBoard and wandb."""
-    match told:
+def event_metrics(event: StepEvent) -> tuple[int, dict[str, float]]:
+    """Return an event's step, and its metrics by their names in TensorBoard and wandb."""
+    match event:
         case Progress():
             named = {
-                "train/loss": told.loss,
-                "train/learning_rate": told.lr,
-                "train/tokens_per_s": told.tokens_per_s,
-                "train/memory_bytes": float(told.memory_bytes),
+                "train/loss": event.loss,
+                "train/learning_rate": event.lr,
+                "train/tokens_per_s": event.tokens_per_s,
+                "train/memory_bytes": float(event.memory_bytes),
             }
-            return told.step, named
+            return event.step, named
         case Evaluation():
-            return told.step, {"eval/loss": told.eval_loss}
+            return event.step, {"eval/loss": event.eval_loss}
         case Epoch():
-            parts = {"epoch/train_loss": told.train_loss, "eval/loss": told.eval_loss, "epoch/seconds": told.seconds}
-            return told.step, {name: value for name, value in parts.items() if value is not None}
+            parts = {"epoch/train_loss": event.train_loss, "eval/loss": event.eval_loss, "epoch/seconds": event.seconds}
+            return event.step, {name: value for name, value in parts.items() if value is not None}
 
 
 def write_tensorboard_file(folder: Path, history: Iterable[StepEvent], ended: float) -> None:
-    """A run's whole history as one event file. Raises `OSError`."""
+    """Write a run's whole history as one event file. Raises `OSError`."""
     history = list(history)
     seconds = [event.seconds for event in history if isinstance(event, Progress)]
     begun = ended - (seconds[-1] if seconds else 0.0)
@@ -94,10 +94,10 @@ def write_tensorboard_file(folder: Path, history: Iterable[StepEvent], ended: fl
 
 
 class ExperimentTracker:
-    """Follows a run while it trains."""
+    """Logs the metrics of a run while it trains."""
 
     def __init__(self, folder: Path, name: str, settings: Mapping[str, Any], environ: Mapping[str, str]) -> None:
-        """`folder` is the job's, `name` the run's, `settings` what it trains with."""
+        """`folder` is the job's, `name` the run's, `settings` its hyperparameters."""
         self._folder = folder
         self._file: TensorBoardFile | None = None
         self._failed = False
@@ -108,16 +108,16 @@ class ExperimentTracker:
                 folder, name, settings, environ.get(WANDB_PROJECT_VARIABLE) or DEFAULT_WANDB_PROJECT
             )
 
-    def note(self, told: StepEvent) -> None:
-        """Pass an event on."""
-        step, figures = event_metrics(told)
+    def log_event(self, event: StepEvent) -> None:
+        """Log an event's metrics."""
+        step, figures = event_metrics(event)
         if not self._failed:
             self._to_file(step, figures)
         if self._wandb is not None:
             self._to_wandb(step, figures)
 
     def close(self) -> None:
-        """The training has ended, or stopped."""
+        """Close the files; wandb's run ends."""
         try:
             if self._file:
                 self._file.close()
@@ -126,7 +126,7 @@ class ExperimentTracker:
         if self._wandb is not None:
             try:
                 self._wandb.finish()
-            except Exception as error:  # another's code, over a network
+            except Exception as error:  # third-party code that uses a network
                 log.warning("wandb did not finish: %s", error)
 
     def _to_file(self, step: int, figures: Mapping[str, float]) -> None:
@@ -142,18 +142,18 @@ class ExperimentTracker:
 
     def _give_up(self, error: OSError) -> None:
         self._failed = True
-        log.warning("TensorBoard's file is no longer written: %s", error.strerror)
+        log.warning("the TensorBoard file is no longer written: %s", error.strerror)
 
     def _to_wandb(self, step: int, figures: Mapping[str, float]) -> None:
         try:
             self._wandb.log(dict(figures), step=step)
-        except Exception as error:  # another's code, over a network
-            log.warning("wandb gets nothing more: %s", error)
+        except Exception as error:  # third-party code that uses a network
+            log.warning("wandb is no longer used: %s", error)
             self._wandb = None
 
 
 def _start_wandb_run(folder: Path, name: str, settings: Mapping[str, Any], project: str) -> Any:
-    """A run of wandb, None where it is not installed or does not answer."""
+    """Start a wandb run; None if wandb is not installed or does not respond."""
     if importlib.util.find_spec("wandb") is None:
         log.warning("%s is set, but wandb is not installed: pip install wandb", WANDB_KEY_VARIABLE)
         return None
@@ -169,6 +169,6 @@ def _start_wandb_run(folder: Path, name: str, settings: Mapping[str, Any], proje
             resume="allow",
             settings=quiet,
         )
-    except Exception as error:  # another's code, over a network
-        log.warning("wandb is left out: %s", error)
+    except Exception as error:  # third-party code that uses a network
+        log.warning("wandb is not used: %s", error)
         return None

@@ -1,4 +1,4 @@
-"""Prepares a job (recipe, base model, tokenizer, data) and carries a run's context: events, checks, usage."""
+"""A prepared job (recipe, base model, tokenizer, data), and a run's context: events, checks, usage."""
 
 from __future__ import annotations
 
@@ -9,29 +9,32 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from personas.home.job_folder import read_spec
 from personas.models.base_model import BaseModel, load_tokenizer, read_tokenizer
 from personas.prompt import Renderer
 from personas.schemas.scorecard import EvaluationExtent
 from personas.schemas.training import JobSpec
 from personas.schemas.training_events import Phase, TrainerEvent
 from trainer.data.dataset import Dataset
-from trainer.data.job_inputs import read_job_inputs, read_spec
-from trainer.data.loader import load_dataset
-from trainer.data.run_dataset import job_dataset
+from trainer.data.job_inputs import read_job_inputs
+from trainer.data.loader import load_job_dataset
+from trainer.estimate.workload import Workload, workload_of
 from trainer.machine import MemoryWatch
-from trainer.process.pause import PauseControl
-from trainer.recipe.model_fit import require_context_length
+from trainer.process.run_control import PauseControl
 from trainer.recipe.parent_adapter import ParentAdapter
-from trainer.recipe.resolve import resolve_job
+from trainer.recipe.resolve import require_context_length, resolve_job
 from trainer.schemas import Recipe
 from trainer.train.distributed import DistributedContext
-from trainer.train.resume_config import CHECKPOINT_INTERVAL_S, find_resume_config
+from trainer.train.resume_config import CHECKPOINT_INTERVAL_S, resumed_recipe
 
 log = logging.getLogger(__name__)
 
 
 class RunUsage:
-    """Counts from when it is made. What was spent after the last checkpoint of an earlier process is not known."""
+    """Time and memory that a run takes, counted from its creation on.
+
+    The usage of an earlier process is known up to that process's last checkpoint.
+    """
 
     def __init__(self) -> None:
         self.memory = MemoryWatch()
@@ -40,38 +43,38 @@ class RunUsage:
 
     @property
     def seconds(self) -> float:
-        """Since the run began, without the time in which nothing ran."""
+        """Seconds since the run began, without the time in which no process ran."""
         return self._seconds_before + time.perf_counter() - self._begun
 
     def state_dict(self) -> dict[str, Any]:
-        """For a checkpoint."""
+        """Return the state to store in a checkpoint."""
         return {"seconds": self.seconds, "peak_bytes": self.memory.peak().bytes}
 
-    def load_state_dict(self, kept: Mapping[str, Any]) -> None:
-        """Add what an earlier process spent, as a checkpoint has it; nothing where there is none."""
-        if not kept:
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Add the usage of an earlier process from its checkpoint; an empty state changes nothing."""
+        if not state:
             return
-        self._seconds_before = float(kept.get("seconds", 0.0))
-        self.memory.peak_before = int(kept.get("peak_bytes", 0))
+        self._seconds_before = float(state.get("seconds", 0.0))
+        self.memory.peak_before = int(state.get("peak_bytes", 0))
 
 
 def load_fast_tokenizer(base: BaseModel) -> Any:
-    """The same tokens as `load_tokenizer` gives, in half a second.
+    """Load a tokenizer that gives the same tokens as `load_tokenizer`, in half a second.
 
-    transformers' automatic class loads torch, which takes seconds. What a tokenizer does stands in `tokenizer.json`,
-    where a model has one. Raises `BaseModelError`.
+    transformers' automatic class imports torch, which takes seconds; where the model has a `tokenizer.json`, that is
+    enough. Raises `BaseModelError`.
     """
     if not (base.folder / "tokenizer.json").exists():
         return load_tokenizer(base)
     from transformers import PreTrainedTokenizerFast
 
     tokenizer = read_tokenizer(PreTrainedTokenizerFast, base)
-    return tokenizer if tokenizer.chat_template else load_tokenizer(base)  # which says what is missing
+    return tokenizer if tokenizer.chat_template else load_tokenizer(base)  # it explains what is missing
 
 
 @dataclass(frozen=True)
 class PreparedJob:
-    """A job that is ready to run. `tokenizer` is the base model's; `notes` say what it has other than as asked.
+    """A job that is ready to run. `tokenizer` is the base model's; `notes` say what differs from the request.
 
     `start` is the adapter that is trained further, None for a new one.
     """
@@ -84,14 +87,20 @@ class PreparedJob:
     notes: tuple[str, ...] = ()
     start: ParentAdapter | None = None
 
+    @property
+    def workload(self) -> Workload:
+        """The workload of all stages together."""
+        method = self.data.preferences.method if self.data.preferences else None
+        return workload_of(self.data.trained, self.data.heldout, self.data.general, method)
+
 
 @dataclass(frozen=True)
 class RunContext:
-    """One run: who hears of it (`emit`), what may stop it (`check`, called between steps), how often it is kept.
+    """The context of one run: where its events go (`emit`), what may stop it (`check`, called between steps).
 
-    `account` counts its time from here on; `hold` is waited for between batches. `processes` compute it together.
-    `ignores_memory`: it begins even where the memory that it needs is not free. `card` says how much is measured of the
-    adapter (`trainer.evaluate.evaluate_version`).
+    A checkpoint is written every `checkpoint_s` seconds. `account` counts the run's usage from now on; `hold` is waited
+    for between batches. `processes` train together. `skips_memory_check` starts the run even if the memory it needs is
+    not free. `card` is the extent of the evaluation (`trainer.evaluate.evaluate_version`).
     """
 
     emit: Callable[[TrainerEvent], None]
@@ -104,21 +113,21 @@ class RunContext:
     card: EvaluationExtent = "losses"
 
     def between(self) -> None:
-        """Between two batches that are measured: give way, and stop when asked to."""
+        """Pause or stop between two measured batches if requested."""
         self.hold.wait()
         self.check()
 
     def enter(self, phase: Phase) -> None:
-        """Report a phase, and stop before it when asked to."""
+        """Report a phase, or stop before it if requested."""
         self.check()
         log.info("%s %s", phase.name, phase.detail)
         self.emit(phase)
 
 
 def prepare_job(folder: Path, spec: JobSpec, *, stores_dataset: bool = False) -> PreparedJob:
-    """Resolve a job's recipe and load its samples, before any model is. The same folder gives the same every time.
+    """Resolve a job's recipe and load its samples, before any model is loaded; the same folder gives the same result.
 
-    `stores_dataset`: what is built for it stays in the job's folder. Raises `UnderstudyError`.
+    `stores_dataset` keeps the built samples in the job's folder. Raises `UnderstudyError`.
     """
     return _prepare_job(folder, spec, load_tokenizer, stores_dataset)
 
@@ -128,15 +137,12 @@ def prepare_job_without_torch(folder: Path) -> PreparedJob:
     return _prepare_job(folder, read_spec(folder), load_fast_tokenizer, False)
 
 
-def _prepare_job(
-    folder: Path, spec: JobSpec, tokenizer_of: Callable[[BaseModel], Any], stores_dataset: bool
-) -> PreparedJob:
-    begun = find_resume_config(folder, spec)
-    of = resolve_job(folder, spec, begun.resolved if begun else None)
-    tokenizer, content = tokenizer_of(of.base), read_job_inputs(folder, spec)
-    renderer = Renderer(tokenizer)
-    with job_dataset(folder, spec, content, renderer, of.recipe, of.base, stores=stores_dataset) as built:
-        data = load_dataset(built, content, renderer, of.recipe)
-    data = of.parent.with_people(data) if of.parent else data
-    require_context_length(of.base, max(len(sample.ids) for sample in (*data.trained, *data.heldout, *data.general)))
-    return PreparedJob(spec, of.recipe, of.base, tokenizer, data, (*of.notes, *data.caveats), of.parent)
+def _prepare_job(folder: Path, spec: JobSpec, load: Callable[[BaseModel], Any], stores_dataset: bool) -> PreparedJob:
+    inputs = read_job_inputs(folder, spec)
+    resolved = resolve_job(spec, inputs, resumed_recipe(folder, spec))
+    recipe, base, parent = resolved.recipe, resolved.base, resolved.parent
+    tokenizer = load(base)
+    data = load_job_dataset(folder, spec, inputs, Renderer(tokenizer), recipe, base, stores=stores_dataset)
+    require_context_length(base, max(len(sample.ids) for sample in (*data.trained, *data.heldout, *data.general)))
+    data = parent.with_people(data) if parent else data
+    return PreparedJob(spec, recipe, base, tokenizer, data, (*resolved.notes, *data.caveats), parent)

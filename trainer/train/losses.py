@@ -34,7 +34,7 @@ SHORT_WARMUP_SHARE = 0.1
 
 @dataclass(frozen=True)
 class ReplyLoss:
-    """Of one reply, end of turn included: the sum of its tokens' negative log-likelihoods (nats), and their number."""
+    """Loss of a reply with its end of turn: the sum of its tokens' negative log-likelihoods (nats), their number."""
 
     nll: float
     tokens: int
@@ -42,24 +42,24 @@ class ReplyLoss:
 
 @dataclass(frozen=True, eq=False)
 class TokenLosses:
-    """Of one reply's tokens, end of turn included: each one's negative log-likelihood in nats, [tokens] float64, and
-    whether it was the likeliest, so that greedy decoding would have gone on with it, [tokens]."""
+    """Losses of a reply's tokens, end of turn included: negative log-likelihoods in nats, [tokens] float64, and whether
+    each token was the likeliest, as greedy decoding would choose it, [tokens]."""
 
     nll: NDArray[np.float64]
     likeliest: NDArray[np.bool_]
 
     @property
     def whole(self) -> ReplyLoss:
-        """Of the reply."""
+        """The loss of the whole reply."""
         return ReplyLoss(float(self.nll.sum()), len(self.nll))
 
     def without(self, last: int) -> ReplyLoss:
-        """Of the reply without so many last tokens, such as those of the end of turn."""
+        """Return the loss without so many last tokens, such as those of the end of turn."""
         return ReplyLoss(float(self.nll[: len(self.nll) - last].sum()), len(self.nll) - last)
 
 
 def load_serving_model(base: BaseModel, precision: ServingPrecision) -> Any:
-    """The base model as the engine serves it."""
+    """Load the base model as the engine serves it."""
     model = serving_model.load_serving_model(base, precision)
     use_grouped_attention(model)
     return model
@@ -68,18 +68,17 @@ def load_serving_model(base: BaseModel, precision: ServingPrecision) -> Any:
 def measure_reply_losses(
     model: Any, samples: Sequence[TokenizedSample], between: Callable[[], None] = lambda: None, packing: bool = False
 ) -> list[ReplyLoss]:
-    """The loss of each sample's reply, in order, as `measure_token_losses`."""
+    """Measure the loss of each sample's reply, in order, as `measure_token_losses`."""
     return [losses.whole for losses in measure_token_losses(model, samples, between, packing)]
 
 
 def measure_token_losses(
     model: Any, samples: Sequence[TokenizedSample], between: Callable[[], None] = lambda: None, packing: bool = False
 ) -> list[TokenLosses]:
-    """The losses of each sample's tokens, in order; `between` is called after each batch.
+    """Measure the losses of each sample's reply tokens, in order; `between` is called after each batch.
 
-    The longest samples come first: what a batch leaves in the heap is then large enough for the next.
-
-    With `packing` the samples of a batch lie in one row, as in training with the kernels that want it so.
+    The longest samples come first, so that later batches fit into the memory that earlier ones freed. With `packing`
+    the samples of a batch lie in one row, as in training with kernels that need it.
     """
     laid_out = pack if packing else collate
     losses: dict[int, TokenLosses] = {}
@@ -95,7 +94,7 @@ def measure_token_losses(
 
 
 def _batches(order: Sequence[int], samples: Sequence[TokenizedSample], vocabulary: int) -> Iterator[list[int]]:
-    """The places in order, as many together as may be; one at least."""
+    """Yield the indices in batches as large as allowed, at least one each."""
     most_tokens = EVAL_MAX_LOGIT_BYTES // (BYTES_PER_LOGIT * vocabulary)
     batch: list[int] = []
     tokens = 0
@@ -110,7 +109,7 @@ def _batches(order: Sequence[int], samples: Sequence[TokenizedSample], vocabular
 
 
 def mean_loss(losses: Sequence[ReplyLoss]) -> float:
-    """Nats per reply token. Raises `ValueError` without any loss."""
+    """Return the mean loss in nats per reply token. Raises `ValueError` without any loss."""
     if not losses:
         raise ValueError("no losses to average")
     return math.fsum(loss.nll for loss in losses) / sum(loss.tokens for loss in losses)
@@ -127,10 +126,9 @@ def _measure_batch(model: Any, samples: list[TokenizedSample], tensors: dict[str
 
 
 def require_convergence(losses: Sequence[float], step: int, steps: int, recipe: Recipe, start: float | None) -> None:
-    """Raise `TrainingError` when the losses so far, one a step, the last one at `step` of `steps`, have diverged.
+    """Raise `TrainingError` if the losses so far, one per step up to `step` of `steps`, have diverged.
 
-    `start` is the untrained model's loss on held-out replies (nats per token), None where it was not measured: then
-    the first logged loss stands for it.
+    `start` is the untrained model's loss on held-out replies (nats per token); None takes the first logged loss.
     """
     last = losses[-1]
     if not math.isfinite(last):
@@ -144,7 +142,7 @@ def require_convergence(losses: Sequence[float], step: int, steps: int, recipe: 
 
 
 def require_finite_loss(loss: float, what: str, recipe: Recipe) -> None:
-    """Raise `TrainingError` when a measured loss is no number. `what` says what was measured."""
+    """Raise `TrainingError` if the measured loss of `what` is not finite."""
     if not math.isfinite(loss):
         raise _divergence_error(f"The loss of {what} is {loss}: training has diverged.", 0, recipe)
 

@@ -29,9 +29,9 @@ log = logging.getLogger(__name__)
 class ResumeConfig(FrozenModel):
     """`run.json`. `batches` is a hash over the samples' token ids and masks in the order of the first epoch.
 
-    `base_model` is its name, with the commit of one that came from a hub. `batch` and `accumulation` are those in use:
-    the recipe's, until memory runs out. `asked` is a hash of the request; `chosen` says why the recipe `auto` is as it
-    is. `start` is the SHA-256 of the weights that are trained further, empty for a new adapter.
+    `base_model` is its name, with the commit of one from a hub. `batch` and `accumulation` are those in use: the
+    recipe's, until memory runs out. `asked` is a hash of the request; `chosen` has the reasons of the recipe `auto`.
+    `start` is the SHA-256 of the weights that are trained further, empty for a new adapter.
     """
 
     recipe: Recipe
@@ -48,72 +48,64 @@ class ResumeConfig(FrozenModel):
     start: str = ""
 
     @property
-    def resolved(self) -> ResolvedRecipe:
-        """The recipe as it was resolved when the run began."""
-        return ResolvedRecipe(self.recipe, self.chosen)
-
-    @property
     def used(self) -> Recipe:
-        """The recipe with the batches that are in use."""
+        """The recipe with the batch size in use."""
         batches = {"per_device_train_batch_size": self.batch, "gradient_accumulation_steps": self.accumulation}
         return self.recipe.model_copy(update=batches)
 
     @property
     def has_reduced_batch(self) -> bool:
-        """Tells whether the batch was reduced after running out of memory: results then differ in the last bits."""
+        """Tell whether the batch was reduced after running out of memory: results then differ in the last bits."""
         return self.batch != self.recipe.per_device_train_batch_size
 
     @property
     def caveats(self) -> tuple[str, ...]:
-        """Caveats that this adds to the adapter, for people."""
-        together = (f"{self.processes} processes trained it together.",) if self.processes > 1 else ()
-        if not self.has_reduced_batch:
-            return together
-        asked = self.recipe.per_device_train_batch_size
-        return (
-            *together,
-            f"Memory ran out with batches of {asked}, so the rest was trained with {self.batch}: the weights are not, "
-            "to the last bit, those of a run with more memory.",
-        )
+        """Caveats of the adapter that follow from this, for people."""
+        caveats = [f"{self.processes} processes trained it together."] if self.processes > 1 else []
+        if self.has_reduced_batch:
+            caveats.append(
+                f"Memory ran out with batches of {self.recipe.per_device_train_batch_size}, so the rest was trained "
+                f"with {self.batch}: the weights are not, to the last bit, those of a run with more memory."
+            )
+        return tuple(caveats)
 
     def halved(self) -> ResumeConfig | None:
-        """The same with smaller batches and more of them a step; None when a batch is one sample already."""
+        """Return it with smaller batches and more of them per step; None if a batch is one sample already."""
         if self.batch == 1:
             return None
         factor = 2 if self.batch % 2 == 0 else self.batch
-        smaller = {"batch": self.batch // factor, "accumulation": self.accumulation * factor}
-        return self.model_copy(update=smaller)
+        return self.model_copy(update={"batch": self.batch // factor, "accumulation": self.accumulation * factor})
 
 
 def request_hash(spec: JobSpec) -> str:
-    """SHA-256 over all that a job is asked for."""
+    """Hash a job's whole request (SHA-256)."""
     return hashlib.sha256(spec.model_dump_json().encode()).hexdigest()
 
 
-def find_resume_config(folder: Path, spec: JobSpec) -> ResumeConfig | None:
-    """Finds the resume config of this very request in the folder; None if no run has begun."""
-    kept = _read_resume_config(folder) if (folder / CHECKPOINTS_FOLDER).is_dir() else None
-    return kept if kept and kept.asked == request_hash(spec) else None
+def resumed_recipe(folder: Path, spec: JobSpec) -> ResolvedRecipe | None:
+    """Return the recipe of the run that is resumed in a folder; None if no run of this request has begun there."""
+    config = _read_resume_config(folder) if (folder / CHECKPOINTS_FOLDER).is_dir() else None
+    return ResolvedRecipe(config.recipe, config.chosen) if config and config.asked == request_hash(spec) else None
 
 
 def resume_thread_count(folder: Path) -> int | None:
-    """Returns the number of threads of the run in a folder; None if none has begun."""
-    kept = _read_resume_config(folder)
-    return kept.threads if kept and (folder / CHECKPOINTS_FOLDER).is_dir() else None
+    """Return the number of threads of the run in a folder; None if none has begun."""
+    config = _read_resume_config(folder)
+    return config.threads if config and (folder / CHECKPOINTS_FOLDER).is_dir() else None
 
 
 def lock_config(folder: Path, wanted: ResumeConfig) -> ResumeConfig:
-    """Hold the run to this; what it is held to already is given back where it is the same run.
+    """Return the folder's stored configuration if it belongs to the same run; else store and return `wanted`.
 
-    The checkpoints of another one are removed. Raises `RequestError` where so many processes cannot go on.
+    The checkpoints of another run are removed. Raises `RequestError` if the number of processes has changed.
     """
-    kept = _read_resume_config(folder)
-    if kept and kept.processes != wanted.processes and (folder / CHECKPOINTS_FOLDER).is_dir():
-        began, now = f"{kept.processes} processes", wanted.processes
+    stored = _read_resume_config(folder)
+    if stored and stored.processes != wanted.processes and (folder / CHECKPOINTS_FOLDER).is_dir():
+        began, now = f"{stored.processes} processes", wanted.processes
         advice = f"Start it with {began}, or remove {folder / CHECKPOINTS_FOLDER} to start anew."
         raise RequestError(f"The run in {folder} began with {began}, and cannot go on with {now}.", advice)
-    if kept and _is_same_run(kept, wanted):
-        return kept
+    if stored and _is_same_run(stored, wanted):
+        return stored
     if (folder / CHECKPOINTS_FOLDER).is_dir():
         log.warning(
             "the checkpoints in %s are of a run with other settings, samples or packages: starting anew", folder
@@ -123,24 +115,23 @@ def lock_config(folder: Path, wanted: ResumeConfig) -> ResumeConfig:
     return wanted
 
 
-def write_resume_config(folder: Path, frozen: ResumeConfig) -> None:
-    """Write `run.json`, aside and renamed."""
-    write_private_file(folder / RUN_FILE, frozen.model_dump_json(indent=1).encode() + b"\n")
+def write_resume_config(folder: Path, config: ResumeConfig) -> None:
+    """Write `run.json` atomically."""
+    write_private_file(folder / RUN_FILE, config.model_dump_json(indent=1).encode() + b"\n")
 
 
 def batches_hash(data: Dataset, recipe: Recipe) -> str:
-    """SHA-256 over which samples come in which order, in both stages where there are two."""
-    second = _sample_order_hash(data.train, recipe) + (data.preferences.marks if data.preferences else "")
-    return (
-        hashlib.sha256((_sample_order_hash(data.first, recipe) + second).encode()).hexdigest() if data.first else second
-    )
+    """Hash the samples in their order (SHA-256), those of both stages if there are two."""
+    digest = _sample_order_hash(data.train, recipe) + (data.preferences.marks if data.preferences else "")
+    if not data.first:
+        return digest
+    return hashlib.sha256((_sample_order_hash(data.first, recipe) + digest).encode()).hexdigest()
 
 
 def _sample_order_hash(samples: Sequence[TokenizedSample], recipe: Recipe) -> str:
-    order = group_by_length([len(s.ids) for s in samples], recipe.per_device_train_batch_size, recipe.seed)
     digest = hashlib.sha256()
-    for place in order:
-        digest.update(repr((samples[place].ids, samples[place].mask)).encode())
+    for index in group_by_length([len(s.ids) for s in samples], recipe.per_device_train_batch_size, recipe.seed):
+        digest.update(repr((samples[index].ids, samples[index].mask)).encode())
     return digest.hexdigest()
 
 
@@ -150,11 +141,11 @@ def _read_resume_config(folder: Path) -> ResumeConfig | None:
     except FileNotFoundError:
         return None
     except (OSError, ValidationError) as error:
-        log.warning("%s cannot be read and is made anew: %s", folder / RUN_FILE, error)
+        log.warning("%s cannot be read and is written anew: %s", folder / RUN_FILE, error)
         return None
 
 
-def _is_same_run(kept: ResumeConfig, wanted: ResumeConfig) -> bool:
-    """Whoever resumes takes the threads that the run began with. Smaller batches are the run's own doing."""
-    own = {name: getattr(wanted, name) for name in ("threads", "batch", "accumulation", "asked", "chosen")}
-    return kept.model_copy(update=own) == wanted
+def _is_same_run(stored: ResumeConfig, wanted: ResumeConfig) -> bool:
+    """Compare all but what a resumed run takes over from the stored one: threads, and batches reduced on the way."""
+    taken_over = ("threads", "batch", "accumulation", "asked", "chosen")
+    return stored.model_copy(update={name: getattr(wanted, name) for name in taken_over}) == wanted

@@ -12,22 +12,30 @@ from typing import TYPE_CHECKING, Any
 
 from personas.errors import TrainingError
 from personas.home.atomic_files import atomic_folder
+from personas.models.base_model import fingerprint
 from personas.prompt import TokenizedSample
 from personas.schemas.training_events import TRAINER_EVENT, Epoch, Evaluation, Phase, Progress
 from trainer.data.preference_policy import PreferenceSet
-from trainer.machine import release_memory
+from trainer.machine import package_versions, release_memory
 from trainer.process.events import StepEvent, is_out_of_memory
 from trainer.recipe.parent_adapter import load_parent_weights
-from trainer.schemas import Recipe, epoch_count, optimiser_steps
+from trainer.schemas import Recipe, ResolvedRecipe, epoch_count, optimiser_steps
 from trainer.train.experiment_tracker import ExperimentTracker
 from trainer.train.job import PreparedJob, RunContext, RunUsage
-from trainer.train.resume_config import CHECKPOINTS_FOLDER, ResumeConfig, write_resume_config
+from trainer.train.resume_config import (
+    CHECKPOINTS_FOLDER,
+    ResumeConfig,
+    batches_hash,
+    lock_config,
+    request_hash,
+    write_resume_config,
+)
 
 if TYPE_CHECKING:
     from trainer.train.sft_trainer import TrainResult
 
 FIRST_STAGE_FOLDER, STAGE_RESULT_FOLDER = "first-stage", "done"
-"""Within the folder of checkpoints: those of the first stage, and what it has learned."""
+"""Within the folder of checkpoints: those of the first stage, and its result."""
 
 StepListener = Callable[[StepEvent], None]
 BaseLosses = tuple[float, float]  # losses of the untrained model on held-out replies and on general dialogue
@@ -35,49 +43,81 @@ BaseLosses = tuple[float, float]  # losses of the untrained model on held-out re
 log = logging.getLogger(__name__)
 
 
-def train_stages(
-    job: PreparedJob, frozen: ResumeConfig, folder: Path, run: RunContext, before: BaseLosses
-) -> tuple[TrainResult, ResumeConfig]:
-    """Train to the end; where memory runs out, go on from the last checkpoint with smaller batches.
+def resume_note(folder: Path) -> str:
+    """Say for people at which step a stopped run goes on; empty for a new one."""
+    from trainer.train.checkpoint import checkpoint_step, list_checkpoints  # imports torch: seconds
 
-    Of several processes only one may run out, and the others would wait for it: then the run ends.
+    checkpoints = list_checkpoints(folder / CHECKPOINTS_FOLDER)
+    return f", then on from step {checkpoint_step(checkpoints[0])}" if checkpoints else ""
+
+
+def lock_run(job: PreparedJob, resolved: ResolvedRecipe, folder: Path, run: RunContext) -> ResumeConfig:
+    """Fix the configuration that this run and its resumptions must match.
+
+    Raises `RequestError` where the processes cannot share a step, or cannot go on with the folder's run.
+    """
+    recipe = resolved.recipe
+    run.processes.share(recipe.per_device_train_batch_size, recipe.gradient_accumulation_steps)
+    config = ResumeConfig(
+        recipe=recipe,
+        batches=batches_hash(job.data, recipe),
+        base_model=job.base.name,
+        base_model_hash=fingerprint(job.base),
+        threads=int(os.environ.get("OMP_NUM_THREADS") or os.cpu_count() or 1),
+        packages=package_versions(),
+        batch=recipe.per_device_train_batch_size,
+        accumulation=recipe.gradient_accumulation_steps,
+        processes=run.processes.count,
+        asked=request_hash(job.spec),
+        chosen=resolved.chosen,
+        start=job.start.weights if job.start else "",
+    )
+    return lock_config(folder, config)
+
+
+def train_stages(
+    job: PreparedJob, config: ResumeConfig, folder: Path, run: RunContext, before: BaseLosses
+) -> tuple[TrainResult, ResumeConfig]:
+    """Train to the end; when memory runs out, go on from the last checkpoint with smaller batches.
+
+    With several processes the run ends then: the others would wait for the one that ran out.
     """
     account = run.account
     run.processes.join()
-    run.processes.told((frozen, before))
+    run.processes.broadcast((config, before))
     while True:
         try:
-            return _train_tracked(job, frozen, folder, replace(run, account=account), before), frozen
+            return _train_tracked(job, config, folder, replace(run, account=account), before), config
         except Exception as error:
-            smaller = frozen.halved() if is_out_of_memory(error) else None
+            smaller = config.halved() if is_out_of_memory(error) else None
             if smaller is None or run.processes.is_distributed:
                 raise
-            log.warning("out of memory with batches of %d: going on with %d", frozen.batch, smaller.batch)
-        frozen, account = smaller, RunUsage()
-        write_resume_config(folder, frozen)
+            log.warning("out of memory with batches of %d: going on with %d", config.batch, smaller.batch)
+        config, account = smaller, RunUsage()
+        write_resume_config(folder, config)
         release_memory()
 
 
 def train_worker(job: PreparedJob, folder: Path, run: RunContext) -> None:
-    """Compute this process's share, beside the first process of the run, which is in `train_stages`."""
+    """Compute this process's share of the training; the run's first process is in `train_stages`."""
     run.processes.join()
-    frozen, before = run.processes.told()
-    _StageRunner(job, frozen, folder, run, before, lambda event: None).train()
+    config, before = run.processes.broadcast()
+    _StageRunner(job, config, folder, run, before, lambda event: None).train()
 
 
 def _train_tracked(
-    job: PreparedJob, frozen: ResumeConfig, folder: Path, run: RunContext, before: BaseLosses
+    job: PreparedJob, config: ResumeConfig, folder: Path, run: RunContext, before: BaseLosses
 ) -> TrainResult:
     request = job.spec.request
     name = f"{request.persona or 'dialogue'}-{job.spec.version}"
-    tracking = ExperimentTracker(folder, name, {**frozen.used.hyperparameters, "recipe": request.recipe}, os.environ)
+    tracking = ExperimentTracker(folder, name, {**config.used.hyperparameters, "recipe": request.recipe}, os.environ)
 
     def listen(event: StepEvent) -> None:
         run.emit(event)
-        tracking.note(event)
+        tracking.log_event(event)
 
     try:
-        return _StageRunner(job, frozen, folder, run, before, listen).train()
+        return _StageRunner(job, config, folder, run, before, listen).train()
     finally:
         tracking.close()
 
@@ -93,7 +133,7 @@ class FirstStageResult:
 
     @classmethod
     def read(cls, folder: Path) -> FirstStageResult | None:
-        """Reads the stage's result from a folder; None if it is not done. Raises `TrainingError` for a damaged one."""
+        """Read the stage's result from a folder; None if it is not done. Raises `TrainingError` for a damaged one."""
         from trainer.train.checkpoint import Checkpoint
 
         if not (folder / STAGE_RESULT_FOLDER).is_dir():
@@ -103,27 +143,27 @@ class FirstStageResult:
         return cls(parts["weights"], history, parts["account"], parts["steps"])  # type: ignore[arg-type]
 
     def write(self, folder: Path) -> None:
-        """Keep it, whole or not at all. Raises `OSError`."""
+        """Write it atomically. Raises `OSError`."""
         from trainer.train.checkpoint import Checkpoint
 
         history = [event.model_dump() for event in self.history]
         parts = {"weights": self.weights, "history": history, "account": self.account, "steps": self.steps}
-        with atomic_folder(folder / STAGE_RESULT_FOLDER) as aside:
-            Checkpoint(parts).write(aside)
+        with atomic_folder(folder / STAGE_RESULT_FOLDER) as staging:
+            Checkpoint(parts).write(staging)
 
 
 @dataclass(frozen=True)
 class _StageRunner:
     job: PreparedJob
-    frozen: ResumeConfig
+    config: ResumeConfig
     folder: Path
     run: RunContext
     before: BaseLosses
     listen: StepListener
 
     def train(self) -> TrainResult:
-        """All stages; the history is of them all."""
-        data, recipe, start = self.job.data, self.frozen.used, self.job.start
+        """Train all stages; the result's history covers all of them."""
+        data, recipe, start = self.job.data, self.config.used, self.job.start
         begin = partial(load_parent_weights, start.folder) if start else None
         if data.preferences:
             self._enter(f"{len(data.train)} judged replies, by {data.preferences.method.upper()}")
@@ -134,47 +174,40 @@ class _StageRunner:
         first = self._first(begin)
         self._enter(f"stage 2 of 2: {len(data.train)} replies")
         self.run.account.load_state_dict(first.account)
-        told = partial(_shift_event, stage=2, before=first.steps)
-        goes_on = partial(_restore_first_stage, first.weights)
+        shift = partial(_shift_event, stage=2, before=first.steps)
+        restore = partial(_restore_first_stage, first.weights)
         trained = self._stage(
-            data.train, recipe, goes_on, self.before[0], CHECKPOINTS_FOLDER, lambda it: self.listen(told(it))
+            data.train, recipe, restore, self.before[0], CHECKPOINTS_FOLDER, lambda event: self.listen(shift(event))
         )
-        return replace(trained, history=(*first.history, *map(told, trained.history)))
+        return replace(trained, history=(*first.history, *map(shift, trained.history)))
 
     def _first(self, begin: Callable[[Any], None] | None) -> FirstStageResult:
-        """Returns the first stage's result: read if it is done, else trained now."""
-        data, recipe = self.job.data, self.frozen.used
-        kept = self.folder / CHECKPOINTS_FOLDER / FIRST_STAGE_FOLDER
-        if done := self.run.processes.told(FirstStageResult.read(kept) if self.run.processes.is_first else None):
+        """Return the first stage's result: read if it is done, else trained now."""
+        data, recipe = self.job.data, self.config.used
+        folder = self.folder / CHECKPOINTS_FOLDER / FIRST_STAGE_FOLDER
+        if done := self.run.processes.broadcast(FirstStageResult.read(folder) if self.run.processes.is_first else None):
             return done  # type: ignore[no-any-return]
         self._enter(f"stage 1 of 2: {len(data.first)} general replies")
         steps = optimiser_steps(recipe, len(data.train))
         tokens = sum(len(sample.ids) for sample in data.train) * epoch_count(recipe, len(data.train))
-        told = partial(_shift_event, stage=1, after=steps, after_tokens=tokens)
-        own = recipe.first_stage
+        shift = partial(_shift_event, stage=1, after=steps, after_tokens=tokens)
+        checkpoints, listen = f"{CHECKPOINTS_FOLDER}/{FIRST_STAGE_FOLDER}", lambda event: self.listen(shift(event))
         try:
-            trained = self._stage(
-                data.first,
-                own,
-                begin,
-                self.before[1],
-                f"{CHECKPOINTS_FOLDER}/{FIRST_STAGE_FOLDER}",
-                lambda it: self.listen(told(it)),
-            )
+            trained = self._stage(data.first, recipe.first_stage, begin, self.before[1], checkpoints, listen)
         except TrainingError as error:
             advice = error.advice.replace("set learning_rate=", "set first_stage_learning_rate=")
             raise TrainingError(f"In the first stage: {error.message}", advice) from error
-        done = _first_stage_result(trained, tuple(map(told, trained.history)))
+        done = _first_stage_result(trained, tuple(map(shift, trained.history)))
         del trained  # the model of the second stage takes its place
         release_memory()
         if self.run.processes.is_first:
-            done.write(kept)
+            done.write(folder)
         return done
 
     def _enter(self, detail: str) -> None:
-        if self.frozen.has_reduced_batch:
-            asked = self.frozen.recipe.per_device_train_batch_size
-            detail += f", memory allows batches of {self.frozen.batch} instead of {asked}"
+        if self.config.has_reduced_batch:
+            wanted = self.config.recipe.per_device_train_batch_size
+            detail += f", memory allows batches of {self.config.batch} instead of {wanted}"
         if self.run.processes.is_first:
             self.run.enter(Phase(name="training", detail=detail))
 
@@ -200,7 +233,7 @@ class _StageRunner:
             run.processes.agreeing(run.check),
             folder=self.folder / folder,
             checkpoint_s=run.checkpoint_s,
-            length_group_batch=self.frozen.recipe.per_device_train_batch_size,
+            length_group_batch=self.config.recipe.per_device_train_batch_size,
             initial_loss=start_loss,
             account=run.account,
             hold=run.hold,
@@ -228,7 +261,7 @@ def _restore_first_stage(weights: dict[str, Any], model: Any) -> None:
 
 
 def _shift_event(event: StepEvent, *, stage: int, before: int = 0, after: int = 0, after_tokens: float = 0.0) -> Any:
-    """An event of one stage as one of the whole run: steps are counted over both."""
+    """Convert an event of one stage to one of the whole run, which counts the steps of both."""
     changes: dict[str, Any] = {"stage": stage, "step": event.step + before}
     if isinstance(event, Progress):
         later_s = after_tokens / event.tokens_per_s if event.tokens_per_s else 0.0

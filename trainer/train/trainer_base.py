@@ -17,7 +17,7 @@ from transformers.trainer_utils import rotate_checkpoints
 from personas.home.atomic_files import atomic_folder
 from personas.prompt import TokenizedSample
 from trainer.process.events import StepEvent, failed_event
-from trainer.process.pause import PauseControl
+from trainer.process.run_control import PauseControl
 from trainer.schemas import Recipe
 from trainer.train.checkpoint import (
     CHECKPOINT_PREFIX,
