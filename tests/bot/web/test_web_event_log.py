@@ -15,12 +15,12 @@ from bot.web.api.training.run_history import (
     read_report_history,
     smooth,
 )
-from personas.schemas.training_events import Evaluation, Failed, Phase
+from personas.schemas.training_events import Evaluation, Phase
 from tests.bot.web.training_runs import epoch, step, tell, whole_run
 
 
 def steps_of(read):
-    return [told.event.step for told in read.told]
+    return [logged.event.step for logged in read.events]
 
 
 def test_whoever_goes_on_at_a_number_misses_nothing_and_gets_nothing_twice(tmp_path):
@@ -28,9 +28,9 @@ def test_whoever_goes_on_at_a_number_misses_nothing_and_gets_nothing_twice(tmp_p
     tell(tmp_path, *[step(n) for n in range(1, 8)])
     all_at_once = read_all_events(path)
     assert steps_of(all_at_once) == list(range(1, 8)) and all_at_once.end == path.stat().st_size
-    for told in all_at_once.told:
-        rest = read_events(path, told.end)
-        assert steps_of(rest) == list(range(told.event.step + 1, 8)) and not rest.anew
+    for logged in all_at_once.events:
+        rest = read_events(path, logged.end)
+        assert steps_of(rest) == list(range(logged.event.step + 1, 8)) and not rest.anew
     tell(tmp_path, step(8))
     assert steps_of(read_events(path, all_at_once.end)) == [8]
 
@@ -58,7 +58,7 @@ def test_half_a_line_of_a_trainer_that_was_killed_costs_that_line_alone(tmp_path
         file.write(b'\xff\x00 not json\n{"event":"unheard-of"}\n')
     tell(tmp_path, step(3))
     read = read_all_events(path)
-    assert [told.event.event for told in read.told] == ["progress", "phase", "progress", "progress"]
+    assert [logged.event.event for logged in read.events] == ["progress", "phase", "progress", "progress"]
     assert read.unreadable == 2 and read.end == path.stat().st_size
 
 
@@ -105,8 +105,8 @@ def test_a_run_that_went_on_from_a_checkpoint_has_each_step_once_as_it_was_told_
     course = build_history([*first, epoch(1, 8), Phase(name="training"), *[step(n, 2.0) for n in range(6, 11)]])
     assert [(it.step, it.loss) for it in course.steps] == [(n, 4.0 if n < 6 else 2.0) for n in range(1, 11)]
     assert course.epochs == [], "what was measured after a step that was made again is measured again"
-    course.hear(epoch(1, 10, 2.0))
-    course.hear(epoch(1, 10, 1.9))
+    course.add(epoch(1, 10, 2.0))
+    course.add(epoch(1, 10, 1.9))
     assert [it.train_loss for it in course.epochs] == [1.9] and course.train_loss == 1.9
 
 
@@ -115,8 +115,6 @@ def test_what_was_held_out_comes_from_epochs_and_from_measurements_between_them(
     course = build_history([step(3), between, *[step(n) for n in range(4, 11)], epoch(1, 10, 3.0)])
     assert course.heldout == [(3, 3.6), (10, pytest.approx(3.1))]
     assert course.peak_bytes == 2**30 + 10
-    course.hear(Failed(cause="The disk is full."))
-    assert course.phase is None
 
 
 def test_smoothing_is_tensorboards_with_its_debiasing():

@@ -24,8 +24,7 @@ READ_CHUNK_BYTES = 2**18
 NAME_PARAMETER = {
     "name": "The file's name; its kind is told by its end (.json, .jsonl, .csv, .parquet, .zip, .txt, .md …)."
 }
-NO_UPLOAD_TEXT = "There is no such upload."
-BAD_NAME_TEXT = "No file can be called so."
+NAME_ERRORS = {404: "There is no such upload.", 415: "No file can be called so.", 422: "No file can be called so."}
 
 
 def _check_statement_field(value: str, info: ValidationInfo) -> str:
@@ -69,7 +68,7 @@ async def get_uploads(request: web.Request) -> web.Response:
         409: "There is a file of that name, or one is coming in.",
         413: "It is larger than MAX_UPLOAD_GIB.",
         415: "Files of its kind are not read, or it begins as another kind.",
-        422: BAD_NAME_TEXT,
+        422: NAME_ERRORS[422],
         507: "The disk has no room for it.",
     },
     parameters=NAME_PARAMETER,
@@ -95,9 +94,7 @@ async def put_upload(request: web.Request) -> web.Response:
     "One upload",
     {
         200: ResponseSpec("What it is, and whose.", SourceResponse),
-        404: NO_UPLOAD_TEXT,
-        415: BAD_NAME_TEXT,
-        422: BAD_NAME_TEXT,
+        **NAME_ERRORS,
     },
     parameters=NAME_PARAMETER,
 )
@@ -113,10 +110,8 @@ async def get_upload(request: web.Request) -> web.Response:
     "Delete an upload",
     {
         204: "It is gone.",
-        404: NO_UPLOAD_TEXT,
+        **NAME_ERRORS,
         409: "Something is being made of it.",
-        415: BAD_NAME_TEXT,
-        422: BAD_NAME_TEXT,
     },
     parameters=NAME_PARAMETER,
 )
@@ -127,7 +122,7 @@ async def delete_upload_route(request: web.Request) -> web.Response:
 
 
 @routes.operation("PUT /uploads/{name}/right", "State a right to an upload",
-    {200: ResponseSpec("The upload; `may_train` says what is decided.", SourceResponse), 404: NO_UPLOAD_TEXT,
+    {200: ResponseSpec("The upload; `may_train` says what is decided.", SourceResponse), 404: NAME_ERRORS[404],
      409: "rights.toml beside the uploads cannot be read."},
     parameters=NAME_PARAMETER,
     body=BodySpec(RightBody, example={"right": "own-writing", "stated_by": "Mina Vale", "stated_on": "2026-11-20",
@@ -145,10 +140,8 @@ async def put_right(request: web.Request) -> web.Response:
     "Take back a right",
     {
         200: ResponseSpec("The upload.", SourceResponse),
-        404: NO_UPLOAD_TEXT,
+        **NAME_ERRORS,
         409: "rights.toml beside the uploads cannot be read.",
-        415: BAD_NAME_TEXT,
-        422: BAD_NAME_TEXT,
     },
     parameters=NAME_PARAMETER,
 )
@@ -165,10 +158,8 @@ async def remove_right(request: web.Request) -> web.Response:
             "It is being looked into: GET the upload again for `about`, or the error in `looking_into`.",
             DataJobResponse,
         ),
-        404: NO_UPLOAD_TEXT,
+        **NAME_ERRORS,
         409: "It is being looked into.",
-        415: BAD_NAME_TEXT,
-        422: BAD_NAME_TEXT,
     },
     parameters=NAME_PARAMETER,
 )

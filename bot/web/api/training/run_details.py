@@ -59,19 +59,24 @@ class RunResources:
 
 @dataclass(frozen=True)
 class RunDetails:
-    """Everything stored about a run. `course` holds the events up to byte `told_until`, `unreadable` counts lines
+    """Everything stored about a run. `course` holds the events up to byte `read_until`, `unreadable` counts lines
     without an event. `sheet` is the adapter's data sheet, None before it exists.
     """
 
     job: TrainingJob
     course: run_history.MetricsHistory
-    told_until: int
+    read_until: int
     unreadable: int
     settings: RunSettings
     took: RunResources
     sheet: Json | None
     materials: tuple[Json, ...]
     has_folder: bool
+
+
+def events_file(home: Path, job_id: str) -> Path:
+    """The event log of a run, which may not exist."""
+    return run_folder(home, job_id) / run_history.EVENTS_FILE
 
 
 def run_folder(home: Path, job_id: str) -> Path:
@@ -81,18 +86,11 @@ def run_folder(home: Path, job_id: str) -> Path:
 def read_run_details(home: Path, job: TrainingJob) -> RunDetails:
     folder = run_folder(home, job.job_id)
     adapter = _adapter_folder(folder, job)
-    course, until, unreadable = _read_history(folder, adapter)
-    return RunDetails(
-        job,
-        course,
-        until,
-        unreadable,
-        _settings(folder, adapter, job),
-        _run_resources(adapter, job, course),
-        read_json(adapter / DATASHEET_FILE) if adapter else None,
-        _materials(folder, adapter),
-        folder.is_dir(),
-    )
+    course, read_until, unreadable = _read_history(folder, adapter)
+    sheet = read_json(adapter / DATASHEET_FILE) if adapter else None
+    settings, resources = _settings(folder, adapter, job), _run_resources(adapter, course)
+    materials, has_folder = _materials(folder, sheet), folder.is_dir()
+    return RunDetails(job, course, read_until, unreadable, settings, resources, sheet, materials, has_folder)
 
 
 def run_seconds(home: Path, job: TrainingJob) -> float | None:
@@ -102,11 +100,9 @@ def run_seconds(home: Path, job: TrainingJob) -> float | None:
     with suppress(ValidationError):  # stored by another version of the bot
         if job.result:
             return job.result.seconds
-    told = (
-        run_history.parse_event_line(line)
-        for line in reversed(_file_tail(run_folder(home, job.job_id) / run_history.EVENTS_FILE)[0].split(b"\n"))
-    )
-    return next((event.seconds for event in told if isinstance(event, Progress)), None)
+    lines = reversed(_file_tail(events_file(home, job.job_id))[0].split(b"\n"))
+    events = map(run_history.parse_event_line, lines)
+    return next((event.seconds for event in events if isinstance(event, Progress)), None)
 
 
 def read_json(path: Path) -> Json | None:
@@ -122,10 +118,12 @@ def read_log_tail(home: Path, job_id: str) -> str:
     """The last lines of a run's log without the machine's folders; empty if there is none."""
     text, is_cut = _file_tail(run_folder(home, job_id) / LOG_FILE)
     lines = text.decode(errors="replace").split("\n")[1 if is_cut else 0 :]
-    shown = (
-        CONTROL_CODE_PATTERN.sub("", line.rstrip("\r").rpartition("\r")[2]) for line in lines
-    )  # a bar is drawn over itself
-    return _redact_log("\n".join(line for line in shown if line.strip()), home, MAX_LOG_LINES)
+    last = (line.rstrip("\r").rpartition("\r")[2] for line in lines)  # of progress bars, which overwrite themselves
+    shown = [clean for line in last if (clean := CONTROL_CODE_PATTERN.sub("", line)).strip()]
+    log = redact_paths("\n".join(shown[-MAX_LOG_LINES:]), home)
+    for folder in (sys.prefix, str(PROJECT_FOLDER), sys.base_prefix):
+        log = log.replace(f"{folder}/", "")
+    return log
 
 
 def _file_tail(path: Path) -> tuple[bytes, bool]:
@@ -137,13 +135,6 @@ def _file_tail(path: Path) -> tuple[bytes, bool]:
             return file.read(), size > LOG_TAIL_BYTES
     except OSError:
         return b"", False
-
-
-def _redact_log(text: str, home: Path, lines: int) -> str:
-    text = redact_paths("\n".join(text.split("\n")[-lines:]), home)
-    for place in (sys.prefix, str(PROJECT_FOLDER), sys.base_prefix):
-        text = text.replace(f"{place}/", "")
-    return text
 
 
 def _adapter_folder(folder: Path, job: TrainingJob) -> Path | None:
@@ -160,8 +151,8 @@ def _read_history(folder: Path, adapter: Path | None) -> tuple[run_history.Metri
         read = run_history.read_all_events(folder / run_history.EVENTS_FILE)
     except OSError:  # it is another program's fault, and costs the curves only
         return run_history.MetricsHistory(), 0, 0
-    if read.told or not adapter:
-        return run_history.build_history(told.event for told in read.told), read.end, read.unreadable
+    if read.events or not adapter:
+        return run_history.build_history(logged.event for logged in read.events), read.end, read.unreadable
     return run_history.read_report_history(adapter / REPORT_FOLDER), read.end, read.unreadable
 
 
@@ -178,14 +169,11 @@ def _settings(folder: Path, adapter: Path | None, job: TrainingJob) -> RunSettin
         lora = manifest.get("lora") or {}
         modules = {"target_modules": lora["target_modules"]} if "target_modules" in lora else {}
         about = {"base_model": manifest.get("base_model"), "threads": manifest.get("threads")}
-        return RunSettings(
-            {**manifest["hyperparameters"], **modules}, "manifest", about, _lines(manifest.get("caveats"))
-        )
-    try:
-        asked = job.request.hyperparameters.model_dump(exclude_none=True)
-    except RequestError:  # stored by another version of the bot
-        asked = {}
-    return RunSettings(asked, "request")
+        values = {**manifest["hyperparameters"], **modules}
+        return RunSettings(values, "manifest", about, _lines(manifest.get("caveats")))
+    with suppress(RequestError):  # stored by another version of the bot
+        return RunSettings(job.request.hyperparameters.model_dump(exclude_none=True), "request")
+    return RunSettings({}, "request")
 
 
 def _settings_from_run(run: Json) -> RunSettings:
@@ -202,34 +190,31 @@ def _lines(found: object) -> tuple[str, ...]:
     return tuple(str(line) for line in found) if isinstance(found, list) else ()
 
 
-def _run_resources(adapter: Path | None, job: TrainingJob, course: run_history.MetricsHistory) -> RunResources:
-    kept = read_json(adapter / REPORT_FOLDER / "training.json") if adapter else None
-    if kept:
+def _run_resources(adapter: Path | None, course: run_history.MetricsHistory) -> RunResources:
+    report = read_json(adapter / REPORT_FOLDER / "training.json") if adapter else None
+    if report:
+        names = ("seconds", "training_seconds", "peak_bytes", "memory_share")
+        seconds, training_seconds, peak, share = (_number(report.get(name)) for name in names)
         return RunResources(
-            _number(kept.get("seconds")),
-            _number(kept.get("training_seconds")),
-            int(_number(kept.get("peak_bytes")) or 0) or None,
-            _number(kept.get("memory_share")),
-            str(kept.get("memory_of") or ""),
+            seconds, training_seconds, int(peak or 0) or None, share, str(report.get("memory_of") or "")
         )
     seconds = course.steps[-1].seconds if course.steps else None
-    peak = course.peak_bytes or None
-    if NVIDIA_DRIVER_FILE.exists() or peak is None:  # whether the card's memory is meant is known at the end
-        return RunResources(seconds, None, peak)
-    return RunResources(seconds, None, peak, peak / psutil.virtual_memory().total, "main memory")
+    peak_bytes = course.peak_bytes or None
+    if NVIDIA_DRIVER_FILE.exists() or peak_bytes is None:  # only the report says if it is the GPU's memory
+        return RunResources(seconds, None, peak_bytes)
+    return RunResources(seconds, None, peak_bytes, peak_bytes / psutil.virtual_memory().total, "main memory")
 
 
 def _number(value: object) -> float | None:
     return float(value) if isinstance(value, int | float) else None
 
 
-def _materials(folder: Path, adapter: Path | None) -> tuple[Json, ...]:
+def _materials(folder: Path, sheet: Json | None) -> tuple[Json, ...]:
     """Kind, origin and right of each material, and who stated it."""
     try:
         spec = JobSpec.model_validate_json((folder / REQUEST_FILE).read_bytes())
     except (OSError, ValidationError):
-        sheet = read_json(adapter / DATASHEET_FILE) if adapter else None
         found = sheet.get("materials") if sheet else None
         return tuple(it for it in found if isinstance(it, dict)) if isinstance(found, list) else ()
-    told = {"kind", "origin", "right", "stated_by", "stated_on", "why"}
-    return tuple(it.model_dump(include=told) for it in spec.materials)
+    fields = {"kind", "origin", "right", "stated_by", "stated_on", "why"}
+    return tuple(it.model_dump(include=fields) for it in spec.materials)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import os
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -13,11 +14,8 @@ from pydantic import ValidationError
 
 from personas.schemas.training_events import (
     TRAINER_EVENT,
-    Done,
     Epoch,
     Evaluation,
-    Failed,
-    Phase,
     Progress,
     TrainerEvent,
 )
@@ -46,7 +44,7 @@ class EventBatch:
     `anew`: the file was replaced, and was read from its start.
     """
 
-    told: tuple[LoggedEvent, ...] = ()
+    events: tuple[LoggedEvent, ...] = ()
     end: int = 0
     unreadable: int = 0
     more: bool = False
@@ -75,14 +73,13 @@ def read_events(path: Path, start: int, most: int | None = None) -> EventBatch:
 
 
 def read_all_events(path: Path) -> EventBatch:
-    told: list[LoggedEvent] = []
-    read = EventBatch(more=True)
-    unreadable = 0
+    events: list[LoggedEvent] = []
+    read, unreadable = EventBatch(more=True), 0
     while read.more:
         read = read_events(path, read.end)
-        told += read.told
+        events += read.events
         unreadable += read.unreadable
-    return EventBatch(tuple(told), read.end, unreadable)
+    return EventBatch(tuple(events), read.end, unreadable)
 
 
 def is_line_end(path: Path, at: int) -> bool:
@@ -95,33 +92,26 @@ def is_line_end(path: Path, at: int) -> bool:
 
 
 def _parse_lines(whole: bytes, start: int, most: int | None, *, more: bool, anew: bool) -> EventBatch:
-    told: list[LoggedEvent] = []
+    events: list[LoggedEvent] = []
     end, unreadable = start, 0
     for line in whole.split(b"\n")[:-1]:
-        if most is not None and len(told) >= most:
-            return EventBatch(tuple(told), end, unreadable, True, anew)
+        if most is not None and len(events) >= most:
+            return EventBatch(tuple(events), end, unreadable, True, anew)
         end += len(line) + 1
         event = parse_event_line(line)
         if event is None:
             unreadable += 1
         else:
-            told.append(LoggedEvent(end, event))
-    return EventBatch(tuple(told), end, unreadable, more, anew)
+            events.append(LoggedEvent(end, event))
+    return EventBatch(tuple(events), end, unreadable, more, anew)
 
 
 def parse_event_line(line: bytes) -> TrainerEvent | None:
     """Parse a line, or its end after a line that was cut off; None if it holds no event."""
-    try:
-        return TRAINER_EVENT.validate_json(line)
-    except ValidationError:
-        pass
-    begins = line.rfind(EVENT_PREFIX)
-    if begins <= 0:
-        return None
-    try:
-        return TRAINER_EVENT.validate_json(line[begins:])
-    except ValidationError:
-        return None
+    for start in (0, line.rfind(EVENT_PREFIX)):
+        with suppress(ValidationError):
+            return TRAINER_EVENT.validate_json(line[start:]) if start >= 0 else None
+    return None
 
 
 def _is_line_end(file: BinaryIO, at: int) -> bool:
@@ -145,20 +135,15 @@ def _next_line_end(path: Path, start: int) -> int:
 
 @dataclass
 class MetricsHistory:
-    """Metrics of a run from its events, in the order of steps; `last` is the latest event."""
+    """Metrics of a run from its events, in the order of steps."""
 
     steps: list[Progress] = field(default_factory=list)
     evaluations: list[Evaluation] = field(default_factory=list)
     epochs: list[Epoch] = field(default_factory=list)
-    phase: Phase | None = None
-    last: TrainerEvent | None = None
     peak_bytes: int = 0
 
-    def hear(self, event: TrainerEvent) -> None:
-        self.last = event
+    def add(self, event: TrainerEvent) -> None:
         match event:
-            case Phase():
-                self.phase = event
             case Progress():
                 self._go_back_to(event.step)
                 self.steps.append(event)
@@ -168,8 +153,6 @@ class MetricsHistory:
             case Epoch():
                 known = (event.stage, event.step, event.epoch)
                 self.epochs = [it for it in self.epochs if (it.stage, it.step, it.epoch) != known] + [event]
-            case Done() | Failed():
-                self.phase = None
 
     def _go_back_to(self, step: int) -> None:
         """Drop this step and later ones: the run resumed from a checkpoint."""
@@ -181,8 +164,7 @@ class MetricsHistory:
     @property
     def heldout(self) -> list[tuple[int, float]]:
         """Steps with the held-out loss measured after them."""
-        measured: list[Evaluation | Epoch] = [*self.evaluations, *self.epochs]
-        return sorted((it.step, it.eval_loss) for it in measured if it.eval_loss is not None)
+        return sorted((it.step, it.eval_loss) for it in self._measured() if it.eval_loss is not None)
 
     @property
     def has_stages(self) -> bool:
@@ -191,17 +173,19 @@ class MetricsHistory:
     @property
     def train_loss(self) -> float | None:
         """The last mean training loss over several steps; else the last step's."""
-        measured: list[Evaluation | Epoch] = [*self.evaluations, *self.epochs]
-        means = [(it.step, it.train_loss) for it in measured if it.train_loss is not None]
+        means = [(it.step, it.train_loss) for it in self._measured() if it.train_loss is not None]
         if means:
             return max(means)[1]
         return self.steps[-1].loss if self.steps else None
+
+    def _measured(self) -> list[Evaluation | Epoch]:
+        return [*self.evaluations, *self.epochs]
 
 
 def build_history(events: Iterable[TrainerEvent]) -> MetricsHistory:
     course = MetricsHistory()
     for event in events:
-        course.hear(event)
+        course.add(event)
     return course
 
 
@@ -241,9 +225,9 @@ def _csv_rows(path: Path) -> list[dict[str, str]]:
 
 def _row_event(kind: str, row: dict[str, str]) -> TrainerEvent | None:
     """Convert a row back to its event, with 0 for what the table omits; None if it is unreadable."""
-    told: dict[str, Any] = {name: value or None for name, value in row.items()}
-    rest = {"of": told.get("step"), "eta_s": 0.0} if kind == "progress" else {}
+    fields: dict[str, Any] = {name: value or None for name, value in row.items()}
+    rest = {"of": fields.get("step"), "eta_s": 0.0} if kind == "progress" else {}
     try:
-        return TRAINER_EVENT.validate_python({"event": kind, **rest, **told})
+        return TRAINER_EVENT.validate_python({"event": kind, **rest, **fields})
     except ValidationError:
         return None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,6 @@ from aiohttp import web
 
 from bot.services import Services
 from bot.store import JobState, TrainingJob
-from bot.training.queue import JobQueue
 from bot.web.api.openapi import ApiModel, ApiRoutes, Links, ParameterSpec, ResponseSpec
 from bot.web.api.paging import PAGE_PARAMETERS, page_links, parse_page_query, require_known_parameters
 from bot.web.api.training import run_history
@@ -24,7 +23,7 @@ from bot.web.api.training.job_routes import (
     JobResponse,
     queue_positions,
 )
-from bot.web.api.training.run_details import read_log_tail, read_run_details, run_folder
+from bot.web.api.training.run_details import events_file, read_log_tail, read_run_details
 from bot.web.api.training.training_service import job_path, require_job, smoothing_query
 from bot.web.app_context import APP_CONTEXT, get_services
 from bot.web.problems import Problem
@@ -46,20 +45,22 @@ async def stream_run_events(request: web.Request, job_id: str, start: int) -> As
     """
     at = start
     shown: tuple[JobState, int | None] | None = None
-    with _subscribe_changes(_running_queue(request)) as changed:
+    with _subscribe_changes(request) as changed:
         while (services := request.app[APP_CONTEXT].services) and (job := services.store.jobs.get(job_id)):
             changed.clear()
             read = await _read_batch(services, job_id, at)
             at = read.end
-            for item in _batch_items(read):
-                yield item
+            if read.anew:
+                yield "0", "anew", {}
+            for logged in read.events:
+                yield str(logged.end), logged.event.event, logged.event.model_dump(mode="json")
             now = (job.state, services.queue.position(job_id))
             if now != shown and not read.more:
                 yield str(at), "job", JobResponse.of(services, job).as_json()
                 shown = now
             if read.more:
                 continue
-            if job.state not in OPEN_STATES:  # it was looked at before the file was, to which nothing is added any more
+            if job.state not in OPEN_STATES:  # as of before the file was read, so nothing is added to it any more
                 return
             await _wait_for_change(changed)
 
@@ -68,7 +69,7 @@ async def stream_job_changes(request: web.Request) -> AsyncIterator[SseItem]:
     """Yield every job as it changes, progress included; at first all open ones. Ids only count."""
     number = 0
     changed_jobs: dict[str, None] = {}
-    with _subscribe_changes(_running_queue(request), changed_jobs) as changed:
+    with _subscribe_changes(request, changed_jobs) as changed:
         if services := request.app[APP_CONTEXT].services:
             changed_jobs |= {job.job_id: None for state in OPEN_STATES for job in services.store.jobs.in_state(state)}
         while services := request.app[APP_CONTEXT].services:
@@ -81,19 +82,10 @@ async def stream_job_changes(request: web.Request) -> AsyncIterator[SseItem]:
             await _wait_for_change(changed)
 
 
-def _batch_items(read: run_history.EventBatch) -> Iterator[SseItem]:
-    if read.anew:
-        yield "0", "anew", {}
-    for told in read.told:
-        yield str(told.end), told.event.event, told.event.model_dump(mode="json")
-
-
 async def _read_batch(services: Services, job_id: str, at: int) -> run_history.EventBatch:
     try:
-        return await asyncio.to_thread(
-            run_history.read_events, run_folder(services.home, job_id) / run_history.EVENTS_FILE, at
-        )
-    except OSError:  # nothing can be read of it now
+        return await asyncio.to_thread(run_history.read_events, events_file(services.home, job_id), at)
+    except OSError:  # unreadable for now
         return run_history.EventBatch(end=at)
 
 
@@ -103,29 +95,24 @@ async def _wait_for_change(changed: asyncio.Event) -> None:
             await changed.wait()
 
 
-def _running_queue(request: web.Request) -> JobQueue | None:
-    services = request.app[APP_CONTEXT].services
-    return services.queue if services else None
-
-
 @contextmanager
-def _subscribe_changes(queue: JobQueue | None, noted: dict[str, None] | None = None) -> Iterator[asyncio.Event]:
-    """Yield an event that is set whenever a job changes; its id is noted."""
-    changed = asyncio.Event()
+def _subscribe_changes(request: web.Request, changed_jobs: dict[str, None] | None = None) -> Iterator[asyncio.Event]:
+    """Yield an event that is set whenever a job changes; its id is added to `changed_jobs`."""
+    services, changed = request.app[APP_CONTEXT].services, asyncio.Event()
 
     def note(job: TrainingJob) -> None:
-        if noted is not None:
-            noted[job.job_id] = None
+        if changed_jobs is not None:
+            changed_jobs[job.job_id] = None
         changed.set()
 
-    if queue is None:
+    if services is None:
         yield changed
         return
-    queue.subscribe(note)
+    services.queue.subscribe(note)
     try:
         yield changed
     finally:
-        queue.unsubscribe(note)
+        services.queue.unsubscribe(note)
 
 
 class RunEvent(ApiModel, extra="allow"):
@@ -163,21 +150,17 @@ async def get_run_events(request: web.Request) -> web.StreamResponse:
     has them. With `Accept: text/event-stream` they come as they happen, and `job` with the job when its state changes;
     a connection that broke is taken up by `Last-Event-ID`, and `anew` says that all before is void.
     """
-    services, asked = get_services(request), parse_page_query(request)
+    services, page = get_services(request), parse_page_query(request)
     job = require_job(services, request.match_info["job_id"])
     if EVENT_STREAM_TYPE in request.headers.get("Accept", ""):
-        known = request.headers.get("Last-Event-ID") or asked.after or "0"
-        return await stream_events(request, stream_run_events(request, job.job_id, _event_position(known)))
-    read, is_known = await asyncio.to_thread(
-        _event_page,
-        run_folder(services.home, job.job_id) / run_history.EVENTS_FILE,
-        _event_position(asked.after or "0"),
-        asked.limit,
-    )
+        last_id = request.headers.get("Last-Event-ID") or page.after or "0"
+        return await stream_events(request, stream_run_events(request, job.job_id, _event_position(last_id)))
+    start = _event_position(page.after or "0")
+    read, is_known = await asyncio.to_thread(_event_page, events_file(services.home, job.job_id), start, page.limit)
     if not is_known:
-        raise Problem("bad-query", f"There is no event {asked.after!r}.", "`after` is the id of an event.")
-    events = [RunEvent(id=str(told.end), **told.event.model_dump(mode="json")) for told in read.told]
-    links = page_links(request, asked, str(read.end) if read.more else None)
+        raise Problem("bad-query", f"There is no event {page.after!r}.", "`after` is the id of an event.")
+    events = [RunEvent(id=str(logged.end), **logged.event.model_dump(mode="json")) for logged in read.events]
+    links = page_links(request, page, str(read.end) if read.more else None)
     return RunEventList(events=events, links=links).response()
 
 
@@ -186,10 +169,8 @@ def _event_page(path: Path, start: int, limit: int) -> tuple[run_history.EventBa
     try:
         return run_history.read_events(path, start, limit), run_history.is_line_end(path, start)
     except OSError as error:
-        why = error.strerror or str(error)
-        raise Problem(
-            "failed", f"The events cannot be read: {why}.", "Check the rights of the job's folder."
-        ) from error
+        message = f"The events cannot be read: {error.strerror or error}."
+        raise Problem("failed", message, "Check the rights of the job's folder.") from error
 
 
 def _event_position(text: str) -> int:
@@ -244,13 +225,9 @@ def _curves_json(course: run_history.MetricsHistory, weight: float) -> dict[str,
         "heldout_loss_smoothed": run_history.smooth([loss for _, loss in held_out], weight),
         "smoothing": weight,
         "formula": run_history.smoothing_formula(weight),
-        "epochs": _dump_events(course.epochs),
-        "evaluations": _dump_events(course.evaluations),
+        "epochs": [epoch.model_dump(mode="json", exclude={"event"}) for epoch in course.epochs],
+        "evaluations": [evaluation.model_dump(mode="json", exclude={"event"}) for evaluation in course.evaluations],
     }
-
-
-def _dump_events(events: Sequence[Any]) -> list[dict[str, Any]]:
-    return [event.model_dump(mode="json", exclude={"event"}) for event in events]
 
 
 @routes.operation(
@@ -268,9 +245,8 @@ async def get_log(request: web.Request) -> web.Response:
     require_known_parameters(request)
     services = get_services(request)
     job = require_job(services, request.match_info["job_id"])
-    return web.Response(
-        text=await asyncio.to_thread(read_log_tail, services.home, job.job_id), content_type="text/plain"
-    )
+    text = await asyncio.to_thread(read_log_tail, services.home, job.job_id)
+    return web.Response(text=text, content_type="text/plain")
 
 
 @routes.operation(
@@ -292,7 +268,9 @@ async def get_changes(request: web.Request) -> web.StreamResponse:
     services = get_services(request)
     if EVENT_STREAM_TYPE in request.headers.get("Accept", ""):
         return await stream_events(request, stream_job_changes(request))
-    found = [*services.store.jobs.in_state("running"), *services.queue.order()]
-    positions = queue_positions(services)
-    jobs = [JobResponse.of(services, job, positions) for job in found]
+    open_jobs, positions = (
+        [*services.store.jobs.in_state("running"), *services.queue.order()],
+        queue_positions(services),
+    )
+    jobs = [JobResponse.of(services, job, positions) for job in open_jobs]
     return JobListResponse(jobs=jobs, links={"self": request.path}).response()

@@ -7,7 +7,6 @@ import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from aiohttp import web
@@ -34,10 +33,8 @@ MAX_JOB_NAME_CHARS = 64
 NUMBERED_NAME_PATTERN = re.compile(r"(.*?)-(\d{1,6})")
 SETTING_PREFIX = "set."
 """Prefix of settings' names in the form."""
-
 DEFAULT_RECIPE = "demo-cpu"
 """Supplies what other recipes leave out."""
-
 RERUN_FIELDS = ("job_name", *run_view.REQUEST_FIELDS)
 TASK_TYPES = ("persona", "dialogue", "preference")
 routes = Routes()
@@ -97,30 +94,22 @@ async def get_rerun_form(request: web.Request) -> web.Response:
 async def post_rerun_form(request: web.Request) -> web.Response:
     """Show what differs from the original run, or queue it."""
     services, before = await _original_run(request)
-    sent = await read_form(request)
-    texts = {name: sent.get(name, "").strip() for name in before.texts}
-    wanted = await asyncio.to_thread(parse_rerun_form, before, texts)
-    if sent.get("do") != "start" or wanted.errors:
-        return _render_rerun(
-            request, services, before, wanted, status=422 if wanted.errors else 200, compared=not wanted.errors
-        )
+    form = await read_form(request)
+    texts = {name: form.get(name, "").strip() for name in before.texts}
+    draft = await asyncio.to_thread(parse_rerun_form, before, texts)
+    if form.get("do") != "start" or draft.errors:
+        return _render_rerun(request, services, before, draft, compared=not draft.errors)
     try:
-        job, plan = await queue_training(request, wanted.body, guild_id=before.job.guild_id)
+        job, plan = await queue_training(request, draft.body, guild_id=before.job.guild_id)
     except UnderstudyError as error:
-        return _render_rerun(
-            request,
-            services,
-            before,
-            _add_field_errors(wanted, error, services),
-            status=422,
-            refused=_error_text(error, services),
-        )
-    said = f"Queued as {job.job_id}."
+        draft.errors = _field_errors(error, services)
+        return _render_rerun(request, services, before, draft, refused=_error_text(error, services))
+    message = f"Queued as {job.job_id}."
     if plan:
         own = requested_recipe_plan(plan, job.request.recipe)
         duration, memory = format_duration(own.seconds), format_bytes(own.memory_bytes)
-        said += f" About {own.steps:,} steps, {duration} and {memory} of memory."
-    return redirect_to(request, run_view.run_path(job.job_id), said)
+        message += f" About {own.steps:,} steps, {duration} and {memory} of memory."
+    return redirect_to(request, run_view.run_path(job.job_id), message)
 
 
 def next_job_name(name: str) -> str:
@@ -137,7 +126,7 @@ def parse_rerun_form(before: OriginalRun, texts: Mapping[str, str]) -> RerunForm
     recipe. Another recipe decides on all others.
     """
     body: dict[str, Any] = {name: text for name in RERUN_FIELDS if (text := texts[name])}
-    wanted = RerunForm(texts, body=body)
+    draft = RerunForm(texts, body=body)
     recipe = recipe_values(texts["recipe"]) if texts["recipe"] == before.request.recipe else {}
     named = before.request.hyperparameters.model_dump(exclude_none=True)
     settings: dict[str, Any] = {}
@@ -152,66 +141,63 @@ def parse_rerun_form(before: OriginalRun, texts: Mapping[str, str]) -> RerunForm
         try:
             settings |= parse_settings([f"{name}={text}"]).model_dump(mode="json", exclude_none=True)
         except RequestError as error:
-            wanted.errors[SETTING_PREFIX + name] = str(error)
+            draft.errors[SETTING_PREFIX + name] = str(error)
     if settings:
         body["hyperparameters"] = settings
-    return wanted
+    return draft
 
 
 def recipe_values(name: str) -> dict[str, Any]:
     """The values of a recipe as it ships today; empty for an unknown one."""
     folder = ShippedData.from_source_tree().recipes
     files = {path.stem: path for path in folder.glob("*.toml")}
-    if name not in files:
-        return {}
-    return {**_read_toml(files[DEFAULT_RECIPE]), **_read_toml(files[name])}
+    names = (DEFAULT_RECIPE, name) if name in files else ()
+    return {key: value for one in names for key, value in tomllib.loads(files[one].read_text("utf-8")).items()}
 
 
 def changed_settings(before: OriginalRun, texts: Mapping[str, str]) -> list[run_view.SettingComparison]:
     """List changes against the original run, except the job's name."""
-    rows = (
+    return [
         run_view.SettingComparison(name.removeprefix(SETTING_PREFIX), had or "–", texts[name] or "as the recipe has it")
         for name, had in before.texts.items()
         if name != "job_name" and texts[name] != had
-    )
-    return list(rows)
+    ]
 
 
 def _render_rerun(
     request: web.Request,
     services: Services,
     before: OriginalRun,
-    wanted: RerunForm,
-    *,
-    status: int = 200,
+    draft: RerunForm,
     refused: str = "",
+    *,
     compared: bool = False,
 ) -> web.Response:
     job = before.job
-    faults = [FormError(said, name, name.removeprefix(SETTING_PREFIX)) for name, said in wanted.errors.items()]
+    faults = [FormError(error, name, name.removeprefix(SETTING_PREFIX)) for name, error in draft.errors.items()]
     return render_page(
         request,
         "training/repeat.html",
         title=f"{job.name} {job.version} once more",
-        status=status,
+        status=422 if faults or refused else 200,
         faults=faults or ([FormError(refused)] if refused else []),
         job=job,
         path=run_view.run_path(job.job_id),
         server=run_view.job_guild_name(services, job.guild_id),
-        fields=[_rerun_field(services, name, before, wanted) for name in RERUN_FIELDS],
+        fields=[_rerun_field(services, name, before, draft) for name in RERUN_FIELDS],
         groups=[
-            (title, [_rerun_field(services, SETTING_PREFIX + name, before, wanted) for name in names])
+            (title, [_rerun_field(services, SETTING_PREFIX + name, before, draft) for name in names])
             for title, names in run_view.SETTING_GROUPS
         ],
-        changes=changed_settings(before, wanted.texts),
-        body=wanted.body,
+        changes=changed_settings(before, draft.texts),
+        body=draft.body,
         compared=compared,
     )
 
 
-def _rerun_field(services: Services, name: str, before: OriginalRun, wanted: RerunForm) -> RerunField:
+def _rerun_field(services: Services, name: str, before: OriginalRun, draft: RerunForm) -> RerunField:
     hint, choices = _field_hint(services, name)
-    return RerunField(name, wanted.texts[name], before.texts[name], hint, choices, wanted.errors.get(name, ""))
+    return RerunField(name, draft.texts[name], before.texts[name], hint, choices, draft.errors.get(name, ""))
 
 
 def _field_hint(services: Services, name: str) -> tuple[str, tuple[str, ...]]:
@@ -246,29 +232,24 @@ async def _original_run(request: web.Request) -> tuple[Services, OriginalRun]:
     services = get_services(request)
     job = require_job(services, request.match_info["job_id"])
     try:
-        asked = job.request
+        original = job.request
     except RequestError as error:
-        why = f"What {job.name} {job.version} was asked for cannot be read: {error.message}"
-        raise Problem("conflict", why, "Start a training under Data.") from None
+        message = f"The request of {job.name} {job.version} cannot be read: {error.message}"
+        raise Problem("conflict", message, "Start a training under Data.") from None
     folder = run_folder(services.home, job.job_id)
     settings = await asyncio.to_thread(read_run_settings, folder, job)
-    return services, OriginalRun(job, asked, settings.values)
+    return services, OriginalRun(job, original, settings.values)
 
 
-def _add_field_errors(wanted: RerunForm, error: UnderstudyError, services: Services) -> RerunForm:
-    """Add the errors of single fields in a refusal."""
-    found = {}
+def _field_errors(error: UnderstudyError, services: Services) -> dict[str, str]:
+    errors = {}
     for one in error.errors if isinstance(error, Problem) else ():
         name = one["field"].removeprefix("hyperparameters.")
         key = name if name in RERUN_FIELDS else SETTING_PREFIX + name
-        found[key] = redact_paths(one["detail"], services.home)
-    return RerunForm(wanted.texts, found, wanted.body)
+        errors[key] = redact_paths(one["detail"], services.home)
+    return errors
 
 
 def _error_text(error: UnderstudyError, services: Services) -> str:
     advice = "" if isinstance(error, Problem) and error.errors else error.advice  # that speaks of JSON
     return redact_paths(f"{error.message} {advice}".strip(), services.home)
-
-
-def _read_toml(path: Path) -> dict[str, Any]:
-    return tomllib.loads(path.read_text(encoding="utf-8"))

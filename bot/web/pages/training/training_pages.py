@@ -48,20 +48,8 @@ async def resume_run(request: web.Request) -> web.Response:
     """Resume a failed run. Raises an `UnderstudyError` for one that cannot be."""
     services = get_services(request)
     job = services.queue.resume(require_job(services, request.match_info["job_id"]).job_id)
-    return redirect_to(
-        request, run_view.run_path(job.job_id), f"{job.name} {job.version} waits again, and goes on where it was."
-    )
-
-
-@dataclass(frozen=True)
-class RunCharts:
-    record: RunDetails
-    loss: Markup
-    rate: Markup
-    pace: Markup
-    memory: Markup
-    composition: Markup | None
-    log: str
+    message = f"{job.name} {job.version} waits again, and goes on where it was."
+    return redirect_to(request, run_view.run_path(job.job_id), message)
 
 
 @routes.add(f"GET {run_view.TRAINING_PATH}")
@@ -69,30 +57,31 @@ async def get_run_list(request: web.Request) -> web.Response:
     """Page of running and queued jobs, and all jobs, newest first."""
     services, now = get_services(request), time.time()
     persona = request.query.get("persona") or None
-    state = job_state_query(request) if request.query.get("state") else None  # a form sends what was left empty, too
+    state = job_state_query(request) if request.query.get("state") else None  # forms send empty fields too
     after = require_job(services, request.query["after"]) if "after" in request.query else None
     jobs = services.store.jobs
-    found = jobs.page(DEFAULT_PAGE_SIZE + 1, name=persona, state=state, after=after)
+    page = jobs.page(DEFAULT_PAGE_SIZE + 1, name=persona, state=state, after=after)
+    shown, has_more = page[:DEFAULT_PAGE_SIZE], len(page) > DEFAULT_PAGE_SIZE
     running, waiting = jobs.in_state("running"), services.queue.order()
     queue = [
         run_view.job_list_item(services, job, now, run_view.waiting_reason(services, place, running))
         for place, job in enumerate(waiting[:MAX_SHOWN_QUEUE], start=1)
     ]
-    took = await asyncio.to_thread(_run_durations, services.home, [*running, *found[:DEFAULT_PAGE_SIZE]])
+    seconds = await asyncio.to_thread(_run_durations, services.home, [*running, *shown])
     return render_page(
         request,
         "training/list.html",
         title="Training",
-        running=[run_view.job_list_item(services, job, now, "", took[job.job_id]) for job in running],
+        running=[run_view.job_list_item(services, job, now, "", seconds[job.job_id]) for job in running],
         queue=queue,
         waiting=len(waiting),
-        entries=[run_view.job_list_item(services, job, now, "", took[job.job_id]) for job in found[:DEFAULT_PAGE_SIZE]],
+        entries=[run_view.job_list_item(services, job, now, "", seconds[job.job_id]) for job in shown],
         names=jobs.names(),
         states=JOB_STATE_NAMES,
         persona=persona,
         state=state,
         is_first=after is None,
-        older=_list_path(persona, state, found[DEFAULT_PAGE_SIZE - 1]) if len(found) > DEFAULT_PAGE_SIZE else "",
+        older=_list_path(persona, state, shown[-1]) if has_more else "",
         newest=_list_path(persona, state, None),
     )
 
@@ -102,8 +91,8 @@ def _run_durations(home: Path, jobs: Sequence[TrainingJob]) -> dict[str, float |
 
 
 def _list_path(persona: str | None, state: JobState | None, after: TrainingJob | None) -> str:
-    asked = {"persona": persona, "state": state, "after": after.job_id if after else None}
-    query = urlencode({name: value for name, value in asked.items() if value})
+    fields = {"persona": persona, "state": state, "after": after.job_id if after else None}
+    query = urlencode({name: value for name, value in fields.items() if value})
     return f"{run_view.TRAINING_PATH}?{query}" if query else run_view.TRAINING_PATH
 
 
@@ -112,9 +101,12 @@ async def get_run(request: web.Request) -> web.Response:
     services = get_services(request)
     job = require_job(services, request.match_info["job_id"])
     weight = smoothing_query(request)
-    drawn = await asyncio.to_thread(_draw_charts, services.home, job, weight)
-    shown = run_view.job_list_item(services, job, time.time(), _waiting_text(services, job))
-    record, asked = drawn.record, requested_settings(services, job)
+    record, charts = await asyncio.to_thread(_draw_charts, services.home, job, weight)
+    position = services.queue.position(job.job_id)
+    running = services.store.jobs.in_state("running")
+    waiting = run_view.waiting_reason(services, position, running) if position else ""
+    shown = run_view.job_list_item(services, job, time.time(), waiting)
+    requested = requested_settings(services, job)
     return render_page(
         request,
         "training/run.html",
@@ -122,10 +114,11 @@ async def get_run(request: web.Request) -> web.Response:
         run=shown,
         job=job,
         record=record,
-        drawn=drawn,
+        charts=charts,
+        log=await asyncio.to_thread(read_log_tail, services.home, job.job_id),
         card=run_view.read_score_summary(job),
-        asked=asked,
-        data_set=await asyncio.to_thread(_dataset_path, services, asked),
+        requested=requested,
+        data_set=await asyncio.to_thread(_dataset_path, services, requested),
         groups=run_view.group_settings(record.settings.values),
         about=[(name, run_view.setting_text(value)) for name, value in record.settings.about.items()],
         notes=[redact_paths(note, services.home) for note in record.settings.notes],
@@ -141,31 +134,23 @@ async def get_run(request: web.Request) -> web.Response:
     )
 
 
-def _dataset_path(services: Services, asked: Mapping[str, str]) -> str:
+def _dataset_path(services: Services, requested: Mapping[str, str]) -> str:
     """Path of the page of a run's data set; empty if it used none, or it no longer exists."""
-    for name in filter(None, (asked.get("dataset"), Path(asked.get("dataset_path", "")).name)):
+    for name in filter(None, (requested.get("dataset"), Path(requested.get("dataset_path", "")).name)):
         with suppress(UnderstudyError):
             return f"{DASHBOARD}/data/sets/{quote(require_dataset(services, name).id)}"
     return ""
 
 
-def _draw_charts(home: Path, job: TrainingJob, weight: float) -> RunCharts:
+def _draw_charts(home: Path, job: TrainingJob, weight: float) -> tuple[RunDetails, dict[str, Markup | None]]:
     record = read_run_details(home, job)
-    course = record.course
-    return RunCharts(
-        record,
-        run_view.loss_chart(course, weight),
-        run_view.rate_chart(course),
-        run_view.pace_chart(course),
-        run_view.memory_chart(course),
-        run_view.composition_chart(record.sheet) if record.sheet else None,
-        read_log_tail(home, job.job_id),
-    )
-
-
-def _waiting_text(services: Services, job: TrainingJob) -> str:
-    place = services.queue.position(job.job_id)
-    return run_view.waiting_reason(services, place, services.store.jobs.in_state("running")) if place else ""
+    return record, {
+        "loss": run_view.loss_chart(record.course, weight),
+        "rate": run_view.rate_chart(record.course),
+        "pace": run_view.pace_chart(record.course),
+        "memory": run_view.memory_chart(record.course),
+        "composition": run_view.composition_chart(record.sheet) if record.sheet else None,
+    }
 
 
 def other_runs(services: Services, job: TrainingJob | None) -> list[TrainingJob]:
@@ -181,9 +166,8 @@ def requested_settings(services: Services, job: TrainingJob) -> dict[str, str]:
         request: TrainingRequest = job.request
     except RequestError:
         return {}
-    shown = {name: run_view.setting_text(getattr(request, name)) for name in run_view.REQUEST_FIELDS}
-    told = {"job_name": request.job_name, **shown}
-    return {name: redact_paths(value, services.home) for name, value in told.items() if value}
+    texts = {name: run_view.setting_text(getattr(request, name)) for name in ("job_name", *run_view.REQUEST_FIELDS)}
+    return {name: redact_paths(text, services.home) for name, text in texts.items() if text}
 
 
 @dataclass(frozen=True)
@@ -240,29 +224,25 @@ def _run_pair(home: Path, a: TrainingJob | None, b: TrainingJob | None, weight: 
 
 
 def compare_results(pair: RunPair) -> list[run_view.SettingComparison]:
-    return [run_view.SettingComparison(name, tell(pair.a) or "–", tell(pair.b) or "–") for name, tell in RESULT_ROWS]
+    return [run_view.SettingComparison(name, text(pair.a) or "–", text(pair.b) or "–") for name, text in RESULT_ROWS]
 
 
 def compare_run_settings(services: Services, pair: RunPair) -> list[run_view.SettingComparison]:
     """Compare requests and settings of two runs. A field that only one request names counts as empty in the other."""
-    both = [(it, requested_settings(services, it.job)) for it in (pair.a, pair.b)]
-    left_out = dict.fromkeys(name for _, asked in both for name in asked)
+    both = [(it.settings, requested_settings(services, it.job)) for it in (pair.a, pair.b)]
+    empty = dict.fromkeys(name for _, requested in both for name in requested)
     return run_view.compare_settings(
-        *({**(left_out if asked else {}), **asked, **it.settings.values, **it.settings.about} for it, asked in both)
+        *({**(empty if requested else {}), **requested, **it.values, **it.about} for it, requested in both)
     )
 
 
 def _score_reader(name: str, digits: int = 4) -> Callable[[RunDetails], str]:
-    def tell(record: RunDetails) -> str:
+    def read(record: RunDetails) -> str:
         card = run_view.read_score_summary(record.job)
         value: Any = getattr(card, name) if card else None
         return f"{value:.{digits}f}" if isinstance(value, float) else str(value or "")
 
-    return tell
-
-
-def _format_loss(value: float | None) -> str:
-    return "" if value is None else f"{value:.4f}"
+    return read
 
 
 def _best_loss(record: RunDetails) -> str:
@@ -291,7 +271,7 @@ RESULT_ROWS: tuple[tuple[str, Callable[[RunDetails], str]], ...] = (
     ("Steps", _step_count),
     ("Total time", lambda record: format_seconds(record.took.seconds) if record.took.seconds else ""),
     ("Peak memory", _peak_memory),
-    ("Final training loss", lambda record: _format_loss(record.course.train_loss)),
+    ("Final training loss", lambda record: "" if (loss := record.course.train_loss) is None else f"{loss:.4f}"),
     ("Best held-out loss on the way", _best_loss),
     ("Held-out loss, base model", _score_reader("loss_base")),
     ("Held-out loss, as served", _score_reader("loss_tuned")),
