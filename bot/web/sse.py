@@ -4,19 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import json
-import logging
 import re
-import secrets
 from collections.abc import AsyncIterator
 from typing import Any
 
 from aiohttp import web
 
-from bot.errors import redact_paths
 from bot.web.app_context import APP_CONTEXT
+from bot.web.problems import internal_error, redacted_texts
 from personas.errors import UnderstudyError
-
-log = logging.getLogger(__name__)
 
 SseItem = tuple[str, str, Any]
 """Id, name and data (JSON) of an event. Clients do not resume after an id of ""."""
@@ -82,7 +78,7 @@ async def _send_events(
             item, following, silent_s = following.result(), None, 0.0
             await answer.write(encode_event(item))
     except StopAsyncIteration:
-        pass  # there is no more to tell
+        pass
     except ConnectionError:
         raise
     except Exception as error:
@@ -92,17 +88,14 @@ async def _send_events(
             following.cancel()
             await asyncio.wait({following})
             if not following.cancelled():
-                following.exception()  # told already, or of no use to anybody any more
+                following.exception()  # sent already, or nobody listens any more
 
 
 def _error_data(request: web.Request, error: Exception) -> dict[str, str]:
-    if isinstance(error, UnderstudyError):
-        services = request.app[APP_CONTEXT].services
-        home = services.home if services else None
-        return {"message": redact_paths(error.message, home), "advice": redact_paths(error.advice, home)}
-    code = secrets.token_hex(4)
-    log.error("error %s", code, exc_info=error)
-    return {"message": "An internal error occurred.", "advice": f"The bot's log has the details under {code}."}
+    services = request.app[APP_CONTEXT].services
+    known = error if isinstance(error, UnderstudyError) else internal_error(error)
+    message, advice = redacted_texts(known, services.home if services else None)
+    return {"message": message, "advice": advice}
 
 
 def is_connected(request: web.Request) -> bool:

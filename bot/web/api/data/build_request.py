@@ -96,52 +96,52 @@ def parse_build_form(form: Mapping[str, str], chosen: list[str]) -> DatasetBuild
     return parse_body(DatasetBuildBody, body, is_form=True)
 
 
-def require_buildable(order: DatasetBuildBody, services: Services) -> None:
+def require_buildable(body: DatasetBuildBody, services: Services) -> None:
     """Raise `Problem` for sources that are missing or may not be trained on, and for unknown or taken names."""
     sources = {source.id: source for source in list_sources(services)}
     errors = []
-    for selection in order.sources:
+    for selection in body.sources:
         source = sources.get(selection.source)
         if source is None or source.is_set or not source.is_file:
             why = "is not here" if source is None else "is a built data set" if source.is_set else "is no file"
             errors.append(field_error("sources", f"{selection.source} {why}: name logs, dialogue or uploads"))
         elif source.refused:
             errors.append(field_error("sources", f"{source.refused} {source.advice}"))
-    if order.persona and order.persona not in services.personas.of(0) and not _card_path(order, services.home):
-        errors.append(field_error("persona", f"There is no persona {order.persona!r}"))
-    if order.recipe not in services.catalogue.recipes():
-        errors.append(field_error("recipe", f"There is no recipe {order.recipe!r}"))
-    if order.name in sources and not DataFolders(services.home).set(order.name).exists():
-        errors.append(field_error("name", f"{order.name} is the name of another data set"))
+    if body.persona and body.persona not in services.personas.of(0) and not _card_path(body, services.home):
+        errors.append(field_error("persona", f"There is no persona {body.persona!r}"))
+    if body.recipe not in services.catalogue.recipes():
+        errors.append(field_error("recipe", f"There is no recipe {body.recipe!r}"))
+    if body.name in sources and not DataFolders(services.home).set(body.name).exists():
+        errors.append(field_error("name", f"{body.name} is the name of another data set"))
     if errors:
         message = " ".join(f"{error['detail'].rstrip('.')}." for error in errors)
         raise Problem("invalid-request", message, "Correct what `errors` names.", errors=errors)
 
 
-def build_arguments(order: DatasetBuildBody, services: Services, *, with_review: bool = True) -> list[str]:
+def build_arguments(body: DatasetBuildBody, services: Services, *, with_review: bool = True) -> list[str]:
     """The arguments of `python -m trainer`, with paths relative to the home."""
     words = ["dataset", "build"]
-    if order.persona:
-        words += ["--persona", _card_path(order, services.home) or order.persona, *_lore_paths(order, services.home)]
-    words += [word for name in order.names for word in ("--as", name)]
-    for selection in order.sources:
+    if body.persona:
+        words += ["--persona", _card_path(body, services.home) or body.persona, *_lore_paths(body, services.home)]
+    words += [word for name in body.names for word in ("--as", name)]
+    for selection in body.sources:
         words += ["--source", f"{selection.source}:{selection.limit}" if selection.limit else selection.source]
-    build = DataFolders(services.home).build(order.name).relative_to(services.home)
+    build = DataFolders(services.home).build(body.name).relative_to(services.home)
     given = {
-        "--mix": order.mix,
-        "--languages": ",".join(order.languages),
-        "--min-reply-words": order.min_reply_words,
-        "--max-reply-words": order.max_reply_words,
-        "--recipe": order.recipe if order.recipe != "demo-cpu" else "",
-        "--max-length": order.max_length,
-        "--tree-paths": order.tree_paths if order.tree_paths != "best" else "",
-        "--seed": order.seed,
+        "--mix": body.mix,
+        "--languages": ",".join(body.languages),
+        "--min-reply-words": body.min_reply_words,
+        "--max-reply-words": body.max_reply_words,
+        "--recipe": body.recipe if body.recipe != "demo-cpu" else "",
+        "--max-length": body.max_length,
+        "--tree-paths": body.tree_paths if body.tree_paths != "best" else "",
+        "--seed": body.seed,
         "--base-model": services.base_model if services.base_model != "embedded" else "",
         "--corrections": build / CORRECTIONS_FILE if (services.home / build / CORRECTIONS_FILE).exists() else "",
         "--review": build / REVIEW_FILE if with_review else "",
     }
     words += [word for option, value in given.items() if value for word in (option, str(value))]
-    return [*words, *(["--two-stage"] if order.two_stage else []), "--out", f"datasets/{order.name}"]
+    return [*words, *(["--two-stage"] if body.two_stage else []), "--out", f"datasets/{body.name}"]
 
 
 def build_command(words: list[str]) -> str:
@@ -149,10 +149,10 @@ def build_command(words: list[str]) -> str:
     return f"python -m trainer {shlex.join(words)}"
 
 
-def save_build_request(build: Path, order: DatasetBuildBody) -> None:
+def save_build_request(build: Path, body: DatasetBuildBody) -> None:
     """Store the request, so that the data set can be rebuilt."""
     build.mkdir(mode=0o700, parents=True, exist_ok=True)
-    write_private_file(build / ORDER_FILE, order.model_dump_json(indent=1).encode())
+    write_private_file(build / ORDER_FILE, body.model_dump_json(indent=1).encode())
 
 
 def read_build_request(build: Path) -> DatasetBuildBody | None:
@@ -163,14 +163,14 @@ def read_build_request(build: Path) -> DatasetBuildBody | None:
         return None
 
 
-def _card_path(order: DatasetBuildBody, home: Path) -> str:
+def _card_path(body: DatasetBuildBody, home: Path) -> str:
     """The path of a persona's own card, relative to the home; empty for one that ships."""
-    card = guild_card_path(home, order.persona or "")
+    card = guild_card_path(home, body.persona or "")
     return str(card.relative_to(home)) if card else ""
 
 
-def _lore_paths(order: DatasetBuildBody, home: Path) -> list[str]:
-    card = guild_card_path(home, order.persona or "")
+def _lore_paths(body: DatasetBuildBody, home: Path) -> list[str]:
+    card = guild_card_path(home, body.persona or "")
     folder = home / "lore" / card.parent.parent.name if card else home
-    has_any = card and (folder / (order.persona or "")).is_dir()
+    has_any = card and (folder / (body.persona or "")).is_dir()
     return ["--lore", str(folder.relative_to(home))] if has_any else []

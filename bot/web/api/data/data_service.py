@@ -135,17 +135,17 @@ def _delete_facts(file: Path) -> None:
     data_sources.write_statement(file, None)
 
 
-async def build_dataset(services: Services, state: DataState, order: DatasetBuildBody, *, replace: bool) -> DataJob:
+async def build_dataset(services: Services, state: DataState, body: DatasetBuildBody, *, replace: bool) -> DataJob:
     """Queue the build of a data set. Raises `Problem` for an invalid request, and for a data set that exists."""
     places = DataFolders(services.home)
-    await asyncio.to_thread(require_buildable, order, services)
-    if places.set(order.name).exists() and not replace:
-        raise Problem("conflict", f"There is a data set {order.name} already.", "Choose another name, or replace it.")
-    words = await asyncio.to_thread(build_arguments, order, services)
-    for folder in (places.sets, places.build(order.name)):
+    await asyncio.to_thread(require_buildable, body, services)
+    if places.set(body.name).exists() and not replace:
+        raise Problem("conflict", f"There is a data set {body.name} already.", "Choose another name, or replace it.")
+    words = await asyncio.to_thread(build_arguments, body, services)
+    for folder in (places.sets, places.build(body.name)):
         await asyncio.to_thread(folder.mkdir, mode=0o700, parents=True, exist_ok=True)
-    job = state.jobs.start(services.home, "build", order.name, (*words, *PROGRESS_ARGUMENTS))
-    await asyncio.to_thread(save_build_request, places.build(order.name), order)
+    job = state.jobs.start(services.home, "build", body.name, (*words, *PROGRESS_ARGUMENTS))
+    await asyncio.to_thread(save_build_request, places.build(body.name), body)
     return job
 
 

@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from bot.services import Services
 from bot.training.stored_datasets import HISTORY_DATASET
 from bot.web.api.data.data_folders import FILE_SUFFIXES, GZIP_SUFFIX, DataFolders
-from bot.web.problems import Problem
+from bot.web.problems import Problem, field_error
 from personas.errors import MaterialError, UnderstudyError
 from personas.home.atomic_files import write_private_file
 from personas.home.data_subjects import Consent, read_consent
@@ -43,35 +43,25 @@ RIGHT_CHOICES = (
     (DISCORD_API, "Taken from Discord's API (a server's export): not trained on without Discord's permission"),
 )
 MAX_STATEMENT_CHARS = 500
-RIGHTS_FILE_HEADER = (
-    "# Who states which right to the files of this folder. The dashboard writes it; comments are lost.\n"
-)
+RIGHTS_FILE_HEADER = "# Rights stated to the files of this folder. The dashboard writes it; comments are lost.\n"
 _rights_lock = threading.Lock()
 UPLOADS_PREFIX = "uploads/"
-SHIPPED_ORIGIN, CATALOG_ORIGIN, UPLOAD_ORIGIN, HISTORY_ORIGIN = (
-    "ships with the bot",
-    CATALOGUE_FILE,
-    "uploaded",
-    "said to the bot",
-)
+SHIPPED_ORIGIN, UPLOAD_ORIGIN, HISTORY_ORIGIN = "ships with the bot", "uploaded", "said to the bot"
 GENERAL_PREFIX = "general-"
 
 
 def parse_rights_form(fields: Mapping[str, str]) -> RightsStatement:
     """The statement of a form or body: `right`, `licence`, `stated_by`, `stated_on`, `why`. Raises `Problem`."""
-    said = {name: fields.get(name, "").strip() for name in ("right", "licence", *REQUIRED_FIELDS)}
-    if said["right"] == LICENSED_RIGHT:
-        said["right"] = f"{LICENSED_RIGHT}:{said['licence']}"
-    table = {name: said[name] for name in ("right", *REQUIRED_FIELDS)}
+    table = {name: fields.get(name, "").strip() for name in ("right", *REQUIRED_FIELDS)}
+    if table["right"] == LICENSED_RIGHT:
+        table["right"] = f"{LICENSED_RIGHT}:{fields.get('licence', '').strip()}"
     wrong = {name: why for name, value in table.items() if (why := statement_error(name, value))}
     if "licence" in wrong.get("right", ""):  # it has a field of its own
         wrong = {"licence": wrong.pop("right"), **wrong}
     if wrong:
-        errors = [
-            {"field": name, "pointer": f"#/{name}", "detail": f"the statement {why}"} for name, why in wrong.items()
-        ]
-        told = f"The right cannot be taken down: the statement {', and '.join(wrong.values())}."
-        raise Problem("invalid-request", told, "Correct it.", errors=errors)
+        errors = [field_error(name, f"the statement {why}") for name, why in wrong.items()]
+        message = f"The right cannot be stored: the statement {', and '.join(wrong.values())}."
+        raise Problem("invalid-request", message, "Correct it.", errors=errors)
     return parse_statement(table)
 
 
@@ -107,11 +97,8 @@ def _read_rights(rights: Path) -> dict[str, Any]:
     except FileNotFoundError:
         return {}
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise Problem(
-            "conflict",
-            f"{RIGHTS_FILE} beside the uploads cannot be read: {error}.",
-            "Correct it by hand, or delete it.",
-        ) from error
+        message = f"{RIGHTS_FILE} beside the uploads cannot be read: {error}."
+        raise Problem("conflict", message, "Correct it by hand, or delete it.") from error
 
 
 def _toml_table(name: str, table: Mapping[str, Any]) -> str:
@@ -196,11 +183,11 @@ def require_upload(home: Path, name: str) -> DataSource:
     return _upload_source(path, read_consent(home))
 
 
-def save_inspection(file: Path, told: dict[str, Any]) -> None:
+def save_inspection(file: Path, figures: dict[str, Any]) -> None:
     """Store an inspection's figures, without message texts."""
     about = file.stat()
-    kept = FileInspection.model_validate({**told, "bytes": about.st_size, "changed_ns": about.st_mtime_ns})
-    write_private_file(_inspection_file(file), kept.model_dump_json().encode())
+    inspection = FileInspection.model_validate({**figures, "bytes": about.st_size, "changed_ns": about.st_mtime_ns})
+    write_private_file(_inspection_file(file), inspection.model_dump_json().encode())
 
 
 def delete_inspection(file: Path) -> None:
@@ -220,38 +207,34 @@ def _read_inspection(file: Path) -> FileInspection | None:
 
 
 def _is_supported(path: Path) -> bool:
-    return (
-        path.with_suffix("").suffix.lower() in FILE_SUFFIXES
-        if path.suffix == GZIP_SUFFIX
-        else path.suffix.lower() in FILE_SUFFIXES
-    )
+    inner = path.with_suffix("") if path.suffix == GZIP_SUFFIX else path
+    return inner.suffix.lower() in FILE_SUFFIXES
 
 
 def _upload_source(path: Path, consent: Consent) -> DataSource:
     of = path.stat()
-    statement, refused, advice = _decide_right(path.name, path, consent)
+    statement, refused, advice = _decide_right(path, consent)
     if not refused and statement is None:
         refused, advice = f"Nobody has stated a right to {path.name}.", "State it below."
     figures = (of.st_size, of.st_mtime, statement, refused, advice, _read_inspection(path))
     return DataSource(f"{UPLOADS_PREFIX}{path.name}", path.name, UPLOAD_ORIGIN, *figures)
 
 
-def _decide_right(
-    name: str, path: Path, consent: Consent, by_form: str = ""
-) -> tuple[RightsStatement | None, str, str]:
+def _decide_right(path: Path, consent: Consent, format_right: str = "") -> tuple[RightsStatement | None, str, str]:
     """A file's rights statement, why training on it is refused, and advice."""
     try:
         statement = read_statement(path)
-        verdict = decide_right(name, format_right=by_form, stated=statement.right if statement else "", consent=consent)
+        stated = statement.right if statement else ""
+        verdict = decide_right(path.name, format_right=format_right, stated=stated, consent=consent)
     except MaterialError as error:
         return None, error.message, error.advice
     return statement, verdict.refused, verdict.advice
 
 
 def _shipped_source(name: str, path: Path, consent: Consent) -> DataSource:
-    by_form = "" if name.startswith(GENERAL_PREFIX) else DISCORD_API
-    of, judged = path.stat(), _decide_right(path.name, path, consent, by_form)
-    return DataSource(name, name, SHIPPED_ORIGIN, of.st_size, of.st_mtime, *judged)
+    format_right = "" if name.startswith(GENERAL_PREFIX) else DISCORD_API
+    of, right = path.stat(), _decide_right(path, consent, format_right)
+    return DataSource(name, name, SHIPPED_ORIGIN, of.st_size, of.st_mtime, *right)
 
 
 def _history_source(consent: Consent) -> DataSource:
@@ -259,15 +242,8 @@ def _history_source(consent: Consent) -> DataSource:
     verdict = decide_right(HISTORY_DATASET, stated=DISCORD_API, consent=consent)
     stated = RightsStatement(DISCORD_API, f"the operator, in {PERMISSION_SETTING}", "", consent.permission)
     statement = stated if consent.permission else None
-    return DataSource(
-        HISTORY_DATASET,
-        HISTORY_DATASET,
-        HISTORY_ORIGIN,
-        statement=statement,
-        refused=verdict.refused,
-        advice=verdict.advice,
-        is_file=False,
-    )
+    figures = (None, None, statement, verdict.refused, verdict.advice)
+    return DataSource(HISTORY_DATASET, HISTORY_DATASET, HISTORY_ORIGIN, *figures, is_file=False)
 
 
 def _catalog_source(entry: CatalogueEntry, consent: Consent) -> DataSource:
@@ -278,11 +254,11 @@ def _catalog_source(entry: CatalogueEntry, consent: Consent) -> DataSource:
         statement = dataset_statement(path) if is_set else entry.statement
         verdict = decide_right(entry.name, stated=statement.right, consent=consent)
     except UnderstudyError as error:
-        return DataSource(entry.name, entry.name, CATALOG_ORIGIN, statement=entry.statement, refused=error.message,
-                      advice=error.advice)  # fmt: skip
+        refusal = (None, None, entry.statement, error.message, error.advice)
+        return DataSource(entry.name, entry.name, CATALOGUE_FILE, *refusal)
     of = path.stat()
     figures = (of.st_size if path.is_file() else None, of.st_mtime, statement, verdict.refused, verdict.advice)
-    return DataSource(entry.name, entry.name, CATALOG_ORIGIN, *figures, is_set=is_set)
+    return DataSource(entry.name, entry.name, CATALOGUE_FILE, *figures, is_set=is_set)
 
 
 def shipped_files(services: Services) -> dict[str, Path]:

@@ -8,9 +8,8 @@ from typing import Any
 
 from aiohttp import web
 
-from bot.errors import redact_paths
 from bot.web.api.openapi import ApiModel, ResponseSpec
-from bot.web.problems import Problem, retry_headers
+from bot.web.problems import Problem, internal_error, redacted_texts, retry_headers
 from personas.errors import AdapterError, EngineBusyError, UnderstudyError
 from personas.prompt import PromptTooLongError
 
@@ -35,6 +34,12 @@ class OpenAIError(Problem):
         super().__init__(slug, message, advice, headers=headers)
         self.status, self.code, self.param = status, code, param
 
+    @classmethod
+    def internal(cls, error: Exception) -> OpenAIError:
+        """Log an unexpected error, and return one that names only its code in the log."""
+        problem = internal_error(error)
+        return cls(problem.message, problem.advice, slug="failed", status=500)
+
 
 class OpenAIErrorFields(ApiModel):
     """The fields of an error below `/v1`."""
@@ -53,12 +58,12 @@ class OpenAIErrorResponse(ApiModel):
 
 def error_responses(**more: str) -> dict[int, ResponseSpec]:
     """Error responses of every request below `/v1`, and more by status (`_429="…"`)."""
-    usual = {
+    texts = {
         401: "A token is needed.", 403: "Another site asks.", 414: "The address is too long.",
         429: "Too many wrong tokens were sent.", 500: "A fault.", 503: "The bot starts or ends.",
     }  # fmt: skip
-    said = usual | {int(name.lstrip("_")): words for name, words in more.items()}
-    return {status: ResponseSpec(words, OpenAIErrorResponse) for status, words in said.items()}
+    texts |= {int(name.lstrip("_")): text for name, text in more.items()}
+    return {status: ResponseSpec(text, OpenAIErrorResponse) for status, text in texts.items()}
 
 
 def is_openai_path(request: web.Request) -> bool:
@@ -88,12 +93,11 @@ def openai_error(error: Exception, home: Path) -> OpenAIError | None:
                 headers=retry_headers(error),
             )  # fmt: skip
         case AdapterError():
-            message = f"The model's adapter cannot be used. {redact_paths(error.message, home)}"
-            advice = redact_paths(error.advice, home)
+            message, advice = redacted_texts(error, home)
+            message = f"The model's adapter cannot be used. {message}"
             return OpenAIError(message, advice, slug="failed", status=422, code="model_unavailable", param="model")
         case UnderstudyError():
-            told = redact_paths(error.message, home), redact_paths(error.advice, home)
-            return OpenAIError(*told, slug="failed", status=422, code="model_unavailable")
+            return OpenAIError(*redacted_texts(error, home), slug="failed", status=422, code="model_unavailable")
         case PromptTooLongError():
             return OpenAIError(
                 "The instructions and the persona's card leave no room for the talk and a reply.",

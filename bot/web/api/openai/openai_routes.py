@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from typing import Any, Literal
@@ -59,20 +58,20 @@ routes = ApiRoutes("openai")
 async def post_chat_completion(request: web.Request) -> web.StreamResponse:
     """The reply, as one object or as server-sent events. Its place in the engine is free once the client has gone."""
     services = get_services(request)
-    asked = completion_request.parse_chat_body(await read_json_object(request, MAX_CHAT_BODY_BYTES))
-    speaker = require_model(services, asked.model)
-    wanted = _chat_request(services, speaker, asked)
-    shapes = CompletionBuilder(speaker, wanted.lore)
+    body = completion_request.parse_chat_body(await read_json_object(request, MAX_CHAT_BODY_BYTES))
+    model = require_model(services, body.model)
+    chat_request = _chat_request(services, model, body)
+    builder = CompletionBuilder(model, chat_request.lore)
     try:
         async with (
-            stream_filtered_reply(services.engine, services.throttle, wanted) as speech,
-            _cancel_on_disconnect(request, speech),
+            stream_filtered_reply(services.engine, services.throttle, chat_request) as reply,
+            _cancel_on_disconnect(request, reply),
         ):
-            if asked.stream:
-                return await _stream_completion(request, speech, shapes, asked)
-            async for _ in speech:
+            if body.stream:
+                return await _stream_completion(request, reply, builder, body)
+            async for _ in reply:
                 pass
-            return shapes.completion(speech.reply, speech.text).response()
+            return builder.completion(reply.reply, reply.text).response()
     except Exception as error:
         if refusal := openai_error(error, services.home):
             raise refusal from error
@@ -112,10 +111,9 @@ async def _stream_completion(
                 await _send_chunk(answer, chunk)
         except ConnectionError:
             raise
-        except Exception as error:  # the status has been sent: it is said in the stream
-            await _send_chunk(
-                answer, error_json(openai_error(error, get_services(request).home) or _internal_error(error))
-            )
+        except Exception as error:  # the status has been sent, so the stream ends with the error
+            known = openai_error(error, get_services(request).home) or OpenAIError.internal(error)
+            await _send_chunk(answer, error_json(known))
         await answer.write(b"data: [DONE]\n\n")
         await answer.write_eof()
     return answer
@@ -143,14 +141,6 @@ async def _chunks(
 
 async def _send_chunk(answer: web.StreamResponse, chunk: dict[str, Any]) -> None:
     await answer.write(f"data: {json.dumps(chunk, ensure_ascii=False)}\n\n".encode())
-
-
-def _internal_error(error: Exception) -> OpenAIError:
-    code = secrets.token_hex(4)
-    log.error("error %s", code, exc_info=error)
-    return OpenAIError(
-        "An internal error occurred.", f"The bot's log has the details under {code}.", slug="failed", status=500
-    )
 
 
 @asynccontextmanager
@@ -207,14 +197,11 @@ class ModelListResponse(ApiModel):
 async def get_models(request: web.Request) -> web.Response:
     """Each persona as it speaks now, then each of its versions, then the base model."""
     services = get_services(request)
-    data = [ModelResponse.of(services, speaker.id, speaker) for speaker in list_models(services.request_builder)]
-    live = {
-        speaker.persona.id: require_model(services, speaker.persona.id)
-        for speaker in list_models(services.request_builder)
-        if speaker.persona
-    }
-    now = [ModelResponse.of(services, persona_id, speaker) for persona_id, speaker in live.items()]
-    return ModelListResponse(object="list", data=[*now, *data]).response()
+    models = list(list_models(services.request_builder))
+    live = {model.persona.id: require_model(services, model.persona.id) for model in models if model.persona}
+    by_id = [*live.items(), *((model.id, model) for model in models)]
+    data = [ModelResponse.of(services, id, model) for id, model in by_id]
+    return ModelListResponse(object="list", data=data).response()
 
 
 @routes.operation(

@@ -190,10 +190,10 @@ def read_lore_file(found: OwnedPersona, guild_id: int, name: str) -> str:
     return text
 
 
-async def write_lore_file(found: OwnedPersona, guild_id: int, name: str, text: str) -> tuple[str, int]:
+async def write_lore_file(found: OwnedPersona, guild_id: int, name: str, content: bytes) -> tuple[str, int]:
     """Store a file; returns its name and number of passages. Raises `Problem`."""
     with errors_as_problems("invalid-request"):
-        return await lore_store(found.services).add(guild_id, found.id, name, text.encode())
+        return await lore_store(found.services).add(guild_id, found.id, name, content)
 
 
 async def remove_lore_file(found: OwnedPersona, guild_id: int, name: str) -> None:

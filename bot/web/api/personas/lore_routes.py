@@ -119,7 +119,7 @@ async def put_lore_file(request: web.Request) -> web.Response:
     if not lore_files.is_plain_file_name(wanted := _file_name_in_path(request)):
         advice = "Use small letters, digits, - and _, and .md at the end or nothing."
         raise Problem("invalid-request", f"No file of lore can be called {wanted[:80]!r}.", advice)
-    name, passages = await lore_files.write_lore_file(found, found.guild_id, wanted, text)
+    name, passages = await lore_files.write_lore_file(found, found.guild_id, wanted, text.encode())
     return LoreFileSummary(name=name, passages=passages).response()
 
 

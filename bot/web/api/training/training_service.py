@@ -18,7 +18,7 @@ from bot.training.training_plan import TrainingPlan
 from bot.web.api.paging import enum_query
 from bot.web.api.training.run_history import DEFAULT_SMOOTHING, MAX_SMOOTHING
 from bot.web.app_context import get_services
-from bot.web.problems import Problem
+from bot.web.problems import Problem, field_error
 from bot.web.request_body import parse_body
 from personas.errors import RequestError
 from personas.home.shared_personas import OPERATOR_GUILD_ID
@@ -108,8 +108,7 @@ def _checks_as_problems(services: Services) -> Iterator[None]:
             redact_paths(error.message, services.home),
             error.advice,
             errors=[
-                {"field": field, "pointer": f"#/{field}", "detail": redact_paths(str(wrong), services.home)}
-                for field, wrong in error.fields.items()
+                field_error(field, redact_paths(str(wrong), services.home)) for field, wrong in error.fields.items()
             ],
             more={"would_work": error.proposal} if error.proposal else None,
         ) from error

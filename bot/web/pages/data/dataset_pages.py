@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
@@ -30,20 +29,7 @@ from bot.web.templating import DASHBOARD, redirect_to, render_page
 from personas.errors import MaterialError
 
 DATA_PATH = f"{DASHBOARD}/data"
-BUILD_FIELDS = (
-    "name",
-    "persona",
-    "names",
-    "mix",
-    "two_stage",
-    "languages",
-    "min_reply_words",
-    "max_reply_words",
-    "recipe",
-    "max_length",
-    "tree_paths",
-    "seed",
-)
+BUILD_FIELDS = tuple(name for name in build_request.DatasetBuildBody.model_fields if name != "sources")
 REPLACED_TEXTS_PER_PAGE = 50
 INDEX_TIMEOUT_S = 0.3
 """How long the page of a data set waits for examples of dropped samples."""
@@ -54,24 +40,25 @@ routes = Routes()
 @routes.add(f"GET {DATA_PATH}/build")
 async def get_build_form(request: web.Request) -> web.Response:
     """Page with the form; the query's `again` fills it with a stored request."""
-    services = get_services(request)
-    kept = None
-    if again := request.query.get("again"):
-        kept = await asyncio.to_thread(build_request.read_build_request, DataFolders(services.home).build(again))
-    given = _request_fields(kept) if kept else dict.fromkeys(BUILD_FIELDS, "") | {"recipe": "demo-cpu"}
-    if not kept:
-        given |= {name: request.query[name] for name in ("persona", "name") if name in request.query}
-    chosen = [of.source for of in kept.sources] if kept else request.query.getall("source", [])
-    return await _render_build_form(request, services, given, chosen, replace=bool(kept))
+    services, again = get_services(request), request.query.get("again")
+    if body := await _stored_request(services, again) if again else None:
+        chosen = [selection.source for selection in body.sources]
+        return await _render_build_form(request, services, _request_fields(body), chosen, replace=True)
+    fields = {"recipe": "demo-cpu"} | {name: request.query.get(name, "") for name in ("persona", "name")}
+    return await _render_build_form(request, services, fields, request.query.getall("source", []))
 
 
-def _request_fields(order: build_request.DatasetBuildBody) -> dict[str, str]:
+async def _stored_request(services: Services, name: str) -> build_request.DatasetBuildBody | None:
+    return await asyncio.to_thread(build_request.read_build_request, DataFolders(services.home).build(name))
+
+
+def _request_fields(body: build_request.DatasetBuildBody) -> dict[str, str]:
     """A stored request as form fields."""
-    found: dict[str, Any] = order.model_dump(exclude={"sources", "names", "languages", "two_stage"}, exclude_none=True)
-    text = dict.fromkeys(BUILD_FIELDS, "") | {name: str(value) for name, value in found.items()}
-    text |= {"names": ", ".join(order.names), "languages": ", ".join(order.languages)}
-    text["two_stage"] = "yes" if order.two_stage else ""
-    return text | {f"limit {of.source}": str(of.limit or "") for of in order.sources}
+    values = body.model_dump(exclude={"sources"}, exclude_none=True)
+    values |= {"names": ", ".join(body.names), "languages": ", ".join(body.languages)}
+    values["two_stage"] = "yes" if body.two_stage else ""
+    values |= {f"limit {selection.source}": selection.limit or "" for selection in body.sources}
+    return {name: str(value) for name, value in values.items()}
 
 
 async def _render_build_form(
@@ -110,33 +97,27 @@ async def post_build_form(request: web.Request) -> web.Response:
     form = await read_form(request)
     given, chosen, replace = dict(form.items()), form.getall("source", []), form.get("replace") == "yes"
     try:
-        order = build_request.parse_build_form(given, chosen)
+        body = build_request.parse_build_form(given, chosen)
         if given.get("show"):
-            await asyncio.to_thread(build_request.require_buildable, order, services)
-            words = await asyncio.to_thread(build_request.build_arguments, order, services, with_review=False)
-            return await _render_build_form(
-                request,
-                services,
-                given,
-                chosen,
-                replace=replace,
-                command=shell_command(build_request.build_command(words), services.home),
-            )
-        await data_service.build_dataset(services, data_service.get_data_state(request), order, replace=replace)
+            await asyncio.to_thread(build_request.require_buildable, body, services)
+            words = await asyncio.to_thread(build_request.build_arguments, body, services, with_review=False)
+            command = shell_command(build_request.build_command(words), services.home)
+            return await _render_build_form(request, services, given, chosen, replace=replace, command=command)
+        await data_service.build_dataset(services, data_service.get_data_state(request), body, replace=replace)
     except Problem as problem:
         return await _render_build_form(request, services, given, chosen, replace=replace, problem=problem)
-    return redirect_to(request, f"{DATA_PATH}/builds/{order.name}")
+    return redirect_to(request, f"{DATA_PATH}/builds/{body.name}")
 
 
 @routes.add(f"POST {DATA_PATH}/builds/{{name}}/again")
 async def rebuild(request: web.Request) -> web.Response:
     """Build a data set again by its stored request, with reviewers' corrections."""
     services, name = get_services(request), request.match_info["name"]
-    order = await asyncio.to_thread(build_request.read_build_request, DataFolders(services.home).build(name))
-    if order is None:
+    body = await _stored_request(services, name)
+    if body is None:
         raise Problem("not-found", f"There is no stored request for {name}.", "Fill in the form.")
-    await data_service.build_dataset(services, data_service.get_data_state(request), order, replace=True)
-    return redirect_to(request, f"{DATA_PATH}/builds/{order.name}")
+    await data_service.build_dataset(services, data_service.get_data_state(request), body, replace=True)
+    return redirect_to(request, f"{DATA_PATH}/builds/{body.name}")
 
 
 @routes.add(f"GET {DATA_PATH}/builds/{{name}}")
@@ -148,17 +129,14 @@ async def get_build_progress(request: web.Request) -> web.Response:
         if place.exists():
             return redirect_to(request, f"{DATA_PATH}/sets/{name}")
         raise Problem("not-found", f"No data set {name!r} is being built.", f"See {DATA_PATH}.")
-    order = await asyncio.to_thread(build_request.read_build_request, DataFolders(services.home).build(name))
+    command = build_request.build_command([word for word in job.arguments if word != "--json"])
     return render_page(
         request,
         "data/making.html",
         title=f"Building {name}",
         name=name,
         job=job,
-        order=order,
-        command=shell_command(
-            build_request.build_command([word for word in job.arguments if word != "--json"]), services.home
-        ),
+        command=shell_command(command, services.home),
         is_there=place.exists(),
     )
 
@@ -193,9 +171,7 @@ async def get_dataset_page(request: web.Request) -> web.Response:
         sheet=_render_datasheet(sheet),
         examples=examples,
         today=today_iso(),
-        order=await asyncio.to_thread(build_request.read_build_request, DataFolders(services.home).build(built.id))
-        if built.is_own
-        else None,
+        can_rebuild=built.is_own and await _stored_request(services, built.id) is not None,
     )
 
 
@@ -256,8 +232,8 @@ async def get_samples_page(request: web.Request) -> web.Response:
 def _next_page_path(request: web.Request, hits: SampleHits) -> str:
     if not hits.has_more:
         return ""
-    asked = {name: value for name, value in request.query.items() if name != "after" and value}
-    return f"{request.path}?{urlencode({**asked, 'after': hits.found[-1].n})}"
+    query = {name: value for name, value in request.query.items() if name != "after" and value}
+    return f"{request.path}?{urlencode({**query, 'after': hits.found[-1].n})}"
 
 
 @routes.add(f"GET {DATA_PATH}/sets/{{id}}/review")
@@ -266,10 +242,8 @@ async def get_review_page(request: web.Request) -> web.Response:
     services = get_services(request)
     require_known_parameters(request, "kind", "query", "first")
     built = await asyncio.to_thread(require_dataset, services, request.match_info["id"])
-    build, first = (
-        _build_folder(services, built),
-        integer_query(request, "first", 0, data_service.MAX_SAMPLE_NUMBER) or 0,
-    )
+    build = DataFolders(services.home).build(built.id) if built.is_own else None
+    first = integer_query(request, "first", 0, data_service.MAX_SAMPLE_NUMBER) or 0
     kind, query = (request.query.get(name, "")[: data_service.MAX_QUERY_CHARS] for name in ("kind", "query"))
     finds = anonymisation_review.ReplacedTextPage()
     if build:
@@ -277,7 +251,7 @@ async def get_review_page(request: web.Request) -> web.Response:
             anonymisation_review.read_review, build, kind=kind, query=query, first=first, limit=REPLACED_TEXTS_PER_PAGE
         )
     after = first + len(finds.found)
-    asked = {"kind": kind, "query": query, "first": after}
+    next_query = urlencode({"kind": kind, "query": query, "first": after})
     return render_page(
         request,
         "data/review.html",
@@ -288,13 +262,9 @@ async def get_review_page(request: web.Request) -> web.Response:
         query=query,
         chart=bar_chart("Replaced, by kind", [(name, float(n)) for name, n in built.stats.replaced.items()], "places"),
         corrections=await asyncio.to_thread(anonymisation_review.read_corrections, build) if build else [],
-        can_build=build is not None and await asyncio.to_thread(build_request.read_build_request, build) is not None,
-        next=f"{request.path}?{urlencode(asked)}" if after < finds.count else "",
+        can_build=built.is_own and await _stored_request(services, built.id) is not None,
+        next=f"{request.path}?{next_query}" if after < finds.count else "",
     )
-
-
-def _build_folder(services: Services, built: BuiltDataset) -> Path | None:
-    return DataFolders(services.home).build(built.id) if built.is_own else None
 
 
 @routes.add(f"POST {DATA_PATH}/sets/{{id}}/review")
@@ -303,12 +273,12 @@ async def post_correction(request: web.Request) -> web.Response:
     services = get_services(request)
     built = await asyncio.to_thread(require_dataset, services, request.match_info["id"])
     data_service.require_own_dataset(built)
-    given = await read_form(request)
-    build, name = DataFolders(services.home).build(built.id), given.get("name", "")
-    if given.get("verdict") == "take_back":
+    form = await read_form(request)
+    build, name, verdict = DataFolders(services.home).build(built.id), form.get("name", ""), form.get("verdict", "")
+    if verdict == "take_back":
         await asyncio.to_thread(anonymisation_review.remove_correction, build, name)
-        said = "Taken back."
+        message = "Taken back."
     else:
-        await asyncio.to_thread(anonymisation_review.add_correction, build, given.get("verdict", ""), name)
-        said = "Noted. The next build of this data set takes it into account."
-    return redirect_to(request, f"{DATA_PATH}/sets/{built.id}/review", said)
+        await asyncio.to_thread(anonymisation_review.add_correction, build, verdict, name)
+        message = "Noted. The next build of this data set takes it into account."
+    return redirect_to(request, f"{DATA_PATH}/sets/{built.id}/review", message)

@@ -20,7 +20,7 @@ from bot.web.api.data.data_sources import list_sources
 from bot.web.api.training.training_service import plan_request, queue_training
 from bot.web.app_context import Routes, get_services
 from bot.web.pages.charts import bar_chart
-from bot.web.problems import Problem
+from bot.web.problems import Problem, redacted_texts
 from bot.web.request_body import read_form
 from bot.web.template_filters import shell_command
 from bot.web.templating import DASHBOARD, redirect_to, render_page
@@ -29,17 +29,7 @@ from personas.home.shared_personas import OPERATOR_GUILD_ID
 from personas.schemas.hyperparameters import parse_settings_line
 from personas.schemas.training import TrainingRequest
 
-PLAN_FIELDS = (
-    "task_type",
-    "persona",
-    "dataset",
-    "recipe",
-    "settings",
-    "general",
-    "start_from",
-    "base_model",
-    "job_name",
-)
+PLAN_FIELDS = "task_type persona dataset recipe settings general start_from base_model job_name".split()
 PATH_PREFIXES = ("uploads/", "datasets/")
 """Prefixes of data sets that a request names by path."""
 DATA_PATH = f"{DASHBOARD}/data"
@@ -111,8 +101,8 @@ def _setting_text(value: Any) -> str:
 @routes.add(f"GET {DATA_PATH}/plan")
 async def get_plan_form(request: web.Request) -> web.Response:
     """Page with the form, filled from the query, by default with the first persona."""
-    given = {name: request.query.get(name, "") for name in PLAN_FIELDS}
-    return await _render_plan_form(request, given if any(given.values()) else _default_fields(request))
+    fields = {name: request.query.get(name, "") for name in PLAN_FIELDS}
+    return await _render_plan_form(request, fields if any(fields.values()) else _default_fields(request))
 
 
 def _default_fields(request: web.Request) -> dict[str, str]:
@@ -148,11 +138,7 @@ async def get_plan_page(request: web.Request) -> web.Response:
 
 
 def _as_problem(error: UnderstudyError, services: Services) -> Problem:
-    if isinstance(error, Problem):
-        return error
-    return Problem(
-        "cannot-train", redact_paths(error.message, services.home), redact_paths(error.advice, services.home)
-    )
+    return error if isinstance(error, Problem) else Problem("cannot-train", *redacted_texts(error, services.home))
 
 
 async def _render_plan_form(

@@ -28,10 +28,8 @@ FILE_FIELD = "file"
 """A file that replaces the card."""
 CONFLICT_TEXT = "Someone else changed this card. Save again to overwrite their changes."
 
-CARD_FIELD_LABELS = {name: one.label for name, one in card_editing.FIELDS_BY_NAME.items()} | {
-    MESSAGE_FIELD: "Message",
-    FILE_FIELD: "File",
-}
+CARD_FIELD_LABELS = {name: field.label for name, field in card_editing.FIELDS_BY_NAME.items()}
+CARD_FIELD_LABELS |= {MESSAGE_FIELD: "Message", FILE_FIELD: "File"}
 routes = Routes()
 
 
@@ -44,13 +42,6 @@ class CardDraft:
     voice: str = "live"
     reply: dict[str, Any] | None = None
     wrong: dict[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class CardFieldChange:
-    label: str
-    before: str
-    now: str
 
 
 @dataclass(frozen=True)
@@ -85,17 +76,17 @@ async def save_card(request: web.Request) -> web.Response:
     draft = await _draft_from_form(found, form, now)
     if now.table == draft.card.table:
         return redirect_to(request, found.page, "Nothing was changed.")
-    if not draft.card.wrong and form.get("stamp", "") != now.stamp:
+    if draft.card.wrong:
+        return _render_card(request, found, now, draft, 422)
+    if form.get("stamp", "") != now.stamp:
         draft.wrong = {card_editing.WHOLE_CARD: CONFLICT_TEXT}
         return _render_card(request, found, now, draft, 409)
-    if not draft.card.wrong:
-        try:
-            persona = await card_editing.replace_card(found, draft.card)
-        except Problem as problem:
-            draft.wrong = {"name": str(problem)}
-        else:
-            return redirect_to(request, found.page, f"{persona.name} speaks by this card from the next reply on.")
-    return _render_card(request, found, now, draft, 422)
+    try:
+        persona = await card_editing.replace_card(found, draft.card)
+    except Problem as problem:
+        draft.wrong = {"name": str(problem)}
+        return _render_card(request, found, now, draft, 422)
+    return redirect_to(request, found.page, f"{persona.name} speaks by this card from the next reply on.")
 
 
 @routes.add("POST /dashboard/personas/{persona_id}/preview")
@@ -104,19 +95,16 @@ async def post_preview_page(request: web.Request) -> web.Response:
     found = require_persona_in_path(request)
     form, now = await read_form(request), await _stored_card(found)
     draft = await _draft_from_form(found, form, now)
-    draft.message, draft.voice = (
-        form.get("message", "").strip()[: card_editing.MAX_MESSAGE_CHARS],
-        form.get("voice", "") or "live",
-    )
+    draft.message = form.get("message", "").strip()[: card_editing.MAX_MESSAGE_CHARS]
+    draft.voice = form.get("voice", "") or "live"
     if not draft.message:
         draft.wrong = {MESSAGE_FIELD: "Write what it is to answer."}
     if draft.card.wrong or draft.wrong:
         return _render_card(request, found, now, draft, 422)
     try:
-        speaker = card_editing.preview_model(found, draft.voice, draft.card)
-        draft.reply = await card_editing.preview_reply(
-            found, card_editing.preview_request(found, speaker, draft.message)
-        )
+        model = card_editing.preview_model(found, draft.voice, draft.card)
+        chat_request = card_editing.preview_request(found, model, draft.message)
+        draft.reply = await card_editing.preview_reply(found, chat_request)
     except Problem as problem:
         draft.wrong = {card_editing.WHOLE_CARD: str(problem)}
         return _render_card(request, found, now, draft, problem.status)
@@ -128,7 +116,11 @@ async def get_revision_page(request: web.Request) -> web.Response:
     """Page of an earlier card beside the current one."""
     found = require_persona_in_path(request)
     before, kept = await _require_revision(found, request.match_info["number"])
-    table = found.services.personas.table(found.id)
+    now = found.services.personas.table(found.id)
+    texts = [
+        (field.label, _value_text(before.get(name)), _value_text(now.get(name)))
+        for name, field in card_editing.FIELDS_BY_NAME.items()
+    ]
     return render_page(
         request,
         "personas/earlier.html",
@@ -137,7 +129,7 @@ async def get_revision_page(request: web.Request) -> web.Response:
         at=kept.at,
         action=f"{found.page}/earlier/{kept.number}",
         back=found.page,
-        differences=_field_changes(before, table),
+        differences=[change for change in texts if change[1] != change[2]],
     )
 
 
@@ -173,7 +165,6 @@ async def get_avatar(request: web.Request) -> web.StreamResponse:
 
 
 async def _stored_card(found: OwnedPersona) -> StoredCard:
-
     voices = servable_versions(found.services.request_builder, found.persona)
 
     def read() -> StoredCard:
@@ -189,37 +180,29 @@ async def _stored_card(found: OwnedPersona) -> StoredCard:
 async def _draft_from_form(found: OwnedPersona, form: Form, now: StoredCard) -> CardDraft:
     fields: dict[str, card_editing.FieldValue] = {}
     for name, one in card_editing.FIELDS_BY_NAME.items():
-        if one.kind == "list":
-            fields[name] = form.getall(name, [])
-        elif one.kind == "tags":
-            fields[name] = form.get(name, "").split(",")
-        else:
-            fields[name] = form.get(name, "")
-    return CardDraft(
-        await asyncio.to_thread(
-            card_editing.check_card_table, card_editing.replace_fields(now.table, fields), found.services.base_model
-        )
-    )
+        text = form.get(name, "")
+        fields[name] = form.getall(name, []) if one.kind == "list" else text.split(",") if one.kind == "tags" else text
+    table = card_editing.replace_fields(now.table, fields)
+    return CardDraft(await asyncio.to_thread(card_editing.check_card_table, table, found.services.base_model))
 
 
 def _render_card(
     request: web.Request, found: OwnedPersona, now: StoredCard, draft: CardDraft, status: int = 200
 ) -> web.Response:
-    tokens: card_editing.CardTokens = card_editing.card_tokens(draft.card, found.services.base_model)
     wrong = dict(draft.card.wrong) | draft.wrong
     return render_page(
         request,
         "personas/card.html",
         title=f"{found.persona.name}: card",
         status=status,
-        faults=[FormError(said, name, CARD_FIELD_LABELS.get(name, "")) for name, said in wrong.items()],
+        faults=[FormError(message, name, CARD_FIELD_LABELS.get(name, "")) for name, message in wrong.items()],
         tab="card",
         found=found,
         standing=persona_status(found.services, found.id),
         parts=card_editing.FIELD_GROUPS,
         table=draft.card.table,
         wrong=wrong,
-        tokens=tokens,
+        tokens=card_editing.card_tokens(draft.card, found.services.base_model),
         most_tokens=MAX_CARD_TOKENS,
         now=now,
         draft=draft,
@@ -235,14 +218,6 @@ async def _require_revision(found: OwnedPersona, number: str) -> tuple[JsonObjec
         table = parse_table(content, found.id)
     kept = next(one for one in await asyncio.to_thread(earlier.all) if one.number == number)
     return table, kept
-
-
-def _field_changes(before: JsonObject, now: JsonObject) -> list[CardFieldChange]:
-    pairs = [
-        (one.label, _value_text(before.get(name)), _value_text(now.get(name)))
-        for name, one in card_editing.FIELDS_BY_NAME.items()
-    ]
-    return [CardFieldChange(*pair) for pair in pairs if pair[1] != pair[2]]
 
 
 def _value_text(value: object) -> str:

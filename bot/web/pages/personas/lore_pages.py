@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from aiohttp import web
@@ -19,7 +18,7 @@ from bot.web.templating import FormError, redirect_to, render_page
 from personas.errors import LoreError
 from personas.home.shared_personas import OPERATOR_GUILD_ID
 from personas.lore.index import MAX_LORE_PASSAGES, MIN_SCORE, guild_owner
-from personas.lore.passages import WORLD, Passage
+from personas.lore.passages import WORLD
 
 MAX_SHOWN_MATCHES = 6
 """Passages that are shown at once; the others are folded."""
@@ -59,11 +58,14 @@ async def post_lore_form(request: web.Request) -> web.Response:
 @routes.add(f"GET {LORE_FILE_PATH}")
 async def get_lore_file_page(request: web.Request) -> web.Response:
     found, guild_id, name = _file_in_path(request)
-    text = await asyncio.to_thread(_text_or_none, found, guild_id, name)
-    earlier = await asyncio.to_thread(lore_files.lore_store(found.services).earlier(guild_id, found.id, name).all)
-    if text is None and not earlier:
-        raise Problem("not-found", f"{found.persona.name} has no lore {name[:80]!r}.", "The list names what there is.")
-    return await _render_file(request, text or "", "")
+    try:
+        text = await asyncio.to_thread(lore_files.read_lore_file, found, guild_id, name)
+    except Problem:
+        revisions = lore_files.lore_store(found.services).earlier(guild_id, found.id, name)
+        if not await asyncio.to_thread(revisions.all):
+            raise
+        text = ""
+    return await _render_file(request, text, "")
 
 
 @routes.add(f"POST {LORE_FILE_PATH}")
@@ -71,26 +73,23 @@ async def save_lore_file(request: web.Request) -> web.Response:
     found, guild_id, name = _file_in_path(request)
     text = (await read_form(request)).get("text", "")
     try:
-        name, passages = await lore_files.write_lore_file(found, guild_id, name, text)
+        name, passages = await lore_files.write_lore_file(found, guild_id, name, text.encode())
     except Problem as problem:
         return await _render_file(request, text, str(problem), 422)
-    return redirect_to(request, f"{found.page}/lore", _saved_text(name, passages))
+    return _redirect_saved(request, found, name, passages)
 
 
 @routes.add("POST /dashboard/personas/{persona_id}/lore-file")
 async def upload_lore_file(request: web.Request) -> web.Response:
     found = require_lore_owner(request)
     try:
-        sent = await read_file_form(request, MAX_FILE_BYTES)
-        if not sent.content:
+        form = await read_file_form(request, MAX_FILE_BYTES)
+        if not form.content:
             raise Problem("invalid-request", "No file was chosen, or an empty one.", "Choose a markdown file in UTF-8.")
-        with errors_as_problems("invalid-request"):
-            name, passages = await lore_files.lore_store(found.services).add(
-                found.guild_id, found.id, sent.name, sent.content
-            )
+        name, passages = await lore_files.write_lore_file(found, found.guild_id, form.name, form.content)
     except Problem as problem:
         return await _render_lore(request, found, LoreDraft(wrong={"file": str(problem)}), problem.status)
-    return redirect_to(request, f"{found.page}/lore", _saved_text(name, passages))
+    return _redirect_saved(request, found, name, passages)
 
 
 @routes.add(f"POST {LORE_FILE_PATH}/remove")
@@ -110,9 +109,10 @@ async def restore_lore_file(request: web.Request) -> web.Response:
         if number:
             before = await asyncio.to_thread(lore.earlier(guild_id, found.id, name).read, number)
             await lore.add(guild_id, found.id, name, before)
-        else:
-            _require_shipped(found, guild_id, name)
+        elif guild_id == OPERATOR_GUILD_ID and lore_files.shipped_text(found, name) is not None:
             await lore.remove(guild_id, found.id, name)
+        else:
+            raise Problem("not-found", f"No {name[:80]!r} came with the bot.", "Nothing was changed.")
     return redirect_to(request, f"{found.page}/lore", f"{name} reads as it did before.")
 
 
@@ -121,36 +121,34 @@ async def _add_file(request: web.Request, found: OwnedPersona, draft: LoreDraft)
     if text and not text.lstrip().startswith("#"):
         text = f"# {draft.name}\n\n{text}"
     try:
-        name, passages = await lore_files.write_lore_file(found, found.guild_id, draft.name, text)
+        name, passages = await lore_files.write_lore_file(found, found.guild_id, draft.name, text.encode())
     except Problem as problem:
         draft.wrong = {"text" if _is_valid_name(draft.name) else "name": str(problem)}
         return await _render_lore(request, found, draft, problem.status)
-    return redirect_to(request, f"{found.page}/lore", _saved_text(name, passages))
+    return _redirect_saved(request, found, name, passages)
 
 
 async def _render_lore(request: web.Request, found: OwnedPersona, draft: LoreDraft, status: int = 200) -> web.Response:
     files = await asyncio.to_thread(lore_files.list_lore_files, found)
-    asked_in = _require_lore_guild(found, draft.guild or str(found.guild_id))
-    ranking, matches = await lore_files.match_lore(found, draft.question, asked_in) if draft.question else (None, [])
+    query_guild = _require_lore_guild(found, draft.guild or str(found.guild_id))
+    ranking, matches = await lore_files.match_lore(found, draft.question, query_guild) if draft.question else (None, [])
+    passages = found.services.request_builder.lore.passages
+    guild_ids = filter(None, lore_files.lore_guild_ids(found))
     return render_page(
         request,
         "personas/lore.html",
         title=f"{found.persona.name}: lore",
         status=status,
-        faults=[FormError(said, name, LORE_FIELD_LABELS[name]) for name, said in draft.wrong.items()],
+        faults=[FormError(message, name, LORE_FIELD_LABELS[name]) for name, message in draft.wrong.items()],
         tab="lore",
         found=found,
         standing=persona_status(found.services, found.id),
         files=files,
         removed=lore_files.lore_store(found.services).removed(found.guild_id, found.id),
-        world=sum(passage.owner in (WORLD, guild_owner(OPERATOR_GUILD_ID, WORLD)) for passage in _all_passages(found)),
+        world=sum(passage.owner in (WORLD, guild_owner(OPERATOR_GUILD_ID, WORLD)) for passage in passages),
         draft=draft,
-        asked_in=asked_in,
-        guilds=[
-            (guild_id, guild_name(found.services, guild_id))
-            for guild_id in lore_files.lore_guild_ids(found)
-            if guild_id
-        ],
+        query_guild=query_guild,
+        guilds=[(guild_id, guild_name(found.services, guild_id)) for guild_id in guild_ids],
         ranking=ranking,
         matches=matches,
         shown=MAX_SHOWN_MATCHES,
@@ -159,10 +157,6 @@ async def _render_lore(request: web.Request, found: OwnedPersona, draft: LoreDra
         longest=lore_files.MAX_QUESTION_CHARS,
         most_files=MAX_FILES,
     )
-
-
-def _all_passages(found: OwnedPersona) -> Sequence[Passage]:
-    return found.services.request_builder.lore.passages
 
 
 async def _render_file(request: web.Request, text: str, wrong: str, status: int = 200) -> web.Response:
@@ -205,13 +199,6 @@ def _require_lore_guild(found: OwnedPersona, text: str) -> int:
     return int(text)
 
 
-def _text_or_none(found: OwnedPersona, guild_id: int, name: str) -> str | None:
-    try:
-        return lore_files.read_lore_file(found, guild_id, name)
-    except Problem:
-        return None
-
-
 def _is_valid_name(name: str) -> bool:
     try:
         return bool(lore_file_name(name))
@@ -219,11 +206,6 @@ def _is_valid_name(name: str) -> bool:
         return False
 
 
-def _require_shipped(found: OwnedPersona, guild_id: int, name: str) -> None:
-    if guild_id != OPERATOR_GUILD_ID or lore_files.shipped_text(found, name) is None:
-        raise Problem("not-found", f"No {name[:80]!r} came with the bot.", "Nothing was changed.")
-
-
-def _saved_text(name: str, passages: int) -> str:
+def _redirect_saved(request: web.Request, found: OwnedPersona, name: str, passages: int) -> web.Response:
     count = "1 passage is" if passages == 1 else f"{passages} passages are"
-    return f"{name} is kept; {count} found of it from now on."
+    return redirect_to(request, f"{found.page}/lore", f"{name} is kept; {count} found of it from now on.")
