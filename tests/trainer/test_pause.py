@@ -7,7 +7,7 @@ import io
 import json
 import os
 import time
-from threading import Timer
+from threading import Event, Timer
 
 import pytest
 from hypothesis import given
@@ -155,31 +155,44 @@ def test_a_run_that_is_held_again_and_again_makes_the_same_adapter_and_counts_th
     assert not [event for event in heard if isinstance(event, Evaluation)]
 
 
-class Starter(io.StringIO):
-    """Whoever hears the events: after the first step it asks the run to hold, and half a second later to go on."""
+class Parent(io.StringIO):
+    """The parent process: pauses the run at its first step, and lets it go on 0.3 s after it began to wait."""
 
-    def __init__(self, to_the_run: int) -> None:
+    def __init__(self, to_run: int) -> None:
         super().__init__()
-        self._to_the_run, self._asked = to_the_run, False
+        self._to_run, self._has_paused, self._has_released = to_run, False, False
 
     def write(self, line: str) -> int:
-        if '"progress"' in line and not self._asked:
-            self._asked = True
-            os.write(self._to_the_run, b"hold\n")
-            Timer(0.5, os.write, (self._to_the_run, b"go\n")).start()
+        if '"progress"' in line and not self._has_paused:
+            self._has_paused = True
+            os.write(self._to_run, b"hold\n")
+            time.sleep(0.2)  # the run reads it in a thread of its own
         return super().write(line)
 
+    def release(self) -> None:
+        if not self._has_released:
+            self._has_released = True
+            Timer(0.3, os.write, (self._to_run, b"go\n")).start()
 
-def test_a_run_holds_when_its_starter_says_so(tmp_path, tiny_base, monkeypatch):
-    theirs, ours = os.pipe()
-    monkeypatch.setattr(run_control, "STDIN_FD", theirs)
+
+def test_a_run_pauses_when_its_parent_process_says_so(tmp_path, tiny_base, monkeypatch):
+    to_read, to_write = os.pipe()
+    parent = Parent(to_write)
+
+    class ReleasingEvent(Event):
+        def wait(self, timeout: float | None = None) -> bool:
+            parent.release()
+            return super().wait(timeout)
+
+    monkeypatch.setattr(run_control, "STDIN_FD", to_read)
+    monkeypatch.setattr(run_control, "Event", ReleasingEvent)
     monkeypatch.setattr(trainer.cli.main, "cancel_on_signals", lambda stop: None)
-    folder, out = persona_job(tmp_path, tiny_base.source, hyperparameters={"num_train_epochs": 5}), Starter(ours)
-    of = {"stop_on_eof": True, "checkpoint_every": 45, "home": None, "ignore_memory": False, "card": "losses"}
-    assert trainer.cli.main._run(argparse.Namespace(folder=folder, **of), out) == 0
-    os.close(ours)
-    steps = [event for event in events(out.getvalue()) if event["event"] == "progress"]
-    assert 0.1 < steps[-1]["held_s"] < 2 and steps[-1]["step"] == steps[-1]["of"]
+    folder = persona_job(tmp_path, tiny_base.source, hyperparameters={"num_train_epochs": 5})
+    options = {"stop_on_eof": True, "checkpoint_every": 45, "home": None, "ignore_memory": False, "card": "losses"}
+    assert trainer.cli.main._run(argparse.Namespace(folder=folder, **options), parent) == 0
+    os.close(to_write)
+    steps = [event for event in events(parent.getvalue()) if event["event"] == "progress"]
+    assert 0.2 < steps[-1]["held_s"] < 10 and steps[-1]["step"] == steps[-1]["of"]
 
 
 @pytest.mark.slow  # the same as a process of its own
