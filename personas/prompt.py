@@ -153,15 +153,13 @@ class Renderer:
         messages: list[Message] = []
         for turn in turns:
             role = "assistant" if turn.by_persona else "user"
-            text = self._chat.sanitise(turn.text) if turn.by_persona or persona is None else self._speaker_line(turn)
+            is_named = not turn.by_persona and persona is not None
+            text = self._chat.sanitise(f"{turn.name.strip()}: {turn.text.strip()}" if is_named else turn.text)
             if messages and messages[-1]["role"] == role:
                 messages[-1]["content"] += "\n" + text
             elif messages or role == "user":  # many templates reject conversations that the assistant opens
                 messages.append({"role": role, "content": text})
         return messages
-
-    def _speaker_line(self, turn: Turn) -> str:
-        return self._chat.sanitise(f"{turn.name.strip()}: {turn.text.strip()}")
 
     def _format_lore(self, lore: Sequence[LoreHit]) -> str:
         return "\n".join(f"[{self._chat.sanitise(hit.heading)}] {self._chat.sanitise(hit.text)}" for hit in lore)

@@ -114,11 +114,11 @@ class ArchiveReader:
     def extract(self, folder: Path, progress: ProgressCallback) -> None:
         """Write every member into an empty folder, readable by its owner only. Raises `BackupError`, `OSError`."""
         for name in self.manifest.members:
-            place = folder / name
+            target = folder / name
             for above in reversed(PurePosixPath(name).parents):
                 (folder / above).mkdir(mode=0o700, exist_ok=True)
-            with place.open("xb") as out:
-                place.chmod(0o600)
+            with target.open("xb") as out:
+                target.chmod(0o600)
                 for chunk in self._chunks(name):
                     out.write(chunk)
                     progress(len(chunk))

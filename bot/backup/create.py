@@ -50,17 +50,17 @@ def create_backup(home: Path, out: Path, now: float, start_progress: ProgressFac
     """Back a home up into the file or folder `out`. Raises `BackupError` or `StoreError`; leaves nothing then."""
     out = _output_path(home, out, now)
     with _translate_disk_full(out.parent), _staging_folder(out.parent) as staging:
-        made = _write_backup(home, staging, out.name, now, start_progress)
-        fsync_path(made.path)
-        with made.path.open("rb") as file:
+        backup = _write_backup(home, staging, out.name, now, start_progress)
+        fsync_path(backup.path)
+        with backup.path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
         if out.exists():
             raise _exists_error(out)
         # Listed first: better one line too many than an unlisted copy of everybody's data.
         record_export(home, "backup", str(out), {EVERYBODY}, digest)
-        made.path.rename(out)
+        backup.path.rename(out)
         fsync_path(out.parent)
-    return CreatedBackup(out, made.bytes, made.manifest)
+    return CreatedBackup(out, backup.bytes, backup.manifest)
 
 
 def _output_path(home: Path, out: Path, now: float) -> Path:
@@ -88,7 +88,10 @@ def _exists_error(out: Path) -> BackupError:
 def _write_backup(home: Path, staging: Path, name: str, now: float, start_progress: ProgressFactory) -> CreatedBackup:
     copy, file = staging / DATABASE_NAME, staging / name
     schema_version, unfinished = copy_database(home, copy)
-    left_out = {_adapter_of(home, *job) for job in unfinished}
+    left_out = {  # the copied database does not list their adapters yet
+        adapter_ref(home, persona, job_version).folder if persona else dialogue_adapter_folder(home, job_name)
+        for persona, job_version, job_name in unfinished
+    }
     progress = start_progress(copy.stat().st_size + sum(path.stat().st_size for path in _home_files(home, left_out)))
     with file.open("xb") as out:
         file.chmod(0o600)
@@ -130,11 +133,6 @@ def copy_database(home: Path, copy: Path) -> tuple[int, list[tuple[str | None, s
     finally:
         target.close()
         source.close()
-
-
-def _adapter_of(home: Path, persona_id: str | None, version: str, job_name: str) -> Path:
-    """Return the folder in which a job installs its adapter, which the copied database does not list yet."""
-    return adapter_ref(home, persona_id, version).folder if persona_id else dialogue_adapter_folder(home, job_name)
 
 
 def _home_files(home: Path, left_out: set[Path]) -> Iterator[Path]:

@@ -51,8 +51,9 @@ def reconcile_home(
 
 def _delete_guilds(new: Path, store: Store, later: Store, made_at: float) -> int:
     """Delete the guilds again that were deleted since."""
-    kept = store.guilds.known() | find_guilds_on_disk(new)
-    deleted = [(guild_id, at) for guild_id, at in later.guilds.deleted().items() if guild_id in kept and at >= made_at]
+    known_guilds = store.guilds.known() | find_guilds_on_disk(new)
+    candidates = later.guilds.deleted().items()
+    deleted = [(guild_id, at) for guild_id, at in candidates if guild_id in known_guilds and at >= made_at]
     for guild_id, at in deleted:
         delete_guild(new, store, guild_id, at)
     return len(deleted)
@@ -97,10 +98,10 @@ def _people_keys(ids: dict[str, str], names: dict[str, str]) -> dict[str, str]:
 
 
 def _keep_key(new: Path, file: Path, name: str) -> None:
-    place = (new / KEY_FILE).with_name(name)
-    place.parent.mkdir(mode=0o700, exist_ok=True)
-    shutil.copyfile(file, place)
-    place.chmod(0o600)
+    target = (new / KEY_FILE).with_name(name)
+    target.parent.mkdir(mode=0o700, exist_ok=True)
+    shutil.copyfile(file, target)
+    target.chmod(0o600)
 
 
 def _merge_exports(new: Path, old: Path) -> None:

@@ -69,22 +69,22 @@ def main() -> int:
 
 
 def build_ask_parser() -> argparse.ArgumentParser:
-    made = argparse.ArgumentParser(
+    parser = argparse.ArgumentParser(
         "model_inference",
         description="Ask one question of a persona (with its live adapter), of two of them, or of the base model.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    made.add_argument("question", nargs="?", default="", help="the question; follows piped input, if there is any")
-    made.add_argument("--persona", metavar="P", help="id or display name")
-    which = made.add_mutually_exclusive_group()
+    parser.add_argument("question", nargs="?", default="", help="the question; follows piped input, if there is any")
+    parser.add_argument("--persona", metavar="P", help="id or display name")
+    which = parser.add_mutually_exclusive_group()
     which.add_argument("--version", metavar="V", help="with this version of its adapter (default: the live one)")
     which.add_argument("--base-only", action="store_true", help="the persona, but without an adapter")
     which.add_argument("--compare", nargs=2, metavar=("P", "Q"), help="ask two: each a persona, P@v2 or P@base")
-    made.add_argument("--seed", type=int, help="the same seed gives the same reply")
-    made.add_argument("--env", type=existing_file, default=Path(".env"), help="a file with settings (default: .env)")
-    made.add_argument("--json", action="store_true", help="print one JSON object at the end")
-    return made
+    parser.add_argument("--seed", type=int, help="the same seed gives the same reply")
+    parser.add_argument("--env", type=existing_file, default=Path(".env"), help="a file with settings (default: .env)")
+    parser.add_argument("--json", action="store_true", help="print one JSON object at the end")
+    return parser
 
 
 def _check_arguments(arguments: argparse.Namespace) -> None:
@@ -144,8 +144,8 @@ def _ask_target(home: Path, wanted: str, version: str | None) -> AskTarget:
     personas = PersonaRegistry(ShippedData.from_source_tree().cards, home)
     persona = personas.find(wanted, 0)
     if persona is None:
-        known = ", ".join(f"{p.name} ({p.id})" for p in personas.of(0).values())
-        raise RequestError(f"There is no persona {wanted!r}.", f"Known: {known}.")
+        available = ", ".join(f"{p.name} ({p.id})" for p in personas.of(0).values())
+        raise RequestError(f"There is no persona {wanted!r}.", f"Known: {available}.")
     chosen = None if version == BASE else _stored_version(home, persona, version)
     return AskTarget(persona, adapter_ref(home, persona.id, chosen) if chosen else None)
 
@@ -194,7 +194,7 @@ async def _generate(
 def _as_json(question: str, speakers: Sequence[AskTarget], replies: Sequence[ChatReply]) -> dict[str, object]:
     answers = []
     for speaker, reply in zip(speakers, replies, strict=True):
-        who = speaker.persona.id if speaker.persona else None
+        persona_id = speaker.persona.id if speaker.persona else None
         shown = {name: value for name, value in asdict(reply).items() if name not in ("logprobs", "tokens", "prompt")}
-        answers.append({"persona": who, **shown})
+        answers.append({"persona": persona_id, **shown})
     return {"question": question, "answers": answers}

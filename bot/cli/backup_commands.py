@@ -60,12 +60,13 @@ def add_backup_commands(commands: CommandParsers) -> None:
 def run_backup(arguments: argparse.Namespace, home: Path) -> int:
     """Create a backup and print its path. Raises `UnderstudyError`."""
     with _progress_bar("backing up") as start_progress:
-        made = create_backup(home, arguments.out, time.time(), start_progress)
+        backup = create_backup(home, arguments.out, time.time(), start_progress)
     if arguments.json:
-        members = {name: member.model_dump() for name, member in made.manifest.members.items()}
-        _print_json({"path": str(made.path), "bytes": made.bytes, "made_at": made.manifest.made_at, "members": members})
+        members = {name: member.model_dump() for name, member in backup.manifest.members.items()}
+        summary = {"path": str(backup.path), "bytes": backup.bytes, "made_at": backup.manifest.made_at}
+        _print_json({**summary, "members": members})
     else:
-        print(f"{made.path}  ({made.bytes / 2**20:.1f} MB, {len(made.manifest.members)} files)")
+        print(f"{backup.path}  ({backup.bytes / 2**20:.1f} MB, {len(backup.manifest.members)} files)")
         print("It contains private messages and the keys to pseudonyms. Members erased later are still in it.")
     return 0
 

@@ -48,8 +48,8 @@ Only with Discord's permission (DISCORD_PERMISSION), and only what members wrote
 
 def format_member_report(about: MemberReport) -> list[str]:
     """Format what is stored about a person, and when they were erased."""
-    kept = list(_stored_lines(about))
-    lines = [f"Stored about {about.user_id} in {about.runner.home}:", *(kept or ["  nothing"])]
+    stored = list(_stored_lines(about))
+    lines = [f"Stored about {about.user_id} in {about.runner.home}:", *(stored or ["  nothing"])]
     decision = about.store.people.decision(about.user_id)
     lines.append(
         f"  training: opted in on {_day(decision.at)}"

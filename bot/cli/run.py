@@ -33,17 +33,17 @@ usage; 130 Ctrl-C in a command. docs/commands.md has all of them."""
 
 
 def build_parser(prog: str = "python -m bot") -> argparse.ArgumentParser:
-    made = argparse.ArgumentParser(
+    parser = argparse.ArgumentParser(
         prog, description=DESCRIPTION, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    made.add_argument("--env", type=existing_file, default=Path(".env"), help="a file with settings (default: .env)")
-    commands = made.add_subparsers(title="commands", metavar="COMMAND")
+    parser.add_argument("--env", type=existing_file, default=Path(".env"), help="a file with settings (default: .env)")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND")
     doctor_commands.add_doctor_command(commands)
     setup_commands.add_invite_command(commands)
     privacy_commands.add_commands(commands)
     add_backup_commands(commands)
     setup_commands.add_completion_command(commands, build_parser)
-    return made
+    return parser
 
 
 def main() -> int:

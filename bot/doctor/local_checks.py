@@ -76,13 +76,13 @@ def token_application_id(text: str) -> int | None:
 
 def check_home(folder: Path) -> BotCheck:
     """Check that the bot's home can be written, or created."""
-    place = _existing_parent(folder)
+    parent = _existing_parent(folder)
     try:
-        with tempfile.TemporaryDirectory(prefix=".doctor-", dir=place):
+        with tempfile.TemporaryDirectory(prefix=".doctor-", dir=parent):
             pass
     except OSError as error:
         remedy = "give this user the right to write there, or set another folder in UNDERSTUDY_HOME"
-        return BotCheck("home", "fail", f"{place} cannot be written: {error.strerror or error}", remedy)
+        return BotCheck("home", "fail", f"{parent} cannot be written: {error.strerror or error}", remedy)
     if not folder.exists():
         return BotCheck("home", "ok", f"{folder} is created when the bot starts")
     if folder.stat().st_mode & 0o077:
@@ -156,7 +156,7 @@ def _is_understudy(number: int) -> bool:
 
 
 def _existing_parent(folder: Path) -> Path:
-    return next(place for place in (folder, *folder.parents) if place.is_dir())
+    return next(parent for parent in (folder, *folder.parents) if parent.is_dir())
 
 
 async def check_trainer(
@@ -181,14 +181,11 @@ async def check_trainer(
             process.kill()
             await process.wait()
     try:
-        return [_parse_check(one) for one in json.loads(output)["checks"]]
+        rows = json.loads(output)["checks"]
+        return [BotCheck(str(row["name"]), row["state"], str(row["found"]), str(row["remedy"])) for row in rows]
     except (ValueError, LookupError, TypeError):
         why = complaint.decode(errors="replace").strip()[-MAX_OUTPUT_CHARS:]
         return [_unavailable(why or f"it ended with {process.returncode}")]
-
-
-def _parse_check(row: Mapping[str, Any]) -> BotCheck:
-    return BotCheck(str(row["name"]), row["state"], str(row["found"]), str(row["remedy"]))
 
 
 def _unavailable(why: str) -> BotCheck:

@@ -121,22 +121,22 @@ class ErasureRunner:
 
     def people(self, traces: PersonIdentifiers) -> set[str]:
         """Return all keys under which a person can be listed."""
-        known = [*traces.ids, *(f"name:{name.casefold()}" for name in traces.names)]
-        return {self.keyed(one) for one in known}
+        keys = [*traces.ids, *(f"name:{name.casefold()}" for name in traces.names)]
+        return {self.keyed(one) for one in keys}
 
     def traces(
         self, user_id: int, names: Iterable[str] = (), sure_names: Iterable[str] = (), until: float = math.inf
     ) -> PersonIdentifiers:
         """Collect a member's identifiers, with the lore contributed until then; the operator confirms `sure_names`."""
-        known = {*names, *self.store.erasure.names(user_id)}
-        found = PersonIdentifiers(ids=(str(user_id),)).with_names(sorted(known), self._barred(user_id, known))
+        all_names = {*names, *self.store.erasure.names(user_id)}
+        found = PersonIdentifiers(ids=(str(user_id),)).with_names(sorted(all_names), self._barred(user_id, all_names))
         found = found.with_confirmed_names(sure_names).with_texts(self.store.erasure.texts(user_id))
         answers = tuple(map(str, self.store.erasure.answers(user_id)))
         jobs = job_name_replacements(self.store.erasure.job_names(user_id), self.keyed)
-        given = self.store.people.contributions_of(user_id)
+        contributions = self.store.people.contributions_of(user_id)
         lore = tuple(
             f"lore/{gift.guild_id}/{gift.persona_id}/{gift.what}"
-            for gift in given
+            for gift in contributions
             if gift.what != CARD_CONTRIBUTION and gift.at <= until
         )
         return replace(self._with_parts(found, user_id), answers=answers, jobs=jobs, lore=lore)
@@ -261,10 +261,10 @@ class ErasureRunner:
     async def _files(self, row: ErasureRequest, receipt: ErasureReceipt, traces: PersonIdentifiers) -> ErasureReceipt:
         files = self._home_files(traces)
         withdrawn = [adapter_ref(self.home, one.persona_id, one.version).folder for one in receipt.withdrawn]
-        given = [self.home / path for path in traces.lore]
-        given += [file for path in traces.lore for file in (self.home / REVISIONS_FOLDER / path).glob("*")]
+        contributed = [self.home / path for path in traces.lore]
+        contributed += [file for path in traces.lore for file in (self.home / REVISIONS_FOLDER / path).glob("*")]
         done: FileErasureResult = await asyncio.to_thread(
-            files.erase, withdrawn, given, derived_only=receipt.scope == "trainings"
+            files.erase, withdrawn, contributed, derived_only=receipt.scope == "trainings"
         )
         if self.hooks:
             await self.hooks.files_changed([*done.deleted, *done.cut, *done.lost])

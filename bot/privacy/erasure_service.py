@@ -98,8 +98,8 @@ class LiveBotHooks:
         if self.client.services.store.jobs.get(again_id):
             return one.model_copy(update={"again": again_id})
         try:
-            place = {"guild_id": job.guild_id, "channel_id": job.channel_id}
-            self.client.services.queue.enqueue(job.request, **place, requested_by=SYSTEM_USER_ID, job_id=again_id)
+            origin = {"guild_id": job.guild_id, "channel_id": job.channel_id}
+            self.client.services.queue.enqueue(job.request, **origin, requested_by=SYSTEM_USER_ID, job_id=again_id)
         except UnderstudyError as error:
             log.warning("%s %s is not retrained: %s", one.persona_id, one.version, error)
             return one.model_copy(update={"why_not": error.message})

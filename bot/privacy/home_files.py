@@ -65,9 +65,9 @@ class HomeFiles:
         return any(self._in_file(file) for file in inside if file.is_file() and not file.is_symlink())
 
     def erase(
-        self, withdrawn: Collection[Path] = (), given: Collection[Path] = (), *, derived_only: bool = False
+        self, withdrawn: Collection[Path] = (), contributed: Collection[Path] = (), *, derived_only: bool = False
     ) -> FileErasureResult:
-        """Delete `withdrawn`, `given` and derived data of the person, and redact everything else. Raises `OSError`."""
+        """Delete `withdrawn`, `contributed` and derived data, and redact everything else. Raises `OSError`."""
         done = FileErasureResult()
         for leftover in list(self.home.rglob(f"{PENDING_DELETION_PREFIX}*")):
             _remove(leftover)
@@ -76,7 +76,7 @@ class HomeFiles:
                 done.deleted.append(self._shown(path))
                 delete_path(path)
         if not derived_only:
-            for file in filter(Path.is_file, given):
+            for file in filter(Path.is_file, contributed):
                 done.deleted.append(self._shown(file))
                 delete_path(file)
             self._erase_primary(done)
@@ -193,13 +193,9 @@ def discard_pending_job_folders(home: Path, store: Store) -> None:
 def discard_pending_history_folders(home: Path, store: Store) -> None:
     """Delete the folders of pending jobs with chat history, after an edit or a deletion. Raises `OSError`."""
     for job in _pending_jobs(store):
-        if _uses_history(job):
+        if f'"dataset":"{HISTORY_DATASET}"' in job.request_json.replace(" ", ""):
             delete_path(home / "jobs" / job.job_id)
 
 
 def _pending_jobs(store: Store) -> list[TrainingJob]:
     return [*store.jobs.in_state("queued"), *store.jobs.resumable()]
-
-
-def _uses_history(job: TrainingJob) -> bool:
-    return f'"dataset":"{HISTORY_DATASET}"' in job.request_json.replace(" ", "")

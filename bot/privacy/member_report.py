@@ -58,13 +58,13 @@ class MemberReport:
             lines.append(translate(language, "show_messages", **values))
         if counts["votes"]:
             lines.append(translate(language, "show_votes", count=counts["votes"]))
-        given = []
+        contributions = []
         for gift in self.store.people.contributions_of(self.user_id):
             key = "card" if gift.what == CARD_CONTRIBUTION else "lore"
             persona = short_id(Persona(gift.persona_id, gift.persona_id), gift.guild_id)
-            given.append(translate(language, key, what=gift.what, persona=persona))
-        if given:
-            lines.append(translate(language, "show_given", what=", ".join(given)))
+            contributions.append(translate(language, key, what=gift.what, persona=persona))
+        if contributions:
+            lines.append(translate(language, "show_given", what=", ".join(contributions)))
         if counts["taught"]:
             lines.append(translate(language, "show_taught", count=counts["taught"]))
         if counts["comparisons"]:

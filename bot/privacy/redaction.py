@@ -172,7 +172,7 @@ def _record(line: str, finder: IdentifierMatcher) -> Any:
 
 
 def redact_json(node: Any, finder: IdentifierMatcher) -> Any:
-    """Return a JSON value without the person; `REMOVED_RECORD` for a record of is_theirs."""
+    """Return a JSON value without the person; `REMOVED_RECORD` for a record of theirs."""
     if isinstance(node, dict):
         if _is_theirs(node, finder):
             return REMOVED_RECORD

@@ -174,9 +174,9 @@ class Retention:
             return
         guild_ids = {guild.id for guild in client.guilds}
         self._record_present(guild_ids)
-        known = self._services.store.guilds.known() | find_guilds_on_disk(self._services.home)
+        known_guilds = self._services.store.guilds.known() | find_guilds_on_disk(self._services.home)
         others = self._services.store.guilds.guilds_of_other_account(client.application_id)
-        for guild_id in known - guild_ids - others:
+        for guild_id in known_guilds - guild_ids - others:
             self._services.store.guilds.record_left(guild_id, self._clock.now())
 
     def _record_present(self, guild_ids: set[int]) -> None:

@@ -160,8 +160,8 @@ def get_webhook_message(parts: SandboxContainer, call: ApiCall) -> Json:
     if interaction is not None and call.path["message_id"] == "@original":
         return parts.interactions.original(interaction)
     hook = None if interaction else get_webhook(parts, call)
-    place = parts.webhooks.place(hook, call.query.get("thread_id")) if hook else None
-    message = parts.messages.find(call.path["message_id"], place)
+    channel_id = parts.webhooks.place(hook, call.query.get("thread_id")) if hook else None
+    message = parts.messages.find(call.path["message_id"], channel_id)
     if message.get("webhook_id") != call.path["webhook_id"]:
         raise ApiError(10008)
     return message

@@ -112,8 +112,8 @@ class CommandRegistry:
             )
         if command.get("nsfw") and not self._guild.is_nsfw(channel):
             raise SandboxRefusal(f"{shown} can be used in age-restricted channels only.")
-        place = DIRECT_CONTEXT if channel["type"] == DIRECT_CHANNEL else GUILD_CONTEXT
-        if command.get("contexts") is not None and place not in command["contexts"]:
+        context = DIRECT_CONTEXT if channel["type"] == DIRECT_CHANNEL else GUILD_CONTEXT
+        if command.get("contexts") is not None and context not in command["contexts"]:
             raise SandboxRefusal(f"{shown} cannot be used here.")
         return command
 
@@ -137,13 +137,13 @@ def fill_options(guild: Guild, invoked: CommandInvocation, values: Json, focused
     options = {option["name"]: option for option in invoked.leaf.get("options", ())}
     if unknown := set(values) - set(options):
         raise SandboxRefusal(f"/{invoked.command['name']} has no option called {min(unknown)}.")
-    given = [(option, values[name]) for name, option in options.items() if values.get(name) not in (None, "")]
+    filled_in = [(option, values[name]) for name, option in options.items() if values.get(name) not in (None, "")]
     for name, option in options.items() if focused is None else ():
         if option.get("required") and values.get(name) in (None, ""):
             raise SandboxRefusal(f"{name}: This option is required. Specify a value.")
     resolved: dict[str, Json] = {}
     filled: list[Json] = []
-    for option, value in given:
+    for option, value in filled_in:
         try:
             filled.append(_option_data(guild, option, value, resolved, focused))
         except SandboxRefusal:

@@ -79,8 +79,8 @@ class MessageManager:
 
     def ephemeral(self, channel_id: str, user_id: str, after: int, before: int | None) -> list[Json]:
         """Return the ephemeral messages that this member sees in a range of the channel."""
-        kept = self._store.page("ephemeral", channel_id, 100, before, after)
-        return [self._render(one) for one in kept if visible_to(one, user_id)]
+        stored = self._store.page("ephemeral", channel_id, 100, before, after)
+        return [self._render(one) for one in stored if visible_to(one, user_id)]
 
     def create(self, author: Json, channel_id: str, draft: MessageDraft, **more: Any) -> Json:
         """Send a message; `more` are fields that only the server sets. A repeated enforced nonce sends nothing."""
@@ -98,7 +98,7 @@ class MessageManager:
 
     def _nonced(self, author_id: str, nonce: str) -> str | None:
         oldest = self._clock.now() - NONCE_LIFETIME_S
-        self._nonces = {key: kept for key, kept in self._nonces.items() if kept[0] > oldest}
+        self._nonces = {key: sent for key, sent in self._nonces.items() if sent[0] > oldest}
         return self._nonces.get((author_id, nonce), (0.0, None))[1]
 
     def _new(self, author: Json, channel_id: str, body: Json) -> Json:
@@ -128,8 +128,8 @@ class MessageManager:
             if reference.get("fail_if_not_exists") is False:
                 return {}
             raise ApiError.field("message_reference", "REPLIES_UNKNOWN_MESSAGE", "Unknown message")
-        place = {"type": 0, "channel_id": channel_id, "message_id": target["id"], **self._guild_field(channel_id)}
-        return {"type": REPLY, "message_reference": place}
+        reference = {"type": 0, "channel_id": channel_id, "message_id": target["id"], **self._guild_field(channel_id)}
+        return {"type": REPLY, "message_reference": reference}
 
     def _guild_field(self, channel_id: str) -> Json:
         return {} if self.guild.channel(channel_id)["type"] == DIRECT_CHANNEL else {"guild_id": self.guild.id}
@@ -205,8 +205,8 @@ class MessageManager:
             self._store.delete_file(int(attachment["id"]))
         self._feed.publish("delete", self._render(message))
         if storage_kind(message) == "message":
-            place = {"id": message_id, "channel_id": message["channel_id"]}
-            self._gateway.dispatch("MESSAGE_DELETE", place | self._guild_field(message["channel_id"]))
+            ids = {"id": message_id, "channel_id": message["channel_id"]}
+            self._gateway.dispatch("MESSAGE_DELETE", ids | self._guild_field(message["channel_id"]))
 
     def with_address(self, attachment: Json) -> Json:
         """Render an attachment with its current URL."""
@@ -228,9 +228,10 @@ class MessageManager:
         rendered = self._render(message)
         self._feed.publish(kind, rendered)
         if storage_kind(message) == "message":
-            place, author = self._guild_field(message["channel_id"]), self._store.get("member", message["author"]["id"])
-            member = {"member": {k: v for k, v in author.items() if k != "user"}} if author and place else {}
-            self._gateway.dispatch(event, {**rendered, **place, **member})
+            guild_field = self._guild_field(message["channel_id"])
+            author = self._store.get("member", message["author"]["id"])
+            member = {"member": {k: v for k, v in author.items() if k != "user"}} if author and guild_field else {}
+            self._gateway.dispatch(event, {**rendered, **guild_field, **member})
         return rendered
 
 
@@ -256,13 +257,13 @@ class ThreadManager:
         created = payloads.format_timestamp(time_of(self._store.new_id()))
         thread = self._save(payloads.thread(thread_id, parent, author["id"], name, created))
         self._gateway.dispatch("THREAD_CREATE", {**thread, "newly_created": True})
-        place = {"type": 0, "guild_id": self._guild.id}
+        reference = {"type": 0, "guild_id": self._guild.id}
         if message is None:
-            self._system(author, parent, THREAD_CREATED, name, place | {"channel_id": thread_id})
+            self._system(author, parent, THREAD_CREATED, name, reference | {"channel_id": thread_id})
         else:
             self._messages.change(message["id"], flags=message["flags"] | HAS_THREAD, thread=thread)
             start = {"channel_id": parent["id"], "message_id": message["id"]}
-            self._system(author, thread, THREAD_STARTER, "", place | start)
+            self._system(author, thread, THREAD_STARTER, "", reference | start)
         return thread
 
     def _system(self, author: Json, channel: Json, kind: int, content: str, reference: Json) -> None:

@@ -22,7 +22,7 @@ LINKED_IMAGE_TYPE = "text/uri-list"
 
 
 class WebhookManager:
-    """All webhooks; each owner to the bot's application, so buttons on its messages work."""
+    """All webhooks; each belongs to the bot's application, so buttons on its messages work."""
 
     def __init__(self, guild: Guild, messages: MessageManager, gateway: Gateway, conditions: NetworkConditions) -> None:
         self._guild, self._store, self._messages = guild, guild.store, messages

@@ -290,8 +290,8 @@ class Gateway:
             connection.send(Opcode.INVALID_SESSION, False)
 
     def _send_members(self, session: GatewaySession, data: Json) -> None:
-        wanted = data.get("user_ids") or []
-        ids = {str(one) for one in (wanted if isinstance(wanted, list) else [wanted])}
+        user_ids = data.get("user_ids") or []
+        ids = {str(one) for one in (user_ids if isinstance(user_ids, list) else [user_ids])}
         found = [m for m in self._guild.members() if not ids or m["user"]["id"] in ids]
         chunk = {"guild_id": self._guild.id, "members": found, "chunk_index": 0, "chunk_count": 1, "not_found": []}
         session.dispatch("GUILD_MEMBERS_CHUNK", chunk | {"nonce": data.get("nonce")})

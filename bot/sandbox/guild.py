@@ -110,12 +110,12 @@ class Guild:
 
     def visible_channels(self, user_id: str) -> list[Json]:
         """List the channels that the member sees, as their client shows them."""
-        places = [*self.channels(), *self.threads(), self.direct(user_id)]
-        return [self.client_view(one) for one in places if one and self.may(user_id, Permission.VIEW_CHANNEL, one)]
+        channels = [*self.channels(), *self.threads(), self.direct(user_id)]
+        return [self.client_view(one) for one in channels if one and self.may(user_id, Permission.VIEW_CHANNEL, one)]
 
     def is_shown(self, channel_id: object, user_id: str) -> bool:
-        place = self.store.get("channel", channel_id)
-        return place is not None and self.may(user_id, Permission.VIEW_CHANNEL, place)
+        channel = self.store.get("channel", channel_id)
+        return channel is not None and self.may(user_id, Permission.VIEW_CHANNEL, channel)
 
     def client_view(self, channel: Json) -> Json:
         """Render a channel for a member's client: with its parent's properties, or the other side's user."""

@@ -74,10 +74,10 @@ class MemberClient:
         self, channel: ChannelReference, content: str, reply_to: Json | None = None, files: Sequence[StoredFile] = ()
     ) -> Json:
         """Send a message; @Name and #channel become mentions, as in Discord's input."""
-        place = self._place(channel)
-        if not self._may(Permission.SEND_MESSAGES, place):
+        location = self._find_channel(channel)
+        if not self._may(Permission.SEND_MESSAGES, location):
             raise SandboxRefusal("You do not have permission to send messages in this channel.")
-        if files and not self._may(Permission.ATTACH_FILES, place):
+        if files and not self._may(Permission.ATTACH_FILES, location):
             raise SandboxRefusal("You do not have permission to upload files in this channel.")
         if any(len(file.data) > LARGEST_FILE_BYTES for file in files):
             raise SandboxRefusal("Your files are too powerful: 10 MiB each at most.")
@@ -88,7 +88,7 @@ class MemberClient:
 
         def send() -> Json:
             draft.check()
-            return self._container.messages.create(self._self["user"], place["id"], draft)
+            return self._container.messages.create(self._self["user"], location["id"], draft)
 
         return _as_client(body["content"], send)
 
@@ -105,14 +105,14 @@ class MemberClient:
         """Delete an own message, or with Manage Messages anybody's."""
         current = self._visible(message["id"])
         is_own = current["author"]["id"] == self.id
-        place = self._container.guild.channel(current["channel_id"])
-        if current["flags"] & EPHEMERAL or not (is_own or self._may(Permission.MANAGE_MESSAGES, place)):
+        location = self._container.guild.channel(current["channel_id"])
+        if current["flags"] & EPHEMERAL or not (is_own or self._may(Permission.MANAGE_MESSAGES, location)):
             raise SandboxRefusal("You do not have permission to delete this message.")
         self._container.messages.delete(current["id"])
 
     async def thread(self, channel: ChannelReference, name: str, message: Json | None = None) -> Json:
         """Create a thread in a channel, under a message or on its own."""
-        parent, start = self._place(channel), self._visible(message["id"]) if message else None
+        parent, start = self._find_channel(channel), self._visible(message["id"]) if message else None
         if parent["type"] != TEXT_CHANNEL or (start and start["channel_id"] != parent["id"]):
             raise SandboxRefusal("A thread cannot be created here.")
         if not self._may(Permission.CREATE_PUBLIC_THREADS, parent):
@@ -128,14 +128,14 @@ class MemberClient:
     async def dm(self) -> Json:
         return self._container.guild.client_view(self._container.threads.direct(self.id))
 
-    def _may(self, needed: Permission, place: Json) -> bool:
-        return self._container.guild.may(self.id, needed, place)
+    def _may(self, needed: Permission, location: Json) -> bool:
+        return self._container.guild.may(self.id, needed, location)
 
-    def _place(self, named: ChannelReference) -> Json:
-        id_or_name = named["id"] if isinstance(named, dict) else str(named).removeprefix("#")
-        for place in self._container.guild.visible_channels(self.id):
-            if id_or_name in (place["id"], place.get("name")):
-                return self._container.guild.channel(place["id"])
+    def _find_channel(self, reference: ChannelReference) -> Json:
+        id_or_name = reference["id"] if isinstance(reference, dict) else str(reference).removeprefix("#")
+        for location in self._container.guild.visible_channels(self.id):
+            if id_or_name in (location["id"], location.get("name")):
+                return self._container.guild.channel(location["id"])
         raise SandboxRefusal(f"There is no channel called {id_or_name}.")
 
     def _with_mentions(self, content: str) -> str:
@@ -148,39 +148,39 @@ class MemberClient:
 
     async def slash(self, channel: ChannelReference, command: str, /, **options: object) -> InteractionResponse:
         """Run a command by its full name, such as "finetune start"; returns when acknowledged, or after 3 s."""
-        place = self._place(channel)
-        invoked = self._container.commands.invoked(self.id, command, place)
+        location = self._find_channel(channel)
+        invoked = self._container.commands.invoked(self.id, command, location)
         data = command_options.fill_options(self._container.guild, invoked, options)
-        return await self._ask(InteractionType.COMMAND, place, data)
+        return await self._ask(InteractionType.COMMAND, location, data)
 
     async def autocomplete(
         self, channel: ChannelReference, command: str, focused: str, /, **options: object
     ) -> list[Json]:
         """Return the choices the bot offers for the option being typed; none if it does not respond."""
-        place = self._place(channel)
-        invoked = self._container.commands.invoked(self.id, command, place)
+        location = self._find_channel(channel)
+        invoked = self._container.commands.invoked(self.id, command, location)
         if not any(o["name"] == focused and o.get("autocomplete") for o in invoked.leaf.get("options", ())):
             raise SandboxRefusal(f"{focused}: This option has no autocomplete.")
         data = command_options.fill_options(self._container.guild, invoked, options, focused)
-        answer = await self._ask(InteractionType.AUTOCOMPLETE, place, data)
+        answer = await self._ask(InteractionType.AUTOCOMPLETE, location, data)
         return cast(list[Json], answer.interaction.data.get("choices", []))
 
     async def context(
         self, channel: ChannelReference, command: str, target: "MemberClient | Json | str"
     ) -> InteractionResponse:
         """Use a menu command on a member or a message (the object, or its id)."""
-        place = self._place(channel)
-        found = self._container.commands.menu_command(self.id, command, place)
+        location = self._find_channel(channel)
+        found = self._container.commands.menu_command(self.id, command, location)
         target_id = target["id"] if isinstance(target, dict) else getattr(target, "id", target)
         try:
             if found["type"] == USER_COMMAND:
                 entity = self._container.guild.member(target_id)
             else:
-                entity = self._container.messages.find(target_id, place["id"])
+                entity = self._container.messages.find(target_id, location["id"])
         except ApiError as error:
             raise SandboxRefusal(f"{found['name']}: {error}.") from error
         data = command_options.fill_menu(self._container.guild, found, entity)
-        return await self._ask(InteractionType.COMMAND, place, data)
+        return await self._ask(InteractionType.COMMAND, location, data)
 
     async def click(self, message: Json, label_or_custom_id: str) -> InteractionResponse:
         return await self._use(message, label_or_custom_id, "button", (BUTTON,), lambda button: {})
@@ -196,8 +196,8 @@ class MemberClient:
         current = self._visible(message["id"])
         found = _component(current, name, what, kinds)
         data = {"component_type": found["type"], "custom_id": found["custom_id"], "id": found["id"]} | fill(found)
-        place = self._container.guild.channel(current["channel_id"])
-        return await self._ask(InteractionType.COMPONENT, place, data, current)
+        location = self._container.guild.channel(current["channel_id"])
+        return await self._ask(InteractionType.COMPONENT, location, data, current)
 
     def _visible(self, message_id: str) -> Json:
         try:
@@ -209,19 +209,19 @@ class MemberClient:
         return found
 
     def _sees(self, message: Json) -> bool:
-        place = self._container.guild.channel(message["channel_id"])
-        return visible_to(message, self.id) and self._may(Permission.VIEW_CHANNEL, place)
+        location = self._container.guild.channel(message["channel_id"])
+        return visible_to(message, self.id) and self._may(Permission.VIEW_CHANNEL, location)
 
     async def submit(self, answer: InteractionResponse, /, **fields: str | list[str]) -> InteractionResponse:
         """Submit a form; fields by custom_id or label."""
-        form, asked = answer.modal, answer.interaction
+        form, interaction = answer.modal, answer.interaction
         if form is None:
             raise SandboxRefusal("There is no form to submit.")
         rows = [filled for row in form["components"] if (filled := self._form_row(row, fields))]
         data = {"custom_id": form["custom_id"], "components": rows}
-        source = self._visible(asked.source) if asked.source else None
-        place = self._container.guild.channel(asked.payload["channel_id"])
-        return await self._ask(InteractionType.FORM, place, data, source, asked)
+        source = self._visible(interaction.source) if interaction.source else None
+        location = self._container.guild.channel(interaction.payload["channel_id"])
+        return await self._ask(InteractionType.FORM, location, data, source, interaction)
 
     def _form_row(self, row: Json, fields: FormFields) -> Json | None:
         """Fill in a row: an action row with inputs, or a label around one; None for a row without inputs."""
@@ -235,8 +235,8 @@ class MemberClient:
     def _form_field(self, field: Json, label: str, fields: FormFields) -> Json:
         if field["type"] == TEXT_INPUT:
             return _form_text(field, label, fields)
-        given = fields.get(field["custom_id"], fields.get(label, []))
-        values = [given] if isinstance(given, str) else given
+        entered = fields.get(field["custom_id"], fields.get(label, []))
+        values = [entered] if isinstance(entered, str) else entered
         lowest = {} if field.get("required", True) or values else {"min_values": 0}
         filled = command_options.fill_select(self._container.guild, {"placeholder": label, **field, **lowest}, values)
         return {"type": field["type"], "custom_id": field["custom_id"], "values": filled["values"]}
@@ -244,12 +244,12 @@ class MemberClient:
     async def _ask(
         self,
         kind: InteractionType,
-        place: Json,
+        location: Json,
         data: Json,
         source: Json | None = None,
         trigger: Interaction | None = None,
     ) -> InteractionResponse:
-        interaction = await self._container.interactions.dispatch(kind, self.id, place["id"], data, source, trigger)
+        interaction = await self._container.interactions.dispatch(kind, self.id, location["id"], data, source, trigger)
         return InteractionResponse(interaction, self._container)
 
 

@@ -152,9 +152,9 @@ class _Page:
     def _sees(self, me: MemberClient, kind: str, data: Json) -> bool:
         if kind in ("commands", "controls"):
             return True
-        place = data["id"] if kind == "channel" else data["channel_id"]
+        channel_id = data["id"] if kind == "channel" else data["channel_id"]
         is_whole = kind in ("typing", "channel") or ("author" in data and visible_to(data, me.id))
-        return is_whole and self._container.guild.is_shown(place, me.id)
+        return is_whole and self._container.guild.is_shown(channel_id, me.id)
 
     async def act(self, request: web.Request) -> web.Response:
         """Run a member's action; what Discord's client would not allow is returned as a refusal."""

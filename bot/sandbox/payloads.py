@@ -86,7 +86,7 @@ def channel(channel_id: str, guild_id: str, position: int, seed: ChannelSeed, ov
     }
 
 
-def thread(thread_id: str, parent: Json, owner_id: str, name: str, made: str) -> Json:
+def thread(thread_id: str, parent: Json, owner_id: str, name: str, created_at: str) -> Json:
     """Build a public thread; like Discord's it has no topic of its own, and inherits the age restriction."""
     return {
         "id": thread_id,
@@ -99,7 +99,7 @@ def thread(thread_id: str, parent: Json, owner_id: str, name: str, made: str) ->
         "member_count": 1,
         "thread_metadata": {
             "auto_archive_duration": 4320,
-            **_fields("archive_timestamp create_timestamp", made),
+            **_fields("archive_timestamp create_timestamp", created_at),
             **_fields("archived locked", False),
         },
         **_fields("message_count total_message_sent rate_limit_per_user flags", 0),
@@ -202,14 +202,14 @@ def components(sent: list[Json]) -> list[Json]:
     numbers = itertools.count(1)
 
     def numbered(one: Json) -> Json:
-        made = {"id": next(numbers), **one}
+        component = {"id": next(numbers), **one}
         if "components" in one:
-            made["components"] = [numbered(child) for child in one["components"]]
+            component["components"] = [numbered(child) for child in one["components"]]
         if one["type"] in SELECT_COMPONENTS:
-            made = {"min_values": 1, "max_values": 1, **made}
+            component = {"min_values": 1, "max_values": 1, **component}
             # For forms only, but discord.py sends it with every select menu.
-            made.pop("required", None)
-        return made
+            component.pop("required", None)
+        return component
 
     return [numbered(one) for one in without_nulls(sent)]
 

@@ -81,7 +81,8 @@ class Sandbox(FaultControls):
         self, host: str = "127.0.0.1", port: int = 0, mount: AppMount | None = None, links: Sequence[page_api.Link] = ()
     ) -> None:
         """Listen (port 0: a free one); `mount` may add routes. Raises NotLoopback, or OSError for a taken port."""
-        _require_loopback(host)
+        if not http_api.is_loopback(host):
+            raise NotLoopback(f"the sandbox listens on loopback only, not on {host!r}: use 127.0.0.1, ::1 or localhost")
         app = self._application(links)
         if mount:
             mount(app)
@@ -152,8 +153,3 @@ class Sandbox(FaultControls):
             if person["user"]["global_name"] == name:
                 return MemberClient(self._container, person["user"]["id"])
         raise KeyError(name)
-
-
-def _require_loopback(host: str) -> None:
-    if not http_api.is_loopback(host):
-        raise NotLoopback(f"the sandbox listens on loopback only, not on {host!r}: use 127.0.0.1, ::1 or localhost")

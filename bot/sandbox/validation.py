@@ -49,9 +49,9 @@ def check_limits(body: object, rules: FieldLimits) -> None:
     """Raise ApiError 50035, with Discord's tree of errors, if a field is too long."""
     errors: Json = {}
     for path, most in rules:
-        for place, value in _find_fields(body, path.replace("[]", ".[]").strip(".").split("."), ()):
+        for field, value in _find_fields(body, path.replace("[]", ".[]").strip(".").split("."), ()):
             if isinstance(value, str | list) and len(value) > most:
-                _add_error(errors, place, f"Must be {most} or fewer in length.")
+                _add_error(errors, field, f"Must be {most} or fewer in length.")
     if errors:
         raise ApiError(50035, errors)
 
@@ -60,27 +60,27 @@ def check_message(body: Json) -> None:
     """Check the limits of a message, and that custom_ids are unique."""
     check_limits(body, MESSAGE)
     seen: set[str] = set()
-    for place, custom_id in _find_fields(body, ["components", "[]", "components", "[]", "custom_id"], ()):
+    for field, custom_id in _find_fields(body, ["components", "[]", "components", "[]", "custom_id"], ()):
         if str(custom_id) in seen:
-            words = "Component custom id cannot be duplicated"
-            raise ApiError.field(".".join(place), "COMPONENT_CUSTOM_ID_DUPLICATED", words)
+            message = "Component custom id cannot be duplicated"
+            raise ApiError.field(".".join(field), "COMPONENT_CUSTOM_ID_DUPLICATED", message)
         seen.add(str(custom_id))
 
 
-def _find_fields(node: object, path: list[str], place: FieldPath) -> Iterator[tuple[FieldPath, object]]:
+def _find_fields(node: object, path: list[str], field: FieldPath) -> Iterator[tuple[FieldPath, object]]:
     if not path:
-        yield place, node
+        yield field, node
     elif path[0] == "[]" and isinstance(node, list):
         for index, item in enumerate(node):
-            yield from _find_fields(item, path[1:], (*place, str(index)))
+            yield from _find_fields(item, path[1:], (*field, str(index)))
     elif isinstance(node, dict) and path[0] in node:
-        yield from _find_fields(node[path[0]], path[1:], (*place, path[0]))
+        yield from _find_fields(node[path[0]], path[1:], (*field, path[0]))
 
 
-def _add_error(errors: Json, place: FieldPath, words: str) -> None:
-    for step in place:
+def _add_error(errors: Json, field: FieldPath, message: str) -> None:
+    for step in field:
         errors = errors.setdefault(step, {})
-    errors["_errors"] = [{"code": "BASE_TYPE_MAX_LENGTH", "message": words}]
+    errors["_errors"] = [{"code": "BASE_TYPE_MAX_LENGTH", "message": message}]
 
 
 CHAT_INPUT, USER_COMMAND, MESSAGE_COMMAND = 1, 2, 3
@@ -103,8 +103,8 @@ def check_commands(commands: list[Json]) -> None:
     for index, command in enumerate(commands):
         key = _kind(command), command.get("name")
         if key in seen:
-            words = "Application command names must be unique"
-            raise ApiError.field(f"{index}.name", "APPLICATION_COMMANDS_DUPLICATE_NAME", words)
+            message = "Application command names must be unique"
+            raise ApiError.field(f"{index}.name", "APPLICATION_COMMANDS_DUPLICATE_NAME", message)
         seen.add(key)
         _check_one(str(index), command)
 
@@ -113,10 +113,10 @@ def _kind(command: Json) -> int:
     return int(command.get("type") or CHAT_INPUT)
 
 
-def _check_one(place: str, command: Json) -> None:
+def _check_one(field: str, command: Json) -> None:
     described = bool(command.get("description"))
     if _kind(command) == CHAT_INPUT:
-        for where, node in _option_paths(place, command):
+        for where, node in _option_paths(field, command):
             name = str(node.get("name") or "")
             if not COMMAND_NAME_PATTERN.fullmatch(name) or name != name.lower():
                 raise ApiError.field(f"{where}.name", "APPLICATION_COMMAND_INVALID_NAME", "Command name is invalid")
@@ -124,26 +124,26 @@ def _check_one(place: str, command: Json) -> None:
                 raise ApiError.field(f"{where}.description", "BASE_TYPE_REQUIRED", "This field is required")
             _check_order(where, node)
     elif described:
-        words = "Context menu commands cannot have description"
-        raise ApiError.field(f"{place}.description", "APPLICATION_COMMAND_CONTEXT_MENU_DESCRIPTION_INVALID", words)
+        message = "Context menu commands cannot have description"
+        raise ApiError.field(f"{field}.description", "APPLICATION_COMMAND_CONTEXT_MENU_DESCRIPTION_INVALID", message)
     if _size(command) > MAX_COMMAND_CHARACTERS:
-        words = f"Command exceeds maximum size ({MAX_COMMAND_CHARACTERS})"
-        raise ApiError.field(place, "APPLICATION_COMMAND_TOO_LARGE", words)
+        message = f"Command exceeds maximum size ({MAX_COMMAND_CHARACTERS})"
+        raise ApiError.field(field, "APPLICATION_COMMAND_TOO_LARGE", message)
 
 
-def _option_paths(place: str, node: Json) -> Iterator[tuple[str, Json]]:
+def _option_paths(field: str, node: Json) -> Iterator[tuple[str, Json]]:
     """Yield the command and all its options, with their paths."""
-    yield place, node
+    yield field, node
     for index, option in enumerate(node.get("options") or ()):
-        yield from _option_paths(f"{place}.options.{index}", option)
+        yield from _option_paths(f"{field}.options.{index}", option)
 
 
-def _check_order(place: str, node: Json) -> None:
+def _check_order(field: str, node: Json) -> None:
     optional = False
     for index, option in enumerate(node.get("options") or ()):
         if option.get("required") and optional:
-            words = "Required options must be placed before non-required options"
-            raise ApiError.field(f"{place}.options.{index}", "APPLICATION_COMMAND_OPTIONS_REQUIRED_INVALID", words)
+            message = "Required options must be placed before non-required options"
+            raise ApiError.field(f"{field}.options.{index}", "APPLICATION_COMMAND_OPTIONS_REQUIRED_INVALID", message)
         optional = optional or not option.get("required")
 
 

@@ -30,7 +30,8 @@ def book_as_lore(card: Card, max_bytes: int = 2**30) -> list[str]:
     """Convert the book to markdown files of at most `max_bytes`, a section per usable entry; longer entries are cut."""
     title, files = f"# {_line(replace_surrogates(card.name))}\n", list[str]()
     for entry in (entry for entry in book_entries(card) if not entry.unused):
-        section = f"\n## {entry.topic or _line(replace_surrogates(card.name))}\n\n{_strip_headings(entry.text)}\n"
+        text = re.sub(r"^#{1,6}\s*", "", entry.text, flags=re.MULTILINE)  # headings would divide the markdown
+        section = f"\n## {entry.topic or _line(replace_surrogates(card.name))}\n\n{text}\n"
         section = section.encode()[: max_bytes - len(title.encode())].decode(errors="ignore")
         if files and len((files[-1] + section).encode()) <= max_bytes:
             files[-1] += section
@@ -60,8 +61,3 @@ def _fill_names(card: Card, text: str) -> str:
 
 def _line(text: str) -> str:
     return " ".join(text.split())
-
-
-def _strip_headings(text: str) -> str:
-    """Remove the markers of headings, which would divide the surrounding markdown."""
-    return re.sub(r"^#{1,6}\s*", "", text, flags=re.MULTILINE)

@@ -92,13 +92,13 @@ def parse_document(document: Any, container: Container, where: str) -> Card:
 
 def _version(document: JsonObject, where: str) -> Version:
     spec, data = document.get("spec"), document.get("data")
-    known = {name: version for version, (name, _) in SPECS.items()}
-    if spec in known and not isinstance(data, dict):
+    versions = {name: version for version, (name, _) in SPECS.items()}
+    if spec in versions and not isinstance(data, dict):
         raise CardError(f"{where}: data must be an object in a card of spec {spec}.", EXPECTED_FORMAT_ADVICE)
-    if spec in known:
-        return known[spec]
+    if spec in versions:
+        return versions[spec]
     if spec is not None:
-        raise CardError(f"{where} has an unknown spec, {_short(spec)}.", f"Known: {', '.join(known)}; V1 has none.")
+        raise CardError(f"{where} has an unknown spec, {_short(spec)}.", f"Known: {', '.join(versions)}; V1 has none.")
     if isinstance(data, dict) and "name" in data:  # some programs omit the spec
         return 2
     if "name" in document and any(key in document for key in V1_TEXT_FIELDS):

@@ -41,8 +41,10 @@ def sample_tokens(logits: Any, states: list[SamplerState]) -> list[SampledToken 
 
 def sample_token(logits: Any, likeliest: int, state: SamplerState) -> SampledToken:
     """Sample from `logits` `[vocabulary]` with argmax `likeliest`. Raises `ArithmeticError` if they are not finite."""
-    token = likeliest if _is_greedy(state.sampling) else _sample(logits, state)
-    sampled = _with_logprobs(logits, token, state.sampling)
+    sampling = state.sampling
+    is_greedy = sampling.temperature < MIN_TEMPERATURE and sampling.repetition_penalty == 1
+    token = likeliest if is_greedy else _sample(logits, state)
+    sampled = _with_logprobs(logits, token, sampling)
     state.seen.add(token)
     state.position += 1
     return sampled
@@ -67,10 +69,6 @@ def _with_logprobs(logits: Any, token: int, sampling: SamplingParams) -> Sampled
     logprobs = logits.float().log_softmax(-1)
     highest, tokens = logprobs.topk(sampling.alternatives or 0)
     return SampledToken(token, float(logprobs[token]), tuple(zip(tokens.tolist(), highest.tolist(), strict=True)))
-
-
-def _is_greedy(sampling: SamplingParams) -> bool:
-    return sampling.temperature < MIN_TEMPERATURE and sampling.repetition_penalty == 1
 
 
 def _sample(logits: Any, state: SamplerState) -> int:

@@ -101,7 +101,11 @@ def embed_adapter(card: Card, folder: Path, where: str) -> bytes:
 
 
 def remove_adapter(card: Card) -> Card:
-    assets = [asset for asset in card.data.get("assets") or [] if not _is_adapter(asset)]
+    assets = [
+        asset
+        for asset in card.data.get("assets") or []
+        if not (isinstance(asset, dict) and asset.get("type") == ADAPTER_ASSET_TYPE)
+    ]
     document = {**card.document, "data": {**card.data, **({"assets": assets} if assets else {})}}
     if not assets:
         document["data"].pop("assets", None)
@@ -113,7 +117,3 @@ def unpack_adapter(file: Path, folder: Path) -> Path:
     """Unpack and verify the adapter of a card file. Raises `CardError`, or `AdapterError` if it is incomplete."""
     unpack_card_adapter(read_card_file(file), folder, str(file))
     return folder
-
-
-def _is_adapter(asset: object) -> bool:
-    return isinstance(asset, dict) and asset.get("type") == ADAPTER_ASSET_TYPE

@@ -140,8 +140,8 @@ def dialogue_adapter_material(home: Path, job_name: str, consent: Consent) -> So
     folder = dialogue_adapter_folder(home, job_name)
     if not folder.is_dir():
         available = sorted(path.name for path in folder.parent.glob("[!.]*/"))
-        known = f"There are: {', '.join(available)}." if available else "Train one first: task_type dialogue."
-        raise RequestError(f"There is no dialogue adapter {job_name!r} to start from.", known)
+        advice = f"There are: {', '.join(available)}." if available else "Train one first: task_type dialogue."
+        raise RequestError(f"There is no dialogue adapter {job_name!r} to start from.", advice)
     return adapter_material(folder, job_name, consent)
 
 

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import yaml
 from markdown_it import MarkdownIt
@@ -166,28 +167,28 @@ def read_lore(folder: Path, owners: Iterable[str], others: Iterable[str] = ()) -
     of its name (`oda.md`, `oda-kitchen.md`). Files of other owners are skipped. A warning is logged for files without
     any owner, not even one of `others`, for unreadable files, and for links that point outside the folder.
     """
-    known = tuple(dict.fromkeys(owners))
-    passages: dict[str, list[Passage]] = {owner: [] for owner in known}
+    owner_ids = tuple(dict.fromkeys(owners))
+    passages: dict[str, list[Passage]] = {owner: [] for owner in owner_ids}
     root = folder.resolve()
     for path in sorted(folder.rglob("*.md")):
         relative = path.relative_to(folder)
         if not path.resolve().is_relative_to(root):
             log.warning("the lore file %s is left out: it is a link that points outside the folder", path)
             continue
-        if len(relative.parts) > 1 and relative.parts[0] not in known and not _has_front_matter(path):
+        if len(relative.parts) > 1 and relative.parts[0] not in owner_ids and not _has_front_matter(path):
             continue  # another persona's folder
         try:
             stated_owners, text = read_lore_file(path)
         except LoreError as error:
             log.warning("a lore file is left out. %s", error)
             continue
-        file_owners = stated_owners or _owner_from_path(relative, (*known, *others))
+        file_owners = stated_owners or _owner_from_path(relative, (*owner_ids, *others))
         if not file_owners:
             log.warning("the lore file %s has no owner: name its persona in front matter or in its file name", path)
         for owner in file_owners:
             if owner in passages:
                 passages[owner] += split_passages(owner, _source_name(owner, relative), text)
-    return [passage for owner in known for passage in passages[owner]]
+    return [passage for owner in owner_ids for passage in passages[owner]]
 
 
 def read_lore_file(path: Path) -> tuple[tuple[str, ...], str]:
@@ -263,11 +264,11 @@ def _cut_between_words(part: str) -> Iterator[str]:
         yield "".join(words[position : position + MAX_PASSAGE_WORDS])
 
 
-def _owner_from_path(relative: Path, known: tuple[str, ...]) -> tuple[str, ...]:
+def _owner_from_path(relative: Path, owners: tuple[str, ...]) -> tuple[str, ...]:
     if len(relative.parts) > 1:
         return (relative.parts[0],)
     name = relative.stem.casefold()
-    fitting = [owner for owner in known if re.match(rf"{re.escape(owner.casefold())}(?![a-z0-9])", name)]
+    fitting = [owner for owner in owners if re.match(rf"{re.escape(owner.casefold())}(?![a-z0-9])", name)]
     return (max(fitting, key=len),) if fitting else ()
 
 
@@ -291,26 +292,19 @@ def _front_matter(text: str, path: Path) -> tuple[tuple[str, ...], str]:
     try:
         stated = yaml.safe_load(match[1])
     except yaml.YAMLError as error:
-        raise LoreError(
-            f"The front matter of {path} is not YAML: {_first_line(error)}.", "Correct it, or remove both lines of ---."
-        ) from None
+        why = " ".join(str(error).split())[:200]
+        advice = "Correct it, or remove both lines of ---."
+        raise LoreError(f"The front matter of {path} is not YAML: {why}.", advice) from None
     if not isinstance(stated, dict):
         return (), text  # prose between two rules
-    values = [stated[key] for key in OWNER_KEYS if stated.get(key)]
-    return tuple(_normalise_owner(value) for value in (_as_list(values[0]) if values else [])), text[match.end() :]
-
-
-def _as_list(value: object) -> list[object]:
-    return value if isinstance(value, list) else [value]
+    owners: Any = next((stated[key] for key in OWNER_KEYS if stated.get(key)), [])
+    owners = owners if isinstance(owners, list) else [owners]
+    return tuple(_normalise_owner(owner) for owner in owners), text[match.end() :]
 
 
 def _normalise_owner(value: object) -> str:
     name = str(value).strip().casefold()
     return WORLD if name in (WORLD, "world", "all", "everyone", "*") else name
-
-
-def _first_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200]
 
 
 def _read_text(path: Path) -> str:

@@ -160,12 +160,12 @@ def _format_number(value: float) -> str:
 
 def _suggest_names(name: str) -> str:
     """Suggest existing names for a misspelt, shortened, extended or abbreviated one."""
-    known = list(Hyperparameters.model_fields)
-    similar = difflib.get_close_matches(name, known, cutoff=0.6)
-    initials = [it for it in known if "".join(word[0] for word in it.split("_")) == name.lower()]
-    overlapping = [it for it in known if len(name) > 2 and (name.lower() in it or it in name.lower())]
+    names = list(Hyperparameters.model_fields)
+    similar = difflib.get_close_matches(name, names, cutoff=0.6)
+    initials = [it for it in names if "".join(word[0] for word in it.split("_")) == name.lower()]
+    overlapping = [it for it in names if len(name) > 2 and (name.lower() in it or it in name.lower())]
     suggestions = list(dict.fromkeys([*initials, *similar, *overlapping]))[:3]
-    return f"Did you mean {' or '.join(suggestions)}?" if suggestions else f"Known: {', '.join(known)}."
+    return f"Did you mean {' or '.join(suggestions)}?" if suggestions else f"Known: {', '.join(names)}."
 
 
 def _quote_value(value: str | list[str]) -> str:
