@@ -6,7 +6,7 @@ import re
 
 from trainer.anonymise.crf_ner.gazetteer import LISTS_FOLDER, read_list
 
-WORD_START, WORD_END = r"(?<![A-Za-z0-9])", r"(?![A-Za-z0-9])"
+WORD_START = r"(?<![A-Za-z0-9])"
 UPPER = "A-Z\u00c0-\u00d6\u00d8-\u00de\u0102\u0110\u01a0\u01af\u1e00-\u1eff"
 LATIN = "A-Za-z\u00c0-\u00d6\u00d8-\u00f6\u00f8-\u024f\u1e00-\u1eff"
 """Latin letters with all diacritics, for a character class."""

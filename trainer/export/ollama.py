@@ -6,7 +6,6 @@ import itertools
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TypeVar
 
 from personas.errors import ExportError
@@ -356,8 +355,3 @@ def parse_modelfile(text: str) -> list[tuple[str, str]]:
             value = value[3:-3]
         found.append((f"{name} {role}".strip(), value))
     return found
-
-
-def write_modelfile(folder: Path, text: str) -> None:
-    """Write the Modelfile to the name that `ollama create` expects."""
-    (folder / MODELFILE_NAME).write_text(text, encoding="utf-8")

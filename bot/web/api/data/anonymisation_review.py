@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import orjson
 
@@ -21,7 +21,6 @@ MAX_REVIEW_LINES = 300_000
 MAX_NAME_CHARS = 80
 NAME_KINDS = ("PERSON", "HANDLE", "STREET_ADDRESS")
 """Kinds that may be exempted as mere words; what has a form, such as a card number, is always replaced."""
-Correction = Literal["keep", "also"]
 _corrections_lock = threading.Lock()
 
 
