@@ -16,7 +16,8 @@ from typing import Any
 
 from benchmarks.pii_corpus import LANGUAGES, AnnotatedText, GoldSpan, read_corpus, read_presidio
 from personas.errors import UnderstudyError
-from trainer.anonymise import Anonymiser, Entity
+from trainer.anonymise.anonymiser import Anonymiser
+from trainer.anonymise.spans import Entity
 from trainer.sources.conversation import Conversation, SourceMessage, SourceSpeaker
 
 RESULT = Path("build/bench/pii.json")

@@ -4,7 +4,7 @@ import pytest
 
 from personas.home.pseudonyms import INVENTED_NAMES
 from personas.schemas.chat import Persona
-from trainer.anonymise import Anonymiser
+from trainer.anonymise.anonymiser import Anonymiser
 from trainer.anonymise.name_detector import NameDetector
 from trainer.anonymise.surrogates import assign_pseudonyms, non_speaker_pseudonym
 from trainer.sources.conversation import Conversation, SourceMessage, SourceSpeaker

@@ -6,7 +6,8 @@ from itertools import pairwise
 
 import pytest
 
-from trainer.anonymise import Anonymiser, anonymiser
+from trainer.anonymise import anonymiser
+from trainer.anonymise.anonymiser import Anonymiser
 from trainer.anonymise.name_detector import NameDetector
 from trainer.anonymise.name_matcher import NameMatcher
 from trainer.anonymise.spans import CHUNK_CHARS, CHUNK_MARGIN_CHARS, split_chunks

@@ -6,8 +6,9 @@ import textwrap
 import pytest
 
 from personas.schemas.chat import Persona
-from trainer.anonymise import Anonymiser, ner
+from trainer.anonymise import ner
 from trainer.anonymise.allowlist import proper_names, world_names
+from trainer.anonymise.anonymiser import Anonymiser
 from trainer.anonymise.name_detector import CUE_RULES_LABEL, NameDetector
 from trainer.sources.conversation import Conversation, SourceMessage, SourceSpeaker
 

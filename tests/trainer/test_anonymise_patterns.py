@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainer.anonymise import Anonymiser, replace_entities
-from trainer.anonymise.anonymiser import find_patterns
+from trainer.anonymise.anonymiser import Anonymiser, find_patterns
 from trainer.anonymise.id_numbers import is_cn_id, is_iban, is_luhn_valid, is_my_number
 from trainer.anonymise.language_data import normalise_width
 from trainer.anonymise.name_detector import NameDetector
+from trainer.anonymise.spans import replace_entities
 
 KEY = b"k" * 32
 FOUND = {

@@ -7,8 +7,8 @@ import pytest
 
 from benchmarks import pii_detection as bench_pii
 from benchmarks.pii_corpus import LANGUAGES, AnnotatedText, GoldSpan, parse_annotations, read_corpus, read_presidio
-from trainer.anonymise import ENTITY_KINDS, Entity
 from trainer.anonymise.id_numbers import is_card, is_cn_id, is_iban, is_my_number, is_us_ssn, is_vn_id
+from trainer.anonymise.spans import ENTITY_KINDS, Entity
 
 
 def test_marks_are_taken_out_and_remembered():

@@ -15,8 +15,7 @@ from benchmarks.pii_corpus import CORPUS_FOLDER, read_corpus
 from personas.errors import UnderstudyError
 from tools.name_tagger import train as training
 from tools.name_tagger.synthetic_corpus import TEMPLATE_FILE_SHARES, TEMPLATES_FOLDER, CorpusGenerator, LabelledText
-from trainer.anonymise.crf_ner import load_tagger
-from trainer.anonymise.crf_ner.crf_tagger import MODEL_FILE, label_runs, read_model
+from trainer.anonymise.crf_ner.crf_tagger import MODEL_FILE, label_runs, load_tagger, read_model
 from trainer.anonymise.crf_ner.gazetteer import load_gazetteer
 from trainer.anonymise.crf_ner.token_features import FeatureExtractor, is_east_asian, tokenise
 

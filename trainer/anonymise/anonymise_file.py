@@ -2,33 +2,29 @@
 
 from __future__ import annotations
 
-import csv
-import itertools
-import json
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from personas.errors import MaterialError
 from trainer.anonymise.anonymiser import Anonymiser
-from trainer.anonymise.output_files import ReviewLog, open_atomic
+from trainer.anonymise.output_files import ReviewLog, open_atomic, write_rows
 from trainer.anonymise.spans import replace_entities
 from trainer.sources.conversation import Conversation, RejectedRecord
 from trainer.sources.formats.tabular import COLUMNS_FORMAT
 from trainer.sources.reader import read_source
 from trainer.sources.registry import detect_format
-from trainer.sources.source_file import Record, SourceFile, open_source, resolve_path
+from trainer.sources.source_file import SourceFile, open_source, resolve_path
 from trainer.sources.source_format import ReadOptions
 
 MIN_ID_VALUE = 10**14
 """Integers from here on may be somebody's id or number."""
-
 ID_PLACEHOLDER = "[id]"
 ROWS_ADVICE = '\n  or rows with a "text": {"text": "…"} as JSON, JSON Lines or CSV'
 NO_TEXT_REASON = "no text"
@@ -66,35 +62,6 @@ def _anonymise_value(value: Any, anonymiser: Anonymiser) -> Any:
     if isinstance(value, dict):
         return {key: _anonymise_value(one, anonymiser) for key, one in value.items()}
     return ID_PLACEHOLDER if isinstance(value, int) and abs(value) >= MIN_ID_VALUE else value
-
-
-def write_rows(rows: Iterable[dict[str, Any]], out: TextIO, suffix: str) -> None:
-    """Write rows in the format of the suffix: a JSON array, CSV (`entities` as JSON), or JSON Lines."""
-    if suffix == ".csv":
-        _write_csv(iter(rows), out)
-    elif suffix == ".json":
-        separator = "["
-        for row in rows:
-            out.write(f"{separator}\n{_json(row)}")
-            separator = ","
-        out.write("[]\n" if separator == "[" else "\n]\n")
-    else:
-        out.writelines(f"{_json(row)}\n" for row in rows)
-
-
-def _write_csv(rows: Iterator[dict[str, Any]], out: TextIO) -> None:
-    first = next(rows, None)
-    if first is None:
-        return
-    columns = list(first)
-    writer = csv.DictWriter(out, columns, restval="", extrasaction="ignore", lineterminator="\n")
-    writer.writeheader()
-    for row in itertools.chain([first], rows):
-        writer.writerow({key: value if isinstance(value, str) else _json(value) for key, value in row.items()})
-
-
-def _json(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False, default=str)
 
 
 @dataclass(frozen=True)
@@ -149,14 +116,10 @@ def _anonymise_rows(
         elif not isinstance(record[1].get("text"), str):
             stats.reject(RejectedRecord(record[0], NO_TEXT_REASON))
         else:
-            yield _anonymise_record(record, request, stats)
-
-
-def _anonymise_record(record: Record, request: AnonymiseRequest, stats: AnonymiseStats) -> dict[str, Any]:
-    stats.texts += 1
-    if request.review:
-        request.review.row = record[0]
-    return anonymise_row(record[1], request.anonymiser)
+            stats.texts += 1
+            if request.review:
+                request.review.row = record[0]
+            yield anonymise_row(record[1], request.anonymiser)
 
 
 def _read_speakers(request: AnonymiseRequest, on_progress: ProgressCallback) -> None:

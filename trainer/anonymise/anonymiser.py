@@ -1,4 +1,9 @@
-"""Replaces personal data in conversations and texts: values with a pattern, people of the log, and other names."""
+"""Replaces personal data in conversations and texts.
+
+Combines pattern recognisers (`secrets`, `id_numbers`, `phone_numbers`, `addresses`, `network_identifiers`), the names
+of the log's people (`name_matcher`), other names found by an installed model, the CRF tagger or rules
+(`name_detector`), overlap resolution (`spans`) and replacements (`surrogates`).
+"""
 
 from __future__ import annotations
 
@@ -8,30 +13,15 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 from personas.schemas.chat import Persona
+from trainer.anonymise import id_numbers, network_identifiers
 from trainer.anonymise.addresses import find_addresses
 from trainer.anonymise.allowlist import own_names
 from trainer.anonymise.capitalisation import TOKEN, CapitalisationStats
-from trainer.anonymise.id_numbers import (
-    find_accounts,
-    find_cards,
-    find_ibans,
-    find_identity_numbers,
-    find_passports,
-    find_ssns,
-)
 from trainer.anonymise.language_data import normalise_width
 from trainer.anonymise.name_detector import NameDetector
 from trainer.anonymise.name_matcher import NameMatch, NameMatcher
 from trainer.anonymise.name_variants import allowed_forms, full_name_forms, partial_name_forms
 from trainer.anonymise.ner_postprocess import blank_code
-from trainer.anonymise.network_identifiers import (
-    find_code,
-    find_discord_ids,
-    find_emails,
-    find_handles,
-    find_ip_addresses,
-    find_profiles,
-)
 from trainer.anonymise.phone_numbers import find_phone_numbers
 from trainer.anonymise.secrets import find_secrets, find_url_secrets
 from trainer.anonymise.spans import (
@@ -50,24 +40,22 @@ from trainer.sources.conversation import Conversation, SourceMessage, SourceSpea
 PATTERN_RECOGNISERS: tuple[Recogniser, ...] = (
     find_secrets,
     find_url_secrets,
-    find_emails,
-    find_ip_addresses,
-    find_profiles,
-    find_passports,
+    network_identifiers.find_emails,
+    network_identifiers.find_ip_addresses,
+    network_identifiers.find_profiles,
+    id_numbers.find_passports,
     find_addresses,
 )
-
 DIGIT_RECOGNISERS: tuple[Recogniser, ...] = (
-    find_cards,
-    find_ibans,
-    find_accounts,
-    find_identity_numbers,
-    find_ssns,
-    find_discord_ids,
+    id_numbers.find_cards,
+    id_numbers.find_ibans,
+    id_numbers.find_accounts,
+    id_numbers.find_identity_numbers,
+    id_numbers.find_ssns,
+    network_identifiers.find_discord_ids,
     find_phone_numbers,
 )
 """Recognisers of values with at least seven digits."""
-
 MIN_DIGITS = 7
 GENERIC_SPEAKERS = frozenset(
     "user users others someone human assistant gpt bot system model ai chatbot guest player customer agent".split()
@@ -83,11 +71,11 @@ def find_patterns(text: str, code: Sequence[tuple[int, int]] | None = None) -> l
     """Return the findings of all recognisers, which may overlap; `code` are its spans of code, detected by default."""
     text = normalise_width(text)
     spans = [span for recogniser in PATTERN_RECOGNISERS for span in recogniser(text)]
-    spans += find_handles(text, find_code(text) if code is None else code)
+    spans += network_identifiers.find_handles(text, network_identifiers.find_code(text) if code is None else code)
     if sum(map(text.count, "0123456789")) >= MIN_DIGITS:
         spans += [span for recogniser in DIGIT_RECOGNISERS for span in recogniser(text)]
     elif "<" in text:
-        spans += find_discord_ids(text)
+        spans += network_identifiers.find_discord_ids(text)
     return spans
 
 
@@ -189,7 +177,6 @@ class Anonymiser:
     def _read_chunk(
         self, text: str, without_code: str, code: list[tuple[int, int]], is_first: bool
     ) -> tuple[list[EntitySpan], list[NameMatch]]:
-        """Return the findings and the matched names in a chunk."""
         detected = self.names.detect(without_code, self._capitalisation, is_first=is_first)
         matches = [one for one in self._people.matcher.match(text) if one.is_sure or _is_confirmed(one, detected)]
         spans = [*find_patterns(text, code), *detected]
@@ -199,7 +186,7 @@ class Anonymiser:
 
     def _find_in_chunks(self, text: str, read: ChunkReader) -> list[Entity]:
         """Collect the findings of all chunks with their replacements; of two that overlap the first wins."""
-        without_code, code, entities = blank_code(text), find_code(text), list[Entity]()
+        without_code, code, entities = blank_code(text), network_identifiers.find_code(text), list[Entity]()
         for chunk in split_chunks(text):
             if entities and entities[-1].end >= chunk.last:
                 continue

@@ -22,7 +22,6 @@ IBAN_LENGTHS = {
     )
 }
 """IBAN lengths by country (IBAN registry, ISO 13616, SWIFT)."""
-
 CARD_PREFIXES = tuple(
     """34 37 36 38 39 300 301 302 303 304 305 309 4 51 52 53 54 55 6011 644 645 646 647 648 649 65 62 2200 2201
     2202 2203 2204 81""".split()
@@ -137,7 +136,11 @@ def find_ibans(text: str) -> Iterator[EntitySpan]:
     """Find `IBAN_CODE` by length and checksum; spaces are allowed."""
     for match in (match for form in IBANS for match in form.finditer(text)):
         wanted, compact, end = IBAN_LENGTHS[match[0][:2].upper()], "", match.start()
-        while len(compact) < wanted and end < len(text) and (text[end] in " -" or _is_alphanumeric(text[end])):
+        while (
+            len(compact) < wanted
+            and end < len(text)
+            and (text[end] in " -" or (text[end].isascii() and text[end].isalnum()))
+        ):
             compact += text[end] if text[end] not in " -" else ""
             end += 1
         goes_on = end < len(text) and (text[end].isdigit() or (text[end].isupper() and text[end].isascii()))
@@ -156,10 +159,6 @@ def find_passports(text: str) -> Iterator[EntitySpan]:
     for match in PASSPORT.finditer(text):
         if sum(map(str.isdigit, match["number"])) >= 3:
             yield EntitySpan("PASSPORT", *match.span("number"), RANK_PATTERN)
-
-
-def _is_alphanumeric(sign: str) -> bool:
-    return sign.isascii() and sign.isalnum()
 
 
 def find_ssns(text: str) -> Iterator[EntitySpan]:

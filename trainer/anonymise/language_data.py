@@ -10,12 +10,9 @@ WORD_START = r"(?<![A-Za-z0-9])"
 UPPER = "A-Z\u00c0-\u00d6\u00d8-\u00de\u0102\u0110\u01a0\u01af\u1e00-\u1eff"
 LATIN = "A-Za-z\u00c0-\u00d6\u00d8-\u00f6\u00f8-\u024f\u1e00-\u1eff"
 """Latin letters with all diacritics, for a character class."""
-
 CJK = "\u3005\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff"
 """Chinese characters, kana and hangul, for a character class."""
-
 HAN = "\u3005\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
-
 _OTHER_WIDTHS = {0x3000: 0x20, 0xA0: 0x20, 0x202F: 0x20, 0x2011: 0x2D}
 _FULLWIDTH_TABLE = {0xFF01 + position: 0x21 + position for position in range(0x5E)} | _OTHER_WIDTHS
 _FULLWIDTH = re.compile("[\uff01-\uff5e\u3000\xa0\u202f\u2011]")

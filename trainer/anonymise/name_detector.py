@@ -12,7 +12,7 @@ from typing import Self, cast
 
 from trainer.anonymise import ner
 from trainer.anonymise.capitalisation import CapitalisationStats
-from trainer.anonymise.crf_ner import load_tagger
+from trainer.anonymise.crf_ner.crf_tagger import load_tagger
 from trainer.anonymise.crf_ner.gazetteer import load_gazetteer
 from trainer.anonymise.crf_ner.token_features import is_east_asian
 from trainer.anonymise.language_data import ENGLISH_WORDS, LATIN, UPPER, read_words
@@ -25,32 +25,26 @@ NAME = rf"(?P<name>{NAME_WORD}(?: (?:[A-Z]\. )?(?:(?:de|van|von|der|da|di|del|la
 TITLE = r"(?i:mr|mrs|ms|miss|mx|dr|prof|professor|sir|madam|mister)"
 NAME_AFTER = rf"(?:{TITLE}(?:\.\s?|\s))?(?!{TITLE}(?![{LATIN}])){NAME}"
 """The title itself is not part of the name."""
-
 SURE_CUES = (
     r"(?i:my name is|my name's|everyone calls me|call me|i am called|ask for|dear|(?:named|called) (?:him|her|it|them)|"
     r"his name is|her name is|their name is|tên (?:tôi|mình|em|anh|chị) là|kính gửi|thân gửi|attn:?)\s+"
 )
-
 WEAK_CUES = (
     r"(?i:name is|named|this is|i'm|i am|regards,|cheers,|sincerely,|love,|thanks,|yours,|signed,|speak (?:to|with)|"
     r"talk to|married to|account of|follow up with|said|says|asked|tên là|tôi là|mình là|em là|gặp|gửi|name:|customer:|"
     r"contact:|patient:)\s+"
 )
-
 VOCATIVE_START = (
     r"(?:^|(?<=[.!?\n]\s)|(?<=\n))(?P<name>[A-Z][a-z]{2,})(?=, (?:can|could|would|will|please|I|you|are|do|did|what|"
     r"where|how|why|when|who|thank|let|come|have|is)(?![a-z]))"
 )
-
 TITLES = (
     r"(?:Mr|Mrs|Ms|Miss|Mx|Dr|Prof|Professor|Sir|Madam|Captain|Sergeant|Officer|Judge|Senator|Aunt|Uncle|Anh|Chị|Cô|Chú|"
     r"Bác|Ông|Bà|Thầy|anh|chị|cô|chú|bác|ông|bà|thầy)\.?\s"
 )
-
 SURE_PATTERNS = (re.compile(rf"(?<![{LATIN}0-9_@#/.]){SURE_CUES}{NAME_AFTER}"), re.compile(VOCATIVE_START))
 WEAK_PATTERNS = tuple(re.compile(rf"(?<![{LATIN}0-9_@#/.]){before}{NAME_AFTER}") for before in (WEAK_CUES, TITLES))
 TITLED_NAME = re.compile(rf"(?<![{LATIN}0-9_@#/.])(?i:mr|mrs|ms|mx|dr|prof|miss)(?:\.\s?|\s){NAME}")
-
 CJK_CUES = (
     re.compile(
         "(?:我叫|我的名字是|我名叫|他叫|她叫|姓名[:：]|联系人[:：])"
@@ -61,9 +55,7 @@ CJK_CUES = (
         "(?P<name>[\u3041-\u30fc\u4e00-\u9fff]{2,6}?)(?=です|と申し|といい|と言い|だ。)"
     ),
 )
-
 RANK_WORDS = frozenset("president speaker chairman minister mayor right wrong universe robot".split())
-
 CAPITALISED_NON_NAMES = read_words("capitalised")
 CUE_RULES_LABEL = "cue words and titles"
 KANA, HANGUL = re.compile("[\u3040-\u30ff]"), re.compile("[\uac00-\ud7af]")

@@ -75,8 +75,10 @@ class NameMatcher:
         for one in (match for match in matches if match.is_sure):
             if not kept or one.start >= kept[-1].end:
                 kept.append(one)
-            if len(kept) > 1 and _is_same_person(text, kept[-2], kept[-1]):
-                kept[-2:] = [NameMatch(one.person_id, kept[-2].start, kept[-1].end)]
+            if len(kept) > 1:
+                first, second = kept[-2:]
+                if first.person_id == second.person_id and text[first.end : second.start] in NAME_SEPARATORS:
+                    kept[-2:] = [NameMatch(one.person_id, first.start, second.end)]  # parts of one person's name
         doubtful = [one for one in matches if not one.is_sure]
         free = [one for one in doubtful if not any(it.start < one.end and one.start < it.end for it in kept)]
         return sorted([*kept, *free], key=lambda one: one.start)
@@ -116,11 +118,6 @@ class NameMatcher:
             position += len(hit.words[0]) if hit else 1
 
 
-def _is_same_person(text: str, first: NameMatch, second: NameMatch) -> bool:
-    """Return True if two adjacent names are parts of one person's name."""
-    return first.person_id == second.person_id and text[first.end : second.start] in NAME_SEPARATORS
-
-
 def _word(match: re.Match[str]) -> _TextWord:
     written = match[0]
     plain = casefold_composed(written)
@@ -137,7 +134,6 @@ def _lookup_keys(word: str) -> Iterator[tuple[str, int]]:
 
 
 def _match_end(form: NameForm, text: str, words: list[_TextWord], position: int, key: str) -> int | None:
-    """Return the end of a form that begins at a word, or None."""
     if len(form.words) == 1:
         return words[position].end if _is_spelling_of(form.words[0], words[position], key) else None
     if position + len(form.words) > len(words):
@@ -155,9 +151,7 @@ def _match_end(form: NameForm, text: str, words: list[_TextWord], position: int,
 
 def _is_spelling_of(name: str, word: _TextWord, key: str) -> bool:
     """Return True if a word is this name, with all of its diacritics or none, but not with others."""
-    if word.folded != key or word.plain == word.folded:
-        return True
-    return word.plain == name
+    return word.folded != key or word.plain in (word.folded, name)
 
 
 def _is_mention(form: NameForm, text: str, start: int, end: int, word: _TextWord) -> bool:
@@ -212,14 +206,10 @@ def _is_cjk_mention(form: NameForm, text: str, position: int) -> bool:
         return False
     before, after = text[position - 1 : position], text[position + len(name) : position + len(name) + 4]
     if before == "@" or HONORIFICS.match(after):
-        return form.context != "at" or before == "@" or _has_no_cjk_before(before)
+        return form.context != "at" or before == "@" or not CJK_SIGN.match(before)
     if form.context in ("at", "called"):
         return False
     return not KANA_ONLY.fullmatch(name) or _is_kana_delimited(name, before, after)
-
-
-def _has_no_cjk_before(before: str) -> bool:
-    return not before or not CJK_SIGN.match(before)
 
 
 def _is_kana_delimited(name: str, before: str, after: str) -> bool:

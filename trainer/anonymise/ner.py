@@ -17,7 +17,6 @@ GLINER_THRESHOLD = 0.5
 SPACY_LABELS = {"PERSON": "PERSON", "PER": "PERSON"}
 SPACY_SIZE_SUFFIXES = ("_trf", "_lg", "_md", "_sm")
 """Preference among several models of a language."""
-
 log = logging.getLogger(__name__)
 NerFinding = tuple[str, int, int, float]
 """(kind, start, end, score)."""

@@ -32,7 +32,6 @@ VERSION_CUE = re.compile(
     r"[ :=#：]{0,3}$"
 )
 IP_CUE = re.compile(r"ip|address|server|host|dns|ping|gateway|router|proxy|địa chỉ|máy chủ|地址|服务器|アドレス|サーバ")
-
 HANDLE = re.compile(
     rf"(?<![A-Za-z0-9_.@/+-])@(?:(?P<name>[{LATIN}0-9_](?:[{LATIN}0-9_.-]{{0,30}}[{LATIN}0-9_])?)(?![{LATIN}0-9_@/])|"
     rf"(?P<cjk>[{CJK}][{CJK}A-Za-z0-9_]{{1,15}})(?=[\s:,.!?。]|$))"
@@ -79,7 +78,6 @@ NON_TAG_WORDS = frozenset(
 )
 CODE = re.compile(r"```.*?(?:```|\Z)|`[^`\n]+`", re.DOTALL)
 DECORATOR = re.compile(r"^[ \t]*@[A-Za-z0-9_.]+(?:\(.*\))?\n\s*(?:async |@|def |class |public |private )", re.MULTILINE)
-
 MENTION = re.compile(r"<(?P<sign>@[!&]?|#)(?P<id>[0-9]{1,20})>")
 SNOWFLAKE = re.compile(r"(?<![0-9_])(?<![0-9][.,])[0-9]{17,20}(?![0-9]|[.,][0-9])")
 EMOJI_BEFORE = re.compile(r"<a?:[A-Za-z0-9_]{1,40}:$|/emojis/$")
@@ -190,7 +188,6 @@ def find_discord_ids(text: str) -> Iterator[EntitySpan]:
         for match in MENTION.finditer(text):
             yield EntitySpan("DISCORD_ID", *match.span(), RANK_PATTERN)
     for match in SNOWFLAKE.finditer(text):
-        if MIN_SNOWFLAKE <= int(match[0]) <= MAX_SNOWFLAKE and not EMOJI_BEFORE.search(
-            text_before(text, match.start(), 50)
-        ):
+        is_emoji = EMOJI_BEFORE.search(text_before(text, match.start(), 50)) is not None
+        if MIN_SNOWFLAKE <= int(match[0]) <= MAX_SNOWFLAKE and not is_emoji:
             yield EntitySpan("DISCORD_ID", *match.span(), RANK_PATTERN)

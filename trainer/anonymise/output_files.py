@@ -1,15 +1,17 @@
-"""Private output files: atomic writes, and the review log of replacements, deleted after some days."""
+"""Output files: atomic writes, rows in several formats, and the review log of replacements, deleted after some days."""
 
 from __future__ import annotations
 
+import csv
 import glob
+import itertools
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 from personas.home.review_files import record_review_file
 from trainer.anonymise.spans import Entity
@@ -68,10 +70,38 @@ def _is_running(process: int) -> bool:
 
 
 def _default_mode() -> int:
-    """Return the default mode of new files."""
     mask = os.umask(0o077)
     os.umask(mask)
     return 0o666 & ~mask
+
+
+def write_rows(rows: Iterable[dict[str, Any]], out: TextIO, suffix: str) -> None:
+    """Write rows in the format of the suffix: a JSON array, CSV (`entities` as JSON), or JSON Lines."""
+    if suffix == ".csv":
+        _write_csv(iter(rows), out)
+    elif suffix == ".json":
+        separator = "["
+        for row in rows:
+            out.write(f"{separator}\n{_json(row)}")
+            separator = ","
+        out.write("[]\n" if separator == "[" else "\n]\n")
+    else:
+        out.writelines(f"{_json(row)}\n" for row in rows)
+
+
+def _write_csv(rows: Iterator[dict[str, Any]], out: TextIO) -> None:
+    first = next(rows, None)
+    if first is None:
+        return
+    columns = list(first)
+    writer = csv.DictWriter(out, columns, restval="", extrasaction="ignore", lineterminator="\n")
+    writer.writeheader()
+    for row in itertools.chain([first], rows):
+        writer.writerow({key: value if isinstance(value, str) else _json(value) for key, value in row.items()})
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, default=str)
 
 
 class ReviewLog(ExitStack):
@@ -108,4 +138,4 @@ class ReviewLog(ExitStack):
 
     def _write(self, line: dict[str, str]) -> None:
         with name_file_in_errors(self._path):
-            self._out.write(json.dumps(line, ensure_ascii=False) + "\n")
+            self._out.write(f"{_json(line)}\n")

@@ -83,8 +83,8 @@ def _is_phone(text: str, start: int, end: int) -> bool:
 
 def _is_other(text: str, start: int, end: int, written: str) -> bool:
     """Return True for dates, years, money, ISBNs, and numbers labelled as another kind."""
-    said = text_before(text, start, 32)
-    if OTHER_NUMBER_CUE.search(said) or MONEY.search(said) or MONEY_AFTER.match(text[end : end + 8].lower()):
+    before = text_before(text, start, 32)
+    if OTHER_NUMBER_CUE.search(before) or MONEY.search(before) or MONEY_AFTER.match(text[end : end + 8].lower()):
         return True
     return any(form.fullmatch(written) for form in (DATE, YEARS)) or ISBN_START.match(written) is not None
 

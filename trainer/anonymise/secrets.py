@@ -39,7 +39,6 @@ ISSUER_FORMATS: tuple[tuple[str, str], ...] = (
     ("asic", r"[Bb]asic\s+(?=[^\s]*[A-Z0-9])([A-Za-z0-9+/]{12,}={1,2})"),
 )
 _ISSUER_PATTERNS = [(needle, re.compile(form, re.DOTALL)) for needle, form in ISSUER_FORMATS]
-
 VALUE = r"(?P<quote>[\"'`]?)(?P<value>[!-~]{4,200})"
 ASSIGNMENT = r"\s{0,3}(?::=|=>|=|:|(?P<is>\bis\b|là|是|为|為|は))\s{0,3}"
 PASSWORD = re.compile(
@@ -84,10 +83,8 @@ PLACEHOLDER = re.compile(
     re.IGNORECASE,
 )
 """Placeholders for secrets: a blank, a variable, a call, a description."""
-
 SURROUNDING_SIGNS = "\"'`,;.)]}*!?"
 """Characters around a value that are not part of it."""
-
 MIN_PASSPHRASE_WORDS = 4
 WEAK_PARAMETERS = "key|code|sid|session|auth|pass|otp|hm"
 URL_PARAMETER = re.compile(
@@ -156,12 +153,12 @@ def _passphrases(text: str) -> Iterator[EntitySpan]:
             yield EntitySpan("SECRET", match.start("words"), end, RANK_SECRET)
 
 
-def _is_password(value: str, said_in_prose: bool, is_alone: bool) -> bool:
+def _is_password(value: str, in_prose: bool, is_alone: bool) -> bool:
     """Return True for a single word after a colon; in prose, and for others, only with a digit or special character."""
     is_odd = re.search(r"[0-9@#$%^&*_!+=~|\\/]", value) is not None
-    return is_odd or (not said_in_prose and (is_alone or re.search(r"[a-z][A-Z]", value) is not None))
+    return is_odd or (not in_prose and (is_alone or re.search(r"[a-z][A-Z]", value) is not None))
 
 
-def _is_key(value: str, said_in_prose: bool, is_alone: bool) -> bool:
+def _is_key(value: str, in_prose: bool, is_alone: bool) -> bool:
     is_mixed = re.search("[0-9]", value) is not None and re.search("[A-Za-z]", value) is not None
-    return len(value) >= 8 and (is_mixed or (is_alone and len(value) >= 20 and not said_in_prose))
+    return len(value) >= 8 and (is_mixed or (is_alone and len(value) >= 20 and not in_prose))

@@ -88,7 +88,6 @@ def _priority(span: EntitySpan) -> tuple[int, int, int, int]:
 
 
 def _uncovered_parts(span: EntitySpan, others: list[EntitySpan]) -> list[tuple[int, int]]:
-    """Return the parts of a span outside of others."""
     rest, start = [], span.start
     for other in sorted(others, key=lambda one: one.start):
         if other.start > start:

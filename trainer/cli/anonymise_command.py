@@ -13,8 +13,9 @@ from personas.cli_entry import DISK_FULL_ERRNOS
 from personas.errors import RequestError
 from personas.home.pseudonyms import HomeKey
 from personas.home.review_files import delete_expired_reviews
-from trainer.anonymise import Anonymiser, anonymise_file
+from trainer.anonymise import anonymise_file
 from trainer.anonymise.allowlist import NameCorrections, read_corrections, world_names
+from trainer.anonymise.anonymiser import Anonymiser
 from trainer.anonymise.output_files import ReviewLog, open_atomic
 from trainer.cli.argtypes import DEFAULT_REVIEW_DAYS, retention_days
 from trainer.cli.dataset_args import load_lore_index, load_persona

@@ -18,8 +18,8 @@ from personas.home.holdout_index import HoldoutIndex
 from personas.lore.index import LoreIndex
 from personas.prompt import Renderer
 from personas.schemas.chat import Persona
-from trainer.anonymise import Anonymiser
 from trainer.anonymise.allowlist import NameCorrections, world_names
+from trainer.anonymise.anonymiser import Anonymiser
 from trainer.anonymise.output_files import ReviewLog
 from trainer.data.data_mixture import interleave, split_limit
 from trainer.data.dedup_split import HELD_OUT, SIDES, TRAIN, ConversationSplitter, hash_fraction

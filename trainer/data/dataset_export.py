@@ -11,12 +11,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from personas.errors import RequestError
 from personas.home.datasets import EVAL_FILE, TRAIN_FILE, combine_rights, format_right_counts, is_built_dataset
 from personas.home.rights import RIGHTS_FILE
-from trainer.anonymise.output_files import open_atomic
+from trainer.anonymise.output_files import open_atomic, write_rows
 from trainer.data.layout import read_samples, require_outside
 
 TABLE_NAME = re.compile(r"^\s*\[(.+)\]\s*(?:#.*)?$")
@@ -58,7 +58,6 @@ def write_right(out: Path, folder: Path, rights: Mapping[str, int]) -> None:
 
 
 def _remove_table(text: str, name: str) -> str:
-    """Return the file's text without the table of this name."""
     kept, is_ours = [], False
     for line in text.splitlines():
         if TABLE_NAME.match(line):
@@ -104,9 +103,9 @@ def export_dataset(folder: Path, target: str, out: Path, *, held_out: bool = Fal
     out.parent.mkdir(parents=True, exist_ok=True)
     with open_atomic(out) as file:
         rights = Counter[str]()
-        count = _write_samples(file, _convert_samples(read_samples(source), shape, rights), is_lines)
+        write_rows(_convert_samples(read_samples(source), shape, rights), file, ".jsonl" if is_lines else ".json")
         write_right(out, folder, rights)
-    return ExportedDataset(count, rights)
+    return ExportedDataset(rights.total(), rights)
 
 
 def _convert_samples(
@@ -115,15 +114,6 @@ def _convert_samples(
     for sample in samples:
         rights[str(sample.get("right") or "")] += 1
         yield shape(sample["messages"])
-
-
-def _write_samples(file: TextIO, shaped: Iterable[dict[str, Any]], is_lines: bool) -> int:
-    count = 0
-    for count, sample in enumerate(shaped, start=1):
-        before = "" if is_lines else "[\n" if count == 1 else ",\n"
-        file.write(before + json.dumps(sample, ensure_ascii=False) + ("\n" if is_lines else ""))
-    file.write("" if is_lines else "\n]\n")
-    return count
 
 
 def _openai(messages: list[ChatMessage]) -> dict[str, Any]:

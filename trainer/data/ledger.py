@@ -121,16 +121,11 @@ def _drop_all(conversation: Conversation, reason: str) -> DroppedRecord:
         messages[0].row if messages else "",
         reason,
         conversation.rows,
-        _preview(conversation),
+        "\n".join(message.text for message in messages[:4])[:PREVIEW_CHARACTERS],
         conversation.right,
         tuple(dict.fromkeys(message.speaker.name for message in messages)),
         conversation.arrived or (day_of(messages[-1].at) if messages else ""),
     )
-
-
-def _preview(conversation: Conversation) -> str:
-    """Return the beginning of a conversation, with pseudonyms if already applied."""
-    return "\n".join(message.text for message in conversation.messages[:4])[:PREVIEW_CHARACTERS]
 
 
 class Participants:

@@ -27,7 +27,6 @@ MAX_CACHED_WORDS = 500_000
 UNSPACED = "\u0e00-\u0eff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
 WORD = re.compile(rf"[{UNSPACED}]|[^\W{UNSPACED}]+")
 ASCII_WORD = re.compile(r"\w+")
-
 IndexArray = NDArray[np.int64]
 _rng = np.random.Generator(np.random.PCG64(20261120))  # PCG64's stream is promised to stay as it is
 _FACTORS = _rng.integers(1, 2**31, NUM_PERMUTATIONS, dtype=np.uint32) * 2 + 1

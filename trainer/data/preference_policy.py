@@ -116,7 +116,6 @@ def arrange_batches(judged: Sequence[LabelledReply], batch: int, seed: int) -> l
 
 
 def _last_entries(waiting: Sequence[LabelledReply]) -> list[tuple[int, LabelledReply]]:
-    """Return the last replies of a list, with their indices, the last one first."""
     first = max(len(waiting) - MAX_REORDER_LOOKAHEAD, 0)
     return [(number, waiting[number]) for number in range(len(waiting) - 1, first - 1, -1)]
 
@@ -165,7 +164,6 @@ class PreferencePlan:
 
     @property
     def _left_out(self) -> str:
-        """Return why not all of them can be used; empty if they can."""
         reasons = []
         if self.again:
             reasons.append(f"{self.again:,} had been given already by the same member")
@@ -186,16 +184,9 @@ def plan_preferences(preferences: Sequence[PreferenceRecord], recipe: Recipe) ->
     once = list({(one.by, one.prompt, one.chosen, one.rejected): one for one in preferences}.values())
     fitting = [one for one in once if one.is_pair or method == "kto"]
     used = limit_member_share(fitting, share)
-    return PreferencePlan(
-        method,
-        share,
-        tuple(used),
-        len(preferences),
-        left_out=len(fitting) - len(used),
-        alone=len(once) - len(fitting),
-        again=len(preferences) - len(once),
-        of_members=len({one.by for one in used}),
-    )
+    counts = {"left_out": len(fitting) - len(used), "alone": len(once) - len(fitting)}
+    counts |= {"again": len(preferences) - len(once), "of_members": len({one.by for one in used})}
+    return PreferencePlan(method, share, tuple(used), len(preferences), **counts)
 
 
 def limit_member_share(preferences: Sequence[PreferenceRecord], share: float) -> list[PreferenceRecord]:
@@ -218,7 +209,6 @@ def latest_per_member(given: Sequence[PreferenceT], most: int) -> list[Preferenc
 
 
 def _max_per_member(counts: Counter[str], share: float) -> int:
-    """Return how many preferences each member may contribute."""
     for most in range(max(counts.values(), default=0), 0, -1):
         if most <= share * sum(min(count, most) for count in counts.values()) + SHARE_TOLERANCE:
             return most

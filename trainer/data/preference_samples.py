@@ -169,7 +169,6 @@ def _labelled_record(judged: LabelledReply) -> SampleRecord:
 
 
 def _with_prompt(prompt: Sequence[int], sample: TokenizedSample) -> TokenizedSample:
-    """Return the reply of a sample after another prompt."""
     reply = reply_ids(sample)
     return TokenizedSample((*prompt, *reply), (False,) * len(prompt) + (True,) * len(reply))
 

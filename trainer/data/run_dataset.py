@@ -30,7 +30,7 @@ from personas.home.pseudonyms import JOB_KEYS_FILE
 from personas.models.base_model import BaseModel, fingerprint
 from personas.prompt import PROMPT_VERSION, Renderer, TokenizedSample
 from personas.schemas.training import JobSpec
-from trainer.anonymise import Anonymiser
+from trainer.anonymise.anonymiser import Anonymiser
 from trainer.data.builder import BuiltSample, DatasetBuilder, DatasetPlan
 from trainer.data.data_mixture import general_sample_count
 from trainer.data.dataset import SampleRecord

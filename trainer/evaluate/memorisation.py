@@ -13,8 +13,8 @@ from typing import Any
 
 from personas.schemas.scorecard import DataChecks, LossCurve, MemorisationScores, Side
 from personas.schemas.training_events import Progress
-from trainer.anonymise import Anonymiser
 from trainer.anonymise.allowlist import world_names
+from trainer.anonymise.anonymiser import Anonymiser
 from trainer.anonymise.surrogates import is_surrogate
 from trainer.data.dataset import Dataset
 from trainer.data.minhash import MinHashIndex, split_words

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from personas.errors import MaterialError
-from trainer.sources.conversation_builder import ROLES, RawDialogue, cell_list
+from trainer.sources.conversation_builder import ROLES, RawDialogue
+from trainer.sources.record_fields import cell_list
 
 Row = dict[str, Any]
 ROLE_COLUMNS: dict[str, tuple[str, ...]] = {
@@ -66,6 +67,11 @@ def normalise_column(name: str) -> str:
     return "_".join(name.strip().lower().replace("-", " ").replace("_", " ").split())
 
 
+def has_role_name(column: str, role: str) -> bool:
+    """Report whether a column is named like a role."""
+    return normalise_column(column) in ROLE_COLUMNS[role]
+
+
 def find_column(row: Iterable[str], role: str) -> str | None:
     """Find the column of a role by name."""
     columns = {normalise_column(column): column for column in row if isinstance(column, str)}
@@ -109,10 +115,7 @@ def _role(word: str) -> str | None:
         return word
     if word in ROLE_ALIASES:
         return ROLE_ALIASES[word]
-    return next(
-        (role for role in ("user", "input", "assistant", "system") if normalise_column(word) in ROLE_COLUMNS[role]),
-        None,
-    )
+    return next((role for role in ("user", "input", "assistant", "system") if has_role_name(word, role)), None)
 
 
 def message_keys(messages: list[Any]) -> tuple[str, str] | None:
@@ -138,11 +141,7 @@ def guess_columns(rows: list[Row]) -> ColumnRoles | None:
     named = {
         role: column for role in ("user", "assistant", "system", "input") if (column := find_column(rows[0], role))
     }
-    rest = [
-        column
-        for column in texts
-        if column not in named.values() and normalise_column(column) not in ROLE_COLUMNS["lang"]
-    ]
+    rest = [column for column in texts if column not in named.values() and not has_role_name(column, "lang")]
     if "user" in named and "assistant" in named:
         return ColumnRoles(named)
     if "user" in named or "assistant" in named or "input" in named:

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import ast
 import itertools
-import math
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
-
-import orjson
 
 from personas.unicode_normalise import fold_name, to_nfc
 from trainer.sources.conversation import Conversation, RejectedRecord, SourceMessage, SourceSpeaker
+from trainer.sources.record_fields import UnusableRecordError
 from trainer.sources.source_format import ReadOptions
 
 USER = SourceSpeaker("user", ("user",))
@@ -51,10 +47,6 @@ ROLE_LABEL = re.compile(
 )
 NAME_LINE = re.compile(r"^[ \t]*[*_\[\"']{0,2}([^\W\d_][^:：\n*\[\]]{0,31}?)[*_\]\"']{0,2}[:：][*_]{0,2}[ \t]*(.*)$")
 MAX_TRANSCRIPT_NAMES = 8
-
-
-class UnusableRecordError(Exception):
-    """Raised for a record that cannot be used; its text is the reason."""
 
 
 @dataclass(slots=True)
@@ -174,58 +166,6 @@ def _persona_speaker(name: str, options: ReadOptions) -> SourceSpeaker:
     if persona and fold_name(name) in (fold_name(persona.name), fold_name(persona.id)):
         return SourceSpeaker(persona.id, (persona.name,), is_persona=True)
     return SourceSpeaker(name, (name,), is_persona=True)
-
-
-def cell_text(value: Any) -> str:
-    """Convert a cell to text: numbers as written, text parts joined. Raises `UnusableRecordError` for anything else."""
-    if isinstance(value, str):
-        return value
-    if value is None:
-        return ""
-    if isinstance(value, int | float):
-        if not math.isfinite(value):
-            raise UnusableRecordError(f"{'NaN' if value != value else 'infinity'} where a text was expected")
-        return str(value)
-    if isinstance(value, list):
-        return "\n".join(_text_part(part) for part in value)
-    raise UnusableRecordError("an object where a text was expected")
-
-
-def _text_part(part: Any) -> str:
-    if isinstance(part, dict) and part.get("type", "text") in ("text", "input_text", "output_text"):
-        return cell_text(part.get("text"))
-    if isinstance(part, dict):
-        raise UnusableRecordError("contains pictures or sound")
-    return cell_text(part)
-
-
-def cell_list(value: Any) -> list[Any] | None:
-    """Convert a cell to a list; None if it is not one.
-
-    Accepts lists stored as JSON or Python literals, and dicts of equally long lists, as Arrow stores lists of objects,
-    which become a list of dicts.
-    """
-    if isinstance(value, list):
-        return value
-    if isinstance(value, dict):
-        return _transposed(value)
-    if not isinstance(value, str) or not value.lstrip().startswith("["):
-        return None
-    try:
-        parsed = orjson.loads(value)
-    except orjson.JSONDecodeError:
-        try:
-            parsed = ast.literal_eval(value.strip())
-        except (ValueError, SyntaxError, MemoryError, RecursionError, TypeError):
-            return None
-    return parsed if isinstance(parsed, list) else None
-
-
-def _transposed(columns: dict[str, Any]) -> list[Any] | None:
-    lists = list(columns.values())
-    if not lists or not all(isinstance(cells, list) and len(cells) == len(lists[0]) for cells in lists):
-        return None
-    return [dict(zip(columns, cells, strict=True)) for cells in zip(*lists, strict=True)]
 
 
 def parse_labelled_turns(text: str) -> list[tuple[str, str]]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import UTC, date, datetime
 from typing import Literal
 
 DateOrder = Literal["dmy", "mdy", "ymd"]
@@ -17,7 +17,7 @@ DATE_ORDERS: tuple[DateOrder, ...] = ("dmy", "mdy", "ymd")
 SPACE = "[ \t\u00a0\u2007\u2009\u202f]"
 AM_WORDS = "凌晨 早上 清晨 上午 午前 오전 ص sa öö pg de de. पूर्वाह्न".split()
 PM_WORDS = "中午 下午 傍晚 晚上 午後 오후 م ch ös ptg du du. अपराह्न".split()
-MONTHS = "jan feb mar apr may jun jul aug sep oct nov dec".split()
+MONTHS = {m: n for n, m in enumerate("jan feb mar apr may jun jul aug sep oct nov dec".split(), start=1)}
 HALF_DAY = rf"[ap]\.?{SPACE}?m\b\.?|" + "|".join(map(re.escape, sorted(AM_WORDS + PM_WORDS, key=len, reverse=True)))
 DATE = (
     rf"(?P<date>\d{{1,4}}(?P<sep>[./-]){SPACE}?(?:\d{{1,2}}|[A-Za-z]{{3}})(?P=sep){SPACE}?\d{{1,4}}\.?"
@@ -63,26 +63,17 @@ def parse_time(written: str) -> WrittenTime | None:
     except ValueError:
         match = re.fullmatch(DATE_FIRST, written.strip(), re.IGNORECASE)
         return time_of_match(match) if match else None
-    return WrittenTime((moment.year, moment.month, moment.day), 0, exact=_utc(moment))
-
-
-def _utc(moment: datetime) -> float:
-    naive = moment.replace(tzinfo=None)
-    shift = moment.utcoffset()
-    return (naive - datetime(1970, 1, 1)).total_seconds() - (shift.total_seconds() if shift else 0.0)
+    exact = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+    return WrittenTime((moment.year, moment.month, moment.day), 0, exact=exact)
 
 
 def time_of_match(match: re.Match[str]) -> WrittenTime:
     """Convert a match of `DATE_FIRST` or `TIME_FIRST`; its seconds are -1 if there is no such time."""
     parts = re.findall(r"\d+|[A-Za-z]{3}", match["date"])
-    first, second, third = (int(part) if part.isdigit() else _month(part.casefold()) for part in parts)
+    first, second, third = (int(part) if part.isdigit() else MONTHS.get(part.casefold(), 0) for part in parts)
     half = (match["half"] or match["half_after"] or "").casefold()
     american = match["sep"] == "/" and len(parts[2]) == 2 and re.search(r"[AP]M", match[0]) is not None
     return WrittenTime((first, second, third), _seconds(match["time"], half), american)
-
-
-def _month(name: str) -> int:
-    return MONTHS.index(name) + 1 if name in MONTHS else 0
 
 
 def _seconds(time: str, half: str) -> int:

@@ -65,13 +65,13 @@ class JsonCursor:
             yield str(decode_json(key))
             sign = self.next()
 
-    def enter(self, wanted: str, passed: dict[str, Any] | None = None) -> bool:
+    def enter(self, wanted_key: str, passed: dict[str, Any] | None = None) -> bool:
         """Move from an object's opening bracket to the value of one of its keys; return False if the key is missing.
 
         `passed` collects the texts and numbers on the way.
         """
         for key in self.members():
-            if key == wanted:
+            if key == wanted_key:
                 return True
             value = self.pass_value()
             if passed is not None and value:
@@ -120,18 +120,18 @@ class JsonCursor:
 
     def _batches(self) -> Iterator[tuple[bytes, list[int]]]:
         """Yield batches of complete elements with the positions of the commas between them."""
-        wanted = CHUNK_BYTES
+        size = CHUNK_BYTES
         while True:
             commas, end = _structure(self._ahead)
             if end < 0 and commas:
                 end = commas.pop()
             elif end < 0:
-                if len(self._ahead) <= MAX_RECORD_BYTES and self._fill(wanted):
-                    wanted *= 2  # an element longer than what was read is not searched again and again
+                if len(self._ahead) <= MAX_RECORD_BYTES and self._fill(size):
+                    size *= 2  # an element longer than what was read is not searched again and again
                     continue
                 end = len(self._ahead)  # the file ends, or seems to go on for ever, inside an element
             batch, self._between, self._ahead = self._ahead[:end], self._ahead[end : end + 1], self._ahead[end + 1 :]
-            self._is_taken_up, wanted = False, CHUNK_BYTES
+            self._is_taken_up, size = False, CHUNK_BYTES
             if batch.strip(SPACE):
                 yield batch, commas
             if self._is_taken_up:
@@ -182,7 +182,6 @@ class JsonCursor:
         return passed
 
     def _pass_nested(self) -> None:
-        """Skip to the end of the array or object whose opening bracket was consumed last."""
         depth, is_quoted = 1, 0
         while self._ahead or self._fill():
             while self._ahead.endswith(b"\\") and self._fill(1):
@@ -204,8 +203,8 @@ class JsonCursor:
         self.skip(match.end())
         return match[0]
 
-    def _fill(self, wanted: int = CHUNK_BYTES) -> bool:
-        more = self._stream.read(wanted)
+    def _fill(self, size: int = CHUNK_BYTES) -> bool:
+        more = self._stream.read(size)
         self._ahead += more
         return bool(more)
 

@@ -91,7 +91,6 @@ def _read_part(found: SourceFormat, file: SourceFile, options: ReadOptions) -> I
 
 
 def _with_file_name(item: Conversation | RejectedRecord, name: str) -> Conversation | RejectedRecord:
-    """Prefix rows with their file name."""
     if isinstance(item, RejectedRecord):
         return replace(item, row=_row_with_file(name, item.row))
     return replace(item, messages=tuple([replace(m, row=_row_with_file(name, m.row)) for m in item.messages]))

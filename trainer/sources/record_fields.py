@@ -1,14 +1,18 @@
-"""Reads the fields of JSON records, which have the expected type or raise `FieldError`."""
+"""Reads the fields of JSON records and the cells of tables, or raises `UnusableRecordError`."""
 
 from __future__ import annotations
 
+import ast
+import math
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
+import orjson
 
-class FieldError(ValueError):
-    """Raised for a record that lacks a required field; the text names the field."""
+
+class UnusableRecordError(ValueError):
+    """Raised for a record that cannot be used; its text is the reason."""
 
 
 def text_field(record: Mapping[str, Any], key: str) -> str:
@@ -18,7 +22,7 @@ def text_field(record: Mapping[str, Any], key: str) -> str:
         return value
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
-    raise FieldError(f"{key}: " + ("missing" if key not in record else "a text was expected"))
+    raise UnusableRecordError(f"{key}: " + ("missing" if key not in record else "a text was expected"))
 
 
 def optional_text(record: Mapping[str, Any], key: str) -> str:
@@ -32,7 +36,7 @@ def object_field(record: Mapping[str, Any], key: str) -> dict[str, Any]:
     if value is None:
         return {}
     if not isinstance(value, dict):
-        raise FieldError(f"{key}: an object was expected")
+        raise UnusableRecordError(f"{key}: an object was expected")
     return value
 
 
@@ -49,7 +53,7 @@ def timestamp_field(record: Mapping[str, Any], key: str) -> float:
         at = datetime.fromisoformat(written.strip())
         return (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp()
     except (ValueError, OverflowError):
-        raise FieldError(f"{key}: {written[:40]!r} is not a date and time") from None
+        raise UnusableRecordError(f"{key}: {written[:40]!r} is not a date and time") from None
 
 
 def epoch_seconds(record: Mapping[str, Any], key: str, per_second: float = 1.0) -> float:
@@ -57,7 +61,59 @@ def epoch_seconds(record: Mapping[str, Any], key: str, per_second: float = 1.0) 
     try:
         at = float(text_field(record, key)) if not isinstance(record.get(key), float) else float(record[key])
     except ValueError:
-        raise FieldError(f"{key}: a number was expected") from None
+        raise UnusableRecordError(f"{key}: a number was expected") from None
     if not abs(at) < 1e17:
-        raise FieldError(f"{key}: {at} is no time")
+        raise UnusableRecordError(f"{key}: {at} is no time")
     return at / per_second
+
+
+def cell_text(value: Any) -> str:
+    """Convert a cell to text: numbers as written, text parts joined. Raises `UnusableRecordError` for anything else."""
+    if isinstance(value, str):
+        return value
+    if value is None:
+        return ""
+    if isinstance(value, int | float):
+        if not math.isfinite(value):
+            raise UnusableRecordError(f"{'NaN' if value != value else 'infinity'} where a text was expected")
+        return str(value)
+    if isinstance(value, list):
+        return "\n".join(_text_part(part) for part in value)
+    raise UnusableRecordError("an object where a text was expected")
+
+
+def _text_part(part: Any) -> str:
+    if isinstance(part, dict) and part.get("type", "text") in ("text", "input_text", "output_text"):
+        return cell_text(part.get("text"))
+    if isinstance(part, dict):
+        raise UnusableRecordError("contains pictures or sound")
+    return cell_text(part)
+
+
+def cell_list(value: Any) -> list[Any] | None:
+    """Convert a cell to a list; None if it is not one.
+
+    Accepts lists stored as JSON or Python literals, and dicts of equally long lists, as Arrow stores lists of objects,
+    which become a list of dicts.
+    """
+    if isinstance(value, list):
+        return value
+    if isinstance(value, dict):
+        return _transposed(value)
+    if not isinstance(value, str) or not value.lstrip().startswith("["):
+        return None
+    try:
+        parsed = orjson.loads(value)
+    except orjson.JSONDecodeError:
+        try:
+            parsed = ast.literal_eval(value.strip())
+        except (ValueError, SyntaxError, MemoryError, RecursionError, TypeError):
+            return None
+    return parsed if isinstance(parsed, list) else None
+
+
+def _transposed(columns: dict[str, Any]) -> list[Any] | None:
+    lists = list(columns.values())
+    if not lists or not all(isinstance(cells, list) and len(cells) == len(lists[0]) for cells in lists):
+        return None
+    return [dict(zip(columns, cells, strict=True)) for cells in zip(*lists, strict=True)]

@@ -9,7 +9,7 @@ from typing import Any
 from personas.errors import MaterialError
 from trainer.sources.conversation import Conversation, RejectedRecord
 from trainer.sources.markup import is_command
-from trainer.sources.record_fields import FieldError
+from trainer.sources.record_fields import UnusableRecordError
 from trainer.sources.source_file import Record, SourceFile
 from trainer.sources.source_format import ReadOptions
 from trainer.sources.speakers import Author, ConsentFilter, LogMessage, SpeakerDirectory, count_records
@@ -163,7 +163,7 @@ def parse_entries(
         row, values = prefix + record[0], record[1]
         try:
             yield parse(row, values)
-        except FieldError as error:
+        except UnusableRecordError as error:
             yield RejectedRecord(row, str(error))
 
 

@@ -199,7 +199,6 @@ class SourceFile:
 
     @contextmanager
     def _open_json(self) -> Iterator[BinaryIO]:
-        """Open the content after its byte-order mark."""
         with self.open() as stream:
             stream.read(len(BOM) if self.start.startswith(BOM) else 0)
             yield stream

@@ -143,23 +143,13 @@ class SpeakerDirectory:
         self, session: list[LogMessage], source: str, options: ReadOptions, unheard: tuple[SourceSpeaker, ...]
     ) -> Conversation:
         """Convert a session to a conversation."""
-        messages = [
-            SourceMessage(
-                self.speaker(message.author),
-                self._replace_mentions(message.text),
-                message.row,
-                at=message.at,
-                by=(message.author.id,) if self.plays(message.author) and not message.author.is_bot else (),
-            )
-            for message in session
-        ]
-        return Conversation.of(
-            messages, source, options.right, rows=count_records(session), arrived=options.arrived, unheard=unheard
-        )
+        fields = {"rows": count_records(session), "arrived": options.arrived, "unheard": unheard}
+        return Conversation.of(list(map(self._message, session)), source, options.right, **fields)
 
-    def _replace_mentions(self, text: str) -> str:
-        """Replace mention placeholders with names."""
-        return MENTION_MARK.sub(self._mention, text) if "\x02" in text else text
+    def _message(self, message: LogMessage) -> SourceMessage:
+        author, text = message.author, MENTION_MARK.sub(self._mention, message.text)
+        by = (author.id,) if self.plays(author) and not author.is_bot else ()
+        return SourceMessage(self.speaker(author), text, message.row, at=message.at, by=by)
 
     def _mention(self, match: re.Match[str]) -> str:
         id_or_name, persona = match[1], self._persona

@@ -19,12 +19,10 @@ MODEL_FILE = Path(__file__).parent / "model.crf.xz"
 MODEL_FORMAT = 1
 LABEL_KINDS = {"P": "PERSON", "A": "STREET_ADDRESS"}
 """Kinds by a label's second letter; other labels ("X": another name, "O": nothing) are no findings."""
-
 MIN_PROBABILITY = 0.2
 """Threshold for adding a token: a missed name harms somebody, a false one costs a word. Found by trial: lower values
 find little more.
 """
-
 log = logging.getLogger(__name__)
 
 
@@ -56,19 +54,15 @@ class CrfTagger:
         self._crf.set(self._features.of(cut.words))
         labels = self._crf.tag()
         likely = [{kind: self._likely(kind, index) for kind in LABEL_KINDS} for index in range(len(labels))]
-        return [
-            (
-                LABEL_KINDS[kind],
-                cut.starts[first],
-                cut.ends[last],
-                round(min(likely[at][kind] for at in range(first, last + 1)), 3),
-            )
-            for kind, first, last in label_runs(raise_probable_labels(labels, likely))
-            if is_alphabetic(text[cut.starts[first] : cut.ends[last]])
-        ]
+        found = []
+        for kind, first, last in label_runs(raise_probable_labels(labels, likely)):
+            start, end = cut.starts[first], cut.ends[last]
+            if is_alphabetic(text[start:end]):
+                score = min(likely[index][kind] for index in range(first, last + 1))
+                found.append((LABEL_KINDS[kind], start, end, round(score, 3)))
+        return found
 
     def _likely(self, kind: str, index: int) -> float:
-        """Return the probability that a token is part of a name or address."""
         return float(self._crf.marginal("B" + kind, index) + self._crf.marginal("I" + kind, index))
 
 

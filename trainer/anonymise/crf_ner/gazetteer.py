@@ -9,19 +9,15 @@ from functools import lru_cache
 from pathlib import Path
 
 LISTS_FOLDER = Path(__file__).parent / "lists"
-
 GROUP_SIGNS = {
     "common": "c", "syllable": "w", "month": "m", "title": "t", "particle": "p", "middle": "v", "street": "s",
     "unit": "u", "country": "n", "region": "r", "city": "y", "org": "o", "brand": "b",
 }  # fmt: skip
 """Letters by which features refer to groups of words.txt; given names are "g", family names "f"."""
-
 GROUPS_WITHOUT_DIACRITICS = {"w": "z"}
 """Groups of words without diacritics, where they differ: Vietnamese in plain letters."""
-
 MIN_FOLDED_CHARS = 4
 """Shorter words with diacritics are looked up unchanged: without them they are other words."""
-
 ENGLISH_SUFFIXES = (
     ("ies", ("y",)), ("ied", ("y",)), ("ily", ("y",)), ("es", ("",)), ("s", ("",)), ("ed", ("", "e")), ("d", ("",)),
     ("ing", ("", "e")), ("ings", ("", "e")), ("ly", ("", "le")), ("er", ("", "e")), ("ers", ("", "e")),
@@ -29,7 +25,6 @@ ENGLISH_SUFFIXES = (
     ("ism", ("", "e")),
 )  # fmt: skip
 """English suffixes, each with the endings it may replace."""
-
 _LETTERS = str.maketrans(
     {"đ": "d", "ł": "l", "ø": "o", "ß": "ss", "æ": "ae", "œ": "oe", "þ": "th", "ð": "d", "ı": "i", "’": "'"}
 )

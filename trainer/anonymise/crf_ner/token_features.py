@@ -194,10 +194,7 @@ _LETTER = re.compile(r"[^\W\d_]")
 
 @dataclass(frozen=True)
 class TokenisedText:
-    r"""Tokens of one text: `words[i]` is at `text[starts[i]:ends[i]]`.
-
-    A line end is "\n", a link or mention "\t".
-    """
+    r"""Tokens of one text: `words[i]` is at `text[starts[i]:ends[i]]`. A line end is "\n", a link or mention "\t"."""
 
     words: list[str]
     starts: list[int]

@@ -24,28 +24,16 @@ from personas.lore.passages import WORLD, Passage
 from personas.prompt import EXAMPLE_USER
 from personas.schemas.chat import LoreHit, Persona, Turn
 from trainer.data.synthetic.lore_extraction import find_subject, question_about, write_file_atomically
-from trainer.data.synthetic.reply_backends import ReplyBackend, ReplySession, choose_backend
+from trainer.data.synthetic.reply_backends import ReplyBackend, ReplySession
 from trainer.data.synthetic.reply_filter import ReplyFilter
-
-__all__ = ["SynthesisRequest", "choose_backend", "synthesise_dialogues"]
 
 COMBINED_FILE = "all_characters_synthetic.jsonl"
 MAX_ATTEMPTS_PER_DIALOGUE = 12  # limit of attempts per requested dialogue, for models that are not up to it
 WORLD_SHARE = 0.25
-FOLLOW_UPS = (
-    "How do you feel about that?",
-    "Did it trouble you?",
-    "Tell me more.",
-    "And what did you say?",
-    "Why is that?",
+FOLLOW_UPS = "How do you feel about that?|Did it trouble you?|Tell me more.|And what did you say?|Why is that?".split(
+    "|"
 )
-OPENING_TEMPLATES = (
-    "Good evening. {}",
-    "{}",
-    "I have been wondering. {}",
-    "Sit with me a while. {}",
-    "{} I am new here.",
-)
+OPENING_TEMPLATES = "Good evening. {}|{}|I have been wondering. {}|Sit with me a while. {}|{} I am new here.".split("|")
 
 
 @dataclass(frozen=True)
@@ -92,7 +80,8 @@ def _run_synthesis(request: SynthesisRequest, backend: ReplyBackend) -> dict[str
     kept = journal.kept[: request.count]
     file = request.out / f"{request.persona.id}_synthetic.jsonl"
     write_file_atomically(file, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in kept))
-    _write_all(request.out)
+    files = sorted(path for path in request.out.glob("*_synthetic.jsonl") if path.name != COMBINED_FILE)
+    write_file_atomically(request.out / COMBINED_FILE, "".join(path.read_text("utf-8") for path in files))
     dropped = dict(journal.dropped.most_common())
     result = {"made": journal.made, "kept": len(kept), "dropped": dropped, "file": str(file)}
     if len(kept) < request.count:
@@ -240,9 +229,3 @@ class _Journal:
 
 def _replies(messages: list[dict[str, str]]) -> list[str]:
     return [message["content"] for message in messages if message["role"] == "assistant"]
-
-
-def _write_all(out: Path) -> None:
-    """Write all personas' dialogues to one file."""
-    files = sorted(path for path in out.glob("*_synthetic.jsonl") if path.name != COMBINED_FILE)
-    write_file_atomically(out / COMBINED_FILE, "".join(path.read_text("utf-8") for path in files))

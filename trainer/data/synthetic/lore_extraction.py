@@ -150,14 +150,11 @@ def to_first_person(sentence: str, subject: LoreSubject) -> str | None:
 
 
 def _fact(sentence: str, passage: Passage, subject: LoreSubject, clear: bool) -> LoreFact:
-    names = _others(sentence, subject)
-    about = _mentions_subject(sentence, subject) or (clear and _has_pronoun(sentence, subject))
+    names = tuple(dict.fromkeys(name for name in _names(sentence) if name not in subject.names))
+    has_pronoun = bool(subject.pronoun and re.search(rf"\b{subject.pronoun}\b", sentence, re.IGNORECASE))
+    about = _mentions_subject(sentence, subject) or (clear and has_pronoun)
     spoken = to_first_person(sentence, subject) if clear else None
     return LoreFact(_kind(sentence, names, about), sentence, spoken, about, names, passage)
-
-
-def _others(sentence: str, subject: LoreSubject) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(name for name in _names(sentence) if name not in subject.names))
 
 
 def find_people(sentence: str, subject: LoreSubject) -> list[str]:
@@ -170,10 +167,6 @@ def find_people(sentence: str, subject: LoreSubject) -> list[str]:
 
 def _mentions_subject(text: str, subject: LoreSubject) -> bool:
     return any(re.search(rf"\b{re.escape(name)}\b", text) for name in subject.names)
-
-
-def _has_pronoun(sentence: str, subject: LoreSubject) -> bool:
-    return bool(subject.pronoun) and re.search(rf"\b{subject.pronoun}\b", sentence, re.IGNORECASE) is not None
 
 
 def _kind(sentence: str, names: tuple[str, ...], about: bool) -> FactKind:
@@ -243,7 +236,8 @@ def extract_lore(persona: Persona, passages: Sequence[Passage]) -> LoreExtractio
     if not own:
         raise MaterialError(f"There is no lore of {persona.name}.", "Write some, or name a folder with --lore.")
     facts, subject, left_out = extract_facts(persona, own), find_subject(persona, own), Counter[str]()
-    pairs = [pair for section in _sections(facts) for pair in _section_pairs(section, subject, left_out)]
+    sections = itertools.groupby(facts, key=lambda fact: (fact.passage.source, fact.passage.heading))
+    pairs = [pair for _, section in sections for pair in _section_pairs(list(section), subject, left_out)]
     pairs += _relation_pairs(facts, subject)
     if shared := sum(len(split_sentences(passage.text)) for passage in passages if passage.owner == WORLD):
         left_out["about the world: chat retrieves it by itself"] = shared
@@ -287,12 +281,6 @@ def write_files_atomically(folder: Path, files: Mapping[str, str]) -> None:
             with contextlib.suppress(OSError):
                 folder.rmdir()
         raise
-
-
-def _sections(facts: Iterable[LoreFact]) -> Iterator[list[LoreFact]]:
-    """Group facts by section, across passages."""
-    for _, section in itertools.groupby(facts, key=lambda fact: (fact.passage.source, fact.passage.heading)):
-        yield list(section)
 
 
 def _section_pairs(section: list[LoreFact], subject: LoreSubject, left_out: Counter[str]) -> Iterator[LorePair]:

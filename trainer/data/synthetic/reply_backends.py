@@ -40,7 +40,6 @@ class ReplySession(Protocol):
 
     async def reply(self, persona: Persona, turns: Sequence[Turn], lore: LoreHit, seed: int) -> SynthesisedReply:
         """Generate the persona's answer to the last turn. Raises `UnderstudyError`."""
-        ...
 
 
 class ReplyBackend(Protocol):
@@ -49,16 +48,13 @@ class ReplyBackend(Protocol):
     @property
     def name(self) -> str:
         """The name recorded with each dialogue: the model, and the adapter's version if any."""
-        ...
 
     @property
     def at_once(self) -> int:
         """Number of concurrent dialogues."""
-        ...
 
     def open_session(self) -> Any:
         """Return an async context manager that yields a `ReplySession`."""
-        ...
 
 
 @dataclass(frozen=True)

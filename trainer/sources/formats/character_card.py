@@ -124,11 +124,5 @@ def _is_card(head: dict[str, Any]) -> bool:
     return False
 
 
-FORMAT = SourceFormat(
-    "character-card",
-    "a character card",
-    "V1, V2 or V3 as JSON, in a PNG picture or a CHARX file, or TOML with id and name",
-    _recognises,
-    read,
-    claims=_claims,
-)
+EXPECTED = "V1, V2 or V3 as JSON, in a PNG picture or a CHARX file, or TOML with id and name"
+FORMAT = SourceFormat("character-card", "a character card", EXPECTED, _recognises, read, claims=_claims)

@@ -16,7 +16,7 @@ from trainer.sources.conversation import Conversation, RejectedRecord
 from trainer.sources.dates import DateOrder, DateOrderDetector, parse_time
 from trainer.sources.markup import mark_mention, normalise_discord
 from trainer.sources.record_fields import (
-    FieldError,
+    UnusableRecordError,
     object_field,
     object_list,
     optional_text,
@@ -81,7 +81,6 @@ def _author(author: Mapping[str, Any]) -> Author:
 
 
 def _empty(message: Mapping[str, Any], reference: Mapping[str, Any]) -> str:
-    """Return the reason why a message has no text."""
     if message.get("forwardedMessage") or reference.get("type") == "Forward":
         return sessionise.FORWARDED
     kinds = {"attachments": sessionise.ATTACHMENT, "stickers": sessionise.STICKER, "embeds": sessionise.EMBED}
@@ -101,13 +100,17 @@ def _mark_mentions(content: str, mentioned: list[dict[str, Any]]) -> str:
 def _csv_entry(row: str, cells: dict[str, Any], order: DateOrder) -> LogEntry:
     stamp = parse_time(text_field(cells, "Date"))
     if stamp is None or (at := stamp.at(order)) is None:
-        raise FieldError(f"Date: {cells['Date'][:40]!r} is not a date and time")
+        raise UnusableRecordError(f"Date: {cells['Date'][:40]!r} is not a date and time")
     full_name = text_field(cells, "Author")
     author = make_author(optional_text(cells, "AuthorID"), (re.sub(r"#\d{4}$", "", full_name), full_name))
     content = normalise_discord(text_field(cells, "Content"))
     dropped = sessionise.SYSTEM if SYSTEM_NOTICE.fullmatch(content) else ""
     empty = sessionise.ATTACHMENT if cells["Attachments"] else sessionise.NO_TEXT
     return LogEntry(row, at, author, content, dropped=dropped, empty=empty)
+
+
+def _is_csv(peek: Peek) -> bool:
+    return peek.kind in ("CSV", "TSV") and set(peek.columns) >= COLUMNS
 
 
 def _is_json(peek: Peek) -> bool:
@@ -118,25 +121,9 @@ def _is_json(peek: Peek) -> bool:
     return {"guild", "channel"} <= peek.head.keys() or {"id", "timestamp", "author"} <= first.keys()
 
 
-def _is_csv(peek: Peek) -> bool:
-    return peek.kind in ("CSV", "TSV") and set(peek.columns) >= COLUMNS
-
-
+JSON_EXPORT = "a Discord export in JSON: {guild, channel, messages: [{id, type, timestamp, content, author}]}"
+CSV_EXPORT = "a Discord export in CSV: AuthorID, Author, Date, Content, Attachments, Reactions"
 FORMATS = (
-    SourceFormat(
-        "discord",
-        "Discord export (JSON)",
-        "a Discord export in JSON: {guild, channel, messages: [{id, type, timestamp, content, author}]}",
-        _is_json,
-        read_json,
-        DISCORD_API,
-    ),
-    SourceFormat(
-        "discord-csv",
-        "Discord export (CSV)",
-        "a Discord export in CSV: AuthorID, Author, Date, Content, Attachments, Reactions",
-        _is_csv,
-        read_csv,
-        DISCORD_API,
-    ),
+    SourceFormat("discord", "Discord export (JSON)", JSON_EXPORT, _is_json, read_json, DISCORD_API),
+    SourceFormat("discord-csv", "Discord export (CSV)", CSV_EXPORT, _is_csv, read_csv, DISCORD_API),
 )

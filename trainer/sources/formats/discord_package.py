@@ -14,7 +14,7 @@ from personas.schemas.base import DATA_PACKAGE
 from trainer.sources import sessionise
 from trainer.sources.conversation import Conversation, RejectedRecord
 from trainer.sources.markup import is_command, normalise_discord
-from trainer.sources.record_fields import FieldError, optional_text, text_field, timestamp_field
+from trainer.sources.record_fields import UnusableRecordError, optional_text, text_field, timestamp_field
 from trainer.sources.sessionise import LogEntry, parse_file
 from trainer.sources.source_file import Peek, SourceFile
 from trainer.sources.source_format import ReadOptions, SourceFormat
@@ -49,7 +49,7 @@ def _owner(file: SourceFile) -> Author:
             if isinstance(user, tuple) and "username" in user[1]:
                 names = (optional_text(user[1], "global_name"), text_field(user[1], "username"))
                 return make_author(text_field(user[1], "id"), names)
-        except (MaterialError, FieldError):
+        except (MaterialError, UnusableRecordError):
             continue
     return make_author(OWNER, (OWNER,))
 

@@ -4,25 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from trainer.sources.columns import (
-    ROLE_COLUMNS,
-    ColumnRoles,
-    Row,
-    RowSchema,
-    find_column,
-    message_keys,
-    normalise_column,
-)
-from trainer.sources.conversation_builder import (
-    ROLES,
-    TOOL_ROLES,
-    RawDialogue,
-    Turns,
-    UnusableRecordError,
-    cell_list,
-    cell_text,
-    parse_transcript,
-)
+from trainer.sources.columns import ColumnRoles, Row, RowSchema, find_column, has_role_name, message_keys
+from trainer.sources.conversation_builder import ROLES, TOOL_ROLES, RawDialogue, Turns, parse_transcript
+from trainer.sources.record_fields import UnusableRecordError, cell_list, cell_text
 
 
 def message_turns(messages: list[Any], from_key: str, value_key: str) -> list[tuple[str, str]]:
@@ -59,7 +43,7 @@ def _turn(message: Any, number: int, from_key: str, value_key: str) -> tuple[str
 
 
 def _plan_messages(row: Row) -> ColumnRoles | None:
-    return _plan_list([name for name in row if normalise_column(name) in ROLE_COLUMNS["messages"]], row)
+    return _plan_list([name for name in row if has_role_name(name, "messages")], row)
 
 
 def _plan_any_list(row: Row) -> ColumnRoles | None:
@@ -93,12 +77,14 @@ def _plan_openai(row: Row) -> ColumnRoles | None:
 
 def dialogue_from_messages(row: Row, columns: ColumnRoles) -> RawDialogue:
     """Build a dialogue from a list of messages."""
-    messages = columns.get(row, "messages")
-    if type(messages) is not list:
-        messages = cell_list(messages)
-    if not messages:
-        raise UnusableRecordError("no messages")
+    messages = _messages(row, columns)
     return _add_system_and_language(RawDialogue(*_sides(messages, columns.from_key, columns.value_key)), row, columns)
+
+
+def _messages(row: Row, columns: ColumnRoles) -> list[Any]:
+    if messages := cell_list(columns.get(row, "messages")):
+        return messages
+    raise UnusableRecordError("no messages")
 
 
 def make_dialogue(turns: Turns, row: Row, columns: ColumnRoles) -> RawDialogue:
@@ -128,11 +114,7 @@ def _plan_ultrachat(row: Row) -> ColumnRoles | None:
 
 def dialogue_from_texts(row: Row, columns: ColumnRoles) -> RawDialogue:
     """Build a dialogue from a list of alternating texts; each may begin with its speaker."""
-    texts = columns.get(row, "messages")
-    if type(texts) is not list:
-        texts = cell_list(texts)
-    if not texts:
-        raise UnusableRecordError("no messages")
+    texts = _messages(row, columns)
     if set(map(type, texts)) != {str}:
         texts = [cell_text(text) for text in texts]
     # Rows of this shape are pairs by position; a label before each text is kept only where all have one.

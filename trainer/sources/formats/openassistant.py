@@ -276,19 +276,9 @@ def _read_tree(records: list[Record], options: ReadOptions) -> Iterator[Conversa
         yield RejectedRecord(records[0][0], "messages that answer each other in a circle", len(nodes) - reached)
 
 
+TREE_ROW = '{"message_tree_id", "prompt": {"text", "role", "replies": [{"text", "role", "rank", "replies": …}]}}'
+MESSAGE_ROW = '{"message_id", "parent_id", "text", "role": "prompter" | "assistant", "lang", "rank"}'
 FORMATS = (
-    SourceFormat(
-        "oasst-trees",
-        "OASST conversation trees",
-        '{"message_tree_id", "prompt": {"text", "role", "replies": [{"text", "role", "rank", "replies": …}]}}',
-        _recognises_trees,
-        _read_trees,
-    ),
-    SourceFormat(
-        "oasst",
-        "OASST messages",
-        '{"message_id", "parent_id", "text", "role": "prompter" | "assistant", "lang", "rank"}',
-        _recognises_rows,
-        _read_rows,
-    ),
+    SourceFormat("oasst-trees", "OASST conversation trees", TREE_ROW, _recognises_trees, _read_trees),
+    SourceFormat("oasst", "OASST messages", MESSAGE_ROW, _recognises_rows, _read_rows),
 )

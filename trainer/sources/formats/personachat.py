@@ -11,15 +11,8 @@ import yaml
 
 from trainer.sources.columns import ColumnRoles, Row, RowSchema, find_column
 from trainer.sources.conversation import Conversation, RejectedRecord
-from trainer.sources.conversation_builder import (
-    RawDialogue,
-    Turns,
-    UnusableRecordError,
-    build_conversation,
-    cell_list,
-    cell_text,
-    parse_transcript,
-)
+from trainer.sources.conversation_builder import RawDialogue, Turns, build_conversation, parse_transcript
+from trainer.sources.record_fields import UnusableRecordError, cell_list, cell_text
 from trainer.sources.source_file import Peek, SourceFile
 from trainer.sources.source_format import ReadOptions, SourceFormat
 from trainer.sources.table_reader import first_line

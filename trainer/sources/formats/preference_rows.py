@@ -6,17 +6,10 @@ import math
 from typing import Any
 
 from trainer.sources.columns import ColumnRoles, Row, RowSchema, find_column, message_keys
-from trainer.sources.conversation_builder import (
-    ROLES,
-    RawDialogue,
-    Turns,
-    UnusableRecordError,
-    cell_list,
-    cell_text,
-    parse_transcript,
-)
+from trainer.sources.conversation_builder import ROLES, RawDialogue, Turns, parse_transcript
 from trainer.sources.formats.message_rows import message_turns
 from trainer.sources.formats.qa_rows import answer_text, parse_side
+from trainer.sources.record_fields import UnusableRecordError, cell_list, cell_text
 
 SCORE_KEYS = tuple("overall_score score pm_score rating reward votes upvotes rank ranking".split())
 SCORE_LIST_KEYS = tuple("scores ratings rewards ranks rank ranking overall_scores".split())

@@ -6,16 +6,9 @@ from collections.abc import Callable
 from typing import Any
 
 from trainer.sources.columns import ColumnRoles, Row, RowSchema, find_column, message_keys
-from trainer.sources.conversation_builder import (
-    RawDialogue,
-    Turns,
-    UnusableRecordError,
-    cell_list,
-    cell_text,
-    parse_labelled_turns,
-    parse_transcript,
-)
+from trainer.sources.conversation_builder import RawDialogue, Turns, parse_labelled_turns, parse_transcript
 from trainer.sources.formats.message_rows import add_optional_roles, make_dialogue, message_turns
+from trainer.sources.record_fields import UnusableRecordError, cell_list, cell_text
 
 NO_INPUT = ("<noinput>", "nan", "none", "n/a", "无")
 ANSWER_KEYS = ("response", "text", "output", "answer", "completion", "content", "value", "body")

@@ -17,7 +17,7 @@ from trainer.sources import sessionise
 from trainer.sources.conversation import Conversation, RejectedRecord
 from trainer.sources.markup import clean_text, convert_emphasis, map_outside_code, mark_mention
 from trainer.sources.record_fields import (
-    FieldError,
+    UnusableRecordError,
     epoch_seconds,
     object_field,
     object_list,
@@ -156,7 +156,6 @@ def _thread(message: Mapping[str, Any], channel: str) -> str:
 
 
 def _text_and_author(message: Mapping[str, Any], workspace: SlackWorkspace) -> tuple[str, Author]:
-    """Return the person's own words and their author."""
     comment = object_field(message, "comment")
     if message.get("subtype") == "file_comment" and comment:
         return text_field(comment, "comment"), workspace.author(comment)
@@ -164,7 +163,7 @@ def _text_and_author(message: Mapping[str, Any], workspace: SlackWorkspace) -> t
     if "file" in message and (match := UPLOADED.fullmatch(text)):
         text = match["comment"] or ""
     if message.get("type", "message") != "message":
-        raise FieldError("type: a message was expected")
+        raise UnusableRecordError("type: a message was expected")
     return text, workspace.author(message)
 
 

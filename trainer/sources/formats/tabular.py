@@ -22,7 +22,7 @@ from trainer.sources.columns import (
     require_roles,
 )
 from trainer.sources.conversation import Conversation, RejectedRecord, replace_assistant
-from trainer.sources.conversation_builder import RawDialogue, UnusableRecordError, build_conversation, cell_list
+from trainer.sources.conversation_builder import RawDialogue, build_conversation
 from trainer.sources.formats.message_rows import (
     FALLBACK_SCHEMAS,
     MESSAGE_SCHEMAS,
@@ -33,6 +33,7 @@ from trainer.sources.formats.message_rows import (
 from trainer.sources.formats.personachat import PERSONA_SCHEMAS
 from trainer.sources.formats.preference_rows import PREFERENCE_SCHEMAS
 from trainer.sources.formats.qa_rows import QA_SCHEMAS, dialogue_from_answer
+from trainer.sources.record_fields import UnusableRecordError, cell_list
 from trainer.sources.source_file import Peek, Record, SourceFile
 from trainer.sources.source_format import ReadOptions, SourceFormat
 
@@ -158,9 +159,9 @@ def read_rows(
         key = tuple(row)
         plan = forced or plans.get(key)
         if plan is None:
-            plan = _plan_for(row, main) or (
-                unknown if unknown and row.keys() >= set(unknown[1].by_role.values()) else None
-            )
+            plan = _plan_for(row, main)
+            if plan is None and unknown and row.keys() >= set(unknown[1].by_role.values()):
+                plan = unknown
             if plan is None:
                 columns = ", ".join(map(str, list(row)[:MAX_SHOWN_COLUMNS])) or "nothing"
                 yield RejectedRecord(place, f"not {main.expected if main else 'of a known schema'}: it has {columns}")

@@ -14,7 +14,7 @@ from trainer.sources import sessionise
 from trainer.sources.conversation import Conversation, RejectedRecord
 from trainer.sources.markup import clean_text, map_outside_code, mark_mention
 from trainer.sources.record_fields import (
-    FieldError,
+    UnusableRecordError,
     epoch_seconds,
     object_list,
     optional_text,
@@ -79,9 +79,9 @@ def _skip_reason(message: Mapping[str, Any]) -> str:
 
 
 def _render_text(value: object) -> str:
-    """Convert the text to Discord's markup. Raises `FieldError` unless it is a text or a list of pieces."""
+    """Convert the text to Discord's markup. Raises `UnusableRecordError` unless it is a text or a list of pieces."""
     if not isinstance(value, str | list):
-        raise FieldError("text: a text or a list was expected")
+        raise UnusableRecordError("text: a text or a list was expected")
     return map_outside_code("".join(map(_piece, [value] if isinstance(value, str) else value)), lambda part: part)
 
 
@@ -89,7 +89,7 @@ def _piece(piece: object) -> str:
     if isinstance(piece, str):
         return clean_text(piece)
     if not isinstance(piece, dict) or not isinstance(piece.get("text"), str):
-        raise FieldError("text: a piece is neither a text nor an entity")
+        raise UnusableRecordError("text: a piece is neither a text nor an entity")
     kind, text = piece.get("type"), clean_text(piece["text"])
     if kind == "mention_name":
         return mark_mention(f"user{piece.get('user_id')}")

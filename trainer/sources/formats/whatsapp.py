@@ -181,7 +181,6 @@ def _is_chat(name: str) -> bool:
 
 
 def _claims(names: Sequence[str]) -> Sequence[str]:
-    """Claim the chats and the media files beside them."""
     chats = [name for name in names if _is_chat(name)]
     folders = {PurePosixPath(name).parent for name in chats}
     sent = [name for name in names if is_media_file(name) and PurePosixPath(name).parent in folders]
