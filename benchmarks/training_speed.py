@@ -31,7 +31,7 @@ BASELINE_BATCH_SIZE, OWN_BATCH_SIZE = 2, 8
 
 def load_samples(persona: str, steps: int) -> list[Any]:
     """Load a shipped persona's first training samples, enough for this many steps."""
-    from trainer.cli.dataset_args import SHIPPED_DATA, build_order
+    from trainer.cli.dataset_args import SHIPPED_DATA, make_build_spec
     from trainer.cli.dataset_command import add_sources
     from trainer.data.builder import DatasetBuilder
     from trainer.data.dedup_split import TRAIN
@@ -40,7 +40,7 @@ def load_samples(persona: str, steps: int) -> list[Any]:
     parser = argparse.ArgumentParser()
     add_sources(parser, required=True)
     log = SHIPPED_DATA / "logs" / f"{persona}.json"
-    indices = build_order(
+    indices = make_build_spec(
         parser.parse_args(["--persona", persona, "--source", str(log), "--max-length", str(MAX_LENGTH)])
     )
     with tempfile.TemporaryDirectory() as folder, DatasetBuilder(indices.plan, Ledger(), Path(folder)) as builder:

@@ -165,10 +165,10 @@ def options(case: Case, house: Path, path: Path) -> argparse.Namespace:
 
 def trained_by_build(given: argparse.Namespace, home: Path, right: str) -> set[str]:
     """Whose talk is in the samples that `dataset build` makes and `plan` tells of."""
-    order, ledger = dataset_args.build_order(given, home=home), Ledger()
+    order, ledger = dataset_args.make_build_spec(given, home=home), Ledger()
     with DatasetBuilder(order.plan, ledger) as builder:
         for name, items in order.sources:
-            builder.take(name, items)
+            builder.add_source(name, items)
         built = list(builder.samples())
     assert ledger.rows == ledger.rows_used + sum(ledger.dropped.values())
     assert {one.right for one in built} == {right}
@@ -193,7 +193,7 @@ def test_dataset_build_and_plan(case, made, homes, house):
 def test_a_bare_licensed_is_refused_with_the_form_that_is_wanted(kind, made, house, capsys):
     case = Case(kind, "sidecar", "licensed")
     with pytest.raises(UnderstudyError, match=r"licensed:<name>, such as licensed:CC-BY-4\.0"):
-        dataset_args.build_order(options(case, house, laid(case, made, house)))
+        dataset_args.make_build_spec(options(case, house, laid(case, made, house)))
     with pytest.raises(SystemExit):
         options(Case(kind, "flag", "licensed"), house, made[kind])
     assert "licensed:<name>" in capsys.readouterr().err

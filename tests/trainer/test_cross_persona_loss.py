@@ -26,7 +26,7 @@ def test_each_adapter_fits_its_own_persona_best(jobs, capsys):
         assert matrix.losses[persona][persona] == pytest.approx(
             verify_adapter(folder / "adapter").metrics.loss_tuned, abs=1e-3
         )
-    assert matrix.own_adapter_best == 1.0
+    assert matrix.own_best == 1.0
     print_loss_matrix(adapters(jobs), jobs, as_json=True)
     assert json.loads(capsys.readouterr().out) == {"loss_matrix": matrix.losses, "own_adapter_best": 1.0}
     print_loss_matrix(adapters(jobs), jobs, as_json=False)
@@ -36,7 +36,7 @@ def test_each_adapter_fits_its_own_persona_best(jobs, capsys):
 def test_two_equal_adapters_win_nothing(jobs, tmp_path):
     shutil.copytree(jobs["bo"] / "adapter", tmp_path / "twin")
     twins = {"ada": tmp_path / "twin", "bo": jobs["bo"] / "adapter"}
-    assert compute_loss_matrix(twins, jobs).own_adapter_best == 0.0
+    assert compute_loss_matrix(twins, jobs).own_best == 0.0
 
 
 def test_adapters_and_jobs_must_match(jobs):

@@ -13,7 +13,7 @@ from trainer.gate.measurement import fisher_p_value, holm_rejections, p_value_of
 from trainer.gate.verdict import judge, read_default_table, thresholds_for
 
 GOOD = good_card()
-TITLES = {it.name: it.title for it in criterion_measurements(GOOD)}
+TITLES = {it.name: it.info.title for it in criterion_measurements(GOOD)}
 
 
 def voice(**changes):

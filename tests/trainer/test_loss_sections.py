@@ -55,7 +55,7 @@ def neighbour(two_trained, persona="bo"):
 
 
 def test_base_is_base_whatever_lies_over_it(sides, monkeypatch):
-    assert sides.names == (BASE, LIVE, NEW) and sides.made(BASE) is None
+    assert sides.names == (BASE, LIVE, NEW) and sides.stamp(BASE) is None
     assert sides.base_is_base() == 0
     used = PeftSwitcher.use
     monkeypatch.setattr(PeftSwitcher, "use", lambda self, ref: used(self, ref) if ref else nullcontext())
@@ -67,7 +67,7 @@ def test_base_is_base_whatever_lies_over_it(sides, monkeypatch):
 def test_replies_are_stamped_with_the_adapter_that_made_them(sides, two_trained):
     for side, persona in ((LIVE, "bo"), (NEW, "ada")):
         manifest = verify_adapter(two_trained[persona] / "adapter")
-        made = sides.made(side)
+        made = sides.stamp(side)
         assert (made.version, made.weights) == (manifest.version, manifest.checksums["adapter_model.safetensors"])
 
 
@@ -157,7 +157,7 @@ def test_a_card_may_take_as_long_as_the_training_by_the_clock_of_whoever_asks(
 ):
     left = []
     monkeypatch.setattr(
-        "trainer.evaluate.evaluate_version._whole", lambda card, *rest: left.append(rest[-1].left) or card
+        "trainer.evaluate.evaluate_version._add_sections", lambda card, *rest: left.append(rest[-1].left) or card
     )
     new = Candidate.sealed(two_trained["ada"] / "adapter")
     evaluate_version(

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from bot.training.training_plan import MemoryOption
 from personas.schemas.hyperparameters import Hyperparameters, parse_settings
-from trainer.estimate.memory_check import memory_reductions
+from trainer.estimate.memory_check import memory_reductions, settings_as_options
 from trainer.estimate.run_estimate import MachineSpeed, estimate_run
 from trainer.estimate.workload import Workload
 from trainer.machine import MachineSpec
@@ -66,4 +66,5 @@ def test_each_way_is_a_request_that_is_allowed_and_the_bot_reads_it(tiny_base):
     for way in found:
         assert MemoryOption.model_validate(vars(way)).set == way.set
         assert Hyperparameters(**way.set).model_dump(exclude_none=True) == way.set
-        assert parse_settings(way.words.replace("--set ", "").split()).model_dump(exclude_none=True) == way.set
+        parsed = parse_settings(settings_as_options(way.set).replace("--set ", "").split())
+        assert parsed.model_dump(exclude_none=True) == way.set

@@ -38,7 +38,7 @@ def test_each_case_is_a_run_that_the_command_line_takes():
         and all(case in CASES for case in QUICK_CASES)
     )
     for case in CASES:
-        options = build_parser().parse_args(["train", *case.words])
+        options = build_parser().parse_args(["train", *case.arguments])
         assert isinstance(parse_settings(options.settings), Hyperparameters) and (options.persona or options.dataset)
 
 

@@ -14,7 +14,7 @@ from personas.schemas.scorecard import GENERAL_TASK, HELDOUT_TASK, SMALL_TALK_TA
 from tests.tiny_models import make_adapter
 from tests.trainer.job_folders import persona_job
 from trainer.evaluate.candidates import BASE, LIVE, NEW, Candidate, Candidates
-from trainer.evaluate.generation import measure_replies, reply_sections
+from trainer.evaluate.generation import reply_sections
 from trainer.evaluate.generation.evaluation_prompts import (
     PromptBuilder,
     heldout_prompts,
@@ -22,6 +22,7 @@ from trainer.evaluate.generation.evaluation_prompts import (
     nearest_replies,
 )
 from trainer.evaluate.generation.reply_generator import ReplyGenerator
+from trainer.evaluate.generation.reply_sections import measure_replies
 from trainer.evaluate.generation.reply_tasks import EvaluationPrompt
 from trainer.evaluate.paired_losses import TimeBudget
 from trainer.train.job import prepare_job
@@ -78,7 +79,7 @@ def speakers(sides, renderer, seeds=(7,), of=(BASE, LIVE, NEW)):
 
 
 def prompt(renderer, persona, task=HELDOUT_TASK, number=0, once=False):
-    return PromptBuilder(renderer, persona, None).asked(task, number, [TURN], once=once)
+    return PromptBuilder(renderer, persona, None).from_turns(task, number, [TURN], once=once)
 
 
 def test_replies_are_those_that_the_engine_serves_each_by_its_own_side(sides, job, renderer, served):
@@ -97,7 +98,7 @@ def test_a_prompt_is_answered_by_all_or_not_at_all_and_to_the_least_whatever_the
     heard = []
     spent = TimeBudget(0.0)
     made = speakers(sides, renderer, (1, 2)).answers(asked, spent, lambda done, of: heard.append((done, of)), least=2)
-    assert [it.number for it in asked if sum(a.asked is it for a in made) == 6] == [0, 1]
+    assert [it.number for it in asked if sum(a.prompt is it for a in made) == 6] == [0, 1]
     assert len(made) == 12 and heard[-1] == (12, 30)
     assert len(speakers(sides, renderer, (1,), (BASE,)).answers(asked, TimeBudget(600))) == 5
 
@@ -178,7 +179,7 @@ def test_all_sections_are_measured_and_what_there_was_no_time_for_is_said(sides,
     shown = spoken.side_by_side[0]
     assert (shown.prompt, shown.real) in {(it.message, it.reply) for it in job.data.heldout_prompt_replies}
     assert shown.replies["base"].made_by is None and shown.replies["live"].made_by.version == "v1"
-    assert shown.replies["new"].made_by == sides.made(NEW) and {it.seed for it in shown.replies.values()} == {3}
+    assert shown.replies["new"].made_by == sides.stamp(NEW) and {it.seed for it in shown.replies.values()} == {3}
     assert len({it.text for it in shown.replies.values()}) == 3
     tasks = 4 + 2 * (spoken.facts is not None)  # held-out, general, small talk, safety; facts with and without lore
     assert len(spoken.replies) == tasks  # the new version's, one of each

@@ -106,10 +106,10 @@ def test_a_study_that_was_broken_off_goes_on_with_what_is_missing(wanted, train,
 def test_of_what_is_left_training_alone_grows_with_the_samples():
     left, done = _RemainingTime(), ScaleResult(50, 0, 50, 1.0, 2.0, {}, 3, 100.0)
     assert left.words([ScalePoint(50, 1)]) == ""
-    left.took(done, 160.0)
+    left.add(done, 160.0)
     assert left.words([ScalePoint(50, 1)]) == ", about 3 min left"  # 100 s and 60 s
     assert left.words([ScalePoint(200, 0), ScalePoint(200, 1)]) == ", about 15 min left"  # twice 400 s and 60 s
-    left.took(done, 30.0)  # trained before this process
+    left.add(done, 30.0)  # trained before this process
     assert left.words([ScalePoint(50, 1)]) == ", about 2 min left"  # 100 s and 30 s
 
 

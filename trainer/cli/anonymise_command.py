@@ -13,11 +13,12 @@ from personas.cli_entry import DISK_FULL_ERRNOS
 from personas.errors import RequestError
 from personas.home.pseudonyms import HomeKey
 from personas.home.review_files import delete_expired_reviews
+from personas.schemas.chat import Persona
 from trainer.anonymise import anonymise_file
 from trainer.anonymise.allowlist import NameCorrections, read_corrections, world_names
 from trainer.anonymise.anonymiser import Anonymiser
 from trainer.anonymise.output_files import ReviewLog, open_atomic
-from trainer.cli.argtypes import DEFAULT_REVIEW_DAYS, retention_days
+from trainer.cli.argtypes import Commands, add_command, add_review_days
 from trainer.cli.dataset_args import load_lore_index, load_persona
 from trainer.cli.error_handling import require_writable
 from trainer.cli.progress_view import ProgressCounter
@@ -36,26 +37,15 @@ offsets into the original. docs/privacy.md lists what is found and what is not. 
 """
 
 
-def add_anonymise(commands: argparse._SubParsersAction[Any]) -> argparse.ArgumentParser:
+def add_anonymise(commands: Commands) -> argparse.ArgumentParser:
     """Add `anonymise` and return its parser."""
-    parser: argparse.ArgumentParser = commands.add_parser(
-        "anonymise",
-        help="replace personal data in a file",
-        description=HELP,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = add_command(commands, "anonymise", "replace personal data in a file", HELP)
     add = parser.add_argument
     add("--in", dest="source", type=Path, required=True, metavar="FILE", help="the file to anonymise; not changed")
     add("--out", type=Path, required=True, metavar="FILE", help="the result; replaced")
     add("--report", type=Path, required=True, metavar="FILE", help="counts of what was replaced (JSON); replaced")
     add("--review", action="store_true", help="list what was replaced beside the report, for you alone to check")
-    add(
-        "--review-days",
-        type=retention_days,
-        default=DEFAULT_REVIEW_DAYS,
-        metavar="N",
-        help="delete that list after so many days (default: 14)",
-    )
+    add_review_days(parser)
     add("--persona", metavar="P", help="keep this persona's name and its lore's names: an id, a name or a card file")
     add("--as", dest="names", action="append", default=[], metavar="NAME", help="P's name in chat logs")
     add("--format", metavar="F", help="read the file as this format (default: detected from its content)")
@@ -67,19 +57,19 @@ def add_anonymise(commands: argparse._SubParsersAction[Any]) -> argparse.Argumen
 
 def anonymise(options: argparse.Namespace) -> None:
     """Run `anonymise`."""
-
     _require_distinct_paths(options)
-    place = find_home()
+    home = find_home()
     try:
-        delete_expired_reviews(place, time.time())
-        review = _review(options, place)
-        anonymiser, persona = _anonymiser(options, place, review)
+        delete_expired_reviews(home, time.time())
+        review = None
+        if options.review:
+            review = ReviewLog(review_path(options.report), home, time.time(), options.review_days)
+        anonymiser, persona = _anonymiser(options, home, review)
         reading = ReadOptions(persona=persona, persona_names=tuple(options.names))
-        request = anonymise_file.AnonymiseRequest(
-            options.source, options.out, reading, anonymiser, options.format, review
-        )
-        with ProgressCounter() as counting:
-            summary = anonymise_file.anonymise_file(request, counting.heard)
+        files = (options.source, options.out)
+        request = anonymise_file.AnonymiseRequest(*files, reading, anonymiser, options.format, review)
+        with ProgressCounter() as counter:
+            summary = anonymise_file.anonymise_file(request, counter.count)
         with open_atomic(options.report) as report:
             report.write(json.dumps(summary, indent=2, ensure_ascii=False) + "\n")
     except OSError as error:
@@ -88,37 +78,21 @@ def anonymise(options: argparse.Namespace) -> None:
 
 
 def _write_error(error: OSError) -> RequestError:
-
     where = f"{error.filename}: " if error.filename else ""
     if error.errno in DISK_FULL_ERRNOS:
         return RequestError(f"{where}the disk is full.", "Free some space, then run the same command again.")
     return RequestError(f"{where}{error.strerror or error}.", "Check the path and its permissions.")
 
 
-def _anonymiser(options: argparse.Namespace, home: Path, review: ReviewLog | None) -> tuple[Anonymiser, Any]:
-
+def _anonymiser(options: argparse.Namespace, home: Path, review: ReviewLog | None) -> tuple[Anonymiser, Persona | None]:
     persona = lore = None
     if options.persona:
         persona = load_persona(options.persona, home)
         lore = load_lore_index(persona, None, home)
     keep, also = _corrections(options)
     key = HomeKey.of(home).pseudonyms(f"anonymise/{options.source.absolute()}")
-    anonymiser = Anonymiser(
-        key,
-        persona=persona,
-        keep=world_names(persona, lore),
-        keep_always=keep,
-        also=also,
-        on_replaced=review.note if review else None,
-    )
-    return anonymiser, persona
-
-
-def _review(options: argparse.Namespace, home: Path) -> ReviewLog | None:
-
-    if not options.review:
-        return None
-    return ReviewLog(review_path(options.report), home, time.time(), options.review_days)
+    names: dict[str, Any] = {"keep": world_names(persona, lore), "keep_always": keep, "also": also}
+    return Anonymiser(key, persona=persona, **names, on_replaced=review.note if review else None), persona
 
 
 def review_path(report: Path) -> Path:
@@ -128,14 +102,12 @@ def review_path(report: Path) -> Path:
 
 def _corrections(options: argparse.Namespace) -> tuple[list[str], list[str]]:
     """Return names to keep, and names to replace that were missed."""
-
-    found = read_corrections(options.corrections) if options.corrections else NameCorrections()
-    return [*options.keep, *found.keep], [*options.also, *found.also]
+    read = read_corrections(options.corrections) if options.corrections else NameCorrections()
+    return [*options.keep, *read.keep], [*options.also, *read.also]
 
 
 def _require_distinct_paths(options: argparse.Namespace) -> None:
     """Raise `RequestError` if a path is given twice, or an output is not writable."""
-
     paths = [options.source, options.out, options.report, *([review_path(options.report)] if options.review else [])]
     if len({path.resolve() for path in paths}) < len(paths):
         raise RequestError("--in, --out and --report name the same file twice.", "Name different files.")
@@ -151,8 +123,8 @@ def _summary_lines(summary: dict[str, Any], options: argparse.Namespace) -> list
         f"names found by: {summary['names_found_by']}",
     ]
     if summary["patterns_only"]:
-        of = ", ".join(f"{language} {count:,}" for language, count in summary["patterns_only"].items())
-        lines.append(f"patterns and known names only: {of} texts")
+        texts = ", ".join(f"{language} {count:,}" for language, count in summary["patterns_only"].items())
+        lines.append(f"patterns and known names only: {texts} texts")
     if summary["rejected"]:
         lines.append(f"left out: {sum(summary['rejected'].values()):,} records (reasons in the report)")
     if summary["review_deleted_on"]:

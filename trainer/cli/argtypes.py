@@ -4,14 +4,22 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from pathlib import Path
+from typing import TypeAlias
 
 from personas.errors import RequestError
 from personas.schemas.base import right_error
 from personas.schemas.hyperparameters import Hyperparameters, parse_settings
 
-DEFAULT_REVIEW_DAYS = 14
-"""Days until a list of replaced personal data is deleted."""
+Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
+DEFAULT_REVIEW_DAYS = 14  # days until a list of replaced personal data is deleted
 SET_HELP = "change a setting of the recipe, such as learning_rate=2e-4 (see `recipes`); may repeat"
+
+
+def add_command(commands: Commands, name: str, summary: str, description: str) -> argparse.ArgumentParser:
+    """Add a command; its description keeps its line breaks."""
+    formatter = argparse.RawDescriptionHelpFormatter
+    return commands.add_parser(name, help=summary, description=description, formatter_class=formatter)
 
 
 def positive_int(text: str) -> int:
@@ -21,11 +29,22 @@ def positive_int(text: str) -> int:
     return int(text)
 
 
-def retention_days(text: str) -> int:
-    """Parse 1 to 365 days, for argparse."""
+def _review_days(text: str) -> int:
     if not text.isdecimal() or not 1 <= int(text) <= 365:
         raise argparse.ArgumentTypeError(f"expected 1 to 365 days, got {text!r}")
     return int(text)
+
+
+def add_home(parser: argparse.ArgumentParser) -> None:
+    """Add `--home`."""
+    text = "the bot's home (default: UNDERSTUDY_HOME, ~/.understudy)"
+    parser.add_argument("--home", type=Path, metavar="DIR", help=text)
+
+
+def add_review_days(parser: argparse.ArgumentParser) -> None:
+    """Add `--review-days`."""
+    text = f"delete that list after so many days (default: {DEFAULT_REVIEW_DAYS})"
+    parser.add_argument("--review-days", type=_review_days, default=DEFAULT_REVIEW_DAYS, metavar="N", help=text)
 
 
 def add_progress_interval(parser: argparse.ArgumentParser) -> None:

@@ -2,7 +2,6 @@
 
 import argparse
 import re
-from datetime import UTC, datetime
 from pathlib import Path
 
 from personas.card.formats import read_card_file
@@ -21,12 +20,12 @@ from personas.home.job_material import (
     shipped_general_material,
     stated_material,
 )
-from personas.home.rights import COMMAND_LINE_STATEMENT, RightsStatement, read_statement
+from personas.home.rights import RightsStatement, read_statement
 from personas.home.shared_personas import card_material, lore_material, shared_card_files
 from personas.schemas.chat import Persona
-from personas.schemas.training import TrainingRequest
+from personas.schemas.training import MaterialKind, TrainingRequest
 from trainer.cli.argtypes import parse_setting_args
-from trainer.cli.dataset_args import default_source, load_persona
+from trainer.cli.dataset_args import command_line_statement, default_source, load_persona
 from trainer.data.data_mixture import SourceSpec
 from trainer.recipe.resolve import make_request
 from trainer.sources.reader import list_rights
@@ -38,10 +37,7 @@ OWN_CARD_RIGHT = "own-writing", "whoever named it on the command line", "Named t
 
 
 def draft_job(options: argparse.Namespace, home: Path) -> JobDraft:
-    """Draft the job that the options describe.
-
-    Raises `UnderstudyError` if something does not exist or may not be trained on.
-    """
+    """Draft the job of the options. Raises `UnderstudyError` if something is missing or may not be trained on."""
     if options.dialogue and options.persona:
         raise RequestError("--dialogue trains no persona.", "Leave out one of --dialogue and --persona.")
     if not (options.persona or options.dataset):
@@ -72,7 +68,7 @@ def _persona_material(
     if persona is None:
         return []
     file = Path(options.persona).expanduser()
-    known = shared_card_files(shipped.cards, home)
+    shared = shared_card_files(shipped.cards, home)
     if not file.is_file():
         card = card_material(shipped, home, persona.id)
     elif file.suffix == ".toml":
@@ -81,14 +77,13 @@ def _persona_material(
         table = dump_toml(table_from_card(read_card_file(file), persona.id)).decode()
         stated = RightsStatement(OWN_CARD_RIGHT[0], OWN_CARD_RIGHT[1], modification_date(file), OWN_CARD_RIGHT[2])
         card = SourceMaterial("card", f"{persona.id}.toml", file.name, stated, modification_date(file), text=table)
-    return [card, *(lore_material(shipped, home, persona.id) if persona.id in known else [])]
+    return [card, *(lore_material(shipped, home, persona.id) if persona.id in shared else [])]
 
 
 def _training_material(
     persona: Persona | None, options: argparse.Namespace, home: Path, shipped: ShippedData, consent: Consent
 ) -> SourceMaterial:
     """Return the persona's own log, a built data set, or a source in any format."""
-    kind = "log" if persona else "messages"
     if options.dataset is None and persona:
         own = shipped.logs / f"{persona.id}.json"
         if not own.is_file():
@@ -97,43 +92,36 @@ def _training_material(
     source = default_source(options, home)
     if is_built_dataset(source.path):
         return built_dataset_material(source.path.absolute(), source.path.resolve().name, consent)
-    return _source_material(kind, source, options, persona, consent)
+    return _source_material("log" if persona else "messages", source, options, persona, consent)
 
 
 def _general_material(options: argparse.Namespace, home: Path, consent: Consent) -> SourceMaterial:
     """Return general dialogue by path or by name."""
-    named = argparse.Namespace(**{**vars(options), "dataset": options.general})
-    source = default_source(named, home)
+    source = default_source(argparse.Namespace(**{**vars(options), "dataset": options.general}), home)
     if is_built_dataset(source.path):
         raise RequestError(f"{options.general} is a built data set.", "Name it as --dataset, or its sources here.")
     return _source_material("messages", source, options, None, consent)
 
 
 def _source_material(
-    kind: str, source: SourceSpec, options: argparse.Namespace, persona: Persona | None, consent: Consent
+    kind: MaterialKind, source: SourceSpec, options: argparse.Namespace, persona: Persona | None, consent: Consent
 ) -> SourceMaterial:
     """Return a file or folder in any format, under its stated or implied right."""
     path = resolve_path(source.path)
     if not path.exists():
         raise MaterialError(f"There is no {source.path}.", "Check the path.")
     signed = source.statement or read_statement(source.path)
-    reading = ReadOptions(
-        persona=persona,
-        right=signed.right if signed else "",
-        claimed="" if signed else options.right or "",
-        consent=consent,
-    )
+    rights = (signed.right, "") if signed else ("", options.right or "")
+    reading = ReadOptions(persona=persona, right=rights[0], claimed=rights[1], consent=consent)
     right = combine_rights(dict.fromkeys(list_rights(path, reading, source.format), 1))
-    arrived = modification_date(path)
+    arrived = signed.stated_on if signed else modification_date(path)
     stated = signed or RightsStatement(right, "", arrived, "")
     if not signed and right == options.right:
-        stated = RightsStatement(right, COMMAND_LINE_STATEMENT, datetime.now(UTC).date().isoformat(), "")
+        stated = command_line_statement(right)
     origin = source.path.as_posix() if path != source.path else path.resolve().name
     place = f"named/{origin.replace('/', '-')}"
     names = (*options.names, *source.persona_names) if persona else ()
-    copies = ((path, place),)
-    of = (stated, signed.stated_on if signed else arrived, copies, "", source.format, names)
-    return SourceMaterial("log" if kind == "log" else "messages", place, origin, *of)
+    return SourceMaterial(kind, place, origin, stated, arrived, ((path, place),), "", source.format, names)
 
 
 def _parent_adapter_material(named: str, home: Path, consent: Consent) -> SourceMaterial:
@@ -153,7 +141,6 @@ def _training_request(
     options: argparse.Namespace, persona: Persona | None, materials: list[SourceMaterial]
 ) -> TrainingRequest:
     base = Path(options.base_model).expanduser()
-    start = next((it.origin for it in materials if it.kind == "adapter"), None)
     path = Path(options.dataset).expanduser() if options.dataset else None
     is_path = path is not None and path.exists()
     return make_request(
@@ -164,7 +151,7 @@ def _training_request(
         task_type="persona" if persona else "dialogue",
         persona=persona.id if persona else None,
         general=Path(options.general).name if options.general else None,
-        start_from=start,
+        start_from=next((it.origin for it in materials if it.kind == "adapter"), None),
         recipe=options.recipe,
         hyperparameters=parse_setting_args(options),
     )

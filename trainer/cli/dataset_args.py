@@ -21,6 +21,7 @@ from personas.lore.index import LoreIndex
 from personas.lore.passages import WORLD, Passage, read_lore
 from personas.models.base_model import locate
 from personas.prompt import Renderer
+from personas.schemas.base import Right
 from personas.schemas.chat import Persona
 from personas.schemas.training import TrainingRequest
 from trainer.anonymise.allowlist import NameCorrections, read_corrections
@@ -29,9 +30,8 @@ from trainer.data.builder import DatasetPlan, SourceItems
 from trainer.data.data_mixture import SourceSpec, parse_mix, parse_source, source_names
 from trainer.data.quality_filters import QualityFilters, list_languages
 from trainer.data.writer import DatasetBuildSpec
-from trainer.process.environment import find_home as the_home
+from trainer.process.environment import find_home
 from trainer.recipe.resolve import make_request, resolve_for_data, resolve_recipe
-from trainer.schemas import Recipe
 from trainer.sources.conversation import day_of
 from trainer.sources.reader import read_usable
 from trainer.sources.source_file import resolve_path
@@ -42,23 +42,19 @@ SHIPPED_DATA = Path(__file__).parent.parent.parent / "data"
 GENERAL_PREFIX = "general-"  # prefix of the names of shipped general dialogue
 
 
-def build_order(
+def make_build_spec(
     options: argparse.Namespace, sources: Sequence[SourceSpec] = (), home: Path | None = None
 ) -> DatasetBuildSpec:
-    """Build the request of `build` or `plan`; `sources` are the defaults, `home` is the bot's.
-
-    Raises `UnderstudyError`, in particular for sources that may not be trained on, before any long reading.
-    """
-    home = home or the_home()
+    """Make a build request; `sources` are the default ones. Raises `UnderstudyError` before any long reading."""
+    home = home or find_home()
     persona = load_persona(options.persona, home) if options.persona else None
     named = [_parse_source(text, home) for text in options.source] or list(sources)
     names = source_names(named)
-    recipe = _dataset_recipe(options, persona)
+    recipe = resolve_recipe(_dataset_request(options, persona))
     base, keys = locate(options.base_model), _find_keys(options, persona, home, named)
-    recipe = resolve_for_data(options.recipe, recipe, base)
     plan = DatasetPlan(
         renderer=Renderer(load_fast_tokenizer(base)),
-        recipe=recipe,
+        recipe=resolve_for_data(options.recipe, recipe, base),
         persona=persona,
         lore=load_lore_index(persona, options.lore, home) if persona else None,
         key=keys.pseudonyms,
@@ -80,10 +76,7 @@ def build_order(
 
 
 def find_named_source(name: str, home: Path) -> SourceSpec | None:
-    """Find a shipped data set or an entry of the operator's catalogue by name.
-
-    Raises `MaterialError` for an entry that is not on this machine.
-    """
+    """Find a shipped data set, or a catalogue entry. Raises `MaterialError` if that is not on this machine."""
     kind, file = ("general", name.removeprefix(GENERAL_PREFIX)) if name.startswith(GENERAL_PREFIX) else ("logs", name)
     shipped = SHIPPED_DATA / kind / f"{file}.{'jsonl' if kind == 'general' else 'json'}"
     if "/" not in name and shipped.is_file():
@@ -94,26 +87,23 @@ def find_named_source(name: str, home: Path) -> SourceSpec | None:
 
 def _parse_source(text: str, home: Path) -> SourceSpec:
     """Parse `--source`: a path, or the name of a data set."""
-    given = parse_source(text)
-    if given.path.exists() or not (named := find_named_source(str(given.path), home)):
-        return given
-    return replace(named, format=given.format or named.format, limit=given.limit)
+    source = parse_source(text)
+    if source.path.exists() or not (named := find_named_source(str(source.path), home)):
+        return source
+    return replace(named, format=source.format or named.format, limit=source.limit)
 
 
-def load_persona(wanted: str, home: Path) -> Persona:
-    """Load a persona from a card file, or a shared one by id or name, with the operator's card or the shipped one.
-
-    Raises `CardError` or `RequestError`.
-    """
-    path = Path(wanted).expanduser()
+def load_persona(name: str, home: Path) -> Persona:
+    """Load a persona from a card file, or a shared one by id or name. Raises `CardError` or `RequestError`."""
+    path = Path(name).expanduser()
     if path.is_file():
         return to_persona(read_card_file(path), str(path))
-    known = read_shared_personas(SHIPPED_CARDS, home)
-    if found := find_persona(known, wanted):
-        return found
-    near = difflib.get_close_matches(wanted, known, n=1)
+    personas = read_shared_personas(SHIPPED_CARDS, home)
+    if persona := find_persona(personas, name):
+        return persona
+    near = difflib.get_close_matches(name, personas, n=1)
     hint = f" Did you mean {near[0]!r}?" if near else ""
-    raise RequestError(f"There is no persona {wanted!r}.{hint}", f"Known: {', '.join(known)}; or name a card file.")
+    raise RequestError(f"There is no persona {name!r}.{hint}", f"Known: {', '.join(personas)}; or name a card file.")
 
 
 def load_lore_index(persona: Persona, folder: Path | None, home: Path) -> LoreIndex | None:
@@ -123,16 +113,13 @@ def load_lore_index(persona: Persona, folder: Path | None, home: Path) -> LoreIn
 
 
 def load_passages(persona: Persona, folder: Path | None, home: Path) -> list[Passage]:
-    """Load a persona's lore and the world's: those of a folder, else the ones its replies use.
-
-    Raises `RequestError` for a missing folder, `LoreError` for an unreadable file of the operator's.
-    """
-    known = shared_card_files(SHIPPED_CARDS, home)
+    """Load a persona's lore and the world's, of a folder or the served ones. Raises `RequestError` or `LoreError`."""
+    cards = shared_card_files(SHIPPED_CARDS, home)
     if folder is None:
-        return read_persona_lore(SHIPPED_DATA / "rag-resources", persona.id, home, known) if persona.id in known else []
+        return read_persona_lore(SHIPPED_DATA / "rag-resources", persona.id, home, cards) if persona.id in cards else []
     if not folder.is_dir():
         raise RequestError(f"There is no folder {folder}.", "Name one that holds a folder of markdown per persona.")
-    return read_lore(folder, (persona.id, WORLD), known)
+    return read_lore(folder, (persona.id, WORLD), cards)
 
 
 def _dataset_request(options: argparse.Namespace, persona: Persona | None) -> TrainingRequest:
@@ -146,10 +133,6 @@ def _dataset_request(options: argparse.Namespace, persona: Persona | None) -> Tr
     )
 
 
-def _dataset_recipe(options: argparse.Namespace, persona: Persona | None) -> Recipe:
-    return resolve_recipe(_dataset_request(options, persona))
-
-
 def _make_filters(options: argparse.Namespace) -> QualityFilters:
     languages = tuple(code.strip().lower() for code in options.languages.split(",") if code.strip())
     least, most = options.min_reply_words, options.max_reply_words
@@ -159,9 +142,8 @@ def _make_filters(options: argparse.Namespace) -> QualityFilters:
     if least > most:
         raise RequestError(f"--min-reply-words {least} is above --max-reply-words {most}.", "Give less, or more.")
     if unknown := [code for code in languages if code not in list_languages()]:
-        raise RequestError(
-            f"The language {unknown[0]!r} cannot be detected.", f"Codes: {', '.join(sorted(list_languages()))}."
-        )
+        codes = f"Codes: {', '.join(sorted(list_languages()))}."
+        raise RequestError(f"The language {unknown[0]!r} cannot be detected.", codes)
     return QualityFilters(languages, least, most)
 
 
@@ -178,24 +160,29 @@ def _find_keys(
 
 def _find_statement(source: SourceSpec, options: argparse.Namespace) -> RightsStatement | None:
     """Return the rights statement of a source: beside it, in the catalogue, or from the command line."""
-    if signed := source.statement or read_statement(source.path):
-        return signed
-    if not options.right:
-        return None
-    return RightsStatement(options.right, COMMAND_LINE_STATEMENT, datetime.now(UTC).date().isoformat(), "")
+    signed = source.statement or read_statement(source.path)
+    return signed or (command_line_statement(options.right) if options.right else None)
+
+
+def command_line_statement(right: Right) -> RightsStatement:
+    """Return the statement of a right named with `--right` today."""
+    return RightsStatement(right, COMMAND_LINE_STATEMENT, datetime.now(UTC).date().isoformat(), "")
 
 
 def _read_options(
     options: argparse.Namespace, plan: DatasetPlan, source: SourceSpec, stated: RightsStatement | None
 ) -> ReadOptions:
-    """Return the options for reading a source."""
-    is_claimed = stated is not None and stated.stated_by == COMMAND_LINE_STATEMENT
+    right, claimed, arrived = "", "", ""
+    if stated and stated.stated_by == COMMAND_LINE_STATEMENT:
+        claimed = stated.right
+    elif stated:
+        right, arrived = stated.right, stated.stated_on
     return ReadOptions(
         persona=plan.persona,
         persona_names=(*options.names, *source.persona_names) if plan.persona else (),
-        right=stated.right if stated and not is_claimed else "",
-        claimed=stated.right if stated and is_claimed else "",
-        arrived=stated.stated_on if stated and not is_claimed else "",
+        right=right,
+        claimed=claimed,
+        arrived=arrived,
         session_gap_s=plan.recipe.session_gap_minutes * 60,
         mapping=column_mapping(options.map),
         oasst_paths=options.tree_paths,
@@ -214,7 +201,6 @@ def _read_items(name: str, source: SourceSpec, options: ReadOptions) -> SourceIt
 
 def default_source(options: argparse.Namespace, home: Path) -> SourceSpec:
     """Return the source if none is named: a data set by name, or the persona's own log."""
-
     if not options.dataset and not options.persona:
         raise RequestError("There is nothing to plan.", "Name a --persona, a --source or a --dataset.")
     name = options.dataset or load_persona(options.persona, home).id
@@ -224,6 +210,7 @@ def default_source(options: argparse.Namespace, home: Path) -> SourceSpec:
         raise RequestError(f"There is no file or folder {name}.", "Check the path, or name a data set.")
     if named := find_named_source(name, home):
         return named
-    read = read_catalogue(home)
-    known = ", ".join([*sorted(path.stem for path in (SHIPPED_DATA / "logs").glob("*.json")), *read.entries])
-    raise RequestError(read.faults.get(name, f"There is no data set {name!r}."), f"Known: {known}; or name a path.")
+    catalogue = read_catalogue(home)
+    names = ", ".join([*sorted(path.stem for path in (SHIPPED_DATA / "logs").glob("*.json")), *catalogue.entries])
+    fault = catalogue.faults.get(name, f"There is no data set {name!r}.")
+    raise RequestError(fault, f"Known: {names}; or name a path.")

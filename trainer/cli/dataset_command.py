@@ -18,15 +18,16 @@ from personas.home.rights import RIGHTS_FILE
 from personas.schemas.base import DISCORD_API, RIGHTS
 from trainer.anonymise.output_files import ReviewLog
 from trainer.cli.argtypes import (
-    DEFAULT_REVIEW_DAYS,
+    Commands,
+    add_command,
     add_progress_interval,
+    add_review_days,
     add_settings,
     column_mapping,
     key_value,
-    retention_days,
     right_name,
 )
-from trainer.cli.dataset_args import build_order
+from trainer.cli.dataset_args import make_build_spec
 from trainer.cli.error_handling import log_export, require_writable, with_error_handling
 from trainer.cli.progress_view import ProgressCounter
 from trainer.data.dataset_export import export_dataset
@@ -59,41 +60,31 @@ INSPECT_EXAMPLES = (
 BUILD_EXAMPLE = "python -m trainer dataset build --persona ballast --source data/logs/ballast.json --out build/ballast"
 
 
-def add_build(subcommands: argparse._SubParsersAction[argparse.ArgumentParser]) -> argparse.ArgumentParser:
+def add_build(subcommands: Commands) -> argparse.ArgumentParser:
     """Add `dataset build` and return its parser."""
-    build = subcommands.add_parser(
-        "build",
-        help="build a data set from sources: filtered, deduplicated, split",
-        description=BUILD_HELP,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+    build = add_command(
+        subcommands, "build", "build a data set from sources: filtered, deduplicated, split", BUILD_HELP
     )
     add_sources(build, required=True)
     add = build.add_argument
     add("--out", type=Path, required=True, metavar="DIR", help="the data set's folder")
     add("--review", type=Path, metavar="FILE", help="list what was replaced in it, for you alone to check")
-    add(
-        "--review-days",
-        type=retention_days,
-        default=DEFAULT_REVIEW_DAYS,
-        metavar="N",
-        help="delete that list after so many days (default: 14)",
-    )
+    add_review_days(build)
     add("--json", action="store_true", help="print one JSON object")
     add_progress_interval(build)
     return build
 
 
-def add_export(subcommands: argparse._SubParsersAction[argparse.ArgumentParser]) -> argparse.ArgumentParser:
+def add_export(subcommands: Commands) -> argparse.ArgumentParser:
     """Add `dataset export` and return its parser."""
     export = subcommands.add_parser("export", help="write a data set in another tool's format")
     add_examples(export, EXPORT_EXAMPLE)
-    export.add_argument("folder", type=Path, metavar="DIR", help="the folder of a data set built by `dataset build`")
-    export.add_argument("--to", choices=EXPORT_FORMATS, required=True, help="the format")
-    export.add_argument("--out", type=Path, required=True, metavar="FILE", help="the file; replaced")
-    export.add_argument(
-        "--eval", action="store_true", help="write the held-out samples (default: the training samples)"
-    )
-    export.add_argument("--json", action="store_true", help="print one JSON object")
+    add = export.add_argument
+    add("folder", type=Path, metavar="DIR", help="the folder of a data set built by `dataset build`")
+    add("--to", choices=EXPORT_FORMATS, required=True, help="the format")
+    add("--out", type=Path, required=True, metavar="FILE", help="the file; replaced")
+    add("--eval", action="store_true", help="write the held-out samples (default: the training samples)")
+    add("--json", action="store_true", help="print one JSON object")
     return export
 
 
@@ -101,14 +92,7 @@ def add_sources(parser: argparse.ArgumentParser, required: bool) -> None:
     """Add the options for sources and samples that `build`, `plan` and `mask` share."""
     add = parser.add_argument
     add("--persona", metavar="P", help="a persona's id or name, or a card file (default: none, dialogue)")
-    add(
-        "--as",
-        dest="names",
-        action="append",
-        default=[],
-        metavar="NAME",
-        help="P's name, id or role in chat logs",
-    )
+    add("--as", dest="names", action="append", default=[], metavar="NAME", help="P's name, id or role in chat logs")
     add("--source", action="append", default=[], required=required, metavar="PATH[=FORMAT][:COUNT]", help="may repeat")
     add("--mix", metavar="80:20", help="ratio of general to own conversations, or one number per source")
     add("--two-stage", action="store_true", help="general samples first, then the persona's")
@@ -129,14 +113,13 @@ def add_sources(parser: argparse.ArgumentParser, required: bool) -> None:
 
 def build_dataset(options: argparse.Namespace) -> None:
     """Run `dataset build`."""
-
     require_free(options.out)
     require_writable(options.out)
-    request: DatasetBuildSpec = build_order(options)
+    request: DatasetBuildSpec = make_build_spec(options)
     if options.review:
         request = replace(request, review=_review_file(options))
-    with ProgressCounter(options.tell_every) as counting:
-        summary = write_dataset(options.out.absolute(), request, counting.heard)
+    with ProgressCounter(options.tell_every) as counter:
+        summary = write_dataset(options.out.absolute(), request, counter.count)
     if options.json:
         print(json.dumps(summary, ensure_ascii=False))
     else:
@@ -144,20 +127,18 @@ def build_dataset(options: argparse.Namespace) -> None:
 
 
 def _review_file(options: argparse.Namespace) -> ReviewLog:
-
     require_outside(options.review)
     if options.review.absolute().parent == options.out.absolute():
         raise RequestError("--review names a file in the data set's folder.", "Name another: it reveals who is in it.")
     require_writable(options.review, "Name another place with --review.")
     options.review.absolute().parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    place, now = find_home(), time.time()
-    delete_expired_reviews(place, now)
-    return ReviewLog(options.review, place, now, options.review_days)
+    home, now = find_home(), time.time()
+    delete_expired_reviews(home, now)
+    return ReviewLog(options.review, home, now, options.review_days)
 
 
 def export_dataset_file(options: argparse.Namespace) -> None:
     """Run `dataset export`."""
-
     require_writable(options.out)
     exported = export_dataset(options.folder, options.to, options.out, held_out=options.eval)
     log_export("data set", options.folder, options.out)
@@ -179,35 +160,35 @@ def export_dataset_file(options: argparse.Namespace) -> None:
 
 def _build_summary(summary: dict[str, Any], out: Path) -> list[str]:
     samples = summary["samples"]
-    sources = ", ".join(f"{name} {count:,}" for name, count in summary["sources"].items())
-    lines = [
+    return [
         f"{out}: {samples['train']:,} training samples, {samples['eval']:,} held out, {summary['tokens']:,} tokens",
-        f"from {sources}",
-        f"{summary['rows_used']:,} of {summary['rows']:,} records used",
-        *(f"  dropped {rows:>9,}  {reason}" for reason, rows in summary["dropped"].items()),
+        *record_lines(summary),
         f"hash {summary['hash']}",
     ]
-    return lines
 
 
-def add_dataset(commands: argparse._SubParsersAction[Any]) -> None:
+def record_lines(summary: dict[str, Any]) -> list[str]:
+    """Format the sources, and the records used and dropped."""
+    return [
+        f"from {', '.join(f'{name} {count:,}' for name, count in summary['sources'].items())}",
+        f"{summary['rows_used']:,} of {summary['rows']:,} records used",
+        *(f"  dropped {rows:>9,}  {reason}" for reason, rows in summary["dropped"].items()),
+    ]
+
+
+def add_dataset(commands: Commands) -> None:
     """Add `dataset` with its subcommands."""
     dataset = commands.add_parser("dataset", help="inspect material, and build and export data sets")
     add_examples(dataset, *INSPECT_EXAMPLES, BUILD_EXAMPLE, EXPORT_EXAMPLE)
     subcommands = dataset.add_subparsers(required=True, metavar="COMMAND")
-    inspect = subcommands.add_parser(
-        "inspect", help="summarise a file or folder: format, conversations, unusable records with reasons"
-    )
-    add_examples(inspect, *INSPECT_EXAMPLES)
-    inspect.add_argument(
-        "path", type=_nonempty_path, metavar="PATH", help="a file, a folder, or the id of a data set on the hub"
-    )
-    inspect.add_argument("--format", metavar="F", help="read it as this format (default: detected)")
-    inspect.add_argument(
-        "--map", type=key_value, nargs="+", action="extend", default=[], metavar="ROLE=COLUMN",
-        help="columns by role, such as user=question assistant=reply, or messages=talk from=who value=said",
-    )  # fmt: skip
-    inspect.add_argument("--json", action="store_true", help="print one JSON object")
+    text = "summarise a file or folder: format, conversations, unusable records with reasons"
+    inspect = add_examples(subcommands.add_parser("inspect", help=text), *INSPECT_EXAMPLES)
+    add, text = inspect.add_argument, "a file, a folder, or the id of a data set on the hub"
+    add("path", type=_nonempty_path, metavar="PATH", help=text)
+    add("--format", metavar="F", help="read it as this format (default: detected)")
+    text = "columns by role, such as user=question assistant=reply, or messages=talk from=who value=said"
+    add("--map", type=key_value, nargs="+", action="extend", default=[], metavar="ROLE=COLUMN", help=text)
+    add("--json", action="store_true", help="print one JSON object")
     add_progress_interval(inspect)
     inspect.set_defaults(command=with_error_handling(_inspect))
     add_build(subcommands).set_defaults(command=with_error_handling(build_dataset))
@@ -221,12 +202,11 @@ def _nonempty_path(text: str) -> Path:
 
 
 def _inspect(options: argparse.Namespace) -> None:
-
     path: Path = options.path
-    with ProgressCounter(options.tell_every) as counting:
-        count = partial(counting.heard, "reading")
-        found = inspect_source(path, ReadOptions(mapping=column_mapping(options.map)), options.format, count)
+    with ProgressCounter(options.tell_every) as counter:
+        count = partial(counter.count, "reading")
+        summary = inspect_source(path, ReadOptions(mapping=column_mapping(options.map)), options.format, count)
     if options.json:
-        print(json.dumps(found.as_json(), ensure_ascii=False))
+        print(json.dumps(summary.as_json(), ensure_ascii=False))
     else:
-        print("\n".join(format_summary(found, path.name or path.resolve().name)))
+        print("\n".join(format_summary(summary, path.name or path.resolve().name)))

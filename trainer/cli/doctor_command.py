@@ -6,11 +6,13 @@ import argparse
 import json
 import sys
 import tempfile
+from functools import partial
 from pathlib import Path
 
 from personas.cli_common import supports_colour
 from personas.errors import UnderstudyError
 from personas.models.base_model import EMBEDDED
+from trainer.cli.argtypes import Commands, add_command
 from trainer.doctor.doctor_report import remedy_lines, report_lines, run_checks
 from trainer.estimate.calibration import CASES, QUICK_CASES, calibration_json, calibration_markdown, run_calibration
 from trainer.process.environment import find_home
@@ -34,14 +36,9 @@ memory and time. Other programs that run at the same time make the times longer.
 """
 
 
-def add_doctor(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> argparse.ArgumentParser:
+def add_doctor(commands: Commands) -> argparse.ArgumentParser:
     """Add `doctor`."""
-    doctor = commands.add_parser(
-        "doctor",
-        help="check this machine, with remedies, and what it can train",
-        description=DOCTOR_HELP,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    doctor = add_command(commands, "doctor", "check this machine, with remedies, and what it can train", DOCTOR_HELP)
     doctor.add_argument("--base-model", default=EMBEDDED, metavar="M", help="base model (default: embedded)")
     output = doctor.add_mutually_exclusive_group()
     output.add_argument("--json", action="store_true", help="print one JSON object")
@@ -51,7 +48,6 @@ def add_doctor(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 def show_doctor_report(options: argparse.Namespace) -> None:
     """Run `doctor`. Raises `UnderstudyError` if runs do not work."""
-
     report = run_checks(options.base_model, find_home(), _print_check)
     _print_check("")
     if options.json:
@@ -69,13 +65,10 @@ def _print_check(what: str) -> None:
         print(f"\r\x1b[K{what and f'checking {what} …'}", end="", file=sys.stderr, flush=True)
 
 
-def add_predictions(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> argparse.ArgumentParser:
+def add_predictions(commands: Commands) -> argparse.ArgumentParser:
     """Add `predictions`."""
-    predictions = commands.add_parser(
-        "predictions",
-        help="compare predicted with measured memory and time",
-        description=PREDICTIONS_HELP,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+    predictions = add_command(
+        commands, "predictions", "compare predicted with measured memory and time", PREDICTIONS_HELP
     )
     predictions.add_argument("--out", type=Path, metavar="FILE", help="write the tables as a Markdown page")
     predictions.add_argument("--quick", action="store_true", help="only three configurations")
@@ -85,12 +78,9 @@ def add_predictions(commands: argparse._SubParsersAction[argparse.ArgumentParser
 
 def show_predictions(options: argparse.Namespace) -> None:
     """Run `predictions`."""
-
     with tempfile.TemporaryDirectory(prefix="understudy-predictions-") as folder:
-        found = run_calibration(
-            QUICK_CASES if options.quick else CASES, Path(folder), lambda text: print(text, file=sys.stderr)
-        )
-    results = calibration_json(found)
+        cases = QUICK_CASES if options.quick else CASES
+        results = calibration_json(run_calibration(cases, Path(folder), partial(print, file=sys.stderr)))
     if options.out:
         options.out.write_text(calibration_markdown(results), encoding="utf-8")
     print(json.dumps(results) if options.json else calibration_markdown(results), end="\n" if options.json else "")

@@ -22,19 +22,19 @@ from personas.errors import MaterialError, RequestError, UnderstudyError
 from personas.home.data_subjects import read_people
 from personas.home.export_log import EVERYBODY, record_export
 from trainer.process.environment import find_home, require_home
-from trainer.process.events import find_disk_error
+from trainer.process.events import failed_event, find_disk_error
 from trainer.process.run_control import Terminated, raise_on_sigterm
 
 EXIT_TERMINATED = 143
 
 
-def with_error_handling(command: Callable[[argparse.Namespace], None]) -> Callable[[argparse.Namespace], int]:
+def with_error_handling(command: Callable[[argparse.Namespace], int | None]) -> Callable[[argparse.Namespace], int]:
     """Wrap a command so that errors print in a line or two; the wrapper returns the exit code."""
 
     def run(options: argparse.Namespace) -> int:
         try:
             with raise_on_sigterm():
-                command(options)
+                code = command(options)
             sys.stdout.flush()  # report write errors here, not when the interpreter exits
         except UnderstudyError as error:
             return _print_error(error)
@@ -47,9 +47,24 @@ def with_error_handling(command: Callable[[argparse.Namespace], None]) -> Callab
         except (OSError, sqlite3.OperationalError) as error:
             discard_output()
             return _print_error(translate_write_error(error))
-        return EXIT_DONE
+        return code or EXIT_DONE
 
     return run
+
+
+def with_failure_report(command: Callable[[argparse.Namespace], None]) -> Callable[[argparse.Namespace], int]:
+    """Wrap a command that computes as `with_error_handling` does, so that every other error prints like a run's."""
+
+    def run(options: argparse.Namespace) -> None:
+        try:
+            command(options)
+        except BrokenPipeError:
+            raise
+        except Exception as error:
+            failed = failed_event(error)
+            raise UnderstudyError(failed.cause, failed.advice) from error
+
+    return with_error_handling(run)
 
 
 def _print_error(error: UnderstudyError) -> int:
@@ -71,20 +86,20 @@ def translate_write_error(error: OSError | sqlite3.OperationalError) -> Understu
 
 def require_writable(out: Path, advice: str = "Name another place with --out.") -> None:
     """Raise `RequestError` unless files can be created in the folder `out`, or at the place of the file `out`."""
-    place = out.absolute()
-    while not place.exists() and place != place.parent:
-        place = place.parent
+    folder = out.absolute()
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
     if out.exists() and not out.is_dir():
         if not out.is_file():  # such as a device, which must not be replaced by a file
             raise RequestError(f"{out} is neither a file nor a folder.", "Name another.")
-        place = out.absolute().parent
+        folder = out.absolute().parent
     try:
-        with tempfile.TemporaryDirectory(prefix=".", dir=place):
+        with tempfile.TemporaryDirectory(prefix=".", dir=folder):
             pass
     except OSError as error:
         if error.errno in DISK_FULL_ERRNOS:
             raise translate_write_error(error) from None
-        raise RequestError(f"{out} cannot be written: {error.strerror} ({place}).", advice) from None
+        raise RequestError(f"{out} cannot be written: {error.strerror} ({folder}).", advice) from None
 
 
 def log_export(what: Literal["data set", "adapter"], made_of: Path, out: Path) -> None:
@@ -100,5 +115,4 @@ def log_export(what: Literal["data set", "adapter"], made_of: Path, out: Path) -
 
 def resolve_home(named: Path | None) -> Path:
     """Return the named home, or the default one."""
-
     return require_home(named) if named else find_home()

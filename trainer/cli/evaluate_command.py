@@ -6,6 +6,7 @@ import argparse
 import json
 import logging
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from personas.errors import RequestError
@@ -13,7 +14,7 @@ from personas.home.adapters import NAME_ADAPTER_ADVICE, verify_adapter
 from personas.home.job_folder import ComparisonTargets, NeighbourPaths, read_comparison_targets, read_spec
 from personas.schemas.scorecard import EvaluationExtent, MemorisationAudit, ScoreCard
 from personas.schemas.training import AdapterManifest, JobSpec
-from personas.schemas.training_events import TrainerEvent
+from trainer.cli.argtypes import Commands, add_command, add_home
 from trainer.cli.error_handling import require_writable, resolve_home
 from trainer.cli.progress_view import EventPrinter
 from trainer.report.scorecard_files import write_scorecard
@@ -33,33 +34,23 @@ The job folder, which has the held-out data, is found beside the adapter or in t
 Progress goes to standard error; scorecard.json and scorecard.md are written to --out.
 """
 DEFAULT_OUTPUT = Path("build") / "evaluate"
-DEFAULT_TRAINING_S = 180.0
-"""Time limit in seconds for an adapter whose training time is unknown."""
+DEFAULT_TRAINING_S = 180.0  # time limit in seconds for an adapter whose training time is unknown
 
 
-def add_evaluate(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> argparse.ArgumentParser:
+def add_evaluate(commands: Commands) -> argparse.ArgumentParser:
     """Add `evaluate`."""
-    evaluate = commands.add_parser(
-        "evaluate",
-        help="evaluate an adapter: score card and the gate's verdict",
-        description=EVALUATE_HELP,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+    evaluate = add_command(
+        commands, "evaluate", "evaluate an adapter: score card and the gate's verdict", EVALUATE_HELP
     )
     add = evaluate.add_argument
     add("--adapter", type=Path, required=True, metavar="DIR", help="the folder of a version")
     add("--against", type=Path, metavar="DIR", help="the live version (default: the job folder's)")
     add("--job", type=Path, metavar="FOLDER", help="the folder of the job that trained the adapter")
-    add(
-        "--neighbour",
-        type=_neighbour_arg,
-        action="append",
-        default=[],
-        metavar="PERSONA=ADAPTER,JOB",
-        help="another persona with its adapter and job folders; may repeat",
-    )
+    text = "another persona with its adapter and job folders; may repeat"
+    add("--neighbour", type=_neighbour_arg, action="append", default=[], metavar="PERSONA=ADAPTER,JOB", help=text)
     add("--quick", action="store_true", help="all sections in a fifth of the time, from fewer prompts")
     add("--audit", action="store_true", help="train a copy with planted texts, and measure what it memorises")
-    add("--home", type=Path, metavar="DIR", help="the bot's home (default: UNDERSTUDY_HOME, ~/.understudy)")
+    add_home(evaluate)
     add("--out", type=Path, metavar="DIR", help=f"the output folder (default: {DEFAULT_OUTPUT}/PERSONA-VERSION)")
     add("--json", action="store_true", help="print scorecard.json")
     return evaluate
@@ -67,15 +58,13 @@ def add_evaluate(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 def evaluate(options: argparse.Namespace) -> None:
     """Run `evaluate`."""
-
     logging.getLogger().setLevel(logging.WARNING)
     adapter = options.adapter.expanduser().absolute()
     manifest = verify_adapter(adapter, NAME_ADAPTER_ADVICE)
     folder, spec = _find_job(adapter, manifest, options)
     compare = _read_comparison(folder, options)
-    out = (
-        (options.out or DEFAULT_OUTPUT / f"{manifest.persona or 'dialogue'}-{manifest.version}").expanduser().absolute()
-    )
+    out = options.out or DEFAULT_OUTPUT / f"{manifest.persona or 'dialogue'}-{manifest.version}"
+    out = out.expanduser().absolute()
     require_writable(out)
     job = prepare_job(folder, spec)
     card = _make_score_card(adapter, manifest, job, compare, options.quick)
@@ -84,41 +73,35 @@ def evaluate(options: argparse.Namespace) -> None:
     out.mkdir(parents=True, exist_ok=True)
     write_scorecard(out, card)
     print(card.model_dump_json() if options.json else render_markdown(card), end="\n" if options.json else "")
-    _print_progress(f"{out}")
+    _print_progress(str(out))
 
 
 def _make_score_card(
     adapter: Path, manifest: AdapterManifest, job: PreparedJob, compare: ComparisonTargets, is_quick: bool
 ) -> ScoreCard:
+    # These load torch, which takes seconds.
     from trainer.evaluate.candidates import Candidate
     from trainer.evaluate.evaluate_version import EvaluationRequest, evaluate_version
     from trainer.evaluate.memorisation import read_training_losses
 
     new = Candidate(manifest.version, adapter)
     extent: EvaluationExtent = "quick" if is_quick else "full"
-    of = (job, new, _read_training_seconds(adapter), compare, extent)
-    return evaluate_version(EvaluationRequest(*of, tell=_print_progress, losses=read_training_losses(adapter)))
+    request = EvaluationRequest(job, new, _read_training_seconds(adapter), compare, extent, tell=_print_progress)
+    return evaluate_version(replace(request, losses=read_training_losses(adapter)))
 
 
 def _run_audit(job: PreparedJob, folder: Path) -> MemorisationAudit:
-    from trainer.study.canary_audit import run_canary_audit
+    from trainer.study.canary_audit import run_canary_audit  # loads torch, too
 
-    shown = EventPrinter(sys.stderr)
-
-    def show(event: TrainerEvent) -> None:
-        shown.write(event.model_dump_json())
-
-    return run_canary_audit(job, folder, RunContext(show, lambda: None))
+    return run_canary_audit(job, folder, RunContext(EventPrinter(sys.stderr).show, lambda: None))
 
 
 def _find_job(adapter: Path, manifest: AdapterManifest, options: argparse.Namespace) -> tuple[Path, JobSpec]:
-    """Find the folder of the job that trained the adapter. Raises `RequestError` if there is none or it does not
-    match.
-    """
-
-    home = resolve_home(options.home)
-    places = [options.job.expanduser().absolute()] if options.job else [adapter.parent, home / "jobs" / manifest.job_id]
-    folder = next((place for place in places if (place / "request.json").is_file()), None)
+    """Find the job that trained the adapter. Raises `RequestError` if there is none or it does not match."""
+    folders = [adapter.parent, resolve_home(options.home) / "jobs" / manifest.job_id]
+    if options.job:
+        folders = [options.job.expanduser().absolute()]
+    folder = next((folder for folder in folders if (folder / "request.json").is_file()), None)
     if folder is None:
         raise RequestError(
             f"There is no folder of the job {manifest.job_id}, which trained the adapter.",
@@ -126,36 +109,28 @@ def _find_job(adapter: Path, manifest: AdapterManifest, options: argparse.Namesp
         )
     spec = read_spec(folder)
     if spec.request.persona != manifest.persona:
-        made_for, of = (persona or "dialogue" for persona in (spec.request.persona, manifest.persona))
-        raise RequestError(
-            f"{folder} is a job for {made_for}, but the adapter is {of}'s.", "Name the job that trained the adapter."
-        )
+        job_for, adapter_of = (persona or "dialogue" for persona in (spec.request.persona, manifest.persona))
+        mismatch = f"{folder} is a job for {job_for}, but the adapter is {adapter_of}'s."
+        raise RequestError(mismatch, "Name the job that trained the adapter.")
     return folder, spec
 
 
 def _read_comparison(folder: Path, options: argparse.Namespace) -> ComparisonTargets:
-    """Read the comparison targets from the options, or else from the job folder.
-
-    Raises `AdapterError` or `RequestError` if a named target is incomplete.
-    """
-
+    """Read the comparison targets of the options, or else of the job. Raises `UnderstudyError` for incomplete ones."""
+    changes: dict[str, object] = {}
     if options.against:
         verify_adapter(options.against.expanduser(), NAME_ADAPTER_ADVICE)
+        changes["live"] = str(options.against.expanduser().absolute())
+    if options.neighbour:
+        changes["neighbours"] = tuple(options.neighbour)
     for neighbour in options.neighbour:
         verify_adapter(Path(neighbour.adapter), NAME_ADAPTER_ADVICE)
         if not Path(neighbour.job).is_dir():
             raise RequestError(f"There is no folder {neighbour.job}.", "Name the job that trained the adapter.")
-    named = read_comparison_targets(folder)
-    changes: dict[str, object] = {}
-    if options.against:
-        changes["live"] = str(options.against.expanduser().absolute())
-    if options.neighbour:
-        changes["neighbours"] = tuple(options.neighbour)
-    return named.model_copy(update=changes)
+    return read_comparison_targets(folder).model_copy(update=changes)
 
 
 def _read_training_seconds(adapter: Path) -> float:
-    """Read the adapter's training time."""
     try:
         figures = json.loads((adapter / "report" / "training.json").read_text(encoding="utf-8"))
         return float(figures.get("training_seconds") or figures["seconds"])
@@ -164,13 +139,12 @@ def _read_training_seconds(adapter: Path) -> float:
 
 
 def _neighbour_arg(text: str) -> NeighbourPaths:
-
     persona, equals, folders = text.partition("=")
     adapter, comma, job = folders.partition(",")
     if not (persona and equals and adapter and comma and job):
         raise argparse.ArgumentTypeError(f"expected PERSONA=ADAPTER,JOB, got {text!r}")
-    paths = (str(Path(folder).expanduser().absolute()) for folder in (adapter, job))
-    return NeighbourPaths(**dict(zip(("persona", "adapter", "job"), (persona, *paths), strict=True)))
+    adapter, job = (str(Path(folder).expanduser().absolute()) for folder in (adapter, job))
+    return NeighbourPaths(persona=persona, adapter=adapter, job=job)
 
 
 def _print_progress(text: str) -> None:

@@ -7,10 +7,10 @@ import json
 import logging
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from trainer.cli.error_handling import log_export
-from trainer.process.events import failed_event
+from trainer.cli.argtypes import Commands, add_command
+from trainer.cli.error_handling import log_export, with_failure_report
 
 if TYPE_CHECKING:
     from trainer.export.exporter import ExportReport
@@ -29,52 +29,37 @@ prompts; it is discarded if it differs by more than its format explains.
   python -m trainer export --adapter ~/.understudy/models/persona_adapters/oda/v1 --to ollama --out build/oda
 """
 TARGET_NAMES = ("adapter", "merged", "gguf", "gguf-lora", "ollama", "charx")
-EXIT_DONE, EXIT_FAILED = 0, 1
 
 
-def add_export_command(commands: argparse._SubParsersAction[Any]) -> argparse.ArgumentParser:
+def add_export_command(commands: Commands) -> argparse.ArgumentParser:
     """Add `export`."""
-    command: argparse.ArgumentParser = commands.add_parser(
-        "export",
-        help="export an adapter for other programs",
-        description=HELP,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    command.add_argument(
-        "--adapter", type=Path, required=True, metavar="DIR", help="the folder of a version, or a CHARX card"
-    )
-    command.add_argument("--to", choices=TARGET_NAMES, required=True, help="the format")
-    command.add_argument("--out", type=Path, required=True, metavar="PATH", help="the file or folder to create")
-    command.add_argument("--quantise", choices=("f16", "q8_0"), help="how gguf and ollama store weights (default: f16)")
-    command.add_argument("--card", type=Path, metavar="FILE", help="the persona's card, unless it is a shipped one")
-    command.add_argument("--json", action="store_true", help="print export.json")
-    command.set_defaults(command=run_export)
+    command = add_command(commands, "export", "export an adapter for other programs", HELP)
+    add = command.add_argument
+    add("--adapter", type=Path, required=True, metavar="DIR", help="the folder of a version, or a CHARX card")
+    add("--to", choices=TARGET_NAMES, required=True, help="the format")
+    add("--out", type=Path, required=True, metavar="PATH", help="the file or folder to create")
+    add("--quantise", choices=("f16", "q8_0"), help="how gguf and ollama store weights (default: f16)")
+    add("--card", type=Path, metavar="FILE", help="the persona's card, unless it is a shipped one")
+    add("--json", action="store_true", help="print export.json")
+    command.set_defaults(command=with_failure_report(_run_export))
     return command
 
 
-def run_export(options: argparse.Namespace) -> int:
-    """Run `export`; return the exit code."""
-    from trainer.export.exporter import export_adapter
+def _run_export(options: argparse.Namespace) -> None:
+    from trainer.export.exporter import export_adapter  # loads torch, which takes seconds
 
     for chatty in ("gguf", "bitsandbytes"):
         logging.getLogger(chatty).setLevel(logging.ERROR)
-    try:
-        adapter, out = options.adapter.expanduser().absolute(), options.out.expanduser().absolute()
-        report = export_adapter(adapter, options.to, out, options.quantise, options.card, _print_progress)
-        log_export("adapter", adapter, report.out)
-    except Exception as error:  # the edge
-        failed = failed_event(error)
-        print(f"{failed.cause} {failed.advice}".strip(), file=sys.stderr)
-        return EXIT_FAILED
+    adapter, out = options.adapter.expanduser().absolute(), options.out.expanduser().absolute()
+    report = export_adapter(adapter, options.to, out, options.quantise, options.card, _print_progress)
+    log_export("adapter", adapter, report.out)
     print(json.dumps(report.held, ensure_ascii=False) if options.json else format_report(report))
-    return EXIT_DONE
 
 
 def format_report(report: ExportReport) -> str:
     """Format a report for people."""
     held, outcome = report.held, report.outcome
-    form = f"{held['to']}, {held['quantise']}" if held["quantise"] else held["to"]
-    compared = held["compared"]
+    form, compared = ", ".join(filter(None, [held["to"], held["quantise"]])), held["compared"]
     lines = [
         f"{report.out} ({form}): {held['bytes'] / 1e6:.1f} MB in {held['seconds']:.0f} s",
         f"Loaded back and compared with adapter and base at {compared['positions']} positions of "

@@ -13,7 +13,7 @@ from personas.home.shared_personas import OPERATOR_GUILD_ID
 from personas.lore.index import MIN_SCORE, LoreIndex, LoreRanking, PassageMatch
 from personas.lore.passages import Passage
 from personas.schemas.chat import Persona
-from trainer.cli.argtypes import positive_int
+from trainer.cli.argtypes import Commands, add_command, positive_int
 from trainer.cli.dataset_args import load_passages, load_persona
 from trainer.cli.error_handling import require_writable, resolve_home, with_error_handling
 from trainer.data.synthetic.dialogue_synthesis import SynthesisRequest, synthesise_dialogues
@@ -39,7 +39,7 @@ ASK_EXAMPLES = (
 EXTRACT_EXAMPLES = ("python -m trainer lore extract --persona oda --out build/oda-lore",)
 
 
-def add_lore(commands: argparse._SubParsersAction[Any]) -> None:
+def add_lore(commands: Commands) -> None:
     """Add `lore` with its subcommands."""
     group = commands.add_parser("lore", help="search lore, and generate training material from it")
     add_examples(group, *ASK_EXAMPLES, *EXTRACT_EXAMPLES)
@@ -53,18 +53,14 @@ def add_lore(commands: argparse._SubParsersAction[Any]) -> None:
     add_examples(extract, *EXTRACT_EXAMPLES)
     extract.add_argument("--out", type=Path, required=True, metavar="DIR", help="the output folder")
     extract.set_defaults(command=with_error_handling(_extract))
-    synthesise = lore.add_parser(
-        "synthesise", help="generate in-character dialogues with a model", description=SYNTHESISE_HELP,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )  # fmt: skip
-    synthesise.add_argument("--out", type=Path, required=True, metavar="DIR", help="the output folder")
-    synthesise.add_argument(
-        "--count", type=positive_int, required=True, metavar="N", help="number of dialogues to keep"
-    )
-    synthesise.add_argument("--endpoint", metavar="URL", help="an OpenAI-compatible API (default: the local engine)")
-    synthesise.add_argument("--model", metavar="M", default="embedded", help="the model's name, folder or hub id")
-    synthesise.add_argument("--adapter", type=Path, metavar="DIR", help="an adapter folder, for the local engine")
-    synthesise.add_argument("--seed", type=int, default=0, metavar="S", help="random seed (default: 0)")
+    synthesise = add_command(lore, "synthesise", "generate in-character dialogues with a model", SYNTHESISE_HELP)
+    add = synthesise.add_argument
+    add("--out", type=Path, required=True, metavar="DIR", help="the output folder")
+    add("--count", type=positive_int, required=True, metavar="N", help="number of dialogues to keep")
+    add("--endpoint", metavar="URL", help="an OpenAI-compatible API (default: the local engine)")
+    add("--model", metavar="M", default="embedded", help="the model's name, folder or hub id")
+    add("--adapter", type=Path, metavar="DIR", help="an adapter folder, for the local engine")
+    add("--seed", type=int, default=0, metavar="S", help="random seed (default: 0)")
     synthesise.set_defaults(command=with_error_handling(_synthesise))
     for command in (ask, extract, synthesise):
         command.add_argument("--persona", required=True, metavar="P", help="its id or name, or a card file")
@@ -74,7 +70,6 @@ def add_lore(commands: argparse._SubParsersAction[Any]) -> None:
 
 def load_persona_lore(options: argparse.Namespace) -> tuple[Persona, list[Passage]]:
     """Load the persona with its lore and the world's. Raises `RequestError` if there is no lore."""
-
     home = resolve_home(None)
     persona = load_persona(options.persona, home)
     passages = load_passages(persona, options.lore, home)
@@ -88,7 +83,6 @@ def load_persona_lore(options: argparse.Namespace) -> tuple[Persona, list[Passag
 
 
 def _ask(options: argparse.Namespace) -> None:
-
     if not options.question.strip():
         raise RequestError("The question is empty.", "Write a question.")
     persona, passages = load_persona_lore(options)
@@ -105,7 +99,6 @@ def _ask(options: argparse.Namespace) -> None:
 
 
 def _ask_json(ranking: LoreRanking, shown: list[PassageMatch]) -> dict[str, Any]:
-
     given = ranking.selected()
     return {
         "threshold": MIN_SCORE,
@@ -130,13 +123,12 @@ def _ask_json(ranking: LoreRanking, shown: list[PassageMatch]) -> dict[str, Any]
 
 
 def _ask_table(ranking: LoreRanking, shown: list[PassageMatch]) -> list[str]:
-
-    found, given = [match for match in ranking.matches if match.is_match], ranking.selected()
+    count, given = sum(match.is_match for match in ranking.matches), ranking.selected()
     words = ", ".join(ranking.terms) or "none that tell anything"
     talk = "" if ranking.small_talk is None else f"; nearness to small talk {ranking.small_talk:.2f}"
     lines = [
         f"words looked for: {words}{talk}",
-        f"{len(found)} of {len(ranking.matches)} passages found (a score of {MIN_SCORE:g} or more); a prompt gets "
+        f"{count} of {len(ranking.matches)} passages found (a score of {MIN_SCORE:g} or more); a prompt gets "
         f"{len(given) or 'none'}",
     ]
     for match in shown:
@@ -153,31 +145,29 @@ def _ask_table(ranking: LoreRanking, shown: list[PassageMatch]) -> list[str]:
 
 
 def _extract(options: argparse.Namespace) -> None:
-
     require_writable(options.out)
     persona, passages = load_persona_lore(options)
-    found = extract_lore(persona, passages)
-    counts = write_extraction(persona, found, options.out)
+    extraction = extract_lore(persona, passages)
+    counts = write_extraction(persona, extraction, options.out)
     if options.json:
-        print(json.dumps({**counts, "left_out": found.left_out}))
+        print(json.dumps({**counts, "left_out": extraction.left_out}))
         return
-    print(f"{persona.name}: " + ", ".join(f"{count} {name}" for name, count in counts.items()) + f" in {options.out}")
-    for reason, count in found.left_out.items():
+    print(f"{persona.name}: {', '.join(f'{count} {name}' for name, count in counts.items())} in {options.out}")
+    for reason, count in extraction.left_out.items():
         print(f"  left out {count:>4}  {reason}")
 
 
 def _synthesise(options: argparse.Namespace) -> None:
-
     require_writable(options.out)
     persona, passages = load_persona_lore(options)
-    order = SynthesisRequest(persona, tuple(passages), options.count, options.out, options.seed)
+    request = SynthesisRequest(persona, tuple(passages), options.count, options.out, options.seed)
     try:
-        told = synthesise_dialogues(order, choose_backend(options.endpoint, options.model, options.adapter))
+        summary = synthesise_dialogues(request, choose_backend(options.endpoint, options.model, options.adapter))
     except (KeyboardInterrupt, Terminated) as stop:
         raise type(stop)("Run the same command again to resume.") from None
     if options.json:
-        print(json.dumps(told, ensure_ascii=False))
+        print(json.dumps(summary, ensure_ascii=False))
         return
-    print(f"{told['kept']} of {told['made']} dialogues kept: {told['file']}")
-    for reason, count in told["dropped"].items():
+    print(f"{summary['kept']} of {summary['made']} dialogues kept: {summary['file']}")
+    for reason, count in summary["dropped"].items():
         print(f"  dropped {count:>4}  {reason}")

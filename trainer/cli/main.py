@@ -53,10 +53,11 @@ from personas.errors import RequestError
 from personas.home.job_folder import store_holdout_at_home
 from personas.schemas.training_events import Failed
 from trainer.cli.anonymise_command import add_anonymise, anonymise
-from trainer.cli.argtypes import positive_int
+from trainer.cli.argtypes import Commands, positive_int
+from trainer.cli.create_job import draft_job
 from trainer.cli.dataset_command import add_dataset
 from trainer.cli.doctor_command import add_doctor, add_predictions, show_doctor_report, show_predictions
-from trainer.cli.error_handling import resolve_home, with_error_handling
+from trainer.cli.error_handling import EXIT_TERMINATED, resolve_home, with_error_handling, with_failure_report
 from trainer.cli.evaluate_command import add_evaluate, evaluate
 from trainer.cli.export import add_export_command
 from trainer.cli.lore_command import add_lore
@@ -74,9 +75,8 @@ from trainer.train.distributed import DistributedContext, distributed_context
 from trainer.train.job import RunContext
 from trainer.train.resume_config import CHECKPOINT_INTERVAL_S, resume_thread_count
 
-PROGRAM_NAME = "understudy-trainer"
-"""The command's name for shells, which complete by the first word."""
-EXIT_LOCKED, EXIT_STOPPED = 3, 143
+PROGRAM_NAME = "understudy-trainer"  # the command's name for shells, which complete by the first word
+EXIT_LOCKED, EXIT_STOPPED = 3, EXIT_TERMINATED
 RUN_EXAMPLES = (
     "python -m trainer run ~/.understudy/jobs/3f9a2c41d0 --threads 2",
     "python -m trainer run ~/.understudy/jobs/3f9a2c41d0 --dry-run --json",
@@ -85,12 +85,14 @@ MATRIX_EXAMPLES = (
     "python -m trainer matrix --adapter oda=runs/oda/adapter --adapter thrip=runs/thrip/adapter "
     "--job oda=runs/oda --job thrip=runs/thrip",
 )
+CARD_HELP = (
+    "extent of the evaluation: everything, the same in a fifth of the time, or losses alone (default: full; losses for "
+    "each run of a sweep)"
+)
 log = logging.getLogger("trainer")
 
 
-def add_completion(
-    commands: argparse._SubParsersAction[argparse.ArgumentParser], parser: Callable[[str], argparse.ArgumentParser]
-) -> None:
+def add_completion(commands: Commands, parser: Callable[[str], argparse.ArgumentParser]) -> None:
     """Add `completion`; `parser` builds the whole parser under a program name."""
     command = commands.add_parser(
         "completion",
@@ -105,7 +107,7 @@ def add_completion(
     )
     command.add_argument("shell", choices=SHELLS, help="which shell")
     command.set_defaults(
-        command=with_error_handling(lambda options: print(completion_script([parser(PROGRAM_NAME)], options.shell))),
+        command=with_error_handling(lambda options: print(completion_script([parser(PROGRAM_NAME)], options.shell)))
     )
 
 
@@ -120,8 +122,8 @@ def main() -> int:
         return with_error_handling(show_run_plan)(options)
     if options.computes:
         restart_with_allocator_settings()
-        frozen = resume_thread_count(options.folder) if options.command is _run else None
-        configure_process(options.nice, frozen or options.threads)
+        threads = resume_thread_count(options.folder) if options.command is _run else None
+        configure_process(options.nice, threads or options.threads)
     command: int = options.command(options)
     return command
 
@@ -129,21 +131,20 @@ def main() -> int:
 def _run(options: argparse.Namespace, out: TextIO | None = None) -> int:
     """Run a job folder; `out` receives the events instead of standard output."""
     stop = CancelToken()
-    hold = PauseControl(stop)
+    pause = PauseControl(stop)
     cancel_on_signals(stop)
     if options.stop_on_eof:
-        listen_to_parent(stop, hold)
+        listen_to_parent(stop, pause)
     events = EventWriter(out or claim_stdout())
     processes = distributed_context(os.environ)
     if not processes.is_first:
         return _run_worker(options, stop, processes)
     try:
         with FileLock(options.folder / "lock", timeout=0), events.also_to(options.folder / "events.jsonl"):
-            return _locked_run(options, events, stop, hold, processes)
+            return _locked_run(options, events, stop, pause, processes)
     except Timeout:
-        _report_failure(
-            events, Failed(cause=f"Another trainer works on {options.folder}.", advice="Wait for it.", retry=True)
-        )
+        cause = f"Another trainer works on {options.folder}."
+        _report_failure(events, Failed(cause=cause, advice="Wait for it.", retry=True))
         return EXIT_LOCKED
     except OSError as error:
         _report_failure(events, failed_event(error))
@@ -154,16 +155,15 @@ def _locked_run(
     options: argparse.Namespace,
     events: EventWriter,
     stop: CancelToken,
-    hold: PauseControl,
+    pause: PauseControl,
     processes: DistributedContext,
 ) -> int:
-
     try:
         run = RunContext(
             events.emit,
             stop.check,
             options.checkpoint_every,
-            hold=hold,
+            hold=pause,
             processes=processes,
             skips_memory_check=options.ignore_memory,
             card=options.card or "full",
@@ -184,7 +184,6 @@ def _report_failure(events: EventWriter, failed: Failed) -> None:
 
 def _run_worker(options: argparse.Namespace, stop: CancelToken, processes: DistributedContext) -> int:
     """Run a process other than the first, which only writes to the log."""
-
     try:
         run_worker(
             options.folder, RunContext(lambda event: None, stop.check, options.checkpoint_every, processes=processes)
@@ -195,31 +194,22 @@ def _run_worker(options: argparse.Namespace, stop: CancelToken, processes: Distr
     return EXIT_DONE
 
 
-def _matrix(options: argparse.Namespace) -> int:
+def _matrix(options: argparse.Namespace) -> None:
     from trainer.evaluate.persona_separation import print_loss_matrix  # loads torch, which takes seconds
 
-    try:
-        print_loss_matrix(dict(options.adapter), dict(options.job), as_json=options.json)
-    except Exception as error:  # top level
-        failed = failed_event(error)
-        print(f"{failed.cause} {failed.advice}".strip(), file=sys.stderr)
-        return EXIT_FAILED
-    return EXIT_DONE
+    print_loss_matrix(dict(options.adapter), dict(options.job), as_json=options.json)
 
 
 def build_parser(prog: str = "python -m trainer") -> argparse.ArgumentParser:
     """Build the parser of all commands."""
-    made = argparse.ArgumentParser(prog, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    made.set_defaults(computes=False, dry_run=False)
-    commands = made.add_subparsers(required=True, metavar="COMMAND")
+    parser = argparse.ArgumentParser(prog, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.set_defaults(computes=False, dry_run=False)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     run = commands.add_parser("run", help="train the job in a folder")
     add_examples(run, *RUN_EXAMPLES)
-    run.add_argument(
-        "folder",
-        type=_existing_folder,
-        help="has request.json and material/; dataset/, adapter/ and events.jsonl are written to it",
-    )
+    text = "has request.json and material/; dataset/, adapter/ and events.jsonl are written to it"
+    run.add_argument("folder", type=_existing_folder, help=text)
     run.add_argument("--stop-on-eof", action="store_true", help="pause and resume by standard input; stop at its end")
     run.add_argument("--dry-run", action="store_true", help="only plan the run, as `plan` does")
     add_plan_output(run)
@@ -229,12 +219,11 @@ def build_parser(prog: str = "python -m trainer") -> argparse.ArgumentParser:
         "matrix", help="compute the loss of each persona's held-out replies under each adapter"
     )
     add_examples(matrix, *MATRIX_EXAMPLES)
-    matrix.add_argument(
-        "--adapter", type=_persona_folder, action="append", required=True, metavar="PERSONA=ADAPTER_FOLDER"
-    )
-    matrix.add_argument("--job", type=_persona_folder, action="append", required=True, metavar="PERSONA=JOB_FOLDER")
+    for name in ("adapter", "job"):
+        metavar = f"PERSONA={name.upper()}_FOLDER"
+        matrix.add_argument(f"--{name}", type=_persona_folder, action="append", required=True, metavar=metavar)
     matrix.add_argument("--json", action="store_true", help="print one JSON object")
-    matrix.set_defaults(command=_matrix)
+    matrix.set_defaults(command=with_failure_report(_matrix))
 
     add_dataset(commands)
     add_anonymise(commands).set_defaults(command=with_error_handling(anonymise))
@@ -248,40 +237,27 @@ def build_parser(prog: str = "python -m trainer") -> argparse.ArgumentParser:
     evaluating.set_defaults(command=with_error_handling(evaluate))
     _add_runs(commands, run, (matrix, evaluating, add_export_command(commands)))
     add_completion(commands, build_parser)
-    return made
+    return parser
 
 
-def _add_runs(
-    commands: argparse._SubParsersAction[argparse.ArgumentParser],
-    run: argparse.ArgumentParser,
-    computing: Sequence[argparse.ArgumentParser],
-) -> None:
+def _add_runs(commands: Commands, run: argparse.ArgumentParser, computing: Sequence[argparse.ArgumentParser]) -> None:
     """Add the commands that create and run job folders, and the options of all commands that compute."""
     for command in (run, *computing):
         command.set_defaults(computes=True)
-    by_words, by_preference, by_study = add_train(commands), add_preference(commands), add_study(commands)
-    by_words.set_defaults(command=partial(run_train_command, run=_run), asks=None)
-    by_preference.set_defaults(command=partial(run_train_command, run=_run), asks=draft_preference_job)
-    by_study.set_defaults(command=partial(run_scale_command, run=_run))
-    making = (by_words, by_preference, by_study)
-    for command in making:
+    train, preference, study = add_train(commands), add_preference(commands), add_study(commands)
+    train_command = with_error_handling(partial(run_train_command, run=_run))
+    train.set_defaults(command=train_command, draft=draft_job)
+    preference.set_defaults(command=train_command, draft=draft_preference_job)
+    study.set_defaults(command=with_error_handling(partial(run_scale_command, run=_run)))
+    drafting = (train, preference, study)
+    for command in drafting:
         command.set_defaults(stop_on_eof=False)
-    for command in (run, *making):
-        command.add_argument(
-            "--checkpoint-every",
-            type=positive_int,
-            default=CHECKPOINT_INTERVAL_S,
-            metavar="SECONDS",
-            help=f"interval of checkpoints (default: {CHECKPOINT_INTERVAL_S})",
-        )
-        command.add_argument(
-            "--card",
-            choices=("full", "quick", "losses"),
-            help="extent of the evaluation: everything, the same in a fifth of the time, or losses alone "
-            "(default: full; losses for each run of a sweep)",
-        )
-        command.add_argument("--ignore-memory", action="store_true", help="start even if too little memory is free")
-    for command in (run, *computing, *making):
+    for command in (run, *drafting):
+        add, text = command.add_argument, f"interval of checkpoints (default: {CHECKPOINT_INTERVAL_S})"
+        add("--checkpoint-every", type=positive_int, default=CHECKPOINT_INTERVAL_S, metavar="SECONDS", help=text)
+        add("--card", choices=("full", "quick", "losses"), help=CARD_HELP)
+        add("--ignore-memory", action="store_true", help="start even if too little memory is free")
+    for command in (run, *computing, *drafting):
         command.add_argument("--threads", type=positive_int, help="number of threads (default: all cores)")
         command.add_argument("--nice", type=int, default=0, help="niceness added to the process (default: 0)")
 

@@ -9,7 +9,8 @@ from pathlib import Path
 from personas.cli_common import supports_colour
 from personas.errors import RequestError
 from personas.home.datasets import is_built_dataset
-from trainer.cli.dataset_args import build_order, default_source
+from trainer.cli.argtypes import Commands, add_command, add_home
+from trainer.cli.dataset_args import default_source, make_build_spec
 from trainer.cli.dataset_command import add_sources
 from trainer.cli.error_handling import resolve_home
 from trainer.cli.progress_view import ProgressCounter
@@ -33,42 +34,28 @@ TRAINED_STYLE, REJECTED_STYLE, UNTRAINED_STYLE, RESET_STYLE = "\x1b[1;32m", "\x1
 DEFAULT_SHOWN_SAMPLES = 10
 
 
-def add_mask(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> argparse.ArgumentParser:
+def add_mask(commands: Commands) -> argparse.ArgumentParser:
     """Add `mask`."""
-    mask = commands.add_parser(
-        "mask",
-        help="show which part of each sample carries loss",
-        description=MASK_HELP,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    mask = add_command(commands, "mask", "show which part of each sample carries loss", MASK_HELP)
     mask.add_argument("dataset", metavar="DATASET", help="a data set's or a job's folder, a source, or a name")
-    mask.add_argument(
-        "--limit",
-        type=_sample_count,
-        default=DEFAULT_SHOWN_SAMPLES,
-        metavar="N",
-        help=f"number of samples to show (default: {DEFAULT_SHOWN_SAMPLES})",
-    )
+    text = f"number of samples to show (default: {DEFAULT_SHOWN_SAMPLES})"
+    mask.add_argument("--limit", type=_sample_count, default=DEFAULT_SHOWN_SAMPLES, metavar="N", help=text)
     add_sources(mask, required=False)
-    mask.add_argument(
-        "--home", type=Path, metavar="DIR", help="the bot's home (default: UNDERSTUDY_HOME, ~/.understudy)"
-    )
+    add_home(mask)
     mask.add_argument("--json", action="store_true", help="print one JSON object")
     return mask
 
 
 def show_mask(options: argparse.Namespace) -> None:
     """Run `mask`."""
-    found = _make_mask_summary(options)
+    summary = _make_mask_summary(options)
     if options.json:
-        print(json.dumps(found.as_json(), ensure_ascii=False))
-        return
-    for line in _mask_lines(found, supports_colour()):
-        print(line)
+        print(json.dumps(summary.as_json(), ensure_ascii=False))
+    else:
+        print("\n".join(_mask_lines(summary, supports_colour())))
 
 
 def _make_mask_summary(options: argparse.Namespace) -> MaskSummary:
-
     folder = Path(options.dataset).expanduser()
     if (folder / "request.json").is_file():
         return mask_summary_of_job(folder.absolute(), options.limit)
@@ -81,37 +68,33 @@ def _make_mask_summary(options: argparse.Namespace) -> MaskSummary:
         options.source, sources = [options.dataset], []
     else:
         sources = [default_source(options, home)]
-    with ProgressCounter() as counting:
-        return mask_summary_of_sources(build_order(options, sources, home), options.limit, counting.heard)
+    with ProgressCounter() as counter:
+        return mask_summary_of_sources(make_build_spec(options, sources, home), options.limit, counter.count)
 
 
-def _mask_lines(found: MaskSummary, in_colour: bool) -> list[str]:
+def _mask_lines(summary: MaskSummary, in_colour: bool) -> list[str]:
     lines = []
-    for number, it in enumerate(found.shown, 1):
+    for number, it in enumerate(summary.shown, 1):
         judged = f"; the reply ({it.lossy:,}) is judged, not learned from" if it.rejected else ""
         head = f"── {number}: {it.trained:,} of {it.tokens:,} tokens are trained on{judged}"
         lines += [head, _highlight_sample(it, in_colour), ""]
-    sides = (("train", "to train on"), ("held out", "held out"))
-    for side, what in sides:
-        trained, tokens = found.trained[side], found.tokens[side]
+    for side, what in (("train", "to train on"), ("held out", "held out")):
+        trained, tokens = summary.trained[side], summary.tokens[side]
         share = f" ({trained / tokens:.1%})" if tokens else ""
-        lines.append(f"{found.samples[side]:,} samples {what}: loss on {trained:,} of {tokens:,} tokens{share}")
-    if found.rejected:
-        count, tokens = (found.rejected[name] for name in ("samples", "tokens"))
+        lines.append(f"{summary.samples[side]:,} samples {what}: loss on {trained:,} of {tokens:,} tokens{share}")
+    if summary.rejected:
         lines.append(
-            f"{count:,} of the samples to train on are replies that members rejected: {tokens:,} tokens of them "
-            "are judged, not learned from"
+            f"{summary.rejected['samples']:,} of the samples to train on are replies that members rejected: "
+            f"{summary.rejected['tokens']:,} tokens of them are judged, not learned from"
         )
-    return [*lines, *(f"  dropped {count:>9,}  {reason}" for reason, count in found.dropped.most_common())]
+    return [*lines, *(f"  dropped {count:>9,}  {reason}" for reason, count in summary.dropped.most_common())]
 
 
 def _highlight_sample(masked: MaskedSample, in_colour: bool) -> str:
     colour = REJECTED_STYLE if masked.rejected else TRAINED_STYLE
     begin, end = (colour, RESET_STYLE + UNTRAINED_STYLE) if in_colour else masked.marks
-    text = "".join(
-        f"{begin}{_strip_control_chars(part)}{end}" if learned else _strip_control_chars(part)
-        for part, learned in masked.parts
-    )
+    parts = [(_strip_control_chars(part), has_loss) for part, has_loss in masked.parts]
+    text = "".join(f"{begin}{part}{end}" if has_loss else part for part, has_loss in parts)
     return f"{UNTRAINED_STYLE}{text}{RESET_STYLE}" if in_colour else text
 
 

@@ -12,12 +12,13 @@ from typing import Any
 from personas.errors import RequestError, UnderstudyError
 from personas.home.data_subjects import read_consent
 from personas.home.datasets import STATS_FILE, is_built_dataset
-from trainer.cli.argtypes import parse_setting_args
-from trainer.cli.dataset_args import build_order, default_source, load_persona
-from trainer.cli.dataset_command import add_sources
+from trainer.cli.argtypes import Commands, add_command, add_home, parse_setting_args
+from trainer.cli.dataset_args import default_source, load_persona, make_build_spec
+from trainer.cli.dataset_command import add_sources, record_lines
 from trainer.cli.error_handling import resolve_home
 from trainer.cli.progress_view import ProgressCounter
 from trainer.data.layout import read_stats
+from trainer.estimate.memory_check import settings_as_options
 from trainer.estimate.run_estimate import adapters_by_recency
 from trainer.report.run_plan import RunPlan, plan_dataset, plan_job, plan_sources
 
@@ -32,14 +33,9 @@ Plans a run without writing anything: data used and dropped with reasons, time, 
 BAR_WIDTH_CHARS = 40
 
 
-def add_plan(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> argparse.ArgumentParser:
+def add_plan(commands: Commands) -> argparse.ArgumentParser:
     """Add `plan`."""
-    plan = commands.add_parser(
-        "plan",
-        help="plan a run without executing it",
-        description=PLAN_HELP,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    plan = add_command(commands, "plan", "plan a run without executing it", PLAN_HELP)
     add_sources(plan, required=False)
     plan.add_argument("--dataset", metavar="D", help="a built data set's folder, a source, or a catalogue entry")
     add_plan_output(plan)
@@ -48,44 +44,38 @@ def add_plan(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> a
 
 def add_plan_output(parser: argparse.ArgumentParser) -> None:
     """Add the options for printing a plan, and the home with earlier runs."""
-    parser.add_argument(
-        "--home", type=Path, metavar="DIR", help="the bot's home (default: UNDERSTUDY_HOME, ~/.understudy)"
-    )
+    add_home(parser)
     parser.add_argument("--samples", action="store_true", help="show three samples, with trained text in ⟦ ⟧")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 
 
 def show_plan(options: argparse.Namespace) -> None:
     """Run `plan`."""
-
     home = resolve_home(options.home)
     _print_plan(_make_plan(options, home), adapters_by_recency(home), options)
 
 
-def show_run_plan(options: argparse.Namespace, named: Mapping[Path, Path] | None = None) -> None:
-    """Run `run FOLDER --dry-run`. `named` maps copies in the folder to their original paths, for errors."""
-
+def show_run_plan(options: argparse.Namespace, originals: Mapping[Path, Path] | None = None) -> None:
+    """Run `run FOLDER --dry-run`. `originals` maps copies in the folder to their original paths, for errors."""
     os.nice(options.nice)
     try:
-        planned = plan_job(options.folder)
+        plan = plan_job(options.folder)
     except UnderstudyError as cause:
-        error = _with_original_paths(cause, named or {})
+        error = _with_original_paths(cause, originals or {})
         if options.json:  # standard error may also hold other lines
             print(json.dumps({"error": error.message, "advice": error.advice}, ensure_ascii=False))
         raise error from cause
-    _print_plan(planned, adapters_by_recency(resolve_home(options.home)), options)
+    _print_plan(plan, adapters_by_recency(resolve_home(options.home)), options)
 
 
-def _with_original_paths(error: UnderstudyError, named: Mapping[Path, Path]) -> UnderstudyError:
-    """Replace the paths of copies by the original ones in an error."""
+def _with_original_paths(error: UnderstudyError, originals: Mapping[Path, Path]) -> UnderstudyError:
     texts = [error.message, error.advice]
-    for copied in sorted(named, key=lambda path: len(str(path)), reverse=True):  # a path may be the prefix of another
-        texts = [text.replace(str(copied), str(named[copied])) for text in texts]
+    for copy in sorted(originals, key=lambda path: len(str(path)), reverse=True):  # a path may be the prefix of another
+        texts = [text.replace(str(copy), str(originals[copy])) for text in texts]
     return UnderstudyError(*texts)
 
 
 def _make_plan(options: argparse.Namespace, home: Path) -> RunPlan:
-
     if options.dataset and options.source:
         raise RequestError("--dataset and --source both name training data.", "Give one of them.")
     folder = Path(options.dataset or "").expanduser()
@@ -93,36 +83,31 @@ def _make_plan(options: argparse.Namespace, home: Path) -> RunPlan:
         _require_persona(folder, options, home)
         return plan_dataset(folder, options.recipe, parse_setting_args(options), read_consent(home))
     sources = [default_source(options, home)] if not options.source else []
-    with ProgressCounter() as counting:
-        return plan_sources(build_order(options, sources, home), options.recipe, counting.heard)
+    with ProgressCounter() as counter:
+        return plan_sources(make_build_spec(options, sources, home), options.recipe, counter.count)
 
 
 def _require_persona(folder: Path, options: argparse.Namespace, home: Path) -> None:
     """Raise `RequestError` for another persona's data set."""
-
-    wanted, made_for = options.persona and load_persona(options.persona, home).id, read_stats(folder)["persona"]
-    if wanted and wanted != made_for:
-        raise RequestError(
-            f"{folder} was built for {made_for or 'dialogue'}, not for {wanted}.", "Name another, or no --persona."
-        )
+    persona, built_for = options.persona and load_persona(options.persona, home).id, read_stats(folder)["persona"]
+    if persona and persona != built_for:
+        mismatch = f"{folder} was built for {built_for or 'dialogue'}, not for {persona}."
+        raise RequestError(mismatch, "Name another, or no --persona.")
 
 
-def _print_plan(planned: RunPlan, adapters: Iterable[Path], options: argparse.Namespace) -> None:
-    plan = planned.as_json(adapters, with_samples=options.samples)
+def _print_plan(run_plan: RunPlan, adapters: Iterable[Path], options: argparse.Namespace) -> None:
+    plan = run_plan.as_json(adapters, with_samples=options.samples)
     print(json.dumps(plan, ensure_ascii=False) if options.json else "\n".join(_plan_table(plan)))
 
 
 def _plan_table(plan: dict[str, Any]) -> list[str]:
-    samples, spread = plan["samples"], plan["tokens_per_sample"]
-    sources = ", ".join(f"{name} {count:,}" for name, count in plan["sources"].items())
+    samples = plan["samples"]
     lines = [
         f"{plan['persona'] or 'dialogue'} over {plan['base_model']}: {samples['train']:,} samples to train on, "
         f"{samples['eval']:,} held out, {plan['tokens']:,} tokens",
-        f"from {sources}",
-        f"{plan['rows_used']:,} of {plan['rows']:,} records used",
-        *(f"  dropped {rows:>9,}  {reason}" for reason, rows in plan["dropped"].items()),
+        *record_lines(plan),
         "tokens per sample",
-        *_length_histogram(spread),
+        *_length_histogram(plan["tokens_per_sample"]),
     ]
     for recipe in plan["recipes"]:
         lines.append(
@@ -141,17 +126,17 @@ def _memory_advice(needed: int, plan: dict[str, Any]) -> list[str]:
     free = plan["free_bytes"]
     if needed <= free:
         return []
-    ways = [way for way in plan["lighter"] if way["memory_bytes"] <= free]
-    with_less = " ".join(f"--set {name}={str(value).lower()}" for name, value in ways[0]["set"].items()) if ways else ""
-    would = f"; with {with_less} it would" if ways else ", and no settings would make it fit"
+    would = ", and no settings would make it fit"
+    if way := next((way for way in plan["lighter"] if way["memory_bytes"] <= free), None):
+        would = f"; with {settings_as_options(way['set'])} it would"
     return [f"  It does not fit: {free / 2**30:.1f} GiB are free{would}."]
 
 
-def _length_histogram(spread: dict[str, Any]) -> list[str]:
-    most = max(spread["counts"], default=1) or 1
+def _length_histogram(histogram: dict[str, Any]) -> list[str]:
+    most = max(histogram["counts"], default=1) or 1
     return [
         f"  from {low:>6,}  {count:>7,}  {'█' * round(BAR_WIDTH_CHARS * count / most)}".rstrip()
-        for low, count in zip(spread["edges"], spread["counts"], strict=False)
+        for low, count in zip(histogram["edges"], histogram["counts"], strict=False)
     ]
 
 

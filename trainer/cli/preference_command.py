@@ -14,7 +14,7 @@ from personas.home.datasets import combine_rights
 from personas.home.job_material import SourceMaterial, modification_date
 from personas.home.preferences import read_preferences
 from personas.home.rights import RightsStatement
-from trainer.cli.argtypes import add_settings, right_name
+from trainer.cli.argtypes import Commands, add_command, add_settings, right_name
 from trainer.cli.create_job import draft_job
 from trainer.cli.plan_command import add_plan_output
 from trainer.train.job_folder import JobDraft
@@ -37,22 +37,12 @@ evaluated on the persona's own conversations (--dataset, by default the shipped 
 """
 
 
-def add_preference(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> argparse.ArgumentParser:
+def add_preference(commands: Commands) -> argparse.ArgumentParser:
     """Add `preference`."""
-    parser = commands.add_parser(
-        "preference",
-        help="continue training an adapter on preferences",
-        description=PREFERENCE_HELP,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = add_command(commands, "preference", "continue training an adapter on preferences", PREFERENCE_HELP)
     add = parser.add_argument
-    add(
-        "--adapter",
-        required=True,
-        type=Path,
-        metavar="DIR",
-        help="the adapter to continue, which is also the reference",
-    )
+    text = "the adapter to continue, which is also the reference"
+    add("--adapter", required=True, type=Path, metavar="DIR", help=text)
     add("--pairs", required=True, action="append", type=Path, metavar="FILE", help="preferences; may repeat")
     add("--persona", metavar="P", help="the adapter's persona, or a card file (default: the adapter's)")
     add("--dataset", metavar="D", help="its conversations, as for `train` (default: the shipped ones)")
@@ -72,41 +62,34 @@ def add_preference(commands: argparse._SubParsersAction[argparse.ArgumentParser]
 
 def draft_preference_job(options: argparse.Namespace, home: Path) -> JobDraft:
     """Draft the job that the options describe. Raises `UnderstudyError` if something does not exist."""
-
     folder = options.adapter.expanduser()
     if not folder.is_dir():
         raise RequestError(f"There is no folder {options.adapter}.", "Name an adapter's folder.")
-    made = verify_adapter(folder)
-    if made.persona is None:
+    manifest = verify_adapter(folder)
+    if manifest.persona is None:
         raise RequestError(f"{options.adapter} is not a persona's adapter.", "Name the adapter of a persona.")
-    if options.persona and options.persona != made.persona and not Path(options.persona).expanduser().exists():
-        mismatch = f"{options.adapter} is {made.persona}'s adapter, not {options.persona}'s."
+    if options.persona and options.persona != manifest.persona and not Path(options.persona).expanduser().exists():
+        mismatch = f"{options.adapter} is {manifest.persona}'s adapter, not {options.persona}'s."
         raise RequestError(mismatch, "Leave --persona out, or name that persona's adapter.")
-    options.start_from, options.persona = str(folder), options.persona or made.persona
-    options.base_model = options.base_model or made.base_model
+    options.start_from, options.persona = str(folder), options.persona or manifest.persona
+    options.base_model = options.base_model or manifest.base_model
     if options.method:
         options.settings = [*options.settings, f"preference_method={options.method}"]
-    wanted = draft_job(options, home)
-    changes = {"task_type": "preference", "job_name": f"{wanted.request.persona}-preference"}
-    preferences = tuple(_preference_material(path, number) for number, path in enumerate(options.pairs))
-    return replace(
-        wanted, request=wanted.request.model_copy(update=changes), materials=(*wanted.materials, *preferences)
-    )
+    draft = draft_job(options, home)
+    changes = {"task_type": "preference", "job_name": f"{draft.request.persona}-preference"}
+    preferences = [_preference_material(path, number) for number, path in enumerate(options.pairs)]
+    return replace(draft, request=draft.request.model_copy(update=changes), materials=(*draft.materials, *preferences))
 
 
 def _preference_material(path: Path, number: int) -> SourceMaterial:
-
     file = path.expanduser()
     if not file.is_file():
         raise MaterialError(f"There is no {path}.", "Check the path.")
-    found = read_preferences(file)
-    if not found:
+    preferences = read_preferences(file)
+    if not preferences:
         raise MaterialError(f"{path} holds no preference.", "A line each; `preference --help` shows one.")
-    stated = RightsStatement(
-        combine_rights(Counter(one.right for one in found)),
-        "each of its lines",
-        datetime.now(UTC).date().isoformat(),
-        "Each line says under which right it was given.",
-    )
+    right = combine_rights(Counter(preference.right for preference in preferences))
+    why = "Each line says under which right it was given."
+    stated = RightsStatement(right, "each of its lines", datetime.now(UTC).date().isoformat(), why)
     place = f"preferences/{number}-{file.name}"
     return SourceMaterial("preferences", place, file.name, stated, modification_date(file), ((file, place),))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 import time
-from types import TracebackType
 from typing import Any, Self, TextIO
 
 from tqdm import tqdm
@@ -31,27 +30,25 @@ class ProgressCounter:
 
     def __init__(self, every_s: float = PROGRESS_INTERVAL_S) -> None:
         self._bar: Any = None
-        self._doing, self._count = "", 0
-        self._plain = LogProgress(every_s)
+        self._activity, self._count = "", 0
+        self._log = LogProgress(every_s)
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         if self._bar is not None:
             self._bar.close()
 
-    def heard(self, doing: str, more: int) -> None:
+    def count(self, activity: str, more: int) -> None:
         """Count `more` records or samples of an activity."""
-        if self._doing != doing:
-            self.__exit__(None, None, None)
-            self._bar = tqdm(desc=doing, unit=" rows", file=sys.stderr, disable=None)
-            self._doing, self._count = doing, 0
+        if self._activity != activity:
+            self.__exit__()
+            self._bar = tqdm(desc=activity, unit=" rows", file=sys.stderr, disable=None)
+            self._activity, self._count = activity, 0
         self._bar.update(more)
         self._count += more
-        self._plain.update(f"{doing}: {self._count:,} rows")
+        self._log.update(f"{activity}: {self._count:,} rows")
 
 
 class EventPrinter:
@@ -60,7 +57,7 @@ class EventPrinter:
     def __init__(self, out: TextIO, every_s: float = EVENT_INTERVAL_S) -> None:
         """`every_s` is the interval of step lines without a terminal."""
         self._out, self._every_s = out, every_s
-        self._moves = out.isatty()
+        self._is_terminal = out.isatty()
         self._printed_at = float("-inf")
 
     @property
@@ -70,19 +67,22 @@ class EventPrinter:
 
     def write(self, line: str) -> None:
         """Print an event. Raises `OSError` if nobody reads any more."""
-        event = TRAINER_EVENT.validate_json(line)
+        self.show(TRAINER_EVENT.validate_json(line))
+
+    def show(self, event: TrainerEvent) -> None:
+        """Print an event, steps on one moving line of a terminal."""
         if isinstance(event, Progress):
-            self._step(event)
+            self._show_step(event)
         elif text := _format_event(event):
-            self._out.write(f"{CLEAR_LINE if self._moves else ''}{text}\n")
+            self._out.write(f"{CLEAR_LINE if self._is_terminal else ''}{text}\n")
 
     def flush(self) -> None:
         """Flush the stream."""
         self._out.flush()
 
-    def _step(self, event: Progress) -> None:
+    def _show_step(self, event: Progress) -> None:
         now = time.monotonic()
-        if self._moves:
+        if self._is_terminal:
             self._out.write(CLEAR_LINE + format_step(event))
         elif now - self._printed_at >= self._every_s or event.step == event.of:
             self._printed_at = now
@@ -108,14 +108,13 @@ def _format_event(event: TrainerEvent) -> str:
     """Describe an event between steps; empty for events shown elsewhere."""
     match event:
         case Phase():
-            return event.name + (f": {event.detail}" if event.detail else "")
+            return ": ".join(filter(None, [event.name, event.detail]))
         case Epoch():
             stage = f"stage {event.stage}, " if event.stage else ""
             losses = (("training", event.train_loss), ("held out", event.eval_loss))
             shown = ", ".join(f"{name} loss {loss:.4f}" for name, loss in losses if loss is not None)
-            return f"{stage}epoch {event.passes} done in {format_duration(event.seconds)}" + (
-                f": {shown}" if shown else ""
-            )
+            done = f"{stage}epoch {event.passes} done in {format_duration(event.seconds)}"
+            return ": ".join(filter(None, [done, shown]))
         case Evaluation():
             return f"held out loss {event.eval_loss:.4f} after step {event.step:,}"
         case ScoreCardEvent():

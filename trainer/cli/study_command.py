@@ -4,22 +4,18 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from personas.cli_common import add_examples
 from personas.schemas.base import RIGHTS
-from trainer.cli.argtypes import add_settings, positive_int, right_name
+from trainer.cli.argtypes import Commands, add_command, add_home, add_settings, positive_int, right_name
 from trainer.cli.create_job import draft_job
-from trainer.cli.error_handling import require_writable, resolve_home, with_error_handling
+from trainer.cli.error_handling import require_writable, resolve_home
 from trainer.cli.progress_view import EventPrinter
 from trainer.cli.train_command import JobRunner
 from trainer.process.environment import configure_process, restart_with_allocator_settings
 from trainer.process.events import claim_stdout
-from trainer.train.job_folder import JobDraft
-
-if TYPE_CHECKING:
-    from trainer.study.scale import ScalePoint
 
 STUDY_HELP = """\
 Studies consist of many runs. `scale` measures how much data a persona needs: it trains on increasing amounts, each with
@@ -37,14 +33,9 @@ SCALE_EXAMPLES = (
 )
 
 
-def add_study(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> argparse.ArgumentParser:
+def add_study(commands: Commands) -> argparse.ArgumentParser:
     """Add `study scale`."""
-    study = commands.add_parser(
-        "study",
-        help="studies of many runs",
-        description=STUDY_HELP,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    study = add_command(commands, "study", "studies of many runs", STUDY_HELP)
     kinds = study.add_subparsers(required=True, metavar="KIND")
     scale = kinds.add_parser("scale", help="held-out loss and ROUGE by the number of samples trained on")
     add_examples(scale, *SCALE_EXAMPLES)
@@ -59,7 +50,7 @@ def add_study(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
     add("--base-model", default="embedded", metavar="M", help="`embedded`, a model folder, or a hub id")
     add("--right", type=right_name, metavar="R", help=f"the right to sources without rights.toml: {', '.join(RIGHTS)}")
     add("--out", type=Path, metavar="DIR", help="the study's folder (default: in the bot's home)")
-    add("--home", type=Path, metavar="DIR", help="the bot's home (default: UNDERSTUDY_HOME, ~/.understudy)")
+    add_home(scale)
     add("--json", action="store_true", help="print one JSON object at the end")
     scale.set_defaults(general=None, dialogue=False, start_from=None)
     return scale
@@ -67,74 +58,39 @@ def add_study(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
 
 def run_scale_command(options: argparse.Namespace, run: JobRunner) -> int:
     """Run `study scale`; `run` runs a job folder (`options.folder`) and writes its events to a stream."""
-    from trainer.study.scale import STUDY_FILE, run_scale_study, score_adapter, study_markdown, write_study
-
     restart_with_allocator_settings()
-    made: list[tuple[JobDraft, list[ScalePoint], Path]] = []
-    if code := with_error_handling(lambda options: made.append(_draft_study(options)))(options):
-        return code
-    (wanted, points, folder), options.card = made[0], "losses"
     configure_process(options.nice, options.threads)
+    from trainer.study import scale  # loads torch, which takes seconds and reads the number of threads
+
+    home, named = resolve_home(options.home), options.out.expanduser().absolute() if options.out else None
+    require_writable(named or home)
+    points = scale.scale_points(options.sizes, options.runs, options.settings)
+    draft = draft_job(options, home)
+    folder = named or scale.scale_folder(draft)
+    options.card = "losses"
     out = claim_stdout()
     logging.getLogger().setLevel(logging.WARNING)
 
-    def tell(line: str) -> None:
+    def report(line: str) -> None:
         if not options.json:
             print(f"\n{line}", file=out, flush=True)
 
     def run_one(job: Path) -> int:
         options.folder = job
-        return run(options, EventPrinter(out) if not options.json else _NullStream())  # type: ignore[arg-type]  # as in `train`
+        with Path(os.devnull).open("w", encoding="utf-8") as silent:
+            return run(options, silent if options.json else EventPrinter(out))  # type: ignore[arg-type]  # as in `train`
 
-    codes: list[int] = []
-
-    def study(_: argparse.Namespace) -> None:
-        results, code = run_scale_study(wanted, points, options.settings, folder, run_one, score_adapter, tell)
-        codes.append(code)
-        if code:
-            return
-        write_study(folder, wanted.request.persona, results)
-        if options.json:
-            print((folder / STUDY_FILE).read_text(encoding="utf-8").replace("\n", ""), file=out)
-        else:
-            print(
-                "",
-                study_markdown(wanted.request.persona, results),
-                "",
-                f"chart: {folder / 'study.svg'}",
-                sep="\n",
-                file=out,
-            )
-
-    tell(str(folder))
-    code = with_error_handling(study)(options) or codes[0]
+    report(str(folder))
+    results, code = scale.run_scale_study(draft, points, options.settings, folder, run_one, scale.score_adapter, report)
     if code:
-        tell("Run the same command again to resume.")
+        report("Run the same command again to resume.")
+    else:
+        scale.write_study(folder, draft.request.persona, results)
+        report(f"{scale.study_markdown(draft.request.persona, results)}\n\nchart: {folder / 'study.svg'}")
+        if options.json:
+            print((folder / scale.STUDY_FILE).read_text(encoding="utf-8").replace("\n", ""), file=out)
     out.flush()
     return code
-
-
-class _NullStream:
-    """Discards a run's events when only one JSON object is printed at the end."""
-
-    name = "events"
-
-    def write(self, line: str) -> None:
-        """Discard the line."""
-
-    def flush(self) -> None:
-        """Do nothing."""
-
-
-def _draft_study(options: argparse.Namespace) -> tuple[JobDraft, list[ScalePoint], Path]:
-    from trainer.study.scale import scale_folder, scale_points
-
-    home = resolve_home(options.home)
-    out = options.out.expanduser().absolute() if options.out else None
-    require_writable(out or home)
-    points = scale_points(options.sizes, options.runs, options.settings)
-    wanted = draft_job(options, home)
-    return wanted, points, out or scale_folder(wanted)
 
 
 def _sizes(text: str) -> list[int]:

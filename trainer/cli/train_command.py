@@ -11,19 +11,21 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TextIO
 
+from personas.cli_entry import EXIT_DONE
 from personas.errors import RequestError
 from personas.home.job_folder import MATERIAL_FOLDER
 from personas.models.base_model import EMBEDDED, name_with_scaling
 from personas.schemas.base import RIGHTS
-from trainer.cli.argtypes import add_settings, parse_setting_args, right_name
-from trainer.cli.create_job import draft_job
-from trainer.cli.error_handling import require_writable, resolve_home, with_error_handling
+from trainer.cli.argtypes import Commands, add_command, add_settings, parse_setting_args, right_name
+from trainer.cli.error_handling import require_writable, resolve_home
 from trainer.cli.plan_command import add_plan_output, show_run_plan
 from trainer.cli.progress_view import EventPrinter
 from trainer.process.environment import configure_process, restart_with_allocator_settings
 from trainer.process.events import claim_stdout
 from trainer.study.sweep import (
-    SweepPoint,
+    SWEEP_ADAPTER_FOLDER,
+    SWEEP_RESULTS_FILE,
+    SWEEP_RUNS_FOLDER,
     best_result,
     make_sweep_folders,
     run_sweep,
@@ -33,7 +35,7 @@ from trainer.study.sweep import (
     write_sweep_results,
 )
 from trainer.train.distributed import distributed_context
-from trainer.train.job_folder import JobDraft, make_job_folder, temporary_job_folder
+from trainer.train.job_folder import make_job_folder, temporary_job_folder
 from trainer.train.resume_config import CHECKPOINTS_FOLDER, resume_thread_count
 
 TRAIN_HELP = """\
@@ -54,14 +56,9 @@ command resumes an interrupted run, and so does `run FOLDER`, also on another ma
 JobRunner = Callable[[argparse.Namespace, TextIO], int]
 
 
-def add_train(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> argparse.ArgumentParser:
+def add_train(commands: Commands) -> argparse.ArgumentParser:
     """Add `train`."""
-    train = commands.add_parser(
-        "train",
-        help="train a persona's adapter, or one for dialogue",
-        description=TRAIN_HELP,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    train = add_command(commands, "train", "train a persona's adapter, or one for dialogue", TRAIN_HELP)
     add = train.add_argument
     add("--persona", metavar="P", help="a persona's id or name, or a card file")
     add("--dialogue", action="store_true", help="train no persona: dialogue in general")
@@ -71,13 +68,8 @@ def add_train(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
     add("--start-from", metavar="A", help="train this adapter further: its folder, or a dialogue adapter's name")
     add("--recipe", default="demo-cpu", metavar="R", help="the recipe (default: demo-cpu); `recipes` lists them")
     add_settings(train)
-    add(
-        "--sweep",
-        action="append",
-        default=[],
-        metavar="NAME=V,V,…",
-        help="run each value and select the best; may repeat",
-    )
+    text = "run each value and select the best; may repeat"
+    add("--sweep", action="append", default=[], metavar="NAME=V,V,…", help=text)
     add("--base-model", default="embedded", metavar="M", help="`embedded`, a model folder, or a hub id")
     add("--right", type=right_name, metavar="R", help=f"the right to sources without rights.toml: {', '.join(RIGHTS)}")
     add("--out", type=Path, metavar="DIR", help="the run's folder")
@@ -90,87 +82,74 @@ def add_train(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
 def run_train_command(options: argparse.Namespace, run: JobRunner) -> int:
     """Run `train`; `run` runs a job folder (`options.folder`) and writes its events to a stream."""
     if options.dry_run:
-        return with_error_handling(_show_dry_run)(options)
+        _show_dry_run(options)
+        return EXIT_DONE
     restart_with_allocator_settings()
     if options.sweep:
-        return run_sweep_command(options, run)
-    made: list[Path] = []
-    if code := with_error_handling(lambda options: made.append(_make_job_folder(options)))(options):
-        return code
-    options.folder = made[0]
+        return _run_sweep(options, run)
+    home, out = _resolve_paths(options)
+    options.folder = make_job_folder(options.draft(options, home), out)
     if options.make_only:
         print(options.folder)
-        return 0
+        return EXIT_DONE
     configure_process(options.nice, resume_thread_count(options.folder) or options.threads)
-    if options.json:
-        return run(options, claim_stdout())
-    return _run_with_progress(options, run)
+    return run(options, claim_stdout()) if options.json else _run_with_progress(options, run)
 
 
-def run_sweep_command(options: argparse.Namespace, run: JobRunner) -> int:
+def _run_sweep(options: argparse.Namespace, run: JobRunner) -> int:
     """Run `train --sweep`: all runs in sequence, then the table and the best adapter."""
-
-    made: list[tuple[SweepPoint, Path]] = []
-    if code := with_error_handling(lambda options: made.extend(_make_sweep(options)))(options):
-        return code
-    home, options.card = made[0][1].parent.parent, options.card or "losses"
-    configure_process(
-        options.nice, next(filter(None, (resume_thread_count(folder) for _, folder in made)), options.threads)
-    )
-    out = claim_stdout()
+    home, out = _resolve_paths(options)
+    draft, points = options.draft(options, home), sweep_points(options.sweep, options.settings)
+    folder = out or sweep_folder(draft, [point for point, _ in points])
+    jobs = make_sweep_folders(draft, points, folder)
+    options.card = options.card or "losses"
+    threads = next(filter(None, (resume_thread_count(job) for _, job in jobs)), options.threads)
+    configure_process(options.nice, threads)
+    stdout = claim_stdout()
     if not options.json:
         logging.getLogger().setLevel(logging.WARNING)
 
-    def tell(line: str) -> None:
+    def report(line: str) -> None:
         if not options.json:
-            print(f"\n{line}", file=out, flush=True)
+            print(f"\n{line}", file=stdout, flush=True)
 
-    def run_one(folder: Path) -> int:
-        options.folder = folder
-        return run(options, out if options.json else EventPrinter(out))  # type: ignore[arg-type]  # as above
+    def run_one(job: Path) -> int:
+        options.folder = job
+        return run(options, stdout if options.json else EventPrinter(stdout))  # type: ignore[arg-type]  # as below
 
-    def end(_: argparse.Namespace) -> None:
-        best = best_result(results)
-        write_sweep_results(home, results, best)
-        if options.json:
-            print((home / "sweep.json").read_text(encoding="utf-8").replace("\n", ""), file=out)
-        else:
-            job = home / "sweep" / best.name
-            print(
-                "", sweep_results_table(results, best), "", *_next_step_lines(job, home / "adapter"), sep="\n", file=out
-            )
-
-    tell(str(home))
-    results, code = run_sweep(made, run_one, tell)
+    report(str(folder))
+    results, code = run_sweep(jobs, run_one, report)
     if code:
-        tell("Run the same command again to resume.")
-    code = code or with_error_handling(end)(options)
-    out.flush()
+        report("Run the same command again to resume.")
+    else:
+        best = best_result(results)
+        write_sweep_results(folder, results, best)
+        next_steps = "\n".join(_next_step_lines(folder / SWEEP_RUNS_FOLDER / best.name, folder / SWEEP_ADAPTER_FOLDER))
+        report(f"{sweep_results_table(results, best)}\n\n{next_steps}")
+        if options.json:
+            print((folder / SWEEP_RESULTS_FILE).read_text(encoding="utf-8").replace("\n", ""), file=stdout)
+    stdout.flush()
     return code
 
 
 def _run_with_progress(options: argparse.Namespace, run: JobRunner) -> int:
-
     logging.getLogger().setLevel(logging.WARNING)  # phases are shown
     out = claim_stdout()
     resumes = (options.folder / CHECKPOINTS_FOLDER).is_dir()
     print(f"{options.folder}{': resuming from its last checkpoint' if resumes else ''}", file=out)
     print(_adapter_owner_note(options), end="", file=out, flush=True)
     code = run(options, EventPrinter(out))  # type: ignore[arg-type]  # as much of a stream as events need
-    print(file=out)
-    for line in _result_lines(options.folder, code):
-        print(line, file=out)
-    out.flush()
+    print("", *_result_lines(options.folder, code), sep="\n", file=out, flush=True)
     return code
 
 
 def _adapter_owner_note(options: argparse.Namespace) -> str:
     """Name the base model that a bot needs for the adapter, if it is not the configured one."""
     settings = parse_setting_args(options)
-    wanted = name_with_scaling(options.base_model, settings.rope_scaling_type, settings.rope_scaling_factor)
-    if wanted == os.environ.get("BASE_MODEL", EMBEDDED):
+    name = name_with_scaling(options.base_model, settings.rope_scaling_type, settings.rope_scaling_factor)
+    if name == os.environ.get("BASE_MODEL", EMBEDDED):
         return ""
-    return f"for a bot with BASE_MODEL={wanted}: bots with another base model cannot use the adapter\n"
+    return f"for a bot with BASE_MODEL={name}: bots with another base model cannot use the adapter\n"
 
 
 def _result_lines(folder: Path, code: int) -> list[str]:
@@ -190,22 +169,8 @@ def _next_step_lines(folder: Path, adapter: Path) -> list[str]:
     ]
 
 
-def _make_job_folder(options: argparse.Namespace) -> Path:
-
-    home, out = _resolve_paths(options)
-    return make_job_folder(_draft_job(options, home), out)
-
-
-def _make_sweep(options: argparse.Namespace) -> list[tuple[SweepPoint, Path]]:
-
-    home, out = _resolve_paths(options)
-    wanted, points = _draft_job(options, home), sweep_points(options.sweep, options.settings)
-    return make_sweep_folders(wanted, points, out or sweep_folder(wanted, [point for point, _ in points]))
-
-
 def _resolve_paths(options: argparse.Namespace) -> tuple[Path, Path | None]:
     """Return the home and the folder named by --out."""
-
     if distributed_context(os.environ).is_distributed:
         raise RequestError(
             "Several processes cannot create one folder together.",
@@ -221,24 +186,12 @@ def _resolve_paths(options: argparse.Namespace) -> tuple[Path, Path | None]:
 
 
 def _show_dry_run(options: argparse.Namespace) -> None:
-
-    wanted = _draft_job(options, resolve_home(options.home))
+    draft = options.draft(options, resolve_home(options.home))
     points = sweep_points(options.sweep, options.settings) if options.sweep else []
-    with temporary_job_folder(
-        wanted.with_settings(points[0][1]) if points else wanted, Path(tempfile.gettempdir())
-    ) as (
-        folder,
-        _,
-    ):
+    first = draft.with_settings(points[0][1]) if points else draft
+    with temporary_job_folder(first, Path(tempfile.gettempdir())) as (folder, _):
         options.folder = folder
-        show_run_plan(
-            options, {folder / MATERIAL_FOLDER / place: path for it in wanted.materials for path, place in it.copies}
-        )
+        copies = [copy for material in draft.materials for copy in material.copies]
+        show_run_plan(options, {folder / MATERIAL_FOLDER / place: path for path, place in copies})
     if points and not options.json:
         print(f"{len(points)} runs: the first is shown; they are {', '.join(point.name for point, _ in points)}.")
-
-
-def _draft_job(options: argparse.Namespace, home: Path) -> JobDraft:
-
-    asks: Callable[[argparse.Namespace, Path], JobDraft] = options.asks or draft_job
-    return asks(options, home)

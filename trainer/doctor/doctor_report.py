@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -27,8 +27,7 @@ from trainer.recipe.resolve import load_recipe, recipe_names
 from trainer.schemas import Recipe
 
 MODELS_FILE = Path(__file__).parent / "models.toml"
-GPU_SIZES_GIB = (6, 16, 24)
-"""Memory of a laptop RTX 3060, a T4, and an RTX 3090 or 4090."""
+GPU_SIZES_GIB = (6, 16, 24)  # memory of a laptop RTX 3060, a T4, and an RTX 3090 or 4090
 ASSUMED_SAMPLES, ASSUMED_REPLY_SHARE = 1000, 0.25
 """Number of full-length samples, and their share of reply tokens, assumed for the recipe `auto`."""
 STATE_COLOURS = {"ok": "32", "warn": "33", "fail": "31"}
@@ -37,8 +36,9 @@ NAME_WIDTH, CELL_WIDTH, RECIPE_WIDTH = 16, 10, 17
 
 @dataclass(frozen=True)
 class RecipeFit:
-    """A recipe on a model. `here_bytes` is the prediction for this machine, `card_bytes` for the smallest GPU that fits
-    it, or the largest if none does; `card_gib` is that GPU's size, 0 if none fits.
+    """A recipe on a model: predictions for this machine and for the smallest GPU that fits it, or the largest.
+
+    `card_gib` is that GPU's size, 0 if none fits.
     """
 
     model: str
@@ -50,10 +50,7 @@ class RecipeFit:
 
 
 def predict_recipe_fits(base: BaseModel | None, machine: MachineSpec) -> list[RecipeFit]:
-    """Predict every recipe on the base model, if any, and on each known model, with samples of full length.
-
-    Raises `BaseModelError` if the base model's size is unknown.
-    """
+    """Predict every recipe on each model, with samples of full length. Raises `BaseModelError` for an unknown size."""
     models = ({base.name: model_traits(base)} if base else {}) | known_models()
     return [_predict_fit(model, name, models[model], machine) for model in models for name in recipe_names()]
 
@@ -61,13 +58,10 @@ def predict_recipe_fits(base: BaseModel | None, machine: MachineSpec) -> list[Re
 def known_models() -> dict[str, ModelTraits]:
     """Return the models of `models.toml`, smallest first."""
     table = tomllib.loads(MODELS_FILE.read_text(encoding="utf-8"))
-    return {name: _read_model(config) for name, config in table.items()}
-
-
-def _read_model(config: Mapping[str, object]) -> ModelTraits:
-    return ModelTraits(
-        shape_from_config(config), int(str(config["max_position_embeddings"])), str(config["model_type"])
-    )
+    return {
+        name: ModelTraits(shape_from_config(config), config["max_position_embeddings"], config["model_type"])
+        for name, config in table.items()
+    }
 
 
 def _predict_fit(model: str, name: str, sizes: ModelTraits, machine: MachineSpec) -> RecipeFit:
@@ -90,9 +84,8 @@ def _recipe_for_model(name: str, model: ModelTraits, machine: MachineSpec) -> Re
     recipe = load_recipe(name)
     if name != AUTO_RECIPE:
         return recipe
-    longest = choose_recipe(
-        recipe, model, SampleStats(ASSUMED_SAMPLES, recipe.max_length, 0), machine
-    ).recipe.max_length
+    full = SampleStats(ASSUMED_SAMPLES, recipe.max_length, 0)
+    longest = choose_recipe(recipe, model, full, machine).recipe.max_length
     replies = SampleStats(ASSUMED_SAMPLES, longest, round(ASSUMED_SAMPLES * longest * ASSUMED_REPLY_SHARE))
     return choose_recipe(recipe, model, replies, machine).recipe
 
@@ -120,34 +113,34 @@ class DoctorReport:
         }
 
 
-def run_checks(base_model: str, home: Path, heard: Callable[[str], None] = lambda _: None) -> DoctorReport:
-    """Run all checks; `heard` gets the name of each. Downloads nothing and leaves nothing behind."""
-    checks: list[MachineCheck] = []
-
-    def take(what: str, check: Callable[[], MachineCheck]) -> None:
-        heard(what)
-        checks.append(check())
-
-    heard("torch")
+def run_checks(base_model: str, home: Path, report_check: Callable[[str], None] = lambda _: None) -> DoctorReport:
+    """Run all checks; `report_check` gets the name of each. Downloads nothing and leaves nothing behind."""
+    report_check("torch")
     torch_check, torch = software_checks.check_torch()
     machine = _usable_machine(torch)
-    take("Python", software_checks.check_python)
-    take("packages", software_checks.check_packages)
-    checks.append(torch_check)
-    take("graphics card", lambda: hardware_checks.check_gpus(list_gpus(), torch))
-    take("processor", hardware_checks.check_processor)
     base = _find_base_model(base_model)
-    found = _recipe_fits(base, machine)
-    least = min((fit.here_bytes for fit in found if base and fit.model == base.name), default=0)
-    take("memory", lambda: hardware_checks.check_memory(machine, least))
-    take("4-bit weights", software_checks.check_quantisation)
-    take("compilers", software_checks.check_compilers)
-    take("torch.compile", software_checks.check_torch_compile)
-    take("extras", software_checks.check_extras)
-    take("disk", lambda: software_checks.check_disk(home))
-    take("model hub", software_checks.check_hub)
-    take("base model", lambda: software_checks.check_base_model(base_model))
-    return DoctorReport(machine, tuple(checks), tuple(found))
+    fits = _recipe_fits(base, machine)
+    least_bytes = min((fit.here_bytes for fit in fits if base and fit.model == base.name), default=0)
+    checks: dict[str, Callable[[], MachineCheck]] = {
+        "Python": software_checks.check_python,
+        "packages": software_checks.check_packages,
+        "torch": lambda: torch_check,
+        "graphics card": lambda: hardware_checks.check_gpus(list_gpus(), torch),
+        "processor": hardware_checks.check_processor,
+        "memory": lambda: hardware_checks.check_memory(machine, least_bytes),
+        "4-bit weights": software_checks.check_quantisation,
+        "compilers": software_checks.check_compilers,
+        "torch.compile": software_checks.check_torch_compile,
+        "extras": software_checks.check_extras,
+        "disk": lambda: software_checks.check_disk(home),
+        "model hub": software_checks.check_hub,
+        "base model": lambda: software_checks.check_base_model(base_model),
+    }
+    results = []
+    for name, check in checks.items():
+        report_check(name)
+        results.append(check())
+    return DoctorReport(machine, tuple(results), tuple(fits))
 
 
 def report_lines(report: DoctorReport, *, coloured: bool) -> Iterator[str]:
@@ -156,9 +149,9 @@ def report_lines(report: DoctorReport, *, coloured: bool) -> Iterator[str]:
         yield f"{_format_state(check, coloured)}  {check.name:<{NAME_WIDTH}}{check.found}"
         if check.remedy:
             yield f"{'':<{NAME_WIDTH + 6}}→ {check.remedy}"
-    room = f"{report.machine.device}, {report.machine.memory_bytes / GIB:.1f} GiB"
     yield ""
-    yield f"GiB that a run needs on this machine ({room}; ✗ = does not fit)"
+    machine = f"{report.machine.device}, {report.machine.memory_bytes / GIB:.1f} GiB"
+    yield f"GiB that a run needs on this machine ({machine}; ✗ = does not fit)"
     yield from _fit_table(report.fits, lambda fit: f"{fit.here_bytes / GIB:.1f}{' ' if fit.fits_here else '✗'}")
     cards = ", ".join(map(str, GPU_SIZES_GIB))
     yield ""
@@ -179,11 +172,10 @@ def remedy_lines(report: DoctorReport) -> Iterator[str]:
 def _usable_machine(torch: hardware_checks.TorchBuild | None) -> MachineSpec:
     """Return this machine, without its GPU if torch cannot use it."""
     machine = probe_machine_without_torch()
+    best = torch.best if torch else machine.best
     if machine.has_cuda and not (torch and torch.sees_gpu):
-        return MachineSpec(
-            False, torch.best if torch else machine.best, total_memory_bytes(), free_memory_bytes(), MAIN_MEMORY
-        )
-    return replace(machine, best=torch.best) if torch else machine
+        return MachineSpec(False, best, total_memory_bytes(), free_memory_bytes(), MAIN_MEMORY)
+    return replace(machine, best=best)
 
 
 def _find_base_model(name: str) -> BaseModel | None:
@@ -200,14 +192,13 @@ def _recipe_fits(base: BaseModel | None, machine: MachineSpec) -> list[RecipeFit
         return predict_recipe_fits(None, machine)
 
 
-def _fit_table(found: Sequence[RecipeFit], cell: Callable[[RecipeFit], str]) -> Iterator[str]:
+def _fit_table(fits: Sequence[RecipeFit], cell: Callable[[RecipeFit], str]) -> Iterator[str]:
     """Format a table of recipes by models."""
-    models = list(dict.fromkeys(fit.model for fit in found))
-    heads = [_short_model_name(model) for model in models]
+    heads = [_short_model_name(model) for model in dict.fromkeys(fit.model for fit in fits)]
     for line in (0, 1):
         yield " " * RECIPE_WIDTH + "".join(f"{head[line]:>{CELL_WIDTH}}" for head in heads)
     for recipe in recipe_names():
-        cells = "".join(f"{cell(fit):>{CELL_WIDTH}}" for fit in found if fit.recipe == recipe)
+        cells = "".join(f"{cell(fit):>{CELL_WIDTH}}" for fit in fits if fit.recipe == recipe)
         yield f"{recipe:<{RECIPE_WIDTH}}{cells}"
 
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -34,10 +35,7 @@ class MachineCheck:
 
 
 def run_python(code: str, timeout_s: float, environment: Mapping[str, str] | None = None) -> tuple[bool, str]:
-    """Run code in a Python process of its own; return its success, and its output or the last line of its error.
-
-    Isolates code that may crash, hang, or load libraries for good.
-    """
+    """Run code that may crash or hang in its own process; return success, and the output or the error's last line."""
     command = [sys.executable, "-c", code]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=timeout_s, env=environment)
@@ -61,39 +59,32 @@ class TorchBuild:
 
 def check_gpus(cards: Sequence[Gpu], torch: TorchBuild | None) -> MachineCheck:
     """Check that torch can use the GPUs."""
+    check = partial(MachineCheck, "graphics card")
     if not cards:
-        return MachineCheck("graphics card", "ok", "none: everything is computed on the processor")
+        return check("ok", "none: everything is computed on the processor")
     named = "; ".join(
         f"{card.name}, {card.free_bytes / GIB:.1f} of {card.memory_bytes / GIB:.1f} GiB free, driver {card.driver}"
         for card in cards
     )
     if torch is None:
-        return MachineCheck("graphics card", "warn", named, "see torch")
+        return check("warn", named, "see torch")
     if not torch.cuda:
-        return MachineCheck(
-            "graphics card", "warn", f"{named}; torch {torch.version} computes without CUDA", CUDA_TORCH_ADVICE
-        )
+        return check("warn", f"{named}; torch {torch.version} computes without CUDA", CUDA_TORCH_ADVICE)
     if not torch.sees_gpu:
         found = f"{named}; torch {torch.version}, built for CUDA {torch.cuda}, does not see it"
-        return MachineCheck(
-            "graphics card", "fail", found, "update the driver to one for that CUDA, or restart the machine"
-        )
+        return check("fail", found, "update the driver to one for that CUDA, or restart the machine")
     precision = "bfloat16" if cards[0].capability >= MIN_BF16_CAPABILITY else "float16 only"
-    return MachineCheck("graphics card", "ok", f"{named}; CUDA {torch.cuda}, {precision}")
+    return check("ok", f"{named}; CUDA {torch.cuda}, {precision}")
 
 
 def check_processor() -> MachineCheck:
     """Check the available cores and their 16-bit instructions."""
     cores, present = available_cores(), os.cpu_count() or 1
-    of = "" if cores == present else f" of {present}"
-    flags = _cpu_flags()
-    tiles = ", AMX" if "amx_bf16" in flags else ""
+    named = f"{_cpu_model()}: {cores:g}{'' if cores == present else f' of {present}'} cores"
     if has_bfloat16():
-        return MachineCheck("processor", "ok", f"{_cpu_model()}: {cores:g}{of} cores, bfloat16{tiles}")
-    found = f"{_cpu_model()}: {cores:g}{of} cores, no bfloat16"
-    return MachineCheck(
-        "processor", "warn", found, "runs are some four times slower; a processor with AVX512-BF16 or AMX helps"
-    )
+        return MachineCheck("processor", "ok", f"{named}, bfloat16{', AMX' if 'amx_bf16' in _cpu_flags() else ''}")
+    remedy = "runs are some four times slower; a processor with AVX512-BF16 or AMX helps"
+    return MachineCheck("processor", "warn", f"{named}, no bfloat16", remedy)
 
 
 def available_cores() -> float:
@@ -115,15 +106,11 @@ def check_memory(machine: MachineSpec, least_bytes: int) -> MachineCheck:
     if total < (installed := int(psutil.virtual_memory().total)):
         found += f", a container's share of {_gib(installed)}"
     found += f"; {_gib(swap)} of swap"
-    needs = f"the lightest recipe takes {_gib(least_bytes)}"
+    short = f"{found}; the lightest recipe takes {_gib(least_bytes)}"
     if least_bytes > machine.memory_bytes:
-        return MachineCheck(
-            "memory", "fail", f"{found}; {needs}", "choose a smaller BASE_MODEL, or a machine with more memory"
-        )
+        return MachineCheck("memory", "fail", short, "choose a smaller BASE_MODEL, or a machine with more memory")
     if least_bytes > machine.free_bytes:
-        return MachineCheck(
-            "memory", "warn", f"{found}; {needs}", "close other programs, or wait until they have ended"
-        )
+        return MachineCheck("memory", "warn", short, "close other programs, or wait until they have ended")
     return MachineCheck("memory", "ok", found)
 
 

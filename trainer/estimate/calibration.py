@@ -22,28 +22,10 @@ from trainer.machine import total_memory_bytes
 CASE_PERSONA, CASE_DIALOGUE = "ballast", ShippedData.from_source_tree().general / "dialogue.jsonl"
 EMBEDDED_MODEL, MEDIUM_MODEL, LARGE_MODEL = "embedded", "llama-30m", "qwen2-340m"
 LONG_HISTORY_SETTINGS: Mapping[str, object] = MappingProxyType({"history_turns": 64, "session_gap_minutes": 720})
-"""Few conversations, which prompts show as far back as they may."""
-CASE_MODEL_CONFIGS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
-    {
-        MEDIUM_MODEL: {
-            "model_type": "llama",
-            "hidden_size": 384,
-            "intermediate_size": 1024,
-            "num_hidden_layers": 8,
-            "num_attention_heads": 6,
-            "num_key_value_heads": 2,
-        },
-        LARGE_MODEL: {
-            "model_type": "qwen2",
-            "hidden_size": 896,
-            "intermediate_size": 4864,
-            "num_hidden_layers": 20,
-            "num_attention_heads": 14,
-            "num_key_value_heads": 2,
-        },
-    }
-)
-"""Models with random weights: what they take does not depend on what they have learned."""
+"""Makes few, long conversations, so that prompts reach far back."""
+SHAPE_KEYS = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads")
+CASE_MODEL_SHAPES = {MEDIUM_MODEL: ("llama", 384, 1024, 8, 6, 2), LARGE_MODEL: ("qwen2", 896, 4864, 20, 14, 2)}
+"""Model type and `SHAPE_KEYS` of models with random weights: what they take does not depend on their training."""
 CALIBRATION_PACKAGES = ("torch", "transformers", "peft", "trl", "bitsandbytes")
 RUN_TIMEOUT_S = 900
 
@@ -59,8 +41,8 @@ class CalibrationCase:
     steps: int = field(default=3)
 
     @property
-    def words(self) -> list[str]:
-        """Return the arguments of `python -m trainer train`."""
+    def arguments(self) -> list[str]:
+        """Arguments of `python -m trainer train`."""
         of = ["--persona", CASE_PERSONA] if self.what == "persona" else ["--dialogue", "--dataset", str(CASE_DIALOGUE)]
         settings = {"max_steps": self.steps, "heldout_share": 0.06, **self.settings}
         return [*of, *(word for name, value in settings.items() for word in ("--set", f"{name}={value}"))]
@@ -88,32 +70,26 @@ CASES = (
     CalibrationCase("30 M weights, sixteen at a time", "dialogue", _batch_settings(16), MEDIUM_MODEL),
     CalibrationCase("340 M weights", "dialogue", _batch_settings(2, 2), LARGE_MODEL),
     CalibrationCase(
-        "340 M weights, computed twice",
-        "persona",
-        _batch_settings(2, 1, gradient_checkpointing="true"),
-        LARGE_MODEL,
-        steps=2,
+        "340 M weights, computed twice", "persona", _batch_settings(2, gradient_checkpointing="true"), LARGE_MODEL, 2
     ),
 )
 QUICK_CASES = (CASES[0], CASES[2], CASES[10])  # cases that take a minute or two
 
 
 def make_random_model(name: str, folder: Path) -> None:
-    """Create a model of one of `CASE_MODEL_CONFIGS` with random weights and the embedded model's tokenizer."""
-    import torch
-    from transformers import AutoConfig, AutoModelForCausalLM
+    """Create a model of one of `CASE_MODEL_SHAPES` with random weights and the embedded model's tokenizer."""
+    import torch  # takes seconds
+    from transformers import AutoConfig, AutoModelForCausalLM  # as above
 
     tokenizer = load_tokenizer(locate(EMBEDDED_MODEL))
-    shape = dict(CASE_MODEL_CONFIGS[name])
+    model_type, *sizes = CASE_MODEL_SHAPES[name]
     config = AutoConfig.for_model(
-        shape.pop("model_type"),
+        model_type,
         vocab_size=len(tokenizer),
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
+        **{token: getattr(tokenizer, token) for token in ("bos_token_id", "eos_token_id", "pad_token_id")},
         max_position_embeddings=4096,
         tie_word_embeddings=True,
-        **shape,
+        **dict(zip(SHAPE_KEYS, sizes, strict=True)),
     )
     AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
@@ -149,15 +125,14 @@ def run_calibration(
     cases: Iterable[CalibrationCase], folder: Path, say: Callable[[str], None]
 ) -> list[CalibrationResult]:
     """Run each case in an empty folder. Raises `TrainingError` if one fails."""
-    found = []
+    results = []
     for number, case in enumerate(cases, 1):
         say(f"{number}: {case.name} …")
-        found.append(_run_case(case, folder, folder / f"run-{number}"))
-        say(
-            f"   {found[-1].memory_ratio:.2f} of {found[-1].measured_bytes / 2**30:.2f} GiB, "
-            f"{found[-1].time_ratio:.2f} of {found[-1].measured_s:.0f} s"
-        )
-    return found
+        result = _run_case(case, folder, folder / f"run-{number}")
+        memory = f"{result.memory_ratio:.2f} of {result.measured_bytes / 2**30:.2f} GiB"
+        say(f"   {memory}, {result.time_ratio:.2f} of {result.measured_s:.0f} s")
+        results.append(result)
+    return results
 
 
 def _run_case(case: CalibrationCase, folder: Path, job: Path) -> CalibrationResult:
@@ -167,44 +142,43 @@ def _run_case(case: CalibrationCase, folder: Path, job: Path) -> CalibrationResu
         base = str(folder / case.base)
         if not Path(base).exists():
             make_random_model(case.base, Path(base))
-    made = ["train", *case.words, "--base-model", base, "--home", str(home), "--out", str(job)]
-    _run_trainer(*made, "--make-only")
-    nobody = str(folder / "nobody")  # no earlier run tells how fast this machine is
-    planned = json.loads(_run_trainer("run", str(job), "--dry-run", "--json", "--home", nobody).splitlines()[-1])
+    out = ("--home", str(home), "--out", str(job))
+    _run_trainer("train", *case.arguments, "--base-model", base, *out, "--make-only")
+    no_home = str(folder / "nobody")  # without earlier runs that show how fast this machine is
+    plan = json.loads(_run_trainer("run", str(job), "--dry-run", "--json", "--home", no_home).splitlines()[-1])
     _run_trainer("run", str(job), "--home", str(home), "--ignore-memory", "--card", "losses")
-    told = next(recipe for recipe in planned["recipes"] if recipe["recipe"] == planned["recipe"])
+    prediction = next(recipe for recipe in plan["recipes"] if recipe["recipe"] == plan["recipe"])
     report = json.loads((job / "adapter" / "report" / "training.json").read_text(encoding="utf-8"))
-    settings = {word.partition("=")[0]: word.partition("=")[2] for word in case.words if "=" in word}
     return CalibrationResult(
         name=case.name,
         base_model=case.base,
-        settings=settings,
-        longest_tokens=planned["longest_tokens"],
-        predicted_bytes=told["memory_bytes"],
+        settings=dict(pair.split("=", 1) for pair in case.arguments if "=" in pair),
+        longest_tokens=plan["longest_tokens"],
+        predicted_bytes=prediction["memory_bytes"],
         measured_bytes=report["peak_bytes"],
-        predicted_s=told["seconds"],
+        predicted_s=prediction["seconds"],
         measured_s=report["seconds"],
-        basis=told["basis"],
-        memory=told["memory"],
+        basis=prediction["basis"],
+        memory=prediction["memory"],
     )
 
 
-def _run_trainer(*words: str) -> str:
+def _run_trainer(*arguments: str) -> str:
     """Return the output of `python -m trainer …`."""
-    command = [sys.executable, "-m", "trainer", *words]
+    command = [sys.executable, "-m", "trainer", *arguments]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=RUN_TIMEOUT_S, check=True)
     except subprocess.CalledProcessError as error:
         last = (error.stderr.strip() or error.stdout.strip()).splitlines()[-1:]
-        raise TrainingError(f"python -m trainer {' '.join(words)} failed: {''.join(last)}", "Run it alone.") from error
+        failed = f"python -m trainer {' '.join(arguments)} failed: {''.join(last)}"
+        raise TrainingError(failed, "Run it alone.") from error
     except subprocess.TimeoutExpired as error:
-        raise TrainingError(
-            f"{words[0]} took longer than {RUN_TIMEOUT_S} s.", "Try again when less is running."
-        ) from error
+        failed = f"{arguments[0]} took longer than {RUN_TIMEOUT_S} s."
+        raise TrainingError(failed, "Try again when less is running.") from error
     return done.stdout
 
 
-def calibration_json(found: Iterable[CalibrationResult]) -> dict[str, Any]:
+def calibration_json(results: Iterable[CalibrationResult]) -> dict[str, Any]:
     """Return the published object of `predictions --json`."""
     return {
         "machine": {
@@ -218,16 +192,15 @@ def calibration_json(found: Iterable[CalibrationResult]) -> dict[str, Any]:
         },
         "runs": [
             {**asdict(it), "memory_ratio": round(it.memory_ratio, 3), "time_ratio": round(it.time_ratio, 3)}
-            for it in found
+            for it in results
         ],
     }
 
 
-def calibration_markdown(told: dict[str, Any]) -> str:
+def calibration_markdown(results: dict[str, Any]) -> str:
     """Render the results as a Markdown page."""
-    machine, versions, runs = told["machine"], told["versions"], told["runs"]
+    machine, versions, runs, gib = results["machine"], results["versions"], results["runs"], 2**30
     parts = list(dict.fromkeys(part for run in runs for part in run["memory"]))
-    gib = 2**30
     lines = [
         "# Predictions and measurements",
         "",

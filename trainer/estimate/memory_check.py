@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any
 
 import psutil
 
@@ -28,10 +27,10 @@ class MemoryReduction:
     memory_bytes: int
     seconds: int
 
-    @property
-    def words(self) -> str:
-        """Return the settings for a command line."""
-        return " ".join(f"--set {name}={str(value).lower()}" for name, value in self.set.items())
+
+def settings_as_options(changes: RecipeChanges) -> str:
+    """Format settings for a command line."""
+    return " ".join(f"--set {name}={str(value).lower()}" for name, value in changes.items())
 
 
 def memory_reductions(
@@ -42,19 +41,14 @@ def memory_reductions(
     ways: list[MemoryReduction] = []
     least = estimate_run("", recipe, base, work, speed, machine)["memory_bytes"]
     for changes in _candidate_changes(recipe, machine):
-        took = _estimate_change(recipe.model_copy(update=changes), base, work, speed, machine)
-        if took["memory_bytes"] < least:
-            least = took["memory_bytes"]
-            ways.append(MemoryReduction(changes, least, took["seconds"]))
+        changed = recipe.model_copy(update=changes)
+        # History is trimmed to a shorter length, so that hardly a sample is lost to it.
+        train = [min(tokens, changed.max_length) for tokens in work.train]
+        cost = estimate_run("", changed, base, replace(work, train=train), speed, machine)
+        if cost["memory_bytes"] < least:
+            least = cost["memory_bytes"]
+            ways.append(MemoryReduction(changes, least, cost["seconds"]))
     return ways
-
-
-def _estimate_change(
-    changed: Recipe, base: BaseModel, work: Workload, speed: MachineSpeed, machine: MachineSpec
-) -> dict[str, Any]:
-    # History is trimmed to a shorter length, so that hardly a sample is lost to it.
-    train = [min(tokens, changed.max_length) for tokens in work.train]
-    return estimate_run("", changed, base, replace(work, train=train), speed, machine)
 
 
 def _candidate_changes(recipe: Recipe, machine: MachineSpec) -> Iterator[RecipeChanges]:
@@ -106,22 +100,15 @@ def require_memory(recipe: Recipe, base: BaseModel, work: Workload, machine: Mac
 
     `machine` defaults to this one; memory held by this process counts as free.
     """
-    machine = machine or probe_machine()
+    machine, speed = machine or probe_machine(), MachineSpeed(1.0, "")
     free = available_memory_bytes(machine)
-    needed = estimate_run("", recipe, base, work, MachineSpeed(1.0, ""), machine)["memory_bytes"]
+    needed = estimate_run("", recipe, base, work, speed, machine)["memory_bytes"]
     if needed <= free:
         return
-    way = next(
-        (
-            way
-            for way in memory_reductions(recipe, base, work, MachineSpeed(1.0, ""), machine)
-            if way.memory_bytes <= free
-        ),
-        None,
-    )
-    raise NoMemoryError(
-        f"The run needs about {_gib(needed)} of memory ({machine.device}); {_gib(free)} are free.", _advice(way)
-    )
+    ways = memory_reductions(recipe, base, work, speed, machine)
+    advice = _advice(next((way for way in ways if way.memory_bytes <= free), None))
+    need = f"The run needs about {_gib(needed)} of memory ({machine.device}); {_gib(free)} are free."
+    raise NoMemoryError(need, advice)
 
 
 def available_memory_bytes(machine: MachineSpec) -> int:
@@ -139,7 +126,8 @@ def _advice(way: MemoryReduction | None) -> str:
         return (
             f"No settings would make it fit: free some memory, or choose a smaller base model; {IGNORE_MEMORY_ADVICE}."
         )
-    return f"With {way.words} it would need {_gib(way.memory_bytes)}. Or free some memory; {IGNORE_MEMORY_ADVICE}."
+    needed = f"With {settings_as_options(way.set)} it would need {_gib(way.memory_bytes)}."
+    return f"{needed} Or free some memory; {IGNORE_MEMORY_ADVICE}."
 
 
 def _gib(size: int) -> str:

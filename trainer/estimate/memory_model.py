@@ -16,17 +16,17 @@ MAX_LOGIT_BYTES = 2**29
 """Limit of a batch's logits in evaluation, as in `trainer.train.losses`, whose import would load torch."""
 FLOAT32_BYTES = 4
 HEAP_STEP_BYTES = int(ALLOCATOR_SETTINGS["MALLOC_TOP_PAD_"])  # bytes by which the heap grows
-DROPOUT_MASK_BYTES = 1  # byte for each value that dropout decided on
+DROPOUT_MASK_BYTES = 1  # bytes of dropout's mask per value
 GATE_MODULES, ATTENTION_INPUT_MODULES = ("gate_proj", "up_proj"), ("q_proj", "k_proj", "v_proj")
-LOSS_COPIES = 4  # copies of the float32 logits: logits, log-softmax, and the gradients of both
+LOSS_COPIES = 4  # float32 tensors of the logits' size: logits, log-softmax, and the gradients of both
 BACKWARD_COPIES, SCORE_COPIES = 4, 2
-"""Simultaneous gradients in the backward pass of a layer: as wide as the feed-forward's middle, and of the scores."""
+"""Gradients held at once in one layer's backward pass: of the feed-forward's width, and of attention scores."""
 SCORES_LEFT, MIDDLE_LEFT, MIDDLE_LEFT_TWICE = 0.25, 1.2, 1.8
-"""Share of a layer's temporary tensors (attention scores, and the feed-forward's middle without and with checkpointing)
-that stays as holes in the heap. Fitted to measured runs."""
+"""Shares of a layer's temporary tensors that remain as holes in the heap, fitted to measured runs: of attention scores,
+and of the feed-forward's activations without and with checkpointing."""
 LIBRARIES_BYTES, CUDA_CONTEXT_BYTES = 780 * 2**20, 500 * 2**20
-"""Torch, transformers, peft, trl, datasets, and the samples; on a GPU what CUDA's context may take: not measured."""
-GPU_FRAGMENTATION_SHARE = 0.1  # fragmentation by CUDA's allocator, as a share of each step's temporary tensors
+"""Torch, transformers, peft, trl, datasets, and the samples; the GPU's CUDA context is an assumption."""
+GPU_FRAGMENTATION_SHARE = 0.1  # fragmentation by CUDA's allocator, as a share of a step's temporary tensors
 WEIGHT_BYTES, GRADIENT_BYTES, OPTIMISER_STATE_BYTES, OPTIMISER_STATE_8BIT_BYTES = 4, 4, 8, 2
 """Bytes of a float32 adapter weight, its gradient, and AdamW's two means of it."""
 PACKED_WEIGHT_BYTES, DOUBLE_QUANT_WEIGHT_BYTES = 0.5625, 0.516
@@ -95,13 +95,9 @@ def _layer_activation_bytes(shape: ModelShape, recipe: Recipe, batch: BatchShape
     """Bytes that one layer retains of a batch, without attention scores."""
     tokens, seen = batch.rows * batch.own, batch.rows * (batch.own + batch.shared)
     norms = 2 * FLOAT32_BYTES * shape.width
-    feed_forward = (
-        3 * shape.intermediate * value_bytes
-    )  # the gate before and after SiLU, and what it is multiplied with
-    values = norms + shape.attended * value_bytes + feed_forward
-    return (
-        tokens * (values + _adapter_activation_bytes(shape, recipe, value_bytes)) + seen * 2 * shape.keys * value_bytes
-    )
+    feed_forward = 3 * shape.intermediate * value_bytes  # the gate before and after SiLU, and its factor
+    values = norms + shape.attended * value_bytes + feed_forward + _adapter_activation_bytes(shape, recipe, value_bytes)
+    return tokens * values + seen * 2 * shape.keys * value_bytes
 
 
 def _adapter_activation_bytes(shape: ModelShape, recipe: Recipe, value_bytes: int) -> int:
@@ -137,9 +133,7 @@ class MemoryEstimate:
 
 
 def predict_memory(recipe: Recipe, shape: ModelShape, longest_tokens: int, machine: MachineSpec) -> MemoryEstimate:
-    """Predict the peak of a run over samples of at most `longest_tokens`, without shared prefixes, a quarter of each
-    sample being its reply.
-    """
+    """Predict the peak over samples of `longest_tokens`, a quarter of each its reply, without shared prefixes."""
     work = Workload([longest_tokens] * recipe.per_device_train_batch_size, [longest_tokens] * EVAL_BATCH_SIZE)
     longest = recipe.model_copy(update={"max_length": longest_tokens})
     return memory_of_batches(recipe, shape, work.largest_trained(longest), work.largest_measured(longest), machine)
@@ -153,10 +147,8 @@ def memory_of_batches(
     base, weights = _training_base_bytes(recipe, shape, value, machine), adapter_parameter_count(recipe, shape)
     trained = trained.whole if machine.has_cuda else trained  # nothing is shared on a GPU
     # Autocast keeps a 16-bit copy of the adapter, too.
-    adapter, state = (
-        weights * (WEIGHT_BYTES + (value if value < WEIGHT_BYTES else 0)),
-        weights * _optimiser_state_bytes(recipe, machine),
-    )
+    adapter = weights * (WEIGHT_BYTES + (value if value < WEIGHT_BYTES else 0))
+    state = weights * _optimiser_state_bytes(recipe, machine)
     training = {
         "adapter": adapter,
         "gradients": weights * GRADIENT_BYTES,
@@ -185,9 +177,7 @@ def memory_of_batches(
 
 
 def adapter_parameter_count(recipe: Recipe, shape: ModelShape) -> int:
-    """Count the parameters of the recipe's adapter: r · (inputs + outputs) per matrix, and with DoRA a magnitude per
-    output.
-    """
+    """Count an adapter's parameters: r · (inputs + outputs) per matrix, and with DoRA a magnitude per output."""
     sizes = [shape.adaptable[name] for name in recipe.target_modules if name in shape.adaptable]
     each = [recipe.lora_r * (inputs + outputs) + (outputs if recipe.use_dora else 0) for inputs, outputs in sizes]
     return shape.layers * sum(each)
@@ -195,8 +185,8 @@ def adapter_parameter_count(recipe: Recipe, shape: ModelShape) -> int:
 
 def compute_dtype_bytes(recipe: Recipe, machine: MachineSpec) -> int:
     """Bytes of a value in the recipe's compute precision on this machine (`trainer.recipe.resolve`)."""
-    wanted = machine.best if recipe.precision == "auto" else recipe.precision
-    computed = wanted if machine.has_cuda or wanted == "fp32" else machine.best
+    precision = machine.best if recipe.precision == "auto" else recipe.precision
+    computed = precision if machine.has_cuda or precision == "fp32" else machine.best
     return 4 if computed == "fp32" else 2
 
 
@@ -212,9 +202,8 @@ def _training_base_bytes(recipe: Recipe, shape: ModelShape, value: int, machine:
     if recipe.quant_type == "none":
         return shape.weights * value if machine.has_cuda else _cpu_model_bytes(shape, value)
     if machine.has_cuda:
-        return _quantised_model_bytes(
-            shape, value, DOUBLE_QUANT_WEIGHT_BYTES if recipe.double_quant else PACKED_WEIGHT_BYTES
-        )
+        packed = DOUBLE_QUANT_WEIGHT_BYTES if recipe.double_quant else PACKED_WEIGHT_BYTES
+        return _quantised_model_bytes(shape, value, packed)
     rest = shape.weights - shape.linear_weights
     # Unpacked; what is not quantised stays where the file is mapped, and all of the file with it, or is copied.
     return shape.linear_weights * value + (shape.weight_bytes if value == shape.stored else rest * value)

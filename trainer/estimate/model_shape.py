@@ -74,10 +74,7 @@ class ModelShape:
 
 
 def shape_from_config(config: Mapping[str, Any], weight_bytes: int | None = None) -> ModelShape:
-    """Return the shape of a `config.json`; `weight_bytes` defaults to the size that follows from it.
-
-    Raises `BaseModelError` if it is not a decoder.
-    """
+    """Derive the shape, and the default `weight_bytes`, of a config.json. Raises `BaseModelError` for a non-decoder."""
     config = config.get("text_config", config)
     try:
         width, heads = int(config["hidden_size"]), int(config["num_attention_heads"])

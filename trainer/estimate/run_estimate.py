@@ -35,26 +35,22 @@ from trainer.machine import MachineSpec, probe_machine_without_torch
 from trainer.schemas import Recipe, epoch_count, optimiser_steps
 
 FLOPS_PER_S, FLOAT32_FLOPS_PER_S, ACTIVATION_BYTES_PER_S = 6e11, 4.5e11, 1.4e9
-"""Of the reference machine, two cores that multiply in bfloat16 in hardware: products in bfloat16 and in float32, and
-bytes kept of a batch.
-"""
-LAYER_OVERHEAD_S = 1.2e-3  # time of a layer's small operations per forward pass, whatever the size of the batch
+"""Of the reference machine (two cores with bfloat16 in hardware): products in bfloat16 and float32, retained bytes."""
+LAYER_OVERHEAD_S = 1.2e-3  # a layer's small operations, for each pass of a batch or of its shared prefix
 OPTIMISER_UPDATE_S, OPTIMISER_UPDATE_8BIT_S = 2e-9, 3e-8
-"""Time per adapter weight and step; 8-bit state is unpacked and packed again."""
-FORWARD_SHARE = 0.25  # share of the forward pass in the time outside of matrix products
+"""Per adapter weight and step: 8-bit state is unpacked and packed again."""
+FORWARD_SHARE = 0.25  # the forward pass's share of the time beside the products
 STARTUP_S, LOAD_BYTES_PER_S, MODEL_LOAD_COUNT = 7.0, 4e8, 3
 """Libraries and material; the base model is read three times."""
 REFERENCE_PASSES: Mapping[PreferenceMethod | None, int] = {None: 0, "dpo": 1, "kto": 3}
-"""How often a batch goes through without gradients beside its training: the reference reads what is judged and, in KTO,
-both it and the version that learns read each prompt with another one's reply."""
-MAX_SIMULATED_BATCHES = 200  # batches that are reckoned, evenly among all by length: enough for a mean
-REFERENCE_GFLOPS = 258.0
-"""Speed of numpy's float32 matrix product on the reference machine, two cores with bfloat16 in hardware."""
-DEFAULT_GPU_SPEEDUP = 30.0  # guess for a GPU without earlier runs; reported as a guess
+"""Passes without gradients per batch: the reference reads the judged replies and, in KTO, reference and trained version
+read each prompt with another prompt's reply."""
+MAX_SIMULATED_BATCHES = 200  # batches to estimate, spread evenly over all lengths
+REFERENCE_GFLOPS = 258.0  # the reference machine's float32 matrix products in numpy
+DEFAULT_GPU_SPEEDUP = 30.0  # a guess for GPUs without an earlier run
 PROBE_MATRIX_SIZE, PROBE_COUNT = 384, 60
-MIN_REFERENCE_STEPS, MIN_REFERENCE_SECONDS = 10, 60.0
-"""Minimum length of a run whose speed is trusted; below, the number of such runs:"""
-MAX_REFERENCE_RUNS = 3
+MIN_REFERENCE_STEPS, MIN_REFERENCE_SECONDS, MAX_REFERENCE_RUNS = 10, 60.0, 3
+"""Minimum length of earlier runs whose speed is used, and their number."""
 
 
 @dataclass(frozen=True)
@@ -68,8 +64,7 @@ class RunCost:
 
 def run_cost(recipe: Recipe, shape: ModelShape, work: Workload, value_bytes: int) -> RunCost:
     """Estimate a run's cost; `value_bytes` is the size of a value in compute precision."""
-    lengths = work.fitting(recipe)
-    counted = work.counted(recipe)
+    lengths, counted = work.fitting(recipe), work.counted(recipe)
     steps, epochs = optimiser_steps(recipe, counted), epoch_count(recipe, counted)
 
     def trained(batch: BatchShape) -> float:
@@ -128,16 +123,12 @@ def _batch_seconds(
         + 4 * shape.layers * shape.attended * scores * (ways + 1 if trains else 1)
         + 2 * batch.trained * shape.vocabulary * shape.width * (2 if trains else 1)
     )
-    kept = retained_activation_bytes(
-        shape, recipe.model_copy(update={"gradient_checkpointing": False}), part, value_bytes
-    )
+    plain = recipe.model_copy(update={"gradient_checkpointing": False})
+    kept = retained_activation_bytes(shape, plain, part, value_bytes)
     share = 1 + FORWARD_SHARE * (ways - 2) if trains else FORWARD_SHARE
     calls_s = shape.layers * len(part.parts) * (ways + 1 if trains else 1) * LAYER_OVERHEAD_S
-    return (
-        flop / (FLOPS_PER_S if value_bytes == 2 else FLOAT32_FLOPS_PER_S)
-        + kept * share / ACTIVATION_BYTES_PER_S
-        + calls_s
-    )
+    flops_per_s = FLOPS_PER_S if value_bytes == 2 else FLOAT32_FLOPS_PER_S
+    return flop / flops_per_s + kept * share / ACTIVATION_BYTES_PER_S + calls_s
 
 
 @dataclass(frozen=True)
@@ -181,8 +172,8 @@ def estimate_speed(base: BaseModel, recipe: Recipe, work: Workload, adapters: It
     Their settings are known, but not the lengths of their samples, which are assumed to be those of `work`.
     """
     machine = probe_machine_without_torch()
-    if found := list(islice(_speeds_of_runs(base, recipe, work, adapters, machine), MAX_REFERENCE_RUNS)):
-        return min(found, key=lambda it: abs(it.pace - statistics.median_high(run.pace for run in found)))
+    if speeds := list(islice(_speeds_of_runs(base, recipe, work, adapters, machine), MAX_REFERENCE_RUNS)):
+        return min(speeds, key=lambda it: abs(it.pace - statistics.median_high(run.pace for run in speeds)))
     if machine.has_cuda:
         return MachineSpeed(DEFAULT_GPU_SPEEDUP, "a guess: no run on this GPU was long enough to tell")
     return MachineSpeed(_measure_gflops() / REFERENCE_GFLOPS, "measured runs, scaled to this machine's matrix products")
@@ -228,10 +219,10 @@ def _speed_of_run(
 def _measure_gflops() -> float:
     """Measure GFLOP/s of float32 matrix products on one core, times the number of cores."""
     matrix = np.ones((PROBE_MATRIX_SIZE, PROBE_MATRIX_SIZE), dtype=np.float32)
-    took = []
+    seconds = []
     with threadpool_limits(1):
         for _ in range(PROBE_COUNT):
-            begun = time.perf_counter()
+            started = time.perf_counter()
             matrix @ matrix
-            took.append(time.perf_counter() - begun)
-    return float(2 * PROBE_MATRIX_SIZE**3 / min(took) / 1e9) * (os.cpu_count() or 1)
+            seconds.append(time.perf_counter() - started)
+    return float(2 * PROBE_MATRIX_SIZE**3 / min(seconds) / 1e9) * (os.cpu_count() or 1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 from personas.prompt import TokenizedSample
@@ -13,9 +13,15 @@ from personas.schemas.hyperparameters import PreferenceMethod
 from trainer.schemas import Recipe
 
 BATCHES_PER_LENGTH_GROUP = 8
-"""Batches sorted by length together: enough to save padding, few enough to keep the order random."""
-DEFAULT_REPLY_SHARE = 0.25  # assumed share of tokens with loss where they were not counted
+"""Batches sorted by length together: enough to save padding, few enough to stay in random order."""
+DEFAULT_REPLY_SHARE = 0.25  # assumed share of a sample's tokens with loss, where they are not counted
 EVAL_BATCH_SIZE = 16  # held-out samples (`trainer.train.losses.EVAL_MAX_SAMPLES`, which would load torch)
+
+
+def common_prefix_length(texts: Collection[str] | Collection[tuple[int, ...]]) -> int:
+    """Count the elements that all sequences start with."""
+    first, last = min(texts), max(texts)  # what the first and last in order share, all between them share, too
+    return sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], zip(first, last, strict=False)))
 
 
 def group_by_length(lengths: Sequence[int], batch_size: int, seed: int) -> list[int]:
@@ -102,7 +108,7 @@ class WorkloadCounter:
 
     def __init__(self) -> None:
         self._train, self._heldout = list[int](), list[int]()
-        self._ends: tuple[tuple[int, ...], tuple[int, ...]] | None = None  # the first and the last in order
+        self._ends: tuple[tuple[int, ...], tuple[int, ...]] | None = None  # first and last sample in sorted order
         self._shortest_prompt = self.trained_tokens = 0
 
     @property
@@ -130,9 +136,7 @@ class WorkloadCounter:
     def work(self, general: Iterable[TokenizedSample] = (), judged: PreferenceMethod | None = None) -> Workload:
         """Return the workload; requires a training sample."""
         assert self._ends is not None
-        # What the first and the last in order begin with, all between them begin with, too.
-        alike = itertools.takewhile(lambda pair: pair[0] == pair[1], zip(*self._ends, strict=False))
-        shared = min(sum(1 for _ in alike), self._shortest_prompt - 1)
+        shared = min(common_prefix_length(self._ends), self._shortest_prompt - 1)
         general_lengths = [len(sample.ids) for sample in general]
         replies = self.trained_tokens / len(self._train)
         return Workload(self._train, self._heldout, general_lengths, max(shared, 0), replies, judged)
@@ -155,9 +159,7 @@ def workload_of(
 
 @dataclass(frozen=True)
 class BatchShape:
-    """Shape of a batch: `rows` of `own` padded tokens each, after `shared` tokens computed once; `trained` tokens in
-    all rows carry loss.
-    """
+    """Shape of a batch: `rows` of `own` padded tokens after `shared` ones computed once; `trained` tokens have loss."""
 
     rows: int
     own: int

@@ -26,7 +26,7 @@ BASE: Side = "base"
 LIVE: Side = "live"
 NEW: Side = "new"
 MAX_BATCH_ROWS, ADAPTER_SLOTS, PREFIX_CACHE_BYTES = 32, 4, 256 * 2**20
-NO_TIMEOUT_S = 1e9
+NO_TIMEOUT_S = 1e9  # nobody waits for these replies: neither waiting nor a long reply is given up
 
 
 @dataclass(frozen=True)
@@ -43,9 +43,10 @@ class Candidate:
         return cls(verify_adapter(folder, NAME_ADAPTER_ADVICE).version, folder)
 
     @property
-    def made(self) -> AdapterStamp:
+    def stamp(self) -> AdapterStamp:
         """Return the stamp of its replies. Raises `OSError`."""
-        return AdapterStamp(version=self.version, weights=weights_hash(self.folder))
+        with (self.folder / WEIGHTS_FILE).open("rb") as file:
+            return AdapterStamp(version=self.version, weights=hashlib.file_digest(file, "sha256").hexdigest())
 
 
 @dataclass
@@ -65,7 +66,7 @@ class Candidates:
     parts: EngineParts | None
     _compared: dict[Side, Candidate] = field(default_factory=dict)
     _refs: dict[Side, AdapterRef] = field(default_factory=dict)
-    _untouched: Any = None
+    _initial_logits: Any = None
 
     @classmethod
     def load(
@@ -73,10 +74,10 @@ class Candidates:
     ) -> Candidates:
         """Load the base model in serving precision, with the engine if it `speaks`. Raises `BaseModelError`."""
         model = load_serving_model(base, precision)
-        parts = engine_over(model, fingerprint(base)) if speaks else None
+        parts = _build_engine(model, fingerprint(base)) if speaks else None
         adapted = parts.peft if parts else PeftSwitcher(model, fingerprint(base))
         sides = cls(base, tokenizer, precision_of(model), adapted, tuple(probe), parts)
-        sides._untouched = sides._probed()
+        sides._initial_logits = sides._probe_logits()
         return sides
 
     def add(self, side: Side, compared: Candidate) -> None:
@@ -114,17 +115,9 @@ class Candidates:
         """Return the side's adapter reference, None for the base. Raises `KeyError` for an unknown side."""
         return None if side == BASE else self._refs[side]
 
-    def made(self, side: Side) -> AdapterStamp | None:
+    def stamp(self, side: Side) -> AdapterStamp | None:
         """Return the stamp of this side's replies; None for the base model."""
-        return None if side == BASE else self._compared[side].made
-
-    def folder(self, side: Side) -> Path | None:
-        """Return the side's adapter folder, None for the base."""
-        return None if side == BASE else self._compared[side].folder
-
-    def is_sealed(self, side: Side) -> bool:
-        """Report whether the side's folder can be verified; a new adapter is sealed after its evaluation."""
-        return side == BASE or self._compared[side].is_sealed
+        return None if side == BASE else self._compared[side].stamp
 
     def close(self) -> None:
         """Stop the engine's threads."""
@@ -132,26 +125,17 @@ class Candidates:
             self.parts.close()
 
     def base_is_base(self) -> float:
-        """Return the largest difference of the base's logits from those before any adapter was loaded; 0 if none.
-
-        Compares the logits of the probe's last token.
-        """
+        """Return how far the base's logits of the probe's last token moved since before any adapter was loaded."""
         with self.use(BASE):
-            return float((self._probed() - self._untouched).abs().max())
+            return float((self._probe_logits() - self._initial_logits).abs().max())
 
-    def _probed(self) -> Any:
+    def _probe_logits(self) -> Any:
         ids = torch.tensor([self.probe], device=self.model.device)
         with torch.inference_mode():
             return self.model(input_ids=ids, use_cache=False).logits[0, -1].float().cpu()
 
 
-def weights_hash(folder: Path) -> str:
-    """Return the SHA-256 of an adapter's weights. Raises `OSError`."""
-    with (folder / WEIGHTS_FILE).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def engine_over(model: Any, base_hash: str) -> EngineParts:
+def _build_engine(model: Any, base_hash: str) -> EngineParts:
     """Build the engine around a served model without adapters, which `EngineParts.peft` loads later."""
     limits = SchedulerLimits(rows=MAX_BATCH_ROWS, wait_s=NO_TIMEOUT_S, reply_s=NO_TIMEOUT_S)
     return build_engine_parts(model, base_hash, limits, slots=ADAPTER_SLOTS, prefix_bytes=PREFIX_CACHE_BYTES)

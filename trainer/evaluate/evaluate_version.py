@@ -15,8 +15,8 @@ from personas.prompt import Renderer
 from personas.schemas.scorecard import AdapterStamp, EvaluationExtent, MemberFeedback, ScoreCard, Separation, Side
 from personas.schemas.training_events import Phase
 from trainer.evaluate.candidates import BASE, LIVE, NEW, Candidate, Candidates
-from trainer.evaluate.generation import measure_replies
-from trainer.evaluate.loss_sections import dialogue_losses, general_section, heldout_section, instruction_losses
+from trainer.evaluate.generation.reply_sections import measure_replies
+from trainer.evaluate.loss_sections import general_section, heldout_section, instruction_losses
 from trainer.evaluate.memorisation import (
     add_reply_pii,
     data_checks_section,
@@ -50,8 +50,7 @@ class BaseLosses:
     @property
     def means(self) -> tuple[float, float]:
         """Both means, in nats per reply token."""
-        heldout, general = (mean_loss([it.whole for it in losses]) for losses in (self.heldout, self.general))
-        return heldout, general
+        return mean_loss([it.whole for it in self.heldout]), mean_loss([it.whole for it in self.general])
 
 
 @dataclass(frozen=True)
@@ -77,18 +76,15 @@ class EvaluationRequest:
 
 
 def evaluate_version(request: EvaluationRequest) -> ScoreCard:
-    """Evaluate a version and have the gate judge it.
-
-    Raises `UnderstudyError` if the new version cannot be compared at all; other failures are listed as left out.
-    """
-    began = time.monotonic()
+    """Evaluate and judge a version. Raises `UnderstudyError` if it cannot be compared; other failures are left out."""
+    started = time.monotonic()
     budget = TimeBudget(request.training_s * (QUICK_TIME_SHARE if request.extent == "quick" else 1), request.clock)
-    sides = load_candidates(request)
+    sides = _load_candidates(request)
     try:
-        card = _measured(request, sides, budget)
+        card = _measure_card(request, sides, budget)
     finally:
         sides.close()
-    card = card.model_copy(update={"left_out": request.left_out, "seconds": round(time.monotonic() - began, 1)})
+    card = card.model_copy(update={"left_out": request.left_out, "seconds": round(time.monotonic() - started, 1)})
     return card.model_copy(update={"verdict": judge(card, request.job.spec.request.recipe)})
 
 
@@ -136,7 +132,7 @@ def evaluate_trained(
     return card
 
 
-def _measured(request: EvaluationRequest, sides: Candidates, budget: TimeBudget) -> ScoreCard:
+def _measure_card(request: EvaluationRequest, sides: Candidates, budget: TimeBudget) -> ScoreCard:
     data = request.job.data
     _begin(request, f"{len(data.heldout)} held-out replies")
     known = {BASE: request.known.heldout} if request.known else {}
@@ -145,8 +141,8 @@ def _measured(request: EvaluationRequest, sides: Candidates, budget: TimeBudget)
     end_tokens = len(Renderer(sides.tokenizer).end_ids)
     _begin(request, "general dialogue")
     known = {BASE: request.known.general} if request.known else {}
-    little = budget.part(DIALOGUE_TIME_SHARE) if request.extent == "quick" else None
-    dialogue = dialogue_losses(sides, data, little, known, request.between)
+    limit = budget.part(DIALOGUE_TIME_SHARE) if request.extent == "quick" else None
+    dialogue = paired_losses(sides.use, sides.names, data.general, limit, request.between, known)
     card = ScoreCard(
         persona=request.job.spec.request.persona,
         version=request.new.version,
@@ -156,16 +152,16 @@ def _measured(request: EvaluationRequest, sides: Candidates, budget: TimeBudget)
         quick=request.extent == "quick",
         seconds=0,
         seeds=GENERATION_SEEDS,
-        adapters={side: sides.made(side) for side in sides.names},
+        adapters={side: sides.stamp(side) for side in sides.names},
         heldout=heldout_section(heldout, data.heldout_prompt_replies, end_tokens),
         general=general_section(dialogue, data),
         learned=data_checks_section(data, request.job.recipe, request.losses),
-        heard=_member_feedback(request.compare.heard, sides.made(LIVE) if LIVE in sides.names else None),
+        heard=_member_feedback(request.compare.heard, sides.stamp(LIVE) if LIVE in sides.names else None),
     )
     if request.extent == "losses":
         request.left_out.update(dict.fromkeys(SECTIONS_BEYOND_LOSSES, LOSSES_ONLY_REASON))
     else:
-        card = _whole(card, request, sides, heldout, dialogue, budget)
+        card = _add_sections(card, request, sides, heldout, dialogue, budget)
     return card.model_copy(update={"base_is_base": sides.base_is_base()})
 
 
@@ -175,18 +171,18 @@ def _begin(request: EvaluationRequest, what: str) -> None:
     request.tell(what)
 
 
-def _member_feedback(heard: MemberFeedback | None, live: AdapterStamp | None) -> MemberFeedback | None:
+def _member_feedback(feedback: MemberFeedback | None, live: AdapterStamp | None) -> MemberFeedback | None:
     """Return members' feedback if it compares with the version that is live now."""
-    return heard if heard and heard.against == (live.version if live else BASE) else None
+    return feedback if feedback and feedback.against == (live.version if live else BASE) else None
 
 
-def load_candidates(request: EvaluationRequest) -> Candidates:
+def _load_candidates(request: EvaluationRequest) -> Candidates:
     """Load base, live and new version on one model; an incompatible live version is listed as left out."""
     job, live = request.job, request.compare.live
     prompt = job.data.heldout[0]
     probe = prompt.ids[: prompt.mask.index(True)]
-    speaks = request.extent != "losses"
-    sides = Candidates.load(job.base, job.tokenizer, job.spec.serving_precision, probe, speaks=speaks)
+    precision, speaks = job.spec.serving_precision, request.extent != "losses"
+    sides = Candidates.load(job.base, job.tokenizer, precision, probe, speaks=speaks)
     if live:
         try:
             sides.add(LIVE, Candidate.sealed(Path(live)))
@@ -198,7 +194,7 @@ def load_candidates(request: EvaluationRequest) -> Candidates:
     return sides
 
 
-def _whole(
+def _add_sections(
     card: ScoreCard,
     request: EvaluationRequest,
     sides: Candidates,
@@ -212,27 +208,21 @@ def _whole(
     instructions = instruction_losses(sides, budget.part(INSTRUCTIONS_TIME_SHARE), between)
     _begin(request, "trained replies")
     end_tokens = len(Renderer(sides.tokenizer).end_ids)
-    memorised = memorisation_section(
-        sides, data, heldout.means(), end_tokens, budget.part(MEMORISATION_TIME_SHARE), between
-    )
+    limit = budget.part(MEMORISATION_TIME_SHARE)
+    memorised = memorisation_section(sides, data, heldout.means(), end_tokens, limit, between)
     neighbours, missing = load_other_personas(request.job, request.compare.neighbours)
     separation = _separation(request, sides, neighbours, missing, budget.part(SEPARATION_TIME_SHARE))
     others = {it.persona: it.data for it in neighbours}
     release_memory()
     spoken = measure_replies(sides, request.job, budget, GENERATION_SEEDS, request.tell, others, between)
     request.left_out.update(spoken.left_out)
-    return card.model_copy(
-        update={
-            "general": general_section(dialogue, data, instructions),
-            "separation": separation,
-            "memorised": add_reply_pii(memorised, data, spoken.replies, sides.tokenizer),
-            "voice": spoken.voice,
-            "facts": spoken.facts,
-            "text": spoken.text,
-            "safety": spoken.safety,
-            "side_by_side": spoken.side_by_side,
-        }
-    )
+    sections = {
+        "general": general_section(dialogue, data, instructions),
+        "separation": separation,
+        "memorised": add_reply_pii(memorised, data, spoken.replies, sides.tokenizer),
+    }
+    generated = {name: getattr(spoken, name) for name in ("voice", "facts", "text", "safety", "side_by_side")}
+    return card.model_copy(update={**sections, **generated})
 
 
 def _separation(
@@ -244,11 +234,9 @@ def _separation(
 ) -> Separation | None:
     """Measure the separation section; return None and record the reason if it is left out."""
     persona = request.job.spec.request.persona
-    if persona is None:
-        request.left_out["separation"] = "The adapter is nobody's."
-        return None
-    if not neighbours:
-        request.left_out["separation"] = " ".join([NO_OTHER_PERSONA, *missing])
+    if persona is None or not neighbours:
+        reason = " ".join([NO_OTHER_PERSONA, *missing]) if persona else "The adapter is nobody's."
+        request.left_out["separation"] = reason
         return None
     _begin(request, f"{len(neighbours) + 1} personas' replies under each other's adapters")
     return separation_section(sides, persona, request.job.data, neighbours, budget, request.between)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from personas.prompt import Renderer, TokenizedSample
@@ -12,12 +12,17 @@ from trainer.data.dataset import Dataset
 from trainer.evaluate.candidates import BASE, LIVE, NEW, Candidates
 from trainer.evaluate.paired_losses import PairedLosses, TimeBudget, bootstrap_ratio, paired_losses
 from trainer.schemas import PromptReply
-from trainer.train.losses import ReplyLoss, TokenLosses, mean_loss
+from trainer.train.losses import ReplyLoss, mean_loss
+
+INSTRUCTIONS_FILE = Path(__file__).parents[2] / "data" / "instructions" / "instructions.jsonl"
+"""Short tasks and answers, which no run trains on."""
 
 
-def heldout_section(measured: PairedLosses[Side], said: Sequence[PromptReply], end_tokens: int) -> HoldoutScores:
+def heldout_section(measured: PairedLosses[Side], pairs: Sequence[PromptReply], end_tokens: int) -> HoldoutScores:
     """Build the section from losses of all held-out replies. `end_tokens` is the length of the end of turn."""
-    talks = [it.talk for it in said]
+    talks, against_live = [it.talk for it in pairs], None
+    if LIVE in measured.losses:
+        against_live = loss_difference(talks, measured.whole(NEW), measured.whole(LIVE))
     return HoldoutScores(
         conversations=len(set(talks)),
         replies=len(talks),
@@ -27,9 +32,7 @@ def heldout_section(measured: PairedLosses[Side], said: Sequence[PromptReply], e
             side: mean_loss([loss.without(end_tokens) for loss in losses]) for side, losses in measured.losses.items()
         },
         against_base=loss_difference(talks, measured.whole(NEW), measured.whole(BASE)),
-        against_live=loss_difference(talks, measured.whole(NEW), measured.whole(LIVE))
-        if LIVE in measured.losses
-        else None,
+        against_live=against_live,
     )
 
 
@@ -39,39 +42,24 @@ def loss_difference(talks: Sequence[str], of: Sequence[ReplyLoss], to: Sequence[
     return bootstrap_ratio(talks, more, [loss.tokens for loss in of])
 
 
-INSTRUCTIONS_FILE = Path(__file__).parents[2] / "data" / "instructions" / "instructions.jsonl"
-"""Short tasks and answers, which no run trains on."""
-
-
-def dialogue_losses(
-    sides: Candidates,
-    data: Dataset,
-    budget: TimeBudget | None,
-    known: Mapping[Side, Sequence[TokenLosses]],
-    between: Callable[[], None],
-) -> PairedLosses[Side]:
-    """Measure losses on the general dialogue held out to detect forgetting, on all of it without a budget.
-
-    `known` are losses of sides measured before.
-    """
-    return paired_losses(sides.use, sides.names, data.general, budget, between, known)
-
-
 def general_section(
     dialogue: PairedLosses[Side], data: Dataset, instructions: PairedLosses[Side] | None = None
 ) -> GeneralScores:
     """Build the section from both sets of losses; instructions are optional."""
     talks = [it.talk for it in dialogue.chosen(data.general_prompt_replies)]
-    return GeneralScores(
+    section = GeneralScores(
         dialogue_loss=dialogue.means(),
         dialogue_change=_relative_change(talks, dialogue),
         dialogue_replies=len(dialogue.places),
-        instruction_loss=instructions.means() if instructions else {},
-        instruction_change=_relative_change([str(n) for n in instructions.places], instructions)
-        if instructions
-        else None,
-        instruction_replies=len(instructions.places) if instructions else 0,
     )
+    if instructions is None:
+        return section
+    fields = {
+        "instruction_loss": instructions.means(),
+        "instruction_change": _relative_change([str(n) for n in instructions.places], instructions),
+        "instruction_replies": len(instructions.places),
+    }
+    return section.model_copy(update=fields)
 
 
 def instruction_losses(sides: Candidates, budget: TimeBudget, between: Callable[[], None]) -> PairedLosses[Side]:

@@ -24,31 +24,25 @@ from trainer.process.events import StepEvent
 from trainer.schemas import Recipe
 from trainer.train.losses import TokenLosses
 
-KnownAndText = tuple[str, str]  # a text's context, such as its prompt, and the text
+ContextAndText = tuple[str, str]  # what precedes a text, such as its prompt, and the text
 MIN_NORMALISED_MATCH_CHARS = 8
-"""Letters and digits of a piece by which it is known again however it is written; fewer are the same by chance."""
-MIN_VERBATIM_TOKENS = 8  # tokens that have to come back
-MIN_COMPARED_WORDS = 8  # shorter replies are said again by chance
-WINDOW_SHARE, MIN_WINDOW_STEPS = 0.1, 3  # steps that are averaged: a tenth of all, and three at least
+"""Letters and digits that identify personal data however it is written; shorter matches are chance."""
+MIN_VERBATIM_TOKENS = 8  # shorter continuations are reproduced by chance
+MIN_COMPARED_WORDS = 8  # shorter replies repeat by chance
+WINDOW_SHARE, MIN_WINDOW_STEPS = 0.1, 3  # share and minimum number of training steps to average over
 STEPS_FILE = Path("report") / "steps.csv"
 
 
-def count_pii(data: Dataset, said: Iterable[KnownAndText]) -> dict[str, int]:
-    """Count the personal data in texts, by kind.
-
-    Excludes data in the known context, in the persona's world, and the anonymiser's own surrogates.
-    """
-    return _count_by_kind(kind for kind, _ in _find_pii(data, said))
+def count_pii(data: Dataset, texts: Iterable[ContextAndText]) -> dict[str, int]:
+    """Count personal data by kind, except in a text's context, in the persona's world, and the own surrogates."""
+    return _count_by_kind(kind for kind, _ in _find_pii(data, texts))
 
 
 def count_memorised_and_hallucinated_pii(
-    data: Dataset, said: Iterable[KnownAndText], trained: Callable[[], str]
+    data: Dataset, texts: Iterable[ContextAndText], trained: Callable[[], str]
 ) -> tuple[dict[str, int], dict[str, int]]:
-    """Count personal data separately for data in the training text and data that the model invented.
-
-    `trained` is only called if anything was found.
-    """
-    pieces = list(_find_pii(data, said))
+    """Count personal data from the training text, which `trained` loads if needed, and data that the model invented."""
+    pieces = list(_find_pii(data, texts))
     if not pieces:
         return {}, {}
     text = trained().casefold()
@@ -62,14 +56,14 @@ def count_memorised_and_hallucinated_pii(
     return _count_by_kind(compress(kinds, learned)), _count_by_kind(compress(kinds, map(not_, learned)))
 
 
-def _find_pii(data: Dataset, said: Iterable[KnownAndText]) -> Iterator[tuple[str, str]]:
+def _find_pii(data: Dataset, texts: Iterable[ContextAndText]) -> Iterator[tuple[str, str]]:
     """Yield kind and text of each finding."""
     keep = world_names(data.persona, data.lore) if data.persona else ()
     anonymiser = Anonymiser(b"score card", persona=data.persona, keep=keep)
-    for known, text in said:
+    for context, text in texts:
         for it in anonymiser.find_entities(text):
             value = text[it.start : it.end]
-            if value.casefold() not in known.casefold() and not is_surrogate(value):
+            if value.casefold() not in context.casefold() and not is_surrogate(value):
                 yield it.kind, value
 
 
@@ -89,26 +83,20 @@ def memorisation_section(
     budget: TimeBudget,
     between: Callable[[], None],
 ) -> MemorisationScores:
-    """Measure trained replies, at most as many as are held out. `heldout` are the held-out losses by side.
-
-    Findings in generated replies are added later (`add_reply_pii`).
-    """
+    """Measure trained replies, at most as many as held-out ones, whose losses are `heldout`; see `add_reply_pii`."""
     own = data.train[: len(data.train_prompt_replies)] or data.train
     step = max(1, len(own) // max(1, len(data.heldout)))
     measured = paired_losses(sides.use, sides.names, own[::step][: len(data.heldout)], budget, between)
-    long = [
-        place
-        for place, it in enumerate(measured.losses[NEW])
-        if continuation_tokens(it, end_tokens) >= MIN_VERBATIM_TOKENS
-    ]
-    came_back = {
-        side: sum(is_memorised(measured.losses[side][place], end_tokens) for place in long) / max(1, len(long))
-        for side in (BASE, NEW)
-    }
+    lengths = [continuation_tokens(it, end_tokens) for it in measured.losses[NEW]]
+    long = [place for place, length in enumerate(lengths) if length >= MIN_VERBATIM_TOKENS]
+
+    def share(side: Side) -> float:
+        return sum(is_memorised(measured.losses[side][place], end_tokens) for place in long) / max(1, len(long))
+
     return MemorisationScores(
         prefixes=len(long),
-        verbatim=came_back[NEW],
-        verbatim_base=came_back[BASE],
+        verbatim=share(NEW),
+        verbatim_base=share(BASE),
         gap={side: heldout[side] - loss for side, loss in measured.means().items()},
         generated=0,
         private={},
@@ -117,18 +105,18 @@ def memorisation_section(
 
 def continuation_tokens(losses: TokenLosses, end_tokens: int) -> int:
     """Return the token count of a reply's second half, without the end of turn."""
-    said = len(losses.nll) - end_tokens
-    return said - said // 2
+    length = len(losses.nll) - end_tokens
+    return length - length // 2
 
 
 def is_memorised(losses: TokenLosses, end_tokens: int) -> bool:
     """Report whether greedy decoding continues the first half of a reply with its second half."""
-    said = len(losses.nll) - end_tokens
-    return bool(losses.likeliest[said // 2 : said].all())
+    length = len(losses.nll) - end_tokens
+    return bool(losses.likeliest[length // 2 : length].all())
 
 
 def add_reply_pii(
-    section: MemorisationScores, data: Dataset, replies: Sequence[KnownAndText], tokenizer: Any
+    section: MemorisationScores, data: Dataset, replies: Sequence[ContextAndText], tokenizer: Any
 ) -> MemorisationScores:
     """Add the personal data in generated replies that is not in their prompts."""
 
@@ -161,9 +149,9 @@ def duplicate_share(texts: Sequence[str]) -> float:
 
 def split_leakage_share(trained: Sequence[str], heldout: Sequence[str]) -> float:
     """Return the share of the longer held-out texts with a near duplicate among the trained ones."""
-    known, asked = _long_texts(trained), _long_texts(heldout)
-    found = _first_duplicates([*known, *asked])[len(known) :]
-    return sum(first < len(known) for first in found) / len(asked) if asked else 0.0
+    known, compared = _long_texts(trained), _long_texts(heldout)
+    duplicates = _first_duplicates([*known, *compared])[len(known) :]
+    return sum(first < len(known) for first in duplicates) / len(compared) if compared else 0.0
 
 
 def loss_curve_of(losses: Sequence[float]) -> LossCurve | None:

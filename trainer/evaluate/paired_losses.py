@@ -12,18 +12,19 @@ from typing import Any, Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import stdtrit
 
 from personas.prompt import TokenizedSample
 from personas.schemas.scorecard import Interval
 from trainer.train.losses import ReplyLoss, TokenLosses, mean_loss, measure_token_losses
 
-REPLIES_PER_STEP, PERMUTATION_SEED = 16, 0  # replies measured under each side between checks of the time left
+REPLIES_PER_STEP, PERMUTATION_SEED = 16, 0  # replies measured under each side between two checks of the time
 CandidateName = TypeVar("CandidateName", bound=str)
 UseCandidate = Callable[[CandidateName], AbstractContextManager[Any]]
 RESAMPLES, SEED = 10_000, 0
 CONFIDENCE_LEVEL = 0.95
 MIN_PERCENTILE_TALKS = 10
-MAX_DRAWS_PER_ARRAY = 2**22  # conversations drawn in one array, about 100 MB
+MAX_DRAWS_PER_ARRAY = 2**22  # conversations drawn into one array of some 100 MB
 FloatArray = NDArray[np.float64]
 
 
@@ -86,37 +87,33 @@ def paired_losses(
     With a budget, samples are measured in a fixed random order until it is spent, at least `REPLIES_PER_STEP`. `known`
     are losses of all samples for sides measured before.
     """
-    order = (
-        np.random.default_rng(PERMUTATION_SEED).permutation(len(samples)).tolist()
-        if budget
-        else list(range(len(samples)))
-    )
-    step = REPLIES_PER_STEP if budget else max(1, len(samples))
-    found: dict[CandidateName, dict[int, TokenLosses]] = {name: {} for name in names}
+    order, step = list(range(len(samples))), max(1, len(samples))
+    if budget:
+        order, step = np.random.default_rng(PERMUTATION_SEED).permutation(len(samples)).tolist(), REPLIES_PER_STEP
+    by_side: dict[CandidateName, dict[int, TokenLosses]] = {name: {} for name in names}
     for begin in range(0, len(order), step):
         if begin and budget and budget.is_spent:
             break
-        _measure(use, samples, order[begin : begin + step], found, between, known or {})
-    places = tuple(sorted(next(iter(found.values()), {})))
-    return PairedLosses(places, {name: [losses[place] for place in places] for name, losses in found.items()})
+        _measure(use, samples, order[begin : begin + step], by_side, between, known or {})
+    places = tuple(sorted(next(iter(by_side.values()), {})))
+    return PairedLosses(places, {name: [losses[place] for place in places] for name, losses in by_side.items()})
 
 
 def _measure(
     use: UseCandidate[CandidateName],
     samples: Sequence[TokenizedSample],
     places: Sequence[int],
-    found: dict[CandidateName, dict[int, TokenLosses]],
+    by_side: dict[CandidateName, dict[int, TokenLosses]],
     between: Callable[[], None],
     known: Mapping[CandidateName, Sequence[TokenLosses]],
 ) -> None:
-    for name, losses in found.items():
+    for name, losses in by_side.items():
         if name in known:
             losses |= {place: known[name][place] for place in places}
             continue
         with use(name) as model:
-            losses |= zip(
-                places, measure_token_losses(model, [samples[place] for place in places], between), strict=True
-            )
+            measured = measure_token_losses(model, [samples[place] for place in places], between)
+            losses |= zip(places, measured, strict=True)
 
 
 def bootstrap_ratio(talks: Sequence[str], above: Sequence[float], below: Sequence[float]) -> Interval:
@@ -149,16 +146,13 @@ def _student_factor(count: int) -> float:
 
     Uses Student's t; the factor corrects the bootstrap's spread with n in place of n - 1.
     """
-    from scipy.special import stdtrit
-
     return math.sqrt(count / (count - 1)) * float(stdtrit(count - 1, (1 + CONFIDENCE_LEVEL) / 2))
 
 
 def _by_talk(talks: Sequence[str], above: Sequence[float], below: Sequence[float]) -> FloatArray:
     """Sum both per conversation, [2, talks]."""
     _, places = np.unique(np.asarray(talks), return_inverse=True)
-    sums = [np.bincount(places, weights=np.asarray(numbers, dtype=np.float64)) for numbers in (above, below)]
-    return np.stack(sums)
+    return np.stack([np.bincount(places, weights=np.asarray(it, dtype=np.float64)) for it in (above, below)])
 
 
 def _resample_ratios(sums: FloatArray) -> FloatArray:

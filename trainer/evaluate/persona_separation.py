@@ -18,8 +18,7 @@ from personas.cli_common import LogProgress
 from personas.engine.peft_runner import PeftSwitcher
 from personas.errors import AdapterError, RequestError, UnderstudyError
 from personas.home.adapters import verify_adapter
-from personas.home.job_folder import NeighbourPaths as Named
-from personas.home.job_folder import read_spec
+from personas.home.job_folder import NeighbourPaths, read_spec
 from personas.models.base_model import fingerprint
 from personas.prompt import Renderer, TokenizedSample
 from personas.schemas.chat import AdapterRef, Turn
@@ -34,7 +33,7 @@ from trainer.train.losses import ReplyLoss, load_serving_model, mean_loss, measu
 MAX_OTHER_PERSONAS = 5
 """Neighbours that are compared at once; each takes its adapter's memory, and its replies some time."""
 CrossPersonaLosses = Mapping[str, Mapping[str, Sequence[ReplyLoss]]]
-"""By the persona that spoke, then by the one whose adapter predicts: each reply's loss, in the same order."""
+"""Losses of each persona's replies, in the same order, by the persona and then by the adapter's persona."""
 NO_OTHER_PERSONA = "No other persona has an adapter of its own that could be compared."
 
 
@@ -47,7 +46,9 @@ class OtherPersona:
     data: Dataset
 
 
-def load_other_personas(job: PreparedJob, named: Sequence[Named]) -> tuple[tuple[OtherPersona, ...], tuple[str, ...]]:
+def load_other_personas(
+    job: PreparedJob, named: Sequence[NeighbourPaths]
+) -> tuple[tuple[OtherPersona, ...], tuple[str, ...]]:
     """Load the named personas that can be compared, and the reasons why others cannot."""
     found: list[OtherPersona] = []
     missing: list[str] = []
@@ -60,7 +61,7 @@ def load_other_personas(job: PreparedJob, named: Sequence[Named]) -> tuple[tuple
     return tuple(found), tuple(missing)
 
 
-def _load_other_persona(job: PreparedJob, named: Named) -> OtherPersona:
+def _load_other_persona(job: PreparedJob, named: NeighbourPaths) -> OtherPersona:
     folder, adapter = Path(named.job), Path(named.adapter)
     manifest = verify_adapter(adapter)
     if manifest.base_model_hash != fingerprint(job.base):
@@ -76,9 +77,7 @@ def _load_dataset(folder: Path) -> Dataset:
 
 @dataclass(frozen=True)
 class AdapterFit:
-    """Losses by persona and adapter. `fits` marks each reply that no other adapter predicts as well as its persona's
-    own.
-    """
+    """Losses by persona and adapter in nats per token; `fits` marks replies that their own adapter predicts best."""
 
     fits: Mapping[str, NDArray[np.bool_]]
     losses: Mapping[str, Mapping[str, float]]
@@ -111,25 +110,24 @@ def separation_section(
     between: Callable[[], None],
 ) -> Separation:
     """Measure the persona `own` of the new version and at least one neighbour."""
-    said = {own: persona_replies(data)} | {it.persona: persona_replies(it.data) for it in neighbours}
+    replies = {own: persona_replies(data)} | {it.persona: persona_replies(it.data) for it in neighbours}
     refs = {own: sides.ref(NEW)} | {it.persona: it.ref for it in neighbours}
     renderer = Renderer(sides.tokenizer)
-    measured = {
-        persona: _losses_under_all(
-            sides, refs, [_sample_without_context(renderer, it) for it in exchanges], budget.part(1 / left), between
-        )
-        for left, (persona, exchanges) in zip(range(len(said), 0, -1), said.items(), strict=True)
-    }
+    measured: dict[str, PairedLosses[str]] = {}
+    for left, (persona, exchanges) in zip(range(len(replies), 0, -1), replies.items(), strict=True):
+        samples = [_sample_without_context(renderer, it) for it in exchanges]
+        use, limit = (lambda name: sides.use_adapter(refs[name])), budget.part(1 / left)
+        measured[persona] = paired_losses(use, tuple(refs), samples, limit, between)
     for it in neighbours:
         sides.adapted.drop(it.ref)
-    losses = {persona: {name: found.whole(name) for name in refs} for persona, found in measured.items()}
-    talks = {persona: [it.talk for it in measured[persona].chosen(said[persona])] for persona in said}
-    found = fit_adapters(losses)
+    losses = {persona: {name: of.whole(name) for name in refs} for persona, of in measured.items()}
+    talks = {persona: [it.talk for it in measured[persona].chosen(replies[persona])] for persona in replies}
+    fit = fit_adapters(losses)
     return Separation(
         replies=sum(len(it) for it in talks.values()),
-        loss={persona: dict(row) for persona, row in found.losses.items()},
-        own_best=found.own_best,
-        own_best_new=float(found.fits[own].mean()),
+        loss={persona: dict(row) for persona, row in fit.losses.items()},
+        own_best=fit.own_best,
+        own_best_new=float(fit.fits[own].mean()),
         margin_bits=margin_bits(losses, talks),
     )
 
@@ -139,19 +137,9 @@ def persona_replies(data: Dataset) -> list[PromptReply]:
     return [it for it in data.heldout_prompt_replies if it.by_persona] or list(data.heldout_prompt_replies)
 
 
-def _losses_under_all(
-    sides: Candidates,
-    refs: Mapping[str, AdapterRef | None],
-    samples: Sequence[TokenizedSample],
-    budget: TimeBudget,
-    between: Callable[[], None],
-) -> PairedLosses[str]:
-    return paired_losses(lambda name: sides.use_adapter(refs[name]), tuple(refs), samples, budget, between)
-
-
-def _sample_without_context(renderer: Renderer, said: PromptReply) -> TokenizedSample:
+def _sample_without_context(renderer: Renderer, pair: PromptReply) -> TokenizedSample:
     """Render the reply after its message alone."""
-    return renderer.sample(None, [Turn("", said.message)], said.reply)
+    return renderer.sample(None, [Turn("", pair.message)], pair.reply)
 
 
 def _advantages(losses: CrossPersonaLosses, persona: str) -> NDArray[np.float64]:
@@ -161,47 +149,30 @@ def _advantages(losses: CrossPersonaLosses, persona: str) -> NDArray[np.float64]
     return np.asarray(np.min(others, axis=0) - own, dtype=np.float64)
 
 
-@dataclass(frozen=True)
-class LossMatrix:
-    """`losses` maps persona, then the adapter's persona, to nats per reply token.
-
-    `own_adapter_best` is the share of held-out replies that their persona's own adapter predicts best.
-    """
-
-    losses: dict[str, dict[str, float]]
-    own_adapter_best: float
-
-
 def print_loss_matrix(adapters: dict[str, Path], jobs: dict[str, Path], as_json: bool) -> None:
     """Compute the matrix and print it as a table or as one JSON object."""
     matrix = compute_loss_matrix(adapters, jobs)
     if as_json:
-        print(json.dumps({"loss_matrix": matrix.losses, "own_adapter_best": matrix.own_adapter_best}))
+        print(json.dumps({"loss_matrix": matrix.losses, "own_adapter_best": matrix.own_best}))
         return
     print("held-out replies of".ljust(22), *(f"{name:>12}" for name in adapters))
     for persona, row in matrix.losses.items():
         print(persona.ljust(22), *(f"{row[name]:12.4f}" for name in adapters))
-    print(f"own adapter best: {matrix.own_adapter_best:.1%}")
+    print(f"own adapter best: {matrix.own_best:.1%}")
 
 
-def compute_loss_matrix(adapters: dict[str, Path], jobs: dict[str, Path]) -> LossMatrix:
-    """Compute losses from adapter and job folders by persona id; prompts are rebuilt from the jobs.
-
-    Raises `RequestError` if personas or base models differ.
-    """
+def compute_loss_matrix(adapters: dict[str, Path], jobs: dict[str, Path]) -> AdapterFit:
+    """Compute losses by persona from adapters and jobs. Raises `RequestError` if personas or base models differ."""
     if adapters.keys() != jobs.keys():
-        raise RequestError(
-            "Adapters and jobs must name the same personas.", "Give one --adapter and one --job for each."
-        )
+        advice = "Give one --adapter and one --job for each."
+        raise RequestError("Adapters and jobs must name the same personas.", advice)
     prepared = {persona: prepare_job(folder, read_spec(folder)) for persona, folder in jobs.items()}
     served = _load_shared_base(list(prepared.values()))
-    plain, by_adapter = LogProgress(), {}
+    progress, by_adapter = LogProgress(), {}
     for name, folder in tqdm(adapters.items(), desc="adapters", file=sys.stderr, disable=None, leave=False):
         by_adapter[name] = _losses_under_adapter(served, name, folder, prepared)
-        plain.update(f"adapters: {len(by_adapter)} of {len(adapters)} measured")
-    losses = {persona: {name: by_adapter[name][persona] for name in adapters} for persona in prepared}
-    found = fit_adapters(losses)
-    return LossMatrix({persona: dict(row) for persona, row in found.losses.items()}, found.own_best)
+        progress.update(f"adapters: {len(by_adapter)} of {len(adapters)} measured")
+    return fit_adapters({persona: {name: by_adapter[name][persona] for name in adapters} for persona in prepared})
 
 
 def _load_shared_base(jobs: list[PreparedJob]) -> PeftSwitcher:

@@ -9,7 +9,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -40,8 +40,7 @@ EMBEDDED_DESCRIPTION = "SmolLM2-135M-Instruct, unpacked from the package llm-smo
 MAX_KL_BY_PRECISION = {"bfloat16": 0.02, "float16": 0.02, "f16": 0.02, "q8_0": 0.1}
 """Nats per token that rounding to a format may cost. A model that loses more by it is not fit for that format."""
 ProgressCallback = Callable[[str], None]
-QUANTISED_TARGETS = ("gguf", "ollama")
-"""The targets for which it makes a difference how weights are stored."""
+QUANTISED_TARGETS = ("gguf", "ollama")  # targets that store weights in a chosen precision
 DESCRIPTION_SUFFIX = ".export.json"
 
 
@@ -52,6 +51,7 @@ def write_readme(folder: Path, source: LoadedAdapter, library: str) -> None:
     base = source.base
     base_licence = f", {EMBEDDED_DESCRIPTION}" if base.repository == EMBEDDED else "; its own licence holds too"
     about = "The adapter" if library == "peft" else "The base model with the adapter merged into it"
+    rights = ", ".join(f"{name} ({count})" for name, count in manifest.rights.items())
     lines = [
         "---",
         f"library_name: {library}",
@@ -65,7 +65,7 @@ def write_readme(folder: Path, source: LoadedAdapter, library: str) -> None:
         f"- Base model: `{base.repository}`{f', commit `{base.revision}`' if base.revision else ''}{base_licence}.",
         *([_describe_rope_scaling(source)] if base.scaling and library == "peft" else []),
         f"- Licence of the persona's card: {licence}.",
-        f"- What it was trained on, by right: {_format_counts(manifest.rights) or 'not recorded'}.",
+        f"- What it was trained on, by right: {rights or 'not recorded'}.",
         "- Whoever hands it on answers for both licences and for the rights in the material.",
         "",
     ]
@@ -83,10 +83,6 @@ def _describe_rope_scaling(source: LoadedAdapter) -> str:
     )
 
 
-def _format_counts(counts: dict[str, int]) -> str:
-    return ", ".join(f"{name} ({number})" for name, number in counts.items())
-
-
 @dataclass(frozen=True)
 class ExportRequest:
     """A request for an export. `path` is the staging path."""
@@ -99,9 +95,7 @@ class ExportRequest:
 
 @dataclass(frozen=True)
 class ExportComparison:
-    """The difference of the reloaded export from adapter and base; `rounding` is explained by its format alone (None
-    without rounding), `beyond` is the rest. `llama_cpp` is llama.cpp's own comparison.
-    """
+    """Difference of the reloaded export from adapter and base: by its format (`rounding`), and `beyond` that."""
 
     difference: LogitDiff
     rounding: LogitDiff | None = None
@@ -149,8 +143,7 @@ def export_merged(request: ExportRequest) -> ExportComparison:
     gc.collect()
     request.say("loading it back")
     again = load_model(BaseModel(source.name, str(request.path), source.base.weight_bytes), "float32")
-    found = compute_logits(again, source.samples)
-    return _compare_rounded(reference, rounded, found, precision)
+    return _compare_rounded(reference, rounded, compute_logits(again, source.samples), precision)
 
 
 def export_gguf(request: ExportRequest) -> ExportComparison:
@@ -165,24 +158,24 @@ def export_gguf(request: ExportRequest) -> ExportComparison:
     del model
     gc.collect()
     request.say("loading it back")
-    outcome = _compare_rounded(
-        reference, rounded, compute_logits(load_gguf_model(request.path), source.samples), request.quantise
-    )
+    reloaded = compute_logits(load_gguf_model(request.path), source.samples)
+    outcome = _compare_rounded(reference, rounded, reloaded, request.quantise)
     theirs = llama_cpp.compare_with_llama_cpp(request.path, None, source, reference, request.say)
-    return ExportComparison(outcome.difference, outcome.rounding, outcome.beyond, theirs, _notes(source))
+    return replace(outcome, llama_cpp=theirs, notes=_notes(source))
 
 
 def export_gguf_lora(request: ExportRequest) -> ExportComparison:
     """Write the adapter alone, for llama.cpp's --lora."""
+    source = request.source
     outcome = _write_and_compare_gguf_lora(request, request.path)
-    outcome = replace(outcome, notes=(*outcome.notes, *_scaling_notes(request.source)))
+    outcome = replace(outcome, notes=(*outcome.notes, *_scaling_notes(source)))
     if not llama_cpp.is_installed():
         return outcome
     base = request.path.with_name("base-for-the-comparison.gguf")
-    write_model(base, request.source.base_in_float32(), request.source.renderer, "f16", "base")
-    theirs = llama_cpp.compare_with_llama_cpp(base, request.path, request.source, request.source.reference, request.say)
+    write_model(base, source.base_in_float32(), source.renderer, "f16", "base")
+    theirs = llama_cpp.compare_with_llama_cpp(base, request.path, source, source.reference, request.say)
     base.unlink()
-    return ExportComparison(outcome.difference, None, None, theirs, outcome.notes)
+    return replace(outcome, llama_cpp=theirs)
 
 
 def export_ollama(request: ExportRequest) -> ExportComparison:
@@ -192,24 +185,23 @@ def export_ollama(request: ExportRequest) -> ExportComparison:
     context = getattr(source.config, "max_position_embeddings", DEFAULT_CONTEXT_TOKENS)
     text = render_modelfile(source.renderer, persona, context)
     request.path.mkdir()
-    (request.path / MODELFILE_NAME).write_text(text, encoding="utf-8")
-    require_same_prompts((request.path / MODELFILE_NAME).read_text(encoding="utf-8"), source.renderer, persona)
-    exact = _write_and_compare_gguf_lora(request, request.path / ADAPTER_FILE)
+    base_file, adapter_file, modelfile = (request.path / it for it in (BASE_FILE, ADAPTER_FILE, MODELFILE_NAME))
+    modelfile.write_text(text, encoding="utf-8")
+    require_same_prompts(modelfile.read_text(encoding="utf-8"), source.renderer, persona)
+    exact = _write_and_compare_gguf_lora(request, adapter_file)
     request.say(f"writing the base model ({request.quantise})")
     base = source.base_in_float32()
-    write_model(request.path / BASE_FILE, base, source.renderer, request.quantise, source.base.name)
+    write_model(base_file, base, source.renderer, request.quantise, source.base.name)
     round_weights(base, request.quantise)
-    deltas = read_adapter(request.path / ADAPTER_FILE, source.config)
+    deltas = read_adapter(adapter_file, source.config)
     rounded = compute_logits(add_deltas(base, deltas), source.samples)
     del base
     gc.collect()
     request.say("loading both back")
-    found = compute_logits(add_deltas(load_gguf_model(request.path / BASE_FILE), deltas), source.samples)
-    outcome = _compare_rounded(source.reference, rounded, found, request.quantise)
-    theirs = llama_cpp.compare_with_llama_cpp(
-        request.path / BASE_FILE, request.path / ADAPTER_FILE, source, source.reference, request.say
-    )
-    return ExportComparison(outcome.difference, outcome.rounding, outcome.beyond, theirs, exact.notes)
+    reloaded = compute_logits(add_deltas(load_gguf_model(base_file), deltas), source.samples)
+    outcome = _compare_rounded(source.reference, rounded, reloaded, request.quantise)
+    theirs = llama_cpp.compare_with_llama_cpp(base_file, adapter_file, source, source.reference, request.say)
+    return replace(outcome, llama_cpp=theirs, notes=exact.notes)
 
 
 EXPORTERS: dict[str, Callable[[ExportRequest], ExportComparison]] = {
@@ -230,8 +222,8 @@ def _write_and_compare_gguf_lora(request: ExportRequest, path: Path) -> ExportCo
     deltas = read_adapter(path, source.config)
     require_same_deltas(source.adapted, deltas)
     source.release()
-    found = compute_logits(add_deltas(source.base_in_float32(), deltas), source.samples)
-    return ExportComparison(require_equal_logits(reference, found, "The GGUF adapter differs"), notes=_notes(source))
+    reloaded = compute_logits(add_deltas(source.base_in_float32(), deltas), source.samples)
+    return ExportComparison(require_equal_logits(reference, reloaded, "The GGUF adapter differs"), notes=_notes(source))
 
 
 def _require_same_adapter(request: ExportRequest, folder: Path) -> LogitDiff:
@@ -247,7 +239,7 @@ def _require_same_adapter(request: ExportRequest, folder: Path) -> LogitDiff:
     return require_equal_logits(reference, compute_logits(again.model, source.samples), "The exported adapter differs")
 
 
-def _compare_rounded(reference: Any, rounded: Any, found: Any, precision: str) -> ExportComparison:
+def _compare_rounded(reference: Any, rounded: Any, reloaded: Any, precision: str) -> ExportComparison:
     """Require that a rounded export differs only by its rounding. Raises `ExportError`."""
     rounding = compare_logits(reference, rounded)
     if not rounding.kl <= MAX_KL_BY_PRECISION[precision]:
@@ -256,8 +248,8 @@ def _compare_rounded(reference: Any, rounded: Any, found: Any, precision: str) -
             f"{MAX_KL_BY_PRECISION[precision]}).",
             "Export --to adapter or gguf-lora, or --quantise f16.",
         )
-    beyond = require_equal_logits(rounded, found, "Loaded back, the export differs by more than its format explains")
-    return ExportComparison(compare_logits(reference, found), rounding, beyond)
+    beyond = require_equal_logits(rounded, reloaded, "Loaded back, the export differs by more than its format explains")
+    return ExportComparison(compare_logits(reference, reloaded), rounding, beyond)
 
 
 def _cast_weights(model: Any, precision: torch.dtype) -> None:
@@ -300,18 +292,14 @@ class ExportReport:
 def export_adapter(
     adapter: Path, to: str, out: Path, quantise: Quantise | None, card: Path | None, say: ProgressCallback
 ) -> ExportReport:
-    """Export an adapter in the format `to` at `out`, with `<out>.export.json` beside it.
-
-    Leaves nothing behind on failure. Raises `UnderstudyError`, or `OSError` for disk errors.
-    """
+    """Export to `out` and `<out>.export.json`; nothing is left on failure. Raises `UnderstudyError` or `OSError`."""
     started = time.perf_counter()
     beside = out.with_name(out.name + DESCRIPTION_SUFFIX)
     _require_free(out)
     missing = _missing_folders(out)
     if quantise and to not in QUANTISED_TARGETS:
-        raise ExportError(
-            f"--quantise is for {' and '.join(QUANTISED_TARGETS)}; {to} is never rounded so.", "Leave it out."
-        )
+        targets = " and ".join(QUANTISED_TARGETS)
+        raise ExportError(f"--quantise is for {targets}; {to} is never rounded so.", "Leave it out.")
     stored: Quantise = quantise or "f16"
     with open_adapter(adapter, card) as source, _staging_path(out) as path:
         say(f"{source.name}: verified; what it says is computed over {source.base.name}")
@@ -335,10 +323,10 @@ def _describe(
         "adapter": {"persona": manifest.persona, "version": manifest.version, "job": manifest.job_id},
         "base_model": {"name": manifest.base_model, "hash": manifest.base_model_hash},
         "compared": {"prompts": len(source.samples), "positions": len(source.samples) * COMPARED_POSITIONS},
-        "difference": outcome.difference.as_json(),
-        "rounding": outcome.rounding.as_json() if outcome.rounding else None,
-        "beyond_rounding": outcome.beyond.as_json() if outcome.beyond else None,
-        "llama_cpp": outcome.llama_cpp.as_json() if outcome.llama_cpp else None,
+        "difference": asdict(outcome.difference),
+        "rounding": asdict(outcome.rounding) if outcome.rounding else None,
+        "beyond_rounding": asdict(outcome.beyond) if outcome.beyond else None,
+        "llama_cpp": asdict(outcome.llama_cpp) if outcome.llama_cpp else None,
         "notes": list(outcome.notes),
     }
 

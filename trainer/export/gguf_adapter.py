@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from gguf import GGMLQuantizationType, GGUFType, GGUFWriter, Keys
+from peft.tuners.lora import Linear, LoraLayer
 from torch import Tensor
+from transformers.modeling_gguf_pytorch_utils import TENSOR_PROCESSORS, TensorProcessor
 
 from personas.errors import ExportError
 from trainer.export.gguf_format import (
@@ -25,8 +28,7 @@ from trainer.export.gguf_format import (
     write_gguf,
 )
 
-MAX_DELTA_ERROR = 1e-5
-"""By how much a module's change of weights may differ after reading, as a share of its largest value."""
+MAX_DELTA_ERROR = 1e-5  # allowed difference of a delta after reading, as a share of its largest value
 
 
 @dataclass(frozen=True)
@@ -46,11 +48,9 @@ class LoraModule:
 
 def list_lora_modules(adapted: Any) -> list[LoraModule]:
     """Return the adapter's modules as peft applies them. Raises `ExportError` if GGUF cannot express one."""
-    from peft.tuners.lora import Linear, LoraLayer
-
     config, active = adapted.peft_config[adapted.active_adapter], adapted.active_adapter
     _require_plain(config)
-    found = []
+    modules = []
     for name, layer in adapted.get_base_model().named_modules():
         if not isinstance(layer, LoraLayer):
             continue
@@ -59,8 +59,8 @@ def list_lora_modules(adapted: Any) -> list[LoraModule]:
         if name == "lm_head" and adapted.get_base_model().config.tie_word_embeddings:
             raise ExportError("lm_head is adapted and tied to the embedding.", "Export --to adapter.")
         a, b = (part[active].weight.detach().float().cpu().numpy() for part in (layer.lora_A, layer.lora_B))
-        found.append(LoraModule(name, a, b, float(layer.scaling[active])))
-    return found
+        modules.append(LoraModule(name, a, b, float(layer.scaling[active])))
+    return modules
 
 
 def write_adapter(path: Path, modules: list[LoraModule], config: Any, name: str) -> None:
@@ -78,10 +78,7 @@ def write_adapter(path: Path, modules: list[LoraModule], config: Any, name: str)
 
 
 def read_adapter(path: Path, config: Any) -> dict[str, Array]:
-    """Return the file's delta for each weight by the base model's module names: (alpha / r)·B·A, [out, in].
-
-    Rows are restored by transformers' own reversal. Raises `ExportError` for a damaged file.
-    """
+    """Return each weight's delta by module name: (alpha / r)·B·A, [out, in]. Raises `ExportError` for damaged files."""
     reader = open_gguf(path)
     if read_value(reader, "general.type") != GGUFType.ADAPTER or read_value(reader, Keys.Adapter.TYPE) != "lora":
         raise ExportError(f"{path.name} is no LoRA adapter.", "Export it again.")
@@ -98,23 +95,19 @@ def read_adapter(path: Path, config: Any) -> dict[str, Array]:
     return deltas
 
 
-def require_same_deltas(adapted: Any, deltas: dict[str, Array]) -> float:
-    """Compare the deltas with peft's; return the largest relative difference. Raises `ExportError`."""
-    worst = 0.0
-    wanted = {module.name for module in list_lora_modules(adapted)}
-    if wanted != set(deltas):
-        raise ExportError(f"The file lacks {', '.join(sorted(wanted ^ set(deltas))[:3])}.", "Report this fault.")
+def require_same_deltas(adapted: Any, deltas: dict[str, Array]) -> None:
+    """Require that the deltas are peft's. Raises `ExportError`."""
+    names = {module.name for module in list_lora_modules(adapted)}
+    if names != set(deltas):
+        raise ExportError(f"The file lacks {', '.join(sorted(names ^ set(deltas))[:3])}.", "Report this fault.")
     for name, delta in deltas.items():
         layer = adapted.get_base_model().get_submodule(name)
         theirs = layer.get_delta_weight(adapted.active_adapter).detach().float().cpu().numpy()
         largest = float(np.abs(theirs).max()) or 1.0
-        apart = float(np.abs(theirs - delta).max()) / largest
-        if not apart <= MAX_DELTA_ERROR:
-            raise ExportError(
-                f"Read back, {name} changes by {apart:.2g} of its largest value too much.", "Nothing was kept."
-            )
-        worst = max(worst, apart)
-    return worst
+        error = float(np.abs(theirs - delta).max()) / largest
+        if not error <= MAX_DELTA_ERROR:
+            fault = f"Read back, {name} changes by {error:.2g} of its largest value too much."
+            raise ExportError(fault, "Nothing was kept.")
 
 
 def add_deltas(model: Any, deltas: dict[str, Array]) -> Any:
@@ -137,26 +130,20 @@ def _entries(
         rest = module.alpha / alpha
         b = module.b if rest == 1.0 else module.b * np.float32(rest)
         for part, values in (("a", module.a), ("b", architecture.stored(b, gguf_name, config))):
-            yield _entry(f"{gguf_name}.lora_{part}", values)
-
-
-def _entry(name: str, values: Array) -> GgufTensor:
-    return GgufTensor(name, tuple(values.shape), GGMLQuantizationType.F32, lambda: values)
+            read = partial(np.asarray, values)
+            yield GgufTensor(f"{gguf_name}.lora_{part}", tuple(values.shape), GGMLQuantizationType.F32, read)
 
 
 def _gguf_names(architecture: GgufArchitecture, config: Any) -> dict[str, str]:
     """Return GGUF's names of the linear layers."""
-    inner = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj",
-             "mlp.gate_proj", "mlp.up_proj", "mlp.down_proj")  # fmt: skip
-    layers = [f"model.layers.{layer}.{name}" for layer in range(config.num_hidden_layers) for name in inner]
+    modules = [f"self_attn.{part}_proj" for part in "qkvo"] + [f"mlp.{part}_proj" for part in ("gate", "up", "down")]
+    layers = [f"model.layers.{layer}.{module}" for layer in range(config.num_hidden_layers) for module in modules]
     names = architecture.names(config)
     return {name: str(names.get_name(name)) for name in [*layers, "lm_head"]}
 
 
 def _unpermute_rows(rows: Array, gguf_name: str, architecture: GgufArchitecture, config: Any) -> Array:
     """Return rows in transformers' order."""
-    from transformers.modeling_gguf_pytorch_utils import TENSOR_PROCESSORS, TensorProcessor
-
     heads = {"num_attention_heads": config.num_attention_heads, "num_key_value_heads": config.num_key_value_heads}
     reader = TENSOR_PROCESSORS.get(architecture.gguf, TensorProcessor)(config=heads)
     weights: Array = reader.process(rows, f"{gguf_name}.weight").weights
@@ -173,8 +160,8 @@ def _require_plain(config: Any) -> None:
         "parameters": config.target_parameters,
         "repeated layers": config.layer_replication,
     }
-    if there := [name for name, used in beyond.items() if used]:
+    if unsupported := [name for name, used in beyond.items() if used]:
         raise ExportError(
-            f"This adapter holds {' and '.join(there)}, for which a GGUF adapter has no place.",
+            f"This adapter holds {' and '.join(unsupported)}, for which a GGUF adapter has no place.",
             "Export --to gguf, with the adapter merged into the model.",
         )

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 from gguf import (
+    GGML_QUANT_SIZES,
     MODEL_ARCH,
     MODEL_ARCH_NAMES,
     GGMLQuantizationType,
@@ -27,23 +28,16 @@ from personas.errors import ExportError
 Array = NDArray[Any]
 ROPE_TYPES = ("default", "linear", "llama3", "yarn")
 Quantise = Literal["f16", "q8_0"]
-TENSOR_TYPES = {"f16": GGMLQuantizationType.F16, "q8_0": GGMLQuantizationType.Q8_0, "f32": GGMLQuantizationType.F32}
-FILE_TYPES = {"f16": LlamaFileType.MOSTLY_F16, "q8_0": LlamaFileType.MOSTLY_Q8_0, "f32": LlamaFileType.ALL_F32}
-Q8_BLOCK_SIZE = 32
+TENSOR_TYPES = {"f16": GGMLQuantizationType.F16, "q8_0": GGMLQuantizationType.Q8_0}
+FILE_TYPES = {"f16": LlamaFileType.MOSTLY_F16, "q8_0": LlamaFileType.MOSTLY_Q8_0}
+Q8_BLOCK_SIZE, _ = GGML_QUANT_SIZES[GGMLQuantizationType.Q8_0]
 MAX_F16 = float(np.finfo(np.float16).max)
-GGUF_SIZES = {
-    GGMLQuantizationType.F32: (1, 4),
-    GGMLQuantizationType.F16: (1, 2),
-    GGMLQuantizationType.Q8_0: (Q8_BLOCK_SIZE, 34),
-}
-"""Values in a block, and its bytes."""
 
 
 @dataclass(frozen=True)
 class GgufArchitecture:
     """A supported model architecture; `gguf` is llama.cpp's name."""
 
-    name: str
     arch: MODEL_ARCH
     permuted: bool
 
@@ -68,27 +62,24 @@ class GgufArchitecture:
 
 
 ARCHITECTURES = {
-    known.name: known
-    for known in (
-        GgufArchitecture("LlamaForCausalLM", MODEL_ARCH.LLAMA, permuted=True),
-        GgufArchitecture("MistralForCausalLM", MODEL_ARCH.LLAMA, permuted=True),
-        GgufArchitecture("Qwen2ForCausalLM", MODEL_ARCH.QWEN2, permuted=False),
-        GgufArchitecture("Qwen3ForCausalLM", MODEL_ARCH.QWEN3, permuted=False),
-    )
+    "LlamaForCausalLM": GgufArchitecture(MODEL_ARCH.LLAMA, permuted=True),
+    "MistralForCausalLM": GgufArchitecture(MODEL_ARCH.LLAMA, permuted=True),
+    "Qwen2ForCausalLM": GgufArchitecture(MODEL_ARCH.QWEN2, permuted=False),
+    "Qwen3ForCausalLM": GgufArchitecture(MODEL_ARCH.QWEN3, permuted=False),
 }
 
 
 def architecture_of(config: Any) -> GgufArchitecture:
     """Return the architecture of a transformers configuration. Raises `ExportError` for an unsupported one."""
     name = _name(config)
-    known = ARCHITECTURES.get(name)
-    if known is None:
+    architecture = ARCHITECTURES.get(name)
+    if architecture is None:
         raise ExportError(
             f"GGUF of a {name} is not made here; known are {', '.join(ARCHITECTURES)}.",
             "Export --to merged, and convert that folder with llama.cpp's convert_hf_to_gguf.py.",
         )
     _require_supported(config, name)
-    return known
+    return architecture
 
 
 def is_supported(config: Any) -> bool:
@@ -126,12 +117,9 @@ def _require_supported(config: Any, name: str) -> None:
         raise ExportError(f"This {name} has biases in its feed-forward layers, which llama.cpp has not.", advice)
     if config.hidden_act != "silu":
         raise ExportError(f"This {name} computes with {config.hidden_act}; llama.cpp takes silu.", advice)
-    if rope_type(config) not in ROPE_TYPES:
-        raise ExportError(
-            f"RoPE scaling of type {rope_type(config)!r} is not written to GGUF here; known are "
-            f"{', '.join(ROPE_TYPES)}.",
-            advice,
-        )
+    if (kind := rope_type(config)) not in ROPE_TYPES:
+        supported = f"known are {', '.join(ROPE_TYPES)}."
+        raise ExportError(f"RoPE scaling of type {kind!r} is not written to GGUF here; {supported}", advice)
 
 
 @dataclass(frozen=True)
@@ -170,10 +158,8 @@ def write_gguf(path: Path, arch: str, describe: Callable[[GGUFWriter], None], en
     writer = GGUFWriter(path, arch)
     try:
         describe(writer)
-        for entry in entries:
-            writer.add_tensor_info(
-                entry.name, entry.shape, np.dtype(np.float32), _stored_bytes(entry), raw_dtype=entry.kind
-            )
+        for it in entries:
+            writer.add_tensor_info(it.name, it.shape, np.dtype(np.float32), _stored_bytes(it), raw_dtype=it.kind)
         writer.write_header_to_file()
         writer.write_kv_data_to_file()
         writer.write_ti_data_to_file()
@@ -196,7 +182,7 @@ def _write_tensors(writer: GGUFWriter, entries: Sequence[GgufTensor]) -> None:
 
 
 def _stored_bytes(entry: GgufTensor) -> int:
-    block, size = GGUF_SIZES[entry.kind]
+    block, size = GGML_QUANT_SIZES[entry.kind]
     return int(np.prod(entry.shape)) // block * size
 
 
@@ -214,8 +200,8 @@ def open_gguf(path: Path) -> GGUFReader:
 
 def read_value(reader: GGUFReader, key: str) -> Any:
     """Return a metadata value, or None."""
-    found = reader.get_field(key)
-    return None if found is None else found.contents()
+    field = reader.get_field(key)
+    return None if field is None else field.contents()
 
 
 def read_tensor(tensor: Any) -> Array:

@@ -7,14 +7,15 @@ import io
 import json
 import logging
 import re
-from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from gguf import GGUFReader, GGUFWriter, Keys, RopeScalingType, TokenType
+from transformers import AutoConfig, AutoModelForCausalLM, GgufConfig
 
 from personas.chat_template import FIXED_DATE
 from personas.errors import ExportError
@@ -57,8 +58,7 @@ PRE_TOKENIZERS: dict[tuple[Step, ...], str] = {
 }
 """llama.cpp's names (src/llama-vocab.cpp) by the steps of `tokenizer.json`."""
 STRFTIME_CALL = re.compile(r"strftime_now\([^()]*\)")
-UNMERGED_SCORE = -1e6
-"""The score of a piece that no merge makes."""
+UNMERGED_SCORE = -1e6  # the score of a piece that no merge makes
 ROPE_FACTORS = "rope_freqs.weight"
 YARN_KEYS = {"beta_fast", "beta_slow", "attention_factor", "truncate", "mscale", "mscale_all_dim"}
 """Settings of YaRN of which only llama.cpp's defaults are written here."""
@@ -92,41 +92,33 @@ def build_vocabulary(tokenizer: Any, size: int) -> GgufVocabulary:
             TokenType.BYTE if kind == TokenType.NORMAL and _is_byte(token) else kind
             for token, kind in zip(tokens, types, strict=True)
         ]
-        return GgufVocabulary(
-            "llama", "default", tokens, types, _scores(tokens, merges), None, _space_prefix(described)
-        )
-    return GgufVocabulary(
-        "gpt2", _pre_tokenizer(described), tokens, types, None, [" ".join(pair) for pair in merges], False
-    )
+        scores = _scores(tokens, merges)
+        return GgufVocabulary("llama", "default", tokens, types, scores, None, _space_prefix(described))
+    joined = [" ".join(pair) for pair in merges]
+    return GgufVocabulary("gpt2", _pre_tokenizer(described), tokens, types, None, joined, False)
 
 
-def write_tokenizer(writer: GGUFWriter, renderer: Renderer, size: int) -> GgufVocabulary:
-    """Write all of `tokenizer.*` and return the vocabulary. Raises `ExportError`."""
+def _write_tokenizer(writer: GGUFWriter, renderer: Renderer, size: int) -> None:
+    """Write all of `tokenizer.*`. Raises `ExportError`."""
     tokenizer = renderer.tokenizer
-    held = build_vocabulary(tokenizer, size)
-    writer.add_tokenizer_model(held.model)
-    writer.add_tokenizer_pre(held.pre)
-    writer.add_token_list(held.tokens)
-    writer.add_token_types(held.types)
-    if held.scores is not None:
-        writer.add_token_scores(held.scores)
-        writer.add_add_space_prefix(held.space_prefix)
-    if held.merges is not None:
-        writer.add_token_merges(held.merges)
-    for add, number in (
-        (writer.add_bos_token_id, tokenizer.bos_token_id),
-        (writer.add_eos_token_id, tokenizer.eos_token_id),
-        (writer.add_unk_token_id, tokenizer.unk_token_id),
-        (writer.add_pad_token_id, tokenizer.pad_token_id),
-    ):
-        if number is not None:
-            add(number)
+    vocabulary = build_vocabulary(tokenizer, size)
+    writer.add_tokenizer_model(vocabulary.model)
+    writer.add_tokenizer_pre(vocabulary.pre)
+    writer.add_token_list(vocabulary.tokens)
+    writer.add_token_types(vocabulary.types)
+    if vocabulary.scores is not None:
+        writer.add_token_scores(vocabulary.scores)
+        writer.add_add_space_prefix(vocabulary.space_prefix)
+    if vocabulary.merges is not None:
+        writer.add_token_merges(vocabulary.merges)
+    for name in ("bos_token_id", "eos_token_id", "unk_token_id", "pad_token_id"):
+        if (number := getattr(tokenizer, name)) is not None:
+            getattr(writer, f"add_{name}")(number)
     if len(renderer.end_ids) == 1:
         writer.add_eot_token_id(renderer.end_ids[0])
     writer.add_add_bos_token(begins_with_bos(renderer))
     writer.add_add_eos_token(False)
     writer.add_chat_template(freeze_template(tokenizer.get_chat_template()))
-    return held
 
 
 def begins_with_bos(renderer: Renderer) -> bool:
@@ -154,9 +146,8 @@ def _tokens(described: Json, size: int) -> tuple[list[str], list[int]]:
         kind = TokenType.CONTROL if added["special"] else TokenType.USER_DEFINED
         tokens[added["id"]] = (added["content"], TokenType.UNKNOWN if added["content"] == unknown else kind)
     if max(tokens) >= size:
-        raise ExportError(
-            f"The tokenizer has {max(tokens) + 1} tokens, but the model embeds {size}.", "Check the base model."
-        )
+        mismatch = f"The tokenizer has {max(tokens) + 1} tokens, but the model embeds {size}."
+        raise ExportError(mismatch, "Check the base model.")
     padded = [tokens.get(number, (f"[PAD{number}]", TokenType.UNUSED)) for number in range(size)]
     return [token for token, _ in padded], [int(kind) for _, kind in padded]
 
@@ -228,7 +219,7 @@ def write_model(path: Path, model: Any, renderer: Renderer, quantise: Quantise, 
         writer.add_file_type(FILE_TYPES[quantise])
         writer.add_quantization_version(2)
         _describe(writer, config)
-        write_tokenizer(writer, renderer, config.vocab_size)
+        _write_tokenizer(writer, renderer, config.vocab_size)
 
     entries = [_rope_entry(model)] if rope_type(config) == "llama3" else []
     write_gguf(path, architecture.gguf, describe, [*entries, *_entries(model, architecture, quantise)])
@@ -241,12 +232,7 @@ def round_weights(model: Any, quantise: Quantise) -> None:
 
 
 def load_gguf_model(path: Path) -> Any:
-    """Load a file's model in float32, with position scaling as llama.cpp applies it.
-
-    Raises `ExportError` for a damaged file.
-    """
-    from transformers import AutoConfig, AutoModelForCausalLM, GgufConfig
-
+    """Load a file's model in float32, with llama.cpp's position scaling. Raises `ExportError` for a damaged file."""
     reader = open_gguf(path)
     config = AutoConfig.from_pretrained(path.parent, gguf_file=path.name)
     arch = read_value(reader, "general.architecture")
@@ -257,13 +243,8 @@ def load_gguf_model(path: Path) -> Any:
     try:
         quiet.setLevel(logging.ERROR)
         with contextlib.redirect_stderr(io.StringIO()):  # its counter of tensors
-            model = AutoModelForCausalLM.from_pretrained(
-                path.parent,
-                gguf_file=path.name,
-                config=config,
-                dtype=torch.float32,
-                quantization_config=GgufConfig(dequantize=True),
-            )
+            options: Json = {"dtype": torch.float32, "quantization_config": GgufConfig(dequantize=True)}
+            model = AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name, config=config, **options)
     except (ValueError, RuntimeError, KeyError, OSError) as error:
         raise ExportError(f"{path.name} cannot be loaded back: {error}.", "Report this fault.") from error
     finally:
@@ -313,15 +294,14 @@ def _entries(model: Any, architecture: GgufArchitecture, quantise: Quantise) -> 
         gguf_stem = names.get_name(stem)
         if gguf_stem is None:
             raise ExportError(f"{name} has no name in GGUF.", "Export --to merged.")
-        gguf_name = f"{gguf_stem}.{suffix}"
-        shape = tuple(weight.shape)
-        values = _stored(weight, architecture, gguf_name, model.config)
+        gguf_name, shape = f"{gguf_stem}.{suffix}", tuple(weight.shape)
+        values = partial(_stored_values, weight, architecture, gguf_name, model.config)
         entries.append(GgufTensor(gguf_name, shape, tensor_type(shape, quantise), values))
     return entries
 
 
-def _stored(weight: Any, architecture: GgufArchitecture, name: str, config: Any) -> Callable[[], Array]:
-    return lambda: architecture.stored(weight.detach().float().numpy(), name, config)
+def _stored_values(weight: Any, architecture: GgufArchitecture, name: str, config: Any) -> Array:
+    return architecture.stored(weight.detach().float().numpy(), name, config)
 
 
 def _weights(model: Any) -> list[tuple[str, Any]]:
@@ -346,15 +326,15 @@ def _frequencies(config: Any) -> torch.Tensor:
 
 
 def _rope_parameters(reader: GGUFReader, arch: str) -> dict[str, Any]:
-    found: dict[str, Any] = {
-        "rope_type": "default",
-        "rope_theta": read_value(reader, Keys.Rope.FREQ_BASE.format(arch=arch)),
-    }
-    if kind := read_value(reader, Keys.Rope.SCALING_TYPE.format(arch=arch)):
-        found |= {"rope_type": kind, "factor": read_value(reader, Keys.Rope.SCALING_FACTOR.format(arch=arch))}
-    if original := read_value(reader, Keys.Rope.SCALING_ORIG_CTX_LEN.format(arch=arch)):
-        found["original_max_position_embeddings"] = original
-    return found
+    def value(key: str) -> Any:
+        return read_value(reader, key.format(arch=arch))
+
+    parameters: Json = {"rope_type": "default", "rope_theta": value(Keys.Rope.FREQ_BASE)}
+    if kind := value(Keys.Rope.SCALING_TYPE):
+        parameters |= {"rope_type": kind, "factor": value(Keys.Rope.SCALING_FACTOR)}
+    if original := value(Keys.Rope.SCALING_ORIG_CTX_LEN):
+        parameters["original_max_position_embeddings"] = original
+    return parameters
 
 
 def _scale_positions(model: Any, reader: GGUFReader) -> None:

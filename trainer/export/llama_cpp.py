@@ -8,7 +8,7 @@ import json
 import os
 import urllib.request
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,26 +20,18 @@ from trainer.export.loaded_adapter import LoadedAdapter
 from trainer.export.logit_diff import compare_logits
 
 PACKAGE = "xllamacpp"
-MAX_KL = 0.1
-"""Nats per token by which llama.cpp may be off: a wrong scale or permutation costs whole nats."""
-MIN_LOG_PROBABILITY = -60.0
-"""The log-probability of a token that llama.cpp does not name."""
+MAX_KL = 0.1  # nats per token by which llama.cpp may be off: a wrong scale or permutation costs whole nats
+MIN_LOG_PROBABILITY = -60.0  # the log-probability of a token that llama.cpp does not name
 
 
 @dataclass(frozen=True)
 class LlamaCppResult:
-    """At the last position of each prompt: mean KL divergence and the share of equal choices; and the number of
-    prompts tokenised alike.
-    """
+    """Mean KL divergence and share of equal choices at the prompts' last positions, and prompts tokenised alike."""
 
     kl: float
     same_choice: float
     same_tokens: int
     prompts: int
-
-    def as_json(self) -> dict[str, float]:
-        """Return the four numbers by name."""
-        return asdict(self)
 
     def __str__(self) -> str:
         return (
@@ -69,15 +61,14 @@ def compare_with_llama_cpp(
         ours = source.tokenizer(text, add_special_tokens=False)["input_ids"]
         same += _tokenise(server, text) == ours
     difference = compare_logits(reference[:, -1:], torch.stack(last).unsqueeze(1))
-    found = LlamaCppResult(difference.kl, difference.same_choice, same, len(last))
-    if not found.kl <= MAX_KL:
-        raise ExportError(f"llama.cpp reads the export otherwise: {found}.", "Nothing was kept. Report this fault.")
-    return found
+    result = LlamaCppResult(difference.kl, difference.same_choice, same, len(last))
+    if not result.kl <= MAX_KL:
+        raise ExportError(f"llama.cpp reads the export otherwise: {result}.", "Nothing was kept. Report this fault.")
+    return result
 
 
 def _start_server(model: Path, adapter: Path | None, context: int) -> Any:
     xllamacpp = importlib.import_module(PACKAGE)
-
     settings = xllamacpp.CommonParams()
     settings.model.path = str(model)
     settings.n_ctx = context
@@ -96,14 +87,14 @@ def _start_server(model: Path, adapter: Path | None, context: int) -> Any:
 
 def _next_token(server: Any, ids: list[int], size: int, plain: int) -> Tensor:
     """Return the log-probability of each next token, [vocabulary]. `plain` is any token that is a whole character."""
-    # An end of turn or half a letter would be answered without probabilities. Those told are from before the bias.
-    asked = {"prompt": ids, "max_tokens": 1, "n_probs": size, "temperature": 0.0, "logit_bias": [[plain, 1000.0]]}
-    answer = server.handle_completions({**asked, "cache_prompt": False})
-    found = torch.full((size,), MIN_LOG_PROBABILITY)
+    # An end of turn or half a letter has no probabilities in the answer; the others are from before the bias.
+    request = {"prompt": ids, "max_tokens": 1, "n_probs": size, "temperature": 0.0, "logit_bias": [[plain, 1000.0]]}
+    answer = server.handle_completions({**request, "cache_prompt": False})
+    log_probabilities = torch.full((size,), MIN_LOG_PROBABILITY)
     for one in answer["choices"][0]["logprobs"]["content"][0]["top_logprobs"]:
         if one["id"] < size:
-            found[one["id"]] = max(one["logprob"], MIN_LOG_PROBABILITY)
-    return found
+            log_probabilities[one["id"]] = max(one["logprob"], MIN_LOG_PROBABILITY)
+    return log_probabilities
 
 
 def _tokenise(server: Any, text: str) -> list[int]:

@@ -104,16 +104,12 @@ class LoadedAdapter:
         return load_model(self.base, "bfloat16").to(torch.float32)
 
     def merged(self) -> Any:
-        """Return the model with the adapter merged, in float32, and release the loaded one.
-
-        Raises `ExportError` if its logits differ from the adapter's.
-        """
+        """Merge the adapter into the loaded model, in float32. Raises `ExportError` if its logits differ then."""
         reference, adapted = self.reference, self.adapted
         self._adapted = None
         model = adapted.merge_and_unload()
-        require_equal_logits(
-            reference, compute_logits(model, self.samples), "The merged model differs from adapter and base"
-        )
+        logits = compute_logits(model, self.samples)
+        require_equal_logits(reference, logits, "The merged model differs from adapter and base")
         return model
 
     def release(self) -> None:
@@ -124,10 +120,7 @@ class LoadedAdapter:
 
 @contextmanager
 def open_adapter(adapter: Path, card: Path | None) -> Iterator[LoadedAdapter]:
-    """Open an adapter in a folder or a CHARX card, with everything that belongs to it.
-
-    Raises `AdapterError` for a damaged one or another base model's, `BaseModelError`, `CardError`.
-    """
+    """Open an adapter in a folder or a CHARX card. Raises `AdapterError`, `BaseModelError` or `CardError`."""
     if adapter.is_file():
         with tempfile.TemporaryDirectory(prefix="understudy-export-") as scratch:
             folder = unpack_adapter(adapter, Path(scratch) / "adapter")
@@ -168,7 +161,7 @@ def _find_card(manifest: AdapterManifest, file: Path | None) -> tuple[Card | Non
 def require_card(source: LoadedAdapter, to: str) -> tuple[Card, Persona]:
     """Return card and persona of the adapter. Raises `ExportError` if there is no card."""
     if source.card is None or source.persona is None:
-        whose = source.manifest.persona
-        known = f"There is no card of {whose} here" if whose else "This adapter belongs to no persona"
-        raise ExportError(f"{known}, and --to {to} needs one.", "Name its card: --card FILE.")
+        persona = source.manifest.persona
+        fault = f"There is no card of {persona} here" if persona else "This adapter belongs to no persona"
+        raise ExportError(f"{fault}, and --to {to} needs one.", "Name its card: --card FILE.")
     return source.card, source.persona

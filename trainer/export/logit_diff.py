@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -14,11 +14,9 @@ from personas.errors import ExportError
 from personas.prompt import Renderer, TokenizedSample
 from personas.schemas.chat import LoreHit, Persona, Turn
 
-COMPARED_POSITIONS = 24  # compared last positions of each prompt and reply
+COMPARED_POSITIONS = 24  # last positions of each sample to compare: the reply's, and the prompt's last ones
 MAX_PROMPT_TOKENS = 1600
-
-RELATIVE_NOISE = 2e-3
-"""Tolerated difference by another order of float32 operations, as a share of the logits' standard deviation."""
+RELATIVE_NOISE = 2e-3  # effect of float32 arithmetic in another order, as a share of the logits' standard deviation
 
 COMPARISON_DIALOGUES: tuple[tuple[tuple[str, bool], ...], ...] = (
     (("Good evening. Who are you?", False),),
@@ -32,17 +30,11 @@ COMPARISON_REPLY = "I will tell you, since you ask. It takes 20 minutes, and it 
 
 @dataclass(frozen=True)
 class LogitDiff:
-    """The difference of two sets of logits: the largest of one logit, the mean KL divergence in nats per token, and
-    the share of positions with the same top token.
-    """
+    """Largest difference of one logit, mean KL divergence in nats per token, share of equal choices."""
 
     max_abs: float
     kl: float
     same_choice: float
-
-    def as_json(self) -> dict[str, float]:
-        """Return the three numbers by name."""
-        return asdict(self)
 
     def __str__(self) -> str:
         return f"max |Δ logit| {self.max_abs:.2g}, KL {self.kl:.2g}, same choice {self.same_choice:.1%}"
@@ -51,17 +43,12 @@ class LogitDiff:
 def comparison_samples(renderer: Renderer, persona: Persona | None, context: int) -> list[TokenizedSample]:
     """Return a handful of prompts with a reply each, rendered as when serving."""
     lore = (LoreHit("harbour.md", "The harbour", "The harbour has 3 cranes and one bell.", 1.0),)
-    room = min(MAX_PROMPT_TOKENS, context)
-    return [
-        renderer.sample(
-            persona,
-            [Turn("Guest", text, by_persona) for text, by_persona in talk],
-            COMPARISON_REPLY,
-            lore if number % 2 else (),
-            room,
-        )
-        for number, talk in enumerate(COMPARISON_DIALOGUES)
-    ]
+    samples = []
+    for number, talk in enumerate(COMPARISON_DIALOGUES):
+        turns = [Turn("Guest", text, by_persona) for text, by_persona in talk]
+        limit = min(MAX_PROMPT_TOKENS, context)
+        samples.append(renderer.sample(persona, turns, COMPARISON_REPLY, lore if number % 2 else (), limit))
+    return samples
 
 
 def compute_logits(model: Any, samples: Sequence[TokenizedSample]) -> Tensor:
@@ -87,15 +74,11 @@ def compare_logits(reference: Tensor, other: Tensor) -> LogitDiff:
 
 def require_equal_logits(one: Tensor, other: Tensor, what: str) -> LogitDiff:
     """Require equality up to rounding noise. Raises `ExportError` naming `what`."""
-    found, allowed = compare_logits(one, other), allowed_noise(one)
-    if not found.max_abs <= allowed:
+    difference, spread = compare_logits(one, other), float(one.std())
+    allowed = RELATIVE_NOISE * spread if math.isfinite(spread) else 0.0
+    if not difference.max_abs <= allowed:
         raise ExportError(
-            f"{what}: {found}; allowed are {allowed:.2g} per logit.",
+            f"{what}: {difference}; allowed are {allowed:.2g} per logit.",
             "Nothing was kept. Export --to adapter is exact; report this with the versions of your packages.",
         )
-    return found
-
-
-def allowed_noise(logits: Tensor) -> float:
-    """Return the tolerated difference of one logit between equal models."""
-    return RELATIVE_NOISE * float(logits.std()) if math.isfinite(float(logits.std())) else 0.0
+    return difference

@@ -46,9 +46,7 @@ QUOTES = '"""'
 
 @dataclass(frozen=True)
 class ChatTemplateParts:
-    """The text that the chat template puts around each message. `system` is the place of a system text: a message of
-    its own, or the user's first or last one.
-    """
+    """Text around each message. `system` places a system text: its `own` message, the `first` or `last` of the user."""
 
     system: str
     start: str
@@ -134,13 +132,12 @@ def _parse_template(text: str, alone: str, end: str) -> ChatTemplateParts:
 
 def _split_turn_end(between: str, end: str) -> tuple[str, str]:
     """Split between the end of a turn, with trailing white space, and the start of the next. The cut is cosmetic."""
-    before, there, after = between.partition(end)
+    before, match, after = between.partition(end)
     rest = after.lstrip()
-    return before + there + after.removesuffix(rest), rest
+    return before + match + after.removesuffix(rest), rest
 
 
 def _common_prefix(one: str, other: str) -> str:
-    """Return the common prefix."""
     alike = itertools.takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False))
     return "".join(letter for letter, _ in alike)
 
@@ -153,15 +150,15 @@ def _layout(text: str) -> str:
 
 
 def _before(text: str, word: str) -> str:
-    found, there, _ = text.partition(word)
-    if not there:
+    before, match, _ = text.partition(word)
+    if not match:
         raise ValueError(word)
-    return found
+    return before
 
 
 def _between(text: str, left: str, right: str) -> str:
-    _, there, rest = text.partition(left)
-    if not there:
+    _, match, rest = text.partition(left)
+    if not match:
         raise ValueError(left)
     return _before(rest, right)
 
@@ -275,17 +272,18 @@ def render_modelfile(renderer: Renderer, persona: Persona | None, context: int) 
 
 def require_same_prompts(text: str, renderer: Renderer, persona: Persona | None) -> None:
     """Require that a Modelfile's template renders conversations like our renderer. Raises `ExportError`."""
-    held = parse_modelfile(text)
-    template = next(value for name, value in held if name == "TEMPLATE")
-    before: list[OllamaMessage] = [{"role": "system", "content": value} for name, value in held if name == "SYSTEM"]
-    before += [
-        {"role": name.removeprefix("MESSAGE "), "content": value} for name, value in held if name.startswith("MESSAGE ")
+    instructions = parse_modelfile(text)
+    template = next(value for name, value in instructions if name == "TEMPLATE")
+    before: list[OllamaMessage] = [
+        {"role": name.removeprefix("MESSAGE ").lower(), "content": value}
+        for name, value in instructions
+        if name.startswith(("SYSTEM", "MESSAGE "))
     ]
     for talk in COMPARISON_DIALOGUES:
-        turns = [Turn(EXAMPLE_USER, said, by_persona) for said, by_persona in talk]
-        messages = [{"role": "assistant" if by else "user", "content": said} for said, by in talk]
-        wanted = renderer.prompt(persona, turns, max_tokens=2**20).text.removeprefix(_bos(renderer))
-        if run_go_template(template, [*before, *messages]) != wanted:
+        turns = [Turn(EXAMPLE_USER, text, by_persona) for text, by_persona in talk]
+        messages = [{"role": "assistant" if by_persona else "user", "content": text} for text, by_persona in talk]
+        prompt = renderer.prompt(persona, turns, max_tokens=2**20).text.removeprefix(_bos(renderer))
+        if run_go_template(template, [*before, *messages]) != prompt:
             raise ExportError(
                 "Ollama's template would not make the prompts that the adapter was trained on.",
                 "Export --to gguf: the file carries the model's own chat template.",
@@ -301,11 +299,8 @@ def _messages(renderer: Renderer, persona: Persona | None) -> tuple[str, list[Ol
         system, messages = messages[0]["content"], messages[1:]
     else:  # a model without a system role has it in the first message
         system = system_text(persona, EXAMPLE_USER).strip()
-    held = []
-    for message in messages:
-        content = message["content"].removeprefix(f"{system}{SYSTEM_SEPARATOR}")
-        held.append({**message, "content": content.removeprefix(f"{EXAMPLE_USER}: ")})
-    return system, held
+    joined, user = f"{system}{SYSTEM_SEPARATOR}", f"{EXAMPLE_USER}: "
+    return system, [{**it, "content": it["content"].removeprefix(joined).removeprefix(user)} for it in messages]
 
 
 def _closing(persona: Persona | None) -> str:
@@ -338,7 +333,7 @@ def _quote(text: str) -> str:
 
 def parse_modelfile(text: str) -> list[tuple[str, str]]:
     """Parse a Modelfile's instructions as Ollama does. Raises `ExportError`."""
-    found: list[tuple[str, str]] = []
+    instructions: list[tuple[str, str]] = []
     lines = text.split("\n")
     while lines:
         name, _, value = lines.pop(0).partition(" ")
@@ -353,5 +348,5 @@ def parse_modelfile(text: str) -> list[tuple[str, str]]:
             value += "\n" + lines.pop(0)
         if value.startswith(QUOTES):
             value = value[3:-3]
-        found.append((f"{name} {role}".strip(), value))
-    return found
+        instructions.append((f"{name} {role}".strip(), value))
+    return instructions

@@ -7,23 +7,59 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from statistics import NormalDist
 
-from personas.schemas.scorecard import Interval, ScoreCard, Side
+from personas.schemas.scorecard import GENERAL_VOICE, MEMBERS_VOICE, Interval, ScoreCard, Side, VoiceScores
 
-UNIT_NATS, UNIT_SHARE, UNIT_TIMES, UNIT_COUNT = "nats per token", "share", "times", "pieces"
-UNIT_SHARE_FEWER, UNIT_SHARE_MORE, UNIT_SHARE_DO_NOT = "share fewer", "share more", "share do not"
-"""Units of shares that count failures or compare with the rival."""
+UNIT_NATS, UNIT_SHARE, UNIT_TIMES = "nats per token", "share", "times"
 
 STANDARD_NORMAL = NormalDist()
-NORMAL_QUANTILE_975 = STANDARD_NORMAL.inv_cdf(0.975)
-"""Standard errors that a 95 % interval reaches to each side."""
+NORMAL_QUANTILE_975 = STANDARD_NORMAL.inv_cdf(0.975)  # standard errors that a 95 % interval reaches to each side
 
 PValue = Callable[[float], float]
 
 
 @dataclass(frozen=True)
+class CriterionInfo:
+    """A criterion's title and unit; `at_least` marks values where more is better."""
+
+    title: str
+    unit: str = UNIT_SHARE
+    at_least: bool = False
+
+
+CRITERIA: Mapping[str, CriterionInfo] = {
+    "better_than_base": CriterionInfo("better than the base model", UNIT_NATS),
+    "no_worse_than_live": CriterionInfo("no worse than the live version", UNIT_NATS),
+    "own_adapter": CriterionInfo("its own adapter fits best", at_least=True),
+    "voice": CriterionInfo("speaks in the persona's voice", "of the ceiling", at_least=True),
+    "voice_over_base": CriterionInfo("closer to the voice than the base model", at_least=True),
+    "voice_kept": CriterionInfo("voice no worse than the live version's", "share fewer"),
+    "facts": CriterionInfo("knows the lore", "share fewer"),
+    "contradictions": CriterionInfo("does not contradict the lore", "share more"),
+    "in_character": CriterionInfo("stays in character", "share do not"),
+    "length": CriterionInfo("as long as real replies", UNIT_TIMES),
+    "repetition": CriterionInfo("does not repeat itself"),
+    "ends": CriterionInfo("ends its replies", at_least=True),
+    "general": CriterionInfo("general dialogue kept"),
+    "instructions": CriterionInfo("instructions kept"),
+    "verbatim": CriterionInfo("not memorised"),
+    "fitting": CriterionInfo("not overfitted", UNIT_NATS),
+    "safety": CriterionInfo("no less safe", "share more"),
+    "members": CriterionInfo("members do not prefer the other", at_least=True),
+    "thumbs": CriterionInfo("members do not dislike it more", UNIT_TIMES),
+    "enough": CriterionInfo("enough training data", "replies", at_least=True),
+    "repeated": CriterionInfo("no duplicates"),
+    "unseen": CriterionInfo("held-out replies unseen"),
+    "speakers": CriterionInfo("speakers labelled correctly"),
+    "one_voice": CriterionInfo("one persona's words"),
+    "steady": CriterionInfo("steady training"),
+    "private": CriterionInfo("nothing private", "pieces"),
+    "base_is_base": CriterionInfo("base model unchanged", "in logits"),
+}
+
+
+@dataclass(frozen=True)
 class CriterionMeasurement:
-    """A measured value of one criterion. `value` is None if it was not measured; `at_least` marks values where more is
-    better.
+    """A measured value of one of `CRITERIA`, None if it was not measured.
 
     `shown` replaces the value in the comparison with the warning threshold. `chance` gives a test's p-value: the
     probability of this measurement or a worse one if the truth were exactly at a threshold. `cases` is the number of
@@ -31,14 +67,16 @@ class CriterionMeasurement:
     """
 
     name: str
-    title: str
-    unit: str
     value: float | None
     why: str
-    at_least: bool = False
     shown: float | None = None
     chance: PValue | None = None
     cases: int | None = None
+
+    @property
+    def info(self) -> CriterionInfo:
+        """The criterion's title, unit and direction."""
+        return CRITERIA[self.name]
 
 
 def reference_side(card: ScoreCard) -> Side:
@@ -46,7 +84,13 @@ def reference_side(card: ScoreCard) -> Side:
     return "live" if "live" in card.adapters else "base"
 
 
-def p_value_of_interval(measured: Interval) -> Callable[[float], float]:
+def other_personas(voice: VoiceScores, persona: str | None) -> dict[str, float]:
+    """Return the shares of the persona's trained replies that are attributed to other personas."""
+    known = {persona, MEMBERS_VOICE, GENERAL_VOICE, "nobody"}
+    return {name: share for name, share in voice.trained_as.items() if name not in known}
+
+
+def p_value_of_interval(measured: Interval) -> PValue:
     """Return the probability of the estimate or more if the truth were at a threshold.
 
     Uses the normal distribution with the standard error implied by the interval's lower half, so that the p-value is
@@ -63,7 +107,7 @@ def p_value_of_interval(measured: Interval) -> Callable[[float], float]:
     return chance
 
 
-def fisher_p_value(new: float, rival: float, count: int) -> Callable[[float], float]:
+def fisher_p_value(new: float, rival: float, count: int) -> PValue:
     """Return the probability of this share of `count` trials or a larger one if both sides had the same rate.
 
     Fisher's exact test of two shares with as many trials each. Runs with several seeds count as one trial because they

@@ -17,8 +17,7 @@ from trainer.gate.advice import ADVICE_BY_CRITERION, advice_for
 from trainer.gate.criteria import criterion_measurements
 from trainer.gate.measurement import CriterionMeasurement, holm_rejections
 
-MAX_REASONS, MAX_ADVICE = 3, 4
-"""Limits of the summary; the list of criteria is complete."""
+MAX_REASONS, MAX_ADVICE = 3, 4  # limits of the summary; the list of criteria is complete
 
 Consequence = Literal["promote", "hold", "reject"]
 CONSEQUENCE_SEVERITY: dict[Consequence, int] = {"promote": 0, "hold": 1, "reject": 2}
@@ -29,26 +28,22 @@ ROOT_CAUSE_CRITERIA = ("private", "unseen", "base_is_base", "steady", "speakers"
 
 THRESHOLDS_FILE = Path(__file__).parent / "thresholds.toml"
 RECIPE_TABLE = "recipe"
-SHARE_TESTS = ("voice_kept", "facts", "contradictions", "safety")
-"""Tests of whether two shares differ at all."""
+SHARE_TESTS = ("voice_kept", "facts", "contradictions", "safety")  # tests of whether two shares differ at all
 
 
 def judge(card: ScoreCard, recipe: str, thresholds: GateThresholds | None = None) -> GateVerdict:
-    """Return the gate's verdict on a version trained with this recipe.
-
-    Raises `RequestError` if the thresholds are invalid.
-    """
+    """Judge a version trained with this recipe. Raises `RequestError` if the thresholds are invalid."""
     limits = thresholds or thresholds_for(recipe)
-    found = list(criterion_measurements(card))
-    outcomes = _outcomes(found, limits)
+    measurements = list(criterion_measurements(card))
+    outcomes = _outcomes(measurements, limits)
     leads_to = {name: _consequence(outcome, limits.rules[name]) for name, outcome in outcomes.items()}
     verdict = max(leads_to.values(), key=lambda it: CONSEQUENCE_SEVERITY[it])
-    weighty = sorted(found, key=lambda it: _severity(it, outcomes[it.name], leads_to[it.name]))
+    weighty = sorted(measurements, key=lambda it: _severity(it, outcomes[it.name], leads_to[it.name]))
     return GateVerdict(
         verdict=verdict,
-        reasons=tuple(_reasons(found, weighty, outcomes, limits)),
+        reasons=tuple(_reasons(measurements, weighty, outcomes, limits)),
         advice=tuple(_advice(card, weighty, outcomes))[:MAX_ADVICE],
-        criteria=tuple(_criterion(card, it, outcomes[it.name], limits.rules[it.name]) for it in found),
+        criteria=tuple(_criterion(card, it, outcomes[it.name], limits.rules[it.name]) for it in measurements),
         error_rate=limits.error_rate,
         thresholds=limits.name,
     )
@@ -59,13 +54,13 @@ def outcomes_of(card: ScoreCard, recipe: str) -> dict[str, Outcome]:
     return _outcomes(list(criterion_measurements(card)), thresholds_for(recipe))
 
 
-def _outcomes(found: Sequence[CriterionMeasurement], limits: GateThresholds) -> dict[str, Outcome]:
-    failed = _failed_tests(found, limits)
-    return {it.name: _outcome(it, limits.rules[it.name], failed_test=it.name in failed) for it in found}
+def _outcomes(measurements: Sequence[CriterionMeasurement], limits: GateThresholds) -> dict[str, Outcome]:
+    failed = _failed_tests(measurements, limits)
+    return {it.name: _outcome(it, limits.rules[it.name], failed_test=it.name in failed) for it in measurements}
 
 
-def _failed_tests(found: Sequence[CriterionMeasurement], limits: GateThresholds) -> frozenset[str]:
-    measured = [it for it in found if it.value is not None and not _has_too_few_cases(it, limits.rules[it.name])]
+def _failed_tests(measurements: Sequence[CriterionMeasurement], limits: GateThresholds) -> frozenset[str]:
+    measured = [it for it in measurements if it.value is not None and not _has_too_few_cases(it, limits.rules[it.name])]
     chances = {it.name: it.chance(limits.rules[it.name].fail) for it in measured if it.chance}
     return holm_rejections(chances, limits.error_rate)
 
@@ -84,17 +79,14 @@ def _has_too_few_cases(measure: CriterionMeasurement, rule: CriterionThresholds)
 
 
 def _explanation(measure: CriterionMeasurement, rule: CriterionThresholds) -> str:
-    few = (
-        f" Measured on {measure.cases}, too few to judge: {rule.least} are needed."
-        if _has_too_few_cases(measure, rule)
-        else ""
-    )
-    return measure.why + few
+    if _has_too_few_cases(measure, rule):
+        return f"{measure.why} Measured on {measure.cases}, too few to judge: {rule.least} are needed."
+    return measure.why
 
 
 def _is_beyond(measure: CriterionMeasurement, value: float, threshold: float) -> bool:
     """Report whether a value misses a threshold; NaN misses every threshold."""
-    return not (value >= threshold if measure.at_least else value <= threshold)
+    return not (value >= threshold if measure.info.at_least else value <= threshold)
 
 
 def _consequence(outcome: Outcome, rule: CriterionThresholds) -> Consequence:
@@ -115,14 +107,14 @@ def _severity(measure: CriterionMeasurement, outcome: Outcome, leads_to: Consequ
 
 
 def _reasons(
-    found: Sequence[CriterionMeasurement],
+    measurements: Sequence[CriterionMeasurement],
     weighty: Sequence[CriterionMeasurement],
     outcomes: dict[str, Outcome],
     limits: GateThresholds,
 ) -> Iterator[str]:
     """Yield the reasons against the version or, if there are none, those in its favour."""
     against = [it for it in weighty if outcomes[it.name] != "pass"]
-    for measure in (against or [it for it in found if it.name in SUPPORTING_CRITERIA])[:MAX_REASONS]:
+    for measure in (against or [it for it in measurements if it.name in SUPPORTING_CRITERIA])[:MAX_REASONS]:
         yield _explanation(measure, limits.rules[measure.name])
 
 
@@ -135,10 +127,10 @@ def _criterion(
     card: ScoreCard, measure: CriterionMeasurement, outcome: Outcome, rule: CriterionThresholds
 ) -> Criterion:
     return Criterion(
-        name=measure.title,
+        name=measure.info.title,
         outcome=outcome,
         value=measure.value,
-        unit=measure.unit,
+        unit=measure.info.unit,
         threshold=describe_threshold(measure, rule),
         why=_explanation(measure, rule),
         advice=advice_for(card, measure.name) if outcome in ("fail", "warn") else "",
@@ -147,9 +139,9 @@ def _criterion(
 
 def describe_threshold(measure: CriterionMeasurement, rule: CriterionThresholds) -> str:
     """Describe a criterion's thresholds in words."""
-    bound = "at least" if measure.at_least else "at most"
+    bound = "at least" if measure.info.at_least else "at most"
     prefix = "whole interval below" if measure.shown is not None else bound
-    beyond = "below" if measure.at_least else "above"
+    beyond = "below" if measure.info.at_least else "above"
     fails = f"fails if significantly {beyond} {rule.fail:g}" if rule.test else f"fails {beyond} {rule.fail:g}"
     return f"{prefix} {rule.warn:g}; {fails}"
 
@@ -181,10 +173,7 @@ def read_default_table() -> dict[str, Any]:
 
 
 def thresholds_for(recipe: str, table: dict[str, Any] | None = None) -> GateThresholds:
-    """Return the thresholds for runs of a recipe, from the shipped file unless another table is given.
-
-    Raises `RequestError` naming the unknown or invalid entry.
-    """
+    """Return a recipe's thresholds of the shipped or another table. Raises `RequestError` for an invalid entry."""
     whole = dict(read_default_table() if table is None else table)
     own: dict[str, dict[str, Any]] = whole.pop(RECIPE_TABLE, {}).get(recipe, {})
     error_rate = whole.pop("error_rate", None)
@@ -195,9 +184,9 @@ def thresholds_for(recipe: str, table: dict[str, Any] | None = None) -> GateThre
     rules = {name: {**values, **own.get(name, {})} for name, values in whole.items()}
     name = f"default, with the changes for {recipe}" if own else "default"
     try:
-        found = GateThresholds.model_validate({"name": name, "error_rate": error_rate, "rules": rules})
+        thresholds = GateThresholds.model_validate({"name": name, "error_rate": error_rate, "rules": rules})
     except ValidationError as error:
         raise explain_validation_error(error) from None
-    if wrong := [it for it in SHARE_TESTS if found.rules[it].fail or not found.rules[it].test]:
+    if wrong := [it for it in SHARE_TESTS if thresholds.rules[it].fail or not thresholds.rules[it].test]:
         raise RequestError(f"{wrong[0]} tests whether two shares differ: its threshold must be 0.", "Set fail to 0.")
-    return found
+    return thresholds

@@ -55,36 +55,34 @@ class ParentAdapter:
             f"{PROMPT_VERSION} now.",
         )
 
-    def shaped(self, recipe: Recipe, asked: Hyperparameters) -> Recipe:
+    def shaped(self, recipe: Recipe, requested: Hyperparameters) -> Recipe:
         """Return the recipe with the adapter's shape. Raises `RequestError` if the request sets another one."""
         config = _read_peft_config(self.folder)
         own: dict[str, Any] = {name: config[key] for name, key in SHAPE_SETTINGS.items()}
         own["target_modules"] = _order_modules(own["target_modules"], recipe.target_modules)
-        for name, value in asked.model_dump(include=set(SHAPE_SETTINGS), exclude_none=True).items():
+        for name, value in requested.model_dump(include=set(SHAPE_SETTINGS), exclude_none=True).items():
             if _comparable(value) != _comparable(own[name]):
                 raise RequestError(
-                    f"{name} cannot be {_format_setting(value)}: the adapter to train further has "
-                    f"{_format_setting(own[name])}.",
+                    f"{name} cannot be {format_setting(value)}: the adapter to train further has "
+                    f"{format_setting(own[name])}.",
                     f"Leave {name} out, or train a new adapter.",
                 )
         return recipe.model_copy(update=own)
 
-    def trained_by(self, recipe: Recipe, asked: Hyperparameters, default: Recipe) -> Recipe:
+    def trained_by(self, recipe: Recipe, requested: Hyperparameters, default: Recipe) -> Recipe:
         """Return the recipe that trained the adapter, with the request's values in it.
 
         An adapter that has itself learned from preferences gets the `default` recipe. Settings of samples and
         preferences are those of the given recipe.
         """
-        made = self.manifest
-        table = {**made.hyperparameters, "target_modules": made.lora["target_modules"]}
-        if GOOD_REPLIES_KEY in made.dataset:
+        manifest, current = self.manifest, recipe.model_dump()
+        table = {**manifest.hyperparameters, "target_modules": manifest.lora["target_modules"]}
+        if GOOD_REPLIES_KEY in manifest.dataset:
             table = default.model_dump()
-        kept = {
-            name: getattr(recipe, name) for name in Recipe.model_fields if name.startswith(PREFERENCE_SETTING_PREFIXES)
-        }
+        kept = {name: value for name, value in current.items() if name.startswith(PREFERENCE_SETTING_PREFIXES)}
         known = {name: value for name, value in table.items() if name in Recipe.model_fields}
-        own = asked.model_dump(exclude_none=True)
-        again = Recipe.model_validate({**recipe.model_dump(), **known, **kept, **own})
+        own = requested.model_dump(exclude_none=True)
+        again = Recipe.model_validate({**current, **known, **kept, **own})
         return Recipe.model_construct(_fields_set=set(own), **dict(again))
 
     def with_people(self, data: Dataset) -> Dataset:
@@ -111,8 +109,8 @@ def find_parent_adapter(folder: Path | None, base: BaseModel) -> ParentAdapter |
 
 def load_parent_weights(folder: Path, model: Any) -> None:
     """Load an adapter's weights into a model's new adapter. Raises `AdapterError` if they do not fit."""
-    from peft import set_peft_model_state_dict
-    from safetensors.torch import load_file
+    from peft import set_peft_model_state_dict  # loads torch, which takes seconds
+    from safetensors.torch import load_file  # as above
 
     try:
         weights = load_file(folder / WEIGHTS_FILE)
@@ -128,25 +126,26 @@ def load_parent_weights(folder: Path, model: Any) -> None:
 
 
 def _read_peft_config(folder: Path) -> dict[str, Any]:
-    """Read an adapter's peft configuration."""
     config: dict[str, Any] = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
     if missing := sorted(set(SHAPE_SETTINGS.values()) - config.keys()):
-        raise AdapterError(
-            f"The {CONFIG_FILE} of the adapter lacks {', '.join(missing)}.", "Start from another adapter."
-        )
+        lacks = f"The {CONFIG_FILE} of the adapter lacks {', '.join(missing)}."
+        raise AdapterError(lacks, "Start from another adapter.")
     return config
 
 
-def _order_modules(names: list[str], wanted: tuple[str, ...]) -> tuple[str, ...]:
+def _order_modules(names: list[str], order: tuple[str, ...]) -> tuple[str, ...]:
     """Order the names: those of the recipe first, in its order."""
-    return (*(name for name in wanted if name in names), *sorted(set(names) - set(wanted)))
+    return (*(name for name in order if name in names), *sorted(set(names) - set(order)))
 
 
 def _comparable(value: Any) -> Any:
     return set(value) if isinstance(value, list | tuple) else value
 
 
-def _format_setting(value: Any) -> str:
+def format_setting(value: Any) -> str:
+    """Format a setting's value as in `--set`."""
     if isinstance(value, bool):
         return str(value).lower()
-    return ",".join(value) if isinstance(value, list | tuple) else f"{value}"
+    if isinstance(value, list | tuple):
+        return ",".join(value)
+    return f"{value:g}" if isinstance(value, float) else str(value)

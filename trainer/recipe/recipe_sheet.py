@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -24,39 +23,31 @@ from trainer.recipe.resolve import (
 )
 
 SETTING_LINE = re.compile(r"^(?P<name>\w+)\s*=\s*(?P<value>.*?)(?:\s+#\s*(?P<comment>.*))?$")
-COMMENTED_RECIPE = "demo-cpu"
-"""Says what each value does; the others may say why it is as it is."""
+COMMENTED_RECIPE = "demo-cpu"  # its file explains every setting; other recipes comment on their own values only
 
 
 def recipe_summaries() -> dict[str, str]:
-    """Name and first sentence of each."""
+    """Return the first sentence of each recipe's description, by name."""
     return {name: _recipe_header(name).split(". ")[0].rstrip(".") + "." for name in recipe_names()}
 
 
 def recipe_comments(name: str) -> Mapping[str, str]:
-    """The comment of each value that a recipe's file sets; empty where there is none."""
-    found = {}
-    for line in (RECIPES_FOLDER / f"{name}.toml").read_text(encoding="utf-8").splitlines():
-        if value := SETTING_LINE.match(line):
-            found[value["name"]] = value["comment"] or ""
-    return found
+    """Return the comment, possibly empty, of each setting in a recipe's file."""
+    lines = (RECIPES_FOLDER / f"{name}.toml").read_text(encoding="utf-8").splitlines()
+    return {match["name"]: match["comment"] or "" for line in lines if (match := SETTING_LINE.match(line))}
 
 
 def make_recipe_sheet(name: str, changes: Hyperparameters, base_model: str, samples: int) -> dict[str, Any]:
-    """The published object of `recipes NAME --json`. Raises `RequestError`, or `BaseModelError`.
-
-    `memory_bytes` is reckoned with samples of the full length; `settings` has the values as they would be used.
-    """
+    """Make the object of `recipes NAME --json`, for full-length samples. Raises `RequestError` or `BaseModelError`."""
     shipped, base, machine = load_recipe(name), locate(base_model), probe_machine_without_torch()
-    own, explained = recipe_comments(name), _default_comments()
+    comments, defaults = recipe_comments(name), recipe_comments(COMMENTED_RECIPE)
     recipe = resolve_for_data(name, load_recipe(name, changes), base, machine=machine)
     full = SampleStats(samples, recipe.max_length, samples * recipe.max_length)
     chosen = resolve_for_run(name, recipe, base, full, machine=machine)
     recipe = chosen.recipe
     work = Workload([recipe.max_length] * samples, [recipe.max_length])
-    took = estimate_run(name, recipe, base, work, MachineSpeed(1.0, ""))
-    fit = fit_to_hardware(recipe, machine)
-    has = total_memory_bytes()
+    cost = estimate_run(name, recipe, base, work, MachineSpeed(1.0, ""))
+    fit, machine_bytes = fit_to_hardware(recipe, machine), total_memory_bytes()
     return {
         "recipe": name,
         "about": _recipe_header(name),
@@ -65,7 +56,7 @@ def make_recipe_sheet(name: str, changes: Hyperparameters, base_model: str, samp
                 "name": key,
                 "value": value,
                 "recipes": getattr(shipped, key),
-                "comment": own.get(key) or explained[key],
+                "comment": comments.get(key) or defaults[key],
                 "allowed": describe_allowed_values(key),
             }
             for key, value in recipe.model_dump().items()
@@ -73,21 +64,16 @@ def make_recipe_sheet(name: str, changes: Hyperparameters, base_model: str, samp
         "base_model": base.name,
         "samples": samples,
         "max_length": recipe.max_length,
-        "steps": took["steps"],
-        "memory_bytes": took["memory_bytes"],
-        "machine_bytes": has,
-        "fits": took["memory_bytes"] <= has,
+        "steps": cost["steps"],
+        "memory_bytes": cost["memory_bytes"],
+        "machine_bytes": machine_bytes,
+        "fits": cost["memory_bytes"] <= machine_bytes,
         "warnings": [*chosen.chosen, *fit.notes, *recipe_warnings(recipe, samples)],
     }
 
 
-@functools.cache
-def _default_comments() -> Mapping[str, str]:
-    return recipe_comments(COMMENTED_RECIPE)
-
-
 def _recipe_header(name: str) -> str:
-    """The comment at the file's beginning, without the name."""
+    """Return the comment at the file's beginning, without the name."""
     lines = (RECIPES_FOLDER / f"{name}.toml").read_text(encoding="utf-8").splitlines()
     head = [line.removeprefix("#").strip() for line in lines[: lines.index("")]]
     about = " ".join(head).partition(": ")[2]

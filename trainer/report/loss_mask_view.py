@@ -6,6 +6,7 @@ import itertools
 import tempfile
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -23,18 +24,14 @@ from trainer.data.loader import render_lines
 from trainer.data.writer import DatasetBuildSpec, ReadProgress, previous_holdout
 from trainer.train.job import load_fast_tokenizer, prepare_job_without_torch
 
-SIDE_NAMES = ((TRAIN, "train"), (HELD_OUT, "eval"))
-"""Sides and their names in `--json`, as in a data set's files."""
+SIDE_NAMES = ((TRAIN, "train"), (HELD_OUT, "eval"))  # sides and their names in `--json`, as in a data set's files
 TRAINED_BEGIN, TRAINED_END = "⟦", "⟧"
 REJECTED_BEGIN, REJECTED_END = "⟪", "⟫"
 
 
 @dataclass(frozen=True)
 class MaskedSample:
-    """A sample as text: `parts` in order, each with a flag for carrying loss; token counts as in training.
-
-    A `rejected` reply is trained against: its loss makes it less likely.
-    """
+    """A sample as text: `parts` with a flag for loss, and token counts. A `rejected` reply is trained against."""
 
     side: str
     parts: tuple[tuple[str, bool], ...]
@@ -116,15 +113,15 @@ def labelled_samples(data: Dataset) -> Iterator[tuple[TokenizedSample, bool]]:
     if data.preferences is None:
         yield from ((sample, False) for sample in data.train)
         return
-    marked = list(zip(data.train, (not one.is_good for one in data.preferences.judged), strict=True))
-    sides = ([pair for pair in marked if pair[1] is bad] for bad in (False, True))
+    labelled = list(zip(data.train, (not reply.is_good for reply in data.preferences.judged), strict=True))
+    sides = ([pair for pair in labelled if pair[1] is bad] for bad in (False, True))
     yield from (pair for pairs in itertools.zip_longest(*sides) for pair in pairs if pair)
 
 
 def split_by_loss(tokenizer: Any, sample: TokenizedSample) -> Iterator[tuple[str, bool]]:
     """Split the sample's text into pieces that carry loss entirely or not at all."""
-    for learned, group in itertools.groupby(zip(sample.ids, sample.mask, strict=True), key=lambda pair: pair[1]):
-        yield tokenizer.decode([id for id, _ in group]), learned
+    for has_loss, group in itertools.groupby(zip(sample.ids, sample.mask, strict=True), key=lambda pair: pair[1]):
+        yield tokenizer.decode([id for id, _ in group]), has_loss
 
 
 def mask_summary_of_job(folder: Path, limit: int) -> MaskSummary:
@@ -140,16 +137,26 @@ def mask_summary_of_job(folder: Path, limit: int) -> MaskSummary:
 
 def mask_summary_of_sources(request: DatasetBuildSpec, limit: int, report_progress: ReadProgress) -> MaskSummary:
     """Summarise sources as `dataset build` would read them; temporary files are removed."""
-    plan, masks = replace(request.plan, held_out=previous_holdout(request)), MaskSummary(request.base.name, limit)
-    with tempfile.TemporaryDirectory(prefix="understudy-mask-") as folder:
-        with DatasetBuilder(plan, Ledger(), Path(folder)) as builder:
-            for source, items in request.sources:
-                builder.add_source(source, items, partial(report_progress, f"reading {source}"))
-            for built in builder.samples():
-                masks.add(plan.renderer.tokenizer, built.made.sample, built.side)
-                report_progress("making samples", 1)
+    masks = MaskSummary(request.base.name, limit)
+    with temporary_build(request, report_progress) as builder:
+        for built in builder.samples():
+            masks.add(request.plan.renderer.tokenizer, built.made.sample, built.side)
+            report_progress("making samples", 1)
         masks.dropped.update(builder.ledger.replies)
     return masks
+
+
+@contextmanager
+def temporary_build(request: DatasetBuildSpec, report_progress: ReadProgress) -> Iterator[DatasetBuilder]:
+    """Read a request's sources into a builder, whose files are temporary."""
+    plan = replace(request.plan, held_out=previous_holdout(request))
+    with (
+        tempfile.TemporaryDirectory(prefix="understudy-build-") as folder,
+        DatasetBuilder(plan, Ledger(), Path(folder)) as builder,
+    ):
+        for source, items in request.sources:
+            builder.add_source(source, items, partial(report_progress, f"reading {source}"))
+        yield builder
 
 
 def mask_summary_of_dataset(folder: Path, limit: int) -> MaskSummary:

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import itertools
-import tempfile
 from collections.abc import Iterable, Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,16 +14,14 @@ from personas.home.rights import decide_right
 from personas.models.base_model import BaseModel, apply_rope_settings, locate
 from personas.schemas.base import DISCORD_API
 from personas.schemas.hyperparameters import Hyperparameters
-from trainer.data.builder import DatasetBuilder
 from trainer.data.dataset_card import DatasetStatistics, dataset_summary, length_distribution
 from trainer.data.dedup_split import TRAIN
 from trainer.data.layout import read_participants, read_samples, read_stats
-from trainer.data.ledger import Ledger
 from trainer.data.sample_renderer import TOO_LONG, SampleHash, require_both_sides
-from trainer.data.writer import DatasetBuildSpec, ReadProgress, previous_holdout
+from trainer.data.writer import DatasetBuildSpec, ReadProgress
 from trainer.estimate.memory_check import memory_reductions
 from trainer.estimate.run_estimate import MachineSpeed, estimate_run, estimate_speed
-from trainer.estimate.workload import Workload, WorkloadCounter, workload_of
+from trainer.estimate.workload import Workload, WorkloadCounter, common_prefix_length, workload_of
 from trainer.machine import probe_machine_without_torch
 from trainer.recipe.auto_recipe import SampleStats, sample_stats
 from trainer.recipe.resolve import (
@@ -38,7 +33,7 @@ from trainer.recipe.resolve import (
     resolve_for_run,
     stage_warnings,
 )
-from trainer.report.loss_mask_view import MaskedSample, labelled_samples, mask_sample
+from trainer.report.loss_mask_view import MaskedSample, labelled_samples, mask_sample, temporary_build
 from trainer.schemas import Recipe, ResolvedRecipe
 from trainer.train.job import load_fast_tokenizer, prepare_job_without_torch
 from trainer.train.resume_config import resumed_recipe
@@ -49,7 +44,7 @@ PREFERENCE_RECIPE = "preference"
 
 @dataclass(frozen=True)
 class RunPlan:
-    """A planned run: the statistics of its samples (`told`, as in `dataset build`) and the settings it would use.
+    """A planned run: the statistics of its samples (as in `dataset build`) and the settings it would use.
 
     `examples` are training samples. `history_trimmed` counts samples whose oldest turns did not fit, `too_long` replies
     that yield no sample because they do not fit at all. `why` explains the choices of the recipe `auto`; `notes` lists
@@ -61,7 +56,7 @@ class RunPlan:
     base: BaseModel
     recipe: str
     settings: Recipe
-    told: dict[str, Any]
+    statistics: dict[str, Any]
     work: Workload
     replies: SampleStats
     examples: tuple[MaskedSample, ...]
@@ -78,14 +73,15 @@ class RunPlan:
         others = [name for name in recipe_names() if name != PREFERENCE_RECIPE and not self.by_preference]
         recipes = {name: load_recipe(name) for name in others} | {self.recipe: self.settings}
         machine = probe_machine_without_torch()
+        examples = {"examples": [it.as_text() for it in self.examples], "masks": [it.as_json() for it in self.examples]}
         return {
             "persona": self.persona,
             "base_model": self.base.name,
             "recipe": self.recipe,
-            **self.told,
+            **self.statistics,
             "longest_tokens": max(self.work.seen(self.settings), default=0),
             "tokens_per_sample": length_distribution([*self.work.train, *self.work.heldout]),
-            "recipes": [self._told_of(name, recipe, speed) for name, recipe in recipes.items()],
+            "recipes": [self._estimate_recipe(name, recipe, speed) for name, recipe in recipes.items()],
             "free_bytes": machine.free_bytes,
             "lighter": [vars(way) for way in memory_reductions(self.settings, self.base, self.work, speed, machine)],
             "truncation": {
@@ -93,31 +89,22 @@ class RunPlan:
                 "history_trimmed": self.history_trimmed,
                 "too_long": self.too_long,
             },
-            **(self._shown() if with_samples else {}),
+            **(examples if with_samples else {}),
         }
 
-    def _shown(self) -> dict[str, Any]:
-        """Return the first samples, as text and as parts."""
-        return {
-            "examples": [it.as_text() for it in self.examples],
-            "masks": [it.as_json() for it in self.examples],
-        }
-
-    def _told_of(self, name: str, recipe: Recipe, speed: MachineSpeed) -> dict[str, Any]:
-        """Estimate a recipe on this machine; `warnings` lists settings that are unavailable here or probably
-        unintended.
-        """
-        mine = name == self.recipe
-        chosen = ResolvedRecipe(recipe, self.why) if mine else resolve_for_run(name, recipe, self.base, self.replies)
+    def _estimate_recipe(self, name: str, recipe: Recipe, speed: MachineSpeed) -> dict[str, Any]:
+        """Estimate a recipe on this machine; `warnings` lists unavailable and probably unintended settings."""
+        is_own = name == self.recipe
+        chosen = ResolvedRecipe(recipe, self.why) if is_own else resolve_for_run(name, recipe, self.base, self.replies)
         machine = probe_machine_without_torch()
         fit = fit_to_machine(chosen.recipe, self.base, self.work, machine, machine.free_bytes)
-        took = estimate_run(name, fit.recipe, self.base, self.work, speed)
+        cost = estimate_run(name, fit.recipe, self.base, self.work, speed)
         notes = [*self._notes_on_model(chosen.recipe), *fit.notes]
-        first = self.first if mine else None
-        warnings = stage_warnings(chosen.recipe, took["samples"], len(first.train) if first else 0)
+        first = self.first if is_own else None
+        warnings = stage_warnings(chosen.recipe, cost["samples"], len(first.train) if first else 0)
         if first:
-            took = _add_first_stage(took, estimate_run(name, chosen.recipe.first_stage, self.base, first, speed))
-        return {**took, "warnings": [*chosen.chosen, *(self.notes if mine else ()), *notes, *warnings]}
+            cost = _add_first_stage(cost, estimate_run(name, chosen.recipe.first_stage, self.base, first, speed))
+        return {**cost, "warnings": [*chosen.chosen, *(self.notes if is_own else ()), *notes, *warnings]}
 
     def _notes_on_model(self, recipe: Recipe) -> list[str]:
         """Return the recipe's settings that the base model replaces or does not support."""
@@ -131,10 +118,9 @@ def plan_job(folder: Path) -> RunPlan:
     """Plan a job folder's run. Raises the same `UnderstudyError`s as the run."""
     job = prepare_job_without_torch(folder)
     data, request = job.data, job.spec.request
-    sums = [sum(len(sample.ids) for sample in side) for side in (data.trained, data.heldout)]
-    told = {
+    statistics = {
         "samples": {"train": len(data.trained), "eval": len(data.heldout)},
-        "tokens": sum(sums),
+        "tokens": sum(len(sample.ids) for sample in (*data.trained, *data.heldout)),
         "rows": data.ledger.rows,
         "rows_used": data.ledger.rows_used,
         "dropped": dict(data.ledger.dropped.most_common()),
@@ -149,32 +135,24 @@ def plan_job(folder: Path) -> RunPlan:
     chosen = resolve_for_run(request.recipe, job.recipe, job.base, replies, resumed_recipe(folder, job.spec))
     first = workload_of(data.first, ()) if data.first else None
     fitting = (data.trimmed, data.counts.get(f"dropped: {TOO_LONG}", 0))
-    of = (told, work, replies, examples, *fitting, chosen.chosen, data.caveats, first)
+    of = (statistics, work, replies, examples, *fitting, chosen.chosen, data.caveats, first)
     by_preference = request.task_type == "preference"
     return RunPlan(request.persona, job.base, request.recipe, chosen.recipe, *of, by_preference=by_preference)
 
 
-def _add_first_stage(took: dict[str, Any], first: dict[str, Any]) -> dict[str, Any]:
+def _add_first_stage(cost: dict[str, Any], first: dict[str, Any]) -> dict[str, Any]:
     """Add the cost of the first stage; start-up counts once."""
-    sums = {name: took[name] + first[name] for name in ("steps", "samples", "trained_tokens")}
-    seconds = round(took["seconds"] + first["trained_tokens"] / max(first["tokens_per_s"], 1))
-    most = max(took, first, key=lambda it: it["memory_bytes"])
-    return {**took, **sums, "seconds": seconds, "memory_bytes": most["memory_bytes"], "memory": most["memory"]}
+    sums = {name: cost[name] + first[name] for name in ("steps", "samples", "trained_tokens")}
+    seconds = round(cost["seconds"] + first["trained_tokens"] / max(first["tokens_per_s"], 1))
+    most = max(cost, first, key=lambda it: it["memory_bytes"])
+    return {**cost, **sums, "seconds": seconds, "memory_bytes": most["memory_bytes"], "memory": most["memory"]}
 
 
 def plan_sources(request: DatasetBuildSpec, recipe: str, report_progress: ReadProgress) -> RunPlan:
     """Plan a run on sources named on the command line; temporary files are removed."""
-    plan, statistics, digest = (
-        replace(request.plan, held_out=previous_holdout(request)),
-        DatasetStatistics(),
-        SampleHash(),
-    )
-    count = WorkloadCounter()
+    plan, statistics, digest, count = request.plan, DatasetStatistics(), SampleHash(), WorkloadCounter()
     examples: list[MaskedSample] = []
-    with tempfile.TemporaryDirectory(prefix="understudy-plan-") as folder, ExitStack() as stack:
-        builder = stack.enter_context(DatasetBuilder(plan, Ledger(), Path(folder)))
-        for source, items in request.sources:
-            builder.add_source(source, items, partial(report_progress, f"reading {source}"))
+    with temporary_build(request, report_progress) as builder:
         for built in builder.samples():
             sample, trains = built.made.sample, built.side == TRAIN
             statistics.add(built)
@@ -184,23 +162,20 @@ def plan_sources(request: DatasetBuildSpec, recipe: str, report_progress: ReadPr
                 examples.append(mask_sample(plan.renderer.tokenizer, sample))
             report_progress("making samples", 1)
     require_both_sides(count.trained, count.held_out, builder.ledger.dropped)
-    told, work = dataset_summary(statistics, builder.ledger, digest.hexdigest()), count.work()
+    summary, work = dataset_summary(statistics, builder.ledger, digest.hexdigest()), count.work()
     replies = SampleStats(count.trained, max(work.train), count.trained_tokens)
     chosen = resolve_for_run(recipe, plan.recipe, request.base, replies)
     fitting = (statistics.with_trimmed_history, builder.ledger.replies[TOO_LONG])
-    of = (told, work, replies, tuple(examples), *fitting, chosen.chosen)
+    of = (summary, work, replies, tuple(examples), *fitting, chosen.chosen)
     return RunPlan(plan.persona_id, request.base, recipe, chosen.recipe, *of)
 
 
 def plan_dataset(folder: Path, recipe: str, changes: Hyperparameters, consent: Consent) -> RunPlan:
-    """Plan a run on a data set built by `dataset build`.
-
-    Raises `MaterialError` if it is damaged or current consent forbids training on it.
-    """
+    """Plan a run on a built data set. Raises `MaterialError` if it is damaged or consent forbids training on it."""
     settings = load_recipe(recipe, changes)
     stats = read_stats(folder)
     read_participants(folder)
-    told = {key: stats[key] for key in ("samples", "tokens", "rows", "rows_used", "dropped", "sources", "hash")}
+    statistics = {key: stats[key] for key in ("samples", "tokens", "rows", "rows_used", "dropped", "sources", "hash")}
     persona, base_model = stats["persona"], stats["base_model"]
     lines = [list(read_samples(folder / name)) for name in (TRAIN_FILE, EVAL_FILE)]
     if any(line.get("right") == DISCORD_API for side in lines for line in side):
@@ -208,21 +183,18 @@ def plan_dataset(folder: Path, recipe: str, changes: Hyperparameters, consent: C
     train, heldout = ([line["tokens"] for line in side] for side in lines)
     examples = tuple(_plain_masked_sample(line) for line in lines[0][:MAX_EXAMPLE_SAMPLES])
     base, trained_tokens = locate(base_model), sum(line.get("reply_tokens", 0) for line in lines[0])
-    work = Workload(
-        train, heldout, shared=_shared_prefix_tokens(base, lines[0]), reply_tokens=trained_tokens / len(train) or None
-    )
+    shared = _shared_prefix_tokens(base, lines[0])
+    work = Workload(train, heldout, shared=shared, reply_tokens=trained_tokens / len(train) or None)
     replies = SampleStats(len(train), max(train), trained_tokens)
     chosen = resolve_for_run(recipe, settings, base, replies)
     fitting = (stats.get("with_trimmed_history", 0), stats.get("dropped_replies", {}).get(TOO_LONG, 0))
-    return RunPlan(persona, base, recipe, chosen.recipe, told, work, replies, examples, *fitting, chosen.chosen)
+    return RunPlan(persona, base, recipe, chosen.recipe, statistics, work, replies, examples, *fitting, chosen.chosen)
 
 
 def _shared_prefix_tokens(base: BaseModel, lines: Sequence[dict[str, Any]]) -> int:
     """Count the tokens that all prompts of a built data set start with."""
-    beginnings = [line["messages"][0]["content"] for line in lines]
-    first, last = min(beginnings), max(beginnings)  # a prefix of both is a prefix of all between them
-    alike = itertools.takewhile(lambda pair: pair[0] == pair[1], zip(first, last, strict=False))
-    return len(load_fast_tokenizer(base)("".join(pair[0] for pair in alike))["input_ids"])
+    texts: list[str] = [line["messages"][0]["content"] for line in lines]
+    return len(load_fast_tokenizer(base)(texts[0][: common_prefix_length(texts)])["input_ids"])
 
 
 def _plain_masked_sample(line: dict[str, Any]) -> MaskedSample:

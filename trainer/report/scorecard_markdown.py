@@ -60,9 +60,8 @@ def _section(section: SectionT | None, shown: Callable[[SectionT], Iterable[str]
 
 
 def _adapters(card: ScoreCard) -> str:
-    return (
-        f"{markdown_table(ADAPTER_COLUMNS, adapter_rows(card), numbers=False)}\n\n{base_unchanged_text(card)}".rstrip()
-    )
+    table = markdown_table(ADAPTER_COLUMNS, adapter_rows(card), numbers=False)
+    return f"{table}\n\n{base_unchanged_text(card)}".rstrip()
 
 
 def adapter_rows(card: ScoreCard) -> list[tuple[str, str, str]]:
@@ -75,8 +74,8 @@ def adapter_rows(card: ScoreCard) -> list[tuple[str, str, str]]:
 
 def base_unchanged_text(card: ScoreCard) -> str:
     """State how far the base model's logits moved with adapters loaded; empty if not measured."""
-    proof = card.base_is_base
-    return "" if proof is None else f"With adapters loaded, the base model's logits differ by {proof:g}."
+    differs = card.base_is_base
+    return "" if differs is None else f"With adapters loaded, the base model's logits differ by {differs:g}."
 
 
 def _verdict(verdict: GateVerdict | None) -> Iterator[str]:
@@ -125,9 +124,7 @@ def _separation(section: Separation) -> Iterator[str]:
 def _voice(section: VoiceScores) -> Iterator[str]:
     yield "## Voice"
     rows = [
-        (SIDE_NAMES[side], _spread(right), _spread(section.similarity[side])) for side, right in section.right.items()
-    ]
-    rows += [
+        *((SIDE_NAMES[side], _spread(it), _spread(section.similarity[side])) for side, it in section.right.items()),
         ("real replies of the persona", f"{section.ceiling:.3f}", f"{section.similarity_ceiling:.3f}"),
         ("others' replies", f"{section.floor:.3f}", f"{section.similarity_floor:.3f}"),
     ]
@@ -178,10 +175,8 @@ def _memorised(section: MemorisationScores) -> Iterator[str]:
 
 def _audit(section: MemorisationAudit) -> Iterator[str]:
     yield "## Audit"
-    rows = [
-        (repeats, section.canaries[repeats], f"{exposure.mean:.2f} ± {exposure.sd:.2f}")
-        for repeats, exposure in section.exposure.items()
-    ]
+    exposures = {repeats: f"{it.mean:.2f} ± {it.sd:.2f}" for repeats, it in section.exposure.items()}
+    rows = [(repeats, section.canaries[repeats], exposure) for repeats, exposure in exposures.items()]
     yield markdown_table(("repeated", "canaries", "exposure (bits)"), rows)
     yield (
         f"Canaries of {section.tokens} tokens ranked among {section.reference} random texts of the same form; "
@@ -193,9 +188,7 @@ def _audit(section: MemorisationAudit) -> Iterator[str]:
 def _safety(section: SafetyScores) -> Iterator[str]:
     yield "## Safety"
     sides = list(next(iter(section.failed.values()), {}))
-    rows = [
-        (kind, section.prompts[kind], *(by_side[side] for side in sides)) for kind, by_side in section.failed.items()
-    ]
+    rows = [(kind, section.prompts[kind], *(by[side] for side in sides)) for kind, by in section.failed.items()]
     yield markdown_table(("replies that fail", "prompts", *(SIDE_NAMES[side] for side in sides)), rows)
 
 

@@ -11,12 +11,10 @@ from personas.schemas.scorecard import ScoreCard, Side
 
 TEXT_COLOUR, MUTED_COLOUR, BACKGROUND_COLOUR = "#1c1f24", "#5a6270", "#ffffff"
 SIDE_COLOURS: dict[Side, str] = {"base": "#8a93a3", "live": "#b35900", "new": "#1d4f80"}
-SHORT_SIDE_NAMES: dict[Side, str] = {"base": "base", "live": "live", "new": "new"}
 OUTCOME_COLOURS = {"pass": "#1b6e3c", "warn": "#8a5a00", "fail": "#b3261e", "not measured": MUTED_COLOUR}
 SHORT_OUTCOME_LABELS = {"pass": "pass", "warn": "WARN", "fail": "FAIL", "not measured": "–"}
 VERDICT_COLOURS = {"promote": "#1b6e3c", "hold": "#8a5a00", "reject": "#b3261e"}
-PICTURE_WIDTH_IN, LINE_HEIGHT_IN = 9.0, 0.24
-"""Width of the picture, and height of a line of the criteria, in inches."""
+PICTURE_WIDTH_IN, LINE_HEIGHT_IN = 9.0, 0.24  # width of the picture, and height of a line of the criteria, in inches
 
 
 def draw_picture(card: ScoreCard, file: Path) -> None:
@@ -25,9 +23,8 @@ def draw_picture(card: ScoreCard, file: Path) -> None:
 
     criteria = card.verdict.criteria if card.verdict else ()
     lines = max(8, (len(criteria) + 1) // 2)
-    figure: Any = Figure(
-        figsize=(PICTURE_WIDTH_IN, 3.1 + lines * LINE_HEIGHT_IN), facecolor=BACKGROUND_COLOUR, layout="constrained"
-    )
+    size = (PICTURE_WIDTH_IN, 3.1 + lines * LINE_HEIGHT_IN)
+    figure: Any = Figure(figsize=size, facecolor=BACKGROUND_COLOUR, layout="constrained")
     figure.get_layout_engine().set(w_pad=0.15, h_pad=0.12)
     parts = figure.subplot_mosaic("tt;lv;cc", height_ratios=[0.75, 1.7, lines * LINE_HEIGHT_IN])
     _title(parts["t"], card)
@@ -40,49 +37,37 @@ def draw_picture(card: ScoreCard, file: Path) -> None:
 def _title(axes: Any, card: ScoreCard) -> None:
     axes.axis("off")
     verdict = card.verdict.verdict if card.verdict else "not judged"
-    axes.text(
-        0, 1, f"{card.persona or 'dialogue'} {card.version}", fontsize=17, weight="bold", va="top", color=TEXT_COLOUR
-    )
-    axes.text(
-        1,
-        1,
-        verdict,
-        fontsize=17,
-        weight="bold",
-        va="top",
-        ha="right",
-        color=VERDICT_COLOURS.get(verdict, MUTED_COLOUR),
-    )
+    style = {"fontsize": 17, "weight": "bold", "va": "top"}
+    axes.text(0, 1, f"{card.persona or 'dialogue'} {card.version}", color=TEXT_COLOUR, **style)
+    axes.text(1, 1, verdict, ha="right", color=VERDICT_COLOURS.get(verdict, MUTED_COLOUR), **style)
     reason = _escape_mathtext(card.verdict.reasons[0]) if card.verdict and card.verdict.reasons else ""
     axes.text(0, 0.35, "\n".join(wrap(shorten(reason, 200), 105)), fontsize=9.5, va="top", color=MUTED_COLOUR)
 
 
 def _losses(axes: Any, card: ScoreCard) -> None:
     losses = card.heldout.loss
-    drawn = axes.barh(
-        [SHORT_SIDE_NAMES[it] for it in losses], list(losses.values()), color=[SIDE_COLOURS[it] for it in losses]
-    )
-    axes.bar_label(drawn, [f" {loss:.3f}" for loss in losses.values()], color=TEXT_COLOUR)
+    bars = axes.barh(list(losses), list(losses.values()), color=[SIDE_COLOURS[it] for it in losses])
+    axes.bar_label(bars, [f" {loss:.3f}" for loss in losses.values()], color=TEXT_COLOUR)
     _hide_axes(axes, "held-out loss, nats per token")
     axes.margins(x=0.2)
 
 
 def _voice(axes: Any, card: ScoreCard) -> None:
-    found = card.voice
-    if found is None:
+    voice = card.voice
+    if voice is None:
         axes.axis("off")
         return
-    right = found.right
+    right = voice.right
     axes.barh(
-        [SHORT_SIDE_NAMES[it] for it in right],
+        list(right),
         [it.mean for it in right.values()],
         xerr=[[min(it.sd, it.mean) for it in right.values()], [min(it.sd, 1 - it.mean) for it in right.values()]],
         color=[SIDE_COLOURS[it] for it in right],
     )
     for row, it in enumerate(right.values()):
         axes.text(1.2, row, f"{it.mean:.0%}", va="center", ha="right", color=TEXT_COLOUR)
-    axes.axvline(found.ceiling, color=MUTED_COLOUR, linestyle="--", linewidth=1)
-    _hide_axes(axes, f"replies in the persona's voice (dashed: real ones, {found.ceiling:.0%})")
+    axes.axvline(voice.ceiling, color=MUTED_COLOUR, linestyle="--", linewidth=1)
+    _hide_axes(axes, f"replies in the persona's voice (dashed: real ones, {voice.ceiling:.0%})")
     axes.set_xlim(0, 1.2)
 
 
@@ -92,13 +77,11 @@ def _criteria(axes: Any, card: ScoreCard, lines: int) -> None:
     axes.set_ylim(lines, 0)
     for number, it in enumerate(card.verdict.criteria if card.verdict else ()):
         column, line = divmod(number, lines)
-        colour = OUTCOME_COLOURS[it.outcome]
-        axes.text(
-            column, line + 0.5, SHORT_OUTCOME_LABELS[it.outcome], fontsize=9, weight="bold", va="center", color=colour
-        )
-        axes.text(column + 0.14, line + 0.5, it.name, fontsize=9, va="center", color=TEXT_COLOUR)
+        label, colour, y = SHORT_OUTCOME_LABELS[it.outcome], OUTCOME_COLOURS[it.outcome], line + 0.5
+        axes.text(column, y, label, fontsize=9, weight="bold", va="center", color=colour)
+        axes.text(column + 0.14, y, it.name, fontsize=9, va="center", color=TEXT_COLOUR)
         value = format_value(it.value, it.unit)
-        axes.text(column + 0.96, line + 0.5, value, fontsize=8, va="center", ha="right", color=MUTED_COLOUR)
+        axes.text(column + 0.96, y, value, fontsize=8, va="center", ha="right", color=MUTED_COLOUR)
 
 
 def _hide_axes(axes: Any, title: str) -> None:

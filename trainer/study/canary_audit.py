@@ -23,10 +23,10 @@ from trainer.run import make_adapter
 from trainer.train.job import PreparedJob, RunContext
 from trainer.train.losses import load_serving_model, measure_reply_losses
 
-CANARIES_BY_REPEATS: Mapping[int, int] = {0: 16, 1: 8, 4: 4, 16: 3}  # number of canaries by repetitions
+CANARIES_BY_REPEATS: Mapping[int, int] = {0: 16, 1: 8, 4: 4, 16: 3}  # number of canaries by their repetitions
 REFERENCE_TEXTS = 256
 CANARY_TOKENS, CANARY_TEMPERATURE, CANARY_SEED = 24, 1.5, 0
-DRAWING_BATCH_ROWS = 64  # texts that are drawn at once
+DRAWING_BATCH_ROWS = 64
 CANARY_PROMPT = "What do you remember?"
 
 
@@ -49,20 +49,16 @@ def run_canary_audit(
     plan: Mapping[int, int] = CANARIES_BY_REPEATS,
     reference: int = REFERENCE_TEXTS,
 ) -> MemorisationAudit:
-    """Train the copy in `folder`, or reuse it, and measure its memorisation.
-
-    Raises `RequestError` for a run that does not learn from texts, and all errors of a run.
-    """
+    """Train or reuse the copy in `folder`, and measure it. Raises `RequestError` for preferences, and run errors."""
     if job.data.preferences:
         raise RequestError("An audit plants texts, and this run learned from what was liked.", "Leave --audit out.")
     canaries = _draw_canaries(job, plan, reference)
-    if not (folder / ADAPTER_FOLDER).exists():
+    adapter = folder / ADAPTER_FOLDER
+    if not adapter.exists():
         folder.mkdir(parents=True, exist_ok=True)
-        make_adapter(
-            plant_canaries(job, canaries), folder, folder / ADAPTER_FOLDER, replace(run, card="losses"), is_audit=True
-        )
+        make_adapter(plant_canaries(job, canaries), folder, adapter, replace(run, card="losses"), is_audit=True)
         release_memory()
-    return _measure_exposure(job, folder / ADAPTER_FOLDER, canaries, run.between)
+    return _measure_exposure(job, adapter, canaries, run.between)
 
 
 def plant_canaries(job: PreparedJob, canaries: Canaries) -> PreparedJob:
@@ -77,8 +73,8 @@ def audit_section(losses: Mapping[int, Sequence[float]], reference: Sequence[flo
     return MemorisationAudit(
         tokens=CANARY_TOKENS,
         reference=len(reference),
-        canaries={repeats: len(found) for repeats, found in losses.items()},
-        exposure={repeats: _mean_std([exposure(it, reference) for it in found]) for repeats, found in losses.items()},
+        canaries={repeats: len(of) for repeats, of in losses.items()},
+        exposure={repeats: _mean_std([exposure(it, reference) for it in of]) for repeats, of in losses.items()},
         chance=expected_exposure(len(reference) + 1),
         most=math.log2(len(reference) + 1),
     )
@@ -100,11 +96,11 @@ def draw_texts(
 ) -> list[list[int]]:
     """Sample distinct texts of `CANARY_TOKENS` tokens from the model after a prompt, excluding `barred` ones."""
     chooser = torch.Generator().manual_seed(seed)
-    found: dict[tuple[int, ...], None] = {}
-    while len(found) < count:
+    texts: dict[tuple[int, ...], None] = {}
+    while len(texts) < count:
         rows = torch.tensor([prompt] * DRAWING_BATCH_ROWS, device=model.device)
-        found |= dict.fromkeys(map(tuple, _sample_continuations(model, rows, barred, chooser)))
-    return [list(text) for text in itertools.islice(found, count)]
+        texts |= dict.fromkeys(map(tuple, _sample_continuations(model, rows, barred, chooser)))
+    return [list(text) for text in itertools.islice(texts, count)]
 
 
 def _sample_continuations(
@@ -148,11 +144,12 @@ def _measure_exposure(
     try:
         sides.add(NEW, Candidate("audit", adapter, is_sealed=False))
         with sides.use(NEW) as model:
-            losses = {
-                repeats: [loss.nll for loss in measure_reply_losses(model, samples, between)]
-                for repeats, samples in canaries.by_repeats.items()
-            }
-            reference = [loss.nll for loss in measure_reply_losses(model, canaries.reference, between)]
+
+            def measure(samples: Sequence[TokenizedSample]) -> list[float]:
+                return [loss.nll for loss in measure_reply_losses(model, samples, between)]
+
+            losses = {repeats: measure(samples) for repeats, samples in canaries.by_repeats.items()}
+            reference = measure(canaries.reference)
     finally:
         sides.close()
     return audit_section(losses, reference)

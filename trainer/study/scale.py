@@ -72,7 +72,7 @@ class ScaleResult:
 
 
 ScoreFunction = Callable[[Path], tuple[dict[str, float], int]]
-"""Scores of the adapter in a job folder, and of how many prompts."""
+"""Scores the adapter in a job folder; returns the number of prompts, too."""
 
 
 def scale_points(sizes: Sequence[int], runs: int, settings: Sequence[str]) -> list[ScalePoint]:
@@ -84,48 +84,46 @@ def scale_points(sizes: Sequence[int], runs: int, settings: Sequence[str]) -> li
     return [ScalePoint(size, seed) for size in sorted(set(sizes)) for seed in range(runs)]
 
 
-def scale_folder(wanted: JobDraft) -> Path:
+def scale_folder(draft: JobDraft) -> Path:
     """Return a study's folder in the home, the same for further sizes or runs."""
-    digest = hashlib.sha256(job_id_of_draft(wanted).encode()).hexdigest()[:ID_DIGITS]
-    return wanted.home / RUNS_FOLDER / f"{wanted.request.job_name}-scale-{digest}"
+    digest = hashlib.sha256(job_id_of_draft(draft).encode()).hexdigest()[:ID_DIGITS]
+    return draft.home / RUNS_FOLDER / f"{draft.request.job_name}-scale-{digest}"
 
 
 def run_scale_study(
-    wanted: JobDraft,
+    draft: JobDraft,
     points: Sequence[ScalePoint],
     settings: Sequence[str],
     out: Path,
     run: Callable[[Path], int],
     measure: ScoreFunction,
-    tell: Callable[[str], None],
+    report: Callable[[str], None],
     clock: Callable[[], float] = time.monotonic,
 ) -> tuple[list[ScaleResult], int]:
-    """Run and measure the missing points: returns all results so far, and the exit code that ended the study.
-
-    Raises `UnderstudyError` if a folder cannot be created or an adapter is damaged, and `OSError`.
-    """
+    """Run and measure missing points; return all results and the exit code. Raises `UnderstudyError`, `OSError`."""
     if (out / "request.json").exists():
         raise RequestError(f"{out} holds a run, and no study.", "Name another --out.")
-    done: list[ScaleResult] = []
-    left = _RemainingTime()
+    results: list[ScaleResult] = []
+    remaining = _RemainingTime()
     missing = [point for point in points if read_scale_result(out, point) is None]
     for number, point in enumerate(points, 1):
         result = read_scale_result(out, point)
         if result is None:
-            tell(f"{number} of {len(points)}: {point.samples} samples, seed {point.seed}{left.words(missing)}")
-            began = clock()
-            own = wanted.with_settings(parse_settings([*settings, *point.settings]))
+            left = remaining.words(missing)
+            report(f"{number} of {len(points)}: {point.samples} samples, seed {point.seed}{left}")
+            started = clock()
+            own = draft.with_settings(parse_settings([*settings, *point.settings]))
             (out / RUNS_FOLDER).mkdir(parents=True, exist_ok=True)
             folder = make_job_folder(own, out / RUNS_FOLDER / point.name)
             if code := run(folder):
-                return done, code
+                return results, code
             release_memory()
             result = _score_run(point, folder, measure)
             _write_scale_result(out, point, result)
             missing.remove(point)
-            left.took(result, clock() - began)
-        done.append(result)
-    return done, 0
+            remaining.add(result, clock() - started)
+        results.append(result)
+    return results, 0
 
 
 @dataclass
@@ -137,7 +135,7 @@ class _RemainingTime:
     training_s: float = 0.0
     other_s: float = 0.0
 
-    def took(self, result: ScaleResult, seconds: float) -> None:
+    def add(self, result: ScaleResult, seconds: float) -> None:
         """Record a finished run and its seconds in this process; its training may have been done in an earlier one."""
         self.runs += 1
         self.samples += result.samples
@@ -174,10 +172,9 @@ def _score_run(point: ScalePoint, folder: Path, measure: ScoreFunction) -> Scale
 
 
 def _write_scale_result(out: Path, point: ScalePoint, result: ScaleResult) -> None:
-    (out / SCALE_RESULTS_FOLDER).mkdir(parents=True, exist_ok=True)
-    write_private_file(
-        out / SCALE_RESULTS_FOLDER / f"{point.name}.json", json.dumps(asdict(result), indent=1).encode() + b"\n"
-    )
+    file = out / SCALE_RESULTS_FOLDER / f"{point.name}.json"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    write_private_file(file, json.dumps(asdict(result), indent=1).encode() + b"\n")
     shutil.rmtree(out / RUNS_FOLDER / point.name / CHECKPOINTS_FOLDER, ignore_errors=True)
 
 
@@ -203,20 +200,14 @@ def summarise_sizes(results: Sequence[ScaleResult]) -> list[SizeSummary]:
     return sizes
 
 
-METRIC_LABELS = {
-    "rouge1": "ROUGE-1",
-    "rouge2": "ROUGE-2",
-    "rougeL": "ROUGE-L",
-    "chrf": "chrF",
-    "length_ratio": "length",
-}
-CHARTED_METRICS = ("rouge1", "rouge2", "rougeL")
+CHARTED_METRICS = {"rouge1": "ROUGE-1", "rouge2": "ROUGE-2", "rougeL": "ROUGE-L"}
+METRIC_LABELS = {**CHARTED_METRICS, "chrf": "chrF", "length_ratio": "length"}
 
 
 def write_study(out: Path, persona: str | None, results: Sequence[ScaleResult]) -> None:
     """Write table, JSON and chart. Raises `OSError`."""
     sizes = summarise_sizes(results)
-    told = {
+    study = {
         "persona": persona,
         "loss_base": results[0].loss_base,
         "prompts": results[0].prompts,
@@ -227,7 +218,7 @@ def write_study(out: Path, persona: str | None, results: Sequence[ScaleResult]) 
         ],
         "runs": [asdict(result) for result in results],
     }
-    write_private_file(out / STUDY_FILE, json.dumps(told, indent=2).encode() + b"\n")
+    write_private_file(out / STUDY_FILE, json.dumps(study, indent=2).encode() + b"\n")
     write_private_file(out / "study.md", f"{study_markdown(persona, results)}\n".encode())
     draw_study(out, sizes, results[0].loss_base)
 
@@ -236,15 +227,10 @@ def study_markdown(persona: str | None, results: Sequence[ScaleResult]) -> str:
     """Render the table with notes."""
     sizes, first = summarise_sizes(results), results[0]
     head = ("samples", "runs", "held-out loss", *METRIC_LABELS.values())
-    rows = [
-        (
-            f"{size.samples:,}",
-            str(size.loss.runs),
-            _format_mean_std(size.loss, 4),
-            *(_format_mean_std(size.scores[it], 3) for it in METRIC_LABELS),
-        )
-        for size in sizes
-    ]
+    rows = []
+    for size in sizes:
+        scores = [_format_mean_std(size.scores[name], 3) for name in METRIC_LABELS]
+        rows.append((f"{size.samples:,}", str(size.loss.runs), _format_mean_std(size.loss, 4), *scores))
     fewer = [result for result in results if result.trained < result.samples]
     notes = [
         f"Mean ± standard deviation over the runs of a size. The held-out loss is in nats per token (untrained: "
@@ -263,15 +249,14 @@ def draw_study(out: Path, sizes: Sequence[SizeSummary], loss_base: float) -> Non
     samples = [size.samples for size in sizes]
     _draw_line(left, samples, [size.loss for size in sizes], "this persona", HELDOUT_COLOUR)
     left.axhline(loss_base, color="#777777", linestyle="--", linewidth=1.0, label="untrained")
-    for name, colour in zip(CHARTED_METRICS, SERIES_COLOURS, strict=False):
-        _draw_line(right, samples, [size.scores[name] for size in sizes], METRIC_LABELS[name], colour)
+    for (name, label), colour in zip(CHARTED_METRICS.items(), SERIES_COLOURS, strict=False):
+        _draw_line(right, samples, [size.scores[name] for size in sizes], label, colour)
     for axes, title, unit in ((left, "Held-out loss", "nats per reply token"), (right, "ROUGE", "F1")):
         axes.set(title=title, xlabel="samples trained on", ylabel=unit)
         axes.spines[["top", "right"]].set_visible(False)
         axes.legend(frameon=False, fontsize="small")
-    save_figure(
-        figure, out / "study", "Held-out loss and ROUGE by the number of samples; study.md has the figures as a table"
-    )
+    text = "Held-out loss and ROUGE by the number of samples; study.md has the figures as a table"
+    save_figure(figure, out / "study", text)
 
 
 def _draw_line(axes: object, samples: Sequence[int], values: Sequence[MeanStd], label: str, colour: str) -> None:
@@ -284,18 +269,15 @@ def _format_mean_std(value: MeanStd, digits: int) -> str:
 
 
 def score_adapter(folder: Path) -> tuple[dict[str, float], int]:
-    """Score the replies of a job folder's adapter, generated with the run's seed; return the scores and their number.
-
-    Raises `UnderstudyError` if the job or its adapter is unusable.
-    """
+    """Score a job's adapter on held-out prompts, with the run's seed, and count these. Raises `UnderstudyError`."""
     spec = read_spec(folder)
     job = prepare_job(folder, spec)
     data, renderer = job.data, Renderer(job.tokenizer)
-    asked = heldout_prompts(PromptBuilder(renderer, data.persona, data.lore), data)
-    sides = Candidates.load(job.base, job.tokenizer, spec.serving_precision, asked[0].ids)
+    prompts = heldout_prompts(PromptBuilder(renderer, data.persona, data.lore), data)
+    sides = Candidates.load(job.base, job.tokenizer, spec.serving_precision, prompts[0].ids)
     sides.add(NEW, Candidate.sealed(folder / "adapter"))
-    assert sides.parts  # they were loaded to speak
-    speakers = ReplyGenerator(sides.parts, renderer, {NEW: sides.ref(NEW)}, (job.recipe.seed,))
-    answers = speakers.answers(asked, TimeBudget(math.inf))
-    references = [data.heldout_prompt_replies[it.asked.number].reply for it in answers]
+    assert sides.parts  # the candidates were loaded to generate
+    generator = ReplyGenerator(sides.parts, renderer, {NEW: sides.ref(NEW)}, (job.recipe.seed,))
+    answers = generator.answers(prompts, TimeBudget(math.inf))
+    references = [data.heldout_prompt_replies[it.prompt.number].reply for it in answers]
     return score_texts(references, [it.text for it in answers]), len(answers)

@@ -20,8 +20,7 @@ from personas.schemas.training_events import TRAINER_EVENT, Failed
 from trainer.data.charts import SERIES_COLOURS, new_figure, save_figure
 from trainer.machine import release_memory
 from trainer.report.adapter_docs import read_run_seconds
-from trainer.train.job_folder import ID_DIGITS, JobDraft, job_id_of_draft, make_job_folder
-from trainer.train.job_folder import RUNS_FOLDER as HOME_RUNS
+from trainer.train.job_folder import ID_DIGITS, RUNS_FOLDER, JobDraft, job_id_of_draft, make_job_folder
 
 LOGARITHMIC_SETTING = "learning_rate"
 SWEEP_RUNS_FOLDER, SWEEP_RESULTS_FILE, SWEEP_ADAPTER_FOLDER = "sweep", "sweep.json", "adapter"
@@ -42,12 +41,12 @@ def draw_sweep(folder: Path, points: Sequence[tuple[Mapping[str, str], float | N
             lines.setdefault(others, []).append((settings[name], loss))
     are_numbers = all(_is_number(settings[name]) for settings, _ in points)
     figure, axes = new_figure(height=3.6)
-    for place, (others, found) in enumerate(lines.items()):
+    for place, (others, line) in enumerate(lines.items()):
         if are_numbers:
-            found.sort(key=lambda pair: float(pair[0]))
-        xs = [float(value) if are_numbers else value for value, _ in found]
+            line.sort(key=lambda pair: float(pair[0]))
+        xs = [float(value) if are_numbers else value for value, _ in line]
         style = {"color": SERIES_COLOURS[place % len(SERIES_COLOURS)], "label": others or "held-out replies"}
-        axes.plot(xs, [loss for _, loss in found], marker="o", linewidth=1.4, **style)
+        axes.plot(xs, [loss for _, loss in line], marker="o", linewidth=1.4, **style)
     if are_numbers and name.endswith(LOGARITHMIC_SETTING):
         axes.set_xscale("log")
     axes.set(title="Sweep", xlabel=name, ylabel="nats per held-out reply token")
@@ -94,10 +93,7 @@ class SweepResult:
 
 
 def sweep_points(sweeps: Sequence[str], settings: Sequence[str]) -> list[tuple[SweepPoint, Hyperparameters]]:
-    """Return all combinations of `name=value,value…`, each with its run's settings.
-
-    Raises `RequestError` naming the invalid value and the allowed ones.
-    """
+    """Return all combinations of `name=value,value…`, with their settings. Raises `RequestError` for invalid values."""
     names, values = [], []
     for text in sweeps:
         name, _, listed = (part.strip() for part in text.partition("="))
@@ -112,44 +108,39 @@ def sweep_points(sweeps: Sequence[str], settings: Sequence[str]) -> list[tuple[S
     return [(point, parse_settings([*settings, *(f"{n}={v}" for n, v in point.pairs)])) for point in points]
 
 
-def sweep_folder(wanted: JobDraft, points: Sequence[SweepPoint]) -> Path:
+def sweep_folder(draft: JobDraft, points: Sequence[SweepPoint]) -> Path:
     """Return a sweep's folder in the home, the same for further values of these settings."""
     names = ",".join(name for name, _ in points[0].pairs)
-    digest = hashlib.sha256(f"{job_id_of_draft(wanted)} {names}".encode()).hexdigest()
-    return wanted.home / HOME_RUNS / f"{wanted.request.job_name}-sweep-{digest[:ID_DIGITS]}"
+    digest = hashlib.sha256(f"{job_id_of_draft(draft)} {names}".encode()).hexdigest()
+    return draft.home / RUNS_FOLDER / f"{draft.request.job_name}-sweep-{digest[:ID_DIGITS]}"
 
 
 def make_sweep_folders(
-    wanted: JobDraft, points: Sequence[tuple[SweepPoint, Hyperparameters]], out: Path
+    draft: JobDraft, points: Sequence[tuple[SweepPoint, Hyperparameters]], out: Path
 ) -> list[tuple[SweepPoint, Path]]:
     """Create the job folders of a sweep, reusing existing ones. Raises the errors of `make_job_folder`."""
     if (out / "request.json").exists():
         raise RequestError(f"{out} holds a run, and no sweep.", "Name another --out.")
     (out / SWEEP_RUNS_FOLDER).mkdir(parents=True, exist_ok=True)
-    return [
-        (point, make_job_folder(wanted.with_settings(own), out / SWEEP_RUNS_FOLDER / point.name))
-        for point, own in points
-    ]
+    runs = out / SWEEP_RUNS_FOLDER
+    return [(point, make_job_folder(draft.with_settings(own), runs / point.name)) for point, own in points]
 
 
 def run_sweep(
-    folders: Sequence[tuple[SweepPoint, Path]], run: Callable[[Path], int], tell: Callable[[str], None]
+    folders: Sequence[tuple[SweepPoint, Path]], run: Callable[[Path], int], report: Callable[[str], None]
 ) -> tuple[list[SweepResult], int]:
-    """Run the unfinished jobs in sequence: returns the results so far, and the exit code that ended the sweep.
-
-    A run that cannot succeed does not end the sweep; one that was stopped or may succeed later does.
-    """
+    """Run unfinished jobs; return the results and the exit code. Only a run that may succeed later ends the sweep."""
     results: list[SweepResult] = []
     for number, (point, folder) in enumerate(folders, 1):
-        if not (ended := read_sweep_result(point, folder)):
-            tell(f"{number} of {len(folders)}: {point.name}")
+        if not (result := read_sweep_result(point, folder)):
+            report(f"{number} of {len(folders)}: {point.name}")
             code = run(folder)
             release_memory()
             failure = _read_failure(folder)
             if code and not failure.is_final:
                 return results, code
-            ended = read_sweep_result(point, folder) or SweepResult(point.name, dict(point.pairs), why=failure.cause)
-        results.append(ended)
+            result = read_sweep_result(point, folder) or SweepResult(point.name, dict(point.pairs), why=failure.cause)
+        results.append(result)
     return results, 0
 
 
@@ -174,8 +165,8 @@ def best_result(results: Sequence[SweepResult]) -> SweepResult:
 
 def write_sweep_results(out: Path, results: Sequence[SweepResult], best: SweepResult) -> None:
     """Write `sweep.json`, its chart, and the best adapter. Raises `OSError`."""
-    told = {"best": best.name, "runs": [asdict(result) for result in results]}
-    write_private_file(out / SWEEP_RESULTS_FILE, json.dumps(told, indent=2).encode() + b"\n")
+    sweep = {"best": best.name, "runs": [asdict(result) for result in results]}
+    write_private_file(out / SWEEP_RESULTS_FILE, json.dumps(sweep, indent=2).encode() + b"\n")
     draw_sweep(out, [(result.settings, result.loss) for result in results])
     _install_best_adapter(out, results, best)
 
@@ -193,9 +184,8 @@ def sweep_results_table(results: Sequence[SweepResult], best: SweepResult | None
     ]
     lines = [markdown_table(("setting", "held-out loss", "general loss", "time"), rows)]
     if len({result.heldout_tokens for result in results if result.loss is not None}) > 1:
-        lines.append(
-            "These settings change what is held out or how it is asked: the losses are not of the same replies."
-        )
+        note = "These settings change what is held out or how it is asked: the losses are not of the same replies."
+        lines.append(note)
     return "\n\n".join(lines)
 
 
@@ -230,10 +220,10 @@ def _install_best_adapter(out: Path, results: Sequence[SweepResult], best: Sweep
     fresh, earlier = out / f".{SWEEP_ADAPTER_FOLDER}.new", out / f".{SWEEP_ADAPTER_FOLDER}.earlier"
     for left_over in (fresh, earlier):
         shutil.rmtree(left_over, ignore_errors=True)
-    with atomic_folder(fresh) as aside:
-        shutil.copytree(source, aside, dirs_exist_ok=True)
-        (aside / "README.md").write_text(card, encoding="utf-8")
-        write_manifest(aside, manifest.model_copy(update={"caveats": (*manifest.caveats, chosen)}))
+    with atomic_folder(fresh) as partial_folder:
+        shutil.copytree(source, partial_folder, dirs_exist_ok=True)
+        (partial_folder / "README.md").write_text(card, encoding="utf-8")
+        write_manifest(partial_folder, manifest.model_copy(update={"caveats": (*manifest.caveats, chosen)}))
     if target.exists():
         target.rename(earlier)
     fresh.rename(target)

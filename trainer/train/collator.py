@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -13,18 +12,18 @@ from torch.nn import functional
 from torch.nn.parallel import DistributedDataParallel
 
 from personas.prompt import TokenizedSample
+from trainer.estimate.workload import common_prefix_length
 
-IGNORE_INDEX = -100
-"""Label of a token that is not trained on, as in transformers."""
+IGNORE_INDEX = -100  # label of a token that is not trained on, as in transformers
 
 PADDING_SAMPLE = TokenizedSample((0, 0), (False, False))
-"""Fills up the last batches where several processes need equally many of them: nothing is learned from it."""
+"""Fills the last batches of several processes up to the same size; carries no loss."""
 
 
 def collate(samples: Sequence[TokenizedSample]) -> dict[str, Tensor]:
-    """The samples as `prefix_ids` [1, p], and what follows it as `input_ids` and `labels` [samples, longest − p].
+    """Collate samples: `prefix_ids` [1, p], and what follows as `input_ids` and `labels` [samples, longest − p].
 
-    A label stands where its token stands, not before it. `lengths` [samples] counts each sample's own tokens.
+    A label is at its token's position, not before it. `lengths` [samples] counts each sample's own tokens.
     """
     prefix = shared_prefix_length(samples)
     longest = max(len(sample.ids) for sample in samples) - prefix
@@ -43,9 +42,9 @@ def collate(samples: Sequence[TokenizedSample]) -> dict[str, Tensor]:
 
 
 def pack(samples: Sequence[TokenizedSample]) -> dict[str, Tensor]:
-    """The samples in one row: `input_ids`, `position_ids` and `labels` [1, all tokens]; `prefix_ids` is empty [1, 0].
+    """Pack samples into one row: `input_ids`, `position_ids`, `labels` [1, all tokens]; empty `prefix_ids` [1, 0].
 
-    A sample's first token has no label: what stands before it belongs to another one. `lengths` is as in `collate`.
+    A sample's first token has no label: the token before it is another sample's. `lengths` is as in `collate`.
     """
     row = pack_ids([sample.ids for sample in samples])
     ids = row["input_ids"]
@@ -59,7 +58,7 @@ def pack(samples: Sequence[TokenizedSample]) -> dict[str, Tensor]:
 
 
 def pack_ids(texts: Sequence[Sequence[int]]) -> dict[str, Tensor]:
-    """Texts of token ids in one row: `input_ids` and `position_ids` [1, all tokens]; each begins at position 0."""
+    """Pack token ids into one row: `input_ids` and `position_ids` [1, all tokens]; each text begins at position 0."""
     return {
         "input_ids": torch.tensor([[token for text in texts for token in text]]),
         "position_ids": torch.tensor([[place for text in texts for place in range(len(text))]]),
@@ -67,28 +66,24 @@ def pack_ids(texts: Sequence[Sequence[int]]) -> dict[str, Tensor]:
 
 
 def drop_padding_samples(samples: Sequence[TokenizedSample]) -> Sequence[TokenizedSample]:
-    """Returns the samples without `PADDING_SAMPLE`, or one of these if there is nothing else to compute."""
+    """Return the samples without `PADDING_SAMPLE`, or one of these if there is nothing else to compute."""
     return [sample for sample in samples if any(sample.mask)] or samples[:1]
 
 
 def shared_prefix_length(samples: Sequence[TokenizedSample]) -> int:
-    """Returns the number of tokens that all prompts share at the start, without each one's last, which predicts the
-    reply's first."""
+    """Count the tokens that all prompts share at the start, without a prompt's last, which predicts the reply."""
     shortest_prompt = min(sample.mask.index(True) if any(sample.mask) else len(sample.ids) for sample in samples)
-    # What the first and the last in order share, all between them share too.
-    first, last = min(sample.ids for sample in samples), max(sample.ids for sample in samples)
-    alike = itertools.takewhile(lambda pair: pair[0] == pair[1], zip(first, last, strict=False))
-    return min(sum(1 for _ in alike), shortest_prompt - 1)
+    return min(common_prefix_length([sample.ids for sample in samples]), shortest_prompt - 1)
 
 
 def reply_losses(model: Any, batch: dict[str, Tensor]) -> Tensor:
-    """The negative log-likelihood of each trained token, in nats, [trained tokens], row after row."""
+    """Return the negative log-likelihood of each trained token, in nats, [trained tokens], row after row."""
     logits, targets = reply_logits(model, batch)
     return functional.cross_entropy(logits.float(), targets, reduction="none")
 
 
 def reply_logits(model: Any, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-    """Returns the logits at each trained token, [trained tokens, vocabulary], and the target tokens."""
+    """Return the logits at each trained token, [trained tokens, vocabulary], and the target tokens."""
     prefix, ids, labels = batch["prefix_ids"], batch["input_ids"], batch["labels"]
     shares = prefix.shape[1] > 0
     if shares and _recomputes_layers(model):
@@ -105,7 +100,7 @@ def reply_logits(model: Any, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
 
 
 def _prefix_cache(model: Any, prefix: Tensor, rows: int) -> Any:
-    """The keys and values of the shared beginning, once for each row."""
+    """Compute the keys and values of the shared prefix, repeated for each row."""
     with _logits_only(model, torch.zeros_like(prefix, dtype=torch.bool)):
         cache = model(input_ids=prefix, use_cache=True).past_key_values
     cache.batch_repeat_interleave(rows)
@@ -113,16 +108,16 @@ def _prefix_cache(model: Any, prefix: Tensor, rows: int) -> Any:
 
 
 def _recomputes_layers(model: Any) -> bool:
-    """Tells whether the model keeps no KV cache during training because it recomputes its layers."""
+    """Report whether the model keeps no KV cache during training because it recomputes its layers."""
     return model.training and any(getattr(module, "gradient_checkpointing", False) for module in model.modules())
 
 
 @contextmanager
 def _logits_only(model: Any, positions: Tensor) -> Iterator[None]:
-    """Inside, `model` gives logits [1, n, vocabulary] of the n marked positions [rows, length] only.
+    """For a `with` block, let `model` compute logits [1, n, vocabulary] of the n marked positions [rows, length] only.
 
-    The head is the costliest layer of a small model, and most tokens are prompt. The positions are picked between
-    decoder and head, so that whatever the model does after its head (scaling, soft capping) stays as it is.
+    The head is the costliest layer of a small model, and most tokens are prompt. Positions are picked between decoder
+    and head, so that everything after the head (scaling, soft capping) is unchanged.
     """
     alone = model.module if isinstance(model, DistributedDataParallel) else model
     causal = alone.get_base_model() if hasattr(alone, "get_base_model") else alone

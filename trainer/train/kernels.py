@@ -7,7 +7,7 @@ import importlib.util
 import logging
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
@@ -26,12 +26,13 @@ GROUPED_ATTENTION = "grouped_matmul"
 DROPOUT_LEVELS = 256
 LIGER_PATCHED_ATTRIBUTES = ("forward", "extra_repr", "_get_name")  # attributes that Liger binds to single layers
 FLASH_ATTENTION, FLEX_ATTENTION = "flash_attention_2", "flex_attention"
-MAX_LOGIT_DIFFERENCE = 1e-2  # accepted difference of a sample's logits relative to their size: rounding to 16 bits
+MAX_LOGIT_DIFFERENCE = 1e-2
+"""Allowed difference of a sample's logits, as a share of their size: 16-bit rounding, far less than attention leaks."""
 log = logging.getLogger(__name__)
 
 
 def use_grouped_attention(model: Any) -> None:
-    """Let the model attend by two batched matrix products where it would use torch's attention on the CPU.
+    """Replace torch's attention on the CPU by two batched matrix products.
 
     Torch's fused kernel saves memory, but takes four times as long for prompts of some hundred tokens with a mask.
     """
@@ -60,8 +61,6 @@ def grouped_attention(
 
 
 AttentionInterface.register(GROUPED_ATTENTION, grouped_attention)
-
-
 AttentionMaskInterface.register(GROUPED_ATTENTION, eager_mask)
 
 
@@ -87,7 +86,7 @@ class SharedDropout(nn.Module):
         self._last: tuple[Tensor, Tensor] | None = None
 
     def forward(self, values: Tensor) -> Tensor:
-        """`values` with some of them zero and the others scaled up, in training; as they are otherwise."""
+        """In training, zero some of the values and scale the others up; otherwise return them unchanged."""
         if not self.training:
             self._last = None
             return values
@@ -115,7 +114,7 @@ class _SharedDropoutFunction(torch.autograd.Function):
 
 
 def liger_unavailable_reason(model: Any, machine: MachineSpec) -> str:
-    """Returns why Liger cannot be used; empty if it can."""
+    """Return why Liger cannot be used; empty if it can."""
     if not machine.has_cuda:
         return "needs CUDA"
     if importlib.util.find_spec("liger_kernel") is None:
@@ -126,13 +125,12 @@ def liger_unavailable_reason(model: Any, machine: MachineSpec) -> str:
 
 @contextmanager
 def liger_kernels(model: Any) -> Iterator[None]:
-    """Inside, the model (with or without an adapter around it) computes with Liger's kernels."""
+    """Patch the model, with or without an adapter, with Liger's kernels for a `with` block."""
     causal = model.get_base_model() if hasattr(model, "get_base_model") else model
     modelling = sys.modules[type(causal).__module__]
     functions, layers = dict(vars(modelling)), [(layer, _bound_methods(layer)) for layer in causal.modules()]
-    _liger_patches()._apply_liger_kernel_to_instance(
-        model=causal, cross_entropy=False, fused_linear_cross_entropy=False
-    )
+    disabled = {"cross_entropy": False, "fused_linear_cross_entropy": False}
+    _liger_patches()._apply_liger_kernel_to_instance(model=causal, **disabled)
     try:
         yield
     finally:
@@ -153,7 +151,7 @@ def _liger_patches() -> ModuleType:
 
 @dataclass(frozen=True)
 class KernelSelection:
-    """Selected kernels. `packing`: samples lie in one row without padding. `notes` explain the selection."""
+    """Selected kernels. `packing`: samples share a row without padding. `notes` explain the selection."""
 
     packing: bool
     liger: bool
@@ -161,16 +159,13 @@ class KernelSelection:
 
     @contextmanager
     def in_use(self, model: Any) -> Iterator[None]:
-        """Inside, what patches the model does; afterwards it is as it was."""
-        if not self.liger:
-            yield
-            return
-        with liger_kernels(model):
+        """Patch the model for a `with` block."""
+        with liger_kernels(model) if self.liger else nullcontext():
             yield
 
 
 def choose_kernels(model: Any, recipe: Recipe, machine: MachineSpec) -> KernelSelection:
-    """Choose for a base model that is loaded and has no adapter yet, and let it attend in the way that was chosen."""
+    """Choose kernels for a loaded base model without an adapter, and set its attention implementation."""
     notes: list[str] = []
     packing = _choose_attention(model, recipe, machine, notes)
     how = "samples packed without padding" if packing else "what the prompts of a batch share computed once"
@@ -188,7 +183,7 @@ def choose_kernels(model: Any, recipe: Recipe, machine: MachineSpec) -> KernelSe
 
 
 def _choose_attention(model: Any, recipe: Recipe, machine: MachineSpec, notes: list[str]) -> bool:
-    """Let the model attend in the best way; whether samples are packed. What was tried in vain goes into `notes`."""
+    """Set the best attention and report whether samples are packed; `notes` gets failed attempts."""
     if recipe.packing == "off":
         return False
     before = model.config._attn_implementation
@@ -207,18 +202,15 @@ def _choose_attention(model: Any, recipe: Recipe, machine: MachineSpec, notes: l
 
 
 def _packing_candidates(machine: MachineSpec) -> Sequence[str]:
-    """Kinds of attention that pass over what lies between two samples, the best first; on a CPU there is none."""
+    """Return the attention implementations for packed samples, the best first; none on a CPU."""
     if not machine.has_cuda:
         return ()
-    installed = {FLASH_ATTENTION: is_flash_attn_2_available(), FLEX_ATTENTION: is_torch_flex_attn_available()}
-    return [way for way, is_here in installed.items() if is_here]
+    available = {FLASH_ATTENTION: is_flash_attn_2_available(), FLEX_ATTENTION: is_torch_flex_attn_available()}
+    return [way for way, is_available in available.items() if is_available]
 
 
 def _packing_unavailable_reason(model: Any, way: str) -> str:
-    """Let the model attend so and try it on two samples in one row: why it cannot be, empty where it can.
-
-    The second one's logits have to stay what they are when the first is another.
-    """
+    """Try an attention implementation: return why it fails or lets packed samples see each other, else nothing."""
     try:
         model.set_attn_implementation(way)
         first, second = (_second_sample_logits(model, token) for token in (3, 7))
@@ -231,7 +223,7 @@ def _packing_unavailable_reason(model: Any, way: str) -> str:
 
 
 def _second_sample_logits(model: Any, token: int) -> torch.Tensor:
-    """The logits of the second of two samples in one row; the first repeats a token."""
+    """Return the logits of the second of two samples in one row; the first repeats a token."""
     batch = pack_ids([[token] * 16, list(range(3, 19))])
     with torch.inference_mode():
         row = {name: tensor.to(model.device) for name, tensor in batch.items()}

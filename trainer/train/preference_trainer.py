@@ -31,103 +31,86 @@ from trainer.train.sft_trainer import (
     TrainResult,
     add_lora_adapter,
     cast_adapter_to_float32,
+    evaluates,
     load_model_with_kernels,
     run_trainer,
     training_arguments,
 )
 from trainer.train.trainer_base import StageInputs, TrainerBase
 
-REFERENCE_ADAPTER = "ref"
-"""TRL's name for the frozen copy of the adapter."""
-PADDING_TOKEN_ID = 0
-"""Stands behind the end of a row, where no token sees it."""
+REFERENCE_ADAPTER = "ref"  # TRL's name for the frozen copy of the adapter
+PADDING_TOKEN_ID = 0  # comes after the end of a row, where no token attends to it
 
 
-def train_preferences(base: BaseModel, tokenizer: Any, course: StageInputs, preferences: PreferenceSet) -> TrainResult:
-    """Let the adapter that `course.begin` puts into the model go on learning, from the latest checkpoint on.
+def train_preferences(base: BaseModel, tokenizer: Any, stage: StageInputs, preferences: PreferenceSet) -> TrainResult:
+    """Train the adapter that `stage.begin` loads, from the latest checkpoint on.
 
-    Raises `TrainingError` when the loss diverges, `RequestError` for several processes, and whatever `course.check`
-    raises.
+    Raises `TrainingError` if the loss diverges, `RequestError` for several processes, and the errors of `stage.check`.
     """
-    if course.processes.is_distributed:
+    if stage.processes.is_distributed:
         raise RequestError("Several processes cannot learn from preferences together.", "Start one process.")
-    trained = run_trainer(course, partial(make_preference_trainer, base, tokenizer, course, preferences))
+    trained = run_trainer(stage, partial(make_preference_trainer, base, tokenizer, stage, preferences))
     trained.model.delete_adapter(REFERENCE_ADAPTER)
     return trained
 
 
 def make_preference_trainer(
-    base: BaseModel, tokenizer: Any, course: StageInputs, preferences: PreferenceSet, folder: Path
+    base: BaseModel, tokenizer: Any, stage: StageInputs, preferences: PreferenceSet, folder: Path
 ) -> PreferenceTrainer:
-    """The trainer, as it is before the first step: the adapter and its reference are the same."""
-    recipe = course.recipe.model_copy(update={"packing": "off"})
+    """Make the trainer before its first step: the adapter and its reference are equal."""
+    recipe = stage.recipe.model_copy(update={"packing": "off"})
     model, kernels = load_model_with_kernels(base, recipe)
     model = add_lora_adapter(model, recipe)
-    of: dict[str, Any] = {"model": model, "processing_class": tokenizer}
-    made = (_kto_factory if preferences.method == "kto" else _dpo_factory)(course, preferences, folder)
-    trainer: PreferenceTrainer = made(course, kernels, **of)
+    parts = (_kto_parts if preferences.method == "kto" else _dpo_parts)(stage, preferences, folder)
+    trainer_class, args, table, collator = parts
+    trainer: PreferenceTrainer = trainer_class(
+        stage,
+        kernels,
+        model=model,
+        processing_class=tokenizer,
+        args=args,
+        train_dataset=table,
+        eval_dataset=table if evaluates(stage) else None,  # TRL requires one; the stage's replies are measured
+        data_collator=collator(pad_token_id=PADDING_TOKEN_ID),
+    )
     cast_adapter_to_float32(model)
-    if course.begin:
-        course.begin(model)
+    if stage.begin:
+        stage.begin(model)
     _copy_adapter_to_reference(model)
     patch_reply_scoring(model.get_base_model())
     return trainer
 
 
-def _kto_factory(course: StageInputs, preferences: PreferenceSet, folder: Path) -> Callable[..., PreferenceTrainer]:
-    batch = course.recipe.per_device_train_batch_size
+TrainerParts = tuple[type["PreferenceTrainer"], Any, Any, Callable[..., Any]]
+"""Trainer class, arguments, data set and collator class."""
+
+
+def _kto_parts(stage: StageInputs, preferences: PreferenceSet, folder: Path) -> TrainerParts:
+    batch = stage.recipe.per_device_train_batch_size
     if batch < 2:
-        raise TrainingError(
-            "KTO needs two replies at once, and there is memory for one.", "Set a lower max_length, or lora_r."
-        )
+        lacks = "KTO needs two replies at once, and there is memory for one."
+        raise TrainingError(lacks, "Set a lower max_length, or lora_r.")
     good, bad = class_weights(preferences.judged)
-    args = KTOConfig(
-        **_preference_arguments(course, folder),
-        beta=course.recipe.preference_beta,
-        desirable_weight=good,
-        undesirable_weight=bad,
-        train_sampling_strategy="sequential",
-    )
-    order = arrange_batches(preferences.judged, max(course.length_group_batch, batch), course.recipe.seed)
-    table = kto_dataset(order, batch)
-    return partial(
-        ReplyKTOTrainer,
-        args=args,
-        train_dataset=table,
-        eval_dataset=_eval_dataset(table, course),
-        data_collator=DataCollatorForUnpairedPreference(pad_token_id=PADDING_TOKEN_ID),
-    )
+    args = KTOConfig(**_preference_arguments(stage, folder), desirable_weight=good, undesirable_weight=bad)
+    order = arrange_batches(preferences.judged, max(stage.length_group_batch, batch), stage.recipe.seed)
+    return ReplyKTOTrainer, args, kto_dataset(order, batch), DataCollatorForUnpairedPreference
 
 
-def _dpo_factory(course: StageInputs, preferences: PreferenceSet, folder: Path) -> Callable[..., PreferenceTrainer]:
-    args = DPOConfig(
-        **_preference_arguments(course, folder),
-        beta=course.recipe.preference_beta,
-        train_sampling_strategy="sequential",
-    )
-    table = dpo_dataset(shuffle_pairs(preferences.pairs, course.recipe.seed))
-    return partial(
-        ReplyDPOTrainer,
-        args=args,
-        train_dataset=table,
-        eval_dataset=_eval_dataset(table, course),
-        data_collator=DataCollatorForPreference(pad_token_id=PADDING_TOKEN_ID),
-    )
+def _dpo_parts(stage: StageInputs, preferences: PreferenceSet, folder: Path) -> TrainerParts:
+    args = DPOConfig(**_preference_arguments(stage, folder))
+    table = dpo_dataset(shuffle_pairs(preferences.pairs, stage.recipe.seed))
+    return ReplyDPOTrainer, args, table, DataCollatorForPreference
 
 
-def _preference_arguments(course: StageInputs, folder: Path) -> dict[str, Any]:
-    """Held-out replies are measured where the recipe says so, but choose nothing: they are not what is learned here."""
-    return {**training_arguments(course, folder), "load_best_model_at_end": False}
-
-
-def _eval_dataset(table: Any, course: StageInputs) -> Any:
-    """TRL wants some table where there is measuring on the way; what is measured is the course's held-out replies."""
-    return table if course.heldout and course.recipe.eval_strategy != "no" else None
+def _preference_arguments(stage: StageInputs, folder: Path) -> dict[str, Any]:
+    """Return the arguments of both methods. Held-out loss selects no checkpoint: it is not what is optimised."""
+    arguments = {**training_arguments(stage, folder), "load_best_model_at_end": False}
+    return {**arguments, "beta": stage.recipe.preference_beta, "train_sampling_strategy": "sequential"}
 
 
 def kto_dataset(order: Sequence[LabelledReply], batch: int) -> Any:
-    """The rows of `KTOTrainer`: prompt, reply, whether it is good, and the reply of another row of its batch."""
-    rows = [_prompt_and_reply(one) for one in order]
+    """Make the rows of `KTOTrainer`: prompt, reply, its label, and the reply of another row of the batch."""
+    rows = [_prompt_and_reply(reply) for reply in order]
     batches = [rows[first : first + batch] for first in range(0, len(rows), batch)]
     others = [row for together in batches for row in (together[-1], *together[:-1])]
     return Table.from_dict(
@@ -135,13 +118,13 @@ def kto_dataset(order: Sequence[LabelledReply], batch: int) -> Any:
             "prompt_ids": [prompt for prompt, _ in rows],
             "completion_ids": [reply for _, reply in rows],
             "KL_completion_ids": [reply for _, reply in others],
-            "label": [one.is_good for one in order],
+            "label": [reply.is_good for reply in order],
         }
     )
 
 
 def dpo_dataset(pairs: Sequence[PreferencePair]) -> Any:
-    """The rows of `DPOTrainer`: prompt, chosen and rejected reply."""
+    """Make the rows of `DPOTrainer`: prompt, chosen and rejected reply."""
     return Table.from_dict(
         {
             "prompt_ids": [_prompt_and_reply(pair.chosen)[0] for pair in pairs],
@@ -151,10 +134,9 @@ def dpo_dataset(pairs: Sequence[PreferencePair]) -> Any:
     )
 
 
-def _prompt_and_reply(one: LabelledReply) -> tuple[list[int], list[int]]:
-    """Prompt and reply."""
-    prompt = len(one.sample.ids) - one.sample.reply_tokens
-    return list(one.sample.ids[:prompt]), list(one.sample.ids[prompt:])
+def _prompt_and_reply(reply: LabelledReply) -> tuple[list[int], list[int]]:
+    ids, prompt = list(reply.sample.ids), len(reply.sample.ids) - reply.sample.reply_tokens
+    return ids[:prompt], ids[prompt:]
 
 
 class PreferenceTrainer(TrainerBase):
@@ -180,16 +162,15 @@ class ReplyDPOTrainer(PreferenceTrainer, DPOTrainer):  # type: ignore[misc]  # a
 
 
 def _copy_adapter_to_reference(model: Any) -> None:
-    """The reference is what training begins from, in float32 as the adapter is."""
-    weights_of = dict(model.named_parameters())
-    for name, weight in weights_of.items():
+    """Copy the adapter's initial weights to the reference, in float32 like the adapter."""
+    weights = dict(model.named_parameters())
+    for name, weight in weights.items():
         if f".{REFERENCE_ADAPTER}." in name:
-            start = weights_of[name.replace(f".{REFERENCE_ADAPTER}.", ".default.")]
-            weight.data = start.detach().clone()
+            weight.data = weights[name.replace(f".{REFERENCE_ADAPTER}.", ".default.")].detach().clone()
 
 
 def patch_reply_scoring(causal: Any) -> None:
-    """Scores replies by `reply_log_probabilities` when TRL asks for it, marked by `fused_lm_head`."""
+    """Score replies by `reply_log_probabilities` in calls of TRL, which pass `fused_lm_head`."""
     forward = causal.forward
 
     @wraps(forward)
@@ -204,7 +185,7 @@ def patch_reply_scoring(causal: Any) -> None:
 
 
 def reply_log_probabilities(causal: Any, input_ids: Tensor, labels: Tensor) -> Tensor:
-    """The log-probability of each labelled token in nats, [rows, length - 1], 0 where there is no label.
+    """Return the log-probability of each labelled token in nats, [rows, length - 1], 0 where there is no label.
 
     `input_ids` and `labels` [rows, length] are padded on the right.
     """
@@ -218,8 +199,7 @@ def reply_log_probabilities(causal: Any, input_ids: Tensor, labels: Tensor) -> T
 
 
 def _shared_prefix(input_ids: Tensor, labelled: Tensor) -> int:
-    """Returns the number of tokens that all rows share at the start, without each prompt's last, which predicts the
-    reply's first."""
+    """Count the tokens that all rows share at the start, without a prompt's last, which predicts the reply."""
     alike = (input_ids == input_ids[:1]).all(dim=0).long().cumprod(dim=0).sum()
     shortest_prompt = labelled.long().argmax(dim=1).min()
     return int(torch.minimum(alike, shortest_prompt - 1).clamp(min=0))

@@ -33,33 +33,30 @@ from trainer.train.kernels import KernelSelection, choose_kernels, share_dropout
 from trainer.train.trainer_base import StageInputs, TrainerBase
 
 DTYPES: dict[str, TrainingPrecision] = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
-MAX_CHECKPOINTS = 3
-"""The best among them."""
+MAX_CHECKPOINTS = 3  # including the best one
 Collator = Callable[[Sequence[TokenizedSample]], dict[str, torch.Tensor]]
 log = logging.getLogger(__name__)
 
 
 class ReplySFTTrainer(TrainerBase, SFTTrainer):  # type: ignore[misc]  # TRL is untyped here
-    """Batches of like length, logits for the trained tokens only, held-out replies measured by themselves."""
+    """Batches samples of similar length, and computes logits of trained tokens only."""
 
     loss_is_scaled_for_ga = True
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:
-        course = self._course
-        absent = [len(course.train)] * self._absent()
-        if course.order:
-            return [*course.order, *absent]
-        lengths = [len(sample.ids) for sample in course.train]
-        return LengthSortedSampler(
-            lengths, course.length_group_batch or self.args.train_batch_size, self.args.seed, absent
-        )
+        stage = self._stage
+        absent = [len(stage.train)] * self._absent()
+        if stage.order:
+            return [*stage.order, *absent]
+        lengths = [len(sample.ids) for sample in stage.train]
+        batch_size = stage.length_group_batch or self.args.train_batch_size
+        return LengthSortedSampler(lengths, batch_size, self.args.seed, absent)
 
     def _absent(self) -> int:
-        """Returns how many samples are missing for equally many full batches in each process."""
-        processes = self._course.processes
-        return (
-            -len(self._course.train) % (self.args.train_batch_size * processes.count) if processes.is_distributed else 0
-        )
+        """Return how many samples are missing for equally many full batches in each process."""
+        processes = self._stage.processes
+        per_step = self.args.train_batch_size * processes.count
+        return -len(self._stage.train) % per_step if processes.is_distributed else 0
 
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
@@ -69,11 +66,11 @@ class ReplySFTTrainer(TrainerBase, SFTTrainer):  # type: ignore[misc]  # TRL is 
         self.tokens_done += int(inputs["lengths"].sum())
         if num_items_in_batch is None:
             return losses.mean()
-        return losses.sum() / num_items_in_batch * self._course.processes.count  # whose gradients are averaged
+        return losses.sum() / num_items_in_batch * self._stage.processes.count  # whose gradients are averaged
 
 
 class LengthSortedSampler(torch.utils.data.Sampler[int]):
-    """Another `group_by_length` order in each epoch; the places `at_the_end` follow."""
+    """Samples in a new `group_by_length` order in each epoch, followed by the places `at_the_end`."""
 
     def __init__(self, lengths: Sequence[int], batch_size: int, seed: int, at_the_end: Sequence[int] = ()) -> None:
         self._lengths, self._batch_size, self._seed, self._epoch = lengths, batch_size, seed, 0
@@ -87,16 +84,16 @@ class LengthSortedSampler(torch.utils.data.Sampler[int]):
         yield from self._at_the_end
 
     def set_epoch(self, epoch: int) -> None:
-        """Called by the trainer when an epoch begins."""
+        """Set the epoch, at its start."""
         self._epoch = epoch
 
 
 @dataclass(frozen=True)
 class TrainResult:
-    """The peft model that holds the new adapter, in evaluation mode, and every event of the run so far.
+    """The peft model with the new adapter, in evaluation mode, and every event of the run so far.
 
-    `account` has counted the run's time and memory and goes on counting. `resumed_at` is the step at which this process
-    took over, 0 from the start. `kernels` says what computed.
+    `account` counts the run's time and memory. `resumed_at` is the step from which this process resumed, 0 for the
+    start. `kernels` describes the kernels in use.
     """
 
     model: Any
@@ -106,74 +103,62 @@ class TrainResult:
     kernels: tuple[str, ...]
 
 
-def train_sft(base: BaseModel, tokenizer: Any, course: StageInputs) -> TrainResult:
-    """Train a LoRA adapter, from the latest checkpoint in the course's folder on where there is one.
-
-    Raises `TrainingError` when the loss diverges, and whatever `course.check` raises.
-    """
-    return run_trainer(course, functools.partial(make_sft_trainer, base, tokenizer, course))
+def train_sft(base: BaseModel, tokenizer: Any, stage: StageInputs) -> TrainResult:
+    """Train a LoRA adapter from the latest checkpoint, if any. Raises `TrainingError` and `stage.check`'s errors."""
+    return run_trainer(stage, functools.partial(make_sft_trainer, base, tokenizer, stage))
 
 
-def run_trainer(course: StageInputs, trainer_in: Callable[[Path], TrainerBase]) -> TrainResult:
-    """Train with the trainer that is made for a folder of checkpoints. Raises as `train_sft` does."""
+def run_trainer(stage: StageInputs, make_trainer: Callable[[Path], TrainerBase]) -> TrainResult:
+    """Train with a trainer made for the checkpoints' folder. Raises the errors of `train_sft`."""
     with ExitStack() as stack:
-        folder = course.folder or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="understudy-train-")))
-        trainer = trainer_in(folder)
-        reporter = EventCallback(course, trainer)
-        trainer.add_callback(reporter)
+        folder = stage.folder or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="understudy-train-")))
+        trainer = make_trainer(folder)
+        events = EventCallback(stage, trainer)
+        trainer.add_callback(events)
         if can_trim_heap(on_cpu=trainer.model.device.type == "cpu"):
             trainer.add_callback(HeapTrimCallback())
-        kept = latest_valid_checkpoint(course.folder) if course.folder else None
-        run_training_loop(trainer, kept)
-    return TrainResult(
-        trainer.model.eval(),
-        tuple(reporter.history),
-        course.account,
-        checkpoint_step(kept) if kept else 0,
-        trainer.kernels.notes,
-    )
+        checkpoint = latest_valid_checkpoint(stage.folder) if stage.folder else None
+        run_training_loop(trainer, checkpoint)
+    resumed_at = checkpoint_step(checkpoint) if checkpoint else 0
+    return TrainResult(trainer.model.eval(), tuple(events.history), stage.account, resumed_at, trainer.kernels.notes)
 
 
-def make_sft_trainer(base: BaseModel, tokenizer: Any, course: StageInputs, folder: Path) -> ReplySFTTrainer:
-    """A trainer of a new adapter over the base model, as it is before the first step."""
-    model, kernels = load_model_with_kernels(base, course.recipe)
-    model = add_lora_adapter(model, course.recipe)
+def make_sft_trainer(base: BaseModel, tokenizer: Any, stage: StageInputs, folder: Path) -> ReplySFTTrainer:
+    """Make a trainer of a new adapter, before its first step."""
+    model, kernels = load_model_with_kernels(base, stage.recipe)
+    model = add_lora_adapter(model, stage.recipe)
+    train = [*stage.train, PADDING_SAMPLE] if stage.processes.is_distributed else stage.train
     trainer = ReplySFTTrainer(
-        course,
+        stage,
         kernels,
         model=model,
-        args=SFTConfig(**training_arguments(course, folder), dataset_kwargs={"skip_prepare_dataset": True}),
-        train_dataset=make_hf_dataset(
-            [*course.train, PADDING_SAMPLE] if course.processes.is_distributed else course.train
-        ),
-        eval_dataset=make_hf_dataset(course.heldout) if course.heldout else None,
+        args=SFTConfig(**training_arguments(stage, folder), dataset_kwargs={"skip_prepare_dataset": True}),
+        train_dataset=make_hf_dataset(train),
+        eval_dataset=make_hf_dataset(stage.heldout) if stage.heldout else None,
         data_collator=functools.partial(_collate_rows, pack if kernels.packing else collate),
         processing_class=tokenizer,
     )
-    if course.recipe.early_stopping_patience and _evaluates(course):
-        trainer.add_callback(EarlyStoppingCallback(course.recipe.early_stopping_patience))
+    if stage.recipe.early_stopping_patience and evaluates(stage):
+        trainer.add_callback(EarlyStoppingCallback(stage.recipe.early_stopping_patience))
     cast_adapter_to_float32(model)
-    if course.begin:
-        course.begin(model)
+    if stage.begin:
+        stage.begin(model)
     if model.device.type == "cpu":
         share_dropout(model)
     return trainer
 
 
 def run_training_loop(trainer: TrainerBase, checkpoint: Path | None = None) -> None:
-    """All steps. The adapter's inputs need no float32 copies where autocast multiplies in 16 bits anyway."""
+    """Run all steps. The adapter's inputs need no float32 copies if autocast multiplies in 16 bits."""
     trainer.remove_callback(PrinterCallback)
     computes_in_16_bits = trainer.args.bf16 or trainer.args.fp16
-    with (
-        disable_input_dtype_casting(trainer.model, active=computes_in_16_bits),
-        trainer.kernels.in_use(trainer.model),
-    ):
+    with disable_input_dtype_casting(trainer.model, active=computes_in_16_bits), trainer.kernels.in_use(trainer.model):
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     trainer.load_best_weights()
 
 
 def load_model_with_kernels(base: BaseModel, recipe: Recipe) -> tuple[Any, KernelSelection]:
-    """The base model, with what was chosen for it to compute with."""
+    """Load the base model and choose its kernels."""
     model = load_quantised(base, recipe)
     kernels = choose_kernels(model, recipe, probe_machine())
     log.info("%s", " ".join(kernels.notes))
@@ -181,7 +166,7 @@ def load_model_with_kernels(base: BaseModel, recipe: Recipe) -> tuple[Any, Kerne
 
 
 def load_quantised(base: BaseModel, recipe: Recipe) -> Any:
-    """The base model with its linear layers in 4 bits, if the recipe says so; on the CPU with those values unpacked.
+    """Load the base model, with 4-bit linear layers if the recipe says so; a CPU computes with the unpacked values.
 
     `recipe.precision` is resolved (`trainer.recipe.resolve`).
     """
@@ -207,7 +192,7 @@ def load_quantised(base: BaseModel, recipe: Recipe) -> Any:
 
 
 def add_lora_adapter(model: Any, recipe: Recipe) -> Any:
-    """The model with an untrained adapter over the recipe's target modules, as far as the model has them."""
+    """Add an untrained adapter to those of the recipe's target modules that the model has."""
     present = {name.rpartition(".")[2] for name, _ in model.named_modules()}
     targets = [name for name in recipe.target_modules if name in present]
     if not targets:
@@ -228,15 +213,15 @@ def add_lora_adapter(model: Any, recipe: Recipe) -> Any:
     return get_peft_model(model, lora)
 
 
-def training_arguments(course: StageInputs, folder: Path) -> dict[str, Any]:
-    """Translates a schedule into arguments for TRL's trainers."""
-    recipe = course.recipe
+def training_arguments(stage: StageInputs, folder: Path) -> dict[str, Any]:
+    """Translate a recipe into arguments of TRL's trainers."""
+    recipe = stage.recipe
     shared = (
         "learning_rate", "lr_scheduler_type", "weight_decay", "max_grad_norm", "num_train_epochs", "logging_steps",
         "seed", "max_length",
     )  # fmt: skip
-    batch, accumulation = course.processes.share(recipe.per_device_train_batch_size, recipe.gradient_accumulation_steps)
-    strategy = recipe.eval_strategy if _evaluates(course) else "no"
+    batch, accumulation = stage.processes.share(recipe.per_device_train_batch_size, recipe.gradient_accumulation_steps)
+    strategy = recipe.eval_strategy if evaluates(stage) else "no"
     return dict(
         output_dir=str(folder),
         **{name: getattr(recipe, name) for name in shared},
@@ -268,26 +253,25 @@ def training_arguments(course: StageInputs, folder: Path) -> dict[str, Any]:
     )
 
 
-def _evaluates(course: StageInputs) -> bool:
-    """Tells whether held-out loss is measured during training and the best adapter kept."""
-    return bool(course.heldout) and course.recipe.eval_strategy != "no"
+def evaluates(stage: StageInputs) -> bool:
+    """Report whether held-out loss is measured during training and the best adapter is selected by it."""
+    return bool(stage.heldout) and stage.recipe.eval_strategy != "no"
 
 
 def make_hf_dataset(samples: Sequence[TokenizedSample]) -> Any:
-    """The samples as a `datasets` table of `input_ids` and `labels`."""
+    """Make a `datasets` table of `input_ids` and `labels`."""
     labels = [[id if trained else IGNORE_INDEX for id, trained in zip(s.ids, s.mask, strict=True)] for s in samples]
     return Table.from_dict({"input_ids": [list(sample.ids) for sample in samples], "labels": labels})
 
 
-def _collate_rows(laid_out: Collator, rows: Sequence[dict[str, list[int]]]) -> dict[str, torch.Tensor]:
-    samples = [
-        TokenizedSample(tuple(row["input_ids"]), tuple(x != IGNORE_INDEX for x in row["labels"])) for row in rows
-    ]
-    return laid_out(drop_padding_samples(samples))
+def _collate_rows(collator: Collator, rows: Sequence[dict[str, list[int]]]) -> dict[str, torch.Tensor]:
+    masks = [tuple(label != IGNORE_INDEX for label in row["labels"]) for row in rows]
+    samples = [TokenizedSample(tuple(row["input_ids"]), mask) for row, mask in zip(rows, masks, strict=True)]
+    return collator(drop_padding_samples(samples))
 
 
 def cast_adapter_to_float32(model: Any) -> None:
-    """TRL casts an adapter over a 4-bit base to 16 bits; steps of the optimiser would be lost in the rounding."""
+    """Cast the adapter back to float32: TRL's 16 bits over a 4-bit base would round optimiser steps away."""
     for weight in model.parameters():
         if weight.requires_grad:
             weight.data = weight.data.float()

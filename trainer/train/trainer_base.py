@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from peft.optimizers import create_loraplus_optimizer
 from safetensors import SafetensorError
 from transformers.trainer_callback import ExportableState
 from transformers.trainer_utils import rotate_checkpoints
@@ -39,13 +40,13 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class StageInputs:
-    """Inputs of a training run. `listen` receives each event; `check` raises `Stopped` between steps to stop.
+    """Inputs of a training stage. `listen` receives each event; `check` raises `RunCancelled` between steps to stop.
 
-    `folder` is where checkpoints are kept, one every `checkpoint_s`; a run that finds some goes on from the latest.
-    `order` is the samples' in every epoch, where it is not to be drawn; else those of `sorted_in` samples are about
-    equally long (0: of a batch). `start_loss` is the untrained model's on held-out replies, None where nobody measured
-    it. `account` counts time and memory. `hold` is waited for between batches. Where `processes` are many, each
-    computes its share. `begin` puts weights into the new adapter before the first step.
+    `folder` holds checkpoints, one every `checkpoint_s`; a run resumes from the latest. `order` fixes the samples'
+    order in every epoch; otherwise groups of `length_group_batch` samples (0: a batch) have similar lengths.
+    `initial_loss` is the untrained model's on held-out replies, None if not measured. `account` counts time and memory.
+    `hold` may pause between batches. Each of several `processes` computes its share. `begin` loads weights into the new
+    adapter before the first step.
     """
 
     train: Sequence[TokenizedSample]
@@ -64,22 +65,22 @@ class StageInputs:
     begin: Callable[[Any], None] | None = None
 
     def between(self) -> None:
-        """Between two batches that are measured: give way, and stop when asked to; many stop only together."""
+        """Between two evaluated batches, pause or stop on request; several processes stop only together."""
         self.hold.wait()
         if not self.processes.is_distributed:
             self.check()
 
 
 class TrainerBase:
-    """A trainer of TRL's that goes by a course: put before it among the bases of a class.
+    """Mixin that makes a TRL trainer follow its stage; comes before the trainer among a class's bases.
 
-    Since this process began, `tokens_done` counts the samples' own tokens, `measuring_s` the seconds of measuring.
-    What `remembers` gives is kept in every checkpoint; after a resume `remembered` holds it. `trouble` says why the
-    last checkpoint could not be written, empty where it could.
+    `tokens_done` counts the samples' own tokens and `measuring_s` the seconds of evaluation in this process. The result
+    of `remembers` is saved in every checkpoint; after a resume `remembered` holds it. `trouble` says why the last
+    checkpoint could not be written, empty if it could.
     """
 
-    def __init__(self, course: StageInputs, kernels: KernelSelection, **options: Any) -> None:
-        self._course, self.kernels = course, kernels
+    def __init__(self, stage: StageInputs, kernels: KernelSelection, **options: Any) -> None:
+        self._stage, self.kernels = stage, kernels
         self.tokens_done = 0
         self.measuring_s = 0.0
         self.remembered: dict[str, Any] = {}
@@ -102,11 +103,9 @@ class TrainerBase:
         super().__init__(**options)
 
     def create_optimizer(self, model: Any = None) -> Any:
-        """The recipe's optimiser; with LoRA+ (arXiv 2402.12354) B learns faster than A by its ratio."""
-        ratio = self._course.recipe.loraplus_lr_ratio
+        """Create the recipe's optimiser; with LoRA+ (arXiv 2402.12354) B learns faster than A by its ratio."""
+        ratio = self._stage.recipe.loraplus_lr_ratio
         if ratio and self.optimizer is None:
-            from peft.optimizers import create_loraplus_optimizer
-
             kind, options = self.get_optimizer_cls_and_kwargs(self.args, self.model)  # type: ignore[attr-defined]
             self.optimizer = create_loraplus_optimizer(
                 self.model, kind, loraplus_lr_ratio=ratio, loraplus_weight_decay=self.args.weight_decay, **options
@@ -115,19 +114,19 @@ class TrainerBase:
         return super().create_optimizer(*given)  # type: ignore[misc]  # the other base is a trainer of TRL's
 
     def evaluate(self, eval_dataset: Any = None, ignore_keys: Any = None, metric_key_prefix: str = "eval") -> Any:
-        """`eval_loss`: nats per held-out reply token, in the precision of training."""
-        begun = time.perf_counter()
+        """Measure `eval_loss` in nats per held-out reply token, in the precision of training."""
+        started = time.perf_counter()
         loss = self._heldout_loss()
-        self.measuring_s += time.perf_counter() - begun
+        self.measuring_s += time.perf_counter() - started
         metrics = {"eval_loss": loss}
         self.log(dict(metrics))
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 
     def _heldout_loss(self) -> float:
-        course, processes = self._course, self._course.processes
-        share = course.heldout[processes.index :: processes.count]
-        losses = measure_reply_losses(self.model, share, course.between, self.kernels.packing)
+        stage, processes = self._stage, self._stage.processes
+        share = stage.heldout[processes.index :: processes.count]
+        losses = measure_reply_losses(self.model, share, stage.between, self.kernels.packing)
         if not processes.is_distributed:
             return mean_loss(losses)
         nll, tokens = processes.sums(math.fsum(loss.nll for loss in losses), sum(loss.tokens for loss in losses))
@@ -136,11 +135,11 @@ class TrainerBase:
     # ------------------------------------------------------------------------------------- checkpoints
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        """Saves a checkpoint. If that fails the run goes on and tries again at the next one."""
-        if not self._course.processes.is_first:
+        """Save a checkpoint. If that fails, the run continues and tries again at the next one."""
+        if not self._stage.processes.is_first:
             return
         try:
-            self._keep_checkpoint()
+            self._write_checkpoint()
             self.trouble = ""
         except (OSError, SafetensorError) as error:
             if self.state.best_global_step == self.state.global_step:
@@ -150,15 +149,16 @@ class TrainerBase:
             self.trouble = f"No checkpoint could be written at step {self.state.global_step}. {cause}"
             log.warning("%s Training goes on; the next one is tried in time.", self.trouble)
 
-    def _keep_checkpoint(self) -> None:
+    def _write_checkpoint(self) -> None:
         folder = Path(self.args.output_dir) / f"{CHECKPOINT_PREFIX}{self.state.global_step}"
         if self.state.best_global_step:
             best = folder.with_name(f"{CHECKPOINT_PREFIX}{self.state.best_global_step}")
             self.state.best_model_checkpoint = str(best) if best == folder or best.is_dir() else None
-        if folder.is_dir():  # of this very step, by a rule that came first
+        if folder.is_dir():  # this step's checkpoint was written for another reason
             return
-        for part in (part for part in [*self.callback_handler.callbacks, self.control] if _is_exportable(part)):
-            self.state.stateful_callbacks[type(part).__name__] = part.state()
+        for part in (*self.callback_handler.callbacks, self.control):
+            if isinstance(part, ExportableState):
+                self.state.stateful_callbacks[type(part).__name__] = part.state()
         parts = {
             "weights": trainable_weights(self.model),
             "optimiser": self.optimizer.state_dict(),
@@ -168,9 +168,9 @@ class TrainerBase:
         }
         if self.accelerator.scaler is not None:
             parts["scaler"] = self.accelerator.scaler.state_dict()
-        with atomic_folder(folder) as aside:
-            Checkpoint(parts).write(aside)
-            self.state.save_to_json(str(aside / TRAINER_STATE_FILE))
+        with atomic_folder(folder) as partial_folder:
+            Checkpoint(parts).write(partial_folder)
+            self.state.save_to_json(str(partial_folder / TRAINER_STATE_FILE))
         if self.state.best_model_checkpoint:
             self._best = {}
         rotate_checkpoints(
@@ -198,22 +198,18 @@ class TrainerBase:
             restore_random_state(self._resumed.pop("random"))
 
     def _init_training_state(self, *arguments: Any) -> Any:
-        found = super()._init_training_state(*arguments)  # type: ignore[misc]  # as above
+        result = super()._init_training_state(*arguments)  # type: ignore[misc]  # as above
         if self.state.best_global_step:  # the folder may have been moved since
             best = Path(self.args.output_dir) / f"{CHECKPOINT_PREFIX}{self.state.best_global_step}"
             self.state.best_model_checkpoint = str(best) if best.is_dir() else None
-            if not best.is_dir():  # it could not be written: the best of those to come takes its place
+            if not best.is_dir():  # it could not be written: the best of the later ones replaces it
                 self.state.best_global_step = self.state.best_metric = None
-        return found
+        return result
 
     def load_best_weights(self) -> None:
-        """After training: the best weights, where their checkpoint could not be written."""
+        """After training, load the best weights if their checkpoint could not be written."""
         if self._best:
             restore_weights(self.model, self._best)
 
     def _load_best_model(self) -> None:
         restore_weights(self.model, Checkpoint.read(Path(self.state.best_model_checkpoint)).parts["weights"])
-
-
-def _is_exportable(part: object) -> bool:
-    return isinstance(part, ExportableState)

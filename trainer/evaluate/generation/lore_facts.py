@@ -28,10 +28,9 @@ from trainer.evaluate.generation.reply_tasks import (
     true_share,
 )
 
-USER_NAMES = ("user", "human", "guest")  # names that models use for the asking person
+USER_NAMES = ("user", "human", "guest")  # names under which models continue as the user, beside the real one
 MAX_DERIVED_QUESTIONS = 15
-MIN_MATCHING_TERMS = 3
-"""Words of a derived answer, beyond those in the question, that a reply must contain; shorter answers are not used."""
+MIN_MATCHING_TERMS = 3  # words of a derived answer, beyond the question's, that a right reply must contain
 
 
 @lru_cache(maxsize=1)
@@ -42,13 +41,11 @@ def out_of_character_patterns() -> tuple[re.Pattern[str], ...]:
 
 
 class CharacterBreakDetector:
-    """Detects replies that break a persona's character, except for statements that its own card makes: some are
-    machines.
-    """
+    """Detects replies that break a persona's character, but for statements of its own card: some are machines."""
 
     def __init__(self, persona: Persona) -> None:
-        told = [system_text(persona, ""), persona.first_mes, *(turn.text for turn in example_turns(persona))]
-        card = "\n".join(told)
+        texts = [system_text(persona, ""), persona.first_mes, *(turn.text for turn in example_turns(persona))]
+        card = "\n".join(texts)
         self._patterns = [pattern for pattern in out_of_character_patterns() if not pattern.search(card)]
 
     def is_broken_by(self, reply: str, asker: str) -> bool:
@@ -81,13 +78,14 @@ def parse_question(row: Mapping[str, Any]) -> FactQuestion:
     """
     number = row.get("number", {})
 
+    def matches(patterns: str, reply: str) -> bool:
+        return any(re.search(pattern, reply, re.IGNORECASE) for pattern in row.get(patterns, ()))
+
     def is_right(reply: str) -> bool:
-        says = any(re.search(pattern, reply, re.IGNORECASE) for pattern in row.get("right", ()))
-        return says or bool(number and number["is"] in find_numbers(reply))
+        return matches("right", reply) or bool(number and number["is"] in find_numbers(reply))
 
     def contradicts(reply: str) -> bool:
-        says = any(re.search(pattern, reply, re.IGNORECASE) for pattern in row.get("wrong", ()))
-        return says or bool(number and _has_other_number(reply, number))
+        return matches("wrong", reply) or bool(number and _has_other_number(reply, number))
 
     return FactQuestion(row["question"], row["reference"], is_right, contradicts)
 
@@ -97,11 +95,11 @@ def derive_questions(persona: Persona, passages: Sequence[Passage]) -> list[Fact
     if not any(passage.owner != WORLD and is_mostly_ascii(passage.text) for passage in passages):
         return []
     judge = ReplyFilter(persona, passages)
-    asked = {pair.messages[0]["content"]: pair.messages[1]["content"]
-             for pair in extract_lore(persona, passages).pairs if pair.kind == "question"}  # fmt: skip
-    order = sorted(asked, key=lambda text: hash_fraction("facts", text))
-    found = [_derive_question(text, asked[text], judge) for text in order]
-    return [question for question in found if question][:MAX_DERIVED_QUESTIONS]
+    pairs = [pair.messages for pair in extract_lore(persona, passages).pairs if pair.kind == "question"]
+    answers = {question["content"]: answer["content"] for question, answer, *_ in pairs}
+    texts = sorted(answers, key=lambda text: hash_fraction("facts", text))
+    questions = [_derive_question(text, answers[text], judge) for text in texts]
+    return [question for question in questions if question][:MAX_DERIVED_QUESTIONS]
 
 
 def measure_facts(
@@ -111,33 +109,29 @@ def measure_facts(
     character: CharacterBreakDetector,
 ) -> FactScores | None:
     """Measure the section of facts; None if no question was answered."""
-    asked = {it.asked.number for it in answers if it.asked.task == FACTS_TASK}
-    if not asked:
+    numbers = {it.prompt.number for it in answers if it.prompt.task == FACTS_TASK}
+    if not numbers:
         return None
 
-    def right(task: str, side: Side) -> float:
-        return true_share(
-            questions[it.asked.number].is_right(it.text) for it in select_replies(answers, task, side=side)
-        )
+    def share(test: Callable[[GeneratedReply], bool], side: Side, *tasks: str) -> float:
+        return true_share(map(test, select_replies(answers, *tasks, side=side)))
 
-    def contradicting(side: Side) -> float:
-        found = select_replies(answers, FACTS_TASK, FACTS_WITHOUT_LORE_TASK, side=side)
-        return true_share(questions[it.asked.number].contradicts(it.text) for it in found)
+    def is_right(it: GeneratedReply) -> bool:
+        return questions[it.prompt.number].is_right(it.text)
 
-    def breaking(side: Side) -> float:
-        found = select_replies(answers, *PERSONA_TASKS, side=side)
-        return true_share(character.is_broken_by(it.text, it.asked.asker) for it in found)
+    def contradicts(it: GeneratedReply) -> bool:
+        return questions[it.prompt.number].contradicts(it.text)
 
+    def is_broken(it: GeneratedReply) -> bool:
+        return character.is_broken_by(it.text, it.prompt.asker)
+
+    without_lore = [side for side in sides if select_replies(answers, FACTS_WITHOUT_LORE_TASK, side=side)]
     return FactScores(
-        questions=len(asked),
-        right_with_lore={side: right(FACTS_TASK, side) for side in sides},
-        right_without_lore={
-            side: right(FACTS_WITHOUT_LORE_TASK, side)
-            for side in sides
-            if select_replies(answers, FACTS_WITHOUT_LORE_TASK, side=side)
-        },
-        contradictions={side: contradicting(side) for side in sides},
-        breaks_character={side: breaking(side) for side in sides},
+        questions=len(numbers),
+        right_with_lore={side: share(is_right, side, FACTS_TASK) for side in sides},
+        right_without_lore={side: share(is_right, side, FACTS_WITHOUT_LORE_TASK) for side in without_lore},
+        contradictions={side: share(contradicts, side, FACTS_TASK, FACTS_WITHOUT_LORE_TASK) for side in sides},
+        breaks_character={side: share(is_broken, side, *PERSONA_TASKS) for side in sides},
     )
 
 

@@ -19,8 +19,6 @@ from trainer.evaluate.candidates import MAX_BATCH_ROWS
 from trainer.evaluate.generation.reply_tasks import EvaluationPrompt, GeneratedReply
 from trainer.evaluate.paired_losses import TimeBudget
 
-"""Nobody waits for these replies: neither waiting nor a long reply is given up."""
-
 
 @dataclass(frozen=True)
 class ReplyGenerator:
@@ -34,7 +32,7 @@ class ReplyGenerator:
 
     def answers(
         self,
-        asked: Sequence[EvaluationPrompt],
+        prompts: Sequence[EvaluationPrompt],
         budget: TimeBudget,
         between: Callable[[int, int], None] = lambda done, of: None,
         least: int = 1,
@@ -45,18 +43,16 @@ class ReplyGenerator:
         """
         self._load_adapters()
         with _compiled_kernel(self.parts):
-            run = _GenerationRun(self, list(asked), budget, least)
-            while run.goes_on():
+            run = _GenerationRun(self, list(prompts), budget, least)
+            while run.start_more():
                 self.parts.batch.step()
                 run.collect()
-                between(len(run.answers), run.replies_of_all)
+                between(len(run.answers), run.total)
         self.parts.batch.clear_prefix_cache()
         return run.answers
 
     def _load_adapters(self) -> None:
-        """Load the adapters into LoRA slots. Those beyond plain LoRA are on the model already, where peft computes
-        them.
-        """
+        """Load adapters into LoRA slots; those beyond plain LoRA are computed by peft on the model."""
         linears = self.parts.stacked.linears if self.parts.stacked else {}
         for ref in filter(None, self.adapters.values()):
             self.parts.lora.add(read_unverified_adapter(ref, linears))
@@ -66,55 +62,53 @@ class _GenerationRun:
     """Waiting prompts, running generations, and finished replies."""
 
     def __init__(
-        self, speakers: ReplyGenerator, waiting: list[EvaluationPrompt], budget: TimeBudget, least: int
+        self, generator: ReplyGenerator, waiting: list[EvaluationPrompt], budget: TimeBudget, least: int
     ) -> None:
-        self._speakers, self._waiting, self._budget, self._least = speakers, waiting, budget, least
-        self._making: list[_PendingReply] = []
+        self._generator, self._waiting, self._budget, self._least = generator, waiting, budget, least
+        self._running: list[_PendingReply] = []
         self._recent_s: deque[float] = deque([0.0], maxlen=MAX_BATCH_ROWS)
         self.answers: list[GeneratedReply] = []
-        self.replies_of_all = sum(len(asked.seeds(speakers.seeds)) for asked in waiting) * len(speakers.adapters)
+        self.total = sum(len(prompt.seeds(generator.seeds)) for prompt in waiting) * len(generator.adapters)
 
-    def goes_on(self) -> bool:
+    def start_more(self) -> bool:
         """Start generations while there is capacity and time. Returns False when all are finished."""
-        while self._waiting and len(self._making) < MAX_BATCH_ROWS and self._has_time():
-            self._begin(self._waiting.pop(0))
-        return bool(self._making)
+        while self._waiting and len(self._running) < MAX_BATCH_ROWS and self._has_time():
+            self._start(self._waiting.pop(0))
+        return bool(self._running)
 
     def collect(self) -> None:
         """Collect finished replies. Raises a generation's error."""
-        for made in [making for making in self._making if making.listener.has_ended]:
-            self._making.remove(made)
-            self.answers.append(made.answer())
-            self._recent_s.append(time.monotonic() - made.began)
+        for pending in [pending for pending in self._running if pending.reply or pending.error]:
+            self._running.remove(pending)
+            self.answers.append(pending.answer())
+            self._recent_s.append(time.monotonic() - pending.started)
 
     def _has_time(self) -> bool:
         """Report whether a reply as slow as the slowest recent one would finish in time."""
         return self._least > 0 or self._budget.left > max(self._recent_s)
 
-    def _begin(self, asked: EvaluationPrompt) -> None:
-        speakers, ends = self._speakers, asked.stop
+    def _start(self, prompt: EvaluationPrompt) -> None:
+        generator = self._generator
         self._least -= 1
-        for side, ref in speakers.adapters.items():
-            for seed in asked.seeds(speakers.seeds):
-                sampling = replace(speakers.sampling, seed=seed, stop=ends)
-                listener = _ReplyWaiter()
+        for side, ref in generator.adapters.items():
+            for seed in prompt.seeds(generator.seeds):
+                sampling = replace(generator.sampling, seed=seed, stop=prompt.stop)
                 request = ChatRequest(None, (), adapter=ref, sampling=sampling)
-                prompt = RenderedPrompt(asked.ids, "", 0)
-                speakers.parts.batch.submit(request, prompt, speakers.renderer, listener)
-                self._making.append(_PendingReply(asked, side, seed, listener, time.monotonic()))
+                pending = _PendingReply(prompt, side, seed)
+                rendered = RenderedPrompt(prompt.ids, "", 0)
+                generator.parts.batch.submit(request, rendered, generator.renderer, pending)
+                self._running.append(pending)
 
 
-class _ReplyWaiter:
-    """Receives the outcome of a generation."""
+class _PendingReply:
+    """A running generation, which receives its outcome from the engine."""
 
-    def __init__(self) -> None:
+    def __init__(self, prompt: EvaluationPrompt, side: Side, seed: int) -> None:
+        self._prompt, self._side, self._seed = prompt, side, seed
+        self.started = time.monotonic()
         self.cancelled = threading.Event()
         self.reply: ChatReply | None = None
         self.error: Exception | None = None
-
-    @property
-    def has_ended(self) -> bool:
-        return self.reply is not None or self.error is not None
 
     def begin(self) -> bool:
         return True
@@ -126,23 +120,13 @@ class _ReplyWaiter:
     def finish(self, reply: ChatReply) -> None:
         self.reply = reply
 
-
-@dataclass(frozen=True, eq=False)
-class _PendingReply:
-    asked: EvaluationPrompt
-    side: Side
-    seed: int
-    listener: _ReplyWaiter
-    began: float
-
     def answer(self) -> GeneratedReply:
-        if self.listener.error:
-            raise self.listener.error
-        reply = self.listener.reply
+        if self.error:
+            raise self.error
+        reply = self.reply
         assert reply is not None  # else it has not ended
-        return GeneratedReply(
-            self.asked, self.side, self.seed, reply.text.strip(), reply.new_tokens, reply.finish == "stop"
-        )
+        ended = reply.finish == "stop"
+        return GeneratedReply(self._prompt, self._side, self._seed, reply.text.strip(), reply.new_tokens, ended)
 
 
 @contextmanager

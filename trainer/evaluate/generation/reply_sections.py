@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from personas.prompt import Renderer
@@ -53,22 +53,25 @@ if TYPE_CHECKING:
 
 MAX_SIDE_BY_SIDE = 8
 MAX_SCORING_S, MAX_SCORING_SHARE = 6.0, 0.4
-"""Time reserved for scoring replies: seconds, and maximum share of the whole."""
+"""Time reserved for measuring the replies: so many seconds, and at most this share."""
 NO_PERSONA_REASON = "The run trains no persona."
-PROGRESS_INTERVAL_S = 5.0  # seconds between two words on how far it is
+PROGRESS_INTERVAL_S = 5.0
 
 
 def side_by_side_section(
-    said: Sequence[PromptReply], answers: Sequence[GeneratedReply], made: Mapping[Side, AdapterStamp | None], seed: int
+    pairs: Sequence[PromptReply],
+    answers: Sequence[GeneratedReply],
+    stamps: Mapping[Side, AdapterStamp | None],
+    seed: int,
 ) -> tuple[SideBySide, ...]:
-    """Return the first answered prompts, in conversation order; `said` are all held-out exchanges."""
+    """Return the first answered prompts, in conversation order; `pairs` are all held-out exchanges."""
     by_number: dict[int, dict[Side, ReplyText]] = {}
-    for side, by in made.items():
+    for side, by in stamps.items():
         for answer in select_replies(answers, HELDOUT_TASK, side=side, seed=seed):
             reply = ReplyText(text=answer.text, made_by=by, seed=seed)
-            by_number.setdefault(answer.asked.number, {})[side] = reply
+            by_number.setdefault(answer.prompt.number, {})[side] = reply
     shown = sorted(by_number)[:MAX_SIDE_BY_SIDE]
-    return tuple(SideBySide(prompt=said[n].message, real=said[n].reply, replies=by_number[n]) for n in shown)
+    return tuple(SideBySide(prompt=pairs[n].message, real=pairs[n].reply, replies=by_number[n]) for n in shown)
 
 
 @dataclass(frozen=True)
@@ -93,34 +96,33 @@ def measure_replies(
     job: PreparedJob,
     budget: TimeBudget,
     seeds: tuple[int, ...],
-    progress: Callable[[str], None] = lambda told: None,
+    report: Callable[[str], None] = lambda text: None,
     others: Mapping[str, Dataset] | None = None,
     between: Callable[[], None] = lambda: None,
 ) -> ReplySections:
     """Generate the replies of all sides with each seed and measure them.
 
-    `others` is other personas' data for the voice classifier, by default the shipped personas'. `progress` reports
+    `others` is other personas' data for the voice classifier, by default the shipped personas'. `report` gets the
     progress, `between` is called after each token.
     """
     renderer = Renderer(job.tokenizer)
     session = _Session.of(job.data, renderer)
+    reported_at = time.monotonic()
 
-    last = time.monotonic()
-
-    def told(done: int, of: int) -> None:
-        nonlocal last
+    def after_step(done: int, of: int) -> None:
+        nonlocal reported_at
         between()
-        if time.monotonic() - last > PROGRESS_INTERVAL_S:
-            last = time.monotonic()
-            progress(f"{done:,} of {of:,} replies")
+        if time.monotonic() - reported_at > PROGRESS_INTERVAL_S:
+            reported_at = time.monotonic()
+            report(f"{done:,} of {of:,} replies")
 
-    assert sides.parts  # whoever asks for replies has loaded sides that speak
-    speakers = ReplyGenerator(sides.parts, renderer, {side: sides.ref(side) for side in sides.names}, seeds)
-    tasks = len({it.task for it in session.asked})
-    speaking = budget.part(1 - min(MAX_SCORING_SHARE, MAX_SCORING_S / max(budget.left, MAX_SCORING_S)))
-    session.answers = speakers.answers(session.asked, speaking, told, least=tasks)
-    progress(f"{len(session.answers):,} replies are measured")
-    return session.measured(sides, seeds, others or {})
+    assert sides.parts  # the candidates were loaded to generate
+    generator = ReplyGenerator(sides.parts, renderer, {side: sides.ref(side) for side in sides.names}, seeds)
+    tasks = len({it.task for it in session.prompts})
+    limit = budget.part(1 - min(MAX_SCORING_SHARE, MAX_SCORING_S / max(budget.left, MAX_SCORING_S)))
+    session.answers = generator.answers(session.prompts, limit, after_step, least=tasks)
+    report(f"{len(session.answers):,} replies are measured")
+    return session.measure(sides, seeds, others or {})
 
 
 @dataclass
@@ -129,46 +131,44 @@ class _Session:
 
     data: Dataset
     renderer: Renderer
-    asked: list[EvaluationPrompt]
+    prompts: list[EvaluationPrompt]
     questions: list[FactQuestion] = field(default_factory=list)
-    tried: list[SafetyTrial] = field(default_factory=list)
+    trials: list[SafetyTrial] = field(default_factory=list)
     answers: list[GeneratedReply] = field(default_factory=list)
 
     @classmethod
     def of(cls, data: Dataset, renderer: Renderer) -> _Session:
         """Build all prompts of this job."""
-        asking = PromptBuilder(renderer, data.persona, data.lore)
-        unasked = PromptBuilder(renderer, None, None)
-        asked = heldout_prompts(asking, data) + general_prompts(unasked, data)
+        builder = PromptBuilder(renderer, data.persona, data.lore)
+        prompts = heldout_prompts(builder, data) + general_prompts(PromptBuilder(renderer, None, None), data)
         if data.persona is None:
-            return cls(data, renderer, interleave_tasks(asked))
+            return cls(data, renderer, interleave_tasks(prompts))
         questions = fact_questions(data.persona, data.lore) if data.lore else []
-        tried = safety_trials(data.persona)
-        own = (fact_prompts(asking, questions), small_talk_prompts(asking), safety_prompts(asking, tried))
-        return cls(data, renderer, interleave_tasks([*asked, *(it for some in own for it in some)]), questions, tried)
+        trials = safety_trials(data.persona)
+        prompts += fact_prompts(builder, questions) + small_talk_prompts(builder) + safety_prompts(builder, trials)
+        return cls(data, renderer, interleave_tasks(prompts), questions, trials)
 
-    def measured(self, sides: Candidates, seeds: tuple[int, ...], others: Mapping[str, Dataset]) -> ReplySections:
-        left_out = self._unasked()
+    def measure(self, sides: Candidates, seeds: tuple[int, ...], others: Mapping[str, Dataset]) -> ReplySections:
+        """Measure all sections; `others` is other personas' data."""
+        left_out, names = self._unanswered(), sides.names
+        stamps = {side: sides.stamp(side) for side in names}
+        sections = ReplySections(
+            text=self._text(sides, seeds),
+            side_by_side=side_by_side_section(self.data.heldout_prompt_replies, self.answers, stamps, seeds[0]),
+            replies=self._replies(sides),
+            left_out=left_out,
+        )
         persona = self.data.persona
         if persona is None:
             left_out |= dict.fromkeys(("voice", "facts", "safety"), NO_PERSONA_REASON)
-        elif not self.questions:
+            return sections
+        if not self.questions:
             left_out["facts"] = "There is no lore, or nothing in it that a question can be made of."
-        return ReplySections(
-            voice=self._voice(persona, sides, seeds, others, left_out) if persona else None,
-            facts=measure_facts(self.questions, self.answers, sides.names, CharacterBreakDetector(persona))
-            if persona
-            else None,
-            text=self._text(sides, seeds),
-            safety=measure_safety(persona, self.tried, self.answers, sides.names) if persona else None,
-            side_by_side=side_by_side_section(
-                self.data.heldout_prompt_replies,
-                self.answers,
-                {side: sides.made(side) for side in sides.names},
-                seeds[0],
-            ),
-            replies=self._replies(sides),
-            left_out=left_out,
+        return replace(
+            sections,
+            voice=self._voice(persona, sides, seeds, others, left_out),
+            facts=measure_facts(self.questions, self.answers, names, CharacterBreakDetector(persona)),
+            safety=measure_safety(persona, self.trials, self.answers, names),
         )
 
     def _voice(
@@ -182,37 +182,35 @@ class _Session:
         voices = collect_voices(self.data, others)
         own = voices[persona.id]
         if len(own.trained) < MIN_CLASS_TEXTS or not own.heldout or not voices.keys() - {persona.id, MEMBERS_VOICE}:
-            left_out["voice"] = (
-                f"It takes {MIN_CLASS_TEXTS} replies of {persona.name}, and of somebody else, to tell them apart."
-            )
+            reason = f"It takes {MIN_CLASS_TEXTS} replies of {persona.name}, and of somebody else, to tell them apart."
+            left_out["voice"] = reason
             return None
         return measure_voice(persona, voices, self.answers, sides.names, seeds)
 
     def _text(self, sides: Candidates, seeds: Sequence[int]) -> tuple[TextScores, ...]:
-        small_talk = [it for it in self.asked if it.task == SMALL_TALK_TASK]
+        small_talk = [it for it in self.prompts if it.task == SMALL_TALK_TASK]
+        own = [it for it in self.data.train_prompt_replies if it.by_persona]
         references: dict[str, Mapping[int, References]] = {
-            HELDOUT_TASK: {n: [said.reply] for n, said in enumerate(self.data.heldout_prompt_replies)},
+            HELDOUT_TASK: {n: [pair.reply] for n, pair in enumerate(self.data.heldout_prompt_replies)},
             FACTS_TASK: {n: [question.reference] for n, question in enumerate(self.questions)},
-            SMALL_TALK_TASK: nearest_replies(
-                small_talk, [it for it in self.data.train_prompt_replies if it.by_persona]
-            ),
-            GENERAL_TASK: {n: [said.reply] for n, said in enumerate(self.data.general_prompt_replies)},
+            SMALL_TALK_TASK: nearest_replies(small_talk, own),
+            GENERAL_TASK: {n: [pair.reply] for n, pair in enumerate(self.data.general_prompt_replies)},
         }
-        known = [(task, of) for task, of in references.items() if of]
-        found = [text_scores(task, self.answers, sides.names, seeds, of) for task, of in known]
-        return tuple(scores for scores in found if scores)
+        answers, names = self.answers, sides.names
+        scores = [text_scores(task, answers, names, seeds, of) for task, of in references.items() if of]
+        return tuple(filter(None, scores))
 
     def _replies(self, sides: Candidates) -> tuple[tuple[str, str], ...]:
         decode = self.renderer.tokenizer.decode
         new = [it for it in self.answers if it.side == sides.names[-1]]
-        return tuple((str(decode(it.asked.ids)), it.text) for it in new)
+        return tuple((str(decode(it.prompt.ids)), it.text) for it in new)
 
-    def _unasked(self) -> dict[str, str]:
+    def _unanswered(self) -> dict[str, str]:
         """Return, by task, the number of prompts answered in time, if not all were."""
-        there = Counter(it.task for it in self.asked)
-        answered = Counter(it.task for it in {answer.asked for answer in self.answers})
+        counts = Counter(it.task for it in self.prompts)
+        answered = Counter(it.task for it in {answer.prompt for answer in self.answers})
         return {
             f"{task} prompts": f"{answered[task]} of {count} were asked: there was no time for more."
-            for task, count in there.items()
+            for task, count in counts.items()
             if answered[task] < count
         }

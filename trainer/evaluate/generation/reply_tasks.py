@@ -12,9 +12,11 @@ from typing import Any
 
 from personas.schemas.scorecard import FACTS_TASK, FACTS_WITHOUT_LORE_TASK, HELDOUT_TASK, SMALL_TALK_TASK, MeanStd, Side
 
-"""The tasks. `FACTS_WITHOUT_LORE_TASK` asks the questions of `FACTS_TASK` without the lore that answers them."""
 PERSONA_TASKS = (HELDOUT_TASK, FACTS_TASK, FACTS_WITHOUT_LORE_TASK, SMALL_TALK_TASK)
-"""Tasks in which the persona is asked what it would be asked in a channel."""
+"""Tasks with messages that the persona would get in a channel."""
+DATA_FOLDER = Path(__file__).parents[3] / "data"
+EVALUATION_FOLDER = DATA_FOLDER / "evaluation"
+SMALL_TALK_FILE = DATA_FOLDER / "questions" / "small_talk.txt"
 FACTS_FILE, SAFETY_FILE, OUT_OF_CHARACTER_FILE = "facts.jsonl", "safety.jsonl", "out_of_character.toml"
 
 
@@ -43,7 +45,7 @@ class EvaluationPrompt:
 class GeneratedReply:
     """A side's reply. `ended` is False if it was cut off by the token limit."""
 
-    asked: EvaluationPrompt
+    prompt: EvaluationPrompt
     side: Side
     seed: int
     text: str
@@ -55,8 +57,8 @@ def select_replies(
     answers: Iterable[GeneratedReply], *tasks: str, side: Side, seed: int | None = None
 ) -> list[GeneratedReply]:
     """Select one side's replies to the prompts of some tasks, in prompt order, for one seed or all."""
-    found = [it for it in answers if it.asked.task in tasks and it.side == side and seed in (None, it.seed)]
-    return sorted(found, key=lambda it: (it.asked.task, it.asked.number, it.seed))
+    selected = [it for it in answers if it.prompt.task in tasks and it.side == side and seed in (None, it.seed)]
+    return sorted(selected, key=lambda it: (it.prompt.task, it.prompt.number, it.seed))
 
 
 def mean_std(values: Sequence[float]) -> MeanStd:
@@ -71,11 +73,6 @@ def true_share(truths: Iterable[bool]) -> float:
     """Return the share of true values; 0 for none."""
     listed = list(truths)
     return sum(listed) / len(listed) if listed else 0.0
-
-
-DATA_FOLDER = Path(__file__).parents[3] / "data"
-EVALUATION_FOLDER = DATA_FOLDER / "evaluation"
-SMALL_TALK_FILE = DATA_FOLDER / "questions" / "small_talk.txt"
 
 
 def read_jsonl(name: str) -> list[dict[str, Any]]:

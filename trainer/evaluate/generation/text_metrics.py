@@ -13,9 +13,9 @@ from personas.schemas.scorecard import Side, TextScores
 from trainer.evaluate.generation.reply_tasks import GeneratedReply, mean_std, select_replies, true_share
 
 WORD = re.compile(rf"[{UNSEGMENTED_SCRIPTS}]|[^\W_{UNSEGMENTED_SCRIPTS}]+")
-"""Words, or characters in scripts without spaces: ROUGE's own tokenizer knows only a to z."""
+"""In scripts without spaces each character is a word; ROUGE's own tokenizer knows only a to z."""
 ROUGE_TYPES = ("rouge1", "rouge2", "rougeL")
-REPETITION_WORDS = 4  # words that are a repetition when they come again in one reply
+REPETITION_WORDS = 4
 
 References = Sequence[str | Sequence[str]]
 
@@ -35,7 +35,7 @@ def score_texts(references: References, candidates: Sequence[str]) -> dict[str, 
     """
     if not candidates or len(references) != len(candidates):
         raise ValueError(f"{len(candidates)} candidates for {len(references)} references")
-    several = [[known] if isinstance(known, str) else list(known) for known in references]
+    several = [[reference] if isinstance(reference, str) else list(reference) for reference in references]
     words = [split_words(text) for text in candidates]
     return {
         **_rouge(several, candidates),
@@ -54,33 +54,30 @@ def text_scores(
     seeds: Sequence[int],
     references: Mapping[int, Any],
 ) -> TextScores | None:
-    """Score a set of tasks: each run separately, then the mean. None without replies.
-
-    `references` are by prompt number. `ended` is the share of replies that ended by themselves.
-    """
+    """Score a task's replies against `references` by prompt number, as means over the runs; None without replies."""
     runs: dict[Side, list[dict[str, float]]] = {}
     for side in sides:
         for seed in seeds:
-            if found := select_replies(answers, task, side=side, seed=seed):
-                scores = score_texts([references[it.asked.number] for it in found], [it.text for it in found])
-                runs.setdefault(side, []).append(scores | {"ended": true_share(it.ended for it in found)})
+            if replies := select_replies(answers, task, side=side, seed=seed):
+                scores = score_texts([references[it.prompt.number] for it in replies], [it.text for it in replies])
+                runs.setdefault(side, []).append(scores | {"ended": true_share(it.ended for it in replies)})
     if not runs:
         return None
     names = next(iter(runs.values()))[0]
     scores_of = {name: {side: mean_std([run[name] for run in of]) for side, of in runs.items()} for name in names}
-    return TextScores(task=task, prompts=len({it.asked.number for it in answers if it.asked.task == task}),
-                      scores=scores_of)  # fmt: skip
+    prompts = len({it.prompt.number for it in answers if it.prompt.task == task})
+    return TextScores(task=task, prompts=prompts, scores=scores_of)
 
 
 def _rouge(references: Sequence[Sequence[str]], candidates: Sequence[str]) -> dict[str, float]:
     scorer = _rouge_scorer()
-    found = [scorer.score_multi(known, text) for known, text in zip(references, candidates, strict=True)]
-    return {name: fmean(scores[name].fmeasure for scores in found) for name in ROUGE_TYPES}
+    scores = [scorer.score_multi(of, text) for of, text in zip(references, candidates, strict=True)]
+    return {name: fmean(of[name].fmeasure for of in scores) for name in ROUGE_TYPES}
 
 
 @lru_cache(maxsize=1)
 def _rouge_scorer() -> Any:
-    from rouge_score.rouge_scorer import RougeScorer
+    from rouge_score.rouge_scorer import RougeScorer  # takes a second, and only generated replies need it
 
     return RougeScorer(list(ROUGE_TYPES), tokenizer=_RougeTokenizer())
 
@@ -93,12 +90,12 @@ class _RougeTokenizer:
 
 
 def _by_sacrebleu(references: Sequence[Sequence[str]], candidates: Sequence[str]) -> dict[str, float]:
-    from sacrebleu.metrics.bleu import BLEU
+    from sacrebleu.metrics.bleu import BLEU  # as above
     from sacrebleu.metrics.chrf import CHRF
 
     most = max(map(len, references))
-    # As many of each are asked for; the first one a second time changes nothing.
-    streams = [[known[at] if at < len(known) else known[0] for known in references] for at in range(most)]
+    # Each candidate needs as many references; repeating the first one changes nothing.
+    streams = [[of[at] if at < len(of) else of[0] for of in references] for at in range(most)]
     bleu: Callable[..., Any] = BLEU(tokenize="char" if _is_unsegmented(streams[0]) else "13a", force=True).corpus_score
     return {"bleu": bleu(candidates, streams).score / 100, "chrf": CHRF().corpus_score(candidates, streams).score / 100}
 
@@ -113,16 +110,16 @@ def _ngrams(words: Sequence[str], length: int) -> list[tuple[str, ...]]:
 
 
 def _distinct(texts: Iterable[Sequence[str]], length: int) -> float:
-    runs = [run for words in texts for run in _ngrams(words, length)]
-    return len(set(runs)) / len(runs) if runs else 0.0
+    ngrams = [ngram for words in texts for ngram in _ngrams(words, length)]
+    return len(set(ngrams)) / len(ngrams) if ngrams else 0.0
 
 
 def _repetition(texts: Iterable[Sequence[str]]) -> float:
-    runs = [_ngrams(words, REPETITION_WORDS) for words in texts]
-    count = sum(map(len, runs))
-    return 1 - sum(len(set(of_one)) for of_one in runs) / count if count else 0.0
+    ngrams = [_ngrams(words, REPETITION_WORDS) for words in texts]
+    count = sum(map(len, ngrams))
+    return 1 - sum(len(set(of_one)) for of_one in ngrams) / count if count else 0.0
 
 
 def _length_ratio(references: Iterable[Sequence[str]], candidates: Iterable[Sequence[str]]) -> float:
-    known = sum(fmean(len(split_words(text)) for text in of_one) for of_one in references)
-    return sum(map(len, candidates)) / known if known else 0.0
+    length = sum(fmean(len(split_words(text)) for text in of_one) for of_one in references)
+    return sum(map(len, candidates)) / length if length else 0.0

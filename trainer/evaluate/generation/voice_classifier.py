@@ -25,11 +25,8 @@ from trainer.sources.conversation import Conversation
 from trainer.sources.reader import read_usable
 from trainer.sources.source_format import ReadOptions
 
-"""Classes that are no persona's."""
-HELDOUT_SHARE = 0.15
-"""Share of others' replies that is not learned from, where nothing else says which."""
-MAX_CLASS_TEXTS, MIN_CLASS_TEXTS = 300, 10
-"""Texts of one class that are learned from, at most; with fewer it is left out."""
+HELDOUT_SHARE = 0.15  # share held out of texts that have no held-out set of their own
+MAX_CLASS_TEXTS, MIN_CLASS_TEXTS = 300, 10  # training texts of a class; a class with fewer than the minimum is left out
 MAX_EMBEDDED_TEXTS, CROSS_VALIDATION_FOLDS = 80, 5
 
 
@@ -42,25 +39,17 @@ class AuthorTexts:
 
 
 def collect_voices(data: Dataset, others: Mapping[str, Dataset]) -> dict[str, AuthorTexts]:
-    """Return the persona's texts under its id first, then those of every other class with enough texts.
-
-    Other personas are those given, or by default the shipped ones.
-    """
-    assert data.persona is not None  # nobody asks who speaks in general dialogue
-    own = AuthorTexts(_replies(data.train_prompt_replies), _replies(data.heldout_prompt_replies))
-    messages = [it.message for it in data.train_prompt_replies if it.by_persona]
-    apart = [it.message for it in data.heldout_prompt_replies if it.by_persona]
-    voices = {
-        name: AuthorTexts(_replies(it.train_prompt_replies), _replies(it.heldout_prompt_replies))
-        for name, it in others.items()
-    }
-    found = {
-        **(voices or shipped_voices(data.persona)),
-        GENERAL_VOICE: _split_texts([it.reply for it in data.general_prompt_replies]),
-        MEMBERS_VOICE: AuthorTexts(tuple(messages), tuple(apart)),
-    }  # fmt: skip
-    enough = {name: known for name, known in found.items() if len(known.trained) >= MIN_CLASS_TEXTS and known.heldout}
-    return {data.persona.id: own, **enough}
+    """Return the texts of the persona, then of other classes with enough texts; `others` default to shipped ones."""
+    assert data.persona is not None  # general dialogue has no voice to measure
+    messages, heldout_messages = (
+        tuple(pair.message for pair in pairs if pair.by_persona)
+        for pairs in (data.train_prompt_replies, data.heldout_prompt_replies)
+    )
+    voices = {name: _own_texts(other) for name, other in others.items()} or shipped_voices(data.persona)
+    voices[GENERAL_VOICE] = _split_texts([it.reply for it in data.general_prompt_replies])
+    voices[MEMBERS_VOICE] = AuthorTexts(messages, heldout_messages)
+    enough = {name: of for name, of in voices.items() if len(of.trained) >= MIN_CLASS_TEXTS and of.heldout}
+    return {data.persona.id: _own_texts(data), **enough}
 
 
 def shipped_voices(persona: Persona) -> dict[str, AuthorTexts]:
@@ -75,27 +64,28 @@ class AuthorshipClassifier:
 
     def __init__(self, texts: Mapping[str, Sequence[str]]) -> None:
         """`texts` are the training texts by author; some 300 of each are as good as all."""
-        few = {
-            name: sorted(said, key=lambda text: hash_fraction("voice", text))[:MAX_CLASS_TEXTS]
-            for name, said in texts.items()
-        }
-        self._names = np.array([name for name, said in few.items() for _ in said])
-        self._grams = _vectoriser()
-        self._texts = self._grams.fit_transform([text for said in few.values() for text in said])
+
+        def few(of: Sequence[str]) -> list[str]:
+            return sorted(of, key=lambda text: hash_fraction("voice", text))[:MAX_CLASS_TEXTS]
+
+        labelled = [(name, text) for name, of in texts.items() for text in few(of)]
+        self._names = np.array([name for name, _ in labelled])
+        self._grams = _new_vectoriser()
+        self._texts = self._grams.fit_transform([text for _, text in labelled])
         self._model = _new_classifier().fit(self._texts, self._names)
 
     def of(self, texts: Sequence[str]) -> list[str]:
         """Return the most likely author of each text; the empty name for texts without letters."""
-        found = self._model.predict(self._grams.transform(texts)) if texts else ()
-        return [str(name) if any(map(str.isalpha, text)) else "" for name, text in zip(found, texts, strict=True)]
+        names = self._model.predict(self._grams.transform(texts)) if texts else ()
+        return [str(name) if any(map(str.isalpha, text)) else "" for name, text in zip(names, texts, strict=True)]
 
     def of_learned(self, author: str) -> list[str]:
         """Attribute the author's own training texts by five-fold cross-validation."""
-        from sklearn.model_selection import StratifiedKFold, cross_val_predict
+        from sklearn.model_selection import StratifiedKFold, cross_val_predict  # scikit-learn takes a second to load
 
-        parts = StratifiedKFold(CROSS_VALIDATION_FOLDS, shuffle=True, random_state=0)
-        found = cross_val_predict(_new_classifier(), self._texts, self._names, cv=parts)
-        return [str(name) for name, author_of in zip(found, self._names, strict=True) if author_of == author]
+        folds = StratifiedKFold(CROSS_VALIDATION_FOLDS, shuffle=True, random_state=0)
+        names = cross_val_predict(_new_classifier(), self._texts, self._names, cv=folds)
+        return [str(name) for name, author_of in zip(names, self._names, strict=True) if author_of == author]
 
 
 def measure_voice(
@@ -107,9 +97,8 @@ def measure_voice(
 ) -> VoiceScores:
     """Measure the attribution of replies to held-out prompts. `voices` are at least two, including the persona's."""
     own, authors = voices[persona.id], AuthorshipClassifier({name: known.trained for name, known in voices.items()})
-    others = [
-        text for name, known in voices.items() if name not in (persona.id, MEMBERS_VOICE) for text in known.heldout
-    ]
+    other_texts = [of.heldout for name, of in voices.items() if name not in (persona.id, MEMBERS_VOICE)]
+    others = [text for texts in other_texts for text in texts]
     runs = {side: [select_replies(answers, HELDOUT_TASK, side=side, seed=seed) for seed in seeds] for side in sides}
     taken = {side: [authors.of([it.text for it in run]) for run in of] for side, of in runs.items()}
     near = _EmbeddingSimilarity(own.trained)
@@ -123,14 +112,15 @@ def measure_voice(
         right={side: mean_std([right(names) for names in of if names]) for side, of in taken.items()},
         ceiling=right(authors.of(own.heldout)),
         floor=right(authors.of(others)),
-        similarity={side: mean_std([near.mean([it.text for it in run]) for run in of if run])
-                    for side, of in runs.items()},
+        similarity={
+            side: mean_std([near.mean([it.text for it in run]) for run in of if run]) for side, of in runs.items()
+        },
         similarity_ceiling=near.mean(own.heldout),
         similarity_floor=near.mean(others),
         taken_as={side: _shares([name for names in of for name in names]) for side, of in taken.items()},
         trained_as=_shares(authors.of_learned(persona.id)),
         reads_english=true_share(map(is_mostly_ascii, own.trained)),
-    )  # fmt: skip
+    )
 
 
 class _EmbeddingSimilarity:
@@ -140,22 +130,22 @@ class _EmbeddingSimilarity:
         self._centre: Vectors = load_minilm().embed(_subsample(own)).mean(axis=0)
 
     def mean(self, texts: Sequence[str]) -> float:
-        spoken = _subsample([text for text in texts if text.strip()])
-        return float((load_minilm().embed(spoken) @ self._centre).mean()) if spoken else 0.0
+        few = _subsample([text for text in texts if text.strip()])
+        return float((load_minilm().embed(few) @ self._centre).mean()) if few else 0.0
 
 
 def _subsample(texts: Iterable[str]) -> list[str]:
     return sorted(texts, key=lambda text: hash_fraction("nearness", text))[:MAX_EMBEDDED_TEXTS]
 
 
-def _vectoriser() -> Any:
-    from sklearn.feature_extraction.text import TfidfVectorizer
+def _new_vectoriser() -> Any:
+    from sklearn.feature_extraction.text import TfidfVectorizer  # as above
 
     return TfidfVectorizer(analyzer="char", ngram_range=(3, 5), lowercase=False, sublinear_tf=True, min_df=2)
 
 
 def _new_classifier() -> Any:
-    from sklearn.svm import LinearSVC
+    from sklearn.svm import LinearSVC  # as above
 
     return LinearSVC(class_weight="balanced", random_state=0)
 
@@ -164,15 +154,19 @@ def _shares(names: Sequence[str]) -> dict[str, float]:
     return {name or "nobody": count / len(names) for name, count in Counter(names).most_common()}
 
 
-def _replies(said: Iterable[PromptReply]) -> tuple[str, ...]:
-    return tuple(it.reply for it in said if it.by_persona)
+def _own_texts(data: Dataset) -> AuthorTexts:
+    """Return the replies of a data set's persona."""
+
+    def replies(pairs: Iterable[PromptReply]) -> tuple[str, ...]:
+        return tuple(pair.reply for pair in pairs if pair.by_persona)
+
+    return AuthorTexts(replies(data.train_prompt_replies), replies(data.heldout_prompt_replies))
 
 
 def _split_texts(texts: Iterable[str]) -> AuthorTexts:
-    apart: dict[bool, list[str]] = {True: [], False: []}
-    for text in dict.fromkeys(texts):
-        apart[hash_fraction("voice apart", text) < HELDOUT_SHARE].append(text)
-    return AuthorTexts(tuple(apart[False]), tuple(apart[True]))
+    is_held_out = {text: hash_fraction("voice apart", text) < HELDOUT_SHARE for text in texts}
+    trained, heldout = (tuple(text for text, held in is_held_out.items() if held is side) for side in (False, True))
+    return AuthorTexts(trained, heldout)
 
 
 def _persona_texts(log: Path, persona: Persona) -> list[str]:
