@@ -10,7 +10,7 @@ from trainer.anonymise.spans import RANK_SECRET, EntitySpan
 
 B64 = "[A-Za-z0-9_-]"
 ISSUER_FORMATS: tuple[tuple[str, str], ...] = (
-    # what a text must hold for the form to be looked for, and the form; a group is the secret part of it
+    # a substring of every match, and the pattern; a group is its secret part
     (".", rf"{WORD_START}[MNO]{B64}{{22,28}}\.{B64}{{6,7}}\.{B64}{{27,50}}"),  # Discord: bots and users
     ("mfa.", rf"{WORD_START}mfa\.{B64}{{60,}}"),  # Discord: users, before 2022
     ("/webhooks/", rf"/api/(?:v[0-9]+/)?webhooks/([0-9]{{15,20}}/{B64}{{20,}})"),  # Discord
@@ -131,7 +131,7 @@ def _labelled_values(
 ) -> Iterator[EntitySpan]:
     for match in pattern.finditer(text):
         if PARAMETER_BEFORE.search(text[max(0, match.start() - 40) : match.start()]):
-            continue  # a URL's: `url_secrets` knows where its value ends
+            continue  # part of a URL: see `find_url_secrets`
         value, quote, start = match["value"], match["quote"], match.start("value")
         value = value.split(quote)[0] if quote else value.rstrip(SURROUNDING_SIGNS)
         follows = text[start + len(value) : start + len(value) + 3].lstrip(SURROUNDING_SIGNS)

@@ -33,12 +33,12 @@ def split_general(
     `messages` were supplied for training; `general` is the evaluation dialogue. Raises `MaterialError` if there is too
     little for both.
     """
-    training_texts = {talk.raw_text for talk in messages}
-    measuring = [talk for talk in general if talk.raw_text not in training_texts]
+    training_texts = {it.raw_text for it in messages}
+    measuring = [it for it in general if it.raw_text not in training_texts]
     if not (messages and measuring):  # the same dialogue would be trained on and measure
         measuring = _general_holdout_third(general)
-    texts = {talk.raw_text for talk in measuring}
-    training = [talk for talk in messages or general if talk.raw_text not in texts]
+    texts = {it.raw_text for it in measuring}
+    training = [it for it in messages or general if it.raw_text not in texts]
     return measuring, order_by_text(training, _conversation_text)
 
 
@@ -67,13 +67,13 @@ def mixture_caveat(recipe: Recipe, own: int, taken: int) -> str:
 def _general_holdout_third(general: Sequence[Conversation]) -> list[Conversation]:
     """Select the conversations below the border of the draw; if none or all are, the nearest one."""
     ordered = order_by_text(general, _conversation_text)
-    if len({talk.raw_text for talk in ordered}) < 2:
+    if len({it.raw_text for it in ordered}) < 2:
         raise MaterialError(
             "There is only one general dialogue; training on some and measuring with others takes two.", "Add more."
         )
-    below = [talk for talk in ordered if hash_fraction("general", talk.raw_text) < GENERAL_HOLDOUT_SHARE]
+    below = [it for it in ordered if hash_fraction("general", it.raw_text) < GENERAL_HOLDOUT_SHARE]
     if len(below) == len(ordered):
-        below = [talk for talk in below if talk.raw_text != ordered[-1].raw_text]
+        below = [it for it in below if it.raw_text != ordered[-1].raw_text]
     return below or ordered[:1]
 
 

@@ -133,6 +133,6 @@ def render_data_sheet(name: str, plan: DatasetPlan, base_model: str, stats: Mapp
 def render_permission_note(permission: str) -> str:
     """Render the data sheet's note on samples that came through Discord's API."""
     return (
-        f"`{DISCORD_API}`: only what members who have opted in wrote, and what answers them. Discord's permission, as "
-        f"the operator states it: {permission}"
+        f"`{DISCORD_API}`: only messages by members who have opted in, and replies to them. Discord's permission, as "
+        f"stated by the operator: {permission}"
     )

@@ -13,7 +13,7 @@ LEADS_TO_NO_REPLY = "leads to no reply"
 """The message follows the last reply, or precedes the next one by more than the history."""
 PREVIEW_CHARACTERS = 200
 MAX_SHOWN_REASONS = 5
-PLACEHOLDER_IDS = frozenset(("user", "others", "someone"))  # ids of speakers that stand for whoever it was
+PLACEHOLDER_IDS = frozenset(("user", "others", "someone"))  # ids of unnamed speakers
 
 
 @dataclass(frozen=True)

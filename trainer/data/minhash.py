@@ -28,7 +28,7 @@ UNSPACED = "\u0e00-\u0eff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
 WORD = re.compile(rf"[{UNSPACED}]|[^\W{UNSPACED}]+")
 ASCII_WORD = re.compile(r"\w+")
 IndexArray = NDArray[np.int64]
-_rng = np.random.Generator(np.random.PCG64(20261120))  # PCG64's stream is promised to stay as it is
+_rng = np.random.Generator(np.random.PCG64(20261120))  # PCG64's stream is guaranteed to stay the same
 _FACTORS = _rng.integers(1, 2**31, NUM_PERMUTATIONS, dtype=np.uint32) * 2 + 1
 _SUMMANDS = _rng.integers(0, 2**32, NUM_PERMUTATIONS, dtype=np.uint32)
 _BAND_FACTORS = _rng.integers(1, 2**63, ROWS_PER_BAND, dtype=np.uint64) * 2 + 1
@@ -164,11 +164,11 @@ def _minhash(texts: list[list[int]]) -> NDArray[np.uint32]:
     shingles = words.copy()
     place = np.arange(len(words)) - np.repeat(starts, lengths)
     for step in range(1, SHINGLE_WORDS):
-        # What lies before its text's beginning counts as zero, so that texts of one or two words have shingles too.
+        # Words before the beginning count as zero, so that texts of one or two words have shingles too.
         before = np.where(place >= step, np.roll(words, step), np.uint32(0))
         shingles = _mix_bits(shingles) ^ (before * np.uint32(0x9E3779B1))
     shingles = _mix_bits(shingles)
-    # A long text's first two shingles are cut short by its beginning; left in, they are two among many.
+    # The first two shingles of a text are partial; in a long text they hardly matter.
     result = np.empty((len(texts), NUM_PERMUTATIONS), dtype=np.uint32)
     for number in range(NUM_PERMUTATIONS):
         result[:, number] = np.minimum.reduceat(shingles * _FACTORS[number] + _SUMMANDS[number], starts)

@@ -191,10 +191,10 @@ def _guess_message_keys(messages: list[Row]) -> tuple[str, str] | None:
 
 @dataclass(frozen=True)
 class RowSchema:
-    """A known row shape: `plan` finds a row's columns, None for other shapes; `talk` raises `UnusableRecordError`."""
+    """A known row shape: `plan` finds a row's columns, None for other shapes; `parse` raises `UnusableRecordError`."""
 
     name: str
     title: str
     expected: str
     plan: Callable[[Row], ColumnRoles | None]
-    talk: Callable[[Row, ColumnRoles], RawDialogue]
+    parse: Callable[[Row, ColumnRoles], RawDialogue]

@@ -66,13 +66,13 @@ class RawDialogue:
 
 
 def build_conversation(
-    talk: RawDialogue, row: str, options: ReadOptions, rows: int = 1
+    dialogue: RawDialogue, row: str, options: ReadOptions, rows: int = 1
 ) -> Conversation | RejectedRecord:
     """Resolve the speakers of a dialogue, or reject it with a reason. Trims texts and drops empty messages."""
-    if options.languages and talk.lang and talk.lang not in options.languages:
-        return RejectedRecord(row, f"language {talk.lang} is not requested", rows)
+    if options.languages and dialogue.lang and dialogue.lang not in options.languages:
+        return RejectedRecord(row, f"language {dialogue.lang} is not requested", rows)
     system: list[str] = []
-    labels, texts = talk.labels, [to_nfc(text).strip() for text in talk.texts]
+    labels, texts = dialogue.labels, [to_nfc(text).strip() for text in dialogue.texts]
     if len(texts) > 1 and all(texts) and _alternates(labels):
         messages = list(map(SourceMessage, map(SPEAKING_ROLES.__getitem__, labels), texts, itertools.repeat(row)))
     else:
@@ -80,16 +80,16 @@ def build_conversation(
             messages, texts, system = _messages(labels, texts, row, options)
         except UnusableRecordError as error:
             return RejectedRecord(row, str(error), rows)
-    # Messages of one speaker in a row are one, so that a persona's which is not the first answers somebody.
+    # A speaker's consecutive messages are joined, so a persona's message answers somebody unless it is the first.
     for message in messages[1:]:
         if message.speaker.is_persona:
             break
     else:
         return RejectedRecord(row, _fault(messages), rows)
-    if stated_system := to_nfc(talk.system).strip():
+    if stated_system := to_nfc(dialogue.system).strip():
         system.insert(0, stated_system)
-    raw_text, system_text, rejected = "\n".join(texts), "\n".join(system), talk.rejected.strip()
-    fields = (raw_text, system_text, rows, rejected, talk.lang, options.arrived)
+    raw_text, system_text, rejected = "\n".join(texts), "\n".join(system), dialogue.rejected.strip()
+    fields = (raw_text, system_text, rows, rejected, dialogue.lang, options.arrived)
     return Conversation(tuple(messages), options.source, options.right, *fields)
 
 

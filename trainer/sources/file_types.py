@@ -83,7 +83,7 @@ def _is_json_lines(text: str, lines: list[str]) -> bool:
     if (end >= 0 and not rest) or (end < 0 and _is_truncated_json(text)):
         return False
     is_indented = any(line[0] in " \t" for line in lines)
-    if is_indented and any(line.rstrip() in ("{", "}{") for line in lines[1:]):  # what lies within would be, too
+    if is_indented and any(line.rstrip() in ("{", "}{") for line in lines[1:]):  # nested objects would be indented, too
         return True
     listed = sum(line.rstrip().endswith("},") for line in lines)  # elements of an array
     return sum(line.startswith("{") and _is_object(line) for line in lines) > listed

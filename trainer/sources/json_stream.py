@@ -113,7 +113,7 @@ class JsonCursor:
             if isinstance(value, BrokenJson) and (place := pattern.next_in(piece)):
                 self._ahead = batch[start + place :] + self._between + self._ahead
                 self._is_taken_up = True
-                yield decode_json(piece[:place].rstrip(SPACE + b","))  # whole, where only the comma was missing
+                yield decode_json(piece[:place].rstrip(SPACE + b","))  # complete if only the comma was missing
                 return
             pattern.learn([value])
             yield value
@@ -129,7 +129,7 @@ class JsonCursor:
                 if len(self._ahead) <= MAX_RECORD_BYTES and self._fill(size):
                     size *= 2  # an element longer than what was read is not searched again and again
                     continue
-                end = len(self._ahead)  # the file ends, or seems to go on for ever, inside an element
+                end = len(self._ahead)  # the file ends inside an element, or the element is too long
             batch, self._between, self._ahead = self._ahead[:end], self._ahead[end : end + 1], self._ahead[end + 1 :]
             self._is_taken_up, size = False, CHUNK_BYTES
             if batch.strip(SPACE):
@@ -138,7 +138,7 @@ class JsonCursor:
                 continue
             if self._between == b"]" or not (self._ahead or self._fill()):
                 return
-            if self._between == b"}" and self.next() == b",":  # one bracket too many, behind an element
+            if self._between == b"}" and self.next() == b",":  # an extra bracket after an element
                 self.skip(1)
 
     def value(self) -> Any:

@@ -117,16 +117,16 @@ def _resolve_right(found: SourceFormat, file: SourceFile, name: str, options: Re
     return decision.require()
 
 
-def _filter_by_consent(talk: Conversation, options: ReadOptions) -> Conversation | RejectedRecord:
+def _filter_by_consent(conversation: Conversation, options: ReadOptions) -> Conversation | RejectedRecord:
     """Check consent again for formats without speakers and records that state their own right (`tabular`).
 
     `options.right` is the right signed for the whole source.
     """
-    if talk.right != DISCORD_API:
-        return talk
+    if conversation.right != DISCORD_API:
+        return conversation
     if options.right not in ("", DISCORD_API):
-        return replace(talk, right=options.right)
-    people = {id for message in talk.messages if message.row for id in author_ids(message)}
+        return replace(conversation, right=options.right)
+    people = {id for message in conversation.messages if message.row for id in author_ids(message)}
     if options.consent is None or people <= options.consent.opted_in:
-        return talk
-    return RejectedRecord(talk.messages[0].row, NOT_OPTED_IN, talk.rows)
+        return conversation
+    return RejectedRecord(conversation.messages[0].row, NOT_OPTED_IN, conversation.rows)

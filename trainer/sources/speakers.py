@@ -46,7 +46,7 @@ def make_author(id: str, names: tuple[str, ...], roles: tuple[str, ...] = (), *,
 
 @dataclass(slots=True)
 class LogMessage:
-    """The fields of an entry that are kept in memory; logs hold millions."""
+    """The fields of an entry that are kept in memory; logs contain millions."""
 
     row: str
     at: float

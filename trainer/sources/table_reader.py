@@ -170,7 +170,7 @@ def parquet_rows(stream: BinaryIO, name: str) -> Iterator[tuple[str, dict[str, A
     import pyarrow.parquet as pq
 
     try:
-        # Column chunks are read page by page: a row group may hold a million rows.
+        # Column chunks are read page by page: a row group may have a million rows.
         table = pq.ParquetFile(stream, pre_buffer=False, buffer_size=PAGE_BYTES)
         yield from _numbered(table.iter_batches(batch_size=BATCH_ROWS))
     except (pa.ArrowException, OSError, ValueError) as error:

@@ -104,7 +104,7 @@ def _recognises(peek: Peek) -> bool:
     if peek.kind == "zip":
         return "card.json" in peek.names
     if peek.kind == "PNG":
-        return True  # nothing else that is read here comes as a picture
+        return True  # only cards come as pictures
     return peek.kind in ("text", "CSV", "TSV", "YAML") and bool(TOML_CARD.search(peek.text))
 
 

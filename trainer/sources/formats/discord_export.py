@@ -40,7 +40,7 @@ SYSTEM_NOTICE = re.compile(
 
 
 def read_json(file: SourceFile, options: ReadOptions) -> Iterator[Conversation | RejectedRecord]:
-    """Yield the sessions of a JSON export. Raises `MaterialError` if it holds no messages."""
+    """Yield the sessions of a JSON export. Raises `MaterialError` if it contains no messages."""
     channel = file.peek().head.get("channel")
     channels = {str(channel.get("id")): str(channel.get("name"))} if isinstance(channel, dict) else {}
     entries = parse_entries(file.records("messages"), lambda row, message: _entry(row, message, channels))

@@ -92,12 +92,12 @@ def make_dialogue(turns: Turns, row: Row, columns: ColumnRoles) -> RawDialogue:
     return _add_system_and_language(RawDialogue.of(turns), row, columns)
 
 
-def _add_system_and_language(talk: RawDialogue, row: Row, columns: ColumnRoles) -> RawDialogue:
+def _add_system_and_language(dialogue: RawDialogue, row: Row, columns: ColumnRoles) -> RawDialogue:
     if len(columns.by_role) > 1:
         system, lang = columns.get(row, "system"), columns.get(row, "lang")
-        talk.system = system if isinstance(system, str) else ""
-        talk.lang = lang if isinstance(lang, str) else ""
-    return talk
+        dialogue.system = system if isinstance(system, str) else ""
+        dialogue.lang = lang if isinstance(lang, str) else ""
+    return dialogue
 
 
 def _plan_texts(row: Row) -> ColumnRoles | None:
@@ -117,7 +117,7 @@ def dialogue_from_texts(row: Row, columns: ColumnRoles) -> RawDialogue:
     texts = _messages(row, columns)
     if set(map(type, texts)) != {str}:
         texts = [cell_text(text) for text in texts]
-    # Rows of this shape are pairs by position; a label before each text is kept only where all have one.
+    # Speakers alternate by position; labels before the texts count only if all texts have one.
     if ":" in texts[0][:32] and len(turns := parse_transcript("\n".join(texts))) == len(texts):
         return make_dialogue(turns, row, columns)
     labels = ["user", "assistant"] * ((len(texts) + 1) // 2)

@@ -40,7 +40,7 @@ from trainer.sources.source_format import ReadOptions, SourceFormat
 ROW_SCHEMAS = (*PREFERENCE_SCHEMAS, *PERSONA_SCHEMAS, *MESSAGE_SCHEMAS, *QA_SCHEMAS, *FALLBACK_SCHEMAS)
 COLUMNS_FORMAT = "columns"  # the format of tables that are no known set
 MESSAGE_LIST_KEYS = tuple(name for name in ROLE_COLUMNS["messages"] if name not in ("data", "items"))
-"""A member of these names holds the messages of one talk, not the rows of a table."""
+"""A member of these names contains the messages of one dialogue, not the rows of a table."""
 SAMPLED_ROWS = 16  # first rows that decide a table's format
 RowParser = tuple[Callable[[Row, ColumnRoles], RawDialogue], ColumnRoles]
 
@@ -168,11 +168,11 @@ def read_rows(
                 continue
             plans[key] = plan
         try:
-            talk = plan[0](row, plan[1])
+            dialogue = plan[0](row, plan[1])
         except UnusableRecordError as error:
             yield RejectedRecord(place, str(error))
         else:
-            item = build_conversation(talk, place, options)
+            item = build_conversation(dialogue, place, options)
             if row.get("right") == DISCORD_API and isinstance(item, Conversation):  # as data sets of ours state it
                 item = replace(item, right=DISCORD_API)
             yield _assign_persona(item, row, options) if options.persona and "persona" in row else item
@@ -194,7 +194,7 @@ def _assign_persona(
 def _plan_for(row: Row, main: RowSchema | None) -> RowParser | None:
     for schema in (*([main] if main else []), *ROW_SCHEMAS):
         if columns := _plan(schema, row):
-            return schema.talk, columns
+            return schema.parse, columns
     return None
 
 

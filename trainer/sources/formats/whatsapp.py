@@ -44,7 +44,7 @@ HEADERS = tuple(
     for written in (DATE_FIRST, TIME_FIRST)
 )
 SPEAKER = re.compile(r"(?P<name>[^:\n\"“”„«»]{1,60}?) ?:(?: |(?=\n)|$)(?P<text>.*)", re.DOTALL)
-"""A name holds no quotation marks: `Ann changed the subject to "News: today"` is a system message."""
+"""A name contains no quotation marks: `Ann changed the subject to "News: today"` is a system message."""
 APP_TEXT = re.compile(rf"^{DIRECTION_MARK}[^\n]*|\s*{DIRECTION_MARK}(?:<[^<>\n]+>|(?:\S+ ){{0,2}}\S+)\s*\Z")
 ANGLED = re.compile(r"[ \t]*<(?=[^<>]*(?: |[^\x00-\x7f]))[^<>=/\"\n]{4,80}>[ \t]*$", re.MULTILINE)
 ATTACHED = re.compile(r"^\S[^\n/]*\.\w{2,5} \([^()\n]+\)$|<[^<>:\n]{3,30}: [^<>\n]+\.\w{2,5}>", re.MULTILINE)
