@@ -32,7 +32,7 @@ class MissingPermission:
 
 
 REQUIRED_PERMISSIONS = (
-    RequiredPermission("view_channel", "see the channels it speaks in", "it hears and says nothing there"),
+    RequiredPermission("view_channel", "see the channels it speaks in", "it can neither read nor reply there"),
     RequiredPermission("send_messages", "answer, and report how a training goes", "it cannot speak at all"),
     RequiredPermission("send_messages_in_threads", "answer in threads", "it stays silent in threads"),
     RequiredPermission(

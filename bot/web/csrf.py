@@ -48,11 +48,8 @@ def require_same_origin(request: web.Request, authenticator: Authenticator) -> N
         )
         raise Problem("not-from-here", "The Host header does not name this machine.", advice)
     if _is_cross_site(request, hosts[0]):
-        raise Problem(
-            "not-from-here",
-            "The request comes from another site.",
-            "Ask from a program, or from a page that this bot serves.",
-        )
+        advice = "Send it from a program, or from a page that this bot serves."
+        raise Problem("not-from-here", "The request comes from another site.", advice)
     if request.method not in SAFE_METHODS and is_dashboard_path(request):
         _require_same_origin_form(request)
 
@@ -92,9 +89,8 @@ def _require_same_origin_form(request: web.Request) -> None:
     if request.content_type not in (FORM_TYPE, MULTIPART_TYPE):
         return
     if "Origin" not in request.headers and request.headers.get("Sec-Fetch-Site") != "same-origin":
-        raise Problem(
-            "not-from-here", "The form does not say which page it comes from.", "Send it from a page of this bot's."
-        )
+        message = "The form does not say which page it comes from."
+        raise Problem("not-from-here", message, "Send it from one of this bot's pages.")
     length = request.content_length if request.content_length is not None else MAX_FORM_BYTES + 1
     if request.content_type == FORM_TYPE and length > MAX_FORM_BYTES:
         raise Problem("too-large", f"The form is larger than {MAX_FORM_BYTES // 2**20} MiB.", "Send less.")

@@ -29,33 +29,33 @@ class InMemoryResponses:
     """Keeps the latest responses in memory; all are dropped once a member is forgotten."""
 
     def __init__(self) -> None:
-        self._kept: dict[bytes, tuple[float, IdempotentResponse]] = {}
-        self._forgettings = 0
+        self._responses: dict[bytes, tuple[float, IdempotentResponse]] = {}
+        self._erasure_count = 0
 
-    def since(self, forgettings: int) -> InMemoryResponses:
+    def since(self, erasure_count: int) -> InMemoryResponses:
         """Return these responses, cleared if a member was forgotten since."""
-        if forgettings != self._forgettings:
-            self._kept.clear()
-            self._forgettings = forgettings
+        if erasure_count != self._erasure_count:
+            self._responses.clear()
+            self._erasure_count = erasure_count
         return self
 
     def get(self, key: bytes, now: float) -> IdempotentResponse | None:
-        at, found = self._kept.get(key, (0.0, None))
-        return found if now - at < IDEMPOTENCY_KEY_LIFETIME_S else None
+        at, response = self._responses.get(key, (0.0, None))
+        return response if now - at < IDEMPOTENCY_KEY_LIFETIME_S else None
 
     def begin(self, key: bytes, request: bytes, now: float) -> None:
-        self._kept.pop(key, None)
-        self._kept[key] = now, IdempotentResponse(request, None, "")
-        if len(self._kept) > MAX_IN_MEMORY_RESPONSES:
-            del self._kept[next(iter(self._kept))]
+        self._responses.pop(key, None)
+        self._responses[key] = now, IdempotentResponse(request, None, "")
+        if len(self._responses) > MAX_IN_MEMORY_RESPONSES:
+            del self._responses[next(iter(self._responses))]
 
     def end(self, key: bytes, status: int, body: str) -> None:
-        if begun := self._kept.get(key):
-            self._kept[key] = begun[0], IdempotentResponse(begun[1].request, status, body)
+        if stored := self._responses.get(key):
+            self._responses[key] = stored[0], IdempotentResponse(stored[1].request, status, body)
 
     def drop(self, key: bytes) -> None:
         """Forget a refused request, whose key may be used again."""
-        self._kept.pop(key, None)
+        self._responses.pop(key, None)
 
 
 @dataclass
@@ -95,56 +95,57 @@ async def _respond_with_key(request: web.Request, handler: Handler, key: bytes) 
     if request.body_exists and request.content_type != "application/json":
         raise Problem("bad-header", f"An {KEY_HEADER} goes with JSON only.", "Send this without one.")
     body = request[CACHED_BODY] = await read_body(request, MAX_REQUEST_BYTES)
-    asked = hashlib.sha256(f"{request.method} {request.path_qs}\n".encode() + body).digest()
+    request_hash = hashlib.sha256(f"{request.method} {request.path_qs}\n".encode() + body).digest()
     if key in running:
-        raise Problem(
-            "conflict", "A request with this key is being handled.", "Try again.", headers={"Retry-After": "2"}
-        )
-    if known := _stored_response(request, key, asked):
-        return known
+        message = "A request with this key is being handled."
+        raise Problem("conflict", message, "Try again.", headers={"Retry-After": "2"})
+    if stored := _stored_response(request, key, request_hash):
+        return stored
     running.add(key)
     try:
-        return await _handle_and_store(request, handler, key, asked)
+        return await _handle_and_store(request, handler, key, request_hash)
     finally:
         running.discard(key)
 
 
-def _stored_response(request: web.Request, key: bytes, asked: bytes) -> web.Response | None:
+def _stored_response(request: web.Request, key: bytes, request_hash: bytes) -> web.Response | None:
     now = time.time()
-    found = _in_memory_responses(request).get(key, now) or get_services(request).store.idempotency_keys.get(key, now)
-    if found is None:
+    stored = _in_memory_responses(request).get(key, now) or get_services(request).store.idempotency_keys.get(key, now)
+    if stored is None:
         return None
-    if found.request != asked:
-        raise Problem(
-            "key-used", f"This {KEY_HEADER} came with another request before.", "Send a new key with a new request."
-        )
-    if found.status is None:
-        raise Problem(
-            "conflict", "The bot stopped during the request, or could not store its response.",
-            "Check whether it was done; if not, send it with a new key.",
-        )  # fmt: skip
-    return web.Response(text=found.body, status=found.status, content_type="application/json")
+    if stored.request != request_hash:
+        raise reused_key_problem()
+    if stored.status is None:
+        message = "The bot stopped during the request, or could not store its response."
+        raise Problem("conflict", message, "Check whether it was done; if not, send it with a new key.")
+    return web.Response(text=stored.body, status=stored.status, content_type="application/json")
+
+
+def reused_key_problem(**more: str) -> Problem:
+    """The problem of a key that came with another request before."""
+    message = f"This {KEY_HEADER} came with another request before."
+    return Problem("key-used", message, "Send a new key with a new request.", more=more)
 
 
 def _in_memory_responses(request: web.Request) -> InMemoryResponses:
     return request.app[IDEMPOTENCY_STATE].answered.since(get_services(request).store.erasure_requests.count())
 
 
-async def _handle_and_store(request: web.Request, handler: Handler, key: bytes, asked: bytes) -> web.StreamResponse:
-    kept = (
-        _in_memory_responses(request)
-        if IN_MEMORY_PATHS.fullmatch(request.path)
-        else get_services(request).store.idempotency_keys
-    )
-    kept.begin(key, asked, time.time())
+async def _handle_and_store(
+    request: web.Request, handler: Handler, key: bytes, request_hash: bytes
+) -> web.StreamResponse:
+    stored, in_memory = get_services(request).store.idempotency_keys, _in_memory_responses(request)
+    responses = in_memory if IN_MEMORY_PATHS.fullmatch(request.path) else stored
+    responses.begin(key, request_hash, time.time())
     try:
-        made = await handler(request)
+        response = await handler(request)
     except BaseException:
-        kept.drop(key)
+        responses.drop(key)
         raise
-    text = made.text if isinstance(made, web.Response) and made.content_type == "application/json" else None
-    if made.status < 400 and text is not None and len(text) <= MAX_STORED_RESPONSE_CHARS:
-        kept.end(key, made.status, text)
+    is_json = response.content_type == "application/json"
+    text = response.text if isinstance(response, web.Response) and is_json else None
+    if response.status < 400 and text is not None and len(text) <= MAX_STORED_RESPONSE_CHARS:
+        responses.end(key, response.status, text)
     else:
-        kept.drop(key)
-    return made
+        responses.drop(key)
+    return response

@@ -111,7 +111,7 @@ def start_dialogue(request: web.Request, body: DialogueBody) -> PlaygroundRun:
     services, runs = get_services(request), request.app[PLAYGROUND_RUNS]
     one, other = speakers = _find_models(services, body.models)
     if one.persona is None or other.persona is None:
-        raise _field_problem("models", "The base model alone has no part to play.", "Name two personas.")
+        raise _field_problem("models", "The base model alone cannot take part in a dialogue.", "Name two personas.")
     dialogue = Dialogue((one.persona.name, other.persona.name), Turn(EXAMPLE_USER, body.opening), body.turns)
     sampling = body.sampling(services.request_builder.sampling)
     run = PlaygroundRun("duet", speakers, body.opening, sampling, body.settings() | {"turns": body.turns})
@@ -120,7 +120,7 @@ def start_dialogue(request: web.Request, body: DialogueBody) -> PlaygroundRun:
 
 def _find_models(services: Services, names: tuple[str, ...]) -> tuple[ChatModel, ...]:
     if not names:
-        raise _field_problem("models", "Nobody is asked.", "Choose at least one persona.")
+        raise _field_problem("models", "No model was chosen.", "Choose at least one persona.")
     try:
         return tuple(find_model(services.request_builder, name) for name in names)
     except UnknownModelError as error:
@@ -129,7 +129,7 @@ def _find_models(services: Services, names: tuple[str, ...]) -> tuple[ChatModel,
 
 def _require_ended(run: PlaygroundRun) -> PlaygroundRun:
     if run.kind != "together":
-        raise _field_problem("after", f"The run {run.id} is a duet.", "Only replies side by side go on.")
+        raise _field_problem("after", f"The run {run.id} is a duet.", "Only side-by-side runs can be continued.")
     if not run.ended:
         raise Problem("conflict", "The replies are still being written.", "Stop them, or wait.")
     return run

@@ -22,6 +22,7 @@ from bot.metrics import LoggedWarning, Percentiles
 from bot.services import Services
 from bot.store import JobState
 from personas.engine.metrics import EngineState
+from personas.models.base_model import load_torch
 
 REPORTED_PACKAGES = ("understudy", "torch", "transformers", "peft", "discord.py", "aiohttp")
 JOB_STATES: tuple[str, ...] = get_args(JobState)
@@ -149,8 +150,6 @@ def _process_name(command: list[str]) -> str:
 
 
 def _gpu_memory() -> tuple[int | None, int | None]:
-    from personas.models.base_model import load_torch
-
     torch = load_torch()
     if not torch.cuda.is_available():
         return None, None

@@ -31,8 +31,8 @@ class PersonaSummary:
 
     persona: Persona
     version: str | None
-    trains: bool
-    spots: tuple[ChannelSummary, ...]
+    is_training: bool
+    channels: tuple[ChannelSummary, ...]
 
 
 @dataclass(frozen=True)
@@ -53,24 +53,23 @@ async def get_overview(request: web.Request) -> web.Response:
         request,
         "overview.html",
         title="Overview",
-        residents=list_personas(services),
+        personas=list_personas(services),
         running=jobs.in_state("running"),
         queued=[(services.queue.position(job.job_id), job) for job in jobs.in_state("queued")],
-        concerns=list(list_alerts(services, time.time())),
+        alerts=list(list_alerts(services, time.time())),
         servers=[guild.name for guild in services.client.guilds] if services.client else [],
     )
 
 
 def list_personas(services: Services) -> list[PersonaSummary]:
     """Every persona of every server, shipped ones first."""
-    personas, spots = services.personas, channels_by_persona(services)
-    found = dict(personas.of(0))
+    speaking, channels = services.request_builder.speaking, channels_by_persona(services)
+    personas = dict(services.personas.of(0))
     for guild_id in sorted(guild_ids(services)):
-        found |= personas.of(guild_id)
+        personas |= services.personas.of(guild_id)
     training = {job.persona for job in services.store.jobs.in_state("running")}
     return [
-        PersonaSummary(one, services.request_builder.speaking(one.id), one.id in training, tuple(spots.get(one.id, ())))
-        for one in found.values()
+        PersonaSummary(one, speaking(id), id in training, tuple(channels.get(id, ()))) for id, one in personas.items()
     ]
 
 

@@ -123,9 +123,9 @@ async def system_events(request: web.Request) -> web.StreamResponse:
 async def run_doctor(request: web.Request) -> web.Response:
     """Start the doctor in the background."""
     services = get_services(request)
-    begun = services.metrics.findings.begin(services.home, services.base_model)
-    said = "The doctor is looking; it takes half a minute." if begun else "The doctor is looking already."
-    return redirect_to(request, f"{SYSTEM_PATH}#doctor", said)
+    is_started = services.metrics.findings.begin(services.home, services.base_model)
+    message = "The doctor is checking; this takes half a minute." if is_started else "The doctor is already checking."
+    return redirect_to(request, f"{SYSTEM_PATH}#doctor", message)
 
 
 async def _state_events(request: web.Request, services: Services) -> AsyncIterator[SseItem]:

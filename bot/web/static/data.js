@@ -79,7 +79,7 @@ class Upload {
     request.setRequestHeader("Content-Type", "application/octet-stream");
     request.upload.addEventListener("progress", (event) => this.tell(event));
     for (const kind of ["load", "error"]) request.addEventListener(kind, () => this.ended());
-    request.addEventListener("abort", () => { this.rest(); say("The upload was cancelled; nothing of it is kept."); });
+    request.addEventListener("abort", () => { this.rest(); say("The upload was cancelled; nothing of it is stored."); });
     this.progress.hidden = false;
     this.bar.value = 0;
     this.words.textContent = "Uploading…";
@@ -98,7 +98,7 @@ class Upload {
     const { status, responseText } = this.request;
     this.rest();
     if (status !== 201) {
-      return this.fail(status ? wordsOf(problemIn(responseText)) : "It broke off. Send it again.");
+      return this.fail(status ? wordsOf(problemIn(responseText)) : "It is incomplete. Send it again.");
     }
     const answer = JSON.parse(responseText);
     await fetch(`${answer.links.self}/inspect`, { method: "POST" });
@@ -125,7 +125,7 @@ function problemIn(text) {
   try {
     return JSON.parse(text);
   } catch {
-    return { detail: "The bot did not take it.", advice: "" };
+    return { detail: "The bot rejected it.", advice: "" };
   }
 }
 

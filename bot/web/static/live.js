@@ -41,7 +41,7 @@ export function hear(path, listeners, { back = () => {}, gone = () => location.r
     if (patience) return;
     const at = clock.format(new Date());
     patience = setTimeout(() => {
-      told = say(`The bot does not answer; this is how it was last, at ${at}.`, "lost");
+      told = say(`The bot does not answer; this was its state at ${at}.`, "lost");
     }, PATIENCE_MS);
   }
 

@@ -31,7 +31,7 @@ function settled(call) {
       try {
         await call(running.signal);
       } catch (error) {
-        if (error.name !== "AbortError") say("The bot does not answer: what is shown of tokens may be old.");
+        if (error.name !== "AbortError") say("The bot does not answer: token counts may be outdated.");
       }
     }, WAIT_MS);
   };
@@ -161,7 +161,7 @@ function hearVoice(form) {
       const notes = [
         lore && `lore: ${lore}`,
         data.finish === "length" && "cut off at the length limit",
-        data.repeated && "ended where it repeated itself, and that taken out",
+        data.repeated && "ended at a repetition, which was removed",
         data.shortened && "the message was too long: its middle was left out",
       ];
       const counts = `${data.new_tokens} new tokens, ${data.prompt_tokens} in the prompt`;

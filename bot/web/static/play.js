@@ -68,8 +68,8 @@ function gone() {
   for (const waiting of run.querySelectorAll(".waiting")) waiting.remove();
   for (const button of document.querySelectorAll("main form:not(#stop) button")) button.disabled = true;
   const again = document.createElement("a");
-  [again.href, again.textContent] = [run.dataset.again, "Begin it anew"];
-  ended("The bot was started anew, and this run ended with it. What it had written stays on this page. ", again, ".");
+  [again.href, again.textContent] = [run.dataset.again, "Start again"];
+  ended("The bot was restarted, which ended this run. Its text stays on this page. ", again, ".");
 }
 
 /** Stopping needs no new page. */

@@ -184,7 +184,7 @@ async def test_what_was_taken_out_of_the_reply_is_said_where_it_is_heard(desk):
     assert (await heard(desk))[1][-1][1].items() >= {("repeated", True), ("shortened", True), ("finish", "stop")}
     fields = form_in((await desk.page(PAGE))[1])
     page = await sent(desk, f"{PAGE}/preview", changed(fields, message="evening"), 200)
-    assert "1 new tokens, 1 in the prompt; ended where it repeated itself" in page and "middle was left out" in page
+    assert "1 new tokens, 1 in the prompt; ended at a repetition" in page and "middle was left out" in page
 
 
 async def test_what_fails_while_it_is_heard_is_told_where_it_was_asked(desk):

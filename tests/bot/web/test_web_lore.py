@@ -78,7 +78,7 @@ async def test_why_a_passage_is_found_but_left_over_or_not_found_is_said(desk):
     left = next(one for one in told["matches"] if one["outcome"] == "left over")
     assert "room for 2 passages" in left["why"] and left["tokens"] > 5
     soup = next(one for one in told["matches"] if one["source"] == "ballast/soup.md")
-    assert soup["outcome"] == "not found" and "they share no word" in soup["why"] and soup["words"] == {}
+    assert soup["outcome"] == "not found" and "they share no meaningful word" in soup["why"] and soup["words"] == {}
     foreign = next(one for one in told["matches"] if one["source"] == "ballast/chinese.md")
     assert foreign["cosine"] is None and "its meaning was not compared" in foreign["why"]
 

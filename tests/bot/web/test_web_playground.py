@@ -240,7 +240,7 @@ async def test_what_was_taken_out_of_reply_or_prompt_is_said_under_the_reply(des
     _, run = await begin(desk, ("oda",))
     [line] = (await ended(desk, run))["lines"]
     page = (await desk.page(run["links"]["page"]))[1]
-    assert line["repeated"] and "ended where it repeated itself" in page
+    assert line["repeated"] and "ended at a repetition" in page
     assert line["shortened"] and "its middle was left out" in page and line["finish"] == "stop"
 
 

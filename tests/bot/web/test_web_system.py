@@ -135,7 +135,7 @@ async def test_the_doctor_looks_when_told_and_what_it_finds_is_shown(desk):
         async with desk.session.post("/dashboard/system/doctor", headers=own, allow_redirects=False) as answer:
             assert answer.status == 303 and answer.headers["Location"].startswith("/dashboard/system")
     _, text, _ = await text_of(desk, "/dashboard/system")
-    assert "The doctor is looking" in text
+    assert "The doctor is checking" in text
     go.set()
     await until(lambda: not desk.services.metrics.findings.is_running)
     _, text, _ = await text_of(desk, "/dashboard/system")

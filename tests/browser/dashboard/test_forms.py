@@ -14,7 +14,7 @@ PERSONA = "/dashboard/personas/ballast"
 @pytest.mark.parametrize("scripts", [True, False])
 async def test_a_fault_far_down_is_seen_at_once_and_leads_to_its_field(dashboard, scripts):
     page = await dashboard.open(PERSONA, java_script_enabled=scripts)
-    await page.get_by_text("All else that the card holds").click()
+    await page.get_by_text("Other fields of the card").click()
     await page.locator("#more").fill("{bad json")
     await page.get_by_role("button", name="Save the card").click()
     summary = page.get_by_role("alert", name="There is a problem")
@@ -23,7 +23,7 @@ async def test_a_fault_far_down_is_seen_at_once_and_leads_to_its_field(dashboard
     await expect(page).to_have_title("Error: Ballast: card · Understudy")
     if scripts:
         await assert_accessible(page)
-    await summary.get_by_role("link", name="All else that the card holds").click()
+    await summary.get_by_role("link", name="Other fields of the card").click()
     await expect(page.locator("#more")).to_be_focused()
     await expect(page.locator("#more")).to_be_in_viewport()
 

@@ -23,7 +23,7 @@ HEARD_ERRORS = """EventSource = class extends EventSource {
     this.addEventListener("error", () => { document.documentElement.dataset.refused = ""; });
   }
 };"""
-SILENT = "The bot does not answer; this is how it was last, at 2:02:11 PM."
+SILENT = "The bot does not answer; this was its state at 2:02:11 PM."
 
 
 async def left(page: Page, status: int = 503) -> None:
@@ -83,13 +83,13 @@ async def test_a_run_of_the_playground_that_a_restart_ended_says_so_and_keeps_wh
     await expect(page.locator(".line .words")).to_have_text("Ballast ")
     await left(page, status=404)
     await page.clock.fast_forward(ASKED_AGAIN_MS)
-    await expect(page.locator("#end")).to_contain_text("The bot was started anew, and this run ended with it.")
+    await expect(page.locator("#end")).to_contain_text("The bot was restarted, which ended this run.")
     await expect(page.locator(".line .words")).to_have_text("Ballast ")
     await expect(page.get_by_text("generating")).to_have_count(0)
     await expect(page.get_by_role("button", name="Stop")).to_have_count(0)
     await expect(page.get_by_role("button", name="Ask")).to_be_disabled()
     await page.clock.resume()
     await assert_accessible(page)
-    await page.get_by_role("link", name="Begin it anew").click()
+    await page.get_by_role("link", name="Start again").click()
     await expect(page.get_by_label("Speaker 1")).to_have_value("ballast@base")
     engine.free.set()

@@ -41,7 +41,7 @@ async def test_a_card_is_written_heard_and_saved(dashboard, phone):
     await page.get_by_label("Message", exact=True).fill("who are you?")
     dashboard.stage.engine.reply_flags = {"repeated": True}
     await page.get_by_label("Message", exact=True).press("Enter")
-    await expect(page.locator("#made")).to_contain_text("in the prompt; ended where it repeated itself")
+    await expect(page.locator("#made")).to_contain_text("in the prompt; ended at a repetition")
     dashboard.stage.engine.reply_flags = {}
     await expect(page.locator("#reply")).to_have_text("Bollard hears: who are you?")
     assert services(dashboard).engine.requests[-1].persona.scenario.startswith("A quay at low tide")

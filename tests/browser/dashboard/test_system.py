@@ -20,7 +20,7 @@ async def test_the_system_is_seen_as_it_changes(dashboard, phone):
     page = await dashboard.open("/dashboard/system", phone=phone, dark=phone)
     replies = page.locator("[data-figure=replies]")
     await expect(replies).to_have_text("0")
-    await expect(page.get_by_text("Renewed every two seconds")).to_be_visible()
+    await expect(page.get_by_text("Refreshed every two seconds")).to_be_visible()
     watch.reply(RequestMetrics(0.3, 4.0, 100, 20, "stop"))
     with watch.listening():
         logging.getLogger("bot.test").warning("the lamp flickers")
@@ -48,8 +48,8 @@ async def test_the_doctor_is_asked_and_says_what_it_found(dashboard):
 
     dashboard.stage.client.services.metrics.findings.run_checks = ask
     page = await dashboard.open("/dashboard/system", java_script_enabled=False)
-    await page.get_by_role("button", name="Look now").click()
-    await expect(page.get_by_role("status")).to_contain_text(["The doctor is looking"])
+    await page.get_by_role("button", name="Check now").click()
+    await expect(page.get_by_role("status")).to_contain_text(["The doctor is checking"])
     await page.reload()
     await expect(page.get_by_role("row").filter(has_text="torch")).to_contain_text("wait for it")
 
@@ -64,9 +64,9 @@ async def test_what_the_doctor_finds_is_shown_when_it_has_finished(dashboard, mo
     monkeypatch.setattr(system_page, "REFRESH_INTERVAL_S", 0.1)
     dashboard.stage.client.services.metrics.findings.run_checks = ask
     page = await dashboard.open("/dashboard/system")
-    await page.get_by_role("button", name="Look now").click()
-    await expect(page.locator("#asking")).to_contain_text("The doctor is looking")
+    await page.get_by_role("button", name="Check now").click()
+    await expect(page.locator("#asking")).to_contain_text("The doctor is checking")
     go.set()
     await expect(page.get_by_role("row").filter(has_text="others can read it")).to_contain_text("chmod 700")
     await expect(page.locator("#asking")).to_have_text("The doctor has finished.")
-    await expect(page.get_by_role("button", name="Look again")).to_be_enabled()
+    await expect(page.get_by_role("button", name="Check again")).to_be_enabled()

@@ -55,27 +55,18 @@ def parse_file_name(text: str) -> str:
     """The name of an upload. Raises `Problem` for a path and for an unsupported type."""
     name = unicodedata.normalize("NFC", text.strip())
     if not FILE_NAME_PATTERN.fullmatch(name) or len(name.encode()) > MAX_NAME_BYTES:
-        raise Problem(
-            "bad-name",
-            f"A file cannot be called {name[:80]!r}.",
-            "Use letters, digits, spaces and . ( ) + - _, at most 120, the first a letter or digit.",
-        )
+        advice = "Use letters, digits, spaces and . ( ) + - _, at most 120, the first a letter or digit."
+        raise Problem("bad-name", f"A file cannot be called {name[:80]!r}.", advice)
     suffixes = [suffix.lower() for suffix in Path(name).suffixes[-2:]]
     kind = suffixes[-2] if suffixes[-1:] == [GZIP_SUFFIX] and len(suffixes) > 1 else (suffixes or [""])[-1]
     if kind not in FILE_SUFFIXES:
-        raise Problem(
-            "wrong-kind",
-            f"{name} is of no kind that is read here.",
-            f"Read are {', '.join(FILE_SUFFIXES)}, each also packed as {GZIP_SUFFIX}.",
-        )
+        advice = f"Supported are {', '.join(FILE_SUFFIXES)}, each also compressed as {GZIP_SUFFIX}."
+        raise Problem("wrong-kind", f"{name} is of an unsupported type.", advice)
     return name
 
 
 def parse_dataset_name(text: str) -> str:
     if not DATASET_NAME_PATTERN.fullmatch(text.strip()):
-        raise Problem(
-            "bad-name",
-            f"A data set cannot be called {text.strip()[:80]!r}.",
-            "Use letters, digits, - and _, at most 64, the first a letter or digit.",
-        )
+        advice = "Use letters, digits, - and _, at most 64, the first a letter or digit."
+        raise Problem("bad-name", f"A data set cannot be called {text.strip()[:80]!r}.", advice)
     return text.strip()

@@ -42,14 +42,14 @@ SAMPLES_PER_PAGE = 20
 class StoredPlan:
     """A plan with the form's fields, the body that they stand for, and the request that this is.
 
-    `forgettings` is the number of forget requests at that time.
+    `erasure_count` is the number of forget requests at that time.
     """
 
     given: Mapping[str, str]
     body: Mapping[str, Any]
     wanted: TrainingRequest
     plan: TrainingPlan
-    forgettings: int
+    erasure_count: int
     made_at: float = field(default_factory=time.time)
 
 
@@ -67,9 +67,9 @@ class PlanCache:
             self._plans.popitem(last=False)
         return id
 
-    def get(self, id: str, forgettings: int) -> StoredPlan:
+    def get(self, id: str, erasure_count: int) -> StoredPlan:
         """A plan by its id. Raises `Problem` if it has expired; plans from before a forget request are dropped."""
-        for known in [known for known, kept in self._plans.items() if kept.forgettings != forgettings]:
+        for known in [known for known, kept in self._plans.items() if kept.erasure_count != erasure_count]:
             del self._plans[known]
         if id not in self._plans:
             raise Problem("not-found", "This plan has expired.", "Plan it again below.")

@@ -60,7 +60,7 @@ FIELD_GROUPS: tuple[tuple[str, tuple[CardField, ...]], ...] = (
             CardField("name", "Name", "It speaks under this name. 1 to 80 characters.", "line"),
             CardField("nickname", "Nickname", "What {{char}} stands for below, if not the name.", "line"),
             CardField("tagline", "Tagline", "One line for menus and lists, at most 200 characters.", "line"),
-            CardField("tags", "Tags", "Parted by commas.", "tags"),
+            CardField("tags", "Tags", "Separated by commas.", "tags"),
         ),
     ),
     (
@@ -86,7 +86,7 @@ FIELD_GROUPS: tuple[tuple[str, tuple[CardField, ...]], ...] = (
     (
         "What it says first",
         (
-            CardField("first_mes", "Greeting", "Said when it moves into a channel."),
+            CardField("first_mes", "Greeting", "Sent when it is assigned to a channel."),
             CardField("alternate_greetings", "Other greetings", "Empty ones are left out.", "list", rows=3),
         ),
     ),
@@ -95,7 +95,7 @@ FIELD_GROUPS: tuple[tuple[str, tuple[CardField, ...]], ...] = (
         (
             CardField("creator_notes", "Notes", "Never part of a prompt."),
             CardField("license", "Licence", "", "line"),
-            CardField("more", "All else that the card holds", "JSON of the card formats: creator, character book, "
+            CardField("more", "Other fields of the card", "JSON of the card formats: creator, character book, "
                   "extensions. It goes along when the card is exported.", "json", rows=6),
         ),
     ),

@@ -169,7 +169,7 @@ def _not_found_reason(match: PassageMatch) -> str:
     if match.cosine is not None:
         far = "far off" if match.by_meaning < 0 else "near, but not near enough" if match.by_meaning else "no nearer"
         meaning = f"in meaning it is {far} ({match.by_meaning:+.2f})"
-    shared = f"the shared words weigh {match.by_words:.2f}" if match.words else "they share no word that tells anything"
+    shared = f"the shared words weigh {match.by_words:.2f}" if match.words else "they share no meaningful word"
     return f"It takes {MIN_SCORE:g}: {shared}, and {meaning}."
 
 

@@ -18,6 +18,7 @@ from bot.training.training_plan import TrainingPlan
 from bot.web.api.paging import enum_query
 from bot.web.api.training.run_history import DEFAULT_SMOOTHING, MAX_SMOOTHING
 from bot.web.app_context import get_services
+from bot.web.idempotency import reused_key_problem
 from bot.web.problems import Problem, field_error
 from bot.web.request_body import parse_body
 from personas.errors import RequestError
@@ -136,10 +137,5 @@ def _existing_job(services: Services, job_id: str | None, wanted: TrainingReques
     except RequestError:  # it was stored by another version of the bot
         is_same = False
     if not is_same:
-        raise Problem(
-            "key-used",
-            "This Idempotency-Key came with another request before.",
-            "Send a new key with a new request.",
-            more={"job": job_path(job.job_id)},
-        )
+        raise reused_key_problem(job=job_path(job.job_id))
     return job

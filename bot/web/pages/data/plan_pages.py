@@ -113,7 +113,7 @@ def _default_fields(request: web.Request) -> dict[str, str]:
 async def post_plan_form(request: web.Request) -> web.Response:
     """Plan the form's run and show the plan at its own address; with `start`, queue the run."""
     services, given = get_services(request), dict((await read_form(request)).items())
-    forgettings = services.store.erasure_requests.count()
+    erasure_count = services.store.erasure_requests.count()
     try:
         body = form_to_request(given)
         if given.get("start"):
@@ -122,16 +122,16 @@ async def post_plan_form(request: web.Request) -> web.Response:
         wanted, plan = await plan_request(request, body)
     except UnderstudyError as error:
         return await _render_plan_form(request, given, problem=_as_problem(error, services))
-    id = get_data_state(request).plans.keep(StoredPlan(given, body, wanted, plan, forgettings))
+    id = get_data_state(request).plans.keep(StoredPlan(given, body, wanted, plan, erasure_count))
     return redirect_to(request, f"{DATA_PATH}/plans/{id}")
 
 
 @routes.add(f"GET {DATA_PATH}/plans/{{id}}")
 async def get_plan_page(request: web.Request) -> web.Response:
     """Page of an earlier plan, with its form."""
-    forgettings = get_services(request).store.erasure_requests.count()
+    erasure_count = get_services(request).store.erasure_requests.count()
     try:
-        kept = get_data_state(request).plans.get(request.match_info["id"], forgettings)
+        kept = get_data_state(request).plans.get(request.match_info["id"], erasure_count)
     except Problem as gone:
         return await _render_plan_form(request, _default_fields(request), problem=gone)
     return await _render_plan_form(request, kept.given, kept)

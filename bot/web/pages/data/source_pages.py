@@ -53,7 +53,7 @@ async def post_upload(request: web.Request) -> web.Response:
     """Store a file, or pasted text, and have the trainer inspect it."""
     name = await _store_form_upload(request)
     data_service.inspect_upload(get_services(request), data_service.get_data_state(request), name)
-    return redirect_to(request, upload_page_path(name), f"{name} is here. State below whose it is.")
+    return redirect_to(request, upload_page_path(name), f"{name} is here. State the right to it below.")
 
 
 async def _store_form_upload(request: web.Request) -> str:

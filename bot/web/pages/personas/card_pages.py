@@ -147,7 +147,7 @@ async def restore_shipped_card(request: web.Request) -> web.Response:
     found = require_persona_in_path(request)
     personas = found.services.personas
     if not found.is_edited:
-        raise Problem("conflict", f"{found.persona.name} speaks by no other card.", "Nothing was changed.")
+        raise Problem("conflict", f"{found.persona.name} has no other card.", "Nothing was changed.")
     await asyncio.to_thread(personas.remove, found.guild_id, found.persona, keeping=True)
     persona = personas.get(found.id, 0)
     assert persona is not None  # it ships

@@ -96,7 +96,7 @@ async def upload_lore_file(request: web.Request) -> web.Response:
 async def remove_lore_file_page(request: web.Request) -> web.Response:
     found, guild_id, name = _file_in_path(request)
     await lore_files.remove_lore_file(found, guild_id, name)
-    return redirect_to(request, f"{found.page}/lore", f"{found.persona.name} knows nothing of {name} any more.")
+    return redirect_to(request, f"{found.page}/lore", f"{name} is removed from the lore of {found.persona.name}.")
 
 
 @routes.add(f"POST {LORE_FILE_PATH}/bring-back")

@@ -100,7 +100,9 @@ async def remove_persona_page(request: web.Request) -> web.Response:
     found = _require_removable(request)
     lore = GuildLore(found.services.home, found.services.request_builder.lore, found.services.catalogue.shipped.lore)
     await card_import.remove_persona(found.services.personas, found.services.store, lore, found.guild_id, found.persona)
-    return redirect_to(request, "/dashboard/personas", f"{found.persona.name} is gone, and lives nowhere any more.")
+    return redirect_to(
+        request, "/dashboard/personas", f"{found.persona.name} is removed from the bot and from all channels."
+    )
 
 
 def _require_removable(request: web.Request) -> OwnedPersona:

@@ -40,9 +40,9 @@ MAX_DRAWN_VERSIONS = 20
 """Rows of versions in the drawing; the table has all of them."""
 CHANGE_TEXTS = {
     "promotion": "promoted",
-    "automatic promotion": "promoted by itself, as its score card was good",
+    "automatic promotion": "promoted automatically, as its score card was good",
     "rollback": "rolled back to",
-    "automatic rollback": "rolled back to by itself",
+    "automatic rollback": "rolled back to automatically",
     "withdrawal": "the other was withdrawn",
 }
 PROMOTE_PATH = "/dashboard/personas/{persona_id}/versions/{version}/promote"
@@ -158,7 +158,7 @@ def _live_period(began: Promotion, after: Promotion | None) -> VersionPeriod:
 
 def _rollout_period(one: Rollout) -> VersionPeriod:
     where = " in one channel" if one.only_channel else ""
-    ended = ENDING_LABELS.get(one.ending, f"taken back by itself, {one.why}") if one.ending else ""
+    ended = ENDING_LABELS.get(one.ending, f"rolled back automatically, {one.why}") if one.ending else ""
     return VersionPeriod(one.started_at, one.ended_at, one.share, f"on trial{where}", ended)
 
 

@@ -13,8 +13,10 @@ from pydantic import ValidationError
 from bot.errors import redact_paths
 from bot.services import Services
 from bot.store import TrainingJob
+from bot.web.api.personas.persona_lookup import guild_name
 from bot.web.api.training.run_history import MetricsHistory, smooth
 from bot.web.pages.charts import Point, Series, bar_chart, line_chart
+from bot.web.pages.scorecards.scorecard_view import VERDICT_CLASSES
 from bot.web.templating import DASHBOARD
 from personas.errors import RequestError
 from personas.schemas.training_events import Epoch, Evaluation, Phase, Progress, ScoreSummary
@@ -43,7 +45,6 @@ TRAINING_PATH = f"{DASHBOARD}/training"
 STATE_CLASSES = {"running": "", "queued": "", "done": "good", "failed": "bad", "cancelled": "warn"}
 TIMESTAMP_SUFFIX_PATTERN = re.compile(r"-\d{4}-\d{6}")
 """Suffix that `/finetune start` adds to a persona's id for an unnamed job."""
-VERDICT_CLASSES = {"promote": "good", "hold": "warn", "reject": "bad"}
 
 
 @dataclass(frozen=True)
@@ -104,14 +105,6 @@ def _setting_or_dash(values: Mapping[str, Any], name: str) -> str:
     return setting_text(values[name]) or "–" if name in values else "not known"
 
 
-def loss_chart(course: MetricsHistory, weight: float) -> Markup:
-    return line_chart("Loss", STEP_LABEL, LOSS_LABEL, _loss_series("", course, weight, 0))
-
-
-def rate_chart(course: MetricsHistory) -> Markup:
-    return line_chart("Learning rate", STEP_LABEL, "learning rate", [Series("learning rate", _rate_points(course))])
-
-
 def pace_chart(course: MetricsHistory) -> Markup:
     points = [(it.step, it.tokens_per_s) for it in course.steps]
     return line_chart("Speed", STEP_LABEL, "tokens/s", [Series("tokens/s", points)])
@@ -122,12 +115,13 @@ def memory_chart(course: MetricsHistory) -> Markup:
     return line_chart("Memory", STEP_LABEL, "MiB", [Series("MiB held", points)])
 
 
-def compare_loss_chart(names: Sequence[str], courses: Sequence[MetricsHistory], weight: float) -> Markup:
-    series = [one for n, name in enumerate(names) for one in _loss_series(f"{name}: ", courses[n], weight, 4 * n)]
+def loss_chart(names: Sequence[str], courses: Sequence[MetricsHistory], weight: float) -> Markup:
+    """The losses of runs; `names` begin the names of their lines."""
+    series = [one for n, name in enumerate(names) for one in _loss_series(name, courses[n], weight, 4 * n)]
     return line_chart("Loss", STEP_LABEL, LOSS_LABEL, series)
 
 
-def compare_rate_chart(names: Sequence[str], courses: Sequence[MetricsHistory]) -> Markup:
+def rate_chart(names: Sequence[str], courses: Sequence[MetricsHistory]) -> Markup:
     series = [Series(name, _rate_points(course)) for name, course in zip(names, courses, strict=True)]
     return line_chart("Learning rate", STEP_LABEL, "learning rate", series)
 
@@ -252,10 +246,7 @@ def progress_text(job: TrainingJob) -> str:
 
 def job_guild_name(services: Services, guild_id: int) -> str:
     """Name of a job's server, if the bot sees it; the operator's jobs belong to none."""
-    if not guild_id:
-        return "the operator's"
-    guild = services.client.get_guild(guild_id) if services.client else None
-    return guild.name if guild else f"server {guild_id}"
+    return guild_name(services, guild_id) if guild_id else "the operator's"
 
 
 def requester_name(services: Services, guild_id: int, user_id: int) -> str:

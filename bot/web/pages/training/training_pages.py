@@ -145,8 +145,8 @@ def _dataset_path(services: Services, requested: Mapping[str, str]) -> str:
 def _draw_charts(home: Path, job: TrainingJob, weight: float) -> tuple[RunDetails, dict[str, Markup | None]]:
     record = read_run_details(home, job)
     return record, {
-        "loss": run_view.loss_chart(record.course, weight),
-        "rate": run_view.rate_chart(record.course),
+        "loss": run_view.loss_chart([""], [record.course], weight),
+        "rate": run_view.rate_chart(["learning rate"], [record.course]),
         "pace": run_view.pace_chart(record.course),
         "memory": run_view.memory_chart(record.course),
         "composition": run_view.composition_chart(record.sheet) if record.sheet else None,
@@ -218,9 +218,8 @@ def _run_pair(home: Path, a: TrainingJob | None, b: TrainingJob | None, weight: 
     records = read_run_details(home, a), read_run_details(home, b)
     courses = [record.course for record in records]
     names = [f"A, {_run_title(a)}", f"B, {_run_title(b)}"]
-    return RunPair(
-        *records, run_view.compare_loss_chart(names, courses, weight), run_view.compare_rate_chart(names, courses)
-    )
+    loss = run_view.loss_chart([f"{name}: " for name in names], courses, weight)
+    return RunPair(*records, loss, run_view.rate_chart(names, courses))
 
 
 def compare_results(pair: RunPair) -> list[run_view.SettingComparison]:
