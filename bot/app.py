@@ -254,10 +254,7 @@ def _create_backend(
 
 
 async def _connect_client(
-    settings: Settings,
-    create_services: Callable[..., Services],
-    sandbox: Sandbox | None,
-    stack: AsyncExitStack,
+    settings: Settings, create_services: Callable[..., Services], sandbox: Sandbox | None, stack: AsyncExitStack
 ) -> tuple[BotClient, asyncio.Task[None]]:
     """Log in and wait until ready; without the message content intent where Discord does not grant it."""
     token = sandbox.token if sandbox else settings.discord_token

@@ -28,7 +28,7 @@ from personas.schemas.training_events import Phase
 OUTPUT_FOLDER = Path("build/demo")
 QUESTION = "I had a rotten day and everything went wrong. What would you do?"
 QUESTION_DURING_TRAINING = "Are you still there while they train the other one?"
-PROMOTED_TEXT = "speaks from the next reply on"
+PROMOTED_TEXT = "is live from the next reply on"
 REPLY_TIMEOUT_S, TRAINING_TIMEOUT_S = 180.0, 1800.0
 
 

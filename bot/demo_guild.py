@@ -27,12 +27,8 @@ from bot.store import Channel
 
 MODERATOR, MEMBER, NEWCOMER = "Mina Vale", "Tobias Reed", "Wren Castle"
 
-CHANNEL_PERSONAS = {
-    "weighbridge-quay": "ballast",
-    "the-damp-lantern": "oda",
-    "drowned-stage": "thrip",
-}
-"""Personas of the channels of a new guild."""
+CHANNEL_PERSONAS = {"weighbridge-quay": "ballast", "the-damp-lantern": "oda", "drowned-stage": "thrip"}
+"""Which persona lives in which channel of a new guild."""
 
 # Besides these three: the owner, and one who may only look on.
 SKERROW_SEED = GuildSeed(

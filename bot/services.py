@@ -20,6 +20,7 @@ from bot.personas.registry import PersonaRegistry
 from bot.store import Store
 from bot.training.dataset_catalog import DatasetCatalog
 from bot.training.queue import JobQueue
+from bot.training.request_checks import RequestChecks
 from bot.training.resource_sharing import TrainerThrottle
 from bot.versions.blind_test.assignment import BlindTests
 from bot.versions.live_versions import LiveVersions
@@ -93,6 +94,11 @@ class Services:
             client=client,
             **more,
         )
+
+    @property
+    def request_checks(self) -> RequestChecks:
+        """Checks of training requests."""
+        return RequestChecks(self.queue, self.catalogue, self.base_model, self.home)
 
 
 class Bot(commands.Bot):

@@ -18,39 +18,34 @@ from bot.chat.model_names import ChatModel, build_model_request
 from bot.chat.reply_service import ReplyService
 from bot.chat.streaming_reply import StreamingReply
 from bot.errors import error_text
-from bot.store import StoredMessage
 from personas.engine import ReplyStream
 from personas.schemas.chat import ChatReply, Persona, Turn
 
-MIN_TURNS, DEFAULT_TURNS, MAX_TURNS = 2, 6, 20  # turns of a duet
-REPETITION_WORDS = 8  # consecutive words that count as a repetition when they recur; sayings and names are shorter
+MIN_TURNS, DEFAULT_TURNS, MAX_TURNS = 2, 6, 20
+"""Turns of a duet."""
+REPETITION_WORDS = 8
+"""Length of a repeated word sequence that counts as repetition; repeated sayings and names are shorter."""
 WORD_PATTERN = re.compile(r"\w+")
 DialogueEnd = Literal["limit", "repeats", "silent"]
-"""Reason why a duet ended by itself: all turns taken, a repetition, or an empty reply."""
 DIALOGUE_END_TEXTS: dict[DialogueEnd, str] = {
     "limit": "all turns taken",
     "repeats": "it began to repeat itself",
     "silent": "there was nothing more to say",
 }
-PAUSE_S = 1.5  # between two lines, so that they can be read, and Discord's limits are not met
-POLL_INTERVAL_S = 0.25  # interval between checks for a reason to end
-SHUTDOWN_TIMEOUT_S = 2.0  # time that a shutdown waits for duets to announce their end
-MEMBER_SPOKE_TEXT, MUTED_TEXT, PERSONA_REMOVED_TEXT = (
-    "somebody spoke",
-    "a moderator silenced one of them",
-    "one of them is no longer here",
-)
-STOPPED_TEXT, FAILED_TEXT, LINE_DELETED_TEXT, SHUTDOWN_TEXT = (
-    "stopped",
-    "it could not go on",
-    "a line was deleted",
-    "the bot was stopped",
-)
+PAUSE_S = 1.5
+"""Pause between two lines: for readers, and for Discord's rate limits."""
+POLL_INTERVAL_S = 0.25
+"""Interval of the checks for a reason to end."""
+SHUTDOWN_TIMEOUT_S = 2.0
+"""How long a shutdown waits for duets to post their end."""
+MEMBER_SPOKE_TEXT, MUTED_TEXT = "somebody spoke", "a moderator silenced one of them"
+PERSONA_REMOVED_TEXT, LINE_DELETED_TEXT = "one of them is no longer here", "a line was deleted"
+STOPPED_TEXT, FAILED_TEXT, SHUTDOWN_TEXT = "stopped", "it could not go on", "the bot was stopped"
 
 
 @dataclass
 class Dialogue:
-    """A duet between two who bear these names, after what somebody said to both."""
+    """A duet of two personas with these names, after what a member said to both."""
 
     names: tuple[str, str]
     opening: Turn
@@ -63,13 +58,12 @@ class Dialogue:
         return len(self.lines) % 2
 
     def turns(self) -> tuple[Turn, ...]:
-        """The talk as it is shown to whoever is next; it ends with what they answer."""
-        own = self.next
-        said = (Turn(self.names[at % 2], line, by_persona=at % 2 == own) for at, line in enumerate(self.lines))
-        return (self.opening, *said)
+        """The conversation from the point of view of the next persona; the last turn is the one to answer."""
+        lines = enumerate(self.lines)
+        return (self.opening, *(Turn(self.names[at % 2], line, by_persona=at % 2 == self.next) for at, line in lines))
 
     def take(self, line: str) -> DialogueEnd | None:
-        """Take the next line; says why the duet ends with it, if it does."""
+        """Add the next line. Returns why the duet ends with it, None if it goes on."""
         repeated = is_repetition(line, [self.opening.text, *self.lines])
         self.lines.append(line)
         if not line.strip():
@@ -82,12 +76,7 @@ class Dialogue:
 def is_repetition(line: str, before: list[str]) -> bool:
     """Report whether a line repeats an earlier one: all of it, or `REPETITION_WORDS` words in a row."""
     words = _words(line)
-    for said in map(_words, before):
-        if words and words == said:
-            return True
-        if _ngrams(words) & _ngrams(said):
-            return True
-    return False
+    return any((words and words == other) or _ngrams(words) & _ngrams(other) for other in map(_words, before))
 
 
 def _words(text: str) -> tuple[str, ...]:
@@ -100,18 +89,18 @@ def _ngrams(words: tuple[str, ...]) -> set[tuple[str, ...]]:
 
 @dataclass
 class ChannelDialogue:
-    """A duet in a channel. `begun_at` is the `seq` of its opening in the store: what members say later ends it.
+    """A duet in a channel. `opening_seq` is its opening's `seq` in the store: members' later messages end it.
 
-    `buttons` are those under a line that is being written; `over` is told in words why it has ended.
+    `buttons` creates those under a line that is being written; `on_end` is called with the reason of the end.
     """
 
     channel: GuildChannel
     personas: tuple[Persona, Persona]
     duet: Dialogue
-    asked_by: int
-    begun_at: int
+    requested_by: int
+    opening_seq: int
     buttons: Callable[[], discord.ui.View]
-    over: Callable[[str], Awaitable[None]]
+    on_end: Callable[[str], Awaitable[None]]
     stopped: str = ""
     stream: ReplyStream | None = None
 
@@ -121,7 +110,7 @@ class ChannelDialogue:
         return channel_ref(self.channel)
 
     def stop(self, why: str = STOPPED_TEXT) -> None:
-        """End it now, in mid-word; the first reason counts."""
+        """End it now, even in the middle of a line; the first reason counts."""
         self.stopped = self.stopped or why
         if self.stream:
             self.stream.cancel()
@@ -129,40 +118,40 @@ class ChannelDialogue:
 
 @dataclass
 class DialogueRunner:
-    """The duets that are under way, at most one in a server."""
+    """The running duets, at most one in a server."""
 
     pause_s: float = PAUSE_S
     _talks: dict[int, ChannelDialogue] = field(default_factory=dict)
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
 
     def of_guild(self, guild_id: int) -> ChannelDialogue | None:
-        """The duet that is under way in a server."""
+        """The running duet of a server."""
         return self._talks.get(guild_id)
 
     @contextmanager
-    def begun(self, talk: ChannelDialogue) -> Iterator[None]:
-        """While in the block, this is the duet that is under way in its server."""
+    def running(self, talk: ChannelDialogue) -> Iterator[None]:
+        """Register the running duet of its server inside the block."""
         self._talks[talk.place.guild_id] = talk
         try:
             yield
         finally:
             del self._talks[talk.place.guild_id]
 
-    async def perform(self, talk: ChannelDialogue, answerer: ReplyService) -> None:
-        """Let them talk until it is over."""
-        task = asyncio.create_task(_DialogueRun(talk, answerer, self.pause_s).run())
+    async def perform(self, talk: ChannelDialogue, reply_service: ReplyService) -> None:
+        """Run the duet to its end."""
+        task = asyncio.create_task(_DialogueRun(talk, reply_service, self.pause_s).run())
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         await task
 
-    def stop_asked_by(self, user_id: int) -> None:
-        """End the duets that somebody asked for."""
+    def stop_requested_by(self, user_id: int) -> None:
+        """End the duets that a member requested."""
         for talk in self._talks.values():
-            if talk.asked_by == user_id:
+            if talk.requested_by == user_id:
                 talk.stop()
 
     async def close(self) -> None:
-        """End all of them; their last lines are finished as far as they have come."""
+        """End all duets; the last line of each stays as it is."""
         for talk in self._talks.values():
             talk.stop(SHUTDOWN_TEXT)
         if self._tasks:
@@ -178,46 +167,43 @@ class _DialogueRun:
     pause_s: float
 
     async def run(self) -> None:
-        """All of it, to the word why it is over."""
         try:
-            why = await self._performed()
-        except Exception as error:  # nobody above could say it where the duet was to be
+            why = await self._run_turns()
+        except Exception as error:  # shown in the channel: the caller cannot
             why = error_text(error)
-        await self.talk.over(why)
+        await self.talk.on_end(why)
 
-    async def _performed(self) -> str:
+    async def _run_turns(self) -> str:
+        """Returns the reason of the end."""
         talk = self.talk
-        while not self._look():
-            line = await self._line(talk.personas[talk.duet.next])
+        while not self._check():
+            line = await self._generate_line(talk.personas[talk.duet.next])
             if line is None:
                 return FAILED_TEXT
             if end := talk.duet.take(line):
                 return talk.stopped or DIALOGUE_END_TEXTS[end]
-            await self._pause()
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._watch(), self.pause_s)
         return talk.stopped
 
-    async def _pause(self) -> None:
-        with suppress(TimeoutError):
-            await asyncio.wait_for(self._watch(), self.pause_s)
-
-    def _look(self) -> str:
-        """Stop the talk where something stands against it; says what."""
-        if not self.talk.stopped and (why := self._against()):
+    def _check(self) -> str:
+        """Stop the duet where there is a reason to. Returns the reason, empty while it goes on."""
+        if not self.talk.stopped and (why := self._stop_reason()):
             self.talk.stop(why)
         return self.talk.stopped
 
-    def _against(self) -> str:
+    def _stop_reason(self) -> str:
         talk, store, place = self.talk, self.reply_service.store, self.talk.place
-        last = store.messages.recent(place.channel_id, keep=4, block=4)
-        if any(_by_member(message, talk.begun_at) for message in last):
+        latest = store.messages.recent(place.channel_id, keep=4, block=4)
+        if any(message.persona_id is None and message.seq > talk.opening_seq for message in latest):
             return MEMBER_SPOKE_TEXT
         if any(self.reply_service.rules.muted(persona, place) for persona in talk.personas):
             return MUTED_TEXT
         known = self.reply_service.request_builder.personas
         return "" if all(known.get(persona.id, place.guild_id) for persona in talk.personas) else PERSONA_REMOVED_TEXT
 
-    async def _line(self, persona: Persona) -> str | None:
-        """Say the next line, and keep it; None where it could not be said."""
+    async def _generate_line(self, persona: Persona) -> str | None:
+        """Post and store the next line. Returns None where that failed."""
         talk = self.talk
         live = await self.reply_service.begin_message(
             persona,
@@ -228,12 +214,12 @@ class _DialogueRun:
         )
         event_id = live.parts[0]
         try:
-            reply = await self._followed(persona, live)
+            reply = await self._stream_line(persona, live)
         except discord.NotFound:
             talk.stop(LINE_DELETED_TEXT)
             self.reply_service.store.replies.finish(event_id, "stopped")
             return ""
-        except Exception as error:  # said in its place
+        except Exception as error:  # shown in its place
             self.reply_service.store.replies.finish(event_id, "failed")
             with suppress(discord.HTTPException):
                 await live.fail(error_text(error))
@@ -241,13 +227,13 @@ class _DialogueRun:
         self.reply_service.store_reply(persona, talk.place, event_id, live.parts[0], reply)
         return reply.text
 
-    async def _followed(self, persona: Persona, live: StreamingReply) -> ChatReply:
-        talks, talk = self.reply_service.request_builder, self.talk
-        speaker = ChatModel(persona, talks.speaking(persona.id), talk.place.guild_id)
-        request = build_model_request(talks, speaker, talk.duet.turns(), talks.sampling)
+    async def _stream_line(self, persona: Persona, live: StreamingReply) -> ChatReply:
+        builder, talk = self.reply_service.request_builder, self.talk
+        model = ChatModel(persona, builder.speaking(persona.id), talk.place.guild_id)
+        request = build_model_request(builder, model, talk.duet.turns(), builder.sampling)
         live.lore = request.lore
         with self.reply_service.throttle.reply():
-            talk.stream = stream = self.reply_service.engine.submit(replace(request, guild_id=speaker.guild_id))
+            talk.stream = stream = self.reply_service.engine.submit(replace(request, guild_id=model.guild_id))
             watching = asyncio.create_task(self._watch())
             try:
                 return await live.follow(stream)
@@ -257,26 +243,18 @@ class _DialogueRun:
                 talk.stream = None
 
     async def _watch(self) -> None:
-        while not self._look():  # noqa: ASYNC110  what is looked for is in the store
+        while not self._check():  # noqa: ASYNC110  the store is checked, and sends no events
             await asyncio.sleep(POLL_INTERVAL_S)
 
     def _record_parts(self, persona: Persona, seen: list[int], parts: list[int]) -> None:
-        """The line fills these messages. It bears the id of the first that it had: no event of Discord's asked for it.
+        """Store the line's messages. Its event id is that of its first message, since no event requested it.
 
-        Like a greeting it answers nobody, so it is not counted where replies are.
+        Like a greeting it answers nobody, so statistics of replies do not count it.
         """
         replies, place = self.reply_service.store.replies, self.talk.place
         if not seen:
             seen.append(parts[0])
             replies.begin(
-                seen[0],
-                guild_id=place.guild_id,
-                channel_id=place.channel_id,
-                persona_id=persona.id,
-                at=time.time(),
+                seen[0], guild_id=place.guild_id, channel_id=place.channel_id, persona_id=persona.id, at=time.time()
             )
         replies.record_parts(seen[0], parts)
-
-
-def _by_member(message: StoredMessage, since: int) -> bool:
-    return message.persona_id is None and message.seq > since

@@ -33,14 +33,14 @@ class ChannelRef:
 
 
 def channel_ref(channel: SpeakChannel) -> ChannelRef:
-    """The place of a channel, a thread or a talk in direct messages."""
+    """The ids of a channel, a thread or a direct-message channel."""
     if isinstance(channel, discord.DMChannel):
         return ChannelRef(0, channel.id)
     return ChannelRef(channel.guild.id, channel.id, channel.parent_id if isinstance(channel, discord.Thread) else None)
 
 
 async def fetch_channel(client: discord.Client, channel_id: int) -> SpeakChannel | None:
-    """The channel with this id; None when it is gone or out of reach. Direct messages are not in the cache at first."""
+    """The channel with this id; None when it is gone or out of reach. Direct messages may be missing in the cache."""
     channel: object = client.get_channel(channel_id)
     if channel is None:
         try:
@@ -52,30 +52,35 @@ async def fetch_channel(client: discord.Client, channel_id: int) -> SpeakChannel
 
 @dataclass(frozen=True)
 class ReplyPolicy:
-    """The rules, checked where something is done; hidden buttons and default permissions are a courtesy besides."""
+    """The rules, checked at each action; default permissions and hidden buttons alone would not enforce them."""
 
     store: Store
 
-    def require_owner(self, asked_by: int, user: discord.abc.User, what: str) -> None:
-        """Refuse whoever neither asked for the reply nor moderates."""
-        if user.id != asked_by and not is_moderator(user):
+    def require_owner(self, author_id: int, user: discord.abc.User, what: str) -> None:
+        """Refuse all but the author and moderators."""
+        if user.id != author_id and not is_moderator(user):
             raise RefusedError(f"Only the one who asked, or a moderator, can {what}.")
 
+    def require_can_ask(self, interaction: discord.Interaction[Any], persona: Persona, at: ChannelRef) -> None:
+        """Refuse members who may not write in the channel, and muted personas."""
+        self.require_can_write(interaction)
+        self.require_unmuted(persona, at)
+
     def require_can_write(self, interaction: discord.Interaction[Any]) -> None:
-        """Refuse whoever may not write here: what goes through a form or a command stands in the channel, too."""
-        may = interaction.permissions
-        speaks = may.send_messages_in_threads if isinstance(interaction.channel, discord.Thread) else may.send_messages
-        if interaction.guild_id and not speaks:
+        """Refuse members who may not write here: the text of a form or a command is posted in the channel, too."""
+        allowed, in_thread = interaction.permissions, isinstance(interaction.channel, discord.Thread)
+        can_write = allowed.send_messages_in_threads if in_thread else allowed.send_messages
+        if interaction.guild_id and not can_write:
             raise RefusedError("You may not send messages in this channel.", "A moderator can change that.")
 
     def require_reply(self, reply: StoredReply | None) -> StoredReply:
-        """Refuse where a reply is not, or no longer, known."""
+        """Refuse an unknown reply."""
         if reply is None:
             raise RefusedError("This is no reply of a persona, or it is no longer kept.", "Choose another message.")
         return reply
 
     def require_unmuted(self, persona: Persona, at: ChannelRef) -> None:
-        """Refuse where a moderator has silenced the persona."""
+        """Refuse a muted persona."""
         if self.muted(persona, at):
             raise RefusedError(f"A moderator has silenced {persona.name} here.", "`/persona unmute` lifts that.")
 
@@ -88,16 +93,14 @@ class MessageSender(Protocol):
     """Sender of a persona's messages in one channel."""
 
     @property
-    def persona(self) -> Persona:
-        """The persona."""
-        ...
+    def persona(self) -> Persona: ...
 
     async def say(self, text: str, view: discord.ui.View | None = None) -> int:
-        """Send a message and give its id."""
+        """Send a message and return its id."""
         ...
 
     async def change(self, message_id: int, text: str, view: discord.ui.View | None = None) -> None:
-        """Edit a message; a view of None takes its buttons away."""
+        """Edit a message; a view of None removes its buttons."""
         ...
 
     async def remove(self, message_id: int) -> None:
@@ -107,16 +110,16 @@ class MessageSender(Protocol):
 
 @dataclass(frozen=True)
 class WebhookSender:
-    """Speaks as the persona."""
+    """Sends under the persona's name and avatar."""
 
     webhook: discord.Webhook
     persona: Persona
-    channel: discord.TextChannel | discord.Thread
+    channel: GuildChannel
 
     @property
-    def thread(self) -> discord.Thread | None:
-        """The thread that it speaks in, if it is one."""
-        return self.channel if isinstance(self.channel, discord.Thread) else None
+    def thread(self) -> Any:
+        """The thread, for discord.py; MISSING in a text channel."""
+        return self.channel if isinstance(self.channel, discord.Thread) else discord.utils.MISSING
 
     async def say(self, text: str, view: discord.ui.View | None = None) -> int:
         message = await self.webhook.send(
@@ -125,63 +128,57 @@ class WebhookSender:
             wait=True,
             allowed_mentions=NO_MENTIONS,
             suppress_embeds=True,
-            thread=self.thread or discord.utils.MISSING,
+            thread=self.thread,
             view=view or discord.utils.MISSING,
         )
         return message.id
 
     async def change(self, message_id: int, text: str, view: discord.ui.View | None = None) -> None:
         await self.webhook.edit_message(
-            message_id,
-            content=text,
-            view=view,
-            allowed_mentions=NO_MENTIONS,
-            thread=self.thread or discord.utils.MISSING,
+            message_id, content=text, view=view, allowed_mentions=NO_MENTIONS, thread=self.thread
         )
 
     async def remove(self, message_id: int) -> None:
         try:
-            await self.webhook.delete_message(message_id, thread=self.thread or discord.utils.MISSING)
-        except discord.NotFound:  # gone; or said through a webhook that is gone, which takes Manage Messages
+            await self.webhook.delete_message(message_id, thread=self.thread)
+        except discord.NotFound:  # gone, or sent by another webhook, which takes Manage Messages
             with suppress(discord.NotFound):
                 await self.channel.get_partial_message(message_id).delete()
 
 
 @dataclass(frozen=True)
 class BotSender:
-    """Speaks as the bot: in direct messages, and where webhooks are not allowed."""
+    """Sends as the bot: in direct messages, and where webhooks are not allowed."""
 
     channel: SpeakChannel
     persona: Persona
 
     async def say(self, text: str, view: discord.ui.View | None = None) -> int:
-        sent = await self.channel.send(
-            self._named(text), allowed_mentions=NO_MENTIONS, suppress_embeds=True, view=view or discord.utils.MISSING
-        )
-        return sent.id
+        shown = view or discord.utils.MISSING
+        message = await self.channel.send(self._prefixed(text), suppress_embeds=True, view=shown)
+        return message.id
 
     async def change(self, message_id: int, text: str, view: discord.ui.View | None = None) -> None:
-        message = self.channel.get_partial_message(message_id)
-        await message.edit(content=self._named(text), allowed_mentions=NO_MENTIONS, view=view)
+        await self.channel.get_partial_message(message_id).edit(content=self._prefixed(text), view=view)
 
     async def remove(self, message_id: int) -> None:
         with suppress(discord.NotFound):
             await self.channel.get_partial_message(message_id).delete()
 
-    def _named(self, text: str) -> str:
+    def _prefixed(self, text: str) -> str:
         return f"**{self.persona.name}:** {text}"
 
 
 class SenderRegistry:
-    """Finds or makes the voice of a persona in a channel, and remembers webhooks in the store."""
+    """Finds or creates the sender of a persona in a channel; webhooks are kept in the store."""
 
     def __init__(self, client: discord.Client | None, store: Store) -> None:
         self._client, self._store = client, store
-        self._faces: dict[int, Path | None] = {}  # channel id → the picture that its webhook wears
+        self._avatars: dict[int, Path | None] = {}  # channel id → its webhook's avatar
         self._locks: dict[int, asyncio.Lock] = {}
 
     async def of(self, persona: Persona, channel: SpeakChannel) -> MessageSender:
-        """The persona's voice; `BotSender` when the bot may not manage webhooks here."""
+        """The persona's sender; `BotSender` when the bot may not manage webhooks here."""
         home = channel.parent if isinstance(channel, discord.Thread) else channel
         if not isinstance(home, discord.TextChannel):
             return BotSender(channel, persona)
@@ -194,24 +191,24 @@ class SenderRegistry:
         return WebhookSender(webhook, persona, channel)
 
     async def _webhook(self, persona: Persona, channel: discord.TextChannel) -> discord.Webhook:
-        if known := self._store.channels.webhook(channel.id):
+        if stored := self._store.channels.webhook(channel.id):
             assert self._client is not None  # channels come from a client
-            webhook = discord.Webhook.partial(*known, client=self._client)
+            webhook = discord.Webhook.partial(*stored, client=self._client)
             try:
-                await self._wear(webhook, persona, channel.id)
+                await self._set_avatar(webhook, persona, channel.id)
             except discord.NotFound:
                 log.info("the webhook of #%s was deleted; making another", channel.name)
             else:
                 return webhook
-        made = await channel.create_webhook(name="Understudy", reason="a persona's voice")
-        assert made.token is not None  # webhooks that a bot creates always carry one
-        self._store.channels.set_webhook(channel.guild.id, channel.id, made.id, made.token)
-        await self._wear(made, persona, channel.id)
-        return made
+        webhook = await channel.create_webhook(name="Understudy", reason="a persona's voice")
+        assert webhook.token is not None  # webhooks that a bot creates always carry one
+        self._store.channels.set_webhook(channel.guild.id, channel.id, webhook.id, webhook.token)
+        await self._set_avatar(webhook, persona, channel.id)
+        return webhook
 
-    async def _wear(self, webhook: discord.Webhook, persona: Persona, channel_id: int) -> None:
-        """Give the webhook the persona's face: its own picture, so that no public address is needed for one."""
-        if channel_id not in self._faces or self._faces[channel_id] != persona.avatar:
+    async def _set_avatar(self, webhook: discord.Webhook, persona: Persona, channel_id: int) -> None:
+        """Upload the persona's avatar to the webhook, so that no public address is needed for it."""
+        if channel_id not in self._avatars or self._avatars[channel_id] != persona.avatar:
             try:
                 await webhook.edit(avatar=_avatar(persona), prefer_auth=False)
             except discord.HTTPException as error:
@@ -219,21 +216,23 @@ class SenderRegistry:
                     raise
                 log.warning("%s speaks without a face: Discord does not take the picture (%s)", persona.name, error)
                 await webhook.edit(avatar=None, prefer_auth=False)
-            self._faces[channel_id] = persona.avatar
+            self._avatars[channel_id] = persona.avatar
 
-    async def renew(self, voice: MessageSender, channel: SpeakChannel) -> MessageSender:
-        """A voice in place of one whose webhook has gone; several replies may ask for it at once."""
-        home_id = channel.parent_id if isinstance(channel, discord.Thread) else channel.id
-        known = self._store.channels.webhook(home_id or 0)
-        if isinstance(voice, WebhookSender) and known and known[0] == voice.webhook.id:
+    async def renew(self, sender: MessageSender, channel: SpeakChannel) -> MessageSender:
+        """Replace a sender whose webhook is gone; several replies may request it at once."""
+        stored = self._store.channels.webhook(_webhook_channel_id(channel))
+        if isinstance(sender, WebhookSender) and stored and stored[0] == sender.webhook.id:
             self.forget(channel)
-        return await self.of(voice.persona, channel)
+        return await self.of(sender.persona, channel)
 
     def forget(self, channel: SpeakChannel) -> None:
-        """The webhook of this channel has gone; the next reply makes another."""
-        home_id = channel.parent_id if isinstance(channel, discord.Thread) else channel.id
-        self._faces.pop(home_id, None)
-        self._store.channels.delete_webhook(home_id)
+        """Forget a deleted webhook; the next reply creates another."""
+        self._avatars.pop(_webhook_channel_id(channel), None)
+        self._store.channels.delete_webhook(_webhook_channel_id(channel))
+
+
+def _webhook_channel_id(channel: SpeakChannel) -> int:
+    return channel.parent_id if isinstance(channel, discord.Thread) else channel.id
 
 
 def _avatar(persona: Persona) -> bytes | None:

@@ -19,18 +19,18 @@ LINK_PREFIX_PATTERN = re.compile("|".join(map(re.escape, LINK_PREFIXES)), re.IGN
 
 
 class FilteredReply:
-    """A reply that is being made. Iterate for pieces of text; afterwards `text` and `reply` hold the whole."""
+    """A reply that is being generated. Iterate for pieces of text; afterwards `text` and `reply` are complete."""
 
     def __init__(self, stream: ReplyStream) -> None:
         self._stream = stream
 
     async def __aiter__(self) -> AsyncIterator[str]:
-        without = LinkFilter()
+        links = LinkFilter()
         async for piece in self._stream:
-            if shown := without.take(piece):
-                yield shown
-        if shown := without.end():
-            yield shown
+            if text := links.take(piece):
+                yield text
+        if text := links.end():
+            yield text
 
     @property
     def reply(self) -> ChatReply:
@@ -39,11 +39,11 @@ class FilteredReply:
 
     @property
     def text(self) -> str:
-        """The whole text; shorter than what was streamed where that had begun to repeat itself."""
+        """The whole text; shorter than the streamed one where that began to repeat itself."""
         return remove_links(self.reply.text)
 
     def cancel(self) -> None:
-        """Stop it; what there is stays."""
+        """Stop generating."""
         self._stream.cancel()
 
 
@@ -64,7 +64,7 @@ async def stream_filtered_reply(
 
 
 class LinkFilter:
-    """Takes links out of text that comes in pieces: what may become one is held back until it has ended."""
+    """Removes links from text that comes in pieces; holds back what may become one."""
 
     def __init__(self) -> None:
         self._held = ""
@@ -72,9 +72,9 @@ class LinkFilter:
     def take(self, piece: str) -> str:
         """Add a piece; returns the text that can be shown now."""
         self._held += piece
-        certain = _final_length(self._held)
-        shown, self._held = self._held[:certain], self._held[certain:]
-        return LINK_PATTERN.sub(LINK_PLACEHOLDER, shown)
+        length = _final_length(self._held)
+        text, self._held = self._held[:length], self._held[length:]
+        return LINK_PATTERN.sub(LINK_PLACEHOLDER, text)
 
     def end(self) -> str:
         """Return the text that was held back, at the end."""
@@ -85,20 +85,20 @@ class LinkFilter:
 def _final_length(text: str) -> int:
     """Count the characters of a text that no following text can change."""
     last = LAST_WORD_PATTERN.search(text)
-    assert last is not None  # it matches nothing at the end, if nothing else
+    assert last is not None  # it matches at least the empty end
     if link := LINK_PREFIX_PATTERN.search(text, last.start()):
         return link.start()
-    half = [
+    partial = [
         size
-        for beginning in LINK_PREFIXES
-        for size in range(1, min(len(beginning), len(last.group()) + 1))
-        if text[-size:].casefold() == beginning[:size]
+        for prefix in LINK_PREFIXES
+        for size in range(1, min(len(prefix), len(last.group()) + 1))
+        if text[-size:].casefold() == prefix[:size]
     ]
-    return len(text) - max(half, default=0)
+    return len(text) - max(partial, default=0)
 
 
 def reply_error_text(error: Exception) -> str:
     """Describe why there is no reply. Unexpected errors get a code that is in the log too."""
     if isinstance(error, PromptTooLongError):
-        return "The persona's card leaves no room for the talk and a reply of this length. Ask for fewer tokens."
+        return "The persona's card leaves no room for messages and a reply of this length. Ask for fewer tokens."
     return error_text(error)

@@ -1,4 +1,4 @@
-"""Names of the models that programs and pages can talk to: a persona's live version, one version, or the base model."""
+"""Names of models: a persona's live version, one of its versions, or the base model."""
 
 from __future__ import annotations
 
@@ -10,19 +10,24 @@ from bot.store import BASE_MODEL_NAME
 from personas.errors import RequestError
 from personas.schemas.chat import ChatRequest, Persona, SamplingParams, Turn
 
-LIVE_VERSION = "live"  # stands for the live version in a model name, and may be omitted
+LIVE_VERSION = "live"
+"""Stands for the live version; it may be left out."""
+
+
+def version_label(version: str | None) -> str:
+    """Display name of a version; None and `base` are the base model."""
+    return "the base model" if version is None or version == BASE_MODEL_NAME else version
 
 
 class UnknownModelError(RequestError):
-    """Nobody has this name, or not this version."""
+    """There is no model of this name or version."""
 
 
 @dataclass(frozen=True)
 class ChatModel:
-    """Model that answers. `persona` None is the base model alone, `version` None the base model with the persona's
-    card.
+    """A model that answers: the base model without a `persona`; without a `version`, with the persona's card alone.
 
-    `guild_id` is whose the persona is, 0 for everybody's.
+    `guild_id` is the persona's guild, 0 for shared ones.
     """
 
     persona: Persona | None = None
@@ -31,12 +36,12 @@ class ChatModel:
 
     @property
     def id(self) -> str:
-        """Id in requests; always this version, whatever goes live."""
+        """Id in requests, with the version."""
         return f"{self.persona.id}@{self.version or BASE_MODEL_NAME}" if self.persona else BASE_MODEL_NAME
 
     @property
     def name(self) -> str:
-        """For people."""
+        """Display name."""
         if self.persona is None:
             return "Base model"
         return f"{self.persona.name} ({self.version or 'base model'})"
@@ -44,11 +49,11 @@ class ChatModel:
 
 def find_model(builder: ChatRequestBuilder, name: str) -> ChatModel:
     """Find the model of a name. Raises `UnknownModelError`, which lists the known ones."""
-    who, named, version = name.partition("@")
+    wanted, separator, version = name.partition("@")
     if name == BASE_MODEL_NAME:
         return ChatModel()
-    guild_id, persona = _find_persona(builder, who)
-    if not named or version == LIVE_VERSION:
+    guild_id, persona = _find_persona(builder, wanted)
+    if not separator or version == LIVE_VERSION:
         return ChatModel(persona, builder.speaking(persona.id), guild_id)
     if version == BASE_MODEL_NAME:
         return ChatModel(persona, None, guild_id)
@@ -61,9 +66,7 @@ def find_model(builder: ChatRequestBuilder, name: str) -> ChatModel:
 
 
 def list_models(builder: ChatRequestBuilder) -> Iterator[ChatModel]:
-    """Everybody there is: each persona with its versions, the newest first, and the base model in its part; at the end
-    the base model alone.
-    """
+    """Yield each persona with its versions, newest first, and with the base model; at the end the base model alone."""
     for guild_id, persona in builder.personas.everybody():
         for version in [*reversed(servable_versions(builder, persona)), None]:
             yield ChatModel(persona, version, guild_id)
@@ -72,25 +75,25 @@ def list_models(builder: ChatRequestBuilder) -> Iterator[ChatModel]:
 
 def servable_versions(builder: ChatRequestBuilder, persona: Persona) -> list[str]:
     """The versions of a persona that can be served here, oldest first."""
-    behind = builder.incompatible_versions
+    incompatible = builder.incompatible_versions
     installed = (one.version for one in builder.store.versions.installed(persona.id))
-    return [version for version in installed if not behind.model_of(persona.id, version)]
+    return [version for version in installed if not incompatible.model_of(persona.id, version)]
 
 
 def build_model_request(
-    talks: ChatRequestBuilder,
-    speaker: ChatModel,
+    builder: ChatRequestBuilder,
+    model: ChatModel,
     turns: Sequence[Turn],
     sampling: SamplingParams,
     instructions: str = "",
 ) -> ChatRequest:
     """Build the request in which a model answers the last turn, with the lore that this turn finds."""
-    persona = speaker.persona
+    persona = model.persona
     return ChatRequest(
         persona=persona,
         turns=tuple(turns),
-        lore=tuple(talks.lore.search(persona.id, turns[-1].text, guild_id=speaker.guild_id)) if persona else (),
-        adapter=talks.adapter(persona.id, speaker.version) if persona and speaker.version else None,
+        lore=tuple(builder.lore.search(persona.id, turns[-1].text, guild_id=model.guild_id)) if persona else (),
+        adapter=builder.adapter(persona.id, model.version) if persona and model.version else None,
         sampling=replace(sampling, stop=(*(stop_sequences(tuple(turns)) if persona else ()), *sampling.stop)),
         instructions=instructions,
     )
@@ -98,13 +101,13 @@ def build_model_request(
 
 def _find_persona(builder: ChatRequestBuilder, wanted: str) -> tuple[int, Persona]:
     everybody = builder.personas.everybody()
-    by_id = [one for one in everybody if one[1].id == wanted]
-    by_name = [one for one in everybody if one[1].name.casefold() == wanted.strip().casefold()]
-    found = by_id or by_name
-    if len(found) == 1:
-        return found[0]
-    if found:
-        ids = ", ".join(persona.id for _, persona in found)
+    by_id = [entry for entry in everybody if entry[1].id == wanted]
+    by_name = [entry for entry in everybody if entry[1].name.casefold() == wanted.strip().casefold()]
+    matches = by_id or by_name
+    if len(matches) == 1:
+        return matches[0]
+    if matches:
+        ids = ", ".join(persona.id for _, persona in matches)
         raise UnknownModelError(f"Several personas are called {wanted!r}.", f"Name one by its id: {ids}.")
     ids = ", ".join(persona.id for _, persona in everybody)
     raise UnknownModelError(f"There is no persona {wanted!r}.", f"There are: {ids}, and {BASE_MODEL_NAME}.")

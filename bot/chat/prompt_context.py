@@ -17,7 +17,7 @@ from personas.schemas.chat import AdapterRef, ChatRequest, Persona, SamplingPara
 
 @dataclass(frozen=True)
 class ChatRequestBuilder:
-    """Makes `ChatRequest`s. `home` is UNDERSTUDY_HOME, where the adapters lie; those `left_behind` stay silent."""
+    """Builds `ChatRequest`s. `home` is UNDERSTUDY_HOME with the adapters; incompatible versions are not used."""
 
     store: Store
     personas: PersonaRegistry
@@ -32,7 +32,7 @@ class ChatRequestBuilder:
         return self.personas.get(channel.persona_id, place.guild_id) if channel else None
 
     def speaking(self, persona_id: str) -> str | None:
-        """The version that speaks now: the live one, unless it was made for another base model."""
+        """The version that answers: the live one, unless it was made for another base model."""
         live = self.store.versions.live(persona_id)
         return None if self.incompatible_versions.model_of(persona_id, live) else live
 
@@ -43,22 +43,24 @@ class ChatRequestBuilder:
     def request(self, persona: Persona, place: ChannelRef, trigger_seq: int, event_id: int) -> ChatRequest:
         """Build the request in which the persona answers the stored message `trigger_seq`, in reply to an event."""
         history = self.store.messages.recent(place.channel_id, until_seq=trigger_seq)
-        version, heard = self._chosen(persona.id, event_id)
-        turns = tuple(self._turn(message, persona) for message in _turns_of_versions(history, persona, heard))
+        version, shown_versions = self._choose_version(persona.id, event_id)
+        turns = tuple(
+            Turn(message.author_name, message.text, by_persona=message.persona_id == persona.id)
+            for message in _turns_of_versions(history, persona, shown_versions)
+        )
         return ChatRequest(
             persona=persona,
             turns=turns,
             lore=tuple(self.lore.search(persona.id, turns[-1].text, guild_id=place.guild_id)),
             adapter=self.adapter(persona.id, version) if version else None,
             sampling=replace(self.sampling, stop=stop_sequences(turns)),
-            guild_id=place.guild_id or place.channel_id,  # a talk in direct messages stands for itself
+            guild_id=place.guild_id or place.channel_id,  # each direct-message channel is a guild of its own
         )
 
-    def _chosen(self, persona_id: str, event_id: int) -> tuple[str | None, set[str | None]]:
-        """The version that makes a reply, and the versions whose words it is shown.
+    def _choose_version(self, persona_id: str, event_id: int) -> tuple[str | None, set[str | None]]:
+        """The version that makes a reply, and the versions whose earlier replies it sees.
 
-        Where two versions take turns by chance both are shown the words of both: the talk goes on, and neither has less
-        of it to go by than the other.
+        Where chance decides between two versions, both see the replies of both: they share one conversation.
         """
         live = self.speaking(persona_id)
         rollout = self.store.rollouts.of_reply(event_id, time.time())
@@ -67,13 +69,10 @@ class ChatRequestBuilder:
         version = rollout.version if rollout.draws(event_id) else live
         return version, {live, rollout.version} if rollout.is_randomised else {version}
 
-    def _turn(self, message: StoredMessage, persona: Persona) -> Turn:
-        return Turn(message.author_name, message.text, by_persona=message.persona_id == persona.id)
 
-
-def _turns_of_versions(history: list[StoredMessage], persona: Persona, heard: set[str | None]) -> list[StoredMessage]:
-    """The history after the last words of any other version: shown those, a new one would go on in the old voice."""
-    others = [at for at, m in enumerate(history) if m.persona_id == persona.id and m.adapter_version not in heard]
+def _turns_of_versions(history: list[StoredMessage], persona: Persona, shown: set[str | None]) -> list[StoredMessage]:
+    """The history after the last reply of any other version, whose voice the new one would imitate."""
+    others = [at for at, m in enumerate(history) if m.persona_id == persona.id and m.adapter_version not in shown]
     return history[others[-1] + 1 :] if others else history
 
 

@@ -110,7 +110,7 @@ class ReplyService:
         persona = self.request_builder.personas.get(reply.persona_id, reply.guild_id) if reply else None
         if reply is None or persona is None or reply.trigger_seq is None:
             raise RefusedError("What this reply answered is no longer there.", "Ask again.")
-        self.rules.require_owner(reply.asked_by, user, "have this reply made anew")
+        self.rules.require_owner(reply.asked_by, user, "regenerate this reply")
         self.rules.require_unmuted(persona, channel_ref(channel))
         before = self.store.messages.text_of(reply.parts[0]) if reply.parts else None
         task = ReplyTask(event_id, reply.asked_by, persona, channel, reply.trigger_seq, reply.parts, before or "")

@@ -17,7 +17,7 @@ MAX_MESSAGE_CHARS = 2000
 """Characters in one Discord message."""
 MAX_FOOTER_CHARS = 160
 FIRST_EDIT_DELAY_S, EDIT_INTERVAL_S = 0.4, 1.0
-"""The first words are shown soon, then more about once a second, as often as Discord takes edits."""
+"""The first words are shown soon, then edits follow at the rate that Discord allows."""
 PLACEHOLDER = "…"
 UNKNOWN_WEBHOOK_CODE = 10015
 """Discord's code for a webhook that was deleted."""
@@ -30,13 +30,13 @@ LINK_PLACEHOLDER = "(link left out)"
 class StreamingReply:
     """One reply from the first word to the last, over as many messages as it needs.
 
-    `parts` are the messages that it fills; at the start those of an earlier attempt, whose text `before` returns when
-    this one fails. `on_parts` is told whenever they change. `growing` and `ended` make the buttons. `renewed` gives
-    another voice when the webhook is deleted in the middle; the reply goes on in a new message. `damaged` is the
-    version that should have made it, where that cannot be read.
+    `parts` are the messages that it fills; at the start those of an earlier attempt, whose text `before` is restored
+    when this one fails. `on_parts` is called whenever they change. `growing` and `ended` create the buttons. `renew`
+    replaces the sender when its webhook is deleted meanwhile; the reply goes on in a new message. `damaged` is the live
+    version where it cannot be read.
     """
 
-    voice: MessageSender
+    sender: MessageSender
     growing: Callable[[], discord.ui.View]
     ended: Callable[[], discord.ui.View]
     on_parts: Callable[[list[int]], None]
@@ -49,19 +49,19 @@ class StreamingReply:
     _done: int = 0  # characters that finished parts show
 
     async def begin(self) -> None:
-        """Show that a reply is coming: in a new message, or in the first of those that are there."""
+        """Post a placeholder: in a new message, or in the first of an earlier attempt."""
         if self.parts:
             first, *others = self.parts
-            await self.voice.change(first, PLACEHOLDER, self.growing())
+            await self.sender.change(first, PLACEHOLDER, self.growing())
             for message_id in others:
-                await self.voice.remove(message_id)
+                await self.sender.remove(message_id)
             self.parts = [first]
         else:
-            self.parts = [await self.voice.say(PLACEHOLDER, self.growing())]
+            self.parts = [await self.sender.say(PLACEHOLDER, self.growing())]
         self.on_parts(self.parts)
 
     async def follow(self, stream: ReplyStream) -> ChatReply:
-        """Edit the message until the stream ends. Errors of the stream come out of here."""
+        """Edit the message until the stream ends. Raises the errors of the stream."""
         next_at = asyncio.get_running_loop().time() + FIRST_EDIT_DELAY_S
         async for piece in stream:
             self._text += piece
@@ -72,13 +72,11 @@ class StreamingReply:
         await self._show(self.ended(), "\n" + reply_footer(stream.reply, self.lore, self.damaged))
         return stream.reply
 
-    async def fail(self, words: str) -> None:
-        """End the reply with an apology in place of what did not come."""
-        shown = (
-            remove_links(self._text[self._done :])
-            or remove_links(self.before)[: MAX_MESSAGE_CHARS - len(words) - len("\n-# ")]
-        )
-        await self._put(f"{shown}\n-# {words}".strip(), self.ended())
+    async def fail(self, error: str) -> None:
+        """End the reply with an error below the text so far, else below the earlier attempt's."""
+        note = f"\n-# {error}"
+        text = remove_links(self._text[self._done :]) or remove_links(self.before)[: MAX_MESSAGE_CHARS - len(note)]
+        await self._put(f"{text}{note}".strip(), self.ended())
 
     async def _show(self, view: discord.ui.View | None, footer: str = "") -> None:
         while len(self._text) - self._done > MAX_MESSAGE_CHARS - MAX_FOOTER_CHARS:
@@ -87,29 +85,26 @@ class StreamingReply:
         await self._put((text + footer).strip(), view)
 
     async def _put(self, text: str, view: discord.ui.View | None = None) -> None:
-        """Let the last message read so. Raises `discord.NotFound` when somebody has deleted it."""
+        """Edit the last message. Raises `discord.NotFound` when it was deleted."""
         try:
-            await self.voice.change(self.parts[-1], text, view)
+            await self.sender.change(self.parts[-1], text, view)
         except discord.NotFound as error:
             if error.code != UNKNOWN_WEBHOOK_CODE:
                 raise
-            self.voice = await self.renew(self.voice)
-            self.parts[-1] = await self.voice.say(text, view)
+            self.sender = await self.renew(self.sender)
+            self.parts[-1] = await self.sender.say(text, view)
             self.on_parts(self.parts)
 
     async def _next_part(self) -> None:
         cut = self._done + split_index(self._text[self._done :], MAX_MESSAGE_CHARS - MAX_FOOTER_CHARS)
         await self._put(remove_links(self._text[self._done : cut]))
         self._done = cut
-        self.parts.append(await self.voice.say(PLACEHOLDER, self.growing()))
+        self.parts.append(await self.sender.say(PLACEHOLDER, self.growing()))
         self.on_parts(self.parts)
 
 
 def reply_footer(reply: ChatReply, lore: tuple[LoreHit, ...], damaged: str = "") -> str:
-    """The small print under a reply: that it is AI-written, by which version, from which lore.
-
-    `damaged` is the version that should have made it.
-    """
+    """The note under a reply: that it is AI-written, its version, its lore, and the `damaged` live version if any."""
     if not reply.text:
         return "-# stopped before it began" if reply.finish == "cancelled" else "-# AI-written · nothing came out"
     parts = ["AI-written", reply.version or "base model"]
@@ -123,12 +118,12 @@ def reply_footer(reply: ChatReply, lore: tuple[LoreHit, ...], damaged: str = "")
 
 
 def remove_links(text: str) -> str:
-    """Text fit to be shown: without links, which nobody allowed this persona to spread."""
+    """The text without links, which personas may not post."""
     return LINK_PATTERN.sub(LINK_PLACEHOLDER, text).strip()
 
 
 def split_message(text: str, footer: str) -> list[str]:
-    """A finished text as messages, the last of them with its footer."""
+    """A finished text as messages, the last one with the footer."""
     parts, left = [], remove_links(text)
     while len(left) > MAX_MESSAGE_CHARS - MAX_FOOTER_CHARS:
         cut = split_index(left, MAX_MESSAGE_CHARS - MAX_FOOTER_CHARS)
@@ -138,8 +133,7 @@ def split_message(text: str, footer: str) -> list[str]:
 
 
 def split_index(text: str, limit: int) -> int:
-    """Returns where to split a text that is longer than `limit`: after a paragraph, a sentence, a word, or at the
-    limit."""
+    """Return where to split a text longer than `limit`: after a paragraph, a sentence or a word, else at the limit."""
     window = text[:limit]
     for mark in ("\n\n", "\n", ". ", "! ", "? ", " "):
         at = window.rfind(mark)

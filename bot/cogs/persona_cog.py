@@ -9,15 +9,13 @@ from typing import Literal
 
 import discord
 from discord import app_commands
-from discord.ext import commands
 
 from bot import permissions
-from bot.chat.discord_channels import NO_MENTIONS, SpeakChannel, channel_ref
-from bot.cogs.dialogue_cog import DialogueCommands
-from bot.cogs.lore_cog import LoreCommands
+from bot.chat.discord_channels import SpeakChannel, channel_ref
+from bot.cogs.lore_cog import guild_lore
 from bot.cogs.progress_messages import job_buttons
-from bot.cogs.teach_cog import TeachCommands
-from bot.cogs.transformers import Interaction, PersonaOption, guild_moderators_only, require_moderator
+from bot.cogs.transformers import PERSONA, Interaction, PersonaOption, guild_moderators_only, require_moderator
+from bot.cogs.ui import respond
 from bot.errors import RefusedError
 from bot.personas.card_import import (
     FILE_SUFFIXES,
@@ -30,337 +28,306 @@ from bot.personas.card_import import (
     log_card_export,
     remove_persona,
 )
-from bot.personas.guild_lore import GuildLore
 from bot.personas.registry import short_id
-from bot.services import Bot, Services
+from bot.services import Services
 from bot.store import ALL_CHANNELS, ALL_PERSONAS, CARD_CONTRIBUTION, Channel, Contribution, Mute, StoredReply
+from personas.card import CardForm
 from personas.prompt import MAX_CARD_TOKENS
 from personas.schemas.chat import Persona
 
 cards_are_for_moderators = guild_moderators_only("Cards belong to a server.")
 MuteScope = Literal["channel", "server"]
+SCOPE_CHOICES = [
+    app_commands.Choice(name="this channel", value="channel"),
+    app_commands.Choice(name="the whole server", value="server"),
+]
 DeletePeriod = Literal["nothing", "hour", "day", "everything"]
 DELETE_PERIODS_S: dict[DeletePeriod, float] = {"hour": 3600.0, "day": 86400.0, "everything": 1e11}
 PROGRESS_INTERVAL_MESSAGES = 10
-"""After so many deleted replies a moderator is told how far it is."""
+"""Number of deleted replies after which a moderator sees the progress."""
 
 
-class CardCommands(commands.Cog):
-    """Commands of the group `/persona`: a base of its cog."""
+# ------------------------------------------------------------------------------------------ cards
 
-    @cards_are_for_moderators
-    @app_commands.command(
-        name="import", description="Bring a character card in as a persona of this server (moderators)."
+
+@cards_are_for_moderators
+@PERSONA.command(name="import", description="Import a character card as a persona of this server (moderators).")
+@app_commands.describe(
+    card="The card: a PNG picture with a card inside, JSON, CHARX or TOML; at most 25 MB",
+    persona_id="A short name for it (made of its name if left out); replaces an imported persona of that id",
+)
+@app_commands.rename(persona_id="id")
+async def import_(
+    interaction: Interaction, card: discord.Attachment, persona_id: app_commands.Range[str, 1, 32] | None = None
+) -> None:
+    if card.size > MAX_CARD_BYTES:
+        raise RefusedError(f"{card.filename} has more than 25 MB.", "Leave its largest pictures out.")
+    await interaction.response.defer(ephemeral=True)
+    services, guild_id, user_id = interaction.client.services, interaction.guild_id or 0, interaction.user.id
+    imported = await import_card(
+        services.personas, services.base_model, guild_id, await card.read(), card.filename, persona_id or ""
     )
-    @app_commands.describe(
-        card="The card: a PNG picture that carries one, JSON, CHARX or TOML; at most 25 MB",
-        persona_id="A short name for it (made of its name if left out); one that is here already is replaced",
+    persona = imported.brought.persona
+    services.store.people.add_contribution(Contribution(guild_id, persona.id, CARD_CONTRIBUTION, user_id, time.time()))
+    lines = _import_lines(imported, guild_id)
+    for line in await import_character_book(guild_lore(services), guild_id, persona, imported.card):
+        lines.append(f"{line} See `/persona lore ask`.")
+    origin = (guild_id, interaction.channel_id or 0, user_id)
+    notes, job = await install_bundled_adapter(
+        services.home, services.store, services.base_model, origin, persona.id, imported.card, card.filename
     )
-    @app_commands.rename(persona_id="id")
-    async def import_(
-        self,
-        interaction: Interaction,
-        card: discord.Attachment,
-        persona_id: app_commands.Range[str, 1, 32] | None = None,
-    ) -> None:
-        guild_id = interaction.guild_id or 0
-        if card.size > MAX_CARD_BYTES:
-            raise RefusedError(f"{card.filename} has more than 25 MB.", "Leave its largest pictures out.")
-        await interaction.response.defer(ephemeral=True)
-        services = interaction.client.services
-        arrived = await import_card(
-            services.personas, services.base_model, guild_id, await card.read(), card.filename, persona_id or ""
-        )
-        brought, read = arrived.brought, arrived.card
-        services.store.people.add_contribution(
-            Contribution(guild_id, brought.persona.id, CARD_CONTRIBUTION, interaction.user.id, time.time())
-        )
-        kept = await import_character_book(_guild_lore(services), guild_id, brought.persona, read)
-        words = [*_import_lines(arrived, guild_id), *(f"{line} See `/persona lore ask`." for line in kept)]
-        asked_in = (guild_id, interaction.channel_id or 0, interaction.user.id)
-        said, job = await install_bundled_adapter(
-            services.home, services.store, services.base_model, asked_in, brought.persona.id, read, card.filename
-        )
-        view = job_buttons(job, services.store.versions.live(brought.persona.id)) if job else None
-        await interaction.followup.send("\n".join([*words, *said]), ephemeral=True, view=view or discord.utils.MISSING)
+    view = job_buttons(job, services.store.versions.live(persona.id)) if job else None
+    await respond(interaction, "\n".join([*lines, *notes]), view)
 
-    @cards_are_for_moderators
-    @app_commands.command(description="Get a persona's character card as a file (moderators).")
-    @app_commands.describe(persona="Whose", form="In which form")
-    @app_commands.rename(form="format")
-    @app_commands.choices(
-        form=[
-            app_commands.Choice(name="PNG: its picture, which carries the card", value="png"),
-            app_commands.Choice(name="JSON, version 2", value="v2"),
-            app_commands.Choice(name="JSON, version 3", value="v3"),
-            app_commands.Choice(name="CHARX: the card and its pictures", value="charx"),
-            app_commands.Choice(name="TOML, as this bot keeps it", value="toml"),
-        ]
+
+@cards_are_for_moderators
+@PERSONA.command(description="Get a persona's character card as a file (moderators).")
+@app_commands.describe(persona="Which persona", form="The format of the file")
+@app_commands.rename(form="format")
+@app_commands.choices(
+    form=[
+        app_commands.Choice(name="PNG: its picture, which carries the card", value="png"),
+        app_commands.Choice(name="JSON, version 2", value="v2"),
+        app_commands.Choice(name="JSON, version 3", value="v3"),
+        app_commands.Choice(name="CHARX: the card and its pictures", value="charx"),
+        app_commands.Choice(name="TOML, as this bot keeps it", value="toml"),
+    ]
+)
+async def export(interaction: Interaction, persona: PersonaOption, form: CardForm = "png") -> None:
+    guild_id, services = interaction.guild_id or 0, interaction.client.services
+    await interaction.response.defer(ephemeral=True)
+    name = short_id(persona, guild_id)
+    file_name = f"{name}.{FILE_SUFFIXES[form]}"
+    card = await asyncio.to_thread(lambda: export_card(services.personas.card(persona, guild_id), form, persona, name))
+    files = {file_name: card.content, **card.beside}
+    if sum(map(len, files.values())) > interaction.filesize_limit:
+        raise RefusedError(f"The card of {persona.name} is too large for a message here.", "Choose another format.")
+    recipient = f"to a moderator of the server {guild_id}"
+    log_card_export(services.home, services.store, guild_id, persona, file_name, card.content, recipient)
+    await interaction.followup.send(
+        "\n".join([f"The card of **{persona.name}**.", *card.notes]),
+        files=[discord.File(io.BytesIO(content), filename=file) for file, content in files.items()],
+        ephemeral=True,
     )
-    async def export(
-        self,
-        interaction: Interaction,
-        persona: PersonaOption,
-        form: Literal["png", "v2", "v3", "charx", "toml"] = "png",
-    ) -> None:
-        guild_id = interaction.guild_id or 0
-        await interaction.response.defer(ephemeral=True)
-        services, name = interaction.client.services, short_id(persona, guild_id)
-        written = await asyncio.to_thread(
-            lambda: export_card(services.personas.card(persona, guild_id), form, persona, name)
-        )
-        files = {f"{name}.{FILE_SUFFIXES[form]}": written.content, **written.beside}
-        if sum(map(len, files.values())) > interaction.filesize_limit:
-            raise RefusedError(f"The card of {persona.name} is too large for a message here.", "Choose another format.")
-        whither = f"to a moderator of the server {guild_id}"
-        log_card_export(
-            services.home, services.store, guild_id, persona, f"{name}.{FILE_SUFFIXES[form]}", written.content, whither
-        )
-        await interaction.followup.send(
-            "\n".join([f"The card of **{persona.name}**.", *written.notes]),
-            files=[discord.File(io.BytesIO(content), filename=file) for file, content in files.items()],
-            ephemeral=True,
-        )
-
-    @cards_are_for_moderators
-    @app_commands.command(description="Remove a persona that this server has brought in (moderators).")
-    @app_commands.describe(persona="Whom")
-    async def remove(self, interaction: Interaction, persona: PersonaOption) -> None:
-        guild_id = interaction.guild_id or 0
-        services, lore = interaction.client.services, _guild_lore(interaction.client.services)
-        await interaction.response.defer(ephemeral=True)
-        await remove_persona(services.personas, services.store, lore, guild_id, persona)
-        await interaction.followup.send(
-            f"**{persona.name}** is gone, and lives nowhere here any more. Importing the card again brings them back.",
-            ephemeral=True,
-        )
 
 
-def _guild_lore(services: Services) -> GuildLore:
-    return GuildLore(services.home, services.request_builder.lore)
+@cards_are_for_moderators
+@PERSONA.command(description="Remove a persona that this server has imported (moderators).")
+@app_commands.describe(persona="Which persona")
+async def remove(interaction: Interaction, persona: PersonaOption) -> None:
+    services = interaction.client.services
+    await interaction.response.defer(ephemeral=True)
+    await remove_persona(services.personas, services.store, guild_lore(services), interaction.guild_id or 0, persona)
+    await respond(
+        interaction,
+        f"**{persona.name}** is removed, and lives nowhere here any more. Importing the card again brings them back.",
+    )
 
 
-def _import_lines(arrived: CardImport, guild_id: int) -> list[str]:
-    brought, persona = arrived.brought, arrived.brought.persona
-    tokens = arrived.room.prose + arrived.room.examples
-    words = [
-        f"**{persona.name}** (`{short_id(persona, guild_id)}`) "
-        + ("is a persona of this server now." if brought.is_new else "has a new card."),
+def _import_lines(imported: CardImport, guild_id: int) -> list[str]:
+    persona, tokens = imported.brought.persona, imported.room.prose + imported.room.examples
+    state = "is a persona of this server now." if imported.brought.is_new else "has a new card."
+    lines = [
+        f"**{persona.name}** (`{short_id(persona, guild_id)}`) {state}",
         f"It takes about {min(tokens, MAX_CARD_TOKENS)} tokens of every prompt. `/persona set` gives it a channel.",
     ]
     if tokens > MAX_CARD_TOKENS:
-        words.append(f"Its examples are long: only the first of them fit, of about {tokens} tokens in all.")
+        lines.append(f"Its examples are long: only the first of them fit, of about {tokens} tokens in all.")
     if persona.speech:
-        words.append("Its examples are no talk of `{{user}}:` and `{{char}}:`, so they count as a description.")
+        lines.append("Its examples have no lines of `{{user}}:` and `{{char}}:`, so they count as a description.")
     if not persona.avatar:
-        words.append("The card came without a picture.")
-    return words
+        lines.append("The card came without a picture.")
+    return lines
 
 
-@app_commands.allowed_contexts(guilds=True, dms=True)
-class PersonaCog(
-    CardCommands,
-    DialogueCommands,
-    LoreCommands,
-    TeachCommands,
-    commands.GroupCog,
-    group_name="persona",
-    group_description="Who speaks in this channel.",
-):
-    """The commands."""
+# ------------------------------------------------------------------------------------------ the channel's persona
 
-    def __init__(self, bot: Bot) -> None:
-        self.bot = bot
-        super().__init__()
 
-    # ------------------------------------------------------------------------------------------ who lives where
+@PERSONA.command(name="set", description="Let a persona live in this channel (moderators).")
+@app_commands.describe(
+    persona="Which persona", answers="Which messages it answers (every one that the bot may read, if left out)"
+)
+@app_commands.choices(
+    answers=[
+        app_commands.Choice(name="messages that mention me", value="mentions"),
+        app_commands.Choice(name="every message", value="everything"),
+    ]
+)
+async def set_(
+    interaction: Interaction, persona: PersonaOption, answers: Literal["mentions", "everything"] | None = None
+) -> None:
+    channel, services = _changeable_channel(interaction), interaction.client.services
+    can_read = interaction.client.intents.message_content
+    answers = answers or ("everything" if can_read else "mentions")
+    place = channel_ref(channel)
+    await interaction.response.defer(ephemeral=True)
+    setting = Channel(place.guild_id, place.channel_id, persona.id, answers, interaction.user.id, time.time())
+    services.store.channels.assign(setting)
+    await respond(interaction, _set_text(persona, answers, channel, can_read))
+    await services.reply_service.greet(persona, channel, interaction.user.display_name)
 
-    @app_commands.command(name="set", description="Let a persona live in this channel (moderators).")
-    @app_commands.describe(persona="Who", answers="Which messages (every one that the bot may read, if left out)")
-    @app_commands.choices(
-        answers=[
-            app_commands.Choice(name="messages that mention me", value="mentions"),
-            app_commands.Choice(name="every message", value="everything"),
-        ]
-    )
-    async def set_(
-        self,
-        interaction: Interaction,
-        persona: PersonaOption,
-        answers: Literal["mentions", "everything"] | None = None,
-    ) -> None:
-        channel = self._channel(interaction, changing=True)
-        answers = answers or ("everything" if self.bot.intents.message_content else "mentions")
-        place = channel_ref(channel)
-        await interaction.response.defer(ephemeral=True)
-        setting = Channel(place.guild_id, place.channel_id, persona.id, answers, interaction.user.id, time.time())
-        self.bot.services.store.channels.assign(setting)
-        await interaction.followup.send(self._set_words(persona, answers, channel), ephemeral=True)
-        await self.bot.services.reply_service.greet(persona, channel, interaction.user.display_name)
 
-    @app_commands.command(description="Say who lives in this channel.")
-    async def show(self, interaction: Interaction) -> None:
-        place = channel_ref(self._channel(interaction))
-        setting = self.bot.services.store.channels.get(place.guild_id, place.channel_id, place.parent_id)
-        persona = self.bot.services.request_builder.persona_in(place)
-        if setting is None or persona is None:
-            raise RefusedError("No persona lives here.", "A moderator can change that with `/persona set`.")
-        live = self._live_words(persona) or "base model (not trained yet)"
-        heard = "every message" if setting.answers == "everything" or not place.guild_id else "messages that mention me"
-        silent = self.bot.services.reply_service.rules.muted(persona, place)
-        tagline = f": {persona.tagline}" if persona.tagline else ""
-        answers = "Silenced by a moderator (`/persona unmute`)" if silent else f"Answers {heard}, and /chat"
-        await interaction.response.send_message(
-            f"**{persona.name}** (`{short_id(persona, place.guild_id)}`){tagline}\n{answers}. Live: {live}.",
-            ephemeral=True,
-            allowed_mentions=NO_MENTIONS,
+@PERSONA.command(description="Show the persona of this channel.")
+async def show(interaction: Interaction) -> None:
+    services, place = interaction.client.services, channel_ref(_channel(interaction))
+    setting = services.store.channels.get(place.guild_id, place.channel_id, place.parent_id)
+    persona = services.request_builder.persona_in(place)
+    if setting is None or persona is None:
+        raise RefusedError("No persona lives here.", "A moderator can change that with `/persona set`.")
+    live = _live_text(services, persona) or "base model (not trained yet)"
+    heard = "every message" if setting.answers == "everything" or not place.guild_id else "messages that mention me"
+    tagline = f": {persona.tagline}" if persona.tagline else ""
+    is_muted = services.reply_service.rules.muted(persona, place)
+    answers = "Silenced by a moderator (`/persona unmute`)" if is_muted else f"Answers {heard}, and /chat"
+    head = f"**{persona.name}** (`{short_id(persona, place.guild_id)}`){tagline}"
+    await respond(interaction, f"{head}\n{answers}. Live: {live}.")
+
+
+@PERSONA.command(name="list", description="List the personas and where they live.")
+async def list_(interaction: Interaction) -> None:
+    services, guild_id = interaction.client.services, interaction.guild_id or 0
+    channels = services.store.channels.of_guild(guild_id) if guild_id else []
+    lines = []
+    for persona in services.personas.of(guild_id).values():
+        homes = " ".join(f"<#{channel.channel_id}>" for channel in channels if channel.persona_id == persona.id)
+        live = _live_text(services, persona) or "base model"
+        head = f"**{persona.name}** (`{short_id(persona, guild_id)}`, {live}) {homes}"
+        lines.append(f"{head}\n{persona.tagline}".strip())
+    lines += [f"Silenced: {_mute_text(services, it)}" for it in services.store.mutes.of_guild(guild_id)]
+    await respond(interaction, "\n".join(lines) or "No personas.")
+
+
+@PERSONA.command(description="Let no persona live in this channel (moderators).")
+async def clear(interaction: Interaction) -> None:
+    place = channel_ref(_changeable_channel(interaction))
+    if not interaction.client.services.store.channels.clear(place.guild_id, place.channel_id):
+        raise RefusedError("No persona lives here.")
+    await respond(interaction, "Nobody lives here now. `/persona set` undoes this.")
+
+
+@PERSONA.command(description="Start a new conversation here: the persona no longer sees the earlier messages.")
+async def fresh(interaction: Interaction) -> None:
+    place, services = channel_ref(_channel(interaction)), interaction.client.services
+    services.reply_service.rules.require_can_write(interaction)
+    services.store.messages.start_new_conversation(place.channel_id)
+    await respond(interaction, "A new conversation starts here. Nothing was deleted.", ephemeral=False)
+
+
+def _live_text(services: Services, persona: Persona) -> str:
+    """The live version, and whether it was made for another base model. Empty for the base model."""
+    live = services.store.versions.live(persona.id) or ""
+    other_model = services.request_builder.incompatible_versions.model_of(persona.id, live)
+    return f"{live}, made for another base model; ours answers until it is trained again" if other_model else live
+
+
+def _channel(interaction: Interaction) -> SpeakChannel:
+    """The channel, if personas can live there."""
+    if not isinstance(interaction.channel, SpeakChannel):
+        raise RefusedError("Personas live in text channels, threads and direct messages.", "Try it there.")
+    return interaction.channel
+
+
+def _changeable_channel(interaction: Interaction) -> SpeakChannel:
+    """The channel, if personas can live there and this member may decide which."""
+    channel = _channel(interaction)
+    if not isinstance(channel, discord.DMChannel):
+        require_moderator(interaction)
+    return channel
+
+
+def _set_text(persona: Persona, answers: str, channel: SpeakChannel, can_read: bool) -> str:
+    if isinstance(channel, discord.DMChannel):
+        return f"**{persona.name}** lives here now."
+    heard = "every message here" if answers == "everything" else "messages that mention me"
+    lines = [f"**{persona.name}** lives here now, and answers {heard}, replies to it, and `/chat`."]
+    if answers == "everything" and not can_read:
+        need = permissions.MESSAGE_CONTENT
+        lines.append(f"The bot may not {need.why}: {need.cost}. The operator can set MESSAGE_CONTENT_INTENT.")
+    for missing in permissions.missing_permissions(channel.permissions_for(channel.guild.me)):
+        lines.append(f"I lack the permission {permissions.permission_title(missing)} here: {missing.cost}.")
+    return "\n".join(lines)
+
+
+# ------------------------------------------------------------------------------------------ mutes
+
+
+@PERSONA.command(description="Silence personas at once, even in the middle of a reply (moderators).")
+@app_commands.describe(
+    where="In this channel and its threads, or in the whole server (this channel if left out)",
+    persona="Which persona (all if left out)",
+    delete="Which of their replies there are deleted (none if left out)",
+)
+@app_commands.choices(
+    where=SCOPE_CHOICES,
+    delete=[
+        app_commands.Choice(name="nothing", value="nothing"),
+        app_commands.Choice(name="what was said in the last hour", value="hour"),
+        app_commands.Choice(name="what was said in the last day", value="day"),
+        app_commands.Choice(name="everything they ever said", value="everything"),
+    ],
+)
+async def mute(
+    interaction: Interaction,
+    where: MuteScope = "channel",
+    persona: PersonaOption | None = None,
+    delete: DeletePeriod = "nothing",
+) -> None:
+    services, new = interaction.client.services, _requested_mute(interaction, where, persona)
+    services.store.mutes.add(new)
+    services.reply_service.stop_guild_replies(new.guild_id)
+    text = f"Silenced: {_mute_text(services, new)}. `/persona unmute` lifts it."
+    await respond(interaction, text)
+    if delete != "nothing":
+        await _delete_replies(
+            interaction, _muted_replies(interaction, new, time.time() - DELETE_PERIODS_S[delete]), text
         )
 
-    @app_commands.command(name="list", description="List the personas and where they live.")
-    async def list_(self, interaction: Interaction) -> None:
-        services = self.bot.services
-        places = services.store.channels.of_guild(interaction.guild_id) if interaction.guild_id else []
-        lines = []
-        guild_id = interaction.guild_id or 0
-        for persona in services.personas.of(guild_id).values():
-            where = " ".join(f"<#{place.channel_id}>" for place in places if place.persona_id == persona.id)
-            live = self._live_words(persona) or "base model"
-            lines.append(
-                f"**{persona.name}** (`{short_id(persona, guild_id)}`, {live}) {where}\n{persona.tagline}".strip()
-            )
-        mutes = services.store.mutes.of_guild(guild_id)
-        lines += [f"Silenced: {self._mute_words(mute)}" for mute in mutes]
-        await interaction.response.send_message("\n".join(lines)[:2000] or "No personas.", ephemeral=True)
 
-    def _live_words(self, persona: Persona) -> str:
-        """The live version; of one that was made for another base model, that it does not speak. Empty for none."""
-        services = self.bot.services
-        live = services.store.versions.live(persona.id) or ""
-        behind = services.request_builder.incompatible_versions.model_of(persona.id, live)
-        return f"{live}, made for another base model; ours speaks until it is trained again" if behind else live
+@PERSONA.command(description="Let silenced personas answer again (moderators).")
+@app_commands.describe(
+    where="Where they were silenced (this channel if left out)", persona="Which persona was (all if left out)"
+)
+@app_commands.choices(where=SCOPE_CHOICES)
+async def unmute(interaction: Interaction, where: MuteScope = "channel", persona: PersonaOption | None = None) -> None:
+    services, old = interaction.client.services, _requested_mute(interaction, where, persona)
+    mutes = services.store.mutes
+    if not mutes.remove(old.guild_id, old.channel_id, old.persona_id):
+        others = "; ".join(_mute_text(services, other) for other in mutes.of_guild(old.guild_id)) or "nothing"
+        raise RefusedError(f"There is no such mute: {_mute_text(services, old)}.", f"Silenced: {others}.")
+    await respond(interaction, f"Lifted: {_mute_text(services, old)}.")
 
-    @app_commands.command(description="Let no persona live in this channel (moderators).")
-    async def clear(self, interaction: Interaction) -> None:
-        place = channel_ref(self._channel(interaction, changing=True))
-        if not self.bot.services.store.channels.clear(place.guild_id, place.channel_id):
-            raise RefusedError("No persona lives here.")
-        await interaction.response.send_message("Nobody lives here now. `/persona set` undoes this.", ephemeral=True)
 
-    @app_commands.command(description="Start the talk here afresh: what was said before is not shown to the persona.")
-    async def fresh(self, interaction: Interaction) -> None:
-        place = channel_ref(self._channel(interaction))
-        self.bot.services.reply_service.rules.require_can_write(interaction)
-        self.bot.services.store.messages.start_new_conversation(place.channel_id)
-        await interaction.response.send_message("The talk here starts afresh. Nothing was deleted.")
+def _requested_mute(interaction: Interaction, where: MuteScope, persona: Persona | None) -> Mute:
+    place = channel_ref(_changeable_channel(interaction))
+    if not place.guild_id:
+        raise RefusedError("In direct messages nobody needs silencing.", "`/persona clear` sends them away.")
+    channel_id = place.channel_id if where == "channel" else ALL_CHANNELS
+    persona_id = persona.id if persona else ALL_PERSONAS
+    return Mute(place.guild_id, channel_id, persona_id, interaction.user.id, time.time())
 
-    # ------------------------------------------------------------------------------------------ silence
 
-    @app_commands.command(description="Silence personas at once, in the middle of a word (moderators).")
-    @app_commands.describe(
-        where="In this channel and its threads, or in the whole server (this channel if left out)",
-        persona="Whom (all personas if left out)",
-        delete="What they have said there already is deleted (nothing if left out)",
-    )
-    @app_commands.choices(
-        where=[
-            app_commands.Choice(name="this channel", value="channel"),
-            app_commands.Choice(name="the whole server", value="server"),
-        ],
-        delete=[
-            app_commands.Choice(name="nothing", value="nothing"),
-            app_commands.Choice(name="what was said in the last hour", value="hour"),
-            app_commands.Choice(name="what was said in the last day", value="day"),
-            app_commands.Choice(name="everything they ever said", value="everything"),
-        ],
-    )
-    async def mute(
-        self,
-        interaction: Interaction,
-        where: MuteScope = "channel",
-        persona: PersonaOption | None = None,
-        delete: DeletePeriod = "nothing",
-    ) -> None:
-        mute = self._mute(interaction, where, persona)
-        self.bot.services.store.mutes.add(mute)
-        self.bot.services.reply_service.stop_guild_replies(mute.guild_id)
-        words = f"Silenced: {self._mute_words(mute)}. `/persona unmute` lifts it."
-        await interaction.response.send_message(words, ephemeral=True)
-        if delete != "nothing":
-            await self._delete_said(interaction, mute, time.time() - DELETE_PERIODS_S[delete], words)
+def _mute_text(services: Services, entry: Mute) -> str:
+    persona = services.personas.get(entry.persona_id, entry.guild_id)
+    name = persona.name if persona else entry.persona_id or "all personas"
+    return f"{name} in {f'<#{entry.channel_id}>' if entry.channel_id else 'the whole server'}"
 
-    @app_commands.command(description="Let silenced personas speak again (moderators).")
-    @app_commands.describe(
-        where="Where they were silenced (this channel if left out)", persona="Who was (all personas if left out)"
-    )
-    @app_commands.choices(
-        where=[
-            app_commands.Choice(name="this channel", value="channel"),
-            app_commands.Choice(name="the whole server", value="server"),
-        ]
-    )
-    async def unmute(
-        self, interaction: Interaction, where: MuteScope = "channel", persona: PersonaOption | None = None
-    ) -> None:
-        mute, mutes = self._mute(interaction, where, persona), self.bot.services.store.mutes
-        if not mutes.remove(mute.guild_id, mute.channel_id, mute.persona_id):
-            there = "; ".join(self._mute_words(other) for other in mutes.of_guild(mute.guild_id)) or "nothing"
-            raise RefusedError(f"There is no such silence: {self._mute_words(mute)}.", f"In force: {there}.")
-        await interaction.response.send_message(f"Lifted: {self._mute_words(mute)}.", ephemeral=True)
 
-    def _mute(self, interaction: Interaction, where: MuteScope, persona: Persona | None) -> Mute:
-        place = channel_ref(self._channel(interaction, changing=True))
-        if not place.guild_id:
-            raise RefusedError("In direct messages nobody needs silencing.", "`/persona clear` sends them away.")
-        channel_id = place.channel_id if where == "channel" else ALL_CHANNELS
-        persona_id = persona.id if persona else ALL_PERSONAS
-        return Mute(place.guild_id, channel_id, persona_id, interaction.user.id, time.time())
+def _muted_replies(interaction: Interaction, entry: Mute, since: float) -> list[StoredReply]:
+    threads = interaction.guild.threads if interaction.guild else []
+    within = [entry.channel_id, *(thread.id for thread in threads if thread.parent_id == entry.channel_id)]
+    channel_ids = within if entry.channel_id else None
+    replies = interaction.client.services.store.replies
+    return replies.of_guild(entry.guild_id, channel_ids=channel_ids, persona_id=entry.persona_id or None, since=since)
 
-    def _mute_words(self, mute: Mute) -> str:
-        persona = self.bot.services.personas.get(mute.persona_id, mute.guild_id)
-        whom = persona.name if persona else mute.persona_id or "all personas"
-        return f"{whom} in {f'<#{mute.channel_id}>' if mute.channel_id else 'the whole server'}"
 
-    async def _delete_said(self, interaction: Interaction, mute: Mute, since: float, words: str) -> None:
-        replies = self._said(interaction, mute, since)
-        done, kept = 0, 0
-        async for gone in self.bot.services.reply_service.delete(replies, self.bot):
-            done, kept = done + gone, kept + (not gone)
-            if (done + kept) % PROGRESS_INTERVAL_MESSAGES == 0 or done + kept == len(replies):
-                left = f" {kept} could not be deleted: I lack Manage Messages there." if kept else ""
-                how_far = f"Deleted {done} of {len(replies)} replies.{left}"
-                await interaction.edit_original_response(content=f"{words}\n{how_far}")
-        if not replies:
-            await interaction.edit_original_response(content=f"{words}\nThere was nothing to delete.")
-
-    def _said(self, interaction: Interaction, mute: Mute, since: float) -> list[StoredReply]:
-        threads = interaction.guild.threads if interaction.guild else []
-        within = [mute.channel_id, *(thread.id for thread in threads if thread.parent_id == mute.channel_id)]
-        return self.bot.services.store.replies.of_guild(
-            mute.guild_id,
-            channel_ids=within if mute.channel_id else None,
-            persona_id=mute.persona_id or None,
-            since=since,
-        )
-
-    # ------------------------------------------------------------------------------------------ where it was asked
-
-    def _channel(self, interaction: Interaction, *, changing: bool = False) -> SpeakChannel:
-        """The channel, if personas can live there and this member may do this."""
-        channel = interaction.channel
-        if not isinstance(channel, SpeakChannel):
-            raise RefusedError("Personas live in text channels, threads and direct messages.", "Try it there.")
-        if changing and not isinstance(channel, discord.DMChannel):
-            require_moderator(interaction)
-        return channel
-
-    def _set_words(self, persona: Persona, answers: str, channel: SpeakChannel) -> str:
-        hears = "every message here" if answers == "everything" else "messages that mention me"
-        words = [f"**{persona.name}** lives here now, and answers {hears}, replies to it, and `/chat`."]
-        if isinstance(channel, discord.DMChannel):
-            return f"**{persona.name}** lives here now."
-        if answers == "everything" and not self.bot.intents.message_content:
-            need = permissions.MESSAGE_CONTENT
-            words.append(f"The bot may not {need.why}: {need.cost}. The operator can set MESSAGE_CONTENT_INTENT.")
-        for lack in permissions.missing_permissions(channel.permissions_for(channel.guild.me)):
-            words.append(f"I lack the permission {lack.permission.replace('_', ' ').title()} here: {lack.cost}.")
-        return "\n".join(words)
+async def _delete_replies(interaction: Interaction, replies: list[StoredReply], text: str) -> None:
+    """Delete replies, and show the progress below the response's text."""
+    deleted, failed = 0, 0
+    async for is_deleted in interaction.client.services.reply_service.delete(replies, interaction.client):
+        deleted, failed = deleted + is_deleted, failed + (not is_deleted)
+        if (deleted + failed) % PROGRESS_INTERVAL_MESSAGES == 0 or deleted + failed == len(replies):
+            note = f" {failed} could not be deleted: I lack Manage Messages there." if failed else ""
+            progress = f"Deleted {deleted} of {len(replies)} replies.{note}"
+            await interaction.edit_original_response(content=f"{text}\n{progress}")
+    if not replies:
+        await interaction.edit_original_response(content=f"{text}\nThere was nothing to delete.")

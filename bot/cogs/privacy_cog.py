@@ -5,24 +5,21 @@ from __future__ import annotations
 import io
 import time
 from contextlib import suppress
-from typing import Any
+from typing import ClassVar
 
 import aiohttp
 import discord
 from discord import app_commands
 from discord.ext import commands
 
-from bot.chat.discord_channels import NO_MENTIONS
 from bot.cogs.transformers import Interaction
-from bot.cogs.ui import PersistentButton
+from bot.cogs.ui import PersistentButton, button_view, respond
 from bot.privacy.erasure_runner import ErasureReceipt, ErasureScope
 from bot.privacy.erasure_service import ErasureService
 from bot.privacy.member_report import MemberReport, format_receipt
 from bot.privacy.translations import Language, language_of, translate
 from bot.services import Bot
 from bot.store import ConsentDecision
-
-MAX_MESSAGE_CHARS = 2000
 
 
 @app_commands.allowed_contexts(guilds=True, dms=True)
@@ -31,35 +28,35 @@ class PrivacyCog(
     group_name="privacy",
     group_description="See what is kept about you, allow or forbid training on it, or delete it.",
 ):
-    """The commands, for everybody about themselves; and what forgets people in the background."""
+    """The commands, for everybody about themselves, and the background work of erasures."""
 
     def __init__(self, bot: Bot) -> None:
-        self.forgettings = ErasureService(bot)
+        self.erasures = ErasureService(bot)
         super().__init__()
 
     async def cog_load(self) -> None:
-        self.forgettings.start()
+        self.erasures.start()
 
     async def cog_unload(self) -> None:
-        await self.forgettings.stop()
+        await self.erasures.stop()
 
     @app_commands.command(description="See what I keep about you, for how long, and who runs me.")
     async def show(self, interaction: Interaction) -> None:
         await interaction.response.defer(ephemeral=True)
-        words = _privacy_report(interaction).words(language_of(interaction.locale), operator_name(interaction))
-        await _send(interaction, words[:MAX_MESSAGE_CHARS])
+        report = _privacy_report(interaction)
+        await respond(interaction, report.words(language_of(interaction.locale), operator_name(interaction)))
 
     @app_commands.command(name="opt-in", description="Consent to training on what you write; I explain it first.")
     async def opt_in(self, interaction: Interaction) -> None:
         services, language = interaction.client.services, language_of(interaction.locale)
         decision = services.store.people.decision(interaction.user.id)
         if decision and decision.opted_in:
-            await _send(interaction, translate(language, "opt_in_already"))
+            await respond(interaction, translate(language, "opt_in_already"))
             return
         stated = services.privacy.permission
         permission = translate(language, "permission_stated" if stated else "permission_missing", statement=stated)
-        view = _view(OptInButton(language))
-        await _send(interaction, translate(language, "opt_in_ask", permission=permission), view=view)
+        text = translate(language, "opt_in_ask", permission=permission)
+        await respond(interaction, text, button_view(OptInButton(language)))
 
     @app_commands.command(
         name="opt-out", description="Withdraw your consent: nothing you wrote is used for training from then on."
@@ -69,20 +66,20 @@ class PrivacyCog(
         language = language_of(interaction.locale)
         _store_decision(interaction, opted_in=False)
         trained = _privacy_report(interaction).trained_words(language)
-        if not trained:
-            await _send(interaction, f"{translate(language, 'opt_out_done')} {translate(language, 'opt_out_nothing')}")
-            return
-        words = f"{translate(language, 'opt_out_done')}\n{translate(language, 'opt_out_trained', what=trained)}"
-        await _send(interaction, words[:MAX_MESSAGE_CHARS], view=_view(WithdrawButton(language)))
+        done = translate(language, "opt_out_done")
+        if trained:
+            text = f"{done}\n{translate(language, 'opt_out_trained', what=trained)}"
+            await respond(interaction, text, button_view(WithdrawButton(language)))
+        else:
+            await respond(interaction, f"{done} {translate(language, 'opt_out_nothing')}")
 
     @app_commands.command(description="Get everything I keep about you as a file.")
     async def export(self, interaction: Interaction) -> None:
         await interaction.response.defer(ephemeral=True)
         language, content = language_of(interaction.locale), _privacy_report(interaction).export()
         if len(content) > interaction.filesize_limit:
-            size = len(content) / 2**20
-            operator = operator_name(interaction)
-            await _send(interaction, translate(language, "export_large", megabytes=size, operator=operator))
+            size, operator = len(content) / 2**20, operator_name(interaction)
+            await respond(interaction, translate(language, "export_large", megabytes=size, operator=operator))
             return
         file = discord.File(io.BytesIO(content), filename="understudy-about-me.json")
         await interaction.followup.send(translate(language, "export_done"), file=file, ephemeral=True)
@@ -90,25 +87,24 @@ class PrivacyCog(
     @app_commands.command(description="Delete your messages, your votes, and what was trained on them.")
     async def forget(self, interaction: Interaction) -> None:
         language = language_of(interaction.locale)
-        await _send(interaction, translate(language, "forget_ask"), view=_view(ForgetButton(language)))
+        await respond(interaction, translate(language, "forget_ask"), button_view(ForgetButton(language)))
 
 
 class _PrivacyButton(PersistentButton, template=r"never:"):
-    """A button of an answer that only the member sees, in the language that it carries."""
+    """A button of a response that only the member sees, in the language of its custom id."""
 
-    label_key = custom = ""
-    style = discord.ButtonStyle.primary
+    label_key: ClassVar[str]
+    style = discord.ButtonStyle.danger
+    language: Language
 
     def __init__(self, language: Language) -> None:
-        self.language = language
-        label = translate(language, self.label_key)
-        super().__init__(discord.ui.Button(label=label, style=self.style, custom_id=f"{self.custom}:{language}"))
+        super().__init__(language, label=translate(language, self.label_key))
 
 
 class OptInButton(_PrivacyButton, template=r"opt-in:(?P<language>en|vi)"):
-    """Agrees."""
+    """Opts the member in."""
 
-    label_key, custom = "opt_in_button", "opt-in"
+    label_key, style = "opt_in_button", discord.ButtonStyle.primary
 
     async def pressed(self, interaction: Interaction) -> None:
         _store_decision(interaction, opted_in=True)
@@ -116,10 +112,9 @@ class OptInButton(_PrivacyButton, template=r"opt-in:(?P<language>en|vi)"):
 
 
 class WithdrawButton(_PrivacyButton, template=r"withdraw:(?P<language>en|vi)"):
-    """Has withdrawn what was trained on the member."""
+    """Withdraws the versions that were trained on the member's messages."""
 
-    label_key, custom = "withdraw_button", "withdraw"
-    style = discord.ButtonStyle.danger
+    label_key = "withdraw_button"
 
     async def pressed(self, interaction: Interaction) -> None:
         _request_deletion(interaction, self.language, "trainings")
@@ -127,24 +122,23 @@ class WithdrawButton(_PrivacyButton, template=r"withdraw:(?P<language>en|vi)"):
 
 
 class ForgetButton(_PrivacyButton, template=r"forget-me:(?P<language>en|vi)"):
-    """Has the member forgotten."""
+    """Erases the member."""
 
-    label_key, custom = "forget_button", "forget-me"
-    style = discord.ButtonStyle.danger
+    label_key = "forget_button"
 
     async def pressed(self, interaction: Interaction) -> None:
         underway = _deletion_service(interaction).is_underway(interaction.user.id)
         if not underway:
             _request_deletion(interaction, self.language, "everything")
-        words = translate(self.language, "forget_already" if underway else "forget_begun")
-        await interaction.response.edit_message(content=words, view=None)
+        text = translate(self.language, "forget_already" if underway else "forget_begun")
+        await interaction.response.edit_message(content=text, view=None)
 
 
 PRIVACY_BUTTONS = (OptInButton, WithdrawButton, ForgetButton)
 
 
 def operator_name(interaction: Interaction) -> str:
-    """Find the bot's operator, as Discord names them."""
+    """Return the bot's operator as Discord names them."""
     language, application = language_of(interaction.locale), interaction.client.application
     if interaction.client.services.privacy.in_sandbox:
         return translate(language, "operator_sandbox")
@@ -154,11 +148,8 @@ def operator_name(interaction: Interaction) -> str:
 
 
 def _privacy_report(interaction: Interaction) -> MemberReport:
-    services = interaction.client.services
-    names = tuple(member_names(interaction.user))
-    return MemberReport(
-        _deletion_service(interaction).runner, interaction.user.id, names, services.privacy.history_days
-    )
+    names, history_days = tuple(member_names(interaction.user)), interaction.client.services.privacy.history_days
+    return MemberReport(_deletion_service(interaction).runner, interaction.user.id, names, history_days)
 
 
 def member_names(user: discord.abc.User) -> list[str]:
@@ -170,35 +161,20 @@ def member_names(user: discord.abc.User) -> list[str]:
 def _deletion_service(interaction: Interaction) -> ErasureService:
     cog = interaction.client.get_cog(PrivacyCog.__cog_name__)
     assert isinstance(cog, PrivacyCog)  # its own commands and buttons ask
-    return cog.forgettings
+    return cog.erasures
 
 
 def _request_deletion(interaction: Interaction, language: Language, scope: ErasureScope) -> None:
-    """Begin, and have the member told at the end if this interaction lives so long."""
+    """Start an erasure; the member gets the receipt at its end, if this interaction is still valid then."""
     operator = operator_name(interaction)
 
-    async def say(receipt: ErasureReceipt) -> None:
-        words = format_receipt(receipt, language, operator)[:MAX_MESSAGE_CHARS]
-        with suppress(discord.HTTPException, aiohttp.ClientError):  # after a quarter of an hour nobody can be told here
-            await interaction.followup.send(words, ephemeral=True, allowed_mentions=NO_MENTIONS)
+    async def on_end(receipt: ErasureReceipt) -> None:
+        with suppress(discord.HTTPException, aiohttp.ClientError):  # an interaction is valid for 15 minutes
+            await respond(interaction, format_receipt(receipt, language, operator))
 
-    _deletion_service(interaction).ask(interaction.user.id, member_names(interaction.user), scope, say)
+    _deletion_service(interaction).ask(interaction.user.id, member_names(interaction.user), scope, on_end)
 
 
 def _store_decision(interaction: Interaction, *, opted_in: bool) -> None:
     decision = ConsentDecision(interaction.user.id, opted_in, time.time(), language_of(interaction.locale))
     _deletion_service(interaction).runner.consents.decide(decision)
-
-
-def _view(button: discord.ui.Item[Any]) -> discord.ui.View:
-    view = discord.ui.View(timeout=None)
-    view.add_item(button)
-    return view
-
-
-async def _send(interaction: Interaction, words: str, view: discord.ui.View = discord.utils.MISSING) -> None:
-    """Answer for the member's eyes only."""
-    if interaction.response.is_done():
-        await interaction.followup.send(words, ephemeral=True, view=view, allowed_mentions=NO_MENTIONS)
-    else:
-        await interaction.response.send_message(words, ephemeral=True, view=view, allowed_mentions=NO_MENTIONS)

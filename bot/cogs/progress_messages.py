@@ -1,20 +1,19 @@
-"""Progress messages of training jobs, the buttons under them, and what these do."""
+"""Progress messages of training jobs, and the buttons under them."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import time
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
 import aiohttp
 import discord
 
-from bot.chat.discord_channels import NO_MENTIONS, GuildChannel
-from bot.cogs.transformers import Interaction, require_moderator, require_persona
-from bot.cogs.ui import PersistentButton, respond_privately
+from bot.chat.discord_channels import GuildChannel
+from bot.cogs.transformers import Interaction, require_persona
+from bot.cogs.ui import PersistentButton, button_view, respond, respond_privately
 from bot.services import Bot, Services
 from bot.store import TrainingJob
 from bot.training.status_text import job_result_text, job_status_text, job_title
@@ -29,18 +28,16 @@ AUTOMATIC_PROMOTION_TEXT = "Promoted automatically, as this server has chosen. *
 MAX_REFRESHED_RESULTS = 5
 """Number of latest results of a persona that are updated when its live version changes."""
 
-ButtonFactory = Callable[[TrainingJob, str | None], discord.ui.View | None]
-
 
 class ProgressMessages:
-    """Keeps the jobs' messages up to date. `buttons` creates those under a job, given its persona's live version."""
+    """Keeps the jobs' messages, and the buttons under them, up to date."""
 
-    def __init__(self, bot: Bot, buttons: ButtonFactory) -> None:
-        self._bot, self._buttons = bot, buttons
+    def __init__(self, bot: Bot) -> None:
+        self._bot = bot
         self._tasks: dict[str, asyncio.Task[None]] = {}
 
     def follow(self, job: TrainingJob) -> None:
-        """Show a job that has changed, unless a task shows it already."""
+        """Show a changed job, unless a task does so already."""
         task = self._tasks.get(job.job_id)
         if task is None or task.done():
             self._tasks[job.job_id] = asyncio.create_task(self._show(job.job_id), name=f"progress of {job.job_id}")
@@ -51,7 +48,6 @@ class ProgressMessages:
             self.follow(job)
 
     def close(self) -> None:
-        """Stop updating messages."""
         for task in self._tasks.values():
             task.cancel()
 
@@ -66,13 +62,13 @@ class ProgressMessages:
         """Edit the job's message, at most every 1.5 s, until the job has ended; then post its result."""
         store = self._bot.services.store
         await self._bot.wait_until_ready()
-        last = ""
+        shown = ""
         while (job := store.jobs.get(job_id)) and not job.has_ended:
             text = current_job_text(self._bot.services, job)
-            if text != last:
+            if text != shown:
                 with suppress(discord.Forbidden):  # the job goes on where the bot may not write
                     await self._write(job, text)
-                last = text
+                shown = text
             await asyncio.sleep(EDIT_INTERVAL_S)
         self._tasks.pop(job_id, None)
         if job and job.is_announceable:
@@ -105,24 +101,22 @@ class ProgressMessages:
         if isinstance(channel, GuildChannel):
             with suppress(discord.NotFound):
                 ended = f"{job_title(job, 'Training ended')}. The result is below."
-                old = channel.get_partial_message(job.progress_message_id)
-                await old.edit(content=ended, view=None, allowed_mentions=NO_MENTIONS)
+                await channel.get_partial_message(job.progress_message_id).edit(content=ended, view=None)
 
     async def _send(self, job: TrainingJob, text: str) -> None:
         channel = self._bot.get_channel(job.channel_id)
         if isinstance(channel, GuildChannel):
-            view = self._buttons(job, self._live(job)) or discord.utils.MISSING
+            view = job_buttons(job, self._live(job)) or discord.utils.MISSING
             may_attach = channel.permissions_for(channel.guild.me).attach_files
             picture = (_score_card_file(job) if may_attach else None) or discord.utils.MISSING
-            sent = await channel.send(text, view=view, file=picture, allowed_mentions=NO_MENTIONS)
+            sent = await channel.send(text, view=view, file=picture)
             self._bot.services.store.jobs.set_progress_message(job.job_id, sent.id, announced=job.has_ended)
 
     async def _edit(self, job: TrainingJob, text: str) -> None:
         channel = self._bot.get_channel(job.channel_id)
         if isinstance(channel, GuildChannel) and job.progress_message_id:
-            message = channel.get_partial_message(job.progress_message_id)
-            view = self._buttons(job, self._live(job))
-            await message.edit(content=text, view=view, allowed_mentions=NO_MENTIONS)
+            view = job_buttons(job, self._live(job))
+            await channel.get_partial_message(job.progress_message_id).edit(content=text, view=view)
 
     def _live(self, job: TrainingJob) -> str | None:
         return live_version(self._bot.services, job)
@@ -137,13 +131,13 @@ def _score_card_file(job: TrainingJob) -> discord.File | None:
 
 
 def current_job_text(services: Services, job: TrainingJob) -> str:
-    """A job in words, as it is at this moment."""
+    """Describe a job's current state."""
     position, gives_way = services.queue.position(job.job_id), services.throttle.is_asked
     return job_status_text(job, position, time.time(), live_version(services, job), gives_way=gives_way)
 
 
 def live_version(services: Services, job: TrainingJob) -> str | None:
-    """The version of a job's persona that speaks."""
+    """The live version of a job's persona."""
     return services.store.versions.live(job.persona) if job.persona else None
 
 
@@ -151,8 +145,8 @@ async def promote_with_reply(interaction: Interaction, persona: Persona, version
     """Promote a version; returns the reply to the moderator. Raises `PromotionObjectedError` unless `anyway`."""
     origin = (interaction.guild_id or 0, interaction.channel_id or 0, interaction.user.id)
     if not await interaction.client.services.versions.promote(persona.id, version, *origin, anyway=anyway):
-        return f"{version} of **{persona.name}** speaks already."
-    return f"{version} of **{persona.name}** speaks from the next reply on."
+        return f"{version} of **{persona.name}** is live already."
+    return f"{version} of **{persona.name}** is live from the next reply on."
 
 
 async def promote_or_confirm(interaction: Interaction, persona: Persona, version: str) -> None:
@@ -164,127 +158,100 @@ async def promote_or_confirm(interaction: Interaction, persona: Persona, version
     try:
         reply = await promote_with_reply(interaction, persona, version, anyway=False)
     except PromotionObjectedError as error:
-        view = discord.ui.View(timeout=None)
-        view.add_item(PromoteAnywayButton(persona.id, version))
         reasons = "\n".join(f"- {reason}" for reason in error.objections.reasons)
-        question = f"{error.objections.who} {version} of **{persona.name}**:\n{reasons}"[:2000]
-        await interaction.followup.send(question, view=view, ephemeral=True)
+        question = f"{error.objections.who} {version} of **{persona.name}**:\n{reasons}"
+        await respond(interaction, question, button_view(PromoteAnywayButton(persona.id, version)))
     else:
-        await interaction.followup.send(reply, ephemeral=was_live)
+        await respond(interaction, reply, ephemeral=was_live)
 
 
-async def roll_back_with_reply(interaction: Interaction, persona: Persona) -> str:
+def roll_back_with_reply(interaction: Interaction, persona: Persona) -> str:
     """Roll a persona back; returns the reply to the moderator."""
     row = interaction.client.services.versions.roll_back(persona, interaction.guild_id or 0, interaction.user.id)
-    return f"Rolled back: {row.version or 'the base model'} speaks for **{persona.name}** from the next reply on."
+    return f"Rolled back: {row.version or 'the base model'} answers for **{persona.name}** from the next reply on."
 
 
 async def cancel_job(interaction: Interaction, job_id: str) -> None:
-    """Cancel, and tell the moderator what happened."""
+    """Cancel a job and confirm it."""
     interaction.client.services.queue.cancel(job_id)
     await respond_privately(interaction, f"`{job_id}` is cancelled.")
 
 
 async def resume_job(interaction: Interaction, job_id: str) -> None:
-    """Resume, and tell the moderator what happened."""
+    """Resume a job and confirm it."""
     interaction.client.services.queue.resume(job_id)
-    await respond_privately(interaction, f"`{job_id}` goes on.")
+    await respond_privately(interaction, f"`{job_id}` is resumed.")
 
 
 def job_buttons(job: TrainingJob, live: str | None) -> discord.ui.View | None:
     """Create the buttons under a job's message; `live` is its persona's live version."""
-    view = discord.ui.View(timeout=None)
-    if job.state in ("queued", "running"):
-        view.add_item(CancelJobButton(job.job_id))
-    elif job.state == "done" and job.persona:
-        promoted = live == job.version
-        view.add_item(RollbackButton(job.persona) if promoted else PromoteButton(job.persona, job.version))
-    elif job.can_resume:
-        view.add_item(ResumeJobButton(job.job_id))
-    else:
-        return None
-    return view
+    if not job.has_ended:
+        return button_view(CancelJobButton(job.job_id))
+    if job.state == "done" and job.persona:
+        is_live = live == job.version
+        return button_view(RollbackButton(job.persona) if is_live else PromoteButton(job.persona, job.version))
+    return button_view(ResumeJobButton(job.job_id)) if job.can_resume else None
 
 
-class ModeratorButton(PersistentButton, template=r"never:"):
-    """A button that only moderators may press."""
-
-    def require(self, interaction: Interaction) -> None:
-        require_moderator(interaction)
-
-
-class CancelJobButton(ModeratorButton, template=r"cancel:(?P<job_id>[\w.-]+)"):
+class CancelJobButton(PersistentButton, template=r"cancel:(?P<job_id>[\w.-]+)"):
     """Cancels a job."""
 
-    def __init__(self, job_id: str) -> None:
-        self.job_id = job_id
-        super().__init__(discord.ui.Button(label="Cancel", custom_id=f"cancel:{job_id}"))
+    label, moderators_only = "Cancel", True
+    job_id: str
 
     async def pressed(self, interaction: Interaction) -> None:
         await interaction.response.defer(ephemeral=True)
         await cancel_job(interaction, self.job_id)
 
 
-class ResumeJobButton(ModeratorButton, template=r"resume:(?P<job_id>[\w.-]+)"):
-    """Resumes a job that has failed."""
+class ResumeJobButton(PersistentButton, template=r"resume:(?P<job_id>[\w.-]+)"):
+    """Resumes a failed job."""
 
-    def __init__(self, job_id: str) -> None:
-        self.job_id = job_id
-        super().__init__(discord.ui.Button(label="Resume", custom_id=f"resume:{job_id}"))
+    label, moderators_only = "Resume", True
+    job_id: str
 
     async def pressed(self, interaction: Interaction) -> None:
         await interaction.response.defer(ephemeral=True)
         await resume_job(interaction, self.job_id)
 
 
-class PromoteButton(ModeratorButton, template=r"promote:(?P<persona_id>[\w-]+):(?P<version>v[0-9]+)"):
+class PromoteButton(PersistentButton, template=r"promote:(?P<persona_id>[\w-]+):(?P<version>v[0-9]+)"):
     """Makes a version live."""
 
-    def __init__(self, persona_id: str, version: str) -> None:
-        self.persona_id, self.version = persona_id, version
-        super().__init__(
-            discord.ui.Button(
-                label="Promote", style=discord.ButtonStyle.success, custom_id=f"promote:{persona_id}:{version}"
-            )
-        )
+    label, moderators_only = "Promote", True
+    style = discord.ButtonStyle.success
+    persona_id: str
+    version: str
 
     async def pressed(self, interaction: Interaction) -> None:
         await interaction.response.defer()
-        persona = require_persona(interaction, self.persona_id)
-        await promote_or_confirm(interaction, persona, self.version)
+        await promote_or_confirm(interaction, require_persona(interaction, self.persona_id), self.version)
 
 
-class PromoteAnywayButton(ModeratorButton, template=r"promote-anyway:(?P<persona_id>[\w-]+):(?P<version>v[0-9]+)"):
+class PromoteAnywayButton(PersistentButton, template=r"promote-anyway:(?P<persona_id>[\w-]+):(?P<version>v[0-9]+)"):
     """Makes a version live that the gate has rejected."""
 
-    def __init__(self, persona_id: str, version: str) -> None:
-        self.persona_id, self.version = persona_id, version
-        super().__init__(
-            discord.ui.Button(
-                label="Promote anyway",
-                style=discord.ButtonStyle.danger,
-                custom_id=f"promote-anyway:{persona_id}:{version}",
-            )
-        )
+    label, moderators_only = "Promote anyway", True
+    style = discord.ButtonStyle.danger
+    persona_id: str
+    version: str
 
     async def pressed(self, interaction: Interaction) -> None:
         await interaction.response.defer()
         persona = require_persona(interaction, self.persona_id)
-        await interaction.followup.send(await promote_with_reply(interaction, persona, self.version))
+        await respond(interaction, await promote_with_reply(interaction, persona, self.version), ephemeral=False)
 
 
-class RollbackButton(ModeratorButton, template=r"rollback:(?P<persona_id>[\w-]+)"):
-    """Goes back to the version before."""
+class RollbackButton(PersistentButton, template=r"rollback:(?P<persona_id>[\w-]+)"):
+    """Goes back to the previous live version."""
 
-    def __init__(self, persona_id: str) -> None:
-        self.persona_id = persona_id
-        super().__init__(discord.ui.Button(label="Roll back", custom_id=f"rollback:{persona_id}"))
+    label, moderators_only = "Roll back", True
+    persona_id: str
 
     async def pressed(self, interaction: Interaction) -> None:
         await interaction.response.defer()
-        await interaction.followup.send(
-            await roll_back_with_reply(interaction, require_persona(interaction, self.persona_id))
-        )
+        reply = roll_back_with_reply(interaction, require_persona(interaction, self.persona_id))
+        await respond(interaction, reply, ephemeral=False)
 
 
 JOB_BUTTONS = (CancelJobButton, ResumeJobButton, PromoteButton, PromoteAnywayButton, RollbackButton)

@@ -1,8 +1,8 @@
-"""Transformers and checks of commands: personas by id or name, submitted forms, moderators."""
+"""Command groups, option transformers and checks of the slash commands."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
 import discord
@@ -20,6 +20,8 @@ T = TypeVar("T")
 Interaction = discord.Interaction[Bot]
 Choices = list[app_commands.Choice[str]]
 MAX_CHOICES = 25
+MAX_LABEL_CHARS = 100
+CHANNEL_PERSONA_HELP = "Which persona (this channel's if left out)"
 
 
 def require_moderator(interaction: Interaction) -> None:
@@ -36,11 +38,6 @@ def require_guild_moderator(interaction: Interaction, dm_text: str) -> int:
     return interaction.guild_id
 
 
-def check_moderator(interaction: Interaction) -> bool:
-    """Check for moderators, for discord.py: its checks may raise nothing but `CheckFailure`."""
-    return _as_check(lambda: require_moderator(interaction))
-
-
 def guild_moderators_only(dm_text: str) -> Callable[[T], T]:
     """Decorate a command of a guild's moderators; `dm_text` is the reply in direct messages."""
 
@@ -50,7 +47,15 @@ def guild_moderators_only(dm_text: str) -> Callable[[T], T]:
     return app_commands.check(predicate)
 
 
+class ModeratorGroup(app_commands.Group):
+    """A group for moderators. Also checked in code: a server's settings can open its commands to everyone."""
+
+    async def interaction_check(self, interaction: Interaction, /) -> bool:  # type: ignore[override]
+        return _as_check(lambda: require_moderator(interaction))
+
+
 def _as_check(require: Callable[[], object]) -> bool:
+    """Convert errors for discord.py, whose checks may raise nothing but `CheckFailure`."""
     try:
         require()
     except RefusedError as error:
@@ -71,26 +76,12 @@ def require_persona(interaction: Interaction, wanted: str) -> Persona:
 def channel_persona(interaction: Interaction) -> Persona:
     """Find the persona of the command's channel. Raises `RequestError` where there is none."""
     channel = interaction.channel
-    here = None
+    persona = None
     if isinstance(channel, SpeakChannel):
-        here = interaction.client.services.request_builder.persona_in(channel_ref(channel))
-    if here is None:
+        persona = interaction.client.services.request_builder.persona_in(channel_ref(channel))
+    if persona is None:
         raise RequestError("No persona lives in this channel.", "Name one with the option `persona`.")
-    return here
-
-
-def submitted_form(interaction: Interaction, prefix: str) -> tuple[str, dict[str, str]] | None:
-    """Parse a submitted form: the rest of its custom id after `prefix`, and its values by custom id; else None.
-
-    Read from the raw interaction, a form counts that was open while the bot was started anew.
-    """
-    data: Any = interaction.data or {}
-    custom_id = str(data.get("custom_id", ""))
-    if interaction.type is not discord.InteractionType.modal_submit or not custom_id.startswith(prefix):
-        return None
-    # Discord puts each field into a row or a label.
-    fields = [row["component"] if "component" in row else row["components"][0] for row in data["components"]]
-    return custom_id.removeprefix(prefix), {str(field["custom_id"]): str(field["value"]) for field in fields}
+    return persona
 
 
 def persona_option(interaction: Interaction) -> Persona:
@@ -107,9 +98,40 @@ class PersonaTransformer(app_commands.Transformer):
 
     async def autocomplete(self, interaction: Interaction, value: str, /) -> Choices:  # type: ignore[override]
         personas = interaction.client.services.personas.of(interaction.guild_id or 0)
-        wanted = value.casefold()
-        found = [p for p in personas.values() if wanted in p.name.casefold() or wanted in p.id]
-        return [app_commands.Choice(name=p.name, value=p.id) for p in found[:MAX_CHOICES]]
+        typed = value.casefold()
+        matches = [p for p in personas.values() if typed in p.name.casefold() or typed in p.id]
+        return [app_commands.Choice(name=p.name, value=p.id) for p in matches[:MAX_CHOICES]]
+
+
+class SuggestionTransformer(app_commands.Transformer):
+    """Text option with suggestions: texts, or labels with the texts that they stand for."""
+
+    def __init__(self, suggest: Callable[[Interaction], Iterable[str] | Mapping[str, str]]) -> None:
+        self._suggest = suggest
+
+    async def transform(self, interaction: Interaction, value: Any, /) -> str:  # type: ignore[override]
+        return str(value)
+
+    async def autocomplete(self, interaction: Interaction, value: str, /) -> Choices:  # type: ignore[override]
+        try:
+            suggested = self._suggest(interaction)
+        except RequestError:  # the persona is not known yet
+            return []
+        texts = suggested if isinstance(suggested, Mapping) else {text: text for text in suggested}
+        matches = [label for label in texts if value.casefold() in label.casefold()]
+        return [app_commands.Choice(name=it[:MAX_LABEL_CHARS], value=texts[it]) for it in matches[:MAX_CHOICES]]
 
 
 PersonaOption = app_commands.Transform[Persona, PersonaTransformer]
+FINETUNE = ModeratorGroup(
+    name="finetune",
+    description="Retrain a persona (moderators).",
+    guild_only=True,
+    allowed_contexts=app_commands.AppCommandContext(guild=True),
+    default_permissions=permissions.MODERATOR_PERMISSIONS,
+)
+PERSONA = app_commands.Group(
+    name="persona",
+    description="The personas of this channel and server.",
+    allowed_contexts=app_commands.AppCommandContext(guild=True, dm_channel=True),
+)

@@ -1,18 +1,24 @@
-"""Persistent buttons, private responses, and the handler of failed commands."""
+"""Responses, persistent buttons and forms, and the handler of failed commands."""
 
 from __future__ import annotations
 
 import logging
-from typing import Any, Self
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, ClassVar, Self
 
 import aiohttp
 import discord
 from discord import app_commands
+from discord.ext import commands
 
-from bot.cogs.transformers import Interaction
+from bot.chat.discord_channels import NO_MENTIONS
+from bot.chat.streaming_reply import MAX_MESSAGE_CHARS
+from bot.cogs.transformers import Interaction, require_moderator
 from bot.errors import error_text
 
 log = logging.getLogger(__name__)
+FormHandler = Callable[[Interaction, str, dict[str, str]], Awaitable[None]]
+"""Called with the rest of the form's custom id and its values by custom id."""
 
 
 class BotCommandTree(app_commands.CommandTree[Any]):
@@ -22,34 +28,114 @@ class BotCommandTree(app_commands.CommandTree[Any]):
         await respond_privately(interaction, error_text(error))
 
 
-async def respond_privately(interaction: discord.Interaction[Any], words: str) -> None:
-    """Answer an interaction for its author's eyes only, whatever state it is in."""
+async def respond(
+    interaction: discord.Interaction[Any],
+    text: str,
+    view: discord.ui.View | None = None,
+    *,
+    ephemeral: bool = True,
+    suppress_embeds: bool = False,
+) -> None:
+    """Respond to an interaction, or follow up on it, with at most one message; nobody is mentioned."""
+    text, shown = text[:MAX_MESSAGE_CHARS], view or discord.utils.MISSING
+    if interaction.response.is_done():
+        await interaction.followup.send(
+            text, view=shown, ephemeral=ephemeral, suppress_embeds=suppress_embeds, allowed_mentions=NO_MENTIONS
+        )
+    else:
+        await interaction.response.send_message(
+            text, view=shown, ephemeral=ephemeral, suppress_embeds=suppress_embeds, allowed_mentions=NO_MENTIONS
+        )
+
+
+async def respond_privately(interaction: discord.Interaction[Any], text: str) -> None:
+    """Respond for the author's eyes only; a response that fails is logged."""
     try:
-        if interaction.response.is_done():
-            await interaction.followup.send(words, ephemeral=True)
-        else:
-            await interaction.response.send_message(words, ephemeral=True)
+        await respond(interaction, text)
     except (discord.HTTPException, aiohttp.ClientError):  # the interaction is gone, or the network
-        log.warning("could not tell %s: %s", interaction.user, words)
+        log.warning("could not tell %s: %s", interaction.user, text)
+
+
+def button_view(*buttons: discord.ui.Item[Any]) -> discord.ui.View:
+    """A view of these buttons that never times out."""
+    view = discord.ui.View(timeout=None)
+    for button in buttons:
+        view.add_item(button)
+    return view
 
 
 class PersistentButton(discord.ui.DynamicItem[discord.ui.Button[discord.ui.View]], template=r"never:"):
-    """A button made anew of what its custom id says; errors are told to whoever pressed it."""
+    """A button that outlives a restart: its custom id is the template's prefix and a value for each group.
+
+    The values become attributes, as text. Errors are shown to whoever pressed it.
+    """
+
+    label: ClassVar[str] = ""
+    style: ClassVar[discord.ButtonStyle] = discord.ButtonStyle.secondary
+    emoji: ClassVar[str | None] = None
+    moderators_only: ClassVar[bool] = False
+
+    def __init__(self, *values: object, label: str | None = None) -> None:
+        texts = [str(value) for value in values]
+        for name, text in zip(self.template.groupindex, texts, strict=True):
+            setattr(self, name, text)
+        prefix = self.template.pattern.partition(":")[0].replace("\\", "")
+        look: dict[str, Any] = {"label": label or self.label or None, "style": self.style, "emoji": self.emoji}
+        super().__init__(discord.ui.Button(custom_id=":".join([prefix, *texts]), **look))
 
     @classmethod
     async def from_custom_id(cls, interaction: discord.Interaction[Any], item: Any, match: Any) -> Self:
-        return cls(**match.groupdict())
+        return cls(*match.groups())
 
     async def callback(self, interaction: Interaction) -> None:  # type: ignore[override]
         try:
-            self.require(interaction)
+            if self.moderators_only:
+                require_moderator(interaction)
             await self.pressed(interaction)
-        except Exception as error:  # the edge
+        except Exception as error:  # nothing above would answer the interaction
             await respond_privately(interaction, error_text(error))
-
-    def require(self, interaction: Interaction) -> None:
-        """Raise `RefusedError` where this member may not press it; everybody may unless a button says otherwise."""
 
     async def pressed(self, interaction: Interaction) -> None:
         """Handle the click."""
-        raise AssertionError("each button says what it does")
+        raise NotImplementedError
+
+
+def text_field(label: str, custom_id: str, max_chars: int, *, required: bool = True) -> discord.ui.TextInput[Any]:
+    """A field of a form for text of several lines."""
+    style = discord.TextStyle.paragraph
+    return discord.ui.TextInput(label=label, custom_id=custom_id, style=style, max_length=max_chars, required=required)
+
+
+def form(title: str, custom_id: str, *fields: discord.ui.Item[Any]) -> discord.ui.Modal:
+    """A form, handled by `FormCog` when it is submitted; Discord cuts no title, so a long one is cut here."""
+    modal = discord.ui.Modal(title=title[:45], custom_id=custom_id)
+    for field in fields:
+        modal.add_item(field)
+    return modal
+
+
+class FormCog(commands.Cog):
+    """Handles submitted forms by the prefix of their custom id, also those opened before a restart."""
+
+    def __init__(self, handlers: Mapping[str, FormHandler]) -> None:
+        self._handlers = handlers
+
+    @commands.Cog.listener()
+    async def on_interaction(self, interaction: Interaction) -> None:
+        """A form was submitted."""
+        if interaction.type is not discord.InteractionType.modal_submit:
+            return
+        data: Any = interaction.data or {}
+        prefix, separator, rest = str(data.get("custom_id", "")).partition(":")
+        if handle := self._handlers.get(prefix + separator):
+            try:
+                await handle(interaction, rest, _submitted_values(data))
+            except Exception as error:
+                await respond_privately(interaction, error_text(error))
+
+
+def _submitted_values(data: Any) -> dict[str, str]:
+    """The values by custom id, read from the raw interaction: the form's own object may be from before a restart."""
+    # Discord puts each field into a row or a label.
+    fields = [row["component"] if "component" in row else row["components"][0] for row in data["components"]]
+    return {str(field["custom_id"]): str(field["value"]) for field in fields}

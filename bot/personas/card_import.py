@@ -158,7 +158,7 @@ async def install_bundled_adapter(
     new = NewTrainingJob(secrets.token_hex(5), *asked_in, _import_request(base_model, persona_id, manifest))
     result = JobResult(adapter=str(place), seconds=0.0, scorecard=_without_verdict(manifest), imported=True)
     job = store.jobs.add_imported(new, version, result, time.time())
-    return [f"The adapter in the card is its version {version}: **Promote** lets it speak."], job
+    return [f"The adapter in the card is its version {version}: **Promote** makes it live."], job
 
 
 def _unpack_adapter(card: Card, aside: Path, where: str, served: str) -> AdapterManifest:

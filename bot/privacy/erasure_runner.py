@@ -153,7 +153,8 @@ class ErasureRunner:
         )
 
     def _barred(self, user_id: int, names: Iterable[str]) -> set[str]:
-        return self.store.erasure.names_shared_with_others(user_id, names) | self.personas
+        others = {name.casefold() for name in self.store.erasure.names_of_others(user_id)}
+        return {name for name in names if name.casefold() in others} | self.personas
 
     async def run(self, erasure_request: ErasureRequest) -> ErasureReceipt:
         """Run all remaining steps, or all but the last where the bot does not run. Raises `UnderstudyError`."""
@@ -203,7 +204,8 @@ class ErasureRunner:
         return traces
 
     def _with_parts(self, traces: PersonIdentifiers, user_id: int) -> PersonIdentifiers:
-        return traces.with_parts(self.store.erasure.name_words_of_others(user_id) | self.personas)
+        words = {word for name in self.store.erasure.names_of_others(user_id) for word in name.split()}
+        return traces.with_parts(words | self.personas)
 
     async def _bury(self, row: ErasureRequest, receipt: ErasureReceipt, traces: PersonIdentifiers) -> ErasureReceipt:
         """Record the tombstones: from here on no backup restores the person."""

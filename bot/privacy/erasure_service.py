@@ -181,7 +181,7 @@ class ErasureService:
     def _stop_serving(self, user_id: int) -> None:
         services = self._bot.services
         services.reply_service.stop_replies(to=user_id)
-        services.dialogue_runner.stop_asked_by(user_id)
+        services.dialogue_runner.stop_requested_by(user_id)
         for channel_id in [key for key, message in services.unanswered.items() if message.author_id == user_id]:
             del services.unanswered[channel_id]
         self._wake.set()

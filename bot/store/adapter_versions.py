@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
-from bot.store.database import DatabaseConnection, Row
+from bot.store.database import Table
 from personas.errors import RequestError
 from personas.schemas.training_events import ScoreSummary
 
@@ -54,21 +54,14 @@ class LiveVersionChange:
     kind: PromotionKind
 
 
-class Versions:
+class Versions(Table):
     """The versions of every persona. The newest promotion alone decides which is live."""
-
-    def __init__(self, connection: DatabaseConnection) -> None:
-        self._db = connection
 
     def reserve(self, name: str) -> str:
         """Reserve the next version ("v1", "v2", …) of a job's name (`TrainingJob.name`); numbers are never reused."""
-        row = self._db.first(
-            """insert into version_numbers values (:name, 1)
-            on conflict do update set last = last + 1 returning last""",
-            {"name": name},
-        )
-        assert row is not None  # an upsert always returns its row
-        return f"v{row['last']}"
+        sql = """insert into version_numbers values (:name, 1)
+            on conflict do update set last = last + 1 returning last"""
+        return f"v{self._db.value(int, sql, name=name)}"
 
     def record_installed(self, version: InstalledVersion) -> None:
         """Record an installed version; idempotent."""
@@ -77,20 +70,15 @@ class Versions:
 
     def installed(self, persona_id: str) -> list[InstalledVersion]:
         """List the versions of a persona that may be served, oldest first."""
-        rows = self._db.read(
-            """select * from versions where persona_id = :persona and not exists (select 1 from withdrawn
+        sql = """select * from versions where persona_id = :persona and not exists (select 1 from withdrawn
             where withdrawn.persona_id = versions.persona_id and withdrawn.version = versions.version)
-            order by installed_at, rowid""",
-            {"persona": persona_id},
-        )
-        return [_installed(row) for row in rows]
+            order by installed_at, rowid"""
+        return self._db.all(_installed, sql, persona=persona_id)
 
     def ever_installed(self, persona_id: str) -> list[InstalledVersion]:
         """List all versions of a persona, withdrawn ones included, oldest first."""
-        rows = self._db.read(
-            "select * from versions where persona_id = :persona order by installed_at, rowid", {"persona": persona_id}
-        )
-        return [_installed(row) for row in rows]
+        sql = "select * from versions where persona_id = :persona order by installed_at, rowid"
+        return self._db.all(_installed, sql, persona=persona_id)
 
     def require_installed(self, persona_id: str, version: str) -> None:
         """Raise `RequestError`, naming the installed versions, when this one is not among them."""
@@ -130,14 +118,7 @@ class Versions:
         return self._add(LiveVersionChange(persona_id, by, at, why, guild_id, kind), version, previous)
 
     def rollback(
-        self,
-        persona_id: str,
-        by: int,
-        at: float,
-        why: str = "",
-        *,
-        guild_id: int = 0,
-        kind: PromotionKind = "rollback",
+        self, persona_id: str, by: int, at: float, why: str = "", *, guild_id: int = 0, kind: PromotionKind = "rollback"
     ) -> Promotion:
         """Make the version live that the live one replaced; a second rollback goes one version further back.
 
@@ -148,9 +129,7 @@ class Versions:
         return self._back_from(newest, LiveVersionChange(persona_id, by, at, why or "rollback", guild_id, kind))
 
     def before(self, persona_id: str) -> str | None:
-        """Return the version that a rollback would make live, None for the base model. Raises `RequestError` as it
-        would.
-        """
+        """Return the version that a rollback would make live, None for the base model. Raises `RequestError`."""
         earlier = self._earlier(self._to_leave(persona_id))
         return earlier.version if earlier else None
 
@@ -167,51 +146,37 @@ class Versions:
 
     def all_installed(self) -> list[tuple[str, str, str]]:
         """List persona, version and job of every version that may be served."""
-        rows = self._db.read(
-            """select persona_id, version, job_id from versions where not exists (select 1 from withdrawn
+        sql = """select persona_id, version, job_id from versions where not exists (select 1 from withdrawn
             where withdrawn.persona_id = versions.persona_id and withdrawn.version = versions.version)
             order by installed_at, rowid"""
-        )
-        return [(row["persona_id"], row["version"], row["job_id"]) for row in rows]
+        return [(row["persona_id"], row["version"], row["job_id"]) for row in self._db.read(sql)]
 
     def withdrawn_at(self, at: float) -> list[tuple[str, str, bool]]:
         """List persona and version of everything withdrawn at exactly this time, and whether it was live until then."""
-        rows = self._db.read(
-            """select persona_id, version, exists (select 1 from promotions now join promotions before
+        sql = """select persona_id, version, exists (select 1 from promotions now join promotions before
             on before.persona_id = now.persona_id and before.seq = (select max(seq) from promotions
             where persona_id = now.persona_id and seq < now.seq) where now.persona_id = withdrawn.persona_id
             and now.at = withdrawn.at and before.version = withdrawn.version) as was_live
-            from withdrawn where at = :at order by persona_id, version""",
-            {"at": at},
-        )
-        return [(row["persona_id"], row["version"], bool(row["was_live"])) for row in rows]
+            from withdrawn where at = :at order by persona_id, version"""
+        return [(row["persona_id"], row["version"], bool(row["was_live"])) for row in self._db.read(sql, at=at)]
 
     def job_of(self, persona_id: str, version: str) -> str | None:
         """Return the id of the job that trained a version."""
-        row = self._db.first(
-            "select job_id from versions where persona_id = :persona and version = :version",
-            {"persona": persona_id, "version": version},
-        )
-        return row["job_id"] if row else None
+        sql = "select job_id from versions where persona_id = :persona and version = :version"
+        return self._db.value(str, sql, persona=persona_id, version=version)
 
     def is_withdrawn(self, persona_id: str, version: str | None) -> bool:
         """Return whether a version was withdrawn."""
-        row = self._db.first(
-            "select 1 from withdrawn where persona_id = :persona and version = :version",
-            {"persona": persona_id, "version": version},
-        )
-        return row is not None
+        sql = "select 1 from withdrawn where persona_id = :persona and version = :version"
+        return self._db.first(sql, persona=persona_id, version=version) is not None
 
     def history(self, persona_id: str) -> list[Promotion]:
         """List all promotions and rollbacks of a persona, oldest first."""
-        rows = self._db.read("select * from promotions where persona_id = :id order by seq", {"id": persona_id})
-        return [Promotion(**row) for row in rows]
+        return self._db.all(Promotion, "select * from promotions where persona_id = :id order by seq", id=persona_id)
 
     def _newest(self, persona_id: str) -> Promotion | None:
-        row = self._db.first(
-            "select * from promotions where persona_id = :id order by seq desc limit 1", {"id": persona_id}
-        )
-        return Promotion(**row) if row else None
+        sql = "select * from promotions where persona_id = :id order by seq desc limit 1"
+        return self._db.one(Promotion, sql, id=persona_id)
 
     def _to_leave(self, persona_id: str) -> Promotion:
         """Return the promotion that a rollback undoes. Raises `RequestError` where there is no earlier version."""
@@ -222,27 +187,23 @@ class Versions:
 
     def _earlier(self, newest: Promotion) -> Promotion | None:
         """Return the promotion before, skipping withdrawn versions; None for the base model before any promotion."""
-        earlier = self._promotion(newest.previous) if newest.previous else None
+        earlier = self._promotion(newest.previous)
         while earlier and self.is_withdrawn(earlier.persona_id, earlier.version):
-            earlier = self._promotion(earlier.previous) if earlier.previous else None
+            earlier = self._promotion(earlier.previous)
         return earlier
 
     def _back_from(self, newest: Promotion, change: LiveVersionChange) -> Promotion:
         """Make the version before live, skipping withdrawn ones."""
         earlier = self._earlier(newest)
-        if earlier is None:
-            return self._add(change, None, None)
-        return self._add(change, earlier.version, earlier.previous)
+        return self._add(change, earlier.version, earlier.previous) if earlier else self._add(change, None, None)
 
-    def _promotion(self, seq: int) -> Promotion:
-        row = self._db.first("select * from promotions where seq = :seq", {"seq": seq})
-        assert row is not None  # a foreign key points at it
-        return Promotion(**row)
+    def _promotion(self, seq: int | None) -> Promotion | None:
+        return self._db.one(Promotion, "select * from promotions where seq = :seq", seq=seq)
 
     def _add(self, change: LiveVersionChange, version: str | None, previous: int | None) -> Promotion:
         row = {**vars(change), "version": version, "previous": previous}
         return Promotion(seq=self._db.insert("promotions", row), **row)
 
 
-def _installed(row: Row) -> InstalledVersion:
-    return InstalledVersion(**{**row, "scorecard": ScoreSummary.model_validate_json(row["scorecard"])})
+def _installed(scorecard: str, **columns: Any) -> InstalledVersion:
+    return InstalledVersion(**columns, scorecard=ScoreSummary.model_validate_json(scorecard))

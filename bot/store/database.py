@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import errno
 import sqlite3
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from sqlite_utils import Database
 
@@ -15,6 +15,7 @@ from bot.store.schema import MIGRATIONS
 from personas.errors import UnderstudyError
 
 Row = dict[str, Any]
+T = TypeVar("T")
 
 BUSY_TIMEOUT_S = 1.0
 """Timeout for a file that another program has locked, in seconds; the event loop is blocked meanwhile."""
@@ -34,19 +35,36 @@ class DatabaseConnection:
         raw.execute("pragma foreign_keys = on")
         self._db = Database(raw, execute_plugins=False)
 
-    def read(self, sql: str, values: Mapping[str, object] | None = None) -> list[Row]:
+    def read(self, sql: str, /, **values: object) -> list[Row]:
         """Return all rows of a query."""
         with translate_errors(self._path):
-            return list(self._db.query(sql, dict(values or {})))
+            return list(self._db.query(sql, values))
 
-    def first(self, sql: str, values: Mapping[str, object] | None = None) -> Row | None:
+    def first(self, sql: str, /, **values: object) -> Row | None:
         """Return the first row of a query, or of a statement with `returning`; None when there is none."""
-        return next(iter(self.read(sql, values)), None)
+        return next(iter(self.read(sql, **values)), None)
 
-    def write(self, sql: str, values: Mapping[str, object] | None = None) -> int:
+    def all(self, make: Callable[..., T], sql: str, /, **values: object) -> list[T]:
+        """Return all rows of a query as objects: `make` is called with the columns as keyword arguments."""
+        return [make(**row) for row in self.read(sql, **values)]
+
+    def one(self, make: Callable[..., T], sql: str, /, **values: object) -> T | None:
+        """Return the first row of a query as an object; None when there is none."""
+        return next(iter(self.all(make, sql, **values)), None)
+
+    def column(self, kind: Callable[[Any], T], sql: str, /, **values: object) -> list[T]:
+        """Return the values of a query's first column, without nulls."""
+        found = (next(iter(row.values())) for row in self.read(sql, **values))
+        return [kind(value) for value in found if value is not None]
+
+    def value(self, kind: Callable[[Any], T], sql: str, /, **values: object) -> T | None:
+        """Return the first value of a query's first column; None when there is no row, or for null."""
+        return next(iter(self.column(kind, sql, **values)), None)
+
+    def write(self, sql: str, /, **values: object) -> int:
         """Run one statement and commit it, unless inside `atomic`. Returns the number of changed rows."""
         with translate_errors(self._path):
-            return int(self._db.execute(sql, dict(values or {})).rowcount)
+            return int(self._db.execute(sql, values).rowcount)
 
     def insert(self, table: str, row: Mapping[str, object], *, ignore: bool = False, replace: bool = False) -> int:
         """Insert a row, unless inside `atomic` in its own transaction, and return its rowid.
@@ -71,9 +89,8 @@ class DatabaseConnection:
     def trim(self) -> None:
         """Truncate the WAL, and vacuum the file where most of it is empty."""
         with translate_errors(self._path):
-            (pages,), (empty,) = (
-                self._raw.execute(f"pragma {name}").fetchone() for name in ("page_count", "freelist_count")
-            )
+            pragmas = ("page_count", "freelist_count")
+            (pages,), (empty,) = (self._raw.execute(f"pragma {name}").fetchone() for name in pragmas)
             if empty > pages * VACUUM_FREE_PAGE_SHARE:
                 self._raw.execute("vacuum")
             self._raw.execute("pragma wal_checkpoint(truncate)").fetchall()
@@ -81,6 +98,13 @@ class DatabaseConnection:
     def close(self) -> None:
         """Checkpoint and close the file."""
         self._raw.close()
+
+
+class Table:
+    """Base of the classes for the rows of one concern."""
+
+    def __init__(self, connection: DatabaseConnection) -> None:
+        self._db = connection
 
 
 def open_for_writing(path: Path) -> DatabaseConnection:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
-from bot.store.database import DatabaseConnection, Row
+from bot.store.database import Row, Table
 
 REPLIES_TO_MEMBER_SQL = """select event_id from replies left join messages on messages.seq = trigger_seq
     where (asked_by = :user or messages.author_id = :user) and created_at <= :until"""
@@ -53,56 +53,38 @@ FREE_TEXT_COLUMNS = {
 """Free-text columns by table, in which names and texts are replaced."""
 
 
-class Erasure:
+class Erasure(Table):
     """Finds and erases one person at a time, up to a time `until`."""
-
-    def __init__(self, connection: DatabaseConnection) -> None:
-        self._db = connection
 
     def names(self, user_id: int) -> set[str]:
         """Return the names under which a member has written."""
-        rows = self._db.read("select distinct author_name from messages where author_id = :user", {"user": user_id})
-        return {row["author_name"] for row in rows}
+        sql = "select distinct author_name from messages where author_id = :user"
+        return set(self._db.column(str, sql, user=user_id))
 
     def texts(self, user_id: int) -> list[str]:
         """Return the stored texts that a member has written or taught."""
-        rows = self._db.read("select text from messages where author_id = :user order by seq", {"user": user_id})
-        lessons = self._db.read(
-            "select prompt, reply, instead_of from taught where user_id = :user order by seq", {"user": user_id}
-        )
-        return [*(row["text"] for row in rows), *(text for row in lessons for text in row.values() if text)]
+        texts = self._db.column(str, "select text from messages where author_id = :user order by seq", user=user_id)
+        sql = "select prompt, reply, instead_of from taught where user_id = :user order by seq"
+        lessons = self._db.read(sql, user=user_id)
+        return [*texts, *(text for row in lessons for text in row.values() if text)]
 
     def answers(self, user_id: int) -> list[int]:
         """Return the ids of the Discord messages that are replies to a member."""
-        rows = self._db.read(
-            f"select message_id as id from reply_parts where event_id in ({REPLIES_TO_MEMBER_SQL})",
-            {"user": user_id, "until": MAX_TIMESTAMP_S},
-        )
-        return [row["id"] for row in rows]
+        sql = f"select message_id as id from reply_parts where event_id in ({REPLIES_TO_MEMBER_SQL})"
+        return self._db.column(int, sql, user=user_id, until=MAX_TIMESTAMP_S)
 
     def job_names(self, user_id: int) -> list[str]:
         """Return the names of the jobs that a member requested."""
-        rows = self._db.read(
-            "select distinct request ->> 'job_name' as name from jobs where requested_by = :user order by name",
-            {"user": user_id},
-        )
-        return [row["name"] for row in rows]
+        sql = "select distinct request ->> 'job_name' as name from jobs where requested_by = :user order by name"
+        return self._db.column(str, sql, user=user_id)
 
-    def names_shared_with_others(self, user_id: int, names: Iterable[str]) -> set[str]:
-        """Return those of the names that others have used, too."""
-        rows = self._db.read("select distinct author_name from messages where author_id != :user", {"user": user_id})
-        others = {row["author_name"].casefold() for row in rows}
-        return {name for name in names if name.casefold() in others}
-
-    def name_words_of_others(self, user_id: int) -> set[str]:
-        """Return the words of the names that others have used."""
-        rows = self._db.read("select distinct author_name from messages where author_id != :user", {"user": user_id})
-        return {word for row in rows for word in row["author_name"].split()}
+    def names_of_others(self, user_id: int) -> list[str]:
+        """Return the names under which others have written."""
+        sql = "select distinct author_name from messages where author_id != :user"
+        return self._db.column(str, sql, user=user_id)
 
     def counts(self, user_id: int) -> Counter[str]:
-        """Count the rows of a member: `messages`, `votes`, `jobs`, `promotions`, `rollouts`, `channels`, `mutes`,
-        `taught`, `comparisons`.
-        """
+        """Count the rows of a member by table."""
         columns = {
             "messages": "author_id", "votes": "user_id", "jobs": "requested_by", "promotions": "promoted_by",
             "rollouts": "started_by", "channels": "set_by", "mutes": "muted_by",
@@ -110,8 +92,8 @@ class Erasure:
         }  # fmt: skip
         found = Counter[str]()
         for table, column in columns.items():
-            row = self._db.first(f"select count(*) as n from {table} where {column} = :user", {"user": user_id})
-            found[table] = row["n"] if row else 0
+            sql = f"select count(*) from {table} where {column} = :user"
+            found[table] = self._db.value(int, sql, user=user_id) or 0
         return found
 
     def rows_of(self, user_id: int) -> dict[str, list[dict[str, object]]]:
@@ -137,7 +119,7 @@ class Erasure:
             "channels": "select guild_id, channel_id, persona_id, answers, set_at from channels where set_by = :user",
             "mutes": "select guild_id, channel_id, persona_id, at from mutes where muted_by = :user",
         }
-        return {name: self._db.read(sql, {"user": user_id}) for name, sql in queries.items()}
+        return {name: self._db.read(sql, user=user_id) for name, sql in queries.items()}
 
     def user_ids(self) -> set[int]:
         """Return the ids of all members with any row."""
@@ -145,31 +127,26 @@ class Erasure:
                    "jobs.requested_by", "promotions.promoted_by", "rollouts.started_by", "rollouts.ended_by",
                    "channels.set_by", "mutes.muted_by", "taught.user_id", "comparisons.user_id")  # fmt: skip
         each = (f"select {column} as id from {column.partition('.')[0]}" for column in columns)
-        return {row["id"] for row in self._db.read(" union ".join(each))} - {0}
+        return set(self._db.column(int, " union ".join(each))) - {0}
 
     def first_seen(self, user_id: int) -> float | None:
         """Return the time of a member's first message, vote, contribution or decision; None where there is none."""
-        row = self._db.first(
-            """select min(at) as at from (select at from messages where author_id = :user
+        sql = """select min(at) as at from (select at from messages where author_id = :user
             union all select at from votes where user_id = :user union all select at from gifts where user_id = :user
             union all select at from consents where user_id = :user
             union all select at from taught where user_id = :user
-            union all select shown_at as at from comparisons where user_id = :user)""",
-            {"user": user_id},
-        )
-        return row["at"] if row else None
+            union all select shown_at as at from comparisons where user_id = :user)"""
+        return self._db.value(float, sql, user=user_id)
 
     def free_texts(self) -> Iterator[str]:
         """Yield all texts that may name somebody."""
         for table, columns in FREE_TEXT_COLUMNS.items():
             for column in columns:
-                rows = self._db.read(f"select {column} as text from {table} where {column} is not null")
-                yield from (row["text"] for row in rows)
+                yield from self._db.column(str, f"select {column} from {table}")
 
     def since(self, user_id: int) -> float | None:
         """Return the time of a member's oldest stored message."""
-        row = self._db.first("select min(at) as at from messages where author_id = :user", {"user": user_id})
-        return row["at"] if row else None
+        return self._db.value(float, "select min(at) from messages where author_id = :user", user=user_id)
 
     def erase(self, user_id: int, until: float, redacted: Callable[[str], str]) -> Counter[str]:
         """Erase a member in one transaction. `redacted` returns a text without the person.
@@ -180,10 +157,10 @@ class Erasure:
         done = Counter[str]()
         with self._db.atomic():
             for name, sql in DELETE_STATEMENTS.items():
-                done[name] += self._db.write(sql, values)
+                done[name] += self._db.write(sql, **values)
             for sql in ANONYMISE_STATEMENTS.values():
-                self._db.write(sql, {"user": user_id})
-            self._db.write("update replies set asked_by = 0 where asked_by = :user and created_at <= :until", values)
+                self._db.write(sql, user=user_id)
+            self._db.write("update replies set asked_by = 0 where asked_by = :user and created_at <= :until", **values)
             for table, columns in FREE_TEXT_COLUMNS.items():
                 done["mentions"] += self._redact(table, columns, until, redacted)
         return done
@@ -191,21 +168,20 @@ class Erasure:
     def _redact(self, table: str, columns: tuple[str, ...], until: float, redacted: Callable[[str], str]) -> int:
         before = " where at <= :until" if table == "messages" else ""
         changed = 0
-        for row in self._db.read(f"select rowid as row, {', '.join(columns)} from {table}{before}", {"until": until}):
+        for row in self._db.read(f"select rowid as row, {', '.join(columns)} from {table}{before}", until=until):
             new = {column: redacted(row[column]) for column in columns if row[column] is not None}
             if any(new[column] != row[column] for column in new):
                 sets = ", ".join(f"{column} = :{column}" for column in new)
                 values = {**new, "row": row["row"]}
-                if not self._db.write(f"update or ignore {table} set {sets} where rowid = :row", values):
-                    self._db.write(f"delete from {table} where rowid = :row", values)  # such a row exists already
+                if not self._db.write(f"update or ignore {table} set {sets} where rowid = :row", **values):
+                    self._db.write(f"delete from {table} where rowid = :row", **values)  # such a row exists already
                 changed += 1
         return changed
 
 
 @dataclass(frozen=True)
 class ErasureRequest:
-    """One erasure request. `person` is keyed (`personas.home.pseudonyms.keyed_person`), `asked_at` in seconds since
-    1970.
+    """One erasure request. `person` is keyed (`personas.home.pseudonyms.keyed_person`), `asked_at` a Unix time.
 
     `step` is the next step, empty when all are done. `traces` (JSON) identifies the person and is emptied by a later
     step; `receipt` (JSON) names nobody and stays.
@@ -219,11 +195,8 @@ class ErasureRequest:
     receipt: str
 
 
-class ErasureRequests:
+class ErasureRequests(Table):
     """The erasure requests, in the order of their creation."""
-
-    def __init__(self, connection: DatabaseConnection) -> None:
-        self._db = connection
 
     def begin(self, person: str, at: float, step: str, traces: str, receipt: str) -> ErasureRequest:
         """Store a request: from here on it survives the end of this process."""
@@ -232,26 +205,21 @@ class ErasureRequests:
 
     def advance(self, seq: int, step: str, receipt: str, traces: str | None = None) -> ErasureRequest:
         """Store the next step, and new `traces` where given."""
-        row = self._db.first(
-            """update forgettings set step = :step, receipt = :receipt, traces = coalesce(:traces, traces)
-            where seq = :seq returning *""",
-            {"seq": seq, "step": step, "receipt": receipt, "traces": traces},
-        )
-        assert row is not None  # rows are never deleted
-        return ErasureRequest(**row)
+        sql = """update forgettings set step = :step, receipt = :receipt, traces = coalesce(:traces, traces)
+            where seq = :seq returning *"""
+        request = self._db.one(ErasureRequest, sql, seq=seq, step=step, receipt=receipt, traces=traces)
+        assert request is not None  # rows are never deleted
+        return request
 
     def unfinished(self) -> list[ErasureRequest]:
         """List the requests with a step left, oldest first."""
-        return [
-            ErasureRequest(**row) for row in self._db.read("select * from forgettings where step != '' order by seq")
-        ]
+        return self._db.all(ErasureRequest, "select * from forgettings where step != '' order by seq")
 
     def count(self) -> int:
         """Count all requests ever made."""
-        row = self._db.first("select count(*) as n from forgettings", {})
-        return int(row["n"]) if row else 0
+        return self._db.value(int, "select count(*) from forgettings") or 0
 
     def of(self, person: str) -> list[ErasureRequest]:
         """List a person's requests, latest first."""
-        rows = self._db.read("select * from forgettings where person = :person order by seq desc", {"person": person})
-        return [ErasureRequest(**row) for row in rows]
+        sql = "select * from forgettings where person = :person order by seq desc"
+        return self._db.all(ErasureRequest, sql, person=person)

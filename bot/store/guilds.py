@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from bot.store.database import DatabaseConnection
+from bot.store.database import Table
 
 SHARED_TABLES = ("replies", "channels", "mutes", "gifts", "taught", "comparisons")
 GUILD_TABLES = ("messages", "rollouts", *SHARED_TABLES, "webhooks", "promoting", "departed_guilds")
@@ -23,21 +23,16 @@ class DepartedGuild:
     at: float
 
 
-class Guilds:
+class Guilds(Table):
     """Guilds that the bot is in or has left, and the deletion of their data. Guild 0, direct messages, is none."""
-
-    def __init__(self, connection: DatabaseConnection) -> None:
-        self._db = connection
 
     def record_present(self, guild_ids: Collection[int], application_id: int) -> None:
         """Record that this account of the bot is in these guilds; those that it had left count as rejoined."""
         with self._db.atomic():
             for guild_id in guild_ids:
-                self._db.write(
-                    """insert into guilds values (:guild, :account, null)
-                    on conflict do update set application_id = excluded.application_id""",
-                    {"guild": guild_id, "account": application_id},
-                )
+                sql = """insert into guilds values (:guild, :account, null)
+                    on conflict do update set application_id = excluded.application_id"""
+                self._db.write(sql, guild=guild_id, account=application_id)
                 self.record_returned(guild_id)
 
     def record_left(self, guild_id: int, at: float) -> None:
@@ -46,11 +41,11 @@ class Guilds:
 
     def record_returned(self, guild_id: int) -> None:
         """Record that the bot is in the guild again."""
-        self._db.write("delete from departed_guilds where guild_id = :guild", {"guild": guild_id})
+        self._db.write("delete from departed_guilds where guild_id = :guild", guild=guild_id)
 
     def departed(self) -> list[DepartedGuild]:
         """List the guilds that the bot has left and whose data are not deleted yet, earliest first."""
-        return [DepartedGuild(**row) for row in self._db.read("select guild_id, at from departed_guilds order by at")]
+        return self._db.all(DepartedGuild, "select guild_id, at from departed_guilds order by at")
 
     def left_before(self, at: float) -> list[int]:
         """List the guilds that the bot left before a time."""
@@ -58,7 +53,7 @@ class Guilds:
 
     def is_auto_promotion_enabled(self, guild_id: int) -> bool:
         """Return whether versions that pass the gate are promoted automatically in a guild."""
-        found = self._db.first("select 1 from promoting where guild_id = :guild", {"guild": guild_id})
+        found = self._db.first("select 1 from promoting where guild_id = :guild", guild=guild_id)
         return found is not None
 
     def set_auto_promotion(self, guild_id: int, is_automatic: bool) -> None:
@@ -66,7 +61,7 @@ class Guilds:
         if is_automatic:
             self._db.insert("promoting", {"guild_id": guild_id}, ignore=True)
         else:
-            self._db.write("delete from promoting where guild_id = :guild", {"guild": guild_id})
+            self._db.write("delete from promoting where guild_id = :guild", guild=guild_id)
 
     def known(self) -> set[int]:
         """Return all guilds with any stored data."""
@@ -75,9 +70,7 @@ class Guilds:
 
     def guilds_of_other_account(self, application_id: int) -> set[int]:
         """Return the guilds that another account of the bot was in last: this one was not removed from them."""
-        rows = self._db.read(
-            "select guild_id from guilds where application_id <> :account", {"account": application_id}
-        )
+        rows = self._db.read("select guild_id from guilds where application_id <> :account", account=application_id)
         return {row["guild_id"] for row in rows}
 
     def deleted(self) -> dict[int, float]:
@@ -87,39 +80,31 @@ class Guilds:
 
     def record_deletion(self, guild_id: int, at: float) -> None:
         """Record that all data of a guild are deleted from the disk, so that a backup does not restore them."""
-        self._db.write(
-            """insert into guilds values (:guild, null, :at)
-            on conflict do update set deleted_at = excluded.deleted_at""",
-            {"guild": guild_id, "at": at},
-        )
+        sql = """insert into guilds values (:guild, null, :at)
+            on conflict do update set deleted_at = excluded.deleted_at"""
+        self._db.write(sql, guild=guild_id, at=at)
 
     def delete(self, guild_id: int, personas: Collection[str] = ()) -> None:
         """Delete all data of a guild and of its own personas."""
         with self._db.atomic():
-            self._db.write(
-                """delete from fresh_starts where channel_id in
-                (select channel_id from messages where guild_id = :guild)""",
-                {"guild": guild_id},
-            )
+            sql = """delete from fresh_starts where channel_id in
+                (select channel_id from messages where guild_id = :guild)"""
+            self._db.write(sql, guild=guild_id)
             for table in GUILD_TABLES:
-                self._db.write(f"delete from {table} where guild_id = :guild", {"guild": guild_id})
-            self._db.write("update promotions set guild_id = 0 where guild_id = :guild", {"guild": guild_id})
+                self._db.write(f"delete from {table} where guild_id = :guild", guild=guild_id)
+            self._db.write("update promotions set guild_id = 0 where guild_id = :guild", guild=guild_id)
             for persona_id in personas:
                 self._delete_persona(persona_id)
-            self._db.write(
-                "delete from jobs where guild_id = :guild and job_id not in (select job_id from versions)",
-                {"guild": guild_id},
-            )
-            self._db.write(
-                """update jobs set guild_id = 0, channel_id = 0, requested_by = 0, progress_message_id = null
-                where guild_id = :guild""",
-                {"guild": guild_id},
-            )
+            sql = "delete from jobs where guild_id = :guild and job_id not in (select job_id from versions)"
+            self._db.write(sql, guild=guild_id)
+            sql = """update jobs set guild_id = 0, channel_id = 0, requested_by = 0, progress_message_id = null
+                where guild_id = :guild"""
+            self._db.write(sql, guild=guild_id)
 
     def _delete_persona(self, persona_id: str) -> None:
         values = {"persona": persona_id}
-        self._db.write("update promotions set previous = null where persona_id = :persona", values)
+        self._db.write("update promotions set previous = null where persona_id = :persona", **values)
         for table in PERSONA_TABLES:
-            self._db.write(f"delete from {table} where persona_id = :persona", values)
-        self._db.write("delete from version_numbers where name = :persona", values)
-        self._db.write("delete from jobs where persona = :persona", values)
+            self._db.write(f"delete from {table} where persona_id = :persona", **values)
+        self._db.write("delete from version_numbers where name = :persona", **values)
+        self._db.write("delete from jobs where persona = :persona", **values)

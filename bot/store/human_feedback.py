@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import asdict, dataclass
-from typing import Literal
+from typing import Any, Literal
 
-from bot.store.database import DatabaseConnection, Row
+from bot.store.database import Table
 
 VoteChoice = Literal["a", "b", "tie", "bad"]
 
@@ -97,11 +97,8 @@ class JudgementCounts:
         return self.for_a + self.for_b + self.ties + self.both_bad
 
 
-class BlindComparisons:
+class BlindComparisons(Table):
     """The comparisons, in the order in which they were shown."""
-
-    def __init__(self, connection: DatabaseConnection) -> None:
-        self._db = connection
 
     def show(self, new: NewBlindComparison, at: float) -> BlindComparison:
         """Store a comparison before it is shown."""
@@ -110,76 +107,53 @@ class BlindComparisons:
 
     def mark_shown_again(self, seq: int, at: float) -> None:
         """Restart the time of an open comparison that is shown again."""
-        self._db.write(
-            "update comparisons set shown_at = :at where seq = :seq and choice is null", {"seq": seq, "at": at}
-        )
+        self._db.write("update comparisons set shown_at = :at where seq = :seq and choice is null", seq=seq, at=at)
 
     def vote(self, seq: int, user_id: int, choice: VoteChoice, at: float) -> bool:
         """Store a member's vote. False, and no change, where it is another member's, deleted, expired or voted on."""
-        changed = self._db.write(
-            """update comparisons set choice = :choice, voted_at = :at
-            where seq = :seq and user_id = :user and choice is null and shown_at >= :since""",
-            {"seq": seq, "user": user_id, "choice": choice, "at": at, "since": at - COMPARISON_LIFETIME_S},
-        )
-        return changed > 0
+        sql = """update comparisons set choice = :choice, voted_at = :at
+            where seq = :seq and user_id = :user and choice is null and shown_at >= :since"""
+        return self._db.write(sql, seq=seq, user=user_id, choice=choice, at=at, since=at - COMPARISON_LIFETIME_S) > 0
 
     def get(self, seq: int) -> BlindComparison | None:
         """Return the comparison with this number."""
-        return _comparison(self._db.first("select * from comparisons where seq = :seq", {"seq": seq}))
+        return self._db.one(BlindComparison, "select * from comparisons where seq = :seq", seq=seq)
 
     def find_open(
         self, user_id: int, guild_id: int, persona_id: str, versions: tuple[str | None, str | None], at: float
     ) -> BlindComparison | None:
         """Find a comparison of these two versions, in either order, that a member may still vote on."""
-        row = self._db.first(
-            f"""select * from comparisons where user_id = :user and guild_id = :guild and persona_id = :persona
+        sql = f"""select * from comparisons where user_id = :user and guild_id = :guild and persona_id = :persona
             and choice is null and shown_at >= :since and (version_a is :one and version_b is :other
-            or version_a is :other and version_b is :one) and {BOTH_SERVED_SQL} order by seq""",
-            {
-                "user": user_id,
-                "guild": guild_id,
-                "persona": persona_id,
-                "one": versions[0],
-                "other": versions[1],
-                "since": at - COMPARISON_LIFETIME_S,
-            },
-        )
-        return _comparison(row)
+            or version_a is :other and version_b is :one) and {BOTH_SERVED_SQL} order by seq"""
+        since = at - COMPARISON_LIFETIME_S
+        named = {"user": user_id, "guild": guild_id, "persona": persona_id, "one": versions[0], "other": versions[1]}
+        return self._db.one(BlindComparison, sql, since=since, **named)
 
     def votes_since(self, user_id: int, since: float) -> int:
         """Count a member's votes since a time."""
-        row = self._db.first(
-            "select count(*) as n from comparisons where user_id = :user and voted_at >= :since",
-            {"user": user_id, "since": since},
-        )
-        return row["n"] if row else 0
+        sql = "select count(*) from comparisons where user_id = :user and voted_at >= :since"
+        return self._db.value(int, sql, user=user_id, since=since) or 0
 
     def prompts_seen(self, user_id: int, persona_id: str) -> Counter[str]:
         """Count how often each prompt, by id, was shown to a member with a persona."""
-        rows = self._db.read(
-            """select prompt_id, count(*) as n from comparisons where user_id = :user and persona_id = :persona
-            group by prompt_id""",
-            {"user": user_id, "persona": persona_id},
-        )
+        sql = """select prompt_id, count(*) as n from comparisons where user_id = :user and persona_id = :persona
+            group by prompt_id"""
+        rows = self._db.read(sql, user=user_id, persona=persona_id)
         return Counter({row["prompt_id"]: row["n"] for row in rows})
 
     def voted(self, persona_id: str, guild_id: int | None = None) -> list[BlindComparison]:
         """List the comparisons of a persona with a vote, in a guild or (None) in all, first vote first."""
-        rows = self._db.read(
-            """select * from comparisons where persona_id = :persona and choice is not null
-            and (:guild is null or guild_id = :guild) order by voted_at, seq""",
-            {"persona": persona_id, "guild": guild_id},
-        )
-        return [BlindComparison(**row) for row in rows]
+        sql = """select * from comparisons where persona_id = :persona and choice is not null
+            and (:guild is null or guild_id = :guild) order by voted_at, seq"""
+        return self._db.all(BlindComparison, sql, persona=persona_id, guild=guild_id)
 
     def preferences(self, persona_id: str) -> list[VotePreference]:
         """List the preferences from all votes but ties, first vote first, without withdrawn versions."""
-        rows = self._db.read(
-            f"""select * from comparisons where persona_id = :persona and choice in ('a', 'b', 'bad')
-            and {BOTH_SERVED_SQL} order by voted_at, seq""",
-            {"persona": persona_id},
-        )
-        return [preference for row in rows for preference in _preferences(BlindComparison(**row))]
+        sql = f"""select * from comparisons where persona_id = :persona and choice in ('a', 'b', 'bad')
+            and {BOTH_SERVED_SQL} order by voted_at, seq"""
+        voted = self._db.all(BlindComparison, sql, persona=persona_id)
+        return [preference for comparison in voted for preference in _preferences(comparison)]
 
     def judgement_counts(
         self, persona_id: str, version_a: str | None, version_b: str | None, guild_id: int | None = None
@@ -196,10 +170,6 @@ class BlindComparisons:
             both_bad=bad,
             voters=len({one.user_id for one in found}),
         )
-
-
-def _comparison(row: Row | None) -> BlindComparison | None:
-    return BlindComparison(**row) if row else None
 
 
 def _preferences(one: BlindComparison) -> list[VotePreference]:
@@ -244,11 +214,8 @@ class Lesson:
     seq: int = 0
 
 
-class Lessons:
+class Lessons(Table):
     """All lessons that were not deleted."""
-
-    def __init__(self, connection: DatabaseConnection) -> None:
-        self._db = connection
 
     def add(self, lesson: Lesson) -> int:
         """Store a lesson and return its number."""
@@ -256,27 +223,22 @@ class Lessons:
 
     def get(self, seq: int) -> Lesson | None:
         """Return the lesson with this number; None when it was deleted."""
-        row = self._db.first(f"select {LESSON_COLUMNS} from taught where seq = :seq", {"seq": seq})
-        return _lesson(row) if row else None
+        return self._db.one(_lesson, f"select {LESSON_COLUMNS} from taught where seq = :seq", seq=seq)
 
     def delete(self, seq: int) -> bool:
         """Delete a lesson. False when there was none."""
-        return self._db.write("delete from taught where seq = :seq", {"seq": seq}) > 0
+        return self._db.write("delete from taught where seq = :seq", seq=seq) > 0
 
     def of_persona(self, persona_id: str, guild_id: int) -> list[Lesson]:
         """List a persona's lessons from a guild, or from all for guild 0; oldest first."""
-        rows = self._db.read(
-            f"""select {LESSON_COLUMNS} from taught where persona_id = :persona and :guild in (0, guild_id)
-            order by seq""",
-            {"persona": persona_id, "guild": guild_id},
-        )
-        return [_lesson(row) for row in rows]
+        sql = f"""select {LESSON_COLUMNS} from taught where persona_id = :persona and :guild in (0, guild_id)
+            order by seq"""
+        return self._db.all(_lesson, sql, persona=persona_id, guild=guild_id)
 
     def count(self, user_id: int) -> int:
         """Count a member's lessons."""
-        row = self._db.first("select count(*) as n from taught where user_id = :user", {"user": user_id})
-        return int(row["n"]) if row else 0
+        return self._db.value(int, "select count(*) from taught where user_id = :user", user=user_id) or 0
 
 
-def _lesson(row: dict[str, object]) -> Lesson:
-    return Lesson(**{**row, "as_moderator": bool(row["as_moderator"])})  # type: ignore[arg-type]  # as in the schema
+def _lesson(as_moderator: int, **columns: Any) -> Lesson:
+    return Lesson(as_moderator=bool(as_moderator), **columns)

@@ -53,8 +53,8 @@ def _decisions(restored: DatabaseConnection, later: DatabaseConnection) -> int:
 def _deleted_messages(restored: DatabaseConnection, later: DatabaseConnection) -> int:
     deleted = 0
     for row in later.read("select discord_message_id as id from deleted_messages"):
-        deleted += restored.write("delete from messages where discord_message_id = :id", row)
-        restored.write("delete from reply_parts where message_id = :id", row)
+        deleted += restored.write("delete from messages where discord_message_id = :id", **row)
+        restored.write("delete from reply_parts where message_id = :id", **row)
     _copy(restored, later, "deleted_messages", "on conflict do nothing")
     return deleted
 
@@ -64,19 +64,17 @@ def _edited_messages(restored: DatabaseConnection, later: DatabaseConnection) ->
     known = {row["id"]: row["text"] for row in restored.read(texts)}
     edited = [row for row in later.read(texts) if known.get(row["id"], row["text"]) != row["text"]]
     for row in edited:
-        restored.write("update messages set text = :text where discord_message_id = :id", row)
+        restored.write("update messages set text = :text where discord_message_id = :id", **row)
     return len(edited)
 
 
 def _unfinished_forgettings(restored: DatabaseConnection, later: DatabaseConnection) -> None:
     """Restart unfinished erasures: their steps were taken in the later home only."""
     for row in later.read("select person, asked_at, step, traces, receipt from forgettings where step != ''"):
-        restored.write("delete from forgettings where person = :person and asked_at = :asked_at", row)
-        restored.write(
-            """insert into forgettings (person, asked_at, step, traces, receipt) values (:person, :asked_at,
-            iif(coalesce(json_array_length(:traces, '$.ids'), 0), 'gather', :step), :traces, :receipt)""",
-            row,
-        )
+        restored.write("delete from forgettings where person = :person and asked_at = :asked_at", **row)
+        sql = """insert into forgettings (person, asked_at, step, traces, receipt) values (:person, :asked_at,
+            iif(coalesce(json_array_length(:traces, '$.ids'), 0), 'gather', :step), :traces, :receipt)"""
+        restored.write(sql, **row)
 
 
 def _copy(restored: DatabaseConnection, later: DatabaseConnection, table: str, on_conflict: str) -> int:
@@ -84,5 +82,5 @@ def _copy(restored: DatabaseConnection, later: DatabaseConnection, table: str, o
     changed = 0
     for row in later.read(f"select * from {table}"):
         values = ", ".join(f":{column}" for column in row)
-        changed += restored.write(f"insert into {table} ({', '.join(row)}) values ({values}) {on_conflict}", row)
+        changed += restored.write(f"insert into {table} ({', '.join(row)}) values ({values}) {on_conflict}", **row)
     return changed

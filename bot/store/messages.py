@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
-from bot.store.database import DatabaseConnection
+from bot.store.database import Table
 
 
 @dataclass(frozen=True)
@@ -30,11 +29,8 @@ MAX_SEQ = 2**63 - 1
 """Larger than every `seq`."""
 
 
-class MessageHistory:
+class MessageHistory(Table):
     """Messages by channel; a thread is a channel of its own here."""
-
-    def __init__(self, connection: DatabaseConnection) -> None:
-        self._db = connection
 
     def append(
         self,
@@ -53,28 +49,18 @@ class MessageHistory:
 
         A repeated message of a member stays unchanged; a persona's, regenerated after a crash, takes the new text.
         """
-        row = self._db.first(
-            """insert into messages (guild_id, channel_id, ordinal, discord_message_id, author_id, author_name,
+        sql = """insert into messages (guild_id, channel_id, ordinal, discord_message_id, author_id, author_name,
             persona_id, text, adapter_version, at) values (:guild_id, :channel_id,
             (select coalesce(max(ordinal), 0) + 1 from messages where channel_id = :channel_id),
             :discord_message_id, :author_id, :author_name, :persona_id, :text, :adapter_version, :at)
             on conflict (discord_message_id) do update set
             text = iif(persona_id is null, text, excluded.text), adapter_version = excluded.adapter_version
-            returning seq""",
-            {
-                "guild_id": guild_id,
-                "channel_id": channel_id,
-                "discord_message_id": discord_message_id,
-                "author_id": author_id,
-                "author_name": author_name,
-                "persona_id": persona_id,
-                "text": text,
-                "adapter_version": adapter_version,
-                "at": at,
-            },
-        )
-        assert row is not None  # an upsert always returns its row
-        return int(row["seq"])
+            returning seq"""
+        place = {"guild_id": guild_id, "channel_id": channel_id, "discord_message_id": discord_message_id, "at": at}
+        author = {"author_id": author_id, "author_name": author_name, "persona_id": persona_id}
+        seq = self._db.value(int, sql, **place, **author, text=text, adapter_version=adapter_version)
+        assert seq is not None  # an upsert always returns its row
+        return seq
 
     def recent(
         self, channel_id: int, keep: int = 8, block: int = 12, until_seq: int | None = None
@@ -87,73 +73,55 @@ class MessageHistory:
         cache, stays the same in between. When it moves, the whole prompt is computed again: a small `keep` makes that
         short, a large `block` makes it rare. Training uses eight turns, too (`history_turns`).
         """
-        rows = self._db.read(
-            f"""select {MESSAGE_COLUMNS} from messages where channel_id = :channel and seq <= :until
+        sql = f"""select {MESSAGE_COLUMNS} from messages where channel_id = :channel and seq <= :until
             and (seq = :until or seq > coalesce((select after_seq from fresh_starts where channel_id = :channel), 0))
             and ordinal > (select max(0, max(ordinal) - :keep) / :block * :block from messages
-            where channel_id = :channel and seq <= :until) order by ordinal""",
-            {"channel": channel_id, "keep": keep, "block": block, "until": until_seq or MAX_SEQ},
-        )
-        return [StoredMessage(**row) for row in rows]
+            where channel_id = :channel and seq <= :until) order by ordinal"""
+        return self._db.all(StoredMessage, sql, channel=channel_id, keep=keep, block=block, until=until_seq or MAX_SEQ)
 
     def start_new_conversation(self, channel_id: int) -> None:
         """Start a new conversation: `recent` returns nothing from before it. Nothing is deleted."""
-        self._db.write(
-            """insert or replace into fresh_starts
-            select :channel, coalesce(max(seq), 0) from messages where channel_id = :channel""",
-            {"channel": channel_id},
-        )
+        sql = """insert or replace into fresh_starts
+            select :channel, coalesce(max(seq), 0) from messages where channel_id = :channel"""
+        self._db.write(sql, channel=channel_id)
 
     def text_of(self, discord_message_id: int) -> str | None:
         """Return the text of a message; None when it is unknown."""
-        row = self._db.first("select text from messages where discord_message_id = :id", {"id": discord_message_id})
-        return row["text"] if row else None
+        return self._db.value(str, "select text from messages where discord_message_id = :id", id=discord_message_id)
 
     def update(self, discord_message_id: int, text: str) -> bool:
         """Store an edit. False when the message is unknown."""
         sql = "update messages set text = :text where discord_message_id = :id"
-        return self._db.write(sql, {"text": text, "id": discord_message_id}) > 0
+        return self._db.write(sql, text=text, id=discord_message_id) > 0
 
     def delete(self, discord_message_id: int) -> bool:
         """Delete a message. False when it is unknown."""
         which = "from messages where discord_message_id = :id"
         with self._db.atomic():
-            self._db.write(
-                f"insert or ignore into deleted_messages select discord_message_id, at {which}",
-                {"id": discord_message_id},
-            )
-            return self._db.write(f"delete {which}", {"id": discord_message_id}) > 0
+            keep = f"insert or ignore into deleted_messages select discord_message_id, at {which}"
+            self._db.write(keep, id=discord_message_id)
+            return self._db.write(f"delete {which}", id=discord_message_id) > 0
 
     def delete_channel(self, channel_id: int) -> int:
         """Delete all messages of a channel and return their number."""
-        which, values = "from messages where channel_id = :channel", {"channel": channel_id}
+        which = "from messages where channel_id = :id"
+        keep = f"insert or ignore into deleted_messages select discord_message_id, at {which}"
         with self._db.atomic():
-            self._db.write(
-                f"insert or ignore into deleted_messages select discord_message_id, at {which} "
-                "and discord_message_id is not null",
-                values,
-            )
-            self._db.write("delete from replies where channel_id = :channel", values)
-            self._db.write("delete from fresh_starts where channel_id = :channel", values)
-            return self._db.write(f"delete {which}", values)
+            self._db.write(f"{keep} and discord_message_id is not null", id=channel_id)
+            self._db.write("delete from replies where channel_id = :id", id=channel_id)
+            self._db.write("delete from fresh_starts where channel_id = :id", id=channel_id)
+            return self._db.write(f"delete {which}", id=channel_id)
 
-    def guild_messages(self, guild_id: int) -> Iterator[StoredMessage]:
-        """Yield all stored messages of a guild, channel by channel, oldest first."""
-        rows = self._db.read(
-            f"select {MESSAGE_COLUMNS} from messages where guild_id = :guild order by channel_id, ordinal",
-            {"guild": guild_id},
-        )
-        return (StoredMessage(**row) for row in rows)
+    def guild_messages(self, guild_id: int) -> list[StoredMessage]:
+        """List all stored messages of a guild, channel by channel, oldest first."""
+        sql = f"select {MESSAGE_COLUMNS} from messages where guild_id = :guild order by channel_id, ordinal"
+        return self._db.all(StoredMessage, sql, guild=guild_id)
 
     def delete_before(self, at: float) -> int:
-        """Delete messages from before a time, with the replies of that time and their votes.
-
-        Returns the number of messages.
-        """
+        """Delete messages, replies and votes from before a time. Returns the number of messages."""
         with self._db.atomic():
-            gone = self._db.write("delete from messages where at < :at", {"at": at})
-            self._db.write("delete from deleted_messages where at < :at", {"at": at})
-            self._db.write(
-                "delete from replies where created_at < :at and state not in ('waiting', 'streaming')", {"at": at}
-            )
+            gone = self._db.write("delete from messages where at < :at", at=at)
+            self._db.write("delete from deleted_messages where at < :at", at=at)
+            sql = "delete from replies where created_at < :at and state not in ('waiting', 'streaming')"
+            self._db.write(sql, at=at)
         return gone

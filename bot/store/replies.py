@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
-from bot.store.database import DatabaseConnection, Row
+from bot.store.database import Table
 
 ReplyState = Literal["waiting", "streaming", "done", "stopped", "failed"]
 IDEMPOTENCY_KEY_LIFETIME_S = 24 * 3600.0
@@ -15,8 +15,7 @@ IDEMPOTENCY_KEY_LIFETIME_S = 24 * 3600.0
 
 @dataclass(frozen=True)
 class StoredReply:
-    """The reply to one event: `event_id` is the id of an interaction or message. `parts` are the messages that it
-    fills.
+    """The reply to an event, an interaction or message. `parts` are the ids of the messages that it fills.
 
     `rollout` is the one in which it counts, `interrupted_at` when its author first stopped or regenerated it.
     """
@@ -45,11 +44,8 @@ class VoteCounts:
     down: int = 0
 
 
-class StoredReplies:
+class StoredReplies(Table):
     """The replies and their states. Guild 0 stands for direct messages."""
-
-    def __init__(self, connection: DatabaseConnection) -> None:
-        self._db = connection
 
     def begin(
         self,
@@ -64,51 +60,34 @@ class StoredReplies:
         rollout: int | None = None,
     ) -> bool:
         """Store a new reply. False when the event was handled before: it must not be answered again."""
-        taken = self._db.write(
-            """insert or ignore into replies
+        sql = """insert or ignore into replies
             (event_id, guild_id, channel_id, persona_id, asked_by, trigger_seq, state, created_at, rollout)
-            values (:event, :guild, :channel, :persona, :asked_by, :trigger, 'waiting', :at, :rollout)""",
-            {
-                "event": event_id,
-                "guild": guild_id,
-                "channel": channel_id,
-                "persona": persona_id,
-                "asked_by": asked_by,
-                "trigger": trigger_seq,
-                "at": at,
-                "rollout": rollout,
-            },
-        )
-        return taken > 0
+            values (:event, :guild, :channel, :persona, :asked_by, :trigger, 'waiting', :at, :rollout)"""
+        place = {"guild": guild_id, "channel": channel_id, "persona": persona_id}
+        origin = {"event": event_id, "asked_by": asked_by, "trigger": trigger_seq, "at": at, "rollout": rollout}
+        return self._db.write(sql, **place, **origin) > 0
 
     def begin_regeneration(self, event_id: int) -> bool:
         """Start a finished reply's regeneration. False while it is being generated."""
-        changed = self._db.write(
-            """update replies set state = 'waiting', attempt = attempt + 1
-            where event_id = :event and state not in ('waiting', 'streaming')""",
-            {"event": event_id},
-        )
-        return changed > 0
+        sql = """update replies set state = 'waiting', attempt = attempt + 1
+            where event_id = :event and state not in ('waiting', 'streaming')"""
+        return self._db.write(sql, event=event_id) > 0
 
     def record_interruption(self, event_id: int, by: int, at: float) -> None:
         """Record a stop or regeneration by the reply's author; a moderator may have other reasons."""
-        self._db.write(
-            """update replies set interrupted_at = coalesce(interrupted_at, :at)
-            where event_id = :event and asked_by = :by""",
-            {"event": event_id, "by": by, "at": at},
-        )
+        sql = """update replies set interrupted_at = coalesce(interrupted_at, :at)
+            where event_id = :event and asked_by = :by"""
+        self._db.write(sql, event=event_id, by=by, at=at)
 
     def record_parts(self, event_id: int, parts: list[int]) -> None:
         """Store the messages, in this order, in which the partial reply is visible."""
         with self._db.atomic():
-            self._db.write("delete from reply_parts where event_id = :event", {"event": event_id})
+            self._db.write("delete from reply_parts where event_id = :event", event=event_id)
             for position, message_id in enumerate(parts):
                 part = {"message_id": message_id, "event_id": event_id, "position": position}
                 self._db.insert("reply_parts", part, replace=True)
-            self._db.write(
-                "update replies set state = 'streaming' where event_id = :event and state = 'waiting'",
-                {"event": event_id},
-            )
+            sql = "update replies set state = 'streaming' where event_id = :event and state = 'waiting'"
+            self._db.write(sql, event=event_id)
 
     def finish(
         self,
@@ -118,30 +97,23 @@ class StoredReplies:
         seed: int | None = None,
     ) -> bool:
         """Store how a reply ended. False, and no change, when it had ended before."""
-        changed = self._db.write(
-            """update replies set state = :state, adapter_version = :version, seed = :seed
-            where event_id = :event and state in ('waiting', 'streaming')""",
-            {"event": event_id, "state": state, "version": adapter_version, "seed": seed},
-        )
-        return changed > 0
+        sql = """update replies set state = :state, adapter_version = :version, seed = :seed
+            where event_id = :event and state in ('waiting', 'streaming')"""
+        return self._db.write(sql, event=event_id, state=state, version=adapter_version, seed=seed) > 0
 
     def get(self, event_id: int) -> StoredReply | None:
         """Return the reply to an event."""
-        row = self._db.first("select * from replies where event_id = :event", {"event": event_id})
-        return self._reply(row) if row else None
+        return self._db.one(self._reply, "select * from replies where event_id = :event", event=event_id)
 
     def of_message(self, message_id: int) -> StoredReply | None:
         """Return the reply that this message is a part of."""
-        row = self._db.first(
-            "select replies.* from replies join reply_parts using (event_id) where message_id = :id",
-            {"id": message_id},
-        )
-        return self._reply(row) if row else None
+        sql = "select replies.* from replies join reply_parts using (event_id) where message_id = :id"
+        return self._db.one(self._reply, sql, id=message_id)
 
     def unfinished(self) -> list[StoredReply]:
         """List the replies that a crash interrupted, oldest first."""
-        rows = self._db.read("select * from replies where state in ('waiting', 'streaming') order by created_at")
-        return [self._reply(row) for row in rows]
+        sql = "select * from replies where state in ('waiting', 'streaming') order by created_at"
+        return self._db.all(self._reply, sql)
 
     def of_guild(
         self,
@@ -152,26 +124,17 @@ class StoredReplies:
         since: float = 0.0,
     ) -> list[StoredReply]:
         """List the replies in a guild, or in some of its channels, newest first, whose messages still exist."""
-        rows = self._db.read(
-            """select * from replies where guild_id = :guild and created_at >= :since
+        sql = """select * from replies where guild_id = :guild and created_at >= :since
             and (:channels is null or channel_id in (select value from json_each(:channels)))
             and (:persona is null or persona_id = :persona)
             and exists (select 1 from reply_parts where reply_parts.event_id = replies.event_id)
-            order by created_at desc""",
-            {
-                "guild": guild_id,
-                "since": since,
-                "channels": None if channel_ids is None else json.dumps(list(channel_ids)),
-                "persona": persona_id,
-            },
-        )
-        return [self._reply(row) for row in rows]
+            order by created_at desc"""
+        channels = None if channel_ids is None else json.dumps(list(channel_ids))
+        return self._db.all(self._reply, sql, guild=guild_id, since=since, channels=channels, persona=persona_id)
 
     def delete_part(self, message_id: int) -> None:
         """Record that a message of a reply was deleted; votes on the reply stay."""
-        self._db.write("delete from reply_parts where message_id = :id", {"id": message_id})
-
-    # -------------------------------------------------------------------------------------------------- votes
+        self._db.write("delete from reply_parts where message_id = :id", id=message_id)
 
     def vote(self, event_id: int, user_id: int, vote: Literal[-1, 1], at: float) -> VoteCounts:
         """Store a member's vote on the current attempt; the same vote again withdraws it."""
@@ -179,54 +142,39 @@ class StoredReplies:
         mine = """event_id = :event and user_id = :user
             and attempt = (select attempt from replies where event_id = :event)"""
         with self._db.atomic():
-            if not self._db.write(f"delete from votes where {mine} and vote = :vote", values):
-                self._db.write(
-                    """insert or replace into votes
-                    select event_id, attempt, :user, :vote, :at from replies where event_id = :event""",
-                    values,
-                )
+            if not self._db.write(f"delete from votes where {mine} and vote = :vote", **values):
+                sql = """insert or replace into votes
+                    select event_id, attempt, :user, :vote, :at from replies where event_id = :event"""
+                self._db.write(sql, **values)
         return self.votes(event_id)
 
     def votes(self, event_id: int) -> VoteCounts:
         """Count the votes on a reply's current attempt."""
-        row = self._db.first(
-            """select coalesce(sum(vote = 1), 0) as up, coalesce(sum(vote = -1), 0) as down
-            from votes join replies using (event_id, attempt) where event_id = :event""",
-            {"event": event_id},
-        )
-        return VoteCounts(**row) if row else VoteCounts()
+        sql = """select coalesce(sum(vote = 1), 0) as up, coalesce(sum(vote = -1), 0) as down
+            from votes join replies using (event_id, attempt) where event_id = :event"""
+        return self._db.one(VoteCounts, sql, event=event_id) or VoteCounts()
 
-    def _reply(self, row: Row) -> StoredReply:
-        parts = self._db.read(
-            "select message_id from reply_parts where event_id = :event order by position", {"event": row["event_id"]}
-        )
-        return StoredReply(**row, parts=tuple(part["message_id"] for part in parts))
+    def _reply(self, event_id: int, **columns: Any) -> StoredReply:
+        sql = "select message_id from reply_parts where event_id = :event order by position"
+        return StoredReply(event_id, **columns, parts=tuple(self._db.column(int, sql, event=event_id)))
 
 
 @dataclass(frozen=True)
 class IdempotentResponse:
-    """The record of a key: a hash of the request, and the response (no status: the request was begun, its end is
-    unknown).
-    """
+    """The record of a key: a hash of the request, and the response; no status while its end is unknown."""
 
     request: bytes
     status: int | None
     body: str
 
 
-class IdempotencyKeys:
+class IdempotencyKeys(Table):
     """Hashed keys and their responses, stored for a day."""
-
-    def __init__(self, connection: DatabaseConnection) -> None:
-        self._db = connection
 
     def get(self, key: bytes, now: float) -> IdempotentResponse | None:
         """Return the record of a key; None for a new key."""
-        row = self._db.first(
-            "select request, status, body from answered where key = :key and at > :since",
-            {"key": key, "since": now - IDEMPOTENCY_KEY_LIFETIME_S},
-        )
-        return IdempotentResponse(**row) if row else None
+        sql = "select request, status, body from answered where key = :key and at > :since"
+        return self._db.one(IdempotentResponse, sql, key=key, since=now - IDEMPOTENCY_KEY_LIFETIME_S)
 
     def begin(self, key: bytes, request: bytes, now: float) -> None:
         """Record that a request with a new key has begun."""
@@ -235,15 +183,13 @@ class IdempotencyKeys:
 
     def delete_expired(self, now: float) -> None:
         """Delete records older than a day."""
-        self._db.write("delete from answered where at <= :since", {"since": now - IDEMPOTENCY_KEY_LIFETIME_S})
+        self._db.write("delete from answered where at <= :since", since=now - IDEMPOTENCY_KEY_LIFETIME_S)
 
     def end(self, key: bytes, status: int, body: str) -> None:
         """Store the response."""
-        self._db.write(
-            "update answered set status = :status, body = :body where key = :key",
-            {"key": key, "status": status, "body": body},
-        )
+        sql = "update answered set status = :status, body = :body where key = :key"
+        self._db.write(sql, key=key, status=status, body=body)
 
     def drop(self, key: bytes) -> None:
         """Delete the record of a request that was refused without effect, so that the key may be used again."""
-        self._db.write("delete from answered where key = :key", {"key": key})
+        self._db.write("delete from answered where key = :key", key=key)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 
-from bot.store.database import DatabaseConnection
+from bot.store.database import Table
 
 MAX_TIMESTAMP_S = 1e18
 """Later than every other time, in seconds since 1970."""
@@ -72,52 +72,41 @@ UP_VOTES_SQL = "(select count(distinct user_id) from votes where votes.event_id 
 DOWN_VOTES_SQL = "(select count(distinct user_id) from votes where votes.event_id = replies.event_id and vote = -1)"
 
 
-class ReplyStats:
+class ReplyStats(Table):
     """Counts replies; members are told apart, never named."""
-
-    def __init__(self, connection: DatabaseConnection) -> None:
-        self._db = connection
 
     def of_rollout(self, seq: int) -> list[JudgedReply]:
         """List the replies that count in a rollout, of either version, in the order of their events."""
         first = "from votes where votes.event_id = replies.event_id order by at, user_id limit 1"
-        rows = self._db.read(
-            f"""select event_id, asked_by, interrupted_at is not null as interrupted,
+        sql = f"""select event_id, asked_by, interrupted_at is not null as interrupted,
             {UP_VOTES_SQL} as up, {DOWN_VOTES_SQL} as down,
             (select user_id {first}) as voter, (select vote {first}) as vote
-            from replies where rollout = :seq and {COUNTED_SQL} order by event_id""",
-            {"seq": seq},
-        )
+            from replies where rollout = :seq and {COUNTED_SQL} order by event_id"""
+        rows = self._db.read(sql, seq=seq)
         return [JudgedReply(**{**row, "interrupted": bool(row["interrupted"])}) for row in rows]
 
     def of(self, selection: ReplySelection) -> ReplyTally:
         """Tally a selection."""
-        row = self._db.first(
-            f"""select count(*) as replies,
+        sql = f"""select count(*) as replies,
             coalesce(sum({UP_VOTES_SQL}), 0) as up, coalesce(sum({DOWN_VOTES_SQL}), 0) as down,
-            count(interrupted_at) as interrupted from replies where {SELECTED_SQL}""",
-            asdict(selection),
-        )
+            count(interrupted_at) as interrupted from replies where {SELECTED_SQL}"""
+        row = self._db.first(sql, **asdict(selection))
         return ReplyTally(**row) if row else ReplyTally()
 
     def interruptions_by_member(self, selection: ReplySelection) -> dict[int, list[bool]]:
         """Return, by author and in order, whether they stopped or regenerated the reply."""
-        rows = self._db.read(
-            f"""select asked_by as member, interrupted_at is not null as bad from replies
-            where {SELECTED_SQL} order by created_at, event_id""",
-            asdict(selection),
-        )
+        sql = f"""select asked_by as member, interrupted_at is not null as bad from replies
+            where {SELECTED_SQL} order by created_at, event_id"""
+        rows = self._db.read(sql, **asdict(selection))
         return _by_member(rows)
 
     def downvotes_by_member(self, selection: ReplySelection) -> dict[int, list[bool]]:
         """Return, by voter and in order, whether the vote was a 👎; one vote a reply, the last for regenerated ones."""
-        rows = self._db.read(
-            f"""select votes.user_id as member, vote = -1 as bad from votes join replies using (event_id)
+        sql = f"""select votes.user_id as member, vote = -1 as bad from votes join replies using (event_id)
             where {SELECTED_SQL} and votes.at < :until and not exists (select 1 from votes later
             where later.event_id = votes.event_id and later.user_id = votes.user_id and later.attempt > votes.attempt)
-            order by votes.at, event_id""",
-            asdict(selection),
-        )
+            order by votes.at, event_id"""
+        rows = self._db.read(sql, **asdict(selection))
         return _by_member(rows)
 
 

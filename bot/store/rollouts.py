@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Literal
 
 from bot.store.adapter_versions import Promotion, PromotionKind, Versions
-from bot.store.database import DatabaseConnection, Row
+from bot.store.database import DatabaseConnection
 from personas.errors import RequestError
 
 RolloutEnding = Literal["promoted", "stopped", "worse", "superseded", "withdrawn"]
@@ -89,21 +89,18 @@ class Rollouts:
 
     def get(self, seq: int) -> Rollout | None:
         """Return the rollout with this number."""
-        return _rollout(self._db.first("select * from rollouts where seq = :seq", {"seq": seq}))
+        return self._db.one(Rollout, "select * from rollouts where seq = :seq", seq=seq)
 
     def running(self, persona_id: str, at: float) -> list[Rollout]:
         """List the active rollouts of a persona, and its promoted version under observation; oldest first."""
-        rows = self._db.read(
-            f"""select * from rollouts where persona_id = :persona and ended_at is null and {ACTIVE_ROLLOUT_SQL}
-            order by seq""",
-            {"persona": persona_id, "at": at},
-        )
-        return [Rollout(**row) for row in rows]
+        sql = f"""select * from rollouts where persona_id = :persona and ended_at is null and {ACTIVE_ROLLOUT_SQL}
+            order by seq"""
+        return self._db.all(Rollout, sql, persona=persona_id, at=at)
 
     def find_active(self, persona_id: str, guild_id: int, at: float) -> Rollout | None:
         """Return the active rollout of a persona in a guild, except promoted ones."""
-        found = (one for one in self.running(persona_id, at) if one.guild_id == guild_id and not one.is_promoted)
-        return next(found, None)
+        rollouts = self.running(persona_id, at)
+        return next((it for it in rollouts if it.guild_id == guild_id and not it.is_promoted), None)
 
     def counted_rollout(
         self, persona_id: str, at: float, guild_id: int, channel_id: int, parent_id: int | None
@@ -114,48 +111,35 @@ class Rollouts:
 
     def is_last(self, rollout: Rollout) -> bool:
         """Return whether nothing followed its end: no other rollout, and the version before is still live."""
-        later = self._db.first(
-            """select seq from rollouts where persona_id = :persona and seq > :seq
-            and (guild_id = :guild or watched_until is not null)""",
-            {"persona": rollout.persona_id, "seq": rollout.seq, "guild": rollout.guild_id},
-        )
+        sql = """select seq from rollouts where persona_id = :persona and seq > :seq
+            and (guild_id = :guild or watched_until is not null)"""
+        later = self._db.first(sql, persona=rollout.persona_id, seq=rollout.seq, guild=rollout.guild_id)
         return later is None and self._versions.live(rollout.persona_id) == rollout.before
 
     def of_reply(self, event_id: int, at: float) -> Rollout | None:
         """Return the active rollout in which a reply counts."""
-        return _rollout(
-            self._db.first(
-                f"""select rollouts.* from rollouts join replies on replies.rollout = rollouts.seq
-                where event_id = :event and ended_at is null and {ACTIVE_ROLLOUT_SQL}""",
-                {"event": event_id, "at": at},
-            )
-        )
+        sql = f"""select rollouts.* from rollouts join replies on replies.rollout = rollouts.seq
+            where event_id = :event and ended_at is null and {ACTIVE_ROLLOUT_SQL}"""
+        return self._db.one(Rollout, sql, event=event_id, at=at)
 
     def personas(self) -> list[str]:
         """List the personas with an unfinished rollout."""
-        rows = self._db.read("select distinct persona_id from rollouts where ended_at is null order by persona_id")
-        return [row["persona_id"] for row in rows]
+        sql = "select distinct persona_id from rollouts where ended_at is null order by persona_id"
+        return self._db.column(str, sql)
 
-    def of_persona(self, persona_id: str, guild_id: int) -> list[Rollout]:
-        """List the rollouts of a persona in a guild, oldest first."""
-        rows = self._db.read(
-            "select * from rollouts where persona_id = :persona and guild_id = :guild order by seq",
-            {"persona": persona_id, "guild": guild_id},
-        )
-        return [Rollout(**row) for row in rows]
-
-    def of_all_guilds(self, persona_id: str) -> list[Rollout]:
-        """List the rollouts of a persona in all guilds, oldest first."""
-        rows = self._db.read("select * from rollouts where persona_id = :persona order by seq", {"persona": persona_id})
-        return [Rollout(**row) for row in rows]
+    def of_persona(self, persona_id: str, guild_id: int | None = None) -> list[Rollout]:
+        """List the rollouts of a persona in a guild, or (None) in all, oldest first."""
+        sql = """select * from rollouts where persona_id = :persona and (:guild is null or guild_id = :guild)
+            order by seq"""
+        return self._db.all(Rollout, sql, persona=persona_id, guild=guild_id)
 
     def unannounced(self) -> list[Rollout]:
         """List the rollouts whose end is not announced yet, oldest first."""
-        return [Rollout(**row) for row in self._db.read("select * from rollouts where told = 0 order by seq")]
+        return self._db.all(Rollout, "select * from rollouts where told = 0 order by seq")
 
     def mark_announced(self, seq: int) -> None:
         """Record that the end was announced, or cannot be announced any more."""
-        self._db.write("update rollouts set told = 1 where seq = :seq", {"seq": seq})
+        self._db.write("update rollouts set told = 1 where seq = :seq", seq=seq)
 
     # ------------------------------------------------------------------------------------------ beginning and ending
 
@@ -178,13 +162,10 @@ class Rollouts:
 
     def end(self, seq: int, ending: RolloutEnding, at: float, by: int = 0, why: str = "") -> bool:
         """End a rollout; the version before answers everything again. False when it had ended before."""
-        changed = self._db.write(
-            """update rollouts set ended_at = :at, ended_by = :by, ending = :ending, why = :why,
+        sql = """update rollouts set ended_at = :at, ended_by = :by, ending = :ending, why = :why,
             told = not (:ending = 'worse' or :ending in ('superseded', 'withdrawn') and watched_until is null)
-            where seq = :seq and ended_at is null""",
-            {"seq": seq, "at": at, "by": by, "ending": ending, "why": why},
-        )
-        return changed > 0
+            where seq = :seq and ended_at is null"""
+        return self._db.write(sql, seq=seq, at=at, by=by, ending=ending, why=why) > 0
 
     # ------------------------------------------------------------------------------------------ what is live
 
@@ -226,24 +207,18 @@ class Rollouts:
 
     def end_superseded(self, persona_id: str, at: float, by: int = 0) -> None:
         """End the rollouts whose versions are no longer compared: another one went live, or one was withdrawn."""
-        rows = self._db.read(
-            "select * from rollouts where persona_id = :persona and ended_at is null", {"persona": persona_id}
-        )
-        standing = {one.seq for one in self.running(persona_id, MIN_TIMESTAMP_S)}
+        sql = "select * from rollouts where persona_id = :persona and ended_at is null"
+        active = {it.seq for it in self.running(persona_id, MIN_TIMESTAMP_S)}
         live = self._versions.live(persona_id)
-        for one in (Rollout(**row) for row in rows):
-            if one.seq not in standing:
-                self.end(one.seq, self._derive_ending(one, live), at, by)
+        for rollout in self._db.all(Rollout, sql, persona=persona_id):
+            if rollout.seq not in active:
+                self.end(rollout.seq, self._derive_ending(rollout, live), at, by)
 
-    def _derive_ending(self, one: Rollout, live: str | None) -> RolloutEnding:
-        if self._versions.is_withdrawn(one.persona_id, one.version):
+    def _derive_ending(self, rollout: Rollout, live: str | None) -> RolloutEnding:
+        if self._versions.is_withdrawn(rollout.persona_id, rollout.version):
             return "withdrawn"
-        return "promoted" if live == one.version else "superseded"
+        return "promoted" if live == rollout.version else "superseded"
 
     def _add(self, new: NewRollout, before: str | None, at: float, until: float | None) -> Rollout:
         row = {**asdict(new), "before": before, "started_at": at, "watched_until": until}
         return Rollout(seq=self._db.insert("rollouts", row), **row)
-
-
-def _rollout(row: Row | None) -> Rollout | None:
-    return Rollout(**row) if row else None

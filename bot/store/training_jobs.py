@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import ValidationError
 
 from bot.store.adapter_versions import InstalledVersion, Versions
-from bot.store.database import DatabaseConnection, Row
+from bot.store.database import DatabaseConnection
 from personas.schemas.base import FrozenModel, explain_validation_error
 from personas.schemas.training import TrainingRequest
 from personas.schemas.training_events import TRAINER_EVENT, ScoreSummary, TrainerEvent
@@ -131,38 +131,22 @@ class TrainingJobs:
             self._insert(new, version, at)
             done = self._end(new.job_id, None, "done", at, result=result)
             assert done and done.persona  # it was queued just now; dialogue adapters have no versions
-            self._db.write(
-                "update jobs set decision = 'manual', announced = 1 where job_id = :job", {"job": new.job_id}
-            )
+            self._db.write("update jobs set decision = 'manual', announced = 1 where job_id = :job", job=new.job_id)
             self._versions.record_installed(InstalledVersion(done.persona, version, new.job_id, at, result.scorecard))
         return self._sure(new.job_id)
 
     def _insert(self, new: NewTrainingJob, version: str, at: float) -> None:
-        self._db.insert(
-            "jobs",
-            {
-                **vars(new),
-                "name": new.name,
-                "request": new.request.model_dump_json(),
-                "persona": new.request.persona,
-                "version": version,
-                "state": "queued",
-                "queued_at": at,
-            },
-        )
+        texts = {"name": new.name, "request": new.request.model_dump_json(), "persona": new.request.persona}
+        row = {**vars(new), **texts, "version": version, "state": "queued", "queued_at": at}
+        self._db.insert("jobs", row)
 
     def get(self, job_id: str) -> TrainingJob | None:
         """Return the job with this id."""
-        row = self._db.first("select * from jobs where job_id = :job", {"job": job_id})
-        return _job(row) if row else None
+        return self._db.one(_job, "select * from jobs where job_id = :job", job=job_id)
 
     def of_guild(self, guild_id: int, limit: int = 25) -> list[TrainingJob]:
         """List a guild's latest jobs, newest first."""
-        rows = self._db.read(
-            "select * from jobs where guild_id = :guild order by seq desc limit :limit",
-            {"guild": guild_id, "limit": limit},
-        )
-        return [_job(row) for row in rows]
+        return self.page(limit, guild_id=guild_id)
 
     def page(
         self,
@@ -174,21 +158,19 @@ class TrainingJobs:
         after: TrainingJob | None = None,
     ) -> list[TrainingJob]:
         """List jobs by guild, name and state (None: all), newest first; with `after`, those older than that job."""
-        rows = self._db.read(
-            """select * from jobs where (:guild is null or guild_id = :guild) and (:name is null or name = :name)
+        sql = """select * from jobs where (:guild is null or guild_id = :guild) and (:name is null or name = :name)
             and (:state is null or state = :state) and (:seq is null or seq < :seq)
-            order by seq desc limit :limit""",
-            {"guild": guild_id, "name": name, "state": state, "seq": after.seq if after else None, "limit": limit},
-        )
-        return [_job(row) for row in rows]
+            order by seq desc limit :limit"""
+        seq = after.seq if after else None
+        return self._db.all(_job, sql, guild=guild_id, name=name, state=state, seq=seq, limit=limit)
 
     def names(self) -> list[str]:
         """List the names of all jobs in order: personas' ids and `dialogue/<job name>`."""
-        return [row["name"] for row in self._db.read("select distinct name from jobs order by name")]
+        return self._db.column(str, "select distinct name from jobs order by name")
 
     def in_state(self, state: JobState) -> list[TrainingJob]:
         """List all jobs in a state, oldest first."""
-        return [_job(row) for row in self._db.read("select * from jobs where state = :s order by seq", {"s": state})]
+        return self._db.all(_job, "select * from jobs where state = :s order by seq", s=state)
 
     def counts(self) -> dict[JobState, int]:
         """Count the jobs by state; states without jobs are missing."""
@@ -196,58 +178,43 @@ class TrainingJobs:
 
     def resumable(self) -> list[TrainingJob]:
         """List the failed jobs that can be resumed, oldest first."""
-        return [_job(row) for row in self._db.read("select * from jobs where can_resume = 1 order by seq", {})]
+        return self._db.all(_job, "select * from jobs where can_resume = 1 order by seq")
 
     def undecided(self) -> list[TrainingJob]:
         """Finished jobs whose automatic promotion has not been decided, oldest first."""
-        return [
-            _job(row)
-            for row in self._db.read("select * from jobs where state = 'done' and decision is null order by seq")
-        ]
+        return self._db.all(_job, "select * from jobs where state = 'done' and decision is null order by seq")
 
     def unannounced(self) -> list[TrainingJob]:
         """Ended jobs whose promotion is decided and whose result has not been posted, oldest first."""
-        rows = self._db.read(
-            """select * from jobs where announced = 0 and (state in ('failed', 'cancelled') or decision is not null)
+        sql = """select * from jobs where announced = 0 and (state in ('failed', 'cancelled') or decision is not null)
             order by seq"""
-        )
-        return [_job(row) for row in rows]
+        return self._db.all(_job, sql)
 
     def decide(self, job_id: str, decision: PromotionDecision) -> TrainingJob | None:
         """Store whether a finished job's version was promoted automatically. None when that is stored already."""
-        return self._changed(
-            job_id,
-            "update jobs set decision = :decision where job_id = :job and state = 'done' and decision is null",
-            {"decision": decision},
-        )
+        sql = "update jobs set decision = :decision where job_id = :job and state = 'done' and decision is null"
+        return self._changed(job_id, sql, decision=decision)
 
     def mark_announced(self, job_id: str) -> None:
         """Store that the result has been posted, or that nobody is left to read it."""
-        self._db.write("update jobs set announced = 1 where job_id = :job", {"job": job_id})
+        self._db.write("update jobs set announced = 1 where job_id = :job", job=job_id)
 
     def last_served(self) -> dict[int, float]:
         """Return the latest start of a job by guild; guilds without one are missing."""
-        rows = self._db.read(
-            "select guild_id, max(started_at) as at from jobs where started_at is not null group by guild_id"
-        )
-        return {row["guild_id"]: row["at"] for row in rows}
+        sql = "select guild_id, max(started_at) as at from jobs where started_at is not null group by guild_id"
+        return {row["guild_id"]: row["at"] for row in self._db.read(sql)}
 
     def claim(self, job: TrainingJob, token: str, at: float) -> TrainingJob | None:
         """Start the next attempt. Returns None when the job has changed since the caller read it."""
-        return self._changed(
-            job.job_id,
-            """update jobs set state = 'running', attempt = attempt + 1, attempt_token = :token, started_at = :at
-            where job_id = :job and state = :seen_state and attempt_token is :seen_token""",
-            {"token": token, "at": at, "seen_state": job.state, "seen_token": job.attempt_token},
-        )
+        sql = """update jobs set state = 'running', attempt = attempt + 1, attempt_token = :token, started_at = :at
+            where job_id = :job and state = :seen_state and attempt_token is :seen_token"""
+        seen = {"seen_state": job.state, "seen_token": job.attempt_token}
+        return self._changed(job.job_id, sql, token=token, at=at, **seen)
 
     def report(self, job_id: str, token: str, event: TrainerEvent) -> TrainingJob | None:
         """Store the trainer's latest event. Returns None, and changes nothing, for a stale token."""
-        return self._changed(
-            job_id,
-            "update jobs set progress = :event where job_id = :job and attempt_token = :token",
-            {"event": event.model_dump_json(), "token": token},
-        )
+        sql = "update jobs set progress = :event where job_id = :job and attempt_token = :token"
+        return self._changed(job_id, sql, event=event.model_dump_json(), token=token)
 
     def complete(self, job_id: str, token: str, result: JobResult, at: float) -> TrainingJob | None:
         """Store the result of an installed adapter together with a persona's new version.
@@ -257,8 +224,8 @@ class TrainingJobs:
         with self._db.atomic():
             done = self._end(job_id, token, "done", at, result=result)
             if done and done.persona:
-                version = InstalledVersion(done.persona, done.version, job_id, at, result.scorecard)
-                self._versions.record_installed(version)
+                installed = InstalledVersion(done.persona, done.version, job_id, at, result.scorecard)
+                self._versions.record_installed(installed)
         return done
 
     def fail(
@@ -269,37 +236,26 @@ class TrainingJobs:
 
     def resume(self, job_id: str) -> TrainingJob | None:
         """Queue a failed, resumable job again. Returns None for any other job."""
-        return self._changed(
-            job_id,
-            """update jobs set state = 'queued', attempt = 0, can_resume = 0, error = null, advice = null,
-            finished_at = null, announced = 0 where job_id = :job and can_resume = 1""",
-            {},
-        )
+        sql = """update jobs set state = 'queued', attempt = 0, can_resume = 0, error = null, advice = null,
+            finished_at = null, announced = 0 where job_id = :job and can_resume = 1"""
+        return self._changed(job_id, sql)
 
     def release(self, job_id: str, token: str) -> TrainingJob | None:
         """Release an attempt that the bot itself stopped: it does not count, and the job is first in the queue."""
-        return self._changed(
-            job_id,
-            """update jobs set attempt = attempt - 1, attempt_token = null
-            where job_id = :job and attempt_token = :token""",
-            {"token": token},
-        )
+        sql = """update jobs set attempt = attempt - 1, attempt_token = null
+            where job_id = :job and attempt_token = :token"""
+        return self._changed(job_id, sql, token=token)
 
     def cancel(self, job_id: str, at: float) -> TrainingJob | None:
         """Cancel a queued or running job. Returns None for any other."""
-        return self._changed(
-            job_id,
-            """update jobs set state = 'cancelled', attempt_token = null, finished_at = :at
-            where job_id = :job and state in ('queued', 'running')""",
-            {"at": at},
-        )
+        sql = """update jobs set state = 'cancelled', attempt_token = null, finished_at = :at
+            where job_id = :job and state in ('queued', 'running')"""
+        return self._changed(job_id, sql, at=at)
 
     def set_progress_message(self, job_id: str, message_id: int, *, announced: bool = False) -> None:
         """Store the Discord message that shows the job's progress or, `announced`, its result."""
-        self._db.write(
-            "update jobs set progress_message_id = :message, announced = :announced where job_id = :job",
-            {"message": message_id, "announced": announced, "job": job_id},
-        )
+        sql = "update jobs set progress_message_id = :message, announced = :announced where job_id = :job"
+        self._db.write(sql, message=message_id, announced=announced, job=job_id)
 
     def _end(
         self,
@@ -313,24 +269,15 @@ class TrainingJobs:
         advice: str | None = None,
         can_resume: bool = False,
     ) -> TrainingJob | None:
-        return self._changed(
-            job_id,
-            """update jobs set state = :state, attempt_token = null, finished_at = :at, result = :result,
+        result_json = result.model_dump_json() if result else None
+        why = {"error": error, "advice": advice, "can_resume": can_resume}
+        sql = """update jobs set state = :state, attempt_token = null, finished_at = :at, result = :result,
             error = :error, advice = :advice, can_resume = :can_resume
-            where job_id = :job and attempt_token is :token and state in ('queued', 'running')""",
-            {
-                "token": token,
-                "state": state,
-                "at": at,
-                "result": result.model_dump_json() if result else None,
-                "error": error,
-                "advice": advice,
-                "can_resume": can_resume,
-            },
-        )
+            where job_id = :job and attempt_token is :token and state in ('queued', 'running')"""
+        return self._changed(job_id, sql, token=token, state=state, at=at, result=result_json, **why)
 
-    def _changed(self, job_id: str, sql: str, values: dict[str, object]) -> TrainingJob | None:
-        return self._sure(job_id) if self._db.write(sql, {**values, "job": job_id}) else None
+    def _changed(self, job_id: str, sql: str, **values: object) -> TrainingJob | None:
+        return self._sure(job_id) if self._db.write(sql, **values, job=job_id) else None
 
     def _sure(self, job_id: str) -> TrainingJob:
         job = self.get(job_id)
@@ -338,6 +285,6 @@ class TrainingJobs:
         return job
 
 
-def _job(row: Row) -> TrainingJob:
-    named = {f"{key}_json" if key in ("request", "progress", "result") else key: row[key] for key in row}
-    return TrainingJob(**named | {"can_resume": bool(row["can_resume"]), "announced": bool(row["announced"])})
+def _job(*, can_resume: int, announced: int, **columns: Any) -> TrainingJob:
+    named = {f"{key}_json" if key in ("request", "progress", "result") else key: it for key, it in columns.items()}
+    return TrainingJob(**named, can_resume=bool(can_resume), announced=bool(announced))

@@ -18,6 +18,7 @@ from bot.training.training_plan import RecipeEstimate, TrainingPlan
 from personas.errors import BaseModelError, RequestError, TrainingError, UnderstudyError
 from personas.home.shared_personas import OPERATOR_GUILD_ID
 from personas.models.base_model import locate
+from personas.schemas.base import explain_validation_error
 from personas.schemas.training import TrainingRequest
 
 MEMORY_FIELDS = ("per_device_train_batch_size", "gradient_accumulation_steps", "max_length", "lora_r", "target_modules")
@@ -88,8 +89,11 @@ class RequestChecks:
     home: Path
 
     def parse(self, body: RequestJson) -> TrainingRequest:
-        """Parse a body; the base model defaults to the served one. Raises `ValidationError`."""
-        return TrainingRequest.model_validate({"base_model": self.base_model, **body})
+        """Parse a body; the base model defaults to the served one. Raises `RequestError`."""
+        try:
+            return TrainingRequest.model_validate({"base_model": self.base_model, **body})
+        except ValidationError as error:
+            raise explain_validation_error(error) from error
 
     async def require_startable(self, body: RequestJson, guild_id: int = OPERATOR_GUILD_ID) -> None:
         """Raise an `UnderstudyError` unless everything named is available and no job of the guild conflicts."""
@@ -153,7 +157,7 @@ class RequestChecks:
     def _is_acceptable(self, body: RequestJson, guild_id: int) -> bool:
         try:
             self.queue.check(self.parse(body), guild_id)
-        except (UnderstudyError, ValidationError):
+        except UnderstudyError:
             return False
         return True
 

@@ -84,7 +84,7 @@ def job_result_text(job: TrainingJob, live: str | None = None) -> str:
     if job.persona is None:
         lines.append(f"`start_from: {job.name.partition('/')[2]}` trains it further.")
     else:
-        lines.append("It speaks now." if live == job.version else "Promote lets it speak from the next reply on.")
+        lines.append("It is live now." if live == job.version else "Promote makes it live from the next reply on.")
     return "\n".join(lines)
 
 

@@ -138,8 +138,7 @@ def classify_exit(
         return TrainingFailed(last.cause, last.advice, last.retry)
     if code in SIGKILL_EXIT_CODES:
         return TrainingInterrupted(
-            "The trainer was killed (signal 9), probably because memory ran out.",
-            "Free memory on the bot's machine.",
+            "The trainer was killed (signal 9), probably because memory ran out.", "Free memory on the bot's machine."
         )
     return TrainingFailed(
         f"The trainer ended without a word (exit code {code}). {_log_tail(log_file, logged)}".rstrip(),

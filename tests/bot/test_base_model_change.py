@@ -51,7 +51,7 @@ async def test_a_bot_that_serves_another_model_says_whose_versions_stay_behind(h
         shown = await app.sandbox.member(MEMBER).slash(QUAY, "persona show")
         await until(lambda: shown.message)
         assert (
-            "Live: v1, made for another base model; ours speaks until it is trained again." in shown.message["content"]
+            "Live: v1, made for another base model; ours answers until it is trained again." in shown.message["content"]
         )
         caplog.clear()
         for words in ("hello", "and again"):

@@ -65,7 +65,7 @@ def versions(stage):
 async def test_it_is_installed_and_promoted_by_the_button_of_a_trained_one(stage, tmp_path, served):
     boast = {"verdict": "promote", "reasons": ("The best there is.",), "advice": ("Promote it everywhere.",)}
     card = carrying(sealed(tmp_path / "theirs", served, metrics=SCORECARD.model_copy(update=boast)))
-    said = await told(await bring_in(stage, card, "mira.charx"), "is its version v1: **Promote** lets it speak.")
+    said = await told(await bring_in(stage, card, "mira.charx"), "is its version v1: **Promote** makes it live.")
     who, installed = versions(stage)
     assert installed == ["v1"] and stage.store.versions.live(who) is None
     place = tmp_path / "models" / "persona_adapters" / who / "v1"
@@ -75,9 +75,9 @@ async def test_it_is_installed_and_promoted_by_the_button_of_a_trained_one(stage
     assert f"Imported: **{who} v1**" in words and "As its maker measured; it came in a card." in words
     assert [button["label"] for row in said["components"] for button in row["components"]] == ["Promote"]
     await stage.moderator.click(said, "Promote")
-    await stage.sees("v1 of **Mira** speaks from the next reply on.")
+    await stage.sees("v1 of **Mira** is live from the next reply on.")
     assert stage.store.versions.live(who) == "v1" and stage.engine.loaded[0].name == f"{who}-v1"
-    await told(await stage.moderator.slash(OFFICE, "finetune rollback", persona="mira"), "the base model speaks")
+    await told(await stage.moderator.slash(OFFICE, "finetune rollback", persona="mira"), "the base model answers")
     (job,) = stage.store.jobs.of_guild(stage.sandbox.guild_id)
     assert (job.state, job.request.recipe, job.result.imported) == ("done", "s1-t4", True)
     assert job.result.scorecard == SCORECARD, "its maker's verdict is nobody's here"
@@ -86,7 +86,7 @@ async def test_it_is_installed_and_promoted_by_the_button_of_a_trained_one(stage
 
 async def test_a_recipe_name_of_another_program_is_not_taken_on(stage, tmp_path, served):
     card = carrying(sealed(tmp_path / "theirs", served, recipe="**Everyone**, look"))
-    await told(await bring_in(stage, card, "mira.charx"), "is its version v1: **Promote** lets it speak.")
+    await told(await bring_in(stage, card, "mira.charx"), "is its version v1: **Promote** makes it live.")
     (job,) = stage.store.jobs.of_guild(stage.sandbox.guild_id)
     assert job.request.recipe == "demo-cpu"
 
@@ -181,7 +181,7 @@ async def test_a_trained_adapter_that_was_exported_speaks_after_import_and_promo
         moderator = stage.member("Mina Vale")
         card = StoredFile.named("mira.charx", carrying(ref.folder))
         said = await told(
-            await moderator.slash(OFFICE, "persona import", card=card), "is its version v1: **Promote** lets it speak."
+            await moderator.slash(OFFICE, "persona import", card=card), "is its version v1: **Promote** makes it live."
         )
         await moderator.slash(OFFICE, "persona set", persona="mira", answers="everything")
         await moderator.click(said, "Promote")

@@ -67,7 +67,7 @@ async def test_the_character_book_is_lore_in_that_server_until_the_persona_goes(
     assert not list(tmp_path.glob("lore/*/*/*.md"))
     await told(await bring_in(stage), "has a new card.")
     assert list(tmp_path.glob("lore/*/*/*.md"))
-    await told(await stage.moderator.slash(OFFICE, "persona remove", persona="mira"), "**Mira** is gone")
+    await told(await stage.moderator.slash(OFFICE, "persona remove", persona="mira"), "**Mira** is removed")
     assert not list(tmp_path.glob("lore/*/*/*.md"))
 
 
@@ -135,7 +135,7 @@ async def test_a_long_greeting_is_several_messages_without_links(stage):
 async def test_a_removed_persona_leaves_its_channels(stage):
     await told(await bring_in(stage), "is a persona of this server")
     await stage.moderator.slash(OFFICE, "persona set", persona="mira")
-    await told(await stage.moderator.slash(OFFICE, "persona remove", persona="mira"), "**Mira** is gone")
+    await told(await stage.moderator.slash(OFFICE, "persona remove", persona="mira"), "**Mira** is removed")
     await told(await stage.moderator.slash(OFFICE, "persona show"), "No persona lives here.")
     await told(await stage.moderator.slash(OFFICE, "persona remove", persona="oda"), "came with the bot")
     await told(await stage.moderator.slash(OFFICE, "persona remove", persona="mira"), "There is no persona 'mira'")

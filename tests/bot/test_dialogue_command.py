@@ -183,7 +183,7 @@ async def test_so_does_the_going_of_whoever_asked(quick):
     stage = quick
     await begun(stage)
     mark = stage.mark
-    stage.client.services.dialogue_runner.stop_asked_by(int(stage.moderator.id))
+    stage.client.services.dialogue_runner.stop_requested_by(int(stage.moderator.id))
     assert "1 line: stopped" in (await stage.sees("have talked", "edit", mark))["content"]
 
 

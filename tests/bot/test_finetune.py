@@ -46,7 +46,7 @@ async def test_the_whole_way_from_start_to_promote_to_rollback(stage):
     assert "loss 3.000 → **2.000** per token (33% lower; 12 replies" in result["content"]
 
     await stage.moderator.click(result, "Promote")
-    await stage.sees("v1 of **Ballast** speaks from the next reply on.")
+    await stage.sees("v1 of **Ballast** is live from the next reply on.")
     assert stage.engine.loaded[0].name == "ballast-v1"
     for channel, version in ((QUAY, "v1"), (INN, "base model")):
         mark = stage.mark
@@ -55,7 +55,7 @@ async def test_the_whole_way_from_start_to_promote_to_rollback(stage):
 
     await until(lambda: buttons_of(stage, result) == ["Roll back"])
     await stage.moderator.click(result, "Roll back")
-    await stage.sees("Rolled back: the base model speaks for **Ballast**")
+    await stage.sees("Rolled back: the base model answers for **Ballast**")
     mark = stage.mark
     await stage.member.say(QUAY, "hello again")
     assert "AI-written · base model" in (await stage.finished(QUAY, mark))["content"]
@@ -95,11 +95,11 @@ async def test_a_member_may_neither_command_nor_press(stage):
 
 async def test_the_code_refuses_a_member_even_where_the_server_opened_the_command(stage):
     """An admin can open a command to everyone in the server's settings; then only the check in code holds."""
-    cog = stage.client.get_cog("FinetuneCog")
+    group = stage.client.tree.get_command("finetune")
     for who, allowed in ((stage.member, False), (stage.moderator, True)):
         person = await stage.client.guilds[0].fetch_member(int(who.id))
         with nullcontext() if allowed else pytest.raises(app_commands.CheckFailure, match="Only moderators"):
-            assert await cog.interaction_check(SimpleNamespace(user=person))
+            assert await group.interaction_check(SimpleNamespace(user=person))
 
 
 async def test_cancel_ends_a_running_job_and_says_so(stage):
@@ -145,7 +145,7 @@ async def test_a_job_that_somebody_can_mend_goes_on_by_button_or_command(stage):
     stage.backend.finish()
     assert (await stage.sees("Trained: **ballast v1**"))["id"] != again["id"]
     answer = await stage.moderator.slash(QUAY, "finetune resume")
-    await until(lambda: "no such job that can go on" in (answer.message or {}).get("content", ""))
+    await until(lambda: "no such job that can be resumed" in (answer.message or {}).get("content", ""))
 
 
 @pytest.mark.parametrize(
@@ -240,7 +240,7 @@ async def test_after_a_restart_the_job_goes_on_in_the_same_message_and_buttons_w
         result = await stage.sees("Trained: **ballast v1**")
         assert (await stage.sees("Training ended"))["id"] == shown["id"]
         await stage.moderator.click(result, "Promote")
-        await stage.sees("v1 of **Ballast** speaks")
+        await stage.sees("v1 of **Ballast** is live")
 
 
 async def test_promote_and_rollback_by_command(stage):
@@ -252,9 +252,9 @@ async def test_promote_and_rollback_by_command(stage):
     assert isinstance(store.versions.installed("ballast")[0], InstalledVersion)
     for command, options, words in (
         ("finetune promote", {"version": "v9"}, "ballast has no version v9. Installed: v1."),
-        ("finetune promote", {}, "v1 of **Ballast** speaks from the next reply on."),
-        ("finetune promote", {}, "v1 of **Ballast** speaks already."),
-        ("finetune rollback", {}, "the base model speaks for **Ballast**"),
+        ("finetune promote", {}, "v1 of **Ballast** is live from the next reply on."),
+        ("finetune promote", {}, "v1 of **Ballast** is live already."),
+        ("finetune rollback", {}, "the base model answers for **Ballast**"),
         ("finetune rollback", {}, "Ballast has no earlier version to roll back to. Make one live"),
         ("finetune promote", {"persona": "oda"}, "Oda Marrow has no trained version yet."),
     ):
@@ -269,12 +269,12 @@ async def test_a_result_says_what_is_so_however_it_came_about(stage):
     await until(lambda: stage.backend.busy)
     stage.backend.finish()
     result = await stage.sees("Trained: **ballast v1**")
-    assert "Promote lets it speak" in result["content"] and buttons_of(stage, result) == ["Promote"]
+    assert "Promote makes it live" in result["content"] and buttons_of(stage, result) == ["Promote"]
     await stage.moderator.slash(QUAY, "finetune promote")
-    await stage.sees("It speaks now.")
+    await stage.sees("It is live now.")
     assert buttons_of(stage, result) == ["Roll back"]
     status = await stage.moderator.slash(QUAY, "finetune status")
-    assert "It speaks now." in status.message["content"]
+    assert "It is live now." in status.message["content"]
     await stage.moderator.slash(QUAY, "finetune rollback")
     await until(lambda: buttons_of(stage, result) == ["Promote"])
 

@@ -59,7 +59,7 @@ async def test_a_result_that_the_gate_was_not_asked_about_says_nothing_of_it(sta
 async def test_a_long_verdict_leaves_the_message_short_enough(stage):
     many = ("word " * 400,) * 4
     shown = await finish(stage, "hold", reasons=many[:3], advice=many)
-    assert "Promote lets it speak" in shown["content"] and shown["content"].count("word …") == 7
+    assert "Promote makes it live" in shown["content"] and shown["content"].count("word …") == 7
 
 
 async def test_the_picture_of_the_score_card_is_attached(stage, tmp_path):
@@ -84,7 +84,7 @@ async def test_a_result_comes_without_its_picture_where_files_may_not_be_sent(tm
 async def test_what_is_on_hold_is_promoted_by_one_press(stage):
     result = await finish(stage, "hold")
     await stage.moderator.click(result, "Promote")
-    await stage.sees("v1 of **Ballast** speaks from the next reply on.")
+    await stage.sees("v1 of **Ballast** is live from the next reply on.")
 
 
 async def test_what_is_rejected_is_promoted_by_a_second_press_that_only_moderators_have(stage):
@@ -94,7 +94,7 @@ async def test_what_is_rejected_is_promoted_by_a_second_press_that_only_moderato
     assert f"- {REASONS[1]}" in asked["content"] and asked["flags"] & 64, "only who pressed sees it"
     assert stage.store.versions.live("ballast") is None
     await stage.moderator.click(asked, "Promote anyway")
-    await stage.sees("v1 of **Ballast** speaks from the next reply on.")
+    await stage.sees("v1 of **Ballast** is live from the next reply on.")
     assert stage.store.versions.live("ballast") == "v1"
 
 
@@ -124,13 +124,13 @@ async def test_a_server_chooses_and_is_asked_unless_it_does(stage):
 async def test_what_is_measurably_better_goes_live_by_itself_is_said_and_can_be_taken_back(stage):
     await choose(stage, way="automatic")
     result = await finish(stage, "promote")
-    assert "It speaks now." in result["content"] and "Promoted automatically" in result["content"]
+    assert "It is live now." in result["content"] and "Promoted automatically" in result["content"]
     assert stage.engine.loaded[0].name == "ballast-v1", "it was loaded before it went live"
     assert stage.store.versions.live("ballast") == "v1"
     assert stage.store.versions.history("ballast")[-1].kind == "automatic promotion"
     assert buttons_of(stage, result) == ["Roll back"]
     await stage.moderator.click(result, "Roll back")
-    await stage.sees("Rolled back: the base model speaks for **Ballast**")
+    await stage.sees("Rolled back: the base model answers for **Ballast**")
 
 
 @pytest.mark.parametrize("verdict", ["hold", "reject", ""])
@@ -192,7 +192,7 @@ async def test_a_crash_after_a_run_promotes_and_announces_exactly_once(tmp_path,
             assert stage.store.versions.live("ballast") == "v1"
             assert [it.kind for it in stage.store.versions.history("ballast")] == ["automatic promotion"]
             (result,) = results(stage)
-            assert "It speaks now." in result and AUTOMATIC_PROMOTION_TEXT in result
+            assert "It is live now." in result and AUTOMATIC_PROMOTION_TEXT in result
 
 
 async def test_a_failed_run_is_announced_after_a_crash(tmp_path, monkeypatch):

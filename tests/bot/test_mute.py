@@ -47,7 +47,7 @@ async def test_a_mute_survives_a_restart_and_unmute_lifts_it(tmp_path):
         listed = await stage.member.slash(INN, "persona list")
         assert "Silenced: all personas in the whole server" in listed.message["content"]
         wrong = await stage.moderator.slash(INN, "persona unmute")
-        assert "There is no such silence" in wrong.message["content"]
+        assert "There is no such mute" in wrong.message["content"]
         assert "all personas in the whole server" in wrong.message["content"]
         assert stage.engine.requests == []
         await stage.moderator.slash(INN, "persona unmute", where="server")

@@ -153,9 +153,9 @@ async def test_a_forgetting_that_a_crash_cut_off_is_finished_at_the_next_start(t
     async with on_stage(tmp_path) as stage:
         await talk(stage)
         member_id = int(stage.member.id)
-        forgettings = stage.client.get_cog("PrivacyCog").forgettings
-        await forgettings.stop()
-        forgettings.ask(member_id, ["Tobias Reed"], "everything", None)
+        erasures = stage.client.get_cog("PrivacyCog").erasures
+        await erasures.stop()
+        erasures.ask(member_id, ["Tobias Reed"], "everything", None)
     async with on_stage(tmp_path) as stage:
         await until(lambda: not stage.store.erasure_requests.unfinished())
         assert stage.store.erasure.texts(member_id) == []

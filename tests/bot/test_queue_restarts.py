@@ -116,7 +116,7 @@ async def test_an_idle_queue_wakes_for_a_new_job(house):
 @pytest.mark.parametrize("text", ["{", '{"job_name": "x", "surprise": 1}', "[]", '{"job_name": "x"}'])
 async def test_a_row_that_cannot_be_read_fails_alone(house, text):
     bad, good = house.ask("oda"), house.ask("thrip")
-    house.store._connection.write("update jobs set request = :text where job_id = :job", {"text": text, "job": bad})
+    house.store._connection.write("update jobs set request = :text where job_id = :job", text=text, job=bad)
     house.queue.start()
     assert (await house.running()).job_id == good
     failed = house.store.jobs.get(bad)

@@ -97,7 +97,7 @@ async def test_only_who_asked_or_a_moderator_may_regenerate(stage):
     await stage.moderator.say(QUAY, "mine")
     reply = await stage.finished(QUAY, mark)
     await stage.member.click(reply, f"again:{_event(stage)}")
-    await stage.sees("Only the one who asked, or a moderator, can have this reply made anew.")
+    await stage.sees("Only the one who asked, or a moderator, can regenerate this reply.")
     assert len(stage.engine.requests) == 1
 
 

@@ -277,7 +277,7 @@ def job_folder(bench, job_id, right, at, finished=True):
     put(bench.home, {f"jobs/{job_id}/{name}": request.encode() for name in ("request.json", "material/log")})
     if finished:
         bench.store.jobs._db.write(
-            "update jobs set state = 'failed', finished_at = :at where job_id = :job", {"at": at, "job": job_id}
+            "update jobs set state = 'failed', finished_at = :at where job_id = :job", at=at, job=job_id
         )
 
 

@@ -1,4 +1,4 @@
-"""Rolling out: a share or a channel first, taken back by itself when members fare worse, and moderators' word."""
+"""Rolling out: a share or a channel first, rolled back automatically when members fare worse, and moderators' word."""
 
 import time
 from contextlib import nullcontext
@@ -62,7 +62,7 @@ async def test_a_share_of_the_replies_is_made_by_the_new_version_and_stays_with_
     assert version_of((await spoken(stage, INN))[0]) == "base model", "other personas have nothing to do with it"
 
     await stage.moderator.click(answer.message, "Promote")
-    await stage.sees("v1 of **Ballast** speaks from the next reply on.")
+    await stage.sees("v1 of **Ballast** is live from the next reply on.")
     message, event = seen["base model"]
     mark = stage.mark
     await stage.member.click(message, f"again:{event}")
@@ -91,7 +91,7 @@ async def test_a_rollout_is_stopped_by_command_or_button_and_told_by_status(stag
     _, event = await spoken(stage)
     words, shown = await told(stage.moderator, QUAY, "finetune rollout status")
     assert (
-        "**Ballast v1** makes 99 % of the replies" in words and f"at {E_VALUE_THRESHOLD:.0f} it is taken back" in words
+        "**Ballast v1** makes 99 % of the replies" in words and f"at {E_VALUE_THRESHOLD:.0f} it is rolled back" in words
     )
     assert shown.ephemeral and "1 replies" in words
     assert (
@@ -159,7 +159,9 @@ async def test_members_who_fare_worse_have_it_taken_back_and_a_moderator_may_und
     assert running(stage) == [rollout], "nothing has been looked at"
     message, event = await spoken(stage)
     await stage.member.click(message, f"vote-1:{event}")
-    said = await stage.sees("**v1** of **Ballast** was taken back by itself: the base model makes all replies again.")
+    said = await stage.sees(
+        "**v1** of **Ballast** was rolled back automatically: the base model makes all replies again."
+    )
     assert "Members fared worse with it: more 👎 (v1: " in said["content"] and "5% at most" in said["content"]
     assert said["channel_id"] == stage.sandbox.channel(QUAY)["id"]
     assert running(stage) == [] and stage.store.rollouts.unannounced() == []
@@ -173,14 +175,14 @@ async def test_members_who_fare_worse_have_it_taken_back_and_a_moderator_may_und
     assert again.seq != rollout.seq and again.share == 20
     stage.store.rollouts.end(again.seq, "stopped", time.time(), 7)
     await stage.moderator.click(said, "Undo")
-    await stage.sees("More has happened since this version was taken back.")
+    await stage.sees("More has happened since this version was rolled back.")
     assert running(stage) == [], "it is undone once"
     await told(stage.moderator, QUAY, "finetune rollout start", share=20)
     (again,) = running(stage)
     mark = stage.mark
     message, event = await spoken(stage)
     await stage.member.click(message, f"vote-1:{event}")
-    await stage.client.get_cog("FinetuneCog")._monitor.look("ballast")
+    await stage.client.get_cog("RolloutCog")._monitor.look("ballast")
     assert running(stage) == [again], "what was counted before counts no more"
     assert not [m for kind, m in stage.sandbox.events[mark:] if "was taken back" in m.get("content", "")]
 
@@ -192,7 +194,7 @@ async def test_a_promoted_version_that_members_interrupt_more_often_is_rolled_ba
             reply(stage.store, at=now - ago, asked_by=member)
     install(stage.store)
     answer = await stage.moderator.slash(QUAY, "finetune promote")
-    await until(lambda: answer.message and "speaks from the next reply" in answer.message["content"])
+    await until(lambda: answer.message and "is live from the next reply" in answer.message["content"])
     now = time.time()
     for member in range(1, 13):
         for _ in range(6):
@@ -201,12 +203,13 @@ async def test_a_promoted_version_that_members_interrupt_more_often_is_rolled_ba
     message, event = await spoken(stage)
     mark = stage.mark
     await stage.member.click(message, f"again:{event}")
-    said = await stage.sees("**v1** of **Ballast** was taken back by itself: the base model speaks again.", since=mark)
-    assert "more replies stopped or made anew (v1: 73 of 73; the base model: 0 of 72)" in said["content"]
+    text = "**v1** of **Ballast** was rolled back automatically: the base model answers again."
+    said = await stage.sees(text, since=mark)
+    assert "more replies stopped or regenerated (v1: 73 of 73; the base model: 0 of 72)" in said["content"]
     assert stage.store.versions.live("ballast") is None
     await stage.moderator.click(said, "Undo")
-    await stage.sees("v1 of **Ballast** speaks from the next reply on.", since=mark)
-    await stage.client.get_cog("FinetuneCog")._monitor.look("ballast")
+    await stage.sees("v1 of **Ballast** is live from the next reply on.", since=mark)
+    await stage.client.get_cog("RolloutCog")._monitor.look("ballast")
     assert stage.store.versions.live("ballast") == "v1", "the evidence begins anew"
 
 
@@ -217,11 +220,11 @@ async def test_what_was_taken_back_before_a_kill_is_told_after_it_and_once(tmp_p
         (rollout,) = running(stage)
         stage.store.rollouts.revert(rollout, time.time(), "more 👎 (so many)")  # and then the power failed
     async with on_stage(tmp_path) as stage:
-        await stage.sees("was taken back by itself")
+        await stage.sees("was rolled back automatically")
         await until(lambda: not stage.store.rollouts.unannounced())
     async with on_stage(tmp_path) as stage:
         await spoken(stage)
-        said = [m for m in stage.sandbox.messages(QUAY) if "was taken back by itself" in m["content"]]
+        said = [m for m in stage.sandbox.messages(QUAY) if "was rolled back automatically" in m["content"]]
         assert len(said) == 1
         await stage.moderator.click(said[0], "Undo")
         await until(lambda: running(stage))
@@ -233,7 +236,7 @@ async def test_evidence_that_a_kill_left_unread_is_read_at_the_start(tmp_path):
         await told(stage.moderator, QUAY, "finetune rollout start", share=20)
         dislike(stage.store, running(stage)[0], 6, at=time.time())
     async with on_stage(tmp_path) as stage:
-        await stage.sees("was taken back by itself")
+        await stage.sees("was rolled back automatically")
 
 
 async def test_an_end_that_cannot_be_told_keeps_nothing_else(stage):
@@ -241,7 +244,7 @@ async def test_an_end_that_cannot_be_told_keeps_nothing_else(stage):
     guild = int(stage.sandbox.guild_id)
     gone = stage.store.rollouts.start(NewRollout("ballast", "v1", guild, 404, 7, 20), time.time())
     stage.store.rollouts.revert(gone, time.time(), "more 👎")
-    await stage.client.get_cog("FinetuneCog")._monitor.announce()
+    await stage.client.get_cog("RolloutCog")._monitor.announce()
     assert stage.store.rollouts.unannounced() == []
 
 
@@ -250,7 +253,7 @@ async def test_another_version_that_goes_live_ends_the_rollout_and_that_is_said(
         install(stage.store)
     await told(stage.moderator, QUAY, "finetune rollout start", share=20, version="v1")
     await told(stage.moderator, QUAY, "finetune promote", version="v2")
-    await stage.sees("v1 of **Ballast** is no longer rolled out: another version speaks now.")
+    await stage.sees("v1 of **Ballast** is no longer rolled out: another version is live now.")
 
 
 async def test_stopping_counts_for_who_asked_and_not_for_a_moderator(stage):

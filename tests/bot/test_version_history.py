@@ -27,7 +27,7 @@ def entries(text):
 
 async def test_a_persona_that_was_never_trained_has_an_empty_history(stage):
     words, answer = await told(stage.moderator, QUAY, "finetune history")
-    assert words == "**Ballast**: the base model speaks. Page 1 of 1."
+    assert words == "**Ballast**: the base model is live. Page 1 of 1."
     assert answer.ephemeral and not answer.message["components"]
 
 
@@ -49,14 +49,15 @@ async def test_it_says_of_each_version_how_it_measured_who_let_it_speak_and_why_
     for line in (
         "**v1** came in a card <t:100:f> for <@70007>",
         "Held-out loss 3.000 → 2.000 (-33%), general 2.500 → 2.600",
-        "Here: 1 replies · 0 👍 · 1 👎 · 0 stopped or made anew",
+        "Here: 1 replies · 0 👍 · 1 👎 · 0 stopped or regenerated",
         "Made 20 % of the replies from <t:110:f> (by <@70007>) to <t:120:f>: stopped by <@70007>",
-        "Live from <t:130:f> (promoted by <@70007>) to <t:140:f>: taken back by itself, more 👎 (v1: 9; before: 1)",
+        "Live from <t:130:f> (promoted by <@70007>) to <t:140:f>: rolled back automatically, "
+        "more 👎 (v1: 9; before: 1)",
     ):
         assert line in first.split("\n"), first
-    assert "Live from <t:210:f> (promoted by itself, as its score card was good)" in shown["v2"]
-    assert "for <@" not in shown["v2"] and history(stage).startswith("**Ballast**: v2 speaks.")
-    assert "(rolled back to by itself) to <t:210:f>: v2 followed" in shown["the base model"]
+    assert "Live from <t:210:f> (promoted automatically, as its score card was good)" in shown["v2"]
+    assert "for <@" not in shown["v2"] and history(stage).startswith("**Ballast**: v2 is live.")
+    assert "(rolled back to automatically) to <t:210:f>: v2 followed" in shown["the base model"]
 
 
 async def test_the_gates_verdict_stands_there_with_its_reasons_and_never_too_long(stage):
@@ -83,7 +84,7 @@ async def test_other_servers_versions_and_their_doings_are_not_told(stage):
     store.rollouts.revert(watched, 130.0, "numbers of theirs")
     text = history(stage)
     assert list(entries(text)) == ["v2", "the base model"]
-    assert "Live from <t:120:f> (promoted elsewhere) to <t:130:f>: taken back by itself" in text
+    assert "Live from <t:120:f> (promoted elsewhere) to <t:130:f>: rolled back automatically" in text
     for secret in ("555", "30 %", "theirs", "Here:"):
         assert secret not in text
 

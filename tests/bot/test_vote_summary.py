@@ -131,7 +131,7 @@ async def test_who_promotes_what_members_dislike_is_asked_once_more(stage):
     asked = await stage.sees("Members speak against v2 of **Ballast**")
     assert "- Members prefer v1" in asked["content"] and stage.store.versions.live("ballast") == "v1"
     await stage.moderator.click(asked, "Promote anyway")
-    await stage.sees("v2 of **Ballast** speaks from the next reply on.")
+    await stage.sees("v2 of **Ballast** is live from the next reply on.")
 
 
 @pytest.mark.parametrize(("choice", "is_promoted"), [("b", False), ("a", True)])
@@ -142,7 +142,7 @@ async def test_what_members_dislike_is_not_promoted_by_itself(stage, choice, is_
     better = JobResult(adapter="a", seconds=1, scorecard=SCORECARD.model_copy(update={"verdict": "promote"}))
     votes(services.store, 30, choice, guild=guild)
     with services.store._connection.atomic():
-        services.store._connection.write("update jobs set decision = null where job_id = :job", {"job": job.job_id})
+        services.store._connection.write("update jobs set decision = null where job_id = :job", job=job.job_id)
     finished = replace(job, guild_id=guild, result_json=better.model_dump_json())
     decided = await services.versions.decide(finished)
     assert decided.decision == ("promoted" if is_promoted else "manual")

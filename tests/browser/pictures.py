@@ -57,7 +57,7 @@ class Photographer:
 
     async def insist(self, moderator: Visitor) -> None:
         """Wait until the version speaks; the gate asks once more about one that it rejects."""
-        speaks = moderator.page.get_by_text("speaks from the next reply on.").first
+        speaks = moderator.page.get_by_text("is live from the next reply on.").first
         anyway = moderator.page.get_by_role("button", name="Promote anyway").last
         await expect(speaks.or_(anyway).first).to_be_visible(timeout=REPLY_MS)
         if await anyway.is_visible():

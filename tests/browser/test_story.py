@@ -121,7 +121,7 @@ async def test_a_moderator_retrains_to_the_end_and_promotes(tmp_path, tiny_base,
         result = mina.message("Trained: ballast v1")
         await expect(result).to_contain_text("Held-out replies: loss", timeout=TRAINING_MS)
         await button(result, "Promote").click()
-        await mina.sees("v1 of Ballast speaks from the next reply on.")
+        await mina.sees("v1 of Ballast is live from the next reply on.")
         await expect(button(result, "Roll back")).to_be_visible()
         await mina.say("good evening")
         await mina.sees("AI-written · v1")

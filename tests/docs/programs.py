@@ -134,6 +134,9 @@ def slash_commands() -> dict[str, frozenset[str]]:
     found: dict[str, frozenset[str]] = {}
     for info in pkgutil.iter_modules(bot.cogs.__path__):
         module = importlib.import_module(f"bot.cogs.{info.name}")
+        groups = [it for it in vars(module).values() if isinstance(it, app_commands.Group) and it.parent is None]
+        for group in groups:
+            found.update((f"{group.name} {name}", options) for name, options in _with_options(group.commands))
         for _, cog in inspect.getmembers(module, inspect.isclass):
             if issubclass(cog, commands.Cog) and cog.__module__ == module.__name__:
                 group = f"{cog.__cog_group_name__} " if issubclass(cog, commands.GroupCog) else ""

@@ -25,8 +25,10 @@ from personas.schemas.chat import ChatReply, ChatRequest, Persona, Turn
 
 SHIPPED_PROMPTS_FOLDER = Path(__file__).resolve().parents[3] / "data" / "evaluation" / "prompts"
 GENERAL_PROMPTS_NAME = "general"
-MAX_PROMPT_CHARACTERS = 300  # characters of a prompt: it stands above two replies in one message
-MAX_GENERATION_ATTEMPTS = 3  # attempts before two versions count as giving the same reply
+MAX_PROMPT_CHARACTERS = 300
+"""Characters of a prompt: it stands above two replies in one message."""
+MAX_GENERATION_ATTEMPTS = 3
+"""Pairs of replies that are generated before two versions count as saying the same."""
 VOTE_LIMIT_WINDOW_S = 86_400.0
 
 
@@ -36,7 +38,7 @@ class PromptsError(UnderstudyError):
 
 @dataclass(frozen=True)
 class ComparisonPrompt:
-    """A prompt. The id is a hash of the text, so that it stays the same wherever the line stands."""
+    """A prompt. The id is a hash of the text, so that it does not depend on the line's number."""
 
     id: str
     text: str
@@ -54,7 +56,7 @@ def prompts_for(persona_id: str, home: Path, shipped: Path = SHIPPED_PROMPTS_FOL
 
 
 def draw_prompt(prompts: Sequence[ComparisonPrompt], seen: Counter[str]) -> ComparisonPrompt:
-    """One of those that somebody has seen least, by chance."""
+    """A random prompt of those that a member has seen least."""
     fewest = min(seen[prompt.id] for prompt in prompts)
     return random.choice([prompt for prompt in prompts if seen[prompt.id] == fewest])
 
@@ -64,20 +66,17 @@ def _read_prompts(file: Path) -> list[ComparisonPrompt]:
         lines = file.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise PromptsError(f"{file.name} cannot be read.", "It has to be a text file in UTF-8.") from error
-    found = {}
+    prompts = {}
     for number, line in enumerate(lines, 1):
         text = line.strip()
-        if not text or text.startswith("#"):
-            continue
-        if len(text) > MAX_PROMPT_CHARACTERS:
-            raise PromptsError(
-                f"Line {number} of {file.name} has {len(text)} characters.",
-                f"{MAX_PROMPT_CHARACTERS} are the most that fit.",
-            )
-        found[text] = ComparisonPrompt(hashlib.sha256(text.encode()).hexdigest()[:16], text)
-    if not found:
+        if len(text) > MAX_PROMPT_CHARACTERS and not text.startswith("#"):
+            advice = f"{MAX_PROMPT_CHARACTERS} are the most that fit."
+            raise PromptsError(f"Line {number} of {file.name} has {len(text)} characters.", advice)
+        if text and not text.startswith("#"):
+            prompts[text] = ComparisonPrompt(hashlib.sha256(text.encode()).hexdigest()[:16], text)
+    if not prompts:
         raise PromptsError(f"There is no prompt in {file.name}.", "Write one a line.")
-    return list(found.values())
+    return list(prompts.values())
 
 
 @dataclass(frozen=True)
@@ -94,12 +93,6 @@ class Contest:
         return self.version or BASE_MODEL_NAME, self.against or BASE_MODEL_NAME
 
 
-def version_labels(one: BlindComparison) -> tuple[str, str]:
-    """Display names of A and B."""
-    a, b = (name if name != BASE_MODEL_NAME else "the base model" for name in one.versions)
-    return a, b
-
-
 @dataclass(frozen=True)
 class BlindTests:
     """Generates and assigns the comparisons. `per_day` is how many votes a member has in 24 hours."""
@@ -113,17 +106,15 @@ class BlindTests:
     _pending: set[int] = field(default_factory=set)  # ids of the members for whom two replies are being generated
 
     def contest(self, persona: Persona, version: str | None, against: str | None) -> Contest:
-        """Resolve the two versions that somebody named; `base` is the base model.
+        """Resolve two versions (`base` is the base model): by default the newest that is not live, and the live one.
 
-        The defaults are the newest version that is not live, against the live one. Raises `RequestError` where there
-        is none, and for a version that cannot be served.
+        Raises `RequestError` where there is none, and for a version that cannot be served.
         """
         other = self._resolve(persona, against) if against else self.builder.speaking(persona.id)
         one = self._resolve(persona, version) if version else self._newest(persona, other)
         if one == other:
-            raise RequestError(
-                f"Both are {one or 'the base model'}.", "Name two versions, with `version` and `against`."
-            )
+            advice = "Name two versions, with `version` and `against`."
+            raise RequestError(f"Both are {one or 'the base model'}.", advice)
         return Contest(persona, one, other)
 
     def version_names(self, persona: Persona) -> list[str]:
@@ -149,15 +140,15 @@ class BlindTests:
     def require_votes_left(self, user_id: int) -> None:
         """Raise `RefusedError` where a member has used all votes of the last 24 hours."""
         if self.store.comparisons.votes_since(user_id, time.time() - VOTE_LIMIT_WINDOW_S) >= self.per_day:
-            often = "once" if self.per_day == 1 else f"{self.per_day} times"
+            count = "once" if self.per_day == 1 else f"{self.per_day} times"
             raise RefusedError(
-                f"You have voted {often} in the last 24 hours, as often as one may.", "Come back tomorrow."
+                f"You have voted {count} in the last 24 hours, which is the limit.", "Come back tomorrow."
             )
 
     async def generate(self, contest: Contest, user_id: int, guild_id: int) -> NewBlindComparison:
         """Generate a comparison for one member: a prompt that they have seen least, two replies in random order.
 
-        No two members see the same pair: were it shown to many, the chance in two replies would sway all of them.
+        No two members see the same pair: the randomness of one pair must not sway many votes.
         Raises `UnderstudyError` when a reply fails, and `RequestError` where both are the same each time.
         """
         prompts = prompts_for(contest.persona.id, self.home)
@@ -177,7 +168,7 @@ class BlindTests:
 
     async def _assign_new(self, contest: Contest, user_id: int, guild_id: int) -> BlindComparison:
         if user_id in self._pending:
-            raise RefusedError("Your two replies are being written.", "They come in a moment.")
+            raise RefusedError("Your two replies are being written.", "They appear in a moment.")
         self._pending.add(user_id)
         try:
             generated = await self.generate(contest, user_id, guild_id)
@@ -201,9 +192,8 @@ class BlindTests:
         self, contest: Contest, prompt: ComparisonPrompt, guild_id: int
     ) -> tuple[ChatReply, ChatReply]:
         """Generate both replies at once; when one fails, the other is cancelled."""
-        requests = [
-            self._request(contest.persona, version, prompt, guild_id) for version in (contest.version, contest.against)
-        ]
+        pair = (contest.version, contest.against)
+        requests = [self._request(contest.persona, version, prompt, guild_id) for version in pair]
         tasks = [asyncio.ensure_future(self._complete(request)) for request in requests]
         try:
             one, other = await asyncio.gather(*tasks)
@@ -225,9 +215,9 @@ class BlindTests:
                 stream.cancel()
 
     def _request(self, persona: Persona, version: str | None, prompt: ComparisonPrompt, guild_id: int) -> ChatRequest:
-        """Build the request of a conversation that begins with the prompt; guild lore only for the guild's personas.
+        """Build the request of a conversation that begins with the prompt.
 
-        A reply of a persona for everybody may come to train that persona, for all guilds.
+        Guild lore is used for the guild's personas only: replies of a shared persona may train it, for all guilds.
         """
         builder = self.builder
         lore_guild_id = guild_id if persona.id.endswith(guild_suffix(guild_id)) else 0

@@ -10,9 +10,11 @@ import numpy as np
 
 from bot.store import BlindComparison
 
-BOOTSTRAP_SAMPLES = 1000  # bootstrap resamples of members
-MIN_INTERVAL_MEMBERS = 5  # minimum members for a bootstrap interval
-MAX_ITERATIONS = 500  # maximum of Hunter's iterations; two versions take one
+BOOTSTRAP_SAMPLES = 1000
+MIN_INTERVAL_MEMBERS = 5
+"""Members that resampling needs to estimate their spread."""
+MAX_ITERATIONS = 500
+"""Limit of Hunter's iterations; two versions take one."""
 
 FloatArray = Any  # a numpy array of floats
 
@@ -37,14 +39,14 @@ def fit_strengths(votes: Sequence[BlindComparison], reference: str) -> list[Vers
     wins = _wins_by_member([vote for vote in votes if vote.versions[0] in places], places)
     total = wins.sum(axis=0)
     compared = (total + total.T > 0) * 0.5
-    found = _fit_log_odds(total[None] + compared)[0]
+    log_odds = _fit_log_odds(total[None] + compared)[0]
     lows, highs = _interval(wins, compared)
-    made = [
-        VersionStrength(version, float(found[place]), _at(lows, place), _at(highs, place))
+    strengths = [
+        VersionStrength(version, float(log_odds[place]), _at(lows, place), _at(highs, place))
         for version, place in places.items()
         if version != reference
     ]
-    return sorted(made, key=lambda strength: -strength.log_odds)
+    return sorted(strengths, key=lambda strength: -strength.log_odds)
 
 
 def win_probability(log_odds: float) -> float:

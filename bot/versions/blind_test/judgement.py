@@ -12,44 +12,47 @@ from bot.store import BlindComparison
 from bot.versions.blind_test.bradley_terry import VersionStrength, fit_strengths
 from bot.versions.sequential_test import ConfidenceRange, Ruling, confidence_range, decide_ruling, members_needed
 
-MIN_READING_TIME_S = 3.0  # two replies cannot be read in less, in seconds
-MIN_OUTLIER_VOTES = 5  # minimum votes to judge a member by
-MAX_POSITION_P_VALUE = 0.005  # maximum probability of choosing one position so often by chance, the order being random
-MAX_DISAGREEMENT_P_VALUE = 0.001  # maximum probability of such votes by a member who agrees with the others
-MIN_OTHER_MEMBERS = 3  # minimum number of other members, with three votes each, to compare a member with
-MAX_VOTES_PER_MEMBER = 10  # votes per member and pair of versions that count, so that no member dominates
-MEMBER_WINDOW_S = 86_400.0  # seconds after a member's first vote in which their votes are collected
+MIN_READING_TIME_S = 3.0
+"""Time that reading two replies takes at least, in seconds."""
+MIN_OUTLIER_VOTES = 5
+"""Votes that a member needs to be examined."""
+MAX_POSITION_P_VALUE = 0.005
+"""Largest p-value of choosing one position so often, given the random order, that counts as odd."""
+MAX_DISAGREEMENT_P_VALUE = 0.001
+"""Largest p-value of such votes, given the others', that counts as odd."""
+MIN_OTHER_MEMBERS = 3
+"""Other members, with three decisive votes each, that a comparison with them needs."""
+MAX_VOTES_PER_MEMBER = 10
+"""Votes of a member between two versions that count for the ruling, so that members weigh alike."""
+MEMBER_WINDOW_S = 86_400.0
+"""Time after a member's first vote in which their votes count, in seconds."""
 UNDECIDED_SCORES = {"tie": 0.5, "bad": 0.5}
 
 
 @dataclass(frozen=True)
 class OutlierMember:
-    """A member and what is odd, in words."""
+    """A member whose votes look odd, and the reasons."""
 
     user_id: int
     why: tuple[str, ...]
 
 
 def find_outliers(votes: Sequence[BlindComparison], version: str) -> list[OutlierMember]:
-    """Finds members whose votes between a version and one other look odd: far from the others', for a position, or
-    hasty.
-
-    Those with the most reasons come first.
-    """
+    """Find members whose votes look odd: unlike the others', for one position, or hasty. Most reasons come first."""
     members: dict[int, list[BlindComparison]] = defaultdict(list)
     for vote in votes:
         members[vote.user_id].append(vote)
-    found = []
+    outliers = []
     for user_id, own in members.items():
-        why = (_disagreement_reason(user_id, members, version), _position_bias_reason(own), _haste_reason(own))
-        if said := tuple(one for one in why if one):
-            found.append(OutlierMember(user_id, said))
-    return sorted(found, key=lambda one: -len(one.why))
+        reasons = (_disagreement_reason(user_id, members, version), _position_bias_reason(own), _haste_reason(own))
+        if any(reasons):
+            outliers.append(OutlierMember(user_id, tuple(filter(None, reasons))))
+    return sorted(outliers, key=lambda it: -len(it.why))
 
 
 def _haste_reason(own: Sequence[BlindComparison]) -> str:
-    taken = median((vote.voted_at or vote.shown_at) - vote.shown_at for vote in own)
-    return f"votes after {taken:.1f} s" if len(own) >= MIN_OUTLIER_VOTES and taken < MIN_READING_TIME_S else ""
+    taken_s = median(_voted_at(vote) - vote.shown_at for vote in own)
+    return f"votes after {taken_s:.1f} s" if len(own) >= MIN_OUTLIER_VOTES and taken_s < MIN_READING_TIME_S else ""
 
 
 def _position_bias_reason(own: Sequence[BlindComparison]) -> str:
@@ -61,7 +64,7 @@ def _position_bias_reason(own: Sequence[BlindComparison]) -> str:
 
 
 def _disagreement_reason(user_id: int, members: Mapping[int, Sequence[BlindComparison]], version: str) -> str:
-    """Compared by the share of decisive votes; each of the others counts once."""
+    """Compares shares of decisive votes; each of the others counts once."""
     own = [vote.chosen == version for vote in members[user_id] if vote.chosen]
     others = [
         sum(vote.chosen == version for vote in decisive) / len(decisive)
@@ -73,9 +76,8 @@ def _disagreement_reason(user_id: int, members: Mapping[int, Sequence[BlindCompa
     share = min(max(sum(others) / len(others), 0.05), 0.95)
     ahead = sum(own)
     tail = min(_binomial_tail(ahead, len(own), share), _binomial_tail(len(own) - ahead, len(own), 1 - share))
-    return (
-        f"{ahead} of {len(own)} votes for {version}, others {share:.0%}" if 2 * tail <= MAX_DISAGREEMENT_P_VALUE else ""
-    )
+    is_odd = 2 * tail <= MAX_DISAGREEMENT_P_VALUE
+    return f"{ahead} of {len(own)} votes for {version}, others {share:.0%}" if is_odd else ""
 
 
 def _binomial_tail(hits: int, of: int, share: float) -> float:
@@ -87,7 +89,7 @@ def _binomial_tail(hits: int, of: int, share: float) -> float:
 class BlindTestJudgement:
     """Result of a blind test of `version` against `against`.
 
-    `member_scores` are the members that the rule has counted. `strength` is None without votes, `members_needed` as in
+    `counted` is the number of members that the ruling counts, `strength` None without votes, `members_needed` as in
     `bot.versions.sequential_test`. `others` are the strengths of further versions that were compared with either.
     """
 
@@ -102,7 +104,7 @@ class BlindTestJudgement:
     ruling: Ruling
     range: ConfidenceRange
     members_needed: int | None
-    odd: tuple[OutlierMember, ...]
+    outliers: tuple[OutlierMember, ...]
 
 
 def judge_votes(comparisons: Sequence[BlindComparison], version: str, against: str, now: float) -> BlindTestJudgement:
@@ -122,7 +124,7 @@ def judge_votes(comparisons: Sequence[BlindComparison], version: str, against: s
         ruling=decide_ruling(values),
         range=confidence_range(values),
         members_needed=members_needed(values),
-        odd=tuple(find_outliers(pair, version)),
+        outliers=tuple(find_outliers(pair, version)),
     )
 
 

@@ -18,11 +18,12 @@ from bot.versions.sequential_test import (
 from personas.schemas.scorecard import MemberFeedback
 
 HarmSignal = Literal["votes", "interruptions"]
-MIN_REPLIES_PER_VERSION = 10  # minimum replies of each version before a decision
+MIN_REPLIES_PER_VERSION = 10
+"""Replies that each version needs before it is judged."""
 BASELINE_WINDOW_S = 30 * 86_400.0
-"""Seconds for which earlier replies of the previous version count, where versions were not drawn at random."""
+"""Age of the old version's replies that count, in seconds, where nothing was drawn."""
 MIN_VOTES_PER_MEMBER, MIN_REPLIES_PER_MEMBER = 3, 5
-"""Minimum votes, and requested replies, of a member for each version where versions were not drawn at random."""
+"""Votes and replies of each version that a member needs to count, where nothing was drawn."""
 EVEN_SHARE = 0.5
 
 
@@ -37,7 +38,7 @@ class RolloutComparison:
 
     @property
     def worse(self) -> HarmSignal | None:
-        """By what the new version is worse; None while that is not shown."""
+        """The signal by which the new version is worse; None while there is no evidence."""
         if (
             min(self.new.replies, self.before.replies) < MIN_REPLIES_PER_VERSION
             or max(self.votes, self.interruptions) < E_VALUE_THRESHOLD
@@ -69,23 +70,23 @@ def _compare_before_after(store: Store, rollout: Rollout) -> RolloutComparison:
     votes = _paired_e_value(
         store.reply_stats.downvotes_by_member(then), store.reply_stats.downvotes_by_member(now), MIN_VOTES_PER_MEMBER
     )
-    # A reply can still be stopped or made anew until its member has asked for the next one.
+    # A reply can still be stopped or regenerated until its member has asked for the next one.
     settled = {member: marks[:-1] for member, marks in store.reply_stats.interruptions_by_member(now).items()}
     interruptions = _paired_e_value(store.reply_stats.interruptions_by_member(then), settled, MIN_REPLIES_PER_MEMBER)
     return RolloutComparison(store.reply_stats.of(now), store.reply_stats.of(then), votes, interruptions)
 
 
 def _selections(rollout: Rollout) -> tuple[ReplySelection, ReplySelection]:
-    """The replies of the new version, and those of the one before until then."""
-    begun, whole = rollout.started_at, rollout.is_promoted
-    guild_id, number = (None, None) if whole else (rollout.guild_id, rollout.seq)
-    now = ReplySelection(rollout.persona_id, rollout.version, begun, guild_id=guild_id, rollout=number)
-    then = ReplySelection(rollout.persona_id, rollout.before, begun - BASELINE_WINDOW_S, begun, guild_id)
+    """The replies of the new version, and the earlier ones of the old version."""
+    start = rollout.started_at
+    guild_id, seq = (None, None) if rollout.is_promoted else (rollout.guild_id, rollout.seq)
+    now = ReplySelection(rollout.persona_id, rollout.version, start, guild_id=guild_id, rollout=seq)
+    then = ReplySelection(rollout.persona_id, rollout.before, start - BASELINE_WINDOW_S, start, guild_id)
     return now, then
 
 
 def _paired_e_value(then: dict[int, list[bool]], now: dict[int, list[bool]], each: int) -> float:
-    """The last marks then against the first ones now, of whoever has enough of these and any of those."""
+    """Compare the last marks of then with the first `each` ones of now, by member."""
     paired = PairedEProcess()
     for member, marks in now.items():
         if len(marks) >= each and (earlier := then.get(member, [])[-each:]):
@@ -98,48 +99,48 @@ async def summarise_votes(
 ) -> MemberFeedback | None:
     """Summarise the votes in a guild, or (None) in all, at a time in seconds since 1970.
 
-    None for the version that speaks, and for one of which nobody has said anything.
+    None for the live version, and for one without any feedback.
     """
     live = store.versions.live(persona_id)
-    names = {version, live or BASE_MODEL_NAME}
-    votes = [one for one in store.comparisons.voted(persona_id, guild_id) if set(one.versions) == names]
-    own, other = (
-        store.reply_stats.of(ReplySelection(persona_id, which, guild_id=guild_id)) for which in (version, live)
-    )
+    pair = {version, live or BASE_MODEL_NAME}
+    votes = [vote for vote in store.comparisons.voted(persona_id, guild_id) if set(vote.versions) == pair]
+    selections = (ReplySelection(persona_id, which, guild_id=guild_id) for which in (version, live))
+    own, other = map(store.reply_stats.of, selections)
     if live == version or not (votes or own.up or own.down):
         return None
     values = member_scores(votes, version, now)
-    sure = await asyncio.to_thread(confidence_range, values) if len(values) >= MIN_RULING_MEMBERS else None
+    bounds = await asyncio.to_thread(confidence_range, values) if len(values) >= MIN_RULING_MEMBERS else None
     return MemberFeedback(
         against=live or BASE_MODEL_NAME,
         votes=len(votes),
         members=len(values),
-        least=sure.low if sure else None,
-        most=sure.high if sure else None,
+        least=bounds.low if bounds else None,
+        most=bounds.high if bounds else None,
         up=(own.up, other.up),
         down=(own.down, other.down),
         evidence=_max_rollout_evidence(store, persona_id, version, live, guild_id),
     )
 
 
-def vote_objections(found: MemberFeedback | None) -> tuple[str, ...]:
+def vote_objections(feedback: MemberFeedback | None) -> tuple[str, ...]:
     """List the members' certain objections to a version, a sentence each."""
-    if found is None:
+    if feedback is None:
         return ()
-    other = "the base model" if found.against == BASE_MODEL_NAME else found.against
-    said = []
-    if found.least is not None and found.most is not None and found.most < EVEN_SHARE:
-        said.append(f"Members prefer {other}: this one in {found.least:.0%} to {found.most:.0%} of blind comparisons.")
-    if found.evidence is not None and found.evidence >= E_VALUE_THRESHOLD:
-        said.append(f"Its replies are disliked more than those of {other}: {found.down[0]} 👎 and {found.up[0]} 👍.")
-    return tuple(said)
+    other, least, most = feedback.against, feedback.least, feedback.most
+    other = "the base model" if other == BASE_MODEL_NAME else other
+    objections = []
+    if least is not None and most is not None and most < EVEN_SHARE:
+        objections.append(f"Members prefer {other}: this one in {least:.0%} to {most:.0%} of blind comparisons.")
+    if feedback.evidence is not None and feedback.evidence >= E_VALUE_THRESHOLD:
+        votes = f"{feedback.down[0]} 👎 and {feedback.up[0]} 👍"
+        objections.append(f"Its replies are disliked more than those of {other}: {votes}.")
+    return tuple(objections)
 
 
 def _max_rollout_evidence(
     store: Store, persona_id: str, version: str, live: str | None, guild_id: int | None
 ) -> float | None:
-    """The most that any trial of the version beside the one that speaks has brought; ended ones count."""
-    rollouts = store.rollouts
-    tried = rollouts.of_all_guilds(persona_id) if guild_id is None else rollouts.of_persona(persona_id, guild_id)
-    beside = [one for one in tried if (one.version, one.before) == (version, live)]
-    return max((compare_rollout(store, one).votes for one in beside), default=None)
+    """The highest evidence of any rollout, ended ones included, of the version beside the live one."""
+    rollouts = store.rollouts.of_persona(persona_id, guild_id)
+    compared = [it for it in rollouts if (it.version, it.before) == (version, live)]
+    return max((compare_rollout(store, rollout).votes for rollout in compared), default=None)

@@ -97,7 +97,7 @@ async def test_what_was_cut_off_is_not_done_a_second_time_by_itself(ask):
 
 async def test_after_a_day_a_key_is_new(ask):
     await ask(json={"a": 1})
-    ask.store._connection.write("update answered set at = :at", {"at": time.time() - IDEMPOTENCY_KEY_LIFETIME_S - 1})
+    ask.store._connection.write("update answered set at = :at", at=time.time() - IDEMPOTENCY_KEY_LIFETIME_S - 1)
     assert (await ask(json={"a": 2}))[1]["done"] == 2
 
 

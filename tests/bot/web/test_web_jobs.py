@@ -80,7 +80,7 @@ async def test_a_servers_job_says_nothing_of_who_asked(desk):
 
 async def test_a_job_that_cannot_be_read_is_shown_all_the_same(desk):
     job_id = (await desk.start())[1]["job_id"]
-    desk.store._connection.write("update jobs set request = '{}', progress = '{}' where job_id = :j", {"j": job_id})
+    desk.store._connection.write("update jobs set request = '{}', progress = '{}' where job_id = :j", j=job_id)
     shown = await job(desk, job_id)
     assert shown["request"] is None and shown["progress"] is None and shown["state"] == "queued"
 

@@ -50,13 +50,13 @@ async def test_what_wants_attention_is_told_until_it_is_seen_to(desk):
     desk.backend.finish(TrainingFailed(f"<b>{desk.home}/full</b> is full.", "Free some space.", can_resume=True))
     await until(lambda: desk.store.jobs.get(job_id).state == "failed")
     install(desk.store, "oda", card=SCORECARD.model_copy(update={"verdict": "hold", "reasons": ("It repeats.",)}))
-    desk.store._connection.write("update jobs set finished_at = unixepoch() where job_id = :j", {"j": job_id})
+    desk.store._connection.write("update jobs set finished_at = unixepoch() where job_id = :j", j=job_id)
     text = (await desk.page("/dashboard"))[1]
     assert "oda v1 is held" in text and "It repeats." in text
     assert "&lt;b&gt;UNDERSTUDY_HOME/full" in text and str(desk.home) not in text
     assert "It can go on where it was." in text and f"/dashboard/training/{job_id}" in text
     desk.store.versions.promote("oda", "v1", 1, 2.0)
-    desk.store._connection.write("update jobs set finished_at = 1 where job_id = :j", {"j": job_id})
+    desk.store._connection.write("update jobs set finished_at = 1 where job_id = :j", j=job_id)
     assert "Needs attention" not in (await desk.page("/dashboard"))[1]
 
 

@@ -214,7 +214,7 @@ async def test_files_that_cannot_be_read_cost_what_stands_in_them_alone(desk):
     (folder / "request.json").write_text("[]")
     page = words(await shown(desk, "/dashboard/training/j1"))
     assert "1 line of its events cannot be read and is left out." in page and "3.5" in page
-    desk.store._connection.write("update jobs set request = '{}', result = '{}' where job_id = 'j1'", {})
+    desk.store._connection.write("update jobs set request = '{}', result = '{}' where job_id = 'j1'")
     page = await shown(desk, "/dashboard/training/j1")
     assert "oda v1" in words(page) and "Repeat with changes" not in page
     assert "cannot be read" in words(await shown(desk, "/dashboard/training/j1/repeat", 409))

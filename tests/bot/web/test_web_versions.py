@@ -64,17 +64,17 @@ async def test_what_is_decided_over_rest_is_seen_on_discord(tmp_path):
         await stage.moderator.slash(QUAY, "finetune start")
         await until(lambda: stage.backend.busy)
         stage.backend.finish()
-        result = await stage.sees("Promote lets it speak")
+        result = await stage.sees("Promote makes it live")
         async with session.post("/personas/ballast/versions/v1/promote") as answer:
             assert answer.status == 200
-        said = await stage.sees("It speaks now.")
+        said = await stage.sees("It is live now.")
         assert said["id"] == result["id"] and stage.engine.loaded[-1].version == "v1"
         mark = stage.mark
         await stage.member.say(QUAY, "hello")
         assert "AI-written · v1" in (await stage.finished(QUAY, mark))["content"]
         async with session.post("/personas/ballast/rollback") as answer:
             assert (await answer.json())["version"] is None
-        await stage.sees("Promote lets it speak", since=mark)
+        await stage.sees("Promote makes it live", since=mark)
 
 
 async def test_one_that_the_gate_rejects_takes_a_second_word(desk):

@@ -127,7 +127,7 @@ async def test_a_version_goes_live_and_is_taken_back(dashboard, phone):
     await expect(page.get_by_text("It fits better.")).to_be_visible()
     await assert_accessible(page)
     await page.get_by_role("button", name="Promote v2").click()
-    await expect(page.get_by_role("status").first).to_contain_text("v2 of Ballast speaks from the next reply on.")
+    await expect(page.get_by_role("status").first).to_contain_text("v2 of Ballast is live from the next reply on.")
     await expect(page.get_by_role("img", name="The versions of Ballast in time.")).to_contain_text("v2")
     assert services(dashboard).store.versions.live("ballast") == "v2"
     await page.get_by_role("link", name="Roll back").click()

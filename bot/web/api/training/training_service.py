@@ -39,7 +39,7 @@ async def queue_training(
     Raises `Problem` or another `UnderstudyError` if it cannot run here; nothing is queued then.
     """
     services = get_services(request)
-    checks, wanted = _parse_request(services, body)
+    checks, wanted = services.request_checks, _parse_request(services, body)
     with _checks_as_problems(services):
         async with request.app[CHECK_LOCK]:
             if known := _existing_job(services, job_id, wanted):
@@ -53,10 +53,10 @@ async def queue_training(
 async def plan_request(request: web.Request, body: dict[str, Any]) -> tuple[TrainingRequest, TrainingPlan]:
     """Parse a body and plan its run, whatever is in the queue. Raises `UnderstudyError`s."""
     services = get_services(request)
-    checks, wanted = _parse_request(services, body)
+    wanted = _parse_request(services, body)
     with _checks_as_problems(services):
         async with request.app[CHECK_LOCK]:
-            await checks.require_available(body)
+            await services.request_checks.require_available(body)
             return wanted, await services.queue.plan(wanted)
 
 
@@ -90,10 +90,8 @@ def smoothing_query(request: web.Request) -> float:
     return weight
 
 
-def _parse_request(services: Services, body: dict[str, Any]) -> tuple[request_checks.RequestChecks, TrainingRequest]:
-    parse_body(TrainingRequest, {"base_model": services.base_model, **body})
-    checks = request_checks.RequestChecks(services.queue, services.catalogue, services.base_model, services.home)
-    return checks, checks.parse(body)
+def _parse_request(services: Services, body: dict[str, Any]) -> TrainingRequest:
+    return parse_body(TrainingRequest, {"base_model": services.base_model, **body})
 
 
 @contextmanager

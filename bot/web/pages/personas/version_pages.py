@@ -11,11 +11,12 @@ from itertools import pairwise
 from aiohttp import web
 from markupsafe import Markup
 
+from bot.chat.model_names import version_label
 from bot.services import Services
 from bot.store import InstalledVersion, Promotion, Rollout
 from bot.versions.live_versions import OPERATOR_USER_ID
 from bot.versions.rollout.rollout_metrics import compare_rollout
-from bot.versions.rollout.rollout_text import tally_text, version_label
+from bot.versions.rollout.rollout_text import tally_text
 from bot.versions.rollout.version_history import ENDING_LABELS
 from bot.web.api.personas.persona_lookup import (
     OwnedPersona,
@@ -102,7 +103,7 @@ def version_timelines(services: Services, persona_id: str) -> list[VersionTimeli
     for began, after in pairwise([*changes, None]):
         if began is not None:
             found.get(began.version or "", base).live_periods.append(_live_period(began, after))
-    for tried in services.store.rollouts.of_all_guilds(persona_id):
+    for tried in services.store.rollouts.of_persona(persona_id):
         if not tried.is_promoted and tried.version in found:
             found[tried.version].trials.append(_rollout_period(tried))
     if not changes or changes[0].version is not None:
@@ -266,7 +267,7 @@ async def post_promote_page(request: web.Request) -> web.Response:
         changed = await found.services.versions.promote(
             found.id, made.version, OPERATOR_GUILD_ID, 0, OPERATOR_USER_ID, anyway=anyway
         )
-    outcome = "speaks from the next reply on." if changed else "speaks already."
+    outcome = "is live from the next reply on." if changed else "is live already."
     return redirect_to(request, f"{found.page}/versions", f"{made.version} of {found.persona.name} {outcome}")
 
 

@@ -9,14 +9,14 @@ from urllib.parse import urlencode
 
 from aiohttp import web
 
+from bot.chat.model_names import version_label
 from bot.chat.streaming_reply import remove_links
 from bot.services import Services
 from bot.store import BASE_MODEL_NAME, BlindComparison, VoteChoice
-from bot.versions.blind_test.assignment import Contest, version_labels
+from bot.versions.blind_test.assignment import Contest
 from bot.versions.blind_test.judgement import judge_votes
 from bot.versions.blind_test.judgement_text import (
     CHOICE_LABELS,
-    display_name,
     required_votes_text,
     ruling_text,
     strength_text,
@@ -109,7 +109,7 @@ async def get_revealed(request: web.Request) -> web.Response:
         persona=persona,
         one=one,
         texts=(remove_links(one.text_a), remove_links(one.text_b)),
-        makers=version_labels(one),
+        makers=tuple(map(version_label, one.versions)),
         vote=CHOICE_LABELS[one.choice],
         contest=contest,
         again=_contest_path(contest),
@@ -122,7 +122,7 @@ async def _vote_summary(services: Services, contest: Contest) -> dict[str, Any]:
     comparisons = services.store.comparisons
     votes = comparisons.voted(contest.persona.id)
     judgement = await asyncio.to_thread(judge_votes, votes, *contest.names, time.time())
-    one, other = (display_name(name) for name in contest.names)
+    one, other = (version_label(name) for name in contest.names)
     return {
         "judgement": judgement,
         "counts": comparisons.judgement_counts(contest.persona.id, contest.version, contest.against),
@@ -131,7 +131,7 @@ async def _vote_summary(services: Services, contest: Contest) -> dict[str, Any]:
         "strength": strength_text(judgement.strength) if judgement.strength else "",
         "ruling": ruling_text(judgement).replace("**", ""),
         "missing": required_votes_text(judgement),
-        "others": [(display_name(it.version), strength_text(it)) for it in judgement.others],
+        "others": [(version_label(it.version), strength_text(it)) for it in judgement.others],
     }
 
 
