@@ -254,7 +254,5 @@ class _DialogueRun:
         replies, place = self.reply_service.store.replies, self.talk.place
         if not seen:
             seen.append(parts[0])
-            replies.begin(
-                seen[0], guild_id=place.guild_id, channel_id=place.channel_id, persona_id=persona.id, at=time.time()
-            )
+            replies.begin(seen[0], place.guild_id, place.channel_id, persona.id, time.time())
         replies.record_parts(seen[0], parts)

@@ -25,24 +25,19 @@ from personas.schemas.chat import ChatReply, ChatRequest, Persona
 
 log = logging.getLogger(__name__)
 MAX_RESUME_AGE_S = 900.0
-"""Replies that a crash cut off are finished when they are no older; later nobody waits for them."""
+"""Maximum age of interrupted replies that are finished at the next start."""
 
 
 class ReplyViews(Protocol):
-    """Makes the buttons under a reply; they carry the id of the event, so that they outlive a restart."""
+    """Creates the buttons under a growing and an ended reply; they carry the event's id, so they outlive a restart."""
 
-    def growing(self, event_id: int) -> discord.ui.View:
-        """While it is being written."""
-        ...
-
-    def ended(self, event_id: int, votes: VoteCounts) -> discord.ui.View:
-        """Once it is there."""
-        ...
+    def growing(self, event_id: int) -> discord.ui.View: ...
+    def ended(self, event_id: int, votes: VoteCounts) -> discord.ui.View: ...
 
 
 @dataclass(frozen=True)
 class IncomingMessage:
-    """A message to answer. `event_id` is Discord's id of what asked: the message or the interaction."""
+    """A message to answer. `event_id` is Discord's id of the message or interaction."""
 
     event_id: int
     author_id: int
@@ -52,7 +47,7 @@ class IncomingMessage:
 
 @dataclass(frozen=True)
 class ReplyTask:
-    """A reply to be made: who answers which stored message, where. `parts` are the messages of an earlier attempt."""
+    """A reply to generate. `parts` are the messages of an earlier attempt, `before` is its text."""
 
     event_id: int
     asked_by: int
@@ -69,7 +64,7 @@ class ReplyTask:
 
 @dataclass
 class ReplyService:
-    """Answers in any number of channels at once; each reply runs in the task of the event that asked for it."""
+    """Answers in any number of channels at once; each reply runs in the task of its event."""
 
     store: Store
     engine: Engine
@@ -85,27 +80,20 @@ class ReplyService:
         """Policy that is checked before a reply."""
         return ReplyPolicy(self.store)
 
-    # ------------------------------------------------------------------------------------------ what people ask for
+    # ------------------------------------------------------------------------------------------ requests
 
-    async def answer(self, asked: IncomingMessage, persona: Persona, channel: SpeakChannel) -> None:
+    async def answer(self, message: IncomingMessage, persona: Persona, channel: SpeakChannel) -> None:
         """Store the message, then reply as the persona. An event that was answered before is ignored."""
         place, now = channel_ref(channel), time.time()
-        seq = self.store_message(asked, place)
-        if self.store.replies.begin(
-            asked.event_id,
-            guild_id=place.guild_id,
-            channel_id=place.channel_id,
-            persona_id=persona.id,
-            at=now,
-            asked_by=asked.author_id,
-            trigger_seq=seq,
-            rollout=self.store.rollouts.counted_rollout(persona.id, now, *astuple(place)),
-        ):
-            task = ReplyTask(asked.event_id, asked.author_id, persona, channel, seq)
+        seq = self.store_message(message, place)
+        rollout = self.store.rollouts.counted_rollout(persona.id, now, *astuple(place))
+        reply = (message.event_id, place.guild_id, place.channel_id, persona.id, now)
+        if self.store.replies.begin(*reply, asked_by=message.author_id, trigger_seq=seq, rollout=rollout):
+            task = ReplyTask(message.event_id, message.author_id, persona, channel, seq)
             await self._reply(task, self._request(task))
 
     async def regenerate(self, event_id: int, user: discord.abc.User, channel: SpeakChannel) -> None:
-        """Make a reply anew, in the same message. Raises `UnderstudyError`, and changes nothing, when it may not be."""
+        """Regenerate a reply in the same message. Raises `UnderstudyError`, and changes nothing, if that is refused."""
         reply = self.store.replies.get(event_id)
         persona = self.request_builder.personas.get(reply.persona_id, reply.guild_id) if reply else None
         if reply is None or persona is None or reply.trigger_seq is None:
@@ -127,42 +115,41 @@ class ReplyService:
         return event_id in self._running
 
     def stop(self, event_id: int, user: discord.abc.User) -> None:
-        """Stop a running reply for whoever asked for it, or a moderator. Raises `RefusedError` for others."""
+        """Stop a running reply for its author or a moderator. Raises `RefusedError` for others."""
         task, stream = self._running[event_id]
         self.rules.require_owner(task.asked_by, user, "stop this reply")
         self.store.replies.record_interruption(event_id, user.id, time.time())
         stream.cancel()
 
     def stop_guild_replies(self, guild_id: int) -> None:
-        """Stop the running replies of a guild that a mute now holds for."""
+        """Stop the running replies of a guild's muted personas."""
         for task, stream in list(self._running.values()):
             if task.place.guild_id == guild_id and self.rules.muted(task.persona, task.place):
                 stream.cancel()
 
     def stop_replies(self, *, of: str | None = None, to: int | None = None) -> None:
-        """Stop the running replies of a persona, or to somebody."""
+        """Stop the running replies of a persona, or to a member."""
         for task, stream in list(self._running.values()):
             if task.persona.id == of or task.asked_by == to:
                 stream.cancel()
 
     async def delete(self, replies: Iterable[StoredReply], client: discord.Client) -> AsyncIterator[bool]:
-        """Delete replies from Discord and from the history; says of each whether it is gone."""
+        """Delete replies from Discord and from the history; yields for each whether that worked."""
         for reply in replies:
             yield await self._delete(reply, client)
 
     async def greet(self, persona: Persona, channel: SpeakChannel, guest: str = EXAMPLE_USER) -> None:
-        """Let a persona say its card's greeting in its new home, to whoever invited it."""
+        """Post the greeting of a persona's card in its new channel, addressed to `guest`."""
         place = channel_ref(channel)
         if persona.first_mes and not self.rules.muted(persona, place):
-            voice = await self.senders.of(persona, channel)
+            sender = await self.senders.of(persona, channel)
             greeting = fill_macros(persona.first_mes, persona, guest)
-            parts = split_message(greeting, "-# a greeting by this persona's author")
-            said, *more = [await voice.say(part) for part in parts]
-            self.store.replies.begin(
-                said, guild_id=place.guild_id, channel_id=place.channel_id, persona_id=persona.id, at=time.time()
-            )
-            self.store.replies.record_parts(said, [said, *more])
-            self.store.replies.finish(said, "done")
+            texts = split_message(greeting, "-# a greeting by this persona's author")
+            message_ids = [await sender.say(text) for text in texts]
+            replies, event_id = self.store.replies, message_ids[0]
+            replies.begin(event_id, place.guild_id, place.channel_id, persona.id, time.time())
+            replies.record_parts(event_id, message_ids)
+            replies.finish(event_id, "done")
 
     # ------------------------------------------------------------------------------------------ shared with dialogues
 
@@ -232,7 +219,7 @@ class ReplyService:
         self.store.replies.finish(event_id, state, reply.version, reply.seed)
 
     async def close(self) -> None:
-        """Let go of the replies that are being made; they stay unfinished in the store and are taken up again."""
+        """Cancel the running replies; they stay unfinished in the store and are resumed at the next start."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -240,26 +227,26 @@ class ReplyService:
     # ------------------------------------------------------------------------------------------ after a crash
 
     async def resume_interrupted(self, client: discord.Client) -> None:
-        """Finish the replies that a crash or a restart cut off."""
-        for cut in self.store.replies.unfinished():
+        """Finish the replies that a crash or a restart interrupted."""
+        for reply in self.store.replies.unfinished():
             try:
-                await self._resume(cut, await fetch_channel(client, cut.channel_id))
-            except Exception:  # one that cannot be finished must not keep the others from it
-                log.exception("the reply %d could not be finished", cut.event_id)
-                self.store.replies.finish(cut.event_id, "failed")
+                await self._resume(reply, await fetch_channel(client, reply.channel_id))
+            except Exception:  # one failure must not affect the other replies
+                log.exception("the reply %d could not be finished", reply.event_id)
+                self.store.replies.finish(reply.event_id, "failed")
 
-    async def _resume(self, cut: StoredReply, channel: SpeakChannel | None) -> None:
-        persona = self.request_builder.personas.get(cut.persona_id, cut.guild_id)
+    async def _resume(self, reply: StoredReply, channel: SpeakChannel | None) -> None:
+        persona = self.request_builder.personas.get(reply.persona_id, reply.guild_id)
         if persona is None or channel is None:
-            self.store.replies.finish(cut.event_id, "failed")
-        elif cut.trigger_seq is None or time.time() - cut.created_at > MAX_RESUME_AGE_S:
-            self.store.replies.finish(cut.event_id, "failed")
-            if cut.parts:
-                voice = await self.senders.of(persona, channel)
-                await voice.change(cut.parts[-1], "-# This reply was cut off. Ask again.")
+            self.store.replies.finish(reply.event_id, "failed")
+        elif reply.trigger_seq is None or time.time() - reply.created_at > MAX_RESUME_AGE_S:
+            self.store.replies.finish(reply.event_id, "failed")
+            if reply.parts:
+                sender = await self.senders.of(persona, channel)
+                await sender.change(reply.parts[-1], "-# This reply was cut off. Ask again.")
         else:
-            log.info("finishing a reply of %s in #%s that was cut off", persona.name, channel)
-            task = ReplyTask(cut.event_id, cut.asked_by, persona, channel, cut.trigger_seq, cut.parts)
+            log.info("finishing an interrupted reply of %s in #%s", persona.name, channel)
+            task = ReplyTask(reply.event_id, reply.asked_by, persona, channel, reply.trigger_seq, reply.parts)
             await self._reply(task, self._request(task))
 
     # ------------------------------------------------------------------------------------------ one reply
@@ -268,16 +255,16 @@ class ReplyService:
         return self.request_builder.request(task.persona, task.place, task.trigger_seq, task.event_id)
 
     async def _reply(self, task: ReplyTask, request: ChatRequest, stream: ReplyStream | None = None) -> None:
-        """Make it, from the request (or from the stream that was asked for already) to the stored text."""
+        """Post, stream and store a reply to a request; `stream` is its stream if it was submitted already."""
         with self._closeable():
-            live = await self._begun(task, stream)
+            live = await self._begin(task, stream)
             live.lore = request.lore
             try:
                 reply = await self._follow(task, request, live, stream)
-            except discord.NotFound:  # somebody has deleted the message: nobody waits for it any more
+            except discord.NotFound:  # the message was deleted: nobody waits for the reply any more
                 log.info("the message of the reply %d is gone", task.event_id)
                 self.store.replies.finish(task.event_id, "stopped")
-            except Exception as error:  # nobody above could say it where the reply was to be
+            except Exception as error:  # shown in the reply's place
                 self.store.replies.finish(task.event_id, "failed")
                 await self._fail(live, error)
             else:
@@ -286,39 +273,35 @@ class ReplyService:
                 if running := self._running.pop(task.event_id, None):
                     running[1].cancel()
 
-    async def _begun(self, task: ReplyTask, stream: ReplyStream | None) -> StreamingReply:
-        """The message that will grow. Where there may be none the reply has failed; while Discord is out of reach it
-        stays unfinished instead, and is taken up at the next start."""
+    async def _begin(self, task: ReplyTask, stream: ReplyStream | None) -> StreamingReply:
+        """Post the message. Refused by Discord, the reply has failed; it stays unfinished without a connection."""
+        event_id = task.event_id
         try:
-            return await self._begin(task)
+            return await self.begin_message(
+                task.persona,
+                task.channel,
+                growing=lambda: self.views.growing(event_id),
+                ended=lambda: self.views.ended(event_id, self.store.replies.votes(event_id)),
+                on_parts=lambda ids: self.store.replies.record_parts(event_id, ids),
+                parts=task.parts,
+                before=task.before,
+            )
         except Exception as error:
             if isinstance(error, discord.HTTPException):
-                self.store.replies.finish(task.event_id, "failed")
+                self.store.replies.finish(event_id, "failed")
             if stream:
                 stream.cancel()
             raise
 
-    async def _begin(self, task: ReplyTask) -> StreamingReply:
-        event_id = task.event_id
-        return await self.begin_message(
-            task.persona,
-            task.channel,
-            growing=lambda: self.views.growing(event_id),
-            ended=lambda: self.views.ended(event_id, self.store.replies.votes(event_id)),
-            on_parts=lambda ids: self.store.replies.record_parts(event_id, ids),
-            parts=task.parts,
-            before=task.before,
-        )
-
     async def _follow(
         self, task: ReplyTask, request: ChatRequest, live: StreamingReply, stream: ReplyStream | None
     ) -> ChatReply:
-        """The reply; by the base model when the live adapter turns out to be damaged, which the operator is told."""
+        """Stream the reply; the base model answers, and the log says so, when the live adapter is damaged."""
         try:
             with self.throttle.reply():
                 stream = stream or self.engine.submit(request)
                 self._running[task.event_id] = task, stream
-                if self.rules.muted(task.persona, task.place):  # since it was asked for
+                if self.rules.muted(task.persona, task.place):  # since the request
                     stream.cancel()
                 return await live.follow(stream)
         except AdapterError as error:
@@ -329,8 +312,8 @@ class ReplyService:
     async def _fail(self, live: StreamingReply, error: Exception) -> None:
         try:
             await live.fail(error_text(error))
-        except discord.HTTPException as unsaid:
-            log.warning("a reply failed, and so did saying so: %s", unsaid)
+        except discord.HTTPException as http_error:
+            log.warning("a reply failed, and its error could not be shown: %s", http_error)
 
     async def _delete(self, reply: StoredReply, client: discord.Client) -> bool:
         channel = await fetch_channel(client, reply.channel_id)
@@ -338,10 +321,10 @@ class ReplyService:
         if running := self._running.get(reply.event_id):
             running[1].cancel()
         if channel and persona:
-            voice = await self.senders.of(persona, channel)
+            sender = await self.senders.of(persona, channel)
             for message_id in reply.parts:
                 try:
-                    await voice.remove(message_id)
+                    await sender.remove(message_id)
                 except discord.Forbidden:
                     return False
         for message_id in reply.parts:
@@ -351,7 +334,7 @@ class ReplyService:
 
     @contextmanager
     def _closeable(self) -> Iterator[None]:
-        """While in the block, the task can be ended by `close`."""
+        """Let `close` cancel the task inside the block."""
         task = asyncio.current_task()
         assert task is not None  # a coroutine always runs in one
         self._tasks.add(task)

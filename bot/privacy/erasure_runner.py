@@ -83,10 +83,10 @@ class BotHooks(Protocol):
     def busy(self) -> Collection[Path]:
         """Open files; their contents are read again by `files_changed`."""
 
-    async def set_aside(self, jobs: Collection[str]) -> None:
+    async def interrupt_jobs(self, jobs: Collection[str]) -> None:
         """Block new training runs until `follow`; stop the running one if it is among these."""
 
-    async def drop(self, persona_id: str, version: str) -> None:
+    async def unload_version(self, persona_id: str, version: str) -> None:
         """Stop serving this version."""
 
     async def files_changed(self, paths: Collection[str]) -> None:
@@ -220,7 +220,7 @@ class ErasureRunner:
             if folder.exists() and await asyncio.to_thread(files.contains_person, folder):
                 held.append(job.job_id)
         if self.hooks:
-            await self.hooks.set_aside(held)
+            await self.hooks.interrupt_jobs(held)
         return receipt.model_copy(update={"set_aside": tuple(sorted({*receipt.set_aside, *held}))})
 
     async def _store(self, row: ErasureRequest, receipt: ErasureReceipt, traces: PersonIdentifiers) -> ErasureReceipt:
@@ -244,7 +244,7 @@ class ErasureRunner:
         withdrawn = []
         for persona_id, version, was_live in self.store.versions.withdrawn_at(row.asked_at):
             if self.hooks:
-                await self.hooks.drop(persona_id, version)
+                await self.hooks.unload_version(persona_id, version)
             now = (self.store.versions.live(persona_id) or "") if was_live else None
             withdrawn.append(WithdrawnVersion(persona_id=persona_id, version=version, now=now))
         dialogues = {one.persona_id: one for one in receipt.dialogues}

@@ -48,13 +48,13 @@ class LiveBotHooks:
         """The lore index, which is open and rebuilt later."""
         return list((self.client.services.home / "cache").glob("lore.sqlite*"))
 
-    async def set_aside(self, jobs: Collection[str]) -> None:
+    async def interrupt_jobs(self, jobs: Collection[str]) -> None:
         queue = self.client.services.queue
         queue.hold()
         for job_id in jobs:
-            await queue.set_aside(job_id)
+            await queue.interrupt(job_id)
 
-    async def drop(self, persona_id: str, version: str) -> None:
+    async def unload_version(self, persona_id: str, version: str) -> None:
         services = self.client.services
         services.reply_service.stop_replies(of=persona_id)
         await services.engine.drop(services.request_builder.adapter(persona_id, version))

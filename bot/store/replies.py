@@ -50,11 +50,11 @@ class StoredReplies(Table):
     def begin(
         self,
         event_id: int,
-        *,
         guild_id: int,
         channel_id: int,
         persona_id: str,
         at: float,
+        *,
         asked_by: int = 0,
         trigger_seq: int | None = None,
         rollout: int | None = None,

@@ -57,7 +57,7 @@ IMPORT_RIGHTS = "form", "moderators of a server", "Given to the bot on purpose, 
 
 @dataclass(frozen=True)
 class ResolvedDataset:
-    """A data set given by path: its place, its display name, and the stated right to it."""
+    """A data set named by path: its files, its display name, and the stated right to it."""
 
     path: Path
     origin: str
@@ -66,7 +66,7 @@ class ResolvedDataset:
 
 
 def resolve_dataset_path(home: Path, text: str) -> ResolvedDataset:
-    """Find what `dataset_path` names. Raises `MaterialError` when it is not there or may not be trained on."""
+    """Resolve a `dataset_path`. Raises `MaterialError` when it does not exist or may not be trained on."""
     entries = read_catalogue(home).entries.values()
     path = _find_on_disk(home, text)
     if path:
@@ -89,25 +89,22 @@ def resolve_dataset_path(home: Path, text: str) -> ResolvedDataset:
 
 
 def require_copyable(path: Path, home: Path) -> None:
-    """Raise `MaterialError` when it cannot be copied into a job: for want of room, or because it is no plain file.
-
-    May take long for a large folder.
-    """
+    """Raise `MaterialError` for special files, and for too little disk space for a copy. Slow for large folders."""
     try:
         needed = sum(_file_sizes(path))
     except OSError as error:
         raise MaterialError(f"The data set cannot be read: {error.strerror}.", "Check its rights and links.") from error
-    for place in {home, Path(tempfile.gettempdir())}:
-        if needed > shutil.disk_usage(place).free:
-            what = "UNDERSTUDY_HOME" if place == home else "the folder for temporary files"
+    for folder in {home, Path(tempfile.gettempdir())}:
+        if needed > shutil.disk_usage(folder).free:
+            disk = "UNDERSTUDY_HOME" if folder == home else "the folder for temporary files"
             raise MaterialError(
-                f"The data set of {needed / 2**30:.1f} GiB is copied before it is trained on, and {what} has no room.",
-                "Free the disk, or name a part of it.",
+                f"The data set of {needed / 2**30:.1f} GiB is copied before it is trained on, and {disk} has no room.",
+                "Free disk space, or name a part of the data set.",
             )
 
 
 def _statement_at(path: Path, entry: CatalogueEntry | None) -> RightsStatement | None:
-    """Read the stated right to what lies at a path; a data set that `dataset build` made says so itself."""
+    """Read the stated right to a path; data sets of `dataset build` contain it."""
     if is_built_dataset(path):
         return dataset_statement(path)
     return entry.statement if entry else read_statement(path)
@@ -118,21 +115,21 @@ def _find_on_disk(home: Path, text: str) -> Path | None:
         raise MaterialError("The path holds unprintable characters.", PATH_ADVICE)
     try:
         given = Path(text).expanduser()
-        for place in (home / given, Path.cwd() / given):
-            path = Path(os.path.normpath(place))  # not resolved: a right is stated beside the name that is given
+        for folder in (home, Path.cwd()):
+            path = Path(os.path.normpath(folder / given))  # not resolved: the right is stated beside the given name
             if path.is_file() or path.is_dir():
                 return path
-    except (OSError, RuntimeError):  # too long, may not be looked at, or the home of nobody known
-        return None
+    except (OSError, RuntimeError):  # too long, not readable, or the home of an unknown user
+        pass
     return None
 
 
 def _find_fetched(text: str) -> Path | None:
     if not HUB_ID_PATTERN.fullmatch(text):
         return None
-    nobody = RightsStatement("", "", "", "")
+    unstated = RightsStatement("", "", "", "")
     try:
-        return CatalogueEntry(text, None, text, None, nobody).locate()
+        return CatalogueEntry(text, None, text, None, unstated).locate()
     except MaterialError:
         return None
 
@@ -152,61 +149,52 @@ def _hub_statement_advice(hub: str) -> str:
 
 
 def _file_sizes(path: Path) -> Iterator[int]:
-    """Bytes of a file, or of every file of a folder. Raises `MaterialError` at the first that must not be copied."""
+    """Yield the sizes of a path's files in bytes. Raises `MaterialError` at the first that must not be copied."""
     for file in path.rglob("*") if path.is_dir() else [path]:
         if file.is_dir():
             if file.is_symlink():
-                raise MaterialError(f"{file.name!r} is a link to a folder.", "Copy what it leads to into the data set.")
-        elif not stat.S_ISREG((about := file.stat()).st_mode):
-            raise MaterialError(f"{file.name!r} is no plain file.", "Leave it out of the data set.")
+                raise MaterialError(f"{file.name!r} is a link to a folder.", "Copy its target into the data set.")
+        elif not stat.S_ISREG((status := file.stat()).st_mode):
+            raise MaterialError(f"{file.name!r} is not a regular file.", "Leave it out of the data set.")
         else:
-            yield about.st_size
+            yield status.st_size
 
 
 class DatasetCatalog:
-    """The data sets, personas and recipes that a request may name. Reads the folders anew at each call."""
+    """The data sets, personas and recipes that a request may name. Reads the folders at each call."""
 
     def __init__(self, shipped: ShippedData, base_model: str, home: Path, store: Store | None = None) -> None:
-        """`base_model` is the one that is served; `home` may hold the operator's `catalogue.toml`, and holds consent.
+        """`base_model` is the served one; `home` may hold the operator's `catalogue.toml`.
 
         Without a `store` there is no `history`.
         """
-        self._shipped, self._base_model, self._home, self._store = shipped, base_model, home, store
-        self._told: dict[str, str] = {}
-
-    @property
-    def shipped(self) -> ShippedData:
-        """Folder of the shipped files."""
-        return self._shipped
+        self.shipped, self._base_model, self._home, self._store = shipped, base_model, home, store
+        self._logged_faults: dict[str, str] = {}
 
     def datasets(self) -> list[str]:
-        """The names of all data sets, in order; `history` only where Discord's permission is stated."""
+        """The sorted names of all data sets; `history` only where Discord's permission is stated."""
         history = {HISTORY_DATASET} if self._store and self._consent.permission else set()
         return sorted(self._dataset_files().keys() | self._operators().entries.keys() | history)
 
     def dialogues(self) -> list[str]:
-        """The names of the data sets that may be general dialogue, in order: what ships, and all of the operator's."""
+        """The sorted names of data sets that may be general dialogue: bundled ones, and all of the operator's."""
         shipped = {name for name, file in self._dataset_files().items() if file.suffix == ".jsonl"}
         return sorted(shipped | self._operators().entries.keys())
 
     def dialogue_adapters(self, guild_id: int = OPERATOR_GUILD_ID) -> list[str]:
-        """The dialogue adapters that a server can start from, in order: its own, and the operator's."""
+        """The sorted names of dialogue adapters that a server can start from: its own, and the operator's."""
         folders = sorted(dialogue_adapter_folder(self._home, "any").parent.glob("[!.]*/"))
-        return [
-            folder.name
-            for folder in folders
-            if guild_id == OPERATOR_GUILD_ID or self._maker(folder) in (OPERATOR_GUILD_ID, guild_id)
-        ]
+        is_all, allowed = guild_id == OPERATOR_GUILD_ID, (OPERATOR_GUILD_ID, guild_id)
+        return [folder.name for folder in folders if is_all or self._owner_guild(folder) in allowed]
 
     def recipes(self) -> list[str]:
-        """The names of all recipes, in order."""
-        return sorted(path.stem for path in self._shipped.recipes.glob("*.toml"))
+        """The sorted names of all recipes."""
+        return sorted(path.stem for path in self.shipped.recipes.glob("*.toml"))
 
     def materials_for(self, request: TrainingRequest, guild_id: int = 0) -> tuple[SourceMaterial, ...]:
-        """The materials that a request of a server takes. The operator may name paths and other base models.
+        """The materials of a server's request. The operator may name paths and other base models.
 
-        Raises `RequestError` when it names something unknown or not allowed here, and `MaterialError` or `CardError`
-        when a file that it needs cannot be read.
+        Raises `RequestError` for unknown or forbidden names, and `MaterialError` or `CardError` for unreadable files.
         """
         self._check_names(request, guild_id)
         if request.persona is None:
@@ -224,16 +212,15 @@ class DatasetCatalog:
         if (own := guild_card_path(self._home, persona_id)) and not is_operator_card(own):
             return stated_material("card", own.name, "an imported card", IMPORT_RIGHTS, (own, own.name))
         try:
-            return card_material(self._shipped, self._home, persona_id)
+            return card_material(self.shipped, self._home, persona_id)
         except KeyError:
-            known = sorted(shared_card_files(self._shipped.cards, self._home))
-            raise RequestError(f"There is no persona {persona_id!r}.", _list_names(known, persona_id)) from None
+            names = sorted(shared_card_files(self.shipped.cards, self._home))
+            raise RequestError(f"There is no persona {persona_id!r}.", _list_names(names, persona_id)) from None
 
     def _check_names(self, request: TrainingRequest, guild_id: int) -> None:
         if request.dataset_path and guild_id != OPERATOR_GUILD_ID:
-            raise RequestError(
-                "A path cannot be named here, only a data set of the catalogue.", _list_names(self.datasets(), "")
-            )
+            message = "A path cannot be named here, only a data set of the catalogue."
+            raise RequestError(message, _list_names(self.datasets(), ""))
         if request.base_model != self._base_model and guild_id != OPERATOR_GUILD_ID:
             raise RequestError(
                 f"An adapter for another base model ({request.base_model}) cannot be served here.",
@@ -241,42 +228,42 @@ class DatasetCatalog:
             )
         if request.task_type == "preference":
             self._version_before(request)
-        elif request.start_from and request.start_from not in (there := self.dialogue_adapters(guild_id)):
-            known = _list_names(there, request.start_from) if there else "Train one first: task_type dialogue."
-            raise RequestError(f"There is no dialogue adapter {request.start_from!r} to start from.", known)
+        elif request.start_from and request.start_from not in (names := self.dialogue_adapters(guild_id)):
+            advice = _list_names(names, request.start_from) if names else "Train one first: task_type dialogue."
+            raise RequestError(f"There is no dialogue adapter {request.start_from!r} to start from.", advice)
         if request.recipe not in (recipes := self.recipes()):
             raise RequestError(f"There is no recipe {request.recipe!r}.", _list_names(recipes, request.recipe))
 
     def _for_persona(self, persona_id: str, request: TrainingRequest, guild_id: int) -> tuple[SourceMaterial, ...]:
         card, path = self.card(persona_id), request.dataset_path
-        ships = (self._shipped.logs / f"{persona_id}.json").is_file()
+        ships = (self.shipped.logs / f"{persona_id}.json").is_file()
         if not (path or request.dataset or ships) and guild_card_path(self._home, persona_id):
             raise RequestError(
-                "An imported persona has no talk of its own to learn from.",
+                "An imported persona has no chat log of its own to learn from.",
                 f"Name a `dataset` in which it speaks. {_list_names(self.datasets(), '')}",
             )
-        talk = self._at("log", path) if path else self._log(persona_id, request.dataset or persona_id, guild_id)
-        learned = (card, talk, *self._lore(persona_id))
-        return (*learned, *(self._to_mix(request.general) if request.general else self._general()))
+        chat_log = self._at("log", path) if path else self._log(persona_id, request.dataset or persona_id, guild_id)
+        general = self._mixed_dialogue(request.general) if request.general else self._general()
+        return (card, chat_log, *self._lore(persona_id), *general)
 
     def _preferred(self, request: TrainingRequest, guild_id: int) -> tuple[SourceMaterial, ...]:
-        """Export a server's preferences, and the version that goes on learning."""
+        """A server's preferences, and the version to train further."""
         persona_id, version = request.persona or "", self._version_before(request)
         if self._store is None:
-            raise RequestError("There is nothing to prefer without the bot's memory.", "Start it from the bot.")
+            raise RequestError("Preferences are in the bot's database, which is missing.", "Start it from the bot.")
         before = adapter_material(adapter_ref(self._home, persona_id, version).folder, version, self._consent)
         return before, preferences_material(self._home, self._store, guild_id, persona_id)
 
     def _version_before(self, request: TrainingRequest) -> str:
         """The version that `start_from` names, else the live or the newest one. Raises `RequestError`."""
         versions, persona_id = self._store.versions if self._store else None, request.persona or ""
-        there = [it.version for it in versions.installed(persona_id)] if versions else []
+        installed = [it.version for it in versions.installed(persona_id)] if versions else []
         live = versions.live(persona_id) if versions else None
-        wanted = request.start_from or live or next(reversed(there), None)
+        wanted = request.start_from or live or next(reversed(installed), None)
         if wanted is None:
-            raise RequestError("There is no version yet that could go on learning.", "Train one: task_type persona.")
-        if wanted not in there:
-            raise RequestError(f"There is no version {wanted!r} of this persona.", _list_names(there, wanted))
+            raise RequestError("There is no version yet to train further.", "Train one: task_type persona.")
+        if wanted not in installed:
+            raise RequestError(f"There is no version {wanted!r} of this persona.", _list_names(installed, wanted))
         return wanted
 
     def _log(self, persona_id: str, dataset: str, guild_id: int) -> SourceMaterial:
@@ -292,16 +279,16 @@ class DatasetCatalog:
             )
         return shipped_file_material("log", file, self._consent)
 
-    def _to_mix(self, name: str) -> tuple[SourceMaterial, ...]:
-        """General dialogue to train on besides, and what measures forgetting: other dialogue, where there is any."""
+    def _mixed_dialogue(self, name: str) -> tuple[SourceMaterial, ...]:
+        """General dialogue to mix in, and other dialogue, where there is any, to measure forgetting."""
         if entry := self._entry(name):
-            chosen = catalogue_material("messages", entry, self._consent)
-            if chosen.kind == "dataset":
+            material = catalogue_material("messages", entry, self._consent)
+            if material.kind == "dataset":
                 raise RequestError(f"{name!r} is a built data set.", "Name it as the data set, or its sources here.")
-            return (chosen, *self._general())
+            return (material, *self._general())
         file = self._dataset_file(name)
         if file.suffix == ".json":
-            raise RequestError(f"{name!r} is a log, and no general dialogue.", _list_names(self.datasets(), "general"))
+            raise RequestError(f"{name!r} is a log, not general dialogue.", _list_names(self.datasets(), "general"))
         others = self._general(without=file) or self._general()
         return (shipped_file_material("messages", file, self._consent), *others)
 
@@ -317,9 +304,8 @@ class DatasetCatalog:
             return (self._at("messages", request.dataset_path), *self._general())
         messages = sorted(name for name, file in self._dataset_files().items() if file.suffix == ".jsonl")
         if request.dataset is None:
-            raise RequestError(
-                "A dialogue job needs a data set.", _list_names(sorted([*messages, *self._operators().entries]), "")
-            )
+            names = sorted([*messages, *self._operators().entries])
+            raise RequestError("A dialogue job needs a data set.", _list_names(names, ""))
         if request.dataset == HISTORY_DATASET and self._store:
             raise RequestError(f"`{HISTORY_DATASET}` is a log, which trains a persona.", _list_names(messages, ""))
         if entry := self._entry(request.dataset):
@@ -327,12 +313,12 @@ class DatasetCatalog:
         file = self._dataset_file(request.dataset)
         if request.dataset not in messages:
             raise RequestError(f"{request.dataset!r} is a log, which trains a persona.", _list_names(messages, ""))
-        # What is trained on tells little of what training makes the model forget: taken where there is nothing else.
+        # Forgetting is measured on other dialogue than the training data, where there is any.
         general = self._general(without=file) or self._general()
         return (shipped_file_material("messages", file, self._consent), *general)
 
-    def _maker(self, adapter: Path) -> int:
-        """The server whose job made an adapter; where no job here did, it is the operator's."""
+    def _owner_guild(self, adapter: Path) -> int:
+        """The server whose job trained an adapter; the operator's where there is no such job."""
         try:
             job_id = str(json.loads((adapter / MANIFEST_FILE).read_bytes())["job_id"])
         except (OSError, ValueError, LookupError, TypeError):
@@ -341,8 +327,8 @@ class DatasetCatalog:
         return job.guild_id if job else OPERATOR_GUILD_ID
 
     def _dataset_files(self) -> dict[str, Path]:
-        logs = {path.stem: path for path in self._shipped.logs.glob("*.json")}
-        return logs | {f"general-{path.stem}": path for path in self._shipped.general.glob("*.jsonl")}
+        logs = {path.stem: path for path in self.shipped.logs.glob("*.json")}
+        return logs | {f"general-{path.stem}": path for path in self.shipped.general.glob("*.jsonl")}
 
     def _dataset_file(self, name: str) -> Path:
         files = self._dataset_files()
@@ -351,24 +337,25 @@ class DatasetCatalog:
         return files[name]
 
     def _entry(self, name: str) -> CatalogueEntry | None:
-        """The operator's data set of that name. Raises `RequestError` when its entry has a fault."""
-        read = self._operators()
-        if fault := read.faults.get(name):
+        """The operator's data set of that name. Raises `RequestError` when its entry is invalid."""
+        catalogue = self._operators()
+        if fault := catalogue.faults.get(name):
             raise RequestError(fault, f"The operator can correct {CATALOGUE_FILE}.")
-        return read.entries.get(name)
+        return catalogue.entries.get(name)
 
     def _operators(self) -> DatasetCatalogue:
-        """The operator's catalogue as it is now; each fault is logged once. Names that ship cannot be taken."""
-        read = read_catalogue(self._home)
+        """The operator's current catalogue, without the names of bundled data sets; each fault is logged once."""
+        catalogue = read_catalogue(self._home)
         taken = self._dataset_files().keys() | {HISTORY_DATASET}
-        faults = read.faults | {
-            name: f"{CATALOGUE_FILE}: {name!r} is the name of another data set." for name in read.entries.keys() & taken
+        conflicts = catalogue.entries.keys() & taken
+        faults = catalogue.faults | {
+            name: f"{CATALOGUE_FILE}: {name!r} is the name of another data set." for name in conflicts
         }
         for name, fault in faults.items():
-            if self._told.get(name) != fault:
+            if self._logged_faults.get(name) != fault:
                 log.warning("%s", fault)
-        self._told = faults
-        entries = {name: entry for name, entry in read.entries.items() if name not in faults}
+        self._logged_faults = faults
+        entries = {name: entry for name, entry in catalogue.entries.items() if name not in faults}
         return DatasetCatalogue(entries, {name: fault for name, fault in faults.items() if name not in taken})
 
     def _lore(self, persona_id: str) -> list[SourceMaterial]:
@@ -376,13 +363,12 @@ class DatasetCatalog:
         if own and not is_operator_card(own):
             folder = self._home / "lore" / own.parent.parent.name / persona_id
             copies = (folder, f"lore/{persona_id}")
-            return (
-                [stated_material("lore", "lore", "a server's lore", IMPORT_RIGHTS, copies)] if folder.is_dir() else []
-            )
-        return lore_material(self._shipped, self._home, persona_id)
+            material = stated_material("lore", "lore", "a server's lore", IMPORT_RIGHTS, copies)
+            return [material] if folder.is_dir() else []
+        return lore_material(self.shipped, self._home, persona_id)
 
     def _general(self, without: Path | None = None) -> list[SourceMaterial]:
-        return shipped_general_material(self._shipped, self._consent, without)
+        return shipped_general_material(self.shipped, self._consent, without)
 
     @property
     def _consent(self) -> Consent:
@@ -390,12 +376,12 @@ class DatasetCatalog:
 
     def _at(self, kind: MaterialKind, path: str) -> SourceMaterial:
         """The material of a data set that the operator names by its path."""
-        found = resolve_dataset_path(self._home, path)
-        if is_built_dataset(found.path):
-            return built_dataset_material(found.path, found.origin, self._consent)
-        place, stated = f"named/{found.origin}", found.statement
-        copies = ((found.path, place),)
-        return SourceMaterial(kind, place, found.origin, stated, stated.stated_on, copies, format=found.format)
+        dataset = resolve_dataset_path(self._home, path)
+        if is_built_dataset(dataset.path):
+            return built_dataset_material(dataset.path, dataset.origin, self._consent)
+        target, stated = f"named/{dataset.origin}", dataset.statement
+        copies = ((dataset.path, target),)
+        return SourceMaterial(kind, target, dataset.origin, stated, stated.stated_on, copies, format=dataset.format)
 
 
 def _today() -> str:
@@ -403,7 +389,7 @@ def _today() -> str:
 
 
 def _list_names(names: list[str], wanted: str) -> str:
-    """All names, those that look like what was wanted first."""
+    """List all names, those similar to `wanted` first."""
     if not names:
         return "There are none."
     near = difflib.get_close_matches(wanted, names, n=len(names), cutoff=0.5)

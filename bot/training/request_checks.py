@@ -22,7 +22,7 @@ from personas.schemas.base import explain_validation_error
 from personas.schemas.training import TrainingRequest
 
 MEMORY_FIELDS = ("per_device_train_batch_size", "gradient_accumulation_steps", "max_length", "lora_r", "target_modules")
-"""Settings that decide a run's memory; a proposal with another recipe leaves them to that recipe."""
+"""Settings that determine a run's memory; a proposal with another recipe leaves them to that recipe."""
 MAX_WAITING_CHECKS = 8
 RequestJson = dict[str, Any]
 
@@ -34,9 +34,8 @@ class UnavailableRequestError(RequestError):
     """
 
     def __init__(self, fields: Mapping[str, UnderstudyError], proposal: RequestJson | None) -> None:
-        advice = "`errors` says what each field needs" + (
-            "; `would_work` is a body that runs here." if proposal else "."
-        )
+        hint = "; `would_work` is a body that runs here." if proposal else "."
+        advice = f"`errors` says what each field needs{hint}"
         super().__init__(" ".join(error.message for error in fields.values()), advice)
         self.fields, self.proposal = fields, proposal
 
@@ -123,19 +122,20 @@ class RequestChecks:
         wrong: dict[str, UnderstudyError] = {}
         if not is_same_model(request.base_model, self.base_model) and (error := _base_model_error(request.base_model)):
             wrong["base_model"] = error
-        if request.dataset_path:
-            try:
+        try:
+            if request.dataset_path:
                 require_copyable(resolve_dataset_path(self.home, request.dataset_path).path, self.home)
-            except UnderstudyError as error:
-                wrong["dataset_path"] = error
-        if request.persona:
-            try:
+        except UnderstudyError as error:
+            wrong["dataset_path"] = error
+        try:
+            if request.persona:
                 self.catalogue.card(request.persona)
-            except UnderstudyError as error:
-                wrong["persona"] = error
-        known = self.catalogue.recipes()
-        if request.recipe not in known:
-            wrong["recipe"] = UnderstudyError(f"There is no recipe {request.recipe!r}.", f"Known: {', '.join(known)}.")
+        except UnderstudyError as error:
+            wrong["persona"] = error
+        recipes = self.catalogue.recipes()
+        if request.recipe not in recipes:
+            advice = f"Known: {', '.join(recipes)}."
+            wrong["recipe"] = UnderstudyError(f"There is no recipe {request.recipe!r}.", advice)
         return wrong
 
     async def _propose_available(
@@ -174,7 +174,7 @@ class RequestChecks:
 
 
 def available_memory_bytes() -> int:
-    """Memory available to the next run: what is free now, and what the bot's child processes will release."""
+    """Memory available to the next run: the free memory, and that of the bot's child processes."""
     free = int(psutil.virtual_memory().available)
     for child in psutil.Process().children(recursive=True):
         try:
@@ -186,9 +186,9 @@ def available_memory_bytes() -> int:
 
 def requested_recipe_plan(plan: TrainingPlan, recipe: str) -> RecipeEstimate:
     """The estimate of the requested recipe. Raises `TrainingError` if the plan has none."""
-    for found in plan.recipes:
-        if found.recipe == recipe:
-            return found
+    for estimate in plan.recipes:
+        if estimate.recipe == recipe:
+            return estimate
     raise TrainingError(f"The trainer's plan has no estimate for {recipe}.", "Its version is not the bot's.")
 
 
@@ -197,18 +197,18 @@ def _base_model_error(name: str) -> UnderstudyError | None:
         locate(name, fetch=False)
     except BaseModelError as error:
         return error
-    except (OSError, RuntimeError, ValueError):  # no name that a folder could have
+    except (OSError, RuntimeError, ValueError):  # not a possible folder name
         return BaseModelError(f"The base model {name!r} is not on this machine.", "Name `embedded` or a model folder.")
     return None
 
 
 def _fitting_alternatives(body: RequestJson, plan: TrainingPlan, free: int) -> Iterator[RequestJson]:
     """Bodies whose runs fit, those with the fewest changes first."""
-    asked = body.get("hyperparameters", {})
-    for way in plan.lighter:
-        if way.memory_bytes <= free:
-            yield {**body, "hyperparameters": {**asked, **way.set}}
-    others = {field: value for field, value in asked.items() if field not in MEMORY_FIELDS}
-    for found in sorted(plan.recipes, key=lambda found: found.memory_bytes, reverse=True):
-        if found.memory_bytes <= free:
-            yield {**body, "recipe": found.recipe, "hyperparameters": others}
+    requested = body.get("hyperparameters", {})
+    for option in plan.lighter:
+        if option.memory_bytes <= free:
+            yield {**body, "hyperparameters": {**requested, **option.set}}
+    others = {field: value for field, value in requested.items() if field not in MEMORY_FIELDS}
+    for estimate in sorted(plan.recipes, key=lambda it: it.memory_bytes, reverse=True):
+        if estimate.memory_bytes <= free:
+            yield {**body, "recipe": estimate.recipe, "hyperparameters": others}

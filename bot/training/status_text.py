@@ -5,7 +5,7 @@ from __future__ import annotations
 from textwrap import shorten
 
 from bot.store import TrainingJob
-from personas.schemas.training_events import Epoch, Evaluation, Phase, Progress, ScoreSummary
+from personas.schemas.training_events import Epoch, Evaluation, Phase, Progress, ScoreSummary, TrainerEvent
 
 BAR_CELLS = 16
 MAX_REASON_CHARS = 220
@@ -13,42 +13,40 @@ MAX_REASON_CHARS = 220
 VERDICT_TEXTS = {
     "promote": "The gate says **promote**.",
     "hold": "The gate says **hold**: a moderator decides.",
-    "reject": "The gate says **reject**: Promote asks once more.",
+    "reject": "The gate says **reject**: Promote asks for confirmation.",
 }
 
 
 def job_status_text(
     job: TrainingJob, position: int | None, now: float, live: str | None = None, *, gives_way: bool = False
 ) -> str:
-    """A job that waits or runs; one that has ended reads as `job_result_text`. `position` 1 is next in the queue.
-
-    `gives_way` says that the trainer was asked to hold.
-    """
-    if job.state not in ("queued", "running"):
+    """Describe a job; `position` 1 is next in the queue, `gives_way` means that the trainer was asked to hold."""
+    if job.has_ended:
         return job_result_text(job, live)
     if job.state == "queued":
         return f"{job_title(job, 'Waiting to train')}\nPlace {position or 1} in the queue."
-    lines = [job_title(job, "Training")]
-    match job.progress:
-        case Progress() as at:
-            share = at.step / at.of
-            cells = round(share * BAR_CELLS)
-            lines.append(f"`{'█' * cells}{'░' * (BAR_CELLS - cells)}` {share:.0%} · step {at.step} of {at.of}")
-            lines.append(f"loss {at.loss:.3f} · {at.tokens_per_s:,.0f} tokens/s · {format_duration(at.eta_s)} left")
-            if at.trouble:
-                lines.append(f"-# ⚠ {at.trouble} It is tried again.")
-        case Epoch() as at:
-            lines.append(f"Epoch {at.passes} done: {_loss_text(at)}.")
-        case Evaluation() as at:
-            lines.append(f"Step {at.step}: {_loss_text(at)}.")
-        case Phase() as at:
-            lines.append(f"Now: {at.name}. {at.detail}".rstrip())
-        case _:
-            lines.append("Starting …")
+    lines = [job_title(job, "Training"), *_progress_lines(job.progress)]
     if job.started_at:
         waits = _wait_text(job, gives_way)
         lines.append(f"-# running for {format_duration(now - job.started_at)}, attempt {job.attempt}{waits}")
     return "\n".join(lines)
+
+
+def _progress_lines(event: TrainerEvent | None) -> list[str]:
+    match event:
+        case Progress() as at:
+            share = at.step / at.of
+            cells = round(share * BAR_CELLS)
+            bar = f"`{'█' * cells}{'░' * (BAR_CELLS - cells)}` {share:.0%} · step {at.step} of {at.of}"
+            speed = f"loss {at.loss:.3f} · {at.tokens_per_s:,.0f} tokens/s · {format_duration(at.eta_s)} left"
+            return [bar, speed, *([f"-# ⚠ {at.trouble} It is tried again."] if at.trouble else [])]
+        case Epoch() as at:
+            return [f"Epoch {at.passes} done: {_loss_text(at)}."]
+        case Evaluation() as at:
+            return [f"Step {at.step}: {_loss_text(at)}."]
+        case Phase() as at:
+            return [f"Now: {at.name}. {at.detail}".rstrip()]
+    return ["Starting …"]
 
 
 def _wait_text(job: TrainingJob, gives_way: bool) -> str:
@@ -65,20 +63,22 @@ def _loss_text(at: Epoch | Evaluation) -> str:
 
 
 def job_result_text(job: TrainingJob, live: str | None = None) -> str:
-    """A job that has ended, and what came of it; `live` is the version of its persona that speaks now."""
+    """Describe an ended job and its result; `live` is its persona's live version."""
     if job.state == "cancelled":
-        return f"{job_title(job, 'Cancelled')}\nNothing that is live has changed."
+        return f"{job_title(job, 'Cancelled')}\nLive versions stay as they are."
     if job.state == "failed" or job.result is None:
-        words = f"{job_title(job, 'Failed')}\n{job.error or 'No reason was given.'} {job.advice or ''}".rstrip()
-        return f"{words}\n-# Then **Resume** goes on where it was." if job.can_resume else words
+        text = f"{job_title(job, 'Failed')}\n{job.error or 'No reason was given.'} {job.advice or ''}".rstrip()
+        return f"{text}\n-# Then **Resume** continues where it stopped." if job.can_resume else text
     card, seconds = job.result.scorecard, job.result.seconds
     better = 1 - card.loss_tuned / card.loss_base
-    took = "As its maker measured; it came in a card." if job.result.imported else f"Took {format_duration(seconds)}."
+    source = (
+        "Measured by its author; it came in a card." if job.result.imported else f"Took {format_duration(seconds)}."
+    )
     lines = [
         job_title(job, "Imported" if job.result.imported else "Trained"),
         f"Held-out replies: loss {card.loss_base:.3f} → **{card.loss_tuned:.3f}** per token "
         f"({abs(better):.0%} {'lower' if better > 0 else 'higher'}; {card.heldout_replies:,} replies it never saw).",
-        f"General dialogue: {card.general_loss_base:.3f} → {card.general_loss_tuned:.3f}. {took}",
+        f"General dialogue: {card.general_loss_base:.3f} → {card.general_loss_tuned:.3f}. {source}",
     ]
     lines += verdict_lines(card)
     if job.persona is None:
@@ -89,7 +89,7 @@ def job_result_text(job: TrainingJob, live: str | None = None) -> str:
 
 
 def verdict_lines(card: ScoreSummary) -> list[str]:
-    """Describe the gate's verdict, reasons and advice; nothing where it was not asked."""
+    """Describe the gate's verdict, reasons and advice; no lines without a verdict."""
     if card.verdict not in VERDICT_TEXTS:
         return []
     lines = [
@@ -102,7 +102,7 @@ def verdict_lines(card: ScoreSummary) -> list[str]:
 
 
 def format_duration(seconds: float) -> str:
-    """Seconds for people: "42 s", "3 min 5 s", "2 h 10 min"."""
+    """Format seconds as "42 s", "3 min 5 s" or "2 h 10 min"."""
     whole = max(0, round(seconds))
     if whole < 60:
         return f"{whole} s"
@@ -113,5 +113,5 @@ def format_duration(seconds: float) -> str:
 
 def job_title(job: TrainingJob, what: str) -> str:
     """Title of a job's message: state, version and job."""
-    whom = f"**{job.persona} {job.version}**" if job.persona else f"**{job.version}**"
-    return f"{what}: {whom} (`{job.job_id}`)"
+    name = f"**{job.persona} {job.version}**" if job.persona else f"**{job.version}**"
+    return f"{what}: {name} (`{job.job_id}`)"

@@ -38,18 +38,22 @@ from personas.schemas.training_events import TRAINER_EVENT, Done, Failed, ScoreS
 
 SIGTERM_EXIT_CODES = (143, -signal.SIGTERM)
 SIGKILL_EXIT_CODES = (137, -signal.SIGKILL)
-"""Exit codes: asked to stop, killed. Negative ones are asyncio's for a signal."""
+"""Exit codes of a stopped and of a killed trainer. Negative ones are asyncio's for a signal."""
 TAIL_BYTES, TAIL_LINES = 4096, 5
 log = logging.getLogger(__name__)
 OnEvent = Callable[[TrainerEvent], None]
 TRAINER_COMMAND = (sys.executable, "-m", "trainer")
-KILL_TIMEOUT_S = 20.0  # time that a trainer has to stop before it is killed
-LOCKED_EXIT_CODE = 3  # the exit code where another trainer holds the folder
+KILL_TIMEOUT_S = 20.0
+"""Time in which a trainer has to stop before it is killed."""
+LOCKED_EXIT_CODE = 3
+"""Exit code when another trainer holds the folder."""
 MAX_LOCK_ATTEMPTS = 30
-LOCK_RETRY_DELAY_S = 2.0  # a trainer whose bot died stops by itself within seconds; until then its folder is locked
+LOCK_RETRY_DELAY_S = 2.0
+"""A trainer whose bot died stops within seconds; until then its folder is locked."""
 MAX_LINE_BYTES = 2**16
 SECRET_NAME_PATTERN = re.compile(r"SECRET|PASSW|CREDENTIAL|(^|_)(TOKEN|KEY)S?(_|$)", re.IGNORECASE)
-TRAINER_SECRETS = {"HF_TOKEN"}  # secrets that the trainer may see: a gated base model cannot be fetched without one
+TRAINER_SECRETS = {"HF_TOKEN"}
+"""Secrets that the trainer needs: gated base models cannot be fetched without this one."""
 
 
 def write_job_folder(
@@ -59,10 +63,9 @@ def write_job_folder(
     precision: ServingPrecision,
     compare: ComparisonTargets = NO_COMPARISON,
 ) -> Path:
-    """Write the folder of a job; one that an earlier attempt wrote is used again, under today's consent, with what has
-    been held out until today, and compared with what is live today.
+    """Write the folder of a job, with today's consent, holdout and live versions; an earlier attempt's is used again.
 
-    Raises `OSError`, and `UnderstudyError` when the home's key, consent or what it holds out cannot be read.
+    Raises `OSError`, and `UnderstudyError` when the home's key, consent or holdout cannot be read.
     """
     folder = home / "jobs" / job.job_id
     ensure_job_folder(folder, home, job.job_id, job.version, job.request, materials, precision)
@@ -70,24 +73,18 @@ def write_job_folder(
     return folder
 
 
-def save_job_holdout(home: Path, job: TrainingJob, folder: Path) -> None:
-    """Add what a finished run has held out to what the home keeps; doing so again changes nothing.
-
-    Raises `UnderstudyError` when either cannot be read, and `OSError`.
-    """
-    store_new_holdout(home, job.persona, folder)
-
-
 def install_adapter(home: Path, job: TrainingJob, folder: Path) -> tuple[Path, AdapterManifest]:
-    """Put a finished job's adapter in its place and give that place; doing so again changes nothing.
+    """Install a finished job's adapter and return its folder; idempotent.
 
     Raises `AdapterError` when the adapter is damaged or another job's, `OSError` when it cannot be copied.
     """
-    made = verify_adapter(folder / ADAPTER_FOLDER)
-    if (made.job_id, made.version, made.persona) != (job.job_id, job.version, job.persona):
-        raise AdapterError(f"The adapter in {folder} is not of this job but of {made.job_id}.", "Train it again.")
-    place = adapter_path(home, job)
-    return place, install_adapter_folder(folder / ADAPTER_FOLDER, place)
+    manifest = verify_adapter(folder / ADAPTER_FOLDER)
+    if (manifest.job_id, manifest.version, manifest.persona) != (job.job_id, job.version, job.persona):
+        raise AdapterError(
+            f"The adapter in {folder} is of the job {manifest.job_id}, not of this one.", "Train it again."
+        )
+    path = adapter_path(home, job)
+    return path, install_adapter_folder(folder / ADAPTER_FOLDER, path)
 
 
 def adapter_path(home: Path, job: TrainingJob) -> Path:
@@ -99,7 +96,7 @@ def adapter_path(home: Path, job: TrainingJob) -> Path:
 
 @dataclass(frozen=True)
 class TrainingSucceeded:
-    """The adapter is verified and in its place. `seconds` is what the run took."""
+    """The adapter is verified and installed. `seconds` is the run's duration."""
 
     adapter: Path
     seconds: float
@@ -108,7 +105,7 @@ class TrainingSucceeded:
 
 @dataclass(frozen=True)
 class TrainingFailed:
-    """The run ended without an adapter. `can_resume`: mended, the same job could go on from its last checkpoint."""
+    """The run ended without an adapter. `can_resume`: once the cause is fixed, the job can be resumed."""
 
     error: str
     advice: str = ""
@@ -117,7 +114,7 @@ class TrainingFailed:
 
 @dataclass(frozen=True)
 class TrainingInterrupted:
-    """The run was stopped before its end; the same job can be taken up again. `why` and `advice` for when it cannot."""
+    """The run was stopped before its end and can be run again; `why` and `advice` are for when it cannot."""
 
     why: str = ""
     advice: str = ""
@@ -141,13 +138,13 @@ def classify_exit(
             "The trainer was killed (signal 9), probably because memory ran out.", "Free memory on the bot's machine."
         )
     return TrainingFailed(
-        f"The trainer ended without a word (exit code {code}). {_log_tail(log_file, logged)}".rstrip(),
+        f"The trainer ended without a result (exit code {code}). {_log_tail(log_file, logged)}".rstrip(),
         f"The whole log is {log_file}.",
     )
 
 
 def disk_failure(error: OSError, home: Path) -> TrainingFailed:
-    """The bot's own share of a run met a disk that is full or cannot be written."""
+    """Describe a disk that is full or cannot be written while the bot handles a run's files."""
     full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
     return TrainingFailed(
         f"The job's files cannot be written: {error.strerror}.",
@@ -161,8 +158,8 @@ def _log_tail(log_file: Path, since: int) -> str:
         end = file.seek(0, os.SEEK_END)
         file.seek(max(since, end - TAIL_BYTES))
         lines = file.read().decode(errors="replace").split("\n")
-    words = [line.strip() for line in lines if line.strip()][-TAIL_LINES:]
-    return f"Its last lines: {' | '.join(words)}" if words else "It logged nothing."
+    last = [line.strip() for line in lines if line.strip()][-TAIL_LINES:]
+    return f"Its last lines: {' | '.join(last)}" if last else "It logged nothing."
 
 
 class TrainingBackend(Protocol):
@@ -177,11 +174,11 @@ class TrainingBackend(Protocol):
         ...
 
     async def run(self, job: TrainingJob, on_event: OnEvent) -> RunResult:
-        """Train to the end. A job that was run before, even to its end, may be run again."""
+        """Train to the end. A job that was run before, even to the end, may be run again."""
         ...
 
     def cancel(self) -> None:
-        """Ask the run, if there is one, to stop; it then ends as `TrainingInterrupted`. May be called twice."""
+        """Stop the run, if there is one; it ends as `TrainingInterrupted`. May be called twice."""
         ...
 
     def hold(self, held: bool) -> None:
@@ -190,7 +187,7 @@ class TrainingBackend(Protocol):
 
 
 class SubprocessBackend:
-    """Trains on this machine: job folder, `python -m trainer run`, verified adapter in its place."""
+    """Trains on this machine: writes the job folder, runs `python -m trainer run`, installs the verified adapter."""
 
     def __init__(
         self,
@@ -207,9 +204,9 @@ class SubprocessBackend:
         compare: Callable[[TrainingJob], ComparisonTargets] = lambda job: NO_COMPARISON,
         card: str = "full",
     ) -> None:
-        """`environ` is what the trainer inherits, without secrets but for these; `run FOLDER …` follows `command`.
+        """`environ` is the trainer's environment, without secrets except `secrets`; `run FOLDER …` follows `command`.
 
-        `compare` says what a job's new version is compared with, `card` how much is measured of it.
+        `compare` returns the versions to compare a job's new one with, `card` is the extent of its score card.
         """
         self._home, self._catalogue, self._clock = home, catalogue, clock
         self._command = tuple(command)
@@ -218,7 +215,7 @@ class SubprocessBackend:
         self._environ = trainer_environment(environ, secrets)
         self._stop = asyncio.Event()
         self._held = False
-        self._told: asyncio.StreamWriter | None = None
+        self._stdin: asyncio.StreamWriter | None = None
 
     def check(self, request: TrainingRequest, guild_id: int = 0) -> None:
         """Raise an `UnderstudyError` when the request names something unknown, not allowed, or taken."""
@@ -236,29 +233,29 @@ class SubprocessBackend:
         return await plan_run(self._command, environ, self._home, request, materials, self._precision)
 
     async def run(self, job: TrainingJob, on_event: OnEvent) -> RunResult:
-        """Train to the end; every cause that a person can mend comes back as `TrainingFailed`."""
+        """Train to the end; every fixable failure is returned as `TrainingFailed`."""
         self._stop.clear()
         try:
-            folder = await self._folder_of(job)
+            folder = await self._prepare_folder(job)
             if isinstance(folder, TrainingFailed):
                 return folder
             ended = await self._train(folder, on_event)
-            return await self._installed(job, folder, ended) if isinstance(ended, Done) else ended
+            return await self._install(job, folder, ended) if isinstance(ended, Done) else ended
         except OSError as error:
             return disk_failure(error, self._home)
 
-    async def _folder_of(self, job: TrainingJob) -> Path | TrainingFailed:
-        """Write the job folder; fails, resumably, where inputs that were there before are missing."""
+    async def _prepare_folder(self, job: TrainingJob) -> Path | TrainingFailed:
+        """Write the job folder; fails, resumably, where inputs are missing now."""
         try:
             materials = self._catalogue.materials_for(job.request, job.guild_id)
-            of = (job, materials, self._precision, self._compare(job))
-            return await asyncio.to_thread(write_job_folder, self._home, *of)
+            inputs = (job, materials, self._precision, self._compare(job))
+            return await asyncio.to_thread(write_job_folder, self._home, *inputs)
         except UnderstudyError as error:
             return TrainingFailed(error.message, error.advice, can_resume=True)
 
-    async def _installed(self, job: TrainingJob, folder: Path, ended: Done) -> TrainingSucceeded | TrainingFailed:
+    async def _install(self, job: TrainingJob, folder: Path, ended: Done) -> TrainingSucceeded | TrainingFailed:
         try:
-            await asyncio.to_thread(save_job_holdout, self._home, job, folder)
+            await asyncio.to_thread(store_new_holdout, self._home, job.persona, folder)
             adapter, manifest = await asyncio.to_thread(install_adapter, self._home, job, folder)
         except UnderstudyError as error:
             return TrainingFailed(error.message, error.advice)
@@ -269,14 +266,13 @@ class SubprocessBackend:
         self._stop.set()
 
     def hold(self, held: bool) -> None:
-        """Said to the trainer that runs, and to one that starts meanwhile."""
+        """Pause or continue the running trainer, and one that starts meanwhile."""
         self._held = held
-        self._tell()
+        self._send_hold()
 
-    def _tell(self) -> None:
-        """It is a word on a pipe that nobody may read any more: nothing waits for it."""
-        if self._told and not self._told.is_closing():
-            self._told.write(b"hold\n" if self._held else b"go\n")
+    def _send_hold(self) -> None:
+        if self._stdin and not self._stdin.is_closing():  # not drained: the trainer may not read any more
+            self._stdin.write(b"hold\n" if self._held else b"go\n")
 
     async def _train(self, folder: Path, on_event: OnEvent) -> Done | TrainingFailed | TrainingInterrupted:
         for _ in range(MAX_LOCK_ATTEMPTS):
@@ -291,19 +287,19 @@ class SubprocessBackend:
         return TrainingFailed(f"Another trainer works on {folder}.", "End it.", can_resume=True)
 
     async def _run_process(self, folder: Path, log_file: Path, on_event: OnEvent) -> tuple[int, Done | Failed | None]:
-        """Exit code and last word of one trainer process, which does not outlive this call."""
+        """Return exit code and last event of a trainer process, which does not outlive this call."""
         process = await self._spawn(folder, log_file)
-        stopper = asyncio.create_task(self._stop_when_asked(process))
-        self._told = process.stdin
+        stopper = asyncio.create_task(self._stop_when_requested(process))
+        self._stdin = process.stdin
         if self._held:
-            self._tell()
+            self._send_hold()
         try:
             assert process.stdout is not None  # it is a pipe
             last = await _read_events(process.stdout, on_event)
             return await process.wait(), last
         finally:
             stopper.cancel()
-            self._told = None
+            self._stdin = None
             if process.returncode is None:
                 _kill(process)
                 await process.wait()
@@ -315,16 +311,15 @@ class SubprocessBackend:
                 "run",
                 str(folder),
                 *self._options,
-                stdin=asyncio.subprocess.PIPE,  # for `hold` and `go`; it ends when this process does, however that is
+                stdin=asyncio.subprocess.PIPE,  # for `hold` and `go`; it closes with this process
                 stdout=asyncio.subprocess.PIPE,
                 stderr=stderr,
                 env=self._environ,
                 limit=MAX_LINE_BYTES,
-                process_group=0,  # Ctrl-C in the terminal is the bot's to handle. No session of its own: `--nice` would
-                # say nothing then, as Linux shares the processor out among sessions before it looks at niceness.
+                process_group=0,  # the bot handles Ctrl-C. No new session: Linux schedules sessions before niceness.
             )
 
-    async def _stop_when_asked(self, process: asyncio.subprocess.Process) -> None:
+    async def _stop_when_requested(self, process: asyncio.subprocess.Process) -> None:
         await self._stop.wait()
         with suppress(ProcessLookupError):
             process.terminate()
@@ -333,26 +328,21 @@ class SubprocessBackend:
 
 
 def trainer_environment(environ: Mapping[str, str], secrets: Mapping[str, str]) -> dict[str, str]:
-    """The environment without secrets but for these, and with this source tree on Python's path."""
-    kept = {
-        name: value
-        for name, value in environ.items()
-        if name in TRAINER_SECRETS or not SECRET_NAME_PATTERN.search(name)
-    }
-    kept |= secrets
+    """The environment without secrets except these, and with this source tree on Python's path."""
+    names = [name for name in environ if name in TRAINER_SECRETS or not SECRET_NAME_PATTERN.search(name)]
     root = str(Path(__file__).resolve().parents[2])
-    kept["PYTHONPATH"] = os.pathsep.join(filter(None, [root, environ.get("PYTHONPATH")]))
-    return kept
+    python_path = os.pathsep.join(filter(None, [root, environ.get("PYTHONPATH")]))
+    return {name: environ[name] for name in names} | dict(secrets) | {"PYTHONPATH": python_path}
 
 
 async def _read_events(stdout: asyncio.StreamReader, on_event: OnEvent) -> Done | Failed | None:
-    """Pass events on until the output ends. How it ended is given back, not passed on."""
+    """Pass events on until the output ends. The final event is returned, not passed on."""
     last = None
     while line := await _next_line(stdout):
         try:
             event = TRAINER_EVENT.validate_json(line)
         except ValidationError:
-            log.warning("the trainer printed what is no event: %.200s", line.decode(errors="replace").rstrip())
+            log.warning("the trainer printed an invalid event: %.200s", line.decode(errors="replace").rstrip())
             continue
         if isinstance(event, Done | Failed):
             last = event
@@ -365,11 +355,11 @@ async def _next_line(stdout: asyncio.StreamReader) -> bytes:
     while True:
         try:
             return await stdout.readline()
-        except ValueError:  # longer than the reader's limit; what was read of it has been dropped
+        except ValueError:  # longer than the reader's limit, which has dropped what it read
             log.warning("the trainer printed a line of more than %d bytes", MAX_LINE_BYTES)
 
 
 def _kill(process: asyncio.subprocess.Process) -> None:
-    """End the process and all that it started."""
+    """Kill the process and its children."""
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)

@@ -1,4 +1,4 @@
-"""The plan of a training run: asks `trainer run --dry-run` and puts the answer into text."""
+"""The plan of a training run: runs `trainer run --dry-run` and describes the result in text."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
@@ -23,16 +22,18 @@ from personas.home.job_material import SourceMaterial
 from personas.schemas.training import ServingPrecision, TrainingRequest
 
 PREVIEWS_FOLDER = "previews"
-"""The folder in the home in which previews work. What is left in it after `kill -9` goes when the bot starts."""
+"""The home's folder for previews. What a killed bot leaves in it is deleted at the next start."""
 PLAN_TIMEOUT_S = 300.0
 MAX_SHOWN_REASONS = 6
-MAX_CONTEXT_LINES, MAX_CONTEXT_CHARS = 4, 300  # shown context of a sample: enough to see what is answered
+MAX_CONTEXT_LINES, MAX_CONTEXT_CHARS = 4, 300
+"""Shown part of the context before a reply: enough to see what it answers."""
 MAX_HISTOGRAM_BINS = 12
-MAX_ERROR_CHARS = 700  # characters of an error and of its advice: a message of Discord's takes 2000
+MAX_ERROR_CHARS = 700
+"""Characters of an error and of its advice: a Discord message takes 2,000."""
 
 
 class RecipeEstimate(BaseModel):
-    """Estimate of one recipe; `basis` says where the speed is known from, `warnings` what is hardly meant."""
+    """Estimate of one recipe; `basis` is the source of the speed, `warnings` are about unlikely settings."""
 
     recipe: str
     steps: int
@@ -43,14 +44,14 @@ class RecipeEstimate(BaseModel):
 
 
 class MemoryOption(BaseModel):
-    """A way to run the same with less memory: what to `set` of the hyperparameters."""
+    """A way to run the same with less memory: the hyperparameters to `set`."""
 
     set: dict[str, bool | int | str]
     memory_bytes: int
 
 
 class TokenHistogram(BaseModel):
-    """Lengths: quantiles and a histogram; `counts[i]` are from `edges[i]` up to, not including, `edges[i + 1]`."""
+    """Lengths: quantiles and a histogram; `counts[i]` is for `edges[i]` up to, not including, `edges[i + 1]`."""
 
     min: int = 0
     median: int = 0
@@ -61,7 +62,7 @@ class TokenHistogram(BaseModel):
 
     @property
     def rows(self) -> list[tuple[str, float]]:
-        """The histogram for a chart, in at most `MAX_HISTOGRAM_BINS` bins of the same width."""
+        """The histogram for a chart, in at most `MAX_HISTOGRAM_BINS` bins of equal width."""
         every = -(-len(self.counts) // MAX_HISTOGRAM_BINS) or 1
         edges = [*self.edges[:-1:every], *self.edges[-1:]]
         counts = [sum(self.counts[first : first + every]) for first in range(0, len(self.counts), every)]
@@ -70,7 +71,7 @@ class TokenHistogram(BaseModel):
 
 
 class Truncation(BaseModel):
-    """Truncation at `max_length` tokens: samples that lose their oldest turns, and replies that make none."""
+    """Truncation at `max_length` tokens: samples that lose their oldest turns, and replies that fit in none."""
 
     max_length: int
     history_trimmed: int
@@ -78,7 +79,7 @@ class Truncation(BaseModel):
 
 
 class MaskPreview(BaseModel):
-    """A sample as the model is shown it: `parts` in order, each with whether it is learned."""
+    """A sample as the model sees it: `parts` in order, each with whether it is learned."""
 
     parts: tuple[tuple[str, bool], ...]
     tokens: int
@@ -86,7 +87,7 @@ class MaskPreview(BaseModel):
 
     @property
     def long_before(self) -> str:
-        """The beginning of a sample, but for the last lines before what is learned: card, examples, older turns."""
+        """The beginning of a sample except the last lines before the learned part: card, examples, older turns."""
         text, is_learned = self.parts[0] if self.parts else ("", True)
         if is_learned:
             return ""
@@ -95,21 +96,21 @@ class MaskPreview(BaseModel):
 
     @property
     def long_before_tokens(self) -> int:
-        """About how many tokens that has, by its share of the letters."""
+        """Estimate its tokens by its share of the letters."""
         letters = sum(len(text) for text, is_learned in self.parts if not is_learned)
         return round((self.tokens - self.trained_tokens) * len(self.long_before) / max(letters, 1))
 
     @property
     def shown_parts(self) -> tuple[tuple[str, bool], ...]:
-        """The remaining files, in order."""
+        """The parts after `long_before`."""
         first, *others = self.parts or (("", False),)
         return ((first[0].removeprefix(self.long_before), first[1]), *others)
 
 
 class TrainingPlan(BaseModel):
-    """The trainer's plan of a run; `rows` are records of the material. It says more than is read here.
+    """The trainer's plan of a run, without the fields that the bot ignores; `rows` are records of the material.
 
-    `lighter` are ways to run it with less memory, from the one that changes least; `masks` are a few samples.
+    `lighter` are ways to run it with less memory, smallest change first; `masks` are a few samples.
     """
 
     samples: dict[str, int]
@@ -134,14 +135,11 @@ async def plan_run(
     materials: Iterable[SourceMaterial],
     precision: ServingPrecision,
 ) -> TrainingPlan:
-    """Ask the trainer, a process of its own, over a job folder that goes at the end.
-
-    Raises `TrainingError` with the trainer's words when it could not be run.
-    """
+    """Plan a run in a trainer process, with a temporary job folder. Raises `TrainingError` with the trainer's error."""
     with _preview_folder(home) as folder:
         await asyncio.to_thread(fill_job_folder, folder, home, "preview", "v0", request, materials, precision)
-        words = ["run", str(folder), "--dry-run", "--json", "--samples", "--nice", "10"]
-        code, output, errors = await _run_trainer([*command, *words], {**environ, "TMPDIR": str(folder.parent)})
+        arguments = ["run", str(folder), "--dry-run", "--json", "--samples", "--nice", "10"]
+        code, output, errors = await _run_trainer([*command, *arguments], {**environ, "TMPDIR": str(folder.parent)})
     if code:
         raise _parse_failure(output) or TrainingError(
             errors.strip().rpartition("\n")[2] or f"The trainer gave no plan (exit code {code})."
@@ -154,34 +152,34 @@ async def plan_run(
 
 @contextmanager
 def _preview_folder(home: Path) -> Iterator[Path]:
-    """An empty folder for a job, gone at the end. It holds people's words, so it is in the home."""
+    """A temporary job folder, inside the home since it holds members' messages."""
     (home / PREVIEWS_FOLDER).mkdir(mode=0o700, parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=home / PREVIEWS_FOLDER) as aside:
-        folder = Path(aside) / "job"
+    with tempfile.TemporaryDirectory(dir=home / PREVIEWS_FOLDER) as parent:
+        folder = Path(parent) / "job"
         folder.mkdir()
         yield folder
 
 
 def shorten_error(message: str, advice: str) -> tuple[str, str]:
-    """An error as it fits a message: its beginning, which says of what it speaks; of a list of advice the names."""
-    first, *listed = advice.splitlines() or [""]
-    if listed:
-        first = f"{first} {', '.join(line.strip().partition(':')[0] for line in listed)}."
-    cut = partial(textwrap.shorten, width=MAX_ERROR_CHARS, placeholder=" …")
-    return cut(message), cut(first)
+    """Shorten an error to fit a message; of a list of advice only the names are kept."""
+    first, *items = advice.splitlines() or [""]
+    if items:
+        first = f"{first} {', '.join(line.strip().partition(':')[0] for line in items)}."
+    shorten = partial(textwrap.shorten, width=MAX_ERROR_CHARS, placeholder=" …")
+    return shorten(message), shorten(first)
 
 
 def _parse_failure(output: str) -> TrainingError | None:
-    """The error that a trainer tells on its standard output."""
+    """Parse the error on a trainer's standard output."""
     try:
-        told = json.loads(output)
-        return TrainingError(*shorten_error(str(told["error"]), str(told["advice"])))
+        failure = json.loads(output)
+        return TrainingError(*shorten_error(str(failure["error"]), str(failure["advice"])))
     except (ValueError, LookupError, TypeError):
         return None
 
 
 async def _run_trainer(command: Sequence[str], environ: Mapping[str, str]) -> tuple[int, str, str]:
-    """Exit code, output and errors of a process that does not outlive this call."""
+    """Return exit code, output and errors of a process that does not outlive this call."""
     pipe = asyncio.subprocess.PIPE
     process = await asyncio.create_subprocess_exec(
         *command, stdin=asyncio.subprocess.DEVNULL, stdout=pipe, stderr=pipe, env=dict(environ), process_group=0
@@ -200,21 +198,20 @@ async def _run_trainer(command: Sequence[str], environ: Mapping[str, str]) -> tu
 
 
 def plan_text(plan: TrainingPlan, recipe: str, place: int, is_training: bool, conflict: str = "") -> str:
-    """A plan for a moderator; `place` 1 is next in the queue, `conflict` why it could not be queued now."""
-    samples: Mapping[str, Any] = plan.samples
+    """Describe a plan; `place` 1 is next in the queue, `conflict` is why it could not be queued now."""
+    train, heldout = plan.samples["train"], plan.samples["eval"]
     lines = [
-        f"**{samples['train']:,}** replies to learn from, {samples['eval']:,} held out; {plan.tokens:,} tokens.",
+        f"**{train:,}** replies to learn from, {heldout:,} held out; {plan.tokens:,} tokens.",
         f"{plan.rows_used:,} of {plan.rows:,} records are used.",
         *(f"- {rows:,}: {reason}" for reason, rows in list(plan.dropped.items())[:MAX_SHOWN_REASONS]),
     ]
-    for found in plan.recipes:
-        if found.recipe == recipe:
-            memory = f"{found.memory_bytes / 2**30:.1f} GiB of memory"
-            lines.append(f"`{recipe}`: {found.steps:,} steps, about {format_duration(found.seconds)}, {memory}.")
-            lines.append(f"-# estimated from {found.basis}; its score card then takes as long again at most")
-            lines += [f"⚠️ {warning}" for warning in found.warnings[:MAX_SHOWN_REASONS]]
+    for estimate in (it for it in plan.recipes if it.recipe == recipe):
+        memory = f"{estimate.memory_bytes / 2**30:.1f} GiB of memory"
+        lines.append(f"`{recipe}`: {estimate.steps:,} steps, about {format_duration(estimate.seconds)}, {memory}.")
+        lines.append(f"-# estimated from {estimate.basis}; the score card then takes at most as long again")
+        lines += [f"⚠️ {warning}" for warning in estimate.warnings[:MAX_SHOWN_REASONS]]
     if conflict:
         return "\n".join([*lines, f"It could not be started now: {conflict} Nothing has been queued."])
-    behind = " after the one that trains now" if is_training else ""
-    lines.append(f"Started now it would be number {place} in the queue{behind}. Nothing has been queued.")
+    behind = " after the running one" if is_training else ""
+    lines.append(f"Started now, it would be number {place} in the queue{behind}. Nothing has been queued.")
     return "\n".join(lines)

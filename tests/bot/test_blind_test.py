@@ -304,9 +304,9 @@ async def test_a_judgement_counts_and_says_what_is_missing(stage):
         await vote(stage, stage.member, invitation, choice)
     words = await judgement(stage)
     assert "**Ballast: v2 against v1**\n3 votes by 1 member:" in words
-    assert "1 tie, 1 time both bad." in words and "not told from the votes of fewer than 5 members" in words
-    assert "**Ruling: open.** 0 members are counted, 10 are the least." in words
-    assert "to see 55:45 takes 783, 60:40 takes 194, 65:35 takes 85, 70:30 takes 47 votes that are no tie" in words
+    assert "1 tie, 1 time both bad." in words and "unknown with fewer than 5 members" in words
+    assert "**Ruling: open.** 0 members are counted; 10 are needed." in words
+    assert "to detect 55:45 takes 783, 60:40 takes 194, 65:35 takes 85, 70:30 takes 47 votes that are no tie" in words
     assert "there are 1." in words
     turned = await judgement(stage, version="v1", against="v2")
     assert "**Ballast: v1 against v2**" in turned

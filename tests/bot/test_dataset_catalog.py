@@ -73,7 +73,7 @@ def test_an_imported_persona_is_told_to_name_a_data_set(catalogue, tmp_path):
     own = tmp_path / "personas" / "77" / "mira-25" / "card.toml"
     own.parent.mkdir(parents=True)
     own.write_text('id = "mira-25"\nname = "Mira"\n')
-    with pytest.raises(RequestError, match=r"no talk of its own to learn from\. Name a `dataset`") as raised:
+    with pytest.raises(RequestError, match=r"no chat log of its own to learn from\. Name a `dataset`") as raised:
         catalogue.materials_for(request("mira-25"))
     assert "mira-25" not in str(raised.value) and "oda" in raised.value.advice
     assert catalogue.materials_for(request("mira-25", dataset="oda"))
@@ -294,7 +294,7 @@ def test_a_built_set_that_does_not_say_its_rights_is_none(catalogue, tmp_path, s
 def test_general_dialogue_to_mix_in_is_not_what_forgetting_is_measured_on(catalogue, shipped):
     kinds = [(item.kind, item.path) for item in catalogue.materials_for(request(general="general-chat"))]
     assert kinds[-2:] == [("messages", "general/chat.jsonl"), ("general", "general/facts.jsonl")]
-    with pytest.raises(RequestError, match="'thrip' is a log, and no general dialogue"):
+    with pytest.raises(RequestError, match="'thrip' is a log, not general dialogue"):
         catalogue.materials_for(request(general="thrip"))
 
 

@@ -138,7 +138,7 @@ async def test_one_at_a_time_in_a_server(quick):
     stage = quick
     message = await begun(stage)
     answer = await begin(stage, channel=INN, other="ballast")
-    assert answer.ephemeral and "under way in <#" in answer.message["content"]
+    assert answer.ephemeral and "running in <#" in answer.message["content"]
     await stage.moderator.click(message, custom_id(message))
     await stage.sees("1 line: stopped", "edit")
     stage.engine.free.set()

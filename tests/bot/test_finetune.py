@@ -126,7 +126,7 @@ async def test_a_job_that_somebody_can_mend_goes_on_by_button_or_command(stage):
     await until(lambda: stage.backend.busy)
     stage.backend.finish(full)
     failed = await stage.sees("Failed: **ballast v1**")
-    assert "The disk is full. Free some space." in failed["content"] and "**Resume** goes on" in failed["content"]
+    assert "The disk is full. Free some space." in failed["content"] and "**Resume** continues" in failed["content"]
     assert buttons_of(stage, failed) == ["Resume"]
     answer = await stage.member.click(failed, "Resume")
     assert answer.ephemeral and "Only moderators" in answer.message["content"] and not stage.backend.busy
@@ -204,7 +204,7 @@ async def test_a_preview_says_what_a_training_would_do_and_queues_nothing(stage)
     assert stage.store.jobs.of_guild(stage.sandbox.guild_id) == []
     for persona in ("ballast", "oda"):
         await start(stage, persona=persona)
-    assert "number 2 in the queue after the one that trains now" in await preview(persona="thrip")
+    assert "number 2 in the queue after the running one" in await preview(persona="thrip")
     words = await preview()
     assert "30 steps" in words and "number" not in words
     assert "It could not be started now: The job" in words and words.endswith("cancel it. Nothing has been queued.")

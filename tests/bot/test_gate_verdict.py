@@ -40,7 +40,7 @@ async def finish(stage, verdict, **options):
     [
         ("promote", "The gate says **promote**."),
         ("hold", "The gate says **hold**: a moderator decides."),
-        ("reject", "The gate says **reject**: Promote asks once more."),
+        ("reject", "The gate says **reject**: Promote asks for confirmation."),
     ],
 )
 async def test_a_result_shows_verdict_reasons_and_advice(stage, verdict, words):
@@ -115,10 +115,10 @@ async def choose(stage, **options):
 
 
 async def test_a_server_chooses_and_is_asked_unless_it_does(stage):
-    assert (await choose(stage)).startswith("Asked:")
+    assert (await choose(stage)).startswith("Ask:")
     assert (await choose(stage, way="automatic")).startswith("Automatic:")
     assert (await choose(stage)).startswith("Automatic:")
-    assert (await choose(stage, way="ask")).startswith("Asked:")
+    assert (await choose(stage, way="ask")).startswith("Ask:")
 
 
 async def test_what_is_measurably_better_goes_live_by_itself_is_said_and_can_be_taken_back(stage):

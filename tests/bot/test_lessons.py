@@ -49,7 +49,7 @@ async def test_a_moderator_teaches_sees_it_and_takes_it_back(stage):
     assert form.modal["title"] == "Teach Ballast"
     assert not any(field.get("value") for row in form.modal["components"] for field in row.get("components", [row]))
     sent = await stage.moderator.submit(form, prompt=ASKED, reply=ANSWERED, instead=INSTEAD)
-    await told(sent, "Kept: what **Ballast** should answer to that (number 1)")
+    await told(sent, "Stored: what **Ballast** should answer to that (number 1)")
     (lesson,) = stage.store.lessons.of_persona("ballast", stage.sandbox.guild_id)
     assert (lesson.prompt, lesson.reply, lesson.instead_of) == (ASKED, ANSWERED, INSTEAD)
     assert (lesson.user_id, lesson.as_moderator, lesson.right) == (int(stage.moderator.id), True, "form")
@@ -69,7 +69,7 @@ async def test_members_teach_once_they_have_opted_in_and_touch_only_their_own(st
     await told(await stage.member.slash(QUAY, "persona unteach", number=2), "There is no taught reply 2 of yours")
     assert stage.store.lessons.get(2) and not stage.store.lessons.get(1).as_moderator
     await told(await stage.moderator.slash(QUAY, "persona unteach", number=1), "Taken back (number 1)")
-    await told(await teach(stage.member, ANSWERED, ANSWERED), "What it should answer is what it should not.")
+    await told(await teach(stage.member, ANSWERED, ANSWERED), "The reply it should give is the one it should not give.")
 
 
 async def test_the_form_and_the_undo_button_outlive_a_restart(tmp_path):
@@ -162,7 +162,7 @@ def test_a_preference_job_takes_the_live_version_or_the_one_that_is_named(store,
     ConsentMirror(tmp_path, store, "").mirror()
     store.lessons.add(lesson(as_moderator=True))
     assert asked().recipe == "preference" and asked(recipe="demo-cpu").recipe == "demo-cpu"
-    with pytest.raises(RequestError, match="There is no version yet that could go on learning"):
+    with pytest.raises(RequestError, match="There is no version yet to train further"):
         catalogue.materials_for(asked(), GUILD)
     version(tmp_path, store, "v1")
     version(tmp_path, store, "v2")
@@ -198,7 +198,7 @@ def test_whoever_gave_a_preference_is_found_in_the_folder_of_a_job_that_waits(st
 
 
 async def test_a_training_by_preference_is_asked_for_on_discord(stage):
-    await told(await teach(stage.moderator), "Kept")
+    await told(await teach(stage.moderator), "Stored")
     answer = await stage.moderator.slash(QUAY, "finetune start", task_type="preference")
     await until(lambda: stage.backend.busy)
     request = stage.backend.runs[0].request

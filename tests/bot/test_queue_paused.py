@@ -34,10 +34,10 @@ async def test_a_job_that_is_set_aside_begins_anew_and_no_attempt_is_counted(hou
     job_id = house.ask()
     await house.running()
     house.queue.hold()
-    setting_aside = asyncio.create_task(house.queue.set_aside(job_id))
+    interrupting = asyncio.create_task(house.queue.interrupt(job_id))
     await until(lambda: not house.backend.busy)
     house.clock.advance(1)
-    await setting_aside
+    await interrupting
     assert house.store.jobs.get(job_id).attempt == 0 and len(house.backend.runs) == 1
     house.queue.go_on()
     await until(lambda: len(house.backend.runs) == 2)
@@ -48,7 +48,7 @@ async def test_another_job_is_left_alone(house):
     house.queue.start()
     first, second = house.ask("oda"), house.ask("thrip")
     await house.running()
-    await house.queue.set_aside(second)
+    await house.queue.interrupt(second)
     assert house.backend.busy and house.state(first) == "running"
 
 

@@ -62,7 +62,7 @@ async def test_three_attempts_and_no_more(house):
     await house.crash_and_start()
     assert (await house.running()).job_id == second
     failed = house.store.jobs.get(first)
-    assert failed.state == "failed" and "cut off 3 times" in failed.error and failed.can_resume
+    assert failed.state == "failed" and "interrupted 3 times" in failed.error and failed.can_resume
 
 
 async def test_a_trainer_stopped_from_outside_is_started_again(house):

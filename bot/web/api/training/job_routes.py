@@ -137,7 +137,7 @@ class AcceptedJob(JobResponse):
 
 def queue_positions(services: Services) -> dict[str, int]:
     """Map each queued job to its position; 1 is the next."""
-    return {job.job_id: place for place, job in enumerate(services.queue.order(), start=1)}
+    return {job.job_id: place for place, job in enumerate(services.queue.waiting(), start=1)}
 
 
 def _job_links(job: TrainingJob) -> dict[str, str]:
