@@ -31,7 +31,7 @@ from bot.personas.card_import import (
 from bot.personas.registry import short_id
 from bot.services import Services
 from bot.store import ALL_CHANNELS, ALL_PERSONAS, CARD_CONTRIBUTION, Channel, Contribution, Mute, StoredReply
-from personas.card import CardForm
+from personas.card.formats import CardForm
 from personas.prompt import MAX_CARD_TOKENS
 from personas.schemas.chat import Persona
 
