@@ -64,7 +64,7 @@ class NoPersonasError(SettingsError):
 
 @dataclass(frozen=True)
 class App:
-    """A running bot. `sandbox` is None on Discord; `running` ends when the client does; `url` is its web server's."""
+    """A running bot. `sandbox` is None on Discord, `running` ends with the client, `url` is the web server's."""
 
     client: BotClient
     sandbox: Sandbox | None
@@ -73,16 +73,12 @@ class App:
 
     @property
     def services(self) -> Services:
-        """The bot's services."""
         return self.client.services
 
 
 @asynccontextmanager
 async def open_app(settings: Settings, shipped: ShippedData, town: DemoGuild = SKERROW_HARBOUR) -> AsyncIterator[App]:
-    """The bot, ready; taken down in order at the end of the block. Without a token it is in a town of its own.
-
-    Raises `UnderstudyError` when it cannot start.
-    """
+    """Run the bot inside the block; without a token it runs in the demo guild. Raises `UnderstudyError`."""
     async with AsyncExitStack() as stack:
         finish_restore(settings.home)
         store = Store.open(settings.home / "understudy.sqlite")
@@ -93,7 +89,7 @@ async def open_app(settings: Settings, shipped: ShippedData, town: DemoGuild = S
         url = sandbox.url if sandbox and settings.is_local else await _open_web_server(settings, front, stack)
         personas = PersonaRegistry(shipped.cards, settings.home)
         privacy = _privacy_services(settings, sandbox)
-        # Before anything reads the home: nobody who was forgotten is in what follows.
+        # Before anything reads the home, so that nothing of an erased person is read.
         await resume_erasures(settings.home, store, privacy, personas.all_names())
         _check_cards(personas, shipped)
         lore = await _open_lore(settings, shipped, personas, stack)
@@ -104,8 +100,8 @@ async def open_app(settings: Settings, shipped: ShippedData, town: DemoGuild = S
         compare = functools.partial(comparison_context, settings.home, store, personas)
         backend = _create_backend(settings, catalogue, clock, engine, compare)
         queue = JobQueue(store, GpuOffloadBackend(backend, engine), clock)
-        behind = await _find_incompatible(settings, store, engine.base)
-        builder = ChatRequestBuilder(store, personas, lore, _default_sampling(settings), settings.home, behind)
+        incompatible = await _find_incompatible(settings, store, engine.base)
+        builder = ChatRequestBuilder(store, personas, lore, _default_sampling(settings), settings.home, incompatible)
 
         create_services = functools.partial(
             Services.create,
@@ -173,13 +169,14 @@ def _check_cards(personas: PersonaRegistry, shipped: ShippedData) -> None:
 
 
 async def _find_incompatible(settings: Settings, store: Store, base: BaseModel) -> IncompatibleVersions:
-    """The versions of another base model; the operator is told whose they are."""
+    """Find the versions of another base model, and log a warning about live ones."""
     versions = [(persona_id, version) for persona_id, version, _ in store.versions.all_installed()]
-    behind = await asyncio.to_thread(find_incompatible_versions, settings.home, versions, base_model.fingerprint(base))
+    fingerprint = base_model.fingerprint(base)
+    incompatible = await asyncio.to_thread(find_incompatible_versions, settings.home, versions, fingerprint)
     live = {persona_id: store.versions.live(persona_id) for persona_id, _ in versions}
-    if words := behind.words(live, settings.base_model):
-        log.warning("%s", words)
-    return behind
+    if warning := incompatible.warning(live, settings.base_model):
+        log.warning("%s", warning)
+    return incompatible
 
 
 def _privacy_services(settings: Settings, sandbox: Sandbox | None) -> PrivacyServices:
@@ -192,12 +189,12 @@ async def _open_sandbox(settings: Settings, town: DemoGuild, front: WebServer, s
     try:
         sandbox = Sandbox(town.seed, state)
     except StateUnreadable as error:
-        raise SettingsError(f"{error}.", f"Move {state} away: a new guild is made in its place.") from error
+        raise SettingsError(f"{error}.", f"Move {state} away: a new guild is created in its place.") from error
     stack.push_async_callback(sandbox.stop)
     try:
         if settings.is_local:
             await sandbox.start(settings.web_host, settings.web_port, front.mount, (DASHBOARD_LINK,))
-        else:  # it lets anybody be anybody, so it stays on this machine, at a port of its own
+        else:  # anybody can act as any member there, so it stays on this machine, at a port of its own
             await sandbox.start()
     except OSError as error:
         raise _port_taken_error(settings, error) from error
@@ -206,7 +203,7 @@ async def _open_sandbox(settings: Settings, town: DemoGuild, front: WebServer, s
 
 
 async def _open_web_server(settings: Settings, front: WebServer, stack: AsyncExitStack) -> str:
-    """A web server of its own, where there is no sandbox to share one with; gives its address."""
+    """Start a separate web server, where there is no sandbox to share one with; returns its address."""
     try:
         return await stack.enter_async_context(run_server(front, settings.web_port, settings.web_host))
     except OSError as error:

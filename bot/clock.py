@@ -14,18 +14,14 @@ class Clock(Protocol):
         """Seconds since 1970 (UTC)."""
         ...
 
-    async def sleep(self, seconds: float) -> None:
-        """Return after so many seconds."""
-        ...
+    async def sleep(self, seconds: float) -> None: ...
 
 
 class SystemClock:
     """The machine's own clock."""
 
     def now(self) -> float:
-        """Seconds since 1970 (UTC)."""
         return time.time()
 
     async def sleep(self, seconds: float) -> None:
-        """Return after so many seconds."""
         await asyncio.sleep(seconds)

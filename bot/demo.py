@@ -53,12 +53,12 @@ class DemoResult:
 
 
 class TrainingTimer:
-    """Follows one job: how long it took, the measuring of the score card taken out."""
+    """Measures the duration of one job without that of its score card."""
 
     def __init__(self, app: App) -> None:
         self._queue = app.services.queue
-        self._began = self._since = time.monotonic()
-        self._measured_s = 0.0
+        self._started = self._since = time.monotonic()
+        self._evaluation_s = 0.0
         self._phase = ""
         self._queue.subscribe(self._on_change)
 
@@ -67,17 +67,17 @@ class TrainingTimer:
         if phase == self._phase and job.state == "running":
             return
         if self._phase.startswith("measuring"):
-            self._measured_s += time.monotonic() - self._since
+            self._evaluation_s += time.monotonic() - self._since
         self._phase, self._since = phase, time.monotonic()
 
     def stop(self) -> float:
-        """Seconds since the start that were not spent on measuring."""
+        """Seconds since the start without the evaluation's."""
         self._queue.unsubscribe(self._on_change)
-        return self._since - self._began - self._measured_s
+        return self._since - self._started - self._evaluation_s
 
 
 class DemoSession:
-    """The members' side of the story."""
+    """The members' side of the session."""
 
     def __init__(self, app: App, started: float) -> None:
         assert app.sandbox is not None  # the demo's settings have no token
@@ -85,8 +85,8 @@ class DemoSession:
         self.figures = DemoResult()
 
     async def ask(self, persona_id: str, question: str, version: str = "") -> str:
-        """Write to a persona's channel as a member and give the finished reply, which has to be by `version`."""
-        channel = next(name for name, lives in CHANNEL_PERSONAS.items() if lives == persona_id)
+        """Write to a persona's channel as a member and return the finished reply, which has to be by `version`."""
+        channel = _channel_of(persona_id)
         mark = len(self._sandbox.events)
         print_line(f"#{channel} · {MEMBER}: {question}")
         await self._sandbox.member(MEMBER).say(channel, question)
@@ -105,8 +105,8 @@ class DemoSession:
         return str(text)
 
     async def retrain(self, persona_id: str) -> None:
-        """Start a training as a moderator, watch it, talk to another persona meanwhile, and promote what came out."""
-        channel = next(name for name, lives in CHANNEL_PERSONAS.items() if lives == persona_id)
+        """Start a training as a moderator, talk to another persona meanwhile, and promote the new version."""
+        channel = _channel_of(persona_id)
         moderator = self._sandbox.member(MODERATOR)
         print_line(f"#{channel} · {MODERATOR}: /finetune start persona:{persona_id}")
         mark = len(self._sandbox.events)
@@ -115,51 +115,49 @@ class DemoSession:
             raise UnderstudyError("The bot did not acknowledge /finetune start.")
         timer = TrainingTimer(self._app)
         watching = asyncio.create_task(self._watch(channel, mark))
-        other = next(lives for lives in CHANNEL_PERSONAS.values() if lives != persona_id)
+        other = next(other for other in CHANNEL_PERSONAS.values() if other != persona_id)
         await self.ask(other, QUESTION_DURING_TRAINING)
         result = await watching
         self.figures.retrain_s[persona_id] = round(timer.stop(), 1)
-        self._note_card(persona_id)
+        self._record_scorecard(persona_id)
         print_line(f"#{channel} · {MODERATOR} presses Promote")
         await moderator.click(result, "Promote")
-        said = await self._answered(mark)
-        if PROMOTED_TEXT not in said["content"]:
-            print_line(f"#{channel} · Understudy: {said['content']}")
+        answer = await self._wait_for_text(mark, PROMOTED_TEXT, "The gate rejects")
+        if PROMOTED_TEXT not in answer["content"]:
+            print_line(f"#{channel} · Understudy: {answer['content']}")
             print_line(f"#{channel} · {MODERATOR} presses Promote anyway")
-            await moderator.click(said, "Promote anyway")
-            await self._sandbox.wait_for("message", lambda message: PROMOTED_TEXT in message["content"], since=mark)
+            await moderator.click(answer, "Promote anyway")
+            await self._wait_for_text(mark, PROMOTED_TEXT)
 
-    async def _answered(self, mark: int) -> dict[str, Any]:
-        """Wait for the bot's answer to Promote: the version is live, or the gate rejects it."""
-        words = (PROMOTED_TEXT, "The gate rejects")
-        found: dict[str, Any] = await self._sandbox.wait_for(
-            "message", lambda message: any(it in message["content"] for it in words), since=mark
+    async def _wait_for_text(self, mark: int, *texts: str) -> Any:
+        """Wait for a message with one of these texts."""
+        return await self._sandbox.wait_for(
+            "message", lambda message: any(text in message["content"] for text in texts), since=mark
         )
-        return found
 
     async def _watch(self, channel: str, mark: int) -> dict[str, Any]:
-        """Print each new state of the progress message until the training has ended; gives the message then."""
+        """Print each new state of the progress message until the training has ended; returns the last message."""
         shown = ""
         channel_id = self._sandbox.channel(channel)["id"]
         deadline = time.monotonic() + TRAINING_TIMEOUT_S
         while time.monotonic() < deadline:
             for _, message in self._sandbox.events[mark:]:
-                words = message.get("content", "") if message.get("channel_id") == channel_id else ""
-                if words.startswith("Trained:"):
-                    print_line(f"#{channel} · Understudy: {words}")
+                text = message.get("content", "") if message.get("channel_id") == channel_id else ""
+                if text.startswith("Trained:"):
+                    print_line(f"#{channel} · Understudy: {text}")
                     return message
-                if words.startswith("Failed:"):
-                    raise UnderstudyError(words)
-                lines = [line for line in words.splitlines()[1:] if not line.startswith("-#")]
-                line = " | ".join(lines) if words.startswith("Training:") else ""
+                if text.startswith("Failed:"):
+                    raise UnderstudyError(text)
+                lines = [line for line in text.splitlines()[1:] if not line.startswith("-#")]
+                line = " | ".join(lines) if text.startswith("Training:") else ""
                 if line and line != shown:
-                    print(f"    {line}", flush=True)
+                    print_line(f"    {line}")
                     shown = line
             mark = len(self._sandbox.events)
             await asyncio.sleep(0.5)
         raise UnderstudyError(f"The training did not end within {TRAINING_TIMEOUT_S:.0f} s.")
 
-    def _note_card(self, persona_id: str) -> None:
+    def _record_scorecard(self, persona_id: str) -> None:
         services, figures = self._app.services, self.figures
         newest = services.store.versions.installed(persona_id)[-1]
         card = newest.scorecard
@@ -174,25 +172,29 @@ class DemoSession:
             figures.voice_right_base[persona_id] = round(voice.right["base"].mean, 4)
 
 
+def _channel_of(persona_id: str) -> str:
+    return next(name for name, resident in CHANNEL_PERSONAS.items() if resident == persona_id)
+
+
 async def run_demo(personas: list[str], started: float) -> tuple[DemoResult, dict[str, tuple[Path, Path]]]:
-    """The story for these personas; gives the figures and, by persona, job folder and adapter folder."""
+    """Play the session for these personas; returns the figures and, by persona, job folder and adapter folder."""
     home = OUTPUT_FOLDER / "home"
     shutil.rmtree(OUTPUT_FOLDER, ignore_errors=True)
     settings = load_settings(None, {"UNDERSTUDY_HOME": str(home.absolute()), "WEB_PORT": "0"})
     async with open_app(settings, ShippedData.from_source_tree()) as app:
-        story = DemoSession(app, started)
+        session = DemoSession(app, started)
         for persona_id in CHANNEL_PERSONAS.values():  # the same question in every channel: three voices
-            story.figures.reply_before[persona_id] = await story.ask(persona_id, QUESTION)
+            session.figures.reply_before[persona_id] = await session.ask(persona_id, QUESTION)
         for persona_id in personas:
-            await story.retrain(persona_id)
+            await session.retrain(persona_id)
             version = app.services.store.versions.live(persona_id) or ""
-            story.figures.reply_after[persona_id] = await story.ask(persona_id, QUESTION, version)
+            session.figures.reply_after[persona_id] = await session.ask(persona_id, QUESTION, version)
         folders = {}
         for persona_id in personas:
             newest = app.services.store.versions.installed(persona_id)[-1]
             adapter = app.services.request_builder.adapter(persona_id, newest.version).folder
             folders[persona_id] = (settings.home / "jobs" / newest.job_id, adapter)
-    return story.figures, folders
+    return session.figures, folders
 
 
 def cross_persona_losses(folders: dict[str, tuple[Path, Path]]) -> dict[str, Any]:
@@ -200,9 +202,9 @@ def cross_persona_losses(folders: dict[str, tuple[Path, Path]]) -> dict[str, Any
     arguments = [sys.executable, "-m", "trainer", "matrix", "--json"]
     for persona_id, (job, adapter) in folders.items():
         arguments += ["--job", f"{persona_id}={job}", "--adapter", f"{persona_id}={adapter}"]
-    done = subprocess.run(arguments, check=True, stdout=subprocess.PIPE)
-    measured: dict[str, Any] = json.loads(done.stdout)
-    return measured
+    process = subprocess.run(arguments, check=True, stdout=subprocess.PIPE)
+    losses: dict[str, Any] = json.loads(process.stdout)
+    return losses
 
 
 def print_line(line: str) -> None:
@@ -211,7 +213,7 @@ def print_line(line: str) -> None:
 
 
 def main() -> int:
-    """Play, print and write the figures."""
+    """Play the session, and print and write its figures."""
     started = psutil.Process().create_time() - time.time() + time.monotonic()
     parser = argparse.ArgumentParser("python -m bot.demo", description=__doc__)
     parser.add_argument("--all", action="store_true", help="train all three personas and compare their adapters")

@@ -28,9 +28,9 @@ from bot.store import Channel
 MODERATOR, MEMBER, NEWCOMER = "Mina Vale", "Tobias Reed", "Wren Castle"
 
 CHANNEL_PERSONAS = {"weighbridge-quay": "ballast", "the-damp-lantern": "oda", "drowned-stage": "thrip"}
-"""Which persona lives in which channel of a new guild."""
+"""The personas of the channels of a new guild."""
 
-# Besides these three: the owner, and one who may only look on.
+# Two more members: the owner, and one who may only read.
 SKERROW_SEED = GuildSeed(
     name="Skerrow Harbour",
     channels=(
@@ -59,7 +59,7 @@ SKERROW_SEED = GuildSeed(
 
 @dataclass(frozen=True)
 class DemoGuild:
-    """A guild to make, and which persona lives in which of its channels."""
+    """A guild to create, and the personas of its channels."""
 
     seed: GuildSeed
     homes: Mapping[str, str]
@@ -83,7 +83,7 @@ def forget_in_sandbox(sandbox: Sandbox, traces: PersonIdentifiers) -> None:
 
 
 def forget_in_stored_sandbox(home: Path, traces: PersonIdentifiers) -> None:
-    """The same while no bot runs; nothing happens where there is no sandbox."""
+    """Erase a member from the sandbox's stored state, if there is one, while no bot runs."""
     state = home / "sandbox.sqlite"
     if state.exists():
         sandbox = Sandbox(SKERROW_SEED, state)
@@ -94,14 +94,14 @@ def forget_in_stored_sandbox(home: Path, traces: PersonIdentifiers) -> None:
 
 
 async def assign_channel_personas(
-    client: discord.Client, sandbox: Sandbox, answerer: ReplyService, homes: Mapping[str, str] = CHANNEL_PERSONAS
+    client: discord.Client, sandbox: Sandbox, reply_service: ReplyService, homes: Mapping[str, str] = CHANNEL_PERSONAS
 ) -> None:
-    """Give each channel of a new guild its persona, which says its greeting."""
+    """Give each channel of a new guild its persona, which posts its greeting."""
     guild = client.get_guild(sandbox.guild_id)
     assert guild is not None  # the sandbox's only guild, and the client is ready
     for channel in guild.text_channels:
-        persona = answerer.request_builder.personas.get(homes.get(channel.name, ""), guild.id)
-        if persona and not answerer.store.channels.get(guild.id, channel.id):
+        persona = reply_service.request_builder.personas.get(homes.get(channel.name, ""), guild.id)
+        if persona and not reply_service.store.channels.get(guild.id, channel.id):
             setting = Channel(guild.id, channel.id, persona.id, "everything", guild.owner_id or 0, time.time())
-            answerer.store.channels.assign(setting)
-            await answerer.greet(persona, channel)
+            reply_service.store.channels.assign(setting)
+            await reply_service.greet(persona, channel)

@@ -37,7 +37,7 @@ def error_text(error: Exception) -> str:
     if isinstance(cause, discord.Forbidden):
         return f"Discord does not let me do that here: {cause.text}. Ask a moderator to check my permissions."
     if isinstance(cause, discord.NotFound) and cause.code == UNKNOWN_INTERACTION_CODE:
-        log.warning("Discord took an answer for too late; the bot or its connection is slow")
+        log.warning("Discord rejected a response as too late; the bot or its connection is slow")
         return "That took too long. Try it again."
     code = secrets.token_hex(4)
     log.error("error %s", code, exc_info=cause)
@@ -45,7 +45,7 @@ def error_text(error: Exception) -> str:
 
 
 def redact_paths(text: str, home: Path | None) -> str:
-    """The text with the bot's home as UNDERSTUDY_HOME, the operator's as ~, and without a plan's temporary folder."""
+    """Replace the bot's home by UNDERSTUDY_HOME and the operator's by ~, and remove a plan's temporary folder."""
     text = PREVIEW_FOLDER_PATTERN.sub("", text)
     if home:
         text = text.replace(str(home), "UNDERSTUDY_HOME")

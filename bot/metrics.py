@@ -16,7 +16,7 @@ from bot.settings import Settings
 from personas.engine.metrics import RequestMetrics
 
 MAX_REPLIES, MAX_WARNINGS = 1000, 100
-"""Percentiles are those of so many latest replies."""
+"""Latest replies that percentiles are computed from, and latest warnings that are kept."""
 BUCKETS_S = (0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 60.0, 120.0, 300.0)
 ANSWERED_FINISHES = ("stop", "length")
 FINISHES = (*ANSWERED_FINISHES, "cancelled", "failed")
@@ -34,7 +34,7 @@ class LoggedWarning:
 
 @dataclass(frozen=True)
 class Percentiles:
-    """Of how many replies, and the seconds that half of them, 90 % and 99 % took at most; None without any."""
+    """Number of replies, and percentiles of their duration in seconds; None without replies."""
 
     replies: int
     p50: float | None = None
@@ -43,26 +43,26 @@ class Percentiles:
 
 
 class WarningLogHandler(logging.Handler):
-    """Keeps the latest warnings and errors of the log, and counts them all."""
+    """Keeps the latest warnings and errors of the log, and counts all."""
 
-    def __init__(self, counted: Counter) -> None:
+    def __init__(self, counter: Counter) -> None:
         super().__init__(logging.WARNING)
-        self._counted = counted
+        self._counter = counter
         self.lines: deque[LoggedWarning] = deque(maxlen=MAX_WARNINGS)
 
     def emit(self, record: logging.LogRecord) -> None:
         words = record.getMessage()
         if record.exc_info and record.exc_info[1]:
             words += f" ({type(record.exc_info[1]).__name__}: {record.exc_info[1]})"
-        self._counted.labels(record.levelname.lower()).inc()
+        self._counter.labels(record.levelname.lower()).inc()
         self.lines.append(LoggedWarning(record.created, record.levelname, record.name, words))
 
 
 class BotMetrics:
-    """Hears of replies, from any thread, and of warnings while it listens to the log."""
+    """Collects metrics of replies, from any thread, and warnings of the log inside `listening`."""
 
     def __init__(self, settings: Settings | None = None) -> None:
-        # When each series began is noise here: all begin with the bot.
+        # The start times of the series are noise: all begin with the bot.
         disable_created_metrics()  # type: ignore[no-untyped-call]
         self.started_at = time.time()
         self.registry = CollectorRegistry()
@@ -75,16 +75,16 @@ class BotMetrics:
         self._first = self._histogram("understudy_reply_first_text", "From a request to the first text of its reply.")
         self._whole = self._histogram("understudy_reply", "From a request to the end of its reply.")
 
-    def reply(self, told: RequestMetrics) -> None:
-        """A request has ended."""
-        self._ended.labels(told.finish).inc()
-        self._tokens.labels("prompt").inc(told.prompt_tokens)
-        self._tokens.labels("reply").inc(told.new_tokens)
-        if told.first_s is not None:
-            self._first.observe(told.first_s)
-        if told.finish in ANSWERED_FINISHES:
-            self._whole.observe(told.whole_s)
-            self._replies.append(told)
+    def reply(self, request: RequestMetrics) -> None:
+        """Record an ended request."""
+        self._ended.labels(request.finish).inc()
+        self._tokens.labels("prompt").inc(request.prompt_tokens)
+        self._tokens.labels("reply").inc(request.new_tokens)
+        if request.first_s is not None:
+            self._first.observe(request.first_s)
+        if request.finish in ANSWERED_FINISHES:
+            self._whole.observe(request.whole_s)
+            self._replies.append(request)
 
     @property
     def first_text(self) -> Percentiles:
@@ -93,12 +93,12 @@ class BotMetrics:
 
     @property
     def whole_reply(self) -> Percentiles:
-        """Seconds that the latest replies took."""
+        """Durations of the latest replies."""
         return percentiles([it.whole_s for it in list(self._replies)])
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """Within the block, warnings of the log are kept."""
+        """Keep warnings of the log inside the block."""
         logging.getLogger().addHandler(self.warnings)
         try:
             yield
@@ -107,7 +107,7 @@ class BotMetrics:
 
     def _counter(self, name: str, words: str, label: str, values: Sequence[str]) -> Counter:
         counter = Counter(name, words, [label], registry=self.registry)
-        for value in values:  # what has not happened yet is 0, not missing
+        for value in values:  # exposes zeros before the first event
             counter.labels(value)
         return counter
 
@@ -116,7 +116,7 @@ class BotMetrics:
 
 
 def percentiles(seconds: Sequence[float]) -> Percentiles:
-    """Each the smallest measured value that so many are not above (nearest rank)."""
+    """Percentiles by nearest rank."""
     if not seconds:
         return Percentiles(0)
     ordered = sorted(seconds)

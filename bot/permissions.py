@@ -19,27 +19,29 @@ class RequiredPermission:
 
 @dataclass(frozen=True)
 class MissingPermission:
-    """A need that is not met: where, and the one thing to do about it."""
+    """A missing permission, where, and its remedy."""
 
     where: str
     need: RequiredPermission
     remedy: str
 
     @property
-    def words(self) -> str:
-        """Describe what is missing, without the remedy."""
-        return f"{self.where}: {_line(self.need)}"
+    def description(self) -> str:
+        """The missing permission and its cost, without the remedy."""
+        need = self.need
+        missing = f"the permission {permission_title(need)} is missing, needed to {need.why}"
+        return f"{self.where}: {missing}; without it {need.cost}."
 
 
 REQUIRED_PERMISSIONS = (
-    RequiredPermission("view_channel", "see the channels it speaks in", "it can neither read nor reply there"),
-    RequiredPermission("send_messages", "answer, and report how a training goes", "it cannot speak at all"),
+    RequiredPermission("view_channel", "see the channels of its personas", "it reads and answers nothing there"),
+    RequiredPermission("send_messages", "answer, and report the progress of trainings", "it cannot answer at all"),
     RequiredPermission("send_messages_in_threads", "answer in threads", "it stays silent in threads"),
     RequiredPermission(
-        "attach_files", "show a score card's picture with a training's result", "results are told without it"
+        "attach_files", "show a score card's picture with a training's result", "results have no picture"
     ),
     RequiredPermission(
-        "manage_webhooks", "speak under a persona's own name and face", "personas speak under the bot's own name"
+        "manage_webhooks", "answer under a persona's name and avatar", "personas answer under the bot's name"
     ),
 )
 
@@ -53,10 +55,10 @@ IMPLIED_PERMISSIONS = {
     "view_channel": {need.permission for need in REQUIRED_PERMISSIONS},
     "send_messages": {"attach_files"},
 }
-"""Permissions without which others have no effect, by Discord's rules of implicit permissions."""
+"""Permissions that are missing without the key, by Discord's rules of implicit permissions."""
 
 MODERATOR_PERMISSIONS = discord.Permissions(manage_guild=True)
-"""Required to assign and train personas; the commands' default, and checked in code."""
+"""Permissions to set and train personas: the commands' default, and checked in code."""
 
 
 def required_permissions() -> discord.Permissions:
@@ -65,12 +67,12 @@ def required_permissions() -> discord.Permissions:
 
 
 def missing_permissions(granted: discord.Permissions) -> list[RequiredPermission]:
-    """The needs that these permissions do not meet."""
+    """The required permissions that are not granted."""
     return [need for need in REQUIRED_PERMISSIONS if not getattr(granted, need.permission)]
 
 
 def invite_url(application_id: int) -> str:
-    """The address at which an owner of a server lets the bot in with what it needs."""
+    """The address to invite the bot with its required permissions."""
     return discord.utils.oauth_url(
         application_id, permissions=required_permissions(), scopes=("bot", "applications.commands")
     )
@@ -78,29 +80,25 @@ def invite_url(application_id: int) -> str:
 
 def permission_report(guild: discord.Guild, channels: Iterable[discord.abc.GuildChannel]) -> list[str]:
     """One line for each permission that is missing in the guild or in one of the channels in use."""
-    return [lack.words for lack in find_missing_permissions(guild, channels)]
+    return [missing.description for missing in find_missing_permissions(guild, channels)]
 
 
 def find_missing_permissions(
     guild: discord.Guild, channels: Iterable[discord.abc.GuildChannel]
 ) -> list[MissingPermission]:
-    """The permissions that are missing in the guild, and in channels in use beyond those."""
-    found = [
-        MissingPermission(guild.name, need, guild_remedy(need))
-        for need in missing_permissions(guild.me.guild_permissions)
-    ]
-    guild_wide = {lack.need.permission for lack in found}
+    """The permissions that are missing in the guild, and additionally in its channels in use."""
+    guild_wide = missing_permissions(guild.me.guild_permissions)
+    result = [MissingPermission(guild.name, need, guild_remedy(need)) for need in guild_wide]
     for channel in channels:
-        lacking = missing_permissions(channel.permissions_for(guild.me))
-        told = guild_wide.union(
-            *(IMPLIED_PERMISSIONS.get(need.permission, set()) - {need.permission} for need in lacking)
-        )
-        here = [need for need in lacking if need.permission not in told]
-        found += [
+        missing = missing_permissions(channel.permissions_for(guild.me))
+        implied = (IMPLIED_PERMISSIONS.get(need.permission, set()) - {need.permission} for need in missing)
+        reported = {need.permission for need in guild_wide}.union(*implied)
+        result += [
             MissingPermission(f"{guild.name} #{channel.name}", need, channel_remedy(channel.name, need))
-            for need in here
+            for need in missing
+            if need.permission not in reported
         ]
-    return found
+    return result
 
 
 def guild_remedy(need: RequiredPermission) -> str:
@@ -119,9 +117,5 @@ def permission_title(need: RequiredPermission) -> str:
 
 
 def is_moderator(member: discord.abc.User) -> bool:
-    """Report whether this member may set and train personas in the guild they are a member of."""
+    """Report whether this member may set and train personas in their guild."""
     return isinstance(member, discord.Member) and member.guild_permissions >= MODERATOR_PERMISSIONS
-
-
-def _line(need: RequiredPermission) -> str:
-    return f"the permission {permission_title(need)} is missing, needed to {need.why}; without it {need.cost}."

@@ -150,10 +150,7 @@ async def promote_with_reply(interaction: Interaction, persona: Persona, version
 
 
 async def promote_or_confirm(interaction: Interaction, persona: Persona, version: str) -> None:
-    """Promote a version and announce it; where the gate or members object, show why and ask for confirmation.
-
-    The interaction has been acknowledged.
-    """
+    """Promote a version, or ask for confirmation where it meets objections. The interaction is acknowledged."""
     was_live = interaction.client.services.store.versions.live(persona.id) == version
     try:
         reply = await promote_with_reply(interaction, persona, version, anyway=False)

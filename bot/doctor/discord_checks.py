@@ -111,7 +111,7 @@ def _check_permissions(client: discord.Client, settings: Settings) -> Iterator[B
     ]
     for lack in found:
         is_mute = lack.need.permission in ("view_channel", "send_messages")
-        yield BotCheck("permissions", "fail" if is_mute else "warn", lack.words, lack.remedy)
+        yield BotCheck("permissions", "fail" if is_mute else "warn", lack.description, lack.remedy)
     if not found:
         yield BotCheck("permissions", "ok", "all granted, in each server and each channel with a persona")
 

@@ -1,4 +1,4 @@
-"""Checks cards and adapters against the served base model: a card's token budget, adapters of another model."""
+"""Checks cards and versions against the served base model: token budget, adapters of another model."""
 
 from __future__ import annotations
 
@@ -18,38 +18,40 @@ from personas.prompt import CONTEXT_TOKENS, EXAMPLE_USER, MAX_CARD_TOKENS, syste
 from personas.schemas.chat import Persona
 from personas.schemas.training import TrainingRequest
 
-MAX_GREETING_CHARS = 6000  # characters of a greeting: more than four messages at once are nobody's wish
-CHARS_PER_TOKEN = 3  # assumed characters per token without a tokenizer; a low, cautious value
+MAX_GREETING_CHARS = 6000
+"""Characters of a greeting: at most four messages at once."""
+CHARS_PER_TOKEN = 3
+"""Low estimate of the characters of a token, where there is no tokenizer."""
 log = logging.getLogger(__name__)
 VersionKey = tuple[str, str]  # persona and version
 
 
 @dataclass(frozen=True)
 class CardTokenCount:
-    """Token count of a card: its prose, which is in every prompt, and its examples, as far as they fit."""
+    """Token count of a card: its prose, which is in every prompt, and its examples, which fit in part."""
 
     prose: int
     examples: int
 
     @property
     def examples_used(self) -> int:
-        """Tokens of examples in a prompt, at most."""
+        """Maximum tokens of examples in a prompt."""
         return min(self.examples, max(0, MAX_CARD_TOKENS - self.prose))
 
     @property
     def tokens(self) -> int:
-        """Tokens in all."""
+        """All tokens in a prompt."""
         return self.prose + self.examples_used
 
     @property
     def share(self) -> float:
-        """Of what prompt and reply hold together."""
+        """Share of the context of prompt and reply."""
         return self.tokens / CONTEXT_TOKENS
 
 
 @functools.cache
 def load_token_counter(base_model: str) -> CountTokens | None:
-    """Counts tokens as a base model does; None where its tokenizer is not on this machine. Reads a file once."""
+    """The token counter of a base model; None where its tokenizer is not on this machine."""
     try:
         return token_counter(base_model if base_model == EMBEDDED else str(locate(base_model, fetch=False).folder))
     except BaseModelError:
@@ -57,7 +59,7 @@ def load_token_counter(base_model: str) -> CountTokens | None:
 
 
 def token_counter_or_estimate(base_model: str) -> CountTokens:
-    """Counts tokens as a base model does, or about so where its tokenizer is not on this machine."""
+    """The token counter of a base model, or an estimate where its tokenizer is not on this machine."""
     return load_token_counter(base_model) or (lambda text: len(text) // CHARS_PER_TOKEN)
 
 
@@ -69,7 +71,7 @@ def count_card_tokens(persona: Persona, base_model: str) -> CardTokenCount:
 
 
 def require_token_budget(persona: Persona, where: str, room: CardTokenCount) -> None:
-    """Raise `CardError` when the card's prose alone leaves no room to talk, or it greets at length."""
+    """Raise `CardError` when the card's prose leaves no room for messages, or its greeting is too long."""
     if len(persona.first_mes) > MAX_GREETING_CHARS:
         raise CardError(
             f"The greeting in {where} has {len(persona.first_mes)} characters, more than {MAX_GREETING_CHARS}.",
@@ -79,34 +81,34 @@ def require_token_budget(persona: Persona, where: str, room: CardTokenCount) -> 
         raise CardError(
             f"{where} would take about {room.prose} tokens of every prompt; at most {MAX_CARD_TOKENS} leave room to "
             "talk.",
-            "Shorten the description, or move what is told there into the character book.",
+            "Shorten the description, or move parts of it into the character book.",
         )
 
 
 @dataclass(frozen=True)
 class IncompatibleVersions:
-    """The versions that were made for another base model than the one served, and for which."""
+    """The versions for other base models than the served one, and the names of those models."""
 
     models: Mapping[VersionKey, str] = field(default_factory=dict)
 
     def model_of(self, persona_id: str, version: str | None) -> str | None:
-        """The base model that a version was made for; None where it can be served, and for the base model itself."""
+        """The other base model of a version; None where it can be served, and for the base model itself."""
         return self.models.get((persona_id, version)) if version else None
 
-    def words(self, live: Mapping[str, str | None], served: str) -> str:
-        """For the operator: whose live versions they are; empty when there are none. `live` is by persona."""
-        behind = {who: model for who, version in live.items() if (model := self.model_of(who, version))}
-        if not behind:
+    def warning(self, live: Mapping[str, str | None], served: str) -> str:
+        """Warn the operator about incompatible live versions, given by persona; empty when there are none."""
+        models = {persona: model for persona, version in live.items() if (model := self.model_of(persona, version))}
+        if not models:
             return ""
-        whose = ", ".join(f"{who} {live[who]} (for {model})" for who, model in behind.items())
+        names = ", ".join(f"{persona} {live[persona]} (for {model})" for persona, model in models.items())
         return (
-            f"Made for another base model than {served}: {whose}. The base model speaks for them until they are "
+            f"Made for another base model than {served}: {names}. The base model answers for them until they are "
             "trained again, or BASE_MODEL names theirs."
         )
 
 
 def find_incompatible_versions(home: Path, installed: Iterable[VersionKey], served_hash: str) -> IncompatibleVersions:
-    """Finds installed versions that cannot be served, by their manifests. A damaged one is found when it is loaded."""
+    """Find installed versions that cannot be served, by their manifests. Damaged ones are found when loaded."""
     models = {}
     for persona_id, version in installed:
         try:

@@ -31,11 +31,12 @@ from personas.home.pseudonyms import HomeKey, keyed_person
 from personas.models.base_model import fingerprint, locate
 from personas.schemas.chat import Persona
 from personas.schemas.training import AdapterManifest, TrainingRequest
-from personas.schemas.training_events import ScoreSummary
 
 MAX_CARD_BYTES = 25 * 2**20
-MAX_UNPACKED_BYTES = 64 * 2**20  # an adapter of rank 16 over the embedded model, inside a card, has 19 MiB
-BOOK_LORE_NAME = "character-book"  # prefix of the lore files made from a card's character book
+MAX_UNPACKED_BYTES = 64 * 2**20
+"""An adapter of rank 16 for the embedded model, inside a card, has 19 MiB."""
+BOOK_LORE_NAME = "character-book"
+"""Prefix of the lore files made from a card's character book."""
 FILE_SUFFIXES: dict[CardForm, str] = {"png": "png", "v2": "json", "v3": "json", "charx": "charx", "toml": "toml"}
 IMPORT_JOB_NAME = "imported"
 MAX_SHOWN_CHARS = 80
@@ -45,7 +46,7 @@ RequestOrigin = tuple[int, int, int]  # guild, channel and moderator
 
 @dataclass(frozen=True)
 class CardImport:
-    """A card that was brought in: the persona, the card as it came, and what it takes of every prompt."""
+    """An imported card: the persona, the original card, and its token count."""
 
     brought: ImportedPersona
     card: Card
@@ -62,9 +63,9 @@ async def import_card(
     *,
     keeping: bool = False,
 ) -> CardImport:
-    """Make a card's file a persona of a guild, 0 for all of them; with `keeping` what it replaces is kept.
+    """Import a card file as a persona of a guild, 0 for all; with `keeping` a revision of the replaced card is kept.
 
-    Raises `CardError` and `RefusedError` as `Personas.bring_in` does, and for a card that leaves no room to talk.
+    Raises `CardError` and `RefusedError` as `PersonaRegistry.bring_in` does, and for a card over the token budget.
     """
 
     def bring_in() -> CardImport:
@@ -78,7 +79,7 @@ async def import_card(
 
 
 async def import_character_book(lore: GuildLore, guild_id: int, persona: Persona, card: Card) -> list[str]:
-    """Make the card's character book the persona's lore, in place of the one before. Says what became of it."""
+    """Replace the persona's lore from an earlier character book by this card's. Returns notes for the moderator."""
     passages = 0
     for file in lore.files(guild_id, persona.id):
         if file.startswith(BOOK_LORE_NAME):
@@ -96,24 +97,21 @@ async def import_character_book(lore: GuildLore, guild_id: int, persona: Persona
 async def remove_persona(
     personas: PersonaRegistry, store: Store, lore: GuildLore, guild_id: int, persona: Persona
 ) -> None:
-    """Remove a guild's own persona, 0 for one of all guilds: card, lore, and from where it lives. Its versions stay.
-
-    Raises `RefusedError` for one that came with the bot.
-    """
+    """Remove a guild's persona (0: a shared one), its lore and channels. Raises `RefusedError` for a bundled one."""
     personas.remove(guild_id, persona)
     store.people.remove_contribution(guild_id, persona.id, CARD_CONTRIBUTION)
     for file in lore.files(guild_id, persona.id):
         await lore.remove(guild_id, persona.id, file)
         store.people.remove_contribution(guild_id, persona.id, file)
     lore.delete_revisions(guild_id, persona.id)
-    for where in [guild_id] if guild_id else [0, *sorted(store.guilds.known())]:
-        for channel in store.channels.of_guild(where):
+    for known_id in [guild_id] if guild_id else [0, *sorted(store.guilds.known())]:
+        for channel in store.channels.of_guild(known_id):
             if channel.persona_id == persona.id:
-                store.channels.clear(where, channel.channel_id)
+                store.channels.clear(known_id, channel.channel_id)
 
 
 def export_card(card: Card, form: CardForm, persona: Persona, name: str) -> CardExport:
-    """A card as a file. Raises `RefusedError` where the form cannot hold it."""
+    """Write a card as a file. Raises `RefusedError` where the format cannot hold it."""
     try:
         return write_card(card, form, persona.name, avatar=name, persona_id=name)
     except CardError as error:
@@ -121,72 +119,66 @@ def export_card(card: Card, form: CardForm, persona: Persona, name: str) -> Card
 
 
 def log_card_export(
-    home: Path, store: Store, guild_id: int, persona: Persona, file: str, content: bytes, whither: str
+    home: Path, store: Store, guild_id: int, persona: Persona, file: str, content: bytes, recipient: str
 ) -> None:
-    """List a card that leaves, under whoever gave it; `whither` says where it went."""
-    giver = store.people.contributor(guild_id, persona.id, CARD_CONTRIBUTION)
-    if giver is not None:
-        people = {keyed_person(HomeKey.of(home).people(), str(giver))}
-        record_export(home, "card", f"{file}, {whither}", people, hashlib.sha256(content).hexdigest())
+    """Log the export of a card to a recipient, under the member who contributed it."""
+    contributor = store.people.contributor(guild_id, persona.id, CARD_CONTRIBUTION)
+    if contributor is not None:
+        people = {keyed_person(HomeKey.of(home).people(), str(contributor))}
+        record_export(home, "card", f"{file}, {recipient}", people, hashlib.sha256(content).hexdigest())
 
 
 async def install_bundled_adapter(
-    home: Path, store: Store, base_model: str, asked_in: RequestOrigin, persona_id: str, card: Card, where: str
+    home: Path, store: Store, base_model: str, origin: RequestOrigin, persona_id: str, card: Card, where: str
 ) -> tuple[list[str], TrainingJob | None]:
-    """Install the adapter that a card carries as the persona's next version.
+    """Install the adapter of a card as the persona's next version.
 
-    Gives what to say, nothing for a card without one, and the job that stands for it where it was installed. One that
-    cannot be used here stays in the card, and it is said why.
+    Returns notes for the moderator, none for a card without an adapter, and the job that stands for the installation.
+    An unusable adapter stays in the card; a note says why.
     """
     if not has_adapter(card):
         return [], None
 
-    def place_of(version: str) -> Path:
+    def folder_of(version: str) -> Path:
         return adapter_ref(home, persona_id, version).folder
 
-    with tempfile.TemporaryDirectory(prefix="understudy-card-") as aside:
+    with tempfile.TemporaryDirectory(prefix="understudy-card-") as unpacked:
         try:
-            manifest = await asyncio.to_thread(_unpack_adapter, card, Path(aside), where, base_model)
+            manifest = await asyncio.to_thread(_unpack_adapter, card, Path(unpacked), where, base_model)
         except (AdapterError, BaseModelError) as error:
             return [f"The adapter in the card stays in it, and is not installed: {error}"], None
-        here = {one.version: place_of(one.version) for one in store.versions.installed(persona_id)}
-        if version := await asyncio.to_thread(_find_installed, here, manifest):
-            return [f"The adapter in the card is here already: it is {version}."], None
+        folders = {it.version: folder_of(it.version) for it in store.versions.installed(persona_id)}
+        if version := await asyncio.to_thread(_find_installed, folders, manifest):
+            return [f"The adapter in the card is installed already: it is {version}."], None
         version = store.versions.reserve(persona_id)
-        place = place_of(version)
-        await asyncio.to_thread(install_adapter_folder, Path(aside), place)
-    new = NewTrainingJob(secrets.token_hex(5), *asked_in, _import_request(base_model, persona_id, manifest))
-    result = JobResult(adapter=str(place), seconds=0.0, scorecard=_without_verdict(manifest), imported=True)
+        folder = folder_of(version)
+        await asyncio.to_thread(install_adapter_folder, Path(unpacked), folder)
+    new = NewTrainingJob(secrets.token_hex(5), *origin, _import_request(base_model, persona_id, manifest))
+    scorecard = manifest.metrics.model_copy(update={"verdict": "", "reasons": (), "advice": ()})  # not this gate's
+    result = JobResult(adapter=str(folder), seconds=0.0, scorecard=scorecard, imported=True)
     job = store.jobs.add_imported(new, version, result, time.time())
     return [f"The adapter in the card is its version {version}: **Promote** makes it live."], job
 
 
-def _unpack_adapter(card: Card, aside: Path, where: str, served: str) -> AdapterManifest:
-    manifest = unpack_card_adapter(card, aside, where)
-    require_plain_lora(aside, manifest)
+def _unpack_adapter(card: Card, folder: Path, where: str, served: str) -> AdapterManifest:
+    manifest = unpack_card_adapter(card, folder, where)
+    require_plain_lora(folder, manifest)
     if manifest.base_model_hash != fingerprint(locate(served, fetch=False)):
         made_for = re.sub(r"[^\w./@:-]", "", manifest.base_model)[:MAX_SHOWN_CHARS]
         raise AdapterError(f"It was made for another base model ({made_for}) than this bot serves.")
     return manifest
 
 
-def _find_installed(here: Mapping[str, Path], manifest: AdapterManifest) -> str | None:
-    """The version that is this very adapter, among those that are here."""
-    for version, folder in here.items():
+def _find_installed(folders: Mapping[str, Path], manifest: AdapterManifest) -> str | None:
+    """The installed version with the same adapter, if there is one."""
+    for version, folder in folders.items():
         try:
-            if (
-                AdapterManifest.model_validate_json((folder / MANIFEST_FILE).read_bytes()).checksums
-                == manifest.checksums
-            ):
-                return version
-        except (OSError, ValidationError):  # a damaged one is found when it is to speak
+            installed = AdapterManifest.model_validate_json((folder / MANIFEST_FILE).read_bytes())
+        except (OSError, ValidationError):  # damaged ones are found when they are loaded
             continue
+        if installed.checksums == manifest.checksums:
+            return version
     return None
-
-
-def _without_verdict(manifest: AdapterManifest) -> ScoreSummary:
-    """Its maker's losses without its maker's verdict: this bot's gate has not seen it."""
-    return manifest.metrics.model_copy(update={"verdict": "", "reasons": (), "advice": ()})
 
 
 def _import_request(base_model: str, persona_id: str, manifest: AdapterManifest) -> TrainingRequest:

@@ -24,16 +24,16 @@ log = logging.getLogger(__name__)
 
 MAX_FILE_BYTES = 100_000
 MAX_FILES = 25
-"""Files a persona can have in a guild: as many as one menu of Discord shows."""
+"""Files of a persona in a guild: as many as a Discord menu can show."""
 NON_NAME_CHARS_PATTERN = re.compile(r"[^\w-]+")
 
 
 @dataclass(frozen=True)
 class GuildLore:
-    """The files of all guilds, and the index in which they are found. `home` is UNDERSTUDY_HOME.
+    """The lore files of all guilds, and their index. `home` is UNDERSTUDY_HOME.
 
-    `shipped` is the folder of what ships; without it the operator's files do not change what is found of that. With
-    `keeping` the text before a change is kept, to be brought back; without, earlier texts of the file go.
+    `shipped` is the folder of the bundled lore; without it the operator's files do not replace bundled ones. With
+    `keeping` changed and removed files keep revisions; without it their revisions are deleted.
     """
 
     home: Path
@@ -42,14 +42,11 @@ class GuildLore:
     keeping: bool = False
 
     def files(self, guild_id: int, persona_id: str) -> list[str]:
-        """The names of a persona's files in a guild, in order."""
+        """The sorted names of a persona's files in a guild."""
         return sorted(path.name for path in self._folder(guild_id, persona_id).glob("*.md"))
 
     async def add(self, guild_id: int, persona_id: str, name: str, content: bytes) -> tuple[str, int]:
-        """Keep a file, in place of one of the same name; it is found from now on. Returns its name and its passages.
-
-        Raises `RefusedError` where there is no room, and `LoreError` for what is no lore.
-        """
+        """Store a file; returns its name and number of passages. Raises `RefusedError` (too many) and `LoreError`."""
         file = lore_file_name(name)
         text = _check_content(file, content, {persona_id, _short_id(guild_id, persona_id)})
         known = self.files(guild_id, persona_id)
@@ -59,30 +56,30 @@ class GuildLore:
         if not added:
             raise LoreError(f"{file} holds no text.", "Write below its headings.")
         kept = read_guild_lore(self.home, guild_id, persona_id, without=file)
-        # Another pronoun may be the most frequent one now, so all of the persona's vectors are looked through.
+        # Another pronoun may be the most frequent one now, so all of the persona's passages are prepared.
         await asyncio.to_thread(self.index.prepare, [*kept, *added])
-        # Without front matter: the folder says whose it is.
+        # Without front matter: the folder names the persona.
         await asyncio.to_thread(self._put, guild_id, persona_id, file, text)
         await self.refresh(guild_id, persona_id)
         return file, len(added)
 
     async def exclude_file(self, persona_id: str, file: str) -> None:
-        """Find nothing any more of a file that ships; what the operator has in its place goes, too."""
+        """Exclude a bundled file from the index; the operator's replacement goes, too."""
         await asyncio.to_thread(self._put, OPERATOR_GUILD_ID, persona_id, file, "")
         await self.refresh(OPERATOR_GUILD_ID, persona_id)
 
     async def remove(self, guild_id: int, persona_id: str, file: str) -> None:
-        """Remove a file; it is not found any more. Raises `RefusedError` naming the files there are."""
+        """Remove a file from disk and index. Raises `RefusedError`, which lists the files."""
         known = self.files(guild_id, persona_id)
         if file not in known:
             names = ", ".join(f"`{name}`" for name in known) or "none"
-            raise RefusedError(f"This server has given no lore called {file!r}.", f"There is: {names}.")
+            raise RefusedError(f"This server has no lore file {file!r}.", f"There are: {names}.")
         self._keep_or_forget(guild_id, persona_id, file)
         (self._folder(guild_id, persona_id) / file).unlink()
         await self.refresh(guild_id, persona_id)
 
     async def refresh(self, guild_id: int, persona_id: str) -> None:
-        """Bring the index up to what lies on the disk."""
+        """Update the index from the disk."""
         passages = read_guild_lore(self.home, guild_id, persona_id)
         await asyncio.to_thread(self.index.prepare, passages)
         self.index.replace(guild_owner(guild_id, persona_id), passages)
@@ -99,26 +96,26 @@ class GuildLore:
         return (self._folder(guild_id, persona_id) / file).read_text(encoding="utf-8")
 
     def earlier(self, guild_id: int, persona_id: str, file: str) -> RevisionHistory:
-        """Earlier contents of a file that was changed with `keeping`."""
+        """The revisions of a file."""
         return RevisionHistory.of(self.home, self._folder(guild_id, persona_id) / file)
 
     def delete_revisions(self, guild_id: int, persona_id: str) -> None:
-        """Keep nothing any longer of what a persona's files held."""
+        """Delete the revisions of all of a persona's files."""
         shutil.rmtree(self.earlier(guild_id, persona_id, "any.md").folder.parent, ignore_errors=True)
 
     def removed(self, guild_id: int, persona_id: str) -> list[str]:
-        """The names of files that are gone, of which an earlier text is kept."""
-        there = self.files(guild_id, persona_id)
-        kept = self.earlier(guild_id, persona_id, "any.md").folder.parent.glob("*.md")
-        return sorted(folder.name for folder in kept if folder.name not in there)
+        """The sorted names of removed files with revisions."""
+        files = self.files(guild_id, persona_id)
+        revisions = self.earlier(guild_id, persona_id, "any.md").folder.parent.glob("*.md")
+        return sorted(folder.name for folder in revisions if folder.name not in files)
 
     def _put(self, guild_id: int, persona_id: str, file: str, text: str) -> None:
         self._keep_or_forget(guild_id, persona_id, file)
         folder = self._folder(guild_id, persona_id)
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        aside = folder / f"{file}.part"
-        aside.write_bytes(text.encode())
-        aside.replace(folder / file)
+        partial = folder / f"{file}.part"
+        partial.write_bytes(text.encode())
+        partial.replace(folder / file)
 
     def _keep_or_forget(self, guild_id: int, persona_id: str, file: str) -> None:
         earlier, path = self.earlier(guild_id, persona_id, file), self._folder(guild_id, persona_id) / file
@@ -132,12 +129,12 @@ class GuildLore:
 
 
 def read_all_lore(shipped: Path, persona_ids: Iterable[str], home: Path) -> list[Passage]:
-    """Read the lore of shared personas and the world, and what all guilds and the operator have added."""
+    """Read the bundled lore, and the lore that guilds and the operator have added."""
     return read_shipped_lore(shipped, [*persona_ids, WORLD], home) + read_all_guild_lore(home)
 
 
 def read_all_guild_lore(home: Path) -> list[Passage]:
-    """Read what all guilds have added. Unreadable lore of one persona does not affect the others."""
+    """Read the lore that guilds have added. Unreadable lore of one persona does not affect the others."""
     passages = []
     for folder in sorted((home / "lore").glob("[0-9]*/*/")):
         try:
@@ -148,7 +145,7 @@ def read_all_guild_lore(home: Path) -> list[Passage]:
 
 
 def read_guild_lore(home: Path, guild_id: int, persona_id: str, without: str = "") -> list[Passage]:
-    """Read what a guild has added to a persona, but for one file. Raises `LoreError` for one damaged on the disk."""
+    """Read the lore that a guild has added to a persona, except one file. Raises `LoreError` for a damaged file."""
     passages: list[Passage] = []
     for path in sorted((home / "lore" / str(guild_id) / persona_id).glob("*.md")):
         if path.name != without:
@@ -158,7 +155,7 @@ def read_guild_lore(home: Path, guild_id: int, persona_id: str, without: str = "
 
 
 def lore_file_name(wanted: str) -> str:
-    """A name for a file, made of letters of any script, digits, - and _. Raises `LoreError` when nothing is left."""
+    """Make a file name of letters of any script, digits, - and _. Raises `LoreError` when nothing is left."""
     stem = wanted.strip().casefold().removesuffix(".md").removesuffix(".markdown").removesuffix(".txt")
     name = NON_NAME_CHARS_PATTERN.sub("-", stem).strip("-_")[:60]
     if not name:

@@ -1,4 +1,4 @@
-"""The registry of personas: those that ship, for every guild, and those that one guild has imported."""
+"""The registry of personas: bundled ones, for every guild, and those that one guild has imported."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ from personas.schemas.chat import Persona
 
 log = logging.getLogger(__name__)
 
-MAX_GUILD_PERSONAS = 20  # maximum of a guild's own personas; with the shipped ones they fit into one menu
+MAX_GUILD_PERSONAS = 20
+"""Own personas of a guild; with the bundled ones they fit into one menu."""
 MAX_SHORT_ID_CHARS = 32
 BASE36_DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
 CARD_ARCHIVE = "files.charx"
@@ -29,17 +30,17 @@ CARD_ARCHIVE = "files.charx"
 
 @dataclass(frozen=True)
 class ImportedPersona:
-    """A persona that a guild has brought in."""
+    """A persona that a guild has imported."""
 
     persona: Persona
     is_new: bool
 
 
 class PersonaRegistry:
-    """All personas, asked for by guild; guild 0 stands for direct messages."""
+    """All personas by guild; guild 0 stands for direct messages."""
 
     def __init__(self, shipped: Path, home: Path) -> None:
-        """`shipped` holds the cards for everybody. Raises `CardError` for one of them that cannot be read."""
+        """`shipped` is the folder of the bundled cards. Raises `CardError` for an unreadable one."""
         self._home = home / "personas"
         self._shipped: dict[str, Persona] = {}
         self._shipped_cards: dict[str, Path] = {}
@@ -52,59 +53,58 @@ class PersonaRegistry:
             self._load(path)
 
     def of(self, guild_id: int) -> Mapping[str, Persona]:
-        """The personas that a guild has, by id, those that ship first."""
+        """The personas of a guild by id, bundled ones first."""
         return self._shipped | self._own.get(OPERATOR_GUILD_ID, {}) | self._own.get(guild_id, {})
 
     def everybody(self) -> list[tuple[int, Persona]]:
-        """All personas with the guild whose they are, 0 for those of all guilds, which come first: for the operator."""
+        """All personas with their guild; shared ones (guild 0) come first."""
         owned = [(guild_id, one) for guild_id in sorted(self._own) if guild_id for one in self._own[guild_id].values()]
         return [*((OPERATOR_GUILD_ID, persona) for persona in self.of(OPERATOR_GUILD_ID).values()), *owned]
 
-    def whose(self, persona_id: str) -> tuple[int, Persona] | None:
-        """The persona of this id, whichever guild's it is, and that guild."""
-        return next((found for found in self.everybody() if found[1].id == persona_id), None)
+    def find_owner(self, persona_id: str) -> tuple[int, Persona] | None:
+        """The guild and the persona of this id, in any guild."""
+        return next((entry for entry in self.everybody() if entry[1].id == persona_id), None)
 
     def ships(self, persona_id: str) -> bool:
-        """Report whether a card of this id came with the bot; the operator may have another in its place."""
+        """Report whether a card of this id is bundled; the operator may have replaced it."""
         return persona_id in self._shipped
 
     def has_copy(self, persona_id: str) -> bool:
-        """Report whether the operator has written or brought in a card of this id."""
+        """Report whether the operator has written or imported a card of this id."""
         return persona_id in self._own.get(OPERATOR_GUILD_ID, {})
 
     def get(self, persona_id: str, guild_id: int) -> Persona | None:
-        """A persona that a guild has, by its id."""
+        """A guild's persona by its id."""
         return self.of(guild_id).get(persona_id)
 
     def find(self, wanted: str, guild_id: int) -> Persona | None:
-        """A persona that a guild has, by its id, its name, or its id without the guild's."""
-        there = self.of(guild_id)
-        return find_persona(there, wanted) or there.get(_guild_persona_id(wanted.strip().casefold(), guild_id))
+        """A guild's persona by its id, its name, or its id without the guild's suffix."""
+        personas = self.of(guild_id)
+        return find_persona(personas, wanted) or personas.get(_guild_persona_id(wanted.strip().casefold(), guild_id))
 
     def card(self, persona: Persona, guild_id: int) -> Card:
-        """A persona's whole card, to be handed out: with all that it came with, and the id that it came with."""
+        """A persona's complete card for export, with its files and its id without the guild's suffix."""
         table = read_table(self._cards[persona.id]) | {"id": short_id(persona, guild_id)}
         return self._card_of(table, persona)
 
     def table(self, persona_id: str) -> JsonObject:
-        """The fields of a card as they stand in its file, before names are filled in."""
+        """The fields of a card's file, before macros are filled in."""
         return read_table(self._cards[persona_id])
 
     def earlier(self, persona_id: str) -> RevisionHistory:
-        """Earlier contents of the card's file."""
-        found = self.whose(persona_id)
-        return RevisionHistory.of(
-            self._home.parent, self._home / str(found[0] if found else OPERATOR_GUILD_ID) / persona_id / CARD_FILE
-        )
+        """The revisions of the card's file."""
+        owner = self.find_owner(persona_id)
+        guild_folder = self._home / str(owner[0] if owner else OPERATOR_GUILD_ID)
+        return RevisionHistory.of(self._home.parent, guild_folder / persona_id / CARD_FILE)
 
     def rewrite(self, persona_id: str, table: JsonObject) -> Persona:
-        """Let a card say something else from now on; its picture and files stay, and what it said is kept.
+        """Replace the fields of a card and keep a revision; its picture and files stay.
 
-        Of a card that ships a copy is made, the operator's, which wins. Raises `CardError` for a card that cannot
-        speak, `RefusedError` where another persona has its name, `KeyError` for an unknown id.
+        A bundled card is copied for the operator first. Raises `CardError` for an invalid card, `RefusedError` where
+        another persona has its name, `KeyError` for an unknown id.
         """
         with self._changing:
-            guild_id, persona = self.whose(persona_id) or (OPERATOR_GUILD_ID, self._shipped[persona_id])
+            guild_id, persona = self.find_owner(persona_id) or (OPERATOR_GUILD_ID, self._shipped[persona_id])
             card = self._card_of(table | {"id": persona_id}, persona)
             self._require_own_name(guild_id, to_persona(card, persona.name, persona_id), persona_id)
             self.earlier(persona_id).keep(self._cards[persona_id].read_bytes(), time.time())
@@ -112,7 +112,7 @@ class PersonaRegistry:
             return self._own[guild_id][persona_id]
 
     def _card_of(self, table: JsonObject, persona: Persona) -> Card:
-        """A table with the picture and the files that a persona has."""
+        """Make a card of a table, with the picture and the files of a persona."""
         picture = persona.avatar.read_bytes() if persona.avatar and persona.avatar.is_file() else None
         card = card_from_table(table, persona.name, picture)
         if (files := self._cards[persona.id].with_name(CARD_ARCHIVE)).exists():
@@ -122,10 +122,10 @@ class PersonaRegistry:
     def bring_in(
         self, guild_id: int, card: Card, where: str, wanted_id: str = "", *, keeping: bool = False
     ) -> ImportedPersona:
-        """Make a card a persona of a guild; one that it has under the same id is replaced, with `keeping` kept, too.
+        """Import a card as a persona of a guild, replacing one of the same id; with `keeping` as a new revision.
 
-        Raises `CardError` for a card that cannot speak on Discord, and `RefusedError` when there is no room for it, or
-        the guild has another persona of that name.
+        Raises `CardError` for a card that cannot be used on Discord, and `RefusedError` when the guild has too many
+        personas, or another one of that name.
         """
         with self._changing:  # reading cards takes long enough to be done in threads
             return self._bring_in(guild_id, card, where, wanted_id, keeping)
@@ -135,9 +135,8 @@ class PersonaRegistry:
         full_id = _guild_persona_id(persona.id, guild_id)
         own = self._own.get(guild_id, {})
         if full_id not in own and len(own) >= MAX_GUILD_PERSONAS:
-            raise RefusedError(
-                f"This server has {MAX_GUILD_PERSONAS} personas of its own.", "Remove one: `/persona remove`."
-            )
+            message = f"This server has {MAX_GUILD_PERSONAS} personas of its own."
+            raise RefusedError(message, "Remove one: `/persona remove`.")
         self._require_own_name(guild_id, persona, full_id)
         if keeping and full_id in self._cards:
             self.earlier(full_id).keep(self._cards[full_id].read_bytes(), time.time())
@@ -145,20 +144,20 @@ class PersonaRegistry:
         return ImportedPersona(self._own[guild_id][full_id], full_id not in own)
 
     def _require_own_name(self, guild_id: int, persona: Persona, full_id: str) -> None:
-        """Raise `RefusedError` where another persona that the guild sees has this name, or this id."""
+        """Raise `RefusedError` where another persona of the guild has this name or id."""
         for other in self.of(guild_id).values():
             is_other = other.id != full_id
             if is_other and (other.id == persona.id or other.name.casefold() == persona.name.casefold()):
                 raise RefusedError(
                     f"There is a persona {other.name} (`{short_id(other, guild_id)}`) already.",
-                    "Give the card another name; or another short name (`id`), as that of the one it is to replace.",
+                    "Give the card another name; or as short name (`id`) that of the persona to replace.",
                 )
 
     def remove(self, guild_id: int, persona: Persona, *, keeping: bool = False) -> None:
-        """Remove a guild's own persona, or the operator's copy of a card that ships, which then speaks again.
+        """Remove a guild's own persona, or the operator's copy of a bundled card, which then is used again.
 
-        Its earlier texts go with it, or with `keeping` its last one is added to them. Raises `RefusedError` for one
-        that came with the bot.
+        Its revisions are deleted; with `keeping` its last state is added to them instead. Raises `RefusedError` for a
+        bundled persona.
         """
         if persona.id not in self._own.get(guild_id, {}):
             raise RefusedError(f"{persona.name} came with the bot.", "Only personas of this server can be removed.")
@@ -167,7 +166,7 @@ class PersonaRegistry:
             earlier.keep(path.read_bytes(), time.time())
         else:
             earlier.forget()
-        path.unlink()  # without it the folder is nobody's
+        path.unlink()  # first: a folder without it holds no persona
         self._drop_card(persona.id)
         for file in path.parent.iterdir():
             if file.is_file():
@@ -176,7 +175,7 @@ class PersonaRegistry:
         self._own[guild_id] = {key: kept for key, kept in own.items() if key != persona.id}
 
     def reload_guild_cards(self) -> None:
-        """Take the guilds' own cards anew from the disk, where they have changed or gone."""
+        """Reload the guilds' own cards from the disk."""
         with self._changing:
             own, self._own = self._own, {}
             for persona_id in [persona_id for personas in own.values() for persona_id in personas]:
@@ -185,24 +184,24 @@ class PersonaRegistry:
                 self._load(path)
 
     def all_names(self) -> frozenset[str]:
-        """All names that personas bear, in any guild."""
+        """All names of personas in any guild, and the words in them."""
         everybody = [*self._shipped.values(), *(one for own in self._own.values() for one in own.values())]
         names = {name for one in everybody for name in (one.id, one.name, one.nickname) if name}
         return frozenset(names | {word for name in names for word in name.split()})
 
     def remove_guild(self, guild_id: int) -> None:
-        """A guild's own personas are no more; their files are deleted elsewhere."""
+        """Unregister a guild's own personas; their files are deleted elsewhere."""
         for persona_id in self._own.pop(guild_id, {}):
             self._drop_card(persona_id)
 
     def _keep(self, guild_id: int, card: Card, full_id: str) -> None:
         folder = self._home / str(guild_id) / full_id
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if card.files:  # they lie in a file of their own, under the names that they have in it
+        if card.files:  # they are stored in an archive, under their names in it
             files = write_card(card, "charx", CARD_FILE).content
             _write_file(folder / CARD_ARCHIVE, files)
             card = parse_card(files, CARD_ARCHIVE)
-        # Another picture has another name: so webhooks notice that the face has changed.
+        # The name depends on the picture, so that webhooks notice a change.
         name = f"face-{hashlib.sha256(card_picture(card) or b'').hexdigest()[:12]}"
         written = write_card(card, "toml", CARD_FILE, avatar=name, persona_id=full_id)
         for beside, content in written.beside.items():
@@ -215,41 +214,36 @@ class PersonaRegistry:
         self._take(folder / CARD_FILE)
 
     def _load(self, path: Path) -> None:
-        """Take up a guild's card; one that cannot be read keeps nobody else from speaking."""
+        """Register a guild's card; an unreadable one is logged and skipped."""
         try:
             self._take(path)
         except (CardError, ValueError) as error:
             log.error("a guild's persona is left out: %s", error)
 
     def _drop_card(self, persona_id: str) -> None:
-        """The guild's card is no more; the one that ships, if any, is the persona's again."""
+        """Unregister a guild's card; the bundled one of this id, if any, is used again."""
         self._cards.pop(persona_id, None)
         if persona_id in self._shipped_cards:
             self._cards[persona_id] = self._shipped_cards[persona_id]
 
     def _take(self, path: Path) -> None:
         guild_id, persona = _guild_of(path), read_card(path)
-        if (
-            guild_id is None
-            or persona.id != path.parent.name
-            or not persona.id.endswith(_guild_persona_id("", guild_id))
-        ):
+        if guild_id is None or persona.id != path.parent.name or not persona.id.endswith(guild_suffix(guild_id)):
             raise CardError(f"{path} does not belong there.", "Import it again.")
         self._cards[persona.id] = path
         self._own[guild_id] = self._own.get(guild_id, {}) | {persona.id: persona}
 
     def _add(self, persona: Persona, path: Path) -> None:
         if persona.id in self._shipped:
-            raise CardError(
-                f"Two cards in {path.parent} have the id {persona.id!r}.", f"Rename one; the second is {path}."
-            )
+            message = f"Two cards in {path.parent} have the id {persona.id!r}."
+            raise CardError(message, f"Rename one; the second is {path}.")
         self._shipped[persona.id], self._shipped_cards[persona.id] = persona, path
 
 
 def guild_card_path(home: Path, persona_id: str) -> Path | None:
-    """The card of a guild's own persona, whichever guild's it is. In its folder lies nothing of another's."""
-    found = ((path, _guild_of(path)) for path in (home / "personas").glob(f"*/{persona_id}/{CARD_FILE}"))
-    return next((path for path, at in found if at is not None and persona_id.endswith(_guild_persona_id("", at))), None)
+    """The card of a guild's own persona, in any guild."""
+    paths = ((path, _guild_of(path)) for path in (home / "personas").glob(f"*/{persona_id}/{CARD_FILE}"))
+    return next((path for path, at in paths if at is not None and persona_id.endswith(guild_suffix(at))), None)
 
 
 def is_operator_card(card: Path) -> bool:
@@ -258,14 +252,14 @@ def is_operator_card(card: Path) -> bool:
 
 
 def _guild_of(card: Path) -> int | None:
-    """The guild in whose folder a card lies; None where that is no guild's."""
+    """The guild of a card's folder; None for other folders."""
     name = card.parent.parent.name
     return int(name) if name.isdecimal() else None
 
 
 def short_id(persona: Persona, guild_id: int) -> str:
-    """A persona's id as it is shown and exported: without the guild's."""
-    return persona.id.removesuffix(_guild_persona_id("", guild_id))
+    """A persona's id without the guild's suffix, as it is shown and exported."""
+    return persona.id.removesuffix(guild_suffix(guild_id))
 
 
 def guild_suffix(guild_id: int) -> str:
@@ -278,10 +272,10 @@ def _guild_persona_id(short: str, guild_id: int) -> str:
     while rest:
         rest, digit = divmod(rest, len(BASE36_DIGITS))
         digits = BASE36_DIGITS[digit] + digits
-    return f"{short}-{digits}" if digits else short  # the operator's are everybody's: their ids are plain
+    return f"{short}-{digits}" if digits else short  # shared personas have plain ids
 
 
 def _write_file(path: Path, content: bytes) -> None:
-    aside = path.with_name(f"{path.name}.part")
-    aside.write_bytes(content)
-    aside.replace(path)
+    partial = path.with_name(f"{path.name}.part")
+    partial.write_bytes(content)
+    partial.replace(path)

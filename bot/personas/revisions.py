@@ -11,14 +11,15 @@ from pathlib import Path
 from bot.errors import RefusedError
 
 REVISIONS_FOLDER = "earlier"
-MAX_REVISIONS = 20  # stored revisions per file; the oldest is deleted first
+MAX_REVISIONS = 20
+"""Revisions of one file; the oldest are deleted."""
 REVISION_TIME_FORMAT = "%Y%m%dT%H%M%S.%f"
 REVISION_PATTERN = re.compile(r"\d{8}T\d{6}\.\d{6}")
 
 
 @dataclass(frozen=True)
 class Revision:
-    """A text as it was until `at` (seconds since 1970). `number` names it among those of its file."""
+    """A file's content until `at` (seconds since 1970). `number` identifies it among the file's revisions."""
 
     number: str
     at: float
@@ -27,23 +28,23 @@ class Revision:
 
 @dataclass(frozen=True)
 class RevisionHistory:
-    """The earlier texts of one file of a home. All that reads or writes may take as long as the disk does."""
+    """The revisions of one file of a home. Methods that read or write block on the disk."""
 
     folder: Path
     suffix: str
 
     @classmethod
     def of(cls, home: Path, file: Path) -> RevisionHistory:
-        """Those of a file below `home`, whether or not it is there."""
+        """The revisions of a file below `home`, which may be missing."""
         return cls(home / REVISIONS_FOLDER / file.relative_to(home), file.suffix)
 
     def keep(self, content: bytes, at: float) -> None:
-        """Keep a text that is about to be replaced. Raises `OSError`."""
+        """Store a content that is about to be replaced. Raises `OSError`."""
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         name = datetime.fromtimestamp(at, UTC).strftime(REVISION_TIME_FORMAT) + self.suffix
-        aside = self.folder / f"{name}.part"
-        aside.write_bytes(content)
-        aside.replace(self.folder / name)
+        partial = self.folder / f"{name}.part"
+        partial.write_bytes(content)
+        partial.replace(self.folder / name)
         for old in self.all()[MAX_REVISIONS:]:
             self._file(old.number).unlink(missing_ok=True)
 
@@ -55,16 +56,16 @@ class RevisionHistory:
         ]
 
     def read(self, number: str) -> bytes:
-        """One of the texts. Raises `RefusedError` where there is none of this number."""
+        """Read a revision. Raises `RefusedError` where there is none of this number."""
         if REVISION_PATTERN.fullmatch(number):
             try:
                 return self._file(number).read_bytes()
             except FileNotFoundError:
                 pass
-        raise RefusedError(f"There is no earlier text {number!r}.", "It may have been pushed out by newer ones.")
+        raise RefusedError(f"There is no revision {number!r}.", "Newer ones may have replaced it.")
 
     def forget(self) -> None:
-        """Keep none of them any longer."""
+        """Delete all revisions."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _file(self, number: str) -> Path:

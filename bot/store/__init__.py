@@ -34,43 +34,13 @@ from bot.store.rollouts import NewRollout, Rollout, Rollouts
 from bot.store.training_jobs import JobResult, JobState, TrainingJob, TrainingJobs
 
 __all__ = [
-    "ALL_CHANNELS",
-    "ALL_PERSONAS",
-    "BASE_MODEL_NAME",
-    "CARD_CONTRIBUTION",
-    "AnswerMode",
-    "BackupMergeCounts",
-    "BlindComparison",
-    "Channel",
-    "ConsentDecision",
-    "Contribution",
-    "ErasureRequest",
-    "HomeInUseError",
-    "InstalledVersion",
-    "JobResult",
-    "JobState",
-    "JudgedReply",
-    "JudgementCounts",
-    "Lesson",
-    "Mute",
-    "NewBlindComparison",
-    "NewRollout",
-    "Promotion",
-    "PromotionKind",
-    "ReplySelection",
-    "ReplyState",
-    "ReplyTally",
-    "Rollout",
-    "Store",
-    "StoreError",
-    "StoredMessage",
-    "StoredReply",
-    "TrainingJob",
-    "VoteChoice",
-    "VoteCounts",
-    "VotePreference",
-    "acquire_home_lock",
-]
+    "ALL_CHANNELS", "ALL_PERSONAS", "BASE_MODEL_NAME", "CARD_CONTRIBUTION", "AnswerMode", "BackupMergeCounts",
+    "BlindComparison", "Channel", "ConsentDecision", "Contribution", "ErasureRequest", "HomeInUseError",
+    "InstalledVersion", "JobResult", "JobState", "JudgedReply", "JudgementCounts", "Lesson", "Mute",
+    "NewBlindComparison", "NewRollout", "Promotion", "PromotionKind", "ReplySelection", "ReplyState",
+    "ReplyTally", "Rollout", "Store", "StoreError", "StoredMessage", "StoredReply", "TrainingJob",
+    "VoteChoice", "VoteCounts", "VotePreference", "acquire_home_lock",
+]  # fmt: skip
 
 
 class HomeInUseError(StoreError):
@@ -147,10 +117,7 @@ class Store:
 
 
 def acquire_home_lock(path: Path) -> FileLock:
-    """Acquire the lock of the home whose database is at `path`; the kernel releases it when the process dies.
-
-    Raises `HomeInUseError` when another process holds it.
-    """
+    """Acquire the lock of the home of the database at `path`. Raises `HomeInUseError` when another process holds it."""
     lock = FileLock(path.with_suffix(".lock"), timeout=0, fallback_to_soft=False)
     with translate_errors(path):
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)

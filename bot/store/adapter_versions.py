@@ -105,10 +105,7 @@ class Versions(Table):
         guild_id: int = 0,
         kind: PromotionKind = "promotion",
     ) -> Promotion | None:
-        """Make an installed version live, or the base model (None). Returns None when it is live already.
-
-        Raises `RequestError` when the version is not installed.
-        """
+        """Make a version (None: the base model) live. Returns None when it is live. Raises `RequestError`."""
         if version is not None:
             self.require_installed(persona_id, version)
         newest = self._newest(persona_id)

@@ -149,10 +149,7 @@ class Erasure(Table):
         return self._db.value(float, "select min(at) from messages where author_id = :user", user=user_id)
 
     def erase(self, user_id: int, until: float, redacted: Callable[[str], str]) -> Counter[str]:
-        """Erase a member in one transaction. `redacted` returns a text without the person.
-
-        Returns the number of rows deleted (`messages`, `replies`, `votes`, …) or rewritten (`mentions`).
-        """
+        """Erase a member in one transaction; `redacted` removes them from texts. Returns the number of rows by kind."""
         values = {"user": user_id, "until": until}
         done = Counter[str]()
         with self._db.atomic():

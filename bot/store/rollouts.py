@@ -172,10 +172,7 @@ class Rollouts:
     def promote(
         self, new: NewRollout, at: float, *, why: str = "", kind: PromotionKind = "promotion"
     ) -> Promotion | None:
-        """Make a version live and observe it; ends rollouts that this decides. Returns None when it is live already.
-
-        Raises `RequestError` when the version is not installed.
-        """
+        """Make a version live and observe it. None when it is live already. Raises `RequestError` if not installed."""
         with self._db.atomic():
             live = self._versions.live(new.persona_id)
             promotion = self._versions.promote(

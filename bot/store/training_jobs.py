@@ -217,10 +217,7 @@ class TrainingJobs:
         return self._changed(job_id, sql, event=event.model_dump_json(), token=token)
 
     def complete(self, job_id: str, token: str, result: JobResult, at: float) -> TrainingJob | None:
-        """Store the result of an installed adapter together with a persona's new version.
-
-        Returns None, and changes nothing, for a stale token.
-        """
+        """Store the result of an installed adapter, and a persona's new version. Returns None for a stale token."""
         with self._db.atomic():
             done = self._end(job_id, token, "done", at, result=result)
             if done and done.persona:

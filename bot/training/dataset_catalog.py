@@ -164,10 +164,7 @@ class DatasetCatalog:
     """The data sets, personas and recipes that a request may name. Reads the folders at each call."""
 
     def __init__(self, shipped: ShippedData, base_model: str, home: Path, store: Store | None = None) -> None:
-        """`base_model` is the served one; `home` may hold the operator's `catalogue.toml`.
-
-        Without a `store` there is no `history`.
-        """
+        """`base_model` is the served one; without a `store` there is no `history`."""
         self.shipped, self._base_model, self._home, self._store = shipped, base_model, home, store
         self._logged_faults: dict[str, str] = {}
 
@@ -362,9 +359,10 @@ class DatasetCatalog:
         own = guild_card_path(self._home, persona_id)
         if own and not is_operator_card(own):
             folder = self._home / "lore" / own.parent.parent.name / persona_id
+            if not folder.is_dir():
+                return []
             copies = (folder, f"lore/{persona_id}")
-            material = stated_material("lore", "lore", "a server's lore", IMPORT_RIGHTS, copies)
-            return [material] if folder.is_dir() else []
+            return [stated_material("lore", "lore", "a server's lore", IMPORT_RIGHTS, copies)]
         return lore_material(self.shipped, self._home, persona_id)
 
     def _general(self, without: Path | None = None) -> list[SourceMaterial]:

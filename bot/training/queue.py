@@ -105,10 +105,7 @@ class JobQueue:
         return None
 
     def cancel(self, job_id: str) -> TrainingJob:
-        """Cancel a queued or running job; a running trainer stops within seconds.
-
-        Raises `RequestError` when there is no such job or it has ended.
-        """
+        """Cancel a queued or running job; a trainer stops within seconds. Raises `RequestError` for other jobs."""
         cancelled = self._store.jobs.cancel(job_id, self._clock.now())
         if cancelled is None:
             job = self._store.jobs.get(job_id)
@@ -120,10 +117,7 @@ class JobQueue:
         return cancelled
 
     def resume(self, job_id: str) -> TrainingJob:
-        """Queue a failed, resumable job again; it continues from its last checkpoint, if there is one.
-
-        Raises an `UnderstudyError` when there is no such job, or it cannot be run here now.
-        """
+        """Queue a failed job again, from its last checkpoint. Raises an `UnderstudyError` if that is not possible."""
         job = self._store.jobs.get(job_id)
         if job is None or not job.can_resume:
             state = f"is {job.state}" if job else "does not exist"

@@ -41,10 +41,7 @@ PREFERENCE_RIGHTS = (
 
 
 def write_history(store: Store, consent: Consent, guild_id: int, persona_id: str, out: Path) -> int:
-    """Write the log to a file that only its owner can read; returns the number of messages.
-
-    Raises `RequestError` where it may not be trained on or holds nothing, and `OSError`.
-    """
+    """Write the log to a private file; returns the number of messages. Raises as `history_lines`, and `OSError`."""
     lines = history_lines(store, consent, guild_id, persona_id)
     partial = out.with_name(f".{out.name}.{os.getpid()}")
     try:

@@ -74,15 +74,10 @@ def write_job_folder(
 
 
 def install_adapter(home: Path, job: TrainingJob, folder: Path) -> tuple[Path, AdapterManifest]:
-    """Install a finished job's adapter and return its folder; idempotent.
-
-    Raises `AdapterError` when the adapter is damaged or another job's, `OSError` when it cannot be copied.
-    """
+    """Install a finished job's adapter and return its folder; idempotent. Raises `AdapterError` and `OSError`."""
     manifest = verify_adapter(folder / ADAPTER_FOLDER)
     if (manifest.job_id, manifest.version, manifest.persona) != (job.job_id, job.version, job.persona):
-        raise AdapterError(
-            f"The adapter in {folder} is of the job {manifest.job_id}, not of this one.", "Train it again."
-        )
+        raise AdapterError(f"The adapter in {folder} is not of this job but of {manifest.job_id}.", "Train it again.")
     path = adapter_path(home, job)
     return path, install_adapter_folder(folder / ADAPTER_FOLDER, path)
 

@@ -1,4 +1,4 @@
-"""Works off finished training jobs: decides whether each version goes live by itself, also after a crash."""
+"""Decides for each finished training job whether its version goes live automatically, also after a crash."""
 
 from __future__ import annotations
 
@@ -25,10 +25,7 @@ class JobChanges(Protocol):
 
 
 class AutomaticPromotion:
-    """Decides on every finished job once; the decision is stored, so jobs that finished before a crash follow later.
-
-    A decided job is published as changed, so that its result is posted.
-    """
+    """Decides on every finished job once, stores the decision, and publishes the job, so that its result is posted."""
 
     def __init__(self, store: Store, versions: LiveVersions, jobs: JobChanges) -> None:
         self._store, self._versions, self._jobs = store, versions, jobs

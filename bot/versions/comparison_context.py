@@ -17,17 +17,14 @@ log = logging.getLogger(__name__)
 
 
 def comparison_context(home: Path, store: Store, personas: PersonaRegistry, job: TrainingJob) -> ComparisonTargets:
-    """The live version of the job's persona, and of every other persona that its server sees; none for dialogue."""
+    """The live versions of the job's persona and of its server's other personas; none for dialogue jobs."""
     if job.persona is None:
         return NO_COMPARISON
     live = store.versions.live(job.persona)
-    found = [
-        _neighbour(home, store, persona_id) for persona_id in personas.of(job.guild_id) if persona_id != job.persona
-    ]
-    return ComparisonTargets(
-        live=str(adapter_ref(home, job.persona, live).folder) if live else None,
-        neighbours=tuple(it for it in found if it),
-    )
+    others = (persona_id for persona_id in personas.of(job.guild_id) if persona_id != job.persona)
+    neighbours = (_neighbour(home, store, persona_id) for persona_id in others)
+    folder = str(adapter_ref(home, job.persona, live).folder) if live else None
+    return ComparisonTargets(live=folder, neighbours=tuple(it for it in neighbours if it))
 
 
 async def record_vote(home: Path, store: Store, personas: PersonaRegistry, vote: BlindComparison) -> None:
@@ -39,22 +36,16 @@ async def record_vote(home: Path, store: Store, personas: PersonaRegistry, vote:
 async def record_member_feedback(
     home: Path, store: Store, personas: PersonaRegistry, persona_id: str, version: str
 ) -> None:
-    """Write the members' feedback on a version into the folder of its job, for `python -m trainer evaluate`.
-
-    Writes nothing where the folder is gone.
-    """
+    """Write the members' feedback on a version into its job folder, if that exists, for `trainer evaluate`."""
     job_id = store.versions.job_of(persona_id, version)
     job = store.jobs.get(job_id) if job_id else None
-    if job and (found := await summarise_votes(store, persona_id, version, time.time())):
-        compare = comparison_context(home, store, personas, job)
-        await _write_if_possible(home / "jobs" / job.job_id, compare.model_copy(update={"heard": found}))
-
-
-async def _write_if_possible(folder: Path, compare: ComparisonTargets) -> None:
-    try:
-        await asyncio.to_thread(_write_if_folder_exists, folder, compare)
-    except OSError as error:  # the votes are in the store, and are written with the next one
-        log.warning("the member feedback on a version could not be written to %s: %s", folder, error)
+    if job and (feedback := await summarise_votes(store, persona_id, version, time.time())):
+        folder = home / "jobs" / job.job_id
+        targets = comparison_context(home, store, personas, job).model_copy(update={"heard": feedback})
+        try:
+            await asyncio.to_thread(_write_if_folder_exists, folder, targets)
+        except OSError as error:  # the votes are in the store, and are written with the next one
+            log.warning("the member feedback on a version could not be written to %s: %s", folder, error)
 
 
 def _write_if_folder_exists(folder: Path, compare: ComparisonTargets) -> None:
@@ -63,7 +54,7 @@ def _write_if_folder_exists(folder: Path, compare: ComparisonTargets) -> None:
 
 
 def _neighbour(home: Path, store: Store, persona_id: str) -> NeighbourPaths | None:
-    """A persona's live version and the job that made it; None where it speaks without one."""
+    """A persona's live version and its job; None for the base model."""
     live = store.versions.live(persona_id)
     job_id = store.versions.job_of(persona_id, live) if live else None
     if not (live and job_id):

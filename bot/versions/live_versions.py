@@ -19,9 +19,7 @@ from personas.schemas.chat import Persona
 
 log = logging.getLogger(__name__)
 OPERATOR_USER_ID = 0
-"""`promoted_by` of a change from the dashboard or over the API."""
-AUTOMATIC_USER_ID = 0
-"""`promoted_by` of an automatic promotion."""
+"""`promoted_by` of a change from the dashboard or over the API, and of an automatic promotion."""
 PROMOTE_VERDICT, REJECT_VERDICT = "promote", "reject"
 VersionListener = Callable[[int, str], object]
 """Called with the guild and the persona whose live version changed."""
@@ -96,7 +94,7 @@ class LiveVersions:
         except UnderstudyError as error:
             log.warning("%s of %s was not promoted automatically: %s", job.version, job.persona, error)
             return self.store.jobs.decide(job.job_id, "manual")
-        new = NewRollout(job.persona, job.version, job.guild_id, job.channel_id, AUTOMATIC_USER_ID, share=100)
+        new = NewRollout(job.persona, job.version, job.guild_id, job.channel_id, OPERATOR_USER_ID, share=100)
         with self.store.atomic():
             promoted = self.store.rollouts.promote(new, time.time(), kind="automatic promotion")
             decided = self.store.jobs.decide(job.job_id, "promoted" if promoted else "manual")
@@ -110,8 +108,8 @@ class LiveVersions:
             row = self.store.rollouts.roll_back(persona.id, by, time.time(), guild_id)
         except RequestError as error:
             installed = self.store.versions.installed(persona.id)
-            how = "Make one live with `/finetune promote`." if installed else "Train one first."
-            raise RequestError(f"{persona.name} has no earlier version to roll back to.", how) from error
+            advice = "Make one live with `/finetune promote`." if installed else "Train one first."
+            raise RequestError(f"{persona.name} has no earlier version to roll back to.", advice) from error
         self._notify_all(guild_id, persona.id)
         return row
 
@@ -139,15 +137,12 @@ class LiveVersions:
     # ------------------------------------------------------------------------------------------ objections
 
     async def objections(self, persona_id: str, version: str, guild_id: int) -> PromotionObjections | None:
-        """Find what the gate and the guild's members (all members, for the operator) hold against a version.
-
-        None for the live version.
-        """
+        """Objections of the gate and the guild's members (all members, for the operator); None for the live version."""
         if self.store.versions.live(persona_id) == version:
             return None
         members = await self._member_objections(persona_id, version, guild_id)
-        found = (it.scorecard for it in self.store.versions.installed(persona_id) if it.version == version)
-        card = next(found, None)
+        installed = self.store.versions.installed(persona_id)
+        card = next((it.scorecard for it in installed if it.version == version), None)
         if card and card.verdict == REJECT_VERDICT:
             return PromotionObjections("The gate rejects", (*members, *card.reasons))
         return PromotionObjections("Members speak against", members) if members else None

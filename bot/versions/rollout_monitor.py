@@ -41,10 +41,7 @@ class RolloutMonitor:
     _announcement_lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     async def on_reply_judged(self, event_id: int) -> None:
-        """Re-evaluate the rollouts of a reply that a member voted on, stopped or regenerated.
-
-        The members' feedback so far is written for the gate, too.
-        """
+        """Re-evaluate the rollouts of a judged reply, and write the members' feedback for the gate."""
         if reply := self.store.replies.get(event_id):
             await self.look(reply.persona_id)
             rollout = self.store.rollouts.get(reply.rollout) if reply.rollout else None

@@ -167,7 +167,7 @@ def test_what_one_channel_denies_is_told_where_it_can_be_allowed():
         SimpleNamespace(name="inn", permissions_for=lambda me: everything),
     ]
     (lack,) = find_missing_permissions(guild, channels)
-    assert lack.where == "Skerrow #quay" and "Send Messages is missing" in lack.words
+    assert lack.where == "Skerrow #quay" and "Send Messages is missing" in lack.description
     assert lack.remedy == "Edit Channel of #quay → Permissions → the bot's role: set Send Messages to allow."
 
 

@@ -94,7 +94,7 @@ async def test_a_recipe_name_of_another_program_is_not_taken_on(stage, tmp_path,
 async def test_the_same_again_is_no_new_version_and_another_is(stage, tmp_path, served):
     for name, config, words in (
         ("one", PLAIN, "is its version v1"),
-        ("same", PLAIN, "The adapter in the card is here already: it is v1."),
+        ("same", PLAIN, "The adapter in the card is installed already: it is v1."),
         ("other", PLAIN | {"r": 8}, "is its version v2"),
     ):
         card = carrying(sealed(tmp_path / name, served, config))

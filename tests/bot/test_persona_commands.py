@@ -60,7 +60,7 @@ async def test_what_is_missing_is_said_where_it_matters(tmp_path, caplog):
     poor.manage_webhooks = False
     seed = dataclasses.replace(SKERROW_SEED, bot_permissions=poor.value)
     async with on_stage(tmp_path, seed=seed, message_content=False) as stage:
-        assert "Manage Webhooks is missing" in caplog.text and "without it personas speak under" in caplog.text
+        assert "Manage Webhooks is missing" in caplog.text and "without it personas answer under" in caplog.text
         answer = await stage.moderator.slash(OFFICE, "persona set", persona="oda", answers="everything")
         await told(answer, "it answers only mentions")
         await told(answer, "I lack the permission Manage Webhooks here")

@@ -34,7 +34,7 @@ def test_the_newest_texts_are_kept_and_named_by_when_they_ended(tmp_path):
 def test_a_number_that_is_none_reads_nothing(tmp_path, number):
     earlier = RevisionHistory.of(tmp_path, tmp_path / "lore" / "soup.md")
     earlier.keep(b"text", 1.0)
-    with pytest.raises(RefusedError, match="There is no earlier text"):
+    with pytest.raises(RefusedError, match="There is no revision"):
         earlier.read(number)
 
 

@@ -97,10 +97,7 @@ def _paired_e_value(then: dict[int, list[bool]], now: dict[int, list[bool]], eac
 async def summarise_votes(
     store: Store, persona_id: str, version: str, now: float, guild_id: int | None = None
 ) -> MemberFeedback | None:
-    """Summarise the votes in a guild, or (None) in all, at a time in seconds since 1970.
-
-    None for the live version, and for one without any feedback.
-    """
+    """Summarise votes in a guild, or (None) in all; None for the live version, and without any feedback."""
     live = store.versions.live(persona_id)
     pair = {version, live or BASE_MODEL_NAME}
     votes = [vote for vote in store.comparisons.voted(persona_id, guild_id) if set(vote.versions) == pair]

@@ -111,7 +111,7 @@ def _incompatible_versions(services: Services) -> Iterator[DashboardAlert]:
 def _missing_permissions(services: Services) -> Iterator[DashboardAlert]:
     for guild in services.client.guilds if services.client else ():
         for lack in permissions.find_missing_permissions(guild, channels_in_use(guild, services.store)):
-            yield DashboardAlert("warn", lack.words, lack.remedy, f"{DASHBOARD}/system")
+            yield DashboardAlert("warn", lack.description, lack.remedy, f"{DASHBOARD}/system")
 
 
 def _undecided_versions(services: Services) -> Iterator[DashboardAlert]:

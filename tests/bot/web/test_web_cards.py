@@ -286,7 +286,7 @@ async def test_a_card_that_comes_in_is_everybodys_and_lasts(desk):
     status, where, _ = await upload(desk, "/dashboard/personas", "mira.png", MIRA)
     assert (status, where) == (303, "/dashboard/personas/mira")
     for personas in (personas_of(desk), PersonaRegistry(SHIPPED_CARDS, desk.home)):
-        assert personas.get("mira", 77).name == "Mira" and personas.whose("mira")[0] == 0
+        assert personas.get("mira", 77).name == "Mira" and personas.find_owner("mira")[0] == 0
     async with desk.session.get("/dashboard/personas/mira/face") as answer:
         assert await answer.read() == PIXEL and answer.content_type == "image/png"
     listed = (await desk.ask("GET", "/personas"))[1]["personas"]
@@ -316,7 +316,7 @@ async def test_a_persona_that_came_as_a_file_is_removed_with_all_it_had(desk):
     page = (await desk.page("/dashboard/personas/mira/remove"))[1]
     assert "character-book-1.md" in page and "server 9" in page
     assert (await desk.submit("/dashboard/personas/mira/remove"))[0] == 303
-    assert personas_of(desk).whose("mira") is None and desk.store.channels.of_guild(9) == []
+    assert personas_of(desk).find_owner("mira") is None and desk.store.channels.of_guild(9) == []
     left = [path.relative_to(desk.home).as_posix() for path in desk.home.rglob("*") if path.is_file()]
     assert not [path for path in left if "mira" in path or "character-book" in path]
     assert (await desk.page("/dashboard/personas/oda/remove"))[0] == 409

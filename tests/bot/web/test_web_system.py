@@ -101,7 +101,7 @@ async def test_the_page_tells_figures_warnings_permissions_and_escapes_them(desk
     assert "&lt;script&gt;alert(1)" in text and "<script>alert" not in text
     assert "UNDERSTUDY_HOME" in text and str(services.home) not in text and "nobody has to see" not in text
     assert ">0.2 s<" in text.replace("0.3 s", "0.2 s") and ">2.0 s<" in text
-    assert "Manage Webhooks" in text and "speak under a persona" in text
+    assert "Manage Webhooks" in text and "answer under a persona" in text
 
 
 async def test_an_open_page_is_told_again_and_again(desk, monkeypatch):

@@ -84,7 +84,7 @@ def guild_name(services: Services, guild_id: int) -> str:
 def require_persona_in_path(request: web.Request) -> OwnedPersona:
     """The persona in the address. Raises `Problem` if there is none."""
     services, wanted = get_services(request), request.match_info["persona_id"]
-    found = services.personas.whose(wanted)
+    found = services.personas.find_owner(wanted)
     if found is None:
         known = ", ".join(persona.id for _, persona in services.personas.everybody())
         raise Problem("not-found", f"There is no persona {wanted[:80]!r}.", f"There are: {known}.")

@@ -162,14 +162,14 @@ def _version_number(name: str) -> int:
 
 
 def _find_persona(services: Services, persona_id: str | None) -> Persona | None:
-    found = services.personas.whose(persona_id) if persona_id else None
+    found = services.personas.find_owner(persona_id) if persona_id else None
     if persona_id and found is None:
         raise Problem("not-found", f"There is no persona {persona_id!r}.")
     return found[1] if found else None
 
 
 def _guild_id(services: Services, persona: Persona) -> int:
-    found = services.personas.whose(persona.id)
+    found = services.personas.find_owner(persona.id)
     return found[0] if found else 0
 
 
