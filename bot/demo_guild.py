@@ -69,7 +69,7 @@ SKERROW_HARBOUR = DemoGuild(SKERROW_SEED, CHANNEL_PERSONAS)
 
 
 def forget_in_sandbox(sandbox: Sandbox, traces: PersonIdentifiers) -> None:
-    """Have somebody leave the sandbox with all that they wrote: its state lies in the bot's home."""
+    """Erase a member from the sandbox, whose state is in the bot's home."""
     finder = IdentifierMatcher(traces)
     sandbox.erase(
         DepartingMember(

@@ -60,7 +60,8 @@ async def get_run_list(request: web.Request) -> web.Response:
     state = job_state_query(request) if request.query.get("state") else None  # forms send empty fields too
     after = require_job(services, request.query["after"]) if "after" in request.query else None
     jobs = services.store.jobs
-    found = jobs.page(DEFAULT_PAGE_SIZE + 1, name=persona, state=state, after=after)
+    page = jobs.page(DEFAULT_PAGE_SIZE + 1, name=persona, state=state, after=after)
+    shown, has_more = page[:DEFAULT_PAGE_SIZE], len(page) > DEFAULT_PAGE_SIZE
     running, waiting = jobs.in_state("running"), services.queue.waiting()
     queue = [
         run_view.job_list_item(services, job, now, run_view.waiting_reason(services, place, running))
