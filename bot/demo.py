@@ -130,7 +130,6 @@ class DemoSession:
             await self._wait_for_text(mark, PROMOTED_TEXT)
 
     async def _wait_for_text(self, mark: int, *texts: str) -> Any:
-        """Wait for a message with one of these texts."""
         return await self._sandbox.wait_for(
             "message", lambda message: any(text in message["content"] for text in texts), since=mark
         )

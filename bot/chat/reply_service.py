@@ -177,27 +177,23 @@ class ReplyService:
         before: str = "",
     ) -> StreamingReply:
         """Post the message that a reply is streamed to; a deleted webhook is replaced once."""
-        for attempt in range(2):
-            live = StreamingReply(
-                await self.senders.of(persona, channel),
-                growing=growing,
-                ended=ended,
-                on_parts=on_parts,
-                renew=lambda old: self.senders.renew(old, channel),
-                parts=list(parts),
-                before=before,
-            )
-            try:
-                await live.begin()
-            except discord.NotFound as error:
-                if attempt:
-                    raise
-                if error.code == UNKNOWN_WEBHOOK_CODE:
-                    self.senders.forget(channel)
-                parts = ()
-            else:
-                return live
-        raise AssertionError("the second attempt returns or raises")
+        live = StreamingReply(
+            await self.senders.of(persona, channel),
+            growing=growing,
+            ended=ended,
+            on_parts=on_parts,
+            renew=lambda old: self.senders.renew(old, channel),
+            parts=list(parts),
+            before=before,
+        )
+        try:
+            await live.begin()
+        except discord.NotFound as error:
+            if error.code == UNKNOWN_WEBHOOK_CODE:
+                self.senders.forget(channel)
+            live.sender, live.parts = await self.senders.of(persona, channel), []
+            await live.begin()
+        return live
 
     def store_reply(
         self, persona: Persona, place: ChannelRef, event_id: int, message_id: int, reply: ChatReply

@@ -138,7 +138,6 @@ class ChatCog(commands.Cog):
 
     @commands.Cog.listener()
     async def on_raw_message_edit(self, payload: discord.RawMessageUpdateEvent) -> None:
-        """Update an edited message in the history."""
         if payload.message.author.bot or not payload.message.content:
             return
         if self.bot.services.store.messages.update(payload.message_id, self._clean_text(payload.message)):
@@ -146,12 +145,10 @@ class ChatCog(commands.Cog):
 
     @commands.Cog.listener()
     async def on_raw_message_delete(self, payload: discord.RawMessageDeleteEvent) -> None:
-        """Delete a deleted message from the history."""
         self._forget(payload.message_id)
 
     @commands.Cog.listener()
     async def on_raw_bulk_message_delete(self, payload: discord.RawBulkMessageDeleteEvent) -> None:
-        """Delete the messages of a bulk deletion from the history."""
         for message_id in payload.message_ids:
             self._forget(message_id)
 
@@ -193,7 +190,6 @@ class ChatCog(commands.Cog):
         return role.tags is not None and self.bot.user is not None and role.tags.bot_id == self.bot.user.id
 
     def _replied_to(self, message: discord.Message) -> Persona | None:
-        """The persona whose reply this message replies to."""
         if message.reference is None or message.reference.message_id is None:
             return None
         reply = self.bot.services.store.replies.of_message(message.reference.message_id)

@@ -71,7 +71,6 @@ class DialogueStopButton(PersistentButton, template=r"duet-stop:(?P<begun_at>[0-
 
 
 def _require_possible(services: Services, pair: tuple[Persona, Persona], channel: GuildChannel) -> None:
-    """Raise `RefusedError` where these two cannot talk here now."""
     if pair[0].id == pair[1].id:
         raise RefusedError(f"{pair[0].name} cannot talk with itself.", "Name another persona.")
     for persona in pair:

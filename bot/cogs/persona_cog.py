@@ -221,7 +221,6 @@ def _live_text(services: Services, persona: Persona) -> str:
 
 
 def _channel(interaction: Interaction) -> SpeakChannel:
-    """The channel, if personas can live there."""
     if not isinstance(interaction.channel, SpeakChannel):
         raise RefusedError("Personas live in text channels, threads and direct messages.", "Try it there.")
     return interaction.channel

@@ -123,7 +123,6 @@ class ProgressMessages:
 
 
 def _score_card_file(job: TrainingJob) -> discord.File | None:
-    """The score card's picture, where the job has made one."""
     if job.state != "done" or job.result is None:
         return None
     path = Path(job.result.adapter) / SCORE_CARD_PICTURE

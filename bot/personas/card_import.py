@@ -170,7 +170,6 @@ def _unpack_adapter(card: Card, folder: Path, where: str, served: str) -> Adapte
 
 
 def _find_installed(folders: Mapping[str, Path], manifest: AdapterManifest) -> str | None:
-    """The installed version with the same adapter, if there is one."""
     for version, folder in folders.items():
         try:
             installed = AdapterManifest.model_validate_json((folder / MANIFEST_FILE).read_bytes())
@@ -182,7 +181,6 @@ def _find_installed(folders: Mapping[str, Path], manifest: AdapterManifest) -> s
 
 
 def _import_request(base_model: str, persona_id: str, manifest: AdapterManifest) -> TrainingRequest:
-    """Build the request stored for an imported adapter: persona, base model, and recipe."""
     request = TrainingRequest(job_name=IMPORT_JOB_NAME, base_model=base_model, persona=persona_id)
     if not RECIPE_NAME_PATTERN.fullmatch(manifest.recipe):  # another program's
         return request

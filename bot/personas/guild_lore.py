@@ -168,7 +168,6 @@ def _passages(guild_id: int, persona_id: str, file: str, text: str) -> list[Pass
 
 
 def _short_id(guild_id: int, persona_id: str) -> str:
-    """The id as members see it."""
     return short_id(Persona(persona_id, persona_id), guild_id)
 
 

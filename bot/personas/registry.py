@@ -112,7 +112,6 @@ class PersonaRegistry:
             return self._own[guild_id][persona_id]
 
     def _card_of(self, table: JsonObject, persona: Persona) -> Card:
-        """Make a card of a table, with the picture and the files of a persona."""
         picture = persona.avatar.read_bytes() if persona.avatar and persona.avatar.is_file() else None
         card = card_from_table(table, persona.name, picture)
         if (files := self._cards[persona.id].with_name(CARD_ARCHIVE)).exists():

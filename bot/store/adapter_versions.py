@@ -42,18 +42,6 @@ class Promotion:
     kind: PromotionKind
 
 
-@dataclass(frozen=True)
-class LiveVersionChange:
-    """The persona, author, time, reason and guild of a change of the live version."""
-
-    persona_id: str
-    promoted_by: int
-    at: float
-    why: str
-    guild_id: int
-    kind: PromotionKind
-
-
 class Versions(Table):
     """The versions of every persona. The newest promotion alone decides which is live."""
 
@@ -111,8 +99,8 @@ class Versions(Table):
         newest = self._newest(persona_id)
         if version == (newest.version if newest else None):
             return None  # a second row would make the next rollback a no-op
-        previous = newest.seq if newest else None
-        return self._add(LiveVersionChange(persona_id, by, at, why, guild_id, kind), version, previous)
+        target = (version, newest.seq if newest else None)
+        return self._add(*target, persona_id=persona_id, promoted_by=by, at=at, why=why, guild_id=guild_id, kind=kind)
 
     def rollback(
         self, persona_id: str, by: int, at: float, why: str = "", *, guild_id: int = 0, kind: PromotionKind = "rollback"
@@ -123,7 +111,7 @@ class Versions(Table):
         left. Raises `RequestError` when there is no earlier version.
         """
         newest = self._to_leave(persona_id)
-        return self._back_from(newest, LiveVersionChange(persona_id, by, at, why or "rollback", guild_id, kind))
+        return self._go_back(newest, promoted_by=by, at=at, why=why or "rollback", guild_id=guild_id, kind=kind)
 
     def before(self, persona_id: str) -> str | None:
         """Return the version that a rollback would make live, None for the base model. Raises `RequestError`."""
@@ -138,8 +126,9 @@ class Versions(Table):
         with self._db.atomic():
             self._db.insert("withdrawn", {"persona_id": persona_id, "version": version, "at": at}, ignore=True)
             newest = self._newest(persona_id)
-            change = LiveVersionChange(persona_id, 0, at, why, 0, "withdrawal")
-            return self._back_from(newest, change) if newest and newest.version == version else None
+            if newest is None or newest.version != version:
+                return None
+            return self._go_back(newest, promoted_by=0, at=at, why=why, guild_id=0, kind="withdrawal")
 
     def all_installed(self) -> list[tuple[str, str, str]]:
         """List persona, version and job of every version that may be served."""
@@ -189,16 +178,17 @@ class Versions(Table):
             earlier = self._promotion(earlier.previous)
         return earlier
 
-    def _back_from(self, newest: Promotion, change: LiveVersionChange) -> Promotion:
+    def _go_back(self, newest: Promotion, **change: Any) -> Promotion:
         """Make the version before live, skipping withdrawn ones."""
         earlier = self._earlier(newest)
-        return self._add(change, earlier.version, earlier.previous) if earlier else self._add(change, None, None)
+        target = (earlier.version, earlier.previous) if earlier else (None, None)
+        return self._add(*target, persona_id=newest.persona_id, **change)
 
     def _promotion(self, seq: int | None) -> Promotion | None:
         return self._db.one(Promotion, "select * from promotions where seq = :seq", seq=seq)
 
-    def _add(self, change: LiveVersionChange, version: str | None, previous: int | None) -> Promotion:
-        row = {**vars(change), "version": version, "previous": previous}
+    def _add(self, version: str | None, previous: int | None, **change: Any) -> Promotion:
+        row = {**change, "version": version, "previous": previous}
         return Promotion(seq=self._db.insert("promotions", row), **row)
 
 

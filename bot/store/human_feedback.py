@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from bot.store.database import Table
 
@@ -67,34 +67,24 @@ class BlindComparison(NewBlindComparison):
 class VotePreference:
     """Preference data of one vote. `at` in seconds since 1970.
 
-    A decisive vote has both replies, and `versions` names their versions in this order. "Both bad" gives two
-    preferences, each with one rejected reply and its version. A tie gives none.
+    A decisive vote gives one with both replies, "both bad" two with one rejected reply each, a tie none.
     """
 
-    prompt_id: str
     prompt: str
     chosen: str | None
-    rejected: str | None
+    rejected: str
     user_id: int
     guild_id: int
     at: float
-    versions: tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class JudgementCounts:
-    """Number of votes for either of two versions, for neither (`ties`) and against both, and of voters."""
+class JudgementCounts(NamedTuple):
+    """Number of votes for either of two versions, for neither (`ties`) and against both."""
 
     for_a: int
     for_b: int
     ties: int
     both_bad: int
-    voters: int
-
-    @property
-    def votes(self) -> int:
-        """The number of all votes."""
-        return self.for_a + self.for_b + self.ties + self.both_bad
 
 
 class BlindComparisons(Table):
@@ -160,37 +150,20 @@ class BlindComparisons(Table):
     ) -> JudgementCounts:
         """Count the votes between two versions (None is the base model), in a guild or in all."""
         pair = {version_a or BASE_MODEL_NAME, version_b or BASE_MODEL_NAME}
-        found = [one for one in self.voted(persona_id, guild_id) if set(one.versions) == pair]
-        chosen = Counter(one.chosen for one in found)
-        bad = sum(one.choice == "bad" for one in found)
-        return JudgementCounts(
-            for_a=chosen[version_a or BASE_MODEL_NAME],
-            for_b=chosen[version_b or BASE_MODEL_NAME],
-            ties=chosen[None] - bad,
-            both_bad=bad,
-            voters=len({one.user_id for one in found}),
-        )
+        votes = [vote for vote in self.voted(persona_id, guild_id) if set(vote.versions) == pair]
+        chosen, bad = Counter(vote.chosen for vote in votes), sum(vote.choice == "bad" for vote in votes)
+        for_a, for_b = chosen[version_a or BASE_MODEL_NAME], chosen[version_b or BASE_MODEL_NAME]
+        return JudgementCounts(for_a, for_b, ties=chosen[None] - bad, both_bad=bad)
 
 
-def _preferences(one: BlindComparison) -> list[VotePreference]:
-    texts, versions, at = (one.text_a, one.text_b), one.versions, one.voted_at or one.shown_at
-
-    def preference(chosen: int | None, rejected: int) -> VotePreference:
-        made_by = [versions[which] for which in (chosen, rejected) if which is not None]
-        return VotePreference(
-            one.prompt_id,
-            one.prompt,
-            None if chosen is None else texts[chosen],
-            texts[rejected],
-            one.user_id,
-            one.guild_id,
-            at,
-            tuple(made_by),
-        )
-
-    if one.choice == "bad":
-        return [preference(None, 0), preference(None, 1)]
-    return [preference(0, 1) if one.choice == "a" else preference(1, 0)]
+def _preferences(vote: BlindComparison) -> list[VotePreference]:
+    a, b, at = vote.text_a, vote.text_b, vote.voted_at or vote.shown_at
+    pairs: dict[str | None, list[tuple[str | None, str]]] = {
+        "a": [(a, b)],
+        "b": [(b, a)],
+        "bad": [(None, a), (None, b)],
+    }
+    return [VotePreference(vote.prompt, *pair, vote.user_id, vote.guild_id, at) for pair in pairs[vote.choice]]
 
 
 @dataclass(frozen=True)

@@ -138,7 +138,6 @@ def preferences_material(home: Path, store: Store, guild_id: int, persona_id: st
 def _dated_preferences(
     home: Path, store: Store, guild_id: int, persona_id: str
 ) -> Iterator[tuple[float, PreferenceRecord]]:
-    """Yield the preferences with their times."""
     key, opted_in = HomeKey.of(home).people(), store.people.opted_in()
     for lesson in store.lessons.of_persona(persona_id, guild_id):
         if lesson.as_moderator or lesson.user_id in opted_in:  # members who opted out since are left out

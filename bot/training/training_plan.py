@@ -170,7 +170,6 @@ def shorten_error(message: str, advice: str) -> tuple[str, str]:
 
 
 def _parse_failure(output: str) -> TrainingError | None:
-    """Parse the error on a trainer's standard output."""
     try:
         failure = json.loads(output)
         return TrainingError(*shorten_error(str(failure["error"]), str(failure["advice"])))

@@ -197,7 +197,6 @@ class _MeanTest:
 
 
 def _mean_tests(values: Sequence[float]) -> tuple[_MeanTest, _MeanTest]:
-    """Create the tests for the version and against it."""
     up = np.asarray(values, dtype=float)
     return _MeanTest(up, _trim_masks(up)), _MeanTest(1 - up, _trim_masks(1 - up))
 

@@ -81,7 +81,6 @@ def _disagreement_reason(user_id: int, members: Mapping[int, Sequence[BlindCompa
 
 
 def _binomial_tail(hits: int, of: int, share: float) -> float:
-    """The chance of so many hits or more."""
     return sum(math.comb(of, count) * share**count * (1 - share) ** (of - count) for count in range(hits, of + 1))
 
 

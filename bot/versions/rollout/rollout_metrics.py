@@ -77,7 +77,6 @@ def _compare_before_after(store: Store, rollout: Rollout) -> RolloutComparison:
 
 
 def _selections(rollout: Rollout) -> tuple[ReplySelection, ReplySelection]:
-    """The replies of the new version, and the earlier ones of the old version."""
     start = rollout.started_at
     guild_id, seq = (None, None) if rollout.is_promoted else (rollout.guild_id, rollout.seq)
     now = ReplySelection(rollout.persona_id, rollout.version, start, guild_id=guild_id, rollout=seq)

@@ -274,7 +274,7 @@ async def post_promote(request: web.Request) -> web.Response:
     },
 )
 async def post_rollback(request: web.Request) -> web.Response:
-    """The version that was live before is live from the next reply on; twice goes two versions back."""
+    """The version that was live before answers from the next reply on; twice goes two versions back."""
     found = require_persona_in_path(request)
     with errors_as_problems("conflict"):
         change = found.services.versions.roll_back(found.persona, OPERATOR_GUILD_ID, OPERATOR_USER_ID)

@@ -268,7 +268,9 @@ async def get_changes(request: web.Request) -> web.StreamResponse:
     services = get_services(request)
     if EVENT_STREAM_TYPE in request.headers.get("Accept", ""):
         return await stream_events(request, stream_job_changes(request))
-    found = [*services.store.jobs.in_state("running"), *services.queue.waiting()]
-    positions = queue_positions(services)
-    jobs = [JobResponse.of(services, job, positions) for job in found]
+    open_jobs, positions = (
+        [*services.store.jobs.in_state("running"), *services.queue.waiting()],
+        queue_positions(services),
+    )
+    jobs = [JobResponse.of(services, job, positions) for job in open_jobs]
     return JobListResponse(jobs=jobs, links={"self": request.path}).response()
