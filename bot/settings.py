@@ -276,8 +276,8 @@ class EnvFileSource(PydanticBaseSettingsSource):
 
     def __call__(self) -> dict[str, Any]:
         """Return all texts of the file by field."""
-        found = (self.get_field_value(field, name) for name, field in self.settings_cls.model_fields.items())
-        return {key: text for text, key, _ in found if text is not None}
+        fields = (self.get_field_value(field, name) for name, field in self.settings_cls.model_fields.items())
+        return {key: text for text, key, _ in fields if text is not None}
 
 
 def load_settings(env_file: Path | None, environ: Mapping[str, str]) -> Settings:

@@ -144,12 +144,12 @@ async def start(
     if not isinstance(channel, GuildChannel):
         raise RefusedError("Progress is shown in text channels and threads.", "Try it there.")
     await interaction.response.defer(ephemeral=True)
-    who = None if task_type == "dialogue" else (persona or channel_persona(interaction)).id
+    persona_id = None if task_type == "dialogue" else (persona or channel_persona(interaction)).id
     request = _parse_request(
         interaction,
-        job_name=job_name or f"{who or task_type}-{time.strftime('%m%d-%H%M%S', time.gmtime())}",
+        job_name=job_name or f"{persona_id or task_type}-{time.strftime('%m%d-%H%M%S', time.gmtime())}",
         task_type=task_type,
-        persona=who,
+        persona=persona_id,
         dataset=dataset,
         recipe=recipe,
         general=general,
@@ -220,14 +220,12 @@ async def status(interaction: Interaction) -> None:
 @FINETUNE.command(description="Cancel a queued or running job. Live versions stay as they are.")
 @app_commands.describe(job="The job, or whose (the latest unfinished one if left out)")
 async def cancel(interaction: Interaction, job: OpenJobOption | None = None) -> None:
-    await interaction.response.defer(ephemeral=True)
     await cancel_job(interaction, _select_job(_open_jobs(interaction), job, "job that is queued or running").job_id)
 
 
 @FINETUNE.command(description="Resume a failed training once its cause is fixed.")
 @app_commands.describe(job="The job, or whose (the latest that can be resumed if left out)")
 async def resume(interaction: Interaction, job: ResumableJobOption | None = None) -> None:
-    await interaction.response.defer(ephemeral=True)
     await resume_job(interaction, _select_job(_resumable_jobs(interaction), job, "job that can be resumed").job_id)
 
 
@@ -247,11 +245,11 @@ def _select_job(jobs: list[TrainingJob], wanted: str | None, what: str) -> Train
 @app_commands.describe(persona=CHANNEL_PERSONA_HELP, version="Which version (the newest if left out)")
 async def promote(interaction: Interaction, persona: PersonaOption | None = None, version: str | None = None) -> None:
     await interaction.response.defer(ephemeral=True)
-    who = persona or channel_persona(interaction)
-    installed = interaction.client.services.store.versions.installed(who.id)
+    persona = persona or channel_persona(interaction)
+    installed = interaction.client.services.store.versions.installed(persona.id)
     if not installed:
-        raise RequestError(f"{who.name} has no trained version yet.", "Train one with `/finetune start`.")
-    await promote_or_confirm(interaction, who, version or installed[-1].version)
+        raise RequestError(f"{persona.name} has no trained version yet.", "Train one with `/finetune start`.")
+    await promote_or_confirm(interaction, persona, version or installed[-1].version)
 
 
 @FINETUNE.command(description="Go back to the previous live version.")

@@ -77,9 +77,9 @@ async def lore_remove(interaction: Interaction, persona: PersonaOption, file: Fi
 async def lore_ask(
     interaction: Interaction, question: app_commands.Range[str, 1, 500], persona: PersonaOption | None = None
 ) -> None:
-    who = persona or channel_persona(interaction)
-    ranking = interaction.client.services.request_builder.lore.rank(who.id, question, interaction.guild_id or 0)
-    await respond(interaction, _matches_text(who, ranking), suppress_embeds=True)
+    persona = persona or channel_persona(interaction)
+    ranking = interaction.client.services.request_builder.lore.rank(persona.id, question, interaction.guild_id or 0)
+    await respond(interaction, _matches_text(persona, ranking), suppress_embeds=True)
 
 
 def lore_form(persona: Persona) -> discord.ui.Modal:

@@ -169,12 +169,14 @@ def roll_back_with_reply(interaction: Interaction, persona: Persona) -> str:
 
 async def cancel_job(interaction: Interaction, job_id: str) -> None:
     """Cancel a job and confirm it."""
+    await interaction.response.defer(ephemeral=True)
     interaction.client.services.queue.cancel(job_id)
     await respond_privately(interaction, f"`{job_id}` is cancelled.")
 
 
 async def resume_job(interaction: Interaction, job_id: str) -> None:
     """Resume a job and confirm it."""
+    await interaction.response.defer(ephemeral=True)
     interaction.client.services.queue.resume(job_id)
     await respond_privately(interaction, f"`{job_id}` is resumed.")
 
@@ -196,7 +198,6 @@ class CancelJobButton(PersistentButton, template=r"cancel:(?P<job_id>[\w.-]+)"):
     job_id: str
 
     async def pressed(self, interaction: Interaction) -> None:
-        await interaction.response.defer(ephemeral=True)
         await cancel_job(interaction, self.job_id)
 
 
@@ -207,7 +208,6 @@ class ResumeJobButton(PersistentButton, template=r"resume:(?P<job_id>[\w.-]+)"):
     job_id: str
 
     async def pressed(self, interaction: Interaction) -> None:
-        await interaction.response.defer(ephemeral=True)
         await resume_job(interaction, self.job_id)
 
 

@@ -96,26 +96,26 @@ async def start_rollout(
     if share is None and channel is None:
         raise RequestError("How far?", "Name a `share` of the replies, such as 20, or a `channel`, or both.")
     await interaction.response.defer(ephemeral=True)
-    who = persona or channel_persona(interaction)
+    persona = persona or channel_persona(interaction)
     if channel:
-        require_speaks_in(services, who, channel)
-    version = version or next(iter(_other_versions(services, who.id)), None)
+        require_speaks_in(services, persona, channel)
+    version = version or next(iter(_other_versions(services, persona.id)), None)
     if version is None:
         raise RequestError("There is no version that is not live.", "Train one with `/finetune start`.")
     only_channel = channel.id if channel else None
-    new = NewRollout(who.id, version, origin.guild.id, origin.id, interaction.user.id, share or 100, only_channel)
+    new = NewRollout(persona.id, version, origin.guild.id, origin.id, interaction.user.id, share or 100, only_channel)
     rollout = await services.versions.start_rollout(new)
-    await respond(interaction, rollout_text.started_text(rollout, who.name), running_rollout_view(rollout))
+    await respond(interaction, rollout_text.started_text(rollout, persona.name), running_rollout_view(rollout))
 
 
 @ROLLOUT.command(name="stop", description="Let the live version make all replies again.")
 @app_commands.describe(persona=CHANNEL_PERSONA_HELP)
 async def stop_rollout(interaction: Interaction, persona: PersonaOption | None = None) -> None:
-    who = persona or channel_persona(interaction)
+    persona = persona or channel_persona(interaction)
     rollouts = interaction.client.services.store.rollouts
-    running = rollouts.find_active(who.id, interaction.guild_id or 0, time.time())
+    running = rollouts.find_active(persona.id, interaction.guild_id or 0, time.time())
     if running is None:
-        raise RequestError(f"No version of {who.name} is being rolled out here.", "`/finetune rollout start`")
+        raise RequestError(f"No version of {persona.name} is being rolled out here.", "`/finetune rollout start`")
     await respond(interaction, stop_with_reply(interaction, running))
 
 
@@ -136,9 +136,9 @@ async def rollout_status(interaction: Interaction) -> None:
 @FINETUNE.command(description="Show a persona's versions: measured, rolled out, live, rolled back, and why.")
 @app_commands.describe(persona=CHANNEL_PERSONA_HELP)
 async def history(interaction: Interaction, persona: PersonaOption | None = None) -> None:
-    who = persona or channel_persona(interaction)
-    pages = VersionHistory(interaction.client.services.store, who, interaction.guild_id or 0).pages()
-    await respond(interaction, pages[0], history_view(who.id, 0, len(pages)))
+    persona = persona or channel_persona(interaction)
+    pages = VersionHistory(interaction.client.services.store, persona, interaction.guild_id or 0).pages()
+    await respond(interaction, pages[0], history_view(persona.id, 0, len(pages)))
 
 
 def require_speaks_in(services: Services, persona: Persona, channel: discord.TextChannel) -> None:

@@ -35,21 +35,21 @@ MAX_SHOWN_LESSONS, MAX_EXCERPT_CHARS, MAX_FIELD_CHARS = 10, 90, 1500
 @PERSONA.command(description="Teach a persona a reply: you write prompt and reply (moderators, opted-in members).")
 @app_commands.describe(persona=CHANNEL_PERSONA_HELP)
 async def teach(interaction: Interaction, persona: PersonaOption | None = None) -> None:
-    who = persona or channel_persona(interaction)
+    persona = persona or channel_persona(interaction)
     check_teacher(interaction)
-    await interaction.response.send_modal(teach_form(who))
+    await interaction.response.send_modal(teach_form(persona))
 
 
 @PERSONA.command(description="Show what a persona was taught here: by you, or by all if you are a moderator.")
 @app_commands.describe(persona=CHANNEL_PERSONA_HELP)
 async def taught(interaction: Interaction, persona: PersonaOption | None = None) -> None:
-    who = persona or channel_persona(interaction)
+    persona = persona or channel_persona(interaction)
     _require_guild(interaction)
-    lessons = interaction.client.services.store.lessons.of_persona(who.id, interaction.guild_id or 0)
+    lessons = interaction.client.services.store.lessons.of_persona(persona.id, interaction.guild_id or 0)
     visible = [lesson for lesson in lessons if _may_change(interaction, lesson)]
     lines = [f"`{it.seq}` {_excerpt(it.prompt)} → {_excerpt(it.reply)}" for it in visible[-MAX_SHOWN_LESSONS:]]
     count = "1 reply" if len(visible) == 1 else f"{len(visible)} replies"
-    head = f"**{who.name}** was taught {count} here. `/persona unteach` takes one back by its number."
+    head = f"**{persona.name}** was taught {count} here. `/persona unteach` takes one back by its number."
     await respond(interaction, "\n".join([head, *lines]), suppress_embeds=True)
 
 

@@ -86,8 +86,8 @@ async def import_character_book(lore: GuildLore, guild_id: int, persona: Persona
             await lore.remove(guild_id, persona.id, file)
     try:
         for number, text in enumerate(book_as_lore(card, MAX_FILE_BYTES), start=1):
-            _, found = await lore.add(guild_id, persona.id, f"{BOOK_LORE_NAME}-{number}", text.encode())
-            passages += found
+            _, added = await lore.add(guild_id, persona.id, f"{BOOK_LORE_NAME}-{number}", text.encode())
+            passages += added
     except UnderstudyError as error:
         return [f"Not all of its character book could be kept as lore: {error}"]
     count = "1 passage" if passages == 1 else f"{passages} passages"

@@ -54,8 +54,8 @@ class DatabaseConnection:
 
     def column(self, kind: Callable[[Any], T], sql: str, /, **values: object) -> list[T]:
         """Return the values of a query's first column, without nulls."""
-        found = (next(iter(row.values())) for row in self.read(sql, **values))
-        return [kind(value) for value in found if value is not None]
+        first = (next(iter(row.values())) for row in self.read(sql, **values))
+        return [kind(value) for value in first if value is not None]
 
     def value(self, kind: Callable[[Any], T], sql: str, /, **values: object) -> T | None:
         """Return the first value of a query's first column; None when there is no row, or for null."""

@@ -90,11 +90,11 @@ class Erasure(Table):
             "rollouts": "started_by", "channels": "set_by", "mutes": "muted_by",
             "taught": "user_id", "comparisons": "user_id",
         }  # fmt: skip
-        found = Counter[str]()
+        counts = Counter[str]()
         for table, column in columns.items():
             sql = f"select count(*) from {table} where {column} = :user"
-            found[table] = self._db.value(int, sql, user=user_id) or 0
-        return found
+            counts[table] = self._db.value(int, sql, user=user_id) or 0
+        return counts
 
     def rows_of(self, user_id: int) -> dict[str, list[dict[str, object]]]:
         """Return all rows about a member by table, without secrets and others' texts."""

@@ -53,8 +53,7 @@ class Guilds(Table):
 
     def is_auto_promotion_enabled(self, guild_id: int) -> bool:
         """Return whether versions that pass the gate are promoted automatically in a guild."""
-        found = self._db.first("select 1 from promoting where guild_id = :guild", guild=guild_id)
-        return found is not None
+        return self._db.first("select 1 from promoting where guild_id = :guild", guild=guild_id) is not None
 
     def set_auto_promotion(self, guild_id: int, is_automatic: bool) -> None:
         """Enable or disable automatic promotion in a guild."""

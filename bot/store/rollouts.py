@@ -106,8 +106,8 @@ class Rollouts:
         self, persona_id: str, at: float, guild_id: int, channel_id: int, parent_id: int | None
     ) -> int | None:
         """Return the number of the rollout in which a reply in this channel counts, whichever version generates it."""
-        found = self.find_active(persona_id, guild_id, at)
-        return found.seq if found and found.only_channel in (None, channel_id, parent_id) else None
+        rollout = self.find_active(persona_id, guild_id, at)
+        return rollout.seq if rollout and rollout.only_channel in (None, channel_id, parent_id) else None
 
     def is_last(self, rollout: Rollout) -> bool:
         """Return whether nothing followed its end: no other rollout, and the version before is still live."""

@@ -73,8 +73,8 @@ class LiveVersions:
         unless `anyway`, `RequestError` for a version that cannot be served, and `AdapterError` for a damaged one.
         """
         self.require_servable(persona_id, version)
-        if not anyway and (found := await self.objections(persona_id, version, guild_id)):
-            raise PromotionObjectedError(version, found)
+        if not anyway and (objections := await self.objections(persona_id, version, guild_id)):
+            raise PromotionObjectedError(version, objections)
         await self.load(persona_id, version)
         new = NewRollout(persona_id, version, guild_id, channel_id, by, share=100)
         if self.store.rollouts.promote(new, time.time()) is None:

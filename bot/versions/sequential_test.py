@@ -209,11 +209,11 @@ def _log_payoffs(values: FloatArray, mean: float) -> FloatArray:
 def _trim_masks(values: FloatArray) -> FloatArray:
     """Mark, after each member (rows), the tenth of the members with the highest values: 1 in their columns, else 0."""
     size = len(values)
-    found = np.zeros((size, size))
+    masks = np.zeros((size, size))
     for count in range(1, size + 1):
         tenth = math.ceil(MAX_CONTAMINATED_SHARE * count)
-        found[count - 1, np.argpartition(-values[:count], tenth - 1)[:tenth]] = 1
-    return found
+        masks[count - 1, np.argpartition(-values[:count], tenth - 1)[:tenth]] = 1
+    return masks
 
 
 def _members_to_threshold(sums: FloatArray, members: int) -> int | None:

@@ -120,8 +120,8 @@ class BlindTests:
     def version_names(self, persona: Persona) -> list[str]:
         """The versions that can be compared, newest first, the base model last."""
         incompatible = self.builder.incompatible_versions
-        found = [one.version for one in self.store.versions.installed(persona.id)]
-        return [*(one for one in reversed(found) if not incompatible.model_of(persona.id, one)), BASE_MODEL_NAME]
+        installed = [it.version for it in self.store.versions.installed(persona.id)]
+        return [*(it for it in reversed(installed) if not incompatible.model_of(persona.id, it)), BASE_MODEL_NAME]
 
     async def assign(self, contest: Contest, user_id: int, guild_id: int) -> BlindComparison:
         """Return the comparison that a member has not voted on yet, else a new one, stored as shown now.

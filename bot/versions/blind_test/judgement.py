@@ -110,7 +110,7 @@ def judge_votes(comparisons: Sequence[BlindComparison], version: str, against: s
     """Judge the votes on two versions of one persona at a time in seconds since 1970."""
     pair = [one for one in comparisons if set(one.versions) == {version, against}]
     values = member_scores(pair, version, now)
-    found = fit_strengths(comparisons, against)
+    strengths = fit_strengths(comparisons, against)
     return BlindTestJudgement(
         version=version,
         against=against,
@@ -118,8 +118,8 @@ def judge_votes(comparisons: Sequence[BlindComparison], version: str, against: s
         decisive=sum(one.chosen is not None for one in pair),
         members=len({one.user_id for one in pair}),
         counted=len(values),
-        strength=next((one for one in found if one.version == version and pair), None),
-        others=tuple(one for one in found if one.version != version),
+        strength=next((one for one in strengths if one.version == version and pair), None),
+        others=tuple(one for one in strengths if one.version != version),
         ruling=decide_ruling(values),
         range=confidence_range(values),
         members_needed=members_needed(values),
