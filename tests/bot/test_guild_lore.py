@@ -41,7 +41,7 @@ async def test_a_file_is_found_at_once_under_replies_and_gone_when_removed(stage
     words = await told(await stage.member.slash(QUAY, "persona lore ask", question=QUESTION), "would be given")
     assert "the_umbrella.md" not in words
     again = await stage.moderator.slash(QUAY, "persona lore remove", persona="ballast", file="the_umbrella.md")
-    await told(again, "There is: none.")
+    await told(again, "There are: none.")
 
 
 async def test_the_form_outlives_a_restart_and_what_it_holds_too(tmp_path):
@@ -90,7 +90,7 @@ async def test_guilds_share_nothing_and_a_file_name_leads_nowhere_else(tmp_path)
     assert store.files(7, "ballast") == [file] and store.files(8, "ballast") == []
     assert index.search("ballast", QUESTION, guild_id=7) and not index.search("ballast", QUESTION, guild_id=8)
     assert index.rank("ballast", QUESTION, 8).matches == []
-    with pytest.raises(RefusedError, match="no lore called"):
+    with pytest.raises(RefusedError, match="no lore file"):
         await store.remove(7, "ballast", "../ballast/" + file)
     again = LoreIndex(read_all_guild_lore(tmp_path))
     assert [hit.source for hit in again.search("ballast", QUESTION, guild_id=7)] == [f"ballast/{file}"]
