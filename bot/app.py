@@ -1,7 +1,5 @@
 """The composition root: builds store, engine, queue and client from the settings, and shuts them down in order."""
 
-from __future__ import annotations
-
 import asyncio
 import functools
 import logging

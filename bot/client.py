@@ -1,7 +1,5 @@
 """The discord.py client: intents, cogs, command registration, and warm-up of the channels' prompt prefixes."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import logging
@@ -14,7 +12,7 @@ import bot.cogs.persona_cog  # noqa: F401  registers its commands
 from bot import permissions
 from bot.cogs.chat_cog import ChatCog, PersonaSelect
 from bot.cogs.compare_cog import COMPARE_BUTTONS
-from bot.cogs.dialogue_cog import DialogueCog, DialogueStopButton
+from bot.cogs.dialogue_cog import DialogueStopButton
 from bot.cogs.finetune_cog import FinetuneCog
 from bot.cogs.lore_cog import LORE_FORM_PREFIX, add_lore_from_form
 from bot.cogs.privacy_cog import PRIVACY_BUTTONS, PrivacyCog
@@ -58,7 +56,7 @@ class BotClient(Bot):
         self._resumed = False
 
     async def setup_hook(self) -> None:
-        for cog in (ChatCog, FinetuneCog, RolloutCog, PrivacyCog, DialogueCog):
+        for cog in (ChatCog, FinetuneCog, RolloutCog, PrivacyCog):
             await self.add_cog(cog(self))
         await self.add_cog(FormCog(FORM_HANDLERS))
         for group in (FINETUNE, PERSONA):
@@ -66,6 +64,10 @@ class BotClient(Bot):
         await self.tree.set_translator(CommandTranslator())
         self.add_dynamic_items(*PERSISTENT_ITEMS)
         await self._sync_commands()
+
+    async def close(self) -> None:
+        await self.services.dialogue_runner.close()
+        await super().close()
 
     async def on_ready(self) -> None:
         for guild in self.guilds:

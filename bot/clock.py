@@ -1,7 +1,5 @@
 """Wall-clock time and sleeping, replaceable in tests."""
 
-from __future__ import annotations
-
 import asyncio
 import time
 from typing import Protocol

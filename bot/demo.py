@@ -1,7 +1,5 @@
 """`python -m bot.demo`: plays a session without a browser: a reply, a training, a promotion, a reply."""
 
-from __future__ import annotations
-
 import argparse
 import asyncio
 import json

@@ -1,7 +1,5 @@
 """The guild in which the bot runs without a Discord account: its channels, members and personas."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Errors shown to members, and the one translation of exceptions into text."""
 
-from __future__ import annotations
-
 import logging
 import re
 import secrets

@@ -1,7 +1,5 @@
 """Metrics of the running bot: reply latencies, logged warnings and start time, kept in memory."""
 
-from __future__ import annotations
-
 import logging
 import time
 from collections import deque

@@ -1,7 +1,5 @@
 """The Discord permissions the bot needs, why, and what is lost without each."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from dataclasses import dataclass
 

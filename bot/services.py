@@ -1,7 +1,5 @@
 """Gives handlers access to the bot's services."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial

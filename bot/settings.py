@@ -1,7 +1,5 @@
 """The bot's settings, read from the environment and `.env`, validated together and frozen."""
 
-from __future__ import annotations
-
 import difflib
 import ipaddress
 import logging

@@ -1,7 +1,5 @@
 """Dialogue between two personas: whose turn it is, when it ends, and how it runs in a Discord channel."""
 
-from __future__ import annotations
-
 import asyncio
 import re
 import time

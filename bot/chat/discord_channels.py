@@ -1,7 +1,5 @@
 """Channels a persona can speak in, the policy for speaking there, and the webhooks that give it name and avatar."""
 
-from __future__ import annotations
-
 import asyncio
 import logging
 from contextlib import suppress

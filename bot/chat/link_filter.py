@@ -1,7 +1,5 @@
 """Streams a reply piece by piece with links removed."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager

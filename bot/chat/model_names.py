@@ -1,7 +1,5 @@
 """Names of models: a persona's live version, one of its versions, or the base model."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 

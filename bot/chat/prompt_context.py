@@ -1,7 +1,5 @@
 """Builds a chat request from a channel: its persona, recent turns, matching lore and the live adapter."""
 
-from __future__ import annotations
-
 import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Answers messages: streams, regenerates, stops and deletes replies, and resumes them after a restart."""
 
-from __future__ import annotations
-
 import asyncio
 import logging
 import time

@@ -1,7 +1,5 @@
 """A reply on Discord: edited while it is generated, over as many messages as it needs."""
 
-from __future__ import annotations
-
 import asyncio
 import re
 from collections.abc import Awaitable, Callable

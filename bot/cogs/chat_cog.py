@@ -1,7 +1,5 @@
 """Receives messages to a persona: `/chat`, mentions, replies, and direct messages with a persona select."""
 
-from __future__ import annotations
-
 import logging
 import time
 from typing import Any, Self

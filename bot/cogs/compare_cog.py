@@ -1,7 +1,5 @@
 """`/finetune compare` and `/finetune judgement`: members compare two versions in a blind test."""
 
-from __future__ import annotations
-
 import asyncio
 import time
 

@@ -1,13 +1,10 @@
 """`/persona duet`: a moderator lets two personas talk with each other."""
 
-from __future__ import annotations
-
 from contextlib import suppress
 
 import discord
 from discord import app_commands
 from discord.app_commands import Range
-from discord.ext import commands
 
 from bot.chat.dialogue import DEFAULT_TURNS, MAX_TURNS, MIN_TURNS, ChannelDialogue, Dialogue
 from bot.chat.discord_channels import GuildChannel, channel_ref
@@ -16,7 +13,7 @@ from bot.cogs.reply_buttons import quote_member
 from bot.cogs.transformers import PERSONA, Interaction, PersonaOption, channel_persona, require_moderator
 from bot.cogs.ui import PersistentButton, button_view, respond
 from bot.errors import RefusedError
-from bot.services import Bot, Services
+from bot.services import Services
 from personas.schemas.chat import Persona, Turn
 
 MAX_OPENING_CHARS = 1000
@@ -41,16 +38,6 @@ async def duet(
     pair = channel_persona(interaction), other
     _require_possible(interaction.client.services, pair, channel)
     await _run_dialogue(interaction, channel, pair, opening.strip(), turns)
-
-
-class DialogueCog(commands.Cog):
-    """Ends the running duets with the bot."""
-
-    def __init__(self, bot: Bot) -> None:
-        self.bot = bot
-
-    async def cog_unload(self) -> None:
-        await self.bot.services.dialogue_runner.close()
 
 
 class DialogueStopButton(PersistentButton, template=r"duet-stop:(?P<begun_at>[0-9]+)"):

@@ -1,7 +1,5 @@
 """`/finetune start|preview|status|cancel|resume|promote|rollback|promotion`: moderators train a persona."""
 
-from __future__ import annotations
-
 import time
 from typing import Any, Literal
 

@@ -1,7 +1,5 @@
 """`/persona lore add|remove|ask`: a guild's lore for its personas."""
 
-from __future__ import annotations
-
 import time
 
 import discord

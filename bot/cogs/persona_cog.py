@@ -1,7 +1,5 @@
 """`/persona …`: chooses, mutes and clears the persona of a channel; imports, exports and removes character cards."""
 
-from __future__ import annotations
-
 import asyncio
 import io
 import time

@@ -1,7 +1,5 @@
 """`/privacy show|opt-in|opt-out|export|forget`: answers to a member about their own data."""
 
-from __future__ import annotations
-
 import io
 import time
 from contextlib import suppress

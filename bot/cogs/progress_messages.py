@@ -1,7 +1,5 @@
 """Progress messages of training jobs, and the buttons under them."""
 
-from __future__ import annotations
-
 import asyncio
 import logging
 import time

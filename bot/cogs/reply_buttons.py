@@ -1,7 +1,5 @@
 """The buttons under a persona's reply: stop, reply, regenerate and vote."""
 
-from __future__ import annotations
-
 import time
 from typing import ClassVar, Literal
 

@@ -1,7 +1,5 @@
 """`/finetune rollout start|stop|status` and `/finetune history`: a version answers a share of the replies first."""
 
-from __future__ import annotations
-
 import time
 from dataclasses import replace
 

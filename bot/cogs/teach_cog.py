@@ -1,7 +1,5 @@
 """`/persona teach|taught|unteach`: replies written for a persona to learn from."""
 
-from __future__ import annotations
-
 import time
 
 import discord

@@ -1,7 +1,5 @@
 """Command groups, option transformers and checks of the slash commands."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 

@@ -1,7 +1,5 @@
 """Responses, persistent buttons and forms, and the handler of failed commands."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, ClassVar, Self

@@ -1,7 +1,5 @@
 """Checks cards and versions against the served base model: token budget, adapters of another model."""
 
-from __future__ import annotations
-
 import functools
 import json
 import logging

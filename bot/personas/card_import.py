@@ -1,7 +1,5 @@
 """Imports and exports character cards, with their lore and the adapter that a card may bundle."""
 
-from __future__ import annotations
-
 import asyncio
 import hashlib
 import re

@@ -1,7 +1,5 @@
 """The registry of personas: bundled ones, for every guild, and those that one guild has imported."""
 
-from __future__ import annotations
-
 import hashlib
 import logging
 import threading
@@ -16,6 +14,7 @@ from personas.card.formats import card_picture, parse_card, to_persona, write_ca
 from personas.card.spec_card import Card, JsonObject
 from personas.card.toml_card import card_from_table, find_persona, read_card, read_table, slug
 from personas.errors import CardError
+from personas.home.atomic_files import write_private_file
 from personas.home.shared_personas import CARD_FILE, OPERATOR_GUILD_ID
 from personas.schemas.chat import Persona
 
@@ -126,21 +125,18 @@ class PersonaRegistry:
         Raises `CardError` for a card that cannot be used on Discord, and `RefusedError` when the guild has too many
         personas, or another one of that name.
         """
-        with self._changing:  # reading cards takes long enough to be done in threads
-            return self._bring_in(guild_id, card, where, wanted_id, keeping)
-
-    def _bring_in(self, guild_id: int, card: Card, where: str, wanted_id: str, keeping: bool) -> ImportedPersona:
-        persona = to_persona(card, where, slug(wanted_id or card.name)[:MAX_SHORT_ID_CHARS].rstrip("-"))
-        full_id = _guild_persona_id(persona.id, guild_id)
-        own = self._own.get(guild_id, {})
-        if full_id not in own and len(own) >= MAX_GUILD_PERSONAS:
-            message = f"This server has {MAX_GUILD_PERSONAS} personas of its own."
-            raise RefusedError(message, "Remove one: `/persona remove`.")
-        self._require_own_name(guild_id, persona, full_id)
-        if keeping and full_id in self._cards:
-            self.earlier(full_id).keep(self._cards[full_id].read_bytes(), time.time())
-        self._keep(guild_id, card, full_id)
-        return ImportedPersona(self._own[guild_id][full_id], full_id not in own)
+        with self._changing:  # cards are read in threads
+            persona = to_persona(card, where, slug(wanted_id or card.name)[:MAX_SHORT_ID_CHARS].rstrip("-"))
+            full_id = _guild_persona_id(persona.id, guild_id)
+            own = self._own.get(guild_id, {})
+            if full_id not in own and len(own) >= MAX_GUILD_PERSONAS:
+                message = f"This server has {MAX_GUILD_PERSONAS} personas of its own."
+                raise RefusedError(message, "Remove one: `/persona remove`.")
+            self._require_own_name(guild_id, persona, full_id)
+            if keeping and full_id in self._cards:
+                self.earlier(full_id).keep(self._cards[full_id].read_bytes(), time.time())
+            self._keep(guild_id, card, full_id)
+            return ImportedPersona(self._own[guild_id][full_id], full_id not in own)
 
     def _require_own_name(self, guild_id: int, persona: Persona, full_id: str) -> None:
         """Raise `RefusedError` where another persona of the guild has this name or id."""
@@ -198,14 +194,14 @@ class PersonaRegistry:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         if card.files:  # they are stored in an archive, under their names in it
             files = write_card(card, "charx", CARD_FILE).content
-            _write_file(folder / CARD_ARCHIVE, files)
+            write_private_file(folder / CARD_ARCHIVE, files)
             card = parse_card(files, CARD_ARCHIVE)
         # The name depends on the picture, so that webhooks notice a change.
         name = f"face-{hashlib.sha256(card_picture(card) or b'').hexdigest()[:12]}"
         written = write_card(card, "toml", CARD_FILE, avatar=name, persona_id=full_id)
         for beside, content in written.beside.items():
-            _write_file(folder / beside, content)
-        _write_file(folder / CARD_FILE, written.content)
+            write_private_file(folder / beside, content)
+        write_private_file(folder / CARD_FILE, written.content)
         kept = {CARD_FILE, *written.beside, *((CARD_ARCHIVE,) if card.files else ())}
         for file in folder.iterdir():
             if file.is_file() and file.name not in kept:
@@ -272,9 +268,3 @@ def _guild_persona_id(short: str, guild_id: int) -> str:
         rest, digit = divmod(rest, len(BASE36_DIGITS))
         digits = BASE36_DIGITS[digit] + digits
     return f"{short}-{digits}" if digits else short  # shared personas have plain ids
-
-
-def _write_file(path: Path, content: bytes) -> None:
-    partial = path.with_name(f"{path.name}.part")
-    partial.write_bytes(content)
-    partial.replace(path)

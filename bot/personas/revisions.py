@@ -1,14 +1,14 @@
 """Earlier revisions of cards and lore files, kept so that they can be restored."""
 
-from __future__ import annotations
-
 import re
 import shutil
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Self
 
 from bot.errors import RefusedError
+from personas.home.atomic_files import write_private_file
 
 REVISIONS_FOLDER = "earlier"
 MAX_REVISIONS = 20
@@ -34,7 +34,7 @@ class RevisionHistory:
     suffix: str
 
     @classmethod
-    def of(cls, home: Path, file: Path) -> RevisionHistory:
+    def of(cls, home: Path, file: Path) -> Self:
         """The revisions of a file below `home`, which may be missing."""
         return cls(home / REVISIONS_FOLDER / file.relative_to(home), file.suffix)
 
@@ -42,9 +42,7 @@ class RevisionHistory:
         """Store a content that is about to be replaced. Raises `OSError`."""
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         name = datetime.fromtimestamp(at, UTC).strftime(REVISION_TIME_FORMAT) + self.suffix
-        partial = self.folder / f"{name}.part"
-        partial.write_bytes(content)
-        partial.replace(self.folder / name)
+        write_private_file(self.folder / name, content)
         for old in self.all()[MAX_REVISIONS:]:
             self._file(old.number).unlink(missing_ok=True)
 

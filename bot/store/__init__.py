@@ -1,7 +1,5 @@
 """The bot's database: one SQLite file, `<home>/understudy.sqlite`, written by the bot alone."""
 
-from __future__ import annotations
-
 from contextlib import AbstractContextManager
 from pathlib import Path
 from types import TracebackType
@@ -95,7 +93,7 @@ class Store:
         """Remove every trace of deleted rows from the file and its WAL. Takes seconds for a large file."""
         self._connection.compact()
 
-    def merge_later_decisions(self, later: Store) -> BackupMergeCounts:
+    def merge_later_decisions(self, later: Self) -> BackupMergeCounts:
         """Merge what members and Discord decided since into this older copy, read from the later store."""
         return merge_later_decisions(self._connection, later._connection)
 

@@ -1,7 +1,5 @@
 """Adapter versions of the personas, and which one is live."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any, Literal
 

@@ -1,7 +1,5 @@
 """Channel settings: the persona, the webhook and the mutes of each channel."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Literal
 

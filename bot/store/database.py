@@ -1,7 +1,5 @@
 """The SQLite connection: how the file is opened, and how its errors are reported."""
 
-from __future__ import annotations
-
 import errno
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping

@@ -1,7 +1,5 @@
 """Erases a member from the tables, and stores the progress of each erasure request."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field

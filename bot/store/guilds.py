@@ -1,7 +1,5 @@
 """Guilds that removed the bot, and the deletion of all data of a guild."""
 
-from __future__ import annotations
-
 from collections.abc import Collection
 from dataclasses import dataclass
 

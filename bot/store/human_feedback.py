@@ -1,7 +1,5 @@
 """Human feedback for preference training: blind comparisons of two replies, and replies taught through a form."""
 
-from __future__ import annotations
-
 from collections import Counter
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, NamedTuple
@@ -17,7 +15,6 @@ BASE_MODEL_NAME = "base"
 BOTH_SERVED_SQL = """not exists (select 1 from withdrawn where withdrawn.persona_id = comparisons.persona_id
     and withdrawn.version in (version_a, version_b))"""
 """Condition that neither version was withdrawn."""
-LESSON_COLUMNS = "seq, guild_id, persona_id, user_id, as_moderator, prompt, reply, instead_of, right, at"
 
 
 @dataclass(frozen=True)
@@ -196,7 +193,7 @@ class Lessons(Table):
 
     def get(self, seq: int) -> Lesson | None:
         """Return the lesson with this number; None when it was deleted."""
-        return self._db.one(_lesson, f"select {LESSON_COLUMNS} from taught where seq = :seq", seq=seq)
+        return self._db.one(_lesson, "select * from taught where seq = :seq", seq=seq)
 
     def delete(self, seq: int) -> bool:
         """Delete a lesson. False when there was none."""
@@ -204,8 +201,7 @@ class Lessons(Table):
 
     def of_persona(self, persona_id: str, guild_id: int) -> list[Lesson]:
         """List a persona's lessons from a guild, or from all for guild 0; oldest first."""
-        sql = f"""select {LESSON_COLUMNS} from taught where persona_id = :persona and :guild in (0, guild_id)
-            order by seq"""
+        sql = "select * from taught where persona_id = :persona and :guild in (0, guild_id) order by seq"
         return self._db.all(_lesson, sql, persona=persona_id, guild=guild_id)
 
     def count(self, user_id: int) -> int:

@@ -1,7 +1,5 @@
 """Members' consent decisions, contributions and tombstones."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from bot.store.database import Table

@@ -1,7 +1,5 @@
 """Merges later decisions, deletions and edits into a restored backup."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from bot.store.adapter_versions import Versions

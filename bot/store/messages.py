@@ -1,7 +1,5 @@
 """Message history of the channels, kept by the bot and never read back from Discord."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from bot.store.database import Table

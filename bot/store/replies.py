@@ -1,7 +1,5 @@
 """Replies to Discord events, and responses by idempotency key; each event and key is handled once."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Collection
 from dataclasses import dataclass

@@ -1,8 +1,8 @@
 """Reply statistics per version: votes, stops and regenerations."""
 
-from __future__ import annotations
-
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, astuple, dataclass
+from operator import add
+from typing import Self
 
 from bot.store.database import Table
 
@@ -19,13 +19,8 @@ class ReplyTally:
     down: int = 0
     interrupted: int = 0
 
-    def __add__(self, other: ReplyTally) -> ReplyTally:
-        return ReplyTally(
-            self.replies + other.replies,
-            self.up + other.up,
-            self.down + other.down,
-            self.interrupted + other.interrupted,
-        )
+    def __add__(self, other: Self) -> Self:
+        return type(self)(*map(add, astuple(self), astuple(other)))
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,5 @@
 """Rollouts: versions that answer a share of a guild's replies, and promoted versions under observation."""
 
-from __future__ import annotations
-
 import hashlib
 from dataclasses import asdict, dataclass, replace
 from typing import Literal

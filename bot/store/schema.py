@@ -1,7 +1,5 @@
 """The database schema as numbered migrations: step n brings a database of version n-1 to version n."""
 
-from __future__ import annotations
-
 ROLLOUTS = """
 -- The guild and the kind of a change of the live version; `why` is text for people.
 alter table promotions add column guild_id integer not null default 0;

@@ -1,7 +1,5 @@
 """Training jobs. Reports are fenced: one that bears the token of an earlier attempt changes nothing."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 from typing import Any, Literal
 

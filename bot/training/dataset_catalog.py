@@ -1,7 +1,5 @@
 """Resolves the data sets, personas and recipes that a training request names, by name or by path."""
 
-from __future__ import annotations
-
 import difflib
 import json
 import logging

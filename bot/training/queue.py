@@ -1,7 +1,5 @@
 """The training queue: persistent, fair between guilds, one trainer at a time."""
 
-from __future__ import annotations
-
 import asyncio
 import logging
 import secrets

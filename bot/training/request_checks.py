@@ -1,7 +1,5 @@
 """Checks whether a training request can run on this machine, and proposes the nearest one that can."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Shares CPU and GPU between replies and training: pauses the trainer, and moves the engine off a full GPU."""
 
-from __future__ import annotations
-
 import asyncio
 import logging
 from collections.abc import Callable, Iterator

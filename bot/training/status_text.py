@@ -1,7 +1,5 @@
 """Describes a training job in text, for its progress message and `/finetune status`."""
 
-from __future__ import annotations
-
 from textwrap import shorten
 
 from bot.store import TrainingJob

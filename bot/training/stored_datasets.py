@@ -1,9 +1,6 @@
 """Data sets from the bot's database: chat history of opted-in members, and preferences of votes and lessons."""
 
-from __future__ import annotations
-
 import json
-import os
 import re
 import time
 from collections.abc import Collection, Iterable, Iterator
@@ -13,6 +10,7 @@ from typing import Any
 
 from bot.store import Lesson, Store, StoredMessage, VotePreference
 from personas.errors import RequestError
+from personas.home.atomic_files import write_private_file
 from personas.home.data_subjects import Consent
 from personas.home.job_material import SourceMaterial
 from personas.home.preferences import (
@@ -40,16 +38,30 @@ PREFERENCE_RIGHTS = (
 )
 
 
+class _NameMask:
+    """Masks members who have not opted in; the names `kept`, the persona's, stay."""
+
+    def __init__(self, others: Iterable[StoredMessage], kept: Collection[str]) -> None:
+        people = {(m.author_id, m.author_name.strip()) for m in others if m.persona_id is None}
+        folded = {"", *(name.casefold() for name in kept)}
+        names = sorted({name for _, name in people if name.casefold() not in folded}, key=len, reverse=True)
+        parts = [*(rf"<@!?{id}>" for id, _ in people), *_name_patterns(names)]
+        self._pattern = re.compile("|".join(parts), re.IGNORECASE) if parts else None
+
+    def apply(self, text: str) -> str:
+        return self._pattern.sub(MASKED_NAME, text) if self._pattern else text
+
+
+def _name_patterns(names: Collection[str]) -> Iterator[str]:
+    for name in names:
+        sign = "@?" if len(name) >= MIN_NAME_CHARS else "@"
+        yield rf"(?<!\w){sign}{re.escape(name)}(?!\w)"
+
+
 def write_history(store: Store, consent: Consent, guild_id: int, persona_id: str, out: Path) -> int:
     """Write the log to a private file; returns the number of messages. Raises as `history_lines`, and `OSError`."""
     lines = history_lines(store, consent, guild_id, persona_id)
-    partial = out.with_name(f".{out.name}.{os.getpid()}")
-    try:
-        with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
-            file.writelines(f"{line}\n" for line in lines)
-        partial.replace(out)
-    finally:
-        partial.unlink(missing_ok=True)
+    write_private_file(out, "".join(f"{line}\n" for line in lines).encode())
     return len(lines)
 
 
@@ -101,26 +113,6 @@ def _line(message: StoredMessage, question: StoredMessage, mask: _NameMask) -> d
         "text": mask.apply(message.text),
     }
     return line | {"reply_to": str(question.seq), "is_bot": True} if message.persona_id else line
-
-
-class _NameMask:
-    """Masks members who have not opted in; the names `kept`, the persona's, stay."""
-
-    def __init__(self, others: Iterable[StoredMessage], kept: Collection[str]) -> None:
-        people = {(m.author_id, m.author_name.strip()) for m in others if m.persona_id is None}
-        folded = {"", *(name.casefold() for name in kept)}
-        names = sorted({name for _, name in people if name.casefold() not in folded}, key=len, reverse=True)
-        parts = [*(rf"<@!?{id}>" for id, _ in people), *_name_patterns(names)]
-        self._pattern = re.compile("|".join(parts), re.IGNORECASE) if parts else None
-
-    def apply(self, text: str) -> str:
-        return self._pattern.sub(MASKED_NAME, text) if self._pattern else text
-
-
-def _name_patterns(names: Collection[str]) -> Iterator[str]:
-    for name in names:
-        sign = "@?" if len(name) >= MIN_NAME_CHARS else "@"
-        yield rf"(?<!\w){sign}{re.escape(name)}(?!\w)"
 
 
 def preferences_material(home: Path, store: Store, guild_id: int, persona_id: str) -> SourceMaterial:

@@ -1,7 +1,5 @@
 """Runs the trainer as a subprocess and classifies how the run ended."""
 
-from __future__ import annotations
-
 import asyncio
 import errno
 import logging

@@ -1,7 +1,5 @@
 """The plan of a training run: runs `trainer run --dry-run` and describes the result in text."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import os

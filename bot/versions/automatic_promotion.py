@@ -1,13 +1,10 @@
 """Decides for each finished training job whether its version goes live automatically, also after a crash."""
 
-from __future__ import annotations
-
 import asyncio
 import logging
-from collections.abc import Callable
-from typing import Protocol
 
 from bot.store import Store, StoreError, TrainingJob
+from bot.training.queue import JobQueue
 from bot.versions.live_versions import LiveVersions
 
 log = logging.getLogger(__name__)
@@ -16,18 +13,10 @@ RETRY_DELAY_S = 30.0
 """Pause before the next attempt when the database cannot be written."""
 
 
-class JobChanges(Protocol):
-    """The part of `bot.training.queue.JobQueue` that publishes changes of jobs."""
-
-    def subscribe(self, on_change: Callable[[TrainingJob], None], /) -> None: ...
-    def unsubscribe(self, on_change: Callable[[TrainingJob], None], /) -> None: ...
-    def publish(self, job: TrainingJob, /) -> None: ...
-
-
 class AutomaticPromotion:
     """Decides on every finished job once, stores the decision, and publishes the job, so that its result is posted."""
 
-    def __init__(self, store: Store, versions: LiveVersions, jobs: JobChanges) -> None:
+    def __init__(self, store: Store, versions: LiveVersions, jobs: JobQueue) -> None:
         self._store, self._versions, self._jobs = store, versions, jobs
         self._wake = asyncio.Event()
         self._worker: asyncio.Task[None] | None = None

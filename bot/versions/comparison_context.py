@@ -1,7 +1,5 @@
 """Collects the comparison of a trained version: the live version, the guild's other personas, members' votes."""
 
-from __future__ import annotations
-
 import asyncio
 import logging
 import time

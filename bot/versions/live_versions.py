@@ -1,7 +1,5 @@
 """Changes live versions, here alone: promotes, rolls back, starts and ends rollouts, notifies listeners."""
 
-from __future__ import annotations
-
 import logging
 import time
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """Monitors rollouts after each vote or interruption: rolls back what is worse and announces it."""
 
-from __future__ import annotations
-
 import asyncio
 import logging
 import time

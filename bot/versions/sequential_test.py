@@ -8,8 +8,6 @@ draw for each reply (`LikelihoodRatioEProcess`), the same member before and afte
 of which a tenth may be forged (`decide_ruling`).
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass

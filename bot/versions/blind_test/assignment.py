@@ -1,7 +1,5 @@
 """Assigns blind comparisons to members: a prompt, two replies in random order, and a daily limit."""
 
-from __future__ import annotations
-
 import asyncio
 import hashlib
 import random

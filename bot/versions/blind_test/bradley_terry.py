@@ -1,7 +1,5 @@
 """Bradley-Terry strengths of versions, with bootstrap intervals by member."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any

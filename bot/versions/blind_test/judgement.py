@@ -1,7 +1,5 @@
 """Judges the votes between two versions: counts, strength, ruling, and outliers among the voters."""
 
-from __future__ import annotations
-
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence

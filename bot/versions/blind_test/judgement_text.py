@@ -1,7 +1,5 @@
 """Texts of blind comparisons and judgements."""
 
-from __future__ import annotations
-
 import textwrap
 
 from bot.chat.model_names import version_label

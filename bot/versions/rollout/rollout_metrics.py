@@ -1,7 +1,5 @@
 """Compares a version with the one before it by votes, interruptions and blind comparisons."""
 
-from __future__ import annotations
-
 import asyncio
 from dataclasses import dataclass
 from typing import Literal

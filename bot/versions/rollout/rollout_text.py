@@ -1,7 +1,5 @@
 """Texts about rollouts for moderators."""
 
-from __future__ import annotations
-
 from bot.chat.model_names import version_label
 from bot.store import ReplyTally, Rollout
 from bot.versions.rollout.rollout_metrics import RolloutComparison

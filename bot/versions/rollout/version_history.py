@@ -1,7 +1,5 @@
 """Version history of a persona for the moderators of one server: training, rollouts, promotions, rollbacks."""
 
-from __future__ import annotations
-
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
