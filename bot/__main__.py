@@ -21,7 +21,7 @@ def main() -> int:
 
 def _load_main() -> Callable[[], int]:
     try:
-        from bot.cli import run  # heavy
+        from bot.cli import run  # not above: the version of Python and the packages are checked first
     except ModuleNotFoundError as error:
         missing = error.name or "a package"
         if missing.partition(".")[0] in OWN_PACKAGES:
@@ -45,7 +45,7 @@ def ask_main() -> int:
 
 
 def _load_ask() -> Callable[[], int]:
-    from bot.cli import ask  # heavy
+    from bot.cli import ask  # not above: `cli_entry.run` handles Ctrl-C meanwhile
 
     return ask.main
 
