@@ -74,9 +74,8 @@ def test_a_version_is_left_behind_by_its_manifest(home, tmp_path, tiny_base):
     behind = find_incompatible_versions(home, versions, fingerprint(tiny_base))
     assert behind.models == {("ballast", "v1"): str(tmp_path / "other")}
     assert behind.model_of("ballast", None) is None and behind.model_of("ballast", "v2") is None
-    assert (
-        behind.warning({"ballast": "v2", "oda": "v1"}, "embedded") == "" == IncompatibleVersions().warning({}, "embedded")
-    )
+    assert behind.warning({"ballast": "v2", "oda": "v1"}, "embedded") == ""
+    assert IncompatibleVersions().warning({}, "embedded") == ""
 
 
 def request(base_model, **settings):
