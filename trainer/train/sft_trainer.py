@@ -218,7 +218,7 @@ def training_arguments(stage: StageInputs, folder: Path) -> dict[str, Any]:
     recipe = stage.recipe
     shared = (
         "learning_rate", "lr_scheduler_type", "weight_decay", "max_grad_norm", "num_train_epochs", "logging_steps",
-        "seed", "max_length",
+        "seed", "max_length", "optim", "eval_steps",
     )  # fmt: skip
     batch, accumulation = stage.processes.share(recipe.per_device_train_batch_size, recipe.gradient_accumulation_steps)
     strategy = recipe.eval_strategy if evaluates(stage) else "no"
@@ -229,7 +229,6 @@ def training_arguments(stage: StageInputs, folder: Path) -> dict[str, Any]:
         gradient_accumulation_steps=accumulation,
         ddp_find_unused_parameters=False,
         ddp_broadcast_buffers=False,
-        optim=recipe.optim,
         max_steps=recipe.max_steps or -1,
         warmup_steps=recipe.warmup_steps or recipe.warmup_ratio,  # below 1 transformers takes it for a ratio
         neftune_noise_alpha=recipe.neftune_noise_alpha or None,
@@ -240,7 +239,6 @@ def training_arguments(stage: StageInputs, folder: Path) -> dict[str, Any]:
         dataloader_pin_memory=False,
         logging_nan_inf_filter=False,
         eval_strategy=strategy,
-        eval_steps=recipe.eval_steps,
         save_strategy=strategy,
         save_steps=recipe.eval_steps,
         save_total_limit=MAX_CHECKPOINTS,

@@ -106,7 +106,7 @@ def measure_replies(
     progress, `between` is called after each token.
     """
     renderer = Renderer(job.tokenizer)
-    session = _Session.of(job.data, renderer)
+    session = _Session.of(job.data, renderer, sides.names, seeds)
     reported_at = time.monotonic()
 
     def after_step(done: int, of: int) -> None:
@@ -122,7 +122,7 @@ def measure_replies(
     limit = budget.part(1 - min(MAX_SCORING_SHARE, MAX_SCORING_S / max(budget.left, MAX_SCORING_S)))
     session.answers = generator.answers(session.prompts, limit, after_step, least=tasks)
     report(f"{len(session.answers):,} replies are measured")
-    return session.measure(sides, seeds, others or {})
+    return session.measure({side: sides.stamp(side) for side in sides.names}, others or {})
 
 
 @dataclass
@@ -131,31 +131,32 @@ class _Session:
 
     data: Dataset
     renderer: Renderer
+    sides: tuple[Side, ...]
+    seeds: tuple[int, ...]
     prompts: list[EvaluationPrompt]
     questions: list[FactQuestion] = field(default_factory=list)
     trials: list[SafetyTrial] = field(default_factory=list)
     answers: list[GeneratedReply] = field(default_factory=list)
 
     @classmethod
-    def of(cls, data: Dataset, renderer: Renderer) -> _Session:
+    def of(cls, data: Dataset, renderer: Renderer, sides: tuple[Side, ...], seeds: tuple[int, ...]) -> _Session:
         """Build all prompts of this job."""
         builder = PromptBuilder(renderer, data.persona, data.lore)
         prompts = heldout_prompts(builder, data) + general_prompts(PromptBuilder(renderer, None, None), data)
         if data.persona is None:
-            return cls(data, renderer, interleave_tasks(prompts))
+            return cls(data, renderer, sides, seeds, interleave_tasks(prompts))
         questions = fact_questions(data.persona, data.lore) if data.lore else []
         trials = safety_trials(data.persona)
         prompts += fact_prompts(builder, questions) + small_talk_prompts(builder) + safety_prompts(builder, trials)
-        return cls(data, renderer, interleave_tasks(prompts), questions, trials)
+        return cls(data, renderer, sides, seeds, interleave_tasks(prompts), questions, trials)
 
-    def measure(self, sides: Candidates, seeds: tuple[int, ...], others: Mapping[str, Dataset]) -> ReplySections:
+    def measure(self, stamps: Mapping[Side, AdapterStamp | None], others: Mapping[str, Dataset]) -> ReplySections:
         """Measure all sections; `others` is other personas' data."""
-        left_out, names = self._unanswered(), sides.names
-        stamps = {side: sides.stamp(side) for side in names}
+        left_out, pairs = self._unanswered(), self.data.heldout_prompt_replies
         sections = ReplySections(
-            text=self._text(sides, seeds),
-            side_by_side=side_by_side_section(self.data.heldout_prompt_replies, self.answers, stamps, seeds[0]),
-            replies=self._replies(sides),
+            text=self._text(),
+            side_by_side=side_by_side_section(pairs, self.answers, stamps, self.seeds[0]),
+            replies=self._new_replies(),
             left_out=left_out,
         )
         persona = self.data.persona
@@ -166,28 +167,21 @@ class _Session:
             left_out["facts"] = "There is no lore, or nothing in it that a question can be made of."
         return replace(
             sections,
-            voice=self._voice(persona, sides, seeds, others, left_out),
-            facts=measure_facts(self.questions, self.answers, names, CharacterBreakDetector(persona)),
-            safety=measure_safety(persona, self.trials, self.answers, names),
+            voice=self._voice(persona, others, left_out),
+            facts=measure_facts(self.questions, self.answers, self.sides, CharacterBreakDetector(persona)),
+            safety=measure_safety(persona, self.trials, self.answers, self.sides),
         )
 
-    def _voice(
-        self,
-        persona: Persona,
-        sides: Candidates,
-        seeds: tuple[int, ...],
-        others: Mapping[str, Dataset],
-        left_out: dict[str, str],
-    ) -> VoiceScores | None:
+    def _voice(self, persona: Persona, others: Mapping[str, Dataset], left_out: dict[str, str]) -> VoiceScores | None:
         voices = collect_voices(self.data, others)
         own = voices[persona.id]
         if len(own.trained) < MIN_CLASS_TEXTS or not own.heldout or not voices.keys() - {persona.id, MEMBERS_VOICE}:
             reason = f"It takes {MIN_CLASS_TEXTS} replies of {persona.name}, and of somebody else, to tell them apart."
             left_out["voice"] = reason
             return None
-        return measure_voice(persona, voices, self.answers, sides.names, seeds)
+        return measure_voice(persona, voices, self.answers, self.sides, self.seeds)
 
-    def _text(self, sides: Candidates, seeds: Sequence[int]) -> tuple[TextScores, ...]:
+    def _text(self) -> tuple[TextScores, ...]:
         small_talk = [it for it in self.prompts if it.task == SMALL_TALK_TASK]
         own = [it for it in self.data.train_prompt_replies if it.by_persona]
         references: dict[str, Mapping[int, References]] = {
@@ -196,13 +190,13 @@ class _Session:
             SMALL_TALK_TASK: nearest_replies(small_talk, own),
             GENERAL_TASK: {n: [pair.reply] for n, pair in enumerate(self.data.general_prompt_replies)},
         }
-        answers, names = self.answers, sides.names
-        scores = [text_scores(task, answers, names, seeds, of) for task, of in references.items() if of]
+        known = [(task, of) for task, of in references.items() if of]
+        scores = [text_scores(task, self.answers, self.sides, self.seeds, of) for task, of in known]
         return tuple(filter(None, scores))
 
-    def _replies(self, sides: Candidates) -> tuple[tuple[str, str], ...]:
+    def _new_replies(self) -> tuple[tuple[str, str], ...]:
         decode = self.renderer.tokenizer.decode
-        new = [it for it in self.answers if it.side == sides.names[-1]]
+        new = [it for it in self.answers if it.side == self.sides[-1]]
         return tuple((str(decode(it.prompt.ids)), it.text) for it in new)
 
     def _unanswered(self) -> dict[str, str]:
