@@ -45,14 +45,12 @@ TITLES = (
 SURE_PATTERNS = (re.compile(rf"(?<![{LATIN}0-9_@#/.]){SURE_CUES}{NAME_AFTER}"), re.compile(VOCATIVE_START))
 WEAK_PATTERNS = tuple(re.compile(rf"(?<![{LATIN}0-9_@#/.]){before}{NAME_AFTER}") for before in (WEAK_CUES, TITLES))
 TITLED_NAME = re.compile(rf"(?<![{LATIN}0-9_@#/.])(?i:mr|mrs|ms|mx|dr|prof|miss)(?:\.\s?|\s){NAME}")
+CHINESE_CUE = "我叫|我的名字是|我名叫|他叫|她叫|姓名[:：]|联系人[:：]"
+JAPANESE_CUE = "私は|僕は|俺は|名前は|氏名[:：]"
 CJK_CUES = (
+    re.compile(f"(?:{CHINESE_CUE})(?P<name>[\u4e00-\u9fff]{{2,4}}?)(?=[，。,.!！？?\\s、的]|$)"),
     re.compile(
-        "(?:我叫|我的名字是|我名叫|他叫|她叫|姓名[:：]|联系人[:：])"
-        "(?P<name>[\u4e00-\u9fff]{2,4}?)(?=[，。,.!！？?\\s、的]|$)"
-    ),
-    re.compile(
-        "(?:私は|僕は|俺は|名前は|氏名[:：])\\s?"
-        "(?P<name>[\u3041-\u30fc\u4e00-\u9fff]{2,6}?)(?=です|と申し|といい|と言い|だ。)"
+        f"(?:{JAPANESE_CUE})\\s?(?P<name>[\u3041-\u30fc\u4e00-\u9fff]{{2,6}}?)(?=です|と申し|といい|と言い|だ。)"
     ),
 )
 RANK_WORDS = frozenset("president speaker chairman minister mayor right wrong universe robot".split())
