@@ -34,8 +34,8 @@ PARSER_LIMITS: dict[str, Any] = {"max_line_size": 2**16, "max_field_size": 2**16
 
 def require_short_url(request: web.Request) -> None:
     if len(request.raw_path) > MAX_URL_CHARS:
-        said = f"The address has {len(request.raw_path)} characters, more than {MAX_URL_CHARS}."
-        raise Problem("address-too-long", said, "Ask for less, or send it in a body.")
+        message = f"The address has {len(request.raw_path)} characters, more than {MAX_URL_CHARS}."
+        raise Problem("address-too-long", message, "Ask for less, or send it in a body.")
 
 
 def require_same_origin(request: web.Request, authenticator: Authenticator) -> None:

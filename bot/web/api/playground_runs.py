@@ -45,9 +45,9 @@ def reply_json(line: PlaygroundReply) -> dict[str, Any]:
     }
     if reply is None:
         return found
-    told = {"seed": reply.seed, "finish": reply.finish, "usage": usage_json(reply), "prompt": reply.prompt}
-    told |= {"shortened": reply.shortened, "repeated": reply.repeated}
-    return {**found, **told, "tokens": [token_json(token) for token in reply.tokens]}
+    details = {"seed": reply.seed, "finish": reply.finish, "usage": usage_json(reply), "prompt": reply.prompt}
+    details |= {"shortened": reply.shortened, "repeated": reply.repeated}
+    return {**found, **details, "tokens": [token_json(token) for token in reply.tokens]}
 
 
 def token_json(token: ReplyToken) -> dict[str, Any]:
@@ -151,7 +151,7 @@ class PlaygroundRun:
     _news: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
-    def told(self) -> int:
+    def event_count(self) -> int:
         return len(self._log)
 
     async def events(self, after: int = 0) -> AsyncIterator[SseItem]:
@@ -179,7 +179,7 @@ class PlaygroundRun:
         self._tell("line", {"line": line.number, "speaker": model_json(speaker)})
         try:
             await self._written(services, line)
-        except Exception as error:  # told in its place; the others go on
+        except Exception as error:  # reported in its line; the others go on
             line.state, line.error = "failed", reply_error_text(error)
         finally:
             self._speeches.pop(line.number, None)

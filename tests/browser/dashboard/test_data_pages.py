@@ -115,7 +115,7 @@ async def test_a_file_is_dropped_and_one_of_the_same_name_is_asked_about(dashboa
     await expect(page.locator("#upload-error")).to_contain_text("There is a file talk.jsonl already")
     assert "Replace it?" in asked[0] and (home_of(dashboard) / "uploads" / "talk.jsonl").read_text() == TALK
     await page.evaluate(DROP, ["#drop", "run.exe", "MZ"])
-    await expect(page.locator("#upload-error")).to_contain_text("no kind that is read")
+    await expect(page.locator("#upload-error")).to_contain_text("of an unsupported type")
 
 
 async def test_a_long_export_is_pasted_straight_to_the_server(dashboard: Dashboard) -> None:

@@ -176,11 +176,11 @@ class DataJobRunner:
 
 
 async def _read_output(stream: asyncio.StreamReader) -> bytes:
-    kept = bytearray()
+    output = bytearray()
     while piece := await stream.read(2**16):
-        if len(kept) <= MAX_OUTPUT_BYTES:
-            kept += piece
-    return bytes(kept)
+        if len(output) <= MAX_OUTPUT_BYTES:
+            output += piece
+    return bytes(output)
 
 
 async def _read_progress(stream: asyncio.StreamReader, job: DataJob) -> list[str]:

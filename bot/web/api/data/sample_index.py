@@ -219,8 +219,8 @@ def _insert_batch(index: sqlite3.Connection, batch: Sequence[tuple[Any, ...]]) -
 
 def _searchable_text(line: SampleJson) -> str:
     """The messages without the system prompt."""
-    said = [str(one.get("content")) for one in line.get("messages") or () if one.get("role") != "system"]
-    return "\n".join([*said, str(line.get("text") or "")])
+    texts = [str(one.get("content")) for one in line.get("messages") or () if one.get("role") != "system"]
+    return "\n".join([*texts, str(line.get("text") or "")])
 
 
 def _lines(file: Path) -> Iterator[tuple[int, bytes]]:

@@ -107,19 +107,19 @@ class ParsedChat:
 def parse_chat_body(body: dict[str, Any]) -> ChatCompletionBody:
     """Validate the body. Raises `OpenAIError`, which names the field at fault."""
     try:
-        asked = validate_strictly(ChatCompletionBody, body)
+        parsed = validate_strictly(ChatCompletionBody, body)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         # Those with letters that no field has are pydantic's names of alternatives.
         steps = [step for step in map(str, first["loc"]) if FIELD_PATTERN.fullmatch(step)]
         place, allowed = ".".join(steps)[:200], describe_allowed(ChatCompletionBody, steps)
-        said = f" must be {allowed}" if allowed and first["type"] != "missing" else f": {first['msg']}"
-        raise OpenAIError(f"{place}{said}.", code="invalid_value", param=place) from None
-    _require_supported(asked)
-    return asked
+        reason = f" must be {allowed}" if allowed and first["type"] != "missing" else f": {first['msg']}"
+        raise OpenAIError(f"{place}{reason}.", code="invalid_value", param=place) from None
+    _require_supported(parsed)
+    return parsed
 
 
-def parse_chat(asked: ChatCompletionBody, persona: str) -> ParsedChat:
+def parse_chat(body: ChatCompletionBody, persona: str) -> ParsedChat:
     """Parse a request's conversation with this persona. Raises `OpenAIError` if no message needs an answer.
 
     System messages are instructions, joined, wherever they stand. Where the persona itself spoke last (a client has it
@@ -128,7 +128,7 @@ def parse_chat(asked: ChatCompletionBody, persona: str) -> ParsedChat:
     turns: list[Turn] = []
     instructions: list[str] = []
     since: list[str] = []
-    for message in asked.messages:
+    for message in body.messages:
         if message.role in ("system", "developer"):
             instructions.append(message.text)
             since.append(message.text)
@@ -164,18 +164,18 @@ def require_prompt_fits(talk: ParsedChat, max_new_tokens: int, count: CountToken
         )
 
 
-def sampling_parameters(asked: ChatCompletionBody, usual: SamplingParams) -> SamplingParams:
+def sampling_parameters(body: ChatCompletionBody, usual: SamplingParams) -> SamplingParams:
     """Sampling parameters of a request, with the bot's own settings as defaults."""
-    stops = [asked.stop] if isinstance(asked.stop, str) else asked.stop or []
-    longest = asked.max_completion_tokens or asked.max_tokens or usual.max_new_tokens
+    stops = [body.stop] if isinstance(body.stop, str) else body.stop or []
+    longest = body.max_completion_tokens or body.max_tokens or usual.max_new_tokens
     given = {
-        "temperature": asked.temperature,
-        "top_p": None if asked.top_p is None else max(asked.top_p, 1e-6),  # the likeliest token is always left
-        "top_k": None if asked.top_k is None else max(asked.top_k, 0),  # elsewhere -1 leaves nothing out
-        "min_p": asked.min_p,
-        "repetition_penalty": asked.repetition_penalty,
-        "seed": asked.seed,
-        "alternatives": (asked.top_logprobs or 0) if asked.logprobs else None,
+        "temperature": body.temperature,
+        "top_p": None if body.top_p is None else max(body.top_p, 1e-6),  # the likeliest token is always left
+        "top_k": None if body.top_k is None else max(body.top_k, 0),  # elsewhere -1 leaves nothing out
+        "min_p": body.min_p,
+        "repetition_penalty": body.repetition_penalty,
+        "seed": body.seed,
+        "alternatives": (body.top_logprobs or 0) if body.logprobs else None,
     }
     known: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     stop = tuple(text for text in stops if text)
@@ -197,20 +197,20 @@ def _latest_turns(turns: list[Turn]) -> list[Turn]:
     return kept
 
 
-def _require_supported(asked: ChatCompletionBody) -> None:
+def _require_supported(body: ChatCompletionBody) -> None:
     """Raise `OpenAIError` for options that would change the reply and are not supported."""
-    content = [part for message in asked.messages if isinstance(message.content, list) for part in message.content]
+    content = [part for message in body.messages if isinstance(message.content, list) for part in message.content]
     wrong = {
-        "n": asked.n not in (None, 1),
-        "presence_penalty": bool(asked.presence_penalty),
-        "frequency_penalty": bool(asked.frequency_penalty),
-        "logit_bias": bool(asked.logit_bias),
-        "tool_choice": asked.tool_choice not in IGNORED_TOOL_CHOICES,
-        "function_call": asked.function_call not in IGNORED_TOOL_CHOICES,
-        "response_format": (asked.response_format or {}).get("type", "text") != "text",
-        "modalities": bool(asked.modalities) and asked.modalities != ["text"],
+        "n": body.n not in (None, 1),
+        "presence_penalty": bool(body.presence_penalty),
+        "frequency_penalty": bool(body.frequency_penalty),
+        "logit_bias": bool(body.logit_bias),
+        "tool_choice": body.tool_choice not in IGNORED_TOOL_CHOICES,
+        "function_call": body.function_call not in IGNORED_TOOL_CHOICES,
+        "response_format": (body.response_format or {}).get("type", "text") != "text",
+        "modalities": bool(body.modalities) and body.modalities != ["text"],
         "messages": any(part.type not in ("text", "input_text", "output_text") for part in content),
-        "top_logprobs": asked.top_logprobs is not None and not asked.logprobs,
+        "top_logprobs": body.top_logprobs is not None and not body.logprobs,
     }
     for param, is_wrong in wrong.items():
         if is_wrong:

@@ -81,14 +81,14 @@ class CompletionBuilder:
     def _ours(self, reply: ChatReply | None) -> dict[str, Any]:
         persona = self.speaker.persona
         seed = {"seed": reply.seed} if reply else {}
-        told = {
+        fields = {
             "ai_written": True,
             "persona": persona.id if persona else None,
             "version": self.speaker.version,
             "lore": lore_json(self.lore),
             **seed,
         }
-        return {"understudy": told}
+        return {"understudy": fields}
 
 
 def usage_json(reply: ChatReply) -> dict[str, int]:

@@ -88,26 +88,26 @@ def require_model(services: Services, model: str) -> ChatModel:
         ) from None
 
 
-def _chat_request(services: Services, speaker: ChatModel, asked: completion_request.ChatCompletionBody) -> ChatRequest:
-    talk = completion_request.parse_chat(asked, speaker.persona.name if speaker.persona else "")
-    sampling = completion_request.sampling_parameters(asked, services.request_builder.sampling)
+def _chat_request(services: Services, model: ChatModel, body: completion_request.ChatCompletionBody) -> ChatRequest:
+    talk = completion_request.parse_chat(body, model.persona.name if model.persona else "")
+    sampling = completion_request.sampling_parameters(body, services.request_builder.sampling)
     completion_request.require_prompt_fits(
         talk, sampling.max_new_tokens, token_counter_or_estimate(services.base_model)
     )
-    return build_model_request(services.request_builder, speaker, talk.turns, sampling, talk.instructions)
+    return build_model_request(services.request_builder, model, talk.turns, sampling, talk.instructions)
 
 
 async def _stream_completion(
-    request: web.Request, speech: FilteredReply, shapes: CompletionBuilder, asked: completion_request.ChatCompletionBody
+    request: web.Request, reply: FilteredReply, builder: CompletionBuilder, body: completion_request.ChatCompletionBody
 ) -> web.StreamResponse:
     """Stream the reply from its first piece on: errors before it have an HTTP status of their own."""
-    pieces = aiter(speech)
+    pieces = aiter(reply)
     first = await anext(pieces, "")
     answer = web.StreamResponse(headers=SSE_HEADERS)
     with suppress(ConnectionError):  # nobody reads it any more
         await answer.prepare(request)
         try:
-            async for chunk in _chunks(first, pieces, speech, shapes, asked):
+            async for chunk in _chunks(first, pieces, reply, builder, body):
                 await _send_chunk(answer, chunk)
         except ConnectionError:
             raise
@@ -122,21 +122,21 @@ async def _stream_completion(
 async def _chunks(
     first: str,
     pieces: AsyncIterator[str],
-    speech: FilteredReply,
-    shapes: CompletionBuilder,
-    asked: completion_request.ChatCompletionBody,
+    reply: FilteredReply,
+    builder: CompletionBuilder,
+    body: completion_request.ChatCompletionBody,
 ) -> AsyncIterator[dict[str, Any]]:
     """Yield the role, the text, the finish reason, and token usage if it was requested."""
-    counts = bool(asked.stream_options and asked.stream_options.include_usage)
+    counts = bool(body.stream_options and body.stream_options.include_usage)
     more: dict[str, Any] = {"usage": None} if counts else {}
-    yield {**shapes.begun(), **more}
+    yield {**builder.begun(), **more}
     if first:
-        yield {**shapes.chunk({"content": first}), **more}
+        yield {**builder.chunk({"content": first}), **more}
     async for piece in pieces:
-        yield {**shapes.chunk({"content": piece}), **more}
-    yield {**shapes.ended(speech.reply), **more}
+        yield {**builder.chunk({"content": piece}), **more}
+    yield {**builder.ended(reply.reply), **more}
     if counts:
-        yield shapes.used(speech.reply)
+        yield builder.used(reply.reply)
 
 
 async def _send_chunk(answer: web.StreamResponse, chunk: dict[str, Any]) -> None:
@@ -144,13 +144,13 @@ async def _send_chunk(answer: web.StreamResponse, chunk: dict[str, Any]) -> None
 
 
 @asynccontextmanager
-async def _cancel_on_disconnect(request: web.Request, speech: FilteredReply) -> AsyncIterator[None]:
+async def _cancel_on_disconnect(request: web.Request, reply: FilteredReply) -> AsyncIterator[None]:
     """Cancel the reply when the client disconnects."""
 
     async def watch() -> None:
         while is_connected(request):  # noqa: ASYNC110  a connection that has gone tells nobody
             await asyncio.sleep(DISCONNECT_POLL_S)
-        speech.cancel()
+        reply.cancel()
 
     watching = asyncio.create_task(watch())
     try:
@@ -170,15 +170,15 @@ class ModelResponse(ApiModel):
     understudy: Json
 
     @classmethod
-    def of(cls, services: Services, model_id: str, speaker: ChatModel) -> ModelResponse:
-        persona = speaker.persona
+    def of(cls, services: Services, model_id: str, model: ChatModel) -> ModelResponse:
+        persona = model.persona
         return cls(
             id=model_id,
             object="model",
-            created=_installed_at(services, speaker),
+            created=_installed_at(services, model),
             owned_by="understudy",
-            name=persona.name if persona and model_id == persona.id else speaker.name,
-            understudy={"persona": persona.id if persona else None, "version": speaker.version},
+            name=persona.name if persona and model_id == persona.id else model.name,
+            understudy={"persona": persona.id if persona else None, "version": model.version},
         )
 
 
@@ -216,7 +216,7 @@ async def get_model(request: web.Request) -> web.Response:
     return ModelResponse.of(services, model, require_model(services, model)).response()
 
 
-def _installed_at(services: Services, speaker: ChatModel) -> int:
+def _installed_at(services: Services, model: ChatModel) -> int:
     """Install time of a version in seconds since 1970; 0 for the base model."""
-    installed = services.store.versions.installed(speaker.persona.id) if speaker.persona else []
-    return next((int(one.installed_at) for one in installed if one.version == speaker.version), 0)
+    installed = services.store.versions.installed(model.persona.id) if model.persona else []
+    return next((int(one.installed_at) for one in installed if one.version == model.version), 0)

@@ -83,14 +83,14 @@ def _shipped_file(found: OwnedPersona, name: str) -> Path | None:
 
 
 def _added_files(found: OwnedPersona, guild_id: int, measured: MeasureFile) -> Iterator[LoreFile]:
-    lore, whose = lore_store(found.services), guild_owner(guild_id, found.id)
+    lore, owner = lore_store(found.services), guild_owner(guild_id, found.id)
     for name in lore.files(guild_id, found.id):
         ships = guild_id == OPERATOR_GUILD_ID and _shipped_file(found, name) is not None
         empty = not lore.text(guild_id, found.id, name)
         origin = (
             guild_name(found.services, guild_id) if guild_id else "the operator" + (", in place of what ships" * ships)
         )
-        yield LoreFile(guild_id, name, "left out" if empty else origin, *measured(whose, name), ships, left_out=empty)
+        yield LoreFile(guild_id, name, "left out" if empty else origin, *measured(owner, name), ships, left_out=empty)
 
 
 def _shipped_files(found: OwnedPersona, by_source: Mapping[tuple[str, str], Sequence[Passage]], measured: MeasureFile

@@ -241,18 +241,18 @@ async def plan_training(request: web.Request) -> web.Response:
 )
 async def get_jobs(request: web.Request) -> web.Response:
     """All jobs, or those of a server, of a persona, or in a state."""
-    services, asked = get_services(request), parse_page_query(request, "guild", "persona", "state")
+    services, page = get_services(request), parse_page_query(request, "guild", "persona", "state")
     found = services.store.jobs.page(
-        asked.limit + 1,
+        page.limit + 1,
         guild_id=integer_query(request, "guild", 0, MAX_DISCORD_ID),
         name=request.query.get("persona"),
         state=training_service.job_state_query(request),
-        after=training_service.require_job(services, asked.after) if asked.after is not None else None,
+        after=training_service.require_job(services, page.after) if page.after is not None else None,
     )
-    last = found[asked.limit - 1].job_id if len(found) > asked.limit else None
+    last = found[page.limit - 1].job_id if len(found) > page.limit else None
     positions = queue_positions(services)
-    jobs = [JobResponse.of(services, job, positions) for job in found[: asked.limit]]
-    return JobListResponse(jobs=jobs, links=page_links(request, asked, last)).response()
+    jobs = [JobResponse.of(services, job, positions) for job in found[: page.limit]]
+    return JobListResponse(jobs=jobs, links=page_links(request, page, last)).response()
 
 
 @routes.operation(

@@ -131,10 +131,10 @@ async def get_plan_page(request: web.Request) -> web.Response:
     """Page of an earlier plan, with its form."""
     erasure_count = get_services(request).store.erasure_requests.count()
     try:
-        kept = get_data_state(request).plans.get(request.match_info["id"], erasure_count)
+        stored = get_data_state(request).plans.get(request.match_info["id"], erasure_count)
     except Problem as gone:
         return await _render_plan_form(request, _default_fields(request), problem=gone)
-    return await _render_plan_form(request, kept.given, kept)
+    return await _render_plan_form(request, stored.given, stored)
 
 
 def _as_problem(error: UnderstudyError, services: Services) -> Problem:
@@ -142,12 +142,12 @@ def _as_problem(error: UnderstudyError, services: Services) -> Problem:
 
 
 async def _render_plan_form(
-    request: web.Request, given: Mapping[str, str], kept: StoredPlan | None = None, problem: Problem | None = None
+    request: web.Request, given: Mapping[str, str], stored: StoredPlan | None = None, problem: Problem | None = None
 ) -> web.Response:
     services = get_services(request)
     sources = [one for one in await asyncio.to_thread(list_sources, services) if not one.refused and not one.is_set]
     sets, _ = await asyncio.to_thread(list_datasets, services)
-    told = await asyncio.to_thread(_plan_context, request, kept, services) if kept else None
+    plan_context = await asyncio.to_thread(_plan_context, request, stored, services) if stored else None
     return render_page(
         request,
         "data/plan.html",
@@ -163,18 +163,18 @@ async def _render_plan_form(
         adapters=services.catalogue.dialogue_adapters(),
         dialogues=services.catalogue.dialogues(),
         served=services.base_model,
-        found=told,
-        conflict=services.queue.conflict(kept.wanted) if kept else None,
+        found=plan_context,
+        conflict=services.queue.conflict(stored.wanted) if stored else None,
     )
 
 
-def _plan_context(request: web.Request, kept: StoredPlan, services: Services) -> dict[str, Any]:
+def _plan_context(request: web.Request, stored: StoredPlan, services: Services) -> dict[str, Any]:
     """Template variables of a plan."""
-    plan, wanted = kept.plan, kept.wanted
+    plan, wanted = stored.plan, stored.wanted
     own, free = requested_recipe_plan(plan, wanted.recipe), available_memory_bytes()
     return {
         "plan": plan,
-        "made_at": kept.made_at,
+        "made_at": stored.made_at,
         "own": own,
         "others": [one for one in plan.recipes if one.recipe != wanted.recipe],
         "free": free,
@@ -186,5 +186,5 @@ def _plan_context(request: web.Request, kept: StoredPlan, services: Services) ->
             "Samples by source", [(name, float(n)) for name, n in plan.sources.items()], "samples"
         ),
         "command": shell_command(trainer_command(wanted), services.home),
-        "curl": curl_command(kept.body, f"http://{request.host}"),
+        "curl": curl_command(stored.body, f"http://{request.host}"),
     }

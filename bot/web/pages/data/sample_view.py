@@ -44,9 +44,9 @@ class SampleView:
 def view_sample(found: SampleHit, query: str = "") -> SampleView:
     line = found.line
     names = [str(name) for name in line.get("speakers") or ()]
-    said = [one for one in line.get("messages") or () if isinstance(one, dict)]
-    card = next((str(one.get("content", "")) for one in said if one.get("role") == "system"), "")
-    messages = [(str(one.get("role")), str(one.get("content", ""))) for one in said if one.get("role") != "system"]
+    turns = [one for one in line.get("messages") or () if isinstance(one, dict)]
+    card = next((str(one.get("content", "")) for one in turns if one.get("role") == "system"), "")
+    messages = [(str(one.get("role")), str(one.get("content", ""))) for one in turns if one.get("role") != "system"]
     if text := line.get("text"):
         messages.append(("dropped", str(text)))
     return SampleView(

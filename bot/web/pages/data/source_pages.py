@@ -151,8 +151,9 @@ async def post_right(request: web.Request) -> web.Response:
             raise
         source = await asyncio.to_thread(data_sources.require_upload, services.home, name)
         return _render_upload(request, source, _statement_fields(source) | given, problem)
-    said = source.refused or f"{source.name} can be trained on: {source.statement.right if source.statement else ''}."
-    return redirect_to(request, upload_page_path(name), said)
+    right = source.statement.right if source.statement else ""
+    message = source.refused or f"{source.name} can be trained on: {right}."
+    return redirect_to(request, upload_page_path(name), message)
 
 
 @routes.add(f"POST {DATA_PATH}/uploads/{{name}}/inspect")

@@ -115,7 +115,7 @@ async def post_preview_page(request: web.Request) -> web.Response:
 async def get_revision_page(request: web.Request) -> web.Response:
     """Page of an earlier card beside the current one."""
     found = require_persona_in_path(request)
-    before, kept = await _require_revision(found, request.match_info["number"])
+    before, revision = await _require_revision(found, request.match_info["number"])
     now = found.services.personas.table(found.id)
     texts = [
         (field.label, _value_text(before.get(name)), _value_text(now.get(name)))
@@ -124,10 +124,10 @@ async def get_revision_page(request: web.Request) -> web.Response:
     return render_page(
         request,
         "personas/earlier.html",
-        title=f"The card of {found.persona.name} until {format_time(kept.at).striptags()}",
+        title=f"The card of {found.persona.name} until {format_time(revision.at).striptags()}",
         found=found,
-        at=kept.at,
-        action=f"{found.page}/earlier/{kept.number}",
+        at=revision.at,
+        action=f"{found.page}/earlier/{revision.number}",
         back=found.page,
         differences=[change for change in texts if change[1] != change[2]],
     )
@@ -216,8 +216,8 @@ async def _require_revision(found: OwnedPersona, number: str) -> tuple[JsonObjec
     with errors_as_problems("not-found"):
         content = await asyncio.to_thread(earlier.read, number)
         table = parse_table(content, found.id)
-    kept = next(one for one in await asyncio.to_thread(earlier.all) if one.number == number)
-    return table, kept
+    revision = next(one for one in await asyncio.to_thread(earlier.all) if one.number == number)
+    return table, revision
 
 
 def _value_text(value: object) -> str:

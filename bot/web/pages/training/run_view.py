@@ -133,18 +133,18 @@ def composition_chart(sheet: Mapping[str, Any]) -> Markup:
     return bar_chart("Samples by source", counted, "samples")
 
 
-def _loss_series(whose: str, course: MetricsHistory, weight: float, place: int) -> list[Series]:
+def _loss_series(prefix: str, course: MetricsHistory, weight: float, place: int) -> list[Series]:
     """Four lines: both losses smoothed, then raw, faint and in the same colours. `place` is the first colour."""
     steps = [it.step for it in course.steps]
-    told = [it.loss for it in course.steps]
+    losses = [it.loss for it in course.steps]
     held_out: list[Point] = [(float(step), loss) for step, loss in course.heldout]
     means = smooth([loss for _, loss in held_out], weight)
     colours = (place // 2, place // 2 + 1)
     return [
-        Series(f"{whose}training, smoothed", _zip_points(steps, smooth(told, weight)), colour=colours[0]),
-        Series(f"{whose}held out, smoothed", _zip_points([step for step, _ in held_out], means), colour=colours[1]),
-        Series(f"{whose}training", _zip_points(steps, told), faint=True, colour=colours[0]),
-        Series(f"{whose}held out", held_out, faint=True, colour=colours[1]),
+        Series(f"{prefix}training, smoothed", _zip_points(steps, smooth(losses, weight)), colour=colours[0]),
+        Series(f"{prefix}held out, smoothed", _zip_points([step for step, _ in held_out], means), colour=colours[1]),
+        Series(f"{prefix}training", _zip_points(steps, losses), faint=True, colour=colours[0]),
+        Series(f"{prefix}held out", held_out, faint=True, colour=colours[1]),
     ]
 
 
