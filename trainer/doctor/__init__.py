@@ -1,1 +1,1 @@
-"""The doctor: what this machine can train, what is wrong with it, and what to do about that."""
+"""Checks of this machine: what it can train, what is wrong, and how to fix it."""

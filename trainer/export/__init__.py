@@ -1,1 +1,1 @@
-"""Adapters for other programs: `python -m trainer export`. Each export is loaded back and compared, or not kept."""
+"""Exports of adapters for other programs. Each export is loaded back and compared, or discarded."""

@@ -1,1 +1,1 @@
-"""Studies: many runs, and what they say together."""
+"""Studies of many runs: growing data, sweeps of settings, and memorisation audits."""
