@@ -13,7 +13,7 @@ from bot.errors import RefusedError
 from bot.personas.registry import short_id
 from bot.personas.revisions import RevisionHistory
 from personas.errors import LoreError
-from personas.home.atomic_files import write_private_file
+from personas.home.atomic_files import write_file
 from personas.home.shared_personas import OPERATOR_GUILD_ID, read_shipped_lore
 from personas.lore.index import LoreIndex, guild_owner
 from personas.lore.passages import WORLD, Passage, parse_lore, split_passages
@@ -112,7 +112,7 @@ class GuildLore:
         self._keep_or_forget(guild_id, persona_id, file)
         folder = self._folder(guild_id, persona_id)
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        write_private_file(folder / file, text.encode())
+        write_file(folder / file, text.encode())
 
     def _keep_or_forget(self, guild_id: int, persona_id: str, file: str) -> None:
         earlier, path = self.earlier(guild_id, persona_id, file), self._folder(guild_id, persona_id) / file

@@ -14,7 +14,7 @@ from personas.card.formats import card_picture, parse_card, to_persona, write_ca
 from personas.card.spec_card import Card, JsonObject
 from personas.card.toml_card import card_from_table, find_persona, read_card, read_table, slug
 from personas.errors import CardError
-from personas.home.atomic_files import write_private_file
+from personas.home.atomic_files import write_file
 from personas.home.shared_personas import CARD_FILE, OPERATOR_GUILD_ID
 from personas.schemas.chat import Persona
 
@@ -194,14 +194,14 @@ class PersonaRegistry:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         if card.files:  # they are stored in an archive, under their names in it
             files = write_card(card, "charx", CARD_FILE).content
-            write_private_file(folder / CARD_ARCHIVE, files)
+            write_file(folder / CARD_ARCHIVE, files)
             card = parse_card(files, CARD_ARCHIVE)
         # The name depends on the picture, so that webhooks notice a change.
         name = f"face-{hashlib.sha256(card_picture(card) or b'').hexdigest()[:12]}"
         written = write_card(card, "toml", CARD_FILE, avatar=name, persona_id=full_id)
         for beside, content in written.beside.items():
-            write_private_file(folder / beside, content)
-        write_private_file(folder / CARD_FILE, written.content)
+            write_file(folder / beside, content)
+        write_file(folder / CARD_FILE, written.content)
         kept = {CARD_FILE, *written.beside, *((CARD_ARCHIVE,) if card.files else ())}
         for file in folder.iterdir():
             if file.is_file() and file.name not in kept:

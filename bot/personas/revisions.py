@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Self
 
 from bot.errors import RefusedError
-from personas.home.atomic_files import write_private_file
+from personas.home.atomic_files import write_file
 
 REVISIONS_FOLDER = "earlier"
 MAX_REVISIONS = 20
@@ -42,7 +42,7 @@ class RevisionHistory:
         """Store a content that is about to be replaced. Raises `OSError`."""
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         name = datetime.fromtimestamp(at, UTC).strftime(REVISION_TIME_FORMAT) + self.suffix
-        write_private_file(self.folder / name, content)
+        write_file(self.folder / name, content)
         for old in self.all()[MAX_REVISIONS:]:
             self._file(old.number).unlink(missing_ok=True)
 

@@ -19,9 +19,14 @@ Model = TypeVar("Model", bound=BaseModel)
 
 def write_private_file(file: Path, content: bytes) -> None:
     """Replace a file atomically, readable by its owner only. Raises `OSError`, and then keeps the old content."""
+    write_file(file, content, mode=0o600)
+
+
+def write_file(file: Path, content: bytes, mode: int = 0o666) -> None:
+    """Replace a file atomically, readable as the umask allows. Raises `OSError`, and then keeps the old content."""
     temporary = file.with_name(f".{file.name}.{os.getpid()}.{secrets.token_hex(4)}")
     try:
-        with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as out:
+        with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as out:
             out.write(content)
             out.flush()
             os.fsync(out.fileno())
