@@ -1,7 +1,5 @@
 """Measures the latency of replies, alone and beside a training run."""
 
-from __future__ import annotations
-
 import argparse
 import asyncio
 import importlib.metadata

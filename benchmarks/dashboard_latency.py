@@ -1,7 +1,5 @@
 """`python -m benchmarks.dashboard_latency`: measures the latency of each page over 1,000 jobs and 100,000 samples."""
 
-from __future__ import annotations
-
 import argparse
 import asyncio
 import importlib.metadata

@@ -1,7 +1,5 @@
 """Fault injection for the gate: common defects of data and settings in otherwise sound material."""
 
-from __future__ import annotations
-
 import copy
 import random
 from collections.abc import Callable, Mapping

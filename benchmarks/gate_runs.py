@@ -1,7 +1,5 @@
 """Single runs of the gate benchmark: job folder, training, score card, and pairwise verdicts."""
 
-from __future__ import annotations
-
 import itertools
 import json
 import subprocess

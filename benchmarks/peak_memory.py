@@ -1,7 +1,5 @@
 """Runs a measurement in a subprocess and reports the peak memory of its process tree."""
 
-from __future__ import annotations
-
 import json
 import subprocess
 import threading

@@ -1,7 +1,5 @@
 """Annotated texts for the evaluation of the anonymiser."""
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Iterable, Iterator

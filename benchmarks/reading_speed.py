@@ -1,7 +1,5 @@
 """`python -m benchmarks.reading_speed`: reading, filtering and deduplication speed beside `datasets.load_dataset`."""
 
-from __future__ import annotations
-
 import argparse
 import importlib.metadata
 import json

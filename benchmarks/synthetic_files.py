@@ -1,7 +1,5 @@
 """Generates large files in the formats of well-known data sets."""
 
-from __future__ import annotations
-
 import random
 import uuid
 from collections.abc import Callable

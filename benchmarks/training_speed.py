@@ -1,7 +1,5 @@
 """`python -m benchmarks.training_speed`: training speed and memory beside the plain peft and trl recipe."""
 
-from __future__ import annotations
-
 import argparse
 import importlib.metadata
 import json

@@ -1,7 +1,5 @@
 """Measures how many members the blind test needs until a ruling, and how often the ruling is wrong."""
 
-from __future__ import annotations
-
 import argparse
 import importlib.metadata
 import json

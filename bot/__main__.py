@@ -1,7 +1,5 @@
 """Starts the bot's command line, and `model_inference`, once the packages are known to be installed."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Callable
 

@@ -1,7 +1,5 @@
 """Measures the exports of every architecture and writes the table of docs/exports.md."""
 
-from __future__ import annotations
-
 import argparse
 import logging
 import os

@@ -1,7 +1,5 @@
 """Two-layer models with random weights, one per architecture, for export parity and tests."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path

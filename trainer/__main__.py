@@ -1,7 +1,5 @@
 """`python -m trainer`: hands over to `trainer.cli.main`, once Ctrl-C is no traceback."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Callable
 

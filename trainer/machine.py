@@ -1,7 +1,5 @@
 """Describes the machine: GPU, precision, total and free memory, the memory a run holds, package versions."""
 
-from __future__ import annotations
-
 import ctypes
 import gc
 import importlib.metadata

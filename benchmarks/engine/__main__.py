@@ -6,8 +6,6 @@ cache, so its cold figure is compared with both. The other systems take minutes 
 the rounds only. Prints a table and writes build/bench/chat-engine.json.
 """
 
-from __future__ import annotations
-
 import argparse
 import importlib.metadata
 import json

@@ -1,7 +1,5 @@
 """Medians over the rounds, ratios between systems, and the printed table."""
 
-from __future__ import annotations
-
 import statistics
 from collections.abc import Sequence
 from typing import Any

@@ -3,8 +3,6 @@
 The caller sets OMP_WAIT_POLICY, which torch reads when it is imported.
 """
 
-from __future__ import annotations
-
 import json
 import sys
 import threading

@@ -1,7 +1,5 @@
 """Workload: prompts of 200 tokens that share 150 with their persona, and one adapter per chat."""
 
-from __future__ import annotations
-
 import json
 import math
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Measures the time to the first token of a quiet guild, alone and next to a flooding one."""
 
-from __future__ import annotations
-
 import json
 import random
 import statistics

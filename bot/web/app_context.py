@@ -1,7 +1,5 @@
 """Gives handlers access to the bot's services, and collects the routes that they answer."""
 
-from __future__ import annotations
-
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar

@@ -1,7 +1,5 @@
 """Authentication: the access token, sessions of those who signed in with it, and a limit on failed logins."""
 
-from __future__ import annotations
-
 import hashlib
 import hmac
 import ipaddress

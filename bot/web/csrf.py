@@ -1,7 +1,5 @@
 """Protection against cross-site requests and DNS rebinding: checks Host, Origin and Sec-Fetch-Site."""
 
-from __future__ import annotations
-
 import ipaddress
 import re
 from typing import Any

@@ -1,7 +1,5 @@
 """The web server: mounts every route, authenticates each request, and answers each error with a problem."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager

@@ -1,7 +1,5 @@
 """Errors of the HTTP API as problem details (RFC 9457)."""
 
-from __future__ import annotations
-
 import json
 import logging
 import math

@@ -1,7 +1,5 @@
 """Reads and validates request bodies: JSON, forms and file uploads, of bounded size."""
 
-from __future__ import annotations
-
 import difflib
 import json
 import re

@@ -1,7 +1,5 @@
 """All routes of the API and of the dashboard."""
 
-from __future__ import annotations
-
 from itertools import chain
 
 from bot.web import templating

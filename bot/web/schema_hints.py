@@ -1,7 +1,5 @@
 """Describes in plain words what a model's JSON schema allows in a field."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from functools import cache
 from typing import Any

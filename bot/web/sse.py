@@ -1,7 +1,5 @@
 """Server-sent events: streams items to a client, with pings, and resumes after a lost connection."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import re

@@ -1,7 +1,5 @@
 """Formats times, durations, sizes, shares and commands for people; most of it as template filters."""
 
-from __future__ import annotations
-
 import shlex
 from collections.abc import Callable
 from datetime import UTC, datetime

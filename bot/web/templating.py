@@ -1,7 +1,5 @@
 """Renders the dashboard's Jinja templates, with navigation, form errors and flash messages."""
 
-from __future__ import annotations
-
 import re
 import secrets
 from collections import OrderedDict

@@ -1,7 +1,5 @@
 """Generates names of people of many origins, in their usual written forms."""
 
-from __future__ import annotations
-
 from functools import cached_property
 from random import Random
 

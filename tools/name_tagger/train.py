@@ -1,7 +1,5 @@
 """Trains the name tagger on generated texts (`python -m tools.name_tagger.train`, about three minutes)."""
 
-from __future__ import annotations
-
 import argparse
 import hashlib
 import importlib.metadata

@@ -1,7 +1,5 @@
 """Recognises street addresses in the formats of many countries."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 

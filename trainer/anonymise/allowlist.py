@@ -1,7 +1,5 @@
 """Allowlist: names of the persona and its lore, and a reviewer's corrections."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Anonymises a file of chat logs or of rows with a text column, in bounded memory."""
 
-from __future__ import annotations
-
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator

@@ -5,8 +5,6 @@ of the log's people (`name_matcher`), other names found by an installed model, t
 (`name_detector`), overlap resolution (`spans`) and replacements (`surrogates`).
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace

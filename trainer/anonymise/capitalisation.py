@@ -1,7 +1,5 @@
 """Capitalisation and determiner statistics of words, which distinguish names from common words."""
 
-from __future__ import annotations
-
 import re
 import unicodedata
 from collections import Counter

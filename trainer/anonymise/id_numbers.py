@@ -1,7 +1,5 @@
 """Recognises payment cards, bank accounts, and social security and identity numbers by checksum, range or cue word."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 from datetime import date

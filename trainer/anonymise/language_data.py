@@ -1,7 +1,5 @@
 """Character classes, word lists, titles and surnames of the languages the anonymiser knows."""
 
-from __future__ import annotations
-
 import re
 
 from trainer.anonymise.crf_ner.gazetteer import LISTS_FOLDER, read_list

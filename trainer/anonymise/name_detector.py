@@ -1,7 +1,5 @@
 """Detects names of people outside the log with installed models and the CRF tagger, or else with cue words."""
 
-from __future__ import annotations
-
 import functools
 import logging
 import re

@@ -1,7 +1,5 @@
 """Matches the names of a log's people, and allowed names, in texts."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass

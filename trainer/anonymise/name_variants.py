@@ -1,7 +1,5 @@
 """Generates the forms under which texts may mention a person of the log."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Named entity recognition with an installed spaCy or GLiNER model; nothing is downloaded."""
 
-from __future__ import annotations
-
 import importlib.metadata
 import importlib.util
 import logging

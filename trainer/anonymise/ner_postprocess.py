@@ -1,7 +1,5 @@
 """Post-processes NER findings: drops false names, corrects boundaries, adds repeated mentions."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import replace

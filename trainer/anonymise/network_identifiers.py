@@ -1,7 +1,5 @@
 """Recognises e-mail and IP addresses, handles, profile links, and Discord mentions and ids."""
 
-from __future__ import annotations
-
 import ipaddress
 import re
 from collections.abc import Iterator, Sequence

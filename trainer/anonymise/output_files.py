@@ -1,7 +1,5 @@
 """Output files: atomic writes, rows in several formats, and the review log of replacements, deleted after some days."""
 
-from __future__ import annotations
-
 import csv
 import glob
 import itertools

@@ -1,7 +1,5 @@
 """Recognises telephone numbers with libphonenumber, by grouping and by cue words."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 

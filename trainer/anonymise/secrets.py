@@ -1,7 +1,5 @@
 """Recognises keys, tokens and passwords: by the issuer's format, by a cue word, and inside URLs."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Iterator
 

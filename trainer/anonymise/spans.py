@@ -1,7 +1,5 @@
 """Spans of personal data, their kinds (Presidio's names), and the resolution of overlaps."""
 
-from __future__ import annotations
-
 import re
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Iterator

@@ -1,7 +1,5 @@
 """Surrogate values: pseudonyms by HMAC of a person's id, and replacements for all other kinds."""
 
-from __future__ import annotations
-
 import hmac
 import itertools
 import re

@@ -1,7 +1,5 @@
 """`python -m trainer anonymise`."""
 
-from __future__ import annotations
-
 import argparse
 import json
 import sys

@@ -1,7 +1,5 @@
 """Turns command-line options into a data set to build: persona, lore, sources, settings."""
 
-from __future__ import annotations
-
 import argparse
 import difflib
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """`python -m trainer doctor` and `predictions`: checks the machine, and compares predictions with measurements."""
 
-from __future__ import annotations
-
 import argparse
 import json
 import sys

@@ -1,7 +1,5 @@
 """Turns errors of a command into a message on standard error and an exit code; resolves and checks its paths."""
 
-from __future__ import annotations
-
 import argparse
 import sqlite3
 import sys

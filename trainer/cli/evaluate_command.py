@@ -1,7 +1,5 @@
 """`python -m trainer evaluate`: evaluates an existing adapter."""
 
-from __future__ import annotations
-
 import argparse
 import json
 import logging

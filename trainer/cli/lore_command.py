@@ -1,7 +1,5 @@
 """`python -m trainer lore ask|extract|synthesise`."""
 
-from __future__ import annotations
-
 import argparse
 import json
 from pathlib import Path

@@ -34,8 +34,6 @@ Exit codes: 0 done, 1 it failed and the message says why, 2 wrong usage, 3 anoth
 130 Ctrl-C, 141 nobody reads the output, 143 stopped.
 """
 
-from __future__ import annotations
-
 import argparse
 import logging
 import os

@@ -1,7 +1,5 @@
 """`python -m trainer plan`, and `run FOLDER --dry-run`."""
 
-from __future__ import annotations
-
 import argparse
 import json
 import os

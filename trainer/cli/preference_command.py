@@ -1,7 +1,5 @@
 """`python -m trainer preference`: continues training an adapter on preferences."""
 
-from __future__ import annotations
-
 import argparse
 from collections import Counter
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """Shows progress and a run's events: one moving line on a terminal, plain lines elsewhere."""
 
-from __future__ import annotations
-
 import sys
 import time
 from typing import Any, Self, TextIO

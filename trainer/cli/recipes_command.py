@@ -1,7 +1,5 @@
 """`python -m trainer recipes`."""
 
-from __future__ import annotations
-
 import argparse
 import json
 from typing import Any

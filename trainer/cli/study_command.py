@@ -1,7 +1,5 @@
 """`python -m trainer study`."""
 
-from __future__ import annotations
-
 import argparse
 import logging
 import os

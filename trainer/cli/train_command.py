@@ -1,7 +1,5 @@
 """`python -m trainer train`: creates a job folder from options and runs it, or sweeps settings."""
 
-from __future__ import annotations
-
 import argparse
 import logging
 import os

@@ -1,7 +1,5 @@
 """Builds the samples of a data set from any number of sources in two passes, buffering conversations on disk."""
 
-from __future__ import annotations
-
 import itertools
 import pickle
 import tempfile

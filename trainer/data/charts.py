@@ -1,7 +1,5 @@
 """Draws charts as SVG and PNG: figure and save helpers, and a data set's composition and lengths."""
 
-from __future__ import annotations
-
 import itertools
 import warnings
 from collections.abc import Mapping, Sequence

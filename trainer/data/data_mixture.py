@@ -1,7 +1,5 @@
 """Mixes sources and general dialogue: limits, ratios, and what measures forgetting."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """The samples of a run: single records, the sets they form, and the whole with its counts."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field

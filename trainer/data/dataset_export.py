@@ -1,7 +1,5 @@
 """Exports a built data set to OpenAI, ShareGPT and Alpaca files, with a rights statement beside them."""
 
-from __future__ import annotations
-
 import json
 import re
 import tomllib

@@ -1,7 +1,5 @@
 """Filters, deduplicates and splits conversations into training and held-out sides by a stable hash."""
 
-from __future__ import annotations
-
 import hmac
 import tempfile
 from array import array

@@ -1,7 +1,5 @@
 """Recognises conversations and replies held out by earlier builds, from keyed SipHash fingerprints."""
 
-from __future__ import annotations
-
 import hmac
 from collections.abc import Iterator, Sequence
 

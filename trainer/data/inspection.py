@@ -1,7 +1,5 @@
 """Summarises a source before a build: formats, counts, languages, rejected records."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field

@@ -1,7 +1,5 @@
 """Reads a job folder's material: checks kinds, digests and rights, then reads its conversations."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Data set folder layout: file names, validation, reading, and atomic replacement."""
 
-from __future__ import annotations
-
 import fcntl
 import json
 import os

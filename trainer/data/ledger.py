@@ -1,7 +1,5 @@
 """Accounts for every record and participant of a data set: used, or dropped with a reason."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field

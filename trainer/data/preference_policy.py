@@ -1,7 +1,5 @@
 """Labelled replies and pairs, their order and weights, and the decision whether they are enough to learn from."""
 
-from __future__ import annotations
-
 import itertools
 import math
 import random

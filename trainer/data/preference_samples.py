@@ -1,7 +1,5 @@
 """Renders preferences into labelled samples, or filters a persona's own data by them."""
 
-from __future__ import annotations
-
 import itertools
 from collections import Counter
 from collections.abc import Iterable, Sequence

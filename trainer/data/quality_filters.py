@@ -1,7 +1,5 @@
 """Filters replies and conversations by content, repetition, boilerplate, length and language."""
 
-from __future__ import annotations
-
 import functools
 import re
 import unicodedata

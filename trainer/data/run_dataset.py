@@ -3,8 +3,6 @@
 `dataset build` writes messages instead (`trainer.data.writer`): its sets fit any base model.
 """
 
-from __future__ import annotations
-
 import hashlib
 import itertools
 import json

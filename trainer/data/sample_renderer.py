@@ -1,7 +1,5 @@
 """Renders conversations to training samples, one per reply, with the prompt used when serving."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass

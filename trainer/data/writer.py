@@ -1,7 +1,5 @@
 """Writes a data set folder: samples, dropped records, statistics, charts and data sheet, all or nothing."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, nullcontext

@@ -1,7 +1,5 @@
 """Runs all checks, predicts which recipes fit which base models, and formats the result."""
 
-from __future__ import annotations
-
 import tomllib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace

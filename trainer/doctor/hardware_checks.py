@@ -1,7 +1,5 @@
 """Checks of the hardware (GPUs, processor, main memory), and the result type of all checks."""
 
-from __future__ import annotations
-
 import os
 import platform
 import subprocess

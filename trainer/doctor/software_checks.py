@@ -1,7 +1,5 @@
 """Checks of the software and environment: packages, torch, 4-bit weights, compilers, disk, model hub, base model."""
 
-from __future__ import annotations
-
 import hashlib
 import importlib.metadata
 import importlib.util

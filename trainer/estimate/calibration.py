@@ -1,7 +1,5 @@
 """Compares predicted with measured memory and time on short runs in separate processes."""
 
-from __future__ import annotations
-
 import importlib.metadata
 import json
 import os

@@ -1,7 +1,5 @@
 """Refuses runs that do not fit into free memory, and lists recipe changes that would."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 

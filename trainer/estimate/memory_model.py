@@ -1,7 +1,5 @@
 """Predicts a run's peak memory by part: weights, gradients, optimiser state, retained activations."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 

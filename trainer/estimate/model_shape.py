@@ -1,7 +1,5 @@
 """Base model shape, read from config.json: layers, widths, parameter counts."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any

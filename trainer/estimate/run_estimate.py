@@ -1,7 +1,5 @@
 """Estimates a run's steps, time and memory by recipe, scaled to this machine's measured speed."""
 
-from __future__ import annotations
-
 import csv
 import json
 import math

@@ -1,7 +1,5 @@
 """Evaluates a version within a time budget: score card sections, then the gate's verdict."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field

@@ -1,7 +1,5 @@
 """Score card sections from losses: held-out replies, general dialogue and instructions."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Memorisation and training data checks: verbatim continuations, personal data, duplicates, leakage, loss curve."""
 
-from __future__ import annotations
-
 import csv
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence

@@ -1,7 +1,5 @@
 """Persona separation: compares each persona's held-out replies under its own and other personas' adapters."""
 
-from __future__ import annotations
-
 import functools
 import json
 import math

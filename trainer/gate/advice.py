@@ -1,7 +1,5 @@
 """Advice for each criterion that was not met."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 
 from personas.schemas.scorecard import GENERAL_VOICE, MEMBERS_VOICE, ScoreCard

@@ -1,7 +1,5 @@
 """The gate's criteria: turns each section of a score card into measurements with an explanation."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterator
 

@@ -1,7 +1,5 @@
 """Measurements that criteria are judged by, and the p-values of the gate's tests (normal, Fisher, Holm)."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass

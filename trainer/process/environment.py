@@ -1,7 +1,5 @@
 """Prepares a training process: home folder, allocator settings, threads and priority."""
 
-from __future__ import annotations
-
 import logging
 import os
 import platform

@@ -1,7 +1,5 @@
 """Writes a run's events as JSON lines, and turns errors into the event that reports them."""
 
-from __future__ import annotations
-
 import logging
 import os
 import re

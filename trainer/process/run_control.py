@@ -1,7 +1,5 @@
 """Stops and pauses a run between two steps: on a signal, when its job folder is gone, or as its parent process asks."""
 
-from __future__ import annotations
-
 import os
 import signal
 import sys

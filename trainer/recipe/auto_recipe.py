@@ -1,7 +1,5 @@
 """Chooses the recipe `auto`: settings that follow from machine, base model and samples, with reasons."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """The adapter that a job trains further: its checks, its effect on the recipe, its weights."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from dataclasses import dataclass, replace

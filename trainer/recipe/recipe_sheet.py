@@ -1,7 +1,5 @@
 """Explains a recipe: its values with comments, what it takes, and what this machine cannot do."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 from typing import Any

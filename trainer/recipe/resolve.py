@@ -4,8 +4,6 @@
 model (its linear layers and context length). `resolve_run` decides the rest from the samples and this machine.
 """
 
-from __future__ import annotations
-
 import difflib
 import json
 import math

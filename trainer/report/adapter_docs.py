@@ -1,7 +1,5 @@
 """Seals an adapter: its manifest, model card, data sheet, training report and score card."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime

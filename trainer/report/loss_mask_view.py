@@ -1,7 +1,5 @@
 """Shows which tokens of a data set, a job or sources carry loss."""
 
-from __future__ import annotations
-
 import itertools
 import tempfile
 from collections import Counter

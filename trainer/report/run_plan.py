@@ -1,7 +1,5 @@
 """Plans a run without executing it: data used and dropped, time and memory by recipe."""
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass

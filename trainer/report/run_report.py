@@ -1,7 +1,5 @@
 """Writes an adapter's report/ folder: loss curves, tables and figures of its training."""
 
-from __future__ import annotations
-
 import csv
 import json
 import time

@@ -1,7 +1,5 @@
 """Writes a score card's files: JSON, Markdown, picture, and the blind rating sheet with its key."""
 
-from __future__ import annotations
-
 import csv
 import io
 import json

@@ -1,7 +1,5 @@
 """Renders a score card as Markdown."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TypeVar

@@ -1,7 +1,5 @@
 """Draws a score card as a PNG for a chat message: verdict, losses, voice and criteria."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from textwrap import shorten, wrap
 from typing import Any

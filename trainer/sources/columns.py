@@ -1,7 +1,5 @@
 """Table columns and their roles, by name, by content or by `--map`; row schemas."""
 
-from __future__ import annotations
-
 import difflib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass

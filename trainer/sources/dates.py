@@ -5,8 +5,6 @@
 the shortest time.
 """
 
-from __future__ import annotations
-
 import re
 from dataclasses import dataclass
 from datetime import UTC, date, datetime

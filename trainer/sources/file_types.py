@@ -1,7 +1,5 @@
 """Detects the type and encoding of a file from its first bytes, regardless of its name."""
 
-from __future__ import annotations
-
 import io
 import re
 from typing import Literal

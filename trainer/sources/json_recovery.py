@@ -1,7 +1,5 @@
 """Recovery from damaged JSON: finds the end of a value and the start of the next record."""
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Iterator

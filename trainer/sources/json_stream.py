@@ -1,7 +1,5 @@
 """Streams the elements of JSON arrays of any size, at any depth of a file, in bounded memory."""
 
-from __future__ import annotations
-
 import collections
 import io
 import itertools

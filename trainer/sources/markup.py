@@ -1,7 +1,5 @@
 """Converts chat markup to Discord's, which personas' replies are displayed in."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime

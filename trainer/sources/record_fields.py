@@ -1,7 +1,5 @@
 """Reads the fields of JSON records and the cells of tables, or raises `UnusableRecordError`."""
 
-from __future__ import annotations
-
 import ast
 import math
 from collections.abc import Mapping

@@ -1,7 +1,5 @@
 """Parses chat log records and splits them into sessions; applies edits and deletions, drops bots and commands."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any

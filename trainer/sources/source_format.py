@@ -1,7 +1,5 @@
 """The interface of an input format: how to match it, how to read it, and the options for reading."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal

@@ -1,7 +1,5 @@
 """Resolves the speakers of a chat log, identifies the persona, and leaves out people who have not opted in."""
 
-from __future__ import annotations
-
 import itertools
 import re
 from collections.abc import Callable, Sequence

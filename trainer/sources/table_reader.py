@@ -1,7 +1,5 @@
 """Streams the rows of CSV, TSV, Parquet and Arrow files."""
 
-from __future__ import annotations
-
 import csv
 import re
 from collections.abc import Iterable, Iterator

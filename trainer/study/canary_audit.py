@@ -1,7 +1,5 @@
 """Canary audit: measures how much of planted texts a copy of the version memorises (exposure, Carlini et al. 2019)."""
 
-from __future__ import annotations
-
 import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence

@@ -1,7 +1,5 @@
 """Scaling study: trains on increasing numbers of samples with several seeds, and reports loss and ROUGE."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import math

@@ -1,7 +1,5 @@
 """Sweeps settings over several runs and installs the adapter with the lowest held-out loss."""
 
-from __future__ import annotations
-
 import hashlib
 import itertools
 import json

@@ -1,7 +1,5 @@
 """Trainer callbacks: events, checkpoints, cancellation, divergence, and heap trimming."""
 
-from __future__ import annotations
-
 import ctypes
 import math
 import platform

@@ -1,7 +1,5 @@
 """Collates samples into tensors (padded with a shared prefix, or packed), and computes reply logits."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any

@@ -1,7 +1,5 @@
 """Distributed training of one adapter by several processes, as accelerate and torchrun start them."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Logs a run's metrics to TensorBoard files, and to Weights & Biases where a key is set."""
 
-from __future__ import annotations
-
 import importlib
 import importlib.util
 import logging

@@ -1,7 +1,5 @@
 """A prepared job (recipe, base model, tokenizer, data), and a run's context: events, checks, usage."""
 
-from __future__ import annotations
-
 import logging
 import time
 from collections.abc import Callable, Mapping

@@ -1,7 +1,5 @@
 """Chooses attention and fused kernels for a model and machine: flash, flex, Liger, CPU attention and dropout."""
 
-from __future__ import annotations
-
 import importlib
 import importlib.util
 import logging

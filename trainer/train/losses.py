@@ -1,7 +1,5 @@
 """Computes held-out reply losses, and detects divergence."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass

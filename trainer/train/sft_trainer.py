@@ -1,7 +1,5 @@
 """QLoRA fine-tuning with TRL's SFTTrainer over rendered, masked samples."""
 
-from __future__ import annotations
-
 import functools
 import logging
 import tempfile

@@ -1,7 +1,5 @@
 """The inputs of a training stage, and the base of all trainers: evaluation and pickle-free checkpoints."""
 
-from __future__ import annotations
-
 import logging
 import math
 import time

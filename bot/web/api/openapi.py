@@ -1,7 +1,5 @@
 """`GET /openapi.json` and `GET /problems/SLUG`: the API's description, built from what its routes declare."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field

@@ -1,7 +1,5 @@
 """Cursor pagination, and parsing of query parameters."""
 
-from __future__ import annotations
-
 from bisect import bisect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """`/play/…`: starts, lists, streams and stops playground runs."""
 
-from __future__ import annotations
-
 from aiohttp import web
 
 from bot.web.api import playground_service

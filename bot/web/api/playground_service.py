@@ -1,7 +1,5 @@
 """Starts playground runs from API bodies and dashboard forms."""
 
-from __future__ import annotations
-
 import secrets
 from dataclasses import replace
 from typing import Annotated, Any

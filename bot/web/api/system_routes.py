@@ -1,7 +1,5 @@
 """`GET /healthz`, `GET /metrics` (Prometheus) and `GET /system`."""
 
-from __future__ import annotations
-
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict

@@ -1,7 +1,5 @@
 """State of the bot, its processes and its machine at one moment."""
 
-from __future__ import annotations
-
 import asyncio
 import functools
 import importlib.metadata

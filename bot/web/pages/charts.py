@@ -1,7 +1,5 @@
 """SVG charts with an accessible data table: lines, bars and intervals."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace

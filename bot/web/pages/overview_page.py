@@ -1,7 +1,5 @@
 """`/dashboard`: personas and their channels, current training, and alerts."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass

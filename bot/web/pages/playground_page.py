@@ -1,7 +1,5 @@
 """`/dashboard/play`: side-by-side replies and dialogues, as forms that work without scripts."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any

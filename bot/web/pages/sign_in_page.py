@@ -1,7 +1,5 @@
 """`/dashboard/sign-in` and `…/sign-out`: a session in exchange for the token."""
 
-from __future__ import annotations
-
 import re
 from urllib.parse import quote, urlsplit
 

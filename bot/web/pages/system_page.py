@@ -1,7 +1,5 @@
 """`/dashboard/system`: the bot's state, refreshed while the page is open."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime

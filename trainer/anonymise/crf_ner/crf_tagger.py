@@ -1,7 +1,5 @@
 """CRF tagger: loads the model file, and finds people and addresses in a text."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import logging

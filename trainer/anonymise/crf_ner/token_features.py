@@ -1,7 +1,5 @@
 """Features of tokens for the CRF: shape, gazetteer groups, neighbours, line and text."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

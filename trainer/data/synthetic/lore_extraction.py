@@ -1,7 +1,5 @@
 """Extracts facts, a card addition and question-answer pairs from lore by rules, without a model."""
 
-from __future__ import annotations
-
 import contextlib
 import itertools
 import json

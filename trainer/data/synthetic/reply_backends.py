@@ -1,7 +1,5 @@
 """Backends that generate replies in character: the local engine or an OpenAI-compatible endpoint."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import os

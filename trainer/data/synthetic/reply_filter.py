@@ -1,7 +1,5 @@
 """Rejects generated replies that are out of character, contradict the lore or repeat, each with a reason."""
 
-from __future__ import annotations
-
 import math
 import re
 from collections import defaultdict

@@ -1,7 +1,5 @@
 """Prompts for all candidates, rendered as served, selected deterministically, interleaved by task; safety prompts."""
 
-from __future__ import annotations
-
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence

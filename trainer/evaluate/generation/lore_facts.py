@@ -1,7 +1,5 @@
 """Questions about the persona's lore, and detection of correct, contradicting and out-of-character answers."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass

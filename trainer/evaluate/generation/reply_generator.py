@@ -1,7 +1,5 @@
 """Generates the replies of all candidates in one batch with the serving engine."""
 
-from __future__ import annotations
-
 import threading
 import time
 from collections import deque

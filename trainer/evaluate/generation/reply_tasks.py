@@ -1,7 +1,5 @@
 """Generation tasks: prompts, replies, their statistics over runs, and the shipped evaluation data."""
 
-from __future__ import annotations
-
 import json
 import statistics
 import tomllib

@@ -1,7 +1,5 @@
 """Text metrics: ROUGE, BLEU, chrF, distinct-n, repetition and length ratio."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache

@@ -1,7 +1,5 @@
 """Authorship classifier and embedding similarity, which measure how much replies sound like the persona."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass

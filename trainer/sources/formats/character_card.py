@@ -1,7 +1,5 @@
 """Character cards (V1, V2, V3, TOML): example dialogues, greetings and the character book."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator, Sequence
 from typing import Any

@@ -4,8 +4,6 @@ Format: https://github.com/Tyrrrz/DiscordChatExporter (Exporting/JsonMessageWrit
 named here are read. Such an export came through Discord's API and is treated so unless another right is stated.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any

@@ -1,7 +1,5 @@
 """Discord data packages: one person's messages in every channel, zipped or unpacked."""
 
-from __future__ import annotations
-
 import itertools
 import re
 from collections.abc import Iterable, Iterator, Sequence

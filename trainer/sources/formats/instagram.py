@@ -4,8 +4,6 @@ Messenger's files have the same shape. The newest messages come first, and long 
 so on. The exporter writes UTF-8 bytes as if each were a letter ("Ã©" for "é"); this is undone here.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import PurePosixPath

@@ -1,7 +1,5 @@
 """Markdown lore, recognised to tell the user where it belongs."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from pathlib import PurePosixPath
 

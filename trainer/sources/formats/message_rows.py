@@ -1,7 +1,5 @@
 """Row schemas with lists of messages, texts, pairs or transcripts (OpenAI, ShareGPT, UltraChat, DailyDialog)."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from trainer.sources.columns import ColumnRoles, Row, RowSchema, find_column, has_role_name, message_keys

@@ -1,7 +1,5 @@
 """Row schemas of preference pairs and scored answers (HH-RLHF, UltraFeedback, DPO pairs, SHP)."""
 
-from __future__ import annotations
-
 import math
 from typing import Any
 

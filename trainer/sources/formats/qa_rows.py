@@ -1,7 +1,5 @@
 """Row schemas of question and answer, with or without history (Alpaca, BELLE, Firefly, Dolly, OpenOrca)."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

@@ -4,8 +4,6 @@ Format: https://slack.com/help/articles/220556107 and, for texts,
 https://docs.slack.dev/messaging/formatting-message-text. A thread is a separate conversation from its channel.
 """
 
-from __future__ import annotations
-
 import html
 import re
 from collections.abc import Iterator, Mapping, Sequence

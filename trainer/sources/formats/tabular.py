@@ -1,7 +1,5 @@
 """Turns row schemas into formats, and reads unknown tables by guessed or mapped columns."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 

@@ -4,8 +4,6 @@ Format: what Telegram Desktop writes (export/output/export_output_json.cpp in te
 string, or a list of strings and entities `{type, text}`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Any

@@ -1,7 +1,5 @@
 """Understudy's own chat log: JSON Lines, one message a line."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any

@@ -7,8 +7,6 @@ these start with a left-to-right mark; on Android, media placeholders and edit m
 are recognised in any language.
 """
 
-from __future__ import annotations
-
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence

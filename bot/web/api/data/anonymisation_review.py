@@ -1,7 +1,5 @@
 """Review of a data set's anonymisation: what was replaced, and reviewers' corrections for the next build."""
 
-from __future__ import annotations
-
 import json
 import threading
 from collections import Counter

@@ -1,7 +1,5 @@
 """A request to build a data set, and the arguments of `dataset build` that carry it out."""
 
-from __future__ import annotations
-
 import re
 import shlex
 from collections.abc import Mapping

@@ -1,7 +1,5 @@
 """Built data sets of the home and of the operator's catalogue, with their statistics and data sheets."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import dataclass
 from pathlib import Path

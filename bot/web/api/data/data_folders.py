@@ -1,7 +1,5 @@
 """Folders of uploads, data sets, builds and sample indexes in UNDERSTUDY_HOME, and the names allowed there."""
 
-from __future__ import annotations
-
 import hashlib
 import re
 import unicodedata

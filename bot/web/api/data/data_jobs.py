@@ -1,7 +1,5 @@
 """Runs the trainer's `dataset inspect` and `dataset build` as subprocesses, one after another."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import logging

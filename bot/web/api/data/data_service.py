@@ -1,7 +1,5 @@
 """Uploads, inspections, builds, sample searches and plans, for the API and the pages, with their state."""
 
-from __future__ import annotations
-
 import asyncio
 import secrets
 import shutil

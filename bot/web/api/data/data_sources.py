@@ -1,7 +1,5 @@
 """Data sources: what ships, the operator's catalogue and uploads; and the rights stated for them in `rights.toml`."""
 
-from __future__ import annotations
-
 import json
 import threading
 import tomllib

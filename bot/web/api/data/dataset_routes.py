@@ -1,7 +1,5 @@
 """`/datasets`: data sources, built data sets and their samples."""
 
-from __future__ import annotations
-
 import asyncio
 from urllib.parse import quote
 

@@ -1,7 +1,5 @@
 """A SQLite index of a data set's samples, searched by words, split, source, conversation and drop reason."""
 
-from __future__ import annotations
-
 import asyncio
 import re
 import shutil

@@ -1,7 +1,5 @@
 """`/uploads`: uploaded files, their inspection, and the rights stated for them."""
 
-from __future__ import annotations
-
 import asyncio
 from functools import partial
 from typing import Annotated

@@ -1,7 +1,5 @@
 """Streams an uploaded file to disk with bounded memory and checks its type by its first bytes."""
 
-from __future__ import annotations
-
 import asyncio
 import hashlib
 import os

@@ -1,7 +1,5 @@
 """The body of `POST /v1/chat/completions`: validation, and conversion into turns and sampling parameters."""
 
-from __future__ import annotations
-
 import math
 import re
 from dataclasses import dataclass, replace

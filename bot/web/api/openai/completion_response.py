@@ -1,7 +1,5 @@
 """Chat completions and chunks in OpenAI's format."""
 
-from __future__ import annotations
-
 import secrets
 import time
 from dataclasses import dataclass, field

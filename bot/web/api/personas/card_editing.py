@@ -1,7 +1,5 @@
 """Edits a character card: its fields, their validation and token counts, a preview reply, and saving."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, replace

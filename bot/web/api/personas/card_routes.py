@@ -1,7 +1,5 @@
 """`/personas/ID/card`, `/personas/ID/preview` and `POST /tokens`: reads, checks, previews and replaces a card."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import AsyncIterator
 from typing import Annotated, Any, get_args

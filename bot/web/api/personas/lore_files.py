@@ -1,7 +1,5 @@
 """Lists, reads and writes the lore files of a persona, and explains which passages a message matches."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass

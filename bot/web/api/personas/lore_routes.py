@@ -1,7 +1,5 @@
 """`/personas/ID/lore`: lore files, and why a message matches a passage."""
 
-from __future__ import annotations
-
 import asyncio
 from typing import Annotated
 

@@ -1,7 +1,5 @@
 """Finds the persona and version that an address names, their status, and the channels where a persona speaks."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from aiohttp import web

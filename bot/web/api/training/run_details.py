@@ -1,7 +1,5 @@
 """Details of a run, read from its job and adapter folders: settings, resources, materials, log."""
 
-from __future__ import annotations
-
 import json
 import re
 import sys

@@ -1,7 +1,5 @@
 """Events of a run, read from `events.jsonl` from any line on, and the metrics history built from them."""
 
-from __future__ import annotations
-
 import csv
 import os
 from collections.abc import Iterable, Sequence

@@ -1,7 +1,5 @@
 """`/finetune/jobs/ID/events`, `…/curves`, `…/log` and `/finetune/events`: a run's events as a list or a stream."""
 
-from __future__ import annotations
-
 import asyncio
 import re
 from collections.abc import AsyncIterator, Iterator

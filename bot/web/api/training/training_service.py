@@ -1,7 +1,5 @@
 """Checks, plans and queues trainings for API and pages; finds jobs and parses their query parameters."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager

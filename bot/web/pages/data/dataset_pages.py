@@ -1,7 +1,5 @@
 """`/dashboard/data/build` and `/dashboard/data/sets`: builds a data set, shows its composition, samples and review."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Mapping, Sequence
 from contextlib import suppress

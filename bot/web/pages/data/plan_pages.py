@@ -1,7 +1,5 @@
 """`/dashboard/data/plan`: plans a training from a form, shows the plan, and queues it."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import shlex

@@ -1,7 +1,5 @@
 """View model of a sample: its messages, with pseudonyms, placeholders and search hits marked."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass

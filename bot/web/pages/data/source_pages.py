@@ -1,7 +1,5 @@
 """`/dashboard/data`: data sources, uploads and the rights to them, and data jobs."""
 
-from __future__ import annotations
-
 import asyncio
 from functools import partial
 from urllib.parse import quote

@@ -1,7 +1,5 @@
 """`/dashboard/personas/ID`: the card's form, a preview of its replies, and its revisions."""
 
-from __future__ import annotations
-
 import asyncio
 import hashlib
 from dataclasses import dataclass, field

@@ -1,7 +1,5 @@
 """`/dashboard/personas/ID/lore`: lore files, and which passages a message matches."""
 
-from __future__ import annotations
-
 import asyncio
 from dataclasses import dataclass, field
 

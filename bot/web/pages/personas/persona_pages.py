@@ -1,7 +1,5 @@
 """`/dashboard/personas`: the list of personas; import and removal of cards."""
 
-from __future__ import annotations
-
 from aiohttp import web
 
 from bot.personas import card_import

@@ -1,7 +1,5 @@
 """`/dashboard/personas/ID/versions`: a timeline of the versions; promotion and rollback with confirmation."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field

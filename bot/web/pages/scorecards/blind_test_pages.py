@@ -1,7 +1,5 @@
 """`/dashboard/cards/compare`: blind comparisons of two replies, by the rules of `/finetune compare`."""
 
-from __future__ import annotations
-
 import asyncio
 import time
 from typing import Any, get_args

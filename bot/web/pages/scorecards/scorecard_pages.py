@@ -1,7 +1,5 @@
 """`/dashboard/cards`: the list of score cards, one card, two compared, and the files beside a card."""
 
-from __future__ import annotations
-
 import asyncio
 from dataclasses import dataclass
 from pathlib import Path

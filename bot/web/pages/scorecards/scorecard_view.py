@@ -1,7 +1,5 @@
 """View model of a score card, and of two compared: sections, charts and tables."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal

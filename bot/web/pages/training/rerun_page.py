@@ -1,7 +1,5 @@
 """`/dashboard/training/ID/repeat`: starts a run again with changed settings."""
 
-from __future__ import annotations
-
 import asyncio
 import re
 import tomllib

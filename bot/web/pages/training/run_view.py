@@ -1,7 +1,5 @@
 """View model of training runs: list items, status text, settings by group, and charts."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """`/dashboard/training`: the queue and past runs, one run, two runs compared; cancel and resume."""
 
-from __future__ import annotations
-
 import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
