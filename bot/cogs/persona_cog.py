@@ -173,10 +173,10 @@ async def show(interaction: Interaction) -> None:
     if setting is None or persona is None:
         raise RefusedError("No persona lives here.", "A moderator can change that with `/persona set`.")
     live = _live_text(services, persona) or "base model (not trained yet)"
-    heard = "every message" if setting.answers == "everything" or not place.guild_id else "messages that mention me"
+    answered = "every message" if setting.answers == "everything" or not place.guild_id else "messages that mention me"
     tagline = f": {persona.tagline}" if persona.tagline else ""
     is_muted = services.reply_service.rules.muted(persona, place)
-    answers = "Silenced by a moderator (`/persona unmute`)" if is_muted else f"Answers {heard}, and /chat"
+    answers = "Silenced by a moderator (`/persona unmute`)" if is_muted else f"Answers {answered}, and /chat"
     head = f"**{persona.name}** (`{short_id(persona, place.guild_id)}`){tagline}"
     await respond(interaction, f"{head}\n{answers}. Live: {live}.")
 
@@ -235,8 +235,8 @@ def _changeable_channel(interaction: Interaction) -> SpeakChannel:
 def _set_text(persona: Persona, answers: str, channel: SpeakChannel, can_read: bool) -> str:
     if isinstance(channel, discord.DMChannel):
         return f"**{persona.name}** lives here now."
-    heard = "every message here" if answers == "everything" else "messages that mention me"
-    lines = [f"**{persona.name}** lives here now, and answers {heard}, replies to it, and `/chat`."]
+    answered = "every message here" if answers == "everything" else "messages that mention me"
+    lines = [f"**{persona.name}** lives here now, and answers {answered}, replies to it, and `/chat`."]
     if answers == "everything" and not can_read:
         need = permissions.MESSAGE_CONTENT
         lines.append(f"The bot may not {need.why}: {need.cost}. The operator can set MESSAGE_CONTENT_INTENT.")

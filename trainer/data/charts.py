@@ -56,7 +56,7 @@ def new_figure(height: float) -> tuple[Any, Any]:
 
 def save_figure(figure: Any, path: Path, title: str = "") -> None:
     """Write the figure as SVG and PNG. Raises `OSError`."""
-    from matplotlib import rc_context
+    from matplotlib import rc_context  # imports for half a second
 
     with warnings.catch_warnings(), rc_context({"svg.hashsalt": "understudy", "svg.fonttype": "none"}):
         warnings.filterwarnings("ignore", "Glyph .* missing")  # in a source's name; the table has it

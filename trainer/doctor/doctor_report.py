@@ -63,13 +63,13 @@ def known_models() -> dict[str, ModelTraits]:
 
 
 def _predict_fit(model: str, name: str, sizes: ModelTraits, machine: MachineSpec) -> RecipeFit:
-    here = _required_bytes(name, sizes, machine)
+    needed_here = _required_bytes(name, sizes, machine)
     for card_gib in GPU_SIZES_GIB:
         card = MachineSpec(True, "bf16" if card_gib != 16 else "fp16", card_gib * GIB, card_gib * GIB, f"{card_gib} GB")
         needed = _required_bytes(name, sizes, card)
         if needed <= card.memory_bytes:
-            return RecipeFit(model, name, here, here <= machine.memory_bytes, needed, card_gib)
-    return RecipeFit(model, name, here, here <= machine.memory_bytes, needed, 0)
+            return RecipeFit(model, name, needed_here, needed_here <= machine.memory_bytes, needed, card_gib)
+    return RecipeFit(model, name, needed_here, needed_here <= machine.memory_bytes, needed, 0)
 
 
 def _required_bytes(name: str, model: ModelTraits, machine: MachineSpec) -> int:

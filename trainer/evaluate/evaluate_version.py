@@ -187,7 +187,7 @@ def _load_candidates(request: EvaluationRequest) -> Candidates:
         except UnderstudyError as error:
             request.left_out[LIVE] = error.message
     else:
-        request.left_out[LIVE] = "The base model speaks now: no version is live."
+        request.left_out[LIVE] = "No version is live: the base model is."
     sides.add(NEW, request.new)
     return sides
 

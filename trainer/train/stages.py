@@ -134,7 +134,7 @@ class FirstStageResult:
     @classmethod
     def read(cls, folder: Path) -> FirstStageResult | None:
         """Read the stage's result from a folder; None if it is not done. Raises `TrainingError` for a damaged one."""
-        from trainer.train.checkpoint import Checkpoint
+        from trainer.train.checkpoint import Checkpoint  # imports torch: seconds
 
         if not (folder / STAGE_RESULT_FOLDER).is_dir():
             return None
@@ -144,7 +144,7 @@ class FirstStageResult:
 
     def write(self, folder: Path) -> None:
         """Write it atomically. Raises `OSError`."""
-        from trainer.train.checkpoint import Checkpoint
+        from trainer.train.checkpoint import Checkpoint  # imports torch: seconds
 
         history = [event.model_dump() for event in self.history]
         parts = {"weights": self.weights, "history": history, "account": self.account, "steps": self.steps}
@@ -221,7 +221,7 @@ class _StageRunner:
         listen: StepListener,
         preferences: PreferenceSet | None = None,
     ) -> TrainResult:
-        from trainer.train.sft_trainer import train_sft
+        from trainer.train.sft_trainer import train_sft  # imports torch: seconds
         from trainer.train.trainer_base import StageInputs
 
         run = self.run
@@ -248,14 +248,14 @@ class _StageRunner:
 
 
 def _first_stage_result(trained: TrainResult, history: tuple[StepEvent, ...]) -> FirstStageResult:
-    from trainer.train.checkpoint import trainable_weights
+    from trainer.train.checkpoint import trainable_weights  # imports torch: seconds
 
     weights = {name: weight.cpu().clone() for name, weight in trainable_weights(trained.model).items()}
     return FirstStageResult(weights, history, trained.account.state_dict(), history[-1].step)
 
 
 def _restore_first_stage(weights: dict[str, Any], model: Any) -> None:
-    from trainer.train.checkpoint import restore_weights
+    from trainer.train.checkpoint import restore_weights  # imports torch: seconds
 
     restore_weights(model, weights)
 

@@ -195,7 +195,7 @@ class ModelListResponse(ApiModel):
     {200: ResponseSpec("All of them.", ModelListResponse), **error_responses()},
 )
 async def get_models(request: web.Request) -> web.Response:
-    """Each persona as it speaks now, then each of its versions, then the base model."""
+    """List each persona with its live version, then each of its versions, then the base model."""
     services = get_services(request)
     models = list(list_models(services.request_builder))
     live = {model.persona.id: require_model(services, model.persona.id) for model in models if model.persona}

@@ -268,7 +268,7 @@ async def post_promote(request: web.Request) -> web.Response:
     "POST /personas/{persona_id}/rollback",
     "Roll back",
     {
-        200: ResponseSpec("What speaks now.", VersionChange),
+        200: ResponseSpec("The live version.", VersionChange),
         404: NO_PERSONA_TEXT,
         409: "There is nothing to go back to, or the key belongs to another request.",
     },
