@@ -278,7 +278,7 @@ MOUNTED_ROUTES: web.AppKey[Iterable[Route]] = web.AppKey("routes", Routes)
 routes = ApiRoutes("about")
 
 
-@routes.operation("GET /openapi.json", "This description", {200: "OpenAPI 3.1."})
+@routes.operation("GET /openapi.json", "Get this description", {200: "OpenAPI 3.1."})
 async def get_openapi(request: web.Request) -> web.Response:
     """Describes the parameters, bodies and responses of every route."""
     return web.json_response(build_document(request.app[MOUNTED_ROUTES]))
@@ -294,7 +294,7 @@ class ProblemTypeInfo(ApiModel):
 
 @routes.operation(
     "GET /problems/{slug}",
-    "What a kind of problem is",
+    "Describe a type of problem",
     {200: ResponseSpec("Its status and title.", ProblemTypeInfo), 404: "There is no such kind."},
     parameters={"slug": enum_parameter(sorted(PROBLEMS), "The last part of a problem's `type`.")},
 )

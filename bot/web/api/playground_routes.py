@@ -16,9 +16,9 @@ MAX_EVENT_ID = 2**31 - 1
 
 @routes.operation(
     "POST /play/runs",
-    "Have up to four answer one prompt",
+    "Compare up to four replies to one prompt",
     {
-        201: ResponseSpec("The run, which has begun.", PlaygroundRunResponse),
+        201: ResponseSpec("The started run.", PlaygroundRunResponse),
         404: "The run to go on from is no longer kept.",
         409: "That run has not ended; or the Idempotency-Key came with another request.",
     },
@@ -34,8 +34,8 @@ async def post_run(request: web.Request) -> web.Response:
 
 @routes.operation(
     "POST /play/duets",
-    "Have two personas talk with each other",
-    {201: ResponseSpec("The run, which has begun.", PlaygroundRunResponse)},
+    "Start a dialogue between two personas",
+    {201: ResponseSpec("The started run.", PlaygroundRunResponse)},
     body=BodySpec(
         playground_service.DialogueBody,
         {"models": ["ballast", "oda"], "opening": "What did the tide bring?", "turns": 4},
@@ -49,7 +49,7 @@ async def post_dialogue(request: web.Request) -> web.Response:
 
 @routes.operation(
     "GET /play/runs",
-    "The latest runs",
+    "List the latest playground runs",
     {200: ResponseSpec("The newest first.", PlaygroundRunList)},
     query=PAGE_PARAMETERS,
 )
@@ -63,17 +63,17 @@ async def get_runs(request: web.Request) -> web.Response:
 
 @routes.operation(
     "GET /play/runs/{run_id}",
-    "A run",
-    {200: ResponseSpec("How far it is.", PlaygroundRunResponse), 404: "It is no longer kept."},
+    "Get a playground run",
+    {200: ResponseSpec("The run's progress.", PlaygroundRunResponse), 404: "It is no longer kept."},
 )
 async def get_run(request: web.Request) -> web.Response:
-    """Its lines, with all that is known of each."""
+    """Returns its lines, with all details of each."""
     return PlaygroundRunResponse.of(playground_service.require_run(request)).response()
 
 
 @routes.operation(
     "GET /play/runs/{run_id}/events",
-    "What happens in a run",
+    "Follow a playground run",
     {200: ResponseSpec("Events: line, piece, done, end.", None, "text/event-stream"), 404: "It is no longer kept."},
     query={
         "after": integer_parameter(
@@ -82,7 +82,7 @@ async def get_run(request: web.Request) -> web.Response:
     },
 )
 async def get_playground_events(request: web.Request) -> web.StreamResponse:
-    """Server-sent events from the first on, whenever one comes."""
+    """Sends all events so far and new ones as server-sent events."""
     run = playground_service.require_run(request)
     require_known_parameters(request, "after")
     after, last = integer_query(request, "after", 0, MAX_EVENT_ID) or 0, request.headers.get("Last-Event-ID", "")
@@ -91,8 +91,8 @@ async def get_playground_events(request: web.Request) -> web.StreamResponse:
 
 @routes.operation(
     "POST /play/runs/{run_id}/stop",
-    "Stop a run",
-    {200: ResponseSpec("How far it came.", PlaygroundRunResponse), 404: "It is no longer kept."},
+    "Stop a playground run",
+    {200: ResponseSpec("The stopped run.", PlaygroundRunResponse), 404: "It is no longer kept."},
 )
 async def post_stop(request: web.Request) -> web.Response:
     """Text generated so far stays."""

@@ -28,11 +28,13 @@ class HealthStatus(ApiModel):
     jobs: dict[str, int] | None = None
 
 
-@routes.operation("GET /healthz", "Whether the bot is there", {200: ResponseSpec("It answers members.", HealthStatus)})
+@routes.operation(
+    "GET /healthz", "Check that the bot is up", {200: ResponseSpec("The bot is up and answers members.", HealthStatus)}
+)
 async def get_health(request: web.Request) -> web.Response:
-    """200 once the bot answers members; 503, a problem, before and after, and when the database cannot be read.
+    """Returns 200 while the bot answers members; 503, a problem, before, after, and if the database cannot be read.
 
-    Answered without a token, too, and then no more than that.
+    Needs no token; without one, the answer has no details.
     """
     jobs = get_services(request).store.jobs
     waiting, running = len(jobs.in_state("queued")), len(jobs.in_state("running"))
@@ -60,11 +62,11 @@ class StateCollector(Collector):
 
 @routes.operation(
     "GET /metrics",
-    "Figures for Prometheus",
+    "Get metrics for Prometheus",
     {200: ResponseSpec("Prometheus' text format.", {"type": "string"}, media="text/plain")},
 )
 async def get_metrics(request: web.Request) -> web.Response:
-    """Replies, tokens, jobs, the engine, processes, memory, disk, connection."""
+    """Covers replies, tokens, jobs, engine, processes, memory, disk and connection."""
     services = get_services(request)
     state = await read_system_state(services)
     registry = CollectorRegistry()
@@ -140,7 +142,7 @@ def _info_metric(name: str, words: str, labels: dict[str, str]) -> Metric:
 
 @routes.operation(
     "GET /system",
-    "How the bot, its processes and its machine stand",
+    "Get the state of the bot, its processes and its machine",
     {200: ResponseSpec("The state at this moment; sizes in bytes, times in seconds since 1970.", SystemState)},
 )
 async def get_system(request: web.Request) -> web.Response:

@@ -39,7 +39,7 @@ def _describe_build(job: DataJob) -> DataJobResponse:
 
 @routes.operation(
     "GET /datasets",
-    "What can be learned from",
+    "List data sets and sources",
     {200: ResponseSpec("A page of data sets and sources, by id.", DatasetListResponse)},
     query={
         **paging.PAGE_PARAMETERS,
@@ -47,7 +47,7 @@ def _describe_build(job: DataJob) -> DataJobResponse:
     },
 )
 async def get_datasets(request: web.Request) -> web.Response:
-    """Built data sets, uploads, the operator's catalogue, and what ships; with the right to each."""
+    """Lists built data sets, uploads, the operator's catalogue and the shipped ones, with the right to each."""
     services, page = get_services(request), paging.parse_page_query(request, "kind")
     kind = paging.enum_query(request, "kind", ("source", "set"))
     entries = [one for one in await asyncio.to_thread(_all_datasets, services) if kind in (None, one.kind)]
@@ -62,15 +62,15 @@ def _all_datasets(services: Services) -> list[DatasetResponse | SourceResponse]:
 
 @routes.operation(
     "GET /datasets/{id}",
-    "One data set",
+    "Get a data set",
     {
-        200: ResponseSpec("Its figures, or what is stated of a source.", DatasetResponse),
+        200: ResponseSpec("The statistics of a data set, or the rights of a source.", DatasetResponse),
         404: NO_DATASET_TEXT,
         422: DAMAGED_TEXT,
     },
 )
 async def get_dataset(request: web.Request) -> web.Response:
-    """Samples by source and right, what was dropped and why. A source has its right; uploads are at `/uploads`."""
+    """Returns samples by source and right, and dropped ones by reason. A source has its right; see `/uploads` too."""
     services, id = get_services(request), request.match_info["id"]
     sources = await asyncio.to_thread(list_sources, services)
     named = next((one for one in sources if one.id == id and not one.is_set), None)
@@ -83,7 +83,7 @@ async def get_dataset(request: web.Request) -> web.Response:
     "POST /datasets",
     "Build a data set",
     {
-        202: ResponseSpec("It is being built, or waits for what is.", DataJobResponse),
+        202: ResponseSpec("The build has started, or waits for another one.", DataJobResponse),
         409: "There is one of that name, or it is being built.",
         422: "Fields of the order are wrong, or a source may not be trained on.",
     },
@@ -93,7 +93,7 @@ async def get_dataset(request: web.Request) -> web.Response:
     ),
 )
 async def post_dataset(request: web.Request) -> web.Response:
-    """A process of the trainer's makes it; GET its `build_dataset` to see how far it is."""
+    """A trainer process builds it; GET its `build_dataset` for the progress."""
     paging.require_known_parameters(request, "replace")
     replace = paging.flag_query(request, "replace")
     body = parse_body(DatasetBuildBody, await read_json_object(request))
@@ -105,25 +105,25 @@ async def post_dataset(request: web.Request) -> web.Response:
 
 @routes.operation(
     "GET /datasets/{id}/build",
-    "How far the building of a data set is",
+    "Get the progress of a build",
     {
-        200: ResponseSpec("The last time that it was built since the bot started.", DataJobResponse),
+        200: ResponseSpec("Its latest build since the bot started.", DataJobResponse),
         404: "It was not.",
         422: DAMAGED_TEXT,
     },
 )
 async def get_build(request: web.Request) -> web.Response:
-    """Its state, the trainer's last word, and what went wrong."""
+    """Returns its state, the trainer's latest message, and the error if it failed."""
     return _describe_build(_require_build(request)).response()
 
 
 @routes.operation(
     "POST /datasets/{id}/build/cancel",
-    "Cancel the building of a data set",
-    {200: ResponseSpec("How it ended.", DataJobResponse), 404: "It is not being built.", 422: DAMAGED_TEXT},
+    "Cancel a build",
+    {200: ResponseSpec("The build's final state.", DataJobResponse), 404: "It is not being built.", 422: DAMAGED_TEXT},
 )
 async def cancel_build(request: web.Request) -> web.Response:
-    """Nothing is left of it; an earlier data set of the name stays."""
+    """Removes the partial result; an earlier data set of the same name stays."""
     job = _require_build(request)
     await data_service.get_data_state(request).jobs.cancel(job)
     return _describe_build(job).response()
@@ -144,7 +144,7 @@ def _require_build(request: web.Request) -> DataJob:
     {204: "It is gone.", 404: NO_DATASET_TEXT, 409: "It is being built, or lies elsewhere.", 422: DAMAGED_TEXT},
 )
 async def delete_dataset_route(request: web.Request) -> web.Response:
-    """Only what was built here; jobs that have begun have their own copy."""
+    """Deletes only data sets built here; jobs that have begun have their own copy."""
     await data_service.delete_dataset(
         get_services(request), data_service.get_data_state(request), request.match_info["id"]
     )
@@ -153,21 +153,19 @@ async def delete_dataset_route(request: web.Request) -> web.Response:
 
 @routes.operation(
     "GET /datasets/{id}/samples",
-    "Samples of a data set",
+    "List the samples of a data set",
     {
-        200: ResponseSpec(
-            "A page of samples, in their order; `count` is how many there are in all.", SampleListResponse
-        ),
+        200: ResponseSpec("A page of samples in order; `count` is the total number.", SampleListResponse),
         404: NO_DATASET_TEXT,
         422: DAMAGED_TEXT,
         503: "Their index is being made: try again in a moment.",
     },
     query={
-        "query": "Words that are all in the sample; the last may be the beginning of one.",
+        "query": "Words that the sample contains; the last one may be a prefix.",
         "split": enum_parameter(SPLITS, "To train on, held out, or dropped."),
-        "source": "Of this source.",
-        "talk": "Of this talk, by the row it begins with.",
-        "reason": "Dropped for this reason.",
+        "source": "Only of this source.",
+        "talk": "Only of this conversation, named by its first row.",
+        "reason": "Only samples dropped for this reason.",
         "limit": integer_parameter(
             1, paging.MAX_PAGE_SIZE, f"How many at most; {paging.DEFAULT_PAGE_SIZE} if left out."
         ),
@@ -177,7 +175,7 @@ async def delete_dataset_route(request: web.Request) -> web.Response:
     },
 )
 async def get_samples(request: web.Request) -> web.Response:
-    """Each as its line in `train.jsonl`, `eval.jsonl` or `dropped.jsonl` has it."""
+    """Returns samples as they are in `train.jsonl`, `eval.jsonl` or `dropped.jsonl`."""
     services, state = get_services(request), data_service.get_data_state(request)
     page = paging.parse_page_query(request, "query", "split", "source", "talk", "reason")
     built = await asyncio.to_thread(require_dataset, services, request.match_info["id"])

@@ -45,8 +45,8 @@ class RightBody(FrozenModel):
 
 @routes.operation(
     "GET /uploads",
-    "Files that were uploaded",
-    {200: ResponseSpec("A page of them, by name.", UploadListResponse)},
+    "List uploads",
+    {200: ResponseSpec("A page of uploads, by name.", UploadListResponse)},
     query=PAGE_PARAMETERS,
 )
 async def get_uploads(request: web.Request) -> web.Response:
@@ -61,7 +61,7 @@ async def get_uploads(request: web.Request) -> web.Response:
     "PUT /uploads/{name}",
     "Upload a file",
     {
-        201: ResponseSpec("It is here, with the bytes and the SHA-256 of what came.", UploadedFile),
+        201: ResponseSpec("The stored upload, with its size in bytes and SHA-256.", UploadedFile),
         400: "It broke off, or the query asks for something that cannot be.",
         409: "There is a file of that name, or one is coming in.",
         413: "It is larger than MAX_UPLOAD_GIB.",
@@ -89,9 +89,9 @@ async def put_upload(request: web.Request) -> web.Response:
 
 @routes.operation(
     "GET /uploads/{name}",
-    "One upload",
+    "Get an upload",
     {
-        200: ResponseSpec("What it is, and whose.", SourceResponse),
+        200: ResponseSpec("The upload, with its format and rights.", SourceResponse),
         **NAME_ERRORS,
     },
     parameters=NAME_PARAMETER,
@@ -120,14 +120,14 @@ async def delete_upload_route(request: web.Request) -> web.Response:
 
 
 @routes.operation("PUT /uploads/{name}/right", "State a right to an upload",
-    {200: ResponseSpec("The upload; `may_train` says what is decided.", SourceResponse), 404: NAME_ERRORS[404],
+    {200: ResponseSpec("The upload; `may_train` is the decision.", SourceResponse), 404: NAME_ERRORS[404],
      409: "rights.toml beside the uploads cannot be read."},
     parameters=NAME_PARAMETER,
     body=BodySpec(RightBody, example={"right": "own-writing", "stated_by": "Mina Vale", "stated_on": "2026-11-20",
                                   "why": "Written for this server."}),
 )  # fmt: skip
 async def put_right(request: web.Request) -> web.Response:
-    """Whoever states it answers for it; docs/privacy.md says what each right means."""
+    """The person who states it is responsible for it; docs/privacy.md explains each right."""
     body = parse_body(RightBody, await read_json_object(request))
     statement = parse_rights_form(body.model_dump())
     return SourceResponse.of(await set_right(get_services(request), request.match_info["name"], statement)).response()
@@ -135,7 +135,7 @@ async def put_right(request: web.Request) -> web.Response:
 
 @routes.operation(
     "DELETE /uploads/{name}/right",
-    "Take back a right",
+    "Withdraw a right",
     {
         200: ResponseSpec("The upload.", SourceResponse),
         **NAME_ERRORS,
@@ -144,16 +144,16 @@ async def put_right(request: web.Request) -> web.Response:
     parameters=NAME_PARAMETER,
 )
 async def remove_right(request: web.Request) -> web.Response:
-    """Nothing is trained on it any more; what was made of it stays."""
+    """Future runs do not train on it; existing data sets and adapters stay."""
     return SourceResponse.of(await set_right(get_services(request), request.match_info["name"], None)).response()
 
 
 @routes.operation(
     "POST /uploads/{name}/inspect",
-    "Look into an upload",
+    "Inspect an upload",
     {
         202: ResponseSpec(
-            "It is being looked into: GET the upload again for `about`, or the error in `looking_into`.",
+            "The inspection has started: GET the upload again for `about`, or the error in `looking_into`.",
             DataJobResponse,
         ),
         **NAME_ERRORS,
@@ -162,7 +162,7 @@ async def remove_right(request: web.Request) -> web.Response:
     parameters=NAME_PARAMETER,
 )
 async def post_inspect(request: web.Request) -> web.Response:
-    """The trainer reads all of it: its format, how much of it can be used, and why the rest cannot."""
+    """The trainer reads the whole file: its format, its usable records, and why others are not usable."""
     services, name = get_services(request), request.match_info["name"]
     source = await asyncio.to_thread(require_upload, services.home, name)
     job = inspect_upload(services, get_data_state(request), source.name)

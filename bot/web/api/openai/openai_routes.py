@@ -39,24 +39,24 @@ routes = ApiRoutes("openai")
 
 @routes.operation(
     "POST /v1/chat/completions",
-    "Have a persona answer, as OpenAI's clients ask",
+    "Create a chat completion, compatible with OpenAI's clients",
     {
         200: ResponseSpec(
             "The reply, or its pieces as server-sent events.", ChatCompletion, (JSON_TYPE, "text/event-stream")
         ),
         **error_responses(
-            _400="The body is no JSON, or a field cannot be as it is: `param` names it.",
+            _400="The body is not valid JSON, or a field is invalid: `param` names it.",
             _404="There is no such model.",
             _413="The body is too large.",
             _415="The body is not JSON.",
             _422="The version cannot be loaded.",
-            _429="Too many replies wait, or too many wrong tokens have come; Retry-After says when to ask again.",
+            _429="Too many replies are waiting, or too many wrong tokens were sent; try again after Retry-After.",
         ),
     },
     body=BodySpec(completion_request.ChatCompletionBody, COMPLETION_EXAMPLE),
 )
 async def post_chat_completion(request: web.Request) -> web.StreamResponse:
-    """The reply, as one object or as server-sent events. Its place in the engine is free once the client has gone."""
+    """Returns the reply as one object or as server-sent events. A client's disconnect cancels it."""
     services = get_services(request)
     body = completion_request.parse_chat_body(await read_json_object(request, MAX_CHAT_BODY_BYTES))
     model = require_model(services, body.model)
@@ -191,8 +191,8 @@ class ModelListResponse(ApiModel):
 
 @routes.operation(
     "GET /v1/models",
-    "Who can be talked to, as models",
-    {200: ResponseSpec("All of them.", ModelListResponse), **error_responses()},
+    "List personas and versions as models",
+    {200: ResponseSpec("All models.", ModelListResponse), **error_responses()},
 )
 async def get_models(request: web.Request) -> web.Response:
     """List each persona with its live version, then each of its versions, then the base model."""
@@ -206,12 +206,12 @@ async def get_models(request: web.Request) -> web.Response:
 
 @routes.operation(
     "GET /v1/models/{model}",
-    "One model",
+    "Get a model",
     {200: ResponseSpec("The model.", ModelResponse), **error_responses(_404="There is no such model.")},
-    parameters={"model": "A persona's id, or with a version: `ballast@v3`, `ballast@base`; `base` alone."},
+    parameters={"model": "A persona's id, optionally with a version (`ballast@v3`, `ballast@base`), or `base`."},
 )
 async def get_model(request: web.Request) -> web.Response:
-    """One of them."""
+    """Returns one model of the list."""
     services, model = get_services(request), request.match_info["model"]
     return ModelResponse.of(services, model, require_model(services, model)).response()
 

@@ -49,10 +49,10 @@ class PreviewBody(FrozenModel):
 
 @routes.operation(
     "POST /personas/{persona_id}/preview",
-    "Hear a voice before it is kept",
+    "Preview a card's voice before saving it",
     {
         200: ResponseSpec(
-            "Server-sent events: `text` with each piece, then `reply` with the whole, or `problem`.",
+            "Server-sent events: `text` for each piece, then `reply` with the whole text, or `problem`.",
             media="text/event-stream",
         ),
         404: "There is no such persona, or no such version.",
@@ -108,7 +108,7 @@ class CheckedCard(ApiModel):
     body=BodySpec(TokenCountRequest, {"texts": {"greeting": "Mind the hook."}}),
 )
 async def post_tokens(request: web.Request) -> web.Response:
-    """Counts texts as the served base model reads them, without what a chat template puts around."""
+    """Counts tokens with the served base model's tokenizer, without the chat template."""
     services = get_services(request)
     texts = parse_body(TokenCountRequest, await read_json_object(request, card_editing.MAX_CARD_BODY_BYTES)).texts
     return (await asyncio.to_thread(_count_tokens, services.base_model, texts)).response()
@@ -121,7 +121,7 @@ def _count_tokens(base_model: str, texts: dict[str, str]) -> TokenCounts:
 
 @routes.operation(
     "GET /personas/{persona_id}/card",
-    "A card",
+    "Get a card",
     {
         200: ResponseSpec(
             "The card: its fields as JSON, or a file.", None, ("application/json", *sorted(set(MEDIA_TYPES.values())))
@@ -174,7 +174,7 @@ def fields_json(found: OwnedPersona) -> dict[str, Any]:
 @routes.operation(
     "POST /personas/{persona_id}/card/check",
     "Check a card",
-    {200: ResponseSpec("What is wrong with it, and what it takes.", CheckedCard), 404: NO_PERSONA_TEXT},
+    {200: ResponseSpec("The card's faults, and its size in tokens.", CheckedCard), 404: NO_PERSONA_TEXT},
     body=BodySpec(card_editing.CardFields, {"tagline": "A crane."}),
 )
 async def post_card_check(request: web.Request) -> web.Response:
@@ -191,7 +191,11 @@ async def post_card_check(request: web.Request) -> web.Response:
 @routes.operation(
     "PUT /personas/{persona_id}/card",
     "Rewrite a card",
-    {200: ResponseSpec("What it takes now.", CheckedCard), 404: NO_PERSONA_TEXT, 409: "Another persona has this name."},
+    {
+        200: ResponseSpec("Its new size in tokens.", CheckedCard),
+        404: NO_PERSONA_TEXT,
+        409: "Another persona has this name.",
+    },
     body=BodySpec(card_editing.CardFields, {"tagline": "A crane."}),
 )
 async def put_card(request: web.Request) -> web.Response:

@@ -57,8 +57,8 @@ class LoreMatches(ApiModel):
 
 @routes.operation(
     "POST /personas/{persona_id}/lore/ask",
-    "What a message finds",
-    {200: ResponseSpec("Every passage, best first, with what decided.", LoreMatches), 404: NO_PERSONA_TEXT},
+    "Search lore by a message",
+    {200: ResponseSpec("All passages, best first, with their scores.", LoreMatches), 404: NO_PERSONA_TEXT},
     body=BodySpec(LoreQuery, {"message": "do you ever rust?"}),
 )
 async def post_lore_query(request: web.Request) -> web.Response:
@@ -78,7 +78,7 @@ async def post_lore_query(request: web.Request) -> web.Response:
 
 @routes.operation(
     "GET /personas/{persona_id}/lore",
-    "A persona's lore",
+    "List a persona's lore",
     {200: "Its files, with passages and tokens.", 404: NO_PERSONA_TEXT},
 )
 async def get_lore_files(request: web.Request) -> web.Response:
@@ -92,9 +92,9 @@ async def get_lore_files(request: web.Request) -> web.Response:
     return web.json_response({"files": files})
 
 
-@routes.operation("GET /personas/{persona_id}/lore/{file}", "A file of lore", {200: "Its text.", 404: NO_FILE_TEXT})
+@routes.operation("GET /personas/{persona_id}/lore/{file}", "Get a lore file", {200: "Its text.", 404: NO_FILE_TEXT})
 async def get_lore_file(request: web.Request) -> web.Response:
-    """The operator's file, or for a server's own persona the server's; else the one that ships."""
+    """Returns the operator's file, or the server's for its own persona, or else the shipped one."""
     found, name = require_lore_owner(request), _file_name_in_path(request)
     text = await asyncio.to_thread(lore_files.read_lore_file, found, found.guild_id, name)
     return web.json_response({"name": name, "text": text})
@@ -102,9 +102,9 @@ async def get_lore_file(request: web.Request) -> web.Response:
 
 @routes.operation(
     "PUT /personas/{persona_id}/lore/{file}",
-    "Write a file of lore",
+    "Write a lore file",
     {
-        200: ResponseSpec("What is found of it from now on.", LoreFileSummary),
+        200: ResponseSpec("The file's passages as they are searched from now on.", LoreFileSummary),
         404: NO_PERSONA_TEXT,
         422: "The file cannot be.",
     },
@@ -123,11 +123,11 @@ async def put_lore_file(request: web.Request) -> web.Response:
 
 @routes.operation(
     "DELETE /personas/{persona_id}/lore/{file}",
-    "Remove a file of lore",
+    "Delete a lore file",
     {200: "It is found no more.", 404: NO_FILE_TEXT},
 )
 async def delete_lore_file(request: web.Request) -> web.Response:
-    """Its text is kept as a revision. A shipped file stays on disk and is excluded."""
+    """Its text is stored as a revision. A shipped file stays on disk and is excluded."""
     found, name = require_lore_owner(request), _file_name_in_path(request)
     await lore_files.remove_lore_file(found, found.guild_id, name)
     return web.json_response({"removed": name})

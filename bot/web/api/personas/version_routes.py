@@ -187,7 +187,7 @@ class PromoteBody(FrozenModel):
     query=PAGE_PARAMETERS,
 )
 async def get_personas(request: web.Request) -> web.Response:
-    """Every persona of every server, those of all servers first."""
+    """Lists the personas of all servers, shared ones first."""
     services, page = get_services(request), parse_page_query(request)
     shown, links = paginate(request, page, owned_personas(services), lambda one: one.id, "persona")
     channels = channels_by_persona(services)
@@ -197,7 +197,7 @@ async def get_personas(request: web.Request) -> web.Response:
 
 @routes.operation(
     "GET /personas/{persona_id}",
-    "One persona",
+    "Get a persona",
     {200: ResponseSpec("The persona.", PersonaResponse), 404: NO_PERSONA_TEXT},
 )
 async def get_persona(request: web.Request) -> web.Response:
@@ -208,15 +208,15 @@ async def get_persona(request: web.Request) -> web.Response:
 
 @routes.operation(
     "GET /personas/{persona_id}/versions",
-    "A persona's versions, newest first",
+    "List a persona's versions, newest first",
     {
-        200: ResponseSpec("A page of versions, and every change of the live one, oldest first.", VersionListResponse),
+        200: ResponseSpec("A page of versions, and changes of the live one, oldest first.", VersionListResponse),
         404: "There is no such persona, or no version `after`.",
     },
     query=PAGE_PARAMETERS,
 )
 async def get_versions(request: web.Request) -> web.Response:
-    """All that were ever there, withdrawn ones too."""
+    """Lists all versions, including withdrawn ones."""
     page, found = parse_page_query(request), require_persona_in_path(request)
     versions = found.services.store.versions
     installed = versions.ever_installed(found.id)[::-1]
@@ -231,11 +231,11 @@ async def get_versions(request: web.Request) -> web.Response:
 
 @routes.operation(
     "GET /personas/{persona_id}/versions/{version}",
-    "One version",
+    "Get a version",
     {200: ResponseSpec("The version.", VersionResponse), 404: NO_VERSION_TEXT},
 )
 async def get_version(request: web.Request) -> web.Response:
-    """With its whole score card, and what its manifest tells of how it was made."""
+    """Returns the version with its score card and manifest."""
     found = require_persona_in_path(request)
     made = require_version_in_path(request, found)
     files = await asyncio.to_thread(read_version_files, found.services, made)
@@ -246,14 +246,14 @@ async def get_version(request: web.Request) -> web.Response:
     "POST /personas/{persona_id}/versions/{version}/promote",
     "Promote a version",
     {
-        200: ResponseSpec("The version, live.", VersionResponse),
+        200: ResponseSpec("The version, now live.", VersionResponse),
         404: NO_VERSION_TEXT,
         409: "The gate or members speak against it, it cannot be served, or the key belongs to another request.",
     },
     body=BodySpec(PromoteBody, {"anyway": False}, required=False),
 )
 async def post_promote(request: web.Request) -> web.Response:
-    """It is loaded first, so that a damaged one never gets to speak; then it makes every reply from the next one on."""
+    """The version is loaded first, so that a damaged one never goes live; it serves from the next reply on."""
     found = require_persona_in_path(request)
     made = require_version_in_path(request, found)
     body = parse_body(PromoteBody, await read_json_object(request) if request.body_exists else {})
@@ -274,7 +274,7 @@ async def post_promote(request: web.Request) -> web.Response:
     },
 )
 async def post_rollback(request: web.Request) -> web.Response:
-    """The version that was live before answers from the next reply on; twice goes two versions back."""
+    """The previous live version serves from the next reply on; a second call goes back two versions."""
     found = require_persona_in_path(request)
     with errors_as_problems("conflict"):
         change = found.services.versions.roll_back(found.persona, OPERATOR_GUILD_ID, OPERATOR_USER_ID)

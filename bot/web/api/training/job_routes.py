@@ -180,16 +180,16 @@ def _result_summary(home: Path, job: TrainingJob) -> JobResultSummary | None:
 
 @routes.operation(
     "POST /finetune/start-training",
-    "Start a training",
+    "Start a training run",
     {
-        202: ResponseSpec("The job, stored and queued, with the plan of what it will do.", AcceptedJob),
+        202: ResponseSpec("The queued job, with its plan.", AcceptedJob),
         409: "A job for the same is queued already, the queue is full, or the key belongs to another request.",
         422: "Fields are wrong, or it cannot be run here; `would_work` is a body that can.",
     },
     body=BodySpec(TrainingRequest, {"job_name": "oda-1", "persona": "oda"}),
 )
 async def post_training(request: web.Request) -> web.Response:
-    """202 with the job that was queued, or that the same Idempotency-Key queued before."""
+    """Returns 202 with the queued job; the same Idempotency-Key returns the same job."""
     job_id = _idempotent_job_id(request)
     get_services(request)
     body = await read_json_object(request)
@@ -209,7 +209,7 @@ def _idempotent_job_id(request: web.Request) -> str | None:
 
 @routes.operation(
     "POST /finetune/plan",
-    "What a training would do",
+    "Plan a training run",
     {
         200: "Samples, tokens, what is dropped and why, steps, time and memory by recipe; nothing is queued. "
         "`conflict` says what a start would have to wait for.",
@@ -218,7 +218,7 @@ def _idempotent_job_id(request: web.Request) -> str | None:
     body=BodySpec(TrainingRequest, example={"job_name": "oda-1", "persona": "oda"}),
 )
 async def plan_training(request: web.Request) -> web.Response:
-    """The trainer reads the material, which takes seconds, and longer for much of it."""
+    """The trainer reads the material, which takes seconds or more."""
     wanted, plan = await training_service.plan_request(request, await read_json_object(request))
     conflict = get_services(request).queue.conflict(wanted)
     more = {"free_bytes": available_memory_bytes(), "conflict": str(conflict) if conflict else None}
@@ -227,7 +227,7 @@ async def plan_training(request: web.Request) -> web.Response:
 
 @routes.operation(
     "GET /finetune/jobs",
-    "Jobs, newest first",
+    "List jobs, newest first",
     {
         200: ResponseSpec("A page of jobs; `links.next` leads to the older ones.", JobListResponse),
         404: "There is no job `after`.",
@@ -235,12 +235,12 @@ async def plan_training(request: web.Request) -> web.Response:
     query={
         **PAGE_PARAMETERS,
         "guild": integer_parameter(0, MAX_DISCORD_ID, "Of this server; 0 are the operator's own."),
-        "persona": "Of this persona, by its id; a dialogue adapter is `dialogue/<job name>`.",
+        "persona": "Only of this persona, by its id; a dialogue adapter is `dialogue/<job name>`.",
         "state": enum_parameter(training_service.JOB_STATE_NAMES, "In this state."),
     },
 )
 async def get_jobs(request: web.Request) -> web.Response:
-    """All jobs, or those of a server, of a persona, or in a state."""
+    """Lists all jobs, or those of a server, of a persona, or in a state."""
     services, page = get_services(request), parse_page_query(request, "guild", "persona", "state")
     found = services.store.jobs.page(
         page.limit + 1,
@@ -256,10 +256,10 @@ async def get_jobs(request: web.Request) -> web.Response:
 
 
 @routes.operation(
-    "GET /finetune/jobs/{job_id}", "One job", {200: ResponseSpec("The job.", JobResponse), 404: NO_JOB_TEXT}
+    "GET /finetune/jobs/{job_id}", "Get a job", {200: ResponseSpec("The job.", JobResponse), 404: NO_JOB_TEXT}
 )
 async def get_job(request: web.Request) -> web.Response:
-    """Its state, the trainer's last word, what came of it."""
+    """Returns its state, the trainer's latest message, and its result."""
     services = get_services(request)
     return JobResponse.of(services, training_service.require_job(services, request.match_info["job_id"])).response()
 
@@ -274,7 +274,7 @@ async def get_job(request: web.Request) -> web.Response:
     },
 )
 async def cancel_job(request: web.Request) -> web.Response:
-    """Ends for good a job that waits or trains; nothing that is live changes."""
+    """Cancels a queued or running job for good; live versions do not change."""
     services = get_services(request)
     job = training_service.require_job(services, request.match_info["job_id"])
     return JobResponse.of(services, services.queue.cancel(job.job_id)).response()

@@ -129,10 +129,10 @@ class RunEventList(ApiModel):
 
 @routes.operation(
     "GET /finetune/jobs/{job_id}/events",
-    "What a run told",
+    "Get the events of a run",
     {
         200: ResponseSpec(
-            "Events, oldest first; or, where the request accepts it, a stream of them.",
+            "Events, oldest first, or, if the request accepts it, a stream of them.",
             RunEventList,
             LIST_OR_STREAM_TYPES,
         ),
@@ -145,8 +145,8 @@ class RunEventList(ApiModel):
 )
 async def get_run_events(request: web.Request) -> web.StreamResponse:
     """`phase`, `progress`, `evaluation`, `epoch`, `scorecard`, `done` and `failed`, as `events.jsonl` of the job folder
-    has them. With `Accept: text/event-stream` they come as they happen, and `job` with the job when its state changes;
-    a connection that broke is taken up by `Last-Event-ID`, and `anew` says that all before is void.
+    has them. With `Accept: text/event-stream` they are streamed as they happen, and `job` with the job when its state
+    changes; `Last-Event-ID` resumes a broken connection, and `anew` says that all events before are void.
     """
     services, page = get_services(request), parse_page_query(request)
     job = require_job(services, request.match_info["job_id"])
@@ -179,7 +179,7 @@ def _event_position(text: str) -> int:
 
 @routes.operation(
     "GET /finetune/jobs/{job_id}/curves",
-    "The curves of a run",
+    "Get the curves of a run",
     {200: "Losses and learning rate by step, held-out losses, epochs; what all took.", 404: NO_JOB_TEXT},
     query={
         "smoothing": ParameterSpec(
@@ -230,10 +230,10 @@ def _curves_json(course: run_history.MetricsHistory, weight: float) -> dict[str,
 
 @routes.operation(
     "GET /finetune/jobs/{job_id}/log",
-    "The trainer's log",
+    "Get the trainer's log",
     {
         200: ResponseSpec(
-            "Its last lines, without the folders of the machine; empty where there is none.", media="text/plain"
+            "Its last lines, with the machine's paths removed; empty if there is none.", media="text/plain"
         ),
         404: NO_JOB_TEXT,
     },
@@ -249,18 +249,18 @@ async def get_log(request: web.Request) -> web.Response:
 
 @routes.operation(
     "GET /finetune/events",
-    "What trains and waits, and every change",
+    "Follow running and queued jobs",
     {
         200: ResponseSpec(
-            "All jobs that train or wait; or, where the request accepts it, a stream of `job`.",
+            "All running and queued jobs, or, if the request accepts it, a stream of `job` events.",
             JobListResponse,
             LIST_OR_STREAM_TYPES,
         )
     },
 )
 async def get_changes(request: web.Request) -> web.StreamResponse:
-    """The stream tells a job whenever it changes. It begins with all that train or wait, also after a connection that
-    broke: it holds current states, not the changes that led to them.
+    """The stream sends a job whenever it changes. It starts with all running and queued jobs, also when reconnected: it
+    has current states, not past changes.
     """
     require_known_parameters(request)
     services = get_services(request)
