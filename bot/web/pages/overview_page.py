@@ -25,7 +25,7 @@ routes = Routes()
 
 @dataclass(frozen=True)
 class PersonaSummary:
-    """A persona, the version that speaks for it (None: the base model), and its channels."""
+    """A persona, its live version (None: the base model), and its channels."""
 
     persona: Persona
     version: str | None
@@ -101,7 +101,7 @@ def _incompatible_versions(services: Services) -> Iterator[DashboardAlert]:
     for persona_id in dict.fromkeys(persona_id for persona_id, _, _ in services.store.versions.all_installed()):
         live = services.store.versions.live(persona_id)
         if model := request_builder.incompatible_versions.model_of(persona_id, live):
-            what = f"{persona_id} {live} was made for {model}; the base model speaks in its place."
+            what = f"{persona_id} {live} was made for {model}; the base model answers instead."
             yield DashboardAlert("bad", what, f"Train it again, or start the bot with BASE_MODEL={model}.",
                           f"{DASHBOARD}/personas/{persona_id}")  # fmt: skip
 

@@ -132,7 +132,7 @@ async def test_a_version_goes_live_and_is_taken_back(dashboard, phone):
     assert services(dashboard).store.versions.live("ballast") == "v2"
     await page.get_by_role("link", name="Roll back").click()
     await page.get_by_role("button", name="Roll back to the base model").click()
-    await expect(page.get_by_role("status").first).to_contain_text("The base model speaks for Ballast")
+    await expect(page.get_by_role("status").first).to_contain_text("The base model answers for Ballast")
     await assert_accessible(page)
 
 

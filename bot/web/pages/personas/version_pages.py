@@ -295,7 +295,7 @@ async def post_rollback_page(request: web.Request) -> web.Response:
     with errors_as_problems("conflict"):
         row = found.services.versions.roll_back(found.persona, OPERATOR_GUILD_ID, OPERATOR_USER_ID)
     label = version_label(row.version)
-    message = f"{label[0].upper()}{label[1:]} speaks for {found.persona.name} from the next reply on."
+    message = f"{label[0].upper()}{label[1:]} answers for {found.persona.name} from the next reply on."
     return redirect_to(request, f"{found.page}/versions", message)
 
 
