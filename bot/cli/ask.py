@@ -35,7 +35,7 @@ EPILOG = """examples:
   model_inference --compare oda thrip "What is rope for?"
   model_inference --compare oda@v2 oda@base --seed 7 --json "What is rope for?"
 
-A persona speaks with its live version unless another is named: P@v2 with that one, P@base with the base model.
+A persona answers with its live version unless another is named: P@v2 with that one, P@base with the base model.
 
 exit codes: 0 answered, 1 could not answer, 2 wrong usage, 130 Ctrl-C"""
 BASE = "base"
