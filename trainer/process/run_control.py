@@ -1,10 +1,11 @@
 """Stops and pauses a run between two steps: on a signal, when its job folder is gone, or as its parent process asks."""
 
+import asyncio
 import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Event
@@ -100,6 +101,29 @@ def _send_signal_later(number: signal.Signals) -> None:
     again = threading.Timer(SIGNAL_RETRY_DELAY_S, os.kill, (os.getpid(), number))
     again.daemon = True
     again.start()
+
+
+def run_until_terminated(main: Coroutine[Any, Any, None]) -> None:
+    """Run a coroutine to its end; SIGTERM cancels it, as asyncio does on SIGINT, and raises `Terminated`.
+
+    An exception that a signal handler raises inside a task would be logged as one that nobody retrieved. Only the main
+    thread receives signals; in another one the coroutine just runs.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return asyncio.run(main)
+
+    async def cancel_on_sigterm() -> None:
+        if task := asyncio.current_task():
+            asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+        await main
+
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        asyncio.run(cancel_on_sigterm())
+    except asyncio.CancelledError:
+        raise Terminated from None
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 class JobGoneError(TrainingError):

@@ -26,6 +26,7 @@ from personas.schemas.chat import LoreHit, Persona, Turn
 from trainer.data.synthetic.lore_extraction import find_subject, question_about, write_file_atomically
 from trainer.data.synthetic.reply_backends import ReplyBackend, ReplySession
 from trainer.data.synthetic.reply_filter import ReplyFilter
+from trainer.process.run_control import run_until_terminated
 
 COMBINED_FILE = "all_characters_synthetic.jsonl"
 MAX_ATTEMPTS_PER_DIALOGUE = 12  # limit of attempts per requested dialogue, for models that are not up to it
@@ -76,7 +77,7 @@ def _run_synthesis(request: SynthesisRequest, backend: ReplyBackend) -> dict[str
     for row in journal.kept:
         reply_filter.keep(_replies(row["messages"]))
     if len(journal.kept) < request.count:
-        asyncio.run(_generate_until_enough(request, backend, journal, reply_filter))
+        run_until_terminated(_generate_until_enough(request, backend, journal, reply_filter))
     kept = journal.kept[: request.count]
     file = request.out / f"{request.persona.id}_synthetic.jsonl"
     write_file_atomically(file, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in kept))
