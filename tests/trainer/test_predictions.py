@@ -53,7 +53,7 @@ def test_the_page_says_what_was_found():
     assert [run["memory_ratio"] for run in told["runs"]] == [1.5, 0.5]
     written = calibration_markdown(told)
     assert "| one | embedded | 600 | 3.00 GiB | 2.00 GiB | 1.50 | 30 s | 40 s | 0.75 |" in written
-    assert "Memory: from 0.50 to 1.50 of what was measured." in written and "- one: lora_r=4" in written
+    assert "Memory: from 0.50 to 1.50 of the measurement." in written and "- one: lora_r=4" in written
     assert "| configuration | libraries | loss |" in written and "| two | 512 | 512 |" in written
 
 
