@@ -1,4 +1,4 @@
-"""Runs a job folder: resolve, data, base, train, evaluate, judge, seal."""
+"""Runs a job folder: data (rendered by a partly resolved recipe), resolve, base, train, evaluate, judge, seal."""
 
 from __future__ import annotations
 

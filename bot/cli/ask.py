@@ -156,7 +156,7 @@ def _stored_version(home: Path, persona: Persona, version: str | None) -> str | 
     if not database.exists():
         if version:
             why = f"{persona.name} has no version {version}: no bot has run in {home}."
-            raise RequestError(why, "Train one first.")
+            raise RequestError(why, "Train a version first.")
         return None
     with Store.read_only(database) as store:
         if version:

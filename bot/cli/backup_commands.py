@@ -37,8 +37,8 @@ examples:
   python -m bot restore before-the-move.zip
   python -m bot restore before-the-move.zip --home ~/elsewhere --keep-previous
 
-The bot must not run. Who was forgotten or opted out since the backup was made stays so, and what was deleted on Discord
-stays deleted. The home as it is now is deleted unless --keep-previous is given. See docs/backup.md."""
+Stop the bot first. Members who were forgotten or opted out after the backup stay so, and messages deleted on Discord
+stay deleted. The current home is deleted unless --keep-previous is given. See docs/backup.md."""
 
 
 def add_backup_commands(commands: CommandParsers) -> None:
@@ -50,7 +50,7 @@ def add_backup_commands(commands: CommandParsers) -> None:
     backup.set_defaults(run=run_backup)
     restore = add_command(commands, "restore", "restore a backup", RESTORE_NOTES)
     restore.add_argument("file", type=Path, metavar="FILE", help="a file that `backup` created")
-    restore.add_argument("--home", type=Path, metavar="DIR", help="where to (default: UNDERSTUDY_HOME)")
+    restore.add_argument("--home", type=Path, metavar="DIR", help="the home to restore (default: UNDERSTUDY_HOME)")
     restore.add_argument("--keep-previous", action="store_true", help="keep the current home beside the restored one")
     restore.set_defaults(run=run_restore)
     for command in (backup, restore):
@@ -125,9 +125,9 @@ def _restore_lines(restored: RestoreResult) -> Iterator[str]:
     since, taken = restored.since, restored.since.taken_over
     yield f"{restored.home} is as it was at {restored.made_at}."
     yield (
-        f"What has happened since holds: {taken.decisions} decisions of members, {taken.deleted} messages deleted and "
-        f"{taken.edited} edited on Discord, {since.guilds} servers deleted, {since.tombstones} tombstones. "
-        "Whoever was forgotten has one for each id and name."
+        f"Changes since then stay: {taken.decisions} decisions of members, {taken.deleted} messages deleted and "
+        f"{taken.edited} edited on Discord, {since.guilds} servers deleted, {since.tombstones} tombstones "
+        "(one for each id and name of a forgotten member)."
     )
     if since.lost:
         yield f"WARNING: the database that was there could not be read ({since.lost})"

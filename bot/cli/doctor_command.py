@@ -48,7 +48,7 @@ def run_doctor(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json.dumps({"well": not wrong, "checks": [asdict(check) for check in found]}, ensure_ascii=False))
     elif wrong:
-        print(f"The bot does not work here yet: {', '.join(wrong)}. The remedies stand above.", file=sys.stderr)
+        print(f"The bot does not work here yet: {', '.join(wrong)}. See the advice above.", file=sys.stderr)
     return 1 if wrong else 0
 
 

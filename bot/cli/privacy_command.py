@@ -36,14 +36,14 @@ examples:
   python -m bot privacy export --user 734829104458293761 --out about-them.json
   python -m bot privacy forget --user 734829104458293761 --name "Ada Winter" --name ada_w
 
-For people who have left, or who write to you. Members do the same for themselves with /privacy. The bot may run
-meanwhile. Names are looked for in everything that lies in the home: give those that only this person bears."""
+For people who have left the server, or who contact you. Members use /privacy themselves. The bot may keep running.
+Names are searched for in all files of the home, so give only names that nobody else has."""
 HISTORY_NOTES = """\
 examples:
   python -m bot history --guild 910000000000000001 --persona oda --out oda-history.jsonl
   python -m trainer dataset inspect oda-history.jsonl
 
-Only with Discord's permission (DISCORD_PERMISSION), and only what members wrote who opted in."""
+Needs Discord's permission (DISCORD_PERMISSION), and exports only messages of members who opted in."""
 
 
 def format_member_report(about: MemberReport) -> list[str]:
@@ -141,8 +141,8 @@ def add_commands(commands: CommandParsers) -> None:
         command.add_argument("--json", action="store_true", help="print one JSON object")
     history = add_command(commands, "history", "write stored conversations as a log", HISTORY_NOTES)
     history.add_argument("--guild", type=_user_id, required=True, metavar="ID", help="the server's id")
-    history.add_argument("--persona", required=True, metavar="ID", help="whose answers")
-    history.add_argument("--out", type=Path, required=True, metavar="FILE", help="where to")
+    history.add_argument("--persona", required=True, metavar="ID", help="the persona whose replies are exported")
+    history.add_argument("--out", type=Path, required=True, metavar="FILE", help="the file to write")
     history.add_argument("--json", action="store_true", help="print one JSON object")
     history.set_defaults(run=run_history)
 

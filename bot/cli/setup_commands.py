@@ -15,12 +15,12 @@ from personas.errors import RequestError
 
 INVITE_NOTES = """\
 examples:
-  python -m bot invite                                     the bot that DISCORD_TOKEN is of
+  python -m bot invite                                     the bot of DISCORD_TOKEN
   python -m bot invite --application 1100000000000000001   without a token: the Application ID of the Developer Portal
   python -m bot invite --json
 
-Open the address as somebody who has Manage Server there. Discord shows the same permissions once more, each with a tick
-that can be taken away; what is lost then stands beside it here."""
+Open the URL with an account that has Manage Server in the target server. Discord lists the same permissions; each can
+be unticked, and the list here says what does not work without it."""
 PROGRAM_NAME = "understudy"  # the name for shells: they complete by the first word, and `python` is too general
 COMPLETION_NOTES = """\
 examples:
@@ -28,11 +28,11 @@ examples:
   python -m bot completion zsh > ~/.zfunc/_understudy
   python -m bot completion fish | tee ~/.config/fish/completions/{understudy,model_inference}.fish
 
-It completes `understudy`, which is `python -m bot` under a name of its own, and `model_inference`; both lie in
-.venv/bin. The folders have to be there; in zsh, ~/.zfunc in fpath before compinit. bash (with bash-completion) and fish
-look for a file of the command's name. For this terminal alone, in bash or zsh: source <(.venv/bin/understudy completion
-bash), and in fish: .venv/bin/understudy completion fish | source. The trainer's commands are `understudy-trainer`:
-python -m trainer completion bash."""
+Completes `understudy`, which is the same as `python -m bot`, and `model_inference`; both are in .venv/bin. The folders
+above must exist; in zsh, ~/.zfunc must be in fpath before compinit. bash (with bash-completion) and fish look for files
+with the commands' names. For the current terminal only, in bash or zsh: source <(.venv/bin/understudy completion bash),
+and in fish: .venv/bin/understudy completion fish | source. The trainer's commands are `understudy-trainer`: python -m
+trainer completion bash."""
 
 
 def add_invite_command(commands: CommandParsers) -> None:

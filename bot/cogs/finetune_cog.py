@@ -38,7 +38,7 @@ from personas.schemas.training import TaskType, TrainingRequest
 RETRY_INTERVAL_S = 60.0
 """Interval at which results that could not be posted are posted again."""
 PROMOTION_TEXTS = {
-    False: "Ask: a new version goes live when a moderator presses Promote, whatever the gate says.",
+    False: "Ask: a new version goes live only when a moderator presses Promote, even if the gate approves it.",
     True: "Automatic: a new version that the gate would promote goes live at once; a message says so, with a button "
     "to roll it back. All others need a moderator.",
 }
@@ -85,7 +85,7 @@ class FinetuneCog(commands.Cog):
 
 
 def _suggested_parents(interaction: Interaction) -> list[str]:
-    """What a training can start from: a version for preferences, else a dialogue adapter."""
+    """Suggest adapters to train further: versions for preferences, else dialogue adapters."""
     services = interaction.client.services
     if interaction.namespace.task_type == "preference":
         return [it.version for it in reversed(services.store.versions.installed(persona_option(interaction).id))]
@@ -161,7 +161,7 @@ async def start(
     await respond(interaction, "\n".join([f"Queued as `{job.job_id}`. Its progress is below.", *notes]))
 
 
-@FINETUNE.command(description="Show what a training would do: what it learns from, and how long it takes.")
+@FINETUNE.command(description="Preview a training run: its samples, and how long it takes.")
 @app_commands.describe(**OPTION_HELP)
 async def preview(
     interaction: Interaction,
@@ -208,7 +208,7 @@ def _parse_hyperparameters(text: str, **named: float | None) -> dict[str, Any]:
 # ------------------------------------------------------------------------------------------ jobs
 
 
-@FINETUNE.command(description="Show the running, queued and latest finished trainings.")
+@FINETUNE.command(description="Show running, queued and recently finished training runs.")
 async def status(interaction: Interaction) -> None:
     services = interaction.client.services
     jobs = services.store.jobs.of_guild(interaction.guild_id or 0, limit=5)
@@ -232,7 +232,9 @@ def _select_job(jobs: list[TrainingJob], wanted: str | None, what: str) -> Train
     for job in jobs:
         if wanted in (None, job.job_id, job.name):
             return job
-    known = ", ".join(f"{job.name} (`{job.job_id}`)" for job in jobs) or "none"
+    if not jobs:
+        raise RequestError(f"There is no {what}.", "`/finetune status` lists all jobs.")
+    known = ", ".join(f"{job.name} (`{job.job_id}`)" for job in jobs)
     raise RequestError(f"There is no such {what}.", f"There are: {known}.")
 
 

@@ -141,7 +141,7 @@ def _import_lines(imported: CardImport, guild_id: int) -> list[str]:
 # ------------------------------------------------------------------------------------------ the channel's persona
 
 
-@PERSONA.command(name="set", description="Let a persona live in this channel (moderators).")
+@PERSONA.command(name="set", description="Set this channel's persona (moderators).")
 @app_commands.describe(
     persona="Which persona", answers="Which messages it answers (every one that the bot may read, if left out)"
 )
@@ -176,12 +176,12 @@ async def show(interaction: Interaction) -> None:
     answered = "every message" if setting.answers == "everything" or not place.guild_id else "messages that mention me"
     tagline = f": {persona.tagline}" if persona.tagline else ""
     is_muted = services.reply_service.rules.muted(persona, place)
-    answers = "Silenced by a moderator (`/persona unmute`)" if is_muted else f"Answers {answered}, and /chat"
+    answers = "Muted by a moderator (`/persona unmute`)" if is_muted else f"Answers {answered}, and /chat"
     head = f"**{persona.name}** (`{short_id(persona, place.guild_id)}`){tagline}"
     await respond(interaction, f"{head}\n{answers}. Live: {live}.")
 
 
-@PERSONA.command(name="list", description="List the personas and where they live.")
+@PERSONA.command(name="list", description="List the personas and their channels.")
 async def list_(interaction: Interaction) -> None:
     services, guild_id = interaction.client.services, interaction.guild_id or 0
     channels = services.store.channels.of_guild(guild_id) if guild_id else []
@@ -191,11 +191,11 @@ async def list_(interaction: Interaction) -> None:
         live = _live_text(services, persona) or "base model"
         head = f"**{persona.name}** (`{short_id(persona, guild_id)}`, {live}) {homes}"
         lines.append(f"{head}\n{persona.tagline}".strip())
-    lines += [f"Silenced: {_mute_text(services, it)}" for it in services.store.mutes.of_guild(guild_id)]
+    lines += [f"Muted: {_mute_text(services, it)}" for it in services.store.mutes.of_guild(guild_id)]
     await respond(interaction, "\n".join(lines) or "No personas.")
 
 
-@PERSONA.command(description="Let no persona live in this channel (moderators).")
+@PERSONA.command(description="Remove this channel's persona (moderators).")
 async def clear(interaction: Interaction) -> None:
     place = channel_ref(_changeable_channel(interaction))
     if not interaction.client.services.store.channels.clear(place.guild_id, place.channel_id):
@@ -248,7 +248,7 @@ def _set_text(persona: Persona, answers: str, channel: SpeakChannel, can_read: b
 # ------------------------------------------------------------------------------------------ mutes
 
 
-@PERSONA.command(description="Silence personas at once, even in the middle of a reply (moderators).")
+@PERSONA.command(description="Mute personas at once, even in the middle of a reply (moderators).")
 @app_commands.describe(
     where="In this channel and its threads, or in the whole server (this channel if left out)",
     persona="Which persona (all if left out)",
@@ -272,7 +272,7 @@ async def mute(
     services, new = interaction.client.services, _requested_mute(interaction, where, persona)
     services.store.mutes.add(new)
     services.reply_service.stop_guild_replies(new.guild_id)
-    text = f"Silenced: {_mute_text(services, new)}. `/persona unmute` lifts it."
+    text = f"Muted: {_mute_text(services, new)}. `/persona unmute` ends it."
     await respond(interaction, text)
     if delete != "nothing":
         await _delete_replies(
@@ -280,9 +280,9 @@ async def mute(
         )
 
 
-@PERSONA.command(description="Let silenced personas answer again (moderators).")
+@PERSONA.command(description="Let muted personas answer again (moderators).")
 @app_commands.describe(
-    where="Where they were silenced (this channel if left out)", persona="Which persona was (all if left out)"
+    where="Where they are muted (this channel if left out)", persona="Which persona (all if left out)"
 )
 @app_commands.choices(where=SCOPE_CHOICES)
 async def unmute(interaction: Interaction, where: MuteScope = "channel", persona: PersonaOption | None = None) -> None:
@@ -290,8 +290,8 @@ async def unmute(interaction: Interaction, where: MuteScope = "channel", persona
     mutes = services.store.mutes
     if not mutes.remove(old.guild_id, old.channel_id, old.persona_id):
         others = "; ".join(_mute_text(services, other) for other in mutes.of_guild(old.guild_id)) or "nothing"
-        raise RefusedError(f"There is no such mute: {_mute_text(services, old)}.", f"Silenced: {others}.")
-    await respond(interaction, f"Lifted: {_mute_text(services, old)}.")
+        raise RefusedError(f"There is no such mute: {_mute_text(services, old)}.", f"Muted: {others}.")
+    await respond(interaction, f"Unmuted: {_mute_text(services, old)}.")
 
 
 def _requested_mute(interaction: Interaction, where: MuteScope, persona: Persona | None) -> Mute:

@@ -123,7 +123,7 @@ class SuggestionTransformer(app_commands.Transformer):
 PersonaOption = app_commands.Transform[Persona, PersonaTransformer]
 FINETUNE = ModeratorGroup(
     name="finetune",
-    description="Retrain a persona (moderators).",
+    description="Train a persona (moderators).",
     guild_only=True,
     allowed_contexts=app_commands.AppCommandContext(guild=True),
     default_permissions=permissions.MODERATOR_PERMISSIONS,

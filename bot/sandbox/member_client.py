@@ -193,6 +193,8 @@ class MemberClient:
     async def _use(
         self, message: Json, name: str, what: str, kinds: tuple[int, ...], fill: Callable[[Json], Json]
     ) -> InteractionResponse:
+        if not isinstance(message, dict):
+            raise SandboxRefusal("`message` must be the message object.")
         current = self._visible(message["id"])
         found = _component(current, name, what, kinds)
         data = {"component_type": found["type"], "custom_id": found["custom_id"], "id": found["id"]} | fill(found)

@@ -72,7 +72,7 @@ class Versions(Table):
         if version not in known:
             raise RequestError(
                 f"{persona_id} has no version {version}.",
-                f"Installed: {', '.join(known)}." if known else "Train one first.",
+                f"Installed: {', '.join(known)}." if known else "Train a version first.",
             )
 
     def live(self, persona_id: str) -> str | None:

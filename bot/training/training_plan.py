@@ -205,7 +205,9 @@ def plan_text(plan: TrainingPlan, recipe: str, place: int, is_training: bool, co
     for estimate in (it for it in plan.recipes if it.recipe == recipe):
         memory = f"{estimate.memory_bytes / 2**30:.1f} GiB of memory"
         lines.append(f"`{recipe}`: {estimate.steps:,} steps, about {format_duration(estimate.seconds)}, {memory}.")
-        lines.append(f"-# estimated from {estimate.basis}; the score card then takes at most as long again")
+        lines.append(
+            f"-# estimated from {estimate.basis}; the score card takes as long again at most, or a few minutes"
+        )
         lines += [f"⚠️ {warning}" for warning in estimate.warnings[:MAX_SHOWN_REASONS]]
     if conflict:
         return "\n".join([*lines, f"It could not be started now: {conflict} Nothing has been queued."])

@@ -106,7 +106,7 @@ class LiveVersions:
             row = self.store.rollouts.roll_back(persona.id, by, time.time(), guild_id)
         except RequestError as error:
             installed = self.store.versions.installed(persona.id)
-            advice = "Make one live with `/finetune promote`." if installed else "Train one first."
+            advice = "Make one live with `/finetune promote`." if installed else "Train a version first."
             raise RequestError(f"{persona.name} has no earlier version to roll back to.", advice) from error
         self._notify_all(guild_id, persona.id)
         return row

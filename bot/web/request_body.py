@@ -117,7 +117,7 @@ def parse_body(model: type[Model], body: dict[str, Any], *, is_form: bool = Fals
         items = [item for item in error.errors(include_url=False) if item["type"] != DEPENDENT_DEFAULT_ERROR]
         errors = [_describe_error(model, item) for item in items[:MAX_REPORTED_ERRORS]]
         names = ", ".join(dict.fromkeys(one["field"] or "the request" for one in errors))
-        message = f"{len(items)} of the fields are invalid: {names}."[:1000]
+        message = f"{len(items)} field{'s are' if len(items) > 1 else ' is'} invalid: {names}."[:1000]
         advice = "Correct what `errors` names; `allowed` says what is valid there."
         raise Problem("invalid-request", message, advice, errors=errors) from None
 

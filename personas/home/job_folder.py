@@ -31,6 +31,8 @@ def read_spec(folder: Path) -> JobSpec:
     try:
         return JobSpec.model_validate_json(file.read_bytes())
     except ValidationError as error:
+        if error.errors()[0]["type"] == "json_invalid":
+            raise RequestError(f"{file} is not valid JSON.", "Create the job folder again.") from None
         raise explain_validation_error(error) from None
     except OSError as error:
         raise RequestError(f"{file} cannot be read: {error.strerror}.", "Name a job folder.") from None

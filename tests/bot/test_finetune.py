@@ -109,7 +109,7 @@ async def test_cancel_ends_a_running_job_and_says_so(stage):
     await stage.sees("Cancelled: **ballast v1**")
     await until(lambda: not stage.backend.busy)
     answer = await stage.moderator.slash(QUAY, "finetune cancel")
-    await until(lambda: "no such job" in (answer.message or {}).get("content", ""))
+    await until(lambda: "There is no job" in (answer.message or {}).get("content", ""))
 
 
 async def test_a_failed_job_says_why_and_what_to_do(stage):
@@ -145,7 +145,7 @@ async def test_a_job_that_somebody_can_mend_goes_on_by_button_or_command(stage):
     stage.backend.finish()
     assert (await stage.sees("Trained: **ballast v1**"))["id"] != again["id"]
     answer = await stage.moderator.slash(QUAY, "finetune resume")
-    await until(lambda: "no such job that can be resumed" in (answer.message or {}).get("content", ""))
+    await until(lambda: "no job that can be resumed" in (answer.message or {}).get("content", ""))
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,7 @@ async def test_mute_stops_a_reply_in_the_middle_and_the_next_before_it_begins(st
     await stage.sees("…", by="Ballast")
     await until(lambda: stage.client.services.reply_service._running)
     answer = await stage.moderator.slash(QUAY, "persona mute")
-    assert answer.ephemeral and "Silenced: all personas in <#" in answer.message["content"]
+    assert answer.ephemeral and "Muted: all personas in <#" in answer.message["content"]
     stopped = await stage.sees("· stopped")
     assert stopped["content"].startswith("Ballast\n-# AI-written")
     stage.engine.free.set()
@@ -43,9 +43,9 @@ async def test_a_mute_survives_a_restart_and_unmute_lifts_it(tmp_path):
     async with on_stage(tmp_path) as stage:
         await stage.member.say(INN, "hello?")
         shown = await stage.member.slash(INN, "persona show")
-        assert "Silenced by a moderator" in shown.message["content"]
+        assert "Muted by a moderator" in shown.message["content"]
         listed = await stage.member.slash(INN, "persona list")
-        assert "Silenced: all personas in the whole server" in listed.message["content"]
+        assert "Muted: all personas in the whole server" in listed.message["content"]
         wrong = await stage.moderator.slash(INN, "persona unmute")
         assert "There is no such mute" in wrong.message["content"]
         assert "all personas in the whole server" in wrong.message["content"]

@@ -56,7 +56,7 @@ def test_messages_may_be_in_any_format_and_what_is_broken_is_counted(tmp_path):
     ("spoil", "error", "said"),
     [
         (lambda f: (f / "request.json").unlink(), RequestError, "request.json cannot be read"),
-        (lambda f: (f / "request.json").write_text("{"), RequestError, "not valid"),
+        (lambda f: (f / "request.json").write_text("{"), RequestError, "not valid JSON"),
         (lambda f: (f / "request.json").write_text("{}"), RequestError, "job_id: Field required"),
         (lambda f: change(f, right="discord-api"), MaterialError, "ada.toml came through Discord's API"),
         (lambda f: change(f, path="../request.json"), MaterialError, "points out of the job's material folder"),

@@ -115,7 +115,9 @@ def _plan_table(plan: dict[str, Any]) -> list[str]:
         if recipe["recipe"] == plan["recipe"]:
             lines += [f"  note: {warning}" for warning in recipe["warnings"]]
             lines += _memory_advice(recipe["memory_bytes"], plan)
-    lines.append("then the evaluation, which takes at most as long again (--card quick: a fifth, --card losses: none)")
+    lines.append(
+        "then the evaluation, as long again at most, or a few minutes (--card quick: a fifth, --card losses: none)"
+    )
     return [*lines, *(f"\n{example}" for example in plan.get("examples", []))]
 
 

@@ -46,7 +46,7 @@ def draw_lengths(folder: Path, spread: Mapping[str, Any], limit: int) -> None:
 
 def new_figure(height: float) -> tuple[Any, Any]:
     """Create a figure of the standard width; return it with its axes."""
-    from matplotlib.figure import Figure  # imports for half a second; no pyplot, which keeps figures
+    from matplotlib.figure import Figure  # importing takes half a second; no pyplot, which keeps figures
 
     figure = Figure(figsize=(7.5, height), layout="constrained")
     axes = figure.add_subplot()
@@ -56,7 +56,7 @@ def new_figure(height: float) -> tuple[Any, Any]:
 
 def save_figure(figure: Any, path: Path, title: str = "") -> None:
     """Write the figure as SVG and PNG. Raises `OSError`."""
-    from matplotlib import rc_context  # imports for half a second
+    from matplotlib import rc_context  # importing takes half a second
 
     with warnings.catch_warnings(), rc_context({"svg.hashsalt": "understudy", "svg.fonttype": "none"}):
         warnings.filterwarnings("ignore", "Glyph .* missing")  # in a source's name; the table has it

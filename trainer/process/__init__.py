@@ -1,1 +1,1 @@
-"""The trainer as a process: its environment, how it is stopped and held, what it says and how errors are told."""
+"""The trainer as a process: its environment, cancellation and pauses, events and error reports."""

@@ -47,7 +47,7 @@ class DistributedContext:
     def join(self) -> None:
         """Join the process group; on a machine with several GPUs, take one."""
         if self.is_distributed:
-            import torch  # accelerate and torch import for seconds; a single process may not need them here
+            import torch  # importing both takes seconds
             from accelerate import PartialState
 
             PartialState(cpu=not torch.cuda.is_available(), timeout=COLLECTIVE_TIMEOUT)
@@ -56,7 +56,7 @@ class DistributedContext:
         """Return the first process's value in all of them."""
         if not self.is_distributed:
             return value
-        from accelerate.utils import broadcast_object_list  # imports for seconds
+        from accelerate.utils import broadcast_object_list  # importing takes seconds
 
         return broadcast_object_list([value])[0]
 
@@ -64,7 +64,7 @@ class DistributedContext:
         """Sum each number over all processes."""
         if not self.is_distributed:
             return list(numbers)
-        from accelerate.utils import gather_object  # imports for seconds
+        from accelerate.utils import gather_object  # importing takes seconds
 
         return [math.fsum(each) for each in zip(*gather_object([numbers]), strict=True)]
 

@@ -64,7 +64,7 @@ def load_fast_tokenizer(base: BaseModel) -> Any:
     """
     if not (base.folder / "tokenizer.json").exists():
         return load_tokenizer(base)
-    from transformers import PreTrainedTokenizerFast  # imports for half a second
+    from transformers import PreTrainedTokenizerFast  # importing takes half a second
 
     tokenizer = read_tokenizer(PreTrainedTokenizerFast, base)
     return tokenizer if tokenizer.chat_template else load_tokenizer(base)  # it explains what is missing

@@ -28,7 +28,7 @@ ENDING_LABELS = {
 
 @dataclass(frozen=True)
 class VersionHistory:
-    """What one server may see: its own versions and actions, the operator's, and others' changes of what is live."""
+    """The history that one server may see: its own versions and actions, the operator's, and others' live changes."""
 
     store: Store
     persona: Persona
@@ -65,7 +65,7 @@ class VersionHistory:
     def _tally_lines(self, version: str | None) -> Iterator[str]:
         tally = self.store.reply_stats.of(ReplySelection(self.persona.id, version, guild_id=self.guild_id))
         if tally.replies:
-            yield f"Here: {rollout_text.tally_text(tally)}"
+            yield f"On this server: {rollout_text.tally_text(tally)}"
 
     def _event_lines(self, version: str | None, changes: list[Promotion], trials: list[Rollout]) -> Iterator[str]:
         yield from (_rollout_line(rollout) for rollout in trials if not rollout.is_promoted)

@@ -60,7 +60,7 @@ export function hear(path, listeners, { back = () => {}, gone = () => location.r
     clearTimeout(patience);
     const link = document.createElement("a");
     [link.href, link.target, link.textContent] = ["/dashboard/sign-in", "_blank", "Sign in"];
-    told = say([link, " (in a new window): the bot knows no longer who looks at this page."], "lost");
+    told = say([link, " (in a new window): your session has ended."], "lost");
   }
 
   start();

@@ -114,8 +114,8 @@ def require_dataset(services: Services, id: str) -> BuiltDataset:
     for known, folder, is_own in _dataset_folders(services, id):
         if known == id:
             return read_dataset(id, folder, is_own=is_own)
-    advice = "GET /datasets lists those that there are, with kind set: a source is built into one first."
-    raise Problem("not-found", f"There is no data set {id!r} that was built.", advice)
+    advice = "GET /datasets lists them, with kind set. Build a data set from a source first."
+    raise Problem("not-found", f"There is no built data set {id!r}.", advice)
 
 
 def _dataset_folders(services: Services, id: str = "") -> list[tuple[str, Path, bool]]:

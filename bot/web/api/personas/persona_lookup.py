@@ -101,7 +101,7 @@ def require_version_in_path(request: web.Request, found: OwnedPersona) -> Instal
     wanted = request.match_info["version"]
     made = {one.version: one for one in found.services.store.versions.ever_installed(found.id)}
     if wanted not in made:
-        advice = f"There are: {', '.join(made)}." if made else "Train one first."
+        advice = f"There are: {', '.join(made)}." if made else "Train a version first."
         raise Problem("not-found", f"{found.persona.name} has no version {wanted[:80]!r}.", advice)
     return made[wanted]
 
