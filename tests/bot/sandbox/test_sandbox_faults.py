@@ -31,15 +31,15 @@ async def test_the_controls_show_how_things_stand(sandbox, probe):
 
 
 async def test_answers_and_events_come_late(sandbox, probe):
-    sandbox.delay(0.3)
+    sandbox.delay(0.6)
     began = time.monotonic()
     await sandbox.member("Nils").say("tavern", "one")
     await sandbox.member("Nils").say("tavern", "two")
     assert [(await probe.hear()).content, (await probe.hear()).content] == ["one", "two"]
-    assert 0.28 < time.monotonic() - began < 0.58  # each by itself, not one after the other
+    assert 0.58 < time.monotonic() - began < 1.15  # each by itself, not one after the other
     began = time.monotonic()
     await probe.room().send("late")
-    assert time.monotonic() - began > 0.28
+    assert time.monotonic() - began > 0.58
 
 
 async def test_a_permission_is_revoked_and_granted(sandbox, probe):
@@ -137,10 +137,10 @@ async def test_the_clock_ends_waits_and_tokens(sandbox, probe):
         await interaction.response.send_message("kept")
 
     await probe.tree.sync()
-    began, waiting = time.monotonic(), asyncio.create_task(sandbox.member("Nils").slash("tavern", "sleep"))
+    waiting = asyncio.create_task(sandbox.member("Nils").slash("tavern", "sleep"))
     await asyncio.wait_for(asked.wait(), 2)
     sandbox.advance(3)
-    assert (await waiting).type is None and time.monotonic() - began < 1
+    assert (await asyncio.wait_for(waiting, 2.5)).type is None  # the three seconds are not waited for
     await sandbox.member("Nils").slash("tavern", "keep")
     sandbox.advance(14 * 60)
     await probe.kept.followup.send("in time")
