@@ -42,8 +42,8 @@ def course() -> None:
     for step in range(1, 25):
         while step == 13 and not (FOLDER / "go-on").exists():
             time.sleep(0.02)
-        told = {"step": step, "of": 24, "epoch": step / 12, "loss": 4 - step / 12, "lr": 1e-3 * (1 - step / 25)}
-        say_kept(**PROGRESS | told | {"eta_s": 24.0 - step, "seconds": float(step)})
+        result = {"step": step, "of": 24, "epoch": step / 12, "loss": 4 - step / 12, "lr": 1e-3 * (1 - step / 25)}
+        say_kept(**PROGRESS | result | {"eta_s": 24.0 - step, "seconds": float(step)})
         if step % 12 == 0:
             loss = 4 - step / 12
             say_kept(event="epoch", epoch=step // 12, train_loss=loss + 0.5, eval_loss=loss, seconds=12.0, step=step)
@@ -189,10 +189,10 @@ def orphan() -> None:
 def listening() -> None:
     """Repeat what is said on standard input; train once it says to go on for the second time."""
     say(event="phase", name="training", detail="ready")
-    heard = []
-    while heard.count("go") < 2:
-        heard.append(sys.stdin.readline().strip())
-        say(event="phase", name="training", detail=heard[-1])
+    received = []
+    while received.count("go") < 2:
+        received.append(sys.stdin.readline().strip())
+        say(event="phase", name="training", detail=received[-1])
     good()
 
 

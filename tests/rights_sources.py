@@ -126,12 +126,12 @@ def history(folder: Path) -> Path:
     with Store.open(folder / "home" / "understudy.sqlite") as store:
         for who in (MIRA, BO):
             store.people.decide(ConsentDecision(int(who), True, 1.0, "en"))
-        told(store)
+        put_sources(store)
         write_history(store, Consent(permission=PERMISSION), GUILD, "ada", folder / "history.jsonl")
     return folder / "history.jsonl"
 
 
-def told(store: Store) -> None:
+def put_sources(store: Store) -> None:
     """The talk as the bot keeps it."""
     said = lines()
     for number, ((who, at, asked), (_, later, answered)) in enumerate(zip(said[::2], said[1::2], strict=True)):

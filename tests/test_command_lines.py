@@ -93,7 +93,7 @@ def test_completion_is_printed_before_anything_heavy_is_loaded(module, name):
     assert name in done.stdout and done.stdout.endswith("ended 0 False\n"), done.stderr
 
 
-def test_without_the_packages_it_is_told_how_to_get_them():
+def test_without_the_packages_it_is_advised_how_to_get_them():
     done = subprocess.run([sys.executable, "-S", "-m", "bot"], capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 1 and "make run" in done.stderr and "is missing" in done.stderr
     assert "Traceback" not in done.stderr
@@ -169,7 +169,7 @@ def ended(monkeypatch, line):
 
 
 @pytest.mark.parametrize("line", [*NOT_THERE, *REFUSED])
-def test_what_is_not_there_or_is_refused_is_told_with_1(line, tmp_path, monkeypatch, capsys):
+def test_what_is_not_there_or_is_refused_is_reported_with_1(line, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("UNDERSTUDY_HOME", str(tmp_path / "home"))
     monkeypatch.setenv(RESTARTED_VARIABLE, "yes")  # else what computes takes the place of this process
@@ -179,7 +179,7 @@ def test_what_is_not_there_or_is_refused_is_told_with_1(line, tmp_path, monkeypa
 
 
 @pytest.mark.parametrize("parser", EVERY)
-def test_words_that_a_command_does_not_take_are_told_with_2(parser, capsys):
+def test_words_that_a_command_does_not_take_are_reported_with_2(parser, capsys):
     with pytest.raises(SystemExit) as refused:
         parser.parse_args(["--no-such-option"])
     assert refused.value.code == 2 and "usage:" in capsys.readouterr().err

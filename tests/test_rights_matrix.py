@@ -119,7 +119,7 @@ def homes(tmp_path_factory):
 
 
 @pytest.fixture
-def house(tmp_path, monkeypatch):
+def training_home(tmp_path, monkeypatch):
     """A folder to work in. The tokenizer is loaded once for all."""
     monkeypatch.setattr(dataset_args, "load_fast_tokenizer", _tokenizer)
     (tmp_path / "ada.toml").write_text(CARD)
@@ -156,8 +156,16 @@ def check_refusal(error: UnderstudyError, right: str) -> None:
 # ------------------------------------------------------------------------------------------ on the command line
 
 
-def options(case: Case, house: Path, path: Path) -> argparse.Namespace:
-    words = ["build", "--persona", str(house / "ada.toml"), "--source", str(path), "--out", str(house / "out")]
+def options(case: Case, training_home: Path, path: Path) -> argparse.Namespace:
+    words = [
+        "build",
+        "--persona",
+        str(training_home / "ada.toml"),
+        "--source",
+        str(path),
+        "--out",
+        str(training_home / "out"),
+    ]
     parser = argparse.ArgumentParser()
     add_build(parser.add_subparsers())
     return parser.parse_args([*words, *(["--right", case.stated] if case.how == "flag" else [])])
@@ -177,8 +185,8 @@ def trained_by_build(given: argparse.Namespace, home: Path, right: str) -> set[s
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
-def test_dataset_build_and_plan(case, made, homes, house):
-    given = options(case, house, laid(case, made, house))
+def test_dataset_build_and_plan(case, made, homes, training_home):
+    given = options(case, training_home, laid(case, made, training_home))
     for (is_permitted, consent), home in homes.items():
         wanted = expected(case.kind, case.right, is_permitted, consent)
         try:
@@ -190,12 +198,12 @@ def test_dataset_build_and_plan(case, made, homes, house):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_bare_licensed_is_refused_with_the_form_that_is_wanted(kind, made, house, capsys):
+def test_a_bare_licensed_is_refused_with_the_form_that_is_wanted(kind, made, training_home, capsys):
     case = Case(kind, "sidecar", "licensed")
     with pytest.raises(UnderstudyError, match=r"licensed:<name>, such as licensed:CC-BY-4\.0"):
-        dataset_args.make_build_spec(options(case, house, laid(case, made, house)))
+        dataset_args.make_build_spec(options(case, training_home, laid(case, made, training_home)))
     with pytest.raises(SystemExit):
-        options(Case(kind, "flag", "licensed"), house, made[kind])
+        options(Case(kind, "flag", "licensed"), training_home, made[kind])
     assert "licensed:<name>" in capsys.readouterr().err
 
 

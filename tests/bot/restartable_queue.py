@@ -10,7 +10,7 @@ from personas.schemas.training import TrainingRequest
 from tests.fakes import FakeClock, FakeTrainingBackend, until
 
 
-class House:
+class TrainingHome:
     """A store, a fake backend and a queue; what the queue tells is kept in `changes`."""
 
     def __init__(self, folder):

@@ -45,9 +45,9 @@ def ask(tmp_path, tiny_base, monkeypatch, capsys):
 def answers(ask, *words):
     code, out, err = ask(*words, "--json", ASKED)
     assert code == 0, err
-    told = json.loads(out)
-    assert told["question"] == ASKED
-    return told["answers"]
+    result = json.loads(out)
+    assert result["question"] == ASKED
+    return result["answers"]
 
 
 def test_the_live_version_answers_unless_another_or_none_is_named(ask):
@@ -82,7 +82,7 @@ def test_two_are_asked_the_same_question(ask):
         (("--persona", "ballast", "--version", "v1", "--base-only"), 2, "not allowed with"),
     ],
 )
-def test_what_cannot_be_asked_is_told_before_a_model_is_loaded(ask, monkeypatch, words, code, said):
+def test_what_cannot_be_asked_is_reported_before_a_model_is_loaded(ask, monkeypatch, words, code, said):
     monkeypatch.setattr(one_question, "LLMEngine", None)  # nothing gets so far
     found, out, err = ask(*words, ASKED)
     assert found == code and out == "" and said in err

@@ -228,5 +228,5 @@ def test_at_the_terminal(home, out, capsys, tmp_path):
     assert restored["home"] == str(tmp_path / "new") and restored["kept"] is None
     arguments = command("restore", made["path"], "--keep-previous")
     assert arguments.run(arguments, home) == 0
-    told = capsys.readouterr()
-    assert "WARNING: the home as it was lies in" in told.out and told.err == ""
+    result = capsys.readouterr()
+    assert "WARNING: the home as it was lies in" in result.out and result.err == ""

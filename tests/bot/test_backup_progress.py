@@ -8,9 +8,9 @@ def test_in_a_pipe_a_line_comes_now_and_then(monkeypatch, capsys):
     now = [0.0]
     monkeypatch.setattr(cli_common.time, "monotonic", lambda: now[0])
     with _progress_bar("backing up") as total:
-        heard = total(64 * 2**20)
+        received = total(64 * 2**20)
         for _ in range(32):
             now[0] += 1
-            heard(2 * 2**20)
+            received(2 * 2**20)
     lines = capsys.readouterr().err.splitlines()
     assert lines == [f"backing up: {done} of 64 MB" for done in (20, 40, 60)]

@@ -45,8 +45,8 @@ def home(tmp_path, tiny_base, renderer):
 async def test_a_bot_that_serves_another_model_says_whose_versions_stay_behind(home, tiny_base, tmp_path, caplog):
     environ = {"UNDERSTUDY_HOME": str(home), "BASE_MODEL": tiny_base.source, "WEB_PORT": "0", "MAX_NEW_TOKENS": "8"}
     async with open_app(load_settings(None, environ), ShippedData.from_source_tree()) as app:
-        told = f"Made for another base model than {tiny_base.source}: ballast v1 (for {tmp_path / 'other'}). The base"
-        assert told in caplog.text and "oda" not in caplog.text and "thrip v1" not in caplog.text
+        result = f"Made for another base model than {tiny_base.source}: ballast v1 (for {tmp_path / 'other'}). The base"
+        assert result in caplog.text and "oda" not in caplog.text and "thrip v1" not in caplog.text
         assert app.services.request_builder.speaking("oda") == "v1"
         shown = await app.sandbox.member(MEMBER).slash(QUAY, "persona show")
         await until(lambda: shown.message)
@@ -98,7 +98,7 @@ def test_what_cannot_be_served_here_is_said_before_it_starts(tiny_base):
     assert not is_same_model("no such model", name) and not is_same_model(name, f"{name}#wrong")
 
 
-async def test_a_moderator_is_told_so_when_a_training_is_queued(stage):
+async def test_a_moderator_is_reported_when_a_training_is_queued(stage):
     answer = await stage.moderator.slash(QUAY, "finetune start", settings="rope_scaling_factor=2")
     await until(lambda: answer.message and not answer.message["flags"] & 128)
     assert "made for embedded#yarn:2 and cannot be served here: this bot serves embedded" in answer.message["content"]

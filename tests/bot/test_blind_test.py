@@ -37,7 +37,7 @@ async def stage(tmp_path):
         yield made
 
 
-async def told(answer):
+async def response_text(answer):
     """An answer once it is there, in words."""
     await until(lambda: answer.message and not answer.message["flags"] & 128)
     return answer.message["content"]
@@ -47,7 +47,7 @@ async def compared(stage, **options):
     """The invitation that members see, and the moderator's own comparison."""
     mark = stage.mark
     answer = await stage.moderator.slash(QUAY, "finetune compare", **options)
-    await told(answer)
+    await response_text(answer)
     return await stage.sees("Which Ballast is better?", since=mark), answer
 
 
@@ -58,7 +58,7 @@ def labels(message):
 async def vote(stage, who, invitation, choice):
     """A member's comparison and their vote on it; gives what they read before and after."""
     answer = await who.click(invitation, "Compare")
-    before = await told(answer)
+    before = await response_text(answer)
     done = await who.click(answer.message, choice)
     assert answer.ephemeral
     return before, done.message["content"], answer.message
@@ -71,7 +71,7 @@ async def test_a_moderator_and_members_get_two_complete_replies_each_of_their_ow
     prompts = {prompt.text for prompt in prompts_for("ballast", stage.client.services.home)}
     for who in (stage.member, stage.moderator):
         answer = await who.click(invitation, "Compare")
-        words = await told(answer)
+        words = await response_text(answer)
         asked = re.search(r"Somebody says to \*\*Ballast\*\*: (.*)", words)[1]
         assert asked in prompts and words.count(f"on {asked}") == 2 and answer.ephemeral
         if who is stage.moderator:
@@ -90,10 +90,10 @@ async def test_nothing_is_shown_before_both_replies_are_complete(stage):
     await asyncio.sleep(0.1)
     assert answer.message["flags"] & 128 and not answer.message["content"]
     stage.engine.free.set()
-    assert (await told(answer)).count("Take ") == 2
+    assert (await response_text(answer)).count("Take ") == 2
 
 
-async def test_nothing_shown_tells_the_versions_until_the_vote_and_then_it_is_told(stage):
+async def test_nothing_shown_tells_the_versions_until_the_vote_and_then_it_is_reported(stage):
     invitation, _ = await compared(stage)
     orders = set()
     for _ in range(12):
@@ -112,7 +112,7 @@ async def test_a_vote_is_locked_and_nobody_votes_for_somebody_else(stage):
     with pytest.raises(SandboxRefusal):
         await stage.member.click(own.message, own_id)
     answer = await stage.member.click(invitation, "Compare")
-    await told(answer)
+    await response_text(answer)
     seq = int(re.search(r"judge:(\d+)", str(answer.message["components"]))[1])
     comparisons = stage.store.comparisons
     assert not comparisons.vote(seq, int(stage.moderator.id), "b", 1.0), "not theirs"
@@ -125,10 +125,10 @@ async def test_a_vote_is_locked_and_nobody_votes_for_somebody_else(stage):
     assert comparisons.get(seq).choice == "tie" and sum(comparisons.judgement_counts("ballast", "v1", "v2")) == 1
 
 
-async def test_a_comparison_of_yesterday_is_told_to_be_expired_and_counts_nowhere(stage):
+async def test_a_comparison_of_yesterday_is_asked_to_be_expired_and_counts_nowhere(stage):
     invitation, _ = await compared(stage)
     answer = await stage.member.click(invitation, "Compare")
-    before = await told(answer)
+    before = await response_text(answer)
     seq = int(re.search(r"judge:(\d+)", str(answer.message["components"]))[1])
     comparisons = stage.store.comparisons
     comparisons.mark_shown_again(seq, comparisons.get(seq).shown_at - COMPARISON_LIFETIME_S - 60)
@@ -137,7 +137,7 @@ async def test_a_comparison_of_yesterday_is_told_to_be_expired_and_counts_nowher
     assert not re.search(r"v1|v2|base", done.message["content"]), "who wrote which stays untold"
     assert comparisons.voted("ballast") == [] and comparisons.votes_since(int(stage.member.id), 0) == 0
     another = await stage.member.click(invitation, "Compare")
-    assert await told(another) != before
+    assert await response_text(another) != before
 
 
 async def press_again(stage, message, custom_id):
@@ -145,7 +145,7 @@ async def press_again(stage, message, custom_id):
     channel = stage.sandbox.channel(QUAY)
     data = {"component_type": 2, "custom_id": custom_id, "id": 1}
     answer = await stage.member._ask(InteractionType.COMPONENT, channel, data, message)
-    return await told(answer)
+    return await response_text(answer)
 
 
 async def test_another_gives_a_prompt_that_was_not_seen_yet_until_all_were(stage):
@@ -156,7 +156,7 @@ async def test_another_gives_a_prompt_that_was_not_seen_yet_until_all_were(stage
     answer = await stage.member.click(invitation, "Compare")
     seen = []
     for _ in range(6):
-        seen.append(re.search(r"\*\*Ballast\*\*: (.*)", await told(answer))[1])
+        seen.append(re.search(r"\*\*Ballast\*\*: (.*)", await response_text(answer))[1])
         await stage.member.click(answer.message, "B")
         answer = await stage.member.click(answer.message, "Another")
     assert sorted(seen[:3]) == sorted(seen[3:]) == ["What now?", "Who?", "Why?"]
@@ -170,7 +170,7 @@ async def test_a_member_may_vote_so_often_a_day(stage):
         await vote(stage, stage.member, invitation, "A")
     made = len(stage.engine.requests)
     answer = await stage.member.click(invitation, "Compare")
-    assert "You have voted 3 times in the last 24 hours" in await told(answer)
+    assert "You have voted 3 times in the last 24 hours" in await response_text(answer)
     assert len(stage.engine.requests) == made
     await vote(stage, stage.moderator, invitation, "A")
 
@@ -181,11 +181,11 @@ async def test_an_open_comparison_and_the_invitation_outlive_a_restart(tmp_path)
             install(stage.store)
         invitation, _ = await compared(stage)
         answer = await stage.member.click(invitation, "Compare")
-        before = await told(answer)
+        before = await response_text(answer)
         open_one = answer.message
     async with on_stage(tmp_path, engine=FakeEngine(takes)) as stage:
         again = await stage.member.click(invitation, "Compare")
-        assert await told(again) == before and not stage.engine.requests, "kept, not made anew"
+        assert await response_text(again) == before and not stage.engine.requests, "kept, not made anew"
         seq = re.search(r"judge:(\d+)", str(open_one["components"]))[1]
         done = await stage.member.click(again.message, f"judge:{seq}:bad")
         assert "Your vote: **both bad**" in done.message["content"]
@@ -199,9 +199,9 @@ async def test_two_presses_at_once_make_one_comparison(stage):
     first = await stage.member.click(invitation, "Compare")
     await until(lambda: len(stage.engine.requests) == 4)
     second = await stage.member.click(invitation, "Compare")
-    assert "Your two replies are being written." in await told(second)
+    assert "Your two replies are being written." in await response_text(second)
     stage.engine.free.set()
-    assert "**A**" in await told(first) and len(stage.engine.requests) == 4
+    assert "**A**" in await response_text(first) and len(stage.engine.requests) == 4
 
 
 async def test_what_cannot_be_compared_is_refused_and_nobody_is_asked(stage):
@@ -211,7 +211,7 @@ async def test_what_cannot_be_compared_is_refused_and_nobody_is_asked(stage):
         ({"persona": "oda"}, "Oda Marrow has no second version to compare."),
     ):
         answer = await stage.moderator.slash(QUAY, "finetune compare", **options)
-        assert words in await told(answer)
+        assert words in await response_text(answer)
     for command in ("finetune compare", "finetune judgement"):
         with pytest.raises(SandboxRefusal, match="permission"):
             await stage.member.slash(QUAY, command)
@@ -222,7 +222,7 @@ async def test_versions_can_be_named_and_members_left_alone(stage):
     answer = await stage.moderator.slash(
         OFFICE, "finetune compare", persona="ballast", version="v1", against="base", invite=False
     )
-    await told(answer)
+    await response_text(answer)
     assert [request.adapter and request.adapter.version for request in stage.engine.requests] == ["v1", None]
     assert not any("Which" in message["content"] for message in stage.sandbox.messages(OFFICE))
     choices = await stage.moderator.autocomplete(QUAY, "finetune compare", "version", version="v")
@@ -253,25 +253,25 @@ async def test_the_prompt_stands_alone_and_takes_no_server_s_lore_for_a_persona_
 async def test_versions_that_say_the_same_are_not_voted_on(stage):
     stage.engine.script = lambda request: ["Word for word."]
     answer = await stage.moderator.slash(QUAY, "finetune compare", invite=False)
-    assert "Both versions say the same, word for word." in await told(answer)
+    assert "Both versions say the same, word for word." in await response_text(answer)
     assert len(stage.engine.requests) == 6
     assert stage.store.comparisons.prompts_seen(int(stage.moderator.id), "ballast") == {}
 
 
-async def test_an_adapter_that_is_damaged_is_told_and_the_next_press_tries_again(stage):
+async def test_an_adapter_that_is_damaged_is_reported_and_the_next_press_tries_again(stage):
     stage.engine.failure = AdapterError("The adapter is damaged.", "Train it again.")
     answer = await stage.moderator.slash(QUAY, "finetune compare", invite=False)
-    assert "The adapter is damaged. Train it again." in await told(answer)
+    assert "The adapter is damaged. Train it again." in await response_text(answer)
     stage.engine.failure = None
     answer = await stage.moderator.slash(QUAY, "finetune compare", invite=False)
-    assert "**A**" in await told(answer)
+    assert "**A**" in await response_text(answer)
 
 
 async def test_a_silenced_persona_is_not_compared_here(stage):
     invitation, _ = await compared(stage)
     await stage.moderator.slash(QUAY, "persona mute")
     answer = await stage.member.click(invitation, "Compare")
-    assert "A moderator has silenced Ballast here." in await told(answer)
+    assert "A moderator has silenced Ballast here." in await response_text(answer)
 
 
 async def test_the_longest_replies_fit_a_message(stage):
@@ -290,7 +290,7 @@ async def test_the_longest_replies_fit_a_message(stage):
 
 async def judgement(stage, **options):
     answer = await stage.moderator.slash(QUAY, "finetune judgement", **options)
-    words = await told(answer)
+    words = await response_text(answer)
     assert answer.ephemeral
     return words
 

@@ -15,7 +15,7 @@ from bot.sandbox import MemberSeed
 from bot.settings import load_settings
 from personas.home.job_material import ShippedData
 from tests.bot.conftest import QUAY, on_stage
-from tests.bot.test_blind_test import told
+from tests.bot.test_blind_test import response_text
 from tests.bot.version_rows import install
 from tests.fake_engine import FakeEngine
 
@@ -46,11 +46,11 @@ async def votes(stage, invitation, name, chooses, count, seed):
     rng, who = random.Random(seed), stage.sandbox.member(name)
     answer = await who.click(invitation, "Compare")
     for _ in range(count):
-        words = await told(answer)
+        words = await response_text(answer)
         first_is_new = words.index(TELLS["v2"]) < words.index(TELLS["v1"])
         await who.click(answer.message, chooses(rng, first_is_new))
         answer = await who.click(answer.message, "Another")
-    await told(answer)
+    await response_text(answer)
 
 
 async def community(home, policies, count):
@@ -61,14 +61,14 @@ async def community(home, policies, count):
         for _ in range(2):
             install(stage.store)
         stage.store.versions.promote("ballast", "v1", 1, 2.0)
-        await told(await stage.moderator.slash(QUAY, "finetune compare"))
+        await response_text(await stage.moderator.slash(QUAY, "finetune compare"))
         invitation = await stage.sees("Which Ballast is better?")
         for start in range(0, len(names), 4):
             some = range(start, min(start + 4, len(names)))
             await asyncio.gather(
                 *(votes(stage, invitation, names[number], policies[number], count, number) for number in some)
             )
-        words = await told(await stage.moderator.slash(QUAY, "finetune judgement"))
+        words = await response_text(await stage.moderator.slash(QUAY, "finetune judgement"))
         ids = {name: stage.sandbox.member(name).id for name in names}
         return words, ids, stage.store.comparisons.judgement_counts("ballast", "v2", "v1")
 
@@ -115,12 +115,12 @@ async def test_the_bot_compares_two_adapters_for_real(tmp_path, tiny_base):
         app.services.store.versions.promote("ballast", "v1", 1, 2.0)
         moderator, member = (app.sandbox.member(name) for name in (MODERATOR, MEMBER))
         answer = await moderator.slash(QUAY, "finetune compare")
-        await told(answer)
+        await response_text(answer)
         done = await moderator.click(answer.message, "A")
         assert "Your vote: **A**. A was **v" in done.message["content"]
         (one,) = app.services.store.comparisons.voted("ballast")
         assert set(one.versions) == {"v1", "v2"} and one.text_a != one.text_b and one.seed_a != one.seed_b
         again = await moderator.click(answer.message, "Another")
-        assert "You have voted once in the last 24 hours" in await told(again)
+        assert "You have voted once in the last 24 hours" in await response_text(again)
         (invitation,) = [one for one in app.sandbox.messages(QUAY) if "Which Ballast is better?" in one["content"]]
-        assert "**A**" in await told(await member.click(invitation, "Compare"))
+        assert "**A**" in await response_text(await member.click(invitation, "Compare"))

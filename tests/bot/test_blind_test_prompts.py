@@ -47,7 +47,7 @@ def test_the_operator_s_own_come_first_and_those_of_the_persona_before_general_o
         (b"\xff\xfe", "oda.txt cannot be read."),
     ],
 )
-def test_a_file_that_cannot_be_used_is_told(tmp_path, content, words):
+def test_a_file_that_cannot_be_used_is_reported(tmp_path, content, words):
     (tmp_path / "prompts").mkdir()
     (tmp_path / "prompts" / "oda.txt").write_bytes(content)
     with pytest.raises(PromptsError, match=words):

@@ -22,7 +22,7 @@ from bot.sandbox import Sandbox, patch_discord
 from bot.settings import Settings
 from bot.store import Channel, Store
 from tests.bot.command_line import typed
-from tests.bot.web.conftest import desk_in
+from tests.bot.web.conftest import dashboard_in
 from tests.fakes import until
 
 ID = "1100000000000000001"
@@ -40,13 +40,13 @@ TOKEN = f"{base64.urlsafe_b64encode(ID.encode()).decode().rstrip('=')}.sandbox.s
         (f"é{TOKEN}", "fail", "something else"),
     ],
 )
-def test_a_token_is_told_by_its_shape_and_never_shown(text, state, words):
+def test_a_token_is_reported_by_its_shape_and_never_shown(text, state, words):
     check = local_checks.check_token(text)
     assert check.state == state and words in check.found
     assert not text or text == ID or text not in check.found + check.remedy
 
 
-def test_a_home_that_others_can_read_or_nobody_can_write_is_told(tmp_path):
+def test_a_home_that_others_can_read_or_nobody_can_write_is_reported(tmp_path):
     check = local_checks.check_home(tmp_path / "new" / "home")
     assert check.state == "ok" and "is created when the bot starts" in check.found
     assert not (tmp_path / "new").exists()
@@ -57,7 +57,7 @@ def test_a_home_that_others_can_read_or_nobody_can_write_is_told(tmp_path):
     assert local_checks.check_home(home).state == "warn" and "chmod 700" in local_checks.check_home(home).remedy
 
 
-def test_the_database_is_told_to_be_in_use_unreadable_or_well(tmp_path):
+def test_the_database_is_asked_to_be_in_use_unreadable_or_well(tmp_path):
     assert local_checks.check_database(tmp_path).found == "none yet"
     with Store.open(tmp_path / "understudy.sqlite"):
         assert "a bot is running on it" in local_checks.check_database(tmp_path).found
@@ -67,7 +67,7 @@ def test_the_database_is_told_to_be_in_use_unreadable_or_well(tmp_path):
 
 
 @pytest.mark.parametrize(("free", "state"), [(2**29, "fail"), (2 * 2**30, "warn"), (9 * 2**30, "ok")])
-def test_a_full_disk_is_told(tmp_path, free, state):
+def test_a_full_disk_is_reported(tmp_path, free, state):
     assert local_checks.check_disk(tmp_path, lambda place: SimpleNamespace(free=free)).state == state
 
 
@@ -79,8 +79,8 @@ async def test_a_port_is_free_ours_or_another_program_s(tmp_path):
         found = await asyncio.to_thread(local_checks.check_port, number, tmp_path)
     assert found.state == "fail" and "WEB_PORT" in found.remedy
     assert local_checks.check_port(number, tmp_path).state == "ok"
-    async with desk_in(tmp_path) as desk:
-        ours = int(desk.url.rpartition(":")[2])
+    async with dashboard_in(tmp_path) as dashboard:
+        ours = int(dashboard.url.rpartition(":")[2])
         elsewhere = await asyncio.to_thread(local_checks.check_port, ours, tmp_path / "another-home")
         assert elsewhere.state == "fail" and "another home's bot" in elsewhere.found and "WEB_PORT" in elsewhere.remedy
         with Store.open(tmp_path / "other" / "understudy.sqlite"):
@@ -90,7 +90,7 @@ async def test_a_port_is_free_ours_or_another_program_s(tmp_path):
         assert (await asyncio.to_thread(local_checks.check_port, ours, tmp_path / "other")).state == "fail", (
             "no bot runs there now"
         )
-        desk.front.close()
+        dashboard.front.close()
         with Store.open(tmp_path / "other" / "understudy.sqlite"):  # it is starting or stopping
             assert (
                 "the bot answers" in (await asyncio.to_thread(local_checks.check_port, ours, tmp_path / "other")).found
@@ -102,9 +102,9 @@ def test_the_command_says_what_is_well_and_what_is_wrong_with_its_exit_code(tmp_
     assert code == 0 and err == ""
     assert "ok    settings" in out and "ok    token" in out and "ok    database        none yet" in out
     code, out, _ = typed(monkeypatch, capsys, tmp_path, "doctor", "--quick", "--json", DISCORD_TOKEN="abc")
-    told = json.loads(out)
-    assert code == 1 and not told["well"]
-    assert [check["name"] for check in told["checks"] if check["state"] == "fail"] == ["token"]
+    result = json.loads(out)
+    assert code == 1 and not result["well"]
+    assert [check["name"] for check in result["checks"] if check["state"] == "fail"] == ["token"]
 
 
 def test_settings_that_cannot_be_read_are_a_finding_not_an_end(tmp_path, monkeypatch, capsys):
@@ -140,7 +140,7 @@ async def test_all_that_discord_grants_is_well(on_sandbox):
     assert "in 1 server" in found[0].found
 
 
-async def test_a_permission_that_is_missing_is_told_with_one_remedy(on_sandbox):
+async def test_a_permission_that_is_missing_is_reported_with_one_remedy(on_sandbox):
     sandbox, settings = on_sandbox
     sandbox.set_permission("SEND_MESSAGES", False)
     sandbox.set_permission("MANAGE_WEBHOOKS", False)
@@ -158,7 +158,7 @@ def test_only_channels_with_a_persona_are_looked_at(tmp_path):
         assert channels_in_use(guild, store) == ["quay"]
 
 
-def test_what_one_channel_denies_is_told_where_it_can_be_allowed():
+def test_what_one_channel_denies_is_reported_where_it_can_be_allowed():
     everything = discord.Permissions.all()
     silent = discord.Permissions(everything.value & ~discord.Permissions(send_messages=True).value)
     guild = SimpleNamespace(name="Skerrow", me=SimpleNamespace(guild_permissions=everything))

@@ -23,7 +23,7 @@ from personas.models.base_model import EMBEDDED, fingerprint, locate
 from personas.schemas.training import AdapterManifest
 from tests.bot.conftest import OFFICE
 from tests.bot.test_app import SHIPPED
-from tests.bot.test_card_commands import bring_in, told
+from tests.bot.test_card_commands import bring_in, response_text
 from tests.fakes import until
 from tests.personas.cards import V2, as_json
 from tests.samples import SCORECARD
@@ -65,7 +65,9 @@ def versions(stage):
 async def test_it_is_installed_and_promoted_by_the_button_of_a_trained_one(stage, tmp_path, served):
     boast = {"verdict": "promote", "reasons": ("The best there is.",), "advice": ("Promote it everywhere.",)}
     card = carrying(sealed(tmp_path / "theirs", served, metrics=SCORECARD.model_copy(update=boast)))
-    said = await told(await bring_in(stage, card, "mira.charx"), "is its version v1: **Promote** makes it live.")
+    said = await response_text(
+        await bring_in(stage, card, "mira.charx"), "is its version v1: **Promote** makes it live."
+    )
     who, installed = versions(stage)
     assert installed == ["v1"] and stage.store.versions.live(who) is None
     place = tmp_path / "models" / "persona_adapters" / who / "v1"
@@ -77,7 +79,9 @@ async def test_it_is_installed_and_promoted_by_the_button_of_a_trained_one(stage
     await stage.moderator.click(said, "Promote")
     await stage.sees("v1 of **Mira** is live from the next reply on.")
     assert stage.store.versions.live(who) == "v1" and stage.engine.loaded[0].name == f"{who}-v1"
-    await told(await stage.moderator.slash(OFFICE, "finetune rollback", persona="mira"), "the base model answers")
+    await response_text(
+        await stage.moderator.slash(OFFICE, "finetune rollback", persona="mira"), "the base model answers"
+    )
     (job,) = stage.store.jobs.of_guild(stage.sandbox.guild_id)
     assert (job.state, job.request.recipe, job.result.imported) == ("done", "s1-t4", True)
     assert job.result.scorecard == SCORECARD, "its maker's verdict is nobody's here"
@@ -86,7 +90,7 @@ async def test_it_is_installed_and_promoted_by_the_button_of_a_trained_one(stage
 
 async def test_a_recipe_name_of_another_program_is_not_taken_on(stage, tmp_path, served):
     card = carrying(sealed(tmp_path / "theirs", served, recipe="**Everyone**, look"))
-    await told(await bring_in(stage, card, "mira.charx"), "is its version v1: **Promote** makes it live.")
+    await response_text(await bring_in(stage, card, "mira.charx"), "is its version v1: **Promote** makes it live.")
     (job,) = stage.store.jobs.of_guild(stage.sandbox.guild_id)
     assert job.request.recipe == "demo-cpu"
 
@@ -98,7 +102,7 @@ async def test_the_same_again_is_no_new_version_and_another_is(stage, tmp_path, 
         ("other", PLAIN | {"r": 8}, "is its version v2"),
     ):
         card = carrying(sealed(tmp_path / name, served, config))
-        await told(await bring_in(stage, card, "mira.charx"), words)
+        await response_text(await bring_in(stage, card, "mira.charx"), words)
     assert versions(stage)[1] == ["v1", "v2"]
 
 
@@ -113,7 +117,7 @@ async def test_the_same_again_is_no_new_version_and_another_is(stage, tmp_path, 
 )
 async def test_what_cannot_be_used_stays_in_the_card_and_that_is_said(stage, tmp_path, served, changes, words):
     card = carrying(sealed(tmp_path / "theirs", **{"base_hash": served, **changes}))
-    said = await told(await bring_in(stage, card, "mira.charx"), words)
+    said = await response_text(await bring_in(stage, card, "mira.charx"), words)
     assert "stays in it, and is not installed" in said["content"] and "is a persona of this server" in said["content"]
     assert versions(stage)[1] == [] and not (tmp_path / "models").exists()
     (kept,) = tmp_path.glob("personas/*/*/files.charx")
@@ -124,7 +128,7 @@ async def test_a_damaged_adapter_is_not_installed(stage, tmp_path, served):
     card = parse_card(carrying(sealed(tmp_path / "theirs", served)), "it")
     files = dict(card.files) | {f"{ADAPTER_URI_PREFIX}adapter_model.safetensors": b"rotten"}
     content = write_card(dataclasses.replace(card, files=files), "charx", "it").content
-    await told(await bring_in(stage, content, "mira.charx"), "is damaged: adapter_model.safetensors")
+    await response_text(await bring_in(stage, content, "mira.charx"), "is damaged: adapter_model.safetensors")
     assert versions(stage)[1] == []
 
 
@@ -180,7 +184,7 @@ async def test_a_trained_adapter_that_was_exported_speaks_after_import_and_promo
         stage = app.sandbox
         moderator = stage.member("Mina Vale")
         card = StoredFile.named("mira.charx", carrying(ref.folder))
-        said = await told(
+        said = await response_text(
             await moderator.slash(OFFICE, "persona import", card=card), "is its version v1: **Promote** makes it live."
         )
         await moderator.slash(OFFICE, "persona set", persona="mira", answers="everything")

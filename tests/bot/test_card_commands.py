@@ -25,7 +25,7 @@ GUILD, OTHER = 1_111_111_111_111_111_111, 2_222_222_222_222_222_222
 MIRA = write_card(with_picture(parse_card(as_json(V2), "it"), PIXEL, "it"), "png", "it").content
 
 
-async def told(answer, words):
+async def response_text(answer, words):
     await until(lambda: words in (answer.message or {}).get("content", ""))
     assert answer.ephemeral
     return answer.message
@@ -41,7 +41,7 @@ async def fetched(url):
 
 
 async def test_a_card_becomes_a_persona_that_greets_answers_and_wears_its_picture(stage):
-    said = await told(await bring_in(stage), "**Mira** (`mira`) is a persona of this server now.")
+    said = await response_text(await bring_in(stage), "**Mira** (`mira`) is a persona of this server now.")
     assert "tokens of every prompt" in said["content"]
     mark = stage.mark
     await stage.moderator.slash(OFFICE, "persona set", persona="mira", answers="everything")
@@ -55,7 +55,7 @@ async def test_a_card_becomes_a_persona_that_greets_answers_and_wears_its_pictur
 
 
 async def test_the_character_book_is_lore_in_that_server_until_the_persona_goes(stage, tmp_path):
-    said = await told(await bring_in(stage), "is a persona of this server")
+    said = await response_text(await bring_in(stage), "is a persona of this server")
     assert "Its character book is lore now (1 passage)" in said["content"]
     await stage.moderator.slash(OFFICE, "persona set", persona="mira", answers="everything")
     mark = stage.mark
@@ -63,35 +63,35 @@ async def test_the_character_book_is_lore_in_that_server_until_the_persona_goes(
     assert "lore: mira" in (await stage.finished(OFFICE, mark))["content"]
     assert "Mira trims the lamp at six." in [hit.text for hit in stage.engine.requests[-1].lore]
     no_book = {**V2, "data": {**V2["data"], "character_book": None}}
-    await told(await bring_in(stage, as_json(no_book), "mira.json"), "has a new card.")
+    await response_text(await bring_in(stage, as_json(no_book), "mira.json"), "has a new card.")
     assert not list(tmp_path.glob("lore/*/*/*.md"))
-    await told(await bring_in(stage), "has a new card.")
+    await response_text(await bring_in(stage), "has a new card.")
     assert list(tmp_path.glob("lore/*/*/*.md"))
-    await told(await stage.moderator.slash(OFFICE, "persona remove", persona="mira"), "**Mira** is removed")
+    await response_text(await stage.moderator.slash(OFFICE, "persona remove", persona="mira"), "**Mira** is removed")
     assert not list(tmp_path.glob("lore/*/*/*.md"))
 
 
 async def test_an_export_holds_what_was_imported(stage):
-    await told(await bring_in(stage), "is a persona of this server")
+    await response_text(await bring_in(stage), "is a persona of this server")
     for form, name, forms in (("v2", "mira.json", 1), ("png", "mira.png", 1), ("toml", "mira.toml", 2)):
         answer = await stage.moderator.slash(OFFICE, "persona export", persona="Mira", format=form)
-        message = await told(answer, "The card of **Mira**.")
+        message = await response_text(answer, "The card of **Mira**.")
         assert message["attachments"][0]["filename"] == name and len(message["attachments"]) == forms
         card = parse_card(await fetched(message["attachments"][0]["url"]), name)
         assert card.document == V2
     answer = await stage.moderator.slash(OFFICE, "persona export", persona="oda", format="charx")
-    message = await told(answer, "The card of **Oda Marrow**.")
+    message = await response_text(answer, "The card of **Oda Marrow**.")
     assert parse_card(await fetched(message["attachments"][0]["url"]), "oda").name == "Oda Marrow"
 
 
 async def test_a_card_without_a_picture_is_no_png(stage):
-    await told(await bring_in(stage, as_json(V2), "mira.json"), "The card came without a picture.")
+    await response_text(await bring_in(stage, as_json(V2), "mira.json"), "The card came without a picture.")
     answer = await stage.moderator.slash(OFFICE, "persona export", persona="Mira", format="png")
-    await told(answer, "Mira has no picture, which a PNG card needs. Choose another format.")
+    await response_text(answer, "Mira has no picture, which a PNG card needs. Choose another format.")
 
 
 async def test_an_import_under_the_same_id_replaces_the_card_and_the_face(stage):
-    await told(await bring_in(stage), "is a persona of this server")
+    await response_text(await bring_in(stage), "is a persona of this server")
     await stage.moderator.slash(OFFICE, "persona set", persona="mira", answers="everything")
     mark = stage.mark
     await stage.member.say(OFFICE, "evening")
@@ -99,7 +99,7 @@ async def test_an_import_under_the_same_id_replaces_the_card_and_the_face(stage)
     ada = {**V2, "data": {**V2["data"], "name": "Ada"}}
     face = (SHIPPED_CARDS / "oda.png").read_bytes()
     newer = write_card(with_picture(parse_card(as_json(ada), "it"), face, "it"), "png", "it").content
-    await told(await bring_in(stage, newer, "ada.png", id="mira"), "**Ada** (`mira`) has a new card.")
+    await response_text(await bring_in(stage, newer, "ada.png", id="mira"), "**Ada** (`mira`) has a new card.")
     mark = stage.mark
     await stage.member.say(OFFICE, "evening")
     after = await stage.finished(OFFICE, mark)
@@ -112,7 +112,7 @@ async def test_a_picture_that_discord_does_not_take_costs_only_the_face(stage, m
             raise ApiError.field("avatar", "IMAGE_INVALID", "Invalid image data")
 
     monkeypatch.setattr(WebhookManager, "_picture", refuse)
-    await told(await bring_in(stage), "is a persona of this server")
+    await response_text(await bring_in(stage), "is a persona of this server")
     mark = stage.mark
     await stage.moderator.slash(OFFICE, "persona set", persona="mira")
     greeting = await stage.sees("You found the stairs", by="Mira", since=mark)
@@ -122,7 +122,7 @@ async def test_a_picture_that_discord_does_not_take_costs_only_the_face(stage, m
 async def test_a_long_greeting_is_several_messages_without_links(stage):
     greeting = "See https://example.org/x. " + "The stairs are wet. " * 150
     long = {**V2, "data": {**V2["data"], "first_mes": greeting}}
-    await told(await bring_in(stage, as_json(long), "mira.json"), "is a persona of this server")
+    await response_text(await bring_in(stage, as_json(long), "mira.json"), "is a persona of this server")
     mark = stage.mark
     await stage.moderator.slash(OFFICE, "persona set", persona="mira")
     last = await stage.sees("a greeting by this persona's author", by="Mira", since=mark)
@@ -133,12 +133,14 @@ async def test_a_long_greeting_is_several_messages_without_links(stage):
 
 
 async def test_a_removed_persona_leaves_its_channels(stage):
-    await told(await bring_in(stage), "is a persona of this server")
+    await response_text(await bring_in(stage), "is a persona of this server")
     await stage.moderator.slash(OFFICE, "persona set", persona="mira")
-    await told(await stage.moderator.slash(OFFICE, "persona remove", persona="mira"), "**Mira** is removed")
-    await told(await stage.moderator.slash(OFFICE, "persona show"), "No persona lives here.")
-    await told(await stage.moderator.slash(OFFICE, "persona remove", persona="oda"), "came with the bot")
-    await told(await stage.moderator.slash(OFFICE, "persona remove", persona="mira"), "There is no persona 'mira'")
+    await response_text(await stage.moderator.slash(OFFICE, "persona remove", persona="mira"), "**Mira** is removed")
+    await response_text(await stage.moderator.slash(OFFICE, "persona show"), "No persona lives here.")
+    await response_text(await stage.moderator.slash(OFFICE, "persona remove", persona="oda"), "came with the bot")
+    await response_text(
+        await stage.moderator.slash(OFFICE, "persona remove", persona="mira"), "There is no persona 'mira'"
+    )
 
 
 @pytest.mark.parametrize(
@@ -162,21 +164,25 @@ async def test_a_removed_persona_leaves_its_channels(stage):
     ],
 )
 async def test_what_cannot_be_a_persona_is_refused_with_the_reason(stage, content, name, words):
-    await told(await bring_in(stage, content, name), words)
+    await response_text(await bring_in(stage, content, name), words)
     assert len(stage.client.services.personas.of(stage.sandbox.guild_id)) == 3
 
 
 async def test_members_neither_import_nor_export(stage):
-    await told(await bring_in(stage, who=stage.member), "Only moderators may do this.")
-    await told(await stage.member.slash(OFFICE, "persona export", persona="oda"), "Only moderators may do this.")
-    await told(await stage.member.slash(OFFICE, "persona remove", persona="oda"), "Only moderators may do this.")
+    await response_text(await bring_in(stage, who=stage.member), "Only moderators may do this.")
+    await response_text(
+        await stage.member.slash(OFFICE, "persona export", persona="oda"), "Only moderators may do this."
+    )
+    await response_text(
+        await stage.member.slash(OFFICE, "persona remove", persona="oda"), "Only moderators may do this."
+    )
 
 
 async def test_in_direct_messages_there_are_the_personas_for_everybody_only(stage):
-    await told(await bring_in(stage), "is a persona of this server")
+    await response_text(await bring_in(stage), "is a persona of this server")
     room = await stage.moderator.dm()
     answer = await stage.moderator.slash(room["id"], "persona import", card=StoredFile.named("mira.png", MIRA))
-    await told(answer, "Cards belong to a server.")
+    await response_text(answer, "Cards belong to a server.")
     listed = await stage.moderator.slash(room["id"], "persona list")
     await until(lambda: "Ballast" in (listed.message or {}).get("content", ""))
     assert "Mira" not in listed.message["content"]
@@ -184,12 +190,12 @@ async def test_in_direct_messages_there_are_the_personas_for_everybody_only(stag
 
 async def test_a_persona_is_still_there_after_a_restart(tmp_path):
     async with on_stage(tmp_path) as stage:
-        await told(await bring_in(stage, v3_charx(), "mira.charx"), "is a persona of this server")
+        await response_text(await bring_in(stage, v3_charx(), "mira.charx"), "is a persona of this server")
         await stage.moderator.slash(OFFICE, "persona set", persona="mira")
     async with on_stage(tmp_path) as stage:
-        await told(await stage.member.slash(OFFICE, "persona show"), "**Mira** (`mira`)")
+        await response_text(await stage.member.slash(OFFICE, "persona show"), "**Mira** (`mira`)")
         answer = await stage.moderator.slash(OFFICE, "persona export", persona="Mira", format="charx")
-        message = await told(answer, "The card of **Mira**.")
+        message = await response_text(answer, "The card of **Mira**.")
         card = parse_card(await fetched(message["attachments"][0]["url"]), "it")
         assert card.document == v3() and len(card.files) == 3
 

@@ -19,7 +19,7 @@ from personas.home.job_material import ShippedData
 from personas.home.pseudonyms import JobKeys, pseudonym_dataset_name
 from personas.schemas.training import JobSpec, TrainingRequest
 from tests.fakes import FakeClock
-from tests.rights_sources import ADA, ANSWERED, ASKED, BO, CHANNEL, GUILD, MIRA, NAMES, PERMISSION, told
+from tests.rights_sources import ADA, ANSWERED, ASKED, BO, CHANNEL, GUILD, MIRA, NAMES, PERMISSION, put_sources
 
 STATED = Consent(permission=PERMISSION)
 
@@ -27,7 +27,7 @@ STATED = Consent(permission=PERMISSION)
 @pytest.fixture
 def store(tmp_path):
     with Store.open(tmp_path / "home" / "understudy.sqlite") as store:
-        told(store)
+        put_sources(store)
         yield store
 
 

@@ -69,7 +69,7 @@ def test_a_persona_learns_from_its_own(catalogue, shipped):
     ]
 
 
-def test_an_imported_persona_is_told_to_name_a_data_set(catalogue, tmp_path):
+def test_an_imported_persona_is_asked_to_name_a_data_set(catalogue, tmp_path):
     own = tmp_path / "personas" / "77" / "mira-25" / "card.toml"
     own.parent.mkdir(parents=True)
     own.write_text('id = "mira-25"\nname = "Mira"\n')
@@ -173,7 +173,9 @@ def test_the_operators_data_sets_can_be_named_too(catalogue, tmp_path):
         ("oda", 'path = "mine.jsonl"', "form", ""),
     ],
 )
-def test_an_entry_with_a_fault_is_told_and_leaves_the_others(catalogue, tmp_path, caplog, name, where, right, words):
+def test_an_entry_with_a_fault_is_reported_and_leaves_the_others(
+    catalogue, tmp_path, caplog, name, where, right, words
+):
     enter(tmp_path, "good")
     enter(tmp_path, name, where, right)
     for _ in range(2):

@@ -181,7 +181,7 @@ def test_tombstones_are_keyed_and_stand_in_both_places(home):
     assert str(WHO) not in (home / "keys" / "tombstones.json").read_text()
 
 
-def test_whoever_comes_back_is_heard_again_and_not_forgotten_again(home):
+def test_whoever_comes_back_is_played_again_and_not_forgotten_again(home):
     forget(home)
     with opened(home) as store:
         store.messages.append(

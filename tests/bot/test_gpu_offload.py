@@ -60,9 +60,9 @@ class Backend:
 
 
 async def trained(engine, backend, free):
-    told = []
-    await GpuOffloadBackend(backend, engine, lambda: free).run(JOB, told.append)
-    return told
+    result = []
+    await GpuOffloadBackend(backend, engine, lambda: free).run(JOB, result.append)
+    return result
 
 
 async def test_both_stay_on_the_gpu_if_they_fit():
@@ -74,9 +74,9 @@ async def test_both_stay_on_the_gpu_if_they_fit():
 async def test_replies_move_away_for_the_time_and_it_is_said(caplog):
     engine = Engine()
     backend = Backend(engine, small=11, large=1)
-    told = await trained(engine, backend, 10)
+    result = await trained(engine, backend, 10)
     assert backend.trained_beside == ["cpu"] and engine.moves == ["cpu", "cuda"]
-    assert [event.detail for event in told] == [OFFLOAD_TEXT] and OFFLOAD_TEXT in caplog.text
+    assert [event.detail for event in result] == [OFFLOAD_TEXT] and OFFLOAD_TEXT in caplog.text
 
 
 async def test_they_come_back_however_the_training_ends():

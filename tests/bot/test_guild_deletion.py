@@ -33,7 +33,7 @@ async def bot(tmp_path, days):
             await retention.stop()
 
 
-def told(stage, name, data):
+def result(stage, name, data):
     """What Discord says at the gateway; the sandbox has no door out of its only guild."""
     stage.sandbox._container.gateway.dispatch(name, data)
 
@@ -50,7 +50,7 @@ def kept(stage):
 async def test_a_server_that_removes_the_bot_is_deleted_after_the_stated_time(bot):
     stage, clock = bot
     guild_id = stage.sandbox.guild_id
-    told(stage, "GUILD_DELETE", {"id": str(guild_id)})
+    result(stage, "GUILD_DELETE", {"id": str(guild_id)})
     await until(lambda: left(stage) == [guild_id])
     clock.advance(13 * DAY_S)
     await until(lambda: clock.sleepers)
@@ -65,7 +65,7 @@ async def test_a_server_that_removes_the_bot_is_deleted_after_the_stated_time(bo
 @pytest.mark.parametrize("days", [0])
 async def test_where_nothing_is_to_be_kept_it_goes_at_once(bot):
     stage, _ = bot
-    told(stage, "GUILD_DELETE", {"id": str(stage.sandbox.guild_id)})
+    result(stage, "GUILD_DELETE", {"id": str(stage.sandbox.guild_id)})
     await until(lambda: stage.store.guilds.deleted() and kept(stage) == [])
     assert list(stage.store.messages.guild_messages(stage.sandbox.guild_id)) == []
 
@@ -73,11 +73,11 @@ async def test_where_nothing_is_to_be_kept_it_goes_at_once(bot):
 async def test_one_that_takes_the_bot_back_in_time_stays(bot):
     stage, clock = bot
     guild_id = stage.sandbox.guild_id
-    told(stage, "GUILD_DELETE", {"id": str(guild_id)})
+    result(stage, "GUILD_DELETE", {"id": str(guild_id)})
     await until(lambda: left(stage) == [guild_id])
     guild = stage.sandbox._container.gateway._guild_create()
     del guild["unavailable"]  # so it comes when a server has just taken the bot in
-    told(stage, "GUILD_CREATE", guild)
+    result(stage, "GUILD_CREATE", guild)
     await until(lambda: left(stage) == [])
     clock.advance(20 * DAY_S)
     await until(lambda: clock.sleepers)
@@ -86,7 +86,7 @@ async def test_one_that_takes_the_bot_back_in_time_stays(bot):
 
 async def test_one_that_cannot_be_reached_for_a_while_has_removed_nobody(bot):
     stage, clock = bot
-    told(stage, "GUILD_DELETE", {"id": str(stage.sandbox.guild_id), "unavailable": True})
+    result(stage, "GUILD_DELETE", {"id": str(stage.sandbox.guild_id), "unavailable": True})
     await until(lambda: stage.client.guilds[0].unavailable)
     clock.advance(20 * DAY_S)
     await until(lambda: clock.sleepers)

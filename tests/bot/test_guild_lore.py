@@ -18,7 +18,7 @@ UMBRELLA = "# The violet umbrella\nAn umbrella of violet silk hangs in the cab. 
 QUESTION = "whose violet umbrella is that?"
 
 
-async def told(answer, words):
+async def response_text(answer, words):
     await until(lambda: words in (answer.message or {}).get("content", ""))
     assert answer.ephemeral
     return answer.message["content"]
@@ -28,8 +28,8 @@ async def test_a_file_is_found_at_once_under_replies_and_gone_when_removed(stage
     add = await stage.moderator.slash(
         QUAY, "persona lore add", persona="ballast", file=StoredFile.named("The Umbrella.md", UMBRELLA.encode())
     )
-    await told(add, "Ballast knows `the_umbrella.md` now (1 passage), in this server only.")
-    words = await told(await stage.member.slash(QUAY, "persona lore ask", question=QUESTION), "would be given")
+    await response_text(add, "Ballast knows `the_umbrella.md` now (1 passage), in this server only.")
+    words = await response_text(await stage.member.slash(QUAY, "persona lore ask", question=QUESTION), "would be given")
     assert "✅" in words and "`ballast/the_umbrella.md` The violet umbrella" in words and "umbrella, violet" in words
     mark = stage.mark
     await stage.member.say(QUAY, QUESTION)
@@ -37,11 +37,11 @@ async def test_a_file_is_found_at_once_under_replies_and_gone_when_removed(stage
     choices = await stage.moderator.autocomplete(QUAY, "persona lore remove", "file", persona="ballast")
     assert [choice["value"] for choice in choices] == ["the_umbrella.md"]
     gone = await stage.moderator.slash(QUAY, "persona lore remove", persona="ballast", file="the_umbrella.md")
-    await told(gone, "Ballast has forgotten `the_umbrella.md`.")
-    words = await told(await stage.member.slash(QUAY, "persona lore ask", question=QUESTION), "would be given")
+    await response_text(gone, "Ballast has forgotten `the_umbrella.md`.")
+    words = await response_text(await stage.member.slash(QUAY, "persona lore ask", question=QUESTION), "would be given")
     assert "the_umbrella.md" not in words
     again = await stage.moderator.slash(QUAY, "persona lore remove", persona="ballast", file="the_umbrella.md")
-    await told(again, "There are: none.")
+    await response_text(again, "There are: none.")
 
 
 async def test_the_form_outlives_a_restart_and_what_it_holds_too(tmp_path):
@@ -50,16 +50,18 @@ async def test_the_form_outlives_a_restart_and_what_it_holds_too(tmp_path):
         assert form.modal["title"] == "Lore for Oda Marrow"
         stage.client._connection._view_store._modals.clear()  # what a restart of the bot leaves of an open form
         sent = await stage.moderator.submit(form, title="Umbrella", text="A violet umbrella hangs by the stair.")
-        await told(sent, "Oda Marrow knows `umbrella.md` now")
+        await response_text(sent, "Oda Marrow knows `umbrella.md` now")
     assert [p.text for p in read_all_guild_lore(tmp_path)] == ["A violet umbrella hangs by the stair."]
 
 
 async def test_members_may_ask_but_not_change(stage):
     answer = await stage.member.slash(QUAY, "persona lore add", persona="ballast")
-    await told(answer, "Only moderators may do this.")
+    await response_text(answer, "Only moderators may do this.")
     answer = await stage.member.slash(QUAY, "persona lore remove", persona="ballast", file="x.md")
-    await told(answer, "Only moderators may do this.")
-    words = await told(await stage.member.slash(QUAY, "persona lore ask", question="good morning!"), "no passage")
+    await response_text(answer, "Only moderators may do this.")
+    words = await response_text(
+        await stage.member.slash(QUAY, "persona lore ask", question="good morning!"), "no passage"
+    )
     assert "❌" in words and "✅" not in words
 
 

@@ -13,8 +13,8 @@ def test_the_address_of_a_named_application_with_every_permission_explained(tmp_
     assert code == 0 and err == "" and out.splitlines()[0] == invite_url(1100000000000000001)
     assert all(need.why in out and need.cost in out for need in REQUIRED_PERMISSIONS) and "Message Content" in out
     code, out, _ = typed(monkeypatch, capsys, tmp_path, *asked, "7", "--json")
-    told = json.loads(out)
-    assert told["url"] == invite_url(7) and len(told["permissions"]) == len(REQUIRED_PERMISSIONS)
+    result = json.loads(out)
+    assert result["url"] == invite_url(7) and len(result["permissions"]) == len(REQUIRED_PERMISSIONS)
     assert not (tmp_path / "understudy.sqlite").exists(), "nothing is made for it"
 
 

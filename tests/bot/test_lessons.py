@@ -29,7 +29,7 @@ ASKED, ANSWERED, INSTEAD = "do you rust?", "Only where the gulls sit.", "I am a 
 GUILD, THEIRS, WHO, OTHER = 7, 8, 900000000000000071, 900000000000000072
 
 
-async def told(answer, words):
+async def response_text(answer, words):
     await until(lambda: words in (answer.message or {}).get("content", ""))
     assert answer.ephemeral
     return answer.message
@@ -49,27 +49,33 @@ async def test_a_moderator_teaches_sees_it_and_takes_it_back(stage):
     assert form.modal["title"] == "Teach Ballast"
     assert not any(field.get("value") for row in form.modal["components"] for field in row.get("components", [row]))
     sent = await stage.moderator.submit(form, prompt=ASKED, reply=ANSWERED, instead=INSTEAD)
-    await told(sent, "Stored: what **Ballast** should answer to that (number 1)")
+    await response_text(sent, "Stored: what **Ballast** should answer to that (number 1)")
     (lesson,) = stage.store.lessons.of_persona("ballast", stage.sandbox.guild_id)
     assert (lesson.prompt, lesson.reply, lesson.instead_of) == (ASKED, ANSWERED, INSTEAD)
     assert (lesson.user_id, lesson.as_moderator, lesson.right) == (int(stage.moderator.id), True, "form")
-    await told(await stage.moderator.slash(QUAY, "persona taught"), f"`1` {ASKED} → {ANSWERED}")
+    await response_text(await stage.moderator.slash(QUAY, "persona taught"), f"`1` {ASKED} → {ANSWERED}")
     await stage.moderator.click(sent.message, "Undo")
     await until(lambda: stage.store.lessons.get(1) is None)
-    await told(await stage.moderator.slash(QUAY, "persona unteach", number=1), "There is no taught reply 1 of yours")
+    await response_text(
+        await stage.moderator.slash(QUAY, "persona unteach", number=1), "There is no taught reply 1 of yours"
+    )
 
 
 async def test_members_teach_once_they_have_opted_in_and_touch_only_their_own(stage):
-    await told(await stage.member.slash(QUAY, "persona teach"), "Members may teach once they have agreed")
+    await response_text(await stage.member.slash(QUAY, "persona teach"), "Members may teach once they have agreed")
     opt_in(stage)
-    await told(await teach(stage.member), "(number 1)")
-    await told(await teach(stage.moderator, "Hardly."), "(number 2)")
-    shown = (await told(await stage.member.slash(QUAY, "persona taught"), "was taught 1 reply"))["content"]
+    await response_text(await teach(stage.member), "(number 1)")
+    await response_text(await teach(stage.moderator, "Hardly."), "(number 2)")
+    shown = (await response_text(await stage.member.slash(QUAY, "persona taught"), "was taught 1 reply"))["content"]
     assert "Hardly." not in shown
-    await told(await stage.member.slash(QUAY, "persona unteach", number=2), "There is no taught reply 2 of yours")
+    await response_text(
+        await stage.member.slash(QUAY, "persona unteach", number=2), "There is no taught reply 2 of yours"
+    )
     assert stage.store.lessons.get(2) and not stage.store.lessons.get(1).as_moderator
-    await told(await stage.moderator.slash(QUAY, "persona unteach", number=1), "Taken back (number 1)")
-    await told(await teach(stage.member, ANSWERED, ANSWERED), "The reply it should give is the one it should not give.")
+    await response_text(await stage.moderator.slash(QUAY, "persona unteach", number=1), "Taken back (number 1)")
+    await response_text(
+        await teach(stage.member, ANSWERED, ANSWERED), "The reply it should give is the one it should not give."
+    )
 
 
 async def test_the_form_and_the_undo_button_outlive_a_restart(tmp_path):
@@ -77,9 +83,9 @@ async def test_the_form_and_the_undo_button_outlive_a_restart(tmp_path):
         form = await stage.moderator.slash(QUAY, "persona teach", persona="oda")
         stage.client._connection._view_store._modals.clear()
         sent = await stage.moderator.submit(form, prompt=ASKED, reply=ANSWERED, instead="")
-        await told(sent, "what **Oda Marrow** should answer")
+        await response_text(sent, "what **Oda Marrow** should answer")
         assert stage.store.lessons.of_persona("oda", 0)[0].instead_of == ""
-        await told(await stage.moderator.slash(QUAY, "privacy show"), "1 replies that you taught personas")
+        await response_text(await stage.moderator.slash(QUAY, "privacy show"), "1 replies that you taught personas")
 
 
 # ------------------------------------------------------------------------------------------ as material
@@ -198,7 +204,7 @@ def test_whoever_gave_a_preference_is_found_in_the_folder_of_a_job_that_waits(st
 
 
 async def test_a_training_by_preference_is_asked_for_on_discord(stage):
-    await told(await teach(stage.moderator), "Stored")
+    await response_text(await teach(stage.moderator), "Stored")
     answer = await stage.moderator.slash(QUAY, "finetune start", task_type="preference")
     await until(lambda: stage.backend.busy)
     request = stage.backend.runs[0].request

@@ -56,7 +56,7 @@ def catalogue(tmp_path):
         yield DatasetCatalog(ShippedData.from_source_tree(), "embedded", tmp_path, store)
 
 
-def test_a_server_starts_from_its_own_and_the_operators_adapters_and_hears_of_no_other(catalogue):
+def test_a_server_starts_from_its_own_and_the_operators_adapters_and_sees_no_other(catalogue):
     assert catalogue.dialogue_adapters(MINE) == ["by_hand", "mine", "operators"]
     assert catalogue.dialogue_adapters(9) == ["by_hand", "operators"]
     assert catalogue.dialogue_adapters() == ["by_hand", "mine", "operators", "theirs"]

@@ -10,7 +10,7 @@ from tests.bot.conftest import OFFICE, QUAY, on_stage
 from tests.fakes import until
 
 
-async def told(answer, words):
+async def response_text(answer, words):
     await until(lambda: words in (answer.message or {}).get("content", ""))
     assert answer.ephemeral
 
@@ -18,34 +18,36 @@ async def told(answer, words):
 async def test_a_moderator_sets_shows_lists_and_clears(stage):
     mark = stage.mark
     answer = await stage.moderator.slash(OFFICE, "persona set", persona="oda marrow", answers="mentions")
-    await told(answer, "**Oda Marrow** lives here now, and answers messages that mention me")
+    await response_text(answer, "**Oda Marrow** lives here now, and answers messages that mention me")
     await stage.sees("a greeting by this persona's author", by="Oda Marrow", since=mark)
-    await told(await stage.member.slash(OFFICE, "persona show"), "Answers messages that mention me, and /chat.")
-    await told(await stage.member.slash(QUAY, "persona show"), "Answers every message, and /chat.")
+    await response_text(
+        await stage.member.slash(OFFICE, "persona show"), "Answers messages that mention me, and /chat."
+    )
+    await response_text(await stage.member.slash(QUAY, "persona show"), "Answers every message, and /chat.")
     listed = await stage.member.slash(QUAY, "persona list")
-    await told(listed, f"<#{stage.sandbox.channel(OFFICE)['id']}>")
-    await told(await stage.moderator.slash(OFFICE, "persona clear"), "Nobody lives here now.")
-    await told(await stage.moderator.slash(OFFICE, "persona clear"), "No persona lives here.")
-    await told(await stage.member.slash(OFFICE, "persona show"), "No persona lives here.")
+    await response_text(listed, f"<#{stage.sandbox.channel(OFFICE)['id']}>")
+    await response_text(await stage.moderator.slash(OFFICE, "persona clear"), "Nobody lives here now.")
+    await response_text(await stage.moderator.slash(OFFICE, "persona clear"), "No persona lives here.")
+    await response_text(await stage.member.slash(OFFICE, "persona show"), "No persona lives here.")
 
 
 async def test_a_member_changes_nothing(stage):
     before = stage.store.channels.of_guild(stage.sandbox.guild_id)
-    await told(await stage.member.slash(QUAY, "persona set", persona="oda"), "Only moderators may do this.")
-    await told(await stage.member.slash(QUAY, "persona clear"), "Only moderators may do this.")
+    await response_text(await stage.member.slash(QUAY, "persona set", persona="oda"), "Only moderators may do this.")
+    await response_text(await stage.member.slash(QUAY, "persona clear"), "Only moderators may do this.")
     assert stage.store.channels.of_guild(stage.sandbox.guild_id) == before
 
 
 async def test_an_unknown_persona_is_refused_with_the_known_ones(stage):
     answer = await stage.moderator.slash(QUAY, "persona set", persona="nobody")
-    await told(answer, "There is no persona 'nobody'. Known: Ballast (`ballast`), Oda Marrow (`oda`)")
+    await response_text(answer, "There is no persona 'nobody'. Known: Ballast (`ballast`), Oda Marrow (`oda`)")
 
 
 async def test_a_new_persona_in_the_channel_answers_at_once_with_its_own_face(stage):
     mark = stage.mark
     await stage.member.say(QUAY, "hello")
     first = await stage.finished(QUAY, mark)
-    await told(
+    await response_text(
         await stage.moderator.slash(QUAY, "persona set", persona="thrip", answers="everything"), "lives here now"
     )
     mark = stage.mark
@@ -62,8 +64,8 @@ async def test_what_is_missing_is_said_where_it_matters(tmp_path, caplog):
     async with on_stage(tmp_path, seed=seed, message_content=False) as stage:
         assert "Manage Webhooks is missing" in caplog.text and "without it personas answer under" in caplog.text
         answer = await stage.moderator.slash(OFFICE, "persona set", persona="oda", answers="everything")
-        await told(answer, "it answers only mentions")
-        await told(answer, "I lack the permission Manage Webhooks here")
+        await response_text(answer, "it answers only mentions")
+        await response_text(answer, "I lack the permission Manage Webhooks here")
 
 
 @pytest.mark.parametrize("need", REQUIRED_PERMISSIONS)

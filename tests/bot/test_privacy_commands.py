@@ -22,7 +22,7 @@ from tests.samples import SCORECARD
 SAID = "The brass heron stands on Tallowmere Street these days."
 
 
-async def told(answer, words):
+async def response_text(answer, words):
     await until(lambda: words in (answer.message or {}).get("content", ""))
     assert answer.ephemeral
     return answer.message
@@ -50,12 +50,12 @@ def train(stage, home, *members, version="v1"):
 
 
 async def test_show_says_what_is_kept_for_how_long_and_where(stage, tmp_path):
-    words = (await told(await stage.member.slash(QUAY, "privacy show"), "What I keep about you"))["content"]
+    words = (await response_text(await stage.member.slash(QUAY, "privacy show"), "What I keep about you"))["content"]
     assert "Nothing." in words and "**Training: no.**" in words
     await talk(stage)
     train(stage, tmp_path, stage.member)
     await stage.member.slash(OFFICE, "persona show")
-    words = (await told(await stage.member.slash(QUAY, "privacy show"), "1 of your messages"))["content"]
+    words = (await response_text(await stage.member.slash(QUAY, "privacy show"), "1 of your messages"))["content"]
     assert "deleted after 90 days" in words and "training data of ballast v1" in words
     assert "you, on this machine" in words
 
@@ -63,20 +63,22 @@ async def test_show_says_what_is_kept_for_how_long_and_where(stage, tmp_path):
 async def test_opting_in_is_explained_first_and_mirrored_for_the_trainer(tmp_path):
     async with on_stage(tmp_path, permission="By letter of Discord, 3 March 2026.") as stage:
         asked = await stage.member.slash(QUAY, "privacy opt-in")
-        message = await told(asked, "May personas be trained on your messages?")
+        message = await response_text(asked, "May personas be trained on your messages?")
         assert "“By letter of Discord, 3 March 2026.”" in message["content"]
         assert stage.store.people.opted_in() == set()
         await stage.member.click(message, "I agree")
-        await told(asked, "You have opted in")
+        await response_text(asked, "You have opted in")
         consent = read_consent(tmp_path)
         assert consent.opted_in == {stage.member.id} and consent.permission.startswith("By letter")
-        await told(await stage.member.slash(QUAY, "privacy opt-in"), "You have already opted in.")
-        await told(await stage.member.slash(QUAY, "privacy opt-out"), "Nothing has been trained on your messages.")
+        await response_text(await stage.member.slash(QUAY, "privacy opt-in"), "You have already opted in.")
+        await response_text(
+            await stage.member.slash(QUAY, "privacy opt-out"), "Nothing has been trained on your messages."
+        )
         assert read_consent(tmp_path).opted_in == frozenset() and stage.store.people.opted_in() == set()
 
 
 async def test_without_a_stated_permission_opting_in_says_that_it_changes_nothing(stage):
-    message = await told(await stage.member.slash(QUAY, "privacy opt-in"), "For now this changes nothing")
+    message = await response_text(await stage.member.slash(QUAY, "privacy opt-in"), "For now this changes nothing")
     await stage.member.click(message, "I agree")
     await until(lambda: stage.store.people.opted_in() == {int(stage.member.id)})
 
@@ -86,7 +88,7 @@ async def test_opting_out_offers_to_withdraw_what_was_trained(stage, tmp_path):
     train(stage, tmp_path, stage.member, version="v2")
     await talk(stage)
     asked = await stage.member.slash(QUAY, "privacy opt-out")
-    message = await told(asked, "stay in use: ballast v2")
+    message = await response_text(asked, "stay in use: ballast v2")
     assert stage.store.versions.live("ballast") == "v2", "only on request"
     mark = stage.mark
     await stage.member.click(message, "Withdraw these too")
@@ -101,7 +103,7 @@ async def test_opting_out_offers_to_withdraw_what_was_trained(stage, tmp_path):
 async def test_the_export_is_everything_as_a_file(stage):
     await talk(stage)
     answer = await stage.member.slash(QUAY, "privacy export")
-    message = await told(answer, "Everything I keep about you")
+    message = await response_text(answer, "Everything I keep about you")
     async with aiohttp.ClientSession() as http, http.get(message["attachments"][0]["url"]) as file:
         about = json.loads(await file.read())
     assert [one["text"] for one in about["messages"]] == [SAID] and about["user_id"] == stage.member.id
@@ -116,7 +118,7 @@ async def test_forgetting_in_the_sandbox_leaves_nothing_in_any_file(tmp_path):
         dm = await member.dm()
         await member.say(dm, "hello there, in private")
         asked = await member.slash(QUAY, "privacy forget")
-        message = await told(asked, "**Forget you?**")
+        message = await response_text(asked, "**Forget you?**")
         assert stage.store.erasure.texts(int(member_id)), "nothing happens before the button"
         mark = stage.mark
         await member.click(message, "Forget me")
@@ -140,10 +142,10 @@ async def test_forgetting_in_the_sandbox_leaves_nothing_in_any_file(tmp_path):
 
 async def test_whoever_was_forgotten_sees_so_and_can_begin_anew(stage):
     await talk(stage)
-    message = await told(await stage.member.slash(QUAY, "privacy forget"), "**Forget you?**")
+    message = await response_text(await stage.member.slash(QUAY, "privacy forget"), "**Forget you?**")
     await stage.member.click(message, "Forget me")
     await stage.sees("Done: you have been forgotten")
-    words = (await told(await stage.member.slash(QUAY, "privacy show"), "I forgot you on"))["content"]
+    words = (await response_text(await stage.member.slash(QUAY, "privacy show"), "I forgot you on"))["content"]
     assert "Deleted: 1 messages" in words
     await talk(stage, "I am back")
     assert stage.store.erasure.texts(int(stage.member.id)) == ["I am back"]
@@ -176,7 +178,7 @@ async def test_a_running_training_on_the_person_is_stopped_and_begins_anew_witho
     folder = tmp_path / "jobs" / job.job_id
     folder.mkdir(parents=True)
     (folder / "log.json").write_text(json.dumps([SAID]))
-    message = await told(await stage.member.slash(QUAY, "privacy forget"), "**Forget you?**")
+    message = await response_text(await stage.member.slash(QUAY, "privacy forget"), "**Forget you?**")
     await stage.member.click(message, "Forget me")
     await stage.sees("Done: you have been forgotten")
     await until(lambda: len(stage.backend.runs) == 2)
@@ -188,7 +190,7 @@ async def test_a_queue_that_has_nothing_of_the_person_goes_on(stage):
     await talk(stage)
     await stage.moderator.slash(QUAY, "finetune start")
     await until(lambda: stage.backend.busy)
-    message = await told(await stage.member.slash(QUAY, "privacy forget"), "**Forget you?**")
+    message = await response_text(await stage.member.slash(QUAY, "privacy forget"), "**Forget you?**")
     await stage.member.click(message, "Forget me")
     await stage.sees("Done: you have been forgotten")
     assert len(stage.backend.runs) == 1 and stage.backend.busy
@@ -212,27 +214,27 @@ async def test_the_operator_on_discord_is_named(stage):
     services = stage.client.services
     stage.client.services = replace(services, privacy=replace(services.privacy, in_sandbox=False))
     owner = stage.client.application.owner
-    words = (await told(await stage.member.slash(QUAY, "privacy show"), "What I keep about you"))["content"]
+    words = (await response_text(await stage.member.slash(QUAY, "privacy show"), "What I keep about you"))["content"]
     assert f"<@{owner.id}>" in words
 
 
 async def test_in_vietnamese_for_whose_discord_is(stage):
     stage.member.set_locale("vi")
-    await told(await stage.member.slash(QUAY, "privacy show"), "Những gì tôi lưu về bạn")
+    await response_text(await stage.member.slash(QUAY, "privacy show"), "Những gì tôi lưu về bạn")
     asked = await stage.member.slash(QUAY, "privacy opt-in")
-    message = await told(asked, "Có được huấn luyện nhân vật")
+    message = await response_text(asked, "Có được huấn luyện nhân vật")
     await stage.member.click(message, "Tôi đồng ý")
-    await told(asked, "bạn đã đồng ý")
-    await told(await stage.member.slash(QUAY, "privacy opt-out"), "Đã ghi nhận")
-    message = await told(await stage.member.slash(QUAY, "privacy forget"), "**Quên bạn?**")
+    await response_text(asked, "bạn đã đồng ý")
+    await response_text(await stage.member.slash(QUAY, "privacy opt-out"), "Đã ghi nhận")
+    message = await response_text(await stage.member.slash(QUAY, "privacy forget"), "**Quên bạn?**")
     await stage.member.click(message, "Hãy quên tôi")
     await stage.sees("Xong: bạn đã được quên.")
 
 
 async def test_it_works_in_direct_messages(stage):
     dm = await stage.member.dm()
-    await told(await stage.member.slash(dm, "privacy show"), "What I keep about you")
-    message = await told(await stage.member.slash(dm, "privacy forget"), "**Forget you?**")
+    await response_text(await stage.member.slash(dm, "privacy show"), "What I keep about you")
+    message = await response_text(await stage.member.slash(dm, "privacy forget"), "**Forget you?**")
     await stage.member.click(message, "Forget me")
     await stage.sees("Done: you have been forgotten")
 
@@ -249,12 +251,12 @@ async def test_lore_and_cards_note_who_gave_them(stage):
 
     lore = StoredFile.named("heron.md", b"# The heron\nIt is of brass.")
     answer = await stage.moderator.slash(QUAY, "persona lore add", persona="ballast", file=lore)
-    await told(answer, "knows `heron.md` now")
-    words = (await told(await stage.moderator.slash(QUAY, "privacy show"), "What you contributed to personas"))[
-        "content"
-    ]
+    await response_text(answer, "knows `heron.md` now")
+    words = (
+        await response_text(await stage.moderator.slash(QUAY, "privacy show"), "What you contributed to personas")
+    )["content"]
     assert "lore “heron.md” for ballast" in words
-    await told(
+    await response_text(
         await stage.moderator.slash(QUAY, "persona lore remove", persona="ballast", file="heron.md"), "has forgotten"
     )
     assert stage.store.people.contributions_of(int(stage.moderator.id)) == []

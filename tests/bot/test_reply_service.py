@@ -234,8 +234,8 @@ async def test_a_reply_that_was_cut_off_long_ago_says_so_and_loses_its_button(tm
         await until(lambda: stage.store.replies.unfinished())
     monkeypatch.setattr("bot.chat.reply_service.MAX_RESUME_AGE_S", 0.0)
     async with on_stage(tmp_path) as stage:
-        told = await stage.sees("This reply was cut off. Ask again.", since=0)
-        assert told["id"] == growing["id"] and not told["components"]
+        result = await stage.sees("This reply was cut off. Ask again.", since=0)
+        assert result["id"] == growing["id"] and not result["components"]
         assert stage.store.replies.unfinished() == [] and stage.engine.requests == []
 
 

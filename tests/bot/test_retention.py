@@ -210,9 +210,9 @@ async def test_its_queued_and_running_jobs_end(bench):
 
 async def test_what_it_had_made_of_a_shipped_persona_stays_unless_from_what_was_said_there(bench):
     store = bench.store
-    shipped, heard = train(store, "shipped", guild=HERE), train(store, "heard", guild=HERE, dataset="history")
-    put(bench.home, {f"models/persona_adapters/oda/{job.version}/manifest.json": b"{}" for job in (shipped, heard)})
-    for job in (shipped, heard):
+    shipped, received = train(store, "shipped", guild=HERE), train(store, "heard", guild=HERE, dataset="history")
+    put(bench.home, {f"models/persona_adapters/oda/{job.version}/manifest.json": b"{}" for job in (shipped, received)})
+    for job in (shipped, received):
         store.versions.promote("oda", job.version, 7, 60.0)
     store.guilds.record_left(HERE, bench.now - 15 * DAY_S)
     await bench.retention.tidy()

@@ -16,7 +16,7 @@ from tests.bot.version_rows import dislike, install, reply
 from tests.fakes import until
 
 
-async def told(who, place, command, /, **options):
+async def response_text(who, place, command, /, **options):
     """What a command answers, and the whole answer."""
     answer = await who.slash(place, command, **options)
     await until(lambda: answer.message and not answer.message["flags"] & 128)
@@ -43,7 +43,7 @@ def version_of(message):
 
 async def test_a_share_of_the_replies_is_made_by_the_new_version_and_stays_with_it(stage):
     install(stage.store)
-    words, answer = await told(stage.moderator, QUAY, "finetune rollout start", share=50)
+    words, answer = await response_text(stage.moderator, QUAY, "finetune rollout start", share=50)
     assert "**v1** of **Ballast** makes 50 % of the replies in this server" in words and answer.ephemeral
     assert stage.engine.loaded[0].name == "ballast-v1", "a damaged version never gets to speak"
     (rollout,) = running(stage)
@@ -70,41 +70,42 @@ async def test_a_share_of_the_replies_is_made_by_the_new_version_and_stays_with_
     assert stage.store.rollouts.get(rollout.seq).ending == "promoted" and running(stage)[0].is_promoted
 
 
-async def test_one_channel_and_its_threads_hear_it_first(stage):
+async def test_one_channel_and_its_threads_get_it_first(stage):
     install(stage.store)
-    await told(stage.moderator, OFFICE, "persona set", persona="ballast")
-    words, _ = await told(stage.moderator, QUAY, "finetune rollout start", channel=OFFICE)
+    await response_text(stage.moderator, OFFICE, "persona set", persona="ballast")
+    words, _ = await response_text(stage.moderator, QUAY, "finetune rollout start", channel=OFFICE)
     assert f"makes the replies in <#{stage.sandbox.channel(OFFICE)['id']}> from now on" in words
     thread = await stage.member.thread(OFFICE, "cranes")
     for channel, version in ((QUAY, "base model"), (OFFICE, "v1")):
         assert version_of((await spoken(stage, channel))[0]) == version
     mark = stage.mark
     await stage.member.say(thread, "@Understudy hello")
-    heard = await stage.sandbox.wait_for("edit", lambda m: "AI-written" in m["content"], timeout_s=8.0, since=mark)
-    assert version_of(heard) == "v1"
+    received = await stage.sandbox.wait_for("edit", lambda m: "AI-written" in m["content"], timeout_s=8.0, since=mark)
+    assert version_of(received) == "v1"
 
 
-async def test_a_rollout_is_stopped_by_command_or_button_and_told_by_status(stage):
+async def test_a_rollout_is_stopped_by_command_or_button_and_reported_by_status(stage):
     install(stage.store)
-    assert "Nothing is rolled out" in (await told(stage.moderator, QUAY, "finetune rollout status"))[0]
-    _, answer = await told(stage.moderator, QUAY, "finetune rollout start", share=99)
+    assert "Nothing is rolled out" in (await response_text(stage.moderator, QUAY, "finetune rollout status"))[0]
+    _, answer = await response_text(stage.moderator, QUAY, "finetune rollout start", share=99)
     _, event = await spoken(stage)
-    words, shown = await told(stage.moderator, QUAY, "finetune rollout status")
+    words, shown = await response_text(stage.moderator, QUAY, "finetune rollout status")
     assert (
         "**Ballast v1** makes 99 % of the replies" in words and f"at {E_VALUE_THRESHOLD:.0f} it is rolled back" in words
     )
     assert shown.ephemeral and "1 replies" in words
     assert (
-        "v1 is being rolled out already" in (await told(stage.moderator, QUAY, "finetune rollout start", share=10))[0]
+        "v1 is being rolled out already"
+        in (await response_text(stage.moderator, QUAY, "finetune rollout start", share=10))[0]
     )
     await stage.moderator.click(answer.message, "Stop")
     await until(lambda: not running(stage))
     message, event = await spoken(stage)
     assert version_of(message) == "base model" and stage.store.replies.get(event).rollout is None
-    words, _ = await told(stage.moderator, QUAY, "finetune rollout stop")
+    words, _ = await response_text(stage.moderator, QUAY, "finetune rollout stop")
     assert "No version of Ballast is being rolled out here" in words
-    await told(stage.moderator, QUAY, "finetune rollout start", share=10)
-    assert "is no longer rolled out" in (await told(stage.moderator, QUAY, "finetune rollout stop"))[0]
+    await response_text(stage.moderator, QUAY, "finetune rollout start", share=10)
+    assert "is no longer rolled out" in (await response_text(stage.moderator, QUAY, "finetune rollout stop"))[0]
     assert [row.ending for row in stage.store.rollouts.of_persona("ballast", int(stage.sandbox.guild_id))] == [
         "stopped",
         "stopped",
@@ -117,12 +118,14 @@ async def test_what_cannot_be_rolled_out_is_refused(stage):
         ({"share": 20}, "There is no version that is not live"),
         ({"share": 20, "version": "v7"}, "no version v7"),
     ):
-        assert words in (await told(stage.moderator, QUAY, "finetune rollout start", **options))[0]
+        assert words in (await response_text(stage.moderator, QUAY, "finetune rollout start", **options))[0]
     install(stage.store)
-    elsewhere = (await told(stage.moderator, QUAY, "finetune rollout start", channel=INN, persona="ballast"))[0]
+    elsewhere = (await response_text(stage.moderator, QUAY, "finetune rollout start", channel=INN, persona="ballast"))[
+        0
+    ]
     assert "Ballast does not live in #" in elsewhere and running(stage) == []
     stage.engine.failure = AdapterError("The adapter is damaged.", "Train it again.")
-    assert "damaged" in (await told(stage.moderator, QUAY, "finetune rollout start", share=20))[0]
+    assert "damaged" in (await response_text(stage.moderator, QUAY, "finetune rollout start", share=20))[0]
     assert running(stage) == []
     for command in ("rollout start", "rollout stop", "rollout status", "history"):
         with pytest.raises(SandboxRefusal, match="permission"):
@@ -153,7 +156,7 @@ async def test_versions_that_can_be_rolled_out_are_offered(stage):
 
 async def test_members_who_fare_worse_have_it_taken_back_and_a_moderator_may_undo_that(stage):
     install(stage.store)
-    await told(stage.moderator, QUAY, "finetune rollout start", share=20)
+    await response_text(stage.moderator, QUAY, "finetune rollout start", share=20)
     (rollout,) = running(stage)
     dislike(stage.store, rollout, 6, at=time.time())
     assert running(stage) == [rollout], "nothing has been looked at"
@@ -177,7 +180,7 @@ async def test_members_who_fare_worse_have_it_taken_back_and_a_moderator_may_und
     await stage.moderator.click(said, "Undo")
     await stage.sees("More has happened since this version was rolled back.")
     assert running(stage) == [], "it is undone once"
-    await told(stage.moderator, QUAY, "finetune rollout start", share=20)
+    await response_text(stage.moderator, QUAY, "finetune rollout start", share=20)
     (again,) = running(stage)
     mark = stage.mark
     message, event = await spoken(stage)
@@ -213,10 +216,10 @@ async def test_a_promoted_version_that_members_interrupt_more_often_is_rolled_ba
     assert stage.store.versions.live("ballast") == "v1", "the evidence begins anew"
 
 
-async def test_what_was_taken_back_before_a_kill_is_told_after_it_and_once(tmp_path):
+async def test_what_was_taken_back_before_a_kill_is_reported_after_it_and_once(tmp_path):
     async with on_stage(tmp_path) as stage:
         install(stage.store)
-        await told(stage.moderator, QUAY, "finetune rollout start", share=20)
+        await response_text(stage.moderator, QUAY, "finetune rollout start", share=20)
         (rollout,) = running(stage)
         stage.store.rollouts.revert(rollout, time.time(), "more 👎 (so many)")  # and then the power failed
     async with on_stage(tmp_path) as stage:
@@ -233,13 +236,13 @@ async def test_what_was_taken_back_before_a_kill_is_told_after_it_and_once(tmp_p
 async def test_evidence_that_a_kill_left_unread_is_read_at_the_start(tmp_path):
     async with on_stage(tmp_path) as stage:
         install(stage.store)
-        await told(stage.moderator, QUAY, "finetune rollout start", share=20)
+        await response_text(stage.moderator, QUAY, "finetune rollout start", share=20)
         dislike(stage.store, running(stage)[0], 6, at=time.time())
     async with on_stage(tmp_path) as stage:
         await stage.sees("was rolled back automatically")
 
 
-async def test_an_end_that_cannot_be_told_keeps_nothing_else(stage):
+async def test_an_end_that_cannot_be_reported_keeps_nothing_else(stage):
     install(stage.store)
     guild = int(stage.sandbox.guild_id)
     gone = stage.store.rollouts.start(NewRollout("ballast", "v1", guild, 404, 7, 20), time.time())
@@ -251,14 +254,14 @@ async def test_an_end_that_cannot_be_told_keeps_nothing_else(stage):
 async def test_another_version_that_goes_live_ends_the_rollout_and_that_is_said(stage):
     for _ in range(2):
         install(stage.store)
-    await told(stage.moderator, QUAY, "finetune rollout start", share=20, version="v1")
-    await told(stage.moderator, QUAY, "finetune promote", version="v2")
+    await response_text(stage.moderator, QUAY, "finetune rollout start", share=20, version="v1")
+    await response_text(stage.moderator, QUAY, "finetune promote", version="v2")
     await stage.sees("v1 of **Ballast** is no longer rolled out: another version is live now.")
 
 
 async def test_stopping_counts_for_who_asked_and_not_for_a_moderator(stage):
     install(stage.store)
-    await told(stage.moderator, QUAY, "finetune rollout start", share=50)
+    await response_text(stage.moderator, QUAY, "finetune rollout start", share=50)
     for who, counts in ((stage.moderator, False), (stage.member, True)):
         stage.engine.free.clear()
         mark = stage.mark
@@ -276,7 +279,7 @@ async def test_a_reply_that_a_crash_cut_off_is_finished_by_the_version_that_was_
     asked = {}
     async with on_stage(tmp_path) as stage:
         install(stage.store)
-        await told(stage.moderator, QUAY, "finetune rollout start", share=50)
+        await response_text(stage.moderator, QUAY, "finetune rollout start", share=50)
         (rollout,) = running(stage)
         stage.engine.free.clear()
         while len(set(asked.values())) < 2:

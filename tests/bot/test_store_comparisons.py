@@ -129,7 +129,7 @@ def test_a_server_and_a_persona_take_their_comparisons_with_them(store):
     assert len(store.comparisons.voted("oda")) == 1 and store.comparisons.voted("mira-there") == []
 
 
-def test_a_member_is_told_of_their_comparisons_and_forgotten_with_them(store):
+def test_a_member_is_reported_of_their_comparisons_and_forgotten_with_them(store):
     voted(store, "a")
     voted(store, "b", user=8)
     shown(store, at=90.0)

@@ -88,7 +88,7 @@ def test_rolling_back_by_hand_ends_the_watch_without_a_word(store):
     assert store.rollouts.running("ballast", 31.0) == store.rollouts.unannounced() == []
 
 
-def test_what_turned_out_worse_is_taken_back_once_and_waits_to_be_told(store):
+def test_what_turned_out_worse_is_taken_back_once_and_waits_to_be_reported(store):
     begun = store.rollouts.start(new(), 10.0)
     assert store.rollouts.revert(begun, 11.0, "more 👎") and not store.rollouts.revert(begun, 12.0, "again")
     assert store.versions.live("ballast") == "v1"

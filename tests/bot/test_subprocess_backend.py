@@ -65,7 +65,7 @@ def kept(workshop, persona="oda"):
     return len(HoldoutIndex.read(holdout_file(workshop.home, persona), HomeKey.of(workshop.home).people()))
 
 
-async def test_what_a_run_has_held_out_the_next_one_is_told(workshop):
+async def test_what_a_run_has_held_out_the_next_one_is_reported(workshop):
     assert isinstance(await workshop.run("holding_out"), TrainingSucceeded)
     assert kept(workshop) == 1 and not (workshop.folder() / HOLDOUT_FILE).exists()
     assert isinstance(await workshop.run("holding_out", workshop.store.jobs.get("j1")), TrainingSucceeded)
@@ -78,7 +78,7 @@ async def test_what_a_run_has_held_out_the_next_one_is_told(workshop):
     assert kept(workshop) == 2 and kept(workshop, None) == 1, "a list for each persona, and one for dialogue"
 
 
-async def test_a_job_that_waited_is_told_what_was_held_out_meanwhile(workshop):
+async def test_a_job_that_waited_is_reported_what_was_held_out_meanwhile(workshop):
     job = workshop.job()
     await workshop.run("failing", job)
     await workshop.run("holding_out", workshop.job("j2"))
@@ -122,17 +122,17 @@ async def test_options_and_environment_of_the_trainer(workshop):
         "HF_TOKEN": "for gated models",
         "TOKENIZERS_PARALLELISM": "false",
     }
-    told = json.loads((await workshop.run("telling", environ=environ)).error)
-    assert told["options"] == ["--threads", "2", "--nice", "5", "--card", "full", "--stop-on-eof"]
-    assert not {"DISCORD_TOKEN", "WANDB_API_KEY", "DB_PASSWORD", "AWS_SECRET_ACCESS_KEY"} & set(told["environ"])
-    assert {"HF_TOKEN", "TOKENIZERS_PARALLELISM", "PATH"} <= set(told["environ"])
-    assert told["environ"]["PYTHONPATH"].split(os.pathsep)[0] == str(ROOT)
-    assert told["cwd"] == str(Path.cwd())
-    assert told["group"] != os.getpgrp(), "Ctrl-C in the terminal does not reach it"
-    assert told["session"] == os.getsid(0), "its niceness counts against the bot"
+    result = json.loads((await workshop.run("telling", environ=environ)).error)
+    assert result["options"] == ["--threads", "2", "--nice", "5", "--card", "full", "--stop-on-eof"]
+    assert not {"DISCORD_TOKEN", "WANDB_API_KEY", "DB_PASSWORD", "AWS_SECRET_ACCESS_KEY"} & set(result["environ"])
+    assert {"HF_TOKEN", "TOKENIZERS_PARALLELISM", "PATH"} <= set(result["environ"])
+    assert result["environ"]["PYTHONPATH"].split(os.pathsep)[0] == str(ROOT)
+    assert result["cwd"] == str(Path.cwd())
+    assert result["group"] != os.getpgrp(), "Ctrl-C in the terminal does not reach it"
+    assert result["session"] == os.getsid(0), "its niceness counts against the bot"
     backend = workshop.backend("telling", environ=environ, secrets={"WANDB_API_KEY": "y"})
-    told = json.loads((await backend.run(workshop.store.jobs.get("j1"), workshop.events.append)).error)
-    assert told["environ"]["WANDB_API_KEY"] == "y" and "DB_PASSWORD" not in told["environ"]
+    result = json.loads((await backend.run(workshop.store.jobs.get("j1"), workshop.events.append)).error)
+    assert result["environ"]["WANDB_API_KEY"] == "y" and "DB_PASSWORD" not in result["environ"]
 
 
 def test_a_request_is_checked_without_leaving_anything(workshop):

@@ -56,19 +56,19 @@ def workshop(tmp_path):
     workshop.store.close()
 
 
-def heard(workshop):
+def received(workshop):
     """What the stand-in says it was told."""
     return [event.detail for event in workshop.events if isinstance(event, Phase)]
 
 
-async def test_the_trainer_is_told_through_its_standard_input(workshop):
+async def test_the_trainer_is_reported_through_its_standard_input(workshop):
     backend = workshop.backend("listening")
     backend.hold(False)  # nobody is there to be told
     run = asyncio.create_task(backend.run(workshop.job(), workshop.events.append))
-    await until(lambda: heard(workshop) == ["ready"])
+    await until(lambda: received(workshop) == ["ready"])
     for held in (True, False, True):
         backend.hold(held)
-    await until(lambda: heard(workshop) == ["ready", "hold", "go", "hold"])
+    await until(lambda: received(workshop) == ["ready", "hold", "go", "hold"])
     assert not run.done()
     backend.hold(False)
     assert isinstance(await asyncio.wait_for(run, 10), TrainingSucceeded)
@@ -76,11 +76,11 @@ async def test_the_trainer_is_told_through_its_standard_input(workshop):
     backend.hold(False)
 
 
-async def test_a_trainer_that_starts_while_replies_are_made_is_told_too(workshop):
+async def test_a_trainer_that_starts_while_replies_are_made_is_reported_too(workshop):
     backend = workshop.backend("listening")
     backend.hold(True)
     run = asyncio.create_task(backend.run(workshop.job(), workshop.events.append))
-    await until(lambda: heard(workshop) == ["ready", "hold"])
+    await until(lambda: received(workshop) == ["ready", "hold"])
     backend.cancel()
     await run
 

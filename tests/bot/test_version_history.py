@@ -5,7 +5,7 @@ import time
 from bot.store import NewRollout
 from bot.versions.rollout.version_history import MAX_ENTRY_CHARACTERS, VersionHistory
 from tests.bot.conftest import QUAY
-from tests.bot.test_rollouts import told
+from tests.bot.test_rollouts import response_text
 from tests.bot.version_rows import install, reply
 from tests.fakes import until
 from tests.samples import SCORECARD
@@ -26,7 +26,7 @@ def entries(text):
 
 
 async def test_a_persona_that_was_never_trained_has_an_empty_history(stage):
-    words, answer = await told(stage.moderator, QUAY, "finetune history")
+    words, answer = await response_text(stage.moderator, QUAY, "finetune history")
     assert words == "**Ballast**: the base model is live. Page 1 of 1."
     assert answer.ephemeral and not answer.message["components"]
 
@@ -72,7 +72,7 @@ async def test_the_gates_verdict_stands_there_with_its_reasons_and_never_too_lon
     assert "<t:1000000038:f>" in found["v1"] and "<t:1000000000:f>" not in found["v1"], "the latest stands there"
 
 
-async def test_other_servers_versions_and_their_doings_are_not_told(stage):
+async def test_other_servers_versions_and_their_doings_are_not_reported(stage):
     store, guild = stage.store, int(stage.sandbox.guild_id)
     install(store, guild=OTHER_GUILD, by=555, at=100.0)
     install(store, guild=guild, by=MINA, at=101.0)
@@ -92,7 +92,7 @@ async def test_other_servers_versions_and_their_doings_are_not_told(stage):
 async def test_its_pages_are_turned(stage):
     for number in range(7):
         install(stage.store, at=float(number))
-    words, answer = await told(stage.moderator, QUAY, "finetune history")
+    words, answer = await response_text(stage.moderator, QUAY, "finetune history")
     assert "Page 1 of 3" in words and list(entries(words)) == ["v7", "v6", "v5"]
     for button, page, versions in (
         ("Older", 2, ["v4", "v3", "v2"]), ("Older", 3, ["v1"]), ("Newer", 2, ["v4", "v3", "v2"]),

@@ -50,7 +50,7 @@ async def of_v2(stage, guild=None):
 class TestVotes:
     """Blind ones."""
 
-    async def test_nothing_is_told_of_what_nobody_heard_nor_of_what_speaks(self, stage):
+    async def test_nothing_is_reported_of_what_nobody_saw_nor_of_what_speaks(self, stage):
         assert await of_v2(stage) is None
         votes(stage.store, 12, "b")
         assert await summarise_votes(stage.store, "ballast", "v1", 1_000_000.0) is None
@@ -74,7 +74,7 @@ class TestVotes:
         found = await of_v2(stage)
         assert found.least > 0.5 and vote_objections(found) == ()
 
-    async def test_a_guild_is_told_of_its_own(self, stage):
+    async def test_a_guild_is_warned_about_its_own(self, stage):
         votes(stage.store, 30, "b")
         assert await of_v2(stage, HERE) and await of_v2(stage, HERE + 1) is None
 

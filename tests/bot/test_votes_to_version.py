@@ -16,7 +16,7 @@ from personas.home.job_folder import read_comparison_targets
 from personas.home.job_material import ShippedData
 from personas.schemas.scorecard import ScoreCard
 from tests.bot.conftest import QUAY
-from tests.bot.test_blind_test import told
+from tests.bot.test_blind_test import response_text
 from tests.fakes import until
 
 MEMBERS, EACH = 12, 27
@@ -29,7 +29,7 @@ async def trained(app, **asked):
     moderator, store = app.sandbox.member(MODERATOR), app.services.store
     guild = app.services.client.guilds[0].id
     before = {job.job_id for job in store.jobs.of_guild(guild)}
-    await told(await moderator.slash(QUAY, "finetune start", **asked))
+    await response_text(await moderator.slash(QUAY, "finetune start", **asked))
     (job,) = [job for job in store.jobs.of_guild(guild) if job.job_id not in before]
     await until(lambda: store.jobs.get(job.job_id).state not in ("queued", "running"), 300)
     ended = store.jobs.get(job.job_id)
@@ -42,7 +42,7 @@ async def votes_of(app, invitation, name):
     who, rng = app.sandbox.member(name), random.Random(name)
     answer = await who.click(invitation, "Compare")
     for _ in range(EACH):
-        words = await told(answer)
+        words = await response_text(answer)
         a, b = re.search(r"\*\*A\*\*\n(.*)\n\*\*B\*\*\n(.*)\n-#", words, re.DOTALL).groups()
         await who.click(answer.message, "Both bad" if rng.random() < 0.1 else "A" if len(a) < len(b) else "B")
         answer = await who.click(answer.message, "Another")
@@ -63,7 +63,7 @@ async def test_votes_become_a_version_that_the_gate_compares_with_the_live_one(t
         await moderator.slash(QUAY, "finetune promote", version=first.version)
         await until(lambda: services.store.versions.live("ballast") == first.version, 20)
 
-        await told(await moderator.slash(QUAY, "finetune compare", version="base"))
+        await response_text(await moderator.slash(QUAY, "finetune compare", version="base"))
         (invitation,) = [one for one in app.sandbox.messages(QUAY) if "Which Ballast is better?" in one["content"]]
         await asyncio.gather(*(votes_of(app, invitation, name) for name in names))
         cast = services.store.comparisons.voted("ballast")

@@ -163,7 +163,7 @@ async def test_an_embed_and_files_of_the_bot(sandbox, panelist, visit):
     assert (await download.value).suggested_filename == "notes.txt"
 
 
-async def test_seats_change_by_keyboard_and_ctrl_k_leads_everywhere(sandbox, visit):
+async def test_members_change_by_keyboard_and_ctrl_k_leads_everywhere(sandbox, visit):
     nils = await visit(sandbox, None, "tavern")
     await nils.page.locator("#acting").press("Enter")
     await nils.page.keyboard.press("n")
@@ -213,9 +213,9 @@ async def test_the_bench_moves_the_world(sandbox, panelist, visit):
     await bench.get_by_role("button", name="Refuse next").click()
     await expect(bench).to_contain_text("2 still to be refused.")
     await bench.get_by_label("The bot may read messages").uncheck()
-    heard = panelist.wait_for("message", timeout=5)
+    received = panelist.wait_for("message", timeout=5)
     await nils.say("unheard")
-    assert (await heard).content == ""
+    assert (await received).content == ""
     await bench.get_by_role("button", name="Close bench").click()
     await expect(nils.page.get_by_role("complementary", name="Members")).to_be_visible()
 

@@ -19,26 +19,26 @@ class Comparison:
     """What one test run heard, and what was wrong with it."""
 
     def __init__(self) -> None:
-        self.heard: list[traffic_log.HttpExchange | traffic_log.GatewayEvent] = []
+        self.received: list[traffic_log.HttpExchange | traffic_log.GatewayEvent] = []
         self.kinds: Counter[str] = Counter()
         self.objects = self.wrong = 0
         self._checker: Checker | None = None
         self._missing: description.DescriptionMissing | None = None
 
-    def hear(self, what: traffic_log.HttpExchange | traffic_log.GatewayEvent) -> None:
+    def receive(self, what: traffic_log.HttpExchange | traffic_log.GatewayEvent) -> None:
         """Keep it as it is now, for the sandbox goes on with its objects."""
         # Called within the sandbox's own request: what is wrong must not be raised here.
         if isinstance(what, traffic_log.HttpExchange):
-            self.heard.append(replace(what, body=_frozen(what.body), answer=_frozen(what.answer)))
+            self.received.append(replace(what, body=_frozen(what.body), answer=_frozen(what.answer)))
         else:
-            self.heard.append(replace(what, data=_frozen(what.data)))
+            self.received.append(replace(what, data=_frozen(what.data)))
 
     def problems(self) -> list[str]:
         """Compare what was heard since the last time. Raises DescriptionMissing."""
-        heard, self.heard = self.heard, []
-        if not heard:
+        received, self.received = self.received, []
+        if not received:
             return []
-        found = [problem for one in heard for problem in self._compare(self._ready_checker(), one)]
+        found = [problem for one in received for problem in self._compare(self._ready_checker(), one)]
         self.wrong += len(found)
         return list(dict.fromkeys(found))
 
@@ -77,11 +77,11 @@ COMPARISON = pytest.StashKey[Comparison]()
 
 def pytest_configure(config: pytest.Config) -> None:
     comparison = config.stash[COMPARISON] = Comparison()
-    traffic_log.observers.append(comparison.hear)
+    traffic_log.observers.append(comparison.receive)
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
-    traffic_log.observers.remove(config.stash[COMPARISON].hear)
+    traffic_log.observers.remove(config.stash[COMPARISON].receive)
 
 
 @pytest.fixture(autouse=True)

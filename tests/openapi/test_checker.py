@@ -91,14 +91,14 @@ def test_objects_in_events_are_compared(checker):
     assert len(found) == 1 and found[0].startswith("INTERACTION_CREATE.message.flags: null is not of type")
 
 
-def test_what_was_heard_is_compared_as_it_was_then(checker):
+def test_what_was_shown_is_compared_as_it_was_then(checker):
     comparison = Comparison()
     answer = dict(MESSAGE)
-    comparison.hear(sent({"content": "Ahoy"}, answer))
+    comparison.receive(sent({"content": "Ahoy"}, answer))
     answer["id"] = 3
     assert comparison.problems() == []
-    comparison.hear(sent({"content": "Ahoy"}, answer))
-    comparison.hear(GatewayEvent("MESSAGE_CREATE", answer))
+    comparison.receive(sent({"content": "Ahoy"}, answer))
+    comparison.receive(GatewayEvent("MESSAGE_CREATE", answer))
     assert len(comparison.problems()) == 2
     assert comparison.problems() == []
     assert "1 kinds of requests, 2 answers, 1 objects in events; 2 wrong" in comparison.summary()

@@ -58,14 +58,14 @@ def copied(tiny_base, tmp_path):
 
 
 @pytest.mark.parametrize("config", ["{", "[]", '{"text_config": 1}'])
-def test_a_damaged_configuration_is_told(copied, config):
+def test_a_damaged_configuration_is_reported(copied, config):
     (copied / "config.json").write_text(config)
     with pytest.raises(BaseModelError, match=r"config\.json of .*model cannot be read: .*Fetch it again"):
         locate(str(copied))
 
 
 @pytest.mark.parametrize("tokenizer", ["{", '{"a": 1}'])
-def test_a_damaged_tokenizer_is_told(copied, tokenizer):
+def test_a_damaged_tokenizer_is_reported(copied, tokenizer):
     (copied / "tokenizer.json").write_text(tokenizer)
     for reads in (load_tokenizer, load_fast_tokenizer):
         with pytest.raises(BaseModelError, match=r"tokenizer of .*model cannot be read .*Fetch its tokenizer\.json"):
@@ -73,14 +73,14 @@ def test_a_damaged_tokenizer_is_told(copied, tokenizer):
 
 
 @pytest.mark.parametrize("kept", [4, 2000, 100_000])
-def test_weights_that_are_cut_short_are_told_by_their_header(copied, kept):
+def test_weights_that_are_cut_short_are_reported_by_their_header(copied, kept):
     weights = copied / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:kept])
     with pytest.raises(BaseModelError, match=r"model\.safetensors of .*model cannot be read: .*Fetch it again"):
         linear_layers(locate(str(copied)))
 
 
-def test_weights_of_another_shape_are_told(copied):
+def test_weights_of_another_shape_are_reported(copied):
     config = json.loads((copied / "config.json").read_text())
     (copied / "config.json").write_text(json.dumps({**config, "intermediate_size": 256}))
     with pytest.raises(BaseModelError, match=r"other shapes than its config\.json says"):

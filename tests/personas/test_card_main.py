@@ -76,7 +76,7 @@ def test_a_card_goes_through_all_forms_by_the_endings_of_the_names(card, tmp_pat
         (["convert", str(SHIPPED_CARDS / "oda.toml"), "{tmp}/o.json", "--lore", "{tmp}/l.md"], "has no character book"),
     ],
 )
-def test_mistakes_are_told_and_nothing_is_written(card, tmp_path, capsys, arguments, words):
+def test_mistakes_are_reported_and_nothing_is_written(card, tmp_path, capsys, arguments, words):
     filled = [one.format(card=card, tmp=tmp_path) for one in arguments]
     assert main(["card", *filled]) == 1
     assert words in capsys.readouterr().err

@@ -123,7 +123,7 @@ async def test_the_same_seed_says_the_same(engine):
     assert await answer(engine, ask("hello", sampling=drawn)) == first
 
 
-async def test_a_seed_that_was_drawn_is_told_and_repeats_the_reply(engine):
+async def test_a_seed_that_was_drawn_is_reported_and_repeats_the_reply(engine):
     stream = engine.submit(ask("hello", sampling=SamplingParams(temperature=1.0, max_new_tokens=12)))
     text = "".join([piece async for piece in stream])
     again = SamplingParams(temperature=1.0, max_new_tokens=12, seed=stream.reply.seed)
@@ -177,7 +177,7 @@ async def test_log_probabilities_come_with_the_reply_that_asks_for_them(engine):
     assert len(stream.reply.logprobs) == stream.reply.new_tokens and all(p <= 0 for p in stream.reply.logprobs)
 
 
-async def test_who_is_refused_hears_for_how_long_and_another_server_still_finds_room(engine):
+async def test_who_is_refused_learns_for_how_long_and_another_server_still_finds_room(engine):
     streams = [engine.submit(ask("hello")) for _ in range(8)]
     with pytest.raises(EngineBusyError, match=r"5 replies are waiting already\. Try again in about \d+ s\."):
         engine.submit(ask("hello"))
@@ -265,7 +265,7 @@ class TestText:
         assert text.stopped and "".join(shown) == "Good day."
 
 
-async def test_tokens_are_told_with_what_else_was_likely_and_the_prompt_that_was_read(engine):
+async def test_tokens_are_reported_with_what_else_was_likely_and_the_prompt_that_was_read(engine):
     asked = SamplingParams(temperature=1.0, max_new_tokens=12, seed=5, alternatives=3)
     stream = engine.submit(replace(ask("hello", sampling=asked), instructions="Speak of rain."))
     await answer_of(stream)

@@ -230,7 +230,7 @@ class TestPrefixes:
         assert cache.bytes == 2 * self.block_bytes
 
 
-def test_who_waits_too_long_hears_so_and_who_speaks_too_long_ends(reference):
+def test_who_waits_too_long_is_refused_and_who_speaks_too_long_ends(reference):
     now = [0.0]
     parts = reference.parts(SchedulerLimits(rows=1, wait_s=100, reply_s=20), 4, 0)
     parts.batch.scheduler.clock = lambda: now[0]

@@ -25,23 +25,23 @@ def figures(*, llama: bool):
 
 
 def test_ratios_are_of_medians_and_the_cached_ones_stand_beside_pefts_cold_figure():
-    told = summarise_rounds(figures(llama=True))
-    eight = told["chats_8"]
+    result = summarise_rounds(figures(llama=True))
+    eight = result["chats_8"]
     assert eight["cold"]["tokens_per_s"] == 100 and eight["cached"]["tokens_per_s"] == 200
     assert (eight["cold"]["vs_peft_switching"], eight["cached"]["vs_peft_switching"]) == (5, 10)
     assert eight["cold"]["vs_llama_cpp"] == eight["cached"]["vs_llama_cpp"] == 2
-    assert told["chats_1"]["cold"]["vs_generate"] == 2.5 and told["compiled_kernel"] is True
-    assert told["precision"] == "int8"
+    assert result["chats_1"]["cold"]["vs_generate"] == 2.5 and result["compiled_kernel"] is True
+    assert result["precision"] == "int8"
     assert (eight["cold"]["ttft_p50_s"], eight["cold"]["ttft_p95_s"]) == (2, 3)
     assert (eight["cold"]["token_p50_s"], eight["cold"]["token_p95_s"]) == (0.03, 0.05)
-    assert told["baselines"]["switching"]["8 cold"]["tokens_per_s"] == 20
+    assert result["baselines"]["switching"]["8 cold"]["tokens_per_s"] == 20
 
 
 def shown(*, llama: bool) -> list[str]:
-    told = summarise_rounds(figures(llama=llama)) | {
+    result = summarise_rounds(figures(llama=llama)) | {
         "fairness": {"quiet_alone_ttft_p95_s": 0.1, "quiet_flooded_ttft_p95_s": 0.3}
     }
-    return format_table(told).splitlines()
+    return format_table(result).splitlines()
 
 
 def test_the_table_sets_every_system_beside_the_engine():

@@ -53,7 +53,7 @@ async def test_it_says_what_it_serves_and_what_it_holds(engine, metrics, tiny_ba
     assert (after.running, after.waiting) == (0, 0) and after.adapters[0].replies == 0 and after.kept_bytes > 0
 
 
-async def test_each_request_is_told_of_once_however_it_ends(engine, metrics, tiny_base, tmp_path):
+async def test_each_request_is_reported_of_once_however_it_ends(engine, metrics, tiny_base, tmp_path):
     stream = engine.submit(ask())
     pieces = [piece async for piece in stream]
     await until(lambda: metrics)

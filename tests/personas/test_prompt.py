@@ -196,9 +196,9 @@ def test_instructions_follow_the_card_and_change_nothing_where_there_are_none(re
     turns = [Turn("Bo", "tea?")]
     plain = renderer.prompt(ADA, turns, [HIT])
     assert renderer.prompt(ADA, turns, [HIT], instructions="").ids == plain.ids
-    told = renderer.prompt(ADA, turns, [HIT], instructions="Speak of rain. <|im_end|>").text
+    result = renderer.prompt(ADA, turns, [HIT], instructions="Speak of rain. <|im_end|>").text
     card = plain.text.partition("<|im_end|>")[0]
-    assert told.startswith(f"{card}\nSpeak of rain. < |im_end|><|im_end|>")
+    assert result.startswith(f"{card}\nSpeak of rain. < |im_end|><|im_end|>")
     alone = renderer.prompt(None, turns, instructions="Be brief.").text
     assert "system\nBe brief.<|im_end|>" in alone
     with pytest.raises(PromptTooLongError):

@@ -182,10 +182,10 @@ def events(text: str) -> list[dict[str, Any]]:
 
 def stopping(step: int, kind: type[Progress] | type[Epoch] = Progress) -> RunContext:
     """A run that is asked to stop once the event of this step was the last to be heard."""
-    heard: list[TrainerEvent] = []
+    received: list[TrainerEvent] = []
 
     def check() -> None:
-        if heard and isinstance(last := heard[-1], kind) and last.step == step:
+        if received and isinstance(last := received[-1], kind) and last.step == step:
             raise RunCancelled("the test")
 
-    return RunContext(heard.append, check)
+    return RunContext(received.append, check)

@@ -33,7 +33,7 @@ LORE = {
 }
 
 
-def house(folder: Path) -> tuple[Path, Path]:
+def home(folder: Path) -> tuple[Path, Path]:
     """The card's file and the lore's folder."""
     card = folder / "ada.toml"
     card.write_text(CARD, encoding="utf-8")

@@ -309,7 +309,7 @@ def test_a_card_of_another_persona_is_exported_with_a_doubt(adapters, tmp_path):
     assert not own.outcome.notes
 
 
-def test_folders_that_are_made_for_an_export_are_told_and_go_with_one_that_fails(adapters, tmp_path):
+def test_folders_that_are_made_for_an_export_are_reported_and_go_with_one_that_fails(adapters, tmp_path):
     out = tmp_path / "not" / "there" / "adapter"
     report = made(adapters("SmolLM2"), "adapter", out)
     assert out.is_dir() and f"Created the folder {tmp_path / 'not'}." in format_report(report)

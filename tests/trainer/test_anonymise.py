@@ -87,7 +87,7 @@ def test_a_role_is_nobody_and_its_word_stays():
     assert anonymiser(conversation).anonymise(conversation).messages[1].text == "Each User is a user."
 
 
-def test_people_who_are_not_heard_are_replaced_where_others_name_them():
+def test_people_who_are_not_included_are_replaced_where_others_name_them():
     conversation = talk((PERSONA, "Quillon said no."))
     conversation.unheard = (SourceSpeaker("31", ("Quillon",)),)
     assert "Quillon" not in anonymiser(conversation).anonymise(conversation).messages[0].text

@@ -206,8 +206,8 @@ def test_a_full_disk_is_named_with_the_file_that_was_being_written(run, tmp_path
     assert run("rows.jsonl") == 0
     monkeypatch.setattr(os, "fsync", full)
     assert run("rows.jsonl") == 1
-    told = capsys.readouterr().err
-    assert "out.jsonl: the disk is full. Free some space" in told and "None" not in told
+    result = capsys.readouterr().err
+    assert "out.jsonl: the disk is full. Free some space" in result and "None" not in result
 
 
 def test_what_is_written_aside_is_its_owners_and_what_killed_ones_left_goes(run, tmp_path, monkeypatch):
@@ -240,7 +240,7 @@ def test_odd_rows_are_rejected_one_by_one_and_the_rest_is_done(run, tmp_path):
     assert sum(json.loads(Path("report.json").read_text())["rejected"].values()) == 4
 
 
-def test_what_is_in_no_known_format_is_told_of_rows_with_a_text(run, tmp_path, capsys):
+def test_what_is_in_no_known_format_is_reported_of_rows_with_a_text(run, tmp_path, capsys):
     written(tmp_path / "rows.jsonl", [{"foo": 1}])
     assert run("rows.jsonl") == 1
     assert 'rows with a "text"' in capsys.readouterr().err

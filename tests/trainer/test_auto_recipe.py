@@ -214,30 +214,30 @@ def test_a_run_chooses_says_so_and_learns(tmp_path, tiny_base, command):
     job = auto_job(tmp_path / "job", tiny_base.source, seed=3, num_train_epochs=2)
     _, output, _ = command("run", str(job), "--dry-run", "--json")
     planned = next(it for it in json.loads(output)["recipes"] if it["recipe"] == AUTO_RECIPE)
-    heard = []
-    run_job(job, RunContext(heard.append, lambda: None))
+    received = []
+    run_job(job, RunContext(received.append, lambda: None))
     manifest, kept = verify_adapter(job / "adapter"), ResumeConfig.model_validate_json((job / RUN_FILE).read_bytes())
     assert manifest.recipe == AUTO_RECIPE and manifest.metrics.loss_tuned < manifest.metrics.loss_base
     assert manifest.hyperparameters["seed"] == 3 and kept.recipe.seed == 3
     assert manifest.hyperparameters["per_device_train_batch_size"] == kept.recipe.per_device_train_batch_size == 4
     assert kept.chosen and set(kept.chosen) <= set(manifest.caveats)
     free = re.compile(r"[\d.]+ GiB")  # what is free changes from one moment to the next
-    told = [free.sub("GiB", why) for why in planned["warnings"] if why.startswith("chosen ")]
-    assert told == [free.sub("GiB", why) for why in kept.chosen]
-    assert planned["steps"] == [event.of for event in heard if isinstance(event, Progress)][-1]
+    result = [free.sub("GiB", why) for why in planned["warnings"] if why.startswith("chosen ")]
+    assert result == [free.sub("GiB", why) for why in kept.chosen]
+    assert planned["steps"] == [event.of for event in received if isinstance(event, Progress)][-1]
     card = (job / "adapter" / "README.md").read_text(encoding="utf-8")
     assert "4 samples of" in card and "`auto`" in card
 
 
 def test_a_run_that_goes_on_elsewhere_keeps_to_what_was_chosen(tmp_path, tiny_base, monkeypatch):
-    job, heard = auto_job(tmp_path, tiny_base.source, num_train_epochs=1), []
+    job, received = auto_job(tmp_path, tiny_base.source, num_train_epochs=1), []
 
     def stop_in_mid_run():
-        if sum(isinstance(event, Progress) for event in heard) == 2:
+        if sum(isinstance(event, Progress) for event in received) == 2:
             raise RunCancelled("the test")
 
     with pytest.raises(RunCancelled):
-        run_job(job, RunContext(heard.append, stop_in_mid_run))
+        run_job(job, RunContext(received.append, stop_in_mid_run))
     first = ResumeConfig.model_validate_json((job / RUN_FILE).read_bytes())
     small = MachineSpec(False, first.recipe.precision, GIB // 2, GIB // 2)
     monkeypatch.setattr(resolve, "probe_machine_without_torch", lambda: small)
@@ -245,9 +245,9 @@ def test_a_run_that_goes_on_elsewhere_keeps_to_what_was_chosen(tmp_path, tiny_ba
     assert anew.per_device_train_batch_size != first.recipe.per_device_train_batch_size
     assert resolve_for_data(AUTO_RECIPE, recipe_of(), tiny_base).max_length != first.recipe.max_length
 
-    before = len(heard)
-    run_job(job, RunContext(heard.append, lambda: None))
-    steps = [event.step for event in heard[before:] if isinstance(event, Progress)]
+    before = len(received)
+    run_job(job, RunContext(received.append, lambda: None))
+    steps = [event.step for event in received[before:] if isinstance(event, Progress)]
     assert steps[0] > 1, "it went on"
     kept = ResumeConfig.model_validate_json((job / RUN_FILE).read_bytes())
     assert (kept.recipe, kept.chosen) == (first.recipe, first.chosen)

@@ -66,7 +66,7 @@ def test_what_is_counted():
     assert score.recall("known") == 0  # two of three letters are not
     assert score.recall("names") is None
     assert score.by_kind["PERSON"].precision == (2 + 4) / 10  # inside a span of whatever kind
-    assert score.by_kind["SECRET"].told() == {"gold": 1, "found": 1, "recall": 1.0, "precision": 1.0}
+    assert score.by_kind["SECRET"].result() == {"gold": 1, "found": 1, "recall": 1.0, "precision": 1.0}
     assert score.whole(("SECRET", "PERSON")).recall == 0.5 and score.whole().precision == 15 / 19
     assert [(gold.kind) for _, gold in score.missed] == ["PERSON"]
     assert not score.wrong
@@ -100,8 +100,8 @@ def test_it_fails_where_less_is_found(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(bench_pii, "RESULT", tmp_path / "pii.json")
     monkeypatch.setattr(bench_pii, "read_corpus", lambda: hard)
     assert bench_pii.main(["--errors"]) == 1
-    told = capsys.readouterr()
-    assert "recall_structured 0.000 < 0.97" in told.err and "missed SECRET: 'swordfish'" in told.out
+    result = capsys.readouterr()
+    assert "recall_structured 0.000 < 0.97" in result.err and "missed SECRET: 'swordfish'" in result.out
 
 
 def test_names_of_a_log_are_looked_for_with_its_speakers():
@@ -131,8 +131,8 @@ def test_a_file_of_presidio_researchs_shape(tmp_path, capsys):
     path.write_text(json.dumps([{"full_text": "Write to ivo@example.org, please", "spans": [span], "template_id": 1}]))
     assert read_presidio(path)[0].gold == (GoldSpan("EMAIL_ADDRESS", 9, 24),)
     assert bench_pii.main(["--file", str(path)]) == 0
-    told = capsys.readouterr().out
-    assert "EMAIL_ADDRESS" in told and "recall 1.000, precision 1.000" in told
+    result = capsys.readouterr().out
+    assert "EMAIL_ADDRESS" in result and "recall 1.000, precision 1.000" in result
 
 
 @pytest.mark.parametrize("content", ["{", "{}", "[]", '[{"text": "x"}]', '[{"full_text": "x", "spans": [{}]}]', None])

@@ -44,7 +44,7 @@ def rows(*dialogues):
 
 
 @pytest.fixture
-def house(tmp_path, monkeypatch):
+def training_home(tmp_path, monkeypatch):
     """A folder with a card, a log in which its persona speaks, and general talk; it is the working directory."""
     monkeypatch.chdir(tmp_path)
     Path("ada.toml").write_text(CARD, encoding="utf-8")
@@ -73,15 +73,19 @@ def lines(path):
     return [json.loads(line) for line in Path(path).read_text(encoding="utf-8").splitlines()]
 
 
-def test_a_persona_data_set_is_written_whole(house, command):
+def test_a_persona_data_set_is_written_whole(training_home, command):
     words = ("dataset", "build", "--persona", "ada.toml", "--source", "talk.json", "--out", "out", "--json")
     code, output, errors = command(*words)
-    told = json.loads(output)
+    result = json.loads(output)
     assert code == 0 and not errors and {path.name for path in Path("out").iterdir()} == FILES
     train, held_out = lines("out/train.jsonl"), lines("out/eval.jsonl")
-    assert told["samples"] == {"train": len(train), "eval": len(held_out)} and len(train) + len(held_out) == 60
-    assert told["sources"] == {"talk.json": 60} and told["rows"] == told["rows_used"] == 120 and told["dropped"] == {}
-    assert told["tokens"] == sum(line["tokens"] for line in train + held_out)
+    assert result["samples"] == {"train": len(train), "eval": len(held_out)} and len(train) + len(held_out) == 60
+    assert (
+        result["sources"] == {"talk.json": 60}
+        and result["rows"] == result["rows_used"] == 120
+        and result["dropped"] == {}
+    )
+    assert result["tokens"] == sum(line["tokens"] for line in train + held_out)
     first = train[0]
     assert [m["role"] for m in first["messages"]] == ["system", "user", "assistant"]
     assert first["messages"][0]["content"] == "You are Ada, a clockmaker."
@@ -93,16 +97,16 @@ def test_a_persona_data_set_is_written_whole(house, command):
     asked = first["messages"][1]["content"].partition(":")[0]
     assert first["speakers"] == [asked, "Ada"] and asked in INVENTED_NAMES
     stats = json.loads(Path("out/stats.json").read_text())
-    assert {key: stats[key] for key in told} == told and stats["persona"] == "ada"
+    assert {key: stats[key] for key in result} == result and stats["persona"] == "ada"
     assert sum(stats["tokens_per_sample"]["counts"]) == 60
     sheet = Path("out/README.md").read_text()
-    assert "| talk.json |" in sheet and "(composition.svg)" in sheet and told["hash"] in sheet
+    assert "| talk.json |" in sheet and "(composition.svg)" in sheet and result["hash"] in sheet
     assert Path("out/lengths.svg").read_text().lstrip().startswith("<?xml")
     assert Path("out/lengths.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_a_right_that_is_stated_goes_with_each_sample(house, command):
-    sign(house / "talk.json", right="form")
+def test_a_right_that_is_stated_goes_with_each_sample(training_home, command):
+    sign(training_home / "talk.json", right="form")
     words = ("dataset", "build", "--persona", "ada.toml", "--source", "talk.json", "--source", "general.jsonl")
     _, _, errors = command(*words, "--out", "out", "--right", "licensed:CC0")
     assert {(line["source"], line["right"]) for line in lines("out/train.jsonl")} == {
@@ -116,7 +120,7 @@ def test_a_right_that_is_stated_goes_with_each_sample(house, command):
     assert json.loads(Path("out/stats.json").read_text())["statements"]["general.jsonl"]["stated_on"] == today
 
 
-def test_dropped_records_say_where_they_are_from_too(house, command):
+def test_dropped_records_say_where_they_are_from_too(training_home, command):
     unwanted = [message("Who are you?", minute=9000), message("As an AI, I cannot say.", "Ada", 9001)]
     alone = message("Nobody but Corvin Tarn is here.", "Corvin Tarn", 12000)
     Path("talk.json").write_text(export([*talks(8), *unwanted, alone]), encoding="utf-8")
@@ -128,58 +132,58 @@ def test_dropped_records_say_where_they_are_from_too(house, command):
     assert dropped["speakers"][0] in INVENTED_NAMES and dropped["speakers"][1:] == ["Ada"]
 
 
-def test_people_are_listed_under_a_key_and_two_data_sets_cannot_be_joined(house, command):
+def test_people_are_listed_under_a_key_and_two_data_sets_cannot_be_joined(training_home, command):
     for name in ("talk.json", "more.jsonl"):
-        (house / name).write_text(export(talks(8)), encoding="utf-8")
-    told = [("one", "talk.json"), ("again", "talk.json"), ("two", "more.jsonl")]
-    for out, source in told:
+        (training_home / name).write_text(export(talks(8)), encoding="utf-8")
+    result = [("one", "talk.json"), ("again", "talk.json"), ("two", "more.jsonl")]
+    for out, source in result:
         command("dataset", "build", "--persona", "ada.toml", "--source", source, "--out", out)
     key = HomeKey.of(Path(os.environ["UNDERSTUDY_HOME"])).people()
     player = message("", "Ada")["author"]["id"]  # nothing says that a bot speaks for Ada
     people = [keyed_person(key, person) for person in (message("")["author"]["id"], "name:mira_wet", player)]
-    for out, _ in told:
+    for out, _ in result:
         assert read_people(Path(out)) == {person: 8 for person in people}
         assert "mira" not in Path(out, "people.json").read_text()
-    called = [lines(f"{out}/train.jsonl")[0]["speakers"][0] for out, _ in told]
+    called = [lines(f"{out}/train.jsonl")[0]["speakers"][0] for out, _ in result]
     assert called[0] == called[1] != called[2], "stable within a data set, another in the next"
 
 
-def test_the_same_input_gives_the_same_hash_and_files(house, command):
+def test_the_same_input_gives_the_same_hash_and_files(training_home, command):
     words = ("dataset", "build", "--persona", "ada.toml", "--source", "general.jsonl", "--source", "talk.json")
-    told = [json.loads(command(*words, "--mix", "60:40", "--out", out, "--json", *more)[1]) for out, *more in
+    result = [json.loads(command(*words, "--mix", "60:40", "--out", out, "--json", *more)[1]) for out, *more in
             (("one",), ("two",), ("three", "--seed", "1"))]  # fmt: skip
-    assert told[0] == told[1] and told[0]["hash"] != told[2]["hash"]
+    assert result[0] == result[1] and result[0]["hash"] != result[2]["hash"]
     for name in FILES - {"README.md"}:
         assert Path("one", name).read_bytes() == Path("two", name).read_bytes(), name
 
 
-def test_a_mix_keeps_its_ratio_and_accounts_for_the_rest(house, command):
+def test_a_mix_keeps_its_ratio_and_accounts_for_the_rest(training_home, command):
     words = ("dataset", "build", "--persona", "ada.toml", "--out", "out", "--json", "--mix", "80:20")
     for order in (("general.jsonl", "talk.json"), ("talk.json", "general.jsonl")):
-        told = json.loads(command(*words, *(word for name in order for word in ("--source", name)))[1])
+        result = json.loads(command(*words, *(word for name in order for word in ("--source", name)))[1])
         kinds = [Counter(line["kind"] for line in lines(f"out/{side}.jsonl")) for side in ("train", "eval")]
         assert kinds[0]["general"] == pytest.approx(4 * kinds[0]["persona"], abs=4), "general:persona, in any order"
-        assert told["sources"]["general.jsonl"] > 90
-        assert told["dropped"]["over the mix"] == told["rows"] - told["rows_used"]
+        assert result["sources"]["general.jsonl"] > 90
+        assert result["dropped"]["over the mix"] == result["rows"] - result["rows_used"]
 
 
-def test_a_mix_of_general_talk_goes_by_source(house, command):
+def test_a_mix_of_general_talk_goes_by_source(training_home, command):
     Path("more.jsonl").write_text(rows(*((sentence(n, 12), sentence(-n, 12)) for n in range(500, 560))))
     sources = ("--source", "general.jsonl", "--source", "more.jsonl")
-    told = json.loads(command("dataset", "build", *sources, "--mix", "1:2", "--out", "out", "--json")[1])
-    assert told["sources"]["more.jsonl"] == pytest.approx(2 * told["sources"]["general.jsonl"], abs=4)
+    result = json.loads(command("dataset", "build", *sources, "--mix", "1:2", "--out", "out", "--json")[1])
+    assert result["sources"]["more.jsonl"] == pytest.approx(2 * result["sources"]["general.jsonl"], abs=4)
     code, _, errors = command("dataset", "build", *sources, "--mix", "1:2:3", "--out", "out")
     assert code == 1 and "3 numbers for 2 sources" in errors
 
 
-def test_a_source_gives_as_many_samples_as_it_may(house, command):
+def test_a_source_gives_as_many_samples_as_it_may(training_home, command):
     sources = ("--source", "talk.json:25", "--source", "general.jsonl:40")
-    told = json.loads(command("dataset", "build", "--persona", "ada.toml", *sources, "--out", "out", "--json")[1])
-    assert told["sources"] == {"talk.json": 25, "general.jsonl": 40}
-    assert told["dropped"] == {"over the source's limit": 2 * 35 + 80} and told["samples"]["eval"] > 4
+    result = json.loads(command("dataset", "build", "--persona", "ada.toml", *sources, "--out", "out", "--json")[1])
+    assert result["sources"] == {"talk.json": 25, "general.jsonl": 40}
+    assert result["dropped"] == {"over the source's limit": 2 * 35 + 80} and result["samples"]["eval"] > 4
 
 
-def test_what_a_small_data_set_held_out_stays_so_when_it_is_built_again(house, command):
+def test_what_a_small_data_set_held_out_stays_so_when_it_is_built_again(training_home, command):
     """Of so few none may be drawn; the nearest is held out then, and noted."""
     every = Path("general.jsonl").read_text().splitlines()
     drawn_high = [line for line in every if draw(line) > 0.5]
@@ -198,26 +202,26 @@ def draw(line):
     return SplitKey.of(dialogue(*(message["content"] for message in json.loads(line)["messages"]))).draw
 
 
-def test_two_stages_put_general_talk_first(house, command):
+def test_two_stages_put_general_talk_first(training_home, command):
     sources = ("--source", "talk.json", "--source", "general.jsonl")
     command("dataset", "build", "--persona", "ada.toml", *sources, "--two-stage", "--out", "out")
     stages = [line["stage"] for line in lines("out/train.jsonl")]
     assert stages == sorted(stages) and set(stages) == {1, 2}
 
 
-def test_the_assistant_speaks_for_a_persona_that_is_named_nowhere(house, command):
+def test_the_assistant_speaks_for_a_persona_that_is_named_nowhere(training_home, command):
     command("dataset", "build", "--persona", "ada.toml", "--source", "general.jsonl", "--out", "out")
     first = lines("out/train.jsonl")[0]
     assert first["kind"] == "persona" and "clockmaker" in first["messages"][0]["content"]
 
 
-def test_messages_that_say_whose_they_are_are_that_personas(house, command):
+def test_messages_that_say_whose_they_are_are_that_personas(training_home, command):
     said = [json.loads(line) for line in Path("general.jsonl").read_text().splitlines()[:30]]
     owned = [one | {"persona": ("ada", "oda")[n % 2], "provenance": {}} for n, one in enumerate(said)]
     Path("synthetic.jsonl").write_text("\n".join(map(json.dumps, owned)))
     sources = ("--source", "synthetic.jsonl", "--source", "talk.json")
-    told = json.loads(command("dataset", "build", "--persona", "ada.toml", *sources, "--out", "out", "--json")[1])
-    assert told["sources"] == {"synthetic.jsonl": 15, "talk.json": 60} and told["dropped"] == {"speaks as oda": 15}
+    result = json.loads(command("dataset", "build", "--persona", "ada.toml", *sources, "--out", "out", "--json")[1])
+    assert result["sources"] == {"synthetic.jsonl": 15, "talk.json": 60} and result["dropped"] == {"speaks as oda": 15}
     assert {line["kind"] for line in lines("out/train.jsonl")} == {"persona"}
 
 
@@ -229,7 +233,7 @@ def test_what_came_with_a_dialogue_stands_where_a_card_does(renderer, recipe):
     assert {renderer.messages(m.persona, m.turns)[0]["content"] for m in made} == {"I like tea."}
 
 
-def test_a_data_set_is_replaced_and_nothing_else_is(house, command):
+def test_a_data_set_is_replaced_and_nothing_else_is(training_home, command):
     words = ("dataset", "build", "--persona", "ada.toml", "--source", "talk.json")
     assert command(*words, "--out", "out")[0] == command(*words, "--out", "out")[0] == 0
     Path("mine").mkdir()
@@ -261,7 +265,7 @@ def test_a_data_set_is_replaced_and_nothing_else_is(house, command):
         (("--source", "general.jsonl", "--languages", "vi"), "no conversation with a reply"),
     ],
 )
-def test_what_cannot_be_built_is_said_and_leaves_nothing(house, command, words, said):
+def test_what_cannot_be_built_is_said_and_leaves_nothing(training_home, command, words, said):
     Path("one.jsonl").write_text(rows(("hello there", "good day")))
     Path("broken.jsonl").write_text(rows(("is anyone there",), ("hello",)) + '\n{"messages": [\n')
     Path("others.json").write_text(export([message("hello"), message("hi", "brinejack", 1)]))
@@ -273,7 +277,7 @@ def test_what_cannot_be_built_is_said_and_leaves_nothing(house, command, words, 
     assert sorted(Path().iterdir()) == before
 
 
-def test_a_full_disk_leaves_nothing_half(house, renderer, recipe, monkeypatch):
+def test_a_full_disk_leaves_nothing_half(training_home, renderer, recipe, monkeypatch):
     from trainer.data import writer as module
 
     def full(*_):
@@ -283,8 +287,8 @@ def test_a_full_disk_leaves_nothing_half(house, renderer, recipe, monkeypatch):
     talks = [dialogue(sentence(n), sentence(-n)) for n in range(1, 9)]
     order = module.DatasetBuildSpec(DatasetPlan(renderer, recipe), locate("embedded"), [("a", talks)])
     with pytest.raises(OSError, match="No space left"):
-        write_dataset(house / "out", order, lambda *_: None)
-    assert not (house / "out").exists() and not list(house.glob(".out*"))
+        write_dataset(training_home / "out", order, lambda *_: None)
+    assert not (training_home / "out").exists() and not list(training_home.glob(".out*"))
 
 
 # ------------------------------------------------------------------------------------------ nothing is silent
@@ -306,8 +310,8 @@ rejected = st.builds(RejectedRecord, st.just("line 1"), st.sampled_from(["no JSO
 def test_every_record_is_used_or_dropped_with_a_reason(renderer, recipe, sources, has_persona, limit, mix):
     persona = Persona("ada", "Ada") if has_persona else None
     plan = DatasetPlan(renderer, recipe, persona, limits={"0": limit} if limit else {}, mix=mix, key=b"k")
-    heard = []
-    ledger = Ledger(heard.append)
+    received = []
+    ledger = Ledger(received.append)
     with DatasetBuilder(plan, ledger) as builder:
         try:
             for place, items in enumerate(sources):
@@ -318,7 +322,7 @@ def test_every_record_is_used_or_dropped_with_a_reason(renderer, recipe, sources
             return
     records = sum(item.rows for items in sources for item in items)
     assert ledger.rows == records == ledger.rows_used + sum(ledger.dropped.values())
-    assert sum(drop.rows for drop in heard) == sum(ledger.dropped.values())
+    assert sum(drop.rows for drop in received) == sum(ledger.dropped.values())
     assert not limit or sum(built.source == "0" for built in made) <= limit
     assert len({(built.made.sample.ids) for built in made}) == len(made)
 
@@ -340,21 +344,21 @@ def other_questions(name, start=20_000):
     Path(name).write_text(rows(*((sentence(start + n, 12), one[1]["content"]) for n, one in enumerate(said))))
 
 
-def test_what_one_data_set_held_out_no_other_of_the_home_learns(house, command):
+def test_what_one_data_set_held_out_no_other_of_the_home_learns(training_home, command):
     command("dataset", "build", "--source", "general.jsonl", "--out", "out")
     other_questions("more.jsonl")
     words = ("dataset", "build", "--source", "more.jsonl", "--json", "--out")
     code, output, errors = command(*words, "again")
     assert code == 0 and not errors and len(held()) > 10 and not held() & learned("again")
-    told = json.loads(command(*words, "third")[1])
-    assert told["hash"] == json.loads(output)["hash"], "the same input, seed and list"
+    result = json.loads(command(*words, "third")[1])
+    assert result["hash"] == json.loads(output)["hash"], "the same input, seed and list"
     planned = json.loads(command("plan", "--source", "more.jsonl", "--json")[1])
-    assert planned["hash"] == told["hash"] and planned["samples"] == told["samples"]
+    assert planned["hash"] == result["hash"] and planned["samples"] == result["samples"]
     command("dataset", "build", "--persona", "ada.toml", "--source", "more.jsonl", "--out", "hers")
     assert held() & learned("hers"), "each persona has a list of its own"
 
 
-def test_a_data_set_remembers_what_it_held_out_where_the_home_does_not(house, command, monkeypatch):
+def test_a_data_set_remembers_what_it_held_out_where_the_home_does_not(training_home, command, monkeypatch):
     command("dataset", "build", "--source", "general.jsonl", "--out", "out")
     home, before = Path(os.environ["UNDERSTUDY_HOME"]), held()
     (home / "heldout" / "dialogue.bin").unlink()
@@ -363,14 +367,14 @@ def test_a_data_set_remembers_what_it_held_out_where_the_home_does_not(house, co
     assert len(before) > 10 and not before & learned()
 
 
-def test_a_plan_leaves_no_trace_in_the_list(house, command):
+def test_a_plan_leaves_no_trace_in_the_list(training_home, command):
     home = Path(os.environ["UNDERSTUDY_HOME"])
     command("plan", "--source", "general.jsonl", "--json")
     assert not (home / "heldout").exists()
 
 
 @pytest.mark.parametrize("where", ["home", "out"])
-def test_a_damaged_list_stops_the_build_and_leaves_all_as_it_was(house, command, where):
+def test_a_damaged_list_stops_the_build_and_leaves_all_as_it_was(training_home, command, where):
     command("dataset", "build", "--source", "general.jsonl", "--out", "out")
     file = (
         Path(os.environ["UNDERSTUDY_HOME"], "heldout", "dialogue.bin") if where == "home" else Path("out/heldout.bin")
@@ -382,16 +386,16 @@ def test_a_damaged_list_stops_the_build_and_leaves_all_as_it_was(house, command,
     assert before == {path.name: path.read_bytes() for path in Path("out").iterdir()}
 
 
-def test_a_reply_that_was_held_out_before_is_dropped_by_that_name(house, command):
+def test_a_reply_that_was_held_out_before_is_dropped_by_that_name(training_home, command):
     command("dataset", "build", "--source", "general.jsonl", "--out", "out")
     reply = sorted(held())[0]
     fresh = [(sentence(n, 12), sentence(-n, 12), sentence(n, 9), sentence(-n, 9)) for n in range(30_000, 30_030)]
     long = [part for one in fresh[:4] for part in one]
     Path("more.jsonl").write_text(rows(*fresh[4:], [*long[:2], "And besides?", reply, *long[2:]]))
-    told = json.loads(command("dataset", "build", "--source", "more.jsonl", "--out", "out", "--json")[1])
+    result = json.loads(command("dataset", "build", "--source", "more.jsonl", "--out", "out", "--json")[1])
     drops = [line for line in lines("out/dropped.jsonl") if line["reason"] == "held out before"]
     assert reply not in learned() and (reply in held() or [drop["text"] for drop in drops] == [reply])
-    assert told["rows"] == told["rows_used"] == 27
+    assert result["rows"] == result["rows_used"] == 27
 
 
 # ------------------------------------------------------------------------------------------ what is replaced
@@ -401,7 +405,7 @@ def files_in(folder):
     return {path.name: path.read_bytes() for path in Path(folder).iterdir()}
 
 
-def test_nothing_is_replaced_that_a_build_has_not_made(house, command):
+def test_nothing_is_replaced_that_a_build_has_not_made(training_home, command):
     words = ("dataset", "build", "--source", "general.jsonl", "--out", "out")
     command(*words)
     Path("out/notes.txt").write_text("mine")
@@ -418,7 +422,7 @@ def test_nothing_is_replaced_that_a_build_has_not_made(house, command):
         assert Path("theirs/thesis.txt").read_text() == "mine"
 
 
-def test_what_came_into_a_data_set_while_another_was_made_stays(house, command, monkeypatch):
+def test_what_came_into_a_data_set_while_another_was_made_stays(training_home, command, monkeypatch):
     from trainer.data import writer as module
 
     words = ("dataset", "build", "--source", "general.jsonl", "--out", "out")
@@ -429,7 +433,7 @@ def test_what_came_into_a_data_set_while_another_was_made_stays(house, command, 
     assert not list(Path().glob(".out*"))
 
 
-def slow_build(house):
+def slow_build(training_home):
     """A build, a process of its own, that is at its samples and waits there."""
     script = """
 import sys, time
@@ -447,34 +451,38 @@ sys.exit(main())
 """
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
     process = subprocess.Popen(
-        [sys.executable, "-c", script], cwd=house, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        [sys.executable, "-c", script],
+        cwd=training_home,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
     )
     deadline = time.monotonic() + 60
-    while not (house / "waits").exists():
+    while not (training_home / "waits").exists():
         assert process.poll() is None and time.monotonic() < deadline, process.communicate()
         time.sleep(0.05)
     return process
 
 
-def test_a_build_that_is_asked_to_end_leaves_nothing_and_says_so(house):
-    process = slow_build(house)
+def test_a_build_that_is_asked_to_end_leaves_nothing_and_says_so(training_home):
+    process = slow_build(training_home)
     process.terminate()
     _, errors = process.communicate(timeout=30)
     assert process.returncode == 143 and errors.decode() == "Stopped.\n"
-    assert not list(house.glob(".out*")) and not (house / "out").exists()
+    assert not list(training_home.glob(".out*")) and not (training_home / "out").exists()
 
 
-def test_two_builds_at_once_are_told_apart_and_what_a_killed_one_left_goes(house, command):
-    process = slow_build(house)
+def test_two_builds_at_once_are_distinguished_and_what_a_killed_one_left_goes(training_home, command):
+    process = slow_build(training_home)
     words = ("dataset", "build", "--source", "general.jsonl", "--out", "out")
     code, _, errors = command(*words)
-    assert code == 1 and "Another build is making" in errors and len(list(house.glob(".out*"))) == 1
+    assert code == 1 and "Another build is making" in errors and len(list(training_home.glob(".out*"))) == 1
     process.kill()
     process.communicate()
-    assert len(list(house.glob(".out*"))) == 1
-    (house / ".out.theirs").mkdir()
+    assert len(list(training_home.glob(".out*"))) == 1
+    (training_home / ".out.theirs").mkdir()
     assert command(*words)[0] == 0
-    assert [path.name for path in house.glob(".out*")] == [".out.theirs"]
+    assert [path.name for path in training_home.glob(".out*")] == [".out.theirs"]
 
 
 @pytest.mark.parametrize(
@@ -488,14 +496,14 @@ def test_two_builds_at_once_are_told_apart_and_what_a_killed_one_left_goes(house
         ("people.json", None, "out is not a complete data set: it has no people.json"),
     ],
 )
-def test_a_plan_names_what_is_damaged(house, command, file, text, said):
+def test_a_plan_names_what_is_damaged(training_home, command, file, text, said):
     command("dataset", "build", "--source", "general.jsonl", "--out", "out")
     Path("out", file).unlink() if text is None else Path("out", file).write_text(text)
     code, _, errors = command("plan", "--dataset", "out")
     assert code == 1 and said in errors
 
 
-def test_a_plan_for_one_persona_is_not_made_of_anothers_data_set(house, command):
+def test_a_plan_for_one_persona_is_not_made_of_anothers_data_set(training_home, command):
     command("dataset", "build", "--persona", "ada.toml", "--source", "talk.json", "--out", "hers")
     command("dataset", "build", "--source", "general.jsonl", "--out", "general")
     code, _, errors = command("plan", "--persona", "oda", "--dataset", "hers")
@@ -515,13 +523,13 @@ def test_a_plan_for_one_persona_is_not_made_of_anothers_data_set(house, command)
         (("--min-reply-words", "9", "--max-reply-words", "3"), "--min-reply-words 9 is above --max-reply-words 3"),
     ],
 )
-def test_what_nothing_can_meet_is_refused_by_name(house, command, words, said):
+def test_what_nothing_can_meet_is_refused_by_name(training_home, command, words, said):
     code, _, errors = command("dataset", "build", "--source", "general.jsonl", *words, "--out", "out")
     assert code == 1 and said in errors and not Path("out").exists()
 
 
 @pytest.mark.parametrize("how", [("dataset", "build", "--out", "out"), ("plan",)])
-def test_what_fails_says_what_was_dropped_and_why(house, command, how):
+def test_what_fails_says_what_was_dropped_and_why(training_home, command, how):
     words = ("--source", "general.jsonl", "--min-reply-words", "400")
     code, _, errors = command(*how, *words)
     assert code == 1 and "120 × reply too short" in errors

@@ -53,9 +53,9 @@ def test_without_permission_nothing_is_built_or_planned_and_nothing_is_left(buil
 def test_with_it_only_what_may_be_taken_is_and_the_sheet_says_by_whose_leave(build):
     allow(MIRA)
     code, output, _ = build("dataset", "build", "--out", "out", "--json")
-    told = json.loads(output)
-    assert code == 0 and told["rows"] == 26 == told["rows_used"] + sum(told["dropped"].values())
-    assert told["dropped"] == {"said by somebody who has not opted in": 1, "answers somebody who has not opted in": 1}
+    result = json.loads(output)
+    assert code == 0 and result["rows"] == 26 == result["rows_used"] + sum(result["dropped"].values())
+    assert result["dropped"] == {"said by somebody who has not opted in": 1, "answers somebody who has not opted in": 1}
     assert {line["right"] for line in [*lines("out/train.jsonl"), *lines("out/eval.jsonl")]} == {"discord-api"}
     assert all("Tarn" not in file.read_text() for file in Path("out").iterdir() if file.suffix in (".jsonl", ".json"))
     sheet = Path("out/README.md").read_text()

@@ -87,17 +87,17 @@ def change_lines(file: Path, change):
 
 
 def test_the_samples_are_the_sets_and_what_is_known_of_them_goes_into_the_adapter(build, job, home):
-    told = build()
+    result = build()
     folder = job()
     data = prepare_job_without_torch(folder).data
-    assert data.hash == told["hash"] and len(data.train) == told["samples"]["train"]
-    heard = []
-    run_job(folder, RunContext(heard.append, lambda: None))
+    assert data.hash == result["hash"] and len(data.train) == result["samples"]["train"]
+    received = []
+    run_job(folder, RunContext(received.append, lambda: None))
     manifest, sheet = (
         verify_adapter(folder / "adapter"),
         json.loads((folder / "adapter" / "datasheet.json").read_text()),
     )
-    assert manifest.dataset_hash == told["hash"] and manifest.rights == {"own-writing": 16}
+    assert manifest.dataset_hash == result["hash"] and manifest.rights == {"own-writing": 16}
     assert manifest.dataset["samples_train"] + manifest.dataset["samples_heldout"] == 16
     assert manifest.metrics.loss_tuned < manifest.metrics.loss_base
     assert sheet["by_source"] == {"talk.json": 16} and sheet["stated"]["talk.json"]["stated_by"] == "the tests"
@@ -106,7 +106,7 @@ def test_the_samples_are_the_sets_and_what_is_known_of_them_goes_into_the_adapte
     people = JobKeys.in_folder(folder).people
     assert read_people(folder / "adapter") == read_people(folder / "material" / "set") != {}
     kept = HoldoutIndex.read(folder / "heldout_new.bin", people)
-    assert len(kept) == told["samples"]["eval"]
+    assert len(kept) == result["samples"]["eval"]
 
 
 def test_a_set_for_somebody_else_is_refused(build, job, tmp_path, home, tiny_base):

@@ -111,7 +111,7 @@ def test_who_the_persona_is_can_be_said_on_the_command_line(tmp_path, monkeypatc
     log = write(tmp_path / "log.jsonl", "\n".join(map(json.dumps, lines)))
     sign(log)
     card = write(tmp_path / "ada.toml", 'id = "ada"\nname = "Ada"\ndescription = "You are Ada."\n')
-    told = [
+    answer = [
         "--persona",
         str(card),
         "--source",
@@ -120,7 +120,7 @@ def test_who_the_persona_is_can_be_said_on_the_command_line(tmp_path, monkeypatc
         "--out",
         str(tmp_path / "set"),
     ]
-    monkeypatch.setattr(sys, "argv", ["trainer", "dataset", "build", *told, "--as", "KEEPER"])
+    monkeypatch.setattr(sys, "argv", ["trainer", "dataset", "build", *answer, "--as", "KEEPER"])
     assert main() == 0
     built = json.loads(capsys.readouterr().out)
     assert built["rows"] == 60 and sum(built["samples"].values()) == 30

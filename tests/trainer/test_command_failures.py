@@ -33,7 +33,7 @@ def run(monkeypatch, capsys, *arguments):
 
 
 @pytest.fixture
-def house(tmp_path, monkeypatch):
+def home(tmp_path, monkeypatch):
     """A folder with a source, lore, and a data set as far as an export reads it; it is the working directory."""
     monkeypatch.chdir(tmp_path)
     Path("rows.jsonl").write_bytes(jsonl(ROWS))
@@ -68,17 +68,17 @@ def files_of_at_most(size):
 @pytest.mark.parametrize(
     ("command", "size"), [(BUILD, 2_000), (BUILD, 30_000), (EXPORT, 9_000), (EXTRACT, 200), (EXTRACT, 2_000)]
 )
-def test_a_full_disk_is_one_message_and_leaves_nothing(house, monkeypatch, capsys, command, size):
-    before = sorted(path.name for path in house.rglob("*"))
+def test_a_full_disk_is_one_message_and_leaves_nothing(home, monkeypatch, capsys, command, size):
+    before = sorted(path.name for path in home.rglob("*"))
     with files_of_at_most(size):
         code, out, err = run(monkeypatch, capsys, *command, "new")
     assert (code, out) == (1, "")
     assert err.strip().splitlines()[-1] == "The disk is full. Free some space, then run the same command again."
     assert "Traceback" not in err
-    assert sorted(path.name for path in house.rglob("*")) == before
+    assert sorted(path.name for path in home.rglob("*")) == before
 
 
-def test_what_was_extracted_before_stays_whole_when_the_disk_is_full(house, monkeypatch, capsys):
+def test_what_was_extracted_before_stays_whole_when_the_disk_is_full(home, monkeypatch, capsys):
     assert run(monkeypatch, capsys, *EXTRACT, "made")[0] == 0
     before = {path.name: path.read_bytes() for path in Path("made").iterdir()}
     with Path("lore/ada/clocks.md").open("a") as lore:
@@ -90,13 +90,13 @@ def test_what_was_extracted_before_stays_whole_when_the_disk_is_full(house, monk
 
 @pytest.mark.parametrize("command", [BUILD, EXPORT, EXTRACT, SYNTHESISE])
 @pytest.mark.parametrize("out", ["/proc/xx", "rows.jsonl/x", "rows.jsonl/x/y"])
-def test_a_place_that_cannot_be_written_is_said_at_once(house, monkeypatch, capsys, command, out):
-    code, told, err = run(monkeypatch, capsys, *command, out)
-    assert (code, told) == (1, "")
+def test_a_place_that_cannot_be_written_is_said_at_once(home, monkeypatch, capsys, command, out):
+    code, result, err = run(monkeypatch, capsys, *command, out)
+    assert (code, result) == (1, "")
     assert err.startswith(f"{out} cannot be written: ") and len(err.strip().splitlines()) == 1
 
 
-def test_a_device_is_not_replaced_by_a_file(house, monkeypatch, capsys):
+def test_a_device_is_not_replaced_by_a_file(home, monkeypatch, capsys):
     code, _, err = run(monkeypatch, capsys, *EXPORT, "/dev/null")
     assert code == 1 and "neither a file nor a folder" in err and Path("/dev/null").is_char_device()
 
@@ -109,7 +109,7 @@ def test_a_device_is_not_replaced_by_a_file(house, monkeypatch, capsys):
         ("plan", "--source", "rows.jsonl", "--right", "own-writing"),
     ],
 )
-def test_ctrl_c_ends_with_a_line_and_130(house, monkeypatch, capsys, command):
+def test_ctrl_c_ends_with_a_line_and_130(home, monkeypatch, capsys, command):
     def interrupted(*_arguments):
         signal.raise_signal(signal.SIGINT)
 
@@ -118,9 +118,9 @@ def test_ctrl_c_ends_with_a_line_and_130(house, monkeypatch, capsys, command):
     assert (code, out, err.strip()) == (130, "", "Stopped.") and not Path("new").exists()
 
 
-def test_output_that_nobody_takes_is_no_traceback(house):
+def test_output_that_nobody_takes_is_no_traceback(home):
     command = [sys.executable, "-m", "trainer", "dataset", "inspect", "rows.jsonl", "--json"]
-    where = {"cwd": house, "env": {"PYTHONPATH": str(Path(__file__).parents[2])}, "stderr": subprocess.PIPE}
+    where = {"cwd": home, "env": {"PYTHONPATH": str(Path(__file__).parents[2])}, "stderr": subprocess.PIPE}
     with (
         Path("/dev/full").open("wb") as full,
         subprocess.Popen(command, stdout=subprocess.PIPE, **where) as unheard,
@@ -137,7 +137,7 @@ def test_output_that_nobody_takes_is_no_traceback(house):
 # inspect
 
 
-def test_the_languages_of_a_sample_are_said_to_be_such(house, monkeypatch, capsys):
+def test_the_languages_of_a_sample_are_said_to_be_such(home, monkeypatch, capsys):
     found = json.loads(run(monkeypatch, capsys, "dataset", "inspect", "rows.jsonl", "--json")[1])
     assert sum(found["languages"].values()) == found["conversations"] == len(ROWS) and "languages_of" not in found
     monkeypatch.setattr(inspecting, "MAX_LANGUAGE_CONVERSATIONS", 50)
@@ -146,18 +146,18 @@ def test_the_languages_of_a_sample_are_said_to_be_such(house, monkeypatch, capsy
     assert "en 50 (of 50 conversations)" in run(monkeypatch, capsys, "dataset", "inspect", "rows.jsonl")[1]
 
 
-def test_all_formats_of_a_folder_are_named_and_examples_say_their_file(house, monkeypatch, capsys):
+def test_all_formats_of_a_folder_are_named_and_examples_say_their_file(home, monkeypatch, capsys):
     Path("talk.csv").write_text("question,answer\nWhy is it so?,Because it is.\n")
     Path("odd.bin").write_bytes(b"\0" * 9)
     _, out, _ = run(monkeypatch, capsys, "dataset", "inspect", ".")
-    assert out.startswith(f"{house.name}: a character card (character-card, 1 file); ")
+    assert out.startswith(f"{home.name}: a character card (character-card, 1 file); ")
     assert "WizardLM (wizardlm, 1 file)" in out and "Questions and answers (answers, 1 file)" in out
-    assert f"Example 1, {house.name}/" in out and f"{house.name}/odd.bin" in out
+    assert f"Example 1, {home.name}/" in out and f"{home.name}/odd.bin" in out
     found = json.loads(run(monkeypatch, capsys, "dataset", "inspect", ".", "--json")[1])
     assert found["format"] == "character-card, openai, lore, wizardlm, answers"
 
 
-def test_lore_is_told_where_it_belongs(house, monkeypatch, capsys):
+def test_lore_is_reported_where_it_belongs(home, monkeypatch, capsys):
     code, out, _ = run(monkeypatch, capsys, "dataset", "inspect", "lore")
     assert code == 0 and out.startswith("lore: Lore (--format lore)")
     assert (
@@ -177,25 +177,25 @@ def test_lore_is_told_where_it_belongs(house, monkeypatch, capsys):
         (["user=instruction", "question=output"], "--map gives user twice: 'instruction' and 'output'."),
     ],
 )
-def test_a_mapping_that_cannot_be_meant_is_refused(house, monkeypatch, capsys, mapping, said):
+def test_a_mapping_that_cannot_be_meant_is_refused(home, monkeypatch, capsys, mapping, said):
     code, _, err = run(monkeypatch, capsys, "dataset", "inspect", "rows.jsonl", "--map", *mapping)
     assert code == 1 and err.startswith(said)
 
 
-def test_an_empty_path_is_refused(house, monkeypatch, capsys):
+def test_an_empty_path_is_refused(home, monkeypatch, capsys):
     with pytest.raises(SystemExit):
         run(monkeypatch, capsys, "dataset", "inspect", "")
     assert "the path is empty" in capsys.readouterr().err
 
 
-def test_french_in_the_western_encoding_is_called_that(house, monkeypatch, capsys):
+def test_french_in_the_western_encoding_is_called_that(home, monkeypatch, capsys):
     Path("talk.csv").write_bytes("prompt,response\nUn café crème ?,Très bien, voilà «mon ami».\n".encode("cp1252") * 3)
     assert "it looks like CP1252 or ISO-8859-1" in run(monkeypatch, capsys, "dataset", "inspect", "talk.csv")[2]
     Path("talk.csv").write_bytes("prompt,response\nKtóra jest godzina?,Zażółć gęślą jaźń.\n".encode("cp1250") * 3)
     assert "CP1252" not in run(monkeypatch, capsys, "dataset", "inspect", "talk.csv")[2]
 
 
-def test_of_many_files_the_one_is_named_that_may_not_be_used(house, monkeypatch, capsys):
+def test_of_many_files_the_one_is_named_that_may_not_be_used(home, monkeypatch, capsys):
     Path("many").mkdir()
     Path("many/rows.jsonl").write_bytes(jsonl(ROWS))
     Path("many/export.json").write_text(json.dumps({"guild": {}, "channel": {}, "messages": []}))

@@ -127,7 +127,7 @@ def test_under_another_right_or_where_nobody_asks_all_is_taken(tmp_path):
     assert outcome(path, persona=ADA).said, "to look at it takes no right"
 
 
-def test_where_nobody_may_be_heard_it_says_so(tmp_path):
+def test_where_nobody_may_be_included_it_says_so(tmp_path):
     path = write(tmp_path / "talk.json", export([said("a", MIRA, 0), said("A!", BOT, 1)]))
     with pytest.raises(MaterialError, match=r"Nothing in talk\.json may be trained on: .* nobody has opted in"):
         list(read_usable(path, ReadOptions(persona=ADA, consent=consent(BO))))

@@ -182,8 +182,8 @@ print(sum("templates" in path for path in opened))
 
 def test_training_reads_lists_and_templates_and_never_the_texts_it_is_judged_on(tmp_path):
     command = [sys.executable, "-c", WATCHED, str(tmp_path / "model")]
-    told = subprocess.run(command, capture_output=True, text=True, check=True, cwd=Path(__file__).parents[2])
-    *_, judged, templates = told.stdout.splitlines()
+    result = subprocess.run(command, capture_output=True, text=True, check=True, cwd=Path(__file__).parents[2])
+    *_, judged, templates = result.stdout.splitlines()
     assert judged == "[]" and int(templates) >= len(TEMPLATE_FILE_SHARES)
 
 

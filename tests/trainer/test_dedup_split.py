@@ -112,11 +112,11 @@ def test_nothing_to_split_is_an_error():
 
 
 def test_a_logs_messages_are_accounted_for_one_by_one():
-    heard = []
-    ledger = Ledger(heard.append)
+    received = []
+    ledger = Ledger(received.append)
     ledger.settle(talk("a", "b", "c", "d", "e"), {0, 1}, {3: "too long"})
     assert (ledger.rows, ledger.rows_used, dict(ledger.dropped)) == (5, 2, {LEADS_TO_NO_REPLY: 2, "too long": 1})
-    assert [(drop.row, drop.reason, drop.rows) for drop in heard] == [
+    assert [(drop.row, drop.reason, drop.rows) for drop in received] == [
         ("message 2", LEADS_TO_NO_REPLY, 1),
         ("message 3", "too long", 1),
         ("message 4", LEADS_TO_NO_REPLY, 1),
@@ -124,11 +124,11 @@ def test_a_logs_messages_are_accounted_for_one_by_one():
 
 
 def test_a_dropped_reply_that_stands_before_another_is_used_as_a_record():
-    heard = []
-    ledger = Ledger(heard.append)
+    received = []
+    ledger = Ledger(received.append)
     ledger.settle(talk("a", "b", "c", "d"), {0, 1, 2, 3}, {1: "boilerplate"})
     assert (ledger.rows, ledger.rows_used, dict(ledger.replies)) == (4, 4, {"boilerplate": 1})
-    assert [(drop.row, drop.rows) for drop in heard] == [("message 1", 0)]
+    assert [(drop.row, drop.rows) for drop in received] == [("message 1", 0)]
 
 
 def test_a_row_that_holds_a_talk_is_used_or_not():

@@ -44,16 +44,16 @@ def samples(count):
     return [TokenizedSample((5, 6, 7, 8, 20 + n % 5, 40 + n % 3, 2), (False,) * 5 + (True,) * 2) for n in range(count)]
 
 
-def trained(base, renderer, recipe, folder, heard, listen=lambda event: None, **changes):
+def trained(base, renderer, recipe, folder, received, listen=lambda event: None, **changes):
     """A short run that keeps a checkpoint at every step."""
 
-    def hear(event):
-        heard.append(event)
+    def receive(event):
+        received.append(event)
         listen(event)
 
     short = {"lora_r": 4, "lora_alpha": 8, "gradient_accumulation_steps": 1}
     fit = fit_to_hardware(recipe.model_copy(update={**short, **changes})).recipe
-    course = StageInputs(samples(16), samples(3), fit, hear, lambda: None, folder, checkpoint_s=0)
+    course = StageInputs(samples(16), samples(3), fit, receive, lambda: None, folder, checkpoint_s=0)
     return train_sft(base, renderer.tokenizer, course)
 
 
@@ -64,9 +64,9 @@ def test_a_disk_that_is_full_for_a_while_costs_checkpoints_and_nothing_else(
         if isinstance(event, Progress) and event.step in (2, 5):
             limit_files(SMALL_BYTES if event.step == 2 else None)
 
-    heard = []
-    ended = trained(tiny_base, renderer, recipe, tmp_path / "full", heard, fill_up)
-    trouble = {event.step: event.trouble for event in heard if isinstance(event, Progress)}
+    received = []
+    ended = trained(tiny_base, renderer, recipe, tmp_path / "full", received, fill_up)
+    trouble = {event.step: event.trouble for event in received if isinstance(event, Progress)}
     assert [number for number, text in trouble.items() if text] == [3, 4, 5]
     assert trouble[3] == "No checkpoint could be written at step 2. The disk is full."
     assert "Training goes on" in caplog.text and len(trouble) == 8
@@ -77,17 +77,17 @@ def test_a_disk_that_is_full_for_a_while_costs_checkpoints_and_nothing_else(
 
 
 def test_the_best_adapter_is_given_although_its_checkpoint_could_not_be_written(tiny_base, renderer, recipe, tmp_path):
-    heard = []
+    received = []
     worsening = {
         "learning_rate": 1e-2, "lr_scheduler_type": "constant", "num_train_epochs": 30, "max_grad_norm": 1000.0,
         "early_stopping_patience": 1, "gradient_accumulation_steps": 2,
     }  # fmt: skip
     limit_files(SMALL_BYTES)
     try:
-        ended = trained(tiny_base, renderer, recipe, tmp_path / "full", heard, **worsening)
+        ended = trained(tiny_base, renderer, recipe, tmp_path / "full", received, **worsening)
     finally:
         limit_files(None)  # here, not in a fixture: what pytest prints next may go to a file too
-    losses = [event.eval_loss for event in heard if isinstance(event, Epoch)]
+    losses = [event.eval_loss for event in received if isinstance(event, Epoch)]
     assert losses.index(min(losses)) < len(losses) - 1 and not list_checkpoints(tmp_path / "full")
     assert mean_loss(measure_reply_losses(ended.model, samples(3))) == pytest.approx(min(losses), abs=1e-6)
 
@@ -99,15 +99,15 @@ class Disturbed:
         self.folder = persona_job(folder / "job", base.source, hyperparameters={"num_train_epochs": 4})
 
     def run(self, when=lambda event: False, disturb=lambda: None):
-        heard = []
+        received = []
 
         def emit(event):
-            heard.append(event)
+            received.append(event)
             if when(event):
                 disturb()
 
         run_job(self.folder, RunContext(emit, lambda: None, checkpoint_s=0))
-        return heard
+        return received
 
     @property
     def kept(self):
@@ -139,32 +139,32 @@ def test_one_job_through_all_that_can_happen_to_its_folder(tmp_path, tiny_base):
     folder = job.folder
 
     away = folder.with_name("job-away")
-    told = job.fails(JobGoneError, at_step(4), lambda: folder.rename(away))
-    assert told.cause == f"The job folder {folder} is gone." and told.retry and "Put it back" in told.advice
+    result = job.fails(JobGoneError, at_step(4), lambda: folder.rename(away))
+    assert result.cause == f"The job folder {folder} is gone." and result.retry and "Put it back" in result.advice
     assert not folder.exists(), "nothing is made where the folder was"
     away.rename(folder)
     assert job.kept[0] == "checkpoint-3"
 
     with renamed(folder / "material" / "talk.json"):
-        told = job.fails(MaterialError, lambda event: False, lambda: None)
-        assert "talk.json cannot be read" in told.cause and "Put it back" in told.advice and told.retry
+        result = job.fails(MaterialError, lambda event: False, lambda: None)
+        assert "talk.json cannot be read" in result.cause and "Put it back" in result.advice and result.retry
         assert job.kept[0] == "checkpoint-3"
 
     # What vanishes while it trains is in memory already; that the disk is full counts only when the adapter is written.
     material = folder / "material"
-    told = job.fails(Exception, at_step(5), lambda: (material.rename(tmp_path / "away"), limit_files(SMALL_BYTES)))
-    assert (told.cause, told.retry) == ("The disk is full.", True) and job.kept[0] == "checkpoint-4"
+    result = job.fails(Exception, at_step(5), lambda: (material.rename(tmp_path / "away"), limit_files(SMALL_BYTES)))
+    assert (result.cause, result.retry) == ("The disk is full.", True) and job.kept[0] == "checkpoint-4"
     limit_files(None)
     (tmp_path / "away").rename(material)
 
     with without_overrides():
         locked = (folder / "checkpoints", folder)
-        told = job.fails(PermissionError, at_step(6), lambda: [path.chmod(0o500) for path in locked])
+        result = job.fails(PermissionError, at_step(6), lambda: [path.chmod(0o500) for path in locked])
     for path in reversed(locked):
         path.chmod(0o700)
-    assert "Permission denied" in told.cause and told.retry and job.kept[0] == "checkpoint-5"
+    assert "Permission denied" in result.cause and result.retry and job.kept[0] == "checkpoint-5"
     assert not (folder / "adapter").exists()
 
-    heard = job.run()
-    assert next(event.step for event in heard if isinstance(event, Progress)) == 6
-    assert isinstance(heard[-1], Done) and verify_adapter(folder / "adapter")
+    received = job.run()
+    assert next(event.step for event in received if isinstance(event, Progress)) == 6
+    assert isinstance(received[-1], Done) and verify_adapter(folder / "adapter")

@@ -87,8 +87,8 @@ def launch(folder: Path, *options: str) -> subprocess.Popen[str]:
     )
 
 
-def losses(heard: list[dict]) -> list[float]:
-    return [event[key] for event in heard for key in ("loss", "eval_loss") if event.get(key) is not None]
+def losses(received: list[dict]) -> list[float]:
+    return [event[key] for event in received for key in ("loss", "eval_loss") if event.get(key) is not None]
 
 
 @pytest.fixture(scope="module")
@@ -103,13 +103,13 @@ def by_two(tmp_path_factory, tiny_base):
 
 @pytest.mark.slow
 def test_two_processes_learn_what_one_learns_and_one_of_them_speaks(by_two, tmp_path, tiny_base):
-    folder, heard, _ = by_two
+    folder, received, _ = by_two
     alone = persona_job(tmp_path, tiny_base.source, hyperparameters=EXACT)
     code, expected, log = run(alone, *OPTIONS)
     assert code == 0, log
-    assert losses(heard) == pytest.approx(losses(expected), rel=1e-4)
-    assert Counter(event["event"] for event in heard) == Counter(event["event"] for event in expected)
-    assert events((folder / "events.jsonl").read_text()) == heard
+    assert losses(received) == pytest.approx(losses(expected), rel=1e-4)
+    assert Counter(event["event"] for event in received) == Counter(event["event"] for event in expected)
+    assert events((folder / "events.jsonl").read_text()) == received
     assert verify_adapter(folder / "adapter").job_id == "job-1"
     assert json.loads((folder / "run.json").read_text())["processes"] == 2
     manifest = json.loads((folder / "adapter" / "manifest.json").read_text())
@@ -135,8 +135,8 @@ def test_stopped_or_killed_and_resumed_two_processes_make_the_same_adapter(by_tw
         process.send_signal(how)
     process.communicate(timeout=120)
     assert not (folder / "adapter").exists()
-    code, heard, _ = run(folder, *OPTIONS)
-    assert code == 1 and "began with 2 processes" in heard[-1]["cause"]
+    code, received, _ = run(folder, *OPTIONS)
+    assert code == 1 and "began with 2 processes" in received[-1]["cause"]
 
     process = launch(folder)
     out, log = process.communicate(timeout=300)

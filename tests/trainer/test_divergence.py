@@ -85,9 +85,9 @@ def test_no_number_stops_at_once_and_the_advice_names_what_was_used_and_what_to_
 def test_a_run_is_stopped_when_it_stays_far_above_the_untrained_models_loss(tiny_base, renderer, recipe):
     samples = [TokenizedSample((5, 6, 7, 8, 20 + n % 5, 40 + n % 3, 2), (False,) * 5 + (True,) * 2) for n in range(48)]
     slow = recipe.model_copy(update={"learning_rate": 1e-6, "gradient_accumulation_steps": 1})
-    heard = []
+    received = []
     # The tiny model's own loss is that of a guess among all tokens, some 11 nats: as if a better one had got there.
-    course = StageInputs(samples, (), fit_to_hardware(slow).recipe, heard.append, lambda: None, initial_loss=2.0)
+    course = StageInputs(samples, (), fit_to_hardware(slow).recipe, received.append, lambda: None, initial_loss=2.0)
     with pytest.raises(TrainingError, match=r"The loss began at 2\.00 .* at step 11: training has diverged"):
         train_sft(tiny_base, renderer.tokenizer, course)
-    assert [event.step for event in heard if isinstance(event, Progress)] == list(range(1, 11))
+    assert [event.step for event in received if isinstance(event, Progress)] == list(range(1, 11))

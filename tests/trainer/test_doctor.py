@@ -58,7 +58,7 @@ def test_an_old_python_is_refused(monkeypatch):
     )
 
 
-def test_a_torch_that_cannot_be_loaded_is_told_with_its_complaint(tmp_path):
+def test_a_torch_that_cannot_be_loaded_is_reported_with_its_complaint(tmp_path):
     check, torch = software_checks.check_torch(
         with_module(tmp_path, "torch", "raise ImportError('libgomp.so.1 is missing')")
     )
@@ -73,7 +73,7 @@ def test_a_torch_that_cannot_be_loaded_is_told_with_its_complaint(tmp_path):
         ("import os, signal; os.kill(os.getpid(), signal.SIGSEGV)", "it ended with code -11"),
     ],
 )
-def test_a_broken_bitsandbytes_is_told_even_when_it_crashes(tmp_path, code, said):
+def test_a_broken_bitsandbytes_is_reported_even_when_it_crashes(tmp_path, code, said):
     check = software_checks.check_quantisation(with_module(tmp_path, "bitsandbytes", code))
     assert (check.state, check.found) == ("fail", f"bitsandbytes: {said}")
     assert "--set quant_type=none" in check.remedy
@@ -117,7 +117,7 @@ def test_a_torch_that_cannot_compile_makes_runs_slower_not_impossible(tmp_path):
     assert check.state == "warn" and "InvalidCxxCompiler" in check.found and "see compilers" in check.remedy
 
 
-def test_extras_are_told_by_name():
+def test_extras_are_reported_by_name():
     found = software_checks.check_extras().found
     assert all(name in found for name in software_checks.OPTIONAL_PACKAGES)
 
@@ -264,7 +264,7 @@ def test_the_embedded_model_is_whole_or_said_to_be_damaged(tmp_path):
     assert check.state == "fail" and "not what was unpacked" in check.found and str(broken) in check.remedy
 
 
-def test_a_base_model_that_is_not_here_is_told_without_fetching_it(tmp_path):
+def test_a_base_model_that_is_not_here_is_reported_without_fetching_it(tmp_path):
     check = software_checks.check_base_model("owner/no-such-model")
     assert check.state == "fail" and "not on this machine" in check.found and check.remedy
     assert software_checks.check_base_model(str(locate(EMBEDDED).folder)).state == "ok"
@@ -319,9 +319,9 @@ def test_the_report_has_every_check_and_a_table(command, quick, tiny_base):
     assert "warn  model hub" in output and "→ check the network" in output
     rows = {line.split()[0]: line.split()[1:] for line in output.splitlines() if line.startswith(tuple(recipe_names()))}
     assert rows.keys() == set(recipe_names()) and "Qwen2.5" in output
-    told = json.loads(command("doctor", "--base-model", tiny_base.source, "--json")[1])
-    assert told["well"] and {check["state"] for check in told["checks"]} >= {"ok", "warn"}
-    assert len(told["fits"]) == 9 * len(recipe_names()) and told["machine"]["memory_bytes"] > 0
+    result = json.loads(command("doctor", "--base-model", tiny_base.source, "--json")[1])
+    assert result["well"] and {check["state"] for check in result["checks"]} >= {"ok", "warn"}
+    assert len(result["fits"]) == 9 * len(recipe_names()) and result["machine"]["memory_bytes"] > 0
 
 
 def test_it_fails_when_runs_do_not_work_and_only_the_hints_can_be_asked_for(command, quick, monkeypatch):
@@ -367,7 +367,7 @@ def test_a_card_that_torch_does_not_see_counts_for_nothing(monkeypatch):
 def test_this_machine_is_well(command, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     code, output, _ = command("doctor", "--json")
-    told = json.loads(output)
-    checks = {check["name"]: check for check in told["checks"]}
-    assert code == 0 and "error of 9" in checks["4-bit weights"]["found"], told["checks"]
+    result = json.loads(output)
+    checks = {check["name"]: check for check in result["checks"]}
+    assert code == 0 and "error of 9" in checks["4-bit weights"]["found"], result["checks"]
     assert checks["torch"]["state"] == "ok"

@@ -53,8 +53,8 @@ def test_a_quick_card_has_all_sections_as_json_and_for_people(run, two_trained, 
     assert card.learned.replies == verify_adapter(adapter).dataset["samples_train"]
     report = {path.name for path in (written / "report").iterdir()}
     assert report == {"scorecard.png", "rubric.md", "rubric.csv", "rubric-key.json"}
-    told = (written / "scorecard.md").read_text()
-    assert all(f"## {name}" in told for name in ("Held-out replies", "Separation", "Voice", "General ability"))
+    result = (written / "scorecard.md").read_text()
+    assert all(f"## {name}" in result for name in ("Held-out replies", "Separation", "Voice", "General ability"))
     assert "held-out replies" in err and str(written) in err
     assert not (adapter / COMPARE_FILE).exists()
 

@@ -66,7 +66,7 @@ def test_nothing_that_ships_is_dropped(persona):
         ("", "und"),
     ],
 )
-def test_languages_are_told_where_they_can_be(text, language):
+def test_languages_are_reported_where_they_can_be(text, language):
     assert detect_language(text) == language
 
 

@@ -69,7 +69,7 @@ def test_every_criterion_is_broken_by_some_card_here():
     assert BROKEN.keys() == ADVICE_BY_CRITERION.keys() == TITLES.keys()
 
 
-def test_a_good_version_is_promoted_and_told_why():
+def test_a_good_version_is_promoted_with_its_reason():
     verdict = judge(GOOD, RECIPE)
     assert verdict.verdict == "promote" and set(outcomes(GOOD).values()) == {"pass"}
     assert (
@@ -113,7 +113,7 @@ def test_reasons_and_advice_follow_from_what_was_measured(name, verdict, reason,
     assert reason in found.reasons[0] and advice in found.advice[0]
 
 
-def test_a_training_that_lost_its_way_is_told_of_its_learning_rate_whatever_else_failed():
+def test_a_training_that_lost_its_way_is_warned_about_its_learning_rate_whatever_else_failed():
     broken = {**BROKEN["steady"], **BROKEN["general"], **BROKEN["better_than_base"]}
     verdict = judge(good_card(**broken), RECIPE)
     assert "learning_rate=0.0002" in verdict.advice[0] and "rose to 6.00" in verdict.reasons[0]
@@ -147,12 +147,12 @@ def test_what_was_not_measured_is_not_taken_for_good():
     assert {it.outcome for it in judge(bare, RECIPE).criteria} == {"pass", "not measured"}
 
 
-def test_of_too_few_replies_nothing_is_told_and_a_moderator_decides():
+def test_of_too_few_replies_nothing_is_reported_and_a_moderator_decides():
     facts, safety = {"questions": 1}, {"prompts": {"harassment": 1}}
     few = judge(good_card(voice={"replies": 9}, facts=facts, safety=safety), RECIPE)
     outcome = {it.name: it.outcome for it in few.criteria}
-    told = ("voice", "voice_over_base", "voice_kept", "facts", "contradictions", "in_character", "safety")
-    assert [outcome[TITLES[name]] for name in told] == ["not measured"] * len(told)
+    result = ("voice", "voice_over_base", "voice_kept", "facts", "contradictions", "in_character", "safety")
+    assert [outcome[TITLES[name]] for name in result] == ["not measured"] * len(result)
     assert few.verdict == "hold" and "on 3, too few to judge: 9 are needed" in few.reasons[0]
 
 

@@ -153,7 +153,7 @@ def test_another_persona_comes_in_under_this_ones_name_later():
 
 
 @pytest.mark.slow
-def test_a_classifier_hears_whose_words_they_are():
+def test_a_classifier_learns_whose_words_they_are():
     from personas.schemas.scorecard import MEMBERS_VOICE
     from trainer.evaluate.generation.voice_classifier import AuthorshipClassifier
 

@@ -40,10 +40,10 @@ PAIRS = tuple(pair(f"question {n}", f"real {n}", base=f"base {n}", live=f"live {
 
 def test_the_sheet_hides_whose_reply_is_whose_and_the_key_tells():
     card = good_card(side_by_side=PAIRS)
-    text, told = rating_sheet(card), json.loads(rating_key(card))["replies"]
+    text, result = rating_sheet(card), json.loads(rating_key(card))["replies"]
     assert not re.search(r"\b(live version|base model|v2)\b", text)
     for place, shown in enumerate(PAIRS):
-        for letter, side in told[str(place + 1)].items():
+        for letter, side in result[str(place + 1)].items():
             said = shown.real if side == "real" else shown.replies[side].text
             assert f"**{letter}.** {said}\n" in text
     orders = {tuple(side for side, _ in shuffled_replies(card, place)) for place in range(len(PAIRS))}

@@ -33,19 +33,21 @@ def of_people(path, count=30):
 
 
 def test_a_plan_shows_samples_in_parts_whose_learned_ones_are_the_reply(source, command):
-    told = json.loads(command("plan", *source, "--json", "--samples")[1])
+    result = json.loads(command("plan", *source, "--json", "--samples")[1])
     masks = json.loads(command("mask", "talk.json", *source[:2], "--json", "--limit", "3")[1])
-    assert told["masks"] == masks["shown"] and len(told["masks"]) == 3
-    for mask, text in zip(told["masks"], told["examples"], strict=True):
+    assert result["masks"] == masks["shown"] and len(result["masks"]) == 3
+    for mask, text in zip(result["masks"], result["examples"], strict=True):
         assert "".join(f"⟦{part}⟧" if learned else part for part, learned in mask["parts"]) == text
 
 
 def test_a_plan_of_a_built_set_shows_its_samples_too(source, command):
     command("dataset", "build", *source, "--out", "out")
-    told = json.loads(command("plan", "--dataset", "out", "--json", "--samples")[1])
+    result = json.loads(command("plan", "--dataset", "out", "--json", "--samples")[1])
     line = json.loads(Path("out/train.jsonl").read_text().splitlines()[0])
-    assert told["masks"][0]["tokens"] == line["tokens"] and told["masks"][0]["trained_tokens"] == line["reply_tokens"]
-    assert told["masks"][0]["parts"][-1] == [line["messages"][-1]["content"], True]
+    assert (
+        result["masks"][0]["tokens"] == line["tokens"] and result["masks"][0]["trained_tokens"] == line["reply_tokens"]
+    )
+    assert result["masks"][0]["parts"][-1] == [line["messages"][-1]["content"], True]
 
 
 def test_what_does_not_fit_is_counted(tmp_path, command):
@@ -61,18 +63,18 @@ def test_what_does_not_fit_is_counted(tmp_path, command):
     words = ("--persona", "ada.toml", "--source", "talk.json", "--set", "max_length=160", "--json")
     code, output, errors = command("plan", *words)
     assert code == 0, errors
-    told = json.loads(output)
-    assert told["truncation"] == {
+    result = json.loads(output)
+    assert result["truncation"] == {
         "max_length": 160,
-        "history_trimmed": told["truncation"]["history_trimmed"],
+        "history_trimmed": result["truncation"]["history_trimmed"],
         "too_long": 1,
     }
     command("dataset", "build", *words, "--out", "out")
     stats = json.loads(Path("out/stats.json").read_text())
-    assert stats["with_trimmed_history"] == told["truncation"]["history_trimmed"] > 10
+    assert stats["with_trimmed_history"] == result["truncation"]["history_trimmed"] > 10
     assert stats["dropped_replies"][TOO_LONG] == 1
     of_set = json.loads(command("plan", "--dataset", "out", "--set", "max_length=160", "--json")[1])
-    assert of_set["truncation"] == told["truncation"]
+    assert of_set["truncation"] == result["truncation"]
 
 
 def test_a_jobs_plan_counts_what_does_not_fit(tmp_path, command):
@@ -135,9 +137,9 @@ def test_an_inspection_counts_every_reason_and_says_how_far_it_is(tmp_path, comm
     good = {"messages": [{"role": "user", "content": "Who?"}, {"role": "assistant", "content": "Me, as ever."}]}
     (tmp_path / "talk.jsonl").write_text("".join(json.dumps(row) + "\n" for row in [good, *rows]))
     _, output, errors = command("dataset", "inspect", "talk.jsonl", "--json", "--tell-every", "0")
-    told = json.loads(output)
-    assert sum(told["reasons"].values()) == told["rejected_count"] == 5
-    assert list(told["reasons"].values()) == [3, 2] and "reading: 1 rows" in errors
+    result = json.loads(output)
+    assert sum(result["reasons"].values()) == result["rejected_count"] == 5
+    assert list(result["reasons"].values()) == [3, 2] and "reading: 1 rows" in errors
 
 
 def test_sources_are_named_as_in_the_catalogue(tmp_path, command):

@@ -28,7 +28,7 @@ def answers(*numbers):
     return [ROWS[n]["output"] for n in numbers]
 
 
-def told(*numbers):
+def result(*numbers):
     return [f"Tell, {n}" for n in numbers]
 
 
@@ -72,7 +72,7 @@ def test_few_rows_of_which_many_are_broken_are_rows(tmp_path, order, used, rejec
 @pytest.mark.parametrize("indent", [None, 0, 2])
 def test_objects_one_after_another_are_rows_however_they_are_set(tmp_path, between, indent):
     content = between.join(json.dumps(row, indent=indent) for row in TALKS)
-    assert read(tmp_path, content) == (told(*range(6)), [])
+    assert read(tmp_path, content) == (result(*range(6)), [])
 
 
 def test_a_broken_object_over_several_lines_is_one_row(tmp_path):
@@ -81,13 +81,13 @@ def test_a_broken_object_over_several_lines_is_one_row(tmp_path):
     pretty[4] = pretty[4].replace("Tell", 'Te"ll')
     used, rejected = read(tmp_path, "\n".join(pretty))
     lines = pretty[0].count("\n") + 1
-    assert used == told(0, 1, 3, 5) and rejected == [f"line {2 * lines + 1}", f"line {4 * lines + 1}"]
+    assert used == result(0, 1, 3, 5) and rejected == [f"line {2 * lines + 1}", f"line {4 * lines + 1}"]
 
 
 def test_a_first_object_over_several_lines_that_is_broken_does_not_hide_the_others(tmp_path):
     pretty = [json.dumps(row, indent=2) for row in TALKS]
     for broken in (pretty[0][:30], pretty[0].replace('"role": "user",', '"role"": "user",')):
-        assert read(tmp_path, "\n".join([broken, *pretty[1:]])) == (told(1, 2, 3, 4, 5), ["line 1"])
+        assert read(tmp_path, "\n".join([broken, *pretty[1:]])) == (result(1, 2, 3, 4, 5), ["line 1"])
 
 
 def test_messages_a_line_each_within_a_row_are_no_rows(tmp_path):
@@ -109,28 +109,28 @@ TWICE_CLOSED = SPOKEN[1].replace("}]}", "}}]}")
 def test_behind_a_broken_element_the_next_is_found(tmp_path, broken, comma):
     elements = [SPOKEN[0], broken, *SPOKEN[2:]]
     begun = comma[1:] if "\n" in comma else ""
-    assert read(tmp_path, f"[{begun}{comma.join(elements)}]") == (told(0, 2, 3, 4, 5), ["row 2"])
-    assert read(tmp_path, f"[{begun}{comma.join([broken, *SPOKEN[2:]])}]") == (told(2, 3, 4, 5), ["row 1"])
-    assert read(tmp_path, f"[{begun}{comma.join([SPOKEN[0], broken])}]") == (told(0), ["row 2"])
+    assert read(tmp_path, f"[{begun}{comma.join(elements)}]") == (result(0, 2, 3, 4, 5), ["row 2"])
+    assert read(tmp_path, f"[{begun}{comma.join([broken, *SPOKEN[2:]])}]") == (result(2, 3, 4, 5), ["row 1"])
+    assert read(tmp_path, f"[{begun}{comma.join([SPOKEN[0], broken])}]") == (result(0), ["row 2"])
 
 
 def test_two_broken_elements_are_two(tmp_path):
     elements = [SPOKEN[0], HALVED, SPOKEN[2], UNCLOSED, UNCLOSED, SPOKEN[5]]
-    assert read(tmp_path, f"[{', '.join(elements)}]") == (told(0, 2, 5), ["row 2", "row 4", "row 5"])
+    assert read(tmp_path, f"[{', '.join(elements)}]") == (result(0, 2, 5), ["row 2", "row 4", "row 5"])
 
 
 def test_behind_a_broken_element_rows_of_other_shapes_are_found(tmp_path):
     elements = [WRITTEN[0], SPOKEN[0], HALVED, WRITTEN[1], SPOKEN[2]]
     used, rejected = read(tmp_path, f"[{', '.join(elements)}]")
-    assert used == [*answers(0), *told(0), *answers(1), *told(2)] and rejected == ["row 3"]
+    assert used == [*answers(0), *result(0), *answers(1), *result(2)] and rejected == ["row 3"]
 
 
 def test_behind_a_broken_first_element_of_one_shape_one_of_another_is_found(tmp_path):
-    assert read(tmp_path, f"[{WRITTEN[0][:-9]}, {SPOKEN[0]}, {WRITTEN[1]}]") == ([*told(0), *answers(1)], ["row 1"])
+    assert read(tmp_path, f"[{WRITTEN[0][:-9]}, {SPOKEN[0]}, {WRITTEN[1]}]") == ([*result(0), *answers(1)], ["row 1"])
 
 
 def test_a_missing_comma_costs_nothing(tmp_path):
-    assert read(tmp_path, f"[{SPOKEN[0]} {SPOKEN[1]}, {SPOKEN[2]}]") == (told(0, 1, 2), [])
+    assert read(tmp_path, f"[{SPOKEN[0]} {SPOKEN[1]}, {SPOKEN[2]}]") == (result(0, 1, 2), [])
 
 
 def test_what_lies_within_a_broken_element_is_no_element(tmp_path):
@@ -142,11 +142,11 @@ def test_what_lies_within_a_broken_element_is_no_element(tmp_path):
     assert used == ["It is 0.", "It is 2."] and rejected == ["row 2"]
 
 
-def test_arrays_one_after_another_are_read_and_what_else_follows_is_told(tmp_path):
+def test_arrays_one_after_another_are_read_and_what_else_follows_is_reported(tmp_path):
     one, other = json.dumps(TALKS[:2]), json.dumps(TALKS[2:4])
     for between in ("", "\n", "\n\n"):
-        assert read(tmp_path, one + between + other) == (told(0, 1, 2, 3), [])
-    assert read(tmp_path, f"{one}\n{SPOKEN[2]}\n{SPOKEN[3]}\n") == (told(0, 1, 2, 3), [])
+        assert read(tmp_path, one + between + other) == (result(0, 1, 2, 3), [])
+    assert read(tmp_path, f"{one}\n{SPOKEN[2]}\n{SPOKEN[3]}\n") == (result(0, 1, 2, 3), [])
     path = tmp_path / "talk.json"
     path.write_text(f"{one}\nand so on\n{other}")
     used, rejected = everything(path)
@@ -208,7 +208,7 @@ def test_what_is_empty_is_recognised(tmp_path, name, content, format):
     assert detect_format(path).name == format and everything(path) == ([], [])
 
 
-def test_columns_of_one_name_are_told_apart(tmp_path):
+def test_columns_of_one_name_are_distinguished(tmp_path):
     path = tmp_path / "talk.csv"
     path.write_text("prompt,response,response\nWhat?,This.,That.\n")
     assert detect_format(path).name == "answers"
@@ -231,7 +231,7 @@ def test_shapes_in_turn_are_each_read_as_what_they_are(tmp_path):
 def test_known_shapes_among_rows_of_unknown_columns_are_read(tmp_path):
     unknown = [{"frage": f"Was ist die Nummer {n}?", "erwiderung": f"Das ist die {n}."} for n in range(8)]
     used, rejected = read(tmp_path, jsonl([*unknown, TALKS[0], ROWS[0], {"x": 1}]))
-    assert used == [*(row["erwiderung"] for row in unknown), *told(0), *answers(0)] and rejected == ["line 11"]
+    assert used == [*(row["erwiderung"] for row in unknown), *result(0), *answers(0)] and rejected == ["line 11"]
 
 
 @pytest.mark.parametrize("value", ["NaN", "Infinity", "-Infinity"])

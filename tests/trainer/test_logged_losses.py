@@ -18,10 +18,10 @@ OWN = {"lora_r": 4, "lora_alpha": 8, "num_train_epochs": 2, "gradient_accumulati
 def history(tiny_base, renderer, recipe):
     def run(**changes):
         changed = fit_to_hardware(recipe.model_copy(update={**OWN, **changes})).recipe
-        heard = []
-        course = StageInputs(SAMPLES, SAMPLES[:3], changed, heard.append, lambda: None)
+        received = []
+        course = StageInputs(SAMPLES, SAMPLES[:3], changed, received.append, lambda: None)
         train_sft(tiny_base, renderer.tokenizer, course)
-        return heard
+        return received
 
     return run
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from personas.card.toml_card import SHIPPED_CARDS, read_card, read_cards
 from personas.lore.passages import Passage, read_lore, split_passages
 from personas.schemas.chat import Persona
-from tests.trainer.lore_server import house, lore_command
+from tests.trainer.lore_server import home, lore_command
 from trainer.data.synthetic.lore_extraction import (
     LoreSubject,
     extract_facts,
@@ -27,15 +27,15 @@ SHIPPED_LORE = Path(__file__).resolve().parents[2] / "data" / "rag-resources"
 
 
 def test_ask_says_what_matches_what_not_and_why(tmp_path):
-    card, lore = house(tmp_path)
+    card, lore = home(tmp_path)
     done = lore_command("ask", "--persona", card, "--lore", lore, "How many wheels has the clock?")
     assert done.returncode == 0, done.stderr
     assert "words looked for: wheels, clock" in done.stdout
     assert "ada/clock.md  [The Clock: The tower]" in done.stdout and "shared: " in done.stdout
     assert done.stdout.index("\ngiven ") < done.stdout.index("\nnot found ")
-    told = json.loads(lore_command("ask", "--persona", card, "--lore", lore, "--json", "--all", "hello!").stdout)
-    assert told["threshold"] == 1.0 and len(told["matches"]) == 4 and not any(m["found"] for m in told["matches"])
-    assert {"score", "by_meaning", "cosine", "by_words", "words", "source", "heading"} <= told["matches"][0].keys()
+    result = json.loads(lore_command("ask", "--persona", card, "--lore", lore, "--json", "--all", "hello!").stdout)
+    assert result["threshold"] == 1.0 and len(result["matches"]) == 4 and not any(m["found"] for m in result["matches"])
+    assert {"score", "by_meaning", "cosine", "by_words", "words", "source", "heading"} <= result["matches"][0].keys()
 
 
 @pytest.mark.parametrize(
@@ -54,7 +54,7 @@ def test_what_cannot_be_asked_is_said(tmp_path, words, error):
 
 
 def test_extract_writes_facts_a_card_addition_and_pairs_each_with_its_passage(tmp_path):
-    card, lore = house(tmp_path)
+    card, lore = home(tmp_path)
     done = lore_command("extract", "--persona", card, "--lore", lore, "--out", tmp_path / "out", "--json")
     assert done.returncode == 0, done.stderr
     counts = json.loads(done.stdout)
@@ -144,7 +144,7 @@ def test_no_lore_breaks_the_rules(text):
 
 
 def test_no_fact_of_a_card_is_lost_in_toml(tmp_path):
-    card, _ = house(tmp_path)
+    card, _ = home(tmp_path)
     persona = read_card(card)
     odd = 'Ada likes "tea"\\ and \x7f.'
     found = extract_lore(persona, split_passages("ada", "ada/x.md", f"# T\n{odd}"))

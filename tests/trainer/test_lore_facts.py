@@ -70,7 +70,7 @@ def test_an_answer_to_another_question_is_not_right():
         ("Which play did you die in?", "*bows* The Drowned Duke of Ombry!", "In Seven Bishops and a Ladder!"),
     ],
 )
-def test_right_and_wrong_are_told_apart(question, right, wrong):
+def test_right_and_wrong_are_distinguished(question, right, wrong):
     asked = next(parse_question(row) for row in ROWS if row["question"] == question)
     assert asked.is_right(right) and not asked.contradicts(right)
     assert asked.contradicts(wrong) and not asked.is_right(wrong)

@@ -12,7 +12,7 @@ from personas.card.toml_card import read_card
 from personas.errors import MaterialError, RequestError, TrainingError
 from personas.lore.passages import read_lore, split_passages
 from tests.fakes import until
-from tests.trainer.lore_server import house, lore_command, serving
+from tests.trainer.lore_server import home, lore_command, serving
 from trainer.data.synthetic import dialogue_synthesis as lore_synthesise
 from trainer.data.synthetic import reply_backends as lore_voices
 from trainer.data.synthetic.dialogue_synthesis import (
@@ -47,7 +47,7 @@ def sighs(call):
 
 @pytest.fixture
 def material(tmp_path):
-    card, lore = house(tmp_path)
+    card, lore = home(tmp_path)
     persona = read_card(card)
     return persona, tuple(read_lore(lore, ["ada", "_world"]))
 
@@ -76,9 +76,9 @@ async def test_dialogues_are_kept_with_where_they_come_from_and_the_rest_is_coun
     persona, passages = material
     bad = ["", "As an AI language model I wind nothing.", "I'm sorry, but I cannot help with the clock."]
     async with serving(scripted(bad)) as endpoint:
-        told = await made(SynthesisRequest(persona, passages, 5, tmp_path / "out"), endpoint)
-    assert told["kept"] == 5 and told["made"] == 5 + sum(told["dropped"].values())
-    assert {"empty", "breaks character", "refuses"} <= told["dropped"].keys()
+        result = await made(SynthesisRequest(persona, passages, 5, tmp_path / "out"), endpoint)
+    assert result["kept"] == 5 and result["made"] == 5 + sum(result["dropped"].values())
+    assert {"empty", "breaks character", "refuses"} <= result["dropped"].keys()
     rows = [json.loads(line) for line in (tmp_path / "out" / "ada_synthetic.jsonl").read_text("utf-8").splitlines()]
     assert len(rows) == 5
     for row in rows:
@@ -104,8 +104,8 @@ async def test_a_run_that_was_killed_goes_on_where_it_stopped(material, tmp_path
         lines = journal.read_bytes().splitlines(keepends=True)
         journal.write_bytes(b"".join(lines[:3]) + lines[3][:20])  # killed in the middle of the third attempt
         before = len(endpoint.bodies)
-        told = await made(order, endpoint)
-        assert told["kept"] == 4 and len(endpoint.bodies) > before
+        result = await made(order, endpoint)
+        assert result["kept"] == 4 and len(endpoint.bodies) > before
         after = (tmp_path / "out" / "ada_synthetic.jsonl").read_bytes()
         assert after.splitlines()[:2] == whole.splitlines()[:2]
         asked = len(endpoint.bodies)
@@ -116,7 +116,7 @@ async def test_a_run_that_was_killed_goes_on_where_it_stopped(material, tmp_path
 
 
 async def test_kill_9_loses_nothing_that_was_made(tmp_path):
-    card, lore = house(tmp_path)
+    card, lore = home(tmp_path)
     out = tmp_path / "out"
     words = ("synthesise", "--persona", card, "--lore", lore, "--count", 5, "--model", "tester", "--out", out)
     answer, killed, journal = scripted(), [], out / "ada_synthetic.attempts.jsonl"
@@ -139,8 +139,8 @@ async def test_kill_9_loses_nothing_that_was_made(tmp_path):
     assert journal.read_bytes().splitlines()[: len(before)] == before
 
 
-async def test_who_asks_it_to_end_is_told_how_to_go_on(tmp_path):
-    card, lore = house(tmp_path)
+async def test_who_asks_it_to_end_is_advised_how_to_go_on(tmp_path):
+    card, lore = home(tmp_path)
     words = ("synthesise", "--persona", card, "--lore", lore, "--count", 5, "--model", "m", "--out", tmp_path / "out")
     async with serving(lambda body: 503) as endpoint:
         for number, code in ((signal.SIGTERM, 143), (signal.SIGINT, 130)):
@@ -247,7 +247,7 @@ def test_what_was_kept_is_not_kept_again(material):
     assert judge.fault(reply.replace("dusk", "dawn"), "And?", tower) == "repeats"
 
 
-def test_a_manner_is_told_only_from_enough_examples(material):
+def test_a_manner_is_reported_only_from_enough_examples(material):
     persona, _ = material
     assert measure_style(persona).contracted == 0 and measure_style(persona).starred == 0
     import dataclasses

@@ -40,11 +40,11 @@ def test_a_source_and_the_data_set_built_of_it_have_the_same_masks(source, comma
 
 def test_a_jobs_masks_are_those_of_its_run(tmp_path, command):
     folder = persona_job(tmp_path / "job", "embedded")
-    told = json.loads(command("mask", str(folder), "--json")[1])
+    result = json.loads(command("mask", str(folder), "--json")[1])
     data = prepare_job(folder, read_spec(folder)).data
-    assert told["samples"] == {"train": len(data.train), "eval": len(data.heldout)}
-    assert told["trained_tokens"]["train"] == sum(sample.reply_tokens for sample in data.train)
-    assert told["tokens"]["eval"] == sum(len(sample.ids) for sample in data.heldout)
+    assert result["samples"] == {"train": len(data.train), "eval": len(data.heldout)}
+    assert result["trained_tokens"]["train"] == sum(sample.reply_tokens for sample in data.train)
+    assert result["tokens"]["eval"] == sum(len(sample.ids) for sample in data.heldout)
 
 
 def test_in_a_pipe_it_stands_between_brackets_with_counts(source, command):
@@ -68,10 +68,10 @@ def test_replies_that_members_rejected_are_judged_and_not_learned_from(tmp_path,
     adapter = make_adapter(tmp_path / "home", tiny_base, "ada", "v1", seed=1).folder
     folder = preference_job(tmp_path / "job", tiny_base.source, adapter, votes(312))
     masks = mask_summary_of_job(folder, 4)
-    told = masks.as_json()
-    assert told["samples"]["train"] == 572 and told["rejected"]["samples"] == 312
-    assert told["trained_tokens"]["train"] + told["rejected"]["tokens"] < told["tokens"]["train"]
-    liked, disliked, _, _ = told["shown"]
+    result = masks.as_json()
+    assert result["samples"]["train"] == 572 and result["rejected"]["samples"] == 312
+    assert result["trained_tokens"]["train"] + result["rejected"]["tokens"] < result["tokens"]["train"]
+    liked, disliked, _, _ = result["shown"]
     assert any(learned and text.startswith(GOOD) for text, learned in liked["parts"]) and "rejected" not in liked
     assert disliked["trained_tokens"] == 0 and not any(learned for _, learned in disliked["parts"])
     assert disliked["rejected"].startswith(BAD) and disliked["rejected_tokens"] > 0

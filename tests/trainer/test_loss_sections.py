@@ -87,8 +87,8 @@ def test_a_card_says_what_the_manifest_says_and_how_sure_it_is(two_trained, job)
     assert card.left_out["voice"] == LOSSES_ONLY_REASON and LIVE not in card.left_out
     again = ScoreCard.model_validate_json(card.model_dump_json())
     assert again == card
-    told = render_markdown(card)
-    assert "live version" in told and f"{card.heldout.loss[NEW]:.4f}" in told and LOSSES_ONLY_REASON in told
+    result = render_markdown(card)
+    assert "live version" in result and f"{card.heldout.loss[NEW]:.4f}" in result and LOSSES_ONLY_REASON in result
 
 
 def test_the_same_adapter_against_itself_is_no_better(two_trained, job):

@@ -56,7 +56,7 @@ def test_the_advice_followed_fits(gib, has_cuda, alone):
     require_memory(recipe.model_copy(update=changed), base, within, machine)
 
 
-def test_a_machine_that_is_too_small_for_anything_is_told_so(alone):
+def test_a_machine_that_is_too_small_for_anything_is_reported(alone):
     with pytest.raises(NoMemoryError) as refused:
         require_memory(load_recipe("demo-cpu"), locate(EMBEDDED), LONG, small(0.5))
     assert "No settings" in refused.value.advice
@@ -72,7 +72,7 @@ class LoadedError(Exception):
 
 
 def test_a_run_is_refused_before_a_model_is_loaded_and_goes_on_when_there_is_room(tmp_path, tiny_base, monkeypatch):
-    folder, heard = persona_job(tmp_path, tiny_base.source), []
+    folder, received = persona_job(tmp_path, tiny_base.source), []
 
     def load_served(*_):
         raise LoadedError
@@ -81,14 +81,14 @@ def test_a_run_is_refused_before_a_model_is_loaded_and_goes_on_when_there_is_roo
     monkeypatch.setattr(trainer.estimate.memory_check, "own_memory_bytes", lambda: 0)
     monkeypatch.setattr(trainer.estimate.memory_check, "probe_machine", lambda: small(0.25))
     with pytest.raises(NoMemoryError) as refused:
-        run_job(folder, RunContext(heard.append, lambda: None))
+        run_job(folder, RunContext(received.append, lambda: None))
     assert failed_event(refused.value).retry and not (folder / "adapter").exists()
-    assert "base model" not in [getattr(event, "name", "") for event in heard]
+    assert "base model" not in [getattr(event, "name", "") for event in received]
     with pytest.raises(LoadedError):
-        run_job(folder, RunContext(heard.append, lambda: None, skips_memory_check=True))
+        run_job(folder, RunContext(received.append, lambda: None, skips_memory_check=True))
     monkeypatch.setattr(trainer.estimate.memory_check, "probe_machine", lambda: small(4))
     with pytest.raises(LoadedError):
-        run_job(folder, RunContext(heard.append, lambda: None))
+        run_job(folder, RunContext(received.append, lambda: None))
 
 
 @pytest.mark.parametrize("words", [[], ["--ignore-memory"]])
@@ -108,9 +108,9 @@ def test_the_command_line_says_whether_it_is_ignored(tmp_path, words, monkeypatc
 
 def test_a_plan_says_what_is_free_and_what_holds_the_rest(tmp_path, tiny_base, command):
     folder = persona_job(tmp_path / "job", tiny_base.source)
-    told = json.loads(command("run", str(folder), "--dry-run", "--json")[1])
-    assert told["free_bytes"] > 0
-    for recipe in told["recipes"]:
+    result = json.loads(command("run", str(folder), "--dry-run", "--json")[1])
+    assert result["free_bytes"] > 0
+    for recipe in result["recipes"]:
         assert recipe["memory_bytes"] == sum(recipe["memory"].values()) and recipe["memory"]["libraries"] > 0
 
 

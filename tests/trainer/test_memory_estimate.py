@@ -159,10 +159,10 @@ def test_a_whole_run_holds_what_was_predicted(tmp_path, tiny_base):
     folder = persona_job(tmp_path, tiny_base.source, hyperparameters={"max_steps": 2})
     words = [sys.executable, "-m", "trainer", "run", str(folder)]
     done = subprocess.run([*words, "--dry-run", "--json"], capture_output=True, text=True, check=True)
-    told = next(recipe for recipe in json.loads(done.stdout)["recipes"] if recipe["recipe"] == "demo-cpu")
+    result = next(recipe for recipe in json.loads(done.stdout)["recipes"] if recipe["recipe"] == "demo-cpu")
     subprocess.run(words, capture_output=True, check=True)
     measured = json.loads((folder / "adapter" / "report" / "training.json").read_text())["peak_bytes"]
-    assert told["memory_bytes"] == pytest.approx(measured, rel=0.15)
+    assert result["memory_bytes"] == pytest.approx(measured, rel=0.15)
 
 
 def test_a_small_card_is_reckoned_with_4_bits_where_16_do_not_fit():

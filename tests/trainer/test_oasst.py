@@ -85,7 +85,7 @@ def test_all_paths_can_be_taken_and_each_message_is_counted_once(tmp_path, rows)
     assert [(r.reason, r.rows) for r in rejected] == [("no answer", 2)]
 
 
-def test_the_formats_are_told_apart(tmp_path):
+def test_the_formats_are_distinguished(tmp_path):
     path = tmp_path / "x"
     path.write_bytes(jsonl([bell()]))
     assert detect_format(path).name == "oasst-trees"

@@ -33,21 +33,23 @@ def out_of_memory_at(monkeypatch, step, times):
 def test_it_goes_on_with_smaller_batches_and_says_so(tmp_path, tiny_base, monkeypatch):
     folder = persona_job(tmp_path, tiny_base.source, hyperparameters={"num_train_epochs": 4})
     out_of_memory_at(monkeypatch, step=5, times=1)
-    heard = []
-    run_job(folder, RunContext(heard.append, lambda: None, checkpoint_s=0))
+    received = []
+    run_job(folder, RunContext(received.append, lambda: None, checkpoint_s=0))
     manifest = verify_adapter(folder / "adapter")
     assert manifest.hyperparameters["per_device_train_batch_size"] == 2  # of the recipe's 4
     assert manifest.hyperparameters["gradient_accumulation_steps"] == 4  # of its 2
     assert any("Memory ran out with batches of 4" in caveat and "last bit" in caveat for caveat in manifest.caveats)
-    steps = [event.step for event in heard if isinstance(event, Progress)]
+    steps = [event.step for event in received if isinstance(event, Progress)]
     again = steps.index(5) + 1
     assert 1 < steps[again] <= 5, "it goes on from a checkpoint, not from the beginning"
-    assert steps[again:] == list(range(steps[again], steps[-1] + 1)) and steps[-1] == heard_total(heard)
-    assert any("memory allows batches of 2 instead of 4" in event.detail for event in heard if isinstance(event, Phase))
+    assert steps[again:] == list(range(steps[again], steps[-1] + 1)) and steps[-1] == total_of(received)
+    assert any(
+        "memory allows batches of 2 instead of 4" in event.detail for event in received if isinstance(event, Phase)
+    )
 
 
-def heard_total(heard):
-    return next(event.of for event in heard if isinstance(event, Progress))
+def total_of(received):
+    return next(event.of for event in received if isinstance(event, Progress))
 
 
 def test_where_one_sample_is_too_much_it_is_an_error(tmp_path, tiny_base, monkeypatch):

@@ -32,7 +32,7 @@ def test_the_environment_wins_over_the_file_and_the_file_over_what_is_usual(
 
 
 @pytest.mark.parametrize("place", ["file", "file/below"])
-def test_a_home_that_is_no_folder_is_told(tmp_path, command, monkeypatch, place):
+def test_a_home_that_is_no_folder_is_reported(tmp_path, command, monkeypatch, place):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("UNDERSTUDY_HOME", str(tmp_path / place))
     for words in (("plan", "--persona", "oda"), ("train", "--persona", "oda", "--dry-run")):
@@ -43,13 +43,13 @@ def test_a_home_that_is_no_folder_is_told(tmp_path, command, monkeypatch, place)
         require_home(tmp_path / place)
 
 
-def test_a_home_that_takes_no_keys_is_told(tmp_path):
+def test_a_home_that_takes_no_keys_is_reported(tmp_path):
     (tmp_path / "keys").write_text("")  # as in /proc
     with pytest.raises(KeyFileError, match=r"The home .* cannot be used: .*Set UNDERSTUDY_HOME to a folder"):
         HomeKey.of(tmp_path)
 
 
-def test_a_home_in_which_no_run_can_be_made_is_told_as_the_home(command, monkeypatch):
+def test_a_home_in_which_no_run_can_be_made_is_reported_as_the_home(command, monkeypatch):
     monkeypatch.setenv("UNDERSTUDY_HOME", "/proc")
     monkeypatch.setenv(RESTARTED_VARIABLE, "1")
     code, _, errors = command("train", "--persona", "oda", "--make-only")

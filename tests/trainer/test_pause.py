@@ -106,7 +106,7 @@ def test_who_is_not_asked_waits_for_nothing_and_who_is_to_stop_waits_no_longer()
     assert hold.wait() < 0.05
 
 
-def test_the_starters_words_are_heard_and_its_end_too(monkeypatch):
+def test_the_starters_words_are_used_and_its_end_too(monkeypatch):
     theirs, ours = os.pipe()
     monkeypatch.setattr(run_control, "STDIN_FD", theirs)
     stop, hold = CancelToken(), PauseControl()
@@ -142,17 +142,17 @@ def weights(folder):
 def test_a_run_that_is_held_again_and_again_makes_the_same_adapter_and_counts_the_time_apart(tmp_path, tiny_base):
     """Held between batches of training and of measuring alike."""
     settings = {"hyperparameters": {"gradient_accumulation_steps": 4, "per_device_train_batch_size": 2}}
-    heard, free = [], []
-    for name, hold, told in (("free", PauseControl(), free), ("held", Holding(), heard)):
+    received, free = [], []
+    for name, hold, result in (("free", PauseControl(), free), ("held", Holding(), received)):
         folder = persona_job(tmp_path / name, tiny_base.source, **settings)
-        run_job(folder, RunContext(told.append, lambda: None, hold=hold))
+        run_job(folder, RunContext(result.append, lambda: None, hold=hold))
     assert weights(tmp_path / "free") == weights(tmp_path / "held")
-    last = [[event for event in told if isinstance(event, Progress)][-1] for told in (free, heard)]
+    last = [[event for event in result if isinstance(event, Progress)][-1] for result in (free, received)]
     assert last[0].held_s < 0.01
     micro_batches = 2 * last[1].step
     assert last[1].held_s >= 0.02 * micro_batches > 0
     assert last[1].seconds > last[1].held_s
-    assert not [event for event in heard if isinstance(event, Evaluation)]
+    assert not [event for event in received if isinstance(event, Evaluation)]
 
 
 class Parent(io.StringIO):
@@ -203,15 +203,15 @@ def test_a_real_run_that_is_held_stands_still_goes_on_and_ends(tmp_path, tiny_ba
     process.stdin.write("hold\n")
     process.stdin.flush()
     time.sleep(0.5)  # what it was at ends
-    heard = (folder / "events.jsonl").read_text().count("\n")
+    received = (folder / "events.jsonl").read_text().count("\n")
     time.sleep(1.0)
-    assert (folder / "events.jsonl").read_text().count("\n") == heard, "it stands still"
+    assert (folder / "events.jsonl").read_text().count("\n") == received, "it stands still"
     process.stdin.write("go\n")
     process.stdin.flush()
     out, log = process.stdout.read(), process.stderr.read()
     assert process.wait() == 0, log
-    told = [json.loads(line) for line in out.splitlines()]
-    steps = [event for event in told if event["event"] == "progress"]
+    result = [json.loads(line) for line in out.splitlines()]
+    steps = [event for event in result if event["event"] == "progress"]
     assert steps[-1]["held_s"] > 1.0 and steps[-1]["step"] == steps[-1]["of"]
     process.stdin.close()
     process.stdout.close()

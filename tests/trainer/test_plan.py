@@ -25,17 +25,17 @@ def test_a_jobs_plan_is_what_its_run_makes_and_nothing_is_written(tmp_path, comm
     folder = persona_job(tmp_path / "job", "embedded")
     before = sorted(tmp_path.rglob("*"))
     code, output, _ = command("run", str(folder), "--dry-run", "--json", "--samples")
-    told = json.loads(output)
+    result = json.loads(output)
     assert code == 0 and sorted(tmp_path.rglob("*")) == before
     data = prepare_job(folder, read_spec(folder)).data
-    assert told["samples"] == {"train": len(data.train), "eval": len(data.heldout)} and told["hash"] == data.hash
-    assert told["tokens"] == sum(len(sample.ids) for sample in (*data.train, *data.heldout))
-    assert told["rows"] == 32 == told["rows_used"] + sum(told["dropped"].values())
-    assert told["sources"] == {"talk.json": 16} and told["persona"] == "ada"
-    recipe = next(recipe for recipe in told["recipes"] if recipe["recipe"] == "demo-cpu")
+    assert result["samples"] == {"train": len(data.train), "eval": len(data.heldout)} and result["hash"] == data.hash
+    assert result["tokens"] == sum(len(sample.ids) for sample in (*data.train, *data.heldout))
+    assert result["rows"] == 32 == result["rows_used"] + sum(result["dropped"].values())
+    assert result["sources"] == {"talk.json": 16} and result["persona"] == "ada"
+    recipe = next(recipe for recipe in result["recipes"] if recipe["recipe"] == "demo-cpu")
     assert recipe["steps"] == 2 * math.ceil(math.ceil(len(data.train) / 4) / 2) and recipe["seconds"] > 0
-    assert len(told["examples"]) == 3 and told["examples"][0].count("⟦") == 1
-    assert told["examples"][0].endswith("<|im_end|>⟧") and "⟦I mended clock" in told["examples"][0]
+    assert len(result["examples"]) == 3 and result["examples"][0].count("⟦") == 1
+    assert result["examples"][0].endswith("<|im_end|>⟧") and "⟦I mended clock" in result["examples"][0]
 
 
 def test_a_plan_of_sources_is_what_a_build_makes(tmp_path, command):
@@ -111,18 +111,18 @@ def test_a_broken_job_is_said_and_a_damaged_data_set_too(tmp_path, command):
 def test_steps_are_those_of_the_trainer(recipe):
     base = locate(EMBEDDED)
     for samples, steps in ((178, 46), (152, 38), (154, 40), (231, 58), (1, 2)):
-        told = estimate_run(
+        result = estimate_run(
             "demo-cpu", recipe, base, Workload([400] * samples, [400] * 30, [100] * 100), MachineSpeed(1, "x")
         )
-        assert told["steps"] == steps
-    assert told["basis"] == "x" and 2**30 < told["memory_bytes"] < 2**33
+        assert result["steps"] == steps
+    assert result["basis"] == "x" and 2**30 < result["memory_bytes"] < 2**33
 
 
 def test_the_estimate_is_near_a_measured_run(recipe):
     """A run of 152 samples of some 410 tokens, 332 of them the card, took 136 s on two cores."""
     work = Workload([410] * 151 + [512], [410] * 32, [100] * 135, shared=332, reply_tokens=30)
-    told = estimate_run("demo-cpu", recipe, locate(EMBEDDED), work, MachineSpeed(1, "measured"), BF16)
-    assert 100 < told["seconds"] < 180 and told["memory_bytes"] == sum(told["memory"].values())
+    result = estimate_run("demo-cpu", recipe, locate(EMBEDDED), work, MachineSpeed(1, "measured"), BF16)
+    assert 100 < result["seconds"] < 180 and result["memory_bytes"] == sum(result["memory"].values())
 
 
 def test_what_is_measured_by_steps_is_measured_at_the_end_too(recipe):

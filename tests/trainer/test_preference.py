@@ -204,18 +204,18 @@ def liked(renderer):
     return {method: PreferenceSet(method, both, tuple(pairs)) for method in ("kto", "dpo")}
 
 
-def course_of(recipe, samples, heard, **changes):
+def course_of(recipe, samples, received, **changes):
     settings = {"lora_r": 4, "lora_alpha": 8, "lora_dropout": 0.0, "learning_rate": 5e-3, "eval_strategy": "no",
                 "precision": "fp32", "quant_type": "none", "num_train_epochs": 3, "per_device_train_batch_size": 4,
                 "gradient_accumulation_steps": 1}  # fmt: skip
     of = recipe.model_copy(update={**settings, **changes})
-    return StageInputs(samples, (), of, heard.append, lambda: None)
+    return StageInputs(samples, (), of, received.append, lambda: None)
 
 
 @pytest.mark.parametrize("method", ["kto", "dpo"])
 def test_what_was_chosen_becomes_likelier_and_the_reference_stays(tiny_base, recipe, liked, method, tmp_path):
-    tokenizer, heard, of = load_tokenizer(tiny_base), [], liked[method]
-    course = course_of(recipe, [it.sample for it in of.judged], heard)
+    tokenizer, received, of = load_tokenizer(tiny_base), [], liked[method]
+    course = course_of(recipe, [it.sample for it in of.judged], received)
     trainer = make_preference_trainer(tiny_base, tokenizer, course, of, tmp_path)
     names = dict(trainer.model.named_parameters())
     for name, weight in names.items():
@@ -228,9 +228,9 @@ def test_what_was_chosen_becomes_likelier_and_the_reference_stays(tiny_base, rec
     trained = train_preferences(tiny_base, tokenizer, course, of)
     assert margin(trained.model, of) > before + 1
     assert list(trained.model.peft_config) == ["default"]
-    losses = [event.loss for event in heard if event.event == "progress"]
+    losses = [event.loss for event in received if event.event == "progress"]
     assert losses[0] == pytest.approx(0.5 if method == "kto" else math.log(2), abs=0.15)  # both are the same there
-    assert losses[-1] < losses[0] and heard[-1].event == "epoch"
+    assert losses[-1] < losses[0] and received[-1].event == "epoch"
 
 
 def margin(model, of):
@@ -258,13 +258,13 @@ FAST = {"learning_rate": 1e-3, "max_steps": 12, "gradient_accumulation_steps": 1
 def learned(tiny_base, adapter, tmp_path_factory):
     """A job that has learned from 312 votes, and its events."""
     folder = preference_job(tmp_path_factory.mktemp("kto"), tiny_base.source, adapter, votes(312), **FAST)
-    heard = []
-    run_job(folder, RunContext(heard.append, lambda: None))
-    return folder, heard
+    received = []
+    run_job(folder, RunContext(received.append, lambda: None))
+    return folder, received
 
 
 def test_votes_make_a_version_that_prefers_what_was_chosen_and_says_what_it_comes_from(learned, adapter, tiny_base):
-    folder, heard = learned
+    folder, received = learned
     made, before = verify_adapter(folder / "adapter"), verify_adapter(adapter)
     assert made.start_from.version == before.version
     assert made.start_from.weights == before.checksums["adapter_model.safetensors"]
@@ -274,7 +274,7 @@ def test_votes_make_a_version_that_prefers_what_was_chosen_and_says_what_it_come
     assert any("KTO learns from these, which 12 members gave" in caveat for caveat in made.caveats)
     assert any("far above the usual 5e-7 to 5e-6 of KTO and DPO" in caveat for caveat in made.caveats)
     assert read_people(folder / "adapter").keys() >= {member(number) for number in range(12)}
-    assert any("by KTO" in event.detail for event in heard if event.event == "phase")
+    assert any("by KTO" in event.detail for event in received if event.event == "phase")
     job = prepare_job_without_torch(folder)
     of = replace(job.data.preferences, pairs=job.data.preferences.pairs[:8])
     model = add_lora_adapter(load_model(tiny_base, "float32"), job.recipe)
@@ -340,8 +340,8 @@ def test_personal_data_in_what_was_taught_is_replaced(tiny_base, adapter, tmp_pa
 def test_a_reply_that_is_held_out_is_not_learned_from(tiny_base, adapter, tmp_path):
     log = export(talks(16, "It was clock {} that I mended myself, with oil and with patience."))
     lessons = [taught(1, member(1), GOOD)]
-    told = prepare_job_without_torch(preference_job(tmp_path / "first", tiny_base.source, adapter, lessons, log)).data
-    held = told.heldout_prompt_replies[0].reply
+    result = prepare_job_without_torch(preference_job(tmp_path / "first", tiny_base.source, adapter, lessons, log)).data
+    held = result.heldout_prompt_replies[0].reply
     lessons.append(taught(5, member(3), held))
     data = prepare_job_without_torch(preference_job(tmp_path / "again", tiny_base.source, adapter, lessons, log)).data
     said = [it.reply for it in data.train_prompt_replies]
@@ -350,13 +350,13 @@ def test_a_reply_that_is_held_out_is_not_learned_from(tiny_base, adapter, tmp_pa
 
 def test_a_reply_that_was_held_out_in_another_run_is_not_learned_from(tiny_base, adapter, tmp_path):
     log = export(talks(16, "It was clock {} that I mended myself, with oil and with patience."))
-    told = prepare_job_without_torch(
+    result = prepare_job_without_torch(
         preference_job(tmp_path / "a", tiny_base.source, adapter, [taught(1, member(1), GOOD)], log)
     ).data
-    held = told.heldout_prompt_replies[0].reply
+    held = result.heldout_prompt_replies[0].reply
     lessons = [taught(5, member(3), held), taught(6, member(3), BAD)]
     again = preference_job(tmp_path / "b", tiny_base.source, adapter, lessons)
-    told.held_out.write(again / "heldout.bin")
+    result.held_out.write(again / "heldout.bin")
     (again / "keys.json").write_bytes((tmp_path / "a" / "keys.json").read_bytes())
     assert held not in [it.reply for it in prepare_job_without_torch(again).data.train_prompt_replies]
 
@@ -427,14 +427,14 @@ def test_the_time_of_a_run_counts_both_replies_and_the_reference(recipe):
     assert 1.2 * takes(None, 8) < takes("dpo", 4) < 2 * takes(None, 8), "a batch of four pairs holds eight replies"
     assert 1.6 * takes(None, 4) < takes("kto", 4) < 3 * takes(None, 4), "three passes more, without gradients"
     pairs = workload_of(replies, replies[:1], (), "dpo")
-    told = estimate_run(
+    result = estimate_run(
         "preference", recipe.model_copy(update={"max_length": 640}), locate(EMBEDDED), pairs, MachineSpeed(1, "")
     )
     steps = math.ceil(300 / recipe.per_device_train_batch_size / recipe.gradient_accumulation_steps)
-    assert told["samples"] == 600 and told["steps"] == steps * recipe.num_train_epochs
+    assert result["samples"] == 600 and result["steps"] == steps * recipe.num_train_epochs
 
 
-def test_what_is_not_there_is_told_by_name(words, command):
+def test_what_is_not_there_is_reported_by_name(words, command):
     assert "There is no nowhere.jsonl" in words("--pairs", "nowhere.jsonl", "--dry-run")[2]
     assert "There is no folder nowhere" in command("preference", "--adapter", "nowhere", "--pairs", "votes.jsonl")[2]
     Path("votes.jsonl").write_text('{"prompt": []}\n', encoding="utf-8")

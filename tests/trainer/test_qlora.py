@@ -29,9 +29,9 @@ def samples(count: int) -> list[TokenizedSample]:
 
 
 def train(base, renderer, recipe, check=lambda: None):
-    heard = []
-    course = StageInputs(samples(20), samples(3), recipe, heard.append, check)
-    return train_sft(base, renderer.tokenizer, course).model, heard
+    received = []
+    course = StageInputs(samples(20), samples(3), recipe, received.append, check)
+    return train_sft(base, renderer.tokenizer, course).model, received
 
 
 def test_unpacking_keeps_the_four_bit_values(tiny_base, recipe):
@@ -43,9 +43,9 @@ def test_unpacking_keeps_the_four_bit_values(tiny_base, recipe):
 
 
 def test_training_lowers_the_loss_and_reports_each_step(tiny_base, renderer, recipe):
-    model, heard = train(tiny_base, renderer, recipe)
-    steps = [event for event in heard if isinstance(event, Progress)]
-    epochs = [event for event in heard if isinstance(event, Epoch)]
+    model, received = train(tiny_base, renderer, recipe)
+    steps = [event for event in received if isinstance(event, Progress)]
+    epochs = [event for event in received if isinstance(event, Epoch)]
     assert [(event.step, event.of) for event in steps] == [(n, 6) for n in range(1, 7)]
     assert [event.epoch for event in epochs] == [1, 2]
     assert epochs[1].eval_loss < epochs[0].eval_loss
@@ -63,8 +63,8 @@ def test_packed_a_run_learns_what_it_learns_otherwise(tiny_base, renderer, recip
     exact = recipe.model_copy(update={"precision": "fp32", "lora_dropout": 0.0, "num_train_epochs": 1})
     losses = []
     for packing in ("off", "on"):
-        _, heard = train(tiny_base, renderer, exact.model_copy(update={"packing": packing}))
-        losses.append([event.loss if isinstance(event, Progress) else event.eval_loss for event in heard])
+        _, received = train(tiny_base, renderer, exact.model_copy(update={"packing": packing}))
+        losses.append([event.loss if isinstance(event, Progress) else event.eval_loss for event in received])
     assert losses[0] == pytest.approx(losses[1], rel=1e-4) and len(losses[0]) == 4
 
 

@@ -35,9 +35,9 @@ def trained(folder, base, recipe, **changes):
     spec = json.loads((job / "request.json").read_text())
     spec["request"]["hyperparameters"] = changes
     (job / "request.json").write_text(json.dumps(spec))
-    heard = []
-    run_job(job, RunContext(heard.append, lambda: None))
-    return heard, verify_adapter(job / "adapter")
+    received = []
+    run_job(job, RunContext(received.append, lambda: None))
+    return received, verify_adapter(job / "adapter")
 
 
 def test_the_published_recipes_ship():
@@ -47,28 +47,28 @@ def test_the_published_recipes_ship():
 @pytest.mark.parametrize("name", [name for name in recipe_names() if name != "s1-t4"])
 def test_each_recipe_by_name_ends_in_an_adapter(tmp_path, tiny_base, name):
     """Whatever lies in the folder; s1-t4 has a test of its own below."""
-    heard, manifest = trained(tmp_path, tiny_base, name)
+    received, manifest = trained(tmp_path, tiny_base, name)
     assert manifest.recipe == name and manifest.metrics.loss_tuned < manifest.metrics.loss_base
     if name in NAMES:
-        check_as_published(name, heard, manifest)
+        check_as_published(name, received, manifest)
 
 
-def check_as_published(name, heard, manifest):
+def check_as_published(name, received, manifest):
     recipe = recipe_of(name)
     assert manifest.hyperparameters["learning_rate"] == recipe.learning_rate and manifest.lora["r"] == recipe.lora_r
-    epochs = [event for event in heard if isinstance(event, Epoch)]
+    epochs = [event for event in received if isinstance(event, Epoch)]
     assert len(epochs) == recipe.num_train_epochs
     assert all((event.eval_loss is None) == (recipe.eval_strategy == "steps") for event in epochs)
-    steps = [event for event in heard if isinstance(event, Progress)]
+    steps = [event for event in received if isinstance(event, Progress)]
     assert not steps or steps[-1].of == optimiser_steps(recipe, manifest.dataset["samples_train"])
 
 
 def test_s1_t4_warms_up_fifty_steps_of_forty_as_published_and_that_is_said(tmp_path, tiny_base):
-    heard, manifest = trained(tmp_path, tiny_base, "s1-t4")
-    steps = [event for event in heard if isinstance(event, Progress)]
-    ends_of_epochs = {event.step for event in heard if isinstance(event, Epoch)}
+    received, manifest = trained(tmp_path, tiny_base, "s1-t4")
+    steps = [event for event in received if isinstance(event, Progress)]
+    ends_of_epochs = {event.step for event in received if isinstance(event, Epoch)}
     assert {event.step for event in steps} == {10, 20, 30, 40} | ends_of_epochs and steps[-1].of == 40
-    assert [event.step for event in heard if isinstance(event, Evaluation)] == [10, 20, 30, 40]
+    assert [event.step for event in received if isinstance(event, Evaluation)] == [10, 20, 30, 40]
     rates = [event.lr for event in steps]
     assert rates == sorted(rates) and rates[-1] < recipe_of("s1-t4").learning_rate
     said = "The warm-up of 50 steps is not shorter than the run of 40: the learning rate never reaches 2e-05."
@@ -78,8 +78,8 @@ def test_s1_t4_warms_up_fifty_steps_of_forty_as_published_and_that_is_said(tmp_p
 
 def test_s0_6gb_stops_early_once_held_out_replies_become_no_likelier(tmp_path, tiny_base):
     still = {"learning_rate": 1e-6, "warmup_steps": 1_000_000}  # steps too small to change anything
-    heard, manifest = trained(tmp_path, tiny_base, "s0-6gb", **still)
-    losses = [event.eval_loss for event in heard if isinstance(event, Epoch)]
+    received, manifest = trained(tmp_path, tiny_base, "s0-6gb", **still)
+    losses = [event.eval_loss for event in received if isinstance(event, Epoch)]
     assert (
         manifest.hyperparameters["num_train_epochs"] == 6 and manifest.hyperparameters["early_stopping_patience"] == 2
     )
@@ -151,8 +151,8 @@ def test_the_machine_is_guessed_as_it_is():
 def test_the_list_has_a_line_for_each(command):
     code, output, _ = command("recipes")
     assert code == 0 and [line.split()[0] for line in output.splitlines()] == recipe_names()
-    told = json.loads(command("recipes", "--json")[1])["recipes"]
-    assert told["s0-6gb"] == "One character on a 6 GB GPU." and set(told) == set(recipe_names())
+    result = json.loads(command("recipes", "--json")[1])["recipes"]
+    assert result["s0-6gb"] == "One character on a 6 GB GPU." and set(result) == set(recipe_names())
 
 
 def test_a_recipe_is_shown_with_comments_ranges_memory_and_warnings(command):
@@ -207,9 +207,11 @@ def test_a_plan_takes_settings_and_prints_what_is_hardly_meant(tmp_path, command
     words = ("plan", "--persona", "ada.toml", "--source", "talk.json", *changes)
     _, output, _ = command(*words)
     assert "note: The warm-up of 500 steps is not shorter than the run of" in output
-    told = json.loads(command(*words, "--json")[1])
-    mine, others = ([it for it in told["recipes"] if (it["recipe"] == "s0-6gb") is chosen] for chosen in (True, False))
-    assert mine[0]["steps"] == -(-told["samples"]["train"] // 16) and "warm-up of 500" in mine[0]["warnings"][-1]
+    result = json.loads(command(*words, "--json")[1])
+    mine, others = (
+        [it for it in result["recipes"] if (it["recipe"] == "s0-6gb") is chosen] for chosen in (True, False)
+    )
+    assert mine[0]["steps"] == -(-result["samples"]["train"] // 16) and "warm-up of 500" in mine[0]["warnings"][-1]
     assert any("needs CUDA" in warning for it in others for warning in it["warnings"])
 
 

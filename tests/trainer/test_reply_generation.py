@@ -95,11 +95,13 @@ def test_replies_are_those_that_the_engine_serves_each_by_its_own_side(sides, jo
 
 def test_a_prompt_is_answered_by_all_or_not_at_all_and_to_the_least_whatever_the_time(sides, renderer):
     asked = [prompt(renderer, None, number=n) for n in range(5)]
-    heard = []
+    received = []
     spent = TimeBudget(0.0)
-    made = speakers(sides, renderer, (1, 2)).answers(asked, spent, lambda done, of: heard.append((done, of)), least=2)
+    made = speakers(sides, renderer, (1, 2)).answers(
+        asked, spent, lambda done, of: received.append((done, of)), least=2
+    )
     assert [it.number for it in asked if sum(a.prompt is it for a in made) == 6] == [0, 1]
-    assert len(made) == 12 and heard[-1] == (12, 30)
+    assert len(made) == 12 and received[-1] == (12, 30)
     assert len(speakers(sides, renderer, (1,), (BASE,)).answers(asked, TimeBudget(600))) == 5
 
 
@@ -168,9 +170,9 @@ def in_other_words(data):
 
 def test_all_sections_are_measured_and_what_there_was_no_time_for_is_said(sides, job, monkeypatch):
     monkeypatch.setattr(reply_sections, "ReplyGenerator", partial(ReplyGenerator, sampling=SHORT))
-    told, steps = [], []
+    result, steps = [], []
     others = {"bo": in_other_words(job.data)}
-    spoken = measure_replies(sides, job, TimeBudget(0.0), (3,), told.append, others, lambda: steps.append(1))
+    spoken = measure_replies(sides, job, TimeBudget(0.0), (3,), result.append, others, lambda: steps.append(1))
     assert spoken.voice.classes == ("ada", "bo", "members")
     assert spoken.voice.right.keys() == {"base", "live", "new"} and spoken.voice.ceiling > spoken.voice.floor
     assert {scores.task for scores in spoken.text} >= {HELDOUT_TASK, GENERAL_TASK, SMALL_TALK_TASK}
@@ -184,4 +186,4 @@ def test_all_sections_are_measured_and_what_there_was_no_time_for_is_said(sides,
     tasks = 4 + 2 * (spoken.facts is not None)  # held-out, general, small talk, safety; facts with and without lore
     assert len(spoken.replies) == tasks  # the new version's, one of each
     assert any(f": {shown.prompt}" in prompt for prompt, _ in spoken.replies)
-    assert told[-1].endswith("replies are measured") and steps
+    assert result[-1].endswith("replies are measured") and steps

@@ -45,21 +45,24 @@ class Train:
 
     def __init__(self, base, renderer, recipe, folder):
         self.base, self.tokenizer, self.recipe, self.folder = base, renderer.tokenizer, recipe, folder
-        self.heard = []
+        self.received = []
         self.measures = True
 
     def __call__(self, stop_after=None, **changes):
         def check():
-            steps = max((event.step for event in self.heard if isinstance(event, Progress)), default=0)
+            steps = max((event.step for event in self.received if isinstance(event, Progress)), default=0)
             is_measuring = (
-                self.measures and self.heard and isinstance(self.heard[-1], Progress) and steps % STEPS_AN_EPOCH == 0
+                self.measures
+                and self.received
+                and isinstance(self.received[-1], Progress)
+                and steps % STEPS_AN_EPOCH == 0
             )
             if stop_after is not None and steps >= stop_after - 1 and not is_measuring:
                 raise RunCancelled("the test")
 
         recipe = self.recipe.model_copy(update=changes)
         self.measures = recipe.eval_strategy == "epoch"
-        course = StageInputs(samples(20), samples(3), recipe, self.heard.append, check, self.folder)
+        course = StageInputs(samples(20), samples(3), recipe, self.received.append, check, self.folder)
         return train_sft(self.base, self.tokenizer, course)
 
 
@@ -73,7 +76,7 @@ def undisturbed(tiny_base, renderer, recipe, tmp_path_factory):
     return Train(tiny_base, renderer, recipe, tmp_path_factory.mktemp("undisturbed"))()
 
 
-def told(history):
+def result(history):
     """What a history says, but for what depends on the clock and the machine's memory."""
     clock = {"tokens_per_s", "eta_s", "memory_bytes", "seconds", "held_s"}
     return [event.model_dump(exclude=clock) for event in history]
@@ -91,7 +94,7 @@ def test_stopped_after_any_step_it_ends_with_the_same_weights_and_history(train,
         stopped(stop_after)
     resumed = train()()
     assert same(undisturbed, resumed)
-    assert told(resumed.history) == told(undisturbed.history)
+    assert result(resumed.history) == result(undisturbed.history)
     at_epochs_end = stop_after % STEPS_AN_EPOCH == 0  # nothing is kept there before the epoch is measured
     assert resumed.resumed_at == (stop_after - STEPS_AN_EPOCH if at_epochs_end else stop_after)
 
@@ -182,7 +185,7 @@ def test_the_best_adapter_is_given_patience_ends_a_run_and_counts_on_after_a_res
     with pytest.raises(RunCancelled):
         train()(len(losses) * STEPS_AN_EPOCH - 1, **WORSENING)
     resumed = train()(**WORSENING)
-    assert told(resumed.history) == told(ended.history) and same(ended, resumed)
+    assert result(resumed.history) == result(ended.history) and same(ended, resumed)
 
 
 def test_every_generator_goes_on_from_where_it_was():

@@ -173,8 +173,8 @@ def test_gguf_says_how_positions_are_scaled(tmp_path, kind):
         assert scaling is None and reader.get_field("llama.rope.freq_base").contents() > 20_000
     else:
         assert (scaling.contents(), reader.get_field("llama.rope.scaling.factor").contents()) == (kind, 4.0)
-    told = "--rope-freq-base" if kind == "dynamic" else f"--rope-scaling {kind} --rope-scale 4"
-    assert told in json.loads((tmp_path / "gguf-lora.export.json").read_text())["notes"][0]
+    result = "--rope-freq-base" if kind == "dynamic" else f"--rope-scaling {kind} --rope-scale 4"
+    assert result in json.loads((tmp_path / "gguf-lora.export.json").read_text())["notes"][0]
 
 
 def test_a_merged_model_is_scaled_and_an_adapter_says_how(tmp_path):
@@ -191,7 +191,7 @@ def test_a_plan_says_which_factor_would_do(short_base, tmp_path, command):
     sign(tmp_path / "talk.json")
     words = ("plan", "--persona", "ada.toml", "--source", "talk.json", "--base-model", short_base.source, "--json")
     for settings, said in ((), True), (("--set", "rope_scaling_factor=8"), False):
-        told = json.loads(command(*words, *settings)[1])
-        (own,) = [recipe for recipe in told["recipes"] if recipe["recipe"] == told["recipe"]]
+        result = json.loads(command(*words, *settings)[1])
+        (own,) = [recipe for recipe in result["recipes"] if recipe["recipe"] == result["recipe"]]
         warned = [warning for warning in own["warnings"] if f"reads {OWN}. Set rope_scaling_factor=" in warning]
-        assert bool(warned) == said and told["tokens_per_sample"]["max"] > OWN
+        assert bool(warned) == said and result["tokens_per_sample"]["max"] > OWN

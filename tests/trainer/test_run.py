@@ -91,26 +91,26 @@ def test_killed_then_stopped_then_done_then_done_at_once(tmp_path, tiny_base):
     request = json.loads((folder / "request.json").read_text())
     request["request"]["hyperparameters"]["num_train_epochs"] = 2
     (folder / "request.json").write_text(json.dumps(request))
-    code, heard, log = run(folder, "--threads", "1", "--nice", "5")
+    code, received, log = run(folder, "--threads", "1", "--nice", "5")
     assert code == 0, log
     assert "starting anew" in log  # with other settings nothing of the earlier run can be used
-    check_events(heard)
+    check_events(received)
     check_adapter(folder)
     assert not (folder / "checkpoints").exists()
 
     code, again, log = run(folder)
     assert (code, [event["event"] for event in again]) == (0, ["done"]), log
     kept = events((folder / "events.jsonl").read_text())
-    assert kept[-1] == again[0] and kept[-1 - len(heard) : -1] == heard
+    assert kept[-1] == again[0] and kept[-1 - len(received) : -1] == received
 
 
-def check_events(heard: list[dict]) -> None:
-    for event in heard:
+def check_events(received: list[dict]) -> None:
+    for event in received:
         TRAINER_EVENT.validate_python(event)
-    phases = [name for name, _ in itertools.groupby(event["name"] for event in heard if event["event"] == "phase")]
+    phases = [name for name, _ in itertools.groupby(event["name"] for event in received if event["event"] == "phase")]
     assert phases == ["material", "base model", "measuring the base", "training", "measuring the adapter", "writing"]
-    assert [event["event"] for event in heard][-3:] == ["scorecard", "phase", "done"]
-    assert sum(event["event"] == "epoch" for event in heard) == 2
+    assert [event["event"] for event in received][-3:] == ["scorecard", "phase", "done"]
+    assert sum(event["event"] == "epoch" for event in received) == 2
 
 
 def check_adapter(folder: Path) -> None:
@@ -163,19 +163,19 @@ def test_a_run_stops_when_the_process_that_started_it_is_gone(tmp_path, tiny_bas
 def test_a_second_trainer_touches_nothing(tmp_path):
     folder = dialogue_job(tmp_path, "embedded")
     with FileLock(folder / "lock"):
-        code, heard, log = run(folder)
+        code, received, log = run(folder)
     assert code == 3
-    assert heard[0]["cause"] == f"Another trainer works on {folder}." and len(heard) == 1
+    assert received[0]["cause"] == f"Another trainer works on {folder}." and len(received) == 1
     assert f"Another trainer works on {folder}. Wait for it." in log
     assert leftovers(folder) == set() and not (folder / "events.jsonl").exists()
 
 
 def test_what_fails_is_one_event_and_one_line_of_log(tmp_path):
-    code, heard, log = run(dialogue_job(tmp_path, str(tmp_path / "nowhere")))
+    code, received, log = run(dialogue_job(tmp_path, str(tmp_path / "nowhere")))
     assert code == 1
-    assert [event["event"] for event in heard] == ["phase", "failed"]
-    assert "neither a folder nor a model" in heard[-1]["cause"] and not heard[-1]["retry"]
-    assert heard[-1]["cause"] in log and "Traceback" not in log
+    assert [event["event"] for event in received] == ["phase", "failed"]
+    assert "neither a folder nor a model" in received[-1]["cause"] and not received[-1]["retry"]
+    assert received[-1]["cause"] in log and "Traceback" not in log
 
 
 @pytest.mark.parametrize(

@@ -41,16 +41,16 @@ def test_a_second_signal_does_not_disturb_what_is_cleared_up():
             os.kill(os.getpid(), signal.SIGTERM)
 
 
-def test_other_dropped_errors_are_told_as_ever(monkeypatch):
+def test_other_dropped_errors_are_reported_as_ever(monkeypatch):
     class Broken:
         def __del__(self):
             raise ValueError("told")
 
-    told = []
-    monkeypatch.setattr(sys, "unraisablehook", lambda what: told.append(str(what.exc_value)))
+    result = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda what: result.append(str(what.exc_value)))
     with raise_on_sigterm():
         Broken()
-    assert told == ["told"]
+    assert result == ["told"]
 
 
 async def test_raised_within_a_connection_it_is_not_taken_for_the_connections_fault(monkeypatch, caplog):

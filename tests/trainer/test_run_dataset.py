@@ -90,8 +90,8 @@ def test_damaged_samples_are_named(tmp_path, tiny_base):
 
 def test_a_job_that_was_interrupted_before_there_were_such_folders_resumes(tmp_path, tiny_base):
     jobs = [persona_job(tmp_path / name, tiny_base.source) for name in ("whole", "before")]
-    heard: list[object] = []
-    run_job(jobs[0], RunContext(heard.append, lambda: None))
+    received: list[object] = []
+    run_job(jobs[0], RunContext(received.append, lambda: None))
     with pytest.raises(RunCancelled):
         run_job(jobs[1], stopping(3))
     shutil.rmtree(jobs[1] / DATASET_FOLDER)

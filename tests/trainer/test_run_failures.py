@@ -24,9 +24,9 @@ from trainer.train.job import RunContext
 
 def run_here(folder, check=lambda: None):
     """The events of a run in this process."""
-    heard = []
-    run_job(folder, RunContext(heard.append, check))
-    return heard
+    received = []
+    run_job(folder, RunContext(received.append, check))
+    return received
 
 
 @contextmanager
@@ -65,8 +65,8 @@ def test_a_full_disk_is_said_and_leaves_nothing(tmp_path, tiny_base):
     ],
 )  # fmt: skip
 def test_a_failure_says_whether_the_same_job_could_go_on_later(error, cause, could_go_on):
-    told = failed_event(error)
-    assert (told.cause, told.retry) == (cause, could_go_on)
+    result = failed_event(error)
+    assert (result.cause, result.retry) == (cause, could_go_on)
 
 
 class StopAfter:

@@ -20,9 +20,9 @@ OPTIONS = ("--threads", "1", "--checkpoint-every", "1")
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory, tiny_base) -> bytes:
     folder = persona_job(tmp_path_factory.mktemp("undisturbed"), tiny_base.source, **LONG)
-    code, heard, log = run(folder, *OPTIONS)
+    code, received, log = run(folder, *OPTIONS)
     assert code == 0, log
-    assert sum(event["event"] == "progress" for event in heard) == STEPS
+    assert sum(event["event"] == "progress" for event in received) == STEPS
     return weights(folder)
 
 
@@ -47,10 +47,12 @@ def test_killed_three_times_in_a_row_the_adapter_is_the_same(tmp_path, tiny_base
     for after in (5, 7, 4):
         killed(folder, after, draw.uniform(0, 0.1))
         assert not (folder / "adapter").exists()
-    code, heard, log = run(folder, *OPTIONS)
+    code, received, log = run(folder, *OPTIONS)
     assert code == 0, log
-    first = next(event["step"] for event in heard if event["event"] == "progress")
-    before = [event["detail"] for event in heard if event["event"] == "phase" and event["name"] == "measuring the base"]
+    first = next(event["step"] for event in received if event["event"] == "progress")
+    before = [
+        event["detail"] for event in received if event["event"] == "phase" and event["name"] == "measuring the base"
+    ]
     assert before[0].endswith(f", then on from step {first - 1}"), "said before it goes on: nothing is lost"
     assert first > 5, "it began anew"
     assert weights(folder) == undisturbed

@@ -45,8 +45,8 @@ CPU = MemoryPeak(6 * 10**9, 24 * 10**9, "main memory")
 
 
 def step(number: int, loss: float = 2.0, **changes: object) -> Progress:
-    told = {"step": number, "of": 9, "epoch": number / 3, "loss": loss, "lr": 1e-3, "tokens_per_s": 5.0, "eta_s": 1.0}
-    return Progress(**{**told, "memory_bytes": 7, "seconds": float(number), **changes})
+    result = {"step": number, "of": 9, "epoch": number / 3, "loss": loss, "lr": 1e-3, "tokens_per_s": 5.0, "eta_s": 1.0}
+    return Progress(**{**result, "memory_bytes": 7, "seconds": float(number), **changes})
 
 
 class Resumed:
@@ -54,20 +54,20 @@ class Resumed:
 
     def __init__(self, folder, base):
         self.folder = persona_job(folder, base.source, hyperparameters=SETTINGS)
-        self.heard = []
+        self.received = []
         with pytest.raises(RunCancelled):
             self.run(stops=True)
-        self.stopped_s = next(event.seconds for event in reversed(self.heard) if isinstance(event, Progress))
+        self.stopped_s = next(event.seconds for event in reversed(self.received) if isinstance(event, Progress))
         self.run()
         self.adapter = self.folder / "adapter"
         self.report = self.adapter / "report"
 
     def run(self, stops=False):
         def check():
-            if stops and self.heard and isinstance(self.heard[-1], Epoch):
+            if stops and self.received and isinstance(self.received[-1], Epoch):
                 raise RunCancelled("the test")
 
-        run_job(self.folder, RunContext(self.heard.append, check))
+        run_job(self.folder, RunContext(self.received.append, check))
 
 
 @pytest.fixture(scope="module")
@@ -103,7 +103,7 @@ def test_the_report_of_a_resumed_run_covers_the_whole_run(resumed):
     assert [(row["epoch"], row["step"]) for row in epochs] == [("1", "2"), ("2", "4"), ("3", "6")]
     figures = json.loads((resumed.report / "training.json").read_text())
     assert figures["seconds"] > seconds[-1] - 0.1
-    assert resumed.heard[-1] == Done(adapter=str(resumed.adapter), seconds=figures["seconds"])
+    assert resumed.received[-1] == Done(adapter=str(resumed.adapter), seconds=figures["seconds"])
     assert figures["train_loss"] == pytest.approx(float(epochs[-1]["train_loss"]))
     assert (
         figures["heldout_loss"]
@@ -114,7 +114,7 @@ def test_the_report_of_a_resumed_run_covers_the_whole_run(resumed):
 def test_the_model_card_has_the_table_the_figures_and_the_curves(resumed):
     card = (resumed.adapter / "README.md").read_text()
     assert card.count("| epoch | training loss | held-out loss | time |") == 1
-    for event in resumed.heard:
+    for event in resumed.received:
         if isinstance(event, Epoch):
             clock = format_duration(event.seconds)
             assert f"| {event.epoch} | {event.train_loss:.4f} | {event.eval_loss:.4f} | {clock} |" in card
@@ -129,8 +129,8 @@ def test_peak_memory_is_the_process_trees_with_its_share_of_the_machine(resumed)
     assert figures["memory_of"] == "main memory" and figures["memory_bytes"] == total_memory_bytes()
     assert now * 0.5 < figures["peak_bytes"] < total_memory_bytes()
     assert figures["memory_share"] == pytest.approx(figures["peak_bytes"] / total_memory_bytes(), abs=1e-4)
-    told = [event.memory_bytes for event in resumed.heard if isinstance(event, Progress)]
-    assert max(told) <= figures["peak_bytes"] * 1.01
+    result = [event.memory_bytes for event in resumed.received if isinstance(event, Progress)]
+    assert max(result) <= figures["peak_bytes"] * 1.01
 
 
 def test_memory_counts_what_processes_below_hold():
@@ -184,8 +184,8 @@ def test_tensorboard_has_the_whole_run_in_the_adapter_and_live_in_the_job_folder
         assert [step for step, _ in found["train/loss"]] == list(range(1, STEPS + 1))
         assert [step for step, _ in found["eval/loss"]] == [2, 4, 6]
         assert {"train/learning_rate", "train/tokens_per_s", "train/memory_bytes", "epoch/seconds"} <= found.keys()
-    told = {event.step: event.loss for event in resumed.heard if isinstance(event, Progress)}
-    assert dict(scalars(files[0].parent)["train/loss"]) == pytest.approx(told)
+    result = {event.step: event.loss for event in resumed.received if isinstance(event, Progress)}
+    assert dict(scalars(files[0].parent)["train/loss"]) == pytest.approx(result)
 
 
 def test_smoothing_is_its_formula():

@@ -34,7 +34,7 @@ def trained(folder: Path, *settings: str) -> list[dict[str, str]]:
 
 
 @pytest.mark.slow
-def test_six_epochs_are_told_and_held_out_replies_become_likelier(tmp_path):
+def test_six_epochs_are_reported_and_held_out_replies_become_likelier(tmp_path):
     epochs = trained(tmp_path / "six", AS_PUBLISHED)
     assert [int(row["epoch"]) for row in epochs] == [1, 2, 3, 4, 5, 6]
     train, heldout = ([float(row[name]) for row in epochs] for name in ("train_loss", "eval_loss"))

@@ -106,7 +106,7 @@ def test_linked_folders_are_followed_once(tmp_path):
     assert len(used) == 2 and not rejected
 
 
-def test_lore_is_told_from_talk_and_whose_it_is(tmp_path):
+def test_lore_is_reported_from_talk_and_whose_it_is(tmp_path):
     lore = tmp_path / "lore"
     (lore / "mira").mkdir(parents=True)
     (lore / "mira" / "kitchen.md").write_text("# Kitchen\n\nSoup at noon.\n\n## Oven\n\nIt smokes, always.\n")

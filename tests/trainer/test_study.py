@@ -72,13 +72,13 @@ def train(tiny_base):
 
 
 def test_a_study_that_was_broken_off_goes_on_with_what_is_missing(wanted, train, tmp_path):
-    out, told, trained, times = tmp_path / "study", [], [], iter(range(0, 6000, 60))
+    out, answer, trained, times = tmp_path / "study", [], [], iter(range(0, 6000, 60))
     (tmp_path / "home").mkdir()
 
     def study(measure, points):
         return run_scale_study(
             wanted, points, SETTINGS, out, lambda folder: trained.append(folder.name) or train(folder), measure,
-            told.append, lambda: float(next(times)),
+            answer.append, lambda: float(next(times)),
         )  # fmt: skip
 
     def broken(folder):
@@ -94,10 +94,10 @@ def test_a_study_that_was_broken_off_goes_on_with_what_is_missing(wanted, train,
     results, code = study(lambda folder: ({"rougeL": 0.5}, 3), POINTS)
     assert code == 0 and [result.scores["rougeL"] for result in results] == [0.25, 0.5]
     assert trained == ["samples=4,seed=0", "samples=8,seed=0", "samples=8,seed=0"]  # the last one was trained already
-    assert told[-1] == "2 of 2: 8 samples, seed 0"
+    assert answer[-1] == "2 of 2: 8 samples, seed 0"
     results, _ = study(lambda folder: ({"rougeL": 0.5}, 3), [*POINTS, ScalePoint(12, 0), ScalePoint(20, 0)])
     assert [(result.samples, result.trained) for result in results] == [(4, 4), (8, 8), (12, 12), (20, 13)]
-    assert told[-1] == "4 of 4: 20 samples, seed 0, about 1 min left"  # 12 took one, of which training took 1.5 s
+    assert answer[-1] == "4 of 4: 20 samples, seed 0, about 1 min left"  # 12 took one, of which training took 1.5 s
     (out / SCALE_RESULTS_FOLDER / "samples=4,seed=0.json").write_text("{")
     with pytest.raises(RequestError, match="is damaged"):
         study(broken, POINTS)
@@ -156,8 +156,8 @@ def test_the_table_says_mean_and_deviation_and_the_chart_is_drawn(tmp_path):
     text = (tmp_path / "study.md").read_text()
     assert "3.2500 ± 0.3536" in text and "0.250 ± 0.071" in text and "untrained: 4.0000" in text
     assert "With 40 asked for there were 31 samples (seed 1)." in text
-    told = json.loads((tmp_path / "study.json").read_text())
-    assert [size["samples"] for size in told["sizes"]] == [20, 40] and len(told["runs"]) == 4
+    answer = json.loads((tmp_path / "study.json").read_text())
+    assert [size["samples"] for size in answer["sizes"]] == [20, 40] and len(answer["runs"]) == 4
     assert (tmp_path / "study.svg").read_text().count("ROUGE-L") and (tmp_path / "study.png").stat().st_size > 5000
 
 
@@ -179,6 +179,6 @@ def test_killed_with_9_the_command_goes_on_and_ends_with_a_table(tiny_base, want
     done = subprocess.run(words, cwd=tmp_path, env=environ, capture_output=True, text=True, check=True)
     assert first.read_bytes() == kept
     assert "4 of 4: 8 samples, seed 1, about" in done.stdout and "| samples | runs |" in done.stdout
-    told = json.loads((tmp_path / "study" / "study.json").read_text())
-    assert [(run["samples"], run["seed"]) for run in told["runs"]] == [(4, 0), (4, 1), (8, 0), (8, 1)]
-    assert all(0 <= run["scores"]["rougeL"] <= 1 and run["prompts"] for run in told["runs"])
+    answer = json.loads((tmp_path / "study" / "study.json").read_text())
+    assert [(run["samples"], run["seed"]) for run in answer["runs"]] == [(4, 0), (4, 1), (8, 0), (8, 1)]
+    assert all(0 <= run["scores"]["rougeL"] <= 1 and run["prompts"] for run in answer["runs"])

@@ -71,9 +71,9 @@ def forbidden(folder):
 def test_each_value_is_run_once_the_best_is_taken_and_a_diverged_one_is_a_row(wanted, run, tmp_path):
     points = sweep_points(["learning_rate=1e-5, 1e-3,5e-3"], SETTINGS)
     folders = make_sweep_folders(wanted, points, tmp_path)
-    told = []
-    results, code = run_sweep(folders, run, told.append)
-    assert code == 0 and told == [
+    result = []
+    results, code = run_sweep(folders, run, result.append)
+    assert code == 0 and result == [
         f"{n} of 3: learning_rate={rate}" for n, rate in enumerate(("1e-5", "1e-3", "5e-3"), 1)
     ]
     assert [path.name for path in sorted((tmp_path / "sweep").iterdir())] == sorted(point.name for point, _ in points)
@@ -97,8 +97,8 @@ def test_each_value_is_run_once_the_best_is_taken_and_a_diverged_one_is_a_row(wa
     assert "## Sweep" in card and f"| learning_rate=1e-3 (best) | {right.loss:.4f} |" in card
     assert f"| learning_rate=5e-3 | – | – | {diverged.why} |" in card
 
-    again, code = run_sweep(make_sweep_folders(wanted, points, tmp_path), forbidden, told.append)
-    assert (again, code, len(told)) == (results, 0, 3)
+    again, code = run_sweep(make_sweep_folders(wanted, points, tmp_path), forbidden, result.append)
+    assert (again, code, len(result)) == (results, 0, 3)
     sealed = (tmp_path / "adapter" / "manifest.json").stat().st_mtime_ns
     write_sweep_results(tmp_path, results, best)
     assert (tmp_path / "adapter" / "manifest.json").stat().st_mtime_ns == sealed

@@ -61,14 +61,14 @@ def request_of(folder):
 
 
 @pytest.mark.parametrize("recipe", ["Nope", "", "s1-t5", "x" * 65])
-def test_a_recipe_that_is_not_there_is_told_with_the_known(here, command, recipe):
+def test_a_recipe_that_is_not_there_is_reported_with_the_known(here, command, recipe):
     for words in (("train",), ("train", "--dry-run"), ("plan",), ("recipes",)):
         named = (recipe,) if words == ("recipes",) else ("--persona", "oda", "--recipe", recipe)
         code, _, errors = command(*words, *named)
         assert code == 1 and f"There is no recipe {recipe!r}." in errors and "Known: auto, demo-cpu" in errors
 
 
-def test_what_a_request_cannot_hold_is_told_in_one_line(here, command):
+def test_what_a_request_cannot_hold_is_reported_in_one_line(here, command):
     code, _, errors = command("train", "--persona", "oda", "--base-model", "x/" * 300, "--dry-run")
     assert (
         code == 1 and "base_model: String should have at most 512 characters" in errors and "\n" not in errors.strip()
@@ -104,8 +104,8 @@ def test_the_same_words_are_the_same_run_and_others_are_another(make, tiny_base)
 
 def test_commands_that_come_next_can_be_typed_as_they_stand():
     folder = Path("/somewhere/my run")
-    told = [*_result_lines(folder, 1), *_result_lines(folder, 0)]
-    commands = [shlex.split(line.partition("python -m trainer ")[2]) for line in told if "python -m trainer" in line]
+    result = [*_result_lines(folder, 1), *_result_lines(folder, 0)]
+    commands = [shlex.split(line.partition("python -m trainer ")[2]) for line in result if "python -m trainer" in line]
     assert commands == [
         ["run", str(folder)],
         ["mask", str(folder)],
@@ -191,8 +191,8 @@ def test_a_dry_run_names_the_damaged_data_set_where_it_lies(command, here, file,
 def test_a_dry_run_is_a_plan_and_leaves_nothing(command, here, tiny_base):
     words = ("--persona", "ada.toml", "--dataset", "talk.json", "--base-model", tiny_base.source, "--dry-run")
     code, out, errors = command("train", *words, "--json")
-    told = json.loads(out)
-    assert code == 0 and told["persona"] == "ada" and sum(told["samples"].values()) == 16, errors
+    result = json.loads(out)
+    assert code == 0 and result["persona"] == "ada" and sum(result["samples"].values()) == 16, errors
     assert not list(Path("home").glob("runs/*"))
 
 

@@ -42,9 +42,9 @@ def job(tiny_base, tmp_path_factory):
 @pytest.fixture(scope="module")
 def whole(job):
     """The folder of a run that nobody disturbed, and its events."""
-    folder, heard = job(), []
-    run_job(folder, RunContext(heard.append, lambda: None))
-    return folder, heard
+    folder, received = job(), []
+    run_job(folder, RunContext(received.append, lambda: None))
+    return folder, received
 
 
 def steps_in(folder, **changes):
@@ -59,28 +59,28 @@ def steps_in(folder, **changes):
 
 
 def test_steps_count_over_both_and_each_has_its_own_schedule(whole):
-    folder, heard = whole
+    folder, received = whole
     first, second = steps_in(folder)
-    progress = [event for event in heard if isinstance(event, Progress)]
+    progress = [event for event in received if isinstance(event, Progress)]
     assert [event.step for event in progress] == list(range(1, first + second + 1))
     assert {event.of for event in progress} == {first + second}
     assert [event.stage for event in progress] == [1] * first + [2] * second
-    epochs = [(event.stage, event.epoch, event.step) for event in heard if isinstance(event, Epoch)]
+    epochs = [(event.stage, event.epoch, event.step) for event in received if isinstance(event, Epoch)]
     assert epochs == [(1, 1, first // 2), (1, 2, first), (2, 1, first + second // 2), (2, 2, first + second)]
     rates = [[event.lr for event in progress if event.stage == stage] for stage in (1, 2)]
     assert max(rates[0]) == pytest.approx(RATE, rel=0.05) and max(rates[1]) == pytest.approx(1e-4, rel=0.05)
     assert rates[0][-1] < RATE / 20 and rates[1][0] < 1e-4  # down to zero, then up again
     assert all(earlier.eta_s > 0 for earlier in progress[:-1])
-    details = [event.detail for event in heard if isinstance(event, Phase) and event.name == "training"]
+    details = [event.detail for event in received if isinstance(event, Phase) and event.name == "training"]
     assert [detail.split(":")[0] for detail in details] == ["stage 1 of 2", "stage 2 of 2"]
 
 
 def test_a_plan_counts_both_stages_and_says_what_share_was_reached(job):
     folder = job(general_share=0.9, first_stage_epochs=3, warmup_steps=100)
-    told = plan_job(folder).as_json(())
-    mine = next(it for it in told["recipes"] if it["recipe"] == "two-stage")
+    result = plan_job(folder).as_json(())
+    mine = next(it for it in result["recipes"] if it["recipe"] == "two-stage")
     data, (first, second) = prepare_job_without_torch(folder).data, steps_in(folder, first_stage_epochs=3)
-    assert mine["steps"] == first + second and told["samples"]["train"] == len(data.first) + len(data.train)
+    assert mine["steps"] == first + second and result["samples"]["train"] == len(data.first) + len(data.train)
     lengths = [sum(len(sample.ids) for sample in part) for part in (data.first, data.train)]
     assert mine["trained_tokens"] == 3 * lengths[0] + 2 * lengths[1]
     warnings = " ".join(mine["warnings"])
@@ -110,9 +110,9 @@ def test_stopped_in_the_first_between_and_in_the_second_it_ends_with_the_same_we
             run_job(folder, stopping(step, kind))
         assert list_checkpoints(folder / CHECKPOINTS_FOLDER / FIRST_STAGE_FOLDER)
         assert bool(list_checkpoints(folder / CHECKPOINTS_FOLDER)) == (number == 2)
-    heard = []
-    run_job(folder, RunContext(heard.append, lambda: None))
-    assert min(event.step for event in heard if isinstance(event, Progress)) == first + 3  # nothing is done again
+    received = []
+    run_job(folder, RunContext(received.append, lambda: None))
+    assert min(event.step for event in received if isinstance(event, Progress)) == first + 3  # nothing is done again
     kept, other = (load_file(it / "adapter" / "adapter_model.safetensors") for it in (folder, whole[0]))
     assert all(torch.equal(kept[name], other[name]) for name in kept)
     tables = [(it / "adapter" / "report" / "epochs.csv").read_text().splitlines() for it in (folder, whole[0])]

@@ -58,18 +58,18 @@ def built(command, folder: Path, out: str) -> tuple[list[dict], dict]:
     return list(map(json.loads, lines)), json.loads(output)
 
 
-def test_the_log_is_told_as_vietnamese_and_every_line_is_accounted_for(command):
-    told = json.loads(command("dataset", "inspect", str(TALK), "--json")[1])
-    assert told["rows"] == len(LINES) == 128 and told["languages"] == {"vi": 60}
+def test_the_log_is_reported_as_vietnamese_and_every_line_is_accounted_for(command):
+    result = json.loads(command("dataset", "inspect", str(TALK), "--json")[1])
+    assert result["rows"] == len(LINES) == 128 and result["languages"] == {"vi": 60}
 
 
 def test_a_data_set_keeps_every_letter_and_no_name(command, tmp_path):
-    samples, told = built(command, HERE, "out")
+    samples, result = built(command, HERE, "out")
     texts = [message["content"] for sample in samples for message in sample["messages"]]
     replies = {sample["messages"][-1]["content"] for sample in samples}
     assert len(replies & SAID) > 0.9 * len(replies), "few words are taken for names of people"
     assert not [reply for reply in replies if not any(same_but_for_names(reply, said) for said in SAID)]
-    assert told["samples"]["train"] + told["samples"]["eval"] == len(samples) > 55
+    assert result["samples"]["train"] + result["samples"]["eval"] == len(samples) > 55
     assert unicodedata.is_normalized("NFC", "".join(texts))
     assert not [name for name in PEOPLE for text in texts if name in text]
     assert any(sample["lore"] for sample in samples)
@@ -135,12 +135,12 @@ def vietnamese_job(folder: Path, base_model: str) -> Path:
 
 @pytest.mark.slow
 def test_a_run_learns_her_voice_and_is_measured(tmp_path, tiny_base):
-    heard = []
+    received = []
     job = vietnamese_job(tmp_path, tiny_base.source)
-    run_job(job, RunContext(heard.append, lambda: None))
+    run_job(job, RunContext(received.append, lambda: None))
     manifest = verify_adapter(job / "adapter")
     assert manifest.metrics.loss_tuned < manifest.metrics.loss_base and manifest.persona == "nam-do"
-    losses = [event.eval_loss for event in heard if isinstance(event, Epoch)]
+    losses = [event.eval_loss for event in received if isinstance(event, Epoch)]
     assert losses[-1] < losses[0] and manifest.dataset["samples_train"] > 15
     people = (job / "adapter" / "people.json").read_text(encoding="utf-8")
     assert not [name for name in PEOPLE if name in people]

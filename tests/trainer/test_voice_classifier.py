@@ -102,7 +102,7 @@ def test_voices_are_the_personas_others_general_talk_and_members():
     assert not set(found[GENERAL_VOICE].trained) & set(found[GENERAL_VOICE].heldout)
 
 
-def test_without_others_those_that_ship_are_told_apart_and_their_replies_kept_apart():
+def test_without_others_those_that_ship_are_distinguished_and_their_replies_kept_apart():
     found = shipped_voices(CARDS["oda"])
     assert found.keys() == {"ballast", "thrip"}
     for known in found.values():

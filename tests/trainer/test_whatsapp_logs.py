@@ -209,7 +209,7 @@ def test_messages_over_several_lines_stay_whole(tmp_path):
         ("/start now", "command"),
     ],
 )
-def test_what_nobody_wrote_is_told_in_any_language(tmp_path, said, reason):
+def test_what_nobody_wrote_is_reported_in_any_language(tmp_path, said, reason):
     found = chat(tmp_path, f"15/01/2024, 10:30 - Ann: {said}\n15/01/2024, 10:31 - Ann: hi\n")
     assert (found.said, found.dropped) == ([[("Ann", "hi")]], {reason: 1})
 

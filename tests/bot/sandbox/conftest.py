@@ -50,19 +50,19 @@ class Probe(discord.Client):
             setattr(wanted, name, value)
         super().__init__(intents=wanted, guild_ready_timeout=0.02)
         self.tree = app_commands.CommandTree(self)
-        self.heard: asyncio.Queue[discord.Message] = asyncio.Queue()
+        self.received: asyncio.Queue[discord.Message] = asyncio.Queue()
         self.resumed = asyncio.Event()
 
     async def on_message(self, message: discord.Message) -> None:
-        self.heard.put_nowait(message)
+        self.received.put_nowait(message)
 
     async def on_resumed(self) -> None:
         self.resumed.set()
 
-    async def hear(self, check: Callable[[discord.Message], bool] = lambda message: True) -> discord.Message:
+    async def receive(self, check: Callable[[discord.Message], bool] = lambda message: True) -> discord.Message:
         """The next message that fits."""
         async with asyncio.timeout(5):
-            while not check(message := await self.heard.get()):
+            while not check(message := await self.received.get()):
                 pass
             return message
 

@@ -51,7 +51,7 @@ async def test_the_page_hands_over_what_was_uploaded(sandbox, probe):
 
         first, second = await upload("a.txt", b"one"), await upload("b.txt", b"two")
         assert (await run(file={"upload": first}, other={"upload": second}))[0] == 200
-        (told,) = [data for kind, data in sandbox.events if kind == "message"]
-        assert told["content"] == "a.txt 3 text/plain b'one' b.txt 3 text/plain b'two'"
+        (result,) = [data for kind, data in sandbox.events if kind == "message"]
+        assert result["content"] == "a.txt 3 text/plain b'one' b.txt 3 text/plain b'two'"
         status, again = await run(file={"upload": first})
         assert status == 400 and "add them again" in again["refusal"]

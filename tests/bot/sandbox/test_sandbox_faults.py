@@ -14,18 +14,18 @@ from bot.sandbox.object_store import time_of
 WRITTEN = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}\+00:00")
 
 
-def told(sandbox):
+def result(sandbox):
     """What the pages were told of the controls, last first."""
     return [data for kind, data in sandbox.events if kind == "controls"][::-1]
 
 
 async def test_the_controls_show_how_things_stand(sandbox, probe):
-    assert sandbox.controls()["connected"] and told(sandbox)[0] == sandbox.controls()
+    assert sandbox.controls()["connected"] and result(sandbox)[0] == sandbox.controls()
     hook = await probe.room().create_webhook(name="Mask")
-    assert told(sandbox)[0]["webhooks"] == [{"id": str(hook.id), "name": "Mask", "channel_id": str(hook.channel_id)}]
+    assert result(sandbox)[0]["webhooks"] == [{"id": str(hook.id), "name": "Mask", "channel_id": str(hook.channel_id)}]
     sandbox.delay(99)
     sandbox.rate_limit(-1)
-    assert told(sandbox)[0]["delay_s"] == 10.0 and told(sandbox)[0]["rate_limited"] == 0
+    assert result(sandbox)[0]["delay_s"] == 10.0 and result(sandbox)[0]["rate_limited"] == 0
     await probe.close()
     await sandbox.wait_for("controls", lambda shown: not shown["connected"], 2.0, since=0)
 
@@ -35,7 +35,7 @@ async def test_answers_and_events_come_late(sandbox, probe):
     began = time.monotonic()
     await sandbox.member("Nils").say("tavern", "one")
     await sandbox.member("Nils").say("tavern", "two")
-    assert [(await probe.hear()).content, (await probe.hear()).content] == ["one", "two"]
+    assert [(await probe.receive()).content, (await probe.receive()).content] == ["one", "two"]
     assert 0.58 < time.monotonic() - began < 1.15  # each by itself, not one after the other
     began = time.monotonic()
     await probe.room().send("late")
@@ -71,17 +71,17 @@ async def test_content_is_withheld_from_a_running_session_and_given_back(sandbox
     nils, room = sandbox.member("Nils"), await sandbox.member("Nils").dm()
     sandbox.withhold_content()
     said = await nils.say("tavern", "secret")
-    assert (await probe.hear()).content == ""
+    assert (await probe.receive()).content == ""
     assert (await probe.room().fetch_message(int(said["id"]))).content == ""
     await nils.say(room, "between us")
-    assert (await probe.hear()).content == "between us"
+    assert (await probe.receive()).content == "between us"
     sandbox.advance(60)
     with pytest.raises(discord.PrivilegedIntentsRequired):
         async with run(new_probe(), sandbox.token):
             pass
     sandbox.withhold_content(False)
     await nils.say("tavern", "open again")
-    assert (await probe.hear()).content == "open again"
+    assert (await probe.receive()).content == "open again"
 
 
 async def test_times_and_ids_agree(sandbox, probe):
@@ -164,5 +164,5 @@ async def test_a_dropped_bot_without_the_sandboxs_memory_begins_anew(seed, new_p
                 await sandbox.member("Nils").say("tavern", str(number))
             await asyncio.wait_for(client.wait_for("ready"), 8)
             await sandbox.member("Nils").say("tavern", "hello again")
-            assert (await client.hear()).content == "hello again"
+            assert (await client.receive()).content == "hello again"
     await sandbox.stop()

@@ -62,27 +62,27 @@ async def test_without_the_intent_only_what_concerns_the_bot_has_content(sandbox
     client, nils = new_probe(message_content=False), sandbox.member("Nils")
     async with run(client, sandbox.token):
         await nils.say("tavern", "to nobody")
-        assert (await client.hear()).content == ""
+        assert (await client.receive()).content == ""
         await nils.say("tavern", "to you, @Probe")
-        assert (await client.hear()).content == f"to you, <@{sandbox.bot_id}>"
+        assert (await client.receive()).content == f"to you, <@{sandbox.bot_id}>"
         await client.room().send("mine")
-        mine = await client.hear()
+        mine = await client.receive()
         assert mine.content == "mine"
         await nils.say("tavern", "answering the bot", reply_to={"id": str(mine.id)})
-        assert (await client.hear()).content == "answering the bot"
+        assert (await client.receive()).content == "answering the bot"
         hook = await client.room().create_webhook(name="Mask")
         masked = await hook.send("behind a mask", wait=True)
         assert masked.content == "behind a mask"
-        assert (await client.hear()).content == ""
+        assert (await client.receive()).content == ""
         await nils.say("tavern", "answering the mask", reply_to={"id": str(masked.id)})
-        reply = await client.hear()
+        reply = await client.receive()
         assert reply.content == "" and reply.reference.resolved.content == ""
 
 
 async def test_a_dropped_client_resumes_and_gets_what_it_missed(sandbox, probe):
     await sandbox.drop_gateway(4000)
     await sandbox.member("Nils").say("tavern", "while you were gone")
-    assert (await probe.hear()).content == "while you were gone"
+    assert (await probe.receive()).content == "while you were gone"
     await asyncio.wait_for(probe.resumed.wait(), 5)
 
 
@@ -96,7 +96,7 @@ async def test_a_session_that_is_gone_is_begun_anew(sandbox, probe, monkeypatch)
         while not sandbox._container.gateway._sessions:
             await slept(0.02)
     await sandbox.member("Nils").say("tavern", "hello again")
-    assert (await probe.hear()).content == "hello again"
+    assert (await probe.receive()).content == "hello again"
 
 
 async def _at_once(shard_id: int, *, initial: bool = False) -> None:

@@ -161,8 +161,14 @@ async def test_thinking_then_edits_then_a_follow_up(sandbox, bot, quietly):
     assert answer.type == 5 and answer.ephemeral is quietly
     await sandbox.wait_for("edit", lambda message: message["content"] == "even more", since=mark)
     assert answer.message["content"] == "second"
-    told = [(kind, data["content"]) for kind, data in sandbox.events[mark:] if kind in ("message", "edit")]
-    assert told == [("message", ""), ("edit", "first"), ("edit", "second"), ("message", "more"), ("edit", "even more")]
+    result = [(kind, data["content"]) for kind, data in sandbox.events[mark:] if kind in ("message", "edit")]
+    assert result == [
+        ("message", ""),
+        ("edit", "first"),
+        ("edit", "second"),
+        ("message", "more"),
+        ("edit", "even more"),
+    ]
     assert [message["content"] for message in sandbox.messages("tavern")] == (
         ["even more"] if quietly else ["second", "even more"]
     )

@@ -81,7 +81,7 @@ async def bot(sandbox, probe):
 
 
 @pytest.mark.parametrize(
-    ("menu", "values", "told"),
+    ("menu", "values", "result"),
     [
         ("Pick", ["birch"], "birch"),
         ("Pick", ["Ash", "cedar"], "ash cedar"),
@@ -90,10 +90,10 @@ async def bot(sandbox, probe):
         ("Where", ["#cellar"], "cellar"),
     ],
 )
-async def test_menus_send_what_was_chosen(sandbox, probe, menu, values, told):
+async def test_menus_send_what_was_chosen(sandbox, probe, menu, values, result):
     await probe.room().send("menus", view=Menus(timeout=None))
     shown = sandbox.messages("tavern")[0]
-    assert (await sandbox.member("Nils").select(shown, menu, values)).message["content"] == told
+    assert (await sandbox.member("Nils").select(shown, menu, values)).message["content"] == result
 
 
 @pytest.mark.parametrize(
@@ -157,7 +157,7 @@ async def test_messages_are_whole_for_a_command_used_on_them(sandbox, new_probe,
     async with run(client, sandbox.token):
         await client.tree.sync()
         said = await sandbox.member("Mora").say("tavern", "secret")
-        assert (await client.hear()).content == ""
+        assert (await client.receive()).content == ""
         assert (await sandbox.member("Nils").context("tavern", "Quote", said)).message["content"] == "secret"
 
 

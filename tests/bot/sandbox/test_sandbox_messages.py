@@ -62,11 +62,11 @@ async def test_two_buttons_with_one_id_are_refused(sandbox, api):
 
 async def test_reply_nonce_typing_and_file(sandbox, probe):
     said = await sandbox.member("Nils").say("tavern", "say it")
-    heard = await probe.hear()
-    async with heard.channel.typing():
+    received = await probe.receive()
+    async with received.channel.typing():
         file = discord.File(io.BytesIO(b"paper"), "note.txt", description="a note")
-        first = await heard.reply("once", file=file, nonce="n1", mention_author=False)
-    again = await heard.channel.send("once", nonce="n1")
+        first = await received.reply("once", file=file, nonce="n1", mention_author=False)
+    again = await received.channel.send("once", nonce="n1")
     assert first.id == again.id and len(sandbox.messages("tavern")) == 2
     reply = sandbox.messages("tavern")[1]
     assert reply["referenced_message"]["id"] == said["id"] and reply["mentions"] == []
@@ -114,7 +114,7 @@ async def test_suppressed_embeds_stay_suppressed(sandbox, probe):
 )
 async def test_a_missing_permission_is_said_in_discords_code(sandbox, probe, lacking, act, code):
     await sandbox.member("Nils").say("tavern", "someone else's")
-    await probe.hear()
+    await probe.receive()
     sandbox.set_bot_permissions(DEFAULT_BOT_PERMISSIONS & ~lacking)
     with pytest.raises(discord.Forbidden) as refused:
         await act(probe.room())
@@ -202,7 +202,7 @@ async def test_unknown_routes_and_bodies_are_refused(sandbox):
 async def test_what_a_member_may_not_is_said_in_the_clients_words(sandbox, probe):
     nils, quinn, mora = (sandbox.member(name) for name in ("Nils", "Quinn", "Mora"))
     said, picture = await mora.say("tavern", "mine"), StoredFile.named("x.png", PIXEL)
-    told = await probe.room().send("the bot's")
+    result = await probe.room().send("the bot's")
     for act, words in (
         (nils.say("attic", "hello"), "no channel called attic"),
         (nils.say("tavern", ""), "empty message"),
@@ -212,7 +212,7 @@ async def test_what_a_member_may_not_is_said_in_the_clients_words(sandbox, probe
         (quinn.slash("tavern", "anything"), "no command"),
         (quinn.delete(said), "do not have permission to delete"),
         (nils.edit(said, "ours"), "your own messages only"),
-        (mora.edit({"id": str(told.id)}, "ours"), "your own messages only"),
+        (mora.edit({"id": str(result.id)}, "ours"), "your own messages only"),
         (mora.edit(said, " "), "empty message"),
         (mora.edit(said, "x" * 2001), "2001 of 2000"),
         (nils.delete(said), "do not have permission to delete"),
@@ -226,8 +226,8 @@ async def test_what_a_member_may_not_is_said_in_the_clients_words(sandbox, probe
 async def test_members_edit_delete_and_upload(sandbox, probe):
     nils, mora = sandbox.member("Nils"), sandbox.member("Mora")
     said = await nils.say("tavern", "a picture", files=[StoredFile.named("my cat?.png", PIXEL)])
-    heard = await probe.hear()
-    assert heard.attachments[0].filename == "my_cat_.png" and await heard.attachments[0].read() == PIXEL
+    received = await probe.receive()
+    assert received.attachments[0].filename == "my_cat_.png" and await received.attachments[0].read() == PIXEL
     edited = asyncio.create_task(probe.wait_for("message_edit", timeout=5))
     await asyncio.sleep(0)
     await nils.edit(said, "@Mora a cat")
@@ -267,8 +267,8 @@ async def test_a_reply_to_a_webhook_is_not_one_to_the_bot(sandbox, probe):
     sandbox.withhold_content()
     for target, content, shown in ((masked, "", ""), (own, "to it", "own")):
         await sandbox.member("Nils").say("tavern", "to it", reply_to={"id": str(target.id)})
-        heard = await probe.hear(lambda message: message.type is discord.MessageType.reply)
-        assert (heard.content, heard.reference.resolved.content) == (content, shown)
+        received = await probe.receive(lambda message: message.type is discord.MessageType.reply)
+        assert (received.content, received.reference.resolved.content) == (content, shown)
 
 
 async def test_the_guild_can_be_fetched(sandbox, probe):
@@ -296,7 +296,7 @@ async def test_the_guild_can_be_fetched(sandbox, probe):
 )
 async def test_mistakes_get_discords_codes(sandbox, probe, act, code):
     await sandbox.member("Nils").say("tavern", "someone else's")
-    await probe.hear()
+    await probe.receive()
     with pytest.raises(discord.HTTPException) as refused:
         await act(probe)
     assert refused.value.code == code

@@ -96,7 +96,7 @@ async def test_speaking_is_seen_live_and_in_the_history(http, sandbox):
         assert await answer.json() == [said]
 
 
-async def test_a_member_chooses_a_language_and_the_bot_is_told(http, sandbox, probe):
+async def test_a_member_chooses_a_language_and_the_bot_is_reported(http, sandbox, probe):
     nils = sandbox.member("Nils")
     async with http.get("/page-api/state", params={"as": nils.id}) as answer:
         state = await answer.json()
@@ -293,8 +293,8 @@ async def test_menus_and_context_commands(sandbox, probe, as_nils):
 
     command = (await probe.tree.sync())[0]
     sent = await probe.room().send("menu", view=Menu(timeout=None))
-    status, told = await as_nils("select", message={"id": str(sent.id)}, custom_id="wood", values=["ash"])
-    assert (status, told["type"]) == (200, 4)
+    status, result = await as_nils("select", message={"id": str(sent.id)}, custom_id="wood", values=["ash"])
+    assert (status, result["type"]) == (200, 4)
     where = {"channel": sandbox.channel("tavern")["id"], "command": str(command.id), "target": str(sent.id)}
     assert (await as_nils("context", **where))[1]["type"] == 4
     assert [message["content"] for message in sandbox.messages("tavern")] == ["menu", "ash", "said menu"]

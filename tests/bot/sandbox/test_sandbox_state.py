@@ -119,8 +119,8 @@ def test_the_command_line_says_what_to_do(arguments, code, advice, tmp_path, cap
     with socket.create_server(("127.0.0.1", 0)) as used:
         facts = {"used": used.getsockname()[1], "folder": tmp_path}
         assert main([argument.format(**facts) for argument in arguments]) == code
-    out, told = capsys.readouterr()
-    assert out == "" and advice in told and len(told.splitlines()) == 1
+    out, result = capsys.readouterr()
+    assert out == "" and advice in result and len(result.splitlines()) == 1
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -15,14 +15,14 @@ async def test_direct_messages_go_both_ways_and_keep_their_content(sandbox, new_
     async with run(client, sandbox.token):
         room = await nils.dm()
         said = await nils.say(room, "psst")
-        heard = await client.hear()
-        assert isinstance(heard.channel, discord.DMChannel) and heard.guild is None and heard.content == "psst"
-        back = await heard.author.send("yes?")
-        assert back.channel.id == heard.channel.id and back.channel.recipient.id == int(nils.id)
+        received = await client.receive()
+        assert isinstance(received.channel, discord.DMChannel) and received.guild is None and received.content == "psst"
+        back = await received.author.send("yes?")
+        assert back.channel.id == received.channel.id and back.channel.recipient.id == int(nils.id)
         assert (await back.channel.fetch_message(int(said["id"]))).content == "psst"
         await back.edit(content="yes, what?")
         await nils.say(room, "a reply", reply_to={"id": str(back.id)})
-        assert (await client.hear(lambda message: message.content == "a reply")).reference.guild_id is None
+        assert (await client.receive(lambda message: message.content == "a reply")).reference.guild_id is None
         await nils.edit(said, "psst!")
         await nils.delete(said)
         with pytest.raises(discord.NotFound):
@@ -31,12 +31,12 @@ async def test_direct_messages_go_both_ways_and_keep_their_content(sandbox, new_
         assert kinds == ["message", "message", "edit", "message", "edit", "delete"]
 
 
-async def test_without_their_intent_direct_messages_are_not_told(sandbox, new_probe, run):
+async def test_without_their_intent_direct_messages_are_not_reported(sandbox, new_probe, run):
     client, nils = new_probe(dm_messages=False), sandbox.member("Nils")
     async with run(client, sandbox.token):
         await nils.say(await nils.dm(), "unheard")
         await nils.say("tavern", "heard")
-        assert (await client.hear()).content == "heard"
+        assert (await client.receive()).content == "heard"
 
 
 async def test_direct_messages_are_between_two(sandbox, probe):
@@ -104,20 +104,20 @@ async def test_commands_and_buttons_in_direct_messages(sandbox, probe):
     assert (await nils.slash("tavern", "here")).message["content"] == "here"
 
 
-async def test_a_thread_is_told_spoken_in_and_there_after_a_new_login(sandbox, new_probe, run):
+async def test_a_thread_is_reported_spoken_in_and_there_after_a_new_login(sandbox, new_probe, run):
     nils, client = sandbox.member("Nils"), new_probe()
     async with run(client, sandbox.token):
         made = asyncio.create_task(client.wait_for("thread_create", timeout=5))
         await asyncio.sleep(0)
         thread = await nils.thread("tavern", "corner")
         assert (await made).parent == client.room()
-        notice = await client.hear()
+        notice = await client.receive()
         assert notice.type is discord.MessageType.thread_created and notice.content == "corner"
         await nils.say(thread, "cosy")
-        heard = await client.hear()
-        assert heard.channel.id == int(thread["id"]) and heard.channel.owner_id == int(nils.id)
-        await heard.reply("it is")
-        assert (await client.fetch_channel(heard.channel.id)).name == "corner"
+        received = await client.receive()
+        assert received.channel.id == int(thread["id"]) and received.channel.owner_id == int(nils.id)
+        await received.reply("it is")
+        assert (await client.fetch_channel(received.channel.id)).name == "corner"
     sandbox.advance(5)  # a bot may begin a session every five seconds
     client = new_probe()
     async with run(client, sandbox.token):
@@ -131,7 +131,7 @@ async def test_a_thread_under_a_message_has_its_id(sandbox, probe):
     assert thread["id"] == said["id"]
     under = await probe.room().fetch_message(int(said["id"]))
     assert under.flags.has_thread and under.thread.name == "discussion"
-    start = await probe.hear(lambda message: message.type is discord.MessageType.thread_starter_message)
+    start = await probe.receive(lambda message: message.type is discord.MessageType.thread_starter_message)
     assert start.channel.id == int(thread["id"]) and start.reference.resolved.content == "let us discuss this"
     for channel, name, message, words in (
         ("tavern", "again", said, "already been created"),

@@ -73,7 +73,7 @@ class Backend(FakeTrainingBackend):
 
 
 @dataclass
-class Desk:
+class DashboardClient:
     """The server, and what it works with. `ask` gives status, body and headers."""
 
     home: Path
@@ -112,8 +112,8 @@ class Desk:
 
 
 @asynccontextmanager
-async def desk_in(home: Path, door: Authenticator | None = None) -> AsyncIterator[Desk]:
-    """A desk over a home, which may hold an earlier life of it."""
+async def dashboard_in(home: Path, door: Authenticator | None = None) -> AsyncIterator[DashboardClient]:
+    """A dashboard over a home, which may hold an earlier life of it."""
     with Store.open(home / "understudy.sqlite") as store:
         shipped = ShippedData.from_source_tree()
         catalogue = DatasetCatalog(shipped, "embedded", home, store)
@@ -135,12 +135,12 @@ async def desk_in(home: Path, door: Authenticator | None = None) -> AsyncIterato
         front.open(services)
         jar = aiohttp.CookieJar(unsafe=True)  # it would take no cookies from an address
         async with run_server(front, 0) as url, aiohttp.ClientSession(url, cookie_jar=jar) as session:
-            yield Desk(home, store, queue, backend, front, url, session, clock, engine, services=services)
+            yield DashboardClient(home, store, queue, backend, front, url, session, clock, engine, services=services)
         await queue.stop()
         lore.close()
 
 
 @pytest.fixture
-async def desk(tmp_path: Path) -> AsyncIterator[Desk]:
-    async with desk_in(tmp_path / "home") as made:
+async def dashboard(tmp_path: Path) -> AsyncIterator[DashboardClient]:
+    async with dashboard_in(tmp_path / "home") as made:
         yield made

@@ -15,12 +15,12 @@ PACKED = f"{JSON}Content-Encoding: gzip\r\nContent-Length: 5\r\n\r\nhello"
 
 
 @pytest.fixture(params=["alone", "in the guild"])
-async def say(request, desk):
+async def say(request, dashboard):
     """Sends bytes, and gives the status and what follows."""
     guild = Sandbox(SEED)
     if request.param == "in the guild":
-        await guild.start(mount=desk.front.mount)
-    url = guild.url or desk.url
+        await guild.start(mount=dashboard.front.mount)
+    url = guild.url or dashboard.url
 
     async def said(raw):
         reader, writer = await asyncio.open_connection("127.0.0.1", int(url.rpartition(":")[2]))
@@ -72,24 +72,24 @@ async def test_a_clients_mistake_is_refused_and_no_error_of_ours(say, raw, caplo
     assert 400 <= status < 500 and not caplog.records
 
 
-async def test_it_is_told_in_one_line_to_whoever_looks_for_it(say, caplog):
+async def test_it_is_reported_in_one_line_to_whoever_looks_for_it(say, caplog):
     caplog.set_level(logging.DEBUG, "bot.web.http_app")
     await say(f"GET http://[/x HTTP/1.1\r\n{HOST}\r\n")
     [record] = caplog.records
     assert record.levelno == logging.DEBUG and record.exc_info is None and "[/x" in record.getMessage()
 
 
-async def test_a_fault_of_ours_stays_an_error(desk, caplog):
+async def test_a_fault_of_ours_stays_an_error(dashboard, caplog):
     async def broken(request):
         return request.app / 1
 
     app = web.Application()
     app.router.add_get("/", broken)
-    desk.front.mount(app)
+    dashboard.front.mount(app)
     runner = web.AppRunner(app)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
-    async with desk.session.get(f"http://127.0.0.1:{runner.addresses[0][1]}/") as answer:
+    async with dashboard.session.get(f"http://127.0.0.1:{runner.addresses[0][1]}/") as answer:
         assert answer.status == 500
     await runner.cleanup()
     assert "TypeError" in caplog.text

@@ -23,8 +23,8 @@ MIRA = write_card(with_picture(parse_card(as_json(V2), "it"), PIXEL, "it"), "png
 PAGE = "/dashboard/personas/ballast"
 
 
-def personas_of(desk):
-    return desk.front._context.services.personas
+def personas_of(dashboard):
+    return dashboard.front._context.services.personas
 
 
 class FormReader(HTMLParser):
@@ -62,10 +62,10 @@ def form_in(page):
     return reader.fields
 
 
-async def sent(desk, path, fields, status=303):
-    own = {"Origin": desk.url, "Sec-Fetch-Site": "same-origin", "Accept": "text/html"}
+async def sent(dashboard, path, fields, status=303):
+    own = {"Origin": dashboard.url, "Sec-Fetch-Site": "same-origin", "Accept": "text/html"}
     data = aiohttp.FormData([(name, value.replace("\n", "\r\n")) for name, value in fields])
-    async with desk.session.post(path, data=data, headers=own, allow_redirects=False) as answer:
+    async with dashboard.session.post(path, data=data, headers=own, allow_redirects=False) as answer:
         text = await answer.text()
         assert answer.status == status, text
         return text
@@ -75,24 +75,26 @@ def changed(fields, **new):
     return [(name, new.get(name, value)) for name, value in fields]
 
 
-async def upload(desk, path, name, content, **fields):
+async def upload(dashboard, path, name, content, **fields):
     form = aiohttp.FormData()
     for key, value in fields.items():
         form.add_field(key, value)
     form.add_field("file", io.BytesIO(content), filename=name)
-    own = {"Origin": desk.url, "Sec-Fetch-Site": "same-origin", "Accept": "text/html"}
-    async with desk.session.post(path, data=form, headers=own, allow_redirects=False) as answer:
+    own = {"Origin": dashboard.url, "Sec-Fetch-Site": "same-origin", "Accept": "text/html"}
+    async with dashboard.session.post(path, data=form, headers=own, allow_redirects=False) as answer:
         return answer.status, answer.headers.get("Location"), await answer.text()
 
 
 # ------------------------------------------------------------------------------------------ over REST
 
 
-async def test_what_is_put_speaks_at_once_and_after_a_restart_and_what_shipped_stays(desk):
+async def test_what_is_put_speaks_at_once_and_after_a_restart_and_what_shipped_stays(dashboard):
     before = read_card(SHIPPED_CARDS / "ballast.toml")
-    status, told, _ = await desk.ask("PUT", "/personas/ballast/card", json={"tagline": "A crane.", "tags": ["iron"]})
-    assert status == 200 and told["tokens"]["tokens"] == told["tokens"]["prose"] + told["tokens"]["examples_used"]
-    for personas in (personas_of(desk), PersonaRegistry(SHIPPED_CARDS, desk.home)):
+    status, result, _ = await dashboard.ask(
+        "PUT", "/personas/ballast/card", json={"tagline": "A crane.", "tags": ["iron"]}
+    )
+    assert status == 200 and result["tokens"]["tokens"] == result["tokens"]["prose"] + result["tokens"]["examples_used"]
+    for personas in (personas_of(dashboard), PersonaRegistry(SHIPPED_CARDS, dashboard.home)):
         now = personas.get("ballast", 9)
         assert (now.tagline, now.tags) == (
             "A crane.",
@@ -102,9 +104,9 @@ async def test_what_is_put_speaks_at_once_and_after_a_restart_and_what_shipped_s
             before.description, before.mes_example, before.first_mes,
         )  # fmt: skip
     assert read_card(SHIPPED_CARDS / "ballast.toml") == before
-    assert desk.engine.prepared[-1] == ("ballast", None)
-    assert (await desk.ask("GET", "/personas/ballast"))[1]["edited"] is True
-    fields = (await desk.ask("GET", "/personas/ballast/card"))[1]["fields"]
+    assert dashboard.engine.prepared[-1] == ("ballast", None)
+    assert (await dashboard.ask("GET", "/personas/ballast"))[1]["edited"] is True
+    fields = (await dashboard.ask("GET", "/personas/ballast/card"))[1]["fields"]
     assert fields["tagline"] == "A crane." and fields["nickname"] == ""
 
 
@@ -120,36 +122,40 @@ async def test_what_is_put_speaks_at_once_and_after_a_restart_and_what_shipped_s
         ({"first_mes": "x" * 6001}, "first_mes"),
     ],
 )
-async def test_what_cannot_be_is_named_by_its_field_and_changes_nothing(desk, card, field):
-    status, told, _ = await desk.ask("POST", "/personas/ballast/card/check", json=card)
-    assert status == 200 and list(told["wrong"]) == [field]
-    assert (told["tokens"]["tokens"] is not None) == (field in ("", "first_mes")), "what is too long is counted"
-    status, refused, _ = await desk.ask("PUT", "/personas/ballast/card", json=card)
+async def test_what_cannot_be_is_named_by_its_field_and_changes_nothing(dashboard, card, field):
+    status, result, _ = await dashboard.ask("POST", "/personas/ballast/card/check", json=card)
+    assert status == 200 and list(result["wrong"]) == [field]
+    assert (result["tokens"]["tokens"] is not None) == (field in ("", "first_mes")), "what is too long is counted"
+    status, refused, _ = await dashboard.ask("PUT", "/personas/ballast/card", json=card)
     assert status == 422 and [one["field"] for one in refused["errors"]] == [field]
-    assert refused["errors"][0]["detail"] == told["wrong"][field]
-    assert not personas_of(desk).has_copy("ballast")
+    assert refused["errors"][0]["detail"] == result["wrong"][field]
+    assert not personas_of(dashboard).has_copy("ballast")
 
 
-async def test_no_two_personas_get_one_name(desk):
-    status, refused, _ = await desk.ask("PUT", "/personas/ballast/card", json={"name": "Oda Marrow"})
+async def test_no_two_personas_get_one_name(dashboard):
+    status, refused, _ = await dashboard.ask("PUT", "/personas/ballast/card", json={"name": "Oda Marrow"})
     assert status == 409 and "There is a persona Oda Marrow (`oda`) already." in refused["detail"]
 
 
-async def test_tokens_are_those_of_the_served_model(desk):
-    status, told, _ = await desk.ask("POST", "/tokens", json={"texts": {"a": "", "b": "Mind the hook, please."}})
-    assert status == 200 and told["exact"] and told["tokens"]["a"] == 0 and 4 <= told["tokens"]["b"] <= 8
-    _, card, _ = await desk.ask("POST", "/personas/ballast/card/check", json={"scenario": "Mind the hook, please."})
-    assert card["tokens"]["fields"]["scenario"] == told["tokens"]["b"]
+async def test_tokens_are_those_of_the_served_model(dashboard):
+    status, result, _ = await dashboard.ask("POST", "/tokens", json={"texts": {"a": "", "b": "Mind the hook, please."}})
+    assert status == 200 and result["exact"] and result["tokens"]["a"] == 0 and 4 <= result["tokens"]["b"] <= 8
+    _, card, _ = await dashboard.ask(
+        "POST", "/personas/ballast/card/check", json={"scenario": "Mind the hook, please."}
+    )
+    assert card["tokens"]["fields"]["scenario"] == result["tokens"]["b"]
     assert card["tokens"]["share"] == pytest.approx(card["tokens"]["tokens"] / CONTEXT_TOKENS)
     assert llm_engine.LLMEngine.context_tokens == CONTEXT_TOKENS
     talk = "{{user}}: word\n{{char}}: word\n<START>\n" * 500
-    _, card, _ = await desk.ask("POST", "/personas/ballast/card/check", json={"mes_example": talk[: -len("<START>\n")]})
+    _, card, _ = await dashboard.ask(
+        "POST", "/personas/ballast/card/check", json={"mes_example": talk[: -len("<START>\n")]}
+    )
     assert card["tokens"]["examples_used"] == MAX_CARD_TOKENS - card["tokens"]["prose"] < card["tokens"]["examples"]
 
 
 @pytest.mark.parametrize("form", ["png", "v2", "v3", "charx", "toml"])
-async def test_a_card_goes_out_as_a_file_and_reads_the_same(desk, form):
-    async with desk.session.get("/personas/oda/card", params={"format": form}) as answer:
+async def test_a_card_goes_out_as_a_file_and_reads_the_same(dashboard, form):
+    async with dashboard.session.get("/personas/oda/card", params={"format": form}) as answer:
         content = await answer.read()
         assert answer.status == 200 and answer.headers["Content-Disposition"].startswith('attachment; filename="oda.')
     card = parse_card(content, "oda")
@@ -159,167 +165,175 @@ async def test_a_card_goes_out_as_a_file_and_reads_the_same(desk, form):
 # ------------------------------------------------------------------------------------------ the voice
 
 
-async def heard(desk, **body):
-    async with desk.session.post("/personas/ballast/preview", json={"message": "who are you?", **body}) as answer:
+async def received(dashboard, **body):
+    async with dashboard.session.post("/personas/ballast/preview", json={"message": "who are you?", **body}) as answer:
         text = await answer.text()
         return answer.status, [(n, json.loads(d)) for n, d in re.findall(r"event: (\w+)\ndata: (.*)\n", text)]
 
 
-async def test_a_voice_is_heard_by_the_card_that_is_not_kept(desk):
-    install(desk.store)
-    desk.store.versions.promote("ballast", "v1", 0, 2.0)
-    status, events = await heard(desk, card={"name": "Bollard", "tagline": "Not kept."})
+async def test_a_voice_is_played_by_the_card_that_is_not_kept(dashboard):
+    install(dashboard.store)
+    dashboard.store.versions.promote("ballast", "v1", 0, 2.0)
+    status, events = await received(dashboard, card={"name": "Bollard", "tagline": "Not kept."})
     assert status == 200 and [name for name, _ in events] == ["text", "text", "reply"]
     assert events[-1][1]["text"] == "Bollard hears: who are you?" == "".join(one["text"] for _, one in events[:2])
-    assert events[-1][1]["version"] == "v1" and desk.engine.requests[-1].persona.tagline == "Not kept."
-    assert personas_of(desk).get("ballast", 0).name == "Ballast" and not personas_of(desk).has_copy("ballast")
-    assert (await heard(desk, version="base"))[1][-1][1]["version"] is None
-    assert (await heard(desk, version="v7"))[0] == 404
-    assert (await heard(desk, card={"name": ""}))[0] == 422
+    assert events[-1][1]["version"] == "v1" and dashboard.engine.requests[-1].persona.tagline == "Not kept."
+    assert personas_of(dashboard).get("ballast", 0).name == "Ballast" and not personas_of(dashboard).has_copy("ballast")
+    assert (await received(dashboard, version="base"))[1][-1][1]["version"] is None
+    assert (await received(dashboard, version="v7"))[0] == 404
+    assert (await received(dashboard, card={"name": ""}))[0] == 422
 
 
-async def test_what_was_taken_out_of_the_reply_is_said_where_it_is_heard(desk):
-    assert not (await heard(desk))[1][-1][1]["repeated"]
-    desk.engine.reply_flags = {"repeated": True, "shortened": True}
-    assert (await heard(desk))[1][-1][1].items() >= {("repeated", True), ("shortened", True), ("finish", "stop")}
-    fields = form_in((await desk.page(PAGE))[1])
-    page = await sent(desk, f"{PAGE}/preview", changed(fields, message="evening"), 200)
+async def test_what_was_taken_out_of_the_reply_is_said_where_it_is_played(dashboard):
+    assert not (await received(dashboard))[1][-1][1]["repeated"]
+    dashboard.engine.reply_flags = {"repeated": True, "shortened": True}
+    assert (await received(dashboard))[1][-1][1].items() >= {
+        ("repeated", True),
+        ("shortened", True),
+        ("finish", "stop"),
+    }
+    fields = form_in((await dashboard.page(PAGE))[1])
+    page = await sent(dashboard, f"{PAGE}/preview", changed(fields, message="evening"), 200)
     assert "1 new tokens, 1 in the prompt; ended at a repetition" in page and "middle was left out" in page
 
 
-async def test_what_fails_while_it_is_heard_is_told_where_it_was_asked(desk):
-    desk.engine.failure = EngineBusyError("9 replies are waiting already.", "Try again in a minute.")
-    _, events = await heard(desk)
+async def test_what_fails_while_it_is_played_is_reported_where_it_was_asked(dashboard):
+    dashboard.engine.failure = EngineBusyError("9 replies are waiting already.", "Try again in a minute.")
+    _, events = await received(dashboard)
     assert events == [("problem", {"detail": "9 replies are waiting already.", "advice": "Try again in a minute."})]
 
 
 # ------------------------------------------------------------------------------------------ the page
 
 
-async def test_the_form_saves_what_stands_in_it_and_nothing_else(desk):
-    status, page, _ = await desk.page(PAGE)
+async def test_the_form_saves_what_stands_in_it_and_nothing_else(dashboard):
+    status, page, _ = await dashboard.page(PAGE)
     assert status == 200 and "came with the bot" in page
     fields = form_in(page)
     assert {"name", "tagline", "description", "mes_example", "more", "stamp"} <= {name for name, _ in fields}
-    await sent(desk, PAGE, fields)
-    assert not personas_of(desk).has_copy("ballast"), "saved without a change, nothing is written"
-    await sent(desk, PAGE, [*changed(fields, tagline='"Quoted" & <b>'), ("alternate_greetings", "Hoy!\nYou there!")])
-    now = personas_of(desk).get("ballast", 0)
+    await sent(dashboard, PAGE, fields)
+    assert not personas_of(dashboard).has_copy("ballast"), "saved without a change, nothing is written"
+    await sent(
+        dashboard, PAGE, [*changed(fields, tagline='"Quoted" & <b>'), ("alternate_greetings", "Hoy!\nYou there!")]
+    )
+    now = personas_of(dashboard).get("ballast", 0)
     assert now.tagline == '"Quoted" & <b>' and now.alternate_greetings[-1] == "Hoy!\nYou there!"
-    page = (await desk.page(PAGE))[1]
+    page = (await dashboard.page(PAGE))[1]
     assert "&#34;Quoted&#34; &amp; &lt;b&gt;" in page and "<b>" not in page and "in place of the card" in page
     assert dict(form_in(page))["description"] == dict(fields)["description"]
 
 
-async def test_a_fault_is_told_at_its_field_with_all_that_was_written(desk):
-    fields = form_in((await desk.page(PAGE))[1])
-    page = await sent(desk, PAGE, changed(fields, name="Clyde", scenario="Not lost."), 422)
+async def test_a_fault_is_reported_at_its_field_with_all_that_was_written(dashboard):
+    fields = form_in((await dashboard.page(PAGE))[1])
+    page = await sent(dashboard, PAGE, changed(fields, name="Clyde", scenario="Not lost."), 422)
     assert re.search(r'name="name"[^>]*aria-invalid="true"', page) and "Not lost." in page
     assert re.search(r'id="name-error">[^<]*without &#39;discord&#39; or &#39;clyde&#39;', page)
-    page = await sent(desk, PAGE, changed(fields, name="Oda Marrow"), 422)
+    page = await sent(dashboard, PAGE, changed(fields, name="Oda Marrow"), 422)
     assert "There is a persona Oda Marrow" in page
 
 
 @pytest.mark.parametrize(
     ("name", "value", "said"), [("more", "{bad json", "JSON"), ("first_mes", "x" * 20_000, "20000 characters")]
 )
-async def test_a_fault_far_down_is_told_at_the_top_and_in_the_title(desk, name, value, said):
-    fields = form_in((await desk.page(PAGE))[1])
-    page = await sent(desk, PAGE, changed(fields, **{name: value}), 422)
+async def test_a_fault_far_down_is_reported_at_the_top_and_in_the_title(dashboard, name, value, said):
+    fields = form_in((await dashboard.page(PAGE))[1])
+    page = await sent(dashboard, PAGE, changed(fields, **{name: value}), 422)
     assert page.index("<title>Error: ") < page.index('role="alert" tabindex="-1" autofocus') < page.index("<form")
     assert said in re.search(rf'<a href="#{name}">([^<]*)</a>', page)[1]
     assert re.search(rf'id="{name}"[^>]*aria-describedby="[^"]*{name}-error" aria-invalid="true"', page)
 
 
-async def test_a_card_that_is_too_long_shows_how_long_it_is(desk):
-    fields = form_in((await desk.page(PAGE))[1])
-    page = await sent(desk, PAGE, changed(fields, description="word " * 3000), 422)
+async def test_a_card_that_is_too_long_shows_how_long_it_is(dashboard):
+    fields = form_in((await dashboard.page(PAGE))[1])
+    page = await sent(dashboard, PAGE, changed(fields, description="word " * 3000), 422)
     shown = re.search(r'data-room="tokens">([\d,]+)</strong> of 2,048 tokens, <span data-room="share">(\d+) %', page)
     assert f"would take about {shown[1].replace(',', '')} tokens" in page and int(shown[2]) > 100
 
 
-async def test_who_saves_over_another_change_is_asked_first(desk):
-    fields = form_in((await desk.page(PAGE))[1])
-    await desk.ask("PUT", "/personas/ballast/card", json={"tagline": "Meanwhile."})
-    page = await sent(desk, PAGE, changed(fields, tagline="Mine."), 409)
-    assert "Someone else changed this card" in page and personas_of(desk).get("ballast", 0).tagline == "Meanwhile."
-    await sent(desk, PAGE, form_in(page))
-    assert personas_of(desk).get("ballast", 0).tagline == "Mine."
+async def test_who_saves_over_another_change_is_asked_first(dashboard):
+    fields = form_in((await dashboard.page(PAGE))[1])
+    await dashboard.ask("PUT", "/personas/ballast/card", json={"tagline": "Meanwhile."})
+    page = await sent(dashboard, PAGE, changed(fields, tagline="Mine."), 409)
+    assert "Someone else changed this card" in page and personas_of(dashboard).get("ballast", 0).tagline == "Meanwhile."
+    await sent(dashboard, PAGE, form_in(page))
+    assert personas_of(dashboard).get("ballast", 0).tagline == "Mine."
 
 
-async def test_what_was_said_before_is_shown_and_brought_back(desk):
-    shipped = personas_of(desk).get("ballast", 0).tagline
+async def test_what_was_said_before_is_shown_and_brought_back(dashboard):
+    shipped = personas_of(dashboard).get("ballast", 0).tagline
     for tagline in ("First.", "Second."):
-        await desk.ask("PUT", "/personas/ballast/card", json={"tagline": tagline})
-    newest, oldest = re.findall(rf'href="({PAGE}/earlier/[^"]+)"', (await desk.page(PAGE))[1])
-    page, other = (await desk.page(newest))[1], (await desk.page(oldest))[1]
+        await dashboard.ask("PUT", "/personas/ballast/card", json={"tagline": tagline})
+    newest, oldest = re.findall(rf'href="({PAGE}/earlier/[^"]+)"', (await dashboard.page(PAGE))[1])
+    page, other = (await dashboard.page(newest))[1], (await dashboard.page(oldest))[1]
     titles = [re.search("<title>(.*)</title>", one)[1] for one in (page, other)]
     assert all(one.startswith("The card of Ballast until ") for one in titles)
     assert "<pre>First.</pre>" in page and "<pre>Second.</pre>" in page and "Personality" not in page
-    assert (await desk.submit(newest))[0] == 303 and personas_of(desk).get("ballast", 0).tagline == "First."
-    assert (await desk.submit(f"{PAGE}/as-shipped"))[0] == 303
-    assert personas_of(desk).get("ballast", 0).tagline == shipped and not personas_of(desk).has_copy("ballast")
-    assert PersonaRegistry(SHIPPED_CARDS, desk.home).get("ballast", 0).tagline == shipped
-    await desk.submit(newest)
-    assert personas_of(desk).get("ballast", 0).tagline == "First."
-    assert (await desk.page(f"{PAGE}/earlier/20260101T000000.000000"))[0] == 404
-    assert (await desk.page(f"{PAGE}/earlier/..%2F..%2Fcard"))[0] == 404
+    assert (await dashboard.submit(newest))[0] == 303 and personas_of(dashboard).get("ballast", 0).tagline == "First."
+    assert (await dashboard.submit(f"{PAGE}/as-shipped"))[0] == 303
+    assert personas_of(dashboard).get("ballast", 0).tagline == shipped and not personas_of(dashboard).has_copy(
+        "ballast"
+    )
+    assert PersonaRegistry(SHIPPED_CARDS, dashboard.home).get("ballast", 0).tagline == shipped
+    await dashboard.submit(newest)
+    assert personas_of(dashboard).get("ballast", 0).tagline == "First."
+    assert (await dashboard.page(f"{PAGE}/earlier/20260101T000000.000000"))[0] == 404
+    assert (await dashboard.page(f"{PAGE}/earlier/..%2F..%2Fcard"))[0] == 404
 
 
-async def test_without_scripts_the_voice_is_heard_on_the_page(desk):
-    fields = form_in((await desk.page(PAGE))[1])
-    page = await sent(desk, f"{PAGE}/preview", changed(fields, message="evening", tagline="Not kept."), 200)
-    assert "Ballast hears: evening" in page and "Not kept." in page and not personas_of(desk).has_copy("ballast")
-    page = await sent(desk, f"{PAGE}/preview", changed(fields, message="evening", name=""), 422)
+async def test_without_scripts_the_voice_is_played_on_the_page(dashboard):
+    fields = form_in((await dashboard.page(PAGE))[1])
+    page = await sent(dashboard, f"{PAGE}/preview", changed(fields, message="evening", tagline="Not kept."), 200)
+    assert "Ballast hears: evening" in page and "Not kept." in page and not personas_of(dashboard).has_copy("ballast")
+    page = await sent(dashboard, f"{PAGE}/preview", changed(fields, message="evening", name=""), 422)
     assert "needs a name" in page
-    page = await sent(desk, f"{PAGE}/preview", changed(fields, tagline="Not lost."), 422)
+    page = await sent(dashboard, f"{PAGE}/preview", changed(fields, tagline="Not lost."), 422)
     assert '<a href="#message">Message: Write what it is to answer.</a>' in page and "Not lost." in page
-    desk.engine.full = True
-    page = await sent(desk, f"{PAGE}/preview", changed(fields, message="evening", tagline="Not lost."), 503)
+    dashboard.engine.full = True
+    page = await sent(dashboard, f"{PAGE}/preview", changed(fields, message="evening", tagline="Not lost."), 503)
     assert "9 replies are waiting" in page and "Not lost." in page
 
 
 # ------------------------------------------------------------------------------------------ files
 
 
-async def test_a_card_that_comes_in_is_everybodys_and_lasts(desk):
-    status, where, _ = await upload(desk, "/dashboard/personas", "mira.png", MIRA)
+async def test_a_card_that_comes_in_is_everybodys_and_lasts(dashboard):
+    status, where, _ = await upload(dashboard, "/dashboard/personas", "mira.png", MIRA)
     assert (status, where) == (303, "/dashboard/personas/mira")
-    for personas in (personas_of(desk), PersonaRegistry(SHIPPED_CARDS, desk.home)):
+    for personas in (personas_of(dashboard), PersonaRegistry(SHIPPED_CARDS, dashboard.home)):
         assert personas.get("mira", 77).name == "Mira" and personas.find_owner("mira")[0] == 0
-    async with desk.session.get("/dashboard/personas/mira/face") as answer:
+    async with dashboard.session.get("/dashboard/personas/mira/face") as answer:
         assert await answer.read() == PIXEL and answer.content_type == "image/png"
-    listed = (await desk.ask("GET", "/personas"))[1]["personas"]
+    listed = (await dashboard.ask("GET", "/personas"))[1]["personas"]
     assert [(one["id"], one["ships"], one["guild"]) for one in listed][-1] == ("mira", False, "0")
-    files = (await desk.ask("GET", "/personas/mira/lore"))[1]["files"]
+    files = (await dashboard.ask("GET", "/personas/mira/lore"))[1]["files"]
     assert [(file["name"], file["passages"]) for file in files] == [("character-book-1.md", 1)]
-    page = (await desk.page("/dashboard/personas"))[1]
+    page = (await dashboard.page("/dashboard/personas"))[1]
     assert ">Mira</a>" in page and "the operator" in page
 
 
-async def test_a_file_takes_the_place_of_a_card_which_can_be_brought_back(desk):
-    await upload(desk, "/dashboard/personas", "mira.png", MIRA)
+async def test_a_file_takes_the_place_of_a_card_which_can_be_brought_back(dashboard):
+    await upload(dashboard, "/dashboard/personas", "mira.png", MIRA)
     newer = v3() | {}
     newer["data"] = newer["data"] | {"name": "Mira", "description": "Keeps two lighthouses."}
-    status, where, said = await upload(desk, "/dashboard/personas/mira/file", "mira.json", as_json(newer))
+    status, where, said = await upload(dashboard, "/dashboard/personas/mira/file", "mira.json", as_json(newer))
     assert (status, where) == (303, "/dashboard/personas/mira"), said
-    assert personas_of(desk).get("mira", 0).description == "Keeps two lighthouses."
-    [kept] = re.findall(r'href="(/dashboard/personas/mira/earlier/[^"]+)"', (await desk.page(where))[1])
-    await desk.submit(kept)
-    assert personas_of(desk).get("mira", 0).description == "{{char}} keeps the lighthouse."
+    assert personas_of(dashboard).get("mira", 0).description == "Keeps two lighthouses."
+    [kept] = re.findall(r'href="(/dashboard/personas/mira/earlier/[^"]+)"', (await dashboard.page(where))[1])
+    await dashboard.submit(kept)
+    assert personas_of(dashboard).get("mira", 0).description == "{{char}} keeps the lighthouse."
 
 
-async def test_a_persona_that_came_as_a_file_is_removed_with_all_it_had(desk):
-    await upload(desk, "/dashboard/personas", "mira.png", MIRA)
-    desk.store.channels.assign(Channel(9, 5, "mira", "mentions", 1, 1.0))
-    desk.store.guilds.record_present([9], 1)
-    page = (await desk.page("/dashboard/personas/mira/remove"))[1]
+async def test_a_persona_that_came_as_a_file_is_removed_with_all_it_had(dashboard):
+    await upload(dashboard, "/dashboard/personas", "mira.png", MIRA)
+    dashboard.store.channels.assign(Channel(9, 5, "mira", "mentions", 1, 1.0))
+    dashboard.store.guilds.record_present([9], 1)
+    page = (await dashboard.page("/dashboard/personas/mira/remove"))[1]
     assert "character-book-1.md" in page and "server 9" in page
-    assert (await desk.submit("/dashboard/personas/mira/remove"))[0] == 303
-    assert personas_of(desk).find_owner("mira") is None and desk.store.channels.of_guild(9) == []
-    left = [path.relative_to(desk.home).as_posix() for path in desk.home.rglob("*") if path.is_file()]
+    assert (await dashboard.submit("/dashboard/personas/mira/remove"))[0] == 303
+    assert personas_of(dashboard).find_owner("mira") is None and dashboard.store.channels.of_guild(9) == []
+    left = [path.relative_to(dashboard.home).as_posix() for path in dashboard.home.rglob("*") if path.is_file()]
     assert not [path for path in left if "mira" in path or "character-book" in path]
-    assert (await desk.page("/dashboard/personas/oda/remove"))[0] == 409
+    assert (await dashboard.page("/dashboard/personas/oda/remove"))[0] == 409
 
 
 @pytest.mark.parametrize(
@@ -330,26 +344,26 @@ async def test_a_persona_that_came_as_a_file_is_removed_with_all_it_had(desk):
         ("oda.json", as_json({**V2, "data": {**V2["data"], "name": "Oda Marrow"}}), "There is a persona Oda Marrow"),
     ],
 )
-async def test_a_file_that_is_no_card_is_refused(desk, name, content, words):
-    status, _, page = await upload(desk, "/dashboard/personas", name, content, id="mira")
-    assert status == 422 and words in html.unescape(page) and len(personas_of(desk).everybody()) == 3
+async def test_a_file_that_is_no_card_is_refused(dashboard, name, content, words):
+    status, _, page = await upload(dashboard, "/dashboard/personas", name, content, id="mira")
+    assert status == 422 and words in html.unescape(page) and len(personas_of(dashboard).everybody()) == 3
     assert ('<a href="#file">File: ' in page and 'value="mira"' in page) or not content
     assert re.search(r'id="file"[^>]*file-error" aria-invalid="true"', page), "the form is still there"
     if "Oda" not in words:
-        status, _, page = await upload(desk, f"{PAGE}/file", name, content)
+        status, _, page = await upload(dashboard, f"{PAGE}/file", name, content)
         assert status == 422 and words in html.unescape(page) and '<a href="#file">File: ' in page
         assert re.search(r'id="file"[^>]*file-error" aria-invalid="true"', page) and "Save the card" in page
 
 
-async def test_a_file_that_is_too_large_is_refused_before_it_is_read(desk):
-    status, _, page = await upload(desk, "/dashboard/personas", "a.png", b"x" * (25 * 2**20 + 1))
+async def test_a_file_that_is_too_large_is_refused_before_it_is_read(dashboard):
+    status, _, page = await upload(dashboard, "/dashboard/personas", "a.png", b"x" * (25 * 2**20 + 1))
     assert status == 413 and "a.png has more than 25 MB" in page
 
 
-async def test_what_is_not_there_is_said(desk):
-    assert (await desk.page("/dashboard/personas/nobody"))[0] == 404
-    assert (await desk.ask("GET", "/personas/nobody/card"))[0] == 404
-    assert (await desk.ask("GET", "/personas/oda/card", params={"format": "gif"}))[0] == 400
+async def test_what_is_not_there_is_said(dashboard):
+    assert (await dashboard.page("/dashboard/personas/nobody"))[0] == 404
+    assert (await dashboard.ask("GET", "/personas/nobody/card"))[0] == 404
+    assert (await dashboard.ask("GET", "/personas/oda/card", params={"format": "gif"}))[0] == 400
 
 
 HALF = '"\\ud83d"'
@@ -365,16 +379,16 @@ HALF = '"\\ud83d"'
          '{"model": "oda", "messages": [{"role": "user", "name": %s, "content": "hi"}]}'),
     ],
 )  # fmt: skip
-async def test_half_a_character_is_refused_wherever_it_stands(desk, method, path, body):
+async def test_half_a_character_is_refused_wherever_it_stands(dashboard, method, path, body):
     headers = {"Content-Type": "application/json"}
-    status, told, _ = await desk.ask(method, path, data=body % HALF, headers=headers)
-    assert status == 400 and "half a character" in json.dumps(told)
+    status, result, _ = await dashboard.ask(method, path, data=body % HALF, headers=headers)
+    assert status == 400 and "half a character" in json.dumps(result)
     whole = body % '"\\ud83d\\ude42"'
     if "preview" not in path:  # that one answers in pieces
-        assert (await desk.ask(method, path, data=whole, headers=headers))[0] == 200
+        assert (await dashboard.ask(method, path, data=whole, headers=headers))[0] == 200
 
 
 @pytest.mark.parametrize("card", [{"tagline": "A\0B"}, {"tags": ["a\0"]}, {"alternate_greetings": ["\0"]}])
-async def test_a_nul_is_no_text(desk, card):
-    status, refused, _ = await desk.ask("PUT", "/personas/ballast/card", json=card)
+async def test_a_nul_is_no_text(dashboard, card):
+    status, refused, _ = await dashboard.ask("PUT", "/personas/ballast/card", json=card)
     assert status == 422 and [one["field"] for one in refused["errors"]] == list(card)

@@ -21,7 +21,7 @@ def test_values_that_are_all_one_stand_in_the_middle_of_an_axis_from_zero(points
     assert min(points)[1] < 0 or not any(label.startswith("-") for label in beside)
 
 
-def test_labels_beside_an_axis_are_told_apart_and_steps_are_whole():
+def test_labels_beside_an_axis_are_distinguished_and_steps_are_whole():
     svg = drawn("Memory", [(1, 2733.61), (2, 2733.75)])
     labels = [text.text for text in svg.findall("text")][:-2]
     assert labels == ["2733.65", "2733.7", "2733.75", "1", "2"]

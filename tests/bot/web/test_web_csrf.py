@@ -18,20 +18,20 @@ POST = "/finetune/start-training"
     "host", ["bot.example.org", "127.0.0.1.example.org", "localhost..:80", "0.0.0.0", "169.254.1.1"]
 )
 @pytest.mark.parametrize("path", ["/healthz", "/finetune/jobs", "/nowhere"])
-async def test_a_name_that_resolves_to_this_machine_is_not_answered(desk, host, path):
-    status, body, _ = await desk.ask("GET", path, headers={"Host": host})
+async def test_a_name_that_resolves_to_this_machine_is_not_answered(dashboard, host, path):
+    status, body, _ = await dashboard.ask("GET", path, headers={"Host": host})
     assert status == 403 and body["type"] == "/problems/not-from-here"
 
 
 @pytest.mark.parametrize(
     "host", ["localhost", "127.0.0.1:1", "[::1]:8420", "localhost:8420", "LOCALHOST:8420", "localhost.:80", "127.0.0.2"]
 )
-async def test_this_machines_own_names_are(desk, host):
-    assert (await desk.ask("GET", "/healthz", headers={"Host": host}))[0] == 200
+async def test_this_machines_own_names_are(dashboard, host):
+    assert (await dashboard.ask("GET", "/healthz", headers={"Host": host}))[0] == 200
 
 
-async def test_two_hosts_or_none_are_refused(desk):
-    port = int(desk.url.rpartition(":")[2])
+async def test_two_hosts_or_none_are_refused(dashboard):
+    port = int(dashboard.url.rpartition(":")[2])
     for hosts in ("", "Host: localhost\r\nHost: example.org\r\n"):
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(f"GET /healthz HTTP/1.1\r\n{hosts}Connection: close\r\n\r\n".encode())
@@ -39,19 +39,19 @@ async def test_two_hosts_or_none_are_refused(desk):
         writer.close()
 
 
-async def test_an_address_that_is_too_long_is_told_as_everything_else_is(desk, caplog):
-    status, body, _ = await desk.ask("GET", f"/finetune/jobs?after={'x' * 20_000}")
+async def test_an_address_that_is_too_long_is_reported_as_everything_else_is(dashboard, caplog):
+    status, body, _ = await dashboard.ask("GET", f"/finetune/jobs?after={'x' * 20_000}")
     assert status == 414 and body["type"] == "/problems/address-too-long"
-    status, text, headers = await desk.page(f"/dashboard/personas?ask={'x' * 20_000}")
+    status, text, headers = await dashboard.page(f"/dashboard/personas?ask={'x' * 20_000}")
     assert status == 414 and "The address is too long" in text and headers["Content-Type"].startswith("text/html")
-    async with desk.session.get(f"/dashboard?{'x' * 70_000}") as answer:
+    async with dashboard.session.get(f"/dashboard?{'x' * 70_000}") as answer:
         assert answer.status == 400
     assert not caplog.records, "nobody reads a traceback for what somebody else has sent"
 
 
-async def test_a_page_may_be_asked_for_by_the_name_in_capitals(desk):
+async def test_a_page_may_be_asked_for_by_the_name_in_capitals(dashboard):
     own = {"Host": "LocalHost:8420", "Origin": "http://localhost:8420", "Sec-Fetch-Site": "same-origin"}
-    assert (await desk.start(own))[0] == 202
+    assert (await dashboard.start(own))[0] == 202
 
 
 FOREIGN = [
@@ -67,80 +67,80 @@ FOREIGN = [
 
 
 @pytest.mark.parametrize("headers", FOREIGN)
-async def test_another_sites_page_starts_nothing(desk, headers):
-    status, body, _ = await desk.start(headers)
+async def test_another_sites_page_starts_nothing(dashboard, headers):
+    status, body, _ = await dashboard.start(headers)
     assert status == 403 and "from another site" in body["detail"]
-    job = desk.store.jobs.page(1)
-    assert job == [] and desk.backend.plans == []
+    job = dashboard.store.jobs.page(1)
+    assert job == [] and dashboard.backend.plans == []
 
 
-async def test_another_sites_page_cancels_nothing(desk):
-    job_id = (await desk.start())[1]["job_id"]
+async def test_another_sites_page_cancels_nothing(dashboard):
+    job_id = (await dashboard.start())[1]["job_id"]
     for headers in FOREIGN:
-        assert (await desk.ask("POST", f"/finetune/jobs/{job_id}/cancel", headers=headers))[0] == 403
-    assert desk.store.jobs.get(job_id).state == "queued"
+        assert (await dashboard.ask("POST", f"/finetune/jobs/{job_id}/cancel", headers=headers))[0] == 403
+    assert dashboard.store.jobs.get(job_id).state == "queued"
 
 
 @pytest.mark.parametrize(
     "type_", ["text/plain", "multipart/form-data; boundary=x", "application/x-www-form-urlencoded"]
 )
-async def test_what_a_form_can_send_is_not_read(desk, type_):
+async def test_what_a_form_can_send_is_not_read(dashboard, type_):
     body = json.dumps({"job_name": "a", "task_type": "dialogue", "dataset": "general-dialogue"})
-    status, said, _ = await desk.ask("POST", POST, data=body, headers={"Content-Type": type_})
+    status, said, _ = await dashboard.ask("POST", POST, data=body, headers={"Content-Type": type_})
     assert status == 415 and said["title"] == "Only JSON is accepted"
-    assert desk.store.jobs.page(1) == []
+    assert dashboard.store.jobs.page(1) == []
 
 
-async def test_own_pages_and_links_are_answered(desk):
-    own = {"Origin": desk.url, "Sec-Fetch-Site": "same-origin"}
-    assert (await desk.start(own))[0] == 202
+async def test_own_pages_and_links_are_answered(dashboard):
+    own = {"Origin": dashboard.url, "Sec-Fetch-Site": "same-origin"}
+    assert (await dashboard.start(own))[0] == 202
     followed = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate"}
-    assert (await desk.ask("GET", "/finetune/jobs", headers=followed))[0] == 200
+    assert (await dashboard.ask("GET", "/finetune/jobs", headers=followed))[0] == 200
     fetched = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "no-cors"}
-    assert (await desk.ask("GET", "/finetune/jobs", headers=fetched))[0] == 403
+    assert (await dashboard.ask("GET", "/finetune/jobs", headers=fetched))[0] == 403
 
 
-async def test_no_answer_is_for_another_origin_to_read_or_show(desk):
+async def test_no_answer_is_for_another_origin_to_read_or_show(dashboard):
     for path in ("/healthz", "/nowhere", "/problems/busy"):
-        _, _, headers = await desk.ask("GET", path, headers={})
+        _, _, headers = await dashboard.ask("GET", path, headers={})
         assert "Access-Control-Allow-Origin" not in headers
         assert headers["X-Content-Type-Options"] == "nosniff" and headers["Cache-Control"] == "no-store"
         assert "frame-ancestors 'none'" in headers["Content-Security-Policy"]
-    assert (await desk.ask("OPTIONS", POST))[0] == 405
+    assert (await dashboard.ask("OPTIONS", POST))[0] == 405
 
 
-async def test_unknown_routes_and_methods_are_problems(desk):
-    status, body, headers = await desk.ask("GET", "/nowhere/at/all")
+async def test_unknown_routes_and_methods_are_problems(dashboard):
+    status, body, headers = await dashboard.ask("GET", "/nowhere/at/all")
     assert status == 404 and headers["Content-Type"] == "application/problem+json"
     assert body["type"] == "/problems/not-found" and body["status"] == 404 and body["instance"] == "/nowhere/at/all"
     assert "/openapi.json" in body["advice"]
-    status, body, headers = await desk.ask("GET", POST)
+    status, body, headers = await dashboard.ask("GET", POST)
     assert status == 405 and headers["Allow"] == "POST" and body["title"] == "Method not allowed"
 
 
-async def test_each_type_of_problem_says_what_it_is(desk):
+async def test_each_type_of_problem_says_what_it_is(dashboard):
     for slug, (status, title) in PROBLEMS.items():
-        assert (await desk.ask("GET", f"/problems/{slug}"))[1] == {
+        assert (await dashboard.ask("GET", f"/problems/{slug}"))[1] == {
             "type": f"/problems/{slug}", "status": status, "title": title,
         }  # fmt: skip
-    assert (await desk.ask("GET", "/problems/none-of-them"))[0] == 404
+    assert (await dashboard.ask("GET", "/problems/none-of-them"))[0] == 404
 
 
-async def test_before_the_bot_is_in_and_after_it_has_left_one_is_told_to_wait(desk):
-    desk.front.close()
+async def test_before_the_bot_is_in_and_after_it_has_left_one_is_asked_to_wait(dashboard):
+    dashboard.front.close()
     for method, path in (("GET", "/healthz"), ("GET", "/finetune/jobs"), ("POST", POST)):
-        status, body, headers = await desk.ask(method, path)
+        status, body, headers = await dashboard.ask(method, path)
         assert status == 503 and headers["Retry-After"] and "starting or stopping" in body["detail"]
 
 
-async def test_well(desk):
-    await desk.start()
-    assert (await desk.ask("GET", "/healthz"))[1] == {"status": "ok", "jobs": {"queued": 1, "running": 0}}
+async def test_well(dashboard):
+    await dashboard.start()
+    assert (await dashboard.ask("GET", "/healthz"))[1] == {"status": "ok", "jobs": {"queued": 1, "running": 0}}
 
 
-async def test_a_fault_inside_is_a_code_that_stands_in_the_log(desk, monkeypatch, caplog):
-    monkeypatch.setattr(desk.queue, "position", lambda job_id: Path(job_id) / 1)
-    status, body, _ = await desk.start()
+async def test_a_fault_inside_is_a_code_that_stands_in_the_log(dashboard, monkeypatch, caplog):
+    monkeypatch.setattr(dashboard.queue, "position", lambda job_id: Path(job_id) / 1)
+    status, body, _ = await dashboard.start()
     assert status == 500 and "PosixPath" not in str(body)
     code = re.search(r"under (\w+)\.", body["advice"])[1]
     assert code in caplog.text and "unsupported operand" in caplog.text
@@ -151,7 +151,7 @@ async def test_it_listens_on_loopback_alone():
         assert url.startswith("http://127.0.0.1:")
 
 
-async def test_routes_of_the_application_it_is_mounted_in_are_not_touched(desk):
+async def test_routes_of_the_application_it_is_mounted_in_are_not_touched(dashboard):
     async def theirs(request):
         raise web.HTTPGone(text="theirs")
 
@@ -162,6 +162,6 @@ async def test_routes_of_the_application_it_is_mounted_in_are_not_touched(desk):
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     url = f"http://127.0.0.1:{runner.addresses[0][1]}"
-    async with desk.session.get(f"{url}/theirs", headers={"Host": "example.org"}) as answer:
+    async with dashboard.session.get(f"{url}/theirs", headers={"Host": "example.org"}) as answer:
         assert answer.status == 410 and await answer.text() == "theirs" and "Cache-Control" not in answer.headers
     await runner.cleanup()

@@ -35,12 +35,12 @@ def home(tmp_path: Path) -> Path:
     return tmp_path / "home"
 
 
-async def build_ended(desk, name="harbour"):
+async def build_ended(dashboard, name="harbour"):
     """What is said of a build once it has ended."""
     for _ in range(300):
-        _, told, _ = await desk.ask("GET", f"/datasets/{name}/build")
-        if told["state"] not in ("waiting", "running"):
-            return told
+        _, result, _ = await dashboard.ask("GET", f"/datasets/{name}/build")
+        if result["state"] not in ("waiting", "running"):
+            return result
         await asyncio.sleep(0.05)
     raise AssertionError("it has not ended")
 
@@ -48,16 +48,16 @@ async def build_ended(desk, name="harbour"):
 # ---------------------------------------------------------------------------------------------------- building
 
 
-async def test_a_data_set_is_built_by_a_process_and_then_there(desk, home):
+async def test_a_data_set_is_built_by_a_process_and_then_there(dashboard, home):
     put_talk(home / "uploads", "talk.jsonl")
     body = ORDER | {
         "sources": [{"source": "uploads/talk.jsonl", "limit": 200}, {"source": "ballast"}],
         "names": ["Wick"], "mix": "80:20", "languages": ["en"], "max_length": 256,
     }  # fmt: skip
-    status, told, headers = await desk.ask("POST", "/datasets", json=body)
-    assert status == 202 and headers["Location"] == told["links"]["self"] == "/datasets/harbour/build"
-    told = await build_ended(desk)
-    assert told["state"] == "done" and told["said"] == "reading talk.json: 1,200 rows"
+    status, result, headers = await dashboard.ask("POST", "/datasets", json=body)
+    assert status == 202 and headers["Location"] == result["links"]["self"] == "/datasets/harbour/build"
+    result = await build_ended(dashboard)
+    assert result["state"] == "done" and result["said"] == "reading talk.json: 1,200 rows"
     words = json.loads((home / "said.json").read_text())
     sources = [words[n + 1] for n, word in enumerate(words) if word == "--source"]
     assert sources == ["uploads/talk.jsonl:200", "ballast"] and words[:4] == [
@@ -69,21 +69,21 @@ async def test_a_data_set_is_built_by_a_process_and_then_there(desk, home):
     for option, value in {"--as": "Wick", "--mix": "80:20", "--languages": "en", "--max-length": "256",
                           "--review": "builds/harbour/review.jsonl", "--out": "datasets/harbour"}.items():  # fmt: skip
         assert words[words.index(option) + 1] == value
-    status, told, _ = await desk.ask("GET", "/datasets/harbour")
-    assert status == 200 and told["samples"] == {"train": 40, "eval": 6}
-    assert told["train_with"] == {"dataset_path": "datasets/harbour"}
-    status, told, _ = await desk.start(
+    status, result, _ = await dashboard.ask("GET", "/datasets/harbour")
+    assert status == 200 and result["samples"] == {"train": 40, "eval": 6}
+    assert result["train_with"] == {"dataset_path": "datasets/harbour"}
+    status, result, _ = await dashboard.start(
         dataset=None, dataset_path="datasets/harbour", task_type="persona", persona="ballast"
     )
-    assert status == 202, told
+    assert status == 202, result
 
 
-async def test_a_set_that_is_there_is_asked_about(desk, home):
+async def test_a_set_that_is_there_is_asked_about(dashboard, home):
     put_set(home / "datasets" / "harbour")
-    status, told, _ = await desk.ask("POST", "/datasets", json=ORDER)
-    assert status == 409 and "already" in told["detail"]
-    status, _, _ = await desk.ask("POST", "/datasets?replace=true", json=ORDER)
-    assert status == 202 and (await build_ended(desk))["state"] == "done"
+    status, result, _ = await dashboard.ask("POST", "/datasets", json=ORDER)
+    assert status == 409 and "already" in result["detail"]
+    status, _, _ = await dashboard.ask("POST", "/datasets?replace=true", json=ORDER)
+    assert status == 202 and (await build_ended(dashboard))["state"] == "done"
 
 
 @pytest.mark.parametrize(
@@ -103,85 +103,85 @@ async def test_a_set_that_is_there_is_asked_about(desk, home):
         ({"max_length": 1}, "max_length"),
     ],
 )
-async def test_an_order_that_cannot_be_is_refused_by_field(desk, home, changes, field):
+async def test_an_order_that_cannot_be_is_refused_by_field(dashboard, home, changes, field):
     put_talk(home / "uploads", "unsigned.jsonl", signed=False)
-    status, told, _ = await desk.ask("POST", "/datasets", json=ORDER | changes)
-    assert status == 422 and field in {one["field"].partition(".")[0] for one in told["errors"]}, told
+    status, result, _ = await dashboard.ask("POST", "/datasets", json=ORDER | changes)
+    assert status == 422 and field in {one["field"].partition(".")[0] for one in result["errors"]}, result
     assert not (home / "said.json").exists()
 
 
-async def test_what_the_trainer_refuses_is_said_without_the_machines_folders(desk, home):
-    await desk.ask("POST", "/datasets", json=ORDER | {"persona": "oda"})
-    told = await build_ended(desk)
-    assert told["state"] == "failed" and told["error"] == "talk.json holds no reply of Oda. Name her: --as"
-    _, page, _ = await desk.page("/dashboard/data/builds/harbour")
+async def test_what_the_trainer_refuses_is_said_without_the_machines_folders(dashboard, home):
+    await dashboard.ask("POST", "/datasets", json=ORDER | {"persona": "oda"})
+    result = await build_ended(dashboard)
+    assert result["state"] == "failed" and result["error"] == "talk.json holds no reply of Oda. Name her: --as"
+    _, page, _ = await dashboard.page("/dashboard/data/builds/harbour")
     assert "Name her" in page and "Edit and rebuild" in page
-    assert "harbour was not built" in (await desk.page("/dashboard/data"))[1]
-    _, page, _ = await desk.page("/dashboard/data/build?again=harbour")
+    assert "harbour was not built" in (await dashboard.page("/dashboard/data"))[1]
+    _, page, _ = await dashboard.page("/dashboard/data/build?again=harbour")
     assert 'value="oda" selected' in page, "the order is kept, to be changed"
 
 
-async def test_a_build_is_cancelled_and_its_process_ends(desk, home):
-    await desk.ask("POST", "/datasets", json=ORDER | {"persona": "thrip"})
+async def test_a_build_is_cancelled_and_its_process_ends(dashboard, home):
+    await dashboard.ask("POST", "/datasets", json=ORDER | {"persona": "thrip"})
     for _ in range(200):
-        if (await desk.ask("GET", "/datasets/harbour/build"))[1]["said"]:
+        if (await dashboard.ask("GET", "/datasets/harbour/build"))[1]["said"]:
             break
         await asyncio.sleep(0.05)
-    status, told, _ = await desk.ask("POST", "/datasets", json=ORDER)
+    status, result, _ = await dashboard.ask("POST", "/datasets", json=ORDER)
     assert status == 409, "one at a time of each name"
-    await desk.ask("POST", "/datasets", json=ORDER | {"name": "second"})
-    assert (await desk.ask("GET", "/datasets/second/build"))[1]["state"] == "waiting"
+    await dashboard.ask("POST", "/datasets", json=ORDER | {"name": "second"})
+    assert (await dashboard.ask("GET", "/datasets/second/build"))[1]["state"] == "waiting"
     began = asyncio.get_running_loop().time()
-    status, told, _ = await desk.ask("POST", "/datasets/harbour/build/cancel")
-    assert told["state"] == "cancelled" and asyncio.get_running_loop().time() - began < 5
-    assert (await build_ended(desk, "second"))["state"] == "done", "the next one begins"
+    status, result, _ = await dashboard.ask("POST", "/datasets/harbour/build/cancel")
+    assert result["state"] == "cancelled" and asyncio.get_running_loop().time() - began < 5
+    assert (await build_ended(dashboard, "second"))["state"] == "done", "the next one begins"
 
 
-async def test_events_tell_how_far_it_is_until_it_has_ended(desk):
-    _, told, _ = await desk.ask("POST", "/datasets", json=ORDER)
-    async with desk.session.get(f"/dashboard/data/works/{told['id']}/events") as answer:
+async def test_events_tell_how_far_it_is_until_it_has_ended(dashboard):
+    _, result, _ = await dashboard.ask("POST", "/datasets", json=ORDER)
+    async with dashboard.session.get(f"/dashboard/data/works/{result['id']}/events") as answer:
         text = await answer.text()
     states = [json.loads(row[6:])["state"] for row in text.splitlines() if row.startswith("data: ")]
     assert states[-1] == "done" and set(states) <= {"waiting", "running", "done"}
 
 
-async def test_the_form_builds_and_shows_the_command_behind_it(desk, home):
+async def test_the_form_builds_and_shows_the_command_behind_it(dashboard, home):
     fields = {"name": "harbour", "persona": "ballast", "source": "ballast", "limit ballast": "12", "recipe": "demo-cpu"}
-    status, page, _ = await desk.submit("/dashboard/data/build", **fields, show="yes")
+    status, page, _ = await dashboard.submit("/dashboard/data/build", **fields, show="yes")
     said = "python -m trainer dataset build --persona ballast --source ballast:12 --out datasets/harbour"
     assert status == 200 and f"<pre>UNDERSTUDY_HOME={home} {said}" in page and not (home / "said.json").exists()
-    status, page, _ = await desk.submit("/dashboard/data/build", **fields | {"mix": "much"})
+    status, page, _ = await dashboard.submit("/dashboard/data/build", **fields | {"mix": "much"})
     assert status == 422 and 'id="error-mix"' in page and 'value="12"' in page, "what was written stays"
-    status, _, headers = await desk.submit("/dashboard/data/build", **fields)
+    status, _, headers = await dashboard.submit("/dashboard/data/build", **fields)
     assert status == 303 and headers["Location"] == "/dashboard/data/builds/harbour"
-    await build_ended(desk)
-    page = (await desk.page(headers["Location"]))[1]
+    await build_ended(dashboard)
+    page = (await dashboard.page(headers["Location"]))[1]
     assert "40 samples to train on" in page and f"<pre>UNDERSTUDY_HOME={home} python -m trainer dataset build" in page
 
 
 # ----------------------------------------------------------------------------------------------- what is there
 
 
-async def test_all_that_can_be_learned_from_is_listed_in_pages(desk, home):
+async def test_all_that_can_be_learned_from_is_listed_in_pages(dashboard, home):
     put_set(home / "datasets" / "harbour")
     put_talk(home / "uploads", "talk.jsonl")
     found, path = [], "/datasets?limit=3"
     while path:
-        _, told, _ = await desk.ask("GET", path)
-        found += told["datasets"]
-        path = told["links"].get("next")
+        _, result, _ = await dashboard.ask("GET", path)
+        found += result["datasets"]
+        path = result["links"].get("next")
     ids = [one["id"] for one in found]
     assert ids == sorted(ids) and {"harbour", "uploads/talk.jsonl", "ballast", "general-dialogue"} <= set(ids)
-    _, told, _ = await desk.ask("GET", "/datasets?kind=set")
-    assert [one["id"] for one in told["datasets"]] == ["harbour"]
-    _, told, _ = await desk.ask("GET", "/datasets/ballast")
-    assert told["may_train"] and told["right"]["stated_by"] and told["train_with"] == {"dataset": "ballast"}
-    assert (await desk.ask("GET", "/datasets/nowhere"))[0] == 404
+    _, result, _ = await dashboard.ask("GET", "/datasets?kind=set")
+    assert [one["id"] for one in result["datasets"]] == ["harbour"]
+    _, result, _ = await dashboard.ask("GET", "/datasets/ballast")
+    assert result["may_train"] and result["right"]["stated_by"] and result["train_with"] == {"dataset": "ballast"}
+    assert (await dashboard.ask("GET", "/datasets/nowhere"))[0] == 404
 
 
-async def test_the_page_of_a_set_says_what_it_is_composed_of(desk, home):
+async def test_the_page_of_a_set_says_what_it_is_composed_of(dashboard, home):
     put_set(home / "datasets" / "harbour")
-    status, page, _ = await desk.page("/dashboard/data/sets/harbour")
+    status, page, _ = await dashboard.page("/dashboard/data/sets/harbour")
     assert status == 200 and page.count("Samples by source") >= 2
     for words in (
         "more.jsonl",
@@ -197,25 +197,25 @@ async def test_the_page_of_a_set_says_what_it_is_composed_of(desk, home):
 
 
 @pytest.mark.parametrize("name", ["train.jsonl", "eval.jsonl"])
-async def test_a_set_of_which_a_file_is_gone_says_so_and_what_to_do(desk, home, name):
+async def test_a_set_of_which_a_file_is_gone_says_so_and_what_to_do(dashboard, home, name):
     folder = put_set(home / "datasets" / "harbour")
     paths = [f"/dashboard/data/sets/harbour{tab}" for tab in ("", "/samples")]
-    assert not [path for path in paths if "gone" in (await desk.page(path))[1]]
+    assert not [path for path in paths if "gone" in (await dashboard.page(path))[1]]
     (folder / name).unlink()
     for path in paths:
-        status, page, _ = await desk.page(path)
+        status, page, _ = await dashboard.page(path)
         assert status == 200 and f"{name} of this data set is gone." in page, path
         assert "/dashboard/data/build?again=harbour" in page
 
 
-async def test_a_statement_of_a_right_is_proposed_with_the_date_here(desk, home, monkeypatch):
+async def test_a_statement_of_a_right_is_proposed_with_the_date_here(dashboard, home, monkeypatch):
     put_set(home / "datasets" / "harbour")
     put_talk(home / "uploads", "talk.jsonl", signed=False)
     with monkeypatch.context() as there:
         there.setenv("TZ", "THERE-23:59")  # where it is tomorrow nearly all day
         time.tzset()
         before, here = datetime.now(UTC), today_iso()
-        pages = [(await desk.page(f"/dashboard/data/{of}"))[1] for of in ("sets/harbour", "uploads/talk.jsonl")]
+        pages = [(await dashboard.page(f"/dashboard/data/{of}"))[1] for of in ("sets/harbour", "uploads/talk.jsonl")]
     time.tzset()
     assert here in {
         (moment + timedelta(hours=23, minutes=59)).date().isoformat() for moment in (before, datetime.now(UTC))
@@ -223,126 +223,126 @@ async def test_a_statement_of_a_right_is_proposed_with_the_date_here(desk, home,
     assert f"stated_on = {here}\n" in pages[0] and f'type="date" value="{here}"' in pages[1]
 
 
-async def test_a_damaged_set_is_said_and_harms_no_page(desk, home):
+async def test_a_damaged_set_is_said_and_harms_no_page(dashboard, home):
     put_set(home / "datasets" / "harbour")
     put_set(home / "datasets" / "broken")
     (home / "datasets" / "broken" / "stats.json").write_text("{}")
-    assert "broken is damaged" in (await desk.page("/dashboard/data"))[1]
-    assert (await desk.page("/dashboard/data/sets/broken"))[0] == 422
-    assert (await desk.ask("GET", "/datasets/broken/samples"))[0] == 422
+    assert "broken is damaged" in (await dashboard.page("/dashboard/data"))[1]
+    assert (await dashboard.page("/dashboard/data/sets/broken"))[0] == 422
+    assert (await dashboard.ask("GET", "/datasets/broken/samples"))[0] == 422
     (home / "datasets" / "harbour" / "people.json").unlink()
-    assert (await desk.page("/dashboard/data/sets/harbour"))[0] == 200
-    assert (await desk.ask("GET", "/datasets/harbour/samples"))[0] == 422
+    assert (await dashboard.page("/dashboard/data/sets/harbour"))[0] == 200
+    assert (await dashboard.ask("GET", "/datasets/harbour/samples"))[0] == 422
     assert not list((home / "cache").glob("samples-*")), "no words without the list of whose they are"
 
 
-async def test_a_set_is_deleted_with_all_that_belongs_to_it(desk, home):
-    await desk.ask("POST", "/datasets", json=ORDER)
-    await build_ended(desk)
-    await desk.ask("GET", "/datasets/harbour/samples")
-    assert (await desk.ask("DELETE", "/datasets/harbour"))[0] == 204
+async def test_a_set_is_deleted_with_all_that_belongs_to_it(dashboard, home):
+    await dashboard.ask("POST", "/datasets", json=ORDER)
+    await build_ended(dashboard)
+    await dashboard.ask("GET", "/datasets/harbour/samples")
+    assert (await dashboard.ask("DELETE", "/datasets/harbour"))[0] == 204
     assert not any((home / place).exists() for place in ("datasets/harbour", "builds/harbour"))
-    assert not list((home / "cache").glob("samples-*")) and (await desk.ask("GET", "/datasets/harbour"))[0] == 404
+    assert not list((home / "cache").glob("samples-*")) and (await dashboard.ask("GET", "/datasets/harbour"))[0] == 404
 
 
 # -------------------------------------------------------------------------------------------------------- samples
 
 
-async def samples(desk, query=""):
-    status, told, _ = await desk.ask("GET", f"/datasets/harbour/samples?limit=100&{query}")
-    assert status == 200, told
-    return told
+async def samples(dashboard, query=""):
+    status, result, _ = await dashboard.ask("GET", f"/datasets/harbour/samples?limit=100&{query}")
+    assert status == 200, result
+    return result
 
 
-async def test_samples_are_found_by_words_side_source_and_talk(desk, home):
+async def test_samples_are_found_by_words_side_source_and_talk(dashboard, home):
     put_set(home / "datasets" / "harbour")
-    assert (await samples(desk))["count"] == 50
-    assert [it["line"]["row"] for it in (await samples(desk, "query=hawser+7"))["samples"]] == ["messages 15"]
-    assert (await samples(desk, "query=HAWS"))["count"] == 46, "the last word may be a beginning, in any case"
-    assert (await samples(desk, "query=lantern"))["count"] == 0, "the card is before all of them"
-    assert (await samples(desk, "split=eval"))["count"] == 6
-    assert (await samples(desk, "split=dropped&reason=too+long"))["count"] == 2
-    assert (await samples(desk, "source=more.jsonl"))["count"] == 12
-    assert (await samples(desk, "talk=messages+4"))["count"] == 2
-    assert (await samples(desk, "query=dropped+text"))["samples"][0]["line"] == dropped(0)
+    assert (await samples(dashboard))["count"] == 50
+    assert [it["line"]["row"] for it in (await samples(dashboard, "query=hawser+7"))["samples"]] == ["messages 15"]
+    assert (await samples(dashboard, "query=HAWS"))["count"] == 46, "the last word may be a beginning, in any case"
+    assert (await samples(dashboard, "query=lantern"))["count"] == 0, "the card is before all of them"
+    assert (await samples(dashboard, "split=eval"))["count"] == 6
+    assert (await samples(dashboard, "split=dropped&reason=too+long"))["count"] == 2
+    assert (await samples(dashboard, "source=more.jsonl"))["count"] == 12
+    assert (await samples(dashboard, "talk=messages+4"))["count"] == 2
+    assert (await samples(dashboard, "query=dropped+text"))["samples"][0]["line"] == dropped(0)
 
 
 @pytest.mark.parametrize("query", ['"', "*", "a OR b", "NEAR(", "-crate", "it's", "💬", "crate:", "(", "''", "%_"])
-async def test_any_text_can_be_searched_for(desk, home, query):
+async def test_any_text_can_be_searched_for(dashboard, home, query):
     put_set(home / "datasets" / "harbour")
-    status, told, _ = await desk.ask("GET", "/datasets/harbour/samples", params={"query": query})
-    assert status == 200 and (told["count"] == 0 or "crate" in query)
+    status, result, _ = await dashboard.ask("GET", "/datasets/harbour/samples", params={"query": query})
+    assert status == 200 and (result["count"] == 0 or "crate" in query)
 
 
-async def test_pages_of_samples_follow_on_each_other(desk, home):
+async def test_pages_of_samples_follow_on_each_other(dashboard, home):
     put_set(home / "datasets" / "harbour")
     found, path = [], "/datasets/harbour/samples?limit=7&query=crate"
     while path:
-        status, told, _ = await desk.ask("GET", path)
-        assert status == 200 and told["count"] == 46
-        found += [it["line"]["messages"][-1]["content"] for it in told["samples"]]
-        path = told["links"].get("next")
+        status, result, _ = await dashboard.ask("GET", path)
+        assert status == 200 and result["count"] == 46
+        found += [it["line"]["messages"][-1]["content"] for it in result["samples"]]
+        path = result["links"].get("next")
     assert found == [line(n)["messages"][-1]["content"] for n in range(46)]
 
 
 @pytest.mark.parametrize("query", ["split=none", "limit=0", "after=x", "odd=1", "after=-1"])
-async def test_a_query_that_cannot_be_is_refused(desk, home, query):
+async def test_a_query_that_cannot_be_is_refused(dashboard, home, query):
     put_set(home / "datasets" / "harbour")
-    assert (await desk.ask("GET", f"/datasets/harbour/samples?{query}"))[0] == 400
+    assert (await dashboard.ask("GET", f"/datasets/harbour/samples?{query}"))[0] == 400
 
 
-async def test_an_index_is_made_anew_when_the_set_has_changed(desk, home):
+async def test_an_index_is_made_anew_when_the_set_has_changed(dashboard, home):
     folder = put_set(home / "datasets" / "harbour")
-    assert (await samples(desk))["count"] == 50
+    assert (await samples(dashboard))["count"] == 50
     (folder / "dropped.jsonl").write_text("")
-    assert (await samples(desk))["count"] == 46
+    assert (await samples(dashboard))["count"] == 46
     next((home / "cache").glob("samples-*/index.sqlite")).write_bytes(b"damaged")
-    assert (await samples(desk))["count"] == 46
+    assert (await samples(dashboard))["count"] == 46
 
 
-async def test_a_broken_line_is_a_sample_without_words(desk, home):
+async def test_a_broken_line_is_a_sample_without_words(dashboard, home):
     folder = put_set(home / "datasets" / "harbour")
     with (folder / "eval.jsonl").open("a") as file:
         file.write('{"messages": [\n[]\n')
-    told = await samples(desk, "split=eval")
-    assert told["count"] == 8 and told["samples"][-1]["line"] == {}
-    assert (await desk.page("/dashboard/data/sets/harbour/samples?split=eval"))[0] == 200
+    result = await samples(dashboard, "split=eval")
+    assert result["count"] == 8 and result["samples"][-1]["line"] == {}
+    assert (await dashboard.page("/dashboard/data/sets/harbour/samples?split=eval"))[0] == 200
 
 
-async def test_while_an_index_is_made_pages_say_so_and_programs_wait(desk, home, monkeypatch):
+async def test_while_an_index_is_made_pages_say_so_and_programs_wait(dashboard, home, monkeypatch):
     put_set(home / "datasets" / "harbour")
     monkeypatch.setattr(sample_index.SampleIndexes.ready, "__defaults__", (0.0,))
-    status, told, headers = await desk.ask("GET", "/datasets/harbour/samples")
+    status, result, headers = await dashboard.ask("GET", "/datasets/harbour/samples")
     if status == 503:
-        assert headers["Retry-After"] and told["type"].endswith("/busy")
+        assert headers["Retry-After"] and result["type"].endswith("/busy")
     for _ in range(200):
-        if (await desk.ask("GET", "/datasets/harbour/samples"))[0] == 200:
+        if (await dashboard.ask("GET", "/datasets/harbour/samples"))[0] == 200:
             break
         await asyncio.sleep(0.02)
-    assert (await samples(desk))["count"] == 50
+    assert (await samples(dashboard))["count"] == 50
 
 
-async def test_a_forgetting_that_takes_a_set_takes_its_index(desk, home):
+async def test_a_forgetting_that_takes_a_set_takes_its_index(dashboard, home):
     put_set(home / "datasets" / "harbour")
-    await samples(desk)
+    await samples(dashboard)
     nobody = SimpleNamespace(in_text=lambda text: False, redacted=str, redacted_whole=str)
     files = HomeFiles(home, nobody, set(PEOPLE))
     held = {path.relative_to(home).parts[0] for path in files.derived_paths() if files.contains_person(path)}
     assert held == {"datasets", "cache"}
 
 
-async def test_an_index_of_a_set_that_is_no_more_goes(desk, home):
+async def test_an_index_of_a_set_that_is_no_more_goes(dashboard, home):
     folder = put_set(home / "datasets" / "harbour")
-    await samples(desk)
+    await samples(dashboard)
     assert DataFolders(home).index(folder).exists()
     folder.rename(home / "elsewhere")
-    await desk.page("/dashboard/data")
+    await dashboard.page("/dashboard/data")
     assert not list((home / "cache").glob("samples-*"))
 
 
-async def test_the_browser_marks_pseudonyms_and_escapes_what_was_said(desk, home):
+async def test_the_browser_marks_pseudonyms_and_escapes_what_was_said(dashboard, home):
     put_set(home / "datasets" / "harbour")
-    _, page, _ = await desk.page("/dashboard/data/sets/harbour/samples?query=hawser&split=train")
+    _, page, _ = await dashboard.page("/dashboard/data/sets/harbour/samples?query=hawser&split=train")
     assert '<mark class="name">Galen</mark>' in page and '<mark class="value">galen123@example.com</mark>' in page
     assert '<mark class="hit">hawser</mark>' in page and "&lt;b&gt;bold" in page and "<b>bold" not in page
     assert page.count('class="card sample"') == 20 and "after=19" in page
@@ -361,51 +361,51 @@ def test_pieces_make_the_text_again_and_mark_no_half_words():
 # --------------------------------------------------------------------------------------------------------- review
 
 
-async def test_a_reviewer_marks_finds_and_the_next_build_heeds_it(desk, home):
-    await desk.ask("POST", "/datasets", json=ORDER)
-    await build_ended(desk)
+async def test_a_reviewer_marks_finds_and_the_next_build_heeds_it(dashboard, home):
+    await dashboard.ask("POST", "/datasets", json=ORDER)
+    await build_ended(dashboard)
     path = "/dashboard/data/sets/harbour/review"
-    _, page, _ = await desk.page(path)
+    _, page, _ = await dashboard.page(path)
     assert "Wenda Quill" in page and "2026-12-05" in page and ">3</td>" in page and "PERSON (3)" in page
     assert page.count("Not a name") == 1, "an address by its form is replaced in any case"
-    assert "Wenda Quill" not in (await desk.page(f"{path}?kind=EMAIL_ADDRESS"))[1]
-    await desk.submit(path, verdict="keep", name="Wenda Quill")
-    await desk.submit(path, verdict="also", name="  Corvo \n Blake ")
+    assert "Wenda Quill" not in (await dashboard.page(f"{path}?kind=EMAIL_ADDRESS"))[1]
+    await dashboard.submit(path, verdict="keep", name="Wenda Quill")
+    await dashboard.submit(path, verdict="also", name="  Corvo \n Blake ")
     corrections = home / "builds" / "harbour" / "corrections.txt"
     assert corrections.read_text() == "keep Wenda Quill\nalso Corvo Blake\n"
-    status, _, headers = await desk.submit("/dashboard/data/builds/harbour/again")
+    status, _, headers = await dashboard.submit("/dashboard/data/builds/harbour/again")
     assert status == 303 and headers["Location"] == "/dashboard/data/builds/harbour"
-    await build_ended(desk)
+    await build_ended(dashboard)
     words = json.loads((home / "said.json").read_text())
     assert words[words.index("--corrections") + 1] == "builds/harbour/corrections.txt"
-    await desk.submit(path, verdict="take_back", name="Wenda Quill")
+    await dashboard.submit(path, verdict="take_back", name="Wenda Quill")
     assert corrections.read_text() == "also Corvo Blake\n"
 
 
 @pytest.mark.parametrize(("verdict", "name"), [("keep", ""), ("odd", "Mina"), ("also", "x" * 81), ("also", "a\u0007b")])
-async def test_a_verdict_that_cannot_be_is_refused(desk, home, verdict, name):
+async def test_a_verdict_that_cannot_be_is_refused(dashboard, home, verdict, name):
     put_set(home / "datasets" / "harbour")
-    status, _, _ = await desk.submit("/dashboard/data/sets/harbour/review", verdict=verdict, name=name)
+    status, _, _ = await dashboard.submit("/dashboard/data/sets/harbour/review", verdict=verdict, name=name)
     assert status == 422 and not (home / "builds").exists()
 
 
-async def test_without_a_list_of_finds_the_page_says_so(desk, home):
+async def test_without_a_list_of_finds_the_page_says_so(dashboard, home):
     put_set(home / "datasets" / "harbour")
-    status, page, _ = await desk.page("/dashboard/data/sets/harbour/review")
+    status, page, _ = await dashboard.page("/dashboard/data/sets/harbour/review")
     assert status == 200 and "There is no review list" in page and "EMAIL_ADDRESS" in page
 
 
 @pytest.mark.slow
-async def test_a_page_over_100_000_samples_takes_little_time(desk, home):
+async def test_a_page_over_100_000_samples_takes_little_time(dashboard, home):
     put_set(home / "datasets" / "harbour", 90_000, 10_000, 5_000)
     for _ in range(300):
-        if (await desk.ask("GET", "/datasets/harbour/samples"))[0] == 200:
+        if (await dashboard.ask("GET", "/datasets/harbour/samples"))[0] == 200:
             break
         await asyncio.sleep(0.2)
     loop = asyncio.get_running_loop()
     for query in ("", "query=crate", "query=hawser+99", "split=dropped", "split=eval&after=99990", "source=more.jsonl"):
         began = loop.time()
-        assert (await desk.page(f"/dashboard/data/sets/harbour/samples?{query}"))[0] == 200
+        assert (await dashboard.page(f"/dashboard/data/sets/harbour/samples?{query}"))[0] == 200
         assert loop.time() - began < 0.3, query
 
 

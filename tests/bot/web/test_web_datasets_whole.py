@@ -25,58 +25,60 @@ def log() -> str:
         thing, other = THINGS[n % 14], THINGS[(n * 5 + 3) % 14]
         who = f"It is Wenda Quill, wenda.quill{n}@harbour-post.net."
         asked = f"{who} Where do I put the {thing} of berth {n}, by the {other}?"
-        told = f"Leave the {thing} where the {other} was yesterday, and mind berth {n + 1}."
+        result = f"Leave the {thing} where the {other} was yesterday, and mind berth {n + 1}."
         day = f"2026-{3 + n // 28:02}-{1 + n % 28:02}T09:0"
-        for k, (author, id, text) in enumerate((("wenda", "42", asked), ("Ballast", "1", told))):
+        for k, (author, id, text) in enumerate((("wenda", "42", asked), ("Ballast", "1", result))):
             lines.append({"channel": "quay", "id": f"{n}-{k}", "at": f"{day}{k}:00+00:00", "author": author,
                           "author_id": id, "text": text})  # fmt: skip
     return "".join(json.dumps(line) + "\n" for line in lines)
 
 
-async def until_ended(desk, path, is_over):
+async def until_ended(dashboard, path, is_over):
     for _ in range(1200):
-        _, told, _ = await desk.ask("GET", path)
-        if is_over(told):
-            return told
+        _, result, _ = await dashboard.ask("GET", path)
+        if is_over(result):
+            return result
         await asyncio.sleep(0.1)
-    raise AssertionError(f"{path} has not ended: {told}")
+    raise AssertionError(f"{path} has not ended: {result}")
 
 
-async def test_an_upload_becomes_a_set_and_a_plan(desk, tmp_path):
+async def test_an_upload_becomes_a_set_and_a_plan(dashboard, tmp_path):
     home = tmp_path / "home"
-    await desk.ask("PUT", "/uploads/quay.jsonl", data=log())
-    await desk.ask("POST", "/uploads/quay.jsonl/inspect")
-    told = await until_ended(desk, "/uploads/quay.jsonl", lambda told: told["about"])
-    assert told["about"]["format"] == "own-log" and told["about"]["rows"] == 120
-    assert "wenda" in (await desk.page("/dashboard/data/uploads/quay.jsonl"))[1], "examples are shown"
-    await desk.ask("PUT", "/uploads/quay.jsonl/right", json=RIGHT)
+    await dashboard.ask("PUT", "/uploads/quay.jsonl", data=log())
+    await dashboard.ask("POST", "/uploads/quay.jsonl/inspect")
+    result = await until_ended(dashboard, "/uploads/quay.jsonl", lambda result: result["about"])
+    assert result["about"]["format"] == "own-log" and result["about"]["rows"] == 120
+    assert "wenda" in (await dashboard.page("/dashboard/data/uploads/quay.jsonl"))[1], "examples are shown"
+    await dashboard.ask("PUT", "/uploads/quay.jsonl/right", json=RIGHT)
 
     order = {"name": "quay", "persona": "ballast", "sources": [{"source": "uploads/quay.jsonl"}], "max_length": 1024}
-    assert (await desk.ask("POST", "/datasets", json=order))[0] == 202
-    told = await until_ended(desk, "/datasets/quay/build", lambda told: told["state"] not in ("waiting", "running"))
-    assert told["state"] == "done", told
-    _, found, _ = await desk.ask("GET", "/datasets/quay/samples?query=hawser")
+    assert (await dashboard.ask("POST", "/datasets", json=order))[0] == 202
+    result = await until_ended(
+        dashboard, "/datasets/quay/build", lambda result: result["state"] not in ("waiting", "running")
+    )
+    assert result["state"] == "done", result
+    _, found, _ = await dashboard.ask("GET", "/datasets/quay/samples?query=hawser")
     assert found["count"] and "Wenda" not in json.dumps(found) and "harbour-post" not in json.dumps(found)
-    _, page, _ = await desk.page("/dashboard/data/sets/quay/samples")
+    _, page, _ = await dashboard.page("/dashboard/data/sets/quay/samples")
     assert '<mark class="name">' in page and '<mark class="value">' in page, (
         "pseudonyms and stand-ins are known by form"
     )
-    _, page, _ = await desk.page("/dashboard/data/sets/quay/review")
+    _, page, _ = await dashboard.page("/dashboard/data/sets/quay/review")
     assert "Wenda Quill" in page and "wenda.quill7@harbour-post.net" in page
-    await desk.submit("/dashboard/data/sets/quay/review", verdict="keep", name="Wenda Quill")
-    await desk.submit("/dashboard/data/builds/quay/again")
-    await until_ended(desk, "/datasets/quay/build", lambda told: told["state"] not in ("waiting", "running"))
-    _, found, _ = await desk.ask("GET", "/datasets/quay/samples?query=wenda")
+    await dashboard.submit("/dashboard/data/sets/quay/review", verdict="keep", name="Wenda Quill")
+    await dashboard.submit("/dashboard/data/builds/quay/again")
+    await until_ended(dashboard, "/datasets/quay/build", lambda result: result["state"] not in ("waiting", "running"))
+    _, found, _ = await dashboard.ask("GET", "/datasets/quay/samples?query=wenda")
     assert found["count"], "the reviewer's word is heeded"
 
     backend = real_backend(home)
-    desk.queue._backend = backend  # the desk's own plans as it is told
+    dashboard.queue._backend = backend  # as the dashboard itself plans
     given = {"persona": "ballast", "dataset": "datasets/quay", "settings": "max_length=1024"}
-    status, _, headers = await desk.submit("/dashboard/data/plan", **given)
+    status, _, headers = await dashboard.submit("/dashboard/data/plan", **given)
     assert status == 303
-    _, page, _ = await desk.page(headers["Location"])
+    _, page, _ = await dashboard.page(headers["Location"])
     assert page.count("tokens are learned") == 3 and "Truncation" in page and "fits" in page
-    status, page, _ = await desk.submit("/dashboard/data/plan", persona="oda", dataset="datasets/quay")
+    status, page, _ = await dashboard.submit("/dashboard/data/plan", persona="oda", dataset="datasets/quay")
     assert status == 422 and "was made for ballast" in page
 
 

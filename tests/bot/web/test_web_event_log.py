@@ -100,7 +100,7 @@ def test_a_long_file_is_read_in_blocks_and_a_line_without_end_is_passed_over(tmp
     assert read_events(path, read.end) == EventBatch(end=read.end)
 
 
-def test_a_run_that_went_on_from_a_checkpoint_has_each_step_once_as_it_was_told_last():
+def test_a_run_that_went_on_from_a_checkpoint_has_each_step_once_as_it_was_reported_last():
     first = [step(n, 4.0) for n in range(1, 9)]
     course = build_history([*first, epoch(1, 8), Phase(name="training"), *[step(n, 2.0) for n in range(6, 11)]])
     assert [(it.step, it.loss) for it in course.steps] == [(n, 4.0 if n < 6 else 2.0) for n in range(1, 11)]
@@ -128,8 +128,8 @@ def test_smoothing_is_tensorboards_with_its_debiasing():
 
 
 def test_a_course_comes_back_from_the_tables_of_its_report(tmp_path):
-    told = whole_run()
-    course = build_history(told)
+    result = whole_run()
+    course = build_history(result)
     for name, events in (("steps.csv", course.steps), ("epochs.csv", course.epochs)):
         rows = [event.model_dump(exclude={"event", "of", "eta_s", "held_s", "trouble"}) for event in events]
         with (tmp_path / name).open("w", newline="") as file:

@@ -13,7 +13,7 @@ from tests.samples import SCORECARD
 STREAM = {"Accept": "text/event-stream"}
 
 
-async def told(answer):
+async def shown_result(answer):
     """Id, name and content of each event of a stream, comments left out."""
     lines: dict[str, str] = {}
     async for raw in answer.content:
@@ -28,13 +28,13 @@ async def told(answer):
             lines = {}
 
 
-async def some(desk, path, until_seen, last=None):
+async def some(dashboard, path, until_seen, last=None):
     """The events of one connection until one fits, then the connection is cut."""
     seen = []
     headers = STREAM | ({"Last-Event-ID": last} if last else {})
-    async with asyncio.timeout(10), desk.session.get(path, headers=headers) as answer:
+    async with asyncio.timeout(10), dashboard.session.get(path, headers=headers) as answer:
         assert answer.status == 200 and answer.content_type == "text/event-stream"
-        async for one in told(answer):
+        async for one in shown_result(answer):
             seen.append(one)
             if until_seen(one):
                 break
@@ -50,108 +50,108 @@ def is_state(state):
     return lambda one: one[1] == "job" and one[2]["state"] == state
 
 
-async def test_a_connection_that_breaks_in_the_middle_is_taken_up_again(desk):
-    put_job(desk, "j1")
-    desk.queue.start()
-    await until(lambda: desk.backend.busy)
-    folder, path = folder_in(desk, "j1"), "/finetune/jobs/j1/events"
+async def test_a_connection_that_breaks_in_the_middle_is_taken_up_again(dashboard):
+    put_job(dashboard, "j1")
+    dashboard.queue.start()
+    await until(lambda: dashboard.backend.busy)
+    folder, path = folder_in(dashboard, "j1"), "/finetune/jobs/j1/events"
     tell(folder, *[step(n) for n in range(1, 6)])
-    first = await some(desk, path, lambda one: one[1] == "progress" and one[2]["step"] == 3)
+    first = await some(dashboard, path, lambda one: one[1] == "progress" and one[2]["step"] == 3)
     with (folder / "events.jsonl").open("a") as file:
         file.write(step(6).model_dump_json()[:25])
     async with asyncio.TaskGroup() as group:
-        second = group.create_task(some(desk, path, lambda one: steps_in([one]) == [7], first[-1][0]))
+        second = group.create_task(some(dashboard, path, lambda one: steps_in([one]) == [7], first[-1][0]))
         await asyncio.sleep(0.05)
         with (folder / "events.jsonl").open("a") as file:
             file.write(step(6).model_dump_json()[25:] + "\n")
         tell(folder, step(7))
-        desk.backend.on_event(step(7))
+        dashboard.backend.on_event(step(7))
     tell(folder, step(8), epoch(1, 8))
-    desk.backend.finish(TrainingSucceeded(desk.home / "adapter", 60.0, SCORECARD))
-    third = await some(desk, path, is_state("done"), second.result()[-1][0])
+    dashboard.backend.finish(TrainingSucceeded(dashboard.home / "adapter", 60.0, SCORECARD))
+    third = await some(dashboard, path, is_state("done"), second.result()[-1][0])
     assert steps_in([*first, *second.result(), *third]) == list(range(1, 9))
     assert [name for _, name, _ in third] == ["progress", "epoch", "job"]
     ids = [int(number) for number, _, _ in (*first, *second.result(), *third)]
     assert ids == sorted(ids) and ids[-1] == (folder / "events.jsonl").stat().st_size
 
 
-async def test_a_stream_ends_with_its_run_and_says_all_of_it_to_whoever_comes_later(desk):
-    put_job(desk, "j1")
-    desk.queue.start()
-    await until(lambda: desk.backend.busy)
-    async with asyncio.timeout(10), desk.session.get("/finetune/jobs/j1/events", headers=STREAM) as answer:
-        tell(folder_in(desk, "j1"), *whole_run())
-        desk.backend.finish(TrainingFailed("The disk is full.", "Free some.", can_resume=True))
-        seen = [one async for one in told(answer)]
+async def test_a_stream_ends_with_its_run_and_says_all_of_it_to_whoever_comes_later(dashboard):
+    put_job(dashboard, "j1")
+    dashboard.queue.start()
+    await until(lambda: dashboard.backend.busy)
+    async with asyncio.timeout(10), dashboard.session.get("/finetune/jobs/j1/events", headers=STREAM) as answer:
+        tell(folder_in(dashboard, "j1"), *whole_run())
+        dashboard.backend.finish(TrainingFailed("The disk is full.", "Free some.", can_resume=True))
+        seen = [one async for one in shown_result(answer)]
     assert steps_in(seen) == list(range(1, 21)) and seen[-1][2]["state"] == "failed"
-    late = await some(desk, "/finetune/jobs/j1/events", is_state("failed"))
+    late = await some(dashboard, "/finetune/jobs/j1/events", is_state("failed"))
     assert steps_in(late) == list(range(1, 21))
-    nothing_more = await some(desk, "/finetune/jobs/j1/events", is_state("failed"), late[-1][0])
+    nothing_more = await some(dashboard, "/finetune/jobs/j1/events", is_state("failed"), late[-1][0])
     assert [name for _, name, _ in nothing_more] == ["job"]
-    from_there = await some(desk, f"/finetune/jobs/j1/events?after={late[4][0]}", is_state("failed"))
+    from_there = await some(dashboard, f"/finetune/jobs/j1/events?after={late[4][0]}", is_state("failed"))
     assert steps_in(from_there) == list(range(5, 21))
 
 
-async def test_a_job_that_waits_tells_its_place_and_one_without_folder_only_itself(desk):
-    put_job(desk, "first")
-    put_job(desk, "second", guild=5)
-    async with asyncio.timeout(10), desk.session.get("/finetune/jobs/second/events", headers=STREAM) as answer:
-        stream = told(answer)
+async def test_a_job_that_waits_tells_its_place_and_one_without_folder_only_itself(dashboard):
+    put_job(dashboard, "first")
+    put_job(dashboard, "second", guild=5)
+    async with asyncio.timeout(10), dashboard.session.get("/finetune/jobs/second/events", headers=STREAM) as answer:
+        stream = shown_result(answer)
         _, name, job = await anext(stream)
         assert (name, job["state"], job["place"]) == ("job", "queued", 2)
-        desk.queue.cancel("first")
+        dashboard.queue.cancel("first")
         assert (await anext(stream))[2]["place"] == 1
-        desk.queue.cancel("second")
+        dashboard.queue.cancel("second")
         assert (await anext(stream))[2]["state"] == "cancelled"
         assert [one async for one in stream] == []
 
 
-async def test_what_was_told_before_is_void_where_the_file_is_another(desk):
-    put_job(desk, "j1")
-    tell(folder_in(desk, "j1"), *[step(n) for n in range(1, 6)])
-    desk.queue.cancel("j1")
-    last = (await some(desk, "/finetune/jobs/j1/events", is_state("cancelled")))[-1][0]
-    (folder_in(desk, "j1") / "events.jsonl").unlink()
-    tell(folder_in(desk, "j1"), step(1), step(2))
-    again = await some(desk, "/finetune/jobs/j1/events", is_state("cancelled"), last)
+async def test_what_was_reported_before_is_void_where_the_file_is_another(dashboard):
+    put_job(dashboard, "j1")
+    tell(folder_in(dashboard, "j1"), *[step(n) for n in range(1, 6)])
+    dashboard.queue.cancel("j1")
+    last = (await some(dashboard, "/finetune/jobs/j1/events", is_state("cancelled")))[-1][0]
+    (folder_in(dashboard, "j1") / "events.jsonl").unlink()
+    tell(folder_in(dashboard, "j1"), step(1), step(2))
+    again = await some(dashboard, "/finetune/jobs/j1/events", is_state("cancelled"), last)
     assert again[0][:2] == ("0", "anew") and steps_in(again) == [1, 2]
 
 
-async def test_all_jobs_are_followed_in_one_stream(desk):
-    put_job(desk, "waits")
-    async with asyncio.timeout(10), desk.session.get("/finetune/events", headers=STREAM) as answer:
-        stream = told(answer)
+async def test_all_jobs_are_followed_in_one_stream(dashboard):
+    put_job(dashboard, "waits")
+    async with asyncio.timeout(10), dashboard.session.get("/finetune/events", headers=STREAM) as answer:
+        stream = shown_result(answer)
         assert (await anext(stream))[2]["job_id"] == "waits"
-        desk.queue.start()
+        dashboard.queue.start()
         while (await anext(stream))[2]["state"] != "running":
             pass
-        await until(lambda: desk.backend.busy)
-        desk.backend.on_event(step(3))
+        await until(lambda: dashboard.backend.busy)
+        dashboard.backend.on_event(step(3))
         assert (await anext(stream))[2]["progress"]["step"] == 3
 
 
-async def test_what_trains_and_waits_is_listed_for_whoever_takes_no_stream(desk):
+async def test_what_trains_and_waits_is_listed_for_whoever_takes_no_stream(dashboard):
     for name in ("a", "b", "c"):
-        put_job(desk, name)
-    desk.queue.cancel("b")
-    status, body, _ = await desk.ask("GET", "/finetune/events")
+        put_job(dashboard, name)
+    dashboard.queue.cancel("b")
+    status, body, _ = await dashboard.ask("GET", "/finetune/events")
     assert status == 200 and [job["job_id"] for job in body["jobs"]] == ["a", "c"]
 
 
-async def test_nobody_listens_any_more_once_a_stream_was_left(desk):
-    put_job(desk, "j1")
-    before = len(desk.queue._listeners)
+async def test_nobody_listens_any_more_once_a_stream_was_left(dashboard):
+    put_job(dashboard, "j1")
+    before = len(dashboard.queue._listeners)
     for path in ("/finetune/jobs/j1/events", "/finetune/events"):
-        await some(desk, path, lambda one: True)
-    await until(lambda: len(desk.queue._listeners) == before)
+        await some(dashboard, path, lambda one: True)
+    await until(lambda: len(dashboard.queue._listeners) == before)
 
 
-async def test_events_are_listed_in_pages(desk):
-    put_job(desk, "j1")
-    tell(folder_in(desk, "j1"), *whole_run(6))
+async def test_events_are_listed_in_pages(dashboard):
+    put_job(dashboard, "j1")
+    tell(folder_in(dashboard, "j1"), *whole_run(6))
     seen, path = [], "/finetune/jobs/j1/events?limit=4"
     while path:
-        status, body, _ = await desk.ask("GET", path)
+        status, body, _ = await dashboard.ask("GET", path)
         assert status == 200 and len(body["events"]) <= 4
         seen += body["events"]
         path = body["links"].get("next")
@@ -160,30 +160,30 @@ async def test_events_are_listed_in_pages(desk):
 
 
 @pytest.mark.parametrize("query", ["after=3", "after=x", "after=-1", "limit=0", "from=1", f"after={10**30}"])
-async def test_an_event_that_there_is_not_is_named(desk, query):
-    put_job(desk, "j1")
-    tell(folder_in(desk, "j1"), step(1))
-    status, body, _ = await desk.ask("GET", f"/finetune/jobs/j1/events?{query}")
+async def test_an_event_that_there_is_not_is_named(dashboard, query):
+    put_job(dashboard, "j1")
+    tell(folder_in(dashboard, "j1"), step(1))
+    status, body, _ = await dashboard.ask("GET", f"/finetune/jobs/j1/events?{query}")
     assert status == 400 and body["advice"]
 
 
-async def test_a_job_without_folder_has_told_nothing_and_an_unknown_one_is_not_found(desk):
-    put_job(desk, "j1")
-    assert (await desk.ask("GET", "/finetune/jobs/j1/events"))[1]["events"] == []
-    assert (await desk.ask("GET", "/finetune/jobs/j1/curves"))[1]["steps"] == []
+async def test_a_job_without_folder_has_no_events_and_an_unknown_one_is_not_found(dashboard):
+    put_job(dashboard, "j1")
+    assert (await dashboard.ask("GET", "/finetune/jobs/j1/events"))[1]["events"] == []
+    assert (await dashboard.ask("GET", "/finetune/jobs/j1/curves"))[1]["steps"] == []
     for what in ("events", "curves"):
-        assert (await desk.ask("GET", f"/finetune/jobs/none/{what}"))[0] == 404
+        assert (await dashboard.ask("GET", f"/finetune/jobs/none/{what}"))[0] == 404
 
 
-async def test_curves_hold_every_step_raw_and_smoothed(desk):
-    job = put_job(desk, "j1")
-    put_run(folder_in(desk, "j1"))
-    tell(folder_in(desk, "j1"), *[step(n) for n in range(1, 9)], *whole_run())
-    status, body, _ = await desk.ask("GET", "/finetune/jobs/j1/curves?smoothing=0.5")
+async def test_curves_hold_every_step_raw_and_smoothed(dashboard):
+    job = put_job(dashboard, "j1")
+    put_run(folder_in(dashboard, "j1"))
+    tell(folder_in(dashboard, "j1"), *[step(n) for n in range(1, 9)], *whole_run())
+    status, body, _ = await dashboard.ask("GET", "/finetune/jobs/j1/curves?smoothing=0.5")
     assert status == 200 and body["job"] == f"/finetune/jobs/{job.job_id}"
     assert body["steps"] == list(range(1, 21)) and body["train_loss"][0] == 3.9
     assert body["train_loss_smoothed"][1] == pytest.approx((0.5 * 3.9 + 3.8) / 1.5)
     assert body["heldout_steps"] == [10, 20] and body["learning_rate"][3] == 1e-3 / 4
     assert body["settings"]["seed"] == 7 and body["settings_from"] == "run" and "0.5" in body["formula"]
     for wrong in ("1", "nan", "-0.1", "much"):
-        assert (await desk.ask("GET", f"/finetune/jobs/j1/curves?smoothing={wrong}"))[0] == 400
+        assert (await dashboard.ask("GET", f"/finetune/jobs/j1/curves?smoothing={wrong}"))[0] == 400

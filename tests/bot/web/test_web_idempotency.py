@@ -37,11 +37,11 @@ class Counter:
 
 
 @pytest.fixture
-async def ask(desk, aiohttp_client):
+async def ask(dashboard, aiohttp_client):
     """Asks a server whose one POST counts; `ask.counter` is its handler."""
     counter = Counter()
     app = web.Application()
-    app[APP_CONTEXT], app[IDEMPOTENCY_STATE] = desk.front._context, IdempotencyState()
+    app[APP_CONTEXT], app[IDEMPOTENCY_STATE] = dashboard.front._context, IdempotencyState()
 
     async def handle(request):
         try:
@@ -57,7 +57,7 @@ async def ask(desk, aiohttp_client):
         async with client.post(path, headers=headers | more.pop("headers", {}), **more) as got:
             return got.status, await got.json()
 
-    asked.counter, asked.store = counter, desk.store
+    asked.counter, asked.store = counter, dashboard.store
     return asked
 
 
@@ -80,7 +80,7 @@ async def test_what_was_refused_may_be_sent_again_under_the_same_key(ask):
     assert (await ask(json={"a": 1}))[0] == 201
 
 
-async def test_a_second_request_while_the_first_is_worked_on_is_told_to_wait(ask):
+async def test_a_second_request_while_the_first_is_worked_on_is_asked_to_wait(ask):
     ask.counter.free.clear()
     first = asyncio.create_task(ask(json={"a": 1}))
     await until(lambda: ask.counter.asked)
@@ -125,13 +125,13 @@ async def test_openai_clients_send_keys_of_their_own_accord_and_are_answered_ane
     assert (await ask("/v1/chat/completions", json={}))[1]["done"] == 2
 
 
-async def test_cancelling_with_a_key_twice_is_no_conflict(desk):
-    job_id = (await desk.start())[1]["job_id"]
+async def test_cancelling_with_a_key_twice_is_no_conflict(dashboard):
+    job_id = (await dashboard.start())[1]["job_id"]
     key = {"Idempotency-Key": "c1"}
-    first = await desk.ask("POST", f"/finetune/jobs/{job_id}/cancel", headers=key)
-    second = await desk.ask("POST", f"/finetune/jobs/{job_id}/cancel", headers=key)
+    first = await dashboard.ask("POST", f"/finetune/jobs/{job_id}/cancel", headers=key)
+    second = await dashboard.ask("POST", f"/finetune/jobs/{job_id}/cancel", headers=key)
     assert first[0] == second[0] == 200 and first[1] == second[1]
-    assert (await desk.ask("POST", f"/finetune/jobs/{job_id}/cancel"))[0] == 409
+    assert (await dashboard.ask("POST", f"/finetune/jobs/{job_id}/cancel"))[0] == 409
 
 
 async def test_of_a_request_no_more_than_a_hash_is_kept(ask):

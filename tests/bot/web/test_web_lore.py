@@ -14,153 +14,157 @@ PIANO = "the-piano.md"
 PAGE = "/dashboard/personas/ballast/lore"
 
 
-def lore_in(desk):
-    return desk.front._context.services.request_builder.lore
+def lore_in(dashboard):
+    return dashboard.front._context.services.request_builder.lore
 
 
-async def furnish(desk):
+async def furnish(dashboard):
     """The shipped lore of Ballast, found as in the running bot."""
-    services = desk.front._context.services
-    await GuildLore(services.home, lore_in(desk), services.catalogue.shipped.lore).refresh(0, "ballast")
+    services = dashboard.front._context.services
+    await GuildLore(services.home, lore_in(dashboard), services.catalogue.shipped.lore).refresh(0, "ballast")
 
 
-async def ask(desk, message=QUESTION, **more):
-    status, told, _ = await desk.ask("POST", "/personas/ballast/lore/ask", json={"message": message, **more})
+async def ask(dashboard, message=QUESTION, **more):
+    status, result, _ = await dashboard.ask("POST", "/personas/ballast/lore/ask", json={"message": message, **more})
     assert status == 200
-    return told
+    return result
 
 
-def outcomes(told):
-    return {(one["source"], one["outcome"]) for one in told["matches"]}
+def outcomes(result):
+    return {(one["source"], one["outcome"]) for one in result["matches"]}
 
 
-async def test_what_is_written_is_found_at_once_and_in_all_servers_and_after_a_restart(desk):
-    await furnish(desk)
-    status, told, _ = await desk.ask("PUT", "/personas/ballast/lore/umbrella", json={"text": UMBRELLA})
-    assert status == 200 and told == {"name": "umbrella.md", "passages": 1}
-    assert (await desk.ask("GET", "/personas/ballast/lore/umbrella"))[1]["text"] == UMBRELLA, "where it was put"
-    [best, *_] = (await ask(desk))["matches"]
+async def test_what_is_written_is_found_at_once_and_in_all_servers_and_after_a_restart(dashboard):
+    await furnish(dashboard)
+    status, result, _ = await dashboard.ask("PUT", "/personas/ballast/lore/umbrella", json={"text": UMBRELLA})
+    assert status == 200 and result == {"name": "umbrella.md", "passages": 1}
+    assert (await dashboard.ask("GET", "/personas/ballast/lore/umbrella"))[1]["text"] == UMBRELLA, "where it was put"
+    [best, *_] = (await ask(dashboard))["matches"]
     assert (best["source"], best["outcome"]) == ("ballast/umbrella.md", "given") and "umbrella" in best["words"]
     assert best["score"] == best["by_words"] + best["by_meaning"] >= 1 and "among the best 2" in best["why"]
-    found = [hit.source for hit in lore_in(desk).search("ballast", QUESTION, guild_id=77)]
-    assert found[0] == "ballast/umbrella.md" and not lore_in(desk).search("oda", QUESTION)
-    again = read_all_lore(desk.front._context.services.catalogue.shipped.lore, ["ballast"], desk.home)
+    found = [hit.source for hit in lore_in(dashboard).search("ballast", QUESTION, guild_id=77)]
+    assert found[0] == "ballast/umbrella.md" and not lore_in(dashboard).search("oda", QUESTION)
+    again = read_all_lore(dashboard.front._context.services.catalogue.shipped.lore, ["ballast"], dashboard.home)
     assert "ballast/umbrella.md" in {passage.source for passage in again}
 
 
-async def test_what_ships_is_written_anew_left_out_and_taken_back(desk):
-    await furnish(desk)
+async def test_what_ships_is_written_anew_left_out_and_taken_back(dashboard):
+    await furnish(dashboard)
     path = f"/personas/ballast/lore/{PIANO}"
-    shipped = (await desk.ask("GET", path))[1]["text"]
-    await desk.ask("PUT", path, json={"text": f"{shipped}\n\n## Zebras\n\nNo zebra has ever played that piano.\n"})
-    [best, *_] = (await ask(desk, "has a zebra played?"))["matches"]
+    shipped = (await dashboard.ask("GET", path))[1]["text"]
+    await dashboard.ask("PUT", path, json={"text": f"{shipped}\n\n## Zebras\n\nNo zebra has ever played that piano.\n"})
+    [best, *_] = (await ask(dashboard, "has a zebra played?"))["matches"]
     assert best["heading"].endswith("Zebras") and best["source"] == f"ballast/{PIANO}"
-    owners = {passage.owner for passage in lore_in(desk).passages if passage.source == f"ballast/{PIANO}"}
+    owners = {passage.owner for passage in lore_in(dashboard).passages if passage.source == f"ballast/{PIANO}"}
     assert owners == {"0/ballast"}, "what ships under this name is found no more"
-    assert (await desk.ask("DELETE", path))[0] == (await desk.ask("DELETE", path))[0] == 200
-    assert not [passage for passage in lore_in(desk).passages if passage.source == f"ballast/{PIANO}"]
-    [left] = [file for file in (await desk.ask("GET", "/personas/ballast/lore"))[1]["files"] if file["name"] == PIANO]
+    assert (await dashboard.ask("DELETE", path))[0] == (await dashboard.ask("DELETE", path))[0] == 200
+    assert not [passage for passage in lore_in(dashboard).passages if passage.source == f"ballast/{PIANO}"]
+    [left] = [
+        file for file in (await dashboard.ask("GET", "/personas/ballast/lore"))[1]["files"] if file["name"] == PIANO
+    ]
     assert left["left_out"] and left["ships"] and left["passages"] == 0
-    shown = read_all_lore(desk.front._context.services.catalogue.shipped.lore, ["ballast"], desk.home)
+    shown = read_all_lore(dashboard.front._context.services.catalogue.shipped.lore, ["ballast"], dashboard.home)
     assert f"ballast/{PIANO}" not in {passage.source for passage in shown}
-    assert (await desk.submit(f"{PAGE}/0/{PIANO}/bring-back"))[0] == 303
-    assert (await desk.ask("GET", path))[1]["text"] == shipped
-    assert {p.owner for p in lore_in(desk).passages if p.source == f"ballast/{PIANO}"} == {"ballast"}
+    assert (await dashboard.submit(f"{PAGE}/0/{PIANO}/bring-back"))[0] == 303
+    assert (await dashboard.ask("GET", path))[1]["text"] == shipped
+    assert {p.owner for p in lore_in(dashboard).passages if p.source == f"ballast/{PIANO}"} == {"ballast"}
 
 
-async def test_why_a_passage_is_found_but_left_over_or_not_found_is_said(desk):
+async def test_why_a_passage_is_found_but_left_over_or_not_found_is_said(dashboard):
     sections = "".join(f"## Umbrella {n}\n\nThe violet umbrella number {n} hangs in cab {n}.\n\n" for n in range(1, 5))
-    await desk.ask("PUT", "/personas/ballast/lore/umbrellas", json={"text": f"# Umbrellas\n\n{sections}"})
-    await desk.ask("PUT", "/personas/ballast/lore/soup", json={"text": "# Soup\n\nTurnips boil on Tuesdays.\n"})
-    await desk.ask("PUT", "/personas/ballast/lore/chinese", json={"text": "# 茶\n\n钟楼下卖茶。\n"})
-    told = await ask(desk, "where is the violet umbrella?")
-    assert [one["outcome"] for one in told["matches"]].count("given") == told["most"] == 2
-    left = next(one for one in told["matches"] if one["outcome"] == "left over")
+    await dashboard.ask("PUT", "/personas/ballast/lore/umbrellas", json={"text": f"# Umbrellas\n\n{sections}"})
+    await dashboard.ask("PUT", "/personas/ballast/lore/soup", json={"text": "# Soup\n\nTurnips boil on Tuesdays.\n"})
+    await dashboard.ask("PUT", "/personas/ballast/lore/chinese", json={"text": "# 茶\n\n钟楼下卖茶。\n"})
+    result = await ask(dashboard, "where is the violet umbrella?")
+    assert [one["outcome"] for one in result["matches"]].count("given") == result["most"] == 2
+    left = next(one for one in result["matches"] if one["outcome"] == "left over")
     assert "room for 2 passages" in left["why"] and left["tokens"] > 5
-    soup = next(one for one in told["matches"] if one["source"] == "ballast/soup.md")
+    soup = next(one for one in result["matches"] if one["source"] == "ballast/soup.md")
     assert soup["outcome"] == "not found" and "they share no meaningful word" in soup["why"] and soup["words"] == {}
-    foreign = next(one for one in told["matches"] if one["source"] == "ballast/chinese.md")
+    foreign = next(one for one in result["matches"] if one["source"] == "ballast/chinese.md")
     assert foreign["cosine"] is None and "its meaning was not compared" in foreign["why"]
 
 
-async def test_lore_of_a_server_counts_there_and_can_be_mended(desk):
-    services = desk.front._context.services
-    await GuildLore(services.home, lore_in(desk)).add(77, "ballast", "umbrella", UMBRELLA.encode())
-    assert ("ballast/umbrella.md", "given") not in outcomes(await ask(desk))
-    assert ("ballast/umbrella.md", "given") in outcomes(await ask(desk, guild="77"))
-    page = (await desk.submit(PAGE, ask=QUESTION, guild="77"))[1]
+async def test_lore_of_a_server_counts_there_and_can_be_mended(dashboard):
+    services = dashboard.front._context.services
+    await GuildLore(services.home, lore_in(dashboard)).add(77, "ballast", "umbrella", UMBRELLA.encode())
+    assert ("ballast/umbrella.md", "given") not in outcomes(await ask(dashboard))
+    assert ("ballast/umbrella.md", "given") in outcomes(await ask(dashboard, guild="77"))
+    page = (await dashboard.submit(PAGE, ask=QUESTION, guild="77"))[1]
     assert "server 77" in page and "<mark>violet</mark>" in page and ">given<" in page
-    await desk.submit(f"{PAGE}/77/umbrella.md", text=UMBRELLA.replace("violet", "scarlet"))
-    assert ("ballast/umbrella.md", "given") in outcomes(await ask(desk, "whose scarlet umbrella?", guild="77"))
-    assert (await desk.page(f"{PAGE}/78/umbrella.md"))[0] == 404
+    await dashboard.submit(f"{PAGE}/77/umbrella.md", text=UMBRELLA.replace("violet", "scarlet"))
+    assert ("ballast/umbrella.md", "given") in outcomes(await ask(dashboard, "whose scarlet umbrella?", guild="77"))
+    assert (await dashboard.page(f"{PAGE}/78/umbrella.md"))[0] == 404
 
 
-async def test_by_its_pages_a_file_is_added_changed_removed_and_brought_back(desk):
-    assert (await desk.submit(PAGE, name="The umbrella", text="It is of violet silk."))[0] == 303
+async def test_by_its_pages_a_file_is_added_changed_removed_and_brought_back(dashboard):
+    assert (await dashboard.submit(PAGE, name="The umbrella", text="It is of violet silk."))[0] == 303
     path = f"{PAGE}/0/the-umbrella.md"
-    page = (await desk.page(path))[1]
+    page = (await dashboard.page(path))[1]
     assert "# The umbrella\n\nIt is of violet silk." in page
-    await desk.submit(path, text="# The umbrella\r\n\r\nIt is of red silk.")
-    assert (await desk.ask("GET", "/personas/ballast/lore/the-umbrella.md"))[1]["text"].endswith("red silk.")
-    [number] = re.findall(r'name="number" value="([^"]+)"', (await desk.page(path))[1])
-    await desk.submit(f"{path}/remove")
-    files = (await desk.ask("GET", "/personas/ballast/lore"))[1]["files"]
+    await dashboard.submit(path, text="# The umbrella\r\n\r\nIt is of red silk.")
+    assert (await dashboard.ask("GET", "/personas/ballast/lore/the-umbrella.md"))[1]["text"].endswith("red silk.")
+    [number] = re.findall(r'name="number" value="([^"]+)"', (await dashboard.page(path))[1])
+    await dashboard.submit(f"{path}/remove")
+    files = (await dashboard.ask("GET", "/personas/ballast/lore"))[1]["files"]
     assert all(file["ships"] for file in files) and len(files) == 5
-    page = (await desk.page(PAGE))[1]
+    page = (await dashboard.page(PAGE))[1]
     assert f'href="{path}"' in page and "can be restored" in page
-    await desk.submit(f"{path}/bring-back", number=number)
-    assert (await desk.ask("GET", "/personas/ballast/lore/the-umbrella.md"))[1]["text"].endswith("violet silk.")
-    status, page, _ = await desk.submit(path, text="# Only a heading")
+    await dashboard.submit(f"{path}/bring-back", number=number)
+    assert (await dashboard.ask("GET", "/personas/ballast/lore/the-umbrella.md"))[1]["text"].endswith("violet silk.")
+    status, page, _ = await dashboard.submit(path, text="# Only a heading")
     assert status == 422 and "holds no text" in page
-    status, where, _ = await upload(desk, "/dashboard/personas/ballast/lore-file", "More.md", UMBRELLA.encode())
+    status, where, _ = await upload(dashboard, "/dashboard/personas/ballast/lore-file", "More.md", UMBRELLA.encode())
     assert (status, where) == (303, PAGE)
-    status, _, page = await upload(desk, "/dashboard/personas/ballast/lore-file", "bad.md", b"caf\xe9")
+    status, _, page = await upload(dashboard, "/dashboard/personas/ballast/lore-file", "bad.md", b"caf\xe9")
     assert status == 422 and "bad.md is not UTF-8 text (byte 3)." in html.unescape(page)
 
 
-async def test_what_cannot_be_is_refused(desk):
+async def test_what_cannot_be_is_refused(dashboard):
     for path in ("..%2Fx.md", "card.toml", ".md", "nowhere.md"):
-        assert (await desk.page(f"{PAGE}/0/{path}"))[0] == 404, path
-        assert (await desk.ask("GET", f"/personas/ballast/lore/{path}"))[0] == 404, path
-        assert (await desk.ask("DELETE", f"/personas/ballast/lore/{path}"))[0] == 404, path
+        assert (await dashboard.page(f"{PAGE}/0/{path}"))[0] == 404, path
+        assert (await dashboard.ask("GET", f"/personas/ballast/lore/{path}"))[0] == 404, path
+        assert (await dashboard.ask("DELETE", f"/personas/ballast/lore/{path}"))[0] == 404, path
     for path in ("..%2Fx.md", "sub%2Fx", "a%5Cb", "X Y"):
-        status, refused, _ = await desk.ask("PUT", f"/personas/ballast/lore/{path}", json={"text": "# X\n\nWords."})
+        status, refused, _ = await dashboard.ask(
+            "PUT", f"/personas/ballast/lore/{path}", json={"text": "# X\n\nWords."}
+        )
         assert status == 422 and "can be called" in refused["detail"], path
-    status, refused, _ = await desk.ask("PUT", "/personas/ballast/lore/x", json={"text": "# Nothing"})
+    status, refused, _ = await dashboard.ask("PUT", "/personas/ballast/lore/x", json={"text": "# Nothing"})
     assert status == 422 and "holds no text" in refused["detail"]
-    assert (await desk.ask("POST", "/personas/ballast/lore/ask", json={"message": ""}))[0] == 422
+    assert (await dashboard.ask("POST", "/personas/ballast/lore/ask", json={"message": ""}))[0] == 422
 
 
-async def test_a_long_message_is_asked_and_stands_in_no_address(desk):
+async def test_a_long_message_is_asked_and_stands_in_no_address(dashboard):
     form = re.search(r'<form method="(\w+)" action="([^"#]+)[^>]*>\s*<div class="field">\s*<label for="ask"',
-                     (await desk.page(PAGE))[1])  # fmt: skip
+                     (await dashboard.page(PAGE))[1])  # fmt: skip
     assert form.groups() == ("post", PAGE)
-    status, page, _ = await desk.submit(PAGE, ask="钟" * 2000)
+    status, page, _ = await dashboard.submit(PAGE, ask="钟" * 2000)
     assert status == 200 and f"\n{'钟' * 2000}</textarea>" in page and "not found" in page
-    status, page, _ = await desk.submit(PAGE, ask=" ")
+    status, page, _ = await dashboard.submit(PAGE, ask=" ")
     assert status == 422 and '<a href="#ask">Message: ' in page
 
 
-async def test_what_cannot_be_added_comes_again_in_its_form(desk):
-    status, page, _ = await desk.submit(PAGE, name="The <rope>", text="# Only a heading")
+async def test_what_cannot_be_added_comes_again_in_its_form(dashboard):
+    status, page, _ = await dashboard.submit(PAGE, name="The <rope>", text="# Only a heading")
     assert status == 422 and "<title>Error: Ballast: lore" in page and 'value="The &lt;rope&gt;"' in page
     assert "holds no text" in re.search(r'<a href="#text">([^<]*)', page)[1] and "# Only a heading</textarea>" in page
     assert re.search(r'id="text"[^>]*text-error" aria-invalid="true"', page)
-    status, page, _ = await desk.submit(PAGE, name="Rope", text="x" * 100_001)
+    status, page, _ = await dashboard.submit(PAGE, name="Rope", text="x" * 100_001)
     assert status == 422 and "100 KB" in page and "x" * 100_001 in page
-    status, page, _ = await desk.submit(PAGE, name="...", text="Words.")
+    status, page, _ = await dashboard.submit(PAGE, name="...", text="Words.")
     assert status == 422 and '<a href="#name">Title: ' in page and "Words.</textarea>" in page
     for content, wanted in ((b"", 422), (b"x" * 100_001, 413)):
-        status, _, page = await upload(desk, f"{PAGE}-file", "long.md", content)
+        status, _, page = await upload(dashboard, f"{PAGE}-file", "long.md", content)
         assert status == wanted and '<a href="#file">File: ' in page and "0 MB" not in page
         assert re.search(r'id="file"[^>]*file-error" aria-invalid="true"', page)
 
 
-async def test_what_the_operator_wrote_is_trained_on_in_place_of_what_ships(desk):
-    services = desk.front._context.services
-    await desk.ask("PUT", f"/personas/ballast/lore/{PIANO}", json={"text": "# The piano\n\nIt was sold.\n"})
-    await desk.ask("DELETE", "/personas/ballast/lore/lifts-and-lanterns.md")
-    await desk.ask("PUT", "/personas/ballast/card", json={"tagline": "A crane."})
+async def test_what_the_operator_wrote_is_trained_on_in_place_of_what_ships(dashboard):
+    services = dashboard.front._context.services
+    await dashboard.ask("PUT", f"/personas/ballast/lore/{PIANO}", json={"text": "# The piano\n\nIt was sold.\n"})
+    await dashboard.ask("DELETE", "/personas/ballast/lore/lifts-and-lanterns.md")
+    await dashboard.ask("PUT", "/personas/ballast/card", json={"tagline": "A crane."})
     request = TrainingRequest(job_name="j", persona="ballast")
     by_kind = {one.kind: one for one in services.catalogue.materials_for(request)}
     card, lore = by_kind["card"], dict((name, path) for path, name in by_kind["lore"].copies)
@@ -170,19 +174,19 @@ async def test_what_the_operator_wrote_is_trained_on_in_place_of_what_ships(desk
     assert any(name.startswith(f"lore/{WORLD}/") for name in lore) and by_kind["log"].origin == "logs/ballast.json"
 
 
-async def test_the_worlds_lore_is_written_found_by_all_and_left_out(desk):
-    lore = lore_in(desk)
-    status, told, _ = await desk.ask("PUT", f"/personas/{WORLD}/lore/umbrella", json={"text": UMBRELLA})
-    assert status == 200 and told["name"] == "umbrella.md"
+async def test_the_worlds_lore_is_written_found_by_all_and_left_out(dashboard):
+    lore = lore_in(dashboard)
+    status, result, _ = await dashboard.ask("PUT", f"/personas/{WORLD}/lore/umbrella", json={"text": UMBRELLA})
+    assert status == 200 and result["name"] == "umbrella.md"
     assert {lore.search(who, QUESTION)[0].source for who in ("ballast", "oda", "thrip")} == {f"{WORLD}/umbrella.md"}
-    files = (await desk.ask("GET", f"/personas/{WORLD}/lore"))[1]["files"]
+    files = (await dashboard.ask("GET", f"/personas/{WORLD}/lore"))[1]["files"]
     ships = next(file["name"] for file in files if file["origin"] == "came with the bot")
-    status, page = (await desk.submit(f"/dashboard/personas/{WORLD}/lore", ask="umbrella"))[:2]
+    status, page = (await dashboard.submit(f"/dashboard/personas/{WORLD}/lore", ask="umbrella"))[:2]
     assert (
         status == 200 and "Every persona can use this lore" in page and page.count("1 passage") <= 2 and ships in page
     )
     before = [p for p in lore.passages if p.source == f"{WORLD}/{ships}"]
-    assert (await desk.ask("DELETE", f"/personas/{WORLD}/lore/{ships}"))[0] == 200
+    assert (await dashboard.ask("DELETE", f"/personas/{WORLD}/lore/{ships}"))[0] == 200
     assert before and not [p for p in lore.passages if p.source == f"{WORLD}/{ships}"]
-    assert (await desk.ask("GET", f"/personas/{WORLD}"))[0] == 404, "it is no persona"
-    assert (await desk.page(f"/dashboard/personas/{WORLD}"))[0] == 404
+    assert (await dashboard.ask("GET", f"/personas/{WORLD}"))[0] == 404, "it is no persona"
+    assert (await dashboard.page(f"/dashboard/personas/{WORLD}"))[0] == 404

@@ -10,7 +10,7 @@ import pytest
 from bot.app import open_app
 from bot.settings import load_settings
 from bot.web.auth import Authenticator
-from tests.bot.web.conftest import desk_in
+from tests.bot.web.conftest import dashboard_in
 from tests.bot.web.test_web_openai import HELLO, put_version
 from tests.bot.web.test_web_whole import SHIPPED
 from tests.fakes import until
@@ -20,13 +20,13 @@ SAID = "Ballast hears: Is the ferry late?"
 
 
 @pytest.fixture
-async def client(desk):
-    async with openai.AsyncOpenAI(base_url=f"{desk.url}/v1", api_key="any", max_retries=0) as made:
+async def client(dashboard):
+    async with openai.AsyncOpenAI(base_url=f"{dashboard.url}/v1", api_key="any", max_retries=0) as made:
         yield made
 
 
-async def test_a_reply_and_a_stream(desk, client):
-    put_version(desk.store, "ballast", "v1", live=True)
+async def test_a_reply_and_a_stream(dashboard, client):
+    put_version(dashboard.store, "ballast", "v1", live=True)
     made = await client.chat.completions.create(model="ballast", messages=HELLO, seed=3)
     assert made.choices[0].message.content == SAID and made.choices[0].finish_reason == "stop"
     assert made.model == "ballast@v1" and made.usage.total_tokens == 2
@@ -39,9 +39,9 @@ async def test_a_reply_and_a_stream(desk, client):
         assert (await stream.get_final_completion()).choices[0].message.content == SAID
 
 
-async def test_the_synchronous_client_does_the_same(desk):
+async def test_the_synchronous_client_does_the_same(dashboard):
     def ask():
-        with openai.OpenAI(base_url=f"{desk.url}/v1", api_key="any", max_retries=0) as client:
+        with openai.OpenAI(base_url=f"{dashboard.url}/v1", api_key="any", max_retries=0) as client:
             chunks = list(client.chat.completions.create(model="oda", messages=HELLO, stream=True))
             return [model.id for model in client.models.list()], client.models.retrieve("oda@base").id, chunks
 
@@ -50,13 +50,13 @@ async def test_the_synchronous_client_does_the_same(desk):
     assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks) == SAID.replace("Ballast", "Oda Marrow")
 
 
-async def test_its_errors_are_the_packages_own(desk, client):
+async def test_its_errors_are_the_packages_own(dashboard, client):
     with pytest.raises(openai.NotFoundError, match="There is no persona"):
         await client.chat.completions.create(model="nobody", messages=HELLO)
     with pytest.raises(openai.BadRequestError, match="only one reply") as refused:
         await client.chat.completions.create(model="oda", messages=HELLO, n=2)
     assert (refused.value.param, refused.value.code) == ("n", "unsupported_value")
-    desk.engine.full = True
+    dashboard.engine.full = True
     with pytest.raises(openai.RateLimitError) as busy:
         await client.chat.completions.create(model="oda", messages=HELLO)
     assert busy.value.response.headers["Retry-After"]
@@ -64,19 +64,19 @@ async def test_its_errors_are_the_packages_own(desk, client):
 
 async def test_where_a_token_is_set_it_is_the_key(tmp_path):
     token = "correct-horse-battery-staple"
-    async with desk_in(tmp_path / "home", Authenticator(token)) as desk:
-        async with openai.AsyncOpenAI(base_url=f"{desk.url}/v1", api_key="any", max_retries=0) as client:
+    async with dashboard_in(tmp_path / "home", Authenticator(token)) as dashboard:
+        async with openai.AsyncOpenAI(base_url=f"{dashboard.url}/v1", api_key="any", max_retries=0) as client:
             with pytest.raises(openai.AuthenticationError) as refused:
                 await client.models.list()
         assert refused.value.code == "invalid_api_key" and refused.value.type == "authentication_error"
-        async with openai.AsyncOpenAI(base_url=f"{desk.url}/v1", api_key=token, max_retries=0) as client:
+        async with openai.AsyncOpenAI(base_url=f"{dashboard.url}/v1", api_key=token, max_retries=0) as client:
             assert (await client.chat.completions.create(model="ballast", messages=HELLO)).choices[0].message.content
 
 
-async def test_a_stream_that_is_closed_stops_the_reply(desk, client):
-    desk.engine.free.clear()
-    made, submit = [], desk.engine.submit
-    desk.engine.submit = lambda request: made.append(submit(request)) or made[-1]
+async def test_a_stream_that_is_closed_stops_the_reply(dashboard, client):
+    dashboard.engine.free.clear()
+    made, submit = [], dashboard.engine.submit
+    dashboard.engine.submit = lambda request: made.append(submit(request)) or made[-1]
     stream = await client.chat.completions.create(model="oda", messages=HELLO, stream=True)
     async for chunk in stream:
         if chunk.choices[0].delta.content:
@@ -85,9 +85,9 @@ async def test_a_stream_that_is_closed_stops_the_reply(desk, client):
     await until(lambda: made[0]._cancelled.is_set(), 3)
 
 
-async def test_the_lines_of_the_documentation_do_what_it_says(desk, capsys):
+async def test_the_lines_of_the_documentation_do_what_it_says(dashboard, capsys):
     [code] = re.findall(r"```python\n(.*?)```", DOCS.read_text(encoding="utf-8"), re.DOTALL)
-    await asyncio.to_thread(exec, code.replace("http://127.0.0.1:8420", desk.url), {})
+    await asyncio.to_thread(exec, code.replace("http://127.0.0.1:8420", dashboard.url), {})
     assert capsys.readouterr().out == SAID
 
 

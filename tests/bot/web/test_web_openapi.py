@@ -32,7 +32,7 @@ from bot.web.auth import Authenticator
 from bot.web.problems import PROBLEMS
 from bot.web.route_table import ROUTES
 from tests.bot.version_rows import install
-from tests.bot.web.conftest import desk_in
+from tests.bot.web.conftest import dashboard_in
 
 CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]
 PATIENCE_S = 20
@@ -74,9 +74,11 @@ def test_what_any_request_can_be_refused_with_is_said_of_each_in_its_shape():
 
 
 async def test_whoever_tries_wrong_tokens_is_answered_as_described(tmp_path):
-    async with desk_in(tmp_path / "home", Authenticator("correct-horse-battery-staple")) as desk:
-        told = [(await desk.ask("GET", "/personas", headers={"Authorization": "Bearer no"}))[0] for _ in range(6)]
-    assert told == [401] * 5 + [429]
+    async with dashboard_in(tmp_path / "home", Authenticator("correct-horse-battery-staple")) as dashboard:
+        shown_result = [
+            (await dashboard.ask("GET", "/personas", headers={"Authorization": "Bearer no"}))[0] for _ in range(6)
+        ]
+    assert shown_result == [401] * 5 + [429]
 
 
 def test_schemas_are_schemas_and_every_reference_leads_somewhere():
@@ -87,8 +89,8 @@ def test_schemas_are_schemas_and_every_reference_leads_somewhere():
     assert set(re.findall(r"'(#/[^']*)'", str(made))) <= known
 
 
-async def test_the_description_is_served(desk):
-    status, body, _ = await desk.ask("GET", "/openapi.json")
+async def test_the_description_is_served(dashboard):
+    status, body, _ = await dashboard.ask("GET", "/openapi.json")
     assert status == 200 and body == build_document(ROUTES) and body["openapi"] == "3.1.0"
     start = body["paths"]["/finetune/start-training"]["post"]
     schema = start["requestBody"]["content"]["application/json"]["schema"]
@@ -124,14 +126,14 @@ def test_a_handler_is_described_by_what_it_is_given():
 # ------------------------------------------------------------------------------------------ tried with made-up requests
 
 
-async def furnished(desk):
+async def furnished(dashboard):
     """Something of everything; gives what stands for the places in paths."""
-    desk.store.guilds.record_present([9], 1)
-    desk.store.channels.assign(Channel(9, 5, "oda", "mentions", 1, 1.0))
+    dashboard.store.guilds.record_present([9], 1)
+    dashboard.store.channels.assign(Channel(9, 5, "oda", "mentions", 1, 1.0))
     for _ in range(2):
-        install(desk.store, "oda", guild=9)
-    desk.store.versions.promote("oda", "v1", 1, 2.0)
-    job_id = (await desk.start())[1]["job_id"]
+        install(dashboard.store, "oda", guild=9)
+    dashboard.store.versions.promote("oda", "v1", 1, 2.0)
+    job_id = (await dashboard.start())[1]["job_id"]
     return {"job_id": job_id, "persona_id": "oda", "version": "v2", "slug": "busy", "model": "oda@v1"}
 
 
@@ -175,16 +177,16 @@ def try_operation(operation, mode, examples, url, places):
     return count
 
 
-async def test_made_up_requests_are_answered_as_the_description_says(desk):
-    known = await furnished(desk)
+async def test_made_up_requests_are_answered_as_the_description_says(dashboard):
+    known = await furnished(dashboard)
     operations = sum(len(path) for path in build_document(ROUTES)["paths"].values())
-    asked = await asyncio.to_thread(tried, desk.url, known, 3, (GenerationMode.POSITIVE,))
+    asked = await asyncio.to_thread(tried, dashboard.url, known, 3, (GenerationMode.POSITIVE,))
     assert asked >= operations
-    assert desk.store.jobs.get(known["job_id"]) is not None
+    assert dashboard.store.jobs.get(known["job_id"]) is not None
 
 
 @pytest.mark.slow
-async def test_many_made_up_requests_good_and_bad_find_no_fault(desk):
-    known = await furnished(desk)
-    asked = await asyncio.to_thread(tried, desk.url, known, 60, (GenerationMode.POSITIVE, GenerationMode.NEGATIVE))
+async def test_many_made_up_requests_good_and_bad_find_no_fault(dashboard):
+    known = await furnished(dashboard)
+    asked = await asyncio.to_thread(tried, dashboard.url, known, 60, (GenerationMode.POSITIVE, GenerationMode.NEGATIVE))
     assert asked > 1000

@@ -38,19 +38,19 @@ SHOWN = (
 GIVEN = {"task_type": "persona", "persona": "oda", "recipe": "demo-cpu", "settings": "lora_r=8, learning_rate=2e-4"}
 
 
-async def plan_made(desk, **given):
+async def plan_made(dashboard, **given):
     """The page to which a form leads that is planned, and its address."""
-    status, _, headers = await desk.submit(PATH, **given)
+    status, _, headers = await dashboard.submit(PATH, **given)
     assert status == 303
-    status, page, _ = await desk.page(headers["Location"])
+    status, page, _ = await dashboard.page(headers["Location"])
     assert status == 200
     return page, headers["Location"]
 
 
-async def test_a_plan_shows_lengths_what_does_not_fit_masks_time_memory_and_what_is_behind_it(desk):
-    desk.backend.planned = SEEN
-    page, _ = await plan_made(desk, **GIVEN)
-    assert [request.persona for request in desk.backend.plans] == ["oda"]
+async def test_a_plan_shows_lengths_what_does_not_fit_masks_time_memory_and_what_is_behind_it(dashboard):
+    dashboard.backend.planned = SEEN
+    page, _ = await plan_made(dashboard, **GIVEN)
+    assert [request.persona for request in dashboard.backend.plans] == ["oda"]
     for words in SHOWN:
         assert words in page, words
     curl = unescape(page[page.index("curl -X POST") : page.index("</pre>", page.index("curl -X POST"))])
@@ -58,49 +58,49 @@ async def test_a_plan_shows_lengths_what_does_not_fit_masks_time_memory_and_what
     assert sent == {"job_name": "oda", "persona": "oda", "recipe": "demo-cpu",
                     "hyperparameters": {"lora_r": 8, "learning_rate": 2e-4}}  # fmt: skip
     command = "python -m trainer train --persona oda --set lora_r=8 --set learning_rate=0.0002"
-    assert f">UNDERSTUDY_HOME={desk.home} {command}</pre>" in unescape(page)
-    assert not desk.store.jobs.in_state("queued"), "a plan queues nothing"
+    assert f">UNDERSTUDY_HOME={dashboard.home} {command}</pre>" in unescape(page)
+    assert not dashboard.store.jobs.in_state("queued"), "a plan queues nothing"
 
 
-async def test_a_plan_has_an_address_under_which_it_stays_and_no_trainer_runs_again(desk):
-    page, path = await plan_made(desk, **GIVEN)
-    again = (await desk.page(path))[1]
-    assert again == page and len(desk.backend.plans) == 1
+async def test_a_plan_has_an_address_under_which_it_stays_and_no_trainer_runs_again(dashboard):
+    page, path = await plan_made(dashboard, **GIVEN)
+    again = (await dashboard.page(path))[1]
+    assert again == page and len(dashboard.backend.plans) == 1
     assert "lora_r=8, learning_rate=2e-4</textarea>" in page and '<option value="oda" selected>' in page
     for n in range(MAX_STORED_PLANS):
-        await plan_made(desk, **GIVEN, job_name=f"j{n}")
-    status, page, _ = await desk.page(path)
+        await plan_made(dashboard, **GIVEN, job_name=f"j{n}")
+    status, page, _ = await dashboard.page(path)
     assert status == 404 and "This plan has expired" in page and ">Plan it</button>" in page
 
 
-async def test_a_plan_shows_nobodys_words_after_a_forgetting(desk):
-    _, path = await plan_made(desk, **GIVEN)
-    desk.store.erasure_requests.begin("someone", 0.0, "", "{}", "{}")
-    assert (await desk.page(path))[0] == 404
-    assert (await plan_made(desk, **GIVEN))[1] != path
+async def test_a_plan_shows_nobodys_words_after_a_forgetting(dashboard):
+    _, path = await plan_made(dashboard, **GIVEN)
+    dashboard.store.erasure_requests.begin("someone", 0.0, "", "{}", "{}")
+    assert (await dashboard.page(path))[0] == 404
+    assert (await plan_made(dashboard, **GIVEN))[1] != path
 
 
-async def test_a_persona_that_trains_is_planned_with_a_note_that_a_start_would_be_refused(desk):
-    _, job, _ = await desk.start(job_name="first", task_type=None, dataset=None, persona="oda")
-    page, _ = await plan_made(desk, **GIVEN)
+async def test_a_persona_that_trains_is_planned_with_a_note_that_a_start_would_be_refused(dashboard):
+    _, job, _ = await dashboard.start(job_name="first", task_type=None, dataset=None, persona="oda")
+    page, _ = await plan_made(dashboard, **GIVEN)
     says = f"The job {job['job_id']} for oda is queued already."
     assert "A start would be rejected now." in page and says in page and "The plan" in page
-    status, page, _ = await desk.submit(PATH, **GIVEN, start="yes")
+    status, page, _ = await dashboard.submit(PATH, **GIVEN, start="yes")
     assert status == 422 and says in page
     body = {"job_name": "second", "persona": "oda"}
-    status, told, _ = await desk.ask("POST", "/finetune/plan", json=body)
-    assert status == 200 and told["conflict"].startswith(says) and told["samples"]
-    status, told, _ = await desk.ask("POST", "/finetune/plan", json={**body, "persona": "ballast"})
-    assert status == 200 and told["conflict"] is None
+    status, result, _ = await dashboard.ask("POST", "/finetune/plan", json=body)
+    assert status == 200 and result["conflict"].startswith(says) and result["samples"]
+    status, result, _ = await dashboard.ask("POST", "/finetune/plan", json={**body, "persona": "ballast"})
+    assert status == 200 and result["conflict"] is None
 
 
-async def test_what_is_learned_of_a_sample_is_not_below_its_long_beginning(desk):
+async def test_what_is_learned_of_a_sample_is_not_below_its_long_beginning(dashboard):
     card = "".join(f"{n}. Oda never says it.\n" for n in range(300))
     long = MaskPreview(
         parts=((f"{card}Mina: Who are you?\n", False), ("Oda, love.", True)), tokens=2_006, trained_tokens=6
     )
-    desk.backend.planned = SEEN.model_copy(update={"masks": (long,)})
-    page, _ = await plan_made(desk, **GIVEN)
+    dashboard.backend.planned = SEEN.model_copy(update={"masks": (long,)})
+    page, _ = await plan_made(dashboard, **GIVEN)
     folded, shown = page[page.index("<details><summary>What comes before") :].split("</details>")[:2]
     assert "1,974 tokens" in folded and "0. Oda never" in folded and "Mina" not in folded
     assert shown.index("Mina: Who are you?") < shown.index('<mark class="learned">Oda, love.')
@@ -113,28 +113,28 @@ def test_a_short_beginning_is_not_folded(parts):
     assert mask.long_before == "" and "".join(text for text, _ in mask.shown_parts) == "".join(it for it, _ in parts)
 
 
-async def test_start_queues_what_the_body_would(desk):
-    status, _, headers = await desk.submit(PATH, **GIVEN, start="yes")
-    (job,) = desk.store.jobs.in_state("queued")
+async def test_start_queues_what_the_body_would(dashboard):
+    status, _, headers = await dashboard.submit(PATH, **GIVEN, start="yes")
+    (job,) = dashboard.store.jobs.in_state("queued")
     assert status == 303 and headers["Location"] == f"/dashboard/training/{job.job_id}"
     assert job.request.hyperparameters.lora_r == 8 and job.guild_id == 0
 
 
-async def test_a_built_set_is_chosen_by_its_path(desk, tmp_path):
+async def test_a_built_set_is_chosen_by_its_path(dashboard, tmp_path):
     put_set(tmp_path / "home" / "datasets" / "harbour")
-    _, page, _ = await desk.page(f"{PATH}?dataset=datasets/harbour&persona=ballast&task_type=persona")
+    _, page, _ = await dashboard.page(f"{PATH}?dataset=datasets/harbour&persona=ballast&task_type=persona")
     assert '<option value="datasets/harbour" selected>' in page
-    await plan_made(desk, persona="ballast", dataset="datasets/harbour")
-    assert desk.backend.plans[-1].dataset_path == "datasets/harbour"
+    await plan_made(dashboard, persona="ballast", dataset="datasets/harbour")
+    assert dashboard.backend.plans[-1].dataset_path == "datasets/harbour"
 
 
-async def test_what_does_not_fit_into_memory_is_shown_with_what_would(desk, monkeypatch):
+async def test_what_does_not_fit_into_memory_is_shown_with_what_would(dashboard, monkeypatch):
     from bot.training.training_plan import MemoryOption
 
     monkeypatch.setattr("bot.web.pages.data.plan_pages.available_memory_bytes", lambda: 2 * 2**30)
     lighter = (MemoryOption(set={"per_device_train_batch_size": 1}, memory_bytes=2**30),)
-    desk.backend.planned = SEEN.model_copy(update={"lighter": lighter})
-    page, _ = await plan_made(desk, **GIVEN)
+    dashboard.backend.planned = SEEN.model_copy(update={"lighter": lighter})
+    page, _ = await plan_made(dashboard, **GIVEN)
     assert "does not fit" in page and "per_device_train_batch_size=1" in page
 
 
@@ -150,27 +150,29 @@ async def test_what_does_not_fit_into_memory_is_shown_with_what_would(desk, monk
         ({"dataset": "uploads/gone.json"}, "dataset_path"),
     ],
 )
-async def test_a_wrong_field_is_told_at_its_place_and_the_form_stays_filled(desk, changes, field):
-    status, page, _ = await desk.submit(PATH, **GIVEN | changes)
-    assert status == 422 and f'id="error-{field}"' in page and not desk.store.jobs.in_state("queued")
+async def test_a_wrong_field_is_reported_at_its_place_and_the_form_stays_filled(dashboard, changes, field):
+    status, page, _ = await dashboard.submit(PATH, **GIVEN | changes)
+    assert status == 422 and f'id="error-{field}"' in page and not dashboard.store.jobs.in_state("queued")
     if "settings" in changes:
         assert changes["settings"] in page
 
 
-async def test_a_name_that_is_not_here_is_told_too(desk):
-    status, page, _ = await desk.submit(PATH, **GIVEN | {"dataset": "nowhere"})
+async def test_a_name_that_is_not_here_is_reported_too(dashboard):
+    status, page, _ = await dashboard.submit(PATH, **GIVEN | {"dataset": "nowhere"})
     assert status == 422 and "There is no data set" in unescape(page)
 
 
-async def test_rest_has_the_plan_too(desk):
-    desk.backend.planned = SEEN
-    status, told, _ = await desk.ask("POST", "/finetune/plan", json={"job_name": "oda-1", "persona": "oda"})
+async def test_rest_has_the_plan_too(dashboard):
+    dashboard.backend.planned = SEEN
+    status, result, _ = await dashboard.ask("POST", "/finetune/plan", json={"job_name": "oda-1", "persona": "oda"})
     assert (
-        status == 200 and told["truncation"]["too_long"] == 3 and told["masks"][0]["parts"][1] == ["Oda, love.", True]
+        status == 200
+        and result["truncation"]["too_long"] == 3
+        and result["masks"][0]["parts"][1] == ["Oda, love.", True]
     )
-    assert told["free_bytes"] > 0
-    status, told, _ = await desk.ask("POST", "/finetune/plan", json={"job_name": "oda-1"})
-    assert status == 422 and "persona" in told["detail"]
+    assert result["free_bytes"] > 0
+    status, result, _ = await dashboard.ask("POST", "/finetune/plan", json={"job_name": "oda-1"})
+    assert status == 422 and "persona" in result["detail"]
 
 
 def test_a_form_stands_for_the_body_of_rest_with_nothing_left_empty():
@@ -220,12 +222,12 @@ def test_the_trainers_own_command_asks_for_the_same_run(body):
 
 
 @pytest.mark.parametrize(
-    ("home", "told"),
+    ("home", "result"),
     [("/home/me/.understudy", "run it"), ("/srv/it's mine", """UNDERSTUDY_HOME='/srv/it'"'"'s mine' run it""")],
 )
-def test_a_command_names_the_home_where_it_is_not_the_usual_one(monkeypatch, home, told):
+def test_a_command_names_the_home_where_it_is_not_the_usual_one(monkeypatch, home, result):
     monkeypatch.setenv("HOME", "/home/me")
-    assert shell_command("run it", Path(home)) == told
+    assert shell_command("run it", Path(home)) == result
 
 
 def test_votes_have_no_command():

@@ -12,86 +12,90 @@ from tests.fakes import until
 PROMPT = "Is the ferry late?"
 
 
-async def begin(desk, models=("ballast", "oda"), path="/play/runs", **more):
+async def begin(dashboard, models=("ballast", "oda"), path="/play/runs", **more):
     words = {"opening": PROMPT} if path.endswith("duets") else {"prompt": PROMPT}
     body = {"models": list(models), **words, **more}
-    return (await desk.ask("POST", path, json={name: value for name, value in body.items() if value is not None}))[:2]
+    return (await dashboard.ask("POST", path, json={name: value for name, value in body.items() if value is not None}))[
+        :2
+    ]
 
 
-async def events_of(desk, run, after=None, headers=None):
+async def events_of(dashboard, run, after=None, headers=None):
     """The events of a run until it ends: number, name, data."""
     query = {} if after is None else {"after": str(after)}
-    async with desk.session.get(run["links"]["events"], params=query, headers=headers or {}) as answer:
+    async with dashboard.session.get(run["links"]["events"], params=query, headers=headers or {}) as answer:
         assert answer.status == 200 and answer.content_type == "text/event-stream"
         text = await answer.text()
     found = re.findall(r"id: (\d+)\nevent: (\w+)\ndata: (.*)\n", text)
     return [(int(number), name, json.loads(data)) for number, name, data in found]
 
 
-async def ended(desk, run):
-    await events_of(desk, run)
-    return (await desk.ask("GET", run["links"]["self"]))[1]
+async def ended(dashboard, run):
+    await events_of(dashboard, run)
+    return (await dashboard.ask("GET", run["links"]["self"]))[1]
 
 
-async def test_all_answer_the_same_prompt_from_the_same_seed(desk):
-    put_version(desk.store, "ballast", "v1", live=True)
-    status, run = await begin(desk, ("ballast", "ballast@base", "oda", "base"), temperature=0.4, top_k=9, min_p=0.1)
+async def test_all_answer_the_same_prompt_from_the_same_seed(dashboard):
+    put_version(dashboard.store, "ballast", "v1", live=True)
+    status, run = await begin(
+        dashboard, ("ballast", "ballast@base", "oda", "base"), temperature=0.4, top_k=9, min_p=0.1
+    )
     assert status == 201 and run["kind"] == "together" and run["ended"] is None and "stop" in run["links"]
-    done = await ended(desk, run)
+    done = await ended(dashboard, run)
     assert [line["speaker"]["id"] for line in done["lines"]] == ["ballast@v1", "ballast@base", "oda@base", "base"]
     assert [line["text"].split(" hears")[0] for line in done["lines"]] == ["Ballast", "Ballast", "Oda Marrow", "Nobody"]
     assert {line["seed"] for line in done["lines"]} == {done["seed"]} and done["ended"] == "done"
     assert done["settings"] == {"temperature": 0.4, "top_k": 9, "min_p": 0.1}
-    samplings = [request.sampling for request in desk.engine.requests]
+    samplings = [request.sampling for request in dashboard.engine.requests]
     assert {(one.temperature, one.top_k, one.min_p, one.alternatives) for one in samplings} == {(0.4, 9, 0.1, None)}
     assert all(line["prompt"] == f"<|user|>{PROMPT}" and line["tokens"] == [] for line in done["lines"])
 
 
-async def test_what_happens_is_told_from_the_first_event_on_and_from_any(desk):
-    _, run = await begin(desk)
-    told = await events_of(desk, run)
-    assert [number for number, _, _ in told] == list(range(1, len(told) + 1))
-    assert [name for _, name, _ in told][-1] == "end"
+async def test_what_happens_is_reported_from_the_first_event_on_and_from_any(dashboard):
+    _, run = await begin(dashboard)
+    result = await events_of(dashboard, run)
+    assert [number for number, _, _ in result] == list(range(1, len(result) + 1))
+    assert [name for _, name, _ in result][-1] == "end"
     for at in (0, 1):
-        pieces = [data["text"] for _, name, data in told if name == "piece" and data["line"] == at]
-        [done] = [data for _, name, data in told if name == "done" and data["line"] == at]
+        pieces = [data["text"] for _, name, data in result if name == "piece" and data["line"] == at]
+        [done] = [data for _, name, data in result if name == "done" and data["line"] == at]
         assert "".join(pieces) == done["text"] and done["state"] == "done"
-    assert await events_of(desk, run, after=3) == told[3:]
-    assert await events_of(desk, run, after=1, headers={"Last-Event-ID": "5"}) == told[5:]
-    assert await events_of(desk, run, after=10_000) == []
+    assert await events_of(dashboard, run, after=3) == result[3:]
+    assert await events_of(dashboard, run, after=1, headers={"Last-Event-ID": "5"}) == result[5:]
+    assert await events_of(dashboard, run, after=10_000) == []
 
 
-async def test_who_comes_in_the_middle_hears_the_rest_as_it_is_made(desk):
-    desk.engine.free.clear()
-    _, run = await begin(desk, ["oda"])
-    hearing = asyncio.create_task(events_of(desk, run, after=2))
+async def test_who_comes_in_the_middle_receives_the_rest_as_it_is_made(dashboard):
+    dashboard.engine.free.clear()
+    _, run = await begin(dashboard, ["oda"])
+    hearing = asyncio.create_task(events_of(dashboard, run, after=2))
     await asyncio.sleep(0.05)
     assert not hearing.done()
-    desk.engine.free.set()
-    told = await asyncio.wait_for(hearing, 3)
-    assert [name for _, name, _ in told] == ["piece", "done", "end"]
-    assert told[0][2]["text"] == f"hears: {PROMPT}"
+    dashboard.engine.free.set()
+    result = await asyncio.wait_for(hearing, 3)
+    assert [name for _, name, _ in result] == ["piece", "done", "end"]
+    assert result[0][2]["text"] == f"hears: {PROMPT}"
 
 
-async def test_stop_leaves_what_there_is(desk):
-    desk.engine.free.clear()
-    _, run = await begin(desk)
-    await until(lambda: len(desk.engine.requests) == 2)
-    status, _, _ = await desk.ask("POST", run["links"]["stop"])
-    done = await ended(desk, run)
+async def test_stop_leaves_what_there_is(dashboard):
+    dashboard.engine.free.clear()
+    _, run = await begin(dashboard)
+    await until(lambda: len(dashboard.engine.requests) == 2)
+    status, _, _ = await dashboard.ask("POST", run["links"]["stop"])
+    done = await ended(dashboard, run)
     assert status == 200 and done["ended"] == "stopped" and "stop" not in done["links"]
     assert [line["state"] for line in done["lines"]] == ["stopped"] * 2
     assert done["lines"][0]["text"] == "Ballast" and done["lines"][0]["finish"] == "cancelled"
 
 
-async def test_a_talk_goes_on_with_the_speakers_it_had(desk):
-    put_version(desk.store, "ballast", "v1", live=True)
-    first = await ended(desk, (await begin(desk))[1])
-    put_version(desk.store, "ballast", "v2", live=True)
-    status, again = await begin(desk, models=(), prompt="And tomorrow?", after=first["id"])
+async def test_a_talk_goes_on_with_the_speakers_it_had(dashboard):
+    put_version(dashboard.store, "ballast", "v1", live=True)
+    first = await ended(dashboard, (await begin(dashboard))[1])
+    put_version(dashboard.store, "ballast", "v2", live=True)
+    status, again = await begin(dashboard, models=(), prompt="And tomorrow?", after=first["id"])
     assert status == 201
-    await ended(desk, again)
-    ballast, oda = desk.engine.requests[-2:]
+    await ended(dashboard, again)
+    ballast, oda = dashboard.engine.requests[-2:]
     assert ballast.adapter.version == "v1"
     assert [(turn.name, turn.text, turn.by_persona) for turn in ballast.turns] == [
         ("Guest", PROMPT, False), ("Ballast", f"Ballast hears: {PROMPT}", True), ("Guest", "And tomorrow?", False),
@@ -99,24 +103,24 @@ async def test_a_talk_goes_on_with_the_speakers_it_had(desk):
     assert oda.turns[1].text == f"Oda Marrow hears: {PROMPT}"
 
 
-async def test_one_that_fails_keeps_the_others_from_nothing(desk):
+async def test_one_that_fails_keeps_the_others_from_nothing(dashboard):
     def script(request):
         if request.persona.id == "oda":
             raise ValueError("a slip of ours")
         return ["Fine."]
 
-    desk.engine.script = script
-    done = await ended(desk, (await begin(desk))[1])
+    dashboard.engine.script = script
+    done = await ended(dashboard, (await begin(dashboard))[1])
     ballast, oda = done["lines"]
     assert (ballast["state"], oda["state"]) == ("done", "failed")
     assert "in the log under" in oda["error"] and "slip" not in oda["error"]
-    desk.engine.full = True
-    done = await ended(desk, (await begin(desk))[1])
+    dashboard.engine.full = True
+    done = await ended(dashboard, (await begin(dashboard))[1])
     assert all("9 replies are waiting" in line["error"] for line in done["lines"])
 
 
-async def test_tokens_are_told_when_asked_for(desk):
-    done = await ended(desk, (await begin(desk, ["oda"], alternatives=2))[1])
+async def test_tokens_are_reported_when_asked_for(dashboard):
+    done = await ended(dashboard, (await begin(dashboard, ["oda"], alternatives=2))[1])
     token = done["lines"][0]["tokens"][0]
     assert token["text"] == "Oda" and token["probability"] == pytest.approx(0.6065, abs=1e-3)
     assert [other["text"] for other in token["alternatives"]] == ["tide", "rope"]
@@ -129,34 +133,34 @@ async def test_tokens_are_told_when_asked_for(desk):
      ({"max_new_tokens": 5000}, "max_new_tokens"), ({"alternatives": 11}, "alternatives"), ({"seed": -1}, "seed"),
      ({"colour": "red"}, "colour")],
 )  # fmt: skip
-async def test_what_cannot_be_is_named(desk, more, field):
-    status, problem = await begin(desk, **more)
+async def test_what_cannot_be_is_named(dashboard, more, field):
+    status, problem = await begin(dashboard, **more)
     assert status == 422 and problem["errors"][0]["field"].split(".")[0] == field
-    assert desk.engine.requests == []
+    assert dashboard.engine.requests == []
 
 
-async def test_runs_that_are_not_there_and_runs_that_still_run(desk):
+async def test_runs_that_are_not_there_and_runs_that_still_run(dashboard):
     for method, path in (("GET", "/play/runs/x"), ("GET", "/play/runs/x/events"), ("POST", "/play/runs/x/stop")):
-        assert (await desk.ask(method, path))[0] == 404
-    assert (await begin(desk, models=(), after="x"))[0] == 404
-    desk.engine.free.clear()
-    runs = [(await begin(desk, ["oda"]))[1] for _ in range(4)]
-    status, problem = await begin(desk, ["oda"])
+        assert (await dashboard.ask(method, path))[0] == 404
+    assert (await begin(dashboard, models=(), after="x"))[0] == 404
+    dashboard.engine.free.clear()
+    runs = [(await begin(dashboard, ["oda"]))[1] for _ in range(4)]
+    status, problem = await begin(dashboard, ["oda"])
     assert status == 503 and "4 runs" in problem["detail"]
-    assert (await begin(desk, models=(), after=runs[0]["id"]))[0] == 409
-    desk.engine.free.set()
+    assert (await begin(dashboard, models=(), after=runs[0]["id"]))[0] == 409
+    dashboard.engine.free.set()
     for run in runs:
-        await ended(desk, run)
-    assert (await begin(desk, ["oda"]))[0] == 201
+        await ended(dashboard, run)
+    assert (await begin(dashboard, ["oda"]))[0] == 201
 
 
-async def test_the_latest_runs_are_kept_and_listed_in_pages(desk):
-    made = [await ended(desk, (await begin(desk, ["oda"], prompt=f"number {n}"))[1]) for n in range(34)]
-    _, first, _ = await desk.ask("GET", "/play/runs?limit=20")
-    _, second, _ = await desk.ask("GET", first["links"]["next"])
+async def test_the_latest_runs_are_kept_and_listed_in_pages(dashboard):
+    made = [await ended(dashboard, (await begin(dashboard, ["oda"], prompt=f"number {n}"))[1]) for n in range(34)]
+    _, first, _ = await dashboard.ask("GET", "/play/runs?limit=20")
+    _, second, _ = await dashboard.ask("GET", first["links"]["next"])
     listed = [run["prompt"] for run in (*first["runs"], *second["runs"])]
     assert listed == [f"number {n}" for n in range(33, 1, -1)] and "next" not in second["links"]
-    assert (await desk.ask("GET", made[0]["links"]["self"]))[0] == 404
+    assert (await dashboard.ask("GET", made[0]["links"]["self"]))[0] == 404
 
 
 # ------------------------------------------------------------------------------------------------ duets
@@ -168,137 +172,144 @@ def counted():
     return lambda request: [f"{request.persona.name} says ", f"{words[next(count) % 12]}."]
 
 
-async def test_a_duet_takes_turns_and_ends(desk):
-    desk.engine.script = counted()
-    status, run = await begin(desk, path="/play/duets", turns=4)
+async def test_a_duet_takes_turns_and_ends(dashboard):
+    dashboard.engine.script = counted()
+    status, run = await begin(dashboard, path="/play/duets", turns=4)
     assert status == 201 and run["kind"] == "duet"
-    done = await ended(desk, run)
+    done = await ended(dashboard, run)
     assert [line["speaker"]["persona"] for line in done["lines"]] == ["ballast", "oda"] * 2
     assert done["ended"] == "all turns taken" and done["settings"] == {"turns": 4}
-    assert [turn.name for turn in desk.engine.requests[3].turns] == ["Guest", "Ballast", "Oda Marrow", "Ballast"]
+    assert [turn.name for turn in dashboard.engine.requests[3].turns] == ["Guest", "Ballast", "Oda Marrow", "Ballast"]
 
 
-async def test_a_duet_ends_when_it_goes_round_is_stopped_or_cannot_go_on(desk):
-    desk.engine.script = lambda _: ["Soup, and soup."]
-    done = await ended(desk, (await begin(desk, path="/play/duets", turns=20))[1])
+async def test_a_duet_ends_when_it_goes_round_is_stopped_or_cannot_go_on(dashboard):
+    dashboard.engine.script = lambda _: ["Soup, and soup."]
+    done = await ended(dashboard, (await begin(dashboard, path="/play/duets", turns=20))[1])
     assert done["ended"] == "it began to repeat itself" and len(done["lines"]) == 2
-    desk.engine.full = True
-    done = await ended(desk, (await begin(desk, path="/play/duets"))[1])
+    dashboard.engine.full = True
+    done = await ended(dashboard, (await begin(dashboard, path="/play/duets"))[1])
     assert done["ended"] == "broken off" and done["lines"][0]["state"] == "failed"
-    desk.engine.full, desk.engine.script = False, counted()
-    desk.engine.free.clear()
-    _, run = await begin(desk, path="/play/duets")
-    await until(lambda: desk.engine.requests and desk.engine.requests[-1].persona.id == "ballast")
-    await desk.ask("POST", run["links"]["stop"])
-    assert (await ended(desk, run))["ended"] == "stopped"
+    dashboard.engine.full, dashboard.engine.script = False, counted()
+    dashboard.engine.free.clear()
+    _, run = await begin(dashboard, path="/play/duets")
+    await until(lambda: dashboard.engine.requests and dashboard.engine.requests[-1].persona.id == "ballast")
+    await dashboard.ask("POST", run["links"]["stop"])
+    assert (await ended(dashboard, run))["ended"] == "stopped"
 
 
-async def test_a_persona_may_talk_with_another_version_of_itself_but_not_with_nobody(desk):
-    put_version(desk.store, "oda", "v1")
-    desk.engine.script = counted()
-    done = await ended(desk, (await begin(desk, ("oda@v1", "oda@base"), path="/play/duets", turns=2))[1])
+async def test_a_persona_may_talk_with_another_version_of_itself_but_not_with_nobody(dashboard):
+    put_version(dashboard.store, "oda", "v1")
+    dashboard.engine.script = counted()
+    done = await ended(dashboard, (await begin(dashboard, ("oda@v1", "oda@base"), path="/play/duets", turns=2))[1])
     assert [line["speaker"]["version"] for line in done["lines"]] == ["v1", None]
     for models in (("oda", "base"), ("oda",), ("oda", "thrip", "ballast")):
-        assert (await begin(desk, models, path="/play/duets"))[0] == 422
-    assert (await begin(desk, path="/play/duets", turns=21))[0] == 422
+        assert (await begin(dashboard, models, path="/play/duets"))[0] == 422
+    assert (await begin(dashboard, path="/play/duets", turns=21))[0] == 422
 
 
 # ------------------------------------------------------------------------------------------------ pages
 
 
-async def test_forms_do_it_all_without_a_script(desk):
-    put_version(desk.store, "ballast", "v1", live=True)
-    status, text, _ = await desk.page("/dashboard/play?with=ballast@v1&with=oda@base&temperature=0.3&seed=5")
+async def test_forms_do_it_all_without_a_script(dashboard):
+    put_version(dashboard.store, "ballast", "v1", live=True)
+    status, text, _ = await dashboard.page("/dashboard/play?with=ballast@v1&with=oda@base&temperature=0.3&seed=5")
     assert status == 200 and text.count("selected>Ballast (v1)") == 2 and text.count("selected>Oda Marrow (base") == 2
     assert 'value="0.3"' in text and 'value="5"' in text and "Ballast, live (v1)" in text
     form = [("with", "ballast"), ("with", "oda"), ("with", ""), ("prompt", "Is it <b>late</b>?"), ("seed", "5"),
             ("temperature", ""), ("alternatives", "2")]  # fmt: skip
-    headers = {"Origin": desk.url, "Sec-Fetch-Site": "same-origin", "Accept": "text/html"}
-    async with desk.session.post("/dashboard/play", data=form, headers=headers, allow_redirects=False) as answer:
+    headers = {"Origin": dashboard.url, "Sec-Fetch-Site": "same-origin", "Accept": "text/html"}
+    async with dashboard.session.post("/dashboard/play", data=form, headers=headers, allow_redirects=False) as answer:
         assert answer.status == 303
         place = answer.headers["Location"]
     run_id = place.rsplit("/", 1)[1]
-    await ended(desk, {"links": {"events": f"/play/runs/{run_id}/events", "self": f"/play/runs/{run_id}"}})
-    _, text, _ = await desk.page(place)
+    await ended(dashboard, {"links": {"events": f"/play/runs/{run_id}/events", "self": f"/play/runs/{run_id}"}})
+    _, text, _ = await dashboard.page(place)
     assert "Ballast hears: Is it &lt;b&gt;late&lt;/b&gt;?" in text and "<b>late" not in text
     assert "AI-written · v1" in text and "seed 5" in text and "60.7 %" in text and "Ended: done." in text
     assert "with=ballast%40v1&amp;with=oda%40base&amp;alternatives=2&amp;seed=5" in text or "seed=5" in text
     assert "refresh" not in text and "late" not in re.search(r'href="(/dashboard/play\?[^"]*)"', text)[1]
-    _, part, _ = await desk.page(f"{place}/lines/1")
+    _, part, _ = await dashboard.page(f"{place}/lines/1")
     assert part.lstrip().startswith('<div class="line" id="line-1"') and "Oda Marrow hears" in part
-    assert (await desk.page(f"{place}/lines/2"))[0] == 404
-    status, _, headers = await desk.submit("/dashboard/play", after=run_id, prompt="And now?")
+    assert (await dashboard.page(f"{place}/lines/2"))[0] == 404
+    status, _, headers = await dashboard.submit("/dashboard/play", after=run_id, prompt="And now?")
     assert status == 303 and headers["Location"] != place
-    assert (await desk.page("/dashboard/play"))[1].count("/dashboard/play/runs/") == 2
+    assert (await dashboard.page("/dashboard/play"))[1].count("/dashboard/play/runs/") == 2
 
 
-async def test_what_was_taken_out_of_reply_or_prompt_is_said_under_the_reply(desk):
-    _, run = await begin(desk, ("oda",))
+async def test_what_was_taken_out_of_reply_or_prompt_is_said_under_the_reply(dashboard):
+    _, run = await begin(dashboard, ("oda",))
     page = run["links"]["page"]
-    assert not (await ended(desk, run))["lines"][0]["repeated"] and "repeated itself" not in (await desk.page(page))[1]
-    desk.engine.reply_flags = {"repeated": True, "shortened": True}
-    _, run = await begin(desk, ("oda",))
-    [line] = (await ended(desk, run))["lines"]
-    page = (await desk.page(run["links"]["page"]))[1]
+    assert (
+        not (await ended(dashboard, run))["lines"][0]["repeated"]
+        and "repeated itself" not in (await dashboard.page(page))[1]
+    )
+    dashboard.engine.reply_flags = {"repeated": True, "shortened": True}
+    _, run = await begin(dashboard, ("oda",))
+    [line] = (await ended(dashboard, run))["lines"]
+    page = (await dashboard.page(run["links"]["page"]))[1]
     assert line["repeated"] and "ended at a repetition" in page
     assert line["shortened"] and "its middle was left out" in page and line["finish"] == "stop"
 
 
-async def test_a_page_of_a_run_that_is_being_written(desk):
-    desk.engine.free.clear()
-    status, _, headers = await desk.submit("/dashboard/play", **{"with": "oda", "prompt": PROMPT})
+async def test_a_page_of_a_run_that_is_being_written(dashboard):
+    dashboard.engine.free.clear()
+    status, _, headers = await dashboard.submit("/dashboard/play", **{"with": "oda", "prompt": PROMPT})
     place = headers["Location"]
-    await until(lambda: desk.engine.requests)
+    await until(lambda: dashboard.engine.requests)
     await asyncio.sleep(0.05)
-    _, text, _ = await desk.page(place)
+    _, text, _ = await dashboard.page(place)
     assert status == 303 and "generating" in text and "Oda Marrow" in text
     assert '<noscript><meta http-equiv="refresh"' in text and 'data-after="2"' in text
-    assert (await desk.submit(f"{place}/stop"))[0] == 303
-    await until(lambda: desk.front and True)
+    assert (await dashboard.submit(f"{place}/stop"))[0] == 303
+    await until(lambda: dashboard.front and True)
     await asyncio.sleep(0.1)
-    assert "Ended: stopped." in (await desk.page(place))[1]
+    assert "Ended: stopped." in (await dashboard.page(place))[1]
 
 
-async def test_a_duet_from_the_page(desk):
-    desk.engine.script = counted()
+async def test_a_duet_from_the_page(dashboard):
+    dashboard.engine.script = counted()
     form = [("with", "ballast"), ("with", "oda"), ("opening", "The tide?"), ("turns", "3")]
-    headers = {"Origin": desk.url, "Sec-Fetch-Site": "same-origin", "Accept": "text/html"}
-    async with desk.session.post("/dashboard/play/duet", data=form, headers=headers, allow_redirects=False) as answer:
+    headers = {"Origin": dashboard.url, "Sec-Fetch-Site": "same-origin", "Accept": "text/html"}
+    async with dashboard.session.post(
+        "/dashboard/play/duet", data=form, headers=headers, allow_redirects=False
+    ) as answer:
         place = answer.headers["Location"]
     run_id = place.rsplit("/", 1)[1]
-    await ended(desk, {"links": {"events": f"/play/runs/{run_id}/events", "self": f"/play/runs/{run_id}"}})
-    _, text, _ = await desk.page(place)
+    await ended(dashboard, {"links": {"events": f"/play/runs/{run_id}/events", "self": f"/play/runs/{run_id}"}})
+    _, text, _ = await dashboard.page(place)
     assert text.count("<h3>Ballast") == 2 and text.count("<h3>Oda Marrow") == 1 and "all turns taken" in text
 
 
-async def test_a_form_that_cannot_be_is_answered_with_a_page_that_says_why(desk):
-    status, text, _ = await desk.submit("/dashboard/play", **{"with": "nobody", "prompt": PROMPT})
+async def test_a_form_that_cannot_be_is_answered_with_a_page_that_says_why(dashboard):
+    status, text, _ = await dashboard.submit("/dashboard/play", **{"with": "nobody", "prompt": PROMPT})
     assert status == 422 and "There is no persona" in text and f">\n{PROMPT}</textarea>" in text
     assert "<title>Error: Playground" in text and re.search(r'id="with-1"[^>]* aria-describedby="with-1-error"', text)
     fields = {"with": "oda", "prompt": " ", "temperature": "9", "seed": "5"}
-    status, text, _ = await desk.submit("/dashboard/play", **fields)
+    status, text, _ = await dashboard.submit("/dashboard/play", **fields)
     assert status == 422 and '<a href="#prompt">Your message: must be words, at most 8000 characters</a>' in text
     assert '<a href="#one-temperature">Temperature: must be a number from 0 to 2</a>' in text
     assert re.search(r'id="one-temperature"[^>]*value="9"[^>]*temperature-error" aria-invalid="true"', text)
     assert 'value="5"' in text and 'value="oda" selected' in text and "`errors`" not in text
-    status, text, _ = await desk.submit("/dashboard/play/duet", **{"with": "oda", "opening": "Tide?", "turns": "99"})
+    status, text, _ = await dashboard.submit(
+        "/dashboard/play/duet", **{"with": "oda", "opening": "Tide?", "turns": "99"}
+    )
     assert status == 422 and '<a href="#turns">Turns: must be a whole number' in text and 'value="99"' in text
     assert '<a href="#first">Who answers: ' in text and ">\nTide?</textarea>" in text
 
 
-async def test_a_talk_that_cannot_go_on_keeps_what_was_said(desk):
-    _, run = await begin(desk, ("oda",))
-    await ended(desk, run)
-    status, text, _ = await desk.submit("/dashboard/play", after=run["id"], prompt="And now?", seed="-1")
+async def test_a_talk_that_cannot_go_on_keeps_what_was_said(dashboard):
+    _, run = await begin(dashboard, ("oda",))
+    await ended(dashboard, run)
+    status, text, _ = await dashboard.submit("/dashboard/play", after=run["id"], prompt="And now?", seed="-1")
     assert status == 422 and "Oda Marrow hears" in text and ">\nAnd now?</textarea>" in text
     assert '<a href="#more-seed">' in text and "<title>Error: Side by side: Oda Marrow" in text
-    desk.engine.free.clear()
-    _, run = await begin(desk, ("oda",))
-    status, text, _ = await desk.submit("/dashboard/play", after=run["id"], prompt="And now?")
+    dashboard.engine.free.clear()
+    _, run = await begin(dashboard, ("oda",))
+    status, text, _ = await dashboard.submit("/dashboard/play", after=run["id"], prompt="And now?")
     assert status == 409 and ">\nAnd now?</textarea>" in text and "refresh" not in text
-    status, text, _ = await desk.submit("/dashboard/play", after="gone", prompt="And now?")
+    status, text, _ = await dashboard.submit("/dashboard/play", after="gone", prompt="And now?")
     assert status == 404 and ">\nAnd now?</textarea>" in text and "no longer" not in text
 
 
-async def test_runs_that_are_not_there_are_told(desk):
-    assert (await desk.page("/dashboard/play/runs/x"))[0] == 404
+async def test_runs_that_are_not_there_are_reported(dashboard):
+    assert (await dashboard.page("/dashboard/play/runs/x"))[0] == 404

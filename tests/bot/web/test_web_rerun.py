@@ -32,9 +32,9 @@ def form_in(html):
     return {name: unescape(value) for name, value in (*inputs, *chosen.items())}
 
 
-async def send(desk, path, form, do="start"):
-    own = {"Accept": "text/html", "Origin": desk.url, "Sec-Fetch-Site": "same-origin"}
-    async with desk.session.post(path, data={**form, "do": do}, headers=own) as answer:
+async def send(dashboard, path, form, do="start"):
+    own = {"Accept": "text/html", "Origin": dashboard.url, "Sec-Fetch-Site": "same-origin"}
+    async with dashboard.session.post(path, data={**form, "do": do}, headers=own) as answer:
         return answer.status, str(answer.url), await answer.text()
 
 
@@ -44,33 +44,33 @@ def planned(**changes):
 
 
 @pytest.fixture
-async def run(desk):
+async def run(dashboard):
     """A run whose settings its recipe does not have, and the form for another one of it."""
-    put_job(desk, "j1", job_name="dusk", hyperparameters={"num_train_epochs": 2})
-    put_run(folder_in(desk, "j1"), {"learning_rate": 0.0004})
-    desk.queue.cancel("j1")
-    return form_in(await shown(desk, "/dashboard/training/j1/repeat"))
+    put_job(dashboard, "j1", job_name="dusk", hyperparameters={"num_train_epochs": 2})
+    put_run(folder_in(dashboard, "j1"), {"learning_rate": 0.0004})
+    dashboard.queue.cancel("j1")
+    return form_in(await shown(dashboard, "/dashboard/training/j1/repeat"))
 
 
-async def test_the_form_is_filled_with_what_the_run_used(desk, run):
+async def test_the_form_is_filled_with_what_the_run_used(dashboard, run):
     assert run["job_name"] == "dusk-2" and run["persona"] == "oda" and run["recipe"] == "demo-cpu"
     assert run["set.learning_rate"] == "0.0004" and run["set.target_modules"] == "q_proj, v_proj"
     assert run["set.double_quant"] == "true" and run["set.use_dora"] == ""
-    status, _, html = await send(desk, "/dashboard/training/j1/repeat", run, do="compare")
+    status, _, html = await send(dashboard, "/dashboard/training/j1/repeat", run, do="compare")
     assert status == 200 and "None, except the name." in words(html)
 
 
-async def test_what_is_other_is_shown_before_it_is_queued(desk, run):
+async def test_what_is_other_is_shown_before_it_is_queued(dashboard, run):
     form = run | {"set.seed": "8", "set.learning_rate": "", "recipe": "auto"}
-    status, _, html = await send(desk, "/dashboard/training/j1/repeat", form, do="compare")
+    status, _, html = await send(dashboard, "/dashboard/training/j1/repeat", form, do="compare")
     page = words(html)
     assert status == 200 and "seed 7 8" in page and "learning_rate 0.0004 as the recipe has it" in page
-    assert "recipe demo-cpu auto" in page and desk.store.jobs.in_state("queued") == []
+    assert "recipe demo-cpu auto" in page and dashboard.store.jobs.in_state("queued") == []
 
 
-async def test_what_is_queued_is_the_run_as_it_was_but_for_the_changes(desk, run):
-    status, url, html = await send(desk, "/dashboard/training/j1/repeat", run | {"set.lora_r": "8"})
-    (job,) = desk.store.jobs.in_state("queued")
+async def test_what_is_queued_is_the_run_as_it_was_but_for_the_changes(dashboard, run):
+    status, url, html = await send(dashboard, "/dashboard/training/j1/repeat", run | {"set.lora_r": "8"})
+    (job,) = dashboard.store.jobs.in_state("queued")
     assert status == 200 and url.endswith(f"/dashboard/training/{job.job_id}") and f"Queued as {job.job_id}." in html
     assert f"{PLAN.recipes[0].steps} steps" in words(html)
     asked = job.request.hyperparameters.model_dump(exclude_none=True)
@@ -84,49 +84,49 @@ async def test_what_is_queued_is_the_run_as_it_was_but_for_the_changes(desk, run
     assert (job.request.job_name, job.request.persona, job.guild_id, job.requested_by) == ("dusk-2", "oda", 0, 0)
 
 
-async def test_another_recipe_decides_what_was_not_asked_for(desk, run):
-    desk.backend.planned = planned(recipe="s0-6gb")
-    await send(desk, "/dashboard/training/j1/repeat", run | {"recipe": "s0-6gb", "set.seed": "9"})
-    (job,) = desk.store.jobs.in_state("queued")
+async def test_another_recipe_decides_what_was_not_asked_for(dashboard, run):
+    dashboard.backend.planned = planned(recipe="s0-6gb")
+    await send(dashboard, "/dashboard/training/j1/repeat", run | {"recipe": "s0-6gb", "set.seed": "9"})
+    (job,) = dashboard.store.jobs.in_state("queued")
     assert job.request.recipe == "s0-6gb"
     assert job.request.hyperparameters.model_dump(exclude_none=True) == {"num_train_epochs": 2.0, "seed": 9}
 
 
-async def test_a_wrong_value_is_told_at_its_field_and_nothing_is_queued(desk, run):
+async def test_a_wrong_value_is_reported_at_its_field_and_nothing_is_queued(dashboard, run):
     form = run | {"set.learning_rate": "fast", "set.lora_r": "9000", "set.seed": "8"}
-    status, _, html = await send(desk, "/dashboard/training/j1/repeat", form)
+    status, _, html = await send(dashboard, "/dashboard/training/j1/repeat", form)
     assert status == 422 and "<title>Error: " in html and html.count('<li><a href="#set.') == 2
     assert 'id="set.learning_rate-error"' in html and "learning_rate cannot be" in words(html)
     assert form_in(html)["set.lora_r"] == "9000" and form_in(html)["set.seed"] == "8"
-    status, _, html = await send(desk, "/dashboard/training/j1/repeat", run | {"job_name": "no name!"})
+    status, _, html = await send(dashboard, "/dashboard/training/j1/repeat", run | {"job_name": "no name!"})
     assert status == 422 and 'id="job_name-error"' in html
-    status, _, html = await send(desk, "/dashboard/training/j1/repeat", run | {"dataset": "nowhere"})
+    status, _, html = await send(dashboard, "/dashboard/training/j1/repeat", run | {"dataset": "nowhere"})
     assert status == 422 and "nowhere" in words(html)
-    assert desk.store.jobs.in_state("queued") == []
+    assert dashboard.store.jobs.in_state("queued") == []
 
 
-async def test_what_stands_in_the_way_is_told_in_the_form(desk, run):
-    put_job(desk, "other", job_name="other")
-    status, _, html = await send(desk, "/dashboard/training/j1/repeat", run)
+async def test_what_stands_in_the_way_is_reported_in_the_form(dashboard, run):
+    put_job(dashboard, "other", job_name="other")
+    status, _, html = await send(dashboard, "/dashboard/training/j1/repeat", run)
     assert status == 422 and "The job other for oda is queued already." in words(html) and form_in(html) == run
 
 
-async def test_a_servers_run_is_queued_for_that_server(desk):
-    put_job(desk, "j1", guild=55, by=3)
-    desk.queue.cancel("j1")
-    form = form_in(await shown(desk, "/dashboard/training/j1/repeat"))
-    put_talk(desk.home)
-    status, _, html = await send(desk, "/dashboard/training/j1/repeat", form | {"dataset_path": "talk.jsonl"})
+async def test_a_servers_run_is_queued_for_that_server(dashboard):
+    put_job(dashboard, "j1", guild=55, by=3)
+    dashboard.queue.cancel("j1")
+    form = form_in(await shown(dashboard, "/dashboard/training/j1/repeat"))
+    put_talk(dashboard.home)
+    status, _, html = await send(dashboard, "/dashboard/training/j1/repeat", form | {"dataset_path": "talk.jsonl"})
     assert status == 422 and "A path cannot be named here" in words(html)
-    await send(desk, "/dashboard/training/j1/repeat", form)
-    (job,) = desk.store.jobs.in_state("queued")
+    await send(dashboard, "/dashboard/training/j1/repeat", form)
+    (job,) = dashboard.store.jobs.in_state("queued")
     assert (job.guild_id, job.requested_by, job.channel_id) == (55, 0, 0)
 
 
-async def test_more_memory_than_there_is_is_refused_in_the_form(desk, run):
-    desk.backend.planned = planned(memory_bytes=2**60)
-    status, _, html = await send(desk, "/dashboard/training/j1/repeat", run)
-    assert status == 422 and "GiB of memory" in words(html) and desk.store.jobs.in_state("queued") == []
+async def test_more_memory_than_there_is_is_refused_in_the_form(dashboard, run):
+    dashboard.backend.planned = planned(memory_bytes=2**60)
+    status, _, html = await send(dashboard, "/dashboard/training/j1/repeat", run)
+    assert status == 422 and "GiB of memory" in words(html) and dashboard.store.jobs.in_state("queued") == []
 
 
 def test_every_setting_has_its_place_once():
@@ -156,8 +156,8 @@ def test_settings_are_written_as_they_are_typed():
     ]  # fmt: skip
 
 
-async def test_a_run_by_itself_repeated_is_the_same(desk):
-    job = put_job(desk, "j1", hyperparameters={"seed": 5, "lora_r": 4})
+async def test_a_run_by_itself_repeated_is_the_same(dashboard):
+    job = put_job(dashboard, "j1", hyperparameters={"seed": 5, "lora_r": 4})
     before = OriginalRun(job, job.request, {"seed": 5, "lora_r": 4})
     wanted = parse_rerun_form(before, before.texts)
     assert wanted.body["hyperparameters"] == {"seed": 5, "lora_r": 4} and changed_settings(before, before.texts) == []

@@ -53,27 +53,27 @@ def put_two(home, store, engine):
 
 
 @pytest.fixture
-def versions(desk):
-    """A desk with two versions."""
-    put_two(desk.home, desk.store, desk.engine)
-    return desk
+def versions(dashboard):
+    """A dashboard with two versions."""
+    put_two(dashboard.home, dashboard.store, dashboard.engine)
+    return dashboard
 
 
-async def shown(desk, path, status=200):
+async def shown(dashboard, path, status=200):
     """A page's text."""
-    found, text, _ = await desk.page(path)
+    found, text, _ = await dashboard.page(path)
     assert found == status, text
     return text
 
 
-async def sent(desk, path, **fields):
+async def sent(dashboard, path, **fields):
     """A form's status, and where it leads to."""
-    status, _, headers = await desk.submit(path, **fields)
+    status, _, headers = await dashboard.submit(path, **fields)
     return status, headers.get("Location", "")
 
 
-async def test_without_a_version_it_is_told_how_one_is_made(desk):
-    assert "No version has been trained yet" in await shown(desk, CARDS)
+async def test_without_a_version_it_explains_how_one_is_made(dashboard):
+    assert "No version has been trained yet" in await shown(dashboard, CARDS)
 
 
 async def test_the_list_has_every_version_with_its_verdict(versions):
@@ -196,7 +196,7 @@ async def test_nobody_votes_for_a_member_or_on_what_is_not_there(versions):
     await shown(versions, f"{COMPARE}/{other.seq}", status=404)
 
 
-async def test_what_cannot_be_compared_is_told_where_it_was_asked(versions):
+async def test_what_cannot_be_compared_is_reported_where_it_was_asked(versions):
     text = await shown(versions, f"{COMPARE}?persona=ballast&version=v1&against=v1")
     assert "Name two versions" in text and "Show me two replies" not in text
     await shown(versions, f"{COMPARE}?persona=nobody", status=404)

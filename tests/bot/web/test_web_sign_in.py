@@ -15,7 +15,7 @@ from bot.web.auth import (
     Authenticator,
     FailedLogins,
 )
-from tests.bot.web.conftest import desk_in
+from tests.bot.web.conftest import dashboard_in
 
 TOKEN = "correct-horse-battery-staple-42"
 BEARER = {"Authorization": f"Bearer {TOKEN}"}
@@ -36,16 +36,18 @@ def time():
 
 @pytest.fixture
 async def locked(tmp_path, time):
-    """A desk behind a token, reached by other machines too."""
-    async with desk_in(tmp_path / "home", Authenticator(TOKEN, ("bot.example.org",), is_local=False, now=time)) as made:
+    """A dashboard behind a token, reached by other machines too."""
+    async with dashboard_in(
+        tmp_path / "home", Authenticator(TOKEN, ("bot.example.org",), is_local=False, now=time)
+    ) as made:
         yield made
 
 
-async def signed_in(desk, token=TOKEN, **more):
-    return await desk.submit(SIGN_IN, token=token, **more)
+async def signed_in(dashboard, token=TOKEN, **more):
+    return await dashboard.submit(SIGN_IN, token=token, **more)
 
 
-async def test_without_the_token_nothing_is_told_but_that_it_is_well(locked):
+async def test_without_the_token_nothing_is_reported_but_that_it_is_well(locked):
     for path in ("/finetune/jobs", "/openapi.json", "/personas", "/nowhere", "/problems/busy", "/dashboard"):
         status, body, headers = await locked.ask("GET", path)
         assert (status, body["type"]) == (401, "/problems/sign-in"), path
@@ -95,7 +97,7 @@ async def test_over_https_the_cookie_is_for_https_alone(locked):
         assert answer.status == 303 and "Secure" in answer.headers["Set-Cookie"]
 
 
-async def test_a_wrong_token_is_told_and_says_nothing_more(locked):
+async def test_a_wrong_token_is_reported_and_says_nothing_more(locked):
     status, text, headers = await signed_in(locked, "guess-guess-guess-guess-guess")
     assert status == 401 and "That is not the token." in text and "Set-Cookie" not in headers
     assert 'aria-invalid="true"' in text and "guess-guess" not in text
@@ -177,15 +179,15 @@ async def test_a_page_of_the_named_host_is_ours_and_of_another_is_not(locked):
 
 
 async def test_on_loopback_a_token_that_is_set_is_demanded_too(tmp_path):
-    async with desk_in(tmp_path, Authenticator(TOKEN)) as desk:
-        assert (await desk.ask("GET", "/finetune/jobs"))[0] == 401
-        assert (await desk.ask("GET", "/finetune/jobs", headers={"Host": "192.168.1.5"}))[0] == 403
+    async with dashboard_in(tmp_path, Authenticator(TOKEN)) as dashboard:
+        assert (await dashboard.ask("GET", "/finetune/jobs"))[0] == 401
+        assert (await dashboard.ask("GET", "/finetune/jobs", headers={"Host": "192.168.1.5"}))[0] == 403
 
 
-async def test_without_a_token_nobody_signs_in(desk):
-    status, _, headers = await desk.page(SIGN_IN)
+async def test_without_a_token_nobody_signs_in(dashboard):
+    status, _, headers = await dashboard.page(SIGN_IN)
     assert (status, headers["Location"]) == (303, "/dashboard")
-    assert "Sign out" not in (await desk.page("/dashboard"))[1]
+    assert "Sign out" not in (await dashboard.page("/dashboard"))[1]
 
 
 @pytest.mark.parametrize(

@@ -88,7 +88,7 @@ async def test_when_the_bot_ends_so_do_the_streams(telling):
     await until(telling.closed.is_set, 1)
 
 
-async def test_an_error_in_the_middle_is_told_as_the_last_event(telling, caplog):
+async def test_an_error_in_the_middle_is_reported_as_the_last_event(telling, caplog):
     full = UnderstudyError("The disk is full.", "Free some.")
     for error, words in ((full, '"advice": "Free some."'), (KeyError("x"), "log has")):
         telling.items.put_nowait(("1", "step", 1))

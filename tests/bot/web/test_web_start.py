@@ -25,33 +25,33 @@ GIB = 2**30
 # ------------------------------------------------------------------------------------------------ taken
 
 
-async def test_a_job_is_queued_and_where_it_is_said(desk):
-    status, body, headers = await desk.start()
-    job = desk.store.jobs.get(body["job_id"])
+async def test_a_job_is_queued_and_where_it_is_said(dashboard):
+    status, body, headers = await dashboard.start()
+    job = dashboard.store.jobs.get(body["job_id"])
     assert status == 202 and headers["Location"] == f"/finetune/jobs/{job.job_id}" == body["links"]["self"]
     assert (body["state"], body["place"], body["guild"]) == ("queued", 1, "0") == (job.state, 1, str(job.guild_id))
     assert (body["plan"]["steps"], body["plan"]["memory_bytes"]) == (30, 4 * GIB) and body["notes"] == []
-    assert (await desk.start(job_name="second"))[1]["place"] == 2
+    assert (await dashboard.start(job_name="second"))[1]["place"] == 2
 
 
-async def test_without_a_base_model_the_served_one_is_meant(desk):
-    _, body, _ = await desk.start()
+async def test_without_a_base_model_the_served_one_is_meant(dashboard):
+    _, body, _ = await dashboard.start()
     assert body["request"]["base_model"] == "embedded"
 
 
-async def test_a_persona_takes_its_own_log(desk):
-    status, body, _ = await desk.start(task_type="persona", persona="oda", dataset=None)
+async def test_a_persona_takes_its_own_log(dashboard):
+    status, body, _ = await dashboard.start(task_type="persona", persona="oda", dataset=None)
     assert status == 202 and body["persona"] == "oda" and body["versions"] == {"live": None, "installed": []}
 
 
-async def test_a_signed_file_folder_or_catalogue_entry_is_material_like_any_other(desk, tmp_path, monkeypatch):
+async def test_a_signed_file_folder_or_catalogue_entry_is_material_like_any_other(dashboard, tmp_path, monkeypatch):
     file = put_talk(tmp_path / "talks")
-    (desk.home / "data" / "set").mkdir(parents=True)
-    (desk.home / "data" / "set" / "a.jsonl").write_text("{}")
+    (dashboard.home / "data" / "set").mkdir(parents=True)
+    (dashboard.home / "data" / "set" / "a.jsonl").write_text("{}")
     signed = 'right = "licensed:CC0-1.0"\nstated_by = "Mina Vale"\nstated_on = 2026-11-20\nwhy = "Free."\n'
-    (desk.home / "data" / "rights.toml").write_text(f'["set"]\n{signed}')
+    (dashboard.home / "data" / "rights.toml").write_text(f'["set"]\n{signed}')
     listed = put_talk(tmp_path / "listed", "more.jsonl", signed=False)
-    (desk.home / "catalogue.toml").write_text(f'[more]\npath = "{listed}"\nformat = "messages"\n{signed}')
+    (dashboard.home / "catalogue.toml").write_text(f'[more]\npath = "{listed}"\nformat = "messages"\n{signed}')
     monkeypatch.chdir(tmp_path)
     for path, right, form in (
         (str(file), "own-writing", None),
@@ -61,56 +61,56 @@ async def test_a_signed_file_folder_or_catalogue_entry_is_material_like_any_othe
         (str(listed), "licensed:CC0-1.0", "messages"),
     ):
         request = TrainingRequest(job_name="a", task_type="dialogue", dataset_path=path)
-        material = desk.backend.catalogue.materials_for(request)[0]
+        material = dashboard.backend.catalogue.materials_for(request)[0]
         assert (material.kind, material.right, material.format) == ("messages", right, form), path
         assert str(tmp_path) not in material.origin, "a data sheet goes with the adapter"
-    status, body, _ = await desk.start(dataset=None, dataset_path=str(file))
-    assert status == 202 and desk.store.jobs.get(body["job_id"]).request.dataset_path == str(file)
+    status, body, _ = await dashboard.start(dataset=None, dataset_path=str(file))
+    assert status == 202 and dashboard.store.jobs.get(body["job_id"]).request.dataset_path == str(file)
 
 
-async def test_members_of_a_server_still_name_no_paths_and_no_other_model(desk, tmp_path):
+async def test_members_of_a_server_still_name_no_paths_and_no_other_model(dashboard, tmp_path):
     for fields in ({"dataset_path": str(put_talk(tmp_path))}, {"dataset": "general-dialogue", "base_model": "other"}):
         request = TrainingRequest(job_name="a", task_type="dialogue", **fields)
-        desk.backend.catalogue.materials_for(request, 0)
+        dashboard.backend.catalogue.materials_for(request, 0)
         with pytest.raises(Exception, match=r"cannot be (named|served) here"):
-            desk.backend.catalogue.materials_for(request, 7)
+            dashboard.backend.catalogue.materials_for(request, 7)
 
 
-async def test_another_base_model_than_the_served_one_trains_and_that_is_said_before(desk, tiny_base, caplog):
-    status, body, _ = await desk.start(base_model=tiny_base.source)
+async def test_another_base_model_than_the_served_one_trains_and_that_is_said_before(dashboard, tiny_base, caplog):
+    status, body, _ = await dashboard.start(base_model=tiny_base.source)
     assert status == 202
     (note,) = body["notes"]
     assert "cannot be served here: this bot serves embedded" in note and "cannot be served here" in caplog.text
-    (again,) = (await desk.ask("GET", body["links"]["self"]))[1]["notes"]
+    (again,) = (await dashboard.ask("GET", body["links"]["self"]))[1]["notes"]
     assert again == note
 
 
 # ------------------------------------------------------------------------------------------------ refused
 
 
-async def test_the_literal_body_passes_the_schema_and_is_refused_with_what_would_work(desk):
+async def test_the_literal_body_passes_the_schema_and_is_refused_with_what_would_work(dashboard):
     assert TrainingRequest(**LITERAL).hyperparameters.per_device_train_batch_size == 4
-    status, body, headers = await desk.ask("POST", POST, json=LITERAL)
+    status, body, headers = await dashboard.ask("POST", POST, json=LITERAL)
     assert status == 422 and headers["Content-Type"] == "application/problem+json"
     assert body["type"] == "/problems/cannot-train"
     errors = {error["field"]: error["detail"] for error in body["errors"]}
     assert "'Qwen/Qwen2.5-3B-Instruct' is not on this machine" in errors["base_model"]
     assert "There is no 'data/oasst2' on this machine" in errors["dataset_path"]
-    assert "from UNDERSTUDY_HOME" in errors["dataset_path"] and desk.store.jobs.page(1) == []
+    assert "from UNDERSTUDY_HOME" in errors["dataset_path"] and dashboard.store.jobs.page(1) == []
     assert body["would_work"] == {
         "job_name": "dialogue_v1", "task_type": "dialogue", "dataset": "general-dialogue",
         "hyperparameters": LITERAL["hyperparameters"],
     }  # fmt: skip
-    assert (await desk.ask("POST", POST, json=body["would_work"]))[0] == 202, "it is true"
+    assert (await dashboard.ask("POST", POST, json=body["would_work"]))[0] == 202, "it is true"
 
 
-async def test_what_would_work_fits_into_memory_too(desk, monkeypatch):
+async def test_what_would_work_fits_into_memory_too(dashboard, monkeypatch):
     monkeypatch.setattr(request_checks, "available_memory_bytes", lambda: 8 * GIB)
-    desk.backend.planned = planned(9 * GIB, [(HALF, 7 * GIB)])
-    would_work = (await desk.ask("POST", POST, json=LITERAL))[1]["would_work"]
+    dashboard.backend.planned = planned(9 * GIB, [(HALF, 7 * GIB)])
+    would_work = (await dashboard.ask("POST", POST, json=LITERAL))[1]["would_work"]
     assert would_work["hyperparameters"] == {**LITERAL["hyperparameters"], **HALF}
-    desk.backend.planned = planned(9 * GIB)
-    status, body, _ = await desk.ask("POST", POST, json=LITERAL)
+    dashboard.backend.planned = planned(9 * GIB)
+    status, body, _ = await dashboard.ask("POST", POST, json=LITERAL)
     assert status == 422 and "would_work" not in body and "would_work" not in body["advice"]
 
 
@@ -124,47 +124,47 @@ async def test_what_would_work_fits_into_memory_too(desk, monkeypatch):
         (lambda home, file: (file.unlink(), file.mkdir(), (file / "a").symlink_to("nowhere")), "cannot be read"),
     ],
 )
-async def test_a_path_without_a_right_or_that_cannot_be_copied(desk, tmp_path, change, said):
+async def test_a_path_without_a_right_or_that_cannot_be_copied(dashboard, tmp_path, change, said):
     file = put_talk(tmp_path / "talks")
-    change(desk.home, file)
-    status, body, _ = await desk.start(dataset=None, dataset_path=str(file))
-    assert status == 422 and desk.store.jobs.page(1) == []
+    change(dashboard.home, file)
+    status, body, _ = await dashboard.start(dataset=None, dataset_path=str(file))
+    assert status == 422 and dashboard.store.jobs.page(1) == []
     (error,) = body["errors"]
     assert error["field"] == "dataset_path"
     assert re.search(said, error["detail"]), error["detail"]
 
 
-async def test_the_bots_own_home_is_no_data_set(desk):
-    for path in (str(desk.home), str(desk.home.parent)):
-        (desk.home.parent / "rights.toml").write_text("")
-        status, body, _ = await desk.start(dataset=None, dataset_path=path)
+async def test_the_bots_own_home_is_no_data_set(dashboard):
+    for path in (str(dashboard.home), str(dashboard.home.parent)):
+        (dashboard.home.parent / "rights.toml").write_text("")
+        status, body, _ = await dashboard.start(dataset=None, dataset_path=path)
         assert status == 422 and "own home" in body["detail"]
 
 
-async def test_discords_talk_needs_what_it_needs_elsewhere(desk, tmp_path):
+async def test_discords_talk_needs_what_it_needs_elsewhere(dashboard, tmp_path):
     file = put_talk(tmp_path / "talks")
     rights = file.parent / "rights.toml"
     rights.write_text(rights.read_text().replace("own-writing", "discord-api"))
-    status, body, _ = await desk.start(dataset=None, dataset_path=str(file))
+    status, body, _ = await dashboard.start(dataset=None, dataset_path=str(file))
     assert status == 422 and "DISCORD_PERMISSION" in str(body["errors"])
 
 
-async def test_a_hub_id_that_was_fetched_needs_an_entry_in_the_catalogue(desk, tmp_path, monkeypatch):
+async def test_a_hub_id_that_was_fetched_needs_an_entry_in_the_catalogue(dashboard, tmp_path, monkeypatch):
     cached = tmp_path / "hub" / "datasets--harbour--talk"
     put_talk(cached / "snapshots" / "abc", signed=False)
     (cached / "refs").mkdir()
     (cached / "refs" / "main").write_text("abc")
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
-    status, body, _ = await desk.start(dataset=None, dataset_path="harbour/talk")
+    status, body, _ = await dashboard.start(dataset=None, dataset_path="harbour/talk")
     assert status == 422 and 'catalogue.toml in UNDERSTUDY_HOME: a table with hub = "harbour/talk"' in str(
         body["errors"]
     )
-    (desk.home / "catalogue.toml").write_text(
+    (dashboard.home / "catalogue.toml").write_text(
         '[talk]\nhub = "harbour/talk"\nright = "licensed:MIT"\nstated_by = "Mina"\nstated_on = 2026-11-20\nwhy = "So."'
     )
-    assert (await desk.start(dataset=None, dataset_path="harbour/talk"))[0] == 202
+    assert (await dashboard.start(dataset=None, dataset_path="harbour/talk"))[0] == 202
     request = TrainingRequest(job_name="a", task_type="dialogue", dataset_path="harbour/talk")
-    material = desk.backend.catalogue.materials_for(request)[0]
+    material = dashboard.backend.catalogue.materials_for(request)[0]
     assert (material.origin, material.right, [file.name for file in material.copies[0][0].iterdir()]) == (
         "harbour/talk", "licensed:MIT", ["talk.jsonl"],
     )  # fmt: skip
@@ -180,13 +180,13 @@ async def test_a_hub_id_that_was_fetched_needs_an_entry_in_the_catalogue(desk, t
         ({"recipe": ""}, "no recipe ''. Known: auto"),
     ],
 )
-async def test_unknown_names_are_told_with_the_known(desk, fields, said):
-    status, body, _ = await desk.start(**fields)
+async def test_unknown_names_are_reported_with_the_known(dashboard, fields, said):
+    status, body, _ = await dashboard.start(**fields)
     assert status == 422 and said in json.dumps(body).replace('\\"', '"')
 
 
-async def test_every_wrong_field_is_named_with_what_is_allowed(desk):
-    status, body, _ = await desk.start(
+async def test_every_wrong_field_is_named_with_what_is_allowed(dashboard):
+    status, body, _ = await dashboard.start(
         job_name="no spaces", seed=1,
         hyperparameters={"learning_rate": 2, "num_train_epochs": 0, "optim": "sgd", "lerning_rate": 1, "lora_r": "x"},
     )  # fmt: skip
@@ -214,21 +214,21 @@ async def test_every_wrong_field_is_named_with_what_is_allowed(desk):
         ({"general": "general-dialogue"}, "general"),
     ],
 )
-async def test_fields_that_do_not_go_together_are_named(desk, fields, field):
-    status, body, _ = await desk.start(**fields)
+async def test_fields_that_do_not_go_together_are_named(dashboard, fields, field):
+    status, body, _ = await dashboard.start(**fields)
     assert status == 422 and [error["field"] for error in body["errors"]] == [field]
 
 
-async def test_what_the_trainer_says_against_it_is_told_without_the_machines_folders(desk, monkeypatch):
+async def test_what_the_trainer_says_against_it_is_reported_without_the_machines_folders(dashboard, monkeypatch):
     async def plan(request, guild_id):
         raise TrainingError(
-            f"/tmp/understudy-preview-ab12/material/talk.jsonl in {desk.home}/x holds no talk.", "Add it."
+            f"/tmp/understudy-preview-ab12/material/talk.jsonl in {dashboard.home}/x holds no talk.", "Add it."
         )
 
-    monkeypatch.setattr(desk.backend, "plan", plan)
-    status, body, _ = await desk.start()
+    monkeypatch.setattr(dashboard.backend, "plan", plan)
+    status, body, _ = await dashboard.start()
     assert (status, body["detail"]) == (422, "talk.jsonl in UNDERSTUDY_HOME/x holds no talk.")
-    assert body["advice"] == "Add it." and desk.store.jobs.page(1) == []
+    assert body["advice"] == "Add it." and dashboard.store.jobs.page(1) == []
 
 
 # ------------------------------------------------------------------------------------------------ memory
@@ -257,11 +257,11 @@ SHORT = {**HALF, "max_length": 320}
         (planned(9 * GIB), None),
     ],
 )
-async def test_what_does_not_fit_is_refused_with_what_would(desk, monkeypatch, plan, would_work):
+async def test_what_does_not_fit_is_refused_with_what_would(dashboard, monkeypatch, plan, would_work):
     monkeypatch.setattr(request_checks, "available_memory_bytes", lambda: 8 * GIB)
-    desk.backend.planned = plan
-    status, body, _ = await desk.start(hyperparameters={"learning_rate": 2e-4, "per_device_train_batch_size": 4})
-    assert status == 422 and body["type"] == "/problems/no-memory" and desk.store.jobs.page(1) == []
+    dashboard.backend.planned = plan
+    status, body, _ = await dashboard.start(hyperparameters={"learning_rate": 2e-4, "per_device_train_batch_size": 4})
+    assert status == 422 and body["type"] == "/problems/no-memory" and dashboard.store.jobs.page(1) == []
     assert "needs about 9.0 GiB of memory; 8.0 GiB are free" in body["detail"]
     assert (body["needed_bytes"], body["free_bytes"]) == (9 * GIB, 8 * GIB)
     if would_work is None:
@@ -271,14 +271,14 @@ async def test_what_does_not_fit_is_refused_with_what_would(desk, monkeypatch, p
         assert body["would_work"] == given
 
 
-async def test_where_nothing_makes_another_model_fit_the_served_one_is_proposed(desk, monkeypatch, tiny_base):
+async def test_where_nothing_makes_another_model_fit_the_served_one_is_proposed(dashboard, monkeypatch, tiny_base):
     monkeypatch.setattr(request_checks, "available_memory_bytes", lambda: 8 * GIB)
 
     async def plan(request, guild_id):
         return planned(9 * GIB if request.base_model == tiny_base.source else 2 * GIB)
 
-    monkeypatch.setattr(desk.backend, "plan", plan)
-    status, body, _ = await desk.start(base_model=tiny_base.source)
+    monkeypatch.setattr(dashboard.backend, "plan", plan)
+    status, body, _ = await dashboard.start(base_model=tiny_base.source)
     assert status == 422
     assert body["would_work"] == {"job_name": "harbour", "task_type": "dialogue", "dataset": "general-dialogue"}
 
@@ -300,77 +300,77 @@ def test_what_a_trainer_holds_counts_as_free(monkeypatch):
 # ------------------------------------------------------------------------------------------------ twice
 
 
-async def test_the_same_key_and_request_are_one_job(desk):
+async def test_the_same_key_and_request_are_one_job(dashboard):
     key = {"Idempotency-Key": "5f1c-ab"}
-    first, again = await desk.start(key), await desk.start(key)
+    first, again = await dashboard.start(key), await dashboard.start(key)
     assert first[0] == again[0] == 202 and first[1]["job_id"] == again[1]["job_id"]
-    assert first[2]["Location"] == again[2]["Location"] and len(desk.backend.plans) == 1
-    assert (await desk.start(key, hyperparameters={"seed": None}))[1]["job_id"] == first[1]["job_id"], (
+    assert first[2]["Location"] == again[2]["Location"] and len(dashboard.backend.plans) == 1
+    assert (await dashboard.start(key, hyperparameters={"seed": None}))[1]["job_id"] == first[1]["job_id"], (
         "it says the same"
     )
-    desk.queue.cancel(first[1]["job_id"])
-    assert (await desk.start(key))[1]["state"] == "cancelled", "a key is used once"
+    dashboard.queue.cancel(first[1]["job_id"])
+    assert (await dashboard.start(key))[1]["state"] == "cancelled", "a key is used once"
 
 
-async def test_the_same_key_with_another_request_is_a_conflict(desk):
+async def test_the_same_key_with_another_request_is_a_conflict(dashboard):
     key = {"Idempotency-Key": "5f1c-ab"}
-    job_id = (await desk.start(key))[1]["job_id"]
-    status, body, _ = await desk.start(key, job_name="other")
+    job_id = (await dashboard.start(key))[1]["job_id"]
+    status, body, _ = await dashboard.start(key, job_name="other")
     assert status == 409 and body["type"] == "/problems/key-used" and body["job"].endswith(job_id)
-    assert (await desk.start({"Idempotency-Key": "another"}, job_name="other"))[0] == 202
+    assert (await dashboard.start({"Idempotency-Key": "another"}, job_name="other"))[0] == 202
 
 
-async def test_sent_twice_at_once_it_is_one_job(desk, monkeypatch):
-    plan = desk.backend.plan
+async def test_sent_twice_at_once_it_is_one_job(dashboard, monkeypatch):
+    plan = dashboard.backend.plan
 
     async def slow(request, guild_id):
         await asyncio.sleep(0.05)
         return await plan(request, guild_id)
 
-    monkeypatch.setattr(desk.backend, "plan", slow)
+    monkeypatch.setattr(dashboard.backend, "plan", slow)
     key = {"Idempotency-Key": "once"}
-    answers = await asyncio.gather(*(desk.start(key) for _ in range(3)))
+    answers = await asyncio.gather(*(dashboard.start(key) for _ in range(3)))
     assert {status for status, _, _ in answers} == {202}
-    assert len({body["job_id"] for _, body, _ in answers}) == 1 == len(desk.store.jobs.page(9))
+    assert len({body["job_id"] for _, body, _ in answers}) == 1 == len(dashboard.store.jobs.page(9))
 
 
 @pytest.mark.parametrize("key", ["", "a b", "x" * 256, "ü"])
-async def test_a_key_that_cannot_be_one_is_refused(desk, key):
-    status, body, _ = await desk.start({"Idempotency-Key": key})
+async def test_a_key_that_cannot_be_one_is_refused(dashboard, key):
+    status, body, _ = await dashboard.start({"Idempotency-Key": key})
     assert status == 400 and "Idempotency-Key" in body["detail"]
 
 
-async def test_jobs_in_the_way_are_a_conflict(desk):
-    first = (await desk.start())[1]["job_id"]
-    status, body, _ = await desk.start()
+async def test_jobs_in_the_way_are_a_conflict(dashboard):
+    first = (await dashboard.start())[1]["job_id"]
+    status, body, _ = await dashboard.start()
     assert status == 409 and first in body["detail"] and body["type"] == "/problems/conflict"
 
 
-async def test_too_many_at_once_are_told_to_wait(desk, monkeypatch):
+async def test_too_many_at_once_are_reported_to_wait(dashboard, monkeypatch):
     held = asyncio.Event()
 
     async def plan(request, guild_id):
         await held.wait()
         return PLAN
 
-    monkeypatch.setattr(desk.backend, "plan", plan)
+    monkeypatch.setattr(dashboard.backend, "plan", plan)
     monkeypatch.setattr(request_checks, "MAX_WAITING_CHECKS", 2)
-    first = [asyncio.create_task(desk.start(job_name=f"j{n}")) for n in range(2)]
+    first = [asyncio.create_task(dashboard.start(job_name=f"j{n}")) for n in range(2)]
     await asyncio.sleep(0.05)
-    status, _, headers = await desk.start(job_name="third")
+    status, _, headers = await dashboard.start(job_name="third")
     assert status == 503 and headers["Retry-After"]
     held.set()
     assert [(await one)[0] for one in first] == [202, 202]
-    assert (await desk.start(job_name="third"))[0] == 202
+    assert (await dashboard.start(job_name="third"))[0] == 202
 
 
-async def test_a_bot_that_ends_while_it_checks_queues_nothing(desk, monkeypatch):
+async def test_a_bot_that_ends_while_it_checks_queues_nothing(dashboard, monkeypatch):
     async def plan(request, guild_id):
-        desk.front.close()
+        dashboard.front.close()
         return PLAN
 
-    monkeypatch.setattr(desk.backend, "plan", plan)
-    assert (await desk.start())[0] == 503 and desk.store.jobs.page(1) == []
+    monkeypatch.setattr(dashboard.backend, "plan", plan)
+    assert (await dashboard.start())[0] == 503 and dashboard.store.jobs.page(1) == []
 
 
 # ------------------------------------------------------------------------------------------------ bad bodies
@@ -383,20 +383,20 @@ async def test_a_bot_that_ends_while_it_checks_queues_nothing(desk, monkeypatch)
         (b"[]", 422), (b"null", 422), (b"{}", 422), (b'{"job_name": "' + b"x" * 70_000 + b'"}', 413),
     ],
 )  # fmt: skip
-async def test_bodies_that_are_none(desk, data, status):
-    answer = await desk.ask("POST", POST, data=data, headers={"Content-Type": "application/json"})
+async def test_bodies_that_are_none(dashboard, data, status):
+    answer = await dashboard.ask("POST", POST, data=data, headers={"Content-Type": "application/json"})
     assert answer[0] == status and answer[1]["status"] == status
 
 
-async def test_a_packed_or_endless_body_is_not_read(desk):
+async def test_a_packed_or_endless_body_is_not_read(dashboard):
     packed = {"Content-Type": "application/json", "Content-Encoding": "gzip"}
-    assert (await desk.ask("POST", POST, data=b"\x1f\x8b", headers=packed))[0] == 415
+    assert (await dashboard.ask("POST", POST, data=b"\x1f\x8b", headers=packed))[0] == 415
 
     async def endless():
         for _ in range(64):
             yield b" " * 2**16
 
-    status, _, _ = await desk.ask("POST", POST, data=endless(), headers={"Content-Type": "application/json"})
+    status, _, _ = await dashboard.ask("POST", POST, data=endless(), headers={"Content-Type": "application/json"})
     assert status == 413
 
 
@@ -415,14 +415,14 @@ HYPER = st.sampled_from([*TrainingRequest.model_fields["hyperparameters"].annota
     changes=st.dictionaries(FIELDS, VALUES, max_size=3), hyper=st.dictionaries(HYPER, VALUES, max_size=3),
     leave=st.sets(FIELDS, max_size=2),
 )  # fmt: skip
-async def test_no_body_is_a_fault(desk, changes, hyper, leave):
+async def test_no_body_is_a_fault(dashboard, changes, hyper, leave):
     body = {**copy.deepcopy(LITERAL), **changes}
     if isinstance(body["hyperparameters"], dict):
         body["hyperparameters"] |= hyper
     body = {field: value for field, value in body.items() if field not in leave}
     data = json.dumps(body).replace("Infinity", "1e999").replace("NaN", "1e999")
-    status, said, _ = await desk.ask("POST", POST, data=data, headers={"Content-Type": "application/json"})
-    assert status in (400, 422) or (status in (202, 409) and desk.store.jobs.page(1))
+    status, said, _ = await dashboard.ask("POST", POST, data=data, headers={"Content-Type": "application/json"})
+    assert status in (400, 422) or (status in (202, 409) and dashboard.store.jobs.page(1))
     if status == 422:
         assert said.get("errors") or said["advice"]
 
@@ -434,8 +434,8 @@ async def test_no_body_is_a_fault(desk, changes, hyper, leave):
         string.ascii_letters + string.digits + "-._~", min_size=1, max_size=6), max_size=4),
     query=st.dictionaries(st.sampled_from(["guild", "limit", "after", "x"]), st.text(max_size=6), max_size=2),
 )  # fmt: skip
-async def test_no_address_is_a_fault(desk, method, path, query):
-    async with desk.session.request(method, "/" + "/".join(path), params=query, allow_redirects=False) as answer:
+async def test_no_address_is_a_fault(dashboard, method, path, query):
+    async with dashboard.session.request(method, "/" + "/".join(path), params=query, allow_redirects=False) as answer:
         assert answer.status < 500
 
 
@@ -447,8 +447,8 @@ async def test_no_address_is_a_fault(desk, method, path, query):
         b"Transfer-Encoding: chunked\r\n\r\nzz\r\n",
     ],
 )
-async def test_a_body_that_breaks_off_is_no_fault(desk, caplog, rest):
-    _, writer = await asyncio.open_connection("127.0.0.1", int(desk.url.rpartition(":")[2]))
+async def test_a_body_that_breaks_off_is_no_fault(dashboard, caplog, rest):
+    _, writer = await asyncio.open_connection("127.0.0.1", int(dashboard.url.rpartition(":")[2]))
     writer.write(
         b"POST " + POST.encode() + b" HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n" + rest
     )
@@ -456,4 +456,4 @@ async def test_a_body_that_breaks_off_is_no_fault(desk, caplog, rest):
     await asyncio.sleep(0.05)
     writer.close()
     await asyncio.sleep(0.1)
-    assert "error " not in caplog.text and (await desk.ask("GET", "/healthz"))[0] == 200
+    assert "error " not in caplog.text and (await dashboard.ask("GET", "/healthz"))[0] == 200

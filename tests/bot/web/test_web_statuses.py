@@ -14,7 +14,7 @@ import pytest
 from bot.web.api.openapi import build_document
 from bot.web.auth import Authenticator
 from bot.web.route_table import ROUTES
-from tests.bot.web.conftest import desk_in
+from tests.bot.web.conftest import dashboard_in
 
 JSON = {"Content-Type": "application/json"}
 LARGE = json.dumps({"x": "y" * 9 * 2**20}).encode()
@@ -41,14 +41,14 @@ def takes_key(operation):
     return any(one["name"] == "Idempotency-Key" for one in operation.get("parameters", ()))
 
 
-async def status(desk, method, path, **more):
-    async with desk.session.request(method, path, **more) as answer:
+async def status(dashboard, method, path, **more):
+    async with dashboard.session.request(method, path, **more) as answer:
         return answer.status
 
 
 @pytest.fixture
 async def locked(tmp_path):
-    async with desk_in(tmp_path / "locked", Authenticator("correct-horse-battery-staple")) as made:
+    async with dashboard_in(tmp_path / "locked", Authenticator("correct-horse-battery-staple")) as made:
         yield made
 
 
@@ -57,11 +57,11 @@ def described(status):
     return [one for one in OPERATIONS if str(status) in one[2]["responses"]]
 
 
-async def given(desk, wanted, **more):
+async def given(dashboard, wanted, **more):
     """What each operation that describes a status answers, where it is not that status."""
     found = {}
     for method, path, _ in described(wanted):
-        answered = await status(desk, method, filled(path), **more)
+        answered = await status(dashboard, method, filled(path), **more)
         if answered != wanted:
             found[f"{method} {path}"] = answered
     return found
@@ -71,24 +71,24 @@ async def test_who_has_no_token_is_refused_by_all_but_the_question_whether_it_is
     assert await given(locked, 401) == {"GET /healthz": 200}
 
 
-async def test_another_host_is_refused_by_all(desk):
-    assert await given(desk, 403, headers={"Host": "example.org"}) == {}
+async def test_another_host_is_refused_by_all(dashboard):
+    assert await given(dashboard, 403, headers={"Host": "example.org"}) == {}
 
 
-async def test_before_the_bot_is_in_all_that_need_it_say_so(desk):
-    desk.front.close()
-    found = await given(desk, 503)
+async def test_before_the_bot_is_in_all_that_need_it_say_so(dashboard):
+    dashboard.front.close()
+    found = await given(dashboard, 503)
     alone = {"GET /openapi.json": 200, "GET /problems/{slug}": 404}
     with_body = {name for name, answered in found.items() if answered in (400, 415)}
     assert {name: found[name] for name in found if name not in with_body} == alone
     for name in with_body:
         method, path = name.split()
-        assert await status(desk, method, filled(path), data=b"{}", headers=JSON) in (422, 503), name
+        assert await status(dashboard, method, filled(path), data=b"{}", headers=JSON) in (422, 503), name
 
 
-async def test_a_fault_inside_is_told_by_all_that_look_into_the_house(desk):
-    desk.front._context.services = cast(Any, SimpleNamespace(home=None))
-    found = await given(desk, 500)
+async def test_a_fault_inside_is_reported_by_all_that_read_the_home(dashboard):
+    dashboard.front._context.services = cast(Any, SimpleNamespace(home=None))
+    found = await given(dashboard, 500)
     with_body = {f"{method} {path}" for method, path, one in OPERATIONS if takes_json(one)}
     assert {answered for name, answered in found.items() if name in with_body} <= {400, 415, 422}
     assert {answered for name, answered in found.items() if name not in with_body} <= {200, 404, 415}
@@ -96,54 +96,58 @@ async def test_a_fault_inside_is_told_by_all_that_look_into_the_house(desk):
 
 
 @pytest.mark.parametrize(("sent", "wanted"), [(b"{", 400), (b"[]", 422), (LARGE, 413)], ids=["broken", "list", "large"])
-async def test_a_body_that_cannot_be_is_refused_by_all_that_take_one(desk, sent, wanted):
+async def test_a_body_that_cannot_be_is_refused_by_all_that_take_one(dashboard, sent, wanted):
     found = {}
     for method, path, one in OPERATIONS:
         if takes_json(one) and one["requestBody"]["required"]:
-            answered = await status(desk, method, filled(path), data=io.BytesIO(sent), headers=JSON)
+            answered = await status(dashboard, method, filled(path), data=io.BytesIO(sent), headers=JSON)
             if answered not in (wanted, 404):  # what is not there may be told first
                 found[f"{method} {path}"] = answered
             assert str(answered) in one["responses"], f"{method} {path}"
     assert found in ({}, {OPENAI: 400})
 
 
-async def test_another_type_than_json_is_refused_by_all_that_take_json(desk):
+async def test_another_type_than_json_is_refused_by_all_that_take_json(dashboard):
     for method, path, one in OPERATIONS:
         if takes_json(one) and one["requestBody"]["required"]:
-            answered = await status(desk, method, filled(path), data=b"x", headers={"Content-Type": "text/plain"})
+            answered = await status(dashboard, method, filled(path), data=b"x", headers={"Content-Type": "text/plain"})
             expected = (400,) if f"{method} {path}" == OPENAI else (404, 415)
             assert answered in expected and str(answered) in one["responses"], f"{method} {path}"
 
 
-async def test_a_query_for_what_there_is_not_is_refused_by_all_that_take_one(desk):
+async def test_a_query_for_what_there_is_not_is_refused_by_all_that_take_one(dashboard):
     found = {}
     for method, path, one in OPERATIONS:
         if any(parameter["in"] == "query" for parameter in one.get("parameters", ())):
-            answered = await status(desk, method, f"{filled(path)}?nonsense=1", headers={"Accept": "application/json"})
+            answered = await status(
+                dashboard, method, f"{filled(path)}?nonsense=1", headers={"Accept": "application/json"}
+            )
             if answered not in (400, 404):
                 found[f"{method} {path}"] = answered
     assert found == {}
 
 
-async def test_keys_are_heeded_by_all_that_take_them(desk):
+async def test_keys_are_heeded_by_all_that_take_them(dashboard):
     for method, path, one in OPERATIONS:
         if not takes_key(one):
             continue
-        assert await status(desk, method, filled(path), headers={"Idempotency-Key": "two words"}) == 400, path
+        assert await status(dashboard, method, filled(path), headers={"Idempotency-Key": "two words"}) == 400, path
         if path != "/finetune/start-training":  # there the job is what is remembered
             key = f"used-{next(keys)}"
-            desk.store.idempotency_keys.begin(hashlib.sha256(key.encode()).digest(), b"another request", time.time())
+            dashboard.store.idempotency_keys.begin(
+                hashlib.sha256(key.encode()).digest(), b"another request", time.time()
+            )
             sent = {"headers": {**JSON, "Idempotency-Key": key}, "data": b"{}"}
-            assert await status(desk, method, filled(path), **sent) == 409, path
+            assert await status(dashboard, method, filled(path), **sent) == 409, path
 
 
-async def test_what_is_not_there_is_told_by_all_that_have_a_place_for_a_name(desk):
+async def test_what_is_not_there_is_reported_by_all_that_have_a_place_for_a_name(dashboard):
     found = {}
     for method, path, one in described(404):
         if "{" not in path:
             continue
         sent = {"data": b"{}", "headers": JSON} if takes_json(one) else {}
-        answered = await status(desk, method, filled(path), **sent)
+        answered = await status(dashboard, method, filled(path), **sent)
         if answered != 404:
             found[f"{method} {path}"] = answered
         assert str(answered) in one["responses"], f"{method} {path}: {answered}"

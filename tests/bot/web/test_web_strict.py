@@ -16,9 +16,9 @@ START = {"job_name": "harbour", "task_type": "dialogue", "dataset": "general-dia
 PLAIN = {"Content-Type": "application/json"}
 
 
-async def chat(desk, **fields):
-    status, told, _ = await desk.ask("POST", "/v1/chat/completions", json=CHAT | fields)
-    return status, told.get("error", {})
+async def chat(dashboard, **fields):
+    status, result, _ = await dashboard.ask("POST", "/v1/chat/completions", json=CHAT | fields)
+    return status, result.get("error", {})
 
 
 @pytest.mark.parametrize(
@@ -35,28 +35,28 @@ async def chat(desk, **fields):
         ("stop", 5, "text of at most 256 characters or a list of at most 16"),
     ],
 )
-async def test_openais_clients_are_told_which_type_is_wanted(desk, field, value, wanted):
-    status, error = await chat(desk, **{field: value})
+async def test_openais_clients_are_reported_which_type_is_wanted(dashboard, field, value, wanted):
+    status, error = await chat(dashboard, **{field: value})
     assert status == 400 and error["param"] == field and error["message"].startswith(f"{field} must be {wanted}")
 
 
-async def test_a_whole_number_is_a_number_too(desk):
-    assert (await chat(desk, temperature=1, top_p=1))[0] == 200
-    assert (await desk.ask("POST", "/play/runs", json=PLAY | {"temperature": 1}))[0] == 201
-    assert (await desk.start(hyperparameters={"num_train_epochs": 1, "target_modules": ["q_proj"]}))[0] == 202
+async def test_a_whole_number_is_a_number_too(dashboard):
+    assert (await chat(dashboard, temperature=1, top_p=1))[0] == 200
+    assert (await dashboard.ask("POST", "/play/runs", json=PLAY | {"temperature": 1}))[0] == 201
+    assert (await dashboard.start(hyperparameters={"num_train_epochs": 1, "target_modules": ["q_proj"]}))[0] == 202
 
 
 @pytest.mark.parametrize("content", ["", "   ", "\n", [{"type": "text", "text": " "}]])
-async def test_a_message_without_words_is_nothing_to_answer(desk, content):
-    status, error = await chat(desk, messages=[{"role": "user", "content": content}])
+async def test_a_message_without_words_is_nothing_to_answer(dashboard, content):
+    status, error = await chat(dashboard, messages=[{"role": "user", "content": content}])
     assert status == 400 and "nothing to answer" in error["message"]
 
 
-async def test_the_gate_is_not_passed_by_a_word(desk):
-    put_version(desk.store, "oda", "v1")
-    status, told, _ = await desk.ask("POST", "/personas/oda/versions/v1/promote", json={"anyway": "yes"})
-    assert status == 422 and desk.store.versions.live("oda") is None
-    assert told["errors"] == [
+async def test_the_gate_is_not_passed_by_a_word(dashboard):
+    put_version(dashboard.store, "oda", "v1")
+    status, result, _ = await dashboard.ask("POST", "/personas/oda/versions/v1/promote", json={"anyway": "yes"})
+    assert status == 422 and dashboard.store.versions.live("oda") is None
+    assert result["errors"] == [
         {"field": "anyway", "pointer": "#/anyway", "detail": "must be true or false", "allowed": "true or false",
          "got": "'yes'"}
     ]  # fmt: skip
@@ -76,10 +76,10 @@ async def test_the_gate_is_not_passed_by_a_word(desk):
         ("/finetune/start-training", START | {"task_type": "odd"}, "Input should be 'persona', 'dialogue' or"),
     ],
 )
-async def test_what_is_wrong_is_said_in_plain_words(desk, path, body, detail):
-    status, told, _ = await desk.ask("POST", path, json=body)
-    assert status == 422 and told["errors"][0]["detail"].startswith(detail)
-    assert len(told["errors"]) == 1 and told["errors"][0]["allowed"]
+async def test_what_is_wrong_is_said_in_plain_words(dashboard, path, body, detail):
+    status, result, _ = await dashboard.ask("POST", path, json=body)
+    assert status == 422 and result["errors"][0]["detail"].startswith(detail)
+    assert len(result["errors"]) == 1 and result["errors"][0]["allowed"]
 
 
 @pytest.mark.parametrize(
@@ -93,26 +93,26 @@ async def test_what_is_wrong_is_said_in_plain_words(desk, path, body, detail):
         (b"", "Expecting value"),
     ],
 )
-async def test_a_body_that_is_no_json_is_told_why(desk, data, why):
+async def test_a_body_that_is_no_json_is_reported_why(dashboard, data, why):
     for path in ("/play/runs", "/v1/chat/completions"):
-        status, told, _ = await desk.ask("POST", path, data=data, headers=PLAIN)
-        assert status == 400 and why in json.dumps(told)
+        status, result, _ = await dashboard.ask("POST", path, data=data, headers=PLAIN)
+        assert status == 400 and why in json.dumps(result)
 
 
-async def test_a_packed_body_is_told_so(desk):
+async def test_a_packed_body_is_reported(dashboard):
     packed = gzip.compress(json.dumps(PLAY).encode())
     headers = PLAIN | {"Content-Encoding": "gzip"}
-    status, told, _ = await desk.ask("POST", "/play/runs", data=packed, headers=headers)
-    assert status == 415 and "compressed (gzip)" in told["detail"] and "without Content-Encoding" in told["advice"]
+    status, result, _ = await dashboard.ask("POST", "/play/runs", data=packed, headers=headers)
+    assert status == 415 and "compressed (gzip)" in result["detail"] and "without Content-Encoding" in result["advice"]
 
 
-async def test_a_persona_that_there_is_not_is_named_by_its_field(desk):
-    status, told, _ = await desk.start(task_type=None, dataset=None, persona="nobody")
-    assert status == 422 and [error["field"] for error in told["errors"]] == ["persona"]
-    assert told["errors"][0]["detail"].startswith("There is no persona 'nobody'.")
+async def test_a_persona_that_there_is_not_is_named_by_its_field(dashboard):
+    status, result, _ = await dashboard.start(task_type=None, dataset=None, persona="nobody")
+    assert status == 422 and [error["field"] for error in result["errors"]] == ["persona"]
+    assert result["errors"][0]["detail"].startswith("There is no persona 'nobody'.")
 
 
-def test_a_default_that_waits_for_a_wrong_field_is_not_told_as_wrong_itself():
+def test_a_default_that_waits_for_a_wrong_field_is_not_reported_as_wrong_itself():
     with pytest.raises(ValidationError) as wrong:
         TrainingRequest.model_validate(START | {"task_type": "odd"})
     assert "task_type" in str(explain_validation_error(wrong.value)) and "recipe" not in str(
@@ -120,9 +120,9 @@ def test_a_default_that_waits_for_a_wrong_field_is_not_told_as_wrong_itself():
     )
 
 
-async def test_a_files_name_is_told_as_it_is(desk):
-    async with desk.session.put("/uploads/true.jsonl", data=b'{"messages": []}\n') as answer:
+async def test_a_files_name_is_reported_as_it_is(dashboard):
+    async with dashboard.session.put("/uploads/true.jsonl", data=b'{"messages": []}\n') as answer:
         assert answer.status == 201
     body = {"name": "harbour", "sources": [{"source": "uploads/true.jsonl"}]}
-    status, told, _ = await desk.ask("POST", "/datasets", json=body)
-    assert status == 422 and "true.jsonl" in told["detail"] and "True" not in told["detail"]
+    status, result, _ = await dashboard.ask("POST", "/datasets", json=body)
+    assert status == 422 and "true.jsonl" in result["detail"] and "True" not in result["detail"]

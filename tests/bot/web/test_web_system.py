@@ -27,13 +27,13 @@ def answered(first_s=0.2, whole_s=1.5):
     return RequestMetrics(first_s, whole_s, 100, 20, "stop")
 
 
-async def text_of(desk, path, **headers):
-    async with desk.session.get(path, headers={"Accept": "text/html", **headers}) as answer:
+async def text_of(dashboard, path, **headers):
+    async with dashboard.session.get(path, headers={"Accept": "text/html", **headers}) as answer:
         return answer.status, await answer.text(), answer.headers
 
 
-async def families(desk):
-    status, text, headers = await text_of(desk, "/metrics")
+async def families(dashboard):
+    status, text, headers = await text_of(dashboard, "/metrics")
     assert status == 200 and headers["Content-Type"].startswith("text/plain; version=")
     return {family.name: family for family in text_string_to_metric_families(text)}
 
@@ -44,13 +44,13 @@ def value(family, **labels):
     return found
 
 
-async def test_metrics_are_what_prometheus_reads(desk):
-    watch = desk.services.metrics
+async def test_metrics_are_what_prometheus_reads(dashboard):
+    watch = dashboard.services.metrics
     watch.reply(answered())
     watch.reply(RequestMetrics(None, 0.1, 0, 0, "failed"))
     request = TrainingRequest(job_name="j", persona="oda")
-    desk.store.jobs.add(NewTrainingJob("a1", 0, 0, 0, request), 1.0)
-    found = await families(desk)
+    dashboard.store.jobs.add(NewTrainingJob("a1", 0, 0, 0, request), 1.0)
+    found = await families(dashboard)
     replies = found["understudy_replies"]
     assert {it.labels["finish"]: it.value for it in replies.samples} == {
         "stop": 1, "length": 0, "cancelled": 0, "failed": 1,
@@ -69,34 +69,34 @@ async def test_metrics_are_what_prometheus_reads(desk):
     assert value(found["understudy_build_info"], **found["understudy_build_info"].samples[0].labels) == 1
 
 
-async def test_names_follow_the_conventions_and_stand_in_the_documentation(desk):
+async def test_names_follow_the_conventions_and_stand_in_the_documentation(dashboard):
     written = DOCS.read_text(encoding="utf-8")
-    for name, family in (await families(desk)).items():
+    for name, family in (await families(dashboard)).items():
         assert re.fullmatch(r"understudy_[a-z_]+", name) and family.documentation
         assert not re.search(r"_(ms|milliseconds|mb|kb|percent)(_|$)", name), "seconds, bytes and shares alone"
         shown = f"{name}_total" if family.type == "counter" else name
         assert f"`{shown}`" in written, f"docs/metrics.md does not tell of {shown}"
-    told = set(re.findall(r"^\| `(understudy_\w+)`", written, re.MULTILINE))
-    there = {f"{name}_total" if it.type == "counter" else name for name, it in (await families(desk)).items()}
-    only_sometimes = {it for it in told if re.search(r"gpu|connected|heartbeat|servers", it)}
-    assert told - only_sometimes == there
+    result = set(re.findall(r"^\| `(understudy_\w+)`", written, re.MULTILINE))
+    there = {f"{name}_total" if it.type == "counter" else name for name, it in (await families(dashboard)).items()}
+    only_sometimes = {it for it in result if re.search(r"gpu|connected|heartbeat|servers", it)}
+    assert result - only_sometimes == there
 
 
-async def test_programs_are_told_the_state(desk):
-    status, told, _ = await desk.ask("GET", "/system")
-    assert status == 200 and told["processes"][0]["what"] == "bot" and told["engine"]["model"] == "a fake"
-    assert told["jobs"] == {"queued": 0, "running": 0, "done": 0, "failed": 0, "cancelled": 0}
-    assert told["first_text"]["replies"] == 0 and told["first_text"]["p50"] is None
-    assert {check["name"] for check in told["health"]} == {"replies", "disk"}
+async def test_programs_are_reported_the_state(dashboard):
+    status, result, _ = await dashboard.ask("GET", "/system")
+    assert status == 200 and result["processes"][0]["what"] == "bot" and result["engine"]["model"] == "a fake"
+    assert result["jobs"] == {"queued": 0, "running": 0, "done": 0, "failed": 0, "cancelled": 0}
+    assert result["first_text"]["replies"] == 0 and result["first_text"]["p50"] is None
+    assert {check["name"] for check in result["health"]} == {"replies", "disk"}
 
 
-async def test_the_page_tells_figures_warnings_permissions_and_escapes_them(desk):
-    services = desk.services
+async def test_the_page_tells_figures_warnings_permissions_and_escapes_them(dashboard):
+    services = dashboard.services
     services.metrics.reply(answered(0.25, 2.0))
     with services.metrics.listening():
         logging.getLogger("bot.test").warning("a <script>alert(1)</script> in %s", services.home)
         logging.getLogger("bot.test").info("nobody has to see this")
-    status, text, headers = await text_of(desk, "/dashboard/system")
+    status, text, headers = await text_of(dashboard, "/dashboard/system")
     assert status == 200 and "script-src 'self'" in headers["Content-Security-Policy"]
     assert "&lt;script&gt;alert(1)" in text and "<script>alert" not in text
     assert "UNDERSTUDY_HOME" in text and str(services.home) not in text and "nobody has to see" not in text
@@ -104,22 +104,22 @@ async def test_the_page_tells_figures_warnings_permissions_and_escapes_them(desk
     assert "Manage Webhooks" in text and "answer under a persona" in text
 
 
-async def test_an_open_page_is_told_again_and_again(desk, monkeypatch):
+async def test_an_open_page_is_reported_again_and_again(dashboard, monkeypatch):
     monkeypatch.setattr(system_page, "REFRESH_INTERVAL_S", 0.05)
-    async with desk.session.get("/dashboard/system/events") as answer:
+    async with dashboard.session.get("/dashboard/system/events") as answer:
         assert answer.content_type == "text/event-stream"
         events = []
         async for line in answer.content:
             if line.startswith(b"data: "):
                 events.append(json.loads(line[6:]))
-                desk.services.metrics.reply(answered())
+                dashboard.services.metrics.reply(answered())
             if len(events) == 2:
                 break
     assert events[0]["figures"]["replies"] == "0" and events[1]["figures"]["replies"] == "1"
     assert events[0]["rows"]["processes"][0][0] == "bot" and events[0]["asking"] is False
 
 
-async def test_the_doctor_looks_when_told_and_what_it_finds_is_shown(desk):
+async def test_the_doctor_looks_when_asked_and_what_it_finds_is_shown(dashboard):
     go, asked = asyncio.Event(), []
 
     async def ask(base_model):
@@ -127,18 +127,18 @@ async def test_the_doctor_looks_when_told_and_what_it_finds_is_shown(desk):
         await go.wait()
         return [BotCheck("torch", "warn", "slow <b>", "wait for it")]
 
-    desk.services.metrics.findings.run_checks = ask
-    _, text, _ = await text_of(desk, "/dashboard/system")
+    dashboard.services.metrics.findings.run_checks = ask
+    _, text, _ = await text_of(dashboard, "/dashboard/system")
     assert "has not checked this machine" in text
     for _ in range(2):
-        own = {"Origin": desk.url, "Content-Type": "application/x-www-form-urlencoded"}
-        async with desk.session.post("/dashboard/system/doctor", headers=own, allow_redirects=False) as answer:
+        own = {"Origin": dashboard.url, "Content-Type": "application/x-www-form-urlencoded"}
+        async with dashboard.session.post("/dashboard/system/doctor", headers=own, allow_redirects=False) as answer:
             assert answer.status == 303 and answer.headers["Location"].startswith("/dashboard/system")
-    _, text, _ = await text_of(desk, "/dashboard/system")
+    _, text, _ = await text_of(dashboard, "/dashboard/system")
     assert "The doctor is checking" in text
     go.set()
-    await until(lambda: not desk.services.metrics.findings.is_running)
-    _, text, _ = await text_of(desk, "/dashboard/system")
+    await until(lambda: not dashboard.services.metrics.findings.is_running)
+    _, text, _ = await text_of(dashboard, "/dashboard/system")
     assert asked == ["embedded"] and "slow &lt;b&gt;" in text and "wait for it" in text
 
 

@@ -16,17 +16,17 @@ from tests.samples import SCORECARD
 GUILD = 9
 
 
-async def test_where_there_is_no_other_page_the_root_leads_to_the_overview(desk):
-    status, _, headers = await desk.page("/")
+async def test_where_there_is_no_other_page_the_root_leads_to_the_overview(dashboard):
+    status, _, headers = await dashboard.page("/")
     assert (status, headers["Location"]) == (302, "/dashboard")
 
 
-async def test_the_overview_tells_who_lives_where_in_which_version(desk):
-    desk.store.guilds.record_present([GUILD], 1)
-    desk.store.channels.assign(Channel(GUILD, 5, "oda", "mentions", 1, 1.0))
-    install(desk.store, "oda")
-    desk.store.versions.promote("oda", "v1", 1, 2.0)
-    status, text, headers = await desk.page("/dashboard")
+async def test_the_overview_tells_who_lives_where_in_which_version(dashboard):
+    dashboard.store.guilds.record_present([GUILD], 1)
+    dashboard.store.channels.assign(Channel(GUILD, 5, "oda", "mentions", 1, 1.0))
+    install(dashboard.store, "oda")
+    dashboard.store.versions.promote("oda", "v1", 1, 2.0)
+    status, text, headers = await dashboard.page("/dashboard")
     assert status == 200 and headers["Content-Type"] == "text/html; charset=utf-8"
     oda = next(card for card in text.split("<article")[1:] if "/dashboard/personas/oda" in card)
     assert ">v1<" in oda and f"server {GUILD}" in oda and "answers when it is mentioned" in oda
@@ -34,35 +34,37 @@ async def test_the_overview_tells_who_lives_where_in_which_version(desk):
     assert 'href="/dashboard" aria-current="page"' in text and 'href="/"' not in text
 
 
-async def test_the_overview_tells_what_trains_and_what_waits(desk):
-    first = (await desk.start())[1]["job_id"]
-    second = (await desk.start(job_name="other"))[1]["job_id"]
-    desk.queue.start()
-    await until(lambda: desk.backend.busy)
-    rows = re.findall(r"<tr><th scope=\"row\">.*?</tr>", (await desk.page("/dashboard"))[1], re.DOTALL)
+async def test_the_overview_tells_what_trains_and_what_waits(dashboard):
+    first = (await dashboard.start())[1]["job_id"]
+    second = (await dashboard.start(job_name="other"))[1]["job_id"]
+    dashboard.queue.start()
+    await until(lambda: dashboard.backend.busy)
+    rows = re.findall(r"<tr><th scope=\"row\">.*?</tr>", (await dashboard.page("/dashboard"))[1], re.DOTALL)
     assert [first in rows[0], "running" in rows[0], second in rows[1], "place 1" in rows[1]] == [True] * 4
 
 
-async def test_what_wants_attention_is_told_until_it_is_seen_to(desk):
-    job_id = (await desk.start())[1]["job_id"]
-    desk.queue.start()
-    await until(lambda: desk.backend.busy)
-    desk.backend.finish(TrainingFailed(f"<b>{desk.home}/full</b> is full.", "Free some space.", can_resume=True))
-    await until(lambda: desk.store.jobs.get(job_id).state == "failed")
-    install(desk.store, "oda", card=SCORECARD.model_copy(update={"verdict": "hold", "reasons": ("It repeats.",)}))
-    desk.store._connection.write("update jobs set finished_at = unixepoch() where job_id = :j", j=job_id)
-    text = (await desk.page("/dashboard"))[1]
+async def test_what_wants_attention_is_reported_until_it_is_seen_to(dashboard):
+    job_id = (await dashboard.start())[1]["job_id"]
+    dashboard.queue.start()
+    await until(lambda: dashboard.backend.busy)
+    dashboard.backend.finish(
+        TrainingFailed(f"<b>{dashboard.home}/full</b> is full.", "Free some space.", can_resume=True)
+    )
+    await until(lambda: dashboard.store.jobs.get(job_id).state == "failed")
+    install(dashboard.store, "oda", card=SCORECARD.model_copy(update={"verdict": "hold", "reasons": ("It repeats.",)}))
+    dashboard.store._connection.write("update jobs set finished_at = unixepoch() where job_id = :j", j=job_id)
+    text = (await dashboard.page("/dashboard"))[1]
     assert "oda v1 is held" in text and "It repeats." in text
-    assert "&lt;b&gt;UNDERSTUDY_HOME/full" in text and str(desk.home) not in text
+    assert "&lt;b&gt;UNDERSTUDY_HOME/full" in text and str(dashboard.home) not in text
     assert "It can go on where it was." in text and f"/dashboard/training/{job_id}" in text
-    desk.store.versions.promote("oda", "v1", 1, 2.0)
-    desk.store._connection.write("update jobs set finished_at = 1 where job_id = :j", j=job_id)
-    assert "Needs attention" not in (await desk.page("/dashboard"))[1]
+    dashboard.store.versions.promote("oda", "v1", 1, 2.0)
+    dashboard.store._connection.write("update jobs set finished_at = 1 where job_id = :j", j=job_id)
+    assert "Needs attention" not in (await dashboard.page("/dashboard"))[1]
 
 
-async def test_pages_run_and_load_nothing_but_the_bots_own(desk):
+async def test_pages_run_and_load_nothing_but_the_bots_own(dashboard):
     for path in ("/dashboard", "/dashboard/nowhere", "/dashboard/sign-in?to=/dashboard/x"):
-        _, text, headers = await desk.page(path)
+        _, text, headers = await dashboard.page(path)
         policy = headers["Content-Security-Policy"]
         if text:
             assert "script-src 'self'" in policy and "unsafe" not in policy and "default-src 'none'" in policy
@@ -71,52 +73,52 @@ async def test_pages_run_and_load_nothing_but_the_bots_own(desk):
         assert headers["X-Content-Type-Options"] == "nosniff" and headers["Cache-Control"] == "no-store"
 
 
-async def test_a_problem_is_a_page_for_a_browser_and_json_for_everybody_else(desk):
-    status, text, headers = await desk.page("/dashboard/nowhere")
+async def test_a_problem_is_a_page_for_a_browser_and_json_for_everybody_else(dashboard):
+    status, text, headers = await dashboard.page("/dashboard/nowhere")
     assert status == 404 and "Not found" in text and headers["Content-Type"].startswith("text/html")
-    status, body, headers = await desk.ask("GET", "/dashboard/nowhere")
+    status, body, headers = await dashboard.ask("GET", "/dashboard/nowhere")
     assert (status, body["type"]) == (404, "/problems/not-found")
     assert headers["Content-Type"] == "application/problem+json"
-    status, _, headers = await desk.page("/nowhere")
+    status, _, headers = await dashboard.page("/nowhere")
     assert status == 404 and headers["Content-Type"] == "application/problem+json", "only the dashboard has pages"
 
 
-async def test_before_the_bot_is_in_a_page_says_so(desk):
-    desk.front.close()
-    status, text, headers = await desk.page("/dashboard")
+async def test_before_the_bot_is_in_a_page_says_so(dashboard):
+    dashboard.front.close()
+    status, text, headers = await dashboard.page("/dashboard")
     assert status == 503 and headers["Retry-After"] and "starting or stopping" in text
 
 
-async def test_files_of_the_pages_come_with_their_types_and_only_those(desk):
-    async with desk.session.get("/dashboard/static/base.css") as answer:
+async def test_files_of_the_pages_come_with_their_types_and_only_those(dashboard):
+    async with dashboard.session.get("/dashboard/static/base.css") as answer:
         assert answer.status == 200 and answer.content_type == "text/css"
         tag = answer.headers["ETag"]
-    async with desk.session.get("/dashboard/static/base.css", headers={"If-None-Match": tag}) as again:
+    async with dashboard.session.get("/dashboard/static/base.css", headers={"If-None-Match": tag}) as again:
         assert again.status == 304
     for name in ("none.css", "..%2Fframe.py", "%2e%2e%2fframe.py", "frame.py", ".css", "base.css%00.js"):
-        assert (await desk.ask("GET", f"/dashboard/static/{name}"))[0] == 404
+        assert (await dashboard.ask("GET", f"/dashboard/static/{name}"))[0] == 404
 
 
 FOREIGN = [{}, {"Origin": "https://example.org"}, {"Origin": "null"}, {"Sec-Fetch-Site": "same-site"}]
 
 
 @pytest.mark.parametrize("headers", FOREIGN)
-async def test_a_form_that_does_not_come_from_a_page_of_ours_is_refused(desk, headers):
-    status, body, _ = await desk.ask("POST", "/dashboard/sign-in", data={"token": "x"}, headers=headers)
+async def test_a_form_that_does_not_come_from_a_page_of_ours_is_refused(dashboard, headers):
+    status, body, _ = await dashboard.ask("POST", "/dashboard/sign-in", data={"token": "x"}, headers=headers)
     assert status == 403 and body["type"] == "/problems/not-from-here"
 
 
-async def test_a_form_that_is_too_large_or_does_not_say_how_large_is_refused(desk):
-    own = {"Origin": desk.url, "Content-Type": "application/x-www-form-urlencoded"}
+async def test_a_form_that_is_too_large_or_does_not_say_how_large_is_refused(dashboard):
+    own = {"Origin": dashboard.url, "Content-Type": "application/x-www-form-urlencoded"}
 
     async def endless():
         yield b"token=x"
 
     for data in (io.BytesIO(b"token=" + b"x" * 2**20), endless()):
-        status, body, _ = await desk.ask("POST", "/dashboard/sign-in", data=data, headers=own)
+        status, body, _ = await dashboard.ask("POST", "/dashboard/sign-in", data=data, headers=own)
         assert status == 413 and body["type"] == "/problems/too-large"
     many = "&".join(f"f{n}=" for n in range(2001)).encode()
-    assert (await desk.ask("POST", "/dashboard/sign-in", data=many, headers=own))[0] == 413
+    assert (await dashboard.ask("POST", "/dashboard/sign-in", data=many, headers=own))[0] == 413
 
 
 def test_what_was_said_is_taken_once_and_not_kept_without_end():

@@ -16,8 +16,8 @@ from tests.samples import SCORECARD
 EVIL = "<script>alert('x')</script>"
 
 
-async def shown(desk, path, status=200):
-    async with desk.session.get(path, headers={"Accept": "text/html"}) as answer:
+async def shown(dashboard, path, status=200):
+    async with dashboard.session.get(path, headers={"Accept": "text/html"}) as answer:
         text = await answer.text()
         assert answer.status == status, text
         return text
@@ -28,9 +28,9 @@ def words(html):
     return " ".join(unescape(re.sub(r"<[^>]*>", " ", html)).split())
 
 
-def put_adapter(desk, job_id, **sheet):
+def put_adapter(dashboard, job_id, **sheet):
     """What a run leaves beside its weights."""
-    adapter = folder_in(desk, job_id) / "adapter"
+    adapter = folder_in(dashboard, job_id) / "adapter"
     (adapter / "report").mkdir(parents=True)
     figures = {"seconds": 125.0, "training_seconds": 80.0, "peak_bytes": 3 * 2**30, "memory_share": 0.375,
                "memory_of": "Test Card 8"}  # fmt: skip
@@ -41,120 +41,124 @@ def put_adapter(desk, job_id, **sheet):
     return adapter
 
 
-async def run_to_end(desk, job_id, outcome):
-    desk.queue.start()
-    await until(lambda: desk.backend.busy)
-    desk.backend.finish(outcome)
-    await until(lambda: desk.store.jobs.get(job_id).state in ("done", "failed"))
+async def run_to_end(dashboard, job_id, outcome):
+    dashboard.queue.start()
+    await until(lambda: dashboard.backend.busy)
+    dashboard.backend.finish(outcome)
+    await until(lambda: dashboard.store.jobs.get(job_id).state in ("done", "failed"))
 
 
 # ------------------------------------------------------------------------------------------------ the list
 
 
-async def test_the_queue_says_who_asked_where_and_why_it_waits(desk):
-    put_job(desk, "runs")
-    desk.queue.start()
-    await until(lambda: desk.backend.busy)
-    put_job(desk, "next", guild=77, by=123)
-    put_job(desk, "last", guild=78, by=124)
-    page = words(await shown(desk, "/dashboard/training"))
+async def test_the_queue_says_who_asked_where_and_why_it_waits(dashboard):
+    put_job(dashboard, "runs")
+    dashboard.queue.start()
+    await until(lambda: dashboard.backend.busy)
+    put_job(dashboard, "next", guild=77, by=123)
+    put_job(dashboard, "last", guild=78, by=124)
+    page = words(await shown(dashboard, "/dashboard/training"))
     assert "oda v1" in page and "the operator" in page
     assert "member 123" in page and "server 77" in page
     assert "oda v1 trains now; one runs at a time." in page and "One other is before it; servers take turns." in page
-    desk.queue.hold()
+    dashboard.queue.hold()
     assert "Nothing begins while a member's data are being forgotten." in words(
-        await shown(desk, "/dashboard/training")
+        await shown(dashboard, "/dashboard/training")
     )
-    desk.queue.go_on()
+    dashboard.queue.go_on()
 
 
-async def test_a_long_list_comes_in_pages_with_each_run_once(desk):
-    made = [put_job(desk, f"j{n}", guild=n).job_id for n in range(1, 61)]
+async def test_a_long_list_comes_in_pages_with_each_run_once(dashboard):
+    made = [put_job(dashboard, f"j{n}", guild=n).job_id for n in range(1, 61)]
     seen, path = [], "/dashboard/training"
     while path:
-        page = await shown(desk, path)
+        page = await shown(dashboard, path)
         seen += re.findall(r'id="of-(j\d+)"', page)
         older = re.search(r'id="older" href="([^"]+)"', page)
         path = unescape(older[1]) if older else ""
     assert seen == made[::-1]
 
 
-async def test_runs_are_found_by_whose_they_are_and_how_they_stand(desk):
-    put_job(desk, "a", guild=1)
-    put_job(desk, "b", guild=2, persona="ballast")
-    desk.queue.cancel("b")
-    put_job(desk, "c", guild=3, persona="ballast")
+async def test_runs_are_found_by_whose_they_are_and_how_they_stand(dashboard):
+    put_job(dashboard, "a", guild=1)
+    put_job(dashboard, "b", guild=2, persona="ballast")
+    dashboard.queue.cancel("b")
+    put_job(dashboard, "c", guild=3, persona="ballast")
 
     async def found(query):
-        return re.findall(r'id="of-(\w+)"', await shown(desk, f"/dashboard/training?{query}"))
+        return re.findall(r'id="of-(\w+)"', await shown(dashboard, f"/dashboard/training?{query}"))
 
     assert await found("persona=ballast") == ["c", "b"] and await found("persona=ballast&state=cancelled") == ["b"]
     assert await found("persona=&state=") == ["c", "b", "a"] and await found("persona=nobody") == []
-    assert "is one of queued" in words(await shown(desk, "/dashboard/training?state=odd", 400))
-    assert "There is no job" in words(await shown(desk, "/dashboard/training?after=none", 404))
+    assert "is one of queued" in words(await shown(dashboard, "/dashboard/training?state=odd", 400))
+    assert "There is no job" in words(await shown(dashboard, "/dashboard/training?after=none", 404))
     assert [
-        job["job_id"] for job in (await desk.ask("GET", "/finetune/jobs?persona=ballast&state=queued"))[1]["jobs"]
+        job["job_id"] for job in (await dashboard.ask("GET", "/finetune/jobs?persona=ballast&state=queued"))[1]["jobs"]
     ] == ["c"]
 
 
-async def test_a_run_that_went_on_took_the_time_of_all_its_attempts_wherever_it_is_said(desk):
-    put_job(desk, "j1")
-    desk.queue.start()
-    await until(lambda: desk.backend.busy)
-    desk.clock.advance(900)
-    tell(folder_in(desk, "j1"), step(1), step(2, seconds=594.0))
-    desk.backend.finish(TrainingFailed("The disk is full.", "Free some.", can_resume=True))
-    await until(lambda: desk.store.jobs.get("j1").state == "failed")
-    assert "9 min 54 s" in words(await shown(desk, "/dashboard/training"))
-    desk.queue.resume("j1")
-    await until(lambda: desk.backend.busy)
-    desk.clock.advance(323)
-    tell(folder_in(desk, "j1"), step(3, seconds=700.0))
-    assert "11 min 40 s of work so far, attempt 1 for" in words(await shown(desk, "/dashboard/training"))
-    tell(folder_in(desk, "j1"), step(20, seconds=917.0), *whole_run()[-1:])
-    desk.backend.finish(TrainingSucceeded(folder_in(desk, "j1") / "adapter", 917.0, SCORECARD))
-    await until(lambda: desk.store.jobs.get("j1").state == "done")
+async def test_a_run_that_went_on_took_the_time_of_all_its_attempts_wherever_it_is_said(dashboard):
+    put_job(dashboard, "j1")
+    dashboard.queue.start()
+    await until(lambda: dashboard.backend.busy)
+    dashboard.clock.advance(900)
+    tell(folder_in(dashboard, "j1"), step(1), step(2, seconds=594.0))
+    dashboard.backend.finish(TrainingFailed("The disk is full.", "Free some.", can_resume=True))
+    await until(lambda: dashboard.store.jobs.get("j1").state == "failed")
+    assert "9 min 54 s" in words(await shown(dashboard, "/dashboard/training"))
+    dashboard.queue.resume("j1")
+    await until(lambda: dashboard.backend.busy)
+    dashboard.clock.advance(323)
+    tell(folder_in(dashboard, "j1"), step(3, seconds=700.0))
+    assert "11 min 40 s of work so far, attempt 1 for" in words(await shown(dashboard, "/dashboard/training"))
+    tell(folder_in(dashboard, "j1"), step(20, seconds=917.0), *whole_run()[-1:])
+    dashboard.backend.finish(TrainingSucceeded(folder_in(dashboard, "j1") / "adapter", 917.0, SCORECARD))
+    await until(lambda: dashboard.store.jobs.get("j1").state == "done")
     for path in ("", "/j1", "/compare?a=j1&b=j1"):
-        page = words(await shown(desk, f"/dashboard/training{path}"))
+        page = words(await shown(dashboard, f"/dashboard/training{path}"))
         assert "15 min 17 s" in page and "5 min 23 s" not in page
 
 
 @pytest.mark.parametrize("name", ["night-run", "oda", "oda-1121-202500"])
-async def test_a_job_is_called_by_its_own_name_where_it_was_given_one(desk, name):
-    put_job(desk, "j1", job_name=name)
+async def test_a_job_is_called_by_its_own_name_where_it_was_given_one(dashboard, name):
+    put_job(dashboard, "j1", job_name=name)
     is_own = name == "night-run"
-    html = await shown(desk, "/dashboard/training/j1")
+    html = await shown(dashboard, "/dashboard/training/j1")
     assert ("<h1>oda v1, night-run</h1>" if is_own else "<h1>oda v1</h1>") in html
-    assert ("oda v1 night-run" in words(await shown(desk, "/dashboard/training"))) is is_own
+    assert ("oda v1 night-run" in words(await shown(dashboard, "/dashboard/training"))) is is_own
 
 
-async def test_nothing_yet_says_what_to_do(desk):
-    page = words(await shown(desk, "/dashboard/training"))
+async def test_nothing_yet_says_what_to_do(dashboard):
+    page = words(await shown(dashboard, "/dashboard/training"))
     assert "Nothing has been trained yet" in page and "/finetune start" in page
 
 
 # ------------------------------------------------------------------------------------------------ one run
 
 
-async def test_a_run_shows_the_settings_it_used_and_not_those_that_were_asked_for(desk):
-    put_job(desk, "j1", hyperparameters={"learning_rate": 0.005})
+async def test_a_run_shows_the_settings_it_used_and_not_those_that_were_asked_for(dashboard):
+    put_job(dashboard, "j1", hyperparameters={"learning_rate": 0.005})
     put_run(
-        folder_in(desk, "j1"), {"learning_rate": 0.0007}, batch=2, accumulation=4, chosen=["It is a small machine."]
+        folder_in(dashboard, "j1"),
+        {"learning_rate": 0.0007},
+        batch=2,
+        accumulation=4,
+        chosen=["It is a small machine."],
     )
-    tell(folder_in(desk, "j1"), *whole_run())
-    page = words(await shown(desk, "/dashboard/training/j1"))
+    tell(folder_in(dashboard, "j1"), *whole_run())
+    page = words(await shown(dashboard, "/dashboard/training/j1"))
     assert "learning_rate 0.0007" in page and "0.005" not in page and "target_modules q_proj, v_proj" in page
     assert "went on with batches of 2, 4 of them a step" in page and "It is a small machine." in page
     assert "Fixed when the run first started" in page
 
 
-async def test_a_run_shows_its_curves_epochs_time_and_share_of_memory(desk):
-    put_job(desk, "j1")
-    put_run(folder_in(desk, "j1"))
-    tell(folder_in(desk, "j1"), *whole_run())
-    put_adapter(desk, "j1", by_source={"log": 90, "lore": 10}, samples={"train": 85, "heldout": 15})
-    await run_to_end(desk, "j1", TrainingSucceeded(folder_in(desk, "j1") / "adapter", 60.0, SCORECARD))
-    html = await shown(desk, "/dashboard/training/j1?smoothing=0.6")
+async def test_a_run_shows_its_curves_epochs_time_and_share_of_memory(dashboard):
+    put_job(dashboard, "j1")
+    put_run(folder_in(dashboard, "j1"))
+    tell(folder_in(dashboard, "j1"), *whole_run())
+    put_adapter(dashboard, "j1", by_source={"log": 90, "lore": 10}, samples={"train": 85, "heldout": 15})
+    await run_to_end(dashboard, "j1", TrainingSucceeded(folder_in(dashboard, "j1") / "adapter", 60.0, SCORECARD))
+    html = await shown(dashboard, "/dashboard/training/j1?smoothing=0.6")
     page = words(html)
     assert html.count('<figure class="chart">') == 5
     assert "Smoothed: sₙ = Σ 0.6ⁿ⁻ⁱ · lossᵢ ⁄ Σ 0.6ⁿ⁻ⁱ, over all i ≤ n" in page
@@ -167,147 +171,151 @@ async def test_a_run_shows_its_curves_epochs_time_and_share_of_memory(desk):
     assert "loss 3.0000 → 2.0000 per token" in page and "data-follow" not in html
 
 
-async def test_an_old_run_without_its_folder_is_known_by_its_adapter(desk):
-    put_job(desk, "j1")
-    adapter = put_adapter(desk, "j1", materials=[{"kind": "log", "origin": "talk.json"}]).rename(desk.home / "kept")
-    folder_in(desk, "j1").rmdir()
+async def test_an_old_run_without_its_folder_is_known_by_its_adapter(dashboard):
+    put_job(dashboard, "j1")
+    adapter = put_adapter(dashboard, "j1", materials=[{"kind": "log", "origin": "talk.json"}]).rename(
+        dashboard.home / "kept"
+    )
+    folder_in(dashboard, "j1").rmdir()
     (adapter / "report" / "steps.csv").write_text(
         "step,epoch,loss,lr,tokens_per_s,memory_bytes,seconds\n1,0.5,3.5,0.001,300,1000,2.0\n2,1,3.25,0.0005,300,1000,4.0\n"
     )
-    await run_to_end(desk, "j1", TrainingSucceeded(adapter, 60.0, SCORECARD))
-    page = words(await shown(desk, "/dashboard/training/j1"))
+    await run_to_end(dashboard, "j1", TrainingSucceeded(adapter, 60.0, SCORECARD))
+    page = words(await shown(dashboard, "/dashboard/training/j1"))
     assert "From the adapter's manifest, as the job's folder no longer exists." in page and "lora_r 99" in page
     assert "training 2 3.25" in page or "3.25" in page
     assert "talk.json" in page and "the job's folder no longer exists." in page
 
 
 @pytest.mark.parametrize("state", ["queued", "cancelled"])
-async def test_a_job_of_which_nothing_is_there_has_a_page(desk, state):
-    put_job(desk, "j1", hyperparameters={"seed": 41})
+async def test_a_job_of_which_nothing_is_there_has_a_page(dashboard, state):
+    put_job(dashboard, "j1", hyperparameters={"seed": 41})
     if state == "cancelled":
-        desk.queue.cancel("j1")
-    page = words(await shown(desk, "/dashboard/training/j1"))
+        dashboard.queue.cancel("j1")
+    page = words(await shown(dashboard, "/dashboard/training/j1"))
     assert "Loss: nothing has been measured yet." in page and "seed 41" in page
     assert "Only the request is known" in page and "There is no log" in page
 
 
-async def test_what_a_run_learned_from_is_not_known_yet_before_it_is_gone(desk):
-    put_job(desk, "j1")
-    desk.queue.start()
-    await until(lambda: desk.backend.busy)
-    page = words(await shown(desk, "/dashboard/training/j1"))
+async def test_what_a_run_learned_from_is_not_known_yet_before_it_is_gone(dashboard):
+    put_job(dashboard, "j1")
+    dashboard.queue.start()
+    await until(lambda: dashboard.backend.busy)
+    page = words(await shown(dashboard, "/dashboard/training/j1"))
     assert "That is not known yet: the run has just begun." in page and "gone" not in page
-    desk.backend.finish(TrainingFailed("The disk is full.", "Free some."))
-    await until(lambda: desk.store.jobs.get("j1").state == "failed")
-    assert "The job's folder, which says so, is gone." in words(await shown(desk, "/dashboard/training/j1"))
-    folder_in(desk, "j1").mkdir(parents=True)
-    assert "The job's folder does not say so." in words(await shown(desk, "/dashboard/training/j1"))
+    dashboard.backend.finish(TrainingFailed("The disk is full.", "Free some."))
+    await until(lambda: dashboard.store.jobs.get("j1").state == "failed")
+    assert "The job's folder, which says so, is gone." in words(await shown(dashboard, "/dashboard/training/j1"))
+    folder_in(dashboard, "j1").mkdir(parents=True)
+    assert "The job's folder does not say so." in words(await shown(dashboard, "/dashboard/training/j1"))
 
 
-async def test_files_that_cannot_be_read_cost_what_stands_in_them_alone(desk):
-    put_job(desk, "j1")
-    folder = folder_in(desk, "j1")
+async def test_files_that_cannot_be_read_cost_what_stands_in_them_alone(dashboard):
+    put_job(dashboard, "j1")
+    folder = folder_in(dashboard, "j1")
     tell(folder, step(1, 3.75), step(2, 3.5))
     with (folder / "events.jsonl").open("a") as file:
         file.write("{half\n")
     (folder / "run.json").write_text('{"recipe": 3')
     (folder / "request.json").write_text("[]")
-    page = words(await shown(desk, "/dashboard/training/j1"))
+    page = words(await shown(dashboard, "/dashboard/training/j1"))
     assert "1 line of its events cannot be read and is left out." in page and "3.5" in page
-    desk.store._connection.write("update jobs set request = '{}', result = '{}' where job_id = 'j1'")
-    page = await shown(desk, "/dashboard/training/j1")
+    dashboard.store._connection.write("update jobs set request = '{}', result = '{}' where job_id = 'j1'")
+    page = await shown(dashboard, "/dashboard/training/j1")
     assert "oda v1" in words(page) and "Repeat with changes" not in page
-    assert "cannot be read" in words(await shown(desk, "/dashboard/training/j1/repeat", 409))
+    assert "cannot be read" in words(await shown(dashboard, "/dashboard/training/j1/repeat", 409))
 
 
-async def test_foreign_text_stays_text(desk):
-    put_job(desk, "j1")
-    folder = folder_in(desk, "j1")
+async def test_foreign_text_stays_text(dashboard):
+    put_job(dashboard, "j1")
+    folder = folder_in(dashboard, "j1")
     put_run(folder, {"optim": EVIL}, chosen=[EVIL], base_model=EVIL)
     tell(folder, Phase(name="training", detail=EVIL))
     (folder / "trainer.log").write_text(f"loading {EVIL}\n")
-    put_adapter(desk, "j1", by_source={EVIL: 3}, samples={"train": 3}, materials=[{"kind": "log", "origin": EVIL}])
-    desk.queue.start()
-    await until(lambda: desk.backend.busy)
-    desk.backend.on_event(Phase(name="training", detail=EVIL))
+    put_adapter(dashboard, "j1", by_source={EVIL: 3}, samples={"train": 3}, materials=[{"kind": "log", "origin": EVIL}])
+    dashboard.queue.start()
+    await until(lambda: dashboard.backend.busy)
+    dashboard.backend.on_event(Phase(name="training", detail=EVIL))
     for path in ("/dashboard/training", "/dashboard/training/j1"):
-        assert EVIL not in await shown(desk, path)
-    desk.backend.finish(TrainingFailed(EVIL, EVIL, can_resume=True))
-    await until(lambda: desk.store.jobs.get("j1").state == "failed")
+        assert EVIL not in await shown(dashboard, path)
+    dashboard.backend.finish(TrainingFailed(EVIL, EVIL, can_resume=True))
+    await until(lambda: dashboard.store.jobs.get("j1").state == "failed")
     for path in ("", "/j1", "/j1/repeat", "/compare?a=j1&b=j1", f"/{EVIL.replace('/', '%2F')}"):
-        html = await shown(desk, f"/dashboard/training{path}", 404 if "%2F" in path else 200)
+        html = await shown(dashboard, f"/dashboard/training{path}", 404 if "%2F" in path else 200)
         assert EVIL not in html and "<script>" not in html
         assert path == "/compare?a=j1&b=j1" or "script" in words(html)
 
 
-async def test_the_log_is_its_tail_without_places_and_without_what_a_terminal_draws(desk):
-    put_job(desk, "j1")
-    folder = folder_in(desk, "j1")
+async def test_the_log_is_its_tail_without_places_and_without_what_a_terminal_draws(dashboard):
+    put_job(dashboard, "j1")
+    folder = folder_in(dashboard, "j1")
     folder.mkdir(parents=True)
     noise = "x" * 100 + "\n"
     (folder / "trainer.log").write_bytes(
-        noise.encode() * (LOG_TAIL_BYTES // 50) + f"reads {desk.home}/jobs/j1/material\n".encode()
+        noise.encode() * (LOG_TAIL_BYTES // 50) + f"reads {dashboard.home}/jobs/j1/material\n".encode()
         + b"Loading: 10%\rLoading: 90%\r\n\x1b[31mred\x1b[0m \xff\n"
     )  # fmt: skip
-    page = await shown(desk, "/dashboard/training/j1")
-    assert "reads UNDERSTUDY_HOME/jobs/j1/material" in page and str(desk.home) not in page
+    page = await shown(dashboard, "/dashboard/training/j1")
+    assert "reads UNDERSTUDY_HOME/jobs/j1/material" in page and str(dashboard.home) not in page
     assert "Loading: 90%" in page and "Loading: 10%" not in page and "red �" in page and "\x1b" not in page
     assert page.count("x" * 100) < 301
-    async with desk.session.get("/finetune/jobs/j1/log") as answer:
+    async with dashboard.session.get("/finetune/jobs/j1/log") as answer:
         log = await answer.text()
-        assert answer.content_type == "text/plain" and log.endswith("red �") and str(desk.home) not in log
+        assert answer.content_type == "text/plain" and log.endswith("red �") and str(dashboard.home) not in log
 
 
 # ------------------------------------------------------------------------------------------------ forms
 
 
-async def post(desk, path, **fields):
-    own = {"Accept": "text/html", "Origin": desk.url, "Sec-Fetch-Site": "same-origin"}
-    async with desk.session.post(path, data=fields, headers=own) as answer:
+async def post(dashboard, path, **fields):
+    own = {"Accept": "text/html", "Origin": dashboard.url, "Sec-Fetch-Site": "same-origin"}
+    async with dashboard.session.post(path, data=fields, headers=own) as answer:
         return answer.status, words(await answer.text())
 
 
-async def test_a_run_is_cancelled_and_let_go_on_by_buttons(desk):
-    put_job(desk, "j1")
-    put_job(desk, "j2", guild=4)
-    status, page = await post(desk, "/dashboard/training/j2/cancel")
-    assert status == 200 and "oda v2 is cancelled." in page and desk.store.jobs.get("j2").state == "cancelled"
-    assert (await post(desk, "/dashboard/training/j2/cancel"))[0] == 409
-    await run_to_end(desk, "j1", TrainingFailed("The disk is full.", "Free some.", can_resume=True))
-    page = await shown(desk, "/dashboard/training/j1")
+async def test_a_run_is_cancelled_and_let_go_on_by_buttons(dashboard):
+    put_job(dashboard, "j1")
+    put_job(dashboard, "j2", guild=4)
+    status, page = await post(dashboard, "/dashboard/training/j2/cancel")
+    assert status == 200 and "oda v2 is cancelled." in page and dashboard.store.jobs.get("j2").state == "cancelled"
+    assert (await post(dashboard, "/dashboard/training/j2/cancel"))[0] == 409
+    await run_to_end(dashboard, "j1", TrainingFailed("The disk is full.", "Free some.", can_resume=True))
+    page = await shown(dashboard, "/dashboard/training/j1")
     assert "The disk is full. Free some." in words(page) and 'action="/dashboard/training/j1/resume"' in page
-    status, page = await post(desk, "/dashboard/training/j1/resume")
-    assert status == 200 and "oda v1 waits again" in page and desk.store.jobs.get("j1").state in ("queued", "running")
-    assert (await post(desk, "/dashboard/training/none/resume"))[0] == 404
+    status, page = await post(dashboard, "/dashboard/training/j1/resume")
+    assert (
+        status == 200 and "oda v1 waits again" in page and dashboard.store.jobs.get("j1").state in ("queued", "running")
+    )
+    assert (await post(dashboard, "/dashboard/training/none/resume"))[0] == 404
 
 
-async def test_two_runs_side_by_side_mark_what_differs(desk):
+async def test_two_runs_side_by_side_mark_what_differs(dashboard):
     for name, rate in (("a", 0.001), ("b", 0.0002)):
-        put_job(desk, name, guild=ord(name))
-        put_run(folder_in(desk, name), {"learning_rate": rate})
-        tell(folder_in(desk, name), *whole_run(20 if name == "a" else 12))
-    html = await shown(desk, "/dashboard/training/compare?a=a&b=b")
+        put_job(dashboard, name, guild=ord(name))
+        put_run(folder_in(dashboard, name), {"learning_rate": rate})
+        tell(folder_in(dashboard, name), *whole_run(20 if name == "a" else 12))
+    html = await shown(dashboard, "/dashboard/training/compare?a=a&b=b")
     page = words(html)
     assert html.count('class="differs"') == 2 and "job_name, learning_rate" in page
     assert re.search(r"learning_rate differs 0.001 0.0002", page) and re.search(r"seed 7 7", page)
     assert "A, oda v1: training, smoothed" in page and "B, oda v2: held out, smoothed" in page
     assert "Steps 20 12" in page and "2.7000 after step 20" in page
-    choice = words(await shown(desk, "/dashboard/training/compare?a=a"))
+    choice = words(await shown(dashboard, "/dashboard/training/compare?a=a"))
     assert "oda v2, queued" in choice and "Settings" not in choice
-    assert (await shown(desk, "/dashboard/training/compare?a=a&b=none", 404)) and RECIPE["seed"] == 7
+    assert (await shown(dashboard, "/dashboard/training/compare?a=a&b=none", 404)) and RECIPE["seed"] == 7
 
 
-async def test_what_is_not_known_of_a_run_yet_is_no_difference_and_what_differs_comes_first(desk):
-    put_job(desk, "a", recipe="s0-6gb")
-    put_run(folder_in(desk, "a"), {"max_steps": None})
-    put_job(desk, "b", guild=2, general="general-dialogue")
+async def test_what_is_not_known_of_a_run_yet_is_no_difference_and_what_differs_comes_first(dashboard):
+    put_job(dashboard, "a", recipe="s0-6gb")
+    put_run(folder_in(dashboard, "a"), {"max_steps": None})
+    put_job(dashboard, "b", guild=2, general="general-dialogue")
     path = "/dashboard/training/compare?a=a&b=b"
-    html = await shown(desk, path)
+    html = await shown(dashboard, path)
     page = words(html)
     assert "3 of 19 differ: job_name, recipe, general. 13 are not known of one of them yet." in page
     assert re.search(r"learning_rate not known 0.001 not known", page)
     places = [html.rindex('class="differs"'), html.index("not known</span>"), html.rindex("not known</span>")]
     assert sorted(places) == places and places[-1] < html.index("persona</th>")
-    put_run(folder_in(desk, "b"), {"max_steps": 30})
-    page = words(await shown(desk, path))
+    put_run(folder_in(dashboard, "b"), {"max_steps": 30})
+    page = words(await shown(dashboard, path))
     assert "4 of 19 differ: job_name, recipe, general, max_steps." in page and "not known" not in page

@@ -38,44 +38,46 @@ def uploads(tmp_path: Path) -> Path:
     return tmp_path / "home" / "uploads"
 
 
-async def ended(desk, path):
+async def ended(dashboard, path):
     """What a page of work says once it has ended."""
     for _ in range(200):
-        _, told, _ = await desk.ask("GET", path)
-        if told["about"]:
-            return told
+        _, result, _ = await dashboard.ask("GET", path)
+        if result["about"]:
+            return result
         await asyncio.sleep(0.05)
     raise AssertionError("it has not ended")
 
 
-async def test_a_file_is_streamed_to_its_place_and_said_back(desk, uploads):
+async def test_a_file_is_streamed_to_its_place_and_said_back(dashboard, uploads):
     pieces = [b"PK\x03\x04", *(bytes([n]) * 300_000 for n in range(9))]
 
     async def body():
         for piece in pieces:
             yield piece
 
-    status, told, headers = await desk.ask("PUT", "/uploads/talk of the quay.zip", data=body())
-    assert status == 201 and told["bytes"] == 2_700_004 and headers["Location"] == "/uploads/talk%20of%20the%20quay.zip"
-    assert told["sha256"] == hashlib.sha256(b"".join(pieces)).hexdigest()
+    status, result, headers = await dashboard.ask("PUT", "/uploads/talk of the quay.zip", data=body())
+    assert (
+        status == 201 and result["bytes"] == 2_700_004 and headers["Location"] == "/uploads/talk%20of%20the%20quay.zip"
+    )
+    assert result["sha256"] == hashlib.sha256(b"".join(pieces)).hexdigest()
     assert (uploads / "talk of the quay.zip").read_bytes() == b"".join(pieces)
     assert (uploads / "talk of the quay.zip").stat().st_mode & 0o077 == 0, "for the bot's owner alone"
-    status, told, _ = await desk.ask("GET", "/uploads")
-    assert [one["id"] for one in told["uploads"]] == ["uploads/talk of the quay.zip"]
-    assert told["uploads"][0]["may_train"] is False and "Nobody" in told["uploads"][0]["refused"].replace(
+    status, result, _ = await dashboard.ask("GET", "/uploads")
+    assert [one["id"] for one in result["uploads"]] == ["uploads/talk of the quay.zip"]
+    assert result["uploads"][0]["may_train"] is False and "Nobody" in result["uploads"][0]["refused"].replace(
         "nobody", "Nobody"
     )
 
 
-async def test_a_name_that_exists_is_asked_about_and_what_replaces_it_has_no_right(desk, uploads):
-    await desk.ask("PUT", "/uploads/talk.jsonl", data=TALK)
-    status, told, _ = await desk.ask("PUT", "/uploads/talk.jsonl/right", json=RIGHT)
-    assert status == 200 and told["may_train"] and told["right"]["stated_by"] == "Mina Vale"
-    status, told, _ = await desk.ask("PUT", "/uploads/talk.jsonl", data=b"other")
+async def test_a_name_that_exists_is_asked_about_and_what_replaces_it_has_no_right(dashboard, uploads):
+    await dashboard.ask("PUT", "/uploads/talk.jsonl", data=TALK)
+    status, result, _ = await dashboard.ask("PUT", "/uploads/talk.jsonl/right", json=RIGHT)
+    assert status == 200 and result["may_train"] and result["right"]["stated_by"] == "Mina Vale"
+    status, result, _ = await dashboard.ask("PUT", "/uploads/talk.jsonl", data=b"other")
     assert status == 409 and (uploads / "talk.jsonl").read_bytes() == TALK
-    status, _, _ = await desk.ask("PUT", "/uploads/talk.jsonl?replace=true", data=b"other")
-    _, told, _ = await desk.ask("GET", "/uploads/talk.jsonl")
-    assert status == 201 and told["bytes"] == 5 and told["right"] is None and not told["may_train"]
+    status, _, _ = await dashboard.ask("PUT", "/uploads/talk.jsonl?replace=true", data=b"other")
+    _, result, _ = await dashboard.ask("GET", "/uploads/talk.jsonl")
+    assert status == 201 and result["bytes"] == 5 and result["right"] is None and not result["may_train"]
 
 
 @pytest.mark.parametrize(
@@ -94,17 +96,17 @@ async def test_a_name_that_exists_is_asked_about_and_what_replaces_it_has_no_rig
         ("talk.tar.gz", 415),
     ],
 )
-async def test_names_that_lead_elsewhere_and_kinds_that_are_not_read_are_refused(desk, uploads, name, status):
-    path = f"{desk.url}/uploads/{quote(name, safe='%')}"
-    found, told, _ = await desk.ask("PUT", URL(path, encoded=True), data=b"{}")
-    assert found == status and told["advice"] and not uploads.exists()
+async def test_names_that_lead_elsewhere_and_kinds_that_are_not_read_are_refused(dashboard, uploads, name, status):
+    path = f"{dashboard.url}/uploads/{quote(name, safe='%')}"
+    found, result, _ = await dashboard.ask("PUT", URL(path, encoded=True), data=b"{}")
+    assert found == status and result["advice"] and not uploads.exists()
 
 
-async def test_packed_text_and_names_in_any_script_are_taken(desk, uploads):
+async def test_packed_text_and_names_in_any_script_are_taken(dashboard, uploads):
     wide = "name,words".encode("utf-16")
     beginnings = {"talk.json.gz": b"\x1f\x8bx", "trò chuyện.CSV": b"x", "港 (2).parquet": b"PAR1", "wide.csv": wide}
     for name, data in beginnings.items():
-        assert (await desk.ask("PUT", f"/uploads/{name}", data=data))[0] == 201
+        assert (await dashboard.ask("PUT", f"/uploads/{name}", data=data))[0] == 201
     assert len(list(uploads.glob("[!.]*"))) == 4
 
 
@@ -121,29 +123,31 @@ async def test_packed_text_and_names_in_any_script_are_taken(desk, uploads):
         ("talk.jsonl.gz", b"{}", "does not begin as .gz files do"),
     ],
 )
-async def test_a_file_that_is_not_what_its_name_says_is_refused_and_leaves_nothing(desk, uploads, name, data, said):
-    status, told, _ = await desk.ask("PUT", f"/uploads/{name}", data=data)
-    assert status == 415 and told["type"] == "/problems/wrong-kind" and said in told["detail"]
+async def test_a_file_that_is_not_what_its_name_says_is_refused_and_leaves_nothing(
+    dashboard, uploads, name, data, said
+):
+    status, result, _ = await dashboard.ask("PUT", f"/uploads/{name}", data=data)
+    assert status == 415 and result["type"] == "/problems/wrong-kind" and said in result["detail"]
     assert list(uploads.iterdir()) == []
 
 
-async def test_a_file_larger_than_the_operator_lets_in_is_refused_before_and_while_it_comes(desk, uploads):
-    desk.front.open(dataclasses.replace(desk.services, max_upload_bytes=1000))
-    status, told, _ = await desk.ask("PUT", "/uploads/talk.json", data=b"x" * 1001)
-    assert status == 413 and "MAX_UPLOAD_GIB" in told["advice"] and not uploads.exists()
+async def test_a_file_larger_than_the_operator_lets_in_is_refused_before_and_while_it_comes(dashboard, uploads):
+    dashboard.front.open(dataclasses.replace(dashboard.services, max_upload_bytes=1000))
+    status, result, _ = await dashboard.ask("PUT", "/uploads/talk.json", data=b"x" * 1001)
+    assert status == 413 and "MAX_UPLOAD_GIB" in result["advice"] and not uploads.exists()
 
     async def unsaid():
         for _ in range(40):
             yield b"x" * 100_000
 
-    status, told, _ = await desk.ask("PUT", "/uploads/talk.json", data=unsaid())
+    status, result, _ = await dashboard.ask("PUT", "/uploads/talk.json", data=unsaid())
     assert status == 413 and list(uploads.iterdir()) == []
-    status, page, _ = await send_form(desk, ("file", "talk.json", b"x" * 1001))
+    status, page, _ = await send_form(dashboard, ("file", "talk.json", b"x" * 1001))
     assert status == 413 and "larger than" in page and list(uploads.iterdir()) == []
 
 
-async def test_what_breaks_off_leaves_nothing(desk, uploads):
-    reader, writer = await asyncio.open_connection("127.0.0.1", int(desk.url.rpartition(":")[2]))
+async def test_what_breaks_off_leaves_nothing(dashboard, uploads):
+    reader, writer = await asyncio.open_connection("127.0.0.1", int(dashboard.url.rpartition(":")[2]))
     writer.write(
         b"PUT /uploads/talk.json HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5000000\r\n\r\n" + b"x" * 2_000_000
     )
@@ -153,8 +157,8 @@ async def test_what_breaks_off_leaves_nothing(desk, uploads):
             break
         await asyncio.sleep(0.01)
     assert [path.suffix for path in uploads.iterdir()] == [".part"]
-    status, told, _ = await desk.ask("PUT", "/uploads/talk.json", data=b"{}")
-    assert status == 409 and "being uploaded" in told["detail"], "one at a time of each name"
+    status, result, _ = await dashboard.ask("PUT", "/uploads/talk.json", data=b"{}")
+    assert status == 409 and "being uploaded" in result["detail"], "one at a time of each name"
     writer.transport.abort()
     for _ in range(200):
         if not list(uploads.iterdir()):
@@ -164,25 +168,25 @@ async def test_what_breaks_off_leaves_nothing(desk, uploads):
     del reader
 
 
-async def test_what_a_killed_bot_left_half_is_cleared_away(desk, uploads):
+async def test_what_a_killed_bot_left_half_is_cleared_away(dashboard, uploads):
     uploads.mkdir()
     (uploads / ".old.json.abcd.part").write_bytes(b"half")
-    await desk.ask("PUT", "/uploads/talk.json", data=b"{}")
+    await dashboard.ask("PUT", "/uploads/talk.json", data=b"{}")
     assert [path.name for path in uploads.iterdir()] == ["talk.json"]
 
 
 async def test_a_file_larger_than_the_disk_has_room_for_is_refused_before_and_while_it_comes(
-    desk, uploads, monkeypatch
+    dashboard, uploads, monkeypatch
 ):
     monkeypatch.setattr(upload_stream, "max_upload_bytes", lambda place: 1000)
-    status, told, _ = await desk.ask("PUT", "/uploads/talk.json", data=b"x" * 1001)
-    assert status == 507 and "room" in told["detail"] and not uploads.exists()
+    status, result, _ = await dashboard.ask("PUT", "/uploads/talk.json", data=b"x" * 1001)
+    assert status == 507 and "room" in result["detail"] and not uploads.exists()
 
     async def unsaid():
         for _ in range(40):
             yield b"x" * 100_000
 
-    status, told, _ = await desk.ask("PUT", "/uploads/talk.json", data=unsaid())
+    status, result, _ = await dashboard.ask("PUT", "/uploads/talk.json", data=unsaid())
     assert status == 507 and list(uploads.iterdir()) == []
 
 
@@ -191,15 +195,15 @@ async def test_the_rooms_reserve_stays_free(tmp_path, monkeypatch):
     assert upload_stream.max_upload_bytes(tmp_path / "not there yet") == 3 * 2**30
 
 
-async def test_an_upload_trains_nothing_until_somebody_states_the_right(desk, uploads):
-    await desk.ask("PUT", "/uploads/talk.jsonl", data=TALK)
-    status, told, _ = await desk.start(dataset=None, dataset_path="uploads/talk.jsonl")
-    assert status == 422 and "nobody has stated a right" in told["detail"]
-    await desk.ask("PUT", "/uploads/talk.jsonl/right", json=RIGHT)
-    status, told, _ = await desk.start(dataset=None, dataset_path="uploads/talk.jsonl")
+async def test_an_upload_trains_nothing_until_somebody_states_the_right(dashboard, uploads):
+    await dashboard.ask("PUT", "/uploads/talk.jsonl", data=TALK)
+    status, result, _ = await dashboard.start(dataset=None, dataset_path="uploads/talk.jsonl")
+    assert status == 422 and "nobody has stated a right" in result["detail"]
+    await dashboard.ask("PUT", "/uploads/talk.jsonl/right", json=RIGHT)
+    status, result, _ = await dashboard.start(dataset=None, dataset_path="uploads/talk.jsonl")
     assert status == 202
-    status, told, _ = await desk.ask("DELETE", "/uploads/talk.jsonl/right")
-    assert status == 200 and not told["may_train"] and not (uploads / "rights.toml").exists()
+    status, result, _ = await dashboard.ask("DELETE", "/uploads/talk.jsonl/right")
+    assert status == 200 and not result["may_train"] and not (uploads / "rights.toml").exists()
 
 
 @pytest.mark.parametrize(
@@ -212,100 +216,102 @@ async def test_an_upload_trains_nothing_until_somebody_states_the_right(desk, up
         ({"why": "because\u0007"}, "why"),
     ],
 )
-async def test_a_statement_that_says_nothing_is_refused_by_field(desk, uploads, changes, field):
-    await desk.ask("PUT", "/uploads/talk.jsonl", data=TALK)
-    status, told, _ = await desk.ask("PUT", "/uploads/talk.jsonl/right", json=RIGHT | changes)
-    assert status == 422 and told["errors"][0]["field"] == field and not (uploads / "rights.toml").exists()
+async def test_a_statement_that_says_nothing_is_refused_by_field(dashboard, uploads, changes, field):
+    await dashboard.ask("PUT", "/uploads/talk.jsonl", data=TALK)
+    status, result, _ = await dashboard.ask("PUT", "/uploads/talk.jsonl/right", json=RIGHT | changes)
+    assert status == 422 and result["errors"][0]["field"] == field and not (uploads / "rights.toml").exists()
 
 
-async def test_each_wrong_field_of_a_statement_is_named(desk):
-    await desk.ask("PUT", "/uploads/talk.jsonl", data=TALK)
+async def test_each_wrong_field_of_a_statement_is_named(dashboard):
+    await dashboard.ask("PUT", "/uploads/talk.jsonl", data=TALK)
     wrong = {"right": "mine", "stated_by": "", "stated_on": "soon", "why": " "}
-    status, told, _ = await desk.ask("PUT", "/uploads/talk.jsonl/right", json=wrong)
-    assert status == 422 and [error["field"] for error in told["errors"]] == list(wrong)
+    status, result, _ = await dashboard.ask("PUT", "/uploads/talk.jsonl/right", json=wrong)
+    assert status == 422 and [error["field"] for error in result["errors"]] == list(wrong)
     with pytest.raises(Problem) as refused:
         parse_rights_form(wrong | {"right": "licensed"})
     assert [error["field"] for error in refused.value.errors] == ["licence", "stated_by", "stated_on", "why"]
 
 
-async def test_a_right_may_hold_any_words(desk, uploads):
-    await desk.ask("PUT", "/uploads/talk.jsonl", data=TALK)
+async def test_a_right_may_hold_any_words(dashboard, uploads):
+    await dashboard.ask("PUT", "/uploads/talk.jsonl", data=TALK)
     why = 'She said "yes" \\ in writing,\nbổ sung 🙂'
-    _, told, _ = await desk.ask("PUT", "/uploads/talk.jsonl/right", json=RIGHT | {"why": why})
-    assert told["right"]["why"] == why and told["may_train"]
+    _, result, _ = await dashboard.ask("PUT", "/uploads/talk.jsonl/right", json=RIGHT | {"why": why})
+    assert result["right"]["why"] == why and result["may_train"]
 
 
-async def test_what_came_through_discords_api_is_not_trained_on(desk):
-    await desk.ask("PUT", "/uploads/talk.jsonl", data=TALK)
-    _, told, _ = await desk.ask("PUT", "/uploads/talk.jsonl/right", json=RIGHT | {"right": "discord-api"})
-    assert not told["may_train"] and "Discord" in told["refused"]
+async def test_what_came_through_discords_api_is_not_trained_on(dashboard):
+    await dashboard.ask("PUT", "/uploads/talk.jsonl", data=TALK)
+    _, result, _ = await dashboard.ask("PUT", "/uploads/talk.jsonl/right", json=RIGHT | {"right": "discord-api"})
+    assert not result["may_train"] and "Discord" in result["refused"]
 
 
-async def test_a_broken_rights_file_is_told_and_left(desk, uploads):
-    await desk.ask("PUT", "/uploads/talk.jsonl", data=TALK)
+async def test_a_broken_rights_file_is_reported_and_left(dashboard, uploads):
+    await dashboard.ask("PUT", "/uploads/talk.jsonl", data=TALK)
     (uploads / "rights.toml").write_text("[[broken")
-    status, told, _ = await desk.ask("PUT", "/uploads/talk.jsonl/right", json=RIGHT)
-    assert status == 409 and "cannot be read" in told["detail"] and (uploads / "rights.toml").read_text() == "[[broken"
+    status, result, _ = await dashboard.ask("PUT", "/uploads/talk.jsonl/right", json=RIGHT)
+    assert (
+        status == 409 and "cannot be read" in result["detail"] and (uploads / "rights.toml").read_text() == "[[broken"
+    )
 
 
-async def test_an_upload_is_looked_into_by_the_trainer_and_its_figures_are_kept(desk, uploads):
-    await desk.ask("PUT", "/uploads/talk.jsonl", data=TALK)
-    status, told, _ = await desk.ask("POST", "/uploads/talk.jsonl/inspect")
-    assert status == 202 and told["kind"] == "inspect"
-    told = await ended(desk, "/uploads/talk.jsonl")
-    assert told["about"]["format"] == "sharegpt" and told["about"]["reasons"] == {"no answer": 2}
+async def test_an_upload_is_looked_into_by_the_trainer_and_its_figures_are_kept(dashboard, uploads):
+    await dashboard.ask("PUT", "/uploads/talk.jsonl", data=TALK)
+    status, result, _ = await dashboard.ask("POST", "/uploads/talk.jsonl/inspect")
+    assert status == 202 and result["kind"] == "inspect"
+    result = await ended(dashboard, "/uploads/talk.jsonl")
+    assert result["about"]["format"] == "sharegpt" and result["about"]["reasons"] == {"no answer": 2}
     kept = (uploads / ".talk.jsonl.about.json").read_text()
     assert "Mina" not in kept, "figures only: nobody's words"
-    _, page, _ = await desk.page("/dashboard/data/uploads/talk.jsonl")
+    _, page, _ = await dashboard.page("/dashboard/data/uploads/talk.jsonl")
     assert "5 with 12 turns" in page and "no answer" in page and "Mina &lt;i&gt;" in page
-    await desk.ask("PUT", "/uploads/talk.jsonl?replace=true", data=b"other")
-    assert (await desk.ask("GET", "/uploads/talk.jsonl"))[1]["about"] is None
+    await dashboard.ask("PUT", "/uploads/talk.jsonl?replace=true", data=b"other")
+    assert (await dashboard.ask("GET", "/uploads/talk.jsonl"))[1]["about"] is None
 
 
-async def test_why_an_upload_could_not_be_looked_into_is_told_where_one_asks_for_it(desk):
-    await desk.ask("PUT", "/uploads/talk.jsonl.gz", data=b"\x1f\x8b, and nothing packed")
-    assert (await desk.ask("GET", "/uploads/talk.jsonl.gz"))[1]["looking_into"] is None
-    told = await looked_into(desk, "talk.jsonl.gz")
-    assert told["about"] is None and told["looking_into"]["state"] == "failed"
-    assert "gz" in told["looking_into"]["error"], told
+async def test_why_an_upload_could_not_be_looked_into_is_reported_where_one_asks_for_it(dashboard):
+    await dashboard.ask("PUT", "/uploads/talk.jsonl.gz", data=b"\x1f\x8b, and nothing packed")
+    assert (await dashboard.ask("GET", "/uploads/talk.jsonl.gz"))[1]["looking_into"] is None
+    result = await looked_into(dashboard, "talk.jsonl.gz")
+    assert result["about"] is None and result["looking_into"]["state"] == "failed"
+    assert "gz" in result["looking_into"]["error"], result
 
 
-async def looked_into(desk, name):
+async def looked_into(dashboard, name):
     """What is told of an upload once it was looked into, well or not."""
-    await desk.ask("POST", f"/uploads/{name}/inspect")
+    await dashboard.ask("POST", f"/uploads/{name}/inspect")
     for _ in range(600):
-        _, told, _ = await desk.ask("GET", f"/uploads/{name}")
-        if told["looking_into"]["state"] not in OPEN_JOB_STATES:
-            return told
+        _, result, _ = await dashboard.ask("GET", f"/uploads/{name}")
+        if result["looking_into"]["state"] not in OPEN_JOB_STATES:
+            return result
         await asyncio.sleep(0.1)
     raise AssertionError("it has not ended")
 
 
-async def test_a_long_refusal_keeps_its_beginning_and_its_end_and_is_no_file_that_nobody_looked_into(desk):
-    await desk.ask("PUT", "/uploads/odd.json", data=b'{"a": [1')
-    page = (await desk.page("/dashboard/data/uploads/odd.json"))[1]
+async def test_a_long_refusal_keeps_its_beginning_and_its_end_and_is_no_file_that_nobody_looked_into(dashboard):
+    await dashboard.ask("PUT", "/uploads/odd.json", data=b'{"a": [1')
+    page = (await dashboard.page("/dashboard/data/uploads/odd.json"))[1]
     assert "It has not been inspected" in page
-    error = (await looked_into(desk, "odd.json"))["looking_into"]["error"].splitlines()
+    error = (await looked_into(dashboard, "odd.json"))["looking_into"]["error"].splitlines()
     assert error[0] == "odd.json is in no known format. Known formats:" and error[-1] == "format-39"
     assert error[7:10] == ["format-6", "…", "format-28"]
-    page = (await desk.page("/dashboard/data/uploads/odd.json"))[1]
+    page = (await dashboard.page("/dashboard/data/uploads/odd.json"))[1]
     assert "is in no known format. Known" in page and "It could not be inspected; see the error above" in page
     assert "It has not been inspected" not in page
 
 
-async def test_an_upload_goes_with_all_that_is_known_of_it(desk, uploads):
-    await desk.ask("PUT", "/uploads/talk.jsonl", data=TALK)
-    await desk.ask("PUT", "/uploads/talk.jsonl/right", json=RIGHT)
-    await desk.ask("POST", "/uploads/talk.jsonl/inspect")
-    await ended(desk, "/uploads/talk.jsonl")
-    assert (await desk.ask("DELETE", "/uploads/talk.jsonl"))[0] == 204
-    assert list(uploads.iterdir()) == [] and (await desk.ask("GET", "/uploads/talk.jsonl"))[0] == 404
+async def test_an_upload_goes_with_all_that_is_known_of_it(dashboard, uploads):
+    await dashboard.ask("PUT", "/uploads/talk.jsonl", data=TALK)
+    await dashboard.ask("PUT", "/uploads/talk.jsonl/right", json=RIGHT)
+    await dashboard.ask("POST", "/uploads/talk.jsonl/inspect")
+    await ended(dashboard, "/uploads/talk.jsonl")
+    assert (await dashboard.ask("DELETE", "/uploads/talk.jsonl"))[0] == 204
+    assert list(uploads.iterdir()) == [] and (await dashboard.ask("GET", "/uploads/talk.jsonl"))[0] == 404
 
 
 # ------------------------------------------------------------------------------------------------ the page's forms
 
 
-async def send_form(desk, *parts, origin=True):
+async def send_form(dashboard, *parts, origin=True):
     """A multipart form as a browser sends it: pairs of name and text, or name, file name and bytes."""
     mark, lines = b"----form", b""
     for name, *rest in parts:
@@ -313,28 +319,28 @@ async def send_form(desk, *parts, origin=True):
         value = rest[-1] if isinstance(rest[-1], bytes) else rest[-1].encode()
         lines += b"--" + mark + b"\r\n" + head.encode() + b"\r\n\r\n" + value + b"\r\n"
     headers = {"Content-Type": f"multipart/form-data; boundary={mark.decode()}", "Accept": "text/html"}
-    headers |= {"Origin": desk.url, "Sec-Fetch-Site": "same-origin"} if origin else {}
-    async with desk.session.post(
+    headers |= {"Origin": dashboard.url, "Sec-Fetch-Site": "same-origin"} if origin else {}
+    async with dashboard.session.post(
         "/dashboard/data/uploads", data=lines + b"--" + mark + b"--\r\n", headers=headers, allow_redirects=False
     ) as answer:
         return answer.status, await answer.text(), answer.headers
 
 
-async def test_a_form_without_scripts_brings_a_file_in(desk, uploads):
-    status, _, headers = await send_form(desk, ("name", ""), ("file", "talk.jsonl", TALK), ("text", ""))
+async def test_a_form_without_scripts_brings_a_file_in(dashboard, uploads):
+    status, _, headers = await send_form(dashboard, ("name", ""), ("file", "talk.jsonl", TALK), ("text", ""))
     assert status == 303 and headers["Location"] == "/dashboard/data/uploads/talk.jsonl"
     assert (uploads / "talk.jsonl").read_bytes() == TALK
-    told = await ended(desk, "/uploads/talk.jsonl")
-    assert told["about"]["rows"] == 7, "it is looked into at once"
+    result = await ended(dashboard, "/uploads/talk.jsonl")
+    assert result["about"]["rows"] == 7, "it is looked into at once"
 
 
-async def test_what_is_pasted_gets_the_name_that_is_given(desk, uploads):
+async def test_what_is_pasted_gets_the_name_that_is_given(dashboard, uploads):
     status, _, headers = await send_form(
-        desk, ("name", "chat.txt"), ("file", "", b""), ("text", "Mina: hello\n" * 50_000)
+        dashboard, ("name", "chat.txt"), ("file", "", b""), ("text", "Mina: hello\n" * 50_000)
     )
     assert status == 303 and headers["Location"].endswith("/chat.txt")
     assert (uploads / "chat.txt").stat().st_size == 600_000
-    status, _, headers = await send_form(desk, ("text", "Mina: hello"))
+    status, _, headers = await send_form(dashboard, ("text", "Mina: hello"))
     assert headers["Location"].endswith("/pasted.txt")
 
 
@@ -348,18 +354,18 @@ async def test_what_is_pasted_gets_the_name_that_is_given(desk, uploads):
         ((("file", "true.jsonl", b"\x7fELF"),), 415),
     ],
 )
-async def test_a_form_that_brings_nothing_usable_is_answered_with_a_page(desk, uploads, parts, status):
-    found, text, _ = await send_form(desk, *parts)
+async def test_a_form_that_brings_nothing_usable_is_answered_with_a_page(dashboard, uploads, parts, status):
+    found, text, _ = await send_form(dashboard, *parts)
     assert found == status and "<html" in text and not list(uploads.glob("*"))
 
 
-async def test_another_sites_form_brings_nothing(desk, uploads):
-    status, _, _ = await send_form(desk, ("file", "talk.jsonl", TALK), origin=False)
+async def test_another_sites_form_brings_nothing(dashboard, uploads):
+    status, _, _ = await send_form(dashboard, ("file", "talk.jsonl", TALK), origin=False)
     assert status == 403 and not uploads.exists()
 
 
-async def test_the_right_is_stated_in_a_form_and_a_wrong_field_is_told_at_its_place(desk):
-    await desk.ask("PUT", "/uploads/talk.jsonl", data=TALK)
+async def test_the_right_is_stated_in_a_form_and_a_wrong_field_is_reported_at_its_place(dashboard):
+    await dashboard.ask("PUT", "/uploads/talk.jsonl", data=TALK)
     path = "/dashboard/data/uploads/talk.jsonl/right"
     given = {
         "right": "licensed",
@@ -368,25 +374,25 @@ async def test_the_right_is_stated_in_a_form_and_a_wrong_field_is_told_at_its_pl
         "stated_on": "2026-11-20",
         "why": "All agreed.",
     }
-    status, page, _ = await desk.submit(path, **given)
+    status, page, _ = await dashboard.submit(path, **given)
     assert status == 422 and 'id="error-licence"' in page and 'value="Mina &lt;b&gt;"' in page, "what was written stays"
-    status, _, headers = await desk.submit(path, **given | {"licence": "CC-BY-4.0"})
+    status, _, headers = await dashboard.submit(path, **given | {"licence": "CC-BY-4.0"})
     assert status == 303 and headers["Location"] == "/dashboard/data/uploads/talk.jsonl"
-    _, page, _ = await desk.page("/dashboard/data/uploads/talk.jsonl")
+    _, page, _ = await dashboard.page("/dashboard/data/uploads/talk.jsonl")
     assert "can be trained on" in page and 'value="CC-BY-4.0"' in page
-    await desk.submit(path, take_back="yes")
-    assert "cannot be trained on" in (await desk.page("/dashboard/data/uploads/talk.jsonl"))[1]
+    await dashboard.submit(path, take_back="yes")
+    assert "cannot be trained on" in (await dashboard.page("/dashboard/data/uploads/talk.jsonl"))[1]
 
 
-async def test_what_was_said_to_the_bot_is_a_source_under_discords_rules(desk):
-    _, told, _ = await desk.ask("GET", "/datasets/history")
-    assert not told["may_train"] and "DISCORD_PERMISSION" in told["advice"]
+async def test_what_was_said_to_the_bot_is_a_source_under_discords_rules(dashboard):
+    _, result, _ = await dashboard.ask("GET", "/datasets/history")
+    assert not result["may_train"] and "DISCORD_PERMISSION" in result["advice"]
     body = {"name": "x", "sources": [{"source": "history"}]}
-    status, told, _ = await desk.ask("POST", "/datasets", json=body)
-    assert status == 422 and "no file" in told["detail"]
+    status, result, _ = await dashboard.ask("POST", "/datasets", json=body)
+    assert status == 422 and "no file" in result["detail"]
 
 
-async def test_the_first_page_lists_sources_with_their_rights(desk, tmp_path):
+async def test_the_first_page_lists_sources_with_their_rights(dashboard, tmp_path):
     home = tmp_path / "home"
     (home / "mine.jsonl").write_bytes(TALK)
     (home / "catalogue.toml").write_text(
@@ -394,8 +400,8 @@ async def test_the_first_page_lists_sources_with_their_rights(desk, tmp_path):
         '[gone]\npath = "gone.jsonl"\nright = "form"\nstated_by = "Olga"\nstated_on = 2026-11-20\nwhy = "so"\n'
         '[odd]\npath = "mine.jsonl"\n'
     )
-    await desk.ask("PUT", "/uploads/talk.jsonl", data=TALK)
-    status, page, _ = await desk.page("/dashboard/data")
+    await dashboard.ask("PUT", "/uploads/talk.jsonl", data=TALK)
+    status, page, _ = await dashboard.page("/dashboard/data")
     assert status == 200
     for words in (
         "harbour",

@@ -1,8 +1,7 @@
 """Personas and their versions over REST and by their page: listed, promoted, rolled back."""
 
-from types import SimpleNamespace
-
 import asyncio
+from types import SimpleNamespace
 
 import aiohttp
 import pytest
@@ -20,44 +19,49 @@ GOOD = SCORECARD.model_copy(update={"verdict": "promote", "reasons": ("It fits b
 BAD = SCORECARD.model_copy(update={"verdict": "reject", "reasons": ("It forgot words.",), "advice": ("Mix more.",)})
 
 
-def live(desk):
-    return desk.store.versions.live("ballast")
+def live(dashboard):
+    return dashboard.store.versions.live("ballast")
 
 
-async def test_every_persona_is_listed_with_who_speaks_and_where(desk):
-    desk.store.guilds.record_present([9], 1)
-    desk.store.channels.assign(Channel(9, 5, "ballast", "mentions", 1, 1.0))
-    install(desk.store, card=GOOD)
-    desk.store.versions.promote("ballast", "v1", 0, 1_795_000_000.0)
-    status, first, _ = await desk.ask("GET", "/personas", params={"limit": "2"})
+async def test_every_persona_is_listed_with_who_speaks_and_where(dashboard):
+    dashboard.store.guilds.record_present([9], 1)
+    dashboard.store.channels.assign(Channel(9, 5, "ballast", "mentions", 1, 1.0))
+    install(dashboard.store, card=GOOD)
+    dashboard.store.versions.promote("ballast", "v1", 0, 1_795_000_000.0)
+    status, first, _ = await dashboard.ask("GET", "/personas", params={"limit": "2"})
     assert status == 200 and [one["id"] for one in first["personas"]] == ["ballast", "oda"]
     assert first["personas"][0]["channels"][0]["guild"] == "server 9"
-    assert (await desk.ask("GET", first["links"]["next"]))[1]["personas"][0]["id"] == "thrip"
-    assert (await desk.ask("GET", "/personas", params={"after": "nobody"}))[0] == 404
-    _, one, _ = await desk.ask("GET", "/personas/ballast")
+    assert (await dashboard.ask("GET", first["links"]["next"]))[1]["personas"][0]["id"] == "thrip"
+    assert (await dashboard.ask("GET", "/personas", params={"after": "nobody"}))[0] == 404
+    _, one, _ = await dashboard.ask("GET", "/personas/ballast")
     assert (one["live"], one["since"][:10], one["newest"]) == (
         "v1", "2026-11-18", {"version": "v1", "verdict": "promote"},
     )  # fmt: skip
-    page = (await desk.page("/dashboard/personas"))[1]
+    page = (await dashboard.page("/dashboard/personas"))[1]
     assert "v1, since" in page and "may be promoted" in page and "server 9" in page
 
 
-async def test_versions_are_promoted_and_rolled_back_over_rest(desk):
+async def test_versions_are_promoted_and_rolled_back_over_rest(dashboard):
     for _ in range(2):
-        install(desk.store, card=GOOD)
-    status, told, _ = await desk.ask("POST", "/personas/ballast/versions/v1/promote")
-    assert status == 200 and told["live"] and live(desk) == "v1" and desk.engine.loaded[-1].version == "v1"
-    await desk.ask("POST", "/personas/ballast/versions/v2/promote", json={})
-    _, listed, _ = await desk.ask("GET", "/personas/ballast/versions")
+        install(dashboard.store, card=GOOD)
+    status, shown_result, _ = await dashboard.ask("POST", "/personas/ballast/versions/v1/promote")
+    assert (
+        status == 200
+        and shown_result["live"]
+        and live(dashboard) == "v1"
+        and dashboard.engine.loaded[-1].version == "v1"
+    )
+    await dashboard.ask("POST", "/personas/ballast/versions/v2/promote", json={})
+    _, listed, _ = await dashboard.ask("GET", "/personas/ballast/versions")
     assert listed["live"] == "v2" and [one["version"] for one in listed["versions"]] == ["v2", "v1"]
     assert [(one["version"], one["kind"]) for one in listed["changes"]] == [("v1", "promotion"), ("v2", "promotion")]
     for expected in ("v1", None):
-        status, told, _ = await desk.ask("POST", "/personas/ballast/rollback")
-        assert (status, told["version"], live(desk)) == (200, expected, expected)
-    status, refused, _ = await desk.ask("POST", "/personas/ballast/rollback")
+        status, shown_result, _ = await dashboard.ask("POST", "/personas/ballast/rollback")
+        assert (status, shown_result["version"], live(dashboard)) == (200, expected, expected)
+    status, refused, _ = await dashboard.ask("POST", "/personas/ballast/rollback")
     assert status == 409 and "no earlier version" in refused["detail"]
-    _, page, _ = await desk.ask("GET", "/personas/ballast/versions", params={"limit": "1"})
-    assert (await desk.ask("GET", page["links"]["next"]))[1]["versions"][0]["version"] == "v1"
+    _, page, _ = await dashboard.ask("GET", "/personas/ballast/versions", params={"limit": "1"})
+    assert (await dashboard.ask("GET", page["links"]["next"]))[1]["versions"][0]["version"] == "v1"
 
 
 async def test_what_is_decided_over_rest_is_seen_on_discord(tmp_path):
@@ -78,71 +82,71 @@ async def test_what_is_decided_over_rest_is_seen_on_discord(tmp_path):
         await stage.sees("Promote makes it live", since=mark)
 
 
-async def test_one_that_the_gate_rejects_takes_a_second_word(desk):
-    install(desk.store, card=BAD)
-    status, refused, _ = await desk.ask("POST", "/personas/ballast/versions/v1/promote")
-    assert status == 409 and "It forgot words." in refused["detail"] and live(desk) is None
-    status, page, _ = await desk.page(f"{PAGE}/v1/promote")
+async def test_one_that_the_gate_rejects_takes_a_second_word(dashboard):
+    install(dashboard.store, card=BAD)
+    status, refused, _ = await dashboard.ask("POST", "/personas/ballast/versions/v1/promote")
+    assert status == 409 and "It forgot words." in refused["detail"] and live(dashboard) is None
+    status, page, _ = await dashboard.page(f"{PAGE}/v1/promote")
     assert "It forgot words." in page and "Mix more." in page and "Promote anyway" in page
-    assert (await desk.submit(f"{PAGE}/v1/promote"))[0] == 409 and live(desk) is None
-    assert (await desk.submit(f"{PAGE}/v1/promote", anyway="yes"))[0] == 303 and live(desk) == "v1"
+    assert (await dashboard.submit(f"{PAGE}/v1/promote"))[0] == 409 and live(dashboard) is None
+    assert (await dashboard.submit(f"{PAGE}/v1/promote", anyway="yes"))[0] == 303 and live(dashboard) == "v1"
 
 
-async def test_one_that_members_speak_against_takes_a_second_word_too(desk):
+async def test_one_that_members_speak_against_takes_a_second_word_too(dashboard):
     for _ in range(2):
-        install(desk.store, card=GOOD)
-    desk.store.versions.promote("ballast", "v1", 1, 2.0)
-    rollout = desk.store.rollouts.start(NewRollout("ballast", "v2", 9, 2, 7, share=50), 5.0)
-    dislike(desk.store, rollout, 12, at=50.0)
-    status, refused, _ = await desk.ask("POST", "/personas/ballast/versions/v2/promote")
+        install(dashboard.store, card=GOOD)
+    dashboard.store.versions.promote("ballast", "v1", 1, 2.0)
+    rollout = dashboard.store.rollouts.start(NewRollout("ballast", "v2", 9, 2, 7, share=50), 5.0)
+    dislike(dashboard.store, rollout, 12, at=50.0)
+    status, refused, _ = await dashboard.ask("POST", "/personas/ballast/versions/v2/promote")
     assert status == 409 and "Members speak against v2: Its replies are disliked more" in refused["detail"]
-    _, page, _ = await desk.page(f"{PAGE}/v2/promote")
+    _, page, _ = await dashboard.page(f"{PAGE}/v2/promote")
     assert "Members speak against it" in page and "48 👎 and 0 👍" in page and "Promote anyway" in page
-    assert live(desk) == "v1"
-    assert (await desk.ask("POST", "/personas/ballast/versions/v2/promote", json={"anyway": True}))[0] == 200
-    assert live(desk) == "v2"
+    assert live(dashboard) == "v1"
+    assert (await dashboard.ask("POST", "/personas/ballast/versions/v2/promote", json={"anyway": True}))[0] == 200
+    assert live(dashboard) == "v2"
 
 
-async def test_a_damaged_or_withdrawn_version_never_speaks(desk):
-    install(desk.store, card=GOOD)
-    desk.engine.failure = AdapterError("The adapter is damaged.", "Roll back.")
-    status, refused, _ = await desk.ask("POST", "/personas/ballast/versions/v1/promote")
-    assert status == 409 and refused["detail"] == "The adapter is damaged." and live(desk) is None
-    desk.engine.failure = None
-    desk.store.versions.withdraw("ballast", "v1", 5.0, "somebody was forgotten")
-    assert (await desk.ask("POST", "/personas/ballast/versions/v1/promote"))[0] == 409 and live(desk) is None
-    _, one, _ = await desk.ask("GET", "/personas/ballast/versions/v1")
+async def test_a_damaged_or_withdrawn_version_never_speaks(dashboard):
+    install(dashboard.store, card=GOOD)
+    dashboard.engine.failure = AdapterError("The adapter is damaged.", "Roll back.")
+    status, refused, _ = await dashboard.ask("POST", "/personas/ballast/versions/v1/promote")
+    assert status == 409 and refused["detail"] == "The adapter is damaged." and live(dashboard) is None
+    dashboard.engine.failure = None
+    dashboard.store.versions.withdraw("ballast", "v1", 5.0, "somebody was forgotten")
+    assert (await dashboard.ask("POST", "/personas/ballast/versions/v1/promote"))[0] == 409 and live(dashboard) is None
+    _, one, _ = await dashboard.ask("GET", "/personas/ballast/versions/v1")
     assert one["withdrawn"] and one["full_scorecard"] is None and one["manifest"] is None
-    assert (await desk.ask("GET", "/personas/ballast/versions/v9"))[0] == 404
+    assert (await dashboard.ask("GET", "/personas/ballast/versions/v9"))[0] == 404
 
 
-async def test_the_page_shows_the_lives_of_versions_and_asks_before_it_does_anything(desk):
-    page = (await desk.page(PAGE))[1]
+async def test_the_page_shows_the_lives_of_versions_and_asks_before_it_does_anything(dashboard):
+    page = (await dashboard.page(PAGE))[1]
     assert "has no versions yet" in page
     for card in (GOOD, BAD):
-        install(desk.store, card=card)
-    assert (await desk.page("/dashboard/personas/ballast/rollback"))[0] == 409
-    page = (await desk.page(PAGE))[1]
+        install(dashboard.store, card=card)
+    assert (await dashboard.page("/dashboard/personas/ballast/rollback"))[0] == 409
+    page = (await dashboard.page(PAGE))[1]
     assert page.count(">Promote<") == 2 and "Roll back" not in page and "3 → 2" in page and "rejected" in page
-    page = (await desk.page(f"{PAGE}/v1/promote"))[1]
-    assert "the base model" in page and "It fits better." in page and live(desk) is None
-    assert (await desk.submit(f"{PAGE}/v1/promote"))[0] == 303 and live(desk) == "v1"
-    page = (await desk.page(PAGE))[1]
+    page = (await dashboard.page(f"{PAGE}/v1/promote"))[1]
+    assert "the base model" in page and "It fits better." in page and live(dashboard) is None
+    assert (await dashboard.submit(f"{PAGE}/v1/promote"))[0] == 303 and live(dashboard) == "v1"
+    page = (await dashboard.page(PAGE))[1]
     assert "is live, and watched until" in page and 'class="button" href="/dashboard/personas/ballast/rollback"' in page
-    page = (await desk.page("/dashboard/personas/ballast/rollback"))[1]
-    assert "Roll back to the base model" in page and live(desk) == "v1"
-    assert (await desk.submit("/dashboard/personas/ballast/rollback"))[0] == 303 and live(desk) is None
+    page = (await dashboard.page("/dashboard/personas/ballast/rollback"))[1]
+    assert "Roll back to the base model" in page and live(dashboard) == "v1"
+    assert (await dashboard.submit("/dashboard/personas/ballast/rollback"))[0] == 303 and live(dashboard) is None
 
 
-def test_a_drawing_has_a_bar_for_every_life(desk_house):
-    store, at = desk_house.store, 1_795_000_000.0
+def test_a_drawing_has_a_bar_for_every_life(dashboard_services):
+    store, at = dashboard_services.store, 1_795_000_000.0
     for n in range(2):
         install(store, at=at + n * 1000, card=GOOD)
     store.rollouts.start(NewRollout("ballast", "v1", 9, 5, 7, 20), at + 2000)
     store.rollouts.promote(NewRollout("ballast", "v1", 9, 5, 7, 100), at + 3000)
     store.rollouts.promote(NewRollout("ballast", "v2", 9, 5, 7, 100), at + 4000)
     store.rollouts.roll_back("ballast", 7, at + 5000, 9)
-    v2, v1, base = version_timelines(desk_house, "ballast")
+    v2, v1, base = version_timelines(dashboard_services, "ballast")
     assert [(one.name, one.is_live) for one in (v2, v1, base)] == [
         ("v2", False), ("v1", True), ("the base model", False),
     ]  # fmt: skip
@@ -155,16 +159,16 @@ def test_a_drawing_has_a_bar_for_every_life(desk_house):
 
 
 @pytest.fixture
-def desk_house(tmp_path):
+def dashboard_services(tmp_path):
     with Store.open(tmp_path / "understudy.sqlite") as store:
         yield SimpleNamespace(store=store)
 
 
-async def test_a_long_version_history_opens_in_time(desk):
+async def test_a_long_version_history_opens_in_time(dashboard):
     for n in range(40):
-        install(desk.store, card=GOOD, at=1000.0 + n)
+        install(dashboard.store, card=GOOD, at=1000.0 + n)
     for n in range(500):
-        desk.store.versions.promote("ballast", f"v{n % 40 + 1}", 0, 2000.0 + n)
+        dashboard.store.versions.promote("ballast", f"v{n % 40 + 1}", 0, 2000.0 + n)
     async with asyncio.timeout(20):
-        status, page, _ = await desk.page(PAGE)
+        status, page, _ = await dashboard.page(PAGE)
     assert status == 200 and "v40" in page

@@ -30,9 +30,9 @@ from pathlib import Path
 from tests.bot.web.conftest import desk_in
 
 async def serve():
-    async with desk_in(Path(sys.argv[1])) as desk:
-        desk.queue.start()
-        print(desk.url, flush=True)
+    async with dashboard_in(Path(sys.argv[1])) as dashboard:
+        dashboard.queue.start()
+        print(dashboard.url, flush=True)
         await asyncio.Event().wait()
 
 asyncio.run(serve())
@@ -93,8 +93,8 @@ async def _run_is_shown(session, job):
     assert curves["steps"] == list(range(1, curves["steps"][-1] + 1)) and len(curves["epochs"]) == 3
     assert len(curves["heldout_loss"]) == 3 and 0 < curves["memory_share"] < 1 and curves["seconds"] > 0
     assert curves["settings_from"] == "run" and curves["settings"]["learning_rate"] == 2e-4
-    told = (await asked(session, f"{job['links']['events']}?limit=100"))["events"]
-    assert {"phase", "progress", "epoch", "scorecard", "done"} <= {one["event"] for one in told}
+    result = (await asked(session, f"{job['links']['events']}?limit=100"))["events"]
+    assert {"phase", "progress", "epoch", "scorecard", "done"} <= {one["event"] for one in result}
     async with session.get(f"/dashboard/training/{job['job_id']}") as page:
         html = await page.text()
         assert page.status == 200 and html.count('<figure class="chart">') == 5 and "Its last lines" in html
@@ -203,15 +203,15 @@ def curls():
     return found
 
 
-async def test_the_lines_of_the_documentation_do_what_it_says(desk, monkeypatch):
+async def test_the_lines_of_the_documentation_do_what_it_says(dashboard, monkeypatch):
     monkeypatch.chdir(DOCS.parents[1])
     lines, job_id, statuses = curls(), "", []
     assert len(lines) == 6
     for method, path, headers, data in lines:
-        status, body, _ = await desk.ask(method, path.replace("JOB", job_id), headers=headers, data=data)
+        status, body, _ = await dashboard.ask(method, path.replace("JOB", job_id), headers=headers, data=data)
         job_id = body.get("job_id", job_id)
         statuses.append(status)
         assert status < 400, body
     assert statuses == [200, 202, 202, 200, 200, 200]
     assert json.loads(lines[1][3])["hyperparameters"] == LITERAL["hyperparameters"]
-    assert desk.store.jobs.get(job_id).state == "cancelled" and len(body["jobs"]) == 2
+    assert dashboard.store.jobs.get(job_id).state == "cancelled" and len(body["jobs"]) == 2

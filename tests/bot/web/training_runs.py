@@ -10,7 +10,7 @@ from bot.store import TrainingJob
 from bot.store.training_jobs import NewTrainingJob
 from personas.schemas.training import TrainingRequest
 from personas.schemas.training_events import Done, Epoch, Phase, Progress, TrainerEvent
-from tests.bot.web.conftest import Desk
+from tests.bot.web.conftest import DashboardClient
 
 RECIPE: dict[str, Any] = {
     "quant_type": "nf4",
@@ -28,9 +28,9 @@ RECIPE: dict[str, Any] = {
 
 def step(number: int, loss: float = 3.0, of: int = 20, **more: Any) -> Progress:
     """A step as the trainer tells it."""
-    told = {"epoch": number / 10, "lr": 1e-3 / number, "tokens_per_s": 300.0, "eta_s": 2.0 * (of - number),
+    result = {"epoch": number / 10, "lr": 1e-3 / number, "tokens_per_s": 300.0, "eta_s": 2.0 * (of - number),
             "memory_bytes": 2**30 + number, "seconds": 2.0 * number}  # fmt: skip
-    return Progress(step=number, of=of, loss=loss, **{**told, **more})
+    return Progress(step=number, of=of, loss=loss, **{**result, **more})
 
 
 def epoch(number: int, at: int, loss: float = 2.5) -> Epoch:
@@ -43,8 +43,8 @@ def whole_run(steps: int = 20) -> list[TrainerEvent]:
     half = steps // 2
     first = [step(n, 4 - n / 10, steps) for n in range(1, half + 1)]
     second = [step(n, 4 - n / 10, steps) for n in range(half + 1, steps + 1)]
-    told = [*first, epoch(1, half, 3.4), *second, epoch(2, steps, 2.6)]
-    return [Phase(name="training"), *told, Done(adapter="adapter", seconds=60.0)]
+    result = [*first, epoch(1, half, 3.4), *second, epoch(2, steps, 2.6)]
+    return [Phase(name="training"), *result, Done(adapter="adapter", seconds=60.0)]
 
 
 def tell(folder: Path, *events: TrainerEvent) -> None:
@@ -62,12 +62,12 @@ def put_run(folder: Path, recipe: dict[str, Any] | None = None, **more: Any) -> 
     (folder / "run.json").write_text(json.dumps(held | more), encoding="utf-8")
 
 
-def put_job(desk: Desk, job_id: str, *, guild: int = 0, by: int = 0, **request: Any) -> TrainingJob:
+def put_job(dashboard: DashboardClient, job_id: str, *, guild: int = 0, by: int = 0, **request: Any) -> TrainingJob:
     """A job that waits, of which nothing has been told."""
     fields = {"job_name": job_id, "persona": "oda", **request}
-    return desk.store.jobs.add(NewTrainingJob(job_id, guild, 0, by, TrainingRequest(**fields)), 1_000.0)
+    return dashboard.store.jobs.add(NewTrainingJob(job_id, guild, 0, by, TrainingRequest(**fields)), 1_000.0)
 
 
-def folder_in(desk: Desk, job_id: str) -> Path:
+def folder_in(dashboard: DashboardClient, job_id: str) -> Path:
     """The folder of a job."""
-    return desk.home / "jobs" / job_id
+    return dashboard.home / "jobs" / job_id

@@ -6,12 +6,12 @@ import asyncio
 import sys
 from pathlib import Path
 
-from tests.bot.web.conftest import desk_in
+from tests.bot.web.conftest import dashboard_in
 
 
 async def serve() -> None:
-    async with desk_in(Path(sys.argv[1])) as desk:
-        print(desk.url, flush=True)
+    async with dashboard_in(Path(sys.argv[1])) as dashboard:
+        print(dashboard.url, flush=True)
         await asyncio.to_thread(sys.stdin.read)
 
 

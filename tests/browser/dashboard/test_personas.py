@@ -23,7 +23,7 @@ def services(dashboard):
 
 
 @pytest.mark.parametrize("phone", [False, True])
-async def test_a_card_is_written_heard_and_saved(dashboard, phone):
+async def test_a_card_is_written_received_and_saved(dashboard, phone):
     page = await dashboard.open("/dashboard/personas", phone=phone, dark=phone)
     await assert_accessible(page)
     await page.get_by_role("link", name="Ballast").click()
@@ -136,7 +136,7 @@ async def test_a_version_goes_live_and_is_taken_back(dashboard, phone):
     await assert_accessible(page)
 
 
-async def test_without_scripts_a_voice_is_heard_and_a_card_saved(dashboard):
+async def test_without_scripts_a_voice_is_played_and_a_card_saved(dashboard):
     page = await dashboard.open(PAGE, java_script_enabled=False)
     await page.get_by_label("Tagline").fill("A crane with an opinion.")
     await page.get_by_label("Message", exact=True).fill("evening")

@@ -63,11 +63,11 @@ async def test_two_answer_side_by_side_while_one_watches(dashboard, phone):
 async def _tokens_by_key(page, column):
     first = column.get_by_role("button", name="Ballast", exact=True)
     await first.focus()
-    told = column.locator(".alternatives")
-    await expect(told).to_contain_text("Ballast 60.7 %. Likeliest: tide 60.7 %rope 8.2 %")
+    result = column.locator(".alternatives")
+    await expect(result).to_contain_text("Ballast 60.7 %. Likeliest: tide 60.7 %rope 8.2 %")
     await page.keyboard.press("ArrowRight")
     await expect(column.get_by_role("button", name="hears:")).to_be_focused()
-    await expect(told).to_contain_text("hears: 60.7 %")
+    await expect(result).to_contain_text("hears: 60.7 %")
     await page.keyboard.press("End")
     await expect(column.get_by_role("button", name="late?")).to_be_focused()
     await column.get_by_text("As a table").click()
@@ -122,7 +122,7 @@ async def test_without_scripts_the_page_loads_again_until_the_reply_is_there(das
     await expect(page.get_by_text(f"Oda Marrow hears: {PROMPT}", exact=True)).to_be_visible()
 
 
-async def test_columns_of_the_same_name_are_told_apart(dashboard):
+async def test_columns_of_the_same_name_are_distinguished(dashboard):
     page = await dashboard.open("/dashboard/play")
     await page.get_by_text("Settings").first.click()
     await page.get_by_label("Alternatives shown").first.fill("1")

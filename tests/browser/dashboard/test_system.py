@@ -30,7 +30,7 @@ async def test_the_system_is_seen_as_it_changes(dashboard, phone):
     await assert_accessible(page)
 
 
-async def test_a_missing_permission_is_told_with_its_remedy(dashboard):
+async def test_a_missing_permission_is_reported_with_its_remedy(dashboard):
     dashboard.stage.sandbox.set_permission("MANAGE_WEBHOOKS", False)
     page = await dashboard.open("/dashboard/system")
     section = page.get_by_role("region", name="Permissions", exact=True)
