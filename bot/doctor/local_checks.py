@@ -17,6 +17,8 @@ from typing import Any, Literal
 from bot.settings import Settings
 from bot.store import HomeInUseError, Store, StoreError, acquire_home_lock
 from bot.training.subprocess_backend import TRAINER_COMMAND, trainer_environment
+from personas.home.job_material import ShippedData
+from personas.home.shared_personas import list_shipped_lore
 
 CheckState = Literal["ok", "warn", "fail"]
 """`warn`: the bot runs, but something is slower or missing; `fail`: something does not work."""
@@ -50,6 +52,7 @@ def check_machine(settings: Settings) -> Iterator[BotCheck]:
     yield check_database(settings.home)
     yield check_disk(settings.home)
     yield check_port(settings.web_port, settings.home)
+    yield check_lore(ShippedData.from_source_tree().lore, settings.home)
 
 
 def check_token(text: str) -> BotCheck:
@@ -132,6 +135,19 @@ def check_port(number: int, folder: Path) -> BotCheck:
         return BotCheck("port", "ok", f"the bot answers on {number}")
     owner = "another home's bot" if is_bot else "another program"
     return BotCheck("port", "fail", f"{owner} listens on {number}", "end it, or set WEB_PORT to another number")
+
+
+def check_lore(folder: Path, home: Path) -> BotCheck:
+    """Check that every lore file in a folder belongs to a persona, or to all of them."""
+    documents = list_shipped_lore(folder, home)
+    skipped = [document for document in documents if document.skipped]
+    found = f"{len(documents) - len(skipped)} of {len(documents)} files are read"
+    if not skipped:
+        return BotCheck("lore", "ok", found)
+    found += f"; skipped: {skipped[0].source}: {skipped[0].skipped}"
+    return BotCheck(
+        "lore", "warn", found, "`python -m trainer lore files` lists them all; docs/personas.md names the layouts"
+    )
 
 
 def _is_in_use(folder: Path) -> bool:

@@ -16,7 +16,7 @@ from personas.errors import LoreError
 from personas.home.atomic_files import write_file
 from personas.home.shared_personas import OPERATOR_GUILD_ID, read_shipped_lore
 from personas.lore.index import LoreIndex, guild_owner
-from personas.lore.passages import WORLD, Passage, parse_lore, split_passages
+from personas.lore.passages import WORLD, Passage, fold_key, parse_lore, split_passages
 from personas.schemas.chat import Persona
 
 log = logging.getLogger(__name__)
@@ -178,6 +178,6 @@ def _check_content(file: str, content: bytes, ids: set[str]) -> str:
     if "\0" in decoded:
         raise LoreError(f"{file} is not text.", "Lore is markdown.")
     owners, text = parse_lore(decoded, file)
-    if owners and not ids & {*owners}:
+    if owners and not {*map(fold_key, ids)} & {*map(fold_key, owners)}:
         raise LoreError(f"The front matter of {file} says that it is {', '.join(owners)}'s.", "Name that persona.")
     return text

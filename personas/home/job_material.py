@@ -11,7 +11,6 @@ from personas.home.adapters import NAME_ADAPTER_ADVICE, verify_adapter
 from personas.home.data_subjects import Consent
 from personas.home.datasets import CatalogueEntry, combine_rights, dataset_statement, is_built_dataset
 from personas.home.rights import RightsStatement, decide_right, read_statement
-from personas.lore.passages import WORLD
 from personas.schemas.base import DISCORD_API, Right
 from personas.schemas.training import Material, MaterialKind
 
@@ -85,13 +84,6 @@ def stated_material(
     right, stated_by, why = stated
     day = max(modification_date(source) for source, _ in copies)
     return SourceMaterial(kind, path, origin, RightsStatement(right, stated_by, day, why), day, copies)
-
-
-def shipped_lore_material(shipped: ShippedData, persona_id: str) -> list[SourceMaterial]:
-    """Collect the lore of a persona and of the world, if there is any."""
-    folders = [folder for owner in (persona_id, WORLD) if (folder := shipped.lore / owner).is_dir()]
-    copies = tuple((folder, f"lore/{folder.name}") for folder in folders)
-    return [stated_material("lore", "lore", shipped.lore.name, PROJECT_STATEMENT, *copies)] if folders else []
 
 
 def shipped_general_material(shipped: ShippedData, consent: Consent, omit: Path | None = None) -> list[SourceMaterial]:

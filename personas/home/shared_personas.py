@@ -1,18 +1,28 @@
 """Personas available on every server: shipped cards and lore, and the operator's."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
-from personas.card.toml_card import read_card
+from personas.card.toml_card import SHIPPED_CARDS, read_card
+from personas.errors import CardError
 from personas.home.job_material import (
     PROJECT_STATEMENT,
     ShippedData,
     SourceMaterial,
-    shipped_lore_material,
     stated_material,
 )
 from personas.lore.index import guild_owner
-from personas.lore.passages import WORLD, Passage, read_lore, read_lore_file, split_passages
+from personas.lore.passages import (
+    WORLD,
+    LoreDocument,
+    Passage,
+    read_lore,
+    read_lore_file,
+    scan_lore,
+    source_name,
+    split_passages,
+)
 from personas.schemas.chat import Persona
 
 OPERATOR_GUILD_ID = 0  # guild id of the operator's own cards and lore, which are available everywhere
@@ -45,20 +55,38 @@ def lore_material(shipped: ShippedData, home: Path, persona_id: str) -> list[Sou
     """Build the lore material of a persona: its own lore and the world's."""
     owners = (persona_id, WORLD)
     written = {f"{owner}/{path.name}": path for owner in owners for path in _operator_lore_files(home, owner)}
-    if not written:
-        return shipped_lore_material(shipped, persona_id)
-    ships = (path for owner in owners for path in sorted((shipped.lore / owner).rglob("*")) if path.is_file())
-    files = {path.relative_to(shipped.lore).as_posix(): path for path in ships} | written
+    copies = [
+        (document.path, f"lore/{document.source}")
+        for document in list_shipped_lore(shipped.lore, home, [persona_id])
+        for owner in [next((owner for owner in owners if owner in document.owners), "")]
+        if owner and not document.skipped and source_name(owner, document.source) not in written
+    ]
     # An empty file replaces a shipped one with nothing.
-    copies = [(path, f"lore/{name}") for name, path in files.items() if path.stat().st_size]
-    origin = "lore that ships and the operator's"
-    return [stated_material("lore", "lore", origin, OPERATOR_STATEMENT, *copies)] if copies else []
+    copies += [(path, f"lore/{name}") for name, path in written.items() if path.stat().st_size]
+    origin, stated = shipped.lore.name, PROJECT_STATEMENT
+    if written:
+        origin, stated = "lore that ships and the operator's", OPERATOR_STATEMENT
+    return [stated_material("lore", "lore", origin, stated, *copies)] if copies else []
+
+
+def list_shipped_lore(shipped: Path, home: Path, also: Iterable[str] = ()) -> list[LoreDocument]:
+    """List all files of the shipped lore with their owners (shared personas, and the ids `also`), or why not."""
+    return list(scan_lore(shipped, (*_named_personas(home), *also)))
 
 
 def read_shipped_lore(shipped: Path, owners: Iterable[str], home: Path, others: Iterable[str] = ()) -> list[Passage]:
     """Read the owners' shipped lore that the operator has not replaced; files of `others` cause no warning."""
     replaced = {f"{path.parent.name}/{path.name}" for path in (home / "lore" / str(OPERATOR_GUILD_ID)).glob("*/*.md")}
-    return [passage for passage in read_lore(shipped, owners, others) if passage.source not in replaced]
+    named = {persona.id: persona for persona in _named_personas(home)}
+    passages = read_lore(shipped, [named.get(owner, owner) for owner in owners], (*named.values(), *others))
+    return [passage for passage in passages if passage.source not in replaced]
+
+
+def _named_personas(home: Path) -> Iterator[Persona]:
+    """Yield the shared personas, whose names lore may use; an unreadable card of the operator is left out."""
+    for path in shared_card_files(SHIPPED_CARDS, home).values():
+        with suppress(CardError):
+            yield read_card(path)
 
 
 def read_persona_lore(shipped: Path, persona_id: str, home: Path, others: Iterable[str] = ()) -> list[Passage]:

@@ -5,7 +5,7 @@ import math
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import yaml
@@ -13,7 +13,8 @@ from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
 from personas.errors import LoreError
-from personas.lore.index_terms import UNSEGMENTED_PATTERN
+from personas.lore.index_terms import UNSEGMENTED_PATTERN, fold_text
+from personas.schemas.chat import Persona
 from personas.unicode_normalise import to_nfc
 
 MARKDOWN_PARSER = MarkdownIt("commonmark").enable("table").disable(["lheading", "reference"])
@@ -27,6 +28,12 @@ LABELLED_LINE_PATTERN = re.compile(r"(\*\*\*|\*\*|__)(?=\S).{1,60}?\1")
 log = logging.getLogger(__name__)
 WORLD = "_world"  # owner of lore that every persona shares
 MAX_PASSAGE_WORDS = 90
+LORE_SUFFIXES = (".md", ".markdown")
+CONTAINER_KEYS = frozenset("character characters chars cast npc npcs persona personas profiles people lore".split())
+"""Folders of several owners' files, which name nobody themselves."""
+WORLD_KEYS = frozenset("world shared common everyone everybody all setting settings worldbuilding".split())
+LABEL_PATTERN = re.compile(r"(?:characters?|char|personas?|npc|profile|lore|about|bio)[\s_.-]+(?=\w)", re.IGNORECASE)
+"""Prefix of a file or folder name that says that a name follows: `character_oda.md`."""
 OWNER_KEYS = ("persona", "personas", "character", "owner")
 FRONT_MATTER_PATTERN = re.compile(r"---[ \t]*\n(.*?)^---[ \t]*(?:\n|\Z)", re.DOTALL | re.MULTILINE)
 ABBREVIATION_LOOKBEHIND = "".join(rf"(?<!\b{word}\.)" for word in ("Mr", "Mrs", "Ms", "Dr", "St", "No", "vs", "ca"))
@@ -160,35 +167,111 @@ class Passage:
     text: str
 
 
-def read_lore(folder: Path, owners: Iterable[str], others: Iterable[str] = ()) -> list[Passage]:
-    """Read all passages of the named owners below a lore folder.
+@dataclass(frozen=True)
+class LoreDocument:
+    """A markdown file of a lore folder: its `owners` and the text below its front matter, or why it is `skipped`.
 
-    The owner of a file is named in its front matter (`persona: oda`), else by its folder (`oda/…`), else by the prefix
-    of its name (`oda.md`, `oda-kitchen.md`). Files of other owners are skipped. A warning is logged for files without
-    any owner, not even one of `others`, for unreadable files, and for links that point outside the folder.
+    `source` is its path in the folder.
     """
-    owner_ids = tuple(dict.fromkeys(owners))
-    passages: dict[str, list[Passage]] = {owner: [] for owner in owner_ids}
-    root = folder.resolve()
-    for path in sorted(folder.rglob("*.md")):
-        relative = path.relative_to(folder)
+
+    path: Path
+    source: PurePosixPath
+    owners: tuple[str, ...] = ()
+    text: str = ""
+    skipped: str = ""
+
+
+class OwnerNames:
+    """Resolves names in front matter and paths to persona ids, whatever their case, separators and diacritics."""
+
+    def __init__(self, personas: Iterable[str | Persona]) -> None:
+        """A string is an id; `_world` stands for lore that all personas share."""
+        self.ids: dict[str, str] = {}
+        for persona in personas:
+            names = (persona,) if isinstance(persona, str) else (persona.id, persona.name, persona.nickname)
+            for key in filter(None, map(fold_key, names)):
+                self.ids.setdefault(key, names[0])
+
+    def find(self, name: str) -> str:
+        """Return the owner of this name; empty if there is none. A persona's name precedes one of the world's."""
+        key = fold_key(name)
+        return self.ids.get(key) or (WORLD if key in WORLD_KEYS or name.strip() == "*" else "")
+
+    def find_in_path(self, source: PurePosixPath) -> tuple[str, str]:
+        """Return the owner that a path names, or the reason why there is none."""
+        folders = [name for name in source.parts[:-1] if fold_key(name) not in CONTAINER_KEYS or self.find(name)]
+        for folder in folders:
+            if owner := self.find(folder) or self.find(_without_label(folder)):
+                return owner, ""
+        stem, name = source.stem, _without_label(source.stem)
+        is_named = name != stem or (len(source.parts) > 1 and source.parts[-2] not in folders)
+        if folders and not is_named:
+            return "", f"its folder {folders[-1]!r} is no persona's"
+        keys = [fold_key(stem), fold_key(name)]
+        begun = [known for known in (*self.ids, "world") for key in keys if f"{key}-".startswith(f"{known}-")]
+        if owner := self.find(max(begun, key=len, default=stem)):
+            return owner, ""
+        return "", f"no persona is called {name!r}" if is_named else "it has no owner"
+
+    def resolve(self, stated: Iterable[str], source: PurePosixPath) -> tuple[tuple[str, ...], str]:
+        """Return the owners of a file by its front matter, else by its path, or the reason why there are none."""
+        if names := tuple(stated):
+            owners = tuple(dict.fromkeys(filter(None, map(self.find, names))))
+            return owners, "" if owners else f"its front matter names {', '.join(names)}, who is no persona here"
+        owner, reason = self.find_in_path(source)
+        return ((owner,) if owner else ()), reason
+
+
+def scan_lore(folder: Path, personas: Iterable[str | Persona]) -> Iterator[LoreDocument]:
+    """Yield all markdown files of a lore folder, in any of the usual layouts, with their owners.
+
+    The owner is named in the front matter (`persona: oda`), else by a folder (`oda/…`, `characters/Oda Marrow/…`), else
+    by the file (`oda.md`, `oda-kitchen.md`, `character_oda.md`, `personas/oda.md`). Hidden files are ignored.
+    """
+    names, root = OwnerNames(personas), folder.resolve()
+    for path in sorted(folder.rglob("*")):
+        source = PurePosixPath(path.relative_to(folder).as_posix())
+        if source.suffix.lower() not in LORE_SUFFIXES or any(part.startswith(".") for part in source.parts):
+            continue
         if not path.resolve().is_relative_to(root):
-            log.warning("the lore file %s is left out: it is a link that points outside the folder", path)
-            continue
-        if len(relative.parts) > 1 and relative.parts[0] not in owner_ids and not _has_front_matter(path):
-            continue  # another persona's folder
-        try:
-            stated_owners, text = read_lore_file(path)
-        except LoreError as error:
-            log.warning("a lore file is left out. %s", error)
-            continue
-        file_owners = stated_owners or _owner_from_path(relative, (*owner_ids, *others))
-        if not file_owners:
-            log.warning("the lore file %s has no owner: name its persona in front matter or in its file name", path)
-        for owner in file_owners:
-            if owner in passages:
-                passages[owner] += split_passages(owner, _source_name(owner, relative), text)
-    return [passage for owner in owner_ids for passage in passages[owner]]
+            yield LoreDocument(path, source, skipped="it is a link that points outside the folder")
+        elif path.is_file():
+            yield _read_document(path, source, names)
+
+
+def _read_document(path: Path, source: PurePosixPath, names: OwnerNames) -> LoreDocument:
+    try:
+        stated, text = read_lore_file(path)
+    except LoreError as error:
+        reason = error.message.replace(f"The lore file {path}", "it").replace(
+            f"The front matter of {path}", "its front matter"
+        )
+        return LoreDocument(path, source, names.resolve((), source)[0], skipped=reason.rstrip("."))
+    owners, reason = names.resolve(stated, source)
+    if reason:
+        reason += "; name its persona in front matter, as in `persona: NAME`, or in its folder or file name"
+    elif not text.strip():
+        reason = "it holds no text"
+    return LoreDocument(path, source, owners, text, reason)
+
+
+def read_lore(folder: Path, owners: Iterable[str | Persona], others: Iterable[str | Persona] = ()) -> list[Passage]:
+    """Read all passages of the named owners below a lore folder (see `scan_lore`), in the order of the owners.
+
+    Files of `others` are left out. A warning is logged for files that are skipped, unless they are somebody else's.
+    """
+    wanted = tuple(owners)
+    passages: dict[str, list[Passage]] = {owner if isinstance(owner, str) else owner.id: [] for owner in wanted}
+    skipped: dict[str, list[Path]] = {}
+    for document in scan_lore(folder, (*wanted, *others)):
+        if not document.skipped:
+            for owner in passages.keys() & {*document.owners}:
+                passages[owner] += split_passages(owner, source_name(owner, document.source), document.text)
+        elif not document.owners or passages.keys() & {*document.owners}:
+            skipped.setdefault(document.skipped, []).append(document.path)
+    for reason, (path, *more) in skipped.items():
+        log.warning("the lore file %s%s is left out: %s", path, f" (and {len(more)} more)" if more else "", reason)
+    return [passage for found in passages.values() for passage in found]
 
 
 def read_lore_file(path: Path) -> tuple[tuple[str, ...], str]:
@@ -264,25 +347,19 @@ def _cut_between_words(part: str) -> Iterator[str]:
         yield "".join(words[position : position + MAX_PASSAGE_WORDS])
 
 
-def _owner_from_path(relative: Path, owners: tuple[str, ...]) -> tuple[str, ...]:
-    if len(relative.parts) > 1:
-        return (relative.parts[0],)
-    name = relative.stem.casefold()
-    fitting = [owner for owner in owners if re.match(rf"{re.escape(owner.casefold())}(?![a-z0-9])", name)]
-    return (max(fitting, key=len),) if fitting else ()
+def fold_key(name: str) -> str:
+    """Return the form in which names of owners are compared: without case, diacritics and separators but "-"."""
+    return "-".join(re.findall(r"[^\W_]+", fold_text(name)))
 
 
-def _source_name(owner: str, relative: Path) -> str:
-    below = relative.as_posix()
-    return below if below.startswith(f"{owner}/") else f"{owner}/{relative.name}"
+def _without_label(name: str) -> str:
+    """Return a file or folder name without a prefix such as `character_`."""
+    return LABEL_PATTERN.sub("", name)
 
 
-def _has_front_matter(path: Path) -> bool:
-    try:
-        with path.open("rb") as file:
-            return file.read(6).removeprefix(b"\xef\xbb\xbf").startswith(b"---")
-    except OSError:
-        return True  # reading it raises the error
+def source_name(owner: str, path: PurePosixPath) -> str:
+    """Return the source of a file's passages: its path in the lore folder, or its name under its owner."""
+    return str(path) if path.parts[0] == owner else f"{owner}/{path.name}"
 
 
 def _front_matter(text: str, path: Path) -> tuple[tuple[str, ...], str]:
@@ -299,12 +376,7 @@ def _front_matter(text: str, path: Path) -> tuple[tuple[str, ...], str]:
         return (), text  # prose between two rules
     owners: Any = next((stated[key] for key in OWNER_KEYS if stated.get(key)), [])
     owners = owners if isinstance(owners, list) else [owners]
-    return tuple(_normalise_owner(owner) for owner in owners), text[match.end() :]
-
-
-def _normalise_owner(value: object) -> str:
-    name = str(value).strip().casefold()
-    return WORLD if name in (WORLD, "world", "all", "everyone", "*") else name
+    return tuple(str(owner).strip() for owner in owners), text[match.end() :]
 
 
 def _read_text(path: Path) -> str:

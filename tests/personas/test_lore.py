@@ -72,11 +72,11 @@ def test_splitting_keeps_every_word_once():
 
 
 def test_a_file_that_is_not_utf8_is_left_out_and_named(folder, caplog):
-    before = read_lore(folder, ["ada"])
+    before = read_lore(folder, ["ada"], others=["bo", "_world"])
     (folder / "ada" / "odd.md").write_bytes("caf\xe9".encode("latin-1"))
-    assert read_lore(folder, ["ada"]) == before != []
+    assert read_lore(folder, ["ada"], others=["bo", "_world"]) == before != []
     (line,) = caplog.messages
-    assert "left out" in line and "odd.md is not UTF-8" in line
+    assert "odd.md is left out: it is not UTF-8 (byte 3)" in line
 
 
 def test_a_link_does_not_lead_out_of_the_folder(folder, tmp_path_factory, caplog):
@@ -92,7 +92,7 @@ def test_a_link_does_not_lead_out_of_the_folder(folder, tmp_path_factory, caplog
 
 def test_what_is_anothers_is_not_nobodys(folder, caplog):
     (folder / "oda-kitchen.md").write_text("# Soup\nNever ask.")
-    read_lore(folder, ["ada"], others=["oda"])
+    read_lore(folder, ["ada"], others=["bo", "oda"])
     assert not caplog.messages
-    read_lore(folder, ["ada"])
-    assert "oda-kitchen.md has no owner" in caplog.text
+    read_lore(folder, ["ada"], others=["bo"])
+    assert "oda-kitchen.md is left out: it has no owner" in caplog.text

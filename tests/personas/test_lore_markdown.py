@@ -13,10 +13,12 @@ from personas.lore.passages import (
     Passage,
     count_words,
     read_lore,
+    scan_lore,
     split_markdown,
     split_passages,
     split_sentences,
 )
+from personas.schemas.chat import Persona
 
 STAT_BLOCK = """# Harbour Guard
 *Medium person, mostly awake*
@@ -88,13 +90,69 @@ def test_whose_a_file_is_its_front_matter_its_folder_or_its_name_says(tmp_path, 
         ("_world", "_world/_world.md"): "A town.",
         ("_world", "_world/town.md"): "A bridge.",
     }
-    assert "stray.md has no owner" in caplog.text
+    assert "stray.md is left out: it has no owner" in caplog.text
+    assert "x.md is left out: its folder 'other' is no persona's" in caplog.text
+
+
+LAYOUTS = {
+    "oda/soup.md": "oda",  # a folder per persona
+    "Oda Marrow/cellar.md": "oda",
+    "characters/ODA.md": "oda",  # a file per persona
+    "characters/oda_marrow/rooms.md": "oda",
+    "harbour/characters/Sir-Aurelio_Thrip.markdown": "thrip",
+    "personas/tiệm đỏ.md": "tiem-do",
+    "personas/Tiem Do/menu.md": "tiem-do",
+    "character_oda.md": "oda",
+    "notes/persona-the-landlady.md": "oda",  # a nickname
+    "thrip-career.md": "thrip",
+    "world.md": "_world",
+    "shared/tides.md": "_world",
+    "characters/world.md": "_world",
+    "thrip/oda.md": "thrip",  # the folder precedes the file
+    "lore/灯台守/一.md": "keeper",
+}
+SKIPPED = {
+    "characters/Bob.md": "no persona is called 'Bob'",
+    "characters/Bob/oda.md": "its folder 'Bob' is no persona's",
+    "harbour/oda.md": "its folder 'harbour' is no persona's",
+    "odalisque.md": "it has no owner",
+    "oda/empty.md": "it holds no text",
+}
+
+
+def test_lore_is_found_in_the_layouts_that_people_use_and_the_rest_is_skipped_with_its_reason(tmp_path):
+    write(tmp_path, dict.fromkeys((*LAYOUTS, *SKIPPED), "Some text."))
+    write(
+        tmp_path,
+        {
+            "oda/empty.md": "---\npersona: oda\n---\n",
+            ".trash/oda.md": "Hidden.",
+            "both.md": "---\npersonas: [ODA MARROW, the landlady, Nobody]\n---\nOne owner.",
+            "no.md": "---\ncharacter: Nobody\n---\nNo owner.",
+        },
+    )
+    personas = [
+        Persona("oda", "Oda Marrow", nickname="The Landlady"),
+        Persona("thrip", "Sir Aurelio Thrip"),
+        Persona("tiem-do", "Tiệm Đỏ"),
+        Persona("keeper", "灯台守"),
+    ]
+    documents = {str(one.source): one for one in scan_lore(tmp_path, personas)}
+    owners = {name: " ".join(one.owners) for name, one in documents.items() if not one.skipped}
+    assert owners == LAYOUTS | {"both.md": "oda"}
+    skipped = {name: one.skipped.partition(";")[0] for name, one in documents.items() if one.skipped}
+    assert skipped == SKIPPED | {"no.md": "its front matter names Nobody, who is no persona here"}
+    read = read_lore(tmp_path, personas[:1])
+    assert {passage.source for passage in read} == {
+        "oda/soup.md", "oda/cellar.md", "oda/ODA.md", "oda/rooms.md", "oda/character_oda.md",
+        "oda/persona-the-landlady.md", "oda/both.md",
+    }  # fmt: skip
 
 
 def test_front_matter_that_is_no_yaml_is_named_and_the_rest_is_read(tmp_path, caplog):
     write(tmp_path, {"ada/tea.md": "---\npersona: [ada\n---\nTea.", "ada/cake.md": "Cake."})
     assert [passage.text for passage in read_lore(tmp_path, ["ada"])] == ["Cake."]
-    assert "left out" in caplog.text and "tea.md is not YAML" in caplog.text
+    assert "tea.md is left out: its front matter is not YAML" in caplog.text
 
 
 def test_a_rule_around_prose_is_no_front_matter(tmp_path):

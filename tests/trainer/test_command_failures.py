@@ -160,9 +160,10 @@ def test_all_formats_of_a_folder_are_named_and_examples_say_their_file(home, mon
 def test_lore_is_reported_where_it_belongs(home, monkeypatch, capsys):
     code, out, _ = run(monkeypatch, capsys, "dataset", "inspect", "lore")
     assert code == 0 and out.startswith("lore: Lore (--format lore)")
-    assert (
-        "lore of ada, not dialogue" in out and "put it into data/rag-resources, or name its folder with --lore" in out
-    )
+    assert "lore of nobody (its folder 'ada' is no persona's), not dialogue" in out
+    assert "put it into data/rag-resources, or name its folder with --lore" in out
+    (home / "lore" / "ada").rename(home / "lore" / "Oda Marrow")
+    assert "lore of oda, not dialogue" in run(monkeypatch, capsys, "dataset", "inspect", "lore")[1]
     code, _, err = run(
         monkeypatch, capsys, "dataset", "build", "--source", "lore", "--right", "own-writing", "--out", "n"
     )

@@ -5,10 +5,12 @@ from pathlib import Path
 
 import pytest
 
+from bot.doctor.local_checks import check_lore
 from personas.card.toml_card import SHIPPED_CARDS, read_card
 from personas.errors import CardError
 from personas.home.job_material import ShippedData
-from personas.home.shared_personas import read_persona_lore, read_shared_personas
+from personas.home.shared_personas import lore_material, read_persona_lore, read_shared_personas
+from personas.lore.passages import WORLD, read_lore
 from trainer.process.environment import RESTARTED_VARIABLE
 
 SHIPPED = ShippedData.from_source_tree()
@@ -98,3 +100,37 @@ def test_a_card_of_theirs_that_cannot_be_read_is_named(command, home):
         read_shared_personas(SHIPPED_CARDS, home)
     code, _, errors = command("train", "--persona", "ballast", "--dry-run")
     assert code == 1 and str(path) in errors
+
+
+def test_a_run_gets_lore_in_any_layout_and_all_files_are_listed_with_the_skipped_ones(command, tmp_path, home):
+    shipped = ShippedData.of(tmp_path / "tree")
+    files = {
+        "characters/Oda Marrow.md": "# Hat\nOda has a straw hat.",
+        "shared/fog.md": "# Fog\nFog is common.",
+        "thrip/egg.md": "# Egg\nIt was the chandelier.",
+        "both.md": "---\npersonas: [thrip, oda]\n---\n# Gull\nThe gull is called Net.",
+        "harbour/x.md": "Nobody's.",
+        "shared/old.md": "Replaced.",
+    }
+    for name, text in files.items():
+        (path := shipped.lore / name).parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    write_lore(home, "_world", "old.md", "# New\nThe operator's.")
+    (material,) = lore_material(shipped, home, "oda")
+    names = {place for _, place in material.copies}
+    assert names == {"lore/characters/Oda Marrow.md", "lore/shared/fog.md", "lore/both.md", "lore/_world/old.md"}
+    job = tmp_path / "job"
+    for path, place in material.copies:
+        (job / place).parent.mkdir(parents=True, exist_ok=True)
+        (job / place).write_bytes(path.read_bytes())
+    oda = read_card(SHIPPED_CARDS / "oda.toml")
+    assert {(it.owner, it.heading) for it in read_lore(job / "lore", (oda, WORLD))} == {
+        ("oda", "Hat"), ("oda", "Gull"), ("_world", "Fog"), ("_world", "New")
+    }  # fmt: skip
+    code, out, _ = command("lore", "files", "--lore", str(shipped.lore))
+    assert code == 0 and "5 files are read, 1 skipped" in out and "oda" in out
+    assert "harbour/x.md: its folder 'harbour' is no persona's; name its persona in front matter" in out
+    check = check_lore(shipped.lore, home)
+    assert check.state == "warn" and "5 of 6 files are read; skipped: harbour/x.md" in check.found
+    assert check_lore(SHIPPED.lore, home).state == "ok"
+    assert "There is no folder" in command("lore", "files", "--lore", str(tmp_path / "none"))[2]

@@ -117,7 +117,7 @@ def load_passages(persona: Persona, folder: Path | None, home: Path) -> list[Pas
         return read_persona_lore(SHIPPED_DATA / "rag-resources", persona.id, home, cards) if persona.id in cards else []
     if not folder.is_dir():
         raise RequestError(f"There is no folder {folder}.", "Name one that holds a folder of markdown per persona.")
-    return read_lore(folder, (persona.id, WORLD), cards)
+    return read_lore(folder, (persona, WORLD), read_shared_personas(SHIPPED_CARDS, home).values())
 
 
 def _dataset_request(options: argparse.Namespace, persona: Persona | None) -> TrainingRequest:

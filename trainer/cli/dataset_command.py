@@ -9,10 +9,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from personas.card.toml_card import SHIPPED_CARDS
 from personas.cli_common import add_examples
 from personas.errors import RequestError
 from personas.home.review_files import delete_expired_reviews
 from personas.home.rights import RIGHTS_FILE
+from personas.home.shared_personas import read_shared_personas
 from personas.schemas.base import DISCORD_API, RIGHTS
 from trainer.anonymise.output_files import ReviewLog
 from trainer.cli.argtypes import (
@@ -201,9 +203,12 @@ def _nonempty_path(text: str) -> Path:
 
 def _inspect(options: argparse.Namespace) -> None:
     path: Path = options.path
+    personas = tuple(read_shared_personas(SHIPPED_CARDS, find_home()).values())
     with ProgressCounter(options.tell_every) as counter:
         count = partial(counter.count, "reading")
-        summary = inspect_source(path, ReadOptions(mapping=column_mapping(options.map)), options.format, count)
+        summary = inspect_source(
+            path, ReadOptions(mapping=column_mapping(options.map), personas=personas), options.format, count
+        )
     if options.json:
         print(json.dumps(summary.as_json(), ensure_ascii=False))
     else:

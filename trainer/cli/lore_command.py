@@ -1,18 +1,19 @@
-"""`python -m trainer lore ask|extract|synthesise`."""
+"""`python -m trainer lore files|ask|extract|synthesise`."""
 
 import argparse
 import json
 from pathlib import Path
 from typing import Any
 
+from personas.card.toml_card import SHIPPED_CARDS
 from personas.cli_common import add_examples
 from personas.errors import RequestError
-from personas.home.shared_personas import OPERATOR_GUILD_ID
+from personas.home.shared_personas import OPERATOR_GUILD_ID, read_shared_personas
 from personas.lore.index import MIN_SCORE, LoreIndex, LoreRanking, PassageMatch
-from personas.lore.passages import Passage
+from personas.lore.passages import Passage, scan_lore, split_passages
 from personas.schemas.chat import Persona
 from trainer.cli.argtypes import Commands, add_command, positive_int
-from trainer.cli.dataset_args import load_passages, load_persona
+from trainer.cli.dataset_args import SHIPPED_DATA, load_passages, load_persona
 from trainer.cli.error_handling import require_writable, resolve_home, with_error_handling
 from trainer.data.synthetic.dialogue_synthesis import SynthesisRequest, synthesise_dialogues
 from trainer.data.synthetic.lore_extraction import extract_lore, write_extraction
@@ -30,9 +31,18 @@ Generates in-character dialogues about the persona's lore, with the local engine
 Run the command again to resume. Dropped dialogues are counted by reason.
 """
 
+FILES_HELP = """\
+Lists markdown files in any of the usual layouts: ID/*.md, characters/NAME.md or NAME/*.md, personas/NAME.md,
+character_NAME.md, NAME-topic.md; world.md and the folders world, shared and _world are for all personas. A name is an
+id, name or nickname in any case, with or without diacritics; `persona: NAME` in front matter precedes the path.
+"""
 ASK_EXAMPLES = (
     'python -m trainer lore ask --persona oda "Who keeps the lamp?"',
     'python -m trainer lore ask --persona oda "What is rope for?" --all --json',
+)
+FILES_EXAMPLES = (
+    "python -m trainer lore files",
+    "python -m trainer lore files --lore notes --persona wick.toml --json",
 )
 EXTRACT_EXAMPLES = ("python -m trainer lore extract --persona oda --out build/oda-lore",)
 
@@ -42,6 +52,9 @@ def add_lore(commands: Commands) -> None:
     group = commands.add_parser("lore", help="search lore, and generate training material from it")
     add_examples(group, *ASK_EXAMPLES, *EXTRACT_EXAMPLES)
     lore = group.add_subparsers(required=True, metavar="COMMAND")
+    text = "list the files of a lore folder: whose each is, or why it is skipped"
+    files = add_examples(lore.add_parser("files", help=text, description=FILES_HELP), *FILES_EXAMPLES)
+    files.set_defaults(command=with_error_handling(_list_files))
     ask = lore.add_parser("ask", help="show which passages a question finds, and why")
     add_examples(ask, *ASK_EXAMPLES)
     ask.add_argument("question", metavar="QUESTION")
@@ -60,10 +73,37 @@ def add_lore(commands: Commands) -> None:
     add("--adapter", type=Path, metavar="DIR", help="an adapter folder, for the local engine")
     add("--seed", type=int, default=0, metavar="S", help="random seed (default: 0)")
     synthesise.set_defaults(command=with_error_handling(_synthesise))
-    for command in (ask, extract, synthesise):
-        command.add_argument("--persona", required=True, metavar="P", help="its id or name, or a card file")
+    for command in (files, ask, extract, synthesise):
+        persona_help = "its id or name, or a card file"
+        command.add_argument("--persona", required=command is not files, metavar="P", help=persona_help)
         command.add_argument("--lore", type=Path, metavar="DIR", help="a folder of Markdown (default: the bot's)")
         command.add_argument("--json", action="store_true", help="print one JSON object")
+
+
+def _list_files(options: argparse.Namespace) -> None:
+    home = resolve_home(None)
+    personas = read_shared_personas(SHIPPED_CARDS, home)
+    if options.persona:
+        persona = load_persona(options.persona, home)
+        personas[persona.id] = persona
+    folder: Path = options.lore or SHIPPED_DATA / "rag-resources"
+    if not folder.is_dir():
+        raise RequestError(f"There is no folder {folder}.", "Name one with lore in markdown files.")
+    documents = list(scan_lore(folder, personas.values()))
+    rows = [
+        {"file": str(it.source), "personas": list(it.owners), "passages": len(split_passages("", "", it.text)),
+         "skipped": it.skipped} for it in documents
+    ]  # fmt: skip
+    if options.json:
+        print(json.dumps({"folder": str(folder), "files": rows}, ensure_ascii=False))
+        return
+    skipped = [it for it in documents if it.skipped]
+    print(f"{folder}: {len(documents) - len(skipped)} files are read, {len(skipped)} skipped")
+    for it, row in zip(documents, rows, strict=True):
+        if not it.skipped:
+            print(f"  {', '.join(it.owners):<20} {row['passages']:>4} passages  {it.source}")
+    for it in skipped:
+        print(f"  {'skipped':<20} {it.source}: {it.skipped}")
 
 
 def load_persona_lore(options: argparse.Namespace) -> tuple[Persona, list[Passage]]:

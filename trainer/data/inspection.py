@@ -130,7 +130,7 @@ def format_summary(found: SourceSummary, name: str) -> Iterator[str]:
         yield f"\n  Example {number}, {conversation.messages[0].row}"
         yield from _format_conversation(conversation)
     if LORE_FORMAT in found.formats:
-        yield "\nLore is not trained on: put it into data/rag-resources, or name its folder with --lore."
+        yield "\nLore is no dialogue: put it into data/rag-resources, or name its folder with --lore (see `lore files`)."
     elif not found.conversations:
         expected = "; or ".join(format.expected for format, _ in found.formats.values())
         yield f"\nNothing in it can be used. Expected: {expected}."

@@ -224,5 +224,5 @@ def _read_conversations(
 
 
 def _read_lore_index(folders: list[tuple[Path, Material]], persona: Persona) -> LoreIndex | None:
-    passages = [p for path, _ in folders for p in read_lore(path, (persona.id, WORLD))]
+    passages = [p for path, _ in folders for p in read_lore(path, (persona, WORLD))]
     return LoreIndex(passages) if passages else None

@@ -20,7 +20,7 @@ class ReadOptions:
     name that conversations carry, the file's own by default. `mapping` names the columns of unknown tables: role
     (`user`, `assistant`, `messages` …) to column. `oasst_paths` selects the best-ranked path of each tree or every
     path. `languages` keeps only these, if a source states the language; empty keeps all. `names_by` describes to the
-    user how to supply `persona_names`.
+    user how to supply `persona_names`. `personas` are those whose lore markdown may be; empty if that is unknown.
     """
 
     persona: Persona | None = None
@@ -35,6 +35,7 @@ class ReadOptions:
     oasst_paths: Literal["best", "all"] = "best"
     languages: tuple[str, ...] = ()
     names_by: str = "--as"
+    personas: tuple[Persona, ...] = ()
 
     @property
     def all_persona_names(self) -> tuple[str, ...]:

@@ -4,6 +4,7 @@ import html
 import re
 
 from bot.personas.guild_lore import GuildLore, read_all_lore
+from personas.home.job_material import ShippedData
 from personas.lore.passages import WORLD
 from personas.schemas.training import TrainingRequest
 from tests.bot.web.test_web_cards import upload
@@ -190,3 +191,14 @@ async def test_the_worlds_lore_is_written_found_by_all_and_left_out(dashboard):
     assert before and not [p for p in lore.passages if p.source == f"{WORLD}/{ships}"]
     assert (await dashboard.ask("GET", f"/personas/{WORLD}"))[0] == 404, "it is no persona"
     assert (await dashboard.page(f"/dashboard/personas/{WORLD}"))[0] == 404
+
+
+async def test_the_page_lists_files_that_belong_to_nobody_with_the_reason(dashboard):
+    services = dashboard.front._context.services
+    shipped = ShippedData.of(dashboard.home / "tree")
+    (shipped.lore / "gull").mkdir(parents=True)
+    (shipped.lore / "gull" / "net.md").write_text("# Net\nOne foot.", encoding="utf-8")
+    services.catalogue.shipped = shipped
+    text = html.unescape((await dashboard.page(PAGE))[1])
+    assert "Skipped in the lore folder: 1" in text and "gull/net.md" in text
+    assert "its folder 'gull' is no persona's" in text

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import PurePosixPath
 
 from personas.errors import LoreError, MaterialError
-from personas.lore.passages import parse_lore, split_markdown
+from personas.lore.passages import OwnerNames, parse_lore, split_markdown
 from trainer.sources.conversation import Conversation, RejectedRecord
 from trainer.sources.source_file import Peek, SourceFile
 from trainer.sources.source_format import ReadOptions, SourceFormat
@@ -17,16 +17,20 @@ NO_PERSONA = "nobody, as neither its front matter nor a folder names its persona
 
 
 def read(file: SourceFile, options: ReadOptions) -> Iterator[Conversation | RejectedRecord]:
-    """Reject each passage as lore, naming its owner."""
+    """Reject each passage as lore, naming its owner, or the reason why it has none among `options.personas`."""
     try:
         stated, text = parse_lore(file.read(MAX_BYTES).decode(), file.name)
     except UnicodeDecodeError as error:
         raise MaterialError(f"{file.name} is not UTF-8 (byte {error.start}).", "Save it as UTF-8.") from None
     except LoreError as error:
         raise MaterialError(error.message, error.advice) from None
-    owners = " and ".join(stated) or _folder_persona(file.name) or NO_PERSONA
+    names, below = OwnerNames(options.personas), PurePosixPath(file.name)
+    owners, fault = names.resolve(stated, PurePosixPath(*below.parts[1:]) if len(below.parts) > 1 else below)
+    if not options.personas:
+        owners = stated or tuple(filter(None, [_folder_persona(file.name)]))
+    whose = " and ".join(owners) or (f"nobody ({fault})" if options.personas else NO_PERSONA)
     for number, (heading, _) in enumerate(split_markdown(text), start=1):
-        yield RejectedRecord(f"passage {number} ({heading})", f"lore of {owners}, not dialogue; {LORE_HINT}")
+        yield RejectedRecord(f"passage {number} ({heading})", f"lore of {whose}, not dialogue; {LORE_HINT}")
 
 
 def _folder_persona(name: str) -> str:

@@ -14,7 +14,7 @@ from bot.web.problems import Problem
 from bot.web.request_body import errors_as_problems, read_file_form, read_form
 from bot.web.templating import FormError, redirect_to, render_page
 from personas.errors import LoreError
-from personas.home.shared_personas import OPERATOR_GUILD_ID
+from personas.home.shared_personas import OPERATOR_GUILD_ID, list_shipped_lore
 from personas.lore.index import MAX_LORE_PASSAGES, MIN_SCORE, guild_owner
 from personas.lore.passages import WORLD
 
@@ -127,7 +127,8 @@ async def _add_file(request: web.Request, found: OwnedPersona, draft: LoreDraft)
 
 
 async def _render_lore(request: web.Request, found: OwnedPersona, draft: LoreDraft, status: int = 200) -> web.Response:
-    files = await asyncio.to_thread(lore_files.list_lore_files, found)
+    services, files = found.services, await asyncio.to_thread(lore_files.list_lore_files, found)
+    shipped = await asyncio.to_thread(list_shipped_lore, services.catalogue.shipped.lore, services.home)
     query_guild = _require_lore_guild(found, draft.guild or str(found.guild_id))
     ranking, matches = await lore_files.match_lore(found, draft.question, query_guild) if draft.question else (None, [])
     passages = found.services.request_builder.lore.passages
@@ -140,8 +141,9 @@ async def _render_lore(request: web.Request, found: OwnedPersona, draft: LoreDra
         faults=[FormError(message, name, LORE_FIELD_LABELS[name]) for name, message in draft.wrong.items()],
         tab="lore",
         found=found,
-        standing=persona_status(found.services, found.id),
+        standing=persona_status(services, found.id),
         files=files,
+        skipped=[document for document in shipped if document.skipped],
         removed=lore_files.lore_store(found.services).removed(found.guild_id, found.id),
         world=sum(passage.owner in (WORLD, guild_owner(OPERATOR_GUILD_ID, WORLD)) for passage in passages),
         draft=draft,
