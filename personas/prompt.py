@@ -15,6 +15,9 @@ HISTORY_BLOCK_TURNS = 4
 EXAMPLE_USER = "Guest"
 """The user's name in a card's examples: always the same, so that all members' prompts share a prefix."""
 
+DATASET_USER, DATASET_ASSISTANT = "user", "assistant"
+"""Names of the two speakers of data sets whose conversations name none."""
+
 CONTEXT_TOKENS = 2048  # default limit for prompt and reply together
 MAX_CARD_TOKENS = 1400
 """Limit for a card's prose and examples within a prompt; example conversations beyond it are left out."""
@@ -198,6 +201,11 @@ def system_text(persona: Persona | None, user: str) -> str:
     speech = persona.speech and f"{{{{char}}}} speaks like this:\n{persona.speech}"
     parts = (persona.system_prompt, persona.description, persona.personality, persona.scenario, speech)
     return fill_macros("\n".join(part for part in parts if part), persona, user)
+
+
+def system_card(text: str, name: str = DATASET_ASSISTANT) -> Persona:
+    """Return the card that stands for a conversation's own system text, such as a list of facts about `name`."""
+    return Persona("", name, description=text)
 
 
 def example_turns(persona: Persona) -> list[Turn]:

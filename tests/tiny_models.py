@@ -9,7 +9,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from personas.home.adapters import adapter_ref, write_manifest
+from personas.home.adapters import adapter_ref, dialogue_adapter_folder, write_manifest
 from personas.home.atomic_files import atomic_folder
 from personas.models.base_model import BaseModel, fingerprint, load_model
 from personas.schemas.chat import AdapterRef
@@ -41,20 +41,32 @@ def make_tiny_model(folder: Path, tokenizer: Any, seed: int = 0) -> None:
 
 def make_adapter(home: Path, base: BaseModel, persona_id: str, version: str, seed: int, rank: int = 4) -> AdapterRef:
     """A sealed adapter folder whose random weights clearly change what the model says."""
+    ref = adapter_ref(home, persona_id, version)
+    write_adapter(ref.folder, base, manifest_over(base, persona_id, version), seed, rank)
+    return ref
+
+
+def make_dialogue_adapter(home: Path, base: BaseModel, name: str, seed: int, job_id: str = "test") -> Path:
+    """The folder of a dialogue adapter, sealed as above."""
+    folder = dialogue_adapter_folder(home, name)
+    manifest = manifest_over(base, None, "v1").model_copy(update={"job_id": job_id})
+    write_adapter(folder, base, manifest, seed)
+    return folder
+
+
+def write_adapter(folder: Path, base: BaseModel, manifest: AdapterManifest, seed: int, rank: int = 4) -> None:
     torch.manual_seed(seed)
     lora = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=PROJECTIONS, task_type="CAUSAL_LM")
     model = get_peft_model(load_model(base, "float32"), lora)
     for name, weight in model.named_parameters():
         if "lora_B" in name:
             torch.nn.init.normal_(weight, std=0.5)
-    ref = adapter_ref(home, persona_id, version)
-    with atomic_folder(ref.folder) as aside:
+    with atomic_folder(folder) as aside:
         model.save_pretrained(aside)
-        write_manifest(aside, manifest_over(base, persona_id, version))
-    return ref
+        write_manifest(aside, manifest)
 
 
-def manifest_over(base: BaseModel, persona_id: str, version: str) -> AdapterManifest:
+def manifest_over(base: BaseModel, persona_id: str | None, version: str) -> AdapterManifest:
     """A manifest in which only base model, persona and version mean something."""
     scores = ScoreSummary(
         heldout_replies=1,

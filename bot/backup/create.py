@@ -25,10 +25,9 @@ from bot.backup.archive import (
 )
 from bot.store import StoreError
 from bot.store.database import BUSY_TIMEOUT_S, translate_errors
-from personas.home.adapters import adapter_ref
+from personas.home.adapters import adapter_ref, dialogue_adapter_folder
 from personas.home.atomic_files import fsync_path, lock_folder
 from personas.home.export_log import EVERYBODY, record_export
-from personas.home.job_material import dialogue_adapter_folder
 
 STAGING_PREFIX = ".understudy-backup."
 SNAPSHOT_PAGES = 2048

@@ -1,11 +1,14 @@
-"""Names of models: a persona's live version, one of its versions, or the base model."""
+"""Names of models: a persona's live version, one of its versions, a dialogue adapter, or the base model."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Self
 
 from bot.chat.prompt_context import ChatRequestBuilder, stop_sequences
 from bot.store import BASE_MODEL_NAME
 from personas.errors import RequestError
+from personas.home.adapters import DIALOGUE_PREFIX, DialogueAdapter, find_dialogue_adapters
+from personas.prompt import DATASET_USER, EXAMPLE_USER, system_card
 from personas.schemas.chat import ChatRequest, Persona, SamplingParams, Turn
 
 LIVE_VERSION = "live"
@@ -23,26 +26,40 @@ class UnknownModelError(RequestError):
 
 @dataclass(frozen=True)
 class ChatModel:
-    """A model that answers: the base model without a `persona`; without a `version`, with the persona's card alone.
+    """A model that answers: a persona's `version` (None: its card alone), a dialogue adapter, or the base model.
 
-    `guild_id` is the persona's guild, 0 for shared ones.
+    A `dialogue` adapter answers with the card of `persona` if there is one. `guild_id` is the persona's guild, 0 for
+    shared ones.
     """
 
     persona: Persona | None = None
     version: str | None = None
     guild_id: int = 0
+    dialogue: DialogueAdapter | None = None
+
+    @classmethod
+    def of_dialogue(cls, adapter: DialogueAdapter, persona: Persona | None = None, guild_id: int = 0) -> Self:
+        """A dialogue adapter, with a persona's card or without."""
+        return cls(persona, f"{adapter.id}@{adapter.version}", guild_id, adapter)
 
     @property
     def id(self) -> str:
         """Id in requests, with the version."""
-        return f"{self.persona.id}@{self.version or BASE_MODEL_NAME}" if self.persona else BASE_MODEL_NAME
+        if self.persona is None:
+            return self.version or BASE_MODEL_NAME
+        return f"{self.persona.id}@{self.version or BASE_MODEL_NAME}"
 
     @property
     def name(self) -> str:
         """Display name."""
         if self.persona is None:
-            return "Base model"
-        return f"{self.persona.name} ({self.version or 'base model'})"
+            return f"{self.dialogue.id} ({self.dialogue.version})" if self.dialogue else "Base model"
+        return f"{self.persona.name} ({self.dialogue.id if self.dialogue else self.version or 'base model'})"
+
+    @property
+    def speaker_name(self) -> str:
+        """Its name in a conversation."""
+        return self.persona.name if self.persona else self.dialogue.name if self.dialogue else ""
 
 
 def find_model(builder: ChatRequestBuilder, name: str) -> ChatModel:
@@ -50,11 +67,15 @@ def find_model(builder: ChatRequestBuilder, name: str) -> ChatModel:
     wanted, separator, version = name.partition("@")
     if name == BASE_MODEL_NAME:
         return ChatModel()
+    if name.startswith(DIALOGUE_PREFIX):
+        return ChatModel.of_dialogue(_find_dialogue(builder, name))
     guild_id, persona = _find_persona(builder, wanted)
     if not separator or version == LIVE_VERSION:
         return ChatModel(persona, builder.speaking(persona.id), guild_id)
     if version == BASE_MODEL_NAME:
         return ChatModel(persona, None, guild_id)
+    if version.startswith(DIALOGUE_PREFIX):
+        return ChatModel.of_dialogue(_find_dialogue(builder, version), persona, guild_id)
     if version not in (known := servable_versions(builder, persona)):
         others = ", ".join(f"{persona.id}@{one}" for one in [*known, BASE_MODEL_NAME])
         model = builder.incompatible_versions.model_of(persona.id, version)
@@ -64,11 +85,18 @@ def find_model(builder: ChatRequestBuilder, name: str) -> ChatModel:
 
 
 def list_models(builder: ChatRequestBuilder) -> Iterator[ChatModel]:
-    """Yield each persona with its versions, newest first, and with the base model; at the end the base model alone."""
+    """Yield each persona with its versions, newest first, and with the base model; at the end those without a card."""
     for guild_id, persona in builder.personas.everybody():
         for version in [*reversed(servable_versions(builder, persona)), None]:
             yield ChatModel(persona, version, guild_id)
+    yield from map(ChatModel.of_dialogue, servable_dialogue_adapters(builder))
     yield ChatModel()
+
+
+def servable_dialogue_adapters(builder: ChatRequestBuilder) -> list[DialogueAdapter]:
+    """The dialogue adapters that can be served here."""
+    found = find_dialogue_adapters(builder.home).values()
+    return [it for it in found if it.version and not builder.incompatible_versions.model_of_dialogue(it)]
 
 
 def servable_versions(builder: ChatRequestBuilder, persona: Persona) -> list[str]:
@@ -86,15 +114,38 @@ def build_model_request(
     instructions: str = "",
 ) -> ChatRequest:
     """Build the request in which a model answers the last turn, with the lore that this turn finds."""
-    persona = model.persona
+    persona, card, turns = model.persona, model.persona, tuple(turns)
+    if persona is None and model.dialogue and instructions:  # as its training data has system texts
+        card, instructions = system_card(instructions), ""
+        turns = tuple(replace(it, name=DATASET_USER) if it.name == EXAMPLE_USER else it for it in turns)
+    adapter = model.dialogue.ref if model.dialogue else None
+    if persona and model.version and not adapter:
+        adapter = builder.adapter(persona.id, model.version)
     return ChatRequest(
-        persona=persona,
-        turns=tuple(turns),
+        persona=card,
+        turns=turns,
         lore=tuple(builder.lore.search(persona.id, turns[-1].text, guild_id=model.guild_id)) if persona else (),
-        adapter=builder.adapter(persona.id, model.version) if persona and model.version else None,
-        sampling=replace(sampling, stop=(*(stop_sequences(tuple(turns)) if persona else ()), *sampling.stop)),
+        adapter=adapter,
+        sampling=replace(sampling, stop=(*(stop_sequences(turns) if card else ()), *sampling.stop)),
         instructions=instructions,
     )
+
+
+def _find_dialogue(builder: ChatRequestBuilder, name: str) -> DialogueAdapter:
+    """The dialogue adapter of `dialogue/NAME`, or of `dialogue/NAME@VERSION` if it is this version."""
+    wanted, _, version = name.removeprefix(DIALOGUE_PREFIX).partition("@")
+    found = find_dialogue_adapters(builder.home)
+    adapter = found.get(wanted)
+    if adapter is None:
+        known = ", ".join(it.id for it in found.values())
+        advice = f"There are: {known}." if known else "Train one: task_type dialogue."
+        raise UnknownModelError(f"There is no dialogue adapter {wanted!r}.", advice)
+    if version and version != adapter.version:
+        raise UnknownModelError(f"There is no {name!r}.", f"There is: {adapter.id}@{adapter.version}.")
+    if model := builder.incompatible_versions.model_of_dialogue(adapter):
+        what = f"{adapter.id} was made for {model}, which is not served here."
+        raise UnknownModelError(what, f"Train it again, or start the bot with BASE_MODEL={model}.")
+    return adapter
 
 
 def _find_persona(builder: ChatRequestBuilder, wanted: str) -> tuple[int, Persona]:
@@ -107,5 +158,6 @@ def _find_persona(builder: ChatRequestBuilder, wanted: str) -> tuple[int, Person
     if matches:
         ids = ", ".join(persona.id for _, persona in matches)
         raise UnknownModelError(f"Several personas are called {wanted!r}.", f"Name one by its id: {ids}.")
-    ids = ", ".join(persona.id for _, persona in everybody)
-    raise UnknownModelError(f"There is no persona {wanted!r}.", f"There are: {ids}, and {BASE_MODEL_NAME}.")
+    known = [*(persona.id for _, persona in everybody), *(it.id for it in servable_dialogue_adapters(builder))]
+    advice = f"There are: {', '.join(known)}, and {BASE_MODEL_NAME}."
+    raise UnknownModelError(f"There is no persona {wanted!r}.", advice)

@@ -10,7 +10,7 @@ from pathlib import Path
 from bot.store import Store
 from personas.card.card_summary import CountTokens, token_counter
 from personas.errors import BaseModelError, CardError, RequestError
-from personas.home.adapters import MANIFEST_FILE, adapter_ref
+from personas.home.adapters import MANIFEST_FILE, DialogueAdapter, adapter_ref
 from personas.models.base_model import EMBEDDED, locate, name_with_scaling
 from personas.prompt import CONTEXT_TOKENS, EXAMPLE_USER, MAX_CARD_TOKENS, system_text
 from personas.schemas.chat import Persona
@@ -85,13 +85,22 @@ def require_token_budget(persona: Persona, where: str, room: CardTokenCount) -> 
 
 @dataclass(frozen=True)
 class IncompatibleVersions:
-    """The versions for other base models than the served one, and the names of those models."""
+    """The versions for other base models than the served one, and the names of those models.
+
+    `served_hash` is the served base model's fingerprint, empty where it is unknown.
+    """
 
     models: Mapping[VersionKey, str] = field(default_factory=dict)
+    served_hash: str = ""
 
     def model_of(self, persona_id: str, version: str | None) -> str | None:
         """The other base model of a version; None where it can be served, and for the base model itself."""
         return self.models.get((persona_id, version)) if version else None
+
+    def model_of_dialogue(self, adapter: DialogueAdapter) -> str | None:
+        """The other base model of a dialogue adapter; None where it can be served, or its manifest cannot be read."""
+        is_served = adapter.base_model_hash in ("", self.served_hash) or not self.served_hash
+        return None if is_served else adapter.base_model
 
     def warning(self, live: Mapping[str, str | None], served: str) -> str:
         """Warn the operator about incompatible live versions, given by persona; empty when there are none."""
@@ -115,7 +124,7 @@ def find_incompatible_versions(home: Path, installed: Iterable[VersionKey], serv
                 models[persona_id, version] = str(manifest["base_model"])
         except (OSError, ValueError, LookupError, TypeError):
             continue
-    return IncompatibleVersions(models)
+    return IncompatibleVersions(models, served_hash)
 
 
 def compatibility_notes(request: TrainingRequest, served: str) -> list[str]:

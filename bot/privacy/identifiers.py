@@ -8,8 +8,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Self
 
+from personas.home.adapters import dialogue_adapter_folder
 from personas.home.job_folder import REQUEST_FILE
-from personas.home.job_material import dialogue_adapter_folder
 from personas.lore.index_terms import UNSEGMENTED_SCRIPTS
 from personas.lore.semantic import rarity
 

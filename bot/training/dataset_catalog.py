@@ -1,7 +1,6 @@
 """Resolves the data sets, personas and recipes that a training request names, by name or by path."""
 
 import difflib
-import json
 import logging
 import os
 import shutil
@@ -16,7 +15,7 @@ from bot.personas.registry import guild_card_path, is_operator_card
 from bot.store import Store
 from bot.training.stored_datasets import HISTORY_DATASET, history_lines, preferences_material
 from personas.errors import MaterialError, RequestError
-from personas.home.adapters import MANIFEST_FILE, adapter_ref
+from personas.home.adapters import DialogueAdapter, adapter_ref, find_dialogue_adapters
 from personas.home.data_subjects import Consent, read_consent
 from personas.home.datasets import (
     CATALOGUE_FILE,
@@ -33,7 +32,6 @@ from personas.home.job_material import (
     adapter_material,
     built_dataset_material,
     catalogue_material,
-    dialogue_adapter_folder,
     dialogue_adapter_material,
     shipped_file_material,
     shipped_general_material,
@@ -177,10 +175,17 @@ class DatasetCatalog:
         return sorted(shipped | self._operators().entries.keys())
 
     def dialogue_adapters(self, guild_id: int = OPERATOR_GUILD_ID) -> list[str]:
-        """The sorted names of dialogue adapters that a server can start from: its own, and the operator's."""
-        folders = sorted(dialogue_adapter_folder(self._home, "any").parent.glob("[!.]*/"))
-        is_all, allowed = guild_id == OPERATOR_GUILD_ID, (OPERATOR_GUILD_ID, guild_id)
-        return [folder.name for folder in folders if is_all or self._owner_guild(folder) in allowed]
+        """The names of the dialogue adapters that a server may use: its own, and the operator's."""
+        allowed = (OPERATOR_GUILD_ID, guild_id)
+        found = find_dialogue_adapters(self._home).items()
+        return [name for name, it in found if guild_id == OPERATOR_GUILD_ID or self._owner_guild(it) in allowed]
+
+    def find_dialogue_adapter(self, name: str, guild_id: int = OPERATOR_GUILD_ID) -> DialogueAdapter:
+        """A dialogue adapter that a server may use. Raises `RequestError`, which lists them."""
+        if name not in (names := self.dialogue_adapters(guild_id)):
+            advice = _list_names(names, name) if names else "Train one first: task_type dialogue."
+            raise RequestError(f"There is no dialogue adapter {name!r}.", advice)
+        return find_dialogue_adapters(self._home)[name]
 
     def recipes(self) -> list[str]:
         """The sorted names of all recipes."""
@@ -223,9 +228,8 @@ class DatasetCatalog:
             )
         if request.task_type == "preference":
             self._version_before(request)
-        elif request.start_from and request.start_from not in (names := self.dialogue_adapters(guild_id)):
-            advice = _list_names(names, request.start_from) if names else "Train one first: task_type dialogue."
-            raise RequestError(f"There is no dialogue adapter {request.start_from!r} to start from.", advice)
+        elif request.start_from:
+            self.find_dialogue_adapter(request.start_from, guild_id)
         if request.recipe not in (recipes := self.recipes()):
             raise RequestError(f"There is no recipe {request.recipe!r}.", _list_names(recipes, request.recipe))
 
@@ -312,13 +316,9 @@ class DatasetCatalog:
         general = self._general(without=file) or self._general()
         return (shipped_file_material("messages", file, self._consent), *general)
 
-    def _owner_guild(self, adapter: Path) -> int:
+    def _owner_guild(self, adapter: DialogueAdapter) -> int:
         """The server whose job trained an adapter; the operator's where there is no such job."""
-        try:
-            job_id = str(json.loads((adapter / MANIFEST_FILE).read_bytes())["job_id"])
-        except (OSError, ValueError, LookupError, TypeError):
-            return OPERATOR_GUILD_ID
-        job = self._store.jobs.get(job_id) if self._store else None
+        job = self._store.jobs.get(adapter.job_id) if self._store else None
         return job.guild_id if job else OPERATOR_GUILD_ID
 
     def _dataset_files(self) -> dict[str, Path]:

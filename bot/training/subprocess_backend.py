@@ -21,7 +21,7 @@ from bot.store import TrainingJob
 from bot.training.dataset_catalog import DatasetCatalog
 from bot.training.training_plan import TrainingPlan, plan_run
 from personas.errors import AdapterError, RequestError, UnderstudyError
-from personas.home.adapters import adapter_ref, install_adapter_folder, verify_adapter
+from personas.home.adapters import adapter_ref, dialogue_adapter_folder, install_adapter_folder, verify_adapter
 from personas.home.job_folder import (
     ADAPTER_FOLDER,
     NO_COMPARISON,
@@ -30,7 +30,7 @@ from personas.home.job_folder import (
     store_new_holdout,
     write_comparison_targets,
 )
-from personas.home.job_material import SourceMaterial, dialogue_adapter_folder
+from personas.home.job_material import SourceMaterial
 from personas.schemas.training import AdapterManifest, ServingPrecision, TrainingRequest
 from personas.schemas.training_events import TRAINER_EVENT, Done, Failed, ScoreSummary, TrainerEvent
 

@@ -1,8 +1,11 @@
-"""Adapter folders: manifest, checksums, verification and installation."""
+"""Adapter folders: where they are, manifest, checksums, verification and installation."""
 
 import hashlib
+import json
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -14,6 +17,8 @@ from personas.schemas.training import AdapterManifest
 MANIFEST_FILE = "manifest.json"
 WEIGHTS_FILE = "adapter_model.safetensors"
 CONFIG_FILE = "adapter_config.json"
+DIALOGUE_PREFIX = "dialogue/"
+"""Prefix of the names of dialogue adapters."""
 ROLL_BACK_ADVICE = "Roll back to another version, or train this one again."
 NAME_ADAPTER_ADVICE = "Name a complete adapter: its folder has manifest.json and adapter_model.safetensors."
 """Advice on adapters that cannot be used: the one above for a live adapter, this one for a named folder."""
@@ -22,6 +27,64 @@ NAME_ADAPTER_ADVICE = "Name a complete adapter: its folder has manifest.json and
 def adapter_ref(home: Path, persona_id: str, version: str) -> AdapterRef:
     """Return the reference to a version in a home, whether or not it exists."""
     return AdapterRef(persona_id, version, home / "models" / "persona_adapters" / persona_id / version)
+
+
+@dataclass(frozen=True)
+class DialogueAdapter:
+    """An adapter without a persona: of a dialogue job (`name` is the job's) or of a run from the command line.
+
+    The other fields are read from its manifest, which is verified when the adapter is loaded.
+    """
+
+    name: str
+    version: str
+    job_id: str
+    base_model: str
+    base_model_hash: str
+    created_at: str
+    folder: Path
+
+    @property
+    def id(self) -> str:
+        """Its name as a model: `dialogue/NAME`."""
+        return f"{DIALOGUE_PREFIX}{self.name}"
+
+    @property
+    def ref(self) -> AdapterRef:
+        return AdapterRef(self.id, self.version, self.folder)
+
+
+def dialogue_adapter_folder(home: Path, job_name: str) -> Path:
+    """Return the folder of a dialogue job's adapter, whether or not it exists."""
+    return home / "models" / "dialogue" / job_name
+
+
+def find_dialogue_adapters(home: Path) -> dict[str, DialogueAdapter]:
+    """Find the dialogue adapters of a home by name: those of jobs, then those of `trainer train --dialogue`.
+
+    One whose manifest cannot be read has no version: it is refused when it is loaded.
+    """
+    found = {}
+    for folder in sorted((home / "runs").glob("[!.]*/adapter/")):
+        if (manifest := _read_manifest(folder)) and manifest.get("persona") is None and not manifest.get("audit"):
+            found[folder.parent.name] = _dialogue_adapter(folder.parent.name, folder, manifest)
+    for folder in sorted(dialogue_adapter_folder(home, "any").parent.glob("[!.]*/")):
+        found[folder.name] = _dialogue_adapter(folder.name, folder, _read_manifest(folder))
+    return dict(sorted(found.items()))
+
+
+def _dialogue_adapter(name: str, folder: Path, manifest: dict[str, Any]) -> DialogueAdapter:
+    fields = ("version", "job_id", "base_model", "base_model_hash", "created_at")
+    return DialogueAdapter(name=name, folder=folder, **{field: str(manifest.get(field, "")) for field in fields})
+
+
+def _read_manifest(folder: Path) -> dict[str, Any]:
+    """Read a manifest without verifying anything; empty where it cannot be read."""
+    try:
+        manifest = json.loads((folder / MANIFEST_FILE).read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return manifest if isinstance(manifest, dict) else {}
 
 
 def write_manifest(folder: Path, manifest: AdapterManifest) -> AdapterManifest:

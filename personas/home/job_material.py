@@ -7,7 +7,7 @@ from typing import Self
 
 from personas.card.toml_card import SHIPPED_CARDS
 from personas.errors import RequestError
-from personas.home.adapters import NAME_ADAPTER_ADVICE, verify_adapter
+from personas.home.adapters import NAME_ADAPTER_ADVICE, find_dialogue_adapters, verify_adapter
 from personas.home.data_subjects import Consent
 from personas.home.datasets import CatalogueEntry, combine_rights, dataset_statement, is_built_dataset
 from personas.home.rights import RightsStatement, decide_right, read_statement
@@ -123,18 +123,13 @@ def built_dataset_material(folder: Path, origin: str, consent: Consent) -> Sourc
     return SourceMaterial("dataset", path, origin, stated, "", ((folder, path),))
 
 
-def dialogue_adapter_folder(home: Path, job_name: str) -> Path:
-    return home / "models" / "dialogue" / job_name
-
-
 def dialogue_adapter_material(home: Path, job_name: str, consent: Consent) -> SourceMaterial:
     """Build material from a named dialogue adapter. Raises `RequestError` if unknown, else like `adapter_material`."""
-    folder = dialogue_adapter_folder(home, job_name)
-    if not folder.is_dir():
-        available = sorted(path.name for path in folder.parent.glob("[!.]*/"))
+    available = find_dialogue_adapters(home)
+    if job_name not in available:
         advice = f"There are: {', '.join(available)}." if available else "Train one first: task_type dialogue."
-        raise RequestError(f"There is no dialogue adapter {job_name!r} to start from.", advice)
-    return adapter_material(folder, job_name, consent)
+        raise RequestError(f"There is no dialogue adapter {job_name!r}.", advice)
+    return adapter_material(available[job_name].folder, job_name, consent)
 
 
 def adapter_material(folder: Path, origin: str, consent: Consent) -> SourceMaterial:

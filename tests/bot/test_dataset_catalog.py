@@ -301,7 +301,7 @@ def test_general_dialogue_to_mix_in_is_not_what_forgetting_is_measured_on(catalo
 
 
 def test_a_dialogue_adapter_to_start_from_is_found_whole_or_refused(catalogue, tmp_path):
-    with pytest.raises(RequestError, match="no dialogue adapter 'chat' to start from"):
+    with pytest.raises(RequestError, match="no dialogue adapter 'chat'"):
         catalogue.materials_for(request(start_from="chat"))
     (tmp_path / "models" / "dialogue" / "chat").mkdir(parents=True)
     with pytest.raises(AdapterError, match="no complete adapter"):

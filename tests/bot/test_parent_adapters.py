@@ -8,8 +8,8 @@ from bot.store import Store
 from bot.store.training_jobs import NewTrainingJob
 from bot.training.dataset_catalog import DatasetCatalog
 from personas.errors import RequestError
-from personas.home.adapters import MANIFEST_FILE
-from personas.home.job_material import ShippedData, dialogue_adapter_folder
+from personas.home.adapters import MANIFEST_FILE, dialogue_adapter_folder
+from personas.home.job_material import ShippedData
 from personas.schemas.training import TrainingRequest
 from tests.bot.conftest import QUAY
 from tests.bot.test_finetune import start
@@ -63,9 +63,7 @@ def test_a_server_starts_from_its_own_and_the_operators_adapters_and_sees_no_oth
     request = TrainingRequest(job_name="j", persona="oda", start_from="theirs")
     with pytest.raises(RequestError) as refused:
         catalogue.materials_for(request, MINE)
-    assert str(refused.value) == (
-        "There is no dialogue adapter 'theirs' to start from. Known: by_hand, mine, operators."
-    )
+    assert str(refused.value) == ("There is no dialogue adapter 'theirs'. Known: by_hand, mine, operators.")
 
 
 def test_without_any_it_is_said_how_one_is_made(tmp_path):

@@ -7,7 +7,7 @@ from typing import Any
 
 from personas.errors import MaterialError
 from personas.lore.index import MAX_LORE_PASSAGES, LoreIndex
-from personas.prompt import Renderer, TokenizedSample
+from personas.prompt import Renderer, TokenizedSample, system_card
 from personas.schemas.chat import LoreHit, Persona, Turn
 from trainer.data.dedup_split import EXACT_DUPLICATE, UNADDRESSED_REPLY, hash_fraction
 from trainer.data.ledger import describe_dropped
@@ -93,7 +93,7 @@ class SampleRenderer:
         if not conversation.system:
             return None
         name = next(m.speaker.name for m in conversation.messages if m.speaker.is_persona)
-        return Persona("", name, description=conversation.system)
+        return system_card(conversation.system, name)
 
     def _render_reply(
         self, persona: Persona | None, before: Sequence[Turn], conversation: Conversation, place: int

@@ -7,13 +7,14 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from personas.prompt import DATASET_ASSISTANT, DATASET_USER
 from personas.unicode_normalise import fold_name, to_nfc
 from trainer.sources.conversation import Conversation, RejectedRecord, SourceMessage, SourceSpeaker
 from trainer.sources.record_fields import UnusableRecordError
 from trainer.sources.source_format import ReadOptions
 
-USER = SourceSpeaker("user", ("user",))
-ASSISTANT = SourceSpeaker("assistant", ("assistant",), is_persona=True)
+USER = SourceSpeaker("user", (DATASET_USER,))
+ASSISTANT = SourceSpeaker("assistant", (DATASET_ASSISTANT,), is_persona=True)
 ROLES: dict[str, SourceSpeaker | None] = {
     **dict.fromkeys(
         "user human prompter instruction input question prompt customer patient 用户 人类 问".split(), USER

@@ -128,8 +128,7 @@ class PlaygroundReply:
 
     def talk(self) -> tuple[Turn, ...]:
         """The conversation including this reply."""
-        name = self.speaker.persona.name if self.speaker.persona else ""
-        return (*self.turns, Turn(name, self.text, by_persona=True)) if self.text else self.turns
+        return (*self.turns, Turn(self.speaker.speaker_name, self.text, by_persona=True)) if self.text else self.turns
 
 
 @dataclass

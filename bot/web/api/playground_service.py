@@ -25,8 +25,10 @@ FORM_LIMITS = {
     "fewest": MIN_TURNS, "most": MAX_TURNS,
 }  # fmt: skip
 ModelName = Annotated[
-    str, Field(min_length=1, max_length=256, description="a persona's id, or ID@VERSION, ID@base, base")
-]
+    str,
+    Field(min_length=1, max_length=256,
+          description="a persona's id, or ID@VERSION, ID@base, dialogue/NAME, ID@dialogue/NAME, base"),
+]  # fmt: skip
 PromptText = Annotated[
     str,
     Field(min_length=1, max_length=MAX_PROMPT_CHARS, pattern=r"\S",
@@ -105,12 +107,12 @@ def start_side_by_side(request: web.Request, body: PlayBody) -> PlaygroundRun:
 
 
 def start_dialogue(request: web.Request, body: DialogueBody) -> PlaygroundRun:
-    """Have two personas talk with each other. Raises `Problem`."""
+    """Have two personas or dialogue adapters talk with each other. Raises `Problem`."""
     services, runs = get_services(request), request.app[PLAYGROUND_RUNS]
     one, other = speakers = _find_models(services, body.models)
-    if one.persona is None or other.persona is None:
+    if not (one.speaker_name and other.speaker_name):
         raise _field_problem("models", "The base model alone cannot take part in a dialogue.", "Name two personas.")
-    dialogue = Dialogue((one.persona.name, other.persona.name), Turn(EXAMPLE_USER, body.opening), body.turns)
+    dialogue = Dialogue((one.speaker_name, other.speaker_name), Turn(EXAMPLE_USER, body.opening), body.turns)
     sampling = body.sampling(services.request_builder.sampling)
     run = PlaygroundRun("duet", speakers, body.opening, sampling, body.settings() | {"turns": body.turns})
     return runs.start(run, run_dialogue(services, run, dialogue))

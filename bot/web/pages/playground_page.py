@@ -8,7 +8,7 @@ from urllib.parse import urlencode
 from aiohttp import web
 
 from bot.chat.dialogue import DEFAULT_TURNS
-from bot.chat.model_names import LIVE_VERSION, list_models
+from bot.chat.model_names import LIVE_VERSION, ChatModel, list_models, servable_dialogue_adapters
 from bot.services import Services
 from bot.store import BASE_MODEL_NAME
 from bot.web.api.playground_runs import PlaygroundReply, PlaygroundRun, reply_json, show_blanks, surprise_level
@@ -171,15 +171,20 @@ def _form_values(services: Services, values: dict[str, Any]) -> dict[str, Any]:
 
 
 def _persona_choices(services: Services) -> dict[str, list[tuple[str, str]]]:
-    """Model names and their labels, by persona."""
+    """Model names and their labels, by persona; each persona's card also with the dialogue adapters."""
     choices: dict[str, list[tuple[str, str]]] = {}
-    for model in list_models(services.request_builder):
+    builder = services.request_builder
+    for model in list_models(builder):
         if model.persona is None:
-            choices["No persona"] = [(BASE_MODEL_NAME, "Base model alone")]
+            name = model.dialogue.id if model.dialogue else BASE_MODEL_NAME
+            choices.setdefault("No persona", []).append((name, model.name if model.dialogue else "Base model alone"))
             continue
         id, name = model.persona.id, model.persona.name
-        live = services.request_builder.speaking(id) or "base model"
+        live = builder.speaking(id) or "base model"
         choices.setdefault(name, [(id, f"{name}, {LIVE_VERSION} ({live})")]).append((model.id, model.name))
+        if model.version is None:
+            over = [ChatModel.of_dialogue(it, model.persona) for it in servable_dialogue_adapters(builder)]
+            choices[name] += [(it.id, it.name) for it in over]
     return choices
 
 

@@ -14,6 +14,7 @@ import pytest
 
 from bot.chat.prompt_context import ChatRequestBuilder
 from bot.cogs.reply_buttons import ReplyButtonViews
+from bot.personas.base_model_compat import IncompatibleVersions
 from bot.personas.registry import PersonaRegistry
 from bot.services import Services
 from bot.store import Store
@@ -112,15 +113,18 @@ class DashboardClient:
 
 
 @asynccontextmanager
-async def dashboard_in(home: Path, door: Authenticator | None = None) -> AsyncIterator[DashboardClient]:
-    """A dashboard over a home, which may hold an earlier life of it."""
+async def dashboard_in(
+    home: Path, door: Authenticator | None = None, engine: Any = None, served_hash: str = ""
+) -> AsyncIterator[DashboardClient]:
+    """A dashboard over a home, which may hold an earlier life of it; with the fake engine if none is given."""
     with Store.open(home / "understudy.sqlite") as store:
         shipped = ShippedData.from_source_tree()
         catalogue = DatasetCatalog(shipped, "embedded", home, store)
         backend, clock = Backend(catalogue), FakeClock()
         queue = JobQueue(store, backend, clock)
-        personas, engine, lore = PersonaRegistry(shipped.cards, home), FakeEngine(), LoreIndex([])
-        builder = ChatRequestBuilder(store, personas, lore, SamplingParams(), home)
+        personas, engine, lore = PersonaRegistry(shipped.cards, home), engine or FakeEngine(), LoreIndex([])
+        incompatible = IncompatibleVersions(served_hash=served_hash)
+        builder = ChatRequestBuilder(store, personas, lore, SamplingParams(), home, incompatible)
         front = WebServer(door)
         services = Services.create(
             builder=builder,

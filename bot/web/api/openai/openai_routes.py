@@ -7,6 +7,7 @@ import json
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from datetime import datetime
 from typing import Any, Literal
 
 from aiohttp import web
@@ -171,13 +172,14 @@ class ModelResponse(ApiModel):
 
     @classmethod
     def of(cls, services: Services, model_id: str, model: ChatModel) -> ModelResponse:
-        persona = model.persona
+        persona, dialogue = model.persona, model.dialogue
+        is_short = model_id in (persona and persona.id, dialogue and dialogue.id)
         return cls(
             id=model_id,
             object="model",
             created=_installed_at(services, model),
             owned_by="understudy",
-            name=persona.name if persona and model_id == persona.id else model.name,
+            name=(persona.name if persona else model_id) if is_short else model.name,
             understudy={"persona": persona.id if persona else None, "version": model.version},
         )
 
@@ -195,20 +197,23 @@ class ModelListResponse(ApiModel):
     {200: ResponseSpec("All models.", ModelListResponse), **error_responses()},
 )
 async def get_models(request: web.Request) -> web.Response:
-    """List each persona with its live version, then each of its versions, then the base model."""
+    """List each persona with its live version, then each of its versions, dialogue adapters, and the base model."""
     services = get_services(request)
     models = list(list_models(services.request_builder))
     live = {model.persona.id: require_model(services, model.persona.id) for model in models if model.persona}
-    by_id = [*live.items(), *((model.id, model) for model in models)]
+    by_id = [*live.items(), *((model.dialogue.id if model.dialogue else model.id, model) for model in models)]
     data = [ModelResponse.of(services, id, model) for id, model in by_id]
     return ModelListResponse(object="list", data=data).response()
 
 
 @routes.operation(
-    "GET /v1/models/{model}",
+    "GET /v1/models/{model:.+}",
     "Get a model",
     {200: ResponseSpec("The model.", ModelResponse), **error_responses(_404="There is no such model.")},
-    parameters={"model": "A persona's id, optionally with a version (`ballast@v3`, `ballast@base`), or `base`."},
+    parameters={
+        "model": "A persona's id, optionally with a version (`ballast@v3`, `ballast@base`), a dialogue adapter "
+        "(`dialogue/NAME`), or `base`."
+    },
 )
 async def get_model(request: web.Request) -> web.Response:
     """Returns one model of the list."""
@@ -217,6 +222,9 @@ async def get_model(request: web.Request) -> web.Response:
 
 
 def _installed_at(services: Services, model: ChatModel) -> int:
-    """Install time of a version in seconds since 1970; 0 for the base model."""
+    """Install time of a version, or creation time of a dialogue adapter, in seconds since 1970; 0 for others."""
+    if model.dialogue:
+        with suppress(ValueError):
+            return int(datetime.fromisoformat(model.dialogue.created_at).timestamp())
     installed = services.store.versions.installed(model.persona.id) if model.persona else []
     return next((int(one.installed_at) for one in installed if one.version == model.version), 0)

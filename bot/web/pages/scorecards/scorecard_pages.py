@@ -13,8 +13,7 @@ from bot.web.app_context import Routes, get_services
 from bot.web.pages.scorecards import scorecard_view
 from bot.web.problems import Problem
 from bot.web.templating import DASHBOARD, render_page
-from personas.home.adapters import adapter_ref
-from personas.home.job_material import dialogue_adapter_folder
+from personas.home.adapters import adapter_ref, dialogue_adapter_folder
 from personas.schemas.base import explain_validation_error
 from personas.schemas.formatting import format_value
 from personas.schemas.scorecard import ScoreCard
