@@ -1,62 +1,249 @@
-"""A small model hub of the tests' own, which huggingface_hub is pointed at."""
+"""A model hub on loopback: the endpoints that huggingface_hub calls to read, fetch and push models, with faults."""
 
 from __future__ import annotations
 
+import asyncio
+import base64
 import hashlib
-from collections.abc import Mapping
+import json
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
 
 from aiohttp import web
 from huggingface_hub import constants
 
 Files = Mapping[str, bytes]
+READER, WRITER = "hf_reader_of_the_tests", "hf_writer_of_the_tests"
+CHUNK_BYTES = 1024
+"""Of a download that is cut, whole chunks are kept: 10 MB each in huggingface_hub, less here for small files."""
+LARGE_FILE_SUFFIXES = (".safetensors", ".gguf", ".charx", ".bin")
 
 
+@dataclass
+class Repository:
+    """Commits by id, the newest last, and `refs` to them by name."""
+
+    commits: dict[str, Files]
+    refs: dict[str, str] = field(default_factory=dict)
+    private: bool = False
+    licence: str = ""
+
+
+@dataclass
 class Hub:
-    """Serves `harbour/tiny`: `commits` by id, `refs` to them by name. `asked` lists the paths that were asked for."""
+    """A hub with repositories by name. `asked` lists requests as "METHOD path"; the rest are faults to inject."""
 
-    def __init__(self, commits: Mapping[str, Files], refs: Mapping[str, str]) -> None:
-        self.commits, self.refs, self.asked = commits, refs, list[str]()
+    repositories: dict[str, Repository] = field(default_factory=dict)
+    asked: list[str] = field(default_factory=list)
+    ranges: list[str] = field(default_factory=list)
+    cuts: int = 0
+    """Number of downloads of weights that lose their connection halfway."""
+    fails_after_cut: bool = False
+    """Whether further downloads of weights fail with 503 then."""
+    statuses: dict[str, tuple[int, dict[str, str]]] = field(default_factory=dict)
+    """By a part of "METHOD path": the status and headers that are answered instead."""
+    stated_sha: str = ""
+    """Stands in the place of each large file's SHA-256."""
+    stated_size: int | None = None
+    """Stands in the place of each file's size."""
+    stored: dict[str, bytes] = field(default_factory=dict)
+    address: str = ""
 
     def app(self) -> web.Application:
-        """To be served at `reach`'s address."""
-        app = web.Application()
-        app.router.add_get("/api/models/harbour/{name}/revision/{revision}", self._info)
-        app.router.add_get("/api/models/harbour/{name}/tree/{revision}", self._tree)
-        app.router.add_get("/harbour/tiny/resolve/{revision}/{file}", self._file)
+        app = web.Application(middlewares=[self._admit], client_max_size=2**28)
+        repository = "{owner:[^/]+}/{name:[^/]+}"
+        for method, path, handler in (
+            ("GET", "/api/whoami-v2", self._whoami),
+            ("POST", "/api/repos/create", self._create),
+            ("POST", "/api/validate-yaml", self._validate),
+            ("GET", f"/api/models/{repository}", self._info),
+            ("GET", f"/api/models/{repository}/revision/{{revision}}", self._info),
+            ("GET", f"/api/models/{repository}/tree/{{revision}}", self._tree),
+            ("POST", f"/api/models/{repository}/preupload/{{revision}}", self._preupload),
+            ("POST", f"/api/models/{repository}/commit/{{revision}}", self._commit),
+            ("POST", f"/{repository}.git/info/lfs/objects/batch", self._batch),
+            ("PUT", "/lfs/{oid}", self._store),
+            ("GET", f"/{repository}/resolve/{{revision}}/{{file}}", self._file),
+        ):
+            app.router.add_route(method, path, handler)  # GET handles HEAD too
+            if method == "GET":
+                app.router.add_route("HEAD", path, handler)
         return app
 
-    def _commit(self, request: web.Request) -> str:
-        self.asked.append(request.path)
-        if request.match_info.get("name", "tiny") != "tiny":
-            raise web.HTTPNotFound(headers={"X-Error-Code": "RepoNotFound"})
-        revision = request.match_info["revision"]
-        commit = revision if revision in self.commits else self.refs.get(revision)
-        if commit is None:
+    @contextmanager
+    def serve(self) -> Iterator[str]:
+        """Run in a thread of its own; yields the address."""
+        loop, started = asyncio.new_event_loop(), threading.Event()
+
+        async def run() -> None:
+            runner = web.AppRunner(self.app(), access_log=None)
+            await runner.setup()
+            site = web.TCPSite(runner, "127.0.0.1", 0)
+            await site.start()
+            self.address = f"http://127.0.0.1:{runner.addresses[0][1]}"
+            self._stop = asyncio.Event()
+            started.set()
+            await self._stop.wait()
+            await runner.cleanup()
+
+        thread = threading.Thread(target=loop.run_until_complete, args=(run(),))
+        thread.start()
+        started.wait(10)
+        try:
+            yield self.address
+        finally:
+            loop.call_soon_threadsafe(self._stop.set)
+            thread.join(20)
+            loop.close()
+
+    # ------------------------------------------------------------------------------------------ reading
+
+    @web.middleware
+    async def _admit(self, request: web.Request, handler: Any) -> web.StreamResponse:
+        asked = f"{request.method} {request.path}"
+        self.asked.append(asked)
+        for part, (status, headers) in self.statuses.items():
+            if part in asked:
+                return web.json_response({"error": headers.get("X-Error-Message", "")}, status=status, headers=headers)
+        token = request.headers.get("Authorization", "").removeprefix("Bearer ")
+        if token not in ("", READER, WRITER):
+            raise web.HTTPUnauthorized(headers={"X-Error-Message": "Invalid credentials in Authorization header"})
+        is_write = request.method in ("POST", "PUT") and "validate-yaml" not in asked and "/lfs/" not in asked
+        if is_write and token != WRITER:
+            raise web.HTTPForbidden(headers={"X-Error-Message": "This token has no write access."})
+        return await handler(request)
+
+    def _find(self, request: web.Request) -> tuple[Repository, str]:
+        name = "{owner}/{name}".format(**request.match_info)
+        found = self.repositories.get(name)
+        if found is None or (found.private and "Authorization" not in request.headers):
+            raise web.HTTPUnauthorized(headers={"X-Error-Code": "RepoNotFound"})
+        revision = request.match_info.get("revision", "main")
+        newest = next(reversed(found.commits), "0" * 40)
+        commit = revision if revision in found.commits else found.refs.get(revision, newest * (revision == "main"))
+        if not commit:
             raise web.HTTPNotFound(headers={"X-Error-Code": "RevisionNotFound"})
-        return commit
+        return found, commit
+
+    async def _whoami(self, request: web.Request) -> web.Response:
+        if "Authorization" not in request.headers:
+            raise web.HTTPUnauthorized
+        return web.json_response({"type": "user", "name": "harbour", "orgs": []})
 
     async def _info(self, request: web.Request) -> web.Response:
-        commit = self._commit(request)
-        siblings = [{"rfilename": name} for name in self.commits[commit]]
-        return web.json_response({"id": "harbour/tiny", "sha": commit, "siblings": siblings})
+        found, commit = self._find(request)
+        siblings = [self._sibling(name, data) for name, data in found.commits.get(commit, {}).items()]
+        name = "{owner}/{name}".format(**request.match_info)
+        card = {"cardData": {"license": found.licence}} if found.licence else {}
+        return web.json_response({"id": name, "sha": commit, "private": found.private, "siblings": siblings, **card})
+
+    def _sibling(self, name: str, data: bytes) -> dict[str, Any]:
+        git = hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
+        entry: dict[str, Any] = {"rfilename": name, "size": self.stated_size or len(data), "blobId": git}
+        if name.endswith(LARGE_FILE_SUFFIXES):
+            sha = self.stated_sha or hashlib.sha256(data).hexdigest()
+            entry["lfs"] = {"sha256": sha, "size": len(data), "pointerSize": 134}
+        return entry
 
     async def _tree(self, request: web.Request) -> web.Response:
-        files = self.commits[self._commit(request)]
-        listed = [
-            {"type": "file", "path": name, "size": len(data), "oid": hashlib.sha1(data).hexdigest()}
-            for name, data in files.items()
-        ]
-        return web.json_response(listed)
+        found, commit = self._find(request)
+        return web.json_response(
+            [
+                {"type": "file", "path": name, "size": len(data), "oid": hashlib.sha1(data).hexdigest()}
+                for name, data in found.commits[commit].items()
+            ]
+        )
 
-    async def _file(self, request: web.Request) -> web.Response:
-        commit = self._commit(request)
-        data = self.commits[commit][request.match_info["file"]]
-        headers = {"ETag": f'"{hashlib.sha1(data).hexdigest()}"', "X-Repo-Commit": commit}
-        return web.Response(body=data, headers=headers)
+    async def _file(self, request: web.Request) -> web.StreamResponse:
+        found, commit = self._find(request)
+        name = request.match_info["file"]
+        if name not in found.commits[commit]:
+            raise web.HTTPNotFound(headers={"X-Error-Code": "EntryNotFound"})
+        data = found.commits[commit][name]
+        headers = {"ETag": f'"{hashlib.sha1(data).hexdigest()}"', "X-Repo-Commit": commit, "Accept-Ranges": "bytes"}
+        start = 0
+        if wanted := request.headers.get("Range"):
+            self.ranges.append(wanted)
+            start = int(wanted.removeprefix("bytes=").partition("-")[0])
+            headers["Content-Range"] = f"bytes {start}-{len(data) - 1}/{len(data)}"
+        if self.cuts and name.endswith(LARGE_FILE_SUFFIXES) and request.method == "GET":
+            self.cuts -= 1
+            if self.fails_after_cut:
+                self.statuses[name] = (503, {})
+            response = web.StreamResponse(status=206 if start else 200, headers=headers)
+            response.content_length = len(data) - start
+            await response.prepare(request)
+            await response.write(data[start : start + (len(data) - start) // 2])
+            await asyncio.sleep(0.05)
+            assert request.transport is not None
+            request.transport.close()
+            return response
+        return web.Response(body=data[start:], status=206 if start else 200, headers=headers)
+
+    # ------------------------------------------------------------------------------------------ writing
+
+    async def _create(self, request: web.Request) -> web.Response:
+        body = await request.json()
+        name = "{}/{}".format(body.get("organization") or "harbour", body["name"])
+        if name in self.repositories:
+            raise web.HTTPConflict(headers={"X-Error-Message": "You already created this model repo"})
+        self.repositories[name] = Repository(
+            {}, private=bool(body.get("private") or body.get("visibility") == "private")
+        )
+        return web.json_response({"url": f"{self.address}/{name}"})
+
+    async def _validate(self, request: web.Request) -> web.Response:
+        body = await request.json()
+        is_bad = "license: no-such" in body["content"]
+        errors = [{"message": '"license" must be one of …'}] if is_bad else []
+        return web.json_response({"errors": errors, "warnings": []}, status=400 if is_bad else 200)
+
+    async def _preupload(self, request: web.Request) -> web.Response:
+        self._find(request)
+        files = (await request.json())["files"]
+        modes = [(it["path"], "lfs" if it["path"].endswith(LARGE_FILE_SUFFIXES) else "regular") for it in files]
+        return web.json_response(
+            {"files": [{"path": path, "uploadMode": mode, "shouldIgnore": False} for path, mode in modes]}
+        )
+
+    async def _batch(self, request: web.Request) -> web.Response:
+        self._find(request)
+        objects = (await request.json())["objects"]
+        found = [
+            {**it, "actions": {"upload": {"href": f"{self.address}/lfs/{it['oid']}", "header": {}}}} for it in objects
+        ]
+        return web.json_response({"transfer": "basic", "objects": found})
+
+    async def _store(self, request: web.Request) -> web.Response:
+        data = await request.read()
+        if hashlib.sha256(data).hexdigest() != request.match_info["oid"]:
+            raise web.HTTPBadRequest
+        self.stored[request.match_info["oid"]] = data
+        return web.Response()
+
+    async def _commit(self, request: web.Request) -> web.Response:
+        found, before = self._find(request)
+        files = dict(found.commits.get(before, {}))
+        for line in (await request.text()).splitlines():
+            entry = json.loads(line)
+            value = entry["value"]
+            if entry["key"] == "file":
+                files[value["path"]] = base64.b64decode(value["content"])
+            elif entry["key"] == "lfsFile":
+                files[value["path"]] = self.stored[value["oid"]]
+        commit = hashlib.sha1(before.encode() + repr(sorted(files)).encode()).hexdigest()
+        found.commits[commit] = files
+        name = "{owner}/{name}".format(**request.match_info)
+        return web.json_response(
+            {"success": True, "commitOid": commit, "commitUrl": f"{self.address}/{name}/commit/{commit}"}
+        )
 
 
 def reach(monkeypatch, address: str, cache: str) -> None:
-    """Let huggingface_hub ask the hub at this address, with an empty cache."""
+    """Let huggingface_hub ask the hub at this address, with an empty cache and without Xet."""
     template = address + "/{repo_id}/resolve/{revision}/{filename}"
     for name, value in {
         "ENDPOINT": address,
@@ -64,5 +251,12 @@ def reach(monkeypatch, address: str, cache: str) -> None:
         "HF_HUB_CACHE": cache,
         "HF_HUB_OFFLINE": False,
         "HF_HUB_DISABLE_PROGRESS_BARS": True,
+        "HF_HUB_DISABLE_XET": True,
+        "DOWNLOAD_CHUNK_SIZE": CHUNK_BYTES,
     }.items():
         monkeypatch.setattr(constants, name, value)
+
+
+def hub_environment(address: str, cache: str) -> dict[str, str]:
+    """The same for a process of its own."""
+    return {"HF_ENDPOINT": address, "HF_HUB_CACHE": cache, "HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_XET": "1"}

@@ -13,7 +13,7 @@ from personas.card.spec_card import Card
 from personas.errors import AdapterError, ExportError
 from personas.home.adapters import CONFIG_FILE, MANIFEST_FILE, require_servable, verify_adapter
 from personas.schemas.training import AdapterManifest
-from personas.schemas.training_events import ScoreSummary
+from personas.schemas.training_events import UNMEASURED, ScoreSummary
 
 ADAPTER_ASSET_TYPE = "x_understudy_adapter"
 ADAPTER_URI_PREFIX = f"{ASSET_SCHEME}assets/{ADAPTER_ASSET_TYPE}/other/"
@@ -26,7 +26,7 @@ IMPORTABLE_LORA_SETTINGS = frozenset(
 """Settings of peft's `LoraConfig` allowed in imported adapters: none loads code or builds on other models."""
 
 MODULE_NAME_PATTERN = re.compile(r"[\w.]{1,200}")  # allowed names of modules; peft would accept any regular expression
-MAX_IMPORT_RANK = 256
+MAX_IMPORT_RANK, MAX_ALPHA = 256, 10_000
 EXPORT_AGAIN_ADVICE = "Export the card again, with `python -m trainer export --to charx`."
 
 
@@ -58,23 +58,37 @@ def require_plain_lora(folder: Path, manifest: AdapterManifest) -> None:
         wrong = [name for name, value in config.items() if value and name not in IMPORTABLE_LORA_SETTINGS]
     except (ValueError, AttributeError):
         raise AdapterError(f"The adapter's {CONFIG_FILE} cannot be read.", EXPORT_AGAIN_ADVICE) from None
-    if wrong or not _is_small_lora(config):
-        problem = ", ".join(wrong) or "its type, rank or modules"
+    if problem := ", ".join(wrong) or _lora_fault(config):
         raise AdapterError(f"The adapter is more than a plain LoRA: {problem}.", "Only plain ones can be imported.")
-    if not _are_losses(manifest.metrics):
+    if manifest.metrics != UNMEASURED and not _are_losses(manifest.metrics):
         raise AdapterError(f"The losses in the adapter's {MANIFEST_FILE} are not valid.", EXPORT_AGAIN_ADVICE)
 
 
-def _is_small_lora(config: dict[str, Any]) -> bool:
+def _lora_fault(config: dict[str, Any]) -> str:
+    """Describe the first setting of a LoRA configuration that is not plain; empty if there is none."""
     modules, ranks, alphas = (config.get(name) or {} for name in ("target_modules", "rank_pattern", "alpha_pattern"))
-    if not (isinstance(modules, list) and isinstance(ranks, dict) and isinstance(alphas, dict)):
-        return False
-    is_lora = config.get("peft_type") == "LORA" and config.get("bias", "none") == "none"
-    plain_init = config.get("init_lora_weights", True) in (True, False, "gaussian", None)
-    names, all_ranks = [*modules, *ranks, *alphas], [config.get("r"), *ranks.values()]
-    plain_names = all(isinstance(name, str) and MODULE_NAME_PATTERN.fullmatch(name) for name in names)
-    small_ranks = all(isinstance(rank, int) and 1 <= rank <= MAX_IMPORT_RANK for rank in all_ranks)
-    return is_lora and plain_init and plain_names and small_ranks
+    if config.get("peft_type") != "LORA":
+        return f"its type is {config.get('peft_type')!r}"
+    if config.get("bias", "none") != "none":
+        return "it trains biases"
+    if config.get("init_lora_weights", True) not in (True, False, "gaussian", None):
+        return f"init_lora_weights {config['init_lora_weights']!r} changes the base model"
+    if not (modules and isinstance(modules, list) and isinstance(ranks, dict) and isinstance(alphas, dict)):
+        return "target_modules is no list of names"
+    bad = (
+        *(name for name in [*modules, *ranks, *alphas] if not _is_module_name(name)),
+        *(f"rank {it}" for it in [config.get("r"), *ranks.values()] if not _is_number(it, MAX_IMPORT_RANK, int)),
+        *(f"alpha {it}" for it in [config.get("lora_alpha", 8), *alphas.values()] if not _is_number(it, MAX_ALPHA)),
+    )
+    return f"{str(bad[0])[:40]!r} is not accepted" if bad else ""
+
+
+def _is_module_name(name: object) -> bool:
+    return isinstance(name, str) and MODULE_NAME_PATTERN.fullmatch(name) is not None
+
+
+def _is_number(value: object, most: int, kind: Any = (int, float)) -> bool:
+    return isinstance(value, kind) and not isinstance(value, bool) and 0 < value <= most
 
 
 def _are_losses(metrics: ScoreSummary) -> bool:

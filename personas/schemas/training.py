@@ -107,12 +107,25 @@ class ParentAdapterInfo(FrozenModel):
     weights: str
 
 
+class AdapterSource(FrozenModel):
+    """Origin of an adapter from outside: a hub repository with its commit and licence, or a file's name.
+
+    `base_model` is the one that its configuration names.
+    """
+
+    name: str
+    commit: str = ""
+    licence: str = ""
+    base_model: str = ""
+
+
 class AdapterManifest(FrozenModel):
     """Content of `manifest.json` in an adapter folder.
 
     `rights` counts samples by right, `threads` is the number of compute threads and `kernels` names the kernels used,
     `caveats` describe deviations from the request, `checksums` maps each other file of the folder to its SHA-256.
-    `audit` marks a copy trained with planted texts to measure memorisation: it is never served.
+    `source` is set for an adapter that came from outside; `audit` marks a copy trained with planted texts to measure
+    memorisation, which is never served.
     """
 
     format: Literal[1] = 1
@@ -137,6 +150,7 @@ class AdapterManifest(FrozenModel):
     kernels: tuple[str, ...] = ()
     caveats: tuple[str, ...] = ()
     start_from: ParentAdapterInfo | None = None
+    source: AdapterSource | None = None
     audit: bool = False
     metrics: ScoreSummary
     checksums: dict[str, str]

@@ -92,6 +92,23 @@ class ScoreSummary(FrozenModel):
     reasons: tuple[str, ...] = ()
     advice: tuple[str, ...] = ()
 
+    @property
+    def is_measured(self) -> bool:
+        """False for an adapter that came without measurements (`UNMEASURED`)."""
+        return self.heldout_replies > 0
+
+
+UNMEASURED = ScoreSummary(
+    heldout_replies=0,
+    heldout_tokens=0,
+    loss_base=0.0,
+    loss_tuned=0.0,
+    general_loss_base=0.0,
+    general_loss_tuned=0.0,
+    precision="",
+)
+"""Stands in the manifest of an adapter from outside, of which nothing was measured."""
+
 
 class ScoreCardEvent(FrozenModel):
     """The new adapter was measured."""

@@ -11,22 +11,22 @@ from safetensors.numpy import save
 from personas.errors import BaseModelError
 from personas.models.base_model import locate
 from personas.models.rope_scaling import RopeScaling
-from tests.hub_server import Hub, reach
+from tests.hub_server import Hub, Repository, reach
 
 OLD, NEW = "0" * 39 + "1", "0" * 39 + "2"
 
 
 @pytest.fixture
-async def hub(aiohttp_server, monkeypatch, tmp_path):
+def hub(monkeypatch, tmp_path):
     weights = save({"model.norm.weight": np.ones(2, dtype=np.float32)})
     commits = {
         commit: {"config.json": json.dumps({"commit": commit}).encode(), "model.safetensors": weights}
         for commit in (OLD, NEW)
     }
-    served = Hub(commits, {"main": NEW, "v1": OLD})
-    server = await aiohttp_server(served.app())
-    reach(monkeypatch, str(server.make_url("")).rstrip("/"), str(tmp_path / "cache"))
-    return served
+    served = Hub({"harbour/tiny": Repository(commits, {"main": NEW, "v1": OLD})})
+    with served.serve() as address:
+        reach(monkeypatch, address, str(tmp_path / "cache"))
+        yield served
 
 
 async def found(name, **options):

@@ -1,4 +1,4 @@
-"""`python -m trainer export`."""
+"""`python -m trainer export` and `import`."""
 
 from __future__ import annotations
 
@@ -28,6 +28,14 @@ prompts; it is discarded if it differs by more than its format explains.
 
   python -m trainer export --adapter ~/.understudy/models/persona_adapters/oda/v1 --to ollama --out build/oda
 """
+IMPORT_HELP = """\
+Checks an adapter that another program made, and writes it as an adapter folder with a manifest, which `evaluate`,
+`export`, the bot and the examples read. It has to be a plain LoRA in safetensors for the layers of its base model. A
+repository's commit and licence are recorded; private ones need HF_TOKEN. A download that was cut continues.
+
+  python -m trainer import --adapter owner/name@revision --out build/mira
+  python -m trainer import --adapter mira-lora.zip --out build/mira --base-model embedded
+"""
 TARGET_NAMES = ("adapter", "merged", "gguf", "gguf-lora", "ollama", "charx")
 
 
@@ -54,6 +62,31 @@ def _run_export(options: argparse.Namespace) -> None:
     report = export_adapter(adapter, options.to, out, options.quantise, options.card, _print_progress)
     log_export("adapter", adapter, report.out)
     print(json.dumps(report.held, ensure_ascii=False) if options.json else format_report(report))
+
+
+def add_import_command(commands: Commands) -> argparse.ArgumentParser:
+    """Add `import`."""
+    command = add_command(commands, "import", "check an adapter from a hub or of peft, and write it here", IMPORT_HELP)
+    add = command.add_argument
+    add("--adapter", required=True, metavar="SOURCE", help="a peft folder, a zip of one, or owner/name[@revision]")
+    add("--out", type=Path, required=True, metavar="FOLDER", help="the folder to create")
+    add("--base-model", default="", metavar="M", help="its base model (default: the one that it names)")
+    command.set_defaults(command=with_failure_report(_run_import))
+    return command
+
+
+def _run_import(options: argparse.Namespace) -> None:
+    from personas.home.external_adapter import import_adapter  # loads torch, as above
+
+    manifest = import_adapter(options.adapter, options.out.expanduser().absolute(), options.base_model, print_line)
+    print(f"{options.out}: an adapter for the base model {manifest.base_model}")
+    for caveat in manifest.caveats:
+        print(f"note: {caveat}")
+
+
+def print_line(text: str) -> None:
+    """Print a line of progress."""
+    print(f"… {text}", file=sys.stderr, flush=True)
 
 
 def format_report(report: ExportReport) -> str:

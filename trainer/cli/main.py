@@ -13,7 +13,8 @@
   python -m trainer recipes …           list recipes, their values and their cost
   python -m trainer predictions …       compare predicted with measured memory and time
   python -m trainer doctor …            check this machine, with remedies, and what it can train
-  python -m trainer export …            export an adapter for other programs
+  python -m trainer export …            export an adapter for other programs, or to a hub
+  python -m trainer import …            check an adapter from a hub or of peft, and write it here
   python -m trainer anonymise …         replace personal data in a file
   python -m trainer completion bash     print a shell completion script
   python -m trainer lore ask …          search lore; `lore extract` and `synthesise` generate training material
@@ -57,7 +58,7 @@ from trainer.cli.dataset_command import add_dataset
 from trainer.cli.doctor_command import add_doctor, add_predictions, show_doctor_report, show_predictions
 from trainer.cli.error_handling import EXIT_TERMINATED, resolve_home, with_error_handling, with_failure_report
 from trainer.cli.evaluate_command import add_evaluate, evaluate
-from trainer.cli.export import add_export_command
+from trainer.cli.export import add_export_command, add_import_command
 from trainer.cli.lore_command import add_lore
 from trainer.cli.mask_command import add_mask, show_mask
 from trainer.cli.plan_command import add_plan, add_plan_output, show_plan, show_run_plan
@@ -234,6 +235,7 @@ def build_parser(prog: str = "python -m trainer") -> argparse.ArgumentParser:
     evaluating = add_evaluate(commands)
     evaluating.set_defaults(command=with_error_handling(evaluate))
     _add_runs(commands, run, (matrix, evaluating, add_export_command(commands)))
+    add_import_command(commands)
     add_completion(commands, build_parser)
     return parser
 

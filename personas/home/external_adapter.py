@@ -1,0 +1,460 @@
+"""Adapters from outside: fetches them from a hub, a zip or a peft folder, checks and seals them.
+
+A peft folder holds `adapter_config.json` and `adapter_model.safetensors`. It becomes an adapter folder with a manifest
+once its configuration is a plain LoRA's, its base model is the given one, and its matrices fit that model's layers.
+"""
+
+import hashlib
+import json
+import logging
+import re
+import shutil
+import tempfile
+import zipfile
+import zlib
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path, PurePosixPath
+from typing import Any, Self
+
+from pydantic import ValidationError
+
+from personas.errors import AdapterError
+from personas.home.adapters import (
+    CONFIG_FILE,
+    MANIFEST_FILE,
+    NAME_ADAPTER_ADVICE,
+    WEIGHTS_FILE,
+    verify_adapter,
+    write_manifest,
+)
+from personas.home.atomic_files import atomic_folder, lock_folder
+from personas.home.card_adapter import IMPORTABLE_LORA_SETTINGS, require_plain_lora
+from personas.home.datasets import HUB_ID_PATTERN
+from personas.models.base_model import EMBEDDED, BaseModel, fingerprint, load_config, load_torch, locate
+from personas.schemas.training import AdapterManifest, AdapterSource
+from personas.schemas.training_events import UNMEASURED
+
+README_FILE = "README.md"
+REQUIRED_FILES = (CONFIG_FILE, WEIGHTS_FILE)
+IMPORTED_FILES = (*REQUIRED_FILES, MANIFEST_FILE, README_FILE)
+PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
+MAX_WEIGHTS_BYTES, MAX_TEXT_BYTES = 2**30, 2**22
+"""Size limits of the weights and of each other file."""
+HUB_TIMEOUT_S = 30.0
+EMBEDDED_HUB_ID = "HuggingFaceTB/SmolLM2-135M-Instruct"
+"""The model on the hub of which the bundled one is a 4-bit copy."""
+SERVED_DTYPES = ("float32", "float16", "bfloat16")
+WEIGHT_PATTERN = re.compile(r"base_model\.model\.(.+)\.(lora_A|lora_B|lora_magnitude_vector)(?:\.weight)?")
+MAX_SHOWN_CHARS = 200
+ProgressCallback = Callable[[str], None]
+
+
+def import_adapter(source: str, out: Path, base_model: str, say: ProgressCallback) -> AdapterManifest:
+    """Bring an adapter into the new folder `out`: from a hub (`owner/name@revision`), a zip or a peft folder.
+
+    With an empty `base_model` it is the one that the adapter names. Raises `AdapterError`, `BaseModelError`, `OSError`.
+    """
+    if out.exists():
+        raise AdapterError(f"{out} is there already.", "Name another folder, or remove it first.")
+    with atomic_folder(out) as folder:
+        if (path := Path(source).expanduser()).is_dir():
+            origin = _copy_folder(path, folder)
+        elif path.is_file():
+            origin = _unpack_zip(path, folder)
+        elif HUB_ID_PATTERN.fullmatch(source.partition("@")[0]):
+            origin = fetch_adapter(source, folder, say)
+        else:
+            raise AdapterError(f"There is no complete adapter in {source}.", NAME_ADAPTER_ADVICE)
+        say("checking it")
+        return seal_external_adapter(folder, origin, base_model)
+
+
+@contextmanager
+def open_any_adapter(source: str, base_model: str, say: ProgressCallback) -> Iterator[Path]:
+    """Yield an adapter folder: one with a manifest as it is, a sealed copy of any other. Raises as `import_adapter`."""
+    folder = Path(source).expanduser()
+    if (folder / MANIFEST_FILE).exists():
+        verify_adapter(folder, NAME_ADAPTER_ADVICE)
+        yield folder
+        return
+    with tempfile.TemporaryDirectory(prefix="understudy-adapter-") as scratch:
+        import_adapter(source, Path(scratch) / "adapter", base_model, say)
+        yield Path(scratch) / "adapter"
+
+
+# ---------------------------------------------------------------------------------------------- files
+
+
+def _require_files(names: Collection[str], where: str) -> None:
+    missing = [name for name in REQUIRED_FILES if name not in names]
+    if WEIGHTS_FILE in missing and any(name.endswith(PICKLE_SUFFIXES) for name in names):
+        raise AdapterError(
+            f"{where} has its weights as a pickle, which can run code when it is opened.",
+            "Ask its author for safetensors, or save it again with peft.",
+        )
+    if missing:
+        what = f"{where} is no peft adapter: it has no {' and no '.join(missing)}."
+        raise AdapterError(what, f"Name what holds {' and '.join(REQUIRED_FILES)}, not in a folder further down.")
+
+
+def _require_size(name: str, size: int, where: str) -> None:
+    limit = MAX_WEIGHTS_BYTES if name == WEIGHTS_FILE else MAX_TEXT_BYTES
+    if size > limit:
+        raise AdapterError(f"{name} of {where} has {size / 2**20:,.0f} MiB.", f"At most {limit // 2**20} are read.")
+
+
+def _copy_folder(source: Path, folder: Path) -> AdapterSource:
+    _require_files([path.name for path in source.iterdir()], str(source))
+    for name in IMPORTED_FILES:
+        if (source / name).is_file():
+            _require_size(name, (source / name).stat().st_size, str(source))
+            shutil.copyfile(source / name, folder / name)
+    return AdapterSource(name=source.resolve().name)
+
+
+def _unpack_zip(file: Path, folder: Path) -> AdapterSource:
+    """Unpack the files of an adapter from the archive's root or from its only folder with one."""
+    try:
+        with zipfile.ZipFile(file) as archive:
+            paths = {PurePosixPath(name) for name in archive.namelist()}
+            parents = {path.parent for path in paths if path.name in REQUIRED_FILES} or {PurePosixPath(".")}
+            if len(parents) > 1:
+                raise AdapterError(f"{file.name} holds several adapters.", "Zip one of them.")
+            parent = parents.pop()
+            _require_files([path.name for path in paths if path.parent == parent], file.name)
+            for name in IMPORTED_FILES:
+                if parent / name in paths:
+                    _unpack_entry(archive, str(parent / name), folder / name, file.name)
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError) as error:
+        raise AdapterError(f"{file.name} is no zip file that can be read: {error}.", "Zip the folder again.") from None
+    return AdapterSource(name=file.name)
+
+
+def _unpack_entry(archive: zipfile.ZipFile, entry: str, path: Path, where: str) -> None:
+    size = archive.getinfo(entry).file_size
+    _require_size(path.name, size, where)
+    with archive.open(entry) as packed, path.open("wb") as out:
+        while (left := size + 1 - out.tell()) and (piece := packed.read(min(left, 2**20))):
+            out.write(piece)
+    _require_size(path.name, path.stat().st_size, where)  # the directory of the archive may state another size
+
+
+# ---------------------------------------------------------------------------------------------- hub
+
+
+@dataclass(frozen=True)
+class HubFile:
+    """A file in a commit of a hub repository. `sha` is the SHA-256 of a large file, else git's SHA-1."""
+
+    name: str
+    size: int
+    sha: str
+
+    def has_digest_of(self, path: Path) -> bool:
+        data = path.read_bytes()
+        git = hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False)
+        return self.sha in (hashlib.sha256(data).hexdigest(), git.hexdigest())
+
+
+def fetch_adapter(name: str, folder: Path, say: ProgressCallback) -> AdapterSource:
+    """Fetch the adapter in a hub repository, `owner/name` or `owner/name@revision`, into a folder.
+
+    Files of the commit are kept in the hub's cache; a download that was cut continues there. Raises `AdapterError`.
+    """
+    from huggingface_hub import HfApi, constants  # takes 0.15 s; local adapters do not need it
+
+    repository, _, revision = name.partition("@")
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # it prints its retries, with addresses
+    try:
+        say(f"asking the hub for {name}")
+        info = HfApi().model_info(repository, revision=revision or None, files_metadata=True, timeout=HUB_TIMEOUT_S)
+        listed = {it.rfilename: it for it in info.siblings or ()}
+        _require_files(listed, f"The repository {repository}")
+        cache = Path(constants.HF_HUB_CACHE) / "understudy-adapters" / repository.replace("/", "--") / str(info.sha)
+        cache.mkdir(parents=True, exist_ok=True)
+        with lock_folder(cache) as is_locked:
+            if not is_locked:
+                raise AdapterError(f"Another process is fetching {name}.", "Wait for it.")
+            for file in (listed[it] for it in IMPORTED_FILES if it in listed):
+                _require_size(file.rfilename, file.size or 0, repository)
+                found = HubFile(file.rfilename, file.size or 0, file.lfs.sha256 if file.lfs else str(file.blob_id))
+                shutil.copyfile(_download(repository, str(info.sha), found, cache, say), folder / file.rfilename)
+    except AdapterError:
+        raise
+    except Exception as error:  # network errors have many types
+        why, advice = describe_hub_error(error, repository, revision)
+        raise AdapterError(f"The adapter {name!r} cannot be fetched: {why}.", advice) from error
+    licence = str(getattr(info.card_data, "license", "") or "")[:MAX_SHOWN_CHARS]
+    return AdapterSource(name=repository, commit=str(info.sha), licence=licence)
+
+
+def _download(repository: str, commit: str, file: HubFile, cache: Path, say: ProgressCallback) -> Path:
+    """Return the file in the cache, downloading what is missing of it. Raises `AdapterError` for another content."""
+    from huggingface_hub import hf_hub_url  # as above
+    from huggingface_hub.file_download import http_get
+    from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]  # exported lazily
+
+    done, partial = cache / file.name, cache / f"{file.name}.incomplete"
+    if done.exists() and file.has_digest_of(done):
+        return done
+    if partial.exists() and partial.stat().st_size > file.size:
+        partial.unlink()
+    with partial.open("ab") as out:
+        http_get(
+            hf_hub_url(repository, file.name, revision=commit),
+            out,
+            resume_size=out.tell(),
+            headers=build_hf_headers() | {"Accept-Encoding": "identity"},
+            expected_size=file.size,
+            displayed_filename=file.name,
+            tqdm_class=lambda **options: DownloadProgress(say, file),  # type: ignore[arg-type]
+        )
+    if not file.has_digest_of(partial):
+        partial.unlink()
+        what = f"{file.name} of {repository} is damaged: its content has another checksum than the hub states."
+        raise AdapterError(what, "Try again; if it stays so, tell its author.")
+    return partial.replace(done)
+
+
+class DownloadProgress:
+    """Stands in for the bar of huggingface_hub: reports each tenth, and ends a download that exceeds the size."""
+
+    def __init__(self, say: ProgressCallback, file: HubFile) -> None:
+        self._say, self._file, self._bytes, self._reported = say, file, 0, 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def update(self, n: int) -> None:
+        self._bytes += n
+        if self._bytes > self._file.size:
+            raise AdapterError(f"The hub sends more of {self._file.name} than it states.", "Do not trust this hub.")
+        if self._file.name == WEIGHTS_FILE and (tenth := 10 * self._bytes // self._file.size) > self._reported:
+            self._reported = tenth
+            self._say(f"{self._file.name}: {self._bytes / 1e6:.1f} of {self._file.size / 1e6:.1f} MB")
+
+
+def describe_hub_error(error: BaseException, repository: str, revision: str = "") -> tuple[str, str]:
+    """Describe why a hub did not do what was asked, as the end of a sentence, and what to do."""
+    from huggingface_hub import errors  # as above
+
+    match error.__cause__ if isinstance(error, RuntimeError) and error.__cause__ else error:
+        case errors.GatedRepoError():
+            return "the hub offers it only to those who accepted its terms", "Accept them there and set HF_TOKEN."
+        case errors.RevisionNotFoundError():
+            return f"{repository} has no commit, tag or branch {revision!r}", "Check the revision after the @."
+        case errors.RepositoryNotFoundError():
+            return f"the hub has no {repository}, or it is private", "Check the spelling; a private one needs HF_TOKEN."
+        case errors.HFValidationError():
+            return f"{repository!r} is no repository's name", "Write it as owner/name."
+        case errors.OfflineModeIsEnabled():
+            return "HF_HUB_OFFLINE is set", "Unset it to use a hub."
+        case errors.HfHubHTTPError() as refusal:
+            return _describe_status(refusal.response.status_code, refusal.server_message or "")
+        case OSError() as failure if failure.errno:
+            return f"{failure.strerror}", "Check the disk."
+        case ValueError() as failure:
+            return f"the hub answered {_shorten(str(failure))}", "Try again later."
+        case other:
+            return (
+                f"the hub could not be reached, or the connection was cut ({type(other).__name__})",
+                "Check the network and try again; a download continues where it stopped.",
+            )
+
+
+def _describe_status(status: int, message: str) -> tuple[str, str]:
+    reason = f" ({_shorten(message)})" if message else ""
+    if status == 401:
+        return "the hub does not know the token", "Set HF_TOKEN to a valid one; see the hub's settings, Access Tokens."
+    if status in (402, 413, 507) or (status == 403 and re.search("quota|storage", message, re.IGNORECASE)):
+        return f"the hub has no more room for this account{reason}", "Free some storage there, or extend it."
+    if status == 403:
+        return f"the token may not do that{reason}", "It takes a token with the right to read, or to write, there."
+    if status == 409:
+        return f"the name is taken{reason}", "Choose another one."
+    if status == 429:
+        return "the hub limits how often it is asked, and the limit is reached", "Try again in some minutes."
+    if status >= 500:
+        return f"the hub failed (status {status})", "Try again later."
+    return f"the hub answered with status {status}{reason}", "Check the name."
+
+
+def _shorten(text: str) -> str:
+    """Return one line of a hub's message, without addresses."""
+    return " ".join(re.sub(r"\w+://\S+", "", text).split())[:MAX_SHOWN_CHARS]
+
+
+# ---------------------------------------------------------------------------------------------- checks
+
+
+def seal_external_adapter(folder: Path, origin: AdapterSource, base_model: str) -> AdapterManifest:
+    """Check the peft files in a folder and write the manifest. Raises `AdapterError` and `BaseModelError`."""
+    stated = _read_manifest(folder)
+    config = _read_config(folder)
+    declared = stated.base_model if stated else str(config.get("base_model_name_or_path") or "")
+    base = locate(base_model or declared or EMBEDDED)
+    base_hash, caveats = fingerprint(base), _require_base_model(config, stated, base)
+    origin = origin.model_copy(update={"base_model": declared[:MAX_SHOWN_CHARS]})
+    if stated and stated.base_model_hash == base_hash:
+        manifest = stated.model_copy(update={"source": origin})
+    else:
+        manifest = _new_manifest(origin, base, base_hash, config, caveats)
+    require_plain_lora(folder, manifest)
+    _require_matching_weights(folder, config, base)
+    return write_manifest(folder, manifest)
+
+
+def _read_config(folder: Path) -> dict[str, Any]:
+    """Read peft's configuration, and write it back without what serving does not need. Raises `AdapterError`."""
+    try:
+        config: Any = json.loads((folder / CONFIG_FILE).read_bytes())
+        kept = {name: it for name, it in config.items() if name in IMPORTABLE_LORA_SETTINGS or it}
+    except (ValueError, AttributeError, RecursionError):
+        raise AdapterError(f"{CONFIG_FILE} is not a JSON object.", "Save the adapter again with peft.") from None
+    kept.pop("auto_mapping", None)  # names classes to load the model with
+    kept["task_type"] = kept.get("task_type") or "CAUSAL_LM"
+    (folder / CONFIG_FILE).write_text(json.dumps(kept, indent=2) + "\n", encoding="utf-8")
+    return kept
+
+
+def _read_manifest(folder: Path) -> AdapterManifest | None:
+    """Return the manifest of an adapter that was trained here, None for another's. Raises `AdapterError`."""
+    try:
+        manifest = AdapterManifest.model_validate_json((folder / MANIFEST_FILE).read_bytes())
+    except FileNotFoundError:
+        return None
+    except ValidationError:
+        raise AdapterError(f"Its {MANIFEST_FILE} is damaged.", "Fetch it again, or remove that file.") from None
+    for name in REQUIRED_FILES:
+        if hashlib.sha256((folder / name).read_bytes()).hexdigest() != manifest.checksums.get(name):
+            raise AdapterError(f"It is damaged: {name} does not match its checksum.", "Fetch or export it again.")
+    return manifest
+
+
+def _require_base_model(config: dict[str, Any], stated: AdapterManifest | None, base: BaseModel) -> tuple[str, ...]:
+    """Require that the adapter names this base model, by hash or by name. Returns caveats."""
+    if stated:
+        if stated.base_model_hash != fingerprint(base):
+            raise _other_base_error(stated.base_model, base)
+        return ()
+    declared = str(config.get("base_model_name_or_path") or "")
+    if declared in ("", base.repository, base.name):
+        revision = config.get("revision")
+        if revision and base.revision and revision not in (base.revision, "main"):
+            return (f"It names commit {str(revision)[:40]} of its base model; {base.revision} is served.",)
+        return () if declared else ("It names no base model.",)
+    if base.repository == EMBEDDED and declared.lower() == EMBEDDED_HUB_ID.lower():
+        return (f"It was trained over {EMBEDDED_HUB_ID}, of which `{EMBEDDED}` is a 4-bit copy.",)
+    if Path(base.repository).is_absolute() and Path(declared).name.lower() == base.folder.name.lower():
+        return (f"It names {_shorten(declared)}; the folder {base.folder.name} is served.",)
+    raise _other_base_error(declared, base)
+
+
+def _other_base_error(declared: str, base: BaseModel) -> AdapterError:
+    shown = re.sub(r"[^\w./@:#-]", "", declared)[:MAX_SHOWN_CHARS]
+    served = base.folder.name if Path(base.repository).is_absolute() else base.name
+    return AdapterError(
+        f"It was made for another base model ({shown}) than is served ({served}).",
+        "Serve that one, or train the persona on this one.",
+    )
+
+
+def _new_manifest(
+    origin: AdapterSource, base: BaseModel, base_hash: str, config: dict[str, Any], caveats: tuple[str, ...]
+) -> AdapterManifest:
+    lora = {name: config[name] for name in ("r", "lora_alpha", "target_modules") if config.get(name)}
+    return AdapterManifest(
+        persona=None,
+        version="imported",
+        job_id="",
+        created_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        base_model=base.name,
+        base_model_hash=base_hash,
+        prompt_version="",
+        lora=lora if all(isinstance(it, (int, float, list)) for it in lora.values()) else {},
+        recipe="",
+        hyperparameters={},
+        training_precision="",
+        serving_precision="",
+        dataset_hash="",
+        dataset={},
+        rights={},
+        seed=0,
+        packages={"peft": str(config["peft_version"])[:40]} if config.get("peft_version") else {},
+        caveats=caveats,
+        source=origin,
+        metrics=UNMEASURED,
+        checksums={},
+    )
+
+
+def _require_matching_weights(folder: Path, config: dict[str, Any], base: BaseModel) -> None:
+    """Require pairs of finite matrices for layers of the base model. Raises `AdapterError` with the first fault."""
+    from safetensors import SafetensorError, safe_open  # loads torch with the first tensor
+
+    torch, layers = load_torch(), _linear_shapes(base)
+    parts: dict[str, dict[str, tuple[int, ...]]] = defaultdict(dict)
+    try:
+        with safe_open(folder / WEIGHTS_FILE, framework="pt") as weights:
+            for key in weights.keys():  # noqa: SIM118 - it is no mapping
+                if not (found := WEIGHT_PATTERN.fullmatch(key)):
+                    raise _weights_error(f"it has {key[:80]!r}, which is no part of a plain LoRA")
+                tensor = weights.get_tensor(key)
+                if str(tensor.dtype).removeprefix("torch.") not in SERVED_DTYPES:
+                    raise _weights_error(f"{key[:80]} is stored as {tensor.dtype}")
+                if not torch.isfinite(tensor).all():
+                    raise _weights_error(f"{key[:80]} has values that are not finite")
+                parts[found[1]][found[2]] = tuple(tensor.shape)
+    except (SafetensorError, OSError) as error:
+        raise _weights_error(f"it cannot be read ({_shorten(str(error))})") from error
+    ranks = {config.get("r"), *(config.get("rank_pattern") or {}).values()}
+    for layer, shapes in parts.items():
+        if fault := _shape_fault(layer, shapes, layers, ranks, bool(config.get("use_dora"))):
+            raise _weights_error(fault)
+    if not parts:
+        raise _weights_error("it has no matrices")
+
+
+def _linear_shapes(base: BaseModel) -> dict[str, tuple[int, int]]:
+    """Return inputs and outputs of each linear layer of a base model, without loading its weights."""
+    torch = load_torch()
+    from transformers import AutoModelForCausalLM  # takes seconds
+
+    config = load_config(base)
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+    linears = ((name, it) for name, it in model.named_modules() if isinstance(it, torch.nn.Linear))
+    return {name: (layer.in_features, layer.out_features) for name, layer in linears}
+
+
+def _shape_fault(
+    layer: str,
+    shapes: dict[str, tuple[int, ...]],
+    layers: dict[str, tuple[int, int]],
+    ranks: set[Any],
+    is_dora: bool,
+) -> str:
+    """Describe what is wrong with an adapted layer, as the end of a sentence; empty if it fits."""
+    name = layer[:80]
+    if layer not in layers:
+        return f"it adapts {name}, which the base model does not have as a linear layer"
+    if set(shapes) != {"lora_A", "lora_B"} | ({"lora_magnitude_vector"} if is_dora else set()):
+        return f"{name} has {' and '.join(sorted(shapes))} only"
+    inputs, outputs = layers[layer]
+    a, b = shapes["lora_A"], shapes["lora_B"]
+    if len(a) != 2 or len(b) != 2 or (a[1], b[0]) != (inputs, outputs):
+        return f"{name} has shapes {a} and {b}; the base model's layer has {inputs} inputs and {outputs} outputs"
+    if a[0] != b[1] or a[0] not in ranks:
+        return f"{name} has rank {a[0]} and {b[1]}, and {CONFIG_FILE} states {', '.join(map(str, ranks))}"
+    return ""
+
+
+def _weights_error(fault: str) -> AdapterError:
+    return AdapterError(f"Its {WEIGHTS_FILE} does not fit: {fault}.", "Save it again with peft, or choose another.")
