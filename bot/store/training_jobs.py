@@ -9,7 +9,7 @@ from bot.store.adapter_versions import InstalledVersion, Versions
 from bot.store.database import DatabaseConnection
 from personas.schemas.base import FrozenModel, explain_validation_error
 from personas.schemas.training import TrainingRequest
-from personas.schemas.training_events import TRAINER_EVENT, ScoreSummary, TrainerEvent
+from personas.schemas.training_events import TRAINER_EVENT, Epoch, ScoreSummary, TrainerEvent
 
 JobState = Literal["queued", "running", "done", "failed", "cancelled"]
 PromotionDecision = Literal["promoted", "manual"]
@@ -26,6 +26,7 @@ class JobResult(FrozenModel):
     seconds: float
     scorecard: ScoreSummary
     imported: bool = False
+    epochs: tuple[Epoch, ...] = ()
 
 
 @dataclass(frozen=True)

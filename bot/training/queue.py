@@ -266,8 +266,8 @@ class JobQueue:
     def _store_result(self, job: TrainingJob, result: RunResult) -> None:
         """Store how the attempt ended. A job that was cancelled meanwhile stays cancelled."""
         match result:
-            case TrainingSucceeded(adapter, seconds, scorecard):
-                done = JobResult(adapter=str(adapter), seconds=seconds, scorecard=scorecard)
+            case TrainingSucceeded(adapter, seconds, scorecard, epochs):
+                done = JobResult(adapter=str(adapter), seconds=seconds, scorecard=scorecard, epochs=epochs)
                 self.publish(self._store.jobs.complete(job.job_id, _attempt_token(job), done, self._clock.now()))
             case TrainingFailed():
                 self._fail(job, result)

@@ -1,11 +1,15 @@
 """Describes a training job in text, for its progress message and `/finetune status`."""
 
+from collections.abc import Sequence
 from textwrap import shorten
 
 from bot.store import TrainingJob
 from personas.schemas.training_events import Epoch, Evaluation, Phase, Progress, ScoreSummary, TrainerEvent
 
 BAR_CELLS = 16
+MAX_EPOCHS = 8  # rows of the table in a result
+MAX_RESULT_CHARS = 1800
+"""Length of a result with that table. Discord allows 2,000, and a line on its promotion may follow."""
 MAX_REASON_CHARS = 220
 """Characters of one reason or piece of advice."""
 VERDICT_TEXTS = {
@@ -39,7 +43,7 @@ def _progress_lines(event: TrainerEvent | None) -> list[str]:
             speed = f"loss {at.loss:.3f} · {at.tokens_per_s:,.0f} tokens/s · {format_duration(at.eta_s)} left"
             return [bar, speed, *([f"-# ⚠ {at.trouble} It is tried again."] if at.trouble else [])]
         case Epoch() as at:
-            return [f"Epoch {at.passes} done: {_loss_text(at)}."]
+            return [f"Epoch {at.passes} done: {_loss_text(at)}, {at.pace} samples/s."]
         case Evaluation() as at:
             return [f"Step {at.step}: {_loss_text(at)}."]
         case Phase() as at:
@@ -57,7 +61,7 @@ def _wait_text(job: TrainingJob, gives_way: bool) -> str:
 
 def _loss_text(at: Epoch | Evaluation) -> str:
     known = (("loss", at.train_loss), ("held out", at.eval_loss))
-    return ", ".join(f"{what} {loss:.3f}" for what, loss in known if loss is not None) or "nothing measured"
+    return " → ".join(f"{what} {loss:.3f}" for what, loss in known if loss is not None) or "nothing measured"
 
 
 def job_result_text(job: TrainingJob, live: str | None = None) -> str:
@@ -78,12 +82,29 @@ def job_result_text(job: TrainingJob, live: str | None = None) -> str:
         f"({abs(better):.0%} {'lower' if better > 0 else 'higher'}; {card.heldout_replies:,} replies it never saw).",
         f"General dialogue: {card.general_loss_base:.3f} → {card.general_loss_tuned:.3f}. {source}",
     ]
-    lines += verdict_lines(card)
+    table, rest = epoch_lines(job.result.epochs), verdict_lines(card)
     if job.persona is None:
-        lines.append(f"`start_from: {job.name.partition('/')[2]}` trains it further.")
+        rest.append(f"`start_from: {job.name.partition('/')[2]}` trains it further.")
     else:
-        lines.append("It is live now." if live == job.version else "Promote makes it live from the next reply on.")
-    return "\n".join(lines)
+        rest.append("It is live now." if live == job.version else "Promote makes it live from the next reply on.")
+    text = "\n".join([*lines, *table, *rest])
+    return text if len(text) <= MAX_RESULT_CHARS else "\n".join([*lines, *rest])
+
+
+def epoch_lines(epochs: Sequence[Epoch]) -> list[str]:
+    """Format a run's epochs as a table that fits a phone; of a long run, the first and the last ones."""
+    if not epochs:
+        return []
+    rows = [f"{'epoch':>5} {'train → eval loss':>17} {'samples/s':>9} {'time':>8}"]
+    for number, at in enumerate(epochs):
+        if MAX_EPOCHS // 2 <= number < len(epochs) - MAX_EPOCHS // 2:
+            rows += ["    …"] if number == MAX_EPOCHS // 2 else []
+            continue
+        train, heldout = ("–" if loss is None else f"{loss:.3f}" for loss in (at.train_loss, at.eval_loss))
+        minutes, seconds = divmod(round(at.seconds), 60)
+        label = f"{at.stage}:{at.passes}" if at.stage else at.passes
+        rows.append(f"{label:>5} {f'{train} → {heldout}':>17} {at.pace:>9} {f'{minutes}:{seconds:02}':>8}")
+    return ["```", *rows, "```"]
 
 
 def verdict_lines(card: ScoreSummary) -> list[str]:

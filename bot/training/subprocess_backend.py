@@ -21,7 +21,13 @@ from bot.store import TrainingJob
 from bot.training.dataset_catalog import DatasetCatalog
 from bot.training.training_plan import TrainingPlan, plan_run
 from personas.errors import AdapterError, RequestError, UnderstudyError
-from personas.home.adapters import adapter_ref, dialogue_adapter_folder, install_adapter_folder, verify_adapter
+from personas.home.adapters import (
+    adapter_ref,
+    dialogue_adapter_folder,
+    install_adapter_folder,
+    read_epochs,
+    verify_adapter,
+)
 from personas.home.job_folder import (
     ADAPTER_FOLDER,
     NO_COMPARISON,
@@ -32,7 +38,7 @@ from personas.home.job_folder import (
 )
 from personas.home.job_material import SourceMaterial
 from personas.schemas.training import AdapterManifest, ServingPrecision, TrainingRequest
-from personas.schemas.training_events import TRAINER_EVENT, Done, Failed, ScoreSummary, TrainerEvent
+from personas.schemas.training_events import TRAINER_EVENT, Done, Epoch, Failed, ScoreSummary, TrainerEvent
 
 SIGTERM_EXIT_CODES = (143, -signal.SIGTERM)
 SIGKILL_EXIT_CODES = (137, -signal.SIGKILL)
@@ -94,6 +100,7 @@ class TrainingSucceeded:
     adapter: Path
     seconds: float
     scorecard: ScoreSummary
+    epochs: tuple[Epoch, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -252,7 +259,7 @@ class SubprocessBackend:
             adapter, manifest = await asyncio.to_thread(install_adapter, self._home, job, folder)
         except UnderstudyError as error:
             return TrainingFailed(error.message, error.advice)
-        return TrainingSucceeded(adapter, ended.seconds, manifest.metrics)
+        return TrainingSucceeded(adapter, ended.seconds, manifest.metrics, read_epochs(adapter))
 
     def cancel(self) -> None:
         """SIGTERM now, SIGKILL after `KILL_TIMEOUT_S`."""

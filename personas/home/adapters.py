@@ -13,6 +13,7 @@ from personas.errors import AdapterError
 from personas.home.atomic_files import atomic_folder
 from personas.schemas.chat import AdapterRef
 from personas.schemas.training import AdapterManifest
+from personas.schemas.training_events import Epoch
 
 MANIFEST_FILE = "manifest.json"
 WEIGHTS_FILE = "adapter_model.safetensors"
@@ -111,6 +112,15 @@ def verify_adapter(folder: Path, advice: str = ROLL_BACK_ADVICE) -> AdapterManif
         if actual.get(name) != manifest.checksums[name]:
             raise AdapterError(f"The adapter in {folder} is damaged: {name} does not match its checksum.", advice)
     return manifest
+
+
+def read_epochs(folder: Path) -> tuple[Epoch, ...]:
+    """Read the epochs of an adapter's training from its report; none for adapters that have no such report."""
+    try:
+        figures = json.loads((folder / "report" / "training.json").read_text(encoding="utf-8"))
+        return tuple(Epoch.model_validate(event) for event in figures["epochs"])
+    except (OSError, ValueError, TypeError, KeyError):
+        return ()
 
 
 def install_adapter_folder(source: Path, target: Path) -> AdapterManifest:

@@ -1,5 +1,6 @@
 """Events of a training run, one JSON object per line, and the summary of its score card."""
 
+from collections.abc import Sequence
 from typing import Annotated, Literal
 
 from pydantic import Field, TypeAdapter
@@ -51,11 +52,11 @@ class Evaluation(FrozenModel):
 
 
 class Epoch(FrozenModel):
-    """One pass over the samples is done; `step` is its last. `seconds` excludes evaluation and pauses.
+    """One pass over the samples is done; `step` is its last.
 
-    `share` is the part of the pass that was done: below 1 if `max_steps` ended the run. Losses are in nats per reply
-    token: `train_loss` is the mean over the steps, `eval_loss` is on the held-out conversations and None where the
-    recipe evaluates less often.
+    `seconds` and `samples_per_s` exclude evaluation and pauses. `share` is the part of the pass that was done, below 1
+    if `max_steps` ended the run. Losses are in nats per reply token: `train_loss` is the mean over the steps,
+    `eval_loss` is on the held-out conversations and None where the recipe evaluates less often.
     """
 
     event: Literal["epoch"] = "epoch"
@@ -63,6 +64,7 @@ class Epoch(FrozenModel):
     train_loss: float | None
     eval_loss: float | None
     seconds: float
+    samples_per_s: float | None = None
     step: int = 0
     stage: int = 0
     share: float = 1.0
@@ -71,6 +73,21 @@ class Epoch(FrozenModel):
     def passes(self) -> str:
         """Format the number of passes done: `2`, or `1.25`."""
         return f"{self.epoch - 1 + self.share:.2f}".rstrip("0").rstrip(".")
+
+    @property
+    def pace(self) -> str:
+        """Format the samples per second; a dash in runs of earlier versions."""
+        return "–" if self.samples_per_s is None else f"{self.samples_per_s:.3g}"
+
+
+def summarise_epochs(epochs: Sequence[Epoch]) -> str:
+    """Summarise a run, as in `training loss 4.04 → 1.38, held-out loss 1.56 → 1.38 over 6 epochs`; "" if too short."""
+    curves = {
+        "training loss": [it.train_loss for it in epochs if it.train_loss is not None],
+        "held-out loss": [it.eval_loss for it in epochs if it.eval_loss is not None],
+    }
+    shown = [f"{name} {losses[0]:.4f} → {losses[-1]:.4f}" for name, losses in curves.items() if len(losses) > 1]
+    return f"{', '.join(shown)} over {len(epochs)} epochs" if shown else ""
 
 
 class ScoreSummary(FrozenModel):

@@ -14,6 +14,7 @@ from bot.store import Store
 from bot.training.subprocess_backend import TrainingFailed, TrainingSucceeded
 from bot.versions.live_versions import LiveVersions
 from personas.errors import AdapterError
+from personas.schemas.training_events import Epoch
 from tests.bot.conftest import QUAY, on_stage
 from tests.bot.test_finetune import buttons_of, start
 from tests.fakes import until
@@ -23,9 +24,9 @@ REASONS = ("The loss on 12 held-out replies is 2.000, the base model's 3.000.", 
 ADVICE = ("Check the speaker labels of the material.",)
 
 
-def trained(verdict, folder="adapter", reasons=REASONS, advice=ADVICE):
+def trained(verdict, folder="adapter", reasons=REASONS, advice=ADVICE, epochs=()):
     card = SCORECARD.model_copy(update={"verdict": verdict, "reasons": reasons, "advice": advice})
-    return TrainingSucceeded(Path(folder), 60.0, card)
+    return TrainingSucceeded(Path(folder), 60.0, card, epochs)
 
 
 async def finish(stage, verdict, **options):
@@ -58,8 +59,31 @@ async def test_a_result_that_the_gate_was_not_asked_about_says_nothing_of_it(sta
 
 async def test_a_long_verdict_leaves_the_message_short_enough(stage):
     many = ("word " * 400,) * 4
-    shown = await finish(stage, "hold", reasons=many[:3], advice=many)
+    shown = await finish(stage, "hold", reasons=many[:3], advice=many, epochs=tuple(map(epoch, (1, 2))))
     assert "Promote makes it live" in shown["content"] and shown["content"].count("word …") == 7
+    assert "```" not in shown["content"], "the verdict takes the place of the table"
+
+
+def epoch(number):
+    losses = {"train_loss": 4.04 - number / 2, "eval_loss": 3.5 - number / 4 if number > 1 else None}
+    return Epoch(epoch=number, **losses, seconds=60.0 + number, samples_per_s=11.0 + number / 10)
+
+
+async def test_a_result_has_a_table_of_its_epochs_as_far_as_it_fits(stage):
+    shown = (await finish(stage, "hold", epochs=tuple(map(epoch, (1, 2, 3)))))["content"]
+    assert shown.split("```")[1].strip("\n").splitlines() == [
+        "epoch train → eval loss samples/s     time",
+        "    1         3.540 → –      11.1     1:01",
+        "    2     3.040 → 3.000      11.2     1:02",
+        "    3     2.540 → 2.750      11.3     1:03",
+    ]
+    assert "The gate says **hold**" in shown.split("```")[2]
+
+
+async def test_of_a_long_run_the_first_and_last_epochs_are_shown(stage):
+    shown = (await finish(stage, "hold", epochs=tuple(map(epoch, range(1, 13)))))["content"]
+    rows = shown.split("```")[1].split("\n")[2:-1]
+    assert [row.split()[0] for row in rows] == ["1", "2", "3", "4", "…", "9", "10", "11", "12"]
 
 
 async def test_the_picture_of_the_score_card_is_attached(stage, tmp_path):

@@ -12,7 +12,7 @@ import xml.etree.ElementTree as ET
 import psutil
 import pytest
 
-from personas.home.adapters import verify_adapter
+from personas.home.adapters import read_epochs, verify_adapter
 from personas.schemas.training_events import Done, Epoch, Evaluation, Progress, ScoreSummary
 from tests.trainer.job_folders import persona_job
 from trainer.data.charts import HELDOUT_COLOUR, SMOOTH_COLOUR
@@ -113,14 +113,28 @@ def test_the_report_of_a_resumed_run_covers_the_whole_run(resumed):
 
 def test_the_model_card_has_the_table_the_figures_and_the_curves(resumed):
     card = (resumed.adapter / "README.md").read_text()
-    assert card.count("| epoch | training loss | held-out loss | time |") == 1
+    assert card.count("| epoch | training loss | held-out loss | time | samples/s |") == 1
     for event in resumed.received:
         if isinstance(event, Epoch):
             clock = format_duration(event.seconds)
-            assert f"| {event.epoch} | {event.train_loss:.4f} | {event.eval_loss:.4f} | {clock} |" in card
+            row = (
+                f"{event.epoch} | {event.train_loss:.4f} | {event.eval_loss:.4f} | {clock} | {event.samples_per_s:.3g}"
+            )
+            assert f"| {row} |" in card
+    first, *_, last = read_epochs(resumed.adapter)
+    assert (
+        f"Training loss {first.train_loss:.4f} → {last.train_loss:.4f}, held-out loss {first.eval_loss:.4f} → " in card
+    )
     figures = json.loads((resumed.report / "training.json").read_text())
     assert f"{figures['peak_bytes'] / 1e9:.3f} GB, {figures['memory_share']:.1%} of" in card
     assert "(report/loss.svg)" in card and "(report/learning_rate.svg)" in card
+
+
+def test_samples_per_second_are_those_of_an_epoch_also_after_a_resume(resumed):
+    epochs = [event for event in resumed.received if isinstance(event, Epoch)]
+    trained = json.loads((resumed.adapter / "manifest.json").read_text())["dataset"]["samples_train"]
+    assert len(epochs) == 3 and epochs == list(read_epochs(resumed.adapter))
+    assert [it.samples_per_s * it.seconds for it in epochs] == pytest.approx([trained] * 3)
 
 
 def test_peak_memory_is_the_process_trees_with_its_share_of_the_machine(resumed):
@@ -219,7 +233,7 @@ def test_a_long_run_shows_some_steps_and_says_so_and_one_without_measurements_ha
     assert (
         len(rows) == 20 and rows[0].startswith("| 1 |") and rows[-1].startswith("| 100 |") and "20 of 100 steps" in page
     )
-    assert "| 1 | – | – | 1:01:11 |" in page and "final one is the written" not in page
+    assert "| 1 | – | – | 1:01:11 | – |" in page and "final one is the written" not in page
     assert "6.000 GB, 25.0% of 24.0 GB (main memory)" in page
     assert not (tmp_path / "report" / "evaluations.csv").exists()
 

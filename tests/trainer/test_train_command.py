@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import shlex
 import sys
 from pathlib import Path
@@ -221,7 +222,11 @@ def test_stopped_and_started_again_it_ends_in_an_adapter_and_says_what_comes_nex
     assert lines[0] == f"{folder}: resuming from its last checkpoint"
     assert lines[1].startswith(f"for a bot with BASE_MODEL={tiny_base.source}: bots with another base")
     assert any(line.startswith("step 4/4  epoch 2.00  loss ") and line.endswith(" left") for line in lines)
-    assert any(line.startswith("epoch 2 done in ") for line in lines)
+    assert any(
+        re.match(r"epoch 2 done in 0:\d\d, [\d.]+ samples/s: training loss .* → held-out loss ", it) for it in lines
+    )
+    assert lines[-7].startswith("Training loss ") and lines[-7].endswith(" over 2 epochs.")
+    assert [line.split(" | ")[0] for line in lines[-12:-8]] == ["| epoch", "| ---", "| 1", "| 2"]
     assert f"adapter: {folder / 'adapter'}" in lines and f"training samples: python -m trainer mask {folder}" in lines
     assert "{" not in out and "Traceback" not in errors
     assert verify_adapter(folder / "adapter").persona == "ada"
@@ -241,7 +246,7 @@ def test_a_step_is_a_line_that_moves_at_a_terminal_and_one_now_and_then_elsewher
         "training: 9 replies",
         "step 1/3  stage 1  epoch 0.33  loss 2.1000  1,034 tokens/s  1.92 GB  3:10 left  No checkpoint.",
         "step 3/3  stage 1  epoch 1.00  loss 2.1000  1,034 tokens/s  1.92 GB  3:10 left  No checkpoint.",
-        "stage 1, epoch 1 done in 0:30: training loss 2.1000",
+        "stage 1, epoch 1 done in 0:30, 5.2 samples/s: training loss 2.1000",
     ]
     shown.write(Evaluation(step=3, epoch=1.0, train_loss=None, eval_loss=1.5).model_dump_json())
     assert pipe.getvalue().endswith("held out loss 1.5000 after step 3\n")
@@ -271,4 +276,4 @@ def progress(step):
 
 
 def epoch():
-    return Epoch(epoch=1, train_loss=2.1, eval_loss=None, seconds=30.0, step=3, stage=1)
+    return Epoch(epoch=1, train_loss=2.1, eval_loss=None, seconds=30.0, samples_per_s=5.2, step=3, stage=1)

@@ -109,9 +109,9 @@ def _format_event(event: TrainerEvent) -> str:
             return ": ".join(filter(None, [event.name, event.detail]))
         case Epoch():
             stage = f"stage {event.stage}, " if event.stage else ""
-            losses = (("training", event.train_loss), ("held out", event.eval_loss))
-            shown = ", ".join(f"{name} loss {loss:.4f}" for name, loss in losses if loss is not None)
-            done = f"{stage}epoch {event.passes} done in {format_duration(event.seconds)}"
+            losses = (("training", event.train_loss), ("held-out", event.eval_loss))
+            shown = " → ".join(f"{name} loss {loss:.4f}" for name, loss in losses if loss is not None)
+            done = f"{stage}epoch {event.passes} done in {format_duration(event.seconds)}, {event.pace} samples/s"
             return ": ".join(filter(None, [done, shown]))
         case Evaluation():
             return f"held out loss {event.eval_loss:.4f} after step {event.step:,}"

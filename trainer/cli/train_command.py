@@ -11,6 +11,7 @@ from typing import TextIO
 
 from personas.cli_entry import EXIT_DONE
 from personas.errors import RequestError
+from personas.home.adapters import read_epochs
 from personas.home.job_folder import MATERIAL_FOLDER
 from personas.models.base_model import EMBEDDED, name_with_scaling
 from personas.schemas.base import RIGHTS
@@ -20,6 +21,7 @@ from trainer.cli.plan_command import add_plan_output, show_run_plan
 from trainer.cli.progress_view import EventPrinter
 from trainer.process.environment import configure_process, restart_with_allocator_settings
 from trainer.process.events import claim_stdout
+from trainer.report.run_report import epoch_table
 from trainer.study.sweep import (
     SWEEP_ADAPTER_FOLDER,
     SWEEP_RESULTS_FILE,
@@ -153,7 +155,7 @@ def _adapter_owner_note(options: argparse.Namespace) -> str:
 def _result_lines(folder: Path, code: int) -> list[str]:
     if code:
         return [f"resume with: python -m trainer run {shlex.quote(str(folder))}"]
-    return _next_step_lines(folder, folder / "adapter")
+    return [epoch_table(read_epochs(folder / "adapter")), "", *_next_step_lines(folder, folder / "adapter")]
 
 
 def _next_step_lines(folder: Path, adapter: Path) -> list[str]:

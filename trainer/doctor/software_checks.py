@@ -63,7 +63,7 @@ torch.testing.assert_close(gated(values), silu(values) * values)
 OPTIONAL_PACKAGES = {
     "flash_attn": "attention without padding on GPUs",
     "liger_kernel": "faster kernels on GPUs",
-    "unsloth": "faster kernels on GPUs",
+    "tensorboard": "curves of a run in the browser",
     "wandb": "experiment tracking",
     "xllamacpp": "checks of GGUF exports by llama.cpp",
 }

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from personas.schemas.formatting import markdown_table
-from personas.schemas.training_events import Epoch, Evaluation, Progress, ScoreSummary
+from personas.schemas.training_events import Epoch, Evaluation, Progress, ScoreSummary, summarise_epochs
 from trainer.data.charts import HELDOUT_COLOUR, RAW_COLOUR, SMOOTH_COLOUR, new_figure, save_figure
 from trainer.machine import MemoryPeak
 from trainer.process.events import StepEvent
@@ -19,7 +19,7 @@ SMOOTHING_FORMULA = "sₙ = Σ 0.9ⁿ⁻ⁱ·lossᵢ ⁄ Σ 0.9ⁿ⁻ⁱ, over a
 """The formula of `moving_average`, for a legend."""
 
 STEP_COLUMNS = ("step", "epoch", "loss", "lr", "tokens_per_s", "memory_bytes", "seconds")
-EPOCH_COLUMNS = ("epoch", "step", "train_loss", "eval_loss", "seconds")
+EPOCH_COLUMNS = ("epoch", "step", "train_loss", "eval_loss", "seconds", "samples_per_s")
 EVALUATION_COLUMNS = ("step", "epoch", "train_loss", "eval_loss")
 STAGE_LABELS = {1: "1: general dialogue", 2: "2: the persona"}
 REPORT_FOLDER = "report"
@@ -110,7 +110,7 @@ def training_section(training: TrainingRecord, folder: str) -> str:
         markdown_table(("figure", "value"), figures),
         " ".join(training.kernels),
         _loss_difference_note(training),
-        _epoch_table(training.history),
+        epoch_table(training.history),
         _evaluation_table(training.history),
         f"![Loss by step: training, smoothed, and on held-out replies]({folder}loss.svg)",
         f"![Learning rate by step]({folder}learning_rate.svg)",
@@ -159,13 +159,16 @@ def _loss_difference_note(training: TrainingRecord) -> str:
     )
 
 
-def _epoch_table(history: Sequence[StepEvent]) -> str:
+def epoch_table(history: Sequence[StepEvent]) -> str:
+    """Render losses, time and samples per second of each epoch, and how the losses moved; empty without epochs."""
     found = [event for event in history if isinstance(event, Epoch)]
     rows = [
-        (it.passes, _format_loss(it.train_loss), _format_loss(it.eval_loss), format_duration(it.seconds))
+        (it.passes, _format_loss(it.train_loss), _format_loss(it.eval_loss), format_duration(it.seconds), it.pace)
         for it in found
     ]
-    return _stage_table(("epoch", "training loss", "held-out loss", "time"), rows, found, history)
+    table = _stage_table(("epoch", "training loss", "held-out loss", "time", "samples/s"), rows, found, history)
+    summary = "" if has_stages(history) else summarise_epochs(found)
+    return "\n\n".join(filter(None, [table, f"{summary.capitalize()}." if summary else ""]))
 
 
 def _evaluation_table(history: Sequence[StepEvent]) -> str:
@@ -213,6 +216,7 @@ def _figures(training: TrainingRecord) -> dict[str, object]:
         "memory_bytes": training.peak.of_bytes,
         "memory_share": training.peak.share,  # unrounded: rounding twice would differ from the text
         "memory_of": training.peak.device,
+        "epochs": [event.model_dump() for event in training.history if isinstance(event, Epoch)],
     }
 
 

@@ -27,7 +27,7 @@ class EventCallback(TrainerCallback):  # type: ignore[misc]  # transformers is u
         self._losses: list[float] = []
         self._started = self._saved_at = self._epoch_started = 0.0
         self._epoch_before_s = self._idle_before_s = self._paused_s = 0.0
-        self._first_step = 0
+        self._first_step = self._samples_before = 0
         self._stopped: RunCancelled | None = None
 
     # ------------------------------------------------------------------------------------- the run
@@ -42,12 +42,14 @@ class EventCallback(TrainerCallback):  # type: ignore[misc]  # transformers is u
             if isinstance(event, Progress):
                 self._add_loss(event.loss, event.step)
         self._epoch_before_s = remembered.get("epoch_seconds", 0.0)
+        self._samples_before = remembered.get("epoch_samples", 0)
         self._stage.account.load_state_dict(remembered.get("account", {}))
         self._trainer.remembers = self._checkpoint_state
 
     def on_epoch_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         if float(state.epoch or 0).is_integer():
-            self._epoch_before_s = 0.0
+            self._epoch_before_s, self._samples_before = 0.0, 0
+        self._samples_before -= self._trainer.samples_done
         self._epoch_started, self._idle_before_s = time.perf_counter(), self._idle_s
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
@@ -114,6 +116,7 @@ class EventCallback(TrainerCallback):  # type: ignore[misc]  # transformers is u
         return {
             "history": [event.model_dump() for event in self.history],
             "epoch_seconds": self._epoch_s(),
+            "epoch_samples": self._epoch_samples(),
             "account": self._stage.account.state_dict(),
         }
 
@@ -125,13 +128,19 @@ class EventCallback(TrainerCallback):  # type: ignore[misc]  # transformers is u
     def _epoch_s(self) -> float:
         return self._epoch_before_s + time.perf_counter() - self._epoch_started - (self._idle_s - self._idle_before_s)
 
+    def _epoch_samples(self) -> int:
+        """Samples of this epoch that this process has trained on, with those from before a resume."""
+        return self._samples_before + self._trainer.samples_done
+
     def _epoch(self, state: Any, eval_loss: float | None) -> Epoch:
+        seconds = self._epoch_s()
         return Epoch(
             epoch=math.ceil(state.epoch),
             share=state.epoch - math.ceil(state.epoch) + 1,
             train_loss=self._mean_loss_since(Epoch),
             eval_loss=eval_loss,
-            seconds=self._epoch_s(),
+            seconds=seconds,
+            samples_per_s=self._stage.processes.sums(self._epoch_samples())[0] / seconds,
             step=state.global_step,
         )
 

@@ -140,7 +140,9 @@ def _prompt_and_reply(reply: LabelledReply) -> tuple[list[int], list[int]]:
 
 
 class PreferenceTrainer(TrainerBase):
-    """Base of both preference trainers: the tables are ready, and tokens are counted."""
+    """Base of both preference trainers: the tables are ready, and samples and tokens are counted."""
+
+    rows_per_sample = 1
 
     def _prepare_dataset(self, dataset: Any, *_: Any) -> Any:
         return dataset
@@ -149,6 +151,7 @@ class PreferenceTrainer(TrainerBase):
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
         """TRL's loss: its mean over the batch, which transformers divides by the batches of a step."""
+        self.samples_done += len(inputs["attention_mask"]) // self.rows_per_sample
         self.tokens_done += int(inputs["attention_mask"].sum())
         return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)  # type: ignore[misc]
 
@@ -159,6 +162,8 @@ class ReplyKTOTrainer(PreferenceTrainer, KTOTrainer):  # type: ignore[misc]  # T
 
 class ReplyDPOTrainer(PreferenceTrainer, DPOTrainer):  # type: ignore[misc]  # as above
     """Direct preference optimisation (arXiv 2305.18290)."""
+
+    rows_per_sample = 2  # the chosen and the rejected reply
 
 
 def _copy_adapter_to_reference(model: Any) -> None:

@@ -61,6 +61,7 @@ class ReplySFTTrainer(TrainerBase, SFTTrainer):  # type: ignore[misc]  # TRL is 
     ) -> Any:
         """Mean over the trained tokens of the whole optimiser step."""
         losses = reply_losses(model, inputs)
+        self.samples_done += len(inputs["lengths"])
         self.tokens_done += int(inputs["lengths"].sum())
         if num_items_in_batch is None:
             return losses.mean()

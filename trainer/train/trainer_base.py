@@ -72,14 +72,15 @@ class StageInputs:
 class TrainerBase:
     """Mixin that makes a TRL trainer follow its stage; comes before the trainer among a class's bases.
 
-    `tokens_done` counts the samples' own tokens and `measuring_s` the seconds of evaluation in this process. The result
+    In this process, `samples_done` and `tokens_done` count samples and their own tokens, `measuring_s` the seconds of
+    evaluation. The result
     of `remembers` is saved in every checkpoint; after a resume `remembered` holds it. `trouble` says why the last
     checkpoint could not be written, empty if it could.
     """
 
     def __init__(self, stage: StageInputs, kernels: KernelSelection, **options: Any) -> None:
         self._stage, self.kernels = stage, kernels
-        self.tokens_done = 0
+        self.samples_done = self.tokens_done = 0
         self.measuring_s = 0.0
         self.remembered: dict[str, Any] = {}
         self._resumed: dict[str, Any] = {}

@@ -165,7 +165,8 @@ async def test_a_run_shows_its_curves_epochs_time_and_share_of_memory(dashboard)
     assert "2 min 5 s, 1 min 20 s of it until the adapter was measured" in page
     assert "3.0 GiB, 37.5 % of Test Card 8" in page
     assert re.search(
-        r"Epochs Epoch Step Training loss Held-out loss Time 1 10 3.4000 3.5000 20 s 2 20 2.6000 2.7000", page
+        r"Epochs Epoch Step Training loss Held-out loss Time Samples/s 1 10 3.4000 3.5000 20 s 2.5 2 20 2.6000 2.7000",
+        page,
     )
     assert "85 samples were trained on, 15 held out" in page and "log: 90 samples" in html
     assert "loss 3.0000 → 2.0000 per token" in page and "data-follow" not in html

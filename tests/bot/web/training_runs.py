@@ -35,7 +35,7 @@ def step(number: int, loss: float = 3.0, of: int = 20, **more: Any) -> Progress:
 
 def epoch(number: int, at: int, loss: float = 2.5) -> Epoch:
     """The end of a pass."""
-    return Epoch(epoch=number, train_loss=loss, eval_loss=loss + 0.1, seconds=20.0, step=at)
+    return Epoch(epoch=number, train_loss=loss, eval_loss=loss + 0.1, seconds=20.0, samples_per_s=2.5, step=at)
 
 
 def whole_run(steps: int = 20) -> list[TrainerEvent]:
