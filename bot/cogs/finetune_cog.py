@@ -106,8 +106,18 @@ def _job_labels(jobs: list[TrainingJob]) -> dict[str, str]:
     return {f"{job.name} {job.version} · {job.state} · {job.job_id}": job.job_id for job in jobs}
 
 
-DatasetOption = app_commands.Transform[str, SuggestionTransformer(lambda it: it.client.services.catalogue.datasets())]
-GeneralOption = app_commands.Transform[str, SuggestionTransformer(lambda it: it.client.services.catalogue.dialogues())]
+def _suggested_datasets(interaction: Interaction) -> dict[str, str]:
+    catalogue = interaction.client.services.catalogue
+    return catalogue.with_unfetched(catalogue.datasets())
+
+
+def _suggested_dialogues(interaction: Interaction) -> dict[str, str]:
+    catalogue = interaction.client.services.catalogue
+    return catalogue.with_unfetched(catalogue.dialogues())
+
+
+DatasetOption = app_commands.Transform[str, SuggestionTransformer(_suggested_datasets)]
+GeneralOption = app_commands.Transform[str, SuggestionTransformer(_suggested_dialogues)]
 RecipeOption = app_commands.Transform[str, SuggestionTransformer(lambda it: it.client.services.catalogue.recipes())]
 ParentOption = app_commands.Transform[str, SuggestionTransformer(_suggested_parents)]
 OpenJobOption = app_commands.Transform[str, SuggestionTransformer(lambda it: _job_labels(_open_jobs(it)))]

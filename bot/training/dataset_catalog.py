@@ -40,6 +40,7 @@ from personas.home.job_material import (
 from personas.home.rights import PERMISSION_SETTING, RightsStatement, decide_right, read_statement
 from personas.home.shared_personas import OPERATOR_GUILD_ID, card_material, lore_material, shared_card_files
 from personas.schemas.base import DISCORD_API
+from personas.schemas.formatting import format_size
 from personas.schemas.training import MaterialKind, TrainingRequest
 
 PATH_ADVICE = (
@@ -69,10 +70,11 @@ def resolve_dataset_path(home: Path, text: str) -> ResolvedDataset:
         origin, advice = path.name or text, ""
         entry = next((entry for entry in entries if entry.path and _is_same_path(entry.path, path)), None)
         statement = _statement_at(path, entry)
+    elif entry := next((entry for entry in entries if entry.hub == text), None):
+        entry.decide_right(read_consent(home)).require()
+        path, origin, advice, statement = entry.locate(), entry.origin, "", entry.statement
     else:
-        path, origin, advice = _find_fetched(text), text, _hub_statement_advice(text)
-        entry = next((entry for entry in entries if entry.hub == text), None)
-        statement = entry.statement if entry else None
+        path, origin, advice, statement = _find_fetched(text), text, _hub_statement_advice(text), None
     if path is None:
         raise MaterialError(f"There is no {text!r} on this machine.", PATH_ADVICE)
     if home.is_relative_to(path):
@@ -167,12 +169,22 @@ class DatasetCatalog:
     def datasets(self) -> list[str]:
         """The sorted names of all data sets; `history` only where Discord's permission is stated."""
         history = {HISTORY_DATASET} if self._store and self._consent.permission else set()
-        return sorted(self._dataset_files().keys() | self._operators().entries.keys() | history)
+        return sorted(self._dataset_files().keys() | self._available() | history)
 
     def dialogues(self) -> list[str]:
         """The sorted names of data sets that may be general dialogue: bundled ones, and all of the operator's."""
         shipped = {name for name, file in self._dataset_files().items() if file.suffix == ".jsonl"}
-        return sorted(shipped | self._operators().entries.keys())
+        return sorted(shipped | self._available())
+
+    def with_unfetched(self, names: list[str]) -> dict[str, str]:
+        """Map labels to names: the given ones, then the data sets that would have to be fetched first."""
+        entries = self._operators().entries
+        labels = {_label(name, entries.get(name)): name for name in names}
+        return labels | {_label(name, it): name for name, it in entries.items() if name not in names}
+
+    def _available(self) -> set[str]:
+        """The operator's data sets, and the published ones that were fetched."""
+        return {name for name, it in self._operators().entries.items() if not it.ships or it.is_here}
 
     def dialogue_adapters(self, guild_id: int = OPERATOR_GUILD_ID) -> list[str]:
         """The names of the dialogue adapters that a server may use: its own, and the operator's."""
@@ -303,7 +315,7 @@ class DatasetCatalog:
             return (self._at("messages", request.dataset_path), *self._general())
         messages = sorted(name for name, file in self._dataset_files().items() if file.suffix == ".jsonl")
         if request.dataset is None:
-            names = sorted([*messages, *self._operators().entries])
+            names = self.dialogues()
             raise RequestError("A dialogue job needs a data set.", _list_names(names, ""))
         if request.dataset == HISTORY_DATASET and self._store:
             raise RequestError(f"`{HISTORY_DATASET}` is a log, which trains a persona.", _list_names(messages, ""))
@@ -378,6 +390,17 @@ class DatasetCatalog:
         target, stated = f"named/{dataset.origin}", dataset.statement
         copies = ((dataset.path, target),)
         return SourceMaterial(kind, target, dataset.origin, stated, stated.stated_on, copies, format=dataset.format)
+
+
+def _label(name: str, entry: CatalogueEntry | None) -> str:
+    """Name a data set for a list of choices, with what decides whether to take it."""
+    if entry is None:
+        return name
+    size = format_size(entry.about.bytes) if entry.about else ""
+    facts = [entry.language.partition(",")[0], entry.licence if entry.hub else ""]
+    if not entry.is_here:
+        facts = [f"not fetched: {size}" if size else "not fetched" if entry.hub else "missing", *facts]
+    return " · ".join([name, *filter(None, facts)])
 
 
 def _today() -> str:

@@ -1,23 +1,34 @@
-"""Data sets a job may name: built folders, and the operator's `catalogue.toml`."""
+"""Data sets a job may name: built folders, the operator's `catalogue.toml`, and published ones on a hub."""
 
+import functools
 import json
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
 
 from personas.errors import MaterialError
-from personas.home.data_subjects import PEOPLE_FILE
-from personas.home.rights import RightsStatement, parse_statement, statement_error
-from personas.schemas.base import DISCORD_API, Right, right_error
+from personas.home.atomic_files import read_model, write_file
+from personas.home.data_subjects import PEOPLE_FILE, Consent
+from personas.home.rights import RightsDecision, RightsStatement, decide_right, parse_statement, statement_error
+from personas.schemas.base import DISCORD_API, FrozenModel, Right, right_error
+from personas.schemas.formatting import format_size
 
 TRAIN_FILE, EVAL_FILE, STATS_FILE = "train.jsonl", "eval.jsonl", "stats.json"
 REBUILD_ADVICE = "Build the data set again."
 MIXED_RIGHT = "licensed:mixed"  # right of a data set with samples under several rights, none of them Discord's
 CATALOGUE_FILE = "catalogue.toml"
-CATALOGUE_FIELDS = {"path", "hub", "right", "stated_by", "stated_on", "why", "format", "persona_names"}
+CATALOGUE_FIELDS = {
+    "path", "hub", "files", "right", "stated_by", "stated_on", "why", "format", "persona_names", "language",
+}  # fmt: skip
+PUBLISHED_FILE = Path(__file__).with_name("published_datasets.toml")
+FETCHED_FOLDER, FETCH_RECORD = "fetched", ".fetched.json"
+CATALOGUE_LOCK, LOCK_TIMEOUT_S = f".{CATALOGUE_FILE}.lock", 10.0
 ENTRY_NAME_PATTERN = re.compile(r"[\w][\w .-]{0,63}")
 HUB_ID_PATTERN = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 
@@ -56,9 +67,70 @@ def dataset_statement(folder: Path) -> RightsStatement:
     return RightsStatement(combine_rights(counts), f"the data set {folder.name}", day, why)
 
 
+class PublishedDataset(FrozenModel):
+    """Facts about a published data set, as its page (`source`) stated them on the day `read_on`.
+
+    `files` are patterns of the files to fetch, of `bytes` in all. `licence` is empty where the page states none.
+    """
+
+    title: str
+    hub: str
+    files: tuple[str, ...]
+    bytes: int
+    rows: str
+    language: str
+    licence: str
+    good_for: str
+    not_for: str
+    source: str
+    read_on: date
+
+    @property
+    def statement(self) -> RightsStatement:
+        """The right under its licence; empty without one."""
+        if not self.licence:
+            return NO_STATEMENT
+        publisher, why = self.hub.partition("/")[0], f"The licence on the page of the data set: {self.source}."
+        return RightsStatement(f"licensed:{self.licence}", publisher, self.read_on.isoformat(), why)
+
+
+NO_STATEMENT = RightsStatement("", "", "", "")
+
+
+@functools.cache
+def published_datasets() -> Mapping[str, PublishedDataset]:
+    """Return the published data sets that ship as entries, by name."""
+    tables = tomllib.loads(PUBLISHED_FILE.read_text(encoding="utf-8"))
+    return {name: PublishedDataset.model_validate(table) for name, table in tables.items()}
+
+
+class FetchRecord(FrozenModel):
+    """Content of `.fetched.json` in a fetched data set: its hub id, commit, and files with their sizes in bytes."""
+
+    hub: str
+    revision: str
+    files: Mapping[str, int]
+
+
+class DatasetNotFetchedError(MaterialError):
+    """A data set of the catalogue that is on a hub, but not on this machine."""
+
+    def __init__(self, entry: "CatalogueEntry") -> None:
+        facts = f", {format_size(entry.about.bytes)}, {entry.licence}" if entry.about else ""
+        super().__init__(
+            f"{entry.name!r} ({entry.hub}{facts}) has not been fetched to this machine.",
+            f"The operator can fetch it: `python -m trainer catalogue fetch {entry.name}`, or on the dashboard.",
+        )
+        self.name = entry.name
+
+
 @dataclass(frozen=True)
 class CatalogueEntry:
-    """A named data set (path or hub id) with its stated right, and names and ids of the persona in it."""
+    """A named data set (path or hub id) with its stated right, and names and ids of the persona in it.
+
+    `files` are the patterns of files to fetch from the hub, `fetched` is their folder, complete or absent. `about` has
+    the facts of a published data set, which `ships` unless it is in the operator's catalogue too.
+    """
 
     name: str
     path: Path | None
@@ -66,6 +138,37 @@ class CatalogueEntry:
     format: str | None
     statement: RightsStatement
     persona_names: tuple[str, ...] = ()
+    files: tuple[str, ...] = ()
+    language: str = ""
+    fetched: Path | None = None
+    about: PublishedDataset | None = None
+    ships: bool = False
+
+    @property
+    def licence(self) -> str:
+        """The licence or other right in a word, for lists."""
+        return self.statement.right.removeprefix("licensed:") or "no licence stated"
+
+    @property
+    def record(self) -> FetchRecord | None:
+        """What was fetched; None if it was not. Raises `MaterialError` if the record cannot be read."""
+        file = self.fetched / FETCH_RECORD if self.fetched else None
+        record = read_model(file, FetchRecord, f"Delete {self.fetched}, and fetch it again.") if file else None
+        return record if record and record.hub == self.hub else None
+
+    @property
+    def origin(self) -> str:
+        """The name in data sheets: its hub id with the commit that was fetched, or its name."""
+        record = self.record
+        return f"{self.hub}@{record.revision[:12]}" if record else self.hub or self.name
+
+    @property
+    def is_here(self) -> bool:
+        """True if it is on this machine."""
+        try:
+            return bool(self.locate())
+        except MaterialError:
+            return False
 
     def locate(self) -> Path:
         """Return its path on this machine, without downloading. Raises `MaterialError` if it is not there."""
@@ -73,16 +176,27 @@ class CatalogueEntry:
             if not self.path.exists():
                 raise MaterialError(f"The file of {self.name!r} does not exist.", f"Correct {CATALOGUE_FILE}.")
             return self.path
+        if self.fetched and self.record:
+            return self.fetched
+        if self.files:  # the hub's cache may hold other files of it as well
+            raise DatasetNotFetchedError(self)
         from huggingface_hub import snapshot_download  # takes 0.15 s; only entries on a hub need it
         from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
         try:
             return Path(snapshot_download(self.hub, repo_type="dataset", local_files_only=True))
         except (LocalEntryNotFoundError, HfHubHTTPError, HFValidationError, OSError, ValueError):
-            raise MaterialError(
-                f"{self.name!r} ({self.hub}) has not been fetched to this machine.",
-                f"The operator can: `python -m trainer dataset inspect {self.hub}`.",
-            ) from None
+            raise DatasetNotFetchedError(self) from None
+
+    def decide_right(self, consent: Consent) -> RightsDecision:
+        """Decide whether it may be trained on."""
+        if self.about and self.ships and not self.statement.right:
+            return RightsDecision(
+                "",
+                f"{self.name} may not be trained on: its page ({self.about.source}) states no licence.",
+                f"Whoever has a right to it states so on its page of the dashboard, or in {CATALOGUE_FILE}.",
+            )
+        return decide_right(self.name, stated=self.statement.right, consent=consent)
 
 
 @dataclass(frozen=True)
@@ -94,25 +208,59 @@ class DatasetCatalogue:
 
 
 def read_catalogue(home: Path) -> DatasetCatalogue:
-    """Read the catalogue of a home; empty without a file."""
-    file = home / CATALOGUE_FILE
+    """Read the catalogue of a home: the operator's entries, and the published data sets under other names."""
+    fetched = home / FETCHED_FOLDER
+    entries = {
+        name: CatalogueEntry(
+            name, None, of.hub, None, of.statement, (), of.files, of.language, fetched / name, about=of, ships=True
+        )
+        for name, of in published_datasets().items()
+    }
     try:
-        tables = tomllib.loads(file.read_text(encoding="utf-8-sig"))
-    except FileNotFoundError:
-        return DatasetCatalogue({}, {})
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        reason = error.strerror or type(error).__name__ if isinstance(error, OSError) else str(error)
-        return DatasetCatalogue({}, {"": f"{CATALOGUE_FILE} cannot be read: {reason}."})
-    entries, faults = {}, {}
+        tables = _parse_catalogue(_read_bytes(home / CATALOGUE_FILE))
+    except MaterialError as error:
+        return DatasetCatalogue(entries, {"": error.message})
+    faults = {}
     for name, table in tables.items():
         if fault := _entry_error(name, table):
             faults[name] = f"{CATALOGUE_FILE}: {name!r} {fault}."
+            entries.pop(name, None)
         else:
-            path = home / Path(table["path"]).expanduser() if "path" in table else None
-            names = tuple(table.get("persona_names", ()))
-            hub, statement = table.get("hub", ""), parse_statement(table)
-            entries[name] = CatalogueEntry(name, path, hub, table.get("format"), statement, names)
+            entries[name] = _entry(home, name, table)
     return DatasetCatalogue(entries, faults)
+
+
+def _read_bytes(file: Path) -> bytes:
+    """Read the catalogue; empty where there is none. Raises `MaterialError`."""
+    try:
+        return file.read_bytes()
+    except FileNotFoundError:
+        return b""
+    except OSError as error:
+        raise _unreadable(error.strerror or type(error).__name__) from error
+
+
+def _parse_catalogue(content: bytes) -> dict[str, Any]:
+    """Parse the catalogue. Raises `MaterialError`, which names the line."""
+    try:
+        return tomllib.loads(content.decode("utf-8-sig"))
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise _unreadable(str(error)) from error
+
+
+def _unreadable(reason: str) -> MaterialError:
+    return MaterialError(f"{CATALOGUE_FILE} cannot be read: {reason}.", "Correct it by hand; it was not changed.")
+
+
+def _entry(home: Path, name: str, table: dict[str, Any]) -> CatalogueEntry:
+    path = home / Path(table["path"]).expanduser() if "path" in table else None
+    names, files = tuple(table.get("persona_names", ())), tuple(table.get("files", ()))
+    hub, language = table.get("hub", ""), table.get("language", "")
+    fetched = home / FETCHED_FOLDER / name if hub else None
+    about = next((of for of in published_datasets().values() if of.hub == hub), None)
+    return CatalogueEntry(
+        name, path, hub, table.get("format"), parse_statement(table), names, files, language, fetched, about
+    )
 
 
 def _entry_error(name: str, table: object) -> str:
@@ -125,11 +273,96 @@ def _entry_error(name: str, table: object) -> str:
         return f"has unknown fields: {', '.join(unknown)} (known: {', '.join(sorted(CATALOGUE_FIELDS))})"
     if ("path" in table) == ("hub" in table):
         return "needs either path or hub"
-    if not all(isinstance(table.get(key, ""), str) and table.get(key, "-") for key in ("path", "hub", "format")):
-        return "has a path, hub or format that is not text"
+    texts = ("path", "hub", "format", "language")
+    if not all(isinstance(table.get(key, ""), str) and table.get(key, "-") for key in texts):
+        return "has a path, hub, format or language that is not text"
     if "hub" in table and not HUB_ID_PATTERN.fullmatch(table["hub"]):
         return "has a hub id that is not of the form owner/name"
-    names = table.get("persona_names", [])
-    if not (isinstance(names, list) and all(isinstance(name, str) and name.strip() for name in names)):
-        return 'has persona_names that are not a list of names, such as ["Wick"]'
+    if "files" in table and "hub" not in table:
+        return "has files, which only a data set on a hub has"
+    for key, example in (("persona_names", 'names, such as ["Wick"]'), ("files", 'patterns, such as ["*.jsonl"]')):
+        values = table.get(key, [])
+        if not (isinstance(values, list) and all(isinstance(value, str) and value.strip() for value in values)):
+            return f"has {key} that are not a list of {example}"
     return statement_error(table)
+
+
+# ------------------------------------------------------------------------------------------------ editing
+
+
+def edit_catalogue(home: Path, name: str, fields: Mapping[str, Any] | None) -> None:
+    """Write an entry of `catalogue.toml`, or remove it (None); comments and the other entries stay as they are.
+
+    Raises `MaterialError` if the file cannot be read or is being edited, and `OSError`.
+    """
+    file = (home / CATALOGUE_FILE).resolve()  # a link stays a link
+    try:
+        with FileLock(home / CATALOGUE_LOCK, timeout=LOCK_TIMEOUT_S):
+            while True:
+                old = _read_bytes(file)
+                new = _edited(old, name, fields)
+                if _read_bytes(file) == old:  # nobody has saved it in an editor meanwhile
+                    write_file(file, new, file.stat().st_mode & 0o777 if file.exists() else 0o600)
+                    return
+    except Timeout:
+        raise MaterialError(f"{CATALOGUE_FILE} is being edited by another process.", "Try again.") from None
+
+
+def _edited(old: bytes, name: str, fields: Mapping[str, Any] | None) -> bytes:
+    """Return the file's content with an entry written or removed; each result is parsed to make sure."""
+    tables = _parse_catalogue(old)
+    wanted = {key: table for key, table in tables.items() if key != name} | ({name: dict(fields)} if fields else {})
+    text = old.decode()
+    newline = "\r\n" if "\r\n" in text else "\n"
+    block = toml_table(name, fields).replace("\n", newline) if fields else ""
+    if name not in tables:
+        gap = newline if text and not text.endswith("\n") else ""
+        return f"{text}{gap}{newline if text and fields else ''}{block}".encode()
+    for before, after in _splits_at_entry(text, name):
+        kept = before if fields else before.removesuffix(newline) if before.endswith(2 * newline) else before
+        new = f"{kept}{block}{after}"
+        try:
+            if tomllib.loads(new.removeprefix("\ufeff")) == wanted:
+                return new.encode()
+        except tomllib.TOMLDecodeError:
+            continue
+    raise MaterialError(
+        f"{CATALOGUE_FILE}: {name!r} is not a table of its own under [{name}].", "Edit it by hand; it was not changed."
+    )
+
+
+def _splits_at_entry(text: str, name: str) -> Iterator[tuple[str, str]]:
+    """Yield the text before and after what may be the entry; comments before the next table stay with that."""
+    lines = re.findall(r"[^\n]*\n|[^\n]+", text)
+    headers = [number for number, line in enumerate(lines) if _header(line) is not None]
+    for start in (number for number in headers if _header(lines[number]) == name):
+        for end in [*(number for number in headers if number > start), len(lines)]:
+            last = end
+            while lines[last - 1].strip() == "" or lines[last - 1].lstrip().startswith("#"):
+                last -= 1
+            for cut in (last, end):
+                yield "".join(lines[:start]), "".join(lines[cut:])
+
+
+def _header(line: str) -> str | None:
+    """Return the first part of a table's name; None if the line is not the head of a table."""
+    if not line.lstrip("\ufeff \t").startswith("["):
+        return None
+    try:
+        return next(iter(tomllib.loads(line.lstrip("\ufeff"))))
+    except tomllib.TOMLDecodeError:
+        return None
+
+
+def toml_table(name: str, fields: Mapping[str, Any]) -> str:
+    """Format a table of texts, dates and lists of texts as TOML."""
+    return "\n".join([f"[{_toml_value(name)}]", *(f"{key} = {_toml_value(it)}" for key, it in fields.items()), ""])
+
+
+def _toml_value(value: Any) -> str:
+    """Format a value; JSON's strings are TOML's, except for one control character."""
+    if isinstance(value, date):
+        return value.isoformat()
+    if isinstance(value, list):
+        return f"[{', '.join(_toml_value(one) for one in value)}]"
+    return json.dumps(str(value), ensure_ascii=False).replace("\x7f", "\\u007f")

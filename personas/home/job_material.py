@@ -105,12 +105,14 @@ def shipped_file_material(kind: MaterialKind, file: Path, consent: Consent) -> S
 
 def catalogue_material(kind: MaterialKind, entry: CatalogueEntry, consent: Consent) -> SourceMaterial:
     """Build material from a catalogue entry, whose path stays private. Raises `MaterialError`."""
+    if entry.hub:
+        entry.decide_right(consent).require()  # nobody should fetch what may not be trained on
     file = entry.locate()
     if is_built_dataset(file):
         return built_dataset_material(file, entry.name, consent)
-    decide_right(entry.name, stated=entry.statement.right, consent=consent).require()
+    entry.decide_right(consent).require()
     path = f"named/{entry.name}{''.join(file.suffixes[-2:]) if file.is_file() else ''}"
-    arrived, origin, names = entry.statement.stated_on, entry.hub or entry.name, entry.persona_names
+    arrived, origin, names = entry.statement.stated_on, entry.origin, entry.persona_names
     copies = ((file, path),)
     return SourceMaterial(kind, path, origin, entry.statement, arrived, copies, "", entry.format, names)
 

@@ -3,6 +3,9 @@
 import hashlib
 import json
 import os
+import threading
+import urllib.error
+import urllib.request
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -25,6 +28,33 @@ MISMATCHED_SIZES_MARKER = "ignore_mismatched_sizes"
 
 LOADING_MEMORY_FACTOR = 1.15  # memory while loading, relative to the weights: buffers come on top
 TrainingPrecision = Literal["bfloat16", "float16", "float32"]
+
+
+HUB_TIMEOUT_S = 3.0
+HUB_OFFLINE_ERROR = "HF_HUB_OFFLINE is set"
+
+
+def find_hub_error() -> str:
+    """Return why a model hub cannot be asked, as the end of a sentence; empty if it can. Takes up to 3 s."""
+    if os.environ.get("HF_HUB_OFFLINE", "").lower() in ("1", "true", "yes", "on"):
+        return HUB_OFFLINE_ERROR
+    from huggingface_hub import constants  # reads the environment when it is loaded
+
+    answers = list[bool]()
+    thread = threading.Thread(target=lambda: answers.append(_is_reachable(constants.ENDPOINT)), daemon=True)
+    thread.start()
+    thread.join(HUB_TIMEOUT_S)  # looking up a name can take longer than any time-out allows
+    return "" if any(answers) else f"no hub can be reached at {constants.ENDPOINT}"
+
+
+def _is_reachable(address: str) -> bool:
+    try:
+        with urllib.request.urlopen(urllib.request.Request(address, method="HEAD"), timeout=HUB_TIMEOUT_S):
+            return True
+    except urllib.error.HTTPError:
+        return True  # it says no, but it is there
+    except (OSError, ValueError):
+        return False
 
 
 def fetch_snapshot(name: str, revision: str = "") -> Path:

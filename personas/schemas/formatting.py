@@ -14,6 +14,15 @@ def format_value(value: float | None, unit: str) -> str:
     return f"{value:.1%}{unit.removeprefix('share')}" if unit.startswith("share") else f"{value:.3g} {unit}".strip()
 
 
+def format_size(number_bytes: float) -> str:
+    """Format a size as hubs do, in powers of 1,000: `54.4 MB`."""
+    for unit in ("B", "kB", "MB"):
+        if number_bytes < 999.95:
+            return f"{number_bytes:.0f} B" if unit == "B" else f"{number_bytes:.1f} {unit}"
+        number_bytes /= 1000
+    return f"{number_bytes:.2f} GB"
+
+
 def format_counts(counts: Mapping[str, int]) -> str:
     """Format counts by kind, such as kinds of personal data: `2 × ip address, 1 × secret`."""
     return ", ".join(f"{count} × {kind.lower().replace('_', ' ')}" for kind, count in counts.items()) or "none"

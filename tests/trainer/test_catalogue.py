@@ -1,0 +1,213 @@
+"""The catalogue on the command line, and data sets fetched from a hub of the test's own."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from filelock import FileLock
+
+from personas.errors import MaterialError, RequestError
+from personas.home.datasets import published_datasets, read_catalogue
+from personas.schemas.base import right_error
+from tests.dataset_hub import COMMIT, DatasetHub, running_hub
+from trainer.cli.catalogue_command import fetch_dataset, list_datasets, remove_dataset, show_dataset
+from trainer.cli.main import build_parser
+
+REPLY = {"text": "Ask at gate {n}; they know.", "role": "assistant", "lang": "en", "rank": 0, "replies": []}
+QUESTION = {"text": "What of gate {n}?", "role": "prompter", "lang": "en", "replies": [REPLY]}
+TREE = {"message_tree_id": "t{n}", "prompt": QUESTION}
+TREES = "".join(json.dumps(TREE).replace("{n}", str(n)) + "\n" for n in range(2000)).encode()
+FILES = {"2023-11-05_oasst2_ready.trees.jsonl": TREES, "2023-11-05_oasst2_all.trees.jsonl": b"no", "README.md": b"#"}
+TWO_FILES = {"data/train-0.jsonl": TREES, "data/train-1.jsonl": TREES[::-1]}
+RIGHT = 'right = "licensed:MIT"\nstated_by = "Mina"\nstated_on = 2026-11-20\nwhy = "So."\n'
+ENTRY = '[{name}]\nhub = "{hub}"\nfiles = {files}\n' + RIGHT
+NAMES = """oasst1 oasst2 ultrachat-200k alpaca alpaca-gpt4 belle firefly finetome-100k wizardlm personachat
+persona-based-chat synthetic-persona-chat dolly""".split()
+
+
+@pytest.fixture
+async def hub(monkeypatch, tmp_path):
+    served = DatasetHub({"OpenAssistant/oasst2": FILES, "harbour/talk": TWO_FILES})
+    async with running_hub(served, monkeypatch, str(tmp_path / "cache")):
+        yield served
+
+
+def enter(
+    home: Path, name: str = "oasst2", hub: str = "OpenAssistant/oasst2", files: str = '["*_ready.trees.jsonl"]'
+) -> None:
+    """The data sets of the tests are not compressed, so that they have some size."""
+    (home / "catalogue.toml").write_text(ENTRY.format(name=name, hub=hub, files=files))
+
+
+async def ask(command, home: Path, name: str = "oasst2", as_json: bool = False) -> None:
+    options = argparse.Namespace(home=home, name=name, json=as_json, tell_every=0.0)
+    await asyncio.to_thread(command, options)
+
+
+def test_the_published_data_sets_are_complete_and_can_be_told_apart():
+    published = published_datasets()
+    assert set(NAMES) <= published.keys()
+    assert len({of.hub for of in published.values()}) == len(published)
+    for name, of in published.items():
+        assert all((of.title, of.rows, of.language, of.good_for, of.not_for, of.files)), name
+        assert of.source == f"https://huggingface.co/datasets/{of.hub}" and of.bytes > 1e6
+        stated = of.statement
+        assert bool(of.licence) == bool(stated.right) and (not of.licence or not right_error(stated.right))
+        if "-NC-" in of.licence:
+            assert "Commercial use" in of.not_for
+        if not of.licence:
+            assert "Use without asking" in of.not_for
+
+
+async def test_listed_shown_fetched_read_and_removed(hub, tmp_path, capsys):
+    enter(tmp_path)
+    await ask(list_datasets, tmp_path)
+    rows = {line.split()[0]: line for line in capsys.readouterr().out.splitlines()}
+    assert (
+        "not fetched" in rows["oasst2"] and "CC-BY-NC-4.0" in rows["alpaca"] and "no licence stated" in rows["firefly"]
+    )
+    await ask(fetch_dataset, tmp_path)
+    out, err = capsys.readouterr()
+    assert f"OpenAssistant/oasst2, 1 file(s), {len(TREES) / 1000:.1f} kB, MIT" in out
+    assert f"{len(TREES) / 1000:.1f} kB of {len(TREES) / 1000:.1f} kB fetched" in err
+    folder = tmp_path / "fetched" / "oasst2"
+    assert [path.name for path in folder.iterdir() if path.name[0] != "."] == ["2023-11-05_oasst2_ready.trees.jsonl"]
+    assert (folder / "2023-11-05_oasst2_ready.trees.jsonl").read_bytes() == TREES
+    entry = read_catalogue(tmp_path).entries["oasst2"]
+    assert entry.locate() == folder and entry.origin == f"OpenAssistant/oasst2@{COMMIT[:12]}"
+    hub.asked.clear()
+    await ask(fetch_dataset, tmp_path)
+    assert not hub.asked, "it is not fetched twice"
+    await ask(show_dataset, tmp_path, as_json=True)
+    shown = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert (shown["state"], shown["revision"], shown["bytes"]) == ("fetched", COMMIT, len(TREES))
+    assert shown["right"]["right"] == "licensed:MIT" and shown["good_for"]
+    await ask(remove_dataset, tmp_path)
+    assert not folder.exists() and not read_catalogue(tmp_path).entries["oasst2"].is_here
+
+
+async def test_a_fetch_that_breaks_off_resumes_where_it_was(hub, tmp_path, monkeypatch):
+    monkeypatch.setattr("time.sleep", lambda seconds: None)  # the client waits before it tries again
+    enter(tmp_path, "talk", "harbour/talk", '["data/*"]')
+    hub.cut_after = 2**17
+    with pytest.raises(MaterialError, match=r"harbour/talk could not be fetched: .*it resumes"):
+        await ask(fetch_dataset, tmp_path, "talk")
+    assert not (tmp_path / "fetched" / "talk").exists() and not read_catalogue(tmp_path).entries["talk"].is_here
+    partial = tmp_path / "fetched" / ".talk.partial" / COMMIT / "data"
+    there = sum(file.stat().st_size for file in partial.iterdir())
+    assert 2**16 <= there < len(TREES)
+    hub.cut_after = None
+    hub.asked.clear()
+    await ask(fetch_dataset, tmp_path, "talk")
+    assert hub.asked == [("data/train-0.jsonl", f"bytes={there}-"), ("data/train-1.jsonl", "")]
+    for name, data in TWO_FILES.items():
+        assert (tmp_path / "fetched" / "talk" / name).read_bytes() == data
+    assert not partial.exists()
+
+
+async def test_what_arrives_damaged_is_not_kept(hub, tmp_path):
+    enter(tmp_path)
+    hub.damaged = True
+    with pytest.raises(MaterialError, match="arrived damaged"):
+        await ask(fetch_dataset, tmp_path)
+    hub.damaged = False
+    await ask(fetch_dataset, tmp_path)
+    assert read_catalogue(tmp_path).entries["oasst2"].is_here
+
+
+async def test_why_nothing_can_be_fetched_is_named(hub, tmp_path, monkeypatch):
+    enter(tmp_path)
+    usage = SimpleNamespace(total=0, used=0, free=2**20)
+    with monkeypatch.context() as patched:
+        patched.setattr(shutil, "disk_usage", lambda path: usage)
+        with pytest.raises(
+            MaterialError, match=r"kB are to be fetched, and the disk of UNDERSTUDY_HOME has 1\.0 MB free"
+        ):
+            await ask(fetch_dataset, tmp_path)
+    enter(tmp_path, files='["*.csv"]')
+    with pytest.raises(MaterialError, match=r"has no file \*\.csv; it has 2023-11-05_oasst2_ready"):
+        await ask(fetch_dataset, tmp_path)
+    enter(tmp_path, hub="harbour/none")
+    with pytest.raises(MaterialError, match="The hub has no data set harbour/none"):
+        await ask(fetch_dataset, tmp_path)
+    hub.sets["harbour/none"] = {"../../escape.jsonl": b"{}"}
+    enter(tmp_path, hub="harbour/none", files='["*"]')
+    with pytest.raises(MaterialError, match="leads elsewhere"):
+        await ask(fetch_dataset, tmp_path)
+    with pytest.raises(RequestError, match=r"no data set 'oast2' in the catalogue\. Known: .*oasst1"):
+        await ask(fetch_dataset, tmp_path, "oast2")
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(MaterialError, match="HF_HUB_OFFLINE is set"):
+        await ask(fetch_dataset, tmp_path)
+    monkeypatch.delenv("HF_HUB_OFFLINE")
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
+    with pytest.raises(MaterialError, match=r"no hub can be reached at http://127\.0\.0\.1:9"):
+        await ask(fetch_dataset, tmp_path)
+    assert not (tmp_path / "fetched" / "oasst2").exists()
+
+
+async def test_two_processes_do_not_fetch_the_same(hub, tmp_path):
+    enter(tmp_path)
+    (tmp_path / "fetched").mkdir()
+    held, refused = FileLock(tmp_path / "fetched" / ".oasst2.lock"), pytest.raises(MaterialError)
+    with held, refused as error:
+        await ask(fetch_dataset, tmp_path)
+    assert "being fetched by another process" in str(error.value)
+
+
+@pytest.mark.slow
+async def test_stopped_in_a_terminal_it_says_so_and_resumes(hub, tmp_path):
+    enter(tmp_path)
+    hub.pause_s = 0.3
+    command = [
+        sys.executable,
+        "-m",
+        "trainer",
+        "catalogue",
+        "fetch",
+        "oasst2",
+        "--home",
+        str(tmp_path),
+        "--tell-every",
+        "0",
+    ]
+    process = await asyncio.create_subprocess_exec(*command, stderr=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert process.stderr is not None
+    for _ in range(3):
+        await process.stderr.readline()  # some of it is there
+    process.send_signal(signal.SIGTERM)
+    _, errors = await process.communicate()
+    assert process.returncode == 143 and b"Stopped." in errors
+    hub.pause_s = 0
+    hub.asked.clear()
+    await ask(fetch_dataset, tmp_path)
+    assert hub.asked[0][1].startswith("bytes="), hub.asked
+    assert read_catalogue(tmp_path).entries["oasst2"].is_here
+
+
+async def test_a_fetched_data_set_can_be_planned_and_the_right_is_in_the_material(hub, tmp_path, monkeypatch):
+    from trainer.cli.create_job import draft_job
+
+    enter(tmp_path)
+    monkeypatch.setenv("UNDERSTUDY_HOME", str(tmp_path))
+    options = build_parser().parse_args(["train", "--dialogue", "--dataset", "oasst2"])
+    with pytest.raises(MaterialError, match=r"has not been fetched.*`python -m trainer catalogue fetch oasst2`"):
+        draft_job(options, tmp_path)
+    await ask(fetch_dataset, tmp_path)
+    (material,) = [one for one in draft_job(options, tmp_path).materials if one.kind == "messages"]
+    assert (material.right, material.statement.stated_by) == ("licensed:MIT", "Mina")
+    assert material.origin == f"OpenAssistant/oasst2@{COMMIT[:12]}"
+
+
+def test_options_before_the_action_count(tmp_path):
+    options = build_parser().parse_args(["catalogue", "--home", str(tmp_path), "--json", "show", "oasst2"])
+    assert options.home == tmp_path and options.json and options.name == "oasst2"

@@ -1,0 +1,377 @@
+"""`python -m trainer catalogue`: lists data sets by name, and fetches published ones from a hub."""
+
+import argparse
+import hashlib
+import json
+import logging
+import shutil
+import sys
+import textwrap
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from fnmatch import fnmatch
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from filelock import FileLock, Timeout
+from tqdm import tqdm
+
+from personas.cli_common import LogProgress, add_examples
+from personas.errors import MaterialError, RequestError
+from personas.home.atomic_files import fsync_tree, write_model
+from personas.home.datasets import FETCH_RECORD, CatalogueEntry, DatasetCatalogue, FetchRecord, read_catalogue
+from personas.models.base_model import HUB_OFFLINE_ERROR, find_hub_error
+from personas.schemas.formatting import format_size
+from trainer.cli.argtypes import Commands, add_command, add_home, add_progress_interval
+from trainer.cli.error_handling import resolve_home, with_error_handling
+from trainer.sources.source_file import HUB_FILE_PATTERNS
+
+CATALOGUE_HELP = """\
+Lists the data sets that training requests can name, besides the shipped ones: the operator's, from catalogue.toml in
+UNDERSTUDY_HOME, and published ones, which `fetch` downloads from a hub.
+
+  python -m trainer catalogue                  name, state, size, language and licence of each
+  python -m trainer catalogue show oasst2      what it is good for, what it is not, and its source
+  python -m trainer catalogue fetch oasst2     download it; run it again to resume
+  python -m trainer catalogue remove oasst2    delete what was downloaded
+"""
+PARTIAL_SUFFIX = ".partial"
+MIN_FREE_BYTES = 256 * 2**20
+"""Disk space that a download leaves free."""
+PIECE_BYTES = 2**16
+INFO_TIMEOUT_S = 20.0
+Progress = Callable[[int], None]
+"""Called with the number of bytes that are there."""
+
+
+def add_catalogue(commands: Commands) -> None:
+    """Add `catalogue` and its subcommands."""
+    listing = add_command(commands, "catalogue", "list data sets by name; fetch published ones", CATALOGUE_HELP)
+    _add_common(listing, list_datasets)
+    inner = listing.add_subparsers(metavar="ACTION")
+    for name, summary, command in (
+        ("show", "show the facts about a data set", show_dataset),
+        ("fetch", "fetch a data set from a hub; resumes a fetch that was stopped", fetch_dataset),
+        ("remove", "delete the fetched files of a data set", remove_dataset),
+    ):
+        description = f"{summary[0].upper()}{summary[1:]}."
+        # Without defaults of its own, so that options before the action count too.
+        parser = inner.add_parser(name, help=summary, description=description, argument_default=argparse.SUPPRESS)
+        add_examples(parser, f"python -m trainer catalogue {name} oasst2")
+        parser.add_argument("name", metavar="NAME", help="a name that `catalogue` lists")
+        _add_common(parser, command)
+        if name == "fetch":
+            add_progress_interval(parser)
+
+
+def _add_common(parser: argparse.ArgumentParser, command: Callable[[argparse.Namespace], None]) -> None:
+    add_home(parser)
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.set_defaults(command=with_error_handling(command))
+
+
+# ------------------------------------------------------------------------------------------------ list, show
+
+
+def list_datasets(options: argparse.Namespace) -> None:
+    """Print all entries as a table or as JSON; invalid ones are reported on standard error."""
+    catalogue = read_catalogue(resolve_home(options.home))
+    for fault in catalogue.faults.values():
+        print(fault, file=sys.stderr)
+    entries = sorted(catalogue.entries.values(), key=lambda entry: (entry.ships, entry.name))
+    if options.json:
+        print(json.dumps({"datasets": [_facts(entry) for entry in entries]}, ensure_ascii=False))
+        return
+    rows = [("name", "state", "size", "language", "licence or right"), *(_row(entry) for entry in entries)]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]) - 1)]
+    for row in rows:
+        print("  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[-1]]).rstrip())
+
+
+def _row(entry: CatalogueEntry) -> tuple[str, ...]:
+    size = format_size(entry.about.bytes) if entry.about else ""
+    return entry.name, _state(entry), size, entry.language.partition(",")[0], entry.licence
+
+
+def _state(entry: CatalogueEntry) -> str:
+    if entry.is_here:
+        return "fetched" if entry.hub else "here"
+    if entry.hub:
+        return "partly fetched" if _partial(entry).exists() else "not fetched"
+    return "missing"
+
+
+def _facts(entry: CatalogueEntry) -> dict[str, Any]:
+    record, about = entry.record, entry.about
+    return {
+        "name": entry.name,
+        "state": _state(entry),
+        "ships": entry.ships,
+        "hub": entry.hub or None,
+        "revision": record.revision if record else None,
+        "bytes": sum(record.files.values()) if record else about.bytes if about else None,
+        "language": entry.language or None,
+        "right": vars(entry.statement) if entry.statement.right else None,
+        **(about.model_dump(mode="json", exclude={"hub", "bytes", "language"}) if about else {}),
+    }
+
+
+def show_dataset(options: argparse.Namespace) -> None:
+    """Print the facts about one data set."""
+    entry = _find(read_catalogue(resolve_home(options.home)), options.name)
+    if options.json:
+        print(json.dumps(_facts(entry), ensure_ascii=False))
+    else:
+        print("\n".join(_fact_lines(entry)))
+
+
+def _fact_lines(entry: CatalogueEntry) -> list[str]:
+    about, stated, record = entry.about, entry.statement, entry.record
+    lines = {"state": _state(entry) + (f", commit {record.revision}" if record else ""), "hub": entry.hub}
+    if about:
+        lines |= {"title": about.title, "content": about.rows, "size": format_size(about.bytes)}
+    lines |= {"language": entry.language, "licence": entry.licence}
+    if stated.right:
+        lines |= {"right": f"{stated.right}, stated by {stated.stated_by} on {stated.stated_on}. {stated.why}"}
+    if about:
+        lines |= {"good for": about.good_for, "not for": about.not_for}
+        lines |= {"source": f"{about.source} (read on {about.read_on})"}
+    shown = [(name, text) for name, text in lines.items() if text]
+    wrap = textwrap.TextWrapper(116, subsequent_indent=" " * 10, break_long_words=False, break_on_hyphens=False)
+    return [entry.name, *(wrap.fill(f"{name:<9} {text}") for name, text in shown)]
+
+
+def _find(catalogue: DatasetCatalogue, name: str) -> CatalogueEntry:
+    """Return an entry by its name. Raises `RequestError`."""
+    if fault := catalogue.faults.get(name):
+        raise RequestError(fault, "Correct it.")
+    if entry := catalogue.entries.get(name):
+        return entry
+    raise RequestError(f"There is no data set {name!r} in the catalogue.", f"Known: {', '.join(catalogue.entries)}.")
+
+
+# ------------------------------------------------------------------------------------------------ fetch, remove
+
+
+@dataclass(frozen=True)
+class HubFile:
+    """A file of a data set on a hub. `sha256` is empty where the hub states none."""
+
+    name: str
+    bytes: int
+    sha256: str
+
+
+def fetch_dataset(options: argparse.Namespace) -> None:
+    """Fetch a data set with progress on standard error; prints where it is."""
+    entry = _find_on_hub(options)
+    if not entry.record:
+        fetch_from_hub(entry, options.tell_every, sys.stderr if options.json else sys.stdout)
+    if options.json:
+        print(json.dumps(_facts(entry), ensure_ascii=False))
+    else:
+        print(f"{entry.name} is in {entry.fetched}.")
+        print(f"Train on it: python -m trainer train --dialogue --dataset {entry.name}")
+        if not entry.statement.right:
+            print("Its page states no licence: state a right to it in catalogue.toml before (docs/sets.md).")
+
+
+def _find_on_hub(options: argparse.Namespace) -> CatalogueEntry:
+    entry = _find(read_catalogue(resolve_home(options.home)), options.name)
+    if not entry.hub:
+        raise RequestError(f"{entry.name!r} is not on a hub, but a file of the operator's.", "There is nothing to do.")
+    return entry
+
+
+def fetch_from_hub(entry: CatalogueEntry, interval_s: float, out: Any) -> None:
+    """Fetch the entry's files into the home; a fetch that is stopped resumes. Raises `MaterialError`, `OSError`."""
+    if (error := find_hub_error()) == HUB_OFFLINE_ERROR:
+        raise MaterialError(f"{entry.name} cannot be fetched: {error}.", "Unset it, and try again.")
+    if error:
+        raise MaterialError(f"{entry.name} cannot be fetched: {error}.", "Check the network, HF_ENDPOINT and proxies.")
+    folder = _folder(entry)
+    folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with _locked(folder.with_name(f".{entry.name}.lock"), entry.name):
+        revision, files = _list_files(entry)
+        total = sum(file.bytes for file in files)
+        licence = entry.licence if not entry.about else f"{entry.licence}; not for: {entry.about.not_for}"
+        print(f"{entry.hub}, {len(files)} file(s), {format_size(total)}, {licence}", file=out, flush=True)
+        partial = _discard_other_commits(_partial(entry), revision)
+        _require_space(folder.parent, total - sum(_size(partial / file.name) for file in files))
+        with _progress_bar(total, interval_s) as report:
+            before = 0
+            for file in files:
+                _download(entry.hub, revision, file, partial / file.name, report, before)
+                before += file.bytes
+        sizes = {file.name: file.bytes for file in files}
+        write_model(partial / FETCH_RECORD, FetchRecord(hub=entry.hub, revision=revision, files=sizes))
+        fsync_tree(partial)
+        shutil.rmtree(folder, ignore_errors=True)
+        partial.rename(folder)
+        shutil.rmtree(_partial(entry), ignore_errors=True)
+
+
+def _folder(entry: CatalogueEntry) -> Path:
+    assert entry.fetched is not None  # it has a hub id
+    return entry.fetched
+
+
+def _partial(entry: CatalogueEntry) -> Path:
+    return _folder(entry).with_name(f".{entry.name}{PARTIAL_SUFFIX}")
+
+
+def _size(file: Path) -> int:
+    return file.stat().st_size if file.exists() else 0
+
+
+def _discard_other_commits(partial: Path, revision: str) -> Path:
+    """Delete what was fetched of other commits; returns the folder of this one."""
+    for other in partial.glob("*"):
+        if other.name != revision:
+            shutil.rmtree(other)
+    return partial / revision
+
+
+@contextmanager
+def _locked(file: Path, name: str) -> Iterator[None]:
+    try:
+        with FileLock(file, timeout=0):
+            yield
+    except Timeout:
+        raise MaterialError(f"{name} is being fetched by another process.", "Wait for it.") from None
+
+
+def _list_files(entry: CatalogueEntry) -> tuple[str, list[HubFile]]:
+    """Ask the hub for the newest commit of a data set, and the files to fetch. Raises `MaterialError`."""
+    from huggingface_hub import HfApi  # takes 0.15 s
+
+    with _translated(entry.hub):
+        info = HfApi().dataset_info(entry.hub, files_metadata=True, timeout=INFO_TIMEOUT_S)
+    listed = [
+        HubFile(one.rfilename, one.size or 0, (one.lfs.sha256 or "") if one.lfs else "") for one in info.siblings or []
+    ]
+    patterns = entry.files or HUB_FILE_PATTERNS
+    files = [one for one in listed if any(fnmatch(one.name, pattern) for pattern in patterns)]
+    if not files:
+        names = ", ".join(one.name for one in listed) or "none"
+        raise MaterialError(
+            f"{entry.hub} has no file {' or '.join(patterns)}; it has {names}.",
+            f"Name its files in catalogue.toml: [{entry.name}] with hub and files.",
+        )
+    for one in files:
+        path = PurePosixPath(one.name)
+        if path.is_absolute() or ".." in path.parts or "\\" in one.name or not one.name.isprintable():
+            raise MaterialError(f"The hub names a file {one.name!r}, which leads elsewhere.", "Do not use this hub.")
+    return str(info.sha), files
+
+
+@contextmanager
+def _translated(hub: str) -> Iterator[None]:
+    """Translate errors of the hub's client to `MaterialError`."""
+    from huggingface_hub import errors  # takes 0.15 s
+
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # it logs each retry
+    try:
+        yield
+    except errors.GatedRepoError as error:
+        advice = "Accept its terms on its page, and set HF_TOKEN."
+        raise MaterialError(f"{hub} is offered only to those who accepted its terms.", advice) from error
+    except errors.RepositoryNotFoundError as error:
+        advice = "Check the id; a private one needs HF_TOKEN."
+        raise MaterialError(f"The hub has no data set {hub}, or it is private.", advice) from error
+    except OSError as error:
+        if error.errno is not None:  # the disk's
+            raise
+        raise _connection_error(hub, error) from error
+    except Exception as error:  # network errors have many types
+        raise _connection_error(hub, error) from error
+
+
+def _connection_error(hub: str, error: Exception) -> MaterialError:
+    reason = str(error).partition("\n")[0] or type(error).__name__
+    return MaterialError(f"{hub} could not be fetched: {reason}.", "Run the same command again; it resumes.")
+
+
+def _require_space(folder: Path, needed_bytes: int) -> None:
+    free = shutil.disk_usage(folder).free
+    if needed_bytes + MIN_FREE_BYTES > free:
+        needed, left = format_size(needed_bytes), format_size(MIN_FREE_BYTES)
+        raise MaterialError(
+            f"{needed} are to be fetched, and the disk of UNDERSTUDY_HOME has {format_size(free)} free.",
+            f"Free disk space ({left} are left free), or set UNDERSTUDY_HOME to another disk.",
+        )
+
+
+@contextmanager
+def _progress_bar(total: int, interval_s: float) -> Iterator[Progress]:
+    """Show progress as a bar on a terminal, else as lines."""
+    log = LogProgress(interval_s)
+    with tqdm(total=total, unit="B", unit_scale=True, file=sys.stderr, disable=None) as bar:
+
+        def report(done: int) -> None:
+            bar.update(done - bar.n)
+            log.update(f"{format_size(done)} of {format_size(total)} fetched")
+
+        yield report
+
+
+def _download(hub: str, revision: str, file: HubFile, target: Path, report: Progress, before: int) -> None:
+    """Download a file from where an earlier download of it ended; `before` bytes of other files are there.
+
+    Raises `MaterialError` and `OSError`.
+    """
+    from huggingface_hub import constants, hf_hub_url  # takes 0.15 s
+    from huggingface_hub.file_download import http_get
+    from huggingface_hub.utils._headers import build_hf_headers
+
+    class Counter(tqdm):  # type: ignore[type-arg]
+        """Passes the bytes of the client's progress on."""
+
+        def __init__(self, *args: Any, **options: Any) -> None:
+            options.pop("name", None)
+            super().__init__(*args, **{**options, "disable": True})
+            self.done = int(options.get("initial") or 0)
+
+        def update(self, n: float | None = 1) -> bool | None:
+            self.done += int(n or 0)
+            report(before + self.done)
+            return None
+
+    constants.DOWNLOAD_CHUNK_SIZE = PIECE_BYTES  # the client drops what is short of a piece, by default of 10 MiB
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with target.open("ab") as out:
+        if (there := out.tell()) > file.bytes:
+            out.truncate(0)
+            there = 0
+        report(before + there)
+        if there < file.bytes or not file.bytes:
+            url = hf_hub_url(hub, file.name, repo_type="dataset", revision=revision)
+            with _translated(hub):
+                http_get(url, out, resume_size=there, headers=build_hf_headers(), tqdm_class=Counter,
+                         expected_size=file.bytes or None)  # fmt: skip
+    if file.sha256 and _sha256(target) != file.sha256:
+        target.unlink()
+        raise MaterialError(f"{file.name} of {hub} arrived damaged.", "Run the same command again.")
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
+
+
+def remove_dataset(options: argparse.Namespace) -> None:
+    """Delete the fetched files of a data set, and those of a fetch that was stopped."""
+    entry = _find_on_hub(options)
+    folder, partial = _folder(entry), _partial(entry)
+    was_there = folder.exists() or partial.exists()
+    if was_there:
+        with _locked(folder.with_name(f".{entry.name}.lock"), entry.name):
+            shutil.rmtree(partial, ignore_errors=True)
+            if folder.exists():
+                folder.rename(partial)  # never half there under its name
+                shutil.rmtree(partial)
+    if options.json:
+        print(json.dumps({"removed": was_there}))
+    else:
+        print(f"{entry.name} is removed." if was_there else f"{entry.name} is not fetched.")
