@@ -32,19 +32,19 @@ from bot.store import Store, TrainingJob
 from bot.training.dataset_catalog import DatasetCatalog
 from bot.training.queue import JobQueue
 from bot.training.resource_sharing import GpuOffloadBackend, TrainerThrottle
-from bot.training.subprocess_backend import SubprocessBackend
+from bot.training.subprocess_backend import SubprocessBackend, TrainingBackend
 from bot.training.training_plan import PREVIEWS_FOLDER
 from bot.versions.automatic_promotion import AutomaticPromotion
 from bot.versions.comparison_context import comparison_context
 from bot.web.auth import Authenticator
 from bot.web.http_app import WebServer, run_server
+from personas.engine import Engine
 from personas.engine.llm_engine import LLMEngine
 from personas.engine.serving_precision import choose_precision
 from personas.home.job_folder import ComparisonTargets
 from personas.home.job_material import ShippedData
 from personas.lore.index import LoreIndex
 from personas.models import base_model
-from personas.models.base_model import BaseModel
 from personas.schemas.chat import SamplingParams
 
 log = logging.getLogger(__name__)
@@ -97,8 +97,8 @@ async def open_app(settings: Settings, shipped: ShippedData, town: DemoGuild = S
         clock = SystemClock()
         compare = functools.partial(comparison_context, settings.home, store, personas)
         backend = _create_backend(settings, catalogue, clock, engine, compare)
-        queue = JobQueue(store, GpuOffloadBackend(backend, engine), clock)
-        incompatible = await _find_incompatible(settings, store, engine.base)
+        queue = JobQueue(store, backend, clock)
+        incompatible = await _find_incompatible(settings, store, engine)
         builder = ChatRequestBuilder(store, personas, lore, _default_sampling(settings), settings.home, incompatible)
 
         create_services = functools.partial(
@@ -166,11 +166,10 @@ def _check_cards(personas: PersonaRegistry, shipped: ShippedData) -> None:
         raise NoPersonasError(f"There are no persona cards in {shipped.cards}.", "Put one there: a *.toml file each.")
 
 
-async def _find_incompatible(settings: Settings, store: Store, base: BaseModel) -> IncompatibleVersions:
+async def _find_incompatible(settings: Settings, store: Store, engine: Engine) -> IncompatibleVersions:
     """Find the versions of another base model, and log a warning about live ones."""
     versions = [(persona_id, version) for persona_id, version, _ in store.versions.all_installed()]
-    fingerprint = base_model.fingerprint(base)
-    incompatible = await asyncio.to_thread(find_incompatible_versions, settings.home, versions, fingerprint)
+    incompatible = await asyncio.to_thread(find_incompatible_versions, settings.home, versions, engine.fingerprint)
     live = {persona_id: store.versions.live(persona_id) for persona_id, _ in versions}
     if warning := incompatible.warning(live, settings.base_model):
         log.warning("%s", warning)
@@ -216,7 +215,7 @@ def _port_taken_error(settings: Settings, error: OSError) -> PortTakenError:
     )
 
 
-async def _open_engine(settings: Settings, metrics: BotMetrics, stack: AsyncExitStack) -> LLMEngine:
+async def _open_engine(settings: Settings, metrics: BotMetrics, stack: AsyncExitStack) -> Engine:
     log.info("loading the base model (%s) …", settings.base_model)
     base = await asyncio.to_thread(base_model.locate, settings.base_model)
     chosen = await asyncio.to_thread(choose_precision, settings.engine_precision, base.name)
@@ -231,10 +230,10 @@ def _create_backend(
     settings: Settings,
     catalogue: DatasetCatalog,
     clock: Clock,
-    engine: LLMEngine,
+    engine: Engine,
     compare: Callable[[TrainingJob], ComparisonTargets],
-) -> SubprocessBackend:
-    return SubprocessBackend(
+) -> TrainingBackend:
+    backend = SubprocessBackend(
         settings.home,
         catalogue,
         clock,
@@ -246,6 +245,7 @@ def _create_backend(
         compare=compare,
         card=settings.trainer_card,
     )
+    return GpuOffloadBackend(backend, engine) if isinstance(engine, LLMEngine) else backend
 
 
 async def _connect_client(

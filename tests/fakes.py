@@ -58,15 +58,16 @@ class FakeClock:
 
 
 class FakeTrainingBackend:
-    """A backend that trains nothing: each run waits for `finish`. `held` is what it was told of holding, in order."""
+    """A backend that trains nothing: each run waits for `finish`. `held` has each call of `hold`, in order."""
 
-    def __init__(self) -> None:
+    def __init__(self, slots: int = 1) -> None:
+        self.slots = slots
         self.refusal: UnderstudyError | None = None
         self.runs: list[TrainingJob] = []
         self.planned: list[TrainingRequest] = []
         self.held: list[bool] = []
         self._on_event: OnEvent | None = None
-        self._end: asyncio.Future[RunResult] | None = None
+        self._ends: dict[str, asyncio.Future[RunResult]] = {}
 
     def check(self, request: TrainingRequest, guild_id: int = 0) -> None:
         """Refuse as told in `refusal`."""
@@ -83,16 +84,21 @@ class FakeTrainingBackend:
         """Note the job and wait."""
         self.runs.append(job)
         self._on_event = on_event
-        self._end = asyncio.get_running_loop().create_future()
+        self._ends[job.job_id] = asyncio.get_running_loop().create_future()
         try:
-            return await self._end
+            return await self._ends[job.job_id]
         finally:
-            self._end = None
+            del self._ends[job.job_id]
 
-    def cancel(self) -> None:
-        """End the run that waits as interrupted."""
-        if self._end and not self._end.done():
-            self._end.set_result(TrainingInterrupted())
+    def cancel(self, job_id: str) -> None:
+        """End a run as interrupted."""
+        if (end := self._ends.get(job_id)) and not end.done():
+            end.set_result(TrainingInterrupted())
+
+    def detach(self) -> None:
+        """End all runs as interrupted."""
+        for job_id in self._ends:
+            self.cancel(job_id)
 
     def hold(self, held: bool) -> None:
         """Note it."""
@@ -101,7 +107,7 @@ class FakeTrainingBackend:
     @property
     def busy(self) -> bool:
         """Whether a run waits for its end."""
-        return self._end is not None
+        return bool(self._ends)
 
     @property
     def on_event(self) -> OnEvent:
@@ -110,12 +116,12 @@ class FakeTrainingBackend:
         return self._on_event
 
     def finish(self, outcome: RunResult | Exception | None = None) -> None:
-        """End the run that waits, by default well."""
-        assert self._end is not None
+        """End the latest run that waits, by default well."""
+        end = list(self._ends.values())[-1]
         if isinstance(outcome, Exception):
-            self._end.set_exception(outcome)
+            end.set_exception(outcome)
         else:
-            self._end.set_result(outcome or TrainingSucceeded(Path("adapter"), 60.0, SCORECARD))
+            end.set_result(outcome or TrainingSucceeded(Path("adapter"), 60.0, SCORECARD))
 
 
 async def until(condition: Callable[[], object], timeout_s: float = 10.0) -> None:

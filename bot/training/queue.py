@@ -1,4 +1,4 @@
-"""The training queue: persistent, fair between guilds, one trainer at a time."""
+"""The training queue: persistent, fair between guilds, as many runs at once as the backend has slots."""
 
 import asyncio
 import logging
@@ -25,7 +25,6 @@ from personas.schemas.training_events import TrainerEvent
 log = logging.getLogger(__name__)
 MAX_QUEUED_PER_GUILD = 20
 MAX_ATTEMPTS = 3
-STOP_POLL_INTERVAL_S = 0.05
 RETRY_DELAY_S = 30.0
 """Pause before the worker tries again, for instance when the database cannot be written."""
 OnChange = Callable[[TrainingJob], None]
@@ -52,15 +51,16 @@ class QueueConflictError(RequestError):
 
 
 class JobQueue:
-    """Takes training jobs and runs them one after another. Use it from the event loop's thread."""
+    """Takes training jobs and runs them in turn, `backend.slots` at once. Use it from the event loop's thread."""
 
     def __init__(self, store: Store, backend: TrainingBackend, clock: Clock) -> None:
         self._store, self._backend, self._clock = store, backend, clock
         self._listeners: list[OnChange] = []
         self._wake = asyncio.Event()
-        self._running: str | None = None
+        self._attempts: dict[str, asyncio.Task[None]] = {}
+        self._running: set[str] = set()  # of the attempts, those that the backend has
+        self._interrupted: set[str] = set()
         self._stopping = False
-        self._paused_job_id: str | None = None
         self._may_start = asyncio.Event()
         self._may_start.set()
         self._worker: asyncio.Task[None] | None = None
@@ -109,8 +109,7 @@ class JobQueue:
             job = self._store.jobs.get(job_id)
             state = f"is {job.state} already" if job else "does not exist"
             raise QueueConflictError(f"The job {job_id} {state}.", "Only a queued or running job can be cancelled.")
-        if job_id == self._running:
-            self._backend.cancel()
+        self._end_attempt(job_id)
         self.publish(cancelled)
         return cancelled
 
@@ -172,15 +171,15 @@ class JobQueue:
             self._worker = asyncio.create_task(self._work(), name="training queue")
 
     async def stop(self) -> None:
-        """Stop the trainer and the worker; the job is resumed at the next start. May be called twice."""
+        """Stop the worker and leave its runs; they are resumed at the next start. May be called twice."""
         if self._worker is None:
             return
         self._stopping = True
-        if self._running:
-            self._backend.cancel()
-        else:
-            self._worker.cancel()  # it is idle
-        await asyncio.wait({self._worker})
+        self._worker.cancel()
+        self._backend.detach()
+        for job_id in self._attempts.keys() - self._running:
+            self._attempts[job_id].cancel()
+        await asyncio.wait({self._worker, *self._attempts.values()})
         self._worker = None
 
     def hold(self) -> None:
@@ -194,42 +193,53 @@ class JobQueue:
 
     async def interrupt(self, job_id: str) -> None:
         """Stop the trainer if it runs this job; the attempt does not count, and the job is run again."""
-        if self._running == job_id:
-            self._paused_job_id = job_id
-            self._backend.cancel()
-            while self._running == job_id:
-                await self._clock.sleep(STOP_POLL_INTERVAL_S)
+        if attempt := self._attempts.get(job_id):
+            self._interrupted.add(job_id)
+            self._end_attempt(job_id)
+            await asyncio.wait({attempt})
 
     async def _work(self) -> None:
-        while not self._stopping:
+        while True:
             self._wake.clear()
+            await self._may_start.wait()
             try:
-                await self._may_start.wait()
-                job = self._next()
-                if job is None:
-                    await self._wake.wait()
-                else:
-                    await self._attempt(job)
-            except Exception:  # mostly a full disk; attempts are counted first, so no job fails here forever
+                while len(self._attempts) < self._backend.slots and (job := self._next()):
+                    if claimed := self._claim(job):
+                        self._start_attempt(claimed)
+                await self._wake.wait()
+            except Exception:  # mostly a full disk
                 log.exception("the training queue could not go on")
-                if not self._stopping:
-                    await self._clock.sleep(RETRY_DELAY_S)
+                await self._clock.sleep(RETRY_DELAY_S)
 
     def _next(self) -> TrainingJob | None:
-        """The job to run next. One in the state `running` was interrupted, since this is the only worker."""
-        return next(iter([*self._store.jobs.in_state("running"), *self.waiting()]), None)
+        """The job to start next. One in the state `running` without an attempt here was interrupted."""
+        candidates = [*self._store.jobs.in_state("running"), *self.waiting()]
+        return next((job for job in candidates if job.job_id not in self._attempts), None)
+
+    def _start_attempt(self, job: TrainingJob) -> None:
+        def on_end(_: asyncio.Task[None]) -> None:
+            del self._attempts[job.job_id]
+            self._interrupted.discard(job.job_id)
+            self._wake.set()
+
+        task = asyncio.create_task(self._attempt(job), name=f"job {job.job_id}")
+        self._attempts[job.job_id] = task
+        task.add_done_callback(on_end)
 
     async def _attempt(self, job: TrainingJob) -> None:
-        claimed = self._claim(job)
-        if claimed is None:
-            return
-        self._paused_job_id = None
-        self._running = claimed.job_id
         try:
-            result = await self._run(claimed)
-        finally:
-            self._running = None
-        self._store_result(claimed, result)
+            self._store_result(job, await self._run(job))
+        except Exception:  # mostly a full disk; attempts are counted first, so no job fails here forever
+            log.exception("the end of the job %s could not be stored", job.job_id)
+            if not self._stopping:
+                await self._clock.sleep(RETRY_DELAY_S)
+
+    def _end_attempt(self, job_id: str) -> None:
+        """Stop the attempt of a job, wherever it is; does nothing without one."""
+        if job_id in self._running:
+            self._backend.cancel(job_id)
+        elif job_id in self._attempts:  # it has not begun, or waits after its end could not be stored
+            self._attempts[job_id].cancel()
 
     def _claim(self, job: TrainingJob) -> TrainingJob | None:
         """Begin an attempt. Returns None for a job that has failed instead, or was cancelled meanwhile."""
@@ -247,6 +257,7 @@ class JobQueue:
         return claimed
 
     async def _run(self, job: TrainingJob) -> RunResult:
+        self._running.add(job.job_id)
         try:
             return await self._backend.run(job, lambda event: self._report(job, event))
         except UnderstudyError as error:
@@ -254,6 +265,8 @@ class JobQueue:
         except Exception as error:  # a bug in a backend ends one job, not the queue
             log.exception("the job %s failed unexpectedly", job.job_id)
             return TrainingFailed(f"{type(error).__name__}: {error}", "This is a fault of the bot; its log says more.")
+        finally:
+            self._running.discard(job.job_id)
 
     def _report(self, job: TrainingJob, event: TrainerEvent) -> None:
         try:
@@ -271,7 +284,7 @@ class JobQueue:
                 self.publish(self._store.jobs.complete(job.job_id, _attempt_token(job), done, self._clock.now()))
             case TrainingFailed():
                 self._fail(job, result)
-            case TrainingInterrupted() if self._stopping or self._paused_job_id == job.job_id:
+            case TrainingInterrupted() if self._stopping or job.job_id in self._interrupted:
                 self.publish(self._store.jobs.release(job.job_id, _attempt_token(job)))
             case TrainingInterrupted(why, advice) if job.attempt >= MAX_ATTEMPTS:
                 message = f"{why} That was attempt {job.attempt}.".strip()

@@ -75,7 +75,8 @@ class GpuOffloadBackend:
     ) -> None:
         """`free_bytes` returns the free memory of the GPU, without the engine's."""
         self._backend, self._engine, self._free_bytes = backend, engine, free_bytes
-        self.check, self.plan, self.cancel, self.hold = backend.check, backend.plan, backend.cancel, backend.hold
+        self.slots, self.check, self.plan = backend.slots, backend.check, backend.plan
+        self.cancel, self.detach, self.hold = backend.cancel, backend.detach, backend.hold
 
     async def run(self, job: TrainingJob, on_event: OnEvent) -> RunResult:
         """Train to the end; meanwhile replies are generated on the CPU if need be."""

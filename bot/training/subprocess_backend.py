@@ -163,7 +163,10 @@ def _log_tail(log_file: Path, since: int) -> str:
 
 
 class TrainingBackend(Protocol):
-    """Backend that runs trainings, one at a time."""
+    """Backend that runs trainings."""
+
+    slots: int
+    """How many runs it takes at once."""
 
     def check(self, request: TrainingRequest, guild_id: int = 0) -> None:
         """Raise an `UnderstudyError` when the server's request could not be run here; changes nothing."""
@@ -174,20 +177,32 @@ class TrainingBackend(Protocol):
         ...
 
     async def run(self, job: TrainingJob, on_event: OnEvent) -> RunResult:
-        """Train to the end. A job that was run before, even to the end, may be run again."""
+        """Train to the end. A job that was run before, even to the end, may be run again.
+
+        A run of this attempt that still goes on, because the bot was restarted, is followed instead.
+        """
         ...
 
-    def cancel(self) -> None:
-        """Stop the run, if there is one; it ends as `TrainingInterrupted`. May be called twice."""
+    def cancel(self, job_id: str) -> None:
+        """Stop a job's run, if there is one; it ends as `TrainingInterrupted`. May be called twice."""
+        ...
+
+    def detach(self) -> None:
+        """Leave all runs, because the bot ends: each `run` returns `TrainingInterrupted`.
+
+        A trainer on this machine stops; one elsewhere goes on and is found again by the next `run` of its attempt.
+        """
         ...
 
     def hold(self, held: bool) -> None:
-        """Pause or continue the run while replies are generated; a paused run still makes progress."""
+        """Pause or continue the runs while replies are generated; a paused run still makes progress."""
         ...
 
 
 class SubprocessBackend:
     """Trains on this machine: writes the job folder, runs `python -m trainer run`, installs the verified adapter."""
+
+    slots = 1
 
     def __init__(
         self,
@@ -214,6 +229,7 @@ class SubprocessBackend:
         self._precision, self._compare = serving_precision, compare
         self._environ = trainer_environment(environ, secrets)
         self._stop = asyncio.Event()
+        self._job_id = ""
         self._held = False
         self._stdin: asyncio.StreamWriter | None = None
 
@@ -235,6 +251,7 @@ class SubprocessBackend:
     async def run(self, job: TrainingJob, on_event: OnEvent) -> RunResult:
         """Train to the end; every fixable failure is returned as `TrainingFailed`."""
         self._stop.clear()
+        self._job_id = job.job_id
         try:
             folder = await self._prepare_folder(job)
             if isinstance(folder, TrainingFailed):
@@ -261,8 +278,13 @@ class SubprocessBackend:
             return TrainingFailed(error.message, error.advice)
         return TrainingSucceeded(adapter, ended.seconds, manifest.metrics, read_epochs(adapter))
 
-    def cancel(self) -> None:
-        """SIGTERM now, SIGKILL after `KILL_TIMEOUT_S`."""
+    def cancel(self, job_id: str) -> None:
+        """SIGTERM now, SIGKILL after `KILL_TIMEOUT_S`; does nothing for another job than the running one."""
+        if job_id == self._job_id:
+            self._stop.set()
+
+    def detach(self) -> None:
+        """Stop the trainer: it could not outlive the bot."""
         self._stop.set()
 
     def hold(self, held: bool) -> None:

@@ -5,6 +5,7 @@ from typing import Protocol
 
 from personas.engine.metrics import EngineState
 from personas.schemas.chat import AdapterRef, ChatReply, ChatRequest, Persona
+from personas.schemas.training import ServingPrecision
 
 
 class ReplyStream(Protocol):
@@ -21,7 +22,19 @@ class ReplyStream(Protocol):
 
 
 class Engine(Protocol):
-    """Generates the replies of many channels at once with one base model."""
+    """Generates the replies of many channels at once with one base model.
+
+    `precision` is the one in which the base model serves, and in which an adapter for it is trained best.
+    """
+
+    precision: ServingPrecision
+
+    @property
+    def fingerprint(self) -> str:
+        """Fingerprint of the base model; adapters are made for one."""
+
+    async def start(self) -> None:
+        """Load the base model, or connect to where it is served. Raises an `UnderstudyError`."""
 
     def submit(self, request: ChatRequest) -> ReplyStream:
         """Queue a request. Raises `EngineBusyError` when the queue is full; the stream raises all other errors."""

@@ -129,6 +129,10 @@ class LLMEngine:
     _draining: _DrainingParts | None = field(default=None, init=False)
     _compiling: threading.Thread | None = field(default=None, init=False)
 
+    @property
+    def fingerprint(self) -> str:
+        return base_model.fingerprint(self.base)
+
     async def start(self) -> None:
         """Load the base model on the engine's thread. Raises `BaseModelError`."""
         loop = asyncio.get_running_loop()
@@ -269,7 +273,7 @@ class LLMEngine:
         wake_up = _EngineTask(lambda: None, log.error)
         parts = build_engine_parts(
             model,
-            base_model.fingerprint(self.base),
+            self.fingerprint,
             SchedulerLimits(rows=self.rows),
             slots=self.slots,
             prefix_bytes=self.prefix_bytes,

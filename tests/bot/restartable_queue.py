@@ -29,8 +29,10 @@ class TrainingHome:
         """As far as the store can tell: nothing is said any more."""
         self.store.close()
         if self.queue._worker:
-            self.queue._worker.cancel()
-            await asyncio.wait({self.queue._worker})
+            tasks = {self.queue._worker, *self.queue._attempts.values()}
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks)
 
     async def crash_and_start(self):
         await self.kill()

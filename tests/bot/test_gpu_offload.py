@@ -37,7 +37,12 @@ class Backend:
     def check(self, request, guild_id=0):
         return
 
-    def cancel(self):
+    slots = 3
+
+    def cancel(self, job_id):
+        return
+
+    def detach(self):
         return
 
     def hold(self, held):
@@ -113,4 +118,5 @@ def test_the_rest_is_the_backends():
     backend = Backend(engine, small=1)
     room = GpuOffloadBackend(backend, engine, lambda: 0)
     room.hold(True)
-    assert backend.held == [True] and room.check == backend.check and room.cancel == backend.cancel
+    assert backend.held == [True] and room.slots == 3
+    assert (room.check, room.cancel, room.detach) == (backend.check, backend.cancel, backend.detach)

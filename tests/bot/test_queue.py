@@ -52,6 +52,36 @@ async def test_a_dialogue_job_leaves_no_persona_version(home):
     assert home.store.versions.installed("manners") == []
 
 
+async def test_as_many_runs_at_once_as_the_backend_has_slots(home):
+    home.backend.slots = 2
+    home.queue.start()
+    oda, thrip, ballast = home.ask("oda"), home.ask("thrip"), home.ask("ballast")
+    await until(lambda: len(home.backend.runs) == 2)
+    assert [home.state(it) for it in (oda, thrip, ballast)] == ["running", "running", "queued"]
+    home.queue.cancel(oda)
+    await until(lambda: len(home.backend.runs) == 3)
+    assert [home.state(it) for it in (oda, thrip, ballast)] == ["cancelled", "running", "running"]
+    await home.queue.interrupt(thrip)
+    await until(lambda: len(home.backend.runs) == 4)
+    again = home.store.jobs.get(thrip)
+    assert (again.state, again.attempt, home.backend.runs[-1].job_id) == ("running", 1, thrip), "it did not count"
+    await home.queue.stop()
+    assert not home.backend.busy and [home.store.jobs.get(it).attempt for it in (thrip, ballast)] == [0, 0]
+
+
+async def test_a_job_cancelled_before_its_run_has_begun_never_runs(home):
+    def cancel_at_once(job):
+        if (job.persona, job.state) == ("oda", "running"):
+            asyncio.get_running_loop().call_soon(home.queue.cancel, job.job_id)
+
+    home.queue.subscribe(cancel_at_once)
+    home.queue.start()
+    first, second = home.ask("oda"), home.ask("thrip")
+    await until(lambda: home.backend.runs)
+    assert (home.state(first), home.state(second)) == ("cancelled", "running")
+    assert [job.job_id for job in home.backend.runs] == [second]
+
+
 async def test_one_trainer_at_a_time(home):
     home.queue.start()
     first, second = home.ask("oda"), home.ask("thrip")

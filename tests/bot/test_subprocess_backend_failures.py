@@ -41,8 +41,8 @@ async def test_cancelling_asks_first(workshop):
     backend = workshop.backend("polite")
     run = asyncio.create_task(backend.run(workshop.job(), workshop.events.append))
     await begun(workshop)
-    backend.cancel()
-    backend.cancel()
+    backend.detach()
+    backend.detach()
     assert await asyncio.wait_for(run, 5) == TrainingInterrupted()
 
 
@@ -50,7 +50,7 @@ async def test_a_trainer_that_does_not_listen_is_killed(workshop):
     backend = workshop.backend("stubborn")
     run = asyncio.create_task(backend.run(workshop.job(), workshop.events.append))
     await begun(workshop)
-    backend.cancel()
+    backend.detach()
     await until(lambda: workshop.clock.sleepers)
     workshop.clock.advance(KILL_TIMEOUT_S - 1)
     await asyncio.sleep(0.1)
@@ -80,7 +80,7 @@ async def test_cancelled_before_there_is_a_process(workshop):
     backend = workshop.backend("good")
     run = asyncio.create_task(backend.run(workshop.job(), workshop.events.append))
     await asyncio.sleep(0)
-    backend.cancel()
+    backend.detach()
     assert await run == TrainingInterrupted() and not workshop.events
     assert isinstance(await backend.run(workshop.store.jobs.get("j1"), workshop.events.append), TrainingSucceeded)
 

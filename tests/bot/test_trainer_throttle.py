@@ -81,7 +81,7 @@ async def test_a_trainer_that_starts_while_replies_are_made_is_reported_too(work
     backend.hold(True)
     run = asyncio.create_task(backend.run(workshop.job(), workshop.events.append))
     await until(lambda: received(workshop) == ["ready", "hold"])
-    backend.cancel()
+    backend.detach()
     await run
 
 
@@ -91,7 +91,7 @@ async def test_words_to_a_trainer_that_does_not_listen_or_has_gone_harm_nobody(w
     await until(lambda: workshop.events)
     for _ in range(1000):
         backend.hold(True)
-    backend.cancel()
+    backend.detach()
     await asyncio.wait_for(run, 5)
     assert not caplog.records
 
