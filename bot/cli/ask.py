@@ -17,8 +17,15 @@ from personas.cli_entry import EXIT_DONE, EXIT_FAILED
 from personas.engine import Engine
 from personas.engine.llm_engine import LLMEngine
 from personas.engine.serving_precision import choose_precision
-from personas.errors import RequestError, UnderstudyError
-from personas.home.adapters import adapter_ref
+from personas.errors import AdapterError, RequestError, UnderstudyError
+from personas.home.adapters import (
+    DIALOGUE_PREFIX,
+    NAME_ADAPTER_ADVICE,
+    adapter_ref,
+    find_dialogue_adapters,
+    require_servable,
+    verify_adapter,
+)
 from personas.home.job_material import ShippedData
 from personas.home.shared_personas import read_persona_lore
 from personas.lore.index import LoreIndex
@@ -34,8 +41,12 @@ EPILOG = """examples:
   model_inference --persona oda --base-only "What is rope for?"
   model_inference --compare oda thrip "What is rope for?"
   model_inference --compare oda@v2 oda@base --seed 7 --json "What is rope for?"
+  model_inference --adapter dialogue/manners "Why is the sky blue?"
+  model_inference --adapter runs/oda/adapter --persona oda "What is rope for?"
 
 A persona answers with its live version unless another is named: P@v2 with that one, P@base with the base model.
+--adapter takes any adapter folder with its manifest, or dialogue/NAME; every file is verified. It has to be made for
+BASE_MODEL.
 
 exit codes: 0 answered, 1 could not answer, 2 wrong usage, 130 Ctrl-C"""
 BASE = "base"
@@ -43,7 +54,7 @@ BASE = "base"
 
 @dataclass(frozen=True)
 class AskTarget:
-    """A persona with a version of its adapter (None: the base model), or the base model alone."""
+    """A persona, or the model without a card (None), with an adapter or with the base model alone (None)."""
 
     persona: Persona | None
     adapter: AdapterRef | None
@@ -51,8 +62,10 @@ class AskTarget:
     @property
     def name(self) -> str:
         """The name for people, with the version."""
-        version = self.adapter.version if self.adapter else "base model"
-        return f"{self.persona.name} ({version})" if self.persona else "the base model"
+        label = self.adapter.version if self.adapter else "base model"
+        if self.adapter and (self.persona is None or self.adapter.persona_id != self.persona.id):
+            label = self.adapter.persona_id
+        return f"{self.persona.name} ({label})" if self.persona else label
 
 
 def main() -> int:
@@ -71,7 +84,8 @@ def main() -> int:
 def build_ask_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         "model_inference",
-        description="Ask one question of a persona (with its live adapter), of two of them, or of the base model.",
+        description="Ask one question of a persona (with its live adapter), of two of them, of an adapter without a "
+        "persona, or of the base model.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -79,8 +93,10 @@ def build_ask_parser() -> argparse.ArgumentParser:
     parser.add_argument("--persona", metavar="P", help="id or display name")
     which = parser.add_mutually_exclusive_group()
     which.add_argument("--version", metavar="V", help="with this version of its adapter (default: the live one)")
+    which.add_argument("--adapter", metavar="A", help="with this adapter: its folder, or dialogue/NAME; no P is needed")
     which.add_argument("--base-only", action="store_true", help="the persona, but without an adapter")
-    which.add_argument("--compare", nargs=2, metavar=("P", "Q"), help="ask two: each a persona, P@v2 or P@base")
+    text = "ask two: each a persona, P@v2, P@base, dialogue/NAME or P@dialogue/NAME"
+    which.add_argument("--compare", nargs=2, metavar=("P", "Q"), help=text)
     parser.add_argument("--seed", type=int, help="the same seed gives the same reply")
     parser.add_argument("--env", type=existing_file, default=Path(".env"), help="a file with settings (default: .env)")
     parser.add_argument("--json", action="store_true", help="print one JSON object at the end")
@@ -106,7 +122,8 @@ def _question(argument: str) -> str:
 
 async def _answer(arguments: argparse.Namespace, question: str) -> None:
     settings = load_settings(arguments.env, os.environ)
-    speakers = _ask_targets(arguments, settings.home)
+    base = base_model.locate(settings.base_model)
+    speakers = _ask_targets(arguments, settings.home, base)
     sampling = SamplingParams(
         temperature=settings.temperature,
         top_p=settings.top_p,
@@ -114,7 +131,6 @@ async def _answer(arguments: argparse.Namespace, question: str) -> None:
         seed=arguments.seed,
     )
     requests = [_request(settings, speaker, question, sampling) for speaker in speakers]
-    base = base_model.locate(settings.base_model)
     engine = LLMEngine(base, choose_precision(settings.engine_precision, base.name).precision)
     await engine.start()
     try:
@@ -125,10 +141,13 @@ async def _answer(arguments: argparse.Namespace, question: str) -> None:
         print(json.dumps(_as_json(question, speakers, replies), ensure_ascii=False))
 
 
-def _ask_targets(arguments: argparse.Namespace, home: Path) -> list[AskTarget]:
-    """Resolve the personas and versions. Raises `RequestError` for an unknown one."""
+def _ask_targets(arguments: argparse.Namespace, home: Path, base: base_model.BaseModel) -> list[AskTarget]:
+    """Resolve personas, versions and adapters. Raises `RequestError` for unknown ones, and `AdapterError`."""
     if arguments.compare:
-        return [_ask_target(home, *_split_version(named)) for named in arguments.compare]
+        return [_compared_target(home, named, base) for named in arguments.compare]
+    if arguments.adapter:
+        persona = _find_persona(home, arguments.persona) if arguments.persona else None
+        return [AskTarget(persona, _named_adapter(home, arguments.adapter, base))]
     if arguments.persona is None:
         return [AskTarget(None, None)]
     return [_ask_target(home, arguments.persona, BASE if arguments.base_only else arguments.version)]
@@ -140,12 +159,41 @@ def _split_version(named: str) -> tuple[str, str | None]:
     return (who, version) if at else (named, None)
 
 
-def _ask_target(home: Path, wanted: str, version: str | None) -> AskTarget:
+def _compared_target(home: Path, named: str, base: base_model.BaseModel) -> AskTarget:
+    who, version = ("", named) if named.startswith(DIALOGUE_PREFIX) else _split_version(named)
+    if version and version.startswith(DIALOGUE_PREFIX):
+        return AskTarget(_find_persona(home, who) if who else None, _named_adapter(home, version, base))
+    return _ask_target(home, who, version)
+
+
+def _named_adapter(home: Path, named: str, base: base_model.BaseModel) -> AdapterRef:
+    """Find an adapter by its folder or as `dialogue/NAME`, and verify it for the base model before that is loaded."""
+    known = find_dialogue_adapters(home)
+    dialogue = known.get(named.removeprefix(DIALOGUE_PREFIX)) if named.startswith(DIALOGUE_PREFIX) else None
+    folder = dialogue.folder if dialogue else Path(named).expanduser()
+    if not dialogue and not folder.is_dir():
+        names = ", ".join(it.id for it in known.values())
+        advice = f"Name an adapter's folder, or one of: {names}." if names else "Name an adapter's folder."
+        raise AdapterError(f"There is no adapter {named}.", advice)
+    manifest = verify_adapter(folder, NAME_ADAPTER_ADVICE)
+    require_servable(manifest, folder)
+    if manifest.base_model_hash != base_model.fingerprint(base):
+        what = f"The adapter in {folder} was made for another base model ({manifest.base_model}) than {base.name}."
+        raise AdapterError(what, f"Ask with BASE_MODEL={manifest.base_model}.")
+    return dialogue.ref if dialogue else AdapterRef("adapter", manifest.version, folder)
+
+
+def _find_persona(home: Path, wanted: str) -> Persona:
     personas = PersonaRegistry(ShippedData.from_source_tree().cards, home)
     persona = personas.find(wanted, 0)
     if persona is None:
         available = ", ".join(f"{p.name} ({p.id})" for p in personas.of(0).values())
         raise RequestError(f"There is no persona {wanted!r}.", f"Known: {available}.")
+    return persona
+
+
+def _ask_target(home: Path, wanted: str, version: str | None) -> AskTarget:
+    persona = _find_persona(home, wanted)
     chosen = None if version == BASE else _stored_version(home, persona, version)
     return AskTarget(persona, adapter_ref(home, persona.id, chosen) if chosen else None)
 
@@ -167,7 +215,7 @@ def _stored_version(home: Path, persona: Persona, version: str | None) -> str | 
 def _request(settings: Settings, speaker: AskTarget, question: str, sampling: SamplingParams) -> ChatRequest:
     turns, persona = (Turn("You", question),), speaker.persona
     if persona is None:
-        return ChatRequest(None, turns, sampling=sampling)
+        return ChatRequest(None, turns, adapter=speaker.adapter, sampling=sampling)
     # Its own cache: the bot's contains the lore of all personas and guilds.
     cache = settings.home / "cache" / f"lore-of-{persona.id}.sqlite"
     lore = LoreIndex(read_persona_lore(ShippedData.from_source_tree().lore, persona.id, settings.home), cache)

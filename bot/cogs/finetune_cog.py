@@ -12,6 +12,7 @@ from bot.cogs.progress_messages import (
     ProgressMessages,
     cancel_job,
     current_job_text,
+    install_named_dialogue,
     promote_or_confirm,
     resume_job,
     roll_back_with_reply,
@@ -32,6 +33,7 @@ from bot.services import Bot
 from bot.store import TrainingJob
 from bot.training.training_plan import plan_text
 from personas.errors import RequestError
+from personas.home.adapters import DIALOGUE_PREFIX
 from personas.schemas.hyperparameters import parse_settings_line
 from personas.schemas.training import TaskType, TrainingRequest
 
@@ -106,6 +108,14 @@ def _job_labels(jobs: list[TrainingJob]) -> dict[str, str]:
     return {f"{job.name} {job.version} · {job.state} · {job.job_id}": job.job_id for job in jobs}
 
 
+def _promotable_versions(interaction: Interaction) -> list[str]:
+    """Suggest the persona's versions, newest first, and the dialogue adapters that the server may use."""
+    services = interaction.client.services
+    versions = [it.version for it in reversed(services.store.versions.installed(persona_option(interaction).id))]
+    dialogues = services.catalogue.dialogue_adapters(interaction.guild_id or 0)
+    return [*versions, *(f"{DIALOGUE_PREFIX}{name}" for name in dialogues)]
+
+
 def _suggested_datasets(interaction: Interaction) -> dict[str, str]:
     catalogue = interaction.client.services.catalogue
     return catalogue.with_unfetched(catalogue.datasets())
@@ -120,6 +130,7 @@ DatasetOption = app_commands.Transform[str, SuggestionTransformer(_suggested_dat
 GeneralOption = app_commands.Transform[str, SuggestionTransformer(_suggested_dialogues)]
 RecipeOption = app_commands.Transform[str, SuggestionTransformer(lambda it: it.client.services.catalogue.recipes())]
 ParentOption = app_commands.Transform[str, SuggestionTransformer(_suggested_parents)]
+PromotableOption = app_commands.Transform[str, SuggestionTransformer(_promotable_versions)]
 OpenJobOption = app_commands.Transform[str, SuggestionTransformer(lambda it: _job_labels(_open_jobs(it)))]
 ResumableJobOption = app_commands.Transform[str, SuggestionTransformer(lambda it: _job_labels(_resumable_jobs(it)))]
 
@@ -252,10 +263,17 @@ def _select_job(jobs: list[TrainingJob], wanted: str | None, what: str) -> Train
 
 
 @FINETUNE.command(description="Make a trained version live from the next reply on.")
-@app_commands.describe(persona=CHANNEL_PERSONA_HELP, version="Which version (the newest if left out)")
-async def promote(interaction: Interaction, persona: PersonaOption | None = None, version: str | None = None) -> None:
+@app_commands.describe(
+    persona=CHANNEL_PERSONA_HELP,
+    version="Which version (the newest if left out); dialogue/NAME puts this dialogue adapter under the persona's card",
+)
+async def promote(
+    interaction: Interaction, persona: PersonaOption | None = None, version: PromotableOption | None = None
+) -> None:
     await interaction.response.defer(ephemeral=True)
     persona = persona or channel_persona(interaction)
+    if version:
+        version = await install_named_dialogue(interaction, persona, version)
     installed = interaction.client.services.store.versions.installed(persona.id)
     if not installed:
         raise RequestError(f"{persona.name} has no trained version yet.", "Train one with `/finetune start`.")

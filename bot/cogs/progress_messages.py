@@ -16,6 +16,7 @@ from bot.services import Bot, Services
 from bot.store import TrainingJob
 from bot.training.status_text import job_result_text, job_status_text, job_title
 from bot.versions.live_versions import PromotionObjectedError
+from personas.home.adapters import DIALOGUE_PREFIX
 from personas.schemas.chat import Persona
 
 log = logging.getLogger(__name__)
@@ -143,7 +144,23 @@ async def promote_with_reply(interaction: Interaction, persona: Persona, version
     origin = (interaction.guild_id or 0, interaction.channel_id or 0, interaction.user.id)
     if not await interaction.client.services.versions.promote(persona.id, version, *origin, anyway=anyway):
         return f"{version} of **{persona.name}** is live already."
-    return f"{version} of **{persona.name}** is live from the next reply on."
+    store = interaction.client.services.store
+    job = store.jobs.get(store.versions.job_of(persona.id, version) or "")
+    note = f" It is the dialogue adapter `{job.dialogue}`." if job and job.dialogue else ""
+    return f"{version} of **{persona.name}** is live from the next reply on.{note}"
+
+
+async def install_named_dialogue(interaction: Interaction, persona: Persona, version: str) -> str:
+    """Install `dialogue/NAME` as a version of a persona; returns the version. Any other version is returned as it is.
+
+    Raises `RequestError` for an adapter that the server may not use, and `AdapterError` for a damaged one.
+    """
+    if not version.startswith(DIALOGUE_PREFIX):
+        return version
+    services, guild_id = interaction.client.services, interaction.guild_id or 0
+    adapter = services.catalogue.find_dialogue_adapter(version.removeprefix(DIALOGUE_PREFIX), guild_id)
+    origin = guild_id, interaction.channel_id or 0, interaction.user.id
+    return await services.versions.install_dialogue(persona.id, adapter, origin)
 
 
 async def promote_or_confirm(interaction: Interaction, persona: Persona, version: str) -> None:

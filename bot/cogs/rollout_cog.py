@@ -9,7 +9,7 @@ from discord.app_commands import Range
 from discord.ext import commands
 
 from bot.chat.discord_channels import GuildChannel, SpeakChannel, channel_ref
-from bot.cogs.progress_messages import PromoteButton, promote_with_reply
+from bot.cogs.progress_messages import PromoteButton, install_named_dialogue, promote_with_reply
 from bot.cogs.transformers import (
     CHANNEL_PERSONA_HELP,
     FINETUNE,
@@ -100,6 +100,7 @@ async def start_rollout(
     version = version or next(iter(_other_versions(services, persona.id)), None)
     if version is None:
         raise RequestError("There is no version that is not live.", "Train one with `/finetune start`.")
+    version = await install_named_dialogue(interaction, persona, version)
     only_channel = channel.id if channel else None
     new = NewRollout(persona.id, version, origin.guild.id, origin.id, interaction.user.id, share or 100, only_channel)
     rollout = await services.versions.start_rollout(new)

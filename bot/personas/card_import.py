@@ -1,4 +1,4 @@
-"""Imports and exports character cards, with their lore and the adapter that a card may bundle."""
+"""Imports and exports character cards with their lore; installs adapters that were trained elsewhere as versions."""
 
 import asyncio
 import hashlib
@@ -6,7 +6,6 @@ import re
 import secrets
 import tempfile
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,13 +21,21 @@ from personas.card.character_book import book_as_lore
 from personas.card.formats import CardExport, CardForm, parse_card, to_persona, write_card
 from personas.card.spec_card import Card
 from personas.errors import AdapterError, BaseModelError, CardError, UnderstudyError
-from personas.home.adapters import MANIFEST_FILE, adapter_ref, install_adapter_folder
+from personas.home.adapters import (
+    MANIFEST_FILE,
+    NAME_ADAPTER_ADVICE,
+    DialogueAdapter,
+    adapter_ref,
+    install_adapter_folder,
+    verify_adapter,
+)
 from personas.home.card_adapter import has_adapter, require_plain_lora, unpack_card_adapter
 from personas.home.export_log import record_export
 from personas.home.pseudonyms import HomeKey, keyed_person
 from personas.models.base_model import fingerprint, locate
 from personas.schemas.chat import Persona
 from personas.schemas.training import AdapterManifest, TrainingRequest
+from personas.schemas.training_events import ScoreSummary
 
 MAX_CARD_BYTES = 25 * 2**20
 MAX_UNPACKED_BYTES = 64 * 2**20
@@ -129,33 +136,51 @@ def log_card_export(
 async def install_bundled_adapter(
     home: Path, store: Store, base_model: str, origin: RequestOrigin, persona_id: str, card: Card, where: str
 ) -> tuple[list[str], TrainingJob | None]:
-    """Install the adapter of a card as the persona's next version.
+    """Install the adapter of a card as the persona's next version, unless it is one already.
 
     Returns notes for the moderator, none for a card without an adapter, and the job that stands for the installation.
     An unusable adapter stays in the card; a note says why.
     """
     if not has_adapter(card):
         return [], None
-
-    def folder_of(version: str) -> Path:
-        return adapter_ref(home, persona_id, version).folder
-
     with tempfile.TemporaryDirectory(prefix="understudy-card-") as unpacked:
         try:
             manifest = await asyncio.to_thread(_unpack_adapter, card, Path(unpacked), where, base_model)
         except (AdapterError, BaseModelError) as error:
             return [f"The adapter in the card stays in it, and is not installed: {error}"], None
-        folders = {it.version: folder_of(it.version) for it in store.versions.installed(persona_id)}
-        if version := await asyncio.to_thread(_find_installed, folders, manifest):
+        if version := await _find_installed(home, store, persona_id, manifest):
             return [f"The adapter in the card is installed already: it is {version}."], None
-        version = store.versions.reserve(persona_id)
-        folder = folder_of(version)
-        await asyncio.to_thread(install_adapter_folder, Path(unpacked), folder)
-    new = NewTrainingJob(secrets.token_hex(5), *origin, _import_request(base_model, persona_id, manifest))
-    scorecard = manifest.metrics.model_copy(update={"verdict": "", "reasons": (), "advice": ()})  # not this gate's
+        request = _import_request(base_model, persona_id, manifest, IMPORT_JOB_NAME)
+        scorecard = manifest.metrics.model_copy(update={"verdict": "", "reasons": (), "advice": ()})  # not this gate's
+        job = await _install_version(home, store, origin, request, Path(unpacked), scorecard)
+    return [f"The adapter in the card is its version {job.version}: **Promote** makes it live."], job
+
+
+async def install_dialogue_adapter(
+    home: Path, store: Store, origin: RequestOrigin, persona_id: str, adapter: DialogueAdapter
+) -> str:
+    """Install a copy of a dialogue adapter as the persona's next version; returns it, or the one that it is already.
+
+    Raises `AdapterError` for a damaged adapter.
+    """
+    manifest = await asyncio.to_thread(verify_adapter, adapter.folder, NAME_ADAPTER_ADVICE)
+    if version := await _find_installed(home, store, persona_id, manifest):
+        return version
+    request = _import_request(manifest.base_model, persona_id, manifest, adapter.name)
+    request = request.model_copy(update={"start_from": adapter.name})
+    return (await _install_version(home, store, origin, request, adapter.folder, manifest.metrics)).version
+
+
+async def _install_version(
+    home: Path, store: Store, origin: RequestOrigin, request: TrainingRequest, source: Path, scorecard: ScoreSummary
+) -> TrainingJob:
+    """Install an adapter folder as the next version of the request's persona; returns the job that stands for it."""
+    new = NewTrainingJob(secrets.token_hex(5), *origin, request)
+    version = store.versions.reserve(new.name)
+    folder = adapter_ref(home, new.name, version).folder
+    await asyncio.to_thread(install_adapter_folder, source, folder)
     result = JobResult(adapter=str(folder), seconds=0.0, scorecard=scorecard, imported=True)
-    job = store.jobs.add_imported(new, version, result, time.time())
-    return [f"The adapter in the card is its version {version}: **Promote** makes it live."], job
+    return store.jobs.add_imported(new, version, result, time.time())
 
 
 def _unpack_adapter(card: Card, folder: Path, where: str, served: str) -> AdapterManifest:
@@ -167,10 +192,17 @@ def _unpack_adapter(card: Card, folder: Path, where: str, served: str) -> Adapte
     return manifest
 
 
-def _find_installed(folders: Mapping[str, Path], manifest: AdapterManifest) -> str | None:
-    for version, folder in folders.items():
+async def _find_installed(home: Path, store: Store, persona_id: str, manifest: AdapterManifest) -> str | None:
+    """Find the version of a persona with the files of this manifest."""
+    versions = [installed.version for installed in store.versions.installed(persona_id)]
+    return await asyncio.to_thread(_find_same_files, home, persona_id, versions, manifest)
+
+
+def _find_same_files(home: Path, persona_id: str, versions: list[str], manifest: AdapterManifest) -> str | None:
+    for version in versions:
         try:
-            installed = AdapterManifest.model_validate_json((folder / MANIFEST_FILE).read_bytes())
+            file = adapter_ref(home, persona_id, version).folder / MANIFEST_FILE
+            installed = AdapterManifest.model_validate_json(file.read_bytes())
         except (OSError, ValidationError):  # damaged ones are found when they are loaded
             continue
         if installed.checksums == manifest.checksums:
@@ -178,8 +210,8 @@ def _find_installed(folders: Mapping[str, Path], manifest: AdapterManifest) -> s
     return None
 
 
-def _import_request(base_model: str, persona_id: str, manifest: AdapterManifest) -> TrainingRequest:
-    request = TrainingRequest(job_name=IMPORT_JOB_NAME, base_model=base_model, persona=persona_id)
+def _import_request(base_model: str, persona_id: str, manifest: AdapterManifest, job_name: str) -> TrainingRequest:
+    request = TrainingRequest(job_name=job_name, base_model=base_model, persona=persona_id)
     if not RECIPE_NAME_PATTERN.fullmatch(manifest.recipe):  # another program's
         return request
     return TrainingRequest.model_validate({**request.model_dump(exclude_unset=True), "recipe": manifest.recipe})

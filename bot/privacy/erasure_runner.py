@@ -18,7 +18,7 @@ from bot.privacy.home_files import FileErasureResult, HomeFiles, delete_path
 from bot.privacy.identifiers import IdentifierMatcher, PersonIdentifiers, job_name_replacements
 from bot.store import CARD_CONTRIBUTION, ErasureRequest, Store
 from bot.training.training_plan import PREVIEWS_FOLDER
-from personas.home.adapters import adapter_ref
+from personas.home.adapters import DialogueAdapter, adapter_ref, find_dialogue_adapters
 from personas.home.export_log import ExportRecord, find_exports_containing
 from personas.home.pseudonyms import HomeKey, keyed_person
 from personas.schemas.base import FrozenModel
@@ -66,7 +66,7 @@ class ErasureReceipt(FrozenModel):
     lost: tuple[str, ...] = ()
     withdrawn: tuple[WithdrawnVersion, ...] = ()
     dialogues: tuple[WithdrawnVersion, ...] = ()
-    """Adapters of dialogue jobs, which are not served: `persona_id` is the job's name."""
+    """Adapters of dialogue jobs: `persona_id` is the job's name."""
     set_aside: tuple[str, ...] = ()  # jobs that start again, without the person
     exports: tuple[ExportRecord, ...] = ()
 
@@ -248,17 +248,21 @@ class ErasureRunner:
             now = (self.store.versions.live(persona_id) or "") if was_live else None
             withdrawn.append(WithdrawnVersion(persona_id=persona_id, version=version, now=now))
         dialogues = {one.persona_id: one for one in receipt.dialogues}
-        dialogues |= {one.persona_id: one for one in await asyncio.to_thread(self._dialogues, files)}
+        for adapter in await asyncio.to_thread(self._dialogues, files):
+            if self.hooks:
+                await self.hooks.unload_version(adapter.id, adapter.version)
+            dialogues[adapter.name] = WithdrawnVersion(persona_id=adapter.name, version="")
         return receipt.model_copy(update={"withdrawn": tuple(withdrawn), "dialogues": tuple(dialogues.values())})
 
     def _is_in(self, files: HomeFiles, persona_id: str, version: str, job_id: str) -> bool:
         folders = (adapter_ref(self.home, persona_id, version).folder, self.home / "jobs" / job_id)
         return any(folder.exists() and files.contains_person(folder) for folder in folders)
 
-    def _dialogues(self, files: HomeFiles) -> list[WithdrawnVersion]:
-        folders = sorted((self.home / "models" / "dialogue").glob("[!.]*"))
-        found = filter(files.contains_person, folders)
-        return [WithdrawnVersion(persona_id=folder.name, version="") for folder in found]
+    def _dialogues(self, files: HomeFiles) -> list[DialogueAdapter]:
+        """Find the dialogue adapters trained on the person; a run from the command line is searched whole."""
+        runs, found = self.home / "runs", find_dialogue_adapters(self.home).values()
+        folders = [(it, it.folder.parent if it.folder.is_relative_to(runs) else it.folder) for it in found]
+        return [adapter for adapter, folder in folders if files.contains_person(folder)]
 
     async def _files(self, row: ErasureRequest, receipt: ErasureReceipt, traces: PersonIdentifiers) -> ErasureReceipt:
         files = self._home_files(traces)

@@ -86,7 +86,8 @@ class LiveBotHooks:
         """Queue a withdrawn version's job again where it was live; others are retrained on request."""
         job_id = self.client.services.store.versions.job_of(one.persona_id, one.version)
         job = self.client.services.store.jobs.get(job_id) if job_id else None
-        return self._enqueue_again(one, job) if job and one.now is not None else one
+        is_trained = job and job.result and not job.result.imported  # an imported adapter was trained elsewhere
+        return self._enqueue_again(one, job) if job and is_trained and one.now is not None else one
 
     def _retrain_dialogue(self, one: WithdrawnVersion) -> WithdrawnVersion:
         done = self.client.services.store.jobs.in_state("done")

@@ -66,12 +66,12 @@ def job_name_replacements(names: Iterable[str], keyed: Callable[[str], str]) -> 
 class JobNameReplacer:
     """Finds and replaces a person's job names."""
 
-    FIELD = "job_name"
+    FIELDS = "job_name", "start_from"
 
     def __init__(self, renamed: Iterable[str]) -> None:
         self._new = dict(pair.split("=", 1) for pair in renamed)
         alternatives = "|".join(map(re.escape, self._new))
-        pattern = rf'("{self.FIELD}"\s*:\s*"|\bdialogue/)({alternatives})(?![A-Za-z0-9_-])'
+        pattern = rf'("(?:{"|".join(self.FIELDS)})"\s*:\s*"|\bdialogue/)({alternatives})(?![A-Za-z0-9_-])'
         self._pattern = re.compile(pattern) if alternatives else None
 
     def __bool__(self) -> bool:

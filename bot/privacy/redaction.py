@@ -186,7 +186,7 @@ def redact_json(node: Any, finder: IdentifierMatcher) -> Any:
 
 
 def _field(key: str, value: Any, finder: IdentifierMatcher) -> Any:
-    if key == finder.jobs.FIELD and isinstance(value, str):
+    if key in finder.jobs.FIELDS and isinstance(value, str):
         value = finder.jobs.new(value)
     return redact_json(value, finder)
 

@@ -50,12 +50,14 @@ class GuildDeletion:
         assert guild_id
         jobs = store.jobs.of_guild(guild_id, limit=-1)
         personas = guild_persona_ids(home, jobs, guild_id)
-        return cls(store, guild_id, tuple(personas), tuple(_guild_files(home, jobs, personas, guild_id)))
+        return cls(store, guild_id, tuple(personas), tuple(_guild_files(home, store, jobs, personas, guild_id)))
 
     def withdraw(self, at: float) -> None:
-        """Withdraw the versions of shipped personas that were trained on the guild's messages."""
-        for job in self.store.jobs.of_guild(self.guild_id, limit=-1):
-            if job.persona and job.persona not in self.personas and job.state == "done" and _is_from_history(job):
+        """Withdraw the versions of shared personas trained on the guild's messages, or copied from its jobs."""
+        jobs = self.store.jobs.of_guild(self.guild_id, limit=-1)
+        own = [job for job in jobs if job.state == "done" and _is_from_history(job)]
+        for job in (*own, *_dialogue_copies(self.store, jobs)):
+            if job.persona and job.persona not in self.personas:
                 self.store.versions.withdraw(job.persona, job.version, at, DELETION_REASON)
 
     def delete_files(self) -> None:
@@ -96,7 +98,9 @@ def find_guilds_on_disk(home: Path) -> set[int]:
     return {int(name) for name in names if name.isdecimal()} - {0}
 
 
-def _guild_files(home: Path, jobs: list[TrainingJob], personas: list[str], guild_id: int) -> Iterator[Path]:
+def _guild_files(
+    home: Path, store: Store, jobs: list[TrainingJob], personas: list[str], guild_id: int
+) -> Iterator[Path]:
     for kind in ("personas", "lore"):
         yield home / kind / str(guild_id)
         yield home / REVISIONS_FOLDER / kind / str(guild_id)
@@ -111,6 +115,14 @@ def _guild_files(home: Path, jobs: list[TrainingJob], personas: list[str], guild
             yield adapter_ref(home, job.persona, job.version).folder
         elif not job.persona and (name := job.name.partition("/")[2]):
             yield dialogue_adapter_folder(home, name)
+    for job in _dialogue_copies(store, jobs):
+        yield adapter_ref(home, job.persona or "", job.version).folder
+
+
+def _dialogue_copies(store: Store, jobs: Iterable[TrainingJob]) -> list[TrainingJob]:
+    """The installations of these jobs' dialogue adapters as versions of personas, by whomever."""
+    names = {job.name.partition("/")[2] for job in jobs if not job.persona and job.state == "done"}
+    return [job for job in store.jobs.in_state("done") if job.dialogue in names]
 
 
 def _is_from_history(job: TrainingJob) -> bool:

@@ -7,6 +7,7 @@ from pydantic import ValidationError
 
 from bot.store.adapter_versions import InstalledVersion, Versions
 from bot.store.database import DatabaseConnection
+from personas.errors import RequestError
 from personas.schemas.base import FrozenModel, explain_validation_error
 from personas.schemas.training import TrainingRequest
 from personas.schemas.training_events import TRAINER_EVENT, Epoch, ScoreSummary, TrainerEvent
@@ -19,7 +20,7 @@ PromotionDecision = Literal["promoted", "manual"]
 class JobResult(FrozenModel):
     """The result of a finished job. `adapter` is its folder, `seconds` the duration of all its attempts.
 
-    `imported`: nothing was trained, the adapter came with a card.
+    `imported`: nothing was trained, the adapter came with a card or is a dialogue adapter (`TrainingJob.dialogue`).
     """
 
     adapter: str
@@ -94,6 +95,14 @@ class TrainingJob:
     def result(self) -> JobResult | None:
         """The result of a finished job."""
         return JobResult.model_validate_json(self.result_json) if self.result_json else None
+
+    @property
+    def dialogue(self) -> str | None:
+        """The name of the dialogue adapter that was installed as this version; None for others and for invalid rows."""
+        try:
+            return self.request.start_from if self.result and self.result.imported else None
+        except RequestError:
+            return None
 
 
 @dataclass(frozen=True)

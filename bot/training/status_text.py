@@ -73,18 +73,24 @@ def job_result_text(job: TrainingJob, live: str | None = None) -> str:
         return f"{text}\n-# Then **Resume** continues where it stopped." if job.can_resume else text
     card, seconds = job.result.scorecard, job.result.seconds
     better = 1 - card.loss_tuned / card.loss_base
-    source = (
-        "Measured by its author; it came in a card." if job.result.imported else f"Took {format_duration(seconds)}."
-    )
+    what, source = "Trained", f"Took {format_duration(seconds)}."
+    if job.dialogue:
+        what, source = "Installed", f"It is the dialogue adapter `{job.dialogue}`."
+    elif job.result.imported:
+        what, source = "Imported", "Measured by its author; it came in a card."
     lines = [
-        job_title(job, "Imported" if job.result.imported else "Trained"),
+        job_title(job, what),
         f"Held-out replies: loss {card.loss_base:.3f} → **{card.loss_tuned:.3f}** per token "
         f"({abs(better):.0%} {'lower' if better > 0 else 'higher'}; {card.heldout_replies:,} replies it never saw).",
         f"General dialogue: {card.general_loss_base:.3f} → {card.general_loss_tuned:.3f}. {source}",
     ]
     table, rest = epoch_lines(job.result.epochs), verdict_lines(card)
     if job.persona is None:
-        rest.append(f"`start_from: {job.name.partition('/')[2]}` trains it further.")
+        rest += [
+            f"`/finetune promote version:{job.name}` gives it to this channel's persona; `persona:` names another.",
+            f"In the playground and the API it is the model `{job.name}`.",
+            f"`start_from: {job.name.partition('/')[2]}` trains it further.",
+        ]
     else:
         rest.append("It is live now." if live == job.version else "Promote makes it live from the next reply on.")
     text = "\n".join([*lines, *table, *rest])

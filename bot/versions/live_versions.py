@@ -8,10 +8,12 @@ from dataclasses import dataclass
 from bot.chat.prompt_context import ChatRequestBuilder
 from bot.errors import RefusedError
 from bot.personas.base_model_compat import require_servable
+from bot.personas.card_import import RequestOrigin, install_dialogue_adapter
 from bot.store import NewRollout, Promotion, Rollout, Store, TrainingJob
 from bot.versions.rollout.rollout_metrics import summarise_votes, vote_objections
 from personas.engine import Engine
 from personas.errors import RequestError, UnderstudyError
+from personas.home.adapters import DialogueAdapter
 from personas.home.shared_personas import OPERATOR_GUILD_ID
 from personas.schemas.chat import Persona
 
@@ -59,6 +61,15 @@ class LiveVersions:
         """Load a version, so that a damaged one never goes live. Raises `RequestError` and `AdapterError`."""
         self.require_servable(persona_id, version)
         await self.engine.load(self.builder.adapter(persona_id, version))
+
+    async def install_dialogue(self, persona_id: str, adapter: DialogueAdapter, origin: RequestOrigin) -> str:
+        """Install a dialogue adapter as a version of a persona, unless it is one already; returns the version.
+
+        Raises `RequestError` for one made for another base model, and `AdapterError` for a damaged one.
+        """
+        if model := self.builder.incompatible_versions.model_of_dialogue(adapter):
+            raise RequestError(f"{adapter.id} was made for {model}, which is not served here.", "Train it again.")
+        return await install_dialogue_adapter(self.builder.home, self.store, origin, persona_id, adapter)
 
     # ------------------------------------------------------------------------------------------ promotion
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ from pydantic import ValidationError
 from personas.errors import AdapterError
 from personas.home.atomic_files import atomic_folder
 from personas.schemas.chat import AdapterRef
-from personas.schemas.training import AdapterManifest
+from personas.schemas.training import JOB_NAME_PATTERN, AdapterManifest
 from personas.schemas.training_events import Epoch
 
 MANIFEST_FILE = "manifest.json"
@@ -63,15 +64,16 @@ def dialogue_adapter_folder(home: Path, job_name: str) -> Path:
 def find_dialogue_adapters(home: Path) -> dict[str, DialogueAdapter]:
     """Find the dialogue adapters of a home by name: those of jobs, then those of `trainer train --dialogue`.
 
-    One whose manifest cannot be read has no version: it is refused when it is loaded.
+    One whose manifest cannot be read has no version: it is refused when it is loaded. Folders whose names are no job
+    names are left out.
     """
     found = {}
-    for folder in sorted((home / "runs").glob("[!.]*/adapter/")):
+    for folder in (home / "runs").glob("*/adapter/"):
         if (manifest := _read_manifest(folder)) and manifest.get("persona") is None and not manifest.get("audit"):
             found[folder.parent.name] = _dialogue_adapter(folder.parent.name, folder, manifest)
-    for folder in sorted(dialogue_adapter_folder(home, "any").parent.glob("[!.]*/")):
+    for folder in dialogue_adapter_folder(home, "any").parent.glob("*/"):
         found[folder.name] = _dialogue_adapter(folder.name, folder, _read_manifest(folder))
-    return dict(sorted(found.items()))
+    return {name: found[name] for name in sorted(found) if re.fullmatch(JOB_NAME_PATTERN, name)}
 
 
 def _dialogue_adapter(name: str, folder: Path, manifest: dict[str, Any]) -> DialogueAdapter:

@@ -13,6 +13,7 @@ TaskType = Literal["persona", "dialogue", "preference"]
 """`persona` trains a persona's voice, `dialogue` general dialogue, `preference` a persona's voice from preferences."""
 
 DEFAULT_RECIPE = "demo-cpu"
+JOB_NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$"
 JOB_NAME_DESCRIPTION = "up to 64 letters, digits, - and _, the first a letter or digit"
 MaterialKind = Literal["card", "log", "messages", "dataset", "lore", "general", "adapter", "preferences"]
 ServingPrecision = Literal["bfloat16", "float32", "int8", "nf4"]
@@ -33,7 +34,7 @@ class TrainingRequest(FrozenModel):
     learns from members' preferences; the conversations of its material hold the replies that measure it.
     """
 
-    job_name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$", description=JOB_NAME_DESCRIPTION)]
+    job_name: Annotated[str, Field(pattern=JOB_NAME_PATTERN, description=JOB_NAME_DESCRIPTION)]
     base_model: Annotated[str, Field(min_length=1, max_length=512)] = "embedded"
     dataset: Annotated[str, Field(min_length=1, max_length=128)] | None = None
     dataset_path: Annotated[str, Field(min_length=1, max_length=4096)] | None = None
@@ -42,9 +43,7 @@ class TrainingRequest(FrozenModel):
         None
     )
     general: Annotated[str, Field(min_length=1, max_length=128)] | None = None
-    start_from: (
-        Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$", description=JOB_NAME_DESCRIPTION)] | None
-    ) = None
+    start_from: Annotated[str, Field(pattern=JOB_NAME_PATTERN, description=JOB_NAME_DESCRIPTION)] | None = None
     recipe: Annotated[str, Field(max_length=64, json_schema_extra={"default": DEFAULT_RECIPE})] = Field(
         default_factory=_default_recipe
     )

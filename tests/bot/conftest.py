@@ -18,6 +18,7 @@ from bot.chat.prompt_context import ChatRequestBuilder
 from bot.client import BotClient
 from bot.cogs.reply_buttons import ReplyButtonViews
 from bot.demo_guild import MEMBER, MODERATOR, SKERROW_SEED, assign_channel_personas, forget_in_sandbox
+from bot.personas.base_model_compat import IncompatibleVersions
 from bot.personas.registry import PersonaRegistry
 from bot.sandbox import Sandbox, patch_discord
 from bot.services import PrivacyServices, Services
@@ -92,6 +93,7 @@ async def on_stage(
     engine: FakeEngine | None = None,
     message_content: bool = True,
     permission: str = "",
+    served_hash: str = "",
 ) -> AsyncIterator[Stage]:
     """Compose the bot as `bot.app` does, with fakes at the seams; `home` may hold an earlier life of it."""
     shipped = ShippedData.from_source_tree()
@@ -105,7 +107,8 @@ async def on_stage(
 
         queue = JobQueue(store, backend, SystemClock())
         lore = LoreIndex(read_lore(shipped.lore, [*personas.of(0), WORLD]))
-        builder = ChatRequestBuilder(store, personas, lore, SamplingParams(), home)
+        incompatible = IncompatibleVersions(served_hash=served_hash)
+        builder = ChatRequestBuilder(store, personas, lore, SamplingParams(), home, incompatible)
 
         create_services = partial(
             Services.create,

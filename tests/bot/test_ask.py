@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 import sys
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from bot.cli import ask as one_question
 from bot.store import Store
 from tests.bot.version_rows import install
-from tests.tiny_models import make_adapter
+from tests.tiny_models import make_adapter, make_dialogue_adapter
 
 ASKED = "Who keeps the lamp at night?"
 
@@ -57,6 +58,38 @@ def test_the_live_version_answers_unless_another_or_none_is_named(ask):
     assert (live["version"], named["version"], bare["version"]) == ("v1", "v2", None)
     assert len({live["text"], named["text"], bare["text"]}) == 3 and {live["persona"], bare["persona"]} == {"ballast"}
     assert live["new_tokens"] <= 8 and "logprobs" not in live
+
+
+def test_an_adapter_without_a_persona_answers_alone_and_with_any_card(ask, tmp_path, tiny_base):
+    folder = make_dialogue_adapter(tmp_path / "home", tiny_base, "manners", 5)
+    (alone,), (by_name,), (base,) = (
+        answers(ask, *words) for words in (("--adapter", str(folder)), ("--adapter", "dialogue/manners"), ())
+    )
+    assert alone["text"] == by_name["text"] != base["text"]
+    assert (alone["persona"], alone["version"], base["version"]) == (None, "v1", None)
+    (card,) = answers(ask, "--adapter", str(folder), "--persona", "ballast")
+    assert card["persona"] == "ballast" and card["text"] != alone["text"]
+    code, out, _ = ask("--compare", "dialogue/manners", "ballast@dialogue/manners", ASKED)
+    assert code == 0 and [part.split("\n")[0] for part in out.split("── ")[1:]] == [
+        "dialogue/manners", "Ballast (dialogue/manners)"
+    ]  # fmt: skip
+
+
+def test_an_adapter_that_cannot_be_used_is_refused_before_the_model_is_loaded(ask, tmp_path, tiny_base):
+    folder = make_dialogue_adapter(tmp_path / "home", tiny_base, "manners", 5)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    for name, changes, words in (
+        ("elsewhere", {"base_model": "big/model", "base_model_hash": "0"}, "Ask with BASE_MODEL=big/model."),
+        ("audited", {"audit": True}, "was trained for an audit"),
+        ("damaged", {"checksums": {}}, "a file that is not in its manifest"),
+    ):
+        other = shutil.copytree(folder, tmp_path / name)
+        (other / "manifest.json").write_text(json.dumps({**manifest, **changes}))
+        code, out, err = ask("--adapter", str(other), ASKED)
+        assert code == 1 and words in err and not out and len(err.splitlines()) == 1
+    code, _, err = ask("--adapter", "dialogue/none", ASKED)
+    assert code == 1 and "There is no adapter dialogue/none. Name an adapter's folder, or one of: dialogue/man" in err
+    assert ask("--adapter", str(folder), "--version", "v1", "--persona", "oda", ASKED)[0] == 2
 
 
 def test_two_are_asked_the_same_question(ask):

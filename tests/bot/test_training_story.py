@@ -4,6 +4,7 @@ an adapter. (The same over HTTP: `tests/bot/web/test_web_whole.py`.)
 
 import dataclasses
 
+import aiohttp
 import pytest
 
 from bot.app import open_app
@@ -45,6 +46,15 @@ def trees(count):
     ]
 
 
+async def talk_to(app, name):
+    """A real reply of a model over HTTP."""
+    body = {"model": name, "messages": [{"role": "user", "content": "Is the ferry late?"}], "max_tokens": 8}
+    async with aiohttp.ClientSession(app.url) as session, session.post("/v1/chat/completions", json=body) as answer:
+        reply = await answer.json()
+    assert answer.status == 200, reply
+    assert reply["model"].startswith(f"{name}@v") and reply["usage"]["completion_tokens"] > 0
+
+
 @pytest.mark.parametrize("to_the_end", [False, pytest.param(True, marks=pytest.mark.slow)])
 async def test_a_dialogue_training_asked_for_on_discord_ends_in_an_adapter(tmp_path, tiny_base, to_the_end):
     """What a trainer makes of such a folder is tried in `tests/bot/web/test_web_whole.py`, too."""
@@ -80,8 +90,14 @@ async def test_a_dialogue_training_asked_for_on_discord_ends_in_an_adapter(tmp_p
         assert not shown("Failed"), shown("Failed")
         words = shown("Trained")[0]
         (job,) = app.services.store.jobs.of_guild(stage.guild_id)
+        await talk_to(app, "dialogue/dialogue_v1")
+        await moderator.slash(QUAY, "finetune promote", version="dialogue/dialogue_v1")
+        await until(lambda: shown("v1 of **Ballast** is live from the next reply on."), 30)
+        await moderator.say(QUAY, "Is the ferry late?")
+        await until(lambda: [m for _, m in stage.events if "AI-written · v1" in m.get("content", "")], 60)
     adapter = home / "models" / "dialogue" / "dialogue_v1"
-    assert "`start_from: dialogue_v1` trains it further." in words and job.result.adapter == str(adapter)
+    assert "`start_from: dialogue_v1` trains it further." in words
+    assert "`/finetune promote version:dialogue/dialogue_v1`" in words and job.result.adapter == str(adapter)
     assert str(tmp_path) not in words
     manifest = verify_adapter(adapter)
     assert (manifest.persona, manifest.hyperparameters["num_train_epochs"]) == (None, 3.0)

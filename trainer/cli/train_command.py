@@ -162,6 +162,7 @@ def _next_step_lines(folder: Path, adapter: Path) -> list[str]:
     """List commands and files of a job's adapter."""
     return [
         f"adapter: {adapter}",
+        f"ask it: model_inference --adapter {shlex.quote(str(adapter))} 'What is rope for?'",
         f"training samples: python -m trainer mask {shlex.quote(str(folder))}",
         f"for other programs: python -m trainer export --adapter {shlex.quote(str(adapter))} --to gguf --out FILE",
         f"score card: {adapter / 'scorecard.md'}",

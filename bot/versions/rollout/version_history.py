@@ -58,6 +58,8 @@ class VersionHistory:
 
     def _origin_lines(self, installed: InstalledVersion, job: TrainingJob | None) -> Iterator[str]:
         origin = "came in a card" if job and job.result and job.result.imported else "trained"
+        if job and job.dialogue:
+            origin = f"is the dialogue adapter `{job.dialogue}`, installed"
         author = f" for {_mention(job.requested_by)}" if job and job.guild_id == self.guild_id else ""
         yield f"**{installed.version}** {origin} <t:{installed.installed_at:.0f}:f>{author}"
         yield from _score_lines(installed.scorecard)

@@ -6,6 +6,7 @@ from aiohttp import web
 
 from bot.services import Services
 from bot.store import Channel, InstalledVersion
+from bot.versions.live_versions import OPERATOR_USER_ID
 from bot.web.app_context import get_services
 from bot.web.problems import Problem
 from personas.home.shared_personas import OPERATOR_GUILD_ID
@@ -51,6 +52,11 @@ class OwnedPersona:
         if self.guild_id:
             return guild_name(self.services, self.guild_id)
         return "the operator" if self.is_edited or not self.ships else "came with the bot"
+
+    async def install_dialogue(self, name: str) -> str:
+        """Install a dialogue adapter as a version, for the operator. Raises `RequestError` and `AdapterError`."""
+        adapter = self.services.catalogue.find_dialogue_adapter(name)
+        return await self.services.versions.install_dialogue(self.id, adapter, (OPERATOR_GUILD_ID, 0, OPERATOR_USER_ID))
 
 
 @dataclass(frozen=True)

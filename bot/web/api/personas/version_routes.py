@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence, Set
 from pathlib import Path
+from typing import Annotated
 
 from aiohttp import web
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
 from bot.services import Services
 from bot.store import InstalledVersion
@@ -31,7 +32,7 @@ from personas.home.adapters import MANIFEST_FILE
 from personas.home.shared_personas import OPERATOR_GUILD_ID
 from personas.schemas.base import FrozenModel
 from personas.schemas.scorecard import ScoreCard
-from personas.schemas.training import AdapterManifest
+from personas.schemas.training import JOB_NAME_DESCRIPTION, JOB_NAME_PATTERN, AdapterManifest
 
 OMITTED_MANIFEST_FIELDS = {"checksums", "metrics"}
 """Manifest fields of no use to a reader, or repeated by the score card."""
@@ -49,6 +50,8 @@ class VersionResponse(ApiModel):
     version: str
     job: str
     """The training that made it."""
+    dialogue: str | None
+    """The dialogue adapter that it is a copy of; null for all other versions."""
     installed_at: Timestamp
     live: bool
     withdrawn: bool
@@ -71,6 +74,7 @@ class VersionResponse(ApiModel):
         return cls.describe(
             version,
             job=version.job_id,
+            dialogue=job.dialogue if (job := services.store.jobs.get(version.job_id)) else None,
             live=versions.live(persona_id) == name,
             withdrawn=versions.is_withdrawn(persona_id, name),
             made_for=services.request_builder.incompatible_versions.model_of(persona_id, name),
@@ -227,6 +231,33 @@ async def get_versions(request: web.Request) -> web.Response:
         changes=[VersionChange.describe(change) for change in versions.history(found.id)],
         links=links,
     ).response()
+
+
+class InstallDialogueBody(FrozenModel):
+    """`dialogue` names a dialogue adapter, by its job's name."""
+
+    dialogue: Annotated[str, Field(pattern=JOB_NAME_PATTERN, description=JOB_NAME_DESCRIPTION)]
+
+
+@routes.operation(
+    "POST /personas/{persona_id}/versions",
+    "Install a dialogue adapter as a version",
+    {
+        201: ResponseSpec("The version, which is not live yet; the one that the adapter is already.", VersionResponse),
+        404: NO_PERSONA_TEXT,
+        409: "There is no such adapter, it cannot be served, or the key belongs to another request.",
+    },
+    body=BodySpec(InstallDialogueBody, {"dialogue": "dialogue_v1"}),
+)
+async def post_version(request: web.Request) -> web.Response:
+    """The persona's card then speaks with a copy of the adapter, once this version is promoted."""
+    found = require_persona_in_path(request)
+    body = parse_body(InstallDialogueBody, await read_json_object(request))
+    with errors_as_problems("conflict"):
+        version = await found.install_dialogue(body.dialogue)
+    made = next(one for one in found.services.store.versions.installed(found.id) if one.version == version)
+    response = VersionResponse.of(found.services, made)
+    return response.response(201, headers={"Location": persona_path(found.id, "versions", version)})
 
 
 @routes.operation(

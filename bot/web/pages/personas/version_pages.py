@@ -9,7 +9,7 @@ from itertools import pairwise
 from aiohttp import web
 from markupsafe import Markup
 
-from bot.chat.model_names import version_label
+from bot.chat.model_names import servable_dialogue_adapters, version_label
 from bot.services import Services
 from bot.store import InstalledVersion, Promotion, Rollout
 from bot.versions.live_versions import OPERATOR_USER_ID
@@ -228,7 +228,18 @@ async def get_versions_page(request: web.Request) -> web.Response:
         before=_previous_version(found),
         rollouts=_rollout_rows(found, now),
         behind=found.services.request_builder.incompatible_versions,
+        dialogues=servable_dialogue_adapters(found.services.request_builder),
     )
+
+
+@routes.add("POST /dashboard/personas/{persona_id}/versions")
+async def post_dialogue_version(request: web.Request) -> web.Response:
+    """Install a dialogue adapter as a version, then ask whether to promote it."""
+    found = require_persona_in_path(request)
+    name = (await read_form(request)).get("dialogue", "")
+    with errors_as_problems("conflict"):
+        version = await found.install_dialogue(name)
+    return redirect_to(request, f"{found.page}/versions/{version}/promote", f"dialogue/{name} is {version} now.")
 
 
 @routes.add(f"GET {PROMOTE_PATH}")
