@@ -57,7 +57,7 @@ class SpanCounts:
         self.replaced += other.replaced
         self.rightly += other.rightly
 
-    def told(self) -> dict[str, Any]:
+    def as_json(self) -> dict[str, Any]:
         """Figures for the file."""
         return {"gold": self.gold, "found": self.found, "recall": self.recall, "precision": self.precision}
 
@@ -168,8 +168,8 @@ def score_figures(score: DetectionScore, texts_per_s: float, model: str, count: 
         "precision": score.whole().precision,
         "texts_per_s": texts_per_s,
         "model": model,
-        "by_kind": {kind: tally.told() for kind, tally in sorted(score.by_kind.items())},
-        "by_language": {name: tally.told() for name, tally in score.by_language.items()},
+        "by_kind": {kind: tally.as_json() for kind, tally in sorted(score.by_kind.items())},
+        "by_language": {name: tally.as_json() for name, tally in score.by_language.items()},
     }
 
 

@@ -66,7 +66,7 @@ def test_what_is_counted():
     assert score.recall("known") == 0  # two of three letters are not
     assert score.recall("names") is None
     assert score.by_kind["PERSON"].precision == (2 + 4) / 10  # inside a span of whatever kind
-    assert score.by_kind["SECRET"].result() == {"gold": 1, "found": 1, "recall": 1.0, "precision": 1.0}
+    assert score.by_kind["SECRET"].as_json() == {"gold": 1, "found": 1, "recall": 1.0, "precision": 1.0}
     assert score.whole(("SECRET", "PERSON")).recall == 0.5 and score.whole().precision == 15 / 19
     assert [(gold.kind) for _, gold in score.missed] == ["PERSON"]
     assert not score.wrong
