@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import runpy
 import subprocess
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 
 from personas.home.adapters import CONFIG_FILE, WEIGHTS_FILE
-from tests.hub_server import Hub, Repository, hub_environment
+from tests.hub_server import Hub, Repository, reach
 from tests.tiny_models import make_adapter
 
 ROOT = Path(__file__).parent.parent
@@ -20,10 +18,10 @@ EXAMPLE = "examples/persona_chat.py"
 ODA = ROOT / "personas" / "cards" / "oda.toml"
 
 
-def by_hand(*words: object, env: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+def by_hand(*words: object) -> subprocess.CompletedProcess[str]:
     """As typed."""
     command = [sys.executable, *map(str, words)]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, env=env)
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
 
 
 @pytest.fixture
@@ -62,17 +60,15 @@ def test_what_is_missing_or_damaged_is_said_in_a_line(tmp_path, tiny_base, chat)
     assert "is damaged: adapter_model.safetensors" in chat(ref.folder, ODA, "Hello?")[2]
 
 
-def test_an_adapter_of_a_hub_answers_as_its_folder_does(tmp_path, tiny_base, chat):
-    """In a process of its own: huggingface_hub reads its environment when it is loaded."""
+def test_an_adapter_of_a_hub_answers_as_its_folder_does(tmp_path, tiny_base, chat, monkeypatch):
     ref = make_adapter(tmp_path, tiny_base, "oda", "v1", 1)
     asked = (ODA, "Is there soup?", "--seed", "1", "--max-new-tokens", "12")
-    _, output, _ = chat(ref.folder, *asked)
     plain = {name: (ref.folder / name).read_bytes() for name in (CONFIG_FILE, WEIGHTS_FILE)}
     with Hub({"harbour/oda": Repository({"c" * 40: plain})}).serve() as address:
-        environ = os.environ | hub_environment(address, str(tmp_path / "cache"))
-        typed = by_hand(EXAMPLE, "harbour/oda", *asked, env=environ)
-    assert (typed.returncode, typed.stdout) == (0, output)
-    assert typed.stderr.startswith("… asking the hub for harbour/oda\n")
+        reach(monkeypatch, address, str(tmp_path / "cache"))
+        code, output, errors = chat("harbour/oda", *asked)
+    assert code == 0 and output == chat(ref.folder, *asked)[1]
+    assert errors.startswith("… asking the hub for harbour/oda\n")
 
 
 def test_its_help_and_the_readme_say_how_it_is_called():

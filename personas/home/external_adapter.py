@@ -242,8 +242,9 @@ class DownloadProgress:
 
 
 def describe_hub_error(error: BaseException, repository: str, revision: str = "") -> tuple[str, str]:
-    """Describe why a hub did not do what was asked, as the end of a sentence, and what to do."""
-    from huggingface_hub import errors  # as above
+    """Describe why a hub did not do what was asked, as the end of a sentence, and what to do. Raises other errors."""
+    from httpx2 import HTTPError  # as above
+    from huggingface_hub import errors
 
     match error.__cause__ if isinstance(error, RuntimeError) and error.__cause__ else error:
         case errors.GatedRepoError():
@@ -262,11 +263,11 @@ def describe_hub_error(error: BaseException, repository: str, revision: str = ""
             return f"{failure.strerror}", "Check the disk."
         case ValueError() as failure:
             return f"the hub answered {_shorten(str(failure))}", "Try again later."
+        case (HTTPError() | OSError()) as failure:
+            why = f"the hub could not be reached, or the connection was cut ({type(failure).__name__})"
+            return why, "Check the network and try again; a download continues where it stopped."
         case other:
-            return (
-                f"the hub could not be reached, or the connection was cut ({type(other).__name__})",
-                "Check the network and try again; a download continues where it stopped.",
-            )
+            raise other
 
 
 def _describe_status(status: int, message: str) -> tuple[str, str]:

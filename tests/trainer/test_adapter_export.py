@@ -131,7 +131,7 @@ def test_q8_0_differs_by_its_rounding_and_is_smaller(adapters, tmp_path):
 def test_a_plain_adapter_folder_has_the_same_weights_and_a_model_card(adapters, tmp_path):
     made(adapters("SmolLM2"), "adapter", tmp_path / "out")
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
-        "README.md", "adapter_config.json", "adapter_model.safetensors",
+        "README.md", "adapter_config.json", "adapter_model.safetensors", "manifest.json",
     ]  # fmt: skip
     assert (tmp_path / "out" / WEIGHTS_FILE).read_bytes() == (adapters("SmolLM2") / WEIGHTS_FILE).read_bytes()
     assert "Licence of the persona's card: Apache-2.0" in (tmp_path / "out" / "README.md").read_text()

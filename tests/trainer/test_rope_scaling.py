@@ -182,7 +182,7 @@ def test_a_merged_model_is_scaled_and_an_adapter_says_how(tmp_path):
     merged = json.loads((tmp_path / "merged" / "config.json").read_text())
     assert merged["max_position_embeddings"] == 4 * 2048 and merged["rope_parameters"]["rope_type"] == "yarn"
     readme = (tmp_path / "adapter" / "README.md").read_text()
-    assert f"base_model: {tmp_path / 'base'}\n" in readme and "'rope_type': 'yarn'" in readme
+    assert f"Base model: `{tmp_path / 'base'}`" in readme and "'rope_type': 'yarn'" in readme
 
 
 def test_a_plan_says_which_factor_would_do(short_base, tmp_path, command):

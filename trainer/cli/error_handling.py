@@ -100,7 +100,7 @@ def require_writable(out: Path, advice: str = "Name another place with --out.") 
         raise RequestError(f"{out} cannot be written: {error.strerror} ({folder}).", advice) from None
 
 
-def log_export(what: Literal["data set", "adapter"], made_of: Path, out: Path) -> None:
+def log_export(what: Literal["data set", "adapter"], made_of: Path, out: Path | str) -> None:
     """Record an export in the home if its source contains people. Raises `OSError`."""
     people: Collection[str]
     try:
@@ -108,7 +108,7 @@ def log_export(what: Literal["data set", "adapter"], made_of: Path, out: Path) -
     except MaterialError:  # the people in it are unknown
         people = (EVERYBODY,)
     if people:
-        record_export(find_home(), what, out if out.is_file() else str(out.absolute()), people)
+        record_export(find_home(), what, out if isinstance(out, str) or out.is_file() else str(out.absolute()), people)
 
 
 def resolve_home(named: Path | None) -> Path:

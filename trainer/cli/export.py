@@ -6,11 +6,14 @@ import argparse
 import json
 import logging
 import sys
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from personas.errors import RequestError
 from trainer.cli.argtypes import Commands, add_command
 from trainer.cli.error_handling import log_export, with_failure_report
+from trainer.export.hub_push import HubTarget, check_target, push_export
 
 if TYPE_CHECKING:
     from trainer.export.exporter import ExportReport
@@ -26,7 +29,10 @@ prompts; it is discarded if it differs by more than its format explains.
   ollama      a folder for `ollama create`: base model and adapter as GGUF, and a Modelfile with the persona
   charx       the persona's card with the adapter inside; --adapter accepts it
 
+--push uploads it to a hub, with a model card; the token is HF_TOKEN. A public repository is confirmed first.
+
   python -m trainer export --adapter ~/.understudy/models/persona_adapters/oda/v1 --to ollama --out build/oda
+  python -m trainer export --adapter ~/.understudy/models/persona_adapters/oda/v1 --to adapter --push owner/oda
 """
 IMPORT_HELP = """\
 Checks an adapter that another program made, and writes it as an adapter folder with a manifest, which `evaluate`,
@@ -45,7 +51,9 @@ def add_export_command(commands: Commands) -> argparse.ArgumentParser:
     add = command.add_argument
     add("--adapter", type=Path, required=True, metavar="DIR", help="the folder of a version, or a CHARX card")
     add("--to", choices=TARGET_NAMES, required=True, help="the format")
-    add("--out", type=Path, required=True, metavar="PATH", help="the file or folder to create")
+    add("--out", type=Path, metavar="PATH", help="the file or folder to create; may be left out with --push")
+    add("--push", default="", metavar="OWNER/NAME", help="upload it to this repository of a hub; new ones are private")
+    add("--yes", action="store_true", help="push to a public repository without asking")
     add("--quantise", choices=("f16", "q8_0"), help="how gguf and ollama store weights (default: f16)")
     add("--card", type=Path, metavar="FILE", help="the persona's card, unless it is a shipped one")
     add("--json", action="store_true", help="print export.json")
@@ -54,14 +62,45 @@ def add_export_command(commands: Commands) -> argparse.ArgumentParser:
 
 
 def _run_export(options: argparse.Namespace) -> None:
+    target = _find_target(options)
+    with tempfile.TemporaryDirectory(prefix="understudy-push-") as scratch:
+        out = options.out or (target.path_for(options.to, Path(scratch)) if target else None)
+        if out is None:
+            raise RequestError("Neither --out nor --push is given.", "Name a path, a repository, or both.")
+        _export_and_push(options, out.expanduser().absolute(), target)
+
+
+def _find_target(options: argparse.Namespace) -> HubTarget | None:
+    """Return the checked repository to push to. Raises `ExportError`, and unless confirmed for a public one."""
+    if not options.push:
+        return None
+    target = check_target(options.push)
+    if target.is_public and not options.yes:
+        public = f"{target.repository} is public: everyone can read what is pushed to it."
+        if not sys.stdin.isatty():
+            raise RequestError(public, "Add --yes to push all the same.")
+        if input(f"{public} Push to it? [y/N] ").strip().lower() not in ("y", "yes"):
+            raise RequestError("Nothing was exported or pushed.")
+    return target
+
+
+def _export_and_push(options: argparse.Namespace, out: Path, target: HubTarget | None) -> None:
     from trainer.export.exporter import export_adapter  # loads torch, which takes seconds
 
     for chatty in ("gguf", "bitsandbytes"):
         logging.getLogger(chatty).setLevel(logging.ERROR)
-    adapter, out = options.adapter.expanduser().absolute(), options.out.expanduser().absolute()
+    adapter = options.adapter.expanduser().absolute()
     report = export_adapter(adapter, options.to, out, options.quantise, options.card, _print_progress)
-    log_export("adapter", adapter, report.out)
-    print(json.dumps(report.held, ensure_ascii=False) if options.json else format_report(report))
+    held, lines = dict(report.held), [format_report(report)]
+    if options.out:
+        log_export("adapter", adapter, report.out)
+    if target:
+        print_line(f"pushing {held['bytes'] / 1e6:.1f} MB to {target.repository}")
+        commit = push_export(target, report.out, report.model_card, held["base_model"]["name"])
+        log_export("adapter", adapter, f"{target.repository}@{commit}")
+        held["pushed"] = {"repository": target.repository, "commit": commit}
+        lines.append(f"Pushed to {target.repository}, commit {commit}; it is {target.visibility}.")
+    print(json.dumps(held, ensure_ascii=False) if options.json else "\n".join(lines))
 
 
 def add_import_command(commands: Commands) -> argparse.ArgumentParser:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
+import re
 import shutil
 import tempfile
 import time
@@ -17,9 +18,10 @@ import torch
 
 from personas.engine.peft_runner import PeftSwitcher
 from personas.errors import ExportError
-from personas.home.adapters import CONFIG_FILE, MANIFEST_FILE, WEIGHTS_FILE
+from personas.home.adapters import CONFIG_FILE, MANIFEST_FILE, WEIGHTS_FILE, write_manifest
 from personas.home.atomic_files import fsync_path
 from personas.home.card_adapter import embed_adapter, unpack_adapter
+from personas.home.external_adapter import EMBEDDED_HUB_ID, README_FILE
 from personas.models.base_model import EMBEDDED, BaseModel, load_model
 from personas.schemas.chat import AdapterRef
 from trainer.export import llama_cpp
@@ -41,22 +43,30 @@ MAX_KL_BY_PRECISION = {"bfloat16": 0.02, "float16": 0.02, "f16": 0.02, "q8_0": 0
 """Nats per token that rounding to a format may cost. A model that loses more by it is not fit for that format."""
 ProgressCallback = Callable[[str], None]
 QUANTISED_TARGETS = ("gguf", "ollama")  # targets that store weights in a chosen precision
+HUB_LICENCES = frozenset(
+    "afl-3.0 agpl-3.0 apache-2.0 artistic-2.0 bsd-2-clause bsd-3-clause bsl-1.0 cc cc-by-2.0 cc-by-3.0 cc-by-4.0 "
+    "cc-by-nc-4.0 cc-by-nc-nd-4.0 cc-by-nc-sa-4.0 cc-by-nd-4.0 cc-by-sa-3.0 cc-by-sa-4.0 cc0-1.0 gemma gpl-2.0 gpl-3.0 "
+    "isc lgpl-2.1 lgpl-3.0 llama2 llama3 llama3.1 llama3.2 mit mpl-2.0 openrail unknown unlicense wtfpl zlib".split()
+)
+"""Licences that the hub knows by these ids; it refuses a model card with another one."""
+FRONT_MATTER = re.compile(r"\A---\n.*?\n---\n", re.DOTALL)
+LIBRARIES = {"merged": "transformers", "gguf": "gguf", "ollama": "gguf"}
 DESCRIPTION_SUFFIX = ".export.json"
 
 
-def write_readme(folder: Path, source: LoadedAdapter, library: str) -> None:
-    """Write the README with the front matter that model hubs read."""
-    manifest, persona = source.manifest, source.persona
+def render_model_card(source: LoadedAdapter, library: str) -> str:
+    """Render the README of an export, with the front matter that model hubs read."""
+    manifest, persona, base = source.manifest, source.persona, source.base
     licence = persona.license if persona and persona.license else "unknown"
-    base = source.base
     base_licence = f", {EMBEDDED_DESCRIPTION}" if base.repository == EMBEDDED else "; its own licence holds too"
     about = "The adapter" if library == "peft" else "The base model with the adapter merged into it"
     rights = ", ".join(f"{name} ({count})" for name, count in manifest.rights.items())
+    own = source.folder / "README.md"
     lines = [
         "---",
         f"library_name: {library}",
-        f"base_model: {base.repository}",
-        f"license: {licence.lower()}",
+        "pipeline_tag: text-generation",
+        *_hub_fields(base, licence),
         "tags: [lora, persona]",
         "---",
         "",
@@ -68,10 +78,17 @@ def write_readme(folder: Path, source: LoadedAdapter, library: str) -> None:
         f"- What it was trained on, by right: {rights or 'not recorded'}.",
         "- Whoever hands it on answers for both licences and for the rights in the material.",
         "",
+        FRONT_MATTER.sub("", own.read_text(encoding="utf-8")) if own.exists() else "",
     ]
-    own = source.folder / "README.md"
-    lines.append(own.read_text(encoding="utf-8") if own.exists() else "")
-    (folder / "README.md").write_text("\n".join(lines), encoding="utf-8")
+    return "\n".join(lines)
+
+
+def _hub_fields(base: BaseModel, licence: str) -> list[str]:
+    """Return the fields that a hub accepts certain values for: the base model's id there, and a known licence."""
+    hub_id = EMBEDDED_HUB_ID if base.repository == EMBEDDED else base.repository if base.revision else ""
+    known = re.sub(r"[^a-z0-9.]+", "-", licence.lower()).strip("-")
+    fields = [f"license: {known}"] if known in HUB_LICENCES else ["license: other", f"license_name: {known or 'other'}"]
+    return [*([f"base_model: {hub_id}"] if hub_id else []), *fields]
 
 
 def _describe_rope_scaling(source: LoadedAdapter) -> str:
@@ -105,12 +122,13 @@ class ExportComparison:
 
 
 def export_peft_adapter(request: ExportRequest) -> ExportComparison:
-    """Write a peft folder: configuration, unchanged weights, model card."""
+    """Write a peft folder: configuration, unchanged weights, model card, and the manifest of these."""
     source = request.source
     request.path.mkdir()
     for name in (CONFIG_FILE, WEIGHTS_FILE):
         shutil.copyfile(source.folder / name, request.path / name)
-    write_readme(request.path, source, "peft")
+    (request.path / README_FILE).write_text(render_model_card(source, "peft"), encoding="utf-8")
+    write_manifest(request.path, source.manifest)
     return ExportComparison(_require_same_adapter(request, request.path))
 
 
@@ -136,7 +154,7 @@ def export_merged(request: ExportRequest) -> ExportComparison:
     request.say("writing the model")
     model.save_pretrained(request.path)
     source.tokenizer.save_pretrained(request.path)
-    write_readme(request.path, source, "transformers")
+    (request.path / README_FILE).write_text(render_model_card(source, "transformers"), encoding="utf-8")
     _cast_weights(model, torch.float32)
     rounded = compute_logits(model, source.samples)
     del model
@@ -191,7 +209,7 @@ def export_ollama(request: ExportRequest) -> ExportComparison:
     exact = _write_and_compare_gguf_lora(request, adapter_file)
     request.say(f"writing the base model ({request.quantise})")
     base = source.base_in_float32()
-    write_model(base_file, base, source.renderer, request.quantise, source.base.name)
+    write_model(base_file, base, source.renderer, request.quantise, Path(source.base.repository).name)
     round_weights(base, request.quantise)
     deltas = read_adapter(adapter_file, source.config)
     rounded = compute_logits(add_deltas(base, deltas), source.samples)
@@ -286,6 +304,7 @@ class ExportReport:
     out: Path
     held: dict[str, Any]
     outcome: ExportComparison
+    model_card: str
     made_for_it: Path | None = None
 
 
@@ -307,8 +326,9 @@ def export_adapter(
         outcome = replace(outcome, notes=(*outcome.notes, *filter(None, [source.doubt])))
         held = _describe(source, to, stored if to in QUANTISED_TARGETS else None, path, outcome)
         held["seconds"] = round(time.perf_counter() - started, 2)
+        model_card = render_model_card(source, LIBRARIES.get(to, "peft"))
         _install(path, out, beside, held)
-    return ExportReport(out, held, outcome, missing[-1] if missing else None)
+    return ExportReport(out, held, outcome, model_card, missing[-1] if missing else None)
 
 
 def _describe(

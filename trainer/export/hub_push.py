@@ -1,0 +1,102 @@
+"""Pushes an export to a model hub: checks token and repository first, then uploads it with a model card."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from personas.errors import ExportError
+from personas.home.adapters import CONFIG_FILE, MANIFEST_FILE
+from personas.home.datasets import HUB_ID_PATTERN
+from personas.home.external_adapter import README_FILE, describe_hub_error
+
+TEXT_FILES = (README_FILE, CONFIG_FILE, MANIFEST_FILE)
+"""Files of an export that name the base model."""
+SINGLE_FILE_SUFFIXES = {"gguf": ".gguf", "gguf-lora": "-lora.gguf", "charx": ".charx"}
+
+
+@dataclass(frozen=True)
+class HubTarget:
+    """A repository that the token may see, or a new one, which becomes private."""
+
+    repository: str
+    is_new: bool
+    is_public: bool
+
+    @property
+    def visibility(self) -> str:
+        return "public" if self.is_public else "private"
+
+    def path_for(self, to: str, folder: Path) -> Path:
+        """Return where to write an export that is only pushed."""
+        return folder / f"{self.repository.partition('/')[2]}{SINGLE_FILE_SUFFIXES.get(to, '')}"
+
+
+def check_target(repository: str) -> HubTarget:
+    """Check the token and look the repository up, before the export takes its time. Raises `ExportError`."""
+    from huggingface_hub import HfApi, errors, get_token  # takes 0.15 s; most exports are not pushed
+
+    if not HUB_ID_PATTERN.fullmatch(repository):
+        raise ExportError(f"{repository!r} is no repository's name.", "Write it as owner/name.")
+    if not get_token():
+        raise ExportError("There is no token for the hub.", "Set HF_TOKEN to one with write access.")
+    with _explained(repository):
+        HfApi().whoami()
+        try:
+            info = HfApi().model_info(repository)
+        except errors.RepositoryNotFoundError:
+            return HubTarget(repository, is_new=True, is_public=False)
+    return HubTarget(repository, is_new=False, is_public=not info.private)
+
+
+def push_export(target: HubTarget, out: Path, model_card: str, base_model: str) -> str:
+    """Upload an export in one commit and return the commit's id; nothing is visible before. Raises `ExportError`.
+
+    A base model in a folder of this machine appears by the folder's name only.
+    """
+    from huggingface_hub import CommitOperationAdd, HfApi  # as above
+
+    names = [path.relative_to(out).as_posix() for path in sorted(out.rglob("*")) if path.is_file()]
+    contents: dict[str, Path | bytes] = {name: out / name for name in names} or {out.name: out}
+    contents.setdefault(README_FILE, model_card.encode())
+    contents |= _without_path(contents, base_model)
+    operations = [CommitOperationAdd(name, content) for name, content in contents.items()]
+    with _explained(target.repository):
+        if target.is_new:
+            HfApi().create_repo(target.repository, private=True)
+        commit = HfApi().create_commit(target.repository, operations, commit_message="Upload with Understudy")
+    return commit.oid
+
+
+def _without_path(contents: dict[str, Path | bytes], base_model: str) -> dict[str, bytes]:
+    """Return the texts that name the base model's folder on this machine, with its last part and new checksums."""
+    path = base_model.rpartition("#")[0] or base_model
+    if not Path(path).expanduser().is_dir():
+        return {}
+    if any(name.endswith(SINGLE_FILE_SUFFIXES["charx"]) for name in contents):
+        what = "A card with this adapter was not pushed: its manifest names a folder of this machine."
+        raise ExportError(what, "Push --to adapter instead.")
+    texts = {}
+    for name in (it for it in TEXT_FILES if it in contents):
+        content = contents[name]
+        text = content if isinstance(content, bytes) else content.read_bytes()
+        texts[name] = text.replace(path.encode(), Path(path).name.encode())
+    if MANIFEST_FILE in texts:
+        manifest = json.loads(texts[MANIFEST_FILE])
+        manifest["checksums"] |= {it: hashlib.sha256(texts[it]).hexdigest() for it in TEXT_FILES[:-1] if it in texts}
+        texts[MANIFEST_FILE] = json.dumps(manifest, indent=2).encode()
+    return texts
+
+
+@contextmanager
+def _explained(repository: str) -> Iterator[None]:
+    """Translate the errors of a hub. Raises `ExportError`."""
+    try:
+        yield
+    except Exception as error:  # network errors have many types
+        why, advice = describe_hub_error(error, repository)
+        raise ExportError(f"{repository} was not pushed: {why}.", advice) from error
