@@ -147,7 +147,7 @@ def _unpack_entry(archive: zipfile.ZipFile, entry: str, path: Path, where: str) 
 
 
 @dataclass(frozen=True)
-class HubFile:
+class AdapterFile:
     """A file in a commit of a hub repository. `sha` is the SHA-256 of a large file, else git's SHA-1."""
 
     name: str
@@ -181,7 +181,7 @@ def fetch_adapter(name: str, folder: Path, say: ProgressCallback) -> AdapterSour
                 raise AdapterError(f"Another process is fetching {name}.", "Wait for it.")
             for file in (listed[it] for it in IMPORTED_FILES if it in listed):
                 _require_size(file.rfilename, file.size or 0, repository)
-                found = HubFile(file.rfilename, file.size or 0, file.lfs.sha256 if file.lfs else str(file.blob_id))
+                found = AdapterFile(file.rfilename, file.size or 0, file.lfs.sha256 if file.lfs else str(file.blob_id))
                 shutil.copyfile(_download(repository, str(info.sha), found, cache, say), folder / file.rfilename)
     except AdapterError:
         raise
@@ -192,7 +192,7 @@ def fetch_adapter(name: str, folder: Path, say: ProgressCallback) -> AdapterSour
     return AdapterSource(name=repository, commit=str(info.sha), licence=licence)
 
 
-def _download(repository: str, commit: str, file: HubFile, cache: Path, say: ProgressCallback) -> Path:
+def _download(repository: str, commit: str, file: AdapterFile, cache: Path, say: ProgressCallback) -> Path:
     """Return the file in the cache, downloading what is missing of it. Raises `AdapterError` for another content."""
     from huggingface_hub import hf_hub_url  # as above
     from huggingface_hub.file_download import http_get
@@ -223,7 +223,7 @@ def _download(repository: str, commit: str, file: HubFile, cache: Path, say: Pro
 class DownloadProgress:
     """Stands in for the bar of huggingface_hub: reports each tenth, and ends a download that exceeds the size."""
 
-    def __init__(self, say: ProgressCallback, file: HubFile) -> None:
+    def __init__(self, say: ProgressCallback, file: AdapterFile) -> None:
         self._say, self._file, self._bytes, self._reported = say, file, 0, 0
 
     def __enter__(self) -> Self:
