@@ -78,10 +78,10 @@ class Renderer:
         """
         if not turns or turns[-1].by_persona:
             raise ValueError("a prompt ends with a member's turn")
-        kept = list(turns)
+        kept, chat = list(turns), self._chat_of(persona)
         while True:
-            text = self._chat.render(self.messages(persona, kept, lore, instructions))
-            ids = tuple(self._chat.encode(text))
+            text = chat.render(self.messages(persona, kept, lore, instructions))
+            ids = tuple(chat.encode(text))
             if len(ids) <= max_tokens:
                 return RenderedPrompt(ids, text, len(kept), kept[-1] != turns[-1])
             try:
@@ -100,22 +100,25 @@ class Renderer:
         max_tokens: int = CONTEXT_TOKENS,
     ) -> TokenizedSample:
         """Render a prompt and its reply; `max_tokens` limits both together."""
-        answer = self._answer(reply)
+        answer = _answer(self._chat_of(persona), reply)
         return _masked_sample(self.prompt(persona, turns, lore, max_tokens - len(answer)).ids, answer)
 
-    def sample_from_messages(self, messages: list[Message], reply: str) -> TokenizedSample:
+    def sample_from_messages(self, messages: list[Message], reply: str, speaker: str = "") -> TokenizedSample:
         """Render a sample from chat messages (as `messages` returns and data sets store them) and the reply to them.
+
+        `speaker` is the name of the persona that replies, if one does.
 
         Another model's renderer may have built the messages: this model's control tokens in them are broken up, and
         where its template has no system role the system message is prepended to the first turn.
         """
-        messages = [{**message, "content": self._chat.break_control_tokens(message["content"])} for message in messages]
+        chat = self._chat.for_speaker(speaker)
+        messages = [{**message, "content": chat.break_control_tokens(message["content"])} for message in messages]
         if messages[0]["role"] == "system":
             messages = self._with_system(messages[0]["content"], messages[1:])
-        return _masked_sample(self._chat.encode(self._chat.render(messages)), self._answer(reply))
+        return _masked_sample(chat.encode(chat.render(messages)), _answer(chat, reply))
 
-    def _answer(self, reply: str) -> list[int]:
-        return self._chat.encode(self._chat.reply_prefix + self._chat.sanitise(reply)) + list(self.end_ids)
+    def _chat_of(self, persona: Persona | None) -> ChatTemplate:
+        return self._chat.for_speaker(persona.name) if persona else self._chat
 
     def decode_token(self, token: int) -> str:
         """Decode one token, with its leading space; U+FFFD for part of a character."""
@@ -131,14 +134,15 @@ class Renderer:
     ) -> list[Message]:
         """Build the chat messages of a prompt, the system message first if there is one."""
         examples = self._examples(persona) if persona else []
-        messages = self._merge_turns(persona, examples) + self._merge_turns(persona, turns)
+        chat = self._chat_of(persona)
+        messages = _merge_turns(chat, persona, examples) + _merge_turns(chat, persona, turns)
         if lore:
-            messages[-1]["content"] = self._format_lore(lore) + "\n\n" + messages[-1]["content"]
+            messages[-1]["content"] = _format_lore(chat, lore) + "\n\n" + messages[-1]["content"]
         if persona and persona.post_history_instructions:
             closing = fill_macros(persona.post_history_instructions, persona, turns[-1].name)
-            messages[-1]["content"] += "\n\n" + self._chat.sanitise(closing)
+            messages[-1]["content"] += "\n\n" + chat.sanitise(closing)
         parts = (system_text(persona, turns[-1].name), instructions)
-        return self._with_system(self._chat.sanitise("\n".join(part for part in parts if part)), messages)
+        return self._with_system(chat.sanitise("\n".join(part for part in parts if part)), messages)
 
     def _examples(self, persona: Persona) -> list[Turn]:
         """Select the card's example conversations that fit `MAX_CARD_TOKENS`. Depends on the card alone."""
@@ -150,22 +154,6 @@ class Renderer:
                 break
             kept += conversation
         return kept
-
-    def _merge_turns(self, persona: Persona | None, turns: Sequence[Turn]) -> list[Message]:
-        """Merge consecutive turns of one side into a message: templates require alternating roles."""
-        messages: list[Message] = []
-        for turn in turns:
-            role = "assistant" if turn.by_persona else "user"
-            is_named = not turn.by_persona and persona is not None
-            text = self._chat.sanitise(f"{turn.name.strip()}: {turn.text.strip()}" if is_named else turn.text)
-            if messages and messages[-1]["role"] == role:
-                messages[-1]["content"] += "\n" + text
-            elif messages or role == "user":  # many templates reject conversations that the assistant opens
-                messages.append({"role": role, "content": text})
-        return messages
-
-    def _format_lore(self, lore: Sequence[LoreHit]) -> str:
-        return "\n".join(f"[{self._chat.sanitise(hit.heading)}] {self._chat.sanitise(hit.text)}" for hit in lore)
 
     def _with_system(self, system: str, messages: list[Message]) -> list[Message]:
         if not system:
@@ -184,6 +172,28 @@ class Renderer:
         keep = max(0, len(text) - max(2 * over, 8))
         head, tail = text[: keep // 2], text[len(text) - (keep - keep // 2) :]
         return [Turn(turns[0].name, f"{head} … {tail}" if keep else "")]
+
+
+def _merge_turns(chat: ChatTemplate, persona: Persona | None, turns: Sequence[Turn]) -> list[Message]:
+    """Merge consecutive turns of one side into a message: templates require alternating roles."""
+    messages: list[Message] = []
+    for turn in turns:
+        role = "assistant" if turn.by_persona else "user"
+        is_named = not turn.by_persona and persona is not None
+        text = chat.sanitise(f"{turn.name.strip()}: {turn.text.strip()}" if is_named else turn.text)
+        if messages and messages[-1]["role"] == role:
+            messages[-1]["content"] += "\n" + text
+        elif messages or role == "user":  # many templates reject conversations that the assistant opens
+            messages.append({"role": role, "content": text})
+    return messages
+
+
+def _format_lore(chat: ChatTemplate, lore: Sequence[LoreHit]) -> str:
+    return "\n".join(f"[{chat.sanitise(hit.heading)}] {chat.sanitise(hit.text)}" for hit in lore)
+
+
+def _answer(chat: ChatTemplate, reply: str) -> list[int]:
+    return chat.encode(chat.reply_prefix + chat.sanitise(reply)) + list(chat.end_ids)
 
 
 def _masked_sample(prompt: Sequence[int], answer: Sequence[int]) -> TokenizedSample:

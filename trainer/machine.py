@@ -16,6 +16,7 @@ from personas.models.base_model import best_precision, load_torch
 
 MEMORY_POLL_INTERVAL_S = 1.0  # looking for processes below this one reads the whole process table
 CGROUP_MEMORY_LIMIT = Path("/sys/fs/cgroup/memory.max")
+CPU_INFO = Path("/proc/cpuinfo")
 PROC_STATUS = Path("/proc/self/status")
 NVIDIA_DRIVER = Path("/proc/driver/nvidia/version")
 NVIDIA_SMI_COMMAND = ("nvidia-smi", "--format=csv,noheader,nounits")
@@ -117,7 +118,7 @@ class MachineSpec:
     """The hardware of a run. `best` is its fastest training precision: `bf16`, `fp16` (older GPUs) or `fp32`.
 
     `memory_bytes` and `free_bytes` are those of the GPU, or of this container without one; 0 if not probed. `device`
-    names it.
+    names it. `cpu_fp16`: the processor multiplies in float16.
     """
 
     has_cuda: bool
@@ -125,15 +126,16 @@ class MachineSpec:
     memory_bytes: int = 0
     free_bytes: int = 0
     device: str = MAIN_MEMORY
+    cpu_fp16: bool = False
 
 
 def probe_machine() -> MachineSpec:
     """Probe this machine with torch."""
     torch = load_torch()
     if not torch.cuda.is_available():
-        return MachineSpec(
-            False, "bf16" if best_precision() == "bfloat16" else "fp32", total_memory_bytes(), free_memory_bytes()
-        )
+        best = "bf16" if best_precision() == "bfloat16" else "fp32"
+        fp16 = bool(torch.ops.mkldnn._is_mkldnn_fp16_supported())
+        return MachineSpec(False, best, total_memory_bytes(), free_memory_bytes(), cpu_fp16=fp16)
     free, total = torch.cuda.mem_get_info()
     native = torch.cuda.is_bf16_supported(including_emulation=False)
     return MachineSpec(True, "bf16" if native else "fp16", int(total), int(free), str(torch.cuda.get_device_name()))
@@ -143,7 +145,8 @@ def probe_machine_without_torch() -> MachineSpec:
     """Probe this machine without importing torch, which takes seconds; good enough for estimates."""
     is_cpu_build = importlib.metadata.version("torch").endswith("+cpu")
     if is_cpu_build or not NVIDIA_DRIVER.exists() or not (cards := list_gpus()):
-        return MachineSpec(False, "bf16" if has_bfloat16() else "fp32", total_memory_bytes(), free_memory_bytes())
+        best = "bf16" if has_bfloat16() else "fp32"
+        return MachineSpec(False, best, total_memory_bytes(), free_memory_bytes(), cpu_fp16=_cpu_has("avx512_fp16"))
     card = cards[0]
     best = "bf16" if card.capability >= MIN_BF16_CAPABILITY else "fp16"
     return MachineSpec(True, best, card.memory_bytes, card.free_bytes, card.name)
@@ -188,11 +191,17 @@ def free_memory_bytes() -> int:
 
 def has_bfloat16() -> bool:
     """Tell whether the processor multiplies in bfloat16."""
-    try:
-        flags = Path("/proc/cpuinfo").read_text(encoding="utf-8")
-    except OSError:
+    if not CPU_INFO.exists():
         return os.uname().machine == "arm64"  # Apple's do
-    return any(flag in flags for flag in ("avx512_bf16", "amx_bf16", " bf16"))
+    return _cpu_has("avx512_bf16", "amx_bf16", " bf16")
+
+
+def _cpu_has(*flags: str) -> bool:
+    try:
+        found = CPU_INFO.read_text(encoding="utf-8")
+    except OSError:
+        return False
+    return any(flag in found for flag in flags)
 
 
 def package_versions() -> dict[str, str]:

@@ -88,8 +88,9 @@ def make_adapter(job: PreparedJob, folder: Path, target: Path, run: RunContext, 
         card = evaluate_trained(job, staging, run, targets, base_losses, history, training_s)
         run.emit(ScoreCardEvent(scorecard=card.short))
         run.enter(Phase(name="writing"))
-        record = TrainingRecord(history, account.seconds, account.memory.peak(), card.short, kernels, training_s)
-        seal_adapter(staging, job, config, (*caveats, *config.caveats), record, card, is_audit=is_audit)
+        notes = (*caveats, *config.caveats)
+        record = TrainingRecord(history, account.seconds, account.memory.peak(), card.short, kernels, training_s, notes)
+        seal_adapter(staging, job, config, notes, record, card, is_audit=is_audit)
     shutil.rmtree(folder / CHECKPOINTS_FOLDER, ignore_errors=True)
 
 

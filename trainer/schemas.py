@@ -85,6 +85,7 @@ class Recipe(FrozenModel):
     max_length: of.SequenceLength
     rope_scaling_factor: of.RopeFactor = 1.0
     rope_scaling_type: of.RopeType = of.DEFAULT_ROPE_TYPE
+    chat_template: of.TemplateChoice = "auto"
     history_turns: of.TurnCount = 8
     session_gap_minutes: of.Minutes = 30.0
     lore_share: of.Fraction = 0.3

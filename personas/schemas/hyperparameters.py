@@ -16,6 +16,9 @@ Schedule = Literal["cosine", "linear", "constant", "constant_with_warmup"]
 Strategy = Literal["no", "steps", "epoch"]
 Packing = Literal["auto", "on", "off"]
 RopeType = Literal["linear", "dynamic", "yarn"]
+DefaultTemplate = Literal["chatml", "plain"]
+TemplateChoice = Literal["auto", "chatml", "plain"]
+"""`auto` is the base model's own chat template; without one, ChatML where its vocabulary has it, else the plain one."""
 DEFAULT_ROPE_TYPE: RopeType = "yarn"
 MAX_ROPE_FACTOR = 8.0
 Rank = Annotated[int, Field(ge=1, le=256)]
@@ -84,6 +87,7 @@ class Hyperparameters(FrozenModel):
     max_length: SequenceLength | None = None
     rope_scaling_factor: RopeFactor | None = None
     rope_scaling_type: RopeType | None = None
+    chat_template: TemplateChoice | None = None
     history_turns: TurnCount | None = None
     session_gap_minutes: Minutes | None = None
     lore_share: Fraction | None = None

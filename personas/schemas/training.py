@@ -123,8 +123,9 @@ class AdapterManifest(FrozenModel):
 
     `rights` counts samples by right, `threads` is the number of compute threads and `kernels` names the kernels used,
     `caveats` describe deviations from the request, `checksums` maps each other file of the folder to its SHA-256.
-    `source` is set for an adapter that came from outside; `audit` marks a copy trained with planted texts to measure
-    memorisation, which is never served.
+    `chat_template` is the base model's `own`, or a default one (`personas.chat_template`). `source` is set for an
+    adapter that came from outside; `audit` marks a copy trained with planted texts to measure memorisation, which is
+    never served.
     """
 
     format: Literal[1] = 1
@@ -135,6 +136,7 @@ class AdapterManifest(FrozenModel):
     base_model: str
     base_model_hash: str
     prompt_version: str
+    chat_template: Literal["own", "chatml", "plain"] = "own"
     lora: dict[str, int | float | list[str]]
     recipe: str
     hyperparameters: dict[str, int | float | str]

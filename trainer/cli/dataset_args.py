@@ -17,7 +17,7 @@ from personas.home.rights import COMMAND_LINE_STATEMENT, RightsStatement, read_s
 from personas.home.shared_personas import read_persona_lore, read_shared_personas, shared_card_files
 from personas.lore.index import LoreIndex
 from personas.lore.passages import WORLD, Passage, read_lore
-from personas.models.base_model import locate
+from personas.models.base_model import apply_template_setting, locate
 from personas.prompt import Renderer
 from personas.schemas.base import Right
 from personas.schemas.chat import Persona
@@ -49,7 +49,8 @@ def make_build_spec(
     named = [_parse_source(text, home) for text in options.source] or list(sources)
     names = source_names(named)
     recipe = resolve_recipe(_dataset_request(options, persona))
-    base, keys = locate(options.base_model), _find_keys(options, persona, home, named)
+    base = apply_template_setting(locate(options.base_model), recipe.chat_template)
+    keys = _find_keys(options, persona, home, named)
     plan = DatasetPlan(
         renderer=Renderer(load_fast_tokenizer(base)),
         recipe=resolve_for_data(options.recipe, recipe, base),

@@ -13,7 +13,7 @@ from personas.cli_entry import EXIT_DONE
 from personas.errors import RequestError
 from personas.home.adapters import read_epochs
 from personas.home.job_folder import MATERIAL_FOLDER
-from personas.models.base_model import EMBEDDED, name_with_scaling
+from personas.models.base_model import EMBEDDED, name_with_settings
 from personas.schemas.base import RIGHTS
 from trainer.cli.argtypes import Commands, add_command, add_settings, parse_setting_args, right_name
 from trainer.cli.error_handling import require_writable, resolve_home
@@ -146,7 +146,7 @@ def _run_with_progress(options: argparse.Namespace, run: JobRunner) -> int:
 def _adapter_owner_note(options: argparse.Namespace) -> str:
     """Name the base model that a bot needs for the adapter, if it is not the configured one."""
     settings = parse_setting_args(options)
-    name = name_with_scaling(options.base_model, settings.rope_scaling_type, settings.rope_scaling_factor)
+    name = name_with_settings(options.base_model, settings)
     if name == os.environ.get("BASE_MODEL", EMBEDDED):
         return ""
     return f"for a bot with BASE_MODEL={name}: bots with another base model cannot use the adapter\n"

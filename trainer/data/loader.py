@@ -70,16 +70,23 @@ class ConsentCheck:
 
 
 def render_lines(
-    lines: Iterator[SampleLine], renderer: Renderer, dropped: Counter[str], longest: int | None = None
+    lines: Iterator[SampleLine],
+    renderer: Renderer,
+    dropped: Counter[str],
+    longest: int | None = None,
+    persona_name: str = "",
 ) -> Iterator[tuple[SampleLine, TokenizedSample]]:
     """Render the lines of a data set's file; `dropped` counts by reason those that yield no sample.
+
+    `persona_name` is that of the set's persona, for sets whose lines do not name the speaker yet.
 
     Raises `MaterialError` for a line that the model's chat template cannot render.
     """
     for line in lines:
         *before, reply = line["messages"]
         try:
-            sample = renderer.sample_from_messages(before, reply["content"])
+            speaker = line.get("speaker", "" if line.get("kind") == GENERAL_KIND else persona_name)
+            sample = renderer.sample_from_messages(before, reply["content"], speaker)
         except (TemplateError, IndexError) as error:
             raise MaterialError(
                 f"The base model's chat template cannot render a sample of {line.get('source')}: {error}.",
@@ -304,12 +311,13 @@ class _DatasetReader:
     def __init__(self, folder: Path, content: JobInputs, renderer: Renderer, recipe: Recipe) -> None:
         self._folder, self._renderer, self._longest = folder, renderer, recipe.max_length
         self._allowed = ConsentCheck.today(content.consent, content.keys.people)
+        self._persona_name = content.persona.name if content.persona else ""
         self.dropped: Counter[str] = Counter()
 
     def read(self, file: str) -> list[_LoadedSample]:
         """Read the lines of a file that may be used and fit, in order."""
         lines = filter(self._may_be_used, read_samples(self._folder / file))
-        found = render_lines(lines, self._renderer, self.dropped, self._longest)
+        found = render_lines(lines, self._renderer, self.dropped, self._longest, self._persona_name)
         return [_LoadedSample(line, _sample_record(line, sample)) for line, sample in found]
 
     def drop_held_out(self, train: list[_LoadedSample], held_out: HoldoutIndex) -> list[_LoadedSample]:

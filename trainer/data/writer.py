@@ -89,6 +89,7 @@ def format_sample(renderer: Renderer, built: BuiltSample, stages: bool, people_k
         "talk": made.talk,
         "right": built.right,
         "speakers": list(made.speakers),
+        **({"speaker": made.persona.name} if made.persona else {}),
         "arrived": made.arrived,
         "tokens": len(made.sample.ids),
         "reply_tokens": made.sample.reply_tokens,

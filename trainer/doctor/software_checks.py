@@ -18,7 +18,7 @@ from shutil import disk_usage
 from typing import Any
 
 from personas.errors import BaseModelError
-from personas.models.base_model import EMBEDDED, HUB_OFFLINE_ERROR, find_hub_error, fingerprint, locate
+from personas.models.base_model import EMBEDDED, HUB_OFFLINE_ERROR, find_hub_error, fingerprint, locate, template_note
 from personas.models.bundled_model import bundled_model_folder
 from trainer.doctor.hardware_checks import GIB, MachineCheck, TorchBuild, run_python
 
@@ -225,4 +225,5 @@ def check_base_model(name: str) -> MachineCheck:
         base = locate(name, fetch=False)
     except BaseModelError as error:
         return MachineCheck("base model", "fail", error.message, error.advice)
-    return MachineCheck("base model", "ok", f"{base.name}, {base.weight_bytes / GIB:.1f} GiB, in {base.folder}")
+    found = f"{base.name}, {base.weight_bytes / GIB:.1f} GiB, in {base.folder}"
+    return MachineCheck("base model", "ok", "; ".join(filter(None, [found, template_note(base)])))

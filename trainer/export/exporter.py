@@ -51,6 +51,9 @@ HUB_LICENCES = frozenset(
 """Licences that the hub knows by these ids; it refuses a model card with another one."""
 FRONT_MATTER = re.compile(r"\A---\n.*?\n---\n", re.DOTALL)
 LIBRARIES = {"merged": "transformers", "gguf": "gguf", "ollama": "gguf"}
+DEFAULT_TEMPLATE_LINE = (
+    "- Its chat template is not the base model's: load the tokenizer from this folder, which has `chat_template.jinja`."
+)
 DESCRIPTION_SUFFIX = ".export.json"
 
 
@@ -74,6 +77,7 @@ def render_model_card(source: LoadedAdapter, library: str) -> str:
         "",
         f"- Base model: `{base.repository}`{f', commit `{base.revision}`' if base.revision else ''}{base_licence}.",
         *([_describe_rope_scaling(source)] if base.scaling and library == "peft" else []),
+        *([DEFAULT_TEMPLATE_LINE] if manifest.chat_template != "own" else []),
         f"- Licence of the persona's card: {licence}.",
         f"- What it was trained on, by right: {rights or 'not recorded'}.",
         "- Whoever hands it on answers for both licences and for the rights in the material.",
@@ -127,6 +131,8 @@ def export_peft_adapter(request: ExportRequest) -> ExportComparison:
     request.path.mkdir()
     for name in (CONFIG_FILE, WEIGHTS_FILE):
         shutil.copyfile(source.folder / name, request.path / name)
+    if source.manifest.chat_template != "own":
+        source.tokenizer.save_pretrained(request.path)
     (request.path / README_FILE).write_text(render_model_card(source, "peft"), encoding="utf-8")
     write_manifest(request.path, source.manifest)
     return ExportComparison(_require_same_adapter(request, request.path))

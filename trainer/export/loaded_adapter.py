@@ -15,6 +15,7 @@ from torch import Tensor
 from personas.card.formats import read_card_file, to_persona
 from personas.card.spec_card import Card
 from personas.card.toml_card import SHIPPED_CARDS, read_card
+from personas.chat_template import bind_speaker
 from personas.engine.peft_runner import PeftSwitcher
 from personas.errors import AdapterError, ExportError
 from personas.home.adapters import MANIFEST_FILE, require_servable, verify_adapter
@@ -91,6 +92,8 @@ class LoadedAdapter:
     def doubt(self) -> str:
         """A warning if the card may belong to another persona than the adapter; otherwise empty."""
         trained = self.manifest.persona
+        if trained and self.persona is None and self.manifest.chat_template == "plain":
+            return f"There is no card of {trained} here: the exported chat template names it Assistant. Name its card."
         if self.card is None or trained is None or to_persona(self.card, "").id == trained:
             return ""
         return f"The card is {self.card.name}'s, and the adapter was trained as {trained}: is it the right card?"
@@ -145,6 +148,7 @@ def _load(folder: Path, card_file: Path | None) -> LoadedAdapter:
         )
     card, persona = _find_card(manifest, card_file)
     tokenizer = load_tokenizer(base)
+    tokenizer.chat_template = bind_speaker(tokenizer.get_chat_template(), persona.name if persona else "")
     return LoadedAdapter(folder, manifest, base, tokenizer, Renderer(tokenizer), persona, card, load_config(base))
 
 

@@ -19,8 +19,10 @@ from personas.errors import RequestError, TrainingError
 from personas.models.base_model import (
     BaseModel,
     apply_rope_settings,
+    apply_template_setting,
     locate,
     max_positions,
+    template_note,
     unreadable_file_error,
 )
 from personas.schemas.base import explain_validation_error
@@ -142,6 +144,7 @@ def resolve_job(spec: JobSpec, inputs: JobInputs, begun: ResolvedRecipe | None =
     request = spec.request
     recipe = resolve_recipe(request)
     base = apply_rope_settings(locate(request.base_model), recipe.rope_scaling_type, recipe.rope_scaling_factor)
+    base = apply_template_setting(base, recipe.chat_template)
     parent = find_parent_adapter(inputs.parent, base)
     is_preference = request.task_type == "preference"
     if parent and is_preference and plan_preferences(read_job_preferences(inputs), recipe).only_filters:
@@ -151,7 +154,8 @@ def resolve_job(spec: JobSpec, inputs: JobInputs, begun: ResolvedRecipe | None =
     if parent:
         recipe = parent.shaped(recipe, request.hyperparameters)
     recipe, notes = match_target_modules(recipe, base)
-    return JobRecipe(recipe, base, parent, (*notes, *(parent.notes if parent else ())))
+    template = filter(None, [template_note(base)])
+    return JobRecipe(recipe, base, parent, (*template, *notes, *(parent.notes if parent else ())))
 
 
 def resolve_for_data(
@@ -203,11 +207,13 @@ def find_target_modules(base: BaseModel, wanted: Sequence[str]) -> TargetModules
 
 
 def match_target_modules(recipe: Recipe, base: BaseModel) -> tuple[Recipe, tuple[str, ...]]:
-    """Return the recipe with the layers and the RoPE scaling that the model has, and notes on what differs."""
+    """Return the recipe with the model's layers, RoPE scaling and chat template, and notes on what differs."""
     targets = find_target_modules(base, recipe.target_modules)
     changes: dict[str, object] = {"target_modules": targets.names}
     if base.scaling:
         changes |= {"rope_scaling_factor": base.scaling.factor, "rope_scaling_type": base.scaling.type}
+    if base.template:
+        changes["chat_template"] = base.template
     return recipe.model_copy(update=changes), targets.notes
 
 
@@ -330,12 +336,16 @@ def fit_to_hardware(recipe: Recipe, machine: MachineSpec | None = None) -> Resol
     notes = []
     if recipe.precision == "auto":
         changes["precision"] = best
-    elif (recipe.precision == "fp16" and not has_cuda) or (recipe.precision == "bf16" and best != "bf16"):
+    elif (recipe.precision == "fp16" and not (has_cuda or machine.cpu_fp16)) or (
+        recipe.precision == "bf16" and best != "bf16"
+    ):
         changes["precision"] = best
         notes.append(f"This machine does not compute in {recipe.precision}: {best} is used instead.")
     if not has_cuda and recipe.optim in OPTIMISERS_WITHOUT_CUDA:
         changes["optim"] = OPTIMISERS_WITHOUT_CUDA[recipe.optim]
-        notes.append(f"{recipe.optim} needs CUDA: {changes['optim']} is used instead.")
+        notes.append(
+            f"{recipe.optim} needs CUDA: {changes['optim']} is used instead, the same AdamW without paged memory."
+        )
     return ResolvedRecipe(recipe.model_copy(update=changes), notes=tuple(notes))
 
 

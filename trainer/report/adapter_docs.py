@@ -8,7 +8,7 @@ from typing import Any
 
 from personas.home.adapters import write_manifest
 from personas.home.data_subjects import write_people
-from personas.models.base_model import fingerprint
+from personas.models.base_model import default_template, fingerprint
 from personas.prompt import PROMPT_VERSION
 from personas.schemas.formatting import markdown_table
 from personas.schemas.scorecard import ScoreCard
@@ -67,6 +67,7 @@ def make_manifest(
         base_model=job.base.name,
         base_model_hash=fingerprint(job.base),
         prompt_version=PROMPT_VERSION,
+        chat_template=default_template(job.base) or "own",
         lora={**lora, "target_modules": list(recipe.target_modules)},
         recipe=spec.request.recipe,
         hyperparameters=recipe.hyperparameters,
@@ -174,12 +175,19 @@ def write_model_card(folder: Path, manifest: AdapterManifest, training: Training
         "covers replies and their ends of turn only.",
         "## Settings",
         f"Recipe `{manifest.recipe}`, seed {manifest.seed}, trained in {manifest.training_precision}, measured and "
-        f"served in {manifest.serving_precision}, prompt format {manifest.prompt_version}.",
+        f"served in {manifest.serving_precision}, prompt format {manifest.prompt_version}, "
+        f"{_template_words(manifest)}.",
         _key_value_table(("setting", "value"), [*manifest.hyperparameters.items(), *manifest.lora.items()]),
         *manifest.caveats,
         "Packages: " + ", ".join(f"{package} {version}" for package, version in manifest.packages.items()) + ".",
     ]
     (folder / "README.md").write_text("\n\n".join(part for part in sections if part) + "\n", encoding="utf-8")
+
+
+def _template_words(manifest: AdapterManifest) -> str:
+    if manifest.chat_template == "own":
+        return "the base model's own chat template"
+    return f"Understudy's default chat template `{manifest.chat_template}`, which the base model does not bring along"
 
 
 def _parent_section(manifest: AdapterManifest) -> str:

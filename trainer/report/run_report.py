@@ -59,7 +59,8 @@ def moving_average(values: Sequence[float]) -> Iterator[float]:
 @dataclass(frozen=True)
 class TrainingRecord:
     """The facts of a finished run. `seconds` covers the whole run over all its processes; `training_s` ends before the
-    adapter's evaluation and excludes waiting. `kernels` describes the kernels that computed it.
+    adapter's evaluation and excludes waiting. `kernels` describes the kernels that computed it, `caveats` what differs
+    from the request.
     """
 
     history: tuple[StepEvent, ...]
@@ -68,6 +69,7 @@ class TrainingRecord:
     metrics: ScoreSummary
     kernels: tuple[str, ...] = ()
     training_s: float = 0.0
+    caveats: tuple[str, ...] = ()
 
     @property
     def train_loss(self) -> float:
@@ -134,6 +136,7 @@ def _report_markdown(training: TrainingRecord, curves: LossCurves) -> str:
     parts = [
         "# Training",
         training_section(training, ""),
+        *(["## Notes", "\n".join(f"- {caveat}" for caveat in training.caveats)] if training.caveats else []),
         "## The curves as a table",
         f"Losses are nats per reply token. Smoothed: {SMOOTHING_FORMULA}."
         + _shown_note(len(places), len(curves.steps)),

@@ -66,8 +66,7 @@ def load_fast_tokenizer(base: BaseModel) -> Any:
         return load_tokenizer(base)
     from transformers import PreTrainedTokenizerFast  # importing takes half a second
 
-    tokenizer = read_tokenizer(PreTrainedTokenizerFast, base)
-    return tokenizer if tokenizer.chat_template else load_tokenizer(base)  # it explains what is missing
+    return read_tokenizer(PreTrainedTokenizerFast, base)
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
 from peft.optimizers import create_loraplus_optimizer
 from safetensors import SafetensorError
 from transformers.trainer_callback import ExportableState
@@ -100,6 +101,8 @@ class TrainerBase:
         self.add_callback: Any
         self.remove_callback: Any
         super().__init__(**options)
+        if stage.recipe.precision == "fp16" and self.accelerator.device.type == "cpu":
+            _enable_cpu_fp16(self.accelerator)
 
     def create_optimizer(self, model: Any = None) -> Any:
         """Create the recipe's optimiser; with LoRA+ (arXiv 2402.12354) B learns faster than A by its ratio."""
@@ -212,3 +215,9 @@ class TrainerBase:
 
     def _load_best_model(self) -> None:
         restore_weights(self.model, Checkpoint.read(Path(self.state.best_model_checkpoint)).parts["weights"])
+
+
+def _enable_cpu_fp16(accelerator: Any) -> None:
+    """Enable float16 autocast with loss scaling on a CPU, which accelerate offers on GPUs; precedes `prepare`."""
+    accelerator.native_amp = True
+    accelerator.scaler = torch.amp.GradScaler("cpu")

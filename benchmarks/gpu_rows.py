@@ -1,0 +1,326 @@
+"""`python -m benchmarks.gpu_rows`: trains the recipes for graphics cards on the card that is there.
+
+Each row is a recipe as shipped (its precision, 4-bit type, optimiser, batches and length) over a model with the shape
+of the one it was published for and random weights: speed and memory depend on the shape, not on the weights. The loss
+therefore begins near the logarithm of the vocabulary; that it falls shows that the run computes. Samples are those of a
+shipped persona, with the bundled model's tokenizer.
+
+  python -m benchmarks.gpu_rows                     all rows; the table goes to docs/benchmarks.md
+  python -m benchmarks.gpu_rows --only s0-6gb       one row
+  python -m benchmarks.gpu_rows --tiny              tiny shapes and a few steps, also on a CPU, to another file
+
+A row's memory is capped to that of the card it is for (`torch.cuda.set_per_process_memory_fraction`), if the card has
+more. A row that does not fit or fails has its error in the table, and the exit code is 1.
+"""
+
+import argparse
+import importlib.metadata
+import json
+import math
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+BEGIN, END = "<!-- gpu-rows: begin -->", "<!-- gpu-rows: end -->"
+PAGE, TINY_PAGE = Path("docs/benchmarks.md"), Path("build/bench/gpu-rows-tiny.md")
+GIB = 2**30
+PERSONA = "ballast"
+STEPS, TINY_STEPS, TINY_SAMPLES = 40, 2, 24
+PACKAGES = ("torch", "transformers", "peft", "trl", "bitsandbytes")
+ERROR_LINES = 3
+
+QWEN_3B = MappingProxyType(
+    {
+        "model_type": "qwen2", "hidden_size": 2048, "intermediate_size": 11008, "num_hidden_layers": 36,
+        "num_attention_heads": 16, "num_key_value_heads": 2, "vocab_size": 151936, "max_position_embeddings": 32768,
+        "rms_norm_eps": 1e-6, "tie_word_embeddings": True,
+        "rope_parameters": {"rope_type": "default", "rope_theta": 1_000_000.0},
+    }
+)  # fmt: skip
+"""config.json of Qwen/Qwen2.5-3B-Instruct."""
+
+LLAMA_3B = MappingProxyType(
+    {
+        "model_type": "llama", "hidden_size": 3072, "intermediate_size": 8192, "num_hidden_layers": 28,
+        "num_attention_heads": 24, "num_key_value_heads": 8, "head_dim": 128, "vocab_size": 128256,
+        "max_position_embeddings": 131072, "rms_norm_eps": 1e-5, "tie_word_embeddings": True,
+        "rope_parameters": {
+            "rope_type": "llama3", "rope_theta": 500_000.0, "factor": 32.0, "low_freq_factor": 1.0,
+            "high_freq_factor": 4.0, "original_max_position_embeddings": 8192,
+        },
+    }
+)  # fmt: skip
+"""config.json of meta-llama/Llama-3.2-3B-Instruct."""
+
+TINY_SHAPE = MappingProxyType(
+    {
+        "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4,
+        "num_key_value_heads": 2, "head_dim": 16, "vocab_size": 49152,
+    }
+)  # fmt: skip
+
+
+@dataclass(frozen=True, eq=False)
+class GpuRow:
+    """A recipe, the shape it was published for, and the memory of the card it is for."""
+
+    recipe: str
+    model: str
+    shape: Mapping[str, Any]
+    card_gib: int
+    serving_precision: str
+
+
+ROWS = (
+    GpuRow("s0-6gb", "Qwen2.5-3B", QWEN_3B, 6, "nf4"),
+    GpuRow("s1-t4", "Llama-3.2-3B", LLAMA_3B, 16, "bfloat16"),
+    GpuRow("s3-persona-16gb", "Qwen2.5-3B", QWEN_3B, 16, "bfloat16"),
+)
+
+
+@dataclass(frozen=True)
+class RowFigures:
+    """Figures of a finished row. Losses are in nats per reply token, memory is the process's peak.
+
+    `seconds` covers loading, the untrained model's losses and training; `samples_per_s` the steps after the first.
+    """
+
+    first_loss: float
+    last_loss: float
+    heldout_base: float
+    heldout_tuned: float
+    steps: int
+    seconds: float
+    peak_bytes: int
+    samples_per_s: float
+    precision: str
+    optimiser: str
+    notes: tuple[str, ...]
+
+
+# ------------------------------------------------------------------------------------------------ one row
+
+
+def write_random_model(shape: Mapping[str, Any], folder: Path, *, tiny: bool) -> None:
+    """Write a model of this shape with random bf16 weights and the bundled model's tokenizer."""
+    import torch  # takes seconds, as transformers
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    from personas.models.base_model import EMBEDDED, load_tokenizer, locate
+
+    settings = {**shape, **(TINY_SHAPE if tiny else {})}
+    tokenizer = load_tokenizer(locate(EMBEDDED))
+    ids = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id, "pad_token_id": None}
+    torch.manual_seed(0)
+    config = AutoConfig.for_model(**{**settings, **ids})
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    with torch.device(device):
+        model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def run_row(row: GpuRow, model: Path, folder: Path, steps: int, *, tiny: bool) -> RowFigures:
+    """Create the row's job folder with the command line, run it, and read its figures. Raises `SystemExit`."""
+    from trainer.cli import main as trainer_cli  # imports much of the trainer
+
+    settings = [f"max_steps={steps}", "logging_steps=1", *([f"train_samples={TINY_SAMPLES}"] if tiny else [])]
+    options = [word for setting in settings for word in ("--set", setting)]
+    named = ["--persona", PERSONA, "--recipe", row.recipe, "--base-model", str(model), "--out", str(folder)]
+    _run_trainer(trainer_cli.main, ["train", *named, *options, "--make-only"])
+    request = folder / "request.json"
+    spec = json.loads(request.read_text(encoding="utf-8"))
+    request.write_text(json.dumps({**spec, "serving_precision": row.serving_precision}), encoding="utf-8")
+    cap_gpu_memory(row.card_gib)
+    _run_trainer(trainer_cli.main, ["run", str(folder), "--card", "losses", "--nice", "0"])
+    return read_figures(folder)
+
+
+def _run_trainer(main: Any, words: list[str]) -> None:
+    sys.argv = ["trainer", *words]
+    if code := main():
+        raise SystemExit(code)
+
+
+def cap_gpu_memory(card_gib: int) -> None:
+    """Limit this process to a smaller card's memory; nothing without CUDA."""
+    import torch  # takes seconds
+
+    if torch.cuda.is_available():
+        whole = torch.cuda.get_device_properties(0).total_memory
+        torch.cuda.set_per_process_memory_fraction(min(1.0, card_gib * GIB / whole))
+
+
+def read_figures(folder: Path) -> RowFigures:
+    """Read a finished job's events, manifest and report."""
+    lines = (folder / "events.jsonl").read_text(encoding="utf-8").splitlines()
+    steps = [event for event in map(json.loads, lines) if event["event"] == "progress"]
+    trained_s = steps[-1]["seconds"] - steps[0]["seconds"]
+    manifest = json.loads((folder / "adapter" / "manifest.json").read_text(encoding="utf-8"))
+    training = json.loads((folder / "adapter" / "report" / "training.json").read_text(encoding="utf-8"))
+    settings, metrics = manifest["hyperparameters"], manifest["metrics"]
+    samples = settings["per_device_train_batch_size"] * settings["gradient_accumulation_steps"]
+    return RowFigures(
+        first_loss=steps[0]["loss"],
+        last_loss=steps[-1]["loss"],
+        heldout_base=metrics["loss_base"],
+        heldout_tuned=metrics["loss_tuned"],
+        steps=settings["max_steps"],
+        seconds=training["training_seconds"],
+        peak_bytes=training["peak_bytes"],
+        samples_per_s=samples * (len(steps) - 1) / trained_s if trained_s else math.nan,
+        precision=manifest["training_precision"],
+        optimiser=settings["optim"],
+        notes=tuple(manifest["caveats"]),
+    )
+
+
+def run_in_subprocess(row: GpuRow, model: Path, steps: int, scratch: Path, *, tiny: bool) -> RowFigures | str:
+    """Run a row in its own process, for its memory cap and peak; return the last lines of its error if it fails."""
+    job, result = scratch / row.recipe, scratch / f"{row.recipe}.json"
+    words = ["--row", row.recipe, "--model", str(model), "--job", str(job), "--result", str(result)]
+    command = [
+        sys.executable,
+        "-m",
+        "benchmarks.gpu_rows",
+        *words,
+        "--steps",
+        str(steps),
+        *(["--tiny"] if tiny else []),
+    ]
+    environment = {**os.environ, "UNDERSTUDY_HOME": str(scratch / "home")}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    if done.returncode or not result.exists():
+        return " ".join(done.stderr.strip().splitlines()[-ERROR_LINES:]) or f"exit code {done.returncode}"
+    fields = json.loads(result.read_text(encoding="utf-8"))
+    return RowFigures(**{**fields, "notes": tuple(fields["notes"])})
+
+
+# ------------------------------------------------------------------------------------------------ the table
+
+
+def describe_machine() -> str:
+    """Name the card with its driver, or the processor, and the packages."""
+    import torch  # takes seconds
+
+    from trainer.machine import list_gpus, total_memory_bytes
+
+    packages = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in PACKAGES)
+    python = f"Python {platform.python_version()}"
+    if not torch.cuda.is_available():
+        memory = f"{total_memory_bytes() / GIB:.0f} GiB"
+        return f"No graphics card: {os.cpu_count()} cores of {platform.machine()}, {memory}. {python}, {packages}."
+    card = torch.cuda.get_device_properties(0)
+    driver = next((gpu.driver for gpu in list_gpus()), "unknown")
+    cuda = f"driver {driver}, CUDA {torch.version.cuda}"
+    return f"{card.name}, {card.total_memory / GIB:.0f} GiB, {cuda}. {python}, {packages}."
+
+
+def render_table(results: Mapping[GpuRow, RowFigures | str], machine: str, *, tiny: bool) -> str:
+    """Render the table, the machine, and each row's notes as Markdown."""
+    from personas.schemas.formatting import markdown_table
+
+    head = ("recipe", "shape", "memory", "loss, first → last step", "held-out loss", "time", "peak", "samples/s", "in")
+    lines = []
+    for row, found in results.items():
+        shape = "tiny" if tiny else row.model
+        start = (f"`{row.recipe}`", shape, f"{row.card_gib} GiB")
+        if isinstance(found, str):
+            lines.append((*start, "failed", "", "", "", "", ""))
+            continue
+        losses = f"{found.first_loss:.3f} → {found.last_loss:.3f}"
+        heldout = f"{found.heldout_base:.3f} → {found.heldout_tuned:.3f}"
+        spent = f"{found.seconds:.0f} s, {found.steps} steps"
+        peak, how = f"{found.peak_bytes / GIB:.2f} GiB", f"{found.precision}; {found.optimiser}"
+        lines.append((*start, losses, heldout, spent, peak, f"{found.samples_per_s:.2f}", how))
+    parts = [machine, markdown_table(head, lines)]
+    parts += [f"`{row.recipe}` failed: {found}" for row, found in results.items() if isinstance(found, str)]
+    noted = {row: found.notes for row, found in results.items() if isinstance(found, RowFigures) and found.notes}
+    parts += ["\n".join(f"- `{row.recipe}`: {note}" for row, notes in noted.items() for note in notes)]
+    return "\n\n".join(part for part in parts if part)
+
+
+def write_between_markers(page: Path, text: str) -> None:
+    """Replace what stands between a page's markers; a page without them is created. Raises `SystemExit`."""
+    body = f"{BEGIN}\n{text}\n{END}\n"
+    if not page.exists():
+        page.parent.mkdir(parents=True, exist_ok=True)
+        page.write_text(body, encoding="utf-8")
+        return
+    before, begin, rest = page.read_text(encoding="utf-8").partition(f"{BEGIN}\n")
+    _, end, after = rest.partition(f"{END}\n")
+    if not (begin and end):
+        raise SystemExit(f"{page} has no lines {BEGIN} and {END}: add them where the table belongs.")
+    page.write_text(before + body + after, encoding="utf-8")
+
+
+def require_gpu() -> None:
+    """Raise `SystemExit` saying what is missing if no graphics card can be used."""
+    import torch  # takes seconds
+
+    if torch.cuda.is_available():
+        return
+    build = torch.version.cuda
+    missing = "torch finds no NVIDIA card" if build else f"this torch ({torch.__version__}) is a build without CUDA"
+    raise SystemExit(
+        f"make gpu-rows needs a graphics card with at least 6 GiB (16 GiB for all rows): {missing}.\n"
+        "Install a CUDA build (make setup TORCH_ARGS='--index-url https://download.pytorch.org/whl/cu128'), check "
+        "nvidia-smi, or run the same with tiny shapes on this machine: python -m benchmarks.gpu_rows --tiny"
+    )
+
+
+def parse_options(words: Sequence[str] | None = None) -> argparse.Namespace:
+    """Parse the command line; the options of a row's own process are hidden."""
+    parser = argparse.ArgumentParser(
+        "python -m benchmarks.gpu_rows", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    names = [row.recipe for row in ROWS]
+    parser.add_argument("--tiny", action="store_true", help=f"tiny shapes, {TINY_STEPS} steps, also on a CPU")
+    parser.add_argument("--only", action="append", choices=names, help="this row; may repeat (default: all)")
+    parser.add_argument("--steps", type=int, help=f"optimiser steps of each row (default: {STEPS}; tiny: {TINY_STEPS})")
+    parser.add_argument("--out", type=Path, help=f"the page with the markers (default: {PAGE}; tiny: {TINY_PAGE})")
+    for name in ("--row", "--model", "--job", "--result"):
+        parser.add_argument(name, help=argparse.SUPPRESS)
+    options = parser.parse_args(words)
+    options.steps = options.steps or (TINY_STEPS if options.tiny else STEPS)
+    if not 1 <= options.steps <= math.inf:
+        parser.error("--steps is a number from 1 on")
+    return options
+
+
+def main() -> int:
+    """Run all rows, or in its own process one of them."""
+    options = parse_options()
+    rows = {row.recipe: row for row in ROWS}
+    if options.row:
+        found = run_row(rows[options.row], Path(options.model), Path(options.job), options.steps, tiny=options.tiny)
+        Path(options.result).write_text(json.dumps(asdict(found)), encoding="utf-8")
+        return 0
+    if not options.tiny:
+        require_gpu()
+    results: dict[GpuRow, RowFigures | str] = {}
+    with tempfile.TemporaryDirectory(prefix="understudy-gpu-rows-") as scratch:
+        for row in (rows[name] for name in options.only or rows):
+            model = Path(scratch) / row.model
+            if not model.exists():
+                shape = "a tiny shape" if options.tiny else f"the shape of {row.model}"
+                print(f"writing {shape} with random weights", flush=True)
+                write_random_model(row.shape, model, tiny=options.tiny)
+            print(f"{row.recipe}: {options.steps} steps", flush=True)
+            results[row] = run_in_subprocess(row, model, options.steps, Path(scratch), tiny=options.tiny)
+            print(f"  {results[row]}", flush=True)
+    page = options.out or (TINY_PAGE if options.tiny else PAGE)
+    write_between_markers(page, render_table(results, describe_machine(), tiny=options.tiny))
+    print(f"written to {page}")
+    return int(any(isinstance(found, str) for found in results.values()))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
