@@ -183,7 +183,7 @@ def _read_options(
         right, arrived = stated.right, stated.stated_on
     return ReadOptions(
         persona=plan.persona,
-        persona_names=(*options.names, *source.persona_names) if plan.persona else (),
+        persona_names=(*options.names, *source.persona_names),
         right=right,
         claimed=claimed,
         arrived=arrived,

@@ -92,7 +92,7 @@ def add_sources(parser: argparse.ArgumentParser, required: bool) -> None:
     """Add the options for sources and samples that `build`, `plan` and `mask` share."""
     add = parser.add_argument
     add("--persona", metavar="P", help="a persona's id or name, or a card file (default: none, dialogue)")
-    add("--as", dest="names", action="append", default=[], metavar="NAME", help="P's name, id or role in chat logs")
+    add("--as", dest="names", action="append", default=[], metavar="NAME", help="P's name, id or role in the sources")
     add("--source", action="append", default=[], required=required, metavar="PATH[=FORMAT][:COUNT]", help="may repeat")
     add("--mix", metavar="80:20", help="ratio of general to own conversations, or one number per source")
     add("--two-stage", action="store_true", help="general samples first, then the persona's")
@@ -188,6 +188,8 @@ def add_dataset(commands: Commands) -> None:
     add("--format", metavar="F", help="read it as this format (default: detected)")
     text = "columns by role, such as user=question assistant=reply, or messages=talk from=who value=said"
     add("--map", type=key_value, nargs="+", action="extend", default=[], metavar="ROLE=COLUMN", help=text)
+    text = "character or author whose lines are the persona's; may repeat"
+    add("--as", dest="names", action="append", default=[], metavar="NAME", help=text)
     add("--json", action="store_true", help="print one JSON object")
     add_progress_interval(inspect)
     inspect.set_defaults(command=with_error_handling(_inspect))
@@ -206,9 +208,9 @@ def _inspect(options: argparse.Namespace) -> None:
     personas = tuple(read_shared_personas(SHIPPED_CARDS, find_home()).values())
     with ProgressCounter(options.tell_every) as counter:
         count = partial(counter.count, "reading")
-        summary = inspect_source(
-            path, ReadOptions(mapping=column_mapping(options.map), personas=personas), options.format, count
-        )
+        names, mapping = tuple(options.names), column_mapping(options.map)
+        read_options = ReadOptions(mapping=mapping, personas=personas, persona_names=names)
+        summary = inspect_source(path, read_options, options.format, count)
     if options.json:
         print(json.dumps(summary.as_json(), ensure_ascii=False))
     else:

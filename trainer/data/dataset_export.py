@@ -98,6 +98,8 @@ def export_dataset(folder: Path, target: str, out: Path, *, held_out: bool = Fal
     shape, is_lines = EXPORT_FORMATS[target]
     is_lines = is_lines or out.suffix.lower() in JSONL_SUFFIXES
     source = folder / (EVAL_FILE if held_out else TRAIN_FILE)
+    if target == "alpaca":
+        shape = _shape_with_used_fields(source)
     out.parent.mkdir(parents=True, exist_ok=True)
     with open_atomic(out) as file:
         rights = Counter[str]()
@@ -107,29 +109,42 @@ def export_dataset(folder: Path, target: str, out: Path, *, held_out: bool = Fal
 
 
 def _convert_samples(
-    samples: Iterable[dict[str, Any]], shape: Callable[[list[ChatMessage]], dict[str, Any]], rights: Counter[str]
+    samples: Iterable[dict[str, Any]], shape: Callable[[dict[str, Any]], dict[str, Any]], rights: Counter[str]
 ) -> Iterator[dict[str, Any]]:
     for sample in samples:
         rights[str(sample.get("right") or "")] += 1
-        yield shape(sample["messages"])
+        yield shape(sample)
 
 
-def _openai(messages: list[ChatMessage]) -> dict[str, Any]:
-    return {"messages": messages}
+def _openai(sample: dict[str, Any]) -> dict[str, Any]:
+    return {"messages": sample["messages"]}
 
 
-def _sharegpt(messages: list[ChatMessage]) -> dict[str, Any]:
-    return {"conversations": [{"from": SHAREGPT_ROLES[m["role"]], "value": m["content"]} for m in messages]}
+def _sharegpt(sample: dict[str, Any]) -> dict[str, Any]:
+    return {"conversations": [{"from": SHAREGPT_ROLES[m["role"]], "value": m["content"]} for m in sample["messages"]]}
 
 
-def _alpaca(messages: list[ChatMessage]) -> dict[str, Any]:
+def _alpaca(sample: dict[str, Any]) -> dict[str, Any]:
+    """Return instruction, input and output, with what precedes them in the fields of LLaMA-Factory."""
+    messages: list[ChatMessage] = sample["messages"]
     system = messages[0]["content"] if messages[0]["role"] == "system" else ""
     *before, question, reply = [m["content"] for m in messages[bool(system) :]]
     history = [list(pair) for pair in zip(before[::2], before[1::2], strict=False)]
-    return {"instruction": question, "input": "", "output": reply, "system": system, "history": history}
+    text = str(sample.get("input") or "")
+    if question != text and not question.endswith(f"\n{text}"):  # something follows it, such as a card's instructions
+        text = ""
+    instruction = question[: -len(text)].removesuffix("\n") if text else question
+    return {"instruction": instruction, "input": text, "output": reply, "system": system, "history": history}
 
 
-EXPORT_FORMATS: dict[str, tuple[Callable[[list[ChatMessage]], dict[str, Any]], bool]] = {
+def _shape_with_used_fields(source: Path) -> Callable[[dict[str, Any]], dict[str, Any]]:
+    """Return the Alpaca shape without the fields `system` and `history` if they are empty in every sample."""
+    used = {name for sample in read_samples(source) for name, value in _alpaca(sample).items() if value}
+    used |= {"instruction", "input", "output"}
+    return lambda sample: {name: value for name, value in _alpaca(sample).items() if name in used}
+
+
+EXPORT_FORMATS: dict[str, tuple[Callable[[dict[str, Any]], dict[str, Any]], bool]] = {
     "openai": (_openai, True),
     "sharegpt": (_sharegpt, False),
     "alpaca": (_alpaca, False),

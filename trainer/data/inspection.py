@@ -8,8 +8,7 @@ from typing import Any
 
 from trainer.data.quality_filters import detect_language
 from trainer.sources.conversation import Conversation, RejectedRecord
-from trainer.sources.formats.markdown_lore import LORE_FORMAT
-from trainer.sources.reader import read_source
+from trainer.sources.reader import format_roles, read_source
 from trainer.sources.registry import count_formats
 from trainer.sources.source_format import ReadOptions, SourceFormat
 
@@ -35,6 +34,7 @@ class SourceSummary:
     rejected: list[RejectedRecord] = field(default_factory=list)
     reasons: dict[str, RejectedRecord] = field(default_factory=dict)
     examples: list[Conversation] = field(default_factory=list)
+    roles: Counter[str] = field(default_factory=Counter)
 
     @property
     def common_reasons(self) -> list[RejectedRecord]:
@@ -55,6 +55,7 @@ class SourceSummary:
             "rejected": [{"row": item.row, "reason": item.reason} for item in self.rejected],
             "reasons": {item.reason: item.rows for item in self.common_reasons},
             "examples": [_example(conversation) for conversation in self.examples],
+            **({"roles": dict(self.roles.most_common())} if self.roles else {}),
         }
 
 
@@ -69,6 +70,7 @@ def inspect_source(
     judged = 0
     for item in read_source(path, options, format):
         found.rows += item.rows
+        found.roles.update(item.roles)
         on_progress(item.rows)
         if isinstance(item, RejectedRecord):
             _count_rejected(found, item)
@@ -120,6 +122,10 @@ def format_summary(found: SourceSummary, name: str) -> Iterator[str]:
         yield f"  {title:<14}{count:>12,}"
     sample = f" (of {found.conversations - found.unjudged:,} conversations)" if found.unjudged else ""
     yield f"  {'languages':<14}{languages or '–':>12}{sample}"
+    if found.roles:
+        yield f"  {'characters':<14}{format_roles(found.roles)}"
+    if len(found.roles) > 1:
+        yield "\n  A persona learns the lines of one character: name it with --as."
     if reasons := found.common_reasons:
         yield "\n  Not used because"
     for reason in reasons[:SHOWN_REASONS]:
@@ -129,9 +135,9 @@ def format_summary(found: SourceSummary, name: str) -> Iterator[str]:
     for number, conversation in enumerate(found.examples, start=1):
         yield f"\n  Example {number}, {conversation.messages[0].row}"
         yield from _format_conversation(conversation)
-    if LORE_FORMAT in found.formats:
-        yield "\nLore is no dialogue: put it into data/rag-resources, or name its folder with --lore (see `lore files`)."
-    elif not found.conversations:
+    notes = [format.note for format, _ in found.formats.values() if format.note]
+    yield from (f"\n{note}" for note in notes)
+    if not notes and not found.conversations:
         expected = "; or ".join(format.expected for format, _ in found.formats.values())
         yield f"\nNothing in it can be used. Expected: {expected}."
 

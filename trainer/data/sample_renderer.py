@@ -26,7 +26,8 @@ class RenderedSample:
 
     The prompt has the card of `persona`. `trimmed` counts earlier turns that did not fit. `talk` is the row of the
     conversation's first message, which identifies it within its source. `speakers` are the displayed names, `people`
-    the ids of human speakers. `arrived` is the date of arrival (ISO 8601), empty if unknown.
+    the ids of human speakers. `arrived` is the date of arrival (ISO 8601), empty if unknown. `input` is the end of the
+    last turn that came as a separate input to an instruction.
     """
 
     sample: TokenizedSample
@@ -41,6 +42,7 @@ class RenderedSample:
     speakers: tuple[str, ...]
     people: tuple[str, ...]
     arrived: str
+    input: str = ""
 
 
 class SampleRenderer:
@@ -116,6 +118,7 @@ class SampleRenderer:
             reply,
             tuple(hits),
             trimmed=len(turns) - kept,
+            input=_input_text(conversation, place),
             **_provenance(conversation, range(place - kept, place + 1)),
         )
 
@@ -151,6 +154,13 @@ def _provenance(conversation: Conversation, places: range) -> dict[str, Any]:
         "people": tuple(dict.fromkeys(id for message in messages for id in author_ids(message))),
         "arrived": conversation.arrived or day_of(messages[-1].at),
     }
+
+
+def _input_text(conversation: Conversation, place: int) -> str:
+    """Return the input of the instruction that the message at this index answers; empty if it had none."""
+    if not conversation.input_lines or place + 1 < len(conversation.messages):
+        return ""
+    return "\n".join(conversation.messages[place - 1].text.split("\n")[-conversation.input_lines :])
 
 
 class SampleHash:

@@ -97,6 +97,8 @@ def format_sample(renderer: Renderer, built: BuiltSample, stages: bool, people_k
     }
     if built.right == DISCORD_API:
         line["people"] = [keyed_person(people_key, person) for person in made.people]
+    if made.input:
+        line["input"] = made.input
     if stages:
         line["stage"] = 2 if built.kind == "persona" else 1
     return json.dumps(line, ensure_ascii=False)

@@ -34,8 +34,12 @@ ROLE_COLUMNS: dict[str, tuple[str, ...]] = {
     "lang": tuple("lang language locale".split()),
 }
 """Column names by role, likeliest first, in lower case with underscores."""
-SPEAKER_KEYS = tuple("from role speaker sender author user name who sender_name speaker_id".split())
-TEXT_KEYS = tuple("value content text message utterance body sentence".split())
+METADATA_COLUMNS = tuple("act title category topic subject source name id type tag tags task domain url model".split())
+"""Columns that describe a prompt and do not answer it."""
+SPEAKER_KEYS = tuple(
+    "from role speaker sender author user name who sender_name speaker_id character is_human turn_role".split()
+)
+TEXT_KEYS = tuple("value content text message utterance body sentence turn_content".split())
 ROLE_NAMES = (*ROLE_COLUMNS, "from", "value")
 MAX_SHOWN_COLUMNS = 12
 ROLE_ALIASES = {"speaker": "from", "role": "from", "text": "value", "content": "value"}
@@ -146,6 +150,7 @@ def guess_columns(rows: list[Row]) -> ColumnRoles | None:
         if "input" in named and "user" not in named:
             named["user"] = named.pop("input")
         missing = "assistant" if "user" in named else "user"
+        rest = [column for column in rest if normalise_column(column) not in METADATA_COLUMNS]
         return ColumnRoles({**named, missing: rest[0]}) if missing not in named and rest else None
     if len(rest) < 2:
         return None

@@ -49,7 +49,8 @@ class Conversation:
     system text or persona description that came with it, `rows` the number of source records, `rejected` the
     dispreferred alternative to the last message (of a preference row), `lang` its language if the source states it.
     `unheard` are people in the source whose own lines are left out or appear under the persona's name, but whom others
-    may mention.
+    may mention. `roles` are the characters whose lines could be learned, if the record names them. `input_lines` is the
+    number of lines at the end of the last prompt that came as a separate input to an instruction.
     """
 
     messages: tuple[SourceMessage, ...]
@@ -62,6 +63,8 @@ class Conversation:
     lang: str = ""
     arrived: str = ""
     unheard: tuple[SourceSpeaker, ...] = ()
+    roles: tuple[str, ...] = ()
+    input_lines: int = 0
 
     @classmethod
     def of(cls, messages: Sequence[SourceMessage], source: str, right: str, **fields: Any) -> Conversation:
@@ -72,11 +75,12 @@ class Conversation:
 
 @dataclass(frozen=True, slots=True)
 class RejectedRecord:
-    """Source records that are not used, with the reason. `row` is the position of the first."""
+    """Source records that are not used, with the reason. `row` is the position of the first; `roles` as above."""
 
     row: str
     reason: str
     rows: int = 1
+    roles: tuple[str, ...] = ()
 
 
 def _merge_consecutive(messages: Sequence[SourceMessage]) -> tuple[SourceMessage, ...]:

@@ -9,7 +9,13 @@ from dataclasses import dataclass
 
 from personas.prompt import DATASET_ASSISTANT, DATASET_USER
 from personas.unicode_normalise import fold_name, to_nfc
-from trainer.sources.conversation import Conversation, RejectedRecord, SourceMessage, SourceSpeaker
+from trainer.sources.conversation import (
+    Conversation,
+    RejectedRecord,
+    SourceMessage,
+    SourceSpeaker,
+    replace_assistant,
+)
 from trainer.sources.record_fields import UnusableRecordError
 from trainer.sources.source_format import ReadOptions
 
@@ -17,16 +23,18 @@ USER = SourceSpeaker("user", (DATASET_USER,))
 ASSISTANT = SourceSpeaker("assistant", (DATASET_ASSISTANT,), is_persona=True)
 ROLES: dict[str, SourceSpeaker | None] = {
     **dict.fromkeys(
-        "user human prompter instruction input question prompt customer patient 用户 人类 问".split(), USER
+        "user human prompter instruction input question prompt customer patient interviewer 用户 人类 问".split(), USER
     ),
     **dict.fromkeys(
         "assistant gpt chatgpt gpt4 gpt-4 bing bard claude llama model bot ai chatbot response".split(), ASSISTANT
     ),
-    **dict.fromkeys("answer output machine agent doctor expert 助手 机器人 答".split(), ASSISTANT),
+    **dict.fromkeys("answer output machine agent doctor expert character npc 助手 机器人 答".split(), ASSISTANT),
     **dict.fromkeys(("system", "developer", "系统"), None),
 }
 """Names that data sets use for the two speakers, in lower case; None is the system text."""
 SPEAKING_ROLES = {role: speaker for role, speaker in ROLES.items() if speaker is not None}
+NARRATORS = frozenset("narrator narration scene environment 旁白 叙述 场景".split())
+MAX_NAME_CHARACTERS = 64
 TOOL_ROLES = frozenset(
     "tool function function_call function_response tool_call tool_response observation ipython".split()
 )
@@ -48,17 +56,25 @@ ROLE_LABEL = re.compile(
 )
 NAME_LINE = re.compile(r"^[ \t]*[*_\[\"']{0,2}([^\W\d_][^:：\n*\[\]]{0,31}?)[*_\]\"']{0,2}[:：][*_]{0,2}[ \t]*(.*)$")
 MAX_TRANSCRIPT_NAMES = 8
+NOT_REQUESTED_ROLE = "without a line of the named character"
 
 
 @dataclass(slots=True)
 class RawDialogue:
-    """A record's dialogue before conversion: speaker `labels` and `texts` in parallel, the other fields as found."""
+    """A record's dialogue before conversion: speaker `labels` and `texts` in parallel, the other fields as found.
+
+    `roles` are the labels of characters whose lines can be learned: the persona is the one with its name, or the first
+    one if no name is given. `is_own`: the assistant's lines are those of the persona that is trained, whoever it is.
+    """
 
     labels: list[str]
     texts: list[str]
     system: str = ""
     rejected: str = ""
     lang: str = ""
+    input_lines: int = 0
+    roles: tuple[str, ...] = ()
+    is_own: bool = False
 
     @classmethod
     def of(cls, turns: Turns, system: str = "", rejected: str = "", lang: str = "") -> RawDialogue:
@@ -72,13 +88,15 @@ def build_conversation(
     """Resolve the speakers of a dialogue, or reject it with a reason. Trims texts and drops empty messages."""
     if options.languages and dialogue.lang and dialogue.lang not in options.languages:
         return RejectedRecord(row, f"language {dialogue.lang} is not requested", rows)
+    if dialogue.roles and not _has_requested_role(dialogue, options):
+        return RejectedRecord(row, NOT_REQUESTED_ROLE, rows, dialogue.roles)
     system: list[str] = []
     labels, texts = dialogue.labels, [to_nfc(text).strip() for text in dialogue.texts]
     if len(texts) > 1 and all(texts) and _alternates(labels):
         messages = list(map(SourceMessage, map(SPEAKING_ROLES.__getitem__, labels), texts, itertools.repeat(row)))
     else:
         try:
-            messages, texts, system = _messages(labels, texts, row, options)
+            messages, texts, system = _messages(labels, texts, row, options, dialogue.roles)
         except UnusableRecordError as error:
             return RejectedRecord(row, str(error), rows)
     # A speaker's consecutive messages are joined, so a persona's message answers somebody unless it is the first.
@@ -90,8 +108,15 @@ def build_conversation(
     if stated_system := to_nfc(dialogue.system).strip():
         system.insert(0, stated_system)
     raw_text, system_text, rejected = "\n".join(texts), "\n".join(system), dialogue.rejected.strip()
-    fields = (raw_text, system_text, rows, rejected, dialogue.lang, options.arrived)
-    return Conversation(tuple(messages), options.source, options.right, *fields)
+    fields = (raw_text, system_text, rows, rejected, dialogue.lang, options.arrived, (), dialogue.roles)
+    made = Conversation(tuple(messages), options.source, options.right, *fields, dialogue.input_lines)
+    return replace_assistant(options.persona, made) if dialogue.is_own and options.persona else made
+
+
+def _has_requested_role(dialogue: RawDialogue, options: ReadOptions) -> bool:
+    """Report whether one of the requested names is among the speakers; true if none is requested."""
+    names = {fold_name(name) for name in options.all_persona_names}
+    return not names or not names.isdisjoint(map(fold_name, (*dialogue.roles, *dialogue.labels)))
 
 
 def _alternates(labels: list[str]) -> bool:
@@ -107,7 +132,7 @@ def _fault(messages: list[SourceMessage]) -> str:
 
 
 def _messages(
-    labels: list[str], texts: list[str], row: str, options: ReadOptions
+    labels: list[str], texts: list[str], row: str, options: ReadOptions, roles: tuple[str, ...]
 ) -> tuple[list[SourceMessage], list[str], list[str]]:
     """Return the messages with consecutive ones of a speaker joined, their unjoined texts, and the system texts."""
     messages: list[SourceMessage] = []
@@ -117,7 +142,7 @@ def _messages(
     last: SourceSpeaker | None = None
     for label, text in zip(labels, texts, strict=True):
         if label not in speakers:  # then this is still the table of roles, and names or other spellings are in use
-            speakers = _speakers(labels, options)
+            speakers = _speakers(labels, options, roles)
         speaker = speakers[label]
         if not text:
             continue
@@ -133,7 +158,7 @@ def _messages(
     return messages, unjoined, system
 
 
-def _speakers(labels: list[str], options: ReadOptions) -> dict[str, SourceSpeaker | None]:
+def _speakers(labels: list[str], options: ReadOptions, roles: tuple[str, ...]) -> dict[str, SourceSpeaker | None]:
     """Resolve labels that are not plain roles: other spellings of roles, or names."""
     labels = list(dict.fromkeys(labels))
     keys = {label: fold_name(label) for label in labels}
@@ -141,7 +166,7 @@ def _speakers(labels: list[str], options: ReadOptions) -> dict[str, SourceSpeake
         raise UnusableRecordError("contains tool calls")
     if all(key in ROLES for key in keys.values()):
         return {label: ROLES[key] for label, key in keys.items()}
-    persona = _persona_label(labels, keys, options)
+    persona = _persona_label(labels, keys, options, roles)
     speakers: dict[str, SourceSpeaker | None] = {label: ROLES[keys[label]] for label in labels if keys[label] in ROLES}
     for label in labels:
         name = to_nfc(label.strip()) or "someone"
@@ -151,20 +176,35 @@ def _speakers(labels: list[str], options: ReadOptions) -> dict[str, SourceSpeake
     return speakers
 
 
-def _persona_label(labels: list[str], keys: dict[str, str], options: ReadOptions) -> str | None:
-    """Return the persona's label: the given name, else the second speaker's."""
+def _persona_label(labels: list[str], keys: dict[str, str], options: ReadOptions, roles: tuple[str, ...]) -> str | None:
+    """Return the persona's label: the given name, else the first of `roles`, else the second speaker's."""
     own = {fold_name(name) for name in options.all_persona_names}
     talking = [label for label in labels if ROLES.get(keys[label], USER) is not None]
     given = next((label for label in talking if keys[label] in own), None)
     if given is not None or any(ROLES.get(keys[label]) is ASSISTANT for label in talking):
         return given
+    if roles:
+        return roles[0]
     second = (label for label in talking if keys[label].split()[-1:] in (["2"], ["b"]))  # User 2, Person B
     return next(second, None) or (talking[1] if len(talking) > 1 else None)
 
 
+def is_character(name: object) -> bool:
+    """Report whether a label or cell is the name of a character, and no role such as `user`."""
+    if not isinstance(name, str) or not 0 < len(name.strip()) <= MAX_NAME_CHARACTERS or "\n" in name:
+        return False
+    return any(map(str.isalpha, name)) and not {fold_name(name)} & {*ROLES, *TOOL_ROLES, *NARRATORS}
+
+
+def list_characters(labels: Sequence[str]) -> tuple[str, ...]:
+    """Return the characters among the speakers, the second first: it is the persona if no name is given."""
+    names = list(dict.fromkeys(filter(is_character, labels)))
+    return (*names[1:2], *names[:1], *names[2:])
+
+
 def _persona_speaker(name: str, options: ReadOptions) -> SourceSpeaker:
     persona = options.persona
-    if persona and fold_name(name) in (fold_name(persona.name), fold_name(persona.id)):
+    if persona and fold_name(name) in map(fold_name, options.all_persona_names):
         return SourceSpeaker(persona.id, (persona.name,), is_persona=True)
     return SourceSpeaker(name, (name,), is_persona=True)
 

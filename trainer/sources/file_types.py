@@ -61,7 +61,7 @@ def detect_file_type(start: bytes, name: str, *, is_whole: bool, is_followed: bo
 
 def _json_kind(text: str, lines: list[str]) -> FileType | None:
     if re.match(r'\[\s*[\[{"\]]', text):
-        return "JSON array"
+        return "JSON lines" if len(lines) > 1 and all(map(_is_message_list, lines[:2])) else "JSON array"
     stripped = [line.strip() for line in lines]
     rows = sum(line.startswith("{") and line.endswith("}") for line in stripped)
     if len(stripped) > 1 and 2 * rows > len(stripped):
@@ -99,6 +99,15 @@ def _is_truncated_json(text: str) -> bool:
 def _is_object(line: str) -> bool:
     value = decode_json(line.encode())
     return isinstance(value, dict) and bool(value)
+
+
+def _is_message_list(line: str) -> bool:
+    """Report whether a line is a list of messages, so that each line is a dialogue of its own."""
+    if not line.startswith("[{"):
+        return False
+    value = decode_json(line.encode())
+    first = value[0] if isinstance(value, list) else None
+    return isinstance(first, dict) and "role" in first and ("content" in first or "text" in first)
 
 
 def _decode_text(start: bytes, name: str) -> str:

@@ -1,6 +1,7 @@
 """Reads a source of any format into conversations and rejected records, and resolves the right to use it."""
 
 import itertools
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +14,8 @@ from trainer.sources.registry import FORMATS, FormatParts, detect_format, find_p
 from trainer.sources.source_file import SourceFile, open_source, resolve_path
 from trainer.sources.source_format import ReadOptions, SourceFormat
 from trainer.sources.speakers import CONSENT_REASONS, NOT_OPTED_IN
+
+MAX_SHOWN_ROLES = 12
 
 
 def read_source(path: Path, options: ReadOptions, format: str | None = None) -> Iterator[Conversation | RejectedRecord]:
@@ -37,28 +40,49 @@ def list_rights(path: Path, options: ReadOptions, format: str | None = None) -> 
 
 def read_usable(path: Path, options: ReadOptions, format: str | None = None) -> Iterator[Conversation | RejectedRecord]:
     """Yield the same as `read_source`, but also raise `MaterialError` at the end if nothing is usable."""
-    return _require_usable(path, read_source(path, options, format), format)
+    return _require_usable(path, read_source(path, options, format), options, format)
 
 
 def _require_usable(
-    path: Path, items: Iterator[Conversation | RejectedRecord], format: str | None
+    path: Path, items: Iterator[Conversation | RejectedRecord], options: ReadOptions, format: str | None
 ) -> Iterator[Conversation | RejectedRecord]:
     first: RejectedRecord | None = None
     is_usable = lacks_consent = False
+    roles = Counter[str]()
     for item in items:
+        roles.update(item.roles)
         if isinstance(item, Conversation):
             is_usable = True
         else:
             first = first or item
             lacks_consent = lacks_consent or item.reason in CONSENT_REASONS
         yield item
+    names = options.all_persona_names
+    if len(roles) > bool(is_usable) and not (names and is_usable):
+        raise _role_error(path.name, options, roles)
     if is_usable:
         return
     if lacks_consent:
         raise no_consent_error(path.name)
     reason = f": {first.row}: {first.reason}" if first else ""
-    expected = detect_format(path, format).expected
-    raise MaterialError(f"Nothing in {path.name} can be used{reason}.", f"Expected: {expected}.")
+    found = detect_format(path, format)
+    raise MaterialError(f"Nothing in {path.name} can be used{reason}.", found.note or f"Expected: {found.expected}.")
+
+
+def _role_error(name: str, options: ReadOptions, roles: Counter[str]) -> MaterialError:
+    """Build the error for lines of characters of whom none, or more than one, would be learned."""
+    found = format_roles(roles)
+    message = f"{name} has lines of {found}; it has to be said whose are learned."
+    if options.all_persona_names:
+        message = f"{options.all_persona_names[0]} never speaks in {name}. Characters found: {found}."
+    return MaterialError(message, f"Name the character with {options.names_by}.")
+
+
+def format_roles(roles: Counter[str]) -> str:
+    """Format the most frequent characters with their numbers of records."""
+    shown = ", ".join(f"{role} {count:,}" for role, count in roles.most_common(MAX_SHOWN_ROLES))
+    more = len(roles) - MAX_SHOWN_ROLES
+    return f"{shown} and {more:,} more" if more > 0 else shown
 
 
 def _read_parts(

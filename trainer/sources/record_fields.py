@@ -82,7 +82,7 @@ def cell_text(value: Any) -> str:
 
 def _text_part(part: Any) -> str:
     if isinstance(part, dict) and part.get("type", "text") in ("text", "input_text", "output_text"):
-        return cell_text(part.get("text"))
+        return cell_text(part.get("text", part.get("content")))
     if isinstance(part, dict):
         raise UnusableRecordError("contains pictures or sound")
     return cell_text(part)

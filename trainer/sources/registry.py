@@ -117,7 +117,7 @@ def _find_in_container(
     media = [name for name in names if is_media_file(name) and not name.lower().endswith(".png")]
     rejected = list(reject_media(file.name, media))
     # Files beside an export probably belong to it, so none of them is read by guess.
-    certain = [format for format in formats if format.name != tabular.COLUMNS_FORMAT or forced]
+    certain = [format for format in formats if format.name not in tabular.GUESSED_FORMATS or forced]
     skipped = set(media)
     for name in itertools.filterfalse(skipped.__contains__, names):
         may_guess = has_data_suffix(name) and not any(part.names for _, part in parts)

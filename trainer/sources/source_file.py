@@ -61,7 +61,8 @@ class Peek:
 
     `records` are its first rows, if any; `head` the members of a JSON object with long arrays truncated (the last
     values may be incomplete); `columns` those of a table; `text` its first characters; `names` the contents of a folder
-    or archive; `problem` the reason why the first unreadable record cannot be read.
+    or archive; `problem` the reason why the first unreadable record cannot be read. `texts` are the first elements of a
+    JSON array without objects.
     """
 
     kind: FileType
@@ -72,6 +73,7 @@ class Peek:
     text: str = ""
     names: tuple[str, ...] = ()
     problem: str = ""
+    texts: tuple[Any, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -175,6 +177,14 @@ class SourceFile:
             for key, elements in stream_arrays(stream):
                 yield key, _number_elements(f"{key} ", elements)
 
+    def values(self) -> Iterator[tuple[str, Any]]:
+        """Yield the elements of a JSON array, or of the arrays in a JSON object, with the array's key."""
+        with self._open_json() as stream:
+            if self.kind == "JSON array":
+                yield from (("", value) for value in stream_array(stream, ()) or ())
+            else:
+                yield from ((key, value) for key, values in stream_arrays(stream) for value in values)
+
     @property
     def is_cut(self) -> bool:
         """True if a peek shows only the beginning of the file."""
@@ -190,7 +200,9 @@ class SourceFile:
         first = [] if head else list(itertools.islice(self.records(), count))
         problem = next((f"{r.row}: {r.reason}" for r in first if isinstance(r, RejectedRecord)), "")
         records = tuple(r[1] for r in first if not isinstance(r, RejectedRecord))
-        return Peek(self.kind, self.name, records, head, columns, text, problem=problem)
+        is_list = self.kind == "JSON array" and not records
+        texts = tuple(value for _, value in itertools.islice(self.values(), count)) if is_list else ()
+        return Peek(self.kind, self.name, records, head, columns, text, problem=problem, texts=texts)
 
     def _json_lines(self) -> Iterator[Record | RejectedRecord]:
         with self._open_json() as stream:
@@ -305,6 +317,8 @@ def _number_elements(prefix: str, elements: Iterable[Any]) -> Iterator[Record | 
 def _record(row: str, value: Any) -> Record | RejectedRecord:
     if isinstance(value, dict):
         return row, value
+    if isinstance(value, list) and len(value) > 1 and {*map(type, value)} in ({str}, {dict}):
+        return row, {"messages": value}
     if isinstance(value, BrokenJson):
         return RejectedRecord(row, value)
     return RejectedRecord(row, f"{_JSON_TYPE_NAMES.get(type(value), 'null')} where an object was expected")

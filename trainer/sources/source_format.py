@@ -51,7 +51,7 @@ class SourceFormat:
     by content; `read` yields the whole content, used or not: the `rows` of the results add up to the number of records.
     Both raise only `MaterialError`, for files that cannot be used at all. `right` is the default right of such files;
     empty if the format implies none. For a format of a folder or archive, `claims` selects by name the files of its
-    first instance; `read` then gets the folder restricted to these names.
+    first instance; `read` then gets the folder restricted to these names. `note` tells the user what becomes of it.
     """
 
     name: str
@@ -61,3 +61,4 @@ class SourceFormat:
     read: Callable[[SourceFile, ReadOptions], Iterator[Conversation | RejectedRecord]]
     right: str = ""
     claims: Callable[[Sequence[str]], Sequence[str]] | None = None
+    note: str = ""

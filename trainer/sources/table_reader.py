@@ -63,7 +63,8 @@ def _is_header(cells: list[str], *, may_repeat: bool = False) -> bool:
     if len(names) > 1 and not names[0]:  # pandas writes its index so
         names = names[1:]
     is_distinct = may_repeat or len(set(names)) == len(names)
-    return bool(names) and is_distinct and all(_is_name(name) for name in names)
+    is_sentence = bool(names) and " " in names[-1] and names[-1].endswith((".", "!", "…", "。", "！"))
+    return bool(names) and is_distinct and not is_sentence and all(_is_name(name) for name in names)
 
 
 def _is_name(cell: str) -> bool:
@@ -152,6 +153,8 @@ def csv_rows(lines: Iterable[str], delimiter: str) -> Iterator[tuple[str, dict[s
     header = _names(first) if isinstance(first, list) else []
     for number, (_, cells) in enumerate(records, start=1):
         row = f"row {number}"
+        if len(header) == 1 and isinstance(cells, list):  # texts without quotes, which may contain delimiters
+            cells = [delimiter.join(cells)]
         if isinstance(cells, str):
             yield RejectedRecord(row, cells)
         elif len(cells) != len(header):

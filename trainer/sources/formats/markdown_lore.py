@@ -9,7 +9,6 @@ from trainer.sources.conversation import Conversation, RejectedRecord
 from trainer.sources.source_file import Peek, SourceFile
 from trainer.sources.source_format import ReadOptions, SourceFormat
 
-LORE_FORMAT = "lore"
 MAX_BYTES = 64 << 20
 SUFFIXES = (".md", ".markdown")
 LORE_HINT = "lore belongs in data/rag-resources or in a folder given with --lore"
@@ -57,4 +56,5 @@ def _has_front_matter(peek: Peek) -> bool:
 
 
 EXPECTED = f"markdown, in a folder for each persona or with `persona:` on top; {LORE_HINT}"
-FORMAT = SourceFormat(LORE_FORMAT, "Lore", EXPECTED, _recognises, read)
+NOTE = "Lore is no dialogue: put it into data/rag-resources, or name its folder with --lore (see `lore files`)."
+FORMAT = SourceFormat("lore", "Lore", EXPECTED, _recognises, read, note=NOTE)

@@ -3,7 +3,15 @@
 from typing import Any
 
 from trainer.sources.columns import ColumnRoles, Row, RowSchema, find_column, has_role_name, message_keys
-from trainer.sources.conversation_builder import ROLES, TOOL_ROLES, RawDialogue, Turns, parse_transcript
+from trainer.sources.conversation_builder import (
+    ASSISTANT,
+    ROLES,
+    TOOL_ROLES,
+    RawDialogue,
+    Turns,
+    is_character,
+    parse_transcript,
+)
 from trainer.sources.record_fields import UnusableRecordError, cell_list, cell_text
 
 
@@ -20,20 +28,29 @@ def _sides(messages: list[Any], from_key: str, value_key: str) -> tuple[list[str
             return labels, texts
     except (KeyError, TypeError):
         pass
-    turns = [_turn(message, number, from_key, value_key) for number, message in enumerate(messages, start=1)]
+    are_roles = from_key == "role" and not have_names(messages, from_key)
+    turns = [_turn(it, number, from_key, value_key, are_roles) for number, it in enumerate(messages, start=1)]
     return [label for label, _ in turns], [text for _, text in turns]
 
 
-def _turn(message: Any, number: int, from_key: str, value_key: str) -> tuple[str, str]:
+def have_names(messages: list[Any], from_key: str) -> bool:
+    """Report whether the roles in a list of messages are names of characters, such as `Oda`."""
+    labels = [str(message.get(from_key)) for message in messages if isinstance(message, dict)]
+    if from_key not in ("role", "character") or any(ROLES.get(label.casefold()) is ASSISTANT for label in labels):
+        return False
+    return any(is_character(label) and not (label.isascii() and label.islower()) for label in labels)
+
+
+def _turn(message: Any, number: int, from_key: str, value_key: str, are_roles: bool) -> tuple[str, str]:
     if not isinstance(message, dict):
         raise UnusableRecordError(f"message {number} is not an object")
     label = message.get(from_key)
     if not isinstance(label, str | int) or not str(label).strip():
         raise UnusableRecordError(f"message {number} does not name its speaker ({from_key!r})")
-    label = str(label)
+    label = str(label) if from_key != "is_human" else ("assistant", "user")[bool(label)]
     if message.get("tool_calls") or message.get("function_call"):
         raise UnusableRecordError("contains tool calls")
-    if from_key == "role" and label.casefold() not in ROLES and label.casefold() not in TOOL_ROLES:
+    if are_roles and label.casefold() not in ROLES and label.casefold() not in TOOL_ROLES:
         raise UnusableRecordError(f"message {number} has an unknown role {label[:20]!r}")
     if value_key not in message:
         raise UnusableRecordError(f"message {number} has no {value_key!r}")
@@ -101,7 +118,7 @@ def _add_system_and_language(dialogue: RawDialogue, row: Row, columns: ColumnRol
 def _plan_texts(row: Row) -> ColumnRoles | None:
     name = find_column(row, "messages")
     texts = cell_list(row[name]) if name else None
-    is_talk = texts and len(texts) > 1 and all(isinstance(text, str) for text in texts)
+    is_talk = texts and len(texts) > 1 and all(isinstance(text, str) for text in texts) and "question_id" not in row
     return ColumnRoles(add_optional_roles(row, {"messages": name})) if name and is_talk else None
 
 

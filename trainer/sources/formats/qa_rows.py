@@ -33,18 +33,22 @@ def _plan_exactly(*names: str) -> Callable[[Row], ColumnRoles | None]:
 def dialogue_from_answer(row: Row, columns: ColumnRoles) -> RawDialogue:
     """Build a dialogue from instruction (with input and history) and answer; the first of several answers."""
     turns = [*_history(columns.get(row, "history")), *parse_side(columns.get(row, "user"), "user")]
-    text = cell_text(columns.get(row, "input"))
-    if text.strip() and text.strip().lower() not in NO_INPUT:
+    text = cell_text(columns.get(row, "input")).strip()
+    has_input = bool(text) and text.lower() not in NO_INPUT
+    if has_input:
         turns.append(("user", text))
     answer = columns.get(row, "assistant")
-    answers = cell_list(answer) if isinstance(answer, list | dict) else None
+    is_plural = columns.by_role.get("assistant", "").lower() in ("answers", "outputs", "responses")
+    answers = cell_list(answer) if is_plural or isinstance(answer, list | dict) else None
     if answers and isinstance(answers[0], dict) and message_keys(answers):
         turns.extend(parse_side(answers, "assistant"))
     elif answers:
         turns.append(("assistant", next((text for each in answers if (text := answer_text(each)).strip()), "")))
     else:
         turns.append(("assistant", cell_text(answer)))
-    return make_dialogue(turns, row, columns)
+    dialogue = make_dialogue(turns, row, columns)
+    dialogue.input_lines = has_input * (text.count("\n") + 1)
+    return dialogue
 
 
 def answer_text(answer: Any) -> str:

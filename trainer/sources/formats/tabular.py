@@ -13,6 +13,7 @@ from trainer.sources.columns import (
     ColumnRoles,
     Row,
     RowSchema,
+    find_column,
     guess_columns,
     message_keys,
     normalise_column,
@@ -21,6 +22,14 @@ from trainer.sources.columns import (
 )
 from trainer.sources.conversation import Conversation, RejectedRecord, replace_assistant
 from trainer.sources.conversation_builder import RawDialogue, build_conversation
+from trainer.sources.formats.character_lines import (
+    CHARACTER_SCHEMAS,
+    QUOTES_NOTE,
+    TEXT_FORMATS,
+    are_questions,
+    peek_texts,
+    read_texts,
+)
 from trainer.sources.formats.message_rows import (
     FALLBACK_SCHEMAS,
     MESSAGE_SCHEMAS,
@@ -35,9 +44,17 @@ from trainer.sources.record_fields import UnusableRecordError, cell_list
 from trainer.sources.source_file import Peek, Record, SourceFile
 from trainer.sources.source_format import ReadOptions, SourceFormat
 
-ROW_SCHEMAS = (*PREFERENCE_SCHEMAS, *PERSONA_SCHEMAS, *MESSAGE_SCHEMAS, *QA_SCHEMAS, *FALLBACK_SCHEMAS)
+ROW_SCHEMAS = (
+    *PREFERENCE_SCHEMAS,
+    *PERSONA_SCHEMAS,
+    *CHARACTER_SCHEMAS,
+    *MESSAGE_SCHEMAS,
+    *QA_SCHEMAS,
+    *FALLBACK_SCHEMAS,
+)
 COLUMNS_FORMAT = "columns"  # the format of tables that are no known set
-MESSAGE_LIST_KEYS = tuple(name for name in ROLE_COLUMNS["messages"] if name not in ("data", "items"))
+PROMPTS_FORMAT = "prompts"
+MESSAGE_LIST_KEYS = ("content", *(name for name in ROLE_COLUMNS["messages"] if name not in ("data", "items")))
 """A member of these names contains the messages of one dialogue, not the rows of a table."""
 SAMPLED_ROWS = 16  # first rows that decide a table's format
 RowParser = tuple[Callable[[Row, ColumnRoles], RawDialogue], ColumnRoles]
@@ -109,6 +126,7 @@ def _schema_format(schema: RowSchema) -> SourceFormat:
         schema.expected,
         lambda peek: _main_schema(peek) is schema,
         lambda file, options: read_rows(file, options, schema, None),
+        note=QUOTES_NOTE if schema.name == "quotes" else "",
     )
 
 
@@ -148,7 +166,7 @@ def read_rows(
     and, if the operator gave it, for all.
     """
     forced = unknown if options.mapping else None
-    plans: dict[tuple[str, ...], RowParser] = {}
+    plans = _first_plans(file, main) if main else {}
     for record in _records(file, options):
         if isinstance(record, RejectedRecord):
             yield record
@@ -189,6 +207,12 @@ def _assign_persona(
     return another if ID_PATTERN.fullmatch(name) else item  # else it is a description
 
 
+def _first_plans(file: SourceFile, main: RowSchema) -> dict[tuple[str, ...], RowParser]:
+    """Plan the columns of the first rows by the main schema: a single row may look like one of another schema."""
+    planned = ((tuple(row), _plan(main, row)) for row in reversed(first_rows(file.peek())[:SAMPLED_ROWS]))
+    return {key: (main.parse, columns) for key, columns in planned if columns}
+
+
 def _plan_for(row: Row, main: RowSchema | None) -> RowParser | None:
     for schema in (*([main] if main else []), *ROW_SCHEMAS):
         if columns := _plan(schema, row):
@@ -212,8 +236,32 @@ def _records(file: SourceFile, options: ReadOptions) -> Iterator[Record | Reject
             yield from records
 
 
+def _recognises_prompts(peek: Peek) -> bool:
+    """Report whether a file holds prompts alone: a column of that name without one of answers, or only questions."""
+    rows = first_rows(peek)
+    has_prompts = find_column(rows[0], "user") is not None or {"question_id", "turns"} <= rows[0].keys()
+    return (has_prompts and bool(peek.records or _arrays(peek, {}))) or are_questions(peek_texts(peek))
+
+
+def _read_prompts(file: SourceFile, options: ReadOptions) -> Iterator[Conversation | RejectedRecord]:
+    """Reject every prompt, with the reason."""
+    records = read_texts(file) if peek_texts(file.peek()) else _records(file, options)
+    for item in records:
+        yield item if isinstance(item, RejectedRecord) else RejectedRecord(item[0], "a prompt without an answer")
+
+
 EXPECTED = "a table with texts in two columns, or a list of messages in one; --map says which"
+PROMPTS = "a column such as prompt or question and none of answers, or a list of questions"
+PROMPTS_NOTE = (
+    "Prompts without answers: nothing to train on. Use them as questions to a persona, with model_inference or in the "
+    "playground, or add a column with its answers."
+)
 FORMATS = (
     *map(_schema_format, ROW_SCHEMAS),
+    *TEXT_FORMATS,
     SourceFormat(COLUMNS_FORMAT, "Unknown columns", EXPECTED, _recognises_columns, _read_columns),
+    SourceFormat(
+        PROMPTS_FORMAT, "Prompts without answers", PROMPTS, _recognises_prompts, _read_prompts, note=PROMPTS_NOTE
+    ),
 )
+GUESSED_FORMATS = (COLUMNS_FORMAT, PROMPTS_FORMAT, *(format.name for format in TEXT_FORMATS))
