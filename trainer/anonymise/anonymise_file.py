@@ -149,7 +149,7 @@ def _anonymise_conversations(
 
 
 def _log_lines(conversation: Conversation, number: int) -> Iterator[dict[str, Any]]:
-    """Yield the messages in the format of `trainer.sources.formats.understudy_log`; a persona's id is its name."""
+    """Yield the messages that `discord_export.read_log` reads; a persona's id is its name."""
     for position, message in enumerate(conversation.messages):
         name = message.speaker.name
         yield {

@@ -19,7 +19,6 @@ from trainer.sources.formats import (
     slack,
     tabular,
     telegram,
-    understudy_log,
     whatsapp,
 )
 from trainer.sources.source_file import (
@@ -38,7 +37,6 @@ FORMATS: tuple[SourceFormat, ...] = (
     character_card.FORMAT,
     *discord_export.FORMATS,
     discord_package.FORMAT,
-    understudy_log.FORMAT,
     telegram.FORMAT,
     slack.FORMAT,
     instagram.FORMAT,

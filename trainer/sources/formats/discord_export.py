@@ -1,4 +1,4 @@
-"""Discord channels exported by DiscordChatExporter, as JSON or CSV.
+"""Discord channels: exports of DiscordChatExporter as JSON or CSV, and logs in this project's own format.
 
 Format: https://github.com/Tyrrrz/DiscordChatExporter (Exporting/JsonMessageWriter, CsvMessageWriter). Only the fields
 named here are read. Such an export came through Discord's API and is treated so unless another right is stated.
@@ -6,6 +6,7 @@ named here are read. Such an export came through Discord's API and is treated so
 
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 from personas.schemas.base import DISCORD_API
@@ -15,6 +16,7 @@ from trainer.sources.dates import DateOrder, DateOrderDetector, parse_time
 from trainer.sources.markup import mark_mention, normalise_discord
 from trainer.sources.record_fields import (
     UnusableRecordError,
+    epoch_seconds,
     object_field,
     object_list,
     optional_text,
@@ -35,6 +37,8 @@ SYSTEM_NOTICE = re.compile(
     r"Started a call that lasted [\d.,]+ minutes|Changed the channel name(?:: .+)?)\.?"
 )
 """System messages of the exporter, which a CSV does not mark."""
+LOG_FIELDS = {"channel", "id", "at", "author", "text"}
+DELETION_FIELDS = {"channel", "id", "at", "deleted"}
 
 
 def read_json(file: SourceFile, options: ReadOptions) -> Iterator[Conversation | RejectedRecord]:
@@ -107,6 +111,25 @@ def _csv_entry(row: str, cells: dict[str, Any], order: DateOrder) -> LogEntry:
     return LogEntry(row, at, author, content, dropped=dropped, empty=empty)
 
 
+def read_log(file: SourceFile, options: ReadOptions) -> Iterator[Conversation | RejectedRecord]:
+    """Yield the sessions of all channels in a log of one message a line."""
+    entries = parse_entries(file.records(), _log_entry)
+    return sessionise.build_sessions(entries, file.name, replace(options, arrived=""), has_edits=True)
+
+
+def _log_entry(row: str, line: dict[str, Any]) -> LogEntry:
+    channel, id = text_field(line, "channel"), text_field(line, "id")
+    at = epoch_seconds(line, "at") if isinstance(line.get("at"), int | float) else timestamp_field(line, "at")
+    if line.get("deleted") is True:
+        return LogEntry(row, at, make_author("", ()), "", channel=channel, deletes=id)
+    roles = line.get("roles")
+    named = tuple(role for role in roles if isinstance(role, str)) if isinstance(roles, list) else ()
+    author_id, names = text_field(line, "author_id"), (text_field(line, "author"),)
+    author = make_author(author_id, names, named, is_bot=line.get("is_bot") is True)
+    text = normalise_discord(text_field(line, "text"))
+    return LogEntry(row, at, author, text, id, optional_text(line, "reply_to"), channel)
+
+
 def _is_csv(peek: Peek) -> bool:
     return peek.kind in ("CSV", "TSV") and set(peek.columns) >= COLUMNS
 
@@ -119,9 +142,16 @@ def _is_json(peek: Peek) -> bool:
     return {"guild", "channel"} <= peek.head.keys() or {"id", "timestamp", "author"} <= first.keys()
 
 
+def _is_log(peek: Peek) -> bool:
+    rows = peek.records or (peek.head,)  # a log of one line is an object
+    return any(row.keys() >= LOG_FIELDS or row.keys() >= DELETION_FIELDS for row in rows)
+
+
 JSON_EXPORT = "a Discord export in JSON: {guild, channel, messages: [{id, type, timestamp, content, author}]}"
 CSV_EXPORT = "a Discord export in CSV: AuthorID, Author, Date, Content, Attachments, Reactions"
+LOG = 'one message per line: {"channel", "id", "at", "author", "author_id", "text", "reply_to"?, "is_bot"?}'
 FORMATS = (
     SourceFormat("discord", "Discord export (JSON)", JSON_EXPORT, _is_json, read_json, DISCORD_API),
     SourceFormat("discord-csv", "Discord export (CSV)", CSV_EXPORT, _is_csv, read_csv, DISCORD_API),
+    SourceFormat("own-log", "Understudy log", LOG, _is_log, read_log, DISCORD_API),
 )
