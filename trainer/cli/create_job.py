@@ -48,7 +48,9 @@ def draft_job(options: argparse.Namespace, home: Path) -> JobDraft:
         *_persona_material(persona, options, shipped, home),
         _training_material(persona, options, home, shipped, consent),
     ]
-    mixed = _general_material(options, home, consent) if options.general else None
+    mixed = _messages_material(options.general, options, home, consent) if options.general else None
+    materials += [_messages_material(name, options, home, consent) for name in getattr(options, "more", ())]
+    _require_distinct_names(materials)
     used = {path for it in (*materials, *filter(None, [mixed])) for path, _ in it.copies}
     general = shipped_general_material(shipped, consent)
     # Dialogue that is trained on cannot measure forgetting well: only used if there is nothing else.
@@ -95,12 +97,20 @@ def _training_material(
     return _source_material("log" if persona else "messages", source, options, persona, consent)
 
 
-def _general_material(options: argparse.Namespace, home: Path, consent: Consent) -> SourceMaterial:
+def _messages_material(named: str, options: argparse.Namespace, home: Path, consent: Consent) -> SourceMaterial:
     """Return general dialogue by path or by name."""
-    source = default_source(argparse.Namespace(**{**vars(options), "dataset": options.general}), home)
+    source = default_source(argparse.Namespace(**{**vars(options), "dataset": named}), home)
     if is_built_dataset(source.path):
-        raise RequestError(f"{options.general} is a built data set.", "Name it as --dataset, or its sources here.")
+        raise RequestError(f"{named} is a built data set.", "Name it as --dataset, or its sources here.")
     return _source_material("messages", source, options, None, consent)
+
+
+def _require_distinct_names(materials: list[SourceMaterial]) -> None:
+    """Raise `RequestError` if two materials would have the same place in the job's folder."""
+    places = [it.path for it in materials]
+    if len(set(places)) < len(places):
+        twice = next(it for it in materials if places.count(it.path) > 1)
+        raise RequestError(f"Two sources are named {twice.origin}.", "Name each source once, or rename a file.")
 
 
 def _source_material(

@@ -1,9 +1,12 @@
-"""`python -m trainer dataset inspect|build|export`."""
+"""`python -m trainer dataset inspect|build|export|openai`."""
 
 import argparse
+import asyncio
 import json
+import os
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -11,6 +14,7 @@ from typing import Any
 
 from personas.card.toml_card import SHIPPED_CARDS
 from personas.cli_common import add_examples
+from personas.cli_entry import EXIT_DONE, EXIT_FAILED
 from personas.errors import RequestError
 from personas.home.review_files import delete_expired_reviews
 from personas.home.rights import RIGHTS_FILE
@@ -25,6 +29,7 @@ from trainer.cli.argtypes import (
     add_settings,
     column_mapping,
     key_value,
+    positive_int,
     right_name,
 )
 from trainer.cli.dataset_args import make_build_spec
@@ -34,6 +39,18 @@ from trainer.data.dataset_export import export_dataset
 from trainer.data.inspection import format_summary, inspect_source
 from trainer.data.layout import require_free, require_outside
 from trainer.data.writer import DatasetBuildSpec, write_dataset
+from trainer.export.openai_job import (
+    ENDED_STATES,
+    OpenAIClient,
+    Submission,
+    api_base_url,
+    delete_files,
+    describe_result,
+    describe_submission,
+    job_files,
+    read_submission,
+    submit,
+)
 from trainer.process.environment import find_home
 from trainer.sources.source_format import ReadOptions
 
@@ -53,6 +70,17 @@ conversations in that ratio; --two-stage, all general conversations first, then 
 """
 EXPORT_EXAMPLE = "python -m trainer dataset export build/ballast --to openai --out ballast.jsonl"
 EXPORT_FORMATS = ("openai", "sharegpt", "alpaca")
+OPENAI_HELP = """\
+Fine-tunes a model at OpenAI on a data set built by `dataset build`:
+
+  python -m trainer dataset openai build/ballast --model gpt-4.1-mini-2025-04-14 --estimate
+  OPENAI_API_KEY=… python -m trainer dataset openai build/ballast --model gpt-4.1-mini-2025-04-14
+  python -m trainer dataset openai --follow ftjob-abc123
+
+It says what would be sent and what it would cost, asks, uploads training and held-out samples, creates the job and
+follows it. Ctrl-C leaves the job running. Only samples whose right is own-writing or licensed:<name> are sent. The key
+is OPENAI_API_KEY; OPENAI_BASE_URL names another server with the same API.
+"""
 INSPECT_EXAMPLES = (
     "python -m trainer dataset inspect talk.json",
     "python -m trainer dataset inspect rows.csv --map user=question assistant=reply --json",
@@ -86,6 +114,27 @@ def add_export(subcommands: Commands) -> argparse.ArgumentParser:
     add("--eval", action="store_true", help="write the held-out samples (default: the training samples)")
     add("--json", action="store_true", help="print one JSON object")
     return export
+
+
+def add_openai(subcommands: Commands) -> argparse.ArgumentParser:
+    """Add `dataset openai` and return its parser."""
+    text = "fine-tune a model at OpenAI on a data set: cost estimate, upload, job, events"
+    openai = add_command(subcommands, "openai", text, OPENAI_HELP)
+    add = openai.add_argument
+    add("folder", type=Path, nargs="?", metavar="DIR", help="the folder of a data set built by `dataset build`")
+    add("--model", metavar="M", help="the model to train, such as gpt-4.1-mini-2025-04-14")
+    add("--epochs", type=positive_int, default=3, metavar="N", help="passes over the samples (default: 3)")
+    add("--price", type=_price, metavar="USD", help="price per million training tokens (default: a dated table)")
+    add("--suffix", default="", metavar="TEXT", help="part of the new model's name, up to 64 letters")
+    add("--estimate", action="store_true", help="only say what would be sent and its cost; needs no key")
+    add("--yes", action="store_true", help="spend it without being asked")
+    add("--no-follow", action="store_true", help="end as soon as the job is created")
+    existing = openai.add_mutually_exclusive_group()
+    existing.add_argument("--follow", metavar="JOB_ID", help="follow this job to its end")
+    existing.add_argument("--cancel", metavar="JOB_ID", help="cancel this job")
+    existing.add_argument("--delete-files", metavar="JOB_ID", help="delete this job's files at OpenAI")
+    add("--json", action="store_true", help="print the job as one JSON object at the end, the rest to standard error")
+    return openai
 
 
 def add_sources(parser: argparse.ArgumentParser, required: bool) -> None:
@@ -158,6 +207,88 @@ def export_dataset_file(options: argparse.Namespace) -> None:
         )
 
 
+def run_openai_job(options: argparse.Namespace) -> int:
+    """Run `dataset openai`; Ctrl-C while following leaves the job running. Raises `UnderstudyError`."""
+    out = sys.stderr if options.json else sys.stdout
+
+    def report(line: str) -> None:
+        print(line, file=out, flush=True)
+
+    if options.follow or options.cancel or options.delete_files:
+        if options.folder:
+            raise RequestError("A data set and a job are named.", "Name one of them.")
+        return _finish_openai_job(options, asyncio.run(_existing_openai_job(options, report)), report)
+    if not (options.folder and options.model):
+        raise RequestError("There is nothing to train.", "Name a data set's folder and a --model.")
+    submission = read_submission(options.folder, options.model, options.epochs, options.price)
+    for line in describe_submission(submission, api_base_url(os.environ), is_listed=options.price is None):
+        report(line)
+    if options.estimate:
+        return EXIT_DONE
+    client = OpenAIClient(os.environ)
+    if not options.yes:
+        _confirm_spending()
+    job = asyncio.run(_submit_openai_job(client, submission, options, report))
+    log_export("data set", options.folder, f"{client.base_url} {job['id']}")
+    if not options.no_follow:
+        options.follow = job["id"]
+        job = asyncio.run(_existing_openai_job(options, report))
+    return _finish_openai_job(options, job, report)
+
+
+def _confirm_spending() -> None:
+    if not sys.stdin.isatty():
+        raise RequestError("Nothing was sent, because nobody could be asked.", "Add --yes to spend it.")
+    if input("Send this and spend it? Type yes: ").strip().casefold() not in ("y", "yes"):
+        raise RequestError("Nothing was sent.", "")
+
+
+async def _submit_openai_job(
+    client: OpenAIClient, submission: Submission, options: argparse.Namespace, report: Callable[[str], None]
+) -> dict[str, Any]:
+    async with client:
+        job = await submit(client, submission, options.suffix, report)
+    report(f"job {job['id']}: {job.get('status')}")
+    return job
+
+
+async def _existing_openai_job(options: argparse.Namespace, report: Callable[[str], None]) -> dict[str, Any]:
+    async with OpenAIClient(os.environ) as client:
+        if options.cancel:
+            return await client.cancel(options.cancel)
+        if options.delete_files:
+            job = await client.job(options.delete_files)
+            await delete_files(client, job_files(job), report)
+            return job
+        try:
+            return await client.follow(options.follow, report)
+        except asyncio.CancelledError:
+            command = f"python -m trainer dataset openai --follow {options.follow}"
+            report(f"the job goes on at OpenAI; follow it again with: {command}\nor end it with --cancel")
+            raise
+
+
+def _finish_openai_job(options: argparse.Namespace, job: dict[str, Any], report: Callable[[str], None]) -> int:
+    """Report the job's state; the exit code is 1 if a followed job has no model."""
+    has_ended = job.get("status") in ENDED_STATES
+    report(describe_result(job) if has_ended else f"job {job.get('id')}: {job.get('status')}")
+    if has_ended and options.follow:
+        report(f"its files stay at OpenAI until: python -m trainer dataset openai --delete-files {job.get('id')}")
+    if options.json:
+        print(json.dumps(job, ensure_ascii=False))
+    return EXIT_FAILED if options.follow and job.get("status") != "succeeded" else EXIT_DONE
+
+
+def _price(text: str) -> float:
+    try:
+        price = float(text)
+    except ValueError:
+        price = -1.0
+    if not 0 <= price < 1e6:
+        raise argparse.ArgumentTypeError(f"expected dollars per million tokens, got {text!r}")
+    return price
+
+
 def _build_summary(summary: dict[str, Any], out: Path) -> list[str]:
     samples = summary["samples"]
     return [
@@ -195,6 +326,7 @@ def add_dataset(commands: Commands) -> None:
     inspect.set_defaults(command=with_error_handling(_inspect))
     add_build(subcommands).set_defaults(command=with_error_handling(build_dataset))
     add_export(subcommands).set_defaults(command=with_error_handling(export_dataset_file))
+    add_openai(subcommands).set_defaults(command=with_error_handling(run_openai_job))
 
 
 def _nonempty_path(text: str) -> Path:

@@ -3,9 +3,11 @@
 import argparse
 import logging
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 from personas.cli_common import add_examples
+from personas.errors import RequestError
 from personas.schemas.base import RIGHTS
 from trainer.cli.argtypes import Commands, add_command, add_home, add_settings, positive_int, right_name
 from trainer.cli.create_job import draft_job
@@ -16,10 +18,15 @@ from trainer.process.environment import configure_process, restart_with_allocato
 from trainer.process.events import claim_stdout
 
 STUDY_HELP = """\
-Studies consist of many runs. `scale` measures how much data a persona needs: it trains on increasing amounts, each with
+Studies consist of many runs. `scale` measures how much data is needed: it trains on increasing amounts, each with
 several seeds.
 
   python -m trainer study scale --persona ballast --sizes 50,100,200 --runs 3
+  python -m trainer study scale --dialogue --dataset A --more B --sizes 100,200,300 --runs 3
+
+A study of dialogue grows from one source to the next: B is used once A is exhausted. Larger sizes contain the smaller
+ones. Every adapter answers the same held-out prompts of four tasks: held-out replies of A and B, instructions, general
+dialogue and summarising. ROUGE-1, ROUGE-2 and ROUGE-L are compared with the untrained model's.
 
 Each run's result is stored in the study's folder as soon as it is measured. The same command resumes an interrupted
 study; further sizes extend it. The results are study.md, study.json and a chart.
@@ -28,6 +35,8 @@ study; further sizes extend it. The results are study.md, study.json and a chart
 SCALE_EXAMPLES = (
     "python -m trainer study scale --persona ballast --sizes 50,100,200 --runs 3",
     "python -m trainer study scale --persona oda --sizes 20,40 --runs 2 --set num_train_epochs=1 --json",
+    "python -m trainer study scale --dialogue --dataset chats.jsonl --more oasst2 --sizes 100,200,300 "
+    "--task summarising=my-summaries.jsonl",
 )
 
 
@@ -38,10 +47,16 @@ def add_study(commands: Commands) -> argparse.ArgumentParser:
     scale = kinds.add_parser("scale", help="held-out loss and ROUGE by the number of samples trained on")
     add_examples(scale, *SCALE_EXAMPLES)
     add = scale.add_argument
-    add("--persona", required=True, metavar="P", help="a persona's id or name, or a card file")
+    add("--persona", metavar="P", help="a persona's id or name, or a card file")
+    add("--dialogue", action="store_true", help="train no persona: dialogue in general, measured on four tasks")
     add("--sizes", required=True, type=_sizes, metavar="N,N,…", help="numbers of training samples")
     add("--runs", type=positive_int, default=3, metavar="N", help="runs per size, each with its own seed (default: 3)")
     add("--dataset", metavar="D", help="its conversations, as for `train` (default: the shipped ones)")
+    text = "with --dialogue: conversations to use once those before are exhausted; may repeat"
+    add("--more", action="append", default=[], metavar="D", help=text)
+    text = "with --dialogue: a task's held-out conversations, instead of the shipped ones or as a task of its own"
+    add("--task", dest="tasks", action="append", type=_task_file, default=[], metavar="NAME=FILE", help=text)
+    add("--prompts", type=positive_int, default=24, metavar="N", help="prompts per task, at most 24 (default: 24)")
     add("--as", dest="names", action="append", default=[], metavar="NAME", help="P's name in them; may repeat")
     add("--recipe", default="demo-cpu", metavar="R", help="the recipe (default: demo-cpu)")
     add_settings(scale)
@@ -50,7 +65,7 @@ def add_study(commands: Commands) -> argparse.ArgumentParser:
     add("--out", type=Path, metavar="DIR", help="the study's folder (default: in the bot's home)")
     add_home(scale)
     add("--json", action="store_true", help="print one JSON object at the end")
-    scale.set_defaults(general=None, dialogue=False, start_from=None)
+    scale.set_defaults(general=None, start_from=None)
     return scale
 
 
@@ -63,7 +78,9 @@ def run_scale_command(options: argparse.Namespace, run: JobRunner) -> int:
     home, named = resolve_home(options.home), options.out.expanduser().absolute() if options.out else None
     require_writable(named or home)
     points = scale.scale_points(options.sizes, options.runs, options.settings)
-    draft = draft_job(options, home)
+    draft, tasks = draft_job(options, home), _study_tasks(options, scale.DIALOGUE_TASKS)
+    scale.require_untrained_tasks(draft, tasks)
+    measure = scale.task_scorer(points, tasks, options.prompts)
     folder = named or scale.scale_folder(draft)
     options.card = "losses"
     out = claim_stdout()
@@ -79,7 +96,7 @@ def run_scale_command(options: argparse.Namespace, run: JobRunner) -> int:
             return run(options, silent if options.json else EventPrinter(out))  # type: ignore[arg-type]  # as in `train`
 
     report(str(folder))
-    results, code = scale.run_scale_study(draft, points, options.settings, folder, run_one, scale.score_adapter, report)
+    results, code = scale.run_scale_study(draft, points, options.settings, folder, run_one, measure, report)
     if code:
         report("Run the same command again to resume.")
     else:
@@ -89,6 +106,22 @@ def run_scale_command(options: argparse.Namespace, run: JobRunner) -> int:
             print((folder / scale.STUDY_FILE).read_text(encoding="utf-8").replace("\n", ""), file=out)
     out.flush()
     return code
+
+
+def _study_tasks(options: argparse.Namespace, shipped: Mapping[str, Path]) -> dict[str, Path]:
+    """Return the tasks that are measured besides held-out replies, none for a persona. Raises `RequestError`."""
+    if options.dialogue:
+        return {**shipped, **dict(options.tasks)}
+    if options.more or options.tasks:
+        raise RequestError("--more and --task are for studies of dialogue.", "Leave them out, or name --dialogue.")
+    return {}
+
+
+def _task_file(text: str) -> tuple[str, Path]:
+    name, _, file = text.partition("=")
+    if not (name.strip() and file):
+        raise argparse.ArgumentTypeError(f"expected NAME=FILE, got {text!r}")
+    return name.strip(), Path(file).expanduser().absolute()
 
 
 def _sizes(text: str) -> list[int]:

@@ -165,7 +165,7 @@ def _load_sets(
         sets = _load_built_sets(content.built, run_set, content, renderer, recipe)
     else:
         sets = _load_run_sets(run_set, content)
-    sets, caveats = _limit_samples(sets, recipe)
+    sets, caveats = _limit_samples(sets, recipe, by_source=content.persona is None)
     if not (preferences := run_set.preferences()):
         return sets, None, caveats
     sets, learned, notes = apply_preferences(sets, preferences, content.persona, content.lore, renderer, recipe)
@@ -228,12 +228,19 @@ def _load_built_sets(
     )
 
 
-def _limit_samples(sets: SampleSets, recipe: Recipe) -> tuple[SampleSets, tuple[str, ...]]:
-    """Keep `train_samples` of the job's own samples, drawn by the seed; a larger number adds to them."""
+def _limit_samples(sets: SampleSets, recipe: Recipe, *, by_source: bool) -> tuple[SampleSets, tuple[str, ...]]:
+    """Keep `train_samples` of the job's own samples, drawn by the seed; a larger number adds to them.
+
+    `by_source` draws all samples of the first source before any of the next.
+    """
     wanted_samples, own = recipe.train_samples, sets.own
     if not wanted_samples:
         return sets, ()
-    taken = random.Random(recipe.seed).sample(range(len(own)), len(own))[:wanted_samples]
+    drawn = random.Random(recipe.seed).sample(range(len(own)), len(own))
+    if by_source:
+        sources = {source: place for place, source in enumerate(dict.fromkeys(it.source for it in own))}
+        drawn.sort(key=lambda place: sources[own[place].source])
+    taken = drawn[:wanted_samples]
     missing = wanted_samples - len(taken)
     notes = (f"There are {len(own):,} samples to train on, {missing:,} fewer than train_samples asks for.",)
     return replace(sets, own=[own[place] for place in sorted(taken)]), notes if missing else ()

@@ -1,13 +1,16 @@
-"""Scaling study: trains on increasing numbers of samples with several seeds, and reports loss and ROUGE."""
+"""Scaling study: trains on increasing numbers of samples with several seeds, and reports loss and ROUGE by task."""
 
 import hashlib
 import json
 import math
 import shutil
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from filecmp import cmp
 from pathlib import Path
+from statistics import fmean
 
 from personas.errors import RequestError
 from personas.home.adapters import verify_adapter
@@ -18,19 +21,34 @@ from personas.schemas.formatting import markdown_table
 from personas.schemas.hyperparameters import parse_settings
 from personas.schemas.scorecard import MeanStd
 from trainer.data.charts import HELDOUT_COLOUR, SERIES_COLOURS, new_figure, save_figure
-from trainer.evaluate.candidates import NEW, Candidate, Candidates
-from trainer.evaluate.generation.evaluation_prompts import PromptBuilder, heldout_prompts
+from trainer.data.sample_renderer import SampleRenderer
+from trainer.evaluate.candidates import BASE, NEW, Candidate, Candidates
+from trainer.evaluate.generation.evaluation_prompts import PromptBuilder, heldout_prompts, select_places
 from trainer.evaluate.generation.reply_generator import ReplyGenerator
-from trainer.evaluate.generation.reply_tasks import mean_std
+from trainer.evaluate.generation.reply_tasks import EvaluationPrompt, mean_std, select_replies
 from trainer.evaluate.generation.text_metrics import score_texts
+from trainer.evaluate.loss_sections import INSTRUCTIONS_FILE
 from trainer.evaluate.paired_losses import TimeBudget
 from trainer.machine import release_memory
+from trainer.schemas import PromptReply, Recipe
+from trainer.sources.conversation import Conversation
+from trainer.sources.reader import read_usable
+from trainer.sources.source_format import ReadOptions
 from trainer.train.job import prepare_job
 from trainer.train.job_folder import ID_DIGITS, RUNS_FOLDER, JobDraft, job_id_of_draft, make_job_folder
 from trainer.train.resume_config import CHECKPOINTS_FOLDER
 
 SCALE_RESULTS_FOLDER, STUDY_FILE = "results", "study.json"
 STUDY_SETTINGS = ("train_samples", "seed")
+SHIPPED_DATA = INSTRUCTIONS_FILE.parents[1]
+DIALOGUE_TASKS = {
+    "instructions": INSTRUCTIONS_FILE,
+    "general dialogue": SHIPPED_DATA / "general" / "dialogue.jsonl",
+    "summarising": SHIPPED_DATA / "evaluation" / "summaries.jsonl",
+}
+"""Held-out conversations by task, for studies of dialogue. Nothing trains on them."""
+HELDOUT_REPLIES = "held-out replies"
+TaskScores = dict[str, dict[str, float]]
 
 
 @dataclass(frozen=True)
@@ -56,7 +74,8 @@ class ScaleResult:
     """The result of a run. `trained` counts the samples that were available.
 
     Losses are on held-out replies, in nats per token; `scores` compare replies to held-out prompts with the persona's
-    own (`trainer.evaluate.generation.text_metrics`).
+    own (`trainer.evaluate.generation.text_metrics`). `tasks` has the same for further tasks, with `task_prompts`
+    prompts, and `untrained` the base model's scores on all of them.
     """
 
     samples: int
@@ -67,10 +86,22 @@ class ScaleResult:
     scores: dict[str, float]
     prompts: int
     seconds: float
+    tasks: TaskScores = field(default_factory=dict)
+    untrained: TaskScores = field(default_factory=dict)
+    task_prompts: dict[str, int] = field(default_factory=dict)
 
 
-ScoreFunction = Callable[[Path], tuple[dict[str, float], int]]
-"""Scores the adapter in a job folder; returns the number of prompts, too."""
+@dataclass(frozen=True)
+class StudyScores:
+    """Scores of an adapter by task and metric, those of the base model, and the number of prompts of each task."""
+
+    tasks: TaskScores
+    prompts: dict[str, int]
+    untrained: TaskScores = field(default_factory=dict)
+
+
+ScoreFunction = Callable[[Path], StudyScores]
+"""Scores the adapter in a job folder."""
 
 
 def scale_points(sizes: Sequence[int], runs: int, settings: Sequence[str]) -> list[ScalePoint]:
@@ -121,6 +152,9 @@ def run_scale_study(
             missing.remove(point)
             remaining.add(result, clock() - started)
         results.append(result)
+        if (result.prompts, result.task_prompts) != (results[0].prompts, results[0].task_prompts):
+            text = f"{point.name} was measured on other prompts than {points[0].name}, so they cannot be compared."
+            raise RequestError(text, "Give the same --prompts and --task as before, or name another --out.")
     return results, 0
 
 
@@ -162,11 +196,19 @@ def read_scale_result(out: Path, point: ScalePoint) -> ScaleResult | None:
 
 def _score_run(point: ScalePoint, folder: Path, measure: ScoreFunction) -> ScaleResult:
     manifest = verify_adapter(folder / "adapter")
-    scores, prompts = measure(folder)
+    scores = measure(folder)
     seconds = json.loads((folder / "adapter" / "report" / "training.json").read_text(encoding="utf-8"))["seconds"]
     trained = manifest.dataset["samples_train"]
     losses = (manifest.metrics.loss_tuned, manifest.metrics.loss_base)
-    return ScaleResult(point.samples, point.seed, trained, *losses, scores, prompts, seconds)
+    return ScaleResult(
+        *(point.samples, point.seed, trained, *losses),
+        scores=scores.tasks[HELDOUT_REPLIES],
+        prompts=scores.prompts[HELDOUT_REPLIES],
+        seconds=seconds,
+        tasks={task: of for task, of in scores.tasks.items() if task != HELDOUT_REPLIES},
+        untrained=scores.untrained,
+        task_prompts={task: count for task, count in scores.prompts.items() if task != HELDOUT_REPLIES},
+    )
 
 
 def _write_scale_result(out: Path, point: ScalePoint, result: ScaleResult) -> None:
@@ -176,16 +218,82 @@ def _write_scale_result(out: Path, point: ScalePoint, result: ScaleResult) -> No
     shutil.rmtree(out / RUNS_FOLDER / point.name / CHECKPOINTS_FOLDER, ignore_errors=True)
 
 
+# ------------------------------------------------------------------------------------------------ measuring
+
+
+def require_untrained_tasks(draft: JobDraft, tasks: Mapping[str, Path]) -> None:
+    """Raise `RequestError` if a task's file is missing, or among the material that is trained on."""
+    for task, file in tasks.items():
+        if not file.is_file():
+            raise RequestError(f"There is no file {file} for the task {task}.", "Check the path after --task NAME=.")
+        for material in draft.materials:
+            used = [path for path, _ in material.copies if material.kind != "general" and path.is_file()]
+            if any(cmp(path, file, shallow=False) for path in used):
+                raise RequestError(f"{file} cannot measure {task}: it is trained on.", "Name another data set.")
+
+
+def task_scorer(points: Sequence[ScalePoint], tasks: Mapping[str, Path], most: int) -> ScoreFunction:
+    """Return the function that scores a run's adapter; with tasks, runs of the smallest size score the base, too."""
+    first = {point.name for point in points if tasks and point.samples == points[0].samples}
+    return lambda folder: score_adapter(folder, tasks, most, with_base=folder.name in first)
+
+
+def score_adapter(folder: Path, tasks: Mapping[str, Path], most: int, *, with_base: bool) -> StudyScores:
+    """Score a job's adapter on held-out prompts and the files of further tasks, `most` of each, with the run's seed.
+
+    `with_base` scores the base model, too. Raises `UnderstudyError`.
+    """
+    spec = read_spec(folder)
+    job = prepare_job(folder, spec)
+    data, renderer = job.data, Renderer(job.tokenizer)
+    builder = PromptBuilder(renderer, data.persona, data.lore)
+    prompts = heldout_prompts(builder, data)[:most]
+    pairs: dict[str, Sequence[PromptReply]] = {prompts[0].task: data.heldout_prompt_replies}
+    names = {prompts[0].task: HELDOUT_REPLIES}
+    for task, file in tasks.items():
+        own, pairs[task] = _task_prompts(task, file, builder, job.recipe, most)
+        prompts, names[task] = prompts + own, task
+    sides = Candidates.load(job.base, job.tokenizer, spec.serving_precision, prompts[0].ids)
+    sides.add(NEW, Candidate.sealed(folder / "adapter"))
+    assert sides.parts  # the candidates were loaded to generate
+    refs = {side: sides.ref(side) for side in ((NEW, BASE) if with_base else (NEW,))}
+    answers = ReplyGenerator(sides.parts, renderer, refs, (job.recipe.seed,)).answers(prompts, TimeBudget(math.inf))
+    scores: dict[str, TaskScores] = {NEW: {}, BASE: {}}
+    for side in refs:
+        for task, name in names.items():
+            replies = select_replies(answers, task, side=side)
+            references = [pairs[task][it.prompt.number].reply for it in replies]
+            scores[side][name] = score_texts(references, [it.text for it in replies])
+    counts = Counter(names[it.task] for it in prompts)
+    return StudyScores(scores[NEW], dict(counts), scores[BASE])
+
+
+def _task_prompts(
+    task: str, file: Path, builder: PromptBuilder, recipe: Recipe, most: int
+) -> tuple[list[EvaluationPrompt], list[PromptReply]]:
+    """Read a task's conversations; return at most `most` prompts, selected by a hash, and all messages and replies."""
+    maker = SampleRenderer(builder.renderer, None, None, recipe, None)
+    talks = [it for it in read_usable(file, ReadOptions()) if isinstance(it, Conversation)]
+    made = [sample for talk in talks for sample in maker.render(talk, {})]
+    pairs = [PromptReply(it.talk, it.turns[-1].text, it.reply) for it in made]
+    if not pairs:
+        raise RequestError(f"No reply in {file} fits max_length {recipe.max_length}.", "Set a higher max_length.")
+    bare = replace(builder, persona=None)
+    chosen = select_places(range(len(pairs)), pairs, most)
+    return [bare.from_sample(task, n, made[n].sample, pairs[n]) for n in chosen], pairs
+
+
 # ------------------------------------------------------------------------------------------------ all together
 
 
 @dataclass(frozen=True)
 class SizeSummary:
-    """Statistics over the runs of one size."""
+    """Statistics over the runs of one size; `tasks` has them by task, and for the mean of all tasks."""
 
     samples: int
     loss: MeanStd
     scores: dict[str, MeanStd]
+    tasks: dict[str, dict[str, MeanStd]] = field(default_factory=dict)
 
 
 def summarise_sizes(results: Sequence[ScaleResult]) -> list[SizeSummary]:
@@ -194,31 +302,52 @@ def summarise_sizes(results: Sequence[ScaleResult]) -> list[SizeSummary]:
     for samples in sorted({result.samples for result in results}):
         own = [result for result in results if result.samples == samples]
         scores = {name: mean_std([result.scores[name] for result in own]) for name in own[0].scores}
-        sizes.append(SizeSummary(samples, mean_std([result.loss for result in own]), scores))
+        runs = [{HELDOUT_REPLIES: result.scores, **result.tasks} for result in own if result.tasks]
+        sizes.append(SizeSummary(samples, mean_std([result.loss for result in own]), scores, _summarise_tasks(runs)))
     return sizes
+
+
+def summarise_untrained(results: Sequence[ScaleResult]) -> dict[str, dict[str, MeanStd]]:
+    """Return the base model's scores by task over the seeds; empty in studies of a persona."""
+    return _summarise_tasks([*{result.seed: result.untrained for result in results if result.untrained}.values()])
+
+
+def _summarise_tasks(runs: Sequence[TaskScores]) -> dict[str, dict[str, MeanStd]]:
+    """Return mean and standard deviation over runs by task and metric, and of each run's mean over the tasks."""
+    if not runs:
+        return {}
+    means = [{name: fmean(of[name] for of in run.values()) for name in CHARTED_METRICS} for run in runs]
+    by_task = {task: [run[task] for run in runs] for task in runs[0]} | {ALL_TASKS: means}
+    return {task: {name: mean_std([run[name] for run in of]) for name in of[0]} for task, of in by_task.items()}
 
 
 CHARTED_METRICS = {"rouge1": "ROUGE-1", "rouge2": "ROUGE-2", "rougeL": "ROUGE-L"}
 METRIC_LABELS = {**CHARTED_METRICS, "chrf": "chrF", "length_ratio": "length"}
+ALL_TASKS = "mean of the tasks"
 
 
 def write_study(out: Path, persona: str | None, results: Sequence[ScaleResult]) -> None:
     """Write table, JSON and chart. Raises `OSError`."""
-    sizes = summarise_sizes(results)
+    sizes, untrained = summarise_sizes(results), summarise_untrained(results)
     study = {
         "persona": persona,
         "loss_base": results[0].loss_base,
         "prompts": results[0].prompts,
         "sizes": [
             {"samples": size.samples, "loss": size.loss.model_dump()}
-            | {"scores": {name: of.model_dump() for name, of in size.scores.items()}}
+            | {"scores": _as_json(size.scores), "tasks": {task: _as_json(of) for task, of in size.tasks.items()}}
             for size in sizes
         ],
+        "untrained": {task: _as_json(of) for task, of in untrained.items()},
         "runs": [asdict(result) for result in results],
     }
     write_private_file(out / STUDY_FILE, json.dumps(study, indent=2).encode() + b"\n")
     write_private_file(out / "study.md", f"{study_markdown(persona, results)}\n".encode())
-    draw_study(out, sizes, results[0].loss_base)
+    draw_study(out, sizes, results[0].loss_base, untrained)
+
+
+def _as_json(scores: Mapping[str, MeanStd]) -> dict[str, object]:
+    return {name: score.model_dump() for name, score in scores.items()}
 
 
 def study_markdown(persona: str | None, results: Sequence[ScaleResult]) -> str:
@@ -236,22 +365,58 @@ def study_markdown(persona: str | None, results: Sequence[ScaleResult]) -> str:
         "really given, and length is that of these replies for each word of those.",
         *(f"With {it.samples:,} asked for there were {it.trained:,} samples (seed {it.seed})." for it in fewer),
     ]
-    return "\n\n".join([f"# Growing data: {persona or 'dialogue'}", markdown_table(head, rows), *notes])
+    parts = [f"# Growing data: {persona or 'dialogue'}", markdown_table(head, rows), *notes]
+    return "\n\n".join([*parts, _tasks_markdown(sizes, results)] if sizes[0].tasks else parts)
 
 
-def draw_study(out: Path, sizes: Sequence[SizeSummary], loss_base: float) -> None:
-    """Draw `study.svg` and `.png`: loss and ROUGE by number of samples, with standard deviations."""
-    figure, left = new_figure(height=3.6)
-    figure.delaxes(left)
-    left, right = figure.subplots(1, 2)
+def _tasks_markdown(sizes: Sequence[SizeSummary], results: Sequence[ScaleResult]) -> str:
+    """Render the table by task, with the untrained model first."""
+    untrained, first = summarise_untrained(results), results[0]
+    prompts = {HELDOUT_REPLIES: first.prompts, **first.task_prompts}
+    rows = []
+    for task in sizes[0].tasks:
+        label = f"{task} ({prompts[task]} prompts)" if task in prompts else task
+        lines = [("untrained", untrained[task])] if untrained else []
+        for place, (samples, scores) in enumerate([*lines, *((f"{it.samples:,}", it.tasks[task]) for it in sizes)]):
+            rouge = [_format_mean_std(scores[name], 3) for name in CHARTED_METRICS]
+            rows.append(("" if place else label, samples, *rouge))
+    note = "The same prompts for every run; mean ± standard deviation of F1 over the runs of a size."
+    return "\n\n".join(["## By task", markdown_table(("task", "samples", *CHARTED_METRICS.values()), rows), note])
+
+
+def draw_study(
+    out: Path,
+    sizes: Sequence[SizeSummary],
+    loss_base: float,
+    untrained: Mapping[str, Mapping[str, MeanStd]] | None = None,
+) -> None:
+    """Draw `study.svg` and `.png`: loss and ROUGE by number of samples, with standard deviations.
+
+    In studies of several tasks, each has a panel, with the untrained model's scores as dashed lines.
+    """
+    panels = {task: [size.tasks[task] for size in sizes] for task in sizes[0].tasks}
+    panels = panels or {"ROUGE": [size.scores for size in sizes]}
+    rows = -(-(len(panels) + 1) // 3) if len(panels) > 1 else 1
+    figure, axes = new_figure(height=3.6 if rows == 1 else 2.9 * rows)
+    figure.delaxes(axes)
+    left, *others = figure.subplots(rows, 3 if rows > 1 else 2, squeeze=False).flat
     samples = [size.samples for size in sizes]
-    _draw_line(left, samples, [size.loss for size in sizes], "this persona", HELDOUT_COLOUR)
+    _draw_line(left, samples, [size.loss for size in sizes], "trained", HELDOUT_COLOUR)
     left.axhline(loss_base, color="#777777", linestyle="--", linewidth=1.0, label="untrained")
-    for (name, label), colour in zip(CHARTED_METRICS.items(), SERIES_COLOURS, strict=False):
-        _draw_line(right, samples, [size.scores[name] for size in sizes], label, colour)
-    for axes, title, unit in ((left, "Held-out loss", "nats per reply token"), (right, "ROUGE", "F1")):
-        axes.set(title=title, xlabel="samples trained on", ylabel=unit)
+    for axes, (task, scores) in zip(others, panels.items(), strict=False):
+        for (name, label), colour in zip(CHARTED_METRICS.items(), SERIES_COLOURS, strict=False):
+            _draw_line(axes, samples, [score[name] for score in scores], label, colour)
+            if untrained:
+                axes.axhline(untrained[task][name].mean, color=colour, linestyle="--", linewidth=1.0)
+        axes.set(title=task.capitalize() if len(panels) > 1 else task, ylabel="F1")
+        axes.set_ylim(bottom=0)
+    left.set(title="Held-out loss", ylabel="nats per reply token")
+    for axes in others[len(panels) :]:
+        figure.delaxes(axes)
+    for axes in (left, *others[: len(panels)]):
+        axes.set(xlabel="samples trained on")
         axes.spines[["top", "right"]].set_visible(False)
+    for axes in (left, others[0]):
         axes.legend(frameon=False, fontsize="small")
     text = "Held-out loss and ROUGE by the number of samples; study.md has the figures as a table"
     save_figure(figure, out / "study", text)
@@ -264,18 +429,3 @@ def _draw_line(axes: object, samples: Sequence[int], values: Sequence[MeanStd], 
 
 def _format_mean_std(value: MeanStd, digits: int) -> str:
     return f"{value.mean:.{digits}f} ± {value.sd:.{digits}f}"
-
-
-def score_adapter(folder: Path) -> tuple[dict[str, float], int]:
-    """Score a job's adapter on held-out prompts, with the run's seed, and count these. Raises `UnderstudyError`."""
-    spec = read_spec(folder)
-    job = prepare_job(folder, spec)
-    data, renderer = job.data, Renderer(job.tokenizer)
-    prompts = heldout_prompts(PromptBuilder(renderer, data.persona, data.lore), data)
-    sides = Candidates.load(job.base, job.tokenizer, spec.serving_precision, prompts[0].ids)
-    sides.add(NEW, Candidate.sealed(folder / "adapter"))
-    assert sides.parts  # the candidates were loaded to generate
-    generator = ReplyGenerator(sides.parts, renderer, {NEW: sides.ref(NEW)}, (job.recipe.seed,))
-    answers = generator.answers(prompts, TimeBudget(math.inf))
-    references = [data.heldout_prompt_replies[it.prompt.number].reply for it in answers]
-    return score_texts(references, [it.text for it in answers]), len(answers)
