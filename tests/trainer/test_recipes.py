@@ -13,8 +13,8 @@ from personas.schemas.hyperparameters import Hyperparameters, describe_allowed_v
 from personas.schemas.training import TrainingRequest
 from personas.schemas.training_events import Epoch, Evaluation, Progress
 from tests.trainer.job_folders import export, persona_job, sign, talks
+from trainer.cli.recipes_command import COMMENTED_RECIPE, recipe_comments
 from trainer.machine import MachineSpec, probe_machine, probe_machine_without_torch
-from trainer.recipe.recipe_sheet import COMMENTED_RECIPE, recipe_comments
 from trainer.recipe.resolve import RECIPES_FOLDER, fit_to_hardware, recipe_names, recipe_warnings, resolve_recipe
 from trainer.run import run_job
 from trainer.schemas import Recipe, epoch_count, optimiser_steps
