@@ -1,4 +1,4 @@
-# Understudy in a container: docs/howto/container.md. The first stage installs, the second runs.
+# Understudy in a container: docs/howto/container.md. The first stage installs, the last runs; between them, notebooks.
 ARG BASE=python:3.11-slim-bookworm
 
 FROM ${BASE} AS build
@@ -28,6 +28,18 @@ COPY examples examples
 # The kernel exists for x86-64 only.
 RUN pip install --no-deps --editable . && python -m personas.models.bundled_model \
     && if [ "$(uname -m)" = x86_64 ]; then python -m personas.engine.cpu_kernel; fi
+
+# JupyterLab with the project and its notebooks, compiler included: --target notebooks.
+FROM build AS notebooks
+RUN pip install --constraint requirements/lock.txt --editable '.[notebooks]' \
+    && useradd --uid 10001 --create-home understudy && install --directory --owner understudy --mode 0700 /data \
+    && chown --recursive understudy examples/notebooks
+ENV UNDERSTUDY_HOME=/data HF_HOME=/data/.hub NOTEBOOKS_OUT=/data/notebooks OMP_WAIT_POLICY=PASSIVE
+USER 10001
+VOLUME /data
+EXPOSE 8888
+# Jupyter reads its token from JUPYTER_TOKEN, and makes one up without it.
+CMD ["jupyter", "lab", "--ip=0.0.0.0", "--port=8888", "--no-browser", "--ServerApp.root_dir=/app/examples/notebooks"]
 
 FROM ${BASE}
 COPY --from=build /opt/venv /opt/venv

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import tomllib
 from fnmatch import fnmatch
 
 import yaml
@@ -66,7 +67,7 @@ def test_it_installs_as_make_setup_does():
 
 
 def test_the_kernel_is_made_where_the_compiler_is_and_the_compiler_stays_there():
-    first, last = (" ".join(words for name, words in stage if name == "RUN") for stage in stages())
+    first, *_, last = (" ".join(words for name, words in stage if name == "RUN") for stage in stages())
     assert "g++" in first and "python -m personas.engine.cpu_kernel" in first
     assert "apt-get" not in last
 
@@ -86,14 +87,18 @@ def test_the_base_has_a_tag_and_the_python_that_the_project_takes():
     name, _, tag = base.partition(":")
     least = re.search(r'requires-python = ">=3\.(\d+)"', (ROOT / "pyproject.toml").read_text())[1]
     assert name == "python" and "slim" in tag and int(tag.split("-")[0].split(".")[1]) >= int(least)
-    assert all(words.split()[0] == "${BASE}" for name, words in instructions() if name == "FROM")
+    known = ["${BASE}"]
+    for words in (words.split() for name, words in instructions() if name == "FROM"):
+        assert words[0] in known, "another image"
+        known += words[2:]
 
 
 def test_each_service_sets_what_there_is_and_is_open_to_this_machine_alone():
-    port = re.search(r"EXPOSE (\d+)", DOCKERFILE)[1]
+    port = dict(stages()[-1])["EXPOSE"]
     arguments = set(re.findall(r"^ARG (\w+)", DOCKERFILE, re.MULTILINE))
-    assert set(COMPOSE["services"]) == {"bot", "bot-gpu"}
-    for service in COMPOSE["services"].values():
+    assert set(COMPOSE["services"]) == {"bot", "bot-gpu", "notebooks"}
+    bots = [COMPOSE["services"][name] for name in ("bot", "bot-gpu")]
+    for service in bots:
         assert set(service["environment"]) <= set(SETTINGS_BY_NAME)
         assert service["ports"] == [f"127.0.0.1:{port}:{port}"]
         (volume,) = service["volumes"]
@@ -105,6 +110,26 @@ def test_each_service_sets_what_there_is_and_is_open_to_this_machine_alone():
             service["environment"]["WEB_PORT"] == port
             and f"VOLUME {service['environment']['UNDERSTUDY_HOME']}\n" in DOCKERFILE
         )
-    assert len({service["build"]["args"]["TORCH_ARGS"] for service in COMPOSE["services"].values()}) == 2
+    assert len({service["build"]["args"]["TORCH_ARGS"] for service in bots}) == 2
     (device,) = COMPOSE["services"]["bot-gpu"]["deploy"]["resources"]["reservations"]["devices"]
     assert device["capabilities"] == ["gpu"]
+
+
+def test_jupyter_runs_as_nobody_in_particular_on_this_machine_alone_and_never_without_a_token():
+    service = COMPOSE["services"]["notebooks"]
+    stage = next(stage for stage in stages() if stage[0][1].endswith(f"AS {service['build']['target']}"))
+    words = dict(stage)
+    assert int(words["USER"]) >= 10_000 and f"--uid {words['USER']}" in words["RUN"]
+    assert "requirements/lock.txt" in words["RUN"] and "'.[notebooks]'" in words["RUN"]
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    assert any(pin.startswith("jupyterlab==") for pin in extras["notebooks"])
+    command = json.loads(words["CMD"])
+    assert command[:2] == ["jupyter", "lab"] and f"--port={words['EXPOSE']}" in command
+    assert not any("token" in word or "password" in word for word in command), "Jupyter makes one up"
+    assert "--ServerApp.root_dir=/app/examples/notebooks" in command
+    assert service["ports"] == [f"127.0.0.1:{words['EXPOSE']}:{words['EXPOSE']}"]
+    assert service["profiles"] == ["notebooks"] and service["cap_drop"] == ["ALL"]
+    (volume,) = service["volumes"]
+    assert volume.split(":")[0] in COMPOSE["volumes"] and volume.split(":")[1] == words["VOLUME"]
+    assert f"NOTEBOOKS_OUT={words['VOLUME']}/notebooks" in words["ENV"]
+    assert set(service["environment"]) == {"JUPYTER_TOKEN"}
