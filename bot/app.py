@@ -142,7 +142,7 @@ async def _open_lore(
     settings: Settings, shipped: ShippedData, personas: PersonaRegistry, stack: AsyncExitStack
 ) -> LoreIndex:
     passages = read_all_lore(shipped.lore, personas.of(0), settings.home)
-    lore = await asyncio.to_thread(LoreIndex, passages, settings.home / "cache" / "lore.sqlite")
+    lore = await asyncio.to_thread(LoreIndex, passages, settings.home / "cache" / "lore.sqlite", settings.lore_encoder)
     stack.callback(lore.close)
     return lore
 
@@ -240,7 +240,7 @@ def _create_backend(
         threads=settings.trainer_threads,
         nice=settings.trainer_nice,
         serving_precision=engine.precision,
-        environ=os.environ,
+        environ={**os.environ, "LORE_ENCODER": settings.lore_encoder},
         secrets=settings.wandb,
         compare=compare,
         card=settings.trainer_card,

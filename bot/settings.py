@@ -129,6 +129,7 @@ class Settings(BaseSettings):
         description="a folder, or a path where one can be made",
     )
     base_model: str = Field(default=EMBEDDED, description="embedded, a model folder or a hub id")
+    lore_encoder: str = Field(default="", description="a folder or hub id of a sentence-transformers model")
     engine_precision: Annotated[PrecisionSetting, BeforeValidator(str.lower)] = Field(
         default="auto", description=", ".join(PRECISION_BY_SETTING)
     )

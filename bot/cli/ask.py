@@ -218,7 +218,9 @@ def _request(settings: Settings, speaker: AskTarget, question: str, sampling: Sa
         return ChatRequest(None, turns, adapter=speaker.adapter, sampling=sampling)
     # Its own cache: the bot's contains the lore of all personas and guilds.
     cache = settings.home / "cache" / f"lore-of-{persona.id}.sqlite"
-    lore = LoreIndex(read_persona_lore(ShippedData.from_source_tree().lore, persona.id, settings.home), cache)
+    lore = LoreIndex(
+        read_persona_lore(ShippedData.from_source_tree().lore, persona.id, settings.home), cache, settings.lore_encoder
+    )
     hits = tuple(lore.search(persona.id, question))
     return ChatRequest(persona, turns, hits, speaker.adapter, sampling)
 

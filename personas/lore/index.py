@@ -3,6 +3,7 @@
 import hashlib
 import math
 import sqlite3
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -11,14 +12,14 @@ from pathlib import Path
 import numpy as np
 from sqlite_utils import Database
 
-from personas.lore.index_terms import extract_terms, is_mostly_ascii, query_terms
-from personas.lore.minilm import Vectors
+from personas.lore.index_terms import EVERYDAY_TERMS, character_grams, extract_terms, query_terms, spellings
+from personas.lore.minilm import Vectors, load_encoder
 from personas.lore.passages import WORLD, Passage
 from personas.lore.semantic import (
-    EMBEDDING_SCHEME,
     MIN_SIMILARITY,
     SMALL_TALK_WEIGHT,
     embed_units,
+    embedding_scheme,
     embedding_units,
     rarity,
     similarities,
@@ -38,6 +39,10 @@ shared by message and passage must weigh MIN_TERM_WEIGHT together, or MIN_TERM_W
 MIN_SHARE_OF_TERMS of the weight of all the message's words in the lore.
 """
 
+MIN_GRAM_SHARE, MIN_GRAMS = 0.4, 3
+"""Share of a message's character n-grams at which a passage that no encoder reads matches, and the fewest n-grams."""
+
+EVERYDAY_WEIGHT = 0.2  # factor for words of `EVERYDAY_TERMS`
 WORD_SCORE_WEIGHT, MAX_WORD_SCORE = 0.6, 2.0
 """Weight and maximum of the score of shared words beside embeddings.
 
@@ -87,9 +92,14 @@ class LoreRanking:
 class LoreIndex:
     """Searchable passages of all personas. Use from one thread at a time; `prepare` may run in another."""
 
-    def __init__(self, passages: Iterable[Passage], cache: Path | None = None) -> None:
-        """Index the passages in memory, or in a cache file, which spares computing unchanged vectors again."""
+    def __init__(self, passages: Iterable[Passage], cache: Path | None = None, encoder: str = "") -> None:
+        """Index the passages in memory, or in a cache file, which spares computing unchanged vectors again.
+
+        `encoder` names a sentence-transformers model for all languages; empty: MiniLM for English, and character
+        n-grams. Raises `LoreError` if it cannot be loaded.
+        """
         self._vectors: dict[str, Vectors] = {}
+        self._encoder, self._scheme = encoder, embedding_scheme(encoder)
         rows = list(passages)
         try:
             self._open(rows, cache)
@@ -114,14 +124,16 @@ class LoreIndex:
         owners += [guild_owner(guild, owner) for guild in dict.fromkeys((0, guild_id)) for owner in tuple(owners)]
         positions = [position for owner in owners for position in self._places.get(owner, [])]
         terms = query_terms(message)
-        shared, whole = self._shared(terms, positions)
+        shared, whole = self._shared(terms, spellings(message), positions)
         cosines, small_talk = self._cosines(message, positions)
+        gram_shares = self._gram_shares(message, positions) if small_talk is None else {}
         english_terms = len(terms) if small_talk is not None else 0
         matches = []
         for position in positions:
             words, cosine = shared.get(position, {}), cosines.get(position)
             if cosine is None or small_talk is None:
-                by_words, by_meaning = _word_score_only(words, whole, english_terms), 0.0
+                by_words = _word_score_only(words, whole, english_terms)
+                by_meaning = max(0.0, gram_shares.get(position, 0.0) / MIN_GRAM_SHARE - by_words)
             else:
                 by_words, by_meaning = _word_score(words), (cosine - SMALL_TALK_WEIGHT * small_talk) / MIN_SIMILARITY
             matches.append(PassageMatch(self._passages[position], words, cosine, by_words, by_meaning))
@@ -129,8 +141,9 @@ class LoreIndex:
 
     def prepare(self, passages: Sequence[Passage]) -> None:
         """Compute the vectors for `replace`, some 50 ms per passage. May run in another thread."""
-        units = [unit for some in embedding_units(passages) for unit in some]
-        self._vectors |= embed_units(unit for unit in units if unit_key(unit) not in self._vectors)
+        units = [unit for some in embedding_units(passages, self._encoder) for unit in some]
+        missing = [unit for unit in units if unit_key(unit, self._encoder) not in self._vectors]
+        self._vectors |= embed_units(missing, self._encoder)
 
     def replace(self, owner: str, passages: Iterable[Passage]) -> None:
         self._fill([passage for passage in self._passages if passage.owner != owner] + list(passages))
@@ -142,13 +155,20 @@ class LoreIndex:
     def close(self) -> None:
         self._db.conn.close()
 
-    def _shared(self, terms: list[str], positions: list[int]) -> tuple[dict[int, dict[str, float]], float]:
-        """Return the shared words with their weights per passage, and the weight of all of them together."""
+    def _shared(
+        self, terms: list[str], spelt: dict[str, set[str]], positions: list[int]
+    ) -> tuple[dict[int, dict[str, float]], float]:
+        """Return the shared words with their weights per passage, and the weight of all of them together.
+
+        A word of a message with diacritics (`spelt`) is not shared with passages that have it with other ones only.
+        """
         visible, whole = set(positions), 0.0
         shared: dict[int, dict[str, float]] = {}
         for term in terms:
             rows = self._db.execute("select rowid from passages_fts where passages_fts match ?", [f'"{term}"'])
             matching = visible & {row[0] for row in rows}
+            if term in spelt:
+                matching = {p for p in matching if spelt[term] & self._spellings[p].get(term, spelt[term])}
             if not matching:
                 continue
             weight = math.log1p(len(visible) / len(matching)) / math.log1p(len(visible))
@@ -157,14 +177,25 @@ class LoreIndex:
                 shared.setdefault(position, {})[term] = weight
         return shared, whole
 
+    def _gram_shares(self, message: str, positions: list[int]) -> dict[int, float]:
+        """Return, per passage that the encoder cannot read, its share of the message's n-grams, weighted by rarity."""
+        grams = character_grams(message)
+        holding = {p: grams & self._grams[p] for p in positions if self._spans[p][0] == self._spans[p][1]}
+        if len(grams) < MIN_GRAMS or not holding:
+            return {}
+        counts = Counter(gram for held in holding.values() for gram in held)
+        weights = {gram: math.log1p(len(holding) / max(counts[gram], 1)) for gram in grams}
+        whole = sum(weights.values())
+        return {position: sum(weights[gram] for gram in held) / whole for position, held in holding.items()}
+
     def _cosines(self, message: str, positions: list[int]) -> tuple[dict[int, float], float | None]:
         """Return the similarity per passage: the mean of the whole passage and its nearest sentence."""
-        if not (positions and is_mostly_ascii(message)):
+        if not (positions and load_encoder(self._encoder).can_read(message)):
             return {}, None
         spans = [(position, *self._spans[position]) for position in positions]
         spans = [span for span in spans if span[1] < span[2]]
-        visible = stack_vectors([unit for _, start, end in spans for unit in self._units[start:end]])
-        cosines_of_units, small_talk = similarities(message, visible)
+        visible = stack_vectors([unit for _, start, end in spans for unit in self._units[start:end]], self._encoder)
+        cosines_of_units, small_talk = similarities(message, visible, self._encoder)
         cosines, at = {}, 0
         for position, start, end in spans:
             of_passage = cosines_of_units[at : at + end - start]
@@ -179,9 +210,9 @@ class LoreIndex:
         self._db = Database(sqlite3.connect(cache or ":memory:", check_same_thread=False))
         self._db.execute("pragma secure_delete = on").fetchall()  # overwrites deleted lore
         if self._db["vectors"].exists():
-            stored = self._db.execute("select key, vector from vectors where scheme = ?", [EMBEDDING_SCHEME])
+            stored = self._db.execute("select key, vector from vectors where scheme = ?", [self._scheme])
             self._vectors |= {key: np.frombuffer(vector, np.float32) for key, vector in stored}
-        if self._db["stamp"].exists() and [row["value"] for row in self._db["stamp"].rows] == [_cache_stamp(rows)]:
+        if self._db["stamp"].exists() and [row["value"] for row in self._db["stamp"].rows] == [self._stamp(rows)]:
             self._remember(rows)
         else:
             self._fill(rows)
@@ -201,20 +232,28 @@ class LoreIndex:
             db.conn.executemany("insert into passages_fts(rowid, words) values (?, ?)", enumerate(words))
             db["vectors"].create({"key": str, "scheme": str, "vector": bytes}, pk="key")
             db["vectors"].insert_all(
-                {"key": key, "scheme": EMBEDDING_SCHEME, "vector": self._vectors[key].tobytes()} for key in sorted(used)
+                {"key": key, "scheme": self._scheme, "vector": self._vectors[key].tobytes()} for key in sorted(used)
             )
-            db["stamp"].insert({"value": _cache_stamp(rows)})
+            db["stamp"].insert({"value": self._stamp(rows)})
+
+    def _stamp(self, rows: list[Passage]) -> str:
+        return hashlib.sha256(repr((self._scheme, rows)).encode()).hexdigest()
 
     def _remember(self, rows: list[Passage]) -> set[str]:
         """Lay out passages and vectors for searching; return the keys of the vectors in use."""
-        keys = [[unit_key(unit) for unit in units] for units in embedding_units(rows)]
+        keys = [[unit_key(unit, self._encoder) for unit in units] for units in embedding_units(rows, self._encoder)]
         flat = [key for some in keys for key in some]
         if missing := [key for key in flat if key not in self._vectors]:
             raise sqlite3.DatabaseError(f"{len(missing)} vectors are not in the cache")
         ends = np.cumsum([len(some) for some in keys], dtype=int)
         self._passages = rows
         self._spans = [(int(end) - len(some), int(end)) for some, end in zip(keys, ends, strict=True)]
-        self._units = stack_vectors([self._vectors[key] for key in flat])
+        self._units = stack_vectors([self._vectors[key] for key in flat], self._encoder)
+        self._grams = [
+            character_grams(f"{row.heading}\n{row.text}") if start == end else frozenset()
+            for row, (start, end) in zip(rows, self._spans, strict=True)
+        ]
+        self._spellings = [spellings(f"{row.heading}\n{row.text}") for row in rows]
         self._places: dict[str, list[int]] = {}
         for position, row in enumerate(rows):
             self._places.setdefault(row.owner, []).append(position)
@@ -237,13 +276,13 @@ def _word_score_only(words: dict[str, float], whole: float, terms_in_english: in
     A message that may be English needs two shared words, and half of its own, to match lore in another language: a name
     alone is not enough.
     """
-    weight = sum(words.values())
+    weight = sum(EVERYDAY_WEIGHT * weight if word in EVERYDAY_TERMS else weight for word, weight in words.items())
     if terms_in_english and (len(words) < 2 or 2 * len(words) < terms_in_english):
         return 0.0
-    if weight >= MIN_TERM_WEIGHT_OF_HALF and weight >= MIN_SHARE_OF_TERMS * whole:
+    if (
+        weight >= MIN_TERM_WEIGHT_OF_HALF
+        and not EVERYDAY_TERMS.issuperset(words)
+        and weight >= MIN_SHARE_OF_TERMS * whole
+    ):
         return max(weight / MIN_TERM_WEIGHT, MIN_SCORE)
     return weight / MIN_TERM_WEIGHT
-
-
-def _cache_stamp(rows: list[Passage]) -> str:
-    return hashlib.sha256(repr((EMBEDDING_SCHEME, rows)).encode()).hexdigest()

@@ -18,6 +18,8 @@ WORD_PATTERN = re.compile(
 UNSEGMENTED_PATTERN = re.compile(rf"[{UNSEGMENTED_SCRIPTS}\U00020000-\U0003ffff]+")
 HIRAGANA_PATTERN = re.compile("[\u3040-\u309fー]+")
 
+MIN_GRAM_WORD_CHARS = 5  # shorter words have too few three-letter n-grams to tell them apart
+
 STOP_WORDS = frozenset(
     """a about after all also always am an and another any anyone are around as ask at back bad be because been before
     being best better big bit but by can could day days did do does doing done down each else enough even
@@ -48,6 +50,22 @@ CHINESE_STOP_WORDS = frozenset(
     你的 我的 他的 她的 是什 有什 了吗 的吗 么的 個人 什麼 怎麼 為什 時候 這個 那個 沒有 麼樣 谁是 是谁""".split()
 )
 
+EVERYDAY_TERMS = frozenset(
+    """an ban biet bua buon cam chac chan chieu choi chua chuc chung chuyen cuoi cuoc dep dien dung gio giup hat hoc
+    hoi hom hon hop ke khoe lanh lo mai mang may me met mong moi mua muon nghe nghi ngon ngu ngay nha nhac nho nong
+    phai phim qua que sang sinh so sao su tam tan thay the thich thu tien tiec tot toan tra tre troi truoc tuan tuoi
+    uong vui xa xem xong yeu ngoai trua 天气 今晚 昨晚 今早 明早 早安 晚安 午安 你们 大家 开心 难过 高兴 无聊 好累
+    累了 好吃 吃饭 饭了 睡觉 觉了 起床 上班 下班 上学 放学 考试 作业 周末 生日 快乐 喜欢 讨厌 电影 音乐 手机 游戏
+    笑话 故事 讲个 个笑 推荐 打算 怎样 样子 真的 好的 谢谢 再见 拜拜 哈哈 机器 器人 聊天 聊聊 名字 叫什 几岁 多大
+    帮我 帮忙 没事 事情 一起 天天 休息 感觉 有点 有人 人吗 出门 回家""".split()
+)
+"""Terms that are common in small talk in Vietnamese (folded) and Chinese, and so say little about lore."""
+
+FUNCTION_CHARACTERS = frozenset(
+    "的了是在有我你您他她它们們这這那哪个個一不也就都和与及或但很吗嗎呢吧啊呀么麼什甚怎谁誰几幾多少为為何因所以被把"
+    "从從到给給对對会會能要想可去来來上下里裡中后後前时時候着过過还還又再没沒何時人年月日今天好大小说說点點样樣做用"
+)
+
 JAPANESE_STOP_WORDS = frozenset("何時 何処 何人 今日 明日 昨日 今何 誰か 何か 私は 私の あ行".split())
 
 
@@ -70,6 +88,33 @@ def extract_terms(text: str) -> list[str]:
 def query_terms(message: str) -> list[str]:
     """Return the unique terms of a message without stop words."""
     return [word for word in dict.fromkeys(extract_terms(message)) if _is_query_term(word)]
+
+
+def spellings(text: str) -> dict[str, set[str]]:
+    """Return the words of a text with diacritics by their folded form, empty for one without: "cả" is not "cá"."""
+    found = WORD_PATTERN.findall(unicodedata.normalize("NFC", text).casefold())
+    words: dict[str, set[str]] = {}
+    for word in found if not all(map(str.isascii, found)) else ():
+        if not UNSEGMENTED_PATTERN.match(word):
+            words.setdefault(fold_text(word), set()).add(word)
+    return words
+
+
+def character_grams(message: str) -> frozenset[str]:
+    """Return character n-grams of a text's terms, which words in other forms or orders share.
+
+    Of long words the three-letter ones, of scripts without spaces the characters and pairs; without stop words,
+    everyday words, and characters that are mostly grammar.
+    """
+    grams: set[str] = set()
+    for word in WORD_PATTERN.findall(fold_text(message)):
+        pieces = {piece for piece in _character_pairs(word) if _is_query_term(piece)} - EVERYDAY_TERMS
+        if UNSEGMENTED_PATTERN.match(word):
+            grams |= {sign for sign in word if not (sign in FUNCTION_CHARACTERS or HIRAGANA_PATTERN.match(sign))}
+        elif pieces and len(word) >= MIN_GRAM_WORD_CHARS:
+            pieces = {f" {word} "[at : at + 3] for at in range(len(word))}
+        grams |= pieces
+    return frozenset(grams)
 
 
 def is_mostly_ascii(text: str) -> bool:

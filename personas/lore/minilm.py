@@ -1,9 +1,11 @@
-"""Sentence embeddings with all-MiniLM-L6-v2, computed with numpy."""
+"""Sentence embeddings: all-MiniLM-L6-v2, computed with numpy, or a sentence-transformers model of the operator's."""
 
+import json
 from collections.abc import Sequence
 from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -12,12 +14,40 @@ from threadpoolctl import ThreadpoolController
 from tokenizers import Tokenizer
 
 from personas.errors import LoreError
+from personas.lore.index_terms import STOP_WORDS, WORD_PATTERN, is_mostly_ascii
 
 Vectors = npt.NDArray[np.float32]
 MODEL = "all-MiniLM-L6-v2"
 DIMENSIONS = 384
 LAYERS, HEADS, MAX_TOKENS, BATCH_TOKENS = 6, 12, 256, 256
+MIN_JUDGED_WORDS, MIN_STOP_WORD_SHARE, MAX_PIECES_PER_WORD = 3, 0.2, 1.6
+"""English has at most 1.5 pieces of its vocabulary per word, other languages mostly 2; names may have many."""
 EPSILON = np.float32(1e-12)
+
+
+class Encoder(Protocol):
+    """A sentence embedding model. `dimensions` is the length of its vectors."""
+
+    dimensions: int
+
+    def can_read(self, text: str) -> bool:
+        """Report whether the model was trained on the text's language."""
+
+    def embed(self, texts: Sequence[str]) -> Vectors:
+        """Return one unit vector per text, shape (texts, dimensions)."""
+
+
+@lru_cache(maxsize=4)
+def load_encoder(name: str) -> Encoder:
+    """Load the encoder of a setting: a folder or hub id, or MiniLM for an empty one. Raises `LoreError`."""
+    if not name:
+        return load_minilm()
+    try:
+        return SentenceTransformer(name)
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        why = " ".join(str(error).split())[:200]
+        advice = "LORE_ENCODER takes a folder or hub id of a sentence-transformers model; empty uses the bundled one."
+        raise LoreError(f"The encoder {name} of lore search cannot be loaded: {why}", advice) from None
 
 
 @lru_cache(maxsize=1)
@@ -32,8 +62,53 @@ def load_minilm() -> "MiniLM":
     return MiniLM(Path(spec.submodule_search_locations[0]) / "model")
 
 
+class SentenceTransformer:
+    """A model in the sentence-transformers format, computed by transformers; it is taken to read any language.
+
+    Supports mean and CLS pooling (`1_Pooling/config.json`), as multilingual MiniLM, E5, BGE-M3 and LaBSE use it.
+    """
+
+    def __init__(self, name: str) -> None:
+        from transformers import AutoModel, AutoTokenizer  # takes seconds, and only a named encoder needs it
+        from transformers.utils import cached_file
+
+        self._tokenizer: Any = AutoTokenizer.from_pretrained(name)
+        self._model: Any = AutoModel.from_pretrained(name).eval()
+        pooling = cached_file(name, "1_Pooling/config.json", _raise_exceptions_for_missing_entries=False)
+        stated = json.loads(Path(pooling).read_text(encoding="utf-8")) if pooling else {}
+        self._is_cls = bool(stated.get("pooling_mode_cls_token"))
+        self.dimensions = int(self._model.config.hidden_size)
+        self._max_tokens = min(MAX_TOKENS, self._tokenizer.model_max_length)
+
+    def can_read(self, text: str) -> bool:
+        return any(map(str.isalpha, text))
+
+    def embed(self, texts: Sequence[str]) -> Vectors:
+        import torch  # as above
+
+        out = np.empty((len(texts), self.dimensions), np.float32)
+        for place, text in enumerate(texts):
+            ids = self._tokenizer(text, return_tensors="pt", truncation=True, max_length=self._max_tokens)
+            with torch.inference_mode():
+                hidden = self._model(**ids).last_hidden_state[0].float()
+            vector = hidden[0] if self._is_cls else hidden.mean(dim=0)
+            out[place] = (vector / vector.norm()).numpy()
+        return out
+
+
 class MiniLM:
     """Sentence embedding model. `embed` may be called from any thread."""
+
+    dimensions = DIMENSIONS
+
+    def can_read(self, text: str) -> bool:
+        """Report whether a text may be English: by its letters, then by its commonest words or by the vocabulary."""
+        words = WORD_PATTERN.findall(text.casefold()) if is_mostly_ascii(text) else []
+        if len(words) < MIN_JUDGED_WORDS:
+            return bool(words)
+        if sum(word in STOP_WORDS for word in words) >= MIN_STOP_WORD_SHARE * len(words):
+            return True
+        return sum(len(self.ranks(word)) for word in words) <= MAX_PIECES_PER_WORD * len(words)
 
     def __init__(self, folder: Path) -> None:
         self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))

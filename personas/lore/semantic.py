@@ -9,12 +9,12 @@ from functools import lru_cache
 
 import numpy as np
 
-from personas.lore.index_terms import is_mostly_ascii
-from personas.lore.minilm import DIMENSIONS, MODEL, Vectors, load_minilm
+from personas.lore.minilm import MODEL, Encoder, Vectors, load_encoder, load_minilm
 from personas.lore.passages import WORLD, Passage, count_words, split_sentences
 
-EMBEDDING_SCHEME = f"{MODEL}/1"
-"""Model and version of the way units are formed. Cached vectors of other schemes are computed again."""
+SCHEME_VERSION = 1  # of the way units are formed: cached vectors of others are computed again
+UNRELATED_MEAN, UNRELATED_SD = 0.081, 0.064
+"""MiniLM's cosines of lore and small talk. Other encoders' are put on this scale: theirs of the same may lie at 0.7."""
 
 MIN_UNIT_WORDS = 12  # shorter sentences are embedded together with the next
 SMALL_TALK_WEIGHT = 0.4  # share of a message's similarity to small talk that is subtracted from its similarity to lore
@@ -45,15 +45,29 @@ _VECTOR_CACHE: dict[str, Vectors] = {}
 """Recent vectors of this process (at most 8 MB), shared by several indexes over the same lore."""
 
 
-@lru_cache(maxsize=1)
-def _small_talk_vectors() -> Vectors:
-    return load_minilm().embed(SMALL_TALK)
+@lru_cache(maxsize=4)
+def _small_talk_vectors(encoder: str) -> Vectors:
+    return load_encoder(encoder).embed(SMALL_TALK)
 
 
-def similarities(message: str, units: Vectors) -> tuple[Vectors, float]:
-    """Return the cosines of a message with each unit, shape (units,), and with the nearest small talk."""
-    vector = load_minilm().embed([message])[0]
-    return units @ vector, float((_small_talk_vectors() @ vector).max())
+def embedding_scheme(encoder: str) -> str:
+    """Return the name of the model and the way units are formed, for cached vectors."""
+    return f"{encoder or MODEL}/{SCHEME_VERSION}"
+
+
+def similarities(message: str, units: Vectors, encoder: str = "") -> tuple[Vectors, float]:
+    """Return the cosines of a message with each unit, shape (units,), and with the nearest small talk.
+
+    Those of a named encoder are shifted and scaled so that lore and small talk are as similar as for MiniLM.
+    """
+    vector, small_talk = load_encoder(encoder).embed([message])[0], _small_talk_vectors(encoder)
+    cosines, nearest = units @ vector, float((small_talk @ vector).max())
+    if not encoder or not len(units):
+        return cosines, nearest
+    unrelated = units @ small_talk.T
+    factor = UNRELATED_SD / max(float(unrelated.std()), 0.01)
+    mean = float(unrelated.mean())
+    return (cosines - mean) * factor + UNRELATED_MEAN, (nearest - mean) * factor + UNRELATED_MEAN
 
 
 @lru_cache(maxsize=4096)
@@ -66,40 +80,41 @@ def rarity(word: str) -> float:
     return min(1.0, max(MIN_RARITY, share))
 
 
-def embedding_units(passages: Sequence[Passage]) -> list[list[str]]:
-    """Return the texts to embed per passage: the whole, then its sentences; none if the model cannot read it.
+def embedding_units(passages: Sequence[Passage], encoder: str = "") -> list[list[str]]:
+    """Return the texts to embed per passage: the whole, then its sentences; none if the encoder cannot read it.
 
     Members address a persona as "you", while its lore has "he" or a name. Texts about the owner are therefore turned
     into the second person: "your jib is sixty-four feet long". Of 56 questions this finds six more than the lore as
     written.
     """
     rewriters = {owner: _second_person(owner, passages) for owner in {passage.owner for passage in passages}}
-    return [_passage_units(passage, rewriters[passage.owner]) for passage in passages]
+    model = load_encoder(encoder)
+    return [_passage_units(passage, rewriters[passage.owner], model) for passage in passages]
 
 
-def unit_key(unit: str) -> str:
-    return hashlib.sha256(f"{EMBEDDING_SCHEME}\n{unit}".encode()).hexdigest()[:32]
+def unit_key(unit: str, encoder: str = "") -> str:
+    return hashlib.sha256(f"{embedding_scheme(encoder)}\n{unit}".encode()).hexdigest()[:32]
 
 
-def embed_units(units: Iterable[str]) -> dict[str, Vectors]:
+def embed_units(units: Iterable[str], encoder: str = "") -> dict[str, Vectors]:
     """Return the vectors of units by key, about 10 ms each. Thread-safe."""
-    texts = {unit_key(unit): unit for unit in units}
+    texts = {unit_key(unit, encoder): unit for unit in units}
     vectors = {key: vector for key in texts if (vector := _VECTOR_CACHE.get(key)) is not None}
     if todo := [key for key in texts if key not in vectors]:
-        vectors |= zip(todo, load_minilm().embed([texts[key] for key in todo]), strict=True)
+        vectors |= zip(todo, load_encoder(encoder).embed([texts[key] for key in todo]), strict=True)
     _VECTOR_CACHE.update(vectors)
     for key in list(_VECTOR_CACHE)[:-MAX_CACHED_VECTORS]:
         _VECTOR_CACHE.pop(key, None)
     return vectors
 
 
-def stack_vectors(vectors: Sequence[Vectors]) -> Vectors:
-    """Stack vectors; shape (vectors, DIMENSIONS)."""
-    return np.stack(vectors) if vectors else np.empty((0, DIMENSIONS), np.float32)
+def stack_vectors(vectors: Sequence[Vectors], encoder: str = "") -> Vectors:
+    """Stack vectors; shape (vectors, dimensions)."""
+    return np.stack(vectors) if vectors else np.empty((0, load_encoder(encoder).dimensions), np.float32)
 
 
-def _passage_units(passage: Passage, rewrite: Callable[[str], str]) -> list[str]:
-    if not is_mostly_ascii(passage.text):
+def _passage_units(passage: Passage, rewrite: Callable[[str], str], encoder: Encoder) -> list[str]:
+    if not encoder.can_read(passage.text):
         return []
     section = passage.heading.rpartition(": ")[2]
     rewritten = rewrite(passage.text)

@@ -18,6 +18,7 @@ from trainer.cli.error_handling import require_writable, resolve_home, with_erro
 from trainer.data.synthetic.dialogue_synthesis import SynthesisRequest, synthesise_dialogues
 from trainer.data.synthetic.lore_extraction import extract_lore, write_extraction
 from trainer.data.synthetic.reply_backends import choose_backend
+from trainer.process.environment import find_lore_encoder
 from trainer.process.run_control import Terminated
 
 MAX_SHOWN_PASSAGES = 6
@@ -126,7 +127,9 @@ def _ask(options: argparse.Namespace) -> None:
     persona, passages = load_persona_lore(options)
     home = resolve_home(None)
     # A separate cache beside the bot's, so that no passage is embedded twice.
-    index = LoreIndex(passages, home / "cache" / f"lore-of-{persona.id}.sqlite" if home.is_dir() else None)
+    index = LoreIndex(
+        passages, home / "cache" / f"lore-of-{persona.id}.sqlite" if home.is_dir() else None, find_lore_encoder()
+    )
     ranking = index.rank(persona.id, options.question)
     index.close()
     shown = ranking.matches if options.all else ranking.matches[:MAX_SHOWN_PASSAGES]

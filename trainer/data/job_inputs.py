@@ -18,6 +18,7 @@ from personas.schemas.base import DISCORD_API
 from personas.schemas.chat import Persona
 from personas.schemas.training import JobSpec, Material
 from trainer.data.data_mixture import mixes_general, split_general
+from trainer.process.environment import find_lore_encoder
 from trainer.schemas import Recipe
 from trainer.sources.conversation import Conversation, RejectedRecord
 from trainer.sources.reader import read_usable
@@ -225,4 +226,4 @@ def _read_conversations(
 
 def _read_lore_index(folders: list[tuple[Path, Material]], persona: Persona) -> LoreIndex | None:
     passages = [p for path, _ in folders for p in read_lore(path, (persona, WORLD))]
-    return LoreIndex(passages) if passages else None
+    return LoreIndex(passages, encoder=find_lore_encoder()) if passages else None
