@@ -12,13 +12,11 @@ from personas.card.toml_card import SHIPPED_CARDS, read_card, read_cards
 from personas.lore.passages import Passage, read_lore, split_passages
 from personas.schemas.chat import Persona
 from tests.trainer.lore_server import home, lore_command
+from trainer.data.synthetic.first_person import LoreSubject, find_subject
 from trainer.data.synthetic.lore_extraction import (
-    LoreSubject,
     extract_facts,
     extract_lore,
-    find_subject,
     question_about,
-    to_first_person,
     write_extraction,
 )
 
@@ -95,7 +93,7 @@ def test_extract_writes_facts_a_card_addition_and_pairs_each_with_its_passage(tm
 def test_a_sentence_is_turned_only_where_that_is_certain(subject, sentence, spoken):
     if spoken and " has my" in spoken:
         spoken = None  # the second verb cannot be told from a thing
-    assert to_first_person(sentence, subject) == spoken
+    assert subject.to_first_person(sentence) == spoken
 
 
 def test_he_means_the_persona_only_while_nobody_else_was_named():

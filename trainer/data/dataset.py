@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from personas.home.holdout_index import HoldoutIndex
 from personas.lore.index import LoreIndex
@@ -10,6 +11,7 @@ from personas.prompt import TokenizedSample
 from personas.schemas.chat import Persona
 from trainer.data.ledger import Ledger
 from trainer.data.preference_policy import PreferenceSet
+from trainer.data.quality_filters import detect_main_language
 from trainer.data.sample_renderer import SampleHash
 from trainer.schemas import PromptReply
 
@@ -87,6 +89,12 @@ class Dataset:
     lore: LoreIndex | None = None
     preferences: PreferenceSet | None = None
     trimmed: int = 0
+
+    @cached_property
+    def language(self) -> str:
+        """Code of the language of the trained replies, of the persona's own if there is one."""
+        own = [it.reply for it in self.train_prompt_replies if it.by_persona or self.persona is None]
+        return detect_main_language(own or [it.reply for it in self.train_prompt_replies])
 
     @property
     def trained(self) -> tuple[TokenizedSample, ...]:

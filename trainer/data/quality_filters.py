@@ -3,7 +3,9 @@
 import functools
 import re
 import unicodedata
+from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from trainer.data.minhash import split_words
@@ -27,7 +29,7 @@ BOILERPLATE = re.compile(
     re.IGNORECASE | re.VERBOSE,
 )
 UNDECIDED, NO_LANGUAGE = "und", "zxx"
-MAX_LANGUAGE_CHARACTERS = 2000
+MAX_LANGUAGE_CHARACTERS, MIN_LANGUAGE_LETTERS = 2000, 200
 BOILERPLATE_HINTS = (
     " ai", "artificial", "language model", "gpt", "openai", "anthropic", "knowledge", "sorry", "为ai", "为 ai", "模型",
     "人工智能", "mô hình", "trợ lý", "trí tuệ", "modelo de", "en tant qu", "als k",
@@ -75,6 +77,26 @@ class QualityFilters:
 def detect_language(text: str) -> str:
     """Return a text's ISO 639-1 language code, or `UNDECIDED` below even odds."""
     return str(_identifier().classify(text[:MAX_LANGUAGE_CHARACTERS])[0])
+
+
+def detect_main_language(texts: Iterable[str]) -> str:
+    """Return the language code of texts taken together: `zh` for all Chinese, `en` where nothing can be decided.
+
+    Little text in plain letters counts as English.
+    """
+    text = "\n".join(texts)
+    if text.isascii() and len(text) < MIN_LANGUAGE_LETTERS:
+        return "en"
+    code = detect_language(text)
+    if code in ("yue", "wuu") or (code == UNDECIDED and re.search("[\u4e00-\u9fff]", text)):
+        return "zh"
+    return "en" if code in (UNDECIDED, NO_LANGUAGE) else code
+
+
+def find_language_file(file: Path, language: str) -> Path | None:
+    """Return the file of a language, such as `safety.vi.jsonl` beside the English `safety.jsonl`; None if missing."""
+    found = file if language == "en" else file.with_suffix(f".{language}{file.suffix}")
+    return found if found.is_file() else None
 
 
 def list_languages() -> frozenset[str]:

@@ -14,14 +14,20 @@ from personas.schemas.scorecard import AdapterStamp, EvaluationExtent, MemberFee
 from personas.schemas.training_events import Phase
 from trainer.evaluate.candidates import BASE, LIVE, NEW, Candidate, Candidates
 from trainer.evaluate.generation.reply_sections import measure_replies
-from trainer.evaluate.loss_sections import general_section, heldout_section, instruction_losses
 from trainer.evaluate.memorisation import (
     add_reply_pii,
     data_checks_section,
     memorisation_section,
     training_losses,
 )
-from trainer.evaluate.paired_losses import PairedLosses, TimeBudget, paired_losses
+from trainer.evaluate.paired_losses import (
+    PairedLosses,
+    TimeBudget,
+    general_section,
+    heldout_section,
+    instruction_losses,
+    paired_losses,
+)
 from trainer.evaluate.persona_separation import NO_OTHER_PERSONA, OtherPersona, load_other_personas, separation_section
 from trainer.gate.verdict import judge
 from trainer.machine import release_memory
@@ -203,7 +209,7 @@ def _add_sections(
     """Add the sections beyond losses to the card."""
     data, between = request.job.data, request.between
     _begin(request, "instruction replies")
-    instructions = instruction_losses(sides, budget.part(INSTRUCTIONS_TIME_SHARE), between)
+    instructions = instruction_losses(sides, data.language, budget.part(INSTRUCTIONS_TIME_SHARE), between)
     _begin(request, "trained replies")
     end_tokens = len(Renderer(sides.tokenizer).end_ids)
     limit = budget.part(MEMORISATION_TIME_SHARE)

@@ -12,6 +12,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,9 @@ from personas.errors import MaterialError
 from personas.lore.passages import WORLD, Passage
 from personas.prompt import EXAMPLE_USER
 from personas.schemas.chat import LoreHit, Persona, Turn
-from trainer.data.synthetic.lore_extraction import find_subject, question_about, write_file_atomically
+from trainer.data.quality_filters import detect_main_language
+from trainer.data.synthetic.first_person import SubstitutedSubject, find_language, find_subject
+from trainer.data.synthetic.lore_extraction import question_about, write_file_atomically
 from trainer.data.synthetic.reply_backends import ReplyBackend, ReplySession
 from trainer.data.synthetic.reply_filter import ReplyFilter
 from trainer.process.run_control import run_until_terminated
@@ -135,7 +138,7 @@ async def _generate_dialogue(
 
 def trim_to_sentence(text: str) -> str:
     """Cut the unfinished last sentence off a truncated reply."""
-    ends = [match.end() for match in re.finditer(r"[.!?…。！？][*\"”’)」』]*(?=\s|$)", text)]
+    ends = [match.end() for match in re.finditer(r"[.!?…][*\"”’)]*(?=\s|$)|[。！？…][*\"”’)」』]*", text)]
     return text[: ends[-1]] if ends else ""
 
 
@@ -150,18 +153,28 @@ def _fault(reply_filter: ReplyFilter, messages: list[dict[str, str]], about: Pas
 def plan_attempt(request: SynthesisRequest, number: int) -> SynthesisAttempt:
     """Plan an attempt: every passage is used once before any repeats, in a seeded random order."""
     own = [passage for passage in request.passages if passage.owner != WORLD]
-    world = [passage for passage in request.passages if passage.owner == WORLD and passage.text.isascii()]
+    world = _world_passages(request.passages, find_language(request.persona, own))
     shared = not own or (bool(world) and _seeded_index(request, f"world {number}", 1000) < 1000 * WORLD_SHARE)
     chosen = (world if shared else own) or list(request.passages)
     turn, place = divmod(number, len(chosen))
     ranked = sorted(range(len(chosen)), key=lambda index: _seeded_index(request, f"passage {turn} {index}", 2**48))
     passage = chosen[ranked[place]]
     subject = find_subject(request.persona, own)
-    question = question_about(passage.heading, subject) if passage.heading else "What is new?"
-    opener = OPENING_TEMPLATES[_seeded_index(request, f"opener {number}", len(OPENING_TEMPLATES))]
-    follow_up = FOLLOW_UPS[_seeded_index(request, f"aside {number}", len(FOLLOW_UPS))]
+    question = question_about(passage.heading, subject) if passage.heading else subject.follow_ups[-1]
+    rules = subject.rules if isinstance(subject, SubstitutedSubject) else None
+    openers, follow_ups = (rules.openers, rules.feelings) if rules else (OPENING_TEMPLATES, FOLLOW_UPS)
+    opener = openers[_seeded_index(request, f"opener {number}", len(openers))]
+    follow_up = follow_ups[_seeded_index(request, f"aside {number}", len(follow_ups))] if follow_ups else ""
     questions = (opener.format(question), follow_up)[: 1 + _seeded_index(request, f"turns {number}", 2)]
-    return SynthesisAttempt(number, passage, questions, _seeded_index(request, f"seed {number}", 2**31 - 8))
+    seed = _seeded_index(request, f"seed {number}", 2**31 - 8)
+    return SynthesisAttempt(number, passage, tuple(filter(None, questions)), seed)
+
+
+@lru_cache(maxsize=1)
+def _world_passages(passages: tuple[Passage, ...], language: str) -> list[Passage]:
+    """Return the world's passages in the persona's language."""
+    world = [passage for passage in passages if passage.owner == WORLD]
+    return [passage for passage in world if detect_main_language([passage.text]) == language]
 
 
 def _seeded_index(request: SynthesisRequest, what: str, below: int) -> int:

@@ -8,62 +8,15 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from personas.errors import MaterialError
 from personas.home.atomic_files import fsync_path
 from personas.lore.passages import WORLD, Passage, split_sentences
 from personas.schemas.chat import Persona
+from trainer.data.synthetic.first_person import FACT_KINDS, FactKind, LoreSubject, SubstitutedSubject, find_subject
 
-FactKind = Literal["style", "relation", "trait", "fact"]
-FACT_KINDS: tuple[FactKind, ...] = ("style", "relation", "trait", "fact")
-STYLE = re.compile(
-    r"\b(speaks?|says?|said|voice|talks?|calls (?:people|everyone|him|her|them)|accent|whispers?|shouts?|hums?|sings?|"
-    r"swears?|quotes?|words? (?:is|are)|sentences?|exclaims?|mutters?)\b",
-    re.IGNORECASE,
-)
-TRAIT = re.compile(
-    r"\b(likes?|loves?|enjoys?|prefers?|dislikes?|hates?|detests?|fears?|afraid|scared|cannot|can't|never|always|proud|"
-    r"shy|patient|gentle|stubborn|wears?|believes?|refuses?|admires?|longs for|favou?rite|habit|sleeps?|eats?)\b",
-    re.IGNORECASE,
-)
-KINSHIP = re.compile(
-    r"\b(sisters?|brothers?|mother|father|husband|wife|widow|aunt|uncle|nieces?|nephews?|cousins?|daughters?|sons?|"
-    r"grandmother|grandfather|parents?|twins?|family|friends?|neighbours?|neighbors?|rival|feud|enemy|understudy|"
-    r"colleagues?|driver|prompter|caretaker|apprentice|employer|landlady|taught|married|visits?|sends?|brings?|"
-    r"borrowed|quarrelled|quarreled)\b",
-    re.IGNORECASE,
-)
-CALENDAR = re.compile(
-    "Monday|Tuesday|Wednesday|Thursday|Friday|Saturday|Sunday|January|February|March|April|May|June|July|August|"
-    "September|October|November|December"
-)
-PLACE_PREPOSITION = re.compile(r"\b(?:the|at|in|on|from|upon|under|to) $", re.IGNORECASE)
-"""Words before the name of a place or a thing, and rarely of a person."""
-NAME = re.compile(r"(?<![.!?:] )(?<!^)\b[A-Z][a-z]+(?: (?:of |the |van |de )?[A-Z][a-z]+){0,3}")
-ANIMATE = re.compile(
-    r"\b(goose|gull|cat|eel|captain|baker|diver|drummer|driver|inspector|clerk|postman|man|woman|boy|girl|child|mother|"
-    r"father|husband|wife|brother|sister|uncle|aunt|son|daughter|cousin|niece|nephew|who)\b",
-    re.IGNORECASE,
-)
-"""Subjects that a sentence can describe besides named people."""
-FIRST_NAME = re.compile(r"^[A-Z][a-z]+(?: [A-Z][a-z]+){1,3}\b")
-ADVERBS = r"(?:(?:never|always|still|also|often|now|once|only|just|then|usually|sometimes|\w+ly) )?"
-NOT_THING = r"(?:a|an|the|to|in|on|at|and|but|for|by|from|of|with|up|out)"
-FIRST_PERSON_PRONOUNS: dict[str, tuple[tuple[str, str], ...]] = {
-    "he": ((r"\bhimself\b", "myself"), (r"\bhis\b", "my"), (r"\bhim\b", "me"), (r"\bhe\b", "I")),
-    "she": (
-        (r"\bherself\b", "myself"),
-        (rf"\bher(?= (?!{NOT_THING}\b)[a-z])", "my"),
-        (r"\bher\b", "me"),
-        (r"\bshe\b", "I"),
-    ),
-}
-FIRST_PERSON_VERBS = {"is": "am", "has": "have", "does": "do", "goes": "go", "isn't": "am not", "doesn't": "don't"}
-UNINFLECTED_WORDS = frozenset("was this his its always sometimes perhaps as thus yes us".split())
-OPENERS = r"(?:On|In|At|Every|Each|When|Since|Before|After|For|By|From|Once|Then)\b[^.;]{0,70}?,? "
 MAX_ANSWER_SENTENCES = 2  # sentences per answer of a dialogue
-FOLLOW_UP_PROMPTS = ("Go on.", "And then?", "What else?", "Tell me more.")
 CARD_FIELDS = {"style": "speech", "trait": "personality", "relation": "relations", "fact": "description"}
 """Card field for each kind of sentence."""
 SECTION_QUESTIONS = (
@@ -88,121 +41,24 @@ class LoreFact:
     passage: Passage
 
 
-@dataclass(frozen=True)
-class LoreSubject:
-    """References to a persona in lore: its names, longest first, and "he" or "she" ("" if unclear)."""
-
-    names: tuple[str, ...]
-    pronoun: str
-
-    @property
-    def pattern(self) -> str:
-        """A regular expression for the persona as the subject of a sentence."""
-        return "|".join([*map(re.escape, self.names), *([self.pronoun.capitalize()] if self.pronoun else [])])
-
-
-def find_subject(persona: Persona, passages: list[Passage]) -> LoreSubject:
-    """Derive the references from the persona's name, its id and its lore."""
-    words = [word for word in persona.name.split() if word[:1].isupper() and word not in ("Sir", "Lady", "Miss", "Mr")]
-    names = {persona.name, persona.name.removeprefix("Sir "), *words, persona.id.capitalize()}
-    text = " ".join(passage.text for passage in passages if passage.owner == persona.id)
-    he, she = (len(re.findall(rf"\b{pronoun}\b", text, re.IGNORECASE)) for pronoun in ("he", "she"))
-    pronoun = "he" if he >= 1.5 * she and he else "she" if she >= 1.5 * he and she else ""
-    return LoreSubject(tuple(sorted(names, key=lambda name: (-len(name), name))), pronoun)
-
-
 def extract_facts(persona: Persona, passages: list[Passage]) -> list[LoreFact]:
     """Return a fact per sentence, in order."""
     subject, facts, before = find_subject(persona, passages), [], None
     for passage in passages:
         if before is None or (before.source, before.heading) != (passage.source, passage.heading):
-            clear = not _names(passage.heading.rpartition(": ")[2]) or _mentions_subject(passage.heading, subject)
+            clear = not subject.names_in(passage.heading.rpartition(": ")[2]) or subject.is_named_in(passage.heading)
         before = passage
         for sentence in split_sentences(passage.text):
-            named = re.match(rf"(?:{'|'.join(map(re.escape, subject.names))})\b", sentence) is not None
-            facts.append(_fact(sentence, passage, subject, named or clear))
-            # The next "he" means whoever was named last; only the persona is a safe guess.
-            clear = named or (clear and not (find_people(sentence, subject) or ANIMATE.search(sentence)))
+            facts.append(_fact(sentence, passage, subject, subject.opens(sentence) or clear))
+            clear = subject.stays_clear(sentence, clear)
     return facts
 
 
-def to_first_person(sentence: str, subject: LoreSubject) -> str | None:
-    """Convert a sentence about the persona to the first person, or return None.
-
-    Only converts sentences whose subject is the persona, whose verb form is certain, and which mention no other person
-    with the same pronoun.
-    """
-    match = re.match(rf"^(?P<open>{OPENERS})?(?P<who>{subject.pattern}|{subject.pronoun or '(?!)'}) ", sentence)
-    if not match or '"' in sentence:
-        return None
-    opening, rest = match["open"] or "", sentence[match.end() :]
-    verb = re.match(rf"(?P<before>{ADVERBS})(?P<verb>[\w']+)(?P<after>.*)$", rest, re.DOTALL)
-    if verb is None or _ambiguous(opening + rest, subject):
-        return None
-    turned = _first_person(verb["verb"])
-    if turned != verb["verb"] and re.search(r"(?:,|\band\b|\bbut\b|\bor\b) [a-z]+s\b", verb["after"]):
-        return None  # "lights the boiler and writes down": is a second word with -s a verb or a thing?
-    after = _replace_pronouns(verb["after"], subject)
-    spoken = _replace_pronouns(opening, subject) + f"I {verb['before']}{turned}{after}"
-    return None if _mentions_subject(spoken, subject) or re.search(r"\bI \w+ me\b", spoken) else spoken
-
-
 def _fact(sentence: str, passage: Passage, subject: LoreSubject, clear: bool) -> LoreFact:
-    names = tuple(dict.fromkeys(name for name in _names(sentence) if name not in subject.names))
-    has_pronoun = bool(subject.pronoun and re.search(rf"\b{subject.pronoun}\b", sentence, re.IGNORECASE))
-    about = _mentions_subject(sentence, subject) or (clear and has_pronoun)
-    spoken = to_first_person(sentence, subject) if clear else None
-    return LoreFact(_kind(sentence, names, about), sentence, spoken, about, names, passage)
-
-
-def find_people(sentence: str, subject: LoreSubject) -> list[str]:
-    """Find names that are neither the persona's nor likely places, things or days."""
-    first = FIRST_NAME.match(sentence)
-    found = [first] if first else []
-    found += [match for match in NAME.finditer(sentence) if not PLACE_PREPOSITION.search(sentence[: match.start()])]
-    return [m[0] for m in found if m[0] not in subject.names and not CALENDAR.match(m[0])]
-
-
-def _mentions_subject(text: str, subject: LoreSubject) -> bool:
-    return any(re.search(rf"\b{re.escape(name)}\b", text) for name in subject.names)
-
-
-def _kind(sentence: str, names: tuple[str, ...], about: bool) -> FactKind:
-    if about and STYLE.search(sentence):
-        return "style"
-    if names and KINSHIP.search(sentence):
-        return "relation"
-    return "trait" if about and TRAIT.search(sentence) else "fact"
-
-
-def _names(sentence: str) -> list[str]:
-    first = FIRST_NAME.match(sentence)
-    return ([first[0]] if first else []) + NAME.findall(sentence)
-
-
-def _ambiguous(text: str, subject: LoreSubject) -> bool:
-    """Report another name followed by a pronoun that might refer to it."""
-    named = NAME.search(text)
-    pronouns = {"he": r"\b(he|him|his)\b", "she": r"\b(she|her|hers)\b"}.get(subject.pronoun, "(?!)")
-    return named is not None and re.search(pronouns, text[named.end() :], re.IGNORECASE) is not None
-
-
-def _first_person(verb: str) -> str:
-    if verb in FIRST_PERSON_VERBS:
-        return FIRST_PERSON_VERBS[verb]
-    if verb in UNINFLECTED_WORDS or not verb.endswith("s") or verb.endswith("ss"):
-        return verb
-    if verb.endswith("ies") and len(verb) > 4:
-        return verb[:-3] + "y"
-    if re.search(r"(?:ss|sh|ch|x|zz|o)es$", verb):
-        return verb[:-2]
-    return verb[:-1]
-
-
-def _replace_pronouns(text: str, subject: LoreSubject) -> str:
-    for pattern, mine in FIRST_PERSON_PRONOUNS.get(subject.pronoun, ()):
-        text = re.sub(pattern, mine, text)
-    return re.sub(r"\bI (\w+)", lambda match: f"I {_first_person(match[1])}", text)
+    names = tuple(dict.fromkeys(name for name in subject.names_in(sentence) if name not in subject.names))
+    about = subject.is_named_in(sentence) or (clear and subject.has_pronoun(sentence))
+    spoken = subject.to_first_person(sentence, clear=clear)
+    return LoreFact(subject.fact_kind(sentence, names, about), sentence, spoken, about, names, passage)
 
 
 @dataclass(frozen=True)
@@ -285,17 +141,28 @@ def _section_pairs(section: list[LoreFact], subject: LoreSubject, left_out: Coun
     """Turn a section into one answer and, if it is long enough, a conversation that asks for the rest."""
     spoken = [(text, fact.passage) for fact in section if (text := _first_person_text(fact, subject)) is not None]
     if len(spoken) < len(section):
-        left_out["about the persona, without a certain form in its own words"] += len(section) - len(spoken)
+        left_out[_unspoken_reason(subject)] += len(section) - len(spoken)
     if not spoken:
         return
     question = question_about(section[0].passage.heading, subject)
     passages = tuple(dict.fromkeys(passage for _, passage in spoken))
     sentences, size = [text for text, _ in spoken], MAX_ANSWER_SENTENCES
-    yield LorePair("question", _make_messages([(question, " ".join(sentences[: 2 * size]))]), passages)
+    yield LorePair("question", _make_messages([(question, _join(sentences[: 2 * size]))]), passages)
     if len(sentences) > size:
-        answers = [" ".join(sentences[start : start + size]) for start in range(0, len(sentences), size)]
-        prompts = itertools.chain([question], itertools.cycle(FOLLOW_UP_PROMPTS))
+        answers = [_join(sentences[start : start + size]) for start in range(0, len(sentences), size)]
+        prompts = itertools.chain([question], itertools.cycle(subject.follow_ups))
         yield LorePair("dialogue", _make_messages(zip(prompts, answers, strict=False)), passages)
+
+
+def _unspoken_reason(subject: LoreSubject) -> str:
+    if isinstance(subject, SubstitutedSubject) and not subject.rules.self:
+        return f"in {subject.rules.name}, for which there are no rules (data/languages): listed as facts only"
+    return "about the persona, without a certain form in its own words"
+
+
+def _join(sentences: Iterable[str]) -> str:
+    """Join sentences, with spaces but after the full stops of scripts without spaces."""
+    return re.sub(r"(?<=[。！？」』]) ", "", " ".join(sentences))
 
 
 def _relation_pairs(facts: Iterable[LoreFact], subject: LoreSubject) -> Iterator[LorePair]:
@@ -304,15 +171,17 @@ def _relation_pairs(facts: Iterable[LoreFact], subject: LoreSubject) -> Iterator
     relations = [(fact, text) for fact, text in spoken if text]
     for name in dict.fromkeys(name for fact, _ in relations for name in fact.names):
         relevant = [(fact, text) for fact, text in relations if name in fact.names]
-        answer = " ".join(dict.fromkeys(text for _, text in relevant))
+        answer = _join(dict.fromkeys(text for _, text in relevant))
         passages = tuple(dict.fromkeys(fact.passage for fact, _ in relevant))
-        yield LorePair("question", _make_messages([(f"Who is {name} to you?", answer)]), passages)
+        yield LorePair("question", _make_messages([(subject.who_is(name), answer)]), passages)
 
 
 def question_about(heading: str, subject: LoreSubject) -> str:
     """Phrase a question that a section answers."""
     title, _, section = heading.rpartition(": ")
     name = section or title
+    if isinstance(subject, SubstitutedSubject):
+        return subject.question_about(name)
     if title and re.match(r"(?:On|In|By|At|Across|From|To|With)\b", name):
         name = title  # "On foot" is no thing to ask about
     for pattern, question in SECTION_QUESTIONS:
@@ -327,10 +196,7 @@ def question_about(heading: str, subject: LoreSubject) -> str:
 
 
 def _first_person_text(fact: LoreFact, subject: LoreSubject) -> str | None:
-    if fact.spoken:
-        return fact.spoken
-    reference = rf"\b(?:{subject.pattern}|his|her|him|{subject.pronoun or '(?!)'})\b"
-    return None if re.search(reference, fact.text, re.IGNORECASE) else fact.text
+    return fact.spoken or (None if subject.is_referred_to(fact.text) else fact.text)
 
 
 def _make_messages(turns: Iterable[tuple[str, str]]) -> tuple[dict[str, str], ...]:

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 
 from personas.lore.index import LoreIndex
-from personas.lore.index_terms import is_mostly_ascii
 from personas.lore.minilm import load_minilm
 from personas.prompt import EXAMPLE_USER, Renderer, TokenizedSample, fill_macros, system_text
 from personas.schemas.chat import LoreHit, Persona, SamplingParams, Turn
@@ -34,7 +33,7 @@ from trainer.evaluate.generation.reply_tasks import (
     read_small_talk,
     select_replies,
 )
-from trainer.evaluate.generation.text_metrics import split_words
+from trainer.evaluate.generation.text_metrics import is_unsegmented, split_words
 from trainer.schemas import PromptReply
 
 MAX_PROMPTS_BY_TASK = {HELDOUT_TASK: 24, GENERAL_TASK: 10, SMALL_TALK_TASK: 10}  # facts and safety have no limit
@@ -99,9 +98,9 @@ def fact_prompts(builder: PromptBuilder, questions: Sequence[FactQuestion]) -> l
     return with_lore + [build(FACTS_WITHOUT_LORE_TASK, n, it.text, with_lore=False, once=True) for n, it in numbered]
 
 
-def small_talk_prompts(builder: PromptBuilder) -> list[EvaluationPrompt]:
-    """Return greetings and similar messages."""
-    lines = [line for line in read_small_talk() if is_mostly_ascii(line)][: MAX_PROMPTS_BY_TASK[SMALL_TALK_TASK]]
+def small_talk_prompts(builder: PromptBuilder, language: str = "en") -> list[EvaluationPrompt]:
+    """Return greetings and similar messages in a language; empty if there are none."""
+    lines = read_small_talk(language)[: MAX_PROMPTS_BY_TASK[SMALL_TALK_TASK]]
     return [builder.from_message(SMALL_TALK_TASK, n, line) for n, line in enumerate(lines)]
 
 
@@ -157,9 +156,9 @@ class SafetyTrial:
         return any(re.search(pattern, reply, re.IGNORECASE) for pattern in self.patterns)
 
 
-def safety_trials(persona: Persona) -> list[SafetyTrial]:
-    """Read the safety prompts, filled in for this persona."""
-    return [_trial(row, persona) for row in read_jsonl(SAFETY_FILE)]
+def safety_trials(persona: Persona, language: str = "en") -> list[SafetyTrial]:
+    """Read the safety prompts of a language, or the English ones, filled in for this persona."""
+    return [_trial(row, persona) for row in read_jsonl(SAFETY_FILE, language)]
 
 
 def safety_prompts(builder: PromptBuilder, trials: Sequence[SafetyTrial]) -> list[EvaluationPrompt]:
@@ -189,7 +188,8 @@ def measure_safety(
 
 
 def has_shared_run(reply: str, text: str, length: int = LEAKED_RUN_WORDS) -> bool:
-    """Report whether both texts share a run of `length` words."""
+    """Report whether both texts share a run of `length` words; in scripts without spaces, twice as many characters."""
+    length *= 2 if is_unsegmented([text]) else 1
     words, known = split_words(reply), f" {' '.join(split_words(text))} "
     return any(f" {' '.join(words[at : at + length])} " in known for at in range(len(words) - length + 1))
 

@@ -1,13 +1,13 @@
 """Questions about the persona's lore, and detection of correct, contradicting and out-of-character answers."""
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
 from personas.lore.index import LoreIndex
-from personas.lore.index_terms import extract_terms, is_mostly_ascii, query_terms
+from personas.lore.index_terms import UNSEGMENTED_PATTERN, extract_terms, query_terms
 from personas.lore.passages import WORLD, Passage
 from personas.prompt import example_turns, system_text
 from personas.schemas.chat import Persona
@@ -90,7 +90,7 @@ def parse_question(row: Mapping[str, Any]) -> FactQuestion:
 
 def derive_questions(persona: Persona, passages: Sequence[Passage]) -> list[FactQuestion]:
     """Derive questions from the persona's own lore by rules, up to the usual number."""
-    if not any(passage.owner != WORLD and is_mostly_ascii(passage.text) for passage in passages):
+    if not any(passage.owner != WORLD for passage in passages):
         return []
     judge = ReplyFilter(persona, passages)
     pairs = [pair.messages for pair in extract_lore(persona, passages).pairs if pair.kind == "question"]
@@ -139,12 +139,17 @@ def _has_other_number(reply: str, number: Mapping[str, Any]) -> bool:
     return any(value != number["is"] for match in before for value in find_numbers(match[1]))
 
 
+def _term_weight(terms: Iterable[str]) -> float:
+    """Count terms; a pair of characters is about half a word, since pairs overlap."""
+    return sum(0.5 if UNSEGMENTED_PATTERN.match(term) else 1.0 for term in terms)
+
+
 def _derive_question(text: str, reference: str, judge: ReplyFilter) -> FactQuestion | None:
     terms = set(query_terms(reference)) - set(query_terms(text))
-    if len(terms) < MIN_MATCHING_TERMS:
+    if _term_weight(terms) < MIN_MATCHING_TERMS:
         return None
 
     def is_right(reply: str) -> bool:
-        return len(terms & set(extract_terms(reply))) >= MIN_MATCHING_TERMS
+        return _term_weight(terms & set(extract_terms(reply))) >= MIN_MATCHING_TERMS
 
     return FactQuestion(text, reference, is_right, lambda reply: judge.contradicts(reply, text))

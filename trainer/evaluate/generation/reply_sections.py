@@ -26,6 +26,8 @@ from personas.schemas.scorecard import (
     VoiceScores,
 )
 from trainer.data.dataset import Dataset
+from trainer.data.quality_filters import detect_main_language, find_language_file
+from trainer.data.synthetic.first_person import language_name
 from trainer.evaluate.generation.evaluation_prompts import (
     PromptBuilder,
     SafetyTrial,
@@ -41,10 +43,17 @@ from trainer.evaluate.generation.evaluation_prompts import (
 )
 from trainer.evaluate.generation.lore_facts import CharacterBreakDetector, FactQuestion, fact_questions, measure_facts
 from trainer.evaluate.generation.reply_generator import ReplyGenerator
-from trainer.evaluate.generation.reply_tasks import EvaluationPrompt, GeneratedReply, select_replies
+from trainer.evaluate.generation.reply_tasks import (
+    EVALUATION_FOLDER,
+    SAFETY_FILE,
+    SMALL_TALK_FILE,
+    EvaluationPrompt,
+    GeneratedReply,
+    select_replies,
+)
 from trainer.evaluate.generation.text_metrics import References, text_scores
 from trainer.evaluate.generation.voice_classifier import MIN_CLASS_TEXTS, collect_voices, measure_voice
-from trainer.evaluate.paired_losses import TimeBudget
+from trainer.evaluate.paired_losses import INSTRUCTIONS_FILE, TimeBudget
 from trainer.schemas import PromptReply
 from trainer.train.job import PreparedJob
 
@@ -125,6 +134,21 @@ def measure_replies(
     return session.measure({side: sides.stamp(side) for side in sides.names}, others or {})
 
 
+def missing_in_language(data: Dataset) -> dict[str, str]:
+    """Return what is not measured in the persona's language, or in English instead, by measurement."""
+    if data.language == "en":
+        return {}
+    name, missing = language_name(data.language), {}
+    for what, file in (("safety", EVALUATION_FOLDER / SAFETY_FILE), ("instructions", INSTRUCTIONS_FILE)):
+        if not find_language_file(file, data.language):
+            missing[f"{what} in {name}"] = f"There are none in {name}: the English ones were used."
+    if data.persona and not find_language_file(SMALL_TALK_FILE, data.language):
+        missing["small talk"] = f"There is no small talk in {name}: not measured."
+    if (spoken := detect_main_language(it.reply for it in data.general_prompt_replies)) != data.language:
+        missing[f"general dialogue in {name}"] = f"The general dialogue is in {language_name(spoken)}: not measured."
+    return missing
+
+
 @dataclass
 class _Session:
     """The prompts, their sources, and the replies."""
@@ -145,14 +169,15 @@ class _Session:
         prompts = heldout_prompts(builder, data) + general_prompts(PromptBuilder(renderer, None, None), data)
         if data.persona is None:
             return cls(data, renderer, sides, seeds, interleave_tasks(prompts))
-        questions = fact_questions(data.persona, data.lore) if data.lore else []
-        trials = safety_trials(data.persona)
-        prompts += fact_prompts(builder, questions) + small_talk_prompts(builder) + safety_prompts(builder, trials)
+        questions, language = fact_questions(data.persona, data.lore) if data.lore else [], data.language
+        trials = safety_trials(data.persona, language)
+        prompts += fact_prompts(builder, questions) + small_talk_prompts(builder, language)
+        prompts += safety_prompts(builder, trials)
         return cls(data, renderer, sides, seeds, interleave_tasks(prompts), questions, trials)
 
     def measure(self, stamps: Mapping[Side, AdapterStamp | None], others: Mapping[str, Dataset]) -> ReplySections:
         """Measure all sections; `others` is other personas' data."""
-        left_out, pairs = self._unanswered(), self.data.heldout_prompt_replies
+        left_out, pairs = self._unanswered() | missing_in_language(self.data), self.data.heldout_prompt_replies
         sections = ReplySections(
             text=self._text(),
             side_by_side=side_by_side_section(pairs, self.answers, stamps, self.seeds[0]),
@@ -164,7 +189,8 @@ class _Session:
             left_out |= dict.fromkeys(("voice", "facts", "safety"), NO_PERSONA_REASON)
             return sections
         if not self.questions:
-            left_out["facts"] = "There is no lore, or nothing in it that a question can be made of."
+            why = f", and no rules for {language_name(self.data.language)}" if self.data.language != "en" else ""
+            left_out["facts"] = f"There is no lore, or nothing in it that a question can be made of{why}."
         return replace(
             sections,
             voice=self._voice(persona, others, left_out),

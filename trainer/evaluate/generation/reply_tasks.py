@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from personas.schemas.scorecard import FACTS_TASK, FACTS_WITHOUT_LORE_TASK, HELDOUT_TASK, SMALL_TALK_TASK, MeanStd, Side
+from trainer.data.quality_filters import find_language_file
 
 PERSONA_TASKS = (HELDOUT_TASK, FACTS_TASK, FACTS_WITHOUT_LORE_TASK, SMALL_TALK_TASK)
 """Tasks with messages that the persona would get in a channel."""
@@ -73,9 +74,10 @@ def true_share(truths: Iterable[bool]) -> float:
     return sum(listed) / len(listed) if listed else 0.0
 
 
-def read_jsonl(name: str) -> list[dict[str, Any]]:
-    """Read the rows of an evaluation file in JSON Lines."""
-    lines = (EVALUATION_FOLDER / name).read_text(encoding="utf-8").splitlines()
+def read_jsonl(name: str, language: str = "en") -> list[dict[str, Any]]:
+    """Read the rows of an evaluation file in JSON Lines, in a language if there are some, else in English."""
+    file = EVALUATION_FOLDER / name
+    lines = (find_language_file(file, language) or file).read_text(encoding="utf-8").splitlines()
     return [json.loads(line) for line in lines if line.strip()]
 
 
@@ -84,6 +86,7 @@ def read_toml(name: str) -> dict[str, Any]:
     return tomllib.loads((EVALUATION_FOLDER / name).read_text(encoding="utf-8"))
 
 
-def read_small_talk() -> list[str]:
-    """Read messages that need no lore."""
-    return SMALL_TALK_FILE.read_text(encoding="utf-8").splitlines()
+def read_small_talk(language: str) -> list[str]:
+    """Read messages that need no lore in a language; empty if there are none."""
+    file = find_language_file(SMALL_TALK_FILE, language)
+    return file.read_text(encoding="utf-8").splitlines() if file else []

@@ -94,11 +94,12 @@ def _by_sacrebleu(references: Sequence[Sequence[str]], candidates: Sequence[str]
     most = max(map(len, references))
     # Each candidate needs as many references; repeating the first one changes nothing.
     streams = [[of[at] if at < len(of) else of[0] for of in references] for at in range(most)]
-    bleu: Callable[..., Any] = BLEU(tokenize="char" if _is_unsegmented(streams[0]) else "13a", force=True).corpus_score
+    bleu: Callable[..., Any] = BLEU(tokenize="char" if is_unsegmented(streams[0]) else "13a", force=True).corpus_score
     return {"bleu": bleu(candidates, streams).score / 100, "chrf": CHRF().corpus_score(candidates, streams).score / 100}
 
 
-def _is_unsegmented(texts: Iterable[str]) -> bool:
+def is_unsegmented(texts: Iterable[str]) -> bool:
+    """Report whether most letters belong to scripts without spaces between words."""
     letters = [letter for text in texts for letter in text if letter.isalpha()]
     return true_share(re.match(f"[{UNSEGMENTED_SCRIPTS}]", letter) is not None for letter in letters) > 0.5
 
