@@ -27,8 +27,7 @@ from trainer.evaluate.generation.evaluation_prompts import PromptBuilder, heldou
 from trainer.evaluate.generation.reply_generator import ReplyGenerator
 from trainer.evaluate.generation.reply_tasks import EvaluationPrompt, mean_std, select_replies
 from trainer.evaluate.generation.text_metrics import score_texts
-from trainer.evaluate.loss_sections import INSTRUCTIONS_FILE
-from trainer.evaluate.paired_losses import TimeBudget
+from trainer.evaluate.paired_losses import INSTRUCTIONS_FILE, TimeBudget
 from trainer.machine import release_memory
 from trainer.schemas import PromptReply, Recipe
 from trainer.sources.conversation import Conversation
