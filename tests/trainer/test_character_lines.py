@@ -70,6 +70,11 @@ ROWS = [
      [ASKED, ALWAYS]),
     ({"prompt": "Act like Oda. A kitchen.", "output": "Guest (speaking): Is there soup?<|eot|>\nOda (thinking): Him."
       "<|eot|>\nOda (speaking): Always.<|eot|>"}, [GUEST, ALWAYS]),
+    ({"bot_name": "Oda", "conversation": [{"message": "Hi, I'm {{user}}.", "is_human": True},
+                                          {"message": "{{char}} greets {{user}}.", "is_human": False}]},
+     [("Guest", "Hi, I'm Guest."), ("Oda*", "Oda greets Guest.")]),
+    ({"role": "Oda", "instruction": "Say how it is:", "input": "soup", "output": "Hot.", "history": [["Hi", "Sit."]]},
+     [("user", "Hi"), ("Oda*", "Sit."), ("user", "Say how it is:\nsoup"), ("Oda*", "Hot.")]),
     ({"character": "Oda", "question": "&quot;Soup&quot; &amp; bread?", "answer": "It&#39;s here."},
      [("user", '"Soup" & bread?'), ("Oda*", "It's here.")]),
 ]  # fmt: skip
@@ -319,11 +324,13 @@ def test_inspect_lists_characters_and_shows_the_lines_of_one(tmp_path, monkeypat
     path = tmp_path / "rows.jsonl"
     path.write_bytes(roles("Oda", "Thrip", "Oda"))
     code, out, _ = run(monkeypatch, capsys, "inspect", path)
-    assert code == 0 and "  characters    Oda 2, Thrip 1\n" in out and "name it with --as." in out
+    assert code == 0 and "  characters    Oda 2, Thrip 1\n" in out and "name one of them with --as." in out
     _, out, _ = run(monkeypatch, capsys, "inspect", path, "--as", "Thrip", "--json")
     found = json.loads(out)
     assert found["roles"] == {"Oda": 2, "Thrip": 1} and found["conversations"] == 1
     assert found["examples"][0]["messages"][1] == {"speaker": "Thrip", "persona": True, "text": "I am 1."}
+    _, out, _ = run(monkeypatch, capsys, "inspect", path, "--as", "Nobody")
+    assert "conversations            0" in out and "name one of them with --as." in out and "Expected" not in out
     path.write_text("\n".join(QUOTES))
     _, out, _ = run(monkeypatch, capsys, "inspect", path)
     assert "Each quote is learned as a reply to a neutral prompt, such as “Say something.”" in out

@@ -22,10 +22,13 @@ WORDS = st.sampled_from(
     "messages conversations data prompt question instruction input output response history chosen rejected personality "
     "utterances candidates persona_b dialogue reference role from content value text human assistant user gpt system "
     "message_id parent_id message_tree_id replies rank labels quality name completions score responses scores lang "
-    "winner conversation_a conversation_b label deleted review_result acts".split()
+    "winner conversation_a conversation_b label deleted review_result acts character bot_name generated scene line "
+    "quote author is_human message turn_role turn_content".split()
 )
 TEXTS = st.one_of(
-    WORDS, st.text(max_size=12), st.sampled_from(["Human: a\nAssistant: b", "User 1: x\nUser 2: y", "[1]"])
+    WORDS,
+    st.text(max_size=12),
+    st.sampled_from(["Human: a\nAssistant: b", "User 1: x\nUser 2: y", "[1]", "Oda", "Ada: x Oda: y"]),
 )
 VALUES = st.recursive(
     st.one_of(st.none(), st.booleans(), st.integers(-(2**60), 2**60), st.floats(), TEXTS),

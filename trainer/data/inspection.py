@@ -124,8 +124,8 @@ def format_summary(found: SourceSummary, name: str) -> Iterator[str]:
     yield f"  {'languages':<14}{languages or '–':>12}{sample}"
     if found.roles:
         yield f"  {'characters':<14}{format_roles(found.roles)}"
-    if len(found.roles) > 1:
-        yield "\n  A persona learns the lines of one character: name it with --as."
+    if len(found.roles) > 1 or (found.roles and not found.conversations):
+        yield "\n  A persona learns the lines of one character: name one of them with --as."
     if reasons := found.common_reasons:
         yield "\n  Not used because"
     for reason in reasons[:SHOWN_REASONS]:
@@ -137,7 +137,7 @@ def format_summary(found: SourceSummary, name: str) -> Iterator[str]:
         yield from _format_conversation(conversation)
     notes = [format.note for format, _ in found.formats.values() if format.note]
     yield from (f"\n{note}" for note in notes)
-    if not notes and not found.conversations:
+    if not notes and not found.conversations and not found.roles:
         expected = "; or ".join(format.expected for format, _ in found.formats.values())
         yield f"\nNothing in it can be used. Expected: {expected}."
 

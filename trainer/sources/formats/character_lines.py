@@ -5,6 +5,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
+from personas.prompt import EXAMPLE_USER
 from personas.unicode_normalise import fold_name
 from trainer.sources.columns import (
     ROLE_COLUMNS,
@@ -20,6 +21,7 @@ from trainer.sources.conversation_builder import (
     ASSISTANT,
     NAME_LINE,
     ROLES,
+    USER,
     RawDialogue,
     build_conversation,
     is_character,
@@ -103,7 +105,8 @@ def _plan_role_play(row: Row) -> ColumnRoles | None:
     role, answer, system = (_column(row, names) for names in (CHARACTER_COLUMNS, ANSWER_COLUMNS, PROFILE_COLUMNS))
     if role and not is_character(row[role]):
         return None
-    user = find_column(row, "user") or find_column(row, "input")
+    user, given, history = (find_column(row, kind) for kind in ("user", "input", "history"))
+    user, given = (user, given) if user else (given, None)
     for name, cell in row.items():
         messages = cell_list(cell) if isinstance(cell, list | dict) else None
         keys = message_keys(messages) if messages and isinstance(messages[0], dict) else None
@@ -121,7 +124,9 @@ def _plan_role_play(row: Row) -> ColumnRoles | None:
             if (answer and labels) or (len(labels) > 1 and _own_label(labels, character)):
                 asked = user if user != name else None
                 return _roles(character=role, scene=name, user=asked, assistant=answer, system=system)
-    return _roles(character=role, user=user, assistant=answer, system=system) if role and user and answer else None
+    if not role or not user or not answer:
+        return None
+    return _roles(character=role, user=user, input=given, history=history, assistant=answer, system=system)
 
 
 def _quoted_speaker(answer: object) -> str:
@@ -147,15 +152,16 @@ def _dialogue_from_role(row: Row, columns: ColumnRoles) -> RawDialogue:
         dialogue = _dialogue_from_scene(row, columns, character)
     else:
         dialogue = (dialogue_from_messages if columns.from_key else dialogue_from_answer)(row, columns)
-    if character:
-        is_own = [ROLES.get(fold_name(label), USER) is ASSISTANT for label in dialogue.labels]
-        dialogue.labels = [character if own else label for own, label in zip(is_own, dialogue.labels, strict=True)]
-    dialogue.texts = [clean_line(text, label) for label, text in zip(dialogue.labels, dialogue.texts, strict=True)]
+    names = {ASSISTANT: character or "assistant"}
+    if any("{{user}}" in text for text in dialogue.texts):
+        names[USER] = EXAMPLE_USER
+    speakers = [ROLES.get(fold_name(label)) for label in dialogue.labels]
+    pairs = zip(speakers, dialogue.labels, strict=True)
+    dialogue.labels = [names.get(speaker, label) if speaker else label for speaker, label in pairs]
+    texts = (text.replace("{{user}}", EXAMPLE_USER).replace("{{char}}", names[ASSISTANT]) for text in dialogue.texts)
+    dialogue.texts = [clean_line(text, label) for label, text in zip(dialogue.labels, texts, strict=True)]
     dialogue.roles = (character,) if character else list_characters(dialogue.labels)
     return dialogue
-
-
-USER = ROLES["user"]
 
 
 def _dialogue_from_scene(row: Row, columns: ColumnRoles, character: str) -> RawDialogue:
