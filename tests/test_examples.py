@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import runpy
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
 
+from personas.engine.llm_engine import LLMEngine
 from personas.home.adapters import CONFIG_FILE, WEIGHTS_FILE
 from tests.hub_server import Hub, Repository, reach
-from tests.tiny_models import make_adapter
+from tests.tiny_models import make_adapter, make_dialogue_adapter
+from tests.trainer.read_sources import only
+from trainer.data.sample_renderer import SampleRenderer
+from trainer.recipe.resolve import RECIPES_FOLDER
+from trainer.schemas import Recipe
 
 ROOT = Path(__file__).parent.parent
 EXAMPLE = "examples/persona_chat.py"
@@ -71,10 +78,70 @@ def test_an_adapter_of_a_hub_answers_as_its_folder_does(tmp_path, tiny_base, cha
     assert errors.startswith("… asking the hub for harbour/oda\n")
 
 
+FACTS, TALK = ("I keep bees.", "I live by the sea."), ("Who are you?", "Ann.", "Do you like honey?")
+
+
+@pytest.mark.parametrize("way", ["options", "files", "labels", "no question"])
+def test_facts_and_the_dialogue_so_far_make_the_prompt_of_a_training_sample(
+    tmp_path, tiny_base, chat, renderer, monkeypatch, way
+):
+    """The prompt that the engine renders is the one of a PersonaChat row, token for token."""
+    folder = make_dialogue_adapter(tmp_path, tiny_base, "talk", 1)
+    row = {"persona_b": [*FACTS], "dialogue": [*TALK], "reference": "Every day."}
+    _, conversation = only(tmp_path / "rows.jsonl", json.dumps(row).encode())
+    recipe = Recipe.model_validate(tomllib.loads((RECIPES_FOLDER / "s4-persona-chat.toml").read_text("utf-8")))
+    sample = list(SampleRenderer(renderer, None, None, recipe, None).render(conversation, {}))[-1].sample
+
+    (tmp_path / "facts.txt").write_text("\n".join([*FACTS, ""]), encoding="utf-8")
+    labels = ("Person A: ", "Person B: ", "Person A: ") if way == "labels" else ("", "", "")
+    lines = [f"{label}{text}" for label, text in zip(labels, TALK, strict=True)]
+    so_far = lines if way == "no question" else lines[:2]
+    (tmp_path / "talk.txt").write_text("\n".join(so_far), encoding="utf-8")
+    words = ["--facts", tmp_path / "facts.txt", "--history", tmp_path / "talk.txt"]
+    if way == "options":
+        words = [word for fact in FACTS for word in ("--fact", fact)] + [x for it in so_far for x in ("--turn", it)]
+    if way != "no question":
+        words = [TALK[-1], *words]
+    requests = []
+    submit = LLMEngine.submit
+    monkeypatch.setattr(LLMEngine, "submit", lambda engine, it: requests.append(it) or submit(engine, it))
+    code, output, errors = chat(folder, *words, "--max-new-tokens", "4", "--seed", "1")
+    assert code == 0 and output.strip(), errors
+    prompt = renderer.prompt(requests[0].persona, requests[0].turns)
+    assert prompt.ids == sample.ids[: len(prompt.ids)] and all(sample.mask[len(prompt.ids) :])
+    assert not any(sample.mask[: len(prompt.ids)])
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (("--facts", "none.txt", "Hi"), 1, "none.txt cannot be read: No such file or directory."),
+        (("--history", "rows.bin", "Hi"), 1, "rows.bin cannot be read: it is not UTF-8."),
+        (("--history", "blank.txt"), 1, "blank.txt is empty. Write one entry a line."),
+        (("--turn", "A: Hi", "--turn", "B: Hello"), 1, "ends with a line of B. Add A's line as the question."),
+        ((), 2, "there is nothing to answer: add a question, --turn or --history"),
+        ((ODA, "Hi", "--fact", "I keep bees."), 2, "one card or facts about B"),
+    ],
+)
+def test_facts_and_dialogues_that_cannot_be_used_are_refused_with_the_reason(
+    tmp_path, chat, monkeypatch, capsys, words, code, said
+):
+    (tmp_path / "rows.bin").write_bytes(b"\xff\xfe\x00")
+    (tmp_path / "blank.txt").write_text(" \n\n")
+    monkeypatch.chdir(tmp_path)
+    if code == 2:
+        with pytest.raises(SystemExit, match="2"):
+            chat("adapter", *words)
+        assert said in capsys.readouterr().err
+    else:
+        found, output, errors = chat("adapter", *words)
+        assert found == 1 and said in errors and not output and len(errors.splitlines()) == 1
+
+
 def test_its_help_and_the_readme_say_how_it_is_called():
     assert f'{EXAMPLE} ADAPTER CARD "What do you do all day?"' in by_hand(EXAMPLE, "--help").stdout
     assert EXAMPLE in (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 def test_it_is_short_enough_to_be_read():
-    assert len((ROOT / EXAMPLE).read_text(encoding="utf-8").splitlines()) <= 75
+    assert len((ROOT / EXAMPLE).read_text(encoding="utf-8").splitlines()) <= 140
