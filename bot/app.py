@@ -113,6 +113,7 @@ async def open_app(settings: Settings, shipped: ShippedData, town: DemoGuild = S
             privacy=privacy,
             comparisons_per_day=settings.comparisons_per_day,
             max_upload_bytes=settings.max_upload_gib * 2**30,
+            fetch_policy=settings.fetch_datasets,
             metrics=metrics,
         )
         client, running = await _connect_client(settings, create_services, sandbox, stack)
@@ -134,6 +135,7 @@ def _start_background(client: BotClient, settings: Settings, clock: Clock, stack
     promotion = AutomaticPromotion(services.store, services.versions, services.queue)
     promotion.start()
     stack.push_async_callback(promotion.stop)
+    stack.push_async_callback(services.data_jobs.close)
     services.queue.start()
     stack.push_async_callback(services.queue.stop)
 

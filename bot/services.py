@@ -15,7 +15,9 @@ from bot.chat.prompt_context import ChatRequestBuilder
 from bot.chat.reply_service import IncomingMessage, ReplyService, ReplyViews
 from bot.metrics import BotMetrics
 from bot.personas.registry import PersonaRegistry
+from bot.settings import FetchPolicy
 from bot.store import Store
+from bot.training.data_jobs import DataJobRunner
 from bot.training.dataset_catalog import DatasetCatalog
 from bot.training.queue import JobQueue
 from bot.training.request_checks import RequestChecks
@@ -59,6 +61,8 @@ class Services:
     privacy: PrivacyServices = field(default_factory=PrivacyServices)
     max_upload_bytes: int = 8 * 2**30
     """Size limit of an uploaded file."""
+    data_jobs: DataJobRunner = field(default_factory=DataJobRunner)
+    fetch_policy: FetchPolicy = "operator"
     dialogue_runner: DialogueRunner = field(default_factory=DialogueRunner)
     client: discord.Client | None = None
     """The connection to Discord or to the sandbox, with its guilds, channels and permissions; None without one."""

@@ -26,6 +26,7 @@ MIN_TOKEN_CHARS, MIN_DISTINCT_TOKEN_CHARS = 24, 8
 MIN_STATEMENT_CHARS = 20
 HOST_NAME_PATTERN = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*(:[0-9]{1,5})?")
 INTEGER_PATTERN = re.compile(r"-?[0-9]+")
+FetchPolicy = Literal["off", "operator", "moderators"]
 ScoreCardLevel = Literal["full", "quick", "losses"]
 LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR"]
 
@@ -149,6 +150,9 @@ class Settings(BaseSettings):
         default=(), description="host names with commas between them, such as bot.example.org"
     )
     max_upload_gib: Integer = Field(default=8, ge=1, le=1000)
+    fetch_datasets: Annotated[FetchPolicy, BeforeValidator(str.lower)] = Field(
+        default="operator", description="off, operator, moderators"
+    )
     message_content_intent: bool = Field(
         # Discord grants the intent on request only, so there the bot does without it unless it is switched on.
         default_factory=lambda values: not values.get("discord_token"),

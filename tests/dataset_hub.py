@@ -6,12 +6,24 @@ import asyncio
 import hashlib
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 from aiohttp import web
 
 from tests.hub_server import reach
 
 COMMIT = "c" * 40
+ROOT = Path(__file__).parent.parent
+FETCHER = f"""
+import argparse, sys
+sys.path.insert(0, {str(ROOT)!r})
+from trainer.cli.catalogue_command import add_catalogue
+parser = argparse.ArgumentParser()
+add_catalogue(parser.add_subparsers())
+options = parser.parse_args()
+sys.exit(options.command(options))
+"""
+"""`python -m trainer catalogue` without the trainer's other commands, which take seconds to load."""
 
 
 class DatasetHub:

@@ -13,6 +13,7 @@ from bot.cogs.progress_messages import (
     cancel_job,
     current_job_text,
     install_named_dialogue,
+    offer_fetch,
     promote_or_confirm,
     resume_job,
     roll_back_with_reply,
@@ -34,6 +35,7 @@ from bot.store import TrainingJob
 from bot.training.training_plan import plan_text
 from personas.errors import RequestError
 from personas.home.adapters import DIALOGUE_PREFIX
+from personas.home.datasets import DatasetNotFetchedError
 from personas.schemas.hyperparameters import parse_settings_line
 from personas.schemas.training import TaskType, TrainingRequest
 
@@ -175,9 +177,12 @@ async def start(
         start_from=start_from,
         hyperparameters=_parse_hyperparameters(settings or "", num_train_epochs=epochs, learning_rate=learning_rate),
     )
-    job = services.queue.enqueue(
-        request, guild_id=channel.guild.id, channel_id=channel.id, requested_by=interaction.user.id
-    )
+    try:
+        job = services.queue.enqueue(
+            request, guild_id=channel.guild.id, channel_id=channel.id, requested_by=interaction.user.id
+        )
+    except DatasetNotFetchedError as missing:
+        return await offer_fetch(interaction, missing)
     notes = [redact_paths(note, services.home) for note in compatibility_notes(request, services.base_model)]
     await respond(interaction, "\n".join([f"Queued as `{job.job_id}`. Its progress is below.", *notes]))
 
@@ -205,7 +210,10 @@ async def preview(
         general=general,
         start_from=start_from,
     )
-    plan = await services.queue.plan(request, guild_id)
+    try:
+        plan = await services.queue.plan(request, guild_id)
+    except DatasetNotFetchedError as missing:
+        return await offer_fetch(interaction, missing)
     is_training = bool(services.store.jobs.in_state("running"))
     conflict = str(services.queue.conflict(request, guild_id) or "")
     position = services.queue.position_for_guild(guild_id)

@@ -15,11 +15,12 @@ from bot.store import Store, TrainingJob
 from bot.training.stored_datasets import HISTORY_DATASET
 from personas.errors import MaterialError
 from personas.home.data_subjects import PEOPLE_FILE, contains_any_person, read_people
+from personas.home.datasets import FETCHED_FOLDER
 from personas.home.review_files import list_review_files
 
 DATABASE_FILE, SANDBOX_FILE = "understudy.sqlite", "sandbox.sqlite"
-EXCLUDED_PATHS = ("keys", "consent.json", "exports.jsonl", "heldout")
-"""Paths that are not searched: they are rewritten from the store, or list people by key only."""
+EXCLUDED_PATHS = ("keys", "consent.json", "exports.jsonl", "heldout", FETCHED_FOLDER)
+"""Paths that are not searched: they are rewritten from the store, list people by key only, or are a hub's."""
 DERIVED_PATHS = (
     "jobs/*",
     "runs/*",

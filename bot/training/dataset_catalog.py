@@ -6,10 +6,11 @@ import os
 import shutil
 import stat
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from pathlib import Path
+from typing import Any
 
 from bot.personas.registry import guild_card_path, is_operator_card
 from bot.store import Store
@@ -23,6 +24,7 @@ from personas.home.datasets import (
     CatalogueEntry,
     DatasetCatalogue,
     dataset_statement,
+    edit_catalogue,
     is_built_dataset,
     read_catalogue,
 )
@@ -50,6 +52,20 @@ PATH_ADVICE = (
 log = logging.getLogger(__name__)
 IMPORT_RIGHTS = "form", "moderators of a server", "Given to the bot on purpose, for what it does with them."
 """A server's own cards and lore."""
+
+
+DatasetPlace = Mapping[str, Any]
+"""Fields of an entry in the catalogue that say where a data set is: `path`, or `hub` with `files`."""
+
+
+@dataclass(frozen=True)
+class CatalogueListing:
+    """The name by which moderators take a data set, and what else an entry may say about it."""
+
+    name: str
+    language: str = ""
+    format: str = ""
+    persona_names: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -181,6 +197,54 @@ class DatasetCatalog:
         entries = self._operators().entries
         labels = {_label(name, entries.get(name)): name for name in names}
         return labels | {_label(name, it): name for name, it in entries.items() if name not in names}
+
+    def require_entry(self, name: str) -> CatalogueEntry:
+        """The entry of that name. Raises `RequestError`."""
+        if entry := self._entry(name):
+            return entry
+        raise RequestError(f"There is no data set {name!r} in the catalogue.", _list_names(self.datasets(), name))
+
+    def hub_entry(self, name: str) -> CatalogueEntry | None:
+        """The entry of that name if its data set is on a hub."""
+        entry = self._operators().entries.get(name)
+        return entry if entry and entry.hub else None
+
+    def entry_at(self, place: DatasetPlace) -> CatalogueEntry | None:
+        """The operator's entry of the data set at this place."""
+        path = self._home / place["path"] if "path" in place else None
+        entries = [it for it in read_catalogue(self._home).entries.values() if not it.ships]
+        return next((it for it in entries if (it.path == path if path else it.hub == place["hub"])), None)
+
+    def offer(self, place: DatasetPlace, listing: CatalogueListing, statement: RightsStatement) -> None:
+        """Let moderators name a data set; another name that it had is dropped. Raises `UnderstudyError`."""
+        decide_right(listing.name, stated=statement.right, consent=self._consent).require()
+        before, named = self.entry_at(place), read_catalogue(self._home)
+        other = named.entries.get(listing.name)
+        is_taken = other is not None and other != before and other.hub != place.get("hub")
+        if is_taken or listing.name in named.faults or listing.name in {*self._dataset_files(), HISTORY_DATASET}:
+            raise RequestError(f"{listing.name!r} is the name of another data set.", "Choose another name.")
+        stated_on = date.fromisoformat(statement.stated_on)
+        optional = {"language": listing.language, "format": listing.format, "persona_names": [*listing.persona_names]}
+        fields = {**place, **vars(statement), "stated_on": stated_on, **{k: it for k, it in optional.items() if it}}
+        edit_catalogue(self._home, listing.name, fields)
+        if before and before.name != listing.name:
+            edit_catalogue(self._home, before.name, None)
+
+    def withdraw(self, place: DatasetPlace) -> None:
+        """Remove the entry of a data set, if there is one. Raises `MaterialError`."""
+        if entry := self.entry_at(place):
+            edit_catalogue(self._home, entry.name, None)
+
+    def update_right(self, place: DatasetPlace, statement: RightsStatement | None) -> None:
+        """Write the right stated to a data set into its entry, if there is one; None withdraws it."""
+        entry = self.entry_at(place)
+        if entry is None:
+            return
+        if statement is None or decide_right(entry.name, stated=statement.right, consent=self._consent).refused:
+            self.withdraw(place)
+        else:
+            listing = CatalogueListing(entry.name, entry.language, entry.format or "", entry.persona_names)
+            self.offer(place, listing, statement)
 
     def _available(self) -> set[str]:
         """The operator's data sets, and the published ones that were fetched."""

@@ -8,6 +8,8 @@ from typing import Any
 
 from markupsafe import Markup
 
+from personas.schemas.formatting import format_size
+
 DAY_S, HOUR_S, MINUTE_S = 86_400, 3_600, 60
 BYTE_UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB")
 
@@ -65,6 +67,7 @@ FILTERS: dict[str, Callable[..., Any]] = {
     "when": format_time,
     "duration": format_seconds,
     "size": format_bytes,
+    "decimal_size": format_size,
     "count_of": format_count,
     "percent": format_percent,
 }

@@ -193,7 +193,7 @@ class CatalogueEntry:
         if self.about and self.ships and not self.statement.right:
             return RightsDecision(
                 "",
-                f"{self.name} may not be trained on: its page ({self.about.source}) states no licence.",
+                f"{self.name} ({self.hub}) may not be trained on: its page states no licence.",
                 f"Whoever has a right to it states so on its page of the dashboard, or in {CATALOGUE_FILE}.",
             )
         return decide_right(self.name, stated=self.statement.right, consent=consent)

@@ -69,7 +69,8 @@ async def test_a_dialogue_training_asked_for_on_discord_ends_in_an_adapter(tmp_p
         stage = app.sandbox
         moderator = stage.member(MODERATOR)
         named = await moderator.autocomplete(QUAY, "finetune start", "dataset", dataset="oas")
-        assert [choice["value"] for choice in named] == ["oasst2"]
+        assert [choice["value"] for choice in named] == ["oasst2", "oasst1"], "the one that is here comes first"
+        assert named[1]["name"] == "oasst1 · not fetched: 34.1 MB · 35 languages · Apache-2.0"
         await moderator.slash(
             QUAY, "finetune start", job_name="dialogue_v1", dataset="oasst2", task_type="dialogue", epochs=3
         )

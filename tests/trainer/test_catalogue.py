@@ -68,6 +68,12 @@ def test_the_published_data_sets_are_complete_and_can_be_told_apart():
             assert "Use without asking" in of.not_for
 
 
+def test_the_docs_list_each_with_language_and_licence():
+    text = (Path(__file__).parents[2] / "docs" / "sets.md").read_text(encoding="utf-8")
+    for name, of in published_datasets().items():
+        assert f"| `{name}` | {of.title} | {of.language} | {of.licence or 'none stated'} |\n" in text
+
+
 async def test_listed_shown_fetched_read_and_removed(hub, tmp_path, capsys):
     enter(tmp_path)
     await ask(list_datasets, tmp_path)
@@ -99,7 +105,7 @@ async def test_a_fetch_that_breaks_off_resumes_where_it_was(hub, tmp_path, monke
     monkeypatch.setattr("time.sleep", lambda seconds: None)  # the client waits before it tries again
     enter(tmp_path, "talk", "harbour/talk", '["data/*"]')
     hub.cut_after = 2**17
-    with pytest.raises(MaterialError, match=r"harbour/talk could not be fetched: .*it resumes"):
+    with pytest.raises(MaterialError, match=r"harbour/talk cannot be fetched: .*continues where it stopped"):
         await ask(fetch_dataset, tmp_path, "talk")
     assert not (tmp_path / "fetched" / "talk").exists() and not read_catalogue(tmp_path).entries["talk"].is_here
     partial = tmp_path / "fetched" / ".talk.partial" / COMMIT / "data"
@@ -137,7 +143,7 @@ async def test_why_nothing_can_be_fetched_is_named(hub, tmp_path, monkeypatch):
     with pytest.raises(MaterialError, match=r"has no file \*\.csv; it has 2023-11-05_oasst2_ready"):
         await ask(fetch_dataset, tmp_path)
     enter(tmp_path, hub="harbour/none")
-    with pytest.raises(MaterialError, match="The hub has no data set harbour/none"):
+    with pytest.raises(MaterialError, match="the hub has no harbour/none"):
         await ask(fetch_dataset, tmp_path)
     hub.sets["harbour/none"] = {"../../escape.jsonl": b"{}"}
     enter(tmp_path, hub="harbour/none", files='["*"]')

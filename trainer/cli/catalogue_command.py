@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, Self
 
 from filelock import FileLock, Timeout
 from tqdm import tqdm
@@ -21,6 +21,7 @@ from personas.cli_common import LogProgress, add_examples
 from personas.errors import MaterialError, RequestError
 from personas.home.atomic_files import fsync_tree, write_model
 from personas.home.datasets import FETCH_RECORD, CatalogueEntry, DatasetCatalogue, FetchRecord, read_catalogue
+from personas.home.external_adapter import describe_hub_error
 from personas.models.base_model import HUB_OFFLINE_ERROR, find_hub_error
 from personas.schemas.formatting import format_size
 from trainer.cli.argtypes import Commands, add_command, add_home, add_progress_interval
@@ -155,7 +156,7 @@ def _find(catalogue: DatasetCatalogue, name: str) -> CatalogueEntry:
 
 
 @dataclass(frozen=True)
-class HubFile:
+class DatasetFile:
     """A file of a data set on a hub. `sha256` is empty where the hub states none."""
 
     name: str
@@ -200,10 +201,10 @@ def fetch_from_hub(entry: CatalogueEntry, interval_s: float, out: Any) -> None:
         partial = _discard_other_commits(_partial(entry), revision)
         _require_space(folder.parent, total - sum(_size(partial / file.name) for file in files))
         with _progress_bar(total, interval_s) as report:
-            before = 0
+            done = 0
             for file in files:
-                _download(entry.hub, revision, file, partial / file.name, report, before)
-                before += file.bytes
+                _download(entry.hub, revision, file, partial / file.name, _offset(report, done))
+                done += file.bytes
         sizes = {file.name: file.bytes for file in files}
         write_model(partial / FETCH_RECORD, FetchRecord(hub=entry.hub, revision=revision, files=sizes))
         fsync_tree(partial)
@@ -242,15 +243,14 @@ def _locked(file: Path, name: str) -> Iterator[None]:
         raise MaterialError(f"{name} is being fetched by another process.", "Wait for it.") from None
 
 
-def _list_files(entry: CatalogueEntry) -> tuple[str, list[HubFile]]:
+def _list_files(entry: CatalogueEntry) -> tuple[str, list[DatasetFile]]:
     """Ask the hub for the newest commit of a data set, and the files to fetch. Raises `MaterialError`."""
     from huggingface_hub import HfApi  # takes 0.15 s
 
     with _translated(entry.hub):
         info = HfApi().dataset_info(entry.hub, files_metadata=True, timeout=INFO_TIMEOUT_S)
-    listed = [
-        HubFile(one.rfilename, one.size or 0, (one.lfs.sha256 or "") if one.lfs else "") for one in info.siblings or []
-    ]
+    found = info.siblings or []
+    listed = [DatasetFile(one.rfilename, one.size or 0, one.lfs.sha256 if one.lfs else "") for one in found]
     patterns = entry.files or HUB_FILE_PATTERNS
     files = [one for one in listed if any(fnmatch(one.name, pattern) for pattern in patterns)]
     if not files:
@@ -269,28 +269,17 @@ def _list_files(entry: CatalogueEntry) -> tuple[str, list[HubFile]]:
 @contextmanager
 def _translated(hub: str) -> Iterator[None]:
     """Translate errors of the hub's client to `MaterialError`."""
-    from huggingface_hub import errors  # takes 0.15 s
-
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # it logs each retry
     try:
         yield
-    except errors.GatedRepoError as error:
-        advice = "Accept its terms on its page, and set HF_TOKEN."
-        raise MaterialError(f"{hub} is offered only to those who accepted its terms.", advice) from error
-    except errors.RepositoryNotFoundError as error:
-        advice = "Check the id; a private one needs HF_TOKEN."
-        raise MaterialError(f"The hub has no data set {hub}, or it is private.", advice) from error
-    except OSError as error:
-        if error.errno is not None:  # the disk's
-            raise
-        raise _connection_error(hub, error) from error
     except Exception as error:  # network errors have many types
-        raise _connection_error(hub, error) from error
+        why, advice = describe_hub_error(error, hub)
+        raise MaterialError(f"{hub} cannot be fetched: {why}.", advice) from error
 
 
-def _connection_error(hub: str, error: Exception) -> MaterialError:
-    reason = str(error).partition("\n")[0] or type(error).__name__
-    return MaterialError(f"{hub} could not be fetched: {reason}.", "Run the same command again; it resumes.")
+def _offset(report: Progress, done: int) -> Progress:
+    """Report the bytes of one file after those of the files before it."""
+    return lambda number: report(done + number)
 
 
 def _require_space(folder: Path, needed_bytes: int) -> None:
@@ -316,27 +305,11 @@ def _progress_bar(total: int, interval_s: float) -> Iterator[Progress]:
         yield report
 
 
-def _download(hub: str, revision: str, file: HubFile, target: Path, report: Progress, before: int) -> None:
-    """Download a file from where an earlier download of it ended; `before` bytes of other files are there.
-
-    Raises `MaterialError` and `OSError`.
-    """
+def _download(hub: str, revision: str, file: DatasetFile, target: Path, report: Progress) -> None:
+    """Download a file from where an earlier download of it ended. Raises `MaterialError` and `OSError`."""
     from huggingface_hub import constants, hf_hub_url  # takes 0.15 s
     from huggingface_hub.file_download import http_get
     from huggingface_hub.utils._headers import build_hf_headers
-
-    class Counter(tqdm):  # type: ignore[type-arg]
-        """Passes the bytes of the client's progress on."""
-
-        def __init__(self, *args: Any, **options: Any) -> None:
-            options.pop("name", None)
-            super().__init__(*args, **{**options, "disable": True})
-            self.done = int(options.get("initial") or 0)
-
-        def update(self, n: float | None = 1) -> bool | None:
-            self.done += int(n or 0)
-            report(before + self.done)
-            return None
 
     constants.DOWNLOAD_CHUNK_SIZE = PIECE_BYTES  # the client drops what is short of a piece, by default of 10 MiB
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -344,15 +317,37 @@ def _download(hub: str, revision: str, file: HubFile, target: Path, report: Prog
         if (there := out.tell()) > file.bytes:
             out.truncate(0)
             there = 0
-        report(before + there)
+        report(there)
         if there < file.bytes or not file.bytes:
-            url = hf_hub_url(hub, file.name, repo_type="dataset", revision=revision)
             with _translated(hub):
-                http_get(url, out, resume_size=there, headers=build_hf_headers(), tqdm_class=Counter,
-                         expected_size=file.bytes or None)  # fmt: skip
+                http_get(
+                    hf_hub_url(hub, file.name, repo_type="dataset", revision=revision),
+                    out,
+                    resume_size=there,
+                    headers=build_hf_headers() | {"Accept-Encoding": "identity"},
+                    expected_size=file.bytes or None,
+                    tqdm_class=lambda **options: _ByteCounter(report, there),  # type: ignore[arg-type]
+                )
     if file.sha256 and _sha256(target) != file.sha256:
         target.unlink()
         raise MaterialError(f"{file.name} of {hub} arrived damaged.", "Run the same command again.")
+
+
+class _ByteCounter:
+    """Stands in for the progress bar of the hub's client."""
+
+    def __init__(self, report: Progress, there: int) -> None:
+        self._report, self._bytes = report, there
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def update(self, n: int) -> None:
+        self._bytes += n
+        self._report(self._bytes)
 
 
 def _sha256(path: Path) -> str:

@@ -13,8 +13,8 @@ from urllib.parse import quote
 import pytest
 from yarl import URL
 
+from bot.training.data_jobs import OPEN_JOB_STATES
 from bot.web.api.data import upload_stream
-from bot.web.api.data.data_jobs import OPEN_JOB_STATES
 from bot.web.api.data.data_sources import parse_rights_form
 from bot.web.problems import Problem
 from tests.bot.web.dataset_folders import TRAINER
@@ -30,7 +30,7 @@ TALK = "".join(
 @pytest.fixture(autouse=True)
 def trainer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "trainer.py").write_text(TRAINER)
-    monkeypatch.setattr("bot.web.api.data.data_jobs.TRAINER_COMMAND", (sys.executable, str(tmp_path / "trainer.py")))
+    monkeypatch.setattr("bot.training.data_jobs.TRAINER_COMMAND", (sys.executable, str(tmp_path / "trainer.py")))
 
 
 @pytest.fixture

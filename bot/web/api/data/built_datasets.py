@@ -68,7 +68,8 @@ class DatasetStats(BaseModel):
 class BuiltDataset:
     """A data set. `is_own`: it was built here, in the home; `built_at` in seconds since 1970.
 
-    `gone` names the files of samples that it was built with and has no longer.
+    `gone` names the files of samples that it was built with and has no longer. Moderators take it by its
+    `catalogue_name`.
     """
 
     id: str
@@ -77,6 +78,7 @@ class BuiltDataset:
     built_at: float
     is_own: bool
     gone: tuple[str, ...] = ()
+    catalogue_name: str = ""
 
     @property
     def request_field(self) -> dict[str, str]:
@@ -84,13 +86,13 @@ class BuiltDataset:
         return {"dataset_path": f"datasets/{self.id}"} if self.is_own else {"dataset": self.id}
 
 
-def read_dataset(id: str, folder: Path, *, is_own: bool) -> BuiltDataset:
+def read_dataset(id: str, folder: Path, *, is_own: bool, catalogue_name: str = "") -> BuiltDataset:
     """A data set's figures. Raises `MaterialError` for one that is damaged."""
     file = folder / STATS_FILE
     try:
         stats = DatasetStats.model_validate(json.loads(file.read_bytes()))
         gone = tuple(name for side, name in SPLIT_FILES if stats.samples.get(side) and not (folder / name).is_file())
-        return BuiltDataset(id, folder, stats, file.stat().st_mtime, is_own, gone)
+        return BuiltDataset(id, folder, stats, file.stat().st_mtime, is_own, gone, catalogue_name)
     except (OSError, ValueError, ValidationError) as error:
         raise MaterialError(
             f"The data set {id} is damaged: its {STATS_FILE} cannot be read.", REBUILD_ADVICE
@@ -101,9 +103,9 @@ def list_datasets(services: Services) -> tuple[list[BuiltDataset], list[str]]:
     """All data sets, newest first, and the errors of unreadable ones. To be called in a thread."""
     found: list[BuiltDataset] = []
     faults: list[str] = []
-    for id, folder, is_own in _dataset_folders(services):
+    for id, folder, is_own, name in _dataset_folders(services):
         try:
-            found.append(read_dataset(id, folder, is_own=is_own))
+            found.append(read_dataset(id, folder, is_own=is_own, catalogue_name=name))
         except MaterialError as error:
             faults.append(str(error))
     return sorted(found, key=lambda one: one.built_at, reverse=True), faults
@@ -111,24 +113,25 @@ def list_datasets(services: Services) -> tuple[list[BuiltDataset], list[str]]:
 
 def require_dataset(services: Services, id: str) -> BuiltDataset:
     """A data set by its id. Raises `Problem`, and `MaterialError` for one that is damaged."""
-    for known, folder, is_own in _dataset_folders(services, id):
+    for known, folder, is_own, name in _dataset_folders(services, id):
         if known == id:
-            return read_dataset(id, folder, is_own=is_own)
+            return read_dataset(id, folder, is_own=is_own, catalogue_name=name)
     advice = "GET /datasets lists them, with kind set. Build a data set from a source first."
     raise Problem("not-found", f"There is no built data set {id!r}.", advice)
 
 
-def _dataset_folders(services: Services, id: str = "") -> list[tuple[str, Path, bool]]:
-    """Id, folder and whether it was built here, of all data sets or of one."""
+def _dataset_folders(services: Services, id: str = "") -> list[tuple[str, Path, bool, str]]:
+    """Id, folder, whether it was built here, and the name in the catalogue, of all data sets or of one."""
     sets = DataFolders(services.home).sets
     if id:
         own = [sets / id] if DATASET_NAME_PATTERN.fullmatch(id) else []
     else:
         own = sorted(path for path in sets.glob("[!.]*") if DATASET_NAME_PATTERN.fullmatch(path.name))
-    found = [(path.name, path, True) for path in own if is_built_dataset(path)]
-    for entry in read_catalogue(services.home).entries.values():
-        if entry.path and entry.name not in {name for name, _, _ in found} and is_built_dataset(entry.path):
-            found.append((entry.name, entry.path, False))
+    names = {entry.path: entry.name for entry in read_catalogue(services.home).entries.values() if entry.path}
+    found = [(path.name, path, True, names.get(path, "")) for path in own if is_built_dataset(path)]
+    for path, name in names.items():
+        if name not in {known for known, *_ in found} and path.parent != sets and is_built_dataset(path):
+            found.append((name, path, False, name))
     return found
 
 

@@ -13,24 +13,35 @@ from typing import Any
 from aiohttp import web
 
 from bot.services import Services
+from bot.training.data_jobs import (
+    PROGRESS_ARGUMENTS,
+    CompletionCallback,
+    DataJob,
+    DataJobKind,
+    DataJobRunner,
+    FetchRefusedError,
+    start_fetch,
+)
+from bot.training.dataset_catalog import DatasetPlace
+from bot.training.queue import QueueConflictError
 from bot.training.training_plan import TrainingPlan
 from bot.web.api.data import data_sources
 from bot.web.api.data.build_request import DatasetBuildBody, build_arguments, require_buildable, save_build_request
 from bot.web.api.data.built_datasets import BuiltDataset, require_dataset
 from bot.web.api.data.data_folders import DataFolders
-from bot.web.api.data.data_jobs import DataJob, DataJobRunner
 from bot.web.api.data.sample_index import SPLITS, SampleHits, SampleIndexes, SampleQuery, search_samples
 from bot.web.api.data.schemas import DataJobResponse
 from bot.web.api.data.upload_stream import ActiveUploads, ReadChunk, ReceivedFile, receive_file, require_no_file
 from bot.web.api.paging import enum_query, integer_query
-from bot.web.problems import Problem
+from bot.web.app_context import APP_CONTEXT, get_services
+from bot.web.problems import Problem, field_error, retry_headers
 from bot.web.sse import stream_events
+from personas.errors import EngineBusyError
+from personas.home.datasets import dataset_statement
 from personas.home.rights import RightsStatement
 from personas.schemas.training import TrainingRequest
 
 MAX_STORED_PLANS = 20
-PROGRESS_ARGUMENTS = ("--json", "--tell-every", "0.5")
-"""Have the trainer answer in JSON and report its progress each half second."""
 MAX_QUERY_CHARS = 200
 MAX_SAMPLE_NUMBER = 2**53
 SAMPLES_PER_PAGE = 20
@@ -76,7 +87,6 @@ class PlanCache:
 
 @dataclass(frozen=True)
 class DataState:
-    jobs: DataJobRunner = field(default_factory=DataJobRunner)
     uploads: ActiveUploads = field(default_factory=ActiveUploads)
     indexes: SampleIndexes = field(default_factory=SampleIndexes)
     plans: PlanCache = field(default_factory=PlanCache)
@@ -86,11 +96,12 @@ DATA_STATE = web.AppKey("data", DataState)
 
 
 def set_up_data_state(app: web.Application) -> None:
-    """Add the state of the data pages to the application; its jobs end with it."""
+    """Add the state of the data pages to the application; data jobs end with it."""
     app[DATA_STATE] = DataState()
 
     async def close(app: web.Application) -> None:
-        await app[DATA_STATE].jobs.cancel(*app[DATA_STATE].jobs.open())
+        if services := app[APP_CONTEXT].services:
+            await services.data_jobs.close()
 
     app.on_shutdown.append(close)
 
@@ -99,7 +110,31 @@ def get_data_state(request: web.Request) -> DataState:
     return request.app[DATA_STATE]
 
 
-def inspect_upload(services: Services, state: DataState, name: str) -> DataJob:
+def get_jobs(request: web.Request) -> DataJobRunner:
+    """Return the runner of data jobs. Raises `Problem` while the bot starts or stops."""
+    return get_services(request).data_jobs
+
+
+def require_job(request: web.Request, job_id: str) -> DataJob:
+    """A data job by its id. Raises `Problem`."""
+    if job := get_jobs(request).find(job_id):
+        return job
+    raise Problem("not-found", f"There is no job {job_id!r}.", "It may have ended before the bot was started.")
+
+
+def _start(
+    services: Services, kind: DataJobKind, subject: str, words: tuple[str, ...], after: CompletionCallback | None = None
+) -> DataJob:
+    """Queue a job of the trainer. Raises `Problem`."""
+    try:
+        return services.data_jobs.start(services.home, kind, subject, words, after)
+    except QueueConflictError as error:
+        raise Problem("conflict", error.message, error.advice) from error
+    except EngineBusyError as error:
+        raise Problem("busy", error.message, error.advice, headers=retry_headers(error)) from error
+
+
+def inspect_upload(services: Services, name: str) -> DataJob:
     """Queue the trainer's inspection of an upload. Raises `Problem`."""
     file = DataFolders(services.home).upload(name)
 
@@ -107,23 +142,25 @@ def inspect_upload(services: Services, state: DataState, name: str) -> DataJob:
         await asyncio.to_thread(data_sources.save_inspection, file, job.result)
 
     arguments = ("dataset", "inspect", f"{data_sources.UPLOADS_PREFIX}{file.name}", *PROGRESS_ARGUMENTS)
-    return state.jobs.start(services.home, "inspect", file.name, arguments, keep)
+    return _start(services, "inspect", file.name, arguments, keep)
 
 
 async def set_right(services: Services, name: str, statement: RightsStatement | None) -> data_sources.DataSource:
     """Store the right stated to an upload; None removes it. Raises `Problem`."""
     await asyncio.to_thread(data_sources.require_upload, services.home, name)
     await asyncio.to_thread(data_sources.write_statement, DataFolders(services.home).upload(name), statement)
+    await asyncio.to_thread(services.catalogue.update_right, upload_place(name), statement)
     return await asyncio.to_thread(data_sources.require_upload, services.home, name)
 
 
-async def delete_upload(services: Services, state: DataState, name: str) -> None:
+async def delete_upload(services: Services, name: str) -> None:
     """Delete an upload and its facts. Raises `Problem` while a job uses it."""
     source = await asyncio.to_thread(data_sources.require_upload, services.home, name)
-    for job in state.jobs.open():
+    for job in services.data_jobs.open():
         if job.subject == source.name or f"{data_sources.UPLOADS_PREFIX}{source.name}" in " ".join(job.arguments):
             raise Problem("conflict", f"{source.name} is in use by a job.", "Wait for it, or cancel it.")
     file = DataFolders(services.home).upload(source.name)
+    await asyncio.to_thread(services.catalogue.withdraw, upload_place(source.name))
     await asyncio.to_thread(file.unlink, missing_ok=True)
     await asyncio.to_thread(_delete_facts, file)
 
@@ -133,7 +170,7 @@ def _delete_facts(file: Path) -> None:
     data_sources.write_statement(file, None)
 
 
-async def build_dataset(services: Services, state: DataState, body: DatasetBuildBody, *, replace: bool) -> DataJob:
+async def build_dataset(services: Services, body: DatasetBuildBody, *, replace: bool) -> DataJob:
     """Queue the build of a data set. Raises `Problem` for an invalid request, and for a data set that exists."""
     places = DataFolders(services.home)
     await asyncio.to_thread(require_buildable, body, services)
@@ -142,18 +179,19 @@ async def build_dataset(services: Services, state: DataState, body: DatasetBuild
     words = await asyncio.to_thread(build_arguments, body, services)
     for folder in (places.sets, places.build(body.name)):
         await asyncio.to_thread(folder.mkdir, mode=0o700, parents=True, exist_ok=True)
-    job = state.jobs.start(services.home, "build", body.name, (*words, *PROGRESS_ARGUMENTS))
+    job = _start(services, "build", body.name, (*words, *PROGRESS_ARGUMENTS))
     await asyncio.to_thread(save_build_request, places.build(body.name), body)
     return job
 
 
-async def delete_dataset(services: Services, state: DataState, id: str) -> None:
+async def delete_dataset(services: Services, id: str) -> None:
     """Delete a data set that was built here, with its index and build request. Raises `Problem`."""
     built = await asyncio.to_thread(require_dataset, services, id)
     require_own_dataset(built)
-    job = state.jobs.latest("build", built.id)
+    job = services.data_jobs.latest("build", built.id)
     if job and job.is_open:
         raise Problem("conflict", f"{built.id} is being built.", "Wait for it, or cancel it.")
+    await asyncio.to_thread(services.catalogue.withdraw, dataset_place(built.id))
     await asyncio.to_thread(_delete_dataset_files, DataFolders(services.home), built)
 
 
@@ -166,6 +204,70 @@ def require_own_dataset(built: BuiltDataset) -> None:
     """Raise `Problem` for a data set outside this home."""
     if not built.is_own:
         raise Problem("conflict", f"{built.id} lies where catalogue.toml says.", "Delete it there.")
+
+
+# --------------------------------------------------------------------------------------------- for moderators
+
+
+def upload_place(name: str) -> DatasetPlace:
+    """Where the catalogue says that an upload is."""
+    return {"path": f"{data_sources.UPLOADS_PREFIX}{name}"}
+
+
+def dataset_place(id: str) -> DatasetPlace:
+    """Where the catalogue says that a data set is which was built here."""
+    return {"path": f"datasets/{id}"}
+
+
+async def offer_upload(services: Services, name: str, offer: data_sources.OfferBody) -> None:
+    """Let moderators name an upload, under the right stated to it or by `offer`. Raises `UnderstudyError`."""
+    source = await asyncio.to_thread(data_sources.require_upload, services.home, name)
+    statement = offer.statement() if offer.right else source.statement
+    if statement is None:
+        errors = [field_error("right", "nobody has stated a right to it")]
+        raise Problem("invalid-request", f"Nobody has stated a right to {name}.", "State it first.", errors=errors)
+    await asyncio.to_thread(services.catalogue.offer, upload_place(source.name), offer.listing, statement)
+    if offer.right:
+        await set_right(services, source.name, statement)
+
+
+async def offer_dataset(services: Services, id: str, offer: data_sources.OfferBody) -> None:
+    """Let moderators name a data set that was built here, or a fetched one. Raises `UnderstudyError`."""
+    if entry := await asyncio.to_thread(services.catalogue.hub_entry, id):
+        place: DatasetPlace = {"hub": entry.hub, "files": [*entry.files]}
+        await asyncio.to_thread(services.catalogue.offer, place, offer.listing, offer.statement())
+        return
+    built = await asyncio.to_thread(require_dataset, services, id)
+    require_own_dataset(built)
+    right = await asyncio.to_thread(dataset_statement, built.folder)
+    statement = offer.statement(right.right)
+    await asyncio.to_thread(services.catalogue.offer, dataset_place(built.id), offer.listing, statement)
+
+
+async def withdraw(services: Services, *, upload: str = "", dataset: str = "") -> None:
+    """Withdraw an upload or a data set from moderators; nothing happens if it is not theirs. Raises `MaterialError`."""
+    if dataset and (entry := await asyncio.to_thread(services.catalogue.hub_entry, dataset)):
+        place: DatasetPlace = {"hub": entry.hub}
+    else:
+        place = upload_place(upload) if upload else dataset_place(dataset)
+    await asyncio.to_thread(services.catalogue.withdraw, place)
+
+
+async def fetch_dataset(services: Services, name: str) -> DataJob:
+    """Queue the fetch of a data set from a hub. Raises `UnderstudyError`."""
+    try:
+        return start_fetch(services.data_jobs, services.catalogue, services.home, name, services.fetch_policy)
+    except (QueueConflictError, FetchRefusedError) as error:
+        raise Problem("conflict", error.message, error.advice) from error
+
+
+def require_fetch(request: web.Request) -> DataJob:
+    """The latest fetch of a data set. Raises `Problem`."""
+    name = request.match_info["id"]
+    if job := get_jobs(request).latest("fetch", name):
+        return job
+    advice = "POST /datasets/NAME/fetch fetches it."
+    raise Problem("not-found", f"{name} has not been fetched since the bot started.", advice)
 
 
 async def stream_job_progress(request: web.Request, job: DataJob) -> web.StreamResponse:
@@ -183,12 +285,22 @@ async def stream_job_progress(request: web.Request, job: DataJob) -> web.StreamR
 
 
 async def store_upload(
-    read: ReadChunk, place: Path, state: DataState, *, replace: bool, most_bytes: int, expected_bytes: int | None = None
+    services: Services,
+    state: DataState,
+    read: ReadChunk,
+    name: str,
+    *,
+    replace: bool,
+    expected_bytes: int | None = None,
 ) -> ReceivedFile:
-    """Store an upload, one of each name at a time; an earlier file's inspection and rights are deleted."""
+    """Store an upload, one of each name at a time; an earlier file's inspection, right and name are deleted."""
+    place = DataFolders(services.home).upload(name)
     require_no_file(place, replace)
     with state.uploads.of(place):
-        received = await receive_file(read, place, expected_bytes, replace=replace, most_bytes=most_bytes)
+        received = await receive_file(
+            read, place, expected_bytes, replace=replace, most_bytes=services.max_upload_bytes
+        )
+        await asyncio.to_thread(services.catalogue.withdraw, upload_place(place.name))
         await asyncio.to_thread(_delete_facts, place)
     return received
 

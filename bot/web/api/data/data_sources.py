@@ -5,21 +5,30 @@ import threading
 import tomllib
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
-from datetime import date
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from bot.services import Services
+from bot.training.dataset_catalog import CatalogueListing
 from bot.training.stored_datasets import HISTORY_DATASET
 from bot.web.api.data.data_folders import FILE_SUFFIXES, GZIP_SUFFIX, DataFolders
 from bot.web.problems import Problem, field_error
+from bot.web.request_body import parse_body
 from personas.errors import MaterialError, UnderstudyError
 from personas.home.atomic_files import write_private_file
 from personas.home.data_subjects import Consent, read_consent
-from personas.home.datasets import CATALOGUE_FILE, CatalogueEntry, dataset_statement, is_built_dataset, read_catalogue
+from personas.home.datasets import (
+    CATALOGUE_FILE,
+    ENTRY_NAME_PATTERN,
+    CatalogueEntry,
+    dataset_statement,
+    is_built_dataset,
+    read_catalogue,
+    toml_table,
+)
 from personas.home.rights import (
     PERMISSION_SETTING,
     REQUIRED_FIELDS,
@@ -30,7 +39,7 @@ from personas.home.rights import (
     read_statement,
     statement_date_error,
 )
-from personas.schemas.base import DISCORD_API, right_error
+from personas.schemas.base import DISCORD_API, FrozenModel, Right, right_error
 
 LICENSED_RIGHT = "licensed"
 RIGHT_CHOICES = (
@@ -45,6 +54,7 @@ RIGHTS_FILE_HEADER = "# Rights stated to the files of this folder. The dashboard
 _rights_lock = threading.Lock()
 UPLOADS_PREFIX = "uploads/"
 SHIPPED_ORIGIN, UPLOAD_ORIGIN, HISTORY_ORIGIN = "ships with the bot", "uploaded", "said to the bot"
+PUBLISHED_ORIGIN = "published on a hub"
 GENERAL_PREFIX = "general-"
 
 
@@ -74,6 +84,49 @@ def statement_error(name: str, value: str) -> str:
     return statement_date_error(value) if name == "stated_on" else ""
 
 
+class OfferBody(FrozenModel):
+    """A name by which moderators take a data set on Discord, and the right to it.
+
+    `right` may be left out where one is stated already: of an upload, and of a data set that was built from sources.
+    `format`, `persona_names` and `language` say how it is read, who the persona is in it, and its language.
+    """
+
+    name: Annotated[
+        str, Field(pattern=f"^{ENTRY_NAME_PATTERN.pattern}$", description="letters, digits, spaces, . - _; at most 64")
+    ]
+    right: Annotated[str, Field(max_length=80)] = ""
+    stated_by: Annotated[str, Field(max_length=MAX_STATEMENT_CHARS)] = ""
+    stated_on: Annotated[str, Field(max_length=40)] = ""
+    why: Annotated[str, Field(max_length=MAX_STATEMENT_CHARS)] = ""
+    language: Annotated[str, Field(max_length=60)] = ""
+    format: Annotated[str, Field(pattern=r"^([a-z0-9][a-z0-9-]{0,39})?$", description="a format's name")] = ""
+    persona_names: Annotated[tuple[Annotated[str, Field(min_length=1, max_length=80)], ...], Field(max_length=20)] = ()
+
+    @model_validator(mode="after")
+    def _printable(self) -> Self:
+        if not all(text.isprintable() for text in (self.name, self.language, *self.persona_names)):
+            raise ValueError("a name or the language holds unprintable characters")
+        return self
+
+    @property
+    def listing(self) -> CatalogueListing:
+        return CatalogueListing(self.name.strip(), self.language, self.format, self.persona_names)
+
+    def statement(self, right: Right = "") -> RightsStatement:
+        """The stated right; `right` is the one of a data set's samples. Raises `Problem` naming the wrong fields."""
+        fields = self.model_dump(include={"stated_by", "stated_on", "why"})
+        return parse_rights_form({**fields, "right": right or self.right})
+
+
+def parse_offer_form(form: Mapping[str, str]) -> OfferBody:
+    """Parse the form by which a data set is offered to moderators. Raises `Problem` naming the wrong fields."""
+    texts = {name: form.get(name, "").strip() for name in OfferBody.model_fields}
+    if texts["right"] == LICENSED_RIGHT:
+        texts["right"] = f"{LICENSED_RIGHT}:{form.get('licence', '').strip()}"
+    names = [part.strip() for part in texts["persona_names"].split(",") if part.strip()]
+    return parse_body(OfferBody, {**texts, "persona_names": names}, is_form=True)
+
+
 def write_statement(file: Path, statement: RightsStatement | None) -> None:
     """Store the right stated to a file; None removes it. Raises `Problem` if `rights.toml` is unreadable."""
     rights = file.parent / RIGHTS_FILE
@@ -83,7 +136,7 @@ def write_statement(file: Path, statement: RightsStatement | None) -> None:
         if statement:
             tables[file.name] = vars(statement)
         if tables:
-            text = RIGHTS_FILE_HEADER + "".join(_toml_table(name, table) for name, table in sorted(tables.items()))
+            text = RIGHTS_FILE_HEADER + "".join(f"\n{toml_table(name, it)}" for name, it in sorted(tables.items()))
             write_private_file(rights, text.encode())
         else:
             rights.unlink(missing_ok=True)
@@ -97,16 +150,6 @@ def _read_rights(rights: Path) -> dict[str, Any]:
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         message = f"{RIGHTS_FILE} beside the uploads cannot be read: {error}."
         raise Problem("conflict", message, "Correct it by hand, or delete it.") from error
-
-
-def _toml_table(name: str, table: Mapping[str, Any]) -> str:
-    lines = [f"{key} = {_toml_value(value)}" for key, value in table.items()]
-    return f"\n[{_toml_value(name)}]\n" + "\n".join(lines) + "\n"
-
-
-def _toml_value(value: object) -> str:
-    """A string or date in TOML; JSON's strings are TOML's, except for unprintable characters."""
-    return value.isoformat() if isinstance(value, date) else json.dumps(str(value), ensure_ascii=False)
 
 
 class FileInspection(BaseModel):
@@ -129,7 +172,8 @@ class DataSource:
     """Something to learn from. `origin` says how it came here; `bytes` and `at` (seconds since 1970) are a file's.
 
     `refused` says why nothing may be trained on it, empty where it may, and `advice` what to do then. `is_set` marks a
-    data set that was built; what is no file cannot be built into one: it is gathered for each training.
+    data set that was built; what is no file cannot be built into one: it is gathered for each training. Moderators take
+    it by its `catalogue_name`; `entry` is that of a data set on a hub.
     """
 
     id: str
@@ -143,6 +187,8 @@ class DataSource:
     about: FileInspection | None = None
     is_set: bool = False
     is_file: bool = True
+    catalogue_name: str = ""
+    entry: CatalogueEntry | None = None
 
     @property
     def request_field(self) -> dict[str, str]:
@@ -157,7 +203,8 @@ class DataSource:
 def list_sources(services: Services) -> list[DataSource]:
     """All sources, shipped ones last. Reads folders and small files; to be called in a thread."""
     home, consent = services.home, read_consent(services.home)
-    named = [_catalog_source(entry, consent) for entry in read_catalogue(home).entries.values()]
+    entries, uploads = read_catalogue(home).entries.values(), DataFolders(home).uploads
+    named = [_catalog_source(it, consent) for it in entries if not it.path or it.path.parent != uploads]
     shipped = [_shipped_source(name, path, consent) for name, path in sorted(shipped_files(services).items())]
     return [*list_uploads(home), *named, _history_source(consent), *shipped]
 
@@ -168,9 +215,15 @@ def catalog_errors(services: Services) -> list[str]:
 
 def list_uploads(home: Path) -> list[DataSource]:
     """The uploaded files, newest first."""
-    consent = read_consent(home)
+    consent, names = read_consent(home), _catalogue_names(home)
     files = [path for path in DataFolders(home).uploads.glob("[!.]*") if path.is_file() and _is_supported(path)]
-    return sorted((_upload_source(path, consent) for path in files), key=lambda source: source.at or 0, reverse=True)
+    found = (_upload_source(path, consent, names.get(path, "")) for path in files)
+    return sorted(found, key=lambda source: source.at or 0, reverse=True)
+
+
+def _catalogue_names(home: Path) -> dict[Path, str]:
+    """Map paths to the names by which moderators take what is there."""
+    return {entry.path: entry.name for entry in read_catalogue(home).entries.values() if entry.path}
 
 
 def require_upload(home: Path, name: str) -> DataSource:
@@ -178,7 +231,7 @@ def require_upload(home: Path, name: str) -> DataSource:
     path = DataFolders(home).upload(name)
     if not path.is_file():
         raise Problem("not-found", f"There is no upload {name!r}.", "PUT /uploads/NAME uploads a file.")
-    return _upload_source(path, read_consent(home))
+    return _upload_source(path, read_consent(home), _catalogue_names(home).get(path, ""))
 
 
 def save_inspection(file: Path, figures: dict[str, Any]) -> None:
@@ -209,13 +262,14 @@ def _is_supported(path: Path) -> bool:
     return inner.suffix.lower() in FILE_SUFFIXES
 
 
-def _upload_source(path: Path, consent: Consent) -> DataSource:
+def _upload_source(path: Path, consent: Consent, catalogue_name: str) -> DataSource:
     of = path.stat()
     statement, refused, advice = _decide_right(path, consent)
     if not refused and statement is None:
         refused, advice = f"Nobody has stated a right to {path.name}.", "State it below."
     figures = (of.st_size, of.st_mtime, statement, refused, advice, _read_inspection(path))
-    return DataSource(f"{UPLOADS_PREFIX}{path.name}", path.name, UPLOAD_ORIGIN, *figures)
+    id = f"{UPLOADS_PREFIX}{path.name}"
+    return DataSource(id, path.name, UPLOAD_ORIGIN, *figures, catalogue_name=catalogue_name)
 
 
 def _decide_right(path: Path, consent: Consent, format_right: str = "") -> tuple[RightsStatement | None, str, str]:
@@ -246,17 +300,23 @@ def _history_source(consent: Consent) -> DataSource:
 
 def _catalog_source(entry: CatalogueEntry, consent: Consent) -> DataSource:
     """A catalogue entry; one that is not on this machine cannot be trained on."""
+    origin = PUBLISHED_ORIGIN if entry.about else CATALOGUE_FILE
+    source = DataSource(entry.name, entry.name, origin, entry=entry if entry.hub else None)
+    source = replace(source, statement=entry.statement if entry.statement.right else None)
+    if not entry.ships:
+        source = replace(source, catalogue_name=entry.name)
     try:
         path = entry.locate()
         is_set = is_built_dataset(path)
-        statement = dataset_statement(path) if is_set else entry.statement
-        verdict = decide_right(entry.name, stated=statement.right, consent=consent)
+        statement = dataset_statement(path) if is_set else source.statement
+        verdict = decide_right(entry.name, stated=statement.right, consent=consent) if is_set and statement else None
+        verdict = verdict or entry.decide_right(consent)
     except UnderstudyError as error:
-        refusal = (None, None, entry.statement, error.message, error.advice)
-        return DataSource(entry.name, entry.name, CATALOGUE_FILE, *refusal)
+        return replace(source, refused=error.message, advice=error.advice)
     of = path.stat()
-    figures = (of.st_size if path.is_file() else None, of.st_mtime, statement, verdict.refused, verdict.advice)
-    return DataSource(entry.name, entry.name, CATALOGUE_FILE, *figures, is_set=is_set)
+    size = of.st_size if path.is_file() else sum(entry.record.files.values()) if entry.record else None
+    source = replace(source, statement=statement, refused=verdict.refused, advice=verdict.advice)
+    return replace(source, bytes=size, at=of.st_mtime, is_set=is_set)
 
 
 def shipped_files(services: Services) -> dict[str, Path]:

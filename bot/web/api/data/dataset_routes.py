@@ -6,13 +6,13 @@ from urllib.parse import quote
 from aiohttp import web
 
 from bot.services import Services
+from bot.training.data_jobs import DataJob
 from bot.web.api import paging
 from bot.web.api.data import data_service
 from bot.web.api.data.build_request import DatasetBuildBody
 from bot.web.api.data.built_datasets import list_datasets, require_dataset
 from bot.web.api.data.data_folders import parse_dataset_name
-from bot.web.api.data.data_jobs import DataJob
-from bot.web.api.data.data_sources import list_sources
+from bot.web.api.data.data_sources import OfferBody, list_sources
 from bot.web.api.data.sample_index import SPLITS
 from bot.web.api.data.schemas import (
     DataJobResponse,
@@ -71,12 +71,91 @@ def _all_datasets(services: Services) -> list[DatasetResponse | SourceResponse]:
 )
 async def get_dataset(request: web.Request) -> web.Response:
     """Returns samples by source and right, and dropped ones by reason. A source has its right; see `/uploads` too."""
-    services, id = get_services(request), request.match_info["id"]
+    return (await _describe_dataset(get_services(request), request.match_info["id"])).response()
+
+
+async def _describe_dataset(services: Services, id: str) -> DatasetResponse | SourceResponse:
     sources = await asyncio.to_thread(list_sources, services)
     named = next((one for one in sources if one.id == id and not one.is_set), None)
     if named:
-        return SourceResponse.of(named).response()
-    return DatasetResponse.of(await asyncio.to_thread(require_dataset, services, id)).response()
+        return SourceResponse.of(named)
+    return DatasetResponse.of(await asyncio.to_thread(require_dataset, services, id))
+
+
+@routes.operation(
+    "PUT /datasets/{id}/catalogue",
+    "Let moderators use a data set",
+    {
+        200: ResponseSpec("The data set; `catalogue_name` is the name that moderators give.", DatasetResponse),
+        404: NO_DATASET_TEXT,
+        409: "It lies elsewhere.",
+        422: "The right is incomplete, the name is taken, or catalogue.toml cannot be read.",
+    },
+    body=BodySpec(
+        OfferBody,
+        example={"name": "harbour-talk", "stated_by": "Mina Vale", "stated_on": "2026-11-20", "why": "Written here."},
+    ),
+)
+async def put_dataset_in_catalogue(request: web.Request) -> web.Response:
+    """Writes an entry of catalogue.toml. The right of a data set that was built here is that of its samples."""
+    services, id = get_services(request), request.match_info["id"]
+    await data_service.offer_dataset(services, id, parse_body(OfferBody, await read_json_object(request)))
+    return (await _describe_dataset(services, id)).response()
+
+
+@routes.operation(
+    "DELETE /datasets/{id}/catalogue",
+    "Withdraw a data set from moderators",
+    {200: ResponseSpec("The data set.", DatasetResponse), 404: NO_DATASET_TEXT, 422: DAMAGED_TEXT},
+)
+async def remove_dataset_from_catalogue(request: web.Request) -> web.Response:
+    """Removes its entry of catalogue.toml; the data set stays."""
+    services, id = get_services(request), request.match_info["id"]
+    await _describe_dataset(services, id)
+    await data_service.withdraw(services, dataset=id)
+    return (await _describe_dataset(services, id)).response()
+
+
+def _describe_fetch(job: DataJob) -> DataJobResponse:
+    path = f"/datasets/{quote(job.subject)}"
+    return DataJobResponse.of(job, self=f"{path}/fetch", cancel=f"{path}/fetch/cancel", set=path)
+
+
+@routes.operation(
+    "POST /datasets/{id}/fetch",
+    "Fetch a data set from a hub",
+    {
+        202: ResponseSpec("The fetch has started, or waits for another one.", DataJobResponse),
+        409: "It is on this machine or being fetched already, or FETCH_DATASETS is off.",
+        422: "There is no such data set in the catalogue, or it is not on a hub.",
+    },
+)
+async def post_fetch(request: web.Request) -> web.Response:
+    """A trainer process downloads it; one that was cancelled resumes. GET the same address for the progress."""
+    job = await data_service.fetch_dataset(get_services(request), request.match_info["id"])
+    return _describe_fetch(job).response(202, {"Location": f"/datasets/{quote(job.subject)}/fetch"})
+
+
+@routes.operation(
+    "GET /datasets/{id}/fetch",
+    "Get the progress of a fetch",
+    {200: ResponseSpec("Its latest fetch since the bot started.", DataJobResponse), 404: "It was not."},
+)
+async def get_fetch(request: web.Request) -> web.Response:
+    """Returns its state, how much is there, and the error if it failed."""
+    return _describe_fetch(data_service.require_fetch(request)).response()
+
+
+@routes.operation(
+    "POST /datasets/{id}/fetch/cancel",
+    "Cancel a fetch",
+    {200: ResponseSpec("The fetch's final state.", DataJobResponse), 404: "It is not being fetched."},
+)
+async def cancel_fetch(request: web.Request) -> web.Response:
+    """Keeps what has arrived: fetching it again resumes."""
+    job = data_service.require_fetch(request)
+    await data_service.get_jobs(request).cancel(job)
+    return _describe_fetch(job).response()
 
 
 @routes.operation(
@@ -97,9 +176,7 @@ async def post_dataset(request: web.Request) -> web.Response:
     paging.require_known_parameters(request, "replace")
     replace = paging.flag_query(request, "replace")
     body = parse_body(DatasetBuildBody, await read_json_object(request))
-    job = await data_service.build_dataset(
-        get_services(request), data_service.get_data_state(request), body, replace=replace
-    )
+    job = await data_service.build_dataset(get_services(request), body, replace=replace)
     return _describe_build(job).response(202, {"Location": f"/datasets/{quote(body.name)}/build"})
 
 
@@ -125,14 +202,14 @@ async def get_build(request: web.Request) -> web.Response:
 async def cancel_build(request: web.Request) -> web.Response:
     """Removes the partial result; an earlier data set of the same name stays."""
     job = _require_build(request)
-    await data_service.get_data_state(request).jobs.cancel(job)
+    await data_service.get_jobs(request).cancel(job)
     return _describe_build(job).response()
 
 
 def _require_build(request: web.Request) -> DataJob:
     get_services(request)
     name = parse_dataset_name(request.match_info["id"])
-    job = data_service.get_data_state(request).jobs.latest("build", name)
+    job = data_service.get_jobs(request).latest("build", name)
     if job is None:
         raise Problem("not-found", f"{name} has not been built since the bot started.", "POST /datasets builds one.")
     return job
@@ -145,9 +222,7 @@ def _require_build(request: web.Request) -> DataJob:
 )
 async def delete_dataset_route(request: web.Request) -> web.Response:
     """Deletes only data sets built here; jobs that have begun have their own copy."""
-    await data_service.delete_dataset(
-        get_services(request), data_service.get_data_state(request), request.match_info["id"]
-    )
+    await data_service.delete_dataset(get_services(request), request.match_info["id"])
     return web.Response(status=204)
 
 

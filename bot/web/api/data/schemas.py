@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Literal
 from urllib.parse import quote
 
+from bot.training.data_jobs import DataJob, DataJobKind, DataJobState
 from bot.web.api.data.built_datasets import BuiltDataset
-from bot.web.api.data.data_jobs import DataJob, DataJobKind, DataJobState
 from bot.web.api.data.data_sources import DataSource
 from bot.web.api.openapi import ApiModel, Json, Links, Timestamp
 
@@ -38,7 +38,10 @@ class DataJobResponse(ApiModel):
 
 
 class SourceResponse(ApiModel):
-    """A data source; `train_with` is how a training request names it."""
+    """A data source; `train_with` is how a training request names it, `catalogue_name` how moderators do on Discord.
+
+    `published` has the facts about a published data set: size, language, licence, what it is good for, and what not.
+    """
 
     id: str
     kind: Literal["source", "set"]
@@ -51,6 +54,8 @@ class SourceResponse(ApiModel):
     advice: str | None
     about: Json | None
     train_with: dict[str, str]
+    catalogue_name: str | None
+    published: Json | None
     links: Links
     looking_into: DataJobResponse | None = None
 
@@ -59,6 +64,9 @@ class SourceResponse(ApiModel):
         """Describe a source; an upload may have its inspection, `looking_into`."""
         path = upload_path(source.name) if source.is_upload else f"/datasets/{quote(source.id)}"
         actions = {"right": f"{path}/right", "inspect": f"{path}/inspect"} if source.is_upload else {}
+        actions |= {"catalogue": f"{path}/catalogue"} if source.is_upload or source.entry else {}
+        actions |= {"fetch": f"{path}/fetch"} if source.entry else {}
+        facts = source.entry.about if source.entry else None
         return cls.describe(
             source,
             kind="set" if source.is_set else "source",
@@ -69,26 +77,36 @@ class SourceResponse(ApiModel):
             advice=source.advice or None,
             about=source.about.model_dump(exclude={"bytes", "changed_ns"}) if source.about else None,
             train_with=source.request_field,
+            catalogue_name=source.catalogue_name or None,
+            published=facts.model_dump(mode="json") if facts else None,
             links={"self": path, **actions},
             **more,
         )
 
 
 class DatasetResponse(ApiModel, extra="allow"):
-    """A built data set with its figures; `train_with` is how a training request names it."""
+    """A built data set with its figures; `train_with` is how a training request names it.
+
+    `catalogue_name` is how moderators name it on Discord.
+    """
 
     id: str
     kind: Literal["set"]
     built_at: Timestamp
     train_with: dict[str, str]
+    catalogue_name: str | None
     links: Links
 
     @classmethod
     def of(cls, built: BuiltDataset) -> DatasetResponse:
         path = f"/datasets/{quote(built.id)}"
         links = {"self": path, "samples": f"{path}/samples"}
+        links |= {"catalogue": f"{path}/catalogue"} if built.is_own else {}
         figures = built.stats.model_dump(include=DATASET_FIGURES)
-        return cls.describe(built, kind="set", train_with=built.request_field, links=links, **figures)
+        name = built.catalogue_name or None
+        return cls.describe(
+            built, kind="set", train_with=built.request_field, catalogue_name=name, links=links, **figures
+        )
 
 
 class UploadListResponse(ApiModel):

@@ -7,9 +7,17 @@ from typing import Annotated
 from aiohttp import web
 from pydantic import AfterValidator, Field, ValidationInfo
 
-from bot.web.api.data.data_folders import DataFolders
-from bot.web.api.data.data_service import delete_upload, get_data_state, inspect_upload, set_right, store_upload
-from bot.web.api.data.data_sources import list_uploads, parse_rights_form, require_upload, statement_error
+from bot.web.api.data.data_service import (
+    delete_upload,
+    get_data_state,
+    get_jobs,
+    inspect_upload,
+    offer_upload,
+    set_right,
+    store_upload,
+    withdraw,
+)
+from bot.web.api.data.data_sources import OfferBody, list_uploads, parse_rights_form, require_upload, statement_error
 from bot.web.api.data.schemas import DataJobResponse, SourceResponse, UploadedFile, UploadListResponse, upload_path
 from bot.web.api.openapi import ApiRoutes, BodySpec, ResponseSpec, enum_parameter
 from bot.web.api.paging import PAGE_PARAMETERS, flag_query, paginate, parse_page_query, require_known_parameters
@@ -77,14 +85,12 @@ async def put_upload(request: web.Request) -> web.Response:
     """The body is the file, streamed to the disk. Nothing may be trained on until a right is stated."""
     services, state = get_services(request), get_data_state(request)
     require_known_parameters(request, "replace")
-    replace, most_bytes = flag_query(request, "replace"), services.max_upload_bytes
-    file = DataFolders(services.home).upload(request.match_info["name"])
+    replace, name = flag_query(request, "replace"), request.match_info["name"]
     read = partial(request.content.read, READ_CHUNK_BYTES)
-    received = await store_upload(
-        read, file, state, replace=replace, most_bytes=most_bytes, expected_bytes=request.content_length
-    )
-    uploaded = UploadedFile.describe(received, name=file.name, links={"self": upload_path(file.name)})
-    return uploaded.response(201, {"Location": upload_path(file.name)})
+    received = await store_upload(services, state, read, name, replace=replace, expected_bytes=request.content_length)
+    path = upload_path(received.path.name)
+    uploaded = UploadedFile.describe(received, name=received.path.name, links={"self": path})
+    return uploaded.response(201, {"Location": path})
 
 
 @routes.operation(
@@ -99,7 +105,7 @@ async def put_upload(request: web.Request) -> web.Response:
 async def get_upload(request: web.Request) -> web.Response:
     """Tells if it may be trained on, how a training request names it, and its inspection (`looking_into`)."""
     source = await asyncio.to_thread(require_upload, get_services(request).home, request.match_info["name"])
-    job = get_data_state(request).jobs.latest("inspect", source.name)
+    job = get_jobs(request).latest("inspect", source.name)
     return SourceResponse.of(source, looking_into=DataJobResponse.of(job) if job else None).response()
 
 
@@ -115,7 +121,7 @@ async def get_upload(request: web.Request) -> web.Response:
 )
 async def delete_upload_route(request: web.Request) -> web.Response:
     """Its rights statement is deleted too; data sets built from it stay."""
-    await delete_upload(get_services(request), get_data_state(request), request.match_info["name"])
+    await delete_upload(get_services(request), request.match_info["name"])
     return web.Response(status=204)
 
 
@@ -149,6 +155,41 @@ async def remove_right(request: web.Request) -> web.Response:
 
 
 @routes.operation(
+    "PUT /uploads/{name}/catalogue",
+    "Let moderators use an upload",
+    {
+        200: ResponseSpec("The upload; `catalogue_name` is the name that moderators give.", SourceResponse),
+        **NAME_ERRORS,
+        422: "No right is stated, the name is taken, or catalogue.toml cannot be read.",
+    },
+    parameters=NAME_PARAMETER,
+    body=BodySpec(OfferBody, example={"name": "quay-talk", "language": "en", "persona_names": ["Wick"]}),
+)
+async def put_upload_in_catalogue(request: web.Request) -> web.Response:
+    """Writes an entry of catalogue.toml. The right is the upload's; a `right` in the body is stated to it first."""
+    services, name = get_services(request), request.match_info["name"]
+    await offer_upload(services, name, parse_body(OfferBody, await read_json_object(request)))
+    return SourceResponse.of(await asyncio.to_thread(require_upload, services.home, name)).response()
+
+
+@routes.operation(
+    "DELETE /uploads/{name}/catalogue",
+    "Withdraw an upload from moderators",
+    {
+        200: ResponseSpec("The upload.", SourceResponse),
+        **NAME_ERRORS,
+    },
+    parameters=NAME_PARAMETER,
+)
+async def remove_upload_from_catalogue(request: web.Request) -> web.Response:
+    """Removes its entry of catalogue.toml; jobs that have begun have their own copy."""
+    services, name = get_services(request), request.match_info["name"]
+    source = await asyncio.to_thread(require_upload, services.home, name)
+    await withdraw(services, upload=source.name)
+    return SourceResponse.of(await asyncio.to_thread(require_upload, services.home, name)).response()
+
+
+@routes.operation(
     "POST /uploads/{name}/inspect",
     "Inspect an upload",
     {
@@ -165,5 +206,5 @@ async def post_inspect(request: web.Request) -> web.Response:
     """The trainer reads the whole file: its format, its usable records, and why others are not usable."""
     services, name = get_services(request), request.match_info["name"]
     source = await asyncio.to_thread(require_upload, services.home, name)
-    job = inspect_upload(services, get_data_state(request), source.name)
+    job = inspect_upload(services, source.name)
     return DataJobResponse.of(job, upload=upload_path(source.name)).response(202)

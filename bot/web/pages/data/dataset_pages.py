@@ -3,8 +3,9 @@
 import asyncio
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from types import MappingProxyType
 from typing import Any
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 
 from aiohttp import web
 from markdown_it import MarkdownIt
@@ -14,17 +15,24 @@ from bot.services import Services
 from bot.web.api.data import anonymisation_review, build_request, data_service
 from bot.web.api.data.built_datasets import BuiltDataset, read_datasheet, require_dataset
 from bot.web.api.data.data_folders import DataFolders
-from bot.web.api.data.data_sources import list_sources
+from bot.web.api.data.data_sources import list_sources, parse_offer_form
 from bot.web.api.data.sample_index import SPLITS, SampleHits, count_samples, dropped_examples
 from bot.web.api.paging import integer_query, require_known_parameters
 from bot.web.app_context import Routes, get_services
 from bot.web.pages.charts import bar_chart
 from bot.web.pages.data.sample_view import view_sample
+from bot.web.pages.data.source_pages import (
+    OFFERED_TEXT,
+    WITHDRAWN_TEXT,
+    offer_fields,
+    offer_problem,
+    statement_fields,
+)
 from bot.web.problems import Problem
 from bot.web.request_body import read_form
-from bot.web.template_filters import shell_command, today_iso
+from bot.web.template_filters import shell_command
 from bot.web.templating import DASHBOARD, redirect_to, render_page
-from personas.errors import MaterialError
+from personas.errors import MaterialError, RequestError
 
 DATA_PATH = f"{DASHBOARD}/data"
 BUILD_FIELDS = tuple(name for name in build_request.DatasetBuildBody.model_fields if name != "sources")
@@ -70,7 +78,7 @@ async def _render_build_form(
     command: str = "",
 ) -> web.Response:
     known = await asyncio.to_thread(list_sources, services)
-    sources = [source for source in known if source.is_file and not source.is_set]
+    sources = [it for it in known if it.is_file and not it.is_set and not (it.entry and it.refused)]
     return render_page(
         request,
         "data/build.html",
@@ -101,7 +109,7 @@ async def post_build_form(request: web.Request) -> web.Response:
             words = await asyncio.to_thread(build_request.build_arguments, body, services, with_review=False)
             command = shell_command(build_request.build_command(words), services.home)
             return await _render_build_form(request, services, given, chosen, replace=replace, command=command)
-        await data_service.build_dataset(services, data_service.get_data_state(request), body, replace=replace)
+        await data_service.build_dataset(services, body, replace=replace)
     except Problem as problem:
         return await _render_build_form(request, services, given, chosen, replace=replace, problem=problem)
     return redirect_to(request, f"{DATA_PATH}/builds/{body.name}")
@@ -114,7 +122,7 @@ async def rebuild(request: web.Request) -> web.Response:
     body = await _stored_request(services, name)
     if body is None:
         raise Problem("not-found", f"There is no stored request for {name}.", "Fill in the form.")
-    await data_service.build_dataset(services, data_service.get_data_state(request), body, replace=True)
+    await data_service.build_dataset(services, body, replace=True)
     return redirect_to(request, f"{DATA_PATH}/builds/{body.name}")
 
 
@@ -122,7 +130,7 @@ async def rebuild(request: web.Request) -> web.Response:
 async def get_build_progress(request: web.Request) -> web.Response:
     services, name = get_services(request), request.match_info["name"]
     place = DataFolders(services.home).set(name)
-    job = data_service.get_data_state(request).jobs.latest("build", name)
+    job = data_service.get_jobs(request).latest("build", name)
     if job is None:
         if place.exists():
             return redirect_to(request, f"{DATA_PATH}/sets/{name}")
@@ -152,9 +160,16 @@ for opening in ("th_open", "td_open"):
 
 @routes.add(f"GET {DATA_PATH}/sets/{{id}}")
 async def get_dataset_page(request: web.Request) -> web.Response:
+    return await _render_dataset(request)
+
+
+async def _render_dataset(
+    request: web.Request, given: Mapping[str, str] = MappingProxyType({}), problem: Problem | None = None
+) -> web.Response:
     services = get_services(request)
     built = await asyncio.to_thread(require_dataset, services, request.match_info["id"])
-    stats = built.stats
+    stats, place = built.stats, data_service.dataset_place(built.id)
+    entry = services.catalogue.entry_at(place)
     sheet = await asyncio.to_thread(read_datasheet, built)
     examples = await _dropped_samples(services, data_service.get_data_state(request), built)
     rows = [(name, float(of.samples)) for name, of in stats.by_source.items()]
@@ -168,7 +183,9 @@ async def get_dataset_page(request: web.Request) -> web.Response:
         lengths=bar_chart("Tokens per sample, prompt and reply", stats.tokens_per_sample.rows, "samples"),
         sheet=_render_datasheet(sheet),
         examples=examples,
-        today=today_iso(),
+        problem=problem,
+        given=statement_fields(entry.statement if entry else None) | dict(given),
+        offer=offer_fields(services, place, built.id) | dict(given),
         can_rebuild=built.is_own and await _stored_request(services, built.id) is not None,
     )
 
@@ -192,10 +209,27 @@ def _render_datasheet(sheet: str) -> Markup:
     return Markup(html)
 
 
+@routes.add(f"POST {DATA_PATH}/sets/{{id}}/catalogue")
+async def post_dataset_offer(request: web.Request) -> web.Response:
+    """Let moderators use a data set, or withdraw it from them."""
+    services, id = get_services(request), request.match_info["id"]
+    given = dict((await read_form(request)).items())
+    path = f"{DATA_PATH}/sets/{quote(id)}"
+    if given.get("take_back"):
+        await data_service.withdraw(services, dataset=id)
+        return redirect_to(request, path, WITHDRAWN_TEXT)
+    try:
+        offer = parse_offer_form(given)
+        await data_service.offer_dataset(services, id, offer)
+    except (RequestError, MaterialError, Problem) as error:
+        return await _render_dataset(request, given, offer_problem(error, services))
+    return redirect_to(request, path, OFFERED_TEXT.format(offer.name))
+
+
 @routes.add(f"POST {DATA_PATH}/sets/{{id}}/delete")
 async def delete_dataset_page(request: web.Request) -> web.Response:
     id = request.match_info["id"]
-    await data_service.delete_dataset(get_services(request), data_service.get_data_state(request), id)
+    await data_service.delete_dataset(get_services(request), id)
     return redirect_to(request, DATA_PATH, f"The data set {id} is deleted.")
 
 

@@ -1,31 +1,40 @@
 """`/dashboard/data`: data sources, uploads and the rights to them, and data jobs."""
 
 import asyncio
+import shutil
 from functools import partial
+from pathlib import Path
 from urllib.parse import quote
 
 from aiohttp import BodyPartReader, web
 
+from bot.services import Services
+from bot.training.dataset_catalog import DatasetPlace
 from bot.web.api.data import data_service, data_sources
 from bot.web.api.data.built_datasets import list_datasets
 from bot.web.api.data.data_folders import FILE_SUFFIXES, GZIP_SUFFIX, DataFolders
 from bot.web.api.data.sample_index import prune_indexes
 from bot.web.api.data.upload_stream import ReadChunk, ReceivedFile, max_upload_bytes
 from bot.web.app_context import Routes, get_services
-from bot.web.problems import Problem
+from bot.web.problems import Problem, field_error, redacted_texts
 from bot.web.request_body import FORM_CHUNK_BYTES, read_form, read_form_part, read_multipart
 from bot.web.template_filters import today_iso
 from bot.web.templating import DASHBOARD, redirect_to, render_page
+from personas.errors import MaterialError, RequestError, UnderstudyError
+from personas.home.rights import RightsStatement
 
 DATA_PATH = f"{DASHBOARD}/data"
+FOREIGN_ORIGINS = (data_sources.SHIPPED_ORIGIN, data_sources.PUBLISHED_ORIGIN)
 MAX_FIELD_BYTES = 4096
+OFFERED_TEXT = "Moderators can use it now: /finetune start dataset:{}"
+WITHDRAWN_TEXT = "It is withdrawn: moderators cannot name it any more."
 routes = Routes()
 
 
 @routes.add(f"GET {DATA_PATH}")
 async def get_data_page(request: web.Request) -> web.Response:
     """Page with all sources and data sets, and the upload form."""
-    services, jobs = get_services(request), data_service.get_data_state(request).jobs
+    services, jobs = get_services(request), data_service.get_jobs(request)
     sources = await asyncio.to_thread(data_sources.list_sources, services)
     sets, faults = await asyncio.to_thread(list_datasets, services)
     places = DataFolders(services.home)
@@ -34,8 +43,9 @@ async def get_data_page(request: web.Request) -> web.Response:
         request,
         "data/index.html",
         title="Data",
-        ours=[source for source in sources if source.origin != data_sources.SHIPPED_ORIGIN and not source.is_set],
+        ours=[source for source in sources if source.origin not in FOREIGN_ORIGINS and not source.is_set],
         shipped=[source for source in sources if source.origin == data_sources.SHIPPED_ORIGIN],
+        published=[source for source in sources if source.origin == data_sources.PUBLISHED_ORIGIN],
         sets=sets,
         damaged=[*data_sources.catalog_errors(services), *faults],
         open_jobs=jobs.open(),
@@ -50,7 +60,7 @@ async def get_data_page(request: web.Request) -> web.Response:
 async def post_upload(request: web.Request) -> web.Response:
     """Store a file, or pasted text, and have the trainer inspect it."""
     name = await _store_form_upload(request)
-    data_service.inspect_upload(get_services(request), data_service.get_data_state(request), name)
+    data_service.inspect_upload(get_services(request), name)
     return redirect_to(request, upload_page_path(name), f"{name} is here. State the right to it below.")
 
 
@@ -72,13 +82,9 @@ async def _store_form_upload(request: web.Request) -> str:
         first = await read() if not stored and (part.name == "text" or part.filename) else b""
         if first:
             name = fields.get("name", "").strip() or part.filename or "pasted.txt"
-            upload = DataFolders(services.home).upload(name)
-            replace, most_bytes = fields.get("replace") == "yes", services.max_upload_bytes
-            stored.append(
-                await data_service.store_upload(
-                    _prepend_chunk(first, read), upload, state, replace=replace, most_bytes=most_bytes
-                )
-            )
+            replace = fields.get("replace") == "yes"
+            chunks = _prepend_chunk(first, read)
+            stored.append(await data_service.store_upload(services, state, chunks, name, replace=replace))
 
     await read_multipart(request, read_part)
     if not stored:
@@ -109,8 +115,10 @@ def _render_upload(
     source: data_sources.DataSource,
     given: dict[str, str] | None = None,
     problem: Problem | None = None,
+    offer: dict[str, str] | None = None,
 ) -> web.Response:
-    jobs = data_service.get_data_state(request).jobs
+    jobs = data_service.get_jobs(request)
+    place = data_service.upload_place(source.name)
     return render_page(
         request,
         "data/upload.html",
@@ -121,17 +129,27 @@ def _render_upload(
         job=jobs.latest("inspect", source.name),
         choices=data_sources.RIGHT_CHOICES,
         licensed=data_sources.LICENSED_RIGHT,
-        given=given or _statement_fields(source),
+        given=given or statement_fields(source.statement),
+        offer=offer_fields(get_services(request), place, Path(source.name).stem.partition(".")[0]) | (offer or {}),
     )
 
 
-def _statement_fields(source: data_sources.DataSource) -> dict[str, str]:
-    stated = source.statement
+def statement_fields(stated: RightsStatement | None) -> dict[str, str]:
+    """A stated right as form fields."""
     if stated is None:
         return {"right": "", "licence": "", "stated_by": "", "stated_on": today_iso(), "why": ""}
     kind, _, licence = stated.right.partition(":")
     return {"right": kind, "licence": licence, "stated_by": stated.stated_by, "stated_on": stated.stated_on,
             "why": stated.why}  # fmt: skip
+
+
+def offer_fields(services: Services, place: DatasetPlace, name: str) -> dict[str, str]:
+    """The entry of a data set in the catalogue as form fields; `name` is proposed where there is none."""
+    entry = services.catalogue.entry_at(place)
+    if entry is None:
+        return {"name": name, "language": "", "format": "", "persona_names": ""}
+    names = ", ".join(entry.persona_names)
+    return {"name": entry.name, "language": entry.language, "format": entry.format or "", "persona_names": names}
 
 
 @routes.add(f"POST {DATA_PATH}/uploads/{{name}}/right")
@@ -148,24 +166,123 @@ async def post_right(request: web.Request) -> web.Response:
         if not problem.errors:
             raise
         source = await asyncio.to_thread(data_sources.require_upload, services.home, name)
-        return _render_upload(request, source, _statement_fields(source) | given, problem)
+        return _render_upload(request, source, statement_fields(source.statement) | given, problem)
     right = source.statement.right if source.statement else ""
     message = source.refused or f"{source.name} can be trained on: {right}."
     return redirect_to(request, upload_page_path(name), message)
+
+
+@routes.add(f"POST {DATA_PATH}/uploads/{{name}}/catalogue")
+async def post_upload_offer(request: web.Request) -> web.Response:
+    """Let moderators use an upload, or withdraw it from them."""
+    services, name = get_services(request), request.match_info["name"]
+    given = dict((await read_form(request)).items())
+    if given.get("take_back"):
+        await data_service.withdraw(services, upload=name)
+        return redirect_to(request, upload_page_path(name), WITHDRAWN_TEXT)
+    try:
+        offer = data_sources.parse_offer_form(given)
+        await data_service.offer_upload(services, name, offer)
+    except (RequestError, MaterialError, Problem) as error:
+        source = await asyncio.to_thread(data_sources.require_upload, services.home, name)
+        return _render_upload(request, source, None, offer_problem(error, services), given)
+    return redirect_to(request, upload_page_path(name), OFFERED_TEXT.format(offer.name))
+
+
+def offer_problem(error: UnderstudyError, services: Services) -> Problem:
+    """The problem of a form by which a data set is offered to moderators."""
+    if isinstance(error, Problem):
+        return error
+    errors = [field_error("name", str(error))] if isinstance(error, RequestError) else []
+    return Problem("refused", *redacted_texts(error, services.home), errors=errors)
+
+
+# ------------------------------------------------------------------------------------------------- published sets
+
+
+async def _require_published(request: web.Request) -> data_sources.DataSource:
+    """The published data set of the address. Raises `Problem`."""
+    services, name = get_services(request), request.match_info["name"]
+    sources = await asyncio.to_thread(data_sources.list_sources, services)
+    for source in sources:
+        if source.name == name and source.entry and source.entry.about:
+            return source
+    raise Problem("not-found", f"There is no published data set {name!r}.", f"See {DATA_PATH}.")
+
+
+@routes.add(f"GET {DATA_PATH}/published/{{name}}")
+async def get_published_page(request: web.Request) -> web.Response:
+    """Page of a published data set: facts, licence, and the button that fetches it."""
+    return _render_published(request, await _require_published(request))
+
+
+def _render_published(
+    request: web.Request,
+    source: data_sources.DataSource,
+    given: dict[str, str] | None = None,
+    problem: Problem | None = None,
+) -> web.Response:
+    services, entry = get_services(request), source.entry
+    assert entry is not None  # every published data set has one
+    return render_page(
+        request,
+        "data/published.html",
+        title=source.name,
+        problem=problem,
+        ids={"right": f"right-{data_sources.RIGHT_CHOICES[0][0]}"},
+        source=source,
+        entry=entry,
+        about=entry.about,
+        record=entry.record,
+        job=data_service.get_jobs(request).latest("fetch", source.name),
+        policy=services.fetch_policy,
+        room=shutil.disk_usage(services.home).free,
+        choices=data_sources.RIGHT_CHOICES[:-1],
+        licensed=data_sources.LICENSED_RIGHT,
+        given=statement_fields(source.statement) | (given or {}),
+    )
+
+
+@routes.add(f"POST {DATA_PATH}/published/{{name}}/fetch")
+async def post_fetch_page(request: web.Request) -> web.Response:
+    """Start to fetch a published data set."""
+    source = await _require_published(request)
+    await data_service.fetch_dataset(get_services(request), source.name)
+    return redirect_to(request, _published_path(source.name))
+
+
+@routes.add(f"POST {DATA_PATH}/published/{{name}}/catalogue")
+async def post_published_offer(request: web.Request) -> web.Response:
+    """State a right to a published data set without licence, or withdraw it."""
+    services, source = get_services(request), await _require_published(request)
+    given = dict((await read_form(request)).items())
+    if given.get("take_back"):
+        await data_service.withdraw(services, dataset=source.name)
+        return redirect_to(request, _published_path(source.name), WITHDRAWN_TEXT)
+    try:
+        offer = data_sources.parse_offer_form({**given, "name": source.name})
+        await data_service.offer_dataset(services, source.name, offer)
+    except (RequestError, MaterialError, Problem) as error:
+        return _render_published(request, source, given, offer_problem(error, services))
+    return redirect_to(request, _published_path(source.name), OFFERED_TEXT.format(source.name))
+
+
+def _published_path(name: str) -> str:
+    return f"{DATA_PATH}/published/{quote(name)}"
 
 
 @routes.add(f"POST {DATA_PATH}/uploads/{{name}}/inspect")
 async def inspect_again(request: web.Request) -> web.Response:
     services, name = get_services(request), request.match_info["name"]
     await asyncio.to_thread(data_sources.require_upload, services.home, name)
-    data_service.inspect_upload(services, data_service.get_data_state(request), name)
+    data_service.inspect_upload(services, name)
     return redirect_to(request, upload_page_path(name))
 
 
 @routes.add(f"POST {DATA_PATH}/uploads/{{name}}/delete")
 async def delete_upload_page(request: web.Request) -> web.Response:
     name = request.match_info["name"]
-    await data_service.delete_upload(get_services(request), data_service.get_data_state(request), name)
+    await data_service.delete_upload(get_services(request), name)
     return redirect_to(request, DATA_PATH, f"{name} is deleted.")
 
 
@@ -173,17 +290,18 @@ async def delete_upload_page(request: web.Request) -> web.Response:
 async def get_job_events(request: web.Request) -> web.StreamResponse:
     get_services(request)
     return await data_service.stream_job_progress(
-        request, data_service.get_data_state(request).jobs.get(request.match_info["work_id"])
+        request, data_service.require_job(request, request.match_info["work_id"])
     )
 
 
 @routes.add(f"POST {DATA_PATH}/works/{{work_id}}/cancel")
 async def cancel_job(request: web.Request) -> web.Response:
     get_services(request)
-    jobs = data_service.get_data_state(request).jobs
-    job = jobs.get(request.match_info["work_id"])
+    jobs = data_service.get_jobs(request)
+    job = data_service.require_job(request, request.match_info["work_id"])
     await jobs.cancel(job)
-    path = upload_page_path(job.subject) if job.kind == "inspect" else f"{DATA_PATH}/builds/{job.subject}"
+    paths = {"inspect": upload_page_path(job.subject), "fetch": _published_path(job.subject)}
+    path = paths.get(job.kind, f"{DATA_PATH}/builds/{job.subject}")
     return redirect_to(request, path, "Cancelled." if job.state == "cancelled" else "It had ended already.")
 
 

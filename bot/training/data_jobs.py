@@ -1,4 +1,4 @@
-"""Runs the trainer's `dataset inspect` and `dataset build` as subprocesses, one after another."""
+"""Runs the trainer's `dataset inspect`, `dataset build` and `catalogue fetch` as subprocesses."""
 
 import asyncio
 import json
@@ -16,19 +16,24 @@ from typing import Any, Literal
 import psutil
 
 from bot.errors import redact_paths
+from bot.settings import FetchPolicy
+from bot.training.dataset_catalog import DatasetCatalog
+from bot.training.queue import QueueConflictError
 from bot.training.subprocess_backend import TRAINER_COMMAND, trainer_environment
-from bot.web.problems import Problem
+from personas.errors import EngineBusyError, RequestError, UnderstudyError
 
 log = logging.getLogger(__name__)
 
 DataJobState = Literal["waiting", "running", "done", "failed", "cancelled"]
-DataJobKind = Literal["inspect", "build"]
+DataJobKind = Literal["inspect", "build", "fetch"]
 OPEN_JOB_STATES: tuple[DataJobState, ...] = ("waiting", "running")
 MAX_STORED_JOBS, MAX_WAITING_JOBS = 60, 20
 MAX_OUTPUT_BYTES = 2**24
 MAX_FIRST_LINES, MAX_LAST_LINES, MAX_LINE_CHARS = 8, 12, 400
 """Lines kept of a failed process's output: refusals begin with the reason, crashes end with it."""
-PROGRESS_SUFFIX = " rows"
+PROGRESS_SUFFIXES = (" rows", " fetched")
+PROGRESS_ARGUMENTS = ("--json", "--tell-every", "0.5")
+"""Have the trainer answer in JSON and report its progress each half second."""
 KILL_TIMEOUT_S = 10.0
 PROCESS_NICENESS = 10
 
@@ -62,13 +67,13 @@ CompletionCallback = Callable[[DataJob], Awaitable[None]]
 
 
 class DataJobRunner:
-    """Runs jobs one at a time and keeps those since the bot started; finished ones are dropped, oldest first."""
+    """Runs jobs one at a time, and a fetch beside; keeps those since the bot started, without the oldest that ended."""
 
     def __init__(self, command: Sequence[str] = ()) -> None:
         self._command = tuple(command or TRAINER_COMMAND)
         self._all: dict[str, DataJob] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
-        self._one = asyncio.Semaphore()
+        self._computing, self._fetching = asyncio.Semaphore(), asyncio.Semaphore()
 
     def start(
         self,
@@ -80,12 +85,12 @@ class DataJobRunner:
     ) -> DataJob:
         """Queue a job; `after` is awaited when it has succeeded, before anybody sees it as done.
 
-        Raises `Problem` when the same job is open already, or too many are waiting.
+        Raises `QueueConflictError` when the same job is open already, and `EngineBusyError` when too many are waiting.
         """
         if any((job.kind, job.subject) == (kind, subject) for job in self.open()):
-            raise Problem("conflict", f"Such a job for {subject} is running already.", "Wait for it, or cancel it.")
+            raise QueueConflictError(f"Such a job for {subject} is running already.", "Wait for it, or cancel it.")
         if len(self.open()) >= MAX_WAITING_JOBS:
-            raise Problem("busy", "Too many jobs are waiting.", "Try again.", headers={"Retry-After": "30"})
+            raise EngineBusyError("Too many jobs are waiting.", "Try again.", wait_s=30)
         job = DataJob(secrets.token_hex(5), kind, subject, tuple(arguments))
         self._all[job.id] = job
         ended = [one.id for one in self._all.values() if not one.is_open]
@@ -108,11 +113,9 @@ class DataJobRunner:
         last = {one.subject: one for one in self._all.values() if one.kind == kind}
         return [one for one in last.values() if one.state == "failed"]
 
-    def get(self, job_id: str) -> DataJob:
-        """A job by its id. Raises `Problem`."""
-        if job_id not in self._all:
-            raise Problem("not-found", f"There is no job {job_id!r}.", "It may have ended before the bot was started.")
-        return self._all[job_id]
+    def find(self, job_id: str) -> DataJob | None:
+        """A job by its id."""
+        return self._all.get(job_id)
 
     async def cancel(self, *jobs: DataJob) -> None:
         """Stop jobs, and wait for their end."""
@@ -122,9 +125,13 @@ class DataJobRunner:
         if tasks:
             await asyncio.wait(tasks)
 
+    async def close(self) -> None:
+        """Stop all jobs."""
+        await self.cancel(*self.open())
+
     async def _do(self, home: Path, job: DataJob, after: CompletionCallback | None) -> None:
         try:
-            async with self._one:
+            async with self._fetching if job.kind == "fetch" else self._computing:
                 job.state = "running"
                 job.change()
                 output, problem = await self._run(home, job)
@@ -194,7 +201,7 @@ async def _read_progress(stream: asyncio.StreamReader, job: DataJob) -> list[str
         if not raw:
             return [*first, *(["…"] if left_out else []), *last]
         line = raw.decode(errors="replace").strip()[:MAX_LINE_CHARS]
-        if line.endswith(PROGRESS_SUFFIX):
+        if line.endswith(PROGRESS_SUFFIXES):
             job.said = line
             job.change()
         elif line and len(first) < MAX_FIRST_LINES:
@@ -212,3 +219,20 @@ async def _terminate(process: asyncio.subprocess.Process) -> None:
             async with asyncio.timeout(KILL_TIMEOUT_S):
                 await process.wait()
                 return
+
+
+class FetchRefusedError(UnderstudyError):
+    """The operator's setting does not let the bot fetch data sets."""
+
+
+def start_fetch(jobs: DataJobRunner, catalogue: DatasetCatalog, home: Path, name: str, policy: FetchPolicy) -> DataJob:
+    """Queue the fetch of a data set from a hub. Raises `UnderstudyError`."""
+    entry = catalogue.require_entry(name)
+    if policy == "off":
+        advice = f"The operator can: `python -m trainer catalogue fetch {name}`."
+        raise FetchRefusedError("This bot does not fetch data sets (FETCH_DATASETS is off).", advice)
+    if not entry.hub:
+        raise RequestError(f"{name!r} is not on a hub.", "There is nothing to fetch.")
+    if entry.is_here:
+        raise QueueConflictError(f"{name} is on this machine already.", "Train on it.")
+    return jobs.start(home, "fetch", name, ("catalogue", "fetch", name, *PROGRESS_ARGUMENTS))
