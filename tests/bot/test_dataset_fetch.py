@@ -66,7 +66,8 @@ async def test_a_moderator_fetches_it_with_a_press_and_starts(asking, hub):
     shown = await stage.sees("Fetching `oasst2`")
     assert shown["components"]
     hub.pause_s = 0
-    await until(lambda: stage.client.services.catalogue.require_entry("oasst2").is_here, 60)
+    jobs = stage.client.services.data_jobs
+    await until(lambda: jobs.latest("fetch", "oasst2").state == "done", 90)
     ended = await stage.sees("`oasst2` is here")
     assert ended["id"] == shown["id"] and not ended["components"]
     named = await stage.moderator.autocomplete(QUAY, "finetune start", "dataset", dataset="oasst2")
