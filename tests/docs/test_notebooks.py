@@ -19,11 +19,16 @@ SMALL = {
     "2-training": {"SETTINGS": BRIEF, "CARD": "losses"},
     "3-personas": {"SETTINGS": BRIEF, "QUESTIONS": ["What do you do all day?"], "MAX_NEW_TOKENS": 8},
     "4-evaluation": {"SETTINGS": BRIEF},
-    "5-colab": {"BASE_MODEL": "embedded", "SETTINGS": BRIEF, "CARD": "losses", "QUESTIONS": ["What is rope for?"]},
+    "5-colab": {
+        "BASE_MODEL": "embedded",
+        "SETTINGS": {"max_steps": 2, "gradient_accumulation_steps": 1, "train_samples": 8},
+        "CARD": "losses",
+        "QUESTIONS": ["What is rope for?"],
+    },
 }
 SAYS = {
     "1-data": ("training samples", "of all tokens carry loss", "PERSON"),
-    "2-training": ("steps, about", "final losses", "peak memory"),
+    "2-training": ("steps, about", "samples/s", "final losses", "peak memory"),
     "3-personas": ("an adapter has", "ballast (adapter)", "predicted best by their persona's own adapter"),
     "4-evaluation": ("Score card", "really:"),
     "5-colab": ("uses the checkout", "samples/s", "> What is rope for?", ".charx"),

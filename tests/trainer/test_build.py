@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -172,6 +173,11 @@ def test_a_mix_of_general_talk_goes_by_source(training_home, command):
     sources = ("--source", "general.jsonl", "--source", "more.jsonl")
     result = json.loads(command("dataset", "build", *sources, "--mix", "1:2", "--out", "out", "--json")[1])
     assert result["sources"]["more.jsonl"] == pytest.approx(2 * result["sources"]["general.jsonl"], abs=4)
+    sheet, chart = Path("out/README.md").read_text(), Path("out/composition.svg").read_text()
+    for name, count in result["sources"].items():
+        share = count / sum(result["sources"].values())
+        assert re.search(rf"\| {name} \|.*\| {share:.0%} \|", sheet), "the table has the share of each source"
+        assert f"{count:,} ({share:.0%})" in chart and f">{name}<" in chart
     code, _, errors = command("dataset", "build", *sources, "--mix", "1:2:3", "--out", "out")
     assert code == 1 and "3 numbers for 2 sources" in errors
 

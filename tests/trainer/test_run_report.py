@@ -197,7 +197,7 @@ def test_tensorboard_has_the_whole_run_in_the_adapter_and_live_in_the_job_folder
         found = scalars(folder)
         assert [step for step, _ in found["train/loss"]] == list(range(1, STEPS + 1))
         assert [step for step, _ in found["eval/loss"]] == [2, 4, 6]
-        assert {"train/learning_rate", "train/tokens_per_s", "train/memory_bytes", "epoch/seconds"} <= found.keys()
+        assert {"train/learning_rate", "train/tokens_per_s", "epoch/seconds", "epoch/samples_per_s"} <= found.keys()
     result = {event.step: event.loss for event in resumed.received if isinstance(event, Progress)}
     assert dict(scalars(files[0].parent)["train/loss"]) == pytest.approx(result)
 

@@ -81,6 +81,7 @@ It says what would be sent and what it would cost, asks, uploads training and he
 follows it. Ctrl-C leaves the job running. Only samples whose right is own-writing or licensed:<name> are sent. The key
 is OPENAI_API_KEY; OPENAI_BASE_URL names another server with the same API.
 """
+FOLLOW_COMMAND = "python -m trainer dataset openai --follow"
 INSPECT_EXAMPLES = (
     "python -m trainer dataset inspect talk.json",
     "python -m trainer dataset inspect rows.csv --map user=question assistant=reply --json",
@@ -248,7 +249,7 @@ async def _submit_openai_job(
 ) -> dict[str, Any]:
     async with client:
         job = await submit(client, submission, options.suffix, report)
-    report(f"job {job['id']}: {job.get('status')}")
+    report(f"job {job['id']}: {job.get('status')}; to follow it: {FOLLOW_COMMAND} {job['id']}")
     return job
 
 
@@ -263,8 +264,7 @@ async def _existing_openai_job(options: argparse.Namespace, report: Callable[[st
         try:
             return await client.follow(options.follow, report)
         except asyncio.CancelledError:
-            command = f"python -m trainer dataset openai --follow {options.follow}"
-            report(f"the job goes on at OpenAI; follow it again with: {command}\nor end it with --cancel")
+            report(f"the job goes on at OpenAI; follow it again with: {FOLLOW_COMMAND} {options.follow}")
             raise
 
 

@@ -73,7 +73,12 @@ def event_metrics(event: StepEvent) -> tuple[int, dict[str, float]]:
         case Evaluation():
             return event.step, {"eval/loss": event.eval_loss}
         case Epoch():
-            parts = {"epoch/train_loss": event.train_loss, "eval/loss": event.eval_loss, "epoch/seconds": event.seconds}
+            parts = {
+                "epoch/train_loss": event.train_loss,
+                "eval/loss": event.eval_loss,
+                "epoch/seconds": event.seconds,
+                "epoch/samples_per_s": event.samples_per_s,
+            }
             return event.step, {name: value for name, value in parts.items() if value is not None}
 
 
