@@ -2,7 +2,7 @@
 
   python -m trainer train …             train a persona's adapter, or one for dialogue
   python -m trainer preference …        continue training an adapter on preferences
-  python -m trainer study scale …       measure how much data a persona needs
+  python -m trainer study scale …       measure how much data a persona needs; `study strategies` compares data mixes
   python -m trainer run FOLDER          train the job in FOLDER
   python -m trainer evaluate …          evaluate an adapter: score card and the gate's verdict
   python -m trainer matrix …            compare adapters on each other's held-out replies
@@ -66,7 +66,7 @@ from trainer.cli.mask_command import add_mask, show_mask
 from trainer.cli.plan_command import add_plan, add_plan_output, show_plan, show_run_plan
 from trainer.cli.preference_command import add_preference, draft_preference_job
 from trainer.cli.recipes_command import add_recipes, show_recipes
-from trainer.cli.study_command import add_study, run_scale_command
+from trainer.cli.study_command import add_study
 from trainer.cli.train_command import add_train, run_train_command
 from trainer.process.environment import configure_process, restart_with_allocator_settings
 from trainer.process.events import EventWriter, claim_stdout, failed_event
@@ -247,12 +247,13 @@ def _add_runs(commands: Commands, run: argparse.ArgumentParser, computing: Seque
     """Add the commands that create and run job folders, and the options of all commands that compute."""
     for command in (run, *computing):
         command.set_defaults(computes=True)
-    train, preference, study = add_train(commands), add_preference(commands), add_study(commands)
+    train, preference, studies = add_train(commands), add_preference(commands), add_study(commands)
     train_command = with_error_handling(partial(run_train_command, run=_run))
     train.set_defaults(command=train_command, draft=draft_job)
     preference.set_defaults(command=train_command, draft=draft_preference_job)
-    study.set_defaults(command=with_error_handling(partial(run_scale_command, run=_run)))
-    drafting = (train, preference, study)
+    for study in studies:
+        study.set_defaults(command=with_error_handling(lambda options: options.study(options, _run)))
+    drafting = (train, preference, *studies)
     for command in drafting:
         command.set_defaults(stop_on_eof=False)
     for command in (run, *drafting):

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from personas.cli_common import add_examples
+from personas.cli_entry import EXIT_FAILED
 from personas.errors import RequestError
 from personas.schemas.base import RIGHTS
 from trainer.cli.argtypes import Commands, add_command, add_home, add_settings, positive_int, right_name
@@ -16,20 +17,23 @@ from trainer.cli.progress_view import EventPrinter
 from trainer.cli.train_command import JobRunner
 from trainer.process.environment import configure_process, restart_with_allocator_settings
 from trainer.process.events import claim_stdout
+from trainer.study import sweep
 
 STUDY_HELP = """\
 Studies consist of many runs. `scale` measures how much data is needed: it trains on increasing amounts, each with
-several seeds.
+several seeds. `strategies` compares three ways of using general dialogue: not at all, mixed in at a ratio, and in a
+first stage of its own.
 
   python -m trainer study scale --persona ballast --sizes 50,100,200 --runs 3
   python -m trainer study scale --dialogue --dataset A --more B --sizes 100,200,300 --runs 3
+  python -m trainer study strategies --persona ballast --share 0.8 --runs 2
 
 A study of dialogue grows from one source to the next: B is used once A is exhausted. Larger sizes contain the smaller
 ones. Every adapter answers the same held-out prompts of four tasks: held-out replies of A and B, instructions, general
 dialogue and summarising. ROUGE-1, ROUGE-2 and ROUGE-L are compared with the untrained model's.
 
 Each run's result is stored in the study's folder as soon as it is measured. The same command resumes an interrupted
-study; further sizes extend it. The results are study.md, study.json and a chart.
+study; further sizes or runs extend it. The results are a table, JSON and a chart.
 """
 
 SCALE_EXAMPLES = (
@@ -38,10 +42,14 @@ SCALE_EXAMPLES = (
     "python -m trainer study scale --dialogue --dataset chats.jsonl --more oasst2 --sizes 100,200,300 "
     "--task summarising=my-summaries.jsonl",
 )
+STRATEGY_EXAMPLES = (
+    "python -m trainer study strategies --persona ballast --runs 2",
+    "python -m trainer study strategies --persona oda --general chat.jsonl --share 0.5 --set num_train_epochs=1 --json",
+)
 
 
-def add_study(commands: Commands) -> argparse.ArgumentParser:
-    """Add `study scale`."""
+def add_study(commands: Commands) -> tuple[argparse.ArgumentParser, ...]:
+    """Add `study scale` and `study strategies`; `study` of their options runs them."""
     study = add_command(commands, "study", "studies of many runs", STUDY_HELP)
     kinds = study.add_subparsers(required=True, metavar="KIND")
     scale = kinds.add_parser("scale", help="held-out loss and ROUGE by the number of samples trained on")
@@ -50,23 +58,38 @@ def add_study(commands: Commands) -> argparse.ArgumentParser:
     add("--persona", metavar="P", help="a persona's id or name, or a card file")
     add("--dialogue", action="store_true", help="train no persona: dialogue in general, measured on four tasks")
     add("--sizes", required=True, type=_sizes, metavar="N,N,…", help="numbers of training samples")
-    add("--runs", type=positive_int, default=3, metavar="N", help="runs per size, each with its own seed (default: 3)")
-    add("--dataset", metavar="D", help="its conversations, as for `train` (default: the shipped ones)")
     text = "with --dialogue: conversations to use once those before are exhausted; may repeat"
     add("--more", action="append", default=[], metavar="D", help=text)
     text = "with --dialogue: a task's held-out conversations, instead of the shipped ones or as a task of its own"
     add("--task", dest="tasks", action="append", type=_task_file, default=[], metavar="NAME=FILE", help=text)
     add("--prompts", type=positive_int, default=24, metavar="N", help="prompts per task, at most 24 (default: 24)")
+    _add_study_options(scale)
+    scale.set_defaults(general=None, study=run_scale_command)
+    text = "held-out and general loss with the persona's data alone, mixed, and in two stages"
+    strategies = kinds.add_parser("strategies", help=text)
+    add_examples(strategies, *STRATEGY_EXAMPLES)
+    add, text = strategies.add_argument, "share of general dialogue in the mixed runs (default: 0.8, which is 80:20)"
+    add("--persona", required=True, metavar="P", help="a persona's id or name, or a card file")
+    add("--share", type=float, default=0.8, metavar="S", help=text)
+    add("--general", metavar="G", help="general dialogue to train on (default: two thirds of the shipped)")
+    _add_study_options(strategies)
+    strategies.set_defaults(dialogue=False, study=run_strategies_command)
+    return scale, strategies
+
+
+def _add_study_options(study: argparse.ArgumentParser) -> None:
+    add = study.add_argument
+    add("--runs", type=positive_int, default=3, metavar="N", help="runs of each, each with its own seed (default: 3)")
+    add("--dataset", metavar="D", help="its conversations, as for `train` (default: the shipped ones)")
     add("--as", dest="names", action="append", default=[], metavar="NAME", help="P's name in them; may repeat")
     add("--recipe", default="demo-cpu", metavar="R", help="the recipe (default: demo-cpu)")
-    add_settings(scale)
+    add_settings(study)
     add("--base-model", default="embedded", metavar="M", help="`embedded`, a model folder, or a hub id")
     add("--right", type=right_name, metavar="R", help=f"the right to sources without rights.toml: {', '.join(RIGHTS)}")
     add("--out", type=Path, metavar="DIR", help="the study's folder (default: in the bot's home)")
-    add_home(scale)
+    add_home(study)
     add("--json", action="store_true", help="print one JSON object at the end")
-    scale.set_defaults(general=None, start_from=None)
-    return scale
+    study.set_defaults(start_from=None)
 
 
 def run_scale_command(options: argparse.Namespace, run: JobRunner) -> int:
@@ -104,6 +127,41 @@ def run_scale_command(options: argparse.Namespace, run: JobRunner) -> int:
         report(f"{scale.study_markdown(draft.request.persona, results)}\n\nchart: {folder / 'study.svg'}")
         if options.json:
             print((folder / scale.STUDY_FILE).read_text(encoding="utf-8").replace("\n", ""), file=out)
+    out.flush()
+    return code
+
+
+def run_strategies_command(options: argparse.Namespace, run: JobRunner) -> int:
+    """Run `study strategies`; `run` as in `run_scale_command`."""
+    restart_with_allocator_settings()
+    configure_process(options.nice, options.threads)
+    home, named = resolve_home(options.home), options.out.expanduser().absolute() if options.out else None
+    require_writable(named or home)
+    points, draft = sweep.strategy_points(options.share, options.runs, options.settings), draft_job(options, home)
+    folder = named or sweep.strategies_folder(draft, options.share)
+    jobs = sweep.make_sweep_folders(draft, points, folder)
+    options.card = "losses"
+    out = claim_stdout()
+    logging.getLogger().setLevel(logging.WARNING)
+
+    def report(line: str) -> None:
+        if not options.json:
+            print(f"\n{line}", file=out, flush=True)
+
+    def run_one(job: Path) -> int:
+        options.folder = job
+        with Path(os.devnull).open("w", encoding="utf-8") as silent:
+            return run(options, silent if options.json else EventPrinter(out))  # type: ignore[arg-type]  # as in `train`
+
+    report(str(folder))
+    _, code = sweep.run_sweep(jobs, run_one, report)
+    results = [result for point, job in jobs if (result := sweep.read_strategy_run(point, job))]
+    if code or not results:
+        report("Run the same command again to resume.")
+        return code or EXIT_FAILED
+    report(f"{sweep.write_strategies(folder, draft.request.persona, results)}\n\nchart: {folder / 'strategies.svg'}")
+    if options.json:
+        print((folder / sweep.STRATEGIES_FILE).read_text(encoding="utf-8").replace("\n", ""), file=out)
     out.flush()
     return code
 

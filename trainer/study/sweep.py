@@ -1,10 +1,11 @@
-"""Sweeps settings over several runs and installs the adapter with the lowest held-out loss."""
+"""Sweeps settings over several runs for the lowest held-out loss, and compares strategies of using general dialogue."""
 
 import hashlib
 import itertools
 import json
 import math
 import shutil
+import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from personas.home.adapters import verify_adapter, write_manifest
 from personas.home.atomic_files import atomic_folder, write_private_file
 from personas.schemas.formatting import markdown_table
 from personas.schemas.hyperparameters import Hyperparameters, parse_settings
+from personas.schemas.scorecard import MeanStd
 from personas.schemas.training_events import TRAINER_EVENT, Failed
 from trainer.data.charts import SERIES_COLOURS, new_figure, save_figure
 from trainer.machine import release_memory
@@ -226,3 +228,123 @@ def _install_best_adapter(out: Path, results: Sequence[SweepResult], best: Sweep
         target.rename(earlier)
     fresh.rename(target)
     shutil.rmtree(earlier, ignore_errors=True)
+
+
+# ------------------------------------------------------------------------------------------------ strategies
+
+STRATEGIES_FILE, STRATEGY_SETTING = "strategies.json", "strategy"
+STRATEGY_NAMES = {
+    "persona": "A: the persona's data alone",
+    "mixed": "B: general dialogue mixed in",
+    "two-stage": "C: general dialogue first, then the persona's data",
+}
+FIXED_SETTINGS = ("general_share", "first_stage_epochs", "seed")
+NO_GENERAL_SHARE = 1e-9
+"""Rounds to no samples, yet sets the general dialogue for measuring aside as a mixing run does: all measure alike."""
+
+
+@dataclass(frozen=True)
+class StrategyRun:
+    """A finished run of a strategy. `general` counts the samples of general dialogue that it trained on."""
+
+    strategy: str
+    seed: int
+    samples: int
+    general: int
+    loss: float
+    loss_base: float
+    general_loss: float
+    general_loss_base: float
+    seconds: float
+
+
+def strategy_points(share: float, runs: int, settings: Sequence[str]) -> list[tuple[SweepPoint, Hyperparameters]]:
+    """Return the runs of the three strategies, a seed of each first. Raises `RequestError`."""
+    if own := [pair for pair in settings if pair.partition("=")[0].strip() in FIXED_SETTINGS]:
+        raise RequestError(f"{own[0]} is what the study itself sets.", "Leave it out: --share and --runs say it.")
+    uses = {
+        "persona": (f"general_share={NO_GENERAL_SHARE:g}",),
+        "mixed": (f"general_share={share:g}",),
+        "two-stage": ("first_stage_epochs=1",),
+    }
+    return [
+        (
+            SweepPoint(((STRATEGY_SETTING, strategy), ("seed", str(seed)))),
+            parse_settings([*settings, *own, f"seed={seed}"]),
+        )
+        for seed in range(runs)
+        for strategy, own in uses.items()
+    ]
+
+
+def strategies_folder(draft: JobDraft, share: float) -> Path:
+    """Return a study's folder in the home, the same for further runs."""
+    digest = hashlib.sha256(f"{job_id_of_draft(draft)} {share:g}".encode()).hexdigest()[:ID_DIGITS]
+    return draft.home / RUNS_FOLDER / f"{draft.request.job_name}-strategies-{digest}"
+
+
+def read_strategy_run(point: SweepPoint, folder: Path) -> StrategyRun | None:
+    """Read a finished run's figures; None without an adapter. Raises `AdapterError` for a damaged one."""
+    if not (adapter := folder / SWEEP_ADAPTER_FOLDER).is_dir():
+        return None
+    manifest, (_, strategy), (_, seed) = verify_adapter(adapter), *point.pairs
+    metrics, general = manifest.metrics, manifest.dataset.get("samples_general", 0)
+    losses = (metrics.loss_tuned, metrics.loss_base, metrics.general_loss_tuned, metrics.general_loss_base)
+    samples = manifest.dataset["samples_train"] - general
+    return StrategyRun(strategy, int(seed), samples, general, *losses, read_run_seconds(adapter))
+
+
+def write_strategies(out: Path, persona: str | None, runs: Sequence[StrategyRun]) -> str:
+    """Write `strategies.md`, its JSON and chart; return the Markdown. Raises `OSError`."""
+    text = strategies_markdown(persona, runs)
+    study = {"persona": persona, "runs": [asdict(run) for run in runs]}
+    write_private_file(out / STRATEGIES_FILE, json.dumps(study, indent=2).encode() + b"\n")
+    write_private_file(out / "strategies.md", f"{text}\n".encode())
+    _draw_strategies(out, runs)
+    return text
+
+
+def strategies_markdown(persona: str | None, runs: Sequence[StrategyRun]) -> str:
+    """Render the table: mean and standard deviation over the seeds of each strategy."""
+    head = ("strategy", "samples", "general", "runs", "held-out loss", "general loss", "change", "time")
+    rows = []
+    for strategy, own in _by_strategy(runs).items():
+        loss, general = _mean_std([run.loss for run in own]), _mean_std([run.general_loss for run in own])
+        change = general.mean / statistics.fmean(run.general_loss_base for run in own) - 1
+        counts = (f"{own[0].samples:,}", f"{own[0].general:,}", str(len(own)))
+        spent = f"{statistics.fmean(run.seconds for run in own):,.0f} s"
+        rows.append(
+            (STRATEGY_NAMES[strategy], *counts, _plus_minus(loss), _plus_minus(general), f"{change:+.1%}", spent)
+        )
+    first = runs[0]
+    note = (
+        f"Losses in nats per reply token, mean ± standard deviation over seeds; the untrained base model's are "
+        f"{first.loss_base:.4f} on held-out replies and {first.general_loss_base:.4f} on general dialogue; change is "
+        "relative to the latter. All strategies measure with the same dialogue, which none trains on."
+    )
+    return "\n\n".join([f"# Strategies: {persona or 'dialogue'}", markdown_table(head, rows), note])
+
+
+def _by_strategy(runs: Sequence[StrategyRun]) -> dict[str, list[StrategyRun]]:
+    return {name: own for name in STRATEGY_NAMES if (own := [run for run in runs if run.strategy == name])}
+
+
+def _mean_std(values: Sequence[float]) -> MeanStd:
+    sd = statistics.stdev(values) if len(values) > 1 else 0.0
+    return MeanStd(mean=statistics.fmean(values), sd=sd, runs=len(values))
+
+
+def _plus_minus(value: MeanStd) -> str:
+    return f"{value.mean:.4f} ± {value.sd:.4f}"
+
+
+def _draw_strategies(out: Path, runs: Sequence[StrategyRun]) -> None:
+    """Draw `strategies.svg` and `.png`: each run's losses on the persona's replies and on general dialogue."""
+    figure, axes = new_figure(height=3.6)
+    for colour, (strategy, own) in zip(SERIES_COLOURS, _by_strategy(runs).items(), strict=False):
+        points = [run.loss for run in own], [run.general_loss for run in own]
+        axes.scatter(*points, color=colour, label=STRATEGY_NAMES[strategy])
+    axes.axhline(runs[0].general_loss_base, color="#777777", linestyle="--", linewidth=1.0, label="untrained")
+    axes.set(title="Strategies", xlabel="held-out loss, nats per token", ylabel="general loss, nats per token")
+    axes.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.2))
+    save_figure(figure, out / "strategies", "Losses by strategy; strategies.md has the figures as a table")

@@ -1,0 +1,90 @@
+"""`make gpu-rows`: each row's recipe on a model of its shape; without a card it says what is missing."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from benchmarks.gpu_rows import (
+    BEGIN,
+    END,
+    PAGE,
+    ROWS,
+    RowFigures,
+    cap_gpu_memory,
+    render_table,
+    require_gpu,
+    write_between_markers,
+)
+from trainer.recipe.resolve import recipe_names
+
+FIGURES = RowFigures(
+    11.9, 9.5, 11.8, 9.6, 40, 412.0, 5 * 2**30, 1.75, "nf4 base, fp16 compute", "adamw_8bit", ("A note.",)
+)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a card")
+def test_without_a_card_it_says_what_is_missing_and_how_to_run_it_anyway():
+    with pytest.raises(SystemExit, match=r"needs a graphics card.*(without CUDA|no NVIDIA card)[\s\S]*--tiny"):
+        require_gpu()
+
+
+def test_memory_is_capped_to_the_rows_card(monkeypatch):
+    fractions = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(
+        torch.cuda, "get_device_properties", lambda device: type("Card", (), {"total_memory": 24 * 2**30})
+    )
+    monkeypatch.setattr(torch.cuda, "set_per_process_memory_fraction", fractions.append)
+    cap_gpu_memory(6)
+    cap_gpu_memory(48)
+    assert fractions == [0.25, 1.0]
+
+
+def test_the_shapes_have_three_billion_parameters():
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    for row in ROWS:
+        assert row.recipe in recipe_names()
+        with torch.device("meta"):
+            model = AutoModelForCausalLM.from_config(AutoConfig.for_model(**row.shape))
+        count = sum(weight.numel() for weight in model.parameters())
+        assert count == {"Qwen2.5-3B": 3_085_938_688, "Llama-3.2-3B": 3_212_749_824}[row.model]
+
+
+def test_the_table_replaces_the_last_one_and_tells_what_failed(tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text(f"# Before\n\n{BEGIN}\nold\n{END}\n\nAfter.\n")
+    write_between_markers(page, render_table({ROWS[0]: FIGURES, ROWS[1]: "out of memory"}, "A card.", tiny=False))
+    text = page.read_text()
+    assert (
+        text.startswith(f"# Before\n\n{BEGIN}\nA card.\n") and text.endswith(f"{END}\n\nAfter.\n") and "old" not in text
+    )
+    assert (
+        "| `s0-6gb` | Qwen2.5-3B | 6 GiB | 11.900 → 9.500 | 11.800 → 9.600 | 412 s, 40 steps | 5.00 GiB | 1.75 |"
+        in text
+    )
+    assert "`s1-t4` failed: out of memory" in text and "- `s0-6gb`: A note." in text
+    with pytest.raises(SystemExit, match="has no lines"):
+        (tmp_path / "other.md").write_text("nothing\n")
+        write_between_markers(tmp_path / "other.md", "x")
+    assert BEGIN in PAGE.read_text(encoding="utf-8")
+
+
+@pytest.mark.slow
+def test_all_rows_run_to_their_end_with_tiny_shapes(tmp_path):
+    page = tmp_path / "rows.md"
+    words = ["-m", "benchmarks.gpu_rows", "--tiny", "--out", str(page)]
+    done = subprocess.run([sys.executable, *words], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    text = page.read_text(encoding="utf-8")
+    for row in ROWS:
+        losses = re.search(rf"`{row.recipe}` \| tiny \| {row.card_gib} GiB \| ([\d.]+) → ([\d.]+)", text)
+        assert losses and all(5 < float(loss) < 15 for loss in losses.groups())
+    assert "torch " in text and "failed" not in text
+    if not torch.cuda.is_available():
+        assert "`s0-6gb`: paged_adamw_32bit needs CUDA: adamw_torch_fused is used instead" in text
