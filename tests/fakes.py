@@ -65,6 +65,7 @@ class FakeTrainingBackend:
         self.refusal: UnderstudyError | None = None
         self.runs: list[TrainingJob] = []
         self.planned: list[TrainingRequest] = []
+        self.result = PLAN
         self.held: list[bool] = []
         self._on_event: OnEvent | None = None
         self._ends: dict[str, asyncio.Future[RunResult]] = {}
@@ -75,10 +76,10 @@ class FakeTrainingBackend:
             raise self.refusal
 
     async def plan(self, request: TrainingRequest, guild_id: int = 0) -> TrainingPlan:
-        """The same plan for everyone."""
+        """The plan in `result`, for everyone."""
         self.check(request)
         self.planned.append(request)
-        return PLAN
+        return self.result
 
     async def run(self, job: TrainingJob, on_event: OnEvent) -> RunResult:
         """Note the job and wait."""

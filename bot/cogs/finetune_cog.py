@@ -52,6 +52,7 @@ OPTION_HELP = {
     "persona": CHANNEL_PERSONA_HELP,
     "recipe": "How to train (demo-cpu if left out; preferences have a recipe of their own)",
     "general": "General dialogue to mix in, where the recipe mixes (part of the bundled dialogue if left out)",
+    "lore_pairs": "Share of the replies that come from lore: 0.3; 1 is lore alone (none if left out)",
     "start_from": "A dialogue adapter to train further; for preferences a version (the live one if left out)",
 }
 """Descriptions of the options that `start` and `preview` share."""
@@ -131,6 +132,7 @@ def _suggested_dialogues(interaction: Interaction) -> dict[str, str]:
 DatasetOption = app_commands.Transform[str, SuggestionTransformer(_suggested_datasets)]
 GeneralOption = app_commands.Transform[str, SuggestionTransformer(_suggested_dialogues)]
 RecipeOption = app_commands.Transform[str, SuggestionTransformer(lambda it: it.client.services.catalogue.recipes())]
+ShareOption = Range[float, 0.0, 1.0]
 ParentOption = app_commands.Transform[str, SuggestionTransformer(_suggested_parents)]
 PromotableOption = app_commands.Transform[str, SuggestionTransformer(_promotable_versions)]
 OpenJobOption = app_commands.Transform[str, SuggestionTransformer(lambda it: _job_labels(_open_jobs(it)))]
@@ -160,6 +162,7 @@ async def start(
     settings: Range[str, 1, 1000] | None = None,
     general: GeneralOption | None = None,
     start_from: ParentOption | None = None,
+    lore_pairs: ShareOption | None = None,
 ) -> None:
     channel, services = interaction.channel, interaction.client.services
     if not isinstance(channel, GuildChannel):
@@ -175,6 +178,7 @@ async def start(
         recipe=recipe,
         general=general,
         start_from=start_from,
+        lore_pairs=lore_pairs,
         hyperparameters=_parse_hyperparameters(settings or "", num_train_epochs=epochs, learning_rate=learning_rate),
     )
     try:
@@ -197,6 +201,7 @@ async def preview(
     recipe: RecipeOption | None = None,
     general: GeneralOption | None = None,
     start_from: ParentOption | None = None,
+    lore_pairs: ShareOption | None = None,
 ) -> None:
     await interaction.response.defer(ephemeral=True)
     services, guild_id = interaction.client.services, interaction.guild_id or 0
@@ -209,6 +214,7 @@ async def preview(
         recipe=recipe,
         general=general,
         start_from=start_from,
+        lore_pairs=lore_pairs,
     )
     try:
         plan = await services.queue.plan(request, guild_id)

@@ -6,7 +6,7 @@ import os
 import shutil
 import stat
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -38,6 +38,7 @@ from personas.home.job_material import (
     shipped_file_material,
     shipped_general_material,
     stated_material,
+    synthetic_materials,
 )
 from personas.home.rights import PERMISSION_SETTING, RightsStatement, decide_right, read_statement
 from personas.home.shared_personas import OPERATOR_GUILD_ID, card_material, lore_material, shared_card_files
@@ -185,11 +186,11 @@ class DatasetCatalog:
     def datasets(self) -> list[str]:
         """The sorted names of all data sets; `history` only where Discord's permission is stated."""
         history = {HISTORY_DATASET} if self._store and self._consent.permission else set()
-        return sorted(self._dataset_files().keys() | self._available() | history)
+        return sorted(self.shipped_files().keys() | self._available() | history)
 
     def dialogues(self) -> list[str]:
         """The sorted names of data sets that may be general dialogue: bundled ones, and all of the operator's."""
-        shipped = {name for name, file in self._dataset_files().items() if file.suffix == ".jsonl"}
+        shipped = {name for name, file in self.shipped_files().items() if file.parent == self.shipped.general}
         return sorted(shipped | self._available())
 
     def with_unfetched(self, names: list[str]) -> dict[str, str]:
@@ -310,16 +311,34 @@ class DatasetCatalog:
             raise RequestError(f"There is no recipe {request.recipe!r}.", _list_names(recipes, request.recipe))
 
     def _for_persona(self, persona_id: str, request: TrainingRequest, guild_id: int) -> tuple[SourceMaterial, ...]:
-        card, path = self.card(persona_id), request.dataset_path
-        ships = (self.shipped.logs / f"{persona_id}.json").is_file()
+        card, lore = self.card(persona_id), self._lore(persona_id)
+        talk = () if request.lore_pairs == 1 else (self._talk(persona_id, request, guild_id),)
+        pairs = self._lore_pairs(persona_id, lore, talk) if request.lore_pairs else []
+        general = self._mixed_dialogue(request.general) if request.general else self._general()
+        return (card, *talk, *pairs, *lore, *general)
+
+    def _talk(self, persona_id: str, request: TrainingRequest, guild_id: int) -> SourceMaterial:
+        """The conversations of a persona's request. Raises `RequestError` if it has none."""
+        path, ships = request.dataset_path, (self.shipped.logs / f"{persona_id}.json").is_file()
         if not (path or request.dataset or ships) and guild_card_path(self._home, persona_id):
             raise RequestError(
                 "An imported persona has no chat log of its own to learn from.",
-                f"Name a `dataset` in which it speaks. {_list_names(self.datasets(), '')}",
+                "Name a `dataset` in which it speaks, or set lore_pairs to 1 to train on its lore alone. "
+                f"{_list_names(self.datasets(), '')}",
             )
-        chat_log = self._at("log", path) if path else self._log(persona_id, request.dataset or persona_id, guild_id)
-        general = self._mixed_dialogue(request.general) if request.general else self._general()
-        return (card, chat_log, *self._lore(persona_id), *general)
+        return self._at("log", path) if path else self._log(persona_id, request.dataset or persona_id, guild_id)
+
+    def _lore_pairs(
+        self, persona_id: str, lore: Sequence[SourceMaterial], talk: Sequence[SourceMaterial]
+    ) -> list[SourceMaterial]:
+        """Synthesised dialogues about a persona's lore, except what is trained on anyway. Raises `RequestError`."""
+        if any(material.kind == "dataset" for material in talk):
+            advice = "Leave lore_pairs out, or build the set with `lore extract` and `lore synthesise` as sources."
+            raise RequestError("A built data set is complete: no lore pairs can be added to it.", advice)
+        pairs = synthetic_materials(self.shipped, self._home, persona_id, self._consent)
+        if not (lore or pairs):
+            raise RequestError(f"There is no lore of {persona_id!r} to train on.", "Add some, or leave lore_pairs out.")
+        return [material for material in pairs if material.path not in {it.path for it in talk}]
 
     def _preferred(self, request: TrainingRequest, guild_id: int) -> tuple[SourceMaterial, ...]:
         """A server's preferences, and the version to train further."""
@@ -347,7 +366,7 @@ class DatasetCatalog:
         if entry := self._entry(dataset):
             return catalogue_material("log", entry, self._consent)
         file = self._dataset_file(dataset)
-        if file.suffix != ".json":
+        if file.parent == self.shipped.general:
             raise RequestError(
                 f"A persona learns from a log in which it speaks; {dataset!r} has no speakers.",
                 "Leave the data set out to take the persona's own log.",
@@ -362,7 +381,7 @@ class DatasetCatalog:
                 raise RequestError(f"{name!r} is a built data set.", "Name it as the data set, or its sources here.")
             return (material, *self._general())
         file = self._dataset_file(name)
-        if file.suffix == ".json":
+        if file.parent != self.shipped.general:
             raise RequestError(f"{name!r} is a log, not general dialogue.", _list_names(self.datasets(), "general"))
         others = self._general(without=file) or self._general()
         return (shipped_file_material("messages", file, self._consent), *others)
@@ -377,7 +396,8 @@ class DatasetCatalog:
     def _for_dialogue(self, request: TrainingRequest) -> tuple[SourceMaterial, ...]:
         if request.dataset_path:
             return (self._at("messages", request.dataset_path), *self._general())
-        messages = sorted(name for name, file in self._dataset_files().items() if file.suffix == ".jsonl")
+        general = self.shipped.general
+        messages = sorted(name for name, file in self.shipped_files().items() if file.parent == general)
         if request.dataset is None:
             names = self.dialogues()
             raise RequestError("A dialogue job needs a data set.", _list_names(names, ""))
@@ -389,20 +409,22 @@ class DatasetCatalog:
         if request.dataset not in messages:
             raise RequestError(f"{request.dataset!r} is a log, which trains a persona.", _list_names(messages, ""))
         # Forgetting is measured on other dialogue than the training data, where there is any.
-        general = self._general(without=file) or self._general()
-        return (shipped_file_material("messages", file, self._consent), *general)
+        measuring = self._general(without=file) or self._general()
+        return (shipped_file_material("messages", file, self._consent), *measuring)
 
     def _owner_guild(self, adapter: DialogueAdapter) -> int:
         """The server whose job trained an adapter; the operator's where there is no such job."""
         job = self._store.jobs.get(adapter.job_id) if self._store else None
         return job.guild_id if job else OPERATOR_GUILD_ID
 
-    def _dataset_files(self) -> dict[str, Path]:
+    def shipped_files(self) -> dict[str, Path]:
+        """The logs, synthesised dialogues and general dialogue that ship, by name."""
         logs = {path.stem: path for path in self.shipped.logs.glob("*.json")}
+        logs |= {path.stem: path for path in self.shipped.synthetic.glob("*.jsonl")}
         return logs | {f"general-{path.stem}": path for path in self.shipped.general.glob("*.jsonl")}
 
     def _dataset_file(self, name: str) -> Path:
-        files = self._dataset_files()
+        files = self.shipped_files()
         if name not in files:
             raise RequestError(f"There is no data set {name!r}.", _list_names(self.datasets(), name))
         return files[name]
@@ -417,7 +439,7 @@ class DatasetCatalog:
     def _operators(self) -> DatasetCatalogue:
         """The operator's current catalogue, without the names of bundled data sets; each fault is logged once."""
         catalogue = read_catalogue(self._home)
-        taken = self._dataset_files().keys() | {HISTORY_DATASET}
+        taken = self.shipped_files().keys() | {HISTORY_DATASET}
         conflicts = catalogue.entries.keys() & taken
         faults = catalogue.faults | {
             name: f"{CATALOGUE_FILE}: {name!r} is the name of another data set." for name in conflicts

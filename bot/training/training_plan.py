@@ -123,6 +123,17 @@ class TrainingPlan(BaseModel):
     tokens_per_sample: TokenHistogram = TokenHistogram()
     truncation: Truncation | None = None
     masks: tuple[MaskPreview, ...] = ()
+    lore_pairs: dict[str, int] = {}
+
+    @property
+    def lore_pairs_text(self) -> str:
+        """The number of lore pairs, and their share of all samples; empty if none were requested."""
+        if not self.lore_pairs:
+            return ""
+        extracted, synthesised, used, samples = self.lore_pairs.values()
+        share = samples / max(sum(self.samples.values()), 1)
+        there = f"{extracted:,} extracted and {synthesised:,} synthesised"
+        return f"Of {there} lore pairs, {used:,} are used: {share:.0%} of the replies."
 
 
 async def plan_run(
@@ -200,6 +211,7 @@ def plan_text(plan: TrainingPlan, recipe: str, place: int, is_training: bool, co
     lines = [
         f"**{train:,}** replies to learn from, {heldout:,} held out; {plan.tokens:,} tokens.",
         f"{plan.rows_used:,} of {plan.rows:,} records are used.",
+        *filter(None, [plan.lore_pairs_text]),
         *(f"- {rows:,}: {reason}" for reason, rows in list(plan.dropped.items())[:MAX_SHOWN_REASONS]),
     ]
     for estimate in (it for it in plan.recipes if it.recipe == recipe):

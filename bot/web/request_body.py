@@ -206,3 +206,11 @@ def errors_as_problems(slug: str) -> Iterator[None]:
         raise
     except UnderstudyError as error:
         raise Problem(slug, error.message, error.advice) from error
+
+
+def parse_form_number(text: str) -> float | str:
+    """Parse the number in a form's field; any other text stays, for the validation to refuse."""
+    try:
+        return float(text)
+    except ValueError:
+        return text

@@ -9,7 +9,13 @@ from personas.card.toml_card import SHIPPED_CARDS
 from personas.errors import RequestError
 from personas.home.adapters import NAME_ADAPTER_ADVICE, find_dialogue_adapters, verify_adapter
 from personas.home.data_subjects import Consent
-from personas.home.datasets import CatalogueEntry, combine_rights, dataset_statement, is_built_dataset
+from personas.home.datasets import (
+    CatalogueEntry,
+    combine_rights,
+    dataset_statement,
+    is_built_dataset,
+    read_catalogue,
+)
 from personas.home.rights import RightsStatement, decide_right, read_statement
 from personas.schemas.base import DISCORD_API, Right
 from personas.schemas.training import Material, MaterialKind
@@ -27,11 +33,12 @@ class ShippedData:
     lore: Path
     cards: Path
     recipes: Path
+    synthetic: Path
 
     @classmethod
     def of(cls, root: Path, cards: Path = SHIPPED_CARDS) -> Self:
         data, recipes = root / "data", root / "trainer" / "recipe" / "recipes"
-        return cls(data / "logs", data / "general", data / "rag-resources", cards, recipes)
+        return cls(data / "logs", data / "general", data / "rag-resources", cards, recipes, data / "synthetic")
 
     @classmethod
     def from_source_tree(cls) -> Self:
@@ -101,6 +108,19 @@ def shipped_file_material(kind: MaterialKind, file: Path, consent: Consent) -> S
     path, day = f"{file.parent.name}/{file.name}", modification_date(file)
     stated = stated or RightsStatement(right, "", day, "")
     return SourceMaterial(kind, path, path, stated, stated.stated_on, ((file, path),))
+
+
+def synthetic_materials(shipped: ShippedData, home: Path, persona_id: str, consent: Consent) -> list[SourceMaterial]:
+    """Collect synthesised dialogues of a persona: the shipped ones, and sets of the catalogue named `ID_synthetic…`.
+
+    Raises `MaterialError` if one is not on this machine or may not be trained on.
+    """
+    name, materials = f"{persona_id}_synthetic", []
+    if (file := shipped.synthetic / f"{name}.jsonl").is_file():
+        materials.append(shipped_file_material("pairs", file, consent))
+    entries = [it for it in read_catalogue(home).entries.values() if it.name.startswith(name)]
+    named = [catalogue_material("pairs", it, consent) for it in entries if not (materials and it.name == name)]
+    return materials + [material for material in named if material.kind == "pairs"]
 
 
 def catalogue_material(kind: MaterialKind, entry: CatalogueEntry, consent: Consent) -> SourceMaterial:

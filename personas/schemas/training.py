@@ -15,7 +15,7 @@ TaskType = Literal["persona", "dialogue", "preference"]
 DEFAULT_RECIPE = "demo-cpu"
 JOB_NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$"
 JOB_NAME_DESCRIPTION = "up to 64 letters, digits, - and _, the first a letter or digit"
-MaterialKind = Literal["card", "log", "messages", "dataset", "lore", "general", "adapter", "preferences"]
+MaterialKind = Literal["card", "log", "messages", "dataset", "lore", "general", "adapter", "preferences", "pairs"]
 ServingPrecision = Literal["bfloat16", "float32", "int8", "nf4"]
 """Precision a base model is served in. With `int8` and `nf4` only the linear layers' weights are quantised."""
 
@@ -31,7 +31,9 @@ class TrainingRequest(FrozenModel):
     `dataset` names an entry of the catalogue, `dataset_path` is a path; without either, a persona is trained on its own
     material. `general` names the general dialogue for recipes that mix some in, `start_from` a dialogue adapter to
     train further. A preference job continues from the persona's version in `start_from`, else from the live one, and
-    learns from members' preferences; the conversations of its material hold the replies that measure it.
+    learns from members' preferences; the conversations of its material hold the replies that measure it. `lore_pairs`
+    is the share of a persona's replies that come from its lore, in pairs extracted by rules and in synthesised
+    dialogues; with 1 it is trained on these alone.
     """
 
     job_name: Annotated[str, Field(pattern=JOB_NAME_PATTERN, description=JOB_NAME_DESCRIPTION)]
@@ -47,6 +49,7 @@ class TrainingRequest(FrozenModel):
     recipe: Annotated[str, Field(max_length=64, json_schema_extra={"default": DEFAULT_RECIPE})] = Field(
         default_factory=_default_recipe
     )
+    lore_pairs: Annotated[float, Field(ge=0, le=1)] | None = None
     hyperparameters: Hyperparameters = Hyperparameters()
 
     @model_validator(mode="after")
@@ -63,6 +66,12 @@ class TrainingRequest(FrozenModel):
             raise ValueError(
                 "task_type dialogue trains on general dialogue alone: leave general out, or name a persona"
             )
+        if self.lore_pairs and self.task_type != "persona":
+            raise ValueError(
+                f"task_type {self.task_type} takes no lore_pairs: leave them out, or use task_type persona"
+            )
+        if self.lore_pairs == 1 and (self.dataset or self.dataset_path):
+            raise ValueError("lore_pairs 1 trains on lore alone: leave the data set out, or give a smaller share")
         return self
 
 
@@ -70,7 +79,8 @@ class Material(FrozenModel):
     """A file or folder of a job, with its right: who states it, when (ISO 8601), why; and the day it arrived, if one.
 
     `persona_names` are further names and ids of the persona in it. A `dataset` is a folder built by `dataset build`, an
-    `adapter` the one that is trained further, `preferences` are preference records (`personas.home.preferences`).
+    `adapter` the one that is trained further, `preferences` are preference records (`personas.home.preferences`), and
+    `pairs` synthesised dialogues about a persona's lore.
     """
 
     kind: MaterialKind

@@ -32,6 +32,8 @@ def shipped(tmp_path):
         (shipped.general / f"{name}.jsonl").write_text("{}")
     for recipe in ("demo-cpu", "slow"):
         (shipped.recipes / f"{recipe}.toml").touch()
+    for owner in ("oda", "_world"):
+        (shipped.lore / owner / "notes.md").write_text("# Notes\nSome.")
     state_rights(shipped.logs, "oda.json", "thrip.json")
     state_rights(shipped.general, "chat.jsonl", "facts.jsonl", right="licensed:CC0")
     return shipped
@@ -62,11 +64,51 @@ def test_a_persona_learns_from_its_own(catalogue, shipped):
     assert (log.right, log.statement.stated_by, log.origin) == ("own-writing", "me", "logs/oda.json")
     assert log.arrived == log.statement.stated_on == "2026-11-20"
     assert (lore.kind, lore.path) == ("lore", "lore")
-    assert lore.copies == ((shipped.lore / "oda", "lore/oda"), (shipped.lore / "_world", "lore/_world"))
+    files = [f"{owner}/notes.md" for owner in ("_world", "oda")]
+    assert lore.copies == tuple((shipped.lore / file, f"lore/{file}") for file in files)
     assert [(item.kind, item.path, item.right) for item in (chat, facts)] == [
         ("general", "general/chat.jsonl", "licensed:CC0"),
         ("general", "general/facts.jsonl", "licensed:CC0"),
     ]
+
+
+def ship_dialogues(shipped):
+    (shipped.synthetic / "oda_synthetic.jsonl").write_text("{}")
+    state_rights(shipped.synthetic, "oda_synthetic.jsonl")
+
+
+def test_lore_pairs_take_the_lore_and_the_synthesised_dialogues(catalogue, shipped, tmp_path):
+    def materials(**more):
+        return {it.path: it for it in catalogue.materials_for(request(**more))}
+
+    ship_dialogues(shipped)
+    assert "oda_synthetic" in catalogue.datasets() and catalogue.dialogues() == ["general-chat", "general-facts"]
+    assert not any(it.kind == "pairs" for it in materials().values()), "they are an option"
+    assert {"logs/oda.json", "lore", "synthetic/oda_synthetic.jsonl"} <= materials(lore_pairs=0.3).keys()
+    alone = materials(lore_pairs=1)
+    pairs = alone["synthetic/oda_synthetic.jsonl"]
+    assert (pairs.kind, pairs.right, pairs.statement.stated_by) == ("pairs", "own-writing", "me")
+    assert not any(it.kind == "log" for it in alone.values()), "lore alone"
+    named = materials(dataset="oda_synthetic", lore_pairs=0.5)
+    assert named["synthetic/oda_synthetic.jsonl"].kind == "log", "not twice"
+    (tmp_path / "more.jsonl").write_text("{}")
+    (tmp_path / "catalogue.toml").write_text(
+        '[oda_synthetic_2]\npath = "more.jsonl"\n' + RIGHT.format(name="x", right="form").partition("\n")[2]
+    )
+    assert materials(lore_pairs=1)["named/oda_synthetic_2.jsonl"].right == "form"
+    (shipped.synthetic / "rights.toml").unlink()
+    with pytest.raises(MaterialError, match=r"oda_synthetic\.jsonl may not be trained on: nobody has stated a right"):
+        catalogue.materials_for(request(lore_pairs=1))
+
+
+def test_a_persona_without_lore_has_no_pairs(catalogue, shipped):
+    ship_dialogues(shipped)
+    for file in shipped.lore.rglob("*.md"):
+        file.unlink()
+    with pytest.raises(RequestError, match="There is no lore of 'thrip' to train on"):
+        catalogue.materials_for(request("thrip", lore_pairs=0.5))
+    with pytest.raises(RequestError, match="'oda_synthetic' is a log, not general dialogue"):
+        catalogue.materials_for(request("thrip", general="oda_synthetic", recipe="slow"))
 
 
 def test_an_imported_persona_is_asked_to_name_a_data_set(catalogue, tmp_path):
@@ -91,7 +133,7 @@ def test_the_operator_says_who_the_persona_is_in_a_log(catalogue, tmp_path):
 
 
 def test_a_named_log_and_a_persona_without_lore(catalogue, shipped):
-    (shipped.lore / "_world").rmdir()
+    (shipped.lore / "_world" / "notes.md").unlink()
     materials = catalogue.materials_for(request("thrip", dataset="oda"))
     assert [item.path for item in materials if item.kind in ("log", "lore")] == ["logs/oda.json"]
 

@@ -173,6 +173,27 @@ async def test_settings_of_the_recipe_go_into_the_request(stage):
     }  # fmt: skip
 
 
+async def test_a_share_of_lore_pairs_goes_into_the_request_and_the_preview_counts_them(stage):
+    counts = {"lore_pairs_extracted": 48, "lore_pairs_synthesised": 68, "lore_pairs_used": 70, "samples_from_lore": 42}
+    stage.backend.result = stage.backend.result.model_copy(update={"lore_pairs": counts})
+    answer = await stage.moderator.slash(QUAY, "finetune preview", lore_pairs=0.3)
+    await until(lambda: answer.message and not answer.message["flags"] & 128)
+    text = answer.message["content"]
+    assert "Of 48 extracted and 68 synthesised lore pairs, 70 are used: 30% of the replies." in text
+    assert stage.backend.planned[-1].lore_pairs == 0.3
+    assert "lore_pairs 1 trains on lore alone: leave the data set out" in await start(
+        stage, lore_pairs=1.0, dataset="ballast"
+    )
+    assert "takes no lore_pairs" in await start(stage, lore_pairs=0.5, task_type="preference")
+    with pytest.raises(SandboxRefusal):
+        await start(stage, lore_pairs=1.5)
+    assert "Queued" in await start(stage, lore_pairs=1.0)
+    await until(lambda: stage.backend.busy)
+    assert stage.backend.runs[0].request.lore_pairs == 1
+    names = await stage.moderator.autocomplete(QUAY, "finetune start", "dataset", dataset="synth")
+    assert "ballast_synthetic" in [choice["value"] for choice in names]
+
+
 async def test_a_channel_without_a_persona_needs_one_named(stage):
     assert "Name one with the option `persona`" in await start(stage, OFFICE)
     assert "Queued" in await start(stage, OFFICE, persona="thrip")

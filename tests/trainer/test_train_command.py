@@ -140,7 +140,7 @@ def test_dialogue_is_measured_on_other_dialogue_where_there_is_any(make):
         (("--dialogue",), "Name a --persona, or --dialogue with a --dataset"),
         (("--dialogue", "--persona", "oda"), "--dialogue trains no persona"),
         (("--persona", "odda"), "Did you mean 'oda'?"),
-        (("--persona", "ada.toml"), "There is no chat log of Ada to learn from. Name a --dataset."),
+        (("--persona", "ada.toml"), "There is no chat log of Ada to learn from. Name a --dataset, or train on lore"),
         (("--persona", "ada.toml", "--dataset", "nowhere"), "There is no data set 'nowhere'"),
         (("--persona", "ada.toml", "--dataset", "other.json"), "DISCORD_PERMISSION"),
         (("--persona", "ada.toml", "--dataset", "other.json", "--right", "own-writing"), "DISCORD_PERMISSION"),

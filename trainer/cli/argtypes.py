@@ -27,6 +27,17 @@ def positive_int(text: str) -> int:
     return int(text)
 
 
+def unit_fraction(text: str) -> float:
+    """Parse a number from 0 to 1. Raises `ArgumentTypeError`."""
+    try:
+        share = float(text)
+    except ValueError:
+        share = -1.0
+    if not 0 <= share <= 1:
+        raise argparse.ArgumentTypeError(f"expected a number from 0 to 1, got {text!r}")
+    return share
+
+
 def _review_days(text: str) -> int:
     if not text.isdecimal() or not 1 <= int(text) <= 365:
         raise argparse.ArgumentTypeError(f"expected 1 to 365 days, got {text!r}")

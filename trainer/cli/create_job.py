@@ -19,9 +19,11 @@ from personas.home.job_material import (
     shipped_file_material,
     shipped_general_material,
     stated_material,
+    synthetic_materials,
 )
 from personas.home.rights import RightsStatement, read_statement
 from personas.home.shared_personas import card_material, lore_material, shared_card_files
+from personas.lore.passages import WORLD, scan_lore
 from personas.schemas.chat import Persona
 from personas.schemas.training import MaterialKind, TrainingRequest
 from trainer.cli.argtypes import parse_setting_args
@@ -44,10 +46,13 @@ def draft_job(options: argparse.Namespace, home: Path) -> JobDraft:
         raise RequestError("There is nothing to train.", "Name a --persona, or --dialogue with a --dataset.")
     persona = load_persona(options.persona, home) if options.persona else None
     consent, shipped = read_consent(home), ShippedData.from_source_tree()
-    materials = [
-        *_persona_material(persona, options, shipped, home),
-        _training_material(persona, options, home, shipped, consent),
-    ]
+    materials = _persona_material(persona, options, shipped, home)
+    if not (persona and options.lore_pairs == 1):
+        materials.append(_training_material(persona, options, home, shipped, consent))
+    if persona and options.lore_pairs:
+        known = {it.path for it in materials}
+        pairs = synthetic_materials(shipped, home, persona.id, consent)
+        materials += [material for material in pairs if material.path not in known]
     mixed = _messages_material(options.general, options, home, consent) if options.general else None
     materials += [_messages_material(name, options, home, consent) for name in getattr(options, "more", ())]
     _require_distinct_names(materials)
@@ -79,7 +84,19 @@ def _persona_material(
         table = dump_toml(table_from_card(read_card_file(file), persona.id)).decode()
         stated = RightsStatement(OWN_CARD_RIGHT[0], OWN_CARD_RIGHT[1], modification_date(file), OWN_CARD_RIGHT[2])
         card = SourceMaterial("card", f"{persona.id}.toml", file.name, stated, modification_date(file), text=table)
+    if options.lore:
+        return [card, *_lore_folder_material(persona, options.lore)]
     return [card, *(lore_material(shipped, home, persona.id) if persona.id in shared else [])]
+
+
+def _lore_folder_material(persona: Persona, folder: Path) -> list[SourceMaterial]:
+    """Return the persona's lore and the world's in a folder. Raises `RequestError` if there is none."""
+    documents = [it for it in scan_lore(folder, (persona, WORLD)) if it.owners and not it.skipped]
+    if not documents:
+        advice = f"`python -m trainer lore files --persona {persona.id} --lore {folder}` says why files are skipped."
+        raise RequestError(f"There is no lore of {persona.name} in {folder}.", advice)
+    copies = [(it.path.absolute(), f"lore/{it.source}") for it in documents]
+    return [stated_material("lore", "lore", folder.resolve().name, OWN_CARD_RIGHT, *copies)]
 
 
 def _training_material(
@@ -89,7 +106,8 @@ def _training_material(
     if options.dataset is None and persona:
         own = shipped.logs / f"{persona.id}.json"
         if not own.is_file():
-            raise RequestError(f"There is no chat log of {persona.name} to learn from.", "Name a --dataset.")
+            advice = "Name a --dataset, or train on lore alone: --lore-pairs 1."
+            raise RequestError(f"There is no chat log of {persona.name} to learn from.", advice)
         return shipped_file_material("log", own, consent)
     source = default_source(options, home)
     if is_built_dataset(source.path):
@@ -163,6 +181,7 @@ def _training_request(
         general=Path(options.general).name if options.general else None,
         start_from=next((it.origin for it in materials if it.kind == "adapter"), None),
         recipe=options.recipe,
+        lore_pairs=options.lore_pairs,
         hyperparameters=parse_setting_args(options),
     )
 

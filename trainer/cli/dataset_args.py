@@ -76,10 +76,11 @@ def make_build_spec(
 
 def find_named_source(name: str, home: Path) -> SourceSpec | None:
     """Find a shipped data set, or a catalogue entry. Raises `MaterialError` if that is not on this machine."""
-    kind, file = ("general", name.removeprefix(GENERAL_PREFIX)) if name.startswith(GENERAL_PREFIX) else ("logs", name)
-    shipped = SHIPPED_DATA / kind / f"{file}.{'jsonl' if kind == 'general' else 'json'}"
-    if "/" not in name and shipped.is_file():
-        return SourceSpec(shipped)
+    kind, stem = ("general", name.removeprefix(GENERAL_PREFIX)) if name.startswith(GENERAL_PREFIX) else ("logs", name)
+    shipped = SHIPPED_DATA / kind / f"{stem}.{'jsonl' if kind == 'general' else 'json'}"
+    for file in (shipped, SHIPPED_DATA / "synthetic" / f"{name}.jsonl"):
+        if "/" not in name and file.is_file():
+            return SourceSpec(file)
     entry = read_catalogue(home).entries.get(name)
     if entry is None:
         return None
@@ -215,6 +216,7 @@ def default_source(options: argparse.Namespace, home: Path) -> SourceSpec:
     if named := find_named_source(name, home):
         return named
     catalogue = read_catalogue(home)
-    names = ", ".join([*sorted(path.stem for path in (SHIPPED_DATA / "logs").glob("*.json")), *catalogue.entries])
+    ships = [path.stem for kind in ("logs", "synthetic") for path in sorted((SHIPPED_DATA / kind).glob("*.json*"))]
+    names = ", ".join([*ships, *catalogue.entries])
     fault = catalogue.faults.get(name, f"There is no data set {name!r}.")
     raise RequestError(fault, f"Known: {names}; or name a path.")

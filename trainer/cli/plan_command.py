@@ -104,6 +104,7 @@ def _plan_table(plan: dict[str, Any]) -> list[str]:
         f"{plan['persona'] or 'dialogue'} over {plan['base_model']}: {samples['train']:,} samples to train on, "
         f"{samples['eval']:,} held out, {plan['tokens']:,} tokens",
         *record_lines(plan),
+        *_lore_pair_lines(plan),
         "tokens per sample",
         *_length_histogram(plan["tokens_per_sample"]),
     ]
@@ -119,6 +120,16 @@ def _plan_table(plan: dict[str, Any]) -> list[str]:
         "then the evaluation, as long again at most, or a few minutes (--card quick: a fifth, --card losses: none)"
     )
     return [*lines, *(f"\n{example}" for example in plan.get("examples", []))]
+
+
+def _lore_pair_lines(plan: dict[str, Any]) -> list[str]:
+    if not (pairs := plan.get("lore_pairs")):
+        return []
+    extracted, synthesised, used, samples = pairs.values()
+    share = samples / (plan["samples"]["train"] + plan["samples"]["eval"])
+    return [
+        f"lore pairs: {extracted:,} extracted, {synthesised:,} synthesised; {used:,} used, {share:.0%} of the samples"
+    ]
 
 
 def _memory_advice(needed: int, plan: dict[str, Any]) -> list[str]:

@@ -54,7 +54,9 @@ def add_preference(commands: Commands) -> argparse.ArgumentParser:
     add("--make-only", action="store_true", help="create the folder without running it")
     add("--dry-run", action="store_true", help="only plan the run, as `plan` does")
     add_plan_output(parser)
-    parser.set_defaults(sweep=[], general=None, dialogue=False, start_from=None, max_length=None)
+    parser.set_defaults(
+        sweep=[], general=None, dialogue=False, start_from=None, max_length=None, lore_pairs=None, lore=None
+    )
     return parser
 
 

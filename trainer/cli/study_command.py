@@ -89,7 +89,7 @@ def _add_study_options(study: argparse.ArgumentParser) -> None:
     add("--out", type=Path, metavar="DIR", help="the study's folder (default: in the bot's home)")
     add_home(study)
     add("--json", action="store_true", help="print one JSON object at the end")
-    study.set_defaults(start_from=None)
+    study.set_defaults(start_from=None, lore_pairs=None, lore=None)
 
 
 def run_scale_command(options: argparse.Namespace, run: JobRunner) -> int:

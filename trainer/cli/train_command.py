@@ -15,7 +15,7 @@ from personas.home.adapters import read_epochs
 from personas.home.job_folder import MATERIAL_FOLDER
 from personas.models.base_model import EMBEDDED, name_with_settings
 from personas.schemas.base import RIGHTS
-from trainer.cli.argtypes import Commands, add_command, add_settings, parse_setting_args, right_name
+from trainer.cli.argtypes import Commands, add_command, add_settings, parse_setting_args, right_name, unit_fraction
 from trainer.cli.error_handling import require_writable, resolve_home
 from trainer.cli.plan_command import add_plan_output, show_run_plan
 from trainer.cli.progress_view import EventPrinter
@@ -47,6 +47,8 @@ Trains an adapter: a persona's, or one for dialogue in general.
   python -m trainer train --persona oda --recipe mixed-80-20 --general chat.jsonl
   python -m trainer train --dialogue --dataset chat.jsonl --recipe s3-dialogue --base-model Qwen/Qwen2.5-3B-Instruct
   python -m trainer train --persona oda --start-from ~/.understudy/runs/dialogue-s3-dialogue-3f9a2c41d0/adapter
+  python -m trainer train --persona oda --lore-pairs 0.3                      pairs from its lore besides
+  python -m trainer train --persona wick.toml --lore lore --lore-pairs 1      on its lore alone
   python -m trainer train --persona oda --set learning_rate=5e-4 --set lora_r=8 --dry-run
   python -m trainer train --persona oda --sweep learning_rate=2e-4,5e-4,1e-3
 
@@ -65,6 +67,9 @@ def add_train(commands: Commands) -> argparse.ArgumentParser:
     add("--dataset", metavar="D", help="a built data set's folder, a file or folder of chats, or a catalogue entry")
     add("--as", dest="names", action="append", default=[], metavar="NAME", help="P's name in the chats; may repeat")
     add("--general", metavar="G", help="general dialogue for recipes that mix it in: a file, a folder, or a name")
+    text = "share of the replies that come from P's lore, extracted and synthesised; 1 is lore alone (default: 0)"
+    add("--lore-pairs", type=unit_fraction, metavar="S", help=text)
+    add("--lore", type=Path, metavar="DIR", help="lore folders by persona (default: the bot's)")
     add("--start-from", metavar="A", help="train this adapter further: its folder, or a dialogue adapter's name")
     add("--recipe", default="demo-cpu", metavar="R", help="the recipe (default: demo-cpu); `recipes` lists them")
     add_settings(train)

@@ -1,7 +1,7 @@
 """Mixes sources and general dialogue: limits, ratios, and what measures forgetting."""
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -15,6 +15,8 @@ from trainer.sources.conversation import Conversation
 Item = TypeVar("Item")
 GENERAL_HOLDOUT_SHARE = 1 / 3
 """Share of general dialogue that is never trained on where the rest is."""
+LORE_SHARE_TOLERANCE = 0.9
+"""Part of the requested share of lore pairs that counts as enough: filters drop some after they are drawn."""
 SOURCE_PATTERN = re.compile(r"(?P<path>.+?)(?:=(?P<format>[a-z0-9][a-z0-9-]*))?(?::(?P<limit>\d+))?", re.DOTALL)
 
 
@@ -60,6 +62,36 @@ def mixture_caveat(recipe: Recipe, own: int, taken: int) -> str:
         f"General dialogue was to be {recipe.general_share:.0%} of the training samples. There are {taken:,} samples "
         f"of it to {own:,} of the persona's: it is {taken / (taken + own):.0%}."
     )
+
+
+def select_lore_pairs(
+    pairs: Sequence[Conversation], own: Sequence[Conversation], share: float
+) -> tuple[list[Conversation], list[Conversation]]:
+    """Split lore pairs into those to use and the others: their replies are this share of all, if there are enough.
+
+    They are drawn by a hash of their text; a share of 1 takes all of them.
+    """
+    wanted = round(count_replies(own) * share / (1 - share)) if share < 1 else count_replies(pairs)
+    used: list[Conversation] = []
+    ordered, replies = order_by_text(pairs, _conversation_text), 0
+    while replies < wanted and len(used) < len(ordered):
+        replies += count_replies([ordered[len(used)]])
+        used.append(ordered[len(used)])
+    return used, ordered[len(used) :]
+
+
+def lore_pairs_caveat(share: float, from_lore: int, samples: int) -> str:
+    """Describe a shortage of lore pairs for the requested share; empty if there were enough."""
+    if from_lore >= share * samples * LORE_SHARE_TOLERANCE:
+        return ""
+    return (
+        f"Lore pairs were to be {share:.0%} of the samples. There are {from_lore:,} samples of them among {samples:,}: "
+        f"it is {from_lore / max(samples, 1):.0%}."
+    )
+
+
+def count_replies(conversations: Iterable[Conversation]) -> int:
+    return sum(message.speaker.is_persona for one in conversations for message in one.messages)
 
 
 def _general_holdout_third(general: Sequence[Conversation]) -> list[Conversation]:

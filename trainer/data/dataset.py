@@ -36,7 +36,8 @@ class SampleSets:
 
     All of `own` is trained on; of `general`, which is rendered lazily, as much as the recipe says. `measured` are
     samples that measure forgetting. `dropped` counts replies that yield no sample, `rejected` unusable records, both by
-    reason. `people` and `trimmed` (samples whose oldest turns did not fit) count what the samples' own fields do not.
+    reason. `pair_sources` name the sources of lore pairs. `people` and `trimmed` (samples whose oldest turns did not
+    fit) count what the samples' own fields do not.
     """
 
     own: Sequence[SampleRecord]
@@ -52,6 +53,7 @@ class SampleSets:
     replaced: Mapping[str, int] = field(default_factory=dict)
     stated: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     trimmed: int = 0
+    pair_sources: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -17,15 +17,17 @@ from personas.lore.passages import WORLD, read_lore
 from personas.schemas.base import DISCORD_API
 from personas.schemas.chat import Persona
 from personas.schemas.training import JobSpec, Material
-from trainer.data.data_mixture import mixes_general, split_general
+from trainer.data.data_mixture import mixes_general, select_lore_pairs, split_general
+from trainer.data.synthetic.lore_extraction import extract_lore
 from trainer.process.environment import find_lore_encoder
 from trainer.schemas import Recipe
-from trainer.sources.conversation import Conversation, RejectedRecord
+from trainer.sources.conversation import Conversation, RejectedRecord, persona_speaks, replace_assistant
+from trainer.sources.conversation_builder import RawDialogue, build_conversation
 from trainer.sources.reader import read_usable
 from trainer.sources.source_format import ReadOptions
 
 ALLOWED_KINDS = {
-    "persona": ("card", "log", "dataset", "lore", "messages", "general", "adapter"),
+    "persona": ("card", "log", "dataset", "lore", "messages", "general", "adapter", "pairs"),
     "dialogue": ("messages", "dataset", "general", "adapter"),
     "preference": ("card", "log", "dataset", "lore", "general", "adapter", "preferences"),
 }
@@ -33,6 +35,8 @@ SOURCE_KINDS = {"persona": "log", "dialogue": "messages", "preference": "log"}
 KINDS_WITHOUT_SPEAKERS = ("card", "lore", "preferences")
 BUILT_KINDS = ("dataset", "adapter")
 """Built earlier by this program, from what was allowed then."""
+EXTRACTED_SOURCE = "lore, extracted"
+OVER_PAIRS_SHARE = "over the share of lore pairs"
 MaterialPaths = Mapping[str, list[tuple[Path, Material]]]
 
 
@@ -42,7 +46,7 @@ class JobInputs:
 
     `built` is the folder of a data set that takes the place of talk, `parent` that of the adapter to train further.
     `consent` is what is allowed today, `held_out` what was held out before. `keys` are those of pseudonyms and of lists
-    of people. `paths` are the materials by kind.
+    of people. `paths` are the materials by kind. `lore_pairs` is the share of replies to take from lore.
     """
 
     persona: Persona | None = None
@@ -54,6 +58,7 @@ class JobInputs:
     parent: Path | None = None
     talk_kind: str = "log"
     paths: MaterialPaths = field(default_factory=dict)
+    lore_pairs: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -61,7 +66,8 @@ class JobTalk:
     """A job's conversations before anonymisation.
 
     `general` measures what training makes a model forget; `to_mix` is general dialogue to train on besides, in the
-    order in which it is taken. `rejected` are unusable records.
+    order in which it is taken. `rejected` are unusable records. `pairs` counts the lore pairs among the conversations,
+    whose sources are `pair_sources`.
     """
 
     conversations: Sequence[Conversation] = ()
@@ -69,6 +75,8 @@ class JobTalk:
     to_mix: Sequence[Conversation] = ()
     rejected: Sequence[RejectedRecord] = ()
     preferences: Sequence[PreferenceRecord] = ()
+    pairs: Mapping[str, int] = field(default_factory=dict)
+    pair_sources: Sequence[str] = ()
 
 
 def read_job_inputs(folder: Path, spec: JobSpec) -> JobInputs:
@@ -89,6 +97,7 @@ def read_job_inputs(folder: Path, spec: JobSpec) -> JobInputs:
         parent=paths["adapter"][0][0] if paths["adapter"] else None,
         talk_kind=SOURCE_KINDS[spec.request.task_type],
         paths=paths,
+        lore_pairs=spec.request.lore_pairs or 0.0,
     )
 
 
@@ -106,7 +115,49 @@ def read_job_talk(inputs: JobInputs, recipe: Recipe) -> JobTalk:
     to_mix: Sequence[Conversation] = ()
     if inputs.persona and (mixes_general(recipe) or paths["messages"]):
         general, to_mix = _split_mixture(_read_conversations(paths["messages"], options, []), general, recipe)
-    return JobTalk(conversations, general, to_mix, rejected, read_job_preferences(inputs))
+    talk = JobTalk(conversations, general, to_mix, rejected, read_job_preferences(inputs))
+    return _add_lore_pairs(talk, inputs, inputs.persona, options) if inputs.persona and inputs.lore_pairs else talk
+
+
+def _add_lore_pairs(talk: JobTalk, inputs: JobInputs, persona: Persona, options: ReadOptions) -> JobTalk:
+    """Add pairs that are extracted from the lore and synthesised ones, up to their share of the replies."""
+    rejected: list[RejectedRecord] = []
+    synthesised = _read_conversations(inputs.paths["pairs"], replace(options, persona=persona), rejected)
+    extracted = _extract_pairs(inputs, persona, replace(options, source=EXTRACTED_SOURCE))
+    pairs = [replace_assistant(persona, pair) for pair in (*extracted, *synthesised)]
+    if not pairs:
+        raise MaterialError(f"No pairs can be made from the lore of {persona.name}.", "Add lore, or synthesise some.")
+    own = talk.conversations
+    if not any(persona_speaks(persona, one) for one in own):
+        own = [replace_assistant(persona, one) for one in own]
+    used, others = select_lore_pairs(pairs, own, inputs.lore_pairs)
+    rejected += [RejectedRecord(one.messages[0].row, OVER_PAIRS_SHARE, one.rows) for one in others]
+    counts = {"extracted": len(extracted), "synthesised": len(synthesised), "used": len(used)}
+    return replace(
+        talk,
+        conversations=[*own, *used],
+        rejected=[*talk.rejected, *rejected],
+        pairs={f"lore_pairs_{name}": count for name, count in counts.items()},
+        pair_sources=sorted({pair.source for pair in pairs}),
+    )
+
+
+def _extract_pairs(inputs: JobInputs, persona: Persona, options: ReadOptions) -> list[Conversation]:
+    """Extract question-answer pairs from the persona's own lore, under the right to it."""
+    passages = [passage for passage in (inputs.lore.passages if inputs.lore else ()) if passage.owner == persona.id]
+    if not passages:
+        return []
+    material = inputs.paths["lore"][0][1]
+    options = replace(options, right=material.right, arrived=material.arrived)
+    found = (
+        build_conversation(
+            RawDialogue.of([(message["role"], message["content"]) for message in pair.messages]),
+            f"{pair.passages[0].source} {pair.passages[0].heading}",
+            options,
+        )
+        for pair in extract_lore(persona, passages).pairs
+    )
+    return [item for item in found if isinstance(item, Conversation)]
 
 
 def read_job_preferences(inputs: JobInputs) -> list[PreferenceRecord]:
@@ -141,7 +192,9 @@ def _material_paths(folder: Path, spec: JobSpec) -> MaterialPaths:
     paths = {kind: _paths_of_kind(folder, spec, kind) for kind in sorted(kinds)}
     source = SOURCE_KINDS[task]
     if not paths["dataset"]:
-        _require_kind(bool(paths[source]), source, task)
+        _require_kind(bool(paths[source]) or spec.request.lore_pairs == 1, source, task)
+    elif spec.request.lore_pairs:
+        raise MaterialError("The job has a data set, and takes lore pairs too.", "Leave one of them out.")
     elif paths[source] or len(paths["dataset"]) > 1:
         raise MaterialError("The job has a data set and other conversations too.", "Leave one of them out.")
     if len(paths["adapter"]) > 1:

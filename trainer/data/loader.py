@@ -28,7 +28,13 @@ from personas.prompt import Renderer, TokenizedSample
 from personas.schemas.base import DISCORD_API
 from personas.schemas.chat import Persona
 from personas.schemas.training import JobSpec
-from trainer.data.data_mixture import general_sample_count, mixes_general, mixture_caveat, order_by_text
+from trainer.data.data_mixture import (
+    general_sample_count,
+    lore_pairs_caveat,
+    mixes_general,
+    mixture_caveat,
+    order_by_text,
+)
 from trainer.data.dataset import Dataset, SampleRecord, SampleSets, add_counts
 from trainer.data.holdout_fingerprints import match_held_out
 from trainer.data.job_inputs import JobInputs
@@ -124,6 +130,9 @@ def load_dataset(folder: Path, content: JobInputs, renderer: Renderer, recipe: R
     stages = recipe.first_stage_epochs > 0 and content.persona is not None
     tally = _tally_samples((*sets.heldout, *sets.own, *general))
     dropped = sets.rejected + sets.dropped + sets.ledger.replies
+    from_lore, samples = sum(tally.sources[name] for name in sets.pair_sources), len(sets.own) + len(sets.heldout)
+    if sets.pair_sources and (shortage := lore_pairs_caveat(content.lore_pairs, from_lore, samples)):
+        caveats += (shortage,)
     return Dataset(
         train=_samples(sets.own if stages else (*sets.own, *general)),
         heldout=_samples(sets.heldout),
@@ -134,6 +143,7 @@ def load_dataset(folder: Path, content: JobInputs, renderer: Renderer, recipe: R
             "samples_heldout": len(sets.heldout),
             "samples_with_lore": tally.with_lore,
             **({"samples_general": len(general)} if general else {}),
+            **({"samples_from_lore": from_lore} if sets.pair_sources else {}),
             **{f"dropped: {reason}": n for reason, n in sorted(dropped.items())},
         },
         rights=dict(tally.rights),
@@ -175,17 +185,19 @@ def _load_sets(
 def _load_run_sets(run_set: RunDataset, content: JobInputs) -> SampleSets:
     """Load the sets of a job's own conversations, which were split and rendered for this run."""
     stats = run_set.stats
+    pair_counts, pair_sources = stats.get("pairs", ({}, ()))
     return SampleSets(
         own=run_set.records(TRAIN_FILE),
         general=run_set.records(MIXED_FILE),
         heldout=run_set.records(EVAL_FILE),
-        counts=_counts(stats["counts"]),
+        counts=_counts(stats["counts"]) | _counts(pair_counts),
         ledger=_load_ledger(stats),
         held_out=HoldoutIndex.read(run_set.folder / HOLDOUT_FILE, content.keys.people),
         measured=run_set.records(MEASURED_FILE),
         rejected=run_set.rejected,
         people=run_set.people,
         replaced=run_set.replaced,
+        pair_sources=tuple(pair_sources),
     )
 
 

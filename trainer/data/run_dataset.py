@@ -145,6 +145,7 @@ def write_run_dataset(
                 "conversations_train": builder.conversations[TRAIN],
                 "conversations_heldout": builder.conversations[HELD_OUT],
             },
+            "pairs": [dict(talk.pairs), list(talk.pair_sources)],
             "rows": ledger.rows,
             "rows_used": ledger.rows_used,
             "dropped": dict(ledger.dropped),

@@ -38,6 +38,7 @@ from trainer.train.resume_config import resumed_recipe
 
 MAX_EXAMPLE_SAMPLES = 3
 PREFERENCE_RECIPE = "preference"
+LORE_PAIR_COUNTS = ("lore_pairs_extracted", "lore_pairs_synthesised", "lore_pairs_used", "samples_from_lore")
 
 
 @dataclass(frozen=True)
@@ -126,6 +127,7 @@ def plan_job(folder: Path) -> RunPlan:
         "dropped": dict(data.ledger.dropped.most_common()),
         "sources": data.sources,
         "hash": data.hash,
+        "lore_pairs": {name: data.counts[name] for name in LORE_PAIR_COUNTS if name in data.counts},
     }
     method = data.preferences.method if data.preferences else None
     work = workload_of(data.train, data.heldout, data.general, method)

@@ -202,6 +202,7 @@ def test_a_job_without_a_name_gets_one_that_can_be():
     [
         {"persona": "oda",
          "hyperparameters": {"double_quant": True, "target_modules": ["q_proj"], "lora_dropout": 0.05}},
+        {"persona": "oda", "lore_pairs": 0.25},
         {"task_type": "dialogue", "dataset_path": "uploads/it's.json", "start_from": "chat-1", "recipe": "s3-dialogue"},
         {"persona": "oda", "general": "general-dialogue", "recipe": "mixed-80-20", "base_model": "some/model"},
     ],
@@ -213,6 +214,7 @@ def test_the_trainers_own_command_asks_for_the_same_run(body):
     request = TrainingRequest.model_validate({"job_name": "x", **body})
     options = build_parser().parse_args(shlex.split(trainer_command(request))[3:])
     assert parse_setting_args(options) == request.hyperparameters
+    assert options.lore_pairs == request.lore_pairs
     assert (options.persona, options.general, options.start_from, options.recipe, options.base_model) == (
         request.persona, request.general, request.start_from, request.recipe, request.base_model
     )  # fmt: skip
@@ -244,3 +246,18 @@ def test_the_words_of_the_order_are_those_of_dataset_build(tmp_path: Path):
         [*words.split(), "--review", "r.jsonl", "--json", "--tell-every", "0.5", "--out", "datasets/x"]
     )
     assert options.tell_every == 0.5 and options.review == Path("r.jsonl")
+
+
+async def test_lore_pairs_are_a_field_of_the_form_and_their_number_and_share_are_shown(dashboard):
+    counts = {"lore_pairs_extracted": 48, "lore_pairs_synthesised": 68, "lore_pairs_used": 70, "samples_from_lore": 42}
+    dashboard.backend.planned = PLAN.model_copy(update={"lore_pairs": counts})
+    page, _ = await plan_made(dashboard, persona="oda", lore_pairs="0.3")
+    assert dashboard.backend.plans[-1].lore_pairs == 0.3 and 'name="lore_pairs" value="0.3"' in page
+    assert "Of 48 extracted and 68 synthesised lore pairs, 70 are used: 30% of the replies." in page
+    assert "--lore-pairs 0.3" in page and "oda_synthetic" in page
+    for wrong in ("much", "1.5"):
+        status, page, _ = await dashboard.submit(PATH, persona="oda", lore_pairs=wrong)
+        assert status == 422 and "lore_pairs" in page
+    body = {"job_name": "alone", "persona": "oda", "lore_pairs": 1}
+    status, queued, _ = await dashboard.ask("POST", "/finetune/start-training", json=body)
+    assert status < 300 and dashboard.store.jobs.of_guild(0)[0].request.lore_pairs == 1, queued

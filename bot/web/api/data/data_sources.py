@@ -205,7 +205,9 @@ def list_sources(services: Services) -> list[DataSource]:
     home, consent = services.home, read_consent(services.home)
     entries, uploads = read_catalogue(home).entries.values(), DataFolders(home).uploads
     named = [_catalog_source(it, consent) for it in entries if not it.path or it.path.parent != uploads]
-    shipped = [_shipped_source(name, path, consent) for name, path in sorted(shipped_files(services).items())]
+    shipped = [
+        _shipped_source(name, path, consent) for name, path in sorted(services.catalogue.shipped_files().items())
+    ]
     return [*list_uploads(home), *named, _history_source(consent), *shipped]
 
 
@@ -317,10 +319,3 @@ def _catalog_source(entry: CatalogueEntry, consent: Consent) -> DataSource:
     size = of.st_size if path.is_file() else sum(entry.record.files.values()) if entry.record else None
     source = replace(source, statement=statement, refused=verdict.refused, advice=verdict.advice)
     return replace(source, bytes=size, at=of.st_mtime, is_set=is_set)
-
-
-def shipped_files(services: Services) -> dict[str, Path]:
-    """The logs and general dialogues that ship, by their names in the catalogue."""
-    shipped = services.catalogue.shipped
-    logs = {path.stem: path for path in shipped.logs.glob("*.json")}
-    return logs | {f"{GENERAL_PREFIX}{path.stem}": path for path in shipped.general.glob("*.jsonl")}

@@ -19,7 +19,7 @@ from bot.web.api.training.training_service import plan_request, queue_training
 from bot.web.app_context import Routes, get_services
 from bot.web.pages.charts import bar_chart
 from bot.web.problems import Problem, redacted_texts
-from bot.web.request_body import read_form
+from bot.web.request_body import parse_form_number, read_form
 from bot.web.template_filters import shell_command
 from bot.web.templating import DASHBOARD, redirect_to, render_page
 from personas.errors import RequestError, UnderstudyError
@@ -27,7 +27,7 @@ from personas.home.shared_personas import OPERATOR_GUILD_ID
 from personas.schemas.hyperparameters import parse_settings_line
 from personas.schemas.training import TrainingRequest
 
-PLAN_FIELDS = "task_type persona dataset recipe settings general start_from base_model job_name".split()
+PLAN_FIELDS = "task_type persona dataset recipe settings general start_from lore_pairs base_model job_name".split()
 PATH_PREFIXES = ("uploads/", "datasets/")
 """Prefixes of data sets that a request names by path."""
 DATA_PATH = f"{DASHBOARD}/data"
@@ -52,6 +52,8 @@ def form_to_request(given: Mapping[str, str]) -> dict[str, Any]:
     if text["dataset"]:
         body["dataset_path" if text["dataset"].startswith(PATH_PREFIXES) else "dataset"] = text["dataset"]
     body |= {name: text[name] for name in ("recipe", "general", "start_from", "base_model") if text[name]}
+    if text["lore_pairs"]:
+        body["lore_pairs"] = parse_form_number(text["lore_pairs"])
     try:
         settings = parse_settings_line(text["settings"].replace("\n", ",")).model_dump(exclude_none=True, mode="json")
     except RequestError as error:
@@ -80,6 +82,7 @@ def trainer_command(request: TrainingRequest) -> str:
         "--dataset": request.dataset or request.dataset_path,
         "--general": request.general,
         "--start-from": request.start_from,
+        "--lore-pairs": f"{request.lore_pairs:g}" if request.lore_pairs else None,
         "--base-model": request.base_model if request.base_model != "embedded" else None,
         "--recipe": request.recipe if request.recipe != "demo-cpu" else None,
     }

@@ -19,7 +19,7 @@ from bot.web.api.training.training_service import queue_training, require_job
 from bot.web.app_context import Routes, get_services
 from bot.web.pages.training import run_view
 from bot.web.problems import Problem
-from bot.web.request_body import read_form
+from bot.web.request_body import parse_form_number, read_form
 from bot.web.template_filters import format_bytes
 from bot.web.templating import FormError, redirect_to, render_page
 from personas.errors import RequestError, UnderstudyError
@@ -124,6 +124,8 @@ def parse_rerun_form(before: OriginalRun, texts: Mapping[str, str]) -> RerunForm
     recipe. Another recipe decides on all others.
     """
     body: dict[str, Any] = {name: text for name in RERUN_FIELDS if (text := texts[name])}
+    if "lore_pairs" in body:
+        body["lore_pairs"] = parse_form_number(body["lore_pairs"])
     draft = RerunForm(texts, body=body)
     recipe = recipe_values(texts["recipe"]) if texts["recipe"] == before.request.recipe else {}
     named = before.request.hyperparameters.model_dump(exclude_none=True)
@@ -222,6 +224,7 @@ FIELD_HINTS = {
     "dataset_path": "or by path, for the operator's own runs",
     "general": "general dialogue by name, for recipes that mix some in",
     "start_from": "what is trained further",
+    "lore_pairs": "share of the replies from lore, 0 to 1; empty for none",
     "base_model": "the one that is served, unless it is the operator's own run",
 }
 

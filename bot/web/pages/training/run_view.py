@@ -36,7 +36,17 @@ SETTING_GROUPS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("Preferences", ("preference_method", "preference_beta", "preference_share")),
 )  # fmt: skip
 """Every setting of a request, once, in the order of the pages."""
-REQUEST_FIELDS = ("persona", "task_type", "recipe", "dataset", "dataset_path", "general", "start_from", "base_model")
+REQUEST_FIELDS = (
+    "persona",
+    "task_type",
+    "recipe",
+    "dataset",
+    "dataset_path",
+    "general",
+    "start_from",
+    "lore_pairs",
+    "base_model",
+)
 STEP_LABEL, LOSS_LABEL = "step", "loss (nats per reply token)"
 MIB = 2**20
 TRAINING_PATH = f"{DASHBOARD}/training"

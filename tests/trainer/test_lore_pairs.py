@@ -1,0 +1,153 @@
+"""Training on pairs from lore, alone or with a log: what is taken, in which share, under whose right."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from personas.errors import MaterialError
+from personas.home.adapters import verify_adapter
+from personas.home.job_folder import read_spec
+from personas.models.base_model import locate
+from personas.prompt import Renderer
+from tests.trainer.job_folders import ADA, export, sign, talks
+from trainer.data.job_inputs import EXTRACTED_SOURCE, OVER_PAIRS_SHARE, read_job_inputs, read_job_talk
+from trainer.data.loader import load_job_dataset
+from trainer.process.environment import RESTARTED_VARIABLE
+from trainer.report.run_plan import plan_job
+from trainer.run import run_job
+from trainer.train.job import RunContext, load_fast_tokenizer
+
+SMALL = (
+    *("--set", "lora_r=4", "--set", "num_train_epochs=1", "--set", "max_length=256", "--set", "heldout_share=0.2"),
+    *("--set", "lore_share=0"),
+)
+TOPICS = "bell cat hat garden piano window river kitchen coat ladder".split()
+LORE = "# Ada\n\n" + "\n".join(
+    f"## The {it}\nAda keeps a {it} that is {n} years old. Ada found it in {1800 + n}.\n" for n, it in enumerate(TOPICS)
+)
+STATED = 'right = "own-writing"\nstated_by = "me"\nstated_on = 2026-11-20\nwhy = "Mine."\n'
+
+
+def synthetic_lines(count, persona="ada"):
+    return "".join(
+        json.dumps(
+            {
+                "messages": [
+                    {"role": "user", "content": f"Good evening. What about drawer {TOPICS[n]}?"},
+                    {"role": "assistant", "content": f"I keep {n} springs in the {TOPICS[n]} drawer, and one is mine."},
+                ],
+                "persona": persona,
+                "provenance": {"source": "ada/ada.md", "heading": f"Ada: The {TOPICS[n]}", "generator": "me"},
+            }
+        )
+        + "\n"
+        for n in range(count)
+    )
+
+
+@pytest.fixture
+def make(command, tmp_path, monkeypatch):
+    """Makes the folder of a run with Ada's card, a log, lore and a synthesised set of the catalogue."""
+    monkeypatch.setenv(RESTARTED_VARIABLE, "1")
+    Path("ada.toml").write_text(ADA, encoding="utf-8")
+    Path("talk.json").write_text(export(talks(12)), encoding="utf-8")
+    sign(tmp_path / "talk.json")
+    (tmp_path / "lore" / "characters").mkdir(parents=True)
+    (tmp_path / "lore" / "characters" / "Ada.md").write_text(LORE, encoding="utf-8")
+    (tmp_path / "home").mkdir(exist_ok=True)
+    (tmp_path / "home" / "made.jsonl").write_text(synthetic_lines(6) + synthetic_lines(2, "bo"), encoding="utf-8")
+    entry = f'[ada_synthetic-2]\npath = "made.jsonl"\n{STATED}'
+    (tmp_path / "home" / "catalogue.toml").write_text(entry, encoding="utf-8")
+
+    def made(*words, fails=""):
+        code, out, errors = command("train", "--persona", "ada.toml", *SMALL, *words, "--make-only")
+        assert (code, fails in errors) == (1 if fails else 0, True), errors
+        return Path(out.strip())
+
+    return made
+
+
+def talk_of(folder):
+    inputs = read_job_inputs(folder, read_spec(folder))
+    return read_job_talk(inputs, plan_job(folder).settings)
+
+
+def test_a_share_of_lore_pairs_is_added_to_a_log(make, tiny_base):
+    folder = make("--dataset", "talk.json", "--lore", "lore", "--lore-pairs", "0.25", "--base-model", tiny_base.source)
+    talk = talk_of(folder)
+    sources = [one.source for one in talk.conversations]
+    assert sources.count("talk.json") == 12 and len(sources) == 12 + 4, "4 of 16 replies"
+    assert talk.pairs["lore_pairs_synthesised"] == 6 and talk.pairs["lore_pairs_used"] == 4
+    reasons = [one.reason for one in talk.rejected]
+    assert reasons.count(OVER_PAIRS_SHARE) == sum(talk.pairs.values()) - 4 - 4
+    assert sum("speaks as bo" in reason for reason in reasons) == 2, "another persona's dialogues"
+    plan = plan_job(folder).as_json(())
+    assert plan["lore_pairs"]["lore_pairs_used"] == 4 and plan["rows"] == plan["rows_used"] + sum(
+        plan["dropped"].values()
+    )
+
+
+def test_a_shortage_of_pairs_is_a_caveat(make, tiny_base):
+    words = ("--dataset", "talk.json", "--lore", "lore", "--lore-pairs", "0.9", "--base-model", tiny_base.source)
+    plan = plan_job(make(*words))
+    assert any("Lore pairs were to be 90% of the samples" in note for note in plan.notes)
+
+
+def test_lore_alone_is_enough(make, tiny_base):
+    folder = make("--lore", "lore", "--lore-pairs", "1", "--base-model", tiny_base.source)
+    spec = read_spec(folder)
+    assert {it.kind for it in spec.materials} == {"card", "lore", "pairs", "general"} and spec.request.lore_pairs == 1
+    (pairs,) = (it for it in spec.materials if it.kind == "pairs")
+    assert (pairs.right, pairs.stated_by, pairs.why) == ("own-writing", "me", "Mine.")
+    data = load_job_dataset(
+        folder,
+        spec,
+        read_job_inputs(folder, spec),
+        Renderer(load_fast_tokenizer(locate(tiny_base.source))),
+        plan_job(folder).settings,
+        locate(tiny_base.source),
+        stores=False,
+    )
+    replies = {it.reply for it in (*data.train_prompt_replies, *data.heldout_prompt_replies)}
+    assert any("I keep a piano that is 4 years old." in reply for reply in replies), "in the first person"
+    assert any("springs in the bell drawer" in reply for reply in replies)
+
+
+@pytest.mark.slow
+def test_from_lore_alone_to_an_adapter_that_says_where_its_samples_come_from(make, tiny_base):
+    folder = make("--lore", "lore", "--lore-pairs", "1", "--base-model", tiny_base.source)
+    run_job(folder, RunContext(lambda event: None, lambda: None))
+    manifest = verify_adapter(folder / "adapter")
+    assert manifest.dataset["lore_pairs_synthesised"] == 6 and manifest.dataset["samples_from_lore"] > 10
+    sheet = json.loads((folder / "adapter" / "datasheet.json").read_text())
+    assert sheet["by_source"].keys() == {EXTRACTED_SOURCE, "ada_synthetic-2.jsonl"}
+    assert {(it["kind"], it["right"]) for it in sheet["materials"]} >= {
+        ("lore", "own-writing"),
+        ("pairs", "own-writing"),
+    }
+
+
+def test_bad_requests_are_refused_with_what_to_do(make, command, tmp_path, capsys):
+    make(fails="Name a --dataset, or train on lore alone: --lore-pairs 1.")
+    make("--lore-pairs", "1", "--dataset", "talk.json", fails="lore_pairs 1 trains on lore alone")
+    make("--lore", "nowhere", "--lore-pairs", "1", fails="There is no lore of Ada in nowhere.")
+    with pytest.raises(SystemExit):
+        command("train", "--persona", "oda", "--lore-pairs", "1.5", "--dry-run")
+    assert "expected a number from 0 to 1, got '1.5'" in capsys.readouterr().err
+    code, _, errors = command("train", "--dialogue", "--dataset", "talk.json", "--lore-pairs", "0.5", "--make-only")
+    assert code == 1 and "takes no lore_pairs" in errors
+    (tmp_path / "home" / "catalogue.toml").unlink()
+    (tmp_path / "lore" / "characters" / "Ada.md").write_text("# Ada\n\n", encoding="utf-8")
+    (tmp_path / "lore" / "world.md").write_text("# Fog\n\nFog is common.\n", encoding="utf-8")
+    folder = make("--lore", "lore", "--lore-pairs", "1")
+    with pytest.raises(MaterialError, match="No pairs can be made from the lore of Ada"):
+        plan_job(folder)
+
+
+def test_unsigned_dialogues_are_not_trained_on(make, tmp_path):
+    (tmp_path / "home" / "catalogue.toml").write_text('[ada_synthetic]\npath = "made.jsonl"\nright = "own-writing"\n')
+    folder = make("--lore", "lore", "--lore-pairs", "1")
+    assert not [it for it in read_spec(folder).materials if it.kind == "pairs"], "the entry is invalid"
