@@ -1,7 +1,8 @@
-"""Shows and converts character cards.
+"""Shows, converts and drafts character cards.
 
   python -m personas card show FILE             show what a card contains
   python -m personas card convert FILE OUT      convert it to another format
+  python -m personas card draft FOLDER --out OUT      draft a card from markdown alone
 
 Input formats are recognised by content: V1, V2 and V3 cards as JSON, in a PNG picture or in a CHARX file, and the TOML
 cards of this project. Unknown fields are preserved.
@@ -19,11 +20,13 @@ import json
 import sys
 from pathlib import Path
 
+from personas.card.card_draft import draft_card
 from personas.card.card_summary import format_summary, summarise_card, token_counter
 from personas.card.character_book import book_as_lore
 from personas.card.formats import CARD_FORMS, CardForm, read_card_file, with_picture, write_card
 from personas.card.spec_card import Card
-from personas.cli_common import add_examples
+from personas.card.toml_card import card_from_table
+from personas.cli_common import CommandParsers, add_examples
 from personas.errors import CardError, UnderstudyError
 from personas.models.base_model import EMBEDDED
 
@@ -31,6 +34,10 @@ SHOW_EXAMPLES = ("python -m personas card show mira.png", "python -m personas ca
 CONVERT_EXAMPLES = (
     "python -m personas card convert mira.png personas/cards/mira.toml",
     "python -m personas card convert mira.json mira.charx --picture mira-face.png",
+)
+DRAFT_EXAMPLES = (
+    "python -m personas card draft lore/characters/Wick --out wick.toml --license own-writing",
+    "python -m personas card draft notes/character_mira.md --out mira.json --name Mira",
 )
 FORM_BY_SUFFIX: dict[str, CardForm] = {".toml": "toml", ".png": "png", ".charx": "charx"}
 
@@ -64,16 +71,32 @@ def _convert(options: argparse.Namespace) -> None:
     files = {out: export.content} | {out.with_name(name): content for name, content in export.beside.items()}
     if options.lore:
         files[options.lore] = _book_markdown(card, options.file).encode()
+    _write_files(files, options.overwrite)
+    for note in export.notes:
+        print(f"note: {note}", file=sys.stderr)
+
+
+def _draft(options: argparse.Namespace) -> None:
+    draft = draft_card(options.folder, options.name)
+    card = card_from_table(draft.table(options.id, options.license), str(options.folder))
+    written = write_card(card, _form_from_suffix(options.out, card), str(options.folder), persona_id=options.id)
+    _write_files({options.out: written.content}, options.overwrite)
+    for key, entry in summarise_card(card, str(options.out), None)["fields"].items():
+        print(f"  {key}: {entry['characters']} characters")
+    for note in draft.notes:
+        print(f"note: {note}", file=sys.stderr)
+
+
+def _write_files(files: dict[Path, bytes], overwrite: bool) -> None:
+    """Write files completely. Raises `CardError` if one exists, unless it may be overwritten."""
     for path in files:
-        if path.exists() and not options.overwrite:
+        if path.exists() and not overwrite:
             raise CardError(f"{path} exists already.", "Choose another name, or add --overwrite.")
     for path, content in files.items():
         temporary = path.with_name(f"{path.name}.part")  # a partial file never has the final name
         temporary.write_bytes(content)
         temporary.replace(path)
         print(f"wrote {path} ({len(content)} bytes)")
-    for note in export.notes:
-        print(f"note: {note}", file=sys.stderr)
 
 
 def _form_from_suffix(out: Path, card: Card) -> CardForm:
@@ -97,7 +120,9 @@ def build_parser() -> argparse.ArgumentParser:
         prog="python -m personas", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     subjects = parser.add_subparsers(required=True, metavar="SUBJECT")
-    card = add_examples(subjects.add_parser("card", help="character cards"), *SHOW_EXAMPLES, *CONVERT_EXAMPLES)
+    card = add_examples(
+        subjects.add_parser("card", help="character cards"), *SHOW_EXAMPLES, *CONVERT_EXAMPLES, *DRAFT_EXAMPLES
+    )
     commands = card.add_subparsers(required=True, metavar="COMMAND")
 
     description = "Show what a card contains, and its tokens in every prompt."
@@ -122,4 +147,21 @@ def build_parser() -> argparse.ArgumentParser:
     convert.add_argument("--lore", type=Path, metavar="MARKDOWN", help="also write the character book as lore")
     convert.add_argument("--overwrite", action="store_true", help="replace existing files")
     convert.set_defaults(command=_convert)
+    _add_draft(commands)
     return parser
+
+
+def _add_draft(commands: CommandParsers) -> None:
+    description = (
+        "Draft a card from markdown alone, by rules: headings, labelled lines, lists, quotations. Says what is missing."
+    )
+    draft = commands.add_parser("draft", help="draft a card from markdown alone", description=description)
+    add_examples(draft, *DRAFT_EXAMPLES)
+    add = draft.add_argument
+    add("folder", type=Path, metavar="FOLDER", help="a folder about one character, or a markdown file")
+    add("--out", type=Path, required=True, metavar="OUT", help="the card to write: .toml, .json or .charx")
+    add("--name", default="", metavar="N", help="the character's name (default: as found)")
+    add("--id", default="", metavar="ID", help="the persona's id (default: derived from the name)")
+    add("--license", default="", metavar="L", help="the licence of the text, such as own-writing or CC-BY-4.0")
+    add("--overwrite", action="store_true", help="replace an existing file")
+    draft.set_defaults(command=_draft)

@@ -363,9 +363,20 @@ def source_name(owner: str, path: PurePosixPath) -> str:
 
 
 def _front_matter(text: str, path: Path) -> tuple[tuple[str, ...], str]:
+    stated, text = _parse_front_matter(text, path)
+    owners: Any = next((stated[key] for key in OWNER_KEYS if stated.get(key)), [])
+    return tuple(str(owner).strip() for owner in (owners if isinstance(owners, list) else [owners])), text
+
+
+def read_front_matter(path: Path) -> tuple[dict[str, Any], str]:
+    """Return the front matter of a file (empty if none) and the text below. Raises `LoreError`."""
+    return _parse_front_matter(_read_text(path), path)
+
+
+def _parse_front_matter(text: str, path: Path) -> tuple[dict[str, Any], str]:
     match = FRONT_MATTER_PATTERN.match(text)
     if not match:
-        return (), text
+        return {}, text
     try:
         stated = yaml.safe_load(match[1])
     except yaml.YAMLError as error:
@@ -373,10 +384,8 @@ def _front_matter(text: str, path: Path) -> tuple[tuple[str, ...], str]:
         advice = "Correct it, or remove both lines of ---."
         raise LoreError(f"The front matter of {path} is not YAML: {why}.", advice) from None
     if not isinstance(stated, dict):
-        return (), text  # prose between two rules
-    owners: Any = next((stated[key] for key in OWNER_KEYS if stated.get(key)), [])
-    owners = owners if isinstance(owners, list) else [owners]
-    return tuple(str(owner).strip() for owner in owners), text[match.end() :]
+        return {}, text  # prose between two rules
+    return stated, text[match.end() :]
 
 
 def _read_text(path: Path) -> str:
