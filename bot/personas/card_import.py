@@ -17,7 +17,7 @@ from bot.personas.guild_lore import MAX_FILE_BYTES, GuildLore
 from bot.personas.registry import ImportedPersona, PersonaRegistry
 from bot.store import CARD_CONTRIBUTION, JobResult, Store, TrainingJob
 from bot.store.training_jobs import NewTrainingJob
-from personas.card.character_book import book_as_lore
+from personas.card.card_markdown import book_as_lore
 from personas.card.formats import CardExport, CardForm, parse_card, to_persona, write_card
 from personas.card.spec_card import Card
 from personas.errors import AdapterError, BaseModelError, CardError, UnderstudyError

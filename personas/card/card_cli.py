@@ -20,9 +20,8 @@ import json
 import sys
 from pathlib import Path
 
-from personas.card.card_draft import draft_card
+from personas.card.card_markdown import book_as_lore, draft_card
 from personas.card.card_summary import format_summary, summarise_card, token_counter
-from personas.card.character_book import book_as_lore
 from personas.card.formats import CARD_FORMS, CardForm, read_card_file, with_picture, write_card
 from personas.card.spec_card import Card
 from personas.card.toml_card import card_from_table

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from personas.card.character_book import BookEntry, book_entries
+from personas.card.card_markdown import BookEntry, book_entries
 from personas.card.formats import parse_card, to_persona
 from personas.card.spec_card import V1_TEXT_FIELDS, Card
 from personas.card.toml_card import normalise_examples, normalise_macros, slug

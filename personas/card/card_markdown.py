@@ -1,4 +1,7 @@
-"""Drafts a character card from markdown by rules, without a model: headings, labelled lines, lists and quotations."""
+"""Cards and markdown: drafts a card from markdown, and converts a card's character book (lorebook) to markdown lore.
+
+A draft follows rules, without a model: headings, labelled lines, lists and quotations.
+"""
 
 import re
 from collections.abc import Mapping
@@ -6,8 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from personas.card.spec_card import JsonObject
-from personas.card.toml_card import slug
+from personas.card.spec_card import Card, JsonObject, replace_surrogates
+from personas.card.toml_card import normalise_macros, slug
 from personas.errors import CardError, LoreError
 from personas.lore.passages import (
     CONTAINER_KEYS,
@@ -19,7 +22,10 @@ from personas.lore.passages import (
     read_front_matter,
     split_sentences,
 )
+from personas.prompt import EXAMPLE_USER
 
+DECORATORS_PATTERN = re.compile(r"\A(?:\s*@@[^\n]*(?:\n|\Z))+")
+"""Decorator lines at the head of a V3 entry, which configure when and where programs use it."""
 FIELD_HEADINGS = {
     "first_mes": r"greetings?|first (?:message|words|mes)|opening(?: line)?|lời chào|问候|开场白|開場白",
     "mes_example": r"(?:example )?dialogues?|(?:example|sample|typical) .*|examples|quot(?:es?|ations?)|sayings?|lines"
@@ -270,3 +276,58 @@ def _add_quote(draft: DraftedCard, section: MarkdownSection, said: str, outside:
 
 def _names_character(text: str, name: str) -> bool:
     return bool(PRONOUN_PATTERN.search(text)) or any(word in text for word in name.split() if len(word) > 1)
+
+
+# ------------------------------------------------------------------------------------------ character books
+
+
+@dataclass(frozen=True)
+class BookEntry:
+    """One entry. `topic` is its name or its first keyword; `unused` is the reason why it is not used, if any."""
+
+    number: int
+    topic: str
+    text: str
+    unused: str = ""
+
+
+def book_entries(card: Card) -> list[BookEntry]:
+    """Return the entries of the card's book in order, with names filled in."""
+    return [_entry(card, number, entry) for number, entry in enumerate(card.book)]
+
+
+def book_as_lore(card: Card, max_bytes: int = 2**30) -> list[str]:
+    """Convert the book to markdown files of at most `max_bytes`, a section per usable entry; longer entries are cut."""
+    title, files = f"# {_line(replace_surrogates(card.name))}\n", list[str]()
+    for entry in (entry for entry in book_entries(card) if not entry.unused):
+        text = re.sub(r"^#{1,6}\s*", "", entry.text, flags=re.MULTILINE)  # headings would divide the markdown
+        section = f"\n## {entry.topic or _line(replace_surrogates(card.name))}\n\n{text}\n"
+        section = section.encode()[: max_bytes - len(title.encode())].decode(errors="ignore")
+        if files and len((files[-1] + section).encode()) <= max_bytes:
+            files[-1] += section
+        else:
+            files.append(title + section)
+    return files
+
+
+def _entry(card: Card, number: int, entry: JsonObject) -> BookEntry:
+    text = _fill_names(card, DECORATORS_PATTERN.sub("", entry.get("content") or ""))
+    keys = [] if entry.get("use_regex") else entry.get("keys") or []
+    topics = [entry.get("name"), entry.get("comment"), *(keys if isinstance(keys, list) else [])]
+    topic = next((_line(_fill_names(card, one)) for one in topics if isinstance(one, str) and one.strip()), "")
+    is_disabled = entry.get("enabled") is False or entry.get("disable") is True
+    return BookEntry(number, topic, text, "disabled in the card" if is_disabled else "" if text else "no text")
+
+
+def _fill_names(card: Card, text: str) -> str:
+    name = card.text("nickname").strip() or card.name.strip()
+    return (
+        replace_surrogates(normalise_macros(text))
+        .replace("{{char}}", replace_surrogates(name))
+        .replace("{{user}}", EXAMPLE_USER)
+        .strip()
+    )
+
+
+def _line(text: str) -> str:
+    return " ".join(text.split())
