@@ -186,12 +186,11 @@ class DatasetCatalog:
     def datasets(self) -> list[str]:
         """The sorted names of all data sets; `history` only where Discord's permission is stated."""
         history = {HISTORY_DATASET} if self._store and self._consent.permission else set()
-        return sorted(self.shipped_files().keys() | self._available() | history)
+        return sorted(self.shipped.datasets().keys() | self._available() | history)
 
     def dialogues(self) -> list[str]:
         """The sorted names of data sets that may be general dialogue: bundled ones, and all of the operator's."""
-        shipped = {name for name, file in self.shipped_files().items() if file.parent == self.shipped.general}
-        return sorted(shipped | self._available())
+        return sorted(self.shipped.dialogues() | self._available())
 
     def with_unfetched(self, names: list[str]) -> dict[str, str]:
         """Map labels to names: the given ones, then the data sets that would have to be fetched first."""
@@ -222,7 +221,7 @@ class DatasetCatalog:
         before, named = self.entry_at(place), read_catalogue(self._home)
         other = named.entries.get(listing.name)
         is_taken = other is not None and other != before and other.hub != place.get("hub")
-        if is_taken or listing.name in named.faults or listing.name in {*self._dataset_files(), HISTORY_DATASET}:
+        if is_taken or listing.name in named.faults or listing.name in {*self.shipped.datasets(), HISTORY_DATASET}:
             raise RequestError(f"{listing.name!r} is the name of another data set.", "Choose another name.")
         stated_on = date.fromisoformat(statement.stated_on)
         optional = {"language": listing.language, "format": listing.format, "persona_names": [*listing.persona_names]}
@@ -396,8 +395,7 @@ class DatasetCatalog:
     def _for_dialogue(self, request: TrainingRequest) -> tuple[SourceMaterial, ...]:
         if request.dataset_path:
             return (self._at("messages", request.dataset_path), *self._general())
-        general = self.shipped.general
-        messages = sorted(name for name, file in self.shipped_files().items() if file.parent == general)
+        messages = sorted(self.shipped.dialogues())
         if request.dataset is None:
             names = self.dialogues()
             raise RequestError("A dialogue job needs a data set.", _list_names(names, ""))
@@ -417,14 +415,8 @@ class DatasetCatalog:
         job = self._store.jobs.get(adapter.job_id) if self._store else None
         return job.guild_id if job else OPERATOR_GUILD_ID
 
-    def shipped_files(self) -> dict[str, Path]:
-        """The logs, synthesised dialogues and general dialogue that ship, by name."""
-        logs = {path.stem: path for path in self.shipped.logs.glob("*.json")}
-        logs |= {path.stem: path for path in self.shipped.synthetic.glob("*.jsonl")}
-        return logs | {f"general-{path.stem}": path for path in self.shipped.general.glob("*.jsonl")}
-
     def _dataset_file(self, name: str) -> Path:
-        files = self.shipped_files()
+        files = self.shipped.datasets()
         if name not in files:
             raise RequestError(f"There is no data set {name!r}.", _list_names(self.datasets(), name))
         return files[name]
@@ -439,7 +431,7 @@ class DatasetCatalog:
     def _operators(self) -> DatasetCatalogue:
         """The operator's current catalogue, without the names of bundled data sets; each fault is logged once."""
         catalogue = read_catalogue(self._home)
-        taken = self.shipped_files().keys() | {HISTORY_DATASET}
+        taken = self.shipped.datasets().keys() | {HISTORY_DATASET}
         conflicts = catalogue.entries.keys() & taken
         faults = catalogue.faults | {
             name: f"{CATALOGUE_FILE}: {name!r} is the name of another data set." for name in conflicts

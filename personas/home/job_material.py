@@ -45,6 +45,15 @@ class ShippedData:
         """Return the files of the source tree that this code runs from."""
         return cls.of(Path(__file__).resolve().parents[2])
 
+    def datasets(self) -> dict[str, Path]:
+        """Return the logs, synthesised dialogues and general dialogue, by name."""
+        own = {path.stem: path for path in (*self.logs.glob("*.json"), *self.synthetic.glob("*.jsonl"))}
+        return own | {f"general-{path.stem}": path for path in self.general.glob("*.jsonl")}
+
+    def dialogues(self) -> set[str]:
+        """Return the names of the general dialogue."""
+        return {name for name, path in self.datasets().items() if path.parent == self.general}
+
 
 @dataclass(frozen=True)
 class SourceMaterial:

@@ -206,7 +206,7 @@ def list_sources(services: Services) -> list[DataSource]:
     entries, uploads = read_catalogue(home).entries.values(), DataFolders(home).uploads
     named = [_catalog_source(it, consent) for it in entries if not it.path or it.path.parent != uploads]
     shipped = [
-        _shipped_source(name, path, consent) for name, path in sorted(services.catalogue.shipped_files().items())
+        _shipped_source(name, path, consent) for name, path in sorted(services.catalogue.shipped.datasets().items())
     ]
     return [*list_uploads(home), *named, _history_source(consent), *shipped]
 
