@@ -139,6 +139,13 @@ def test_without_a_name_it_is_asked_for(tmp_path, options, said):
         assert len(list(read_usable(path, options))) == 2
 
 
+def test_roles_that_are_jobs_can_be_read_as_an_assistants(tmp_path):
+    path = tmp_path / "rows.csv"
+    path.write_text("Role,Question,Answer\nData Scientist,What is a mean?,A sum by a count.\nCook,What is soup?,Hot.\n")
+    used, _ = everything(path, "answers", persona=Persona("ada", "Ada"))
+    assert [spoken(c)[1] for c in used] == [("assistant*", "A sum by a count."), ("assistant*", "Hot.")]
+
+
 def test_a_row_that_is_odd_is_rejected_and_the_others_are_read(tmp_path):
     path = tmp_path / "rows.jsonl"
     good = {"role": "Oda", "question": "Who?", "answer": "Me."}
@@ -271,6 +278,7 @@ def test_short_sentences_with_commas_are_no_table(tmp_path):
         jsonl([{"instruction": "Sort.", "input": "b a"}] * 3),
         jsonl([{"question_id": 81, "category": "writing", "turns": ["Write a poem.", "Make it shorter."]}] * 3),
         b"act,prompt\nTravel Guide,I want you to guide me.\nFilm Critic,I want you to judge films.\nOld Cook,Cook.\n",
+        jsonl([{"conversations": ["Who are you?"], "source": "multi_turn"}] * 3),
         json.dumps(["Who are you?", "Why is that?", "你是谁？"]).encode(),
         b"Who are you?\nWhy is that?\nWhat is soup?\n",
     ],

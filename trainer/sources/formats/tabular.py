@@ -239,7 +239,9 @@ def _records(file: SourceFile, options: ReadOptions) -> Iterator[Record | Reject
 def _recognises_prompts(peek: Peek) -> bool:
     """Report whether a file holds prompts alone: a column of that name without one of answers, or only questions."""
     rows = first_rows(peek)
-    has_prompts = find_column(rows[0], "user") is not None or {"question_id", "turns"} <= rows[0].keys()
+    talk = cell_list(rows[0].get(find_column(rows[0], "messages") or "")) or []
+    is_talk = all(isinstance(text, str) for text in talk) and (len(talk) == 1 or "question_id" in rows[0])
+    has_prompts = find_column(rows[0], "user") is not None or (bool(talk) and is_talk)
     return (has_prompts and bool(peek.records or _arrays(peek, {}))) or are_questions(peek_texts(peek))
 
 
