@@ -53,7 +53,8 @@ def read_corpus(folder: Path = CORPUS_FOLDER) -> list[AnnotatedText]:
     found = [
         AnnotatedText(language, *parse_annotations(row["text"]))
         for language in LANGUAGES
-        for row in _rows(folder / f"{language}.jsonl")
+        for file in (folder / f"{language}.jsonl", folder / f"{language}_forms.jsonl")
+        for row in (_rows(file) if file.is_file() else ())
     ]
     for row in _rows(folder / "known.jsonl"):
         found.append(AnnotatedText(row["language"], *parse_annotations(row["text"]), tuple(row["speaker"])))

@@ -21,6 +21,8 @@ from trainer.anonymise.spans import Entity
 from trainer.sources.conversation import Conversation, SourceMessage, SourceSpeaker
 
 RESULT = Path("build/bench/pii.json")
+DOCUMENT = Path(__file__).parent.parent / "docs" / "benchmarks.md"
+TABLE_BEGIN, TABLE_END = "<!-- pii table -->", "<!-- end of pii table -->"
 PACKAGES = ("phonenumbers", "python-crfsuite")
 MIN_COVERED_SHARE = 0.9
 MIN_FIGURES = {"recall_structured": 0.97, "recall_known_names": 0.97, "precision": 0.9}
@@ -50,6 +52,14 @@ class SpanCounts:
         """Precision; None without replacements."""
         return self.rightly / self.replaced if self.replaced else None
 
+    @property
+    def f1(self) -> float | None:
+        """Harmonic mean of recall and precision; None without both."""
+        recall, precision = self.recall, self.precision
+        if recall is None or precision is None:
+            return None
+        return 2 * recall * precision / (recall + precision) if recall + precision else 0.0
+
     def add(self, other: SpanCounts) -> None:
         """Add other counts."""
         self.gold += other.gold
@@ -59,7 +69,13 @@ class SpanCounts:
 
     def as_json(self) -> dict[str, Any]:
         """Figures for the file."""
-        return {"gold": self.gold, "found": self.found, "recall": self.recall, "precision": self.precision}
+        return {
+            "gold": self.gold,
+            "found": self.found,
+            "recall": self.recall,
+            "precision": self.precision,
+            "f1": self.f1,
+        }
 
 
 @dataclass
@@ -68,6 +84,7 @@ class DetectionScore:
 
     by_kind: dict[str, SpanCounts] = field(default_factory=dict)
     by_language: dict[str, SpanCounts] = field(default_factory=dict)
+    by_kind_and_language: dict[tuple[str, str], SpanCounts] = field(default_factory=dict)
     groups: dict[str, SpanCounts] = field(default_factory=dict)
     missed: list[tuple[AnnotatedText, GoldSpan]] = field(default_factory=list)
     wrong: list[tuple[AnnotatedText, Entity]] = field(default_factory=list)
@@ -94,6 +111,7 @@ class DetectionScore:
     def _count(self, annotated: AnnotatedText, kind: str, group: str, tally: SpanCounts) -> None:
         for tallies, name in ((self.by_kind, kind), (self.by_language, annotated.language), (self.groups, group)):
             tallies.setdefault(name, SpanCounts()).add(tally)
+        self.by_kind_and_language.setdefault((kind, annotated.language), SpanCounts()).add(tally)
 
     def recall(self, group: str) -> float | None:
         """Recall of a group."""
@@ -170,6 +188,10 @@ def score_figures(score: DetectionScore, texts_per_s: float, model: str, count: 
         "model": model,
         "by_kind": {kind: tally.as_json() for kind, tally in sorted(score.by_kind.items())},
         "by_language": {name: tally.as_json() for name, tally in score.by_language.items()},
+        "by_kind_and_language": {
+            kind: {name: tally.as_json() for (of, name), tally in score.by_kind_and_language.items() if of == kind}
+            for kind in sorted(score.by_kind)
+        },
     }
 
 
@@ -181,6 +203,33 @@ def format_table(score: DetectionScore) -> str:
     groups = (("structured", "structured"), ("names from the log", "known"), ("other names", "names"))
     lines += ["", *(_line(name, score.groups[group]) for name, group in groups if group in score.groups)]
     return "\n".join([*lines, _line("all", score.whole())])
+
+
+def format_kinds_by_language(score: DetectionScore) -> str:
+    """Format a Markdown table: recall, precision and F1 of each kind in each language, with the number to find."""
+    lines = ["| kind | " + " | ".join(LANGUAGES) + " | all |", "| --- " * (len(LANGUAGES) + 2) + "|"]
+    for kind, whole in [*sorted(score.by_kind.items()), ("all kinds", score.whole())]:
+        of = score.by_language if kind == "all kinds" else {
+            name: score.by_kind_and_language.get((kind, name), SpanCounts()) for name in LANGUAGES
+        }  # fmt: skip
+        cells = [_cell(of.get(name, SpanCounts())) for name in LANGUAGES]
+        lines.append(f"| {kind} | {' | '.join(cells)} | {_cell(whole)} |")
+    return "\n".join(lines)
+
+
+def _cell(tally: SpanCounts) -> str:
+    if not tally.gold:
+        return f"{tally.replaced} wrong characters" if tally.replaced else ""
+    return f"{_share(tally.recall)} / {_share(tally.precision)} / {_share(tally.f1)} ({tally.gold})"
+
+
+def write_table(score: DetectionScore, caption: str, path: Path) -> None:
+    """Replace the table between the markers of the document."""
+    text = path.read_text(encoding="utf-8")
+    before, rest = text.split(TABLE_BEGIN, 1)
+    after = rest.split(TABLE_END, 1)[1]
+    table = f"{TABLE_BEGIN}\n{caption}\n\n{format_kinds_by_language(score)}\n{TABLE_END}"
+    path.write_text(before + table + after, encoding="utf-8")
 
 
 def _line(name: str, tally: SpanCounts) -> str:
@@ -206,9 +255,11 @@ def evaluate_own_corpus(errors: bool) -> int:
     score, texts_per_s, model = measure(texts)
     figures = score_figures(score, texts_per_s, model, len(texts))
     print(format_table(score))
+    print(f"\nrecall / precision / F1 (to find)\n{format_kinds_by_language(score)}\n")
     print(f"{len(texts)} texts, {texts_per_s:,.0f} a second on one core; names found by {model}")
     if errors:
         print_errors(score)
+    write_table(score, f"{len(texts)} texts; recall / precision / F1 (to find); names found by {model}.", DOCUMENT)
     machine = {"cores": os.cpu_count(), "processor": platform.processor() or platform.machine()}
     versions = {"python": platform.python_version()}
     versions |= {name: importlib.metadata.version(name) for name in PACKAGES}

@@ -9,7 +9,7 @@ from personas.schemas.chat import Persona
 from trainer.anonymise import ner
 from trainer.anonymise.allowlist import proper_names, world_names
 from trainer.anonymise.anonymiser import Anonymiser
-from trainer.anonymise.name_detector import CUE_RULES_LABEL, NameDetector
+from trainer.anonymise.name_detector import CUE_RULES_LABEL, NameDetector, find_names_by_cues
 from trainer.sources.conversation import Conversation, SourceMessage, SourceSpeaker
 
 KEY = b"k" * 32
@@ -111,6 +111,32 @@ def test_a_model_reads_the_languages_that_it_knows():
     assert "周小雨" not in made.anonymise_text("昨天周小雨来了")
     made.find_entities("how are you")
     assert english.read == ["how are you"] and chinese.read == ["昨天周小雨来了"]
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        ("我把钥匙交给了顾晓岚，她四点以后在店里", ["顾晓岚"]),
+        ("陆文：几点到\n司徒静：快了", ["陆文", "司徒静"]),
+        ("班主任祝老师说春游改期，转告老冯", ["祝", "老冯"]),
+        ("高兴的话，方便的时候，毛巾和黄瓜，关于老师的文件", []),
+        ("华山路的石榴，凌晨，钱收起来", []),
+    ],
+)
+def test_chinese_names_are_found_by_surname_and_context(text, names):
+    assert [text[one.start : one.end] for one in find_names_by_cues(text, sure=True)] == names
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        ("chỗ bác Tư Mận gần cầu rẻ lắm", ["Tư Mận"]),
+        ("Khách: Trịnh Thị Lựu, hai kiện", ["Trịnh Thị Lựu"]),
+        ("ông già Noel và cô giáo đi chợ Bến Thành", []),
+    ],
+)
+def test_vietnamese_names_are_found_after_titles_and_by_middle_names(text, names):
+    assert [text[one.start : one.end] for one in find_names_by_cues(text, sure=True)] == names
 
 
 def test_code_is_not_read_for_names():

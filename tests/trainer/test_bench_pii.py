@@ -66,7 +66,7 @@ def test_what_is_counted():
     assert score.recall("known") == 0  # two of three letters are not
     assert score.recall("names") is None
     assert score.by_kind["PERSON"].precision == (2 + 4) / 10  # inside a span of whatever kind
-    assert score.by_kind["SECRET"].as_json() == {"gold": 1, "found": 1, "recall": 1.0, "precision": 1.0}
+    assert score.by_kind["SECRET"].as_json() == {"gold": 1, "found": 1, "recall": 1.0, "precision": 1.0, "f1": 1.0}
     assert score.whole(("SECRET", "PERSON")).recall == 0.5 and score.whole().precision == 15 / 19
     assert [(gold.kind) for _, gold in score.missed] == ["PERSON"]
     assert not score.wrong
@@ -81,7 +81,16 @@ def test_the_floors():
     assert len(bench_pii.missed_floors({**good, "precision": None, "recall_structured": 0.5})) == 2
 
 
-def test_our_texts_are_read_as_well_as_is_promised(tmp_path, monkeypatch, capsys):
+@pytest.fixture(autouse=True)
+def document(tmp_path, monkeypatch):
+    """The document that gets the table, in place of ours."""
+    path = tmp_path / "benchmarks.md"
+    path.write_text(f"# Figures\n\n{bench_pii.TABLE_BEGIN}\nold\n{bench_pii.TABLE_END}\n\nafter\n", "utf-8")
+    monkeypatch.setattr(bench_pii, "DOCUMENT", path)
+    return path
+
+
+def test_our_texts_are_read_as_well_as_is_promised(tmp_path, monkeypatch, capsys, document):
     monkeypatch.setattr(bench_pii, "RESULT", tmp_path / "bench" / "pii.json")
     assert bench_pii.main([]) == 0, capsys.readouterr()
     written = json.loads((tmp_path / "bench" / "pii.json").read_text())
@@ -90,6 +99,12 @@ def test_our_texts_are_read_as_well_as_is_promised(tmp_path, monkeypatch, capsys
     assert set(written["by_kind"]) >= set(ENTITY_KINDS) and set(written["by_language"]) == set(LANGUAGES)
     assert written["versions"]["python-crfsuite"] and written["machine"]["cores"]
     assert "a second on one core" in capsys.readouterr().out
+    names = written["by_kind_and_language"]["PERSON"]
+    assert set(names) == set(LANGUAGES) and min(names["chinese"]["f1"], names["vietnamese"]["f1"]) >= 0.85
+    page = document.read_text("utf-8")
+    assert "old" not in page and page.endswith("\n\nafter\n") and "| kind | english | vietnamese |" in page
+    [row] = [line for line in page.splitlines() if line.startswith("| PERSON ")]
+    assert f"{names['chinese']['recall']:.3f} / {names['chinese']['precision']:.3f}" in row
 
 
 def test_it_fails_where_less_is_found(tmp_path, monkeypatch, capsys):

@@ -13,7 +13,7 @@ from trainer.anonymise.capitalisation import CapitalisationStats
 from trainer.anonymise.crf_ner.crf_tagger import load_tagger
 from trainer.anonymise.crf_ner.gazetteer import load_gazetteer
 from trainer.anonymise.crf_ner.token_features import is_east_asian
-from trainer.anonymise.language_data import ENGLISH_WORDS, LATIN, UPPER, read_words
+from trainer.anonymise.language_data import CJK_SURNAMES, ENGLISH_WORDS, LATIN, UPPER, read_words
 from trainer.anonymise.ner import ANY_LANGUAGE, NerModel
 from trainer.anonymise.ner_postprocess import blank_code, refine_findings
 from trainer.anonymise.spans import RANK_CUE, RANK_MODEL, EntityKind, EntitySpan
@@ -40,7 +40,17 @@ TITLES = (
     r"(?:Mr|Mrs|Ms|Miss|Mx|Dr|Prof|Professor|Sir|Madam|Captain|Sergeant|Officer|Judge|Senator|Aunt|Uncle|Anh|Chị|Cô|Chú|"
     r"Bác|Ông|Bà|Thầy|anh|chị|cô|chú|bác|ông|bà|thầy)\.?\s"
 )
-SURE_PATTERNS = (re.compile(rf"(?<![{LATIN}0-9_@#/.]){SURE_CUES}{NAME_AFTER}"), re.compile(VOCATIVE_START))
+VIETNAMESE_NAMES = (
+    rf"(?<![{LATIN}])(?i:anh|chị|cô|chú|bác|ông|bà|thầy|dì|cậu|mợ|thím|cụ)\s"
+    rf"(?P<name>{NAME_WORD}(?: {NAME_WORD}){{1,2}})",
+    rf"(?<![{LATIN}])(?P<name>{NAME_WORD} (?:Thị|Văn) {NAME_WORD})",
+)
+"""Two or more capitalised words after a title, and names with the commonest middle names."""
+SURE_PATTERNS = (
+    re.compile(rf"(?<![{LATIN}0-9_@#/.]){SURE_CUES}{NAME_AFTER}"),
+    re.compile(VOCATIVE_START),
+    *map(re.compile, VIETNAMESE_NAMES),
+)
 WEAK_PATTERNS = tuple(re.compile(rf"(?<![{LATIN}0-9_@#/.]){before}{NAME_AFTER}") for before in (WEAK_CUES, TITLES))
 TITLED_NAME = re.compile(rf"(?<![{LATIN}0-9_@#/.])(?i:mr|mrs|ms|mx|dr|prof|miss)(?:\.\s?|\s){NAME}")
 CHINESE_CUE = "我叫|我的名字是|我名叫|他叫|她叫|姓名[:：]|联系人[:：]"
@@ -51,10 +61,29 @@ CJK_CUES = (
         f"(?:{JAPANESE_CUE})\\s?(?P<name>[\u3041-\u30fc\u4e00-\u9fff]{{2,6}}?)(?=です|と申し|といい|と言い|だ。)"
     ),
 )
+KANA, HANGUL = re.compile("[\u3040-\u30ff]"), re.compile("[\uac00-\ud7af]")
+CHINESE_SURNAME = "|".join(sorted((it for it in CJK_SURNAMES if not HANGUL.search(it)), key=lambda it: (-len(it), it)))
+NAME_LEFT = (
+    "(?:(?<![\u4e00-\u9fff])|(?<=[叫是给和跟与找让请把被到告系见遇碰识人户者东郎娘任友事居长问陪帮替向对名员喊了]))"
+)
+NAME_RIGHT = "(?=[，。,.！!？?\\s、；;：:（）()的说在他她你我就也不要会能有从把被来去家和跟与再因反出吃修吗呢吧啊]|$)"
+CHINESE_TITLE = (
+    "先生|女士|小姐|太太|老师|师傅|阿姨|叔叔|大爷|大妈|大娘|大叔|大婶|医生|大夫|经理|教授|主任|警官|律师|护士|老板|同学|阿婆|"
+    "婆婆|奶奶|爷爷"
+)
+CHINESE_NAMES = (
+    re.compile(rf"{NAME_LEFT}(?P<name>(?:{CHINESE_SURNAME})[\u4e00-\u9fff]{{1,2}}?){NAME_RIGHT}"),
+    re.compile(f"(?<!关)(?P<name>{CHINESE_SURNAME})(?={CHINESE_TITLE})"),
+    re.compile(rf"{NAME_LEFT}(?P<name>[老小](?:{CHINESE_SURNAME})){NAME_RIGHT}"),
+)
+"""A surname with one or two characters between a cue and a boundary, before a title, or after 老 or 小."""
+CHINESE_NON_NAMES, CHINESE_PARTICLES = (
+    read_words("cjk-no-name"),
+    re.compile(f"^于|[的了是在不也就都和与说他她你我们这那个]|[路街市区县里楼店村镇城山河湖桥寺站]$|{CHINESE_TITLE}"),
+)
 RANK_WORDS = frozenset("president speaker chairman minister mayor right wrong universe robot".split())
 CAPITALISED_NON_NAMES = read_words("capitalised")
 CUE_RULES_LABEL = "cue words and titles"
-KANA, HANGUL = re.compile("[\u3040-\u30ff]"), re.compile("[\uac00-\ud7af]")
 UNENCODABLE = re.compile("[\x00-\x08\ud800-\udfff]")
 """Characters that a model's own encoding rejects."""
 log = logging.getLogger(__name__)
@@ -74,6 +103,17 @@ def find_names_by_cues(text: str, *, sure: bool) -> Iterator[EntitySpan]:
     for pattern in CJK_CUES:
         for match in pattern.finditer(text):
             yield EntitySpan("PERSON", *match.span("name"), RANK_CUE)
+    if detect_cjk_language(text) == "zh":
+        yield from _find_chinese_names(text)
+
+
+def _find_chinese_names(text: str) -> Iterator[EntitySpan]:
+    """Find names by Chinese surnames and their context; words that begin with a surname's character are no names."""
+    for pattern in CHINESE_NAMES:
+        for match in pattern.finditer(text):
+            name = match["name"]
+            if name[:2] not in CHINESE_NON_NAMES and not CHINESE_PARTICLES.search(name):
+                yield EntitySpan("PERSON", *match.span("name"), RANK_CUE)
 
 
 def _name_end(written: str) -> int:
