@@ -1,5 +1,6 @@
 """`/dashboard/play`: side-by-side replies and dialogues, as forms that work without scripts."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -27,6 +28,7 @@ from bot.web.app_context import Routes, get_services
 from bot.web.problems import Problem
 from bot.web.request_body import Form, parse_body, read_form
 from bot.web.templating import FormError, redirect_to, render_page
+from personas.home.adapters import DIALOGUE_PREFIX
 
 PLAYGROUND_PATH = "/dashboard/play"
 FIELD_LABELS = {
@@ -34,6 +36,8 @@ FIELD_LABELS = {
     "temperature": "Temperature", "top_p": "Top-p", "top_k": "Top-k", "min_p": "Min-p", "seed": "Seed",
     "max_new_tokens": "Maximum new tokens", "alternatives": "Alternatives shown",
 }  # fmt: skip
+DIALOGUE_VERSION_PATTERN = re.compile(rf"({DIALOGUE_PREFIX}[^@]+)@.*")
+"""A dialogue adapter with its version, of which there is one."""
 routes = Routes()
 
 
@@ -68,7 +72,7 @@ class PlaygroundForm:
 async def get_playground(request: web.Request) -> web.Response:
     """Page with the forms, filled from the query."""
     given: dict[str, Any] = _sampling_fields(request.query)
-    given["models"] = [name for name in request.query.getall("with", []) if name]
+    given["models"] = [DIALOGUE_VERSION_PATTERN.sub(r"\1", name) for name in request.query.getall("with", []) if name]
     return _render_playground(request, PlaygroundForm(given))
 
 
@@ -183,8 +187,8 @@ def _persona_choices(services: Services) -> dict[str, list[tuple[str, str]]]:
         live = builder.speaking(id) or "base model"
         choices.setdefault(name, [(id, f"{name}, {LIVE_VERSION} ({live})")]).append((model.id, model.name))
         if model.version is None:
-            over = [ChatModel.of_dialogue(it, model.persona) for it in servable_dialogue_adapters(builder)]
-            choices[name] += [(it.id, it.name) for it in over]
+            over = [(it.id, ChatModel.of_dialogue(it, model.persona)) for it in servable_dialogue_adapters(builder)]
+            choices[name] += [(f"{id}@{adapter_id}", it.name) for adapter_id, it in over]
     return choices
 
 

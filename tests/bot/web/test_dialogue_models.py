@@ -1,6 +1,7 @@
 """Dialogue adapters, which belong to no persona, as models: in the playground, over REST and on `/v1`."""
 
 import json
+import re
 import shutil
 import tomllib
 
@@ -72,7 +73,7 @@ async def test_the_playground_has_it_side_by_side_and_in_duets(served):
     put_dialogue(served.home, folder=served.home / "runs" / "a_personas" / "adapter", persona="oda")
     _, html, _ = await served.page("/dashboard/play")
     assert '<option value="dialogue/dialogue_v1">dialogue/dialogue_v1 (v1)</option>' in html
-    assert '<option value="oda@dialogue/by_hand@v1">Oda Marrow (dialogue/by_hand)</option>' in html
+    assert '<option value="oda@dialogue/by_hand">Oda Marrow (dialogue/by_hand)</option>' in html
     assert "a_personas" not in html
     _, run = await begin(served, ("dialogue/by_hand", "dialogue/dialogue_v1", "oda@dialogue/by_hand", "base"))
     lines = (await ended(served, run))["lines"]
@@ -88,6 +89,12 @@ async def test_the_playground_has_it_side_by_side_and_in_duets(served):
     assert served.engine.requests[-1].turns[-1].name == "by_hand", "Oda sees its name"
     location = (await served.submit("/dashboard/play", **{"with": "dialogue/by_hand", "prompt": PROMPT}))[2]["Location"]
     assert "dialogue/by_hand (v1)" in (await served.page(location))[1]
+    for name, option in (
+        ("dialogue/by_hand", "dialogue/by_hand"), ("dialogue/by_hand@v1", "dialogue/by_hand"),
+        ("oda@dialogue/by_hand@v1", "oda@dialogue/by_hand"),
+    ):  # fmt: skip
+        form = (await served.page(f"/dashboard/play?with={name}"))[1]
+        assert re.search(rf'<option value="{option}"[^>]*selected', form), "links to the form select it"
 
 
 @pytest.mark.parametrize(
