@@ -138,6 +138,7 @@ async def test_over_rest_and_from_the_dashboard(tmp_path):
         assert f"<option>{NAME}</option>" in page and "elsewhere" not in page
         status, _, headers = await dashboard.submit("/dashboard/personas/ballast/versions", dialogue=NAME)
         assert headers["Location"].startswith("/dashboard/personas/ballast/versions/v1/promote")
+        assert f">dialogue/{NAME}</a>" in (await dashboard.page("/dashboard/personas/ballast/versions"))[1]
         assert (await dashboard.submit("/dashboard/personas/ballast/versions", dialogue="none"))[0] == 409
 
 

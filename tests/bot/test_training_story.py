@@ -87,15 +87,15 @@ async def test_a_dialogue_training_asked_for_on_discord_ends_in_an_adapter(tmp_p
         def shown(beginning):
             return [m["content"] for _, m in stage.events if m.get("content", "").startswith(beginning)]
 
-        await until(lambda: shown("Trained") or shown("Failed"), 90)
+        await until(lambda: shown("Trained") or shown("Failed"), 300)
         assert not shown("Failed"), shown("Failed")
         words = shown("Trained")[0]
         (job,) = app.services.store.jobs.of_guild(stage.guild_id)
         await talk_to(app, "dialogue/dialogue_v1")
         await moderator.slash(QUAY, "finetune promote", version="dialogue/dialogue_v1")
-        await until(lambda: shown("v1 of **Ballast** is live from the next reply on."), 30)
+        await until(lambda: shown("v1 of **Ballast** is live from the next reply on."), 120)
         await moderator.say(QUAY, "Is the ferry late?")
-        await until(lambda: [m for _, m in stage.events if "AI-written · v1" in m.get("content", "")], 60)
+        await until(lambda: [m for _, m in stage.events if "AI-written · v1" in m.get("content", "")], 120)
     adapter = home / "models" / "dialogue" / "dialogue_v1"
     assert "`start_from: dialogue_v1` trains it further." in words
     assert "`/finetune promote version:dialogue/dialogue_v1`" in words and job.result.adapter == str(adapter)

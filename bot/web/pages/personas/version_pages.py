@@ -215,6 +215,7 @@ async def get_versions_page(request: web.Request) -> web.Response:
     """Page of every version and the current rollouts."""
     found, now = require_persona_in_path(request), time.time()
     timelines = version_timelines(found.services, found.id)
+    jobs = [(one.version, found.services.store.jobs.get(one.made.job_id)) for one in timelines if one.made]
     return render_page(
         request,
         "personas/versions.html",
@@ -228,6 +229,7 @@ async def get_versions_page(request: web.Request) -> web.Response:
         before=_previous_version(found),
         rollouts=_rollout_rows(found, now),
         behind=found.services.request_builder.incompatible_versions,
+        copies={version: job.dialogue for version, job in jobs if job and job.dialogue},
         dialogues=servable_dialogue_adapters(found.services.request_builder),
     )
 
