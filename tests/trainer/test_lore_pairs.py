@@ -7,14 +7,18 @@ from pathlib import Path
 
 import pytest
 
+from personas.card.toml_card import SHIPPED_CARDS, read_card
 from personas.errors import MaterialError
 from personas.home.adapters import verify_adapter
 from personas.home.job_folder import read_spec
+from personas.home.job_material import ShippedData
+from personas.lore.passages import WORLD, read_lore
 from personas.models.base_model import locate
 from personas.prompt import Renderer
 from tests.trainer.job_folders import ADA, export, sign, talks
 from trainer.data.job_inputs import EXTRACTED_SOURCE, OVER_PAIRS_SHARE, read_job_inputs, read_job_talk
 from trainer.data.loader import load_job_dataset
+from trainer.data.synthetic.reply_filter import CONTRACTION
 from trainer.process.environment import RESTARTED_VARIABLE
 from trainer.report.run_plan import plan_job
 from trainer.run import run_job
@@ -28,6 +32,8 @@ TOPICS = "bell cat hat garden piano window river kitchen coat ladder".split()
 LORE = "# Ada\n\n" + "\n".join(
     f"## The {it}\nAda keeps a {it} that is {n} years old. Ada found it in {1800 + n}.\n" for n, it in enumerate(TOPICS)
 )
+SHIPPED = ShippedData.from_source_tree()
+SYNTHETIC = SHIPPED.synthetic
 STATED = 'right = "own-writing"\nstated_by = "me"\nstated_on = 2026-11-20\nwhy = "Mine."\n'
 
 
@@ -151,3 +157,46 @@ def test_unsigned_dialogues_are_not_trained_on(make, tmp_path):
     (tmp_path / "home" / "catalogue.toml").write_text('[ada_synthetic]\npath = "made.jsonl"\nright = "own-writing"\n')
     folder = make("--lore", "lore", "--lore-pairs", "1")
     assert not [it for it in read_spec(folder).materials if it.kind == "pairs"], "the entry is invalid"
+
+
+def test_the_dialogues_that_ship_are_data_sets(command, tmp_path):
+    texts = {path.stem: path.read_text(encoding="utf-8") for path in sorted(SYNTHETIC.glob("*.jsonl"))}
+    everyone = texts.pop("all_characters_synthetic")
+    assert everyone == "".join(texts.values()) and len(texts) == 3
+    sources = {}
+    for name, text in texts.items():
+        rows = [json.loads(line) for line in text.splitlines()]
+        assert len(rows) >= 60 and sum(len(row["messages"]) > 2 for row in rows) >= 15, "with several turns"
+        assert {f"{row['persona']}_synthetic" for row in rows} == {name}
+        persona = read_card(SHIPPED_CARDS / f"{rows[0]['persona']}.toml")
+        lore = {
+            (it.source, it.heading) for it in read_lore(SHIPPED.lore, (persona, WORLD), ("ballast", "oda", "thrip"))
+        }
+        assert {(row["provenance"]["source"], row["provenance"]["heading"]) for row in rows} <= lore
+        for row in rows:
+            replies = [message["content"] for message in row["messages"] if message["role"] == "assistant"]
+            assert not [reply for reply in replies if not in_voice(persona.id, reply)]
+        sources[name] = len(rows)
+    words = (
+        "--persona",
+        "oda",
+        "--source",
+        "all_characters_synthetic",
+        "--out",
+        str(tmp_path / "built"),
+        "--json",
+        "--max-length",
+        "1024",
+    )
+    code, out, errors = command("dataset", "build", *words)
+    assert code == 0, errors
+    built = json.loads(out)
+    assert built["rows_used"] == sources["oda_synthetic"] and built["rows"] == sum(sources.values())
+    assert built["dropped"] == {"speaks as ballast": 70, "speaks as thrip": 67}, "no near duplicates"
+
+
+def in_voice(persona, reply):
+    """The habits that all examples of the card share."""
+    if persona == "thrip":
+        return reply.startswith("*") and not CONTRACTION.search(reply)
+    return "!" not in reply and "*" not in reply and (persona == "oda" or not CONTRACTION.search(reply))
