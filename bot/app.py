@@ -112,6 +112,7 @@ async def open_app(settings: Settings, shipped: ShippedData, town: DemoGuild = S
             base_model=settings.base_model,
             privacy=privacy,
             comparisons_per_day=settings.comparisons_per_day,
+            fetch_adapters=settings.fetch_adapters,
             max_upload_bytes=settings.max_upload_gib * 2**30,
             fetch_policy=settings.fetch_datasets,
             metrics=metrics,

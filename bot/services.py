@@ -63,6 +63,8 @@ class Services:
     """Size limit of an uploaded file."""
     data_jobs: DataJobRunner = field(default_factory=DataJobRunner)
     fetch_policy: FetchPolicy = "operator"
+    fetch_adapters: FetchPolicy = "operator"
+    """Who may make the bot fetch adapters from a hub."""
     dialogue_runner: DialogueRunner = field(default_factory=DialogueRunner)
     client: discord.Client | None = None
     """The connection to Discord or to the sandbox, with its guilds, channels and permissions; None without one."""

@@ -116,7 +116,8 @@ class Settings(BaseSettings):
     `history_days` is how long conversations are kept, `guild_days` how long the data of a server that has removed the
     bot. `comparisons_per_day` is how often a member may vote between two replies in 24 hours. `trainer_card` says how
     much is measured of a new version, `trainer_wandb` whether training runs send their metrics to wandb. `web_names`
-    are the host names, besides loopback's, that the web server answers to.
+    are the host names, besides loopback's, that the web server answers to. `fetch_adapters` says who may make the bot
+    fetch adapters from a hub.
     """
 
     model_config = SettingsConfigDict(
@@ -149,6 +150,10 @@ class Settings(BaseSettings):
     web_names: Annotated[tuple[str, ...], BeforeValidator(_parse_host_names)] = Field(
         default=(), description="host names with commas between them, such as bot.example.org"
     )
+    fetch_adapters: Annotated[FetchPolicy, BeforeValidator(str.lower)] = Field(
+        default="operator", description="off, operator, moderators"
+    )
+    hf_token: Token = Field(default="", repr=False, description="the token alone, without spaces")
     max_upload_gib: Integer = Field(default=8, ge=1, le=1000)
     fetch_datasets: Annotated[FetchPolicy, BeforeValidator(str.lower)] = Field(
         default="operator", description="off, operator, moderators"
@@ -316,6 +321,12 @@ def read_env_file(path: Path | None) -> dict[str, SettingValue]:
         if binding.key is not None:  # a comment or blank lines
             values[binding.key] = SettingValue(binding.value or "", f"{path} line {line}")
     return values
+
+
+def set_hub_token(settings: Settings) -> None:
+    """Put the hub's token of `.env` into the environment, where huggingface_hub and the trainer read it."""
+    if settings.hf_token:
+        os.environ["HF_TOKEN"] = settings.hf_token
 
 
 def existing_file(text: str) -> Path:

@@ -43,6 +43,8 @@ class Hub:
     """Number of downloads of weights that lose their connection halfway."""
     fails_after_cut: bool = False
     """Whether further downloads of weights fail with 503 then."""
+    stalls: bool = False
+    """Whether a cut download stalls instead."""
     statuses: dict[str, tuple[int, dict[str, str]]] = field(default_factory=dict)
     """By a part of "METHOD path": the status and headers that are answered instead."""
     stated_sha: str = ""
@@ -76,28 +78,27 @@ class Hub:
     @contextmanager
     def serve(self) -> Iterator[str]:
         """Run in a thread of its own; yields the address."""
-        loop, started = asyncio.new_event_loop(), threading.Event()
+        started, stop, loops = threading.Event(), asyncio.Event(), list[asyncio.AbstractEventLoop]()
 
         async def run() -> None:
-            runner = web.AppRunner(self.app(), access_log=None)
+            runner = web.AppRunner(self.app(), access_log=None, shutdown_timeout=0.1)
             await runner.setup()
             site = web.TCPSite(runner, "127.0.0.1", 0)
             await site.start()
             self.address = f"http://127.0.0.1:{runner.addresses[0][1]}"
-            self._stop = asyncio.Event()
+            loops.append(asyncio.get_running_loop())
             started.set()
-            await self._stop.wait()
+            await stop.wait()
             await runner.cleanup()
 
-        thread = threading.Thread(target=loop.run_until_complete, args=(run(),))
+        thread = threading.Thread(target=lambda: asyncio.run(run()))
         thread.start()
         started.wait(10)
         try:
             yield self.address
         finally:
-            loop.call_soon_threadsafe(self._stop.set)
+            loops[0].call_soon_threadsafe(stop.set)
             thread.join(20)
-            loop.close()
 
     # ------------------------------------------------------------------------------------------ reading
 
@@ -177,7 +178,7 @@ class Hub:
             response.content_length = len(data) - start
             await response.prepare(request)
             await response.write(data[start : start + (len(data) - start) // 2])
-            await asyncio.sleep(0.05)
+            await asyncio.sleep(60 if self.stalls else 0.05)
             assert request.transport is not None
             request.transport.close()
             return response

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from bot.personas.registry import PersonaRegistry
-from bot.settings import Settings, existing_file, load_settings
+from bot.settings import Settings, existing_file, load_settings, set_hub_token
 from bot.store import Store
 from personas.cli_entry import EXIT_DONE, EXIT_FAILED
 from personas.engine import Engine
@@ -122,6 +122,7 @@ def _question(argument: str) -> str:
 
 async def _answer(arguments: argparse.Namespace, question: str) -> None:
     settings = load_settings(arguments.env, os.environ)
+    set_hub_token(settings)
     base = base_model.locate(settings.base_model)
     speakers = _ask_targets(arguments, settings.home, base)
     sampling = SamplingParams(

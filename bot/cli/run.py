@@ -12,7 +12,7 @@ from bot.app import App, open_app
 from bot.cli import doctor_command, privacy_command, setup_commands
 from bot.cli.backup_commands import add_backup_commands
 from bot.permissions import invite_url
-from bot.settings import Settings, existing_file, load_settings
+from bot.settings import Settings, existing_file, load_settings, set_hub_token
 from personas.cli_entry import EXIT_DONE, EXIT_FAILED
 from personas.errors import UnderstudyError
 from personas.home.job_material import ShippedData
@@ -50,6 +50,7 @@ def main() -> int:
         if "before_settings" in arguments:
             return int(arguments.before_settings(arguments))
         arguments.settings = settings = load_settings(arguments.env, os.environ)
+        set_hub_token(settings)
         set_up_logging(settings)
         if "run" in arguments:
             return int(arguments.run(arguments, settings.home))

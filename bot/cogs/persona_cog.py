@@ -2,18 +2,21 @@
 
 import asyncio
 import io
+import tempfile
 import time
-from typing import Literal
+from pathlib import Path, PurePath
+from typing import Any, Literal
 
 import discord
 from discord import app_commands
 
 from bot import permissions
-from bot.chat.discord_channels import SpeakChannel, channel_ref
+from bot.chat.discord_channels import NO_MENTIONS, SpeakChannel, channel_ref
+from bot.chat.streaming_reply import MAX_MESSAGE_CHARS
 from bot.cogs.lore_cog import guild_lore
 from bot.cogs.progress_messages import job_buttons
 from bot.cogs.transformers import PERSONA, Interaction, PersonaOption, guild_moderators_only, require_moderator
-from bot.cogs.ui import respond
+from bot.cogs.ui import button_view, respond
 from bot.errors import RefusedError
 from bot.personas.card_import import (
     FILE_SUFFIXES,
@@ -29,7 +32,11 @@ from bot.personas.card_import import (
 from bot.personas.registry import short_id
 from bot.services import Services
 from bot.store import ALL_CHANNELS, ALL_PERSONAS, CARD_CONTRIBUTION, Channel, Contribution, Mute, StoredReply
+from bot.training.subprocess_backend import import_adapter_version
 from personas.card.formats import CardForm
+from personas.errors import UnderstudyError
+from personas.home.datasets import HUB_ID_PATTERN
+from personas.home.external_adapter import HUB_PREFIX
 from personas.prompt import MAX_CARD_TOKENS
 from personas.schemas.chat import Persona
 
@@ -41,6 +48,8 @@ SCOPE_CHOICES = [
 ]
 DeletePeriod = Literal["nothing", "hour", "day", "everything"]
 DELETE_PERIODS_S: dict[DeletePeriod, float] = {"hour": 3600.0, "day": 86400.0, "everything": 1e11}
+PROGRESS_INTERVAL_S = 2.0
+"""Time between two looks at an import's progress."""
 PROGRESS_INTERVAL_MESSAGES = 10
 """Number of deleted replies after which a moderator sees the progress."""
 
@@ -49,21 +58,62 @@ PROGRESS_INTERVAL_MESSAGES = 10
 
 
 @cards_are_for_moderators
-@PERSONA.command(name="import", description="Import a character card as a persona of this server (moderators).")
+@PERSONA.command(name="import", description="Import a character card or an adapter (moderators).")
 @app_commands.describe(
     card="The card: a PNG picture with a card inside, JSON, CHARX or TOML; at most 25 MB",
-    persona_id="A short name for it (made of its name if left out); replaces an imported persona of that id",
+    persona_id="A short name for the card's persona, or the persona that an adapter without a card is for",
+    adapter="A LoRA adapter for the persona: a zip of a peft folder; at most 25 MB",
+    hub="A LoRA adapter for the persona: owner/name or owner/name@revision on the model hub",
 )
 @app_commands.rename(persona_id="id")
 async def import_(
-    interaction: Interaction, card: discord.Attachment, persona_id: app_commands.Range[str, 1, 32] | None = None
+    interaction: Interaction,
+    card: discord.Attachment | None = None,
+    persona_id: app_commands.Range[str, 1, 32] | None = None,
+    adapter: discord.Attachment | None = None,
+    hub: app_commands.Range[str, 3, 200] | None = None,
 ) -> None:
-    if card.size > MAX_CARD_BYTES:
-        raise RefusedError(f"{card.filename} has more than 25 MB.", "Leave its largest pictures out.")
+    services, guild_id = interaction.client.services, interaction.guild_id or 0
+    _require_importable(services, card, adapter, hub)
+    persona = services.personas.find(persona_id, guild_id) if persona_id else None
+    if card is None and persona is None:
+        raise RefusedError("An adapter needs a persona.", "Give a card too, or name the persona in id.")
     await interaction.response.defer(ephemeral=True)
+    lines, view = list[str](), None
+    if card:
+        persona, lines, view = await _import_card(interaction, card, persona_id or "")
+    if persona and (adapter or hub):
+        notes, view = await _import_adapter(interaction, persona, adapter, f"{HUB_PREFIX}{hub}")
+        lines += notes
+    text = "\n".join(lines)[:MAX_MESSAGE_CHARS]
+    await interaction.edit_original_response(content=text, view=view, allowed_mentions=NO_MENTIONS)
+
+
+def _require_importable(
+    services: Services, card: discord.Attachment | None, adapter: discord.Attachment | None, hub: str | None
+) -> None:
+    """Raise `RefusedError` unless one thing or two fitting ones are given, small enough and allowed."""
+    if not (card or adapter or hub):
+        raise RefusedError("There is nothing to import.", "Give a card, an adapter as a zip, or a hub's owner/name.")
+    if adapter and hub:
+        raise RefusedError("There are two adapters.", "Give a zip or a hub's owner/name.")
+    if card and card.size > MAX_CARD_BYTES:
+        raise RefusedError(f"{card.filename} has more than 25 MB.", "Leave its largest pictures out.")
+    if adapter and adapter.size > MAX_CARD_BYTES:
+        raise RefusedError(f"{adapter.filename} has more than 25 MB.", "Put it on a hub, or ask the operator.")
+    if hub and services.fetch_adapters != "moderators":
+        advice = "They can set FETCH_ADAPTERS to moderators. A zip of the adapter needs no hub."
+        raise RefusedError("The operator does not let this bot fetch adapters from a hub here.", advice)
+    if hub and not HUB_ID_PATTERN.fullmatch(hub.partition("@")[0]):
+        raise RefusedError("That is no repository's name.", "Write it as owner/name, or owner/name@revision.")
+
+
+async def _import_card(
+    interaction: Interaction, card: discord.Attachment, persona_id: str
+) -> tuple[Persona, list[str], discord.ui.View | None]:
     services, guild_id, user_id = interaction.client.services, interaction.guild_id or 0, interaction.user.id
     imported = await import_card(
-        services.personas, services.base_model, guild_id, await card.read(), card.filename, persona_id or ""
+        services.personas, services.base_model, guild_id, await card.read(), card.filename, persona_id
     )
     persona = imported.brought.persona
     services.store.people.add_contribution(Contribution(guild_id, persona.id, CARD_CONTRIBUTION, user_id, time.time()))
@@ -75,7 +125,55 @@ async def import_(
         services.home, services.store, services.base_model, origin, persona.id, imported.card, card.filename
     )
     view = job_buttons(job, services.store.versions.live(persona.id)) if job else None
-    await respond(interaction, "\n".join([*lines, *notes]), view)
+    return persona, [*lines, *notes], view
+
+
+async def _import_adapter(
+    interaction: Interaction, persona: Persona, file: discord.Attachment | None, source: str
+) -> tuple[list[str], discord.ui.View | None]:
+    """Import an adapter for a persona, with its progress and a button that cancels it. Returns notes and buttons."""
+    services, said = interaction.client.services, [f"Importing an adapter for **{persona.name}** …"]
+    origin = (interaction.guild_id or 0, interaction.channel_id or 0, interaction.user.id)
+    with tempfile.TemporaryDirectory(prefix="understudy-import-") as scratch:
+        if file:
+            path = Path(scratch) / (PurePath(file.filename).name or "adapter.zip")
+            path.write_bytes(await file.read())
+            source = str(path)
+        task = asyncio.create_task(
+            import_adapter_version(
+                services.home, services.store, services.base_model, origin, persona.id, source, said.append
+            )
+        )
+        try:
+            await _show_progress(interaction, task, said)
+            _, notes, job = await task
+        except UnderstudyError as error:
+            return [f"No adapter was installed: {error}"], None
+        except asyncio.CancelledError:
+            if not task.cancelled():  # the bot is stopping
+                raise
+            return ["The import was cancelled. A download continues there the next time."], None
+        finally:
+            task.cancel()
+    return notes, job_buttons(job, services.store.versions.live(persona.id)) if job else None
+
+
+async def _show_progress(interaction: Interaction, task: asyncio.Task[Any], said: list[str]) -> None:
+    """Show the last line of progress in the response until the task is done."""
+    cancel: discord.ui.Button[discord.ui.View] = discord.ui.Button(label="Cancel")
+
+    async def pressed(press: discord.Interaction[Any]) -> None:
+        task.cancel()
+        await press.response.defer()
+
+    cancel.callback = pressed  # type: ignore[method-assign, assignment]
+    shown, view = "", button_view(cancel)
+    while not task.done():
+        if said[-1] != shown:
+            shown = said[-1]
+            await interaction.edit_original_response(content=f"{said[0]}\n-# {shown}", view=view)
+        await asyncio.wait([task], timeout=PROGRESS_INTERVAL_S)
+    view.stop()
 
 
 @cards_are_for_moderators

@@ -148,12 +148,25 @@ async def install_bundled_adapter(
             manifest = await asyncio.to_thread(_unpack_adapter, card, Path(unpacked), where, base_model)
         except (AdapterError, BaseModelError) as error:
             return [f"The adapter in the card stays in it, and is not installed: {error}"], None
-        if version := await _find_installed(home, store, persona_id, manifest):
-            return [f"The adapter in the card is installed already: it is {version}."], None
         request = _import_request(base_model, persona_id, manifest, IMPORT_JOB_NAME)
-        scorecard = manifest.metrics.model_copy(update={"verdict": "", "reasons": (), "advice": ()})  # not this gate's
-        job = await _install_version(home, store, origin, request, Path(unpacked), scorecard)
-    return [f"The adapter in the card is its version {job.version}: **Promote** makes it live."], job
+        name = "The adapter in the card"
+        _, note, job = await install_foreign_adapter(home, store, origin, request, Path(unpacked), name)
+    return [note], job
+
+
+async def install_foreign_adapter(
+    home: Path, store: Store, origin: RequestOrigin, request: TrainingRequest, folder: Path, name: str
+) -> tuple[str, str, TrainingJob | None]:
+    """Install a checked adapter folder as the next version of the request's persona, unless it is one already.
+
+    Returns the version, a note that calls the adapter by this name, and the job that stands for the installation.
+    """
+    manifest = await asyncio.to_thread(verify_adapter, folder)
+    if version := await _find_installed(home, store, request.persona or "", manifest):
+        return version, f"{name} is installed already: it is {version}.", None
+    scorecard = manifest.metrics.model_copy(update={"verdict": "", "reasons": (), "advice": ()})  # not this gate's
+    job = await _install_version(home, store, origin, request, folder, scorecard)
+    return job.version, f"{name} is its version {job.version}: **Promote** makes it live.", job
 
 
 async def install_dialogue_adapter(

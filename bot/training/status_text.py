@@ -72,18 +72,12 @@ def job_result_text(job: TrainingJob, live: str | None = None) -> str:
         text = f"{job_title(job, 'Failed')}\n{job.error or 'No reason was given.'} {job.advice or ''}".rstrip()
         return f"{text}\n-# Then **Resume** continues where it stopped." if job.can_resume else text
     card, seconds = job.result.scorecard, job.result.seconds
-    better = 1 - card.loss_tuned / card.loss_base
     what, source = "Trained", f"Took {format_duration(seconds)}."
     if job.dialogue:
         what, source = "Installed", f"It is the dialogue adapter `{job.dialogue}`."
     elif job.result.imported:
-        what, source = "Imported", "Measured by its author; it came in a card."
-    lines = [
-        job_title(job, what),
-        f"Held-out replies: loss {card.loss_base:.3f} → **{card.loss_tuned:.3f}** per token "
-        f"({abs(better):.0%} {'lower' if better > 0 else 'higher'}; {card.heldout_replies:,} replies it never saw).",
-        f"General dialogue: {card.general_loss_base:.3f} → {card.general_loss_tuned:.3f}. {source}",
-    ]
+        what, source = "Imported", "Measured by its author; it was imported."
+    lines = [job_title(job, what), *_loss_lines(card, source)]
     table, rest = epoch_lines(job.result.epochs), verdict_lines(card)
     if job.persona is None:
         rest += [
@@ -95,6 +89,17 @@ def job_result_text(job: TrainingJob, live: str | None = None) -> str:
         rest.append("It is live now." if live == job.version else "Promote makes it live from the next reply on.")
     text = "\n".join([*lines, *table, *rest])
     return text if len(text) <= MAX_RESULT_CHARS else "\n".join([*lines, *rest])
+
+
+def _loss_lines(card: ScoreSummary, source: str) -> list[str]:
+    if not card.is_measured:
+        return ["Nothing was measured of it: try it in a channel, or with `/finetune compare`."]
+    better = 1 - card.loss_tuned / card.loss_base
+    return [
+        f"Held-out replies: loss {card.loss_base:.3f} → **{card.loss_tuned:.3f}** per token "
+        f"({abs(better):.0%} {'lower' if better > 0 else 'higher'}; {card.heldout_replies:,} replies it never saw).",
+        f"General dialogue: {card.general_loss_base:.3f} → {card.general_loss_tuned:.3f}. {source}",
+    ]
 
 
 def epoch_lines(epochs: Sequence[Epoch]) -> list[str]:

@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import sys
+import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -17,7 +18,8 @@ from typing import Protocol
 from pydantic import ValidationError
 
 from bot.clock import Clock
-from bot.store import TrainingJob
+from bot.personas.card_import import IMPORT_JOB_NAME, RequestOrigin, install_foreign_adapter
+from bot.store import Store, TrainingJob
 from bot.training.dataset_catalog import DatasetCatalog
 from bot.training.training_plan import TrainingPlan, plan_run
 from personas.errors import AdapterError, RequestError, UnderstudyError
@@ -37,6 +39,7 @@ from personas.home.job_folder import (
     write_comparison_targets,
 )
 from personas.home.job_material import SourceMaterial
+from personas.models.base_model import locate
 from personas.schemas.training import AdapterManifest, ServingPrecision, TrainingRequest
 from personas.schemas.training_events import TRAINER_EVENT, Done, Epoch, Failed, ScoreSummary, TrainerEvent
 
@@ -49,6 +52,9 @@ OnEvent = Callable[[TrainerEvent], None]
 TRAINER_COMMAND = (sys.executable, "-m", "trainer")
 KILL_TIMEOUT_S = 20.0
 """Time in which a trainer has to stop before it is killed."""
+IMPORT_TIMEOUT_S = 600.0
+PROGRESS_MARK = "… "
+"""Start of the lines on standard error that report progress."""
 LOCKED_EXIT_CODE = 3
 """Exit code when another trainer holds the folder."""
 MAX_LOCK_ATTEMPTS = 30
@@ -355,6 +361,60 @@ def trainer_environment(environ: Mapping[str, str], secrets: Mapping[str, str]) 
     root = str(Path(__file__).resolve().parents[2])
     python_path = os.pathsep.join(filter(None, [root, environ.get("PYTHONPATH")]))
     return {name: environ[name] for name in names} | dict(secrets) | {"PYTHONPATH": python_path}
+
+
+async def import_adapter_version(
+    home: Path,
+    store: Store,
+    base_model: str,
+    origin: RequestOrigin,
+    persona_id: str,
+    source: str,
+    say: Callable[[str], None],
+) -> tuple[str, list[str], TrainingJob | None]:
+    """Install an adapter from outside, fetched and checked by `trainer import`, as a persona's next version.
+
+    Returns the version, notes, and the job that stands for the installation. Cancelling it ends the process; what was
+    downloaded is kept. Raises `AdapterError`, `BaseModelError` and `OSError`.
+    """
+    served = await asyncio.to_thread(locate, base_model, fetch=False)
+    with tempfile.TemporaryDirectory(prefix="understudy-adapter-") as scratch:
+        folder = Path(scratch) / "adapter"
+        await _run_import(source, folder, served.name, say)
+        manifest = await asyncio.to_thread(verify_adapter, folder)
+        request = TrainingRequest(job_name=IMPORT_JOB_NAME, base_model=base_model, persona=persona_id)
+        name = f"The adapter of {manifest.source.name}" if manifest.source else "The adapter"
+        version, note, job = await install_foreign_adapter(home, store, origin, request, folder, name)
+    return version, [note, *manifest.caveats], job
+
+
+async def _run_import(source: str, out: Path, base_model: str, say: Callable[[str], None]) -> None:
+    """Run `trainer import` to its end. Raises `AdapterError` with its message."""
+    command = [*TRAINER_COMMAND, "import", f"--adapter={source}", "--out", str(out), f"--base-model={base_model}"]
+    quiet, pipe = asyncio.subprocess.DEVNULL, asyncio.subprocess.PIPE
+    process = await asyncio.create_subprocess_exec(
+        *command, stdin=quiet, stdout=quiet, stderr=pipe, env=trainer_environment(os.environ, {}), process_group=0
+    )
+    error = ""
+    try:
+        async with asyncio.timeout(IMPORT_TIMEOUT_S):
+            assert process.stderr is not None  # it is a pipe
+            async for line in process.stderr:
+                text = line.decode(errors="replace").strip()
+                if text.startswith(PROGRESS_MARK):
+                    say(text)
+                else:
+                    error = text or error
+            code = await process.wait()
+    except TimeoutError:
+        what = f"The import took more than {IMPORT_TIMEOUT_S / 60:.0f} minutes and was stopped."
+        raise AdapterError(what, "Try again: a download continues where it stopped.") from None
+    finally:
+        if process.returncode is None:
+            _kill(process)
+            await process.wait()
+    if code:
+        raise AdapterError(error or f"The import ended with code {code}.")
 
 
 async def _read_events(stdout: asyncio.StreamReader, on_event: OnEvent) -> Done | Failed | None:

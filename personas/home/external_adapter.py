@@ -53,6 +53,7 @@ PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 MAX_WEIGHTS_BYTES, MAX_TEXT_BYTES = 2**30, 2**22
 """Size limits of the weights and of each other file."""
 HUB_TIMEOUT_S = 30.0
+HUB_PREFIX = "hf://"
 EMBEDDED_HUB_ID = "HuggingFaceTB/SmolLM2-135M-Instruct"
 """The model on the hub of which the bundled one is a 4-bit copy."""
 SERVED_DTYPES = ("float32", "float16", "bfloat16")
@@ -64,17 +65,19 @@ ProgressCallback = Callable[[str], None]
 def import_adapter(source: str, out: Path, base_model: str, say: ProgressCallback) -> AdapterManifest:
     """Bring an adapter into the new folder `out`: from a hub (`owner/name@revision`), a zip or a peft folder.
 
-    With an empty `base_model` it is the one that the adapter names. Raises `AdapterError`, `BaseModelError`, `OSError`.
+    After `hf://`, it is never a path of this machine. With an empty `base_model` it is the one that the adapter names.
+    Raises `AdapterError`, `BaseModelError`, `OSError`.
     """
     if out.exists():
         raise AdapterError(f"{out} is there already.", "Name another folder, or remove it first.")
     with atomic_folder(out) as folder:
-        if (path := Path(source).expanduser()).is_dir():
+        repository, is_hub = source.removeprefix(HUB_PREFIX), source.startswith(HUB_PREFIX)
+        if (path := Path(source).expanduser()).is_dir() and not is_hub:
             origin = _copy_folder(path, folder)
-        elif path.is_file():
+        elif path.is_file() and not is_hub:
             origin = _unpack_zip(path, folder)
-        elif HUB_ID_PATTERN.fullmatch(source.partition("@")[0]):
-            origin = fetch_adapter(source, folder, say)
+        elif is_hub or HUB_ID_PATTERN.fullmatch(source.partition("@")[0]):
+            origin = fetch_adapter(repository, folder, say)
         else:
             raise AdapterError(f"There is no complete adapter in {source}.", NAME_ADAPTER_ADVICE)
         say("checking it")

@@ -47,7 +47,7 @@ async def test_it_says_of_each_version_how_it_measured_who_let_it_speak_and_why_
     assert list(shown) == ["v2", "v1", "the base model"], "newest first"
     first = shown["v1"]
     for line in (
-        "**v1** came in a card <t:100:f> for <@70007>",
+        "**v1** was imported <t:100:f> for <@70007>",
         "Held-out loss 3.000 → 2.000 (-33%), general 2.500 → 2.600",
         "On this server: 1 replies · 0 👍 · 1 👎 · 0 stopped or regenerated",
         "Made 20 % of the replies from <t:110:f> (by <@70007>) to <t:120:f>: stopped by <@70007>",

@@ -57,7 +57,7 @@ class VersionHistory:
             yield _entry(["**the base model**"], base)
 
     def _origin_lines(self, installed: InstalledVersion, job: TrainingJob | None) -> Iterator[str]:
-        origin = "came in a card" if job and job.result and job.result.imported else "trained"
+        origin = "was imported" if job and job.result and job.result.imported else "trained"
         if job and job.dialogue:
             origin = f"is the dialogue adapter `{job.dialogue}`, installed"
         author = f" for {_mention(job.requested_by)}" if job and job.guild_id == self.guild_id else ""
@@ -100,7 +100,12 @@ class VersionHistory:
 def _score_lines(card: ScoreSummary) -> Iterator[str]:
     if card.verdict:
         yield shorten(f"Verdict: {card.verdict}. {' '.join(card.reasons)}", MAX_VERDICT_CHARACTERS, placeholder=" …")
-    yield (
+    if card.is_measured:
+        yield _loss_text(card)
+
+
+def _loss_text(card: ScoreSummary) -> str:
+    return (
         f"Held-out loss {card.loss_base:.3f} → {card.loss_tuned:.3f} "
         f"({card.loss_tuned / card.loss_base - 1:+.0%}), general {card.general_loss_base:.3f} → "
         f"{card.general_loss_tuned:.3f}"

@@ -114,7 +114,7 @@ class DashboardClient:
 
 @asynccontextmanager
 async def dashboard_in(
-    home: Path, door: Authenticator | None = None, engine: Any = None, served_hash: str = ""
+    home: Path, door: Authenticator | None = None, engine: Any = None, served_hash: str = "", **more: Any
 ) -> AsyncIterator[DashboardClient]:
     """A dashboard over a home, which may hold an earlier life of it; with the fake engine if none is given."""
     with Store.open(home / "understudy.sqlite") as store:
@@ -135,6 +135,7 @@ async def dashboard_in(
             queue=queue,
             catalogue=catalogue,
             base_model="embedded",
+            **more,
         )
         front.open(services)
         jar = aiohttp.CookieJar(unsafe=True)  # it would take no cookies from an address

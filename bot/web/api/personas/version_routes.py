@@ -5,14 +5,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence, Set
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Self
 
 from aiohttp import web
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from bot.services import Services
 from bot.store import InstalledVersion
 from bot.store.adapter_versions import PromotionKind
+from bot.training.subprocess_backend import import_adapter_version
 from bot.versions.live_versions import OPERATOR_USER_ID
 from bot.web.api.openapi import ApiModel, ApiRoutes, BodySpec, Json, Links, ResponseSpec, Timestamp
 from bot.web.api.paging import PAGE_PARAMETERS, paginate, parse_page_query
@@ -27,8 +28,11 @@ from bot.web.api.personas.persona_lookup import (
     require_version_in_path,
 )
 from bot.web.app_context import get_services
+from bot.web.problems import Problem
 from bot.web.request_body import errors_as_problems, parse_body, read_json_object
 from personas.home.adapters import MANIFEST_FILE
+from personas.home.datasets import HUB_ID_PATTERN
+from personas.home.external_adapter import HUB_PREFIX
 from personas.home.shared_personas import OPERATOR_GUILD_ID
 from personas.schemas.base import FrozenModel
 from personas.schemas.scorecard import ScoreCard
@@ -36,6 +40,8 @@ from personas.schemas.training import JOB_NAME_DESCRIPTION, JOB_NAME_PATTERN, Ad
 
 OMITTED_MANIFEST_FIELDS = {"checksums", "metrics"}
 """Manifest fields of no use to a reader, or repeated by the score card."""
+DISCONNECT_INTERVAL_S = 1.0
+"""Time between two checks whether the client still waits."""
 NO_VERSION_TEXT = "There is no such persona, or no such version."
 routes = ApiRoutes("personas")
 
@@ -58,8 +64,8 @@ class VersionResponse(ApiModel):
     """True for a version that must not be served any more."""
     made_for: str | None
     """The base model it was made for, if another one is served."""
-    scorecard: Json
-    """The score card in short, with the gate's verdict."""
+    scorecard: Json | None
+    """The score card in short, with the gate's verdict; null for an imported version that came without one."""
     links: Links
     full_scorecard: Json | None = None
     """The whole score card; null if its file cannot be read."""
@@ -78,7 +84,7 @@ class VersionResponse(ApiModel):
             live=versions.live(persona_id) == name,
             withdrawn=versions.is_withdrawn(persona_id, name),
             made_for=services.request_builder.incompatible_versions.model_of(persona_id, name),
-            scorecard=version.scorecard.model_dump(mode="json"),
+            scorecard=version.scorecard.model_dump(mode="json") if version.scorecard.is_measured else None,
             links={"self": path, "promote": f"{path}/promote", "job": f"/finetune/jobs/{version.job_id}"},
             **files,
         )
@@ -233,31 +239,76 @@ async def get_versions(request: web.Request) -> web.Response:
     ).response()
 
 
-class InstallDialogueBody(FrozenModel):
-    """`dialogue` names a dialogue adapter, by its job's name."""
+class NewVersionBody(FrozenModel):
+    """Either `dialogue`, a dialogue adapter by its job's name, or `adapter`, one from outside.
 
-    dialogue: Annotated[str, Field(pattern=JOB_NAME_PATTERN, description=JOB_NAME_DESCRIPTION)]
+    That is `owner/name` or `owner/name@revision` on a hub, or the path of a peft folder or of a zip of one.
+    """
+
+    dialogue: Annotated[str, Field(pattern=JOB_NAME_PATTERN, description=JOB_NAME_DESCRIPTION)] | None = None
+    adapter: Annotated[str, Field(min_length=1, max_length=512)] | None = None
+
+    @model_validator(mode="after")
+    def _exactly_one(self) -> Self:
+        if bool(self.dialogue) == bool(self.adapter):
+            raise ValueError("give either dialogue or adapter")
+        return self
 
 
 @routes.operation(
     "POST /personas/{persona_id}/versions",
-    "Install a dialogue adapter as a version",
+    "Install a dialogue adapter, or one from outside, as a version",
     {
         201: ResponseSpec("The version, which is not live yet; the one that the adapter is already.", VersionResponse),
         404: NO_PERSONA_TEXT,
-        409: "There is no such adapter, it cannot be served, or the key belongs to another request.",
+        409: "There is no such adapter, it cannot be fetched or served, or the key belongs to another request.",
     },
-    body=BodySpec(InstallDialogueBody, {"dialogue": "dialogue_v1"}),
+    body=BodySpec(NewVersionBody, {"dialogue": "dialogue_v1"}),
 )
 async def post_version(request: web.Request) -> web.Response:
-    """The persona's card then speaks with a copy of the adapter, once this version is promoted."""
+    """The persona's card then speaks with a copy of the adapter, once this version is promoted.
+
+    An adapter from outside is fetched and checked first. That is cancelled if the client disconnects.
+    """
     found = require_persona_in_path(request)
-    body = parse_body(InstallDialogueBody, await read_json_object(request))
+    body = parse_body(NewVersionBody, await read_json_object(request))
     with errors_as_problems("conflict"):
-        version = await found.install_dialogue(body.dialogue)
+        if body.dialogue:
+            version = await found.install_dialogue(body.dialogue)
+        else:
+            version = await _import_adapter(request, found, body.adapter or "")
     made = next(one for one in found.services.store.versions.installed(found.id) if one.version == version)
     response = VersionResponse.of(found.services, made)
     return response.response(201, headers={"Location": persona_path(found.id, "versions", version)})
+
+
+async def _import_adapter(request: web.Request, found: OwnedPersona, source: str) -> str:
+    """Import an adapter from outside while the client waits; returns the version."""
+    services, origin = found.services, (found.guild_id, 0, OPERATOR_USER_ID)
+    if not await asyncio.to_thread(Path(source).exists):
+        _require_hub_name(services, source)
+    task = asyncio.create_task(
+        import_adapter_version(
+            services.home, services.store, services.base_model, origin, found.id, source, lambda text: None
+        )
+    )
+    try:
+        while not task.done():
+            await asyncio.wait([task], timeout=DISCONNECT_INTERVAL_S)
+            if request.transport is None or request.transport.is_closing():
+                task.cancel()
+        version, _, _ = await task
+    finally:
+        task.cancel()
+    return version
+
+
+def _require_hub_name(services: Services, source: str) -> None:
+    if not HUB_ID_PATTERN.fullmatch(source.removeprefix(HUB_PREFIX).partition("@")[0]):
+        advice = "Send owner/name of a hub, or the path of a peft folder or a zip."
+        raise Problem("invalid-request", f"There is no adapter {source!r}.", advice)
+    if services.fetch_adapters == "off":
+        raise Problem("conflict", "This bot does not fetch adapters from a hub.", "Set FETCH_ADAPTERS to operator.")
 
 
 @routes.operation(

@@ -54,7 +54,7 @@ class JobResultSummary(ApiModel):
 
     adapter: str
     seconds: float
-    scorecard: Json
+    scorecard: Json | None
 
 
 class JobResponse(ApiModel):
@@ -174,7 +174,7 @@ def _result_summary(home: Path, job: TrainingJob) -> JobResultSummary | None:
         return None
     adapter = Path(result.adapter)
     place = adapter.relative_to(home) if adapter.is_relative_to(home) else Path(adapter.name)
-    scorecard = result.scorecard.model_dump(mode="json")
+    scorecard = result.scorecard.model_dump(mode="json") if result.scorecard.is_measured else None
     return JobResultSummary(adapter=place.as_posix(), seconds=result.seconds, scorecard=scorecard)
 
 

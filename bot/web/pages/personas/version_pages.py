@@ -84,7 +84,7 @@ class VersionTimeline:
     @property
     def better(self) -> float | None:
         """Relative difference of its held-out loss to the base model's; below 0 is better."""
-        if self.made is None or not self.made.scorecard.loss_base:
+        if self.made is None or not self.made.scorecard.is_measured:
             return None
         return self.made.scorecard.loss_tuned / self.made.scorecard.loss_base - 1
 
@@ -134,6 +134,8 @@ def timeline_chart(name: str, timelines: Sequence[VersionTimeline], now: float) 
 
 def score_text(made: InstalledVersion) -> str:
     card = made.scorecard
+    if not card.is_measured:
+        return "not measured"
     return f"{format_figure(card.loss_base)} → {format_figure(card.loss_tuned)}"
 
 

@@ -80,7 +80,7 @@ def read_card_summary(services: Services, place: ScoreCardLocation) -> ScoreSumm
     """Read the summary of a version's score card from the database."""
     if place.persona:
         found = services.store.versions.ever_installed(place.persona)
-        return next((one.scorecard for one in found if one.version == place.version), None)
+        return next((it.scorecard for it in found if it.version == place.version and it.scorecard.is_measured), None)
     made = (job for job in list_dialogue_jobs(services) if job.request.job_name == place.version)
     return next((job.result.scorecard for job in made if job.result), None)
 

@@ -229,7 +229,7 @@ def given_job_name(job: TrainingJob) -> str:
 def read_score_summary(job: TrainingJob) -> ScoreSummary | None:
     """Score summary of a job's adapter; None if there is no readable one."""
     try:
-        return job.result.scorecard if job.result else None
+        return job.result.scorecard if job.result and job.result.scorecard.is_measured else None
     except ValidationError:
         return None
 

@@ -1,0 +1,205 @@
+"""Adapters from outside on Discord: a zip or a hub's repository becomes a version that a moderator may promote."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import io
+import json
+import zipfile
+
+import psutil
+import pytest
+import torch
+from safetensors.torch import save
+
+from bot.sandbox.object_store import StoredFile
+from personas.home.adapters import CONFIG_FILE, WEIGHTS_FILE, verify_adapter
+from personas.home.external_adapter import EMBEDDED_HUB_ID
+from tests.bot.conftest import OFFICE
+from tests.bot.test_card_commands import bring_in, response_text
+from tests.bot.web.conftest import dashboard_in
+from tests.fakes import until
+from tests.hub_server import Hub, Repository, hub_environment
+
+NAME, COMMIT = "harbour/mira-lora", "c" * 40
+LAYER = "base_model.model.model.layers.0.self_attn.q_proj"
+
+
+def peft_files(**changes):
+    """A small adapter of the bundled model, as peft saves it."""
+    config = {"peft_type": "LORA", "r": 4, "lora_alpha": 8, "target_modules": ["q_proj"], "bias": "none",
+              "base_model_name_or_path": "embedded", "task_type": "CAUSAL_LM"} | changes  # fmt: skip
+    weights = {f"{LAYER}.lora_A.weight": torch.ones(4, 576), f"{LAYER}.lora_B.weight": torch.zeros(576, 4)}
+    return {CONFIG_FILE: json.dumps(config).encode(), WEIGHTS_FILE: save(weights)}
+
+
+def zipped(**changes):
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name, content in peft_files(**changes).items():
+            archive.writestr(f"mira-lora/{name}", content)
+    return StoredFile.named("mira-lora.zip", buffer.getvalue())
+
+
+@pytest.fixture
+def hub(monkeypatch, tmp_path):
+    """A hub that processes of their own reach."""
+    served = Hub({NAME: Repository({COMMIT: peft_files()}, licence="mit")})
+    with served.serve() as address:
+        for name, value in hub_environment(address, str(tmp_path / "cache")).items():
+            monkeypatch.setenv(name, value)
+        monkeypatch.delenv("HF_TOKEN", raising=False)
+        yield served
+
+
+async def outcome(answer, words):
+    """The response, once a process of its own has ended."""
+    await until(lambda: words in (answer.message or {}).get("content", ""), 120)
+    return await response_text(answer, words)
+
+
+def let_moderators_fetch(stage):
+    stage.client.services = dataclasses.replace(stage.client.services, fetch_adapters="moderators")
+
+
+def versions(stage, persona="mira"):
+    found = stage.client.services.personas.find(persona, stage.sandbox.guild_id)
+    return found.id, [one.version for one in stage.store.versions.installed(found.id)]
+
+
+async def importing(stage, **options):
+    return await stage.moderator.slash(OFFICE, "persona import", **options)
+
+
+async def test_an_adapter_of_a_hub_comes_with_a_card_and_is_promoted(stage, hub, tmp_path):
+    let_moderators_fetch(stage)
+    words = f"The adapter of {NAME} is its version v1: **Promote** makes it live."
+    said = await outcome(await bring_in(stage, hub=f"{NAME}@{COMMIT}"), words)
+    assert "**Mira** (`mira`) is a persona of this server now." in said["content"]
+    who, installed = versions(stage)
+    assert installed == ["v1"] and stage.store.versions.live(who) is None
+    manifest = verify_adapter(tmp_path / "models" / "persona_adapters" / who / "v1")
+    assert (manifest.source.name, manifest.source.commit, manifest.source.licence) == (NAME, COMMIT, "mit")
+    await stage.moderator.click(said, "Promote")
+    await stage.sees("v1 of **Mira** is live from the next reply on.")
+    assert stage.engine.loaded[0].name == f"{who}-v1"
+    status = await response_text(await stage.moderator.slash(OFFICE, "finetune status"), f"Imported: **{who} v1**")
+    assert "Nothing was measured of it" in status["content"]
+
+
+@pytest.mark.slow
+async def test_a_zip_is_for_the_persona_that_is_named(stage, tmp_path):
+    said = await outcome(
+        await importing(stage, id="oda", adapter=zipped(base_model_name_or_path=EMBEDDED_HUB_ID)),
+        "The adapter of mira-lora.zip is its version v1: **Promote** makes it live.",
+    )
+    assert f"It was trained over {EMBEDDED_HUB_ID}, of which `embedded` is a 4-bit copy." in said["content"]
+    await outcome(
+        await importing(stage, id="oda", adapter=zipped(base_model_name_or_path="someone/Other-7B")),
+        "No adapter was installed: It was made for another base model (someone/Other-7B) than is served (embedded).",
+    )
+    await outcome(
+        await importing(stage, id="oda", adapter=zipped(base_model_name_or_path=EMBEDDED_HUB_ID)),
+        "is installed already: it is v1.",
+    )
+    assert versions(stage, "oda")[1] == ["v1"]
+
+
+@pytest.mark.slow
+async def test_a_download_can_be_cancelled_and_then_continues(stage, hub, tmp_path):
+    hub.repositories[NAME] = Repository({COMMIT: peft_files()})
+    let_moderators_fetch(stage)
+    hub.cuts, hub.stalls = 1, True
+    answer = await importing(stage, id="oda", hub=NAME)
+    said = await response_text(answer, "Importing an adapter for **Oda")
+    await until(lambda: f"GET /{NAME}/resolve/{COMMIT}/{WEIGHTS_FILE}" in hub.asked, 60)
+    await stage.moderator.click(said, "Cancel")
+    await response_text(answer, "The import was cancelled.")
+    assert versions(stage, "oda")[1] == []
+    await outcome(await importing(stage, id="oda", hub=NAME), f"The adapter of {NAME} is its version v1")
+    assert list(tmp_path.glob("cache/understudy-adapters/*/*/*")), "finished files are kept"
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({}, "There is nothing to import."),
+        ({"hub": NAME}, "An adapter needs a persona."),
+        ({"hub": NAME, "id": "nobody"}, "An adapter needs a persona."),
+        ({"hub": NAME, "id": "oda", "adapter": zipped()}, "There are two adapters."),
+        ({"hub": "../../etc", "id": "oda"}, "That is no repository's name."),
+        ({"hub": "http://127.0.0.1/x", "id": "oda"}, "That is no repository's name."),
+    ],
+)
+async def test_what_cannot_be_imported_is_refused_at_once(stage, hub, options, words):
+    let_moderators_fetch(stage)
+    await response_text(await importing(stage, **options), words)
+    assert hub.asked == []
+
+
+async def test_a_hub_is_only_asked_where_the_operator_allows_it(stage, hub):
+    said = await response_text(await importing(stage, id="oda", hub=NAME), "The operator does not let this bot fetch")
+    assert "FETCH_ADAPTERS" in said["content"] and hub.asked == []
+
+
+@pytest.mark.slow
+async def test_a_folder_of_the_machine_is_never_read_for_a_moderator(stage, hub, tmp_path, monkeypatch):
+    """The name of a repository may be that of a folder as well."""
+    folder = tmp_path / "cwd" / "someone" / "secret"
+    folder.mkdir(parents=True)
+    for name, content in peft_files().items():
+        (folder / name).write_bytes(content)
+    monkeypatch.chdir(tmp_path / "cwd")
+    let_moderators_fetch(stage)
+    await outcome(await importing(stage, id="oda", hub="someone/secret"), "the hub has no someone/secret")
+    assert versions(stage, "oda")[1] == []
+
+
+@pytest.mark.slow
+async def test_over_http_a_version_comes_from_a_hub_a_zip_or_a_folder(hub, tmp_path):
+    (tmp_path / "mira.zip").write_bytes(zipped().data)
+    async with dashboard_in(tmp_path / "home") as dashboard:
+        status, made, headers = await dashboard.ask("POST", "/personas/oda/versions", json={"adapter": f"{NAME}@main"})
+        assert (status, made["version"], made["live"], made["scorecard"]) == (201, "v1", False, None)
+        _, whole, _ = await dashboard.ask("GET", headers["Location"])
+        assert whole["manifest"]["source"] == {
+            "name": NAME, "commit": COMMIT, "licence": "mit", "base_model": "embedded",
+        }  # fmt: skip
+        for source in (str(tmp_path / "mira.zip"), NAME):  # the same files
+            _, made, _ = await dashboard.ask("POST", "/personas/oda/versions", json={"adapter": source})
+            assert made["version"] == "v1"
+        for page in ("/dashboard/personas/oda/versions", "/dashboard/cards", "/dashboard/cards/oda/v1"):
+            status, text, _ = await dashboard.page(page)
+            assert status == 200 and "0.000" not in text
+        hub.statuses["/api/models/"] = (503, {})
+        status, problem, _ = await dashboard.ask("POST", "/personas/oda/versions", json={"adapter": NAME})
+        assert status == 409 and "the hub failed (status 503)" in problem["detail"]
+
+
+@pytest.mark.slow
+async def test_over_http_a_client_that_leaves_cancels_the_download(hub, tmp_path):
+    hub.cuts, hub.stalls = 1, True
+    async with dashboard_in(tmp_path / "home") as dashboard:
+        posting = asyncio.create_task(dashboard.ask("POST", "/personas/oda/versions", json={"adapter": NAME}))
+        await until(lambda: f"GET /{NAME}/resolve/{COMMIT}/{WEIGHTS_FILE}" in hub.asked, 120)
+        children = psutil.Process().children()
+        assert any("import" in child.cmdline() for child in children)
+        posting.cancel()
+        await until(lambda: not any(child.is_running() for child in children), 20)
+        assert dashboard.services.store.versions.ever_installed("oda") == []
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "words"),
+    [
+        ({"adapter": NAME}, 409, "This bot does not fetch adapters from a hub."),
+        ({"adapter": "no such thing"}, 422, "There is no adapter 'no such thing'."),
+        ({"adapter": NAME, "dialogue": "d"}, 422, "give either dialogue or adapter"),
+        ({}, 422, "give either dialogue or adapter"),
+    ],
+)
+async def test_over_http_what_cannot_be_imported_is_refused_at_once(hub, tmp_path, body, status, words):
+    async with dashboard_in(tmp_path / "home", fetch_adapters="off") as dashboard:
+        found, problem, _ = await dashboard.ask("POST", "/personas/oda/versions", json=body)
+    assert found == status and words in json.dumps(problem) and hub.asked == []
