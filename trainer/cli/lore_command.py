@@ -174,7 +174,7 @@ def _ask_table(ranking: LoreRanking, shown: list[PassageMatch]) -> list[str]:
     ]
     for match in shown:
         shared = ", ".join(f"{word} {weight:.2f}" for word, weight in match.words.items()) or "none"
-        cosine = "another language, not compared" if match.cosine is None else f"cosine {match.cosine:.2f}"
+        cosine = "another language: by character n-grams" if match.cosine is None else f"cosine {match.cosine:.2f}"
         verdict = "given" if match in given else "found" if match.is_match else "not found"
         lines += [
             "",
