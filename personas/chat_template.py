@@ -52,13 +52,14 @@ class ChatTemplate:
 
     `has_system`: the template has a system role. `reply_prefix` stands before a reply's first word (a space, in some
     templates). `end_of_turn` follows a reply and `end_ids` are its tokens; each of `stop_ids` ends a reply. `speaker`
-    is the persona's name for templates that print it.
+    is the persona's name for templates that print it
+    (`prints_speaker`).
     """
 
     def __init__(self, tokenizer: Any, speaker: str = "") -> None:
         self._tokenizer, self._speaker = tokenizer, speaker
         self._template = FIXED_CLOCK_MACRO + tokenizer.get_chat_template()
-        self._prints_speaker = SPEAKER_VARIABLE in self._template
+        self.prints_speaker = SPEAKER_VARIABLE in self._template
         self._with_speaker = lru_cache(MAX_CACHED_SPEAKERS)(lambda name: ChatTemplate(tokenizer, name))
         rendered = self.render([_user("hello"), _assistant("well"), _user("hello")])
         markers = {*_special_tokens(tokenizer), *TURN_MARKER_PATTERN.findall(rendered)}
@@ -78,7 +79,7 @@ class ChatTemplate:
     def for_speaker(self, name: str) -> "ChatTemplate":
         """Return the template with a persona's name; itself if it prints none."""
         name = " ".join(name.replace(":", " ").split())
-        return self._with_speaker(name) if self._prints_speaker and name else self
+        return self._with_speaker(name) if self.prints_speaker and name else self
 
     def render(self, messages: list[Message], add_generation_prompt: bool = True) -> str:
         """Render messages as text, with `add_generation_prompt` up to where a reply begins. Raises `TemplateError`."""

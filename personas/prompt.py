@@ -22,6 +22,7 @@ CONTEXT_TOKENS = 2048  # default limit for prompt and reply together
 MAX_CARD_TOKENS = 1400
 """Limit for a card's prose and examples within a prompt; example conversations beyond it are left out."""
 
+CHAT_ROLES = ("User", "Assistant")  # names of the speakers in the plain template without a persona
 EXAMPLE_LINE_PATTERN = re.compile(r"\{\{(char|user)\}\}:", re.IGNORECASE)
 
 
@@ -116,6 +117,14 @@ class Renderer:
         if messages[0]["role"] == "system":
             messages = self._with_system(messages[0]["content"], messages[1:])
         return _masked_sample(chat.encode(chat.render(messages)), _answer(chat, reply))
+
+    def stop_strings(self, persona: Persona | None, turns: Sequence[Turn]) -> tuple[str, ...]:
+        """Return the beginnings of lines that end a reply where the template's lines name their speakers."""
+        if not self._chat.prints_speaker:
+            return ()
+        members = (turn.name for turn in turns if not turn.by_persona)
+        names = (persona.name, *members) if persona else CHAT_ROLES
+        return tuple(f"\n{name.strip()}:" for name in dict.fromkeys(names) if name.strip())
 
     def _chat_of(self, persona: Persona | None) -> ChatTemplate:
         return self._chat.for_speaker(persona.name) if persona else self._chat

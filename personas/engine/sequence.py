@@ -158,7 +158,8 @@ class Sequence:
         """Create a sequence that streams its text into `sink`; a request without a seed gets a random one."""
         sampling = request.sampling
         seed = secrets.randbits(31) if sampling.seed is None else sampling.seed
-        detokenizer = StreamingDetokenizer(renderer, sampling.stop, sink.push, stop_loops=sampling.stop_loops)
+        stop = (*sampling.stop, *renderer.stop_strings(request.persona, request.turns))
+        detokenizer = StreamingDetokenizer(renderer, stop, sink.push, stop_loops=sampling.stop_loops)
         return cls(request, prompt.ids, seed, sink, detokenizer, on_end, prompt.text, prompt.shortened)
 
     @property
