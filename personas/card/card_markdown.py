@@ -187,6 +187,7 @@ def _find_name(path: Path, files: list[Path], texts: list[str], stated: Mapping[
     title = re.search(r"^# +(.+?) *#*$", texts[0], re.MULTILINE)
     keys = {fold_key(own), "profile", "index", "readme", "character"}
     is_about = path.is_file() or fold_key(files[0].stem) in keys or (title and fold_key(own) in fold_key(title[1]))
+    is_about = is_about or (title and len(files) == 1 and title[1].istitle() and not title[1].startswith("The "))
     if title and is_about and len(title[1].split()) <= 5:
         return re.sub(r"[*_`]", "", title[1]).strip()
     return " ".join(it if it[:1].isupper() else it.capitalize() for it in re.split(r"[\s_-]+", own))

@@ -119,6 +119,13 @@ def test_any_language_and_options_for_what_the_text_does_not_say(tmp_path, capsy
     assert (read_card(out).name, read_card(out).license) == ("Keeper", "CC0")
 
 
+def test_the_only_file_of_a_folder_is_titled_with_the_name(tmp_path, capsys):
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "keeper.md").write_text("# Wick Tarrow\n\nWick keeps the light.\n")
+    assert draft(capsys, tmp_path / "notes", "--out", tmp_path / "wick.toml")[0] == 0
+    assert read_card(tmp_path / "wick.toml").name == "Wick Tarrow"
+
+
 def test_a_title_that_names_no_character_gives_way_to_the_folder_and_long_texts_are_cut(tmp_path, capsys):
     lore = tmp_path / "sir-osk"
     lore.mkdir()
