@@ -4,8 +4,9 @@ import logging
 from pathlib import Path
 
 import pytest
+from huggingface_hub import get_token
 
-from bot.settings import SETTINGS, SETTINGS_BY_NAME, Settings, SettingsError, load_settings
+from bot.settings import SETTINGS, SETTINGS_BY_NAME, Settings, SettingsError, load_settings, set_hub_token
 
 EXAMPLE = Path(__file__).parent.parent.parent / ".env.example"
 WRONG = {
@@ -205,3 +206,12 @@ def test_the_example_with_every_line_switched_on_is_valid(tmp_path):
         env_file(tmp_path, "\n".join(on)), {"MESSAGE_CONTENT_INTENT": "true", "TRAINER_THREADS": ""}
     )
     assert settings == Settings()
+
+
+def test_the_hubs_token_of_the_file_is_found_by_the_hub_library_and_never_shown(tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", "")  # restored afterwards
+    (tmp_path / ".env").write_text("HF_TOKEN=hf_of_the_tests\nFETCH_ADAPTERS=Moderators\n")
+    settings = load_settings(tmp_path / ".env", {})
+    set_hub_token(settings)
+    assert get_token() == "hf_of_the_tests" and settings.fetch_adapters == "moderators"
+    assert "hf_of_the_tests" not in repr(settings)
