@@ -101,7 +101,9 @@ def test_a_persona_data_set_is_written_whole(training_home, command):
     assert {key: stats[key] for key in result} == result and stats["persona"] == "ada"
     assert sum(stats["tokens_per_sample"]["counts"]) == 60
     sheet = Path("out/README.md").read_text()
-    assert "| talk.json |" in sheet and "(composition.svg)" in sheet and result["hash"] in sheet
+    assert "| source | train | eval | share | tokens | records used |" in sheet
+    assert f"| talk.json | {len(train)} | {len(held_out)} | 100% |" in sheet
+    assert "(composition.svg)" in sheet and result["hash"] in sheet
     assert Path("out/lengths.svg").read_text().lstrip().startswith("<?xml")
     assert Path("out/lengths.png").read_bytes().startswith(b"\x89PNG")
 

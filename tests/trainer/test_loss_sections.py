@@ -93,7 +93,10 @@ def test_a_card_says_what_the_manifest_says_and_how_sure_it_is(two_trained, job)
     again = ScoreCard.model_validate_json(card.model_dump_json())
     assert again == card
     result = render_markdown(card)
-    assert "live version" in result and f"{card.heldout.loss[NEW]:.4f}" in result and LOSSES_ONLY_REASON in result
+    loss = card.heldout.loss[NEW]
+    assert "| side | loss (nats per token) | perplexity |" in result
+    assert f"| {loss:.4f} | {math.exp(loss):.2f} |" in result
+    assert "live version" in result and LOSSES_ONLY_REASON in result
 
 
 def test_the_same_adapter_against_itself_is_no_better(two_trained, job):
