@@ -77,7 +77,7 @@ async def test_an_upload_becomes_a_set_and_a_plan(dashboard, tmp_path):
     status, _, headers = await dashboard.submit("/dashboard/data/plan", **given)
     assert status == 303
     _, page, _ = await dashboard.page(headers["Location"])
-    assert page.count("tokens are learned") == 3 and "Truncation" in page and "fits" in page
+    assert page.count("tokens are trained on") == 3 and "Truncation" in page and "fits" in page
     status, page, _ = await dashboard.submit("/dashboard/data/plan", persona="oda", dataset="datasets/quay")
     assert status == 422 and "was made for ballast" in page
 
