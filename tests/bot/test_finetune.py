@@ -235,7 +235,7 @@ async def test_a_preview_says_what_a_training_would_do_and_queues_nothing(stage)
     stage.backend.refusal = RequestError("The card is broken.", "Mend it.")
     assert await preview() == "The card is broken. Mend it."
     names = await stage.moderator.autocomplete(QUAY, "finetune preview", "dataset", dataset="bal")
-    assert [choice["value"] for choice in names] == ["ballast"]
+    assert [choice["value"] for choice in names] == ["ballast", "ballast_synthetic"]
 
 
 async def test_status_and_autocomplete_tell_what_there_is(stage):
@@ -247,7 +247,7 @@ async def test_status_and_autocomplete_tell_what_there_is(stage):
     names = await stage.moderator.autocomplete(QUAY, "finetune start", "persona", persona="sir")
     assert [choice["value"] for choice in names] == ["thrip"]
     sets = await stage.moderator.autocomplete(QUAY, "finetune start", "dataset", dataset="bal")
-    assert [choice["value"] for choice in sets] == ["ballast"]
+    assert [choice["value"] for choice in sets] == ["ballast", "ballast_synthetic"]
 
 
 async def test_after_a_restart_the_job_goes_on_in_the_same_message_and_buttons_work(tmp_path):

@@ -33,7 +33,7 @@ async def test_the_form_takes_both_and_offers_what_there_is(stage, tmp_path):
     adapter_named(tmp_path, "manners_v1", "by hand")
     for command in ("finetune start", "finetune preview"):
         assert await choices(stage, "start_from", command) == ["manners_v1"]
-        assert await choices(stage, "general", command) == ["general-dialogue"]
+        assert (await choices(stage, "general", command))[0] == "general-dialogue"
     await start(stage, general="general-dialogue", start_from="manners_v1", recipe="mixed-80-20")
     await until(lambda: stage.backend.busy)
     asked = stage.backend.runs[0].request

@@ -5,7 +5,7 @@ import json
 
 from personas.home.adapters import verify_adapter
 from personas.models.base_model import fingerprint, locate
-from tests.hub_server import Hub, reach
+from tests.hub_server import Hub, Repository, reach
 from tests.trainer.job_folders import persona_job
 from trainer.run import run_job
 from trainer.train.job import RunContext
@@ -17,7 +17,7 @@ async def test_the_commit_is_recorded_wherever_the_base_model_is_named(
     aiohttp_server, monkeypatch, tmp_path, tiny_base
 ):
     files = {path.name: path.read_bytes() for path in tiny_base.folder.iterdir()}
-    server = await aiohttp_server(Hub({COMMIT: files}, {"v1.2": COMMIT}).app())
+    server = await aiohttp_server(Hub({"harbour/tiny": Repository({COMMIT: files}, {"v1.2": COMMIT})}).app())
     reach(monkeypatch, str(server.make_url("")).rstrip("/"), str(tmp_path / "cache"))
     job = persona_job(tmp_path / "job", "harbour/tiny@v1.2", hyperparameters={"max_steps": 1})
     await asyncio.to_thread(run_job, job, RunContext(lambda event: None, lambda: None))

@@ -78,7 +78,7 @@ def undisturbed(tiny_base, renderer, recipe, tmp_path_factory):
 
 def result(history):
     """What a history says, but for what depends on the clock and the machine's memory."""
-    clock = {"tokens_per_s", "eta_s", "memory_bytes", "seconds", "held_s"}
+    clock = {"tokens_per_s", "eta_s", "memory_bytes", "seconds", "held_s", "samples_per_s"}
     return [event.model_dump(exclude=clock) for event in history]
 
 

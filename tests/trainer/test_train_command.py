@@ -225,8 +225,8 @@ def test_stopped_and_started_again_it_ends_in_an_adapter_and_says_what_comes_nex
     assert any(
         re.match(r"epoch 2 done in 0:\d\d, [\d.]+ samples/s: training loss .* → held-out loss ", it) for it in lines
     )
-    assert lines[-7].startswith("Training loss ") and lines[-7].endswith(" over 2 epochs.")
-    assert [line.split(" | ")[0] for line in lines[-12:-8]] == ["| epoch", "| ---", "| 1", "| 2"]
+    assert lines[-8].startswith("Training loss ") and lines[-8].endswith(" over 2 epochs.")
+    assert [line.split(" | ")[0] for line in lines[-13:-9]] == ["| epoch", "| ---", "| 1", "| 2"]
     assert f"adapter: {folder / 'adapter'}" in lines and f"training samples: python -m trainer mask {folder}" in lines
     assert "{" not in out and "Traceback" not in errors
     assert verify_adapter(folder / "adapter").persona == "ada"

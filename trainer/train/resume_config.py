@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
 import shutil
 from collections.abc import Sequence
@@ -22,6 +23,9 @@ from trainer.schemas import Recipe, ResolvedRecipe
 RUN_FILE, CHECKPOINTS_FOLDER = "run.json", "checkpoints"
 CHECKPOINT_INTERVAL_S = 45
 """Seconds between checkpoints: a run that is killed loses at most this much."""
+
+LATER_FIELDS = frozenset({"lore_pairs", "chat_template"})
+"""Fields of requests that were added later: unset, they are no part of the hash, which stays that of earlier runs."""
 
 log = logging.getLogger(__name__)
 
@@ -78,8 +82,13 @@ class ResumeConfig(FrozenModel):
 
 
 def request_hash(spec: JobSpec) -> str:
-    """Hash a job's whole request (SHA-256)."""
-    return hashlib.sha256(spec.model_dump_json().encode()).hexdigest()
+    """Hash a job's whole request (SHA-256), without later fields that are not set: earlier runs do not have them."""
+    values = spec.model_dump(mode="json")
+    for holder in (values["request"], values["request"]["hyperparameters"]):
+        for name in LATER_FIELDS & holder.keys():
+            if holder[name] is None:
+                del holder[name]
+    return hashlib.sha256(json.dumps(values, separators=(",", ":"), ensure_ascii=False).encode()).hexdigest()
 
 
 def resumed_recipe(folder: Path, spec: JobSpec) -> ResolvedRecipe | None:

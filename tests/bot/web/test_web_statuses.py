@@ -7,7 +7,6 @@ import json
 import re
 import time
 from types import SimpleNamespace
-from typing import Any, cast
 
 import pytest
 
@@ -86,8 +85,8 @@ async def test_before_the_bot_is_in_all_that_need_it_say_so(dashboard):
         assert await status(dashboard, method, filled(path), data=b"{}", headers=JSON) in (422, 503), name
 
 
-async def test_a_fault_inside_is_reported_by_all_that_read_the_home(dashboard):
-    dashboard.front._context.services = cast(Any, SimpleNamespace(home=None))
+async def test_a_fault_inside_is_reported_by_all_that_read_the_home(dashboard, monkeypatch):
+    monkeypatch.setattr(dashboard.front._context, "services", SimpleNamespace(home=None))
     found = await given(dashboard, 500)
     with_body = {f"{method} {path}" for method, path, one in OPERATIONS if takes_json(one)}
     assert {answered for name, answered in found.items() if name in with_body} <= {400, 415, 422}

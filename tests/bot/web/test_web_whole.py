@@ -27,7 +27,7 @@ POST = "/finetune/start-training"
 SERVER = """
 import asyncio, sys
 from pathlib import Path
-from tests.bot.web.conftest import desk_in
+from tests.bot.web.conftest import dashboard_in
 
 async def serve():
     async with dashboard_in(Path(sys.argv[1])) as dashboard:
