@@ -68,7 +68,7 @@ def dataset_statement(folder: Path) -> RightsStatement:
 
 
 class PublishedDataset(FrozenModel):
-    """Facts about a published data set, as its page (`source`) stated them on the day `read_on`.
+    """Facts about a published data set, as its page on the hub stated them on the day `read_on`.
 
     `files` are patterns of the files to fetch, of `bytes` in all. `licence` is empty where the page states none.
     """
@@ -82,7 +82,6 @@ class PublishedDataset(FrozenModel):
     licence: str
     good_for: str
     not_for: str
-    source: str
     read_on: date
 
     @property
@@ -90,7 +89,7 @@ class PublishedDataset(FrozenModel):
         """The right under its licence; empty without one."""
         if not self.licence:
             return NO_STATEMENT
-        publisher, why = self.hub.partition("/")[0], f"The licence on the page of the data set: {self.source}."
+        publisher, why = self.hub.partition("/")[0], f"The licence on the page of {self.hub} on the hub."
         return RightsStatement(f"licensed:{self.licence}", publisher, self.read_on.isoformat(), why)
 
 

@@ -137,7 +137,7 @@ def _fact_lines(entry: CatalogueEntry) -> list[str]:
         lines |= {"right": f"{stated.right}, stated by {stated.stated_by} on {stated.stated_on}. {stated.why}"}
     if about:
         lines |= {"good for": about.good_for, "not for": about.not_for}
-        lines |= {"source": f"{about.source} (read on {about.read_on})"}
+        lines |= {"source": f"{about.hub} on the hub (read on {about.read_on})"}
     shown = [(name, text) for name, text in lines.items() if text]
     wrap = textwrap.TextWrapper(116, subsequent_indent=" " * 10, break_long_words=False, break_on_hyphens=False)
     return [entry.name, *(wrap.fill(f"{name:<9} {text}") for name, text in shown)]
