@@ -34,8 +34,8 @@ from bot.training.queue import JobQueue
 from bot.training.resource_sharing import GpuOffloadBackend, TrainerThrottle
 from bot.training.subprocess_backend import SubprocessBackend, TrainingBackend
 from bot.training.training_plan import PREVIEWS_FOLDER
-from bot.versions.automatic_promotion import AutomaticPromotion
 from bot.versions.comparison_context import comparison_context
+from bot.versions.live_versions import AutomaticPromotion
 from bot.web.auth import Authenticator
 from bot.web.http_app import WebServer, run_server
 from personas.engine import Engine
@@ -114,7 +114,7 @@ async def open_app(settings: Settings, shipped: ShippedData, town: DemoGuild = S
             comparisons_per_day=settings.comparisons_per_day,
             fetch_adapters=settings.fetch_adapters,
             max_upload_bytes=settings.max_upload_gib * 2**30,
-            fetch_policy=settings.fetch_datasets,
+            fetch_datasets=settings.fetch_datasets,
             metrics=metrics,
         )
         client, running = await _connect_client(settings, create_services, sandbox, stack)

@@ -62,9 +62,9 @@ class Services:
     max_upload_bytes: int = 8 * 2**30
     """Size limit of an uploaded file."""
     data_jobs: DataJobRunner = field(default_factory=DataJobRunner)
-    fetch_policy: FetchPolicy = "operator"
+    fetch_datasets: FetchPolicy = "operator"
     fetch_adapters: FetchPolicy = "operator"
-    """Who may make the bot fetch adapters from a hub."""
+    """Settings: those who may make the bot fetch from a hub."""
     dialogue_runner: DialogueRunner = field(default_factory=DialogueRunner)
     client: discord.Client | None = None
     """The connection to Discord or to the sandbox, with its guilds, channels and permissions; None without one."""

@@ -56,7 +56,7 @@ class Message(BaseModel):
 
 
 class ChatBody(BaseModel):
-    """What the page sends for a reply. `facts` are those about the one who answers; a card takes their place."""
+    """Request for a reply. `facts` are about the one who answers; a card takes their place."""
 
     model_config = ConfigDict(extra="forbid")
     messages: Annotated[list[Message], Field(min_length=1, max_length=MAX_MESSAGES)]

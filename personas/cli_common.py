@@ -1,4 +1,4 @@
-"""Command-line helpers: examples in help, shell completion, colours, and progress lines for logs."""
+"""Command-line helpers: examples in help, shell completion, settings, colours, and progress lines for logs."""
 
 import argparse
 import os
@@ -7,6 +7,8 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TypeAlias
+
+from dotenv import dotenv_values
 
 CommandParsers: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 SHELLS = ("bash", "zsh", "fish")
@@ -27,6 +29,12 @@ def add_examples(parser: argparse.ArgumentParser, *lines: str) -> argparse.Argum
     parser.epilog = "\n\n".join(filter(None, [parser.epilog, f"examples:\n{examples}"]))
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     return parser
+
+
+def read_setting(name: str) -> str:
+    """Return a setting of the environment or of `.env` here, as the bot finds it; empty if there is none."""
+    stated = os.environ.get(name, "").strip()
+    return stated or (dotenv_values(".env", interpolate=False).get(name) or "").strip()
 
 
 def supports_colour() -> bool:

@@ -1,4 +1,4 @@
-"""A model hub on loopback: the endpoints that huggingface_hub calls to read, fetch and push models, with faults."""
+"""A hub on loopback, with faults: the endpoints that huggingface_hub calls for models and data sets."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from aiohttp import web
@@ -19,7 +20,18 @@ Files = Mapping[str, bytes]
 READER, WRITER = "hf_reader_of_the_tests", "hf_writer_of_the_tests"
 CHUNK_BYTES = 1024
 """Of a download that is cut, whole chunks are kept: 10 MB each in huggingface_hub, less here for small files."""
-LARGE_FILE_SUFFIXES = (".safetensors", ".gguf", ".charx", ".bin")
+LARGE_FILE_SUFFIXES = (".safetensors", ".gguf", ".charx", ".bin", ".jsonl", ".gz")
+COMMIT = "c" * 40
+FETCHER = f"""
+import argparse, sys
+sys.path.insert(0, {str(Path(__file__).parents[1])!r})
+from trainer.cli.catalogue_command import add_catalogue
+parser = argparse.ArgumentParser()
+add_catalogue(parser.add_subparsers())
+options = parser.parse_args()
+sys.exit(options.command(options))
+"""
+"""`python -m trainer catalogue` without the trainer's other commands, which take seconds to load."""
 
 
 @dataclass
@@ -34,17 +46,20 @@ class Repository:
 
 @dataclass
 class Hub:
-    """A hub with repositories by name. `asked` lists requests as "METHOD path"; the rest are faults to inject."""
+    """A hub with repositories and data sets by name. `asked` lists requests as "METHOD path"; then come faults."""
 
     repositories: dict[str, Repository] = field(default_factory=dict)
+    datasets: dict[str, Repository] = field(default_factory=dict)
     asked: list[str] = field(default_factory=list)
     ranges: list[str] = field(default_factory=list)
     cuts: int = 0
-    """Number of downloads of weights that lose their connection halfway."""
+    """Number of downloads of large files that lose their connection halfway."""
     fails_after_cut: bool = False
-    """Whether further downloads of weights fail with 503 then."""
+    """Further downloads of the cut file fail with 503."""
     stalls: bool = False
-    """Whether a cut download stalls instead."""
+    """A cut download stalls instead."""
+    pause_s: float = 0.0
+    """Time between two pieces of 64 KiB."""
     statuses: dict[str, tuple[int, dict[str, str]]] = field(default_factory=dict)
     """By a part of "METHOD path": the status and headers that are answered instead."""
     stated_sha: str = ""
@@ -56,18 +71,21 @@ class Hub:
 
     def app(self) -> web.Application:
         app = web.Application(middlewares=[self._admit], client_max_size=2**28)
-        repository = "{owner:[^/]+}/{name:[^/]+}"
+        repository, dataset = "{owner:[^/]+}/{name:[^/]+}", "{kind:datasets}/{owner:[^/]+}/{name:[^/]+}"
         for method, path, handler in (
+            ("GET", "/", self._home),
             ("GET", "/api/whoami-v2", self._whoami),
             ("POST", "/api/repos/create", self._create),
             ("POST", "/api/validate-yaml", self._validate),
             ("GET", f"/api/models/{repository}", self._info),
+            ("GET", f"/api/{dataset}", self._info),
             ("GET", f"/api/models/{repository}/revision/{{revision}}", self._info),
             ("GET", f"/api/models/{repository}/tree/{{revision}}", self._tree),
             ("POST", f"/api/models/{repository}/preupload/{{revision}}", self._preupload),
             ("POST", f"/api/models/{repository}/commit/{{revision}}", self._commit),
             ("POST", f"/{repository}.git/info/lfs/objects/batch", self._batch),
             ("PUT", "/lfs/{oid}", self._store),
+            ("GET", f"/{dataset}/resolve/{{revision}}/{{file:.+}}", self._file),
             ("GET", f"/{repository}/resolve/{{revision}}/{{file}}", self._file),
         ):
             app.router.add_route(method, path, handler)  # GET handles HEAD too
@@ -119,7 +137,7 @@ class Hub:
 
     def _find(self, request: web.Request) -> tuple[Repository, str]:
         name = "{owner}/{name}".format(**request.match_info)
-        found = self.repositories.get(name)
+        found = (self.datasets if request.match_info.get("kind") else self.repositories).get(name)
         if found is None or (found.private and "Authorization" not in request.headers):
             raise web.HTTPUnauthorized(headers={"X-Error-Code": "RepoNotFound"})
         revision = request.match_info.get("revision", "main")
@@ -128,6 +146,9 @@ class Hub:
         if not commit:
             raise web.HTTPNotFound(headers={"X-Error-Code": "RevisionNotFound"})
         return found, commit
+
+    async def _home(self, request: web.Request) -> web.Response:
+        return web.Response(text="hub")
 
     async def _whoami(self, request: web.Request) -> web.Response:
         if "Authorization" not in request.headers:
@@ -165,7 +186,7 @@ class Hub:
             raise web.HTTPNotFound(headers={"X-Error-Code": "EntryNotFound"})
         data = found.commits[commit][name]
         headers = {"ETag": f'"{hashlib.sha1(data).hexdigest()}"', "X-Repo-Commit": commit, "Accept-Ranges": "bytes"}
-        start = 0
+        start, end = 0, len(data)
         if wanted := request.headers.get("Range"):
             self.ranges.append(wanted)
             start = int(wanted.removeprefix("bytes=").partition("-")[0])
@@ -174,15 +195,18 @@ class Hub:
             self.cuts -= 1
             if self.fails_after_cut:
                 self.statuses[name] = (503, {})
-            response = web.StreamResponse(status=206 if start else 200, headers=headers)
-            response.content_length = len(data) - start
-            await response.prepare(request)
-            await response.write(data[start : start + (len(data) - start) // 2])
+            end = start + (len(data) - start) // 2
+        response = web.StreamResponse(status=206 if start else 200, headers=headers)
+        response.content_length = len(data) - start
+        await response.prepare(request)
+        for at in range(start, end, 2**16):
+            await response.write(data[at : min(at + 2**16, end)])
+            await asyncio.sleep(self.pause_s)
+        if end < len(data):
             await asyncio.sleep(60 if self.stalls else 0.05)
             assert request.transport is not None
             request.transport.close()
-            return response
-        return web.Response(body=data[start:], status=206 if start else 200, headers=headers)
+        return response
 
     # ------------------------------------------------------------------------------------------ writing
 
@@ -244,7 +268,7 @@ class Hub:
 
 
 def reach(monkeypatch, address: str, cache: str) -> None:
-    """Let huggingface_hub ask the hub at this address, with an empty cache and without Xet."""
+    """Let huggingface_hub, here and in child processes, ask the hub at this address, with an empty cache."""
     template = address + "/{repo_id}/resolve/{revision}/{filename}"
     for name, value in {
         "ENDPOINT": address,
@@ -256,6 +280,8 @@ def reach(monkeypatch, address: str, cache: str) -> None:
         "DOWNLOAD_CHUNK_SIZE": CHUNK_BYTES,
     }.items():
         monkeypatch.setattr(constants, name, value)
+    monkeypatch.setenv("HF_ENDPOINT", address)
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
 
 
 def hub_environment(address: str, cache: str) -> dict[str, str]:

@@ -35,8 +35,8 @@ from bot.store import ALL_CHANNELS, ALL_PERSONAS, CARD_CONTRIBUTION, Channel, Co
 from bot.training.subprocess_backend import import_adapter_version
 from personas.card.formats import CardForm
 from personas.errors import UnderstudyError
-from personas.home.datasets import HUB_ID_PATTERN
 from personas.home.external_adapter import HUB_PREFIX
+from personas.home.hub_download import HUB_ID_PATTERN
 from personas.prompt import MAX_CARD_TOKENS
 from personas.schemas.chat import Persona
 
@@ -83,7 +83,7 @@ async def import_(
     if card:
         persona, lines, view = await _import_card(interaction, card, persona_id or "")
     if persona and (adapter or hub):
-        notes, view = await _import_adapter(interaction, persona, adapter, f"{HUB_PREFIX}{hub}")
+        notes, view = await _import_adapter(interaction, persona, adapter or f"{HUB_PREFIX}{hub}")
         lines += notes
     text = "\n".join(lines)[:MAX_MESSAGE_CHARS]
     await interaction.edit_original_response(content=text, view=view, allowed_mentions=NO_MENTIONS)
@@ -129,15 +129,15 @@ async def _import_card(
 
 
 async def _import_adapter(
-    interaction: Interaction, persona: Persona, file: discord.Attachment | None, source: str
+    interaction: Interaction, persona: Persona, source: discord.Attachment | str
 ) -> tuple[list[str], discord.ui.View | None]:
-    """Import an adapter for a persona, with its progress and a button that cancels it. Returns notes and buttons."""
+    """Import an adapter for a persona, a zip or from a hub, with its progress. Returns notes and buttons."""
     services, said = interaction.client.services, [f"Importing an adapter for **{persona.name}** …"]
     origin = (interaction.guild_id or 0, interaction.channel_id or 0, interaction.user.id)
     with tempfile.TemporaryDirectory(prefix="understudy-import-") as scratch:
-        if file:
-            path = Path(scratch) / (PurePath(file.filename).name or "adapter.zip")
-            path.write_bytes(await file.read())
+        if isinstance(source, discord.Attachment):
+            path = Path(scratch) / (PurePath(source.filename).name or "adapter.zip")
+            path.write_bytes(await source.read())
             source = str(path)
         task = asyncio.create_task(
             import_adapter_version(

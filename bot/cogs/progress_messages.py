@@ -279,19 +279,19 @@ async def offer_fetch(interaction: Interaction, missing: DatasetNotFetchedError)
     services = interaction.client.services
     about = services.catalogue.require_entry(missing.name).about
     lines = [missing.message, *([f"Good for: {about.good_for}\nNot for: {about.not_for}"] if about else [])]
-    if services.fetch_policy == "off":
+    if services.fetch_datasets == "off":
         return await respond(interaction, "\n".join([*lines, missing.advice]))
     if await asyncio.to_thread(find_hub_error):
         lines.append("It cannot be fetched now: no hub can be reached from the bot's machine.")
         return await respond(interaction, "\n".join([*lines, missing.advice]))
-    who = "A moderator" if services.fetch_policy == "moderators" else "The bot's operator"
+    who = "A moderator" if services.fetch_datasets == "moderators" else "The bot's operator"
     lines.append(f"{who} can fetch it with the button. Then run the command again.")
     await respond(interaction, "\n".join(lines), button_view(FetchDatasetButton(missing.name)))
 
 
 async def _require_fetcher(interaction: Interaction) -> None:
     """Raise `RefusedError` for those who may not have the bot fetch data sets."""
-    if interaction.client.services.fetch_policy == "moderators":
+    if interaction.client.services.fetch_datasets == "moderators":
         require_moderator(interaction)
     elif not await interaction.client.is_owner(interaction.user):
         advice = "FETCH_DATASETS=moderators in the bot's settings lets moderators do so."
@@ -308,7 +308,7 @@ class FetchDatasetButton(PersistentButton, template=r"fetch:(?P<name>[\w .-]{1,6
         await interaction.response.defer(ephemeral=True)
         await _require_fetcher(interaction)
         services = interaction.client.services
-        job = start_fetch(services.data_jobs, services.catalogue, services.home, self.name, services.fetch_policy)
+        job = start_fetch(services.data_jobs, services.catalogue, services.home, self.name, services.fetch_datasets)
         await respond(interaction, f"`{self.name}` is being fetched.")
         if isinstance(interaction.channel, GuildChannel):
             with suppress(discord.HTTPException):  # the fetch goes on where the bot may not write

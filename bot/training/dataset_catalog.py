@@ -20,7 +20,6 @@ from personas.home.adapters import DialogueAdapter, adapter_ref, find_dialogue_a
 from personas.home.data_subjects import Consent, read_consent
 from personas.home.datasets import (
     CATALOGUE_FILE,
-    HUB_ID_PATTERN,
     CatalogueEntry,
     DatasetCatalogue,
     dataset_statement,
@@ -28,6 +27,7 @@ from personas.home.datasets import (
     is_built_dataset,
     read_catalogue,
 )
+from personas.home.hub_download import HUB_ID_PATTERN
 from personas.home.job_material import (
     ShippedData,
     SourceMaterial,

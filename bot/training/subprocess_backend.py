@@ -172,7 +172,7 @@ class TrainingBackend(Protocol):
     """Backend that runs trainings."""
 
     slots: int
-    """How many runs it takes at once."""
+    """Number of runs at once."""
 
     def check(self, request: TrainingRequest, guild_id: int = 0) -> None:
         """Raise an `UnderstudyError` when the server's request could not be run here; changes nothing."""

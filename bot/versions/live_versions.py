@@ -1,5 +1,6 @@
-"""Changes live versions, here alone: promotes, rolls back, starts and ends rollouts, notifies listeners."""
+"""Changes live versions, here alone: promotes, also automatically, rolls back, starts and ends rollouts."""
 
+import asyncio
 import logging
 import time
 from collections.abc import Callable
@@ -9,7 +10,8 @@ from bot.chat.prompt_context import ChatRequestBuilder
 from bot.errors import RefusedError
 from bot.personas.base_model_compat import require_servable
 from bot.personas.card_import import RequestOrigin, install_dialogue_adapter
-from bot.store import NewRollout, Promotion, Rollout, Store, TrainingJob
+from bot.store import NewRollout, Promotion, Rollout, Store, StoreError, TrainingJob
+from bot.training.queue import JobQueue
 from bot.versions.rollout.rollout_metrics import summarise_votes, vote_objections
 from personas.engine import Engine
 from personas.errors import RequestError, UnderstudyError
@@ -21,6 +23,8 @@ log = logging.getLogger(__name__)
 OPERATOR_USER_ID = 0
 """`promoted_by` of a change from the dashboard or over the API, and of an automatic promotion."""
 PROMOTE_VERDICT, REJECT_VERDICT = "promote", "reject"
+RETRY_DELAY_S = 30.0
+"""Pause before the next attempt when the database cannot be written."""
 VersionListener = Callable[[int, str], object]
 """Called with the guild and the persona whose live version changed."""
 
@@ -176,3 +180,51 @@ class LiveVersions:
             trained_in = {job.guild_id for job in jobs if job}
         for one in {guild_id} | trained_in:
             self.notify(one, persona_id)
+
+
+class AutomaticPromotion:
+    """Decides on every finished job once, also after a crash: stores the decision, and publishes the job with it."""
+
+    def __init__(self, store: Store, versions: LiveVersions, jobs: JobQueue) -> None:
+        self._store, self._versions, self._jobs = store, versions, jobs
+        self._wake = asyncio.Event()
+        self._worker: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Work off the undecided jobs, and those that finish from now on."""
+        self._jobs.subscribe(self._on_change)
+        self._worker = asyncio.create_task(self._work(), name="automatic promotion")
+
+    async def stop(self) -> None:
+        """Stop working; undecided jobs stay stored as such."""
+        if self._worker:
+            self._jobs.unsubscribe(self._on_change)
+            self._worker.cancel()
+            await asyncio.wait({self._worker})
+            self._worker = None
+
+    def _on_change(self, job: TrainingJob) -> None:
+        if job.state == "done" and job.decision is None:
+            self._wake.set()
+
+    async def _work(self) -> None:
+        while True:
+            self._wake.clear()
+            try:
+                for job in self._store.jobs.undecided():
+                    if decided := await self._decide(job):
+                        self._jobs.publish(decided)
+            except StoreError as error:
+                log.warning("an automatic promotion could not be stored: %s", error)
+                await asyncio.sleep(RETRY_DELAY_S)
+            else:
+                await self._wake.wait()
+
+    async def _decide(self, job: TrainingJob) -> TrainingJob | None:
+        try:
+            return await self._versions.decide(job)
+        except StoreError:
+            raise
+        except Exception:  # one job must not hold up the others: a moderator can still promote its version
+            log.exception("the automatic promotion of %s %s failed", job.name, job.version)
+            return self._store.jobs.decide(job.job_id, "manual")

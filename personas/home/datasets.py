@@ -15,6 +15,7 @@ from filelock import FileLock, Timeout
 from personas.errors import MaterialError
 from personas.home.atomic_files import read_model, write_file
 from personas.home.data_subjects import PEOPLE_FILE, Consent
+from personas.home.hub_download import HUB_ID_PATTERN
 from personas.home.rights import RightsDecision, RightsStatement, decide_right, parse_statement, statement_error
 from personas.schemas.base import DISCORD_API, FrozenModel, Right, right_error
 from personas.schemas.formatting import format_size
@@ -30,7 +31,6 @@ PUBLISHED_FILE = Path(__file__).with_name("published_datasets.toml")
 FETCHED_FOLDER, FETCH_RECORD = "fetched", ".fetched.json"
 CATALOGUE_LOCK, LOCK_TIMEOUT_S = f".{CATALOGUE_FILE}.lock", 10.0
 ENTRY_NAME_PATTERN = re.compile(r"[\w][\w .-]{0,63}")
-HUB_ID_PATTERN = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 
 
 def is_built_dataset(folder: Path) -> bool:
@@ -150,7 +150,7 @@ class CatalogueEntry:
 
     @property
     def record(self) -> FetchRecord | None:
-        """What was fetched; None if it was not. Raises `MaterialError` if the record cannot be read."""
+        """The record of the fetch; None if there was none. Raises `MaterialError` if the record cannot be read."""
         file = self.fetched / FETCH_RECORD if self.fetched else None
         record = read_model(file, FetchRecord, f"Delete {self.fetched}, and fetch it again.") if file else None
         return record if record and record.hub == self.hub else None

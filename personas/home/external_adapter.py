@@ -6,7 +6,6 @@ once its configuration is a plain LoRA's, its base model is the given one, and i
 
 import hashlib
 import json
-import logging
 import re
 import shutil
 import tempfile
@@ -15,10 +14,9 @@ import zlib
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
-from typing import Any, Self
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -33,7 +31,15 @@ from personas.home.adapters import (
 )
 from personas.home.atomic_files import atomic_folder, lock_folder
 from personas.home.card_adapter import IMPORTABLE_LORA_SETTINGS, require_plain_lora
-from personas.home.datasets import HUB_ID_PATTERN
+from personas.home.hub_download import (
+    HUB_ID_PATTERN,
+    HUB_TIMEOUT_S,
+    HubFile,
+    download,
+    hub_errors_as,
+    list_hub_files,
+    shorten_message,
+)
 from personas.models.base_model import (
     EMBEDDED,
     BaseModel,
@@ -52,7 +58,6 @@ IMPORTED_FILES = (*REQUIRED_FILES, MANIFEST_FILE, README_FILE)
 PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 MAX_WEIGHTS_BYTES, MAX_TEXT_BYTES = 2**30, 2**22
 """Size limits of the weights and of each other file."""
-HUB_TIMEOUT_S = 30.0
 HUB_PREFIX = "hf://"
 EMBEDDED_HUB_ID = "HuggingFaceTB/SmolLM2-135M-Instruct"
 """The model on the hub of which the bundled one is a 4-bit copy."""
@@ -157,20 +162,6 @@ def _unpack_entry(archive: zipfile.ZipFile, entry: str, path: Path, where: str) 
 # ---------------------------------------------------------------------------------------------- hub
 
 
-@dataclass(frozen=True)
-class AdapterFile:
-    """A file in a commit of a hub repository. `sha` is the SHA-256 of a large file, else git's SHA-1."""
-
-    name: str
-    size: int
-    sha: str
-
-    def has_digest_of(self, path: Path) -> bool:
-        data = path.read_bytes()
-        git = hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False)
-        return self.sha in (hashlib.sha256(data).hexdigest(), git.hexdigest())
-
-
 def fetch_adapter(name: str, folder: Path, say: ProgressCallback) -> AdapterSource:
     """Fetch the adapter in a hub repository, `owner/name` or `owner/name@revision`, into a folder.
 
@@ -179,11 +170,10 @@ def fetch_adapter(name: str, folder: Path, say: ProgressCallback) -> AdapterSour
     from huggingface_hub import HfApi, constants  # takes 0.15 s; local adapters do not need it
 
     repository, _, revision = name.partition("@")
-    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # it prints its retries, with addresses
-    try:
+    with hub_errors_as(AdapterError, f"The adapter {name!r}", repository, revision):
         say(f"asking the hub for {name}")
         info = HfApi().model_info(repository, revision=revision or None, files_metadata=True, timeout=HUB_TIMEOUT_S)
-        listed = {it.rfilename: it for it in info.siblings or ()}
+        listed = list_hub_files(info)
         _require_files(listed, f"The repository {repository}")
         cache = Path(constants.HF_HUB_CACHE) / "understudy-adapters" / repository.replace("/", "--") / str(info.sha)
         cache.mkdir(parents=True, exist_ok=True)
@@ -191,116 +181,24 @@ def fetch_adapter(name: str, folder: Path, say: ProgressCallback) -> AdapterSour
             if not is_locked:
                 raise AdapterError(f"Another process is fetching {name}.", "Wait for it.")
             for file in (listed[it] for it in IMPORTED_FILES if it in listed):
-                _require_size(file.rfilename, file.size or 0, repository)
-                found = AdapterFile(file.rfilename, file.size or 0, file.lfs.sha256 if file.lfs else str(file.blob_id))
-                shutil.copyfile(_download(repository, str(info.sha), found, cache, say), folder / file.rfilename)
-    except AdapterError:
-        raise
-    except Exception as error:  # network errors have many types
-        why, advice = describe_hub_error(error, repository, revision)
-        raise AdapterError(f"The adapter {name!r} cannot be fetched: {why}.", advice) from error
+                _require_size(file.name, file.bytes, repository)
+                download(file, cache / file.name, _TenthsReport(say, file))
+                shutil.copyfile(cache / file.name, folder / file.name)
     licence = str(getattr(info.card_data, "license", "") or "")[:MAX_SHOWN_CHARS]
     return AdapterSource(name=repository, commit=str(info.sha), licence=licence)
 
 
-def _download(repository: str, commit: str, file: AdapterFile, cache: Path, say: ProgressCallback) -> Path:
-    """Return the file in the cache, downloading what is missing of it. Raises `AdapterError` for another content."""
-    from huggingface_hub import hf_hub_url  # as above
-    from huggingface_hub.file_download import http_get
-    from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]  # exported lazily
+class _TenthsReport:
+    """Reports each tenth of the weights that has arrived."""
 
-    done, partial = cache / file.name, cache / f"{file.name}.incomplete"
-    if done.exists() and file.has_digest_of(done):
-        return done
-    if partial.exists() and partial.stat().st_size > file.size:
-        partial.unlink()
-    with partial.open("ab") as out:
-        http_get(
-            hf_hub_url(repository, file.name, revision=commit),
-            out,
-            resume_size=out.tell(),
-            headers=build_hf_headers() | {"Accept-Encoding": "identity"},
-            expected_size=file.size,
-            displayed_filename=file.name,
-            tqdm_class=lambda **options: DownloadProgress(say, file),  # type: ignore[arg-type]
-        )
-    if not file.has_digest_of(partial):
-        partial.unlink()
-        what = f"{file.name} of {repository} is damaged: its content has another checksum than the hub states."
-        raise AdapterError(what, "Try again; if it stays so, tell its author.")
-    return partial.replace(done)
+    def __init__(self, say: ProgressCallback, file: HubFile) -> None:
+        self._say, self._file, self._tenths = say, file, 0
 
-
-class DownloadProgress:
-    """Stands in for the bar of huggingface_hub: reports each tenth, and ends a download that exceeds the size."""
-
-    def __init__(self, say: ProgressCallback, file: AdapterFile) -> None:
-        self._say, self._file, self._bytes, self._reported = say, file, 0, 0
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        pass
-
-    def update(self, n: int) -> None:
-        self._bytes += n
-        if self._bytes > self._file.size:
-            raise AdapterError(f"The hub sends more of {self._file.name} than it states.", "Do not trust this hub.")
-        if self._file.name == WEIGHTS_FILE and (tenth := 10 * self._bytes // self._file.size) > self._reported:
-            self._reported = tenth
-            self._say(f"{self._file.name}: {self._bytes / 1e6:.1f} of {self._file.size / 1e6:.1f} MB")
-
-
-def describe_hub_error(error: BaseException, repository: str, revision: str = "") -> tuple[str, str]:
-    """Describe why a hub did not do what was asked, as the end of a sentence, and what to do. Raises other errors."""
-    from httpx2 import HTTPError  # as above
-    from huggingface_hub import errors
-
-    match error.__cause__ if isinstance(error, RuntimeError) and error.__cause__ else error:
-        case errors.GatedRepoError():
-            return "the hub offers it only to those who accepted its terms", "Accept them there and set HF_TOKEN."
-        case errors.RevisionNotFoundError():
-            return f"{repository} has no commit, tag or branch {revision!r}", "Check the revision after the @."
-        case errors.RepositoryNotFoundError():
-            return f"the hub has no {repository}, or it is private", "Check the spelling; a private one needs HF_TOKEN."
-        case errors.HFValidationError():
-            return f"{repository!r} is no repository's name", "Write it as owner/name."
-        case errors.OfflineModeIsEnabled():
-            return "HF_HUB_OFFLINE is set", "Unset it to use a hub."
-        case errors.HfHubHTTPError() as refusal:
-            return _describe_status(refusal.response.status_code, refusal.server_message or "")
-        case OSError() as failure if failure.errno:
-            return f"{failure.strerror}", "Check the disk."
-        case ValueError() as failure:
-            return f"the hub answered {_shorten(str(failure))}", "Try again later."
-        case (HTTPError() | OSError()) as failure:
-            why = f"the hub could not be reached, or the connection was cut ({type(failure).__name__})"
-            return why, "Check the network and try again; a download continues where it stopped."
-        case other:
-            raise other
-
-
-def _describe_status(status: int, message: str) -> tuple[str, str]:
-    reason = f" ({_shorten(message)})" if message else ""
-    if status == 401:
-        return "the hub does not know the token", "Set HF_TOKEN to a valid one; see the hub's settings, Access Tokens."
-    if status in (402, 413, 507) or (status == 403 and re.search("quota|storage", message, re.IGNORECASE)):
-        return f"the hub has no more room for this account{reason}", "Free some storage there, or extend it."
-    if status == 403:
-        return f"the token may not do that{reason}", "It takes a token with the right to read, or to write, there."
-    if status == 409:
-        return f"the name is taken{reason}", "Choose another one."
-    if status == 429:
-        return "the hub limits how often it is asked, and the limit is reached", "Try again in some minutes."
-    if status >= 500:
-        return f"the hub failed (status {status})", "Try again later."
-    return f"the hub answered with status {status}{reason}", "Check the name."
-
-
-def _shorten(text: str) -> str:
-    """Return one line of a hub's message, without addresses."""
-    return " ".join(re.sub(r"\w+://\S+", "", text).split())[:MAX_SHOWN_CHARS]
+    def __call__(self, done: int) -> None:
+        size = self._file.bytes
+        if self._file.name == WEIGHTS_FILE and size and (tenths := 10 * done // size) > self._tenths:
+            self._tenths = tenths
+            self._say(f"{self._file.name}: {done / 1e6:.1f} of {size / 1e6:.1f} MB")
 
 
 # ---------------------------------------------------------------------------------------------- checks
@@ -365,7 +263,7 @@ def _require_base_model(config: dict[str, Any], stated: AdapterManifest | None, 
     if base.repository == EMBEDDED and declared.lower() == EMBEDDED_HUB_ID.lower():
         return (f"It was trained over {EMBEDDED_HUB_ID}, of which `{EMBEDDED}` is a 4-bit copy.",)
     if Path(base.repository).is_absolute() and Path(declared).name.lower() == base.folder.name.lower():
-        return (f"It names {_shorten(declared)}; the folder {base.folder.name} is served.",)
+        return (f"It names {shorten_message(declared)}; the folder {base.folder.name} is served.",)
     raise _other_base_error(declared, base)
 
 
@@ -426,7 +324,7 @@ def _require_matching_weights(folder: Path, config: dict[str, Any], base: BaseMo
                     raise _weights_error(f"{key[:80]} has values that are not finite")
                 parts[found[1]][found[2]] = tuple(tensor.shape)
     except (SafetensorError, OSError) as error:
-        raise _weights_error(f"it cannot be read ({_shorten(str(error))})") from error
+        raise _weights_error(f"it cannot be read ({shorten_message(str(error))})") from error
     ranks = {config.get("r"), *(config.get("rank_pattern") or {}).values()}
     for layer, shapes in parts.items():
         if fault := _shape_fault(layer, shapes, layers, ranks, bool(config.get("use_dora"))):

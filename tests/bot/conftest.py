@@ -26,7 +26,7 @@ from bot.store import Store
 from bot.training.dataset_catalog import DatasetCatalog
 from bot.training.queue import JobQueue
 from bot.training.resource_sharing import TrainerThrottle
-from bot.versions.automatic_promotion import AutomaticPromotion
+from bot.versions.live_versions import AutomaticPromotion
 from bot.web.http_app import WebServer
 from personas.home.job_material import ShippedData
 from personas.lore.index import LoreIndex

@@ -9,12 +9,12 @@ import pytest
 
 from bot.demo_guild import MODERATOR
 from tests.bot.conftest import QUAY
-from tests.dataset_hub import FETCHER, DatasetHub, running_hub
 from tests.fakes import until
+from tests.hub_server import COMMIT, FETCHER, Hub, Repository, reach
 
 QUESTION = {"role": "prompter", "text": "What of gate 3?", "replies": []}
 TREES = (json.dumps({"message_tree_id": "t", "prompt": QUESTION}) + "\n").encode() * 8000
-HUB_SETS = {"OpenAssistant/oasst2": {"2023-11-05_oasst2_ready.trees.jsonl.gz": TREES}}
+OASST2 = {"2023-11-05_oasst2_ready.trees.jsonl.gz": TREES}
 
 
 @pytest.fixture(autouse=True)
@@ -25,8 +25,9 @@ def fetcher(tmp_path, monkeypatch):
 
 @pytest.fixture
 async def hub(monkeypatch, tmp_path):
-    served = DatasetHub(HUB_SETS)
-    async with running_hub(served, monkeypatch, str(tmp_path / "cache")):
+    served = Hub(datasets={"OpenAssistant/oasst2": Repository({COMMIT: OASST2})})
+    with served.serve() as address:
+        reach(monkeypatch, address, str(tmp_path / "cache"))
         yield served
 
 
@@ -47,8 +48,12 @@ async def answer_to(stage, command="finetune start", **options):
     return answer.message
 
 
+def downloads(hub):
+    return [asked for asked in hub.asked if "/resolve/" in asked]
+
+
 def allow(stage, policy):
-    object.__setattr__(stage.client.services, "fetch_policy", policy)
+    object.__setattr__(stage.client.services, "fetch_datasets", policy)
 
 
 async def test_a_moderator_fetches_it_with_a_press_and_starts(asking, hub):
@@ -77,13 +82,13 @@ async def test_a_moderator_fetches_it_with_a_press_and_starts(asking, hub):
 
 async def test_only_the_owner_may_where_the_setting_says_operator(asking, hub):
     stage = asking
-    assert stage.client.services.fetch_policy == "operator", "the default"
+    assert stage.client.services.fetch_datasets == "operator", "the default"
     offered = await answer_to(stage, dataset="oasst2")
     assert "The bot's operator can fetch it" in offered["content"]
     assert stage.sandbox.member(MODERATOR).id != (await stage.client.application_info()).owner.id
     await stage.moderator.click(offered, "Fetch it")
     await stage.sees("Only the bot's operator, who owns its application, may fetch data sets.")
-    assert not hub.asked and not stage.client.services.data_jobs.open()
+    assert not downloads(hub) and not stage.client.services.data_jobs.open()
 
 
 async def test_without_a_hub_or_where_the_bot_may_not_fetch_there_is_no_button(asking, hub, monkeypatch):
@@ -109,7 +114,7 @@ async def test_a_fetch_is_cancelled_from_the_channel(asking, hub):
     hub.pause_s = 0.5
     await stage.moderator.click(await answer_to(stage, dataset="oasst2"), "Fetch it")
     shown = await stage.sees("Fetching `oasst2`")
-    await until(lambda: hub.asked, 60)
+    await until(lambda: downloads(hub), 60)
     await stage.moderator.click(shown, "Cancel")
     await stage.sees("is cancelled; another one continues where it stopped")
     await stage.moderator.click(shown, "Cancel")

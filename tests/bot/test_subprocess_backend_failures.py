@@ -38,6 +38,18 @@ async def begun(workshop):
 
 
 async def test_cancelling_asks_first(workshop):
+    backend, job = workshop.backend("polite"), workshop.job()
+    run = asyncio.create_task(backend.run(job, workshop.events.append))
+    await begun(workshop)
+    backend.cancel(f"{job.job_id}-other")
+    await asyncio.sleep(0.3)
+    assert not run.done(), "another job's run was cancelled"
+    backend.cancel(job.job_id)
+    backend.cancel(job.job_id)
+    assert await asyncio.wait_for(run, 5) == TrainingInterrupted()
+
+
+async def test_detaching_ends_the_run(workshop):
     backend = workshop.backend("polite")
     run = asyncio.create_task(backend.run(workshop.job(), workshop.events.append))
     await begun(workshop)

@@ -164,7 +164,7 @@ def test_a_download_that_failed_continues_with_the_next_try(hub, plain, tmp_path
 
 def test_content_with_another_checksum_is_refused_and_fetched_again(hub, tmp_path):
     hub.stated_sha = "0" * 64
-    with pytest.raises(AdapterError, match=f"{WEIGHTS_FILE} of {NAME} is damaged: .*another checksum"):
+    with pytest.raises(AdapterError, match=f"{NAME}. cannot .*: {WEIGHTS_FILE} arrived damaged: .*another checksum"):
         bring(NAME, tmp_path)
     hub.stated_sha = ""
     assert bring(NAME, tmp_path)

@@ -18,7 +18,7 @@ from filelock import FileLock
 from personas.errors import MaterialError, RequestError
 from personas.home.datasets import published_datasets, read_catalogue
 from personas.schemas.base import right_error
-from tests.dataset_hub import COMMIT, DatasetHub, running_hub
+from tests.hub_server import CHUNK_BYTES, COMMIT, Hub, Repository, reach
 from trainer.cli.catalogue_command import fetch_dataset, list_datasets, remove_dataset, show_dataset
 from trainer.cli.main import build_parser
 
@@ -36,8 +36,10 @@ persona-based-chat synthetic-persona-chat dolly""".split()
 
 @pytest.fixture
 async def hub(monkeypatch, tmp_path):
-    served = DatasetHub({"OpenAssistant/oasst2": FILES, "harbour/talk": TWO_FILES})
-    async with running_hub(served, monkeypatch, str(tmp_path / "cache")):
+    sets = {"OpenAssistant/oasst2": FILES, "harbour/talk": TWO_FILES}
+    served = Hub(datasets={name: Repository({COMMIT: files}) for name, files in sets.items()})
+    with served.serve() as address:
+        reach(monkeypatch, address, str(tmp_path / "cache"))
         yield served
 
 
@@ -104,17 +106,19 @@ async def test_listed_shown_fetched_read_and_removed(hub, tmp_path, capsys):
 async def test_a_fetch_that_breaks_off_resumes_where_it_was(hub, tmp_path, monkeypatch):
     monkeypatch.setattr("time.sleep", lambda seconds: None)  # the client waits before it tries again
     enter(tmp_path, "talk", "harbour/talk", '["data/*"]')
-    hub.cut_after = 2**17
-    with pytest.raises(MaterialError, match=r"harbour/talk cannot be fetched: .*continues where it stopped"):
+    hub.cuts, hub.fails_after_cut = 1, True
+    with pytest.raises(MaterialError, match=r"harbour/talk cannot be fetched: the hub failed \(status 503\)"):
         await ask(fetch_dataset, tmp_path, "talk")
     assert not (tmp_path / "fetched" / "talk").exists() and not read_catalogue(tmp_path).entries["talk"].is_here
     partial = tmp_path / "fetched" / ".talk.partial" / COMMIT / "data"
     there = sum(file.stat().st_size for file in partial.iterdir())
-    assert 2**16 <= there < len(TREES)
-    hub.cut_after = None
+    assert there == len(TREES) // 2 // CHUNK_BYTES * CHUNK_BYTES, "the whole chunks"
+    hub.statuses.clear()
     hub.asked.clear()
+    hub.ranges.clear()
     await ask(fetch_dataset, tmp_path, "talk")
-    assert hub.asked == [("data/train-0.jsonl", f"bytes={there}-"), ("data/train-1.jsonl", "")]
+    assert hub.ranges == [f"bytes={there}-"]
+    assert [asked[-12:] for asked in hub.asked if "resolve" in asked] == ["rain-0.jsonl", "rain-1.jsonl"]
     for name, data in TWO_FILES.items():
         assert (tmp_path / "fetched" / "talk" / name).read_bytes() == data
     assert not partial.exists()
@@ -122,10 +126,10 @@ async def test_a_fetch_that_breaks_off_resumes_where_it_was(hub, tmp_path, monke
 
 async def test_what_arrives_damaged_is_not_kept(hub, tmp_path):
     enter(tmp_path)
-    hub.damaged = True
+    hub.stated_sha = "0" * 64
     with pytest.raises(MaterialError, match="arrived damaged"):
         await ask(fetch_dataset, tmp_path)
-    hub.damaged = False
+    hub.stated_sha = ""
     await ask(fetch_dataset, tmp_path)
     assert read_catalogue(tmp_path).entries["oasst2"].is_here
 
@@ -145,7 +149,7 @@ async def test_why_nothing_can_be_fetched_is_named(hub, tmp_path, monkeypatch):
     enter(tmp_path, hub="harbour/none")
     with pytest.raises(MaterialError, match="the hub has no harbour/none"):
         await ask(fetch_dataset, tmp_path)
-    hub.sets["harbour/none"] = {"../../escape.jsonl": b"{}"}
+    hub.datasets["harbour/none"] = Repository({COMMIT: {"../../escape.jsonl": b"{}"}})
     enter(tmp_path, hub="harbour/none", files='["*"]')
     with pytest.raises(MaterialError, match="leads elsewhere"):
         await ask(fetch_dataset, tmp_path)
@@ -194,9 +198,9 @@ async def test_stopped_in_a_terminal_it_says_so_and_resumes(hub, tmp_path):
     _, errors = await process.communicate()
     assert process.returncode == 143 and b"Stopped." in errors
     hub.pause_s = 0
-    hub.asked.clear()
+    hub.ranges.clear()
     await ask(fetch_dataset, tmp_path)
-    assert hub.asked[0][1].startswith("bytes="), hub.asked
+    assert len(hub.ranges) == 1, "it continued"
     assert read_catalogue(tmp_path).entries["oasst2"].is_here
 
 

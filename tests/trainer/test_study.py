@@ -195,7 +195,7 @@ def said(file: Path, topic: str, count: int) -> Path:
 
 @pytest.fixture
 def dialogue(tiny_base, tmp_path, monkeypatch):
-    """What a study of dialogue asks for, which grows from eleven dialogues on clocks to as many on boats."""
+    """Options of a study of dialogue, which grows from eleven dialogues on clocks to as many on boats."""
     monkeypatch.chdir(tmp_path)
     first, more = said(tmp_path / "clocks.jsonl", "clocks", 11), said(tmp_path / "boats.jsonl", "boats", 11)
     options = argparse.Namespace(

@@ -1,18 +1,15 @@
 """`python -m trainer catalogue`: lists data sets by name, and fetches published ones from a hub."""
 
 import argparse
-import hashlib
 import json
-import logging
 import shutil
 import sys
 import textwrap
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path, PurePosixPath
-from typing import Any, Self
+from typing import Any
 
 from filelock import FileLock, Timeout
 from tqdm import tqdm
@@ -21,7 +18,14 @@ from personas.cli_common import LogProgress, add_examples
 from personas.errors import MaterialError, RequestError
 from personas.home.atomic_files import fsync_tree, write_model
 from personas.home.datasets import FETCH_RECORD, CatalogueEntry, DatasetCatalogue, FetchRecord, read_catalogue
-from personas.home.external_adapter import describe_hub_error
+from personas.home.hub_download import (
+    HUB_TIMEOUT_S,
+    ByteReport,
+    HubFile,
+    download,
+    hub_errors_as,
+    list_hub_files,
+)
 from personas.models.base_model import HUB_OFFLINE_ERROR, find_hub_error
 from personas.schemas.formatting import format_size
 from trainer.cli.argtypes import Commands, add_command, add_home, add_progress_interval
@@ -40,10 +44,6 @@ UNDERSTUDY_HOME, and published ones, which `fetch` downloads from a hub.
 PARTIAL_SUFFIX = ".partial"
 MIN_FREE_BYTES = 256 * 2**20
 """Disk space that a download leaves free."""
-PIECE_BYTES = 2**16
-INFO_TIMEOUT_S = 20.0
-Progress = Callable[[int], None]
-"""Called with the number of bytes that are there."""
 
 
 def add_catalogue(commands: Commands) -> None:
@@ -155,15 +155,6 @@ def _find(catalogue: DatasetCatalogue, name: str) -> CatalogueEntry:
 # ------------------------------------------------------------------------------------------------ fetch, remove
 
 
-@dataclass(frozen=True)
-class DatasetFile:
-    """A file of a data set on a hub. `sha256` is empty where the hub states none."""
-
-    name: str
-    bytes: int
-    sha256: str
-
-
 def fetch_dataset(options: argparse.Namespace) -> None:
     """Fetch a data set with progress on standard error; prints where it is."""
     entry = _find_on_hub(options)
@@ -203,7 +194,8 @@ def fetch_from_hub(entry: CatalogueEntry, interval_s: float, out: Any) -> None:
         with _progress_bar(total, interval_s) as report:
             done = 0
             for file in files:
-                _download(entry.hub, revision, file, partial / file.name, _offset(report, done))
+                with hub_errors_as(MaterialError, entry.hub, entry.hub):
+                    download(file, partial / file.name, _offset(report, done))
                 done += file.bytes
         sizes = {file.name: file.bytes for file in files}
         write_model(partial / FETCH_RECORD, FetchRecord(hub=entry.hub, revision=revision, files=sizes))
@@ -243,14 +235,13 @@ def _locked(file: Path, name: str) -> Iterator[None]:
         raise MaterialError(f"{name} is being fetched by another process.", "Wait for it.") from None
 
 
-def _list_files(entry: CatalogueEntry) -> tuple[str, list[DatasetFile]]:
+def _list_files(entry: CatalogueEntry) -> tuple[str, list[HubFile]]:
     """Ask the hub for the newest commit of a data set, and the files to fetch. Raises `MaterialError`."""
     from huggingface_hub import HfApi  # takes 0.15 s
 
-    with _translated(entry.hub):
-        info = HfApi().dataset_info(entry.hub, files_metadata=True, timeout=INFO_TIMEOUT_S)
-    found = info.siblings or []
-    listed = [DatasetFile(one.rfilename, one.size or 0, one.lfs.sha256 if one.lfs else "") for one in found]
+    with hub_errors_as(MaterialError, entry.hub, entry.hub):
+        info = HfApi().dataset_info(entry.hub, files_metadata=True, timeout=HUB_TIMEOUT_S)
+    listed = list_hub_files(info, "dataset").values()
     patterns = entry.files or HUB_FILE_PATTERNS
     files = [one for one in listed if any(fnmatch(one.name, pattern) for pattern in patterns)]
     if not files:
@@ -266,18 +257,7 @@ def _list_files(entry: CatalogueEntry) -> tuple[str, list[DatasetFile]]:
     return str(info.sha), files
 
 
-@contextmanager
-def _translated(hub: str) -> Iterator[None]:
-    """Translate errors of the hub's client to `MaterialError`."""
-    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # it logs each retry
-    try:
-        yield
-    except Exception as error:  # network errors have many types
-        why, advice = describe_hub_error(error, hub)
-        raise MaterialError(f"{hub} cannot be fetched: {why}.", advice) from error
-
-
-def _offset(report: Progress, done: int) -> Progress:
+def _offset(report: ByteReport, done: int) -> ByteReport:
     """Report the bytes of one file after those of the files before it."""
     return lambda number: report(done + number)
 
@@ -293,7 +273,7 @@ def _require_space(folder: Path, needed_bytes: int) -> None:
 
 
 @contextmanager
-def _progress_bar(total: int, interval_s: float) -> Iterator[Progress]:
+def _progress_bar(total: int, interval_s: float) -> Iterator[ByteReport]:
     """Show progress as a bar on a terminal, else as lines."""
     log = LogProgress(interval_s)
     with tqdm(total=total, unit="B", unit_scale=True, file=sys.stderr, disable=None) as bar:
@@ -303,56 +283,6 @@ def _progress_bar(total: int, interval_s: float) -> Iterator[Progress]:
             log.update(f"{format_size(done)} of {format_size(total)} fetched")
 
         yield report
-
-
-def _download(hub: str, revision: str, file: DatasetFile, target: Path, report: Progress) -> None:
-    """Download a file from where an earlier download of it ended. Raises `MaterialError` and `OSError`."""
-    from huggingface_hub import constants, hf_hub_url  # takes 0.15 s
-    from huggingface_hub.file_download import http_get
-    from huggingface_hub.utils._headers import build_hf_headers
-
-    constants.DOWNLOAD_CHUNK_SIZE = PIECE_BYTES  # the client drops what is short of a piece, by default of 10 MiB
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with target.open("ab") as out:
-        if (there := out.tell()) > file.bytes:
-            out.truncate(0)
-            there = 0
-        report(there)
-        if there < file.bytes or not file.bytes:
-            with _translated(hub):
-                http_get(
-                    hf_hub_url(hub, file.name, repo_type="dataset", revision=revision),
-                    out,
-                    resume_size=there,
-                    headers=build_hf_headers() | {"Accept-Encoding": "identity"},
-                    expected_size=file.bytes or None,
-                    tqdm_class=lambda **options: _ByteCounter(report, there),  # type: ignore[arg-type]
-                )
-    if file.sha256 and _sha256(target) != file.sha256:
-        target.unlink()
-        raise MaterialError(f"{file.name} of {hub} arrived damaged.", "Run the same command again.")
-
-
-class _ByteCounter:
-    """Stands in for the progress bar of the hub's client."""
-
-    def __init__(self, report: Progress, there: int) -> None:
-        self._report, self._bytes = report, there
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        pass
-
-    def update(self, n: int) -> None:
-        self._bytes += n
-        self._report(self._bytes)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as content:
-        return hashlib.file_digest(content, "sha256").hexdigest()
 
 
 def remove_dataset(options: argparse.Namespace) -> None:

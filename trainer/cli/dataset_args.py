@@ -9,6 +9,7 @@ from pathlib import Path
 
 from personas.card.formats import read_card_file, to_persona
 from personas.card.toml_card import SHIPPED_CARDS, find_persona
+from personas.cli_common import read_setting
 from personas.errors import MaterialError, RequestError
 from personas.home.data_subjects import read_consent
 from personas.home.datasets import read_catalogue
@@ -28,7 +29,7 @@ from trainer.data.builder import DatasetPlan, SourceItems
 from trainer.data.data_mixture import SourceSpec, parse_mix, parse_source, source_names
 from trainer.data.quality_filters import QualityFilters, list_languages
 from trainer.data.writer import DatasetBuildSpec
-from trainer.process.environment import find_home, find_lore_encoder
+from trainer.process.environment import find_home
 from trainer.recipe.resolve import make_request, resolve_for_data, resolve_recipe
 from trainer.sources.conversation import day_of
 from trainer.sources.reader import read_usable
@@ -114,7 +115,7 @@ def load_persona(name: str, home: Path) -> Persona:
 def load_lore_index(persona: Persona, folder: Path | None, home: Path) -> LoreIndex | None:
     """Index the persona's lore and the world's, as found by `load_passages`; None without lore."""
     passages = load_passages(persona, folder, home)
-    return LoreIndex(passages, encoder=find_lore_encoder()) if passages else None
+    return LoreIndex(passages, encoder=read_setting("LORE_ENCODER")) if passages else None
 
 
 def load_passages(persona: Persona, folder: Path | None, home: Path) -> list[Passage]:

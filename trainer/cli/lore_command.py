@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from personas.card.toml_card import SHIPPED_CARDS
-from personas.cli_common import add_examples
+from personas.cli_common import add_examples, read_setting
 from personas.errors import RequestError
 from personas.home.shared_personas import OPERATOR_GUILD_ID, read_shared_personas
 from personas.lore.index import MIN_SCORE, LoreIndex, LoreRanking, PassageMatch
@@ -18,7 +18,6 @@ from trainer.cli.error_handling import require_writable, resolve_home, with_erro
 from trainer.data.synthetic.dialogue_synthesis import SynthesisRequest, synthesise_dialogues
 from trainer.data.synthetic.lore_extraction import extract_lore, write_extraction
 from trainer.data.synthetic.reply_backends import choose_backend
-from trainer.process.environment import find_lore_encoder
 from trainer.process.run_control import Terminated
 
 MAX_SHOWN_PASSAGES = 6
@@ -128,7 +127,9 @@ def _ask(options: argparse.Namespace) -> None:
     home = resolve_home(None)
     # A separate cache beside the bot's, so that no passage is embedded twice.
     index = LoreIndex(
-        passages, home / "cache" / f"lore-of-{persona.id}.sqlite" if home.is_dir() else None, find_lore_encoder()
+        passages,
+        home / "cache" / f"lore-of-{persona.id}.sqlite" if home.is_dir() else None,
+        read_setting("LORE_ENCODER"),
     )
     ranking = index.rank(persona.id, options.question)
     index.close()

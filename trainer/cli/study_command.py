@@ -94,76 +94,77 @@ def _add_study_options(study: argparse.ArgumentParser) -> None:
 
 def run_scale_command(options: argparse.Namespace, run: JobRunner) -> int:
     """Run `study scale`; `run` runs a job folder (`options.folder`) and writes its events to a stream."""
-    restart_with_allocator_settings()
-    configure_process(options.nice, options.threads)
+    home, named = _prepare(options)
     from trainer.study import scale  # loads torch, which takes seconds and reads the number of threads
 
-    home, named = resolve_home(options.home), options.out.expanduser().absolute() if options.out else None
-    require_writable(named or home)
     points = scale.scale_points(options.sizes, options.runs, options.settings)
     draft, tasks = draft_job(options, home), _study_tasks(options, scale.DIALOGUE_TASKS)
     scale.require_untrained_tasks(draft, tasks)
     measure = scale.task_scorer(points, tasks, options.prompts)
-    folder = named or scale.scale_folder(draft)
-    options.card = "losses"
-    out = claim_stdout()
-    logging.getLogger().setLevel(logging.WARNING)
-
-    def report(line: str) -> None:
-        if not options.json:
-            print(f"\n{line}", file=out, flush=True)
-
-    def run_one(job: Path) -> int:
-        options.folder = job
-        with Path(os.devnull).open("w", encoding="utf-8") as silent:
-            return run(options, silent if options.json else EventPrinter(out))  # type: ignore[arg-type]  # as in `train`
-
-    report(str(folder))
-    results, code = scale.run_scale_study(draft, points, options.settings, folder, run_one, measure, report)
+    folder, output = named or scale.scale_folder(draft), _StudyOutput(options, run)
+    output.report(str(folder))
+    results, code = scale.run_scale_study(
+        draft, points, options.settings, folder, output.run_one, measure, output.report
+    )
     if code:
-        report("Run the same command again to resume.")
-    else:
-        scale.write_study(folder, draft.request.persona, results)
-        report(f"{scale.study_markdown(draft.request.persona, results)}\n\nchart: {folder / 'study.svg'}")
-        if options.json:
-            print((folder / scale.STUDY_FILE).read_text(encoding="utf-8").replace("\n", ""), file=out)
-    out.flush()
-    return code
+        return output.report_stopped(code)
+    scale.write_study(folder, draft.request.persona, results)
+    text = scale.study_markdown(draft.request.persona, results)
+    return output.report_results(text, folder / "study.svg", folder / scale.STUDY_FILE)
 
 
 def run_strategies_command(options: argparse.Namespace, run: JobRunner) -> int:
     """Run `study strategies`; `run` as in `run_scale_command`."""
+    home, named = _prepare(options)
+    points, draft = sweep.strategy_points(options.share, options.runs, options.settings), draft_job(options, home)
+    folder = named or sweep.strategies_folder(draft, options.share)
+    jobs, output = sweep.make_sweep_folders(draft, points, folder), _StudyOutput(options, run)
+    output.report(str(folder))
+    _, code = sweep.run_sweep(jobs, output.run_one, output.report)
+    results = [result for point, job in jobs if (result := sweep.read_strategy_run(point, job))]
+    if code or not results:
+        return output.report_stopped(code or EXIT_FAILED)
+    text = sweep.write_strategies(folder, draft.request.persona, results)
+    return output.report_results(text, folder / "strategies.svg", folder / sweep.STRATEGIES_FILE)
+
+
+def _prepare(options: argparse.Namespace) -> tuple[Path, Path | None]:
+    """Configure the process; returns the home and the named folder. Raises `RequestError` if nothing can be written."""
     restart_with_allocator_settings()
     configure_process(options.nice, options.threads)
     home, named = resolve_home(options.home), options.out.expanduser().absolute() if options.out else None
     require_writable(named or home)
-    points, draft = sweep.strategy_points(options.share, options.runs, options.settings), draft_job(options, home)
-    folder = named or sweep.strategies_folder(draft, options.share)
-    jobs = sweep.make_sweep_folders(draft, points, folder)
     options.card = "losses"
-    out = claim_stdout()
-    logging.getLogger().setLevel(logging.WARNING)
+    return home, named
 
-    def report(line: str) -> None:
-        if not options.json:
-            print(f"\n{line}", file=out, flush=True)
 
-    def run_one(job: Path) -> int:
-        options.folder = job
+class _StudyOutput:
+    """Runs jobs and reports on standard output: lines as they come, or one JSON object at the end."""
+
+    def __init__(self, options: argparse.Namespace, run: JobRunner) -> None:
+        self._options, self._run, self._out = options, run, claim_stdout()
+        logging.getLogger().setLevel(logging.WARNING)
+
+    def report(self, line: str) -> None:
+        if not self._options.json:
+            print(f"\n{line}", file=self._out, flush=True)
+
+    def run_one(self, job: Path) -> int:
+        """Run a job folder; returns its exit code."""
+        self._options.folder = job
         with Path(os.devnull).open("w", encoding="utf-8") as silent:
-            return run(options, silent if options.json else EventPrinter(out))  # type: ignore[arg-type]  # as in `train`
+            events = silent if self._options.json else EventPrinter(self._out)
+            return self._run(self._options, events)  # type: ignore[arg-type]  # as in `train`
 
-    report(str(folder))
-    _, code = sweep.run_sweep(jobs, run_one, report)
-    results = [result for point, job in jobs if (result := sweep.read_strategy_run(point, job))]
-    if code or not results:
-        report("Run the same command again to resume.")
-        return code or EXIT_FAILED
-    report(f"{sweep.write_strategies(folder, draft.request.persona, results)}\n\nchart: {folder / 'strategies.svg'}")
-    if options.json:
-        print((folder / sweep.STRATEGIES_FILE).read_text(encoding="utf-8").replace("\n", ""), file=out)
-    out.flush()
-    return code
+    def report_stopped(self, code: int) -> int:
+        self.report("Run the same command again to resume.")
+        return code
+
+    def report_results(self, text: str, chart: Path, results: Path) -> int:
+        self.report(f"{text}\n\nchart: {chart}")
+        if self._options.json:
+            print(results.read_text(encoding="utf-8").replace("\n", ""), file=self._out, flush=True)
+        return 0
 
 
 def _study_tasks(options: argparse.Namespace, shipped: Mapping[str, Path]) -> dict[str, Path]:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from personas.card.toml_card import read_card
+from personas.cli_common import read_setting
 from personas.errors import MaterialError, MaterialGoneError, RequestError
 from personas.home.data_subjects import NO_CONSENT, Consent, read_consent
 from personas.home.holdout_index import HOLDOUT_FILE, HoldoutIndex
@@ -19,7 +20,6 @@ from personas.schemas.chat import Persona
 from personas.schemas.training import JobSpec, Material
 from trainer.data.data_mixture import mixes_general, select_lore_pairs, split_general
 from trainer.data.synthetic.lore_extraction import extract_lore
-from trainer.process.environment import find_lore_encoder
 from trainer.schemas import Recipe
 from trainer.sources.conversation import Conversation, RejectedRecord, persona_speaks, replace_assistant
 from trainer.sources.conversation_builder import RawDialogue, build_conversation
@@ -279,4 +279,4 @@ def _read_conversations(
 
 def _read_lore_index(folders: list[tuple[Path, Material]], persona: Persona) -> LoreIndex | None:
     passages = [p for path, _ in folders for p in read_lore(path, (persona, WORLD))]
-    return LoreIndex(passages, encoder=find_lore_encoder()) if passages else None
+    return LoreIndex(passages, encoder=read_setting("LORE_ENCODER")) if passages else None

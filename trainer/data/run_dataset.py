@@ -17,6 +17,7 @@ from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import Any
 
+from personas.cli_common import read_setting
 from personas.errors import MaterialError
 from personas.home.atomic_files import atomic_folder
 from personas.home.data_subjects import CONSENT_FILE
@@ -37,7 +38,6 @@ from trainer.data.job_inputs import JobInputs, JobTalk, read_job_talk
 from trainer.data.layout import read_stats
 from trainer.data.ledger import Ledger
 from trainer.data.sample_renderer import SampleRenderer
-from trainer.process.environment import find_lore_encoder
 from trainer.schemas import PromptReply, Recipe
 
 FORMAT = 1
@@ -81,10 +81,8 @@ def job_dataset(
 
 def dataset_key(job: Path, spec: JobSpec, recipe: Recipe, base: BaseModel) -> str:
     """Hash the inputs of a job's samples: request, material, consent, hold-out, keys, settings, tokenizer."""
-    settings = recipe.model_dump_json(include=SAMPLE_SETTINGS)
-    digest = hashlib.sha256(
-        f"{FORMAT}\0{PROMPT_VERSION}\0{settings}\0{fingerprint(base)}\0{find_lore_encoder()}".encode()
-    )
+    settings, encoder = recipe.model_dump_json(include=SAMPLE_SETTINGS), read_setting("LORE_ENCODER")
+    digest = hashlib.sha256(f"{FORMAT}\0{PROMPT_VERSION}\0{settings}\0{fingerprint(base)}\0{encoder}".encode())
     digest.update(spec.model_dump_json().encode())
     for name in (CONSENT_FILE, HOLDOUT_FILE, JOB_KEYS_FILE):
         file = job / name

@@ -8,8 +8,7 @@ import warnings
 from collections.abc import Mapping
 from pathlib import Path
 
-from dotenv import dotenv_values
-
+from personas.cli_common import read_setting
 from personas.errors import RequestError
 
 ALLOCATOR_SETTINGS = {
@@ -27,7 +26,7 @@ QUIET_LIBRARY_SETTINGS = {
     "TOKENIZERS_PARALLELISM": "false",
     "TRANSFORMERS_VERBOSITY": "error",
 }
-HOME_VARIABLE, LORE_ENCODER_VARIABLE = "UNDERSTUDY_HOME", "LORE_ENCODER"
+HOME_VARIABLE = "UNDERSTUDY_HOME"
 
 
 def restart_with_allocator_settings() -> None:
@@ -67,18 +66,8 @@ def find_home() -> Path:
 
     Raises `RequestError` where it is no folder, and none can be made.
     """
-    named = _read_setting(HOME_VARIABLE)
+    named = read_setting(HOME_VARIABLE)
     return require_home(Path(named or "~/.understudy").expanduser().absolute())
-
-
-def find_lore_encoder() -> str:
-    """Return LORE_ENCODER of the environment or of `.env` here, as the bot finds it: lore is searched as in serving."""
-    return _read_setting(LORE_ENCODER_VARIABLE)
-
-
-def _read_setting(name: str) -> str:
-    stated = os.environ.get(name, "").strip()
-    return stated or (dotenv_values(".env", interpolate=False).get(name) or "").strip()
 
 
 def require_home(folder: Path) -> Path:

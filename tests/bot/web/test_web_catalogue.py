@@ -13,14 +13,14 @@ from personas.home.data_subjects import Consent, write_consent
 from personas.schemas.training import TrainingRequest
 from tests.bot.web.conftest import put_talk
 from tests.bot.web.dataset_folders import put_set
-from tests.dataset_hub import COMMIT, FETCHER, DatasetHub, running_hub
+from tests.hub_server import COMMIT, FETCHER, Hub, Repository, reach
 
 STATED = {"stated_by": "Mina Vale", "stated_on": "2026-11-20", "why": "Written here."}
 TALK = "".join(
     json.dumps({"kind": "NLI", "input": f"What of gate {n}?", "target": f"Gate {n} is shut at night."}) + "\n"
     for n in range(4000)
 ).encode()
-HUB_SETS = {"YeungNLP/firefly-train-1.1M": {"firefly-train-1.1M.jsonl": TALK, "task_distribution.png": b"no"}}
+FIREFLY = {"firefly-train-1.1M.jsonl": TALK, "task_distribution.png": b"no"}
 
 
 @pytest.fixture
@@ -36,8 +36,9 @@ def fetcher(tmp_path, monkeypatch):
 
 @pytest.fixture
 async def hub(monkeypatch, tmp_path):
-    served = DatasetHub(HUB_SETS)
-    async with running_hub(served, monkeypatch, str(tmp_path / "cache")):
+    served = Hub(datasets={"YeungNLP/firefly-train-1.1M": Repository({COMMIT: FIREFLY})})
+    with served.serve() as address:
+        reach(monkeypatch, address, str(tmp_path / "cache"))
         yield served
 
 
@@ -231,7 +232,7 @@ async def test_a_fetch_is_cancelled_and_keeps_what_is_there(dashboard, home, hub
 
 
 async def test_the_operator_can_keep_the_bot_from_fetching(dashboard, monkeypatch):
-    object.__setattr__(dashboard.services, "fetch_policy", "off")
+    object.__setattr__(dashboard.services, "fetch_datasets", "off")
     status, result, _ = await dashboard.ask("POST", "/datasets/firefly/fetch")
     assert status == 409 and "FETCH_DATASETS" in result["detail"]
     _, page, _ = await dashboard.page("/dashboard/data/published/firefly")

@@ -210,12 +210,12 @@ def require_own_dataset(built: BuiltDataset) -> None:
 
 
 def upload_place(name: str) -> DatasetPlace:
-    """Where the catalogue says that an upload is."""
+    """Return the place that the catalogue gives for an upload."""
     return {"path": f"{data_sources.UPLOADS_PREFIX}{name}"}
 
 
 def dataset_place(id: str) -> DatasetPlace:
-    """Where the catalogue says that a data set is which was built here."""
+    """Return the place that the catalogue gives for a data set that was built here."""
     return {"path": f"datasets/{id}"}
 
 
@@ -256,7 +256,7 @@ async def withdraw(services: Services, *, upload: str = "", dataset: str = "") -
 async def fetch_dataset(services: Services, name: str) -> DataJob:
     """Queue the fetch of a data set from a hub. Raises `UnderstudyError`."""
     try:
-        return start_fetch(services.data_jobs, services.catalogue, services.home, name, services.fetch_policy)
+        return start_fetch(services.data_jobs, services.catalogue, services.home, name, services.fetch_datasets)
     except (QueueConflictError, FetchRefusedError) as error:
         raise Problem("conflict", error.message, error.advice) from error
 

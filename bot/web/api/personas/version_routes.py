@@ -31,8 +31,8 @@ from bot.web.app_context import get_services
 from bot.web.problems import Problem
 from bot.web.request_body import errors_as_problems, parse_body, read_json_object
 from personas.home.adapters import MANIFEST_FILE
-from personas.home.datasets import HUB_ID_PATTERN
 from personas.home.external_adapter import HUB_PREFIX
+from personas.home.hub_download import HUB_ID_PATTERN
 from personas.home.shared_personas import OPERATOR_GUILD_ID
 from personas.schemas.base import FrozenModel
 from personas.schemas.scorecard import ScoreCard

@@ -235,7 +235,7 @@ def _render_published(
         about=entry.about,
         record=entry.record,
         job=data_service.get_jobs(request).latest("fetch", source.name),
-        policy=services.fetch_policy,
+        policy=services.fetch_datasets,
         room=shutil.disk_usage(services.home).free,
         choices=data_sources.RIGHT_CHOICES[:-1],
         licensed=data_sources.LICENSED_RIGHT,
