@@ -23,6 +23,12 @@ PERSONAS = ("ballast", "oda", "thrip")
 STEPS, WARM_STEPS = 7, 2
 STEP_SAMPLES = 16
 MAX_LENGTH = 512
+SHIPPED_FOLDER = Path(__file__).parents[1] / "data"
+SHORT, SHORT_STEPS, SHORT_TOKENS, SHORT_ROUNDS = "short", 11, range(100, 151), 3
+"""The second workload: its name in the place of a persona's, steps of each round, tokens of a sample, rounds."""
+SHORT_CARD = (
+    "You work on the quay of a small harbour and have seen most of it twice.\nYou answer in plain words, briefly."
+)
 LORA_RANK, LORA_ALPHA, LEARNING_RATE, SEED = 16, 32, 2e-4, 0
 BASELINE_BATCH_SIZE, OWN_BATCH_SIZE = 2, 8
 
@@ -47,6 +53,23 @@ def load_samples(persona: str, steps: int) -> list[Any]:
         samples = [built.made.sample for built in builder.samples() if built.side == TRAIN]
     if len(samples) < steps * STEP_SAMPLES:
         raise SystemExit(f"{persona} has {len(samples)} samples, {steps * STEP_SAMPLES} are needed for {steps} steps.")
+    return samples[: steps * STEP_SAMPLES]
+
+
+def load_short_samples(steps: int) -> list[Any]:
+    """Load one-turn samples of 100 to 150 tokens under a card of two lines, from the shipped synthetic dialogues."""
+    from personas.models.base_model import load_tokenizer, locate
+    from personas.prompt import Renderer, system_card
+    from personas.schemas.chat import Turn
+
+    renderer, card = Renderer(load_tokenizer(locate("embedded"))), system_card(SHORT_CARD)
+    lines = (SHIPPED_FOLDER / "synthetic" / "all_characters_synthetic.jsonl").read_text(encoding="utf-8").splitlines()
+    turns = [json.loads(line)["messages"] for line in lines]
+    pairs = (pair for talk in turns for pair in zip(talk[::2], talk[1::2], strict=True))
+    rendered = (renderer.sample(card, [Turn("Guest", ask["content"])], reply["content"]) for ask, reply in pairs)
+    samples = [sample for sample in rendered if len(sample.ids) in SHORT_TOKENS]
+    if len(samples) < steps * STEP_SAMPLES:
+        raise SystemExit(f"There are {len(samples)} short samples, {steps * STEP_SAMPLES} are needed.")
     return samples[: steps * STEP_SAMPLES]
 
 
@@ -153,7 +176,7 @@ def measure_training(make_trainer: str, persona: str, steps: int) -> dict[str, A
 
     seconds: list[float] = []
     losses: list[float] = []
-    samples = load_samples(persona, steps)
+    samples = load_short_samples(steps) if persona == SHORT else load_samples(persona, steps)
     with tempfile.TemporaryDirectory() as scratch:
         trainer, run = {"plain": baseline_trainer, "ours": own_trainer}[make_trainer](samples, scratch)
         draw = torch.Generator().manual_seed(SEED)
@@ -169,6 +192,35 @@ def measure_training(make_trainer: str, persona: str, steps: int) -> dict[str, A
 
 def run_benchmark(personas: Sequence[str], steps: int) -> dict[str, Any]:
     """Run all measurements; keys as in the file. Rates are medians of the steps after the second of each round."""
+    return {**_measure_long(personas, steps), **_measure_short()}
+
+
+def _measure_short() -> dict[str, Any]:
+    """Measure short samples under a short card, with both as people run them."""
+    found: dict[str, list[dict[str, Any]]] = {"plain": [], "ours": []}
+    for number in range(SHORT_ROUNDS):
+        for make_trainer, rounds in found.items():
+            print(f"short samples, round {number + 1}: {make_trainer} …", file=sys.stderr)
+            command = ["--measure", make_trainer, SHORT, str(SHORT_STEPS)]
+            environment = _environment(tuned=make_trainer == "ours")
+            figures, _ = measure_in_subprocess(
+                [sys.executable, "-m", "benchmarks.training_speed", *command], environment
+            )
+            rounds.append(figures)
+    rates = {key: _rate(rounds) for key, rounds in found.items()}
+    losses = {key: statistics.fmean(loss for r in rounds for loss in r["losses"]) for key, rounds in found.items()}
+    return {
+        "ratio_short": rates["ours"] / rates["plain"],
+        "loss_ours_short": losses["ours"],
+        "loss_plain_short": losses["plain"],
+        "tokens_per_s_ours_short": rates["ours"],
+        "tokens_per_s_plain_short": rates["plain"],
+        "tokens_per_sample_short": statistics.fmean(t for r in found["ours"] for t in r["tokens"]) / STEP_SAMPLES,
+    }
+
+
+def _measure_long(personas: Sequence[str], steps: int) -> dict[str, Any]:
+    """Measure the shipped personas' conversations under their cards."""
     found: dict[tuple[str, bool], list[dict[str, Any]]] = {}
     peaks: dict[tuple[str, bool], int] = {}
     for persona in personas:
@@ -229,6 +281,12 @@ def format_table(figures: dict[str, Any]) -> str:
         f"ratio {figures['ratio']:.2f}, with the same allocator settings {figures['ratio_same_allocator']:.2f}, "
         f"losses {figures['loss_ours'] / figures['loss_plain'] - 1:+.2%}"
     )
+    for label, key in (("short samples: plain", "plain"), ("short samples: ours", "ours")):
+        rate = figures[f"tokens_per_s_{key}_short"]
+        each = figures["tokens_per_sample_short"]
+        lines.append(f"{label:34}{rate:10.0f}{rate / each:11.2f}{'':14}{figures[f'loss_{key}_short']:8.4f}")
+    difference = figures["loss_ours_short"] / figures["loss_plain_short"] - 1
+    lines.append(f"ratio {figures['ratio_short']:.2f}, losses {difference:+.2%}")
     return "\n".join(lines)
 
 

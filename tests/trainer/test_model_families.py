@@ -1,5 +1,7 @@
 """Each family of models: its prompts are its own, it trains for real, and batches give each sample its own loss."""
 
+from contextlib import nullcontext
+
 import pytest
 import torch
 from torch.nn import functional
@@ -17,9 +19,10 @@ from tests.tiny_models import manifest_over
 from tools.tiny_models import make_model
 from trainer.estimate.model_shape import model_shape_of as config_shape
 from trainer.recipe.resolve import find_target_modules, fit_to_hardware, match_target_modules
-from trainer.train.collator import collate, reply_losses
+from trainer.train.collator import collate, has_plain_head, reply_losses
+from trainer.train.fused_lora import fused_lora
 from trainer.train.losses import load_serving_model, mean_loss, measure_reply_losses
-from trainer.train.sft_trainer import load_quantised, train_sft
+from trainer.train.sft_trainer import add_lora_adapter, load_quantised, train_sft
 from trainer.train.trainer_base import StageInputs
 
 ADA = Persona("ada", "Ada", description="You are Ada, {{char}} to {{user}}.", personality="You speak plainly.")
@@ -153,6 +156,32 @@ def test_gradients_are_those_of_eager_attention_too(bases, name):
     assert any("self_attn" in name for name in expected)
     for name, gradient in expected.items():
         torch.testing.assert_close(found[name].grad, gradient, rtol=1e-3, atol=1e-4 * float(gradient.abs().max()))
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_fused_adapters_and_losses_in_chunks_give_pefts_losses_and_gradients(bases, name, recipe):
+    samples, found = samples_of(renderer_of(bases[name]), 4), []
+    for is_fused in (False, True):
+        model = load_serving_model(bases[name], "float32")
+        in_chunks = is_fused and has_plain_head(model)
+        assert in_chunks == (is_fused and name != "Gemma 2"), "which caps its logits"
+        fields = {"lora_dropout": 0.0, "target_modules": find_target_modules(bases[name], recipe.target_modules).names}
+        peft = add_lora_adapter(model, recipe.model_copy(update=fields)).train()
+        for weight_name, weight in peft.named_parameters():
+            if "lora_B" in weight_name:
+                torch.nn.init.normal_(weight, std=0.1, generator=torch.Generator().manual_seed(1))
+        with fused_lora(peft) if is_fused else nullcontext():
+            losses = reply_losses(peft, collate(samples), in_chunks)
+            losses.sum().backward()
+        found.append((losses.detach(), {key: it.grad for key, it in peft.named_parameters() if it.requires_grad}))
+    (plain, expected), (fused, computed) = found
+    torch.testing.assert_close(fused, plain, rtol=1e-4, atol=1e-5)
+    assert expected.keys() == computed.keys()
+    for key, gradient in expected.items():
+        if gradient is None:
+            assert computed[key] is None, key
+        else:
+            torch.testing.assert_close(computed[key], gradient, rtol=1e-3, atol=1e-4 * float(gradient.abs().max()))
 
 
 @torch.inference_mode()

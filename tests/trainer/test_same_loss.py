@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import random
+from contextlib import nullcontext
+from dataclasses import replace
 
 import pytest
 import torch
@@ -13,8 +15,9 @@ from transformers import BitsAndBytesConfig
 from personas.models.base_model import load_model
 from personas.prompt import TokenizedSample
 from trainer.train import losses as evaluate
-from trainer.train.collator import collate, pack, reply_losses
-from trainer.train.kernels import use_grouped_attention
+from trainer.train.collator import collate, has_plain_head, pack, reply_losses
+from trainer.train.fused_lora import fused_lora
+from trainer.train.kernels import share_dropout, use_grouped_attention
 from trainer.train.losses import measure_reply_losses
 from trainer.train.sft_trainer import add_lora_adapter, load_quantised
 
@@ -41,15 +44,15 @@ def random_samples(shared: tuple[int, ...], count: int = 5) -> list[TokenizedSam
     ]
 
 
-def exact_model(base, recipe, attention: str = "eager", checkpointed: bool = False):
-    """With an adapter that is no longer zero, in 64 bits, without dropout."""
+def exact_model(base, recipe, attention: str = "eager", checkpointed: bool = False, dropout: float = 0.0):
+    """With an adapter that is no longer zero, in 64 bits."""
     model = load_model(base, "float32")
     if attention == "grouped_matmul":
         use_grouped_attention(model)
     else:
         model.set_attn_implementation(attention)
     assert model.config._attn_implementation == attention
-    peft = add_lora_adapter(model, recipe.model_copy(update={"lora_dropout": 0.0, "lora_r": 4})).double()
+    peft = add_lora_adapter(model, recipe.model_copy(update={"lora_dropout": dropout, "lora_r": 4})).double()
     for name, weight in peft.named_parameters():
         if "lora_B" in name:
             torch.nn.init.normal_(weight, std=0.1, generator=torch.Generator().manual_seed(1))
@@ -92,6 +95,53 @@ def test_in_training_loss_and_gradients_are_those_of_each_sample_alone(
     assert by_sample(losses, samples).tolist() == pytest.approx(alone.tolist(), rel=TOLERANCE)
     for name, gradient in gradients(model).items():
         assert (gradient - expected[name]).norm() < TOLERANCE * expected[name].norm(), name
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.25])
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_fused_layers_and_losses_in_chunks_give_the_same_losses_and_gradients(
+    tiny_base, recipe, layout, dropout, monkeypatch
+):
+    monkeypatch.setattr("trainer.train.collator.LOSS_CHUNK_TOKENS", 7)
+    samples, found = random_samples(SHARED), []
+    for is_fused in (False, True):
+        model = exact_model(tiny_base, recipe, "grouped_matmul", dropout=dropout).train()
+        share_dropout(model)
+        assert has_plain_head(model.get_base_model())
+        torch.manual_seed(5)
+        with fused_lora(model) if is_fused else nullcontext():
+            losses = reply_losses(model, LAYOUTS[layout](samples), in_chunks=is_fused)
+            (losses * torch.linspace(0.5, 2, len(losses))).sum().backward()
+        found.append((losses.detach(), gradients(model)))
+    (plain, expected), (fused, computed) = found
+    assert fused.tolist() == pytest.approx(plain.tolist(), rel=TOLERANCE)
+    for name, gradient in computed.items():
+        assert (gradient - expected[name]).norm() < TOLERANCE * expected[name].norm(), name
+
+
+def test_fused_layers_are_computed_apart_where_adapters_are_off_and_afterwards(tiny_base, recipe):
+    model = exact_model(tiny_base, recipe).eval()
+    ids = torch.tensor([[5, 6, 7, 8]])
+    with torch.no_grad():
+        with model.disable_adapter():
+            base = model(input_ids=ids).logits
+        adapted = model(input_ids=ids).logits
+        with fused_lora(model):
+            assert torch.allclose(model(input_ids=ids).logits, adapted, rtol=TOLERANCE)
+            with model.disable_adapter():
+                assert torch.equal(model(input_ids=ids).logits, base)
+        assert torch.equal(model(input_ids=ids).logits, adapted)
+    assert not torch.allclose(base, adapted)
+
+
+def test_a_head_whose_logits_are_scaled_is_not_taken_apart(tiny_base):
+    model = load_model(tiny_base, "float32")
+    assert has_plain_head(model)
+    head = model.get_output_embeddings()
+    head.register_forward_hook(lambda _head, _inputs, logits: logits)
+    assert has_plain_head(model)
+    model.register_forward_hook(lambda _model, _inputs, output: replace(output, logits=output.logits / 2))
+    assert not has_plain_head(model)
 
 
 @pytest.mark.parametrize("attention", ATTENTIONS)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from personas.models.serving_model import requires_4_bit
 from trainer.estimate.model_shape import ModelShape
-from trainer.estimate.workload import EVAL_BATCH_SIZE, BatchShape, Workload
+from trainer.estimate.workload import EVAL_BATCH_SIZE, LOSS_CHUNK_TOKENS, BatchShape, Workload
 from trainer.machine import MachineSpec
 from trainer.process.environment import ALLOCATOR_SETTINGS
 from trainer.schemas import Recipe
@@ -50,8 +50,11 @@ def retained_activation_bytes(
     return shape.layers * sum(layer(part) for part in batch.parts)
 
 
-def loss_bytes(shape: ModelShape, batch: BatchShape) -> int:
-    """Bytes of the loss over the trained tokens' logits, in the backward pass."""
+def loss_bytes(shape: ModelShape, batch: BatchShape, value_bytes: int) -> int:
+    """Bytes of the loss over the trained tokens' logits: of a chunk of them and its gradient, or of all."""
+    if shape.plain_head and not batch.judged:
+        logits = min(batch.trained, LOSS_CHUNK_TOKENS) * shape.vocabulary
+        return (FLOAT32_BYTES + 2 * value_bytes) * logits + 2 * value_bytes * batch.trained * shape.width
     return LOSS_COPIES * FLOAT32_BYTES * batch.trained * shape.vocabulary
 
 
@@ -152,7 +155,7 @@ def memory_of_batches(
         "gradients": weights * GRADIENT_BYTES,
         "optimiser": state,
         "activations": retained_activation_bytes(shape, recipe, trained, value, has_scores=not machine.has_cuda),
-        "loss": max(loss_bytes(shape, trained), backward_bytes(shape, recipe, trained, value)),
+        "loss": max(loss_bytes(shape, trained, value), backward_bytes(shape, recipe, trained, value)),
     }
     wasted = (
         round(GPU_FRAGMENTATION_SHARE * (training["activations"] + training["loss"]))

@@ -7,6 +7,7 @@ from typing import Any
 from personas.errors import BaseModelError
 from personas.models.base_model import BaseModel, read_config
 
+LOGIT_SETTINGS = ("final_logit_softcapping", "logit_scale", "logits_scaling")
 BYTES_PER_DTYPE = {"float32": 4, "float16": 2, "bfloat16": 2}  # bytes of a weight by the precision in a configuration
 
 
@@ -14,7 +15,7 @@ BYTES_PER_DTYPE = {"float32": 4, "float16": 2, "bfloat16": 2}  # bytes of a weig
 class ModelShape:
     """Sizes of a decoder. `attended` is the total width of the query heads, `keys` that of the key heads.
 
-    `weight_bytes` is the size of the weights on disk.
+    `weight_bytes` is the size of the weights on disk. `plain_head`: logits are neither scaled nor capped.
     """
 
     layers: int
@@ -26,6 +27,7 @@ class ModelShape:
     vocabulary: int
     tied: bool
     weight_bytes: int
+    plain_head: bool = True
 
     @property
     def stored(self) -> int:
@@ -87,6 +89,7 @@ def shape_from_config(config: Mapping[str, Any], weight_bytes: int | None = None
             vocabulary=int(config["vocab_size"]),
             tied=bool(config.get("tie_word_embeddings", False)),
             weight_bytes=weight_bytes or 0,
+            plain_head=not any(config.get(name) for name in LOGIT_SETTINGS),
         )
     except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
         raise BaseModelError(

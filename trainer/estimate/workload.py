@@ -6,7 +6,7 @@ import itertools
 import math
 import random
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from personas.prompt import TokenizedSample
 from personas.schemas.hyperparameters import PreferenceMethod
@@ -16,6 +16,10 @@ BATCHES_PER_LENGTH_GROUP = 8
 """Batches sorted by length together: enough to save padding, few enough to stay in random order."""
 DEFAULT_REPLY_SHARE = 0.25  # assumed share of a sample's tokens with loss, where they are not counted
 EVAL_BATCH_SIZE = 16  # held-out samples (`trainer.train.losses.EVAL_MAX_SAMPLES`, which would load torch)
+
+
+LOSS_CHUNK_TOKENS = 256
+"""Trained tokens whose logits are held at once, where the model's head allows it (`trainer.train.collator`)."""
 
 
 def common_prefix_length(texts: Collection[str] | Collection[tuple[int, ...]]) -> int:
@@ -100,7 +104,7 @@ class Workload:
         replies = longest * DEFAULT_REPLY_SHARE if self.reply_tokens is None else self.reply_tokens
         alone = longest - 1 - round(replies) if rows == 1 else 0
         shared = min(max(self.shared, alone), longest - 1)
-        return BatchShape(rows, longest - shared, shared, round(rows * replies))
+        return BatchShape(rows, longest - shared, shared, round(rows * replies), judged=self.judged is not None)
 
 
 class WorkloadCounter:
@@ -159,17 +163,21 @@ def workload_of(
 
 @dataclass(frozen=True)
 class BatchShape:
-    """Shape of a batch: `rows` of `own` padded tokens after `shared` ones computed once; `trained` tokens have loss."""
+    """Shape of a batch: `rows` of `own` padded tokens after `shared` ones computed once; `trained` tokens have loss.
+
+    `judged`: replies are preferred or rejected, whose logits are all held at once.
+    """
 
     rows: int
     own: int
     shared: int
     trained: int
+    judged: bool = False
 
     @property
     def whole(self) -> BatchShape:
         """The same batch without sharing."""
-        return BatchShape(self.rows, self.own + self.shared, 0, self.trained)
+        return replace(self, own=self.own + self.shared, shared=0)
 
     @property
     def parts(self) -> tuple[BatchShape, ...]:

@@ -1,16 +1,16 @@
-"""Collates samples into tensors (padded with a shared prefix, or packed), and computes reply logits."""
+"""Collates samples into tensors (padded with a shared prefix, or packed), and computes logits and losses of replies."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.parallel import DistributedDataParallel
 
 from personas.prompt import TokenizedSample
-from trainer.estimate.workload import common_prefix_length
+from trainer.estimate.workload import LOSS_CHUNK_TOKENS, common_prefix_length
 
 IGNORE_INDEX = -100  # label of a token that is not trained on, as in transformers
 
@@ -74,14 +74,38 @@ def shared_prefix_length(samples: Sequence[TokenizedSample]) -> int:
     return min(common_prefix_length([sample.ids for sample in samples]), shortest_prompt - 1)
 
 
-def reply_losses(model: Any, batch: dict[str, Tensor]) -> Tensor:
-    """Return the negative log-likelihood of each trained token, in nats, [trained tokens], row after row."""
+def reply_losses(model: Any, batch: dict[str, Tensor], in_chunks: bool = False) -> Tensor:
+    """Return the negative log-likelihood of each trained token, in nats, [trained tokens], row after row.
+
+    `in_chunks`: a few logits at a time. For models with a `has_plain_head`.
+    """
+    if in_chunks:
+        states, targets = _reply_states(model, batch)
+        head = _causal(model).get_output_embeddings().weight
+        losses: Tensor = _ChunkedCrossEntropy.apply(states, head, targets)  # type: ignore[no-untyped-call]
+        return losses
     logits, targets = reply_logits(model, batch)
     return functional.cross_entropy(logits.float(), targets, reduction="none")
 
 
 def reply_logits(model: Any, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
     """Return the logits at each trained token, [trained tokens, vocabulary], and the target tokens."""
+    inputs, targets, trained = _model_inputs(model, batch)
+    with _hidden_states_at(model, functional.pad(trained, (0, 1))):
+        logits = model(**inputs).logits[0]
+    return logits, targets
+
+
+def _reply_states(model: Any, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+    """Return the hidden states from which each trained token is predicted, [trained tokens, width], and the tokens."""
+    inputs, targets, trained = _model_inputs(model, batch)
+    with _hidden_states_at(model, functional.pad(trained, (0, 1)), to_head=1) as found:
+        model(**inputs)
+    return found[0], targets
+
+
+def _model_inputs(model: Any, batch: dict[str, Tensor]) -> tuple[dict[str, Any], Tensor, Tensor]:
+    """Return the model's inputs, the target tokens, and where in all rows they are predicted, [rows, length − 1]."""
     prefix, ids, labels = batch["prefix_ids"], batch["input_ids"], batch["labels"]
     shares = prefix.shape[1] > 0
     if shares and _recomputes_layers(model):
@@ -92,14 +116,47 @@ def reply_logits(model: Any, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
     trained = targets != IGNORE_INDEX
     cache = _prefix_cache(model, prefix, len(ids)) if shares else None
     where = {"position_ids": batch["position_ids"]} if "position_ids" in batch else {}
-    with _logits_only(model, functional.pad(trained, (0, 1))):
-        logits = model(input_ids=ids, past_key_values=cache, use_cache=shares, **where).logits[0]
-    return logits, targets[trained]
+    return {"input_ids": ids, "past_key_values": cache, "use_cache": shares, **where}, targets[trained], trained
+
+
+def has_plain_head(model: Any) -> bool:
+    """Report whether logits are the product of hidden states and the head's weights, without scaling or capping."""
+    head: Any = model.get_output_embeddings()
+    if type(head) is not nn.Linear or getattr(head, "bias", None) is not None:
+        return False
+    with torch.no_grad():
+        with _hidden_states_at(model, torch.ones(1, 4, dtype=torch.bool)) as found:
+            logits = model(input_ids=torch.arange(3, 7, device=head.weight.device)[None], use_cache=False).logits[0]
+        return torch.equal(logits, head(found[0]).to(logits.dtype))
+
+
+class _ChunkedCrossEntropy(torch.autograd.Function):
+    """Computes losses [n] of hidden states [n, width] and their gradients together, without keeping any logits."""
+
+    @staticmethod
+    def forward(ctx: Any, states: Tensor, head: Tensor, targets: Tensor) -> Tensor:
+        losses = torch.empty(len(targets), device=states.device)
+        gradients = torch.empty_like(states) if ctx.needs_input_grad[0] else None
+        for start in range(0, len(targets), LOSS_CHUNK_TOKENS):
+            chunk = slice(start, start + LOSS_CHUNK_TOKENS)
+            token = targets[chunk, None]
+            log_probabilities = torch.log_softmax(states[chunk] @ head.T, -1, dtype=torch.float32)
+            losses[chunk] = -log_probabilities.gather(1, token)[:, 0]
+            if gradients is not None:
+                differences = log_probabilities.exp_().scatter_add_(1, token, torch.full_like(losses[chunk, None], -1))
+                gradients[chunk] = differences.to(head.dtype) @ head
+        ctx.save_for_backward(gradients)
+        return losses
+
+    @staticmethod
+    def backward(ctx: Any, *upstream: Tensor) -> Any:
+        (gradients,) = ctx.saved_tensors
+        return (gradients * upstream[0][:, None]).to(gradients.dtype), None, None
 
 
 def _prefix_cache(model: Any, prefix: Tensor, rows: int) -> Any:
     """Compute the keys and values of the shared prefix, repeated for each row."""
-    with _logits_only(model, torch.zeros_like(prefix, dtype=torch.bool)):
+    with _hidden_states_at(model, torch.zeros_like(prefix, dtype=torch.bool)):
         cache = model(input_ids=prefix, use_cache=True).past_key_values
     cache.batch_repeat_interleave(rows)
     return cache
@@ -111,21 +168,28 @@ def _recomputes_layers(model: Any) -> bool:
 
 
 @contextmanager
-def _logits_only(model: Any, positions: Tensor) -> Iterator[None]:
+def _hidden_states_at(model: Any, positions: Tensor, to_head: int | None = None) -> Iterator[list[Tensor]]:
     """For a `with` block, let `model` compute logits [1, n, vocabulary] of the n marked positions [rows, length] only.
 
     The head is the costliest layer of a small model, and most tokens are prompt. Positions are picked between decoder
-    and head, so that everything after the head (scaling, soft capping) is unchanged.
+    and head, so that everything after the head (scaling, soft capping) is unchanged. Yields a list that gets the hidden
+    states [n, width]; the head gets the first `to_head` of them.
     """
-    alone = model.module if isinstance(model, DistributedDataParallel) else model
-    causal = alone.get_base_model() if hasattr(alone, "get_base_model") else alone
+    causal, found = _causal(model), list[Tensor]()
 
     def pick(_decoder: Any, _inputs: Any, output: Any) -> Any:
-        output.last_hidden_state = output.last_hidden_state[positions].unsqueeze(0)
+        found.append(output.last_hidden_state[positions])
+        output.last_hidden_state = found[0][:to_head].unsqueeze(0)
         return output
 
     hook = causal.base_model.register_forward_hook(pick)
     try:
-        yield
+        yield found
     finally:
         hook.remove()
+
+
+def _causal(model: Any) -> Any:
+    """Return the causal model inside wrappers."""
+    alone = model.module if isinstance(model, DistributedDataParallel) else model
+    return alone.get_base_model() if hasattr(alone, "get_base_model") else alone

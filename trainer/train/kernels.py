@@ -16,9 +16,11 @@ from transformers import AttentionInterface
 from transformers.masking_utils import AttentionMaskInterface, eager_mask
 from transformers.utils import is_flash_attn_2_available, is_torch_flex_attn_available
 
+from trainer.estimate.workload import LOSS_CHUNK_TOKENS
 from trainer.machine import MachineSpec
 from trainer.schemas import Recipe
-from trainer.train.collator import pack_ids
+from trainer.train.collator import has_plain_head, pack_ids
+from trainer.train.fused_lora import fused_lora
 
 GROUPED_ATTENTION = "grouped_matmul"
 DROPOUT_LEVELS = 256
@@ -149,16 +151,21 @@ def _liger_patches() -> ModuleType:
 
 @dataclass(frozen=True)
 class KernelSelection:
-    """Selected kernels. `packing`: samples share a row without padding. `notes` explain the selection."""
+    """Selected kernels. `packing`: samples share a row without padding. `notes` explain the selection.
+
+    `on_cpu`: LoRA layers with the same input are one product. `chunked_loss`: no more logits than necessary are kept.
+    """
 
     packing: bool
     liger: bool
     notes: tuple[str, ...]
+    on_cpu: bool = False
+    chunked_loss: bool = False
 
     @contextmanager
     def in_use(self, model: Any) -> Iterator[None]:
         """Patch the model for a `with` block."""
-        with liger_kernels(model) if self.liger else nullcontext():
+        with liger_kernels(model) if self.liger else nullcontext(), fused_lora(model) if self.on_cpu else nullcontext():
             yield
 
 
@@ -169,15 +176,17 @@ def choose_kernels(model: Any, recipe: Recipe, machine: MachineSpec) -> KernelSe
     how = "samples packed without padding" if packing else "what the prompts of a batch share computed once"
     if not packing and recipe.gradient_checkpointing:
         how = "samples padded"
-    no_liger = liger_unavailable_reason(model, machine)
+    no_liger, on_cpu = liger_unavailable_reason(model, machine), model.device.type == "cpu"
+    chunked_loss = has_plain_head(model)
     notes = [
         f"Attention: {model.config._attn_implementation}, {how}.",
         *notes,
-        "Logits: of trained tokens only.",
+        f"Logits: of trained tokens only{f', {LOSS_CHUNK_TOKENS} at a time' if chunked_loss else ''}.",
+        *(["LoRA layers: those with the same input computed together."] if on_cpu else []),
         f"Optimiser: {recipe.optim}.",
         f"Liger: {no_liger or 'its RMSNorm, rotary embedding and gated products'}.",
     ]
-    return KernelSelection(packing, not no_liger, tuple(notes))
+    return KernelSelection(packing, not no_liger, tuple(notes), on_cpu, chunked_loss)
 
 
 def _choose_attention(model: Any, recipe: Recipe, machine: MachineSpec, notes: list[str]) -> bool:

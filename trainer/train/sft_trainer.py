@@ -60,7 +60,7 @@ class ReplySFTTrainer(TrainerBase, SFTTrainer):  # type: ignore[misc]  # TRL is 
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
         """Mean over the trained tokens of the whole optimiser step."""
-        losses = reply_losses(model, inputs)
+        losses = reply_losses(model, inputs, self.kernels.chunked_loss)
         self.samples_done += len(inputs["lengths"])
         self.tokens_done += int(inputs["lengths"].sum())
         if num_items_in_batch is None:
