@@ -5,6 +5,7 @@ import asyncio
 import errno
 import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from bot.sandbox import (
@@ -20,9 +21,11 @@ from bot.sandbox import (
 )
 
 LAST_PORT = 65_535
+MAX_GUILDS, MAX_CONCURRENCY, MAX_SHARDS = 100, 16, 1_000
 EPILOG = """examples:
   python -m bot.sandbox
   python -m bot.sandbox --port 0 --name "My test guild" --state guild.sqlite
+  python -m bot.sandbox --guilds 6 --shards 3 --max-concurrency 2
 
 It prints the address of a page and a token; connect a bot to the same address with that token
 (docs/sandbox.md).
@@ -64,6 +67,15 @@ async def serve(sandbox: Sandbox, host: str, port: int) -> None:
         await sandbox.stop()
 
 
+def _count(most: int) -> Callable[[str], int]:
+    def parse(text: str) -> int:
+        if not text.isdecimal() or not 1 <= int(text) <= most:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1 to {most}")
+        return int(text)
+
+    return parse
+
+
 def command_line() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m bot.sandbox",
@@ -75,6 +87,12 @@ def command_line() -> argparse.ArgumentParser:
     parser.add_argument("--port", type=int, default=8420, help="0 takes a free one (default: %(default)s)")
     parser.add_argument("--state", type=Path, help="SQLite file that stores the guild (default: in memory)")
     parser.add_argument("--name", default="Sandbox", help="the guild's name (default: %(default)s)")
+    for name, most, text in (
+        ("guilds", MAX_GUILDS, "the number of guilds the bot is in"),
+        ("shards", MAX_SHARDS, "the number of shards that GET /gateway/bot recommends"),
+        ("max-concurrency", MAX_CONCURRENCY, "shards that may identify at once, each 5 seconds"),
+    ):
+        parser.add_argument(f"--{name}", type=_count(most), default=1, help=f"{text} (default: %(default)s)")
     return parser
 
 
@@ -85,7 +103,10 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"--port: {args.port} is no port; choose one from 0 to {LAST_PORT}", file=sys.stderr)
         return 2
     try:
-        asyncio.run(serve(Sandbox(example_guild(args.name), args.state), args.host, args.port))
+        more = [example_guild(f"{args.name} {number}") for number in range(2, args.guilds + 1)]
+        limits = {"shards": args.shards, "max_concurrency": args.max_concurrency}
+        sandbox = Sandbox(example_guild(args.name), args.state, more_guilds=more, **limits)
+        asyncio.run(serve(sandbox, args.host, args.port))
         return 0
     except SandboxError as error:
         print(f"{'--host' if isinstance(error, NotLoopback) else '--state'}: {error}", file=sys.stderr)

@@ -4,13 +4,13 @@ import json
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
-from bot.sandbox.channel_messages import MessageManager
+from bot.sandbox.guild import numbered_kind
 from bot.sandbox.object_store import ObjectStore
 from bot.sandbox.payloads import DIRECT_CHANNEL, THREAD_CHANNEL
 from bot.sandbox.sandbox_errors import Json
 
 MESSAGE_KINDS = ("message", "ephemeral")
-REDACTED_KINDS = ("channel", "webhook", "role")
+REDACTED_KINDS = ("channel", "webhook")
 ANONYMOUS_THREAD_NAME = "thread"
 UNKNOWN_USER_ID = "0"
 
@@ -30,9 +30,13 @@ class DepartingMember:
     holds: Callable[[str, bytes], bool]
 
 
-def delete_account_content(messages: MessageManager, person: DepartingMember, in_use: Collection[str]) -> None:
-    """Delete a person's messages, replies, mentions and files not `in_use`, and mark their accounts as leaving."""
-    store = messages.guild.store
+def delete_account_content(
+    store: ObjectStore, delete: Callable[[Json], None], person: DepartingMember, in_use: Collection[str]
+) -> None:
+    """Delete a person's messages, replies, mentions and files not `in_use`, and mark their accounts as leaving.
+
+    `delete` deletes a message and publishes that.
+    """
     direct = _direct_channels(store, person.ids)
     deleted: set[str] = set()
     for kind in MESSAGE_KINDS:
@@ -40,14 +44,14 @@ def delete_account_content(messages: MessageManager, person: DepartingMember, in
             replied_to = (message.get("message_reference") or {}).get("message_id")
             if replied_to in deleted or message["channel_id"] in direct or _is_theirs(store, message, person):
                 deleted.add(message["id"])
-                messages.delete(message["id"])
+                delete(message)
             elif (redacted := person.redacted(message["content"])) != message["content"]:
                 store.put(kind, message | {"content": redacted})  # mentioned, but perhaps somebody else of that name
     for user_id in person.ids:
-        if store.get("member", user_id):
+        if any(store.get(kind, user_id) for kind in _numbered_kinds(store, "member")):
             store.put("leaving", {"id": user_id})
     _rename_threads(store, person.ids)
-    for kind in REDACTED_KINDS:
+    for kind in (*REDACTED_KINDS, *_numbered_kinds(store, "role")):
         for item in store.all(kind):
             if kind != "channel" or item["type"] != DIRECT_CHANNEL:
                 _redact(store, kind, item, person.redacted)
@@ -70,10 +74,15 @@ def delete_departed_accounts(store: ObjectStore) -> None:
     for facts in store.all("guild"):
         store.put("guild", {key: value for key, value in facts.items() if key != "owner_id" or value not in leaving})
     for user_id in leaving:
-        store.delete("member", user_id)
+        for kind in _numbered_kinds(store, "member"):
+            store.delete(kind, user_id)
     store.clear("leaving")
     store.delete_unused_files()
     store.compact()
+
+
+def _numbered_kinds(store: ObjectStore, kind: str) -> list[str]:
+    return [numbered_kind(kind, number) for number in range(len(store.all("guild")))]
 
 
 def _direct_channels(store: ObjectStore, ids: Collection[str]) -> set[str]:

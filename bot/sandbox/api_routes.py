@@ -20,8 +20,12 @@ def me(parts: SandboxContainer, call: ApiCall) -> Json:
 def gateway_bot(parts: SandboxContainer, call: ApiCall) -> Json:
     left, seconds = parts.gateway.session_starts_left()
     starts = {"total": SESSION_START_LIMIT.most, "remaining": left, "reset_after": int(seconds * 1000)}
-    starts["max_concurrency"] = 1
-    return {"url": parts.gateway.url, "shards": 1, "session_start_limit": starts}
+    starts["max_concurrency"] = parts.gateway.max_concurrency
+    return {"url": parts.gateway.url, "shards": parts.gateway.shards, "session_start_limit": starts}
+
+
+def application(parts: SandboxContainer, call: ApiCall) -> Json:
+    return payloads.application(parts.guild.bot, parts.guild.owner, len(parts.shared.guilds))
 
 
 def get_guild(parts: SandboxContainer, call: ApiCall) -> Json:
@@ -39,10 +43,12 @@ def _scope(call: ApiCall) -> str:
 
 
 def open_direct(parts: SandboxContainer, call: ApiCall) -> Json:
-    recipient = parts.store.get("member", (call.body or {}).get("recipient_id"))
-    if recipient is None or recipient["user"]["bot"]:
-        raise ApiError(50033)
-    return parts.threads.direct(recipient["user"]["id"])
+    recipient_id = (call.body or {}).get("recipient_id")
+    for one in parts.shared.guilds:
+        recipient = one.guild.find_member(recipient_id)
+        if recipient is not None and not recipient["user"]["bot"]:
+            return one.threads.direct(recipient["user"]["id"])
+    raise ApiError(50033)
 
 
 def _channel(parts: SandboxContainer, call: ApiCall, needed: Permission) -> Json:
@@ -184,7 +190,7 @@ WEBHOOK_MESSAGE = WEBHOOK_EXECUTION + "/messages/{message_id}"
 ROUTES: tuple[Route, ...] = (
     ("GET", "/users/@me", me),
     ("POST", "/users/@me/channels", open_direct),
-    ("GET", "/oauth2/applications/@me", lambda parts, call: payloads.application(parts.guild.bot, parts.guild.owner)),
+    ("GET", "/oauth2/applications/@me", application),
     ("GET", "/gateway/bot", gateway_bot),
     ("GET", "/guilds/{guild_id}", get_guild),
     ("GET", "/guilds/{guild_id}/roles", lambda parts, call: parts.guild.roles()),

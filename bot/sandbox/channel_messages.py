@@ -60,9 +60,6 @@ class MessageManager:
         self.guild, self._store, self._feed, self._gateway, self._clock = guild, guild.store, feed, gateway, clock
         self._nonces: dict[tuple[str, str], tuple[float, str]] = {}
         self.files_url = ""
-        # As after a restart of Discord's client, ephemeral messages are gone.
-        self._store.clear("ephemeral")
-        self._store.delete_unused_files()
 
     def find(self, message_id: object, channel_id: str | None = None) -> Json:
         """Find a message, or raise 10008. With a channel, only in its history."""
@@ -183,8 +180,8 @@ class MessageManager:
     def _mentioned(self, message: Json, allowed: Json | None) -> Json:
         replied_to = self._replied_author(message) if message["type"] == REPLY else None
         found = payloads.find_mentions(message["content"], allowed, replied_to)
-        users = [m["user"] for one in found.users if (m := self._store.get("member", one))]
-        roles = [one for one in found.roles if self._store.get("role", one)]
+        users = [m["user"] for one in found.users if (m := self.guild.find_member(one))]
+        roles = [one for one in found.roles if self.guild.find_role(one)]
         everyone = found.everyone and self._may_mention_everyone(message["author"]["id"])
         return {"mentions": users, "mention_roles": roles, "mention_everyone": everyone}
 
@@ -194,7 +191,7 @@ class MessageManager:
 
     def _may_mention_everyone(self, author_id: str) -> bool:
         # A webhook has no roles; Discord lets it mention everyone.
-        has_member = self._store.get("member", author_id) is not None
+        has_member = self.guild.find_member(author_id) is not None
         return not has_member or self.guild.may(author_id, Permission.MENTION_EVERYONE)
 
     def delete(self, message_id: str) -> None:
@@ -229,7 +226,7 @@ class MessageManager:
         self._feed.publish(kind, rendered)
         if storage_kind(message) == "message":
             guild_field = self._guild_field(message["channel_id"])
-            author = self._store.get("member", message["author"]["id"])
+            author = self.guild.find_member(message["author"]["id"])
             member = {"member": {k: v for k, v in author.items() if k != "user"}} if author and guild_field else {}
             self._gateway.dispatch(event, {**rendered, **guild_field, **member})
         return rendered

@@ -32,7 +32,7 @@ class WebhookManager:
         return [hook for hook in self._store.all("webhook") if hook["channel_id"] == channel_id]
 
     def of_guild(self) -> list[Json]:
-        return self._store.all("webhook")
+        return [hook for hook in self._store.all("webhook") if hook["guild_id"] == self._guild.id]
 
     def find(self, webhook_id: object, token: str | None = None) -> Json:
         """Find a webhook; raises 10015 if there is none, 50027 if the token is not its own."""

@@ -1,4 +1,4 @@
-"""The gateway over WebSockets: sessions, intents, heartbeats, resumes.
+"""The gateway over WebSockets: sessions, shards, intents, heartbeats, resumes.
 
 Source: discord.com/developers/docs/topics/gateway.
 """
@@ -8,8 +8,11 @@ import json
 import secrets
 import zlib
 from collections import deque
+from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from enum import IntEnum
+from typing import Self
 
 from aiohttp import WSCloseCode, WSMsgType, web
 
@@ -50,6 +53,7 @@ CLOSE_REASONS = {
     4004: "Authentication failed.",
     4005: "Already authenticated.",
     4008: "Rate limited.",
+    4010: "Invalid shard.",
     4013: "Invalid intent(s).",
     4014: "Disallowed intent(s).",
 }
@@ -108,11 +112,40 @@ class GatewayConnection:
                     await self.socket.send_bytes(data)
 
 
+@dataclass(frozen=True)
+class ShardLimits:
+    """The number of shards that Discord recommends, and how many may identify at once."""
+
+    recommended: int = 1
+    max_concurrency: int = 1
+
+
+@dataclass(frozen=True)
+class Shard:
+    """The part of a bot's guilds that a session gets: Discord's formula, direct messages on shard 0."""
+
+    id: int
+    count: int
+
+    @classmethod
+    def parse(cls, value: object) -> Self:
+        """Parse an identify's `shard`. Raises GatewayClosed 4010."""
+        match value:
+            case [int(shard_id), int(count)] if 0 <= shard_id < count:
+                return cls(shard_id, count)
+        raise GatewayClosed(4010)
+
+    def has(self, guild_id: str | None) -> bool:
+        return self.id == (0 if guild_id is None else (int(guild_id) >> 22) % self.count)
+
+
 class GatewaySession:
     """A session started by an identify; it outlives its sockets and stores the events it sent."""
 
-    def __init__(self, intents: int, connection: GatewayConnection, conditions: NetworkConditions) -> None:
-        self.id, self.intents, self._conditions = secrets.token_hex(16), intents, conditions
+    def __init__(
+        self, intents: int, shard: "Shard", connection: GatewayConnection, conditions: NetworkConditions
+    ) -> None:
+        self.id, self.intents, self.shard, self._conditions = secrets.token_hex(16), intents, shard, conditions
         self.connection: GatewayConnection | None = connection
         self._sent: deque[tuple[int, str, Json]] = deque(maxlen=MAX_REPLAY_FRAMES)
         self._number = 0
@@ -157,12 +190,22 @@ class GatewayClosed(Exception):
         super().__init__(CLOSE_REASONS[code])
 
 
+def guild_create(guild: Guild) -> Json:
+    """Build the event by which a session gets a guild."""
+    lists = guild.channels(), guild.threads(), guild.members()
+    return payloads.guild_create(guild.shape(), *lists, guild.created_at)
+
+
 class Gateway:
     """All sessions of the bot."""
 
-    def __init__(self, guild: Guild, conditions: NetworkConditions, rates: RateLimits) -> None:
+    def __init__(
+        self, guilds: Sequence[Guild], conditions: NetworkConditions, rates: RateLimits, limits: ShardLimits
+    ) -> None:
         self.url = ""
-        self._guild, self._conditions, self._rates = guild, conditions, rates
+        self.shards, self.max_concurrency = limits.recommended, limits.max_concurrency
+        self._guilds, self._conditions, self._rates = {guild.id: guild for guild in guilds}, conditions, rates
+        self._home = guilds[0]
         self._sessions: dict[str, GatewaySession] = {}
         self._connections: set[GatewayConnection] = set()
 
@@ -175,14 +218,17 @@ class Gateway:
         return self._rates.left(("starts",), SESSION_START_LIMIT)
 
     def dispatch(self, name: str, data: Json) -> None:
+        """Dispatch an event to the sessions of its shard that have its intent."""
+        guild_id = data.get("guild_id")
+        guild = self._guilds.get(str(guild_id), self._home)
         # A thread's own event has its channel as parent.
         in_channel = name in INTENTS and "guild_id" in data and ("channel_id" in data or "parent_id" in data)
-        if in_channel and not self._guild.may(self._guild.bot_id, Permission.VIEW_CHANNEL):
+        if in_channel and not guild.may(guild.bot_id, Permission.VIEW_CHANNEL):
             return
         for session in self._sessions.values():
-            if session.has_intent_for(name, data):
+            if session.shard.has(guild_id) and session.has_intent_for(name, data):
                 is_hidden = name in MESSAGE_EVENTS and not session.sees_content(data)
-                session.dispatch(name, without_content(data, self._guild.bot_id) if is_hidden else data)
+                session.dispatch(name, without_content(data, guild.bot_id) if is_hidden else data)
 
     async def drop(self, code: int) -> None:
         """Close every socket; the sessions stay and can be resumed."""
@@ -244,45 +290,44 @@ class Gateway:
 
     def _identify(self, connection: GatewayConnection, data: Json) -> None:
         intents = data.get("intents")
-        if data.get("token") != self._guild.token:
+        if data.get("token") != self._home.token:
             raise GatewayClosed(4004)
+        shard = Shard.parse(data.get("shard", [0, 1]))
         if not isinstance(intents, int):
             raise GatewayClosed(4013)
         if intents & MESSAGE_CONTENT and not self._conditions.message_content:
             raise GatewayClosed(4014)
         spend = self._rates.spend
-        if not (spend(("identify",), IDENTIFY_LIMIT) and spend(("starts",), SESSION_START_LIMIT)):
+        bucket = ("identify", shard.id % self.max_concurrency)
+        if not (spend(bucket, IDENTIFY_LIMIT) and spend(("starts",), SESSION_START_LIMIT)):
             connection.send(Opcode.INVALID_SESSION, False)
             return
-        session = GatewaySession(intents, connection, self._conditions)
-        self._sessions = {key: old for key, old in self._sessions.items() if old.connection is not None}
-        self._sessions[session.id] = session
-        session.dispatch("READY", self._ready(session, data.get("shard", [0, 1])))
-        session.dispatch("GUILD_CREATE", self._guild_create())
+        session = GatewaySession(intents, shard, connection, self._conditions)
+        kept = {key: old for key, old in self._sessions.items() if old.connection is not None or old.shard != shard}
+        self._sessions = kept | {session.id: session}
+        guilds = [guild for guild in self._guilds.values() if shard.has(guild.id)]
+        session.dispatch("READY", self._ready(session, guilds))
+        for guild in guilds:
+            session.dispatch("GUILD_CREATE", guild_create(guild))
         self._conditions.on_change()
 
-    def _ready(self, session: GatewaySession, shard: list[int]) -> Json:
+    def _ready(self, session: GatewaySession, guilds: Sequence[Guild]) -> Json:
         return {
             "v": 10,
-            "user": self._guild.bot | {"verified": True, "mfa_enabled": False, "email": None},
-            "guilds": [{"id": self._guild.id, "unavailable": True}],
+            "user": self._home.bot | {"verified": True, "mfa_enabled": False, "email": None},
+            "guilds": [{"id": guild.id, "unavailable": True} for guild in guilds],
             "session_id": session.id,
             "session_type": "normal",
             "resume_gateway_url": self.url,
-            "shard": shard,
-            "application": {"id": self._guild.bot_id, "flags": 0},
+            "shard": [session.shard.id, session.shard.count],
+            "application": {"id": self._home.bot_id, "flags": 0},
             "private_channels": [],
             "relationships": [],
         }
 
-    def _guild_create(self) -> Json:
-        guild = self._guild
-        lists = guild.channels(), guild.threads(), guild.members()
-        return payloads.guild_create(guild.shape(), *lists, guild.created_at)
-
     def _resume(self, connection: GatewayConnection, data: Json) -> None:
         session, last = self._sessions.get(str(data.get("session_id"))), data.get("seq")
-        is_ours = data.get("token") == self._guild.token
+        is_ours = data.get("token") == self._home.token
         if session is not None and is_ours and isinstance(last, int) and session.can_replay(last):
             session.resume(connection, last)
             self._conditions.on_change()
@@ -292,8 +337,11 @@ class Gateway:
     def _send_members(self, session: GatewaySession, data: Json) -> None:
         user_ids = data.get("user_ids") or []
         ids = {str(one) for one in (user_ids if isinstance(user_ids, list) else [user_ids])}
-        found = [m for m in self._guild.members() if not ids or m["user"]["id"] in ids]
-        chunk = {"guild_id": self._guild.id, "members": found, "chunk_index": 0, "chunk_count": 1, "not_found": []}
+        guild = self._guilds.get(str(data.get("guild_id")))
+        if guild is None or not session.shard.has(guild.id):
+            return
+        found = [m for m in guild.members() if not ids or m["user"]["id"] in ids]
+        chunk = {"guild_id": guild.id, "members": found, "chunk_index": 0, "chunk_count": 1, "not_found": []}
         session.dispatch("GUILD_MEMBERS_CHUNK", chunk | {"nonce": data.get("nonce")})
 
     async def close(self) -> None:

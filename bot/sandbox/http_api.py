@@ -12,7 +12,7 @@ from aiohttp import web
 
 from bot.sandbox.channel_messages import MessageDraft
 from bot.sandbox.channel_webhooks import LINKED_IMAGE_TYPE
-from bot.sandbox.container import SandboxContainer
+from bot.sandbox.container import SandboxContainer, SharedComponents
 from bot.sandbox.interactions import ATTACHMENT_LIMIT_BYTES
 from bot.sandbox.object_store import ObjectStore, StoredFile
 from bot.sandbox.sandbox_errors import ApiError, Json
@@ -142,15 +142,15 @@ Handler = Callable[[SandboxContainer, ApiCall], object]
 Route = tuple[str, str, Handler]
 
 
-def mount_api(app: web.Application, container: SandboxContainer, routes: tuple[Route, ...]) -> None:
+def mount_api(app: web.Application, shared: SharedComponents, routes: tuple[Route, ...]) -> None:
     """Serve the route table. Literal paths must precede the templates that would match them."""
     for method, path, handler in routes:
-        app.router.add_route(method, API_PREFIX + path, _request_handler(container, method, path, handler))
+        app.router.add_route(method, API_PREFIX + path, _request_handler(shared, method, path, handler))
     app.router.add_route("*", API_PREFIX + "/{rest:.*}", _unknown_route)
 
 
 def _request_handler(
-    container: SandboxContainer, method: str, path: str, handler: Handler
+    shared: SharedComponents, method: str, path: str, handler: Handler
 ) -> Callable[[web.Request], Any]:
     # These have a secret in the path, and discord.py sends no bot token with them; they do not count
     # as the bot's requests either.
@@ -162,11 +162,10 @@ def _request_handler(
     async def serve(request: web.Request) -> web.Response:
         call, headers = None, {}
         try:
-            if not is_open and request.headers.get("Authorization") != f"Bot {container.guild.token}":
+            if not is_open and request.headers.get("Authorization") != f"Bot {shared.guilds[0].guild.token}":
                 raise ApiError(0)
-            if request.match_info.get("guild_id", container.guild.id) != container.guild.id:
-                raise ApiError(10004)
-            headers = container.rates.request(f"{method} {path}", request.match_info, not is_open)
+            container = shared.of_request(request.match_info)
+            headers = shared.rates.request(f"{method} {path}", request.match_info, not is_open)
             call = await _read_call(request)
             result, status = handler(container, call), success_status
         except ApiError as error:
@@ -175,8 +174,8 @@ def _request_handler(
         response = json_response(result, status, headers)
         body, path_in_api = call.body if call else None, request.path.removeprefix(API_PREFIX)
         notify_observers(HttpExchange(request.method, path_in_api, dict(request.query), body, response.status, result))
-        if container.conditions.delay_s:
-            await asyncio.sleep(container.conditions.delay_s)
+        if shared.conditions.delay_s:
+            await asyncio.sleep(shared.conditions.delay_s)
         return response
 
     return serve

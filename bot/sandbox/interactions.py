@@ -242,6 +242,9 @@ class InteractionManager:
             raise ApiError(50027)
         return interaction
 
+    def has_token(self, token: str) -> bool:
+        return token in self._by_token
+
     def original(self, interaction: Interaction) -> Json:
         """Find the original response, or raise 10008."""
         return self._messages.find(interaction.original)

@@ -94,6 +94,11 @@ class ObjectStore:
         self._last_id = max(self._last_id + 1, (int(self._clock.now() * 1000) - DISCORD_EPOCH_MS) << 22)
         return str(self._last_id)
 
+    def new_guild_id(self) -> str:
+        """Create a snowflake in a millisecond of its own, so that guilds created together are on different shards."""
+        self._last_id = max((self._last_id >> 22) + 1, int(self._clock.now() * 1000) - DISCORD_EPOCH_MS) << 22
+        return str(self._last_id)
+
     def put(self, kind: str, item: Json, item_id: str | None = None) -> Json:
         """Store `item` under `item_id`, else its own id (and under its channel_id, for `page`)."""
         row = (kind, int(item_id or item["id"]), item.get("channel_id"), json.dumps(item))

@@ -10,7 +10,7 @@ from aiohttp import WSCloseCode, web
 
 from bot.sandbox import http_api
 from bot.sandbox.channel_messages import visible_to
-from bot.sandbox.container import FaultControls, SandboxContainer
+from bot.sandbox.container import FaultControls, SandboxContainer, SharedComponents
 from bot.sandbox.interactions import ATTACHMENT_LIMIT_BYTES
 from bot.sandbox.member_client import InteractionResponse, MemberClient
 from bot.sandbox.object_store import StoredFile
@@ -41,28 +41,38 @@ class PageRequest(Json):
         raise web.HTTPBadRequest(text=f"The request lacks {field}.")
 
 
-def mount_page(
-    app: web.Application, container: SandboxContainer, controls: FaultControls, links: Sequence[Link] = ()
-) -> None:
-    page = _Page(container, controls, links)
+def mount_page(app: web.Application, shared: SharedComponents, links: Sequence[Link] = ()) -> None:
+    pages = {one.guild.id: _Page(one, FaultControls(one), links) for one in shared.guilds}
     app.router.add_get("/", _index)
     app.router.add_static("/page/", ASSETS)
-    app.router.add_get("/attachments/{channel_id}/{file_id}/{name}", http_api.attachment_handler(container.store))
-    app.router.add_get("/cdn/avatars/{owner_id}/{name}", http_api.avatar_handler(container.store))
-    app.router.add_get("/page-api/state", page.state)
-    app.router.add_get("/page-api/messages", page.history)
-    app.router.add_get("/page-api/live", page.live)
-    app.router.add_post("/page-api/upload", page.upload)
-    app.router.add_post("/page-api/{act}", page.act)
-    app.on_shutdown.append(page.close)
+    app.router.add_get("/attachments/{channel_id}/{file_id}/{name}", http_api.attachment_handler(shared.store))
+    app.router.add_get("/cdn/avatars/{owner_id}/{name}", http_api.avatar_handler(shared.store))
+    app.router.add_get("/page-api/state", _in_guild(pages, _Page.state))
+    app.router.add_get("/page-api/messages", _in_guild(pages, _Page.history))
+    app.router.add_get("/page-api/live", _in_guild(pages, _Page.live))
+    app.router.add_post("/page-api/upload", _in_guild(pages, _Page.upload))
+    app.router.add_post("/page-api/{act}", _in_guild(pages, _Page.act))
+    app.on_shutdown.extend(page.close for page in pages.values())
 
 
 async def _index(request: web.Request) -> web.FileResponse:
     return web.FileResponse(ASSETS / "index.html", headers=HEADERS)
 
 
+def _in_guild(pages: "dict[str, _Page]", handle: "PageHandler") -> http_api.MiddlewareHandler:
+    """Return a handler for the guild that the query names, or else for the first one."""
+
+    async def serve(request: web.Request) -> web.StreamResponse:
+        page = pages.get(request.query.get("guild") or next(iter(pages)))
+        if page is None:
+            raise web.HTTPNotFound(text="There is no such guild. Open the page without ?guild= in its address.")
+        return await handle(page, request)
+
+    return serve
+
+
 class _Page:
-    """The page's API; `as` names the acting member."""
+    """The page's API for one guild; `as` names the acting member."""
 
     def __init__(self, container: SandboxContainer, controls: FaultControls, links: Sequence[Link]) -> None:
         self._container, self._controls, self._links = container, controls, links
@@ -83,6 +93,8 @@ class _Page:
         return web.json_response(
             {
                 "guild": guild.seed.name,
+                "guild_id": guild.id,
+                "guilds": [{"id": one.guild.id, "name": one.guild.seed.name} for one in self._container.shared.guilds],
                 "me": me.id,
                 "people": [self._shown(person) for person in people],
                 "languages": LANGUAGES,
@@ -135,7 +147,7 @@ class _Page:
 
         def watch(kind: str, data: Json) -> None:
             if self._sees(me, kind, data):
-                events.put_nowait((kind, data))
+                events.put_nowait((kind, self._controls.controls() if kind == "controls" else data))
 
         self._sockets.add(socket)
         self._container.feed.watchers.add(watch)
@@ -245,6 +257,7 @@ CONTROL_ACTIONS: dict[str, Callable[[FaultControls, Json], Awaitable[None] | Non
     "message_content": lambda controls, body: controls.withhold_content(not body["on"]),
     "advance": lambda controls, body: controls.advance(body["seconds"]),
 }
+PageHandler = Callable[[_Page, web.Request], Awaitable[web.StreamResponse]]
 PageAction = Callable[[_Page, MemberClient, Json], Awaitable[object]]
 PAGE_ACTIONS: dict[str, PageAction] = {
     "say": _Page.say,

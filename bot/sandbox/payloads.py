@@ -158,7 +158,7 @@ def guild_create(base: Json, channels: list[Json], threads: list[Json], members:
     }
 
 
-def application(bot: Json, owner: Json) -> Json:
+def application(bot: Json, owner: Json, guild_count: int) -> Json:
     """Build the bot's application; its id is the bot's, as for every application created today."""
     return {
         "id": bot["id"],
@@ -169,7 +169,7 @@ def application(bot: Json, owner: Json) -> Json:
         "verify_key": "0" * 64,
         "owner": owner,
         "redirect_uris": [],
-        "approximate_guild_count": 1,
+        "approximate_guild_count": guild_count,
         "eligible_oauth2_scopes": [],
         "integration_types_config": {"0": {}},
         **_fields("bot_public bot_require_code_grant", False),

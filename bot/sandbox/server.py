@@ -14,7 +14,8 @@ from yarl import URL
 from bot.sandbox import http_api, page_api
 from bot.sandbox.account_deletion import DepartingMember, delete_account_content, delete_departed_accounts
 from bot.sandbox.api_routes import ROUTES
-from bot.sandbox.container import FaultControls, SandboxContainer
+from bot.sandbox.container import FaultControls, SandboxContainer, SharedComponents
+from bot.sandbox.gateway import ShardLimits
 from bot.sandbox.guild_seed import GuildSeed
 from bot.sandbox.member_client import MemberClient
 from bot.sandbox.sandbox_errors import Json, NotLoopback
@@ -49,11 +50,26 @@ def patch_discord(sandbox_or_url: HasUrl | str) -> ExitStack:
 
 
 class Sandbox(FaultControls):
-    """A guild on loopback: Discord's API for the bot, a page for people, members and fault controls for tests."""
+    """Guilds on loopback: Discord's API for the bot, a page for people, members and fault controls for tests."""
 
-    def __init__(self, seed: GuildSeed, state: Path | None = None, *, rate_window: float = 1.0) -> None:
-        """Open or continue the state (None: in memory); `rate_window` scales rate limits. Raises StateUnreadable."""
-        super().__init__(SandboxContainer(seed, state, rate_window))
+    def __init__(
+        self,
+        seed: GuildSeed,
+        state: Path | None = None,
+        *,
+        rate_window: float = 1.0,
+        more_guilds: Sequence[GuildSeed] = (),
+        shards: int = 1,
+        max_concurrency: int = 1,
+    ) -> None:
+        """Open or continue the state (None: in memory). Raises StateUnreadable.
+
+        `rate_window` scales rate limits. The bot is in the guild of `seed` and in `more_guilds`; members of the same
+        name are the same account. `shards` and `max_concurrency` are what `GET /gateway/bot` recommends and allows.
+        """
+        self._shared = SharedComponents((seed, *more_guilds), state, rate_window, ShardLimits(shards, max_concurrency))
+        super().__init__(self._shared.guilds[0])
+        self._shared.conditions.on_change = self.publish
         self._runner: web.AppRunner | None = None
         self._closed = False
         self.url = ""
@@ -66,6 +82,11 @@ class Sandbox(FaultControls):
     @property
     def guild_id(self) -> int:
         return int(self._container.guild.id)
+
+    @property
+    def guild_ids(self) -> list[int]:
+        """The ids of all guilds, the first one's first."""
+        return [int(one.guild.id) for one in self._shared.guilds]
 
     @property
     def bot_id(self) -> int:
@@ -98,14 +119,16 @@ class Sandbox(FaultControls):
         authority = f"[{host}]" if ":" in host else host
         authority += f":{self._runner.addresses[0][1]}"
         self.url = f"http://{authority}"
-        self._container.gateway.url, self._container.messages.files_url = f"ws://{authority}/gateway", self.url
+        self._shared.gateway.url = f"ws://{authority}/gateway"
+        for one in self._shared.guilds:
+            one.messages.files_url = self.url
 
     def _application(self, links: Sequence[page_api.Link]) -> web.Application:
         app = web.Application(client_max_size=http_api.MAX_BODY_BYTES, middlewares=[http_api.loopback_middleware])
         app.router.add_get("/gateway", self._container.gateway.serve)
         app.router.add_get("/gateway/", self._container.gateway.serve)
-        http_api.mount_api(app, self._container, ROUTES)
-        page_api.mount_page(app, self._container, self, links)
+        http_api.mount_api(app, self._shared, ROUTES)
+        page_api.mount_page(app, self._shared, links)
         return app
 
     async def stop(self) -> None:
@@ -121,15 +144,20 @@ class Sandbox(FaultControls):
 
     def erase(self, person: DepartingMember) -> None:
         """Delete a person's messages, replies and mentions; their accounts are deleted when the sandbox ends."""
-        in_use = self._container.interactions.attachment_ids_of_others(person.ids)
-        delete_account_content(self._container.messages, person, in_use)
+        guilds = self._shared.guilds
+        in_use = {file for one in guilds for file in one.interactions.attachment_ids_of_others(person.ids)}
+
+        def delete(message: Json) -> None:
+            (self._shared.of_channel(message["channel_id"]) or guilds[0]).messages.delete(message["id"])
+
+        delete_account_content(self._shared.store, delete, person, in_use)
 
     def close_state(self) -> None:
         """Close the state and delete departed accounts. May be called twice."""
         if not self._closed:
             self._closed = True
-            delete_departed_accounts(self._container.store)
-            self._container.store.close()
+            delete_departed_accounts(self._shared.store)
+            self._shared.store.close()
 
     async def wait_for(
         self, kind: str, check: EventPredicate = lambda data: True, timeout_s: float = 10.0, since: int | None = None
@@ -137,19 +165,27 @@ class Sandbox(FaultControls):
         """Wait for the next event of a kind (EVENT_KINDS), or the first since index `since`. Raises TimeoutError."""
         return await self._container.feed.wait_for(kind, check, timeout_s, since)
 
-    def channel(self, name: str) -> Json:
-        """Return the channel of this name. Raises KeyError."""
-        for channel in self._container.guild.channels():
+    def _of_guild(self, guild_id: int | None) -> SandboxContainer:
+        found = self._container if guild_id is None else self._shared.of_guild(str(guild_id))
+        if found is None:
+            raise KeyError(guild_id)
+        return found
+
+    def channel(self, name: str, guild_id: int | None = None) -> Json:
+        """Return the channel of this name, in the first guild or the one named. Raises KeyError."""
+        for channel in self._of_guild(guild_id).guild.channels():
             if channel["name"] == name:
                 return channel
         raise KeyError(name)
 
-    def messages(self, channel_name: str) -> list[Json]:
-        return self._container.messages.history(self.channel(channel_name)["id"], MAX_HISTORY_MESSAGES)
+    def messages(self, channel_name: str, guild_id: int | None = None) -> list[Json]:
+        channel = self.channel(channel_name, guild_id)
+        return self._of_guild(guild_id).messages.history(channel["id"], MAX_HISTORY_MESSAGES)
 
-    def member(self, name: str) -> MemberClient:
-        """Return the member of this name. Raises KeyError."""
-        for person in self._container.guild.people():
+    def member(self, name: str, guild_id: int | None = None) -> MemberClient:
+        """Return the member of this name, in the first guild or the one named. Raises KeyError."""
+        container = self._of_guild(guild_id)
+        for person in container.guild.people():
             if person["user"]["global_name"] == name:
-                return MemberClient(self._container, person["user"]["id"])
+                return MemberClient(container, person["user"]["id"])
         raise KeyError(name)

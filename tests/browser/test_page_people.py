@@ -1,5 +1,7 @@
 """Who is meant by a name in the page, and under whose name a message stands."""
 
+from dataclasses import replace
+
 import pytest
 from playwright.async_api import expect
 
@@ -40,6 +42,20 @@ async def test_a_name_means_who_was_chosen_and_else_the_user(visit):
     assert user == f"<@{namesakes.member('Nils').id}> by hand"
     assert role.startswith("<@&") and role.endswith("> chosen, still")
     await namesakes.stop()
+
+
+async def test_the_guilds_name_opens_the_other_guilds(visit):
+    two = Sandbox(NAMESAKES, more_guilds=[replace(NAMESAKES, name="Annex", channels=(ChannelSeed("attic"),))])
+    await two.start()
+    nils = await visit(two, None, "tavern")
+    await nils.page.get_by_role("button", name="Namesakes", exact=True).click()
+    await nils.page.get_by_role("menuitemradio", name="Annex").click()
+    await expect(nils.page.get_by_role("heading", level=1)).to_have_text("#attic")
+    await nils.say("from the attic")
+    await nils.sees("from the attic")
+    assert f"guild={two.guild_ids[1]}" in nils.page.url
+    assert two.messages("tavern") == [] and len(two.messages("attic", two.guild_ids[1])) == 1
+    await two.stop()
 
 
 async def test_a_thread_begins_with_the_persona_that_it_was_made_from(staged, visit):

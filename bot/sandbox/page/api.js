@@ -2,7 +2,7 @@
 
 export const state = {
   me: sessionStorage.getItem("as"), channel: null,
-  guild: "", channels: [], people: [], roles: [], commands: [], languages: {}, bot: null, controls: {}, links: [],
+  guild: "", guild_id: null, guilds: [], channels: [], people: [], roles: [], commands: [], languages: {}, bot: null, controls: {}, links: [],
 };
 const HISTORY_TIMEOUT_MS = 10000;
 const UNREACHABLE = "The sandbox cannot be reached. Is it still running?";
@@ -10,8 +10,12 @@ const UNREACHABLE = "The sandbox cannot be reached. Is it still running?";
 /** A refused action; the message is the one of Discord's client. */
 export class Refusal extends Error {}
 
+/** The guild in the page's address; without one, the first. */
+const guildQuery = () => { const id = new URLSearchParams(location.search).get("guild"); return id ? `guild=${encodeURIComponent(id)}` : ""; };
+const withGuild = (path) => [path, guildQuery()].filter(Boolean).join(path.includes("?") ? "&" : "?");
+
 async function ask(path, options) {
-  const response = await fetch(`/page-api/${path}`, options).catch(() => { throw new Error(UNREACHABLE); });
+  const response = await fetch(`/page-api/${withGuild(path)}`, options).catch(() => { throw new Error(UNREACHABLE); });
   const text = await response.text();
   if (response.ok) return JSON.parse(text);
   const isJson = response.headers.get("Content-Type")?.startsWith("application/json");
@@ -49,7 +53,7 @@ export const upload = (file) => ask(`upload?as=${state.me}&name=${encodeURICompo
 export function listen({ onOpen, onEvent, onLost }) {
   let socket, timer, ended = false, pause = 300;
   function connect() {
-    socket = new WebSocket(`ws://${location.host}/page-api/live?as=${state.me}`);
+    socket = new WebSocket(`ws://${location.host}/page-api/${withGuild(`live?as=${state.me}`)}`);
     socket.onopen = () => { pause = 300; onOpen(); };
     socket.onmessage = (message) => onEvent(...JSON.parse(message.data));
     socket.onclose = () => {

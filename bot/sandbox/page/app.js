@@ -9,7 +9,7 @@ import { openForm } from "/page/form.js";
 import { EPHEMERAL } from "/page/message.js";
 import { avatar, isLater, person, findChannel, channelName, roleText, userName } from "/page/guild.js";
 import { drawSidePanel, mountSidePanel } from "/page/side_panel.js";
-import { drawActing, drawSidebar, listedChannels } from "/page/sidebar.js";
+import { drawActing, drawSidebar, listedChannels, openGuild } from "/page/sidebar.js";
 import { mentionCount, countMention, countMentions, isUnread, markRead } from "/page/unread.js";
 
 const TYPING_MS = 8000, RETRY_MS = 2000, THEMES = { system: "◐", dark: "☾", light: "☀" };
@@ -169,6 +169,7 @@ function openQuickSwitcher() {
   const input = h("input", { ariaLabel: "Where to?", placeholder: "Where to? A channel, a thread, a person", autocomplete: "off" });
   const ways = [...listedChannels().map((one) => ({ title: channelName(one), hint: [mentionCount(one.id) && `${mentionCount(one.id)} mentions`, isUnread(one) && "unread", one.topic].filter(Boolean).join(" · "), run: () => openChannel(one.id) })),
     { title: `Message ${userName(state.bot)}`, face: avatar(state.bot, "avatar tiny"), run: actions.openDirect },
+    ...state.guilds.filter((one) => one.id !== state.guild_id).map((one) => ({ title: one.name, hint: "guild", run: () => openGuild(one.id) })),
     ...state.people.map((one) => ({ title: userName(one.user), face: avatar(one.user, "avatar tiny"), hint: `act as · ${roleText(one)}`, run: () => actAs(one.user.id) }))];
   const dialog = openDialog({ title: "Go to", body: [input], submit: "Go", onSubmit: () => {} });
   const { list, show } = suggest(input, (way) => { dialog.close(); way.run(); });

@@ -26,6 +26,17 @@ function entry(channel, open) {
   calls > 0 && h("span", { className: "badge" }, String(calls), h("span", { className: "unseen" }, " mentions")));
 }
 
+/** Open another guild, as the same member where that guild has them. */
+export const openGuild = (id) => { location.href = `?guild=${id}`; };
+
+function guildButton() {
+  const button = h("button", { type: "button", className: "guilds", "aria-haspopup": "menu" }, state.guild, h("span", { ariaHidden: "true" }, " ▾"));
+  button.onclick = () => openMenu([{ title: "Guilds", items: state.guilds.map((one) => ({
+    label: one.name, checked: one.id === state.guild_id, run: () => openGuild(one.id),
+  })) }], button, { label: "Guilds" });
+  return button;
+}
+
 export function drawSidebar({ open, openDirect }) {
   const focused = document.activeElement?.closest("#channels") && document.activeElement.dataset.channel;
   const direct = listedChannels().filter((one) => one.type === DIRECT);
@@ -37,7 +48,7 @@ export function drawSidebar({ open, openDirect }) {
   const here = findChannel(), calls = listedChannels().reduce((sum, one) => sum + mentionCount(one.id), 0);
   $("links").replaceChildren(...state.links.map(([label, href]) => h("a", { className: "button secondary", href }, label)));
   $("links").hidden = !state.links.length;
-  $("guild").textContent = state.guild;
+  $("guild").replaceChildren(...(state.guilds.length > 1 ? [guildButton()] : [state.guild]));
   $("room").textContent = here.type === THREAD ? `${channelName(findChannel(here.parent_id))} › ${here.name}` : channelName(here);
   $("topic").textContent = here.topic ?? (here.type === DIRECT ? "Direct messages: only the two of you see them." : "");
   $("topic").hidden = !$("topic").textContent;

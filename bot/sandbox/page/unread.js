@@ -4,7 +4,8 @@ import { loadMessages, state } from "/page/api.js";
 import { idAt, isLater, person, mentionsMember } from "/page/guild.js";
 
 const mentionCounts = new Map(); // unread mentions by channel
-const key = () => `read:${state.me}`;
+// The first guild's marks have no guild in their name.
+const key = () => `read:${state.me}${state.guild_id === state.guilds[0]?.id ? "" : `:${state.guild_id}`}`;
 const marks = () => JSON.parse(localStorage.getItem(key()) ?? "{}");
 
 /** The last message that the member has read in a channel; messages from before joining count as read. */
