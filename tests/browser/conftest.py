@@ -6,13 +6,11 @@ One browser for the whole run, one context for each test; whatever Chromium comp
 from __future__ import annotations
 
 import asyncio
-import os
 import re
-import shutil
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import discord
 import pytest
@@ -22,6 +20,7 @@ from playwright.async_api import Browser, BrowserContext, ConsoleMessage, Locato
 
 from bot.sandbox import ChannelSeed, GuildSeed, MemberSeed, Permission, RoleSeed, Sandbox, patch_discord
 from tests.bot.conftest import Stage, on_stage
+from tests.browser.chromium import ChromiumMissingError, is_required, launch
 from tests.browser.panel import Panelist
 
 DESKTOP, PHONE = {"width": 1280, "height": 800}, {"width": 390, "height": 844}
@@ -44,15 +43,6 @@ SEED = GuildSeed(
 )
 
 expect.set_options(timeout=PATIENCE_MS)
-
-
-def chromium() -> str:
-    """The browser that is installed; $CHROMIUM names another."""
-    names = ("chromium", "chromium-browser", "google-chrome")
-    found = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, names)), None)
-    if found is None:
-        pytest.fail("Chromium is missing: `make chromium`, or name one with CHROMIUM=/path", pytrace=False)
-    return found
 
 
 class Visitor:
@@ -163,12 +153,20 @@ class Visitor:
         assert wide <= 0, f"the page is {wide} px wider than the window"
 
 
+def fail_or_skip(reason: str) -> NoReturn:
+    """End a test that lacks a browser: it fails where one is expected, and is skipped elsewhere."""
+    if is_required():
+        pytest.fail(reason, pytrace=False)
+    pytest.skip(reason)
+
+
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def browser() -> AsyncIterator[Browser]:
-    # Chromium has no sandbox of its own for root, and shared memory is small in containers.
-    arguments = ["--disable-gpu", "--disable-dev-shm-usage", *(["--no-sandbox"] if os.geteuid() == 0 else [])]
     async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(executable_path=chromium(), args=arguments)
+        try:
+            browser = await launch(playwright)
+        except ChromiumMissingError as error:
+            fail_or_skip(str(error))
         yield browser
         await browser.close()
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -20,7 +19,8 @@ from bot.app import App, open_app
 from bot.demo_guild import MEMBER, MODERATOR
 from bot.settings import load_settings
 from personas.home.job_material import ShippedData
-from tests.browser.conftest import DESKTOP, PHONE, Visitor, chromium
+from tests.browser.chromium import launch
+from tests.browser.conftest import DESKTOP, PHONE, Visitor
 from tests.browser.dashboard.pictures import DashboardPhotographer
 
 FOLDER = Path("docs/pictures")
@@ -95,10 +95,9 @@ class Photographer:
 
 @asynccontextmanager
 async def browser() -> AsyncIterator[Browser]:
-    """Chromium, without the sandbox that it lacks under root."""
-    arguments = ["--disable-gpu", "--disable-dev-shm-usage", *(["--no-sandbox"] if os.geteuid() == 0 else [])]
+    """Chromium as the tests of the pages start it."""
     async with async_playwright() as playwright:
-        started = await playwright.chromium.launch(executable_path=chromium(), args=arguments)
+        started = await launch(playwright)
         yield started
         await started.close()
 

