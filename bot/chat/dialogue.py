@@ -229,7 +229,7 @@ class _DialogueRun:
         builder, talk = self.reply_service.request_builder, self.talk
         model = ChatModel(persona, builder.speaking(persona.id), talk.place.guild_id)
         request = build_model_request(builder, model, talk.duet.turns(), builder.sampling)
-        live.lore = request.lore
+        live.lore, live.dialogue = request.lore, builder.dialogue_of(request.adapter)
         with self.reply_service.throttle.reply():
             talk.stream = stream = self.reply_service.engine.submit(replace(request, guild_id=model.guild_id))
             watching = asyncio.create_task(self._watch())

@@ -38,6 +38,13 @@ class ChatRequestBuilder:
         """A version of a persona's adapter."""
         return adapter_ref(self.home, persona_id, version)
 
+    def dialogue_of(self, version: AdapterRef | None) -> str | None:
+        """The name of the dialogue adapter that a version is a copy of; None for other versions."""
+        if version is None:
+            return None
+        job = self.store.jobs.get(self.store.versions.job_of(version.persona_id, version.version) or "")
+        return job.dialogue if job else None
+
     def request(self, persona: Persona, place: ChannelRef, trigger_seq: int, event_id: int) -> ChatRequest:
         """Build the request in which the persona answers the stored message `trigger_seq`, in reply to an event."""
         history = self.store.messages.recent(place.channel_id, until_seq=trigger_seq)

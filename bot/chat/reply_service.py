@@ -253,6 +253,7 @@ class ReplyService:
         with self._closeable():
             live = await self._begin(task, stream)
             live.lore = request.lore
+            live.dialogue = self.request_builder.dialogue_of(request.adapter)
             try:
                 reply = await self._follow(task, request, live, stream)
             except discord.NotFound:  # the message was deleted: nobody waits for the reply any more

@@ -13,7 +13,7 @@ from personas.schemas.chat import ChatReply, LoreHit
 
 MAX_MESSAGE_CHARS = 2000
 """Characters in one Discord message."""
-MAX_FOOTER_CHARS = 160
+MAX_FOOTER_CHARS = 240
 FIRST_EDIT_DELAY_S, EDIT_INTERVAL_S = 0.4, 1.0
 """The first words are shown soon, then edits follow at the rate that Discord allows."""
 PLACEHOLDER = "…"
@@ -30,8 +30,8 @@ class StreamingReply:
 
     `parts` are the messages that it fills; at the start those of an earlier attempt, whose text `before` is restored
     when this one fails. `on_parts` is called whenever they change. `growing` and `ended` create the buttons. `renew`
-    replaces the sender when its webhook is deleted meanwhile; the reply goes on in a new message. `damaged` is the live
-    version where it cannot be read.
+    replaces the sender when its webhook is deleted meanwhile; the reply goes on in a new message. `dialogue` names the
+    dialogue adapter that the version is a copy of, `damaged` is the live version where it cannot be read.
     """
 
     sender: MessageSender
@@ -40,6 +40,7 @@ class StreamingReply:
     on_parts: Callable[[list[int]], None]
     renew: Callable[[MessageSender], Awaitable[MessageSender]]
     lore: tuple[LoreHit, ...] = ()
+    dialogue: str | None = None
     damaged: str = ""
     parts: list[int] = field(default_factory=list)
     before: str = ""
@@ -67,7 +68,7 @@ class StreamingReply:
                 await self._show(self.growing())
                 next_at = asyncio.get_running_loop().time() + EDIT_INTERVAL_S
         self._text = stream.reply.text
-        await self._show(self.ended(), "\n" + reply_footer(stream.reply, self.lore, self.damaged))
+        await self._show(self.ended(), "\n" + reply_footer(stream.reply, self.lore, self.dialogue, self.damaged))
         return stream.reply
 
     async def fail(self, error: str) -> None:
@@ -101,11 +102,13 @@ class StreamingReply:
         self.on_parts(self.parts)
 
 
-def reply_footer(reply: ChatReply, lore: tuple[LoreHit, ...], damaged: str = "") -> str:
-    """The note under a reply: that it is AI-written, its version, its lore, and the `damaged` live version if any."""
+def reply_footer(reply: ChatReply, lore: tuple[LoreHit, ...], dialogue: str | None = None, damaged: str = "") -> str:
+    """The note under a reply: that it is AI-written, its version with the dialogue adapter that this is a copy of, its
+    lore, and the `damaged` live version if any."""
     if not reply.text:
         return "-# stopped before it began" if reply.finish == "cancelled" else "-# AI-written · nothing came out"
-    parts = ["AI-written", reply.version or "base model"]
+    copy_of = f" (dialogue/{dialogue})" if reply.version and dialogue else ""
+    parts = ["AI-written", (reply.version or "base model") + copy_of]
     if damaged:
         parts.append(f"{damaged} cannot be read, moderators can `/finetune rollback`")
     if reply.finish in FINISH_NOTES:

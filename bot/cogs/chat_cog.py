@@ -2,7 +2,6 @@
 
 import logging
 import time
-from typing import Any, Self
 
 import discord
 from discord import app_commands
@@ -12,15 +11,13 @@ from bot.chat.discord_channels import SpeakChannel, channel_ref
 from bot.chat.reply_service import IncomingMessage
 from bot.cogs.reply_buttons import MAX_QUESTION_CHARS, ask_publicly
 from bot.cogs.transformers import Interaction
-from bot.cogs.ui import button_view, respond, respond_privately
+from bot.cogs.ui import PersistentPersonaSelect, button_view, respond, respond_privately
 from bot.errors import RefusedError, error_text
 from bot.privacy.home_files import discard_pending_history_folders
 from bot.services import Bot, Services
 from bot.store import Channel
 from personas.schemas.chat import Persona
 
-MAX_SELECT_OPTIONS = 25
-"""Options that Discord allows in a menu."""
 log = logging.getLogger(__name__)
 NO_CONTENT_TEXT = (
     "Discord hides your message from me, since it does not mention me. "
@@ -32,23 +29,10 @@ CHOOSE_TEXT = "Whom do you want to talk to?"
 NO_PERSONA_TEXTS = "No persona lives here yet.", "A moderator can change that with `/persona set`."
 
 
-class PersonaSelect(discord.ui.DynamicItem[discord.ui.Select[discord.ui.View]], template="choose-persona"):
-    """The persona menu of a direct-message channel; it can be used again."""
+class PersonaSelect(PersistentPersonaSelect, template="choose-persona"):
+    """The persona menu of a direct-message channel."""
 
-    def __init__(self, options: list[discord.SelectOption]) -> None:
-        super().__init__(discord.ui.Select(custom_id="choose-persona", placeholder="Choose a persona", options=options))
-
-    @classmethod
-    async def from_custom_id(cls, interaction: discord.Interaction[Any], item: Any, match: Any) -> Self:
-        return cls(item.options)
-
-    async def callback(self, interaction: Interaction) -> None:  # type: ignore[override]
-        try:
-            await self._assign(interaction, self.item.values[0])
-        except Exception as error:
-            await respond_privately(interaction, error_text(error))
-
-    async def _assign(self, interaction: Interaction, persona_id: str) -> None:
+    async def chosen(self, interaction: Interaction, persona_id: str) -> None:
         services, channel = interaction.client.services, interaction.channel
         persona = services.personas.get(persona_id, 0)
         if persona is None or not isinstance(channel, discord.DMChannel):
@@ -65,11 +49,10 @@ class PersonaSelect(discord.ui.DynamicItem[discord.ui.Select[discord.ui.View]], 
 
 def persona_select_view(services: Services) -> discord.ui.View:
     """The menu of the shared personas. Raises `RefusedError` when there are none."""
-    personas = list(services.personas.of(0).values())[:MAX_SELECT_OPTIONS]
+    personas = services.personas.of(0)
     if not personas:
         raise RefusedError("There are no personas here.", "The operator can add cards to personas/cards.")
-    options = [discord.SelectOption(label=p.name, value=p.id, description=p.tagline[:100] or None) for p in personas]
-    return button_view(PersonaSelect(options))
+    return button_view(PersonaSelect.of(personas.values()))
 
 
 class ChatCog(commands.Cog):

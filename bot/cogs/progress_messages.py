@@ -12,7 +12,7 @@ import discord
 from bot.chat.discord_channels import GuildChannel
 from bot.chat.streaming_reply import MAX_MESSAGE_CHARS
 from bot.cogs.transformers import Interaction, require_moderator, require_persona
-from bot.cogs.ui import PersistentButton, button_view, respond, respond_privately
+from bot.cogs.ui import PersistentButton, PersistentPersonaSelect, button_view, respond, respond_privately
 from bot.errors import RefusedError
 from bot.services import Bot, Services
 from bot.store import TrainingJob
@@ -150,9 +150,9 @@ async def promote_with_reply(interaction: Interaction, persona: Persona, version
     origin = (interaction.guild_id or 0, interaction.channel_id or 0, interaction.user.id)
     if not await interaction.client.services.versions.promote(persona.id, version, *origin, anyway=anyway):
         return f"{version} of **{persona.name}** is live already."
-    store = interaction.client.services.store
-    job = store.jobs.get(store.versions.job_of(persona.id, version) or "")
-    note = f" It is the dialogue adapter `{job.dialogue}`." if job and job.dialogue else ""
+    builder = interaction.client.services.request_builder
+    dialogue = builder.dialogue_of(builder.adapter(persona.id, version))
+    note = f" It is the dialogue adapter `{dialogue}`." if dialogue else ""
     return f"{version} of **{persona.name}** is live from the next reply on.{note}"
 
 
@@ -206,7 +206,9 @@ def job_buttons(job: TrainingJob, live: str | None) -> discord.ui.View | None:
     """Create the buttons under a job's message; `live` is its persona's live version."""
     if not job.has_ended:
         return button_view(CancelJobButton(job.job_id))
-    if job.state == "done" and job.persona:
+    if job.state == "done" and job.persona is None:
+        return button_view(PromoteDialogueButton(job.name.removeprefix(DIALOGUE_PREFIX)))
+    if job.state == "done":
         is_live = live == job.version
         return button_view(RollbackButton(job.persona) if is_live else PromoteButton(job.persona, job.version))
     return button_view(ResumeJobButton(job.job_id)) if job.can_resume else None
@@ -257,6 +259,34 @@ class PromoteAnywayButton(PersistentButton, template=r"promote-anyway:(?P<person
         await interaction.response.defer()
         persona = require_persona(interaction, self.persona_id)
         await respond(interaction, await promote_with_reply(interaction, persona, self.version), ephemeral=False)
+
+
+class PromoteDialogueButton(PersistentButton, template=r"promote-dialogue:(?P<name>[\w-]+)"):
+    """Asks for the persona that gets a dialogue adapter."""
+
+    label, moderators_only = "Promote…", True
+    style = discord.ButtonStyle.success
+    name: str
+
+    async def pressed(self, interaction: Interaction) -> None:
+        services, guild_id = interaction.client.services, interaction.guild_id or 0
+        services.catalogue.find_dialogue_adapter(self.name, guild_id)
+        question = f"Which persona gets the dialogue adapter `{self.name}`? It becomes a version of that persona."
+        menu = DialoguePersonaSelect.of(services.personas.of(guild_id).values(), self.name)
+        await respond(interaction, question, button_view(menu))
+
+
+class DialoguePersonaSelect(PersistentPersonaSelect, template=r"promote-dialogue-to:(?P<name>[\w-]+)"):
+    """Makes a dialogue adapter the live version of the persona that is chosen."""
+
+    moderators_only = True
+    name: str
+
+    async def chosen(self, interaction: Interaction, persona_id: str) -> None:
+        await interaction.response.defer()
+        persona = require_persona(interaction, persona_id)
+        version = await install_named_dialogue(interaction, persona, f"{DIALOGUE_PREFIX}{self.name}")
+        await promote_or_confirm(interaction, persona, version)
 
 
 class RollbackButton(PersistentButton, template=r"rollback:(?P<persona_id>[\w-]+)"):
@@ -360,6 +390,8 @@ JOB_BUTTONS = (
     ResumeJobButton,
     PromoteButton,
     PromoteAnywayButton,
+    PromoteDialogueButton,
+    DialoguePersonaSelect,
     RollbackButton,
     FetchDatasetButton,
     CancelFetchButton,

@@ -1,7 +1,8 @@
 """Responses, persistent buttons and forms, and the handler of failed commands."""
 
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from itertools import islice
 from typing import Any, ClassVar, Self
 
 import aiohttp
@@ -13,8 +14,11 @@ from bot.chat.discord_channels import NO_MENTIONS
 from bot.chat.streaming_reply import MAX_MESSAGE_CHARS
 from bot.cogs.transformers import Interaction, require_moderator
 from bot.errors import error_text
+from personas.schemas.chat import Persona
 
 log = logging.getLogger(__name__)
+MAX_SELECT_OPTIONS = 25
+"""Options that Discord allows in a menu."""
 FormHandler = Callable[[Interaction, str, dict[str, str]], Awaitable[None]]
 """Called with the rest of the form's custom id and its values by custom id."""
 
@@ -95,6 +99,41 @@ class PersistentButton(discord.ui.DynamicItem[discord.ui.Button[discord.ui.View]
 
     async def pressed(self, interaction: Interaction) -> None:
         """Handle the click."""
+        raise NotImplementedError
+
+
+class PersistentPersonaSelect(discord.ui.DynamicItem[discord.ui.Select[discord.ui.View]], template=r"never:"):
+    """A menu of personas that outlives a restart and can be used again; custom ids as of a `PersistentButton`."""
+
+    moderators_only: ClassVar[bool] = False
+
+    def __init__(self, options: list[discord.SelectOption], *values: str) -> None:
+        for name, text in zip(self.template.groupindex, values, strict=True):
+            setattr(self, name, text)
+        custom_id = ":".join([self.template.pattern.partition(":")[0], *values])
+        super().__init__(discord.ui.Select(custom_id=custom_id, placeholder="Choose a persona", options=options))
+
+    @classmethod
+    def of(cls, personas: Iterable[Persona], *values: str) -> Self:
+        """A menu of these personas, as many as Discord shows."""
+        shown = islice(personas, MAX_SELECT_OPTIONS)
+        options = [discord.SelectOption(label=p.name, value=p.id, description=p.tagline[:100] or None) for p in shown]
+        return cls(options, *values)
+
+    @classmethod
+    async def from_custom_id(cls, interaction: discord.Interaction[Any], item: Any, match: Any) -> Self:
+        return cls(item.options, *match.groups())
+
+    async def callback(self, interaction: Interaction) -> None:  # type: ignore[override]
+        try:
+            if self.moderators_only:
+                require_moderator(interaction)
+            await self.chosen(interaction, self.item.values[0])
+        except Exception as error:  # nothing above would answer the interaction
+            await respond_privately(interaction, error_text(error))
+
+    async def chosen(self, interaction: Interaction, persona_id: str) -> None:
+        """Handle the choice."""
         raise NotImplementedError
 
 

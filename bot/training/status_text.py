@@ -81,7 +81,7 @@ def job_result_text(job: TrainingJob, live: str | None = None) -> str:
     table, rest = epoch_lines(job.result.epochs), verdict_lines(card)
     if job.persona is None:
         rest += [
-            f"`/finetune promote version:{job.name}` gives it to this channel's persona; `persona:` names another.",
+            f"Promote… gives it to a persona, and so does `/finetune promote version:{job.name}`.",
             f"In the playground and the API it is the model `{job.name}`.",
             f"`start_from: {job.name.partition('/')[2]}` trains it further.",
         ]

@@ -54,7 +54,7 @@ async def test_from_the_training_to_the_card_that_speaks_with_it_and_back(served
     put_adapter(tmp_path, job_id=served.backend.runs[0].job_id)
     served.backend.finish()
     result = (await served.sees("Trained: **v1**"))["content"]
-    assert f"`/finetune promote version:dialogue/{NAME}` gives it to this channel's persona" in result
+    assert f"Promote… gives it to a persona, and so does `/finetune promote version:dialogue/{NAME}`." in result
     assert f"it is the model `dialogue/{NAME}`" in result and f"`start_from: {NAME}` trains it further." in result
 
     assert await choices(served, "version", "finetune promote") == [f"dialogue/{NAME}"]
@@ -65,7 +65,7 @@ async def test_from_the_training_to_the_card_that_speaks_with_it_and_back(served
     assert verify_adapter(installed).checksums == verify_adapter(dialogue_adapter_folder(tmp_path, NAME)).checksums
     mark = served.mark
     await served.member.say(QUAY, "hello")
-    assert "AI-written · v1" in (await served.finished(QUAY, mark))["content"]
+    assert f"AI-written · v1 (dialogue/{NAME})" in (await served.finished(QUAY, mark))["content"]
     request = served.engine.requests[-1]
     assert (request.persona.id, request.adapter.folder) == ("ballast", installed)
     await promote(served, "v1 of **Ballast** is live already.", version=f"dialogue/{NAME}")
@@ -79,6 +79,29 @@ async def test_from_the_training_to_the_card_that_speaks_with_it_and_back(served
     assert f"**v1** is the dialogue adapter `{NAME}`, installed" in history.message["content"]
     await served.moderator.slash(QUAY, "finetune rollback")
     await served.sees("Rolled back: the base model answers for **Ballast**")
+
+
+async def test_the_button_under_the_result_asks_for_the_persona(served, tmp_path):
+    await start(served, job_name=NAME, dataset="general-dialogue", task_type="dialogue", epochs=3)
+    await until(lambda: served.backend.busy)
+    put_adapter(tmp_path, job_id=served.backend.runs[0].job_id)
+    served.backend.finish()
+    result = await served.sees("Trained: **v1**")
+    await response_text(await served.member.click(result, "Promote…"), "Only moderators")
+    menu = (await served.moderator.click(result, "Promote…")).message
+    assert f"Which persona gets the dialogue adapter `{NAME}`?" in menu["content"]
+    (select,) = menu["components"][0]["components"]
+    known = served.client.services.personas.of(0).values()
+    assert [it["label"] for it in select["options"]] == [it.name for it in known]
+    await served.moderator.select(menu, f"promote-dialogue-to:{NAME}", ["oda"])
+    await served.sees(f"v1 of **Oda Marrow** is live from the next reply on. It is the dialogue adapter `{NAME}`.")
+    assert served.store.versions.live("oda") == "v1" and served.store.versions.live("ballast") is None
+    shutil.rmtree(dialogue_adapter_folder(tmp_path, NAME))
+    await response_text(await served.moderator.click(result, "Promote…"), "There is no dialogue adapter")
+    mark = served.mark
+    await served.moderator.select(menu, f"promote-dialogue-to:{NAME}", ["thrip"])
+    assert (await served.sees("There is no dialogue adapter", since=mark))["flags"] & 64, "only who pressed sees it"
+    assert served.store.versions.live("thrip") is None
 
 
 async def test_it_can_be_rolled_out_to_a_share_first(served, tmp_path):
