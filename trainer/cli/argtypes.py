@@ -11,6 +11,9 @@ from personas.schemas.hyperparameters import Hyperparameters, parse_settings
 
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 DEFAULT_REVIEW_DAYS = 14  # days until a list of replaced personal data is deleted
+LORE_PAIRS_HELP = (
+    "share of the replies that come from P's lore, extracted and synthesised; 1 is lore alone (default: 0)"
+)
 SET_HELP = "change a setting of the recipe, such as learning_rate=2e-4 (see `recipes`); may repeat"
 
 

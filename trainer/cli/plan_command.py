@@ -3,6 +3,7 @@
 import argparse
 import json
 import os
+import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,9 @@ from typing import Any
 from personas.errors import RequestError, UnderstudyError
 from personas.home.data_subjects import read_consent
 from personas.home.datasets import STATS_FILE, is_built_dataset
-from trainer.cli.argtypes import Commands, add_command, add_home, parse_setting_args
+from personas.home.job_folder import MATERIAL_FOLDER
+from trainer.cli.argtypes import LORE_PAIRS_HELP, Commands, add_command, add_home, parse_setting_args, unit_fraction
+from trainer.cli.create_job import draft_job
 from trainer.cli.dataset_args import default_source, load_persona, make_build_spec
 from trainer.cli.dataset_command import add_sources, record_lines
 from trainer.cli.error_handling import resolve_home
@@ -19,6 +22,7 @@ from trainer.data.layout import read_stats
 from trainer.estimate.memory_check import settings_as_options
 from trainer.estimate.run_estimate import adapters_by_recency
 from trainer.report.run_plan import RunPlan, plan_dataset, plan_job, plan_sources
+from trainer.train.job_folder import JobDraft, temporary_job_folder
 
 PLAN_HELP = """\
 Plans a run without writing anything: data used and dropped with reasons, time, and memory.
@@ -27,7 +31,13 @@ Plans a run without writing anything: data used and dropped with reasons, time, 
   python -m trainer plan --persona ballast --source talk.json --mix 80:20 …      sources as for `dataset build`
   python -m trainer plan --dataset build/ballast                      a built data set
   python -m trainer plan --persona ballast --dataset harbour-talk     an entry of catalogue.toml
+  python -m trainer plan --persona oda --lore-pairs 0.3               pairs from its lore besides, as in `train`
 """
+SOURCE_OPTIONS = (
+    *("source", "mix", "two_stage", "map", "tree_paths", "languages"),
+    *("min_reply_words", "max_reply_words", "corrections", "seed"),
+)
+"""Options of `dataset build` that `train` lacks."""
 BAR_WIDTH_CHARS = 40
 
 
@@ -36,7 +46,10 @@ def add_plan(commands: Commands) -> argparse.ArgumentParser:
     plan = add_command(commands, "plan", "plan a run without executing it", PLAN_HELP)
     add_sources(plan, required=False)
     plan.add_argument("--dataset", metavar="D", help="a built data set's folder, a source, or a catalogue entry")
+    plan.add_argument("--lore-pairs", type=unit_fraction, metavar="S", help=LORE_PAIRS_HELP)
     add_plan_output(plan)
+    defaults = {name: plan.get_default(name) for name in SOURCE_OPTIONS}
+    plan.set_defaults(source_defaults=defaults, dialogue=False, general=None, start_from=None)
     return plan
 
 
@@ -50,16 +63,35 @@ def add_plan_output(parser: argparse.ArgumentParser) -> None:
 def show_plan(options: argparse.Namespace) -> None:
     """Run `plan`."""
     home = resolve_home(options.home)
+    if options.lore_pairs:
+        for name, default in options.source_defaults.items():
+            if getattr(options, name) != default:
+                advice = "Name a --dataset; without one, it is the persona's own log."
+                raise RequestError(f"--lore-pairs goes without --{name.replace('_', '-')}.", advice)
+        return show_draft_plan(draft_job(options, home), options)
     _print_plan(_make_plan(options, home), adapters_by_recency(home), options)
 
 
-def show_run_plan(options: argparse.Namespace, originals: Mapping[Path, Path] | None = None) -> None:
-    """Run `run FOLDER --dry-run`. `originals` maps copies in the folder to their original paths, for errors."""
+def show_draft_plan(draft: JobDraft, options: argparse.Namespace) -> None:
+    """Plan a job that has no folder yet, in a temporary one."""
+    with temporary_job_folder(draft, Path(tempfile.gettempdir())) as (folder, _):
+        options.folder = folder
+        copies = [copy for material in draft.materials for copy in material.copies]
+        _show_job_plan(options, {folder / MATERIAL_FOLDER / place: path for path, place in copies})
+
+
+def show_run_plan(options: argparse.Namespace) -> None:
+    """Run `run FOLDER --dry-run`."""
     os.nice(options.nice)
+    _show_job_plan(options, {})
+
+
+def _show_job_plan(options: argparse.Namespace, originals: Mapping[Path, Path]) -> None:
+    """Plan a job's folder. `originals` maps copies in the folder to their original paths, for errors."""
     try:
         plan = plan_job(options.folder)
     except UnderstudyError as cause:
-        error = _with_original_paths(cause, originals or {})
+        error = _with_original_paths(cause, originals)
         if options.json:  # standard error may also hold other lines
             print(json.dumps({"error": error.message, "advice": error.advice}, ensure_ascii=False))
         raise error from cause

@@ -4,7 +4,6 @@ import argparse
 import logging
 import os
 import shlex
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import TextIO
@@ -12,12 +11,19 @@ from typing import TextIO
 from personas.cli_entry import EXIT_DONE
 from personas.errors import RequestError
 from personas.home.adapters import read_epochs
-from personas.home.job_folder import MATERIAL_FOLDER
 from personas.models.base_model import EMBEDDED, name_with_settings
 from personas.schemas.base import RIGHTS
-from trainer.cli.argtypes import Commands, add_command, add_settings, parse_setting_args, right_name, unit_fraction
+from trainer.cli.argtypes import (
+    LORE_PAIRS_HELP,
+    Commands,
+    add_command,
+    add_settings,
+    parse_setting_args,
+    right_name,
+    unit_fraction,
+)
 from trainer.cli.error_handling import require_writable, resolve_home
-from trainer.cli.plan_command import add_plan_output, show_run_plan
+from trainer.cli.plan_command import add_plan_output, show_draft_plan
 from trainer.cli.progress_view import EventPrinter
 from trainer.process.environment import configure_process, restart_with_allocator_settings
 from trainer.process.events import claim_stdout
@@ -35,7 +41,7 @@ from trainer.study.sweep import (
     write_sweep_results,
 )
 from trainer.train.distributed import distributed_context
-from trainer.train.job_folder import make_job_folder, temporary_job_folder
+from trainer.train.job_folder import make_job_folder
 from trainer.train.resume_config import CHECKPOINTS_FOLDER, resume_thread_count
 
 TRAIN_HELP = """\
@@ -67,8 +73,7 @@ def add_train(commands: Commands) -> argparse.ArgumentParser:
     add("--dataset", metavar="D", help="a built data set's folder, a file or folder of chats, or a catalogue entry")
     add("--as", dest="names", action="append", default=[], metavar="NAME", help="P's name in the chats; may repeat")
     add("--general", metavar="G", help="general dialogue for recipes that mix it in: a file, a folder, or a name")
-    text = "share of the replies that come from P's lore, extracted and synthesised; 1 is lore alone (default: 0)"
-    add("--lore-pairs", type=unit_fraction, metavar="S", help=text)
+    add("--lore-pairs", type=unit_fraction, metavar="S", help=LORE_PAIRS_HELP)
     add("--lore", type=Path, metavar="DIR", help="lore folders by persona (default: the bot's)")
     add("--start-from", metavar="A", help="train this adapter further: its folder, or a dialogue adapter's name")
     add("--recipe", default="demo-cpu", metavar="R", help="the recipe (default: demo-cpu); `recipes` lists them")
@@ -195,9 +200,7 @@ def _show_dry_run(options: argparse.Namespace) -> None:
     draft = options.draft(options, resolve_home(options.home))
     points = sweep_points(options.sweep, options.settings) if options.sweep else []
     first = draft.with_settings(points[0][1]) if points else draft
-    with temporary_job_folder(first, Path(tempfile.gettempdir())) as (folder, _):
-        options.folder = folder
-        copies = [copy for material in draft.materials for copy in material.copies]
-        show_run_plan(options, {folder / MATERIAL_FOLDER / place: path for path, place in copies})
+    os.nice(options.nice)
+    show_draft_plan(first, options)
     if points and not options.json:
         print(f"{len(points)} runs: the first is shown; they are {', '.join(point.name for point, _ in points)}.")
