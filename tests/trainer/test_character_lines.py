@@ -104,6 +104,47 @@ def test_other_sets_keep_their_rows(tmp_path, row, format):
     assert only(tmp_path / "rows", jsonl([row]))[0] == format
 
 
+BOOK = {
+    "book": "The Kitchen",
+    "plots": [
+        {"text": "Chapter one …", "summary": "A guest asks for soup.", "chapter": "1", "i_p": 0, "state": "finished",
+         "key_characters": [{"name": "Oda", "description": "A cook."}],
+         "conversation": [
+             {"topic": "Bread", "dialogues": [
+                 {"character": "Oda", "message": "Bread?"}, {"character": "Guest", "message": "Please."}]},
+             {"scenario": "A kitchen at night.", "key_characters": [{"name": "Oda", "motivation": "Sleep."}],
+              "dialogues": [
+                  {"character": "Environment", "message": "The pot boils."},
+                  {"character": "Guest", "message": "[Is she angry?] Is there soup?", "i_u": 0},
+                  {"character": "Oda", "message": "[Him again.] (wipes her hands) Always. [Go away.]", "i_u": 1},
+                  {"character": "Guest", "message": "[So rude.]"}]}]},
+        {"text": "Chapter two …", "summary": "Nobody speaks.", "chapter": "2", "i_p": 1, "state": "finished",
+         "key_characters": [], "conversation": []}],
+    "character_datasets": {"Oda": {"profile": "A cook.", "plots": []}},
+}  # fmt: skip
+
+
+def test_scenes_of_a_plot_are_dialogues_without_thoughts(tmp_path):
+    """As CoSER has them: a book of plots with several scenes each, and a row for each scene with its plot."""
+    book, rows = tmp_path / "book.json", tmp_path / "scenes.jsonl"
+    book.write_text(json.dumps(BOOK))
+    scene = BOOK["plots"][0]["conversation"][1] | {"book": "The Kitchen", "plot": {"summary": "Long."}, "i_p": 0}
+    rows.write_bytes(jsonl([scene, scene]))
+    assert detect_format(book).name == detect_format(rows).name == "scenes"
+    soup = [("Environment", "The pot boils."), GUEST, ("Oda*", "(wipes her hands) Always.")]
+    for file in (book, rows):
+        (first, *others), rejected = everything(file, persona_names=("Oda",))
+        assert spoken(first) == soup and first.system == "A kitchen at night."
+        assert len(others) == (file is rows) and first.rows == 1
+    (bread, other), rejected = everything(book, persona_names=("Guest",))
+    assert spoken(bread) == [("Oda", "Bread?"), ("Guest*", "Please.")] and bread.system == "A guest asks for soup."
+    assert [(it.reason, it.rows) for it in rejected] == [("no scenes", 1)] and (bread.rows, other.rows) == (1, 0)
+    assert everything(book, persona_names=("Thrip",))[1][0].roles == ("Guest", "Oda"), "whose lines there are"
+    broken = [BOOK["plots"][0], BOOK["plots"][0] | {"conversation": ["not a scene"]}]
+    book.write_text(json.dumps(BOOK | {"plots": broken}))
+    assert [(it.reason, it.row) for it in everything(book)[1]][-1] == ("no scenes", "plots 2")
+
+
 def roles(*names):
     return jsonl([{"role": name, "question": f"Who is {n}?", "answer": f"I am {n}."} for n, name in enumerate(names)])
 

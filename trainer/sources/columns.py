@@ -194,10 +194,13 @@ def _guess_message_keys(messages: list[Row]) -> tuple[str, str] | None:
 
 @dataclass(frozen=True)
 class RowSchema:
-    """A known row shape: `plan` finds a row's columns, None for other shapes; `parse` raises `UnusableRecordError`."""
+    """A known row shape: `plan` finds a row's columns, None for other shapes; `parse` raises `UnusableRecordError`.
+
+    A row of several scenes is parsed into a dialogue for each.
+    """
 
     name: str
     title: str
     expected: str
     plan: Callable[[Row], ColumnRoles | None]
-    parse: Callable[[Row, ColumnRoles], RawDialogue]
+    parse: Callable[[Row, ColumnRoles], RawDialogue | list[RawDialogue]]

@@ -1,9 +1,10 @@
-"""Lines of characters: rows that name a role (RoleBench, ChatHaruhi, CharacterEval, PIPPA), scripts, and quotes."""
+"""Lines of characters: rows that name a role (RoleBench, CharacterEval, PIPPA), scenes (CoSER), scripts, quotes."""
 
 import html
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 from personas.prompt import EXAMPLE_USER
 from personas.unicode_normalise import fold_name
@@ -42,6 +43,7 @@ ANSWER_COLUMNS = (*ROLE_COLUMNS["assistant"], *"generated character_answer agent
 SCENE_COLUMNS = tuple("context scene dialogue dialog conversation history chat script text".split())
 PROFILE_COLUMNS = tuple("system system_prompt character_profile role_profile profile bot_description persona".split())
 QUOTE_COLUMNS = tuple("quote quotes quotation saying one_liner catchphrase 名言 台词 语录 trích_dẫn câu_nói".split())
+SETTING_COLUMNS = tuple("scenario background setting summary plot".split())
 AUTHOR_COLUMNS = ("author", "speaker", "by", "said_by", "who", "name", *CHARACTER_COLUMNS)
 LINE_COLUMNS = tuple("line text utterance dialogue dialog message content".split())
 LOG_LEVELS = frozenset("debug info notice warn warning error critical fatal trace".split())
@@ -59,6 +61,7 @@ QUOTE_MARKS = {"“": "”", "「": "」", "『": "』", '"': '"', "«": "»", "
 SCENE_BREAK = re.compile(r"^\s*(?:[#=*~_-]\s*){3,}$")
 NAME = r"(?:[A-ZÀ-Þ][\w'’-]*(?: [A-ZÀ-Þ][\w'’-]*){0,2}|[\u3040-\u30ff\u3400-\u9fff·]{1,8})"
 INLINE_LABEL = re.compile(rf"(?:^|(?<=[\s.!?…。！？」』”\"）)*])) *({NAME})(?:：|: | ?:(?=[「『“\"]))")
+THOUGHT = re.compile(r"\s*\[[^\[\]]*\]")
 ACTION = re.compile(r"\s*\((?:speaking|thinking)\)(?=:|$)")
 END_OF_TURN = "<|eot|>"
 ENGLISH_WORDS = (
@@ -162,6 +165,43 @@ def _dialogue_from_role(row: Row, columns: ColumnRoles) -> RawDialogue:
     dialogue.texts = [clean_line(text, label) for label, text in zip(dialogue.labels, texts, strict=True)]
     dialogue.roles = (character,) if character else list_characters(dialogue.labels)
     return dialogue
+
+
+def _character_keys(messages: list[Any]) -> tuple[str, str] | None:
+    """Return the keys of messages whose speakers are in `character`; None for anything else."""
+    keys = message_keys(messages) if messages and isinstance(messages[0], dict) else None
+    return keys if keys and keys[0] == "character" and have_names(messages, keys[0]) else None
+
+
+def _plan_scenes(row: Row) -> ColumnRoles | None:
+    """Find messages by characters, in a column or in the scenes of a plot."""
+    for name, cell in row.items() if not _column(row, (*CHARACTER_COLUMNS, *ANSWER_COLUMNS)) else ():
+        if not isinstance(cell, list) or not cell:
+            continue
+        if keys := _character_keys(cell):
+            return _roles(keys, messages=name)
+        for inner, lines in cell[0].items() if isinstance(cell[0], dict) else ():
+            if isinstance(lines, list) and (keys := _character_keys(lines)):
+                return _roles(keys, scenes=name, messages=inner)
+    return None
+
+
+def _dialogues_from_scenes(row: Row, columns: ColumnRoles) -> list[RawDialogue]:
+    """Build a dialogue from each scene, without thoughts; the setting is its system text."""
+    scenes = columns.get(row, "scenes") if "scenes" in columns.by_role else [row]
+    if not isinstance(scenes, list) or not scenes or not all(isinstance(scene, dict) for scene in scenes):
+        raise UnusableRecordError("no scenes")
+    lines = _roles((columns.from_key, columns.value_key), messages=columns.by_role["messages"])
+    dialogues = []
+    for scene in scenes:
+        dialogue = dialogue_from_messages(scene, lines)
+        texts = zip(dialogue.labels, dialogue.texts, strict=True)
+        dialogue.texts = [clean_line(THOUGHT.sub("", text), label) for label, text in texts]
+        dialogue.roles = list_characters(dialogue.labels)
+        settings = [place.get(name) for place in (scene, row) for name in SETTING_COLUMNS]
+        dialogue.system = next((it for it in settings if isinstance(it, str)), "")
+        dialogues.append(dialogue)
+    return dialogues
 
 
 def _dialogue_from_scene(row: Row, columns: ColumnRoles, character: str) -> RawDialogue:
@@ -358,11 +398,15 @@ def _dialogue_from_quote_row(row: Row, columns: ColumnRoles) -> RawDialogue:
 
 
 ROLE_ROW = '{"role": "Oda", "question": "…", "answers": ["…"]}, or {"role": "Oda", "context": "Guest: …\\nOda: …"}'
+SCENES_ROW = (
+    '{"plot": "…", "conversation": [{"scenario": "…", "dialogues": [{"character": "Oda", "message": "[thought] …"}]}]}'
+)
 QUOTE_ROW = '{"quote": "…", "author": "…"}'
 QUOTE_LIST = "short texts, one a line or in a JSON list, with or without NAME: before or — NAME after them"
 SCRIPT = "lines such as NAME: text of several characters, or a table with a column of names and one of lines"
 QUOTES_NOTE = "Each quote is learned as a reply to a neutral prompt, such as “Say something.”"
 CHARACTER_SCHEMAS = (
+    RowSchema("scenes", "Scenes of a story", SCENES_ROW, _plan_scenes, _dialogues_from_scenes),
     RowSchema("role-play", "Role-play", ROLE_ROW, _plan_role_play, _dialogue_from_role),
     RowSchema("quotes", "Quotes", QUOTE_ROW, _plan_quote, _dialogue_from_quote_row),
 )

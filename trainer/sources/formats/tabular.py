@@ -57,7 +57,7 @@ PROMPTS_FORMAT = "prompts"
 MESSAGE_LIST_KEYS = ("content", *(name for name in ROLE_COLUMNS["messages"] if name not in ("data", "items")))
 """A member of these names contains the messages of one dialogue, not the rows of a table."""
 SAMPLED_ROWS = 16  # first rows that decide a table's format
-RowParser = tuple[Callable[[Row, ColumnRoles], RawDialogue], ColumnRoles]
+RowParser = tuple[Callable[[Row, ColumnRoles], RawDialogue | list[RawDialogue]], ColumnRoles]
 
 
 def first_rows(peek: Peek, mapping: Mapping[str, str] | None = None) -> list[Row]:
@@ -184,14 +184,28 @@ def read_rows(
                 continue
             plans[key] = plan
         try:
-            dialogue = plan[0](row, plan[1])
+            parsed = plan[0](row, plan[1])
         except UnusableRecordError as error:
             yield RejectedRecord(place, str(error))
+            continue
+        if isinstance(parsed, list):
+            items = _build_scenes(parsed, place, options)
         else:
-            item = build_conversation(dialogue, place, options)
+            items = [build_conversation(parsed, place, options)]
+        for item in items:
             if row.get("right") == DISCORD_API and isinstance(item, Conversation):  # as data sets of ours state it
                 item = replace(item, right=DISCORD_API)
             yield _assign_persona(item, row, options) if options.persona and "persona" in row else item
+
+
+def _build_scenes(
+    dialogues: list[RawDialogue], place: str, options: ReadOptions
+) -> list[Conversation | RejectedRecord]:
+    """Build the conversations of a row's scenes; the first one that can be used counts as the row."""
+    items = [build_conversation(dialogue, place, options, rows=0) for dialogue in dialogues]
+    first = next((at for at, item in enumerate(items) if isinstance(item, Conversation)), 0)
+    items[first] = replace(items[first], rows=1)
+    return items
 
 
 def _assign_persona(
