@@ -1,4 +1,4 @@
-"""Runs the trainer's `dataset inspect`, `dataset build` and `catalogue fetch` as subprocesses."""
+"""Runs the trainer's `dataset inspect`, `dataset build` and `catalogue fetch` as subprocesses, and adapter imports."""
 
 import asyncio
 import json
@@ -25,7 +25,7 @@ from personas.errors import EngineBusyError, RequestError, UnderstudyError
 log = logging.getLogger(__name__)
 
 DataJobState = Literal["waiting", "running", "done", "failed", "cancelled"]
-DataJobKind = Literal["inspect", "build", "fetch"]
+DataJobKind = Literal["inspect", "build", "fetch", "import"]
 OPEN_JOB_STATES: tuple[DataJobState, ...] = ("waiting", "running")
 MAX_STORED_JOBS, MAX_WAITING_JOBS = 60, 20
 MAX_OUTPUT_BYTES = 2**24
@@ -40,7 +40,7 @@ PROCESS_NICENESS = 10
 
 @dataclass
 class DataJob:
-    """A trainer job on a file or data set, its `subject`. `said` is its last progress line, `seq` counts changes."""
+    """A job on its `subject`: a file, data set or persona. `said` is its last progress line, `seq` counts changes."""
 
     id: str
     kind: DataJobKind
@@ -57,6 +57,11 @@ class DataJob:
     def is_open(self) -> bool:
         return self.state in OPEN_JOB_STATES
 
+    def say(self, text: str) -> None:
+        """Report progress."""
+        self.said = text
+        self.change()
+
     def change(self) -> None:
         self.seq += 1
         self.changed.set()
@@ -64,6 +69,8 @@ class DataJob:
 
 
 CompletionCallback = Callable[[DataJob], Awaitable[None]]
+JobWork = Callable[[DataJob], Awaitable[dict[str, Any]]]
+"""Does a job and returns its result."""
 
 
 class DataJobRunner:
@@ -83,7 +90,32 @@ class DataJobRunner:
         arguments: Sequence[str],
         after: CompletionCallback | None = None,
     ) -> DataJob:
-        """Queue a job; `after` is awaited when it has succeeded, before anybody sees it as done.
+        """Queue a trainer job; `after` is awaited when it has succeeded, before anybody sees it as done.
+
+        Raises as `start_work`.
+        """
+
+        async def work(job: DataJob) -> dict[str, Any]:
+            output, problem = await self._run(home, job)
+            if problem:
+                raise TrainerProcessError(problem)
+            job.result = json.loads(output)
+            if after:
+                await after(job)
+            return job.result
+
+        return self.start_work(home, kind, subject, work, arguments)
+
+    def start_work(
+        self,
+        home: Path,
+        kind: DataJobKind,
+        subject: str,
+        work: JobWork,
+        arguments: Sequence[str] = (),
+        on_end: Callable[[], object] = lambda: None,
+    ) -> DataJob:
+        """Queue a job of any kind of work; `on_end` is called when it has ended, however it did.
 
         Raises `QueueConflictError` when the same job is open already, and `EngineBusyError` when too many are waiting.
         """
@@ -96,8 +128,8 @@ class DataJobRunner:
         ended = [one.id for one in self._all.values() if not one.is_open]
         for old in ended[: max(0, len(self._all) - MAX_STORED_JOBS)]:
             del self._all[old]
-        self._tasks[job.id] = asyncio.create_task(self._do(home, job, after), name=f"{kind} {subject}")
-        self._tasks[job.id].add_done_callback(lambda _: self._tasks.pop(job.id, None))
+        self._tasks[job.id] = asyncio.create_task(self._do(home, job, work), name=f"{kind} {subject}")
+        self._tasks[job.id].add_done_callback(lambda _: (self._tasks.pop(job.id, None), on_end()))
         return job
 
     def latest(self, kind: DataJobKind, subject: str) -> DataJob | None:
@@ -129,21 +161,17 @@ class DataJobRunner:
         """Stop all jobs."""
         await self.cancel(*self.open())
 
-    async def _do(self, home: Path, job: DataJob, after: CompletionCallback | None) -> None:
+    async def _do(self, home: Path, job: DataJob, work: JobWork) -> None:
         try:
-            async with self._fetching if job.kind == "fetch" else self._computing:
+            async with self._fetching if job.kind in ("fetch", "import") else self._computing:
                 job.state = "running"
                 job.change()
-                output, problem = await self._run(home, job)
-            if problem:
-                job.state, job.error = "failed", redact_paths(problem, home)
-                return
-            job.result = json.loads(output)
-            if after:
-                await after(job)
+                job.result = await work(job)
             job.state = "done"
         except asyncio.CancelledError:
             job.state = "cancelled"
+        except UnderstudyError as error:
+            job.state, job.error = "failed", redact_paths(str(error), home)
         except ValueError:
             job.state, job.error = "failed", "The trainer's answer cannot be read: its version is not the bot's."
         except Exception:  # the edge of a task: watchers get the error
@@ -202,8 +230,7 @@ async def _read_progress(stream: asyncio.StreamReader, job: DataJob) -> list[str
             return [*first, *(["…"] if left_out else []), *last]
         line = raw.decode(errors="replace").strip()[:MAX_LINE_CHARS]
         if line.endswith(PROGRESS_SUFFIXES):
-            job.said = line
-            job.change()
+            job.say(line)
         elif line and len(first) < MAX_FIRST_LINES:
             first.append(line)
         elif line:
@@ -219,6 +246,10 @@ async def _terminate(process: asyncio.subprocess.Process) -> None:
             async with asyncio.timeout(KILL_TIMEOUT_S):
                 await process.wait()
                 return
+
+
+class TrainerProcessError(UnderstudyError):
+    """The trainer's process failed; the message is its output."""
 
 
 class FetchRefusedError(UnderstudyError):

@@ -8,6 +8,7 @@ import io
 import json
 import zipfile
 
+import aiohttp
 import psutil
 import pytest
 import torch
@@ -175,6 +176,32 @@ async def test_over_http_a_version_comes_from_a_hub_a_zip_or_a_folder(hub, tmp_p
         hub.statuses["/api/models/"] = (503, {})
         status, problem, _ = await dashboard.ask("POST", "/personas/oda/versions", json={"adapter": NAME})
         assert status == 409 and "the hub failed (status 503)" in problem["detail"]
+
+
+@pytest.mark.slow
+async def test_the_page_imports_from_a_hub_and_a_zip_without_scripts(hub, tmp_path):
+    page = "/dashboard/personas/oda/versions"
+    async with dashboard_in(tmp_path / "home") as dashboard:
+        for field in ({"source": NAME}, {"file": zipped().data}):
+            form = aiohttp.FormData()
+            form.add_field("source", field.get("source", ""))
+            form.add_field("file", field.get("file", b""), filename="mira.zip" if "file" in field else "")
+            own = {"Origin": dashboard.url, "Sec-Fetch-Site": "same-origin", "Accept": "text/html"}
+            async with dashboard.session.post(f"{page}/import", data=form, headers=own, allow_redirects=False) as sent:
+                assert (sent.status, sent.headers["Location"]) == (303, page)
+            job = dashboard.services.data_jobs.latest("import", "oda")
+            assert 'http-equiv="refresh"' in (await dashboard.page(page))[1]
+            await until(lambda job=job: not job.is_open, 60)
+            assert job.state == "done", job.error
+        assert "The adapter of mira.zip is installed already: it is v1." in (await dashboard.page(page))[1]
+        assert [one.version for one in dashboard.store.versions.installed("oda")] == ["v1"]
+        assert 'href="/dashboard/data' in (await dashboard.page("/dashboard/data"))[1]
+
+
+async def test_the_page_offers_no_hub_where_the_bot_may_not_fetch(hub, tmp_path):
+    async with dashboard_in(tmp_path / "home", fetch_adapters="off") as dashboard:
+        text = (await dashboard.page("/dashboard/personas/oda/versions"))[1]
+        assert 'name="source"' not in text and "does not fetch from a hub" in text and 'name="file"' in text
 
 
 @pytest.mark.slow

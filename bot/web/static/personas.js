@@ -216,6 +216,47 @@ function takeUp(form) {
   }
 }
 
+// ------------------------------------------------------------------------------------------ an adapter from outside
+
+/** Send the zip and show how far it is; the page then shows the import itself. A hub's name is sent as any form. */
+function sendAdapter(form) {
+  const [zip, box, words, error, cancel] =
+    ["#zip", "#progress", "#progress-words", "#upload-error", "#cancel"].map((name) => form.querySelector(name));
+  const bar = box.querySelector("progress");
+  let request;
+
+  function end(text) {
+    request = undefined;
+    box.hidden = true;
+    error.textContent = text;
+  }
+
+  form.addEventListener("submit", (event) => {
+    if (!zip.files.length || request) return void (request && event.preventDefault());
+    event.preventDefault();
+    request = new XMLHttpRequest();
+    request.open("POST", form.action);
+    request.responseType = "document";
+    request.setRequestHeader("Accept", "text/html");
+    request.upload.addEventListener("progress", ({ loaded, total }) => {
+      bar.value = loaded / total;
+      words.textContent = `Uploading: ${Math.floor((100 * loaded) / total)} % of ${(total / 2 ** 20).toFixed(1)} MiB`;
+    });
+    request.addEventListener("load", () => {
+      const { status, response } = request;
+      if (status < 400) return location.assign(form.action.replace(/\/import$/, ""));
+      end([...(response?.querySelectorAll(".problem p:not(.muted)") ?? [])].map((line) => line.textContent).join(" "));
+    });
+    request.addEventListener("error", () => end("The bot cannot be reached. Send it again."));
+    request.addEventListener("abort", () => end("The upload was cancelled."));
+    error.textContent = "";
+    words.textContent = "Uploading…";
+    box.hidden = false;
+    request.send(new FormData(form));
+  });
+  cancel.addEventListener("click", () => request?.abort());
+}
+
 const editor = document.querySelector("form.editor");
 if (editor) {
   guard(editor);
@@ -229,3 +270,5 @@ if (file) {
   watchText(file);
   takeUp(file);
 }
+const adapter = document.getElementById("import");
+if (adapter) sendAdapter(adapter);

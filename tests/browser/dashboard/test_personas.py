@@ -1,13 +1,17 @@
 """Personas in Chromium: a card is written and heard, lore is asked, a version goes live; at desktop and phone width."""
 
 import asyncio
+import io
 import re
+import sys
+import zipfile
 from datetime import datetime
 from zoneinfo import ZoneInfo
 
 import pytest
 from playwright.async_api import expect
 
+from tests.bot.test_bundled_adapter import sealed
 from tests.bot.version_rows import install
 from tests.browser.dashboard.conftest import assert_accessible
 from tests.fakes import until
@@ -158,3 +162,58 @@ async def test_times_in_the_drawing_of_versions_are_the_readers_own(dashboard):
     await expect(tick).to_have_text(f"{at:%b} {at.day}, {at.hour % 12 or 12}:{at:%M %p}")
     plain = await dashboard.open(f"{PAGE}/versions", java_script_enabled=False)
     await expect(plain.locator(".lives text[data-at]").first).to_have_text(re.compile(" UTC$"))
+
+
+IMPORTER = """import shutil, sys, time
+from pathlib import Path
+source = next(word for word in sys.argv if word.startswith("--adapter=")).removeprefix("--adapter=")
+print("… downloading, 40 % of 2 MiB", file=sys.stderr, flush=True)
+here, out = Path(__file__).parent, Path(sys.argv[sys.argv.index("--out") + 1])
+while not (here / "go").exists():
+    time.sleep(0.02)
+if source == "someone/broken":
+    sys.exit("someone/broken has no adapter_config.json.")
+assert "/" in source and (not source.endswith(".zip") or Path(source).read_bytes()[:2] == b"PK")
+shutil.copytree(here / "adapter", out)
+"""
+"""Stands for `trainer import`: reports progress, waits for the file `go`, then writes an adapter."""
+
+
+async def test_an_adapter_comes_from_a_zip_or_a_hub_with_its_progress(dashboard, tmp_path, monkeypatch):
+    (tmp_path / "importer.py").write_text(IMPORTER)
+    sealed(tmp_path / "adapter", "served", source={"name": "someone/harbour-lora"})
+    command = (sys.executable, str(tmp_path / "importer.py"))
+    monkeypatch.setattr("bot.training.subprocess_backend.TRAINER_COMMAND", command)
+    page = await dashboard.open(f"{PAGE}/versions")
+    await page.get_by_role("button", name="Import").click()
+    await expect(page.get_by_text("There is nothing to import.")).to_be_visible()
+    await page.goto(f"{PAGE}/versions")
+    await page.get_by_label("Or a zip").set_input_files({"name": "a.bin", "mimeType": "a/b", "buffer": b"no zip"})
+    await page.get_by_role("button", name="Import").click()
+    await expect(page.locator("#upload-error")).to_contain_text("a.bin is no zip. Pack the adapter's folder")
+
+    with zipfile.ZipFile(packed := io.BytesIO(), "w") as archive:
+        archive.writestr("a/adapter_config.json", "{}")
+    file = {"name": "harbour.zip", "mimeType": "application/zip", "buffer": packed.getvalue()}
+    await page.get_by_label("Or a zip").set_input_files(file)
+    await page.get_by_role("button", name="Import").click()
+    await expect(page.get_by_text("downloading, 40 % of 2 MiB")).to_be_visible()
+    await expect(page.get_by_label("Or a zip")).to_have_count(0)
+    await page.get_by_role("button", name="Cancel").click()
+    await expect(page.get_by_label("Or a zip")).to_be_visible()
+    await expect(page.locator("[data-work]")).to_contain_text("cancelled")
+    assert services(dashboard).store.versions.installed("ballast") == []
+    await page.get_by_label("Or a zip").set_input_files(file)
+    await page.get_by_role("button", name="Import").click()
+    await expect(page.locator("[data-work]")).to_contain_text("running")
+    await assert_accessible(page)
+    (tmp_path / "go").touch()
+    await expect(page.get_by_text("The adapter of someone/harbour-lora is its version v1")).to_be_visible()
+    await expect(page.get_by_role("link", name="Promote v1")).to_be_visible()
+    assert services(dashboard).store.versions.live("ballast") is None
+    await page.get_by_label("From a hub").fill("someone/broken")
+    await page.get_by_role("button", name="Import").click()
+    await expect(page.get_by_text("someone/broken has no adapter_config.json.")).to_be_visible()
+    await page.get_by_label("From a hub").fill("../etc")
+    await page.get_by_role("button", name="Import").click()
+    await expect(page.get_by_text("There is no adapter '../etc'.")).to_be_visible()

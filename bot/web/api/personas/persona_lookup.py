@@ -1,14 +1,18 @@
 """Finds the persona and version that an address names, their status, and the channels where a persona speaks."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from aiohttp import web
 
 from bot.services import Services
 from bot.store import Channel, InstalledVersion
+from bot.training.subprocess_backend import import_adapter_version
 from bot.versions.live_versions import OPERATOR_USER_ID
 from bot.web.app_context import get_services
 from bot.web.problems import Problem
+from personas.home.external_adapter import HUB_PREFIX
+from personas.home.hub_download import HUB_ID_PATTERN
 from personas.home.shared_personas import OPERATOR_GUILD_ID
 from personas.lore.passages import WORLD
 from personas.schemas.chat import Persona
@@ -57,6 +61,28 @@ class OwnedPersona:
         """Install a dialogue adapter as a version, for the operator. Raises `RequestError` and `AdapterError`."""
         adapter = self.services.catalogue.find_dialogue_adapter(name)
         return await self.services.versions.install_dialogue(self.id, adapter, (OPERATOR_GUILD_ID, 0, OPERATOR_USER_ID))
+
+    async def import_adapter(
+        self, source: str, say: Callable[[str], None] = lambda text: None
+    ) -> tuple[str, list[str]]:
+        """Import an adapter from a hub, a folder or a zip for the operator; returns the version, and notes.
+
+        Raises `AdapterError` and `BaseModelError`.
+        """
+        services, origin = self.services, (self.guild_id, 0, OPERATOR_USER_ID)
+        version, notes, _ = await import_adapter_version(
+            services.home, services.store, services.base_model, origin, self.id, source, say
+        )
+        return version, notes
+
+
+def require_hub_name(services: Services, source: str) -> None:
+    """Raise `Problem` unless this is the name of a repository, and the bot may fetch from a hub."""
+    if not HUB_ID_PATTERN.fullmatch(source.removeprefix(HUB_PREFIX).partition("@")[0]):
+        advice = "Send owner/name of a hub, or the path of a peft folder or a zip."
+        raise Problem("invalid-request", f"There is no adapter {source!r}.", advice)
+    if services.fetch_adapters == "off":
+        raise Problem("conflict", "This bot does not fetch adapters from a hub.", "Set FETCH_ADAPTERS to operator.")
 
 
 @dataclass(frozen=True)

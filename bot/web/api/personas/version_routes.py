@@ -13,7 +13,6 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 from bot.services import Services
 from bot.store import InstalledVersion
 from bot.store.adapter_versions import PromotionKind
-from bot.training.subprocess_backend import import_adapter_version
 from bot.versions.live_versions import OPERATOR_USER_ID
 from bot.web.api.openapi import ApiModel, ApiRoutes, BodySpec, Json, Links, ResponseSpec, Timestamp
 from bot.web.api.paging import PAGE_PARAMETERS, paginate, parse_page_query
@@ -24,15 +23,13 @@ from bot.web.api.personas.persona_lookup import (
     channels_by_persona,
     owned_personas,
     persona_status,
+    require_hub_name,
     require_persona_in_path,
     require_version_in_path,
 )
 from bot.web.app_context import get_services
-from bot.web.problems import Problem
 from bot.web.request_body import errors_as_problems, parse_body, read_json_object
 from personas.home.adapters import MANIFEST_FILE
-from personas.home.external_adapter import HUB_PREFIX
-from personas.home.hub_download import HUB_ID_PATTERN
 from personas.home.shared_personas import OPERATOR_GUILD_ID
 from personas.schemas.base import FrozenModel
 from personas.schemas.scorecard import ScoreCard
@@ -284,31 +281,18 @@ async def post_version(request: web.Request) -> web.Response:
 
 async def _import_adapter(request: web.Request, found: OwnedPersona, source: str) -> str:
     """Import an adapter from outside while the client waits; returns the version."""
-    services, origin = found.services, (found.guild_id, 0, OPERATOR_USER_ID)
     if not await asyncio.to_thread(Path(source).exists):
-        _require_hub_name(services, source)
-    task = asyncio.create_task(
-        import_adapter_version(
-            services.home, services.store, services.base_model, origin, found.id, source, lambda text: None
-        )
-    )
+        require_hub_name(found.services, source)
+    task = asyncio.create_task(found.import_adapter(source))
     try:
         while not task.done():
             await asyncio.wait([task], timeout=DISCONNECT_INTERVAL_S)
             if request.transport is None or request.transport.is_closing():
                 task.cancel()
-        version, _, _ = await task
+        version, _ = await task
     finally:
         task.cancel()
     return version
-
-
-def _require_hub_name(services: Services, source: str) -> None:
-    if not HUB_ID_PATTERN.fullmatch(source.removeprefix(HUB_PREFIX).partition("@")[0]):
-        advice = "Send owner/name of a hub, or the path of a peft folder or a zip."
-        raise Problem("invalid-request", f"There is no adapter {source!r}.", advice)
-    if services.fetch_adapters == "off":
-        raise Problem("conflict", "This bot does not fetch adapters from a hub.", "Set FETCH_ADAPTERS to operator.")
 
 
 @routes.operation(

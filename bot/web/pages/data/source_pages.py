@@ -48,7 +48,7 @@ async def get_data_page(request: web.Request) -> web.Response:
         published=[source for source in sources if source.origin == data_sources.PUBLISHED_ORIGIN],
         sets=sets,
         damaged=[*data_sources.catalog_errors(services), *faults],
-        open_jobs=jobs.open(),
+        open_jobs=[job for job in jobs.open() if job.kind != "import"],
         failed=jobs.failed("build"),
         kinds=FILE_SUFFIXES,
         packed=GZIP_SUFFIX,
@@ -301,6 +301,7 @@ async def cancel_job(request: web.Request) -> web.Response:
     job = data_service.require_job(request, request.match_info["work_id"])
     await jobs.cancel(job)
     paths = {"inspect": upload_page_path(job.subject), "fetch": _published_path(job.subject)}
+    paths["import"] = f"{DASHBOARD}/personas/{job.subject}/versions"
     path = paths.get(job.kind, f"{DATA_PATH}/builds/{job.subject}")
     return redirect_to(request, path, "Cancelled." if job.state == "cancelled" else "It had ended already.")
 

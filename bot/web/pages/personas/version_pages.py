@@ -1,32 +1,39 @@
 """`/dashboard/personas/ID/versions`: a timeline of the versions; promotion and rollback with confirmation."""
 
+import asyncio
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from itertools import pairwise
+from pathlib import Path, PurePath
 
-from aiohttp import web
+from aiohttp import BodyPartReader, web
 from markupsafe import Markup
 
 from bot.chat.model_names import servable_dialogue_adapters, version_label
 from bot.services import Services
 from bot.store import InstalledVersion, Promotion, Rollout
+from bot.training.data_jobs import DataJob
 from bot.versions.live_versions import OPERATOR_USER_ID
 from bot.versions.rollout.rollout_metrics import compare_rollout
 from bot.versions.rollout.rollout_text import tally_text
 from bot.versions.rollout.version_history import ENDING_LABELS
+from bot.web.api.data.upload_stream import receive_file
 from bot.web.api.personas.persona_lookup import (
     OwnedPersona,
     guild_name,
     persona_status,
+    require_hub_name,
     require_persona_in_path,
     require_version_in_path,
 )
 from bot.web.app_context import Routes
 from bot.web.pages.charts import format_figure
 from bot.web.problems import Problem
-from bot.web.request_body import errors_as_problems, read_form
+from bot.web.request_body import FORM_CHUNK_BYTES, errors_as_problems, read_form, read_form_part, read_multipart
 from bot.web.template_filters import format_time
 from bot.web.templating import redirect_to, render_page
 from personas.errors import RequestError
@@ -35,6 +42,7 @@ from personas.home.shared_personas import OPERATOR_GUILD_ID
 WIDTH, LEFT, RIGHT, TOP, ROW_HEIGHT, FOOT_HEIGHT = 520, 108, 12, 8, 26, 30
 """Of the drawing, in units of the viewBox."""
 HALF_BAR, MIN_BAR_WIDTH, TICK_COUNT = 6, 2.0, 2
+MAX_SOURCE_BYTES = 512
 MAX_DRAWN_VERSIONS = 20
 """Rows of versions in the drawing; the table has all of them."""
 CHANGE_TEXTS = {
@@ -233,6 +241,8 @@ async def get_versions_page(request: web.Request) -> web.Response:
         behind=found.services.request_builder.incompatible_versions,
         copies={version: job.dialogue for version, job in jobs if job and job.dialogue},
         dialogues=servable_dialogue_adapters(found.services.request_builder),
+        importing=found.services.data_jobs.latest("import", found.id),
+        may_fetch=found.services.fetch_adapters != "off",
     )
 
 
@@ -244,6 +254,52 @@ async def post_dialogue_version(request: web.Request) -> web.Response:
     with errors_as_problems("conflict"):
         version = await found.install_dialogue(name)
     return redirect_to(request, f"{found.page}/versions/{version}/promote", f"dialogue/{name} is {version} now.")
+
+
+@routes.add("POST /dashboard/personas/{persona_id}/versions/import")
+async def post_import(request: web.Request) -> web.Response:
+    """Start to import an adapter from a hub or a zip; the page of the versions shows how far it is."""
+    found = require_persona_in_path(request)
+    scratch = await asyncio.to_thread(tempfile.TemporaryDirectory, prefix="understudy-import-")
+    try:
+        source = await _read_import_form(request, found.services, Path(scratch.name))
+
+        async def work(job: DataJob) -> dict[str, object]:
+            version, notes = await found.import_adapter(source, job.say)
+            return {"version": version, "notes": [note.replace("**", "") for note in notes]}
+
+        with errors_as_problems("conflict"):
+            jobs = found.services.data_jobs
+            jobs.start_work(found.services.home, "import", found.id, work, on_end=scratch.cleanup)
+    except BaseException:
+        scratch.cleanup()
+        raise
+    return redirect_to(request, f"{found.page}/versions")
+
+
+async def _read_import_form(request: web.Request, services: Services, folder: Path) -> str:
+    """Read the name of a hub's repository, or stream a zip into the folder; returns it, or the zip's path."""
+    name, files = "", list[Path]()
+
+    async def read_part(part: BodyPartReader) -> None:
+        nonlocal name
+        if part.name != "file":
+            name = (await read_form_part(part, MAX_SOURCE_BYTES)).decode("utf-8", errors="replace").strip()
+        elif part.filename:
+            place = folder / (PurePath(part.filename).name or "adapter.zip")
+            if place.suffix.lower() != ".zip":
+                raise Problem("wrong-kind", f"{place.name} is no zip.", "Pack the adapter's folder as a zip.")
+            read = partial(part.read_chunk, FORM_CHUNK_BYTES)
+            most = services.max_upload_bytes
+            files.append((await receive_file(read, place, None, replace=False, most_bytes=most)).path)
+
+    await read_multipart(request, read_part)
+    if bool(name) == bool(files):
+        what = "There are two adapters." if name else "There is nothing to import."
+        raise Problem("invalid-request", what, "Give a zip, or a hub's owner/name.")
+    if name:
+        require_hub_name(services, name)
+    return name or str(files[0])
 
 
 @routes.add(f"GET {PROMOTE_PATH}")
