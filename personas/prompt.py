@@ -3,6 +3,7 @@
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import takewhile
 from typing import Any
 
 from personas.chat_template import ChatTemplate, Message
@@ -21,6 +22,9 @@ DATASET_USER, DATASET_ASSISTANT = "user", "assistant"
 CONTEXT_TOKENS = 2048  # default limit for prompt and reply together
 MAX_CARD_TOKENS = 1400
 """Limit for a card's prose and examples within a prompt; example conversations beyond it are left out."""
+
+PROBE_TURNS = (Turn("Ann", "hi"), Turn("Zoe", "Why?"))
+"""Two turns with nothing in common: what both prompts begin with belongs to the persona."""
 
 CHAT_ROLES = ("User", "Assistant")  # names of the speakers in the plain template without a persona
 EXAMPLE_LINE_PATTERN = re.compile(r"\{\{(char|user)\}\}:", re.IGNORECASE)
@@ -91,6 +95,11 @@ class Renderer:
                 if persona is None or not persona.mes_example:
                     raise
                 persona, kept = replace(persona, mes_example=""), list(turns)
+
+    def common_prefix(self, persona: Persona, max_tokens: int) -> tuple[int, ...]:
+        """Return the tokens that all prompts of a persona begin with. Raises `ValueError` for a card too long."""
+        one, other = (self.prompt(persona, [turn], max_tokens=max_tokens).ids for turn in PROBE_TURNS)
+        return tuple(token for token, _ in takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False)))
 
     def sample(
         self,

@@ -1,9 +1,10 @@
-"""Admission control: bounds the requests of each guild and estimates how long a new one would wait."""
+"""Admission control: bounds the requests of each guild, and says whether a request can start."""
 
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable
+from enum import Enum
 
 from personas.errors import EngineBusyError
 
@@ -53,3 +54,12 @@ class AdmissionControl:
     def wait_s(self) -> float:
         """Estimate how many seconds a new request would wait."""
         return self._requests.total() * self._interval_s
+
+
+class AdapterState(Enum):
+    """Answers whether a sequence with an adapter can start."""
+
+    READY = "it can start now"
+    LOADING = "its weights have not been read yet"
+    NO_SLOT = "it waits for a slot: all are in use, or an earlier version of its folder is being dropped"
+    FAILED = "its weights could not be read; starting it raises the error"

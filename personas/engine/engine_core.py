@@ -15,10 +15,11 @@ from personas.engine.lora_slots import MAX_STACKED_RANK, AdapterWeights, LoraSlo
 from personas.engine.metrics import EngineState
 from personas.engine.model_runner import ModelRunner, StackedLoraRunner
 from personas.engine.peft_runner import PeftRunner, PeftSwitcher
-from personas.engine.prefix_warmup import PrefixWarmer, common_prefix
+from personas.engine.prefix_warmup import PrefixWarmer
+from personas.engine.reply_sequence import ReplySink
 from personas.engine.sampler import SampledToken, sample_tokens
 from personas.engine.scheduler import Phase, ScheduledBatch, Scheduler, SchedulerLimits
-from personas.engine.sequence import ReplySink, Sequence
+from personas.engine.sequence import Sequence
 from personas.models.serving_model import precision_of
 from personas.prompt import RenderedPrompt, Renderer
 from personas.schemas.chat import AdapterRef, ChatRequest, Persona
@@ -70,7 +71,7 @@ class BatchGenerator:
 
     def prepare(self, persona: Persona, adapter: AdapterRef | None, renderer: Renderer, max_tokens: int) -> None:
         """Queue the common prefix of a persona's prompts, to be computed when idle. Raises `ValueError`."""
-        self.warmer.add(adapter, common_prefix(renderer, persona, max_tokens))
+        self.warmer.add(adapter, renderer.common_prefix(persona, max_tokens))
 
     def step(self) -> bool:
         """Compute prompt chunks, then a token of every reply, or an idle prefix; False if nothing was computed."""

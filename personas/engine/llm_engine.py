@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from personas.engine.admission import AdmissionControl
 from personas.engine.cpu_kernel.build import load_compiled
 from personas.engine.metrics import EngineState, MetricsCallback, RequestMetrics
+from personas.engine.scheduler import SchedulerLimits
 from personas.models import base_model
 from personas.models.base_model import BaseModel
 from personas.models.serving_model import Device, load_serving_model, precision_of, release_memory
@@ -266,7 +267,6 @@ class LLMEngine:
 
     def _load_parts(self, device: Device | None) -> "EngineParts":
         from personas.engine.engine_core import build_engine_parts  # imports torch and peft, which takes seconds
-        from personas.engine.scheduler import SchedulerLimits  # imports torch
 
         model = load_serving_model(self.base, self.precision, device)
         log.info("replies are computed on the %s in %s", model.device.type, precision_of(model))

@@ -6,7 +6,6 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from enum import Enum
 from typing import Any
 
 from peft import LoraConfig
@@ -14,6 +13,7 @@ from peft.utils.other import get_pattern_key
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
+from personas.engine.admission import AdapterState
 from personas.engine.hugepages import packed_zeros_in_huge_pages
 from personas.engine.metrics import AdapterStatus
 from personas.errors import AdapterError
@@ -159,15 +159,6 @@ class LoraSlot:
 
 
 BASE_MODEL_SLOT = LoraSlot(0)
-
-
-class AdapterState(Enum):
-    """Answers whether a sequence with an adapter can start."""
-
-    READY = "`acquire` succeeds"
-    LOADING = "its weights have not been read yet"
-    NO_SLOT = "it waits for a slot: all are in use, or an earlier version of its folder is being dropped"
-    FAILED = "its weights could not be read; `acquire` raises the error"
 
 
 @dataclass

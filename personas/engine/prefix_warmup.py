@@ -4,24 +4,15 @@ import logging
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import takewhile
 
+from personas.engine.admission import AdapterState
 from personas.engine.kv_cache import BLOCK_TOKENS
-from personas.engine.lora_slots import AdapterState, LoraSlot, LoraSlots
+from personas.engine.lora_slots import LoraSlot, LoraSlots
 from personas.engine.model_runner import ModelRunner, ScheduledTokens
-from personas.prompt import Renderer
-from personas.schemas.chat import AdapterRef, Persona, Turn
+from personas.schemas.chat import AdapterRef
 
 log = logging.getLogger(__name__)
 MAX_QUEUED_PREFIXES = 256  # prefixes that wait; further ones are ignored
-PROBE_TURNS = (Turn("Ann", "hi"), Turn("Zoe", "Why?"))
-"""Two turns with nothing in common: what both prompts begin with belongs to the persona."""
-
-
-def common_prefix(renderer: Renderer, persona: Persona, max_tokens: int) -> tuple[int, ...]:
-    """Return the tokens that all prompts of a persona begin with. Raises `ValueError` for a card that is too long."""
-    one, other = (renderer.prompt(persona, [turn], max_tokens=max_tokens).ids for turn in PROBE_TURNS)
-    return tuple(token for token, _ in takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False)))
 
 
 @dataclass(frozen=True)

@@ -1,16 +1,22 @@
-"""Fair scheduling: chooses the sequences that run and the tokens that each step computes."""
+"""Fair scheduling: chooses the sequences that run and the tokens that each step computes. Imports no model library."""
+
+from __future__ import annotations
 
 import time
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Generic, Literal, Protocol, TypeVar
 
-from personas.engine.lora_slots import AdapterState, LoraSlots
-from personas.engine.model_runner import ModelRunner, ScheduledTokens
-from personas.engine.sampler import SampledToken
-from personas.engine.sequence import Sequence
+from personas.engine.admission import AdapterState
 from personas.errors import EngineBusyError
+
+if TYPE_CHECKING:  # these import torch
+    from personas.engine.lora_slots import LoraSlots
+    from personas.engine.model_runner import ModelRunner, ScheduledTokens
+    from personas.engine.sampler import SampledToken
+    from personas.engine.sequence import Sequence
 
 NEW_TOKEN_COST_IN_PROMPT_TOKENS = 2
 """Weight of a generated token in a guild's service; prompt tokens are cheaper because they are computed together."""
@@ -53,18 +59,51 @@ class ScheduledBatch:
         return [seq for seq, tokens in zip(self.sequences, self.tokens, strict=True) if tokens.needs_logits]
 
 
-class FairQueue:
+class QueuedSequence(Protocol):
+    """A sequence as a `FairScheduler` sees it. `overtaken` counts the sequences that started before it."""
+
+    prompt: tuple[int, ...]
+    queued_at: float
+    started_at: float
+    overtaken: int
+
+    @property
+    def guild_id(self) -> int: ...
+
+    @property
+    def is_cancelled(self) -> bool: ...
+
+    @property
+    def is_finished(self) -> bool: ...
+
+    def begin(self) -> bool:
+        """Mark the sequence as started. Returns False when it was cancelled before."""
+
+    def finish(self) -> None:
+        """Deliver the reply."""
+
+    def fail(self, error: Exception) -> None:
+        """Deliver an error."""
+
+    def discard(self) -> None:
+        """End a sequence that was cancelled before it started."""
+
+
+QueuedT = TypeVar("QueuedT", bound=QueuedSequence)
+
+
+class FairQueue(Generic[QueuedT]):
     """The waiting sequences, ordered by how little their guilds were served (virtual token counter, OSDI 2024)."""
 
     def __init__(self) -> None:
-        self._waiting: dict[int, list[Sequence]] = {}
+        self._waiting: dict[int, list[QueuedT]] = {}
         self._served: dict[int, float] = {}
         self._running: Counter[int] = Counter()
 
     def __len__(self) -> int:
         return sum(map(len, list(self._waiting.values())))  # a copy: other threads read the length
 
-    def __iter__(self) -> Iterator[Sequence]:
+    def __iter__(self) -> Iterator[QueuedT]:
         """Yield the next sequence first: the guild served least comes first, each guild's in order of arrival."""
         for guild_id in sorted(self._waiting, key=lambda it: (self._served[it], self._waiting[it][0].queued_at)):
             yield from self._waiting[guild_id]
@@ -77,32 +116,36 @@ class FairQueue:
     def running(self, guild_id: int) -> int:
         return self._running[guild_id]
 
-    def add(self, seq: Sequence) -> None:
-        """Queue a sequence. A guild that returns counts as served as much as the least served active one, or more."""
+    def add(self, seq: QueuedT, *, first: bool = False) -> None:
+        """Queue a sequence, behind its guild's others unless `first`.
+
+        A guild that returns counts as served as much as the least served active one, or more.
+        """
         active = self._active()
         if not active:
             self._served = {seq.guild_id: 0.0}
         elif seq.guild_id not in active:
             least = min(self._served[guild_id] for guild_id in active)
             self._served[seq.guild_id] = max(self._served.get(seq.guild_id, 0.0), least)
-        self._waiting.setdefault(seq.guild_id, []).append(seq)
+        of_guild = self._waiting.setdefault(seq.guild_id, [])
+        of_guild.insert(0 if first else len(of_guild), seq)
 
-    def remove(self, seq: Sequence) -> None:
+    def remove(self, seq: QueuedT) -> None:
         of_guild = self._waiting[seq.guild_id]
         of_guild.remove(seq)
         if not of_guild:
             del self._waiting[seq.guild_id]
 
-    def start(self, seq: Sequence) -> None:
+    def start(self, seq: QueuedT) -> None:
         """Move a sequence from waiting to running; its prompt counts as served."""
         self.remove(seq)
         self._running[seq.guild_id] += 1
         self._served[seq.guild_id] += len(seq.prompt)
 
-    def count_token(self, seq: Sequence) -> None:
+    def count_token(self, seq: QueuedT) -> None:
         self._served[seq.guild_id] += NEW_TOKEN_COST_IN_PROMPT_TOKENS
 
-    def end(self, seq: Sequence) -> None:
+    def end(self, seq: QueuedT) -> None:
         self._running[seq.guild_id] -= 1
         if not self._running[seq.guild_id]:
             del self._running[seq.guild_id]
@@ -111,8 +154,130 @@ class FairQueue:
         return self._waiting.keys() | self._running.keys()
 
 
-class Scheduler:
-    """Owns the waiting and running sequences, and pins and unpins their LoRA slots. Used by the engine's thread."""
+class FairScheduler(ABC, Generic[QueuedT]):
+    """Owns the waiting and running sequences: starts them in fair order and ends them. Used by one thread.
+
+    Subclasses know what a sequence needs to run.
+    """
+
+    def __init__(self, limits: SchedulerLimits, clock: Callable[[], float] = time.monotonic) -> None:
+        self.limits, self.clock = limits, clock
+        self.queue: FairQueue[QueuedT] = FairQueue()
+        self.running: list[QueuedT] = []
+
+    @abstractmethod
+    def _state(self, seq: QueuedT) -> AdapterState:
+        """Answer whether a sequence can start. Changes nothing."""
+
+    @abstractmethod
+    def _acquire(self, seq: QueuedT) -> None:
+        """Give a sequence all that it needs to run, and start it; or raise, and give it nothing."""
+
+    @abstractmethod
+    def _release(self, seq: QueuedT) -> None:
+        """Take back what a sequence was given."""
+
+    def add(self, seq: QueuedT) -> None:
+        seq.queued_at = self.clock()
+        self.queue.add(seq)
+
+    def requeue(self, seq: QueuedT, queued_at: float) -> None:
+        """Return a running sequence to the queue, before its guild's others: it lost what it ran on."""
+        self._leave(seq)
+        seq.queued_at = queued_at
+        self.queue.add(seq, first=True)
+
+    def admit(self) -> None:
+        """Start waiting sequences as long as there are rows and LoRA slots for them."""
+        while self.queue and len(self.running) < self.limits.max_rows:
+            seq, overtaken = self._select_next()
+            if seq is None:
+                return
+            self._start(seq, overtaken)
+
+    def _select_next(self) -> tuple[QueuedT | None, list[QueuedT]]:
+        """Find the next sequence to start, or to fail with its adapter, and those before it that wait for a slot."""
+        overtaken: list[QueuedT] = []
+        for seq in self.queue:
+            if not self._has_row(seq.guild_id):
+                continue
+            state = self._state(seq)
+            if state in (AdapterState.READY, AdapterState.FAILED):
+                return seq, overtaken
+            if state is AdapterState.NO_SLOT:
+                if seq.overtaken >= MAX_OVERTAKEN:
+                    break
+                overtaken.append(seq)
+        return None, []
+
+    def _has_row(self, guild_id: int) -> bool:
+        """Return whether a guild may start another sequence.
+
+        Once all rows are taken, a guild below its share may use overflow rows; its n-th sequence needs n free ones, so
+        the last is left to guilds that have none. Sequences that start together end together: without overflow rows a
+        new guild might wait for a whole reply.
+        """
+        if len(self.running) < self.limits.rows:
+            return True
+        of_guild = self.queue.running(guild_id)
+        share = max(1, self.limits.rows // self.queue.guilds)
+        return of_guild < share and len(self.running) + of_guild < self.limits.max_rows
+
+    def _start(self, seq: QueuedT, overtaken: list[QueuedT]) -> None:
+        if not seq.begin():
+            self.queue.remove(seq)
+            seq.discard()
+            return
+        try:
+            self._acquire(seq)
+        except Exception as error:  # of its adapter, or memory for its keys and values: it fails alone
+            self._fail_waiting(seq, error)
+            return
+        for other in overtaken:
+            other.overtaken += 1
+        self.queue.start(seq)
+        self.running.append(seq)
+
+    def expire(self) -> None:
+        """End sequences that were cancelled or ran too long, and fail those that waited too long."""
+        now = self.clock()
+        for seq in list(self.running):
+            if seq.is_finished or now - seq.started_at > self.limits.reply_s:
+                self.finish(seq)
+        for seq in list(self.queue):
+            if seq.is_cancelled:
+                self.queue.remove(seq)
+                seq.discard()
+            elif now - seq.queued_at > self.limits.wait_s:
+                what = f"The request waited {self.limits.wait_s:.0f} s without being started."
+                self._fail_waiting(seq, EngineBusyError(what, "Ask again later."))
+
+    def finish(self, seq: QueuedT) -> None:
+        self._leave(seq)
+        seq.finish()
+
+    def fail(self, seq: QueuedT, error: Exception) -> None:
+        self._leave(seq)
+        seq.fail(error)
+
+    def fail_all(self, error: Exception) -> None:
+        for seq in list(self.running):
+            self.fail(seq, error)
+        for seq in list(self.queue):
+            self._fail_waiting(seq, error)
+
+    def _fail_waiting(self, seq: QueuedT, error: Exception) -> None:
+        self.queue.remove(seq)
+        seq.fail(error)
+
+    def _leave(self, seq: QueuedT) -> None:
+        self.running.remove(seq)
+        self.queue.end(seq)
+        self._release(seq)
+
+
+class Scheduler(FairScheduler["Sequence"]):
+    """Pins and unpins the LoRA slots of its sequences. Used by the engine's thread."""
 
     def __init__(
         self,
@@ -123,16 +288,10 @@ class Scheduler:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """`fallback` computes sequences whose adapters fit into no slot, one at a time."""
-        self._limits, self._lora, self._runner, self._fallback = limits, lora, runner, fallback
-        self.clock = clock
-        self.queue = FairQueue()
-        self.running: list[Sequence] = []
+        super().__init__(limits, clock)
+        self._lora, self._runner, self._fallback = lora, runner, fallback
 
-    def add(self, seq: Sequence) -> None:
-        seq.queued_at = self.clock()
-        self.queue.add(seq)
-
-    def transfer_queue(self, other: "Scheduler") -> None:
+    def transfer_queue(self, other: Scheduler) -> None:
         for seq in list(self.queue):
             self.queue.remove(seq)
             other.queue.add(seq)
@@ -153,7 +312,7 @@ class Scheduler:
 
     def _prompt_chunks(self) -> list[tuple[Sequence, ScheduledTokens]]:
         is_solo = all(seq.is_prefilling for seq in self.running)
-        budget = self._limits.solo_prefill_tokens if is_solo else self._limits.prefill_tokens
+        budget = self.limits.solo_prefill_tokens if is_solo else self.limits.prefill_tokens
         chosen = []
         for seq in _round_robin_by_guild(seq for seq in self.running if seq.is_prefilling):
             seq.load_prefix()
@@ -166,56 +325,8 @@ class Scheduler:
     def _last_tokens(self) -> list[tuple[Sequence, ScheduledTokens]]:
         return [(seq, seq.next_tokens(1)) for seq in self.running if not seq.is_prefilling]
 
-    def admit(self) -> None:
-        """Start waiting sequences as long as there are rows and LoRA slots for them."""
-        while self.queue and len(self.running) < self._limits.max_rows:
-            seq, overtaken = self._select_next()
-            if seq is None:
-                return
-            self._start(seq, overtaken)
-
-    def _select_next(self) -> tuple[Sequence | None, list[Sequence]]:
-        """Find the next sequence to start, or to fail with its adapter, and those before it that wait for a slot."""
-        overtaken: list[Sequence] = []
-        for seq in self.queue:
-            if not self._has_row(seq.guild_id):
-                continue
-            state = self._lora.state(seq.adapter)
-            if state in (AdapterState.READY, AdapterState.FAILED):
-                return seq, overtaken
-            if state is AdapterState.NO_SLOT:
-                if seq.overtaken >= MAX_OVERTAKEN:
-                    break
-                overtaken.append(seq)
-        return None, []
-
-    def _has_row(self, guild_id: int) -> bool:
-        """Return whether a guild may start another sequence.
-
-        Once all rows are taken, a guild below its share may use overflow rows; its n-th sequence needs n free ones, so
-        the last is left to guilds that have none. Sequences that start together end together: without overflow rows a
-        new guild might wait for a whole reply.
-        """
-        if len(self.running) < self._limits.rows:
-            return True
-        of_guild = self.queue.running(guild_id)
-        share = max(1, self._limits.rows // self.queue.guilds)
-        return of_guild < share and len(self.running) + of_guild < self._limits.max_rows
-
-    def _start(self, seq: Sequence, overtaken: list[Sequence]) -> None:
-        if not seq.begin():
-            self.queue.remove(seq)
-            seq.discard()
-            return
-        try:
-            self._acquire(seq)
-        except Exception as error:  # of its adapter, or memory for its keys and values: it fails alone
-            self._fail_waiting(seq, error)
-            return
-        for other in overtaken:
-            other.overtaken += 1
-        self.queue.start(seq)
-        self.running.append(seq)
+    def _state(self, seq: Sequence) -> AdapterState:
+        return self._lora.state(seq.adapter)
 
     def _acquire(self, seq: Sequence) -> None:
         """Give a sequence its LoRA slot and its KV cache, or neither."""
@@ -225,6 +336,9 @@ class Scheduler:
         except Exception:
             self._lora.release(slot)
             raise
+
+    def _release(self, seq: Sequence) -> None:
+        self._lora.release(seq.slot)
 
     def postprocess(self, sampled: list[tuple[Sequence, SampledToken | Exception]]) -> None:
         """Append the sampled tokens, stream their text, and end the sequences that are finished or failed."""
@@ -242,43 +356,10 @@ class Scheduler:
             if seq.is_finished:
                 self.finish(seq)
 
-    def expire(self) -> None:
-        """End sequences that were cancelled or ran too long, and fail those that waited too long."""
-        now = self.clock()
-        for seq in list(self.running):
-            if seq.is_finished or now - seq.started_at > self._limits.reply_s:
-                self.finish(seq)
-        for seq in list(self.queue):
-            if seq.is_cancelled:
-                self.queue.remove(seq)
-                seq.discard()
-            elif now - seq.queued_at > self._limits.wait_s:
-                what = f"The request waited {self._limits.wait_s:.0f} s without being started."
-                self._fail_waiting(seq, EngineBusyError(what, "Ask again later."))
-
     def finish(self, seq: Sequence) -> None:
         self._leave(seq)
         seq.store_prefix()
         seq.finish()
-
-    def fail(self, seq: Sequence, error: Exception) -> None:
-        self._leave(seq)
-        seq.fail(error)
-
-    def fail_all(self, error: Exception) -> None:
-        for seq in list(self.running):
-            self.fail(seq, error)
-        for seq in list(self.queue):
-            self._fail_waiting(seq, error)
-
-    def _fail_waiting(self, seq: Sequence, error: Exception) -> None:
-        self.queue.remove(seq)
-        seq.fail(error)
-
-    def _leave(self, seq: Sequence) -> None:
-        self.running.remove(seq)
-        self.queue.end(seq)
-        self._lora.release(seq.slot)
 
 
 def _round_robin_by_guild(sequences: Iterable[Sequence]) -> list[Sequence]:

@@ -5,7 +5,7 @@ import torch
 
 from personas.engine.kv_cache import BLOCK_TOKENS
 from personas.engine.llm_engine import LLMEngine
-from personas.engine.prefix_warmup import MAX_QUEUED_PREFIXES, PrefixWarmer, common_prefix
+from personas.engine.prefix_warmup import MAX_QUEUED_PREFIXES, PrefixWarmer
 from personas.engine.scheduler import SchedulerLimits
 from personas.schemas.chat import AdapterRef, ChatRequest, Persona, SamplingParams, Turn
 from tests.personas.engine_reference import RecordedReply, ReferenceModel, differences, run_to_end
@@ -117,7 +117,7 @@ def test_the_same_is_prepared_once_and_no_more_than_a_bounded_number_wait(refere
 
 
 def test_all_prompts_of_a_persona_begin_with_its_beginning(renderer):
-    begins = common_prefix(renderer, ADA, 2048)
+    begins = renderer.common_prefix(ADA, 2048)
     assert "lamps of the harbour" in renderer.tokenizer.decode(begins)
     for turns in ([Turn("Cy", "so?")], [Turn("Dot", "well"), Turn("Ada", "Yes.", True), Turn("Dot", "no")]):
         assert renderer.prompt(ADA, turns).ids[: len(begins)] == begins

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from personas.engine.admission import AdmissionControl
-from personas.engine.lora_slots import BASE_MODEL_SLOT, MAX_PREFETCHED_ADAPTERS, AdapterState, AdapterWeights, LoraSlots
+from personas.engine.admission import AdapterState, AdmissionControl
+from personas.engine.lora_slots import BASE_MODEL_SLOT, MAX_PREFETCHED_ADAPTERS, AdapterWeights, LoraSlots
 from personas.engine.scheduler import MAX_OVERTAKEN, Scheduler, SchedulerLimits
 from personas.engine.sequence import Sequence
 from personas.errors import AdapterError, EngineBusyError
