@@ -97,6 +97,18 @@ def write_manifest(folder: Path, manifest: AdapterManifest) -> AdapterManifest:
     return complete
 
 
+def largest_rank(home: Path) -> int:
+    """Return the largest LoRA rank of the installed adapters; 0 without any that can be read."""
+    ranks = [0]
+    for file in (home / "models" / "persona_adapters").glob(f"*/*/{CONFIG_FILE}"):
+        try:
+            config = json.loads(file.read_bytes())
+            ranks += [int(config["r"]), *map(int, (config.get("rank_pattern") or {}).values())]
+        except (OSError, ValueError, LookupError, TypeError, AttributeError):  # loading it reports what is wrong
+            continue
+    return max(ranks)
+
+
 def verify_adapter(folder: Path, advice: str = ROLL_BACK_ADVICE) -> AdapterManifest:
     """Verify every file against the manifest. Raises `AdapterError` with the first difference and the advice."""
     try:

@@ -1,0 +1,1 @@
+"""The chat engine over one or several vLLM servers (`ENGINE=vllm`)."""

@@ -1,0 +1,321 @@
+"""Replicas of a served model: health, circuit breaker with backoff, choice of one for a reply, and their adapters."""
+
+import asyncio
+import hashlib
+import logging
+import math
+import random
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import lru_cache, partial
+from pathlib import Path, PurePosixPath
+
+from personas.engine.vllm.vllm_client import AdapterNotServedError, ReplicaError, ServedModels, VllmClient, VllmError
+from personas.schemas.chat import AdapterRef
+
+log = logging.getLogger(__name__)
+
+MAX_MISSED_HEALTH_CHECKS = 3
+LOAD_FACTOR = 1.25
+"""Most replies of a replica, relative to the average (consistent hashing with bounded loads, arXiv 1608.01350)."""
+MAX_CACHED_SCORES = 65536
+
+
+@dataclass(frozen=True)
+class ReplicaLimits:
+    """Limits of each replica, and the times of its health checks.
+
+    A replica runs `rows` replies with at most `adapters` different adapters at once. It is asked for its health every
+    `health_interval_s` and has to answer within `health_timeout_s`. After a failure it gets no replies for a random
+    time up to `backoff_s`, doubled with each further failure up to `max_backoff_s` (full jitter), and until it is
+    healthy. One that is not set up for this bot is checked again after `misconfigured_s`.
+    """
+
+    rows: int = 32
+    adapters: int = 16
+    health_interval_s: float = 1.0
+    health_timeout_s: float = 3.0
+    backoff_s: float = 0.25
+    max_backoff_s: float = 4.0
+    misconfigured_s: float = 30.0
+
+
+@dataclass(eq=False)
+class Lease:
+    """A reply's place on a replica. `adapter` is empty for the base model.
+
+    `deadline` ends the reply's attempt when it expires; each part of the reply that arrives postpones it.
+    """
+
+    replica: "Replica"
+    adapter: str
+    deadline: asyncio.Timeout | None = None
+    heard_at: float = 0.0
+
+
+@dataclass(eq=False)
+class Replica:
+    """One server: the adapters it has, by name with their paths, and the replies on it.
+
+    `is_checked` until the server was away, because another one may have taken its place; `served` is what the check
+    found. `error` says why it gets no replies.
+    """
+
+    client: VllmClient
+    served: ServedModels | None = None
+    adapters: dict[str, str] = field(default_factory=dict)
+    leases: set[Lease] = field(default_factory=set)
+    is_ready: bool = False
+    is_checked: bool = False
+    error: Exception | None = None
+    failures: int = 0
+    missed: int = 0
+    retry_at: float = 0.0
+    wake: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @property
+    def url(self) -> str:
+        return self.client.url
+
+    @property
+    def active(self) -> Counter[str]:
+        """Number of replies by adapter, without those of the base model."""
+        return Counter(lease.adapter for lease in self.leases if lease.adapter)
+
+
+class Replicas:
+    """Watches the servers, and spreads replies over those that are ready. Used on the event loop."""
+
+    def __init__(
+        self,
+        clients: Sequence[VllmClient],
+        limits: ReplicaLimits,
+        check: Callable[[Replica], Awaitable[ServedModels]],
+        on_change: Callable[[], None] = lambda: None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`check` verifies a server before it gets replies; `on_change` is called when one has become ready or not."""
+        self.all = [Replica(client) for client in clients]
+        self.limits, self._check, self._on_change, self._clock = limits, check, on_change, clock
+        self._monitors: list[asyncio.Task[None]] = []
+        self._random = random.Random()
+        self._released = asyncio.Event()
+
+    @property
+    def ready(self) -> list[Replica]:
+        return [replica for replica in self.all if replica.is_ready]
+
+    # ------------------------------------------------------------------------------------------ choice
+
+    def choose(self, key: str, adapter: str, avoided: frozenset[str] = frozenset()) -> Replica | None:
+        """Choose a replica with room for a reply; None if there is none.
+
+        The same key prefers the same replica, which then has its adapter and its prompts' prefixes in memory; above
+        `LOAD_FACTOR` times the average load the next one in the key's order is taken. `avoided` are addresses.
+        """
+        ready = [replica for replica in self.ready if replica.url not in avoided]
+        if not ready:
+            return None
+        bound = math.ceil(LOAD_FACTOR * (sum(len(replica.leases) for replica in ready) + 1) / len(ready))
+        ready.sort(key=lambda replica: rendezvous_score(key, replica.url), reverse=True)
+        with_room = [replica for replica in ready if self._has_room(replica, adapter)]
+        below = (replica for replica in with_room if len(replica.leases) < bound)
+        return next(below, with_room[0] if with_room else None)
+
+    def _has_room(self, replica: Replica, adapter: str) -> bool:
+        if len(replica.leases) >= self.limits.rows:
+            return False
+        active = replica.active
+        return not adapter or adapter in active or len(active) < self.limits.adapters
+
+    def lease(self, replica: Replica, adapter: str) -> Lease:
+        """Take a place on a replica."""
+        lease = Lease(replica, adapter, heard_at=self._clock())
+        replica.leases.add(lease)
+        return lease
+
+    def release(self, lease: Lease) -> None:
+        lease.replica.leases.discard(lease)
+        self._released.set()
+
+    async def wait_for_release(self) -> None:
+        """Wait until a reply has left its replica."""
+        self._released.clear()
+        await self._released.wait()
+
+    # ------------------------------------------------------------------------------------------ circuit breaker
+
+    def fail(self, replica: Replica, error: Exception) -> None:
+        """Give a replica no further replies until its backoff is over and it is healthy."""
+        if replica.is_ready:
+            log.warning("%s gets no replies for now: %s", replica.url, error)
+        was_ready, replica.is_ready = replica.is_ready, False
+        if not isinstance(error, ReplicaError) or error.kind in ("gone", "broken"):
+            replica.is_checked = False
+        replica.error = error
+        longest_s = min(self.limits.max_backoff_s, self.limits.backoff_s * 2 ** min(replica.failures, 16))
+        replica.failures += 1
+        replica.retry_at = self._clock() + self._random.uniform(0, longest_s)
+        replica.wake.set()
+        if was_ready:
+            self._on_change()
+
+    def succeed(self, replica: Replica) -> None:
+        """Reset the backoff of a replica that finished a reply."""
+        replica.failures = 0
+
+    # ------------------------------------------------------------------------------------------ health
+
+    async def start(self, wait_s: float) -> None:
+        """Check all servers and watch them; wait until one is ready.
+
+        Raises `VllmError` if one is not set up for this bot, and `ReplicaError` if none can be reached within `wait_s`.
+        """
+        await asyncio.gather(*(self._probe(replica) for replica in self.all))
+        for replica in self.all:
+            if isinstance(replica.error, VllmError) and not isinstance(replica.error, ReplicaError):
+                raise replica.error
+        self._monitors = [asyncio.create_task(self._monitor(replica), name=replica.url) for replica in self.all]
+        if self.ready:
+            return
+        log.warning("no vLLM server can be reached; waiting %.0f s: %s", wait_s, self.all[0].error)
+        deadline = self._clock() + wait_s
+        while not self.ready:
+            if self._clock() > deadline:
+                raise self.all[0].error or ReplicaError("No vLLM server is ready.")
+            await asyncio.sleep(self.limits.health_interval_s)
+
+    async def close(self) -> None:
+        for monitor in self._monitors:
+            monitor.cancel()
+        await asyncio.gather(*self._monitors, return_exceptions=True)
+
+    async def _monitor(self, replica: Replica) -> None:
+        while True:
+            delay_s = self.limits.health_interval_s if replica.is_ready else replica.retry_at - self._clock()
+            replica.wake.clear()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(max(0.0, delay_s)):
+                    await replica.wake.wait()
+            if replica.is_ready or self._clock() >= replica.retry_at:
+                await self._probe(replica)
+
+    async def _probe(self, replica: Replica) -> None:
+        """Check a replica's health, and everything else if it was away."""
+        try:
+            await replica.client.check_health(self.limits.health_timeout_s)
+            if not replica.is_ready:
+                await self._make_ready(replica)
+            replica.missed = 0
+        except ReplicaError as error:
+            replica.missed += 1
+            if error.kind == "gone" or not replica.is_ready or replica.missed >= MAX_MISSED_HEALTH_CHECKS:
+                self.fail(replica, error)
+                self._abandon_silent(replica)
+        except Exception as error:  # not set up for this bot, or its adapters cannot be loaded
+            log.error("%s is not used: %s", replica.url, error)
+            self.fail(replica, error)
+            replica.retry_at = self._clock() + self.limits.misconfigured_s
+
+    async def _make_ready(self, replica: Replica) -> None:
+        if not replica.is_checked:
+            replica.served = await self._check(replica)
+            replica.adapters, replica.is_checked = dict(replica.served.adapters), True
+            log.info("%s serves %s, %d adapters loaded", replica.url, replica.served.root, len(replica.adapters))
+        replica.is_ready, replica.error = True, None
+        self._on_change()
+
+    def _abandon_silent(self, replica: Replica) -> None:
+        """End the attempts on a replica that sent them nothing while it missed its health checks."""
+        silent_since = self._clock() - self.limits.health_timeout_s
+        for lease in replica.leases:
+            if lease.deadline and not lease.deadline.expired() and lease.heard_at < silent_since:
+                lease.deadline.reschedule(0)
+
+
+class ReplicaAdapters:
+    """Loads adapters on replicas and unloads them, and brings those up to date that were away. Used on the event loop.
+
+    The servers read adapters from `home`, which they see under `server_home` if that is not empty.
+    """
+
+    def __init__(self, verify: Callable[[AdapterRef], None], home: Path, server_home: str) -> None:
+        """`verify` checks an adapter's files before a server loads them. Raises `AdapterError`."""
+        self._verify, self._home, self._server_home = verify, home, server_home
+        self._wanted: dict[str, AdapterRef] = {}
+        self._dropped: set[str] = set()
+        self._loads: dict[tuple[str, str], asyncio.Task[None]] = {}
+
+    def path(self, folder: Path) -> str:
+        """Return a folder's path on the servers. Raises `AdapterNotServedError` if they do not see it."""
+        if not self._server_home:
+            return str(folder.absolute())
+        try:
+            return str(PurePosixPath(self._server_home) / folder.relative_to(self._home).as_posix())
+        except ValueError:
+            why = f"The adapter in {folder} is outside UNDERSTUDY_HOME, so the vLLM servers do not see it."
+            raise AdapterNotServedError(why, "Install it in the home.") from None
+
+    async def load(self, replicas: Sequence[Replica], adapter: AdapterRef) -> None:
+        """Load an adapter on all replicas, and from now on also on those that return. Raises `AdapterError`."""
+        if not replicas:
+            raise ReplicaError("No vLLM server can be reached now.", "Try again once one is back.")
+        loads = (self.ensure(replica, adapter) for replica in replicas)
+        errors = [error for error in await asyncio.gather(*loads, return_exceptions=True) if error]
+        refused = [error for error in errors if not isinstance(error, ReplicaError)]
+        if refused or len(errors) == len(replicas):
+            raise (refused or errors)[0]
+        self._wanted[adapter.name] = adapter
+
+    async def ensure(self, replica: Replica, adapter: AdapterRef) -> None:
+        """Load an adapter unless the replica has it. Raises `AdapterError`."""
+        path, key = self.path(adapter.folder), (replica.url, adapter.name)
+        if replica.adapters.get(adapter.name) == path:
+            return
+        if key not in self._loads:
+            task = self._loads[key] = asyncio.create_task(self._load(replica, adapter, path))
+            task.add_done_callback(partial(self._end_load, key))
+        await asyncio.shield(self._loads[key])  # others wait for it, too
+
+    async def _load(self, replica: Replica, adapter: AdapterRef, path: str) -> None:
+        await asyncio.to_thread(self._verify, adapter)
+        self._dropped.discard(adapter.name)
+        await replica.client.load_adapter(adapter.name, path)
+        replica.adapters[adapter.name] = path
+
+    def _end_load(self, key: tuple[str, str], task: asyncio.Task[None]) -> None:
+        del self._loads[key]
+        if not task.cancelled() and (error := task.exception()):
+            log.info("an adapter was not loaded: %s", error)  # raised where it is needed
+
+    def forget(self, adapter: AdapterRef) -> None:
+        """Have replicas that return not load an adapter, and unload it if they have it."""
+        self._wanted.pop(adapter.name, None)
+        self._dropped.add(adapter.name)
+
+    async def unload(self, replica: Replica, name: str) -> None:
+        replica.adapters.pop(name, None)
+        await replica.client.unload_adapter(name)
+
+    async def update(self, client: VllmClient, found: Mapping[str, str]) -> dict[str, str]:
+        """Unload what was dropped while a server was away, and load what was loaded elsewhere; returns its adapters."""
+        adapters = dict(found)
+        for name in self._dropped & adapters.keys():
+            await client.unload_adapter(name)
+            del adapters[name]
+        for name, adapter in list(self._wanted.items()):
+            try:
+                await client.load_adapter(name, self.path(adapter.folder))
+                adapters[name] = self.path(adapter.folder)
+            except AdapterNotServedError as error:
+                log.error("%s", error)
+        return adapters
+
+
+@lru_cache(MAX_CACHED_SCORES)
+def rendezvous_score(key: str, url: str) -> int:
+    """Return the weight of a replica for a key (highest random weight hashing, Thaler and Ravishankar, 1998)."""
+    return int.from_bytes(hashlib.blake2b(f"{key}\0{url}".encode(), digest_size=8).digest(), "big")

@@ -1,0 +1,382 @@
+"""HTTP client of one vLLM server, and the checks that it serves our base model with adapters (written for 0.32)."""
+
+import asyncio
+import json
+import logging
+import re
+import time
+from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import aiohttp
+
+from personas.errors import AdapterError, UnderstudyError
+from personas.home.adapters import CONFIG_FILE
+from personas.home.atomic_files import write_file
+from personas.models.base_model import BaseModel, fingerprint, read_config
+
+log = logging.getLogger(__name__)
+
+CONNECT_TIMEOUT_S = 5.0
+CALL_TIMEOUT_S = 20.0
+LOAD_TIMEOUT_S = 120.0
+"""An adapter is loaded between two steps of the server's engine, from a disk that may be slow."""
+READ_BUFFER_BYTES = 2**20
+"""Limit for a line of a stream: the first one repeats the token ids of the prompt."""
+RETRYABLE_STATUSES = frozenset((408, 429))
+BUSY_STATUSES = frozenset((429, 503))
+UNAUTHORISED_STATUSES = frozenset((401, 403))
+DEAD_ENGINE = "EngineCore encountered"
+ALREADY_LOADED, OUT_OF_VOCABULARY = "already been loaded", "out of vocabulary"
+LOAD_ADVICE = {
+    "Not Found": "Start it with VLLM_ALLOW_RUNTIME_LORA_UPDATING=1.",
+    "LoRA is not enabled": "Start it with --enable-lora.",
+    "No adapter found": "Let it see UNDERSTUDY_HOME, and set ENGINE_HOME to the folder's path there.",
+    "max_lora_rank": "Start it with a larger --max-lora-rank, such as 64.",
+}
+"""Advice by what a server says when it cannot load an adapter."""
+TOKEN_ID_PREFIX = "token_id:"
+HUB_ID_PATTERN = re.compile(r"[\w.-]+/[\w.-]+")
+MAX_MESSAGE_CHARS = 400
+RUNNING_METRIC = "vllm:num_requests_running"
+PROBE_ADAPTER = "understudy-probe"
+PROBE_TEXT = "The tide turns at 6:40; naïve gulls, 你好, 🦀!\n\tfor (i = 0; i < 10; ++i) {}"
+"""A text that tokenizers of different models split differently."""
+CANCEL_TIMEOUT_S, CANCEL_POLL_S, CANCEL_PROBE_TOKENS = 5.0, 0.1, 1000
+
+
+class VllmError(UnderstudyError):
+    """A vLLM server that refuses a request, or that is not set up for this bot."""
+
+
+FailureKind = Literal["gone", "broken", "failed", "busy"]
+"""Nothing listens there; it did not answer or broke off; it answered with an error; it has too much to do."""
+
+
+class ReplicaError(VllmError):
+    """A vLLM server that is away, hangs or fails; another one may do."""
+
+    def __init__(self, message: str, advice: str = "", kind: FailureKind = "broken") -> None:
+        super().__init__(message, advice)
+        self.kind = kind
+
+
+class AdapterNotServedError(AdapterError):
+    """A vLLM server has no such adapter, or cannot load it."""
+
+
+@dataclass(frozen=True)
+class ServedModels:
+    """A server's base model (name, path or hub id, tokens of the longest sequence), and adapters' paths by name."""
+
+    base: str
+    root: str
+    max_tokens: int
+    adapters: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class TokenChunk:
+    """New tokens of a reply with their log-probabilities (none if not requested), and how the reply ended.
+
+    `alternatives` are the likeliest tokens at each position with theirs, likeliest first.
+    """
+
+    tokens: tuple[int, ...]
+    logprobs: tuple[float, ...] = ()
+    alternatives: tuple[tuple[tuple[int, float], ...], ...] = ()
+    finish: str | None = None
+
+
+def open_session(key: str) -> aiohttp.ClientSession:
+    """Open a session for any number of servers and concurrent replies. `key` is the servers' API key, or empty."""
+    return aiohttp.ClientSession(
+        headers={"Authorization": f"Bearer {key}"} if key else {},
+        timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT_S),
+        connector=aiohttp.TCPConnector(limit=0),
+        read_bufsize=READ_BUFFER_BYTES,
+    )
+
+
+class VllmClient:
+    """Calls one server. All methods raise `ReplicaError` when it is away or fails, and `VllmError` when it refuses."""
+
+    def __init__(self, url: str, session: aiohttp.ClientSession) -> None:
+        self.url, self._session = url, session
+
+    async def check_health(self, timeout_s: float = CALL_TIMEOUT_S) -> None:
+        """Raise `ReplicaError` unless the server and its engine are alive."""
+        status, _ = await self._call("GET", "/health", timeout_s=timeout_s)
+        if status != 200:
+            raise ReplicaError(f"{self.url} reports that its engine is dead (status {status}).", "Restart it.", "gone")
+
+    async def models(self) -> ServedModels:
+        """Return the base model and the loaded adapters."""
+        cards = (await self._expect_json("GET", "/v1/models"))["data"]
+        base = next((card for card in cards if not card.get("parent")), None)
+        if base is None:
+            raise VllmError(f"{self.url} serves no base model.", "Start it with `vllm serve MODEL`.")
+        adapters = {card["id"]: card.get("root") or "" for card in cards if card.get("parent")}
+        return ServedModels(base["id"], base.get("root") or base["id"], base.get("max_model_len") or 0, adapters)
+
+    async def tokenize(self, model: str, text: str) -> tuple[int, ...]:
+        """Return the server's token ids of a text, without special tokens."""
+        body = {"model": model, "prompt": text, "add_special_tokens": False}
+        return tuple((await self._expect_json("POST", "/tokenize", body))["tokens"])
+
+    async def metric(self, name: str) -> float | None:
+        """Return a metric, summed over its labels; None if the server has none of that name."""
+        _, text = await self._call("GET", "/metrics")
+        values = re.findall(rf"^{re.escape(name)}(?:\{{[^}}]*\}})? (\S+)$", str(text), re.MULTILINE)
+        return sum(map(float, values)) if values else None
+
+    async def load_adapter(self, name: str, path: str) -> None:
+        """Load an adapter, or find it loaded from the same path. Raises `AdapterNotServedError`."""
+        body = {"lora_name": name, "lora_path": path}
+        status, answer = await self._call("POST", "/v1/load_lora_adapter", body, LOAD_TIMEOUT_S)
+        if status == 200:
+            return
+        message = _error_text(answer)
+        if status == 400 and ALREADY_LOADED in message:
+            root = (await self.models()).adapters.get(name)
+            if root == path:
+                return
+            message = f"it serves an adapter of that name from {root}; give each bot's home its own servers"
+        is_dead = status > 500 or DEAD_ENGINE in message
+        if status in UNAUTHORISED_STATUSES or status in RETRYABLE_STATUSES or is_dead:
+            raise self._status_error(status, answer)
+        raise AdapterNotServedError(f"{self.url} cannot load {name} from {path}: {message}", _load_advice(message))
+
+    async def unload_adapter(self, name: str) -> None:
+        """Unload an adapter if it is loaded."""
+        status, answer = await self._call("POST", "/v1/unload_lora_adapter", {"lora_name": name})
+        if status not in (200, 404):
+            raise self._status_error(status, answer)
+
+    async def generate(self, body: Mapping[str, Any]) -> AsyncGenerator[TokenChunk, None]:
+        """Stream a completion; closing the iterator cancels it. Raises `AdapterNotServedError` for an unknown model.
+
+        The last chunk has `finish`; a stream that ends without one raises `ReplicaError`.
+        """
+        wanted = {"stream": True, "stream_options": {"include_usage": True}, "return_token_ids": True}
+        received, usage = 0, None
+        try:
+            async with self._session.post(f"{self.url}/v1/completions", json={**body, **wanted}) as response:
+                if response.status != 200:
+                    raise self._completion_error(response.status, await _read_answer(response), str(body["model"]))
+                async with aclosing(self._events(response.content)) as events:
+                    async for event in events:
+                        usage = event.get("usage") or usage
+                        for choice in event["choices"]:
+                            chunk = self._chunk(choice)
+                            received += len(chunk.tokens)
+                            yield chunk
+        except (aiohttp.ClientError, OSError) as error:
+            raise self._connection_error(error) from error
+        if usage and usage["completion_tokens"] != received:
+            log.error("%s counts %s new tokens, %d were received", self.url, usage["completion_tokens"], received)
+
+    async def _events(self, content: aiohttp.StreamReader) -> AsyncGenerator[Mapping[str, Any], None]:
+        """Yield the JSON objects of a server-sent event stream up to `[DONE]`."""
+        rest = b""
+        while data := await content.readany():
+            *lines, rest = (rest + data).split(b"\n")
+            for line in lines:
+                text = line.removeprefix(b"data:").strip()
+                if text == b"[DONE]":
+                    return
+                if text and line.startswith(b"data:"):
+                    event = json.loads(text)
+                    if "error" in event:
+                        raise self._status_error(event["error"].get("code", 500), event)
+                    yield event
+        raise ReplicaError(f"{self.url} broke off a reply.")
+
+    def _chunk(self, choice: Mapping[str, Any]) -> TokenChunk:
+        tokens, finish = choice.get("token_ids"), choice.get("finish_reason")
+        if tokens is None:
+            raise VllmError(f"{self.url} returns no token ids.", "Use vLLM 0.10.2 or newer, without a gateway.")
+        if finish in ("abort", "error"):
+            raise ReplicaError(f"{self.url} aborted a reply.")
+        found = choice.get("logprobs")
+        if not found:
+            return TokenChunk(tuple(tokens), finish=finish)
+        alternatives = tuple(_likeliest_first(each or {}) for each in found["top_logprobs"])
+        return TokenChunk(tuple(tokens), tuple(found["token_logprobs"]), alternatives, finish)
+
+    async def _expect_json(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> Any:
+        status, answer = await self._call(method, path, body)
+        if status != 200:
+            raise self._status_error(status, answer)
+        if not isinstance(answer, dict):
+            raise VllmError(f"{self.url}{path} does not answer as a vLLM server does.", "Check ENGINE_URLS.")
+        return answer
+
+    async def _call(
+        self, method: str, path: str, body: Mapping[str, Any] | None = None, timeout_s: float = CALL_TIMEOUT_S
+    ) -> tuple[int, Any]:
+        """Return status and body, parsed if it is JSON."""
+        timeout = aiohttp.ClientTimeout(total=timeout_s, sock_connect=CONNECT_TIMEOUT_S)
+        try:
+            async with self._session.request(method, self.url + path, json=body, timeout=timeout) as response:
+                return response.status, await _read_answer(response)
+        except (aiohttp.ClientError, OSError) as error:  # a time-out is an OSError
+            raise self._connection_error(error) from error
+
+    def _connection_error(self, error: Exception) -> ReplicaError:
+        if isinstance(error, TimeoutError):
+            return ReplicaError(f"{self.url} does not answer in time.", "Check that the server is not overloaded.")
+        kind: FailureKind = "gone" if isinstance(error, aiohttp.ClientConnectorError) else "broken"
+        what = "cannot be reached" if kind == "gone" else "broke the connection"
+        return ReplicaError(f"{self.url} {what}: {error}.", "Check ENGINE_URLS and the server's log.", kind)
+
+    def _completion_error(self, status: int, answer: Any, model: str) -> UnderstudyError:
+        if status == 404:
+            return AdapterNotServedError(f"{self.url} does not serve {model}: {_error_text(answer)}")
+        return self._status_error(status, answer)
+
+    def _status_error(self, status: int, answer: Any) -> VllmError:
+        message = _error_text(answer)
+        if status in UNAUTHORISED_STATUSES:
+            return VllmError(f"{self.url} does not accept ENGINE_KEY.", "Set it to the key of the server's --api-key.")
+        if status in RETRYABLE_STATUSES or status >= 500:
+            kind: FailureKind = "busy" if status in BUSY_STATUSES else "failed"
+            return ReplicaError(f"{self.url} failed ({status}): {message}", "See the server's log.", kind)
+        return VllmError(f"{self.url} refused a request ({status}): {message}", "Check the server's version and log.")
+
+
+# ------------------------------------------------------------------------------------------------------- checks
+
+
+@dataclass(frozen=True)
+class ExpectedModel:
+    """The base model that a server has to serve, and the ways in which the server may name it.
+
+    `context_tokens` is the longest prompt with its reply; `max_token_id` the highest id of the vocabulary; `probe_ids`
+    are our token ids of `PROBE_TEXT`; `fingerprint` that of the base model.
+    """
+
+    base: BaseModel
+    names: frozenset[str]
+    fingerprint: str
+    context_tokens: int
+    max_token_id: int
+    probe_ids: tuple[int, ...]
+
+    @classmethod
+    def of(cls, base: BaseModel, tokenizer: Any, context_tokens: int, names: Iterable[str] = ()) -> Self:
+        """Describe a base model; `names` are further paths of its folder, such as those on the servers."""
+        config = read_config(base)
+        highest = max(max(tokenizer.get_vocab().values()), int(config.get("vocab_size", 0)) - 1)
+        ids = tuple(tokenizer(PROBE_TEXT, add_special_tokens=False)["input_ids"])
+        known = {base.repository, base.source, str(base.folder.resolve()), *names}
+        return cls(base, frozenset(known), fingerprint(base), context_tokens, highest, ids)
+
+    def compare_name(self, root: str) -> str:
+        """Return why a model of this path or id is another one; empty if it is ours or cannot be compared by name."""
+        if root in self.names:
+            return ""
+        if (Path(root) / "config.json").exists():
+            served = fingerprint(replace(self.base, source=root))
+            return "" if served == self.fingerprint else f"it serves the model in {root}, whose files differ"
+        if self.base.revision and HUB_ID_PATTERN.fullmatch(root):
+            return f"it serves {root}"
+        return ""
+
+
+async def check_model(client: VllmClient, expected: ExpectedModel) -> ServedModels:
+    """Check that a server serves our base model, in full length. Raises `VllmError`."""
+    served = await client.models()
+    why = await asyncio.to_thread(expected.compare_name, served.root)
+    if not why and await client.tokenize(served.base, PROBE_TEXT) != expected.probe_ids:
+        why = f"{served.root} there has another tokenizer"
+    if not why and not await _has_vocabulary(client, served.base, expected.max_token_id):
+        why = f"{served.root} there has another vocabulary"
+    if why:
+        advice = "Start it with the model that BASE_MODEL names, or change BASE_MODEL."
+        raise VllmError(f"{client.url} does not serve {expected.base.name}: {why}.", advice)
+    if served.max_tokens < expected.context_tokens:
+        found = f"{client.url} takes {served.max_tokens} tokens; a prompt and its reply have {expected.context_tokens}."
+        raise VllmError(found, f"Start it with --max-model-len {expected.context_tokens} or more.")
+    return served
+
+
+async def check_adapters(client: VllmClient, folder: Path, path: str, rank: int) -> None:
+    """Check that a server loads adapters of a rank from our home, which it sees under `path`. Raises `VllmError`.
+
+    Has it load an adapter without weights, written to `folder`: it reads the configuration, then it has to refuse.
+    """
+    config = {"peft_type": "LORA", "r": rank, "lora_alpha": rank, "target_modules": ["q_proj"], "bias": "none"}
+    await asyncio.to_thread(_write_probe, folder, config)
+    try:
+        await client.load_adapter(PROBE_ADAPTER, path)
+    except AdapterNotServedError as error:
+        if advice := _load_advice(error.message):
+            raise VllmError(f"{client.url} cannot serve adapters: {error.message}", advice) from error
+
+
+async def check_cancel(client: VllmClient, model: str, prompt: Sequence[int]) -> None:
+    """Check that closing the connection ends a reply, which gateways may prevent. Raises `VllmError`."""
+    body = {"model": model, "prompt": list(prompt), "max_tokens": CANCEL_PROBE_TOKENS, "ignore_eos": True}
+    before = await client.metric(RUNNING_METRIC)
+    async with aclosing(client.generate(body)) as chunks:
+        await anext(chunks)
+    deadline = time.monotonic() + CANCEL_TIMEOUT_S
+    while (running := await client.metric(RUNNING_METRIC)) and running > (before or 0):
+        if time.monotonic() > deadline:
+            found = f"{client.url} goes on with a reply for {CANCEL_TIMEOUT_S:.0f} s after the connection was closed."
+            raise VllmError(found, "Name the vLLM server in ENGINE_URLS, without a proxy that buffers.")
+        await asyncio.sleep(CANCEL_POLL_S)
+
+
+async def _has_vocabulary(client: VllmClient, model: str, max_token_id: int) -> bool:
+    """Return whether a server knows a token id and not the next one."""
+    body = {"model": model, "max_tokens": 1, "temperature": 0}
+    try:
+        async for _ in client.generate({**body, "prompt": [max_token_id]}):
+            pass
+    except VllmError as error:
+        if OUT_OF_VOCABULARY in error.message:
+            return False
+        raise
+    try:
+        async for _ in client.generate({**body, "prompt": [max_token_id + 1]}):
+            pass
+    except VllmError as error:
+        if OUT_OF_VOCABULARY in error.message:
+            return True
+        raise
+    return False
+
+
+def _write_probe(folder: Path, config: Mapping[str, Any]) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    write_file(folder / CONFIG_FILE, json.dumps(config).encode())
+
+
+def _load_advice(message: str) -> str:
+    """Return what to do about a server's refusal of an adapter; empty if the adapter itself is the reason."""
+    return next((advice for marker, advice in LOAD_ADVICE.items() if marker in message), "")
+
+
+def _likeliest_first(logprobs: Mapping[str, float]) -> tuple[tuple[int, float], ...]:
+    found = ((int(token.removeprefix(TOKEN_ID_PREFIX)), logprob) for token, logprob in logprobs.items())
+    return tuple(sorted(found, key=lambda one: -one[1]))
+
+
+async def _read_answer(response: aiohttp.ClientResponse) -> Any:
+    text = await response.text(errors="replace")
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def _error_text(answer: Any) -> str:
+    """Return the message of a server's error, in any of its forms."""
+    error = answer.get("error", answer.get("detail", "")) if isinstance(answer, dict) else answer
+    message = error.get("message", "") if isinstance(error, dict) else str(error)
+    return " ".join(message.split())[:MAX_MESSAGE_CHARS] or "no reason given"

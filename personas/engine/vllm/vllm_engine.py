@@ -1,0 +1,473 @@
+"""The chat engine over vLLM servers: our prompts, fairness and stop rules, their forward passes."""
+
+import asyncio
+import hashlib
+import logging
+import secrets
+from collections import Counter, deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import aclosing
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+from personas.engine.admission import AdapterState, AdmissionControl
+from personas.engine.llm_engine import QueuedReplyStream
+from personas.engine.metrics import AdapterStatus, EngineState, MetricsCallback
+from personas.engine.reply_sequence import ReplySequence
+from personas.engine.scheduler import FairScheduler, SchedulerLimits
+from personas.engine.vllm.replicas import Lease, Replica, ReplicaAdapters, ReplicaLimits, Replicas
+from personas.engine.vllm.vllm_client import (
+    AdapterNotServedError,
+    ExpectedModel,
+    ReplicaError,
+    ServedModels,
+    TokenChunk,
+    VllmClient,
+    check_adapters,
+    check_model,
+    open_session,
+)
+from personas.home.adapters import largest_rank, verify_for_base_model
+from personas.home.atomic_files import write_private_file
+from personas.models import base_model
+from personas.models.base_model import BaseModel
+from personas.prompt import CONTEXT_TOKENS, Renderer
+from personas.schemas.chat import AdapterRef, ChatRequest, Persona
+from personas.schemas.training import ServingPrecision
+
+log = logging.getLogger(__name__)
+
+SWEEP_INTERVAL_S = 1.0  # interval in which requests that waited too long are failed
+MAX_FAILED_ATTEMPTS = 5
+"""Attempts of one reply that may fail without a new token: a request may itself be what kills a server."""
+MAX_QUEUED_PREFIXES = 256
+OVERFLOW_SHARE = 3  # a third of the rows is left to guilds that have less than their share
+MIN_RANK = 16
+"""LoRA rank of the recipes, which each server has to accept."""
+PROBE_FOLDER, SALT_FILE = "cache/vllm_probe", "cache/vllm_cache_salt"
+T = TypeVar("T")
+
+
+class VllmReplyStream(QueuedReplyStream):
+    """A reply stream whose cancellation wakes the engine, which then closes the connection."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, version: str | None, on_cancel: Callable[[], None]) -> None:
+        super().__init__(loop, version)
+        self._on_cancel = on_cancel
+
+    def cancel(self) -> None:
+        super().cancel()
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._on_cancel)
+
+
+class VllmSequence(ReplySequence):
+    """One request and the tokens received for it, on one replica after another. `avoided` are replicas' addresses."""
+
+    lease: Lease
+    task: asyncio.Task[None]
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.received: list[int] = []
+        self.failed_attempts = 0
+        self.avoided: frozenset[str] = frozenset()
+
+    @property
+    def adapter_name(self) -> str:
+        """The adapter's name, empty for the base model."""
+        return self.adapter.name if self.adapter else ""
+
+    @property
+    def routing_key(self) -> str:
+        """Requests with the same key prefer the same replica."""
+        return self.adapter_name or (self.request.persona.id if self.request.persona else "")
+
+    def body(self, model: str, salt: str) -> dict[str, Any]:
+        """Build the request for the rest of the reply."""
+        sampling = self.request.sampling
+        body: dict[str, Any] = {
+            "model": model,
+            "prompt": [*self.prompt, *self.received],
+            "max_tokens": sampling.max_new_tokens - len(self.received),
+            "temperature": sampling.temperature,
+            "top_p": sampling.top_p,
+            "top_k": sampling.top_k,
+            "min_p": sampling.min_p,
+            "repetition_penalty": sampling.repetition_penalty,
+            "seed": self._attempt_seed(),
+            "stop_token_ids": list(self._detokenizer.stop_ids),
+            "ignore_eos": True,  # only the renderer's stop tokens end a reply, as in the local engine
+            "cache_salt": salt,
+        }
+        if sampling.logprobs or sampling.alternatives is not None:
+            body |= {"logprobs": sampling.alternatives or 0, "return_tokens_as_token_ids": True}
+        return body
+
+    def _attempt_seed(self) -> int:
+        """Return the seed; a resumed reply gets another one, or it would draw the numbers of its beginning again."""
+        if not self.received:
+            return self.seed
+        digest = hashlib.blake2b(f"{self.seed}:{len(self.received)}".encode(), digest_size=4).digest()
+        return int.from_bytes(digest, "big")
+
+    def receive(self, chunk: TokenChunk) -> None:
+        """Append a chunk's tokens up to the end of the reply."""
+        count = self.request.sampling.alternatives or 0
+        for at, token in enumerate(chunk.tokens):
+            if self.is_finished:
+                return
+            self.received.append(token)
+            logprob = chunk.logprobs[at] if chunk.logprobs else None
+            self.append_token(token, logprob, chunk.alternatives[at][:count] if chunk.alternatives else ())
+        if chunk.finish == "stop":
+            self._detokenizer.stop()
+
+    def use_base_model(self) -> None:
+        """Have the base model reply; the reply then has no version."""
+        self.request, self.avoided = replace(self.request, adapter=None), frozenset()
+
+    def finish(self) -> None:
+        super().finish()
+        self._cancel_task()
+
+    def fail(self, error: Exception) -> None:
+        super().fail(error)
+        self._cancel_task()
+
+    def _cancel_task(self) -> None:
+        """End the attempt, which closes its connection."""
+        if hasattr(self, "task") and self.task is not asyncio.current_task():
+            self.task.cancel()
+
+
+class _ReplicaScheduler(FairScheduler[VllmSequence]):
+    """Starts sequences on replicas that have room for them and for their adapters."""
+
+    def __init__(
+        self, limits: SchedulerLimits, replicas: Replicas, run: Callable[[VllmSequence], asyncio.Task[None]]
+    ) -> None:
+        super().__init__(limits)
+        self._replicas, self._run = replicas, run
+
+    def _choose(self, seq: VllmSequence) -> Replica | None:
+        return self._replicas.choose(seq.routing_key, seq.adapter_name, seq.avoided)
+
+    def _state(self, seq: VllmSequence) -> AdapterState:
+        return AdapterState.READY if self._choose(seq) else AdapterState.NO_SLOT
+
+    def _acquire(self, seq: VllmSequence) -> None:
+        replica = self._choose(seq)
+        assert replica is not None  # its state was READY
+        seq.lease, seq.started_at = self._replicas.lease(replica, seq.adapter_name), self.clock()
+        seq.task = self._run(seq)
+
+    def _release(self, seq: VllmSequence) -> None:
+        self._replicas.release(seq.lease)
+
+
+@dataclass
+class VllmEngine:
+    """Generates replies on vLLM servers that serve one base model with LoRA adapters.
+
+    `urls` are the servers' addresses and `key` their API key. `server_home` is the path under which they see `home`,
+    if another than here. `precision` is the one that they serve in. A prompt and its reply have at most
+    `context_tokens`. A request waits at most `wait_s`, also for a server that is away; a reply ends after `reply_s`; a
+    server that sends nothing for `stall_s` is given up.
+    """
+
+    base: BaseModel
+    precision: ServingPrecision
+    urls: Sequence[str]
+    home: Path
+    key: str = field(default="", repr=False)
+    server_home: str = ""
+    limits: ReplicaLimits = field(default_factory=ReplicaLimits)
+    max_waiting: int = 64
+    context_tokens: int = CONTEXT_TOKENS
+    wait_s: float = 120.0
+    reply_s: float = 300.0
+    stall_s: float = 120.0
+    start_wait_s: float = 300.0
+    on_reply: MetricsCallback = lambda metrics: None
+    _streams: set[VllmReplyStream] = field(default_factory=set, init=False)
+    _tasks: set[asyncio.Task[None]] = field(default_factory=set, init=False)
+    _prefixes: deque[tuple[Persona, AdapterRef | None]] = field(default_factory=deque, init=False)
+
+    @property
+    def fingerprint(self) -> str:
+        return base_model.fingerprint(self.base)
+
+    async def start(self) -> None:
+        """Check the servers, and wait until one is ready. Raises `BaseModelError` and `VllmError`."""
+        self._executor = ThreadPoolExecutor(1, thread_name_prefix="renderer")
+        self._adapters = ReplicaAdapters(self._verify, self.home, self.server_home)
+        await self._in_thread(self._load_tokenizer)
+        self._salt = await self._in_thread(self._read_salt)
+        self._session = open_session(self.key)
+        clients = [VllmClient(url, self._session) for url in self.urls]
+        self._replicas = Replicas(clients, self.limits, self._check_replica, self._on_replicas_changed)
+        self._scheduler = _ReplicaScheduler(self._scheduler_limits(), self._replicas, self._start_attempt)
+        rows = self.limits.rows * len(clients)
+        self._admission = AdmissionControl(rows + self.max_waiting, rows)
+        self._start_task(self._sweep_forever())
+        try:
+            await self._replicas.start(self.start_wait_s)
+        except BaseException:
+            await self.close()
+            raise
+
+    def submit(self, request: ChatRequest) -> VllmReplyStream:
+        self._admission.acquire(request.guild_id)
+        version = request.adapter.version if request.adapter else None
+        stream = VllmReplyStream(asyncio.get_running_loop(), version, self._sweep)
+        self._streams.add(stream)
+        self._start_task(self._add(request, stream))
+        return stream
+
+    async def load(self, adapter: AdapterRef) -> None:
+        await self._adapters.load(self._replicas.ready, adapter)
+
+    def prepare(self, persona: Persona, adapter: AdapterRef | None) -> None:
+        if len(self._prefixes) < MAX_QUEUED_PREFIXES and (persona, adapter) not in self._prefixes:
+            self._prefixes.append((persona, adapter))
+
+    async def drop(self, adapter: AdapterRef) -> None:
+        self._adapters.forget(adapter)
+        while any(lease.adapter == adapter.name for replica in self._replicas.all for lease in replica.leases):
+            await self._replicas.wait_for_release()
+        for replica in self._replicas.ready:
+            try:
+                await self._adapters.unload(replica, adapter.name)
+            except ReplicaError as error:  # it does so before it gets replies again
+                self._replicas.fail(replica, error)
+
+    async def clear_prefix_cache(self) -> None:
+        self._salt = await self._in_thread(self._write_salt)
+
+    def state(self) -> EngineState:
+        replicas, ready = self._replicas.all, self._replicas.ready
+        names = sorted({name for replica in ready for name in replica.adapters})
+        replies = Counter(lease.adapter for replica in replicas for lease in replica.leases)
+        return EngineState(
+            model=self.base.name,
+            device=f"{len(ready)} of {len(replicas)} vLLM servers",
+            precision=self.precision,
+            context_tokens=self.context_tokens,
+            running=len(self._scheduler.running),
+            rows=self.limits.rows * len(ready),
+            waiting=len(self._scheduler.queue),
+            slots=self.limits.adapters * len(ready),
+            adapters=tuple(AdapterStatus(name, replies[name], in_slot=True) for name in names),
+            kept_bytes=0,
+            kept_most_bytes=0,
+        )
+
+    async def close(self) -> None:
+        for stream in list(self._streams):
+            stream.cancel()
+        self._sweep()
+        await self._replicas.close()
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._session.close()
+        self._executor.shutdown(wait=False)
+
+    # ------------------------------------------------------------------------------------------ one reply
+
+    async def _add(self, request: ChatRequest, stream: VllmReplyStream) -> None:
+        """Render a request's prompt, and queue it."""
+
+        def on_end() -> None:
+            self._streams.discard(stream)
+            self._admission.release(request.guild_id)
+            self.on_reply(stream.metrics)
+
+        max_tokens = self.context_tokens - request.sampling.max_new_tokens
+        inputs = (request.persona, request.turns, request.lore, max_tokens, request.instructions)
+        try:
+            prompt = await self._in_thread(self._renderer.prompt, *inputs)
+        except Exception as error:  # of this request, such as a card that is too long
+            stream.push(error)
+            on_end()
+            return
+        self._scheduler.add(VllmSequence.create(request, prompt, self._renderer, stream, on_end))
+        self._sweep()
+
+    def _start_attempt(self, seq: VllmSequence) -> asyncio.Task[None]:
+        return self._start_task(self._run_attempt(seq))
+
+    async def _run_attempt(self, seq: VllmSequence) -> None:
+        """Generate the rest of a reply on its replica; if that fails, queue it for another one."""
+        replica, received = seq.lease.replica, len(seq.received)
+        try:
+            await self._generate(seq, replica)
+        except ReplicaError as error:
+            self._replicas.fail(replica, error)
+            self._resume(seq, error, has_progress=len(seq.received) > received)
+        except AdapterNotServedError as error:
+            self._do_without(seq, replica, error)
+        except Exception as error:  # of this request: the others go on
+            log.debug("a reply failed", exc_info=True)
+            self._scheduler.fail(seq, error)
+        else:
+            self._replicas.succeed(replica)
+            self._scheduler.finish(seq)
+        self._sweep()
+
+    def _resume(self, seq: VllmSequence, error: ReplicaError, *, has_progress: bool) -> None:
+        """Queue a reply again whose replica failed, with the tokens that it has."""
+        seq.failed_attempts = 0 if has_progress else seq.failed_attempts + (error.kind != "busy")
+        if seq.is_finished:
+            self._scheduler.finish(seq)
+        elif seq.failed_attempts >= MAX_FAILED_ATTEMPTS:
+            self._scheduler.fail(seq, error)
+        else:
+            log.info("a reply goes on elsewhere after %d tokens: %s", len(seq.received), error)
+            self._scheduler.requeue(seq, self._scheduler.clock() if has_progress else seq.queued_at)
+
+    def _do_without(self, seq: VllmSequence, replica: Replica, error: AdapterNotServedError) -> None:
+        """Take another replica for a reply whose adapter this one cannot serve; the base model if none can.
+
+        A reply that the adapter has begun is failed instead, because it cannot become another version's.
+        """
+        seq.avoided |= {replica.url}
+        if not self._replicas.ready or {one.url for one in self._replicas.ready} <= seq.avoided:
+            if seq.received:
+                self._scheduler.fail(seq, error)
+                return
+            log.error("the base model answers instead: %s", error)
+            seq.use_base_model()
+        self._scheduler.requeue(seq, seq.queued_at)
+
+    async def _generate(self, seq: VllmSequence, replica: Replica) -> None:
+        """Stream a reply; an adapter that the server lost is loaded once. Raises `AdapterNotServedError` after that."""
+        try:
+            async with asyncio.timeout(self.stall_s) as seq.lease.deadline:
+                if seq.adapter:
+                    await self._adapters.ensure(replica, seq.adapter)
+                try:
+                    await self._stream(seq, replica)
+                except AdapterNotServedError:
+                    if not seq.adapter:
+                        raise
+                    replica.adapters.pop(seq.adapter.name, None)
+                    await self._adapters.ensure(replica, seq.adapter)
+                    await self._stream(seq, replica)
+        except TimeoutError as error:
+            raise ReplicaError(f"{replica.url} sent nothing for too long.") from error
+        finally:
+            seq.lease.deadline = None
+
+    async def _stream(self, seq: VllmSequence, replica: Replica) -> None:
+        loop, lease = asyncio.get_running_loop(), seq.lease
+        assert replica.served and lease.deadline  # it was checked before it got replies
+        body = seq.body(seq.adapter_name or replica.served.base, self._salt)
+        async with aclosing(replica.client.generate(body)) as chunks:
+            async for chunk in chunks:
+                lease.heard_at = self._scheduler.clock()
+                lease.deadline.reschedule(loop.time() + self.stall_s)
+                seq.receive(chunk)
+                for _ in chunk.tokens:
+                    self._scheduler.queue.count_token(seq)
+                if seq.is_finished:
+                    return
+
+    # ------------------------------------------------------------------------------------------ replicas
+
+    async def _check_replica(self, replica: Replica) -> ServedModels:
+        """Check a server, and bring its adapters up to date. Raises `VllmError`."""
+        client, probe = replica.client, self.home / PROBE_FOLDER
+        served = await check_model(client, self._expected)
+        rank = max(MIN_RANK, await asyncio.to_thread(largest_rank, self.home))
+        await check_adapters(client, probe, self._adapters.path(probe), rank)
+        return replace(served, adapters=await self._adapters.update(client, served.adapters))
+
+    def _on_replicas_changed(self) -> None:
+        self._scheduler.limits = self._scheduler_limits()
+        self._sweep()
+
+    def _scheduler_limits(self) -> SchedulerLimits:
+        rows = self.limits.rows * len(self._replicas.ready)
+        overflow = rows // OVERFLOW_SHARE
+        return SchedulerLimits(rows - overflow, overflow, wait_s=self.wait_s, reply_s=self.reply_s)
+
+    def _sweep(self) -> None:
+        """End what is cancelled or late, and start what can start."""
+        self._scheduler.expire()
+        self._scheduler.admit()
+
+    async def _sweep_forever(self) -> None:
+        while True:
+            self._sweep()
+            if self._prefixes and not self._scheduler.running and not self._scheduler.queue:
+                await self._warm_up(*self._prefixes.popleft())
+            else:
+                await asyncio.sleep(SWEEP_INTERVAL_S)
+
+    async def _warm_up(self, persona: Persona, adapter: AdapterRef | None) -> None:
+        """Have a replica compute the common prefix of a persona's prompts. Only time is lost if that fails."""
+        name = adapter.name if adapter else ""
+        replica = self._replicas.choose(name or persona.id, name)
+        if replica is None or not replica.served:
+            return
+        lease = self._replicas.lease(replica, name)
+        try:
+            prefix = await self._in_thread(self._renderer.common_prefix, persona, self.context_tokens)
+            if adapter:
+                await self._adapters.ensure(replica, adapter)
+            body = {"model": name or replica.served.base, "prompt": list(prefix), "max_tokens": 1}
+            async with (
+                asyncio.timeout(self.stall_s),
+                aclosing(replica.client.generate({**body, "cache_salt": self._salt})) as chunks,
+            ):
+                async for _ in chunks:
+                    pass
+        except Exception as error:
+            log.info("the prompt prefix of %s is not computed in advance: %s", persona.name, error)
+        finally:
+            self._replicas.release(lease)
+
+    # ------------------------------------------------------------------------------------------ helpers
+
+    def _load_tokenizer(self) -> None:
+        tokenizer = base_model.load_tokenizer(self.base)
+        self._renderer = Renderer(tokenizer)
+        is_in_home = self.base.folder.is_relative_to(self.home)
+        names = [self._adapters.path(self.base.folder)] if is_in_home else []
+        self._expected = ExpectedModel.of(self.base, tokenizer, self.context_tokens, names)
+
+    def _verify(self, adapter: AdapterRef) -> None:
+        verify_for_base_model(adapter, self._expected.fingerprint)
+
+    def _read_salt(self) -> str:
+        """Read the salt of the servers' prefix caches; a new one reaches nothing that they stored before."""
+        try:
+            return (self.home / SALT_FILE).read_text(encoding="ascii")
+        except (OSError, UnicodeDecodeError):
+            return self._write_salt()
+
+    def _write_salt(self) -> str:
+        salt, file = secrets.token_urlsafe(16), self.home / SALT_FILE
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_private_file(file, salt.encode())
+        return salt
+
+    async def _in_thread(self, function: Callable[..., T], *args: Any) -> T:
+        """Run a function on the thread of the tokenizer."""
+        return await asyncio.get_running_loop().run_in_executor(self._executor, partial(function, *args))
+
+    def _start_task(self, coroutine: Any) -> asyncio.Task[None]:
+        task: asyncio.Task[None] = asyncio.create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._end_task)
+        return task
+
+    def _end_task(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()):
+            log.debug("a task of the engine failed: %s", error)

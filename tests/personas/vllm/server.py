@@ -1,0 +1,319 @@
+"""A vLLM server without a model: answers over HTTP as vLLM 0.32 does, and fails on request.
+
+Status codes, error texts and the form of the stream follow vllm/entrypoints (recordings/ has answers of the real one).
+A token follows from the model's name and all tokens before it, so a resumed reply continues as the first attempt would
+have.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import re
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from aiohttp import web
+
+PATHS = re.compile(r"/(?:home|usr|opt|var|tmp|root|lib|mnt|srv)(?:/[\w.\-]+)+")
+WORDS = "The tide turns at dusk and gulls follow the crane over grey water while ropes creak on cold iron rails".split()
+
+
+@dataclass
+class Faults:
+    """Switches for failures; all off."""
+
+    hang: bool = False  # nothing is answered, as by a stopped process
+    health_status: int = 200
+    completion_status: int = 200
+    load_message: str = ""  # loading fails with it
+    kill_after: int | None = None  # tokens sent, over all replies, after which the server dies
+    error_after: int | None = None  # tokens of a reply after which an error event comes
+    abort_after: int | None = None  # tokens of a reply after which it ends as aborted
+    token_delay_s: float = 0.0
+    omit_token_ids: bool = False
+
+
+@dataclass
+class VllmServer:
+    """One server on loopback. `requests` holds the bodies of all completions, `open_replies` counts the running ones.
+
+    `resolves` stands for a resolver plugin, which finds adapters under that folder by name.
+    """
+
+    root: str
+    tokenizer: Any
+    max_model_len: int = 4096
+    key: str = ""
+    has_lora: bool = True
+    allows_updates: bool = True
+    max_lora_rank: int = 64
+    resolves: Path | None = None
+    vocabulary: int = 0
+    name: str = ""
+    reply_tokens: int | None = None
+    """Tokens after which replies end with the end of turn; None: they never do."""
+    faults: Faults = field(default_factory=Faults)
+    adapters: dict[str, str] = field(default_factory=dict)
+    requests: list[dict[str, Any]] = field(default_factory=list)
+    loads: list[tuple[str, str]] = field(default_factory=list)
+    open_replies: int = 0
+    most_adapters: int = 0
+    port: int = 0
+    sent_tokens: int = 0
+    _active: list[str] = field(default_factory=list)
+    _runner: web.AppRunner | None = None
+    _transports: set[asyncio.BaseTransport] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        self.words = [self.tokenizer(" " + word, add_special_tokens=False)["input_ids"][0] for word in WORDS]
+        self.end_of_turn = self.tokenizer.eos_token_id
+        self.vocabulary = self.vocabulary or len(self.tokenizer)
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def base(self) -> str:
+        return self.name or self.root
+
+    async def start(self) -> None:
+        app = web.Application(middlewares=[self._middleware])
+        app.router.add_get("/health", self._health)
+        app.router.add_get("/metrics", self._metrics)
+        app.router.add_get("/v1/models", self._models)
+        app.router.add_post("/tokenize", self._tokenize)
+        app.router.add_post("/v1/completions", self._completions)
+        if self.allows_updates:
+            app.router.add_post("/v1/load_lora_adapter", self._load)
+            app.router.add_post("/v1/unload_lora_adapter", self._unload)
+        self._runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.1)
+        await self._runner.setup()
+        site = web.TCPSite(self._runner, "127.0.0.1", self.port, reuse_address=True)
+        await site.start()
+        self.port = self._runner.addresses[0][1]
+
+    async def stop(self) -> None:
+        """End like a killed process: connections break, and nothing listens any more."""
+        runner, self._runner = self._runner, None
+        for transport in list(self._transports):
+            transport.abort()
+        if runner:
+            await runner.cleanup()
+
+    async def restart(self) -> None:
+        """Start again at the same port; the adapters are gone."""
+        await self.stop()
+        self.faults, self.sent_tokens = Faults(token_delay_s=self.faults.token_delay_s), 0
+        self.adapters.clear()
+        await self.start()
+
+    # ------------------------------------------------------------------------------------------ tokens
+
+    def next_token(self, model: str, ids: list[int]) -> int:
+        if self.reply_tokens is not None and self._reply_length(ids) >= self.reply_tokens:
+            return self.end_of_turn
+        digest = hashlib.blake2b(f"{model}:{ids}".encode(), digest_size=2).digest()
+        return self.words[int.from_bytes(digest, "big") % len(self.words)]
+
+    def _reply_length(self, ids: list[int]) -> int:
+        """Count the tokens after the last turn's opening, also where a resumed prompt includes some of them."""
+        opening = self.tokenizer("<|im_start|>assistant\n", add_special_tokens=False)["input_ids"]
+        for at in range(len(ids) - len(opening), -1, -1):
+            if ids[at : at + len(opening)] == opening:
+                return len(ids) - at - len(opening)
+        return len(ids)
+
+    # ------------------------------------------------------------------------------------------ handlers
+
+    @web.middleware
+    async def _middleware(self, request: web.Request, handler: Any) -> web.StreamResponse:
+        assert request.transport is not None
+        self._transports.add(request.transport)
+        if self.faults.hang:
+            await asyncio.sleep(3600)
+        if self.key and request.path.startswith("/v1") and request.headers.get("Authorization") != f"Bearer {self.key}":
+            return web.json_response({"error": "Unauthorized"}, status=401)
+        try:
+            return await handler(request)
+        except web.HTTPException as error:
+            return error_response(error.status, error.reason, error.reason)
+
+    async def _health(self, request: web.Request) -> web.Response:
+        return web.Response(status=self.faults.health_status)
+
+    async def _metrics(self, request: web.Request) -> web.Response:
+        labels = f'{{engine="0",model_name="{self.base}"}}'
+        return web.Response(text=f"# TYPE x gauge\nvllm:num_requests_running{labels} {float(self.open_replies)}\n")
+
+    async def _models(self, request: web.Request) -> web.Response:
+        cards = [model_card(self.base, self.root, None, self.max_model_len)]
+        cards += [model_card(name, path, self.base, None) for name, path in self.adapters.items()]
+        return web.json_response({"object": "list", "data": cards})
+
+    async def _tokenize(self, request: web.Request) -> web.Response:
+        body = await request.json()
+        ids = self.tokenizer(body["prompt"], add_special_tokens=body.get("add_special_tokens", True))["input_ids"]
+        return web.json_response(
+            {"count": len(ids), "max_model_len": self.max_model_len, "tokens": ids, "token_strs": None}
+        )
+
+    async def _load(self, request: web.Request) -> web.Response:
+        body = await request.json()
+        name, path = body["lora_name"], body["lora_path"]
+        if name in self.adapters:
+            return error_response(
+                400,
+                f"The lora adapter '{name}' has already been loaded. If you want to load the adapter in place, set "
+                "'load_inplace' to True.",
+                "InvalidUserInput",
+            )
+        if refusal := self._refuse(name, path):
+            return refusal
+        self.adapters[name] = path
+        self.loads.append((name, path))
+        return web.Response(text=f"Success: LoRA adapter '{name}' added successfully.")
+
+    def _refuse(self, name: str, path: str) -> web.Response | None:
+        failed = "Call to add_lora method failed: "
+        if not self.has_lora:
+            message = failed + "LoRA is not enabled. Use --enable-lora to enable LoRA."
+        elif not (config := Path(path) / "adapter_config.json").exists():
+            message = f"Loading lora {name} failed: No adapter found for {path}"
+            return error_response(404, message, "NotFoundError")
+        elif (rank := json.loads(config.read_text())["r"]) > self.max_lora_rank:
+            message = failed + f"LoRA rank {rank} is greater than max_lora_rank {self.max_lora_rank}."
+        elif self.faults.load_message and name != "understudy-probe":
+            message = failed + self.faults.load_message
+        elif not (Path(path) / "adapter_model.safetensors").exists():
+            message = failed + f"{path} doesn't contain tensors"
+        else:
+            return None
+        return error_response(500, message, "InternalServerError")
+
+    async def _unload(self, request: web.Request) -> web.Response:
+        name = (await request.json())["lora_name"]
+        if self.adapters.pop(name, None) is None:
+            return error_response(404, f"The lora adapter '{name}' cannot be found.", "NotFoundError")
+        return web.Response(text=f"Success: LoRA adapter '{name}' removed successfully.")
+
+    # ------------------------------------------------------------------------------------------ completions
+
+    async def _completions(self, request: web.Request) -> web.StreamResponse:
+        body = await request.json()
+        if self.faults.completion_status != 200:
+            kind = "Service Unavailable" if self.faults.completion_status == 503 else "InternalServerError"
+            return error_response(self.faults.completion_status, "The engine is currently busy", kind)
+        model, prompt = body["model"], body["prompt"]
+        if model != self.base and model not in self.adapters and not self._resolve(model):
+            message = f"The model `{model}` does not exist. Valid aliases: {self.base}."
+            return error_response(404, message, "NotFoundError", "model")
+        if max(prompt) >= self.vocabulary:
+            return error_response(400, f"Token id {max(prompt)} is out of vocabulary", "BadRequestError")
+        if len(prompt) + body["max_tokens"] > self.max_model_len:
+            message = f"This model's maximum context length is {self.max_model_len} tokens."
+            return error_response(400, message, "BadRequestError", "input_tokens")
+        self.requests.append(body)
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream; charset=utf-8"})
+        await response.prepare(request)
+        self.open_replies += 1
+        self._active.append(model)
+        self.most_adapters = max(self.most_adapters, len({name for name in self._active if name != self.base}))
+        try:
+            await self._stream(response, body)
+        finally:
+            self.open_replies -= 1
+            self._active.remove(model)
+        return response
+
+    def _resolve(self, name: str) -> bool:
+        if not self.resolves:
+            return False
+        persona, _, version = name.rpartition("-")
+        folder = self.resolves / "models" / "persona_adapters" / persona / version
+        if folder.exists():
+            self.adapters[name] = str(folder)
+        return folder.exists()
+
+    async def _stream(self, response: web.StreamResponse, body: dict[str, Any]) -> None:
+        head = {
+            "id": f"cmpl-{len(self.requests)}", "object": "text_completion", "created": int(time.time()),
+            "model": body["model"],
+        }  # fmt: skip
+        ids, prompt_tokens = list(body["prompt"]), len(body["prompt"])
+        finish, count = None, 0
+        while finish is None:
+            await asyncio.sleep(self.faults.token_delay_s)
+            if self.faults.hang:
+                await asyncio.sleep(3600)
+            if self.faults.error_after == count:
+                await send(response, error_body(500, "Internal server error", "InternalServerError"))
+                break
+            token = self.next_token(body["model"], ids)
+            count += 1
+            ids.append(token)
+            finish = (
+                "stop"
+                if token in (body.get("stop_token_ids") or [])
+                else "length"
+                if count >= body["max_tokens"]
+                else None
+            )
+            if self.faults.abort_after == count:
+                finish = "abort"
+            choice = self._choice(body, token, prompt_tokens and count == 1, finish)
+            await send(response, {**head, "choices": [choice]})
+            self.sent_tokens += 1
+            if self.faults.kill_after is not None and self.sent_tokens >= self.faults.kill_after:
+                asyncio.get_running_loop().create_task(self.stop())
+                await asyncio.sleep(3600)
+        usage = {"prompt_tokens": prompt_tokens, "total_tokens": prompt_tokens + count, "completion_tokens": count}
+        if body.get("stream_options", {}).get("include_usage"):
+            await send(response, {**head, "choices": [], "usage": usage})
+        await response.write(b"data: [DONE]\n\n")
+
+    def _choice(self, body: dict[str, Any], token: int, is_first: bool, finish: str | None) -> dict[str, Any]:
+        wants_ids = body.get("return_token_ids") and not self.faults.omit_token_ids
+        return {
+            "index": 0,
+            "text": self.tokenizer.decode([token], skip_special_tokens=True),
+            "logprobs": self._logprobs(body["logprobs"], token) if body.get("logprobs") is not None else None,
+            "finish_reason": finish,
+            "stop_reason": token if finish == "stop" else None,
+            "prompt_token_ids": body["prompt"] if is_first and wants_ids else None,
+            "token_ids": [token] if wants_ids else None,
+        }
+
+    def _logprobs(self, count: int, token: int) -> dict[str, Any]:
+        likeliest = [token, *(other for other in self.words if other != token)][: count + 1]
+        top = {f"token_id:{other}": -0.5 - rank for rank, other in enumerate(likeliest)}
+        return {"text_offset": [0], "token_logprobs": [-0.5], "tokens": [f"token_id:{token}"], "top_logprobs": [top]}
+
+
+async def send(response: web.StreamResponse, event: dict[str, Any]) -> None:
+    await response.write(f"data: {json.dumps(event)}\n\n".encode())
+
+
+def error_body(status: int, message: str, kind: str, param: str | None = None) -> dict[str, Any]:
+    message = PATHS.sub("<path>", message)  # as vLLM does
+    return {"error": {"message": message, "type": kind, "param": param, "code": status}}
+
+
+def error_response(status: int, message: str, kind: str, param: str | None = None) -> web.Response:
+    return web.json_response(error_body(status, message, kind, param), status=status)
+
+
+def model_card(name: str, root: str, parent: str | None, max_model_len: int | None) -> dict[str, Any]:
+    permission = {
+        "id": f"modelperm-{name}", "object": "model_permission", "created": int(time.time()),
+        "allow_create_engine": False, "allow_sampling": True, "allow_logprobs": True, "allow_search_indices": False,
+        "allow_view": True, "allow_fine_tuning": False, "organization": "*", "group": None, "is_blocking": False,
+    }  # fmt: skip
+    return {
+        "id": name, "object": "model", "created": int(time.time()), "owned_by": "vllm", "root": root, "parent": parent,
+        "max_model_len": max_model_len, "permission": [permission],
+    }  # fmt: skip
