@@ -109,9 +109,11 @@ class VllmClient:
 
     async def check_health(self, timeout_s: float = CALL_TIMEOUT_S) -> None:
         """Raise `ReplicaError` unless the server and its engine are alive."""
-        status, _ = await self._call("GET", "/health", timeout_s=timeout_s)
+        status, answer = await self._call("GET", "/health", timeout_s=timeout_s)
+        if status == 503:
+            raise ReplicaError(f"{self.url} reports that its engine is dead.", "Restart it.", "gone")
         if status != 200:
-            raise ReplicaError(f"{self.url} reports that its engine is dead (status {status}).", "Restart it.", "gone")
+            raise self._status_error(status, answer)
 
     async def models(self) -> ServedModels:
         """Return the base model and the loaded adapters."""
@@ -245,7 +247,10 @@ class VllmClient:
         if status in RETRYABLE_STATUSES or status >= 500:
             kind: FailureKind = "busy" if status in BUSY_STATUSES else "failed"
             return ReplicaError(f"{self.url} failed ({status}): {message}", "See the server's log.", kind)
-        return VllmError(f"{self.url} refused a request ({status}): {message}", "Check the server's version and log.")
+        return VllmError(
+            f"{self.url} refused a request ({status}): {message}",
+            "Check ENGINE_URLS, and the server's version and log.",
+        )
 
 
 # ------------------------------------------------------------------------------------------------------- checks
@@ -318,16 +323,18 @@ async def check_adapters(client: VllmClient, folder: Path, path: str, rank: int)
             raise VllmError(f"{client.url} cannot serve adapters: {error.message}", advice) from error
 
 
-async def check_cancel(client: VllmClient, model: str, prompt: Sequence[int]) -> None:
+async def check_cancel(
+    client: VllmClient, model: str, prompt: Sequence[int], timeout_s: float = CANCEL_TIMEOUT_S
+) -> None:
     """Check that closing the connection ends a reply, which gateways may prevent. Raises `VllmError`."""
     body = {"model": model, "prompt": list(prompt), "max_tokens": CANCEL_PROBE_TOKENS, "ignore_eos": True}
     before = await client.metric(RUNNING_METRIC)
     async with aclosing(client.generate(body)) as chunks:
         await anext(chunks)
-    deadline = time.monotonic() + CANCEL_TIMEOUT_S
+    deadline = time.monotonic() + timeout_s
     while (running := await client.metric(RUNNING_METRIC)) and running > (before or 0):
         if time.monotonic() > deadline:
-            found = f"{client.url} goes on with a reply for {CANCEL_TIMEOUT_S:.0f} s after the connection was closed."
+            found = f"{client.url} goes on with a reply for {timeout_s:g} s after the connection was closed."
             raise VllmError(found, "Name the vLLM server in ENGINE_URLS, without a proxy that buffers.")
         await asyncio.sleep(CANCEL_POLL_S)
 

@@ -54,6 +54,7 @@ class VllmServer:
     resolves: Path | None = None
     vocabulary: int = 0
     name: str = ""
+    ignores_disconnects: bool = False
     reply_tokens: int | None = None
     """Tokens after which replies end with the end of turn; None: they never do."""
     faults: Faults = field(default_factory=Faults)
@@ -120,6 +121,9 @@ class VllmServer:
         digest = hashlib.blake2b(f"{model}:{ids}".encode(), digest_size=2).digest()
         return self.words[int.from_bytes(digest, "big") % len(self.words)]
 
+    def tokenize(self, text: str) -> list[int]:
+        return self.tokenizer(text, add_special_tokens=False)["input_ids"]
+
     def _reply_length(self, ids: list[int]) -> int:
         """Count the tokens after the last turn's opening, also where a resumed prompt includes some of them."""
         opening = self.tokenizer("<|im_start|>assistant\n", add_special_tokens=False)["input_ids"]
@@ -157,7 +161,7 @@ class VllmServer:
 
     async def _tokenize(self, request: web.Request) -> web.Response:
         body = await request.json()
-        ids = self.tokenizer(body["prompt"], add_special_tokens=body.get("add_special_tokens", True))["input_ids"]
+        ids = self.tokenize(body["prompt"])
         return web.json_response(
             {"count": len(ids), "max_model_len": self.max_model_len, "tokens": ids, "token_strs": None}
         )
@@ -226,8 +230,8 @@ class VllmServer:
         try:
             await self._stream(response, body)
         finally:
-            self.open_replies -= 1
             self._active.remove(model)
+            self.open_replies -= not self.ignores_disconnects
         return response
 
     def _resolve(self, name: str) -> bool:
