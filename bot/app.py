@@ -40,11 +40,12 @@ from bot.web.auth import Authenticator
 from bot.web.http_app import WebServer, run_server
 from personas.engine import Engine
 from personas.engine.llm_engine import LLMEngine
-from personas.engine.serving_precision import choose_precision
+from personas.engine.serving_precision import PRECISION_BY_SETTING, choose_precision
 from personas.home.job_folder import ComparisonTargets
 from personas.home.job_material import ShippedData
 from personas.lore.index import LoreIndex
 from personas.models import base_model
+from personas.models.base_model import BaseModel
 from personas.schemas.chat import SamplingParams
 
 log = logging.getLogger(__name__)
@@ -219,14 +220,39 @@ def _port_taken_error(settings: Settings, error: OSError) -> PortTakenError:
 
 
 async def _open_engine(settings: Settings, metrics: BotMetrics, stack: AsyncExitStack) -> Engine:
-    log.info("loading the base model (%s) …", settings.base_model)
     base = await asyncio.to_thread(base_model.locate, settings.base_model)
-    chosen = await asyncio.to_thread(choose_precision, settings.engine_precision, base.name)
-    log.info("the base model serves in %s: %s", chosen.precision, chosen.reason)
-    engine = LLMEngine(base, chosen.precision, max_waiting=settings.max_waiting_replies, on_reply=metrics.reply)
+    if settings.engine == "vllm":
+        engine = _create_vllm_engine(settings, base, metrics)
+    else:
+        engine = await _create_local_engine(settings, base, metrics)
     await engine.start()
     stack.push_async_callback(engine.close)
     return engine
+
+
+async def _create_local_engine(settings: Settings, base: BaseModel, metrics: BotMetrics) -> Engine:
+    log.info("loading the base model (%s) …", settings.base_model)
+    chosen = await asyncio.to_thread(choose_precision, settings.engine_precision, base.name)
+    log.info("the base model serves in %s: %s", chosen.precision, chosen.reason)
+    return LLMEngine(base, chosen.precision, max_waiting=settings.max_waiting_replies, on_reply=metrics.reply)
+
+
+def _create_vllm_engine(settings: Settings, base: BaseModel, metrics: BotMetrics) -> Engine:
+    from personas.engine.vllm.replicas import ReplicaLimits  # only where the setting names it
+    from personas.engine.vllm.vllm_engine import VllmEngine
+
+    log.info("connecting to %s …", ", ".join(settings.engine_urls))
+    return VllmEngine(
+        base,
+        PRECISION_BY_SETTING[settings.engine_precision] or "bfloat16",
+        settings.engine_urls,
+        settings.home,
+        key=settings.engine_key,
+        server_home=settings.engine_home,
+        limits=ReplicaLimits(rows=settings.engine_rows, adapters=settings.engine_loras),
+        max_waiting=settings.max_waiting_replies,
+        on_reply=metrics.reply,
+    )
 
 
 def _create_backend(

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
 
 from dotenv.parser import Binding, parse_stream
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, model_validator
@@ -29,6 +30,7 @@ INTEGER_PATTERN = re.compile(r"-?[0-9]+")
 FetchPolicy = Literal["off", "operator", "moderators"]
 ScoreCardLevel = Literal["full", "quick", "losses"]
 LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR"]
+EngineKind = Literal["local", "vllm"]
 
 
 class SettingsError(UnderstudyError):
@@ -93,6 +95,31 @@ def _parse_host_names(value: object) -> object:
     return names
 
 
+def _parse_engine_urls(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    urls = tuple(url.strip().rstrip("/").removesuffix("/v1") for url in value.split(","))
+    if len(set(urls)) < len(urls) or not all(_is_server_url(url) for url in urls):
+        raise ValueError("not addresses of servers")
+    return urls
+
+
+def _is_server_url(text: str) -> bool:
+    url = urlsplit(text)
+    try:
+        has_port = url.port is None or url.port > 0
+    except ValueError:  # beyond 65535, or no number
+        return False
+    extra = url.username or url.password or url.query or url.fragment or any(map(str.isspace, text))
+    return has_port and url.scheme in ("http", "https") and bool(url.hostname) and not extra
+
+
+def _parse_server_folder(text: str) -> str:
+    if not text.startswith("/"):
+        raise ValueError("not an absolute path")
+    return text.rstrip("/") or "/"
+
+
 def _parse_statement(text: str) -> str:
     # A mere yes states nothing that anybody could check later.
     if len(text) < MIN_STATEMENT_CHARS or not re.search(r"\b20\d\d\b", text):
@@ -135,6 +162,16 @@ class Settings(BaseSettings):
     engine_precision: Annotated[PrecisionSetting, BeforeValidator(str.lower)] = Field(
         default="auto", description=", ".join(PRECISION_BY_SETTING)
     )
+    engine: Annotated[EngineKind, BeforeValidator(str.lower)] = Field(default="local", description="local, vllm")
+    engine_urls: Annotated[tuple[str, ...], BeforeValidator(_parse_engine_urls)] = Field(
+        default=(), description="addresses with commas between them, such as http://127.0.0.1:8001"
+    )
+    engine_key: Token = Field(default="", repr=False, description="the servers' API key alone, without spaces")
+    engine_home: Annotated[str, AfterValidator(_parse_server_folder)] = Field(
+        default="", description="an absolute path on the servers"
+    )
+    engine_rows: Integer = Field(default=32, ge=1, le=1024)
+    engine_loras: Integer = Field(default=16, ge=1, le=1024)
     web_host: Annotated[str, AfterValidator(_parse_host)] = Field(
         default=LOOPBACK, description="an address of this machine, such as 127.0.0.1, 0.0.0.0 (all of IPv4) or ::1"
     )
@@ -210,6 +247,11 @@ class Settings(BaseSettings):
     def _check_together(self) -> Self:
         if self.trainer_wandb and not self.wandb_api_key:
             raise SettingsError("TRAINER_WANDB is on, but there is no WANDB_API_KEY.", "Set it too, or leave both out.")
+        if (self.engine == "vllm") != bool(self.engine_urls):
+            raise SettingsError(
+                f"ENGINE is {self.engine}, and ENGINE_URLS names {len(self.engine_urls)} servers.",
+                "Set both, such as ENGINE=vllm and ENGINE_URLS=http://127.0.0.1:8001, or leave both out.",
+            )
         if not self.is_local and not self.web_token:
             raise SettingsError(
                 f"WEB_HOST is {self.web_host}, which other machines reach, and there is no WEB_TOKEN.",

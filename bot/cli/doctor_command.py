@@ -17,11 +17,12 @@ from personas.errors import UnderstudyError
 DOCTOR_NOTES = """\
 examples:
   python -m bot doctor
-  python -m bot doctor --quick        without Discord and the trainer; takes a moment
+  python -m bot doctor --quick        without Discord, vLLM and the trainer; takes a moment
   python -m bot doctor --json
 
-It looks at the settings, the home and its disk, the port and the token; with a token at what Discord grants; then it
-asks the trainer's doctor, half a minute. Nothing is changed, and the bot may run meanwhile.
+It looks at the settings, the home and its disk, the port and the token; with a token at what Discord grants; with
+ENGINE=vllm at each server; then it asks the trainer's doctor, half a minute. Nothing is changed, and the bot may run
+meanwhile.
 
 exit codes: 0 the bot works (something may be missing or slower), 1 something does not work"""
 STATE_COLOURS = {"ok": "32", "warn": "33", "fail": "31"}
@@ -67,6 +68,9 @@ def run_checks(arguments: argparse.Namespace) -> Iterator[BotCheck]:
     if settings.discord_token:
         _print_status("asking Discord …")
         yield from asyncio.run(discord_checks.check_discord(settings))
+    if settings.engine == "vllm":
+        _print_status("asking the vLLM servers …")
+        yield from asyncio.run(local_checks.check_replicas(settings))
     _print_status("checking what this machine can train, half a minute …")
     yield from _trainer_checks(settings.base_model)
 

@@ -1,4 +1,4 @@
-"""Check results, and the checks of this machine: settings, home, disk, port, and what the trainer's doctor reports."""
+"""Check results, and the checks of home, disk, port, the vLLM servers and, by its own doctor, the trainer."""
 
 import asyncio
 import base64
@@ -17,8 +17,10 @@ from typing import Any, Literal
 from bot.settings import Settings
 from bot.store import HomeInUseError, Store, StoreError, acquire_home_lock
 from bot.training.subprocess_backend import TRAINER_COMMAND, trainer_environment
+from personas.errors import BaseModelError
 from personas.home.job_material import ShippedData
 from personas.home.shared_personas import list_shipped_lore
+from personas.models import base_model
 
 CheckState = Literal["ok", "warn", "fail"]
 """`warn`: the bot runs, but something is slower or missing; `fail`: something does not work."""
@@ -148,6 +150,26 @@ def check_lore(folder: Path, home: Path) -> BotCheck:
     return BotCheck(
         "lore", "warn", found, "`python -m trainer lore files` lists them all; docs/personas.md names the layouts"
     )
+
+
+async def check_replicas(settings: Settings) -> list[BotCheck]:
+    """Check each vLLM server that replies are computed on; none with ENGINE=local."""
+    if settings.engine != "vllm":
+        return []
+    from personas.engine.vllm.vllm_engine import VllmEngine  # only where the setting names it
+
+    try:
+        base = await asyncio.to_thread(base_model.locate, settings.base_model, fetch=False)
+        urls, key, server_home = settings.engine_urls, settings.engine_key, settings.engine_home
+        engine = VllmEngine(base, "bfloat16", urls, settings.home, key=key, server_home=server_home)
+        found = await engine.inspect()
+    except BaseModelError as error:
+        return [BotCheck("vLLM", "fail", error.message, error.advice)]
+    return [BotCheck(f"vLLM {one.topic}", one.state, _with_url(one.url, one.found), one.remedy) for one in found]
+
+
+def _with_url(url: str, found: str) -> str:
+    return found if url in found else f"{url}: {found}"
 
 
 def _is_in_use(folder: Path) -> bool:

@@ -43,6 +43,7 @@ HUB_ID_PATTERN = re.compile(r"[\w.-]+/[\w.-]+")
 MAX_MESSAGE_CHARS = 400
 RUNNING_METRIC = "vllm:num_requests_running"
 PROBE_ADAPTER = "understudy-probe"
+HIGH_RANK = 64  # the highest that the automatic recipe chooses
 PROBE_TEXT = "The tide turns at 6:40; naïve gulls, 你好, 🦀!\n\tfor (i = 0; i < 10; ++i) {}"
 """A text that tokenizers of different models split differently."""
 CANCEL_TIMEOUT_S, CANCEL_POLL_S, CANCEL_PROBE_TOKENS = 5.0, 0.1, 1000
@@ -292,35 +293,89 @@ class ExpectedModel:
         return ""
 
 
-async def check_model(client: VllmClient, expected: ExpectedModel) -> ServedModels:
-    """Check that a server serves our base model, in full length. Raises `VllmError`."""
-    served = await client.models()
-    why = await asyncio.to_thread(expected.compare_name, served.root)
-    if not why and await client.tokenize(served.base, PROBE_TEXT) != expected.probe_ids:
-        why = f"{served.root} there has another tokenizer"
-    if not why and not await _has_vocabulary(client, served.base, expected.max_token_id):
-        why = f"{served.root} there has another vocabulary"
-    if why:
-        advice = "Start it with the model that BASE_MODEL names, or change BASE_MODEL."
-        raise VllmError(f"{client.url} does not serve {expected.base.name}: {why}.", advice)
-    if served.max_tokens < expected.context_tokens:
-        found = f"{client.url} takes {served.max_tokens} tokens; a prompt and its reply have {expected.context_tokens}."
-        raise VllmError(found, f"Start it with --max-model-len {expected.context_tokens} or more.")
-    return served
+@dataclass(frozen=True)
+class ServerCheck:
+    """A check's result for people: the server and the topic, what was found, and what to do if it is wrong.
 
-
-async def check_adapters(client: VllmClient, folder: Path, path: str, rank: int) -> None:
-    """Check that a server loads adapters of a rank from our home, which it sees under `path`. Raises `VllmError`.
-
-    Has it load an adapter without weights, written to `folder`: it reads the configuration, then it has to refuse.
+    `state`: `warn` limits what works, `fail` keeps the bot from using the server.
     """
-    config = {"peft_type": "LORA", "r": rank, "lora_alpha": rank, "target_modules": ["q_proj"], "bias": "none"}
-    await asyncio.to_thread(_write_probe, folder, config)
-    try:
-        await client.load_adapter(PROBE_ADAPTER, path)
-    except AdapterNotServedError as error:
-        if advice := _load_advice(error.message):
-            raise VllmError(f"{client.url} cannot serve adapters: {error.message}", advice) from error
+
+    url: str
+    topic: Literal["model", "adapters", "cancel"]
+    state: Literal["ok", "warn", "fail"]
+    found: str
+    remedy: str = ""
+
+
+@dataclass(frozen=True)
+class ServerChecker:
+    """Checks servers: they have to serve `expected`, and to load adapters of `rank` from our home.
+
+    For the latter, a server is asked to load an adapter without weights from `probe`, which it sees under `probe_path`:
+    it reads the configuration, then it has to refuse.
+    """
+
+    expected: ExpectedModel
+    probe: Path
+    probe_path: str
+    rank: int
+
+    async def check(self, client: VllmClient) -> ServedModels:
+        """Check the model and adapters. Raises `VllmError`."""
+        served = await self._check_model(client)
+        await self._check_adapters(client, self.rank)
+        return served
+
+    async def inspect(self, client: VllmClient) -> list[ServerCheck]:
+        """Check everything, and report instead of raising."""
+        try:
+            await client.check_health()
+            served = await self._check_model(client)
+        except VllmError as error:
+            return [ServerCheck(client.url, "model", "fail", error.message, error.advice)]
+        found = f"{served.root}, up to {served.max_tokens} tokens, {len(served.adapters)} adapters loaded"
+        checks = [ServerCheck(client.url, "model", "ok", found)]
+        try:
+            await self._check_adapters(client, self.rank)
+        except VllmError as error:
+            return [*checks, ServerCheck(client.url, "adapters", "fail", error.message, error.advice)]
+        try:
+            await self._check_adapters(client, HIGH_RANK)
+            checks.append(ServerCheck(client.url, "adapters", "ok", f"up to rank {HIGH_RANK} and more"))
+        except VllmError as error:
+            found = f"rank {self.rank}, but not {HIGH_RANK}, which a recipe may choose"
+            checks.append(ServerCheck(client.url, "adapters", "warn", found, error.advice))
+        try:
+            await check_cancel(client, served.base, self.expected.probe_ids)
+            checks.append(ServerCheck(client.url, "cancel", "ok", "a closed connection ends a reply"))
+        except VllmError as error:
+            checks.append(ServerCheck(client.url, "cancel", "fail", error.message, error.advice))
+        return checks
+
+    async def _check_model(self, client: VllmClient) -> ServedModels:
+        expected, served = self.expected, await client.models()
+        why = await asyncio.to_thread(expected.compare_name, served.root)
+        if not why and await client.tokenize(served.base, PROBE_TEXT) != expected.probe_ids:
+            why = f"{served.root} there has another tokenizer"
+        if not why and not await _has_vocabulary(client, served.base, expected.max_token_id):
+            why = f"{served.root} there has another vocabulary"
+        if why:
+            advice = "Start it with the model that BASE_MODEL names, or change BASE_MODEL."
+            raise VllmError(f"{client.url} does not serve {expected.base.name}: {why}.", advice)
+        if served.max_tokens < (need := expected.context_tokens):
+            found = f"{client.url} takes {served.max_tokens} tokens; a prompt and its reply have {need}."
+            raise VllmError(found, f"Start it with --max-model-len {need} or more.")
+        return served
+
+    async def _check_adapters(self, client: VllmClient, rank: int) -> None:
+        config = {"peft_type": "LORA", "r": rank, "lora_alpha": rank, "target_modules": ["q_proj"], "bias": "none"}
+        folder = f"rank-{rank}"
+        await asyncio.to_thread(_write_probe, self.probe / folder, config)
+        try:
+            await client.load_adapter(PROBE_ADAPTER, f"{self.probe_path}/{folder}")
+        except AdapterNotServedError as error:
+            if advice := _load_advice(error.message):
+                raise VllmError(f"{client.url} cannot serve adapters: {error.message}", advice) from error
 
 
 async def check_cancel(

@@ -24,10 +24,10 @@ from personas.engine.vllm.vllm_client import (
     ExpectedModel,
     ReplicaError,
     ServedModels,
+    ServerCheck,
+    ServerChecker,
     TokenChunk,
     VllmClient,
-    check_adapters,
-    check_model,
     open_session,
 )
 from personas.home.adapters import largest_rank, verify_for_base_model
@@ -203,12 +203,7 @@ class VllmEngine:
 
     async def start(self) -> None:
         """Check the servers, and wait until one is ready. Raises `BaseModelError` and `VllmError`."""
-        self._executor = ThreadPoolExecutor(1, thread_name_prefix="renderer")
-        self._adapters = ReplicaAdapters(self._verify, self.home, self.server_home)
-        await self._in_thread(self._load_tokenizer)
-        self._salt = await self._in_thread(self._read_salt)
-        self._session = open_session(self.key)
-        clients = [VllmClient(url, self._session) for url in self.urls]
+        clients = await self._open()
         self._replicas = Replicas(clients, self.limits, self._check_replica, self._on_replicas_changed)
         self._scheduler = _ReplicaScheduler(self._scheduler_limits(), self._replicas, self._start_attempt)
         rows = self.limits.rows * len(clients)
@@ -219,6 +214,16 @@ class VllmEngine:
         except BaseException:
             await self.close()
             raise
+
+    async def inspect(self) -> list[ServerCheck]:
+        """Check all servers, for the doctor; the engine is neither started nor closed then. Raises `BaseModelError`."""
+        try:
+            clients = await self._open()
+            checks = await asyncio.gather(*(self._checker.inspect(client) for client in clients))
+            await self._session.close()
+        finally:
+            self._executor.shutdown(wait=False)
+        return [check for of_server in checks for check in of_server]
 
     def submit(self, request: ChatRequest) -> VllmReplyStream:
         self._admission.acquire(request.guild_id)
@@ -381,11 +386,8 @@ class VllmEngine:
 
     async def _check_replica(self, replica: Replica) -> ServedModels:
         """Check a server, and bring its adapters up to date. Raises `VllmError`."""
-        client, probe = replica.client, self.home / PROBE_FOLDER
-        served = await check_model(client, self._expected)
-        rank = max(MIN_RANK, await asyncio.to_thread(largest_rank, self.home))
-        await check_adapters(client, probe, self._adapters.path(probe), rank)
-        return replace(served, adapters=await self._adapters.update(client, served.adapters))
+        served = await self._checker.check(replica.client)
+        return replace(served, adapters=await self._adapters.update(replica.client, served.adapters))
 
     def _on_replicas_changed(self) -> None:
         self._scheduler.limits = self._scheduler_limits()
@@ -434,15 +436,25 @@ class VllmEngine:
 
     # ------------------------------------------------------------------------------------------ helpers
 
-    def _load_tokenizer(self) -> None:
+    async def _open(self) -> list[VllmClient]:
+        """Read what the checks need, and open a session; returns the servers' clients. Raises `BaseModelError`."""
+        self._executor = ThreadPoolExecutor(1, thread_name_prefix="renderer")
+        self._adapters = ReplicaAdapters(self._verify, self.home, self.server_home)
+        await self._in_thread(self._read_files)
+        self._session = open_session(self.key)
+        return [VllmClient(url, self._session) for url in self.urls]
+
+    def _read_files(self) -> None:
         tokenizer = base_model.load_tokenizer(self.base)
-        self._renderer = Renderer(tokenizer)
+        self._renderer, self._salt = Renderer(tokenizer), self._read_salt()
         is_in_home = self.base.folder.is_relative_to(self.home)
         names = [self._adapters.path(self.base.folder)] if is_in_home else []
-        self._expected = ExpectedModel.of(self.base, tokenizer, self.context_tokens, names)
+        expected = ExpectedModel.of(self.base, tokenizer, self.context_tokens, names)
+        probe, rank = self.home / PROBE_FOLDER, max(MIN_RANK, largest_rank(self.home))
+        self._checker = ServerChecker(expected, probe, self._adapters.path(probe), rank)
 
     def _verify(self, adapter: AdapterRef) -> None:
-        verify_for_base_model(adapter, self._expected.fingerprint)
+        verify_for_base_model(adapter, self._checker.expected.fingerprint)
 
     def _read_salt(self) -> str:
         """Read the salt of the servers' prefix caches; a new one reaches nothing that they stored before."""

@@ -145,7 +145,7 @@ class VllmServer:
         try:
             return await handler(request)
         except web.HTTPException as error:
-            return error_response(error.status, error.reason, error.reason)
+            return web.json_response({"detail": error.reason}, status=error.status)
 
     async def _health(self, request: web.Request) -> web.Response:
         return web.Response(status=self.faults.health_status)
@@ -183,21 +183,21 @@ class VllmServer:
         return web.Response(text=f"Success: LoRA adapter '{name}' added successfully.")
 
     def _refuse(self, name: str, path: str) -> web.Response | None:
-        failed = "Call to add_lora method failed: "
         if not self.has_lora:
-            message = failed + "LoRA is not enabled. Use --enable-lora to enable LoRA."
+            message = "LoRA is not enabled. Use --enable-lora to enable LoRA."
         elif not (config := Path(path) / "adapter_config.json").exists():
             message = f"Loading lora {name} failed: No adapter found for {path}"
             return error_response(404, message, "NotFoundError")
         elif (rank := json.loads(config.read_text())["r"]) > self.max_lora_rank:
-            message = failed + f"LoRA rank {rank} is greater than max_lora_rank {self.max_lora_rank}."
+            message = f"LoRA rank {rank} is greater than max_lora_rank {self.max_lora_rank}."
         elif self.faults.load_message and name != "understudy-probe":
-            message = failed + self.faults.load_message
+            message = self.faults.load_message
         elif not (Path(path) / "adapter_model.safetensors").exists():
-            message = failed + f"{path} doesn't contain tensors"
+            message = f"{path} doesn't contain tensors"
         else:
             return None
-        return error_response(500, message, "InternalServerError")
+        reason = f"Worker failed with error '{message}', please check the stack trace above for the root cause"
+        return error_response(500, f"Call to add_lora method failed: {reason}", "InternalServerError")
 
     async def _unload(self, request: web.Request) -> web.Response:
         name = (await request.json())["lora_name"]
@@ -216,14 +216,16 @@ class VllmServer:
         if model != self.base and model not in self.adapters and not self._resolve(model):
             message = f"The model `{model}` does not exist. Valid aliases: {self.base}."
             return error_response(404, message, "NotFoundError", "model")
-        if max(prompt) >= self.vocabulary:
-            return error_response(400, f"Token id {max(prompt)} is out of vocabulary", "BadRequestError")
         if len(prompt) + body["max_tokens"] > self.max_model_len:
-            message = f"This model's maximum context length is {self.max_model_len} tokens."
+            message = f"This model's maximum context length is {self.max_model_len} tokens. However, your prompt …"
             return error_response(400, message, "BadRequestError", "input_tokens")
         self.requests.append(body)
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream; charset=utf-8"})
         await response.prepare(request)
+        if max(prompt) >= self.vocabulary:  # found after the stream has begun
+            await send(response, error_body(400, f"Token id {max(prompt)} is out of vocabulary", "BadRequestError"))
+            await response.write(b"data: [DONE]\n\n")
+            return response
         self.open_replies += 1
         self._active.append(model)
         self.most_adapters = max(self.most_adapters, len({name for name in self._active if name != self.base}))
@@ -312,12 +314,7 @@ def error_response(status: int, message: str, kind: str, param: str | None = Non
 
 
 def model_card(name: str, root: str, parent: str | None, max_model_len: int | None) -> dict[str, Any]:
-    permission = {
-        "id": f"modelperm-{name}", "object": "model_permission", "created": int(time.time()),
-        "allow_create_engine": False, "allow_sampling": True, "allow_logprobs": True, "allow_search_indices": False,
-        "allow_view": True, "allow_fine_tuning": False, "organization": "*", "group": None, "is_blocking": False,
-    }  # fmt: skip
     return {
         "id": name, "object": "model", "created": int(time.time()), "owned_by": "vllm", "root": root, "parent": parent,
-        "max_model_len": max_model_len, "permission": [permission],
+        "max_model_len": max_model_len, "permission": [],
     }  # fmt: skip
