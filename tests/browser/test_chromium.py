@@ -32,14 +32,20 @@ def run(**settings):
     return subprocess.run(COMMAND, env=environ, capture_output=True, text=True, timeout=60)
 
 
+async def unfound():
+    return "Chromium is missing."
+
+
 def test_without_any_it_says_what_to_type_and_only_where_it_is_expected_that_fails(bare, monkeypatch, capsys):
-    monkeypatch.setattr(chromium, "_download", lambda: None)
+    for name in ("_install_package", "_download"):
+        monkeypatch.setattr(chromium, name, lambda: None)
     assert chromium.main() == 0
     said = capsys.readouterr().err
     assert "sudo apt-get install chromium" in said and said.rstrip().endswith("The tests of the pages are skipped.")
     with pytest.raises(pytest.skip.Exception, match="CHROMIUM=/path"):
         fail_or_skip(said)
     monkeypatch.setenv(chromium.REQUIRED, "1")
+    monkeypatch.setattr(chromium, "find_problem", unfound)
     assert chromium.main() == 1
     with pytest.raises(pytest.fail.Exception):
         fail_or_skip("Chromium is missing.")
