@@ -56,8 +56,12 @@ def test_only_the_composition_root_and_the_demo_guild_know_the_sandbox():
     "module", ["bot.cli.run", "bot.demo", "bot.cli.ask", "trainer.cli.main", "personas.card.card_cli"]
 )
 def test_importing_loads_no_model_library(module):
-    """Help texts and errors in settings are printed at once; models are loaded where they are needed."""
-    code = f"import sys, {module}; print([name for name in ('torch', 'transformers') if name in sys.modules])"
+    """Help texts and errors in settings are printed at once; models are loaded where they are needed.
+
+    Nothing for several machines is imported unless a setting names it.
+    """
+    unwanted = ("torch", "transformers", "personas.engine.vllm")
+    code = f"import sys, {module}; print([name for name in {unwanted} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
     assert done.stdout.strip() == "[]"
 

@@ -17,6 +17,12 @@ WRONG = {
     "WEB_TOKEN": ["short", "a token with spaces in it, long", "x" * 40, "пароль-пароль-пароль-пароль"],
     "WEB_NAMES": ["https://bot.example.org", "two words", ",", "bot.example.org/x", "*.example.org"],
     "MESSAGE_CONTENT_INTENT": ["maybe", "2"],
+    "ENGINE": ["cloud"],
+    "ENGINE_URLS": ["127.0.0.1:8001", "ftp://a", "http://", "http://a:99999", "http://u:p@a", "http://a,http://a/"],
+    "ENGINE_KEY": ["two words"],
+    "ENGINE_HOME": ["models", "~/home"],
+    "ENGINE_ROWS": ["0", "1025"],
+    "ENGINE_LORAS": ["0", "1025"],
     "TEMPERATURE": ["-0.1", "2.1", "nan", "warm"],
     "TOP_P": ["0", "1.01", "nan", "inf"],
     "MAX_NEW_TOKENS": ["0", "1025"],
@@ -53,6 +59,12 @@ def test_every_setting_is_read(tmp_path):
 export DISCORD_TOKEN='abc.def-ghi'  # quoted
 UNDERSTUDY_HOME={tmp_path}/home
 BASE_MODEL="Qwen/Qwen2.5-3B-Instruct"
+ENGINE=vLLM
+ENGINE_URLS=http://127.0.0.1:8001/, https://gpu.lan/v1
+ENGINE_KEY=sk-1
+ENGINE_HOME=/mnt/understudy/
+ENGINE_ROWS=64
+ENGINE_LORAS=8
 WEB_HOST=0.0.0.0
 WEB_PORT=0
 WEB_TOKEN=correct-horse-battery-staple
@@ -79,6 +91,12 @@ COMPARISONS_PER_DAY=5
         discord_token="abc.def-ghi",
         home=tmp_path / "home",
         base_model="Qwen/Qwen2.5-3B-Instruct",
+        engine="vllm",
+        engine_urls=("http://127.0.0.1:8001", "https://gpu.lan"),
+        engine_key="sk-1",
+        engine_home="/mnt/understudy",
+        engine_rows=64,
+        engine_loras=8,
         web_host="0.0.0.0",
         web_port=0,
         web_token="correct-horse-battery-staple",
@@ -124,6 +142,12 @@ def test_the_token_is_never_shown(tmp_path):
     with pytest.raises(SettingsError) as refused:
         load_settings(None, {"DISCORD_TOKEN": "hidden token"})
     assert "hidden" not in str(refused.value) and "DISCORD_TOKEN" in str(refused.value)
+
+
+@pytest.mark.parametrize("environ", [{"ENGINE": "vllm"}, {"ENGINE_URLS": "http://127.0.0.1:8001"}])
+def test_an_engine_over_servers_and_their_addresses_go_together(environ):
+    with pytest.raises(SettingsError, match=r"ENGINE is .*, and ENGINE_URLS names \d servers"):
+        load_settings(None, environ)
 
 
 def test_the_trainer_is_given_the_key_of_wandb_only_where_that_is_asked_for():

@@ -1,0 +1,91 @@
+"""The bot with `ENGINE=vllm`: replies, promotion and the doctor, over servers that answer as vLLM does."""
+
+import pytest
+
+from bot.app import open_app
+from bot.doctor import local_checks
+from bot.sandbox.object_store import StoredFile
+from bot.settings import load_settings
+from bot.web.api.system_state import read_system_state
+from tests.bot.conftest import OFFICE
+from tests.bot.test_app import SHIPPED
+from tests.bot.test_bundled_adapter import carrying
+from tests.bot.test_card_commands import response_text
+from tests.fakes import until
+from tests.personas.vllm.server import VllmServer
+
+
+@pytest.fixture
+async def servers(tiny_base, renderer):
+    pair = [VllmServer(tiny_base.source, renderer.tokenizer, key="a-key-of-ours") for _ in range(2)]
+    for server in pair:
+        await server.start()
+    yield pair
+    for server in pair:
+        await server.stop()
+
+
+@pytest.fixture
+def settings(tmp_path, tiny_base, servers):
+    environ = {
+        "UNDERSTUDY_HOME": str(tmp_path / "home"), "BASE_MODEL": tiny_base.source, "WEB_PORT": "0",
+        "MAX_NEW_TOKENS": "12", "ENGINE": "vllm", "ENGINE_URLS": ",".join(server.url for server in servers),
+        "ENGINE_KEY": "a-key-of-ours",
+    }  # fmt: skip
+    return load_settings(None, environ)
+
+
+async def test_a_version_is_promoted_on_all_servers_and_its_loss_is_said_in_the_footer(
+    settings, servers, tiny_base, tmp_path
+):
+    from tests.tiny_models import make_adapter  # imports torch and peft
+
+    ref = make_adapter(tmp_path / "elsewhere", tiny_base, "mira", "v7", seed=3)
+    async with open_app(settings, SHIPPED) as app:
+        stage, services = app.sandbox, app.services
+        moderator = stage.member("Mina Vale")
+        card = StoredFile.named("mira.charx", carrying(ref.folder))
+        said = await response_text(
+            await moderator.slash(OFFICE, "persona import", card=card), "is its version v1: **Promote** makes it live."
+        )
+        await moderator.slash(OFFICE, "persona set", persona="mira", answers="everything")
+        persona = services.personas.find("mira", stage.guild_id)
+
+        async def ask(footer: str) -> None:
+            mark, channel_id = len(stage.events), stage.channel(OFFICE)["id"]
+            await moderator.say(OFFICE, "evening")
+            await stage.wait_for(
+                "edit", lambda m: m["channel_id"] == channel_id and f"AI-written · {footer}" in m["content"], 30, mark
+            )
+
+        await ask("base model")
+        await moderator.click(said, "Promote")
+        await until(lambda: services.store.versions.live(persona.id) == "v1")
+        assert all(list(server.adapters) == [f"{persona.id}-v1"] for server in servers)
+        await ask("v1")
+        for server in servers:
+            server.adapters.clear()
+            server.faults.load_message = "out of memory"
+        await ask("base model")
+        engine = (await read_system_state(services)).engine
+        assert engine.device == "2 of 2 vLLM servers" and engine.rows == 64
+
+
+async def test_the_doctor_checks_each_server(settings, servers):
+    checks = await local_checks.check_replicas(settings)
+    assert [(check.name, check.state) for check in checks] == [
+        ("vLLM model", "ok"), ("vLLM adapters", "ok"), ("vLLM cancel", "ok")
+    ] * 2  # fmt: skip
+    assert all(servers[number // 3].url in check.found for number, check in enumerate(checks))
+    servers[0].max_model_len, servers[1].max_lora_rank = 1000, 32
+    first, _, second, _ = await local_checks.check_replicas(settings)
+    assert first.state == "fail" and "--max-model-len 2048" in first.remedy
+    assert second.state == "warn" and "--max-lora-rank" in second.remedy
+    await servers[0].stop()
+    [away] = await local_checks.check_replicas(settings.model_copy(update={"engine_urls": (servers[0].url,)}))
+    assert away.state == "fail" and "cannot be reached" in away.found
+    [model] = await local_checks.check_replicas(settings.model_copy(update={"base_model": "/not/there"}))
+    assert (model.name, model.state) == ("vLLM", "fail")
+    wrong = settings.model_copy(update={"engine_key": "another"})
+    assert "ENGINE_KEY" in (await local_checks.check_replicas(wrong))[-1].found
+    assert await local_checks.check_replicas(settings.model_copy(update={"engine": "local"})) == []
