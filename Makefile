@@ -11,7 +11,7 @@ READY := $(VENV)/.ready
 export OMP_WAIT_POLICY ?= PASSIVE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run sandbox demo demo-all bench bench-chat bench-chat-engine bench-data bench-gate bench-pii bench-train bench-votes bench-web gpu-rows predictions docs chromium test test-slow check lint lock pictures clean
+.PHONY: help setup run sandbox demo demo-all bench bench-chat bench-chat-engine bench-data bench-gate bench-pii bench-train bench-votes bench-web gpu-rows predictions docs chromium test test-ray test-slow check lint lock pictures clean
 
 help:  ## List the targets.
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -74,6 +74,9 @@ bench-web: $(READY)  ## Measure the dashboard with 1,000 jobs and 100,000 sample
 
 gpu-rows: $(READY)  ## Train the recipes for graphics cards over 3B shapes on this card; write docs/benchmarks.md.
 	@$(BIN)/python -m benchmarks.gpu_rows
+
+test-ray: $(READY)  ## Break a real Ray cluster of processes while it trains (some 20 minutes; installs Ray in build/ray).
+	@$(BIN)/python -m tests.bot.ray.faults
 
 predictions: $(READY)  ## Compare predicted memory and time with measured runs; write docs/predictions.md.
 	@$(BIN)/python -m trainer predictions --out docs/predictions.md

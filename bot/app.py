@@ -32,7 +32,7 @@ from bot.store import Store, TrainingJob
 from bot.training.dataset_catalog import DatasetCatalog
 from bot.training.queue import JobQueue
 from bot.training.resource_sharing import GpuOffloadBackend, TrainerThrottle
-from bot.training.subprocess_backend import SubprocessBackend, TrainingBackend
+from bot.training.subprocess_backend import JobFolderOptions, SubprocessBackend, TrainingBackend
 from bot.training.training_plan import PREVIEWS_FOLDER
 from bot.versions.comparison_context import comparison_context
 from bot.versions.live_versions import AutomaticPromotion
@@ -262,18 +262,18 @@ def _create_backend(
     engine: Engine,
     compare: Callable[[TrainingJob], ComparisonTargets],
 ) -> TrainingBackend:
-    backend = SubprocessBackend(
-        settings.home,
-        catalogue,
-        clock,
-        threads=settings.trainer_threads,
-        nice=settings.trainer_nice,
+    options = JobFolderOptions(
         serving_precision=engine.precision,
         environ={**os.environ, "LORE_ENCODER": settings.lore_encoder},
         secrets=settings.wandb,
         compare=compare,
-        card=settings.trainer_card,
     )
+    if settings.trainer == "ray":
+        from bot.training.ray_backend import open_ray_backend  # only where the setting names it
+
+        return open_ray_backend(settings, catalogue, clock, **options)
+    threads, nice, card = settings.trainer_threads, settings.trainer_nice, settings.trainer_card
+    backend = SubprocessBackend(settings.home, catalogue, clock, threads=threads, nice=nice, card=card, **options)
     return GpuOffloadBackend(backend, engine) if isinstance(engine, LLMEngine) else backend
 
 

@@ -26,9 +26,11 @@ LOOPBACK = "127.0.0.1"
 MIN_TOKEN_CHARS, MIN_DISTINCT_TOKEN_CHARS = 24, 8
 MIN_STATEMENT_CHARS = 20
 HOST_NAME_PATTERN = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*(:[0-9]{1,5})?")
+RAY_ADDRESS_PATTERN = re.compile(r"https?://[^\s/:]+(:[0-9]{1,5})?(/\S*)?")
 INTEGER_PATTERN = re.compile(r"-?[0-9]+")
 FetchPolicy = Literal["off", "operator", "moderators"]
 ScoreCardLevel = Literal["full", "quick", "losses"]
+TrainerKind = Literal["local", "ray"]
 LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR"]
 EngineKind = Literal["local", "vllm"]
 
@@ -142,7 +144,8 @@ class Settings(BaseSettings):
     which permission Discord gave to train on what its API brings, who gave it and when; empty, nobody did.
     `history_days` is how long conversations are kept, `guild_days` how long the data of a server that has removed the
     bot. `comparisons_per_day` is how often a member may vote between two replies in 24 hours. `trainer_card` says how
-    much is measured of a new version, `trainer_wandb` whether training runs send their metrics to wandb. `web_names`
+    much is measured of a new version, `trainer` where runs are trained, `trainer_slots` how many at once and
+    `trainer_gpus` on how many GPUs each, `trainer_wandb` whether training runs send their metrics to wandb. `web_names`
     are the host names, besides loopback's, that the web server answers to. `fetch_adapters` says who may make the bot
     fetch adapters from a hub.
     """
@@ -209,6 +212,12 @@ class Settings(BaseSettings):
     trainer_card: Annotated[ScoreCardLevel, BeforeValidator(str.lower)] = Field(
         default="full", description="full, quick, losses"
     )
+    trainer: Annotated[TrainerKind, BeforeValidator(str.lower)] = Field(default="local", description="local, ray")
+    ray_address: str = Field(default="", description="the address of Ray's dashboard, such as http://head:8265")
+    ray_auth_token: Token = Field(default="", repr=False, description="the cluster's token alone, without spaces")
+    shared: str = Field(default="", description="a folder that all workers mount at the same path")
+    trainer_slots: Integer = Field(default=1, ge=1, le=64)
+    trainer_gpus: Integer = Field(default=1, ge=0, le=16)
     trainer_wandb: bool = Field(default=False, description="true or false")
     wandb_api_key: Token = Field(default="", repr=False, description="the key alone, without spaces")
     wandb_project: str = Field(default="understudy", description="a project's name")
@@ -252,6 +261,8 @@ class Settings(BaseSettings):
                 f"ENGINE is {self.engine}, and ENGINE_URLS names {len(self.engine_urls)} servers.",
                 "Set both, such as ENGINE=vllm and ENGINE_URLS=http://127.0.0.1:8001, or leave both out.",
             )
+        if self.trainer == "ray":
+            self._check_ray()
         if not self.is_local and not self.web_token:
             raise SettingsError(
                 f"WEB_HOST is {self.web_host}, which other machines reach, and there is no WEB_TOKEN.",
@@ -259,6 +270,19 @@ class Settings(BaseSettings):
                 "WEB_HOST out.",
             )
         return self
+
+    def _check_ray(self) -> None:
+        """Check what only TRAINER=ray reads: other programs may use variables of these names for something else."""
+        if not RAY_ADDRESS_PATTERN.fullmatch(self.ray_address):
+            raise SettingsError(
+                f"TRAINER is ray, and RAY_ADDRESS is {self.ray_address!r}, not the address of Ray's dashboard.",
+                "Set it, such as http://head:8265: not the port 6379, nor ray://.",
+            )
+        if self.shared and not (Path(self.shared).is_absolute() and Path(self.shared).is_dir()):
+            raise SettingsError(
+                f"SHARED is {self.shared!r}, which is no folder here.",
+                "Name a folder, from / on, that this machine and all of Ray's workers mount at the same path.",
+            )
 
     @property
     def wandb(self) -> dict[str, str]:

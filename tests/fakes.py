@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 from bot.store import TrainingJob
@@ -67,6 +67,7 @@ class FakeTrainingBackend:
         self.planned: list[TrainingRequest] = []
         self.result = PLAN
         self.held: list[bool] = []
+        self.outliving: set[str] = set()
         self._on_event: OnEvent | None = None
         self._ends: dict[str, asyncio.Future[RunResult]] = {}
 
@@ -100,6 +101,10 @@ class FakeTrainingBackend:
         """End all runs as interrupted."""
         for job_id in self._ends:
             self.cancel(job_id)
+
+    def adopt(self, job_ids: Collection[str]) -> Collection[str]:
+        """Those in `outliving`."""
+        return [job_id for job_id in job_ids if job_id in self.outliving]
 
     def hold(self, held: bool) -> None:
         """Note it."""

@@ -13,7 +13,13 @@ from personas.home.adapters import verify_adapter
 from personas.home.atomic_files import atomic_folder
 from personas.home.data_subjects import write_people
 from personas.home.holdout_index import NEW_HOLDOUT_FILE
-from personas.home.job_folder import ADAPTER_FOLDER, people_in_material, read_comparison_targets, read_spec
+from personas.home.job_folder import (
+    ADAPTER_FOLDER,
+    CHECKPOINTS_FOLDER,
+    people_in_material,
+    read_comparison_targets,
+    read_spec,
+)
 from personas.schemas.training import JobSpec
 from personas.schemas.training_events import Done, Phase, ScoreCardEvent
 from trainer.data.dataset import add_counts
@@ -24,7 +30,7 @@ from trainer.recipe.resolve import resolve_run
 from trainer.report.adapter_docs import read_run_seconds, seal_adapter
 from trainer.report.run_report import TrainingRecord
 from trainer.train.job import PreparedJob, RunContext, prepare_job
-from trainer.train.resume_config import CHECKPOINTS_FOLDER, resumed_recipe
+from trainer.train.resume_config import resumed_recipe
 from trainer.train.stages import lock_run, resume_note, train_stages, train_worker
 
 if TYPE_CHECKING:
@@ -43,7 +49,7 @@ def run_job(folder: Path, run: RunContext) -> None:
         _require_same_job(target, spec)
     else:
         _remove_partial_adapters(folder)
-        run = replace(run, check=check_job_folder(folder, run.check))
+        run = replace(run, check=check_job_folder(folder, run.check, run.fence))
         run.enter(Phase(name="material"))
         job = prepare_job(folder, spec, stores_dataset=True)
         write_people(folder, add_counts(dict(people_in_material(folder, spec.materials)), job.data.people))
@@ -77,7 +83,7 @@ def make_adapter(job: PreparedJob, folder: Path, target: Path, run: RunContext, 
     if not run.skips_memory_check:
         require_memory(config.used, job.base, job.workload)
     base_losses = measure_base(job, run, resume_note(folder))
-    with atomic_folder(target) as staging:
+    with atomic_folder(target, run.fence) as staging:
         trained, config = train_stages(job, config, folder, run, base_losses.means)
         _save_weights(trained, job, staging)
         history, account, kernels = trained.history, trained.account, trained.kernels

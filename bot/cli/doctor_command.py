@@ -21,8 +21,8 @@ examples:
   python -m bot doctor --json
 
 It looks at the settings, the home and its disk, the port and the token; with a token at what Discord grants; with
-ENGINE=vllm at each server; then it asks the trainer's doctor, half a minute. Nothing is changed, and the bot may run
-meanwhile.
+ENGINE=vllm at each server, and with TRAINER=ray at the cluster, by a short job; then it asks the trainer's doctor, half
+a minute. Nothing is changed, and the bot may run meanwhile.
 
 exit codes: 0 the bot works (something may be missing or slower), 1 something does not work"""
 STATE_COLOURS = {"ok": "32", "warn": "33", "fail": "31"}
@@ -71,6 +71,9 @@ def run_checks(arguments: argparse.Namespace) -> Iterator[BotCheck]:
     if settings.engine == "vllm":
         _print_status("asking the vLLM servers …")
         yield from asyncio.run(local_checks.check_replicas(settings))
+    if settings.trainer == "ray":
+        _print_status("asking the Ray cluster …")
+        yield from asyncio.run(local_checks.check_cluster(settings))
     _print_status("checking what this machine can train, half a minute …")
     yield from _trainer_checks(settings.base_model)
 

@@ -33,7 +33,7 @@ def local_check_runner(settings: Settings) -> CheckRunner:
 
     async def run_checks(base_model: str) -> list[BotCheck]:
         own = await asyncio.to_thread(lambda: list(local_checks.check_machine(settings)))
-        servers = await local_checks.check_replicas(settings)
+        servers = [*await local_checks.check_replicas(settings), *await local_checks.check_cluster(settings)]
         return own + servers + await local_checks.check_trainer(base_model, os.environ)
 
     return run_checks

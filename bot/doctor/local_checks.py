@@ -1,9 +1,12 @@
-"""Check results, and the checks of home, disk, port, the vLLM servers and, by its own doctor, the trainer."""
+"""Check results; the checks of home, disk and port, of vLLM servers, a Ray cluster, and, by its doctor, the trainer."""
 
 import asyncio
 import base64
 import binascii
 import json
+import os
+import secrets
+import shlex
 import shutil
 import socket
 import tempfile
@@ -12,15 +15,18 @@ import urllib.request
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from bot.settings import Settings
 from bot.store import HomeInUseError, Store, StoreError, acquire_home_lock
 from bot.training.subprocess_backend import TRAINER_COMMAND, trainer_environment
-from personas.errors import BaseModelError
+from personas.errors import BaseModelError, UnderstudyError
 from personas.home.job_material import ShippedData
 from personas.home.shared_personas import list_shipped_lore
 from personas.models import base_model
+
+if TYPE_CHECKING:
+    from bot.training.ray_jobs import RayJob, RayJobsClient
 
 CheckState = Literal["ok", "warn", "fail"]
 """`warn`: the bot runs, but something is slower or missing; `fail`: something does not work."""
@@ -31,6 +37,15 @@ RENEW_TOKEN_ADVICE = "copy it again: Developer Portal → the application → Bo
 DATABASE_FILE = "understudy.sqlite"
 TRAINER_TIMEOUT_S = 300.0
 MAX_OUTPUT_CHARS = 300  # characters of the trainer's error output that are shown
+OLDEST_RAY = (2, 40)
+"""Ray releases before this one are untested."""
+RAY_PROBE_TIMEOUT_S, RAY_PROBE_INTERVAL_S = 60.0, 1.0
+NO_FOLDER_EXIT_CODE, NO_WRITE_EXIT_CODE, NO_TRAINER_EXIT_CODE = 41, 42, 43
+RAY_PROBE_REMEDIES = {
+    NO_FOLDER_EXIT_CODE: "a worker does not see {folder}: mount it at the same path on all nodes",
+    NO_WRITE_EXIT_CODE: "a worker cannot write to {folder}: give its user the right to",
+    NO_TRAINER_EXIT_CODE: "a worker's `python` cannot import the trainer: install Understudy there, first on PATH",
+}
 
 
 @dataclass(frozen=True)
@@ -229,3 +244,69 @@ async def check_trainer(
 def _unavailable(why: str) -> BotCheck:
     remedy = "make setup, then python -m trainer doctor"
     return BotCheck("trainer", "fail", f"its doctor reports nothing: {why}", remedy)
+
+
+async def check_cluster(settings: Settings) -> list[BotCheck]:
+    """Check a Ray cluster: that it answers, its version, and by a short job that a worker has folder and trainer.
+
+    None is checked unless TRAINER names it.
+    """
+    if settings.trainer != "ray":
+        return []
+    from bot.training.ray_backend import worker_resources  # only with TRAINER=ray
+    from bot.training.ray_jobs import RayJobsClient
+
+    client, resources = RayJobsClient(settings.ray_address, settings.ray_auth_token), worker_resources(settings)
+    try:
+        version = (await client.version()).ray_version
+    except UnderstudyError as error:
+        return [BotCheck("ray", "fail", error.message, error.advice)]
+    release = tuple(int(part) for part in version.split(".")[:2] if part.isdecimal())
+    found, remedy = f"Ray {version} at {settings.ray_address}", "it is tested with Ray 2.60: upgrade the cluster"
+    is_old = release < OLDEST_RAY
+    checks = [BotCheck("ray", "warn", found, remedy) if is_old else BotCheck("ray", "ok", found)]
+    folder = Path(settings.shared or settings.home)
+    with tempfile.NamedTemporaryFile(prefix=".doctor-", dir=folder) as probe:
+        file, name = shlex.quote(probe.name), f"doctor-{secrets.token_hex(4)}"
+        command = (
+            f"test -e {file} || exit {NO_FOLDER_EXIT_CODE}; echo seen >>{file} || exit {NO_WRITE_EXIT_CODE}; "
+            f"python -c 'import trainer.cli.main' || exit {NO_TRAINER_EXIT_CODE}"
+        )
+        try:
+            await client.submit(name, command, cpus=resources.cpus, gpus=resources.gpus, environ={}, about=name)
+            job = await _ended_ray_job(client, name)
+        except UnderstudyError as error:
+            return [*checks, BotCheck("ray worker", "fail", error.message, error.advice)]
+        return [*checks, _check_probe(job, folder, probe.seek(0, os.SEEK_END) > 0, resources.text)]
+
+
+async def _ended_ray_job(client: "RayJobsClient", name: str) -> "RayJob | None":
+    """Wait until a job has ended, and delete Ray's record of it. Returns it as it was last seen."""
+    job = None
+    for _ in range(round(RAY_PROBE_TIMEOUT_S / RAY_PROBE_INTERVAL_S)):
+        job = await client.get(name)
+        if job is None or job.has_ended:
+            break
+        await asyncio.sleep(RAY_PROBE_INTERVAL_S)
+    else:
+        await client.stop(name)
+        return job
+    await client.delete(name)
+    return job
+
+
+def _check_probe(job: "RayJob | None", folder: Path, is_written: bool, resources: str) -> BotCheck:
+    if job and job.status == "SUCCEEDED" and is_written:
+        return BotCheck("ray worker", "ok", f"a worker with {resources} sees {folder} and has the trainer")
+    if job and job.status == "SUCCEEDED":
+        found = f"a worker has another folder at {folder}"
+        return BotCheck("ray worker", "fail", found, "mount the same file system there on all nodes")
+    if job and job.driver_exit_code in RAY_PROBE_REMEDIES:
+        found, remedy = RAY_PROBE_REMEDIES[job.driver_exit_code].format(folder=folder).split(": ")
+        return BotCheck("ray worker", "fail", found, remedy)
+    if job and not job.has_ended:
+        found = f"no worker with {resources} was free within {RAY_PROBE_TIMEOUT_S:.0f} s"
+        return BotCheck("ray worker", "warn", found, "see `ray status`; lower TRAINER_GPUS or TRAINER_THREADS")
+    return BotCheck(
+        "ray worker", "fail", f"a short job failed: {job.reason if job else 'it is gone'}", "see `ray job list`"
+    )

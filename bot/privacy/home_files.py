@@ -16,6 +16,7 @@ from bot.training.stored_datasets import HISTORY_DATASET
 from personas.errors import MaterialError
 from personas.home.data_subjects import PEOPLE_FILE, contains_any_person, read_people
 from personas.home.datasets import FETCHED_FOLDER
+from personas.home.job_folder import SHARED_FOLDERS
 from personas.home.review_files import list_review_files
 
 DATABASE_FILE, SANDBOX_FILE = "understudy.sqlite", "sandbox.sqlite"
@@ -32,6 +33,14 @@ DERIVED_PATHS = (
 )
 """Paths of data derived from people's texts, each deleted as a whole."""
 PENDING_DELETION_PREFIX = ".forgotten-"
+
+
+def walk_home(home: Path, pattern: str) -> Iterator[Path]:
+    """Find paths below a home, also in its folders on a shared file system (setting SHARED), which are links."""
+    yield from home.rglob(pattern)
+    for folder in (home / name for name in SHARED_FOLDERS):
+        if folder.is_symlink():
+            yield from folder.rglob(pattern)
 
 
 @dataclass
@@ -55,7 +64,7 @@ class HomeFiles:
     def derived_paths(self) -> list[Path]:
         """List all derived files and folders, none within another."""
         found = {path for pattern in DERIVED_PATHS for path in self.home.glob(pattern)}
-        found |= {path.parent for path in self.home.rglob(PEOPLE_FILE) if path.parent != self.home}
+        found |= {path.parent for path in walk_home(self.home, PEOPLE_FILE) if path.parent != self.home}
         return sorted(path for path in found if not any(parent in found for parent in path.parents))
 
     def contains_person(self, path: Path) -> bool:
@@ -70,7 +79,7 @@ class HomeFiles:
     ) -> FileErasureResult:
         """Delete `withdrawn`, `contributed` and derived data, and redact everything else. Raises `OSError`."""
         done = FileErasureResult()
-        for leftover in list(self.home.rglob(f"{PENDING_DELETION_PREFIX}*")):
+        for leftover in list(walk_home(self.home, f"{PENDING_DELETION_PREFIX}*")):
             _remove(leftover)
         for path in self.derived_paths():
             if path not in self.busy and (path in withdrawn or self.contains_person(path)):
@@ -103,7 +112,7 @@ class HomeFiles:
 
     def primary_files(self) -> Iterator[Path]:
         """List the files that are searched one by one."""
-        for path in sorted(self.home.rglob("*")):
+        for path in sorted(walk_home(self.home, "*")):
             top = path.relative_to(self.home).parts[0]
             is_database = top.startswith((DATABASE_FILE, SANDBOX_FILE))
             is_excluded = is_database or top in EXCLUDED_PATHS or path.suffix in (".lock", ".part")
@@ -118,7 +127,7 @@ class HomeFiles:
 
     def _packages(self) -> list[Path]:
         roots = {file for file in self.primary_files() if redaction.is_own_data_package_archive(file, self.finder)}
-        for file in self.home.rglob(DATA_PACKAGE_OWNER_FILE):
+        for file in walk_home(self.home, DATA_PACKAGE_OWNER_FILE):
             if is_own_data_package([(file.name, file.read_bytes())], self.finder):
                 root = file.parent.parent if len(list(file.parent.parent.glob("*/*/messages.*"))) else file.parent
                 roots.add(file.parent if root == self.home else root)
@@ -152,7 +161,7 @@ class HomeFiles:
         path.rename(target)
 
     def _rename_folders(self) -> None:
-        for path in sorted(self.home.rglob("*"), reverse=True):  # children first
+        for path in sorted(walk_home(self.home, "*"), reverse=True):  # children first
             if path.is_dir() and path.relative_to(self.home).parts[0] not in EXCLUDED_PATHS:
                 self._rename(path)
 
@@ -178,7 +187,7 @@ def _remove(path: Path) -> None:
 def paths_listing_person(home: Path, people: Collection[str]) -> list[str]:
     """List the data sets, job folders and adapters whose list of people contains somebody, by path from the home."""
     found = []
-    for path in sorted(home.rglob(PEOPLE_FILE)):
+    for path in sorted(walk_home(home, PEOPLE_FILE)):
         with suppress(MaterialError):  # a list that cannot be read identifies nobody
             if not read_people(path.parent).keys().isdisjoint(people):
                 found.append(path.parent.relative_to(home).as_posix())

@@ -168,7 +168,15 @@ class JobQueue:
         """Start the worker, with interrupted jobs first. Does nothing when started."""
         if self._worker is None:
             self._stopping = False
+            self._adopt_runs()
             self._worker = asyncio.create_task(self._work(), name="training queue")
+
+    def _adopt_runs(self) -> None:
+        """Release the attempts whose runs may have outlived a killed bot: they are followed and do not count again."""
+        running = {job.job_id: job for job in self._store.jobs.in_state("running")}
+        for job_id in self._backend.adopt(list(running)):
+            if token := running[job_id].attempt_token:
+                self._store.jobs.release(job_id, token)
 
     async def stop(self) -> None:
         """Stop the worker and leave its runs; they are resumed at the next start. May be called twice."""

@@ -77,6 +77,7 @@ class GpuOffloadBackend:
         self._backend, self._engine, self._free_bytes = backend, engine, free_bytes
         self.slots, self.check, self.plan = backend.slots, backend.check, backend.plan
         self.cancel, self.detach, self.hold = backend.cancel, backend.detach, backend.hold
+        self.adopt = backend.adopt
 
     async def run(self, job: TrainingJob, on_event: OnEvent) -> RunResult:
         """Train to the end; meanwhile replies are generated on the CPU if need be."""

@@ -8,12 +8,11 @@ import re
 import signal
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
-from typing import Protocol
+from typing import Protocol, Required, TypedDict, Unpack
 
 from pydantic import ValidationError
 
@@ -33,6 +32,7 @@ from personas.home.adapters import (
 from personas.home.job_folder import (
     ADAPTER_FOLDER,
     NO_COMPARISON,
+    TRAINER_LOG_FILE,
     ComparisonTargets,
     ensure_job_folder,
     store_new_holdout,
@@ -200,13 +200,83 @@ class TrainingBackend(Protocol):
         """
         ...
 
+    def adopt(self, job_ids: Collection[str]) -> Collection[str]:
+        """Return which of these jobs' runs may have outlived the bot; end all others that did.
+
+        To be called once before `run`, with the jobs that were running when the bot ended.
+        """
+        ...
+
     def hold(self, held: bool) -> None:
         """Pause or continue the runs while replies are generated; a paused run still makes progress."""
         ...
 
 
-class SubprocessBackend:
-    """Trains on this machine: writes the job folder, runs `python -m trainer run`, installs the verified adapter."""
+def compare_with_nothing(job: TrainingJob) -> ComparisonTargets:
+    """Return no versions to compare a job's with."""
+    return NO_COMPARISON
+
+
+class JobFolderOptions(TypedDict, total=False):
+    """Options of all backends. `environ` is for trainers on this machine, without secrets except `secrets`.
+
+    `compare` returns the versions to compare a job's new one with.
+    """
+
+    serving_precision: Required[ServingPrecision]
+    environ: Required[Mapping[str, str]]
+    secrets: Mapping[str, str]
+    command: Sequence[str]
+    compare: Callable[[TrainingJob], ComparisonTargets]
+
+
+class JobFolderBackend:
+    """Base of all backends: checks and plans requests, writes job folders, installs verified adapters."""
+
+    def __init__(self, home: Path, catalogue: DatasetCatalog, **options: Unpack[JobFolderOptions]) -> None:
+        self._home, self._catalogue = home, catalogue
+        self._command = tuple(options.get("command", TRAINER_COMMAND))
+        self._precision = options["serving_precision"]
+        self._compare = options.get("compare", compare_with_nothing)
+        self._environ = trainer_environment(options["environ"], options.get("secrets", {}))
+        self._installing = asyncio.Lock()
+
+    def check(self, request: TrainingRequest, guild_id: int = 0) -> None:
+        """Raise an `UnderstudyError` when the request names something unknown, not allowed, or taken."""
+        self._catalogue.materials_for(request, guild_id)
+        if request.persona is None and dialogue_adapter_folder(self._home, request.job_name).exists():
+            raise RequestError(
+                f"There is a dialogue adapter named {request.job_name} already.", "Choose another job_name."
+            )
+
+    async def plan(self, request: TrainingRequest, guild_id: int = 0) -> TrainingPlan:
+        """Plan a run with the trainer of this machine. Raises an `UnderstudyError` where it could not be run."""
+        self.check(request, guild_id)
+        materials = self._catalogue.materials_for(request, guild_id)
+        environ = {**self._environ, "UNDERSTUDY_HOME": str(self._home)}
+        return await plan_run(self._command, environ, self._home, request, materials, self._precision)
+
+    async def _prepare_folder(self, job: TrainingJob) -> Path | TrainingFailed:
+        """Write the job folder; fails, resumably, where inputs are missing now."""
+        try:
+            materials = self._catalogue.materials_for(job.request, job.guild_id)
+            inputs = (job, materials, self._precision, self._compare(job))
+            return await asyncio.to_thread(write_job_folder, self._home, *inputs)
+        except UnderstudyError as error:
+            return TrainingFailed(error.message, error.advice, can_resume=True)
+
+    async def _install(self, job: TrainingJob, folder: Path, ended: Done) -> TrainingSucceeded | TrainingFailed:
+        try:
+            async with self._installing:  # two runs of a persona may end at once, and extend one hold-out index
+                await asyncio.to_thread(store_new_holdout, self._home, job.persona, folder)
+            adapter, manifest = await asyncio.to_thread(install_adapter, self._home, job, folder)
+        except UnderstudyError as error:
+            return TrainingFailed(error.message, error.advice)
+        return TrainingSucceeded(adapter, ended.seconds, manifest.metrics, read_epochs(adapter))
+
+
+class SubprocessBackend(JobFolderBackend):
+    """Trains on this machine: runs `python -m trainer run` on the job folder."""
 
     slots = 1
 
@@ -218,41 +288,17 @@ class SubprocessBackend:
         *,
         threads: int,
         nice: int,
-        serving_precision: ServingPrecision,
-        environ: Mapping[str, str],
-        secrets: Mapping[str, str] = MappingProxyType({}),
-        command: Sequence[str] = TRAINER_COMMAND,
-        compare: Callable[[TrainingJob], ComparisonTargets] = lambda job: NO_COMPARISON,
         card: str = "full",
+        **options: Unpack[JobFolderOptions],
     ) -> None:
-        """`environ` is the trainer's environment, without secrets except `secrets`; `run FOLDER …` follows `command`.
-
-        `compare` returns the versions to compare a job's new one with, `card` is the extent of its score card.
-        """
-        self._home, self._catalogue, self._clock = home, catalogue, clock
-        self._command = tuple(command)
+        """`card` is the extent of a new version's score card; `run FOLDER …` follows the command."""
+        super().__init__(home, catalogue, **options)
+        self._clock = clock
         self._options = ("--threads", str(threads), "--nice", str(nice), "--card", card, "--stop-on-eof")
-        self._precision, self._compare = serving_precision, compare
-        self._environ = trainer_environment(environ, secrets)
         self._stop = asyncio.Event()
         self._job_id = ""
         self._held = False
         self._stdin: asyncio.StreamWriter | None = None
-
-    def check(self, request: TrainingRequest, guild_id: int = 0) -> None:
-        """Raise an `UnderstudyError` when the request names something unknown, not allowed, or taken."""
-        self._catalogue.materials_for(request, guild_id)
-        if request.persona is None and dialogue_adapter_folder(self._home, request.job_name).exists():
-            raise RequestError(
-                f"There is a dialogue adapter named {request.job_name} already.", "Choose another job_name."
-            )
-
-    async def plan(self, request: TrainingRequest, guild_id: int = 0) -> TrainingPlan:
-        """Plan a run with the trainer. Raises an `UnderstudyError` where it could not be run."""
-        self.check(request, guild_id)
-        materials = self._catalogue.materials_for(request, guild_id)
-        environ = {**self._environ, "UNDERSTUDY_HOME": str(self._home)}
-        return await plan_run(self._command, environ, self._home, request, materials, self._precision)
 
     async def run(self, job: TrainingJob, on_event: OnEvent) -> RunResult:
         """Train to the end; every fixable failure is returned as `TrainingFailed`."""
@@ -267,23 +313,6 @@ class SubprocessBackend:
         except OSError as error:
             return disk_failure(error, self._home)
 
-    async def _prepare_folder(self, job: TrainingJob) -> Path | TrainingFailed:
-        """Write the job folder; fails, resumably, where inputs are missing now."""
-        try:
-            materials = self._catalogue.materials_for(job.request, job.guild_id)
-            inputs = (job, materials, self._precision, self._compare(job))
-            return await asyncio.to_thread(write_job_folder, self._home, *inputs)
-        except UnderstudyError as error:
-            return TrainingFailed(error.message, error.advice, can_resume=True)
-
-    async def _install(self, job: TrainingJob, folder: Path, ended: Done) -> TrainingSucceeded | TrainingFailed:
-        try:
-            await asyncio.to_thread(store_new_holdout, self._home, job.persona, folder)
-            adapter, manifest = await asyncio.to_thread(install_adapter, self._home, job, folder)
-        except UnderstudyError as error:
-            return TrainingFailed(error.message, error.advice)
-        return TrainingSucceeded(adapter, ended.seconds, manifest.metrics, read_epochs(adapter))
-
     def cancel(self, job_id: str) -> None:
         """SIGTERM now, SIGKILL after `KILL_TIMEOUT_S`; does nothing for another job than the running one."""
         if job_id == self._job_id:
@@ -292,6 +321,10 @@ class SubprocessBackend:
     def detach(self) -> None:
         """Stop the trainer: it could not outlive the bot."""
         self._stop.set()
+
+    def adopt(self, job_ids: Collection[str]) -> Collection[str]:
+        """None: a trainer ends with the bot."""
+        return ()
 
     def hold(self, held: bool) -> None:
         """Pause or continue the running trainer, and one that starts meanwhile."""
@@ -306,7 +339,7 @@ class SubprocessBackend:
         for _ in range(MAX_LOCK_ATTEMPTS):
             if self._stop.is_set():
                 return TrainingInterrupted()
-            log_file = folder / "trainer.log"
+            log_file = folder / TRAINER_LOG_FILE
             logged = log_file.stat().st_size if log_file.exists() else 0
             code, last = await self._run_process(folder, log_file, on_event)
             if code != LOCKED_EXIT_CODE:
@@ -421,16 +454,21 @@ async def _read_events(stdout: asyncio.StreamReader, on_event: OnEvent) -> Done 
     """Pass events on until the output ends. The final event is returned, not passed on."""
     last = None
     while line := await _next_line(stdout):
-        try:
-            event = TRAINER_EVENT.validate_json(line)
-        except ValidationError:
-            log.warning("the trainer printed an invalid event: %.200s", line.decode(errors="replace").rstrip())
-            continue
+        event = parse_event(line)
         if isinstance(event, Done | Failed):
             last = event
-        else:
+        elif event:
             on_event(event)
     return last
+
+
+def parse_event(line: bytes) -> TrainerEvent | None:
+    """Parse a line that the trainer printed; an invalid one is logged, and None is returned."""
+    try:
+        return TRAINER_EVENT.validate_json(line)
+    except ValidationError:
+        log.warning("the trainer printed an invalid event: %.200s", line.decode(errors="replace").rstrip())
+        return None
 
 
 async def _next_line(stdout: asyncio.StreamReader) -> bytes:

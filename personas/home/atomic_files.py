@@ -5,7 +5,7 @@ import os
 import secrets
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
@@ -84,8 +84,11 @@ def _try_lock(handle: int) -> bool:
 
 
 @contextmanager
-def atomic_folder(final: Path) -> Iterator[Path]:
-    """Yield a folder that gets its name if the block succeeds, else is deleted. Raises `FileExistsError`."""
+def atomic_folder(final: Path, before_rename: Callable[[], None] = lambda: None) -> Iterator[Path]:
+    """Yield a folder that gets its name if the block succeeds, else is deleted. Raises `FileExistsError`.
+
+    `before_rename` is called last, and may refuse by raising.
+    """
     final.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{final.name}.", dir=final.parent))
     try:
@@ -93,6 +96,7 @@ def atomic_folder(final: Path) -> Iterator[Path]:
         fsync_tree(temporary)
         if final.exists():
             raise FileExistsError(f"{final} exists already")
+        before_rename()
         temporary.rename(final)
         fsync_path(final.parent)
     finally:

@@ -1,4 +1,4 @@
-"""Job folders: `request.json`, copied material and its digests, consent, hold-out, comparison targets."""
+"""Job folders: `request.json`, copied material and its digests, consent, hold-out, comparison targets, attempts."""
 
 import hashlib
 import os
@@ -23,6 +23,10 @@ from personas.schemas.training import JobSpec, Material, ServingPrecision, Train
 
 COMPARE_FILE = "compare.json"
 REQUEST_FILE, MATERIAL_FOLDER, ADAPTER_FOLDER, DATASET_FOLDER = "request.json", "material", "adapter", "dataset"
+EVENTS_FILE, TRAINER_LOG_FILE, ATTEMPT_FILE = "events.jsonl", "trainer.log", "attempt.json"
+SHARED_FOLDERS = ("jobs", "models")
+"""Folders of a home that workers on other machines need: the job's own, and the adapters that it is compared with."""
+CHECKPOINTS_FOLDER, CHECKPOINT_PREFIX = "checkpoints", "checkpoint-"
 
 
 def read_spec(folder: Path) -> JobSpec:
@@ -97,6 +101,70 @@ def _with_paths(targets: ComparisonTargets, convert: Callable[[str], str]) -> Co
         for one in targets.neighbours
     )
     return targets.model_copy(update={"live": targets.live and convert(targets.live), "neighbours": neighbours})
+
+
+class JobAttempt(FrozenModel):
+    """The latest attempt to run a job on another machine, and what was in the folder when it was recorded.
+
+    `events_from` and `log_from` are the sizes in bytes of the events and of the log.
+    """
+
+    format: Literal[1] = 1
+    attempt: int = 0
+    events_from: int = 0
+    log_from: int = 0
+    checkpoints: tuple[str, ...] = ()
+
+
+def read_attempt(folder: Path) -> JobAttempt:
+    """Read the latest attempt; number 0 where there was none. Raises `MaterialError` for a damaged file."""
+    return read_model(folder / ATTEMPT_FILE, JobAttempt, "Remove it, and resume the job.") or JobAttempt()
+
+
+def begin_attempt(folder: Path) -> JobAttempt:
+    """Record the next attempt: earlier ones that still run write nothing from now on. Raises as `read_attempt`."""
+    begun = JobAttempt(
+        attempt=read_attempt(folder).attempt + 1,
+        events_from=_file_bytes(folder / EVENTS_FILE),
+        log_from=_file_bytes(folder / TRAINER_LOG_FILE),
+        checkpoints=tuple(sorted(list_checkpoint_names(folder))),
+    )
+    write_model(folder / ATTEMPT_FILE, begun)
+    return begun
+
+
+def list_checkpoint_names(folder: Path) -> set[str]:
+    """List the checkpoints of a job, those of a first stage too, by path from the job's folder."""
+    found = (folder / CHECKPOINTS_FOLDER).rglob(f"{CHECKPOINT_PREFIX}*")
+    return {path.relative_to(folder).as_posix() for path in found}
+
+
+def home_id(home: Path) -> str:
+    """Return the id of a home among those that share a cluster or a file system: 8 hex digits."""
+    return hashlib.sha256(b"ray\0" + HomeKey.of(home).people()).hexdigest()[:8]
+
+
+def link_shared_folders(home: Path, shared: Path) -> None:
+    """Keep the home's folders that workers need on a shared file system, behind links. Raises `RequestError`."""
+    root = shared / home_id(home)
+    for name in SHARED_FOLDERS:
+        link, target = home / name, root / name
+        try:
+            target.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if link.is_dir() and not link.is_symlink() and not any(link.iterdir()):
+                link.rmdir()
+            if not link.is_symlink() and not link.exists():
+                link.symlink_to(target, target_is_directory=True)
+        except OSError as error:
+            raise RequestError(f"SHARED cannot be used: {target}: {error.strerror}.", "Check its rights.") from error
+        if link.resolve() != target.resolve():
+            raise RequestError(
+                f"{link} is not on the shared file system of SHARED.", f"Move what it contains to {target}; remove it."
+            )
+
+
+def _file_bytes(file: Path) -> int:
+    return file.stat().st_size if file.exists() else 0
 
 
 def ensure_job_folder(

@@ -45,6 +45,9 @@ class Backend:
     def detach(self):
         return
 
+    def adopt(self, job_ids):
+        return ()
+
     def hold(self, held):
         self.held.append(held)
 

@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 
 from personas.errors import TrainingError
 from personas.home.adapters import verify_adapter
+from personas.home.job_folder import CHECKPOINTS_FOLDER
 from personas.schemas.training_events import Epoch, Phase, Progress
 from tests.trainer.job_folders import mixing_job, stopping
 from trainer.process.run_control import RunCancelled
@@ -19,7 +20,6 @@ from trainer.run import run_job
 from trainer.schemas import optimiser_steps
 from trainer.train.checkpoint import list_checkpoints
 from trainer.train.job import RunContext, prepare_job_without_torch
-from trainer.train.resume_config import CHECKPOINTS_FOLDER
 from trainer.train.stages import FIRST_STAGE_FOLDER
 
 SMALL = {"lora_r": 4, "lora_alpha": 8, "gradient_accumulation_steps": 2, "per_device_train_batch_size": 2}

@@ -40,7 +40,8 @@ import argparse
 import logging
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TextIO
@@ -49,8 +50,8 @@ from filelock import FileLock, Timeout
 
 from personas.cli_common import SHELLS, add_examples, completion_script
 from personas.cli_entry import EXIT_DONE, EXIT_FAILED
-from personas.errors import RequestError
-from personas.home.job_folder import store_holdout_at_home
+from personas.errors import RequestError, UnderstudyError
+from personas.home.job_folder import EVENTS_FILE, store_holdout_at_home
 from personas.schemas.training_events import Failed
 from trainer.cli.anonymise_command import add_anonymise, anonymise
 from trainer.cli.argtypes import Commands, positive_int
@@ -70,7 +71,14 @@ from trainer.cli.study_command import add_study
 from trainer.cli.train_command import add_train, run_train_command
 from trainer.process.environment import configure_process, restart_with_allocator_settings
 from trainer.process.events import EventWriter, claim_stdout, failed_event
-from trainer.process.run_control import CancelToken, PauseControl, RunCancelled, cancel_on_signals, listen_to_parent
+from trainer.process.run_control import (
+    AttemptFence,
+    CancelToken,
+    PauseControl,
+    RunCancelled,
+    cancel_on_signals,
+    listen_to_parent,
+)
 from trainer.run import run_job, run_worker
 from trainer.train.distributed import DistributedContext, distributed_context
 from trainer.train.job import RunContext
@@ -78,6 +86,8 @@ from trainer.train.resume_config import CHECKPOINT_INTERVAL_S, resume_thread_cou
 
 PROGRAM_NAME = "understudy-trainer"  # the command's name for shells, which complete by the first word
 EXIT_LOCKED, EXIT_STOPPED = 3, EXIT_TERMINATED
+ATTEMPT_LOCK_TIMEOUT_S = 20.0
+"""Time in which an earlier attempt has to notice a newer one and release the folder; it may be cut off for good."""
 RUN_EXAMPLES = (
     "python -m trainer run ~/.understudy/jobs/3f9a2c41d0 --threads 2",
     "python -m trainer run ~/.understudy/jobs/3f9a2c41d0 --dry-run --json",
@@ -141,15 +151,36 @@ def _run(options: argparse.Namespace, out: TextIO | None = None) -> int:
     if not processes.is_first:
         return _run_worker(options, stop, processes)
     try:
-        with FileLock(options.folder / "lock", timeout=0), events.also_to(options.folder / "events.jsonl"):
-            return _locked_run(options, events, stop, pause, processes)
+        fence = AttemptFence(options.folder, options.attempt)
+        with _job_lock(fence), events.also_to(options.folder / EVENTS_FILE, fence.check):
+            return _locked_run(options, events, stop, pause, processes, fence)
     except Timeout:
         cause = f"Another trainer works on {options.folder}."
         _report_failure(events, Failed(cause=cause, advice="Wait for it.", retry=True))
         return EXIT_LOCKED
-    except OSError as error:
+    except (OSError, UnderstudyError) as error:
         _report_failure(events, failed_event(error))
         return EXIT_FAILED
+
+
+@contextmanager
+def _job_lock(fence: AttemptFence) -> Iterator[None]:
+    """Hold the folder's lock. Raises `Timeout` if another trainer does, except for a fenced attempt: others are older.
+
+    Raises as `AttemptFence.check`.
+    """
+    fence.check()
+    lock = FileLock(fence.folder / "lock", timeout=ATTEMPT_LOCK_TIMEOUT_S if fence.attempt else 0)
+    try:
+        lock.acquire()
+    except Timeout:
+        if not fence.attempt:
+            raise
+        log.warning("an earlier attempt keeps %s locked and does not react; it can write nothing more", fence.folder)
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _locked_run(
@@ -158,6 +189,7 @@ def _locked_run(
     stop: CancelToken,
     pause: PauseControl,
     processes: DistributedContext,
+    fence: AttemptFence,
 ) -> int:
     try:
         run = RunContext(
@@ -168,6 +200,7 @@ def _locked_run(
             processes=processes,
             skips_memory_check=options.ignore_memory,
             card=options.card or "full",
+            fence=fence.check,
         )
         run_job(options.folder, run)
         store_holdout_at_home(options.folder, resolve_home(options.home))
@@ -212,6 +245,8 @@ def build_parser(prog: str = "python -m trainer") -> argparse.ArgumentParser:
     text = "has request.json and material/; dataset/, adapter/ and events.jsonl are written to it"
     run.add_argument("folder", type=_existing_folder, help=text)
     run.add_argument("--stop-on-eof", action="store_true", help="pause and resume by standard input; stop at its end")
+    text = "number of this attempt; it ends once FOLDER/attempt.json has a higher one"
+    run.add_argument("--attempt", type=positive_int, default=0, metavar="N", help=text)
     run.add_argument("--dry-run", action="store_true", help="only plan the run, as `plan` does")
     add_plan_output(run)
     run.set_defaults(command=_run)
@@ -255,7 +290,7 @@ def _add_runs(commands: Commands, run: argparse.ArgumentParser, computing: Seque
         study.set_defaults(command=with_error_handling(lambda options: options.study(options, _run)))
     drafting = (train, preference, *studies)
     for command in drafting:
-        command.set_defaults(stop_on_eof=False)
+        command.set_defaults(stop_on_eof=False, attempt=0)
     for command in (run, *drafting):
         add, text = command.add_argument, f"interval of checkpoints (default: {CHECKPOINT_INTERVAL_S})"
         add("--checkpoint-every", type=positive_int, default=CHECKPOINT_INTERVAL_S, metavar="SECONDS", help=text)

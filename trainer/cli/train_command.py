@@ -11,6 +11,7 @@ from typing import TextIO
 from personas.cli_entry import EXIT_DONE
 from personas.errors import RequestError
 from personas.home.adapters import read_epochs
+from personas.home.job_folder import CHECKPOINTS_FOLDER
 from personas.models.base_model import EMBEDDED, name_with_settings
 from personas.schemas.base import RIGHTS
 from trainer.cli.argtypes import (
@@ -42,7 +43,7 @@ from trainer.study.sweep import (
 )
 from trainer.train.distributed import distributed_context
 from trainer.train.job_folder import make_job_folder
-from trainer.train.resume_config import CHECKPOINTS_FOLDER, resume_thread_count
+from trainer.train.resume_config import resume_thread_count
 
 TRAIN_HELP = """\
 Trains an adapter: a persona's, or one for dialogue in general.

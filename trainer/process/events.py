@@ -3,7 +3,7 @@
 import logging
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
@@ -21,26 +21,28 @@ class EventWriter:
     """Writes events. Neither a closed reader nor a full disk stops the run that reports."""
 
     def __init__(self, out: TextIO) -> None:
-        self._sinks = [out]
+        self._sinks: list[tuple[TextIO, Callable[[], None]]] = [(out, lambda: None)]
 
     @contextmanager
-    def also_to(self, path: Path) -> Iterator[None]:
-        """Inside, every event is appended to this file too."""
+    def also_to(self, path: Path, fence: Callable[[], None] = lambda: None) -> Iterator[None]:
+        """Inside, every event is appended to this file too, until `fence` raises an `UnderstudyError`."""
         with path.open("a", encoding="utf-8") as file:
-            self._sinks.append(file)
+            self._sinks.append((file, fence))
             yield
-            self._sinks = [sink for sink in self._sinks if sink is not file]
+            self._sinks = [it for it in self._sinks if it[0] is not file]
 
     def emit(self, event: TrainerEvent) -> None:
         """Write and flush one event."""
         line = event.model_dump_json() + "\n"
-        for sink in tuple(self._sinks):
+        for sink, fence in tuple(self._sinks):
             try:
+                fence()
                 sink.write(line)
                 sink.flush()
-            except OSError as error:
-                self._sinks.remove(sink)
-                log.warning("events no longer go to %s: %s", sink.name, error.strerror)
+            except (OSError, UnderstudyError) as error:
+                self._sinks.remove((sink, fence))
+                reason = error.strerror if isinstance(error, OSError) else error
+                log.warning("events no longer go to %s: %s", sink.name, reason)
 
 
 def claim_stdout() -> TextIO:

@@ -7,6 +7,7 @@ import sys
 import threading
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from threading import Event
 from time import monotonic
@@ -14,6 +15,7 @@ from types import FrameType
 from typing import Any
 
 from personas.errors import TrainingError
+from personas.home.job_folder import read_attempt
 
 SIGNAL_RETRY_DELAY_S = 0.05
 MAX_PAUSE_S = 15.0
@@ -132,19 +134,39 @@ class JobGoneError(TrainingError):
     can_resume = True
 
 
-def check_job_folder(folder: Path, check: Callable[[], None]) -> Callable[[], None]:
-    """Extend `check` by one that the folder is still the same one. It raises `JobGoneError` if not."""
+class SupersededError(TrainingError):
+    """A newer attempt of the job runs elsewhere."""
+
+    can_resume = True
+
+
+@dataclass(frozen=True)
+class AttemptFence:
+    """Keeps an attempt from writing once a newer one of the same job is recorded; attempt 0 is not fenced."""
+
+    folder: Path
+    attempt: int = 0
+
+    def check(self) -> None:
+        """Raise `SupersededError` if a newer attempt is recorded, or `MaterialError` if that cannot be read."""
+        if self.attempt and (newest := read_attempt(self.folder).attempt) > self.attempt:
+            raise SupersededError(f"Attempt {newest} of this job has begun; this is attempt {self.attempt}.")
+
+
+def check_job_folder(folder: Path, check: Callable[[], None], fence: Callable[[], None]) -> Callable[[], None]:
+    """Extend `check` by `fence`, and by one that the folder is still the same one. It raises `JobGoneError` if not."""
     identity = _folder_identity(folder)
 
-    def check_both() -> None:
+    def check_all() -> None:
         check()
         if _folder_identity(folder) != identity:
             raise JobGoneError(
                 f"The job folder {folder} is gone.",
                 "Put it back, then run the same job again: it goes on from its last checkpoint.",
             )
+        fence()
 
-    return check_both
+    return check_all
 
 
 def _folder_identity(folder: Path) -> tuple[int, int] | None:

@@ -15,7 +15,7 @@ from statistics import fmean
 from personas.errors import RequestError
 from personas.home.adapters import verify_adapter
 from personas.home.atomic_files import write_private_file
-from personas.home.job_folder import read_spec
+from personas.home.job_folder import CHECKPOINTS_FOLDER, read_spec
 from personas.prompt import Renderer
 from personas.schemas.formatting import markdown_table
 from personas.schemas.hyperparameters import parse_settings
@@ -35,7 +35,6 @@ from trainer.sources.reader import read_usable
 from trainer.sources.source_format import ReadOptions
 from trainer.train.job import prepare_job
 from trainer.train.job_folder import ID_DIGITS, RUNS_FOLDER, JobDraft, job_id_of_draft, make_job_folder
-from trainer.train.resume_config import CHECKPOINTS_FOLDER
 
 SCALE_RESULTS_FOLDER, STUDY_FILE = "results", "study.json"
 STUDY_SETTINGS = ("train_samples", "seed")

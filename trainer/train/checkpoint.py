@@ -18,11 +18,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from personas.errors import TrainingError
+from personas.home.job_folder import CHECKPOINT_PREFIX
 
 log = logging.getLogger(__name__)
 
 TENSORS_FILE, STATE_FILE = "tensors.safetensors", "state.json"
-CHECKPOINT_PREFIX = "checkpoint-"
 
 
 @dataclass(frozen=True)

@@ -97,7 +97,8 @@ class RunContext:
 
     A checkpoint is written every `checkpoint_s` seconds. `account` counts the run's usage from now on; `hold` is waited
     for between batches. `processes` train together. `skips_memory_check` starts the run even if the memory it needs is
-    not free. `card` is the extent of the evaluation (`trainer.evaluate.evaluate_version`).
+    not free. `card` is the extent of the evaluation (`trainer.evaluate.evaluate_version`). `fence` is called before
+    anything gets its final name, and raises if a newer attempt of the job runs elsewhere.
     """
 
     emit: Callable[[TrainerEvent], None]
@@ -108,6 +109,7 @@ class RunContext:
     processes: DistributedContext = field(default_factory=DistributedContext)
     skips_memory_check: bool = False
     card: EvaluationExtent = "losses"
+    fence: Callable[[], None] = lambda: None
 
     def between(self) -> None:
         """Pause or stop between two measured batches if requested."""

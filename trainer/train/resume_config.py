@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from personas.errors import RequestError
 from personas.home.atomic_files import write_private_file
+from personas.home.job_folder import CHECKPOINTS_FOLDER
 from personas.prompt import TokenizedSample
 from personas.schemas.base import FrozenModel
 from personas.schemas.training import JobSpec
@@ -20,7 +21,7 @@ from trainer.data.dataset import Dataset
 from trainer.estimate.workload import group_by_length
 from trainer.schemas import Recipe, ResolvedRecipe
 
-RUN_FILE, CHECKPOINTS_FOLDER = "run.json", "checkpoints"
+RUN_FILE = "run.json"
 CHECKPOINT_INTERVAL_S = 45
 """Seconds between checkpoints: a run that is killed loses at most this much."""
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from personas.errors import TrainingError
 from personas.home.atomic_files import atomic_folder
+from personas.home.job_folder import CHECKPOINTS_FOLDER
 from personas.models.base_model import fingerprint
 from personas.prompt import TokenizedSample
 from personas.schemas.training_events import TRAINER_EVENT, Epoch, Evaluation, Phase, Progress
@@ -23,7 +24,6 @@ from trainer.schemas import Recipe, ResolvedRecipe, epoch_count, optimiser_steps
 from trainer.train.experiment_tracker import ExperimentTracker
 from trainer.train.job import PreparedJob, RunContext, RunUsage
 from trainer.train.resume_config import (
-    CHECKPOINTS_FOLDER,
     ResumeConfig,
     batches_hash,
     lock_config,
@@ -201,6 +201,7 @@ class _StageRunner:
         del trained  # the model of the second stage takes its place
         release_memory()
         if self.run.processes.is_first:
+            self.run.fence()
             done.write(folder)
         return done
 
@@ -239,6 +240,7 @@ class _StageRunner:
             hold=run.hold,
             processes=run.processes,
             begin=begin,
+            fence=run.fence,
         )
         if preferences:
             from trainer.train.preference_trainer import train_preferences

@@ -15,12 +15,12 @@ from transformers.trainer_callback import ExportableState
 from transformers.trainer_utils import rotate_checkpoints
 
 from personas.home.atomic_files import atomic_folder
+from personas.home.job_folder import CHECKPOINT_PREFIX
 from personas.prompt import TokenizedSample
 from trainer.process.events import StepEvent, failed_event
 from trainer.process.run_control import PauseControl
 from trainer.schemas import Recipe
 from trainer.train.checkpoint import (
-    CHECKPOINT_PREFIX,
     Checkpoint,
     capture_random_state,
     restore_random_state,
@@ -45,7 +45,7 @@ class StageInputs:
     order in every epoch; otherwise groups of `length_group_batch` samples (0: a batch) have similar lengths.
     `initial_loss` is the untrained model's on held-out replies, None if not measured. `account` counts time and memory.
     `hold` may pause between batches. Each of several `processes` computes its share. `begin` loads weights into the new
-    adapter before the first step.
+    adapter before the first step. `fence` is called before a checkpoint gets its name, and may refuse by raising.
     """
 
     train: Sequence[TokenizedSample]
@@ -62,6 +62,7 @@ class StageInputs:
     hold: PauseControl = field(default_factory=PauseControl)
     processes: DistributedContext = field(default_factory=DistributedContext)
     begin: Callable[[Any], None] | None = None
+    fence: Callable[[], None] = lambda: None
 
     def between(self) -> None:
         """Between two evaluated batches, pause or stop on request; several processes stop only together."""
@@ -170,7 +171,7 @@ class TrainerBase:
         }
         if self.accelerator.scaler is not None:
             parts["scaler"] = self.accelerator.scaler.state_dict()
-        with atomic_folder(folder) as partial_folder:
+        with atomic_folder(folder, self._stage.fence) as partial_folder:
             Checkpoint(parts).write(partial_folder)
             self.state.save_to_json(str(partial_folder / TRAINER_STATE_FILE))
         if self.state.best_model_checkpoint:
