@@ -157,7 +157,7 @@ def fail_or_skip(reason: str) -> NoReturn:
     """End a test that lacks a browser: it fails where one is expected, and is skipped elsewhere."""
     if is_required():
         pytest.fail(reason, pytrace=False)
-    pytest.skip(reason)
+    pytest.skip(reason.partition("\n")[0])
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")

@@ -212,6 +212,7 @@ class TestUse:
         monkeypatch.setattr(build, "SOURCE_FILES", [tmp_path / "rows.cpp"])
         assert not kernel_runner.supports_model(model) and "is not installed" in caplog.text
 
+    @pytest.mark.skipif(not build.find_compiler(), reason=build.NO_COMPILER_MESSAGE)
     def test_what_does_not_compile_is_said(self, monkeypatch, caplog, tmp_path):
         caplog.set_level("INFO")
         monkeypatch.setattr(build, "SOURCE", tmp_path / "rows.cpp")
