@@ -20,10 +20,10 @@ from benchmarks.engine.engine_workload import CHAT_COUNTS, NEW_TOKENS, SYSTEM_FA
 from personas.engine.cpu_kernel import kernel_runner
 from personas.engine.engine_core import build_engine_parts
 from personas.engine.lora_slots import read_unverified_adapter
+from personas.engine.model_runner import Sequence as EngineSequence
 from personas.engine.peft_runner import PeftSwitcher
-from personas.engine.reply_sequence import StreamingDetokenizer
 from personas.engine.scheduler import SchedulerLimits
-from personas.engine.sequence import Sequence as EngineSequence
+from personas.engine.sequence import StreamingDetokenizer
 from personas.engine.serving_precision import choose_precision
 from personas.models.base_model import EMBEDDED, load_model, load_tokenizer, locate
 from personas.models.serving_model import load_serving_model

@@ -13,13 +13,12 @@ import psutil
 from personas.engine.hugepages import move_weights_to_huge_pages
 from personas.engine.lora_slots import MAX_STACKED_RANK, AdapterWeights, LoraSlots, read_adapter
 from personas.engine.metrics import EngineState
-from personas.engine.model_runner import ModelRunner, StackedLoraRunner
+from personas.engine.model_runner import ModelRunner, Sequence, StackedLoraRunner
 from personas.engine.peft_runner import PeftRunner, PeftSwitcher
 from personas.engine.prefix_warmup import PrefixWarmer
-from personas.engine.reply_sequence import ReplySink
 from personas.engine.sampler import SampledToken, sample_tokens
 from personas.engine.scheduler import Phase, ScheduledBatch, Scheduler, SchedulerLimits
-from personas.engine.sequence import Sequence
+from personas.engine.sequence import ReplySink
 from personas.models.serving_model import precision_of
 from personas.prompt import RenderedPrompt, Renderer
 from personas.schemas.chat import AdapterRef, ChatRequest, Persona

@@ -1,6 +1,7 @@
-"""Forward pass over a batch of sequences with different lengths and LoRA adapters."""
+"""Forward pass over a batch of sequences with different lengths and LoRA adapters; a sequence's cache and sampler."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import abc
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -11,6 +12,8 @@ from transformers import AttentionInterface
 
 from personas.engine.kv_cache import CacheShape, PrefixCache, SequenceKVCache
 from personas.engine.lora_slots import BASE_MODEL_SLOT, LoraSlot, StackedLora
+from personas.engine.sampler import SampledToken, SamplerState
+from personas.engine.sequence import ReplySequence
 
 ATTENTION_NAME = "understudy-ragged"
 
@@ -23,7 +26,7 @@ class ScheduledTokens:
     """
 
     kv: Any
-    tokens: Sequence[int]
+    tokens: abc.Sequence[int]
     slot: LoraSlot = BASE_MODEL_SLOT
     needs_logits: bool = True
 
@@ -31,7 +34,7 @@ class ScheduledTokens:
 class ForwardBackend(Protocol):
     """Computes scheduled tokens and appends them, with their keys and values, to their KV caches."""
 
-    def forward(self, scheduled: Sequence[ScheduledTokens]) -> Any:
+    def forward(self, scheduled: abc.Sequence[ScheduledTokens]) -> Any:
         """Return float32 logits after the last token of each item that needs them, `[items, vocabulary]`."""
 
 
@@ -53,6 +56,54 @@ class ModelRunner(Protocol):
 
     def new_kv_cache(self, capacity: int) -> Any:
         """Create the KV cache of a sequence of at most `capacity` tokens."""
+
+
+class Sequence(ReplySequence):
+    """One request on its way through the engine. Used by the engine's thread.
+
+    `start` sets `slot`, `runner`, `kv` and `started_at`. `last_token` is computed next; it is None until the whole
+    prompt has been computed. `is_cacheable` allows the prefix cache to store the sequence's keys and values.
+    """
+
+    slot: LoraSlot
+    runner: ModelRunner
+    kv: Any
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.sampler = SamplerState(self.request.sampling, self.seed, set(self.prompt))
+        self.last_token: int | None = None
+        self.is_cacheable = True
+
+    def start(self, slot: LoraSlot, runner: ModelRunner, now: float) -> None:
+        """Open a KV cache for the prompt and the longest reply."""
+        self.slot, self.runner, self.started_at = slot, runner, now
+        self.kv = runner.new_kv_cache(len(self.prompt) + self.request.sampling.max_new_tokens)
+
+    @property
+    def is_prefilling(self) -> bool:
+        return self.last_token is None
+
+    def next_tokens(self, limit: int) -> ScheduledTokens:
+        """Schedule the last token, or while prefilling at most `limit` further tokens of the prompt."""
+        if self.last_token is not None:
+            return ScheduledTokens(self.kv, (self.last_token,), self.slot)
+        computed = len(self.kv.tokens)
+        tokens = self.prompt[computed : computed + limit]
+        return ScheduledTokens(self.kv, tokens, self.slot, computed + len(tokens) == len(self.prompt))
+
+    def append(self, sampled: SampledToken) -> None:
+        self.last_token = sampled.token
+        self.append_token(sampled.token, sampled.logprob, sampled.alternatives)
+
+    def load_prefix(self) -> None:
+        """Copy the longest cached prefix of the prompt into an empty KV cache."""
+        if not self.kv.tokens and self.runner.prefixes:
+            self.runner.prefixes.load_prefix(self.slot.name, self.prompt, self.kv)
+
+    def store_prefix(self) -> None:
+        if self.is_cacheable and self.runner.prefixes:
+            self.runner.prefixes.store(self.slot.name, self.kv)
 
 
 @dataclass
@@ -119,7 +170,7 @@ class StackedLoraRunner:
             self.kernel.close()
             self.kernel = None
 
-    def forward(self, scheduled: Sequence[ScheduledTokens]) -> Any:
+    def forward(self, scheduled: abc.Sequence[ScheduledTokens]) -> Any:
         order = sorted(range(len(scheduled)), key=lambda at: scheduled[at].slot.index or 0)
         batch = _FlatBatch([scheduled[at] for at in order])
         with torch.inference_mode(), self._without_peft(), self._patched(batch):

@@ -14,9 +14,8 @@ from personas.errors import EngineBusyError
 
 if TYPE_CHECKING:  # these import torch
     from personas.engine.lora_slots import LoraSlots
-    from personas.engine.model_runner import ModelRunner, ScheduledTokens
+    from personas.engine.model_runner import ModelRunner, ScheduledTokens, Sequence
     from personas.engine.sampler import SampledToken
-    from personas.engine.sequence import Sequence
 
 NEW_TOKEN_COST_IN_PROMPT_TOKENS = 2
 """Weight of a generated token in a guild's service; prompt tokens are cheaper because they are computed together."""

@@ -1,56 +1,231 @@
-"""One request on its way through the local engine: prompt, LoRA slot, KV cache and sampler state."""
+"""The reply side of a request: turns generated tokens into streamed text, stops it, and builds the reply.
 
-from typing import Any
+The local engine and the one over vLLM share it. Imports no model library.
+"""
 
-from personas.engine.lora_slots import LoraSlot
-from personas.engine.model_runner import ModelRunner, ScheduledTokens
-from personas.engine.reply_sequence import ReplySequence
-from personas.engine.sampler import SampledToken, SamplerState
+import secrets
+from collections.abc import Callable, Iterable
+from typing import Any, Literal, Protocol, Self
+
+from personas.prompt import RenderedPrompt, Renderer
+from personas.schemas.chat import AdapterRef, ChatReply, ChatRequest, ReplyToken
+
+REPETITION_TOKENS = 8  # a reply repeats itself once its last 8 tokens occur earlier in it; names that recur are shorter
+SENTENCE_ENDS = (".", "!", "?", "…", "*", '"', "”", "。", "！", "？", "\n")
+REPLACEMENT_CHARACTER = "\ufffd"
 
 
-class Sequence(ReplySequence):
-    """One request on its way through the engine. Used by the engine's thread.
-
-    `start` sets `slot`, `runner`, `kv` and `started_at`. `last_token` is computed next; it is None until the whole
-    prompt has been computed. `is_cacheable` allows the prefix cache to store the sequence's keys and values.
-    """
-
-    slot: LoraSlot
-    runner: ModelRunner
-    kv: Any
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.sampler = SamplerState(self.request.sampling, self.seed, set(self.prompt))
-        self.last_token: int | None = None
-        self.is_cacheable = True
-
-    def start(self, slot: LoraSlot, runner: ModelRunner, now: float) -> None:
-        """Open a KV cache for the prompt and the longest reply."""
-        self.slot, self.runner, self.started_at = slot, runner, now
-        self.kv = runner.new_kv_cache(len(self.prompt) + self.request.sampling.max_new_tokens)
+class ReplySink(Protocol):
+    """Receives one reply from the engine's thread; `llm_engine.QueuedReplyStream` is the bot's."""
 
     @property
-    def is_prefilling(self) -> bool:
-        return self.last_token is None
+    def cancelled(self) -> Any:
+        """A `threading.Event`, set once the reply is no longer wanted."""
 
-    def next_tokens(self, limit: int) -> ScheduledTokens:
-        """Schedule the last token, or while prefilling at most `limit` further tokens of the prompt."""
-        if self.last_token is not None:
-            return ScheduledTokens(self.kv, (self.last_token,), self.slot)
-        computed = len(self.kv.tokens)
-        tokens = self.prompt[computed : computed + limit]
-        return ScheduledTokens(self.kv, tokens, self.slot, computed + len(tokens) == len(self.prompt))
+    def begin(self) -> bool:
+        """Mark the request as started. Returns False when it was cancelled before."""
 
-    def append(self, sampled: SampledToken) -> None:
-        self.last_token = sampled.token
-        self.append_token(sampled.token, sampled.logprob, sampled.alternatives)
+    def push(self, piece: object) -> None:
+        """Deliver a piece of text, or the exception that ends the reply."""
 
-    def load_prefix(self) -> None:
-        """Copy the longest cached prefix of the prompt into an empty KV cache."""
-        if not self.kv.tokens and self.runner.prefixes:
-            self.runner.prefixes.load_prefix(self.slot.name, self.prompt, self.kv)
+    def finish(self, reply: ChatReply) -> None:
+        """Deliver the complete reply."""
 
-    def store_prefix(self) -> None:
-        if self.is_cacheable and self.runner.prefixes:
-            self.runner.prefixes.store(self.slot.name, self.kv)
+
+class StreamingDetokenizer:
+    """Turns generated tokens into text and pushes the text that can no longer change.
+
+    `text` is the text pushed so far, `tokens` the number of generated tokens including the end of turn. `stopped` is
+    set by an end of turn, a stop string or, with `stop_loops`, by repetition, which also sets `repeated`.
+    """
+
+    def __init__(
+        self, renderer: Renderer, stop: Iterable[str], push: Callable[[str], None], *, stop_loops: bool = False
+    ) -> None:
+        self._renderer, self._stop, self._push = renderer, [s for s in stop if s], push
+        self._stop_loops = stop_loops
+        self._ids: list[int] = []
+        self.text = ""
+        self.tokens = 0
+        self.stopped = False
+        self.repeated = False
+
+    @property
+    def stop_ids(self) -> tuple[int, ...]:
+        """Tokens that end a reply."""
+        return self._renderer.stop_ids
+
+    def append(self, token: int) -> None:
+        """Decode the next token, then look for a stop string and repetition. Ignored once stopped."""
+        if self.stopped:
+            return
+        self.tokens += 1
+        if token in self._renderer.stop_ids:
+            self.stop()
+            return
+        self._ids.append(token)
+        decoded = self._decode(self._ids)
+        stop_at = min((at for s in self._stop if (at := decoded.find(s)) >= 0), default=-1)
+        if stop_at >= 0:
+            self._push_up_to(decoded[:stop_at].rstrip())
+            self.stopped = True
+        elif not decoded.endswith(REPLACEMENT_CHARACTER):
+            self._push_up_to(decoded[: len(decoded) - self._held_back(decoded)])
+            if self._stop_loops and is_repeating(self._ids):
+                self.text = trim_repetition(self._decode(self._ids[:-REPETITION_TOKENS])) or self.text
+                self.stopped = self.repeated = True
+
+    def stop(self) -> None:
+        """End the reply with the text that it has."""
+        self.flush()
+        self.stopped = True
+
+    def flush(self) -> None:
+        """Push text held back for stop strings, without an incomplete character or white space. May be called twice."""
+        if not self.stopped:
+            self._push_up_to(self._decode(self._ids).rstrip(REPLACEMENT_CHARACTER).rstrip())
+
+    def piece(self, token: int) -> str:
+        """Decode one token alone; control tokens are included."""
+        return self._renderer.decode_token(token)
+
+    def _decode(self, ids: list[int]) -> str:
+        text: str = self._renderer.tokenizer.decode(ids, skip_special_tokens=True)
+        return text.lstrip()
+
+    def _held_back(self, decoded: str) -> int:
+        """Count the characters at the end that may begin a stop string, or are white space."""
+        blank = len(decoded) - len(decoded.rstrip())
+        lengths = [n for s in self._stop for n in range(1, min(len(s), len(decoded) + 1)) if decoded.endswith(s[:n])]
+        return max([blank, *lengths])
+
+    def _push_up_to(self, text: str) -> None:
+        if len(text) > len(self.text):
+            self._push(text[len(self.text) :])
+            self.text = text
+
+
+def is_repeating(reply: list[int]) -> bool:
+    """Return whether the last `REPETITION_TOKENS` tokens occur earlier in the reply; the two may overlap."""
+    run = reply[-REPETITION_TOKENS:]
+    if len(run) < REPETITION_TOKENS:
+        return False
+    return any(reply[at : at + REPETITION_TOKENS] == run for at in range(len(reply) - REPETITION_TOKENS))
+
+
+def trim_repetition(text: str) -> str:
+    """Cut a text that broke off at its first repetition after its last whole sentence, if it has one."""
+    end = max((text.rfind(mark) + len(mark) for mark in SENTENCE_ENDS if mark in text), default=0)
+    return (text[:end] or text).strip()
+
+
+class ReplySequence:
+    """One request with its prompt and the reply so far; subclasses have it computed."""
+
+    def __init__(
+        self,
+        request: ChatRequest,
+        prompt: tuple[int, ...],
+        seed: int,
+        sink: ReplySink,
+        detokenizer: StreamingDetokenizer,
+        on_end: Callable[[], None] = lambda: None,
+        prompt_text: str = "",
+        shortened: bool = False,
+    ) -> None:
+        """Create a waiting sequence. `on_end` is called once, however it ends; the last two go into the reply."""
+        self.request, self.prompt, self.seed = request, prompt, seed
+        self._sink, self._detokenizer, self._on_end = sink, detokenizer, on_end
+        self._prompt_text, self._shortened = prompt_text, shortened
+        self.queued_at = self.started_at = 0.0
+        self.overtaken = 0
+        self._has_begun = False
+        self._logprobs: list[float] = []
+        self._tokens: list[ReplyToken] = []
+
+    @classmethod
+    def create(
+        cls,
+        request: ChatRequest,
+        prompt: RenderedPrompt,
+        renderer: Renderer,
+        sink: ReplySink,
+        on_end: Callable[[], None] = lambda: None,
+    ) -> Self:
+        """Create a sequence that streams its text into `sink`; a request without a seed gets a random one."""
+        sampling = request.sampling
+        seed = secrets.randbits(31) if sampling.seed is None else sampling.seed
+        stop = (*sampling.stop, *renderer.stop_strings(request.persona, request.turns))
+        detokenizer = StreamingDetokenizer(renderer, stop, sink.push, stop_loops=sampling.stop_loops)
+        return cls(request, prompt.ids, seed, sink, detokenizer, on_end, prompt.text, prompt.shortened)
+
+    @property
+    def guild_id(self) -> int:
+        return self.request.guild_id
+
+    @property
+    def adapter(self) -> AdapterRef | None:
+        return self.request.adapter
+
+    @property
+    def is_cancelled(self) -> bool:
+        return bool(self._sink.cancelled.is_set())
+
+    @property
+    def is_finished(self) -> bool:
+        """True once the reply stopped, reached its length or was cancelled."""
+        reached_length = self._detokenizer.tokens >= self.request.sampling.max_new_tokens
+        return self._detokenizer.stopped or reached_length or self.is_cancelled
+
+    def begin(self) -> bool:
+        """Mark the request as started. Returns False when it was cancelled before."""
+        self._has_begun = self._has_begun or self._sink.begin()
+        return self._has_begun
+
+    def append_token(self, token: int, logprob: float | None, alternatives: Iterable[tuple[int, float]] = ()) -> None:
+        """Add a token to the reply, with its log-probability and the likeliest tokens if they were requested."""
+        self._detokenizer.append(token)
+        if logprob is None:
+            return
+        self._logprobs.append(logprob)
+        if self.request.sampling.alternatives is not None:
+            piece = self._detokenizer.piece
+            others = tuple((piece(other), other_logprob) for other, other_logprob in alternatives)
+            self._tokens.append(ReplyToken(piece(token), logprob, others))
+
+    def finish(self) -> None:
+        self._sink.finish(self._reply())
+        self._on_end()
+
+    def fail(self, error: Exception) -> None:
+        """Deliver an error, unless the request was cancelled before it started."""
+        if self.begin():
+            self._sink.push(error)
+        self._on_end()
+
+    def discard(self) -> None:
+        """End a waiting request that was cancelled; its sink is finished already, unless it had started before."""
+        if self._has_begun:
+            self.finish()
+        else:
+            self._on_end()
+
+    def _reply(self) -> ChatReply:
+        text = self._detokenizer
+        text.flush()
+        finish: Literal["stop", "length", "cancelled"] = (
+            "stop" if text.stopped else "cancelled" if self.is_cancelled else "length"
+        )
+        return ChatReply(
+            text=text.text,
+            version=self.adapter.version if self.adapter else None,
+            seed=self.seed,
+            prompt_tokens=len(self.prompt),
+            new_tokens=text.tokens,
+            finish=finish,
+            logprobs=tuple(self._logprobs),
+            tokens=tuple(self._tokens),
+            prompt=self._prompt_text,
+            shortened=self._shortened,
+            repeated=text.repeated,
+        )

@@ -59,7 +59,7 @@ class SamplingParams:
     `temperature` 0 is greedy decoding. `top_k` 0, `top_p` 1 and `min_p` 0 disable these filters. `logprobs` requests
     the log-probabilities of the reply's tokens; `alternatives` the tokens themselves and that many of the likeliest
     tokens at each position. `stop_loops` ends a reply that repeats itself at the end of its sentence
-    (`personas.engine.reply_sequence`).
+    (`personas.engine.sequence`).
     """
 
     temperature: float = 0.6

@@ -16,9 +16,9 @@ from peft import LoraConfig, get_peft_model
 from personas.engine.engine_core import EngineParts, build_engine_parts
 from personas.engine.kv_cache import CacheShape
 from personas.engine.lora_slots import StackedLora
+from personas.engine.model_runner import Sequence
 from personas.engine.peft_runner import PeftSwitcher
 from personas.engine.scheduler import Scheduler, SchedulerLimits
-from personas.engine.sequence import Sequence
 from personas.home.adapters import adapter_ref, write_manifest
 from personas.home.atomic_files import atomic_folder
 from personas.models.base_model import BaseModel, fingerprint, load_model

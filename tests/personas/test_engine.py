@@ -11,7 +11,7 @@ import torch
 from peft import PeftModel
 
 from personas.engine.llm_engine import LLMEngine
-from personas.engine.reply_sequence import StreamingDetokenizer
+from personas.engine.sequence import StreamingDetokenizer
 from personas.errors import AdapterError, BaseModelError, EngineBusyError
 from personas.models.base_model import load_model
 from personas.schemas.chat import ChatRequest, Persona, SamplingParams, Turn

@@ -8,8 +8,8 @@ import pytest
 
 from personas.engine.admission import AdapterState, AdmissionControl
 from personas.engine.lora_slots import BASE_MODEL_SLOT, MAX_PREFETCHED_ADAPTERS, AdapterWeights, LoraSlots
+from personas.engine.model_runner import Sequence
 from personas.engine.scheduler import MAX_OVERTAKEN, Scheduler, SchedulerLimits
-from personas.engine.sequence import Sequence
 from personas.errors import AdapterError, EngineBusyError
 from personas.schemas.chat import AdapterRef, ChatRequest
 

@@ -1,6 +1,6 @@
 """A reply that repeats itself ends with its last whole sentence; short repetitions stay."""
 
-from personas.engine.reply_sequence import REPETITION_TOKENS, StreamingDetokenizer, is_repeating, trim_repetition
+from personas.engine.sequence import REPETITION_TOKENS, StreamingDetokenizer, is_repeating, trim_repetition
 
 
 def streamed(renderer, text: str, *, stop_loops: bool = True) -> StreamingDetokenizer:

@@ -15,7 +15,7 @@ from transformers import AutoTokenizer
 
 from personas.chat_template import ChatTemplate
 from personas.engine.llm_engine import LLMEngine
-from personas.engine.sequence import Sequence
+from personas.engine.model_runner import Sequence
 from personas.errors import AdapterError, BaseModelError
 from personas.home.adapters import verify_adapter, verify_for_base_model
 from personas.models.base_model import default_template, fingerprint, load_tokenizer, locate, name_with_settings

@@ -118,17 +118,21 @@ class VllmClient:
 
     async def models(self) -> ServedModels:
         """Return the base model and the loaded adapters."""
-        cards = (await self._expect_json("GET", "/v1/models"))["data"]
-        base = next((card for card in cards if not card.get("parent")), None)
-        if base is None:
-            raise VllmError(f"{self.url} serves no base model.", "Start it with `vllm serve MODEL`.")
-        adapters = {card["id"]: card.get("root") or "" for card in cards if card.get("parent")}
-        return ServedModels(base["id"], base.get("root") or base["id"], base.get("max_model_len") or 0, adapters)
+        answer = await self._expect_json("GET", "/v1/models")
+        try:
+            base = next(card for card in answer["data"] if not card["parent"])
+            adapters = {card["id"]: card["root"] for card in answer["data"] if card["parent"]}
+            return ServedModels(base["id"], base["root"], base["max_model_len"], adapters)
+        except (LookupError, TypeError, StopIteration) as error:
+            raise self._foreign_answer("/v1/models") from error
 
     async def tokenize(self, model: str, text: str) -> tuple[int, ...]:
         """Return the server's token ids of a text, without special tokens."""
         body = {"model": model, "prompt": text, "add_special_tokens": False}
-        return tuple((await self._expect_json("POST", "/tokenize", body))["tokens"])
+        answer = await self._expect_json("POST", "/tokenize", body)
+        if not isinstance(answer.get("tokens"), list):
+            raise self._foreign_answer("/tokenize")
+        return tuple(answer["tokens"])
 
     async def metric(self, name: str) -> float | None:
         """Return a metric, summed over its labels; None if the server has none of that name."""
@@ -215,8 +219,11 @@ class VllmClient:
         if status != 200:
             raise self._status_error(status, answer)
         if not isinstance(answer, dict):
-            raise VllmError(f"{self.url}{path} does not answer as a vLLM server does.", "Check ENGINE_URLS.")
+            raise self._foreign_answer(path)
         return answer
+
+    def _foreign_answer(self, path: str) -> VllmError:
+        return VllmError(f"{self.url}{path} does not answer as a vLLM server does.", "Check ENGINE_URLS.")
 
     async def _call(
         self, method: str, path: str, body: Mapping[str, Any] | None = None, timeout_s: float = CALL_TIMEOUT_S

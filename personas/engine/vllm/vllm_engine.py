@@ -1,7 +1,6 @@
 """The chat engine over vLLM servers: our prompts, fairness and stop rules, their forward passes."""
 
 import asyncio
-import hashlib
 import logging
 import secrets
 from collections import Counter, deque
@@ -13,12 +12,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from personas.engine.admission import AdapterState, AdmissionControl
-from personas.engine.llm_engine import QueuedReplyStream
+from personas.engine.admission import AdmissionControl
 from personas.engine.metrics import AdapterStatus, EngineState, MetricsCallback
-from personas.engine.reply_sequence import ReplySequence
-from personas.engine.scheduler import FairScheduler, SchedulerLimits
-from personas.engine.vllm.replicas import Lease, Replica, ReplicaAdapters, ReplicaLimits, Replicas
+from personas.engine.scheduler import SchedulerLimits
+from personas.engine.vllm.replicas import Replica, ReplicaAdapters, ReplicaLimits, Replicas
 from personas.engine.vllm.vllm_client import (
     AdapterNotServedError,
     ExpectedModel,
@@ -26,10 +23,10 @@ from personas.engine.vllm.vllm_client import (
     ServedModels,
     ServerCheck,
     ServerChecker,
-    TokenChunk,
     VllmClient,
     open_session,
 )
+from personas.engine.vllm.vllm_sequence import ReplicaScheduler, VllmReplyStream, VllmSequence
 from personas.home.adapters import largest_rank, verify_for_base_model
 from personas.home.atomic_files import write_private_file
 from personas.models import base_model
@@ -49,124 +46,6 @@ MIN_RANK = 16
 """LoRA rank of the recipes, which each server has to accept."""
 PROBE_FOLDER, SALT_FILE = "cache/vllm_probe", "cache/vllm_cache_salt"
 T = TypeVar("T")
-
-
-class VllmReplyStream(QueuedReplyStream):
-    """A reply stream whose cancellation wakes the engine, which then closes the connection."""
-
-    def __init__(self, loop: asyncio.AbstractEventLoop, version: str | None, on_cancel: Callable[[], None]) -> None:
-        super().__init__(loop, version)
-        self._on_cancel = on_cancel
-
-    def cancel(self) -> None:
-        super().cancel()
-        if not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(self._on_cancel)
-
-
-class VllmSequence(ReplySequence):
-    """One request and the tokens received for it, on one replica after another. `avoided` are replicas' addresses."""
-
-    lease: Lease
-    task: asyncio.Task[None]
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.received: list[int] = []
-        self.failed_attempts = 0
-        self.avoided: frozenset[str] = frozenset()
-
-    @property
-    def adapter_name(self) -> str:
-        """The adapter's name, empty for the base model."""
-        return self.adapter.name if self.adapter else ""
-
-    @property
-    def routing_key(self) -> str:
-        """Requests with the same key prefer the same replica."""
-        return self.adapter_name or (self.request.persona.id if self.request.persona else "")
-
-    def body(self, model: str, salt: str) -> dict[str, Any]:
-        """Build the request for the rest of the reply."""
-        sampling = self.request.sampling
-        body: dict[str, Any] = {
-            "model": model,
-            "prompt": [*self.prompt, *self.received],
-            "max_tokens": sampling.max_new_tokens - len(self.received),
-            "temperature": sampling.temperature,
-            "top_p": sampling.top_p,
-            "top_k": sampling.top_k,
-            "min_p": sampling.min_p,
-            "repetition_penalty": sampling.repetition_penalty,
-            "seed": self._attempt_seed(),
-            "stop_token_ids": list(self._detokenizer.stop_ids),
-            "ignore_eos": True,  # only the renderer's stop tokens end a reply, as in the local engine
-            "cache_salt": salt,
-        }
-        if sampling.logprobs or sampling.alternatives is not None:
-            body |= {"logprobs": sampling.alternatives or 0, "return_tokens_as_token_ids": True}
-        return body
-
-    def _attempt_seed(self) -> int:
-        """Return the seed; a resumed reply gets another one, or it would draw the numbers of its beginning again."""
-        if not self.received:
-            return self.seed
-        digest = hashlib.blake2b(f"{self.seed}:{len(self.received)}".encode(), digest_size=4).digest()
-        return int.from_bytes(digest, "big")
-
-    def receive(self, chunk: TokenChunk) -> None:
-        """Append a chunk's tokens up to the end of the reply."""
-        count = self.request.sampling.alternatives or 0
-        for at, token in enumerate(chunk.tokens):
-            if self.is_finished:
-                return
-            self.received.append(token)
-            logprob = chunk.logprobs[at] if chunk.logprobs else None
-            self.append_token(token, logprob, chunk.alternatives[at][:count] if chunk.alternatives else ())
-        if chunk.finish == "stop":
-            self._detokenizer.stop()
-
-    def use_base_model(self) -> None:
-        """Have the base model reply; the reply then has no version."""
-        self.request, self.avoided = replace(self.request, adapter=None), frozenset()
-
-    def finish(self) -> None:
-        super().finish()
-        self._cancel_task()
-
-    def fail(self, error: Exception) -> None:
-        super().fail(error)
-        self._cancel_task()
-
-    def _cancel_task(self) -> None:
-        """End the attempt, which closes its connection."""
-        if hasattr(self, "task") and self.task is not asyncio.current_task():
-            self.task.cancel()
-
-
-class _ReplicaScheduler(FairScheduler[VllmSequence]):
-    """Starts sequences on replicas that have room for them and for their adapters."""
-
-    def __init__(
-        self, limits: SchedulerLimits, replicas: Replicas, run: Callable[[VllmSequence], asyncio.Task[None]]
-    ) -> None:
-        super().__init__(limits)
-        self._replicas, self._run = replicas, run
-
-    def _choose(self, seq: VllmSequence) -> Replica | None:
-        return self._replicas.choose(seq.routing_key, seq.adapter_name, seq.avoided)
-
-    def _state(self, seq: VllmSequence) -> AdapterState:
-        return AdapterState.READY if self._choose(seq) else AdapterState.NO_SLOT
-
-    def _acquire(self, seq: VllmSequence) -> None:
-        replica = self._choose(seq)
-        assert replica is not None  # its state was READY
-        seq.lease, seq.started_at = self._replicas.lease(replica, seq.adapter_name), self.clock()
-        seq.task = self._run(seq)
-
-    def _release(self, seq: VllmSequence) -> None:
-        self._replicas.release(seq.lease)
 
 
 @dataclass
@@ -205,7 +84,7 @@ class VllmEngine:
         """Check the servers, and wait until one is ready. Raises `BaseModelError` and `VllmError`."""
         clients = await self._open()
         self._replicas = Replicas(clients, self.limits, self._check_replica, self._on_replicas_changed)
-        self._scheduler = _ReplicaScheduler(self._scheduler_limits(), self._replicas, self._start_attempt)
+        self._scheduler = ReplicaScheduler(self._scheduler_limits(), self._replicas, self._start_attempt)
         rows = self.limits.rows * len(clients)
         self._admission = AdmissionControl(rows + self.max_waiting, rows)
         self._start_task(self._sweep_forever())

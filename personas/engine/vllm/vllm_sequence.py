@@ -1,0 +1,132 @@
+"""One request on its way over vLLM servers, the stream of its reply, and the scheduler that starts it on a replica."""
+
+import asyncio
+import hashlib
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from personas.engine.admission import AdapterState
+from personas.engine.llm_engine import QueuedReplyStream
+from personas.engine.scheduler import FairScheduler, SchedulerLimits
+from personas.engine.sequence import ReplySequence
+from personas.engine.vllm.replicas import Lease, Replica, Replicas
+from personas.engine.vllm.vllm_client import TokenChunk
+
+
+class VllmReplyStream(QueuedReplyStream):
+    """A reply stream whose cancellation wakes the engine, which then closes the connection."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, version: str | None, on_cancel: Callable[[], None]) -> None:
+        super().__init__(loop, version)
+        self._on_cancel = on_cancel
+
+    def cancel(self) -> None:
+        super().cancel()
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._on_cancel)
+
+
+class VllmSequence(ReplySequence):
+    """One request and the tokens received for it, on one replica after another. `avoided` are replicas' addresses."""
+
+    lease: Lease
+    task: asyncio.Task[None]
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.received: list[int] = []
+        self.failed_attempts = 0
+        self.avoided: frozenset[str] = frozenset()
+
+    @property
+    def adapter_name(self) -> str:
+        """The adapter's name, empty for the base model."""
+        return self.adapter.name if self.adapter else ""
+
+    @property
+    def routing_key(self) -> str:
+        """Requests with the same key prefer the same replica."""
+        return self.adapter_name or (self.request.persona.id if self.request.persona else "")
+
+    def body(self, model: str, salt: str) -> dict[str, Any]:
+        """Build the request for the rest of the reply."""
+        sampling = self.request.sampling
+        body: dict[str, Any] = {
+            "model": model,
+            "prompt": [*self.prompt, *self.received],
+            "max_tokens": sampling.max_new_tokens - len(self.received),
+            "temperature": sampling.temperature,
+            "top_p": sampling.top_p,
+            "top_k": sampling.top_k,
+            "min_p": sampling.min_p,
+            "repetition_penalty": sampling.repetition_penalty,
+            "seed": self._attempt_seed(),
+            "stop_token_ids": list(self._detokenizer.stop_ids),
+            "ignore_eos": True,  # only the renderer's stop tokens end a reply, as in the local engine
+            "cache_salt": salt,
+        }
+        if sampling.logprobs or sampling.alternatives is not None:
+            body |= {"logprobs": sampling.alternatives or 0, "return_tokens_as_token_ids": True}
+        return body
+
+    def _attempt_seed(self) -> int:
+        """Return the seed; a resumed reply gets another one, or it would draw the numbers of its beginning again."""
+        if not self.received:
+            return self.seed
+        digest = hashlib.blake2b(f"{self.seed}:{len(self.received)}".encode(), digest_size=4).digest()
+        return int.from_bytes(digest, "big")
+
+    def receive(self, chunk: TokenChunk) -> None:
+        """Append a chunk's tokens up to the end of the reply."""
+        count = self.request.sampling.alternatives or 0
+        for at, token in enumerate(chunk.tokens):
+            if self.is_finished:
+                return
+            self.received.append(token)
+            logprob = chunk.logprobs[at] if chunk.logprobs else None
+            self.append_token(token, logprob, chunk.alternatives[at][:count] if chunk.alternatives else ())
+        if chunk.finish == "stop":
+            self._detokenizer.stop()
+
+    def use_base_model(self) -> None:
+        """Have the base model reply; the reply then has no version."""
+        self.request, self.avoided = replace(self.request, adapter=None), frozenset()
+
+    def finish(self) -> None:
+        super().finish()
+        self._cancel_task()
+
+    def fail(self, error: Exception) -> None:
+        super().fail(error)
+        self._cancel_task()
+
+    def _cancel_task(self) -> None:
+        """End the attempt, which closes its connection."""
+        if hasattr(self, "task") and self.task is not asyncio.current_task():
+            self.task.cancel()
+
+
+class ReplicaScheduler(FairScheduler[VllmSequence]):
+    """Starts sequences on replicas that have room for them and for their adapters."""
+
+    def __init__(
+        self, limits: SchedulerLimits, replicas: Replicas, run: Callable[[VllmSequence], asyncio.Task[None]]
+    ) -> None:
+        super().__init__(limits)
+        self._replicas, self._run = replicas, run
+
+    def _choose(self, seq: VllmSequence) -> Replica | None:
+        return self._replicas.choose(seq.routing_key, seq.adapter_name, seq.avoided)
+
+    def _state(self, seq: VllmSequence) -> AdapterState:
+        return AdapterState.READY if self._choose(seq) else AdapterState.NO_SLOT
+
+    def _acquire(self, seq: VllmSequence) -> None:
+        replica = self._choose(seq)
+        assert replica is not None  # its state was READY
+        seq.lease, seq.started_at = self._replicas.lease(replica, seq.adapter_name), self.clock()
+        seq.task = self._run(seq)
+
+    def _release(self, seq: VllmSequence) -> None:
+        self._replicas.release(seq.lease)
