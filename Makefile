@@ -9,9 +9,13 @@ TORCH_ARGS ?=
 READY := $(VENV)/.ready
 # Idle threads sleep instead of spinning, because several processes share the cores.
 export OMP_WAIT_POLICY ?= PASSIVE
+# The servers of other projects that `make test-…` starts have environments of their own, here or where this says.
+UNDERSTUDY_SCALE_ENV ?= build
+VLLM_ENV := $(UNDERSTUDY_SCALE_ENV)/vllm
+VLLM_READY := $(VLLM_ENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run sandbox demo demo-all bench bench-chat bench-chat-engine bench-data bench-gate bench-pii bench-train bench-votes bench-web gpu-rows predictions docs chromium test test-ray test-slow check lint lock pictures clean
+.PHONY: help setup run sandbox demo demo-all bench bench-chat bench-chat-engine bench-data bench-gate bench-pii bench-train bench-votes bench-web gpu-rows predictions docs chromium test test-ray test-slow test-vllm check lint lock pictures clean
 
 help:  ## List the targets.
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -94,6 +98,18 @@ test: $(READY) chromium  ## Run the tests.
 
 test-slow: test  ## Run the tests, then the slow ones.
 	@$(BIN)/python -m pytest -m slow
+
+# The project itself is installed there for its plugin, which resolves adapter names (personas/home/lora_resolver.py).
+$(VLLM_READY): requirements/vllm.txt pyproject.toml
+	@echo "Setting up vLLM in $(VLLM_ENV) (once; some minutes, 4 GB) …"
+	@$(PYTHON) -m venv $(VLLM_ENV)
+	@$(VLLM_ENV)/bin/pip install --quiet --disable-pip-version-check --constraint requirements/vllm.txt torch $(TORCH_ARGS)
+	@$(VLLM_ENV)/bin/pip install --quiet --disable-pip-version-check --no-deps --requirement requirements/vllm.txt
+	@$(VLLM_ENV)/bin/pip install --quiet --disable-pip-version-check --no-deps --editable .
+	@touch $@
+
+test-vllm: $(READY) $(VLLM_READY)  ## Start two real vLLM servers, break them on purpose, compare them with the engine (some ten minutes).
+	@$(BIN)/python -m tests.personas.vllm --vllm $(VLLM_ENV)/bin/vllm
 
 check: export REQUIRE_CHROMIUM = 1
 check: lint test  ## Run ruff, mypy strict and the tests; every change must pass.

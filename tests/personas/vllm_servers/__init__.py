@@ -1,0 +1,1 @@
+"""Real vLLM servers as processes, recordings of their answers, and `make test-vllm`."""

@@ -1,0 +1,153 @@
+"""Records the answers of a real vLLM server: `python -m tests.personas.vllm_servers.record --vllm PATH/bin/vllm`.
+
+Writes recordings/*.json again. Paths of this machine, times and random ids are replaced.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import re
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+
+from personas.home.lora_resolver import served_name
+from personas.schemas.chat import Persona, Turn
+from tests.personas.vllm_servers import recordings
+from tests.personas.vllm_servers.recordings import RecordedResponse, Recording
+from tests.personas.vllm_servers.vllm_process import API_KEY, BASE_NAME, VllmProcess
+from tests.personas.vllm_servers.workspace import TinyWorkspace, make_workspace
+
+CONTEXT_TOKENS = 256
+OPTIONS = ("--dtype", "float32", "--max-model-len", str(CONTEXT_TOKENS), "--enforce-eager", "--max-num-seqs", "8")
+KEYS = {"right": {"Authorization": f"Bearer {API_KEY}"}, "wrong": {"Authorization": "Bearer wrong"}, "none": {}}
+KEPT_METRICS = re.compile(r"^(?:# \w+ )?vllm:(?:num_requests_running|num_requests_waiting)\b.*$", re.MULTILINE)
+LIST_OF_NUMBERS = re.compile(r"\[\s+(-?\d+(?:,\s+-?\d+)*)\s+\]")
+
+
+@dataclass(frozen=True)
+class Exchange:
+    """A request to record under a name (see `recordings.SCHEMAS`)."""
+
+    name: str
+    path: str
+    body: dict[str, Any] | None = None
+    key: str = "right"
+
+
+def completion(prompt: list[int], model: str = BASE_NAME, **changes: Any) -> dict[str, Any]:
+    """Return the body of a streamed completion, with every sampling setting that vLLM would take from the model."""
+    body = {
+        "model": model, "prompt": prompt, "max_tokens": 8, "temperature": 0.0, "top_p": 1.0, "top_k": 0, "min_p": 0.0,
+        "repetition_penalty": 1.0, "seed": 7, "stop_token_ids": [], "skip_special_tokens": False,
+        "stream": True, "stream_options": {"include_usage": True}, "return_token_ids": True,
+    }  # fmt: skip
+    return {name: value for name, value in {**body, **changes}.items() if value is not None}
+
+
+def exchanges(space: TinyWorkspace) -> list[Exchange]:
+    """List all requests in order; later ones rely on what earlier ones loaded."""
+    first, second, wide = (space.version(number, rank) for number, rank in ((1, 8), (2, 8), (3, 32)))
+    prompt = list(space.renderer.prompt(Persona("ada", "Ada", description="You are Ada."), [Turn("Bo", "hello")]).ids)
+    long = (prompt * CONTEXT_TOKENS)[: CONTEXT_TOKENS + 1]
+    load, unload, complete = "/v1/load_lora_adapter", "/v1/unload_lora_adapter", "/v1/completions"
+    name, folder = served_name(first), str(first.folder)
+    return [
+        Exchange("text-health", "/health", key="none"),
+        Exchange("version", "/version", key="none"),
+        Exchange("unauthorized-wrong-key", "/v1/models", key="wrong"),
+        Exchange("unauthorized-no-key", complete, completion(prompt), key="none"),
+        Exchange("models-base", "/v1/models"),
+        Exchange("tokenize", "/tokenize", {"model": BASE_NAME, "prompt": "Who are you?", "add_special_tokens": False}),
+        Exchange("error-missing-adapter", complete, completion(prompt, "ada@v99")),
+        Exchange("text-load", load, {"lora_name": name, "lora_path": folder}),
+        Exchange("error-already-loaded", load, {"lora_name": name, "lora_path": folder}),
+        Exchange("error-load-no-folder", load, {"lora_name": "ada@v98", "lora_path": f"{space.home}/nowhere"}),
+        Exchange("error-load-rank", load, {"lora_name": served_name(wide), "lora_path": str(wide.folder)}),
+        Exchange("models-adapter", "/v1/models"),
+        Exchange("stream-base", complete, completion(prompt)),
+        Exchange("stream-adapter", complete, completion(prompt, name, cache_salt="epoch-1")),
+        Exchange("stream-resolved", complete, completion(prompt, served_name(second))),
+        Exchange("stream-logprobs", complete, completion(prompt, max_tokens=3, logprobs=2)),
+        Exchange("stream-length-left", complete, completion((prompt * 99)[: CONTEXT_TOKENS - 3], max_tokens=50)),
+        Exchange("error-too-long", complete, completion(long)),
+        Exchange("error-cache-salt", complete, completion(prompt, cache_salt="a/b")),
+        Exchange("error-bad-value", complete, completion(prompt, temperature=-1.0)),
+        Exchange("completion-prompt-logprobs", complete, completion(
+            prompt[:6], max_tokens=1, stream=False, stream_options=None, prompt_logprobs=0)),
+        Exchange("text-unload", unload, {"lora_name": name}),
+        Exchange("error-unload-unknown", unload, {"lora_name": name}),
+        Exchange("text-metrics", "/metrics", key="none"),
+    ]  # fmt: skip
+
+
+async def ask(session: aiohttp.ClientSession, url: str, exchange: Exchange) -> RecordedResponse:
+    """Send a request and return the answer as it came."""
+    method = "GET" if exchange.body is None else "POST"
+    headers = {**KEYS[exchange.key], "X-Request-Id": "recorded"}
+    async with session.request(method, f"{url}{exchange.path}", json=exchange.body, headers=headers) as response:
+        text = await response.text()
+        found = RecordedResponse(status=response.status, content_type=response.content_type)
+        if response.content_type == "text/event-stream":
+            found.events = [parse_event(event) for event in text.split("\n\n") if event]
+        else:
+            found.body = json.loads(text) if response.content_type == "application/json" else text
+        if exchange.name == "text-metrics":
+            found.body = "".join(f"{line}\n" for line in KEPT_METRICS.findall(text))
+        return found
+
+
+def parse_event(event: str) -> Any:
+    data = event.removeprefix("data: ")
+    return data if data == recordings.DONE else json.loads(data)
+
+
+def scrub(value: Any, paths: dict[str, str]) -> Any:
+    """Replace this machine's paths, times and random ids."""
+    if isinstance(value, dict):
+        fixed = {"created": 1_767_225_600, "permission": []}
+        return {name: fixed.get(name, scrub(item, paths)) for name, item in value.items()}
+    if isinstance(value, list):
+        return [scrub(item, paths) for item in value]
+    if isinstance(value, str):
+        for path, name in paths.items():
+            value = value.replace(path, name)
+    return value
+
+
+async def record(vllm: Path, folder: Path) -> None:
+    """Start a server, ask all requests and write the recordings. Raises if an answer does not fit its schema."""
+    space = make_workspace(folder)
+    asked = exchanges(space)
+    paths = {str(space.base.folder): "/models/base", str(space.home): "/home/understudy", str(folder): "/folder"}
+    server = VllmProcess(vllm, space.base.folder, space.home, folder / "vllm.log", options=OPTIONS)
+    async with server, aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=120)) as session:
+        for exchange in asked:
+            response = await ask(session, server.url, exchange)
+            content = {"status": response.status, "content_type": response.content_type}
+            content |= {"events": response.events} if response.events is not None else {"body": response.body}
+            request = {"method": "GET" if exchange.body is None else "POST", "path": exchange.path, "key": exchange.key}
+            request |= {"json": exchange.body} if exchange.body is not None else {}
+            written = scrub({"server": recordings.SERVER, "request": request, "response": content}, paths)
+            text = json.dumps(written, indent=1, ensure_ascii=False) + "\n"
+            text = LIST_OF_NUMBERS.sub(lambda found: f"[{' '.join(found[1].split())}]", text)
+            (recordings.FOLDER / f"{exchange.name}.json").write_text(text, encoding="utf-8")
+            recordings.validate(exchange.name, Recording.model_validate_json(text).response)
+            print(exchange.name, response.status, flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser("python -m tests.personas.vllm_servers.record", description=__doc__)
+    parser.add_argument("--vllm", type=Path, default=Path("build/vllm/bin/vllm"), help="the command of vLLM 0.32")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        asyncio.run(record(arguments.vllm.absolute(), Path(folder)))
+
+
+if __name__ == "__main__":
+    main()
