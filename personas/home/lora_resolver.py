@@ -25,26 +25,22 @@ from personas.models.base_model import fingerprint, locate
 from personas.schemas.chat import AdapterRef
 
 RESOLVER_NAME = "understudy"
-SERVED_NAME_PATTERN = re.compile(
-    rf"(?P<id>(?:{DIALOGUE_PREFIX})?[A-Za-z0-9][A-Za-z0-9_-]{{0,63}})@(?P<version>[A-Za-z0-9][A-Za-z0-9._-]{{0,127}})"
+ADAPTER_NAME_PATTERN = re.compile(
+    rf"(?P<id>(?:{DIALOGUE_PREFIX})?[A-Za-z0-9][A-Za-z0-9_-]{{0,63}})-(?P<version>\w{{1,64}})"
 )
+"""Form of `AdapterRef.name`; versions contain no hyphen."""
 logger = logging.getLogger(f"vllm.{RESOLVER_NAME}")  # vLLM prints what is logged below its own name
 
 
-def served_name(adapter: AdapterRef) -> str:
-    """Return the name under which vLLM servers know a version: `PERSONA@VERSION` or `dialogue/NAME@VERSION`."""
-    return f"{adapter.persona_id}@{adapter.version}"
-
-
 def find_served_adapter(home: Path, name: str, base_hash: str) -> AdapterRef:
-    """Find the version with a served name in a home and verify its files, its place and its base model.
+    """Find the adapter of a name (`AdapterRef.name`) in a home and verify its files, its place and its base model.
 
     Raises `AdapterError` for a name of another form, a folder that is a link to elsewhere, and what
     `verify_for_base_model` refuses.
     """
-    matched = SERVED_NAME_PATTERN.fullmatch(name)
+    matched = ADAPTER_NAME_PATTERN.fullmatch(name)
     if not matched:
-        raise AdapterError(f"{name[:200]!r} is not the name of a version.", "The form is PERSONA@VERSION.")
+        raise AdapterError(f"{name[:200]!r} is not the name of a version.", "The form is PERSONA-VERSION.")
     ref = _find_by_id(home, matched["id"], matched["version"])
     if _is_linked(home, ref.folder):
         raise AdapterError(f"{ref.folder} is a link to another folder.", "Copy the adapter into the home instead.")

@@ -9,18 +9,18 @@ import argparse
 import asyncio
 import json
 import re
+import shutil
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 
-from personas.home.lora_resolver import served_name
 from personas.schemas.chat import Persona, Turn
 from tests.personas.vllm_servers import recordings
 from tests.personas.vllm_servers.recordings import RecordedResponse, Recording
-from tests.personas.vllm_servers.vllm_process import API_KEY, BASE_NAME, VllmProcess
+from tests.personas.vllm_servers.vllm_process import API_KEY, BASE_NAME, LORA_OPTIONS, VllmProcess
 from tests.personas.vllm_servers.workspace import TinyWorkspace, make_workspace
 
 CONTEXT_TOKENS = 256
@@ -56,7 +56,10 @@ def exchanges(space: TinyWorkspace) -> list[Exchange]:
     prompt = list(space.renderer.prompt(Persona("ada", "Ada", description="You are Ada."), [Turn("Bo", "hello")]).ids)
     long = (prompt * CONTEXT_TOKENS)[: CONTEXT_TOKENS + 1]
     load, unload, complete = "/v1/load_lora_adapter", "/v1/unload_lora_adapter", "/v1/completions"
-    name, folder = served_name(first), str(first.folder)
+    name, folder = first.name, str(first.folder)
+    highest, probe = len(space.renderer.tokenizer) - 1, space.home / "probe"
+    probe.mkdir()
+    shutil.copy(first.folder / "adapter_config.json", probe)
     return [
         Exchange("text-health", "/health", key="none"),
         Exchange("version", "/version", key="none"),
@@ -64,16 +67,20 @@ def exchanges(space: TinyWorkspace) -> list[Exchange]:
         Exchange("unauthorized-no-key", complete, completion(prompt), key="none"),
         Exchange("models-base", "/v1/models"),
         Exchange("tokenize", "/tokenize", {"model": BASE_NAME, "prompt": "Who are you?", "add_special_tokens": False}),
-        Exchange("error-missing-adapter", complete, completion(prompt, "ada@v99")),
+        Exchange("error-missing-adapter", complete, completion(prompt, "ada-v99")),
         Exchange("text-load", load, {"lora_name": name, "lora_path": folder}),
         Exchange("error-already-loaded", load, {"lora_name": name, "lora_path": folder}),
-        Exchange("error-load-no-folder", load, {"lora_name": "ada@v98", "lora_path": f"{space.home}/nowhere"}),
-        Exchange("error-load-rank", load, {"lora_name": served_name(wide), "lora_path": str(wide.folder)}),
+        Exchange("error-load-no-folder", load, {"lora_name": "ada-v98", "lora_path": f"{space.home}/nowhere"}),
+        Exchange("error-load-no-weights", load, {"lora_name": "understudy-probe", "lora_path": str(probe)}),
+        Exchange("error-load-rank", load, {"lora_name": wide.name, "lora_path": str(wide.folder)}),
         Exchange("models-adapter", "/v1/models"),
         Exchange("stream-base", complete, completion(prompt)),
         Exchange("stream-adapter", complete, completion(prompt, name, cache_salt="epoch-1")),
-        Exchange("stream-resolved", complete, completion(prompt, served_name(second))),
-        Exchange("stream-logprobs", complete, completion(prompt, max_tokens=3, logprobs=2)),
+        Exchange("stream-resolved", complete, completion(prompt, second.name)),
+        Exchange("stream-logprobs", complete, completion(
+            prompt, max_tokens=3, logprobs=2, return_tokens_as_token_ids=True)),
+        Exchange("stream-highest-token", complete, completion([highest], max_tokens=1)),
+        Exchange("error-out-of-vocabulary", complete, completion([highest + 1], max_tokens=1)),
         Exchange("stream-length-left", complete, completion((prompt * 99)[: CONTEXT_TOKENS - 3], max_tokens=50)),
         Exchange("error-too-long", complete, completion(long)),
         Exchange("error-cache-salt", complete, completion(prompt, cache_salt="a/b")),
@@ -120,12 +127,29 @@ def scrub(value: Any, paths: dict[str, str]) -> Any:
     return value
 
 
+def exchanges_without_lora(space: TinyWorkspace) -> list[Exchange]:
+    body = {"lora_name": "ada-v1", "lora_path": str(space.version(1).folder)}
+    return [Exchange("error-load-without-lora", "/v1/load_lora_adapter", body)]
+
+
+def exchanges_without_loading(space: TinyWorkspace) -> list[Exchange]:
+    body = {"lora_name": "ada-v1", "lora_path": str(space.version(1).folder)}
+    return [Exchange("unknown-path-load", "/v1/load_lora_adapter", body)]
+
+
 async def record(vllm: Path, folder: Path) -> None:
-    """Start a server, ask all requests and write the recordings. Raises if an answer does not fit its schema."""
+    """Start a server for each list of requests and write what it answers. Raises for an answer of another shape."""
     space = make_workspace(folder)
-    asked = exchanges(space)
+    server = VllmProcess(vllm, space.base.folder, space.home, folder / "vllm.log", options=(*OPTIONS, *LORA_OPTIONS))
+    without_lora = replace(server, options=OPTIONS)
+    without_loading = replace(server, runtime_lora=False)
+    await record_server(server, exchanges(space), space, folder)
+    await record_server(without_lora, exchanges_without_lora(space), space, folder)
+    await record_server(without_loading, exchanges_without_loading(space), space, folder)
+
+
+async def record_server(server: VllmProcess, asked: list[Exchange], space: TinyWorkspace, folder: Path) -> None:
     paths = {str(space.base.folder): "/models/base", str(space.home): "/home/understudy", str(folder): "/folder"}
-    server = VllmProcess(vllm, space.base.folder, space.home, folder / "vllm.log", options=OPTIONS)
     async with server, aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=120)) as session:
         for exchange in asked:
             response = await ask(session, server.url, exchange)

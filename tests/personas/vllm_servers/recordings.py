@@ -112,6 +112,12 @@ class Chunk(_Lenient):
     usage: Usage | None = None
 
 
+class UnknownPathBody(_Strict):
+    """A path that the server does not have, as it was started."""
+
+    detail: Literal["Not Found"]
+
+
 class TokenizeBody(_Lenient):
     count: int
     max_model_len: int
@@ -144,6 +150,7 @@ SCHEMAS: dict[str, Any] = {
     "models": ModelList,
     "error": ErrorBody,
     "unauthorized": UnauthorizedBody,
+    "unknown": UnknownPathBody,
     "tokenize": TokenizeBody,
     "version": VersionBody,
     "stream": list[Chunk | Literal["[DONE]"]],

@@ -20,8 +20,8 @@ BASE_NAME, API_KEY = "base", "a-key-for-tests"
 START_TIMEOUT_S, POLL_S = 400.0, 0.1
 OPTIONS = (
     "--served-model-name", BASE_NAME, "--api-key", API_KEY, "--host", "127.0.0.1", "--generation-config", "vllm",
-    "--enable-lora", "--max-lora-rank", "16",
 )  # fmt: skip
+LORA_OPTIONS = ("--enable-lora", "--max-lora-rank", "16")
 METRIC_LINE = re.compile(r"^vllm:(\w+?)(?:\{.*\})? (\S+)$", re.MULTILINE)
 
 
@@ -36,7 +36,7 @@ def find_free_port() -> int:
 class VllmProcess:
     """A server over a model folder and a home. `start` returns at once, `wait_ready` when it answers.
 
-    `cores` is what VLLM_CPU_OMP_THREADS_BIND takes, such as `0` or `0-1`.
+    `cores` is what VLLM_CPU_OMP_THREADS_BIND takes, such as `0` or `0-1`. `runtime_lora` allows adapters to be loaded.
     """
 
     vllm: Path
@@ -45,6 +45,7 @@ class VllmProcess:
     log: Path
     cores: str = "0"
     options: tuple[str, ...] = ()
+    runtime_lora: bool = True
     port: int = field(default_factory=find_free_port)
     process: subprocess.Popen[bytes] | None = None
 
@@ -57,7 +58,7 @@ class VllmProcess:
         return {
             **os.environ,
             "UNDERSTUDY_HOME": str(self.home),
-            "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1",
+            "VLLM_ALLOW_RUNTIME_LORA_UPDATING": str(int(self.runtime_lora)),
             "VLLM_CPU_KVCACHE_SPACE": "1",
             "VLLM_CPU_OMP_THREADS_BIND": self.cores,
             "VLLM_NO_USAGE_STATS": "1",
@@ -112,13 +113,20 @@ class VllmProcess:
             sums[name] = sums.get(name, 0.0) + float(value)
         return sums
 
+    async def get(self, path: str) -> Any:
+        """Return the JSON, or the text, at a path. Raises `RuntimeError` for an error status."""
+        return await self._request("GET", path, None)
+
     async def post(self, path: str, body: Mapping[str, Any]) -> Any:
         """Post JSON and return the answer's JSON, or its text. Raises `RuntimeError` for an error status."""
+        return await self._request("POST", path, body)
+
+    async def _request(self, method: str, path: str, body: Mapping[str, Any] | None) -> Any:
         headers = {"Authorization": f"Bearer {API_KEY}"}
         timeout = aiohttp.ClientTimeout(total=600)
         async with (
             aiohttp.ClientSession(timeout=timeout) as session,
-            session.post(f"{self.url}{path}", json=body, headers=headers) as response,
+            session.request(method, f"{self.url}{path}", json=body, headers=headers) as response,
         ):
             if response.status != 200:
                 raise RuntimeError(f"{path}: {response.status} {await response.text()}")

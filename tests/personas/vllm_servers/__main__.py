@@ -1,0 +1,170 @@
+"""`make test-vllm`: two real vLLM servers, a core each, under the bot's engine.
+
+Breaks them on purpose and counts lost, doubled and wrong replies; then compares held-out losses and speed with the
+engine in the bot's process. Prints the tables, writes build/bench/vllm.json, and exits with 1 if a count is not 0, a
+recovery takes too long or a loss differs by more than 0.5 %.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import math
+import os
+import platform
+import shutil
+import sys
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from personas.engine.vllm.replicas import ReplicaLimits
+from personas.engine.vllm.vllm_engine import VllmEngine
+
+from personas.models.base_model import BaseModel
+from personas.schemas.training import ServingPrecision
+from tests.personas.vllm_servers import comparison, faults, recordings
+from tests.personas.vllm_servers.faults import FaultResult, FaultRun
+from tests.personas.vllm_servers.vllm_process import API_KEY, LORA_OPTIONS, VllmProcess
+from tests.personas.vllm_servers.workspace import make_workspace
+
+FOLDER, RESULT_FILE = Path("build/bench/vllm"), Path("build/bench/vllm.json")
+MAX_ROWS, TINY_SLOTS = 32, 4
+TINY_OPTIONS = (
+    *LORA_OPTIONS, "--dtype", "float32", "--max-model-len", "2048", "--enforce-eager", "--max-num-seqs", str(MAX_ROWS),
+    "--max-loras", str(TINY_SLOTS), "--max-cpu-loras", "8",
+)  # fmt: skip
+DEFAULT_ROUNDS = 3
+REPLIES_PER_KILL, REPLIES_PER_SWAP, SWAPS_PER_ROUND = 10, 20, 2.5
+CORES = ("0", "1")
+
+
+def make_engine(
+    base: BaseModel, servers: Sequence[VllmProcess], home: Path, precision: ServingPrecision, slots: int
+) -> VllmEngine:
+    """Build the bot's engine over the servers, which take `slots` adapters each in a batch."""
+    limits = ReplicaLimits(rows=MAX_ROWS, adapters=slots)
+    urls = [server.url for server in servers]
+    return VllmEngine(base, precision, urls, home, key=API_KEY, limits=limits)
+
+
+async def run_faults(vllm: Path, rounds: int) -> list[FaultResult]:
+    """Start two servers over the tiny model in float32 and run all faults."""
+    folder = FOLDER / "tiny"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    space = make_workspace(folder.absolute())
+    versions = [space.version(number) for number in range(1, 13)]
+    servers = [
+        VllmProcess(vllm, space.base.folder, space.home, folder / f"vllm-{core}.log", core, TINY_OPTIONS)
+        for core in CORES
+    ]
+    swaps = math.ceil(rounds * SWAPS_PER_ROUND)
+    results = list[FaultResult]()
+    async with AsyncExitStack() as stack:
+        print("starting two servers …", flush=True)
+        await asyncio.gather(*(stack.enter_async_context(server) for server in servers))
+        engine = make_engine(space.base, servers, space.home, "float32", TINY_SLOTS)
+        await engine.start()
+        stack.push_async_callback(engine.close)
+        run = FaultRun(engine, servers, space)
+        steps: list[Callable[[], Awaitable[FaultResult]]] = [
+            lambda: faults.version_swaps(run, swaps, swaps * REPLIES_PER_SWAP),
+            lambda: faults.cancelled(run, 2 * rounds),
+            lambda: faults.adapter_missing(run, folder.absolute() / "outside"),
+            lambda: faults.already_loaded(run, len(versions) - 3),
+            lambda: faults.killed_in_mid_reply(run, rounds, REPLIES_PER_KILL),
+            lambda: faults.stopped_in_mid_reply(run, REPLIES_PER_KILL),
+            lambda: faults.all_unreachable(run, REPLIES_PER_KILL),
+            lambda: faults.late_replica(run, len(versions) - 1),
+        ]
+        for step in steps:
+            since = time.monotonic()
+            results.append(await step())
+            print(f"{results[-1].fault}: {time.monotonic() - since:.0f} s", *results[-1].notes, sep="\n  ", flush=True)
+    return results
+
+
+async def run_comparison(vllm: Path, home: Path) -> dict[str, Any]:
+    """Compare losses and speed over the bundled model; only one of the two systems runs at a time."""
+    base = comparison.bundled_base()
+    versions = comparison.train_versions(home)
+    adapters = comparison.copy_adapters(home, versions[0])
+    print("measuring the local engine …", flush=True)
+    local_losses = await asyncio.to_thread(comparison.local_losses, base, versions)
+    local_speed = await comparison.local_speed(base, adapters)
+    async with AsyncExitStack() as stack:
+        servers = [
+            VllmProcess(vllm, base.folder, home, FOLDER / f"vllm-{core}.log", core, comparison.SERVER_OPTIONS)
+            for core in CORES
+        ]
+        print("starting two servers over the bundled model …", flush=True)
+        await asyncio.gather(*(stack.enter_async_context(server) for server in servers))
+        vllm_losses = await comparison.vllm_losses(servers, versions)
+        engine = make_engine(base, servers, home, "bfloat16", comparison.SLOTS)
+        await engine.start()
+        stack.push_async_callback(engine.close)
+        vllm_speed = await comparison.measure_speed(engine, adapters)
+    return {
+        "parity": comparison.compare_losses(local_losses, vllm_losses),
+        "speed": comparison.compare_speed(local_speed, vllm_speed),
+    }
+
+
+def print_faults(results: Sequence[FaultResult]) -> None:
+    """Print fault × tried × lost × doubled × recovery."""
+    print(f"\n{'fault':<30}{'tried':>6}{'lost':>6}{'doubled':>9}{'wrong':>7}{'near ties':>11}{'recovery':>10}")
+    for row in results:
+        recovery = "" if row.recovery_s is None else f"{row.recovery_s:.2f} s"
+        print(
+            f"{row.fault:<30}{row.tried:>6}{row.lost:>6}{row.doubled:>9}{row.wrong:>7}{row.near_ties:>11}"
+            f"{recovery:>10}{'  FAILED' if row.failed else ''}"
+        )
+
+
+def print_comparison(figures: dict[str, Any]) -> None:
+    print(f"\n{'held-out loss':<16}{'local':>9}{'vLLM':>9}{'difference':>13}")
+    for persona, row in figures["parity"].items():
+        print(f"{persona:<16}{row['local']:>9.4f}{row['vllm']:>9.4f}{row['difference']:>13.3%}")
+    print(f"\n{'chats':<16}{'local':>9}{'vLLM':>9}{'ratio':>8}   tokens/s, each chat with its own adapter")
+    for name, row in figures["speed"].items():
+        print(f"{name:<16}{row['local']:>9.0f}{row['vllm']:>9.0f}{row['ratio']:>8.2f}")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser("python -m tests.personas.vllm_servers", description=__doc__)
+    parser.add_argument("--vllm", type=Path, default=Path("build/vllm/bin/vllm"), help="the command of vLLM 0.32")
+    parser.add_argument("--rounds", type=int, default=DEFAULT_ROUNDS, help="kills of a server (default: 3; 20 is the "
+                        "full count: 200 replies, 1,000 requests across 50 version swaps)")  # fmt: skip
+    parser.add_argument("--only", choices=("faults", "comparison"), help="one of the two parts")
+    arguments = parser.parse_args()
+    vllm = arguments.vllm.absolute()
+    if not vllm.exists():
+        parser.error(f"there is no vLLM at {vllm}: run `make test-vllm`, which installs it")
+    (FOLDER / "home").mkdir(parents=True, exist_ok=True)
+    figures = json.loads(RESULT_FILE.read_text()) if RESULT_FILE.exists() else {}
+    figures |= {"server": recordings.SERVER, "cores": os.cpu_count(), "processor": platform.processor()}
+    results, failed = [], False
+    if arguments.only != "comparison":
+        results = asyncio.run(run_faults(vllm, arguments.rounds))
+        figures |= {"rounds": arguments.rounds, "faults": [asdict(row) for row in results]}
+        failed = any(row.failed for row in results)
+    if arguments.only != "faults":
+        compared = asyncio.run(run_comparison(vllm, FOLDER.absolute() / "home"))
+        figures |= compared
+        failed |= any(row["difference"] > comparison.MAX_LOSS_DIFFERENCE for row in compared["parity"].values())
+    if results:
+        print_faults(results)
+    if arguments.only != "faults":
+        print_comparison(figures)
+    RESULT_FILE.write_text(json.dumps(figures, indent=2) + "\n")
+    print(f"\nwritten to {RESULT_FILE}")
+    return int(failed)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
