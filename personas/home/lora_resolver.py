@@ -26,7 +26,7 @@ from personas.schemas.chat import AdapterRef
 
 RESOLVER_NAME = "understudy"
 ADAPTER_NAME_PATTERN = re.compile(
-    rf"(?P<id>(?:{DIALOGUE_PREFIX})?[A-Za-z0-9][A-Za-z0-9_-]{{0,63}})-(?P<version>\w{{1,64}})"
+    rf"(?P<id>(?:{DIALOGUE_PREFIX})?[A-Za-z0-9][A-Za-z0-9_-]{{0,63}})-(?P<version>\w{{1,64}})", re.ASCII
 )
 """Form of `AdapterRef.name`; versions contain no hyphen."""
 logger = logging.getLogger(f"vllm.{RESOLVER_NAME}")  # vLLM prints what is logged below its own name
@@ -96,4 +96,4 @@ def register() -> None:
         return
     from vllm.lora.resolver import LoRAResolverRegistry  # installed in the server's environment only
 
-    LoRAResolverRegistry.register_resolver(RESOLVER_NAME, HomeLoRAResolver(Path(home).expanduser()))
+    LoRAResolverRegistry.register_resolver(RESOLVER_NAME, HomeLoRAResolver(Path(home).expanduser().absolute()))

@@ -63,6 +63,11 @@ class ReferenceReply:
     leads: tuple[float, ...]
 
 
+def bare(text: str) -> str:
+    """Return a text without outer spaces and without a character that is cut off by the length."""
+    return text.strip().rstrip("\ufffd")
+
+
 @dataclass
 class RunningReply:
     """A reply that is being read, with the times of its pieces."""
@@ -142,21 +147,23 @@ class FaultRun:
         elif reply.text != reply.stream.reply.text:
             result.doubled += 1
             result.note("the pieces are not the reply")
-        elif reply.text.strip() != expected.text.strip():
-            self._judge_difference(reply.text, expected, result)
+        elif bare(reply.text) != bare(expected.text):
+            self._judge_difference(bare(reply.text), expected, result)
 
     def _judge_difference(self, text: str, expected: ReferenceReply, result: FaultResult) -> None:
-        same = next((n for n, (a, b) in enumerate(zip(text, expected.text, strict=False)) if a != b),
-                    min(len(text), len(expected.text)))  # fmt: skip
-        decode = self.space.renderer.tokenizer.decode
-        at = next((n for n in range(len(expected.ids)) if len(decode(expected.ids[: n + 1])) > same), len(expected.ids))
+        whole, decode = bare(expected.text), self.space.renderer.tokenizer.decode
+        same = next(
+            (n for n, (a, b) in enumerate(zip(text, whole, strict=False)) if a != b), min(len(text), len(whole))
+        )
+        ends = (len(decode(expected.ids[: n + 1]).lstrip()) for n in range(len(expected.ids)))
+        at = next((n for n, end in enumerate(ends) if end > same), len(expected.ids))
         if any(lead < NEAR_TIE for lead in expected.leads[: at + 1]):
             result.near_ties += 1
         elif text[same:].startswith(tuple(text[same - n : same] for n in range(DOUBLED_CHARACTERS, min(same, 200)))):
             result.doubled += 1
         else:
             result.lost += 1
-            result.note(f"{text[max(0, same - 30) :][:80]!r} instead of {expected.text[max(0, same - 30) :][:80]!r}")
+            result.note(f"{text[max(0, same - 30) :][:80]!r} instead of {whole[max(0, same - 30) :][:80]!r}")
 
     async def running(self) -> list[float]:
         """Return how many requests each server computes."""
