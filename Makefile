@@ -109,7 +109,7 @@ $(VLLM_READY): requirements/vllm.txt pyproject.toml
 	@touch $@
 
 test-vllm: $(READY) $(VLLM_READY)  ## Start two real vLLM servers, break them on purpose, compare them with the engine (some ten minutes).
-	@$(BIN)/python -m tests.personas.vllm_servers --vllm $(VLLM_ENV)/bin/vllm
+	@$(BIN)/python -m tests.personas.vllm_servers --python $(VLLM_ENV)/bin/python
 
 check: export REQUIRE_CHROMIUM = 1
 check: lint test  ## Run ruff, mypy strict and the tests; every change must pass.

@@ -19,13 +19,13 @@ from personas.schemas.training_events import ScoreSummary
 PROJECTIONS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 
 
-def make_tiny_model(folder: Path, tokenizer: Any, seed: int = 0) -> None:
-    """Two layers of width 64, random weights, the given tokenizer."""
+def make_tiny_model(folder: Path, tokenizer: Any, seed: int = 0, width: int = 64) -> None:
+    """Two layers with four heads, random weights, the given tokenizer."""
     torch.manual_seed(seed)
     config = LlamaConfig(
         vocab_size=len(tokenizer),
-        hidden_size=64,
-        intermediate_size=128,
+        hidden_size=width,
+        intermediate_size=2 * width,
         num_hidden_layers=2,
         num_attention_heads=4,
         num_key_value_heads=2,

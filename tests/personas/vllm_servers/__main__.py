@@ -52,7 +52,7 @@ def make_engine(
     return VllmEngine(base, precision, urls, home, key=API_KEY, limits=limits)
 
 
-async def run_faults(vllm: Path, rounds: int) -> list[FaultResult]:
+async def run_faults(python: Path, rounds: int) -> list[FaultResult]:
     """Start two servers over the tiny model in float32 and run all faults."""
     folder = FOLDER / "tiny"
     shutil.rmtree(folder, ignore_errors=True)
@@ -60,7 +60,7 @@ async def run_faults(vllm: Path, rounds: int) -> list[FaultResult]:
     space = make_workspace(folder.absolute())
     versions = [space.version(number) for number in range(1, 13)]
     servers = [
-        VllmProcess(vllm, space.base.folder, space.home, folder / f"vllm-{core}.log", core, TINY_OPTIONS)
+        VllmProcess(python, space.base.folder, space.home, folder / f"vllm-{core}.log", core, TINY_OPTIONS)
         for core in CORES
     ]
     swaps = math.ceil(rounds * SWAPS_PER_ROUND)
@@ -89,7 +89,7 @@ async def run_faults(vllm: Path, rounds: int) -> list[FaultResult]:
     return results
 
 
-async def run_comparison(vllm: Path, home: Path) -> dict[str, Any]:
+async def run_comparison(python: Path, home: Path) -> dict[str, Any]:
     """Compare losses and speed over the bundled model; only one of the two systems runs at a time."""
     base = comparison.bundled_base()
     versions = comparison.train_versions(home)
@@ -99,7 +99,7 @@ async def run_comparison(vllm: Path, home: Path) -> dict[str, Any]:
     local_speed = await comparison.local_speed(base, adapters)
     async with AsyncExitStack() as stack:
         servers = [
-            VllmProcess(vllm, base.folder, home, FOLDER / f"vllm-{core}.log", core, comparison.SERVER_OPTIONS)
+            VllmProcess(python, base.folder, home, FOLDER / f"vllm-{core}.log", core, comparison.SERVER_OPTIONS)
             for core in CORES
         ]
         print("starting two servers over the bundled model …", flush=True)
@@ -137,24 +137,24 @@ def print_comparison(figures: dict[str, Any]) -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser("python -m tests.personas.vllm_servers", description=__doc__)
-    parser.add_argument("--vllm", type=Path, default=Path("build/vllm/bin/vllm"), help="the command of vLLM 0.32")
+    parser.add_argument("--python", type=Path, default=Path("build/vllm/bin/python"), help="of vLLM's environment")
     parser.add_argument("--rounds", type=int, default=DEFAULT_ROUNDS, help="kills of a server (default: 3; 20 is the "
                         "full count: 200 replies, 1,000 requests across 50 version swaps)")  # fmt: skip
     parser.add_argument("--only", choices=("faults", "comparison"), help="one of the two parts")
     arguments = parser.parse_args()
-    vllm = arguments.vllm.absolute()
-    if not vllm.exists():
-        parser.error(f"there is no vLLM at {vllm}: run `make test-vllm`, which installs it")
+    python = arguments.python.absolute()
+    if not python.exists():
+        parser.error(f"there is no vLLM at {python}: run `make test-vllm`, which installs it")
     (FOLDER / "home").mkdir(parents=True, exist_ok=True)
     figures = json.loads(RESULT_FILE.read_text()) if RESULT_FILE.exists() else {}
     figures |= {"server": recordings.SERVER, "cores": os.cpu_count(), "processor": platform.processor()}
     results, failed = [], False
     if arguments.only != "comparison":
-        results = asyncio.run(run_faults(vllm, arguments.rounds))
+        results = asyncio.run(run_faults(python, arguments.rounds))
         figures |= {"rounds": arguments.rounds, "faults": [asdict(row) for row in results]}
         failed = any(row.failed for row in results)
     if arguments.only != "faults":
-        compared = asyncio.run(run_comparison(vllm, FOLDER.absolute() / "home"))
+        compared = asyncio.run(run_comparison(python, FOLDER.absolute() / "home"))
         figures |= compared
         failed |= any(row["difference"] > comparison.MAX_LOSS_DIFFERENCE for row in compared["parity"].values())
     if results:

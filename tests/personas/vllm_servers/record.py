@@ -1,4 +1,4 @@
-"""Records the answers of a real vLLM server: `python -m tests.personas.vllm_servers.record --vllm PATH/bin/vllm`.
+"""Records the answers of a real vLLM server: `python -m tests.personas.vllm_servers.record --python PATH/bin/python`.
 
 Writes recordings/*.json again. Paths of this machine, times and random ids are replaced.
 """
@@ -44,7 +44,7 @@ def completion(prompt: list[int], model: str = BASE_NAME, **changes: Any) -> dic
     """Return the body of a streamed completion, with every sampling setting that vLLM would take from the model."""
     body = {
         "model": model, "prompt": prompt, "max_tokens": 8, "temperature": 0.0, "top_p": 1.0, "top_k": 0, "min_p": 0.0,
-        "repetition_penalty": 1.0, "seed": 7, "stop_token_ids": [], "skip_special_tokens": False,
+        "repetition_penalty": 1.0, "seed": 7, "stop_token_ids": [2], "ignore_eos": True, "cache_salt": "epoch-1",
         "stream": True, "stream_options": {"include_usage": True}, "return_token_ids": True,
     }  # fmt: skip
     return {name: value for name, value in {**body, **changes}.items() if value is not None}
@@ -75,12 +75,12 @@ def exchanges(space: TinyWorkspace) -> list[Exchange]:
         Exchange("error-load-rank", load, {"lora_name": wide.name, "lora_path": str(wide.folder)}),
         Exchange("models-adapter", "/v1/models"),
         Exchange("stream-base", complete, completion(prompt)),
-        Exchange("stream-adapter", complete, completion(prompt, name, cache_salt="epoch-1")),
+        Exchange("stream-adapter", complete, completion(prompt, name)),
         Exchange("stream-resolved", complete, completion(prompt, second.name)),
         Exchange("stream-logprobs", complete, completion(
             prompt, max_tokens=3, logprobs=2, return_tokens_as_token_ids=True)),
         Exchange("stream-highest-token", complete, completion([highest], max_tokens=1)),
-        Exchange("error-out-of-vocabulary", complete, completion([highest + 1], max_tokens=1)),
+        Exchange("broken-out-of-vocabulary", complete, completion([highest + 1], max_tokens=1)),
         Exchange("stream-length-left", complete, completion((prompt * 99)[: CONTEXT_TOKENS - 3], max_tokens=50)),
         Exchange("error-too-long", complete, completion(long)),
         Exchange("error-cache-salt", complete, completion(prompt, cache_salt="a/b")),
@@ -137,10 +137,10 @@ def exchanges_without_loading(space: TinyWorkspace) -> list[Exchange]:
     return [Exchange("unknown-path-load", "/v1/load_lora_adapter", body)]
 
 
-async def record(vllm: Path, folder: Path) -> None:
+async def record(python: Path, folder: Path) -> None:
     """Start a server for each list of requests and write what it answers. Raises for an answer of another shape."""
     space = make_workspace(folder)
-    server = VllmProcess(vllm, space.base.folder, space.home, folder / "vllm.log", options=(*OPTIONS, *LORA_OPTIONS))
+    server = VllmProcess(python, space.base.folder, space.home, folder / "vllm.log", options=(*OPTIONS, *LORA_OPTIONS))
     without_lora = replace(server, options=OPTIONS)
     without_loading = replace(server, runtime_lora=False)
     await record_server(server, exchanges(space), space, folder)
@@ -167,10 +167,10 @@ async def record_server(server: VllmProcess, asked: list[Exchange], space: TinyW
 
 def main() -> None:
     parser = argparse.ArgumentParser("python -m tests.personas.vllm_servers.record", description=__doc__)
-    parser.add_argument("--vllm", type=Path, default=Path("build/vllm/bin/vllm"), help="the command of vLLM 0.32")
+    parser.add_argument("--python", type=Path, default=Path("build/vllm/bin/python"), help="of vLLM's environment")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        asyncio.run(record(arguments.vllm.absolute(), Path(folder)))
+        asyncio.run(record(arguments.python.absolute(), Path(folder)))
 
 
 if __name__ == "__main__":

@@ -154,10 +154,14 @@ SCHEMAS: dict[str, Any] = {
     "tokenize": TokenizeBody,
     "version": VersionBody,
     "stream": list[Chunk | Literal["[DONE]"]],
+    "broken": list[ErrorBody | Literal["[DONE]"]],
     "completion": Completion,
     "text": str,
 }
-"""Schemas by the first word of a recording's name: `error-missing-adapter.json` is an `error`."""
+"""Schemas by the first word of a recording's name: `error-missing-adapter.json` is an `error`.
+
+A `broken` stream begins with status 200 and has an error as its only event.
+"""
 
 
 def names() -> list[str]:

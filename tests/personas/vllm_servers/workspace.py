@@ -11,6 +11,9 @@ from personas.prompt import Renderer
 from personas.schemas.chat import AdapterRef
 from tests.tiny_models import make_adapter, make_tiny_model
 
+WIDTH = 128
+"""Width with which the heads have 32 dimensions, the fewest that vLLM's attention takes on CPUs."""
+
 
 @dataclass(frozen=True)
 class TinyWorkspace:
@@ -30,6 +33,6 @@ def make_workspace(folder: Path) -> TinyWorkspace:
     """Write the model into a folder unless it is there, and return it with an empty home."""
     tokenizer = load_tokenizer(locate(EMBEDDED))
     if not (folder / "model" / "config.json").exists():
-        make_tiny_model(folder / "model", tokenizer)
+        make_tiny_model(folder / "model", tokenizer, width=WIDTH)
     (folder / "home").mkdir(exist_ok=True)
     return TinyWorkspace(locate(str(folder / "model")), folder / "home", Renderer(tokenizer))
