@@ -62,12 +62,33 @@ def test_an_unreachable_download_is_named(bare):
     assert "Downloading" in done.stdout and "ECONNREFUSED" in done.stderr and done.returncode == 0
 
 
-@pytest.mark.slow
-def test_playwrights_download_is_used_where_the_system_has_none(bare):
-    """A server on loopback has an archive like Playwright's, with a script that starts the browser of this machine."""
+@pytest.fixture
+def launcher():
+    """A script that starts the browser of this machine, whatever PATH says."""
     found = [shutil.which(name, path=os.defpath) for name in chromium.NAMES]
     if not (installed := next(filter(None, found), None)):
         pytest.skip("this takes a Chromium of the system")
+    return f'#!/bin/sh\nPATH={os.defpath} exec {installed} --headless "$@"\n'
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root installs packages")
+def test_root_installs_the_package(bare, launcher):
+    """A stand-in for apt-get puts the browser on PATH when it is asked to install it."""
+    (bare / "none").mkdir()
+    (bare / "chromium").write_text(launcher)
+    (bare / "chromium").chmod(0o755)
+    install = f'if [ "$1" = install ]; then /bin/cp {bare}/chromium {bare}/none/; fi'
+    (bare / "none" / "apt-get").write_text(f'#!/bin/sh\necho "$@" >> {bare}/asked\n{install}\n')
+    (bare / "none" / "apt-get").chmod(0o755)
+    done = run(REQUIRE_CHROMIUM="1")
+    assert (done.returncode, done.stderr) == (0, "") and "Downloading" not in done.stdout
+    assert (bare / "asked").read_text().splitlines() == [" ".join(it[1:]) for it in chromium.APT_COMMANDS]
+
+
+@pytest.mark.slow
+def test_playwrights_download_is_used_where_the_system_has_none(bare, launcher):
+    """A server on loopback has an archive like Playwright's, with a script that starts the browser of this machine."""
 
     class Archive(http.server.BaseHTTPRequestHandler):
         def do_GET(self):
@@ -75,7 +96,7 @@ def test_playwrights_download_is_used_where_the_system_has_none(bare):
             with zipfile.ZipFile(path := bare / "archive.zip", "w") as archive:
                 script = zipfile.ZipInfo(f"{name}/{name.removesuffix('-linux64')}")
                 script.external_attr = 0o755 << 16
-                archive.writestr(script, f'#!/bin/sh\nPATH={os.defpath} exec {installed} --headless "$@"\n')
+                archive.writestr(script, launcher)
             self.send_response(200)
             self.send_header("Content-Length", str(path.stat().st_size))
             self.end_headers()
