@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import json
 import logging
 import math
 import random
@@ -14,6 +15,7 @@ from functools import lru_cache, partial
 from pathlib import Path, PurePosixPath
 
 from personas.engine.vllm.vllm_client import AdapterNotServedError, ReplicaError, ServedModels, VllmClient, VllmError
+from personas.home.atomic_files import write_private_file
 from personas.schemas.chat import AdapterRef
 
 log = logging.getLogger(__name__)
@@ -313,6 +315,37 @@ class ReplicaAdapters:
             except AdapterNotServedError as error:
                 log.error("%s", error)
         return adapters
+
+
+class RestartNotices:
+    """Servers to restart: vLLM keeps the weights of unloaded adapters in memory (vllm-project/vllm issue 54839).
+
+    The file outlives the bot; a notice is removed once the server has been started again.
+    """
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+
+    def read(self) -> dict[str, dict[str, float]]:
+        """Return, by address, the names of the dropped adapters, and when they were dropped (seconds since 1970)."""
+        try:
+            found = json.loads(self._file.read_bytes())
+        except (OSError, ValueError):
+            return {}
+        return found if isinstance(found, dict) else {}
+
+    def add(self, url: str, name: str) -> None:
+        log.warning("%s keeps the weights of %s in memory until it is restarted", url, name)
+        found = self.read()
+        found.setdefault(url, {})[name] = time.time()
+        write_private_file(self._file, json.dumps(found).encode())
+
+    def clear(self, url: str, started_at: float) -> None:
+        """Remove a server's notices of what was dropped before it started."""
+        found = self.read()
+        if url in found:
+            kept = {name: at for name, at in found.pop(url).items() if at > started_at}
+            write_private_file(self._file, json.dumps(found | ({url: kept} if kept else {})).encode())
 
 
 @lru_cache(MAX_CACHED_SCORES)

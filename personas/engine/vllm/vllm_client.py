@@ -41,7 +41,7 @@ LOAD_ADVICE = {
 TOKEN_ID_PREFIX = "token_id:"
 HUB_ID_PATTERN = re.compile(r"[\w.-]+/[\w.-]+")
 MAX_MESSAGE_CHARS = 400
-RUNNING_METRIC = "vllm:num_requests_running"
+RUNNING_METRIC, START_METRIC = "vllm:num_requests_running", "process_start_time_seconds"
 PROBE_ADAPTER = "understudy-probe"
 HIGH_RANK = 64  # the highest that the automatic recipe chooses
 PROBE_TEXT = "The tide turns at 6:40; naïve gulls, 你好, 🦀!\n\tfor (i = 0; i < 10; ++i) {}"
@@ -308,7 +308,7 @@ class ServerCheck:
     """
 
     url: str
-    topic: Literal["model", "adapters", "cancel"]
+    topic: Literal["model", "adapters", "cancel", "restart"]
     state: Literal["ok", "warn", "fail"]
     found: str
     remedy: str = ""

@@ -6,7 +6,7 @@ import secrets
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -15,8 +15,9 @@ from typing import Any, TypeVar
 from personas.engine.admission import AdmissionControl
 from personas.engine.metrics import AdapterStatus, EngineState, MetricsCallback
 from personas.engine.scheduler import SchedulerLimits
-from personas.engine.vllm.replicas import Replica, ReplicaAdapters, ReplicaLimits, Replicas
+from personas.engine.vllm.replicas import Replica, ReplicaAdapters, ReplicaLimits, Replicas, RestartNotices
 from personas.engine.vllm.vllm_client import (
+    START_METRIC,
     AdapterNotServedError,
     ExpectedModel,
     ReplicaError,
@@ -24,6 +25,7 @@ from personas.engine.vllm.vllm_client import (
     ServerCheck,
     ServerChecker,
     VllmClient,
+    VllmError,
     open_session,
 )
 from personas.engine.vllm.vllm_sequence import ReplicaScheduler, VllmReplyStream, VllmSequence
@@ -45,6 +47,7 @@ OVERFLOW_SHARE = 3  # a third of the rows is left to guilds that have less than 
 MIN_RANK = 16
 """LoRA rank of the recipes, which each server has to accept."""
 PROBE_FOLDER, SALT_FILE = "cache/vllm_probe", "cache/vllm_cache_salt"
+NOTICES_FILE = "vllm_restarts.json"
 T = TypeVar("T")
 
 
@@ -98,11 +101,20 @@ class VllmEngine:
         """Check all servers, for the doctor; the engine is neither started nor closed then. Raises `BaseModelError`."""
         try:
             clients = await self._open()
-            checks = await asyncio.gather(*(self._checker.inspect(client) for client in clients))
+            checks = await asyncio.gather(*(self._inspect(client) for client in clients))
             await self._session.close()
         finally:
             self._executor.shutdown(wait=False)
         return [check for of_server in checks for check in of_server]
+
+    async def _inspect(self, client: VllmClient) -> list[ServerCheck]:
+        checks = await self._checker.inspect(client)
+        with suppress(VllmError):  # it was reported already
+            await self._clear_notices(client)
+        if dropped := self._notices.read().get(client.url):
+            found = f"the weights of {', '.join(sorted(dropped))} were dropped, but are still in its memory"
+            checks.append(ServerCheck(client.url, "restart", "warn", found, "restart this server"))
+        return checks
 
     def submit(self, request: ChatRequest) -> VllmReplyStream:
         self._admission.acquire(request.guild_id)
@@ -123,6 +135,9 @@ class VllmEngine:
         self._adapters.forget(adapter)
         while any(lease.adapter == adapter.name for replica in self._replicas.all for lease in replica.leases):
             await self._replicas.wait_for_release()
+        for replica in self._replicas.all:
+            if adapter.name in replica.adapters or not replica.is_ready:
+                await asyncio.to_thread(self._notices.add, replica.url, adapter.name)
         for replica in self._replicas.ready:
             try:
                 await self._adapters.unload(replica, adapter.name)
@@ -266,7 +281,12 @@ class VllmEngine:
     async def _check_replica(self, replica: Replica) -> ServedModels:
         """Check a server, and bring its adapters up to date. Raises `VllmError`."""
         served = await self._checker.check(replica.client)
+        await self._clear_notices(replica.client)
         return replace(served, adapters=await self._adapters.update(replica.client, served.adapters))
+
+    async def _clear_notices(self, client: VllmClient) -> None:
+        if started_at := await client.metric(START_METRIC):
+            await asyncio.to_thread(self._notices.clear, client.url, started_at)
 
     def _on_replicas_changed(self) -> None:
         self._scheduler.limits = self._scheduler_limits()
@@ -319,6 +339,7 @@ class VllmEngine:
         """Read what the checks need, and open a session; returns the servers' clients. Raises `BaseModelError`."""
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="renderer")
         self._adapters = ReplicaAdapters(self._verify, self.home, self.server_home)
+        self._notices = RestartNotices(self.home / NOTICES_FILE)
         await self._in_thread(self._read_files)
         self._session = open_session(self.key)
         return [VllmClient(url, self._session) for url in self.urls]

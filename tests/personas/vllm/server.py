@@ -64,6 +64,7 @@ class VllmServer:
     open_replies: int = 0
     most_adapters: int = 0
     port: int = 0
+    started_at: float = 0.0
     sent_tokens: int = 0
     _active: list[str] = field(default_factory=list)
     _runner: web.AppRunner | None = None
@@ -94,6 +95,7 @@ class VllmServer:
             app.router.add_post("/v1/unload_lora_adapter", self._unload)
         self._runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.1)
         await self._runner.setup()
+        self.started_at = time.time()
         site = web.TCPSite(self._runner, "127.0.0.1", self.port, reuse_address=True)
         await site.start()
         self.port = self._runner.addresses[0][1]
@@ -152,7 +154,10 @@ class VllmServer:
 
     async def _metrics(self, request: web.Request) -> web.Response:
         labels = f'{{engine="0",model_name="{self.base}"}}'
-        return web.Response(text=f"# TYPE x gauge\nvllm:num_requests_running{labels} {float(self.open_replies)}\n")
+        return web.Response(
+            text=f"process_start_time_seconds {self.started_at}\n"
+            f"# TYPE vllm:num_requests_running gauge\nvllm:num_requests_running{labels} {float(self.open_replies)}\n"
+        )
 
     async def _models(self, request: web.Request) -> web.Response:
         cards = [model_card(self.base, self.root, None, self.max_model_len)]

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from personas.engine.vllm.vllm_client import AdapterNotServedError, ReplicaError, VllmError
+from personas.engine.vllm.vllm_engine import VllmEngine
 from personas.errors import AdapterError, EngineBusyError
 from personas.schemas.chat import ChatRequest, Persona, Turn
 from tests.personas.vllm.conftest import ADA, FAST, answer, ask, undisturbed
@@ -268,6 +269,25 @@ class TestAdapters:
         servers[1].faults.hang = False
         await until(lambda: engine.state().device.startswith("2 of 2"))
         assert not servers[1].adapters
+
+    async def test_a_server_with_dropped_weights_is_named_until_it_was_restarted(
+        self, open_engine, servers, version, tiny_base, home
+    ):
+        async def notices():
+            """Ask as the doctor does, in a process of its own."""
+            checks = await VllmEngine(tiny_base, "bfloat16", [server.url for server in servers], home).inspect()
+            return [check for check in checks if check.topic == "restart"]
+
+        engine = await open_engine()
+        ref = version(1)
+        await answer(engine, ask(adapter=ref))
+        holder = next(server for server in servers if server.adapters)
+        await engine.drop(ref)
+        await engine.close()
+        [notice] = await notices()
+        assert (notice.url, notice.state) == (holder.url, "warn") and "ada-v1" in notice.found
+        await holder.restart()
+        assert await notices() == []
 
     async def test_no_server_gets_more_adapters_at_once_than_it_has_slots(self, open_engine, servers, version):
         engine = await open_engine(limits=replace(FAST, adapters=2))
