@@ -221,7 +221,7 @@ class VllmServer:
         if model != self.base and model not in self.adapters and not self._resolve(model):
             message = f"The model `{model}` does not exist. Valid aliases: {self.base}."
             return error_response(404, message, "NotFoundError", "model")
-        if len(prompt) + body["max_tokens"] > self.max_model_len:
+        if len(prompt) > self.max_model_len:
             message = f"This model's maximum context length is {self.max_model_len} tokens. However, your prompt …"
             return error_response(400, message, "BadRequestError", "input_tokens")
         self.requests.append(body)
