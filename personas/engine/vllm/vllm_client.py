@@ -5,8 +5,8 @@ import json
 import logging
 import re
 import time
-from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping, Sequence
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -21,14 +21,12 @@ from personas.models.base_model import BaseModel, fingerprint, read_config
 log = logging.getLogger(__name__)
 
 CONNECT_TIMEOUT_S = 5.0
-CALL_TIMEOUT_S = 20.0
+CALL_TIMEOUT_S, CHECK_TIMEOUT_S = 20.0, 60.0
 LOAD_TIMEOUT_S = 120.0
 """An adapter is loaded between two steps of the server's engine, from a disk that may be slow."""
 READ_BUFFER_BYTES = 2**20
 """Limit for a line of a stream: the first one repeats the token ids of the prompt."""
-RETRYABLE_STATUSES = frozenset((408, 429))
-BUSY_STATUSES = frozenset((429, 503))
-UNAUTHORISED_STATUSES = frozenset((401, 403))
+RETRYABLE_STATUSES, BUSY_STATUSES, UNAUTHORISED_STATUSES = (408, 429), (429, 503), (401, 403)
 DEAD_ENGINE = "EngineCore encountered"
 ALREADY_LOADED, OUT_OF_VOCABULARY = "already been loaded", "out of vocabulary"
 LOAD_ADVICE = {
@@ -255,10 +253,7 @@ class VllmClient:
         if status in RETRYABLE_STATUSES or status >= 500:
             kind: FailureKind = "busy" if status in BUSY_STATUSES else "failed"
             return ReplicaError(f"{self.url} failed ({status}): {message}", "See the server's log.", kind)
-        return VllmError(
-            f"{self.url} refused a request ({status}): {message}",
-            "Check ENGINE_URLS, and the server's version and log.",
-        )
+        return VllmError(f"{self.url} refused a request ({status}): {message}", "Check ENGINE_URLS and its log.")
 
 
 # ------------------------------------------------------------------------------------------------------- checks
@@ -300,6 +295,9 @@ class ExpectedModel:
         return ""
 
 
+Topic = Literal["model", "adapters", "cancel", "restart"]
+
+
 @dataclass(frozen=True)
 class ServerCheck:
     """A check's result for people: the server and the topic, what was found, and what to do if it is wrong.
@@ -308,7 +306,7 @@ class ServerCheck:
     """
 
     url: str
-    topic: Literal["model", "adapters", "cancel", "restart"]
+    topic: Topic
     state: Literal["ok", "warn", "fail"]
     found: str
     remedy: str = ""
@@ -329,35 +327,38 @@ class ServerChecker:
 
     async def check(self, client: VllmClient) -> ServedModels:
         """Check the model and adapters. Raises `VllmError`."""
-        served = await self._check_model(client)
-        await self._check_adapters(client, self.rank)
-        return served
+        async with _limited(client):
+            served = await self._check_model(client)
+            await self._check_adapters(client, self.rank)
+            return served
 
     async def inspect(self, client: VllmClient) -> list[ServerCheck]:
         """Check everything, and report instead of raising."""
+        checks = list[ServerCheck]()
         try:
-            await client.check_health()
-            served = await self._check_model(client)
-        except VllmError as error:
-            return [ServerCheck(client.url, "model", "fail", error.message, error.advice)]
-        found = f"{served.root}, up to {served.max_tokens} tokens, {len(served.adapters)} adapters loaded"
-        checks = [ServerCheck(client.url, "model", "ok", found)]
-        try:
-            await self._check_adapters(client, self.rank)
-        except VllmError as error:
-            return [*checks, ServerCheck(client.url, "adapters", "fail", error.message, error.advice)]
-        try:
-            await self._check_adapters(client, HIGH_RANK)
-            checks.append(ServerCheck(client.url, "adapters", "ok", f"up to rank {HIGH_RANK} and more"))
-        except VllmError as error:
-            found = f"rank {self.rank}, but not {HIGH_RANK}, which a recipe may choose"
-            checks.append(ServerCheck(client.url, "adapters", "warn", found, error.advice))
-        try:
-            await check_cancel(client, served.base, self.expected.probe_ids)
+            async with _limited(client):
+                await client.check_health()
+                served = await self._check_model(client)
+            found = f"{served.root}, up to {served.max_tokens} tokens, {len(served.adapters)} adapters loaded"
+            checks.append(ServerCheck(client.url, "model", "ok", found))
+            async with _limited(client):
+                await self._check_adapters(client, self.rank)
+                checks.append(await self._check_high_rank(client))
+            async with _limited(client):
+                await check_cancel(client, served.base, self.expected.probe_ids)
             checks.append(ServerCheck(client.url, "cancel", "ok", "a closed connection ends a reply"))
         except VllmError as error:
-            checks.append(ServerCheck(client.url, "cancel", "fail", error.message, error.advice))
+            topics: tuple[Topic, ...] = ("model", "adapters", "cancel")
+            checks.append(ServerCheck(client.url, topics[len(checks)], "fail", error.message, error.advice))
         return checks
+
+    async def _check_high_rank(self, client: VllmClient) -> ServerCheck:
+        try:
+            await self._check_adapters(client, HIGH_RANK)
+        except VllmError as error:
+            found = f"rank {self.rank}, but not {HIGH_RANK}, which a recipe may choose"
+            return ServerCheck(client.url, "adapters", "warn", found, error.advice)
+        return ServerCheck(client.url, "adapters", "ok", f"rank {HIGH_RANK} and below")
 
     async def _check_model(self, client: VllmClient) -> ServedModels:
         expected, served = self.expected, await client.models()
@@ -385,6 +386,16 @@ class ServerChecker:
                 raise VllmError(f"{client.url} cannot serve adapters: {error.message}", advice) from error
 
 
+@asynccontextmanager
+async def _limited(client: VllmClient) -> AsyncIterator[None]:
+    """Raise `ReplicaError` if the block takes too long: the server hangs."""
+    try:
+        async with asyncio.timeout(CHECK_TIMEOUT_S):
+            yield
+    except TimeoutError as error:
+        raise ReplicaError(f"{client.url} did not pass its checks in {CHECK_TIMEOUT_S:.0f} s.") from error
+
+
 async def check_cancel(
     client: VllmClient, model: str, prompt: Sequence[int], timeout_s: float = CANCEL_TIMEOUT_S
 ) -> None:
@@ -403,22 +414,18 @@ async def check_cancel(
 
 async def _has_vocabulary(client: VllmClient, model: str, max_token_id: int) -> bool:
     """Return whether a server knows a token id and not the next one."""
-    body = {"model": model, "max_tokens": 1, "temperature": 0}
+    return await _knows_token(client, model, max_token_id) and not await _knows_token(client, model, max_token_id + 1)
+
+
+async def _knows_token(client: VllmClient, model: str, token: int) -> bool:
     try:
-        async for _ in client.generate({**body, "prompt": [max_token_id]}):
+        async for _ in client.generate({"model": model, "prompt": [token], "max_tokens": 1, "temperature": 0}):
             pass
     except VllmError as error:
-        if OUT_OF_VOCABULARY in error.message:
-            return False
-        raise
-    try:
-        async for _ in client.generate({**body, "prompt": [max_token_id + 1]}):
-            pass
-    except VllmError as error:
-        if OUT_OF_VOCABULARY in error.message:
-            return True
-        raise
-    return False
+        if OUT_OF_VOCABULARY not in error.message:
+            raise
+        return False
+    return True
 
 
 def _write_probe(folder: Path, config: Mapping[str, Any]) -> None:

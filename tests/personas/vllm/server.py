@@ -29,6 +29,7 @@ class Faults:
     hang: bool = False  # nothing is answered, as by a stopped process
     health_status: int = 200
     completion_status: int = 200
+    hang_completions: bool = False  # as with an engine that is stuck behind a server that is well
     load_message: str = ""  # loading fails with it
     kill_after: int | None = None  # tokens sent, over all replies, after which the server dies
     error_after: int | None = None  # tokens of a reply after which an error event comes
@@ -214,6 +215,8 @@ class VllmServer:
 
     async def _completions(self, request: web.Request) -> web.StreamResponse:
         body = await request.json()
+        if self.faults.hang_completions:
+            await asyncio.sleep(3600)
         if self.faults.completion_status != 200:
             kind = "Service Unavailable" if self.faults.completion_status == 503 else "InternalServerError"
             return error_response(self.faults.completion_status, "The engine is currently busy", kind)

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 
+from personas.engine.vllm import vllm_client
 from personas.engine.vllm.replicas import LOAD_FACTOR, Replica, ReplicaLimits, Replicas
 from personas.engine.vllm.vllm_client import (
     ReplicaError,
@@ -114,6 +115,21 @@ class TestStart:
         await until(lambda: engine.state().device == "1 of 2 vLLM servers")
         servers[0].faults.health_status = 200
         await until(lambda: engine.state().device == "2 of 2 vLLM servers")
+
+    async def test_a_server_whose_engine_is_stuck_does_not_stop_the_start(self, open_engine, servers, monkeypatch):
+        monkeypatch.setattr(vllm_client, "CHECK_TIMEOUT_S", 0.2)
+        servers[0].faults.hang_completions = True
+        engine = await open_engine(stall_s=0.3)
+        assert engine.state().device == "1 of 2 vLLM servers" and await answer(engine, ask())
+        servers[0].faults.hang_completions = False
+        await until(lambda: engine.state().device == "2 of 2 vLLM servers")
+        for server in servers:
+            server.faults.hang_completions = True
+        replies = [asyncio.create_task(answer(engine, ask(str(number)))) for number in range(4)]
+        await asyncio.sleep(0.1)
+        for server in servers:
+            server.faults.hang_completions = False
+        assert all(await asyncio.gather(*replies))
 
     async def test_cancelling_is_checked(self, servers):
         async with open_session("") as session:
