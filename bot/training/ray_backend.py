@@ -375,6 +375,8 @@ class RayBackend(JobFolderBackend):
                 if found.has_ended:
                     return await self._client.delete(submission_id)
                 await self._client.stop(submission_id)
+                if found.status == "PENDING":  # Ray stops it only once it has begun; its trainer ends by itself then
+                    return
             except (RayUnreachableError, RayRefusedError) as error:
                 log.warning("the Ray job %s cannot be stopped yet: %s", submission_id, error)
             await asyncio.sleep(self._poll_s)

@@ -1,5 +1,6 @@
 """Client of Ray Jobs' REST interface (Ray 2.60): submits, finds, lists, stops and deletes jobs of a cluster."""
 
+import asyncio
 import json
 import shlex
 from collections.abc import Collection, Iterable
@@ -15,6 +16,8 @@ from bot.training.subprocess_backend import SECRET_NAME_PATTERN
 from personas.errors import UnderstudyError
 
 REQUEST_TIMEOUT_S = 10.0
+DELETE_DELAY_S = 3.0
+"""Ray looks at each job once a second; if the record is gone before it has seen the end, it writes a failed one."""
 ALREADY_SUBMITTED_TEXT = "already exists"
 UNKNOWN_JOB_TEXT = "does not exist"
 INVALID_REQUEST_TEXT = "status code 400"
@@ -160,7 +163,8 @@ class RayJobsClient:
         await self._request("POST", f"/api/jobs/{quote(submission_id)}/stop")
 
     async def delete(self, submission_id: str) -> None:
-        """Delete Ray's record of an ended job; an unknown one is left alone."""
+        """Delete Ray's record of an ended job, after `DELETE_DELAY_S`; an unknown one is left alone."""
+        await asyncio.sleep(DELETE_DELAY_S)
         await self._request("DELETE", f"/api/jobs/{quote(submission_id)}")
 
     async def _require(self, method: str, path: str, body: dict[str, Any] | None = None) -> str:

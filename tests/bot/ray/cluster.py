@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import aiohttp
 import psutil
 from aiohttp.test_utils import unused_port
 
@@ -24,7 +25,7 @@ ROOT = Path(__file__).parents[3]
 RAY = "ray[default]==2.60.0"
 ENVIRONMENT = Path(os.environ.get("UNDERSTUDY_SCALE_ENV") or ROOT / "build") / "ray"
 TOKEN = "0123456789abcdef0123456789abcdef"
-START_TIMEOUT_S = 90.0
+START_TIMEOUT_S = 240.0
 OBJECT_STORE_BYTES = 100 * 2**20
 
 
@@ -124,8 +125,13 @@ class RayCluster:
         return Node(process)
 
     async def ready(self) -> None:
-        """Wait until a job runs on a worker. Raises `TimeoutError`."""
+        """Wait until all workers have joined and a job runs on one. Raises `TimeoutError`."""
         async with asyncio.timeout(START_TIMEOUT_S):
+            while await self._alive() < len(self.workers):
+                for node in [node for node in self.workers if node.process.poll() is not None]:
+                    self.workers.remove(node)  # Ray gives up after 30 s, which a busy machine takes
+                    self.start_worker()
+                await asyncio.sleep(1.0)
             name = f"ready-{time.monotonic_ns()}"
             while True:
                 with contextlib.suppress(RayUnreachableError):
@@ -136,10 +142,15 @@ class RayCluster:
                     return
                 await asyncio.sleep(0.5)
 
-    def lose_head(self) -> None:
-        """Kill the head; workers end by themselves once they miss it, and are ended here without waiting for that."""
-        if self.head:
-            self.head.kill()
+    async def _alive(self) -> int:
+        """Count the workers that the head knows."""
+        url, headers = f"{self.address}/api/v0/nodes", {"Authorization": f"Bearer {TOKEN}"}
+        with contextlib.suppress(aiohttp.ClientError, TimeoutError, KeyError, TypeError):
+            timeout = aiohttp.ClientTimeout(total=10)
+            async with aiohttp.request("GET", url, headers=headers, timeout=timeout) as answer:
+                nodes = (await answer.json())["data"]["result"]["result"]
+                return sum(node["state"] == "ALIVE" and not node["is_head_node"] for node in nodes)
+        return 0
 
     def stop(self) -> None:
         """End all processes of the cluster."""

@@ -126,9 +126,9 @@ class RayWorks:
         await wait_until(lambda: self.job(job_id).has_ended)
         return self.job(job_id)
 
-    async def progressed(self) -> float:
-        """Wait for a step from now on. Returns the seconds until then."""
-        began = time.monotonic()
+    async def progressed(self, began: float = 0.0) -> float:
+        """Wait for a step after a time (0: now). Returns the seconds between them."""
+        began = began or time.monotonic()
         await wait_until(lambda: self.progressed_at > began)
         return self.progressed_at - began
 
@@ -253,11 +253,13 @@ async def worker_lost(cluster: RayCluster, works: RayWorks, reference: bytes, ki
         await wait_until(lambda: works.job(job_id).has_ended or list_checkpoint_names(folder) - before)  # noqa: B023
         if works.job(job_id).has_ended:
             break
+        began = time.monotonic()
         node.kill()
         cluster.workers.remove(node)
         row.tried += 1
         cluster.start_worker()
-        row.recoveries_s.append(await works.progressed())
+        row.recoveries_s.append(await works.progressed(began))
+        await cluster.ready()
     await works.ended(job_id)
     judge(row, works, job_id, reference)
     row.notes.append(f"attempts used {works.job(job_id).attempt - 1}, runs {len(await works.runs(job_id))}")
@@ -302,9 +304,10 @@ async def head_lost(cluster: RayCluster, works: RayWorks, reference: bytes, tria
         works.ask(job_id)
         await trained_on(cluster, folder)
         await wait_until(lambda: list_checkpoint_names(folder))  # noqa: B023
+        began = time.monotonic()
         await replace_cluster(cluster)
         row.tried += 1
-        row.recoveries_s.append(await works.progressed())
+        row.recoveries_s.append(await works.progressed(began))
         await works.ended(job_id)
         judge(row, works, job_id, reference)
     return row
@@ -335,6 +338,7 @@ async def replace_cluster(cluster: RayCluster) -> None:
     await asyncio.sleep(3.0)
     for _ in range(2):
         cluster.start_worker()
+    await cluster.ready()
 
 
 async def cancelled(cluster: RayCluster, works: RayWorks, reference: bytes, trials: int) -> FaultRow:
@@ -351,6 +355,7 @@ async def cancelled(cluster: RayCluster, works: RayWorks, reference: bytes, tria
         row.tried += 1
         row.recoveries_s.append(await wait_until(lambda: not trainers(folder), 60))  # noqa: B023
         await wait_until(lambda: job_id not in works.queue._attempts, 60)  # noqa: B023
+        await asyncio.sleep(3.0)  # Ray has made records anew after they were deleted
         row.lost += len(trainers(folder)) + len(await works.runs(job_id))
         row.doubled += (folder / "adapter").exists()
         row.lost += works.job(job_id).state != "cancelled"
@@ -410,6 +415,7 @@ def main() -> int:
         job_id, address, folder, base, epochs = options.bot
         asyncio.run(run_bot(job_id, address, Path(folder), Path(base), int(epochs)))
         return 0
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # the cluster must not outlive this process
     from tests.tiny_models import make_tiny_model  # imports torch
 
     with tempfile.TemporaryDirectory(prefix="ray-faults-") as folder:

@@ -173,8 +173,6 @@ class ReplayedRay:
         if job.state == "running" and job.process:
             job.state = "stopping"
             job.process.terminate()
-        elif job.state == "pending":
-            job.state = "stopped"
         return await self._answer("stop", name)
 
     async def _delete(self, request: web.Request) -> web.Response:

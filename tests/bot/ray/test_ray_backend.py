@@ -16,7 +16,7 @@ from bot.personas.registry import PersonaRegistry
 from bot.privacy.home_files import walk_home
 from bot.store import Store
 from bot.store.adapter_versions import InstalledVersion
-from bot.training import ray_backend
+from bot.training import ray_backend, ray_jobs
 from bot.training.dataset_catalog import DatasetCatalog
 from bot.training.queue import MAX_ATTEMPTS, JobQueue
 from bot.training.ray_backend import RayBackend
@@ -96,6 +96,11 @@ async def cluster(tmp_path, mode, token=""):
     finally:
         await ray.close()
         workshop.store.close()
+
+
+@pytest.fixture(autouse=True)
+def delete_at_once(monkeypatch):
+    monkeypatch.setattr(ray_jobs, "DELETE_DELAY_S", 0.0)
 
 
 # ------------------------------------------------------------------------------------------------ a run's way
@@ -364,7 +369,10 @@ async def test_cancelling_what_waits_for_a_worker_or_for_the_head(tmp_path):
         await works.begun("j1-1", "pending")
         backend.cancel("j1")
         backend.cancel("j1")
-        assert await asyncio.wait_for(waiting, 5) == TrainingInterrupted() and not works.ray.jobs
+        assert await asyncio.wait_for(waiting, 5) == TrainingInterrupted()
+        assert works.ray.states == {"j1-1": "pending"} and f"POST /api/jobs/{works.id}-j1-1/stop" in works.ray.requests
+        assert read_attempt(works.folder()).attempt == 2, "Ray cannot stop it before it begins, but it ends then"
+        works.ray.jobs.clear()
         await works.ray.stop()
         waiting = asyncio.create_task(backend.run(works.job("j2"), works.events.append))
         await until(lambda: (works.folder("j2") / "attempt.json").exists())

@@ -32,6 +32,11 @@ KINDS = {
 }
 
 
+@pytest.fixture(autouse=True)
+def delete_at_once(monkeypatch):
+    monkeypatch.setattr(ray_jobs, "DELETE_DELAY_S", 0.0)
+
+
 # ----------------------------------------------------------------------------------------------- recordings
 
 
@@ -183,7 +188,7 @@ async def checked(tmp_path, **more):
     }  # fmt: skip
     try:
         checks = await local_checks.check_cluster(load_settings(None, environ))
-        assert not [name for name in ray.jobs if ray.jobs[name].state != "stopped"], "the probe is deleted"
+        assert not [name for name in ray.jobs if ray.jobs[name].state != "pending"], "the probe is deleted"
         return [(check.name, check.state, f"{check.found}: {check.remedy}") for check in checks]
     finally:
         await ray.close()
