@@ -15,7 +15,7 @@ VLLM_ENV := $(UNDERSTUDY_SCALE_ENV)/vllm
 VLLM_READY := $(VLLM_ENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run sandbox demo demo-all bench bench-chat bench-chat-engine bench-data bench-gate bench-pii bench-train bench-votes bench-web gpu-rows predictions docs chromium test test-ray test-slow test-vllm check lint lock pictures clean
+.PHONY: help setup run sandbox demo demo-all bench bench-chat bench-chat-engine bench-data bench-gate bench-pii bench-train bench-votes bench-web gpu-rows predictions docs chromium test test-ray test-shards test-slow test-vllm check lint lock pictures clean
 
 help:  ## List the targets.
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -95,6 +95,11 @@ chromium: $(READY)  ## Install Chromium if it is missing: Debian's as root, else
 # At most four workers, because each loads torch and models; slow tests use all cores and run one by one.
 test: $(READY) chromium  ## Run the tests.
 	@$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal
+
+SHARDS_ENV = $(or $(UNDERSTUDY_SCALE_ENV),build)/shards
+test-shards: $(READY)  ## Kill and suspend two sharded bots and a real PostgreSQL 15; print what is lost (minutes).
+	@test -d $(SHARDS_ENV)/psycopg || $(BIN)/pip install --quiet --target $(SHARDS_ENV) 'psycopg[binary]==3.3.9'
+	@PYTHONPATH=$(SHARDS_ENV) $(BIN)/python -m tests.bot.shard_faults
 
 test-slow: test  ## Run the tests, then the slow ones.
 	@$(BIN)/python -m pytest -m slow

@@ -14,7 +14,7 @@ import discord
 from bot import demo_guild, permissions
 from bot.backup.restore import finish_restore
 from bot.chat.prompt_context import ChatRequestBuilder
-from bot.client import BotClient, ChannelPrefixWarmup
+from bot.client import BotClient, ChannelPrefixWarmup, ShardedBotClient
 from bot.clock import Clock, SystemClock
 from bot.cogs.reply_buttons import ReplyButtonViews
 from bot.demo_guild import SKERROW_HARBOUR, DemoGuild
@@ -80,8 +80,7 @@ async def open_app(settings: Settings, shipped: ShippedData, town: DemoGuild = S
     """Run the bot inside the block; without a token it runs in the demo guild. Raises `UnderstudyError`."""
     async with AsyncExitStack() as stack:
         finish_restore(settings.home)
-        store = Store.open(settings.home / "understudy.sqlite")
-        stack.callback(store.close)
+        store, start_following = _open_store(settings, stack)
         delete_path(settings.home / PREVIEWS_FOLDER)
         front = WebServer(Authenticator(settings.web_token, settings.web_names, is_local=settings.is_local))
         sandbox = await _open_sandbox(settings, town, front, stack) if settings.in_sandbox else None
@@ -89,12 +88,13 @@ async def open_app(settings: Settings, shipped: ShippedData, town: DemoGuild = S
         personas = PersonaRegistry(shipped.cards, settings.home)
         privacy = _privacy_services(settings, sandbox)
         # Before anything reads the home, so that nothing of an erased person is read.
-        await resume_erasures(settings.home, store, privacy, personas.all_names())
+        await resume_erasures(settings.home, store, privacy, personas.all_names(), settings.shards)
         _check_cards(personas, shipped)
         lore = await _open_lore(settings, shipped, personas, stack)
         metrics = _open_metrics(settings, stack)
         engine = await _open_engine(settings, metrics, stack)
         catalogue = DatasetCatalog(shipped, settings.base_model, settings.home, store)
+        catalogue.shards = settings.shards
         clock = SystemClock()
         compare = functools.partial(comparison_context, settings.home, store, personas)
         backend = _create_backend(settings, catalogue, clock, engine, compare)
@@ -121,6 +121,7 @@ async def open_app(settings: Settings, shipped: ShippedData, town: DemoGuild = S
         client, running = await _connect_client(settings, create_services, sandbox, stack)
         if sandbox:
             await demo_guild.assign_channel_personas(client, sandbox, client.services.reply_service, town.homes)
+        start_following(client)
         _start_background(client, settings, clock, stack)
         front.open(client.services)
         stack.callback(front.close)
@@ -128,25 +129,50 @@ async def open_app(settings: Settings, shipped: ShippedData, town: DemoGuild = S
 
 
 def _start_background(client: BotClient, settings: Settings, clock: Clock, stack: AsyncExitStack) -> None:
-    """Start prefix warm-up, retention, automatic promotion and the training queue; the stack stops them."""
+    """Start prefix warm-up, retention, and in one process alone automatic promotion and the training queue."""
     services = client.services
     ChannelPrefixWarmup(services).start(client)
     retention = Retention(services, clock, RetentionPeriods(settings.history_days, settings.guild_days))
     retention.start(client)
     stack.push_async_callback(retention.stop)
+    stack.push_async_callback(services.data_jobs.close)
+    if not client.is_primary:
+        return
     promotion = AutomaticPromotion(services.store, services.versions, services.queue)
     promotion.start()
     stack.push_async_callback(promotion.stop)
-    stack.push_async_callback(services.data_jobs.close)
     services.queue.start()
     stack.push_async_callback(services.queue.stop)
+
+
+def _open_store(settings: Settings, stack: AsyncExitStack) -> tuple[Store, Callable[[BotClient], None]]:
+    """Open the database; returns what makes a client of some shards follow the other processes."""
+    if settings.shards is None or settings.shards.is_whole:
+        store = Store.open(settings.home / "understudy.sqlite")
+        stack.callback(store.close)
+        return store, lambda client: None
+    from bot.shards.shard_process import StateFollower, open_shard_store  # only with SHARDS
+
+    store, mirror = open_shard_store(settings.home, settings.shards, settings.shared_db)
+    stack.callback(store.close)
+    stack.callback(mirror.leave)
+
+    def start_following(client: BotClient) -> None:
+        assert isinstance(client, ShardedBotClient)
+        follower = StateFollower(mirror, client.take_up, client.close)
+        follower.start()
+        stack.push_async_callback(follower.stop)
+
+    return store, start_following
 
 
 async def _open_lore(
     settings: Settings, shipped: ShippedData, personas: PersonaRegistry, stack: AsyncExitStack
 ) -> LoreIndex:
     passages = read_all_lore(shipped.lore, personas.of(0), settings.home)
-    lore = await asyncio.to_thread(LoreIndex, passages, settings.home / "cache" / "lore.sqlite", settings.lore_encoder)
+    part = f"-shard-{settings.shards.first}" if settings.shards and not settings.shards.is_whole else ""
+    cache = settings.home / "cache" / f"lore.sqlite{part}"
+    lore = await asyncio.to_thread(LoreIndex, passages, cache, settings.lore_encoder)
     stack.callback(lore.close)
     return lore
 
@@ -282,9 +308,12 @@ async def _connect_client(
 ) -> tuple[BotClient, asyncio.Task[None]]:
     """Log in and wait until ready; without the message content intent where Discord does not grant it."""
     token = sandbox.token if sandbox else settings.discord_token
+    create_client = _client_factory(settings, stack)
     wanted = settings.message_content_intent
     for message_content in dict.fromkeys((wanted, False)):
-        client = BotClient(create_services, message_content=message_content, guilds_settle_s=0.1 if sandbox else 2.0)
+        client = create_client(
+            create_services, message_content=message_content, guilds_settle_s=0.1 if sandbox else 2.0
+        )
         running = asyncio.create_task(client.start(token), name="discord")
         try:
             await _wait_until_ready(client, running)
@@ -300,6 +329,16 @@ async def _connect_client(
             stack.push_async_callback(client.services.reply_service.close)
             return client, running
     raise AssertionError("without privileged intents Discord asks for none")
+
+
+def _client_factory(settings: Settings, stack: AsyncExitStack) -> Callable[..., BotClient]:
+    if settings.shards is None:
+        return BotClient
+    from bot.shards.shard_process import open_limiter  # only with SHARDS
+
+    limiter = open_limiter(settings.home, settings.shared_db)
+    stack.push_async_callback(limiter.close)
+    return functools.partial(ShardedBotClient, shards=settings.shards, limiter=limiter)
 
 
 async def _wait_until_ready(client: BotClient, running: asyncio.Task[None]) -> None:

@@ -1,10 +1,13 @@
 """The discord.py client: intents, cogs, command registration, and warm-up of the channels' prompt prefixes."""
 
+import asyncio
 import hashlib
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
 
+import aiohttp
 import discord
 from discord.ext import commands
 
@@ -25,6 +28,7 @@ from bot.cogs.ui import BotCommandTree, FormCog
 from bot.doctor.discord_checks import channels_in_use
 from bot.privacy.translations import COMMAND_DESCRIPTIONS, CommandTranslator
 from bot.services import Bot, Services
+from bot.shards import ShardRange
 
 log = logging.getLogger(__name__)
 PERSISTENT_ITEMS = (
@@ -34,13 +38,49 @@ PERSISTENT_ITEMS = (
 FORM_HANDLERS = {ANSWER_FORM_PREFIX: answer_form, LORE_FORM_PREFIX: add_lore_from_form, TEACH_FORM_PREFIX: store_lesson}
 
 
+class ShardLimiter(Protocol):
+    """The budget of all processes of the application (`bot.shards.shard_process.RequestLimiter`)."""
+
+    max_concurrency: int
+
+    @property
+    def edit_stretch_s(self) -> float:
+        """Seconds by which edits of streamed replies are postponed."""
+
+    def trace(self) -> aiohttp.TraceConfig:
+        """Return the trace that delays requests."""
+
+    async def identify(self, shard_id: int) -> None:
+        """Wait until a shard may identify."""
+
+
+class SharedChange(Protocol):
+    """A row that another process wrote (`bot.shards.shared_state.SharedRow`)."""
+
+    @property
+    def table(self) -> str:
+        """Its table."""
+
+    @property
+    def row(self) -> str | None:
+        """Its columns as JSON; None for a deleted one."""
+
+
 class BotClient(Bot):
     """The bot. Answers slash commands, mentions and, with the message content intent, plain messages."""
 
     def __init__(
-        self, create_services: Callable[..., Services], *, message_content: bool, guilds_settle_s: float
+        self,
+        create_services: Callable[..., Services],
+        *,
+        message_content: bool,
+        guilds_settle_s: float,
+        **options: Any,
     ) -> None:
-        """`create_services` is called with this `client`; `guilds_settle_s` is the time to wait for further guilds."""
+        """`create_services` is called with this `client`; `guilds_settle_s` is the time to wait for further guilds.
+
+        `options` are discord.py's, for a client with shards.
+        """
         discord.VoiceClient.warn_nacl = discord.VoiceClient.warn_dave = False  # it has no voice features
         intents = discord.Intents(guilds=True, guild_messages=True, dm_messages=True, message_content=message_content)
         super().__init__(
@@ -51,6 +91,7 @@ class BotClient(Bot):
             allowed_mentions=discord.AllowedMentions.none(),
             chunk_guilds_at_startup=False,
             guild_ready_timeout=guilds_settle_s,
+            **options,
         )
         self.services = create_services(client=self)
         self._resumed = False
@@ -63,7 +104,8 @@ class BotClient(Bot):
             self.tree.add_command(group)
         await self.tree.set_translator(CommandTranslator())
         self.add_dynamic_items(*PERSISTENT_ITEMS)
-        await self._sync_commands()
+        if self.is_primary:
+            await self._sync_commands()
 
     async def close(self) -> None:
         await self.services.dialogue_runner.close()
@@ -100,6 +142,57 @@ class BotClient(Bot):
         if earlier != stamp or registered != {str(command["name"]) for command in wanted}:
             await self.tree.sync()
             file.write_text(stamp)
+
+
+class ShardedBotClient(BotClient, commands.AutoShardedBot):
+    """The bot for the guilds of some shards. Only the process with shard 0 registers the commands."""
+
+    def __init__(
+        self, create_services: Callable[..., Services], *, shards: ShardRange, limiter: ShardLimiter, **options: Any
+    ) -> None:
+        """`limiter` keeps all processes of the application within Discord's limits."""
+        self.shard_range, self._limiter = shards, limiter
+        self._background: list[asyncio.Task[None]] = []
+        trace = limiter.trace()
+        super().__init__(create_services, shard_ids=shards.ids, shard_count=shards.count, http_trace=trace, **options)
+
+    async def setup_hook(self) -> None:
+        self._limiter.max_concurrency = max((await self.fetch_session_start_limits()).max_concurrency, 1)
+        await super().setup_hook()
+
+    async def before_identify_hook(self, shard_id: int | None, *, initial: bool = False) -> None:
+        """Wait for the turn of the shard's bucket, which all processes share. (discord.py knows one bucket.)"""
+        await self._limiter.identify(shard_id or 0)
+
+    @property
+    def edit_stretch_s(self) -> float:
+        """Seconds by which edits of streamed replies are postponed."""
+        return self._limiter.edit_stretch_s
+
+    def take_up(self, rows: Sequence[SharedChange]) -> None:
+        """React to rows of the shared state that other processes have written."""
+        for row in rows:
+            values = json.loads(row.row or "{}")
+            match row.table:
+                case "jobs" if values:
+                    self._background.append(asyncio.create_task(self._take_up_job(values["job_id"])))
+                case "promotions" if values:
+                    self.dispatch("version_changed", values["guild_id"], values["persona_id"])
+                case "withdrawn" if values:
+                    version = values["persona_id"], values["version"]
+                    self._background.append(asyncio.create_task(self._take_up_withdrawal(*version)))
+                case "forgettings":
+                    self.dispatch("forgetting_changed", bool(values) and not values["step"])
+        self._background = [task for task in self._background if not task.done()]
+
+    async def _take_up_job(self, job_id: str) -> None:
+        if self.is_primary:  # the persona may have been changed on another shard
+            await asyncio.to_thread(self.services.personas.reload_guild_cards)
+        self.services.queue.take_up(job_id)
+
+    async def _take_up_withdrawal(self, persona_id: str, version: str) -> None:
+        self.services.reply_service.stop_replies(of=persona_id)
+        await self.services.engine.drop(self.services.request_builder.adapter(persona_id, version))
 
 
 class ChannelPrefixWarmup:

@@ -16,6 +16,7 @@ from bot.chat.reply_service import IncomingMessage, ReplyService, ReplyViews
 from bot.metrics import BotMetrics
 from bot.personas.registry import PersonaRegistry
 from bot.settings import FetchPolicy
+from bot.shards import ShardRange
 from bot.store import Store
 from bot.training.data_jobs import DataJobRunner
 from bot.training.dataset_catalog import DatasetCatalog
@@ -109,3 +110,13 @@ class Bot(commands.Bot):
     """A client whose cogs reach everything through `services`."""
 
     services: Services
+    shard_range: ShardRange | None = None
+
+    def serves(self, guild_id: int) -> bool:
+        """Report whether a guild is served by this process; guild 0 is by the one with shard 0."""
+        return self.shard_range is None or self.shard_range.has(guild_id)
+
+    @property
+    def is_primary(self) -> bool:
+        """This process does what is done once for all shards."""
+        return self.shard_range is None or self.shard_range.has_first

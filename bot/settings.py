@@ -16,6 +16,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, mo
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, DotEnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
+from bot.shards import ShardRange
 from personas.engine.serving_precision import PRECISION_BY_SETTING, PrecisionSetting
 from personas.errors import RequestError, UnderstudyError
 from personas.models.base_model import EMBEDDED
@@ -63,6 +64,12 @@ def _parse_number(value: object) -> object:
 def _parse_token(text: str) -> str:
     if not text.isascii() or any(character.isspace() for character in text):
         raise ValueError("not a token")
+    return text
+
+
+def _parse_database_url(text: str) -> str:
+    if text and not re.fullmatch(r"postgres(ql)?://\S+", text):
+        raise ValueError("not a PostgreSQL URL")
     return text
 
 
@@ -147,7 +154,8 @@ class Settings(BaseSettings):
     much is measured of a new version, `trainer` where runs are trained, `trainer_slots` how many at once and
     `trainer_gpus` on how many GPUs each, `trainer_wandb` whether training runs send their metrics to wandb. `web_names`
     are the host names, besides loopback's, that the web server answers to. `fetch_adapters` says who may make the bot
-    fetch adapters from a hub.
+    fetch adapters from a hub. `shards` are this process's, None for a bot without shards; `shared_db` is the
+    database that all of its processes share.
     """
 
     model_config = SettingsConfigDict(
@@ -229,6 +237,12 @@ class Settings(BaseSettings):
         description=f"a sentence of at least {MIN_STATEMENT_CHARS} letters that says which permission, given by whom, "
         "and when (a date or a year)",
     )
+    shards: Annotated[ShardRange | None, BeforeValidator(ShardRange.parse)] = Field(
+        default=None, description="auto, all such as 0/1 or 0-9/10, or a part such as 0-4/10"
+    )
+    shared_db: Annotated[str, AfterValidator(_parse_database_url)] = Field(
+        default="", repr=False, description="a PostgreSQL URL, such as postgresql://user:password@host/database"
+    )
     history_days: Integer = Field(default=90, ge=1, le=3650)
     guild_days: Integer = Field(default=14, ge=0, le=365)
     comparisons_per_day: Integer = Field(default=20, ge=1, le=1000)
@@ -263,6 +277,13 @@ class Settings(BaseSettings):
             )
         if self.trainer == "ray":
             self._check_ray()
+        if self.shared_db and not self.shards:
+            raise SettingsError("SHARED_DB is set, but SHARDS is not.", "Set SHARDS too, or leave both out.")
+        if self.shards and not self.shards.is_whole and not self.discord_token:
+            raise SettingsError(
+                f"SHARDS is {self.shards}, a part of the bot, but there is no DISCORD_TOKEN.",
+                "Set it too, or leave SHARDS out.",
+            )
         if not self.is_local and not self.web_token:
             raise SettingsError(
                 f"WEB_HOST is {self.web_host}, which other machines reach, and there is no WEB_TOKEN.",

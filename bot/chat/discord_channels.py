@@ -175,6 +175,11 @@ class SenderRegistry:
         self._avatars: dict[int, Path | None] = {}  # channel id → its webhook's avatar
         self._locks: dict[int, asyncio.Lock] = {}
 
+    @property
+    def edit_stretch_s(self) -> float:
+        """Seconds by which edits are postponed while requests wait; a client without shards shares no limit."""
+        return float(getattr(self._client, "edit_stretch_s", 0.0))
+
     async def of(self, persona: Persona, channel: SpeakChannel) -> MessageSender:
         """The persona's sender; `BotSender` when the bot may not manage webhooks here."""
         home = channel.parent if isinstance(channel, discord.Thread) else channel

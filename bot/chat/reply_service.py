@@ -183,6 +183,7 @@ class ReplyService:
             renew=lambda old: self.senders.renew(old, channel),
             parts=list(parts),
             before=before,
+            stretch_s=lambda: self.senders.edit_stretch_s,
         )
         try:
             await live.begin()

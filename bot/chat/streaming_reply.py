@@ -31,7 +31,8 @@ class StreamingReply:
     `parts` are the messages that it fills; at the start those of an earlier attempt, whose text `before` is restored
     when this one fails. `on_parts` is called whenever they change. `growing` and `ended` create the buttons. `renew`
     replaces the sender when its webhook is deleted meanwhile; the reply goes on in a new message. `dialogue` names the
-    dialogue adapter that the version is a copy of, `damaged` is the live version where it cannot be read.
+    dialogue adapter that the version is a copy of, `damaged` is the live version where it cannot be read. `stretch_s`
+    returns how much later edits follow, in seconds, under load.
     """
 
     sender: MessageSender
@@ -44,6 +45,7 @@ class StreamingReply:
     damaged: str = ""
     parts: list[int] = field(default_factory=list)
     before: str = ""
+    stretch_s: Callable[[], float] = lambda: 0.0
     _text: str = ""
     _done: int = 0  # characters that finished parts show
 
@@ -66,7 +68,7 @@ class StreamingReply:
             self._text += piece
             if asyncio.get_running_loop().time() >= next_at:
                 await self._show(self.growing())
-                next_at = asyncio.get_running_loop().time() + EDIT_INTERVAL_S
+                next_at = asyncio.get_running_loop().time() + EDIT_INTERVAL_S + self.stretch_s()
         self._text = stream.reply.text
         await self._show(self.ended(), "\n" + reply_footer(stream.reply, self.lore, self.dialogue, self.damaged))
         return stream.reply

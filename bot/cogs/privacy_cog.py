@@ -30,6 +30,13 @@ class PrivacyCog(
 
     def __init__(self, bot: Bot) -> None:
         self.erasures = ErasureService(bot)
+
+    @commands.Cog.listener()
+    async def on_forgetting_changed(self, is_finished: bool) -> None:
+        """React to an erasure request that another process has stored or carried out."""
+        self.erasures.changed()
+        if is_finished:
+            await self.erasures.reload_files()
         super().__init__()
 
     async def cog_load(self) -> None:

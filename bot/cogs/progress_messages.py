@@ -42,7 +42,9 @@ class ProgressMessages:
         self._tasks: dict[str, asyncio.Task[None]] = {}
 
     def follow(self, job: TrainingJob) -> None:
-        """Show a changed job, unless a task does so already."""
+        """Show a changed job, unless a task does so already, or another process serves its server."""
+        if not self._bot.serves(job.guild_id):
+            return
         task = self._tasks.get(job.job_id)
         if task is None or task.done():
             self._tasks[job.job_id] = asyncio.create_task(self._show(job.job_id), name=f"progress of {job.job_id}")

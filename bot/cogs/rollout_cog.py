@@ -43,7 +43,7 @@ class RolloutCog(commands.Cog):
     def __init__(self, bot: Bot) -> None:
         services = bot.services
         self._monitor = RolloutMonitor(
-            bot, services.home, services.store, services.personas, services.versions, ended_rollout_view
+            bot, services.home, services.store, services.personas, services.versions, ended_rollout_view, bot.serves
         )
 
     @commands.Cog.listener()

@@ -16,6 +16,7 @@ from bot.privacy.alias_search import collect_aliases
 from bot.privacy.consent_files import ConsentMirror
 from bot.privacy.home_files import FileErasureResult, HomeFiles, delete_path
 from bot.privacy.identifiers import IdentifierMatcher, PersonIdentifiers, job_name_replacements
+from bot.shards import ShardRange
 from bot.store import CARD_CONTRIBUTION, ErasureRequest, Store
 from bot.training.training_plan import PREVIEWS_FOLDER
 from personas.home.adapters import DialogueAdapter, adapter_ref, find_dialogue_adapters
@@ -104,7 +105,8 @@ class ErasureRunner:
     """Erases people from one home, in the thread that opened the store.
 
     Without `hooks` the bot does not run, and the last step waits until it does. `personas` are the names of personas,
-    which belong to no member. `leave_sandbox` erases the member from the sandbox.
+    which belong to no member. `leave_sandbox` erases the member from the sandbox. With a part of the `shards`, the
+    process with shard 0 runs the steps; the person's identifiers stay until every shard has deleted its guilds' rows.
     """
 
     home: Path
@@ -114,6 +116,7 @@ class ErasureRunner:
     hooks: BotHooks | None = None
     personas: frozenset[str] = frozenset()
     forget_in_sandbox: Callable[[PersonIdentifiers], None] | None = None
+    shards: ShardRange | None = None
 
     def keyed(self, who: str) -> str:
         """Return the key of an id, or of `name:` and a name, in lists of this home. Raises `KeyFileError`."""
@@ -159,8 +162,45 @@ class ErasureRunner:
     async def run(self, erasure_request: ErasureRequest) -> ErasureReceipt:
         """Run all remaining steps, or all but the last where the bot does not run. Raises `UnderstudyError`."""
         while erasure_request.step and (self.hooks or erasure_request.step != "follow"):
+            if erasure_request.step == "erase" and self._waits_for_shards(erasure_request):
+                break
             erasure_request = await self._step(erasure_request)
         return receipt_of(erasure_request)
+
+    def _waits_for_shards(self, row: ErasureRequest) -> bool:
+        if self.shards is None or self.shards.count is None or receipt_of(row).scope != "everything":
+            return False
+        return len(self.store.erasure_requests.acknowledged(row.seq)) < self.shards.count
+
+    async def erase_own_share(self) -> bool:
+        """Delete the rows of this process's guilds for all requests that have come so far; returns whether any had."""
+        assert self.shards is not None and self.shards.ids is not None  # a part of the shards
+        erased = False
+        for row in self.store.erasure_requests.unfinished():
+            steps = ERASURE_STEPS[receipt_of(row).scope]
+            if "store" not in steps or steps.index(row.step) < steps.index("store"):
+                continue  # the identifiers are not complete yet
+            if not self.store.erasure_requests.acknowledged(row.seq).issuperset(self.shards.ids):
+                self._erase_rows(PersonIdentifiers.of_json(row.traces), receipt_of(row).until)
+                self.store.compact()
+                self.store.erasure_requests.acknowledge(row.seq, self.shards.ids)
+                erased = True
+        return erased
+
+    def erase_buried(self) -> None:
+        """Delete again what an older copy of this process's file has of people who were erased since."""
+        for user_id in sorted(self.store.erasure.user_ids()):
+            at = self.store.people.tombstones().get(self.keyed(str(user_id)))
+            first = self.store.erasure.first_seen(user_id)
+            if at is not None and first is not None and first <= at:
+                self._erase_rows(self.traces(user_id, until=at), at)
+
+    def _erase_rows(self, traces: PersonIdentifiers, until: float) -> None:
+        for user_id in map(int, traces.ids):
+            names = self.store.erasure.names(user_id)
+            own = traces.with_names(sorted(names), self._barred(user_id, names))
+            own = self._with_parts(own.with_texts(self.store.erasure.texts(user_id)), user_id)
+            self.store.erasure.erase(user_id, until, IdentifierMatcher(own).redacted)
 
     async def finish(self) -> None:
         for row in self.store.erasure_requests.unfinished():
@@ -231,6 +271,8 @@ class ErasureRunner:
         await asyncio.to_thread(finder.jobs.rename_files, self.home)
         if self.forget_in_sandbox:
             self.forget_in_sandbox(traces)
+        if self.shards and self.shards.ids:
+            self.store.erasure_requests.acknowledge(row.seq, self.shards.ids)
         return receipt
 
     async def _adapters(

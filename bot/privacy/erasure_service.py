@@ -6,6 +6,7 @@ import logging
 import secrets
 import time
 from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -18,11 +19,12 @@ from bot.personas.guild_lore import GuildLore
 from bot.privacy import consent_files
 from bot.privacy.alias_search import identify_in_files, identify_in_texts
 from bot.privacy.consent_files import ConsentMirror
-from bot.privacy.erasure_runner import ErasureReceipt, ErasureRunner, ErasureScope, WithdrawnVersion
+from bot.privacy.erasure_runner import ErasureReceipt, ErasureRunner, ErasureScope, WithdrawnVersion, receipt_of
 from bot.privacy.home_files import HomeFiles
 from bot.privacy.identifiers import IdentifierMatcher, PersonIdentifiers
 from bot.privacy.translations import translate
 from bot.services import Bot, PrivacyServices
+from bot.shards import ShardRange
 from bot.store import Store, TrainingJob
 from personas.errors import UnderstudyError
 from personas.home.atomic_files import write_model
@@ -155,7 +157,8 @@ class ErasureService:
         consents = ConsentMirror(services.home, services.store, services.privacy.permission)
         hooks, personas = LiveBotHooks(self._bot), services.personas.all_names()
         leave = services.privacy.forget_in_sandbox
-        return ErasureRunner(services.home, services.store, consents, time.time, hooks, personas, leave)
+        shards = split_range(self._bot.shard_range)
+        return ErasureRunner(services.home, services.store, consents, time.time, hooks, personas, leave, shards)
 
     def start(self) -> None:
         self._worker = asyncio.create_task(self._work(), name="forgetting")
@@ -180,12 +183,15 @@ class ErasureService:
         self._stop_serving(user_id)
 
     def _stop_serving(self, user_id: int) -> None:
+        self._end_replies(user_id)
+        self._wake.set()
+
+    def _end_replies(self, user_id: int) -> None:
         services = self._bot.services
         services.reply_service.stop_replies(to=user_id)
         services.dialogue_runner.stop_requested_by(user_id)
         for channel_id in [key for key, message in services.unanswered.items() if message.author_id == user_id]:
             del services.unanswered[channel_id]
-        self._wake.set()
 
     async def _work(self) -> None:
         await self._bot.wait_until_ready()
@@ -197,18 +203,50 @@ class ErasureService:
             except Exception:  # it stays in the store and is tried again
                 log.exception("an erasure step failed; it is tried again")
                 await asyncio.sleep(RETRY_DELAY_S)
-            try:
-                await asyncio.wait_for(self._wake.wait(), POLL_INTERVAL_S)
-            except TimeoutError:
-                continue
+            # Not wait_for, which before Python 3.12 loses a cancellation that comes together with the event.
+            with suppress(TimeoutError):
+                async with asyncio.timeout(POLL_INTERVAL_S):
+                    await self._wake.wait()
+
+    def changed(self) -> None:
+        """Look at the requests now: another process has changed one."""
+        self._wake.set()
+
+    async def reload_files(self) -> None:
+        """Read cards and lore again, in which another process has erased somebody."""
+        home = self._bot.services.home
+        lore = [path.relative_to(home) / "any" for path in home.glob("lore/*/*/")]
+        own = [str(path) for path in lore if self._bot.serves(int(path.parts[1]))]
+        await LiveBotHooks(self._bot).files_changed(["personas", *own])
+        self._bot.services.store.trim()  # the copy of the request named them
 
     async def _run_unfinished(self) -> None:
-        for row in self._bot.services.store.erasure_requests.unfinished():
-            receipt = await self.runner.run(row)
-            if tell := self._callbacks.pop(row.seq, None):
-                await tell(receipt)
+        requests = self._bot.services.store.erasure_requests
+        if self._bot.is_primary:
+            for row in requests.unfinished():
+                await self.runner.run(row)
+                await self._tell()
+        else:
+            for user_id in self._people_to_erase():
+                self._end_replies(user_id)
+            if await self.runner.erase_own_share():
+                await self._bot.services.engine.clear_prefix_cache()
+        await self._tell()
+
+    def _people_to_erase(self) -> list[int]:
+        rows = self._bot.services.store.erasure_requests.unfinished()
+        return [int(user_id) for row in rows for user_id in PersonIdentifiers.of_json(row.traces).ids]
+
+    async def _tell(self) -> None:
+        """Report the ends of the requests made here, by whichever process they were carried out."""
+        for seq in list(self._callbacks):
+            row = self._bot.services.store.erasure_requests.get(seq)
+            if row is not None and not row.step:
+                await self._callbacks.pop(seq)(receipt_of(row))
 
     def _take_requests(self) -> None:
+        if not self._bot.is_primary:
+            return
         for file in sorted((self._bot.services.home / REQUESTS_FOLDER).glob("*.json")):
             try:
                 request = OperatorErasureRequest.model_validate_json(file.read_bytes())
@@ -260,10 +298,25 @@ async def replay_erasures(runner: ErasureRunner, *, files: bool) -> list[Erasure
     return receipts
 
 
-async def resume_erasures(home: Path, store: Store, privacy: PrivacyServices, personas: frozenset[str]) -> None:
+def split_range(shards: ShardRange | None) -> ShardRange | None:
+    """Return the range where it is a part of all shards."""
+    return None if shards is None or shards.is_whole else shards
+
+
+async def resume_erasures(
+    home: Path,
+    store: Store,
+    privacy: PrivacyServices,
+    personas: frozenset[str],
+    shards: ShardRange | None = None,
+) -> None:
     """Mirror consent, finish interrupted erasures, replay tombstones before the start. Raises `UnderstudyError`."""
-    consents = ConsentMirror(home, store, privacy.permission)
+    consents, part = ConsentMirror(home, store, privacy.permission), split_range(shards)
+    runner = ErasureRunner(home, store, consents, time.time, None, personas, privacy.forget_in_sandbox, part)
+    if part and not part.has_first:
+        await runner.erase_own_share()
+        runner.erase_buried()
+        return
     consents.mirror()
-    runner = ErasureRunner(home, store, consents, time.time, None, personas, privacy.forget_in_sandbox)
     await runner.finish()
     await replay_erasures(runner, files=False)

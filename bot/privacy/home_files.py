@@ -19,7 +19,8 @@ from personas.home.datasets import FETCHED_FOLDER
 from personas.home.job_folder import SHARED_FOLDERS
 from personas.home.review_files import list_review_files
 
-DATABASE_FILE, SANDBOX_FILE = "understudy.sqlite", "sandbox.sqlite"
+DATABASES = ("understudy.sqlite", "sandbox.sqlite", "shards-", "shared.sqlite", "rate_limits.sqlite")
+"""Beginnings of the names of databases in the home, which are erased row by row."""
 EXCLUDED_PATHS = ("keys", "consent.json", "exports.jsonl", "heldout", FETCHED_FOLDER)
 """Paths that are not searched: they are rewritten from the store, list people by key only, or are a hub's."""
 DERIVED_PATHS = (
@@ -114,7 +115,7 @@ class HomeFiles:
         """List the files that are searched one by one."""
         for path in sorted(walk_home(self.home, "*")):
             top = path.relative_to(self.home).parts[0]
-            is_database = top.startswith((DATABASE_FILE, SANDBOX_FILE))
+            is_database = top.startswith(DATABASES)
             is_excluded = is_database or top in EXCLUDED_PATHS or path.suffix in (".lock", ".part")
             if path.is_file() and not path.is_symlink() and not is_excluded and path not in self.busy:
                 yield path

@@ -12,12 +12,11 @@ from pathlib import Path
 from typing import Self
 
 import discord
-from discord.ext import commands
 
 from bot.clock import Clock
 from bot.personas.registry import guild_suffix
 from bot.personas.revisions import REVISIONS_FOLDER
-from bot.services import Services
+from bot.services import Bot, Services
 from bot.store import Store, TrainingJob
 from bot.training.stored_datasets import HISTORY_DATASET
 from personas.errors import RequestError, UnderstudyError
@@ -148,10 +147,10 @@ class Retention:
         self._services, self._clock, self._limits = services, clock, limits
         self._wake = asyncio.Event()
         self._worker: asyncio.Task[None] | None = None
-        self._client: commands.Bot | None = None
+        self._client: Bot | None = None
         self._failed = False
 
-    def start(self, client: commands.Bot) -> None:
+    def start(self, client: Bot) -> None:
         """Start, and follow the guilds that a ready client joins and leaves."""
         self._client = client
         client.add_listener(self._on_removed, "on_guild_remove")
@@ -185,7 +184,8 @@ class Retention:
             return
         guild_ids = {guild.id for guild in client.guilds}
         self._record_present(guild_ids)
-        known_guilds = self._services.store.guilds.known() | find_guilds_on_disk(self._services.home)
+        found = self._services.store.guilds.known() | find_guilds_on_disk(self._services.home)
+        known_guilds = {guild_id for guild_id in found if client.serves(guild_id)}
         others = self._services.store.guilds.guilds_of_other_account(client.application_id)
         for guild_id in known_guilds - guild_ids - others:
             self._services.store.guilds.record_left(guild_id, self._clock.now())
@@ -211,7 +211,7 @@ class Retention:
     async def tidy(self) -> bool:
         """Delete all expired data. False when something could not be deleted."""
         self._failed = False
-        now, home = self._clock.now(), self._services.home
+        now = self._clock.now()
         cutoff = now - self._limits.history_days * DAY_S
         with self._logged("guilds that removed the bot"):
             self._record_absent()
@@ -222,6 +222,15 @@ class Retention:
         for guild_id in self._due_guilds(now):
             with self._logged(f"the server {guild_id}"):
                 await self._delete_guild(guild_id, now)
+        if self._client is None or self._client.is_primary:
+            await self._tidy_home(cutoff, now)
+        with self._logged("deleted rows in the database"):
+            self._services.store.trim()
+        return not self._failed
+
+    async def _tidy_home(self, cutoff: float, now: float) -> None:
+        """Delete expired files that belong to no guild."""
+        home = self._services.home
         for folder in sorted((home / "jobs").glob("[!.]*/")):
             with self._logged(f"the job folder {folder.name}"):
                 await self._delete_job_folder(folder, cutoff)
@@ -230,9 +239,6 @@ class Retention:
                 await asyncio.to_thread(_empty_if_from_discord, request.parent, cutoff)
         with self._logged("review files"):
             await asyncio.to_thread(delete_expired_reviews, home, now)
-        with self._logged("deleted rows in the database"):
-            self._services.store.trim()
-        return not self._failed
 
     @contextmanager
     def _logged(self, what: str) -> Iterator[None]:

@@ -1,5 +1,6 @@
 """The bot's database: one SQLite file, `<home>/understudy.sqlite`, written by the bot alone."""
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
 from types import TracebackType
@@ -32,13 +33,16 @@ from bot.store.rollouts import NewRollout, Rollout, Rollouts
 from bot.store.training_jobs import JobResult, JobState, TrainingJob, TrainingJobs
 
 __all__ = [
-    "ALL_CHANNELS", "ALL_PERSONAS", "BASE_MODEL_NAME", "CARD_CONTRIBUTION", "AnswerMode", "BackupMergeCounts",
-    "BlindComparison", "Channel", "ConsentDecision", "Contribution", "ErasureRequest", "HomeInUseError",
-    "InstalledVersion", "JobResult", "JobState", "JudgedReply", "JudgementCounts", "Lesson", "Mute",
-    "NewBlindComparison", "NewRollout", "Promotion", "PromotionKind", "ReplySelection", "ReplyState",
-    "ReplyTally", "Rollout", "Store", "StoreError", "StoredMessage", "StoredReply", "TrainingJob",
-    "VoteChoice", "VoteCounts", "VotePreference", "acquire_home_lock",
+    "ALL_CHANNELS", "ALL_PERSONAS", "BASE_MODEL_NAME", "CARD_CONTRIBUTION", "HOME_DATABASE", "AnswerMode",
+    "BackupMergeCounts", "BlindComparison", "Channel", "ConsentDecision", "Contribution", "ErasureRequest",
+    "HomeInUseError", "InstalledVersion", "JobResult", "JobState", "JudgedReply", "JudgementCounts", "Lesson", "Mute",
+    "NewBlindComparison", "NewRollout", "Promotion", "PromotionKind", "ReplySelection", "ReplyState", "ReplyTally",
+    "Rollout", "Store", "StoreError", "StoredMessage", "StoredReply", "TrainingJob", "VoteChoice", "VoteCounts",
+    "VotePreference", "acquire_home_lock",
 ]  # fmt: skip
+
+
+HOME_DATABASE = "understudy.sqlite"
 
 
 class HomeInUseError(StoreError):
@@ -67,19 +71,20 @@ class Store:
         self.erasure_requests = ErasureRequests(connection)
 
     def atomic(self) -> AbstractContextManager[None]:
-        """Write everything in the block in one transaction, or nothing of it."""
-        return self._connection.atomic()
+        """Write everything in the block in one transaction, or nothing of it; it may write what shards share."""
+        return self._connection.atomic(shared=True)
 
     @classmethod
-    def open(cls, path: Path) -> Self:
-        """Open the file for writing, creating it and its folder where missing.
+    def open(cls, path: Path, connect: Callable[..., DatabaseConnection] = DatabaseConnection) -> Self:
+        """Open the file for writing, creating it and its folder where missing; `connect` makes the connection.
 
         Raises `StoreError` when another process has it open for writing, or when the file is damaged, foreign, newer
         than this program or not writable; the file is left unchanged then.
         """
+        _refuse_split_home(path)
         lock = acquire_home_lock(path)
         try:
-            return cls(open_for_writing(path), lock)
+            return cls(open_for_writing(path, connect), lock)
         except BaseException:
             lock.release()
             raise
@@ -87,6 +92,7 @@ class Store:
     @classmethod
     def read_only(cls, path: Path) -> Self:
         """Open the file for reading, also while a bot writes to it. Raises `StoreError`, as every write does."""
+        _refuse_split_home(path)
         return cls(open_read_only(path))
 
     def compact(self) -> None:
@@ -112,6 +118,15 @@ class Store:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.close()
+
+
+def _refuse_split_home(path: Path) -> None:
+    parts = sorted(path.parent.glob("shards-*-of-*.sqlite"))
+    if parts and path.name == HOME_DATABASE:
+        raise StoreError(
+            f"The home {path.parent} is split among shards ({', '.join(part.name for part in parts)}).",
+            "Set SHARDS as before; docs/howto/shards.md says what works on such a home.",
+        )
 
 
 def acquire_home_lock(path: Path) -> FileLock:

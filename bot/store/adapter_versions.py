@@ -121,7 +121,7 @@ class Versions(Table):
 
         Returns that change, None where the version was not live. Idempotent.
         """
-        with self._db.atomic():
+        with self._db.atomic(shared=True):
             self._db.insert("withdrawn", {"persona_id": persona_id, "version": version, "at": at}, ignore=True)
             newest = self._newest(persona_id)
             if newest is None or newest.version != version:

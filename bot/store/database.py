@@ -73,8 +73,8 @@ class DatabaseConnection:
             return int(self._db.table(table).insert(dict(row), ignore=ignore, replace=replace).last_rowid)
 
     @contextmanager
-    def atomic(self) -> Iterator[None]:
-        """Run the block as one transaction."""
+    def atomic(self, *, shared: bool = False) -> Iterator[None]:
+        """Run the block as one transaction; `shared`: it writes tables that shards share (`bot.store.shared_state`)."""
         with translate_errors(self._path), self._db.atomic():
             yield
 
@@ -105,7 +105,9 @@ class Table:
         self._db = connection
 
 
-def open_for_writing(path: Path) -> DatabaseConnection:
+def open_for_writing(
+    path: Path, connect: Callable[[sqlite3.Connection, Path], DatabaseConnection] = DatabaseConnection
+) -> DatabaseConnection:
     """Open or create the database and migrate its schema. The caller holds the lock."""
     with translate_errors(path):
         if not path.exists():
@@ -118,10 +120,10 @@ def open_for_writing(path: Path) -> DatabaseConnection:
             raw.execute("pragma synchronous = full")
             raw.execute("pragma secure_delete = on")  # overwrites what is deleted
             _migrate(raw, version)
+            return connect(raw, path)
         except BaseException:
             raw.close()
             raise
-        return DatabaseConnection(raw, path)
 
 
 def open_read_only(path: Path) -> DatabaseConnection:

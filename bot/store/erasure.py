@@ -1,7 +1,7 @@
 """Erases a member from the tables, and stores the progress of each erasure request."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from bot.store.database import Row, Table
@@ -150,7 +150,7 @@ class Erasure(Table):
         """Erase a member in one transaction; `redacted` removes them from texts. Returns the number of rows by kind."""
         values = {"user": user_id, "until": until}
         done = Counter[str]()
-        with self._db.atomic():
+        with self._db.atomic(shared=True):
             for name, sql in DELETE_STATEMENTS.items():
                 done[name] += self._db.write(sql, **values)
             for sql in ANONYMISE_STATEMENTS.values():
@@ -205,6 +205,20 @@ class ErasureRequests(Table):
         request = self._db.one(ErasureRequest, sql, seq=seq, step=step, receipt=receipt, traces=traces)
         assert request is not None  # rows are never deleted
         return request
+
+    def get(self, seq: int) -> ErasureRequest | None:
+        """Return the request with this number."""
+        return self._db.one(ErasureRequest, "select * from forgettings where seq = :seq", seq=seq)
+
+    def acknowledge(self, seq: int, shards: Iterable[int]) -> None:
+        """Store that these shards have deleted the person's data of their guilds. For a store of shards only."""
+        with self._db.atomic(shared=True):
+            for shard in shards:
+                self._db.insert("forgetting_acks", {"forgetting": seq, "shard": shard}, ignore=True)
+
+    def acknowledged(self, seq: int) -> set[int]:
+        """Return the shards that have deleted the person's data. For a store of shards only."""
+        return set(self._db.column(int, "select shard from forgetting_acks where forgetting = :seq", seq=seq))
 
     def unfinished(self) -> list[ErasureRequest]:
         """List the requests with a step left, oldest first."""

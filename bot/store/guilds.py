@@ -83,7 +83,7 @@ class Guilds(Table):
 
     def delete(self, guild_id: int, personas: Collection[str] = ()) -> None:
         """Delete all data of a guild and of its own personas."""
-        with self._db.atomic():
+        with self._db.atomic(shared=True):
             sql = """delete from fresh_starts where channel_id in
                 (select channel_id from messages where guild_id = :guild)"""
             self._db.write(sql, guild=guild_id)

@@ -154,7 +154,7 @@ class Rollouts:
             raise RequestError(
                 f"{running.version} is being rolled out already.", "Stop that with `/finetune rollout stop`, or wait."
             )
-        with self._db.atomic():
+        with self._db.atomic(shared=True):
             self.end_superseded(new.persona_id, at)
             return self._add(new, live, at, None)
 
@@ -171,7 +171,7 @@ class Rollouts:
         self, new: NewRollout, at: float, *, why: str = "", kind: PromotionKind = "promotion"
     ) -> Promotion | None:
         """Make a version live and observe it. None when it is live already. Raises `RequestError` if not installed."""
-        with self._db.atomic():
+        with self._db.atomic(shared=True):
             live = self._versions.live(new.persona_id)
             promotion = self._versions.promote(
                 new.persona_id, new.version, new.started_by, at, why, guild_id=new.guild_id, kind=kind
@@ -183,14 +183,14 @@ class Rollouts:
 
     def roll_back(self, persona_id: str, by: int, at: float, guild_id: int) -> Promotion:
         """Make the version before live. Raises `RequestError` when there is none."""
-        with self._db.atomic():
+        with self._db.atomic(shared=True):
             promotion = self._versions.rollback(persona_id, by, at, guild_id=guild_id)
             self.end_superseded(persona_id, at, by)
         return promotion
 
     def revert(self, rollout: Rollout, at: float, why: str) -> bool:
         """End a rollout whose version is worse, and roll a promoted version back. False when it had ended before."""
-        with self._db.atomic():
+        with self._db.atomic(shared=True):
             if not self.end(rollout.seq, "worse", at, why=why):
                 return False
             if rollout.is_promoted and self._versions.live(rollout.persona_id) == rollout.version:

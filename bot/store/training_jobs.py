@@ -129,13 +129,13 @@ class TrainingJobs:
 
     def add(self, new: NewTrainingJob, at: float) -> TrainingJob:
         """Queue a job and reserve its version, in one transaction."""
-        with self._db.atomic():
+        with self._db.atomic(shared=True):
             self._insert(new, self._versions.reserve(new.name), at)
         return self._sure(new.job_id)
 
     def add_imported(self, new: NewTrainingJob, version: str, result: JobResult, at: float) -> TrainingJob:
         """Store the job of a persona's version whose adapter was imported and is installed."""
-        with self._db.atomic():
+        with self._db.atomic(shared=True):
             self._insert(new, version, at)
             done = self._end(new.job_id, None, "done", at, result=result)
             assert done and done.persona  # it was queued just now; dialogue adapters have no versions
@@ -226,7 +226,7 @@ class TrainingJobs:
 
     def complete(self, job_id: str, token: str, result: JobResult, at: float) -> TrainingJob | None:
         """Store the result of an installed adapter, and a persona's new version. Returns None for a stale token."""
-        with self._db.atomic():
+        with self._db.atomic(shared=True):
             done = self._end(job_id, token, "done", at, result=result)
             if done and done.persona:
                 installed = InstalledVersion(done.persona, done.version, job_id, at, result.scorecard)

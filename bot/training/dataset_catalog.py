@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from bot.personas.registry import guild_card_path, is_operator_card
+from bot.shards import ShardRange
 from bot.store import Store
-from bot.training.stored_datasets import HISTORY_DATASET, history_lines, preferences_material
+from bot.training.stored_datasets import HISTORY_DATASET, guild_store, history_lines, preferences_material
 from personas.errors import MaterialError, RequestError
 from personas.home.adapters import DialogueAdapter, adapter_ref, find_dialogue_adapters
 from personas.home.data_subjects import Consent, read_consent
@@ -177,6 +178,9 @@ def _file_sizes(path: Path) -> Iterator[int]:
 
 class DatasetCatalog:
     """The data sets, personas and recipes that a request may name. Reads the folders at each call."""
+
+    shards: ShardRange | None = None
+    """The shards whose guilds the store has."""
 
     def __init__(self, shipped: ShippedData, base_model: str, home: Path, store: Store | None = None) -> None:
         """`base_model` is the served one; without a `store` there is no `history`."""
@@ -345,7 +349,8 @@ class DatasetCatalog:
         if self._store is None:
             raise RequestError("Preferences are in the bot's database, which is missing.", "Start it from the bot.")
         before = adapter_material(adapter_ref(self._home, persona_id, version).folder, version, self._consent)
-        return before, preferences_material(self._home, self._store, guild_id, persona_id)
+        with guild_store(self._home, self._store, self.shards, guild_id) as store:
+            return before, preferences_material(self._home, store, guild_id, persona_id)
 
     def _version_before(self, request: TrainingRequest) -> str:
         """The version that `start_from` names, else the live or the newest one. Raises `RequestError`."""
@@ -387,7 +392,8 @@ class DatasetCatalog:
 
     def _history(self, store: Store, persona_id: str, guild_id: int) -> SourceMaterial:
         consent = self._consent
-        lines = history_lines(store, consent, guild_id, persona_id)
+        with guild_store(self._home, store, self.shards, guild_id) as messages:
+            lines = history_lines(messages, consent, guild_id, persona_id)
         stated = RightsStatement(DISCORD_API, f"the operator, in {PERMISSION_SETTING}", _today(), consent.permission)
         text = "".join(f"{line}\n" for line in lines)
         return SourceMaterial("log", f"{HISTORY_DATASET}.jsonl", HISTORY_DATASET, stated, text=text, format="own-log")

@@ -306,6 +306,14 @@ class JobQueue:
         now, can_resume = self._clock.now(), failure.can_resume
         self.publish(self._store.jobs.fail(job, failure.error, failure.advice, now, can_resume=can_resume))
 
+    def take_up(self, job_id: str) -> None:
+        """React to a job that another process of the bot has queued, changed or cancelled."""
+        job = self._store.jobs.get(job_id)
+        if job and job.state == "cancelled":
+            self._end_attempt(job_id)
+        self.publish(job)
+        self._wake.set()
+
     def publish(self, changed: TrainingJob | None) -> None:
         """Notify the subscribers of a changed job; does nothing for None."""
         if changed is None:

@@ -4,10 +4,12 @@ import json
 import re
 import time
 from collections.abc import Collection, Iterable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from bot.shards import ShardRange
 from bot.store import Lesson, Store, StoredMessage, VotePreference
 from personas.errors import RequestError
 from personas.home.atomic_files import write_private_file
@@ -148,3 +150,19 @@ def _preference(source: Lesson | VotePreference, key: bytes, **fields: Any) -> P
 
 def _day(at: float) -> str:
     return datetime.fromtimestamp(at, UTC).date().isoformat()
+
+
+@contextmanager
+def guild_store(home: Path, own: Store, shards: ShardRange | None, guild_id: int) -> Iterator[Store]:
+    """Open the store with a guild's messages and votes, also where another process has it. Raises `RequestError`."""
+    if shards is None or shards.has(guild_id):
+        yield own
+        return
+    file = next((it.file(home) for it in ShardRange.in_home(home) if it.has(guild_id)), None)
+    if file is None:
+        raise RequestError(
+            "The messages of this server are not on the machine that trains.",
+            "Name another data set, or let all processes of the bot use one UNDERSTUDY_HOME.",
+        )
+    with Store.read_only(file) as store:
+        yield store

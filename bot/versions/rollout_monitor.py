@@ -27,7 +27,7 @@ RolloutViewFactory = Callable[[Rollout], discord.ui.View | None]
 class RolloutMonitor:
     """Stores how each rollout ends, then announces it; a failed announcement is repeated at the next occasion.
 
-    `buttons` creates the buttons under the announcement.
+    `buttons` creates the buttons under the announcement. `serves`: rollouts of other guilds are other processes'.
     """
 
     client: discord.Client
@@ -36,6 +36,7 @@ class RolloutMonitor:
     personas: PersonaRegistry
     versions: LiveVersions
     buttons: RolloutViewFactory
+    serves: Callable[[int], bool] = lambda guild_id: True
     _announcement_lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     async def on_reply_judged(self, event_id: int) -> None:
@@ -48,7 +49,7 @@ class RolloutMonitor:
 
     async def look(self, persona_id: str) -> None:
         """Roll back each version that turned out worse."""
-        for rollout in self.store.rollouts.running(persona_id, time.time()):
+        for rollout in filter(self._is_own, self.store.rollouts.running(persona_id, time.time())):
             comparison = compare_rollout(self.store, rollout)
             if comparison.worse:
                 self.versions.revert_rollout(rollout, rollout_text.rollback_reason(rollout, comparison))
@@ -69,13 +70,16 @@ class RolloutMonitor:
     async def announce(self) -> None:
         """Announce the ended rollouts that have not been announced."""
         async with self._announcement_lock:
-            for rollout in self.store.rollouts.unannounced():
+            for rollout in filter(self._is_own, self.store.rollouts.unannounced()):
                 try:
                     await self._announce(rollout)
                 except (discord.HTTPException, aiohttp.ClientError, OSError) as error:
                     log.warning("the end of a rollout could not be announced yet: %s", error)
                 else:
                     self.store.rollouts.mark_announced(rollout.seq)
+
+    def _is_own(self, rollout: Rollout) -> bool:
+        return self.serves(rollout.guild_id)
 
     async def _announce(self, rollout: Rollout) -> None:
         persona = self.personas.get(rollout.persona_id, rollout.guild_id)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from huggingface_hub import get_token
 
-from bot.settings import SETTINGS, SETTINGS_BY_NAME, Settings, SettingsError, load_settings, set_hub_token
+from bot.settings import SETTINGS, SETTINGS_BY_NAME, Settings, SettingsError, ShardRange, load_settings, set_hub_token
 
 EXAMPLE = Path(__file__).parent.parent.parent / ".env.example"
 WRONG = {
@@ -35,6 +35,8 @@ WRONG = {
     "WANDB_API_KEY": ["two words"],
     "LOG_LEVEL": ["LOUD"],
     "DISCORD_PERMISSION": ["yes", "granted to us long ago by mail"],
+    "SHARDS": ["4-0/10", "0-10/10", "0", "all", "0/0", "-1/3", "0-4/10x"],
+    "SHARED_DB": ["two words", "mysql://host/db"],
     "HISTORY_DAYS": ["0", "3651", "ever", "٣", "1_0", "+3"],
     "GUILD_DAYS": ["-1", "366"],
     "COMPARISONS_PER_DAY": ["0", "1001"],
@@ -86,6 +88,8 @@ DISCORD_PERMISSION="By letter of Discord's platform team, 3 March 2026."
 HISTORY_DAYS=30
 GUILD_DAYS=0
 COMPARISONS_PER_DAY=5
+SHARDS=0-4/10
+SHARED_DB=postgresql://bot:secret@db/understudy
 """
     assert load_settings(env_file(tmp_path, text), {}) == Settings(
         discord_token="abc.def-ghi",
@@ -118,7 +122,27 @@ COMPARISONS_PER_DAY=5
         history_days=30,
         guild_days=0,
         comparisons_per_day=5,
+        shards=ShardRange(0, 4, 10),
+        shared_db="postgresql://bot:secret@db/understudy",
     )
+
+
+@pytest.mark.parametrize(
+    ("text", "ids", "is_whole", "has_first"),
+    [("auto", None, True, True), ("0/1", [0], True, True), ("0-2/3", [0, 1, 2], True, True),
+     ("3/10", [3], False, False), ("0-4/10", [0, 1, 2, 3, 4], False, True)],
+)  # fmt: skip
+def test_shards_are_all_or_a_range(text, ids, is_whole, has_first):
+    shards = load_settings(None, {"SHARDS": text, "DISCORD_TOKEN": "abc"}).shards
+    assert (shards.ids, shards.is_whole, shards.has_first) == (ids, is_whole, has_first)
+    assert load_settings(None, {}).shards is None
+
+
+def test_a_part_of_the_shards_needs_discord_and_a_shared_database_shards():
+    with pytest.raises(SettingsError, match="a part of the bot, but there is no DISCORD_TOKEN"):
+        load_settings(None, {"SHARDS": "0-4/10"})
+    with pytest.raises(SettingsError, match="SHARED_DB is set, but SHARDS is not"):
+        load_settings(None, {"SHARED_DB": "postgresql://bot:secret@db/understudy"})
 
 
 def test_on_discord_the_intent_is_off_until_asked_for():

@@ -39,6 +39,18 @@ class Stream:
         return ChatReply(" ".join(self.words), "v1", 7, 1, len(self.words), "stop")
 
 
+async def test_edits_follow_later_while_requests_wait(monkeypatch):
+    clock = [100.0]
+    monkeypatch.setattr(asyncio.get_running_loop(), "time", lambda: clock[0])
+    shown = Shown(clock)
+    live = StreamingReply(shown, lambda: None, lambda: None, lambda parts: None, lambda voice: voice)
+    live.stretch_s = lambda: 3.0
+    await live.begin()
+    await live.follow(Stream(clock, [f"word{number}" for number in range(200)], 0.1))
+    times = [at for at, _ in shown.says[1:-1]]
+    assert all(later - at >= EDIT_INTERVAL_S + 3.0 - 1e-6 for at, later in pairwise(times)) and len(times) >= 4
+
+
 @pytest.mark.parametrize("every_s", [0.05, 0.3, 2.0])
 async def test_the_first_words_come_soon_and_then_no_more_edits_than_discord_takes(monkeypatch, every_s):
     clock = [100.0]

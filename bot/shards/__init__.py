@@ -1,0 +1,66 @@
+"""A bot in many guilds: shards in several processes that share Discord's limits and one state."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+AUTO_SHARDS, MAX_SHARDS = "auto", 10_000
+SHARDS_PATTERN = re.compile(r"([0-9]{1,5})(?:-([0-9]{1,5}))?/([0-9]{1,5})")
+SHARD_FILE_PATTERN = re.compile(r"shards-([0-9]+)-([0-9]+)-of-([0-9]+)\.sqlite")
+
+
+@dataclass(frozen=True)
+class ShardRange:
+    """The shards of one process: `first` to `last` of `count`; without a count all, as many as Discord recommends."""
+
+    first: int = 0
+    last: int = 0
+    count: int | None = None
+
+    @classmethod
+    def parse(cls, text: object) -> object:
+        """Parse `auto`, `0/1` or `0-4/10`. Raises `ValueError`."""
+        if not isinstance(text, str):
+            return text
+        found = SHARDS_PATTERN.fullmatch(text.replace(" ", ""))
+        if text.casefold() != AUTO_SHARDS and not found:
+            raise ValueError("not a range of shards")
+        if not found:
+            return cls()
+        first, last, count = int(found[1]), int(found[2] or found[1]), int(found[3])
+        if not first <= last < count <= MAX_SHARDS:
+            raise ValueError("not a range of shards")
+        return cls(first, last, count)
+
+    @property
+    def ids(self) -> list[int] | None:
+        """The ids for discord.py; None for all."""
+        return None if self.count is None else list(range(self.first, self.last + 1))
+
+    @property
+    def has_first(self) -> bool:
+        """This process has shard 0: direct messages, the commands' registration, and work that is done once."""
+        return self.first == 0
+
+    @property
+    def is_whole(self) -> bool:
+        """There is no other process."""
+        return self.count is None or self.last - self.first + 1 == self.count
+
+    def has(self, guild_id: int) -> bool:
+        """Report whether a guild is on one of these shards; guild 0, direct messages, is on shard 0."""
+        return self.count is None or self.first <= (guild_id >> 22) % self.count <= self.last
+
+    def file(self, home: Path) -> Path:
+        """Return the file with the data of these shards' guilds, where they are a part of all shards."""
+        return home / f"shards-{self.first}-{self.last}-of-{self.count}.sqlite"
+
+    @classmethod
+    def in_home(cls, home: Path) -> list[Self]:
+        """Return the ranges whose guilds have their data in a home."""
+        names = (SHARD_FILE_PATTERN.fullmatch(path.name) for path in sorted(home.glob("shards-*.sqlite")))
+        return [cls(*map(int, name.groups())) for name in names if name]
+
+    def __str__(self) -> str:
+        return AUTO_SHARDS if self.count is None else f"{self.first}-{self.last}/{self.count}"

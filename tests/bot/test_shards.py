@@ -1,0 +1,201 @@
+"""Two processes of one bot on shards: who answers, what they share, and what each takes up from the other."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import time
+from contextlib import AsyncExitStack, closing
+from dataclasses import replace
+
+import pytest
+
+from bot.demo_guild import MEMBER, MODERATOR, SKERROW_SEED
+from bot.sandbox import Sandbox, patch_discord
+from bot.sandbox.traffic_log import HttpExchange, observers
+from bot.shards import ShardRange, shard_process
+from bot.shards.shard_process import RateBudget, open_shard_store
+from bot.shards.shared_state import SharedStateError
+from bot.store import Channel, ConsentDecision, Store, StoreError
+from tests.bot.conftest import QUAY
+from tests.bot.shard_stage import PERSONA, shard_stage
+from tests.bot.version_rows import install
+from tests.fakes import until
+
+GUILDS = [replace(SKERROW_SEED, name=f"Harbour {number}", bot_avatar=None) for number in (2, 3, 4)]
+
+
+class Cluster:
+    """A sandbox with four guilds, and both processes."""
+
+    def __init__(self, sandbox, low, high):
+        self.sandbox, self.low, self.high = sandbox, low, high
+
+    def guild_of(self, stage):
+        return next(one for one in self.sandbox.guild_ids if stage.client.serves(one))
+
+    async def ask(self, guild_id, text, name=MEMBER):
+        member, mark = self.sandbox.member(name, guild_id), len(self.sandbox.events)
+        channel = self.sandbox.channel(QUAY, guild_id)["id"]
+        await member.say(channel, text)
+        return await self.sandbox.wait_for(
+            "edit", lambda it: it["channel_id"] == channel and "AI-written" in it["content"], 5, mark
+        )
+
+
+@pytest.fixture
+async def sandbox():
+    made = Sandbox(SKERROW_SEED, rate_window=0.01, more_guilds=GUILDS, shards=2)
+    await made.start()
+    with patch_discord(made):
+        yield made
+    await made.stop()
+
+
+@pytest.fixture
+def quick_identify(monkeypatch):
+    monkeypatch.setattr(shard_process, "IDENTIFIES", RateBudget(0.06))
+
+
+@pytest.fixture
+async def cluster(sandbox, tmp_path, quick_identify):
+    async with AsyncExitStack() as stack:
+        low = await stack.enter_async_context(shard_stage(tmp_path, sandbox.token, "0/2"))
+        high = await stack.enter_async_context(shard_stage(tmp_path, sandbox.token, "1/2"))
+        yield Cluster(sandbox, low, high)
+
+
+async def test_each_process_answers_its_guilds_once(cluster):
+    for guild_id in cluster.sandbox.guild_ids:
+        reply = await cluster.ask(guild_id, f"hello {guild_id}")
+        assert f"hears: hello {guild_id}" in reply["content"]
+        mine = cluster.low if guild_id % (2 << 22) < 1 << 22 else cluster.high
+        assert mine.client.serves(guild_id)
+    await asyncio.sleep(0.1)
+    for guild_id in cluster.sandbox.guild_ids:
+        assert sum("AI-written" in one["content"] for one in cluster.sandbox.messages(QUAY, guild_id)) == 1
+    assert {g.id for g in cluster.low.client.guilds} & {g.id for g in cluster.high.client.guilds} == set()
+
+
+async def test_only_the_process_with_shard_0_registers_commands(sandbox, tmp_path, quick_identify):
+    puts = []
+    observers.append(lambda it: puts.append(it.path) if isinstance(it, HttpExchange) and it.method == "PUT" else None)
+    try:
+        async with shard_stage(tmp_path, sandbox.token, "1/2") as high:
+            assert not high.client.is_primary and not puts
+        async with shard_stage(tmp_path, sandbox.token, "0/2"):
+            assert len(puts) == 1 and puts[0].endswith("/commands")
+    finally:
+        observers.pop()
+
+
+async def test_a_promotion_reaches_the_other_process(cluster):
+    install(cluster.low.store)
+    await until(lambda: cluster.high.store.versions.installed(PERSONA))
+    guild_id = cluster.guild_of(cluster.high)
+    assert await cluster.high.services.versions.promote(PERSONA, "v1", guild_id, 0, 5, anyway=True)
+    await until(lambda: cluster.low.store.versions.live(PERSONA) == "v1")
+    reply = await cluster.ask(cluster.guild_of(cluster.low), "who is live?")
+    assert "AI-written · v1" in reply["content"]
+    cluster.low.store.versions.withdraw(PERSONA, "v1", time.time(), "withdrawn")
+    await until(lambda: [it.version for it in cluster.high.engine.dropped] == ["v1"])
+    assert cluster.high.store.versions.live(PERSONA) is None
+
+
+async def test_training_asked_on_one_shard_runs_on_shard_0_and_is_shown_where_it_was_asked(cluster):
+    guild_id = cluster.guild_of(cluster.high)
+    moderator, mark = cluster.sandbox.member(MODERATOR, guild_id), len(cluster.sandbox.events)
+    await moderator.slash(cluster.sandbox.channel(QUAY, guild_id), "finetune start")
+    await until(lambda: cluster.high.store.jobs.of_guild(guild_id))
+    job = cluster.high.store.jobs.of_guild(guild_id)[0]
+    await until(lambda: [it.job_id for it in cluster.low.backend.runs] == [job.job_id])
+    await until(lambda: cluster.high.store.jobs.get(job.job_id).state == "running")
+    assert not cluster.high.backend.runs
+    shown = await cluster.sandbox.wait_for("message", lambda it: "Cancel" in str(it["components"]), 5, mark)
+    await moderator.click(shown, "Cancel")
+    await until(lambda: cluster.low.store.jobs.get(job.job_id).state == "cancelled")
+
+
+async def test_a_write_without_the_shared_database_is_refused_and_chat_goes_on(cluster, monkeypatch):
+    def refuse():
+        raise sqlite3.OperationalError("unable to open database file")
+
+    cluster.high.mirror.log.close()
+    monkeypatch.setattr(type(cluster.high.mirror.log.database), "open", lambda self: refuse())
+    with pytest.raises(SharedStateError, match="cannot be reached"):
+        cluster.high.store.people.decide(ConsentDecision(7, True, 1.0, "en"))
+    assert cluster.high.store.people.decision(7) is None
+    assert "AI-written" in (await cluster.ask(cluster.guild_of(cluster.high), "still there?"))["content"]
+    monkeypatch.undo()
+    monkeypatch.setattr("bot.shards.shared_state.RETRY_S", 0.0)
+    cluster.high.mirror.log._away = (0.0, "")
+    cluster.high.store.people.decide(ConsentDecision(7, True, 1.0, "en"))
+    await until(lambda: cluster.low.store.people.opted_in() == {7})
+
+
+def dump(file):
+    with closing(sqlite3.connect(file)) as db:
+        return [file.name, *(line for line in db.iterdump() if "xbelkor" in line)]
+
+
+async def test_forgetting_waits_for_every_shard(sandbox, tmp_path, quick_identify):
+    async with AsyncExitStack() as stack:
+        low = await stack.enter_async_context(shard_stage(tmp_path, sandbox.token, "0/2"))
+        async with shard_stage(tmp_path, sandbox.token, "1/2") as high:
+            cluster = Cluster(sandbox, low, high)
+            for stage in (low, high):
+                await cluster.ask(cluster.guild_of(stage), "I am xbelkor")
+        asking = sandbox.member(MEMBER, cluster.guild_of(low))
+        member = int(asking.id)
+        answer = await asking.slash(QUAY, "privacy forget")
+        await asking.click(answer.message, "Forget me")
+        await until(lambda: (row := low.store.erasure_requests.get(1)) and row.step == "erase")
+        assert low.store.erasure.counts(member)["messages"] == 0
+        await asyncio.sleep(0.1)
+        assert low.store.erasure_requests.get(1).step == "erase"  # the other shard is down
+        with closing(sqlite3.connect(tmp_path / "shards-1-1-of-2.sqlite")) as db:
+            assert db.execute("select count(*) from messages where author_id = ?", (member,)).fetchone() == (1,)
+        high = await stack.enter_async_context(shard_stage(tmp_path, sandbox.token, "1/2"))
+        assert high.store.erasure.counts(member)["messages"] == 0
+        await until(lambda: [it.store.erasure_requests.get(1).step for it in (low, high)] == ["", ""])
+        assert low.store.erasure_requests.acknowledged(1) == {0, 1}
+    for file in tmp_path.glob("*.sqlite*"):
+        assert b"xbelkor" not in file.read_bytes(), "\n".join(dump(file))
+
+
+def open_store(home, shards):
+    return open_shard_store(home, ShardRange.parse(shards), "")
+
+
+def test_a_home_without_shards_is_split_once(tmp_path):
+    guilds = [(shard << 22, f"secret {shard}") for shard in range(3)]
+    with Store.open(tmp_path / "understudy.sqlite") as store:
+        install(store)
+        store.versions.promote(PERSONA, "v1", 1, 1.0)
+        for guild_id, text in guilds:
+            store.channels.assign(Channel(guild_id, guild_id + 1, PERSONA, "mentions", 1, 1.0))
+            place = {"guild_id": guild_id, "channel_id": guild_id + 1}
+            store.messages.append(**place, author_id=5, author_name="Nils", text=text, at=1.0)
+    for shards, here in (("0-1/3", [0, 1]), ("2/3", [2])):
+        store, mirror = open_store(tmp_path, shards)
+        assert store.versions.live(PERSONA) == "v1"
+        assert [bool(store.channels.of_guild(guild_id)) for guild_id, _ in guilds] == [at in here for at in range(3)]
+        mirror.leave()
+        store.close()
+    assert not (tmp_path / "understudy.sqlite").exists()
+    assert b"secret 2" not in (tmp_path / "shards-0-1-of-3.sqlite").read_bytes()
+
+
+def test_impossible_ranges_are_refused(tmp_path):
+    store, mirror = open_store(tmp_path, "0-1/4")
+    try:
+        for other, words in (("1-2/4", "have their data in shards-0-1-of-4"), ("2/3", "have their data in")):
+            with pytest.raises(StoreError, match=words):
+                open_store(tmp_path, other)
+        with pytest.raises(StoreError, match="Another bot runs"):
+            open_store(tmp_path, "0-1/4")
+        with pytest.raises(StoreError, match="split among shards"):
+            Store.open(tmp_path / "understudy.sqlite")
+    finally:
+        mirror.leave()
+        store.close()
