@@ -322,7 +322,11 @@ async def table(folder: Path) -> list[Outcome]:
             forgetting_while_down(at),
             suspended_and_replaced(at, folder),
         ):
-            rows.append(await row)
+            try:
+                rows.append(await row)
+            except BaseException:
+                print((at.home / "log").read_text()[-6000:], file=sys.stderr)
+                raise
             print(rows[-1], file=sys.stderr, flush=True)
     return rows
 

@@ -227,8 +227,13 @@ class Login:
     """A client that is ready: the account it is, and the servers it is in."""
 
     class Guild:
-        def __init__(self, guild_id):
-            self.id = guild_id
+        is_primary = True
+
+    def serves(self, guild_id):
+        return True
+
+    def __init__(self, guild_id):
+        self.id = guild_id
 
     def __init__(self, *guilds, account=5):
         self.guilds, self.application_id = [self.Guild(guild) for guild in guilds], account

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 from huggingface_hub import get_token
 
-from bot.settings import SETTINGS, SETTINGS_BY_NAME, Settings, SettingsError, ShardRange, load_settings, set_hub_token
+from bot.settings import SETTINGS, SETTINGS_BY_NAME, Settings, SettingsError, load_settings, set_hub_token
+from bot.shards import ShardRange
 
 EXAMPLE = Path(__file__).parent.parent.parent / ".env.example"
 WRONG = {

@@ -55,11 +55,9 @@ def _default(setting: Setting) -> str:
     if setting.field in VARYING_DEFAULTS:
         return VARYING_DEFAULTS[setting.field]
     value = Settings.model_fields[setting.field].default
-    return (
-        (f"`{str(value).lower()}`" if isinstance(value, bool) else f"`{value}`")
-        if value not in ("", (), None)
-        else "none"
-    )
+    if value in ("", (), None):
+        return "none"
+    return f"`{str(value).lower()}`" if isinstance(value, bool) else f"`{value}`"
 
 
 def _groups() -> Iterator[tuple[str, list[str]]]:
