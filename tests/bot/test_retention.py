@@ -120,6 +120,8 @@ async def test_conversations_go_after_their_days_and_jobs_stay(bench):
 
 async def test_it_works_at_the_start_then_every_hour_and_a_failure_comes_again_soon(bench, monkeypatch, caplog):
     class Client:
+        is_primary = True
+
         def add_listener(self, *_): ...
 
         remove_listener = add_listener
@@ -226,19 +228,19 @@ async def test_what_it_had_made_of_a_shipped_persona_stays_unless_from_what_was_
 class Login:
     """A client that is ready: the account it is, and the servers it is in."""
 
+    is_primary = True
+
     class Guild:
-        is_primary = True
-
-    def serves(self, guild_id):
-        return True
-
-    def __init__(self, guild_id):
-        self.id = guild_id
+        def __init__(self, guild_id):
+            self.id = guild_id
 
     def __init__(self, *guilds, account=5):
         self.guilds, self.application_id = [self.Guild(guild) for guild in guilds], account
 
     def is_ready(self):
+        return True
+
+    def serves(self, guild_id):
         return True
 
 
