@@ -13,6 +13,8 @@ CORPUS_FOLDER = Path(__file__).parent.parent / "data" / "pii"
 LANGUAGES = ("english", "vietnamese", "chinese", "japanese")
 KNOWN_NAME_KIND = "KNOWN"
 """Marks the name of a speaker of the log; its kind is PERSON."""
+OPTIONAL_KIND = "COUNTRY"
+"""Marks what may be replaced and need not be: the country of an address."""
 ANNOTATION = re.compile(r"\{(?P<kind>[A-Z][A-Z_]+):(?P<value>[^{}]+)\}")
 
 

@@ -218,7 +218,7 @@ def test_made_texts_are_labelled_where_the_names_stand():
         labels = training.bio_labels(made, cut)
         assert sum(label in ("BP", "BA") for label in labels) <= sum(label in "PA" for label, _, _ in made.spans)
         assert "{" not in made.text and "[" not in made.text.replace("[]", "")
-    assert seen == {"P", "A", "X"}
+    assert seen == {"P", "A", "X", "N", "E"}
 
 
 def test_labels_and_runs_are_each_others_reverse():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import unicodedata
 from collections.abc import Callable, Iterator
@@ -17,18 +18,32 @@ if TYPE_CHECKING:
     pass
 
 TEMPLATES_FOLDER = Path(__file__).parent / "templates"
-COUNTRY_WEIGHTS = {"english": 4, "britain": 3, "german": 2, "french": 2, "mixed": 7}
+COUNTRY_WEIGHTS = {"english": 5, "britain": 4, "german": 2, "french": 2, "hungarian": 2, "mixed": 9}
 """Weights of the address formats by country (default 1); "mixed" has no country."""
 
 COUNTRIES = frozenset(
     """english britain australia canada german austria french spanish mexico italian portuguese dutch nordic finnish
-    slavic russia hungarian turkish vietnamese asian african mixed""".split()
+    slavic russia hungarian turkish vietnamese asian african mixed danish norwegian swedish icelandic greek hellenic
+    polish czech croatian romanian baltic brazil ireland usps belgium swiss""".split()
 )
+ORIGINS = {
+    "britain": "english", "usps": "english", "australia": "english", "canada": "english", "ireland": "english",
+    "austria": "german", "swiss": "german", "mexico": "spanish", "brazil": "portuguese", "belgium": "dutch",
+    "danish": "nordic", "norwegian": "nordic", "swedish": "nordic", "icelandic": "nordic", "finnish": "nordic",
+    "polish": "slavic", "czech": "slavic", "croatian": "slavic", "russia": "slavic", "asian": "indian", "mixed": "",
+}  # fmt: skip
+"""Origin of the names in a country's blocks, where it is called otherwise."""
+BLOCK_COUNTRIES = sorted(COUNTRIES - {"vietnamese", "nordic"})
+BLOCKS_FILE = "blocks.txt"
+LOWERCASE_NAME_SHARE, MIXED_BLOCK_SHARE = 0.1, 0.3
 
 STREET_NAME_COUNTRIES = "german french spanish italian portuguese dutch nordic slavic hungarian turkish asian".split()
 """Countries whose street names occur in addresses without a country."""
 
-COMPOUND_STREET_SLOTS = {"German": "german", "Dutch": "dutch", "Nordic": "nordic", "Finnish": "nordic"}
+COMPOUND_STREET_SLOTS = {
+    "German": "german", "Dutch": "dutch", "Nordic": "nordic", "Finnish": "nordic", "Danish": "danish",
+    "Norwegian": "norwegian", "Swedish": "swedish", "Icelandic": "icelandic",
+}  # fmt: skip
 """Slots of streets written as one word with their suffix, and the names they take."""
 
 SEPARATORS = (", ", ", ", ", ", "\n", "\n", "\n ", " ", " - ")
@@ -44,7 +59,8 @@ LISTED_SLOTS = {
     "law": "law",
 }
 """Slots of other names than people's, with their line of things.txt."""
-WORD_SLOTS = {"job": "job", "relation": "relation", "thing": "thing", "verbed": "verbed"}
+LABEL_SLOTS = ("tel", "mobile", "fax", "office", "kindafter", "regards", "namelabel", "addresslabel")
+WORD_SLOTS = {slot: slot for slot in ("job", "relation", "thing", "verbed", *LABEL_SLOTS)}
 TRADE_PARTS = (
     "zen vel nov tri lum cry opti hyper pay med bio cloud link swift blu neo aqua terra pix quan metal brain shop",
     "ix ora ly tron scape base io allica wise grid flow dex pulse hub verse max nest ware via zone sy gen mark",
@@ -56,21 +72,21 @@ JUNK_TOKENS = (
     *"* ** ~ | || // \\\\ $$$ @@ [] () & + = %".split(),
 )
 DATE_FORMATS = (
-    "{n} {month} {year}",
-    "{month} {n}, {year}",
-    "{n}/{n}/{year}",
+    "{d} {month} {year}",
+    "{month} 1{d}, {year}",
+    "1{d}/0{d}/{year}",
     "{year}-0{d}-1{d}",
-    "{n}.{n}.{year}",
-    "{n} {month}",
+    "2{d}.0{d}.{year}",
+    "1{d} {month}",
 )
-TEMPLATE_FILE_SHARES = {"english.txt": 0.68, "vietnamese.txt": 0.2, "others.txt": 0.12}
+TEMPLATE_FILE_SHARES = {"english.txt": 0.56, "vietnamese.txt": 0.17, "others.txt": 0.1, BLOCKS_FILE: 0.17}
 """Share of the texts by template file."""
 CHOICE = re.compile(r"\[([^\[\]]*)\]")
 SLOT = re.compile(r"\{([A-Za-z0-9]+(?::[a-z]+)?)\}")
 MAX_JOINED_TEMPLATES = 3
 ADDRESS_SLOTS = frozenset(
     """English French Spanish Italian Portuguese German Dutch Nordic Finnish Vietnamese Ward Anystreet county ST AU
-    CA""".split()
+    CA Danish Norwegian Swedish Icelandic Hungarian Greek Hellenic Usps NSEW BR roman GR""".split()
 )
 
 
@@ -89,10 +105,10 @@ class AddressGenerator:
         self._towns = [city for city in cities if city[0].isupper()]
         self._countries = [country for country in sorted(COUNTRIES) for _ in range(COUNTRY_WEIGHTS.get(country, 1))]
 
-    def whole(self, country: str = "") -> str:
+    def whole(self, country: str = "", separator: str = "") -> str:
         """Generate street, house, perhaps a flat, town, postal code, perhaps the country; on one line or several."""
         street, town = self._shape(country)
-        separator = self._random.choice(SEPARATORS)
+        separator = separator or self._random.choice(SEPARATORS)
         parts = [street]
         if self._random.random() < 0.3:
             parts.append(self._random.choice(self._shapes["unit"]))
@@ -107,6 +123,14 @@ class AddressGenerator:
         if self._random.random() < 0.2:
             text += self._random.choice((", ", " ")) + self._texts.plain(self._random.choice(self._shapes["unit"]))
         return text
+
+    def unit(self) -> str:
+        """Generate a flat or floor."""
+        return self._texts.plain(self._random.choice(self._shapes["unit"]))
+
+    def town_line(self, country: str = "") -> str:
+        """Generate town and postal code in the order of the country."""
+        return self._texts.plain(self._shape(country)[1].replace("{sep}", ", "))
 
     def name(self) -> str:
         """Generate a street name without a number."""
@@ -172,7 +196,8 @@ class DistractorGenerator:
         self._random = random
         self._texts = texts
         lists = dict[str, list[str]]()
-        for group, words in [*read_list(TEMPLATES_FOLDER / "things.txt"), *read_list(LISTS_FOLDER / "words.txt")]:
+        files = (TEMPLATES_FOLDER / "things.txt", TEMPLATES_FOLDER / "labels.txt", LISTS_FOLDER / "words.txt")
+        for group, words in itertools.chain.from_iterable(map(read_list, files)):
             lists.setdefault(group, []).extend(word.replace("_", " ") for word in words)
         self._lists = lists
         self._made = read_groups(TEMPLATES_FOLDER / "made.txt")
@@ -209,6 +234,15 @@ class DistractorGenerator:
             return self._lists[slot]
         split = self._lists["country"].index("American")
         return self._lists["country"][:split] if slot == "country" else self._lists["country"][split:]
+
+    def phone(self) -> str:
+        """Generate a telephone number in the grouping of some country."""
+        shape = self._random.choice(self._lists["phone"])
+        return "".join(self._random.choice("0123456789") if sign == "#" else sign for sign in shape)
+
+    def email(self) -> str:
+        """Generate an e-mail address."""
+        return f"{self._texts.names.nick()}@example.{self._random.choice(('com', 'org', 'net'))}"
 
     def _word(self, slot: str) -> str:
         choice = self._random.choice
@@ -255,10 +289,7 @@ class DistractorGenerator:
             "time": random.choice(("{0}:30", "{0}pm", "{0} o'clock", "{0}h", "{0}:15 am")).format(
                 random.randrange(1, 12)
             ),
-            "phone": random.choice(("555-01{0}", "+44 20 7946 0{0}1", "(555) 01{0}-4477", "0912 345 6{0}")).format(
-                random.randrange(10, 99)
-            ),
-            "email": f"{self._texts.names.nick()}@example.{random.choice(('com', 'org', 'net'))}",
+            "bar": "|",
             "url": f"https://example.{random.choice(('com', 'org'))}/{self._random.choice(self._common)}",
         }
         return plain.get(slot) or self._shaped(slot)
@@ -276,7 +307,9 @@ class DistractorGenerator:
 
 @dataclass(frozen=True)
 class LabelledText:
-    """A text as pieces (text, label), labelled "P" (person), "A" (address), "X" (another name) or "O"."""
+    """A text as pieces (text, label): "P" (person), "A" (address), "N" (telephone number), "E" (e-mail address), "X"
+    (another name) or "O".
+    """
 
     pieces: tuple[tuple[str, str], ...]
 
@@ -306,22 +339,45 @@ class CorpusGenerator:
         self._things = DistractorGenerator(self.random, self)
         self._templates = {name: _lines(TEMPLATES_FOLDER / name) for name in TEMPLATE_FILE_SHARES}
         names, addresses = self.names, self._addresses
+        self._country = ""
         self._labelled: dict[str, tuple[str, Callable[[], str]]] = {
-            "first": ("P", names.first),
-            "last": ("P", names.last),
-            "full": ("P", names.full),
+            "first": ("P", lambda: names.first(self._origin)),
+            "last": ("P", lambda: names.last(self._origin)),
+            "full": ("P", lambda: names.full(self._origin)),
             "lastfirst": ("P", names.last_first),
             "initials": ("P", names.initials),
             "vnfirst": ("P", lambda: names.first("vietnamese")),
             "vnfull": ("P", names.vietnamese),
-            "address": ("A", addresses.whole),
-            "street": ("A", addresses.street),
+            "address": ("A", lambda: addresses.whole(self._country)),
+            "lines": ("A", lambda: addresses.whole(self._country, "\n")),
+            "street": ("A", lambda: addresses.street(self._country)),
+            "unit": ("A", addresses.unit),
+            "townline": ("A", lambda: addresses.town_line(self._country)),
             "streetname": ("A", addresses.name),
             "corner": ("A", addresses.corner),
             "pobox": ("A", addresses.box),
             "vnaddress": ("A", lambda: addresses.whole("vietnamese")),
             "vnstreet": ("A", lambda: addresses.street("vietnamese")),
+            "phone": ("N", self._things.phone),
+            "email": ("E", self._things.email),
         }
+
+    @property
+    def _origin(self) -> str:
+        """Origin of names in the current block; empty for any."""
+        return ORIGINS.get(self._country, self._country)
+
+    def blocks(self) -> Iterator[tuple[str, LabelledText]]:
+        """Yield (country, contact block) without end; a quarter of the texts only look like one."""
+        while True:
+            self._country = self.random.choice(BLOCK_COUNTRIES)
+            yield self._country, LabelledText(tuple(self._as_written(self._block())))
+
+    def _block(self) -> list[tuple[str, str]]:
+        pieces = self.filled(self.random.choice(self._templates[BLOCKS_FILE]))
+        if self.random.random() < LOWERCASE_NAME_SHARE:
+            return [(text.lower() if label == "P" else text, label) for text, label in pieces]
+        return pieces
 
     def __iter__(self) -> Iterator[LabelledText]:
         """Yield texts without end: one or a few templates in sequence, in clean or in chat style."""
@@ -333,7 +389,12 @@ class CorpusGenerator:
             for _ in range(count):
                 if pieces:
                     pieces.append((self.random.choice((" ", " ", "\n", "\n\n", ". ")), "O"))
-                pieces += self.filled(self.random.choice(self._templates[name]))
+                is_mixed = name != BLOCKS_FILE or self.random.random() < MIXED_BLOCK_SHARE
+                self._country = "" if is_mixed else self.random.choice(BLOCK_COUNTRIES)
+                if name == BLOCKS_FILE:
+                    pieces += self._block()
+                else:
+                    pieces += self.filled(self.random.choice(self._templates[name]))
             yield LabelledText(tuple(self._as_written(pieces)))
 
     def filled(self, template: str) -> list[tuple[str, str]]:

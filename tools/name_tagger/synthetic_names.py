@@ -3,7 +3,7 @@
 from functools import cached_property
 from random import Random
 
-from trainer.anonymise.crf_ner.gazetteer import LISTS_FOLDER, read_list
+from trainer.anonymise.crf_ner.gazetteer import LISTS_FOLDER, fold_word, read_list
 
 INVENTED_SHARE = 0.12
 """Share of names made of syllables, so that the tagger also learns from the context."""
@@ -17,6 +17,7 @@ PARTICLES = {
     "spanish": ("de", "de la", "del", "de los"),
     "portuguese": ("da", "de", "dos", "do"),
     "italian": ("di", "de", "della", "dello"),
+    "nordic": ("af", "von"),
     "arabic": ("al-", "El ", "Al ", "bin ", "ben ", "Abu "),
 }
 SYLLABLES = {
@@ -29,6 +30,8 @@ SYLLABLES = {
         "ski son ez ov er man ić sen ley ton escu ian idis nen ini eau aru ko sson vič berg oglu",
     ),
 }
+ORDINALS = ("II", "III", "IV", "Jr.", "Jr", "Sr.", "Jnr")
+ORDINAL_SHARE = 0.04
 TITLES = (
     "Mr. Mrs. Ms. Mr Mrs Ms Miss Dr. Dr Prof. Professor Doctor Sir Lord Lady Captain Sergeant Judge Sister Father Herr "
     "Frau Madame Monsieur Mme M. Señor Señora Sr. Sra. Signor Signora Dott. Mevrouw Fru Pan Paní"
@@ -107,7 +110,8 @@ class NameGenerator:
             return f"{last} {first}"
         if draw > 0.97:
             return f"{first} {last}, Jr." if self._random.random() < 0.3 else f"{last.upper()} {first}"
-        return f"{first} {self._middle(origin)}{last}"
+        ordinal = f" {self._random.choice(ORDINALS)}" if self._random.random() < ORDINAL_SHARE else ""
+        return f"{first} {self._middle(origin)}{last}{ordinal}"
 
     def vietnamese(self) -> str:
         """Generate family name, middle names and given name."""
@@ -132,7 +136,8 @@ class NameGenerator:
 
     def nick(self) -> str:
         """Generate a nickname for a chat, which is no person's name by itself."""
-        base = self._random.choice((self.first().lower(), self._random.choice(NICKNAME_PARTS)))
+        first = fold_word(self.first())
+        base = self._random.choice((first if first.isascii() else "", self._random.choice(NICKNAME_PARTS)))
         return (
             base + self._random.choice(NICKNAME_PARTS) + self._random.choice(("", "", str(self._random.randrange(100))))
         )

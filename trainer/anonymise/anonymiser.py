@@ -15,6 +15,7 @@ from trainer.anonymise import id_numbers, network_identifiers
 from trainer.anonymise.addresses import find_addresses
 from trainer.anonymise.allowlist import own_names
 from trainer.anonymise.capitalisation import TOKEN, CapitalisationStats
+from trainer.anonymise.contact_blocks import find_in_blocks
 from trainer.anonymise.language_data import normalise_width
 from trainer.anonymise.name_detector import NameDetector
 from trainer.anonymise.name_matcher import NameMatch, NameMatcher
@@ -178,6 +179,7 @@ class Anonymiser:
         detected = self.names.detect(without_code, self._capitalisation, is_first=is_first)
         matches = [one for one in self._people.matcher.match(text) if one.is_sure or _is_confirmed(one, detected)]
         spans = [*find_patterns(text, code), *detected]
+        spans += find_in_blocks(without_code, spans)
         spans = [span for span in spans if not self._is_allowed(span, text, matches)]
         people = (EntitySpan("PERSON", one.start, one.end, RANK_LOG_NAME) for one in matches if one.person_id)
         return [*spans, *people], matches

@@ -24,6 +24,8 @@ def read_words(group: str) -> frozenset[str]:
 
 ENGLISH_WORDS, VIETNAMESE_WORDS = read_words("english"), read_words("vietnamese")
 CJK_WORDS, CJK_SURNAMES = read_words("cjk"), read_words("cjk-surname")
+ORDINALS = r"I[IV]|III|VI{1,3}|[JS]r\.?|[JS]nr\.?"
+"""Ordinals after a name: Walter Prescott III."""
 DETERMINERS = (
     "the a an some no this my your his our their these those any every each i you he she it we they to".split()
 )

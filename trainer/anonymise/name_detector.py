@@ -13,7 +13,7 @@ from trainer.anonymise.capitalisation import CapitalisationStats
 from trainer.anonymise.crf_ner.crf_tagger import load_tagger
 from trainer.anonymise.crf_ner.gazetteer import load_gazetteer
 from trainer.anonymise.crf_ner.token_features import is_east_asian
-from trainer.anonymise.language_data import CJK_SURNAMES, ENGLISH_WORDS, LATIN, UPPER, read_words
+from trainer.anonymise.language_data import CJK_SURNAMES, ENGLISH_WORDS, LATIN, ORDINALS, UPPER, read_words
 from trainer.anonymise.ner import ANY_LANGUAGE, NerModel
 from trainer.anonymise.ner_postprocess import blank_code, refine_findings
 from trainer.anonymise.spans import RANK_CUE, RANK_MODEL, EntityKind, EntitySpan
@@ -53,6 +53,9 @@ SURE_PATTERNS = (
 )
 WEAK_PATTERNS = tuple(re.compile(rf"(?<![{LATIN}0-9_@#/.]){before}{NAME_AFTER}") for before in (WEAK_CUES, TITLES))
 TITLED_NAME = re.compile(rf"(?<![{LATIN}0-9_@#/.])(?i:mr|mrs|ms|mx|dr|prof|miss)(?:\.\s?|\s){NAME}")
+NAME_WITH_ORDINAL = re.compile(
+    rf"(?<![{LATIN}0-9'’-])(?P<first>{NAME_WORD}) (?:[A-Z]\. )?{NAME_WORD},? (?:{ORDINALS})(?![{LATIN}0-9])"
+)
 CHINESE_CUE = "我叫|我的名字是|我名叫|他叫|她叫|姓名[:：]|联系人[:：]"
 JAPANESE_CUE = "私は|僕は|俺は|名前は|氏名[:：]"
 CJK_CUES = (
@@ -100,6 +103,13 @@ def find_names_by_cues(text: str, *, sure: bool) -> Iterator[EntitySpan]:
     for match in TITLED_NAME.finditer(text):
         if end := _name_end(match["name"]):
             yield EntitySpan("PERSON", match.start("name"), match.start("name") + end, RANK_CUE)
+    for match in NAME_WITH_ORDINAL.finditer(text):
+        if "g" in load_gazetteer().of(match["first"]):
+            yield EntitySpan("PERSON", *match.span(), RANK_CUE)
+    yield from _find_cjk_names(text)
+
+
+def _find_cjk_names(text: str) -> Iterator[EntitySpan]:
     for pattern in CJK_CUES:
         for match in pattern.finditer(text):
             yield EntitySpan("PERSON", *match.span("name"), RANK_CUE)

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from trainer.anonymise.capitalisation import WORD, CapitalisationStats
 from trainer.anonymise.crf_ner.gazetteer import load_gazetteer
-from trainer.anonymise.language_data import CJK, ENGLISH_WORDS, LATIN, read_words
+from trainer.anonymise.language_data import CJK, ENGLISH_WORDS, LATIN, ORDINALS, UPPER, read_words
 from trainer.anonymise.network_identifiers import CODE
 from trainer.anonymise.spans import RANK_MODEL, EntitySpan
 
@@ -36,6 +36,32 @@ COMMON_WORD_GROUPS = frozenset("cwz")
 NON_PERSON_GROUPS = frozenset("cmnoby")
 PRECEDING_WORD = re.compile(rf"(?:[a-z,;(“\"]\s|^)(?P<word>[^\W\d_a-z][{LATIN}'’-]+) $")
 IS_CJK = re.compile(f"[{CJK}]")
+BARE_UNIT = re.compile(r"(?:[\s,]*(?:level|floor|room|stage|gate|hall|exit)\s[0-9]{1,4}[a-z]?)+\s*", re.IGNORECASE)
+"""Rooms without a street: of a game, or of a building that the text does not name."""
+TWO_DISTRICTS = re.compile("(quận|phường|huyện|xã|tỉnh) .* \\1 ", re.IGNORECASE)
+PARTICLES = (
+    "van(?: de[nr]?| het| ['’]t)?|von(?: der)?|zu[mr]?|af|te[rn]|de(?: l[ao]s?|n|r)?|del(?:la|lo)?|d[aiou]s?|e[ln]|"
+    "bin|ibn|al"
+)
+NAME_TAIL = re.compile(rf"(?: (?:{PARTICLES}) (?P<word>[{UPPER}][{LATIN}'’-]+)|,? (?:{ORDINALS})(?![{LATIN}0-9]))")
+"""What follows a name and belongs to it: a particle with the rest of it, or an ordinal."""
+LAST_PARTICLE = re.compile(rf" (?:{PARTICLES})$")
+NAME_LEAD = re.compile(rf"(?<![{LATIN}])(?:van(?: de[nr]?)?|von(?: der)?|af|te[rn]) $")
+PLACE_SIGNS = frozenset("ynr")
+LEGAL_FORMS = (
+    r"ApS|A/S|AB|HB|ASA|Oyj?|B\.?V\.?|N\.V\.|VOF|Kft|Zrt|Nyrt|Bt|s\.\s?r\.\s?o|a\.\s?s|k\.\s?s|[Ss]p\. ?z ?o|j?d\.o\.o|"
+    r"S\.?R\.?L|S\.r\.l|s\.r\.l|s\.n\.c|S\.A|SARL|SAS|SpA|S\.p\.A|S\.L|Lda|Ltda|GmbH|mbH|KG|KGaA|OHG|AG|e\.K|plc|PLC|"
+    r"LLP|LLC|Ltd|Inc|Corp|Pty|Group|CommV|ehf|Α\.?Ε|ΕΠΕ"
+)
+SONS = "Sons|Søn|Sønner|Söner|Söhne|Fils|Figli|Hijos|Filhos|Zonen|Társa|Synowie|synové"
+COMPANY_AFTER = re.compile(
+    rf",? (?:(?:{LEGAL_FORMS})(?![^\W\d_])|(?:AS|SA|SE|SCS|SNC) ?(?:$|[\n|,•·])|"
+    rf"(?:&|and|et|e|y|og|och|és|i|a) (?:{SONS})(?![^\W\d_]))"
+)
+PARTNERS_AFTER = re.compile(
+    rf"(?:, [{LATIN}'’-]+)?,? (?:&|and|und|et|y|og|och|en|e|és|i|a) [{LATIN}'’-]+(?={COMPANY_AFTER.pattern})"
+)
+"""What follows the name of a company: a legal form, or further family names with one."""
 HAS_DIGIT = re.compile("[0-9]")
 SENTENCE_START = re.compile(r"(?:^|[.!?…:\n*_])[\s\"'“”‘’*_()-]*$")
 
@@ -50,7 +76,7 @@ def refine_findings(
 ) -> Iterator[EntitySpan]:
     """Return the plausible findings and further mentions that follow from them."""
     stripped = filter(None, (_strip_prefix(text, span) for span in spans))
-    plausible = [_extend_left(text, span) for span in stripped if _is_plausible(text, span, capitalisation)]
+    plausible = [_extend(text, span) for span in stripped if _is_plausible(text, span, capitalisation)]
     yield from plausible
     yield from _repeated_mentions(text, [span for span in plausible if span.kind == "PERSON"])
 
@@ -72,11 +98,16 @@ def _is_plausible(text: str, span: EntitySpan, capitalisation: CapitalisationSta
     words = [word for word in WORD.findall(found) if len(word) > 1]
     signs = [load_gazetteer().of(word) for word in words]
     if span.kind == "STREET_ADDRESS":
-        if NON_ADDRESS_SIGNS.search(found):
+        sign = NON_ADDRESS_SIGNS.search(found) or BARE_UNIT.fullmatch(found) or TWO_DISTRICTS.search(found)
+        if sign or (len(words) < 3 and found.islower() and not HAS_DIGIT.search(found)):
             return False
         has_street = any("s" in sign or "u" in sign for sign in signs)
         return has_street or (HAS_DIGIT.search(found) is not None and any(word[0].isupper() for word in words))
-    if _is_place(text, span) or all(word.casefold() in NON_NAME_WORDS | TITLES for word in words):
+    if (
+        COMPANY_AFTER.match(text, span.end)
+        or _is_place(text, span)
+        or all(word.casefold() in NON_NAME_WORDS | TITLES for word in words)
+    ):
         return False
     if all(word.islower() for word in words) or (len(words) == 1 and found.isupper()):
         return any(map(_is_given, signs)) or (
@@ -98,6 +129,23 @@ def _is_place(text: str, span: EntitySpan) -> bool:
 def _is_given(sign: str) -> bool:
     """Return True for a given name that is not also a word."""
     return "g" in sign and "c" not in sign
+
+
+def _extend(text: str, span: EntitySpan) -> EntitySpan:
+    """Extend a person to particles with the words they join, to ordinals, and to a name before."""
+    span = _extend_left(text, span)
+    if span.kind != "PERSON" or not text[span.start].isupper():
+        return span
+    start, end = span.start, span.end
+    if lead := NAME_LEAD.search(text, max(0, start - 12), start):
+        start = lead.start()
+    if (cut := LAST_PARTICLE.search(text, start, end)) and NAME_TAIL.match(text, cut.start()):
+        end = cut.start()
+    while tail := NAME_TAIL.match(text, end):
+        if tail["word"] and PLACE_SIGNS.intersection(load_gazetteer().of(tail["word"])):
+            break
+        end = tail.end()
+    return replace(span, start=start, end=end)
 
 
 def _extend_left(text: str, span: EntitySpan) -> EntitySpan:

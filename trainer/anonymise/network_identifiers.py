@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from trainer.anonymise.language_data import CJK, LATIN, WORD_START, text_before
 from trainer.anonymise.spans import RANK_HANDLE, RANK_PATTERN, EntitySpan
 
-LOCAL = rf"[{LATIN}0-9](?:[{LATIN}0-9._%+'-]{{0,63}}[{LATIN}0-9_+-])?"
+LOCAL = rf"[{LATIN}0-9_](?:[{LATIN}0-9._%+'-]{{0,63}}[{LATIN}0-9_+-])?"
 EMAIL = re.compile(
     rf"(?<![{LATIN}0-9._%+-]){LOCAL}@(?:[{LATIN}0-9](?:[{LATIN}0-9-]{{0,61}}[{LATIN}0-9])?\.)+"
     r"(?:[A-Za-z]{2,24}|[Xx][Nn]--[A-Za-z0-9-]{2,59})(?![A-Za-z0-9])"

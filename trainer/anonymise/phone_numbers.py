@@ -5,14 +5,14 @@ from collections.abc import Iterator
 
 import phonenumbers
 
-from trainer.anonymise.language_data import HAN, text_before
+from trainer.anonymise.language_data import HAN, LATIN, text_before
 from trainer.anonymise.spans import RANK_PATTERN, EntitySpan
 
 CANDIDATE = re.compile(
-    r"(?<![0-9_])(?<!0x)(?<![0-9][.,:])(?:\+|\(\+?)?[0-9]+(?:(?:[ .()/-]|\) |\)-| \(|-\(| - ){1}[0-9]+){0,8}"
-    r"(?:\s?(?:x|ext\.?|#)\s?[0-9]{1,6})?(?![0-9_]|[.,:][0-9])"
+    r"(?<![0-9_])(?<!0x)(?<![0-9][.,:])(?:\+|\(\+?)?[0-9]+(?:(?:[ .()/-]|\) |\)-| \(|-\(| [-/] ){1}[0-9]+){0,8}"
+    r"(?:\s?(?:[xX]|ext\.?|#)\s?[0-9]{1,6})?(?![0-9_]|[.,:][0-9])"
 )
-EXTENSION = re.compile(r"\s?(?:x|ext\.?|#)\s?[0-9]{1,6}$")
+EXTENSION = re.compile(r"\s?(?:[xX]|ext\.?|#)\s?[0-9]{1,6}$")
 REGIONS = "US GB DE FR VN CN JP AU BE NL CH AT SE IN KR TW NZ IE IT ES PL BR".split()
 """Regions whose national numbers (beginning with 0) are recognised; others need a +."""
 CUE = re.compile(
@@ -20,6 +20,23 @@ CUE = re.compile(
     r"answering|messages? (?:to|from)|hotline|viber|zalo|dial|reach (?:me|us|him|her|them)|"
     r"(?:my|his|her|their|our|your) number|số điện|sdt|điện thoại|(?<![a-zà-ỹ])s?đt|gọi|liên hệ|di động|"
     r"电话|手机|号码|致电|拨打|打给|電話|携帯|連絡先|ファックス|ファクス"
+)
+LABEL = (
+    r"t[eé]l(?:[eé]?f(?:o|ó|oo)?n[eo]?)?|telefonsz[aá]m|telef|phone|ph|fone?|tlf|tfn|puh(?:elin)?|(?:far)?s[ií]mi|"
+    r"mob(?:ile?|iel|iln[ií]|iltelefon)?|matkapuhelin|cel(?:l|ulare?|lulare)?|gsm|handy|natel|port(?:able)?|m[oó]vil|"
+    r"telem[oó]vel|kom(?:[oó]rka)?|fax|faksi?|telefax|fx|t[eé]l[eé]copie|office|home|work|desk|direct|landline|"
+    r"switchboard|kontor(?:et)?|b[uü]ro|bureau|oficina|ufficio|iroda|kancel[aá](?:ř|ria)|biuro|toimisto|kantoor|"
+    r"escrit[oó]rio|birou|ured|gesch[aä]ft|zentrale|festnetz|priv(?:at|é)|dienstlich|fixe|fijo|domicile|centrala|"
+    r"whatsapp|signal|viber|sms|ring|text|dial|τηλ(?:έφωνο)?|κιν(?:ητό)?|φαξ|γραφείο"
+)
+"""Words for a telephone, a mobile, a fax machine and the places they are at, in lower case."""
+LABEL_BEFORE = re.compile(
+    rf"(?:(?<![{LATIN}\u0370-\u03ff])(?:{LABEL})(?:\.?\s?(?:no|nr|number|nummer|č|sz[aá]m)(?![a-z]))?\.?"
+    rf"(?:\s?[/&+]\s?(?:{LABEL})\.?)?|(?:^|[\n|,;•·/>(-])\s*[tmfpcohwd](?=[\s:.])[.]?|[📞☎📱📠]\ufe0f?|:(?:tele)?phone:)"
+    r"\)?\s{0,2}[:=–-]?\s{0,3}$"
+)
+LABEL_AFTER = re.compile(
+    rf"\s{{0,2}}(?:(?:[-–,/]\s?)?[(\[]?\s?(?:{LABEL})(?![{LATIN}\u0370-\u03ff])|[(\[][omfhwtcp][)\]])", re.IGNORECASE
 )
 OTHER_NUMBER_CUE = re.compile(
     r"(?:order|tracking|invoice|ticket|serial|isbn|issn|ean|upc|sku|ref(?:erence)?|version|account|case|claim|"
@@ -70,16 +87,17 @@ def _numbers_within(text: str, start: int, end: int) -> Iterator[EntitySpan]:
 def _is_phone(text: str, start: int, end: int) -> bool:
     written = EXTENSION.sub("", text[start:end])
     digits = re.sub("[^0-9]", "", written)
-    if not 7 <= len(digits) <= 15 or _is_other(text, start, end, written):
+    if not 7 <= len(digits) <= 15 or is_other_number(text, start, end, written):
         return False
-    if CUE.search(text_before(text, start, 32)):
+    before = text_before(text, start, 32)
+    if CUE.search(before) or LABEL_BEFORE.search(before) or LABEL_AFTER.match(text, end, end + 24):
         return True
     if written.startswith(("+", "(+", "00")):
         return _is_international(written, digits)
     return _is_national(text, written, digits)
 
 
-def _is_other(text: str, start: int, end: int, written: str) -> bool:
+def is_other_number(text: str, start: int, end: int, written: str) -> bool:
     """Return True for dates, years, money, ISBNs, and numbers labelled as another kind."""
     before = text_before(text, start, 32)
     if OTHER_NUMBER_CUE.search(before) or MONEY.search(before) or MONEY_AFTER.match(text[end : end + 8].lower()):

@@ -16,6 +16,8 @@ RANK_SECRET, RANK_PATTERN, RANK_LOG_NAME, RANK_HANDLE, RANK_MODEL, RANK_CUE = 6,
 a model's finding; a name after a cue word. Of overlapping spans the higher rank wins.
 """
 LETTERS = re.compile(r"[^\W_]")
+LABEL_ONLY = re.compile(r"[^\W\d]+")
+"""What is left of an address from which a number was cut: the word before that."""
 NUMBER_KIND_PRIORITY = "CREDIT_CARD IBAN_CODE CN_ID JP_MY_NUMBER VN_ID US_SSN DISCORD_ID PHONE_NUMBER".split()
 """Priority among several readings of the same digits."""
 MAX_UNSPLIT_CHARS = 2_500
@@ -78,11 +80,12 @@ def resolve_overlaps(text: str, spans: Iterable[EntitySpan]) -> list[EntitySpan]
     return sorted(resolved, key=lambda span: span.start)
 
 
-def _priority(span: EntitySpan) -> tuple[int, int, int, int]:
-    rank = RANK_PATTERN if span.kind == "STREET_ADDRESS" else span.rank
+def _priority(span: EntitySpan) -> tuple[int, bool, int, int, int]:
+    """Order spans; an address, which may be cut, comes after the other patterns, and before names."""
+    is_address = span.kind == "STREET_ADDRESS"
     length = span.end - span.start
     position = NUMBER_KIND_PRIORITY.index(span.kind) if span.kind in NUMBER_KIND_PRIORITY else 0
-    return -rank, -length, position, span.start
+    return -(RANK_PATTERN if is_address else span.rank), is_address, -length, position, span.start
 
 
 def _uncovered_parts(span: EntitySpan, others: list[EntitySpan]) -> list[tuple[int, int]]:
@@ -101,7 +104,7 @@ def _add_uncovered_part(text: str, span: EntitySpan, start: int, end: int, resol
         start += 1
     while start < end and not LETTERS.match(text[end - 1]):
         end -= 1
-    if end - start < 2:
+    if end - start < 2 or (span.kind == "STREET_ADDRESS" and LABEL_ONLY.fullmatch(text, start, end)):
         return
     names = (one for one in resolved if one.rank == RANK_LOG_NAME and _are_adjacent(text, one, start, end))
     if (name := next(names, None)) and span.kind == "PERSON":

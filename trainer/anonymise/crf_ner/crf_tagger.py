@@ -21,6 +21,7 @@ MIN_PROBABILITY = 0.2
 """Threshold for adding a token: a missed name harms somebody, a false one costs a word. Found by trial: lower values
 find little more.
 """
+NO_KINDS = dict.fromkeys(LABEL_KINDS, 0.0)
 log = logging.getLogger(__name__)
 
 
@@ -51,7 +52,7 @@ class CrfTagger:
             return []
         self._crf.set(self._features.of(cut.words))
         labels = self._crf.tag()
-        likely = [{kind: self._likely(kind, index) for kind in LABEL_KINDS} for index in range(len(labels))]
+        likely = [self._likely(label, index) for index, label in enumerate(labels)]
         found = []
         for kind, first, last in label_runs(raise_probable_labels(labels, likely)):
             start, end = cut.starts[first], cut.ends[last]
@@ -60,8 +61,12 @@ class CrfTagger:
                 found.append((LABEL_KINDS[kind], start, end, round(score, 3)))
         return found
 
-    def _likely(self, kind: str, index: int) -> float:
-        return float(self._crf.marginal("B" + kind, index) + self._crf.marginal("I" + kind, index))
+    def _likely(self, label: str, index: int) -> dict[str, float]:
+        """Return the probability of each kind at a token; zeros if its best label leaves too little for any."""
+        marginal = self._crf.marginal
+        if label[1:] not in LABEL_KINDS and marginal(label, index) > 1 - MIN_PROBABILITY:
+            return NO_KINDS
+        return {kind: marginal("B" + kind, index) + marginal("I" + kind, index) for kind in LABEL_KINDS}
 
 
 def raise_probable_labels(labels: list[str], likely: list[dict[str, float]]) -> list[str]:

@@ -28,6 +28,9 @@ class WordFeatures:
     two_after: list[str]
     is_street: bool
     is_number: bool
+    is_word: bool
+    mark: str
+    """What the shape of a line says of the word: "9" for a number, "s" for a street word, "@" for a link, ":"."""
     vietnamese: int
     """1 for words of Vietnamese only, -1 for words of other languages only."""
 
@@ -47,6 +50,7 @@ class FeatureExtractor:
         text = _case(words) + ("vi" if sum(word.vietnamese for word in seen) > 0 else "")
         lines = _line_keys(seen)
         near = _nearby_marks(seen)
+        shapes = _line_shapes(seen)
         rows: list[list[str]] = []
         for index, word in enumerate(seen):
             left2, left, _, right, right2 = padded[index : index + 5]
@@ -68,6 +72,9 @@ class FeatureExtractor:
                     f"{left2.lower}<{left.lower}<{word.key[0]}",
                 ]
             )
+            if shapes:
+                before, own, after = shapes[index]
+                rows[-1] += [f"{own}%{key}", f"{before}^{own}%{key[0]}", f"{own}/{after}%{key[0]}"]
         return rows
 
     def _word(self, word: str) -> WordFeatures:
@@ -87,6 +94,8 @@ class FeatureExtractor:
             plain = fold_word(word)
             own += [f"{shape[0]}e{size}={plain[-size:]}" for size in (2, 3, 4, 5, 6) if len(plain) > size]
             own.append(f"{shape[0]}b={plain[:2]}")
+        is_street = "c" not in groups and ("s" in groups or "u" in groups)
+        is_number = shape[0] in "9b"
         return WordFeatures(
             key,
             lower,
@@ -95,8 +104,10 @@ class FeatureExtractor:
             [f"+w={lower}", f"+k={key}", f"+s={shape}"],
             [f"--w={lower}", f"--k={key}"],
             [f"++w={lower}", f"++k={key}"],
-            "c" not in groups and ("s" in groups or "u" in groups),
-            shape[0] in "9b",
+            is_street,
+            is_number,
+            word[0].isalnum(),
+            "9" if is_number else "s" if is_street else "@" if word == "\t" else ":" if word == ":" else "",
             ("w" in groups or "z" in groups) - ("c" in groups),
         )
 
@@ -150,6 +161,30 @@ def _line_keys(words: Sequence[WordFeatures]) -> list[str]:
         else:
             last_words.append(word.lower)
     return keys
+
+
+def _line_shapes(words: Sequence[WordFeatures]) -> list[tuple[str, str, str]]:
+    """Return per token the shapes of the previous, its own and the next line; empty for a text of one line."""
+    ends = [index for index, word in enumerate(words) if word.lower == "\n"]
+    if not ends:
+        return []
+    shapes, begin, lengths = [""], 0, []
+    for end in (*ends, len(words)):
+        shapes.append(_line_shape(words[begin:end]))
+        lengths.append(min(end + 1, len(words)) - begin)
+        begin = end + 1
+    shapes.append("")
+    return [
+        (shapes[line], shapes[line + 1], shapes[line + 2]) for line, length in enumerate(lengths) for _ in range(length)
+    ]
+
+
+def _line_shape(line: Sequence[WordFeatures]) -> str:
+    """Return number of words, marks of numbers, street words, links and labels, and the first token's shape."""
+    if not line:
+        return ""
+    marks = "".join(sorted({word.mark for word in line}))
+    return f"{min(sum(word.is_word for word in line), 8)}{marks}{line[0].key[0]}"
 
 
 def _nearby_marks(words: Sequence[WordFeatures]) -> list[str]:
