@@ -225,7 +225,11 @@ class VllmServer:
             message = f"The model `{model}` does not exist. Valid aliases: {self.base}."
             return error_response(404, message, "NotFoundError", "model")
         if len(prompt) > self.max_model_len:
-            message = f"This model's maximum context length is {self.max_model_len} tokens. However, your prompt …"
+            message = (
+                f"This model's maximum context length is {self.max_model_len} tokens. However, your prompt contains at "
+                f"least {len(prompt)} input tokens, which exceeds this limit even without any output tokens. Please "
+                f"reduce the length of the input prompt. (parameter=input_tokens, value={len(prompt)})"
+            )
             return error_response(400, message, "BadRequestError", "input_tokens")
         self.requests.append(body)
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream; charset=utf-8"})
@@ -274,7 +278,7 @@ class VllmServer:
                 "stop"
                 if token in (body.get("stop_token_ids") or [])
                 else "length"
-                if count >= body["max_tokens"]
+                if count >= min(body["max_tokens"], self.max_model_len - prompt_tokens)
                 else None
             )
             if self.faults.abort_after == count:

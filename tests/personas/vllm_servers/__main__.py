@@ -28,7 +28,7 @@ from personas.models.base_model import BaseModel
 from personas.schemas.training import ServingPrecision
 from tests.personas.vllm_servers import comparison, faults, recordings
 from tests.personas.vllm_servers.faults import FaultResult, FaultRun
-from tests.personas.vllm_servers.vllm_process import API_KEY, LORA_OPTIONS, VllmProcess
+from tests.personas.vllm_servers.vllm_process import API_KEY, LORA_OPTIONS, START_TIMEOUT_S, VllmProcess
 from tests.personas.vllm_servers.workspace import make_workspace
 
 FOLDER, RESULT_FILE = Path("build/bench/vllm"), Path("build/bench/vllm.json")
@@ -48,7 +48,7 @@ def make_engine(
     """Build the bot's engine over the servers, which take `slots` adapters each in a batch."""
     limits = ReplicaLimits(rows=MAX_ROWS, adapters=slots)
     urls = [server.url for server in servers]
-    return VllmEngine(base, precision, urls, home, key=API_KEY, limits=limits)
+    return VllmEngine(base, precision, urls, home, key=API_KEY, limits=limits, wait_s=START_TIMEOUT_S)
 
 
 async def run_faults(python: Path, rounds: int) -> list[FaultResult]:
@@ -145,22 +145,20 @@ def main() -> int:
     if not python.exists():
         parser.error(f"there is no vLLM at {python}: run `make test-vllm`, which installs it")
     (FOLDER / "home").mkdir(parents=True, exist_ok=True)
-    figures = json.loads(RESULT_FILE.read_text()) if RESULT_FILE.exists() else {}
-    figures |= {"server": recordings.SERVER, "cores": os.cpu_count(), "processor": platform.processor()}
-    results, failed = [], False
+    figures: dict[str, Any] = {"server": recordings.SERVER, "cores": os.cpu_count(), "processor": platform.processor()}
+    failed = False
     if arguments.only != "comparison":
         results = asyncio.run(run_faults(python, arguments.rounds))
         figures |= {"rounds": arguments.rounds, "faults": [asdict(row) for row in results]}
+        print_faults(results)
         failed = any(row.failed for row in results)
     if arguments.only != "faults":
         compared = asyncio.run(run_comparison(python, FOLDER.absolute() / "home"))
         figures |= compared
+        print_comparison(compared)
         failed |= any(row["difference"] > comparison.MAX_LOSS_DIFFERENCE for row in compared["parity"].values())
-    if results:
-        print_faults(results)
-    if arguments.only != "faults":
-        print_comparison(figures)
-    RESULT_FILE.write_text(json.dumps(figures, indent=2) + "\n")
+    earlier = json.loads(RESULT_FILE.read_text()) if RESULT_FILE.exists() else {}
+    RESULT_FILE.write_text(json.dumps(earlier | figures, indent=2) + "\n")
     print(f"\nwritten to {RESULT_FILE}")
     return int(failed)
 
