@@ -119,9 +119,8 @@ def test_names_in_small_letters_with_particles_and_ordinals(text, anonymiser):
     "text",
     """Puh. ⟦044 312 8890⟧|Tlf: ⟦31 22 48 90⟧|Κιν.: ⟦694 555 2213⟧|Natel ⟦079 555 31 24⟧|T: ⟦555.812.44.11⟧|
     GSM ⟦0475 12 34 56⟧|Faks: ⟦22 61 90 04⟧|Sími ⟦581 2345⟧|📞 ⟦61 852 3310⟧|Gsm: ⟦09745 / 67 58 57⟧|
-    Cell. ⟦338 552 1089⟧|⟦55 21 08 93⟧ (kontor)|⟦934 552 108⟧ - mobile|⟦555 812 4410⟧ [work]|⟦812-4410⟧ (fax)""".split(
-        "|"
-    ),
+    Cell. ⟦338 552 1089⟧|⟦55 21 08 93⟧ (kontor)|ring til Mette på ⟦31 22 48 91⟧|
+    ⟦934 552 108⟧ - mobile|⟦555 812 4410⟧ [work]|⟦812-4410⟧ (fax)""".split("|"),
 )
 def test_numbers_in_groups_with_a_label_on_either_side(text):
     found = [unmarked(text)[one.start : one.end] for one in find_phone_numbers(unmarked(text))]
@@ -154,6 +153,10 @@ def test_a_number_and_a_town_need_something_beside_them():
     found = {text[one.start : one.end]: one.kind for one in find_in_blocks(text, [name])}
     assert found == {"934 552 108": "PHONE_NUMBER"}  # thousands are no number without more than a name
     street = EntitySpan("STREET_ADDRESS", text.index("12 345"), text.index("\n4410"), 5)
+    beside = "Forge 1200\n7 Highland Way 3"
+    assert (
+        list(find_in_blocks(beside, [EntitySpan("STREET_ADDRESS", 11, len(beside), 5)])) == []
+    )  # one street is enough
     found = {text[one.start : one.end]: one.kind for one in find_in_blocks(text, [name, street])}
     assert found == {"934 552 108": "PHONE_NUMBER", "4410 Marvik": "STREET_ADDRESS"}
     assert list(find_in_blocks(text, [])) == []

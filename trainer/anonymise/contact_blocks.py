@@ -239,11 +239,13 @@ def _is_country(word: str) -> bool:
 
 def _is_address(cells: Sequence[BlockCell], shapes: Sequence[str], taken: set[int], index: int) -> bool:
     """Return True beside a part of an address, or if street and town follow each other among other contacts."""
-    before, after = index - 1 in taken, index + 1 in taken
+    before, after = (
+        other in taken and not shapes[index] == shapes[other] == "street" for other in (index - 1, index + 1)
+    )
     if shapes[index] == "words":
         return after and (before or (shapes[index + 1] == "town" and cells[index + 1].line == cells[index].line))
-    if shapes[index] == "country":
-        return before
+    if shapes[index] == "country" or (shapes[index] == "town" and cells[index].value[0].isalpha()):
+        return before  # without a code in front, a town comes after its street
     if before or after:
         return True
     if shapes[index] in ("unit", "number") or "PERSON" in cells[index].kinds:

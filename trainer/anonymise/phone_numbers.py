@@ -18,6 +18,7 @@ REGIONS = "US GB DE FR VN CN JP AU BE NL CH AT SE IN KR TW NZ IE IT ES PL BR".sp
 CUE = re.compile(
     r"phone|(?<![a-z])tel(?![a-z])|(?<![a-z])call(?!ed)|mobile|cell|(?<![a-z])fax|desk:|whatsapp|text me|(?<![a-z])sms|"
     r"answering|messages? (?:to|from)|hotline|viber|zalo|dial|reach (?:me|us|him|her|them)|"
+    r"(?<![a-z])(?:ring|ruf|bel|llam[ae]|appelle[rz]?|chiama|soita|hívj|zadzwoń|zavolej)(?![a-z])|"
     r"(?:my|his|her|their|our|your) number|số điện|sdt|điện thoại|(?<![a-zà-ỹ])s?đt|gọi|liên hệ|di động|"
     r"电话|手机|号码|致电|拨打|打给|電話|携帯|連絡先|ファックス|ファクス"
 )
