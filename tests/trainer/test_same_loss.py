@@ -190,6 +190,7 @@ def test_in_training_unpacked_four_bit_weights_give_the_losses_of_bitsandbytes_o
 def test_replies_are_measured_by_fewer_at_once_where_logits_are_many(tiny_base, recipe, monkeypatch):
     samples, model = random_samples(SHARED, 20), exact_model(tiny_base, recipe)
     tokens = []
+    monkeypatch.setattr(evaluate, "has_plain_head", lambda model: False)
     counted = evaluate.reply_logits
     monkeypatch.setattr(evaluate, "reply_logits", lambda *a: tokens.append(len((found := counted(*a))[1])) or found)
     whole = measure_reply_losses(model, samples)

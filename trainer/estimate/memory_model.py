@@ -87,6 +87,7 @@ def evaluation_bytes(shape: ModelShape, batch: BatchShape, value_bytes: int) -> 
     seen = batch.rows * (batch.own + batch.shared)
     cached = 2 * shape.layers * seen * shape.keys * value_bytes
     at_once = max(batch.trained / batch.rows, MAX_LOGIT_BYTES // (shape.vocabulary * (value_bytes + 2 * FLOAT32_BYTES)))
+    at_once = min(at_once, LOSS_CHUNK_TOKENS) if shape.plain_head else at_once
     logits = round(min(batch.trained, at_once)) * shape.vocabulary * (value_bytes + 2 * FLOAT32_BYTES)
     layer = value_bytes * max(3 * batch.rows * batch.own * shape.intermediate, 2 * _attention_score_bytes(shape, batch))
     return cached + max(logits, layer)

@@ -80,8 +80,8 @@ def reply_losses(model: Any, batch: dict[str, Tensor], in_chunks: bool = False) 
     `in_chunks`: a few logits at a time. For models with a `has_plain_head`.
     """
     if in_chunks:
-        states, targets = _reply_states(model, batch)
-        head = _causal(model).get_output_embeddings().weight
+        states, targets = reply_states(model, batch)
+        head = output_head(model).weight
         losses: Tensor = _ChunkedCrossEntropy.apply(states, head, targets)  # type: ignore[no-untyped-call]
         return losses
     logits, targets = reply_logits(model, batch)
@@ -96,7 +96,7 @@ def reply_logits(model: Any, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
     return logits, targets
 
 
-def _reply_states(model: Any, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+def reply_states(model: Any, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
     """Return the hidden states from which each trained token is predicted, [trained tokens, width], and the tokens."""
     inputs, targets, trained = _model_inputs(model, batch)
     with _hidden_states_at(model, functional.pad(trained, (0, 1)), to_head=1) as found:
@@ -121,7 +121,7 @@ def _model_inputs(model: Any, batch: dict[str, Tensor]) -> tuple[dict[str, Any],
 
 def has_plain_head(model: Any) -> bool:
     """Report whether logits are the product of hidden states and the head's weights, without scaling or capping."""
-    head: Any = model.get_output_embeddings()
+    head = output_head(model)
     if type(head) is not nn.Linear or getattr(head, "bias", None) is not None:
         return False
     with torch.no_grad():
@@ -187,6 +187,11 @@ def _hidden_states_at(model: Any, positions: Tensor, to_head: int | None = None)
         yield found
     finally:
         hook.remove()
+
+
+def output_head(model: Any) -> Any:
+    """Return the layer that computes logits from hidden states."""
+    return _causal(model).get_output_embeddings()
 
 
 def _causal(model: Any) -> Any:

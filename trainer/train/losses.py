@@ -16,8 +16,9 @@ from personas.models import serving_model
 from personas.models.base_model import BaseModel
 from personas.prompt import TokenizedSample
 from personas.schemas.training import ServingPrecision
+from trainer.estimate.workload import LOSS_CHUNK_TOKENS
 from trainer.schemas import Recipe
-from trainer.train.collator import collate, pack, reply_logits
+from trainer.train.collator import collate, has_plain_head, output_head, pack, reply_logits, reply_states
 from trainer.train.kernels import use_grouped_attention
 
 EVAL_MAX_SAMPLES, EVAL_MAX_LOGIT_BYTES = 16, 2**29
@@ -83,9 +84,10 @@ def measure_token_losses(
     by_length = sorted(range(len(samples)), key=lambda place: -len(samples[place].ids))
     was_training = model.training
     model.eval()
+    in_chunks = has_plain_head(model)
     for places in _batches(by_length, samples, model.config.get_text_config().vocab_size):
         chosen = [samples[place] for place in places]
-        losses |= zip(places, _measure_batch(model, chosen, laid_out(chosen)), strict=True)
+        losses |= zip(places, _measure_batch(model, chosen, laid_out(chosen), in_chunks), strict=True)
         between()
     model.train(was_training)
     return [losses[place] for place in range(len(samples))]
@@ -113,14 +115,25 @@ def mean_loss(losses: Sequence[ReplyLoss]) -> float:
     return math.fsum(loss.nll for loss in losses) / sum(loss.tokens for loss in losses)
 
 
-def _measure_batch(model: Any, samples: list[TokenizedSample], tensors: dict[str, Tensor]) -> list[TokenLosses]:
+def _measure_batch(
+    model: Any, samples: list[TokenizedSample], tensors: dict[str, Tensor], in_chunks: bool
+) -> list[TokenLosses]:
     batch = {name: tensor.to(model.device) for name, tensor in tensors.items()}
     ends = np.cumsum([sample.reply_tokens for sample in samples])[:-1]
     with torch.inference_mode():
-        logits, targets = reply_logits(model, batch)
-        losses = functional.cross_entropy(logits.float(), targets, reduction="none").double().cpu().numpy()
-        likeliest = (logits.argmax(-1) == targets).cpu().numpy()
+        if in_chunks:
+            states, targets = reply_states(model, batch)
+            chunks = zip(*(torch.split(whole, LOSS_CHUNK_TOKENS) for whole in (states, targets)), strict=True)
+            found = [_token_losses(output_head(model)(part), of_part) for part, of_part in chunks]
+        else:
+            found = [_token_losses(*reply_logits(model, batch))]
+    losses, likeliest = (np.concatenate(parts) for parts in zip(*found, strict=True))
     return [TokenLosses(*parts) for parts in zip(np.split(losses, ends), np.split(likeliest, ends), strict=True)]
+
+
+def _token_losses(logits: Tensor, targets: Tensor) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    losses = functional.cross_entropy(logits.float(), targets, reduction="none")
+    return losses.double().cpu().numpy(), (logits.argmax(-1) == targets).cpu().numpy()
 
 
 def require_convergence(losses: Sequence[float], step: int, steps: int, recipe: Recipe, start: float | None) -> None:
