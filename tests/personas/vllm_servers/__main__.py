@@ -16,7 +16,7 @@ import platform
 import shutil
 import sys
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import asdict
 from pathlib import Path
@@ -40,6 +40,7 @@ TINY_OPTIONS = (
 DEFAULT_ROUNDS = 3
 REPLIES_PER_KILL, REPLIES_PER_SWAP, SWAPS_PER_ROUND = 10, 20, 2.5
 CORES = ("0", "1")
+PARTS = ("faults", "parity", "speed")
 
 
 def make_engine(
@@ -88,14 +89,16 @@ async def run_faults(python: Path, rounds: int) -> list[FaultResult]:
     return results
 
 
-async def run_comparison(python: Path, home: Path) -> dict[str, Any]:
-    """Compare losses and speed over the bundled model; only one of the two systems runs at a time."""
-    base = comparison.bundled_base()
-    versions = comparison.train_versions(home)
+async def run_comparison(python: Path, home: Path, parts: Collection[str]) -> dict[str, Any]:
+    """Compare losses (`parity`) and speed over the bundled model; only one of the two systems runs at a time."""
+    base, versions = comparison.bundled_base(), comparison.train_versions(home)
     adapters = comparison.copy_adapters(home, versions[0])
+    compared = dict[str, Any]()
     print("measuring the local engine …", flush=True)
-    local_losses = await asyncio.to_thread(comparison.local_losses, base, versions)
-    local_speed = await comparison.local_speed(base, adapters)
+    if "parity" in parts:
+        local_losses = await asyncio.to_thread(comparison.local_losses, base, versions)
+    if "speed" in parts:
+        local_speed = await comparison.local_speed(base, adapters)
     async with AsyncExitStack() as stack:
         servers = [
             VllmProcess(python, base.folder, home, FOLDER / f"vllm-{core}.log", core, comparison.SERVER_OPTIONS)
@@ -103,15 +106,15 @@ async def run_comparison(python: Path, home: Path) -> dict[str, Any]:
         ]
         print("starting two servers over the bundled model …", flush=True)
         await asyncio.gather(*(stack.enter_async_context(server) for server in servers))
-        vllm_losses = await comparison.vllm_losses(servers, versions)
-        engine = make_engine(base, servers, home, "bfloat16", comparison.SLOTS)
-        await engine.start()
-        stack.push_async_callback(engine.close)
-        vllm_speed = await comparison.measure_speed(engine, adapters)
-    return {
-        "parity": comparison.compare_losses(local_losses, vllm_losses),
-        "speed": comparison.compare_speed(local_speed, vllm_speed),
-    }
+        if "parity" in parts:
+            vllm_losses = await comparison.vllm_losses(servers, versions)
+            compared["parity"] = comparison.compare_losses(local_losses, vllm_losses)
+        if "speed" in parts:
+            engine = make_engine(base, servers, home, "bfloat16", comparison.SLOTS)
+            await engine.start()
+            stack.push_async_callback(engine.close)
+            compared["speed"] = comparison.compare_speed(local_speed, await comparison.measure_speed(engine, adapters))
+    return compared
 
 
 def print_faults(results: Sequence[FaultResult]) -> None:
@@ -125,13 +128,16 @@ def print_faults(results: Sequence[FaultResult]) -> None:
         )
 
 
-def print_comparison(figures: dict[str, Any]) -> None:
-    print(f"\n{'held-out loss':<16}{'local':>9}{'vLLM':>9}{'difference':>13}")
-    for persona, row in figures["parity"].items():
-        print(f"{persona:<16}{row['local']:>9.4f}{row['vllm']:>9.4f}{row['difference']:>13.3%}")
-    print(f"\n{'chats':<16}{'local':>9}{'vLLM':>9}{'ratio':>8}   tokens/s, each chat with its own adapter")
-    for name, row in figures["speed"].items():
-        print(f"{name:<16}{row['local']:>9.0f}{row['vllm']:>9.0f}{row['ratio']:>8.2f}")
+def print_comparison(compared: dict[str, Any]) -> None:
+    """Print the losses and the speeds that were measured."""
+    if parity := compared.get("parity"):
+        print(f"\n{'held-out loss':<16}{'local':>9}{'vLLM':>9}{'difference':>13}")
+        for persona, row in parity.items():
+            print(f"{persona:<16}{row['local']:>9.4f}{row['vllm']:>9.4f}{row['difference']:>13.3%}")
+    if speed := compared.get("speed"):
+        print(f"\n{'chats':<16}{'local':>9}{'vLLM':>9}{'ratio':>8}   tokens/s, each chat with its own adapter")
+        for name, row in speed.items():
+            print(f"{name:<16}{row['local']:>9.0f}{row['vllm']:>9.0f}{row['ratio']:>8.2f}")
 
 
 def main() -> int:
@@ -139,7 +145,7 @@ def main() -> int:
     parser.add_argument("--python", type=Path, default=Path("build/vllm/bin/python"), help="of vLLM's environment")
     parser.add_argument("--rounds", type=int, default=DEFAULT_ROUNDS, help="kills of a server (default: 3; 20 is the "
                         "full count: 200 replies, 1,000 requests across 50 version swaps)")  # fmt: skip
-    parser.add_argument("--only", choices=("faults", "comparison"), help="one of the two parts")
+    parser.add_argument("--only", choices=PARTS, action="append", help="this part; may repeat (default: all three)")
     arguments = parser.parse_args()
     python = arguments.python.absolute()
     if not python.exists():
@@ -147,16 +153,17 @@ def main() -> int:
     (FOLDER / "home").mkdir(parents=True, exist_ok=True)
     figures: dict[str, Any] = {"server": recordings.SERVER, "cores": os.cpu_count(), "processor": platform.processor()}
     failed = False
-    if arguments.only != "comparison":
+    parts = arguments.only or PARTS
+    if "faults" in parts:
         results = asyncio.run(run_faults(python, arguments.rounds))
         figures |= {"rounds": arguments.rounds, "faults": [asdict(row) for row in results]}
         print_faults(results)
         failed = any(row.failed for row in results)
-    if arguments.only != "faults":
-        compared = asyncio.run(run_comparison(python, FOLDER.absolute() / "home"))
+    if set(parts) - {"faults"}:
+        compared = asyncio.run(run_comparison(python, FOLDER.absolute() / "home", parts))
         figures |= compared
         print_comparison(compared)
-        failed |= any(row["difference"] > comparison.MAX_LOSS_DIFFERENCE for row in compared["parity"].values())
+        failed |= any(row["difference"] > comparison.MAX_LOSS_DIFFERENCE for row in compared.get("parity", {}).values())
     earlier = json.loads(RESULT_FILE.read_text()) if RESULT_FILE.exists() else {}
     RESULT_FILE.write_text(json.dumps(earlier | figures, indent=2) + "\n")
     print(f"\nwritten to {RESULT_FILE}")
