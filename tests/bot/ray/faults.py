@@ -213,57 +213,78 @@ def start_bot(works: RayWorks, job_id: str) -> subprocess.Popen[str]:
 
 
 async def bot_killed(cluster: RayCluster, works: RayWorks, reference: bytes, kills: int) -> FaultRow:
-    """Kill the bot with SIGKILL at any moment of its life while Ray trains."""
-    row, job_id = FaultRow("bot killed while Ray trains"), "bot"
+    """Kill the bot with SIGKILL while Ray trains: after it follows the run again, or while it starts, in turns."""
+    row, chance, jobs = FaultRow("bot killed while Ray trains"), random.Random(0), []
     await works.close()
-    chance = random.Random(0)
-    while True:
-        began = time.monotonic()
-        bot = start_bot(works, job_id)
-        assert bot.stdout
-        said = await asyncio.to_thread(bot.stdout.readline)
-        row.recoveries_s.append(time.monotonic() - began)
-        if not said or row.tried >= kills:
-            break
-        await asyncio.sleep(chance.uniform(0, 1.5))
-        if bot.poll() is not None:
-            break
-        bot.kill()
-        bot.wait()
-        row.tried += 1
-    await asyncio.to_thread(bot.wait, PATIENCE_S)
-    reopened = RayWorks(works.folder, works.client.address, works.base, works.epochs)
-    works.__dict__.update(reopened.__dict__)
-    judge(row, works, job_id, reference)
-    runs, attempts = await works.runs(job_id), works.job(job_id).attempt
-    row.doubled += len(runs) - 1
-    row.notes.append(f"runs {len(runs)}, attempts used {attempts - 1}")
+    while row.tried < kills:
+        jobs.append(f"bot{len(jobs)}")
+        while await killed_once(works, jobs[-1], row, kills, chance):
+            pass
+    works.__dict__.update(RayWorks(works.folder, works.client.address, works.base, works.epochs).__dict__)
+    for job_id in jobs:
+        judge(row, works, job_id, reference)
+        row.doubled += len(await works.runs(job_id)) - 1
+    used = sum(works.job(job_id).attempt - 1 for job_id in jobs)
+    row.notes.append(f"{len(jobs)} jobs, attempts used {used}")
     works.queue.start()
     return row
 
 
+async def killed_once(works: RayWorks, job_id: str, row: FaultRow, kills: int, chance: random.Random) -> bool:
+    """Start a bot and kill it, unless there were enough kills: then wait for the job. Returns False once it ended."""
+    began = time.monotonic()
+    bot = start_bot(works, job_id)
+    assert bot.stdout
+    is_last = row.tried >= kills
+    if row.tried % 2 or is_last:
+        await asyncio.to_thread(bot.stdout.readline)
+        row.recoveries_s.append(time.monotonic() - began)
+    if is_last:
+        await asyncio.to_thread(bot.wait, PATIENCE_S)
+    else:
+        await asyncio.sleep(chance.uniform(0, 3))
+    if bot.poll() is not None:
+        return False
+    bot.kill()
+    bot.wait()
+    row.tried += 1
+    return True
+
+
 async def worker_lost(cluster: RayCluster, works: RayWorks, reference: bytes, kills: int) -> FaultRow:
     """Kill the node that trains, with all its processes, after each new checkpoint."""
-    row, job_id = FaultRow("worker lost"), "worker"
-    folder = works.job_folder(job_id)
-    works.ask(job_id)
-    while row.tried < kills and not works.job(job_id).has_ended:
-        node = await trained_on(cluster, folder)
-        before = set(read_attempt(folder).checkpoints)
-        await wait_until(lambda: works.job(job_id).has_ended or list_checkpoint_names(folder) - before)  # noqa: B023
-        if works.job(job_id).has_ended:
-            break
-        began = time.monotonic()
-        node.kill()
-        cluster.workers.remove(node)
-        row.tried += 1
-        cluster.start_worker()
-        row.recoveries_s.append(await works.progressed(began))
-        await cluster.ready()
-    await works.ended(job_id)
-    judge(row, works, job_id, reference)
-    row.notes.append(f"attempts used {works.job(job_id).attempt - 1}, runs {len(await works.runs(job_id))}")
+    row, jobs, used, runs = FaultRow("worker lost"), 0, 0, 0
+    while row.tried < kills:
+        job_id, jobs = f"worker{jobs}", jobs + 1
+        folder = works.job_folder(job_id)
+        works.ask(job_id)
+        while row.tried < kills and not works.job(job_id).has_ended:
+            await lose_worker(cluster, works, job_id, row)
+        await works.ended(job_id)
+        judge(row, works, job_id, reference)
+        used += works.job(job_id).attempt - 1
+        runs += len(await works.runs(job_id))
+        await wait_until(lambda: not trainers(folder), 60)  # noqa: B023
+    row.notes.append(f"{jobs} jobs, {runs} runs, attempts used {used}")
     return row
+
+
+async def lose_worker(cluster: RayCluster, works: RayWorks, job_id: str, row: FaultRow) -> None:
+    """Kill the node that trains a job after its next checkpoint, unless the job ends first."""
+    folder = works.job_folder(job_id)
+    await wait_until(lambda: works.job(job_id).has_ended or node_of(cluster, folder))
+    node = node_of(cluster, folder)
+    before = set(read_attempt(folder).checkpoints)
+    await wait_until(lambda: works.job(job_id).has_ended or list_checkpoint_names(folder) - before)
+    if node is None or works.job(job_id).has_ended:
+        return
+    began = time.monotonic()
+    node.kill()
+    cluster.workers.remove(node)
+    row.tried += 1
+    cluster.start_worker()
+    row.recoveries_s.append(await works.progressed(began))
+    await cluster.ready()
 
 
 async def partition(cluster: RayCluster, works: RayWorks, reference: bytes, trials: int) -> FaultRow:
@@ -395,7 +416,7 @@ async def run_bot(job_id: str, address: str, folder: Path, base: Path, epochs: i
     works = RayWorks(folder, address, base, epochs)
     works.queue.start()
     works.ask(job_id)
-    await works.progressed()
+    await wait_until(lambda: works.progressed_at or works.job(job_id).has_ended)
     print(FOLLOWING, flush=True)
     await works.ended(job_id)
     await works.close()
