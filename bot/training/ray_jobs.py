@@ -70,8 +70,9 @@ class RayJob(BaseModel):
 
     @property
     def reason(self) -> str:
-        """The last line of Ray's message."""
-        return last_line(self.message or "")
+        """The last line of Ray's message, except where its memory monitor explains itself at length."""
+        message = self.message or ""
+        return "its node ran out of memory" if "out of memory" in message else last_line(message)
 
 
 @dataclass(frozen=True)

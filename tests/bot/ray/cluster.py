@@ -45,7 +45,11 @@ def node_environment() -> dict[str, str]:
     """The environment of a node: `python` is the one of these tests, which has the trainer; it has secrets, too."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     ray = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": TOKEN, "RAY_USAGE_STATS_ENABLED": "0"}
-    quick = {"RAY_health_check_period_ms": "1000", "RAY_health_check_timeout_ms": "2000"}
+    quick = {
+        "RAY_memory_monitor_refresh_ms": "0",
+        "RAY_health_check_period_ms": "1000",
+        "RAY_health_check_timeout_ms": "2000",
+    }
     kept = {name: value for name, value in os.environ.items() if not name.startswith("RAY_") or "TIMEOUT" in name}
     return {**kept, **ray, **quick, "PATH": path, "PYTHONPATH": str(ROOT), "OMP_WAIT_POLICY": "PASSIVE"}
 

@@ -124,6 +124,14 @@ async def test_other_answers_are_errors_that_say_what_to_do(status, text, error,
     assert words in raised.value.message and "RAY_ADDRESS" in raised.value.advice and len(str(raised.value)) < 600
 
 
+def test_a_job_that_rays_memory_monitor_killed_says_so():
+    message = (
+        "Job supervisor actor died: …\nRefer to the documentation on how to address the out of memory issue: https://x"
+    )
+    job = ray_jobs.RayJob(submission_id="j", status="FAILED", message=message)
+    assert job.reason == "its node ran out of memory"
+
+
 async def test_nobody_at_the_address_is_unreachable():
     with pytest.raises(RayUnreachableError, match="does not answer"):
         await RayJobsClient(f"http://127.0.0.1:{unused_port()}").version()
