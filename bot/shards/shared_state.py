@@ -34,6 +34,8 @@ SHARED_KEYS = {
 """The shared tables and their primary keys."""
 RETRY_S = 2.0
 """Time after a failure for which writes are refused at once: each attempt may block the event loop for seconds."""
+STALE_SESSION_S = 1.0
+"""A session that has ended fails within this time; a server that is suspended takes longer."""
 LEASE_S = 15.0
 """A process that has not been seen for this long may be replaced."""
 LOG_SCHEMA = """
@@ -235,8 +237,7 @@ class SharedLog:
     def begin(self, since: int) -> list[SharedRow]:
         """Lock the log, check the epoch, and return the rows after `since`."""
         with self._translated():
-            session = self._open()
-            session.begin()
+            session = self._open_transaction()
             try:
                 sql = f"select count(*) from {session.prefix}shards where epoch = :epoch"
                 ((mine,),) = session.run(sql, epoch=self.epoch)
@@ -291,6 +292,20 @@ class SharedLog:
             with suppress(Exception):  # the other side may be gone
                 self._session.close()
             self._session = None
+
+    def _open_transaction(self) -> Session:
+        """Begin a transaction, in a new session where the old one has ended since (the server was restarted)."""
+        is_old, began = self._session is not None, time.monotonic()
+        try:
+            session = self._open()
+            session.begin()
+        except Exception:
+            if not is_old or time.monotonic() - began > STALE_SESSION_S:
+                raise
+            self.close()
+            session = self._open()
+            session.begin()
+        return session
 
     def _open(self) -> Session:
         if time.monotonic() < self._away[0]:

@@ -163,6 +163,15 @@ async def test_forgetting_waits_for_every_shard(sandbox, tmp_path, quick_identif
         assert b"xbelkor" not in file.read_bytes(), "\n".join(dump(file))
 
 
+def test_the_first_write_after_the_shared_database_was_restarted_succeeds(tmp_path):
+    store, mirror = open_store(tmp_path, "0-1/4")
+    mirror.log._session.close()
+    store.people.decide(ConsentDecision(7, True, 1.0, "en"))
+    assert store.people.opted_in() == {7}
+    mirror.leave()
+    store.close()
+
+
 def open_store(home, shards):
     return open_shard_store(home, ShardRange.parse(shards), "")
 
