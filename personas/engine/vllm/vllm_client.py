@@ -239,7 +239,8 @@ class VllmClient:
             return ReplicaError(f"{self.url} does not answer in time.", "Check that the server is not overloaded.")
         kind: FailureKind = "gone" if isinstance(error, aiohttp.ClientConnectorError) else "broken"
         what = "cannot be reached" if kind == "gone" else "broke the connection"
-        return ReplicaError(f"{self.url} {what}: {error}.", "Check ENGINE_URLS and the server's log.", kind)
+        why = error.os_error.strerror or error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
+        return ReplicaError(f"{self.url} {what}: {why}.", "Check ENGINE_URLS and the server's log.", kind)
 
     def _completion_error(self, status: int, answer: Any, model: str) -> UnderstudyError:
         if status == 404:
@@ -429,7 +430,7 @@ async def _knows_token(client: VllmClient, model: str, token: int) -> bool:
 
 
 def _write_probe(folder: Path, config: Mapping[str, Any]) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)  # not private: a server may run as another user
     write_file(folder / CONFIG_FILE, json.dumps(config).encode())
 
 

@@ -73,7 +73,7 @@ class VllmEngine:
     wait_s: float = 120.0
     reply_s: float = 300.0
     stall_s: float = 120.0
-    start_wait_s: float = 300.0
+    start_wait_s: float = 60.0
     on_reply: MetricsCallback = lambda metrics: None
     _streams: set[VllmReplyStream] = field(default_factory=set, init=False)
     _tasks: set[asyncio.Task[None]] = field(default_factory=set, init=False)
@@ -86,6 +86,7 @@ class VllmEngine:
     async def start(self) -> None:
         """Check the servers, and wait until one is ready. Raises `BaseModelError` and `VllmError`."""
         clients = await self._open()
+        self._salt = await self._in_thread(self._read_salt)
         self._replicas = Replicas(clients, self.limits, self._check_replica, self._on_replicas_changed)
         self._scheduler = ReplicaScheduler(self._scheduler_limits(), self._replicas, self._start_attempt)
         rows = self.limits.rows * len(clients)
@@ -346,7 +347,8 @@ class VllmEngine:
 
     def _read_files(self) -> None:
         tokenizer = base_model.load_tokenizer(self.base)
-        self._renderer, self._salt = Renderer(tokenizer), self._read_salt()
+        self._renderer = Renderer(tokenizer)
+        self.home.mkdir(mode=0o700, parents=True, exist_ok=True)
         is_in_home = self.base.folder.is_relative_to(self.home)
         names = [self._adapters.path(self.base.folder)] if is_in_home else []
         expected = ExpectedModel.of(self.base, tokenizer, self.context_tokens, names)

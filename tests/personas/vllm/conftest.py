@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from personas.engine.vllm import vllm_engine
 from personas.engine.vllm.replicas import ReplicaLimits
 from personas.engine.vllm.vllm_engine import VllmEngine
 from personas.home.adapters import adapter_ref, write_manifest
@@ -90,6 +91,7 @@ async def servers(tiny_base, renderer) -> AsyncIterator[list[VllmServer]]:
 @pytest.fixture
 async def open_engine(tiny_base: BaseModel, renderer, servers, home, monkeypatch) -> AsyncIterator[Callable[..., Any]]:
     """Starts engines over the servers; they share a tokenizer, which takes a second to read."""
+    monkeypatch.setattr(vllm_engine, "SWEEP_INTERVAL_S", 0.05)
     monkeypatch.setattr(base_model, "load_tokenizer", lambda base: renderer.tokenizer)
     engines: list[VllmEngine] = []
 

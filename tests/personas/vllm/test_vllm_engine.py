@@ -294,7 +294,7 @@ class TestAdapters:
         for server in servers:
             server.faults.token_delay_s = 0.002
         refs = [version(number) for number in range(1, 10)]
-        requests = [ask(str(number), adapter=refs[number % 9]) for number in range(45)]
+        requests = [ask(str(number), adapter=refs[number % 9]) for number in range(27)]
         versions = []
         for stream in [engine.submit(request) for request in requests]:
             [piece async for piece in stream]
@@ -410,7 +410,7 @@ class TestFaults:
     async def test_many_replies_survive_many_kills(self, open_engine, servers, renderer, version):
         engine = await open_engine(limits=replace(FAST, rows=40), max_waiting=200)
         refs = [version(1), version(2)]
-        requests = [ask(f"{number}?", adapter=refs[number % 2], max_new_tokens=30) for number in range(60)]
+        requests = [ask(f"{number}?", adapter=refs[number % 2], max_new_tokens=30) for number in range(40)]
         for server in servers:
             server.faults.token_delay_s = 0.004
         texts = [asyncio.create_task(answer(engine, request)) for request in requests]
