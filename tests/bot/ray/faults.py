@@ -126,9 +126,16 @@ class RayWorks:
         await wait_until(lambda: self.job(job_id).has_ended)
         return self.job(job_id)
 
-    async def progressed(self, began: float = 0.0) -> float:
-        """Wait for a step after a time (0: now). Returns the seconds between them."""
-        began = began or time.monotonic()
+    async def recovered(self, job_id: str, attempt: int) -> float:
+        """Wait for a step of a later attempt than this one. Returns the seconds from now until then."""
+        began = time.monotonic()
+        await wait_until(lambda: read_attempt(self.job_folder(job_id)).attempt > attempt)
+        await self.progressed()
+        return time.monotonic() - began
+
+    async def progressed(self) -> float:
+        """Wait for a step from now on. Returns the seconds until then."""
+        began = time.monotonic()
         await wait_until(lambda: self.progressed_at > began)
         return self.progressed_at - began
 
@@ -278,12 +285,12 @@ async def lose_worker(cluster: RayCluster, works: RayWorks, job_id: str, row: Fa
     await wait_until(lambda: works.job(job_id).has_ended or list_checkpoint_names(folder) - before)
     if node is None or works.job(job_id).has_ended:
         return
-    began = time.monotonic()
+    attempt = read_attempt(folder).attempt
     node.kill()
     cluster.workers.remove(node)
     row.tried += 1
     cluster.start_worker()
-    row.recoveries_s.append(await works.progressed(began))
+    row.recoveries_s.append(await works.recovered(job_id, attempt))
     await cluster.ready()
 
 
@@ -297,9 +304,10 @@ async def partition(cluster: RayCluster, works: RayWorks, reference: bytes, tria
         node = await trained_on(cluster, folder)
         await wait_until(lambda: list_checkpoint_names(folder))  # noqa: B023
         stopped = trainers(folder)
+        attempt = read_attempt(folder).attempt
         node.signal(signal.SIGSTOP)
         row.tried += 1
-        row.recoveries_s.append(await works.progressed())
+        row.recoveries_s.append(await works.recovered(job_id, attempt))
         await works.ended(job_id)
         row.notes.append(f"{len(set(stopped) & set(trainers(folder)))} old trainer went on after the end")
         for one in stopped:  # only the trainer: nothing of Ray ends it
@@ -325,10 +333,11 @@ async def head_lost(cluster: RayCluster, works: RayWorks, reference: bytes, tria
         works.ask(job_id)
         await trained_on(cluster, folder)
         await wait_until(lambda: list_checkpoint_names(folder))  # noqa: B023
-        began = time.monotonic()
+        began, attempt = time.monotonic(), read_attempt(folder).attempt
         await replace_cluster(cluster)
         row.tried += 1
-        row.recoveries_s.append(await works.progressed(began))
+        await works.recovered(job_id, attempt)
+        row.recoveries_s.append(time.monotonic() - began)
         await works.ended(job_id)
         judge(row, works, job_id, reference)
     return row
