@@ -12,7 +12,7 @@ from tests.bot.test_app import SHIPPED
 from tests.bot.test_bundled_adapter import carrying
 from tests.bot.test_card_commands import response_text
 from tests.fakes import until
-from tests.personas.vllm.server import VllmServer
+from tests.personas.vllm_engine.server import VllmServer
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import pytest
 from pydantic import ValidationError
 
 from personas.home.adapters import adapter_ref
-from tests.personas.vllm.server import VllmServer
+from tests.personas.vllm_engine.server import VllmServer
 from tests.personas.vllm_servers import recordings
 from tests.personas.vllm_servers.record import Exchange, ask
 from tests.personas.vllm_servers.vllm_process import API_KEY, BASE_NAME

@@ -17,7 +17,7 @@ from personas.home.atomic_files import atomic_folder
 from personas.models import base_model
 from personas.models.base_model import BaseModel
 from personas.schemas.chat import AdapterRef, ChatRequest, Persona, SamplingParams, Turn
-from tests.personas.vllm.server import VllmServer
+from tests.personas.vllm_engine.server import VllmServer
 
 ADA = Persona("ada", "Ada", description="You are Ada.")
 GREEDY = SamplingParams(temperature=0.0, repetition_penalty=1.0, max_new_tokens=20, stop_loops=False)

@@ -6,7 +6,7 @@ import re
 import aiohttp
 import pytest
 
-from tests.personas.vllm.server import VllmServer
+from tests.personas.vllm_engine.server import VllmServer
 from tests.personas.vllm_servers import recordings
 from tests.personas.vllm_servers.recordings import RecordedResponse
 

@@ -10,8 +10,8 @@ from personas.engine.vllm.vllm_client import AdapterNotServedError, ReplicaError
 from personas.engine.vllm.vllm_engine import VllmEngine
 from personas.errors import AdapterError, EngineBusyError
 from personas.schemas.chat import ChatRequest, Persona, Turn
-from tests.personas.vllm.conftest import ADA, FAST, answer, ask, undisturbed
-from tests.personas.vllm.server import Faults, VllmServer
+from tests.personas.vllm_engine.conftest import ADA, FAST, answer, ask, undisturbed
+from tests.personas.vllm_engine.server import Faults, VllmServer
 
 
 async def until(condition, timeout_s: float = 3.0) -> None:

@@ -16,9 +16,9 @@ from personas.engine.vllm.vllm_client import (
     check_cancel,
     open_session,
 )
-from tests.personas.vllm.conftest import FAST, answer, ask
-from tests.personas.vllm.server import VllmServer
-from tests.personas.vllm.test_vllm_engine import until
+from tests.personas.vllm_engine.conftest import FAST, answer, ask
+from tests.personas.vllm_engine.server import VllmServer
+from tests.personas.vllm_engine.test_vllm_engine import until
 
 
 class TestStart:
