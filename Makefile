@@ -80,7 +80,7 @@ gpu-rows: $(READY)  ## Train the recipes for graphics cards over 3B shapes on th
 	@$(BIN)/python -m benchmarks.gpu_rows
 
 test-ray: $(READY)  ## Break a real Ray cluster of processes while it trains (some 20 minutes; installs Ray in build/ray).
-	@$(BIN)/python -m tests.bot.ray.faults
+	@$(BIN)/python -m tests.bot.ray_jobs.faults
 
 predictions: $(READY)  ## Compare predicted memory and time with measured runs; write docs/predictions.md.
 	@$(BIN)/python -m trainer predictions --out docs/predictions.md

@@ -34,7 +34,7 @@ from personas.home.job_folder import (
 )
 from personas.schemas.training import TrainingRequest
 from personas.schemas.training_events import Epoch, Phase, Progress
-from tests.bot.ray.replay import ReplayedRay
+from tests.bot.ray_jobs.replay import ReplayedRay
 from tests.bot.subprocess_trainer import Workshop
 from tests.fakes import until
 from tests.samples import SCORECARD

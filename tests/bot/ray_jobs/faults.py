@@ -1,6 +1,6 @@
 """`make test-ray`: kills bot, workers and head of a real Ray cluster while it trains, and counts what that costs.
 
-`python -m tests.bot.ray.faults [--only NAME] [--kills N] [--epochs N]`. Training is real, on a two-layer model.
+`python -m tests.bot.ray_jobs.faults [--only NAME] [--kills N] [--epochs N]`. Training is real, on a two-layer model.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from personas.home.job_material import ShippedData
 from personas.models.base_model import EMBEDDED, load_tokenizer, locate
 from personas.schemas.training import TrainingRequest
 from personas.schemas.training_events import Progress
-from tests.bot.ray.cluster import TOKEN, Node, RayCluster, ray_cluster
+from tests.bot.ray_jobs.cluster import TOKEN, Node, RayCluster, ray_cluster
 from tests.bot.subprocess_trainer import ROOT, ship
 from tests.trainer.job_folders import ADA, dialogues, export, sign, talks
 
@@ -215,7 +215,7 @@ async def undisturbed(cluster: RayCluster, works: RayWorks) -> tuple[FaultRow, b
 def start_bot(works: RayWorks, job_id: str) -> subprocess.Popen[str]:
     """Start a process with a queue of its own over the home, which must not be open elsewhere."""
     names = (job_id, works.client.address, str(works.folder), str(works.base), str(works.epochs))
-    command = [sys.executable, "-m", "tests.bot.ray.faults", "--bot", *names]
+    command = [sys.executable, "-m", "tests.bot.ray_jobs.faults", "--bot", *names]
     return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
 
 

@@ -1,4 +1,4 @@
-"""Records the answers of a real Ray head into recordings/jobs.json: `python -m tests.bot.ray.record`.
+"""Records the answers of a real Ray head into recordings/jobs.json: `python -m tests.bot.ray_jobs.record`.
 
 The schema is that of Ray's own classes, so a recording that does not match it was not made by this release.
 """
@@ -15,8 +15,8 @@ from typing import Any
 
 import aiohttp
 
-from tests.bot.ray.cluster import ENVIRONMENT, TOKEN, RayCluster, node_environment, ray_cluster
-from tests.bot.ray.replay import RECORDINGS
+from tests.bot.ray_jobs.cluster import ENVIRONMENT, TOKEN, RayCluster, node_environment, ray_cluster
+from tests.bot.ray_jobs.replay import RECORDINGS
 
 JOB_PREFIX = "recorded-job-"
 START_TIMEOUT_S = 30

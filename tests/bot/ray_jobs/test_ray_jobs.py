@@ -20,7 +20,7 @@ from bot.training.ray_backend import RayBackend
 from bot.training.ray_jobs import RayJobsClient, RayRefusedError, RayUnreachableError
 from bot.training.subprocess_backend import SubprocessBackend
 from personas.home.job_folder import NO_COMPARISON
-from tests.bot.ray.replay import RECORDINGS, ReplayedRay
+from tests.bot.ray_jobs.replay import RECORDINGS, ReplayedRay
 from tests.fake_engine import FakeEngine
 
 RECORDED = json.loads(RECORDINGS.read_text(encoding="utf-8"))
