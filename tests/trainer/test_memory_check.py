@@ -102,7 +102,7 @@ def test_the_command_line_says_whether_it_is_ignored(tmp_path, words, monkeypatc
     monkeypatch.setattr(trainer.cli.main, "run_job", run_job)
     options = trainer.cli.main.build_parser().parse_args(["run", str(tmp_path), *words])
     seam = SimpleNamespace(emit=lambda event: None, check=lambda: None)
-    assert trainer.cli.main._locked_run(options, seam, seam, seam, seam) == trainer.cli.main.EXIT_STOPPED
+    assert trainer.cli.main._locked_run(options, seam, seam, seam, seam, seam) == trainer.cli.main.EXIT_STOPPED
     assert begun == [bool(words)]
 
 

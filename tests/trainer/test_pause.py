@@ -188,7 +188,8 @@ def test_a_run_pauses_when_its_parent_process_says_so(tmp_path, tiny_base, monke
     monkeypatch.setattr(run_control, "Event", ReleasingEvent)
     monkeypatch.setattr(trainer.cli.main, "cancel_on_signals", lambda stop: None)
     folder = persona_job(tmp_path, tiny_base.source, hyperparameters={"num_train_epochs": 5})
-    options = {"stop_on_eof": True, "checkpoint_every": 45, "home": None, "ignore_memory": False, "card": "losses"}
+    options = {"stop_on_eof": True, "checkpoint_every": 45, "home": None, "ignore_memory": False, "attempt": 0}
+    options["card"] = "losses"
     assert trainer.cli.main._run(argparse.Namespace(folder=folder, **options), parent) == 0
     os.close(to_write)
     steps = [event for event in events(parent.getvalue()) if event["event"] == "progress"]

@@ -49,18 +49,18 @@ def sha256_of(samples: Sequence[TokenizedSample]) -> str:
     [
         (
             "ballast",
-            "dcb7f15e35aad2e7b809659f70b6c21b87ac8b01912896989b3e54d5cbf8b7cf",
-            "1d21273bf49c177041699f3dab83def8907ead98a0c63e84475281407cee2601",
+            "1478da600bdb0a56ecb22fbc62e229ad74a125518d389174c032956df61ea28a",
+            "73d16f0325b6087d9244b1efe4206e4410c16552df5573aa87e79deca3509bd2",
         ),
         (
             "oda",
-            "6bb092640a9e9ee61ed74f1a0b424241b2bfc90c231cf0d977b3bb76bcd92329",
-            "c0cb595c85e1abacf30dc22d3fb08979857aa7c33182be2c6575fdbb5fd33fb1",
+            "0acb9c4da91019f6a88b7f2214437be38a8c3366e78cdfc1a1fac02ad1cca422",
+            "623144030008750dd0b5c1928c5dd5db7885c05fbe3eb5e619766ac05e5e3090",
         ),
         (
             "thrip",
-            "6468d670fc5ec308433dc8c8fbc139d7257c4eee4b4d5a2621c844d105f6c3a8",
-            "1642ecf92018b81205a0541f800214d628d576297f6b3ccb93226863e724caf3",
+            "f5c616d06ad0c1918a3655a041da5a01a12bf22de959b39ba8bf50f0c1c52891",
+            "bba28e7f9c633006d6550b48bee01e038cc236caa3f8a1286bf708de331162dd",
         ),
     ],
 )

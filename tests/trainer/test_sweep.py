@@ -58,7 +58,8 @@ def run(monkeypatch):
         diverges = "5e-3" in folder.name
         monkeypatch.setattr("trainer.train.losses.DIVERGENCE_RISE_NATS", -100.0 if diverges else 3.0)
         monkeypatch.setattr("trainer.train.losses.DIVERGENCE_WINDOW_STEPS", 1 if diverges else 10)
-        of = {"stop_on_eof": False, "checkpoint_every": 45, "home": None, "ignore_memory": False, "card": "losses"}
+        of = {"stop_on_eof": False, "checkpoint_every": 45, "home": None, "ignore_memory": False, "attempt": 0}
+        of["card"] = "losses"
         return trainer.cli.main._run(argparse.Namespace(folder=folder, **of), io.StringIO())
 
     return ran

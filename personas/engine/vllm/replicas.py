@@ -8,7 +8,7 @@ import math
 import random
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
@@ -24,6 +24,7 @@ MAX_MISSED_HEALTH_CHECKS = 3
 LOAD_FACTOR = 1.25
 """Most replies of a replica, relative to the average (consistent hashing with bounded loads, arXiv 1608.01350)."""
 MAX_CACHED_SCORES = 65536
+CANCEL_INTERVAL_S = 0.5
 
 
 @dataclass(frozen=True)
@@ -191,9 +192,7 @@ class Replicas:
             await asyncio.sleep(self.limits.health_interval_s)
 
     async def close(self) -> None:
-        for monitor in self._monitors:
-            monitor.cancel()
-        await asyncio.gather(*self._monitors, return_exceptions=True)
+        await cancel_tasks(self._monitors)
 
     async def _monitor(self, replica: Replica) -> None:
         while True:
@@ -346,6 +345,15 @@ class RestartNotices:
         if url in found:
             kept = {name: at for name, at in found.pop(url).items() if at > started_at}
             write_private_file(self._file, json.dumps(found | ({url: kept} if kept else {})).encode())
+
+
+async def cancel_tasks(tasks: Iterable[asyncio.Task[None]]) -> None:
+    """Cancel tasks until they have ended: a timeout that expires at the same moment can swallow a cancellation."""
+    pending = set(tasks)
+    while pending:
+        for task in pending:
+            task.cancel()
+        _, pending = await asyncio.wait(pending, timeout=CANCEL_INTERVAL_S)
 
 
 @lru_cache(MAX_CACHED_SCORES)

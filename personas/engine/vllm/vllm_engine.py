@@ -15,7 +15,14 @@ from typing import Any, TypeVar
 from personas.engine.admission import AdmissionControl
 from personas.engine.metrics import AdapterStatus, EngineState, MetricsCallback
 from personas.engine.scheduler import SchedulerLimits
-from personas.engine.vllm.replicas import Replica, ReplicaAdapters, ReplicaLimits, Replicas, RestartNotices
+from personas.engine.vllm.replicas import (
+    Replica,
+    ReplicaAdapters,
+    ReplicaLimits,
+    Replicas,
+    RestartNotices,
+    cancel_tasks,
+)
 from personas.engine.vllm.vllm_client import (
     START_METRIC,
     AdapterNotServedError,
@@ -171,9 +178,7 @@ class VllmEngine:
             stream.cancel()
         self._sweep()
         await self._replicas.close()
-        for task in list(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await cancel_tasks(self._tasks)
         await self._session.close()
         self._executor.shutdown(wait=False)
 

@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import sys
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -146,7 +147,8 @@ class ReplayedRay:
 
     async def _kill(self, job: ReplayedJob) -> None:
         if job.process and job.process.returncode is None:
-            os.killpg(job.process.pid, signal.SIGKILL)
+            with suppress(ProcessLookupError):  # it has just ended
+                os.killpg(job.process.pid, signal.SIGKILL)
             await job.process.wait()
 
     def _details(self, name: str) -> Any:
