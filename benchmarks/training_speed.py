@@ -130,10 +130,12 @@ def own_trainer(samples: Sequence[Any], scratch: str) -> tuple[Any, Callable[[],
     from trainer.train.sft_trainer import make_sft_trainer, run_training_loop
     from trainer.train.trainer_base import StageInputs
 
+    is_short = max(len(sample.ids) for sample in samples) in SHORT_TOKENS
+    batch_size = STEP_SAMPLES if is_short else OWN_BATCH_SIZE  # short samples fit into memory together
     values = Hyperparameters(
         num_train_epochs=1,
-        per_device_train_batch_size=OWN_BATCH_SIZE,
-        gradient_accumulation_steps=STEP_SAMPLES // OWN_BATCH_SIZE,
+        per_device_train_batch_size=batch_size,
+        gradient_accumulation_steps=STEP_SAMPLES // batch_size,
         learning_rate=LEARNING_RATE,
         lr_scheduler_type="constant",
         lora_r=LORA_RANK,
