@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -61,13 +62,13 @@ def test_all_three_are_trained_and_measured_alike_and_a_second_call_trains_what_
     tmp_path, command, monkeypatch
 ):
     monkeypatch.setenv(RESTARTED_VARIABLE, "1")
+    monkeypatch.setattr("trainer.cli.study_command.claim_stdout", lambda: sys.stdout)
     monkeypatch.setattr("trainer.cli.study_command.configure_process", lambda nice, threads: torch.set_num_threads(1))
     base = make_model(TINY_MODELS["SmolLM2"], tmp_path / "base")
     Path("ada.toml").write_text(ADA, encoding="utf-8")
     Path("talk.json").write_text(export(talks(24)), encoding="utf-8")
     Path("chat.jsonl").write_text(dialogues(40), encoding="utf-8")
-    for file in ("talk.json", "chat.jsonl"):
-        sign(tmp_path / file)
+    sign(tmp_path / "talk.json", tmp_path / "chat.jsonl")
     words = ["study", "strategies", "--persona", "ada.toml", "--dataset", "talk.json", "--general", "chat.jsonl",
              "--base-model", base.source, "--runs", "1", "--share", "0.75", "--set", "train_samples=8",
              "--set", "num_train_epochs=1", "--out", "study", "--json"]  # fmt: skip
