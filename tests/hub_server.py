@@ -199,6 +199,8 @@ class Hub:
         response = web.StreamResponse(status=206 if start else 200, headers=headers)
         response.content_length = len(data) - start
         await response.prepare(request)
+        if request.method == "HEAD":
+            return response
         for at in range(start, end, 2**16):
             await response.write(data[at : min(at + 2**16, end)])
             await asyncio.sleep(self.pause_s)

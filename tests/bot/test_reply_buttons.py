@@ -23,7 +23,9 @@ def counting():
 async def replied(stage, words="hello", channel=QUAY):
     mark = stage.mark
     await stage.member.say(channel, words)
-    return await stage.finished(channel, mark)
+    reply = await stage.finished(channel, mark)
+    await until(lambda: stage.store.replies.get(_event(stage)).state == "done")  # stored after its last edit
+    return reply
 
 
 def labels(message):
