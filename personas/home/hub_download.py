@@ -14,7 +14,7 @@ from personas.errors import UnderstudyError
 HUB_ID_PATTERN = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 HUB_TIMEOUT_S = 30.0
 MAX_CHUNK_BYTES = 2**16
-"""What a download that is cut may lose. The client loses the begun chunk, by default of 10 MB."""
+"""The most that an interrupted download loses. By default, the client loses up to 10 MB, the chunk it had begun."""
 MAX_MESSAGE_CHARS = 200
 GIT_DIGEST_CHARS = 40
 ByteReport = Callable[[int], None]

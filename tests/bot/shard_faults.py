@@ -155,7 +155,7 @@ class Bench:
         return next(one for one in self.sandbox.guild_ids if (one >> 22) % 2 == shard)
 
     def finished(self, guild_id: int, text: str) -> int:
-        """How many finished replies there are to a text."""
+        """Count the finished replies to a text."""
         said = self.sandbox.messages(QUAY, guild_id)
         return sum(f"hears: {text}" in one["content"] and "AI-written" in one["content"] for one in said)
 

@@ -35,7 +35,7 @@ class ChromiumMissingError(Exception):
 
 
 def is_required() -> bool:
-    """Whether tests without a browser fail: one was named, or is expected as in `make check`."""
+    """Report whether tests without a browser fail: one was named, or is expected as in `make check`."""
     return bool(os.environ.get("CHROMIUM") or os.environ.get(REQUIRED))
 
 

@@ -44,7 +44,7 @@ PARTICLES = (
     "bin|ibn|al"
 )
 NAME_TAIL = re.compile(rf"(?: (?:{PARTICLES}) (?P<word>[{UPPER}][{LATIN}'’-]+)|,? (?:{ORDINALS})(?![{LATIN}0-9]))")
-"""What follows a name and belongs to it: a particle with the rest of it, or an ordinal."""
+"""The continuation of a name: a particle with the rest of the name, or an ordinal."""
 LAST_PARTICLE = re.compile(rf" (?:{PARTICLES})$")
 NAME_LEAD = re.compile(rf"(?<![{LATIN}])(?:van(?: de[nr]?)?|von(?: der)?|af|te[rn]) $")
 PLACE_SIGNS = frozenset("ynr")
@@ -61,7 +61,7 @@ COMPANY_AFTER = re.compile(
 PARTNERS_AFTER = re.compile(
     rf"(?:, [{LATIN}'’-]+)?,? (?:&|and|und|et|y|og|och|en|e|és|i|a) [{LATIN}'’-]+(?={COMPANY_AFTER.pattern})"
 )
-"""What follows the name of a company: a legal form, or further family names with one."""
+"""The continuation of a company's name: a legal form, or further family names with one."""
 HAS_DIGIT = re.compile("[0-9]")
 SENTENCE_START = re.compile(r"(?:^|[.!?…:\n*_])[\s\"'“”‘’*_()-]*$")
 

@@ -17,7 +17,7 @@ a model's finding; a name after a cue word. Of overlapping spans the higher rank
 """
 LETTERS = re.compile(r"[^\W_]")
 LABEL_ONLY = re.compile(r"[^\W\d]+")
-"""What is left of an address from which a number was cut: the word before that."""
+"""The word left of an address from which its number was cut."""
 NUMBER_KIND_PRIORITY = "CREDIT_CARD IBAN_CODE CN_ID JP_MY_NUMBER VN_ID US_SSN DISCORD_ID PHONE_NUMBER".split()
 """Priority among several readings of the same digits."""
 MAX_UNSPLIT_CHARS = 2_500

@@ -22,8 +22,8 @@ BACKWARD_COPIES, SCORE_COPIES = 4, 2
 SCORES_LEFT, MIDDLE_LEFT, MIDDLE_LEFT_TWICE = 0.25, 1.2, 1.8
 """Shares of a layer's temporary tensors that remain as holes in the heap, fitted to measured runs: of attention scores,
 and of the feed-forward's activations without and with checkpointing."""
-LIBRARIES_BYTES, CUDA_CONTEXT_BYTES = 780 * 2**20, 500 * 2**20
-"""Torch, transformers, peft, trl, datasets, and the samples; the GPU's CUDA context is an assumption."""
+LIBRARIES_BYTES, CUDA_CONTEXT_BYTES = 855 * 2**20, 500 * 2**20
+"""Torch, transformers, peft, trl, datasets, the languages' model, and the samples; the GPU's CUDA context is an assumption."""
 GPU_FRAGMENTATION_SHARE = 0.1  # fragmentation by CUDA's allocator, as a share of a step's temporary tensors
 WEIGHT_BYTES, GRADIENT_BYTES, OPTIMISER_STATE_BYTES, OPTIMISER_STATE_8BIT_BYTES = 4, 4, 8, 2
 """Bytes of a float32 adapter weight, its gradient, and AdamW's two means of it."""
@@ -83,12 +83,15 @@ def fragmentation_bytes(shape: ModelShape, recipe: Recipe, batch: BatchShape, va
 
 
 def evaluation_bytes(shape: ModelShape, batch: BatchShape, value_bytes: int) -> int:
-    """Bytes to evaluate a batch: keys and values of all layers, and the loss over its logits."""
+    """Bytes to evaluate a batch: keys and values of all layers, and the loss over its logits.
+
+    Computed in chunks, the loss takes a whole chunk: the score card's replies to instructions are longer than one.
+    """
     seen = batch.rows * (batch.own + batch.shared)
     cached = 2 * shape.layers * seen * shape.keys * value_bytes
-    at_once = max(batch.trained / batch.rows, MAX_LOGIT_BYTES // (shape.vocabulary * (value_bytes + 2 * FLOAT32_BYTES)))
-    at_once = min(at_once, LOSS_CHUNK_TOKENS) if shape.plain_head else at_once
-    logits = round(min(batch.trained, at_once)) * shape.vocabulary * (value_bytes + 2 * FLOAT32_BYTES)
+    token = shape.vocabulary * (value_bytes + 2 * FLOAT32_BYTES)
+    at_once = min(batch.trained, max(batch.trained / batch.rows, MAX_LOGIT_BYTES // token))
+    logits = round(LOSS_CHUNK_TOKENS if shape.plain_head else at_once) * token
     layer = value_bytes * max(3 * batch.rows * batch.own * shape.intermediate, 2 * _attention_score_bytes(shape, batch))
     return cached + max(logits, layer)
 

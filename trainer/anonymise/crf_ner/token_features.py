@@ -30,7 +30,7 @@ class WordFeatures:
     is_number: bool
     is_word: bool
     mark: str
-    """What the shape of a line says of the word: "9" for a number, "s" for a street word, "@" for a link, ":"."""
+    """The mark of the word in the shape of a line: "9" for a number, "s" for a street word, "@" for a link, ":"."""
     vietnamese: int
     """1 for words of Vietnamese only, -1 for words of other languages only."""
 
