@@ -37,6 +37,10 @@ async def test_slash_commands_are_found_checked_and_run(sandbox, panelist, visit
     await expect(text).to_have_value("the rest of the line")
     await text.press("Enter")
     await nils.sees("the rest of the line")
+    await nils.say("/echo text:tea at five: yes times:2 brew:green to:mora")
+    await expect(text).to_have_value("tea at five: yes")
+    await form.get_by_label("times", exact=True).press("Enter")
+    await nils.sees("tea at five: yes tea at five: yes @Mora green")
 
 
 async def test_one_press_closes_the_form_of_a_command(sandbox, panelist, visit):

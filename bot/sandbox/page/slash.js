@@ -13,7 +13,7 @@ function flatten(command, prefix = "") {
   return inner.length ? inner.flatMap((option) => flatten(option, `${name} `)) : [{ ...command, name }];
 }
 
-/** Suggest commands for the typed text; words after a complete name go to the first option. */
+/** Suggest commands for the typed text; words after a complete name fill its options. */
 export function commandsFor(text) {
   const typed = /^\/([^\n]*)/.exec(text)?.[1].toLowerCase();
   if (typed === undefined) return [];
@@ -22,6 +22,20 @@ export function commandsFor(text) {
   return availableCommands(SLASH).flatMap((command) => flatten(command)).filter((command) => matchesName(command) || takesRest(command))
     .sort((a, b) => b.name.startsWith(typed) - a.name.startsWith(typed) || takesRest(b) - takesRest(a))
     .map((command) => ({ title: `/${command.name}`, hint: command.description, command, rest: takesRest(command) ? text.slice(command.name.length + 2).trim() : "" }));
+}
+
+/** Divide `words name:value name:value` by the options' names; words without a name belong to the first option. */
+export function optionsTyped(rest, options) {
+  const names = options.map((o) => o.name).join("|"), found = names ? [...rest.matchAll(new RegExp(`(?:^|\\s)(${names}):(?=\\S)`, "g"))] : [];
+  const named = found.map((match, index) => [match[1], rest.slice(match.index + match[0].length, found[index + 1]?.index).trim()]);
+  const unnamed = rest.slice(0, found[0]?.index).trim();
+  return Object.fromEntries(unnamed && options.length && options[0].type !== ATTACHMENT ? [[options[0].name, unnamed], ...named] : named);
+}
+
+/** Put typed text into an option's input; of a list, select the entry with that value or label. A file has to be chosen. */
+function fill(input, text) {
+  const entry = [...(input.options ?? [])].find((one) => [one.value, one.text].some((own) => own.toLowerCase() === text.toLowerCase()));
+  if (input.type !== "file") input.value = entry ? entry.value : text;
 }
 
 const select = (options) => h("select", {}, [["", "—"], ...options].map(([value, label]) => h("option", { value }, label)));
@@ -114,7 +128,7 @@ export function commandForm({ command, rest }, { channel, onRun, onAnswer, onClo
   options.filter((o) => !o.required).forEach((o) => chips.append(Object.assign(
     h("button", { type: "button", className: "chip", title: o.description, onclick: () => add(o).input.focus() }, `+${o.name}`), { option: o })));
   options.filter((o) => o.required).forEach(add);
-  const first = rest && options.length && options[0].type !== ATTACHMENT && (rows[0] ?? add(options[0]));
-  if (first) first.input.value = rest;
+  for (const [name, text] of Object.entries(optionsTyped(rest, options)))
+    fill((rows.find((row) => row.name === name) ?? add(options.find((o) => o.name === name))).input, text);
   return { form, focus: () => (rows[0]?.input ?? chips.firstChild ?? run).focus() };
 }
