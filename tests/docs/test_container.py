@@ -87,7 +87,7 @@ def test_the_base_has_a_tag_and_the_python_that_the_project_takes():
     name, _, tag = base.partition(":")
     least = re.search(r'requires-python = ">=3\.(\d+)"', (ROOT / "pyproject.toml").read_text())[1]
     assert name == "python" and "slim" in tag and int(tag.split("-")[0].split(".")[1]) >= int(least)
-    known = ["${BASE}"]
+    known = ["${BASE}", "${VLLM}"]
     for words in (words.split() for name, words in instructions() if name == "FROM"):
         assert words[0] in known, "another image"
         known += words[2:]
@@ -96,11 +96,11 @@ def test_the_base_has_a_tag_and_the_python_that_the_project_takes():
 def test_each_service_sets_what_there_is_and_is_open_to_this_machine_alone():
     port = dict(stages()[-1])["EXPOSE"]
     arguments = set(re.findall(r"^ARG (\w+)", DOCKERFILE, re.MULTILINE))
-    assert set(COMPOSE["services"]) == {"bot", "bot-gpu", "notebooks"}
-    bots = [COMPOSE["services"][name] for name in ("bot", "bot-gpu")]
+    bots = [service for name, service in COMPOSE["services"].items() if name.startswith("bot")]
     for service in bots:
         assert set(service["environment"]) <= set(SETTINGS_BY_NAME)
-        assert service["ports"] == [f"127.0.0.1:{port}:{port}"]
+        (published,) = service["ports"]
+        assert published.startswith("127.0.0.1:") and published.endswith(f":{port}")
         (volume,) = service["volumes"]
         assert volume.split(":")[0] in COMPOSE["volumes"] and f"\nVOLUME {volume.split(':')[1]}\n" in DOCKERFILE
         build = service["build"]

@@ -90,7 +90,9 @@ def missing_code(text: str) -> Iterator[str]:
     """Yields the files and modules of the project that a text names and that do not exist."""
     named = [path for path in PYTHON_FILE.findall(text) if not _is_file(path)]
     named += [
-        name for name in MODULE.findall(text) if not name.endswith((".md", ".py", ".log")) and not has_module(name)
+        name
+        for name in MODULE.findall(text)
+        if not name.endswith((".md", ".py", ".log", ".yaml")) and not has_module(name)
     ]
     yield from (name for name in named if name not in FOREIGN_NAMES)
 
