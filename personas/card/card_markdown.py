@@ -253,6 +253,7 @@ def _take_quotes(draft: DraftedCard, section: MarkdownSection, line: str, is_quo
     masked, rest = QUOTE_PATTERN.sub(mask, item), ""
     for sentence in split_sentences(masked):
         said = " ".join(quotes.pop(0) for _ in range(sentence.count(QUOTE_MARK)))
+        said = re.sub(r",$", ".", re.sub(r"，$", "。", said))  # “Nine,” she says.
         outside = sentence.replace(QUOTE_MARK, " ").strip(" .,:;—–-*")
         rest += outside
         if len(said) >= MIN_QUOTE_CHARS:

@@ -114,7 +114,7 @@ def _require_files(names: Collection[str], where: str) -> None:
         )
     if missing:
         what = f"{where} is no peft adapter: it has no {' and no '.join(missing)}."
-        raise AdapterError(what, f"Name what holds {' and '.join(REQUIRED_FILES)}, not in a folder further down.")
+        raise AdapterError(what, f"Name the folder or zip that holds {' and '.join(REQUIRED_FILES)} itself.")
 
 
 def _require_size(name: str, size: int, where: str) -> None:
@@ -146,7 +146,8 @@ def _unpack_zip(file: Path, folder: Path) -> AdapterSource:
                 if parent / name in paths:
                     _unpack_entry(archive, str(parent / name), folder / name, file.name)
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError) as error:
-        raise AdapterError(f"{file.name} is no zip file that can be read: {error}.", "Zip the folder again.") from None
+        what = f"{file.name} is no zip file that can be read: {error}."
+        raise AdapterError(what, "Name an adapter's folder or a zip of it; if this is the zip, make it again.") from None
     return AdapterSource(name=file.name)
 
 

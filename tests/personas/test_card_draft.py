@@ -29,6 +29,7 @@ He greets visitors with “You came on foot, then?”
 ## Quotes
 - The lamp has opinions.
 - "Sit down. What ship did you come on?"
+- "Mind the seventieth step," he says.
 
 ## Dialogue
 Visitor: Is it lonely up here?
@@ -85,6 +86,7 @@ def test_a_draft_holds_what_the_text_says_and_the_bot_loads_it(folder, tmp_path,
         "Nine before breakfast, and one of them twice.",
         "The lamp has opinions.",
         "Sit down. What ship did you come on?",
+        "Mind the seventieth step.",
     ]
     asked = [turn.text for turn in example_turns(persona) if not turn.by_persona]
     assert asked[:2] == ["Is it lonely up here?", "And in winter?"]

@@ -62,6 +62,9 @@ def test_what_is_not_recognised_is_an_error_that_names_what_is(tmp_path, monkeyp
     code, out, err = inspect(monkeypatch, capsys, path, "--json")
     assert code == 1 and not out
     assert "rows.jsonl is in no known format. Found: text." in err and "alpaca: " in err
+    (tmp_path / "empty").mkdir()
+    code, _, err = inspect(monkeypatch, capsys, tmp_path / "empty")
+    assert code == 1 and err == "empty contains no files. Name a file, or a folder with chats or data sets.\n"
 
 
 def test_columns_and_format_can_be_said(tmp_path, monkeypatch, capsys):

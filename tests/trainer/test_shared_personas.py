@@ -134,3 +134,5 @@ def test_a_run_gets_lore_in_any_layout_and_all_files_are_listed_with_the_skipped
     assert check.state == "warn" and "5 of 6 files are read; skipped: harbour/x.md" in check.found
     assert check_lore(SHIPPED.lore, home).state == "ok"
     assert "There is no folder" in command("lore", "files", "--lore", str(tmp_path / "none"))[2]
+    (tmp_path / "empty").mkdir()
+    assert "There is no markdown" in command("lore", "files", "--lore", str(tmp_path / "empty"))[1]

@@ -98,10 +98,13 @@ def _list_files(options: argparse.Namespace) -> None:
         print(json.dumps({"folder": str(folder), "files": rows}, ensure_ascii=False))
         return
     skipped = [it for it in documents if it.skipped]
-    print(f"{folder}: {len(documents) - len(skipped)} files are read, {len(skipped)} skipped")
+    read = len(documents) - len(skipped)
+    print(f"{folder}: {read} {'file is' if read == 1 else 'files are'} read, {len(skipped)} skipped")
+    if not documents:
+        print("There is no markdown in it (.md, .markdown).")
     for it, row in zip(documents, rows, strict=True):
         if not it.skipped:
-            print(f"  {', '.join(it.owners):<20} {row['passages']:>4} passages  {it.source}")
+            print(f"  {', '.join(it.owners):<20} {row['passages']:>4} {'passage ' if row['passages'] == 1 else 'passages'}  {it.source}")
     for it in skipped:
         print(f"  {'skipped':<20} {it.source}: {it.skipped}")
 

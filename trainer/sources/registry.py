@@ -152,6 +152,8 @@ def _format_by_name(name: str) -> SourceFormat:
 
 
 def _unknown_format_error(peek: Peek) -> MaterialError:
+    if peek.kind == "folder" and not peek.names:
+        return MaterialError(f"{peek.name} contains no files.", "Name a file, or a folder with chats or data sets.")
     problem = f"{peek.name}, {peek.problem}" if peek.problem else f"{peek.name} is in no known format"
     formats = "".join(f"\n  {format.name}: {format.expected}" for format in FORMATS)
     return MaterialError(f"{problem}. Found: {_describe_peek(peek)}.", f"Known formats:{formats}")
