@@ -147,7 +147,7 @@ def _unpack_zip(file: Path, folder: Path) -> AdapterSource:
                     _unpack_entry(archive, str(parent / name), folder / name, file.name)
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError) as error:
         what = f"{file.name} is no zip file that can be read: {error}."
-        raise AdapterError(what, "Name an adapter's folder or a zip of it; if this is the zip, make it again.") from None
+        raise AdapterError(what, "Name an adapter's folder or a zip of it, or make the zip again.") from None
     return AdapterSource(name=file.name)
 
 

@@ -104,7 +104,8 @@ def _list_files(options: argparse.Namespace) -> None:
         print("There is no markdown in it (.md, .markdown).")
     for it, row in zip(documents, rows, strict=True):
         if not it.skipped:
-            print(f"  {', '.join(it.owners):<20} {row['passages']:>4} {'passage ' if row['passages'] == 1 else 'passages'}  {it.source}")
+            unit = "passage " if row["passages"] == 1 else "passages"
+            print(f"  {', '.join(it.owners):<20} {row['passages']:>4} {unit}  {it.source}")
     for it in skipped:
         print(f"  {'skipped':<20} {it.source}: {it.skipped}")
 
