@@ -23,7 +23,7 @@ SCORES_LEFT, MIDDLE_LEFT, MIDDLE_LEFT_TWICE = 0.25, 1.2, 1.8
 """Shares of a layer's temporary tensors that remain as holes in the heap, fitted to measured runs: of attention scores,
 and of the feed-forward's activations without and with checkpointing."""
 LIBRARIES_BYTES, CUDA_CONTEXT_BYTES = 855 * 2**20, 500 * 2**20
-"""Torch, transformers, peft, trl, datasets, the languages' model, and the samples; the GPU's CUDA context is an assumption."""
+"""Torch, transformers, peft, trl, datasets, language detection, and the samples; the CUDA context is an assumption."""
 GPU_FRAGMENTATION_SHARE = 0.1  # fragmentation by CUDA's allocator, as a share of a step's temporary tensors
 WEIGHT_BYTES, GRADIENT_BYTES, OPTIMISER_STATE_BYTES, OPTIMISER_STATE_8BIT_BYTES = 4, 4, 8, 2
 """Bytes of a float32 adapter weight, its gradient, and AdamW's two means of it."""
