@@ -6,7 +6,7 @@ import logging
 import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import aiohttp
 import discord
@@ -200,6 +200,7 @@ async def _find_incompatible(settings: Settings, store: Store, engine: Engine) -
     """Find the versions of another base model, and log a warning about live ones."""
     versions = [(persona_id, version) for persona_id, version, _ in store.versions.all_installed()]
     incompatible = await asyncio.to_thread(find_incompatible_versions, settings.home, versions, engine.fingerprint)
+    incompatible = replace(incompatible, has_adapters=settings.engine != "openai")
     live = {persona_id: store.versions.live(persona_id) for persona_id, _ in versions}
     if warning := incompatible.warning(live, settings.base_model):
         log.warning("%s", warning)
@@ -247,10 +248,10 @@ def _port_taken_error(settings: Settings, error: OSError) -> PortTakenError:
 
 async def _open_engine(settings: Settings, metrics: BotMetrics, stack: AsyncExitStack) -> Engine:
     base = await asyncio.to_thread(base_model.locate, settings.base_model)
-    if settings.engine == "vllm":
-        engine = _create_vllm_engine(settings, base, metrics)
-    else:
+    if settings.engine == "local":
         engine = await _create_local_engine(settings, base, metrics)
+    else:
+        engine = _create_remote_engine(settings, base, metrics)
     await engine.start()
     stack.push_async_callback(engine.close)
     return engine
@@ -263,18 +264,22 @@ async def _create_local_engine(settings: Settings, base: BaseModel, metrics: Bot
     return LLMEngine(base, chosen.precision, max_waiting=settings.max_waiting_replies, on_reply=metrics.reply)
 
 
-def _create_vllm_engine(settings: Settings, base: BaseModel, metrics: BotMetrics) -> Engine:
-    from personas.engine.vllm.replicas import ReplicaLimits  # only where the setting names it
+def _create_remote_engine(settings: Settings, base: BaseModel, metrics: BotMetrics) -> Engine:
+    from personas.engine.vllm.openai_engine import OpenAIEngine  # only where the setting names it
+    from personas.engine.vllm.replicas import ReplicaLimits
     from personas.engine.vllm.vllm_engine import VllmEngine
 
     log.info("connecting to %s …", ", ".join(settings.engine_urls))
-    return VllmEngine(
+    if settings.engine == "openai":
+        create: Callable[..., Engine] = functools.partial(OpenAIEngine, model=settings.engine_model)
+    else:
+        create = functools.partial(VllmEngine, server_home=settings.engine_home)
+    return create(
         base,
         PRECISION_BY_SETTING[settings.engine_precision] or "bfloat16",
         settings.engine_urls,
         settings.home,
         key=settings.engine_key,
-        server_home=settings.engine_home,
         limits=ReplicaLimits(rows=settings.engine_rows, adapters=settings.engine_loras),
         max_waiting=settings.max_waiting_replies,
         on_reply=metrics.reply,

@@ -14,6 +14,7 @@ from bot.chat.discord_channels import SenderRegistry
 from bot.chat.prompt_context import ChatRequestBuilder
 from bot.chat.reply_service import IncomingMessage, ReplyService, ReplyViews
 from bot.metrics import BotMetrics
+from bot.personas.base_model_compat import compatibility_notes
 from bot.personas.registry import PersonaRegistry
 from bot.settings import FetchPolicy
 from bot.shards import ShardRange
@@ -26,6 +27,7 @@ from bot.training.resource_sharing import TrainerThrottle
 from bot.versions.blind_test.assignment import BlindTests
 from bot.versions.live_versions import LiveVersions
 from personas.engine import Engine
+from personas.schemas.training import TrainingRequest
 
 
 @dataclass(frozen=True)
@@ -104,6 +106,11 @@ class Services:
     def request_checks(self) -> RequestChecks:
         """Checks of training requests."""
         return RequestChecks(self.queue, self.catalogue, self.base_model, self.home)
+
+    def training_notes(self, request: TrainingRequest) -> list[str]:
+        """List warnings about a job before it starts, such as that its version cannot be served here."""
+        has_adapters = self.request_builder.incompatible_versions.has_adapters
+        return compatibility_notes(request, self.base_model, has_adapters=has_adapters)
 
 
 class Bot(commands.Bot):

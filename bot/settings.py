@@ -33,7 +33,7 @@ FetchPolicy = Literal["off", "operator", "moderators"]
 ScoreCardLevel = Literal["full", "quick", "losses"]
 TrainerKind = Literal["local", "ray"]
 LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR"]
-EngineKind = Literal["local", "vllm"]
+EngineKind = Literal["local", "vllm", "openai"]
 
 
 class SettingsError(UnderstudyError):
@@ -173,7 +173,9 @@ class Settings(BaseSettings):
     engine_precision: Annotated[PrecisionSetting, BeforeValidator(str.lower)] = Field(
         default="auto", description=", ".join(PRECISION_BY_SETTING)
     )
-    engine: Annotated[EngineKind, BeforeValidator(str.lower)] = Field(default="local", description="local, vllm")
+    engine: Annotated[EngineKind, BeforeValidator(str.lower)] = Field(
+        default="local", description="local, vllm, openai"
+    )
     engine_urls: Annotated[tuple[str, ...], BeforeValidator(_parse_engine_urls)] = Field(
         default=(), description="addresses with commas between them, such as http://127.0.0.1:8001"
     )
@@ -181,6 +183,7 @@ class Settings(BaseSettings):
     engine_home: Annotated[str, AfterValidator(_parse_server_folder)] = Field(
         default="", description="an absolute path on the servers"
     )
+    engine_model: str = Field(default="", description="the model's name at the servers, where they list several")
     engine_rows: Integer = Field(default=32, ge=1, le=1024)
     engine_loras: Integer = Field(default=16, ge=1, le=1024)
     web_host: Annotated[str, AfterValidator(_parse_host)] = Field(
@@ -270,7 +273,7 @@ class Settings(BaseSettings):
     def _check_together(self) -> Self:
         if self.trainer_wandb and not self.wandb_api_key:
             raise SettingsError("TRAINER_WANDB is on, but there is no WANDB_API_KEY.", "Set it too, or leave both out.")
-        if (self.engine == "vllm") != bool(self.engine_urls):
+        if (self.engine != "local") != bool(self.engine_urls):
             raise SettingsError(
                 f"ENGINE is {self.engine}, and ENGINE_URLS names {len(self.engine_urls)} servers.",
                 "Set both, such as ENGINE=vllm and ENGINE_URLS=http://127.0.0.1:8001, or leave both out.",

@@ -36,12 +36,16 @@ class PromptTooLongError(ValueError):
 
 @dataclass(frozen=True)
 class RenderedPrompt:
-    """A rendered prompt with the number of turns that fitted; `shortened`: the middle of the last one was left out."""
+    """A rendered prompt with the number of turns that fitted; `shortened`: the middle of the last one was left out.
+
+    `messages` are those that were rendered.
+    """
 
     ids: tuple[int, ...]
     text: str
     turns_kept: int
     shortened: bool = False
+    messages: tuple[Message, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -85,10 +89,11 @@ class Renderer:
             raise ValueError("a prompt ends with a member's turn")
         kept, chat = list(turns), self._chat_of(persona)
         while True:
-            text = chat.render(self.messages(persona, kept, lore, instructions))
+            messages = self.messages(persona, kept, lore, instructions)
+            text = chat.render(messages)
             ids = tuple(chat.encode(text))
             if len(ids) <= max_tokens:
-                return RenderedPrompt(ids, text, len(kept), kept[-1] != turns[-1])
+                return RenderedPrompt(ids, text, len(kept), kept[-1] != turns[-1], tuple(messages))
             try:
                 kept = self._shorten(kept, len(ids) - max_tokens)
             except ValueError:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Self
 
 from bot.chat.prompt_context import ChatRequestBuilder, stop_sequences
+from bot.personas.base_model_compat import explain_unserved
 from bot.store import BASE_MODEL_NAME
 from personas.errors import RequestError
 from personas.home.adapters import DIALOGUE_PREFIX, DialogueAdapter, find_dialogue_adapters
@@ -79,7 +80,7 @@ def find_model(builder: ChatRequestBuilder, name: str) -> ChatModel:
     if version not in (known := servable_versions(builder, persona)):
         others = ", ".join(f"{persona.id}@{one}" for one in [*known, BASE_MODEL_NAME])
         model = builder.incompatible_versions.model_of(persona.id, version)
-        why = f"{version} was made for {model}, which is not served here." if model else f"There is no {name!r}."
+        why = explain_unserved(version, model)[0] if model else f"There is no {name!r}."
         raise UnknownModelError(why, f"There are: {persona.id}, {others}.")
     return ChatModel(persona, version, guild_id)
 
@@ -143,8 +144,7 @@ def _find_dialogue(builder: ChatRequestBuilder, name: str) -> DialogueAdapter:
     if version and version != adapter.version:
         raise UnknownModelError(f"There is no {name!r}.", f"There is: {adapter.id}@{adapter.version}.")
     if model := builder.incompatible_versions.model_of_dialogue(adapter):
-        what = f"{adapter.id} was made for {model}, which is not served here."
-        raise UnknownModelError(what, f"Train it again, or start the bot with BASE_MODEL={model}.")
+        raise UnknownModelError(*explain_unserved(adapter.id, model))
     return adapter
 
 

@@ -34,6 +34,11 @@ class ChatRequestBuilder:
         live = self.store.versions.live(persona_id)
         return None if self.incompatible_versions.model_of(persona_id, live) else live
 
+    def unserved(self, persona_id: str) -> str:
+        """The live version if it cannot be served, else empty."""
+        live = self.store.versions.live(persona_id)
+        return live if live and self.incompatible_versions.model_of(persona_id, live) else ""
+
     def adapter(self, persona_id: str, version: str) -> AdapterRef:
         """A version of a persona's adapter."""
         return adapter_ref(self.home, persona_id, version)

@@ -255,6 +255,7 @@ class ReplyService:
             live = await self._begin(task, stream)
             live.lore = request.lore
             live.dialogue = self.request_builder.dialogue_of(request.adapter)
+            live.wanted = request.adapter.version if request.adapter else self.request_builder.unserved(task.persona.id)
             try:
                 reply = await self._follow(task, request, live, stream)
             except discord.NotFound:  # the message was deleted: nobody waits for the reply any more

@@ -30,9 +30,10 @@ class StreamingReply:
 
     `parts` are the messages that it fills; at the start those of an earlier attempt, whose text `before` is restored
     when this one fails. `on_parts` is called whenever they change. `growing` and `ended` create the buttons. `renew`
-    replaces the sender when its webhook is deleted meanwhile; the reply goes on in a new message. `dialogue` names the
-    dialogue adapter that the version is a copy of, `damaged` is the live version where it cannot be read. `stretch_s`
-    returns how much later edits follow, in seconds, under load.
+    replaces the sender when its webhook is deleted meanwhile; the reply goes on in a new message. `dialogue` names
+    the dialogue adapter that the version is a copy of, `damaged` is the live version where it cannot be read;
+    `wanted` is the version that should answer, which the engine may not serve. `stretch_s` returns how much later
+    edits follow, in seconds, under load.
     """
 
     sender: MessageSender
@@ -43,6 +44,7 @@ class StreamingReply:
     lore: tuple[LoreHit, ...] = ()
     dialogue: str | None = None
     damaged: str = ""
+    wanted: str = ""
     parts: list[int] = field(default_factory=list)
     before: str = ""
     stretch_s: Callable[[], float] = lambda: 0.0
@@ -70,7 +72,8 @@ class StreamingReply:
                 await self._show(self.growing())
                 next_at = asyncio.get_running_loop().time() + EDIT_INTERVAL_S + self.stretch_s()
         self._text = stream.reply.text
-        await self._show(self.ended(), "\n" + reply_footer(stream.reply, self.lore, self.dialogue, self.damaged))
+        footer = reply_footer(stream.reply, self.lore, self.dialogue, self.damaged, self.wanted)
+        await self._show(self.ended(), f"\n{footer}")
         return stream.reply
 
     async def fail(self, error: str) -> None:
@@ -104,13 +107,16 @@ class StreamingReply:
         self.on_parts(self.parts)
 
 
-def reply_footer(reply: ChatReply, lore: tuple[LoreHit, ...], dialogue: str | None = None, damaged: str = "") -> str:
+def reply_footer(
+    reply: ChatReply, lore: tuple[LoreHit, ...], dialogue: str | None = None, damaged: str = "", wanted: str = ""
+) -> str:
     """The note under a reply: that it is AI-written, its version with the dialogue adapter that this is a copy of, its
-    lore, and the `damaged` live version if any."""
+    lore, the version that was `wanted` where the base model answered instead, and the `damaged` one if any."""
     if not reply.text:
         return "-# stopped before it began" if reply.finish == "cancelled" else "-# AI-written · nothing came out"
     copy_of = f" (dialogue/{dialogue})" if reply.version and dialogue else ""
-    parts = ["AI-written", (reply.version or "base model") + copy_of]
+    base = f"base model instead of {wanted}" if wanted and not damaged else "base model"
+    parts = ["AI-written", (reply.version or base) + copy_of]
     if damaged:
         parts.append(f"{damaged} cannot be read, moderators can `/finetune rollback`")
     if reply.finish in FINISH_NOTES:

@@ -17,12 +17,12 @@ from personas.errors import UnderstudyError
 DOCTOR_NOTES = """\
 examples:
   python -m bot doctor
-  python -m bot doctor --quick        without Discord, vLLM and the trainer; takes a moment
+  python -m bot doctor --quick        without Discord, the engine's servers and the trainer; a moment
   python -m bot doctor --json
 
 It looks at the settings, the home and its disk, the port and the token; with a token at what Discord grants; with
-ENGINE=vllm at each server, and with TRAINER=ray at the cluster, by a short job; then it asks the trainer's doctor, half
-a minute. Nothing is changed, and the bot may run meanwhile.
+ENGINE=vllm or openai at each server, and with TRAINER=ray at the cluster, by a short job; then it asks the trainer's
+doctor, half a minute. Nothing is changed, and the bot may run meanwhile.
 
 exit codes: 0 the bot works (something may be missing or slower), 1 something does not work"""
 STATE_COLOURS = {"ok": "32", "warn": "33", "fail": "31"}
@@ -68,8 +68,8 @@ def run_checks(arguments: argparse.Namespace) -> Iterator[BotCheck]:
     if settings.discord_token:
         _print_status("asking Discord …")
         yield from asyncio.run(discord_checks.check_discord(settings))
-    if settings.engine == "vllm":
-        _print_status("asking the vLLM servers …")
+    if settings.engine != "local":
+        _print_status("asking the engine's servers …")
         yield from asyncio.run(local_checks.check_replicas(settings))
     if settings.trainer == "ray":
         _print_status("asking the Ray cluster …")

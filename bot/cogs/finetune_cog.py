@@ -29,7 +29,6 @@ from bot.cogs.transformers import (
 )
 from bot.cogs.ui import respond
 from bot.errors import RefusedError, redact_paths
-from bot.personas.base_model_compat import compatibility_notes
 from bot.services import Bot
 from bot.store import TrainingJob
 from bot.training.training_plan import plan_text
@@ -187,7 +186,7 @@ async def start(
         )
     except DatasetNotFetchedError as missing:
         return await offer_fetch(interaction, missing)
-    notes = [redact_paths(note, services.home) for note in compatibility_notes(request, services.base_model)]
+    notes = [redact_paths(note, services.home) for note in services.training_notes(request)]
     await respond(interaction, "\n".join([f"Queued as `{job.job_id}`. Its progress is below.", *notes]))
 
 

@@ -18,6 +18,7 @@ from bot.cogs.progress_messages import job_buttons
 from bot.cogs.transformers import PERSONA, Interaction, PersonaOption, guild_moderators_only, require_moderator
 from bot.cogs.ui import button_view, respond
 from bot.errors import RefusedError
+from bot.personas.base_model_compat import NO_ADAPTERS
 from bot.personas.card_import import (
     FILE_SUFFIXES,
     MAX_CARD_BYTES,
@@ -310,10 +311,12 @@ async def fresh(interaction: Interaction) -> None:
 
 
 def _live_text(services: Services, persona: Persona) -> str:
-    """The live version, and whether it was made for another base model. Empty for the base model."""
+    """The live version, and whether it cannot be served. Empty for the base model."""
     live = services.store.versions.live(persona.id) or ""
-    other_model = services.request_builder.incompatible_versions.model_of(persona.id, live)
-    return f"{live}, made for another base model; ours answers until it is trained again" if other_model else live
+    model = services.request_builder.incompatible_versions.model_of(persona.id, live)
+    if model == NO_ADAPTERS:
+        return f"base model, because this engine serves no adapters; {live} is kept"
+    return f"{live}, made for another base model; ours answers until it is trained again" if model else live
 
 
 def _channel(interaction: Interaction) -> SpeakChannel:

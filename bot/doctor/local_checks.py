@@ -168,19 +168,24 @@ def check_lore(folder: Path, home: Path) -> BotCheck:
 
 
 async def check_replicas(settings: Settings) -> list[BotCheck]:
-    """Check each vLLM server that replies are computed on; none with ENGINE=local."""
-    if settings.engine != "vllm":
+    """Check each server that replies are computed on; none with ENGINE=local."""
+    if settings.engine == "local":
         return []
-    from personas.engine.vllm.vllm_engine import VllmEngine  # only where the setting names it
+    from personas.engine.vllm.openai_engine import OpenAIEngine  # only where the setting names it
+    from personas.engine.vllm.vllm_engine import VllmEngine
 
+    label = "vLLM" if settings.engine == "vllm" else "engine"
     try:
         base = await asyncio.to_thread(base_model.locate, settings.base_model, fetch=False)
-        urls, key, server_home = settings.engine_urls, settings.engine_key, settings.engine_home
-        engine = VllmEngine(base, "bfloat16", urls, settings.home, key=key, server_home=server_home)
+        urls, key, home = settings.engine_urls, settings.engine_key, settings.home
+        if settings.engine == "openai":
+            engine: VllmEngine = OpenAIEngine(base, "bfloat16", urls, home, key=key, model=settings.engine_model)
+        else:
+            engine = VllmEngine(base, "bfloat16", urls, home, key=key, server_home=settings.engine_home)
         found = await engine.inspect()
     except BaseModelError as error:
-        return [BotCheck("vLLM", "fail", error.message, error.advice)]
-    return [BotCheck(f"vLLM {one.topic}", one.state, _with_url(one.url, one.found), one.remedy) for one in found]
+        return [BotCheck(label, "fail", error.message, error.advice)]
+    return [BotCheck(f"{label} {one.topic}", one.state, _with_url(one.url, one.found), one.remedy) for one in found]
 
 
 def _with_url(url: str, found: str) -> str:

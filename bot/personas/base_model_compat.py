@@ -20,6 +20,8 @@ MAX_GREETING_CHARS = 6000
 """Characters of a greeting: at most four messages at once."""
 CHARS_PER_TOKEN = 3
 """Low estimate of the characters of a token, where there is no tokenizer."""
+NO_ADAPTERS = "an engine with adapters"
+"""Stands for the other base model of all versions where the engine serves no adapters."""
 log = logging.getLogger(__name__)
 VersionKey = tuple[str, str]  # persona and version
 
@@ -87,18 +89,24 @@ def require_token_budget(persona: Persona, where: str, room: CardTokenCount) -> 
 class IncompatibleVersions:
     """The versions for other base models than the served one, and the names of those models.
 
-    `served_hash` is the served base model's fingerprint, empty where it is unknown.
+    `served_hash` is the served base model's fingerprint, empty where it is unknown. `has_adapters` is False where the
+    engine serves none: then no version can be served.
     """
 
     models: Mapping[VersionKey, str] = field(default_factory=dict)
     served_hash: str = ""
+    has_adapters: bool = True
 
     def model_of(self, persona_id: str, version: str | None) -> str | None:
         """The other base model of a version; None where it can be served, and for the base model itself."""
+        if version and not self.has_adapters:
+            return NO_ADAPTERS
         return self.models.get((persona_id, version)) if version else None
 
     def model_of_dialogue(self, adapter: DialogueAdapter) -> str | None:
         """The other base model of a dialogue adapter; None where it can be served, or its manifest cannot be read."""
+        if not self.has_adapters:
+            return NO_ADAPTERS
         is_served = adapter.base_model_hash in ("", self.served_hash) or not self.served_hash
         return None if is_served else adapter.base_model
 
@@ -107,6 +115,9 @@ class IncompatibleVersions:
         models = {persona: model for persona, version in live.items() if (model := self.model_of(persona, version))}
         if not models:
             return ""
+        if not self.has_adapters:
+            names = ", ".join(f"{persona} {live[persona]}" for persona in models)
+            return f"This engine serves no adapters. The base model answers instead of {names}."
         names = ", ".join(f"{persona} {live[persona]} (for {model})" for persona, model in models.items())
         return (
             f"Made for another base model than {served}: {names}. The base model answers for them until they are "
@@ -127,8 +138,20 @@ def find_incompatible_versions(home: Path, installed: Iterable[VersionKey], serv
     return IncompatibleVersions(models, served_hash)
 
 
-def compatibility_notes(request: TrainingRequest, served: str) -> list[str]:
-    """List warnings about a job before it starts."""
+def explain_unserved(name: str, model: str) -> tuple[str, str]:
+    """Return why a version or adapter made for another `model` cannot be served, and what to do."""
+    if model == NO_ADAPTERS:
+        return f"{name} is kept, but this engine serves no adapters.", "Start the bot with ENGINE=local or ENGINE=vllm."
+    return f"{name} was made for {model}, which is not served here.", (
+        f"Train it again, or start the bot with BASE_MODEL={model}."
+    )
+
+
+def compatibility_notes(request: TrainingRequest, served: str, *, has_adapters: bool = True) -> list[str]:
+    """List warnings about a job before it starts; `has_adapters` is False where the engine serves none."""
+    if not has_adapters:
+        what, advice = explain_unserved("The version", NO_ADAPTERS)
+        return [f"{what} {advice}"]
     settings = request.hyperparameters
     wanted = name_with_settings(request.base_model, settings)
     if is_same_model(wanted, served):
@@ -157,4 +180,4 @@ def require_servable(store: Store, incompatible: IncompatibleVersions, persona_i
         raise RequestError(f"{version} was withdrawn.", "Train another one.")
     store.versions.require_installed(persona_id, version)
     if model := incompatible.model_of(persona_id, version):
-        raise RequestError(f"{version} was made for {model}, which is not served here.", "Train it again.")
+        raise RequestError(*explain_unserved(version, model))

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from bot.chat.prompt_context import ChatRequestBuilder
 from bot.errors import RefusedError
-from bot.personas.base_model_compat import require_servable
+from bot.personas.base_model_compat import explain_unserved, require_servable
 from bot.personas.card_import import RequestOrigin, install_dialogue_adapter
 from bot.store import NewRollout, Promotion, Rollout, Store, StoreError, TrainingJob
 from bot.training.queue import JobQueue
@@ -72,7 +72,7 @@ class LiveVersions:
         Raises `RequestError` for one made for another base model, and `AdapterError` for a damaged one.
         """
         if model := self.builder.incompatible_versions.model_of_dialogue(adapter):
-            raise RequestError(f"{adapter.id} was made for {model}, which is not served here.", "Train it again.")
+            raise RequestError(*explain_unserved(adapter.id, model))
         return await install_dialogue_adapter(self.builder.home, self.store, origin, persona_id, adapter)
 
     # ------------------------------------------------------------------------------------------ promotion

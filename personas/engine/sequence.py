@@ -1,6 +1,6 @@
 """The reply side of a request: turns generated tokens into streamed text, stops it, and builds the reply.
 
-The local engine and the one over vLLM share it. Imports no model library.
+The local engine and those over servers share it. Imports no model library.
 """
 
 import secrets
@@ -35,8 +35,9 @@ class ReplySink(Protocol):
 class StreamingDetokenizer:
     """Turns generated tokens into text and pushes the text that can no longer change.
 
-    `text` is the text pushed so far, `tokens` the number of generated tokens including the end of turn. `stopped` is
-    set by an end of turn, a stop string or, with `stop_loops`, by repetition, which also sets `repeated`.
+    `text` is the text pushed so far, `tokens` the number of generated tokens including the end of turn, `ids` are
+    those that are text. `stopped` is set by an end of turn, a stop string or, with `stop_loops`, by repetition, which
+    also sets `repeated`.
     """
 
     def __init__(
@@ -44,7 +45,7 @@ class StreamingDetokenizer:
     ) -> None:
         self._renderer, self._stop, self._push = renderer, [s for s in stop if s], push
         self._stop_loops = stop_loops
-        self._ids: list[int] = []
+        self.ids: list[int] = []
         self.text = ""
         self.tokens = 0
         self.stopped = False
@@ -63,16 +64,29 @@ class StreamingDetokenizer:
         if token in self._renderer.stop_ids:
             self.stop()
             return
-        self._ids.append(token)
-        decoded = self._decode(self._ids)
+        self.ids.append(token)
+        self._advance()
+
+    def append_text(self, piece: str) -> None:
+        """Add the next token as text, where a server returns no ids; `ids` are then our tokens for the whole text."""
+        if self.stopped or not piece:
+            return
+        self.tokens += 1
+        tokenizer = self._renderer.tokenizer
+        text = tokenizer.decode(self.ids, skip_special_tokens=True) + piece
+        self.ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+        self._advance()
+
+    def _advance(self) -> None:
+        decoded = self._decode(self.ids)
         stop_at = min((at for s in self._stop if (at := decoded.find(s)) >= 0), default=-1)
         if stop_at >= 0:
             self._push_up_to(decoded[:stop_at].rstrip())
             self.stopped = True
         elif not decoded.endswith(REPLACEMENT_CHARACTER):
             self._push_up_to(decoded[: len(decoded) - self._held_back(decoded)])
-            if self._stop_loops and is_repeating(self._ids):
-                self.text = trim_repetition(self._decode(self._ids[:-REPETITION_TOKENS])) or self.text
+            if self._stop_loops and is_repeating(self.ids):
+                self.text = trim_repetition(self._decode(self.ids[:-REPETITION_TOKENS])) or self.text
                 self.stopped = self.repeated = True
 
     def stop(self) -> None:
@@ -83,7 +97,7 @@ class StreamingDetokenizer:
     def flush(self) -> None:
         """Push text held back for stop strings, without an incomplete character or white space. May be called twice."""
         if not self.stopped:
-            self._push_up_to(self._decode(self._ids).rstrip(REPLACEMENT_CHARACTER).rstrip())
+            self._push_up_to(self._decode(self.ids).rstrip(REPLACEMENT_CHARACTER).rstrip())
 
     def piece(self, token: int) -> str:
         """Decode one token alone; control tokens are included."""
@@ -192,6 +206,10 @@ class ReplySequence:
             piece = self._detokenizer.piece
             others = tuple((piece(other), other_logprob) for other, other_logprob in alternatives)
             self._tokens.append(ReplyToken(piece(token), logprob, others))
+
+    def append_text(self, piece: str) -> None:
+        """Add a token as text to the reply."""
+        self._detokenizer.append_text(piece)
 
     def finish(self) -> None:
         self._sink.finish(self._reply())

@@ -7,6 +7,7 @@ from bot.doctor import local_checks
 from bot.sandbox.object_store import StoredFile
 from bot.settings import load_settings
 from bot.web.api.system_state import read_system_state
+from personas.schemas.training import TrainingRequest
 from tests.bot.conftest import OFFICE
 from tests.bot.test_app import SHIPPED
 from tests.bot.test_bundled_adapter import carrying
@@ -69,6 +70,41 @@ async def test_a_version_is_promoted_on_all_servers_and_its_loss_is_said_in_the_
         await ask("base model")
         engine = (await read_system_state(services)).engine
         assert engine.device == "2 of 2 vLLM servers" and engine.rows == 64
+
+
+async def test_without_adapters_versions_are_kept_and_the_footer_says_so(settings, servers, tiny_base, tmp_path):
+    from tests.tiny_models import make_adapter  # imports torch and peft
+
+    ref = make_adapter(tmp_path / "elsewhere", tiny_base, "mira", "v7", seed=3)
+    settings = settings.model_copy(update={"engine": "openai"})
+    async with open_app(settings, SHIPPED) as app:
+        stage, services = app.sandbox, app.services
+        moderator, channel_id = stage.member("Mina Vale"), stage.channel(OFFICE)["id"]
+
+        async def ask(footer: str) -> None:
+            mark = len(stage.events)
+            await moderator.say(OFFICE, "evening")
+            await stage.wait_for(
+                "edit", lambda m: m["channel_id"] == channel_id and f"{footer} · cut off" in m["content"], 30, mark
+            )
+
+        card = StoredFile.named("mira.charx", carrying(ref.folder))
+        said = await response_text(await moderator.slash(OFFICE, "persona import", card=card), "is its version v1")
+        await moderator.slash(OFFICE, "persona set", persona="mira", answers="everything")
+        persona = services.personas.find("mira", stage.guild_id)
+        await ask("AI-written · base model")
+        mark, why = len(stage.events), "v1 is kept, but this engine serves no adapters. Start the bot with ENGINE=local"
+        await moderator.click(said, "Promote")
+        await until(lambda: any(why in str(data) for _, data in stage.events[mark:]))
+        assert services.store.versions.live(persona.id) is None
+        services.store.versions.promote(persona.id, "v1", 0, 0.0)  # as with another engine, earlier
+        await ask("AI-written · base model instead of v1")
+        show = await moderator.slash(OFFICE, "persona show")
+        await response_text(show, "because this engine serves no adapters; v1 is kept")
+        note = "The version is kept, but this engine serves no adapters."
+        [found] = services.training_notes(TrainingRequest(job_name="mira", persona="mira", base_model=tiny_base.source))
+        assert found.startswith(note)
+        assert not any(server.loads for server in servers)
 
 
 async def test_the_doctor_checks_each_server(settings, servers):

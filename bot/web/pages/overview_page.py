@@ -9,6 +9,7 @@ from aiohttp import web
 from bot import permissions
 from bot.doctor.discord_checks import channels_in_use
 from bot.errors import redact_paths
+from bot.personas.base_model_compat import explain_unserved
 from bot.services import Services
 from bot.store import TrainingJob
 from bot.web.api.personas.persona_lookup import ChannelSummary, channels_by_persona, guild_ids
@@ -96,14 +97,14 @@ def _failed_job(services: Services, job: TrainingJob) -> DashboardAlert:
 
 
 def _incompatible_versions(services: Services) -> Iterator[DashboardAlert]:
-    """Live versions that were made for another base model."""
+    """Live versions that cannot be served."""
     request_builder = services.request_builder
     for persona_id in dict.fromkeys(persona_id for persona_id, _, _ in services.store.versions.all_installed()):
         live = services.store.versions.live(persona_id)
         if model := request_builder.incompatible_versions.model_of(persona_id, live):
-            what = f"{persona_id} {live} was made for {model}; the base model answers instead."
-            yield DashboardAlert("bad", what, f"Train it again, or start the bot with BASE_MODEL={model}.",
-                          f"{DASHBOARD}/personas/{persona_id}")  # fmt: skip
+            what, advice = explain_unserved(f"{persona_id} {live}", model)
+            path = f"{DASHBOARD}/personas/{persona_id}"
+            yield DashboardAlert("bad", f"{what} The base model answers instead.", advice, path)
 
 
 def _missing_permissions(services: Services) -> Iterator[DashboardAlert]:

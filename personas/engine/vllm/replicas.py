@@ -184,11 +184,11 @@ class Replicas:
         self._monitors = [asyncio.create_task(self._monitor(replica), name=replica.url) for replica in self.all]
         if self.ready:
             return
-        log.warning("no vLLM server can be reached; waiting %.0f s: %s", wait_s, self.all[0].error)
+        log.warning("no server can be reached; waiting %.0f s: %s", wait_s, self.all[0].error)
         deadline = self._clock() + wait_s
         while not self.ready:
             if self._clock() > deadline:
-                raise self.all[0].error or ReplicaError("No vLLM server is ready.")
+                raise self.all[0].error or ReplicaError("No server is ready.")
             await asyncio.sleep(self.limits.health_interval_s)
 
     async def close(self) -> None:

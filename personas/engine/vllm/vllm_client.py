@@ -9,7 +9,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping, Se
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, Protocol, Self
 
 import aiohttp
 
@@ -81,13 +81,19 @@ class ServedModels:
 class TokenChunk:
     """New tokens of a reply with their log-probabilities (none if not requested), and how the reply ended.
 
-    `alternatives` are the likeliest tokens at each position with theirs, likeliest first.
+    `alternatives` are the likeliest tokens at each position with theirs, likeliest first. `text` is a new token's, from
+    a server that returns no ids, else None.
     """
 
     tokens: tuple[int, ...]
     logprobs: tuple[float, ...] = ()
     alternatives: tuple[tuple[tuple[int, float], ...], ...] = ()
     finish: str | None = None
+    text: str | None = None
+
+    @property
+    def token_count(self) -> int:
+        return len(self.tokens) + bool(self.text)
 
 
 def open_session(key: str) -> aiohttp.ClientSession:
@@ -144,7 +150,7 @@ class VllmClient:
         status, answer = await self._call("POST", "/v1/load_lora_adapter", body, LOAD_TIMEOUT_S)
         if status == 200:
             return
-        message = _error_text(answer)
+        message = error_text(answer)
         if status == 400 and ALREADY_LOADED in message:
             root = (await self.models()).adapters.get(name)
             if root == path:
@@ -167,21 +173,26 @@ class VllmClient:
         The last chunk has `finish`; a stream that ends without one raises `ReplicaError`.
         """
         wanted = {"stream": True, "stream_options": {"include_usage": True}, "return_token_ids": True}
+        async with aclosing(self._stream("/v1/completions", {**body, **wanted})) as chunks:
+            async for chunk in chunks:
+                yield chunk
+
+    async def _stream(self, path: str, body: Mapping[str, Any]) -> AsyncGenerator[TokenChunk, None]:
         received, usage = 0, None
         try:
-            async with self._session.post(f"{self.url}/v1/completions", json={**body, **wanted}) as response:
+            async with self._session.post(f"{self.url}{path}", json=body) as response:
                 if response.status != 200:
                     raise self._completion_error(response.status, await _read_answer(response), str(body["model"]))
                 async with aclosing(self._events(response.content)) as events:
                     async for event in events:
                         usage = event.get("usage") or usage
-                        for choice in event["choices"]:
+                        for choice in event.get("choices") or ():
                             chunk = self._chunk(choice)
                             received += len(chunk.tokens)
                             yield chunk
         except (aiohttp.ClientError, OSError) as error:
             raise self._connection_error(error) from error
-        if usage and usage["completion_tokens"] != received:
+        if usage and received and usage["completion_tokens"] != received:
             log.error("%s counts %s new tokens, %d were received", self.url, usage["completion_tokens"], received)
 
     async def _events(self, content: aiohttp.StreamReader) -> AsyncGenerator[Mapping[str, Any], None]:
@@ -196,7 +207,8 @@ class VllmClient:
                 if text and line.startswith(b"data:"):
                     event = json.loads(text)
                     if "error" in event:
-                        raise self._status_error(event["error"].get("code", 500), event)
+                        code = event["error"].get("code") if isinstance(event["error"], dict) else None
+                        raise self._status_error(code if isinstance(code, int) else 500, event)
                     yield event
         raise ReplicaError(f"{self.url} broke off a reply.")
 
@@ -244,11 +256,11 @@ class VllmClient:
 
     def _completion_error(self, status: int, answer: Any, model: str) -> UnderstudyError:
         if status == 404:
-            return AdapterNotServedError(f"{self.url} does not serve {model}: {_error_text(answer)}")
+            return AdapterNotServedError(f"{self.url} does not serve {model}: {error_text(answer)}")
         return self._status_error(status, answer)
 
     def _status_error(self, status: int, answer: Any) -> VllmError:
-        message = _error_text(answer)
+        message = error_text(answer)
         if status in UNAUTHORISED_STATUSES:
             return VllmError(f"{self.url} does not accept ENGINE_KEY.", "Set it to the key of the server's --api-key.")
         if status in RETRYABLE_STATUSES or status >= 500:
@@ -296,7 +308,7 @@ class ExpectedModel:
         return ""
 
 
-Topic = Literal["model", "adapters", "cancel", "restart"]
+Topic = Literal["model", "prompts", "adapters", "cancel", "restart"]
 
 
 @dataclass(frozen=True)
@@ -311,6 +323,19 @@ class ServerCheck:
     state: Literal["ok", "warn", "fail"]
     found: str
     remedy: str = ""
+
+
+class ReplicaChecker(Protocol):
+    """Checks whether servers serve `expected`."""
+
+    @property
+    def expected(self) -> ExpectedModel: ...
+
+    async def check(self, client: VllmClient) -> ServedModels:
+        """Check what replies need. Raises `VllmError`."""
+
+    async def inspect(self, client: VllmClient) -> list[ServerCheck]:
+        """Check everything, and report instead of raising."""
 
 
 @dataclass(frozen=True)
@@ -328,7 +353,7 @@ class ServerChecker:
 
     async def check(self, client: VllmClient) -> ServedModels:
         """Check the model and adapters. Raises `VllmError`."""
-        async with _limited(client):
+        async with limited(client):
             served = await self._check_model(client)
             await self._check_adapters(client, self.rank)
             return served
@@ -337,15 +362,15 @@ class ServerChecker:
         """Check everything, and report instead of raising."""
         checks = list[ServerCheck]()
         try:
-            async with _limited(client):
+            async with limited(client):
                 await client.check_health()
                 served = await self._check_model(client)
             found = f"{served.root}, up to {served.max_tokens} tokens, {len(served.adapters)} adapters loaded"
             checks.append(ServerCheck(client.url, "model", "ok", found))
-            async with _limited(client):
+            async with limited(client):
                 await self._check_adapters(client, self.rank)
                 checks.append(await self._check_high_rank(client))
-            async with _limited(client):
+            async with limited(client):
                 await check_cancel(client, served.base, self.expected.probe_ids)
             checks.append(ServerCheck(client.url, "cancel", "ok", "a closed connection ends a reply"))
         except VllmError as error:
@@ -388,7 +413,7 @@ class ServerChecker:
 
 
 @asynccontextmanager
-async def _limited(client: VllmClient) -> AsyncIterator[None]:
+async def limited(client: VllmClient) -> AsyncIterator[None]:
     """Raise `ReplicaError` if the block takes too long: the server hangs."""
     try:
         async with asyncio.timeout(CHECK_TIMEOUT_S):
@@ -452,7 +477,7 @@ async def _read_answer(response: aiohttp.ClientResponse) -> Any:
         return text
 
 
-def _error_text(answer: Any) -> str:
+def error_text(answer: Any) -> str:
     """Return the message of a server's error, in any of its forms."""
     error = answer.get("error", answer.get("detail", "")) if isinstance(answer, dict) else answer
     message = error.get("message", "") if isinstance(error, dict) else str(error)

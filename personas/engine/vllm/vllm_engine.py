@@ -10,7 +10,7 @@ from contextlib import aclosing, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from personas.engine.admission import AdmissionControl
 from personas.engine.metrics import AdapterStatus, EngineState, MetricsCallback
@@ -27,6 +27,7 @@ from personas.engine.vllm.vllm_client import (
     START_METRIC,
     AdapterNotServedError,
     ExpectedModel,
+    ReplicaChecker,
     ReplicaError,
     ServedModels,
     ServerCheck,
@@ -40,7 +41,7 @@ from personas.home.adapters import largest_rank, verify_for_base_model
 from personas.home.atomic_files import write_private_file
 from personas.models import base_model
 from personas.models.base_model import BaseModel
-from personas.prompt import CONTEXT_TOKENS, Renderer
+from personas.prompt import CONTEXT_TOKENS, RenderedPrompt, Renderer
 from personas.schemas.chat import AdapterRef, ChatRequest, Persona
 from personas.schemas.training import ServingPrecision
 
@@ -82,6 +83,8 @@ class VllmEngine:
     stall_s: float = 120.0
     start_wait_s: float = 60.0
     on_reply: MetricsCallback = lambda metrics: None
+    server_name: ClassVar[str] = "vLLM servers"
+    _checker: ReplicaChecker = field(init=False)
     _streams: set[VllmReplyStream] = field(default_factory=set, init=False)
     _tasks: set[asyncio.Task[None]] = field(default_factory=set, init=False)
     _prefixes: deque[tuple[Persona, AdapterRef | None]] = field(default_factory=deque, init=False)
@@ -161,7 +164,7 @@ class VllmEngine:
         replies = Counter(lease.adapter for replica in replicas for lease in replica.leases)
         return EngineState(
             model=self.base.name,
-            device=f"{len(ready)} of {len(replicas)} vLLM servers",
+            device=f"{len(ready)} of {len(replicas)} {self.server_name}",
             precision=self.precision,
             context_tokens=self.context_tokens,
             running=len(self._scheduler.running),
@@ -200,8 +203,13 @@ class VllmEngine:
             stream.push(error)
             on_end()
             return
-        self._scheduler.add(VllmSequence.create(request, prompt, self._renderer, stream, on_end))
+        self._scheduler.add(self._create_sequence(request, prompt, stream, on_end))
         self._sweep()
+
+    def _create_sequence(
+        self, request: ChatRequest, prompt: RenderedPrompt, stream: VllmReplyStream, on_end: Callable[[], None]
+    ) -> VllmSequence:
+        return VllmSequence.create(request, prompt, self._renderer, stream, on_end)
 
     def _start_attempt(self, seq: VllmSequence) -> asyncio.Task[None]:
         return self._start_task(self._run_attempt(seq))
@@ -271,16 +279,19 @@ class VllmEngine:
     async def _stream(self, seq: VllmSequence, replica: Replica) -> None:
         loop, lease = asyncio.get_running_loop(), seq.lease
         assert replica.served and lease.deadline  # it was checked before it got replies
-        body = seq.body(seq.adapter_name or replica.served.base, self._salt)
-        async with aclosing(replica.client.generate(body)) as chunks:
+        async with aclosing(replica.client.generate(self._body(seq, replica.served))) as chunks:
             async for chunk in chunks:
                 lease.heard_at = self._scheduler.clock()
                 lease.deadline.reschedule(loop.time() + self.stall_s)
                 seq.receive(chunk)
-                for _ in chunk.tokens:
+                for _ in range(chunk.token_count):
                     self._scheduler.queue.count_token(seq)
                 if seq.is_finished:
                     return
+
+    def _body(self, seq: VllmSequence, served: ServedModels) -> dict[str, Any]:
+        """Build the request for the rest of a reply."""
+        return seq.body(seq.adapter_name or served.base, self._salt)
 
     # ------------------------------------------------------------------------------------------ replicas
 
@@ -348,7 +359,10 @@ class VllmEngine:
         self._notices = RestartNotices(self.home / NOTICES_FILE)
         await self._in_thread(self._read_files)
         self._session = open_session(self.key)
-        return [VllmClient(url, self._session) for url in self.urls]
+        return [self._create_client(url) for url in self.urls]
+
+    def _create_client(self, url: str) -> VllmClient:
+        return VllmClient(url, self._session)
 
     def _read_files(self) -> None:
         tokenizer = base_model.load_tokenizer(self.base)
@@ -356,9 +370,11 @@ class VllmEngine:
         self.home.mkdir(mode=0o700, parents=True, exist_ok=True)
         is_in_home = self.base.folder.is_relative_to(self.home)
         names = [self._adapters.path(self.base.folder)] if is_in_home else []
-        expected = ExpectedModel.of(self.base, tokenizer, self.context_tokens, names)
+        self._checker = self._create_checker(ExpectedModel.of(self.base, tokenizer, self.context_tokens, names))
+
+    def _create_checker(self, expected: ExpectedModel) -> ReplicaChecker:
         probe, rank = self.home / PROBE_FOLDER, max(MIN_RANK, largest_rank(self.home))
-        self._checker = ServerChecker(expected, probe, self._adapters.path(probe), rank)
+        return ServerChecker(expected, probe, self._adapters.path(probe), rank)
 
     def _verify(self, adapter: AdapterRef) -> None:
         verify_for_base_model(adapter, self._checker.expected.fingerprint)

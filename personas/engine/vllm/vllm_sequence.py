@@ -1,4 +1,4 @@
-"""One request on its way over vLLM servers, the stream of its reply, and the scheduler that starts it on a replica."""
+"""One request on its way over servers, the stream of its reply, and the scheduler that starts it on a replica."""
 
 import asyncio
 import hashlib
@@ -61,7 +61,7 @@ class VllmSequence(ReplySequence):
             "top_k": sampling.top_k,
             "min_p": sampling.min_p,
             "repetition_penalty": sampling.repetition_penalty,
-            "seed": self._attempt_seed(),
+            "seed": self.attempt_seed(),
             "stop_token_ids": list(self._detokenizer.stop_ids),
             "ignore_eos": True,  # only the renderer's stop tokens end a reply, as in the local engine
             "cache_salt": salt,
@@ -70,7 +70,7 @@ class VllmSequence(ReplySequence):
             body |= {"logprobs": sampling.alternatives or 0, "return_tokens_as_token_ids": True}
         return body
 
-    def _attempt_seed(self) -> int:
+    def attempt_seed(self) -> int:
         """Return the seed; a resumed reply gets another one, or it would draw the numbers of its beginning again."""
         if not self.received:
             return self.seed

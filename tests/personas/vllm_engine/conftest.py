@@ -95,9 +95,9 @@ async def open_engine(tiny_base: BaseModel, renderer, servers, home, monkeypatch
     monkeypatch.setattr(base_model, "load_tokenizer", lambda base: renderer.tokenizer)
     engines: list[VllmEngine] = []
 
-    async def start(*urls: str, **options: Any) -> VllmEngine:
+    async def start(*urls: str, kind: type[VllmEngine] = VllmEngine, **options: Any) -> VllmEngine:
         addresses = urls or [server.url for server in servers]
-        engine = VllmEngine(tiny_base, "bfloat16", addresses, home, **{"limits": FAST, "start_wait_s": 0.3, **options})
+        engine = kind(tiny_base, "bfloat16", addresses, home, **{"limits": FAST, "start_wait_s": 0.3, **options})
         await engine.start()
         engines.append(engine)
         return engine

@@ -36,13 +36,16 @@ class Faults:
     abort_after: int | None = None  # tokens of a reply after which it ends as aborted
     token_delay_s: float = 0.0
     omit_token_ids: bool = False
+    omit_done: bool = False
 
 
 @dataclass
 class VllmServer:
     """One server on loopback. `requests` holds the bodies of all completions, `open_replies` counts the running ones.
 
-    `resolves` stands for a resolver plugin, which finds adapters under that folder by name.
+    `resolves` stands for a resolver plugin, which finds adapters under that folder by name. `takes_ids` False: prompts
+    as token ids are refused, as by Ollama; `refused_fields` are refused, as by strict gateways; `more_models` are
+    listed besides the base model.
     """
 
     root: str
@@ -56,6 +59,10 @@ class VllmServer:
     vocabulary: int = 0
     name: str = ""
     ignores_disconnects: bool = False
+    takes_ids: bool = True
+    has_tokenize: bool = True
+    refused_fields: frozenset[str] = frozenset()
+    more_models: tuple[str, ...] = ()
     reply_tokens: int | None = None
     """Tokens after which replies end with the end of turn; None: they never do."""
     faults: Faults = field(default_factory=Faults)
@@ -91,6 +98,7 @@ class VllmServer:
         app.router.add_get("/v1/models", self._models)
         app.router.add_post("/tokenize", self._tokenize)
         app.router.add_post("/v1/completions", self._completions)
+        app.router.add_post("/v1/chat/completions", self._completions)
         if self.allows_updates:
             app.router.add_post("/v1/load_lora_adapter", self._load)
             app.router.add_post("/v1/unload_lora_adapter", self._unload)
@@ -163,9 +171,12 @@ class VllmServer:
     async def _models(self, request: web.Request) -> web.Response:
         cards = [model_card(self.base, self.root, None, self.max_model_len)]
         cards += [model_card(name, path, self.base, None) for name, path in self.adapters.items()]
+        cards += [model_card(name, name, None, self.max_model_len) for name in self.more_models]
         return web.json_response({"object": "list", "data": cards})
 
     async def _tokenize(self, request: web.Request) -> web.Response:
+        if not self.has_tokenize:
+            raise web.HTTPNotFound
         body = await request.json()
         ids = self.tokenize(body["prompt"])
         return web.json_response(
@@ -220,7 +231,13 @@ class VllmServer:
         if self.faults.completion_status != 200:
             kind = "Service Unavailable" if self.faults.completion_status == 503 else "InternalServerError"
             return error_response(self.faults.completion_status, "The engine is currently busy", kind)
-        model, prompt = body["model"], body["prompt"]
+        if refused := self.refused_fields & body.keys():
+            message = f"Unrecognized request argument supplied: {min(refused)}"
+            return error_response(400, message, "invalid_request_error")
+        if "prompt" in body and not self.takes_ids:  # Ollama's answer
+            message = "json: cannot unmarshal array into Go struct field CompletionRequest.prompt of type string"
+            return error_response(400, message, "invalid_request_error")
+        model, prompt = body["model"], body.get("prompt") or self._render(body["messages"])
         if model != self.base and model not in self.adapters and not self._resolve(model):
             message = f"The model `{model}` does not exist. Valid aliases: {self.base}."
             return error_response(404, message, "NotFoundError", "model")
@@ -242,7 +259,7 @@ class VllmServer:
         self._active.append(model)
         self.most_adapters = max(self.most_adapters, len({name for name in self._active if name != self.base}))
         try:
-            await self._stream(response, body)
+            await self._stream(response, {**body, "prompt": prompt})
         finally:
             self._active.remove(model)
             self.open_replies -= not self.ignores_disconnects
@@ -258,10 +275,14 @@ class VllmServer:
         return folder.exists()
 
     async def _stream(self, response: web.StreamResponse, body: dict[str, Any]) -> None:
+        is_chat = "messages" in body
         head = {
-            "id": f"cmpl-{len(self.requests)}", "object": "text_completion", "created": int(time.time()),
-            "model": body["model"],
+            "id": f"cmpl-{len(self.requests)}", "created": int(time.time()), "model": body["model"],
+            "object": "chat.completion.chunk" if is_chat else "text_completion",
         }  # fmt: skip
+        if is_chat:
+            opening = {"index": 0, "delta": {"role": "assistant", "content": ""}, "logprobs": None}
+            await send(response, {**head, "choices": [{**opening, "finish_reason": None}]})
         ids, prompt_tokens = list(body["prompt"]), len(body["prompt"])
         finish, count = None, 0
         while finish is None:
@@ -277,6 +298,7 @@ class VllmServer:
             finish = (
                 "stop"
                 if token in (body.get("stop_token_ids") or [])
+                or (token == self.end_of_turn and not body.get("ignore_eos"))
                 else "length"
                 if count >= min(body["max_tokens"], self.max_model_len - prompt_tokens)
                 else None
@@ -284,6 +306,9 @@ class VllmServer:
             if self.faults.abort_after == count:
                 finish = "abort"
             choice = self._choice(body, token, prompt_tokens and count == 1, finish)
+            if is_chat:
+                kept = {name: choice[name] for name in ("index", "logprobs", "finish_reason")}
+                choice = {**kept, "delta": {"content": choice["text"]}, "token_ids": None}
             await send(response, {**head, "choices": [choice]})
             self.sent_tokens += 1
             if self.faults.kill_after is not None and self.sent_tokens >= self.faults.kill_after:
@@ -292,7 +317,11 @@ class VllmServer:
         usage = {"prompt_tokens": prompt_tokens, "total_tokens": prompt_tokens + count, "completion_tokens": count}
         if body.get("stream_options", {}).get("include_usage"):
             await send(response, {**head, "choices": [], "usage": usage})
-        await response.write(b"data: [DONE]\n\n")
+        if not self.faults.omit_done:
+            await response.write(b"data: [DONE]\n\n")
+
+    def _render(self, messages: list[dict[str, str]]) -> list[int]:
+        return self.tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
 
     def _choice(self, body: dict[str, Any], token: int, is_first: bool, finish: str | None) -> dict[str, Any]:
         wants_ids = body.get("return_token_ids") and not self.faults.omit_token_ids

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from aiohttp import web
 
+from bot.personas.base_model_compat import explain_unserved
 from bot.services import Services
 from bot.store import Channel, InstalledVersion
 from bot.training.subprocess_backend import import_adapter_version
@@ -99,6 +100,11 @@ class PersonaStatus:
     newest: InstalledVersion | None
     made_for: str | None
     versions: int
+
+    @property
+    def unserved(self) -> tuple[str, str]:
+        """Why the live version cannot be served, and what to do; empty texts if it can."""
+        return explain_unserved(self.live, self.made_for) if self.live and self.made_for else ("", "")
 
 
 def owned_personas(services: Services) -> list[OwnedPersona]:

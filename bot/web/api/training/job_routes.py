@@ -10,7 +10,6 @@ from aiohttp import web
 from pydantic import ValidationError
 
 from bot.errors import redact_paths
-from bot.personas.base_model_compat import compatibility_notes
 from bot.services import Services
 from bot.store import JobResult, JobState, TrainingJob
 from bot.training.request_checks import available_memory_bytes, requested_recipe_plan
@@ -96,9 +95,7 @@ class JobResponse(ApiModel):
             guild=str(job.guild_id),
             versions=_job_versions(services, job.persona) if job.persona is not None else None,
             request=_redact_request(request, home) if request else None,
-            notes=[redact_paths(note, home) for note in compatibility_notes(request, services.base_model)]
-            if request
-            else [],
+            notes=[redact_paths(note, home) for note in services.training_notes(request)] if request else [],
             progress=job.progress.model_dump(mode="json") if job.progress else None,
             result=_result_summary(home, job),
             error=redact_paths(job.error, home) if job.error else None,

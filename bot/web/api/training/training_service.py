@@ -8,7 +8,6 @@ from typing import Any, cast, get_args
 from aiohttp import web
 
 from bot.errors import redact_paths
-from bot.personas.base_model_compat import compatibility_notes
 from bot.services import Services
 from bot.store import JobState, TrainingJob
 from bot.training import request_checks
@@ -119,7 +118,7 @@ def _enqueue(services: Services, wanted: TrainingRequest, guild_id: int, job_id:
     job = services.queue.enqueue(
         wanted, guild_id=guild_id, channel_id=NO_CHANNEL_ID, requested_by=NO_USER_ID, job_id=job_id or ""
     )
-    for note in compatibility_notes(wanted, services.base_model):
+    for note in services.training_notes(wanted):
         log.warning("the job %s: %s", job.job_id, note)
     return job
 

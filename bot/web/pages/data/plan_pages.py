@@ -9,7 +9,6 @@ from typing import Any
 from aiohttp import web
 
 from bot.errors import redact_paths
-from bot.personas.base_model_compat import compatibility_notes
 from bot.services import Services
 from bot.training.request_checks import available_memory_bytes, requested_recipe_plan
 from bot.web.api.data.built_datasets import list_datasets
@@ -181,7 +180,7 @@ def _plan_context(request: web.Request, stored: StoredPlan, services: Services) 
         "free": free,
         "fits": own.memory_bytes <= free,
         "lighter": [way for way in plan.lighter if way.memory_bytes <= free],
-        "notes": [redact_paths(note, services.home) for note in compatibility_notes(wanted, services.base_model)],
+        "notes": [redact_paths(note, services.home) for note in services.training_notes(wanted)],
         "lengths": bar_chart("Tokens per sample, prompt and reply", plan.tokens_per_sample.rows, "samples"),
         "composition": bar_chart(
             "Samples by source", [(name, float(n)) for name, n in plan.sources.items()], "samples"

@@ -1,0 +1,223 @@
+"""HTTP client of a server with OpenAI's API, and the checks that find out how it takes prompts.
+
+Servers with BASE_MODEL's tokenizer get token ids (vLLM, llama.cpp); others get messages, which they render themselves
+(Ollama, llama-cpp-python, gateways).
+"""
+
+import re
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from personas.chat_template import TURN_MARKER_PATTERN, Message
+from personas.engine.vllm.vllm_client import (
+    BUSY_STATUSES,
+    CALL_TIMEOUT_S,
+    PROBE_TEXT,
+    ExpectedModel,
+    ReplicaError,
+    ServedModels,
+    ServerCheck,
+    TokenChunk,
+    Topic,
+    VllmClient,
+    VllmError,
+    check_cancel,
+    error_text,
+    limited,
+)
+from personas.errors import UnderstudyError
+from personas.schemas.chat import SamplingParams
+
+MODELS_PATH, COMPLETIONS_PATH, CHAT_PATH = "/v1/models", "/v1/completions", "/v1/chat/completions"
+MAX_NAMED_MODELS = 8
+NO_THINKING: Mapping[str, Any] = {"chat_template_kwargs": {"enable_thinking": False}, "reasoning_effort": "none"}
+"""Fields that keep a reasoning model from thinking: of vLLM and llama.cpp, and of Ollama."""
+
+
+@dataclass(frozen=True)
+class ServedByOpenAI(ServedModels):
+    """A server's model, and what the server takes. `max_tokens` 0: it does not say.
+
+    `takes_ids`: prompts as token ids, else as messages; `returns_ids`: it also returns token ids, as vLLM does.
+    `takes_sampling`: fields beyond OpenAI's, such as `top_k`; `takes_thinking`: `NO_THINKING`.
+    """
+
+    takes_ids: bool = False
+    returns_ids: bool = False
+    takes_sampling: bool = True
+    takes_thinking: bool = True
+
+    @property
+    def prompts(self) -> str:
+        if not self.takes_ids:
+            return "messages, rendered by the server"
+        return "token ids" if self.returns_ids else "token ids; replies come as text"
+
+    def body(
+        self, prompt: Sequence[int], messages: Sequence[Message], sampling: SamplingParams, seed: int
+    ) -> dict[str, Any]:
+        """Build a request that is answered with text."""
+        body: dict[str, Any] = {
+            "model": self.base,
+            "stream": True,
+            "max_tokens": sampling.max_new_tokens,
+            "temperature": sampling.temperature,
+            "top_p": sampling.top_p,
+        }
+        if self.takes_sampling:
+            penalty = sampling.repetition_penalty  # of vLLM and gateways, and of llama.cpp
+            body |= {"top_k": sampling.top_k, "min_p": sampling.min_p, "seed": seed}
+            body |= {"repetition_penalty": penalty, "repeat_penalty": penalty}
+        if self.takes_ids:
+            return body | {"prompt": list(prompt)}
+        return body | {"messages": [*messages], **(NO_THINKING if self.takes_thinking else {})}
+
+
+class OpenAIServerClient(VllmClient):
+    """Calls one server with OpenAI's API; it has no adapters."""
+
+    async def check_health(self, timeout_s: float = CALL_TIMEOUT_S) -> None:
+        """Raise `VllmError` unless the server lists its models; a gateway's /health may run them all."""
+        status, answer = await self._call("GET", MODELS_PATH, timeout_s=timeout_s)
+        if status != 200:
+            raise self._status_error(status, answer)
+
+    async def model_lengths(self) -> dict[str, int]:
+        """Return the models by name, with the tokens of the longest sequence, or 0."""
+        answer = await self._expect_json("GET", MODELS_PATH)
+        try:
+            return {card["id"]: _longest_sequence(card) for card in answer["data"]}
+        except (LookupError, TypeError, ValueError, AttributeError) as error:
+            raise self._foreign_answer(MODELS_PATH) from error
+
+    async def tokenize(self, model: str, text: str) -> tuple[int, ...]:
+        """Return the server's token ids of a text, as vLLM and llama.cpp do; none if it has no such path."""
+        body = {"model": model, "prompt": text, "content": text, "add_special_tokens": False}
+        status, answer = await self._call("POST", "/tokenize", body)
+        if status in BUSY_STATUSES:
+            raise self._status_error(status, answer)
+        tokens = answer.get("tokens") if status == 200 and isinstance(answer, dict) else None
+        return tuple(tokens) if isinstance(tokens, list) else ()
+
+    async def generate(self, body: Mapping[str, Any]) -> AsyncGenerator[TokenChunk, None]:
+        """Stream a reply to `prompt` or `messages`; closing the iterator cancels it."""
+        path = CHAT_PATH if "messages" in body else COMPLETIONS_PATH
+        wanted = {"stream": True, "return_token_ids": True} if "prompt" in body else {"stream": True}
+        async with aclosing(self._stream(path, {**body, **wanted})) as chunks:
+            async for chunk in chunks:
+                yield chunk
+
+    def _chunk(self, choice: Mapping[str, Any]) -> TokenChunk:
+        if choice.get("token_ids") is not None and "delta" not in choice:
+            return super()._chunk(choice)
+        finish, delta = choice.get("finish_reason"), choice.get("delta")
+        if finish in ("abort", "error"):
+            raise ReplicaError(f"{self.url} aborted a reply.")
+        text = choice.get("text") if delta is None else delta.get("content")
+        return TokenChunk((), finish=finish, text=text or "")
+
+    def _foreign_answer(self, path: str) -> VllmError:
+        return VllmError(f"{self.url}{path} does not answer as a server with OpenAI's API.", "Check ENGINE_URLS.")
+
+    def _completion_error(self, status: int, answer: Any, model: str) -> UnderstudyError:
+        if status == 404:
+            what = f"{self.url} does not serve {model}: {error_text(answer)}"
+            return VllmError(what, "Set ENGINE_MODEL to a model that it lists.")
+        return self._status_error(status, answer)
+
+
+@dataclass(frozen=True)
+class OpenAIChecker:
+    """Checks servers, and finds out by short requests what they take. `model` is ENGINE_MODEL, or empty."""
+
+    expected: ExpectedModel
+    model: str = ""
+    _probe: SamplingParams = field(default=SamplingParams(temperature=0.0, max_new_tokens=1), init=False)
+
+    async def check(self, client: VllmClient) -> ServedByOpenAI:
+        """Find the model and what the server takes. Raises `VllmError`."""
+        assert isinstance(client, OpenAIServerClient)
+        async with limited(client):
+            name, max_tokens = await self._choose_model(client)
+            if max_tokens and max_tokens < (need := self.expected.context_tokens):
+                found = f"{client.url} takes {max_tokens} tokens; a prompt and its reply have {need}."
+                raise VllmError(found, f"Start it with a context of {need} tokens or more.")
+            served = ServedByOpenAI(name, name, max_tokens)
+            return await self._with_ids(client, served) or await self._with_messages(client, served)
+
+    async def inspect(self, client: VllmClient) -> list[ServerCheck]:
+        """Check everything, and report instead of raising."""
+        checks = list[ServerCheck]()
+        try:
+            served = await self.check(client)
+            length = f", up to {served.max_tokens} tokens" if served.max_tokens else ""
+            checks.append(ServerCheck(client.url, "model", "ok", f"{served.base}{length}"))
+            checks.append(ServerCheck(client.url, "prompts", "ok", served.prompts))
+            found, remedy = "none: personas speak without their tuned voices", "ENGINE=vllm serves versions"
+            checks.append(ServerCheck(client.url, "adapters", "warn", found, remedy))
+            if served.returns_ids:  # only vLLM counts the replies that it computes
+                async with limited(client):
+                    await check_cancel(client, served.base, self.expected.probe_ids)
+                checks.append(ServerCheck(client.url, "cancel", "ok", "a closed connection ends a reply"))
+        except VllmError as error:
+            topic: Topic = "cancel" if checks else "model"
+            checks.append(ServerCheck(client.url, topic, "fail", error.message, error.advice))
+        return checks
+
+    async def _choose_model(self, client: OpenAIServerClient) -> tuple[str, int]:
+        lengths = await client.model_lengths()
+        if self.model:
+            return self.model, lengths.get(self.model, 0)
+        if len(lengths) != 1:
+            listed = ", ".join([*lengths][:MAX_NAMED_MODELS]) or "none"
+            raise VllmError(f"{client.url} lists {len(lengths)} models: {listed}.", "Set ENGINE_MODEL to one of them.")
+        return next(iter(lengths.items()))
+
+    async def _with_ids(self, client: OpenAIServerClient, served: ServedByOpenAI) -> ServedByOpenAI | None:
+        """Find out whether the server takes our token ids; None if not, or if its tokenizer is another one."""
+        ids = self.expected.probe_ids
+        if await client.tokenize(served.base, PROBE_TEXT) != ids:
+            return None
+        for takes_sampling in (True, False):
+            found = replace(served, takes_ids=True, takes_sampling=takes_sampling)
+            try:
+                chunks = [it async for it in client.generate(found.body(ids, (), self._probe, 0))]
+            except VllmError as error:
+                if isinstance(error, ReplicaError) and error.kind != "failed":
+                    raise
+            else:
+                return replace(found, returns_ids=all(chunk.text is None for chunk in chunks))
+        return None
+
+    async def _with_messages(self, client: OpenAIServerClient, served: ServedByOpenAI) -> ServedByOpenAI:
+        """Find out which fields the server takes with messages. Raises `VllmError` if it refuses OpenAI's own."""
+        messages = [{"role": "user", "content": PROBE_TEXT}]
+        refusal: VllmError | None = None
+        for sampling, thinking in ((True, True), (True, False), (False, False)):
+            found = replace(served, takes_sampling=sampling, takes_thinking=thinking)
+            try:
+                async for _ in client.generate(found.body((), messages, self._probe, 0)):
+                    pass
+            except ReplicaError:
+                raise
+            except VllmError as error:
+                refusal = error
+            else:
+                return found
+        assert refusal
+        raise refusal
+
+
+def _longest_sequence(card: Mapping[str, Any]) -> int:
+    """Return the length that a model's entry names, as vLLM or as llama.cpp does; else 0."""
+    return int(card.get("max_model_len") or (card.get("meta") or {}).get("n_ctx") or 0)
+
+
+def break_turn_markers(messages: Sequence[Message]) -> list[Message]:
+    """Break up what looks like a model's control token: the server's template is unknown, and so are its tokens."""
+    return [
+        {**message, "content": re.sub(TURN_MARKER_PATTERN, lambda it: f"{it[0][0]} {it[0][1:]}", message["content"])}
+        for message in messages
+    ]
