@@ -96,7 +96,7 @@ chromium: $(READY)  ## Install Chromium if it is missing: Debian's as root, else
 test: $(READY) chromium  ## Run the tests.
 	@$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal
 
-SHARDS_ENV = $(or $(UNDERSTUDY_SCALE_ENV),build)/shards
+SHARDS_ENV := $(UNDERSTUDY_SCALE_ENV)/shards
 test-shards: $(READY)  ## Kill and suspend two sharded bots and a real PostgreSQL 15; print what is lost (minutes).
 	@test -d $(SHARDS_ENV)/psycopg || $(BIN)/pip install --quiet --target $(SHARDS_ENV) 'psycopg[binary]==3.3.9'
 	@PYTHONPATH=$(SHARDS_ENV) $(BIN)/python -m tests.bot.shard_faults

@@ -30,6 +30,7 @@ SHARED_KEYS = {
     "tombstones": ("person",),
     "forgettings": ("seq",),
     "forgetting_acks": ("forgetting", "shard"),
+    "guild_feedback": ("guild_id", "persona_id", "version", "against"),
 }
 """The shared tables and their primary keys."""
 RETRY_S = 2.0
@@ -336,6 +337,8 @@ def _away_error(why: str) -> SharedStateError:
 class SharedConnection(DatabaseConnection):
     """The mirror: a database whose shared tables are written through the log."""
 
+    is_part = True
+
     def __init__(self, raw: sqlite3.Connection, path: Path, log: SharedLog) -> None:
         super().__init__(raw, path)
         self.log = log
@@ -351,6 +354,9 @@ class SharedConnection(DatabaseConnection):
                 body = " ".join(f"insert into changed values ('{table}', {key});" for key in keys)
                 raw.execute(f"create temp trigger {table}_{event} after {event} on main.{table} begin {body} end")
         self.applied = self.value(int, "select seq from applied") or 0
+
+    def has_guild(self, guild_id: int) -> bool:
+        return (guild_id >> 22) % self.log.process.count in self.log.process.ids
 
     # ------------------------------------------------------------------------------------------ writing
 

@@ -17,6 +17,7 @@ from bot.store.human_feedback import (
     BASE_MODEL_NAME,
     BlindComparison,
     BlindComparisons,
+    GuildFeedback,
     JudgementCounts,
     Lesson,
     Lessons,
@@ -66,13 +67,14 @@ class Store:
         self.lessons = Lessons(connection)
         self.guilds = Guilds(connection)
         self.comparisons = BlindComparisons(connection)
+        self.guild_feedback = GuildFeedback(connection)
         self.idempotency_keys = IdempotencyKeys(connection)
         self.erasure = Erasure(connection)
         self.erasure_requests = ErasureRequests(connection)
 
-    def atomic(self) -> AbstractContextManager[None]:
-        """Write everything in the block in one transaction, or nothing of it; it may write what shards share."""
-        return self._connection.atomic(shared=True)
+    def atomic(self, *, shared: bool = False) -> AbstractContextManager[None]:
+        """Write everything in the block in one transaction, or nothing of it; `shared`: also what shards share."""
+        return self._connection.atomic(shared=shared)
 
     @classmethod
     def open(cls, path: Path, connect: Callable[..., DatabaseConnection] = DatabaseConnection) -> Self:

@@ -28,10 +28,17 @@ class StoreError(UnderstudyError):
 class DatabaseConnection:
     """One SQLite connection, for the thread that opened it. Every method raises `StoreError`."""
 
+    is_part = False
+    """It has the guilds of some shards; other processes have the others'."""
+
     def __init__(self, raw: sqlite3.Connection, path: Path) -> None:
         self._raw, self._path = raw, path
         raw.execute("pragma foreign_keys = on")
         self._db = Database(raw, execute_plugins=False)
+
+    def has_guild(self, guild_id: int) -> bool:
+        """Report whether a guild's data are here."""
+        return True
 
     def read(self, sql: str, /, **values: object) -> list[Row]:
         """Return all rows of a query."""

@@ -16,6 +16,10 @@ DIRECT_CHANNELS_SQL = (
 )
 """The person's direct-message channels, in which only they and personas write."""
 DELETE_STATEMENTS = {
+    # It does not tell whose votes it counts. It is written again from those that stay.
+    "guild_feedback": f"""delete from guild_feedback where guild_id in
+        (select guild_id from comparisons where user_id = :user union select guild_id from replies where
+        event_id in (select event_id from votes where user_id = :user) or event_id in ({REPLIES_TO_MEMBER_SQL}))""",
     "replies": f"""delete from messages where persona_id is not null
         and (channel_id in ({DIRECT_CHANNELS_SQL}) and at <= :until
         or discord_message_id in (select message_id from reply_parts where event_id in ({REPLIES_TO_MEMBER_SQL})))""",

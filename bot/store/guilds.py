@@ -6,8 +6,10 @@ from dataclasses import dataclass
 from bot.store.database import Table
 
 SHARED_TABLES = ("replies", "channels", "mutes", "gifts", "taught", "comparisons")
-GUILD_TABLES = ("messages", "rollouts", *SHARED_TABLES, "webhooks", "promoting", "departed_guilds")
-PERSONA_TABLES = ("promotions", "rollouts", "withdrawn", "versions", *SHARED_TABLES)
+GUILD_TABLES = (
+    "messages", "rollouts", *SHARED_TABLES, "guild_feedback", "webhooks", "promoting", "departed_guilds",
+)  # fmt: skip
+PERSONA_TABLES = ("promotions", "rollouts", "withdrawn", "versions", "guild_feedback", *SHARED_TABLES)
 """Tables whose rows are deleted with a guild, and with its own personas. Jobs stay where versions of other personas
 refer to them, without who requested them and where.
 """

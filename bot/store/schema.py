@@ -336,6 +336,19 @@ RESUMABLE_JOBS = """
 alter table jobs add column can_resume integer not null default 0 check (can_resume in (0, 1));
 """
 
+GUILD_FEEDBACK = """
+-- With shards: what members of a guild say of a version beside another, from the process that has their votes.
+-- `summary` is JSON without their ids (`bot.versions.rollout.rollout_metrics.VoteSummary`).
+create table guild_feedback (
+    guild_id integer not null,
+    persona_id text not null,
+    version text not null,
+    against text not null,
+    summary text not null,
+    primary key (guild_id, persona_id, version, against)
+) strict;
+"""
+
 MIGRATIONS = (
     INITIAL_TABLES,
     REPLY_PARTS,
@@ -349,4 +362,5 @@ MIGRATIONS = (
     AUTOMATIC_PROMOTION,
     IDEMPOTENCY_KEYS,
     JOB_FOLLOW_UPS,
+    GUILD_FEEDBACK,
 )

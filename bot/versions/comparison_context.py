@@ -6,8 +6,8 @@ import time
 from pathlib import Path
 
 from bot.personas.registry import PersonaRegistry
-from bot.store import BlindComparison, Store, TrainingJob
-from bot.versions.rollout.rollout_metrics import summarise_votes
+from bot.store import BlindComparison, Store, StoreError, TrainingJob
+from bot.versions.rollout.rollout_metrics import publish_votes, summarise_votes
 from personas.home.adapters import adapter_ref
 from personas.home.job_folder import NO_COMPARISON, ComparisonTargets, NeighbourPaths, write_comparison_targets
 
@@ -27,8 +27,17 @@ def comparison_context(home: Path, store: Store, personas: PersonaRegistry, job:
 
 async def record_vote(home: Path, store: Store, personas: PersonaRegistry, vote: BlindComparison) -> None:
     """After a blind vote, store the members' feedback on both versions for the gate."""
+    share_votes(store, vote.persona_id, *vote.versions, vote.guild_id)
     for version in vote.versions:
         await record_member_feedback(home, store, personas, vote.persona_id, version)
+
+
+def share_votes(store: Store, persona_id: str, version: str, against: str, guild_id: int) -> None:
+    """Publish a guild's votes for the other processes of a bot with shards, if the shared database can be reached."""
+    try:
+        publish_votes(store, persona_id, version, against, guild_id)
+    except StoreError as error:  # they are here, and are published with the next one, or at the next start
+        log.warning("votes on %s of %s could not be shared: %s", version, persona_id, error)
 
 
 async def record_member_feedback(

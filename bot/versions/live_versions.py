@@ -108,7 +108,7 @@ class LiveVersions:
             log.warning("%s of %s was not promoted automatically: %s", job.version, job.persona, error)
             return self.store.jobs.decide(job.job_id, "manual")
         new = NewRollout(job.persona, job.version, job.guild_id, job.channel_id, OPERATOR_USER_ID, share=100)
-        with self.store.atomic():
+        with self.store.atomic(shared=True):
             promoted = self.store.rollouts.promote(new, time.time(), kind="automatic promotion")
             decided = self.store.jobs.decide(job.job_id, "promoted" if promoted else "manual")
         if promoted:

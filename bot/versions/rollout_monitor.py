@@ -12,8 +12,8 @@ import discord
 
 from bot.chat.discord_channels import NO_MENTIONS, fetch_channel
 from bot.personas.registry import PersonaRegistry
-from bot.store import Rollout, Store
-from bot.versions.comparison_context import record_member_feedback
+from bot.store import BASE_MODEL_NAME, Rollout, Store
+from bot.versions.comparison_context import record_member_feedback, share_votes
 from bot.versions.live_versions import LiveVersions
 from bot.versions.rollout import rollout_text
 from bot.versions.rollout.rollout_metrics import compare_rollout
@@ -44,7 +44,9 @@ class RolloutMonitor:
         if reply := self.store.replies.get(event_id):
             await self.look(reply.persona_id)
             rollout = self.store.rollouts.get(reply.rollout) if reply.rollout else None
+            live = self.store.versions.live(reply.persona_id) or BASE_MODEL_NAME
             for version in filter(None, {reply.adapter_version, rollout.version if rollout else None}):
+                share_votes(self.store, reply.persona_id, version, live, reply.guild_id)
                 await record_member_feedback(self.home, self.store, self.personas, reply.persona_id, version)
 
     async def look(self, persona_id: str) -> None:
@@ -62,6 +64,8 @@ class RolloutMonitor:
 
     async def settle_all(self) -> None:
         """Settle and announce, at start-up, everything that ended or turned out worse meanwhile."""
+        for guild_id, persona_id, version, against in self.store.guild_feedback.pairs():
+            share_votes(self.store, persona_id, version, against, guild_id)
         for persona_id in self.store.rollouts.personas():
             self.store.rollouts.end_superseded(persona_id, time.time())
             await self.look(persona_id)

@@ -242,7 +242,7 @@ def test_every_column_with_text_is_looked_through_or_holds_nobody():
         "taught": {"persona_id", "right"},
         "comparisons": {"persona_id", "prompt_id", "version_a", "version_b", "choice"},
         "tombstones": {"person"}, "forgettings": {"person", "step", "traces", "receipt"},
-        "withdrawn": {"persona_id", "version"},
+        "withdrawn": {"persona_id", "version"}, "guild_feedback": {"persona_id", "version", "against", "summary"},
     }  # fmt: skip
     raw = sqlite3.connect(":memory:")
     raw.executescript(";".join(MIGRATIONS))

@@ -16,11 +16,15 @@ from bot.sandbox.traffic_log import HttpExchange, observers
 from bot.shards import ShardRange, shard_process
 from bot.shards.shard_process import RateBudget, open_shard_store
 from bot.shards.shared_state import SharedStateError
-from bot.store import Channel, ConsentDecision, Store, StoreError
+from bot.store import Channel, ConsentDecision, JobResult, Store, StoreError
+from bot.versions.comparison_context import record_vote, share_votes
+from bot.versions.rollout.rollout_metrics import summarise_votes
 from tests.bot.conftest import QUAY
 from tests.bot.shard_stage import PERSONA, shard_stage
+from tests.bot.test_vote_summary import vote
 from tests.bot.version_rows import install
 from tests.fakes import until
+from tests.samples import SCORECARD
 
 GUILDS = [replace(SKERROW_SEED, name=f"Harbour {number}", bot_avatar=None) for number in (2, 3, 4)]
 
@@ -102,6 +106,56 @@ async def test_a_promotion_reaches_the_other_process(cluster):
     assert cluster.high.store.versions.live(PERSONA) is None
 
 
+@pytest.mark.parametrize(("choice", "decision"), [("b", "manual"), ("a", "promoted")])
+async def test_an_automatic_promotion_counts_the_votes_of_another_shard(cluster, choice, decision):
+    low, high, guild_id = cluster.low, cluster.high, cluster.guild_of(cluster.high)
+    low.store.guilds.set_auto_promotion(guild_id, True)
+    for _ in range(2):
+        install(low.store)
+    low.store.versions.promote(PERSONA, "v1", 1, 2.0)
+    await until(lambda: high.store.versions.live(PERSONA) == "v1")
+    voted = [vote(high.store, user, choice, guild=guild_id, at=10.0 + 60 * n) for user in range(30) for n in range(10)]
+    await record_vote(high.services.home, high.store, high.services.personas, voted[-1])
+    await until(lambda: low.store.guild_feedback.of_others(PERSONA, "v2", "v1", guild_id))
+    assert not low.store.comparisons.voted(PERSONA), "the votes stay with their shard"
+    everywhere = [await summarise_votes(it.store, PERSONA, "v2", 1e6, None) for it in (low, high)]
+    assert everywhere[0] == everywhere[1] and everywhere[0].members == 30
+    own_guild = cluster.guild_of(low)
+    assert await summarise_votes(low.store, PERSONA, "v2", 1e6, own_guild) is None, "another guild's are its own"
+    job = low.store.jobs.get(low.store.versions.job_of(PERSONA, "v2"))
+    better = JobResult(adapter="a", seconds=1, scorecard=SCORECARD.model_copy(update={"verdict": "promote"}))
+    low.store._connection.write("update jobs set decision = null where job_id = :job", job=job.job_id)
+    decided = await low.services.versions.decide(replace(job, guild_id=guild_id, result_json=better.model_dump_json()))
+    assert decided.decision == decision
+
+
+def test_members_on_both_shards_are_counted_together_and_forgotten(tmp_path):
+    (low, low_mirror), (high, high_mirror) = open_store(tmp_path, "0/2"), open_store(tmp_path, "1/2")
+    for _ in range(2):
+        install(low)
+    low.versions.promote(PERSONA, "v1", 1, 2.0)
+    high_mirror.take_up(low_mirror.log.read(low_mirror.log.database.open(), 0))
+    for store, guild_id, users in ((low, 0, range(6)), (high, 1 << 22, range(6, 12))):
+        for user in users:
+            vote(store, user, "b", guild=guild_id)
+        share_votes(store, PERSONA, "v2", "v1", guild_id)
+    low_mirror.take_up(high_mirror.log.read(high_mirror.log.database.open(), low_mirror.applied))
+    for store in (low, high):
+        found = asyncio.run(summarise_votes(store, PERSONA, "v2", 1e6, None))
+        assert (found.votes, found.members) == (12, 12) and found.most is not None
+    high.erasure.erase(7, 1e9, str)
+    assert not high.guild_feedback.of_others(PERSONA, "v2", "v1", 1 << 22)
+    low_mirror.take_up(high_mirror.log.read(high_mirror.log.database.open(), low_mirror.applied))
+    assert not low.guild_feedback.of_others(PERSONA, "v2", "v1", None)
+    for guild_id, persona_id, version, against in high.guild_feedback.pairs():
+        share_votes(high, persona_id, version, against, guild_id)
+    low_mirror.take_up(high_mirror.log.read(high_mirror.log.database.open(), low_mirror.applied))
+    assert asyncio.run(summarise_votes(low, PERSONA, "v2", 1e6, None)).members == 11
+    for store, mirror in ((low, low_mirror), (high, high_mirror)):
+        mirror.leave()
+        store.close()
+
+
 async def test_training_asked_on_one_shard_runs_on_shard_0_and_is_shown_where_it_was_asked(cluster):
     guild_id = cluster.guild_of(cluster.high)
     moderator, mark = cluster.sandbox.member(MODERATOR, guild_id), len(cluster.sandbox.events)
@@ -125,6 +179,10 @@ async def test_a_write_without_the_shared_database_is_refused_and_chat_goes_on(c
     with pytest.raises(SharedStateError, match="cannot be reached"):
         cluster.high.store.people.decide(ConsentDecision(7, True, 1.0, "en"))
     assert cluster.high.store.people.decision(7) is None
+    with cluster.high.store.atomic():  # nothing that shards share
+        cluster.high.store.channels.assign(Channel(cluster.guild_of(cluster.high), 1, PERSONA, "mentions", 1, 1.0))
+    with pytest.raises(SharedStateError), cluster.high.store.atomic(shared=True):
+        pass
     assert "AI-written" in (await cluster.ask(cluster.guild_of(cluster.high), "still there?"))["content"]
     monkeypatch.undo()
     monkeypatch.setattr("bot.shards.shared_state.RETRY_S", 0.0)

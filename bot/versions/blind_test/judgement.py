@@ -131,11 +131,15 @@ def member_scores(votes: Iterable[BlindComparison], version: str, now: float) ->
     A member is complete with `MAX_VOTES_PER_MEMBER` votes, or `MEMBER_WINDOW_S` after the first: neither depends on
     what they chose, so nothing is gained by looking at a good moment.
     """
+    return [value for at, value in completed_scores(votes, version) if at <= now]
+
+
+def completed_scores(votes: Iterable[BlindComparison], version: str) -> list[tuple[float, float]]:
+    """Return when each member is complete, which may be still to come, and their score."""
     members: dict[int, list[BlindComparison]] = defaultdict(list)
     for vote in sorted(votes, key=_voted_at):
         members[vote.user_id].append(vote)
-    complete = sorted((_member_score(own, version) for own in members.values()), key=lambda one: one[0])
-    return [value for at, value in complete if at <= now]
+    return sorted((_member_score(own, version) for own in members.values()), key=lambda one: one[0])
 
 
 def _member_score(own: Sequence[BlindComparison], version: str) -> tuple[float, float]:

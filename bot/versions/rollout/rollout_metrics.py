@@ -2,10 +2,11 @@
 
 import asyncio
 from dataclasses import dataclass
-from typing import Literal
+from itertools import permutations
+from typing import Literal, Self
 
 from bot.store import BASE_MODEL_NAME, ReplySelection, ReplyTally, Rollout, Store
-from bot.versions.blind_test.judgement import member_scores
+from bot.versions.blind_test.judgement import completed_scores
 from bot.versions.sequential_test import (
     E_VALUE_THRESHOLD,
     MIN_RULING_MEMBERS,
@@ -13,6 +14,7 @@ from bot.versions.sequential_test import (
     PairedEProcess,
     confidence_range,
 )
+from personas.schemas.base import FrozenModel
 from personas.schemas.scorecard import MemberFeedback
 
 HarmSignal = Literal["votes", "interruptions"]
@@ -91,28 +93,84 @@ def _paired_e_value(then: dict[int, list[bool]], now: dict[int, list[bool]], eac
     return paired.evidence
 
 
+class VoteSummary(FrozenModel):
+    """Votes for a version beside another, without who cast them: of one guild, or of all.
+
+    `members` are when each is complete, and their score (`completed_scores`); `up` and `down` the 👍 and 👎 on the
+    version's replies, then on the other's; `evidence` as in `MemberFeedback`.
+    """
+
+    votes: int = 0
+    members: tuple[tuple[float, float], ...] = ()
+    up: tuple[int, int] = (0, 0)
+    down: tuple[int, int] = (0, 0)
+    evidence: float | None = None
+
+    def plus(self, other: Self) -> Self:
+        """Return both together; their members are different ones."""
+        return self.model_copy(
+            update={
+                "votes": self.votes + other.votes,
+                "members": tuple(sorted([*self.members, *other.members], key=lambda one: one[0])),
+                "up": (self.up[0] + other.up[0], self.up[1] + other.up[1]),
+                "down": (self.down[0] + other.down[0], self.down[1] + other.down[1]),
+                "evidence": max((it for it in (self.evidence, other.evidence) if it is not None), default=None),
+            }
+        )
+
+
+def _summarise_stored_votes(
+    store: Store, persona_id: str, version: str, against: str, guild_id: int | None
+) -> VoteSummary:
+    """Summarise the votes of this process's guilds."""
+    pair, other_version = {version, against}, None if against == BASE_MODEL_NAME else against
+    votes = [vote for vote in store.comparisons.voted(persona_id, guild_id) if set(vote.versions) == pair]
+    selections = (ReplySelection(persona_id, which, guild_id=guild_id) for which in (version, other_version))
+    own, other = map(store.reply_stats.of, selections)
+    return VoteSummary(
+        votes=len(votes),
+        members=tuple(completed_scores(votes, version)),
+        up=(own.up, other.up),
+        down=(own.down, other.down),
+        evidence=_max_rollout_evidence(store, persona_id, version, other_version, guild_id),
+    )
+
+
+def publish_votes(store: Store, persona_id: str, version: str, against: str, guild_id: int) -> None:
+    """Let the other processes of a bot with shards count a guild's votes, for both versions."""
+    for one, other in permutations((version, against)):
+        if one not in (other, BASE_MODEL_NAME):
+            summary = _summarise_stored_votes(store, persona_id, one, other, guild_id)
+            store.guild_feedback.publish(guild_id, persona_id, one, other, summary.model_dump_json())
+
+
 async def summarise_votes(
     store: Store, persona_id: str, version: str, now: float, guild_id: int | None = None
 ) -> MemberFeedback | None:
-    """Summarise votes in a guild, or (None) in all; None for the live version, and without any feedback."""
+    """Summarise votes in a guild, or (None) in all, also those of other processes' shards.
+
+    None for the live version, and without any feedback.
+    """
     live = store.versions.live(persona_id)
-    pair = {version, live or BASE_MODEL_NAME}
-    votes = [vote for vote in store.comparisons.voted(persona_id, guild_id) if set(vote.versions) == pair]
-    selections = (ReplySelection(persona_id, which, guild_id=guild_id) for which in (version, live))
-    own, other = map(store.reply_stats.of, selections)
-    if live == version or not (votes or own.up or own.down):
+    if live == version:
         return None
-    values = member_scores(votes, version, now)
+    against = live or BASE_MODEL_NAME
+    found = _summarise_stored_votes(store, persona_id, version, against, guild_id)
+    for text in store.guild_feedback.of_others(persona_id, version, against, guild_id):
+        found = found.plus(VoteSummary.model_validate_json(text))
+    if not (found.votes or found.up[0] or found.down[0]):
+        return None
+    values = [value for at, value in found.members if at <= now]
     bounds = await asyncio.to_thread(confidence_range, values) if len(values) >= MIN_RULING_MEMBERS else None
     return MemberFeedback(
-        against=live or BASE_MODEL_NAME,
-        votes=len(votes),
+        against=against,
+        votes=found.votes,
         members=len(values),
         least=bounds.low if bounds else None,
         most=bounds.high if bounds else None,
-        up=(own.up, other.up),
-        down=(own.down, other.down),
-        evidence=_max_rollout_evidence(store, persona_id, version, live, guild_id),
+        up=found.up,
+        down=found.down,
+        evidence=found.evidence,
     )
 
 
