@@ -15,7 +15,7 @@ VLLM_ENV := $(UNDERSTUDY_SCALE_ENV)/vllm
 VLLM_READY := $(VLLM_ENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run sandbox demo demo-all bench bench-chat bench-chat-engine bench-data bench-gate bench-pii bench-train bench-votes bench-web gpu-rows predictions docs chromium test test-ray test-shards test-slow test-vllm check lint lock pictures clean
+.PHONY: help setup run sandbox demo demo-all bench bench-chat bench-chat-engine bench-data bench-gate bench-pii bench-scale bench-train bench-votes bench-web gpu-rows predictions docs chromium test test-ray test-shards test-slow test-vllm check lint lock pictures clean
 
 help:  ## List the targets.
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -66,6 +66,9 @@ bench-gate: $(READY)  ## Check that the gate detects injected faults, and nothin
 
 bench-pii: $(READY)  ## Measure the anonymiser on held-out texts: precision, recall, speed.
 	@$(BIN)/python -m benchmarks.pii_detection
+
+bench-scale: $(READY) $(VLLM_READY)  ## Measure two vLLM servers, then simulate up to 64 of them (some 15 minutes; it installs vLLM in build/vllm).
+	@$(BIN)/python -m benchmarks.scale --python $(VLLM_ENV)/bin/python
 
 bench-train: $(READY)  ## Measure training speed, compared with TRL's SFTTrainer (some 25 minutes).
 	@$(BIN)/python -m benchmarks.training_speed

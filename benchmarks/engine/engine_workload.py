@@ -37,7 +37,7 @@ def write_workload(folder: Path) -> None:
     tokenizer, model = load_tokenizer(base), load_model(base, "bfloat16")
     prompts = [[_prompt(tokenizer, chat, ask) for ask in range(2)] for chat in range(max(CHAT_COUNTS))]
     for chat in range(max(CHAT_COUNTS)):
-        _write_adapter(folder / f"adapter-{chat}", model, chat)
+        write_adapter(folder / f"adapter-{chat}", model, chat)
     (folder / "prompts.json").write_text(json.dumps(prompts))
 
 
@@ -56,7 +56,8 @@ def _prompt(tokenizer: Any, chat: int, ask: int) -> list[int]:
     return [*parts[0][:PERSONA_TOKENS], *parts[1][: PROMPT_TOKENS - PERSONA_TOKENS]]
 
 
-def _write_adapter(folder: Path, model: Any, seed: int) -> None:
+def write_adapter(folder: Path, model: Any, seed: int) -> None:
+    """Write an adapter with small random weights of rank 16 on all linear layers of a model."""
     folder.mkdir(parents=True, exist_ok=True)
     generator = torch.Generator().manual_seed(seed)
     tensors: dict[str, Any] = {}

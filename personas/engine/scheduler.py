@@ -164,6 +164,11 @@ class FairScheduler(ABC, Generic[QueuedT]):
         self.queue: FairQueue[QueuedT] = FairQueue()
         self.running: list[QueuedT] = []
 
+    @property
+    def max_overtaken(self) -> int:
+        """Number of sequences that may overtake one that waits for a LoRA slot; after that, none starts before it."""
+        return MAX_OVERTAKEN
+
     @abstractmethod
     def _state(self, seq: QueuedT) -> AdapterState:
         """Answer whether a sequence can start. Changes nothing."""
@@ -197,20 +202,21 @@ class FairScheduler(ABC, Generic[QueuedT]):
     def _select_next(self) -> tuple[QueuedT | None, list[QueuedT]]:
         """Find the next sequence to start, or to fail with its adapter, and those before it that wait for a slot."""
         overtaken: list[QueuedT] = []
+        share = max(1, self.limits.rows // max(1, self.queue.guilds))
         for seq in self.queue:
-            if not self._has_row(seq.guild_id):
+            if not self._has_row(seq.guild_id, share):
                 continue
             state = self._state(seq)
             if state in (AdapterState.READY, AdapterState.FAILED):
                 return seq, overtaken
             if state is AdapterState.NO_SLOT:
-                if seq.overtaken >= MAX_OVERTAKEN:
+                if seq.overtaken >= self.max_overtaken:
                     break
                 overtaken.append(seq)
         return None, []
 
-    def _has_row(self, guild_id: int) -> bool:
-        """Return whether a guild may start another sequence.
+    def _has_row(self, guild_id: int, share: int) -> bool:
+        """Return whether a guild may start another sequence; `share` is each guild's share of the rows.
 
         Once all rows are taken, a guild below its share may use overflow rows; its n-th sequence needs n free ones, so
         the last is left to guilds that have none. Sequences that start together end together: without overflow rows a
@@ -219,7 +225,6 @@ class FairScheduler(ABC, Generic[QueuedT]):
         if len(self.running) < self.limits.rows:
             return True
         of_guild = self.queue.running(guild_id)
-        share = max(1, self.limits.rows // self.queue.guilds)
         return of_guild < share and len(self.running) + of_guild < self.limits.max_rows
 
     def _start(self, seq: QueuedT, overtaken: list[QueuedT]) -> None:

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import lru_cache, partial
+from functools import partial
 from pathlib import Path, PurePosixPath
 
 from personas.engine.vllm.vllm_client import AdapterNotServedError, ReplicaError, ServedModels, VllmClient, VllmError
@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 MAX_MISSED_HEALTH_CHECKS = 3
 LOAD_FACTOR = 1.25
 """Most replies of a replica, relative to the average (consistent hashing with bounded loads, arXiv 1608.01350)."""
-MAX_CACHED_SCORES = 65536
+MAX_CACHED_ORDERS = 16384
 CANCEL_INTERVAL_S = 0.5
 
 
@@ -63,14 +63,16 @@ class Lease:
 class Replica:
     """One server: the adapters it has, by name with their paths, and the replies on it.
 
-    `is_checked` until the server was away, because another one may have taken its place; `served` is what the check
-    found. `error` says why it gets no replies.
+    `active` is the number of replies by adapter, without those of the base model. `is_checked` until the server was
+    away, because another one may have taken its place; `served` is what the check found. `error` says why it gets no
+    replies.
     """
 
     client: VllmClient
     served: ServedModels | None = None
     adapters: dict[str, str] = field(default_factory=dict)
     leases: set[Lease] = field(default_factory=set)
+    active: Counter[str] = field(default_factory=Counter)
     is_ready: bool = False
     is_checked: bool = False
     error: Exception | None = None
@@ -83,11 +85,6 @@ class Replica:
     def url(self) -> str:
         return self.client.url
 
-    @property
-    def active(self) -> Counter[str]:
-        """Number of replies by adapter, without those of the base model."""
-        return Counter(lease.adapter for lease in self.leases if lease.adapter)
-
 
 class Replicas:
     """Watches the servers, and spreads replies over those that are ready. Used on the event loop."""
@@ -99,13 +96,18 @@ class Replicas:
         check: Callable[[Replica], Awaitable[ServedModels]],
         on_change: Callable[[], None] = lambda: None,
         clock: Callable[[], float] = time.monotonic,
+        jitter: random.Random | None = None,
     ) -> None:
-        """`check` verifies a server before it gets replies; `on_change` is called when one has become ready or not."""
+        """`check` verifies a server before it gets replies; `on_change` is called when one has become ready or not.
+
+        `jitter` draws the backoff.
+        """
         self.all = [Replica(client) for client in clients]
         self.limits, self._check, self._on_change, self._clock = limits, check, on_change, clock
         self._monitors: list[asyncio.Task[None]] = []
-        self._random = random.Random()
+        self._jitter = jitter or random.Random()
         self._released = asyncio.Event()
+        self._orders: dict[str, list[Replica]] = {}
 
     @property
     def ready(self) -> list[Replica]:
@@ -113,35 +115,58 @@ class Replicas:
 
     # ------------------------------------------------------------------------------------------ choice
 
-    def choose(self, key: str, adapter: str, avoided: frozenset[str] = frozenset()) -> Replica | None:
+    def choose(
+        self, key: str, adapter: str, avoided: frozenset[str] = frozenset(), *, anywhere: bool = True
+    ) -> Replica | None:
         """Choose a replica with room for a reply; None if there is none.
 
         The same key prefers the same replica, which then has its adapter and its prompts' prefixes in memory; above
-        `LOAD_FACTOR` times the average load the next one in the key's order is taken. `avoided` are addresses.
+        `LOAD_FACTOR` times the average load the next one in the key's order is taken. A reply waits for one that is
+        full below that, unless it may go `anywhere`: reading its adapter elsewhere would stop all replies there. An
+        adapter has one such replica more than it replies on now. `avoided` are addresses.
         """
-        ready = [replica for replica in self.ready if replica.url not in avoided]
+        ready = [replica for replica in self._order(key) if replica.is_ready]
+        if avoided:
+            ready = [replica for replica in ready if replica.url not in avoided]
         if not ready:
             return None
-        bound = math.ceil(LOAD_FACTOR * (sum(len(replica.leases) for replica in ready) + 1) / len(ready))
-        ready.sort(key=lambda replica: rendezvous_score(key, replica.url), reverse=True)
-        with_room = [replica for replica in ready if self._has_room(replica, adapter)]
-        below = (replica for replica in with_room if len(replica.leases) < bound)
-        return next(below, with_room[0] if with_room else None)
+        bound = math.ceil(LOAD_FACTOR * (sum([len(replica.leases) for replica in ready]) + 1) / len(ready))
+        below = [replica for replica in ready if len(replica.leases) < bound]
+        if not anywhere:
+            del below[1 + sum([adapter in replica.active for replica in below]) :]
+        found = next((replica for replica in below if self._has_room(replica, adapter)), None)
+        if found or not anywhere:
+            return found
+        return next((replica for replica in ready if self._has_room(replica, adapter)), None)
+
+    def _order(self, key: str) -> list[Replica]:
+        """Return all replicas, those that a key prefers first."""
+        if key not in self._orders:
+            if len(self._orders) >= MAX_CACHED_ORDERS:
+                self._orders.clear()
+            self._orders[key] = sorted(self.all, key=lambda it: rendezvous_score(key, it.url), reverse=True)
+        return self._orders[key]
 
     def _has_room(self, replica: Replica, adapter: str) -> bool:
         if len(replica.leases) >= self.limits.rows:
             return False
-        active = replica.active
-        return not adapter or adapter in active or len(active) < self.limits.adapters
+        return not adapter or adapter in replica.active or len(replica.active) < self.limits.adapters
 
     def lease(self, replica: Replica, adapter: str) -> Lease:
         """Take a place on a replica."""
         lease = Lease(replica, adapter, heard_at=self._clock())
         replica.leases.add(lease)
+        if adapter:
+            replica.active[adapter] += 1
         return lease
 
     def release(self, lease: Lease) -> None:
-        lease.replica.leases.discard(lease)
+        active = lease.replica.active
+        lease.replica.leases.remove(lease)
+        if lease.adapter:
+            active[lease.adapter] -= 1
+            if not active[lease.adapter]:
+                del active[lease.adapter]
         self._released.set()
 
     async def wait_for_release(self) -> None:
@@ -161,7 +186,7 @@ class Replicas:
         replica.error = error
         longest_s = min(self.limits.max_backoff_s, self.limits.backoff_s * 2 ** min(replica.failures, 16))
         replica.failures += 1
-        replica.retry_at = self._clock() + self._random.uniform(0, longest_s)
+        replica.retry_at = self._clock() + self._jitter.uniform(0, longest_s)
         replica.wake.set()
         if was_ready:
             self._on_change()
@@ -177,7 +202,7 @@ class Replicas:
 
         Raises `VllmError` if one is not set up for this bot, and `ReplicaError` if none can be reached within `wait_s`.
         """
-        await asyncio.gather(*(self._probe(replica) for replica in self.all))
+        await asyncio.gather(*(self.probe(replica) for replica in self.all))
         for replica in self.all:
             if isinstance(replica.error, VllmError) and not isinstance(replica.error, ReplicaError):
                 raise replica.error
@@ -202,9 +227,9 @@ class Replicas:
                 async with asyncio.timeout(max(0.0, delay_s)):
                     await replica.wake.wait()
             if replica.is_ready or self._clock() >= replica.retry_at:
-                await self._probe(replica)
+                await self.probe(replica)
 
-    async def _probe(self, replica: Replica) -> None:
+    async def probe(self, replica: Replica) -> None:
         """Check a replica's health, and everything else if it was away."""
         try:
             await replica.client.check_health(self.limits.health_timeout_s)
@@ -356,7 +381,6 @@ async def cancel_tasks(tasks: Iterable[asyncio.Task[None]]) -> None:
         _, pending = await asyncio.wait(pending, timeout=CANCEL_INTERVAL_S)
 
 
-@lru_cache(MAX_CACHED_SCORES)
 def rendezvous_score(key: str, url: str) -> int:
     """Return the weight of a replica for a key (highest random weight hashing, Thaler and Ravishankar, 1998)."""
     return int.from_bytes(hashlib.blake2b(f"{key}\0{url}".encode(), digest_size=8).digest(), "big")

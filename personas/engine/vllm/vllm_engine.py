@@ -36,7 +36,7 @@ from personas.engine.vllm.vllm_client import (
     VllmError,
     open_session,
 )
-from personas.engine.vllm.vllm_sequence import ReplicaScheduler, VllmReplyStream, VllmSequence
+from personas.engine.vllm.vllm_sequence import ReplicaScheduler, VllmReplyStream, VllmSequence, scheduler_limits
 from personas.home.adapters import largest_rank, verify_for_base_model
 from personas.home.atomic_files import write_private_file
 from personas.models import base_model
@@ -51,7 +51,6 @@ SWEEP_INTERVAL_S = 1.0  # interval in which requests that waited too long are fa
 MAX_FAILED_ATTEMPTS = 5
 """Attempts of one reply that may fail without a new token: a request may itself be what kills a server."""
 MAX_QUEUED_PREFIXES = 256
-OVERFLOW_SHARE = 3  # a third of the rows is left to guilds that have less than their share
 MIN_RANK = 16
 """LoRA rank of the recipes, which each server has to accept."""
 PROBE_FOLDER, SALT_FILE = "cache/vllm_probe", "cache/vllm_cache_salt"
@@ -211,8 +210,8 @@ class VllmEngine:
     ) -> VllmSequence:
         return VllmSequence.create(request, prompt, self._renderer, stream, on_end)
 
-    def _start_attempt(self, seq: VllmSequence) -> asyncio.Task[None]:
-        return self._start_task(self._run_attempt(seq))
+    def _start_attempt(self, seq: VllmSequence) -> None:
+        seq.task = self._start_task(self._run_attempt(seq))
 
     async def _run_attempt(self, seq: VllmSequence) -> None:
         """Generate the rest of a reply on its replica; if that fails, queue it for another one."""
@@ -310,9 +309,7 @@ class VllmEngine:
         self._sweep()
 
     def _scheduler_limits(self) -> SchedulerLimits:
-        rows = self.limits.rows * len(self._replicas.ready)
-        overflow = rows // OVERFLOW_SHARE
-        return SchedulerLimits(rows - overflow, overflow, wait_s=self.wait_s, reply_s=self.reply_s)
+        return scheduler_limits(len(self._replicas.ready), self.limits, self.wait_s, self.reply_s)
 
     def _sweep(self) -> None:
         """End what is cancelled or late, and start what can start."""

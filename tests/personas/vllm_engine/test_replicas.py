@@ -191,6 +191,28 @@ class TestChoice:
             assert len(replica.leases) <= 4 and len(replica.active) <= 2
         assert replicas.choose("persona-v99", "persona-v99") is None
 
+    def test_a_reply_waits_for_its_replica_while_all_are_as_busy(self):
+        replicas = make_replicas(4, rows=4)
+        home = replicas.choose("ada-v1", "ada-v1", anywhere=False)
+        others = [replicas.lease(replica, f"other{number}") for replica in replicas.all for number in range(4)]
+        left = next(lease for lease in others if lease.replica is not home)
+        replicas.release(left)
+        assert replicas.choose("ada-v1", "ada-v1", anywhere=False) is None
+        assert replicas.choose("ada-v1", "ada-v1") is left.replica
+        for lease in others:
+            if lease.replica is not home and lease is not left:
+                replicas.release(lease)
+        assert replicas.choose("ada-v1", "ada-v1", anywhere=False) is not home  # which is overloaded now
+
+    def test_an_adapter_may_go_to_one_replica_more_than_it_replies_on(self):
+        replicas = make_replicas(4, rows=8)
+        leases = [replicas.lease(replica, "other-v1") for replica in replicas.all for _ in range(7)]
+        seen = []
+        while replica := replicas.choose("ada-v1", "ada-v1", anywhere=False):
+            seen.append(replicas.lease(replica, "ada-v1").replica.url)
+        assert len(set(seen)) == len(seen) == 4 and len(leases) == 28
+        assert all(replica.active["ada-v1"] == 1 for replica in replicas.all)
+
     def test_the_base_model_takes_no_adapter_slot(self):
         replicas = make_replicas(1, rows=4, adapters=1)
         place(replicas, "a-v1")
