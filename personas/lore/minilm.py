@@ -1,6 +1,7 @@
 """Sentence embeddings: all-MiniLM-L6-v2, computed with numpy, or a sentence-transformers model of the operator's."""
 
 import json
+import textwrap
 from collections.abc import Sequence
 from functools import lru_cache
 from importlib.util import find_spec
@@ -45,9 +46,9 @@ def load_encoder(name: str) -> Encoder:
     try:
         return SentenceTransformer(name)
     except (OSError, ValueError, KeyError, ImportError) as error:
-        why = " ".join(str(error).split())[:200]
+        why = textwrap.shorten(str(error), 200, placeholder=" …").rstrip(".")
         advice = "LORE_ENCODER takes a folder or hub id of a sentence-transformers model; empty uses the bundled one."
-        raise LoreError(f"The encoder {name} of lore search cannot be loaded: {why}", advice) from None
+        raise LoreError(f"The encoder {name} of lore search cannot be loaded: {why}.", advice) from None
 
 
 @lru_cache(maxsize=1)

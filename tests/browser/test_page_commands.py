@@ -41,6 +41,12 @@ async def test_slash_commands_are_found_checked_and_run(sandbox, panelist, visit
     await expect(text).to_have_value("tea at five: yes")
     await form.get_by_label("times", exact=True).press("Enter")
     await nils.sees("tea at five: yes tea at five: yes @Mora green")
+    await nils.say("/echo text:tea times:twice")
+    await text.press("Enter")
+    await expect(form.get_by_text("'twice' cannot be a value of this option.")).to_be_visible()
+    await form.get_by_label("times", exact=True).fill("3")
+    await text.press("Enter")
+    await nils.sees("tea tea tea")
 
 
 async def test_one_press_closes_the_form_of_a_command(sandbox, panelist, visit):

@@ -87,6 +87,8 @@ def test_a_pronoun_that_may_be_somebody_elses_is_left_alone():
     found = extract_lore(persona, split_passages(persona.id, "amei/a.md", lore))
     assert [fact.spoken for fact in found.facts] == ["老身有个妹妹。", None, None]
     assert sum(found.left_out.values()) == 2
+    subject = find_subject(persona, split_passages(persona.id, "amei/a.md", lore))
+    assert subject.to_first_person("阿梅婆婆把她扶上船。") == "老身把她扶上船。", "the object of her own clause"
     subject = find_subject(PERSONAS["vi"], PASSAGES["vi"])
     assert subject.to_first_person("Bà Bảy bán cá ngoài chợ.") is None, "another woman's title"
     assert subject.to_first_person("Bà nói “bà Năm đây”.") is None, "a quotation"

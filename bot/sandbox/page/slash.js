@@ -33,9 +33,14 @@ export function optionsTyped(rest, options) {
 }
 
 /** Put typed text into an option's input; of a list, select the entry with that value or label. A file has to be chosen. */
-function fill(input, text) {
+function fill({ input, check }, text) {
   const entry = [...(input.options ?? [])].find((one) => [one.value, one.text].some((own) => own.toLowerCase() === text.toLowerCase()));
-  if (input.type !== "file") input.value = entry ? entry.value : text;
+  if (input.type === "file") return;
+  input.value = entry ? entry.value : text;
+  if (input.value || !text) return;
+  input.setCustomValidity(`'${text}' cannot be a value of this option.`); // a number input and a list drop it
+  input.addEventListener("input", () => { input.setCustomValidity(""); check(); }, { once: true });
+  check();
 }
 
 const select = (options) => h("select", {}, [["", "—"], ...options].map(([value, label]) => h("option", { value }, label)));
@@ -129,6 +134,6 @@ export function commandForm({ command, rest }, { channel, onRun, onAnswer, onClo
     h("button", { type: "button", className: "chip", title: o.description, onclick: () => add(o).input.focus() }, `+${o.name}`), { option: o })));
   options.filter((o) => o.required).forEach(add);
   for (const [name, text] of Object.entries(optionsTyped(rest, options)))
-    fill((rows.find((row) => row.name === name) ?? add(options.find((o) => o.name === name))).input, text);
+    fill(rows.find((row) => row.name === name) ?? add(options.find((o) => o.name === name)), text);
   return { form, focus: () => (rows[0]?.input ?? chips.firstChild ?? run).focus() };
 }

@@ -113,7 +113,7 @@ async def test_packed_text_and_names_in_any_script_are_taken(dashboard, uploads)
 @pytest.mark.parametrize(
     ("name", "data", "said"),
     [
-        ("true.jsonl", b"\x7fELF\x02\x01\x01", "is a program, and no text"),
+        ("true.jsonl", b"\x7fELF\x02\x01\x01", "is a program, not text"),
         ("talk.json", b"PK\x03\x04rest", "is a ZIP archive"),
         ("talk.csv", b"SQLite format 3\0", "is a database"),
         ("talk.txt", b"words\0words", "holds zero bytes"),

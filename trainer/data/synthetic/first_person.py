@@ -184,6 +184,7 @@ class LanguageRules:
     follow_ups: tuple[str, ...] = ("…?",)
     openers: tuple[str, ...] = ("{}",)
     feelings: tuple[str, ...] = ()
+    object_marker: str = "(?!)"
     pronouns: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -256,7 +257,13 @@ class SubstitutedSubject(LoreSubject):
         is_named, has_pronoun = self.is_named_in(sentence), self.has_pronoun(sentence)
         if not (is_named or has_pronoun) or (has_pronoun and (not clear or self.is_beside_others(sentence))):
             return None
-        spoken = self._pronoun.sub(self.own_word, self._name.sub(self.own_word, sentence))
+
+        def replace(pronoun: re.Match[str]) -> str:
+            clause = re.split("[，。；,;]", sentence[: pronoun.start()])[-1]
+            is_object = self.is_named_in(clause) and re.search(f"(?:{self.rules.object_marker})$", clause)
+            return pronoun.group() if is_object else self.own_word  # the object of the persona's clause is another
+
+        spoken = self._name.sub(self.own_word, self._pronoun.sub(replace, sentence))
         return spoken[0].upper() + spoken[1:]
 
     def question_about(self, topic: str) -> str:

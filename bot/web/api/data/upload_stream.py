@@ -45,13 +45,13 @@ def require_file_type(name: str, first: bytes | bytearray) -> None:
         return
     for mark, what in OTHER_FILE_TYPES.items():
         if start.startswith(mark):
-            raise _wrong_type(name, f"is {what}, and no text")
+            raise _wrong_type(name, f"is {what}, not text")
     if b"\0" in start and not start.startswith(UTF16_MARKS):
         raise _wrong_type(name, "holds zero bytes, and is no text")
 
 
 def _wrong_type(name: str, what: str) -> Problem:
-    return Problem("wrong-kind", f"{name} {what}.", "Send it under the name of what it is, or another file.")
+    return Problem("wrong-kind", f"{name} {what}.", "Upload another file, or this one with the suffix of its type.")
 
 
 @dataclass(frozen=True)

@@ -52,7 +52,7 @@ async def get_data_page(request: web.Request) -> web.Response:
         failed=jobs.failed("build"),
         kinds=FILE_SUFFIXES,
         packed=GZIP_SUFFIX,
-        room=await asyncio.to_thread(max_upload_bytes, places.uploads),
+        room=min(services.max_upload_bytes, await asyncio.to_thread(max_upload_bytes, places.uploads)),
     )
 
 
