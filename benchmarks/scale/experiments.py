@@ -216,7 +216,7 @@ class DayRun:
 
     def _promote(self, rank: int) -> None:
         version = self.versions.get(rank, 1) + 1
-        self.cluster.bots[0].load_on_all(adapter_name(rank, version))
+        self.cluster.bots[0].promote(adapter_name(rank, version))
         self.versions[rank] = version
 
     def _summary(self) -> Figures:
@@ -266,11 +266,16 @@ def percentiles(values: Any) -> dict[str, float | int]:
 
 @dataclass(frozen=True)
 class WorkloadResult:
-    """A closed loop of chats, measured or predicted. Hit rates: of sequences, by adapters in memory and in a slot."""
+    """A closed loop of chats, measured or predicted.
+
+    Hit rates are shares of the sequences whose adapter was in memory, or in a slot. `cached_tokens` are those of a
+    prompt that the prefix cache had.
+    """
 
     hit_rate: float
     slot_hit_rate: float
     tokens_per_s: float
+    cached_tokens: float
     first_token: dict[str, float | int]
 
 
@@ -304,6 +309,7 @@ def predict_workload(
         1 - counts.read / len(asks),
         1 - counts.activated / len(asks),
         sum(seq.received for seq in bot.ended) / cluster.time.now,
+        sum(ask.shared_prefix for ask in asks) / len(asks) * counts.prefix_hits / counts.sequences,
         percentiles([(seq.first_at or 0.0) - seq.submitted_at for seq in bot.ended]),
     )
 

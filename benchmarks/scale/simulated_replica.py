@@ -8,7 +8,7 @@ from disk (lora/worker_manager.py). All of that stops the engine, as does an ada
 
 from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 
 import numpy as np
 
@@ -41,6 +41,11 @@ class ReplicaProfile:
     prefixes: int = 200
     step_tokens: int = 2048
     start_s: float = 60.0
+
+    def scaled(self, factor: float) -> "ReplicaProfile":
+        """Return a server whose times are so many times as long."""
+        times = {each.name: factor * getattr(self, each.name) for each in fields(self) if each.name.endswith("_s")}
+        return replace(self, **times | {"start_s": self.start_s})
 
     def step_seconds(self, rows: int, adapters: int, prompt_tokens: int) -> float:
         return self.step_s + rows * self.row_s + adapters * self.adapter_s + prompt_tokens * self.prompt_token_s

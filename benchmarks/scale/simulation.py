@@ -206,9 +206,9 @@ class SimulatedBot:
         self._sweep()
         return True
 
-    def load_on_all(self, adapter: str) -> None:
-        """Load a version on all ready replicas, as a promotion does."""
-        for replica in self.replicas.ready:
+    def promote(self, adapter: str) -> None:
+        """Load a version as a promotion does."""
+        for replica in self.replicas.preferred(adapter):
             self._ensure(replica, adapter, lambda: None)
 
     # ------------------------------------------------------------------------------------------ one reply

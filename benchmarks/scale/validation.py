@@ -50,10 +50,11 @@ EXPONENTS = (0.8, 1.0, 1.2)
 GRID = ((1, 1), (2, 1), (2, 2), (4, 1), (4, 2), (4, 4), (8, 1), (8, 4), (16, 1), (16, 4))
 """Rows and different adapters of the steps that are measured."""
 WORDS = "The harbour keeps its lamps lit for whoever comes late, and the kettle on for whoever asks. ".split()
-DESCRIPTION_WORDS, QUESTION_WORDS = 110, 30
+DESCRIPTION_WORDS, QUESTION_WORDS = 150, 30
 LONG_PROMPTS = (30, 230, 430)
 """Words of the questions by which the time of prompt tokens is measured."""
 ACTIVATED, READ = re.compile(r"Activating LoRA\. int id: (\d+)"), re.compile(r"Adding lora\. Model id: (\d+)")
+PREFIX_METRIC = "prefix_cache_hits_total"
 SHARED_BLOCK = 128
 """Tokens that requests to one persona share: a block of vLLM's prefix cache on CPUs."""
 
@@ -246,6 +247,7 @@ async def run_workload(
     await engine.clear_prefix_cache()
     left, replies = iter(enumerate(requests)), dict[int, TimedReply]()
     before = [server.lora_counts() for server in servers]
+    cached = [await server.metrics() for server in servers]
     since = time.perf_counter()
 
     async def chat() -> None:
@@ -255,12 +257,15 @@ async def run_workload(
     await asyncio.gather(*(chat() for _ in range(CHATS)))
     seconds = time.perf_counter() - since
     after = [server.lora_counts() for server in servers]
+    cached_after = [await server.metrics() for server in servers]
+    prefix_tokens = sum(b[PREFIX_METRIC] - a.get(PREFIX_METRIC, 0.0) for a, b in zip(cached, cached_after, strict=True))
     activated, read = (sum(b[at] - a[at] for a, b in zip(before, after, strict=True)) for at in (0, 1))
     ordered = [replies[number] for number in range(len(requests))]
     result = WorkloadResult(
         1 - read / len(requests),
         1 - activated / len(requests),
         sum(reply.new_tokens for reply in ordered) / seconds,
+        prefix_tokens / len(requests),
         percentiles([reply.first_s for reply in ordered]),
     )
     return result, ordered
@@ -306,6 +311,9 @@ async def validate(
         engine = await stack.enter_async_context(open_engine(base, [server.url for server in servers], home))
         for adapter in adapters:
             await engine.load(adapter)
+        found = await _compare(engine, servers, profile, draw_requests(adapters, 1.0, count // 2, seed=99), adapters)
+        pace = found["predicted"]["tokens_per_s"] / found["measured"]["tokens_per_s"]
+        profile, measured = profile.scaled(pace), measured | {"pace": pace, "workload": found}
         compared = {}
         for number, exponent in enumerate(EXPONENTS):
             print(f"measuring {count} replies, s = {exponent:g} …", flush=True)

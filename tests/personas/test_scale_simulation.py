@@ -115,8 +115,8 @@ class TestValidation:
     """Errors are differences of rates in points, and relative to what was measured."""
 
     def test_errors_of_a_prediction(self):
-        predicted = WorkloadResult(0.70, 0.5, 110.0, {"p95": 3.0, "count": 9})
-        measured = WorkloadResult(0.75, 0.6, 100.0, {"p95": 4.0, "count": 9})
+        predicted = WorkloadResult(0.70, 0.5, 110.0, 90.0, {"p95": 3.0, "count": 9})
+        measured = WorkloadResult(0.75, 0.6, 100.0, 90.0, {"p95": 4.0, "count": 9})
         found = compare_results(predicted, measured)
         assert found["hit_rate_error"] == pytest.approx(-0.05)
         assert found["throughput_error"] == pytest.approx(0.1)

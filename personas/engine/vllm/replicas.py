@@ -23,6 +23,8 @@ log = logging.getLogger(__name__)
 MAX_MISSED_HEALTH_CHECKS = 3
 LOAD_FACTOR = 1.25
 """Most replies of a replica, relative to the average (consistent hashing with bounded loads, arXiv 1608.01350)."""
+PRELOADED_REPLICAS = 4
+"""Replicas on which a promotion loads a version: loading stops all replies of a replica."""
 MAX_CACHED_ORDERS = 16384
 CANCEL_INTERVAL_S = 0.5
 
@@ -138,6 +140,14 @@ class Replicas:
         if found or not anywhere:
             return found
         return next((replica for replica in ready if self._has_room(replica, adapter)), None)
+
+    def preferred(self, key: str) -> list[Replica]:
+        """Return the ready replicas on which a new version is loaded at once; others load it when it is first used."""
+        return [replica for replica in self._order(key) if replica.is_ready][:PRELOADED_REPLICAS]
+
+    def prefers(self, key: str, url: str) -> bool:
+        """Return whether the replica of this address is among the first of a key."""
+        return any(replica.url == url for replica in self._order(key)[:PRELOADED_REPLICAS])
 
     def _order(self, key: str) -> list[Replica]:
         """Return all replicas, those that a key prefers first."""
@@ -286,7 +296,7 @@ class ReplicaAdapters:
             raise AdapterNotServedError(why, "Install it in the home.") from None
 
     async def load(self, replicas: Sequence[Replica], adapter: AdapterRef) -> None:
-        """Load an adapter on all replicas, and from now on also on those that return. Raises `AdapterError`."""
+        """Load an adapter on replicas, and from now on also on those that return. Raises `AdapterError`."""
         if not replicas:
             raise ReplicaError("No vLLM server can be reached now.", "Try again once one is back.")
         loads = (self.ensure(replica, adapter) for replica in replicas)
@@ -326,13 +336,20 @@ class ReplicaAdapters:
         replica.adapters.pop(name, None)
         await replica.client.unload_adapter(name)
 
-    async def update(self, client: VllmClient, found: Mapping[str, str]) -> dict[str, str]:
-        """Unload what was dropped while a server was away, and load what was loaded elsewhere; returns its adapters."""
+    async def update(
+        self, client: VllmClient, found: Mapping[str, str], prefers: Callable[[str, str], bool]
+    ) -> dict[str, str]:
+        """Unload what was dropped while a server was away, and load what was loaded elsewhere; returns its adapters.
+
+        `prefers` says whether an adapter, by name, is to be loaded on a server, by address, before it is used.
+        """
         adapters = dict(found)
         for name in self._dropped & adapters.keys():
             await client.unload_adapter(name)
             del adapters[name]
         for name, adapter in list(self._wanted.items()):
+            if not prefers(name, client.url):
+                continue
             try:
                 await client.load_adapter(name, self.path(adapter.folder))
                 adapters[name] = self.path(adapter.folder)

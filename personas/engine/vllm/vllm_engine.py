@@ -135,7 +135,7 @@ class VllmEngine:
         return stream
 
     async def load(self, adapter: AdapterRef) -> None:
-        await self._adapters.load(self._replicas.ready, adapter)
+        await self._adapters.load(self._replicas.preferred(adapter.name), adapter)
 
     def prepare(self, persona: Persona, adapter: AdapterRef | None) -> None:
         if len(self._prefixes) < MAX_QUEUED_PREFIXES and (persona, adapter) not in self._prefixes:
@@ -298,7 +298,8 @@ class VllmEngine:
         """Check a server, and bring its adapters up to date. Raises `VllmError`."""
         served = await self._checker.check(replica.client)
         await self._clear_notices(replica.client)
-        return replace(served, adapters=await self._adapters.update(replica.client, served.adapters))
+        adapters = await self._adapters.update(replica.client, served.adapters, self._replicas.prefers)
+        return replace(served, adapters=adapters)
 
     async def _clear_notices(self, client: VllmClient) -> None:
         if started_at := await client.metric(START_METRIC):

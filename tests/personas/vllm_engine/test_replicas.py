@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from personas.engine.vllm import vllm_client
-from personas.engine.vllm.replicas import LOAD_FACTOR, Replica, ReplicaLimits, Replicas
+from personas.engine.vllm.replicas import LOAD_FACTOR, PRELOADED_REPLICAS, Replica, ReplicaLimits, Replicas
 from personas.engine.vllm.vllm_client import (
     ReplicaError,
     VllmClient,
@@ -212,6 +212,17 @@ class TestChoice:
             seen.append(replicas.lease(replica, "ada-v1").replica.url)
         assert len(set(seen)) == len(seen) == 4 and len(leases) == 28
         assert all(replica.active["ada-v1"] == 1 for replica in replicas.all)
+
+    def test_a_new_version_is_loaded_on_the_replicas_that_it_prefers(self):
+        replicas = make_replicas(8)
+        first = replicas.choose("ada-v2", "ada-v2")
+        preferred = replicas.preferred("ada-v2")
+        assert preferred[0] is first and len(preferred) == PRELOADED_REPLICAS
+        assert {each.url for each in replicas.all if replicas.prefers("ada-v2", each.url)} == {
+            each.url for each in preferred
+        }
+        first.is_ready = False
+        assert first not in replicas.preferred("ada-v2") and replicas.prefers("ada-v2", first.url)
 
     def test_the_base_model_takes_no_adapter_slot(self):
         replicas = make_replicas(1, rows=4, adapters=1)

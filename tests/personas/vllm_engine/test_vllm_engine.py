@@ -437,7 +437,7 @@ class TestFaults:
         assert text == undisturbed(servers[0], renderer, ask("running", max_new_tokens=40))
         assert await waiting == undisturbed(servers[0], renderer, ask("waiting"))
 
-    async def test_a_reply_that_waits_too_long_fails_as_busy(self, open_engine, servers):
+    async def test_a_reply_that_waits_too_long_fails_as_busy(self, open_engine, servers, version):
         engine = await open_engine(wait_s=0.2)
         for server in servers:
             server.faults.token_delay_s = 0.01
@@ -456,7 +456,7 @@ class TestFaults:
         with pytest.raises(EngineBusyError):
             await answer(engine, ask())
         with pytest.raises(ReplicaError, match="No vLLM server"):
-            await engine.load(None)
+            await engine.load(version(1))
         assert engine.state().waiting == 0
 
     async def test_a_request_that_fails_everywhere_ends(self, open_engine, servers):
