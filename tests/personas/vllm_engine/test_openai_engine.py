@@ -1,14 +1,22 @@
 """The engine over servers with OpenAI's API: as vLLM without LoRA, llama.cpp, Ollama and strict gateways answer."""
 
-import pytest
+import json
+from dataclasses import replace
 
+import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
+
+from personas.engine.vllm.openai_client import OpenAIChecker, OpenAIServerClient
 from personas.engine.vllm.openai_engine import OpenAIEngine, ReplyCutOffError
-from personas.engine.vllm.vllm_client import VllmError
+from personas.engine.vllm.vllm_client import ExpectedModel, VllmError, open_session
 from personas.errors import AdapterError
 from personas.schemas.chat import ChatRequest, LoreHit, Persona, Turn
 from tests.personas.vllm_engine.conftest import ADA, answer, ask, undisturbed
 from tests.personas.vllm_engine.server import Faults, VllmServer
 from tests.personas.vllm_engine.test_vllm_engine import others, until
+from tests.personas.vllm_servers import recordings
+from tests.personas.vllm_servers.recordings import RecordedResponse, Recording
 
 EXTRAS = frozenset({"top_k", "min_p", "repetition_penalty", "repeat_penalty", "seed"})
 
@@ -202,3 +210,75 @@ class TestModels:
         assert [check.state for check in checks[:3]] == ["ok", "ok", "warn"] and servers[0].url == checks[0].url
         await servers[0].stop()
         assert (await engine.inspect())[0].state == "fail"
+
+
+class RecordedServer:
+    """Answers what llama.cpp was recorded to answer, at the same paths; probes of one token get the recorded reply."""
+
+    def __init__(self) -> None:
+        kinds = ("served", "tokens", "pieces", "deltas")
+        self.recorded = {one.request.path: one for one in (recordings.load(f"{kind}-llamacpp") for kind in kinds)}
+
+    async def answer(self, request: web.Request) -> web.Response:
+        recorded = self.recorded[request.path]
+        response, sent = recorded.response, await request.json() if request.can_read_body else None
+        if sent and sent.get("max_tokens") == 1:
+            return sse(response.events)
+        assert sent == recorded.request.json_  # record again when the bot's requests change
+        return sse(response.events) if response.events else web.json_response(response.body)
+
+    async def start(self) -> TestServer:
+        app = web.Application()
+        app.router.add_route("*", "/{path:.*}", self.answer)
+        server = TestServer(app)
+        await server.start_server()
+        return server
+
+
+def sse(events: list) -> web.Response:
+    lines = (event if event == recordings.DONE else json.dumps(event) for event in events)
+    return web.Response(text="".join(f"data: {line}\n\n" for line in lines), content_type="text/event-stream")
+
+
+class TestRecordings:
+    """What a real llama.cpp answered is understood, and the server of these tests answers like it."""
+
+    @pytest.fixture
+    async def client(self):
+        recorded = await RecordedServer().start()
+        async with open_session("") as session:
+            yield OpenAIServerClient(str(recorded.make_url("")).rstrip("/"), session)
+        await recorded.close()
+
+    async def test_it_takes_token_ids_of_the_bundled_model_and_else_messages(self, client, tiny_base, renderer):
+        expected = ExpectedModel.of(tiny_base, renderer.tokenizer, 2048)
+        found = await OpenAIChecker(expected).check(client)
+        assert (found.base, found.max_tokens, found.takes_ids, found.returns_ids) == ("model", 2048, True, False)
+        found = await OpenAIChecker(replace(expected, probe_ids=(1, 2))).check(client)
+        assert (found.takes_ids, found.takes_sampling, found.takes_thinking) == (False, True, True)
+        with pytest.raises(VllmError, match="takes 2048 tokens"):
+            await OpenAIChecker(replace(expected, context_tokens=4096)).check(client)
+
+    @pytest.mark.parametrize("name", ["pieces-llamacpp", "deltas-llamacpp"])
+    async def test_its_replies_are_read_token_by_token(self, client, name):
+        recording = recordings.load(name)
+        texts = [choice.get("text") or choice.get("delta", {}).get("content") for choice in choices_of(recording)]
+        chunks = [chunk async for chunk in client.generate(recording.request.json_)]
+        assert [chunk.text for chunk in chunks if chunk.text] == [text for text in texts if text]
+        assert sum(chunk.token_count for chunk in chunks) == 4 and chunks[-1].finish == "length"
+
+    @pytest.mark.parametrize("name", ["pieces-llamacpp", "deltas-llamacpp", "deltas-vllm"])
+    async def test_the_server_of_the_tests_answers_in_the_same_form(self, servers, name):
+        as_llama_cpp(servers[0])
+        request = recordings.load(name).request
+        async with open_session("") as session:
+            body = {**request.json_, "model": servers[0].base}
+            async with session.post(servers[0].url + request.path, json=body) as response:
+                text = await response.text()
+        events = [line.removeprefix("data: ") for line in text.split("\n\n") if line]
+        answer = [event if event == recordings.DONE else json.loads(event) for event in events]
+        recordings.validate(name, RecordedResponse(status=200, content_type="text/event-stream", events=answer))
+
+
+def choices_of(recording: Recording) -> list[dict]:
+    return [event["choices"][0] for event in recording.response.events if event != recordings.DONE]

@@ -1,6 +1,7 @@
 """Records the answers of a real vLLM server: `python -m tests.personas.vllm_servers.record --python PATH/bin/python`.
 
-Writes recordings/*.json again. Paths of this machine, times and random ids are replaced.
+With `--llama-cpp PATH/bin/python --gguf FILE`, those of llama.cpp's server (the package xllamacpp) instead, over the
+bundled model as GGUF. Writes recordings/*.json again. Paths of this machine, times and random ids are replaced.
 """
 
 from __future__ import annotations
@@ -17,16 +18,28 @@ from typing import Any
 
 import aiohttp
 
-from personas.schemas.chat import Persona, Turn
+from personas.engine.vllm.openai_client import ServedByOpenAI
+from personas.engine.vllm.vllm_client import PROBE_TEXT
+from personas.models.base_model import EMBEDDED, load_tokenizer, locate
+from personas.prompt import Renderer
+from personas.schemas.chat import Persona, SamplingParams, Turn
 from tests.personas.vllm_servers import recordings
 from tests.personas.vllm_servers.recordings import RecordedResponse, Recording
-from tests.personas.vllm_servers.vllm_process import API_KEY, BASE_NAME, LORA_OPTIONS, VllmProcess
+from tests.personas.vllm_servers.vllm_process import API_KEY, BASE_NAME, LORA_OPTIONS, VllmProcess, find_free_port
 from tests.personas.vllm_servers.workspace import TinyWorkspace, make_workspace
 
 CONTEXT_TOKENS = 256
 OPTIONS = ("--dtype", "float32", "--max-model-len", str(CONTEXT_TOKENS), "--enforce-eager", "--max-num-seqs", "8")
 KEYS = {"right": {"Authorization": f"Bearer {API_KEY}"}, "wrong": {"Authorization": "Bearer wrong"}, "none": {}}
 KEPT_METRICS = re.compile(r"^(?:# \w+ )?vllm:(?:num_requests_running|num_requests_waiting)\b.*$", re.MULTILINE)
+LLAMA_CPP_SOURCE = """
+import sys, xllamacpp
+settings = xllamacpp.CommonParams()
+settings.model.path, settings.port, settings.n_ctx, settings.n_parallel = sys.argv[1], int(sys.argv[2]), 2048, 1
+server = xllamacpp.Server(settings)
+sys.stdin.read()
+"""
+RANDOM_ID = re.compile(r"^chatcmpl-\w+$")
 LIST_OF_NUMBERS = re.compile(r"\[\s+(-?\d+(?:,\s+-?\d+)*)\s+\]")
 
 
@@ -118,18 +131,45 @@ def scrub(value: Any, paths: dict[str, str]) -> Any:
     """Replace this machine's paths, times and random ids."""
     if isinstance(value, dict):
         fixed = {"created": 1_767_225_600, "permission": []}
+        value = {name: item for name, item in value.items() if name != "timings"}
         return {name: fixed.get(name, scrub(item, paths)) for name, item in value.items()}
     if isinstance(value, list):
         return [scrub(item, paths) for item in value]
     if isinstance(value, str):
         for path, name in paths.items():
             value = value.replace(path, name)
+        return RANDOM_ID.sub("chatcmpl-recorded", value)
     return value
 
 
 def exchanges_without_lora(space: TinyWorkspace) -> list[Exchange]:
     body = {"lora_name": "ada-v1", "lora_path": str(space.version(1).folder)}
-    return [Exchange("error-load-without-lora", "/v1/load_lora_adapter", body)]
+    return [
+        Exchange("error-load-without-lora", "/v1/load_lora_adapter", body),
+        Exchange("deltas-vllm", "/v1/chat/completions", chat_body(BASE_NAME)),
+    ]
+
+
+def chat_body(model: str) -> dict[str, Any]:
+    """Return a request with messages, as the engine sends it."""
+    sampling = SamplingParams(temperature=0.0, top_p=1.0, repetition_penalty=1.0, max_new_tokens=4)
+    return ServedByOpenAI(model, model, 0).body((), [{"role": "user", "content": "hello"}], sampling, 7)
+
+
+def llama_cpp_exchanges(renderer: Renderer, model: str) -> list[Exchange]:
+    """List what the checks of a server and a reply of each kind ask."""
+    prompt = renderer.prompt(Persona("ada", "Ada", description="You are Ada."), [Turn("Bo", "hello")]).ids
+    sampling = SamplingParams(temperature=0.0, top_p=1.0, repetition_penalty=1.0, max_new_tokens=4)
+    served = ServedByOpenAI(model, model, 0, takes_ids=True)
+    probe = {"model": model, "prompt": PROBE_TEXT, "content": PROBE_TEXT, "add_special_tokens": False}
+    complete, unknown = served.body(prompt, (), sampling, 7), len(renderer.tokenizer)
+    return [
+        Exchange("served-llamacpp", "/v1/models"),
+        Exchange("tokens-llamacpp", "/tokenize", probe),
+        Exchange("pieces-llamacpp", "/v1/completions", {**complete, "return_token_ids": True}),
+        Exchange("refusal-llamacpp", "/v1/completions", {**complete, "prompt": [unknown]}),
+        Exchange("deltas-llamacpp", "/v1/chat/completions", chat_body(model)),
+    ]
 
 
 def exchanges_without_loading(space: TinyWorkspace) -> list[Exchange]:
@@ -150,14 +190,47 @@ async def record(python: Path, folder: Path) -> None:
 
 async def record_server(server: VllmProcess, asked: list[Exchange], space: TinyWorkspace, folder: Path) -> None:
     paths = {str(space.base.folder): "/models/base", str(space.home): "/home/understudy", str(folder): "/folder"}
-    async with server, aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=120)) as session:
+    async with server:
+        await record_exchanges(server.url, asked, paths, recordings.SERVER)
+
+
+async def record_llama_cpp(python: Path, gguf: Path) -> None:
+    """Start llama.cpp's server over a GGUF of the bundled model and write what it answers."""
+    port = find_free_port()
+    process = await asyncio.create_subprocess_exec(
+        python, "-c", LLAMA_CPP_SOURCE, gguf, str(port), stdin=asyncio.subprocess.PIPE
+    )
+    url, renderer = f"http://127.0.0.1:{port}", Renderer(load_tokenizer(locate(EMBEDDED)))
+    try:
+        async with aiohttp.ClientSession() as session:
+            while not await is_up(session, url):  # noqa: ASYNC110  another process
+                await asyncio.sleep(0.5)
+        await record_exchanges(
+            url, llama_cpp_exchanges(renderer, str(gguf)), {str(gguf): "model"}, recordings.LLAMA_CPP
+        )
+    finally:
+        process.kill()
+        await process.wait()
+
+
+async def is_up(session: aiohttp.ClientSession, url: str) -> bool:
+    try:
+        async with session.get(f"{url}/health") as response:
+            return response.status == 200
+    except aiohttp.ClientError:
+        return False
+
+
+async def record_exchanges(url: str, asked: list[Exchange], paths: dict[str, str], made_by: str) -> None:
+    connector = aiohttp.TCPConnector(force_close=True)  # llama.cpp closes connections after a stream
+    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=120), connector=connector) as session:
         for exchange in asked:
-            response = await ask(session, server.url, exchange)
+            response = await ask(session, url, exchange)
             content = {"status": response.status, "content_type": response.content_type}
             content |= {"events": response.events} if response.events is not None else {"body": response.body}
             request = {"method": "GET" if exchange.body is None else "POST", "path": exchange.path, "key": exchange.key}
             request |= {"json": exchange.body} if exchange.body is not None else {}
-            written = scrub({"server": recordings.SERVER, "request": request, "response": content}, paths)
+            written = scrub({"server": made_by, "request": request, "response": content}, paths)
             text = json.dumps(written, indent=1, ensure_ascii=False) + "\n"
             text = LIST_OF_NUMBERS.sub(lambda found: f"[{' '.join(found[1].split())}]", text)
             (recordings.FOLDER / f"{exchange.name}.json").write_text(text, encoding="utf-8")
@@ -168,7 +241,12 @@ async def record_server(server: VllmProcess, asked: list[Exchange], space: TinyW
 def main() -> None:
     parser = argparse.ArgumentParser("python -m tests.personas.vllm_servers.record", description=__doc__)
     parser.add_argument("--python", type=Path, default=Path("build/vllm/bin/python"), help="of vLLM's environment")
+    parser.add_argument("--llama-cpp", type=Path, help="python of an environment with xllamacpp")
+    parser.add_argument("--gguf", type=Path, help="the bundled model for --llama-cpp")
     arguments = parser.parse_args()
+    if arguments.llama_cpp:
+        asyncio.run(record_llama_cpp(arguments.llama_cpp, arguments.gguf.absolute()))
+        return
     with tempfile.TemporaryDirectory() as folder:
         asyncio.run(record(arguments.python.absolute(), Path(folder)))
 

