@@ -28,7 +28,7 @@ from bot.privacy.retention import Retention, RetentionPeriods
 from bot.sandbox import Sandbox, StateUnreadable, patch_discord
 from bot.services import PrivacyServices, Services
 from bot.settings import Settings, SettingsError
-from bot.store import Store, TrainingJob
+from bot.store import HOME_DATABASE, Store, TrainingJob
 from bot.training.dataset_catalog import DatasetCatalog
 from bot.training.queue import JobQueue
 from bot.training.resource_sharing import GpuOffloadBackend, TrainerThrottle
@@ -148,7 +148,7 @@ def _start_background(client: BotClient, settings: Settings, clock: Clock, stack
 def _open_store(settings: Settings, stack: AsyncExitStack) -> tuple[Store, Callable[[BotClient], None]]:
     """Open the database; returns what makes a client of some shards follow the other processes."""
     if settings.shards is None or settings.shards.is_whole:
-        store = Store.open(settings.home / "understudy.sqlite")
+        store = Store.open(settings.home / HOME_DATABASE)
         stack.callback(store.close)
         return store, lambda client: None
     from bot.shards.shard_process import StateFollower, open_shard_store  # only with SHARDS

@@ -12,6 +12,7 @@ from typing import Annotated, BinaryIO, Literal
 
 from pydantic import AfterValidator, Field, ValidationError
 
+from bot.store import HOME_DATABASE
 from bot.store.schema import MIGRATIONS
 from personas.errors import UnderstudyError
 from personas.schemas.base import FrozenModel
@@ -24,10 +25,9 @@ CHUNK_BYTES = 2**20
 UNCOMPRESSED_SUFFIXES = (".safetensors", ".png", ".webp", ".jpg", ".gif", ".charx")
 """Suffixes of files that do not compress."""
 
-DATABASE_NAME = "understudy.sqlite"
 HOME_FOLDERS = ("personas", "lore", "earlier", "models", "heldout", "keys")
 HOME_FILES = ("consent.json", "catalogue.toml", "exports.jsonl")
-HOME_CONTENT = frozenset({DATABASE_NAME, *HOME_FOLDERS, *HOME_FILES})
+HOME_CONTENT = frozenset({HOME_DATABASE, *HOME_FOLDERS, *HOME_FILES})
 """Names that the paths of a backup's members may start with."""
 
 MIN_TIME_S, MAX_TIME_S = 0.0, 4e9  # between 1970 and 2096, in seconds since 1970

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import BinaryIO
 
 from bot.backup.archive import (
-    DATABASE_NAME,
     HOME_FILES,
     HOME_FOLDERS,
     ArchiveWriter,
@@ -23,7 +22,7 @@ from bot.backup.archive import (
     BackupManifest,
     ProgressCallback,
 )
-from bot.store import StoreError
+from bot.store import HOME_DATABASE, StoreError, refuse_split_home
 from bot.store.database import BUSY_TIMEOUT_S, translate_errors
 from personas.home.adapters import adapter_ref, dialogue_adapter_folder
 from personas.home.atomic_files import fsync_path, lock_folder
@@ -31,6 +30,9 @@ from personas.home.export_log import EVERYBODY, record_export
 
 STAGING_PREFIX = ".understudy-backup."
 SNAPSHOT_PAGES = 2048
+SPLIT_HOME_ADVICE = (
+    "Stop its processes and copy the folder, for instance with tar; with SHARED_DB, also `pg_dump --schema=understudy`."
+)
 DISK_FULL_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 ProgressFactory = Callable[[int], ProgressCallback]
 """Receives the total number of bytes, and returns the callback for each part."""
@@ -63,7 +65,8 @@ def create_backup(home: Path, out: Path, now: float, start_progress: ProgressFac
 
 
 def _output_path(home: Path, out: Path, now: float) -> Path:
-    if not (home / DATABASE_NAME).exists():
+    refuse_split_home(home, SPLIT_HOME_ADVICE)
+    if not (home / HOME_DATABASE).exists():
         raise StoreError(f"There is no database in {home}.", "Start the bot once, or check UNDERSTUDY_HOME.")
     if out.is_dir():
         out = out / f"understudy-{datetime.fromtimestamp(now, UTC):%Y%m%d-%H%M%S}.zip"
@@ -85,7 +88,7 @@ def _exists_error(out: Path) -> BackupError:
 
 
 def _write_backup(home: Path, staging: Path, name: str, now: float, start_progress: ProgressFactory) -> CreatedBackup:
-    copy, file = staging / DATABASE_NAME, staging / name
+    copy, file = staging / HOME_DATABASE, staging / name
     schema_version, unfinished = copy_database(home, copy)
     left_out = {  # the copied database does not list their adapters yet
         adapter_ref(home, persona, job_version).folder if persona else dialogue_adapter_folder(home, job_name)
@@ -97,7 +100,7 @@ def _write_backup(home: Path, staging: Path, name: str, now: float, start_progre
         with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as packed:
             archive = ArchiveWriter(packed, progress)
             with copy.open("rb") as source:
-                archive.add(DATABASE_NAME, source)
+                archive.add(HOME_DATABASE, source)
             for path in _home_files(home, left_out):
                 with _open_if_present(path) as source:
                     archive.add(path.relative_to(home).as_posix(), source)
@@ -109,20 +112,20 @@ def _write_backup(home: Path, staging: Path, name: str, now: float, start_progre
 
 def copy_database(home: Path, copy: Path) -> tuple[int, list[tuple[str | None, str, str]]]:
     """Copy the database; returns schema version and unfinished jobs. Raises `StoreError`, or `OSError` for the copy."""
-    with translate_errors(home / DATABASE_NAME):
-        uri = f"{(home / DATABASE_NAME).absolute().as_uri()}?mode=ro"
+    with translate_errors(home / HOME_DATABASE):
+        uri = f"{(home / HOME_DATABASE).absolute().as_uri()}?mode=ro"
         source = sqlite3.connect(uri, uri=True, timeout=BUSY_TIMEOUT_S, isolation_level=None)
     target = sqlite3.connect(copy, isolation_level=None)
     try:
         copy.chmod(0o600)
-        with translate_errors(home / DATABASE_NAME):
+        with translate_errors(home / HOME_DATABASE):
             source.execute("begin")  # a snapshot: later writes are not seen, however long copying takes
             (schema_version,) = source.execute("pragma user_version").fetchone()
             (found,) = source.execute("pragma quick_check(1)").fetchone()
             if found != "ok":
                 raise sqlite3.DatabaseError(found)
         if not schema_version:
-            raise StoreError(f"{home / DATABASE_NAME} was not made by Understudy.", "Check UNDERSTUDY_HOME.")
+            raise StoreError(f"{home / HOME_DATABASE} was not made by Understudy.", "Check UNDERSTUDY_HOME.")
         source.backup(target, pages=SNAPSHOT_PAGES)
         target.execute("pragma journal_mode = delete")  # a single file, without a WAL
         query = "select persona, version, request ->> 'job_name' from jobs where state in ('queued', 'running')"

@@ -11,11 +11,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
-from bot.backup.archive import DATABASE_NAME, HOME_CONTENT, ArchiveReader, BackupError, damaged_error, open_archive
+from bot.backup.archive import HOME_CONTENT, ArchiveReader, BackupError, damaged_error, open_archive
 from bot.backup.create import DISK_FULL_ERRNOS, ProgressFactory, copy_database
 from bot.backup.reconcile import ReconcileResult, reconcile_home
 from bot.privacy.consent_files import read_tombstones
-from bot.store import Store, StoreError, acquire_home_lock
+from bot.store import HOME_DATABASE, Store, StoreError, acquire_home_lock, refuse_split_home
 from bot.store.database import filesystem_advice
 from personas.errors import KeyFileError, MaterialError
 from personas.home.atomic_files import fsync_path, fsync_tree, write_private_file
@@ -27,7 +27,7 @@ STAGING_FOLDER = Path(".restore")
 NEW_FOLDER, PREVIOUS_FOLDER, STATE_FILE = (STAGING_FOLDER / name for name in ("new", "before", "state.json"))
 
 REPLACED_NAMES = (
-    *(DATABASE_NAME, f"{DATABASE_NAME}-wal", f"{DATABASE_NAME}-shm"), *sorted(HOME_CONTENT - {DATABASE_NAME}),
+    *(HOME_DATABASE, f"{HOME_DATABASE}-wal", f"{HOME_DATABASE}-shm"), *sorted(HOME_CONTENT - {HOME_DATABASE}),
     "jobs", "cache", "previews", "commands.sha256",
 )  # fmt: skip
 """Paths that a restore replaces. Job folders and caches are rebuilt; they may contain people of the old home only.
@@ -73,11 +73,12 @@ def restore_backup(
         is_new = not os.path.lexists(home)  # Path's own method raises for unusable paths
         keep = _previous_home_path(home, now) if keep_previous and not is_new else None
         if not is_new:  # reports a running bot at once
-            stack.callback(acquire_home_lock(home / DATABASE_NAME).release)
+            refuse_split_home(home, "Name another folder with --home, or put the copy of this one back.")
+            stack.callback(acquire_home_lock(home / HOME_DATABASE).release)
         progress = start_progress(2 * archive.unpacked_bytes)
         archive.verify(progress)
         if is_new:
-            stack.callback(acquire_home_lock(home / DATABASE_NAME).release)
+            stack.callback(acquire_home_lock(home / HOME_DATABASE).release)
         _finish(home)
         with _clean_up_staging(home):
             _check_free_space(home, archive)
@@ -100,7 +101,7 @@ def finish_restore(home: Path) -> bool:
     """
     if not (home / STAGING_FOLDER).exists():
         return False
-    lock = acquire_home_lock(home / DATABASE_NAME)
+    lock = acquire_home_lock(home / HOME_DATABASE)
     try:
         _finish(home)
     finally:
@@ -110,12 +111,12 @@ def finish_restore(home: Path) -> bool:
 
 def _prepare(home: Path, archive: ArchiveReader, replay: ReapplyDeletions) -> ReconcileResult:
     new, made_at = home / NEW_FOLDER, datetime.fromisoformat(archive.manifest.made_at).timestamp()
-    with Store.open(new / DATABASE_NAME) as store:  # migrates an older schema
+    with Store.open(new / HOME_DATABASE) as store:  # migrates an older schema
         with _old_store(home) as (later, lost):
             since = reconcile_home(new, store, home, later, made_at, lost)
         replay(new, store)
         store.compact()
-    (new / DATABASE_NAME).with_suffix(".lock").unlink(missing_ok=True)
+    (new / HOME_DATABASE).with_suffix(".lock").unlink(missing_ok=True)
     return since
 
 
@@ -132,10 +133,10 @@ def _list_copies(new: Path, file: Path, keep: Path | None) -> None:
 @contextmanager
 def _old_store(home: Path) -> Iterator[tuple[Store | None, str]]:
     """Open a copy of the old home's store that can be migrated; None where there is none or it cannot be read."""
-    if not (home / DATABASE_NAME).exists():
+    if not (home / HOME_DATABASE).exists():
         yield None, ""
         return
-    copy = home / STAGING_FOLDER / "later" / DATABASE_NAME
+    copy = home / STAGING_FOLDER / "later" / HOME_DATABASE
     copy.parent.mkdir(mode=0o700)
     try:
         copy_database(home, copy)
@@ -227,7 +228,7 @@ def _check_rules(new: Path, file: Path) -> None:
 @contextmanager
 def _clean_up_refused_restore(home: Path) -> Iterator[None]:
     """Remove a home or lock that did not exist before, when a restore is refused."""
-    lock = (home / DATABASE_NAME).with_suffix(".lock")
+    lock = (home / HOME_DATABASE).with_suffix(".lock")
     had_home, had_lock = os.path.lexists(home), os.path.lexists(lock)
     try:
         yield

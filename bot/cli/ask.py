@@ -12,7 +12,7 @@ from pathlib import Path
 
 from bot.personas.registry import PersonaRegistry
 from bot.settings import Settings, existing_file, load_settings, set_hub_token
-from bot.store import Store
+from bot.store import Store, find_databases
 from personas.cli_entry import EXIT_DONE, EXIT_FAILED
 from personas.engine import Engine
 from personas.engine.llm_engine import LLMEngine
@@ -201,13 +201,13 @@ def _ask_target(home: Path, wanted: str, version: str | None) -> AskTarget:
 
 def _stored_version(home: Path, persona: Persona, version: str | None) -> str | None:
     """Return the named version once it is known to be installed, or the live one."""
-    database = home / "understudy.sqlite"
-    if not database.exists():
+    databases = find_databases(home)
+    if not databases:
         if version:
             why = f"{persona.name} has no version {version}: no bot has run in {home}."
             raise RequestError(why, "Train a version first.")
         return None
-    with Store.read_only(database) as store:
+    with Store.read_only(databases[0]) as store:
         if version:
             store.versions.require_installed(persona.id, version)
         return version or store.versions.live(persona.id)

@@ -5,7 +5,8 @@ import asyncio
 import functools
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from bot import demo_guild
@@ -15,9 +16,10 @@ from bot.privacy.consent_files import ConsentMirror
 from bot.privacy.erasure_runner import ErasureReceipt, ErasureRunner, receipt_of
 from bot.privacy.erasure_service import OperatorErasureRequest, leave_request
 from bot.privacy.identifiers import MIN_ID_DIGITS
-from bot.privacy.member_report import MemberReport
+from bot.privacy.member_report import MemberReport, count_rows, export_member
 from bot.settings import Settings
-from bot.store import HomeInUseError, Store
+from bot.shards import ShardRange
+from bot.store import HOME_DATABASE, HomeInUseError, Store, find_databases, is_in_use
 from bot.training.stored_datasets import write_history
 from personas.cli_common import CommandParsers, LogProgress, add_command
 from personas.errors import RequestError
@@ -46,9 +48,9 @@ examples:
 Needs Discord's permission (DISCORD_PERMISSION), and exports only messages of members who opted in."""
 
 
-def format_member_report(about: MemberReport) -> list[str]:
-    """Format what is stored about a person, and when they were erased."""
-    stored = list(_stored_lines(about))
+def format_member_report(reports: Sequence[MemberReport]) -> list[str]:
+    """Format what is stored about a person in each database of the home, and when they were erased."""
+    stored, about = list(_stored_lines(reports)), reports[0]
     lines = [f"Stored about {about.user_id} in {about.runner.home}:", *(stored or ["  nothing"])]
     decision = about.store.people.decision(about.user_id)
     lines.append(
@@ -62,13 +64,14 @@ def format_member_report(about: MemberReport) -> list[str]:
     return lines
 
 
-def _stored_lines(about: MemberReport) -> Iterator[str]:
-    counts, since = about.store.erasure.counts(about.user_id), about.store.erasure.since(about.user_id)
-    if since is not None:
-        yield f"  {counts['messages']} messages, the oldest of {_day(since)}; each is kept for {about.days} days"
+def _stored_lines(reports: Sequence[MemberReport]) -> Iterator[str]:
+    counts, about = count_rows(reports), reports[0]
+    since = [at for it in reports if (at := it.store.erasure.since(it.user_id)) is not None]
+    if since:
+        yield f"  {counts['messages']} messages, the oldest of {_day(min(since))}; each is kept for {about.days} days"
     if counts["votes"]:
         yield f"  {counts['votes']} votes on replies"
-    for gift in about.store.people.contributions_of(about.user_id):
+    for gift in (gift for it in reports for gift in it.store.people.contributions_of(it.user_id)):
         yield f"  given to the persona {gift.persona_id} of the server {gift.guild_id}: {gift.what}"
     if counts["taught"]:
         yield f"  {counts['taught']} replies taught to personas"
@@ -149,18 +152,15 @@ def add_commands(commands: CommandParsers) -> None:
 
 def run_show(arguments: argparse.Namespace, home: Path) -> int:
     """Print what is stored about a person. Raises `UnderstudyError`."""
-    with _open_store(home) as store:
-        runner, days = _erasure_runner(arguments.settings, store), arguments.settings.history_days
-        report = MemberReport(runner, arguments.user, tuple(arguments.name), days)
-        print(report.export().decode() if arguments.json else "\n".join(format_member_report(report)))
+    with _open_reports(arguments, home) as reports:
+        print(export_member(reports).decode() if arguments.json else "\n".join(format_member_report(reports)))
     return 0
 
 
 def run_export(arguments: argparse.Namespace, home: Path) -> int:
     """Write everything about a person to a file. Raises `UnderstudyError`."""
-    with _open_store(home) as store:
-        runner = _erasure_runner(arguments.settings, store)
-        content = MemberReport(runner, arguments.user, tuple(arguments.name)).export()
+    with _open_reports(arguments, home) as reports:
+        content = export_member(reports)
     try:
         with arguments.out.open("xb") as out:
             arguments.out.chmod(0o600)
@@ -175,13 +175,12 @@ def run_export(arguments: argparse.Namespace, home: Path) -> int:
 def run_forget(arguments: argparse.Namespace, home: Path) -> int:
     """Erase a person; a running bot does it where there is one. Raises `UnderstudyError`."""
     finish_restore(home)
-    if not (home / "understudy.sqlite").exists():
+    if not find_databases(home):
         raise RequestError(f"There is no database in {home}.", "Check UNDERSTUDY_HOME.")
     if not arguments.yes and not _sure(arguments.user):
         return 1
     try:
-        with Store.open(home / "understudy.sqlite") as store:
-            receipt = _forget_here(arguments, store)
+        receipt = _forget_in_parts(arguments, home) if ShardRange.in_home(home) else _forget_here(arguments, home)
     except HomeInUseError:
         receipt = _have_forgotten(arguments, home)
     print(receipt.model_dump_json() if arguments.json else "\n".join(format_receipt_lines(receipt, is_done=True)))
@@ -190,7 +189,7 @@ def run_forget(arguments: argparse.Namespace, home: Path) -> int:
 
 def run_history(arguments: argparse.Namespace, home: Path) -> int:
     """Write a guild's history with a persona to a file. Raises `UnderstudyError`."""
-    with _open_store(home) as store:
+    with _open_store(home, arguments.guild) as store:
         runner = _erasure_runner(arguments.settings, store)
         permission = Consent(permission=arguments.settings.discord_permission)
         try:
@@ -204,10 +203,51 @@ def run_history(arguments: argparse.Namespace, home: Path) -> int:
     return 0
 
 
-def _forget_here(arguments: argparse.Namespace, store: Store) -> ErasureReceipt:
-    runner = _erasure_runner(arguments.settings, store)
-    traces = runner.traces(arguments.user, sure_names=arguments.name)
-    return asyncio.run(runner.run(runner.begin(traces)))
+def _forget_here(arguments: argparse.Namespace, home: Path) -> ErasureReceipt:
+    with Store.open(home / HOME_DATABASE) as store:
+        runner = _erasure_runner(arguments.settings, store)
+        traces = runner.traces(arguments.user, sure_names=arguments.name)
+        return asyncio.run(runner.run(runner.begin(traces)))
+
+
+def _forget_in_parts(arguments: argparse.Namespace, home: Path) -> ErasureReceipt:
+    """Erase a person from a home that is split among shards, part by part, while no bot runs on any."""
+    first, *others = ShardRange.in_home(home)
+    missing = set(range(first.count or 0)) - {shard for one in (first, *others) for shard in one.ids or ()}
+    if missing:
+        numbers = ", ".join(map(str, sorted(missing)))
+        raise RequestError(f"The home has no data of the shards {numbers}.", "Start a process with them once.")
+    running = [part for part in others if is_in_use(part.file(home))]
+    if running and not is_in_use(first.file(home)):
+        advice = f"Start the process with SHARDS={first} too, which erases; or stop all of them."
+        raise RequestError(f"A process with the shards {running[0]} runs on this home.", advice)
+    with _open_part(arguments.settings, first) as runner:
+        row = runner.begin(runner.traces(arguments.user, sure_names=arguments.name))
+        asyncio.run(runner.run(row))
+    for part in others:
+        with _open_part(arguments.settings, part) as runner:
+            asyncio.run(runner.erase_own_share())
+    with _open_part(arguments.settings, first) as runner:
+        acknowledged = runner.store.erasure_requests.get(row.seq)
+        assert acknowledged is not None  # rows are never deleted
+        receipt = asyncio.run(runner.run(acknowledged))
+    for part in others:  # their copies of the request named the person
+        with _open_part(arguments.settings, part) as runner:
+            runner.store.compact()
+    return receipt
+
+
+@contextmanager
+def _open_part(settings: Settings, part: ShardRange) -> Iterator[ErasureRunner]:
+    """Open a part of a home as its process would. Raises `HomeInUseError` where that one runs."""
+    from bot.shards.shard_process import open_shard_store  # only for a home that is split
+
+    store, mirror = open_shard_store(settings.home, part, settings.shared_db)
+    try:
+        yield _erasure_runner(settings, store, part)
+    finally:
+        mirror.leave()
+        store.close()
 
 
 def _have_forgotten(arguments: argparse.Namespace, home: Path) -> ErasureReceipt:
@@ -231,11 +271,11 @@ def _have_forgotten(arguments: argparse.Namespace, home: Path) -> ErasureReceipt
     )
 
 
-def _erasure_runner(settings: Settings, store: Store) -> ErasureRunner:
+def _erasure_runner(settings: Settings, store: Store, shards: ShardRange | None = None) -> ErasureRunner:
     consents = ConsentMirror(settings.home, store, settings.discord_permission)
     personas = PersonaRegistry(ShippedData.from_source_tree().cards, settings.home)
     leave = None if settings.discord_token else functools.partial(demo_guild.forget_in_stored_sandbox, settings.home)
-    return ErasureRunner(settings.home, store, consents, time.time, None, personas.all_names(), leave)
+    return ErasureRunner(settings.home, store, consents, time.time, None, personas.all_names(), leave, shards)
 
 
 def _sure(user_id: int) -> bool:
@@ -243,8 +283,20 @@ def _sure(user_id: int) -> bool:
     return answer.strip() == str(user_id)
 
 
-def _open_store(home: Path) -> Store:
-    return Store.read_only(home / "understudy.sqlite")
+def _open_store(home: Path, guild_id: int = 0) -> Store:
+    """Open the database with a guild's data."""
+    part = next((it.file(home) for it in ShardRange.in_home(home) if it.has(guild_id)), None)
+    return Store.read_only(part or home / HOME_DATABASE)
+
+
+@contextmanager
+def _open_reports(arguments: argparse.Namespace, home: Path) -> Iterator[list[MemberReport]]:
+    """Open a report for each database of the home."""
+    settings, names = arguments.settings, tuple(arguments.name)
+    with ExitStack() as stack:
+        stores = [stack.enter_context(Store.read_only(file)) for file in find_databases(home) or [home / HOME_DATABASE]]
+        runners = [_erasure_runner(settings, store) for store in stores]
+        yield [MemberReport(runner, arguments.user, names, settings.history_days) for runner in runners]
 
 
 def _user_id(text: str) -> int:

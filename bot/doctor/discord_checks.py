@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
 
 import aiohttp
@@ -11,7 +11,7 @@ import discord
 from bot import permissions
 from bot.doctor.local_checks import RENEW_TOKEN_ADVICE, BotCheck
 from bot.settings import Settings
-from bot.store import Store
+from bot.store import Store, find_databases
 from personas.errors import UnderstudyError
 
 DISCORD_TIMEOUT_S = 30.0
@@ -117,11 +117,9 @@ def _check_permissions(client: discord.Client, settings: Settings) -> Iterator[B
 
 
 def _channels_in_use(client: discord.Client, home: Path) -> list[tuple[discord.Guild, list[discord.abc.GuildChannel]]]:
-    database = home / "understudy.sqlite"
-    if not database.exists():
-        return [(guild, []) for guild in client.guilds]
-    with Store.read_only(database) as store:
-        return [(guild, channels_in_use(guild, store)) for guild in client.guilds]
+    with ExitStack() as stack:
+        stores = [stack.enter_context(Store.read_only(file)) for file in find_databases(home)]
+        return [(guild, [it for store in stores for it in channels_in_use(guild, store)]) for guild in client.guilds]
 
 
 def channels_in_use(guild: discord.Guild, store: Store) -> list[discord.abc.GuildChannel]:

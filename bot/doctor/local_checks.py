@@ -10,15 +10,18 @@ import shlex
 import shutil
 import socket
 import tempfile
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from bot.settings import Settings
-from bot.store import HomeInUseError, Store, StoreError, acquire_home_lock
+from bot.shards import ShardRange
+from bot.store import Store, StoreError, find_databases, is_in_use
 from bot.training.subprocess_backend import TRAINER_COMMAND, trainer_environment
 from personas.errors import BaseModelError, UnderstudyError
 from personas.home.job_material import ShippedData
@@ -34,7 +37,6 @@ MIN_FREE_BYTES, LOW_FREE_BYTES = 2**30, 5 * 2**30
 """A training run stores checkpoints and an adapter; base models from a hub take several GiB each."""
 CONNECT_TIMEOUT_S = 2.0
 RENEW_TOKEN_ADVICE = "copy it again: Developer Portal → the application → Bot → Reset Token"
-DATABASE_FILE = "understudy.sqlite"
 TRAINER_TIMEOUT_S = 300.0
 MAX_OUTPUT_CHARS = 300  # characters of the trainer's error output that are shown
 OLDEST_RAY = (2, 40)
@@ -67,6 +69,7 @@ def check_machine(settings: Settings) -> Iterator[BotCheck]:
     yield check_token(settings.discord_token)
     yield check_home(settings.home)
     yield check_database(settings.home)
+    yield from check_shards(settings)
     yield check_disk(settings.home)
     yield check_port(settings.web_port, settings.home)
     yield check_lore(ShippedData.from_source_tree().lore, settings.home)
@@ -112,21 +115,68 @@ def check_home(folder: Path) -> BotCheck:
 
 
 def check_database(folder: Path) -> BotCheck:
-    """Check that the database can be read, and whether a bot is running on it."""
-    file = folder / DATABASE_FILE
-    if not file.exists():
+    """Check that the database, or each part of it, can be read, and whether a bot is running on it."""
+    files = find_databases(folder)
+    if not files:
         return BotCheck("database", "ok", "none yet")
     try:
-        Store.read_only(file).close()
+        for file in files:
+            Store.read_only(file).close()
     except StoreError as error:
         return BotCheck("database", "fail", error.message, error.advice or "restore a backup: docs/backup.md")
     try:
-        acquire_home_lock(file).release()
-    except HomeInUseError:
-        return BotCheck("database", "ok", "readable; a bot is running on it")
+        running = [file.name for file in files if is_in_use(file)]
     except StoreError as error:
         return BotCheck("database", "fail", error.message, error.advice)
-    return BotCheck("database", "ok", "readable; no bot is running on it")
+    if len(files) > 1:
+        return BotCheck("database", "ok", f"{len(files)} parts, readable; bots run on {len(running)} of them")
+    return BotCheck("database", "ok", f"readable; {'a' if running else 'no'} bot is running on it")
+
+
+def check_shards(settings: Settings) -> Iterator[BotCheck]:
+    """Check the shards against the home, and the shared database; nothing without shards."""
+    home, shards, parts = settings.home, settings.shards, ShardRange.in_home(settings.home)
+    names = ", ".join(map(str, parts))
+    is_part = shards is not None and not shards.is_whole
+    if parts and not is_part:
+        found = f"the home is split among the shards {names}, but SHARDS is {shards or 'not set'}"
+        yield BotCheck("shards", "fail", found, "set SHARDS to one of these in each process")
+    if shards is None or not is_part:
+        return
+    others = [it for it in parts if it != shards and (it.count != shards.count or it.overlaps(shards))]
+    if others:
+        found = f"SHARDS is {shards}, but the home is split among the shards {names}"
+        yield BotCheck("shards", "fail", found, "set SHARDS to one of these: data are not moved between ranges")
+        return
+    covered = {shard for one in {*parts, shards} for shard in one.ids or ()}
+    missing = sorted(set(range(shards.count or 0)) - covered)
+    if missing and parts:
+        found = f"no process has yet begun with the shards {', '.join(map(str, missing))}"
+        yield BotCheck("shards", "warn", found, "start one for each range, with the same UNDERSTUDY_HOME")
+    else:
+        yield BotCheck("shards", "ok", f"{shards} here" + (f", of {names}" if parts else ""))
+    yield _check_shared_database(home, settings.shared_db)
+
+
+def _check_shared_database(home: Path, shared_db: str) -> BotCheck:
+    from bot.shards.shard_process import STATE_FILE, shared_database  # only with SHARDS
+    from bot.shards.shared_state import LEASE_S
+
+    if not shared_db and not (home / STATE_FILE).exists():
+        return BotCheck("shared database", "ok", f"{STATE_FILE} is created when the bot starts")
+    try:
+        with closing(shared_database(home, shared_db).open()) as session:
+            sql = f"select count(distinct epoch) from {session.prefix}shards where seen > :since"
+            ((count,),) = session.run(sql, since=time.time() - LEASE_S)
+    except StoreError as error:
+        return BotCheck("shared database", "fail", error.message, error.advice)
+    except Exception as error:  # the driver's, which is not imported here
+        why = f"{type(error).__name__}: {error}".strip().splitlines()[0]
+        if "UndefinedTable" in why or "InvalidSchemaName" in why:
+            return BotCheck("shared database", "ok", "reachable; its tables are created when the bot starts")
+        remedy = "check SHARED_DB, and that the server runs; chat goes on without it"
+        return BotCheck("shared database", "fail", f"it cannot be used: {why}", remedy)
+    return BotCheck("shared database", "ok", f"reachable; {count} {'process runs' if count == 1 else 'processes run'}")
 
 
 def check_disk(folder: Path, usage: Callable[[Path], Any] = shutil.disk_usage) -> BotCheck:
@@ -194,13 +244,9 @@ def _with_url(url: str, found: str) -> str:
 
 def _is_in_use(folder: Path) -> bool:
     try:
-        if (folder / DATABASE_FILE).exists():
-            acquire_home_lock(folder / DATABASE_FILE).release()
-    except HomeInUseError:
-        return True
+        return any(map(is_in_use, find_databases(folder)))
     except StoreError:  # `database` reports it
-        pass
-    return False
+        return False
 
 
 def _is_understudy(number: int) -> bool:

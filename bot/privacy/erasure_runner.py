@@ -136,13 +136,16 @@ class ErasureRunner:
         found = found.with_confirmed_names(sure_names).with_texts(self.store.erasure.texts(user_id))
         answers = tuple(map(str, self.store.erasure.answers(user_id)))
         jobs = job_name_replacements(self.store.erasure.job_names(user_id), self.keyed)
-        contributions = self.store.people.contributions_of(user_id)
-        lore = tuple(
+        lore = self._given_lore(user_id, until)
+        return replace(self._with_parts(found, user_id), answers=answers, jobs=jobs, lore=lore)
+
+    def _given_lore(self, user_id: int, until: float) -> tuple[str, ...]:
+        """Return the lore files that a member gave, by path from the home."""
+        return tuple(
             f"lore/{gift.guild_id}/{gift.persona_id}/{gift.what}"
-            for gift in contributions
+            for gift in self.store.people.contributions_of(user_id)
             if gift.what != CARD_CONTRIBUTION and gift.at <= until
         )
-        return replace(self._with_parts(found, user_id), answers=answers, jobs=jobs, lore=lore)
 
     def begin(
         self, traces: PersonIdentifiers, *, scope: ErasureScope = "everything", until: float | None = None
@@ -196,7 +199,11 @@ class ErasureRunner:
                 self._erase_rows(self.traces(user_id, until=at), at)
 
     def _erase_rows(self, traces: PersonIdentifiers, until: float) -> None:
+        """Delete a person's rows and the lore that they gave to guilds of these shards."""
         for user_id in map(int, traces.ids):
+            for path in self._given_lore(user_id, until):
+                for file in (self.home / path, *(self.home / REVISIONS_FOLDER / path).glob("*")):
+                    delete_path(file)
             names = self.store.erasure.names(user_id)
             own = traces.with_names(sorted(names), self._barred(user_id, names))
             own = self._with_parts(own.with_texts(self.store.erasure.texts(user_id)), user_id)

@@ -11,7 +11,7 @@ from pathlib import Path
 from bot.privacy import redaction
 from bot.privacy.identifiers import IdentifierMatcher
 from bot.privacy.redaction import DATA_PACKAGE_OWNER_FILE, is_own_data_package
-from bot.store import Store, TrainingJob
+from bot.store import HOME_DATABASE, Store, TrainingJob
 from bot.training.stored_datasets import HISTORY_DATASET
 from personas.errors import MaterialError
 from personas.home.data_subjects import PEOPLE_FILE, contains_any_person, read_people
@@ -19,7 +19,7 @@ from personas.home.datasets import FETCHED_FOLDER
 from personas.home.job_folder import SHARED_FOLDERS
 from personas.home.review_files import list_review_files
 
-DATABASES = ("understudy.sqlite", "sandbox.sqlite", "shards-", "shared.sqlite", "rate_limits.sqlite")
+DATABASES = (HOME_DATABASE, "sandbox.sqlite", "shards-", "shared.sqlite", "rate_limits.sqlite")
 """Beginnings of the names of databases in the home, which are erased row by row."""
 EXCLUDED_PATHS = ("keys", "consent.json", "exports.jsonl", "heldout", FETCHED_FOLDER)
 """Paths that are not searched: they are rewritten from the store, list people by key only, or are a hub's."""

@@ -2,6 +2,8 @@
 
 import json
 import time
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,10 @@ from bot.store import CARD_CONTRIBUTION, ErasureRequest, Store
 from personas.home.export_log import find_exports_containing
 from personas.schemas.chat import Persona
 
+COPIED_CONTENT = frozenset({
+    "consent", "jobs", "promotions", "rollouts", "in_training_material_of", "in_files_that_left", "forgotten_before",
+})  # fmt: skip
+"""Content of a report that each database of a home split among shards repeats."""
 ACTION_TABLES = ("jobs", "promotions", "rollouts", "channels", "mutes")
 
 
@@ -92,10 +98,11 @@ class MemberReport:
         effects = " ".join(done).replace("• ", "")
         return [translate(language, "show_forgotten", at=int(before[0].asked_at), what=effects)]
 
-    def export(self) -> bytes:
+    def collect(self) -> dict[str, Any]:
+        """Return everything stored about the member in this database and the home's files."""
         traces = self.runner.traces(self.user_id, self.names)
         people = self.runner.people(traces)
-        whole: dict[str, Any] = {
+        return {
             "format": 1,
             "made_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(self.runner.now())),
             "user_id": str(self.user_id),
@@ -108,7 +115,9 @@ class MemberReport:
             ],
             "forgotten_before": [one.asked_at for one in self.erasures()],
         }
-        return json.dumps(whole, ensure_ascii=False, indent=1).encode()
+
+    def export(self) -> bytes:
+        return export_member([self])
 
     def _given_files(self) -> list[dict[str, str]]:
         found = []
@@ -117,6 +126,25 @@ class MemberReport:
             if gift.what != CARD_CONTRIBUTION and file.is_file():
                 found.append({"persona": gift.persona_id, "file": gift.what, "text": file.read_text(encoding="utf-8")})
         return found
+
+
+def export_member(reports: Sequence[MemberReport]) -> bytes:
+    """Return everything about a member as JSON; there is a report for each database of the home."""
+    whole, *others = (report.collect() for report in reports)
+    for other in others:
+        for name in whole.keys() - COPIED_CONTENT:
+            if isinstance(whole[name], list):
+                whole[name] += other[name]
+        whole["names"] = sorted({*whole["names"], *other["names"]})
+    return json.dumps(whole, ensure_ascii=False, indent=1).encode()
+
+
+def count_rows(reports: Sequence[MemberReport]) -> Counter[str]:
+    """Count the rows about a member by table, in all databases of the home."""
+    first, *others = (report.store.erasure.counts(report.user_id) for report in reports)
+    for counts in others:
+        first.update({table: count for table, count in counts.items() if table not in COPIED_CONTENT})
+    return first
 
 
 def format_receipt(receipt: ErasureReceipt, language: Language, operator: str) -> str:

@@ -52,6 +52,10 @@ class ShardRange:
         """Report whether a guild is on one of these shards; guild 0, direct messages, is on shard 0."""
         return self.count is None or self.first <= (guild_id >> 22) % self.count <= self.last
 
+    def overlaps(self, other: Self) -> bool:
+        """Report whether a shard is in both parts of the same number of shards."""
+        return other.first <= self.last and self.first <= other.last
+
     def file(self, home: Path) -> Path:
         """Return the file with the data of these shards' guilds, where they are a part of all shards."""
         return home / f"shards-{self.first}-{self.last}-of-{self.count}.sqlite"

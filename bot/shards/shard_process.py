@@ -279,8 +279,7 @@ def open_shard_store(home: Path, shards: ShardRange, shared_db: str) -> tuple[St
     _refuse_other_ranges(home, shards)
     if not file.exists() and (home / HOME_DATABASE).exists():
         split_home(home, shards)
-    database = _postgres(shared_db) if shared_db else SqliteDatabase(home / STATE_FILE)
-    shared = SharedLog(database, ShardProcess(tuple(shards.ids), shards.count))
+    shared = SharedLog(shared_database(home, shared_db), ShardProcess(tuple(shards.ids), shards.count))
     mirrors: list[SharedConnection] = []
 
     def connect(raw: sqlite3.Connection, path: Path) -> SharedConnection:
@@ -297,10 +296,14 @@ def open_shard_store(home: Path, shards: ShardRange, shared_db: str) -> tuple[St
     return store, mirrors[0]
 
 
+def shared_database(home: Path, shared_db: str) -> SharedDatabase:
+    """Return the database of the state that processes share. Raises `StoreError` where its driver is missing."""
+    return _postgres(shared_db) if shared_db else SqliteDatabase(home / STATE_FILE)
+
+
 def _refuse_other_ranges(home: Path, shards: ShardRange) -> None:
     for other in ShardRange.in_home(home):
-        overlaps = other.first <= shards.last and shards.first <= other.last
-        if other != shards and (other.count != shards.count or overlaps):
+        if other != shards and (other.count != shards.count or other.overlaps(shards)):
             raise StoreError(
                 f"SHARDS is {shards}, but guilds of these shards have their data in {other.file(home).name}.",
                 "Set SHARDS as before: data are not moved between ranges.",

@@ -43,6 +43,7 @@ LOG_SCHEMA = """
 create table if not exists {p}rows (name text not null, key text not null, row text, seq bigint not null,
     primary key (name, key));
 create index if not exists rows_by_seq on {p}rows (seq);
+create index if not exists rows_deleted on {p}rows (seq) where row is null;
 create table if not exists {p}head (id integer primary key, seq bigint not null, epoch bigint not null);
 create table if not exists {p}shards (shard integer primary key, count integer not null, epoch bigint not null,
     host text not null, pid bigint not null, applied bigint not null, seen double precision not null);
@@ -227,6 +228,11 @@ class SharedLog:
             returning shard"""
         found = session.run(sql, seen=time.time() if at is None else at, applied=applied, epoch=self.epoch)
         self.is_fenced = len(found) < len(self.process.ids)
+        # Keys may be ids of members, so those of deleted rows go once every shard has deleted them.
+        sql = f"""delete from {session.prefix}rows where row is null
+            and seq <= (select min(applied) from {session.prefix}shards)
+            and (select count(*) from {session.prefix}shards) >= :count"""
+        session.run(sql, count=self.process.count)
 
     def leave(self, applied: int) -> None:
         """Give the shards back, so that another process may take them at once."""

@@ -39,7 +39,8 @@ __all__ = [
     "HomeInUseError", "InstalledVersion", "JobResult", "JobState", "JudgedReply", "JudgementCounts", "Lesson", "Mute",
     "NewBlindComparison", "NewRollout", "Promotion", "PromotionKind", "ReplySelection", "ReplyState", "ReplyTally",
     "Rollout", "Store", "StoreError", "StoredMessage", "StoredReply", "TrainingJob", "VoteChoice", "VoteCounts",
-    "VotePreference", "acquire_home_lock",
+    "VotePreference", "acquire_home_lock", "find_databases", "is_in_use",
+    "refuse_split_home",
 ]  # fmt: skip
 
 
@@ -122,13 +123,28 @@ class Store:
         self.close()
 
 
+def find_databases(home: Path) -> list[Path]:
+    """Return a home's databases: one, or one for each process among which it is split; none before the first start.
+
+    The first one has direct messages, and of what shards share each has a copy.
+    """
+    return _find_parts(home) or [path for path in (home / HOME_DATABASE,) if path.exists()]
+
+
+def refuse_split_home(home: Path, advice: str) -> None:
+    """Raise `StoreError` for a home that is split among shards."""
+    if parts := _find_parts(home):
+        raise StoreError(f"The home {home} is split among shards ({', '.join(part.name for part in parts)}).", advice)
+
+
+def _find_parts(home: Path) -> list[Path]:
+    return sorted(home.glob("shards-*-of-*.sqlite"))
+
+
 def _refuse_split_home(path: Path) -> None:
-    parts = sorted(path.parent.glob("shards-*-of-*.sqlite"))
-    if parts and path.name == HOME_DATABASE:
-        raise StoreError(
-            f"The home {path.parent} is split among shards ({', '.join(part.name for part in parts)}).",
-            "Set SHARDS as before; docs/howto/shards.md says what works on such a home.",
-        )
+    if path.name == HOME_DATABASE:
+        advice = "Set SHARDS as before; docs/howto/shards.md says what works on such a home."
+        refuse_split_home(path.parent, advice)
 
 
 def acquire_home_lock(path: Path) -> FileLock:
@@ -143,3 +159,12 @@ def acquire_home_lock(path: Path) -> FileLock:
                 f"Another bot runs on this home ({path.parent}).", "Stop it first, or set another UNDERSTUDY_HOME."
             ) from None
     return lock
+
+
+def is_in_use(path: Path) -> bool:
+    """Report whether a process has the database at `path` open for writing. Raises `StoreError`."""
+    try:
+        acquire_home_lock(path).release()
+    except HomeInUseError:
+        return True
+    return False
