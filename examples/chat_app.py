@@ -31,7 +31,7 @@ from personas.card.formats import read_card_file, to_persona
 from personas.engine import Engine
 from personas.engine.llm_engine import LLMEngine
 from personas.engine.serving_precision import choose_precision
-from personas.errors import UnderstudyError
+from personas.errors import RequestError, UnderstudyError
 from personas.home.adapters import NAME_ADAPTER_ADVICE, verify_adapter, verify_for_base_model
 from personas.home.external_adapter import open_any_adapter
 from personas.models.base_model import fingerprint, locate
@@ -178,6 +178,8 @@ def main() -> int:
     options = build_parser().parse_args()
     if options.card and (options.fact or options.facts):
         build_parser().error("a card and facts cannot go together: leave one out")
+    if not 0 <= options.port <= 65535:
+        build_parser().error(f"{options.port} is no port; choose one from 0 to 65535")
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it warns about kernels that are not used here
     try:
         with open_any_adapter(options.adapter, options.base_model or "", print_progress) as folder:
@@ -186,7 +188,7 @@ def main() -> int:
         print(f"chat_app: {error}", file=sys.stderr)
         return 1
     except OSError as error:
-        print(f"chat_app: {error.strerror or error}. Choose another --port, or a readable file.", file=sys.stderr)
+        print(f"chat_app: {error.strerror or error}. Choose another --port.", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print()
@@ -210,11 +212,20 @@ def print_progress(text: str) -> None:
     print(f"… {text}", file=sys.stderr)
 
 
+def read_facts(file: Path | None) -> list[str]:
+    """Read a fact a line. Raises `RequestError`."""
+    try:
+        return file.read_text(encoding="utf-8").splitlines() if file else []
+    except (OSError, UnicodeDecodeError) as error:
+        why = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        raise RequestError(f"{file} cannot be read: {why}.", "Name a text file, one fact a line.") from error
+
+
 async def serve(options: argparse.Namespace, folder: Path) -> None:
     """Load adapter, card and model, and serve until Ctrl-C. Raises `UnderstudyError` and `OSError`."""
     manifest = verify_adapter(folder, NAME_ADAPTER_ADVICE)
     persona = to_persona(read_card_file(options.card), str(options.card)) if options.card else None
-    facts = [*options.fact, *(options.facts.read_text(encoding="utf-8").splitlines() if options.facts else ())]
+    facts = [*options.fact, *read_facts(options.facts)]
     base = locate(options.base_model or manifest.base_model)
     adapter = AdapterRef("adapter", manifest.version, folder)
     verify_for_base_model(adapter, fingerprint(base))

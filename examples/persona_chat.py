@@ -42,6 +42,8 @@ def main() -> int:
         options.card = Path(options.words.pop(0))
     if len(options.words) > 1 or (options.card and (options.fact or options.facts)):
         parser.error("give an adapter, one card or facts about B, and one question")
+    if options.max_new_tokens < 1:
+        parser.error("--max-new-tokens has to be 1 or more")
     if not (options.words or options.turn or options.history):
         parser.error("there is nothing to answer: add a question, --turn or --history")
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it warns about kernels that are not used here

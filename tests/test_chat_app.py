@@ -15,9 +15,10 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from examples.chat_app import ChatApp
+from examples.chat_app import ChatApp, main, read_facts
 from personas.card.formats import read_card_file, to_persona
 from personas.engine.llm_engine import LLMEngine
+from personas.errors import RequestError
 from personas.schemas.chat import AdapterRef
 from tests.fake_engine import FakeEngine
 from tests.fakes import until
@@ -182,3 +183,13 @@ async def start(*words):
     command = (sys.executable, "-m", "examples.chat_app", *map(str, words))
     pipe = asyncio.subprocess.PIPE
     return await asyncio.create_subprocess_exec(*command, cwd=ROOT, stdout=pipe, stderr=pipe)
+
+
+def test_a_wrong_port_and_unreadable_facts_are_refused_before_anything_is_loaded(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["chat_app", "adapter", "--port", "99999"])
+    with pytest.raises(SystemExit, match="2"):
+        main()
+    assert "99999 is no port; choose one from 0 to 65535" in capsys.readouterr().err
+    (tmp_path / "rows.bin").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(RequestError, match=r"rows.bin cannot be read: it is not UTF-8. Name a text file"):
+        read_facts(tmp_path / "rows.bin")

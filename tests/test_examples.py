@@ -121,6 +121,7 @@ def test_facts_and_the_dialogue_so_far_make_the_prompt_of_a_training_sample(
         (("--turn", "A: Hi", "--turn", "B: Hello"), 1, "ends with a line of B. Add A's line as the question."),
         ((), 2, "there is nothing to answer: add a question, --turn or --history"),
         ((ODA, "Hi", "--fact", "I keep bees."), 2, "one card or facts about B"),
+        (("Hi", "--max-new-tokens", "0"), 2, "--max-new-tokens has to be 1 or more"),
     ],
 )
 def test_facts_and_dialogues_that_cannot_be_used_are_refused_with_the_reason(
