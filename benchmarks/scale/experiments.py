@@ -72,10 +72,12 @@ def adapter_name(rank: int, version: int = 1) -> str:
     return f"persona{rank}-v{version}"
 
 
-def build_cluster(profile: ReplicaProfile, replicas: int, population: Population, seed: int) -> Cluster:
+def build_cluster(
+    profile: ReplicaProfile, replicas: int, population: Population, seed: int, is_patient: bool = True
+) -> Cluster:
     """Build servers and bot processes, with what the servers would hold after long use."""
     urls = [f"http://replica-{number}:8000" for number in range(replicas)]
-    cluster = Cluster.build(profile, urls, max(1, replicas // REPLICAS_PER_PROCESS), seed=seed)
+    cluster = Cluster.build(profile, urls, max(1, replicas // REPLICAS_PER_PROCESS), seed=seed, is_patient=is_patient)
     held = min(population.personas, 2 * profile.ram * replicas)
     ranks, guilds = population.draw(np.random.default_rng(seed + 1), 4 * held)
     last = dict(zip(reversed(ranks.tolist()), reversed(guilds.tolist()), strict=True))
@@ -90,9 +92,16 @@ def build_cluster(profile: ReplicaProfile, replicas: int, population: Population
 # ---------------------------------------------------------------------------------------------------- saturated
 
 
-def saturate(profile: ReplicaProfile, replicas: int, population: Population, replies: int, seed: int = 0) -> Figures:
+def saturate(
+    profile: ReplicaProfile,
+    replicas: int,
+    population: Population,
+    replies: int,
+    seed: int = 0,
+    is_patient: bool = True,
+) -> Figures:
     """Keep all rows busy and some requests waiting until each replica has made `replies`; returns its speed."""
-    cluster = build_cluster(profile, replicas, population, seed)
+    cluster = build_cluster(profile, replicas, population, seed, is_patient)
     asks, target = population.asks(seed), replies * replicas
     backlog: dict[SimulatedBot, list[Ask]] = {bot: [] for bot in cluster.bots}
     marks = list[tuple[float, int, LoadCounts]]()
@@ -284,7 +293,7 @@ def predict_workload(
 ) -> WorkloadResult:
     """Simulate chats that each send the next request once they are answered.
 
-    The servers have been asked to load the `known` adapters in this order before.
+    Each server has used all `known` adapters in this order before.
     """
     cluster = Cluster.build(profile, urls)
     bot = cluster.bots[0]

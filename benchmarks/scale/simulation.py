@@ -166,17 +166,33 @@ class SimulatedClient(VllmClient):
         return ServedModels("base", "base", 2048, dict.fromkeys(self.server.replica.registered, ""))
 
 
+class ImpatientScheduler(ReplicaScheduler[SimulatedSequence]):
+    """For comparison: replies take any replica with room instead of waiting for the one that has their adapter."""
+
+    def _choose(self, seq: SimulatedSequence) -> Replica | None:
+        return self._replicas.choose(seq.routing_key, seq.adapter_name, seq.avoided)
+
+
 class SimulatedBot:
     """One bot process: the part of `VllmEngine` between a request and its replica, over simulated servers."""
 
+    scheduler: ReplicaScheduler[SimulatedSequence]
+
     def __init__(
-        self, time: SimulatedTime, servers: Sequence[Server], limits: ReplicaLimits, max_waiting: int, seed: int
+        self,
+        time: SimulatedTime,
+        servers: Sequence[Server],
+        limits: ReplicaLimits,
+        max_waiting: int,
+        seed: int,
+        is_patient: bool = True,
     ) -> None:
         self.time, self.limits, self.refused = time, limits, 0
         self.ended: list[SimulatedSequence] = []
         clients = [SimulatedClient(server) for server in servers]
         self.replicas = Replicas(clients, limits, self._check, self._on_change, time, random.Random(seed))
-        self.scheduler = ReplicaScheduler[SimulatedSequence](self._limits(), self.replicas, self._start, time)
+        scheduler = ReplicaScheduler[SimulatedSequence] if is_patient else ImpatientScheduler
+        self.scheduler = scheduler(self._limits(), self.replicas, self._start, time)
         rows = limits.rows * len(servers)
         self.admission = AdmissionControl(rows + max_waiting, rows, time)
         self._servers = {server.replica.url: server for server in servers}
@@ -327,12 +343,20 @@ class Cluster:
 
     @classmethod
     def build(
-        cls, profile: ReplicaProfile, urls: Sequence[str], processes: int = 1, max_waiting: int = 64, seed: int = 0
+        cls,
+        profile: ReplicaProfile,
+        urls: Sequence[str],
+        processes: int = 1,
+        max_waiting: int = 64,
+        seed: int = 0,
+        is_patient: bool = True,
     ) -> "Cluster":
         time = SimulatedTime()
         servers = [Server(time, SimulatedReplica(url, profile)) for url in urls]
         limits = ReplicaLimits(rows=max(1, profile.rows // processes), adapters=profile.slots)
-        bots = [SimulatedBot(time, servers, limits, max_waiting, seed + number) for number in range(processes)]
+        bots = [
+            SimulatedBot(time, servers, limits, max_waiting, seed + number, is_patient) for number in range(processes)
+        ]
         return cls(profile, servers, bots, time)
 
     def bot_of(self, guild_id: int) -> SimulatedBot:

@@ -271,6 +271,16 @@ async def run_workload(
     return result, ordered
 
 
+async def use_in_order(engines: Sequence[VllmEngine], adapters: Sequence[AdapterRef]) -> None:
+    """Use all adapters on each server, so that it is known which ones are in memory and in slots."""
+
+    async def use(engine: VllmEngine) -> None:
+        for rank in range(len(adapters)):
+            await measure_reply(engine, make_request(adapters, rank, 0, tokens=1))
+
+    await asyncio.gather(*(use(engine) for engine in engines))
+
+
 def draw_requests(adapters: Sequence[AdapterRef], exponent: float, count: int, seed: int) -> list[ChatRequest]:
     ranks, _ = Population(exponent, ADAPTERS, ADAPTERS, 1).draw(np.random.default_rng(seed), count)
     return [make_request(adapters, rank, number) for number, rank in enumerate(ranks.tolist())]
@@ -311,12 +321,14 @@ async def validate(
         engine = await stack.enter_async_context(open_engine(base, [server.url for server in servers], home))
         for adapter in adapters:
             await engine.load(adapter)
+        await use_in_order(engines, adapters)
         found = await _compare(engine, servers, profile, draw_requests(adapters, 1.0, count // 2, seed=99), adapters)
         pace = found["predicted"]["tokens_per_s"] / found["measured"]["tokens_per_s"]
         profile, measured = profile.scaled(pace), measured | {"pace": pace, "workload": found}
         compared = {}
         for number, exponent in enumerate(EXPONENTS):
             print(f"measuring {count} replies, s = {exponent:g} …", flush=True)
+            await use_in_order(engines, adapters)
             requests = draw_requests(adapters, exponent, count, seed=number)
             compared[f"{exponent:g}"] = await _compare(engine, servers, profile, requests, adapters)
     return {"profile": vars(profile), "calibration": measured, "workloads": compared}

@@ -70,6 +70,7 @@ class TestCluster:
     def test_affinity_fills_the_caches_and_nobody_starves(self, monkeypatch):
         kept = saturate(PROFILE, 4, POPULATION, 60)
         assert kept == saturate(PROFILE, 4, POPULATION, 60)  # nothing depends on real time or chance
+        assert kept["ram_hits"] > saturate(PROFILE, 4, POPULATION, 60, is_patient=False)["ram_hits"] + 0.1
         monkeypatch.setattr(replicas, "rendezvous_score", lambda key, url: 0)
         lost = saturate(PROFILE, 4, POPULATION, 60)
         assert kept["starved"] == lost["starved"] == 0
