@@ -50,6 +50,7 @@ from personas.schemas.chat import SamplingParams
 
 log = logging.getLogger(__name__)
 
+GATEWAY_HEALTH_INTERVAL_S = 5.0  # a gateway may count the requests
 DASHBOARD_LINK = ("Dashboard", "/dashboard")  # label and path of the link on the sandbox's page
 
 
@@ -270,8 +271,10 @@ def _create_remote_engine(settings: Settings, base: BaseModel, metrics: BotMetri
     from personas.engine.vllm.vllm_engine import VllmEngine
 
     log.info("connecting to %s …", ", ".join(settings.engine_urls))
+    limits = ReplicaLimits(rows=settings.engine_rows, adapters=settings.engine_loras)
     if settings.engine == "openai":
         create: Callable[..., Engine] = functools.partial(OpenAIEngine, model=settings.engine_model)
+        limits = replace(limits, adapters=0, health_interval_s=GATEWAY_HEALTH_INTERVAL_S)
     else:
         create = functools.partial(VllmEngine, server_home=settings.engine_home)
     return create(
@@ -280,7 +283,7 @@ def _create_remote_engine(settings: Settings, base: BaseModel, metrics: BotMetri
         settings.engine_urls,
         settings.home,
         key=settings.engine_key,
-        limits=ReplicaLimits(rows=settings.engine_rows, adapters=settings.engine_loras),
+        limits=limits,
         max_waiting=settings.max_waiting_replies,
         on_reply=metrics.reply,
     )

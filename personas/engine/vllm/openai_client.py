@@ -85,10 +85,10 @@ class OpenAIServerClient(VllmClient):
             raise self._status_error(status, answer)
 
     async def model_lengths(self) -> dict[str, int]:
-        """Return the models by name, with the tokens of the longest sequence, or 0."""
+        """Return the models by name, without adapters, with the tokens of the longest sequence, or 0."""
         answer = await self._expect_json("GET", MODELS_PATH)
         try:
-            return {card["id"]: _longest_sequence(card) for card in answer["data"]}
+            return {card["id"]: _longest_sequence(card) for card in answer["data"] if not card.get("parent")}
         except (LookupError, TypeError, ValueError, AttributeError) as error:
             raise self._foreign_answer(MODELS_PATH) from error
 

@@ -365,7 +365,7 @@ class ServerChecker:
             async with limited(client):
                 await client.check_health()
                 served = await self._check_model(client)
-            found = f"{served.root}, up to {served.max_tokens} tokens, {len(served.adapters)} adapters loaded"
+            found = f"{served.root}, up to {served.max_tokens} tokens; adapters loaded: {len(served.adapters)}"
             checks.append(ServerCheck(client.url, "model", "ok", found))
             async with limited(client):
                 await self._check_adapters(client, self.rank)

@@ -168,6 +168,8 @@ class TestModels:
     """The model's name, its length, and what refuses to start."""
 
     async def test_the_model_is_the_only_one_or_the_one_that_is_named(self, open_openai, servers):
+        servers[0].adapters["ada-v1"] = "/somewhere"  # is none of the models
+        assert await answer(await open_openai(as_ollama), ask())
         servers[0].more_models = servers[1].more_models = ("another",)
         with pytest.raises(VllmError, match=r"lists 2 models: .*another") as error:
             await open_openai(as_ollama)
