@@ -1,9 +1,9 @@
 """`python -m bot` and `model_inference` over a home that is split among shards: what works, and what says why not."""
 
+import importlib.util
 import json
 import shutil
 import sqlite3
-import sys
 from contextlib import closing
 from types import SimpleNamespace
 
@@ -128,12 +128,12 @@ def test_the_doctor_checks_each_part_and_the_shards(home, run):
     assert checks(run, SHARDS="0/3", **token)["database"]["state"] == "fail"
 
 
-def test_the_doctor_reports_a_shared_database_that_is_away(home, run):
-    if "psycopg" not in sys.modules:
-        pytest.importorskip("psycopg")
+def test_the_doctor_reports_a_shared_database_that_cannot_be_used(home, run):
     token = {"DISCORD_TOKEN": "MTIzNDU2Nzg5MDEyMzQ1Njc4.a.b"}
     found = checks(run, SHARDS="0/3", SHARED_DB="postgresql://u:hidden@127.0.0.1:9/none", **token)["shared database"]
     assert found["state"] == "fail" and "hidden" not in str(found)
+    is_installed = importlib.util.find_spec("psycopg") is not None
+    assert ("check SHARED_DB" if is_installed else "pip install '.[shards]'") in found["remedy"]
 
 
 def test_channels_of_all_parts_are_looked_at(home):
