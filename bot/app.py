@@ -210,7 +210,8 @@ async def _find_incompatible(settings: Settings, store: Store, engine: Engine) -
 
 def _privacy_services(settings: Settings, sandbox: Sandbox | None) -> PrivacyServices:
     leave = functools.partial(demo_guild.forget_in_sandbox, sandbox) if sandbox else None
-    return PrivacyServices(settings.discord_permission, settings.history_days, settings.in_sandbox, leave)
+    hosts = settings.engine_hosts
+    return PrivacyServices(settings.discord_permission, settings.history_days, settings.in_sandbox, leave, hosts)
 
 
 async def _open_sandbox(settings: Settings, town: DemoGuild, front: WebServer, stack: AsyncExitStack) -> Sandbox:

@@ -35,12 +35,14 @@ class PrivacyServices:
     """The operator's privacy settings (`bot.settings.Settings`).
 
     `forget_in_sandbox` erases a person (`bot.privacy.identifiers.PersonIdentifiers`) from the sandbox; None on Discord.
+    `engine_hosts` are other machines that compute replies.
     """
 
     permission: str = ""
     history_days: int = 90
     in_sandbox: bool = False
     forget_in_sandbox: Callable[..., None] | None = None
+    engine_hosts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

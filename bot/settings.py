@@ -315,6 +315,12 @@ class Settings(BaseSettings):
         return variables if self.trainer_wandb else {}
 
     @property
+    def engine_hosts(self) -> tuple[str, ...]:
+        """The hosts of `engine_urls` that are not this machine."""
+        hosts = dict.fromkeys(urlsplit(url).hostname or "" for url in self.engine_urls)
+        return tuple(host for host in hosts if host not in (LOOPBACK, "::1", "localhost"))
+
+    @property
     def in_sandbox(self) -> bool:
         """Without a token the bot runs against its own sandbox instead of Discord."""
         return not self.discord_token

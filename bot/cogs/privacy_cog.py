@@ -48,8 +48,11 @@ class PrivacyCog(
     @app_commands.command(description="See what I keep about you, for how long, and who runs me.")
     async def show(self, interaction: Interaction) -> None:
         await interaction.response.defer(ephemeral=True)
-        report = _privacy_report(interaction)
-        await respond(interaction, report.words(language_of(interaction.locale), operator_name(interaction)))
+        report, language = _privacy_report(interaction), language_of(interaction.locale)
+        words = report.words(language, operator_name(interaction))
+        if hosts := interaction.client.services.privacy.engine_hosts:
+            words += "\n" + translate(language, "show_engine", hosts=", ".join(hosts))
+        await respond(interaction, words)
 
     @app_commands.command(name="opt-in", description="Consent to training on what you write; I explain it first.")
     async def opt_in(self, interaction: Interaction) -> None:

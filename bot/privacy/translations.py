@@ -55,6 +55,10 @@ TEXTS: dict[str, dict[Language, str]] = {
         "vi": "Tất cả nằm trên máy của người vận hành bot này: {operator}. `/privacy export` gửi cho bạn dưới dạng "
         "tệp, `/privacy forget` xóa nó.",
     },
+    "show_engine": {
+        "en": "A language model at {hosts} writes the replies: what it answers, and what came before, is sent there.",
+        "vi": "Mô hình ngôn ngữ tại {hosts} viết câu trả lời: tin nhắn của bạn và những tin trước đó được gửi đến đó.",
+    },
     "operator_unknown": {"en": "ask a moderator of this server", "vi": "hãy hỏi người điều hành máy chủ này"},
     "operator_sandbox": {"en": "you, on this machine", "vi": "chính bạn, trên máy này"},
     "opt_in_ask": {

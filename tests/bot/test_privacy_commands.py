@@ -9,6 +9,7 @@ import aiohttp
 
 from bot.privacy.erasure_service import OperatorErasureRequest, leave_request
 from bot.privacy.translations import TEXTS
+from bot.settings import load_settings
 from bot.store.training_jobs import JobResult, NewTrainingJob
 from personas.home.adapters import adapter_ref
 from personas.home.data_subjects import read_consent, write_people
@@ -57,7 +58,13 @@ async def test_show_says_what_is_kept_for_how_long_and_where(stage, tmp_path):
     await stage.member.slash(OFFICE, "persona show")
     words = (await response_text(await stage.member.slash(QUAY, "privacy show"), "1 of your messages"))["content"]
     assert "deleted after 90 days" in words and "training data of ballast v1" in words
-    assert "you, on this machine" in words
+    assert "you, on this machine" in words and "is sent there" not in words
+    urls = "http://127.0.0.1:8080,https://gateway.example/api/v1"
+    hosts = load_settings(None, {"ENGINE": "openai", "ENGINE_URLS": urls}).engine_hosts
+    services = stage.client.services
+    stage.client.services = replace(services, privacy=replace(services.privacy, engine_hosts=hosts))
+    words = (await response_text(await stage.member.slash(QUAY, "privacy show"), "is sent there"))["content"]
+    assert "A language model at gateway.example writes" in words
 
 
 async def test_opting_in_is_explained_first_and_mirrored_for_the_trainer(tmp_path):
