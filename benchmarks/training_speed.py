@@ -126,16 +126,17 @@ def own_trainer(samples: Sequence[Any], scratch: str) -> tuple[Any, Callable[[],
     from personas.models.base_model import load_tokenizer, locate
     from personas.schemas.hyperparameters import Hyperparameters
     from personas.schemas.training import TrainingRequest
-    from trainer.recipe.resolve import fit_to_hardware, resolve_recipe
+    from trainer.estimate.memory_check import available_memory_bytes
+    from trainer.estimate.workload import workload_of
+    from trainer.machine import probe_machine
+    from trainer.recipe.resolve import fit_to_hardware, merge_batches, resolve_recipe
     from trainer.train.sft_trainer import make_sft_trainer, run_training_loop
     from trainer.train.trainer_base import StageInputs
 
-    is_short = max(len(sample.ids) for sample in samples) in SHORT_TOKENS
-    batch_size = STEP_SAMPLES if is_short else OWN_BATCH_SIZE  # short samples fit into memory together
     values = Hyperparameters(
         num_train_epochs=1,
-        per_device_train_batch_size=batch_size,
-        gradient_accumulation_steps=STEP_SAMPLES // batch_size,
+        per_device_train_batch_size=OWN_BATCH_SIZE,
+        gradient_accumulation_steps=STEP_SAMPLES // OWN_BATCH_SIZE,
         learning_rate=LEARNING_RATE,
         lr_scheduler_type="constant",
         lora_r=LORA_RANK,
@@ -146,8 +147,9 @@ def own_trainer(samples: Sequence[Any], scratch: str) -> tuple[Any, Callable[[],
         seed=SEED,
     )
     recipe = resolve_recipe(TrainingRequest(job_name="bench", task_type="dialogue", hyperparameters=values))
-    recipe = fit_to_hardware(recipe).recipe
-    base = locate("embedded")
+    base, machine = locate("embedded"), probe_machine()
+    fit, work = fit_to_hardware(recipe, machine), workload_of(samples, ())
+    recipe = merge_batches(fit, base, work, machine, available_memory_bytes(machine)).recipe
     course = StageInputs(samples, (), recipe, lambda event: None, lambda: None, order=_by_length_in_steps(samples))
     trainer = make_sft_trainer(base, load_tokenizer(base), course, Path(scratch))
     return trainer, lambda: run_training_loop(trainer)

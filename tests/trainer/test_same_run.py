@@ -14,6 +14,7 @@ from personas.card.toml_card import SHIPPED_CARDS
 from personas.prompt import TokenizedSample
 from tests.trainer.job_folders import mixing_job, persona_job, write_request
 from trainer.process.run_control import RunCancelled
+from trainer.recipe import resolve
 from trainer.run import run_job
 from trainer.train.job import RunContext, prepare_job_without_torch
 
@@ -96,8 +97,9 @@ def locked_config(folder: Path) -> dict:
         ((9,), "mixed-80-20", "5923cc6eb2ed0079b945fd8523e9dd9d8f7d85cafdd62da469417ae9aa4cbf35"),
     ],
 )
-def test_a_run_is_held_to_the_same_configuration(tmp_path, dialogues, recipe, expected):
+def test_a_run_is_held_to_the_same_configuration(tmp_path, monkeypatch, dialogues, recipe, expected):
     """`dialogues` counts the general ones that measure, and those that are named to train on."""
+    monkeypatch.setattr(resolve, "MERGED_BATCH_TOKENS", 0)  # earlier versions merged no batches
     folder = tmp_path / "job"
     if dialogues:
         mixing_job(folder, "embedded", *dialogues, recipe=recipe)

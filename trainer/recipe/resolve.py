@@ -54,6 +54,10 @@ OPTIMISERS_WITHOUT_CUDA = {"paged_adamw_8bit": "adamw_8bit", "paged_adamw_32bit"
 MAX_ACTIVATION_MEMORY_SHARE = 0.8
 """The share of free memory that a run without checkpointing may take: estimates are not exact."""
 CHECKPOINTING_SKIPPED_NOTE = "gradient_checkpointing is off: the machine's memory holds all activations."
+MERGED_BATCH_TOKENS = 2048
+"""Batches of an optimiser step are merged up to this size, beyond which larger ones are hardly faster on a CPU."""
+OWN_RECIPES = (AUTO_RECIPE, "demo-cpu", "mixed-80-20", "two-stage")
+"""Recipes of this project; the batches of published ones stay as published."""
 
 FUSED_QKV_MODULES = ("qkv_proj", "query_key_value", "c_attn", "Wqkv", "wqkv", "W_pack")
 """A fused layer for queries, keys and values: Phi-3; Falcon, GPT-NeoX; GPT-2; MPT; InternLM2; Baichuan."""
@@ -289,7 +293,7 @@ def resolve_run(
     """
     chosen = resolve_for_run(request.recipe, recipe, base, sample_stats(data.train), begun)
     machine = probe_machine()
-    fit = fit_to_machine(chosen.recipe, base, work, machine, available_memory_bytes(machine), begun)
+    fit = fit_to_machine(request.recipe, chosen.recipe, base, work, machine, available_memory_bytes(machine), begun)
     warnings = stage_warnings(fit.recipe, len(data.train), len(data.first))
     return replace(fit, chosen=chosen.chosen, notes=(*fit.notes, *warnings))
 
@@ -311,6 +315,7 @@ def resolve_for_run(
 
 
 def fit_to_machine(
+    name: str,
     recipe: Recipe,
     base: BaseModel,
     work: Workload,
@@ -320,12 +325,14 @@ def fit_to_machine(
 ) -> ResolvedRecipe:
     """Fit a recipe to a machine's precision, GPU and free memory.
 
-    Gradient checkpointing stays on if the request itself sets it.
+    Gradient checkpointing stays on, and batches stay as they are, if the request itself sets them.
     """
-    fit = fit_to_hardware(recipe, machine)
-    if recipe.gradient_checkpointing and "gradient_checkpointing" in recipe.model_fields_set:
-        return fit
-    return skip_activation_checkpointing(fit, base, work, machine, free_bytes, begun.recipe if begun else None)
+    fit, began, requested = fit_to_hardware(recipe, machine), begun.recipe if begun else None, recipe.model_fields_set
+    if "gradient_checkpointing" not in requested:
+        fit = skip_activation_checkpointing(fit, base, work, machine, free_bytes, began)
+    if name in OWN_RECIPES and requested.isdisjoint(("per_device_train_batch_size", "gradient_accumulation_steps")):
+        fit = merge_batches(fit, base, work, machine, free_bytes, began)
+    return fit
 
 
 def fit_to_hardware(recipe: Recipe, machine: MachineSpec | None = None) -> ResolvedRecipe:
@@ -393,3 +400,45 @@ def skip_activation_checkpointing(
     else:
         keeps = estimate_memory(without, base, work, machine).total <= free_bytes * MAX_ACTIVATION_MEMORY_SHARE
     return replace(fit, recipe=without, notes=(*fit.notes, CHECKPOINTING_SKIPPED_NOTE)) if keeps else fit
+
+
+def merge_batches(
+    fit: ResolvedRecipe,
+    base: BaseModel,
+    work: Workload,
+    machine: MachineSpec,
+    free_bytes: int,
+    began: Recipe | None = None,
+) -> ResolvedRecipe:
+    """Merge the batches of an optimiser step on a CPU where the samples are short and memory is enough.
+
+    The step has the same samples. A resumed run, which `began` with another recipe, keeps that recipe's batches.
+    """
+    recipe, longest = fit.recipe, max(work.seen(fit.recipe), default=0) - work.shared
+    if machine.has_cuda or work.judged:
+        return fit
+
+    def merged(factor: int) -> Recipe:
+        batch, accumulation = recipe.per_device_train_batch_size, recipe.gradient_accumulation_steps
+        changes = {"per_device_train_batch_size": batch * factor, "gradient_accumulation_steps": accumulation // factor}
+        return recipe.model_copy(update=changes)
+
+    def is_good(found: Recipe) -> bool:
+        if began:
+            return found.per_device_train_batch_size == began.per_device_train_batch_size
+        return (
+            found.per_device_train_batch_size * longest <= MERGED_BATCH_TOKENS
+            and estimate_memory(found, base, work, machine).total <= free_bytes * MAX_ACTIVATION_MEMORY_SHARE
+        )
+
+    steps = recipe.gradient_accumulation_steps
+    factors = (factor for factor in range(steps, 1, -1) if steps % factor == 0)
+    found = next(filter(is_good, map(merged, factors)), None)
+    if found is None:
+        return fit
+    batch, accumulation = found.per_device_train_batch_size, found.gradient_accumulation_steps
+    note = (
+        f"per_device_train_batch_size is {batch}, gradient_accumulation_steps {accumulation}: the samples are "
+        f"short, and larger batches are faster. A step still has {batch * accumulation} samples."
+    )
+    return replace(fit, recipe=found, notes=(*fit.notes, note))

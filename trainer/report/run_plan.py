@@ -96,7 +96,7 @@ class RunPlan:
         is_own = name == self.recipe
         chosen = ResolvedRecipe(recipe, self.why) if is_own else resolve_for_run(name, recipe, self.base, self.replies)
         machine = probe_machine_without_torch()
-        fit = fit_to_machine(chosen.recipe, self.base, self.work, machine, machine.free_bytes)
+        fit = fit_to_machine(name, chosen.recipe, self.base, self.work, machine, machine.free_bytes)
         cost = estimate_run(name, fit.recipe, self.base, self.work, speed)
         notes = [*self._notes_on_model(chosen.recipe), *fit.notes]
         first = self.first if is_own else None

@@ -1,0 +1,92 @@
+"""On a CPU, the batches of a step are merged where samples are short, and that is said."""
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from personas.schemas.hyperparameters import Hyperparameters
+from tests.trainer.job_folders import persona_job
+from tests.trainer.test_run import run
+from trainer.estimate.run_estimate import estimate_memory
+from trainer.estimate.workload import Workload
+from trainer.machine import MachineSpec
+from trainer.recipe.resolve import (
+    MAX_ACTIVATION_MEMORY_SHARE,
+    MERGED_BATCH_TOKENS,
+    fit_to_machine,
+    load_recipe,
+    merge_batches,
+)
+from trainer.schemas import ResolvedRecipe
+
+CPU, CUDA = MachineSpec(has_cuda=False, best="bf16"), MachineSpec(has_cuda=True, best="bf16")
+MUCH = 2**50
+SHORT = Workload([130] * 60, [130])
+
+
+def batches(fit):
+    return fit.recipe.per_device_train_batch_size, fit.recipe.gradient_accumulation_steps
+
+
+def fitted(base, recipe="demo-cpu", work=SHORT, machine=CPU, free_bytes=MUCH, **changes):
+    return fit_to_machine(recipe, load_recipe(recipe, Hyperparameters(**changes)), base, work, machine, free_bytes)
+
+
+def test_short_samples_of_a_step_are_computed_together(tiny_base):
+    fit = fitted(tiny_base)
+    assert batches(fit) == (8, 1)
+    assert "per_device_train_batch_size is 8" in fit.notes[-1] and "still has 8 samples" in fit.notes[-1]
+
+
+@pytest.mark.parametrize(
+    ("changes", "unmerged"),
+    [
+        ({"work": Workload([MERGED_BATCH_TOKENS // 8 + 1] * 60, [130])}, (4, 2)),
+        ({"work": Workload([130] * 60, [130], judged="kto")}, (4, 2)),
+        ({"machine": CUDA}, (4, 2)),
+        ({"per_device_train_batch_size": 4}, (4, 2)),
+        ({"gradient_accumulation_steps": 4}, (4, 4)),
+        ({"recipe": "s0-6gb"}, (1, 16)),
+    ],
+    ids=["long samples", "preferences", "a GPU", "batches that were asked for", "steps too", "a published recipe"],
+)
+def test_batches_stay_as_they_are(tiny_base, changes, unmerged):
+    assert batches(fitted(tiny_base, **changes)) == unmerged
+
+
+def test_a_shared_beginning_does_not_count(tiny_base):
+    long = Workload([500] * 60, [500])
+    assert batches(fitted(tiny_base, work=long)) == (4, 2)
+    assert batches(fitted(tiny_base, work=replace(long, shared=400))) == (8, 1)
+
+
+def test_batches_that_would_not_fit_into_memory_are_not_merged(tiny_base, recipe):
+    merged = recipe.model_copy(update={"per_device_train_batch_size": 8, "gradient_accumulation_steps": 1})
+    needed = estimate_memory(merged, tiny_base, SHORT, CPU).total
+    for more, expected in ((9, (8, 1)), (-9, (4, 2))):
+        room = round(needed / MAX_ACTIVATION_MEMORY_SHARE) + more
+        assert batches(merge_batches(ResolvedRecipe(recipe), tiny_base, SHORT, CPU, room)) == expected
+
+
+def test_as_many_are_merged_as_fit_into_a_batch(tiny_base, recipe):
+    recipe = recipe.model_copy(update={"per_device_train_batch_size": 2, "gradient_accumulation_steps": 12})
+    work = Workload([MERGED_BATCH_TOKENS // 10] * 60, [130])
+    assert batches(merge_batches(ResolvedRecipe(recipe), tiny_base, work, CPU, MUCH)) == (8, 3)
+
+
+def test_a_resumed_run_keeps_its_batches(tiny_base, recipe):
+    merged = merge_batches(ResolvedRecipe(recipe), tiny_base, SHORT, CPU, MUCH)
+    resumed = merge_batches(ResolvedRecipe(recipe), tiny_base, SHORT, CPU, 0, began=merged.recipe)
+    assert resumed == merged
+    assert merge_batches(ResolvedRecipe(recipe), tiny_base, SHORT, CPU, MUCH, began=recipe).recipe == recipe
+
+
+def test_a_run_has_as_many_steps_as_before_and_says_so(tmp_path, tiny_base):
+    folder = persona_job(tmp_path, tiny_base.source, hyperparameters={"num_train_epochs": 1})
+    code, _, log = run(folder)
+    assert code == 0, log
+    manifest = json.loads((folder / "adapter" / "manifest.json").read_text())
+    set_in_run = manifest["hyperparameters"]
+    assert (set_in_run["per_device_train_batch_size"], set_in_run["gradient_accumulation_steps"]) == (8, 1)
+    assert any("A step still has 8 samples." in caveat for caveat in manifest["caveats"])
