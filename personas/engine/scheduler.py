@@ -20,6 +20,8 @@ if TYPE_CHECKING:  # these import torch
 NEW_TOKEN_COST_IN_PROMPT_TOKENS = 2
 """Weight of a generated token in a guild's service; prompt tokens are cheaper because they are computed together."""
 MAX_OVERTAKEN = 8  # sequences that may overtake one that waits for a LoRA slot; after that, none starts before it
+DUE_SHARE = 0.5
+"""Share of the longest wait after which a guild's next sequence does not wait for newcomers any more."""
 Phase = Literal["prefill", "decode"]
 
 
@@ -106,6 +108,11 @@ class FairQueue(Generic[QueuedT]):
         """Yield the next sequence first: the guild served least comes first, each guild's in order of arrival."""
         for guild_id in sorted(self._waiting, key=lambda it: (self._served[it], self._waiting[it][0].queued_at)):
             yield from self._waiting[guild_id]
+
+    @property
+    def heads(self) -> list[QueuedT]:
+        """The first waiting sequence of each guild."""
+        return [of_guild[0] for of_guild in self._waiting.values()]
 
     @property
     def guilds(self) -> int:
@@ -203,7 +210,7 @@ class FairScheduler(ABC, Generic[QueuedT]):
         """Find the next sequence to start, or to fail with its adapter, and those before it that wait for a slot."""
         overtaken: list[QueuedT] = []
         share = max(1, self.limits.rows // max(1, self.queue.guilds))
-        for seq in self.queue:
+        for seq in self._in_turn():
             if not self._has_row(seq.guild_id, share):
                 continue
             state = self._state(seq)
@@ -214,6 +221,19 @@ class FairScheduler(ABC, Generic[QueuedT]):
                     break
                 overtaken.append(seq)
         return None, []
+
+    def _in_turn(self) -> list[QueuedT]:
+        """List the waiting sequences, the next one first.
+
+        Fairness alone would let a guild that was served wait for every guild that comes for the first time. So the
+        first sequence of a guild that has none running precedes all others once it has waited half as long as it may.
+        """
+        due_at = self.clock() - DUE_SHARE * self.limits.wait_s
+        due = [seq for seq in self.queue.heads if seq.queued_at < due_at and not self.queue.running(seq.guild_id)]
+        if not due:
+            return list(self.queue)
+        due.sort(key=lambda seq: seq.queued_at)
+        return [*due, *(seq for seq in self.queue if seq not in due)]
 
     def _has_row(self, guild_id: int, share: int) -> bool:
         """Return whether a guild may start another sequence; `share` is each guild's share of the rows.

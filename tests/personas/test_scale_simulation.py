@@ -1,5 +1,8 @@
 """The simulation of many servers: nobody starves, affinity fills caches, and no real time leaks into it."""
 
+import itertools
+from dataclasses import replace
+
 import pytest
 
 from benchmarks.scale.__main__ import largest_errors, missed_bars
@@ -110,6 +113,24 @@ class TestCluster:
         cluster.time.run(until=60.0)
         ends = {seq.guild_id: index for index, seq in enumerate(bot.ended)}
         assert ends[2] < ends[1] and len(bot.ended) == taken + 1
+
+    def test_newcomers_do_not_keep_a_guild_waiting_that_was_served_before(self):
+        cluster = Cluster.build(replace(PROFILE, rows=1), ["http://a"])
+        bot, time = cluster.bots[0], cluster.time
+        newcomers = itertools.count(100)
+
+        def arrive() -> None:
+            bot.submit(Ask(next(newcomers), 0, "ada-v1", 50, 0, 100))
+            time.after(2.0, arrive)  # sooner than one is answered
+
+        bot.submit(Ask(1, 0, "ada-v1", 50, 0, 100))
+        time.run(until=1.0)
+        arrive()
+        arrive()
+        bot.submit(Ask(1, 0, "ada-v1", 50, 0, 100))
+        time.run(until=119.0)
+        second = [seq for seq in bot.ended if seq.guild_id == 1][-1]
+        assert 30 < second.started_at < 65 and second.error is None and second.submitted_at == 1.0
 
 
 class TestValidation:
