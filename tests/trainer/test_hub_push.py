@@ -84,6 +84,7 @@ def test_an_adapter_is_pushed_to_a_new_private_repository_and_comes_back_as_it_w
     assert code == 0 and hub.repositories[NAME].private
     commit = next(iter(hub.repositories[NAME].commits))
     assert f"Pushed to {NAME}, commit {commit}; it is private." in output and "… pushing" in errors
+    assert output.startswith(f"{NAME} (adapter): ")
     assert sorted(pushed(hub)) == ["README.md", "adapter_config.json", "adapter_model.safetensors", "manifest.json"]
     card = pushed(hub)["README.md"].decode()
     assert "license: apache-2.0\n" in card and "pipeline_tag: text-generation\n" in card

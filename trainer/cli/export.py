@@ -91,7 +91,7 @@ def _export_and_push(options: argparse.Namespace, out: Path, target: HubTarget |
         logging.getLogger(chatty).setLevel(logging.ERROR)
     adapter = options.adapter.expanduser().absolute()
     report = export_adapter(adapter, options.to, out, options.quantise, options.card, _print_progress)
-    held, lines = dict(report.held), [format_report(report)]
+    held, lines = dict(report.held), [format_report(report, str(report.out if options.out else options.push))]
     if options.out:
         log_export("adapter", adapter, report.out)
     if target:
@@ -128,12 +128,12 @@ def print_line(text: str) -> None:
     print(f"… {text}", file=sys.stderr, flush=True)
 
 
-def format_report(report: ExportReport) -> str:
-    """Format a report for people."""
+def format_report(report: ExportReport, name: str = "") -> str:
+    """Format a report for people; `name` stands in the place of a temporary path."""
     held, outcome = report.held, report.outcome
     form, compared = ", ".join(filter(None, [held["to"], held["quantise"]])), held["compared"]
     lines = [
-        f"{report.out} ({form}): {held['bytes'] / 1e6:.1f} MB in {held['seconds']:.0f} s",
+        f"{name or report.out} ({form}): {held['bytes'] / 1e6:.1f} MB in {held['seconds']:.0f} s",
         f"Loaded back and compared with adapter and base at {compared['positions']} positions of "
         f"{compared['prompts']} prompts: {outcome.difference}",
     ]

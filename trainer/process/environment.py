@@ -59,6 +59,8 @@ def configure_process(niceness: int, threads: int | None) -> None:
     os.nice(niceness)
     warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)  # peft asks transformers itself
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(name)s: %(message)s")
+    for package in ("httpx", "httpx2"):  # a hub's client logs every request
+        logging.getLogger(package).setLevel(logging.WARNING)
 
 
 def find_home() -> Path:
