@@ -26,9 +26,10 @@ from personas.schemas.chat import AdapterRef
 
 RESOLVER_NAME = "understudy"
 ADAPTER_NAME_PATTERN = re.compile(
-    rf"(?P<id>(?:{DIALOGUE_PREFIX})?[A-Za-z0-9][A-Za-z0-9_-]{{0,63}})-(?P<version>\w{{1,64}})", re.ASCII
+    rf"(?P<id>(?:{DIALOGUE_PREFIX})?[A-Za-z0-9][A-Za-z0-9_-]{{0,63}}?)-(?P<version>run-[0-9a-f]{{10}}|\w{{1,64}})",
+    re.ASCII,
 )
-"""Form of `AdapterRef.name`; versions contain no hyphen."""
+"""Form of `AdapterRef.name`. Only the versions of runs by hand contain a hyphen (`trainer/train/job_folder.py`)."""
 logger = logging.getLogger(f"vllm.{RESOLVER_NAME}")  # vLLM prints what is logged below its own name
 
 

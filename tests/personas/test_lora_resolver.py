@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from personas.errors import AdapterError
+from personas.home.adapters import adapter_ref
 from personas.home.lora_resolver import find_served_adapter
 from personas.models.base_model import fingerprint
 from tests.tiny_models import make_adapter, make_dialogue_adapter, manifest_over, write_adapter
@@ -35,6 +36,16 @@ def test_a_name_finds_its_folder_and_the_folder_its_name(home, tiny_base, name):
     ref = find_served_adapter(home, name, fingerprint(tiny_base))
     assert ref.name == name
     assert ref.folder.is_relative_to(home) and (ref.folder / "manifest.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("persona_id", "version"), [("ada", "run-9d31979eac"), ("cat-run", "v3"), ("quay-run-cat", "run-0123456789")]
+)
+def test_hyphens_in_both_separate_persona_and_version(home, tiny_base, persona_id, version):
+    folder = adapter_ref(home, persona_id, version).folder
+    write_adapter(folder, tiny_base, manifest_over(tiny_base, persona_id, version), seed=3)
+    ref = find_served_adapter(home, f"{persona_id}-{version}", fingerprint(tiny_base))
+    assert (ref.persona_id, ref.version, ref.folder) == (persona_id, version, folder)
 
 
 def test_a_job_that_ran_in_the_home_is_found_too(home, tiny_base):
