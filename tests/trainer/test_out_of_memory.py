@@ -36,15 +36,15 @@ def test_it_goes_on_with_smaller_batches_and_says_so(tmp_path, tiny_base, monkey
     received = []
     run_job(folder, RunContext(received.append, lambda: None, checkpoint_s=0))
     manifest = verify_adapter(folder / "adapter")
-    assert manifest.hyperparameters["per_device_train_batch_size"] == 2  # of the recipe's 4
-    assert manifest.hyperparameters["gradient_accumulation_steps"] == 4  # of its 2
-    assert any("Memory ran out with batches of 4" in caveat and "last bit" in caveat for caveat in manifest.caveats)
+    assert manifest.hyperparameters["per_device_train_batch_size"] == 4  # of 8, the recipe's two batches merged
+    assert manifest.hyperparameters["gradient_accumulation_steps"] == 2
+    assert any("Memory ran out with batches of 8" in caveat and "last bit" in caveat for caveat in manifest.caveats)
     steps = [event.step for event in received if isinstance(event, Progress)]
     again = steps.index(5) + 1
     assert 1 < steps[again] <= 5, "it goes on from a checkpoint, not from the beginning"
     assert steps[again:] == list(range(steps[again], steps[-1] + 1)) and steps[-1] == total_of(received)
     assert any(
-        "memory allows batches of 2 instead of 4" in event.detail for event in received if isinstance(event, Phase)
+        "memory allows batches of 4 instead of 8" in event.detail for event in received if isinstance(event, Phase)
     )
 
 

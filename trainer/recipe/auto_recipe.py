@@ -19,8 +19,8 @@ MAX_MAIN_MEMORY_SHARE, MAX_GPU_MEMORY_SHARE, MAX_FREE_MEMORY_SHARE = 0.7, 0.9, 0
 CANDIDATE_LENGTHS, MAX_CPU_LENGTH, MIN_FULL_HISTORY_LENGTH = (2048, 1024, 640, 512, 384, 256), 1024, 512
 MAX_16BIT_WEIGHT_SHARE = 0.4  # 16-bit weights may take so much of the memory before they are held in 4 bits
 MAX_CPU_BATCH, MAX_GPU_BATCH, MIN_GPU_BATCH = 4, 16, 2
-"""On a CPU, batches of short samples are merged later (`resolve`); some thousand tokens fill a GPU. Rather than go below
-the minimum, a GPU uses gradient checkpointing."""
+"""On a CPU, batches of short samples are merged later (`resolve`); some thousand tokens fill a GPU. Rather than go
+below the minimum, a GPU uses gradient checkpointing."""
 SAMPLES_PER_STEP = ((100, 4), (2_000, 8), (20_000, 16), (math.inf, 32))
 """Samples per optimiser step, by number of samples: with large batches LoRA learns worse (Schulman et al., LoRA Without
 Regret, 2025); the published recipes take 16 for 9,000 to 30,000."""
