@@ -152,7 +152,7 @@ def describe_hub_error(error: BaseException, repository: str, revision: str = ""
             return f"the hub answered {shorten_message(str(failure))}", "Try again later."
         case (HTTPError() | OSError()) as failure:
             why = f"the hub could not be reached, or the connection was cut ({type(failure).__name__})"
-            return why, "Check the network and try again; a download continues where it stopped."
+            return why, "Check the network and try again."
         case other:
             raise other
 

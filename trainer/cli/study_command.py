@@ -62,7 +62,7 @@ def add_study(commands: Commands) -> tuple[argparse.ArgumentParser, ...]:
     add("--more", action="append", default=[], metavar="D", help=text)
     text = "with --dialogue: a task's held-out conversations, instead of the shipped ones or as a task of its own"
     add("--task", dest="tasks", action="append", type=_task_file, default=[], metavar="NAME=FILE", help=text)
-    add("--prompts", type=positive_int, default=24, metavar="N", help="prompts per task, at most 24 (default: 24)")
+    add("--prompts", type=positive_int, default=24, metavar="N", help="use at most N prompts per task (default: 24)")
     _add_study_options(scale)
     scale.set_defaults(general=None, study=run_scale_command)
     text = "held-out and general loss with the persona's data alone, mixed, and in two stages"
