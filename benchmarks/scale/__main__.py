@@ -29,7 +29,7 @@ PARTS = ("validate", "simulate")
 BARS = {"hit_rate_error": 0.02, "throughput_error": 0.05, "ttft_p95_error": 0.15}
 MIN_EFFICIENCY = 0.9
 REPLICA_COUNTS, EXPONENTS = (1, 2, 4, 8, 16, 32, 64), (0.8, 1.0, 1.2)
-REPLIES_IF_SATURATED, REPLIES_PER_DAY, VALIDATED_REPLIES = 200, 400, 240
+REPLIES_IF_SATURATED, REPLIES_PER_DAY, VALIDATED_REPLIES = 200, 400, 200
 SLOTS, RAM, ROWS = 16, 1000, 32
 """Servers of the simulation: adapters in a batch and in memory, and sequences at once."""
 DOLLARS_PER_HOUR = 2.0

@@ -1,7 +1,7 @@
 """Workloads of the simulation: personas of Zipf popularity in a million channels, saturated servers, a whole day."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from typing import Any
 
@@ -202,7 +202,7 @@ class DayRun:
 
     def _submit(self, ask: Ask) -> None:
         if version := self.versions.get(ask.rank):
-            ask = Ask(**{**asdict(ask), "adapter": adapter_name(ask.rank, version)})
+            ask = replace(ask, adapter=adapter_name(ask.rank, version))
         self.submitted += 1
         is_taken = self.cluster.bot_of(ask.guild_id).submit(ask)
         self.refused_in_bursts += not is_taken and ask.guild_id >= self.population.guilds

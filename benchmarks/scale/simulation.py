@@ -14,6 +14,7 @@ from typing import Any
 
 from benchmarks.scale.simulated_replica import LoadCounts, ReplicaProfile, ServedSequence, SimulatedReplica
 from personas.engine.admission import AdmissionControl
+from personas.engine.scheduler import SchedulerLimits
 from personas.engine.vllm.replicas import Lease, Replica, ReplicaLimits, Replicas
 from personas.engine.vllm.vllm_client import ReplicaError, ServedModels, VllmClient
 from personas.engine.vllm.vllm_engine import SWEEP_INTERVAL_S
@@ -316,11 +317,10 @@ class SimulatedBot:
             self._probe_later(replica)
 
     def _on_change(self) -> None:
-        if hasattr(self, "scheduler"):
-            self.scheduler.limits = self._limits()
-            self._sweep()
+        self.scheduler.limits = self._limits()
+        self._sweep()
 
-    def _limits(self) -> Any:
+    def _limits(self) -> SchedulerLimits:
         return scheduler_limits(len(self.replicas.ready), self.limits, WAIT_S, REPLY_S)
 
     def _sweep(self) -> None:
