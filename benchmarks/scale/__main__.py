@@ -32,8 +32,8 @@ REPLICA_COUNTS, EXPONENTS = (1, 2, 4, 8, 16, 32, 64), (0.8, 1.0, 1.2)
 REPLIES_IF_SATURATED, REPLIES_PER_DAY, VALIDATED_REPLIES = 200, 400, 200
 SLOTS, RAM, ROWS = 16, 1000, 32
 """Servers of the simulation: adapters in a batch and in memory, and sequences at once."""
-DOLLARS_PER_HOUR = 2.0
-"""Assumed price of a GPU of the size of an A100."""
+DOLLARS_PER_HOUR = {"vllm-cpu": 0.05, "a100-7b": 2.0}
+"""Assumed prices of a core, and of a GPU of the size of an A100."""
 
 
 def a100_profile(measured: ReplicaProfile) -> ReplicaProfile:
@@ -119,7 +119,7 @@ def add_ratios(cells: list[Figures]) -> None:
             ("saturated", 3600 * cell["saturated"]["replies_per_s"]),
             ("day", cell["day"]["replies_per_replica_h"]),
         ):
-            cell[part]["dollars_per_1000_replies"] = 1000 * DOLLARS_PER_HOUR / per_hour
+            cell[part]["dollars_per_1000_replies"] = 1000 * DOLLARS_PER_HOUR[cell["profile"]] / per_hour
 
 
 def validate(python: Path, count: int) -> Figures:

@@ -144,12 +144,14 @@ async def open_engine(base: BaseModel, urls: Sequence[str], home: Path) -> Async
 # ------------------------------------------------------------------------------------------------- calibration
 
 
-async def calibrate(engines: Sequence[VllmEngine], adapters: Sequence[AdapterRef]) -> tuple[ReplicaProfile, Figures]:
+async def calibrate(
+    engines: Sequence[VllmEngine], servers: Sequence[LoggedServer], adapters: Sequence[AdapterRef]
+) -> tuple[ReplicaProfile, Figures]:
     """Measure the times of a server while the other one does the same; returns them with the measurements."""
     load_s = await _both(engines, lambda engine: _first_loads(engine, adapters))
     steps = [(*each, await _both(engines, lambda engine, each=each: _step_s(engine, adapters, *each))) for each in GRID]
     prompts = await _both_lists(engines, lambda engine: _prompt_times(engine, adapters))
-    in_slot, in_ram, on_disk = await _both_lists(engines, lambda engine: _load_times(engine, adapters))
+    in_slot, in_ram, on_disk = await _both_lists(servers, lambda server: _load_times(server, adapters))
     step_s, row_s, adapter_s = fit_steps(steps)
     lengths, waits = prompts[: len(LONG_PROMPTS)], prompts[len(LONG_PROMPTS) :]
     prompt_token_s = float(np.polyfit(lengths, waits, 1)[0])
@@ -173,9 +175,9 @@ async def calibrate(engines: Sequence[VllmEngine], adapters: Sequence[AdapterRef
         "steps_s": [{"rows": rows, "adapters": count, "seconds": seconds} for rows, count, seconds in steps],
         "prompt_tokens": lengths,
         "first_token_s": waits,
-        "first_token_in_slot_s": in_slot,
-        "first_token_in_ram_s": in_ram,
-        "first_token_on_disk_s": on_disk,
+        "reply_in_slot_s": in_slot,
+        "reply_in_ram_s": in_ram,
+        "reply_on_disk_s": on_disk,
         "load_by_request_s": load_s,
     }
     return profile, measured
@@ -185,8 +187,8 @@ async def _both(engines: Sequence[VllmEngine], measure: Any) -> float:
     return float(statistics.mean(await asyncio.gather(*(measure(engine) for engine in engines))))
 
 
-async def _both_lists(engines: Sequence[VllmEngine], measure: Any) -> list[float]:
-    found = await asyncio.gather(*(measure(engine) for engine in engines))
+async def _both_lists(measured: Sequence[Any], measure: Any) -> list[float]:
+    found = await asyncio.gather(*(measure(each) for each in measured))
     return [statistics.mean(each) for each in zip(*found, strict=True)]
 
 
@@ -225,15 +227,17 @@ async def _prompt_times(engine: VllmEngine, adapters: Sequence[AdapterRef]) -> l
     return [*lengths, *waits]
 
 
-async def _load_times(engine: VllmEngine, adapters: Sequence[AdapterRef]) -> list[float]:
-    """Return the first token's seconds with the adapter in a slot, in memory alone, and on disk alone."""
+async def _load_times(server: LoggedServer, adapters: Sequence[AdapterRef]) -> list[float]:
+    """Return a shortest reply's seconds with the adapter in a slot, in memory alone, and on disk alone."""
     medians = []
     for count in (1, RAM - 2, RAM + 4):  # used in turns, the least recently used one is never there any more
-        replies = []
-        for number in range(2 * count + 6):
-            await engine.clear_prefix_cache()
-            replies.append(await measure_reply(engine, make_request(adapters, number % count, number, tokens=2)))
-        medians.append(statistics.median(reply.first_s for reply in replies[count:]))
+        times = []
+        for number in range(2 * count + 10):
+            body = {"model": adapters[number % count].name, "prompt": [1], "max_tokens": 1, "temperature": 0.0}
+            since = time.perf_counter()
+            await server.post("/v1/completions", body)
+            times.append(time.perf_counter() - since)
+        medians.append(statistics.median(times[count:]))
     return medians
 
 
@@ -317,7 +321,7 @@ async def validate(
         await asyncio.gather(*(stack.enter_async_context(server) for server in servers))
         engines = [await stack.enter_async_context(open_engine(base, [server.url], home)) for server in servers]
         print("calibrating …", flush=True)
-        profile, measured = await calibrate(engines, adapters)
+        profile, measured = await calibrate(engines, servers, adapters)
         engine = await stack.enter_async_context(open_engine(base, [server.url for server in servers], home))
         for adapter in adapters:
             await engine.load(adapter)
