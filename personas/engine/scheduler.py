@@ -20,8 +20,6 @@ if TYPE_CHECKING:  # these import torch
 NEW_TOKEN_COST_IN_PROMPT_TOKENS = 2
 """Weight of a generated token in a guild's service; prompt tokens are cheaper because they are computed together."""
 MAX_OVERTAKEN = 8  # sequences that may overtake one that waits for a LoRA slot; after that, none starts before it
-DUE_SHARE = 0.5
-"""Share of the longest wait after which a guild's next sequence does not wait for newcomers any more."""
 Phase = Literal["prefill", "decode"]
 
 
@@ -210,8 +208,9 @@ class FairScheduler(ABC, Generic[QueuedT]):
         """Find the next sequence to start, or to fail with its adapter, and those before it that wait for a slot."""
         overtaken: list[QueuedT] = []
         share = max(1, self.limits.rows // max(1, self.queue.guilds))
-        for seq in self._in_turn():
-            if not self._has_row(seq.guild_id, share):
+        due = self._due()
+        for seq in [*due, *(seq for seq in self.queue if seq not in due)] if due else self.queue:
+            if seq not in due and not self._has_row(seq.guild_id, share):
                 continue
             state = self._state(seq)
             if state in (AdapterState.READY, AdapterState.FAILED):
@@ -222,18 +221,20 @@ class FairScheduler(ABC, Generic[QueuedT]):
                 overtaken.append(seq)
         return None, []
 
-    def _in_turn(self) -> list[QueuedT]:
-        """List the waiting sequences, the next one first.
+    def _due(self) -> list[QueuedT]:
+        """List waiting sequences that precede all others, the next one first, and may use overflow rows.
 
-        Fairness alone would let a guild that was served wait for every guild that comes for the first time. So the
-        first sequence of a guild that has none running precedes all others once it has waited half as long as it may.
+        Fairness alone would let a guild that was served wait for every guild that comes for the first time. So a
+        guild's first sequence is due once it has waited half as long as it may if none of the guild's is running, and
+        after three quarters if one is.
         """
-        due_at = self.clock() - DUE_SHARE * self.limits.wait_s
-        due = [seq for seq in self.queue.heads if seq.queued_at < due_at and not self.queue.running(seq.guild_id)]
-        if not due:
-            return list(self.queue)
-        due.sort(key=lambda seq: seq.queued_at)
-        return [*due, *(seq for seq in self.queue if seq not in due)]
+        now, wait_s = self.clock(), self.limits.wait_s
+        due = [
+            seq
+            for seq in self.queue.heads
+            if self.queue.running(seq.guild_id) <= 4 * (now - seq.queued_at) / wait_s - 2
+        ]
+        return sorted(due, key=lambda seq: seq.queued_at)
 
     def _has_row(self, guild_id: int, share: int) -> bool:
         """Return whether a guild may start another sequence; `share` is each guild's share of the rows.
