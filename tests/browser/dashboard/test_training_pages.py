@@ -8,6 +8,7 @@ import sys
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -15,6 +16,7 @@ import pytest_asyncio
 from playwright.async_api import Browser, Page, expect
 
 from bot.clock import SystemClock
+from bot.personas.base_model_compat import IncompatibleVersions
 from bot.services import Services
 from bot.store import Store
 from bot.training.dataset_catalog import DatasetCatalog
@@ -88,7 +90,7 @@ async def hall(tmp_path: Path, browser: Browser) -> AsyncIterator[Hall]:
             engine=nobody,
             personas=nobody,
             throttle=nobody,
-            request_builder=nobody,
+            request_builder=cast(Any, SimpleNamespace(incompatible_versions=IncompatibleVersions())),
             reply_service=nobody,
             versions=nobody,
             blind_tests=nobody,
