@@ -154,7 +154,7 @@ class BlindComparisons(Table):
 
 
 class GuildFeedback(Table):
-    """What the members of each guild say of versions, where several processes have a part of the guilds each."""
+    """Members' votes on versions by guild, where several processes have a part of the guilds each."""
 
     def publish(self, guild_id: int, persona_id: str, version: str, against: str, summary: str) -> None:
         """Store what a guild of this process says of a version beside another, for the other processes."""

@@ -243,7 +243,7 @@ def sse(events: list) -> web.Response:
 
 
 class TestRecordings:
-    """What a real llama.cpp answered is understood, and the server of these tests answers like it."""
+    """Answers of a real llama.cpp are understood, and the server of these tests answers like it."""
 
     @pytest.fixture
     async def client(self):
