@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from bot.app import App, open_app
-from bot.cli import doctor_command, privacy_command, setup_commands
+from bot.cli import privacy_command, setup_commands
 from bot.cli.backup_commands import add_backup_commands
 from bot.permissions import invite_url
 from bot.settings import Settings, existing_file, load_settings, set_hub_token
@@ -36,7 +36,7 @@ def build_parser(prog: str = "python -m bot") -> argparse.ArgumentParser:
     )
     parser.add_argument("--env", type=existing_file, default=Path(".env"), help="a file with settings (default: .env)")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
-    doctor_command.add_doctor_command(commands)
+    setup_commands.add_doctor_command(commands)
     setup_commands.add_invite_command(commands)
     privacy_command.add_commands(commands)
     add_backup_commands(commands)
