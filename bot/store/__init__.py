@@ -9,10 +9,8 @@ from typing import Self
 from filelock import FileLock, Timeout
 
 from bot.store.adapter_versions import InstalledVersion, Promotion, PromotionKind, Versions
-from bot.store.channel_settings import ALL_CHANNELS, ALL_PERSONAS, AnswerMode, Channel, Channels, Mute, Mutes
 from bot.store.database import DatabaseConnection, StoreError, open_for_writing, open_read_only, translate_errors
-from bot.store.erasure import Erasure, ErasureRequest, ErasureRequests
-from bot.store.guilds import Guilds
+from bot.store.guilds import ALL_CHANNELS, ALL_PERSONAS, AnswerMode, Channel, Channels, Guilds, Mute, Mutes
 from bot.store.human_feedback import (
     BASE_MODEL_NAME,
     BlindComparison,
@@ -25,7 +23,15 @@ from bot.store.human_feedback import (
     VoteChoice,
     VotePreference,
 )
-from bot.store.member_records import CARD_CONTRIBUTION, ConsentDecision, Contribution, MemberRecords
+from bot.store.member_records import (
+    CARD_CONTRIBUTION,
+    ConsentDecision,
+    Contribution,
+    Erasure,
+    ErasureRequest,
+    ErasureRequests,
+    MemberRecords,
+)
 from bot.store.merge_backup import BackupMergeCounts, merge_later_decisions
 from bot.store.messages import MessageHistory, StoredMessage
 from bot.store.replies import IdempotencyKeys, ReplyState, StoredReplies, StoredReply, VoteCounts

@@ -14,7 +14,8 @@ from personas.errors import UnderstudyError
 
 Row = dict[str, Any]
 T = TypeVar("T")
-
+MAX_TIMESTAMP_S = 1e18
+"""Later than every other time, in seconds since 1970."""
 BUSY_TIMEOUT_S = 1.0
 """Timeout for a file that another program has locked, in seconds; the event loop is blocked meanwhile."""
 VACUUM_FREE_PAGE_SHARE = 0.5

@@ -1,8 +1,57 @@
-"""Members' consent decisions, contributions and tombstones."""
+"""Members' consent, contributions and tombstones; their erasure from all tables, and the requests for it."""
 
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
 
-from bot.store.database import Table
+from bot.store.database import MAX_TIMESTAMP_S, Row, Table
+
+CARD_CONTRIBUTION = "card"
+REPLIES_TO_MEMBER_SQL = """select event_id from replies left join messages on messages.seq = trigger_seq
+    where (asked_by = :user or messages.author_id = :user) and created_at <= :until"""
+"""The replies to a person, which may quote them."""
+DIRECT_CHANNELS_SQL = (
+    "select distinct channel_id from messages where guild_id = 0 and author_id = :user and at <= :until"
+)
+"""The person's direct-message channels, in which only they and personas write."""
+DELETE_STATEMENTS = {
+    # It does not tell whose votes it counts. It is written again from those that stay.
+    "guild_feedback": f"""delete from guild_feedback where guild_id in
+        (select guild_id from comparisons where user_id = :user union select guild_id from replies where
+        event_id in (select event_id from votes where user_id = :user) or event_id in ({REPLIES_TO_MEMBER_SQL}))""",
+    "replies": f"""delete from messages where persona_id is not null
+        and (channel_id in ({DIRECT_CHANNELS_SQL}) and at <= :until
+        or discord_message_id in (select message_id from reply_parts where event_id in ({REPLIES_TO_MEMBER_SQL})))""",
+    "answers": f"delete from replies where event_id in ({REPLIES_TO_MEMBER_SQL})",
+    "choices": f"delete from channels where guild_id = 0 and channel_id in ({DIRECT_CHANNELS_SQL})",
+    "messages": "delete from messages where author_id = :user and at <= :until",
+    "votes": "delete from votes where user_id = :user and at <= :until",
+    "gifts": "delete from gifts where user_id = :user and at <= :until",
+    "taught": "delete from taught where user_id = :user and at <= :until",
+    "comparisons": "delete from comparisons where user_id = :user and shown_at <= :until",
+    "consents": "delete from consents where user_id = :user and at <= :until",
+}
+"""The deletions, in this order: earlier ones query rows that later ones delete."""
+ANONYMISE_STATEMENTS = {
+    "mutes": "update mutes set muted_by = 0 where muted_by = :user",
+    "channels": "update channels set set_by = 0 where set_by = :user",
+    "jobs": "update jobs set requested_by = 0 where requested_by = :user",
+    "promotions": "update promotions set promoted_by = 0 where promoted_by = :user",
+    "rollouts": """update rollouts set started_by = iif(started_by = :user, 0, started_by),
+        ended_by = iif(ended_by = :user, 0, ended_by) where :user in (started_by, ended_by)""",
+}
+"""Updates of rows that the server still needs: they remove the person's id."""
+FREE_TEXT_COLUMNS = {
+    "messages": ("text", "author_name"),
+    "jobs": ("name", "request", "error", "advice", "progress", "result"),
+    "promotions": ("why",),
+    "version_numbers": ("name",),
+    "gifts": ("what",),
+    "taught": ("prompt", "reply", "instead_of"),
+    "comparisons": ("prompt", "text_a", "text_b"),
+    "answered": ("body",),
+}
+"""Free-text columns by table, in which names and texts are replaced."""
 
 
 @dataclass(frozen=True)
@@ -24,9 +73,6 @@ class Contribution:
     what: str
     user_id: int
     at: float
-
-
-CARD_CONTRIBUTION = "card"
 
 
 class MemberRecords(Table):
@@ -72,3 +118,186 @@ class MemberRecords(Table):
     def tombstones(self) -> dict[str, float]:
         """Return the keys of the erased persons, and when they were erased."""
         return {row["person"]: row["at"] for row in self._db.read("select * from tombstones")}
+
+
+class Erasure(Table):
+    """Finds and erases one person at a time, up to a time `until`."""
+
+    def names(self, user_id: int) -> set[str]:
+        """Return the names under which a member has written."""
+        sql = "select distinct author_name from messages where author_id = :user"
+        return set(self._db.column(str, sql, user=user_id))
+
+    def texts(self, user_id: int) -> list[str]:
+        """Return the stored texts that a member has written or taught."""
+        texts = self._db.column(str, "select text from messages where author_id = :user order by seq", user=user_id)
+        sql = "select prompt, reply, instead_of from taught where user_id = :user order by seq"
+        lessons = self._db.read(sql, user=user_id)
+        return [*texts, *(text for row in lessons for text in row.values() if text)]
+
+    def answers(self, user_id: int) -> list[int]:
+        """Return the ids of the Discord messages that are replies to a member."""
+        sql = f"select message_id as id from reply_parts where event_id in ({REPLIES_TO_MEMBER_SQL})"
+        return self._db.column(int, sql, user=user_id, until=MAX_TIMESTAMP_S)
+
+    def job_names(self, user_id: int) -> list[str]:
+        """Return the names of the jobs that a member requested."""
+        sql = "select distinct request ->> 'job_name' as name from jobs where requested_by = :user order by name"
+        return self._db.column(str, sql, user=user_id)
+
+    def names_of_others(self, user_id: int) -> list[str]:
+        """Return the names under which others have written."""
+        sql = "select distinct author_name from messages where author_id != :user"
+        return self._db.column(str, sql, user=user_id)
+
+    def counts(self, user_id: int) -> Counter[str]:
+        """Count the rows of a member by table."""
+        columns = {
+            "messages": "author_id", "votes": "user_id", "jobs": "requested_by", "promotions": "promoted_by",
+            "rollouts": "started_by", "channels": "set_by", "mutes": "muted_by",
+            "taught": "user_id", "comparisons": "user_id",
+        }  # fmt: skip
+        counts = Counter[str]()
+        for table, column in columns.items():
+            sql = f"select count(*) from {table} where {column} = :user"
+            counts[table] = self._db.value(int, sql, user=user_id) or 0
+        return counts
+
+    def rows_of(self, user_id: int) -> dict[str, list[dict[str, object]]]:
+        """Return all rows about a member by table, without secrets and others' texts."""
+        queries = {
+            "messages": "select guild_id, channel_id, discord_message_id, author_name, text, at from messages "
+            "where author_id = :user order by seq",
+            "replies_to_you": "select event_id, guild_id, channel_id, persona_id, state, created_at from replies "
+            "where asked_by = :user",
+            "votes": "select event_id, attempt, vote, at from votes where user_id = :user",
+            "consent": "select opted_in, at, language from consents where user_id = :user",
+            "gifts": "select guild_id, persona_id, what, at from gifts where user_id = :user",
+            "taught": "select guild_id, persona_id, prompt, reply, instead_of, right, at from taught "
+            "where user_id = :user order by seq",
+            "comparisons": "select guild_id, persona_id, prompt, version_a, text_a, version_b, text_b, shown_at, "
+            "choice, voted_at from comparisons where user_id = :user order by seq",
+            "jobs": "select job_id, guild_id, channel_id, name, version, state, queued_at, request from jobs "
+            "where requested_by = :user",
+            "promotions": "select persona_id, version, at, why from promotions where promoted_by = :user",
+            "rollouts": "select persona_id, version, guild_id, channel_id, only_channel, share, started_at, ended_at, "
+            "ending, started_by = :user as you_started, ended_by = :user as you_ended from rollouts "
+            "where :user in (started_by, ended_by)",
+            "channels": "select guild_id, channel_id, persona_id, answers, set_at from channels where set_by = :user",
+            "mutes": "select guild_id, channel_id, persona_id, at from mutes where muted_by = :user",
+        }
+        return {name: self._db.read(sql, user=user_id) for name, sql in queries.items()}
+
+    def user_ids(self) -> set[int]:
+        """Return the ids of all members with any row."""
+        columns = ("messages.author_id", "votes.user_id", "consents.user_id", "gifts.user_id", "replies.asked_by",
+                   "jobs.requested_by", "promotions.promoted_by", "rollouts.started_by", "rollouts.ended_by",
+                   "channels.set_by", "mutes.muted_by", "taught.user_id", "comparisons.user_id")  # fmt: skip
+        each = (f"select {column} as id from {column.partition('.')[0]}" for column in columns)
+        return set(self._db.column(int, " union ".join(each))) - {0}
+
+    def first_seen(self, user_id: int) -> float | None:
+        """Return the time of a member's first message, vote, contribution or decision; None where there is none."""
+        sql = """select min(at) as at from (select at from messages where author_id = :user
+            union all select at from votes where user_id = :user union all select at from gifts where user_id = :user
+            union all select at from consents where user_id = :user
+            union all select at from taught where user_id = :user
+            union all select shown_at as at from comparisons where user_id = :user)"""
+        return self._db.value(float, sql, user=user_id)
+
+    def free_texts(self) -> Iterator[str]:
+        """Yield all texts that may name somebody."""
+        for table, columns in FREE_TEXT_COLUMNS.items():
+            for column in columns:
+                yield from self._db.column(str, f"select {column} from {table}")
+
+    def since(self, user_id: int) -> float | None:
+        """Return the time of a member's oldest stored message."""
+        return self._db.value(float, "select min(at) from messages where author_id = :user", user=user_id)
+
+    def erase(self, user_id: int, until: float, redacted: Callable[[str], str]) -> Counter[str]:
+        """Erase a member in one transaction; `redacted` removes them from texts. Returns the number of rows by kind."""
+        values = {"user": user_id, "until": until}
+        done = Counter[str]()
+        with self._db.atomic(shared=True):
+            for name, sql in DELETE_STATEMENTS.items():
+                done[name] += self._db.write(sql, **values)
+            for sql in ANONYMISE_STATEMENTS.values():
+                self._db.write(sql, user=user_id)
+            self._db.write("update replies set asked_by = 0 where asked_by = :user and created_at <= :until", **values)
+            for table, columns in FREE_TEXT_COLUMNS.items():
+                done["mentions"] += self._redact(table, columns, until, redacted)
+        return done
+
+    def _redact(self, table: str, columns: tuple[str, ...], until: float, redacted: Callable[[str], str]) -> int:
+        before = " where at <= :until" if table == "messages" else ""
+        changed = 0
+        for row in self._db.read(f"select rowid as row, {', '.join(columns)} from {table}{before}", until=until):
+            new = {column: redacted(row[column]) for column in columns if row[column] is not None}
+            if any(new[column] != row[column] for column in new):
+                sets = ", ".join(f"{column} = :{column}" for column in new)
+                values = {**new, "row": row["row"]}
+                if not self._db.write(f"update or ignore {table} set {sets} where rowid = :row", **values):
+                    self._db.write(f"delete from {table} where rowid = :row", **values)  # such a row exists already
+                changed += 1
+        return changed
+
+
+@dataclass(frozen=True)
+class ErasureRequest:
+    """One erasure request. `person` is keyed (`personas.home.pseudonyms.keyed_person`), `asked_at` a Unix time.
+
+    `step` is the next step, empty when all are done. `traces` (JSON) identifies the person and is emptied by a later
+    step; `receipt` (JSON) names nobody and stays.
+    """
+
+    seq: int
+    person: str
+    asked_at: float
+    step: str
+    traces: str = field(repr=False)
+    receipt: str
+
+
+class ErasureRequests(Table):
+    """The erasure requests, in the order of their creation."""
+
+    def begin(self, person: str, at: float, step: str, traces: str, receipt: str) -> ErasureRequest:
+        """Store a request: from here on it survives the end of this process."""
+        row: Row = {"person": person, "asked_at": at, "step": step, "traces": traces, "receipt": receipt}
+        return ErasureRequest(seq=self._db.insert("forgettings", row), **row)
+
+    def advance(self, seq: int, step: str, receipt: str, traces: str | None = None) -> ErasureRequest:
+        """Store the next step, and new `traces` where given."""
+        sql = """update forgettings set step = :step, receipt = :receipt, traces = coalesce(:traces, traces)
+            where seq = :seq returning *"""
+        request = self._db.one(ErasureRequest, sql, seq=seq, step=step, receipt=receipt, traces=traces)
+        assert request is not None  # rows are never deleted
+        return request
+
+    def get(self, seq: int) -> ErasureRequest | None:
+        """Return the request with this number."""
+        return self._db.one(ErasureRequest, "select * from forgettings where seq = :seq", seq=seq)
+
+    def acknowledge(self, seq: int, shards: Iterable[int]) -> None:
+        """Store that these shards have deleted the person's data of their guilds. For a store of shards only."""
+        with self._db.atomic(shared=True):
+            for shard in shards:
+                self._db.insert("forgetting_acks", {"forgetting": seq, "shard": shard}, ignore=True)
+
+    def acknowledged(self, seq: int) -> set[int]:
+        """Return the shards that have deleted the person's data. For a store of shards only."""
+        return set(self._db.column(int, "select shard from forgetting_acks where forgetting = :seq", seq=seq))
+
+    def unfinished(self) -> list[ErasureRequest]:
+        """List the requests with a step left, oldest first."""
+        return self._db.all(ErasureRequest, "select * from forgettings where step != '' order by seq")
+
+    def count(self) -> int:
+        """Count all requests ever made."""
+        return self._db.value(int, "select count(*) from forgettings") or 0
+
+    def of(self, person: str) -> list[ErasureRequest]:
+        """List a person's requests, latest first."""
+        sql = "select * from forgettings where person = :person order by seq desc"
+        return self._db.all(ErasureRequest, sql, person=person)

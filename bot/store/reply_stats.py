@@ -4,10 +4,7 @@ from dataclasses import asdict, astuple, dataclass
 from operator import add
 from typing import Self
 
-from bot.store.database import Table
-
-MAX_TIMESTAMP_S = 1e18
-"""Later than every other time, in seconds since 1970."""
+from bot.store.database import MAX_TIMESTAMP_S, Table
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from bot.privacy.erasure_runner import ERASURE_STEPS, receipt_of
 from bot.privacy.erasure_service import replay_erasures
 from bot.settings import load_settings
 from bot.store import Store
-from bot.store.erasure import FREE_TEXT_COLUMNS
+from bot.store.member_records import FREE_TEXT_COLUMNS
 from bot.store.schema import MIGRATIONS
 from bot.store.training_jobs import JobResult, NewTrainingJob
 from personas.home.adapters import adapter_ref, verify_adapter

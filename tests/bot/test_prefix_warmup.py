@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 from bot.client import ChannelPrefixWarmup
 from bot.store import Store
-from bot.store.channel_settings import Channel
+from bot.store.guilds import Channel
 from personas.home.adapters import adapter_ref
 from personas.schemas.chat import Persona
 from tests.fake_engine import FakeEngine
