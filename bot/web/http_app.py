@@ -3,6 +3,7 @@
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from itertools import chain
 
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
@@ -13,18 +14,25 @@ from bot.store import StoreError
 from bot.training.queue import QueueConflictError
 from bot.training.request_checks import CheckLock
 from bot.web import idempotency, templating
-from bot.web.api import openapi
+from bot.web.api import openapi, playground_routes, system_routes
+from bot.web.api.data import dataset_routes, upload_routes
 from bot.web.api.data.data_service import set_up_data_state
-from bot.web.api.openai.openai_errors import is_openai_path, openai_error_response
+from bot.web.api.openai import openai_routes
+from bot.web.api.openai.openai_responses import is_openai_path, openai_error_response
+from bot.web.api.personas import card_routes, lore_routes, version_routes
 from bot.web.api.playground_service import set_up_playground
+from bot.web.api.training import job_routes, run_routes
 from bot.web.api.training.training_service import CHECK_LOCK
-from bot.web.app_context import APP_CONTEXT, AppContext, Handler, Route
+from bot.web.app_context import APP_CONTEXT, AppContext, Handler, Route, Routes
 from bot.web.auth import AUTHENTICATOR, Authenticator
 from bot.web.csrf import PARSER_LIMITS, SECURITY_HEADERS, require_same_origin, require_short_url
-from bot.web.pages import sign_in_page
+from bot.web.pages import overview_page, playground_page, sign_in_page, system_page
+from bot.web.pages.data import dataset_pages, plan_pages, source_pages
+from bot.web.pages.personas import card_pages, lore_pages, persona_pages, version_pages
+from bot.web.pages.scorecards import blind_test_pages, scorecard_pages
+from bot.web.pages.training import rerun_page, training_pages
 from bot.web.problems import Problem, internal_error, problem_response, redacted_texts, retry_headers
 from bot.web.request_body import incomplete_body
-from bot.web.route_table import ROUTES
 from personas.errors import EngineBusyError, UnderstudyError
 
 log = logging.getLogger(__name__)
@@ -33,6 +41,17 @@ PUBLIC_PATHS = ("/healthz", sign_in_page.SIGN_IN, f"{templating.DASHBOARD}/stati
 """Paths that need no token."""
 NOT_FOUND_ADVICE = "GET /openapi.json lists what can be asked for; /dashboard leads to the pages."
 PROBLEM_BY_STATUS = {403: "not-from-here", 404: "not-found", 405: "method-not-allowed", 413: "too-large"}
+API_MODULES = (
+    system_routes, job_routes, run_routes, openapi, version_routes, card_routes, lore_routes, upload_routes,
+    dataset_routes, playground_routes, openai_routes,
+)  # fmt: skip
+PAGE_MODULES = (
+    templating, overview_page, sign_in_page, persona_pages, card_pages, lore_pages, version_pages, source_pages,
+    dataset_pages, plan_pages, training_pages, rerun_page, playground_page, blind_test_pages, scorecard_pages,
+    system_page,
+)  # fmt: skip
+ROUTES = Routes(chain.from_iterable(module.routes for module in (*API_MODULES, *PAGE_MODULES)))
+"""All routes of the API and of the dashboard."""
 
 
 def filter_bad_requests(record: logging.LogRecord) -> bool:

@@ -1,11 +1,12 @@
-"""Reads and validates request bodies: JSON, forms and file uploads, of bounded size."""
+"""Reads and validates request bodies: JSON, forms and file uploads, of bounded size; errors say what is allowed."""
 
 import difflib
 import json
 import re
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any, TypeVar
 from urllib.parse import parse_qsl
 
@@ -15,7 +16,6 @@ from multidict import MultiDict, MultiDictProxy
 from pydantic import BaseModel, ValidationError
 
 from bot.web.problems import Problem
-from bot.web.schema_hints import describe_allowed, describe_error, field_names
 from personas.errors import UnderstudyError
 from personas.schemas.base import DEPENDENT_DEFAULT_ERROR
 
@@ -29,6 +29,10 @@ Model = TypeVar("Model", bound=BaseModel)
 MAX_FIELD_BYTES = 2**20
 FORM_CHUNK_BYTES = 2**18
 Form = MultiDictProxy[str]
+Schema = dict[str, Any]
+TYPE_ERROR_SUFFIXES = ("_type", "_parsing", "_from_float", "pattern_mismatch")
+"""Suffixes of pydantic's error types for values of the wrong type."""
+NON_BLANK_PATTERN = r"\S"
 
 
 async def read_json_object(request: web.Request, most_bytes: int = MAX_BODY_BYTES) -> dict[str, Any]:
@@ -106,46 +110,6 @@ def incomplete_body() -> Problem:
     return Problem("not-whole", message, "Send it whole and uncompressed.")
 
 
-def parse_body(model: type[Model], body: dict[str, Any], *, is_form: bool = False) -> Model:
-    """Validate a body. Raises `Problem`, which names every wrong field and what it may be.
-
-    A form's fields are all text; in JSON a number is a number, and `true` is no text.
-    """
-    try:
-        return validate_strictly(model, body) if not is_form else model.model_validate(body)
-    except ValidationError as error:
-        items = [item for item in error.errors(include_url=False) if item["type"] != DEPENDENT_DEFAULT_ERROR]
-        errors = [_describe_error(model, item) for item in items[:MAX_REPORTED_ERRORS]]
-        names = ", ".join(dict.fromkeys(one["field"] or "the request" for one in errors))
-        message = f"{len(items)} field{'s are' if len(items) > 1 else ' is'} invalid: {names}."[:1000]
-        advice = "Correct what `errors` names; `allowed` says what is valid there."
-        raise Problem("invalid-request", message, advice, errors=errors) from None
-
-
-def validate_strictly(model: type[Model], body: dict[str, Any]) -> Model:
-    """Validate a JSON body without type coercion. Raises `ValidationError`."""
-    return model.model_validate_json(json.dumps(body), strict=True)  # as JSON, since it has lists and no tuples
-
-
-def _describe_error(model: type[BaseModel], item: Any) -> dict[str, str]:
-    location = [str(step)[:MAX_SHOWN_CHARS] for step in item["loc"]]
-    detail = item["msg"].removeprefix("Value error, ")
-    if not location:  # an error of two fields together is reported at the last of them that it names
-        location = [name for name in model.model_fields if re.search(rf"\b{name}\b", detail)][-1:]
-    more = {}
-    if item["type"] == "extra_forbidden":
-        names = field_names(model, location[:-1])
-        near = difflib.get_close_matches(location[-1], names, n=1)
-        detail = "there is no such field" + (f"; did you mean {near[0]}?" if near else "")
-        more = {"allowed": ", ".join(names)}
-    elif allowed := describe_allowed(model, location):
-        more, detail = {"allowed": allowed}, describe_error(item, allowed) or detail
-    if item["type"] not in ("missing", "extra_forbidden", "value_error"):
-        more["got"] = repr(item["input"])[:MAX_SHOWN_CHARS]
-    pointer = "#" + "".join(f"/{step.replace('~', '~0').replace('/', '~1')}" for step in location)
-    return {"field": ".".join(location), "pointer": pointer, "detail": detail, **more}
-
-
 @dataclass
 class FileForm:
     fields: dict[str, str] = field(default_factory=dict)
@@ -214,3 +178,133 @@ def parse_form_number(text: str) -> float | str:
         return float(text)
     except ValueError:
         return text
+
+
+def parse_body(model: type[Model], body: dict[str, Any], *, is_form: bool = False) -> Model:
+    """Validate a body. Raises `Problem`, which names every wrong field and what it may be.
+
+    A form's fields are all text; in JSON a number is a number, and `true` is no text.
+    """
+    try:
+        return validate_strictly(model, body) if not is_form else model.model_validate(body)
+    except ValidationError as error:
+        items = [item for item in error.errors(include_url=False) if item["type"] != DEPENDENT_DEFAULT_ERROR]
+        errors = [_describe_error(model, item) for item in items[:MAX_REPORTED_ERRORS]]
+        names = ", ".join(dict.fromkeys(one["field"] or "the request" for one in errors))
+        message = f"{len(items)} field{'s are' if len(items) > 1 else ' is'} invalid: {names}."[:1000]
+        advice = "Correct what `errors` names; `allowed` says what is valid there."
+        raise Problem("invalid-request", message, advice, errors=errors) from None
+
+
+def validate_strictly(model: type[Model], body: dict[str, Any]) -> Model:
+    """Validate a JSON body without type coercion. Raises `ValidationError`."""
+    return model.model_validate_json(json.dumps(body), strict=True)  # as JSON, since it has lists and no tuples
+
+
+def _describe_error(model: type[BaseModel], item: Any) -> dict[str, str]:
+    location = [str(step)[:MAX_SHOWN_CHARS] for step in item["loc"]]
+    detail = item["msg"].removeprefix("Value error, ")
+    if not location:  # an error of two fields together is reported at the last of them that it names
+        location = [name for name in model.model_fields if re.search(rf"\b{name}\b", detail)][-1:]
+    more = {}
+    if item["type"] == "extra_forbidden":
+        names = list(_schema_at(model, location[:-1]).get("properties", {}))
+        near = difflib.get_close_matches(location[-1], names, n=1)
+        detail = "there is no such field" + (f"; did you mean {near[0]}?" if near else "")
+        more = {"allowed": ", ".join(names)}
+    elif allowed := describe_allowed(model, location):
+        more, detail = {"allowed": allowed}, _describe_type_error(item, allowed) or detail
+    if item["type"] not in ("missing", "extra_forbidden", "value_error"):
+        more["got"] = repr(item["input"])[:MAX_SHOWN_CHARS]
+    pointer = "#" + "".join(f"/{step.replace('~', '~0').replace('/', '~1')}" for step in location)
+    return {"field": ".".join(location), "pointer": pointer, "detail": detail, **more}
+
+
+def describe_allowed(model: type[BaseModel], place: Sequence[str]) -> str:
+    """Describe the values allowed at ("hyperparameters", "learning_rate"), such as "a number from 1e-06 to 0.01"."""
+    schema = _schema_at(model, place)
+    return _describe_schema(schema, _model_schema(model)) if schema else ""
+
+
+def _describe_type_error(item: Any, allowed: str) -> str:
+    """Describe pydantic's error in plain words; empty if its own message is plain."""
+    kind = item["type"]
+    if kind in ("string_too_long", "too_long"):
+        most = item["ctx"]["max_length"]
+        return f"is longer than {most:,} characters" if kind == "string_too_long" else f"has more than {most} entries"
+    is_short = kind in ("string_too_short", "too_short")
+    return f"must be {allowed}" if is_short or kind.endswith(TYPE_ERROR_SUFFIXES) else ""
+
+
+@cache
+def _model_schema(model: type[BaseModel]) -> Schema:
+    return model.model_json_schema()
+
+
+def _schema_at(model: type[BaseModel], place: Sequence[str]) -> Schema:
+    root = _model_schema(model)
+    found = root
+    for step in place:
+        options = [_resolve_ref(option, root) for option in found.get("anyOf", [found])]
+        found = next((_resolve_ref(inner, root) for option in options if (inner := _child_schema(option, step))), {})
+    return found
+
+
+def _child_schema(schema: Schema, step: str) -> Schema | None:
+    more = schema.get("additionalProperties")
+    named = schema.get("properties", {}).get(step) or (more if isinstance(more, dict) else None)
+    return named or (schema.get("items") if step.isdecimal() else None)
+
+
+def _resolve_ref(schema: Schema, root: Schema) -> Schema:
+    name = schema.get("$ref", "").rpartition("/")[2]
+    return root["$defs"][name] if name else schema
+
+
+def _describe_schema(schema: Schema, root: Schema) -> str:
+    schema = _resolve_ref(schema, root)
+    if "anyOf" in schema:
+        options = [_describe_schema(option, root) for option in schema["anyOf"] if option.get("type") != "null"]
+        return " or ".join(options)
+    if "enum" in schema:
+        return "one of " + ", ".join(str(value) for value in schema["enum"])
+    match schema.get("type"):
+        case "number" | "integer" as kind:
+            return ("a number" if kind == "number" else "a whole number") + _describe_range(schema)
+        case "string":
+            return _describe_text(schema)
+        case "boolean":
+            return "true or false"
+        case "array":
+            return _describe_list(schema) + _describe_schema(schema.get("items", {}), root)
+        case "object":
+            fields = ", ".join(schema.get("properties", {}))
+            return f"an object with {fields}" if fields else "an object"
+    return ""
+
+
+def _describe_range(schema: Schema) -> str:
+    low, high = schema.get("minimum"), schema.get("maximum")
+    above, below = schema.get("exclusiveMinimum"), schema.get("exclusiveMaximum")
+    begins = f" from {low}" if low is not None else f" above {above}" if above is not None else ""
+    ends = f" to {high}" if high is not None else f" below {below}" if below is not None else ""
+    return begins + ends
+
+
+def _describe_list(schema: Schema) -> str:
+    low, high = schema.get("minItems"), schema.get("maxItems")
+    if low == high is not None:
+        return f"a list of {low}, each "
+    if low and high:
+        return f"a list of {low} to {high}, each "
+    return f"a list of at most {high}, each " if high else "a list, each "
+
+
+def _describe_text(schema: Schema) -> str:
+    low, high = schema.get("minLength", 0), schema.get("maxLength")
+    if "pattern" in schema and (schema["pattern"] != NON_BLANK_PATTERN or "description" in schema):
+        return str(schema.get("description") or f"text that matches {schema['pattern']}")
+    some = "some text" if low == 1 else "text"
+    if low > 1:
+        return f"text of {low} to {high} characters" if high else f"text of at least {low} characters"
+    return f"{some} of at most {high:,} characters" if high else some

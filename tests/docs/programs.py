@@ -167,7 +167,7 @@ def wrong_slash(text: str) -> str:
 @cache
 def addresses() -> frozenset[tuple[str, str]]:
     """Returns the method and path of every route of the web server."""
-    from bot.web.route_table import ROUTES
+    from bot.web.http_app import ROUTES
 
     return frozenset((method, _plain(path)) for method, path, *_ in ROUTES)
 

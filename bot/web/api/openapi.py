@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import Annotated, Any, Self
 
@@ -11,7 +12,6 @@ from pydantic import BaseModel, ConfigDict, PlainSerializer, TypeAdapter
 
 from bot.web.app_context import Handler, HandlerT, Route, Routes
 from bot.web.problems import PROBLEMS, Problem, ProblemDetails
-from bot.web.template_filters import iso_timestamp
 
 Schema = dict[str, Any]
 BodyShape = type | Schema
@@ -31,8 +31,6 @@ API_VERSION = "1"
 REF_TEMPLATE = "#/components/schemas/{model}"
 Json = dict[str, Any]
 Links = dict[str, str]
-Timestamp = Annotated[float | None, PlainSerializer(iso_timestamp, return_type=str | None)]
-"""Seconds since 1970, published as ISO 8601 in UTC."""
 IDEMPOTENCY_PARAMETER = {
     "name": "Idempotency-Key",
     "in": "header",
@@ -40,6 +38,14 @@ IDEMPOTENCY_PARAMETER = {
     "description": "The same key and request are done once; the answer is the same for a day.",
     "schema": {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[\\x21-\\x7e]+$"},
 }
+
+
+def _iso_timestamp(at: float | None) -> str | None:
+    return datetime.fromtimestamp(at, UTC).isoformat(timespec="seconds") if at is not None else None
+
+
+Timestamp = Annotated[float | None, PlainSerializer(_iso_timestamp, return_type=str | None)]
+"""Seconds since 1970, published as ISO 8601 in UTC."""
 EVENT_SCHEMA: Schema = {
     "type": "object",
     "description": "One server-sent event; `data` is JSON.",

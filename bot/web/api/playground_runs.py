@@ -14,7 +14,7 @@ from bot.chat.dialogue import DIALOGUE_END_TEXTS, Dialogue
 from bot.chat.link_filter import FilteredReply, reply_error_text, stream_filtered_reply
 from bot.chat.model_names import ChatModel, build_model_request
 from bot.services import Services
-from bot.web.api.openai.completion_response import lore_json, usage_json
+from bot.web.api.openai.openai_responses import lore_json, usage_json
 from bot.web.api.openapi import ApiModel, Json, Links, Timestamp
 from bot.web.problems import Problem
 from bot.web.sse import SseItem

@@ -15,8 +15,7 @@ from bot.services import Services
 from bot.web.api.system_state import SystemState, read_system_state
 from bot.web.app_context import APP_CONTEXT, Routes, get_services
 from bot.web.sse import SseItem, stream_events
-from bot.web.template_filters import format_bytes, format_count, format_seconds
-from bot.web.templating import DASHBOARD, redirect_to, render_page
+from bot.web.templating import DASHBOARD, format_bytes, format_count, format_seconds, redirect_to, render_page
 
 TableRows = dict[str, list[list[str]]]
 SYSTEM_PATH = f"{DASHBOARD}/system"

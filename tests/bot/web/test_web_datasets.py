@@ -17,7 +17,7 @@ from bot.web.api.data import sample_index
 from bot.web.api.data.data_folders import DataFolders
 from bot.web.pages.data import dataset_pages
 from bot.web.pages.data.sample_view import split_marked_text
-from bot.web.template_filters import today_iso
+from bot.web.pages.data.source_pages import statement_fields
 from tests.bot.web.conftest import put_talk
 from tests.bot.web.dataset_folders import PEOPLE, TRAINER, dropped, line, put_set
 
@@ -214,7 +214,7 @@ async def test_a_statement_of_a_right_is_proposed_with_the_date_here(dashboard, 
     with monkeypatch.context() as there:
         there.setenv("TZ", "THERE-23:59")  # where it is tomorrow nearly all day
         time.tzset()
-        before, here = datetime.now(UTC), today_iso()
+        before, here = datetime.now(UTC), statement_fields(None)["stated_on"]
         pages = [(await dashboard.page(f"/dashboard/data/{of}"))[1] for of in ("sets/harbour", "uploads/talk.jsonl")]
     time.tzset()
     assert here in {

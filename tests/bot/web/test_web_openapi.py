@@ -29,8 +29,8 @@ from bot.web.api.openapi import (
     operation_spec,
 )
 from bot.web.auth import Authenticator
+from bot.web.http_app import ROUTES
 from bot.web.problems import PROBLEMS
-from bot.web.route_table import ROUTES
 from tests.bot.version_rows import install
 from tests.bot.web.conftest import dashboard_in
 

@@ -13,7 +13,7 @@ from bot.training.training_plan import MaskPreview, TokenHistogram, Truncation
 from bot.web.api.data.data_service import MAX_STORED_PLANS
 from bot.web.pages.data.plan_pages import default_job_name, form_to_request, trainer_command
 from bot.web.problems import Problem
-from bot.web.template_filters import shell_command
+from bot.web.templating import shell_command
 from personas.schemas.training import TrainingRequest
 from tests.bot.web.dataset_folders import put_set
 from tests.fakes import PLAN

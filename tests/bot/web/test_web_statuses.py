@@ -12,7 +12,7 @@ import pytest
 
 from bot.web.api.openapi import build_document
 from bot.web.auth import Authenticator
-from bot.web.route_table import ROUTES
+from bot.web.http_app import ROUTES
 from tests.bot.web.conftest import dashboard_in
 
 JSON = {"Content-Type": "application/json"}

@@ -7,8 +7,15 @@ import pytest
 
 from bot.store import Channel
 from bot.training.subprocess_backend import TrainingFailed
-from bot.web.template_filters import format_bytes, format_percent, format_seconds, format_time
-from bot.web.templating import STATIC_FOLDER, TEMPLATES_FOLDER, FlashMessages
+from bot.web.templating import (
+    STATIC_FOLDER,
+    TEMPLATES_FOLDER,
+    FlashMessages,
+    format_bytes,
+    format_percent,
+    format_seconds,
+    format_time,
+)
 from tests.bot.version_rows import install
 from tests.fakes import until
 from tests.samples import SCORECARD

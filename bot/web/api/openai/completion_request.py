@@ -7,9 +7,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from bot.web.api.openai.openai_errors import OpenAIError
-from bot.web.request_body import validate_strictly
-from bot.web.schema_hints import describe_allowed
+from bot.web.api.openai.openai_responses import OpenAIError
+from bot.web.request_body import describe_allowed, validate_strictly
 from personas.card.card_summary import CountTokens
 from personas.prompt import CONTEXT_TOKENS, EXAMPLE_USER
 from personas.schemas.chat import SamplingParams, Turn

@@ -17,8 +17,14 @@ from bot.chat.model_names import ChatModel, UnknownModelError, build_model_reque
 from bot.personas.base_model_compat import token_counter_or_estimate
 from bot.services import Services
 from bot.web.api.openai import completion_request
-from bot.web.api.openai.completion_response import ChatCompletion, CompletionBuilder
-from bot.web.api.openai.openai_errors import OpenAIError, error_json, error_responses, openai_error
+from bot.web.api.openai.openai_responses import (
+    ChatCompletion,
+    CompletionBuilder,
+    OpenAIError,
+    error_json,
+    error_responses,
+    openai_error,
+)
 from bot.web.api.openapi import JSON_TYPE, ApiModel, ApiRoutes, BodySpec, Json, ResponseSpec
 from bot.web.app_context import get_services
 from bot.web.request_body import read_json_object

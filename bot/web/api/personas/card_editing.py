@@ -17,7 +17,7 @@ from bot.personas.base_model_compat import (
     require_token_budget,
     token_counter_or_estimate,
 )
-from bot.web.api.openai.completion_response import lore_json
+from bot.web.api.openai.openai_responses import lore_json
 from bot.web.api.openapi import ApiModel
 from bot.web.api.personas.persona_lookup import OwnedPersona
 from bot.web.problems import Problem, field_error

@@ -30,8 +30,7 @@ from bot.web.pages.data.source_pages import (
 )
 from bot.web.problems import Problem
 from bot.web.request_body import read_form
-from bot.web.template_filters import shell_command
-from bot.web.templating import DASHBOARD, redirect_to, render_page
+from bot.web.templating import DASHBOARD, redirect_to, render_page, shell_command
 from personas.errors import MaterialError, RequestError
 
 DATA_PATH = f"{DASHBOARD}/data"

@@ -19,8 +19,7 @@ from bot.web.app_context import Routes, get_services
 from bot.web.pages.charts import bar_chart
 from bot.web.problems import Problem, redacted_texts
 from bot.web.request_body import parse_form_number, read_form
-from bot.web.template_filters import shell_command
-from bot.web.templating import DASHBOARD, redirect_to, render_page
+from bot.web.templating import DASHBOARD, redirect_to, render_page, shell_command
 from personas.errors import RequestError, UnderstudyError
 from personas.home.shared_personas import OPERATOR_GUILD_ID
 from personas.schemas.hyperparameters import parse_settings_line

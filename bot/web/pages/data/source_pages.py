@@ -2,6 +2,7 @@
 
 import asyncio
 import shutil
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 from urllib.parse import quote
@@ -18,7 +19,6 @@ from bot.web.api.data.upload_stream import ReadChunk, ReceivedFile, max_upload_b
 from bot.web.app_context import Routes, get_services
 from bot.web.problems import Problem, field_error, redacted_texts
 from bot.web.request_body import FORM_CHUNK_BYTES, read_form, read_form_part, read_multipart
-from bot.web.template_filters import today_iso
 from bot.web.templating import DASHBOARD, redirect_to, render_page
 from personas.errors import MaterialError, RequestError, UnderstudyError
 from personas.home.rights import RightsStatement
@@ -137,7 +137,8 @@ def _render_upload(
 def statement_fields(stated: RightsStatement | None) -> dict[str, str]:
     """A stated right as form fields."""
     if stated is None:
-        return {"right": "", "licence": "", "stated_by": "", "stated_on": today_iso(), "why": ""}
+        today = datetime.now().astimezone().date().isoformat()
+        return {"right": "", "licence": "", "stated_by": "", "stated_on": today, "why": ""}
     kind, _, licence = stated.right.partition(":")
     return {"right": kind, "licence": licence, "stated_by": stated.stated_by, "stated_on": stated.stated_on,
             "why": stated.why}  # fmt: skip

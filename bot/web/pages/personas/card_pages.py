@@ -14,8 +14,7 @@ from bot.web.api.personas.persona_lookup import OwnedPersona, persona_status, re
 from bot.web.app_context import Routes
 from bot.web.problems import Problem
 from bot.web.request_body import Form, errors_as_problems, read_form
-from bot.web.template_filters import format_time
-from bot.web.templating import FormError, redirect_to, render_page
+from bot.web.templating import FormError, format_time, redirect_to, render_page
 from personas.card.spec_card import JsonObject, json_bytes
 from personas.card.toml_card import parse_table
 from personas.prompt import MAX_CARD_TOKENS

@@ -34,8 +34,7 @@ from bot.web.app_context import Routes
 from bot.web.pages.charts import format_figure
 from bot.web.problems import Problem
 from bot.web.request_body import FORM_CHUNK_BYTES, errors_as_problems, read_form, read_form_part, read_multipart
-from bot.web.template_filters import format_time
-from bot.web.templating import redirect_to, render_page
+from bot.web.templating import format_time, redirect_to, render_page
 from personas.errors import RequestError
 from personas.home.shared_personas import OPERATOR_GUILD_ID
 

@@ -20,8 +20,7 @@ from bot.web.app_context import Routes, get_services
 from bot.web.pages.training import run_view
 from bot.web.problems import Problem
 from bot.web.request_body import parse_form_number, read_form
-from bot.web.template_filters import format_bytes
-from bot.web.templating import FormError, redirect_to, render_page
+from bot.web.templating import FormError, format_bytes, redirect_to, render_page
 from personas.errors import RequestError, UnderstudyError
 from personas.home.job_material import ShippedData
 from personas.schemas.hyperparameters import Hyperparameters, describe_allowed_values, parse_settings

@@ -22,8 +22,7 @@ from bot.web.api.training.run_history import MAX_SMOOTHING, STAGE_NAMES, smoothi
 from bot.web.api.training.training_service import JOB_STATE_NAMES, job_state_query, require_job, smoothing_query
 from bot.web.app_context import Routes, get_services
 from bot.web.pages.training import run_view
-from bot.web.template_filters import format_bytes, format_percent, format_seconds
-from bot.web.templating import DASHBOARD, redirect_to, render_page
+from bot.web.templating import DASHBOARD, format_bytes, format_percent, format_seconds, redirect_to, render_page
 from personas.errors import RequestError, UnderstudyError
 from personas.schemas.training import TrainingRequest
 
