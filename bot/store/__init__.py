@@ -34,8 +34,17 @@ from bot.store.member_records import (
 )
 from bot.store.merge_backup import BackupMergeCounts, merge_later_decisions
 from bot.store.messages import MessageHistory, StoredMessage
-from bot.store.replies import IdempotencyKeys, ReplyState, StoredReplies, StoredReply, VoteCounts
-from bot.store.reply_stats import JudgedReply, ReplySelection, ReplyStats, ReplyTally
+from bot.store.replies import (
+    IdempotencyKeys,
+    JudgedReply,
+    ReplySelection,
+    ReplyState,
+    ReplyStats,
+    ReplyTally,
+    StoredReplies,
+    StoredReply,
+    VoteCounts,
+)
 from bot.store.rollouts import NewRollout, Rollout, Rollouts
 from bot.store.training_jobs import JobResult, JobState, TrainingJob, TrainingJobs
 
