@@ -1,11 +1,21 @@
-"""A reply while it grows: when its message is edited."""
+"""A reply while it grows: when its message is edited, and without links, wherever the pieces of them break."""
 
 import asyncio
+import re
 from itertools import pairwise
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from bot.chat.streaming_reply import EDIT_INTERVAL_S, FIRST_EDIT_DELAY_S, StreamingReply
+from bot.chat.streaming_reply import (
+    EDIT_INTERVAL_S,
+    FIRST_EDIT_DELAY_S,
+    LINK_PATTERN,
+    LINK_PLACEHOLDER,
+    LinkFilter,
+    StreamingReply,
+)
 from personas.schemas.chat import ChatReply
 
 
@@ -68,3 +78,30 @@ async def test_the_first_words_come_soon_and_then_no_more_edits_than_discord_tak
         "five edits in five seconds"
     )
     assert max(later - at for at, later in pairwise(times)) <= EDIT_INTERVAL_S + every_s + 1e-6
+
+
+STARTS = ("http", "https://", "HTTP://x", "httpſ://x.y", "www", "www.", "WWW.a", "w", "ww", "h", "://")
+WORDS = st.sampled_from((*STARTS, "a", " ", "\n", "é", "ß", "İ", "."))
+
+
+@given(st.lists(st.lists(WORDS, max_size=4).map("".join), max_size=8))
+@settings(max_examples=200, deadline=None)
+def test_pieces_lose_the_links_that_the_whole_would_lose(pieces):
+    without = LinkFilter()
+    shown = "".join([*map(without.take, pieces), without.end()])
+    assert shown == LINK_PATTERN.sub(LINK_PLACEHOLDER, "".join(pieces))
+
+
+def test_nothing_is_held_back_but_what_may_become_a_link():
+    without = LinkFilter()
+    assert [without.take(piece) for piece in ("See the ", "harbour w", "all, ", "then www", ".x.y", "/z and")] == [
+        "See the ", "harbour ", "wall, ", "then ", "", f"{LINK_PLACEHOLDER} and",
+    ]  # fmt: skip
+    assert without.end() == ""
+
+
+@pytest.mark.parametrize("text", ["www.", "http://", "https://\n", "see www"])
+def test_what_only_begins_as_a_link_is_shown(text):
+    without = LinkFilter()
+    assert without.take(text) + without.end() == text
+    assert not re.search(LINK_PATTERN, text)

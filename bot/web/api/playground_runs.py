@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from bot.chat.dialogue import DIALOGUE_END_TEXTS, Dialogue
-from bot.chat.link_filter import FilteredReply, reply_error_text, stream_filtered_reply
 from bot.chat.model_names import ChatModel, build_model_request
+from bot.chat.streaming_reply import FilteredReply, reply_error_text, stream_filtered_reply
 from bot.services import Services
 from bot.web.api.openai.openai_responses import lore_json, usage_json
 from bot.web.api.openapi import ApiModel, Json, Links, Timestamp

@@ -12,8 +12,8 @@ from typing import Any, Literal
 
 from aiohttp import web
 
-from bot.chat.link_filter import FilteredReply, stream_filtered_reply
 from bot.chat.model_names import ChatModel, UnknownModelError, build_model_request, find_model, list_models
+from bot.chat.streaming_reply import FilteredReply, stream_filtered_reply
 from bot.personas.base_model_compat import token_counter_or_estimate
 from bot.services import Services
 from bot.web.api.openai import completion_request
