@@ -34,8 +34,8 @@ from bot.training.queue import JobQueue
 from bot.training.resource_sharing import GpuOffloadBackend, TrainerThrottle
 from bot.training.subprocess_backend import JobFolderOptions, SubprocessBackend, TrainingBackend
 from bot.training.training_plan import PREVIEWS_FOLDER
-from bot.versions.comparison_context import comparison_context
 from bot.versions.live_versions import AutomaticPromotion
+from bot.versions.member_feedback import comparison_targets
 from bot.web.auth import Authenticator
 from bot.web.http_app import WebServer, run_server
 from personas.engine import Engine
@@ -97,7 +97,7 @@ async def open_app(settings: Settings, shipped: ShippedData, town: DemoGuild = S
         catalogue = DatasetCatalog(shipped, settings.base_model, settings.home, store)
         catalogue.shards = settings.shards
         clock = SystemClock()
-        compare = functools.partial(comparison_context, settings.home, store, personas)
+        compare = functools.partial(comparison_targets, settings.home, store, personas)
         backend = _create_backend(settings, catalogue, clock, engine, compare)
         queue = JobQueue(store, backend, clock)
         incompatible = await _find_incompatible(settings, store, engine)

@@ -29,7 +29,7 @@ from bot.versions.blind_test.judgement_text import (
     question_text,
     revealed_text,
 )
-from bot.versions.comparison_context import record_vote
+from bot.versions.member_feedback import record_vote
 
 VERSION_PATTERN = r"base|v[0-9]+"
 CHOICE_LABELS: dict[VoteChoice, str] = {"a": "A", "b": "B", "tie": "Tie", "bad": "Both bad"}

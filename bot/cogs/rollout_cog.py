@@ -25,8 +25,7 @@ from bot.cogs.ui import PersistentButton, button_view, respond
 from bot.errors import RefusedError
 from bot.services import Bot, Services
 from bot.store import NewRollout, Rollout
-from bot.versions.rollout import rollout_text
-from bot.versions.rollout.rollout_metrics import compare_rollout
+from bot.versions.rollout import rollout_report
 from bot.versions.rollout.version_history import VersionHistory
 from bot.versions.rollout_monitor import RolloutMonitor
 from personas.errors import RequestError
@@ -104,7 +103,7 @@ async def start_rollout(
     only_channel = channel.id if channel else None
     new = NewRollout(persona.id, version, origin.guild.id, origin.id, interaction.user.id, share or 100, only_channel)
     rollout = await services.versions.start_rollout(new)
-    await respond(interaction, rollout_text.started_text(rollout, persona.name), running_rollout_view(rollout))
+    await respond(interaction, rollout_report.started_text(rollout, persona.name), running_rollout_view(rollout))
 
 
 @ROLLOUT.command(name="stop", description="Let the live version make all replies again.")
@@ -125,8 +124,8 @@ async def rollout_status(interaction: Interaction) -> None:
     for persona in services.personas.of(interaction.guild_id or 0).values():
         for rollout in services.store.rollouts.running(persona.id, now):
             if rollout.guild_id == interaction.guild_id:
-                comparison = compare_rollout(services.store, rollout)
-                texts.append(rollout_text.status_text(rollout, persona.name, comparison))
+                comparison = rollout_report.compare_rollout(services.store, rollout)
+                texts.append(rollout_report.status_text(rollout, persona.name, comparison))
                 on_trial += [] if rollout.is_promoted else [rollout]
     view = running_rollout_view(on_trial[0]) if len(on_trial) == 1 else None
     await respond(interaction, "\n\n".join(texts) or "Nothing is rolled out, and no version was promoted lately.", view)
@@ -155,7 +154,7 @@ def stop_with_reply(interaction: Interaction, rollout: Rollout) -> str:
     """Stop a rollout; returns the reply to the moderator."""
     persona = require_persona(interaction, rollout.persona_id)
     interaction.client.services.versions.stop_rollout(rollout, interaction.user.id)
-    return rollout_text.stopped_text(rollout, persona.name)
+    return rollout_report.stopped_text(rollout, persona.name)
 
 
 async def restart_with_reply(interaction: Interaction, rollout: Rollout) -> str:
@@ -170,7 +169,7 @@ async def restart_with_reply(interaction: Interaction, rollout: Rollout) -> str:
         return await promote_with_reply(interaction, persona, rollout.version)
     new = NewRollout(**{name: getattr(rollout, name) for name in NewRollout.__dataclass_fields__})
     started = await services.versions.start_rollout(replace(new, started_by=interaction.user.id))
-    return rollout_text.started_text(started, persona.name)
+    return rollout_report.started_text(started, persona.name)
 
 
 # ------------------------------------------------------------------------------------------ buttons

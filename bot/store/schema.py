@@ -338,7 +338,7 @@ alter table jobs add column can_resume integer not null default 0 check (can_res
 
 GUILD_FEEDBACK = """
 -- With shards: what members of a guild say of a version beside another, from the process that has their votes.
--- `summary` is JSON without their ids (`bot.versions.rollout.rollout_metrics.VoteSummary`).
+-- `summary` is JSON without their ids (`bot.versions.member_feedback.VoteSummary`).
 create table guild_feedback (
     guild_id integer not null,
     persona_id text not null,

@@ -12,7 +12,7 @@ from bot.personas.base_model_compat import explain_unserved, require_servable
 from bot.personas.card_import import RequestOrigin, install_dialogue_adapter
 from bot.store import NewRollout, Promotion, Rollout, Store, StoreError, TrainingJob
 from bot.training.queue import JobQueue
-from bot.versions.rollout.rollout_metrics import summarise_votes, vote_objections
+from bot.versions.member_feedback import summarise_votes, vote_objections
 from personas.engine import Engine
 from personas.errors import RequestError, UnderstudyError
 from personas.home.adapters import DialogueAdapter

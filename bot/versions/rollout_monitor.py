@@ -13,10 +13,9 @@ import discord
 from bot.chat.discord_channels import NO_MENTIONS, fetch_channel
 from bot.personas.registry import PersonaRegistry
 from bot.store import BASE_MODEL_NAME, Rollout, Store
-from bot.versions.comparison_context import record_member_feedback, share_votes
 from bot.versions.live_versions import LiveVersions
-from bot.versions.rollout import rollout_text
-from bot.versions.rollout.rollout_metrics import compare_rollout
+from bot.versions.member_feedback import record_member_feedback, share_votes
+from bot.versions.rollout.rollout_report import compare_rollout, ended_text, rollback_reason
 
 log = logging.getLogger(__name__)
 
@@ -54,7 +53,7 @@ class RolloutMonitor:
         for rollout in filter(self._is_own, self.store.rollouts.running(persona_id, time.time())):
             comparison = compare_rollout(self.store, rollout)
             if comparison.worse:
-                self.versions.revert_rollout(rollout, rollout_text.rollback_reason(rollout, comparison))
+                self.versions.revert_rollout(rollout, rollback_reason(rollout, comparison))
         await self.announce()
 
     async def settle(self, persona_id: str) -> None:
@@ -92,6 +91,6 @@ class RolloutMonitor:
             return  # nobody is left to read it
         view = self.buttons(rollout) or discord.utils.MISSING
         try:
-            await channel.send(rollout_text.ended_text(rollout, persona.name), view=view, allowed_mentions=NO_MENTIONS)
+            await channel.send(ended_text(rollout, persona.name), view=view, allowed_mentions=NO_MENTIONS)
         except (discord.Forbidden, discord.NotFound) as error:
             log.warning("the end of a rollout cannot be announced in #%s: %s", channel, error)

@@ -17,8 +17,7 @@ from bot.shards import ShardRange, shard_process
 from bot.shards.shard_process import RateBudget, open_shard_store
 from bot.shards.shared_state import SharedStateError
 from bot.store import Channel, ConsentDecision, JobResult, Store, StoreError
-from bot.versions.comparison_context import record_vote, share_votes
-from bot.versions.rollout.rollout_metrics import summarise_votes
+from bot.versions.member_feedback import record_vote, share_votes, summarise_votes
 from tests.bot.conftest import QUAY
 from tests.bot.shard_stage import PERSONA, shard_stage
 from tests.bot.test_vote_summary import vote

@@ -7,7 +7,7 @@ import pytest
 from bot.store import NewRollout, ReplySelection, ReplyTally, Store
 from bot.store.rollouts import OBSERVATION_PERIOD_S
 from bot.store.schema import MIGRATIONS
-from bot.versions.rollout.rollout_metrics import compare_rollout
+from bot.versions.rollout.rollout_report import compare_rollout
 from personas.errors import RequestError
 from tests.bot.version_rows import dislike, drawn, install, reply
 

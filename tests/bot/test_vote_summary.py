@@ -7,8 +7,7 @@ from dataclasses import replace
 import pytest
 
 from bot.store import JobResult, NewBlindComparison, NewRollout
-from bot.versions.comparison_context import record_vote
-from bot.versions.rollout.rollout_metrics import summarise_votes, vote_objections
+from bot.versions.member_feedback import record_vote, summarise_votes, vote_objections
 from personas.home.job_folder import COMPARE_FILE, read_comparison_targets
 from personas.schemas.scorecard import MemberFeedback
 from tests.bot.conftest import QUAY, on_stage

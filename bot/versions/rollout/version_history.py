@@ -8,7 +8,7 @@ from textwrap import shorten
 
 from bot.chat.model_names import version_label
 from bot.store import InstalledVersion, Promotion, ReplySelection, Rollout, Store, TrainingJob
-from bot.versions.rollout import rollout_text
+from bot.versions.rollout import rollout_report
 from personas.schemas.chat import Persona
 from personas.schemas.training_events import ScoreSummary
 
@@ -67,7 +67,7 @@ class VersionHistory:
     def _tally_lines(self, version: str | None) -> Iterator[str]:
         tally = self.store.reply_stats.of(ReplySelection(self.persona.id, version, guild_id=self.guild_id))
         if tally.replies:
-            yield f"On this server: {rollout_text.tally_text(tally)}"
+            yield f"On this server: {rollout_report.tally_text(tally)}"
 
     def _event_lines(self, version: str | None, changes: list[Promotion], trials: list[Rollout]) -> Iterator[str]:
         yield from (_rollout_line(rollout) for rollout in trials if not rollout.is_promoted)
@@ -114,7 +114,7 @@ def _loss_text(card: ScoreSummary) -> str:
 
 def _rollout_line(rollout: Rollout) -> str:
     start = f"<t:{rollout.started_at:.0f}:f> (by {_mention(rollout.started_by)})"
-    line = f"Made {rollout_text.share_text(rollout)} from {start}"
+    line = f"Made {rollout_report.share_text(rollout)} from {start}"
     if rollout.ended_at is None or rollout.ending is None:
         return line
     by = f" by {_mention(rollout.ended_by)}" if rollout.ending == "stopped" else ""

@@ -22,7 +22,7 @@ from bot.training.queue import MAX_ATTEMPTS, JobQueue
 from bot.training.ray_backend import RayBackend
 from bot.training.ray_jobs import RayJobsClient, WorkerResources
 from bot.training.subprocess_backend import TrainingFailed, TrainingInterrupted, TrainingSucceeded
-from bot.versions.comparison_context import comparison_context
+from bot.versions.member_feedback import comparison_targets
 from personas.errors import RequestError
 from personas.home.adapters import verify_adapter
 from personas.home.job_folder import (
@@ -436,7 +436,7 @@ async def test_with_a_shared_folder_workers_find_the_job_and_what_it_is_compared
         works.store.versions.record_installed(InstalledVersion("oda", "v1", "j1", 1.0, SCORECARD))
         works.store.versions.promote("oda", "v1", 3, 2.0)
         personas = PersonaRegistry(works.shipped.cards, works.home)
-        backend = works.ray_backend(compare=lambda job: comparison_context(works.home, works.store, personas, job))
+        backend = works.ray_backend(compare=lambda job: comparison_targets(works.home, works.store, personas, job))
         await backend.run(works.job("j2"), works.events.append)
         assert read_comparison_targets(root / "jobs" / "j2").live == str(adapter), "as the worker reads it"
         (root / "jobs" / "j1" / "people.json").write_text("{}")

@@ -18,8 +18,7 @@ from bot.services import Services
 from bot.store import InstalledVersion, Promotion, Rollout
 from bot.training.data_jobs import DataJob
 from bot.versions.live_versions import OPERATOR_USER_ID
-from bot.versions.rollout.rollout_metrics import compare_rollout
-from bot.versions.rollout.rollout_text import tally_text
+from bot.versions.rollout.rollout_report import compare_rollout, tally_text
 from bot.versions.rollout.version_history import ENDING_LABELS
 from bot.web.api.data.upload_stream import receive_file
 from bot.web.api.personas.persona_lookup import (

@@ -19,7 +19,7 @@ from bot.versions.blind_test.judgement_text import (
     ruling_text,
     strength_text,
 )
-from bot.versions.comparison_context import record_vote
+from bot.versions.member_feedback import record_vote
 from bot.web.app_context import Routes, get_services
 from bot.web.pages.scorecards.scorecard_pages import SCORECARDS_PATH
 from bot.web.problems import Problem

@@ -6,7 +6,7 @@ from bot.personas.registry import PersonaRegistry
 from bot.store import JobResult, Store
 from bot.store.training_jobs import NewTrainingJob
 from bot.training.subprocess_backend import write_job_folder
-from bot.versions.comparison_context import comparison_context
+from bot.versions.member_feedback import comparison_targets
 from personas.card.toml_card import SHIPPED_CARDS
 from personas.home.job_folder import NO_COMPARISON, read_comparison_targets
 from personas.schemas.training import TrainingRequest
@@ -46,9 +46,9 @@ def new_job(store, persona, guild=GUILD):
 
 def test_compared_are_the_live_version_and_the_neighbours_that_are_live(store, personas, tmp_path):
     job = new_job(store, "ballast")
-    assert comparison_context(tmp_path, store, personas, job) == NO_COMPARISON, "nobody has learned anything yet"
+    assert comparison_targets(tmp_path, store, personas, job) == NO_COMPARISON, "nobody has learned anything yet"
     live, version = speaking(store, "ballast", "j1"), speaking(store, "oda", "j2")
-    found = comparison_context(tmp_path, store, personas, job)
+    found = comparison_targets(tmp_path, store, personas, job)
     assert found.live == str(tmp_path / "models" / "persona_adapters" / "ballast" / live)
     (oda,) = found.neighbours
     assert (oda.persona, oda.job) == ("oda", str(tmp_path / "jobs" / "j2")) and oda.adapter.endswith(f"oda/{version}")
@@ -56,15 +56,15 @@ def test_compared_are_the_live_version_and_the_neighbours_that_are_live(store, p
 
 def test_the_folder_of_a_job_says_what_is_live_today(store, personas, tmp_path):
     job = new_job(store, "ballast")
-    folder = write_job_folder(tmp_path, job, (), "float32", comparison_context(tmp_path, store, personas, job))
+    folder = write_job_folder(tmp_path, job, (), "float32", comparison_targets(tmp_path, store, personas, job))
     assert read_comparison_targets(folder) == NO_COMPARISON
     speaking(store, "oda", "j2")
-    again = write_job_folder(tmp_path, job, (), "float32", comparison_context(tmp_path, store, personas, job))
+    again = write_job_folder(tmp_path, job, (), "float32", comparison_targets(tmp_path, store, personas, job))
     assert again == folder and [it.persona for it in read_comparison_targets(folder).neighbours] == ["oda"]
 
 
 def test_a_guild_is_compared_with_nothing_that_it_does_not_see(store, personas, tmp_path):
     speaking(store, "oda", "j1")
     speaking(store, "mira-8", "j2")  # that of the other guild: its card is not this one's
-    found = comparison_context(tmp_path, store, personas, new_job(store, "ballast"))
+    found = comparison_targets(tmp_path, store, personas, new_job(store, "ballast"))
     assert [it.persona for it in found.neighbours] == ["oda"]

@@ -1,0 +1,183 @@
+"""Members' feedback on a version: summarised, shared with other processes, and written for the gate.
+
+The gate reads it with the versions that a new one is compared with: the live one, and the guild's other personas'.
+"""
+
+import asyncio
+import logging
+import time
+from itertools import permutations
+from pathlib import Path
+from typing import Self
+
+from bot.personas.registry import PersonaRegistry
+from bot.store import BASE_MODEL_NAME, BlindComparison, ReplySelection, Store, StoreError, TrainingJob
+from bot.versions.blind_test.judgement import completed_scores
+from bot.versions.rollout.rollout_report import compare_rollout
+from bot.versions.sequential_test import E_VALUE_THRESHOLD, MIN_RULING_MEMBERS, confidence_range
+from personas.home.adapters import adapter_ref
+from personas.home.job_folder import NO_COMPARISON, ComparisonTargets, NeighbourPaths, write_comparison_targets
+from personas.schemas.base import FrozenModel
+from personas.schemas.scorecard import MemberFeedback
+
+log = logging.getLogger(__name__)
+EVEN_SHARE = 0.5
+
+
+class VoteSummary(FrozenModel):
+    """Votes for a version beside another, without who cast them: of one guild, or of all.
+
+    `members` are when each is complete, and their score (`completed_scores`); `up` and `down` the 👍 and 👎 on the
+    version's replies, then on the other's; `evidence` as in `MemberFeedback`.
+    """
+
+    votes: int = 0
+    members: tuple[tuple[float, float], ...] = ()
+    up: tuple[int, int] = (0, 0)
+    down: tuple[int, int] = (0, 0)
+    evidence: float | None = None
+
+    def plus(self, other: Self) -> Self:
+        """Return both together; their members are different ones."""
+        return self.model_copy(
+            update={
+                "votes": self.votes + other.votes,
+                "members": tuple(sorted([*self.members, *other.members], key=lambda one: one[0])),
+                "up": (self.up[0] + other.up[0], self.up[1] + other.up[1]),
+                "down": (self.down[0] + other.down[0], self.down[1] + other.down[1]),
+                "evidence": max((it for it in (self.evidence, other.evidence) if it is not None), default=None),
+            }
+        )
+
+
+def _summarise_stored_votes(
+    store: Store, persona_id: str, version: str, against: str, guild_id: int | None
+) -> VoteSummary:
+    """Summarise the votes of this process's guilds."""
+    pair, other_version = {version, against}, None if against == BASE_MODEL_NAME else against
+    votes = [vote for vote in store.comparisons.voted(persona_id, guild_id) if set(vote.versions) == pair]
+    selections = (ReplySelection(persona_id, which, guild_id=guild_id) for which in (version, other_version))
+    own, other = map(store.reply_stats.of, selections)
+    return VoteSummary(
+        votes=len(votes),
+        members=tuple(completed_scores(votes, version)),
+        up=(own.up, other.up),
+        down=(own.down, other.down),
+        evidence=_max_rollout_evidence(store, persona_id, version, other_version, guild_id),
+    )
+
+
+def _max_rollout_evidence(
+    store: Store, persona_id: str, version: str, live: str | None, guild_id: int | None
+) -> float | None:
+    """The highest evidence of any rollout, ended ones included, of the version beside the live one."""
+    rollouts = store.rollouts.of_persona(persona_id, guild_id)
+    compared = [it for it in rollouts if (it.version, it.before) == (version, live)]
+    return max((compare_rollout(store, rollout).votes for rollout in compared), default=None)
+
+
+async def summarise_votes(
+    store: Store, persona_id: str, version: str, now: float, guild_id: int | None = None
+) -> MemberFeedback | None:
+    """Summarise votes in a guild, or (None) in all, also those of other processes' shards.
+
+    None for the live version, and without any feedback.
+    """
+    live = store.versions.live(persona_id)
+    if live == version:
+        return None
+    against = live or BASE_MODEL_NAME
+    found = _summarise_stored_votes(store, persona_id, version, against, guild_id)
+    for text in store.guild_feedback.of_others(persona_id, version, against, guild_id):
+        found = found.plus(VoteSummary.model_validate_json(text))
+    if not (found.votes or found.up[0] or found.down[0]):
+        return None
+    values = [value for at, value in found.members if at <= now]
+    bounds = await asyncio.to_thread(confidence_range, values) if len(values) >= MIN_RULING_MEMBERS else None
+    return MemberFeedback(
+        against=against,
+        votes=found.votes,
+        members=len(values),
+        least=bounds.low if bounds else None,
+        most=bounds.high if bounds else None,
+        up=found.up,
+        down=found.down,
+        evidence=found.evidence,
+    )
+
+
+def vote_objections(feedback: MemberFeedback | None) -> tuple[str, ...]:
+    """List the members' certain objections to a version, a sentence each."""
+    if feedback is None:
+        return ()
+    other, least, most = feedback.against, feedback.least, feedback.most
+    other = "the base model" if other == BASE_MODEL_NAME else other
+    objections = []
+    if least is not None and most is not None and most < EVEN_SHARE:
+        objections.append(f"Members prefer {other}: this one in {least:.0%} to {most:.0%} of blind comparisons.")
+    if feedback.evidence is not None and feedback.evidence >= E_VALUE_THRESHOLD:
+        votes = f"{feedback.down[0]} 👎 and {feedback.up[0]} 👍"
+        objections.append(f"Its replies are disliked more than those of {other}: {votes}.")
+    return tuple(objections)
+
+
+async def record_vote(home: Path, store: Store, personas: PersonaRegistry, vote: BlindComparison) -> None:
+    """After a blind vote, store the members' feedback on both versions for the gate."""
+    share_votes(store, vote.persona_id, *vote.versions, vote.guild_id)
+    for version in vote.versions:
+        await record_member_feedback(home, store, personas, vote.persona_id, version)
+
+
+def share_votes(store: Store, persona_id: str, version: str, against: str, guild_id: int) -> None:
+    """Publish a guild's votes, for both versions, to the other processes of a bot with shards.
+
+    Where the shared database cannot be reached, they are published later.
+    """
+    try:
+        for one, other in permutations((version, against)):
+            if one not in (other, BASE_MODEL_NAME):
+                summary = _summarise_stored_votes(store, persona_id, one, other, guild_id)
+                store.guild_feedback.publish(guild_id, persona_id, one, other, summary.model_dump_json())
+    except StoreError as error:  # they are here, and are published with the next one, or at the next start
+        log.warning("votes on %s of %s could not be shared: %s", version, persona_id, error)
+
+
+async def record_member_feedback(
+    home: Path, store: Store, personas: PersonaRegistry, persona_id: str, version: str
+) -> None:
+    """Write the members' feedback on a version into its job folder, if that exists, for `trainer evaluate`."""
+    job_id = store.versions.job_of(persona_id, version)
+    job = store.jobs.get(job_id) if job_id else None
+    if job and (feedback := await summarise_votes(store, persona_id, version, time.time())):
+        folder = home / "jobs" / job.job_id
+        targets = comparison_targets(home, store, personas, job).model_copy(update={"heard": feedback})
+        try:
+            await asyncio.to_thread(_write_if_folder_exists, folder, targets)
+        except OSError as error:  # the votes are in the store, and are written with the next one
+            log.warning("the member feedback on a version could not be written to %s: %s", folder, error)
+
+
+def _write_if_folder_exists(folder: Path, compare: ComparisonTargets) -> None:
+    if folder.is_dir():
+        write_comparison_targets(folder, compare)
+
+
+def comparison_targets(home: Path, store: Store, personas: PersonaRegistry, job: TrainingJob) -> ComparisonTargets:
+    """The live versions of the job's persona and of its server's other personas; none for dialogue jobs."""
+    if job.persona is None:
+        return NO_COMPARISON
+    live = store.versions.live(job.persona)
+    others = (persona_id for persona_id in personas.of(job.guild_id) if persona_id != job.persona)
+    neighbours = (_neighbour(home, store, persona_id) for persona_id in others)
+    folder = str(adapter_ref(home, job.persona, live).folder) if live else None
+    return ComparisonTargets(live=folder, neighbours=tuple(it for it in neighbours if it))
+
+
+def _neighbour(home: Path, store: Store, persona_id: str) -> NeighbourPaths | None:
+    """A persona's live version and its job; None for the base model."""
+    live = store.versions.live(persona_id)
+    job_id = store.versions.job_of(persona_id, live) if live else None
+    if not (live and job_id):
+        return None
+    adapter = adapter_ref(home, persona_id, live).folder
+    return NeighbourPaths(persona=persona_id, adapter=str(adapter), job=str(home / "jobs" / job_id))
