@@ -11,7 +11,7 @@ from prometheus_client import CollectorRegistry, Counter, Histogram, disable_cre
 
 from bot.doctor.cached_results import CachedDoctor, local_check_runner
 from bot.settings import Settings
-from personas.engine.metrics import RequestMetrics
+from personas.engine import RequestMetrics
 
 MAX_REPLIES, MAX_WARNINGS = 1000, 100
 """Latest replies that percentiles are computed from, and latest warnings that are kept."""

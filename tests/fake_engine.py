@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 
-from personas.engine.metrics import AdapterStatus, EngineState
+from personas.engine import AdapterStatus, EngineState
 from personas.errors import EngineBusyError, UnderstudyError
 from personas.schemas.chat import AdapterRef, ChatReply, ChatRequest, Persona, ReplyToken
 

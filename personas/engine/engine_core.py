@@ -1,7 +1,8 @@
-"""The engine's step (schedule, run, postprocess), and the parts around one loaded model."""
+"""The engine's step (schedule, run, postprocess), prefixes computed while it is idle, and the parts around a model."""
 
 import logging
 import time
+from collections import abc, deque
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -10,12 +11,13 @@ from typing import Any
 
 import psutil
 
+from personas.engine import EngineState
+from personas.engine.admission import AdapterState
 from personas.engine.hugepages import move_weights_to_huge_pages
-from personas.engine.lora_slots import MAX_STACKED_RANK, AdapterWeights, LoraSlots, read_adapter
-from personas.engine.metrics import EngineState
-from personas.engine.model_runner import ModelRunner, Sequence, StackedLoraRunner
+from personas.engine.kv_cache import BLOCK_TOKENS
+from personas.engine.lora_slots import MAX_STACKED_RANK, AdapterWeights, LoraSlot, LoraSlots, read_adapter
+from personas.engine.model_runner import ModelRunner, ScheduledTokens, Sequence, StackedLoraRunner
 from personas.engine.peft_runner import PeftRunner, PeftSwitcher
-from personas.engine.prefix_warmup import PrefixWarmer
 from personas.engine.sampler import SampledToken, sample_tokens
 from personas.engine.scheduler import Phase, ScheduledBatch, Scheduler, SchedulerLimits
 from personas.engine.sequence import ReplySink
@@ -28,6 +30,7 @@ STACKED_ARCHITECTURES = frozenset({"llama", "mistral", "qwen2", "qwen3"})
 """Architectures whose linear layers see each token once and whose attention is the usual one."""
 SLOT_MEMORY_FRACTION = 0.2
 """Share of the free memory for LoRA slots, assuming adapters of the largest rank on all layers."""
+MAX_QUEUED_PREFIXES = 256  # prefixes that wait; further ones are ignored
 PHASES: tuple[Phase, ...] = ("prefill", "decode")
 
 
@@ -108,6 +111,67 @@ class BatchGenerator:
                 runner.prefixes.clear()
         for seq in self.scheduler.running:
             seq.is_cacheable = False
+
+
+@dataclass(frozen=True)
+class PrefixJob:
+    """A prefix to compute under an adapter: whole blocks, and one more token that is never computed."""
+
+    adapter: AdapterRef | None
+    tokens: abc.Sequence[int]
+
+
+class PrefixWarmer:
+    """Queue of prefixes to compute in idle time. Used by the engine's thread."""
+
+    def __init__(self, runner: ModelRunner, lora: LoraSlots, chunk_tokens: int) -> None:
+        self._runner, self._lora, self._chunk_tokens = runner, lora, max(chunk_tokens, BLOCK_TOKENS)
+        self.queue: deque[PrefixJob] = deque()
+
+    @property
+    def adapters(self) -> list[AdapterRef]:
+        """The adapter to read for the next prefix, if it has one."""
+        return [job.adapter for job in list(self.queue)[:1] if job.adapter]
+
+    def add(self, adapter: AdapterRef | None, tokens: abc.Sequence[int]) -> None:
+        """Queue a prefix, unless it is queued already or the runner stores none."""
+        job = PrefixJob(adapter, tokens[: (len(tokens) - 1) // BLOCK_TOKENS * BLOCK_TOKENS + 1])
+        if self._runner.prefixes and len(self.queue) < MAX_QUEUED_PREFIXES and job not in self.queue:
+            self.queue.append(job)
+
+    def step(self) -> bool:
+        """Compute a chunk of the next prefix. Returns False when none is left or its adapter cannot be used yet."""
+        while self.queue:
+            job = self.queue[0]
+            if self._lora.state(job.adapter) in (AdapterState.LOADING, AdapterState.NO_SLOT):
+                return False
+            try:
+                if self._compute_chunk(job):
+                    return True
+            except Exception as error:  # only time is lost; a request that needs the adapter reports the error
+                log.info("a prompt prefix was not computed: %s", error)
+            self.queue.popleft()
+        return False
+
+    def _compute_chunk(self, job: PrefixJob) -> bool:
+        """Compute the next chunk. Returns False when the prefix is complete or cannot be stored."""
+        slot = self._lora.acquire(job.adapter)
+        try:
+            return slot.index is not None and self._forward(slot, job.tokens)
+        finally:
+            self._lora.release(slot)
+
+    def _forward(self, slot: LoraSlot, tokens: abc.Sequence[int]) -> bool:
+        prefixes = self._runner.prefixes
+        assert prefixes is not None  # otherwise nothing is queued
+        kv = self._runner.new_kv_cache(len(tokens))
+        computed = prefixes.load_prefix(slot.name, tokens, kv)
+        chunk = tokens[computed:-1][: self._chunk_tokens]
+        if not chunk or kv.memory.nbytes > prefixes.free_bytes:
+            return False
+        self._runner.backend.forward([ScheduledTokens(kv, chunk, slot, needs_logits=False)])
+        prefixes.store(slot.name, kv)
+        return True
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from personas.engine import EngineState, MetricsCallback, RequestMetrics
 from personas.engine.admission import AdmissionControl
 from personas.engine.cpu_kernel.build import load_compiled
-from personas.engine.metrics import EngineState, MetricsCallback, RequestMetrics
 from personas.engine.scheduler import SchedulerLimits
 from personas.models import base_model
 from personas.models.base_model import BaseModel

@@ -13,9 +13,9 @@ from peft.utils.other import get_pattern_key
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
+from personas.engine import AdapterStatus
 from personas.engine.admission import AdapterState
 from personas.engine.hugepages import packed_zeros_in_huge_pages
-from personas.engine.metrics import AdapterStatus
 from personas.errors import AdapterError
 from personas.home.adapters import CONFIG_FILE, WEIGHTS_FILE, verify_for_base_model
 from personas.schemas.chat import AdapterRef

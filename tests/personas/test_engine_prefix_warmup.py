@@ -3,9 +3,9 @@
 import pytest
 import torch
 
+from personas.engine.engine_core import MAX_QUEUED_PREFIXES, PrefixWarmer
 from personas.engine.kv_cache import BLOCK_TOKENS
 from personas.engine.llm_engine import LLMEngine
-from personas.engine.prefix_warmup import MAX_QUEUED_PREFIXES, PrefixWarmer
 from personas.engine.scheduler import SchedulerLimits
 from personas.schemas.chat import AdapterRef, ChatRequest, Persona, SamplingParams, Turn
 from tests.personas.engine_reference import RecordedReply, ReferenceModel, differences, run_to_end

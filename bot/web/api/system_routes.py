@@ -14,7 +14,7 @@ from bot.web.api.openapi import ApiModel, ApiRoutes, ResponseSpec
 from bot.web.api.system_state import SystemState, read_system_state
 from bot.web.app_context import get_services
 from bot.web.auth import AUTHENTICATOR
-from personas.engine.metrics import EngineState
+from personas.engine import EngineState
 
 GaugeValue = tuple[str, str, float | None]
 """Name, description and value; None omits the gauge."""

@@ -19,7 +19,7 @@ from bot.errors import redact_paths
 from bot.metrics import LoggedWarning, Percentiles
 from bot.services import Services
 from bot.store import JobState
-from personas.engine.metrics import EngineState
+from personas.engine import EngineState
 from personas.models.base_model import load_torch
 
 REPORTED_PACKAGES = ("understudy", "torch", "transformers", "peft", "discord.py", "aiohttp")

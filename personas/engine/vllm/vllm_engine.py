@@ -12,8 +12,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
+from personas.engine import AdapterStatus, EngineState, MetricsCallback
 from personas.engine.admission import AdmissionControl
-from personas.engine.metrics import AdapterStatus, EngineState, MetricsCallback
 from personas.engine.scheduler import SchedulerLimits
 from personas.engine.vllm.replicas import (
     Replica,

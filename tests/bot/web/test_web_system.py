@@ -16,7 +16,7 @@ from bot.metrics import BotMetrics, percentiles
 from bot.settings import Settings
 from bot.store.training_jobs import NewTrainingJob
 from bot.web.pages import system_page
-from personas.engine.metrics import RequestMetrics
+from personas.engine import RequestMetrics
 from personas.schemas.training import TrainingRequest
 from tests.fakes import until
 

@@ -8,7 +8,7 @@ from playwright.async_api import expect
 
 from bot.doctor.local_checks import BotCheck
 from bot.web.pages import system_page
-from personas.engine.metrics import RequestMetrics
+from personas.engine import RequestMetrics
 from tests.browser.dashboard.conftest import assert_accessible
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
