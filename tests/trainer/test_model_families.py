@@ -20,7 +20,7 @@ from tools.tiny_models import make_model
 from trainer.estimate.model_shape import model_shape_of as config_shape
 from trainer.recipe.resolve import find_target_modules, fit_to_hardware, match_target_modules
 from trainer.train.collator import collate, has_plain_head, reply_losses
-from trainer.train.fused_lora import fused_lora
+from trainer.train.kernels import fused_lora
 from trainer.train.losses import load_serving_model, mean_loss, measure_reply_losses
 from trainer.train.sft_trainer import add_lora_adapter, load_quantised, train_sft
 from trainer.train.trainer_base import StageInputs
