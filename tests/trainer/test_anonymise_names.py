@@ -6,10 +6,9 @@ import textwrap
 import pytest
 
 from personas.schemas.chat import Persona
-from trainer.anonymise import ner
 from trainer.anonymise.allowlist import proper_names, world_names
 from trainer.anonymise.anonymiser import Anonymiser
-from trainer.anonymise.name_detector import CUE_RULES_LABEL, NameDetector, find_names_by_cues
+from trainer.anonymise.name_detector import CUE_RULES_LABEL, NameDetector, find_names_by_cues, installed_models
 from trainer.sources.conversation import Conversation, SourceMessage, SourceSpeaker
 
 KEY = b"k" * 32
@@ -224,14 +223,14 @@ def spacy_with_a_model(tmp_path, monkeypatch):
 
 
 def test_a_spacy_model_is_used_where_it_is_installed_and_said(spacy_with_a_model):
-    names = NameDetector(ner.installed_models())
+    names = NameDetector(installed_models())
     assert names.description == "spaCy en_tiny_sm"
     assert Anonymiser(KEY, names=names).anonymise_text("see Orla now").split()[1] != "Orla"
 
 
 def test_without_a_model_no_library_for_one_is_imported():
     before = set(sys.modules)
-    assert ner.installed_models() == {} and not {"spacy", "gliner", "torch"} & (set(sys.modules) - before)
+    assert installed_models() == {} and not {"spacy", "gliner", "torch"} & (set(sys.modules) - before)
 
 
 def test_a_gliner_model_in_the_hubs_cache_is_used_and_nothing_is_fetched(tmp_path, monkeypatch):
@@ -250,7 +249,7 @@ def test_a_gliner_model_in_the_hubs_cache_is_used_and_nothing_is_fetched(tmp_pat
     (tmp_path / "hub" / "models--somebody--gliner_small").mkdir(parents=True)
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
-    names = NameDetector(ner.installed_models())
+    names = NameDetector(installed_models())
     sys.modules.pop("gliner", None)
     assert names.description == "GLiNER somebody/gliner_small"
     assert Anonymiser(KEY, names=names).anonymise_text("see Orla now").split()[1] != "Orla"

@@ -1,20 +1,23 @@
-"""Detects names of people outside the log with installed models and the CRF tagger, or else with cue words."""
+"""Detects names of people outside the log with installed spaCy and GLiNER models, the CRF tagger, or cue words."""
 
 import functools
+import importlib.metadata
+import importlib.util
 import logging
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Self, cast
+from pathlib import Path
+from typing import Any, Protocol, Self, cast
 
-from trainer.anonymise import ner
+from huggingface_hub import constants
+
 from trainer.anonymise.capitalisation import CapitalisationStats
 from trainer.anonymise.crf_ner.crf_tagger import load_tagger
 from trainer.anonymise.crf_ner.gazetteer import load_gazetteer
 from trainer.anonymise.crf_ner.token_features import is_east_asian
 from trainer.anonymise.language_data import CJK_SURNAMES, ENGLISH_WORDS, LATIN, ORDINALS, UPPER, read_words
-from trainer.anonymise.ner import ANY_LANGUAGE, NerModel
 from trainer.anonymise.ner_postprocess import blank_code, refine_findings
 from trainer.anonymise.spans import RANK_CUE, RANK_MODEL, EntityKind, EntitySpan
 
@@ -89,6 +92,14 @@ CAPITALISED_NON_NAMES = read_words("capitalised")
 CUE_RULES_LABEL = "cue words and titles"
 UNENCODABLE = re.compile("[\x00-\x08\ud800-\udfff]")
 """Characters that a model's own encoding rejects."""
+ANY_LANGUAGE = ""
+GLINER_LABELS = {"person": "PERSON", "street address": "STREET_ADDRESS"}
+GLINER_THRESHOLD = 0.5
+SPACY_LABELS = {"PERSON": "PERSON", "PER": "PERSON"}
+SPACY_SIZE_SUFFIXES = ("_trf", "_lg", "_md", "_sm")
+"""Preference among several models of a language."""
+NerFinding = tuple[str, int, int, float]
+"""(kind, start, end, score)."""
 log = logging.getLogger(__name__)
 
 
@@ -138,6 +149,78 @@ def _name_end(written: str) -> int:
     return end
 
 
+class NerModel(Protocol):
+    """A model that finds people and addresses; `name` is for reports."""
+
+    @property
+    def name(self) -> str: ...
+
+    def find(self, text: str) -> list[NerFinding]: ...
+
+
+@dataclass(frozen=True)
+class SpacyNer:
+    """A spaCy pipeline for one language, or for many ("xx")."""
+
+    name: str
+    pipeline: Any
+
+    def find(self, text: str) -> list[NerFinding]:
+        """Find people."""
+        found = self.pipeline(text).ents
+        return [(SPACY_LABELS[e.label_], e.start_char, e.end_char, 1.0) for e in found if e.label_ in SPACY_LABELS]
+
+
+@dataclass(frozen=True)
+class GlinerNer:
+    """A GLiNER model, for any language."""
+
+    name: str
+    model: Any
+
+    def find(self, text: str) -> list[NerFinding]:
+        """Find people and addresses."""
+        found = self.model.predict_entities(text, list(GLINER_LABELS), threshold=GLINER_THRESHOLD)
+        return [(GLINER_LABELS[e["label"]], e["start"], e["end"], float(e["score"])) for e in found]
+
+
+def installed_models() -> dict[str, NerModel]:
+    """Return the installed models by language ("" for any); empty without any."""
+    return {**_spacy(), **_gliner()}
+
+
+def _spacy() -> dict[str, NerModel]:
+    models = sorted(point.name for point in importlib.metadata.entry_points(group="spacy_models"))
+    if not models or importlib.util.find_spec("spacy") is None:
+        return {}
+    import spacy  # type: ignore[import-not-found, unused-ignore]  # optional
+
+    chosen: dict[str, str] = {}
+    for size in reversed(SPACY_SIZE_SUFFIXES):
+        chosen |= {name[:2]: name for name in models if name.endswith(size)}
+    found: dict[str, NerModel] = {}
+    for language, name in chosen.items():
+        try:
+            found[ANY_LANGUAGE if language == "xx" else language] = SpacyNer(f"spaCy {name}", spacy.load(name))
+        except (OSError, ValueError, ImportError) as error:
+            log.warning("spaCy's model %s cannot be used: %s", name, error)
+    return found
+
+
+def _gliner() -> dict[str, NerModel]:
+    if importlib.util.find_spec("gliner") is None:
+        return {}
+    for folder in sorted(Path(constants.HF_HUB_CACHE).glob("models--*[gG][lL][iI][nN][eE][rR]*")):
+        name = folder.name.removeprefix("models--").replace("--", "/")
+        try:
+            from gliner import GLiNER  # type: ignore[import-not-found, unused-ignore]  # optional
+
+            return {ANY_LANGUAGE: GlinerNer(f"GLiNER {name}", GLiNER.from_pretrained(name, local_files_only=True))}
+        except (OSError, ValueError, ImportError) as error:
+            log.warning("GLiNER's model %s cannot be used: %s", name, error)
+    return {}
+
+
 @dataclass
 class NameDetector:
     """Name detectors of this machine. `models` are by language, "" for any; `tagger` reads Latin script.
@@ -181,7 +264,7 @@ class NameDetector:
 
 @functools.cache
 def _load_models() -> tuple[Mapping[str, NerModel], NerModel | None]:
-    return ner.installed_models(), load_tagger()
+    return installed_models(), load_tagger()
 
 
 def detect_cjk_language(text: str) -> str:
