@@ -28,12 +28,15 @@ from trainer.export import llama_cpp
 from trainer.export.gguf_adapter import add_deltas, list_lora_modules, read_adapter, require_same_deltas, write_adapter
 from trainer.export.gguf_format import Quantise
 from trainer.export.gguf_model import load_gguf_model, round_weights, write_model
-from trainer.export.loaded_adapter import DEFAULT_CONTEXT_TOKENS, LoadedAdapter, open_adapter, require_card
-from trainer.export.logit_diff import (
+from trainer.export.loaded_adapter import (
     COMPARED_POSITIONS,
+    DEFAULT_CONTEXT_TOKENS,
+    LoadedAdapter,
     LogitDiff,
     compare_logits,
     compute_logits,
+    open_adapter,
+    require_card,
     require_equal_logits,
 )
 from trainer.export.ollama import ADAPTER_FILE, BASE_FILE, MODELFILE_NAME, render_modelfile, require_same_prompts

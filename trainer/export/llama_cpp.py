@@ -16,8 +16,7 @@ import torch
 from torch import Tensor
 
 from personas.errors import ExportError
-from trainer.export.loaded_adapter import LoadedAdapter
-from trainer.export.logit_diff import compare_logits
+from trainer.export.loaded_adapter import LoadedAdapter, compare_logits
 
 PACKAGE = "xllamacpp"
 MAX_KL = 0.1  # nats per token by which llama.cpp may be off: a wrong scale or permutation costs whole nats

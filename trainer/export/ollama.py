@@ -12,8 +12,7 @@ from personas.errors import ExportError
 from personas.prompt import EXAMPLE_USER, Renderer, fill_macros, system_text
 from personas.schemas.chat import Persona, SamplingParams, Turn
 from trainer.export.gguf_model import begins_with_bos
-from trainer.export.loaded_adapter import DEFAULT_CONTEXT_TOKENS
-from trainer.export.logit_diff import COMPARISON_DIALOGUES
+from trainer.export.loaded_adapter import COMPARISON_DIALOGUES, DEFAULT_CONTEXT_TOKENS
 
 SYSTEM_PROBE, LAST_PROBE, SECOND_PROBE = "SYSTEM-PROBE", "LAST-PROBE", "SECOND-PROBE"
 FIRST_USER_PROBE, FIRST_REPLY_PROBE, SECOND_REPLY_PROBE = "FIRST-PROBE", "ANSWER-PROBE", "REPLY-PROBE"
