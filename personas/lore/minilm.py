@@ -16,6 +16,7 @@ from tokenizers import Tokenizer
 
 from personas.errors import LoreError
 from personas.lore.index_terms import STOP_WORDS, WORD_PATTERN, is_mostly_ascii
+from personas.models.base_model import find_hub_error
 
 Vectors = npt.NDArray[np.float32]
 MODEL = "all-MiniLM-L6-v2"
@@ -43,10 +44,12 @@ def load_encoder(name: str) -> Encoder:
     """Load the encoder of a setting: a folder or hub id, or MiniLM for an empty one. Raises `LoreError`."""
     if not name:
         return load_minilm()
+    hub_error = "" if Path(name).is_absolute() or Path(name).exists() else find_hub_error()
     try:
-        return SentenceTransformer(name)
+        return SentenceTransformer(name, is_offline=bool(hub_error))
     except (OSError, ValueError, KeyError, ImportError) as error:
-        why = textwrap.shorten(str(error), 200, placeholder=" …").rstrip(".")
+        why = f"it is not on this machine, and {hub_error}" if hub_error else str(error)
+        why = textwrap.shorten(why, 200, placeholder=" …").rstrip(".")
         advice = "LORE_ENCODER takes a folder or hub id of a sentence-transformers model; empty uses the bundled one."
         raise LoreError(f"The encoder {name} of lore search cannot be loaded: {why}.", advice) from None
 
@@ -69,13 +72,15 @@ class SentenceTransformer:
     Supports mean and CLS pooling (`1_Pooling/config.json`), as multilingual MiniLM, E5, BGE-M3 and LaBSE use it.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, *, is_offline: bool = False) -> None:
+        """Load a folder, or a hub's model; `is_offline` reads the hub's cache only, without retries."""
         from transformers import AutoModel, AutoTokenizer  # takes seconds, and only a named encoder needs it
         from transformers.utils import cached_file
 
-        self._tokenizer: Any = AutoTokenizer.from_pretrained(name)
-        self._model: Any = AutoModel.from_pretrained(name).eval()
-        pooling = cached_file(name, "1_Pooling/config.json", _raise_exceptions_for_missing_entries=False)
+        cache: dict[str, Any] = {"local_files_only": is_offline}
+        self._tokenizer: Any = AutoTokenizer.from_pretrained(name, **cache)
+        self._model: Any = AutoModel.from_pretrained(name, **cache).eval()
+        pooling = cached_file(name, "1_Pooling/config.json", _raise_exceptions_for_missing_entries=False, **cache)
         stated = json.loads(Path(pooling).read_text(encoding="utf-8")) if pooling else {}
         self._is_cls = bool(stated.get("pooling_mode_cls_token"))
         self.dimensions = int(self._model.config.hidden_size)

@@ -5,6 +5,7 @@ What a language lacks is stated.
 
 import asyncio
 import json
+import time
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -24,6 +25,7 @@ from personas.lore.minilm import load_encoder, load_minilm
 from personas.lore.passages import WORLD, Passage, read_lore, split_passages
 from personas.schemas.chat import Persona
 from personas.schemas.scorecard import ScoreCard
+from tests.hub_server import reach
 from tests.trainer.job_folders import dialogues, write_request
 from tests.trainer.lore_server import serving
 from trainer.data.quality_filters import detect_main_language
@@ -314,6 +316,14 @@ def test_an_encoder_that_cannot_be_loaded_is_named(tmp_path):
     with pytest.raises(LoreError, match="cannot be loaded") as refused:
         LoreIndex([Passage("ada", "ada/a.md", "", "text")], encoder=str(tmp_path / "none"))
     assert "LORE_ENCODER" in refused.value.advice
+
+
+def test_an_encoder_on_a_hub_that_cannot_be_reached_is_refused_at_once(monkeypatch, tmp_path, caplog):
+    reach(monkeypatch, "http://127.0.0.1:9", str(tmp_path))
+    begun = time.monotonic()
+    with pytest.raises(LoreError, match=r"harbour/none .* not on this machine, and no hub can be reached at http"):
+        load_encoder("harbour/none")
+    assert time.monotonic() - begun < 15 and not caplog.records
 
 
 @pytest.mark.parametrize("language", FOLDERS)
