@@ -12,6 +12,7 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
+from bot.errors import redact_paths
 from bot.personas.registry import guild_card_path, is_operator_card
 from bot.shards import ShardRange
 from bot.store import Store
@@ -431,7 +432,7 @@ class DatasetCatalog:
         """The operator's data set of that name. Raises `RequestError` when its entry is invalid."""
         catalogue = self._operators()
         if fault := catalogue.faults.get(name):
-            raise RequestError(fault, f"The operator can correct {CATALOGUE_FILE}.")
+            raise RequestError(redact_paths(fault, self._home), f"The operator can correct {CATALOGUE_FILE}.")
         return catalogue.entries.get(name)
 
     def _operators(self) -> DatasetCatalogue:

@@ -216,39 +216,40 @@ def read_catalogue(home: Path) -> DatasetCatalogue:
         for name, of in published_datasets().items()
     }
     try:
-        tables = _parse_catalogue(_read_bytes(home / CATALOGUE_FILE))
+        tables = _parse_catalogue(_read_bytes(home), home)
     except MaterialError as error:
         return DatasetCatalogue(entries, {"": error.message})
     faults = {}
     for name, table in tables.items():
         if fault := _entry_error(name, table):
-            faults[name] = f"{CATALOGUE_FILE}: {name!r} {fault}."
+            faults[name] = f"{home / CATALOGUE_FILE}: {name!r} {fault}."
             entries.pop(name, None)
         else:
             entries[name] = _entry(home, name, table)
     return DatasetCatalogue(entries, faults)
 
 
-def _read_bytes(file: Path) -> bytes:
+def _read_bytes(home: Path) -> bytes:
     """Read the catalogue; empty where there is none. Raises `MaterialError`."""
     try:
-        return file.read_bytes()
+        return (home / CATALOGUE_FILE).read_bytes()
     except FileNotFoundError:
         return b""
     except OSError as error:
-        raise _unreadable(error.strerror or type(error).__name__) from error
+        raise _unreadable(home, error.strerror or type(error).__name__) from error
 
 
-def _parse_catalogue(content: bytes) -> dict[str, Any]:
-    """Parse the catalogue. Raises `MaterialError`, which names the line."""
+def _parse_catalogue(content: bytes, home: Path) -> dict[str, Any]:
+    """Parse the catalogue of a home. Raises `MaterialError`, which names the file and the line."""
     try:
         return tomllib.loads(content.decode("utf-8-sig"))
     except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise _unreadable(str(error)) from error
+        raise _unreadable(home, str(error)) from error
 
 
-def _unreadable(reason: str) -> MaterialError:
-    return MaterialError(f"{CATALOGUE_FILE} cannot be read: {reason}.", "Correct it by hand; it was not changed.")
+def _unreadable(home: Path, reason: str) -> MaterialError:
+    message = f"{home / CATALOGUE_FILE} cannot be read: {reason}."
+    return MaterialError(message, "Correct it by hand; it was not changed.")
 
 
 def _entry(home: Path, name: str, table: dict[str, Any]) -> CatalogueEntry:
@@ -298,18 +299,17 @@ def edit_catalogue(home: Path, name: str, fields: Mapping[str, Any] | None) -> N
     try:
         with FileLock(home / CATALOGUE_LOCK, timeout=LOCK_TIMEOUT_S):
             while True:
-                old = _read_bytes(file)
-                new = _edited(old, name, fields)
-                if _read_bytes(file) == old:  # nobody has saved it in an editor meanwhile
+                old = _read_bytes(home)
+                new = _edited(old, _parse_catalogue(old, home), name, fields)
+                if _read_bytes(home) == old:  # nobody has saved it in an editor meanwhile
                     write_file(file, new, file.stat().st_mode & 0o777 if file.exists() else 0o600)
                     return
     except Timeout:
         raise MaterialError(f"{CATALOGUE_FILE} is being edited by another process.", "Try again.") from None
 
 
-def _edited(old: bytes, name: str, fields: Mapping[str, Any] | None) -> bytes:
+def _edited(old: bytes, tables: dict[str, Any], name: str, fields: Mapping[str, Any] | None) -> bytes:
     """Return the file's content with an entry written or removed; each result is parsed to make sure."""
-    tables = _parse_catalogue(old)
     wanted = {key: table for key, table in tables.items() if key != name} | ({name: dict(fields)} if fields else {})
     text = old.decode()
     newline = "\r\n" if "\r\n" in text else "\n"

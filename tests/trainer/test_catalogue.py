@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import re
 import shutil
 import signal
 import subprocess
@@ -20,6 +21,7 @@ from personas.home.datasets import published_datasets, read_catalogue
 from personas.schemas.base import right_error
 from tests.hub_server import CHUNK_BYTES, COMMIT, Hub, Repository, reach
 from trainer.cli.catalogue_command import fetch_dataset, list_datasets, remove_dataset, show_dataset
+from trainer.cli.dataset_args import default_source
 from trainer.cli.main import build_parser
 
 REPLY = {"text": "Ask at gate {n}; they know.", "role": "assistant", "lang": "en", "rank": 0, "replies": []}
@@ -221,3 +223,11 @@ async def test_a_fetched_data_set_can_be_planned_and_the_right_is_in_the_materia
 def test_options_before_the_action_count(tmp_path):
     options = build_parser().parse_args(["catalogue", "--home", str(tmp_path), "--json", "show", "oasst2"])
     assert options.home == tmp_path and options.json and options.name == "oasst2"
+
+
+@pytest.mark.parametrize("find", [show_dataset, lambda options: default_source(options, options.home)])
+def test_a_broken_catalogue_is_named_with_its_path(tmp_path, find):
+    (tmp_path / "catalogue.toml").write_text("[broken")
+    options = argparse.Namespace(name="quay", dataset="quay", persona=None, home=tmp_path, json=False)
+    with pytest.raises(RequestError, match=re.escape(f"{tmp_path / 'catalogue.toml'} cannot be read: ")):
+        find(options)

@@ -149,6 +149,8 @@ def _find(catalogue: DatasetCatalogue, name: str) -> CatalogueEntry:
         raise RequestError(fault, "Correct it.")
     if entry := catalogue.entries.get(name):
         return entry
+    if fault := catalogue.faults.get(""):
+        raise RequestError(fault, "Correct it.")
     raise RequestError(f"There is no data set {name!r} in the catalogue.", f"Known: {', '.join(catalogue.entries)}.")
 
 

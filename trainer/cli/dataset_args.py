@@ -219,5 +219,5 @@ def default_source(options: argparse.Namespace, home: Path) -> SourceSpec:
     catalogue = read_catalogue(home)
     ships = [path.stem for kind in ("logs", "synthetic") for path in sorted((SHIPPED_DATA / kind).glob("*.json*"))]
     names = ", ".join([*ships, *catalogue.entries])
-    fault = catalogue.faults.get(name, f"There is no data set {name!r}.")
+    fault = catalogue.faults.get(name) or catalogue.faults.get("") or f"There is no data set {name!r}."
     raise RequestError(fault, f"Known: {names}; or name a path.")

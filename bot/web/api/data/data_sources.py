@@ -11,6 +11,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from bot.errors import redact_paths
 from bot.services import Services
 from bot.training.dataset_catalog import CatalogueListing
 from bot.training.stored_datasets import HISTORY_DATASET
@@ -212,7 +213,7 @@ def list_sources(services: Services) -> list[DataSource]:
 
 
 def catalog_errors(services: Services) -> list[str]:
-    return list(read_catalogue(services.home).faults.values())
+    return [redact_paths(fault, services.home) for fault in read_catalogue(services.home).faults.values()]
 
 
 def list_uploads(home: Path) -> list[DataSource]:
