@@ -17,14 +17,13 @@ from bot.cogs.transformers import (
 from bot.cogs.ui import PersistentButton, button_view, form, respond, text_field
 from bot.errors import RefusedError
 from bot.store import Lesson
+from bot.training.stored_datasets import FORM_SOURCE
 from personas.errors import RequestError
 from personas.home.rights import OPT_IN_COMMAND
 from personas.schemas.chat import Persona
 
 TEACH_FORM_PREFIX = "teach:"
 """Prefix of the form's custom id; the persona's id follows."""
-FORM_SOURCE = "form"
-"""The right to what was typed into the form."""
 MAX_LESSONS = 500
 """Of one member. Nobody's count beyond a share of all preferences, so more would not be heard."""
 MAX_SHOWN_LESSONS, MAX_EXCERPT_CHARS, MAX_FIELD_CHARS = 10, 90, 1500

@@ -33,6 +33,7 @@ MASKED_NAME = "someone"
 MIN_NAME_CHARS = 3
 """Shorter names are often ordinary words and are masked only after an @."""
 FORM_SOURCE = "form"
+"""The right to what was typed into a form to be learned from."""
 PREFERENCE_RIGHTS = (
     FORM_SOURCE,
     "those who gave them",

@@ -22,6 +22,7 @@ from bot.web.app_context import Routes, get_services
 from bot.web.pages.charts import bar_chart
 from bot.web.pages.data.sample_view import view_sample
 from bot.web.pages.data.source_pages import (
+    DATA_PATH,
     OFFERED_TEXT,
     WITHDRAWN_TEXT,
     offer_fields,
@@ -30,10 +31,9 @@ from bot.web.pages.data.source_pages import (
 )
 from bot.web.problems import Problem
 from bot.web.request_body import read_form
-from bot.web.templating import DASHBOARD, redirect_to, render_page, shell_command
+from bot.web.templating import redirect_to, render_page, shell_command
 from personas.errors import MaterialError, RequestError
 
-DATA_PATH = f"{DASHBOARD}/data"
 BUILD_FIELDS = tuple(name for name in build_request.DatasetBuildBody.model_fields if name != "sources")
 REPLACED_TEXTS_PER_PAGE = 50
 INDEX_TIMEOUT_S = 0.3

@@ -17,6 +17,7 @@ from bot.web.api.data.data_sources import list_sources
 from bot.web.api.training.training_service import plan_request, queue_training
 from bot.web.app_context import Routes, get_services
 from bot.web.pages.charts import bar_chart
+from bot.web.pages.data.source_pages import DATA_PATH
 from bot.web.problems import Problem, redacted_texts
 from bot.web.request_body import parse_form_number, read_form
 from bot.web.templating import DASHBOARD, redirect_to, render_page, shell_command
@@ -28,7 +29,6 @@ from personas.schemas.training import TrainingRequest
 PLAN_FIELDS = "task_type persona dataset recipe settings general start_from lore_pairs base_model job_name".split()
 PATH_PREFIXES = ("uploads/", "datasets/")
 """Prefixes of data sets that a request names by path."""
-DATA_PATH = f"{DASHBOARD}/data"
 TASK_CHOICES = (
     ("persona", "A persona's voice"),
     ("dialogue", "Dialogue in general"),

@@ -19,6 +19,7 @@ from bot.versions.blind_test.judgement_text import (
     ruling_text,
     strength_text,
 )
+from bot.versions.live_versions import OPERATOR_USER_ID
 from bot.versions.member_feedback import record_vote
 from bot.web.app_context import Routes, get_services
 from bot.web.pages.scorecards.scorecard_pages import SCORECARDS_PATH
@@ -29,7 +30,6 @@ from personas.errors import RequestError
 from personas.schemas.chat import Persona
 
 COMPARE_PATH = f"{SCORECARDS_PATH}/compare"
-OPERATOR_USER_ID = 0
 VOTES: tuple[VoteChoice, ...] = get_args(VoteChoice)
 routes = Routes()
 
