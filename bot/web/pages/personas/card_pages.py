@@ -122,7 +122,6 @@ async def get_revision_page(request: web.Request) -> web.Response:
         request,
         "personas/earlier.html",
         title=f"The card of {found.persona.name} until {format_time(revision.at).striptags()}",
-        found=found,
         at=revision.at,
         action=f"{found.page}/earlier/{revision.number}",
         back=found.page,

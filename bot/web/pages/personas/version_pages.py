@@ -351,7 +351,6 @@ async def confirm_rollback(request: web.Request) -> web.Response:
         request,
         "personas/rollback.html",
         title=f"Roll {found.persona.name} back",
-        found=found,
         live=version_label(found.services.store.versions.live(found.id)),
         before=before,
         back=f"{found.page}/versions",
