@@ -25,7 +25,7 @@ from personas.schemas.hyperparameters import Hyperparameters
 from tests.tiny_models import make_adapter
 from tests.trainer.job_folders import export, message, persona_job
 from tools.tiny_models import TINY_MODELS, make_model
-from trainer.doctor.software_checks import check_base_model
+from trainer.doctor.machine_checks import check_base_model
 from trainer.export.exporter import export_adapter
 from trainer.run import run_job
 from trainer.train.job import RunContext, load_fast_tokenizer, prepare_job, read_spec

@@ -14,10 +14,16 @@ from types import SimpleNamespace
 import pytest
 
 from personas.models.base_model import EMBEDDED, locate
-from trainer.doctor import doctor_report, hardware_checks, software_checks
+from trainer.doctor import doctor_report, machine_checks
 from trainer.doctor.doctor_report import GPU_SIZES_GIB, known_models, predict_recipe_fits
-from trainer.doctor.hardware_checks import MachineCheck, TorchBuild, run_python
-from trainer.doctor.software_checks import check_disk, check_embedded_model, check_hub
+from trainer.doctor.machine_checks import (
+    MachineCheck,
+    TorchBuild,
+    check_disk,
+    check_embedded_model,
+    check_hub,
+    run_python,
+)
 from trainer.estimate.memory_model import predict_memory
 from trainer.machine import Gpu, MachineSpec, list_gpus
 from trainer.recipe.resolve import load_recipe, recipe_names
@@ -37,29 +43,28 @@ def with_module(folder: Path, name: str, code: str) -> dict[str, str]:
 
 
 def test_packages_that_are_missing_or_others_are_named():
-    check = software_checks.check_packages(["no-such-package==1.0", "numpy==0.1", 'pytest==1.0 ; extra == "dev"'])
+    check = machine_checks.check_packages(["no-such-package==1.0", "numpy==0.1", 'pytest==1.0 ; extra == "dev"'])
     assert (check.state, check.found, check.remedy) == ("fail", "missing: no-such-package", "make setup")
-    check = software_checks.check_packages(["numpy==0.1", "torch==2.13.0"])
+    check = machine_checks.check_packages(["numpy==0.1", "torch==2.13.0"])
     assert check.state == "warn" and "numpy" in check.found and "instead of 0.1" in check.found
     assert "torch" not in check.found, "a build of a version is that version"
 
 
 def test_the_packages_here_are_those_that_are_tested():
-    check = software_checks.check_packages()
+    check = machine_checks.check_packages()
     assert check.state == "ok" and int(check.found.split()[0]) > 20
 
 
 def test_an_old_python_is_refused(monkeypatch):
-    assert software_checks.check_python().state == "ok"
-    monkeypatch.setattr(software_checks, "MIN_PYTHON", (99, 0))
+    assert machine_checks.check_python().state == "ok"
+    monkeypatch.setattr(machine_checks, "MIN_PYTHON", (99, 0))
     assert (
-        software_checks.check_python().state == "fail"
-        and "Python 99.0 or newer" in software_checks.check_python().remedy
+        machine_checks.check_python().state == "fail" and "Python 99.0 or newer" in machine_checks.check_python().remedy
     )
 
 
 def test_a_torch_that_cannot_be_loaded_is_reported_with_its_complaint(tmp_path):
-    check, torch = software_checks.check_torch(
+    check, torch = machine_checks.check_torch(
         with_module(tmp_path, "torch", "raise ImportError('libgomp.so.1 is missing')")
     )
     assert torch is None and check.state == "fail"
@@ -74,7 +79,7 @@ def test_a_torch_that_cannot_be_loaded_is_reported_with_its_complaint(tmp_path):
     ],
 )
 def test_a_broken_bitsandbytes_is_reported_even_when_it_crashes(tmp_path, code, said):
-    check = software_checks.check_quantisation(with_module(tmp_path, "bitsandbytes", code))
+    check = machine_checks.check_quantisation(with_module(tmp_path, "bitsandbytes", code))
     assert (check.state, check.found) == ("fail", f"bitsandbytes: {said}")
     assert "--set quant_type=none" in check.remedy
 
@@ -87,7 +92,7 @@ def test_weights_that_come_back_wrong_are_found_out(tmp_path):
         "def dequantize_4bit(packed, state): return state * 0\n"
     )
     (tmp_path / "bitsandbytes" / "functional.py").write_text(code)
-    check = software_checks.check_quantisation({**os.environ, "PYTHONPATH": str(tmp_path)})
+    check = machine_checks.check_quantisation({**os.environ, "PYTHONPATH": str(tmp_path)})
     assert check.state == "fail" and "weights came back with an error of 100%" in check.found
 
 
@@ -96,13 +101,13 @@ def test_what_does_not_end_is_ended():
 
 
 def test_no_compiler_or_only_one_for_c(tmp_path):
-    check = software_checks.check_compilers({"PATH": str(tmp_path)})
+    check = machine_checks.check_compilers({"PATH": str(tmp_path)})
     assert check.state == "warn" and check.found == "no C and no C++ compiler" and "build-essential" in check.remedy
     compiler = tmp_path / "cc"
     compiler.write_text("#!/bin/sh\necho my cc 1.0\necho more\n")
     compiler.chmod(0o755)
-    assert software_checks.check_compilers({"PATH": str(tmp_path)}).found == "no C++ compiler"
-    check = software_checks.check_compilers({"PATH": str(tmp_path), "CXX": str(compiler)})
+    assert machine_checks.check_compilers({"PATH": str(tmp_path)}).found == "no C++ compiler"
+    check = machine_checks.check_compilers({"PATH": str(tmp_path), "CXX": str(compiler)})
     assert (check.state, check.found) == ("ok", "C: my cc 1.0; C++: my cc 1.0")
 
 
@@ -113,13 +118,13 @@ def test_a_torch_that_cannot_compile_makes_runs_slower_not_impossible(tmp_path):
     )
     (tmp_path / "torch" / "nn" / "__init__.py").touch()
     (tmp_path / "torch" / "nn" / "functional.py").write_text("silu = None\n")
-    check = software_checks.check_torch_compile({**os.environ, "PYTHONPATH": str(tmp_path)})
+    check = machine_checks.check_torch_compile({**os.environ, "PYTHONPATH": str(tmp_path)})
     assert check.state == "warn" and "InvalidCxxCompiler" in check.found and "see compilers" in check.remedy
 
 
 def test_extras_are_reported_by_name():
-    found = software_checks.check_extras().found
-    assert all(name in found for name in software_checks.OPTIONAL_PACKAGES)
+    found = machine_checks.check_extras().found
+    assert all(name in found for name in machine_checks.OPTIONAL_PACKAGES)
 
 
 # ------------------------------------------------------------------------------------------ what computes
@@ -137,7 +142,7 @@ def test_extras_are_reported_by_name():
     ],
 )
 def test_a_graphics_card_is_of_use_only_to_a_torch_that_computes_on_it(cards, torch, state, said):
-    check = hardware_checks.check_gpus(cards, torch)
+    check = machine_checks.check_gpus(cards, torch)
     assert check.state == state and said in check.found and bool(check.remedy) == (state != "ok")
 
 
@@ -164,30 +169,28 @@ def test_without_a_driver_there_are_no_cards(tmp_path, monkeypatch):
 
 
 def test_too_little_memory_fails_and_too_little_free_warns(monkeypatch):
-    assert hardware_checks.check_memory(MachineSpec(False, "bf16", 8 * GIB, 6 * GIB), 3 * GIB).state == "ok"
-    check = hardware_checks.check_memory(MachineSpec(False, "bf16", 8 * GIB, 2 * GIB), 3 * GIB)
+    assert machine_checks.check_memory(MachineSpec(False, "bf16", 8 * GIB, 6 * GIB), 3 * GIB).state == "ok"
+    check = machine_checks.check_memory(MachineSpec(False, "bf16", 8 * GIB, 2 * GIB), 3 * GIB)
     assert check.state == "warn" and "2.0 GiB of 8.0 GiB free" in check.found and "takes 3.0 GiB" in check.found
-    assert hardware_checks.check_memory(MachineSpec(False, "bf16", 2 * GIB, 2 * GIB), 3 * GIB).state == "fail"
-    monkeypatch.setattr(hardware_checks, "total_memory_bytes", lambda: GIB)
+    assert machine_checks.check_memory(MachineSpec(False, "bf16", 2 * GIB, 2 * GIB), 3 * GIB).state == "fail"
+    monkeypatch.setattr(machine_checks, "total_memory_bytes", lambda: GIB)
     assert (
         "a container's share"
-        in hardware_checks.check_memory(MachineSpec(True, "bf16", 8 * GIB, 8 * GIB, "T4"), GIB).found
+        in machine_checks.check_memory(MachineSpec(True, "bf16", 8 * GIB, 8 * GIB, "T4"), GIB).found
     )
 
 
 def test_cores_are_those_that_a_container_may_use(tmp_path, monkeypatch):
-    monkeypatch.setattr(hardware_checks, "CGROUP_CPU_QUOTA", tmp_path / "cpu.max")
+    monkeypatch.setattr(machine_checks, "CGROUP_CPU_QUOTA", tmp_path / "cpu.max")
     (tmp_path / "cpu.max").write_text("max 100000\n")
-    assert hardware_checks.available_cores() == len(os.sched_getaffinity(0))
+    assert machine_checks.available_cores() == len(os.sched_getaffinity(0))
     (tmp_path / "cpu.max").write_text("50000 100000\n")
-    assert hardware_checks.available_cores() == 0.5 and "0.5 of " in hardware_checks.check_processor().found
+    assert machine_checks.available_cores() == 0.5 and "0.5 of " in machine_checks.check_processor().found
 
 
 def test_a_processor_without_bfloat16_is_slow(monkeypatch):
-    monkeypatch.setattr(hardware_checks, "has_bfloat16", lambda: False)
-    assert (
-        hardware_checks.check_processor().state == "warn" and "no bfloat16" in hardware_checks.check_processor().found
-    )
+    monkeypatch.setattr(machine_checks, "has_bfloat16", lambda: False)
+    assert machine_checks.check_processor().state == "warn" and "no bfloat16" in machine_checks.check_processor().found
 
 
 # ------------------------------------------------------------------------------------------ disk, hub, models
@@ -200,13 +203,13 @@ def test_a_disk_is_measured_where_the_home_will_be(tmp_path):
 
 @pytest.mark.parametrize(("free", "state"), [(GIB // 2, "fail"), (2 * GIB, "warn"), (50 * GIB, "ok")])
 def test_a_disk_that_is_nearly_full(tmp_path, monkeypatch, free, state):
-    monkeypatch.setattr(software_checks, "MIN_WRITE_BYTES_PER_S", 0.0)
+    monkeypatch.setattr(machine_checks, "MIN_WRITE_BYTES_PER_S", 0.0)
     check = check_disk(tmp_path, lambda _: SimpleNamespace(free=free))
     assert check.state == state and bool(check.remedy) == (state != "ok")
 
 
 def test_a_slow_disk(tmp_path, monkeypatch):
-    monkeypatch.setattr(software_checks, "MIN_WRITE_BYTES_PER_S", 1e15)
+    monkeypatch.setattr(machine_checks, "MIN_WRITE_BYTES_PER_S", 1e15)
     assert check_disk(tmp_path, lambda _: SimpleNamespace(free=50 * GIB)).remedy.startswith("checkpoints take long")
 
 
@@ -265,9 +268,9 @@ def test_the_embedded_model_is_whole_or_said_to_be_damaged(tmp_path):
 
 
 def test_a_base_model_that_is_not_here_is_reported_without_fetching_it(tmp_path):
-    check = software_checks.check_base_model("owner/no-such-model")
+    check = machine_checks.check_base_model("owner/no-such-model")
     assert check.state == "fail" and "not on this machine" in check.found and check.remedy
-    assert software_checks.check_base_model(str(locate(EMBEDDED).folder)).state == "ok"
+    assert machine_checks.check_base_model(str(locate(EMBEDDED).folder)).state == "ok"
 
 
 # ------------------------------------------------------------------------------------------ what fits
@@ -303,11 +306,11 @@ def test_every_recipe_is_reckoned_over_every_model(tiny_base):
 @pytest.fixture
 def quick(monkeypatch):
     """The checks that take seconds, as they are on a machine where all is well."""
-    monkeypatch.setattr(software_checks, "check_torch", lambda: (MachineCheck("torch", "ok", "2.13.0"), CPU_TORCH))
-    monkeypatch.setattr(software_checks, "check_quantisation", lambda: MachineCheck("4-bit weights", "ok", "come back"))
-    monkeypatch.setattr(software_checks, "check_torch_compile", lambda: MachineCheck("torch.compile", "ok", "compiles"))
+    monkeypatch.setattr(machine_checks, "check_torch", lambda: (MachineCheck("torch", "ok", "2.13.0"), CPU_TORCH))
+    monkeypatch.setattr(machine_checks, "check_quantisation", lambda: MachineCheck("4-bit weights", "ok", "come back"))
+    monkeypatch.setattr(machine_checks, "check_torch_compile", lambda: MachineCheck("torch.compile", "ok", "compiles"))
     monkeypatch.setattr(
-        software_checks, "check_hub", lambda: MachineCheck("model hub", "warn", "not reachable", "check the network")
+        machine_checks, "check_hub", lambda: MachineCheck("model hub", "warn", "not reachable", "check the network")
     )
 
 
@@ -326,7 +329,7 @@ def test_the_report_has_every_check_and_a_table(command, quick, tiny_base):
 
 def test_it_fails_when_runs_do_not_work_and_only_the_hints_can_be_asked_for(command, quick, monkeypatch):
     broken = MachineCheck("4-bit weights", "fail", "bitsandbytes: OSError", "make setup")
-    monkeypatch.setattr(software_checks, "check_quantisation", lambda: broken)
+    monkeypatch.setattr(machine_checks, "check_quantisation", lambda: broken)
     code, output, errors = command("doctor", "--fix-hints", "--base-model", "owner/no-such-model")
     assert code == 1 and errors.startswith("Runs do not work here: 4-bit weights, base model.")
     hints = dict(line.split(": ", 1) for line in output.splitlines())

@@ -8,8 +8,8 @@ from typing import Any
 
 from personas.errors import BaseModelError
 from personas.models.base_model import BaseModel, locate
-from trainer.doctor import hardware_checks, software_checks
-from trainer.doctor.hardware_checks import GIB, MachineCheck
+from trainer.doctor import machine_checks
+from trainer.doctor.machine_checks import GIB, MachineCheck
 from trainer.estimate.memory_model import predict_memory
 from trainer.estimate.model_shape import shape_from_config
 from trainer.machine import (
@@ -114,25 +114,25 @@ class DoctorReport:
 def run_checks(base_model: str, home: Path, report_check: Callable[[str], None] = lambda _: None) -> DoctorReport:
     """Run all checks; `report_check` gets the name of each. Downloads nothing and leaves nothing behind."""
     report_check("torch")
-    torch_check, torch = software_checks.check_torch()
+    torch_check, torch = machine_checks.check_torch()
     machine = _usable_machine(torch)
     base = _find_base_model(base_model)
     fits = _recipe_fits(base, machine)
     least_bytes = min((fit.here_bytes for fit in fits if base and fit.model == base.name), default=0)
     checks: dict[str, Callable[[], MachineCheck]] = {
-        "Python": software_checks.check_python,
-        "packages": software_checks.check_packages,
+        "Python": machine_checks.check_python,
+        "packages": machine_checks.check_packages,
         "torch": lambda: torch_check,
-        "graphics card": lambda: hardware_checks.check_gpus(list_gpus(), torch),
-        "processor": hardware_checks.check_processor,
-        "memory": lambda: hardware_checks.check_memory(machine, least_bytes),
-        "4-bit weights": software_checks.check_quantisation,
-        "compilers": software_checks.check_compilers,
-        "torch.compile": software_checks.check_torch_compile,
-        "extras": software_checks.check_extras,
-        "disk": lambda: software_checks.check_disk(home),
-        "model hub": software_checks.check_hub,
-        "base model": lambda: software_checks.check_base_model(base_model),
+        "graphics card": lambda: machine_checks.check_gpus(list_gpus(), torch),
+        "processor": machine_checks.check_processor,
+        "memory": lambda: machine_checks.check_memory(machine, least_bytes),
+        "4-bit weights": machine_checks.check_quantisation,
+        "compilers": machine_checks.check_compilers,
+        "torch.compile": machine_checks.check_torch_compile,
+        "extras": machine_checks.check_extras,
+        "disk": lambda: machine_checks.check_disk(home),
+        "model hub": machine_checks.check_hub,
+        "base model": lambda: machine_checks.check_base_model(base_model),
     }
     results = []
     for name, check in checks.items():
@@ -167,7 +167,7 @@ def remedy_lines(report: DoctorReport) -> Iterator[str]:
     return (f"{check.name}: {check.remedy}" for check in report.checks if check.remedy)
 
 
-def _usable_machine(torch: hardware_checks.TorchBuild | None) -> MachineSpec:
+def _usable_machine(torch: machine_checks.TorchBuild | None) -> MachineSpec:
     """Return this machine, without its GPU if torch cannot use it."""
     machine = probe_machine_without_torch()
     best = torch.best if torch else machine.best
