@@ -26,7 +26,7 @@ from bot.store import HOME_DATABASE, StoreError, refuse_split_home
 from bot.store.database import BUSY_TIMEOUT_S, translate_errors
 from personas.home.adapters import adapter_ref, dialogue_adapter_folder
 from personas.home.atomic_files import fsync_path, lock_folder
-from personas.home.export_log import EVERYBODY, record_export
+from personas.home.external_files import EVERYBODY, record_export
 
 STAGING_PREFIX = ".understudy-backup."
 SNAPSHOT_PAGES = 2048

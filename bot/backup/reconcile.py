@@ -11,7 +11,7 @@ from bot.privacy.retention import delete_guild, find_guilds_on_disk
 from bot.store import BackupMergeCounts, Store
 from personas.errors import MaterialError
 from personas.home.data_subjects import CONSENT_FILE, read_consent
-from personas.home.export_log import EXPORTS_FILE
+from personas.home.external_files import EXPORTS_FILE
 from personas.home.pseudonyms import KEY_FILE, HomeKey, keyed_person
 
 OLD_KEY_GLOB = "old-*.key"

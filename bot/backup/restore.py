@@ -20,7 +20,7 @@ from bot.store.database import filesystem_advice
 from personas.errors import KeyFileError, MaterialError
 from personas.home.atomic_files import fsync_path, fsync_tree, write_private_file
 from personas.home.data_subjects import read_consent
-from personas.home.export_log import EVERYBODY, EXPORTS_FILE, read_exports, record_export
+from personas.home.external_files import EVERYBODY, EXPORTS_FILE, read_exports, record_export
 from personas.home.pseudonyms import KEY_FILE, HomeKey
 
 STAGING_FOLDER = Path(".restore")

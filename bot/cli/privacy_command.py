@@ -24,7 +24,7 @@ from bot.training.stored_datasets import write_history
 from personas.cli_common import CommandParsers, LogProgress, add_command
 from personas.errors import RequestError
 from personas.home.data_subjects import Consent
-from personas.home.export_log import EVERYBODY, ExportRecord, record_export
+from personas.home.external_files import EVERYBODY, ExportRecord, record_export
 from personas.home.job_material import ShippedData
 
 ACTION_LABELS = {

@@ -30,7 +30,7 @@ from personas.home.adapters import (
     verify_adapter,
 )
 from personas.home.card_adapter import has_adapter, require_plain_lora, unpack_card_adapter
-from personas.home.export_log import record_export
+from personas.home.external_files import record_export
 from personas.home.pseudonyms import HomeKey, keyed_person
 from personas.models.base_model import fingerprint, locate
 from personas.schemas.chat import Persona

@@ -20,7 +20,7 @@ from bot.shards import ShardRange
 from bot.store import CARD_CONTRIBUTION, ErasureRequest, Store
 from bot.training.training_plan import PREVIEWS_FOLDER
 from personas.home.adapters import DialogueAdapter, adapter_ref, find_dialogue_adapters
-from personas.home.export_log import ExportRecord, find_exports_containing
+from personas.home.external_files import ExportRecord, find_exports_containing
 from personas.home.pseudonyms import HomeKey, keyed_person
 from personas.schemas.base import FrozenModel
 

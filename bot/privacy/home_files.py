@@ -16,8 +16,8 @@ from bot.training.stored_datasets import HISTORY_DATASET
 from personas.errors import MaterialError
 from personas.home.data_subjects import PEOPLE_FILE, contains_any_person, read_people
 from personas.home.datasets import FETCHED_FOLDER
+from personas.home.external_files import list_review_files
 from personas.home.job_folder import SHARED_FOLDERS
-from personas.home.review_files import list_review_files
 
 DATABASES = (HOME_DATABASE, "sandbox.sqlite", "shards-", "shared.sqlite", "rate_limits.sqlite")
 """Beginnings of the names of databases in the home, which are erased row by row."""

@@ -13,7 +13,7 @@ from bot.privacy.erasure_runner import ErasureReceipt, ErasureRunner, receipt_of
 from bot.privacy.home_files import paths_listing_person
 from bot.privacy.translations import Language, translate
 from bot.store import CARD_CONTRIBUTION, ErasureRequest, Store
-from personas.home.export_log import find_exports_containing
+from personas.home.external_files import find_exports_containing
 from personas.schemas.chat import Persona
 
 COPIED_CONTENT = frozenset({

@@ -21,9 +21,9 @@ from bot.store import Store, TrainingJob
 from bot.training.stored_datasets import HISTORY_DATASET
 from personas.errors import RequestError, UnderstudyError
 from personas.home.adapters import adapter_ref, dialogue_adapter_folder
+from personas.home.external_files import delete_expired_reviews
 from personas.home.holdout_index import holdout_file
 from personas.home.job_folder import DATASET_FOLDER, MATERIAL_FOLDER, REQUEST_FILE
-from personas.home.review_files import delete_expired_reviews
 from personas.lore.index import guild_owner
 from personas.schemas.base import DISCORD_API
 

@@ -20,7 +20,7 @@ from bot.backup.restore import restore_backup
 from bot.cli.backup_commands import add_backup_commands
 from bot.store import Store, StoreError
 from bot.store.schema import MIGRATIONS
-from personas.home.export_log import read_exports
+from personas.home.external_files import read_exports
 from tests.bot.sample_home import DATABASE, KEPT, MADE_ANEW, STAYS, fill, put, quiet, rows, train
 from tests.bot.test_store_failures import ENVIRON, enqueuing
 

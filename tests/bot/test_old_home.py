@@ -28,7 +28,7 @@ from bot.store import Lesson, Mute, Store
 from bot.store.schema import MIGRATIONS
 from personas.home.adapters import adapter_ref, verify_adapter
 from personas.home.data_subjects import read_consent, read_people
-from personas.home.export_log import find_exports_containing
+from personas.home.external_files import find_exports_containing
 from personas.home.holdout_index import HoldoutIndex, holdout_file
 from personas.home.job_material import ShippedData
 from personas.home.pseudonyms import HomeKey, keyed_person

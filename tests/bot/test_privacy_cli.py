@@ -12,7 +12,7 @@ import pytest
 from bot.cli import run as program
 from bot.cli.privacy_command import run_forget
 from bot.settings import Settings
-from personas.home.export_log import EVERYBODY, record_export
+from personas.home.external_files import EVERYBODY, record_export
 from tests.bot.conftest import QUAY, on_stage
 from tests.bot.traceable_person import DISPLAY, GUILD, OTHERS_LINE, USERNAME, WHO, left_of_them, plant
 from tests.fakes import until

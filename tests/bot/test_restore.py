@@ -13,7 +13,7 @@ from bot.privacy.erasure_runner import ErasureRunner
 from bot.store import ConsentDecision, Store, StoreError
 from personas.errors import UnderstudyError
 from personas.home.data_subjects import read_consent
-from personas.home.export_log import read_exports, record_export
+from personas.home.external_files import read_exports, record_export
 from personas.home.pseudonyms import HomeKey, keyed_person
 from tests.bot.sample_home import (
     ADA,

@@ -15,7 +15,7 @@ from bot.store import CARD_CONTRIBUTION, Contribution, Store
 from bot.training.queue import JobQueue
 from personas.card.toml_card import SHIPPED_CARDS
 from personas.errors import MaterialError
-from personas.home.review_files import record_review_file
+from personas.home.external_files import record_review_file
 from personas.lore.index import LoreIndex
 from personas.schemas.chat import SamplingParams
 from tests.bot.sample_home import DATABASE, put, say, train, where

@@ -22,9 +22,8 @@ from bot.privacy.erasure_runner import ErasureRunner
 from bot.store import Channel, ConsentDecision, Contribution, Lesson, Mute, NewBlindComparison, NewRollout, Store
 from bot.store.training_jobs import JobResult, NewTrainingJob
 from personas.home.data_subjects import write_people
-from personas.home.export_log import record_export
+from personas.home.external_files import record_export, record_review_file
 from personas.home.pseudonyms import HomeKey, keyed_person
-from personas.home.review_files import record_review_file
 from personas.lore.index import LoreIndex
 from personas.lore.passages import read_lore
 from personas.schemas.training import TrainingRequest

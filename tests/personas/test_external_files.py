@@ -3,7 +3,7 @@
 import hashlib
 
 from personas.home.data_subjects import PEOPLE_FILE, write_people
-from personas.home.export_log import EVERYBODY, EXPORTS_FILE, find_exports_containing, read_exports, record_export
+from personas.home.external_files import EVERYBODY, EXPORTS_FILE, find_exports_containing, read_exports, record_export
 from trainer.cli.error_handling import log_export
 from trainer.process.environment import find_home
 

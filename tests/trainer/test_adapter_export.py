@@ -21,7 +21,7 @@ from personas.card.toml_card import SHIPPED_CARDS
 from personas.errors import AdapterError, ExportError, UnderstudyError
 from personas.home.adapters import MANIFEST_FILE, WEIGHTS_FILE, verify_adapter, write_manifest
 from personas.home.data_subjects import write_people
-from personas.home.export_log import find_exports_containing
+from personas.home.external_files import find_exports_containing
 from personas.schemas.training import AdapterManifest
 from tools import export_parity
 from tools.tiny_models import TINY_MODELS, make_adapter, make_model

@@ -14,8 +14,8 @@ from safetensors import safe_open
 from personas.errors import ExportError
 from personas.home.adapters import MANIFEST_FILE, verify_adapter, write_manifest
 from personas.home.data_subjects import write_people
-from personas.home.export_log import find_exports_containing
 from personas.home.external_adapter import import_adapter
+from personas.home.external_files import find_exports_containing
 from personas.schemas.training import AdapterManifest
 from tests.hub_server import READER, WRITER, Hub, Repository, reach
 from tests.tiny_models import make_adapter

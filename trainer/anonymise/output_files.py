@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TextIO
 
-from personas.home.review_files import record_review_file
+from personas.home.external_files import record_review_file
 from trainer.anonymise.spans import Entity
 
 CONTEXT_CHARS = 40

@@ -9,8 +9,8 @@ from typing import Any
 
 from personas.cli_entry import DISK_FULL_ERRNOS
 from personas.errors import RequestError
+from personas.home.external_files import delete_expired_reviews
 from personas.home.pseudonyms import HomeKey
-from personas.home.review_files import delete_expired_reviews
 from personas.schemas.chat import Persona
 from trainer.anonymise import anonymise_file
 from trainer.anonymise.allowlist import NameCorrections, read_corrections, world_names

@@ -16,7 +16,7 @@ from personas.card.toml_card import SHIPPED_CARDS
 from personas.cli_common import add_examples
 from personas.cli_entry import EXIT_DONE, EXIT_FAILED
 from personas.errors import RequestError
-from personas.home.review_files import delete_expired_reviews
+from personas.home.external_files import delete_expired_reviews
 from personas.home.rights import RIGHTS_FILE
 from personas.home.shared_personas import read_shared_personas
 from personas.schemas.base import DISCORD_API, RIGHTS

@@ -18,7 +18,7 @@ from personas.cli_entry import (
 )
 from personas.errors import MaterialError, RequestError, UnderstudyError
 from personas.home.data_subjects import read_people
-from personas.home.export_log import EVERYBODY, record_export
+from personas.home.external_files import EVERYBODY, record_export
 from trainer.process.environment import find_home, require_home
 from trainer.process.events import failed_event, find_disk_error
 from trainer.process.run_control import Terminated, raise_on_sigterm
