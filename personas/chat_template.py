@@ -7,8 +7,8 @@ from typing import Any
 
 from jinja2 import TemplateError
 
+from personas.schemas.chat import to_nfc
 from personas.schemas.hyperparameters import DefaultTemplate
-from personas.unicode_normalise import to_nfc
 
 FIXED_DATE = "01 January 2025"
 """Date for templates that print one: the same turns must render to the same prompt on every day."""

@@ -21,8 +21,7 @@ from personas.card.spec_card import (
 )
 from personas.errors import CardError
 from personas.prompt import example_turns
-from personas.schemas.chat import Persona
-from personas.unicode_normalise import fold_name, to_nfc
+from personas.schemas.chat import Persona, fold_name, to_nfc
 
 NAME_MACROS = (
     (re.compile(r"\{\{\s*char\s*\}\}|<char>|<bot>", re.IGNORECASE), "{{char}}"),

@@ -14,8 +14,7 @@ from markdown_it.token import Token
 
 from personas.errors import LoreError
 from personas.lore.index_terms import UNSEGMENTED_PATTERN, fold_text
-from personas.schemas.chat import Persona
-from personas.unicode_normalise import to_nfc
+from personas.schemas.chat import Persona, to_nfc
 
 MARKDOWN_PARSER = MarkdownIt("commonmark").enable("table").disable(["lheading", "reference"])
 """Parser without underlined headings (in notes, dashes under text are a rule) and without link references."""

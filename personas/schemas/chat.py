@@ -1,5 +1,6 @@
-"""Chat types shared by the bot, the engine and the trainer: persona, turns, sampling, request and reply."""
+"""Chat types shared by bot, engine and trainer (persona, turns, sampling, request, reply), and the form of names."""
 
+import unicodedata
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -139,3 +140,13 @@ class ChatReply:
     prompt: str = ""
     shortened: bool = False
     repeated: bool = False
+
+
+def to_nfc(text: str) -> str:
+    """Compose letters and their combining marks into single characters (NFC)."""
+    return unicodedata.normalize("NFC", text)
+
+
+def fold_name(name: str) -> str:
+    """Return the form in which names are compared: stripped, case-folded and in NFC."""
+    return to_nfc(to_nfc(name.strip()).casefold())

@@ -1,4 +1,4 @@
-"""The list of what has left the home, and whom it holds."""
+"""The lists of files outside the home: what has left it, and whom it holds."""
 
 import hashlib
 

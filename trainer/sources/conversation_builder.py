@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from personas.prompt import DATASET_ASSISTANT, DATASET_USER
-from personas.unicode_normalise import fold_name, to_nfc
+from personas.schemas.chat import fold_name, to_nfc
 from trainer.sources.conversation import (
     Conversation,
     RejectedRecord,

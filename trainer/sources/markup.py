@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 
-from personas.unicode_normalise import to_nfc
+from personas.schemas.chat import to_nfc
 
 MENTION_MARK = re.compile("\x02([^\x03]*)\x03")
 """A mention between two control characters, which `clean_text` removes from what people wrote."""

@@ -8,7 +8,7 @@ from functools import lru_cache
 
 from personas.errors import MaterialError
 from personas.schemas.base import DISCORD_API
-from personas.unicode_normalise import fold_name
+from personas.schemas.chat import fold_name
 from trainer.sources.conversation import Conversation, RejectedRecord, SourceMessage, SourceSpeaker
 from trainer.sources.markup import MENTION_MARK, clean_text
 from trainer.sources.source_format import ReadOptions

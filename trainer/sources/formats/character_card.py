@@ -10,8 +10,7 @@ from personas.card.spec_card import V1_TEXT_FIELDS, Card
 from personas.card.toml_card import normalise_examples, normalise_macros, slug
 from personas.errors import CardError, MaterialError
 from personas.prompt import EXAMPLE_LINE_PATTERN, EXAMPLE_USER, fill_macros, system_text
-from personas.schemas.chat import Persona
-from personas.unicode_normalise import fold_name
+from personas.schemas.chat import Persona, fold_name
 from trainer.sources.conversation import Conversation, RejectedRecord, SourceMessage, SourceSpeaker
 from trainer.sources.source_file import Peek, SourceFile
 from trainer.sources.source_format import ReadOptions, SourceFormat

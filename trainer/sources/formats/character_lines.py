@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from personas.prompt import EXAMPLE_USER
-from personas.unicode_normalise import fold_name
+from personas.schemas.chat import fold_name
 from trainer.sources.columns import (
     ROLE_COLUMNS,
     ColumnRoles,

@@ -6,7 +6,7 @@ from dataclasses import replace
 from personas.card.toml_card import ID_PATTERN
 from personas.errors import MaterialError
 from personas.schemas.base import DISCORD_API
-from personas.unicode_normalise import fold_name
+from personas.schemas.chat import fold_name
 from trainer.sources.columns import (
     MAX_SHOWN_COLUMNS,
     ROLE_COLUMNS,
