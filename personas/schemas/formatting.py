@@ -23,6 +23,11 @@ def format_size(number_bytes: float) -> str:
     return f"{number_bytes:.2f} GB"
 
 
+def format_gib(number_bytes: float) -> str:
+    """Format a size as memory, in powers of 1,024: `1.9 GiB`."""
+    return f"{number_bytes / 2**30:.1f} GiB"
+
+
 def format_counts(counts: Mapping[str, int]) -> str:
     """Format counts by kind, such as kinds of personal data: `2 × ip address, 1 × secret`."""
     return ", ".join(f"{count} × {kind.lower().replace('_', ' ')}" for kind, count in counts.items()) or "none"

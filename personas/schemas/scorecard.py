@@ -38,6 +38,10 @@ class MeanStd(FrozenModel):
     sd: float
     runs: int
 
+    def format(self, digits: int = 3) -> str:
+        """Format as `0.412 ± 0.031`."""
+        return f"{self.mean:.{digits}f} ± {self.sd:.{digits}f}"
+
 
 class HoldoutScores(FrozenModel):
     """Losses on the persona's permanently held-out replies, after the same prompts.

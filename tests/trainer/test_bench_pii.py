@@ -2,13 +2,14 @@
 
 import json
 from collections import Counter
+from typing import get_args
 
 import pytest
 
 from benchmarks import pii_detection as bench_pii
 from benchmarks.pii_corpus import LANGUAGES, AnnotatedText, GoldSpan, parse_annotations, read_corpus, read_presidio
 from trainer.anonymise.id_numbers import is_card, is_cn_id, is_iban, is_my_number, is_us_ssn, is_vn_id
-from trainer.anonymise.spans import ENTITY_KINDS, Entity
+from trainer.anonymise.spans import Entity, EntityKind
 
 
 def test_marks_are_taken_out_and_remembered():
@@ -28,7 +29,7 @@ def test_the_texts_are_many_in_four_languages_and_a_third_of_them_hold_nothing()
     count = Counter(judged.language for judged in texts)
     assert set(count) == set(LANGUAGES) and min(count.values()) >= 135
     assert sum(not judged.gold for judged in texts) >= len(texts) / 3 - 10
-    assert {gold.kind for judged in texts for gold in judged.gold} == set(ENTITY_KINDS)
+    assert {gold.kind for judged in texts for gold in judged.gold} == set(get_args(EntityKind))
     known = [gold for judged in texts for gold in judged.gold if gold.is_known]
     assert len(known) >= 120 and all(judged.speaker for judged in texts if any(gold.is_known for gold in judged.gold))
 
@@ -100,7 +101,7 @@ def test_our_texts_are_read_as_well_as_is_promised(tmp_path, monkeypatch, capsys
     written = json.loads((tmp_path / "bench" / "pii.json").read_text())
     assert not bench_pii.missed_floors(written)
     assert written["texts"] == len(read_corpus()) and written["texts_per_s"] > 0 and "tagger" in written["model"]
-    assert set(written["by_kind"]) >= set(ENTITY_KINDS) and set(written["by_language"]) == set(LANGUAGES)
+    assert set(written["by_kind"]) >= set(get_args(EntityKind)) and set(written["by_language"]) == set(LANGUAGES)
     assert written["versions"]["python-crfsuite"] and written["machine"]["cores"]
     blocks = written["held_out_blocks"]
     assert blocks["recall"] >= 0.95 and blocks["precision"] >= 0.9 and blocks["recall_structured"] >= 0.99

@@ -58,10 +58,7 @@ COMPANY_AFTER = re.compile(
     rf",? (?:(?:{LEGAL_FORMS})(?![^\W\d_])|(?:AS|SA|SE|SCS|SNC) ?(?:$|[\n|,•·])|"
     rf"(?:&|and|et|e|y|og|och|és|i|a) (?:{SONS})(?![^\W\d_]))"
 )
-PARTNERS_AFTER = re.compile(
-    rf"(?:, [{LATIN}'’-]+)?,? (?:&|and|und|et|y|og|och|en|e|és|i|a) [{LATIN}'’-]+(?={COMPANY_AFTER.pattern})"
-)
-"""The continuation of a company's name: a legal form, or further family names with one."""
+"""The continuation of a company's name: a legal form, or "and Sons"."""
 HAS_DIGIT = re.compile("[0-9]")
 SENTENCE_START = re.compile(r"(?:^|[.!?…:\n*_])[\s\"'“”‘’*_()-]*$")
 

@@ -4,13 +4,12 @@ import re
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal
 
 EntityKind = Literal[
     "PERSON", "STREET_ADDRESS", "EMAIL_ADDRESS", "PHONE_NUMBER", "CREDIT_CARD", "IBAN_CODE", "IP_ADDRESS", "US_SSN",
     "URL_SECRET", "SECRET", "HANDLE", "DISCORD_ID", "VN_ID", "CN_ID", "JP_MY_NUMBER", "PASSPORT",
 ]  # fmt: skip
-ENTITY_KINDS: tuple[EntityKind, ...] = get_args(EntityKind)
 RANK_SECRET, RANK_PATTERN, RANK_LOG_NAME, RANK_HANDLE, RANK_MODEL, RANK_CUE = 6, 5, 4, 3, 2, 1
 """Ranks, highest first: a key or token; a value with a checksum or an unmistakable form; a name in the log; a handle;
 a model's finding; a name after a cue word. Of overlapping spans the higher rank wins.

@@ -14,7 +14,7 @@ from personas.schemas.scorecard import EvaluationExtent, MemorisationAudit, Scor
 from personas.schemas.training import AdapterManifest, JobSpec
 from trainer.cli.argtypes import Commands, add_command, add_home
 from trainer.cli.error_handling import require_writable, resolve_home
-from trainer.cli.progress_view import EventPrinter
+from trainer.cli.progress_view import EventPrinter, print_line
 from trainer.report.scorecard_files import write_scorecard
 from trainer.report.scorecard_markdown import render_markdown
 from trainer.train.job import PreparedJob, RunContext, prepare_job
@@ -72,7 +72,7 @@ def evaluate(options: argparse.Namespace) -> None:
     out.mkdir(parents=True, exist_ok=True)
     write_scorecard(out, card)
     print(card.model_dump_json() if options.json else render_markdown(card), end="\n" if options.json else "")
-    _print_progress(str(out))
+    print_line(str(out))
 
 
 def _make_score_card(
@@ -85,7 +85,7 @@ def _make_score_card(
 
     new = Candidate(manifest.version, adapter)
     extent: EvaluationExtent = "quick" if is_quick else "full"
-    request = EvaluationRequest(job, new, _read_training_seconds(adapter), compare, extent, tell=_print_progress)
+    request = EvaluationRequest(job, new, _read_training_seconds(adapter), compare, extent, tell=print_line)
     return evaluate_version(replace(request, losses=read_training_losses(adapter)))
 
 
@@ -144,7 +144,3 @@ def _neighbour_arg(text: str) -> NeighbourPaths:
         raise argparse.ArgumentTypeError(f"expected PERSONA=ADAPTER,JOB, got {text!r}")
     adapter, job = (str(Path(folder).expanduser().absolute()) for folder in (adapter, job))
     return NeighbourPaths(persona=persona, adapter=adapter, job=job)
-
-
-def _print_progress(text: str) -> None:
-    print(f"… {text}", file=sys.stderr, flush=True)

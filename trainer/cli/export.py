@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from personas.errors import RequestError
 from trainer.cli.argtypes import Commands, add_command
 from trainer.cli.error_handling import log_export, with_failure_report
+from trainer.cli.progress_view import print_line
 from trainer.export.hub_push import HubTarget, check_target, push_export
 
 if TYPE_CHECKING:
@@ -123,11 +124,6 @@ def _run_import(options: argparse.Namespace) -> None:
         print(f"note: {caveat}")
 
 
-def print_line(text: str) -> None:
-    """Print a line of progress."""
-    print(f"… {text}", file=sys.stderr, flush=True)
-
-
 def format_report(report: ExportReport, name: str = "") -> str:
     """Format a report for people; `name` stands in the place of a temporary path."""
     held, outcome = report.held, report.outcome
@@ -148,4 +144,4 @@ def format_report(report: ExportReport, name: str = "") -> str:
 def _print_progress(text: str) -> None:
     """Print a line of progress on a terminal."""
     if sys.stderr.isatty():
-        print(f"… {text}", file=sys.stderr, flush=True)
+        print_line(text)

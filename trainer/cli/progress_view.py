@@ -49,6 +49,11 @@ class ProgressCounter:
         self._log.update(f"{activity}: {self._count:,} rows")
 
 
+def print_line(text: str) -> None:
+    """Print a line of progress on standard error."""
+    print(f"… {text}", file=sys.stderr, flush=True)
+
+
 class EventPrinter:
     """A stream that accepts JSON events, one per line, and prints them for people."""
 

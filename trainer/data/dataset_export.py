@@ -1,6 +1,5 @@
 """Exports a built data set to OpenAI, ShareGPT and Alpaca files, with a rights statement beside them."""
 
-import json
 import re
 import tomllib
 from collections import Counter
@@ -12,7 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from personas.errors import RequestError
-from personas.home.datasets import EVAL_FILE, TRAIN_FILE, combine_rights, format_right_counts, is_built_dataset
+from personas.home.datasets import (
+    EVAL_FILE,
+    TRAIN_FILE,
+    combine_rights,
+    format_right_counts,
+    is_built_dataset,
+    toml_table,
+)
 from personas.home.rights import RIGHTS_FILE
 from trainer.anonymise.output_files import open_atomic, write_rows
 from trainer.data.layout import read_samples, require_outside
@@ -34,18 +40,13 @@ def write_right(out: Path, folder: Path, rights: Mapping[str, int]) -> None:
         return
     right = combine_rights(stated)
     why = f"Exported; samples by right: {format_right_counts(stated)}. The data set's data sheet names who states them."
-    table = [
-        f"[{_quoted(out.name)}]",
-        f"right = {_quoted(right)}",
-        f"stated_by = {_quoted(f'the data set {folder.resolve().name}')}",
-        f"stated_on = {datetime.now(UTC).date().isoformat()}",
-        f"why = {_quoted(why)}",
-    ]
+    stated_by, stated_on = f"the data set {folder.resolve().name}", datetime.now(UTC).date()
+    table = {"right": right, "stated_by": stated_by, "stated_on": stated_on, "why": why}
     file = out.parent / RIGHTS_FILE
     try:
         before = file.read_text(encoding="utf-8-sig") if file.exists() else ""
         whole = f"{_remove_table(before, out.name).rstrip()}\n\n" if before.strip() else ""
-        whole += "\n".join(table) + "\n"
+        whole += toml_table(out.name, table)
         if _parse_other_tables(before, out.name) != _parse_other_tables(whole, out.name):
             raise ValueError("its tables are interleaved")
     except (ValueError, OSError) as error:
@@ -69,10 +70,6 @@ def _remove_table(text: str, name: str) -> str:
 
 def _parse_other_tables(text: str, name: str) -> dict[str, object]:
     return {key: value for key, value in tomllib.loads(text).items() if key != name}
-
-
-def _quoted(text: str) -> str:
-    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ import psutil
 from personas.errors import BaseModelError
 from personas.models.base_model import EMBEDDED, HUB_OFFLINE_ERROR, find_hub_error, fingerprint, locate, template_note
 from personas.models.bundled_model import bundled_model_folder
+from personas.schemas.formatting import format_gib
 from trainer.machine import MIN_BF16_CAPABILITY, Gpu, MachineSpec, has_bfloat16, total_memory_bytes
 
 CheckState = Literal["ok", "warn", "fail"]
@@ -151,13 +152,13 @@ def available_cores() -> float:
 def check_memory(machine: MachineSpec, least_bytes: int) -> MachineCheck:
     """Check the memory for a run; the lightest recipe needs `least_bytes` on the base model."""
     total, swap = total_memory_bytes(), psutil.swap_memory().total
-    found = f"{_gib(machine.free_bytes)} of {_gib(machine.memory_bytes)} free, {machine.device}"
+    found = f"{format_gib(machine.free_bytes)} of {format_gib(machine.memory_bytes)} free, {machine.device}"
     if machine.has_cuda:
-        found += f"; {_gib(total)} of main memory"
+        found += f"; {format_gib(total)} of main memory"
     if total < (installed := int(psutil.virtual_memory().total)):
-        found += f", a container's share of {_gib(installed)}"
-    found += f"; {_gib(swap)} of swap"
-    short = f"{found}; the lightest recipe takes {_gib(least_bytes)}"
+        found += f", a container's share of {format_gib(installed)}"
+    found += f"; {format_gib(swap)} of swap"
+    short = f"{found}; the lightest recipe takes {format_gib(least_bytes)}"
     if least_bytes > machine.memory_bytes:
         return MachineCheck("memory", "fail", short, "choose a smaller BASE_MODEL, or a machine with more memory")
     if least_bytes > machine.free_bytes:
@@ -175,10 +176,6 @@ def _cpu_flags() -> str:
 def _cpu_model() -> str:
     named = (line.partition(":")[2].strip() for line in _cpu_flags().splitlines() if line.startswith("model name"))
     return next(named, platform.machine())
-
-
-def _gib(size: int) -> str:
-    return f"{size / GIB:.1f} GiB"
 
 
 def check_python() -> MachineCheck:

@@ -7,6 +7,7 @@ import psutil
 
 from personas.errors import NoMemoryError
 from personas.models.base_model import BaseModel
+from personas.schemas.formatting import format_gib
 from trainer.estimate.run_estimate import MachineSpeed, estimate_run
 from trainer.estimate.workload import Workload
 from trainer.machine import MachineSpec, probe_machine, probe_machine_without_torch
@@ -105,7 +106,7 @@ def require_memory(recipe: Recipe, base: BaseModel, work: Workload, machine: Mac
         return
     ways = memory_reductions(recipe, base, work, speed, machine)
     advice = _advice(next((way for way in ways if way.memory_bytes <= free), None))
-    need = f"The run needs about {_gib(needed)} of memory ({machine.device}); {_gib(free)} are free."
+    need = f"The run needs about {format_gib(needed)} of memory ({machine.device}); {format_gib(free)} are free."
     raise NoMemoryError(need, advice)
 
 
@@ -124,9 +125,5 @@ def _advice(way: MemoryReduction | None) -> str:
         return (
             f"No settings would make it fit: free some memory, or choose a smaller base model; {IGNORE_MEMORY_ADVICE}."
         )
-    needed = f"With {settings_as_options(way.set)} it would need {_gib(way.memory_bytes)}."
+    needed = f"With {settings_as_options(way.set)} it would need {format_gib(way.memory_bytes)}."
     return f"{needed} Or free some memory; {IGNORE_MEMORY_ADVICE}."
-
-
-def _gib(size: int) -> str:
-    return f"{size / 2**30:.1f} GiB"

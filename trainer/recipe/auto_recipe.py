@@ -7,6 +7,7 @@ from typing import Any
 
 from personas.models.base_model import BaseModel, max_positions, read_config
 from personas.prompt import TokenizedSample
+from personas.schemas.formatting import format_gib
 from personas.schemas.hyperparameters import Hyperparameters
 from trainer.estimate.memory_model import adapter_parameter_count, predict_memory
 from trainer.estimate.model_shape import ModelShape, model_shape_of
@@ -76,7 +77,7 @@ class RecipeChooser:
         one = {"per_device_train_batch_size": 1, "gradient_checkpointing": True, "quant_type": self._lightest()}
         fitting = [length for length in lengths if self._memory(length, **one) <= self._share]
         within = f"the model attends to {self._model.context:,}" if self._model.context else "the model sets no bound"
-        fit = f"one such sample fits into {_gib(self._share)}" if fitting else f"nothing fits into {_gib(self._share)}"
+        fit = f"{'one such sample' if fitting else 'nothing'} fits into {format_gib(self._share)}"
         self._take(f"{within}, and {fit}", max_length=(fitting or lengths[-1:])[0])
         turns = 8 if self.recipe.max_length >= MIN_FULL_HISTORY_LENGTH else 4
         self._take(f"as much of the talk as {self.recipe.max_length} tokens have room for", history_turns=turns)
@@ -101,13 +102,14 @@ class RecipeChooser:
 
     def _quantisation(self) -> None:
         takes = self._model.shape.weights * 2
+        weights, room = f"{format_gib(takes)} of weights", format_gib(self._room)
         if not self._machine.has_cuda:
             why = "on a CPU 4-bit weights are unpacked before training and would save nothing"
             self._take(why, quant_type="none")
         elif takes <= MAX_16BIT_WEIGHT_SHARE * self._room:
-            self._take(f"{_gib(takes)} of weights leave room enough of {_gib(self._room)}", quant_type="none")
+            self._take(f"{weights} leave room enough of {room}", quant_type="none")
         else:
-            self._take(f"{_gib(takes)} of weights would take too much of {_gib(self._room)}", quant_type="nf4")
+            self._take(f"{weights} would take too much of {room}", quant_type="nf4")
 
     def _rank(self, replies: SampleStats) -> None:
         rank, bits = self.recipe.lora_r, replies.trained_tokens * BITS_PER_TOKEN
@@ -161,7 +163,7 @@ class RecipeChooser:
         accumulation = min(math.ceil(samples / batch), _setting_maximum("gradient_accumulation_steps"))
         needs, counted = self._memory(replies.longest, **changes), "1 sample" if batch == 1 else f"{batch} samples"
         twice = "batches would not fit otherwise" if checkpointing else "there is memory to keep what is computed"
-        held = f"{counted} of {replies.longest} tokens {fit} {needs / 2**30:.1f} of {_gib(self._room)}"
+        held = f"{counted} of {replies.longest} tokens {fit} {needs / 2**30:.1f} of {format_gib(self._room)}"
         self._take(twice, gradient_checkpointing=checkpointing)
         self._take(held, per_device_train_batch_size=batch, gradient_accumulation_steps=accumulation)
 
@@ -223,10 +225,6 @@ def _setting_maximum(name: str) -> int:
 
 def _format_value(value: object) -> str:
     return str(value).lower() if isinstance(value, bool) else f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def _gib(size: float) -> str:
-    return f"{size / 2**30:.1f} GiB"
 
 
 def choose_recipe(recipe: Recipe, model: ModelTraits, replies: SampleStats, machine: MachineSpec) -> ResolvedRecipe:

@@ -11,7 +11,6 @@ from personas.schemas.scorecard import (
     GeneralScores,
     HoldoutScores,
     Interval,
-    MeanStd,
     MemorisationAudit,
     MemorisationScores,
     SafetyScores,
@@ -122,7 +121,7 @@ def _separation(section: Separation) -> Iterator[str]:
 def _voice(section: VoiceScores) -> Iterator[str]:
     yield "## Voice"
     rows = [
-        *((SIDE_NAMES[side], _spread(it), _spread(section.similarity[side])) for side, it in section.right.items()),
+        *((SIDE_NAMES[side], it.format(), section.similarity[side].format()) for side, it in section.right.items()),
         ("real replies of the persona", f"{section.ceiling:.3f}", f"{section.similarity_ceiling:.3f}"),
         ("others' replies", f"{section.floor:.3f}", f"{section.similarity_floor:.3f}"),
     ]
@@ -145,7 +144,7 @@ def _facts(section: FactScores) -> Iterator[str]:
 def _text(scores: TextScores) -> Iterator[str]:
     yield f"## Text: {scores.task}"
     sides = list(next(iter(scores.scores.values()), {}))
-    rows = [(name, *(_spread(by_side[side]) for side in sides)) for name, by_side in scores.scores.items()]
+    rows = [(name, *(by_side[side].format() for side in sides)) for name, by_side in scores.scores.items()]
     yield markdown_table(("measure", *(SIDE_NAMES[side] for side in sides)), rows)
     yield f"{scores.prompts} prompts; mean ± standard deviation over the seeds."
 
@@ -221,10 +220,6 @@ def _interval(it: Interval) -> str:
 
 def _change(it: Interval) -> str:
     return f"loss {it.estimate:+.1%} ({it.low:+.1%} to {it.high:+.1%}) against the base model's."
-
-
-def _spread(it: MeanStd) -> str:
-    return f"{it.mean:.3f} ± {it.sd:.3f}"
 
 
 def _quoted(text: str) -> str:

@@ -354,8 +354,8 @@ def study_markdown(persona: str | None, results: Sequence[ScaleResult]) -> str:
     head = ("samples", "runs", "held-out loss", *METRIC_LABELS.values())
     rows = []
     for size in sizes:
-        scores = [_format_mean_std(size.scores[name], 3) for name in METRIC_LABELS]
-        rows.append((f"{size.samples:,}", str(size.loss.runs), _format_mean_std(size.loss, 4), *scores))
+        scores = [size.scores[name].format() for name in METRIC_LABELS]
+        rows.append((f"{size.samples:,}", str(size.loss.runs), size.loss.format(4), *scores))
     fewer = [result for result in results if result.trained < result.samples]
     notes = [
         f"Mean ± standard deviation over the runs of a size. The held-out loss is in nats per token (untrained: "
@@ -376,7 +376,7 @@ def _tasks_markdown(sizes: Sequence[SizeSummary], results: Sequence[ScaleResult]
         label = f"{task} ({prompts[task]} prompts)" if task in prompts else task
         lines = [("untrained", untrained[task])] if untrained else []
         for place, (samples, scores) in enumerate([*lines, *((f"{it.samples:,}", it.tasks[task]) for it in sizes)]):
-            rouge = [_format_mean_std(scores[name], 3) for name in CHARTED_METRICS]
+            rouge = [scores[name].format() for name in CHARTED_METRICS]
             rows.append(("" if place else label, samples, *rouge))
     note = "The same prompts for every run; mean ± standard deviation of F1 over the runs of a size."
     return "\n\n".join(["## By task", markdown_table(("task", "samples", *CHARTED_METRICS.values()), rows), note])
@@ -423,7 +423,3 @@ def draw_study(
 def _draw_line(axes: object, samples: Sequence[int], values: Sequence[MeanStd], label: str, colour: str) -> None:
     means, deviations = [value.mean for value in values], [value.sd for value in values]
     axes.errorbar(samples, means, yerr=deviations, marker="o", capsize=3, linewidth=1.4, color=colour, label=label)  # type: ignore[attr-defined]
-
-
-def _format_mean_std(value: MeanStd, digits: int) -> str:
-    return f"{value.mean:.{digits}f} ± {value.sd:.{digits}f}"

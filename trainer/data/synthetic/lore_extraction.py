@@ -12,6 +12,7 @@ from typing import Any
 
 from personas.errors import MaterialError
 from personas.home.atomic_files import fsync_path
+from personas.home.datasets import toml_value
 from personas.lore.passages import WORLD, Passage, split_sentences
 from personas.schemas.chat import Persona
 from trainer.data.synthetic.first_person import FACT_KINDS, FactKind, LoreSubject, SubstitutedSubject, find_subject
@@ -219,15 +220,10 @@ def _lines(rows: Iterable[dict[str, Any]]) -> str:
 def _card_addition(persona: Persona, facts: Sequence[LoreFact]) -> str:
     """Render TOML to copy from: sentences about the persona by card field, with sources in comments."""
     lines = [f"# Proposed for the card of {persona.name}, from its lore. Copy what belongs into every prompt.",
-             f"id = {_toml(persona.id)}"]  # fmt: skip
+             f"id = {toml_value(persona.id)}"]  # fmt: skip
     for kind in FACT_KINDS:
         chosen = [fact for fact in facts if fact.kind == kind and (fact.about_owner or kind == "relation")]
         lines += ["", f"{CARD_FIELDS[kind]} = ["]
-        lines += [f"    {_toml(fact.text)},  # {fact.passage.source}, {fact.passage.heading}" for fact in chosen]
+        lines += [f"    {toml_value(fact.text)},  # {fact.passage.source}, {fact.passage.heading}" for fact in chosen]
         lines.append("]")
     return "\n".join(lines) + "\n"
-
-
-def _toml(text: str) -> str:
-    """Encode a basic string; TOML's escapes are JSON's."""
-    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")

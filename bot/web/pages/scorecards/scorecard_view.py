@@ -9,7 +9,7 @@ from markupsafe import Markup
 from bot.web.pages.charts import IntervalEstimate, bar_chart, interval_chart
 from personas.schemas import scorecard
 from personas.schemas.formatting import format_counts
-from personas.schemas.scorecard import Interval, MeanStd, ScoreCard, Side, SideBySide, TextScores, VoiceScores
+from personas.schemas.scorecard import Interval, ScoreCard, Side, SideBySide, TextScores, VoiceScores
 
 SIDE_LABELS: Mapping[Side, str] = {"base": "base model", "live": "live version", "new": "this version"}
 OUTCOME_LABELS = {"pass": ("good", "✓ pass"), "warn": ("warn", "! warn"), "fail": ("bad", "✗ fail")}
@@ -76,10 +76,7 @@ def _holdout_section(found: scorecard.HoldoutScores) -> ScoreSection:
 def _voice_section(found: VoiceScores) -> ScoreSection:
     bounds = [("real replies (ceiling)", found.ceiling * 100), ("others' replies (floor)", found.floor * 100)]
     drawn = [(SIDE_LABELS[it], of.mean * 100) for it, of in found.right.items()]
-    rows = [
-        (SIDE_LABELS[it], _format_mean_std(of), _format_mean_std(found.similarity[it]))
-        for it, of in found.right.items()
-    ]
+    rows = [(SIDE_LABELS[it], of.format(), found.similarity[it].format()) for it, of in found.right.items()]
     rows.append(("the persona's real replies", f"{found.ceiling:.3f}", f"{found.similarity_ceiling:.3f}"))
     rows.append(("others' replies", f"{found.floor:.3f}", f"{found.similarity_floor:.3f}"))
     head = ("replies by", "taken for the persona", "similarity")
@@ -174,8 +171,7 @@ def _general_section(found: scorecard.GeneralScores) -> ScoreSection:
 def _text_section(scores: TextScores) -> ScoreSection:
     sides = list(dict.fromkeys(side for by in scores.scores.values() for side in by))
     rows = [
-        (name, *(_format_mean_std(by[it]) if it in by else UNKNOWN_VALUE for it in sides))
-        for name, by in scores.scores.items()
+        (name, *(by[it].format() if it in by else UNKNOWN_VALUE for it in sides)) for name, by in scores.scores.items()
     ]
     head = ("measure", *(SIDE_LABELS[side] for side in sides))
     return ScoreSection(f"Text: {scores.task}", f"{scores.prompts:,} prompts.", (), (ScoreTable("", head, rows),))
@@ -198,9 +194,7 @@ def _memorisation_section(found: scorecard.MemorisationScores) -> ScoreSection:
 
 
 def _audit_section(found: scorecard.MemorisationAudit) -> ScoreSection:
-    rows = [
-        (str(times), str(found.canaries.get(times, 0)), _format_mean_std(it)) for times, it in found.exposure.items()
-    ]
+    rows = [(str(times), str(found.canaries.get(times, 0)), it.format()) for times, it in found.exposure.items()]
     words = (
         f"Planted texts of {found.tokens} tokens: {found.chance:.1f} bits is chance, {found.most:.1f} known by heart."
     )
@@ -229,10 +223,6 @@ def _difference_chart(title: str, rows: Mapping[str, Interval], factor: float = 
         IntervalEstimate(name, it.estimate * factor, it.low * factor, it.high * factor) for name, it in rows.items()
     ]
     return interval_chart(f"{title}, with intervals of 95 %", shown)
-
-
-def _format_mean_std(it: MeanStd) -> str:
-    return f"{it.mean:.3f} ± {it.sd:.3f}"
 
 
 @dataclass(frozen=True)
