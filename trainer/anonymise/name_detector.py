@@ -186,10 +186,10 @@ class GlinerNer:
 
 def installed_models() -> dict[str, NerModel]:
     """Return the installed models by language ("" for any); empty without any."""
-    return {**_spacy(), **_gliner()}
+    return {**_spacy_models(), **_gliner_models()}
 
 
-def _spacy() -> dict[str, NerModel]:
+def _spacy_models() -> dict[str, NerModel]:
     models = sorted(point.name for point in importlib.metadata.entry_points(group="spacy_models"))
     if not models or importlib.util.find_spec("spacy") is None:
         return {}
@@ -207,7 +207,7 @@ def _spacy() -> dict[str, NerModel]:
     return found
 
 
-def _gliner() -> dict[str, NerModel]:
+def _gliner_models() -> dict[str, NerModel]:
     if importlib.util.find_spec("gliner") is None:
         return {}
     for folder in sorted(Path(constants.HF_HUB_CACHE).glob("models--*[gG][lL][iI][nN][eE][rR]*")):
