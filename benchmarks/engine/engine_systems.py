@@ -184,7 +184,7 @@ class EngineSystem:
         stacked = self.parts.stacked
         assert stacked is not None  # the embedded model is a Llama
         for chat in load_chats(folder, MAX_CHATS):
-            self.parts.load_adapter(read_unverified_adapter(chat.adapter, stacked.linears))
+            self.parts.load_adapter(read_unverified_adapter(chat.adapter, self.parts.peft.layers))
         if kernel_runner.supports_model(model):
             kernel_runner.compile_kernel(lambda library: kernel_runner.enable_kernel(library, stacked))
         self.kernel = stacked.kernel is not None

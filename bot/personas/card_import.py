@@ -31,6 +31,7 @@ from personas.home.adapters import (
 )
 from personas.home.card_adapter import has_adapter, require_plain_lora, unpack_card_adapter
 from personas.home.external_files import record_export
+from personas.home.lora_checks import base_linear_shapes
 from personas.home.pseudonyms import HomeKey, keyed_person
 from personas.models.base_model import fingerprint, locate
 from personas.schemas.chat import Persona
@@ -198,10 +199,11 @@ async def _install_version(
 
 def _unpack_adapter(card: Card, folder: Path, where: str, served: str) -> AdapterManifest:
     manifest = unpack_card_adapter(card, folder, where)
-    require_plain_lora(folder, manifest)
-    if manifest.base_model_hash != fingerprint(locate(served, fetch=False)):
+    base = locate(served, fetch=False)
+    if manifest.base_model_hash != fingerprint(base):
         made_for = re.sub(r"[^\w./@:-]", "", manifest.base_model)[:MAX_SHOWN_CHARS]
         raise AdapterError(f"It was made for another base model ({made_for}) than this bot serves.")
+    require_plain_lora(folder, manifest, base_linear_shapes(base))
     return manifest
 
 

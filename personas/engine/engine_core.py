@@ -238,7 +238,7 @@ def build_engine_parts(
     peft = PeftSwitcher(model, base_hash)
     fallback = PeftRunner(peft)
     stacked = _build_stacked_runner(model, peft, slots, prefix_bytes)
-    read = partial(read_adapter, base_hash=base_hash, linears=stacked.linears if stacked else {})
+    read = partial(read_adapter, base_hash=base_hash, layers=peft.layers, can_stack=stacked is not None)
     lora = LoraSlots(stacked.stack if stacked else None, read, on_adapter_read)
     return EngineParts(BatchGenerator(stacked or fallback, fallback, lora, limits), stacked, lora, peft, read)
 

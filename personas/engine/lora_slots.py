@@ -1,33 +1,20 @@
 """LoRA slots: reads adapters, stacks their weights, pins them while in use and evicts the least recently used."""
 
-import json
-import math
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
-from peft import LoraConfig
-from peft.utils.other import get_pattern_key
-from safetensors import SafetensorError
-from safetensors.torch import load_file
-
 from personas.engine import AdapterStatus
 from personas.engine.admission import AdapterState
 from personas.engine.hugepages import packed_zeros_in_huge_pages
-from personas.errors import AdapterError
-from personas.home.adapters import CONFIG_FILE, WEIGHTS_FILE, verify_for_base_model
+from personas.home.adapters import verify_for_base_model
+from personas.home.lora_checks import PLAIN_LORA_SETTINGS, LayerShapes, lora_scale, read_lora
 from personas.schemas.chat import AdapterRef
 
-STACKABLE_LORA_SETTINGS = frozenset(
-    "alpha_pattern auto_mapping base_model_name_or_path bias corda_config ensure_weight_tying eva_config "
-    "exclude_modules inference_mode init_lora_weights layers_pattern layers_to_transform loftq_config lora_alpha "
-    "lora_dropout lora_ga_config megatron_core peft_type peft_version qalora_group_size r rank_pattern revision "
-    "runtime_config target_modules task_type use_rslora".split()
-)
+STACKABLE_LORA_SETTINGS = PLAIN_LORA_SETTINGS - {"fan_in_fan_out", "use_dora"}
 """Settings of peft that leave an adapter a plain product of two matrices; with any other set, peft computes it."""
-STACKABLE_LORA_INITS = (True, False, "gaussian", None)  # initialisations that leave the base model's weights unchanged
 PEFT_KEY_PREFIX = "base_model.model."
 MAX_STACKED_RANK = 64
 """Largest rank in the stack, whose slots are all as large as the largest adapter; peft computes larger ones."""
@@ -45,55 +32,32 @@ class AdapterWeights:
     pairs: Mapping[str, tuple[Any, Any]] | None
 
 
-def read_adapter(ref: AdapterRef, base_hash: str, linears: Mapping[str, Any]) -> AdapterWeights:
-    """Verify and read an adapter. `linears` are the base model's linear layers. Raises `AdapterError`."""
+def read_adapter(ref: AdapterRef, base_hash: str, layers: LayerShapes, *, can_stack: bool = True) -> AdapterWeights:
+    """Verify, check and read an adapter over a base model with these layers. Raises `AdapterError`."""
     verify_for_base_model(ref, base_hash)
-    return read_unverified_adapter(ref, linears)
+    return read_unverified_adapter(ref, layers, can_stack=can_stack)
 
 
-def read_unverified_adapter(ref: AdapterRef, linears: Mapping[str, Any]) -> AdapterWeights:
-    """Read an adapter whose folder is not sealed yet. Raises `AdapterError`."""
-    try:
-        config = json.loads((ref.folder / CONFIG_FILE).read_text(encoding="utf-8"))
-        tensors = load_file(ref.folder / WEIGHTS_FILE)
-    except (OSError, ValueError, SafetensorError) as error:
-        raise AdapterError(f"The adapter in {ref.folder} cannot be read: {error}", "Train it again.") from error
-    try:
-        pairs = _lora_pairs(config, tensors, linears) if _is_stackable(config) else None
-        is_large = pairs and max(a.shape[0] for a, _ in pairs.values()) > MAX_STACKED_RANK
-        return AdapterWeights(ref, None if is_large else pairs)
-    except (LookupError, TypeError, ValueError, AttributeError) as error:
-        what = f"{CONFIG_FILE} in {ref.folder} is not a LoRA adapter's or does not match its weights: {error!r}"
-        raise AdapterError(what, "Export it again from its source, or train it again.") from error
+def read_unverified_adapter(ref: AdapterRef, layers: LayerShapes, *, can_stack: bool = True) -> AdapterWeights:
+    """Check and read an adapter whose folder is not sealed yet. Raises `AdapterError`."""
+    config, tensors = read_lora(ref.folder, layers, f"{ref.persona_id} {ref.version}")
+    pairs = _lora_pairs(config, tensors) if can_stack and _is_stackable(config) else None
+    is_large = pairs and max(a.shape[0] for a, _ in pairs.values()) > MAX_STACKED_RANK
+    return AdapterWeights(ref, None if is_large else pairs)
 
 
 def _is_stackable(config: Mapping[str, Any]) -> bool:
-    others = [name for name, value in config.items() if value and name not in STACKABLE_LORA_SETTINGS]
-    is_plain = config.get("peft_type") == "LORA" and config.get("bias", "none") == "none"
-    return not others and is_plain and config.get("init_lora_weights") in STACKABLE_LORA_INITS
+    return not any(value and name not in STACKABLE_LORA_SETTINGS for name, value in config.items())
 
 
-def _lora_pairs(
-    config: Mapping[str, Any], tensors: Mapping[str, Any], linears: Mapping[str, Any]
-) -> dict[str, tuple[Any, Any]] | None:
+def _lora_pairs(config: Mapping[str, Any], tensors: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """Return A and scale · Bᵀ of each layer of checked tensors."""
     pairs = {}
     for name in {key.rpartition(".lora_")[0] for key in tensors}:
+        a, b = (tensors[f"{name}.lora_{side}.weight"].float() for side in "AB")
         layer = name.removeprefix(PEFT_KEY_PREFIX)
-        a, b = (tensors.get(f"{name}.lora_{side}.weight") for side in "AB")
-        if a is None or b is None or layer not in linears:
-            return None
-        if (b.shape[0], a.shape[1]) != (linears[layer].out_features, linears[layer].in_features):
-            return None  # peft reports the mismatch
-        pairs[layer] = a.float(), (b.float() * _lora_scale(config, layer, a.shape[0])).T.contiguous()
-    return pairs if 2 * len(pairs) == len(tensors) else None
-
-
-def _lora_scale(config: Mapping[str, Any], layer: str, rank: int) -> float:
-    """Return the adapter's scale: α / r, or α / √r with rsLoRA (arXiv 2312.03732)."""
-    patterns = config.get("alpha_pattern") or {}
-    default = config.get("lora_alpha", LoraConfig.lora_alpha)
-    alpha = float(patterns.get(get_pattern_key(list(patterns), layer), default))
-    return alpha / (math.sqrt(rank) if config.get("use_rslora") else rank)
+        pairs[layer] = a, (b * lora_scale(config, layer, a.shape[0])).T.contiguous()
+    return pairs
 
 
 class StackedLora:
@@ -110,6 +74,7 @@ class StackedLora:
 
     def put(self, slot: int, weights: AdapterWeights) -> None:
         assert weights.pairs is not None  # peft computes the others
+        self.version += 1  # first: the kernel must not keep the addresses of tensors that grew before an error
         ranks = {layer: a.shape[0] for layer, (a, _) in weights.pairs.items()}
         self._grow(slot, {layer: ranks.get(layer, 1) for layer in sorted(self.pairs.keys() | ranks.keys())})
         for layer, (a, b) in weights.pairs.items():
@@ -119,7 +84,6 @@ class StackedLora:
         for layer in self.pairs.keys() - weights.pairs.keys():
             for stack in self.pairs[layer]:
                 stack[slot] = 0
-        self.version += 1
 
     def _grow(self, slot: int, ranks: Mapping[str, int]) -> None:
         """Grow the tensors of the layers that have too few slots or ranks; the new ones lie side by side."""

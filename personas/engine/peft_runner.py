@@ -7,12 +7,14 @@ from typing import Any
 
 import torch
 from peft import PeftModel
+from peft.tuners.tuners_utils import BaseTunerLayer
 from transformers import DynamicCache
 
 from personas.engine.kv_cache import PrefixCache
 from personas.engine.model_runner import ForwardBackend, ScheduledTokens
 from personas.errors import AdapterError
 from personas.home.adapters import verify_for_base_model
+from personas.home.lora_checks import check_lora_and_values, linear_shapes
 from personas.schemas.chat import AdapterRef
 
 
@@ -22,6 +24,7 @@ class PeftSwitcher:
     def __init__(self, base: Any, base_hash: str, keep: int = 8) -> None:
         """Keep at most `keep` adapters loaded; the least recently used is deleted beyond that."""
         self._base, self._base_hash, self._keep = base, base_hash, keep
+        self.layers = linear_shapes(base)
         self.peft_model: Any = None  # the base model with the loaded adapters; None while there are none
         self._loaded: dict[str, None] = {}  # by name, least recently used first
 
@@ -59,6 +62,8 @@ class PeftSwitcher:
 
     def attach(self, adapter: AdapterRef) -> None:
         """Load and activate an adapter folder for good: unverified, and never deleted. Raises `AdapterError`."""
+        what = f"{adapter.persona_id} {adapter.version}"
+        check_lora_and_values(adapter.folder, self.layers, what)
         options = {"adapter_name": adapter.name, "autocast_adapter_dtype": False}
         warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)  # raised by peft's own call
         try:
@@ -66,12 +71,24 @@ class PeftSwitcher:
                 self.peft_model = PeftModel.from_pretrained(self._base, adapter.folder, **options).eval()
             else:
                 self.peft_model.load_adapter(adapter.folder, **options)
-        except (ValueError, RuntimeError, KeyError, OSError) as error:
-            what = f"The adapter in {adapter.folder} does not fit the base model: {error}"
-            raise AdapterError(what, "Train it again.") from error
+        except Exception as error:
+            self._remove_remains(adapter.name)
+            raise AdapterError(f"peft cannot load {what}: {error}", "Train it again, or choose another.") from error
         for name, weight in self.peft_model.named_parameters():
             if f".{adapter.name}." in name and weight.is_floating_point():
                 weight.data = weight.data.to(self._base.dtype)
+
+    def _remove_remains(self, name: str) -> None:
+        """Take out the layers of an adapter that peft loaded in part."""
+        for path, layer in list(self._base.named_modules()):
+            if isinstance(layer, BaseTunerLayer) and self.peft_model is None:
+                self._base.set_submodule(path, layer.get_base_layer())
+            elif isinstance(layer, BaseTunerLayer):
+                layer.delete_adapter(name)
+        if self.peft_model is None:
+            vars(self._base).pop("peft_config", None)
+        else:
+            self.peft_model.peft_config.pop(name, None)
 
     def _delete(self, name: str) -> None:
         del self._loaded[name]

@@ -1,32 +1,21 @@
 """Adapters embedded in a character card (CHARX assets): embed, unpack, and check that they are plain LoRA."""
 
-import json
 import math
-import re
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 from personas.card.charx import ASSET_SCHEME, MAX_UNPACKED_BYTES
 from personas.card.formats import convert_version, read_card_file, write_card
 from personas.card.spec_card import Card
 from personas.errors import AdapterError, ExportError
-from personas.home.adapters import CONFIG_FILE, MANIFEST_FILE, require_servable, verify_adapter
+from personas.home.adapters import MANIFEST_FILE, require_servable, verify_adapter
+from personas.home.lora_checks import LayerShapes, check_lora_and_values
 from personas.schemas.training import AdapterManifest
 from personas.schemas.training_events import UNMEASURED, ScoreSummary
 
 ADAPTER_ASSET_TYPE = "x_understudy_adapter"
 ADAPTER_URI_PREFIX = f"{ASSET_SCHEME}assets/{ADAPTER_ASSET_TYPE}/other/"
 
-IMPORTABLE_LORA_SETTINGS = frozenset(
-    "alpha_pattern base_model_name_or_path bias fan_in_fan_out inference_mode init_lora_weights lora_alpha "
-    "lora_dropout megatron_core peft_type peft_version qalora_group_size r rank_pattern revision target_modules "
-    "task_type use_dora use_rslora".split()
-)
-"""Settings of peft's `LoraConfig` allowed in imported adapters: none loads code or builds on other models."""
-
-MODULE_NAME_PATTERN = re.compile(r"[\w.]{1,200}")  # allowed names of modules; peft would accept any regular expression
-MAX_IMPORT_RANK, MAX_ALPHA = 256, 10_000
 EXPORT_AGAIN_ADVICE = "Export the card again, with `python -m trainer export --to charx`."
 
 
@@ -50,45 +39,15 @@ def unpack_card_adapter(card: Card, folder: Path, where: str) -> AdapterManifest
     return verify_adapter(folder)
 
 
-def require_plain_lora(folder: Path, manifest: AdapterManifest) -> None:
-    """Refuse imported adapters that are more than plain LoRA. Raises `AdapterError` with the reason."""
+def require_plain_lora(folder: Path, manifest: AdapterManifest, layers: LayerShapes) -> None:
+    """Refuse imported adapters that are more than plain LoRA or do not fit these layers of the base model.
+
+    Raises `AdapterError` with the reason.
+    """
     require_servable(manifest, folder)
-    try:
-        config = json.loads((folder / CONFIG_FILE).read_bytes())
-        wrong = [name for name, value in config.items() if value and name not in IMPORTABLE_LORA_SETTINGS]
-    except (ValueError, AttributeError):
-        raise AdapterError(f"The adapter's {CONFIG_FILE} cannot be read.", EXPORT_AGAIN_ADVICE) from None
-    if problem := ", ".join(wrong) or _lora_fault(config):
-        raise AdapterError(f"The adapter is more than a plain LoRA: {problem}.", "Only plain ones can be imported.")
+    check_lora_and_values(folder, layers)
     if manifest.metrics != UNMEASURED and not _are_losses(manifest.metrics):
         raise AdapterError(f"The losses in the adapter's {MANIFEST_FILE} are not valid.", EXPORT_AGAIN_ADVICE)
-
-
-def _lora_fault(config: dict[str, Any]) -> str:
-    """Describe the first setting of a LoRA configuration that is not plain; empty if there is none."""
-    modules, ranks, alphas = (config.get(name) or {} for name in ("target_modules", "rank_pattern", "alpha_pattern"))
-    if config.get("peft_type") != "LORA":
-        return f"its type is {config.get('peft_type')!r}"
-    if config.get("bias", "none") != "none":
-        return "it trains biases"
-    if config.get("init_lora_weights", True) not in (True, False, "gaussian", None):
-        return f"init_lora_weights {config['init_lora_weights']!r} changes the base model"
-    if not (modules and isinstance(modules, list) and isinstance(ranks, dict) and isinstance(alphas, dict)):
-        return "target_modules is no list of names"
-    bad = (
-        *(name for name in [*modules, *ranks, *alphas] if not _is_module_name(name)),
-        *(f"rank {it}" for it in [config.get("r"), *ranks.values()] if not _is_number(it, MAX_IMPORT_RANK, int)),
-        *(f"alpha {it}" for it in [config.get("lora_alpha", 8), *alphas.values()] if not _is_number(it, MAX_ALPHA)),
-    )
-    return f"{str(bad[0])[:40]!r} is not accepted" if bad else ""
-
-
-def _is_module_name(name: object) -> bool:
-    return isinstance(name, str) and MODULE_NAME_PATTERN.fullmatch(name) is not None
-
-
-def _is_number(value: object, most: int, kind: Any = (int, float)) -> bool:
-    return isinstance(value, kind) and not isinstance(value, bool) and 0 < value <= most
 
 
 def _are_losses(metrics: ScoreSummary) -> bool:

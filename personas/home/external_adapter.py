@@ -11,7 +11,6 @@ import shutil
 import tempfile
 import zipfile
 import zlib
-from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -30,7 +29,7 @@ from personas.home.adapters import (
     write_manifest,
 )
 from personas.home.atomic_files import atomic_folder, lock_folder
-from personas.home.card_adapter import IMPORTABLE_LORA_SETTINGS, require_plain_lora
+from personas.home.card_adapter import require_plain_lora
 from personas.home.hub_download import (
     HUB_ID_PATTERN,
     HUB_TIMEOUT_S,
@@ -40,13 +39,12 @@ from personas.home.hub_download import (
     list_hub_files,
     shorten_message,
 )
+from personas.home.lora_checks import PLAIN_LORA_SETTINGS, base_linear_shapes
 from personas.models.base_model import (
     EMBEDDED,
     BaseModel,
     default_template,
     fingerprint,
-    load_config,
-    load_torch,
     locate,
 )
 from personas.schemas.training import AdapterManifest, AdapterSource
@@ -61,8 +59,6 @@ MAX_WEIGHTS_BYTES, MAX_TEXT_BYTES = 2**30, 2**22
 HUB_PREFIX = "hf://"
 EMBEDDED_HUB_ID = "HuggingFaceTB/SmolLM2-135M-Instruct"
 """The model on the hub of which the bundled one is a 4-bit copy."""
-SERVED_DTYPES = ("float32", "float16", "bfloat16")
-WEIGHT_PATTERN = re.compile(r"base_model\.model\.(.+)\.(lora_A|lora_B|lora_magnitude_vector)(?:\.weight)?")
 MAX_SHOWN_CHARS = 200
 ProgressCallback = Callable[[str], None]
 
@@ -217,8 +213,7 @@ def seal_external_adapter(folder: Path, origin: AdapterSource, base_model: str) 
         manifest = stated.model_copy(update={"source": origin})
     else:
         manifest = _new_manifest(origin, base, base_hash, config, caveats)
-    require_plain_lora(folder, manifest)
-    _require_matching_weights(folder, config, base)
+    require_plain_lora(folder, manifest, base_linear_shapes(base))
     return write_manifest(folder, manifest)
 
 
@@ -226,7 +221,7 @@ def _read_config(folder: Path) -> dict[str, Any]:
     """Read peft's configuration, and write it back without what serving does not need. Raises `AdapterError`."""
     try:
         config: Any = json.loads((folder / CONFIG_FILE).read_bytes())
-        kept = {name: it for name, it in config.items() if name in IMPORTABLE_LORA_SETTINGS or it}
+        kept = {name: it for name, it in config.items() if name in PLAIN_LORA_SETTINGS or it}
     except (ValueError, AttributeError, RecursionError):
         raise AdapterError(f"{CONFIG_FILE} is not a JSON object.", "Save the adapter again with peft.") from None
     kept.pop("auto_mapping", None)  # names classes to load the model with
@@ -305,68 +300,3 @@ def _new_manifest(
         metrics=UNMEASURED,
         checksums={},
     )
-
-
-def _require_matching_weights(folder: Path, config: dict[str, Any], base: BaseModel) -> None:
-    """Require pairs of finite matrices for layers of the base model. Raises `AdapterError` with the first fault."""
-    from safetensors import SafetensorError, safe_open  # loads torch with the first tensor
-
-    torch, layers = load_torch(), _linear_shapes(base)
-    parts: dict[str, dict[str, tuple[int, ...]]] = defaultdict(dict)
-    try:
-        with safe_open(folder / WEIGHTS_FILE, framework="pt") as weights:
-            for key in weights.keys():  # noqa: SIM118 - it is no mapping
-                if not (found := WEIGHT_PATTERN.fullmatch(key)):
-                    raise _weights_error(f"it has {key[:80]!r}, which is no part of a plain LoRA")
-                tensor = weights.get_tensor(key)
-                if str(tensor.dtype).removeprefix("torch.") not in SERVED_DTYPES:
-                    raise _weights_error(f"{key[:80]} is stored as {tensor.dtype}")
-                if not torch.isfinite(tensor).all():
-                    raise _weights_error(f"{key[:80]} has values that are not finite")
-                parts[found[1]][found[2]] = tuple(tensor.shape)
-    except (SafetensorError, OSError) as error:
-        raise _weights_error(f"it cannot be read ({shorten_message(str(error))})") from error
-    ranks = {config.get("r"), *(config.get("rank_pattern") or {}).values()}
-    for layer, shapes in parts.items():
-        if fault := _shape_fault(layer, shapes, layers, ranks, bool(config.get("use_dora"))):
-            raise _weights_error(fault)
-    if not parts:
-        raise _weights_error("it has no matrices")
-
-
-def _linear_shapes(base: BaseModel) -> dict[str, tuple[int, int]]:
-    """Return inputs and outputs of each linear layer of a base model, without loading its weights."""
-    torch = load_torch()
-    from transformers import AutoModelForCausalLM  # takes seconds
-
-    config = load_config(base)
-    with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
-    linears = ((name, it) for name, it in model.named_modules() if isinstance(it, torch.nn.Linear))
-    return {name: (layer.in_features, layer.out_features) for name, layer in linears}
-
-
-def _shape_fault(
-    layer: str,
-    shapes: dict[str, tuple[int, ...]],
-    layers: dict[str, tuple[int, int]],
-    ranks: set[Any],
-    is_dora: bool,
-) -> str:
-    """Describe what is wrong with an adapted layer, as the end of a sentence; empty if it fits."""
-    name = layer[:80]
-    if layer not in layers:
-        return f"it adapts {name}, which the base model does not have as a linear layer"
-    if set(shapes) != {"lora_A", "lora_B"} | ({"lora_magnitude_vector"} if is_dora else set()):
-        return f"{name} has {' and '.join(sorted(shapes))} only"
-    inputs, outputs = layers[layer]
-    a, b = shapes["lora_A"], shapes["lora_B"]
-    if len(a) != 2 or len(b) != 2 or (a[1], b[0]) != (inputs, outputs):
-        return f"{name} has shapes {a} and {b}; the base model's layer has {inputs} inputs and {outputs} outputs"
-    if a[0] != b[1] or a[0] not in ranks:
-        return f"{name} has rank {a[0]} and {b[1]}, and {CONFIG_FILE} states {', '.join(map(str, ranks))}"
-    return ""
-
-
-def _weights_error(fault: str) -> AdapterError:
-    return AdapterError(f"Its {WEIGHTS_FILE} does not fit: {fault}.", "Save it again with peft, or choose another.")

@@ -4,14 +4,16 @@ import dataclasses
 import json
 import math
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from bot.app import open_app
 from bot.sandbox.object_store import StoredFile
 from bot.settings import load_settings
 from personas.card.formats import parse_card, read_card_file, write_card
 from personas.errors import AdapterError
-from personas.home.adapters import CONFIG_FILE, verify_adapter, write_manifest
+from personas.home.adapters import CONFIG_FILE, WEIGHTS_FILE, verify_adapter, write_manifest
 from personas.home.card_adapter import (
     ADAPTER_URI_PREFIX,
     embed_adapter,
@@ -29,14 +31,18 @@ from tests.personas.cards import V2, as_json
 from tests.samples import SCORECARD
 
 PLAIN = {"peft_type": "LORA", "r": 4, "lora_alpha": 8, "target_modules": ["q_proj"], "bias": "none"}
+LAYER, WIDTH = "model.layers.0.self_attn.q_proj", 576  # of the embedded model
+LAYERS = {LAYER: (WIDTH, WIDTH)}
 MIRA = parse_card(as_json(V2), "it")
 
 
 def sealed(folder, base_hash, config=PLAIN, **changes):
-    """An adapter folder, whole but for its weights' meaning."""
+    """An adapter folder with one layer."""
     folder.mkdir(parents=True)
     (folder / CONFIG_FILE).write_text(json.dumps(config))
-    (folder / "adapter_model.safetensors").write_bytes(b"weights")
+    rank = config["r"] if isinstance(config, dict) and isinstance(config["r"], int) else 4
+    pair = {"A": np.ones((rank, WIDTH), np.float32), "B": np.ones((WIDTH, rank), np.float32)}
+    save_file({f"base_model.model.{LAYER}.lora_{side}.weight": it for side, it in pair.items()}, folder / WEIGHTS_FILE)
     fields = {
         "persona": "mira", "version": "v7", "job_id": "theirs", "created_at": "2026-01-01T00:00:00Z",
         "base_model": "a `model`", "base_model_hash": base_hash, "prompt_version": "1", "lora": {}, "recipe": "s1-t4",
@@ -112,6 +118,7 @@ async def test_the_same_again_is_no_new_version_and_another_is(stage, tmp_path, 
         ({"base_hash": "0"}, "made for another base model (amodel) than this bot serves."),
         ({"config": PLAIN | {"megatron_config": {"a": 1}}}, "more than a plain LoRA: megatron_config."),
         ({"audit": True}, "was trained for an audit, with planted texts, and is never served."),
+        ({"config": PLAIN | {"rank_pattern": {"q_proj": 5}}}, "has rank 4 and 4, and adapter_config.json states 5"),
         ({"metrics": SCORECARD.model_copy(update={"loss_base": 0.0})}, "The losses in the adapter's manifest.json"),
     ],
 )
@@ -152,7 +159,7 @@ async def test_a_damaged_adapter_is_not_installed(stage, tmp_path, served):
 def test_only_plain_adapters_of_strangers_are_taken(tmp_path, config):
     folder = sealed(tmp_path / "it", "0", config)
     with pytest.raises(AdapterError):
-        require_plain_lora(folder, verify_adapter(folder))
+        require_plain_lora(folder, verify_adapter(folder), LAYERS)
 
 
 @pytest.mark.parametrize("loss", [math.nan, math.inf, 0.0, -1.0])
@@ -160,7 +167,7 @@ def test_losses_that_are_none_are_refused(tmp_path, loss):
     folder = sealed(tmp_path / "it", "0")
     manifest = verify_adapter(folder).model_copy(update={"metrics": SCORECARD.model_copy(update={"loss_tuned": loss})})
     with pytest.raises(AdapterError, match="losses"):
-        require_plain_lora(folder, manifest)
+        require_plain_lora(folder, manifest, LAYERS)
 
 
 def test_a_card_cannot_write_anywhere_else(tmp_path):

@@ -62,8 +62,6 @@ def test_a_request_of_which_nothing_can_be_drawn_ends_alone(reference):
 
 SPECIAL = {
     "dora": ({"r": 4, "target_modules": PROJECTIONS, "use_dora": True}, False),
-    "embeddings": ({"r": 4, "target_modules": [*PROJECTIONS, "embed_tokens"]}, False),
-    "bias": ({"r": 4, "target_modules": PROJECTIONS, "lora_bias": True}, False),
     "large rank": ({"r": MAX_STACKED_RANK + 1, "target_modules": PROJECTIONS, "rank_pattern": {"q_proj": 3}}, False),
     "rslora": ({"r": 6, "lora_alpha": 7, "target_modules": ["q_proj", "down_proj"], "use_rslora": True}, True),
     "patterns": (
@@ -78,7 +76,6 @@ SPECIAL = {
 }
 
 
-@pytest.mark.filterwarnings("ignore::peft.utils.warning.PeftWarning", "ignore:(Model has `tie|Setting `save_emb)")
 @pytest.mark.parametrize("kind", SPECIAL)
 def test_adapters_of_every_kind_share_the_engine_and_are_right(reference, tiny_base, tmp_path, kind):
     settings, stacked = SPECIAL[kind]

@@ -278,7 +278,7 @@ def test_a_configuration_beyond_plain_lora_is_refused(plain, tmp_path, changes, 
     ("changes", "words"),
     [
         ({f"{LAYER}.lora_A.weight": torch.full((4, 64), torch.nan)}, "values that are not finite"),
-        ({f"{LAYER}.lora_A.weight": torch.ones((4, 64), dtype=torch.int8)}, "stored as torch.int8"),
+        ({f"{LAYER}.lora_A.weight": torch.ones((4, 64), dtype=torch.int8)}, "stored as I8"),
         ({f"{LAYER}.lora_A.weight": torch.ones((4, 32))}, r"shapes \(4, 32\) and .*64 inputs and 64 outputs"),
         ({f"{LAYER}.lora_B.weight": None}, "has lora_A only"),
         ({f"{LAYER}.weight": torch.ones(64, 64)}, "which is no part of a plain LoRA"),

@@ -9,6 +9,7 @@ from typing import Any
 from personas.errors import AdapterError, RequestError
 from personas.home.adapters import CONFIG_FILE, WEIGHTS_FILE, require_servable, verify_adapter
 from personas.home.data_subjects import read_people
+from personas.home.lora_checks import check_lora, read_lora
 from personas.models.base_model import BaseModel, fingerprint
 from personas.prompt import PROMPT_VERSION
 from personas.schemas.hyperparameters import Hyperparameters
@@ -97,6 +98,7 @@ def find_parent_adapter(folder: Path | None, base: BaseModel) -> ParentAdapter |
         return None
     manifest = verify_adapter(folder)
     require_servable(manifest, folder)
+    check_lora(folder, None, "The adapter to start from")
     if manifest.base_model_hash != fingerprint(base):
         raise AdapterError(
             f"The adapter to start from was made for the base model {manifest.base_model}, not for {base.name}.",
@@ -108,10 +110,9 @@ def find_parent_adapter(folder: Path | None, base: BaseModel) -> ParentAdapter |
 def load_parent_weights(folder: Path, model: Any) -> None:
     """Load an adapter's weights into a model's new adapter. Raises `AdapterError` if they do not fit."""
     from peft import set_peft_model_state_dict  # loads torch, which takes seconds
-    from safetensors.torch import load_file  # as above
 
+    _, weights = read_lora(folder, None, "The adapter to start from")
     try:
-        weights = load_file(folder / WEIGHTS_FILE)
         left = set_peft_model_state_dict(model, weights).unexpected_keys
     except (RuntimeError, ValueError, KeyError, OSError) as error:
         raise AdapterError(f"The adapter in {folder} does not fit: {error}", "Start from another adapter.") from error

@@ -51,9 +51,9 @@ class ReplyGenerator:
 
     def _load_adapters(self) -> None:
         """Load adapters into LoRA slots; those beyond plain LoRA are computed by peft on the model."""
-        linears = self.parts.stacked.linears if self.parts.stacked else {}
+        layers, can_stack = self.parts.peft.layers, self.parts.stacked is not None
         for ref in filter(None, self.adapters.values()):
-            self.parts.lora.add(read_unverified_adapter(ref, linears))
+            self.parts.lora.add(read_unverified_adapter(ref, layers, can_stack=can_stack))
 
 
 class _GenerationRun:
