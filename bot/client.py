@@ -94,7 +94,6 @@ class BotClient(Bot):
             **options,
         )
         self.services = create_services(client=self)
-        self._resumed = False
 
     async def setup_hook(self) -> None:
         for cog in (ChatCog, FinetuneCog, RolloutCog, PrivacyCog):
@@ -117,9 +116,10 @@ class BotClient(Bot):
                 log.warning(line)
         if not self.guilds and self.application_id:
             log.warning("The bot is in no server yet. Invite it: %s", permissions.invite_url(self.application_id))
-        if not self._resumed:
-            self._resumed = True
-            await self.services.reply_service.resume_interrupted(self)
+        await self.services.reply_service.resume_interrupted(self)
+
+    async def on_resumed(self) -> None:
+        await self.services.reply_service.resume_interrupted(self)
 
     async def on_message(self, message: discord.Message) -> None:
         """Ignore prefix commands: there are none, and the chat cog has its own listener."""

@@ -39,6 +39,11 @@ REQUIRED_PERMISSIONS = (
         "attach_files", "show a score card's picture with a training's result", "results have no picture"
     ),
     RequiredPermission(
+        "read_message_history",
+        "find its own messages after a crash or a lost connection",
+        "a reply that was interrupted may stay in a channel twice",
+    ),
+    RequiredPermission(
         "manage_webhooks", "answer under a persona's name and avatar", "personas answer under the bot's name"
     ),
 )

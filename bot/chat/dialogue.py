@@ -213,16 +213,14 @@ class _DialogueRun:
         event_id = live.parts[0]
         try:
             reply = await self._stream_line(persona, live)
+            await self.reply_service.end_reply(persona, talk.place, event_id, live, reply)
         except discord.NotFound:
             talk.stop(LINE_DELETED_TEXT)
-            self.reply_service.store.replies.finish(event_id, "stopped")
+            self.reply_service.store.replies.record_deleted(event_id)
             return ""
         except Exception as error:  # shown in its place
-            self.reply_service.store.replies.finish(event_id, "failed")
-            with suppress(discord.HTTPException):
-                await live.fail(error_text(error))
+            await self.reply_service.fail_reply(event_id, live, error)
             return None
-        self.reply_service.store_reply(persona, talk.place, event_id, live.parts[0], reply)
         return reply.text
 
     async def _stream_line(self, persona: Persona, live: StreamingReply) -> ChatReply:

@@ -1,7 +1,11 @@
 """Channels a persona can speak in, the policy for speaking there, and the webhooks that give it name and avatar."""
 
 import asyncio
+import datetime
 import logging
+import secrets
+import time
+from collections.abc import AsyncIterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +21,14 @@ from personas.schemas.chat import Persona
 GuildChannel = discord.TextChannel | discord.Thread
 SpeakChannel = GuildChannel | discord.DMChannel
 log = logging.getLogger(__name__)
+REQUEST_TIMEOUT_S = 60.0
+"""Timeout of a request to Discord, which rate limits may delay."""
+RETRY_PAUSE_S = 1.0
+"""The shortest pause of discord.py before it repeats a request."""
+AVATAR_TIMEOUT_S = 10.0
+COPY_WINDOW = datetime.timedelta(seconds=90)
+MAX_HISTORY_MESSAGES = 100
+TOO_MANY_WEBHOOKS_CODE = 30007
 NO_MENTIONS = discord.AllowedMentions.none()
 BAD_REQUEST_STATUS = 400
 
@@ -105,6 +117,10 @@ class MessageSender(Protocol):
         """Delete a message; one that is gone already is no error. Raises `discord.Forbidden`."""
         ...
 
+    async def find(self, event_id: int) -> list[int]:
+        """Find the messages with the buttons of an event's reply, oldest first; none where history is not readable."""
+        ...
+
 
 @dataclass(frozen=True)
 class WebhookSender:
@@ -120,21 +136,42 @@ class WebhookSender:
         return self.channel if isinstance(self.channel, discord.Thread) else discord.utils.MISSING
 
     async def say(self, text: str, view: discord.ui.View | None = None) -> int:
-        message = await self.webhook.send(
-            text,
-            username=self.persona.name,
-            wait=True,
-            allowed_mentions=NO_MENTIONS,
-            suppress_embeds=True,
-            thread=self.thread,
-            view=view or discord.utils.MISSING,
-        )
+        started = time.monotonic()
+        async with asyncio.timeout(REQUEST_TIMEOUT_S):
+            message = await self.webhook.send(
+                text,
+                username=self.persona.name,
+                wait=True,
+                allowed_mentions=NO_MENTIONS,
+                suppress_embeds=True,
+                thread=self.thread,
+                view=view or discord.utils.MISSING,
+            )
+        if view and time.monotonic() - started >= RETRY_PAUSE_S:
+            await self._remove_copies(message)
         return message.id
 
+    async def _remove_copies(self, sent: discord.WebhookMessage) -> None:
+        """Delete the copies of a message: discord.py repeats a request whose success it could not see."""
+        buttons = _custom_ids(sent)
+        async for message in self._history(sent.created_at - COPY_WINDOW):
+            if message.id != sent.id and _custom_ids(message) == buttons:
+                await self.remove(message.id)
+
+    async def find(self, event_id: int) -> list[int]:
+        after = discord.utils.snowflake_time(event_id) - COPY_WINDOW
+        return [one.id async for one in self._history(after) if _belongs_to(one, event_id)]
+
+    async def _history(self, after: datetime.datetime) -> AsyncIterator[discord.Message]:
+        async for message in read_history(self.channel, after):
+            if message.webhook_id == self.webhook.id:
+                yield message
+
     async def change(self, message_id: int, text: str, view: discord.ui.View | None = None) -> None:
-        await self.webhook.edit_message(
-            message_id, content=text, view=view, allowed_mentions=NO_MENTIONS, thread=self.thread
-        )
+        async with asyncio.timeout(REQUEST_TIMEOUT_S):
+            await self.webhook.edit_message(
+                message_id, content=text, view=view, allowed_mentions=NO_MENTIONS, thread=self.thread
+            )
 
     async def remove(self, message_id: int) -> None:
         try:
@@ -152,12 +189,18 @@ class BotSender:
     persona: Persona
 
     async def say(self, text: str, view: discord.ui.View | None = None) -> int:
-        shown = view or discord.utils.MISSING
-        message = await self.channel.send(self._prefixed(text), suppress_embeds=True, view=shown)
+        shown, nonce = view or discord.utils.MISSING, secrets.token_hex(8)  # Discord ignores a repeated nonce
+        async with asyncio.timeout(REQUEST_TIMEOUT_S):
+            message = await self.channel.send(self._prefixed(text), suppress_embeds=True, view=shown, nonce=nonce)
         return message.id
 
+    async def find(self, event_id: int) -> list[int]:
+        after = discord.utils.snowflake_time(event_id) - COPY_WINDOW
+        return [one.id async for one in read_history(self.channel, after) if _belongs_to(one, event_id)]
+
     async def change(self, message_id: int, text: str, view: discord.ui.View | None = None) -> None:
-        await self.channel.get_partial_message(message_id).edit(content=self._prefixed(text), view=view)
+        async with asyncio.timeout(REQUEST_TIMEOUT_S):
+            await self.channel.get_partial_message(message_id).edit(content=self._prefixed(text), view=view)
 
     async def remove(self, message_id: int) -> None:
         with suppress(discord.NotFound):
@@ -165,6 +208,24 @@ class BotSender:
 
     def _prefixed(self, text: str) -> str:
         return f"**{self.persona.name}:** {text}"
+
+
+async def read_history(channel: SpeakChannel, after: datetime.datetime) -> AsyncIterator[discord.Message]:
+    """Yield the messages of a channel since a time; none where the bot may not read them."""
+    try:
+        async for message in channel.history(limit=MAX_HISTORY_MESSAGES, after=after, oldest_first=True):
+            yield message
+    except discord.Forbidden:
+        log.warning("copies of replies in #%s cannot be found without the permission Read Message History", channel)
+
+
+def _custom_ids(message: discord.Message) -> set[str]:
+    rows = (row for row in message.components if isinstance(row, discord.ActionRow))
+    return {getattr(item, "custom_id", None) or "" for row in rows for item in row.children}
+
+
+def _belongs_to(message: discord.Message, event_id: int) -> bool:
+    return any(custom_id.endswith(f":{event_id}") for custom_id in _custom_ids(message))
 
 
 class SenderRegistry:
@@ -190,6 +251,11 @@ class SenderRegistry:
                 webhook = await self._webhook(persona, home)
             except discord.Forbidden:
                 return BotSender(channel, persona)
+            except discord.HTTPException as error:
+                if error.code != TOO_MANY_WEBHOOKS_CODE:
+                    raise
+                log.warning("#%s has as many webhooks as Discord allows: %s speaks as the bot", home, persona.name)
+                return BotSender(channel, persona)
         assert not isinstance(channel, discord.DMChannel)  # it is `home` or a thread of it
         return WebhookSender(webhook, persona, channel)
 
@@ -203,23 +269,37 @@ class SenderRegistry:
                 log.info("the webhook of #%s was deleted; making another", channel.name)
             else:
                 return webhook
-        webhook = await channel.create_webhook(name="Understudy", reason="a persona's voice")
+        webhook = await self._own_webhook(channel) or await channel.create_webhook(
+            name="Understudy", reason="a persona's voice"
+        )
         assert webhook.token is not None  # webhooks that a bot creates always carry one
         self._store.channels.set_webhook(channel.guild.id, channel.id, webhook.id, webhook.token)
         await self._set_avatar(webhook, persona, channel.id)
         return webhook
 
+    async def _own_webhook(self, channel: discord.TextChannel) -> discord.Webhook | None:
+        """Find a webhook of the bot that is not stored: it was killed before it could store it, or its home is new."""
+        assert self._client is not None  # channels come from a client
+        for webhook in await channel.webhooks():
+            if webhook.token and webhook.user and webhook.user == self._client.user:
+                return webhook
+        return None
+
     async def _set_avatar(self, webhook: discord.Webhook, persona: Persona, channel_id: int) -> None:
         """Upload the persona's avatar to the webhook, so that no public address is needed for it."""
-        if channel_id not in self._avatars or self._avatars[channel_id] != persona.avatar:
-            try:
+        if channel_id in self._avatars and self._avatars[channel_id] == persona.avatar:
+            return
+        try:
+            async with asyncio.timeout(AVATAR_TIMEOUT_S):
                 await webhook.edit(avatar=_avatar(persona), prefer_auth=False)
-            except discord.HTTPException as error:
-                if error.status != BAD_REQUEST_STATUS:
-                    raise
-                log.warning("%s speaks without a face: Discord does not take the picture (%s)", persona.name, error)
-                await webhook.edit(avatar=None, prefer_auth=False)
-            self._avatars[channel_id] = persona.avatar
+        except TimeoutError:
+            log.warning("%s speaks without a new face in this channel: Discord does not answer", persona.name)
+        except discord.HTTPException as error:
+            if error.status != BAD_REQUEST_STATUS:
+                raise
+            log.warning("%s speaks without a face: Discord does not take the picture (%s)", persona.name, error)
+            await webhook.edit(avatar=None, prefer_auth=False)
+        self._avatars[channel_id] = persona.avatar
 
     async def renew(self, sender: MessageSender, channel: SpeakChannel) -> MessageSender:
         """Replace a sender whose webhook is gone; several replies may request it at once."""

@@ -3,18 +3,28 @@
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import astuple, dataclass, field, replace
 from typing import Any, Literal, Protocol
 
+import aiohttp
 import discord
 
-from bot.chat.discord_channels import ChannelRef, ReplyPolicy, SenderRegistry, SpeakChannel, channel_ref, fetch_channel
+from bot.chat.discord_channels import (
+    ChannelRef,
+    MessageSender,
+    ReplyPolicy,
+    SenderRegistry,
+    SpeakChannel,
+    channel_ref,
+    fetch_channel,
+)
 from bot.chat.prompt_context import ChatRequestBuilder
 from bot.chat.streaming_reply import UNKNOWN_WEBHOOK_CODE, StreamingReply, split_message
 from bot.errors import RefusedError, error_text
-from bot.store import Store, StoredReply, VoteCounts
+from bot.store import Store, StoredReply, StoreError, VoteCounts
 from bot.training.resource_sharing import TrainerThrottle
 from personas.engine import Engine, ReplyStream
 from personas.errors import AdapterError
@@ -24,6 +34,11 @@ from personas.schemas.chat import ChatReply, ChatRequest, Persona
 log = logging.getLogger(__name__)
 MAX_RESUME_AGE_S = 900.0
 """Maximum age of interrupted replies that are finished at the next start."""
+MAX_RESUMED_AT_ONCE = 8
+STORE_RETRY_S, STORE_RETRIES = 10.0, 90
+"""A reply that cannot be stored is tried again for as long as it could be resumed."""
+SERVER_ERROR_STATUS = 500
+CUT_OFF_NOTE = "-# This reply was cut off. Ask again."
 
 
 class ReplyViews(Protocol):
@@ -71,6 +86,7 @@ class ReplyService:
     views: ReplyViews
     throttle: TrainerThrottle
     _running: dict[int, tuple[ReplyTask, ReplyStream]] = field(default_factory=dict)
+    _held: Counter[int] = field(default_factory=Counter)  # events whose replies this process is making
     _tasks: set[asyncio.Task[Any]] = field(default_factory=set)
 
     @property
@@ -80,15 +96,42 @@ class ReplyService:
 
     # ------------------------------------------------------------------------------------------ requests
 
-    async def answer(self, message: IncomingMessage, persona: Persona, channel: SpeakChannel) -> None:
-        """Store the message, then reply as the persona. An event that was answered before is ignored."""
+    async def answer(
+        self,
+        message: IncomingMessage,
+        persona: Persona,
+        channel: SpeakChannel,
+        announce: Callable[[], Awaitable[object]] | None = None,
+    ) -> None:
+        """Store the message, then reply as the persona; `announce` is called once the reply has a place in the queue.
+
+        An event that was answered before is ignored. Raises `EngineBusyError` before anything is posted.
+        """
+        task = self._accept(message, persona, channel)
+        if task is None:
+            return
+        with self._holding(task.event_id):
+            request = self._request(task)
+            try:
+                stream = self._submit(request)
+                if announce:
+                    await announce()
+            except Exception:
+                self.store.replies.finish(task.event_id, "failed")
+                raise
+            await self._reply(task, request, stream)
+
+    def _accept(self, message: IncomingMessage, persona: Persona, channel: SpeakChannel) -> ReplyTask | None:
+        """Store a message together with its reply to come; None if its event was handled, or the message deleted."""
         place, now = channel_ref(channel), time.time()
-        seq = self.store_message(message, place)
-        rollout = self.store.rollouts.counted_rollout(persona.id, now, *astuple(place))
-        reply = (message.event_id, place.guild_id, place.channel_id, persona.id, now)
-        if self.store.replies.begin(*reply, asked_by=message.author_id, trigger_seq=seq, rollout=rollout):
-            task = ReplyTask(message.event_id, message.author_id, persona, channel, seq)
-            await self._reply(task, self._request(task))
+        if self.store.replies.get(message.event_id) or self.store.messages.is_deleted(message.event_id):
+            return None
+        with self.store.atomic():
+            seq = self.store_message(message, place)
+            rollout = self.store.rollouts.counted_rollout(persona.id, now, *astuple(place))
+            reply = (message.event_id, place.guild_id, place.channel_id, persona.id, now)
+            self.store.replies.begin(*reply, asked_by=message.author_id, trigger_seq=seq, rollout=rollout)
+        return ReplyTask(message.event_id, message.author_id, persona, channel, seq)
 
     async def regenerate(self, event_id: int, user: discord.abc.User, channel: SpeakChannel) -> None:
         """Regenerate a reply in the same message. Raises `UnderstudyError`, and changes nothing, if that is refused."""
@@ -105,8 +148,9 @@ class ReplyService:
         if not self.store.replies.begin_regeneration(event_id):
             stream.cancel()
             raise RefusedError("This reply is being written.", "Stop it first, or wait.")
-        self.store.replies.record_interruption(event_id, user.id, time.time())
-        await self._reply(task, request, stream)
+        with self._holding(event_id):
+            self.store.replies.record_interruption(event_id, user.id, time.time())
+            await self._reply(task, request, stream)
 
     def is_running(self, event_id: int) -> bool:
         """Report whether the reply to this event is still being generated."""
@@ -167,6 +211,17 @@ class ReplyService:
         self,
         persona: Persona,
         channel: SpeakChannel,
+        **buttons: Any,
+    ) -> StreamingReply:
+        """Post the message that a reply is streamed to; `buttons` are arguments of `live_message`."""
+        live = self.live_message(await self.senders.of(persona, channel), channel, **buttons)
+        await self._post_first(live, persona, channel)
+        return live
+
+    def live_message(
+        self,
+        sender: MessageSender,
+        channel: SpeakChannel,
         *,
         growing: Callable[[], discord.ui.View],
         ended: Callable[[], discord.ui.View],
@@ -174,9 +229,9 @@ class ReplyService:
         parts: Sequence[int] = (),
         before: str = "",
     ) -> StreamingReply:
-        """Post the message that a reply is streamed to; a deleted webhook is replaced once."""
-        live = StreamingReply(
-            await self.senders.of(persona, channel),
+        """Return a message to stream a reply to, which is not posted yet."""
+        return StreamingReply(
+            sender,
             growing=growing,
             ended=ended,
             on_parts=on_parts,
@@ -185,6 +240,9 @@ class ReplyService:
             before=before,
             stretch_s=lambda: self.senders.edit_stretch_s,
         )
+
+    async def _post_first(self, live: StreamingReply, persona: Persona, channel: SpeakChannel) -> None:
+        """Post a placeholder; a deleted webhook is replaced once."""
         try:
             await live.begin()
         except discord.NotFound as error:
@@ -192,26 +250,47 @@ class ReplyService:
                 self.senders.forget(channel)
             live.sender, live.parts = await self.senders.of(persona, channel), []
             await live.begin()
-        return live
 
-    def store_reply(
-        self, persona: Persona, place: ChannelRef, event_id: int, message_id: int, reply: ChatReply
+    async def end_reply(
+        self, persona: Persona, place: ChannelRef, event_id: int, live: StreamingReply, reply: ChatReply
     ) -> None:
-        """Store a finished reply: its text in the history, and how it ended."""
-        if reply.text:
-            self.store.messages.append(
-                guild_id=place.guild_id,
-                channel_id=place.channel_id,
-                author_id=0,
-                author_name=persona.name,
-                text=reply.text,
-                at=time.time(),
-                discord_message_id=message_id,
-                persona_id=persona.id,
-                adapter_version=reply.version,
-            )
+        """Store a finished reply, then show it. Raises `discord.NotFound` if its message was deleted."""
+        try:
+            self._store_reply(persona, place, event_id, live, reply)
+        except StoreError as error:
+            log.error("a reply is shown before it is stored: %s", error)
+            await live.end(reply)
+            await self._store_later(lambda: self._store_reply(persona, place, event_id, live, reply))
+        else:
+            await live.end(reply)
+        self.store.replies.record_end_shown(event_id)
+
+    async def _store_later(self, store: Callable[[], None]) -> None:
+        for _ in range(STORE_RETRIES):
+            await asyncio.sleep(STORE_RETRY_S)
+            with suppress(StoreError):
+                return store()
+        store()
+
+    def _store_reply(
+        self, persona: Persona, place: ChannelRef, event_id: int, live: StreamingReply, reply: ChatReply
+    ) -> None:
+        """Store the text and the end of a reply at once."""
         state: Literal["stopped", "done"] = "stopped" if reply.finish == "cancelled" else "done"
-        self.store.replies.finish(event_id, state, reply.version, reply.seed)
+        with self.store.atomic():
+            if reply.text:
+                self.store.messages.append(
+                    guild_id=place.guild_id,
+                    channel_id=place.channel_id,
+                    author_id=0,
+                    author_name=persona.name,
+                    text=reply.text,
+                    at=time.time(),
+                    discord_message_id=live.parts[0],
+                    persona_id=persona.id,
+                    adapter_version=reply.version,
+                )
+            self.store.replies.finish(event_id, state, reply.version, reply.seed, end_note=live.footer(reply))
 
     async def close(self) -> None:
         """Cancel the running replies; they stay unfinished in the store and are resumed at the next start."""
@@ -222,8 +301,16 @@ class ReplyService:
     # ------------------------------------------------------------------------------------------ after a crash
 
     async def resume_interrupted(self, client: discord.Client) -> None:
-        """Finish the replies that a crash or a restart interrupted."""
-        for reply in self.store.replies.unfinished():
+        """Finish the replies that a crash, a restart or a lost connection interrupted, oldest first, some at once."""
+        rows = [reply for reply in self.store.replies.unfinished() if not self._held[reply.event_id]]
+        free = asyncio.Semaphore(MAX_RESUMED_AT_ONCE)
+        with ExitStack() as held:
+            for reply in rows:
+                held.enter_context(self._holding(reply.event_id))
+            await asyncio.gather(*(self._resume_guarded(reply, client, free) for reply in rows))
+
+    async def _resume_guarded(self, reply: StoredReply, client: discord.Client, free: asyncio.Semaphore) -> None:
+        async with free:
             try:
                 await self._resume(reply, await fetch_channel(client, reply.channel_id))
             except Exception:  # one failure must not affect the other replies
@@ -234,61 +321,99 @@ class ReplyService:
         persona = self.request_builder.personas.get(reply.persona_id, reply.guild_id)
         if persona is None or channel is None:
             self.store.replies.finish(reply.event_id, "failed")
+            self.store.replies.record_end_shown(reply.event_id)
+            return
+        sender = await self.senders.of(persona, channel)
+        found = await sender.find(reply.event_id)
+        parts = (*reply.parts, *(one for one in found if one not in reply.parts))
+        task = ReplyTask(reply.event_id, reply.asked_by, persona, channel, reply.trigger_seq or 0, parts)
+        if reply.end_note is not None:
+            text = self.store.messages.text_of(parts[0]) if parts else ""
+            await self._restore(task, sender, text or "", reply.end_note)
         elif reply.trigger_seq is None or time.time() - reply.created_at > MAX_RESUME_AGE_S:
-            self.store.replies.finish(reply.event_id, "failed")
-            if reply.parts:
-                sender = await self.senders.of(persona, channel)
-                await sender.change(reply.parts[-1], "-# This reply was cut off. Ask again.")
+            self.store.replies.finish(reply.event_id, "failed", end_note=CUT_OFF_NOTE)
+            await self._restore(task, sender, "", CUT_OFF_NOTE)
         else:
             log.info("finishing an interrupted reply of %s in #%s", persona.name, channel)
-            task = ReplyTask(reply.event_id, reply.asked_by, persona, channel, reply.trigger_seq, reply.parts)
-            await self._reply(task, self._request(task))
+            await self._reply(task, self._request(task), None)
+
+    async def _restore(self, task: ReplyTask, sender: MessageSender, text: str, note: str) -> None:
+        """Show how a reply ended in the messages that it has."""
+        with suppress(discord.NotFound):
+            if task.parts:
+                await self._live(task, sender).restore(text, note)
+        self.store.replies.record_end_shown(task.event_id)
 
     # ------------------------------------------------------------------------------------------ one reply
 
     def _request(self, task: ReplyTask) -> ChatRequest:
         return self.request_builder.request(task.persona, task.place, task.trigger_seq, task.event_id)
 
-    async def _reply(self, task: ReplyTask, request: ChatRequest, stream: ReplyStream | None = None) -> None:
+    def _submit(self, request: ChatRequest) -> ReplyStream | None:
+        """Take a place in the queue; None when the adapter cannot be read, which `_follow` reports."""
+        try:
+            return self.engine.submit(request)
+        except AdapterError:
+            return None
+
+    async def _reply(self, task: ReplyTask, request: ChatRequest, stream: ReplyStream | None) -> None:
         """Post, stream and store a reply to a request; `stream` is its stream if it was submitted already."""
         with self._closeable():
-            live = await self._begin(task, stream)
-            live.lore = request.lore
-            live.dialogue = self.request_builder.dialogue_of(request.adapter)
-            live.wanted = request.adapter.version if request.adapter else self.request_builder.unserved(task.persona.id)
+            if stream:
+                self._running[task.event_id] = task, stream
             try:
-                reply = await self._follow(task, request, live, stream)
-            except discord.NotFound:  # the message was deleted: nobody waits for the reply any more
-                log.info("the message of the reply %d is gone", task.event_id)
-                self.store.replies.finish(task.event_id, "stopped")
-            except Exception as error:  # shown in the reply's place
-                self.store.replies.finish(task.event_id, "failed")
-                await self._fail(live, error)
-            else:
-                self.store_reply(task.persona, task.place, task.event_id, live.parts[0], reply)
+                live = await self._begin(task, stream)
+                live.lore = request.lore
+                live.dialogue = self.request_builder.dialogue_of(request.adapter)
+                unserved = self.request_builder.unserved(task.persona.id)
+                live.wanted = request.adapter.version if request.adapter else unserved
+                await self._stream_and_end(task, request, live, stream)
             finally:
                 if running := self._running.pop(task.event_id, None):
                     running[1].cancel()
 
-    async def _begin(self, task: ReplyTask, stream: ReplyStream | None) -> StreamingReply:
-        """Post the message. Refused by Discord, the reply has failed; it stays unfinished without a connection."""
-        event_id = task.event_id
+    async def _stream_and_end(
+        self, task: ReplyTask, request: ChatRequest, live: StreamingReply, stream: ReplyStream | None
+    ) -> None:
         try:
-            return await self.begin_message(
-                task.persona,
-                task.channel,
-                growing=lambda: self.views.growing(event_id),
-                ended=lambda: self.views.ended(event_id, self.store.replies.votes(event_id)),
-                on_parts=lambda ids: self.store.replies.record_parts(event_id, ids),
-                parts=task.parts,
-                before=task.before,
-            )
+            reply = await self._follow(task, request, live, stream)
+            await self.end_reply(task.persona, task.place, task.event_id, live, reply)
+        except discord.NotFound:  # the message was deleted: nobody waits for the reply any more
+            log.info("the message of the reply %d is gone", task.event_id)
+            self._forget_parts(live.parts)
+            self.store.replies.record_deleted(task.event_id)
+        except Exception as error:  # shown in the reply's place
+            await self.fail_reply(task.event_id, live, error)
+
+    async def _begin(self, task: ReplyTask, stream: ReplyStream | None) -> StreamingReply:
+        """Post the message; if that fails, the reply has failed. A copy that may be there is looked for later."""
+        try:
+            live = self._live(task, await self.senders.of(task.persona, task.channel))
+            await self._post_first(live, task.persona, task.channel)
+            return live
         except Exception as error:
-            if isinstance(error, discord.HTTPException):
-                self.store.replies.finish(event_id, "failed")
+            is_refused = isinstance(error, discord.HTTPException) and error.status < SERVER_ERROR_STATUS
+            self.store.replies.finish(task.event_id, "failed", end_note=None if is_refused else CUT_OFF_NOTE)
             if stream:
                 stream.cancel()
             raise
+
+    def _live(self, task: ReplyTask, sender: MessageSender) -> StreamingReply:
+        """Return the task's message; a line that answers nobody has no buttons."""
+        event_id = task.event_id
+        return self.live_message(
+            sender,
+            task.channel,
+            growing=lambda: self.views.growing(event_id),
+            ended=lambda: (
+                self.views.ended(event_id, self.store.replies.votes(event_id))
+                if task.trigger_seq
+                else discord.ui.View()
+            ),
+            on_parts=lambda ids: self.store.replies.record_parts(event_id, ids),
+            parts=task.parts,
+            before=task.before,
+        )
 
     async def _follow(
         self, task: ReplyTask, request: ChatRequest, live: StreamingReply, stream: ReplyStream | None
@@ -306,11 +431,16 @@ class ReplyService:
             live.damaged = request.adapter.version if request.adapter else ""
             return await self._follow(task, replace(request, adapter=None), live, None)
 
-    async def _fail(self, live: StreamingReply, error: Exception) -> None:
+    async def fail_reply(self, event_id: int, live: StreamingReply, error: Exception) -> None:
+        """End a reply with an error. If Discord cannot be reached, the next start shows it."""
+        note = f"-# {error_text(error)}"
+        self.store.replies.finish(event_id, "failed", end_note=note)
         try:
-            await live.fail(error_text(error))
-        except discord.HTTPException as http_error:
+            await live.fail(note)
+        except (discord.HTTPException, aiohttp.ClientError, TimeoutError, OSError) as http_error:
             log.warning("a reply failed, and its error could not be shown: %s", http_error)
+        else:
+            self.store.replies.record_end_shown(event_id)
 
     async def _delete(self, reply: StoredReply, client: discord.Client) -> bool:
         channel = await fetch_channel(client, reply.channel_id)
@@ -324,10 +454,23 @@ class ReplyService:
                     await sender.remove(message_id)
                 except discord.Forbidden:
                     return False
-        for message_id in reply.parts:
+        self._forget_parts(reply.parts)
+        return True
+
+    def _forget_parts(self, parts: Iterable[int]) -> None:
+        for message_id in parts:
             self.store.messages.delete(message_id)
             self.store.replies.delete_part(message_id)
-        return True
+
+    @contextmanager
+    def _holding(self, event_id: int) -> Iterator[None]:
+        """Keep `resume_interrupted` from a reply that this process is making."""
+        self._held[event_id] += 1
+        try:
+            yield
+        finally:
+            self._held[event_id] -= 1
+            self._held += Counter()  # without zeros
 
     @contextmanager
     def _closeable(self) -> Iterator[None]:

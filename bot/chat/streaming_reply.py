@@ -66,26 +66,54 @@ class StreamingReply:
             for message_id in others:
                 await self.sender.remove(message_id)
             self.parts = [first]
+            self.on_parts(self.parts)
         else:
-            self.parts = [await self.sender.say(PLACEHOLDER, self.growing())]
-        self.on_parts(self.parts)
+            await self._post()
+
+    async def _post(self) -> None:
+        """Post a further message; it is deleted again where its id cannot be stored."""
+        message_id = await self.sender.say(PLACEHOLDER, self.growing())
+        try:
+            self.on_parts([*self.parts, message_id])
+        except Exception:
+            await self.sender.remove(message_id)
+            raise
+        self.parts.append(message_id)
 
     async def follow(self, stream: ReplyStream) -> ChatReply:
-        """Edit the message until the stream ends. Raises the errors of the stream."""
+        """Edit the message until the stream ends, whose reply `end` shows. Raises the errors of the stream."""
         next_at = asyncio.get_running_loop().time() + FIRST_EDIT_DELAY_S
         async for piece in stream:
             self._text += piece
             if asyncio.get_running_loop().time() >= next_at:
                 await self._show(self.growing())
                 next_at = asyncio.get_running_loop().time() + EDIT_INTERVAL_S + self.stretch_s()
-        self._text = stream.reply.text
-        footer = reply_footer(stream.reply, self.lore, self.dialogue, self.damaged, self.wanted)
-        await self._show(self.ended(), f"\n{footer}")
         return stream.reply
 
-    async def fail(self, error: str) -> None:
-        """End the reply with an error below the text so far, else below the earlier attempt's."""
-        note = f"\n-# {error}"
+    def footer(self, reply: ChatReply) -> str:
+        """The note under the finished reply."""
+        return reply_footer(reply, self.lore, self.dialogue, self.damaged, self.wanted)
+
+    async def end(self, reply: ChatReply) -> None:
+        """Show the finished reply."""
+        self._text = reply.text
+        await self._show(self.ended(), f"\n{self.footer(reply)}")
+
+    async def restore(self, text: str, note: str) -> None:
+        """Show how a reply ended, whatever its messages show now."""
+        *full, last = split_message(text, note)
+        for number, part in enumerate([*full, last.strip()]):
+            if number == len(self.parts):
+                await self._post()
+            await self.sender.change(self.parts[number], part, self.ended() if number == len(full) else None)
+        for message_id in self.parts[len(full) + 1 :]:
+            await self.sender.remove(message_id)
+        self.parts = self.parts[: len(full) + 1]
+        self.on_parts(self.parts)
+
+    async def fail(self, note: str) -> None:
+        """End the reply with a note below the text so far, else below the earlier attempt's."""
+        note = f"\n{note}"
         text = remove_links(self._text[self._done :]) or remove_links(self.before)[: MAX_MESSAGE_CHARS - len(note)]
         await self._put(f"{text}{note}".strip(), self.ended())
 
@@ -110,8 +138,7 @@ class StreamingReply:
         cut = self._done + split_index(self._text[self._done :], MAX_MESSAGE_CHARS - MAX_FOOTER_CHARS)
         await self._put(remove_links(self._text[self._done : cut]))
         self._done = cut
-        self.parts.append(await self.sender.say(PLACEHOLDER, self.growing()))
-        self.on_parts(self.parts)
+        await self._post()
 
 
 def reply_footer(

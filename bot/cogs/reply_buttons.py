@@ -1,6 +1,7 @@
 """The buttons under a persona's reply: stop, reply, regenerate and vote."""
 
 import time
+from functools import partial
 from typing import ClassVar, Literal
 
 import discord
@@ -138,8 +139,11 @@ async def ask_publicly(interaction: Interaction, persona: Persona, channel: Spea
     """Post a question from a command or form in the channel, and have it answered. Raises `RefusedError`."""
     reply_service, author = interaction.client.services.reply_service, interaction.user
     reply_service.rules.require_can_ask(interaction, persona, channel_ref(channel))
-    await respond(interaction, quote_member(author.display_name, text), ephemeral=False, suppress_embeds=True)
-    await reply_service.answer(IncomingMessage(interaction.id, author.id, author.display_name, text), persona, channel)
+    quote = partial(
+        respond, interaction, quote_member(author.display_name, text), ephemeral=False, suppress_embeds=True
+    )
+    message = IncomingMessage(interaction.id, author.id, author.display_name, text)
+    await reply_service.answer(message, persona, channel, announce=quote)
 
 
 def _require_reply(interaction: Interaction, event_id: int) -> tuple[StoredReply, Persona, SpeakChannel]:

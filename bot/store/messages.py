@@ -83,6 +83,11 @@ class MessageHistory(Table):
             select :channel, coalesce(max(seq), 0) from messages where channel_id = :channel"""
         self._db.write(sql, channel=channel_id)
 
+    def is_deleted(self, discord_message_id: int) -> bool:
+        """Report whether a stored message was deleted; events of it may be delivered again."""
+        sql = "select 1 from deleted_messages where discord_message_id = :id"
+        return self._db.value(int, sql, id=discord_message_id) is not None
+
     def text_of(self, discord_message_id: int) -> str | None:
         """Return the text of a message; None when it is unknown."""
         return self._db.value(str, "select text from messages where discord_message_id = :id", id=discord_message_id)

@@ -26,6 +26,7 @@ class StoredReply:
     """The reply to an event, an interaction or message. `parts` are the ids of the messages that it fills.
 
     `rollout` is the one in which it counts, `interrupted_at` when its author first stopped or regenerated it.
+    `end_note` is the note under an ended reply, until Discord has confirmed its last edit.
     """
 
     event_id: int
@@ -42,6 +43,7 @@ class StoredReply:
     created_at: float
     rollout: int | None
     interrupted_at: float | None
+    end_note: str | None
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,7 @@ class StoredReplies(Table):
 
     def begin_regeneration(self, event_id: int) -> bool:
         """Start a finished reply's regeneration. False while it is being generated."""
-        sql = """update replies set state = 'waiting', attempt = attempt + 1
+        sql = """update replies set state = 'waiting', attempt = attempt + 1, end_note = null
             where event_id = :event and state not in ('waiting', 'streaming')"""
         return self._db.write(sql, event=event_id) > 0
 
@@ -103,11 +105,23 @@ class StoredReplies(Table):
         state: Literal["done", "stopped", "failed"],
         adapter_version: str | None = None,
         seed: int | None = None,
+        *,
+        end_note: str | None = None,
     ) -> bool:
-        """Store how a reply ended. False, and no change, when it had ended before."""
-        sql = """update replies set state = :state, adapter_version = :version, seed = :seed
+        """Store how a reply ended, and the note that has yet to be shown. False, and no change, if it had ended."""
+        sql = """update replies set state = :state, adapter_version = :version, seed = :seed, end_note = :note
             where event_id = :event and state in ('waiting', 'streaming')"""
-        return self._db.write(sql, event=event_id, state=state, version=adapter_version, seed=seed) > 0
+        values = {"event": event_id, "state": state, "version": adapter_version, "seed": seed, "note": end_note}
+        return self._db.write(sql, **values) > 0
+
+    def record_deleted(self, event_id: int) -> None:
+        """Record that the message was deleted before it showed the end."""
+        sql = "update replies set state = 'stopped', end_note = null where event_id = :event"
+        self._db.write(sql, event=event_id)
+
+    def record_end_shown(self, event_id: int) -> None:
+        """Record that members see how the reply ended."""
+        self._db.write("update replies set end_note = null where event_id = :event", event=event_id)
 
     def get(self, event_id: int) -> StoredReply | None:
         """Return the reply to an event."""
@@ -119,8 +133,9 @@ class StoredReplies(Table):
         return self._db.one(self._reply, sql, id=message_id)
 
     def unfinished(self) -> list[StoredReply]:
-        """List the replies that a crash interrupted, oldest first."""
-        sql = "select * from replies where state in ('waiting', 'streaming') order by created_at"
+        """List the replies that have not ended, or whose end members may not see, oldest first."""
+        sql = """select * from replies where state in ('waiting', 'streaming') or end_note is not null
+            order by created_at"""
         return self._db.all(self._reply, sql)
 
     def of_guild(

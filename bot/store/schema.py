@@ -349,6 +349,14 @@ create table guild_feedback (
 ) strict;
 """
 
+REPLY_ENDS = """
+-- The note under a reply that has ended, until Discord has confirmed the message's last edit.
+alter table replies add column end_note text;
+drop index replies_unfinished;
+create index replies_unfinished on replies (created_at)
+    where state in ('waiting', 'streaming') or end_note is not null;
+"""
+
 MIGRATIONS = (
     INITIAL_TABLES,
     REPLY_PARTS,
@@ -363,4 +371,5 @@ MIGRATIONS = (
     IDEMPOTENCY_KEYS,
     JOB_FOLLOW_UPS,
     GUILD_FEEDBACK,
+    REPLY_ENDS,
 )

@@ -56,7 +56,7 @@ async def test_edits_follow_later_while_requests_wait(monkeypatch):
     live = StreamingReply(shown, lambda: None, lambda: None, lambda parts: None, lambda voice: voice)
     live.stretch_s = lambda: 3.0
     await live.begin()
-    await live.follow(Stream(clock, [f"word{number}" for number in range(200)], 0.1))
+    await live.end(await live.follow(Stream(clock, [f"word{number}" for number in range(200)], 0.1)))
     times = [at for at, _ in shown.says[1:-1]]
     assert all(later - at >= EDIT_INTERVAL_S + 3.0 - 1e-6 for at, later in pairwise(times)) and len(times) >= 4
 
@@ -68,7 +68,7 @@ async def test_the_first_words_come_soon_and_then_no_more_edits_than_discord_tak
     shown, words = Shown(clock), [f"word{number}" for number in range(120)]
     live = StreamingReply(shown, lambda: None, lambda: None, lambda parts: None, lambda voice: voice)
     await live.begin()
-    await live.follow(Stream(clock, words, every_s))
+    await live.end(await live.follow(Stream(clock, words, every_s)))
     (begun, placeholder), *grown, (_, whole) = shown.says
     assert placeholder == "…" and whole.startswith("word0 word1") and whole.endswith("-# AI-written · v1")
     times = [at - begun for at, _ in grown]

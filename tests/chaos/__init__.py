@@ -1,0 +1,1 @@
+"""Kills the bot's processes at named points, breaks their disk and network, and checks what is left."""

@@ -1,0 +1,102 @@
+"""The whole bot in a process of its own, against a sandbox elsewhere; only model and trainer are fakes.
+
+Processes are forked from a server that has imported everything, so that one starts in a fraction of a second.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import logging
+import multiprocessing
+import os
+import signal
+import sys
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any
+
+from bot import app
+from bot.chat import streaming_reply
+from bot.client import BotClient
+from bot.sandbox import patch_discord
+from bot.settings import Settings
+from personas.home.job_material import ShippedData
+from personas.lore.index import LoreIndex
+from personas.schemas.chat import ChatRequest
+from tests.chaos import failpoints
+from tests.fake_engine import FakeEngine
+from tests.fakes import FakeTrainingBackend
+
+PERMISSION = "Granted by Discord to the tests, 2026"
+LONG_REPLY_WORDS = 420
+"""Words of a long reply, which fills two messages."""
+
+
+def script(request: ChatRequest) -> list[str]:
+    """Repeat the question, so that a reply can be recognised; at length if the question says so."""
+    question = request.turns[-1].text
+    pieces = ["I hear: ", question, ". "]
+    return pieces + (["word " * 60] * (LONG_REPLY_WORDS // 60) if "at length" in question else ["Aye."])
+
+
+class ScriptedEngine(FakeEngine):
+    """A fake engine with the rest of the protocol."""
+
+    precision, fingerprint = "float32", "0" * 64
+
+    async def start(self) -> None:
+        return
+
+
+async def _open_engine(settings: Settings, metrics: Any, stack: Any) -> ScriptedEngine:
+    return ScriptedEngine(script)
+
+
+async def serve(home: Path, url: str, token: str, plan: str, trace: Path | None) -> None:
+    """Run the bot until SIGTERM, or until the plan ends it."""
+    ended = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, ended.set)
+    app._open_engine = _open_engine  # type: ignore[assignment]
+    app._create_backend = lambda *parts: FakeTrainingBackend()  # type: ignore[assignment]
+    app._open_lore = _no_lore  # type: ignore[assignment]
+    app._client_factory = lambda *parts: functools.partial(_client)  # type: ignore[assignment,return-value]
+    streaming_reply.FIRST_EDIT_DELAY_S = streaming_reply.EDIT_INTERVAL_S = 0.0
+    failpoints.install(plan, trace)
+    settings = Settings(
+        home=home, discord_token=token, web_port=0, discord_permission=PERMISSION, message_content_intent=True
+    )
+    with patch_discord(url):
+        async with app.open_app(settings, ShippedData.from_source_tree()) as running:
+            waits = {asyncio.create_task(ended.wait()), running.running}
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+
+
+def _client(*parts: Any, **options: Any) -> BotClient:
+    return BotClient(*parts, **options | {"guilds_settle_s": 0.02})
+
+
+async def _no_lore(*parts: Any) -> LoreIndex:
+    return LoreIndex([])
+
+
+def main(home: Path, url: str, token: str, plan: str, trace: Path | None) -> None:
+    """The process's main function; its log goes to `bot.log` in the home."""
+    log = os.open(home / "bot.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(log, 1), os.dup2(log, 2)
+    logging.basicConfig(level=logging.INFO, stream=sys.stderr, force=True)
+    asyncio.run(serve(home, url, token, plan, trace))
+
+
+class BotProcesses:
+    """Starts bot processes."""
+
+    def __init__(self) -> None:
+        self._context = multiprocessing.get_context("forkserver")
+        self._context.set_forkserver_preload(["tests.chaos.bot_process"])
+
+    def start(self, home: Path, url: str, token: str, plan: str = "", trace: Path | None = None) -> BaseProcess:
+        """Start one with a failpoint plan."""
+        process = self._context.Process(target=main, args=(home, url, token, plan, trace), daemon=True)
+        process.start()
+        return process

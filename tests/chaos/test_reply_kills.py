@@ -1,0 +1,20 @@
+"""A bot that is killed at any write or request finishes each reply once."""
+
+import pytest
+
+from tests.chaos.failpoints import Plan
+from tests.chaos.reply_kills import run
+
+
+async def test_a_bot_killed_anywhere_loses_doubles_and_leaves_nothing():
+    outcome = await run(kills=60, seed=1)
+    assert outcome.tried == 60 and len(outcome.killed_at) >= 10, outcome.killed_at
+    assert not (outcome.lost or outcome.doubled or outcome.orphans), outcome
+
+
+def test_a_plan_names_what_is_done_and_where():
+    assert Plan.parse("ENOSPC@5+:file.*") == Plan("ENOSPC", 5, True, "file.*")
+    assert [Plan.parse("EIO@3").applies(number) for number in (2, 3, 4)] == [False, True, False]
+    assert not Plan.parse("").applies(0)
+    with pytest.raises(ValueError, match="'explode' is neither kill"):
+        Plan.parse("explode@3")
