@@ -18,9 +18,11 @@ from personas.engine.kv_cache import BLOCK_TOKENS
 from personas.engine.lora_slots import MAX_STACKED_RANK, AdapterWeights, LoraSlot, LoraSlots, read_adapter
 from personas.engine.model_runner import ModelRunner, ScheduledTokens, Sequence, StackedLoraRunner
 from personas.engine.peft_runner import PeftRunner, PeftSwitcher
-from personas.engine.sampler import SampledToken, sample_tokens
+from personas.engine.sampler import NotFiniteError, SampledToken, sample_tokens
 from personas.engine.scheduler import Phase, ScheduledBatch, Scheduler, SchedulerLimits
 from personas.engine.sequence import ReplySink
+from personas.errors import AdapterError
+from personas.home.adapters import ROLL_BACK_ADVICE
 from personas.models.serving_model import precision_of
 from personas.prompt import RenderedPrompt, Renderer
 from personas.schemas.chat import AdapterRef, ChatRequest, Persona
@@ -95,13 +97,18 @@ class BatchGenerator:
 
     def _run(self, batch: ScheduledBatch) -> list[tuple[Sequence, SampledToken | Exception]]:
         """Compute a batch and sample; an error takes the place of the tokens that it prevents."""
-        sequences = batch.sampled
+        sequences, computed = batch.sampled, [len(item.kv.tokens) for item in batch.tokens]
         try:
             logits = batch.runner.backend.forward(batch.tokens)
-            return list(zip(sequences, sample_tokens(logits, [seq.sampler for seq in sequences]), strict=True))
-        except Exception as error:  # of this batch: the others go on
-            log.debug("a batch failed", exc_info=True)
-            return [(seq, error) for seq in batch.sequences]
+            sampled = sample_tokens(logits, [seq.sampler for seq in sequences])
+            return [(seq, _name_adapter(seq, token)) for seq, token in zip(sequences, sampled, strict=True)]
+        except Exception as error:
+            if len(batch.sequences) == 1:
+                return [(batch.sequences[0], error)]
+            log.warning("a batch of %d failed; each reply in it is computed alone", len(computed), exc_info=True)
+        for item, length in zip(batch.tokens, computed, strict=True):
+            del item.kv.tokens[length:]
+        return [sampled for alone in batch.split() for sampled in self._run(alone)]
 
     def clear_prefix_cache(self) -> None:
         """Discard all stored and queued prefixes; sequences that run now are not stored later either."""
@@ -174,6 +181,14 @@ class PrefixWarmer:
         return True
 
 
+def _name_adapter(seq: Sequence, token: SampledToken | Exception) -> SampledToken | Exception:
+    """Turn the error of logits that are not finite into one of the adapter that caused them."""
+    if not isinstance(token, NotFiniteError) or seq.adapter is None:
+        return token
+    what = f"{seq.adapter.persona_id} {seq.adapter.version} computes numbers that are not finite."
+    return AdapterError(what, ROLL_BACK_ADVICE)
+
+
 @dataclass(frozen=True)
 class EngineParts:
     """A loaded model, its adapters and its batch. `read` may run on any thread, the rest on the model's thread."""
@@ -211,10 +226,12 @@ class EngineParts:
         """Remove an adapter and the prefixes computed with it once its replies have ended."""
 
         def forget() -> None:
-            self.peft.drop(ref)
-            if self.stacked and self.stacked.prefixes:
-                self.stacked.prefixes.drop_adapter(ref.name)
-            on_dropped()
+            try:
+                self.peft.drop(ref)
+                if self.stacked and self.stacked.prefixes:
+                    self.stacked.prefixes.drop_adapter(ref.name)
+            finally:
+                on_dropped()
 
         self.lora.drop(ref, forget)
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from personas.engine import EngineState, MetricsCallback, RequestMetrics
 from personas.engine.admission import AdmissionControl
 from personas.engine.cpu_kernel.build import load_compiled
-from personas.engine.scheduler import SchedulerLimits
+from personas.engine.scheduler import SchedulerLimits, run_or_log
 from personas.models import base_model
 from personas.models.base_model import BaseModel
 from personas.models.serving_model import Device, load_serving_model, precision_of, release_memory
@@ -255,7 +255,7 @@ class LLMEngine:
                 task.run()
             except Exception as error:  # reported to the caller; the engine goes on
                 log.debug("a task of the engine failed", exc_info=True)
-                task.fail(error)
+                run_or_log(partial(task.fail, error))
 
     def _load(self) -> None:
         torch = base_model.load_torch()

@@ -1,6 +1,7 @@
 """Samples the next token of each sequence with its own settings and seed."""
 
 import hashlib
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -31,12 +32,18 @@ class SampledToken:
     alternatives: tuple[tuple[int, float], ...] = ()
 
 
+class NotFiniteError(ArithmeticError):
+    """The model computed no finite number for any token."""
+
+
 def sample_tokens(logits: Any, states: list[SamplerState]) -> list[SampledToken | Exception]:
     """Sample one token for each row of `logits` `[sequences, vocabulary]`; an error takes the place of its token."""
     if not states:
         return []
-    likeliest = logits.argmax(-1).tolist()
-    return [_sample_or_error(*row) for row in zip(logits, likeliest, states, strict=True)]
+    likeliest = logits.argmax(-1)  # the index of a NaN, if there is one
+    highest = logits.gather(-1, likeliest[:, None])[:, 0].tolist()
+    rows = zip(logits, likeliest.tolist(), highest, states, strict=True)
+    return [_sample_or_error(*row) for row in rows]
 
 
 def sample_token(logits: Any, likeliest: int, state: SamplerState) -> SampledToken:
@@ -56,7 +63,9 @@ def seeded_uniform(seed: int, position: int) -> float:
     return (int.from_bytes(digest, "big") >> 11) / 2**53
 
 
-def _sample_or_error(logits: Any, likeliest: int, state: SamplerState) -> SampledToken | Exception:
+def _sample_or_error(logits: Any, likeliest: int, highest: float, state: SamplerState) -> SampledToken | Exception:
+    if not math.isfinite(highest):
+        return NotFiniteError("No token can be sampled: the logits are not finite.")
     try:
         return sample_token(logits, likeliest, state)
     except Exception as error:  # caused by this sequence's settings: the others go on

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Generic, Literal, Protocol, TypeVar
 
 from personas.engine.admission import AdapterState
@@ -17,6 +19,7 @@ if TYPE_CHECKING:  # these import torch
     from personas.engine.model_runner import ModelRunner, ScheduledTokens, Sequence
     from personas.engine.sampler import SampledToken
 
+log = logging.getLogger(__name__)
 NEW_TOKEN_COST_IN_PROMPT_TOKENS = 2
 """Weight of a generated token in a guild's service; prompt tokens are cheaper because they are computed together."""
 MAX_OVERTAKEN = 8  # sequences that may overtake one that waits for a LoRA slot; after that, none starts before it
@@ -56,6 +59,11 @@ class ScheduledBatch:
     def sampled(self) -> list[Sequence]:
         """The sequences that get a new token: all but those with prompt tokens left."""
         return [seq for seq, tokens in zip(self.sequences, self.tokens, strict=True) if tokens.needs_logits]
+
+    def split(self) -> list[ScheduledBatch]:
+        """Return a batch of its own for each sequence."""
+        pairs = zip(self.sequences, self.tokens, strict=True)
+        return [ScheduledBatch(self.runner, [seq], [tokens]) for seq, tokens in pairs]
 
 
 class QueuedSequence(Protocol):
@@ -249,11 +257,10 @@ class FairScheduler(ABC, Generic[QueuedT]):
         return of_guild < share and len(self.running) + of_guild < self.limits.max_rows
 
     def _start(self, seq: QueuedT, overtaken: list[QueuedT]) -> None:
-        if not seq.begin():
-            self.queue.remove(seq)
-            seq.discard()
-            return
         try:
+            if not seq.begin():
+                self._discard(seq)
+                return
             self._acquire(seq)
         except Exception as error:  # of its adapter, or memory for its keys and values: it fails alone
             self._fail_waiting(seq, error)
@@ -271,19 +278,18 @@ class FairScheduler(ABC, Generic[QueuedT]):
                 self.finish(seq)
         for seq in list(self.queue):
             if seq.is_cancelled:
-                self.queue.remove(seq)
-                seq.discard()
+                self._discard(seq)
             elif now - seq.queued_at > self.limits.wait_s:
                 what = f"The request waited {self.limits.wait_s:.0f} s without being started."
                 self._fail_waiting(seq, EngineBusyError(what, "Ask again later."))
 
     def finish(self, seq: QueuedT) -> None:
-        self._leave(seq)
-        seq.finish()
+        run_or_log(partial(self._leave, seq))
+        run_or_log(seq.finish)
 
     def fail(self, seq: QueuedT, error: Exception) -> None:
-        self._leave(seq)
-        seq.fail(error)
+        run_or_log(partial(self._leave, seq))
+        run_or_log(partial(seq.fail, error))
 
     def fail_all(self, error: Exception) -> None:
         for seq in list(self.running):
@@ -293,7 +299,11 @@ class FairScheduler(ABC, Generic[QueuedT]):
 
     def _fail_waiting(self, seq: QueuedT, error: Exception) -> None:
         self.queue.remove(seq)
-        seq.fail(error)
+        run_or_log(partial(seq.fail, error))
+
+    def _discard(self, seq: QueuedT) -> None:
+        self.queue.remove(seq)
+        run_or_log(seq.discard)
 
     def _leave(self, seq: QueuedT) -> None:
         self.running.remove(seq)
@@ -340,15 +350,24 @@ class Scheduler(FairScheduler["Sequence"]):
         budget = self.limits.solo_prefill_tokens if is_solo else self.limits.prefill_tokens
         chosen = []
         for seq in _round_robin_by_guild(seq for seq in self.running if seq.is_prefilling):
-            seq.load_prefix()
-            scheduled = seq.next_tokens(budget)
-            if scheduled.tokens:
+            run_or_log(seq.load_prefix)  # without it, the whole prompt is computed
+            scheduled = self._next_tokens(seq, budget)
+            if scheduled and scheduled.tokens:
                 chosen.append((seq, scheduled))
                 budget -= len(scheduled.tokens)
         return chosen
 
     def _last_tokens(self) -> list[tuple[Sequence, ScheduledTokens]]:
-        return [(seq, seq.next_tokens(1)) for seq in self.running if not seq.is_prefilling]
+        decoding = [seq for seq in self.running if not seq.is_prefilling]
+        scheduled = [(seq, self._next_tokens(seq, 1)) for seq in decoding]
+        return [(seq, tokens) for seq, tokens in scheduled if tokens]
+
+    def _next_tokens(self, seq: Sequence, limit: int) -> ScheduledTokens | None:
+        try:
+            return seq.next_tokens(limit)
+        except Exception as error:  # of this sequence: the others go on
+            self.fail(seq, error)
+            return None
 
     def _state(self, seq: Sequence) -> AdapterState:
         return self._lora.state(seq.adapter)
@@ -372,7 +391,7 @@ class Scheduler(FairScheduler["Sequence"]):
                 if isinstance(token, Exception):
                     raise token
                 if seq.is_prefilling:
-                    seq.store_prefix()
+                    run_or_log(seq.store_prefix)
                 seq.append(token)
             except Exception as error:  # of this sequence: the others go on
                 self.fail(seq, error)
@@ -382,9 +401,16 @@ class Scheduler(FairScheduler["Sequence"]):
                 self.finish(seq)
 
     def finish(self, seq: Sequence) -> None:
-        self._leave(seq)
-        seq.store_prefix()
-        seq.finish()
+        run_or_log(seq.store_prefix)
+        super().finish(seq)
+
+
+def run_or_log(action: Callable[[], None]) -> None:
+    """Run what belongs to one request; its error is logged and must not reach the others."""
+    try:
+        action()
+    except Exception:
+        log.exception("a step of one request failed; the others go on")
 
 
 def _round_robin_by_guild(sequences: Iterable[Sequence]) -> list[Sequence]:

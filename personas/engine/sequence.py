@@ -212,14 +212,21 @@ class ReplySequence:
         self._detokenizer.append_text(piece)
 
     def finish(self) -> None:
-        self._sink.finish(self._reply())
-        self._on_end()
+        """Deliver the reply, or the error that prevents it."""
+        try:
+            self._sink.finish(self._reply())
+        except Exception as error:
+            self._sink.push(error)
+        finally:
+            self._on_end()
 
     def fail(self, error: Exception) -> None:
         """Deliver an error, unless the request was cancelled before it started."""
-        if self.begin():
-            self._sink.push(error)
-        self._on_end()
+        try:
+            if self.begin():
+                self._sink.push(error)
+        finally:
+            self._on_end()
 
     def discard(self) -> None:
         """End a waiting request that was cancelled; its sink is finished already, unless it had started before."""
