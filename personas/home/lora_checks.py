@@ -40,16 +40,20 @@ LayerShapes = Mapping[str, tuple[int, int]]
 """Inputs and outputs of the base model's linear layers, by name."""
 
 
-def check_lora(folder: Path, layers: LayerShapes | None, name: str = "The adapter") -> dict[str, Any]:
+def check_lora(
+    folder: Path, layers: LayerShapes | None, name: str = "The adapter", *, has_all_layers: bool = True
+) -> dict[str, Any]:
     """Check the configuration, and names, kinds and shapes of the tensors, which are not read; return the first.
 
-    Without `layers`, nothing is compared with the base model. Raises `AdapterError`, which calls the adapter by `name`.
+    Without `layers`, nothing is compared with the base model; without `has_all_layers`, others may be adapted too.
+    Raises `AdapterError`, which calls the adapter by `name`.
     """
+    complete, layers = layers is not None and has_all_layers, layers or {}
     config = _read_config(folder, name)
     with _weights_errors(name):
         _require_small_header(folder / WEIGHTS_FILE)
         with safe_open(folder / WEIGHTS_FILE, "numpy") as weights:
-            _check_tensors(weights, config, layers)
+            _check_tensors(weights, config, layers, complete)
     return config
 
 
@@ -90,6 +94,20 @@ def base_linear_shapes(base: BaseModel) -> dict[str, tuple[int, int]]:
     config = load_config(base)
     with torch.device("meta"):
         return linear_shapes(AutoModelForCausalLM.from_config(config, trust_remote_code=False))
+
+
+def stored_linear_shapes(base: BaseModel) -> dict[str, tuple[int, int]]:
+    """Return the same for the layers stored as plain matrices, by the files' headers, without torch."""
+    shapes: dict[str, tuple[int, int]] = {}
+    for file in sorted(base.folder.glob("*.safetensors")):
+        with safe_open(file, "numpy") as weights:
+            tensors = {key: weights.get_slice(key) for key in weights.keys() if key.endswith(".weight")}  # noqa: SIM118
+            shapes |= {
+                key.removesuffix(".weight"): tuple(reversed(tensor.get_shape()))
+                for key, tensor in tensors.items()
+                if tensor.get_dtype() in SERVED_DTYPES and len(tensor.get_shape()) == 2
+            }
+    return shapes
 
 
 def find_by_pattern(patterns: Mapping[str, Any] | None, layer: str, default: Any) -> Any:
@@ -174,7 +192,7 @@ def _require_small_header(file: Path) -> None:
         raise ValueError(f"its header has {size:,} bytes, and at most {MAX_HEADER_BYTES:,} are read")
 
 
-def _check_tensors(weights: Any, config: dict[str, Any], layers: LayerShapes | None) -> None:
+def _check_tensors(weights: Any, config: dict[str, Any], layers: LayerShapes, complete: bool) -> None:
     """Check the tensors of an open file by its header. Raises `ValueError` with the first fault."""
     sides: dict[str, dict[str, tuple[int, ...]]] = defaultdict(dict)
     for key in weights.keys():  # noqa: SIM118 - it is no mapping
@@ -188,22 +206,24 @@ def _check_tensors(weights: Any, config: dict[str, Any], layers: LayerShapes | N
     if not sides:
         raise ValueError("it has no matrices")
     for layer, shapes in sides.items():
-        _check_layer(layer, shapes, config, layers)
+        if complete and layer not in layers:
+            raise ValueError(
+                f"it adapts {layer[:MAX_SHOWN_CHARS]}, which the base model does not have as a linear layer"
+            )
+        _check_layer(layer, shapes, config, layers.get(layer))
 
 
 def _check_layer(
-    layer: str, shapes: dict[str, tuple[int, ...]], config: dict[str, Any], layers: LayerShapes | None
+    layer: str, shapes: dict[str, tuple[int, ...]], config: dict[str, Any], widths: tuple[int, int] | None
 ) -> None:
     name = layer[:MAX_SHOWN_CHARS]
-    if layers is not None and layer not in layers:
-        raise ValueError(f"it adapts {name}, which the base model does not have as a linear layer")
     if set(shapes) != {"lora_A", "lora_B", *([MAGNITUDE] if config.get("use_dora") else [])}:
         raise ValueError(f"{name} has {' and '.join(sorted(shapes))} only")
     a, b = shapes["lora_A"], shapes["lora_B"]
     rank = find_by_pattern(config.get("rank_pattern"), layer, config.get("r", DEFAULT_RANK))
     if len(a) != 2 or len(b) != 2:
         raise ValueError(f"{name} has shapes {a} and {b}, which are no matrices")
-    inputs, outputs = layers[layer] if layers is not None else (a[1], b[0])
+    inputs, outputs = widths or (a[1], b[0])
     if (a[1], b[0]) != (inputs, outputs):
         raise ValueError(
             f"{name} has shapes {a} and {b}; the base model's layer has {inputs} inputs and {outputs} outputs"

@@ -21,6 +21,7 @@ from personas.home.adapters import (
     find_dialogue_adapters,
     verify_for_base_model,
 )
+from personas.home.lora_checks import LayerShapes, check_lora, stored_linear_shapes
 from personas.models.base_model import fingerprint, locate
 from personas.schemas.chat import AdapterRef
 
@@ -33,11 +34,11 @@ ADAPTER_NAME_PATTERN = re.compile(
 logger = logging.getLogger(f"vllm.{RESOLVER_NAME}")  # vLLM prints what is logged below its own name
 
 
-def find_served_adapter(home: Path, name: str, base_hash: str) -> AdapterRef:
+def find_served_adapter(home: Path, name: str, base_hash: str, layers: LayerShapes | None = None) -> AdapterRef:
     """Find the adapter of a name (`AdapterRef.name`) in a home and verify its files, its place and its base model.
 
     Raises `AdapterError` for a name of another form, a folder that is a link to elsewhere, and what
-    `verify_for_base_model` refuses.
+    `verify_for_base_model` and `check_lora` refuse: vLLM stops when tensors do not have the shapes of `layers`.
     """
     matched = ADAPTER_NAME_PATTERN.fullmatch(name)
     if not matched:
@@ -46,6 +47,7 @@ def find_served_adapter(home: Path, name: str, base_hash: str) -> AdapterRef:
     if _is_linked(home, ref.folder):
         raise AdapterError(f"{ref.folder} is a link to another folder.", "Copy the adapter into the home instead.")
     verify_for_base_model(ref, base_hash)
+    check_lora(ref.folder, layers, f"{ref.persona_id} {ref.version}", has_all_layers=False)
     return ref
 
 
@@ -65,8 +67,9 @@ def _is_linked(home: Path, folder: Path) -> bool:
 
 
 @cache
-def _base_model_hash(base_model: str) -> str:
-    return fingerprint(locate(base_model, fetch=False))
+def _read_base_model(base_model: str) -> tuple[str, LayerShapes]:
+    base = locate(base_model, fetch=False)
+    return fingerprint(base), stored_linear_shapes(base)
 
 
 class HomeLoRAResolver:
@@ -87,7 +90,7 @@ class HomeLoRAResolver:
         return LoRARequest(lora_name=lora_name, lora_int_id=1, lora_path=str(ref.folder))  # vLLM sets the number itself
 
     def _find(self, base_model: str, name: str) -> AdapterRef:
-        return find_served_adapter(self.home, name, _base_model_hash(base_model))
+        return find_served_adapter(self.home, name, *_read_base_model(base_model))
 
 
 def register() -> None:

@@ -39,6 +39,7 @@ from personas.engine.vllm.vllm_client import (
 from personas.engine.vllm.vllm_sequence import ReplicaScheduler, VllmReplyStream, VllmSequence, scheduler_limits
 from personas.home.adapters import largest_rank, verify_for_base_model
 from personas.home.atomic_files import write_private_file
+from personas.home.lora_checks import check_lora, stored_linear_shapes
 from personas.models import base_model
 from personas.models.base_model import BaseModel
 from personas.prompt import CONTEXT_TOKENS, RenderedPrompt, Renderer
@@ -364,7 +365,7 @@ class VllmEngine:
 
     def _read_files(self) -> None:
         tokenizer = base_model.load_tokenizer(self.base)
-        self._renderer = Renderer(tokenizer)
+        self._renderer, self._layers = Renderer(tokenizer), stored_linear_shapes(self.base)
         self.home.mkdir(mode=0o700, parents=True, exist_ok=True)
         is_in_home = self.base.folder.is_relative_to(self.home)
         names = [self._adapters.path(self.base.folder)] if is_in_home else []
@@ -376,6 +377,7 @@ class VllmEngine:
 
     def _verify(self, adapter: AdapterRef) -> None:
         verify_for_base_model(adapter, self._checker.expected.fingerprint)
+        check_lora(adapter.folder, self._layers, f"{adapter.persona_id} {adapter.version}", has_all_layers=False)
 
     def _read_salt(self) -> str:
         """Read the salt of the servers' prefix caches; a new one reaches nothing that they stored before."""

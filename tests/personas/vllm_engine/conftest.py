@@ -7,7 +7,9 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from personas.engine.vllm import vllm_engine
 from personas.engine.vllm.replicas import ReplicaLimits
@@ -60,7 +62,7 @@ def home(tmp_path) -> Path:
 
 @pytest.fixture
 def version(home, tiny_base) -> Callable[..., AdapterRef]:
-    """Installs a sealed adapter folder; its weights are never read here."""
+    """Installs a sealed adapter folder with one layer; its weights are never read here."""
 
     def install(number: int, rank: int = 8, persona_id: str = "ada", home: Path = home) -> AdapterRef:
         from tests.tiny_models import manifest_over  # imports torch and peft
@@ -69,8 +71,11 @@ def version(home, tiny_base) -> Callable[..., AdapterRef]:
         if ref.folder.exists():
             return ref
         with atomic_folder(ref.folder) as aside:
-            (aside / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA", "r": rank}))
-            (aside / "adapter_model.safetensors").write_bytes(b"weights")
+            config = {"peft_type": "LORA", "r": rank, "target_modules": ["q_proj"]}
+            (aside / "adapter_config.json").write_text(json.dumps(config))
+            pair = {"A": np.ones((rank, 64), np.float32), "B": np.ones((64, rank), np.float32)}
+            name = "base_model.model.model.layers.0.self_attn.q_proj.lora_{}.weight"
+            save_file({name.format(side): it for side, it in pair.items()}, aside / "adapter_model.safetensors")
             write_manifest(aside, manifest_over(tiny_base, persona_id, ref.version))
         return ref
 

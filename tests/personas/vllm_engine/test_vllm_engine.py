@@ -4,11 +4,14 @@ import asyncio
 import time
 from dataclasses import replace
 
+import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 
 from personas.engine.vllm.vllm_client import AdapterNotServedError, ReplicaError, VllmError
 from personas.engine.vllm.vllm_engine import VllmEngine
 from personas.errors import AdapterError, EngineBusyError
+from personas.home.adapters import write_manifest
 from personas.schemas.chat import ChatRequest, Persona, Turn
 from tests.personas.vllm_engine.conftest import ADA, FAST, answer, ask, undisturbed
 from tests.personas.vllm_engine.server import Faults, VllmServer
@@ -201,6 +204,21 @@ class TestAdapters:
         with pytest.raises(AdapterError, match="does not match its checksum"):
             await answer(engine, ask(adapter=ref))
         assert not servers[0].loads and not servers[1].loads
+
+    async def test_an_adapter_of_other_shapes_is_never_sent_to_a_server(self, open_engine, servers, version, tiny_base):
+        """vLLM finds them while it computes, and stops."""
+        from tests.tiny_models import manifest_over  # imports torch and peft
+
+        engine, ref = await open_engine(), version(1)
+        file = ref.folder / "adapter_model.safetensors"
+        tensors = load_file(file)
+        save_file({name: np.ones([size + 8 for size in it.shape], it.dtype) for name, it in tensors.items()}, file)
+        write_manifest(ref.folder, manifest_over(tiny_base, "ada", "v1"))
+        with pytest.raises(AdapterError, match=r"ada v1's adapter_model.safetensors does not fit: .*64 inputs"):
+            await engine.load(ref)
+        with pytest.raises(AdapterError, match="does not fit"):
+            await answer(engine, ask(adapter=ref))
+        assert not servers[0].loads and not servers[1].loads and await answer(engine, ask())
 
     async def test_an_adapter_that_the_server_lost_is_loaded_once_more(self, open_engine, servers, renderer, version):
         engine = await open_engine(servers[0].url)
