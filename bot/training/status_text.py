@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from textwrap import shorten
 
+from bot.errors import hide_paths
 from bot.store import TrainingJob
 from personas.schemas.training_events import Epoch, Evaluation, Phase, Progress, ScoreSummary, TrainerEvent
 
@@ -69,7 +70,8 @@ def job_result_text(job: TrainingJob, live: str | None = None) -> str:
     if job.state == "cancelled":
         return f"{job_title(job, 'Cancelled')}\nLive versions stay as they are."
     if job.state == "failed" or job.result is None:
-        text = f"{job_title(job, 'Failed')}\n{job.error or 'No reason was given.'} {job.advice or ''}".rstrip()
+        reason = hide_paths(f"{job.error or 'No reason was given.'} {job.advice or ''}".rstrip())
+        text = f"{job_title(job, 'Failed')}\n{reason}"
         return f"{text}\n-# Then **Resume** continues where it stopped." if job.can_resume else text
     card, seconds = job.result.scorecard, job.result.seconds
     what, source = "Trained", f"Took {format_duration(seconds)}."

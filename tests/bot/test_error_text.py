@@ -1,0 +1,57 @@
+"""Members see what is wrong and what to do, and no path of the operator's machine."""
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from bot.errors import error_text, hide_paths
+from bot.store import Store
+from bot.store.database import open_read_only
+from bot.store.training_jobs import NewTrainingJob
+from bot.training.status_text import job_result_text
+from personas.errors import UnderstudyError
+from personas.home.adapters import adapter_ref, install_adapter_folder, verify_adapter
+from personas.schemas.training import TrainingRequest
+from tests.personas.test_adapters import write_adapter
+
+
+def raised(work, *args):
+    with pytest.raises(UnderstudyError) as caught:
+        work(*args)
+    return caught.value
+
+
+def test_errors_of_adapters_and_the_database_name_no_folder(tmp_path):
+    folder = adapter_ref(tmp_path, "mira", "v3").folder
+    errors = [raised(verify_adapter, folder), raised(open_read_only, tmp_path / "understudy.sqlite")]
+    write_adapter(folder)
+    (folder / "adapter_config.json").write_text("other")
+    errors += [raised(verify_adapter, folder), raised(install_adapter_folder, folder, tmp_path / "x" / "v1")]
+    (folder / "manifest.json").write_text(json.dumps({"format": 1}))
+    errors.append(raised(verify_adapter, folder))
+    (tmp_path / "understudy.sqlite").write_bytes(b"no database" * 1000)
+    errors.append(raised(Store.open, tmp_path / "understudy.sqlite"))
+    for error in errors:
+        assert str(tmp_path) in str(error), "the operator's log and terminal have it"
+        text = error_text(error)
+        assert str(tmp_path) not in text and ("v3" in text or "understudy.sqlite" in text) and error.advice in text
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Use `/finetune start`, or POST /finetune/start-training, or open /dashboard/play.",
+        "hub:owner/name and 1/2 and https://example.org/tmp/x and ~/lore/a.md",
+    ],
+)
+def test_commands_and_addresses_stay(text):
+    assert hide_paths(text) == text
+
+
+def test_a_failed_job_names_none_either(tmp_path):
+    store = Store.open(tmp_path / "understudy.sqlite")
+    job = store.jobs.add(NewTrainingJob("ab", 1, 2, 3, TrainingRequest(job_name="x", persona="oda")), 1.0)
+    failed = replace(job, state="failed", error=f"{tmp_path}/jobs/ab is damaged.", advice=f"Remove {tmp_path}/jobs/ab.")
+    assert job_result_text(failed).endswith("ab is damaged. Remove ab.")
+    store.close()
