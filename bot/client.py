@@ -111,12 +111,12 @@ class BotClient(Bot):
         await super().close()
 
     async def on_ready(self) -> None:
+        await self.services.reply_service.resume_interrupted(self)
         for guild in self.guilds:
             for line in permissions.permission_report(guild, channels_in_use(guild, self.services.store)):
                 log.warning(line)
         if not self.guilds and self.application_id:
             log.warning("The bot is in no server yet. Invite it: %s", permissions.invite_url(self.application_id))
-        await self.services.reply_service.resume_interrupted(self)
 
     async def on_resumed(self) -> None:
         await self.services.reply_service.resume_interrupted(self)

@@ -89,7 +89,9 @@ def permission_report(guild: discord.Guild, channels: Iterable[discord.abc.Guild
 def find_missing_permissions(
     guild: discord.Guild, channels: Iterable[discord.abc.GuildChannel]
 ) -> list[MissingPermission]:
-    """The permissions that are missing in the guild, and additionally in its channels in use."""
+    """The permissions that are missing in the guild, and additionally in its channels in use; none while it is away."""
+    if guild.unavailable:
+        return []
     guild_wide = missing_permissions(guild.me.guild_permissions)
     result = [MissingPermission(guild.name, need, guild_remedy(need)) for need in guild_wide]
     for channel in channels:

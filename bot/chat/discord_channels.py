@@ -2,15 +2,16 @@
 
 import asyncio
 import datetime
+import itertools
 import logging
 import secrets
-import time
-from collections.abc import AsyncIterator
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
+import aiohttp
 import discord
 
 from bot.errors import RefusedError
@@ -20,13 +21,18 @@ from personas.schemas.chat import Persona
 
 GuildChannel = discord.TextChannel | discord.Thread
 SpeakChannel = GuildChannel | discord.DMChannel
+T = TypeVar("T")
 log = logging.getLogger(__name__)
 REQUEST_TIMEOUT_S = 60.0
 """Timeout of a request to Discord, which rate limits may delay."""
+UNCERTAIN_ERRORS = (discord.DiscordServerError, aiohttp.ClientError, TimeoutError, OSError)
+"""Errors after which a request may have had its effect."""
+RETRY_PAUSES_S = 1.0, 4.0
 RETRY_PAUSE_S = 1.0
 """The shortest pause of discord.py before it repeats a request."""
 AVATAR_TIMEOUT_S = 10.0
-COPY_WINDOW = datetime.timedelta(seconds=90)
+CLOCK_SKEW = datetime.timedelta(seconds=90)
+"""Largest difference between Discord's clock and ours."""
 MAX_HISTORY_MESSAGES = 100
 TOO_MANY_WEBHOOKS_CODE = 30007
 NO_MENTIONS = discord.AllowedMentions.none()
@@ -136,49 +142,57 @@ class WebhookSender:
         return self.channel if isinstance(self.channel, discord.Thread) else discord.utils.MISSING
 
     async def say(self, text: str, view: discord.ui.View | None = None) -> int:
-        started = time.monotonic()
-        async with asyncio.timeout(REQUEST_TIMEOUT_S):
-            message = await self.webhook.send(
-                text,
-                username=self.persona.name,
-                wait=True,
-                allowed_mentions=NO_MENTIONS,
-                suppress_embeds=True,
-                thread=self.thread,
-                view=view or discord.utils.MISSING,
-            )
-        if view and time.monotonic() - started >= RETRY_PAUSE_S:
-            await self._remove_copies(message)
+        # Webhooks have no nonce, and discord.py repeats a request after a pause if it did not see its success.
+        started, attempts = discord.utils.utcnow(), itertools.count()
+
+        async def send() -> int:
+            sent = await self._sent(view, started) if next(attempts) else []
+            return sent[0] if sent else await self._send(text, view)
+
+        message_id = await persist(send)
+        if (discord.utils.utcnow() - started).total_seconds() >= RETRY_PAUSE_S:
+            for copy in await self._sent(view, started):
+                if copy != message_id:
+                    await self.remove(copy)
+        return message_id
+
+    async def _send(self, text: str, view: discord.ui.View | None) -> int:
+        message = await self.webhook.send(
+            text,
+            username=self.persona.name,
+            wait=True,
+            allowed_mentions=NO_MENTIONS,
+            suppress_embeds=True,
+            thread=self.thread,
+            view=view or discord.utils.MISSING,
+        )
         return message.id
 
-    async def _remove_copies(self, sent: discord.WebhookMessage) -> None:
-        """Delete the copies of a message: discord.py repeats a request whose success it could not see."""
-        buttons = _custom_ids(sent)
-        async for message in self._history(sent.created_at - COPY_WINDOW):
-            if message.id != sent.id and _custom_ids(message) == buttons:
-                await self.remove(message.id)
+    async def _sent(self, view: discord.ui.View | None, started: datetime.datetime) -> list[int]:
+        """Find the copies of a message that was just sent, by its buttons; none if it has no buttons."""
+        buttons = {str(getattr(item, "custom_id", "")) for item in view.children} if view else set()
+        return [one.id for one in await self._history(started) if _custom_ids(one) == buttons] if buttons else []
 
     async def find(self, event_id: int) -> list[int]:
-        after = discord.utils.snowflake_time(event_id) - COPY_WINDOW
-        return [one.id async for one in self._history(after) if _belongs_to(one, event_id)]
+        sent = await self._history(discord.utils.snowflake_time(event_id))
+        return [one.id for one in sent if _belongs_to(one, event_id)]
 
-    async def _history(self, after: datetime.datetime) -> AsyncIterator[discord.Message]:
-        async for message in read_history(self.channel, after):
-            if message.webhook_id == self.webhook.id:
-                yield message
+    async def _history(self, after: datetime.datetime) -> list[discord.Message]:
+        return [one for one in await read_history(self.channel, after) if one.webhook_id == self.webhook.id]
 
     async def change(self, message_id: int, text: str, view: discord.ui.View | None = None) -> None:
-        async with asyncio.timeout(REQUEST_TIMEOUT_S):
-            await self.webhook.edit_message(
+        await persist(
+            lambda: self.webhook.edit_message(
                 message_id, content=text, view=view, allowed_mentions=NO_MENTIONS, thread=self.thread
             )
+        )
 
     async def remove(self, message_id: int) -> None:
         try:
-            await self.webhook.delete_message(message_id, thread=self.thread)
+            await persist(lambda: self.webhook.delete_message(message_id, thread=self.thread))
         except discord.NotFound:  # gone, or sent by another webhook, which takes Manage Messages
             with suppress(discord.NotFound):
-                await self.channel.get_partial_message(message_id).delete()
+                await persist(self.channel.get_partial_message(message_id).delete)
 
 
 @dataclass(frozen=True)
@@ -190,33 +204,49 @@ class BotSender:
 
     async def say(self, text: str, view: discord.ui.View | None = None) -> int:
         shown, nonce = view or discord.utils.MISSING, secrets.token_hex(8)  # Discord ignores a repeated nonce
-        async with asyncio.timeout(REQUEST_TIMEOUT_S):
-            message = await self.channel.send(self._prefixed(text), suppress_embeds=True, view=shown, nonce=nonce)
+        content = self._prefixed(text)
+        message = await persist(lambda: self.channel.send(content, suppress_embeds=True, view=shown, nonce=nonce))
         return message.id
 
     async def find(self, event_id: int) -> list[int]:
-        after = discord.utils.snowflake_time(event_id) - COPY_WINDOW
-        return [one.id async for one in read_history(self.channel, after) if _belongs_to(one, event_id)]
+        sent = await read_history(self.channel, discord.utils.snowflake_time(event_id))
+        return [one.id for one in sent if _belongs_to(one, event_id)]
 
     async def change(self, message_id: int, text: str, view: discord.ui.View | None = None) -> None:
-        async with asyncio.timeout(REQUEST_TIMEOUT_S):
-            await self.channel.get_partial_message(message_id).edit(content=self._prefixed(text), view=view)
+        message = self.channel.get_partial_message(message_id)
+        await persist(lambda: message.edit(content=self._prefixed(text), view=view))
 
     async def remove(self, message_id: int) -> None:
         with suppress(discord.NotFound):
-            await self.channel.get_partial_message(message_id).delete()
+            await persist(self.channel.get_partial_message(message_id).delete)
 
     def _prefixed(self, text: str) -> str:
         return f"**{self.persona.name}:** {text}"
 
 
-async def read_history(channel: SpeakChannel, after: datetime.datetime) -> AsyncIterator[discord.Message]:
-    """Yield the messages of a channel since a time; none where the bot may not read them."""
+async def persist(request: Callable[[], Awaitable[T]]) -> T:
+    """Make a request that may be repeated; again after a pause if its outcome is uncertain."""
+    for pause_s in RETRY_PAUSES_S:
+        with suppress(*UNCERTAIN_ERRORS):
+            async with asyncio.timeout(REQUEST_TIMEOUT_S):
+                return await request()
+        await asyncio.sleep(pause_s)
+    async with asyncio.timeout(REQUEST_TIMEOUT_S):
+        return await request()
+
+
+async def read_history(channel: SpeakChannel, after: datetime.datetime) -> list[discord.Message]:
+    """Return messages of a channel since a time, oldest first; none where the bot may not read them."""
+
+    async def read() -> list[discord.Message]:
+        since = after - CLOCK_SKEW
+        return [one async for one in channel.history(limit=MAX_HISTORY_MESSAGES, after=since, oldest_first=True)]
+
     try:
-        async for message in channel.history(limit=MAX_HISTORY_MESSAGES, after=after, oldest_first=True):
-            yield message
+        return await persist(read)
     except discord.Forbidden:
         log.warning("copies of replies in #%s cannot be found without the permission Read Message History", channel)
+        return []
 
 
 def _custom_ids(message: discord.Message) -> set[str]:
@@ -248,7 +278,7 @@ class SenderRegistry:
             return BotSender(channel, persona)
         async with self._locks.setdefault(home.id, asyncio.Lock()):
             try:
-                webhook = await self._webhook(persona, home)
+                webhook = await persist(lambda: self._webhook(persona, home))
             except discord.Forbidden:
                 return BotSender(channel, persona)
             except discord.HTTPException as error:

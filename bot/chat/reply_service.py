@@ -9,10 +9,10 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import astuple, dataclass, field, replace
 from typing import Any, Literal, Protocol
 
-import aiohttp
 import discord
 
 from bot.chat.discord_channels import (
+    UNCERTAIN_ERRORS,
     ChannelRef,
     MessageSender,
     ReplyPolicy,
@@ -37,7 +37,8 @@ MAX_RESUME_AGE_S = 900.0
 MAX_RESUMED_AT_ONCE = 8
 STORE_RETRY_S, STORE_RETRIES = 10.0, 90
 """A reply that cannot be stored is tried again for as long as it could be resumed."""
-SERVER_ERROR_STATUS = 500
+END_PAUSES_S = 5.0, 30.0, 120.0, 600.0
+"""Pauses between attempts to show a reply's end."""
 CUT_OFF_NOTE = "-# This reply was cut off. Ask again."
 
 
@@ -259,11 +260,21 @@ class ReplyService:
             self._store_reply(persona, place, event_id, live, reply)
         except StoreError as error:
             log.error("a reply is shown before it is stored: %s", error)
-            await live.end(reply)
+            await self._show_end(live, reply)
             await self._store_later(lambda: self._store_reply(persona, place, event_id, live, reply))
         else:
-            await live.end(reply)
+            await self._show_end(live, reply)
         self.store.replies.record_end_shown(event_id)
+
+    async def _show_end(self, live: StreamingReply, reply: ChatReply) -> None:
+        """Show a reply's end, however long Discord is away; what is not shown when the bot ends is shown later."""
+        for pause_s in END_PAUSES_S:
+            try:
+                return await live.end(reply)
+            except UNCERTAIN_ERRORS as error:
+                log.warning("a reply's end could not be shown, trying again in %.0f s: %s", pause_s, error)
+                await asyncio.sleep(pause_s)
+        await live.end(reply)
 
     async def _store_later(self, store: Callable[[], None]) -> None:
         for _ in range(STORE_RETRIES):
@@ -392,8 +403,8 @@ class ReplyService:
             await self._post_first(live, task.persona, task.channel)
             return live
         except Exception as error:
-            is_refused = isinstance(error, discord.HTTPException) and error.status < SERVER_ERROR_STATUS
-            self.store.replies.finish(task.event_id, "failed", end_note=None if is_refused else CUT_OFF_NOTE)
+            note = CUT_OFF_NOTE if isinstance(error, UNCERTAIN_ERRORS) else None
+            self.store.replies.finish(task.event_id, "failed", end_note=note)
             if stream:
                 stream.cancel()
             raise
@@ -432,15 +443,17 @@ class ReplyService:
             return await self._follow(task, replace(request, adapter=None), live, None)
 
     async def fail_reply(self, event_id: int, live: StreamingReply, error: Exception) -> None:
-        """End a reply with an error. If Discord cannot be reached, the next start shows it."""
+        """End a reply with an error. If Discord cannot be reached, the next connection shows it."""
         note = f"-# {error_text(error)}"
         self.store.replies.finish(event_id, "failed", end_note=note)
         try:
             await live.fail(note)
-        except (discord.HTTPException, aiohttp.ClientError, TimeoutError, OSError) as http_error:
+        except UNCERTAIN_ERRORS as uncertain:
+            log.warning("a reply failed, and its error cannot be shown yet: %s", uncertain)
+            return
+        except discord.HTTPException as http_error:
             log.warning("a reply failed, and its error could not be shown: %s", http_error)
-        else:
-            self.store.replies.record_end_shown(event_id)
+        self.store.replies.record_end_shown(event_id)
 
     async def _delete(self, reply: StoredReply, client: discord.Client) -> bool:
         channel = await fetch_channel(client, reply.channel_id)

@@ -1,12 +1,12 @@
 """The buttons under a persona's reply: stop, reply, regenerate and vote."""
 
 import time
-from functools import partial
+from contextlib import suppress
 from typing import ClassVar, Literal
 
 import discord
 
-from bot.chat.discord_channels import SpeakChannel, channel_ref
+from bot.chat.discord_channels import UNCERTAIN_ERRORS, SpeakChannel, channel_ref
 from bot.chat.reply_service import IncomingMessage
 from bot.chat.streaming_reply import MAX_MESSAGE_CHARS
 from bot.cogs.transformers import Interaction
@@ -139,9 +139,12 @@ async def ask_publicly(interaction: Interaction, persona: Persona, channel: Spea
     """Post a question from a command or form in the channel, and have it answered. Raises `RefusedError`."""
     reply_service, author = interaction.client.services.reply_service, interaction.user
     reply_service.rules.require_can_ask(interaction, persona, channel_ref(channel))
-    quote = partial(
-        respond, interaction, quote_member(author.display_name, text), ephemeral=False, suppress_embeds=True
-    )
+
+    async def quote() -> None:
+        with suppress(*UNCERTAIN_ERRORS):  # the reply is worth more than certainty about the quote
+            quoted = quote_member(author.display_name, text)
+            await respond(interaction, quoted, ephemeral=False, suppress_embeds=True)
+
     message = IncomingMessage(interaction.id, author.id, author.display_name, text)
     await reply_service.answer(message, persona, channel, announce=quote)
 

@@ -14,12 +14,14 @@ from bot.sandbox.member_client import InteractionResponse, MemberClient
 from bot.sandbox.object_store import StoredFile
 from bot.sandbox.sandbox_errors import NotLoopback, SandboxError, SandboxRefusal, StateUnreadable
 from bot.sandbox.server import Sandbox, patch_discord
+from bot.sandbox.wire_faults import FaultRates
 
 __all__ = [
     "DEFAULT_BOT_PERMISSIONS",
     "SILENCED_PERMISSIONS",
     "ChannelSeed",
     "DepartingMember",
+    "FaultRates",
     "GuildSeed",
     "InteractionResponse",
     "MemberClient",

@@ -15,6 +15,7 @@ from bot.sandbox.network_conditions import NetworkConditions, RateLimits, Simula
 from bot.sandbox.object_store import ObjectStore
 from bot.sandbox.sandbox_errors import ApiError, Json, SandboxRefusal
 from bot.sandbox.traffic_log import EventFeed
+from bot.sandbox.wire_faults import FaultRates, WireFaults
 
 MAX_DELAY_S = 10.0
 MAX_RATE_LIMITED_REQUESTS = 1_000
@@ -115,6 +116,10 @@ class FaultControls:
         """Refuse the bot's next requests with 429."""
         self._container.conditions.rate_limited = min(max(int(count), 0), MAX_RATE_LIMITED_REQUESTS)
         self.publish()
+
+    def disturb(self, rates: FaultRates | None = None, seed: int = 0) -> None:
+        """Disturb requests and events from now on, by seed; without rates, no longer."""
+        self._container.conditions.faults = WireFaults(rates, seed)
 
     def set_permission(self, name: str, granted: bool) -> None:
         if name not in Permission.__members__:

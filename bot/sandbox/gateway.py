@@ -27,8 +27,12 @@ from bot.sandbox.network_conditions import (
     RateLimits,
 )
 from bot.sandbox.sandbox_errors import Json
+from bot.sandbox.wire_faults import EventFault
 
 MAX_REPLAY_FRAMES = 2_000
+REORDER_S = 0.05
+"""Time after which a reordered event is sent, if no other event came."""
+LOST_CONNECTION_CODE = 4000
 MESSAGE_CONTENT = 1 << 15
 
 INTENTS: dict[str, int] = {
@@ -149,14 +153,45 @@ class GatewaySession:
         self.connection: GatewayConnection | None = connection
         self._sent: deque[tuple[int, str, Json]] = deque(maxlen=MAX_REPLAY_FRAMES)
         self._number = 0
+        self._late: list[tuple[int, str, Json]] = []
+        self._closing: asyncio.Future[bool] | None = None
 
     def dispatch(self, name: str, data: Json) -> None:
         """Dispatch an event, now or at the next resume."""
         traffic_log.notify_observers(traffic_log.GatewayEvent(name, data))
         self._number += 1
-        self._sent.append((self._number, name, data))
+        event = self._number, name, data
+        self._sent.append(event)
+        fault = self._conditions.faults.of_event(name)
+        if fault in (EventFault.DROPPED, EventFault.SESSION_LOST):
+            self._lose_connection(is_resumable=fault is EventFault.DROPPED)
+        elif fault is EventFault.REORDERED and not self._late:
+            self._late.append(event)
+            asyncio.get_running_loop().call_later(REORDER_S, self._send_late)
+        else:
+            self._send(event)
+            self._send_late()
+        if fault is EventFault.DUPLICATED:
+            self._send(event)
+        if fault is EventFault.REPLAYED:
+            self._send(self._sent[self._conditions.faults.earlier(len(self._sent))])
+
+    def _send(self, event: tuple[int, str, Json]) -> None:
+        number, name, data = event
         if self.connection is not None:
-            self.connection.send(Opcode.DISPATCH, data, name, self._number, self._conditions.delay_s)
+            self.connection.send(Opcode.DISPATCH, data, name, number, self._conditions.delay_s)
+
+    def _send_late(self) -> None:
+        while self._late:
+            self._send(self._late.pop())
+
+    def _lose_connection(self, *, is_resumable: bool) -> None:
+        """Close the socket before the latest event was sent."""
+        if not is_resumable:
+            self._sent.clear()
+        if self.connection is not None:
+            self._closing = asyncio.ensure_future(self.connection.socket.close(code=LOST_CONNECTION_CODE))
+            self.connection = None
 
     def has_intent_for(self, name: str, data: Json) -> bool:
         needed = INTENTS.get(name, 0)

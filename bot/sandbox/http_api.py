@@ -17,6 +17,7 @@ from bot.sandbox.interactions import ATTACHMENT_LIMIT_BYTES
 from bot.sandbox.object_store import ObjectStore, StoredFile
 from bot.sandbox.sandbox_errors import ApiError, Json
 from bot.sandbox.traffic_log import HttpExchange, notify_observers
+from bot.sandbox.wire_faults import RequestFault
 
 MiddlewareHandler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 HOST_PATTERN = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9._-]+?)\.?(:\d{1,5})?", re.IGNORECASE)
@@ -161,11 +162,14 @@ def _request_handler(
 
     async def serve(request: web.Request) -> web.Response:
         call, headers = None, {}
+        fault = shared.conditions.faults.of_request()
+        if fault in (RequestFault.ERROR_BEFORE, RequestFault.CUT_BEFORE):
+            return _broken(request, shared, fault)
         try:
             if not is_open and request.headers.get("Authorization") != f"Bot {shared.guilds[0].guild.token}":
                 raise ApiError(0)
             container = shared.of_request(request.match_info)
-            headers = shared.rates.request(f"{method} {path}", request.match_info, not is_open)
+            headers = shared.rates.request(f"{method} {path}", request.match_info, not is_open, fault)
             call = await _read_call(request)
             result, status = handler(container, call), success_status
         except ApiError as error:
@@ -174,11 +178,22 @@ def _request_handler(
         response = json_response(result, status, headers)
         body, path_in_api = call.body if call else None, request.path.removeprefix(API_PREFIX)
         notify_observers(HttpExchange(request.method, path_in_api, dict(request.query), body, response.status, result))
-        if shared.conditions.delay_s:
-            await asyncio.sleep(shared.conditions.delay_s)
+        if fault in (RequestFault.ERROR_AFTER, RequestFault.CUT_AFTER):
+            return _broken(request, shared, fault)
+        slow_s = shared.conditions.faults.rates.slow_s if fault is RequestFault.SLOW else 0.0
+        if delay_s := shared.conditions.delay_s + slow_s:
+            await asyncio.sleep(delay_s)
         return response
 
     return serve
+
+
+def _broken(request: web.Request, shared: SharedComponents, fault: RequestFault) -> web.Response:
+    """Return an error instead of a response, or close the connection without one."""
+    status = shared.conditions.faults.server_error()
+    if fault in (RequestFault.CUT_BEFORE, RequestFault.CUT_AFTER) and request.transport:
+        request.transport.abort()
+    return json_response({"message": f"{status}: injected", "code": 0}, status, {})
 
 
 async def _unknown_route(request: web.Request) -> web.Response:

@@ -5,9 +5,10 @@ import math
 import time
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from bot.sandbox.sandbox_errors import ApiError, Json
+from bot.sandbox.wire_faults import RequestFault, WireFaults
 
 MAJOR_PARAMETERS = ("channel_id", "guild_id", "webhook_id", "token")  # path parameters with a bucket each
 INJECTED_RETRY_AFTER_S = 1.0
@@ -49,12 +50,13 @@ class NetworkConditions:
     """The simulated conditions. Callers of a change run `on_change`.
 
     `delay_s` is the delay of everything the bot receives, `rate_limited` how many of its next requests are refused,
-    `message_content` the developer portal's switch for that intent.
+    `message_content` the developer portal's switch for that intent, `faults` disturb requests and events.
     """
 
     message_content: bool
     delay_s: float = 0.0
     rate_limited: int = 0
+    faults: WireFaults = field(default_factory=WireFaults)
     on_change: Callable[[], None] = lambda: None
 
 
@@ -122,14 +124,21 @@ class RateLimits:
         used, ends = self._windows.get(key, (0, 0.0))
         return (used, ends) if ends > now else (0, now + rule.window_s * self._scale)
 
-    def request(self, route: str, ids: Json, is_bots: bool) -> dict[str, str]:
-        """Count a request, in the global bucket too if it is the bot's own; returns its headers. Raises RateLimited."""
+    def request(self, route: str, ids: Json, is_bots: bool, fault: RequestFault | None = None) -> dict[str, str]:
+        """Count a request, in the global bucket too if it is the bot's own; returns its headers.
+
+        Raises RateLimited, also for such a fault.
+        """
         rule = ROUTE_LIMITS.get(route, DEFAULT_LIMIT)
         key = (route, *(ids[name] for name in MAJOR_PARAMETERS if name in ids))
         if self._conditions.rate_limited:
             self._conditions.rate_limited -= 1
             self._conditions.on_change()
-            raise RateLimited(INJECTED_RETRY_AFTER_S * self._scale, False, self._headers(route, key, rule))
+            fault = RequestFault.LIMITED
+        if fault in (RequestFault.LIMITED, RequestFault.LIMITED_GLOBALLY):
+            is_global = fault is RequestFault.LIMITED_GLOBALLY
+            headers = {} if is_global else self._headers(route, key, rule)
+            raise RateLimited(INJECTED_RETRY_AFTER_S * self._scale, is_global, headers)
         if is_bots and not self.spend(("global",), GLOBAL_LIMIT):
             raise RateLimited(self.left(("global",), GLOBAL_LIMIT)[1], True, {})
         if not self.spend(key, rule):

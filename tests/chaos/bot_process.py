@@ -16,8 +16,10 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
+import discord
+
 from bot import app
-from bot.chat import streaming_reply
+from bot.chat import discord_channels, reply_service, streaming_reply
 from bot.client import BotClient
 from bot.sandbox import patch_discord
 from bot.settings import Settings
@@ -29,6 +31,8 @@ from tests.fake_engine import FakeEngine
 from tests.fakes import FakeTrainingBackend
 
 PERMISSION = "Granted by Discord to the tests, 2026"
+HASTE = 50.0
+"""Pauses after errors are shorter by this factor."""
 LONG_REPLY_WORDS = 420
 """Words of a long reply, which fills two messages."""
 
@@ -62,6 +66,7 @@ async def serve(home: Path, url: str, token: str, plan: str, trace: Path | None)
     app._open_lore = _no_lore  # type: ignore[assignment]
     app._client_factory = lambda *parts: functools.partial(_client)  # type: ignore[assignment,return-value]
     streaming_reply.FIRST_EDIT_DELAY_S = streaming_reply.EDIT_INTERVAL_S = 0.0
+    _shorten_pauses()
     failpoints.install(plan, trace)
     settings = Settings(
         home=home, discord_token=token, web_port=0, discord_permission=PERMISSION, message_content_intent=True
@@ -70,6 +75,25 @@ async def serve(home: Path, url: str, token: str, plan: str, trace: Path | None)
         async with app.open_app(settings, ShippedData.from_source_tree()) as running:
             waits = {asyncio.create_task(ended.wait()), running.running}
             await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+
+
+class _HastyAsyncio:
+    """The module asyncio for discord.py, with short pauses."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(asyncio, name)
+
+    async def sleep(self, seconds: float) -> None:
+        await asyncio.sleep(seconds / HASTE)
+
+
+def _shorten_pauses() -> None:
+    """Shorten the pauses after errors, ours and discord.py's, alike."""
+    for module in (discord.http, discord.webhook.async_, discord.client, discord.gateway):
+        module.asyncio = _HastyAsyncio()  # type: ignore[attr-defined]
+    discord_channels.RETRY_PAUSE_S /= HASTE
+    discord_channels.RETRY_PAUSES_S = tuple(one / HASTE for one in discord_channels.RETRY_PAUSES_S)
+    reply_service.END_PAUSES_S = tuple(one / HASTE for one in reply_service.END_PAUSES_S)
 
 
 def _client(*parts: Any, **options: Any) -> BotClient:

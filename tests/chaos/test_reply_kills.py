@@ -8,8 +8,8 @@ from tests.chaos.reply_kills import run
 
 async def test_a_bot_killed_anywhere_loses_doubles_and_leaves_nothing():
     outcome = await run(kills=60, seed=1)
-    assert outcome.tried == 60 and len(outcome.killed_at) >= 10, outcome.killed_at
-    assert not (outcome.lost or outcome.doubled or outcome.orphans), outcome
+    assert outcome.tried == 60 and len(outcome.faults) >= 10, outcome.faults
+    assert outcome.is_clean, outcome
 
 
 def test_a_plan_names_what_is_done_and_where():

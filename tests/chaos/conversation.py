@@ -1,0 +1,172 @@
+"""A home, a sandbox and its members through many lives of the bot, and what must hold afterwards."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import shutil
+import tempfile
+import time
+from collections import Counter, defaultdict
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any
+
+from bot.demo_guild import MEMBER, MODERATOR, SKERROW_SEED
+from bot.sandbox import Sandbox, SandboxRefusal
+from bot.store import HOME_DATABASE, Channel, Store
+from bot.store.database import Row, open_read_only
+from tests.chaos.bot_process import LONG_REPLY_WORDS, BotProcesses
+
+CHANNELS = {"weighbridge-quay": "ballast", "the-damp-lantern": "oda"}
+SETTLE_TIMEOUT_S = 30.0
+UNSETTLED = "select count(*) from replies where state in ('waiting', 'streaming') or end_note is not null"
+
+
+@dataclass
+class Outcome:
+    """What a suite found; `faults` counts what was done, by kind or place."""
+
+    tried: int = 0
+    lost: list[str] = field(default_factory=list)
+    doubled: list[str] = field(default_factory=list)
+    orphans: list[str] = field(default_factory=list)
+    faults: Counter[str] = field(default_factory=Counter)
+
+    def __iadd__(self, other: Outcome) -> Outcome:
+        self.tried += other.tried
+        self.lost += other.lost
+        self.doubled += other.doubled
+        self.orphans += other.orphans
+        self.faults += other.faults
+        return self
+
+    @property
+    def is_clean(self) -> bool:
+        return not (self.lost or self.doubled or self.orphans)
+
+    def __str__(self) -> str:
+        counts = f"{len(self.lost)} lost · {len(self.doubled)} doubled · {len(self.orphans)} orphans"
+        return "\n".join([f"tried {self.tried} · {counts}", *self.lost[:9], *self.doubled[:9], *self.orphans[:9]])
+
+
+class Conversation:
+    """One home and one sandbox."""
+
+    def __init__(self, home: Path, sandbox: Sandbox, processes: BotProcesses, seed: int) -> None:
+        self.home, self.sandbox, self._processes = home, sandbox, processes
+        self.random = random.Random(seed)
+        self.outcome = Outcome()
+        self._said = 0
+        self._deleted: set[int] = set()
+
+    async def prepare(self) -> None:
+        """Create the database, and give the channels their personas."""
+        with Store.open(self.home / HOME_DATABASE) as store:
+            for name, persona in CHANNELS.items():
+                place = self.sandbox.guild_id, int(self.sandbox.channel(name)["id"])
+                store.channels.assign(Channel(*place, persona, "everything", 1, time.time()))
+
+    def start_bot(self, plan: str = "", trace: Path | None = None) -> BaseProcess:
+        return self._processes.start(self.home, self.sandbox.url, self.sandbox.token, plan, trace)
+
+    async def stop_bot(self, process: BaseProcess) -> None:
+        process.terminate()
+        await asyncio.to_thread(process.join, 20)
+        if process.exitcode != 0:
+            self.outcome.lost.append(f"the bot ended with exit code {process.exitcode}")
+
+    # ------------------------------------------------------------------------------------------ members
+
+    async def talk(self) -> None:
+        """Say, vote on and delete messages for ever."""
+        while True:
+            name = self.random.choice(list(CHANNELS))
+            await self.say(name)
+            await asyncio.sleep(self.random.uniform(0.02, 0.2))
+            with suppress(SandboxRefusal, TimeoutError, LookupError):
+                async with asyncio.timeout(0.5):  # not wait_for, which loses cancellations before Python 3.12
+                    await self._vote(name)
+
+    async def say(self, channel: str = "") -> None:
+        self._said += 1
+        more = " at length" if self.random.random() < 0.3 else ""
+        member = self.sandbox.member(self.random.choice((MEMBER, MODERATOR)))
+        channel = channel or self.random.choice(list(CHANNELS))
+        message = await member.say(channel, f"question {self._said}{more}")
+        if self.random.random() < 0.1:
+            await member.delete(message)
+            self._deleted.add(int(message["id"]))
+
+    async def _vote(self, channel: str) -> None:
+        ended = [one for one in self.sandbox.messages(channel)[-6:] if "vote+1:" in str(one["components"])]
+        if ended:
+            await self.sandbox.member(MEMBER).click(self.random.choice(ended), "👍")
+
+    # ------------------------------------------------------------------------------------------ invariants
+
+    async def settle(self, process: BaseProcess, timeout_s: float = SETTLE_TIMEOUT_S) -> None:
+        """Wait until every reply has ended."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                while process.is_alive() and self._rows(UNSETTLED)[0]["count(*)"]:  # noqa: ASYNC110
+                    await asyncio.sleep(0.05)
+        except TimeoutError:
+            self.outcome.lost.append(f"replies did not end within {timeout_s:.0f} s")
+
+    def _rows(self, sql: str) -> list[Row]:
+        db = open_read_only(self.home / HOME_DATABASE)
+        try:
+            return db.read(sql)
+        finally:
+            db.close()
+
+    def check(self) -> None:
+        """Compare the database with what members see."""
+        owner = {row["message_id"]: row["event_id"] for row in self._rows("select * from reply_parts")}
+        visible: dict[int, list[str]] = defaultdict(list)
+        for channel in CHANNELS:
+            for message in self.sandbox.messages(channel):
+                if not message.get("webhook_id") and message["author"]["id"] != str(self.sandbox.bot_id):
+                    continue
+                if event_id := owner.get(int(message["id"])):
+                    visible[event_id].append(message["content"])
+                elif not message["content"].startswith("That went wrong on my side."):
+                    self.outcome.orphans.append(f"{message['id']}: {message['content'][:60]!r} {_buttons(message)}")
+        for row in self._rows("select * from replies"):
+            self._check_reply(row, visible[row["event_id"]])
+        known = {row["discord_message_id"] for row in self._rows("select discord_message_id from messages")}
+        self.outcome.doubled += [f"the deleted message {one} is there again" for one in known & self._deleted]
+
+    def _check_reply(self, row: Row, texts: list[str]) -> None:
+        what = f"reply {row['event_id']} ({row['state']}): {[text[:40] for text in texts]}"
+        if row["state"] in ("waiting", "streaming") or (texts and "-# " not in texts[-1]):
+            self.outcome.lost.append(what)
+        elif row["state"] == "done":
+            whole = " ".join(texts)
+            if "…" in whole or not ("Aye." in whole or whole.count("word") == LONG_REPLY_WORDS):
+                self.outcome.lost.append(what)
+            elif whole.count("I hear:") != 1:
+                self.outcome.doubled.append(what)
+
+
+def _buttons(message: dict[str, Any]) -> list[str]:
+    return [item["custom_id"] for row in message["components"] for item in row["components"]][:2]
+
+
+@asynccontextmanager
+async def conversation(seed: int) -> AsyncIterator[Conversation]:
+    """Create a home, a sandbox and its members."""
+    home = Path(tempfile.mkdtemp(prefix="understudy-chaos-"))
+    sandbox = Sandbox(SKERROW_SEED, None, rate_window=0.0001)
+    await sandbox.start()
+    try:
+        made = Conversation(home, sandbox, BotProcesses(), seed)
+        await made.prepare()
+        yield made
+    finally:
+        await sandbox.stop()
+        shutil.rmtree(home, ignore_errors=True)

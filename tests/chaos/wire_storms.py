@@ -1,0 +1,66 @@
+"""Disturbs requests and events between bot and Discord by seed, and checks the conversation afterwards.
+
+`python -m tests.chaos.wire_storms --seeds 200` prints what was tried, lost, doubled and orphaned.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import time
+
+from bot.sandbox import FaultRates
+from tests.chaos.conversation import Conversation, Outcome, conversation
+
+SHARES = 0.05, 0.15, 0.4
+"""Shares of requests and events that are disturbed, in turn."""
+STORM_S = 0.6
+SEEDS_PER_LIFE = 10
+
+
+async def storm(talk: Conversation, seed: int) -> None:
+    """Talk while the wire is disturbed."""
+    talk.sandbox.disturb(FaultRates.storm(SHARES[seed % len(SHARES)]), seed)
+    talking = asyncio.create_task(talk.talk())
+    await asyncio.sleep(STORM_S)
+    talk.sandbox.disturb()
+    talking.cancel()
+    await asyncio.gather(talking, return_exceptions=True)
+    talk.outcome.tried += 1
+    talk.outcome.faults[f"share {SHARES[seed % len(SHARES)]}"] += 1
+
+
+async def run(seeds: int, first: int) -> Outcome:
+    """Disturb the wire by so many seeds; every few seeds the conversation is checked."""
+    outcome = Outcome()
+    while outcome.tried < seeds:
+        async with conversation(first + outcome.tried) as talk:
+            process = talk.start_bot()
+            await talk.say()
+            for number in range(min(SEEDS_PER_LIFE, seeds - outcome.tried)):
+                await storm(talk, first + outcome.tried + number)
+            await talk.sandbox.drop_gateway()  # the bot shows what it could not show before once it has resumed
+            await asyncio.sleep(0.5)
+            await talk.say()
+            await talk.settle(process)
+            await talk.stop_bot(process)
+            talk.check()
+            if not talk.outcome.is_clean:
+                print("seed", first + outcome.tried, talk.outcome, flush=True)
+            outcome += talk.outcome
+    return outcome
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seeds", type=int, default=100)
+    parser.add_argument("--first", type=int, default=1)
+    args = parser.parse_args()
+    started = time.monotonic()
+    outcome = asyncio.run(run(args.seeds, args.first))
+    print(dict(outcome.faults))
+    print(outcome, f"· {time.monotonic() - started:.0f} s")
+
+
+if __name__ == "__main__":
+    main()
