@@ -47,3 +47,11 @@ def test_a_run_that_logs_rarely_tells_the_means_of_one_that_logs_every_step(hist
     assert measured == ([2, 4, 5] if "eval_steps" in changes else []), "after the last step in any case"
     assert means(rarely) == pytest.approx(means(always), rel=1e-4)
     assert all(map(math.isfinite, means(rarely))) and any(isinstance(it, Epoch | Evaluation) for it in rarely)
+
+
+def test_a_run_of_one_step_changes_the_adapter_although_its_recipe_warms_up(tiny_base, renderer, recipe):
+    once = recipe.model_copy(update={**OWN, "warmup_ratio": 0.1, "max_steps": 1, "lr_scheduler_type": "cosine"})
+    course = StageInputs(SAMPLES, (), fit_to_hardware(once).recipe, lambda event: None, lambda: None)
+    model = train_sft(tiny_base, renderer.tokenizer, course).model
+    moved = [float(weight.detach().abs().max()) for name, weight in model.named_parameters() if "lora_B" in name]
+    assert moved and min(moved) > 0

@@ -22,7 +22,7 @@ from personas.prompt import TokenizedSample
 from trainer.estimate.workload import group_by_length
 from trainer.machine import probe_machine
 from trainer.process.events import StepEvent
-from trainer.schemas import Recipe
+from trainer.schemas import Recipe, optimiser_steps
 from trainer.train.callbacks import EventCallback, HeapTrimCallback, can_trim_heap
 from trainer.train.checkpoint import checkpoint_step, latest_valid_checkpoint
 from trainer.train.collator import IGNORE_INDEX, PADDING_SAMPLE, collate, drop_padding_samples, pack, reply_losses
@@ -221,6 +221,8 @@ def training_arguments(stage: StageInputs, folder: Path) -> dict[str, Any]:
     )  # fmt: skip
     batch, accumulation = stage.processes.share(recipe.per_device_train_batch_size, recipe.gradient_accumulation_steps)
     strategy = recipe.eval_strategy if evaluates(stage) else "no"
+    # transformers begins a warm-up at a rate of zero and rounds a ratio up: a run of one step would learn nothing
+    warmup_ratio = recipe.warmup_ratio if optimiser_steps(recipe, len(stage.train)) > 1 else 0.0
     return dict(
         output_dir=str(folder),
         **{name: getattr(recipe, name) for name in shared},
@@ -229,7 +231,7 @@ def training_arguments(stage: StageInputs, folder: Path) -> dict[str, Any]:
         ddp_find_unused_parameters=False,
         ddp_broadcast_buffers=False,
         max_steps=recipe.max_steps or -1,
-        warmup_steps=recipe.warmup_steps or recipe.warmup_ratio,  # below 1 transformers takes it for a ratio
+        warmup_steps=recipe.warmup_steps or warmup_ratio,  # below 1 transformers takes it for a ratio
         neftune_noise_alpha=recipe.neftune_noise_alpha or None,
         bf16=recipe.precision == "bf16",
         fp16=recipe.precision == "fp16",
