@@ -34,6 +34,7 @@ from trainer.study.scale import (
     StudyScores,
     _RemainingTime,
     read_scale_result,
+    require_enough_samples,
     require_untrained_tasks,
     run_scale_study,
     scale_points,
@@ -238,6 +239,15 @@ def test_every_shipped_task_has_held_out_conversations_that_nothing_may_train_on
             require_untrained_tasks(draft_job(dialogue, tmp_path / "home"), DIALOGUE_TASKS)
     with pytest.raises(RequestError, match=r"There is no file .*gone\.jsonl for the task poems"):
         require_untrained_tasks(draft, {"poems": tmp_path / "gone.jsonl"})
+
+
+def test_sizes_beyond_the_data_are_refused_before_anything_is_trained(dialogue, wanted, tmp_path):
+    grown = draft_job(dialogue, tmp_path / "home")
+    for draft, fits in ((wanted, 8), (grown, 12)):
+        require_enough_samples(draft, scale_points((4, fits), 1, SETTINGS), SETTINGS)
+        with pytest.raises(RequestError, match=r"--sizes asks for 5,000 samples, and the data has \d+ to train on"):
+            require_enough_samples(draft, scale_points((5000, 4), 2, SETTINGS), SETTINGS)
+    assert not (tmp_path / "home" / "runs").exists()
 
 
 def test_sources_of_one_name_and_options_for_dialogue_alone_are_refused(dialogue, tmp_path, monkeypatch):

@@ -100,6 +100,7 @@ def run_scale_command(options: argparse.Namespace, run: JobRunner) -> int:
     points = scale.scale_points(options.sizes, options.runs, options.settings)
     draft, tasks = draft_job(options, home), _study_tasks(options, scale.DIALOGUE_TASKS)
     scale.require_untrained_tasks(draft, tasks)
+    scale.require_enough_samples(draft, points, options.settings)
     measure = scale.task_scorer(points, tasks, options.prompts)
     folder, output = named or scale.scale_folder(draft), _StudyOutput(options, run)
     output.report(str(folder))

@@ -4,6 +4,7 @@ import hashlib
 import json
 import math
 import shutil
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -33,7 +34,7 @@ from trainer.schemas import PromptReply, Recipe
 from trainer.sources.conversation import Conversation
 from trainer.sources.reader import read_usable
 from trainer.sources.source_format import ReadOptions
-from trainer.train.job import prepare_job
+from trainer.train.job import prepare_job, prepare_job_without_torch
 from trainer.train.job_folder import ID_DIGITS, RUNS_FOLDER, JobDraft, job_id_of_draft, make_job_folder
 
 SCALE_RESULTS_FOLDER, STUDY_FILE = "results", "study.json"
@@ -217,6 +218,17 @@ def _write_scale_result(out: Path, point: ScalePoint, result: ScaleResult) -> No
 
 
 # ------------------------------------------------------------------------------------------------ measuring
+
+
+def require_enough_samples(draft: JobDraft, points: Sequence[ScalePoint], settings: Sequence[str]) -> None:
+    """Raise `RequestError` if the data has fewer samples than the largest size, before anything is trained."""
+    largest = points[-1]
+    own = draft.with_settings(parse_settings([*settings, *largest.settings]))
+    with tempfile.TemporaryDirectory(prefix="understudy-study-") as place:
+        data = prepare_job_without_torch(make_job_folder(own, Path(place) / largest.name)).data
+    if (available := len(data.trained)) < largest.samples:
+        text = f"--sizes asks for {largest.samples:,} samples, and the data has {available:,} to train on."
+        raise RequestError(text, f"Give sizes up to {available:,}, or more data.")
 
 
 def require_untrained_tasks(draft: JobDraft, tasks: Mapping[str, Path]) -> None:
