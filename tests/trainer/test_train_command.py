@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import io
 import json
 import re
@@ -104,8 +105,13 @@ def test_the_same_words_are_the_same_run_and_others_are_another(make, tiny_base)
 
 
 def test_commands_that_come_next_can_be_typed_as_they_stand():
-    folder = Path("/somewhere/my run")
-    result = [*_result_lines(folder, 1), *_result_lines(folder, 0)]
+    folder, base = Path("/somewhere/my run"), "/models/my base#plain"
+    options = argparse.Namespace(folder=folder, base_model=base, settings=[])
+    result = [*_result_lines(options, 1), *_result_lines(options, 0)]
+    asks = [shlex.split(line.partition("ask it: ")[2]) for line in result if line.startswith("ask it: ")]
+    assert asks == [
+        [f"BASE_MODEL={base}", "model_inference", "--adapter", str(folder / "adapter"), "What is rope for?"]
+    ]
     commands = [shlex.split(line.partition("python -m trainer ")[2]) for line in result if "python -m trainer" in line]
     assert commands == [
         ["run", str(folder)],

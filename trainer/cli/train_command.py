@@ -135,7 +135,9 @@ def _run_sweep(options: argparse.Namespace, run: JobRunner) -> int:
     else:
         best = best_result(results)
         write_sweep_results(folder, results, best)
-        next_steps = "\n".join(_next_step_lines(folder / SWEEP_RUNS_FOLDER / best.name, folder / SWEEP_ADAPTER_FOLDER))
+        next_steps = "\n".join(
+            _next_step_lines(options, folder / SWEEP_RUNS_FOLDER / best.name, folder / SWEEP_ADAPTER_FOLDER)
+        )
         report(f"{sweep_results_table(results, best)}\n\n{next_steps}")
         if options.json:
             print((folder / SWEEP_RESULTS_FILE).read_text(encoding="utf-8").replace("\n", ""), file=stdout)
@@ -150,30 +152,36 @@ def _run_with_progress(options: argparse.Namespace, run: JobRunner) -> int:
     print(f"{options.folder}{': resuming from its last checkpoint' if resumes else ''}", file=out)
     print(_adapter_owner_note(options), end="", file=out, flush=True)
     code = run(options, EventPrinter(out))  # type: ignore[arg-type]  # as much of a stream as events need
-    print("", *_result_lines(options.folder, code), sep="\n", file=out, flush=True)
+    print("", *_result_lines(options, code), sep="\n", file=out, flush=True)
     return code
 
 
 def _adapter_owner_note(options: argparse.Namespace) -> str:
     """Name the base model that a bot needs for the adapter, if it is not the configured one."""
-    settings = parse_setting_args(options)
-    name = name_with_settings(options.base_model, settings)
-    if name == os.environ.get("BASE_MODEL", EMBEDDED):
-        return ""
-    return f"for a bot with BASE_MODEL={name}: bots with another base model cannot use the adapter\n"
+    name = _unserved_base_model(options)
+    return f"for a bot with BASE_MODEL={name}: bots with another base model cannot use the adapter\n" if name else ""
 
 
-def _result_lines(folder: Path, code: int) -> list[str]:
+def _unserved_base_model(options: argparse.Namespace) -> str:
+    """Return the base model's name if it is not the configured one, else an empty text."""
+    name = name_with_settings(options.base_model, parse_setting_args(options))
+    return "" if name == os.environ.get("BASE_MODEL", EMBEDDED) else name
+
+
+def _result_lines(options: argparse.Namespace, code: int) -> list[str]:
+    folder: Path = options.folder
     if code:
         return [f"resume with: python -m trainer run {shlex.quote(str(folder))}"]
-    return [epoch_table(read_epochs(folder / "adapter")), "", *_next_step_lines(folder, folder / "adapter")]
+    return [epoch_table(read_epochs(folder / "adapter")), "", *_next_step_lines(options, folder, folder / "adapter")]
 
 
-def _next_step_lines(folder: Path, adapter: Path) -> list[str]:
+def _next_step_lines(options: argparse.Namespace, folder: Path, adapter: Path) -> list[str]:
     """List commands and files of a job's adapter."""
+    base_model = _unserved_base_model(options)
+    setting = f"BASE_MODEL={shlex.quote(base_model)} " if base_model else ""
     return [
         f"adapter: {adapter}",
-        f"ask it: model_inference --adapter {shlex.quote(str(adapter))} 'What is rope for?'",
+        f"ask it: {setting}model_inference --adapter {shlex.quote(str(adapter))} 'What is rope for?'",
         f"training samples: python -m trainer mask {shlex.quote(str(folder))}",
         f"for other programs: python -m trainer export --adapter {shlex.quote(str(adapter))} --to gguf --out FILE",
         f"score card: {adapter / 'scorecard.md'}",
