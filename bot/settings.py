@@ -457,5 +457,7 @@ def _blank_lines_before(binding: Binding) -> int:
 
 
 def _closest_name(name: str) -> str:
+    if name.startswith(("HF_", "HUGGINGFACE_")):
+        return " The hub's own settings are read from the environment."
     near = difflib.get_close_matches(name.upper(), SETTINGS_BY_NAME, n=1)
     return f" Did you mean {near[0]}?" if near else ""

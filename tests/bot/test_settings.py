@@ -217,10 +217,11 @@ def test_all_wrong_values_are_named_at_once_with_their_lines(tmp_path):
 
 def test_an_unknown_name_is_warned_about(tmp_path, caplog):
     with caplog.at_level(logging.WARNING):
-        load_settings(env_file(tmp_path, "\nTRAINER_THREAD=2\nQQQ=1\n"), {"UNRELATED": "fine"})
-    first, second = (record.getMessage() for record in caplog.records)
+        load_settings(env_file(tmp_path, "\nTRAINER_THREAD=2\nQQQ=1\nHF_ENDPOINT=x\n"), {"UNRELATED": "fine"})
+    first, second, third = (record.getMessage() for record in caplog.records)
     assert "line 2: nothing reads TRAINER_THREAD. Did you mean TRAINER_THREADS?" in first
     assert second.endswith("line 3: nothing reads QQQ.")
+    assert third.endswith("line 4: nothing reads HF_ENDPOINT. The hub's own settings are read from the environment.")
 
 
 @pytest.mark.parametrize(
