@@ -1,0 +1,107 @@
+"""A database of every schema version that ever landed opens, with its data."""
+
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from bot.store import Store
+from bot.store.schema import MIGRATIONS
+from tests.samples import SCORECARD
+
+REQUEST = '{"job_name": "rope", "base_model": "embedded", "persona": "ballast"}'
+ROWS = {
+    1: f"""insert into channels values (1, 10, 'ballast', 'everything', 5, 100.0);
+        insert into webhooks values (10, 1, 70, 'secret');
+        insert into messages values (1, 1, 10, 1, 1001, 5, 'Ada', null, 'How deep is it?', null, 101.0);
+        insert into messages values (2, 1, 10, 2, 1002, 0, 'Ballast', 'ballast', 'Six fathoms.', 'v1', 102.0);
+        insert into replies (event_id, channel_id, persona_id, trigger_seq, state, adapter_version, seed, created_at)
+            values (1001, 10, 'ballast', 1, 'done', 'v1', 7, 102.0), (1003, 10, 'ballast', null, 'streaming', null,
+            null, 103.0);
+        insert into version_numbers values ('ballast', 1);
+        insert into jobs (job_id, guild_id, channel_id, requested_by, name, request, persona, version, state, queued_at)
+            values ('aa', 1, 10, 5, 'ballast', '{REQUEST}', 'ballast', 'v1', 'done', 90.0),
+            ('bb', 1, 10, 5, 'ballast', '{REQUEST}', 'ballast', 'v2', 'queued', 91.0);
+        insert into versions values ('ballast', 'v1', 'aa', 95.0, '{SCORECARD.model_dump_json()}');
+        insert into promotions (persona_id, version, promoted_by, at, why) values ('ballast', 'v1', 5, 96.0, '')""",
+    2: """insert into reply_parts values (1002, 1001, 0);
+        insert into votes values (1001, 1, 5, 1, 104.0);
+        insert into mutes values (1, 0, 'oda', 5, 105.0)""",
+    3: "insert into fresh_starts values (10, 1)",
+    4: """insert into consents values (5, 1, 106.0, 'en');
+        insert into gifts values (1, 'ballast', 'tides.md', 5, 107.0);
+        insert into tombstones values ('key', 108.0);
+        insert into forgettings (person, asked_at, step, traces, receipt) values ('key', 108.0, 'done', '', '{}');
+        insert into withdrawn values ('oda', 'v9', 109.0);
+        insert into departed_guilds values (2, 110.0)""",
+    5: "insert into guilds values (1, 99, null); insert into deleted_messages values (1000, 99.0)",
+    7: """insert into rollouts (persona_id, version, guild_id, channel_id, share, started_by, started_at)
+        values ('ballast', 'v1', 1, 10, 50, 5, 111.0)""",
+    8: """insert into taught (guild_id, persona_id, user_id, as_moderator, prompt, reply, instead_of, right, at)
+        values (1, 'ballast', 5, 0, 'How deep?', 'Six.', 'Two.', 'own-writing', 112.0)""",
+    9: """insert into comparisons (guild_id, persona_id, user_id, prompt_id, prompt, text_a, text_b, seed_a, seed_b,
+        shown_at) values (1, 'ballast', 5, 'p1', 'How deep?', 'Six.', 'Two.', 1, 2, 113.0)""",
+    10: "insert into promoting values (1)",
+    11: "insert into answered values (x'01', x'02', 200, '{}', 114.0)",
+    13: "insert into guild_feedback values (1, 'ballast', 'v1', 'v0', '{}')",
+}
+"""Rows that a version's tables may have; the versions missing here added columns alone."""
+
+
+def database_of(version: int, path: Path) -> dict[str, int]:
+    """Create a database as the code of a schema version did; returns the number of rows by table."""
+    raw = sqlite3.connect(path)
+    for number, script in enumerate(MIGRATIONS[:version], start=1):
+        raw.executescript(f"begin; {script}; pragma user_version = {number}; commit;")
+        raw.executescript(ROWS.get(number, ""))
+    counts = counted(raw)
+    raw.close()
+    return counts
+
+
+def counted(raw: sqlite3.Connection) -> dict[str, int]:
+    tables = [name for (name,) in raw.execute("select name from sqlite_master where type = 'table'")]
+    return {name: raw.execute(f"select count(*) from {name}").fetchone()[0] for name in tables}
+
+
+@pytest.mark.parametrize("version", range(1, len(MIGRATIONS) + 1))
+def test_a_database_of_any_version_opens_with_its_data(tmp_path, version):
+    path = tmp_path / "understudy.sqlite"
+    counts = database_of(version, path)
+    with Store.open(path) as store:
+        assert store.messages.text_of(1001) == "How deep is it?" and store.messages.text_of(1002) == "Six fathoms."
+        reply = store.replies.get(1001)
+        assert (reply.state, reply.seed, reply.end_note) == ("done", 7, None)
+        assert reply.parts == ((1002,) if version >= 2 else ())
+        assert [one.event_id for one in store.replies.unfinished()] == [1003]
+        assert store.jobs.get("aa").request.job_name == "rope" and store.jobs.get("bb").state == "queued"
+        assert store.versions.live("ballast") == "v1" and store.channels.webhook(10) == (70, "secret")
+        assert store.channels.get(1, 10, None).persona_id == "ballast"
+        if version >= 4:
+            assert store.people.decision(5).opted_in and store.people.tombstones() == {"key": 108.0}
+        if version >= 8:
+            assert [lesson.reply for lesson in store.lessons.of_persona("ballast", 1)] == ["Six."]
+    raw = sqlite3.connect(path)
+    assert counts.items() <= counted(raw).items()
+    assert raw.execute("pragma integrity_check").fetchone() == ("ok",)
+    assert raw.execute("pragma foreign_key_check").fetchall() == []
+    raw.close()
+
+
+@pytest.mark.parametrize("version", range(1, len(MIGRATIONS)))
+def test_a_migration_that_was_killed_goes_on_with_its_step(tmp_path, version):
+    """SQLite rolls the step back that was not committed; the next start begins it again."""
+    path = tmp_path / "understudy.sqlite"
+    counts = database_of(version, path)
+    raw = sqlite3.connect(path)
+    raw.execute("pragma journal_mode = wal")
+    statements = [part for part in MIGRATIONS[version].split(";") if part.strip()]
+    raw.execute("begin")
+    raw.execute(statements[0])
+    raw.close()  # in mid-transaction, as a kill does
+    with Store.open(path) as store:
+        assert store.messages.text_of(1001) == "How deep is it?"
+    raw = sqlite3.connect(path)
+    assert counts.items() <= counted(raw).items()
+    assert raw.execute("pragma user_version").fetchone() == (len(MIGRATIONS),)
+    raw.close()
