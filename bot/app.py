@@ -8,7 +8,6 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 
-import aiohttp
 import discord
 
 from bot import demo_guild, permissions
@@ -18,6 +17,7 @@ from bot.client import BotClient, ChannelPrefixWarmup, ShardedBotClient
 from bot.clock import Clock, SystemClock
 from bot.cogs.reply_buttons import ReplyButtonViews
 from bot.demo_guild import SKERROW_HARBOUR, DemoGuild
+from bot.errors import connection_error
 from bot.metrics import BotMetrics
 from bot.personas.base_model_compat import IncompatibleVersions, find_incompatible_versions
 from bot.personas.guild_lore import read_all_lore
@@ -324,6 +324,7 @@ async def _connect_client(
             create_services, message_content=message_content, guilds_settle_s=0.1 if sandbox else 2.0
         )
         running = asyncio.create_task(client.start(token), name="discord")
+        stack.push_async_callback(_disconnect, client, running)
         try:
             await _wait_until_ready(client, running)
         except discord.PrivilegedIntentsRequired:
@@ -334,7 +335,6 @@ async def _connect_client(
                 "under Bot → Privileged Gateway Intents, or set MESSAGE_CONTENT_INTENT=false.", need.why, need.cost
             )  # fmt: skip
         else:
-            stack.push_async_callback(client.close)
             stack.push_async_callback(client.services.reply_service.close)
             return client, running
     raise AssertionError("without privileged intents Discord asks for none")
@@ -351,20 +351,23 @@ def _client_factory(settings: Settings, stack: AsyncExitStack) -> Callable[..., 
 
 
 async def _wait_until_ready(client: BotClient, running: asyncio.Task[None]) -> None:
-    """Wait until the client is ready or has failed. Raises `SettingsError` for a token that Discord does not know."""
+    """Wait until the client is ready, or has failed. Raises `DiscordError`, and `PrivilegedIntentsRequired`."""
     ready = asyncio.create_task(client.wait_until_ready())
-    await asyncio.wait({ready, running}, return_when=asyncio.FIRST_COMPLETED)
-    if ready.done() and not running.done():
+    try:
+        await asyncio.wait({ready, running}, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        ready.cancel()
+    if not running.done():
         return
-    ready.cancel()
     try:
         await running
-    except discord.LoginFailure as error:
-        await client.close()
-        raise SettingsError(
-            "Discord does not accept DISCORD_TOKEN.",
-            "Copy the bot's token anew (Developer Portal → Bot → Reset Token), or leave it empty for the sandbox.",
-        ) from error
-    except (aiohttp.ClientConnectionError, discord.HTTPException, discord.GatewayNotFound) as error:
-        await client.close()
-        raise SettingsError(f"Discord cannot be reached: {error}.", "Check the network and try again.") from error
+    except discord.PrivilegedIntentsRequired:
+        raise
+    except Exception as error:  # discord.py raises whatever an unexpected response leads to
+        raise connection_error(error) from error
+
+
+async def _disconnect(client: BotClient, running: asyncio.Task[None]) -> None:
+    await client.close()
+    running.cancel()  # it may wait for Discord
+    await asyncio.gather(running, return_exceptions=True)

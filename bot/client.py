@@ -4,7 +4,8 @@ import asyncio
 import hashlib
 import json
 import logging
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import aiohttp
@@ -26,9 +27,11 @@ from bot.cogs.teach_cog import TEACH_FORM_PREFIX, UnteachButton, store_lesson
 from bot.cogs.transformers import FINETUNE, PERSONA
 from bot.cogs.ui import BotCommandTree, FormCog
 from bot.doctor.discord_checks import channels_in_use
+from bot.errors import connection_error
 from bot.privacy.translations import COMMAND_DESCRIPTIONS, CommandTranslator
 from bot.services import Bot, Services
 from bot.shards import ShardRange
+from personas.home.atomic_files import write_private_file
 
 log = logging.getLogger(__name__)
 PERSISTENT_ITEMS = (
@@ -132,16 +135,36 @@ class BotClient(Bot):
         log.exception("the event %s failed", event_method)
 
     async def _sync_commands(self) -> None:
-        """Register the commands when they have changed: Discord limits the rate."""
+        """Register the commands when they have changed: Discord limits the rate. Refused ones stay as they were."""
         wanted = [command.to_dict(self.tree) for command in self.tree.get_commands()]
         stamped = [self.application_id, wanted, COMMAND_DESCRIPTIONS]
         stamp = hashlib.sha256(json.dumps(stamped, sort_keys=True).encode()).hexdigest()
         file = self.services.home / "commands.sha256"
-        registered = {command.name for command in await self.tree.fetch_commands()}
         earlier = file.read_text() if file.exists() else ""
-        if earlier != stamp or registered != {str(command["name"]) for command in wanted}:
-            await self.tree.sync()
-            file.write_text(stamp)
+        try:
+            registered = {command.name for command in await self.tree.fetch_commands()}
+            if earlier != stamp or registered != {str(command["name"]) for command in wanted}:
+                await self.tree.sync()
+                write_private_file(file, stamp.encode())
+        except (discord.HTTPException, aiohttp.ClientError, OSError) as error:
+            refusal = error.text if isinstance(error, discord.HTTPException) else ""
+            for line in refused_commands(wanted, refusal) or [connection_error(error).message]:
+                log.error("%s", line)
+            log.error("The slash commands are not up to date: those registered earlier stay until the next start.")
+
+
+def refused_commands(commands: Sequence[Mapping[str, Any]], refusal: str) -> list[str]:
+    """Name each refused field of a bulk overwrite, given discord.py's text of the refusal, in a line."""
+    lines = []
+    for index, path, message in re.findall(r"^In (\d+)\.(\S+): (.*)$", refusal, re.MULTILINE):
+        at: Mapping[str, Any] = commands[int(index)]
+        names, steps = [str(at["name"])], path.split(".")
+        while len(steps) > 2 and steps[0] == "options":
+            at = at["options"][int(steps[1])]
+            names.append(str(at["name"]))
+            steps = steps[2:]
+        lines.append(f"Discord refuses the command /{' '.join(names)}: {'.'.join(steps)}: {message}")
+    return lines
 
 
 class ShardedBotClient(BotClient, commands.AutoShardedBot):

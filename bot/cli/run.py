@@ -6,11 +6,13 @@ import logging
 import os
 import signal
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 from bot.app import App, open_app
 from bot.cli import privacy_command, setup_commands
 from bot.cli.backup_commands import add_backup_commands
+from bot.errors import connection_error
 from bot.permissions import invite_url
 from bot.settings import Settings, existing_file, load_settings, set_hub_token
 from personas.cli_entry import EXIT_DONE, EXIT_FAILED
@@ -70,16 +72,28 @@ def set_up_logging(settings: Settings) -> None:
 
 
 async def serve(settings: Settings) -> None:
-    """Run the bot until Ctrl-C, SIGTERM or the end of its connection."""
+    """Run the bot until Ctrl-C, SIGTERM or the end of its connection. Raises `UnderstudyError` if that failed."""
     stopped = asyncio.Event()
+    starting = asyncio.current_task()
+
+    def stop() -> None:
+        if starting and not stopped.is_set():
+            starting.cancel()
+        stopped.set()
+
     for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, stopped.set)
-    async with open_app(settings, ShippedData.from_source_tree()) as app:
-        print(_address_text(app), flush=True)
-        waiting = asyncio.create_task(stopped.wait())
-        await asyncio.wait({waiting, app.running}, return_when=asyncio.FIRST_COMPLETED)
-        waiting.cancel()
-        print("Stopping …", flush=True)
+        asyncio.get_running_loop().add_signal_handler(number, stop)
+    with suppress(asyncio.CancelledError):
+        async with open_app(settings, ShippedData.from_source_tree()) as app:
+            starting = None
+            print(_address_text(app), flush=True)
+            waiting = asyncio.create_task(stopped.wait())
+            await asyncio.wait({waiting, app.running}, return_when=asyncio.FIRST_COMPLETED)
+            waiting.cancel()
+            error = app.running.exception() if app.running.done() else None
+            if error and not stopped.is_set():
+                raise connection_error(error) from error
+            print("Stopping …", flush=True)
 
 
 def _address_text(app: App) -> str:

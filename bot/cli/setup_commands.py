@@ -67,12 +67,15 @@ def run_checks(arguments: argparse.Namespace) -> Iterator[BotCheck]:
         return
     read = str(arguments.env) if arguments.env.exists() else "the environment alone"
     yield BotCheck("settings", "ok", f"read from {read}" if arguments.env.exists() else read)
-    yield from local_checks.check_machine(settings)
+    at_discord: list[BotCheck] = []
+    if settings.discord_token and not arguments.quick:
+        _print_status("asking Discord …")
+        at_discord = asyncio.run(check_discord(settings))
+    accepted = any(check.name == "Discord" and check.state == "ok" for check in at_discord)
+    yield from local_checks.check_machine(settings, token_accepted=accepted)
+    yield from at_discord
     if arguments.quick:
         return
-    if settings.discord_token:
-        _print_status("asking Discord …")
-        yield from asyncio.run(check_discord(settings))
     if settings.engine != "local":
         _print_status("asking the engine's servers …")
         yield from asyncio.run(local_checks.check_replicas(settings))

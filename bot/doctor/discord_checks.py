@@ -5,38 +5,29 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
 
-import aiohttp
 import discord
 
 from bot import permissions
-from bot.doctor.local_checks import RENEW_TOKEN_ADVICE, BotCheck
+from bot.doctor.local_checks import BotCheck, CheckState
+from bot.errors import DiscordError, connection_error
 from bot.settings import Settings
 from bot.store import Store, find_databases
-from personas.errors import UnderstudyError
 
 DISCORD_TIMEOUT_S = 30.0
 GUILD_SETTLE_S = 1.0  # time without a further guild after which the list counts as complete
-CONNECTION_ERRORS = (aiohttp.ClientError, discord.HTTPException, discord.GatewayNotFound, OSError, TimeoutError)
-NETWORK_ADVICE = "check the network, and whether Discord is up (discordstatus.com)"
-
-
-class DiscordError(UnderstudyError):
-    """Discord cannot be reached, or rejects the token."""
 
 
 async def fetch_application_id(token: str) -> int:
     """Return the id of the application that a token belongs to. Raises `DiscordError`."""
-    client = discord.Client(intents=discord.Intents.none())
+    client = _create_client(discord.Intents(guilds=True))
     try:
         async with asyncio.timeout(DISCORD_TIMEOUT_S):
             await client.login(token)
         return client.application_id or 0
-    except discord.LoginFailure as error:
-        advice = RENEW_TOKEN_ADVICE[0].upper() + RENEW_TOKEN_ADVICE[1:] + "."
-        raise DiscordError("Discord does not accept DISCORD_TOKEN.", advice) from error
-    except CONNECTION_ERRORS as error:
-        advice = "Check the network, or name the application with --application."
-        raise DiscordError(f"Discord cannot be reached: {error}.", advice) from error
+    except Exception as error:  # discord.py raises whatever an unexpected response leads to
+        found = connection_error(error)
+        advice = f"{found.advice} Or name the application with --application."
+        raise DiscordError(found.message, advice) from error
     finally:
         await client.close()
 
@@ -50,10 +41,15 @@ async def check_discord(settings: Settings) -> list[BotCheck]:
             return await _connected_checks(settings, content=True)
         except discord.PrivilegedIntentsRequired:
             return await _connected_checks(settings, content=False)
-    except discord.LoginFailure:
-        return [BotCheck("Discord", "fail", "it does not accept DISCORD_TOKEN", RENEW_TOKEN_ADVICE)]
-    except CONNECTION_ERRORS as error:
-        return [BotCheck("Discord", "warn", f"cannot be reached: {error or type(error).__name__}", NETWORK_ADVICE)]
+    except Exception as error:  # as above
+        found = connection_error(error)
+        state: CheckState = "warn" if isinstance(found, DiscordError) and found.is_temporary else "fail"
+        return [BotCheck("Discord", state, found.message, found.advice)]
+
+
+def _create_client(intents: discord.Intents) -> discord.Client:
+    discord.VoiceClient.warn_nacl = discord.VoiceClient.warn_dave = False  # nothing here has voice features
+    return discord.Client(intents=intents, chunk_guilds_at_startup=False, guild_ready_timeout=GUILD_SETTLE_S)
 
 
 async def _connected_checks(settings: Settings, *, content: bool) -> list[BotCheck]:
@@ -68,8 +64,7 @@ async def _connected_checks(settings: Settings, *, content: bool) -> list[BotChe
 @asynccontextmanager
 async def _connected(token: str, *, content: bool) -> AsyncIterator[discord.Client]:
     """Connect a client that only receives its guilds; errors of the connection are raised here."""
-    intents = discord.Intents(guilds=True, message_content=content)
-    client = discord.Client(intents=intents, chunk_guilds_at_startup=False, guild_ready_timeout=GUILD_SETTLE_S)
+    client = _create_client(discord.Intents(guilds=True, message_content=content))
     running = asyncio.create_task(client.start(token))
     ready = asyncio.create_task(client.wait_until_ready())
     try:

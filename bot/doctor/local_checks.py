@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from bot.errors import RENEW_TOKEN_ADVICE
 from bot.settings import Settings
 from bot.shards import ShardRange
 from bot.store import Store, StoreError, find_databases, is_in_use
@@ -36,7 +37,6 @@ CheckState = Literal["ok", "warn", "fail"]
 MIN_FREE_BYTES, LOW_FREE_BYTES = 2**30, 5 * 2**30
 """A training run stores checkpoints and an adapter; base models from a hub take several GiB each."""
 CONNECT_TIMEOUT_S = 2.0
-RENEW_TOKEN_ADVICE = "copy it again: Developer Portal → the application → Bot → Reset Token"
 TRAINER_TIMEOUT_S = 300.0
 MAX_OUTPUT_CHARS = 300  # characters of the trainer's error output that are shown
 OLDEST_RAY = (2, 40)
@@ -65,8 +65,9 @@ def failed_checks(checks: Iterable[BotCheck]) -> list[str]:
     return list(dict.fromkeys(check.name for check in checks if check.state == "fail"))
 
 
-def check_machine(settings: Settings) -> Iterator[BotCheck]:
-    yield check_token(settings.discord_token)
+def check_machine(settings: Settings, *, token_accepted: bool = False) -> Iterator[BotCheck]:
+    """Check this machine; a token that Discord has accepted may have any form."""
+    yield check_token(settings.discord_token, accepted=token_accepted)
     yield check_home(settings.home)
     yield check_database(settings.home)
     yield from check_shards(settings)
@@ -75,13 +76,15 @@ def check_machine(settings: Settings) -> Iterator[BotCheck]:
     yield check_lore(ShippedData.from_source_tree().lore, settings.home)
 
 
-def check_token(text: str) -> BotCheck:
+def check_token(text: str, *, accepted: bool = False) -> BotCheck:
     """Check the form of a bot's token: three parts, the first of which is the bot's id in base 64."""
     if not text:
         return BotCheck("token", "ok", "none: the bot runs in a sandbox on this machine")
     parts = text.split(".")
     if len(parts) == 3 and all(parts) and token_application_id(text):
         return BotCheck("token", "ok", f"looks like the token of the bot {token_application_id(text)}")
+    if accepted:
+        return BotCheck("token", "ok", "of an unusual form, but Discord accepts it")
     what = "the application's id or public key" if len(parts) == 1 and text.isalnum() else "something else"
     found = f"DISCORD_TOKEN does not look like a bot's token; perhaps it is {what}"
     return BotCheck("token", "fail", found, RENEW_TOKEN_ADVICE)

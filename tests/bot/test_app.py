@@ -9,6 +9,7 @@ from aiohttp import web
 
 from bot.app import open_app
 from bot.demo_guild import MEMBER, MODERATOR, SKERROW_SEED
+from bot.errors import DiscordError
 from bot.sandbox import Sandbox, patch_discord
 from bot.settings import SettingsError, load_settings
 from bot.store import StoreError
@@ -47,7 +48,7 @@ class TestDiscord:
 
     async def test_a_wrong_token_is_one_clear_error(self, discord, settings):
         wrong = settings.model_copy(update={"discord_token": "MTAw.wrong.token"})
-        with pytest.raises(SettingsError, match=r"does not accept DISCORD_TOKEN.*Reset Token") as caught:
+        with pytest.raises(DiscordError, match=r"does not accept DISCORD_TOKEN.*Reset Token") as caught:
             async with open_app(wrong, SHIPPED):
                 pass
         assert "wrong.token" not in str(caught.value)
@@ -66,7 +67,7 @@ class TestDiscord:
     async def test_an_unreachable_discord_is_said(self, discord, settings):
         right = settings.model_copy(update={"discord_token": discord.token})
         await discord.stop()
-        with pytest.raises(SettingsError, match="Discord cannot be reached"):
+        with pytest.raises(DiscordError, match="Discord cannot be reached"):
             async with open_app(right, SHIPPED):
                 pass
 

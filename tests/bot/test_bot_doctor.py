@@ -206,7 +206,7 @@ async def test_a_token_that_discord_does_not_know_and_no_discord_at_all(on_sandb
     assert await discord_checks.fetch_application_id(sandbox.token) == local_checks.token_application_id(sandbox.token)
     await sandbox.stop()
     (check,) = await discord_checks.check_discord(settings)
-    assert check.state == "warn" and "cannot be reached" in check.found
+    assert check.state == "warn" and "cannot be reached" in check.found and "Check the network" in check.remedy
     with pytest.raises(discord_checks.DiscordError, match="cannot be reached"):
         await discord_checks.fetch_application_id(sandbox.token)
 

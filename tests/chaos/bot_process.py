@@ -7,10 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import logging
 import multiprocessing
 import os
-import signal
 import sys
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -20,10 +18,10 @@ import discord
 
 from bot import app
 from bot.chat import discord_channels, reply_service, streaming_reply
+from bot.cli import run
 from bot.client import BotClient
 from bot.sandbox import patch_discord
 from bot.settings import Settings
-from personas.home.job_material import ShippedData
 from personas.lore.index import LoreIndex
 from personas.schemas.chat import ChatRequest
 from tests.chaos import failpoints
@@ -57,10 +55,8 @@ async def _open_engine(settings: Settings, metrics: Any, stack: Any) -> Scripted
     return ScriptedEngine(script)
 
 
-async def serve(home: Path, url: str, token: str, plan: str, trace: Path | None) -> None:
-    """Run the bot until SIGTERM, or until the plan ends it."""
-    ended = asyncio.Event()
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, ended.set)
+def run_bot(home: Path, url: str, token: str, plan: str, trace: Path | None) -> int:
+    """Run `python -m bot` until SIGTERM, or until the plan or Discord ends it. Returns its exit code."""
     app._open_engine = _open_engine  # type: ignore[assignment]
     app._create_backend = lambda *parts: FakeTrainingBackend()  # type: ignore[assignment]
     app._open_lore = _no_lore  # type: ignore[assignment]
@@ -68,13 +64,13 @@ async def serve(home: Path, url: str, token: str, plan: str, trace: Path | None)
     streaming_reply.FIRST_EDIT_DELAY_S = streaming_reply.EDIT_INTERVAL_S = 0.0
     _shorten_pauses()
     failpoints.install(plan, trace)
-    settings = Settings(
-        home=home, discord_token=token, web_port=0, discord_permission=PERMISSION, message_content_intent=True
-    )
+    os.environ |= {
+        "UNDERSTUDY_HOME": str(home), "DISCORD_TOKEN": token, "WEB_PORT": "0", "DISCORD_PERMISSION": PERMISSION,
+        "MESSAGE_CONTENT_INTENT": "true",
+    }  # fmt: skip
+    sys.argv = ["bot", "--env", os.devnull]
     with patch_discord(url):
-        async with app.open_app(settings, ShippedData.from_source_tree()) as running:
-            waits = {asyncio.create_task(ended.wait()), running.running}
-            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        return run.main()
 
 
 class _HastyAsyncio:
@@ -105,11 +101,10 @@ async def _no_lore(*parts: Any) -> LoreIndex:
 
 
 def main(home: Path, url: str, token: str, plan: str, trace: Path | None) -> None:
-    """The process's main function; its log goes to `bot.log` in the home."""
+    """The process's main function; what it prints goes to `bot.log` in the home."""
     log = os.open(home / "bot.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(log, 1), os.dup2(log, 2)
-    logging.basicConfig(level=logging.INFO, stream=sys.stderr, force=True)
-    asyncio.run(serve(home, url, token, plan, trace))
+    sys.exit(run_bot(home, url, token, plan, trace))
 
 
 class BotProcesses:

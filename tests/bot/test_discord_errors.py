@@ -1,0 +1,167 @@
+"""Each way in which Discord refuses or ends the connection: the bot names it in one line, and ends with exit code 1."""
+
+import asyncio
+import os
+import signal
+from contextlib import asynccontextmanager
+
+import pytest
+from aiohttp import web
+
+from bot.cogs.transformers import PERSONA
+from bot.demo_guild import SKERROW_SEED
+from bot.doctor import discord_checks
+from bot.sandbox import Sandbox, patch_discord
+from bot.sandbox.gateway import Opcode
+from bot.settings import Settings
+from tests.bot.conftest import QUAY, on_stage
+from tests.chaos.bot_process import BotProcesses
+from tests.fakes import until
+
+PAGE = "<html><head><title>Sign in to the &quot;Quay&quot; network</title></head></html>"
+PAGE_TEXT = "A web page came in place of Discord's response"
+TOKEN = "MTEwMDAwMDAwMDAwMDAwMDAwMQ.x.y"
+
+
+@pytest.fixture(scope="module")
+def processes():
+    return BotProcesses()
+
+
+@pytest.fixture
+async def sandbox():
+    made = Sandbox(SKERROW_SEED, None, rate_window=0.0001)
+    await made.start()
+    yield made
+    await made.stop()
+
+
+async def ended(process, home):
+    """The exit code of a process, and all that it printed."""
+    try:
+        await asyncio.to_thread(process.join, 20)
+        return process.exitcode, (home / "bot.log").read_text()
+    finally:
+        process.kill()
+        process.join()
+
+
+def the_only_error(printed):
+    """The one line that says why, of a bot that prints nothing else but warnings and its address."""
+    assert "Traceback" not in printed and "Unclosed" not in printed and "never retrieved" not in printed, printed
+    (line,) = [line for line in printed.splitlines() if line.startswith("Understudy cannot continue.")]
+    return line
+
+
+async def is_open(home):
+    await until(
+        lambda: "Dashboard: http" in (home / "bot.log").read_text() if (home / "bot.log").exists() else False, 20
+    )
+
+
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        (4004, "does not accept DISCORD_TOKEN any more (close code 4004). Copy it again"),
+        (4013, "does not know one of the intents (close code 4013). Update the project"),
+        (4014, "no longer grants this bot the message content intent (close code 4014). Start it again"),
+        (None, "ended by an error: KeyError: 'channel_id', state.py line"),
+    ],
+)
+async def test_the_end_of_the_connection_is_one_line_and_exit_code_1(tmp_path, sandbox, processes, code, words):
+    process = processes.start(tmp_path, sandbox.url, sandbox.token)
+    await is_open(tmp_path)
+    if code:
+        await sandbox.drop_gateway(code)
+    else:  # an event that discord.py cannot read
+        (connection,) = sandbox._container.gateway._connections
+        connection.send(Opcode.DISPATCH, {}, "MESSAGE_CREATE", 99)
+    exit_code, printed = await ended(process, tmp_path)
+    assert exit_code == 1 and "Stopping" not in printed, printed
+    assert words in the_only_error(printed)
+
+
+# ------------------------------------------------------------------------------------------ at login
+
+
+@asynccontextmanager
+async def answering(status, body, kind="application/json", headers=None):
+    """A server that gives every request this answer; None: it never answers."""
+
+    async def answer(request):
+        if status is None:
+            asked.set()
+            await asyncio.Event().wait()
+        return web.Response(status=status, body=body.encode(), headers={"Content-Type": kind} | (headers or {}))
+
+    asked, app = asyncio.Event(), web.Application()
+    app.router.add_route("*", "/{any:.*}", answer)
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    yield f"http://127.0.0.1:{runner.addresses[0][1]}", asked
+    await runner.cleanup()
+
+
+@pytest.mark.parametrize(
+    ("answer", "words", "state"),
+    [
+        ((400, '{"message": "Bad version", "code": 50041}'), "refuses the bot: Bad version (400, code 50041)", "fail"),
+        ((401, '{"message": "401: Unauthorized", "code": 0}'), "does not accept DISCORD_TOKEN", "fail"),
+        ((403, '{"message": "No access", "code": 50001}'), "refuses the bot: No access (403, code 50001)", "fail"),
+        ((429, "<html>error 1015</html>", "text/html"), "refuses the bot: too many requests (429)", "warn"),
+        ((503, "upstream connect error", "text/plain"), "Discord has a fault of its own (503)", "warn"),
+        ((200, PAGE, "text/html"), f"{PAGE_TEXT} (200, titled 'Sign in to the \"Quay\" network')", "fail"),
+        ((403, PAGE, "text/html"), f"{PAGE_TEXT} (403, titled", "fail"),
+        ((200, '{"id": "1"}'), "ended by an error: KeyError: 'username', user.py line", "fail"),
+        ((None, ""), "Discord does not respond", "warn"),
+        ("tls", "The connection to Discord is not safe: ", "fail"),
+        ("closed", "Discord cannot be reached: Cannot connect to host", "warn"),
+    ],
+)  # fmt: skip
+async def test_each_refusal_at_login_is_told_apart(answer, words, state, monkeypatch, caplog):
+    slept = asyncio.sleep
+    monkeypatch.setattr("discord.http.asyncio.sleep", lambda delay, *rest: slept(min(delay, 0.01), *rest))
+    monkeypatch.setattr(discord_checks, "DISCORD_TIMEOUT_S", 1.0)
+    settings = Settings(discord_token=TOKEN)
+    async with answering(*(answer if isinstance(answer, tuple) else (200, ""))) as (url, _):
+        url = {"tls": url.replace("http:", "https:"), "closed": "http://127.0.0.1:9"}.get(answer, url)
+        with patch_discord(url):
+            (check,) = await discord_checks.check_discord(settings)
+            with pytest.raises(discord_checks.DiscordError) as caught:
+                await discord_checks.fetch_application_id(TOKEN)
+    assert check.state == state and check.found.startswith(caught.value.message) and check.remedy
+    assert words in check.found and "\n" not in check.found and TOKEN not in str(caught.value)
+    assert not caplog.records, "no stray warnings of discord.py"
+
+
+async def test_a_start_that_fails_is_one_line_and_exit_code_1(tmp_path, processes):
+    async with answering(200, PAGE, "text/html") as (url, _):
+        exit_code, printed = await ended(processes.start(tmp_path, url, TOKEN), tmp_path)
+    assert exit_code == 1 and PAGE_TEXT in the_only_error(printed)
+
+
+async def test_a_start_that_waits_for_discord_ends_by_a_signal(tmp_path, processes):
+    async with answering(None, "") as (url, asked):
+        process = processes.start(tmp_path, url, TOKEN)
+        await asyncio.wait_for(asked.wait(), 20)
+        os.kill(process.pid, signal.SIGTERM)
+        exit_code, printed = await ended(process, tmp_path)
+    assert exit_code == 0 and not any(word in printed for word in ("Traceback", "Unclosed", "pending")), printed
+
+
+async def test_refused_commands_are_named_and_the_bot_goes_on_with_the_earlier_ones(tmp_path, monkeypatch, caplog):
+    async with on_stage(tmp_path):
+        pass
+    monkeypatch.setattr(PERSONA, "description", "x" * 101)
+    monkeypatch.setattr(PERSONA.get_command("mute"), "description", "x" * 101)
+    (tmp_path / "commands.sha256").unlink()
+    async with on_stage(tmp_path) as stage:
+        lines = [record.getMessage() for record in caplog.records if record.name == "bot.client"]
+        assert [line.partition(": description")[0] for line in lines[:2]] == [
+            "Discord refuses the command /persona",
+            "Discord refuses the command /persona mute",
+        ]
+        assert len(lines) == 3 and "those registered earlier stay" in lines[2] and "Traceback" not in caplog.text
+        await stage.member.slash(QUAY, "persona list")
+    assert not (tmp_path / "commands.sha256").exists(), "the next start tries again"
