@@ -79,6 +79,11 @@ class Conversation:
         if process.exitcode != 0:
             self.outcome.lost.append(f"the bot ended with exit code {process.exitcode}")
 
+    @property
+    def is_connected(self) -> bool:
+        """The bot's gateway session is open."""
+        return bool(self.sandbox.controls()["connected"])
+
     # ------------------------------------------------------------------------------------------ members
 
     async def talk(self) -> None:
@@ -130,11 +135,11 @@ class Conversation:
         visible: dict[int, list[str]] = defaultdict(list)
         for channel in CHANNELS:
             for message in self.sandbox.messages(channel):
-                if not message.get("webhook_id") and message["author"]["id"] != str(self.sandbox.bot_id):
+                if not message.get("webhook_id"):  # a member's, or an error that the bot reports
                     continue
                 if event_id := owner.get(int(message["id"])):
                     visible[event_id].append(message["content"])
-                elif not message["content"].startswith("That went wrong on my side."):
+                else:
                     self.outcome.orphans.append(f"{message['id']}: {message['content'][:60]!r} {_buttons(message)}")
         for row in self._rows("select * from replies"):
             self._check_reply(row, visible[row["event_id"]])
