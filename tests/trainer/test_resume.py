@@ -1,6 +1,8 @@
 """A run that was stopped or killed goes on as if nothing had happened: same weights, same history."""
 
+import pickle
 import random
+import shutil
 
 import numpy as np
 import pytest
@@ -9,6 +11,7 @@ import torch
 from personas.errors import TrainingError
 from personas.prompt import TokenizedSample
 from personas.schemas.training_events import Epoch, Progress
+from tests.trainer.hostile_checkpoints import Bomb, reseal, spoil
 from trainer.process.run_control import RunCancelled
 from trainer.recipe.resolve import fit_to_hardware
 from trainer.train.checkpoint import (
@@ -21,6 +24,7 @@ from trainer.train.checkpoint import (
 )
 from trainer.train.losses import mean_loss, measure_reply_losses
 from trainer.train.sft_trainer import train_sft
+from trainer.train.stages import STAGE_RESULT_FOLDER, FirstStageResult
 from trainer.train.trainer_base import StageInputs
 
 STEPS, STEPS_AN_EPOCH = 9, 3
@@ -135,7 +139,7 @@ def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(train, undisturb
     for stop in (4, 8):
         with pytest.raises(RunCancelled):
             train()(stop)
-    latest = latest_valid_checkpoint(tmp_path / "run")
+    latest = list_checkpoints(tmp_path / "run")[0]
     assert latest.name == "checkpoint-8"
     content = bytearray((latest / "tensors.safetensors").read_bytes())
     content[-3] ^= 1
@@ -215,3 +219,50 @@ def test_a_state_that_cannot_be_read_is_an_error_with_its_place(tmp_path, state)
 def test_what_a_checkpoint_cannot_hold_is_refused(tmp_path):
     with pytest.raises(TypeError, match=r"a\.b is a object"):
         Checkpoint({"a": {"b": object()}}).write(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def stopped(tiny_base, renderer, recipe, tmp_path_factory):
+    """The folder of a run that was stopped after its fifth step."""
+    folder = tmp_path_factory.mktemp("stopped") / "run"
+    with pytest.raises(RunCancelled):
+        Train(tiny_base, renderer, recipe, folder)(5)
+    assert [path.name for path in list_checkpoints(folder)] == ["checkpoint-5", "checkpoint-3"]
+    return folder
+
+
+def test_hostile_checkpoints_are_skipped_with_their_reasons(stopped, undisturbed, tmp_path, caplog):
+    weights = trainable_weights(undisturbed.model)
+    assert latest_valid_checkpoint(stopped, weights).name == "checkpoint-5"
+    for number in range(60):
+        folder = shutil.copytree(stopped, tmp_path / str(number))
+        spoil(folder / "checkpoint-5", number)
+        caplog.clear()
+        found = latest_valid_checkpoint(folder, weights)
+        assert found and found.name == "checkpoint-3", number
+        assert f"{number}/checkpoint-5 " in caplog.text and "Remove it and run again." in caplog.text
+
+
+@pytest.mark.parametrize("part", ["random", "remembered", "schedule"])
+def test_a_checkpoint_that_cannot_be_resumed_is_refused(stopped, train, part):
+    run = train()
+    shutil.copytree(stopped, run.folder)
+    reseal(run.folder / "checkpoint-5", **{part: {"list": [1, "x"]}})
+    with pytest.raises(TrainingError, match=r"checkpoint-5 cannot be resumed: .*Remove it and run again"):
+        run()
+
+
+def test_pickles_beside_a_checkpoint_are_never_opened(stopped, undisturbed, train, tmp_path):
+    run = train()
+    shutil.copytree(stopped, run.folder)
+    names = "optimizer.pt scheduler.pt scaler.pt rng_state.pth training_args.bin pytorch_model.bin adapter_model.bin"
+    for name in names.split():
+        (run.folder / "checkpoint-5" / name).write_bytes(pickle.dumps(Bomb(str(tmp_path / "opened"))))
+    resumed = run()
+    assert resumed.resumed_at == 5 and same(undisturbed, resumed) and not (tmp_path / "opened").exists()
+
+
+def test_a_first_stages_result_that_is_none_is_refused(stopped, tmp_path):
+    shutil.copytree(stopped / "checkpoint-5", tmp_path / STAGE_RESULT_FOLDER)
+    with pytest.raises(TrainingError, match=r"result of the first stage in .* cannot be read"):
+        FirstStageResult.read(tmp_path)

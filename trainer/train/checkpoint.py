@@ -6,7 +6,8 @@ import hashlib
 import json
 import logging
 import random
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,8 +22,13 @@ from personas.errors import TrainingError
 from personas.home.job_folder import CHECKPOINT_PREFIX
 
 log = logging.getLogger(__name__)
+MALFORMED_ERRORS = (ValueError, LookupError, TypeError, AttributeError, RecursionError)
+"""Errors of reading files that somebody else may have written."""
 
 TENSORS_FILE, STATE_FILE = "tensors.safetensors", "state.json"
+TRAINER_STATE_FILE = "trainer_state.json"
+REMOVE_ADVICE = "Remove it and run again."
+MOMENTS = ("exp_avg", "exp_avg_sq")  # of AdamW, in the shapes of the weights
 
 
 @dataclass(frozen=True)
@@ -48,8 +54,27 @@ class Checkpoint:
                 raise ValueError("its tensors have changed since they were written")
             tensors = load_file(folder / TENSORS_FILE)
             return cls({name: _restore_tensors(value, tensors) for name, value in state["parts"].items()})
-        except (OSError, ValueError, LookupError, TypeError, SafetensorError) as error:
-            raise TrainingError(f"The checkpoint {folder} is damaged: {error}.", "Remove it and run again.") from error
+        except (*MALFORMED_ERRORS, OSError, SafetensorError) as error:
+            raise TrainingError(f"The checkpoint {folder} is damaged: {error}.", REMOVE_ADVICE) from error
+
+    def require_resumable(self, folder: Path, weights: Mapping[str, Tensor]) -> None:
+        """Require finite weights like these, an optimiser over them, and the step of the folder's name.
+
+        Raises `TrainingError`.
+        """
+        try:
+            _require_same_shapes(self.parts["weights"], weights)
+            _require_finite(self.parts["weights"].values())
+            states = self.parts["optimiser"]["state"].values()
+            _require_finite(value for state in states for value in state.values())
+            shapes = Counter(weight.shape for weight in weights.values())
+            for name in MOMENTS:
+                if moments := [state[name] for state in states if name in state]:
+                    _require(Counter(it.shape for it in moments) == shapes, "its optimiser is of other weights")
+            state = json.loads((folder / TRAINER_STATE_FILE).read_bytes())
+            _require(state["global_step"] == checkpoint_step(folder), f"it is of step {state['global_step']}")
+        except (*MALFORMED_ERRORS, OSError) as error:
+            raise TrainingError(f"The checkpoint {folder} cannot be resumed: {error}.", REMOVE_ADVICE) from error
 
 
 def list_checkpoints(folder: Path) -> list[Path]:
@@ -63,11 +88,11 @@ def checkpoint_step(checkpoint: Path) -> int:
     return int(checkpoint.name.removeprefix(CHECKPOINT_PREFIX))
 
 
-def latest_valid_checkpoint(folder: Path) -> Path | None:
-    """Return the latest valid checkpoint; damaged ones are skipped and logged."""
+def latest_valid_checkpoint(folder: Path, weights: Mapping[str, Tensor]) -> Path | None:
+    """Return the latest checkpoint of a model with these weights; others and damaged ones are skipped and logged."""
     for path in list_checkpoints(folder):
         try:
-            Checkpoint.read(path)
+            Checkpoint.read(path).require_resumable(path, weights)
         except TrainingError as error:
             log.warning("%s", error)
         else:
@@ -104,12 +129,32 @@ def trainable_weights(model: Any) -> dict[str, Tensor]:
 
 
 def restore_weights(model: Any, weights: Mapping[str, Tensor]) -> None:
-    """Put weights back in their place. Raises `TrainingError` when they are another model's."""
+    """Put weights back in their place. Raises `TrainingError` when they are another model's or not finite."""
     present = trainable_weights(model)
-    if {name: weight.shape for name, weight in present.items()} != {n: w.shape for n, w in weights.items()}:
-        raise TrainingError("The checkpoint is of another adapter.", "Remove the run's checkpoints and run again.")
+    try:
+        _require_same_shapes(weights, present)
+        _require_finite(weights.values())
+    except MALFORMED_ERRORS as error:
+        advice = "Remove the run's checkpoints and run again."
+        raise TrainingError(f"The checkpoint cannot be used: {error}.", advice) from error
     for name, weight in present.items():
         weight.copy_(weights[name])
+
+
+def _require(is_met: bool, otherwise: str) -> None:
+    if not is_met:
+        raise ValueError(otherwise)
+
+
+def _require_same_shapes(weights: Mapping[str, Tensor], present: Mapping[str, Tensor]) -> None:
+    shapes = {name: weight.shape for name, weight in weights.items()}
+    _require(shapes == {name: weight.shape for name, weight in present.items()}, "it is of another adapter")
+    _require(all(weight.is_floating_point() for weight in weights.values()), "its weights are no fractions")
+
+
+def _require_finite(values: Iterable[Any]) -> None:
+    floats = (it for it in values if isinstance(it, Tensor) and it.is_floating_point())
+    _require(all(bool(it.isfinite().all()) for it in floats), "it has numbers that are not finite")
 
 
 def _flatten_tensors(value: Any, path: str, tensors: dict[str, Tensor]) -> Any:

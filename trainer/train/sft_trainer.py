@@ -21,10 +21,16 @@ from personas.models.base_model import BaseModel, TrainingPrecision, load_model
 from personas.prompt import TokenizedSample
 from trainer.estimate.workload import group_by_length
 from trainer.machine import probe_machine
-from trainer.process.events import StepEvent
+from trainer.process.events import StepEvent, is_out_of_memory
 from trainer.schemas import Recipe, optimiser_steps
 from trainer.train.callbacks import EventCallback, HeapTrimCallback, can_trim_heap
-from trainer.train.checkpoint import checkpoint_step, latest_valid_checkpoint
+from trainer.train.checkpoint import (
+    MALFORMED_ERRORS,
+    REMOVE_ADVICE,
+    checkpoint_step,
+    latest_valid_checkpoint,
+    trainable_weights,
+)
 from trainer.train.collator import IGNORE_INDEX, PADDING_SAMPLE, collate, drop_padding_samples, pack, reply_losses
 from trainer.train.job import RunUsage
 from trainer.train.kernels import KernelSelection, choose_kernels, share_dropout, use_grouped_attention
@@ -116,8 +122,15 @@ def run_trainer(stage: StageInputs, make_trainer: Callable[[Path], TrainerBase])
         trainer.add_callback(events)
         if can_trim_heap(on_cpu=trainer.model.device.type == "cpu"):
             trainer.add_callback(HeapTrimCallback())
-        checkpoint = latest_valid_checkpoint(stage.folder) if stage.folder else None
-        run_training_loop(trainer, checkpoint)
+        weights = trainable_weights(trainer.model)
+        checkpoint = latest_valid_checkpoint(stage.folder, weights) if stage.folder else None
+        try:
+            run_training_loop(trainer, checkpoint)
+        except (*MALFORMED_ERRORS, RuntimeError) as error:
+            if checkpoint and trainer.state.global_step <= checkpoint_step(checkpoint) and not is_out_of_memory(error):
+                what = f"The checkpoint {checkpoint} cannot be resumed: {error}."
+                raise TrainingError(what, REMOVE_ADVICE) from error
+            raise
     resumed_at = checkpoint_step(checkpoint) if checkpoint else 0
     return TrainResult(trainer.model.eval(), tuple(events.history), stage.account, resumed_at, trainer.kernels.notes)
 

@@ -139,8 +139,12 @@ class FirstStageResult:
         if not (folder / STAGE_RESULT_FOLDER).is_dir():
             return None
         parts = Checkpoint.read(folder / STAGE_RESULT_FOLDER).parts
-        history = tuple(TRAINER_EVENT.validate_python(event) for event in parts["history"])
-        return cls(parts["weights"], history, parts["account"], parts["steps"])  # type: ignore[arg-type]
+        try:
+            history = tuple(TRAINER_EVENT.validate_python(event) for event in parts["history"])
+            return cls(parts["weights"], history, parts["account"], parts["steps"])  # type: ignore[arg-type]
+        except (ValueError, LookupError) as error:
+            what = f"The result of the first stage in {folder / STAGE_RESULT_FOLDER} cannot be read: {error}."
+            raise TrainingError(what, "Remove it and run again.") from error
 
     def write(self, folder: Path) -> None:
         """Write it atomically. Raises `OSError`."""

@@ -21,6 +21,7 @@ from trainer.process.events import StepEvent, failed_event
 from trainer.process.run_control import PauseControl
 from trainer.schemas import Recipe
 from trainer.train.checkpoint import (
+    TRAINER_STATE_FILE,
     Checkpoint,
     capture_random_state,
     restore_random_state,
@@ -33,7 +34,6 @@ from trainer.train.kernels import KernelSelection
 from trainer.train.losses import mean_loss, measure_reply_losses
 from trainer.train.resume_config import CHECKPOINT_INTERVAL_S
 
-TRAINER_STATE_FILE = "trainer_state.json"
 log = logging.getLogger(__name__)
 
 
