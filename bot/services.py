@@ -10,9 +10,10 @@ import discord
 from discord.ext import commands
 
 from bot.chat.dialogue import DialogueRunner
-from bot.chat.discord_channels import SenderRegistry
+from bot.chat.discord_channels import ChannelCache, SenderRegistry
 from bot.chat.prompt_context import ChatRequestBuilder
-from bot.chat.reply_service import IncomingMessage, ReplyService, ReplyViews
+from bot.chat.reply_service import IncomingMessage, ReplyService
+from bot.chat.streaming_reply import ReplyViews
 from bot.metrics import BotMetrics
 from bot.personas.base_model_compat import compatibility_notes
 from bot.personas.registry import PersonaRegistry
@@ -61,7 +62,7 @@ class Services:
     catalogue: DatasetCatalog
     base_model: str
     home: Path
-    unanswered: dict[int, IncomingMessage] = field(default_factory=dict)
+    unanswered: ChannelCache[IncomingMessage] = field(default_factory=partial(ChannelCache, 1000))
     """By direct-message channel: the message of a member who has not chosen a persona yet."""
     privacy: PrivacyServices = field(default_factory=PrivacyServices)
     max_upload_bytes: int = 8 * 2**30

@@ -78,7 +78,7 @@ class FakeEngine:
         self.dropped: list[AdapterRef] = []
         self.prepared: list[tuple[str, AdapterRef | None]] = []
         self.failure: UnderstudyError | None = None
-        self.full = False
+        self.full, self.busy_s, self.refusals = False, 5.0, 0
         self.reply_flags: dict[str, bool] = {}
         """Further fields of replies: `repeated`, `shortened`."""
         self.free = asyncio.Event()
@@ -86,7 +86,8 @@ class FakeEngine:
 
     def submit(self, request: ChatRequest) -> FakeReplyStream:
         if self.full:
-            raise EngineBusyError("9 replies are waiting already.", "Try again in a minute.")
+            self.refusals += 1
+            raise EngineBusyError("9 replies are waiting already.", "Try again in a minute.", self.busy_s)
         self.requests.append(request)
         return FakeReplyStream(self, request)
 

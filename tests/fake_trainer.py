@@ -33,6 +33,16 @@ def good(persona: str | None = None) -> None:
     say(event="done", adapter=str(FOLDER / "adapter"), seconds=1.5)
 
 
+def wordy() -> None:
+    """Log a megabyte between two events, and fail at the end of it."""
+    for number in range(40):
+        sys.stderr.write(f"{number} {'.' * 2**20}\n")
+        sys.stderr.flush()
+        say(**PROGRESS)
+        time.sleep(0.01)
+    sys.exit("the roof fell in")
+
+
 def course() -> None:
     """Tell a course of two epochs as the trainer does, on its second half once `go-on` is in the folder; then train."""
     say_kept(event="phase", name="training")

@@ -57,6 +57,7 @@ class Ask:
     prompt_tokens: int
     shared_prefix: int
     new_tokens: int
+    member_id: int = 0
 
 
 @dataclass(eq=False)
@@ -82,6 +83,10 @@ class SimulatedSequence:
     @property
     def guild_id(self) -> int:
         return self.ask.guild_id
+
+    @property
+    def member_id(self) -> int:
+        return self.ask.member_id
 
     @property
     def adapter_name(self) -> str:
@@ -195,7 +200,7 @@ class SimulatedBot:
         scheduler = ReplicaScheduler[SimulatedSequence] if is_patient else ImpatientScheduler
         self.scheduler = scheduler(self._limits(), self.replicas, self._start, time)
         rows = limits.rows * len(servers)
-        self.admission = AdmissionControl(rows + max_waiting, rows, time)
+        self.admission = AdmissionControl.of_engine(rows, max_waiting, WAIT_S, time)
         self._servers = {server.replica.url: server for server in servers}
         self._loads: dict[tuple[str, str], list[Callable[[], None]]] = {}
         for replica in self.replicas.all:
@@ -205,7 +210,7 @@ class SimulatedBot:
     def submit(self, ask: Ask, on_end: Callable[[SimulatedSequence], None] = lambda seq: None) -> bool:
         """Take a request; returns False if the guild has too many."""
         try:
-            self.admission.acquire(ask.guild_id)
+            self.admission.acquire(ask.guild_id, ask.member_id)
         except EngineBusyError:
             self.refused += 1
             return False
@@ -214,7 +219,7 @@ class SimulatedBot:
             seq.ended_at = self.time.now
             if seq.attempt:
                 seq.attempt.is_cancelled = True
-            self.admission.release(ask.guild_id)
+            self.admission.release(ask.guild_id, ask.member_id)
             self.ended.append(seq)
             on_end(seq)
 

@@ -229,7 +229,8 @@ class _DialogueRun:
         request = build_model_request(builder, model, talk.duet.turns(), builder.sampling)
         live.lore, live.dialogue = request.lore, builder.dialogue_of(request.adapter)
         with self.reply_service.throttle.reply():
-            talk.stream = stream = self.reply_service.engine.submit(replace(request, guild_id=model.guild_id))
+            fair = replace(request, guild_id=model.guild_id, member_id=talk.requested_by)
+            talk.stream = stream = self.reply_service.engine.submit(fair)
             watching = asyncio.create_task(self._watch())
             try:
                 return await live.follow(stream)

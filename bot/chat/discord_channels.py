@@ -5,11 +5,13 @@ import datetime
 import itertools
 import logging
 import secrets
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
-from dataclasses import dataclass
+from collections import Counter, OrderedDict
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
+from weakref import WeakValueDictionary
 
 import aiohttp
 import discord
@@ -17,6 +19,8 @@ import discord
 from bot.errors import RefusedError
 from bot.permissions import is_moderator
 from bot.store import Store, StoredReply
+from personas.engine.admission import member_busy_error
+from personas.errors import EngineBusyError
 from personas.schemas.chat import Persona
 
 GuildChannel = discord.TextChannel | discord.Thread
@@ -37,6 +41,14 @@ MAX_HISTORY_MESSAGES = 100
 TOO_MANY_WEBHOOKS_CODE = 30007
 NO_MENTIONS = discord.AllowedMentions.none()
 BAD_REQUEST_STATUS = 400
+MAX_REPLIES_TO_MEMBER, MAX_REPLIES_IN_CHANNEL = 8, 32
+"""Replies that may be unfinished at once; Discord shows some 30 messages of a webhook in a minute."""
+REPLY_WAIT_S = 5.0
+EDITS_PER_S = 2.0
+"""Edits of a webhook's messages; Discord allows five requests in two seconds."""
+MAX_REMEMBERED_AVATARS = 10_000
+"""Channels whose webhook's avatar is known; in others it is uploaded again."""
+V = TypeVar("V")
 
 
 @dataclass(frozen=True)
@@ -46,6 +58,11 @@ class ChannelRef:
     guild_id: int
     channel_id: int
     parent_id: int | None = None
+
+    @property
+    def home_id(self) -> int:
+        """The channel whose webhook speaks here: a thread's parent, else the channel itself."""
+        return self.parent_id or self.channel_id
 
 
 def channel_ref(channel: SpeakChannel) -> ChannelRef:
@@ -103,6 +120,39 @@ class ReplyPolicy:
     def muted(self, persona: Persona, at: ChannelRef) -> bool:
         """Report whether a moderator has muted the persona in this channel."""
         return self.store.mutes.find_applying(at.guild_id, at.channel_id, at.parent_id, persona.id) is not None
+
+
+@dataclass
+class UnfinishedReplies:
+    """The replies that this process makes, or that wait for Discord, by event, member and channel."""
+
+    _counts: Counter[tuple[str, int]] = field(default_factory=Counter)
+
+    def holds(self, event_id: int) -> bool:
+        """Report whether the reply to this event is one of them."""
+        return self._counts["event", event_id] > 0
+
+    def require_place(self, member_id: int, channel_id: int) -> None:
+        """Refuse a reply where too many are unfinished. Raises `EngineBusyError`."""
+        if self._counts["member", member_id] >= MAX_REPLIES_TO_MEMBER:
+            raise member_busy_error(MAX_REPLIES_TO_MEMBER, REPLY_WAIT_S)
+        if self._counts["channel", channel_id] >= MAX_REPLIES_IN_CHANNEL:
+            what = f"{MAX_REPLIES_IN_CHANNEL} replies in this channel are unfinished, as many as it may have."
+            raise EngineBusyError(what, "Try again in a minute.", REPLY_WAIT_S)
+
+    def edit_stretch_s(self, channel_id: int) -> float:
+        """Seconds by which edits follow later, so that all of a channel's replies keep to its limit together."""
+        return max(0.0, self._counts["channel", channel_id] / EDITS_PER_S - 1.0)
+
+    @contextmanager
+    def counting(self, event_id: int, **owners: int) -> Iterator[None]:
+        """Count a reply inside the block; `owners` are its member and channel."""
+        keys = Counter([("event", event_id), *owners.items()])
+        self._counts += keys
+        try:
+            yield
+        finally:
+            self._counts -= keys
 
 
 class MessageSender(Protocol):
@@ -258,13 +308,27 @@ def _belongs_to(message: discord.Message, event_id: int) -> bool:
     return any(custom_id.endswith(f":{event_id}") for custom_id in _custom_ids(message))
 
 
+class ChannelCache(OrderedDict[int, V]):
+    """A value for each of the channels that got one most recently."""
+
+    def __init__(self, max_channels: int) -> None:
+        super().__init__()
+        self._max_channels = max_channels
+
+    def __setitem__(self, channel_id: int, value: V) -> None:
+        super().__setitem__(channel_id, value)
+        self.move_to_end(channel_id)
+        while len(self) > self._max_channels:
+            self.popitem(last=False)
+
+
 class SenderRegistry:
     """Finds or creates the sender of a persona in a channel; webhooks are kept in the store."""
 
     def __init__(self, client: discord.Client | None, store: Store) -> None:
         self._client, self._store = client, store
-        self._avatars: dict[int, Path | None] = {}  # channel id → its webhook's avatar
-        self._locks: dict[int, asyncio.Lock] = {}
+        self._avatars: ChannelCache[Path | None] = ChannelCache(MAX_REMEMBERED_AVATARS)  # its webhook's avatar
+        self._locks: WeakValueDictionary[int, asyncio.Lock] = WeakValueDictionary()  # by channel, while one is used
 
     @property
     def edit_stretch_s(self) -> float:
@@ -276,7 +340,8 @@ class SenderRegistry:
         home = channel.parent if isinstance(channel, discord.Thread) else channel
         if not isinstance(home, discord.TextChannel):
             return BotSender(channel, persona)
-        async with self._locks.setdefault(home.id, asyncio.Lock()):
+        lock = self._locks.setdefault(home.id, asyncio.Lock())
+        async with lock:
             try:
                 webhook = await persist(lambda: self._webhook(persona, home))
             except discord.Forbidden:
@@ -318,6 +383,7 @@ class SenderRegistry:
     async def _set_avatar(self, webhook: discord.Webhook, persona: Persona, channel_id: int) -> None:
         """Upload the persona's avatar to the webhook, so that no public address is needed for it."""
         if channel_id in self._avatars and self._avatars[channel_id] == persona.avatar:
+            self._avatars.move_to_end(channel_id)
             return
         try:
             async with asyncio.timeout(AVATAR_TIMEOUT_S):
@@ -333,19 +399,15 @@ class SenderRegistry:
 
     async def renew(self, sender: MessageSender, channel: SpeakChannel) -> MessageSender:
         """Replace a sender whose webhook is gone; several replies may request it at once."""
-        stored = self._store.channels.webhook(_webhook_channel_id(channel))
+        stored = self._store.channels.webhook(channel_ref(channel).home_id)
         if isinstance(sender, WebhookSender) and stored and stored[0] == sender.webhook.id:
             self.forget(channel)
         return await self.of(sender.persona, channel)
 
     def forget(self, channel: SpeakChannel) -> None:
         """Forget a deleted webhook; the next reply creates another."""
-        self._avatars.pop(_webhook_channel_id(channel), None)
-        self._store.channels.delete_webhook(_webhook_channel_id(channel))
-
-
-def _webhook_channel_id(channel: SpeakChannel) -> int:
-    return channel.parent_id if isinstance(channel, discord.Thread) else channel.id
+        self._avatars.pop(channel_ref(channel).home_id, None)
+        self._store.channels.delete_webhook(channel_ref(channel).home_id)
 
 
 def _avatar(persona: Persona) -> bytes | None:

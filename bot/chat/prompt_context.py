@@ -50,8 +50,10 @@ class ChatRequestBuilder:
         job = self.store.jobs.get(self.store.versions.job_of(version.persona_id, version.version) or "")
         return job.dialogue if job else None
 
-    def request(self, persona: Persona, place: ChannelRef, trigger_seq: int, event_id: int) -> ChatRequest:
-        """Build the request in which the persona answers the stored message `trigger_seq`, in reply to an event."""
+    def request(
+        self, persona: Persona, place: ChannelRef, trigger_seq: int, event_id: int, member_id: int = 0
+    ) -> ChatRequest:
+        """Build the request in which the persona answers a member's stored message `trigger_seq`, an event's."""
         history = self.store.messages.recent(place.channel_id, until_seq=trigger_seq)
         version, shown_versions = self._choose_version(persona.id, event_id)
         turns = tuple(
@@ -65,6 +67,7 @@ class ChatRequestBuilder:
             adapter=self.adapter(persona.id, version) if version else None,
             sampling=replace(self.sampling, stop=stop_sequences(turns)),
             guild_id=place.guild_id or place.channel_id,  # each direct-message channel is a guild of its own
+            member_id=member_id,
         )
 
     def _choose_version(self, persona_id: str, event_id: int) -> tuple[str | None, set[str | None]]:

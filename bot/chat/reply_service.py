@@ -3,11 +3,10 @@
 import asyncio
 import logging
 import time
-from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import astuple, dataclass, field, replace
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import discord
 
@@ -18,16 +17,17 @@ from bot.chat.discord_channels import (
     ReplyPolicy,
     SenderRegistry,
     SpeakChannel,
+    UnfinishedReplies,
     channel_ref,
     fetch_channel,
 )
 from bot.chat.prompt_context import ChatRequestBuilder
-from bot.chat.streaming_reply import UNKNOWN_WEBHOOK_CODE, StreamingReply, split_message
+from bot.chat.streaming_reply import UNKNOWN_WEBHOOK_CODE, ReplyViews, StreamingReply, split_message
 from bot.errors import RefusedError, error_text
-from bot.store import Store, StoredReply, StoreError, VoteCounts
+from bot.store import Store, StoredReply, StoreError
 from bot.training.resource_sharing import TrainerThrottle
 from personas.engine import Engine, ReplyStream
-from personas.errors import AdapterError
+from personas.errors import AdapterError, EngineBusyError
 from personas.prompt import EXAMPLE_USER, fill_macros
 from personas.schemas.chat import ChatReply, ChatRequest, Persona
 
@@ -40,13 +40,6 @@ STORE_RETRY_S, STORE_RETRIES = 10.0, 90
 END_PAUSES_S = 5.0, 30.0, 120.0, 600.0
 """Pauses between attempts to show a reply's end."""
 CUT_OFF_NOTE = "-# This reply was cut off. Ask again."
-
-
-class ReplyViews(Protocol):
-    """Creates the buttons under a growing and an ended reply; they carry the event's id, so they outlive a restart."""
-
-    def growing(self, event_id: int) -> discord.ui.View: ...
-    def ended(self, event_id: int, votes: VoteCounts) -> discord.ui.View: ...
 
 
 @dataclass(frozen=True)
@@ -87,7 +80,7 @@ class ReplyService:
     views: ReplyViews
     throttle: TrainerThrottle
     _running: dict[int, tuple[ReplyTask, ReplyStream]] = field(default_factory=dict)
-    _held: Counter[int] = field(default_factory=Counter)  # events whose replies this process is making
+    _unfinished: UnfinishedReplies = field(default_factory=UnfinishedReplies)
     _tasks: set[asyncio.Task[Any]] = field(default_factory=set)
 
     @property
@@ -108,10 +101,11 @@ class ReplyService:
 
         An event that was answered before is ignored. Raises `EngineBusyError` before anything is posted.
         """
-        task = self._accept(message, persona, channel)
-        if task is None:
+        if self.store.replies.get(message.event_id) or self.store.messages.is_deleted(message.event_id):
             return
-        with self._holding(task.event_id):
+        self._unfinished.require_place(message.author_id, channel_ref(channel).home_id)
+        task = self._accept(message, persona, channel)
+        with self._counting(task):
             request = self._request(task)
             try:
                 stream = self._submit(request)
@@ -122,11 +116,9 @@ class ReplyService:
                 raise
             await self._reply(task, request, stream)
 
-    def _accept(self, message: IncomingMessage, persona: Persona, channel: SpeakChannel) -> ReplyTask | None:
-        """Store a message together with its reply to come; None if its event was handled, or the message deleted."""
+    def _accept(self, message: IncomingMessage, persona: Persona, channel: SpeakChannel) -> ReplyTask:
+        """Store a message together with its reply to come."""
         place, now = channel_ref(channel), time.time()
-        if self.store.replies.get(message.event_id) or self.store.messages.is_deleted(message.event_id):
-            return None
         with self.store.atomic():
             seq = self.store_message(message, place)
             rollout = self.store.rollouts.counted_rollout(persona.id, now, *astuple(place))
@@ -144,12 +136,13 @@ class ReplyService:
         self.rules.require_unmuted(persona, channel_ref(channel))
         before = self.store.messages.text_of(reply.parts[0]) if reply.parts else None
         task = ReplyTask(event_id, reply.asked_by, persona, channel, reply.trigger_seq, reply.parts, before or "")
+        self._unfinished.require_place(task.asked_by, task.place.home_id)
         request = self._request(task)
         stream = self.engine.submit(request)
         if not self.store.replies.begin_regeneration(event_id):
             stream.cancel()
             raise RefusedError("This reply is being written.", "Stop it first, or wait.")
-        with self._holding(event_id):
+        with self._counting(task):
             self.store.replies.record_interruption(event_id, user.id, time.time())
             await self._reply(task, request, stream)
 
@@ -231,6 +224,7 @@ class ReplyService:
         before: str = "",
     ) -> StreamingReply:
         """Return a message to stream a reply to, which is not posted yet."""
+        home_id = channel_ref(channel).home_id
         return StreamingReply(
             sender,
             growing=growing,
@@ -239,7 +233,7 @@ class ReplyService:
             renew=lambda old: self.senders.renew(old, channel),
             parts=list(parts),
             before=before,
-            stretch_s=lambda: self.senders.edit_stretch_s,
+            stretch_s=lambda: self.senders.edit_stretch_s + self._unfinished.edit_stretch_s(home_id),
         )
 
     async def _post_first(self, live: StreamingReply, persona: Persona, channel: SpeakChannel) -> None:
@@ -313,12 +307,14 @@ class ReplyService:
 
     async def resume_interrupted(self, client: discord.Client) -> None:
         """Finish the replies that a crash, a restart or a lost connection interrupted, oldest first, some at once."""
-        rows = [reply for reply in self.store.replies.unfinished() if not self._held[reply.event_id]]
-        free = asyncio.Semaphore(MAX_RESUMED_AT_ONCE)
-        with ExitStack() as held:
-            for reply in rows:
-                held.enter_context(self._holding(reply.event_id))
-            await asyncio.gather(*(self._resume_guarded(reply, client, free) for reply in rows))
+        free, after = asyncio.Semaphore(MAX_RESUMED_AT_ONCE), -1
+        while page := self.store.replies.unfinished(after):
+            after = page[-1].event_id
+            rows = [reply for reply in page if not self._unfinished.holds(reply.event_id)]
+            with ExitStack() as held:
+                for reply in rows:
+                    held.enter_context(self._unfinished.counting(reply.event_id))
+                await asyncio.gather(*(self._resume_guarded(reply, client, free) for reply in rows))
 
     async def _resume_guarded(self, reply: StoredReply, client: discord.Client, free: asyncio.Semaphore) -> None:
         async with free:
@@ -346,7 +342,9 @@ class ReplyService:
             await self._restore(task, sender, "", CUT_OFF_NOTE)
         else:
             log.info("finishing an interrupted reply of %s in #%s", persona.name, channel)
-            await self._reply(task, self._request(task), None)
+            request = self._request(task)
+            with self._closeable(), self._counting(task):
+                await self._reply(task, request, await self._submit_when_free(request, reply.created_at))
 
     async def _restore(self, task: ReplyTask, sender: MessageSender, text: str, note: str) -> None:
         """Show how a reply ended in the messages that it has."""
@@ -358,7 +356,7 @@ class ReplyService:
     # ------------------------------------------------------------------------------------------ one reply
 
     def _request(self, task: ReplyTask) -> ChatRequest:
-        return self.request_builder.request(task.persona, task.place, task.trigger_seq, task.event_id)
+        return self.request_builder.request(task.persona, task.place, task.trigger_seq, task.event_id, task.asked_by)
 
     def _submit(self, request: ChatRequest) -> ReplyStream | None:
         """Take a place in the queue; None when the adapter cannot be read, which `_follow` reports."""
@@ -366,6 +364,15 @@ class ReplyService:
             return self.engine.submit(request)
         except AdapterError:
             return None
+
+    async def _submit_when_free(self, request: ChatRequest, created_at: float) -> ReplyStream | None:
+        """Wait for a place in the queue: this reply had one, and lost it in a restart. None if it waits too long."""
+        while time.time() - created_at <= MAX_RESUME_AGE_S:
+            try:
+                return self._submit(request)
+            except EngineBusyError as error:
+                await asyncio.sleep(error.wait_s)
+        return None
 
     async def _reply(self, task: ReplyTask, request: ChatRequest, stream: ReplyStream | None) -> None:
         """Post, stream and store a reply to a request; `stream` is its stream if it was submitted already."""
@@ -475,15 +482,8 @@ class ReplyService:
             self.store.messages.delete(message_id)
             self.store.replies.delete_part(message_id)
 
-    @contextmanager
-    def _holding(self, event_id: int) -> Iterator[None]:
-        """Keep `resume_interrupted` from a reply that this process is making."""
-        self._held[event_id] += 1
-        try:
-            yield
-        finally:
-            self._held[event_id] -= 1
-            self._held += Counter()  # without zeros
+    def _counting(self, task: ReplyTask) -> AbstractContextManager[None]:
+        return self._unfinished.counting(task.event_id, member=task.asked_by, channel=task.place.home_id)
 
     @contextmanager
     def _closeable(self) -> Iterator[None]:

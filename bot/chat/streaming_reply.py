@@ -5,11 +5,13 @@ import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import discord
 
 from bot.chat.discord_channels import MessageSender
 from bot.errors import error_text
+from bot.store import VoteCounts
 from bot.training.resource_sharing import TrainerThrottle
 from personas.engine import Engine, ReplyStream
 from personas.prompt import PromptTooLongError
@@ -29,6 +31,13 @@ LINK_PATTERN = re.compile(r"(?:https?://|www\.)\S+", re.IGNORECASE)
 LINK_PLACEHOLDER = "(link left out)"
 LAST_WORD_PATTERN = re.compile(r"\S*\Z")
 LINK_PREFIX_PATTERN = re.compile("|".join(map(re.escape, LINK_PREFIXES)), re.IGNORECASE)
+
+
+class ReplyViews(Protocol):
+    """Creates the buttons under a growing and an ended reply; they carry the event's id, so they outlive a restart."""
+
+    def growing(self, event_id: int) -> discord.ui.View: ...
+    def ended(self, event_id: int, votes: VoteCounts) -> discord.ui.View: ...
 
 
 @dataclass

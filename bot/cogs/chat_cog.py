@@ -16,6 +16,7 @@ from bot.errors import RefusedError, error_text
 from bot.privacy.home_files import discard_pending_history_folders
 from bot.services import Bot, Services
 from bot.store import Channel
+from personas.errors import EngineBusyError
 from personas.schemas.chat import Persona
 
 log = logging.getLogger(__name__)
@@ -23,8 +24,9 @@ NO_CONTENT_TEXT = (
     "Discord hides your message from me, since it does not mention me. "
     "Use the button Reply under the message, mention me, or use `/chat`."
 )
-HINT_INTERVAL_S = 600.0
-"""Minimum time between two such hints in a channel."""
+HINT_INTERVAL_S, BUSY_NOTICE_INTERVAL_S, MENU_INTERVAL_S = 600.0, 60.0, 5.0
+"""Minimum time between two such hints, notices of a full queue, and menus in a channel."""
+MAX_ERRORS_PER_MINUTE = 5
 CHOOSE_TEXT = "Whom do you want to talk to?"
 NO_PERSONA_TEXTS = "No persona lives here yet.", "A moderator can change that with `/persona set`."
 
@@ -60,7 +62,10 @@ class ChatCog(commands.Cog):
 
     def __init__(self, bot: Bot) -> None:
         self.bot = bot
-        self._hinted: dict[int, float] = {}  # channel id → time of its last hint
+        self._hints = _per_channel(1, HINT_INTERVAL_S)
+        self._busy_notices = _per_channel(1, BUSY_NOTICE_INTERVAL_S)
+        self._menus = _per_channel(1, MENU_INTERVAL_S)
+        self._errors = _per_channel(MAX_ERRORS_PER_MINUTE, 60.0)
         self._delete = app_commands.ContextMenu(name="Delete this reply", callback=self.delete_reply)
 
     async def cog_load(self) -> None:
@@ -107,7 +112,7 @@ class ChatCog(commands.Cog):
         reply_service = self.bot.services.reply_service
         try:
             if persona is None:
-                await self._report_no_persona(channel, incoming)
+                await self._report_no_persona(message, incoming)
             elif reply_service.rules.muted(persona, channel_ref(channel)):
                 return
             elif text:
@@ -115,7 +120,7 @@ class ChatCog(commands.Cog):
             elif not message.content and not message.attachments:
                 await self._hint(message)
         except Exception as error:  # an event has no caller: the error is shown in the channel
-            await self._send_error(message, error_text(error))
+            await self._send_error(message, error)
 
     @commands.Cog.listener()
     async def on_raw_message_edit(self, payload: discord.RawMessageUpdateEvent) -> None:
@@ -187,21 +192,29 @@ class ChatCog(commands.Cog):
                 text = text.replace(f"@{name}", "")
         return text.strip()
 
-    async def _report_no_persona(self, channel: SpeakChannel, incoming: IncomingMessage) -> None:
+    async def _report_no_persona(self, message: discord.Message, incoming: IncomingMessage) -> None:
+        channel = message.channel
         if isinstance(channel, discord.DMChannel):
             self.bot.services.unanswered[channel.id] = incoming  # the chosen persona answers it
-            await channel.send(CHOOSE_TEXT, view=persona_select_view(self.bot.services))
-        else:
+            if not self._menus.update_rate_limit(message):
+                await channel.send(CHOOSE_TEXT, view=persona_select_view(self.bot.services))
+        elif not self._errors.update_rate_limit(message):
             await channel.send(" ".join(NO_PERSONA_TEXTS))
 
     async def _hint(self, message: discord.Message) -> None:
-        now = time.monotonic()
-        if now - self._hinted.get(message.channel.id, -HINT_INTERVAL_S) >= HINT_INTERVAL_S:
-            self._hinted[message.channel.id] = now
+        if not self._hints.update_rate_limit(message):
             await message.channel.send(NO_CONTENT_TEXT)
 
-    async def _send_error(self, message: discord.Message, text: str) -> None:
+    async def _send_error(self, message: discord.Message, error: Exception) -> None:
+        text, notices = error_text(error), self._busy_notices if isinstance(error, EngineBusyError) else self._errors
+        if notices.update_rate_limit(message):
+            return
         try:
             await message.channel.send(text)
         except discord.HTTPException:
             log.warning("could not write to #%s: %s", message.channel, text)
+
+
+def _per_channel(count: int, seconds: float) -> commands.CooldownMapping[discord.Message]:
+    """Allow so many messages in a channel and time; what it keeps of a channel expires after that time."""
+    return commands.CooldownMapping.from_cooldown(count, seconds, commands.BucketType.channel)

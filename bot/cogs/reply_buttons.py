@@ -113,7 +113,7 @@ REPLY_BUTTONS = (StopReplyButton, AnswerButton, RegenerateButton, UpvoteButton, 
 
 
 class ReplyButtonViews:
-    """The views under a reply (`bot.chat.reply_service.ReplyViews`)."""
+    """The views under a reply (`bot.chat.streaming_reply.ReplyViews`)."""
 
     def growing(self, event_id: int) -> discord.ui.View:
         """Stop."""

@@ -132,11 +132,11 @@ class StoredReplies(Table):
         sql = "select replies.* from replies join reply_parts using (event_id) where message_id = :id"
         return self._db.one(self._reply, sql, id=message_id)
 
-    def unfinished(self) -> list[StoredReply]:
-        """List the replies that have not ended, or whose end members may not see, oldest first."""
-        sql = """select * from replies where state in ('waiting', 'streaming') or end_note is not null
-            order by created_at"""
-        return self._db.all(self._reply, sql)
+    def unfinished(self, after: int = -1, limit: int = 500) -> list[StoredReply]:
+        """List replies that have not ended, or whose end members may not see, to events after one, oldest first."""
+        sql = """select * from replies where (state in ('waiting', 'streaming') or end_note is not null)
+            and event_id > :after order by event_id limit :limit"""
+        return self._db.all(self._reply, sql, after=after, limit=limit)
 
     def of_guild(
         self,

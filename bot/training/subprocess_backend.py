@@ -35,6 +35,7 @@ from personas.home.job_folder import (
     TRAINER_LOG_FILE,
     ComparisonTargets,
     ensure_job_folder,
+    limit_log,
     store_new_holdout,
     write_comparison_targets,
 )
@@ -162,7 +163,7 @@ def disk_failure(error: OSError, home: Path) -> TrainingFailed:
 def _log_tail(log_file: Path, since: int) -> str:
     with log_file.open("rb") as file:
         end = file.seek(0, os.SEEK_END)
-        file.seek(max(since, end - TAIL_BYTES))
+        file.seek(max(since if since <= end else 0, end - TAIL_BYTES))
         lines = file.read().decode(errors="replace").split("\n")
     last = [line.strip() for line in lines if line.strip()][-TAIL_LINES:]
     return f"Its last lines: {' | '.join(last)}" if last else "It logged nothing."
@@ -356,7 +357,7 @@ class SubprocessBackend(JobFolderBackend):
             self._send_hold()
         try:
             assert process.stdout is not None  # it is a pipe
-            last = await _read_events(process.stdout, on_event)
+            last = await _read_events(process.stdout, on_event, log_file)
             return await process.wait(), last
         finally:
             stopper.cancel()
@@ -450,10 +451,11 @@ async def _run_import(source: str, out: Path, base_model: str, say: Callable[[st
         raise AdapterError(error or f"The import ended with code {code}.")
 
 
-async def _read_events(stdout: asyncio.StreamReader, on_event: OnEvent) -> Done | Failed | None:
-    """Pass events on until the output ends. The final event is returned, not passed on."""
+async def _read_events(stdout: asyncio.StreamReader, on_event: OnEvent, log_file: Path) -> Done | Failed | None:
+    """Pass events on until the output ends, and keep the log short. The final event is returned, not passed on."""
     last = None
     while line := await _next_line(stdout):
+        limit_log(log_file)
         event = parse_event(line)
         if isinstance(event, Done | Failed):
             last = event

@@ -31,9 +31,10 @@ class Routes(list[Route]):
 
 @dataclass
 class AppContext:
-    """`services` is None while the bot starts or stops."""
+    """`services` is None while the bot starts or stops; `streams` counts the open streams of events."""
 
     services: Services | None = None
+    streams: int = 0
 
 
 APP_CONTEXT = web.AppKey("app context", AppContext)

@@ -10,12 +10,13 @@ from aiohttp import web
 
 from bot.web.app_context import APP_CONTEXT
 from bot.web.problems import internal_error, redacted_texts
-from personas.errors import UnderstudyError
+from personas.errors import EngineBusyError, UnderstudyError
 
 SseItem = tuple[str, str, Any]
 """Id, name and data (JSON) of an event. Clients do not resume after an id of ""."""
 
 PING_INTERVAL_S, RECONNECT_DELAY_MS = 15.0, 2000
+MAX_STREAMS = 200
 DISCONNECT_POLL_S = 0.5
 """Interval of checks for a disconnected client, for whom nothing more should be generated."""
 SSE_HEADERS = {
@@ -41,9 +42,12 @@ async def stream_events(
 
     A client that reconnects sends `Last-Event-ID`; resuming there is up to `items`. When the client disconnects,
     `items` is closed. An error of `items` is sent as a last event `problem` with `message` and `advice`, as the
-    response has started.
+    response has started. Raises `EngineBusyError` where too many streams are open.
     """
-    answer = web.StreamResponse(headers=SSE_HEADERS)
+    answer, context = web.StreamResponse(headers=SSE_HEADERS), request.app[APP_CONTEXT]
+    if context.streams >= MAX_STREAMS:
+        raise EngineBusyError(f"{MAX_STREAMS} streams of events are open.", "Close some of their pages.")
+    context.streams += 1
     try:
         await answer.prepare(request)
         if request.method != "HEAD":
@@ -53,6 +57,7 @@ async def stream_events(
     except ConnectionError:
         pass  # the page was closed
     finally:
+        context.streams -= 1
         close = getattr(items, "aclose", None)
         if close:
             await close()

@@ -138,19 +138,19 @@ class LLMEngine:
         """Load the base model on the engine's thread. Raises `BaseModelError`."""
         loop = asyncio.get_running_loop()
         ready: asyncio.Future[None] = loop.create_future()
-        self._admission = AdmissionControl(self.rows + self.max_waiting, self.rows)
+        self._admission = AdmissionControl.of_engine(self.rows, self.max_waiting, SchedulerLimits.wait_s)
         self._thread = threading.Thread(target=self._run_thread, args=(loop, ready), name="engine", daemon=True)
         self._thread.start()
         await ready
 
     def submit(self, request: ChatRequest) -> QueuedReplyStream:
-        self._admission.acquire(request.guild_id)
+        self._admission.acquire(request.guild_id, request.member_id)
         stream = QueuedReplyStream(asyncio.get_running_loop(), request.adapter.version if request.adapter else None)
         self._streams.add(stream)
 
         def on_end() -> None:
             self._streams.discard(stream)
-            self._admission.release(request.guild_id)
+            self._admission.release(request.guild_id, request.member_id)
             self.on_reply(stream.metrics)
 
         def fail(error: Exception) -> None:

@@ -6,12 +6,12 @@ import logging
 import time
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Generic, Literal, Protocol, TypeVar
+from typing import TYPE_CHECKING, Generic, Literal
 
-from personas.engine.admission import AdapterState
+from personas.engine.admission import AdapterState, FairQueue, QueuedT
 from personas.errors import EngineBusyError
 
 if TYPE_CHECKING:  # these import torch
@@ -20,8 +20,6 @@ if TYPE_CHECKING:  # these import torch
     from personas.engine.sampler import SampledToken
 
 log = logging.getLogger(__name__)
-NEW_TOKEN_COST_IN_PROMPT_TOKENS = 2
-"""Weight of a generated token in a guild's service; prompt tokens are cheaper because they are computed together."""
 MAX_OVERTAKEN = 8  # sequences that may overtake one that waits for a LoRA slot; after that, none starts before it
 Phase = Literal["prefill", "decode"]
 
@@ -30,9 +28,9 @@ Phase = Literal["prefill", "decode"]
 class SchedulerLimits:
     """Bounds of the batch and of the time a request may take.
 
-    `rows` sequences run at once, and up to `overflow_rows` more for guilds that have fewer than their share of the
-    rows. A step computes at most `prefill_tokens` prompt tokens, or `solo_prefill_tokens` while no sequence decodes. A
-    request waits at most `wait_s` seconds; a reply ends after `reply_s` with the text that it has.
+    `rows` sequences run at once, and up to `overflow_rows` more for guilds and members that have fewer than their
+    share of the rows. A step computes at most `prefill_tokens` prompt tokens, or `solo_prefill_tokens` while no
+    sequence decodes. A request waits at most `wait_s` seconds; a reply ends after `reply_s` with the text that it has.
     """
 
     rows: int = 32
@@ -66,106 +64,6 @@ class ScheduledBatch:
         return [ScheduledBatch(self.runner, [seq], [tokens]) for seq, tokens in pairs]
 
 
-class QueuedSequence(Protocol):
-    """A sequence as a `FairScheduler` sees it. `overtaken` counts the sequences that started before it."""
-
-    prompt: tuple[int, ...]
-    queued_at: float
-    started_at: float
-    overtaken: int
-
-    @property
-    def guild_id(self) -> int: ...
-
-    @property
-    def is_cancelled(self) -> bool: ...
-
-    @property
-    def is_finished(self) -> bool: ...
-
-    def begin(self) -> bool:
-        """Mark the sequence as started. Returns False when it was cancelled before."""
-
-    def finish(self) -> None:
-        """Deliver the reply."""
-
-    def fail(self, error: Exception) -> None:
-        """Deliver an error."""
-
-    def discard(self) -> None:
-        """End a sequence that was cancelled before it started."""
-
-
-QueuedT = TypeVar("QueuedT", bound=QueuedSequence)
-
-
-class FairQueue(Generic[QueuedT]):
-    """The waiting sequences, ordered by how little their guilds were served (virtual token counter, OSDI 2024)."""
-
-    def __init__(self) -> None:
-        self._waiting: dict[int, list[QueuedT]] = {}
-        self._served: dict[int, float] = {}
-        self._running: Counter[int] = Counter()
-
-    def __len__(self) -> int:
-        return sum(map(len, list(self._waiting.values())))  # a copy: other threads read the length
-
-    def __iter__(self) -> Iterator[QueuedT]:
-        """Yield the next sequence first: the guild served least comes first, each guild's in order of arrival."""
-        for guild_id in sorted(self._waiting, key=lambda it: (self._served[it], self._waiting[it][0].queued_at)):
-            yield from self._waiting[guild_id]
-
-    @property
-    def heads(self) -> list[QueuedT]:
-        """The first waiting sequence of each guild."""
-        return [of_guild[0] for of_guild in self._waiting.values()]
-
-    @property
-    def guilds(self) -> int:
-        """Number of guilds with waiting or running sequences."""
-        return len(self._active())
-
-    def running(self, guild_id: int) -> int:
-        return self._running[guild_id]
-
-    def add(self, seq: QueuedT, *, first: bool = False) -> None:
-        """Queue a sequence, behind its guild's others unless `first`.
-
-        A guild that returns counts as served as much as the least served active one, or more.
-        """
-        active = self._active()
-        if not active:
-            self._served = {seq.guild_id: 0.0}
-        elif seq.guild_id not in active:
-            least = min(self._served[guild_id] for guild_id in active)
-            self._served[seq.guild_id] = max(self._served.get(seq.guild_id, 0.0), least)
-        of_guild = self._waiting.setdefault(seq.guild_id, [])
-        of_guild.insert(0 if first else len(of_guild), seq)
-
-    def remove(self, seq: QueuedT) -> None:
-        of_guild = self._waiting[seq.guild_id]
-        of_guild.remove(seq)
-        if not of_guild:
-            del self._waiting[seq.guild_id]
-
-    def start(self, seq: QueuedT) -> None:
-        """Move a sequence from waiting to running; its prompt counts as served."""
-        self.remove(seq)
-        self._running[seq.guild_id] += 1
-        self._served[seq.guild_id] += len(seq.prompt)
-
-    def count_token(self, seq: QueuedT) -> None:
-        self._served[seq.guild_id] += NEW_TOKEN_COST_IN_PROMPT_TOKENS
-
-    def end(self, seq: QueuedT) -> None:
-        self._running[seq.guild_id] -= 1
-        if not self._running[seq.guild_id]:
-            del self._running[seq.guild_id]
-
-    def _active(self) -> set[int]:
-        return self._waiting.keys() | self._running.keys()
-
-
 class FairScheduler(ABC, Generic[QueuedT]):
     """Owns the waiting and running sequences: starts them in fair order and ends them. Used by one thread.
 
@@ -174,7 +72,7 @@ class FairScheduler(ABC, Generic[QueuedT]):
 
     def __init__(self, limits: SchedulerLimits, clock: Callable[[], float] = time.monotonic) -> None:
         self.limits, self.clock = limits, clock
-        self.queue: FairQueue[QueuedT] = FairQueue()
+        self.queue: FairQueue[QueuedT] = FairQueue(self._is_due)
         self.running: list[QueuedT] = []
 
     @property
@@ -218,7 +116,7 @@ class FairScheduler(ABC, Generic[QueuedT]):
         share = max(1, self.limits.rows // max(1, self.queue.guilds))
         due = self._due()
         for seq in [*due, *(seq for seq in self.queue if seq not in due)] if due else self.queue:
-            if seq not in due and not self._has_row(seq.guild_id, share):
+            if seq not in due and not self._has_row(seq, share):
                 continue
             state = self._state(seq)
             if state in (AdapterState.READY, AdapterState.FAILED):
@@ -230,31 +128,34 @@ class FairScheduler(ABC, Generic[QueuedT]):
         return None, []
 
     def _due(self) -> list[QueuedT]:
-        """List waiting sequences that precede all others, the next one first, and may use overflow rows.
-
-        Fairness alone would let a guild that was served wait for every guild that comes for the first time. So a
-        guild's first sequence is due once it has waited half as long as it may if none of the guild's is running, and
-        after three quarters if one is.
-        """
-        now, wait_s = self.clock(), self.limits.wait_s
-        due = [
-            seq
-            for seq in self.queue.heads
-            if self.queue.running(seq.guild_id) <= 4 * (now - seq.queued_at) / wait_s - 2
-        ]
+        """List the guilds' first sequences that precede all others, the next one first, and may use overflow rows."""
+        due = [seq for seq in self.queue.heads if self._is_due(seq, self.queue.running(seq.guild_id))]
         return sorted(due, key=lambda seq: seq.queued_at)
 
-    def _has_row(self, guild_id: int, share: int) -> bool:
-        """Return whether a guild may start another sequence; `share` is each guild's share of the rows.
+    def _is_due(self, seq: QueuedT, running: int) -> bool:
+        """Return whether a sequence has waited too long; `running` are those of its guild, or of its member.
+
+        Fairness alone would let one who was served wait for all who come for the first time. So a sequence is due once
+        it has waited half as long as it may if none of them is running, and after three quarters if one is.
+        """
+        return running <= 4 * (self.clock() - seq.queued_at) / self.limits.wait_s - 2
+
+    def _has_row(self, seq: QueuedT, share: int) -> bool:
+        """Return whether a sequence may start; `share` is each guild's share of the rows.
 
         Once all rows are taken, a guild below its share may use overflow rows; its n-th sequence needs n free ones, so
-        the last is left to guilds that have none. Sequences that start together end together: without overflow rows a
-        new guild might wait for a whole reply.
+        the last is left to guilds that have none. In a guild that has its share, a member below theirs may use one half
+        of the overflow rows in the same way. Sequences that start together end together: without overflow rows a new
+        guild or member might wait for a whole reply.
         """
         if len(self.running) < self.limits.rows:
             return True
-        of_guild = self.queue.running(guild_id)
-        return of_guild < share and len(self.running) + of_guild < self.limits.max_rows
+        free = self.limits.max_rows - len(self.running)
+        of_guild, of_member = self.queue.running(seq.guild_id), self.queue.running_of_member(seq)
+        if of_guild < share:
+            return of_guild < free
+        member_share = share // self.queue.members(seq.guild_id)
+        return of_member < member_share and of_member < free - self.limits.overflow_rows // 2
 
     def _start(self, seq: QueuedT, overtaken: list[QueuedT]) -> None:
         try:
@@ -349,7 +250,7 @@ class Scheduler(FairScheduler["Sequence"]):
         is_solo = all(seq.is_prefilling for seq in self.running)
         budget = self.limits.solo_prefill_tokens if is_solo else self.limits.prefill_tokens
         chosen = []
-        for seq in _round_robin_by_guild(seq for seq in self.running if seq.is_prefilling):
+        for seq in _in_turns(seq for seq in self.running if seq.is_prefilling):
             run_or_log(seq.load_prefix)  # without it, the whole prompt is computed
             scheduled = self._next_tokens(seq, budget)
             if scheduled and scheduled.tokens:
@@ -413,11 +314,16 @@ def run_or_log(action: Callable[[], None]) -> None:
         log.exception("a step of one request failed; the others go on")
 
 
-def _round_robin_by_guild(sequences: Iterable[Sequence]) -> list[Sequence]:
-    """Order sequences so that no guild's second comes before every guild's first."""
-    seen: Counter[int] = Counter()
+def _in_turns(sequences: Iterable[Sequence]) -> list[Sequence]:
+    """Order sequences so that no guild's second comes before every guild's first; likewise the members of a guild."""
+    by_member = _by_turn(sequences, lambda seq: (seq.guild_id, seq.member_id))
+    return _by_turn(by_member, lambda seq: seq.guild_id)
+
+
+def _by_turn(sequences: Iterable[Sequence], key: Callable[[Sequence], object]) -> list[Sequence]:
+    seen: Counter[object] = Counter()
     turns: list[tuple[int, Sequence]] = []
     for seq in sequences:
-        turns.append((seen[seq.guild_id], seq))
-        seen[seq.guild_id] += 1
+        turns.append((seen[key(seq)], seq))
+        seen[key(seq)] += 1
     return [seq for _, seq in sorted(turns, key=lambda turn: turn[0])]

@@ -178,6 +178,10 @@ class ReplySequence:
         return self.request.guild_id
 
     @property
+    def member_id(self) -> int:
+        return self.request.member_id
+
+    @property
     def adapter(self) -> AdapterRef | None:
         return self.request.adapter
 

@@ -23,6 +23,7 @@ from personas.schemas.training import JobSpec, Material, ServingPrecision, Train
 
 COMPARE_FILE = "compare.json"
 REQUEST_FILE, MATERIAL_FOLDER, ADAPTER_FOLDER, DATASET_FOLDER = "request.json", "material", "adapter", "dataset"
+MAX_LOG_BYTES, KEPT_LOG_BYTES = 16 * 2**20, 4 * 2**20
 EVENTS_FILE, TRAINER_LOG_FILE, ATTEMPT_FILE = "events.jsonl", "trainer.log", "attempt.json"
 SHARED_FOLDERS = ("jobs", "models")
 """Folders of a home that workers on other machines need: the job's own, and the adapters that it is compared with."""
@@ -265,3 +266,15 @@ def _copy_material(material: SourceMaterial, target: Path) -> Material:
         else:
             shutil.copyfile(source, target_path)
     return material.to_material(material_digest(target / material.path))
+
+
+def limit_log(file: Path) -> None:
+    """Drop the beginning of a log that has grown too large; a process that appends to it goes on at its end."""
+    with file.open("rb+") as log:
+        size = log.seek(0, os.SEEK_END)
+        if size > MAX_LOG_BYTES:
+            log.seek(size - KEPT_LOG_BYTES)
+            kept = log.read()
+            log.seek(0)
+            log.write(kept)
+            log.truncate()

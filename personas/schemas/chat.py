@@ -94,7 +94,8 @@ class AdapterRef:
 class ChatRequest:
     """Everything a reply depends on. `persona` None is the model without a card, `adapter` None the base model.
 
-    `instructions` follow the card's prose. The engine schedules guilds fairly; `guild_id` is the one that asks.
+    `instructions` follow the card's prose. The engine schedules guilds fairly, and the members of each; `guild_id` and
+    `member_id` are those who ask, member 0 is nobody in particular.
     """
 
     persona: Persona | None
@@ -104,6 +105,7 @@ class ChatRequest:
     sampling: SamplingParams = field(default_factory=SamplingParams)
     guild_id: int = 0
     instructions: str = ""
+    member_id: int = 0
 
 
 @dataclass(frozen=True)

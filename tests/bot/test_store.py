@@ -168,6 +168,16 @@ def test_what_a_crash_cut_off_is_found(store):
     ]
 
 
+def test_what_a_crash_cut_off_is_read_a_page_at_a_time(store):
+    for event in range(5):
+        begin(store, event, float(event))
+    pages, after = [], -1
+    while page := store.replies.unfinished(after, limit=2):
+        pages.append([reply.event_id for reply in page])
+        after = page[-1].event_id
+    assert pages == [[0, 1], [2, 3], [4]]
+
+
 def test_deleting_the_question_keeps_the_reply(store):
     seq = say(store, 1)
     begin(store, 1, seq=seq)

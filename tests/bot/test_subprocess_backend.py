@@ -14,7 +14,7 @@ from bot.training.subprocess_backend import TrainingFailed, TrainingInterrupted,
 from personas.errors import MaterialError, RequestError
 from personas.home.adapters import WEIGHTS_FILE, verify_adapter
 from personas.home.holdout_index import HOLDOUT_FILE, HoldoutIndex, holdout_file
-from personas.home.job_folder import material_digest
+from personas.home.job_folder import MAX_LOG_BYTES, material_digest
 from personas.home.pseudonyms import HomeKey
 from personas.schemas.training import JobSpec, TrainingRequest
 from personas.schemas.training_events import Progress
@@ -172,6 +172,13 @@ async def test_last_lines_are_of_this_attempt_only(workshop):
     assert "roof" in (await workshop.run("dying", job)).error
     assert "roof" not in (await workshop.run("silent", job)).error
     assert "roof" in (workshop.folder() / "trainer.log").read_text()
+
+
+async def test_a_log_stays_short_and_ends_with_the_reason(workshop):
+    outcome = await workshop.run("wordy")
+    log = workshop.folder() / "trainer.log"
+    assert "the roof fell in" in outcome.error and log.stat().st_size < MAX_LOG_BYTES + 3 * 2**20
+    assert log.read_text().rstrip().endswith("the roof fell in")
 
 
 async def test_a_damaged_adapter_is_not_installed(workshop):

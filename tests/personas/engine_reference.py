@@ -109,10 +109,11 @@ class RecordedReply:
     stopped = repeated = False
     text = ""
 
-    def sequence(self, guild_id: int = 0, **sampling: Any) -> Sequence:
+    def sequence(self, guild_id: int = 0, member_id: int = 0, **sampling: Any) -> Sequence:
         turns = (Turn("Bo", "hello"),)
         greedy = SamplingParams(temperature=0, repetition_penalty=1, max_new_tokens=self.length)
-        request = ChatRequest(None, turns, (), self.question.adapter, replace(greedy, **sampling), guild_id)
+        sampling = replace(greedy, **sampling)
+        request = ChatRequest(None, turns, (), self.question.adapter, sampling, guild_id, member_id=member_id)
         return Sequence(request, self.question.prompt, 0, self, self, self.count_end)
 
     @property

@@ -73,3 +73,39 @@ def test_its_prompt_is_not_computed_after_those_of_a_flood(reference):
     run_to_end(parts)
     parts.close()
     assert differences([*flood, quiet]) == (0, [])
+
+
+def test_members_without_a_row_get_one_beside_one_who_floods_their_server(reference):
+    parts = reference.parts(SchedulerLimits(rows=6, overflow_rows=4), 2, 0)
+    flood = [RecordedReply(reference.questions[number % 3], 6) for number in range(12)]
+    light = [RecordedReply(reference.questions[number % 3], 6) for number in range(3)]
+    late = RecordedReply(reference.questions[0], 6)
+    for one in flood:
+        parts.batch.scheduler.add(one.sequence(1, 7))
+    parts.batch.step()
+    for member, one in enumerate(light):
+        parts.batch.scheduler.add(one.sequence(1, 8 + member))
+    parts.batch.step()
+    assert [bool(one.generated) for one in light] == [True, True, False], "half of the overflow rows are for them"
+    assert sum(bool(one.generated) for one in flood) == 6
+    parts.batch.scheduler.add(late.sequence(2, 7))
+    parts.batch.step()
+    assert late.generated, "the other half is for servers below their share"
+    run_to_end(parts)
+    parts.close()
+    assert differences([*flood, *light, late]) == (0, [])
+
+
+def test_a_members_prompt_is_not_computed_after_those_of_one_who_floods(reference):
+    parts = reference.parts(SchedulerLimits(rows=8, prefill_tokens=30, solo_prefill_tokens=30), 2, 0)
+    flood = [RecordedReply(max(reference.questions, key=lambda question: len(question.prompt)), 4) for _ in range(6)]
+    light = RecordedReply(min(reference.questions, key=lambda question: len(question.prompt)), 4)
+    for one in flood:
+        parts.batch.scheduler.add(one.sequence(1, 7))
+    parts.batch.step()
+    parts.batch.scheduler.add(light.sequence(1, 8))
+    while not light.generated:
+        parts.batch.step()
+    assert sum(bool(one.generated) for one in flood) <= 2
+    run_to_end(parts)
+    parts.close()

@@ -166,7 +166,8 @@ class TestAdmission:
         for _ in range(30):
             places.acquire(1)
         with pytest.raises(
-            EngineBusyError, match=r"26 replies are waiting already\. Try again in about 135 s"
+            EngineBusyError,
+            match=r"26 replies are waiting already, as many as one server may have\. Try again in about 135 s",
         ) as refused:
             places.acquire(1)
         assert 130 < places.wait_s() == refused.value.wait_s < 140
@@ -175,6 +176,41 @@ class TestAdmission:
             for _ in range(30):
                 places.acquire(2)
         places.acquire(3)
+
+    def test_a_member_gets_an_eighth_and_says_so_while_others_and_nobody_find_room(self):
+        places = AdmissionControl.of_engine(4, 64, 120.0)
+        for _ in range(8):
+            places.acquire(1, 7)
+        with pytest.raises(EngineBusyError, match=r"8 replies to the same member are unfinished, as many as one may"):
+            places.acquire(1, 7)
+        for member in (8, *[0] * 20):
+            places.acquire(1, member)
+        places.acquire(2, 7)
+        places.release(1, 7)
+        places.acquire(1, 7)
+
+    def test_no_request_is_taken_that_would_wait_until_it_fails(self):
+        now = [0.0]
+        places = AdmissionControl.of_engine(4, 64, 120.0, lambda: now[0])
+        places.acquire(3)
+        for _ in range(30):
+            places.acquire(1, 7)
+            now[0] += 2.0
+            places.release(1, 7)
+        taken = 0
+        with pytest.raises(EngineBusyError, match="as many as one server may have"):
+            for taken in range(60):  # noqa: B007
+                places.acquire(1)
+        assert taken in (44, 45), "three quarters of 120 s, an end every 2 s"
+        places.acquire(1, 9)  # who has none gets one
+        places.acquire(2, 9)
+
+    def test_nothing_is_kept_of_members_whose_requests_have_ended(self):
+        places = AdmissionControl.of_engine(4, 2, 120.0)
+        for member in range(1, 500):
+            places.acquire(member % 9, member)
+            places.release(member % 9, member)
+        assert not places._requests and not places._of_members
 
     def test_the_estimate_follows_what_is_measured(self):
         now = [0.0]

@@ -153,7 +153,7 @@ class BlindTests:
         seen = self.store.comparisons.prompts_seen(user_id, contest.persona.id)
         for _ in range(MAX_GENERATION_ATTEMPTS):
             prompt = draw_prompt(prompts, seen)
-            one, other = await self._generate_both(contest, prompt, guild_id)
+            one, other = await self._generate_both(contest, prompt, user_id, guild_id)
             if remove_links(one.text) != remove_links(other.text):
                 pair = [(contest.version, one), (contest.against, other)]
                 random.shuffle(pair)
@@ -187,11 +187,12 @@ class BlindTests:
         raise RequestError(f"{persona.name} has no second version to compare.", "Train one with `/finetune start`.")
 
     async def _generate_both(
-        self, contest: Contest, prompt: ComparisonPrompt, guild_id: int
+        self, contest: Contest, prompt: ComparisonPrompt, user_id: int, guild_id: int
     ) -> tuple[ChatReply, ChatReply]:
         """Generate both replies at once; when one fails, the other is cancelled."""
         pair = (contest.version, contest.against)
-        requests = [self._request(contest.persona, version, prompt, guild_id) for version in pair]
+        built = [self._request(contest.persona, version, prompt, guild_id) for version in pair]
+        requests = [replace(request, member_id=user_id) for request in built]
         tasks = [asyncio.ensure_future(self._complete(request)) for request in requests]
         try:
             one, other = await asyncio.gather(*tasks)

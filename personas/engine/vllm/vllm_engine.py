@@ -100,7 +100,7 @@ class VllmEngine:
         self._replicas = Replicas(clients, self.limits, self._check_replica, self._on_replicas_changed)
         self._scheduler = ReplicaScheduler(self._scheduler_limits(), self._replicas, self._start_attempt)
         rows = self.limits.rows * len(clients)
-        self._admission = AdmissionControl(rows + self.max_waiting, rows)
+        self._admission = AdmissionControl.of_engine(rows, self.max_waiting, self.wait_s)
         self._start_task(self._sweep_forever())
         try:
             await self._replicas.start(self.start_wait_s)
@@ -128,7 +128,7 @@ class VllmEngine:
         return checks
 
     def submit(self, request: ChatRequest) -> VllmReplyStream:
-        self._admission.acquire(request.guild_id)
+        self._admission.acquire(request.guild_id, request.member_id)
         version = request.adapter.version if request.adapter else None
         stream = VllmReplyStream(asyncio.get_running_loop(), version, self._sweep)
         self._streams.add(stream)
@@ -192,7 +192,7 @@ class VllmEngine:
 
         def on_end() -> None:
             self._streams.discard(stream)
-            self._admission.release(request.guild_id)
+            self._admission.release(request.guild_id, request.member_id)
             self.on_reply(stream.metrics)
 
         max_tokens = self.context_tokens - request.sampling.max_new_tokens

@@ -187,3 +187,24 @@ async def test_curves_hold_every_step_raw_and_smoothed(dashboard):
     assert body["settings"]["seed"] == 7 and body["settings_from"] == "run" and "0.5" in body["formula"]
     for wrong in ("1", "nan", "-0.1", "much"):
         assert (await dashboard.ask("GET", f"/finetune/jobs/j1/curves?smoothing={wrong}"))[0] == 400
+
+
+async def test_more_streams_than_a_bot_can_feed_are_refused(dashboard, monkeypatch):
+    monkeypatch.setattr("bot.web.sse.MAX_STREAMS", 2)
+    put_job(dashboard, "j1")
+    path = "/finetune/jobs/j1/events"
+    first, second = [await dashboard.session.get(path, headers=STREAM) for _ in range(2)]
+    async with dashboard.session.get(path, headers=STREAM) as third:
+        assert third.status == 503 and third.headers["Retry-After"]
+        problem = await third.json()
+        assert problem["detail"] == "2 streams of events are open." and "Close" in problem["advice"]
+    first.close()
+
+    async def is_free():
+        async with dashboard.session.get(path, headers=STREAM) as again:
+            return again.status == 200
+
+    async with asyncio.timeout(8):
+        while not await is_free():  # noqa: ASYNC110  the server is asked
+            await asyncio.sleep(0.1)
+    second.close()

@@ -336,6 +336,20 @@ class TestFairness:
         for stream in flood:
             stream.cancel()
 
+    async def test_a_member_passes_one_who_floods_their_guild(self, open_engine, servers):
+        servers[0].faults.token_delay_s = 0.005
+        engine = await open_engine(servers[0].url, limits=replace(FAST, rows=3), max_waiting=60)
+        flood = [engine.submit(replace(ask(str(number), guild_id=1), member_id=7)) for number in range(7)]
+        with pytest.raises(EngineBusyError, match="7 replies to the same member"):
+            engine.submit(replace(ask(guild_id=1), member_id=7))
+        await until(lambda: engine.state().running == 2)
+        light = engine.submit(replace(ask("light", guild_id=1), member_id=8))
+        async with asyncio.timeout(3):
+            [piece async for piece in light]
+        assert sum(stream._reply is not None for stream in flood) <= 3
+        for stream in flood:
+            stream.cancel()
+
     async def test_a_full_queue_says_how_long_to_wait(self, open_engine, servers):
         servers[0].faults.token_delay_s = 0.02
         engine = await open_engine(servers[0].url, limits=replace(FAST, rows=1), max_waiting=2)
