@@ -83,7 +83,7 @@ async def open_app(settings: Settings, shipped: ShippedData, town: DemoGuild = S
         finish_restore(settings.home)
         store, start_following = _open_store(settings, stack)
         delete_path(settings.home / PREVIEWS_FOLDER)
-        front = WebServer(Authenticator(settings.web_token, settings.web_names, is_local=settings.is_local))
+        front = WebServer(_authenticator(settings))
         sandbox = await _open_sandbox(settings, town, front, stack) if settings.in_sandbox else None
         url = sandbox.url if sandbox and settings.is_local else await _open_web_server(settings, front, stack)
         personas = PersonaRegistry(shipped.cards, settings.home)
@@ -135,12 +135,14 @@ def _start_background(client: BotClient, settings: Settings, clock: Clock, stack
     ChannelPrefixWarmup(services).start(client)
     retention = Retention(services, clock, RetentionPeriods(settings.history_days, settings.guild_days))
     retention.start(client)
+    services.background.append(retention.worker)
     stack.push_async_callback(retention.stop)
     stack.push_async_callback(services.data_jobs.close)
     if not client.is_primary:
         return
     promotion = AutomaticPromotion(services.store, services.versions, services.queue)
     promotion.start()
+    services.background.extend((promotion.worker, services.queue.worker))
     stack.push_async_callback(promotion.stop)
     services.queue.start()
     stack.push_async_callback(services.queue.stop)
@@ -212,6 +214,11 @@ def _privacy_services(settings: Settings, sandbox: Sandbox | None) -> PrivacySer
     leave = functools.partial(demo_guild.forget_in_sandbox, sandbox) if sandbox else None
     hosts = settings.engine_hosts
     return PrivacyServices(settings.discord_permission, settings.history_days, settings.in_sandbox, leave, hosts)
+
+
+def _authenticator(settings: Settings) -> Authenticator:
+    is_local, proxies = settings.is_local, settings.web_proxies
+    return Authenticator(settings.web_token, settings.web_names, is_local=is_local, proxies=proxies)
 
 
 async def _open_sandbox(settings: Settings, town: DemoGuild, front: WebServer, stack: AsyncExitStack) -> Sandbox:

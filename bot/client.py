@@ -121,7 +121,14 @@ class BotClient(Bot):
         if not self.guilds and self.application_id:
             log.warning("The bot is in no server yet. Invite it: %s", permissions.invite_url(self.application_id))
 
+    async def on_connect(self) -> None:
+        self.connection_restored()
+
+    async def on_disconnect(self) -> None:
+        self.connection_lost()
+
     async def on_resumed(self) -> None:
+        self.connection_restored()
         await self.services.reply_service.resume_interrupted(self)
 
     async def on_message(self, message: discord.Message) -> None:
@@ -182,6 +189,21 @@ class ShardedBotClient(BotClient, commands.AutoShardedBot):
     async def setup_hook(self) -> None:
         self._limiter.max_concurrency = max((await self.fetch_session_start_limits()).max_concurrency, 1)
         await super().setup_hook()
+
+    async def on_connect(self) -> None:
+        """Do nothing: other shards may be without a connection."""
+
+    async def on_disconnect(self) -> None:
+        """Do nothing, likewise."""
+
+    async def on_shard_connect(self, shard_id: int) -> None:
+        self.connection_restored(shard_id)
+
+    async def on_shard_resumed(self, shard_id: int) -> None:
+        self.connection_restored(shard_id)
+
+    async def on_shard_disconnect(self, shard_id: int) -> None:
+        self.connection_lost(shard_id)
 
     async def before_identify_hook(self, shard_id: int | None, *, initial: bool = False) -> None:
         """Wait for the turn of the shard's bucket, which all processes share. (discord.py knows one bucket.)"""

@@ -1,8 +1,16 @@
-"""Wall-clock time and sleeping, replaceable in tests."""
+"""Wall-clock time and sleeping, replaceable in tests, and background tasks that survive errors."""
 
 import asyncio
+import logging
 import time
+from collections.abc import Awaitable, Callable
 from typing import Protocol
+
+from personas.errors import UnderstudyError
+
+log = logging.getLogger(__name__)
+RETRY_DELAY_S, MAX_RETRY_DELAY_S = 30.0, 600.0
+"""Pause after the first error of a background task, doubled after each further one, and the longest."""
 
 
 class Clock(Protocol):
@@ -23,3 +31,61 @@ class SystemClock:
 
     async def sleep(self, seconds: float) -> None:
         await asyncio.sleep(seconds)
+
+
+class BackgroundTask:
+    """Works whenever there is something to do, until stopped; an error is logged once, and the work tried again.
+
+    `work` does all that is due, `wait` returns when more may be. `error` is the latest error until the work succeeds.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        work: Callable[[], Awaitable[object]],
+        wait: Callable[[], Awaitable[object]],
+        clock: Clock | None = None,
+        *,
+        retry_delay_s: float = RETRY_DELAY_S,
+    ) -> None:
+        self.name, self.error = name, ""
+        self._work, self._wait, self._clock = work, wait, clock or SystemClock()
+        self._retry_delay_s = retry_delay_s
+        self._task: asyncio.Task[None] | None = None
+
+    @property
+    def is_running(self) -> bool:
+        return self._task is not None
+
+    def start(self) -> None:
+        """Start. Does nothing when started."""
+        if self._task is None:
+            self._task = asyncio.create_task(self._run(), name=self.name)
+
+    async def stop(self) -> None:
+        """Stop; what is in progress is cancelled. May be called twice."""
+        if self._task:
+            self._task.cancel()
+            await asyncio.wait({self._task})
+            self._task = None
+
+    async def _run(self) -> None:
+        delay_s = self._retry_delay_s
+        while True:
+            try:
+                await self._work()
+                if self.error:
+                    log.warning("%s: works again", self.name)
+                self.error, delay_s = "", self._retry_delay_s
+                await self._wait()
+            except Exception as error:  # mostly a full disk or a locked database
+                self._record(error)
+                await self._clock.sleep(delay_s)
+                delay_s = min(2 * delay_s, MAX_RETRY_DELAY_S)
+
+    def _record(self, error: Exception) -> None:
+        is_known = isinstance(error, UnderstudyError | OSError)
+        words = str(error) if is_known else f"{type(error).__name__}: {error}"
+        if words != self.error:
+            log.error("%s: failed, to be tried again: %s", self.name, words, exc_info=None if is_known else error)
+        self.error = words

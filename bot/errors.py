@@ -72,6 +72,15 @@ def connection_error(error: BaseException) -> UnderstudyError:
     return DiscordError(message, "Start the bot again; LOG_LEVEL=DEBUG logs more.")
 
 
+def shorten_connection_log(record: logging.LogRecord) -> bool:
+    """Log a connection that failed, and is tried again, in one line. A filter for discord.py's loggers."""
+    error = record.exc_info[1] if record.exc_info else None
+    if error and (found := _known_connection_error(error)):
+        record.msg, record.args = f"{record.getMessage()}: {found.message}", ()
+        record.exc_info = None
+    return True
+
+
 def _known_connection_error(error: BaseException) -> UnderstudyError | None:
     match error:
         case UnderstudyError():

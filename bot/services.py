@@ -1,5 +1,6 @@
 """Gives handlers access to the bot's services."""
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -14,6 +15,7 @@ from bot.chat.discord_channels import ChannelCache, SenderRegistry
 from bot.chat.prompt_context import ChatRequestBuilder
 from bot.chat.reply_service import IncomingMessage, ReplyService
 from bot.chat.streaming_reply import ReplyViews
+from bot.clock import BackgroundTask
 from bot.metrics import BotMetrics
 from bot.personas.base_model_compat import compatibility_notes
 from bot.personas.registry import PersonaRegistry
@@ -75,6 +77,8 @@ class Services:
     client: discord.Client | None = None
     """The connection to Discord or to the sandbox, with its guilds, channels and permissions; None without one."""
     metrics: BotMetrics = field(default_factory=BotMetrics)
+    background: list[BackgroundTask] = field(default_factory=list)
+    """The background tasks whose errors `/healthz` and the dashboard show."""
 
     @classmethod
     def create(
@@ -121,6 +125,21 @@ class Bot(commands.Bot):
 
     services: Services
     shard_range: ShardRange | None = None
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._lost_at: dict[int | None, float] = {}  # by shard, None without shards: since when it is not connected
+
+    def connection_lost(self, shard_id: int | None = None) -> None:
+        self._lost_at.setdefault(shard_id, time.monotonic())
+
+    def connection_restored(self, shard_id: int | None = None) -> None:
+        self._lost_at.pop(shard_id, None)
+
+    @property
+    def disconnected_s(self) -> float:
+        """Seconds since which the gateway, or one of its shards, has no session; 0 while all have one."""
+        return time.monotonic() - min(self._lost_at.values()) if self._lost_at else 0.0
 
     def serves(self, guild_id: int) -> bool:
         """Report whether a guild is served by this process; guild 0 is by the one with shard 0."""

@@ -7,6 +7,7 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
@@ -104,6 +105,12 @@ def _parse_host_names(value: object) -> object:
     return names
 
 
+def _parse_networks(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    return tuple(ipaddress.ip_network(one.strip()) for one in value.split(","))
+
+
 def _parse_engine_urls(value: object) -> object:
     if not isinstance(value, str):
         return value
@@ -153,7 +160,8 @@ class Settings(BaseSettings):
     bot. `comparisons_per_day` is how often a member may vote between two replies in 24 hours. `trainer_card` says how
     much is measured of a new version, `trainer` where runs are trained, `trainer_slots` how many at once and
     `trainer_gpus` on how many GPUs each, `trainer_wandb` whether training runs send their metrics to wandb. `web_names`
-    are the host names, besides loopback's, that the web server answers to. `fetch_adapters` says who may make the bot
+    are the host names, besides loopback's, that the web server answers to, `web_proxies` those whose X-Forwarded-For it
+    believes. `fetch_adapters` says who may make the bot
     fetch adapters from a hub. `shards` are this process's, None for a bot without shards; `shared_db` is the
     database that all of its processes share.
     """
@@ -200,6 +208,9 @@ class Settings(BaseSettings):
     )
     web_names: Annotated[tuple[str, ...], BeforeValidator(_parse_host_names)] = Field(
         default=(), description="host names with commas between them, such as bot.example.org"
+    )
+    web_proxies: Annotated[tuple[IPv4Network | IPv6Network, ...], BeforeValidator(_parse_networks)] = Field(
+        default=(), description="addresses or networks with commas between them, such as 127.0.0.1 or 10.0.0.0/8"
     )
     fetch_adapters: Annotated[FetchPolicy, BeforeValidator(str.lower)] = Field(
         default="operator", description="off, operator, moderators"

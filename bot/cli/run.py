@@ -12,13 +12,14 @@ from pathlib import Path
 from bot.app import App, open_app
 from bot.cli import privacy_command, setup_commands
 from bot.cli.backup_commands import add_backup_commands
-from bot.errors import connection_error
+from bot.errors import connection_error, shorten_connection_log
 from bot.permissions import invite_url
 from bot.settings import Settings, existing_file, load_settings, set_hub_token
 from personas.cli_entry import EXIT_DONE, EXIT_FAILED
 from personas.errors import UnderstudyError
 from personas.home.job_material import ShippedData
 
+RECONNECTING_LOGGERS = "discord.client", "discord.shard", "discord.gateway"
 DESCRIPTION = "The bot: on Discord with a token, and in its own guild on this machine without."
 EPILOG = """examples:
   python -m bot                      no DISCORD_TOKEN: a guild on this machine; prints its address
@@ -68,6 +69,8 @@ def set_up_logging(settings: Settings) -> None:
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s", datefmt="%H:%M:%S")
     for package in ("bot", "personas"):
         logging.getLogger(package).setLevel(settings.log_level)
+    for name in RECONNECTING_LOGGERS:
+        logging.getLogger(name).addFilter(shorten_connection_log)
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it recommends kernels that are not used here
 
 

@@ -1,7 +1,9 @@
 """Receives messages to a persona: `/chat`, mentions, replies, and direct messages with a persona select."""
 
+import asyncio
 import logging
 import time
+from collections.abc import Callable, Hashable
 
 import discord
 from discord import app_commands
@@ -9,13 +11,14 @@ from discord.ext import commands
 
 from bot.chat.discord_channels import SpeakChannel, channel_ref
 from bot.chat.reply_service import IncomingMessage
+from bot.clock import BackgroundTask
 from bot.cogs.reply_buttons import MAX_QUESTION_CHARS, ask_publicly
 from bot.cogs.transformers import Interaction
 from bot.cogs.ui import PersistentPersonaSelect, button_view, respond, respond_privately
 from bot.errors import RefusedError, error_text
 from bot.privacy.home_files import discard_pending_history_folders
 from bot.services import Bot, Services
-from bot.store import Channel
+from bot.store import Channel, StoreError
 from personas.errors import EngineBusyError
 from personas.schemas.chat import Persona
 
@@ -27,6 +30,8 @@ NO_CONTENT_TEXT = (
 HINT_INTERVAL_S, BUSY_NOTICE_INTERVAL_S, MENU_INTERVAL_S = 600.0, 60.0, 5.0
 """Minimum time between two such hints, notices of a full queue, and menus in a channel."""
 MAX_ERRORS_PER_MINUTE = 5
+RETRY_DELAY_S = 5.0
+"""Pause before an edit or deletion that could not be stored is tried again, at first."""
 CHOOSE_TEXT = "Whom do you want to talk to?"
 NO_PERSONA_TEXTS = "No persona lives here yet.", "A moderator can change that with `/persona set`."
 
@@ -66,13 +71,25 @@ class ChatCog(commands.Cog):
         self._busy_notices = _per_channel(1, BUSY_NOTICE_INTERVAL_S)
         self._menus = _per_channel(1, MENU_INTERVAL_S)
         self._errors = _per_channel(MAX_ERRORS_PER_MINUTE, 60.0)
+        self._pending: dict[Hashable, Callable[[], None]] = {}  # edits and deletions that could not be stored yet
+        self._has_pending = asyncio.Event()
+        self._retries = BackgroundTask(
+            "edits and deletions", self._store_pending, self._has_pending.wait, retry_delay_s=RETRY_DELAY_S
+        )
         self._delete = app_commands.ContextMenu(name="Delete this reply", callback=self.delete_reply)
 
     async def cog_load(self) -> None:
         self.bot.tree.add_command(self._delete)
+        self.bot.services.background.append(self._retries)
+        self._retries.start()
 
     async def cog_unload(self) -> None:
         self.bot.tree.remove_command(self._delete.name, type=self._delete.type)
+        await self._retries.stop()
+        try:
+            await self._store_pending()
+        except (StoreError, OSError) as error:
+            log.error("%d edits and deletions of messages could not be stored: %s", len(self._pending), error)
 
     @app_commands.command(description="Say something to this channel's persona.")
     @app_commands.describe(message="What you want to say")
@@ -126,39 +143,74 @@ class ChatCog(commands.Cog):
     async def on_raw_message_edit(self, payload: discord.RawMessageUpdateEvent) -> None:
         if payload.message.author.bot or not payload.message.content:
             return
-        if self.bot.services.store.messages.update(payload.message_id, self._clean_text(payload.message)):
-            discard_pending_history_folders(self.bot.services.home, self.bot.services.store)
+        text = self._clean_text(payload.message)
+        self._store_change(payload.message_id, lambda: self._update(payload.message_id, text))
 
     @commands.Cog.listener()
     async def on_raw_message_delete(self, payload: discord.RawMessageDeleteEvent) -> None:
-        self._forget(payload.message_id)
+        self._store_change(payload.message_id, lambda: self._forget(payload.message_id))
 
     @commands.Cog.listener()
     async def on_raw_bulk_message_delete(self, payload: discord.RawBulkMessageDeleteEvent) -> None:
-        for message_id in payload.message_ids:
-            self._forget(message_id)
+        message_ids = sorted(payload.message_ids)
+        for message_id in message_ids:  # an earlier edit no longer counts
+            self._pending.pop(message_id, None)
+        self._store_change(("deleted", *message_ids), lambda: self._forget(*message_ids))
 
     @commands.Cog.listener()
     async def on_guild_channel_delete(self, channel: discord.abc.GuildChannel) -> None:
         """Delete a deleted channel's messages from the history: Discord sends no events for them."""
-        self._forget_channel(channel.guild.id, channel.id)
+        self._store_change(channel.id, lambda: self._forget_channel(channel.guild.id, channel.id))
 
     @commands.Cog.listener()
     async def on_raw_thread_delete(self, payload: discord.RawThreadDeleteEvent) -> None:
         """Delete a deleted thread's messages, likewise."""
-        self._forget_channel(payload.guild_id, payload.thread_id)
+        self._store_change(payload.thread_id, lambda: self._forget_channel(payload.guild_id, payload.thread_id))
 
     def _forget_channel(self, guild_id: int, channel_id: int) -> None:
         store = self.bot.services.store
-        store.channels.clear(guild_id, channel_id)
-        store.channels.delete_webhook(channel_id)
-        if store.messages.delete_channel(channel_id):
-            discard_pending_history_folders(self.bot.services.home, store)
+        with store.atomic():
+            store.channels.clear(guild_id, channel_id)
+            store.channels.delete_webhook(channel_id)
+            if store.messages.delete_channel(channel_id):
+                discard_pending_history_folders(self.bot.services.home, store)
 
-    def _forget(self, message_id: int) -> None:
-        if self.bot.services.store.messages.delete(message_id):
-            discard_pending_history_folders(self.bot.services.home, self.bot.services.store)
-        self.bot.services.store.replies.delete_part(message_id)
+    def _update(self, message_id: int, text: str) -> None:
+        store = self.bot.services.store
+        with store.atomic():
+            if store.messages.update(message_id, text):
+                discard_pending_history_folders(self.bot.services.home, store)
+
+    def _forget(self, *message_ids: int) -> None:
+        store = self.bot.services.store
+        with store.atomic():
+            if any([store.messages.delete(message_id) for message_id in message_ids]):
+                discard_pending_history_folders(self.bot.services.home, store)
+            for message_id in message_ids:
+                store.replies.delete_part(message_id)
+
+    def _store_change(self, key: Hashable, store_it: Callable[[], None]) -> None:
+        """Store a change, a transaction, or else try it again until it is stored, or a later one of the same key is."""
+        self._pending.pop(key, None)
+        try:
+            store_it()
+        except (StoreError, OSError) as error:
+            log.warning("an edit or deletion of a message is stored later: %s", error)
+            self._pending[key] = store_it
+            self._has_pending.set()
+
+    async def _store_pending(self) -> None:
+        self._has_pending.clear()
+        failure: StoreError | OSError | None = None
+        for key, store_it in list(self._pending.items()):
+            try:
+                store_it()
+            except (StoreError, OSError) as error:
+                failure = error
+            else:
+                del self._pending[key]
+        if failure:
+            raise failure
 
     def _is_meant(self, message: discord.Message) -> bool:
         channel = message.channel

@@ -1,13 +1,15 @@
 """`/finetune start|preview|status|cancel|resume|promote|rollback|promotion`: moderators train a persona."""
 
+import asyncio
 import time
 from typing import Any, Literal
 
 from discord import app_commands
 from discord.app_commands import Range
-from discord.ext import commands, tasks
+from discord.ext import commands
 
 from bot.chat.discord_channels import GuildChannel
+from bot.clock import BackgroundTask
 from bot.cogs.progress_messages import (
     ProgressMessages,
     cancel_job,
@@ -63,19 +65,22 @@ class FinetuneCog(commands.Cog):
     def __init__(self, bot: Bot) -> None:
         self.bot = bot
         self._messages = ProgressMessages(bot)
+        self._unannounced = BackgroundTask(
+            "results of jobs", self._post_unannounced, lambda: asyncio.sleep(RETRY_INTERVAL_S)
+        )
 
     async def cog_load(self) -> None:
         self.bot.services.queue.subscribe(self._messages.follow)
         for job in self.bot.services.store.jobs.in_state("queued"):  # their place in the queue changes with the others'
             self._messages.follow(job)
-        self._post_unannounced.start()
+        self.bot.services.background.append(self._unannounced)
+        self._unannounced.start()
 
-    @tasks.loop(seconds=RETRY_INTERVAL_S)
     async def _post_unannounced(self) -> None:
         self._messages.follow_unannounced()
 
     async def cog_unload(self) -> None:
-        self._post_unannounced.cancel()
+        await self._unannounced.stop()
         self.bot.services.queue.unsubscribe(self._messages.follow)
         self._messages.close()
 

@@ -29,6 +29,7 @@ class PrivacyCog(
     """The commands, for everybody about themselves, and the background work of erasures."""
 
     def __init__(self, bot: Bot) -> None:
+        super().__init__()
         self.erasures = ErasureService(bot)
 
     @commands.Cog.listener()
@@ -37,7 +38,6 @@ class PrivacyCog(
         self.erasures.changed()
         if is_finished:
             await self.erasures.reload_files()
-        super().__init__()
 
     async def cog_load(self) -> None:
         self.erasures.start()

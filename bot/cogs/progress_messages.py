@@ -15,11 +15,11 @@ from bot.cogs.transformers import Interaction, require_moderator, require_person
 from bot.cogs.ui import PersistentButton, PersistentPersonaSelect, button_view, respond, respond_privately
 from bot.errors import RefusedError
 from bot.services import Bot, Services
-from bot.store import TrainingJob
+from bot.store import StoreError, TrainingJob
 from bot.training.data_jobs import DataJob, start_fetch
 from bot.training.status_text import job_result_text, job_status_text, job_title
 from bot.versions.live_versions import PromotionObjectedError
-from personas.errors import RequestError
+from personas.errors import RequestError, UnderstudyError
 from personas.home.adapters import DIALOGUE_PREFIX
 from personas.home.datasets import DatasetNotFetchedError
 from personas.models.base_model import find_hub_error
@@ -28,6 +28,7 @@ from personas.schemas.chat import Persona
 log = logging.getLogger(__name__)
 
 EDIT_INTERVAL_S = 1.5
+UNREACHABLE_ERRORS = (discord.HTTPException, aiohttp.ClientError, OSError, StoreError)
 SCORE_CARD_PICTURE = Path("report") / "scorecard.png"
 AUTOMATIC_PROMOTION_TEXT = "Promoted automatically, as this server has chosen. **Roll back** undoes it."
 MAX_REFRESHED_RESULTS = 5
@@ -47,7 +48,7 @@ class ProgressMessages:
             return
         task = self._tasks.get(job.job_id)
         if task is None or task.done():
-            self._tasks[job.job_id] = asyncio.create_task(self._show(job.job_id), name=f"progress of {job.job_id}")
+            self._tasks[job.job_id] = asyncio.create_task(self._follow(job.job_id), name=f"progress of {job.job_id}")
 
     def follow_unannounced(self) -> None:
         """Post the results that a crash or a failed request has left unposted."""
@@ -62,22 +63,37 @@ class ProgressMessages:
         """Update the latest results of a persona, and their buttons, after its live version has changed."""
         jobs = [job for job in self._bot.services.store.jobs.of_guild(guild_id) if job.persona == persona_id]
         for job in [job for job in jobs if job.state == "done" and job.announced][:MAX_REFRESHED_RESULTS]:
-            with suppress(discord.HTTPException):  # deleted or out of reach: the stored versions are what counts
+            with suppress(*UNREACHABLE_ERRORS):  # or deleted: the stored versions are what counts
                 await self._edit(job, job_result_text(job, self._live(job)))
+
+    async def _follow(self, job_id: str) -> None:
+        try:
+            await self._show(job_id)
+        except UnderstudyError as error:  # mostly a full disk; the job's next change begins anew
+            log.error("the progress of the job %s is not shown for now: %s", job_id, error)
+        except Exception:
+            log.exception("the progress of the job %s is not shown for now", job_id)
+        finally:
+            self._tasks.pop(job_id, None)
 
     async def _show(self, job_id: str) -> None:
         """Edit the job's message, at most every 1.5 s, until the job has ended; then post its result."""
         store = self._bot.services.store
         await self._bot.wait_until_ready()
-        shown = ""
+        shown = error_text = ""
         while (job := store.jobs.get(job_id)) and not job.has_ended:
             text = current_job_text(self._bot.services, job)
             if text != shown:
-                with suppress(discord.Forbidden):  # the job goes on where the bot may not write
+                try:
                     await self._write(job, text)
-                shown = text
+                    shown, error_text = text, ""
+                except discord.Forbidden:  # the job goes on where the bot may not write
+                    shown = text
+                except UNREACHABLE_ERRORS as error:  # it is tried again
+                    if str(error) != error_text:
+                        log.warning("the progress of the job %s could not be shown: %s", job_id, error)
+                    error_text = str(error)
             await asyncio.sleep(EDIT_INTERVAL_S)
-        self._tasks.pop(job_id, None)
         if job and job.is_announceable:
             await self._announce(job)
 
@@ -87,7 +103,7 @@ class ProgressMessages:
             await self._post_result(job, current_job_text(self._bot.services, job))
         except (discord.Forbidden, discord.NotFound) as error:
             log.warning("the result of the job %s cannot be posted: %s", job.job_id, error)
-        except (discord.HTTPException, aiohttp.ClientError, OSError) as error:
+        except UNREACHABLE_ERRORS as error:
             log.warning("the result of the job %s could not be posted yet: %s", job.job_id, error)
             return
         self._bot.services.store.jobs.mark_announced(job.job_id)

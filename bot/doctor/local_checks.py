@@ -200,10 +200,12 @@ def check_port(number: int, folder: Path) -> BotCheck:
         socket.create_connection(("127.0.0.1", number), timeout=CONNECT_TIMEOUT_S).close()
     except OSError:
         return BotCheck("port", "ok", f"{number} is free")
-    is_bot = _is_understudy(number)
-    if is_bot and _is_in_use(folder):
-        return BotCheck("port", "ok", f"the bot answers on {number}")
-    owner = "another home's bot" if is_bot else "another program"
+    state = _bot_state(number)
+    if state and _is_in_use(folder):
+        if state == "ok":
+            return BotCheck("port", "ok", f"the bot answers on {number}")
+        return BotCheck("port", "warn", f"the bot on {number} is {state}", "see its log, and /dashboard/system")
+    owner = "another home's bot" if state else "another program"
     return BotCheck("port", "fail", f"{owner} listens on {number}", "end it, or set WEB_PORT to another number")
 
 
@@ -252,14 +254,18 @@ def _is_in_use(folder: Path) -> bool:
         return False
 
 
-def _is_understudy(number: int) -> bool:
+def _bot_state(number: int) -> str:
+    """Return what the bot on a port says of itself, such as "ok"; "" if no bot listens there."""
     try:
         with urllib.request.urlopen(f"http://127.0.0.1:{number}/healthz", timeout=CONNECT_TIMEOUT_S) as answer:
-            return bool(json.load(answer).get("status"))
-    except urllib.error.HTTPError as error:  # it is starting or stopping
-        return error.headers.get_content_type() == "application/problem+json"
+            return str(json.load(answer).get("status") or "")
+    except urllib.error.HTTPError as error:
+        if error.headers.get_content_type() != "application/problem+json":
+            return ""
+        problem = json.load(error)
+        return "ok" if problem["type"].endswith("/busy") else str(problem["title"]).lower()  # busy: it starts or stops
     except (OSError, ValueError, AttributeError):
-        return False
+        return ""
 
 
 def _existing_parent(folder: Path) -> Path:

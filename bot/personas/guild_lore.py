@@ -109,10 +109,13 @@ class GuildLore:
         return sorted(folder.name for folder in revisions if folder.name not in files)
 
     def _put(self, guild_id: int, persona_id: str, file: str, text: str) -> None:
-        self._keep_or_forget(guild_id, persona_id, file)
         folder = self._folder(guild_id, persona_id)
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if self.keeping:
+            self._keep_or_forget(guild_id, persona_id, file)
         write_file(folder / file, text.encode())
+        if not self.keeping:  # last, so that a full disk costs nothing
+            self._keep_or_forget(guild_id, persona_id, file)
 
     def _keep_or_forget(self, guild_id: int, persona_id: str, file: str) -> None:
         earlier, path = self.earlier(guild_id, persona_id, file), self._folder(guild_id, persona_id) / file

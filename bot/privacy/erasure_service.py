@@ -15,6 +15,7 @@ import discord
 from pydantic import Field, ValidationError
 
 from bot.chat.discord_channels import NO_MENTIONS
+from bot.clock import BackgroundTask
 from bot.personas.guild_lore import GuildLore
 from bot.privacy import consent_files
 from bot.privacy.alias_search import identify_in_files, identify_in_texts
@@ -35,7 +36,6 @@ log = logging.getLogger(__name__)
 SYSTEM_USER_ID = 0  # the requester of a training run that follows from an erasure
 REQUESTS_FOLDER = "forget"  # folder of the home in which the operator's requests are placed
 POLL_INTERVAL_S = 2.0
-RETRY_DELAY_S = 30.0  # delay before a failed step is tried again, for instance when the disk is full
 ReceiptCallback = Callable[[ErasureReceipt], Awaitable[None]]
 
 
@@ -148,7 +148,7 @@ class ErasureService:
         self._bot = bot
         self._callbacks: dict[int, ReceiptCallback] = {}
         self._wake = asyncio.Event()
-        self._worker: asyncio.Task[None] | None = None
+        self._worker = BackgroundTask("erasure", self._work, self._until_asked)
 
     @property
     def runner(self) -> ErasureRunner:
@@ -161,14 +161,12 @@ class ErasureService:
         return ErasureRunner(services.home, services.store, consents, time.time, hooks, personas, leave, shards)
 
     def start(self) -> None:
-        self._worker = asyncio.create_task(self._work(), name="forgetting")
+        self._bot.services.background.append(self._worker)
+        self._worker.start()
 
     async def stop(self) -> None:
         """Stop; what is unfinished continues at the next start."""
-        if self._worker:
-            self._worker.cancel()
-            await asyncio.wait({self._worker})
-            self._worker = None
+        await self._worker.stop()
 
     def is_underway(self, user_id: int) -> bool:
         runner = self.runner
@@ -195,18 +193,15 @@ class ErasureService:
 
     async def _work(self) -> None:
         await self._bot.wait_until_ready()
-        while True:
-            self._wake.clear()
-            try:
-                self._take_requests()
-                await self._run_unfinished()
-            except Exception:  # it stays in the store and is tried again
-                log.exception("an erasure step failed; it is tried again")
-                await asyncio.sleep(RETRY_DELAY_S)
-            # Not wait_for, which before Python 3.12 loses a cancellation that comes together with the event.
-            with suppress(TimeoutError):
-                async with asyncio.timeout(POLL_INTERVAL_S):
-                    await self._wake.wait()
+        self._wake.clear()
+        self._take_requests()
+        await self._run_unfinished()
+
+    async def _until_asked(self) -> None:
+        # Not wait_for, which before Python 3.12 loses a cancellation that comes together with the event.
+        with suppress(TimeoutError):
+            async with asyncio.timeout(POLL_INTERVAL_S):
+                await self._wake.wait()
 
     def changed(self) -> None:
         """Look at the requests now: another process has changed one."""
@@ -218,7 +213,7 @@ class ErasureService:
         lore = [path.relative_to(home) / "any" for path in home.glob("lore/*/*/")]
         own = [str(path) for path in lore if self._bot.serves(int(path.parts[1]))]
         await LiveBotHooks(self._bot).files_changed(["personas", *own])
-        self._bot.services.store.trim()  # the copy of the request named them
+        self._bot.services.store.truncate_wal()  # the copy of the request named them
 
     async def _run_unfinished(self) -> None:
         requests = self._bot.services.store.erasure_requests

@@ -14,6 +14,7 @@ from bot.privacy.redaction import DATA_PACKAGE_OWNER_FILE, is_own_data_package
 from bot.store import HOME_DATABASE, Store, TrainingJob
 from bot.training.stored_datasets import HISTORY_DATASET
 from personas.errors import MaterialError
+from personas.home.atomic_files import fsync_path, replace_durably
 from personas.home.data_subjects import PEOPLE_FILE, contains_any_person, read_people
 from personas.home.datasets import FETCHED_FOLDER
 from personas.home.external_files import list_review_files
@@ -149,7 +150,7 @@ class HomeFiles:
             return
         done.cut.append(self._shown(file))
         shutil.copymode(file, temporary)
-        temporary.replace(file)
+        replace_durably(temporary, file)
         self._rename(file)
 
     def _rename(self, path: Path) -> None:
@@ -176,6 +177,7 @@ def delete_path(path: Path) -> None:
     with suppress(FileNotFoundError):
         path.rename(temporary)
         _remove(temporary)
+        fsync_path(path.parent)
 
 
 def _remove(path: Path) -> None:

@@ -2,13 +2,13 @@
 
 import json
 import re
-import secrets
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Self
 
 from personas.home.adapters import dialogue_adapter_folder
+from personas.home.atomic_files import write_file
 from personas.home.job_folder import REQUEST_FILE
 from personas.lore.index_terms import UNSEGMENTED_SCRIPTS
 from personas.lore.semantic import rarity
@@ -95,9 +95,7 @@ class JobNameReplacer:
         for request in (home / "jobs").glob(f"*/{REQUEST_FILE}") if self else ():
             text = request.read_text(encoding="utf-8", errors="surrogateescape")
             if self.in_text(text):
-                temporary = request.with_name(f".{REQUEST_FILE}.{secrets.token_hex(4)}")
-                temporary.write_text(self.replaced(text), encoding="utf-8", errors="surrogateescape")
-                temporary.replace(request)
+                write_file(request, self.replaced(text).encode("utf-8", errors="surrogateescape"))
 
 
 @dataclass(frozen=True)

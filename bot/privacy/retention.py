@@ -5,7 +5,7 @@ import json
 import logging
 import math
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +13,7 @@ from typing import Self
 
 import discord
 
-from bot.clock import Clock
+from bot.clock import BackgroundTask, Clock
 from bot.personas.registry import guild_suffix
 from bot.personas.revisions import REVISIONS_FOLDER
 from bot.services import Bot, Services
@@ -32,6 +32,7 @@ log = logging.getLogger(__name__)
 DAY_S = 86_400.0
 CHECK_INTERVAL_S = 3600.0
 RETRY_DELAY_S = 60.0  # delay before a failed task is tried again
+DELETE_BATCH_ROWS = 500  # rows deleted in one transaction: the event loop waits so long
 
 
 @dataclass(frozen=True)
@@ -140,32 +141,34 @@ class RetentionPeriods:
     guild_days: int
 
 
+class RetentionError(UnderstudyError):
+    """Expired data that could not be deleted."""
+
+
 class Retention:
     """Deletes expired data. For the event loop's thread."""
 
     def __init__(self, services: Services, clock: Clock, limits: RetentionPeriods) -> None:
         self._services, self._clock, self._limits = services, clock, limits
         self._wake = asyncio.Event()
-        self._worker: asyncio.Task[None] | None = None
+        self.worker = BackgroundTask("retention", self._work, self._until_due, clock, retry_delay_s=RETRY_DELAY_S)
         self._client: Bot | None = None
-        self._failed = False
+        self._failures: list[str] = []
 
     def start(self, client: Bot) -> None:
         """Start, and follow the guilds that a ready client joins and leaves."""
         self._client = client
         client.add_listener(self._on_removed, "on_guild_remove")
         client.add_listener(self._on_joined, "on_guild_join")
-        self._worker = asyncio.create_task(self._work(), name="retention")
+        self.worker.start()
 
     async def stop(self) -> None:
         """Stop; may be called twice."""
-        if self._client is None or self._worker is None:
+        if self._client is None or not self.worker.is_running:
             return
         self._client.remove_listener(self._on_removed, "on_guild_remove")
         self._client.remove_listener(self._on_joined, "on_guild_join")
-        self._worker.cancel()
-        await asyncio.wait({self._worker})
-        self._worker = None
+        await self.worker.stop()
 
     async def _on_removed(self, guild: discord.Guild) -> None:
         """Record that a guild removed the bot, or was deleted. (An unavailable guild triggers another event.)"""
@@ -195,13 +198,12 @@ class Retention:
         self._services.store.guilds.record_present(guild_ids, self._client.application_id)
 
     async def _work(self) -> None:
-        while True:
-            self._wake.clear()
-            failed = not await self.tidy()
-            await self._until_due(RETRY_DELAY_S if failed else CHECK_INTERVAL_S)
+        self._wake.clear()
+        if not await self.tidy():
+            raise RetentionError(" ".join(self._failures))
 
-    async def _until_due(self, seconds: float) -> None:
-        waits = {asyncio.ensure_future(self._clock.sleep(seconds)), asyncio.ensure_future(self._wake.wait())}
+    async def _until_due(self) -> None:
+        waits = {asyncio.ensure_future(self._clock.sleep(CHECK_INTERVAL_S)), asyncio.ensure_future(self._wake.wait())}
         try:
             await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
         finally:
@@ -210,23 +212,27 @@ class Retention:
 
     async def tidy(self) -> bool:
         """Delete all expired data. False when something could not be deleted."""
-        self._failed = False
+        self._failures = []
         now = self._clock.now()
         cutoff = now - self._limits.history_days * DAY_S
         with self._logged("guilds that removed the bot"):
             self._record_absent()
         with self._logged("old conversations"):
-            self._services.store.messages.delete_before(cutoff)
+            delete = self._services.store.messages.delete_before
+            await _in_steps(lambda: delete(cutoff, DELETE_BATCH_ROWS))
         with self._logged("expired idempotency keys"):
             self._services.store.idempotency_keys.delete_expired(now)
-        for guild_id in self._due_guilds(now):
+        due_guilds: list[int] = []
+        with self._logged("the list of servers"):
+            due_guilds = self._due_guilds(now)
+        for guild_id in due_guilds:
             with self._logged(f"the server {guild_id}"):
                 await self._delete_guild(guild_id, now)
         if self._client is None or self._client.is_primary:
             await self._tidy_home(cutoff, now)
         with self._logged("deleted rows in the database"):
-            self._services.store.trim()
-        return not self._failed
+            await _in_steps(self._services.store.trim)
+        return not self._failures
 
     async def _tidy_home(self, cutoff: float, now: float) -> None:
         """Delete expired files that belong to no guild."""
@@ -245,9 +251,9 @@ class Retention:
         try:
             yield
         except Exception as error:  # usually a full disk, or a file that another process holds
-            self._failed = True
-            shown = None if isinstance(error, UnderstudyError | OSError) else error
-            log.error("%s: not deleted, to be tried again: %s", what, error, exc_info=shown)
+            self._failures.append(f"{what}: {str(error).removesuffix('.')}.")
+            if not isinstance(error, UnderstudyError | OSError):
+                log.error("%s: not deleted", what, exc_info=error)
 
     def _due_guilds(self, now: float) -> list[int]:
         # Guilds left at this very moment, too, where the period is 0.
@@ -273,6 +279,14 @@ class Retention:
         job = self._services.store.jobs.get(folder.name)
         if job is None or (job.finished_at is not None and job.finished_at < before):
             await asyncio.to_thread(_delete_if_from_discord, folder, None if job else before)
+
+
+async def _in_steps(step: Callable[[], object]) -> None:
+    """Repeat a step while it returns that there is more to do; the event loop goes on in between."""
+    has_more = True
+    while has_more:
+        has_more = bool(step())
+        await asyncio.sleep(0)
 
 
 def _delete_if_from_discord(folder: Path, touched_before: float | None) -> None:

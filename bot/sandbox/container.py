@@ -107,6 +107,10 @@ class FaultControls:
         """Disconnect the bot; after most close codes it reconnects and resumes."""
         await self._container.gateway.drop(code)
 
+    def refuse_sessions(self, refused: bool = True) -> None:
+        """Refuse every identify and resume, or accept them again."""
+        self._container.conditions.session_refused = refused
+
     def delay(self, seconds: float) -> None:
         """Delay every response and every event to the bot."""
         self._container.conditions.delay_s = min(max(float(seconds), 0.0), MAX_DELAY_S)

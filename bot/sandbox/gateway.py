@@ -334,7 +334,8 @@ class Gateway:
             raise GatewayClosed(4014)
         spend = self._rates.spend
         bucket = ("identify", shard.id % self.max_concurrency)
-        if not (spend(bucket, IDENTIFY_LIMIT) and spend(("starts",), SESSION_START_LIMIT)):
+        is_refused = self._conditions.session_refused
+        if is_refused or not (spend(bucket, IDENTIFY_LIMIT) and spend(("starts",), SESSION_START_LIMIT)):
             connection.send(Opcode.INVALID_SESSION, False)
             return
         session = GatewaySession(intents, shard, connection, self._conditions)
@@ -362,7 +363,7 @@ class Gateway:
 
     def _resume(self, connection: GatewayConnection, data: Json) -> None:
         session, last = self._sessions.get(str(data.get("session_id"))), data.get("seq")
-        is_ours = data.get("token") == self._home.token
+        is_ours = data.get("token") == self._home.token and not self._conditions.session_refused
         if session is not None and is_ours and isinstance(last, int) and session.can_replay(last):
             session.resume(connection, last)
             self._conditions.on_change()

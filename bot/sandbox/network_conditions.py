@@ -51,11 +51,13 @@ class NetworkConditions:
 
     `delay_s` is the delay of everything the bot receives, `rate_limited` how many of its next requests are refused,
     `message_content` the developer portal's switch for that intent, `faults` disturb requests and events.
+    `session_refused`: no session starts or is resumed.
     """
 
     message_content: bool
     delay_s: float = 0.0
     rate_limited: int = 0
+    session_refused: bool = False
     faults: WireFaults = field(default_factory=WireFaults)
     on_change: Callable[[], None] = lambda: None
 

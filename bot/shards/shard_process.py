@@ -32,6 +32,7 @@ from bot.shards.shared_state import (
     SqliteDatabase,
 )
 from bot.store import HOME_DATABASE, Store, StoreError
+from personas.home.atomic_files import replace_durably
 
 log = logging.getLogger(__name__)
 
@@ -331,7 +332,7 @@ def split_home(home: Path, shards: ShardRange) -> None:
             new.execute("delete from fresh_starts where channel_id not in (select channel_id from messages)")
             new.commit()
             new.execute("vacuum")
-        part.rename(target)
+        replace_durably(part, target)
         covered = {shard for one in ShardRange.in_home(home) for shard in one.ids or ()}
         if covered == set(range(shards.count or 0)):
             for path in (source, *home.glob(f"{HOME_DATABASE}-*")):

@@ -121,9 +121,13 @@ class Store:
         """Merge what members and Discord decided since into this older copy, read from the later store."""
         return merge_later_decisions(self._connection, later._connection)
 
-    def trim(self) -> None:
-        """Remove deleted rows from the WAL, and shrink the file where most of it is empty."""
-        self._connection.trim()
+    def trim(self) -> bool:
+        """Shrink a file that is mostly empty by a step, or else remove deleted rows from the WAL. False at the end."""
+        return self._connection.trim()
+
+    def truncate_wal(self) -> None:
+        """Remove deleted rows from the WAL."""
+        self._connection.truncate_wal()
 
     def close(self) -> None:
         """Close the file and release the lock. May be called twice."""

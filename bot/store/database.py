@@ -1,6 +1,7 @@
 """The SQLite connection: how the file is opened, and how its errors are reported."""
 
 import errno
+import logging
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -14,12 +15,17 @@ from personas.errors import UnderstudyError
 
 Row = dict[str, Any]
 T = TypeVar("T")
+INCREMENTAL = 2
+"""SQLite's number of the `auto_vacuum` that returns free pages when asked."""
+log = logging.getLogger(__name__)
 MAX_TIMESTAMP_S = 1e18
 """Later than every other time, in seconds since 1970."""
 BUSY_TIMEOUT_S = 1.0
 """Timeout for a file that another program has locked, in seconds; the event loop is blocked meanwhile."""
-VACUUM_FREE_PAGE_SHARE = 0.5
-"""Share of free pages from which on a vacuum pays off: it then takes less time than filling the file took."""
+MAX_FREE_PAGE_SHARE = 0.25
+"""Share of free pages, which are used again, from which on the file is shrunk."""
+TRIM_STEP_PAGES = 256
+"""Pages by which the file is shrunk at once: the event loop waits so long."""
 
 
 class StoreError(UnderstudyError):
@@ -92,13 +98,20 @@ class DatabaseConnection:
             self._raw.execute("vacuum")
             self._raw.execute("pragma wal_checkpoint(truncate)").fetchall()
 
-    def trim(self) -> None:
-        """Truncate the WAL, and vacuum the file where most of it is empty."""
+    def trim(self) -> bool:
+        """Shrink the file by a step where much of it is empty, or else truncate the WAL. False at the end."""
         with translate_errors(self._path):
-            pragmas = ("page_count", "freelist_count")
-            (pages,), (empty,) = (self._raw.execute(f"pragma {name}").fetchone() for name in pragmas)
-            if empty > pages * VACUUM_FREE_PAGE_SHARE:
-                self._raw.execute("vacuum")
+            pragmas = ("auto_vacuum", "page_count", "freelist_count")
+            (mode,), (pages,), (empty,) = (self._raw.execute(f"pragma {name}").fetchone() for name in pragmas)
+            if mode == INCREMENTAL and empty > pages * MAX_FREE_PAGE_SHARE:
+                self._raw.execute(f"pragma incremental_vacuum({TRIM_STEP_PAGES})").fetchall()
+                return True
+        self.truncate_wal()
+        return False
+
+    def truncate_wal(self) -> None:
+        """Write the WAL into the file and empty it."""
+        with translate_errors(self._path):
             self._raw.execute("pragma wal_checkpoint(truncate)").fetchall()
 
     def close(self) -> None:
@@ -124,6 +137,7 @@ def open_for_writing(
         try:
             # Checked before the first write, so that a foreign or damaged file stays unchanged.
             version = _checked_version(raw, path)
+            _enable_incremental_vacuum(raw, path)
             raw.execute("pragma journal_mode = wal")
             raw.execute("pragma synchronous = full")
             raw.execute("pragma secure_delete = on")  # overwrites what is deleted
@@ -132,6 +146,18 @@ def open_for_writing(
         except BaseException:
             raw.close()
             raise
+
+
+def _enable_incremental_vacuum(raw: sqlite3.Connection, path: Path) -> None:
+    """Make a file that can be shrunk in steps; an older one is rewritten, which takes a second per 100 MB, once."""
+    (mode,) = raw.execute("pragma auto_vacuum").fetchone()
+    if mode == INCREMENTAL:
+        return
+    raw.execute(f"pragma auto_vacuum = {INCREMENTAL}")
+    try:
+        raw.execute("vacuum")
+    except sqlite3.OperationalError as error:  # mostly a full disk: it serves as it is
+        log.warning("%s cannot be rewritten to be shrunk later: %s", path, error)
 
 
 def open_read_only(path: Path) -> DatabaseConnection:

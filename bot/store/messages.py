@@ -120,11 +120,14 @@ class MessageHistory(Table):
         sql = f"select {MESSAGE_COLUMNS} from messages where guild_id = :guild order by channel_id, ordinal"
         return self._db.all(StoredMessage, sql, guild=guild_id)
 
-    def delete_before(self, at: float) -> int:
-        """Delete messages, replies and votes from before a time. Returns the number of messages."""
+    def delete_before(self, at: float, most: int = -1) -> int:
+        """Delete messages, replies and votes from before a time, at most so many of each. Returns their number."""
+        ended = "state not in ('waiting', 'streaming')"
+        which = {
+            "messages": "seq in (select seq from messages where at < :at limit :most)",
+            "deleted_messages": "rowid in (select rowid from deleted_messages where at < :at limit :most)",
+            "replies": f"event_id in (select event_id from replies where created_at < :at and {ended} limit :most)",
+        }
         with self._db.atomic():
-            gone = self._db.write("delete from messages where at < :at", at=at)
-            self._db.write("delete from deleted_messages where at < :at", at=at)
-            sql = "delete from replies where created_at < :at and state not in ('waiting', 'streaming')"
-            self._db.write(sql, at=at)
-        return gone
+            deleted = [self._db.write(f"delete from {name} where {it}", at=at, most=most) for name, it in which.items()]
+        return sum(deleted)

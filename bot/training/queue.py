@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
-from bot.clock import Clock
+from bot.clock import RETRY_DELAY_S, BackgroundTask, Clock
 from bot.store import JobResult, Store, StoreError, TrainingJob
 from bot.store.training_jobs import NewTrainingJob
 from bot.training.subprocess_backend import (
@@ -25,8 +25,6 @@ from personas.schemas.training_events import TrainerEvent
 log = logging.getLogger(__name__)
 MAX_QUEUED_PER_GUILD = 20
 MAX_ATTEMPTS = 3
-RETRY_DELAY_S = 30.0
-"""Pause before the worker tries again, for instance when the database cannot be written."""
 OnChange = Callable[[TrainingJob], None]
 
 
@@ -63,7 +61,7 @@ class JobQueue:
         self._stopping = False
         self._may_start = asyncio.Event()
         self._may_start.set()
-        self._worker: asyncio.Task[None] | None = None
+        self.worker = BackgroundTask("training queue", self._start_jobs, self._wake.wait, clock)
 
     # ---------------------------------------------------------------------------------------- requests
 
@@ -166,10 +164,10 @@ class JobQueue:
 
     def start(self) -> None:
         """Start the worker, with interrupted jobs first. Does nothing when started."""
-        if self._worker is None:
+        if not self.worker.is_running:
             self._stopping = False
             self._adopt_runs()
-            self._worker = asyncio.create_task(self._work(), name="training queue")
+            self.worker.start()
 
     def _adopt_runs(self) -> None:
         """Release the attempts whose runs may have outlived a killed bot: they are followed and do not count again."""
@@ -180,15 +178,15 @@ class JobQueue:
 
     async def stop(self) -> None:
         """Stop the worker and leave its runs; they are resumed at the next start. May be called twice."""
-        if self._worker is None:
+        if not self.worker.is_running:
             return
         self._stopping = True
-        self._worker.cancel()
         self._backend.detach()
         for job_id in self._attempts.keys() - self._running:
             self._attempts[job_id].cancel()
-        await asyncio.wait({self._worker, *self._attempts.values()})
-        self._worker = None
+        await self.worker.stop()
+        if self._attempts:
+            await asyncio.wait(self._attempts.values())
 
     def hold(self) -> None:
         """Start no further job until `go_on`."""
@@ -206,18 +204,12 @@ class JobQueue:
             self._end_attempt(job_id)
             await asyncio.wait({attempt})
 
-    async def _work(self) -> None:
-        while True:
-            self._wake.clear()
-            await self._may_start.wait()
-            try:
-                while len(self._attempts) < self._backend.slots and (job := self._next()):
-                    if claimed := self._claim(job):
-                        self._start_attempt(claimed)
-                await self._wake.wait()
-            except Exception:  # mostly a full disk
-                log.exception("the training queue could not go on")
-                await self._clock.sleep(RETRY_DELAY_S)
+    async def _start_jobs(self) -> None:
+        self._wake.clear()
+        await self._may_start.wait()
+        while len(self._attempts) < self._backend.slots and (job := self._next()):
+            if claimed := self._claim(job):
+                self._start_attempt(claimed)
 
     def _next(self) -> TrainingJob | None:
         """The job to start next. One in the state `running` without an attempt here was interrupted."""

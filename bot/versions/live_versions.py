@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from bot.chat.prompt_context import ChatRequestBuilder
+from bot.clock import BackgroundTask
 from bot.errors import RefusedError
 from bot.personas.base_model_compat import explain_unserved, require_servable
 from bot.personas.card_import import RequestOrigin, install_dialogue_adapter
@@ -23,8 +24,6 @@ log = logging.getLogger(__name__)
 OPERATOR_USER_ID = 0
 """`promoted_by` of a change from the dashboard or over the API, and of an automatic promotion."""
 PROMOTE_VERDICT, REJECT_VERDICT = "promote", "reject"
-RETRY_DELAY_S = 30.0
-"""Pause before the next attempt when the database cannot be written."""
 VersionListener = Callable[[int, str], object]
 """Called with the guild and the persona whose live version changed."""
 
@@ -188,37 +187,28 @@ class AutomaticPromotion:
     def __init__(self, store: Store, versions: LiveVersions, jobs: JobQueue) -> None:
         self._store, self._versions, self._jobs = store, versions, jobs
         self._wake = asyncio.Event()
-        self._worker: asyncio.Task[None] | None = None
+        self.worker = BackgroundTask("automatic promotion", self._decide_all, self._wake.wait)
 
     def start(self) -> None:
         """Work off the undecided jobs, and those that finish from now on."""
         self._jobs.subscribe(self._on_change)
-        self._worker = asyncio.create_task(self._work(), name="automatic promotion")
+        self.worker.start()
 
     async def stop(self) -> None:
         """Stop working; undecided jobs stay stored as such."""
-        if self._worker:
+        if self.worker.is_running:
             self._jobs.unsubscribe(self._on_change)
-            self._worker.cancel()
-            await asyncio.wait({self._worker})
-            self._worker = None
+            await self.worker.stop()
 
     def _on_change(self, job: TrainingJob) -> None:
         if job.state == "done" and job.decision is None:
             self._wake.set()
 
-    async def _work(self) -> None:
-        while True:
-            self._wake.clear()
-            try:
-                for job in self._store.jobs.undecided():
-                    if decided := await self._decide(job):
-                        self._jobs.publish(decided)
-            except StoreError as error:
-                log.warning("an automatic promotion could not be stored: %s", error)
-                await asyncio.sleep(RETRY_DELAY_S)
-            else:
-                await self._wake.wait()
+    async def _decide_all(self) -> None:
+        self._wake.clear()
+        for job in self._store.jobs.undecided():
+            if decided := await self._decide(job):
+                self._jobs.publish(decided)
 
     async def _decide(self, job: TrainingJob) -> TrainingJob | None:
         try:

@@ -10,6 +10,7 @@ import time
 from collections import OrderedDict, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
 from aiohttp import web
 
@@ -17,13 +18,14 @@ from bot.web.problems import Problem
 
 log = logging.getLogger(__name__)
 
+IPNetwork = IPv4Network | IPv6Network
 SESSION_COOKIE = "understudy_session"
 SESSION_IDLE_TIMEOUT_S = 12 * 3600.0
 MAX_SESSION_AGE_S = 7 * 24 * 3600.0
 """A session ends after `SESSION_IDLE_TIMEOUT_S` without use, and after `MAX_SESSION_AGE_S` in any case."""
 MAX_SESSIONS = 1000
 FAILED_LOGIN_WINDOW_S, MAX_FAILED_LOGINS_PER_ADDRESS, MAX_FAILED_LOGINS = 60.0, 5, 50
-"""Wrong tokens allowed per minute, from one address and from all that never sent the right one."""
+"""Wrong tokens allowed per minute, from one address and from all."""
 MAX_TRACKED_ADDRESSES = 10_000
 
 
@@ -39,13 +41,12 @@ class FailedLogins:
 
     _by_address: OrderedDict[str, deque[float]] = field(default_factory=OrderedDict)
     _all: deque[float] = field(default_factory=lambda: deque(maxlen=MAX_FAILED_LOGINS))
-    _proven: OrderedDict[str, None] = field(default_factory=OrderedDict)
 
     def wait_s(self, address: str, now: float) -> float:
         """Seconds until this address may try again; 0 if it may now."""
         own = self._by_address.get(address, deque())
         waits = [own[0] + FAILED_LOGIN_WINDOW_S - now] if len(own) >= MAX_FAILED_LOGINS_PER_ADDRESS else []
-        if address not in self._proven and len(self._all) == MAX_FAILED_LOGINS:
+        if len(self._all) == MAX_FAILED_LOGINS:
             waits.append(self._all[0] + FAILED_LOGIN_WINDOW_S - now)
         return max([0.0, *waits])
 
@@ -57,11 +58,8 @@ class FailedLogins:
             self._by_address.popitem(last=False)
 
     def right(self, address: str) -> None:
-        """Record a right token: its address is not locked out by the attempts of others."""
+        """Record a right token: the attempts from its address no longer count."""
         self._by_address.pop(address, None)
-        self._proven[address] = None
-        if len(self._proven) > MAX_TRACKED_ADDRESSES:
-            self._proven.popitem(last=False)
 
 
 class Authenticator:
@@ -73,11 +71,15 @@ class Authenticator:
         names: tuple[str, ...] = (),
         *,
         is_local: bool = True,
+        proxies: tuple[IPNetwork, ...] = (),
         now: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`names` are accepted host names besides loopback's; `is_local`: the server listens on loopback only."""
+        """`names` are accepted host names besides loopback's; `is_local`: the server listens on loopback only.
+
+        `proxies` are believed when they name the client in X-Forwarded-For.
+        """
         self.names = frozenset(name.casefold() for name in names)
-        self.is_local, self._now = is_local, now
+        self.is_local, self._proxies, self._now = is_local, proxies, now
         self._token = _hash_token(token) if token else b""
         self._sessions: OrderedDict[str, _LoginSession] = OrderedDict()
         self.guesses = FailedLogins()
@@ -87,15 +89,22 @@ class Authenticator:
         return bool(self._token)
 
     def lets_in(self, request: web.Request) -> bool:
-        """True if the request is authenticated. Raises `Problem` after too many wrong tokens from its address."""
+        """True if the request is authenticated. Raises `Problem` for one more wrong token after too many."""
         if not self.demands_token or self.has_session(request):
             return True
         kind, _, token = request.headers.get("Authorization", "").partition(" ")
-        return kind.casefold() == "bearer" and self.is_right(token.strip(), client_address(request))
+        return kind.casefold() == "bearer" and self.is_right(token.strip(), request)
 
-    def is_right(self, token: str, address: str) -> bool:
-        """True for the right token. Raises `Problem` after too many wrong ones."""
-        now = self._now()
+    def is_right(self, token: str, request: web.Request) -> bool:
+        """True for the right token. Raises `Problem` for one more wrong token after too many.
+
+        The right one is never refused: behind a proxy, others' attempts may come from the same address. It cannot be
+        guessed at any speed (`bot.settings.MIN_TOKEN_CHARS`).
+        """
+        now, address = self._now(), self._client_address(request)
+        if hmac.compare_digest(_hash_token(token), self._token):
+            self.guesses.right(address)
+            return True
         if wait_s := self.guesses.wait_s(address, now):
             raise Problem(
                 "too-many-tries",
@@ -103,13 +112,28 @@ class Authenticator:
                 f"Try again in {math.ceil(wait_s)} seconds.",
                 headers={"Retry-After": str(math.ceil(wait_s))},
             )
-        if hmac.compare_digest(_hash_token(token), self._token):
-            self.guesses.right(address)
-            return True
         self.guesses.wrong(address, now)
         if self.guesses.wait_s(address, now):
             log.warning("too many wrong tokens for the web server came of late, the last from %s", address)
         return False
+
+    def _client_address(self, request: web.Request) -> str:
+        """Return the client's address, behind trusted proxies the last one that they name; for IPv6 its network."""
+        forwarded = ",".join(request.headers.getall("X-Forwarded-For", [])).split(",")
+        address = request.remote or ""
+        for hop in reversed(forwarded):
+            if not self._is_proxy(address) or not hop.strip():
+                break
+            address = hop.strip()
+        found = _parse_address(address)
+        # One machine has many addresses in a network of IPv6.
+        if isinstance(found, IPv6Address):
+            return str(ipaddress.ip_network((found, 64), strict=False))
+        return str(found or address)
+
+    def _is_proxy(self, text: str) -> bool:
+        address = _parse_address(text)
+        return address is not None and any(address in network for network in self._proxies)
 
     def begin(self) -> str:
         """Start a session; returns its id, for a cookie."""
@@ -143,15 +167,13 @@ def is_signed_in(request: web.Request) -> bool:
     return request.app[AUTHENTICATOR].has_session(request)
 
 
-def client_address(request: web.Request) -> str:
-    """The address of the client; for IPv6 its network, since one machine has many addresses."""
+def _parse_address(text: str) -> IPv4Address | IPv6Address | None:
+    """Parse an address; one of IPv4 that IPv6 maps becomes it."""
     try:
-        address = ipaddress.ip_address(request.remote or "")
+        address = ipaddress.ip_address(text)
     except ValueError:
-        return request.remote or ""
-    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is None:
-        return str(ipaddress.ip_network((address, 64), strict=False))
-    return str(address)
+        return None
+    return (address.ipv4_mapped or address) if isinstance(address, IPv6Address) else address
 
 
 def _hash_token(text: str) -> bytes:

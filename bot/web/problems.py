@@ -39,6 +39,7 @@ PROBLEMS = {
     "too-many-tries": (429, "Too many failed attempts"),
     "failed": (500, "Internal error"),
     "busy": (503, "Temporarily unavailable"),
+    "not-connected": (503, "Not connected to Discord"),
     "no-room": (507, "Not enough disk space"),
 }
 """By the last part of `type`: HTTP status and title."""

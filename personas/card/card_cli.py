@@ -93,8 +93,11 @@ def _write_files(files: dict[Path, bytes], overwrite: bool) -> None:
             raise CardError(f"{path} exists already.", "Choose another name, or add --overwrite.")
     for path, content in files.items():
         temporary = path.with_name(f"{path.name}.part")  # a partial file never has the final name
-        temporary.write_bytes(content)
-        temporary.replace(path)
+        try:
+            temporary.write_bytes(content)
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
         print(f"wrote {path} ({len(content)} bytes)")
 
 

@@ -23,16 +23,25 @@ def write_private_file(file: Path, content: bytes) -> None:
 
 
 def write_file(file: Path, content: bytes, mode: int = 0o666) -> None:
-    """Replace a file atomically, readable as the umask allows. Raises `OSError`, and then keeps the old content."""
+    """Replace a file atomically and durably, readable as the umask allows.
+
+    Raises `OSError`, and then keeps the old content unless only the last step, the flush of its folder, has failed.
+    """
     temporary = file.with_name(f".{file.name}.{os.getpid()}.{secrets.token_hex(4)}")
     try:
         with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as out:
             out.write(content)
             out.flush()
             os.fsync(out.fileno())
-        temporary.replace(file)
+        replace_durably(temporary, file)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def replace_durably(temporary: Path, final: Path) -> None:
+    """Rename a file or folder whose content is on disk, and flush its new name. Raises `OSError`."""
+    temporary.replace(final)
+    fsync_path(final.parent)
 
 
 def write_model(file: Path, model: BaseModel) -> None:

@@ -28,8 +28,8 @@ class TrainingHome:
     async def kill(self):
         """As far as the store can tell: nothing is said any more."""
         self.store.close()
-        if self.queue._worker:
-            tasks = {self.queue._worker, *self.queue._attempts.values()}
+        if worker := self.queue.worker._task:
+            tasks = {worker, *self.queue._attempts.values()}
             for task in tasks:
                 task.cancel()
             await asyncio.wait(tasks)

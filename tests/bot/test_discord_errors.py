@@ -5,16 +5,20 @@ import os
 import signal
 from contextlib import asynccontextmanager
 
+import aiohttp
 import pytest
 from aiohttp import web
 
+from bot.cogs import progress_messages
 from bot.cogs.transformers import PERSONA
 from bot.demo_guild import SKERROW_SEED
-from bot.doctor import discord_checks
-from bot.sandbox import Sandbox, patch_discord
+from bot.doctor import discord_checks, local_checks
+from bot.sandbox import FaultRates, Sandbox, patch_discord
 from bot.sandbox.gateway import Opcode
 from bot.settings import Settings
+from bot.web.api import system_routes
 from tests.bot.conftest import QUAY, on_stage
+from tests.bot.test_finetune import STEP
 from tests.chaos.bot_process import BotProcesses
 from tests.fakes import until
 
@@ -148,6 +152,60 @@ async def test_a_start_that_waits_for_discord_ends_by_a_signal(tmp_path, process
         os.kill(process.pid, signal.SIGTERM)
         exit_code, printed = await ended(process, tmp_path)
     assert exit_code == 0 and not any(word in printed for word in ("Traceback", "Unclosed", "pending")), printed
+
+
+# ------------------------------------------------------------------------------------------ while it runs
+
+
+async def test_a_connection_that_is_lost_is_one_line_per_attempt(tmp_path, sandbox, processes):
+    process = processes.start(tmp_path, sandbox.url, sandbox.token)
+    await is_open(tmp_path)
+    await sandbox.stop()
+    await until(lambda: (tmp_path / "bot.log").read_text().count("Attempting a reconnect") >= 2, 20)
+    os.kill(process.pid, signal.SIGTERM)
+    exit_code, printed = await ended(process, tmp_path)
+    assert exit_code == 0 and "Traceback" not in printed and "Stopping" in printed, printed
+    lines = [line for line in printed.splitlines() if "Attempting a reconnect" in line]
+    assert all("Discord cannot be reached: " in line for line in lines)
+
+
+async def test_health_knows_the_gateway(tmp_path, monkeypatch):
+    slept = asyncio.sleep
+    monkeypatch.setattr("discord.gateway.asyncio.sleep", lambda delay, *rest: slept(min(delay, 0.01), *rest))
+    monkeypatch.setattr(system_routes, "MAX_DISCONNECTED_S", 0.3)
+    async with on_stage(tmp_path) as stage, aiohttp.ClientSession(stage.sandbox.url) as session:
+
+        async def health():
+            async with session.get("/healthz") as response:
+                return response.status, await response.json(content_type=None)
+
+        assert (await health())[0] == 200
+        stage.sandbox.refuse_sessions()
+        await stage.sandbox.drop_gateway()
+        assert (await health())[0] == 200, "it may be back in a moment"
+        await until(lambda: stage.client.disconnected_s > 0.3)
+        status, problem = await health()
+        assert status == 503 and problem["type"] == "/problems/not-connected" and "since 0 s" in problem["detail"]
+        found = await asyncio.to_thread(local_checks.check_port, int(stage.sandbox.url.rpartition(":")[2]), tmp_path)
+        assert found.state == "warn" and "not connected to discord" in found.found
+        stage.sandbox.refuse_sessions(False)
+        await until(lambda: stage.client.disconnected_s == 0)
+        assert (await health())[0] == 200
+
+
+async def test_progress_that_cannot_be_shown_is_said_once_and_shown_later(tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr(progress_messages, "EDIT_INTERVAL_S", 0.02)
+    async with on_stage(tmp_path) as stage:
+        await stage.moderator.slash(QUAY, "finetune start")
+        await until(lambda: stage.backend.busy)
+        await stage.sees("Training: **ballast v1**")
+        stage.sandbox.disturb(FaultRates(cut_before=1.0))
+        stage.backend.on_event(STEP)
+        await until(lambda: "could not be shown" in caplog.text)
+        await asyncio.sleep(0.2)
+        stage.sandbox.disturb()
+        await stage.sees("step 10 of 40")
+    assert caplog.text.count("could not be shown") == 1 and "never retrieved" not in caplog.text
 
 
 async def test_refused_commands_are_named_and_the_bot_goes_on_with_the_earlier_ones(tmp_path, monkeypatch, caplog):

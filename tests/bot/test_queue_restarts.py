@@ -4,8 +4,9 @@ import asyncio
 
 import pytest
 
+from bot.clock import RETRY_DELAY_S
 from bot.store import StoreError
-from bot.training.queue import MAX_ATTEMPTS, RETRY_DELAY_S
+from bot.training.queue import MAX_ATTEMPTS
 from bot.training.subprocess_backend import TrainingInterrupted
 from personas.schemas.training_events import Phase
 from tests.bot.restartable_queue import TrainingHome

@@ -2,6 +2,7 @@
 
 import json
 import os
+import sqlite3
 import time
 
 import pytest
@@ -135,7 +136,7 @@ async def test_it_works_at_the_start_then_every_hour_and_a_failure_comes_again_s
     bench.retention.start(Client())
     await until(lambda: bench.clock.sleepers)
     assert said and "old" not in [message.text for message in bench.store.messages.guild_messages(HERE)]
-    assert f"the server {HERE}: not deleted, to be tried again" in caplog.text and of_guild(bench.home, HERE)
+    assert f"retention: failed, to be tried again: the server {HERE}: " in caplog.text and of_guild(bench.home, HERE)
     fails.path = None
     bench.clock.advance(RETRY_DELAY_S)
     await until(lambda: bench.store.guilds.deleted() and bench.clock.sleepers)
@@ -148,6 +149,36 @@ async def test_it_works_at_the_start_then_every_hour_and_a_failure_comes_again_s
     await bench.retention.stop()
     await bench.retention.stop()
     assert not bench.clock.sleepers
+
+
+async def test_a_locked_database_is_tried_again_and_does_not_end_retention(bench, tmp_path, caplog):
+    class Client:
+        is_primary = True
+
+        def add_listener(self, *_): ...
+
+        remove_listener = add_listener
+
+        def is_ready(self):
+            return False
+
+    say(bench.store, "old", at=bench.now - 91 * DAY_S, guild=0)
+    bench.store._connection._raw.execute("pragma busy_timeout = 5")
+    other = sqlite3.connect(tmp_path / DATABASE)
+    other.execute("begin immediate")
+    bench.retention.start(Client())
+    for _ in range(2):
+        await until(lambda: bench.clock.sleepers)
+        assert "database is locked" in bench.retention.worker.error
+        bench.clock.advance(2 * RETRY_DELAY_S)
+    await until(lambda: bench.clock.sleepers)
+    assert len([it for it in caplog.records if "database is locked" in it.getMessage()]) == 1, "said once"
+    other.rollback()
+    other.close()
+    bench.clock.advance(4 * RETRY_DELAY_S)
+    await until(lambda: not bench.retention.worker.error)
+    assert not list(bench.store.messages.guild_messages(0)) and "retention: works again" in caplog.text
+    await bench.retention.stop()
 
 
 class Failing:
@@ -344,9 +375,8 @@ async def test_a_list_of_review_files_that_cannot_be_read_keeps_nothing_else(ben
     (bench.home / "reviews.json").write_text("[")
     say(bench.store, "old", at=bench.now - 91 * DAY_S, guild=0)
     assert not await bench.retention.tidy()
-    assert (
-        list(bench.store.messages.guild_messages(0)) == [] and "Expired review files cannot be deleted" in caplog.text
-    )
+    assert list(bench.store.messages.guild_messages(0)) == []
+    assert "Expired review files cannot be deleted" in " ".join(bench.retention._failures)
     with pytest.raises(MaterialError):
         record_review_file(bench.home, bench.home / "x.html", time.time())
 

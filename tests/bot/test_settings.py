@@ -1,6 +1,7 @@
 """Settings: where they come from, what is refused and in which words, and that `.env.example` tells the truth."""
 
 import logging
+from ipaddress import ip_network
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ WRONG = {
     "WEB_HOST": ["example.org", "300.1.1.1", "http://127.0.0.1", "*"],
     "WEB_PORT": ["-1", "65536", "http", "8420.5"],
     "WEB_TOKEN": ["short", "a token with spaces in it, long", "x" * 40, "пароль-пароль-пароль-пароль"],
+    "WEB_PROXIES": ["proxy.lan", "10.0.0.1/8", ",", "10.0.0.0/33"],
     "WEB_NAMES": ["https://bot.example.org", "two words", ",", "bot.example.org/x", "*.example.org"],
     "MESSAGE_CONTENT_INTENT": ["maybe", "2"],
     "ENGINE": ["cloud"],
@@ -72,6 +74,7 @@ WEB_HOST=0.0.0.0
 WEB_PORT=0
 WEB_TOKEN=correct-horse-battery-staple
 WEB_NAMES=Bot.example.org, harbour.lan:8420
+WEB_PROXIES=127.0.0.1, fd00::/8
 MESSAGE_CONTENT_INTENT=Yes
 TEMPERATURE=0
 TOP_P=1
@@ -106,6 +109,7 @@ SHARED_DB=postgresql://bot:secret@db/understudy
         web_port=0,
         web_token="correct-horse-battery-staple",
         web_names=("bot.example.org", "harbour.lan:8420"),
+        web_proxies=(ip_network("127.0.0.1"), ip_network("fd00::/8")),
         max_upload_gib=20,
         message_content_intent=True,
         temperature=0.0,

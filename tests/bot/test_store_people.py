@@ -58,7 +58,7 @@ def test_old_conversations_go_with_their_replies_and_votes(store):
         store.replies.finish(event, "done")
         store.replies.vote(event, 7, 1, at)
     store.replies.begin(3, guild_id=HERE, channel_id=5, persona_id="oda", at=1.0)
-    assert store.messages.delete_before(20.0) == 1
+    assert store.messages.delete_before(20.0) == 2, "a message and its reply"
     assert [message.text for message in store.messages.guild_messages(HERE)] == ["at 20.0"]
     assert store.replies.get(1) is None and store.replies.votes(2).up == 1
     assert store.replies.get(3) is not None, "it is being written"

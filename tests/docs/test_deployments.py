@@ -11,6 +11,7 @@ import yaml
 
 from bot.settings import SETTINGS_BY_NAME, Settings, load_settings
 from bot.training.ray_backend import STOP_WAIT_S
+from bot.web.pages.sign_in_page import SIGN_IN
 from tests.bot.ray_jobs.cluster import RAY
 from tests.docs.kubernetes_manifests import find_problems, named, read_manifests, workloads
 from tests.docs.reading import ROOT
@@ -183,8 +184,10 @@ def test_pods_have_no_rights_and_time_to_end():
     assert SERVICES["bot"]["stop_grace_period"] == "1m" and grace["bot"] == 60
     assert grace["ray-worker"] >= STOP_WAIT_S + 10
     assert workloads(OBJECTS)["bot"]["spec"]["replicas"] == 1, "one process writes a home"
-    for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
+    for probe in ("startupProbe", "readinessProbe"):
         assert _containers("bot")[0][probe]["httpGet"] == {"path": "/healthz", "port": "web"}
+    liveness = _containers("bot")[0]["livenessProbe"]["httpGet"]
+    assert liveness == {"path": SIGN_IN, "port": "web"}, "a restart does not bring Discord back"
 
 
 def test_nothing_but_the_bot_reaches_vllm():

@@ -10,36 +10,50 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_l
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from bot.errors import redact_paths
 from bot.web.api.openapi import ApiModel, ApiRoutes, ResponseSpec
-from bot.web.api.system_state import SystemState, read_system_state
+from bot.web.api.system_state import MAX_DISCONNECTED_S, SystemState, disconnected_s, read_system_state
 from bot.web.app_context import get_services
 from bot.web.auth import AUTHENTICATOR
+from bot.web.problems import Problem
 from personas.engine import EngineState
 
 GaugeValue = tuple[str, str, float | None]
 """Name, description and value; None omits the gauge."""
+LOST_ADVICE = "The bot connects again by itself; its log says why it cannot."
 routes = ApiRoutes("about")
 
 
 class HealthStatus(ApiModel):
-    """Returned once the bot answers members; `jobs` only to those who have signed in."""
+    """Returned once the bot answers members; `degraded` where a background task fails, and is tried again.
 
-    status: Literal["ok"]
+    `jobs` and `tasks`, by name "ok" or the latest error, only to those who have signed in.
+    """
+
+    status: Literal["ok", "degraded"]
     jobs: dict[str, int] | None = None
+    tasks: dict[str, str] | None = None
 
 
 @routes.operation(
     "GET /healthz", "Check that the bot is up", {200: ResponseSpec("The bot is up and answers members.", HealthStatus)}
 )
 async def get_health(request: web.Request) -> web.Response:
-    """Returns 200 while the bot answers members; 503, a problem, before, after, and if the database cannot be read.
+    """Returns 200 while the bot answers members; 503, a problem, before, after, if the database cannot be read, and
+    if there has been no connection to Discord for a minute.
 
     Needs no token; without one, the answer has no details.
     """
-    jobs = get_services(request).store.jobs
+    services = get_services(request)
+    jobs = services.store.jobs
     waiting, running = len(jobs.in_state("queued")), len(jobs.in_state("running"))
-    more = {"jobs": {"queued": waiting, "running": running}} if request.app[AUTHENTICATOR].lets_in(request) else {}
-    return HealthStatus(status="ok", **more).response()
+    if (lost_s := disconnected_s(services)) > MAX_DISCONNECTED_S:
+        raise Problem("not-connected", f"There is no connection to Discord since {lost_s:.0f} s.", LOST_ADVICE)
+    tasks = {task.name: redact_paths(task.error, services.home) or "ok" for task in services.background}
+    status: Literal["ok", "degraded"] = "degraded" if any(task.error for task in services.background) else "ok"
+    if not request.app[AUTHENTICATOR].lets_in(request):
+        return HealthStatus(status=status).response()
+    return HealthStatus(status=status, jobs={"queued": waiting, "running": running}, tasks=tasks).response()
 
 
 class StateCollector(Collector):

@@ -17,7 +17,7 @@ from bot.doctor import local_checks
 from bot.doctor.local_checks import BotCheck
 from bot.errors import redact_paths
 from bot.metrics import LoggedWarning, Percentiles
-from bot.services import Services
+from bot.services import Bot, Services
 from bot.store import JobState
 from personas.engine import EngineState
 from personas.models.base_model import load_torch
@@ -26,6 +26,8 @@ REPORTED_PACKAGES = ("understudy", "torch", "transformers", "peft", "discord.py"
 JOB_STATES: tuple[str, ...] = get_args(JobState)
 SLOW_HEARTBEAT_S = 2.0
 """A slower heartbeat means an unstable connection."""
+MAX_DISCONNECTED_S = 60.0
+"""Time without a session after which the bot does not count as connected; reconnecting mostly takes seconds."""
 
 
 @dataclass(frozen=True)
@@ -97,7 +99,7 @@ async def read_system_state(services: Services) -> SystemState:
         first_text=watch.first_text,
         whole_reply=watch.whole_reply,
         warnings=tuple(_redact_warning(one, services.home) for one in reversed(list(watch.warnings.lines))),
-        health=(_check_replies(engine), *_check_connection(connection), disk),
+        health=(_check_replies(engine), *_check_connection(connection), *_check_background(services), disk),
     )
 
 
@@ -160,8 +162,20 @@ def _discord_connection(services: Services) -> DiscordConnection | None:
     if client is None:
         return None
     to = "the guild on this machine" if services.privacy.in_sandbox else "Discord"
-    beat = client.latency
-    return DiscordConnection(to, client.is_ready(), len(client.guilds), beat if 0 <= beat < float("inf") else None)
+    beat, is_ready = client.latency, client.is_ready() and disconnected_s(services) < MAX_DISCONNECTED_S
+    return DiscordConnection(to, is_ready, len(client.guilds), beat if 0 <= beat < float("inf") else None)
+
+
+def disconnected_s(services: Services) -> float:
+    """Return the seconds since which the connection is lost; 0 while there is one."""
+    return services.client.disconnected_s if isinstance(services.client, Bot) else 0.0
+
+
+def _check_background(services: Services) -> Iterator[BotCheck]:
+    for task in services.background:
+        if task.error:
+            found = redact_paths(f"failed, to be tried again: {task.error}", services.home)
+            yield BotCheck(task.name, "warn", found, "see the log; mostly the disk is full")
 
 
 def _check_replies(engine: EngineState) -> BotCheck:

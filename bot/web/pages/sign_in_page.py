@@ -6,7 +6,7 @@ from urllib.parse import quote, urlsplit
 from aiohttp import web
 
 from bot.web.app_context import Routes
-from bot.web.auth import AUTHENTICATOR, SESSION_COOKIE, client_address
+from bot.web.auth import AUTHENTICATOR, SESSION_COOKIE
 from bot.web.problems import Problem
 from bot.web.request_body import read_form
 from bot.web.templating import DASHBOARD, redirect_to, render_page
@@ -30,7 +30,7 @@ async def sign_in(request: web.Request) -> web.Response:
     door, fields = request.app[AUTHENTICATOR], await read_form(request)
     to = _own_page(fields.get("to", DASHBOARD))
     try:
-        is_right = not door.demands_token or door.is_right(fields.get("token", "").strip(), client_address(request))
+        is_right = not door.demands_token or door.is_right(fields.get("token", "").strip(), request)
     except Problem as problem:
         form = _render_form(request, to, str(problem), problem.status)
         form.headers.update(problem.headers)

@@ -135,7 +135,11 @@ async def test_before_the_bot_is_in_and_after_it_has_left_one_is_asked_to_wait(d
 
 async def test_well(dashboard):
     await dashboard.start()
-    assert (await dashboard.ask("GET", "/healthz"))[1] == {"status": "ok", "jobs": {"queued": 1, "running": 0}}
+    assert (await dashboard.ask("GET", "/healthz"))[1] == {
+        "status": "ok",
+        "jobs": {"queued": 1, "running": 0},
+        "tasks": {},
+    }
 
 
 async def test_a_fault_inside_is_a_code_that_stands_in_the_log(dashboard, monkeypatch, caplog):

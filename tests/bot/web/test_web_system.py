@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from bot.clock import BackgroundTask
 from bot.doctor import local_checks
 from bot.doctor.cached_results import local_check_runner
 from bot.doctor.local_checks import BotCheck
@@ -88,6 +89,28 @@ async def test_programs_are_reported_the_state(dashboard):
     assert result["jobs"] == {"queued": 0, "running": 0, "done": 0, "failed": 0, "cancelled": 0}
     assert result["first_text"]["replies"] == 0 and result["first_text"]["p50"] is None
     assert {check["name"] for check in result["health"]} == {"replies", "disk"}
+
+
+async def test_a_background_task_that_fails_is_shown_and_the_bot_degraded(dashboard):
+    async def work():
+        raise OSError(28, f"No space left in {dashboard.home}")
+
+    async def wait():
+        await asyncio.Event().wait()
+
+    services = dashboard.services
+    services.background.append(BackgroundTask("retention", work, wait, dashboard.clock))
+    assert (await dashboard.ask("GET", "/healthz"))[1]["tasks"] == {"retention": "ok"}
+    services.background[0].start()
+    await until(lambda: services.background[0].error)
+    status, health, _ = await dashboard.ask("GET", "/healthz")
+    assert (status, health["status"]) == (200, "degraded")
+    assert health["tasks"] == {"retention": "[Errno 28] No space left in UNDERSTUDY_HOME"}
+    _, result, _ = await dashboard.ask("GET", "/system")
+    (check,) = [check for check in result["health"] if check["name"] == "retention"]
+    assert check["state"] == "warn" and "No space left in UNDERSTUDY_HOME" in check["found"]
+    assert "No space left" in (await text_of(dashboard, "/dashboard/system"))[1]
+    await services.background[0].stop()
 
 
 async def test_the_page_tells_figures_warnings_permissions_and_escapes_them(dashboard):

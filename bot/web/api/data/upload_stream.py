@@ -15,6 +15,7 @@ from aiohttp import ClientPayloadError, web
 from aiohttp.http_exceptions import HttpProcessingError
 
 from bot.web.problems import Problem
+from personas.home.atomic_files import replace_durably
 
 MAGIC_BYTES = {".zip": (b"PK\x03\x04", b"PK\x05\x06"), ".parquet": (b"PAR1",), ".gz": (b"\x1f\x8b",)}
 """First bytes of binary files."""
@@ -122,7 +123,7 @@ async def receive_file(
     try:
         received = await _write_stream(read, partial, place, limits)
         require_no_file(place, replace)
-        await asyncio.to_thread(partial.replace, place)
+        await asyncio.to_thread(replace_durably, partial, place)
         return received
     except CONNECTION_ERRORS as error:
         raise Problem("not-whole", f"{place.name} is incomplete.", "Send it again.") from error

@@ -1,0 +1,89 @@
+"""Edits and deletions on Discord reach the store, also when it could not be written at that moment."""
+
+import sqlite3
+from contextlib import contextmanager
+
+import pytest
+
+from bot.cogs import chat_cog
+from tests.bot.conftest import QUAY, on_stage
+from tests.fakes import until
+
+
+@contextmanager
+def locked(home):
+    """Another program writes to the database, for longer than the bot waits."""
+    other = sqlite3.connect(home / "understudy.sqlite")
+    other.execute("begin immediate")
+    yield
+    other.rollback()
+    other.close()
+
+
+@pytest.fixture
+async def stage(tmp_path, monkeypatch):
+    monkeypatch.setattr(chat_cog, "RETRY_DELAY_S", 0.1)
+    async with on_stage(tmp_path) as made:
+        made.store._connection._raw.execute("pragma busy_timeout = 5")
+        yield made
+
+
+def texts(stage):
+    said = stage.store.messages.guild_messages(stage.sandbox.guild_id)
+    return [message.text for message in said if message.persona_id is None]
+
+
+async def say(stage, *words):
+    """What a member says, once each is answered."""
+    said = []
+    for one in words:
+        mark = stage.mark
+        said.append(await stage.member.say(QUAY, one))
+        await stage.finished(QUAY, mark)
+    return said
+
+
+async def test_an_edit_and_a_deletion_that_meet_a_locked_database_are_stored_later(stage, tmp_path, caplog):
+    first, second, third = await say(stage, "one", "two", "three")
+    with locked(tmp_path):
+        await stage.member.edit(first, "one, but otherwise")
+        await stage.member.edit(first, "one, at last")
+        await stage.member.edit(second, "two, which is deleted anyway")
+        await stage.member.delete(second)
+        await until(lambda: caplog.text.count("is stored later") == 4)
+        assert texts(stage) == ["one", "two", "three"]
+        (task,) = [task for task in stage.client.services.background if task.name == "edits and deletions"]
+        await until(lambda: "database is locked" in task.error)
+    await until(lambda: texts(stage) == ["one, at last", "three"])
+    await until(lambda: not task.error)
+    assert stage.store.messages.is_deleted(int(second["id"]))
+    assert third and "Traceback" not in caplog.text
+
+
+async def test_a_bulk_deletion_is_stored_whole_and_a_channel_s_too(stage, tmp_path, caplog):
+    said = await say(stage, "one", "two", "three")
+    replied = [m for m in stage.store.messages.guild_messages(stage.sandbox.guild_id) if m.persona_id]
+    place = {"guild_id": str(stage.sandbox.guild_id), "channel_id": said[0]["channel_id"]}
+    with locked(tmp_path):
+        ids = {"ids": [message["id"] for message in said[:2]]}
+        stage.sandbox._container.gateway.dispatch("MESSAGE_DELETE_BULK", place | ids)
+        await until(lambda: "is stored later" in caplog.text)
+        assert texts(stage) == ["one", "two", "three"]
+    await until(lambda: texts(stage) == ["three"])
+    with locked(tmp_path):
+        channel = stage.client.get_channel(int(said[0]["channel_id"]))
+        stage.client.dispatch("guild_channel_delete", channel)
+        await until(lambda: caplog.text.count("is stored later") == 2)
+    await until(lambda: texts(stage) == [])
+    assert replied and channel.id not in [it.channel_id for it in stage.store.channels.of_guild(stage.sandbox.guild_id)]
+
+
+async def test_what_is_pending_when_the_bot_stops_is_stored_then(tmp_path, monkeypatch, caplog):
+    async with on_stage(tmp_path) as stage:
+        stage.store._connection._raw.execute("pragma busy_timeout = 5")
+        (said,) = await say(stage, "one")
+        with locked(tmp_path):
+            await stage.member.delete(said)
+            await until(lambda: "is stored later" in caplog.text)
+        await stage.client.close()
+        assert texts(stage) == []
