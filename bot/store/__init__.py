@@ -113,6 +113,10 @@ class Store:
         _refuse_split_home(path)
         return cls(open_read_only(path))
 
+    def open_reader(self) -> "Store":
+        """Open the file once more for reading, in another thread; it sees what is committed. Raises `StoreError`."""
+        return Store.read_only(self._connection.path)
+
     def compact(self) -> None:
         """Remove every trace of deleted rows from the file and its WAL. Takes seconds for a large file."""
         self._connection.compact()

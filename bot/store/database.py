@@ -40,6 +40,7 @@ class DatabaseConnection:
 
     def __init__(self, raw: sqlite3.Connection, path: Path) -> None:
         self._raw, self._path = raw, path
+        self.path = path
         raw.execute("pragma foreign_keys = on")
         self._db = Database(raw, execute_plugins=False)
 

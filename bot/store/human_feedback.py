@@ -15,6 +15,9 @@ BASE_MODEL_NAME = "base"
 BOTH_SERVED_SQL = """not exists (select 1 from withdrawn where withdrawn.persona_id = comparisons.persona_id
     and withdrawn.version in (version_a, version_b))"""
 """Condition that neither version was withdrawn."""
+PREFERRED_SQL = f"""persona_id = :persona and :guild in (0, guild_id) and {BOTH_SERVED_SQL}
+    and (choice = 'bad' or choice in ('a', 'b') and text_a <> text_b)"""
+"""Condition for votes that prefer one reply, or neither; both versions may say the same."""
 
 
 @dataclass(frozen=True)
@@ -135,12 +138,19 @@ class BlindComparisons(Table):
             and (:guild is null or guild_id = :guild) order by voted_at, seq"""
         return self._db.all(BlindComparison, sql, persona=persona_id, guild=guild_id)
 
-    def preferences(self, persona_id: str) -> list[VotePreference]:
-        """List the preferences from all votes but ties, first vote first, without withdrawn versions."""
-        sql = f"""select * from comparisons where persona_id = :persona and choice in ('a', 'b', 'bad')
-            and {BOTH_SERVED_SQL} order by voted_at, seq"""
-        voted = self._db.all(BlindComparison, sql, persona=persona_id)
-        return [preference for comparison in voted for preference in _preferences(comparison)]
+    def preferences(self, persona_id: str, guild_id: int, limit: int) -> list[VotePreference]:
+        """List the preferences from the latest votes but ties, first vote first, without withdrawn versions.
+
+        Of a guild or, for guild 0, of all.
+        """
+        sql = f"select * from comparisons where {PREFERRED_SQL} order by voted_at desc, seq desc limit :limit"
+        voted = self._db.all(BlindComparison, sql, persona=persona_id, guild=guild_id, limit=limit)
+        return [preference for comparison in reversed(voted) for preference in _preferences(comparison)]
+
+    def has_preferences(self, persona_id: str, guild_id: int) -> bool:
+        """Report whether `preferences` would list any."""
+        sql = f"select 1 from comparisons where {PREFERRED_SQL} limit 1"
+        return self._db.first(sql, persona=persona_id, guild=guild_id) is not None
 
     def judgement_counts(
         self, persona_id: str, version_a: str | None, version_b: str | None, guild_id: int | None = None
@@ -228,10 +238,17 @@ class Lessons(Table):
         """Delete a lesson. False when there was none."""
         return self._db.write("delete from taught where seq = :seq", seq=seq) > 0
 
-    def of_persona(self, persona_id: str, guild_id: int) -> list[Lesson]:
-        """List a persona's lessons from a guild, or from all for guild 0; oldest first."""
-        sql = "select * from taught where persona_id = :persona and :guild in (0, guild_id) order by seq"
-        return self._db.all(_lesson, sql, persona=persona_id, guild=guild_id)
+    def of_persona(self, persona_id: str, guild_id: int, limit: int = -1) -> list[Lesson]:
+        """List a persona's lessons from a guild, or from all for guild 0, the latest if limited; oldest first."""
+        sql = """select * from taught where persona_id = :persona and :guild in (0, guild_id)
+            order by seq desc limit :limit"""
+        return self._db.all(_lesson, sql, persona=persona_id, guild=guild_id, limit=limit)[::-1]
+
+    def has_trainable(self, persona_id: str, guild_id: int) -> bool:
+        """Report whether a moderator, or a member who has opted in, taught a persona in a guild (0: in any)."""
+        sql = """select 1 from taught where persona_id = :persona and :guild in (0, guild_id)
+            and (as_moderator or user_id in (select user_id from consents where opted_in = 1)) limit 1"""
+        return self._db.first(sql, persona=persona_id, guild=guild_id) is not None
 
     def count(self, user_id: int) -> int:
         """Count a member's lessons."""

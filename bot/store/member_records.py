@@ -43,6 +43,7 @@ ANONYMISE_STATEMENTS = {
 """Updates of rows that the server still needs: they remove the person's id."""
 FREE_TEXT_COLUMNS = {
     "messages": ("text", "author_name"),
+    "replies": ("end_note",),
     "jobs": ("name", "request", "error", "advice", "progress", "result"),
     "promotions": ("why",),
     "version_numbers": ("name",),
@@ -52,6 +53,7 @@ FREE_TEXT_COLUMNS = {
     "answered": ("body",),
 }
 """Free-text columns by table, in which names and texts are replaced."""
+ROWS_AT_A_TIME = 1000
 
 
 @dataclass(frozen=True)
@@ -208,8 +210,8 @@ class Erasure(Table):
     def free_texts(self) -> Iterator[str]:
         """Yield all texts that may name somebody."""
         for table, columns in FREE_TEXT_COLUMNS.items():
-            for column in columns:
-                yield from self._db.column(str, f"select {column} from {table}")
+            for row in self._rows(table, columns, MAX_TIMESTAMP_S):
+                yield from (str(row[column]) for column in columns if row[column] is not None)
 
     def since(self, user_id: int) -> float | None:
         """Return the time of a member's oldest stored message."""
@@ -230,9 +232,8 @@ class Erasure(Table):
         return done
 
     def _redact(self, table: str, columns: tuple[str, ...], until: float, redacted: Callable[[str], str]) -> int:
-        before = " where at <= :until" if table == "messages" else ""
         changed = 0
-        for row in self._db.read(f"select rowid as row, {', '.join(columns)} from {table}{before}", until=until):
+        for row in self._rows(table, columns, until):
             new = {column: redacted(row[column]) for column in columns if row[column] is not None}
             if any(new[column] != row[column] for column in new):
                 sets = ", ".join(f"{column} = :{column}" for column in new)
@@ -241,6 +242,16 @@ class Erasure(Table):
                     self._db.write(f"delete from {table} where rowid = :row", **values)  # such a row exists already
                 changed += 1
         return changed
+
+    def _rows(self, table: str, columns: tuple[str, ...], until: float) -> Iterator[Row]:
+        """Yield a table's rows, of messages those up to a time, some at a time; `row` is the rowid."""
+        before = "and at <= :until" if table == "messages" else ""
+        sql = f"""select rowid as row, {", ".join(columns)} from {table} where rowid > :last {before}
+            order by rowid limit {ROWS_AT_A_TIME}"""
+        last = 0
+        while rows := self._db.read(sql, last=last, until=until):
+            yield from rows
+            last = rows[-1]["row"]
 
 
 @dataclass(frozen=True)

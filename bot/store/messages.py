@@ -21,7 +21,10 @@ class StoredMessage:
     at: float
 
 
-MESSAGE_COLUMNS = ", ".join(StoredMessage.__dataclass_fields__)
+MESSAGE_FIELDS = tuple(StoredMessage.__dataclass_fields__)
+MESSAGE_COLUMNS = ", ".join(MESSAGE_FIELDS)
+EXCHANGE_SIDES = "question", "reply"
+QUESTION_COLUMNS, REPLY_COLUMNS = (tuple(f"{it}_{name}" for name in MESSAGE_FIELDS) for it in EXCHANGE_SIDES)
 
 MAX_SEQ = 2**63 - 1
 """Larger than every `seq`."""
@@ -119,6 +122,36 @@ class MessageHistory(Table):
         """List all stored messages of a guild, channel by channel, oldest first."""
         sql = f"select {MESSAGE_COLUMNS} from messages where guild_id = :guild order by channel_id, ordinal"
         return self._db.all(StoredMessage, sql, guild=guild_id)
+
+    def opted_in_exchanges(
+        self, guild_id: int, persona_id: str, limit: int
+    ) -> list[tuple[StoredMessage, StoredMessage]]:
+        """List a persona's latest replies in a guild to members who have opted in, with the messages they answer.
+
+        Each pair is the question and the reply.
+        """
+        columns = ", ".join(f"{it}.{name} as {it}_{name}" for it in EXCHANGE_SIDES for name in MESSAGE_FIELDS)
+        sql = f"""select {columns} from replies join reply_parts using (event_id)
+            join messages as reply on reply.discord_message_id = reply_parts.message_id
+            join messages as question on question.seq = replies.trigger_seq
+            where replies.guild_id = :guild and replies.persona_id = :persona
+            and replies.asked_by in (select user_id from consents where opted_in = 1)
+            and question.author_id in (select user_id from consents where opted_in = 1)
+            and question.guild_id = :guild and question.persona_id is null
+            and reply.guild_id = :guild and reply.persona_id = :persona
+            order by reply.at desc limit :limit"""
+        rows = self._db.read(sql, guild=guild_id, persona=persona_id, limit=limit)
+        make = StoredMessage
+        return [
+            (make(*(row[name] for name in QUESTION_COLUMNS)), make(*(row[name] for name in REPLY_COLUMNS)))
+            for row in rows
+        ]
+
+    def authors_not_opted_in(self, guild_id: int) -> list[tuple[int, str]]:
+        """List ids and names of the authors in a guild who have not opted in; of some several names."""
+        sql = """select distinct author_id, author_name from messages where guild_id = :guild and persona_id is null
+            and author_id not in (select user_id from consents where opted_in = 1)"""
+        return [(row["author_id"], row["author_name"]) for row in self._db.read(sql, guild=guild_id)]
 
     def delete_before(self, at: float, most: int = -1) -> int:
         """Delete messages, replies and votes from before a time, at most so many of each. Returns their number."""

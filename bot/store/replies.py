@@ -155,6 +155,14 @@ class StoredReplies(Table):
         channels = None if channel_ids is None else json.dumps(list(channel_ids))
         return self._db.all(self._reply, sql, guild=guild_id, since=since, channels=channels, persona=persona_id)
 
+    def askers(self, guild_id: int, persona_id: str) -> dict[int, bool]:
+        """Return the members whose messages a persona answered in a guild, and whether each has opted in."""
+        sql = """select asked_by, exists (select 1 from consents where user_id = asked_by and opted_in = 1) as opted_in
+            from (select distinct asked_by from replies where guild_id = :guild and persona_id = :persona
+            and trigger_seq is not null)"""
+        rows = self._db.read(sql, guild=guild_id, persona=persona_id)
+        return {row["asked_by"]: bool(row["opted_in"]) for row in rows}
+
     def delete_part(self, message_id: int) -> None:
         """Record that a message of a reply was deleted; votes on the reply stay."""
         self._db.write("delete from reply_parts where message_id = :id", id=message_id)

@@ -357,6 +357,12 @@ create index replies_unfinished on replies (created_at)
     where state in ('waiting', 'streaming') or end_note is not null;
 """
 
+GUILD_INDEXES = """
+-- Whom a persona answered in a guild, and who wrote there, without reading other guilds' rows.
+create index replies_of_guild on replies (guild_id, persona_id, asked_by, trigger_seq);
+create index messages_of_guild on messages (guild_id, author_id, author_name);
+"""
+
 MIGRATIONS = (
     INITIAL_TABLES,
     REPLY_PARTS,
@@ -372,4 +378,5 @@ MIGRATIONS = (
     JOB_FOLLOW_UPS,
     GUILD_FEEDBACK,
     REPLY_ENDS,
+    GUILD_INDEXES,
 )

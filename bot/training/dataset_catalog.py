@@ -1,14 +1,13 @@
 """Resolves the data sets, personas and recipes that a training request names, by name or by path."""
 
+import copy
 import difflib
 import logging
 import os
-import shutil
-import stat
-import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from bot.errors import redact_paths
 from bot.personas.registry import guild_card_path, is_operator_card
 from bot.shards import ShardRange
 from bot.store import Store
-from bot.training.stored_datasets import HISTORY_DATASET, guild_store, history_lines, preferences_material
+from bot.training.stored_datasets import HISTORY_DATASET, guild_store, history_material, preferences_material
 from personas.errors import MaterialError, RequestError
 from personas.home.adapters import DialogueAdapter, adapter_ref, find_dialogue_adapters
 from personas.home.data_subjects import Consent, read_consent
@@ -42,9 +41,8 @@ from personas.home.job_material import (
     stated_material,
     synthetic_materials,
 )
-from personas.home.rights import PERMISSION_SETTING, RightsStatement, decide_right, read_statement
+from personas.home.rights import RightsStatement, decide_right, read_statement
 from personas.home.shared_personas import OPERATOR_GUILD_ID, card_material, lore_material, shared_card_files
-from personas.schemas.base import DISCORD_API
 from personas.schemas.formatting import format_size
 from personas.schemas.training import MaterialKind, TrainingRequest
 
@@ -105,21 +103,6 @@ def resolve_dataset_path(home: Path, text: str) -> ResolvedDataset:
     return ResolvedDataset(path, origin, statement, entry.format if entry else None)
 
 
-def require_copyable(path: Path, home: Path) -> None:
-    """Raise `MaterialError` for special files, and for too little disk space for a copy. Slow for large folders."""
-    try:
-        needed = sum(_file_sizes(path))
-    except OSError as error:
-        raise MaterialError(f"The data set cannot be read: {error.strerror}.", "Check its rights and links.") from error
-    for folder in {home, Path(tempfile.gettempdir())}:
-        if needed > shutil.disk_usage(folder).free:
-            disk = "UNDERSTUDY_HOME" if folder == home else "the folder for temporary files"
-            raise MaterialError(
-                f"The data set of {needed / 2**30:.1f} GiB is copied before it is trained on, and {disk} has no room.",
-                "Free disk space, or name a part of the data set.",
-            )
-
-
 def _statement_at(path: Path, entry: CatalogueEntry | None) -> RightsStatement | None:
     """Read the stated right to a path; data sets of `dataset build` contain it."""
     if is_built_dataset(path):
@@ -165,21 +148,10 @@ def _hub_statement_advice(hub: str) -> str:
     )
 
 
-def _file_sizes(path: Path) -> Iterator[int]:
-    """Yield the sizes of a path's files in bytes. Raises `MaterialError` at the first that must not be copied."""
-    for file in path.rglob("*") if path.is_dir() else [path]:
-        if file.is_dir():
-            if file.is_symlink():
-                raise MaterialError(f"{file.name!r} is a link to a folder.", "Copy its target into the data set.")
-        elif not stat.S_ISREG((status := file.stat()).st_mode):
-            raise MaterialError(f"{file.name!r} is not a regular file.", "Leave it out of the data set.")
-        else:
-            yield status.st_size
-
-
 class DatasetCatalog:
     """The data sets, personas and recipes that a request may name. Reads the folders at each call."""
 
+    _reads_material = True
     shards: ShardRange | None = None
     """The shards whose guilds the store has."""
 
@@ -272,11 +244,24 @@ class DatasetCatalog:
         """The sorted names of all recipes."""
         return sorted(path.stem for path in self.shipped.recipes.glob("*.toml"))
 
+    def check(self, request: TrainingRequest, guild_id: int = 0) -> None:
+        """Raise what `materials_for` would for names, rights and missing rows; reads neither texts nor adapters."""
+        names_only = copy.copy(self)
+        names_only._reads_material = False
+        names_only._materials(request, guild_id)
+
     def materials_for(self, request: TrainingRequest, guild_id: int = 0) -> tuple[SourceMaterial, ...]:
         """The materials of a server's request. The operator may name paths and other base models.
 
+        Takes seconds for a long history. Call it in a thread: it has a connection to the database of its own.
         Raises `RequestError` for unknown or forbidden names, and `MaterialError` or `CardError` for unreadable files.
         """
+        with self._store.open_reader() if self._store else nullcontext() as store:
+            reader = copy.copy(self)
+            reader._store = store
+            return reader._materials(request, guild_id)
+
+    def _materials(self, request: TrainingRequest, guild_id: int) -> tuple[SourceMaterial, ...]:
         self._check_names(request, guild_id)
         if request.persona is None:
             materials = self._for_dialogue(request)
@@ -285,7 +270,8 @@ class DatasetCatalog:
         if request.task_type == "preference":
             materials = (*materials, *self._preferred(request, guild_id))
         elif request.start_from:
-            materials = (*materials, dialogue_adapter_material(self._home, request.start_from, self._consent))
+            parent = (self._home, request.start_from, self._consent)
+            materials = (*materials, dialogue_adapter_material(*parent, verify=self._reads_material))
         return materials
 
     def card(self, persona_id: str) -> SourceMaterial:
@@ -315,7 +301,8 @@ class DatasetCatalog:
             raise RequestError(f"There is no recipe {request.recipe!r}.", _list_names(recipes, request.recipe))
 
     def _for_persona(self, persona_id: str, request: TrainingRequest, guild_id: int) -> tuple[SourceMaterial, ...]:
-        card, lore = self.card(persona_id), self._lore(persona_id)
+        card = self.card(persona_id)
+        lore = self._lore(persona_id) if self._reads_material or request.lore_pairs else []
         talk = () if request.lore_pairs == 1 else (self._talk(persona_id, request, guild_id),)
         pairs = self._lore_pairs(persona_id, lore, talk) if request.lore_pairs else []
         general = self._mixed_dialogue(request.general) if request.general else self._general()
@@ -349,9 +336,10 @@ class DatasetCatalog:
         persona_id, version = request.persona or "", self._version_before(request)
         if self._store is None:
             raise RequestError("Preferences are in the bot's database, which is missing.", "Start it from the bot.")
-        before = adapter_material(adapter_ref(self._home, persona_id, version).folder, version, self._consent)
+        folder = adapter_ref(self._home, persona_id, version).folder
+        before = adapter_material(folder, version, self._consent, verify=self._reads_material)
         with guild_store(self._home, self._store, self.shards, guild_id) as store:
-            return before, preferences_material(self._home, store, guild_id, persona_id)
+            return before, preferences_material(self._home, store, guild_id, persona_id, reads=self._reads_material)
 
     def _version_before(self, request: TrainingRequest) -> str:
         """The version that `start_from` names, else the live or the newest one. Raises `RequestError`."""
@@ -392,12 +380,8 @@ class DatasetCatalog:
         return (shipped_file_material("messages", file, self._consent), *others)
 
     def _history(self, store: Store, persona_id: str, guild_id: int) -> SourceMaterial:
-        consent = self._consent
         with guild_store(self._home, store, self.shards, guild_id) as messages:
-            lines = history_lines(messages, consent, guild_id, persona_id)
-        stated = RightsStatement(DISCORD_API, f"the operator, in {PERMISSION_SETTING}", _today(), consent.permission)
-        text = "".join(f"{line}\n" for line in lines)
-        return SourceMaterial("log", f"{HISTORY_DATASET}.jsonl", HISTORY_DATASET, stated, text=text, format="own-log")
+            return history_material(messages, self._consent, guild_id, persona_id, reads=self._reads_material)
 
     def _for_dialogue(self, request: TrainingRequest) -> tuple[SourceMaterial, ...]:
         if request.dataset_path:
@@ -446,7 +430,8 @@ class DatasetCatalog:
         for name, fault in faults.items():
             if self._logged_faults.get(name) != fault:
                 log.warning("%s", fault)
-        self._logged_faults = faults
+        self._logged_faults.clear()  # shared with copies
+        self._logged_faults.update(faults)
         entries = {name: entry for name, entry in catalogue.entries.items() if name not in faults}
         return DatasetCatalogue(entries, {name: fault for name, fault in faults.items() if name not in taken})
 
@@ -486,10 +471,6 @@ def _label(name: str, entry: CatalogueEntry | None) -> str:
     if not entry.is_here:
         facts = [f"not fetched: {size}" if size else "not fetched" if entry.hub else "missing", *facts]
     return " · ".join([name, *filter(None, facts)])
-
-
-def _today() -> str:
-    return datetime.now(UTC).date().isoformat()
 
 
 def _list_names(names: list[str], wanted: str) -> str:

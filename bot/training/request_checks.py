@@ -1,6 +1,9 @@
 """Checks whether a training request can run on this machine, and proposes the nearest one that can."""
 
 import asyncio
+import shutil
+import stat
+import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,10 +13,10 @@ import psutil
 from pydantic import ValidationError
 
 from bot.personas.base_model_compat import is_same_model
-from bot.training.dataset_catalog import DatasetCatalog, require_copyable, resolve_dataset_path
+from bot.training.dataset_catalog import DatasetCatalog, resolve_dataset_path
 from bot.training.queue import JobQueue
 from bot.training.training_plan import RecipeEstimate, TrainingPlan
-from personas.errors import BaseModelError, RequestError, TrainingError, UnderstudyError
+from personas.errors import BaseModelError, MaterialError, RequestError, TrainingError, UnderstudyError
 from personas.home.shared_personas import OPERATOR_GUILD_ID
 from personas.models.base_model import locate
 from personas.schemas.base import explain_validation_error
@@ -122,7 +125,7 @@ class RequestChecks:
             wrong["base_model"] = error
         try:
             if request.dataset_path:
-                require_copyable(resolve_dataset_path(self.home, request.dataset_path).path, self.home)
+                _require_copyable(resolve_dataset_path(self.home, request.dataset_path).path, self.home)
         except UnderstudyError as error:
             wrong["dataset_path"] = error
         try:
@@ -210,3 +213,30 @@ def _fitting_alternatives(body: RequestJson, plan: TrainingPlan, free: int) -> I
     for estimate in sorted(plan.recipes, key=lambda it: it.memory_bytes, reverse=True):
         if estimate.memory_bytes <= free:
             yield {**body, "recipe": estimate.recipe, "hyperparameters": others}
+
+
+def _require_copyable(path: Path, home: Path) -> None:
+    """Raise `MaterialError` for special files, and for too little disk space for a copy. Slow for large folders."""
+    try:
+        needed = sum(_file_sizes(path))
+    except OSError as error:
+        raise MaterialError(f"The data set cannot be read: {error.strerror}.", "Check its rights and links.") from error
+    for folder in {home, Path(tempfile.gettempdir())}:
+        if needed > shutil.disk_usage(folder).free:
+            disk = "UNDERSTUDY_HOME" if folder == home else "the folder for temporary files"
+            raise MaterialError(
+                f"The data set of {needed / 2**30:.1f} GiB is copied before it is trained on, and {disk} has no room.",
+                "Free disk space, or name a part of the data set.",
+            )
+
+
+def _file_sizes(path: Path) -> Iterator[int]:
+    """Yield the sizes of a path's files in bytes. Raises `MaterialError` at the first that must not be copied."""
+    for file in path.rglob("*") if path.is_dir() else [path]:
+        if file.is_dir():
+            if file.is_symlink():
+                raise MaterialError(f"{file.name!r} is a link to a folder.", "Copy its target into the data set.")
+        elif not stat.S_ISREG((status := file.stat()).st_mode):
+            raise MaterialError(f"{file.name!r} is not a regular file.", "Leave it out of the data set.")
+        else:
+            yield status.st_size

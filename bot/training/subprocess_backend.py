@@ -244,7 +244,7 @@ class JobFolderBackend:
 
     def check(self, request: TrainingRequest, guild_id: int = 0) -> None:
         """Raise an `UnderstudyError` when the request names something unknown, not allowed, or taken."""
-        self._catalogue.materials_for(request, guild_id)
+        self._catalogue.check(request, guild_id)
         if request.persona is None and dialogue_adapter_folder(self._home, request.job_name).exists():
             raise RequestError(
                 f"There is a dialogue adapter named {request.job_name} already.", "Choose another job_name."
@@ -253,14 +253,14 @@ class JobFolderBackend:
     async def plan(self, request: TrainingRequest, guild_id: int = 0) -> TrainingPlan:
         """Plan a run with the trainer of this machine. Raises an `UnderstudyError` where it could not be run."""
         self.check(request, guild_id)
-        materials = self._catalogue.materials_for(request, guild_id)
+        materials = await asyncio.to_thread(self._catalogue.materials_for, request, guild_id)
         environ = {**self._environ, "UNDERSTUDY_HOME": str(self._home)}
         return await plan_run(self._command, environ, self._home, request, materials, self._precision)
 
     async def _prepare_folder(self, job: TrainingJob) -> Path | TrainingFailed:
         """Write the job folder; fails, resumably, where inputs are missing now."""
         try:
-            materials = self._catalogue.materials_for(job.request, job.guild_id)
+            materials = await asyncio.to_thread(self._catalogue.materials_for, job.request, job.guild_id)
             inputs = (job, materials, self._precision, self._compare(job))
             return await asyncio.to_thread(write_job_folder, self._home, *inputs)
         except UnderstudyError as error:

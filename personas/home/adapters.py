@@ -4,6 +4,8 @@ import hashlib
 import json
 import re
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -109,17 +111,32 @@ def largest_rank(home: Path) -> int:
     return max(ranks)
 
 
-def verify_adapter(folder: Path, advice: str = ROLL_BACK_ADVICE) -> AdapterManifest:
-    """Verify every file against the manifest. Raises `AdapterError` with the first difference and the advice."""
+def require_manifest(folder: Path, advice: str = ROLL_BACK_ADVICE) -> AdapterManifest:
+    """Read the manifest, whatever the other files hold. Raises `AdapterError`."""
+    with _read_errors(folder, advice):
+        return _manifest_in(folder)
+
+
+def _manifest_in(folder: Path) -> AdapterManifest:
+    return AdapterManifest.model_validate_json((folder / MANIFEST_FILE).read_bytes())
+
+
+@contextmanager
+def _read_errors(folder: Path, advice: str) -> Iterator[None]:
     try:
-        manifest = AdapterManifest.model_validate_json((folder / MANIFEST_FILE).read_bytes())
-        actual = _checksums(folder)
+        yield
     except FileNotFoundError:
         raise AdapterError(f"There is no complete adapter in {folder}.", advice) from None
     except ValidationError as error:
         raise AdapterError(f"{MANIFEST_FILE} in {folder} is damaged: {error.errors()[0]['msg']}.", advice) from error
     except OSError as error:
         raise AdapterError(f"The adapter in {folder} cannot be read: {error}", advice) from error
+
+
+def verify_adapter(folder: Path, advice: str = ROLL_BACK_ADVICE) -> AdapterManifest:
+    """Verify every file against the manifest. Raises `AdapterError` with the first difference and the advice."""
+    with _read_errors(folder, advice):
+        manifest, actual = _manifest_in(folder), _checksums(folder)
     for name in sorted({*actual, *manifest.checksums, WEIGHTS_FILE, CONFIG_FILE}):
         if name not in manifest.checksums:
             raise AdapterError(f"The adapter in {folder} has a file that is not in its manifest: {name}.", advice)

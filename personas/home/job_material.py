@@ -7,7 +7,7 @@ from typing import Self
 
 from personas.card.toml_card import SHIPPED_CARDS
 from personas.errors import RequestError
-from personas.home.adapters import NAME_ADAPTER_ADVICE, find_dialogue_adapters, verify_adapter
+from personas.home.adapters import NAME_ADAPTER_ADVICE, find_dialogue_adapters, require_manifest, verify_adapter
 from personas.home.data_subjects import Consent
 from personas.home.datasets import (
     CatalogueEntry,
@@ -154,21 +154,21 @@ def built_dataset_material(folder: Path, origin: str, consent: Consent) -> Sourc
     return SourceMaterial("dataset", path, origin, stated, "", ((folder, path),))
 
 
-def dialogue_adapter_material(home: Path, job_name: str, consent: Consent) -> SourceMaterial:
+def dialogue_adapter_material(home: Path, job_name: str, consent: Consent, *, verify: bool = True) -> SourceMaterial:
     """Build material from a named dialogue adapter. Raises `RequestError` if unknown, else like `adapter_material`."""
     available = find_dialogue_adapters(home)
     if job_name not in available:
         advice = f"There are: {', '.join(available)}." if available else "Train one first: task_type dialogue."
         raise RequestError(f"There is no dialogue adapter {job_name!r}.", advice)
-    return adapter_material(available[job_name].folder, job_name, consent)
+    return adapter_material(available[job_name].folder, job_name, consent, verify=verify)
 
 
-def adapter_material(folder: Path, origin: str, consent: Consent) -> SourceMaterial:
-    """Build material from an adapter to train further; its files are verified against its manifest.
+def adapter_material(folder: Path, origin: str, consent: Consent, *, verify: bool = True) -> SourceMaterial:
+    """Build material from an adapter to train further; `verify` reads all of its files and compares checksums.
 
     Raises `AdapterError` for a damaged one, and `MaterialError` if its training data may no longer be trained on.
     """
-    manifest = verify_adapter(folder, NAME_ADAPTER_ADVICE)
+    manifest = (verify_adapter if verify else require_manifest)(folder, NAME_ADAPTER_ADVICE)
     right = combine_rights(manifest.rights) if manifest.rights else ""
     decide_right(f"The adapter {origin}", stated=right, consent=consent).require()
     day = manifest.created_at[:10]

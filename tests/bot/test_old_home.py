@@ -174,7 +174,7 @@ def test_members_lessons_votes_and_erasures_are_read(old):
         assert store.lessons.of_persona("oda", old.guild) == [lesson]
         votes = [(one.choice, one.version_a, one.version_b) for one in store.comparisons.voted("oda")]
         assert votes == [("a", "v1", None), ("tie", "v1", None)]
-        assert len(store.comparisons.preferences("oda")) > 0
+        assert len(store.comparisons.preferences("oda", 0, 100)) > 0
         (request,) = store.erasure_requests.unfinished()
         assert request.step == "follow" and store.erasure_requests.of(request.person) == [request]
         assert store.guilds.is_auto_promotion_enabled(old.guild)

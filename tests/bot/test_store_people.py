@@ -2,7 +2,7 @@
 
 import pytest
 
-from bot.store import CARD_CONTRIBUTION, ConsentDecision, Contribution, Store
+from bot.store import CARD_CONTRIBUTION, ConsentDecision, Contribution, Store, member_records
 
 HERE, THERE = 11, 22
 
@@ -70,6 +70,18 @@ def test_a_deleted_channel_takes_all_that_was_said_in_it(store):
     store.replies.begin(1, guild_id=HERE, channel_id=5, persona_id="oda", at=1.0, asked_by=7, trigger_seq=seq)
     assert store.messages.delete_channel(5) == 1 and store.replies.get(1) is None
     assert [message.text for message in store.messages.guild_messages(HERE)] == ["stays"]
+
+
+def test_erasure_reads_tables_in_parts_and_misses_no_row(store, monkeypatch):
+    monkeypatch.setattr(member_records, "ROWS_AT_A_TIME", 3)
+    for number in range(10):
+        say(store, f"Zephyr {number}", author=8)
+        store.people.add_contribution(Contribution(HERE, "oda", f"zephyr-{number}.md", 8, 1.0))
+    assert len([text for text in store.erasure.free_texts() if "ephyr" in text]) == 20
+    done = store.erasure.erase(7, 1000.0, lambda text: text.lower().replace("zephyr", "someone"))
+    assert done["mentions"] == 20 and not [text for text in store.erasure.free_texts() if "ephyr" in text]
+    late = say(store, "Zephyr", author=8, at=2000.0)
+    assert store.erasure.erase(7, 1000.0, lambda text: text.replace("Zephyr", "someone"))["mentions"] == 0 and late
 
 
 def test_a_server_leaves_nothing_and_no_other_loses_anything(store):

@@ -65,7 +65,7 @@ class Backend(FakeTrainingBackend):
 
     def check(self, request: TrainingRequest, guild_id: int = 0) -> None:
         super().check(request)
-        self.catalogue.materials_for(request, guild_id)
+        self.catalogue.check(request, guild_id)
 
     async def plan(self, request: TrainingRequest, guild_id: int = 0) -> TrainingPlan:
         self.check(request, guild_id)
