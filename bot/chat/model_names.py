@@ -107,7 +107,7 @@ def servable_versions(builder: ChatRequestBuilder, persona: Persona) -> list[str
     return [version for version in installed if not incompatible.model_of(persona.id, version)]
 
 
-def build_model_request(
+async def build_model_request(
     builder: ChatRequestBuilder,
     model: ChatModel,
     turns: Sequence[Turn],
@@ -122,10 +122,11 @@ def build_model_request(
     adapter = model.dialogue.ref if model.dialogue else None
     if persona and model.version and not adapter:
         adapter = builder.adapter(persona.id, model.version)
+    lore = await builder.lore.find(persona.id, turns[-1].text, model.guild_id) if persona else ()
     return ChatRequest(
         persona=card,
         turns=turns,
-        lore=tuple(builder.lore.search(persona.id, turns[-1].text, guild_id=model.guild_id)) if persona else (),
+        lore=tuple(lore),
         adapter=adapter,
         sampling=replace(sampling, stop=(*(stop_sequences(turns) if card else ()), *sampling.stop)),
         instructions=instructions,

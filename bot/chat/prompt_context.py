@@ -50,7 +50,7 @@ class ChatRequestBuilder:
         job = self.store.jobs.get(self.store.versions.job_of(version.persona_id, version.version) or "")
         return job.dialogue if job else None
 
-    def request(
+    async def request(
         self, persona: Persona, place: ChannelRef, trigger_seq: int, event_id: int, member_id: int = 0
     ) -> ChatRequest:
         """Build the request in which the persona answers a member's stored message `trigger_seq`, an event's."""
@@ -60,10 +60,11 @@ class ChatRequestBuilder:
             Turn(message.author_name, message.text, by_persona=message.persona_id == persona.id)
             for message in _turns_of_versions(history, persona, shown_versions)
         )
+        lore = await self.lore.find(persona.id, turns[-1].text, place.guild_id)
         return ChatRequest(
             persona=persona,
             turns=turns,
-            lore=tuple(self.lore.search(persona.id, turns[-1].text, guild_id=place.guild_id)),
+            lore=tuple(lore),
             adapter=self.adapter(persona.id, version) if version else None,
             sampling=replace(self.sampling, stop=stop_sequences(turns)),
             guild_id=place.guild_id or place.channel_id,  # each direct-message channel is a guild of its own

@@ -106,7 +106,7 @@ class ReplyService:
         self._unfinished.require_place(message.author_id, channel_ref(channel).home_id)
         task = self._accept(message, persona, channel)
         with self._counting(task):
-            request = self._request(task)
+            request = await self._request(task)
             try:
                 stream = self._submit(request)
                 if announce:
@@ -136,8 +136,8 @@ class ReplyService:
         self.rules.require_unmuted(persona, channel_ref(channel))
         before = self.store.messages.text_of(reply.parts[0]) if reply.parts else None
         task = ReplyTask(event_id, reply.asked_by, persona, channel, reply.trigger_seq, reply.parts, before or "")
+        request = await self._request(task)
         self._unfinished.require_place(task.asked_by, task.place.home_id)
-        request = self._request(task)
         stream = self.engine.submit(request)
         if not self.store.replies.begin_regeneration(event_id):
             stream.cancel()
@@ -342,7 +342,7 @@ class ReplyService:
             await self._restore(task, sender, "", CUT_OFF_NOTE)
         else:
             log.info("finishing an interrupted reply of %s in #%s", persona.name, channel)
-            request = self._request(task)
+            request = await self._request(task)
             with self._closeable(), self._counting(task):
                 await self._reply(task, request, await self._submit_when_free(request, reply.created_at))
 
@@ -355,8 +355,9 @@ class ReplyService:
 
     # ------------------------------------------------------------------------------------------ one reply
 
-    def _request(self, task: ReplyTask) -> ChatRequest:
-        return self.request_builder.request(task.persona, task.place, task.trigger_seq, task.event_id, task.asked_by)
+    async def _request(self, task: ReplyTask) -> ChatRequest:
+        args = (task.persona, task.place, task.trigger_seq, task.event_id, task.asked_by)
+        return await self.request_builder.request(*args)
 
     def _submit(self, request: ChatRequest) -> ReplyStream | None:
         """Take a place in the queue; None when the adapter cannot be read, which `_follow` reports."""

@@ -1,5 +1,6 @@
 """`/persona lore add|remove|ask`: a guild's lore for its personas."""
 
+import asyncio
 import time
 
 import discord
@@ -76,7 +77,8 @@ async def lore_ask(
     interaction: Interaction, question: app_commands.Range[str, 1, 500], persona: PersonaOption | None = None
 ) -> None:
     persona = persona or channel_persona(interaction)
-    ranking = interaction.client.services.request_builder.lore.rank(persona.id, question, interaction.guild_id or 0)
+    lore, guild_id = interaction.client.services.request_builder.lore, interaction.guild_id or 0
+    ranking = await asyncio.to_thread(lore.rank, persona.id, question, guild_id)
     await respond(interaction, _matches_text(persona, ranking), suppress_embeds=True)
 
 

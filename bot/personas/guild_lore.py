@@ -46,21 +46,7 @@ class GuildLore:
 
     async def add(self, guild_id: int, persona_id: str, name: str, content: bytes) -> tuple[str, int]:
         """Store a file; returns its name and number of passages. Raises `RefusedError` (too many) and `LoreError`."""
-        file = lore_file_name(name)
-        text = _check_content(file, content, {persona_id, _short_id(guild_id, persona_id)})
-        known = self.files(guild_id, persona_id)
-        if file not in known and len(known) >= MAX_FILES:
-            raise RefusedError(f"There are {MAX_FILES} files already.", "Remove one: `/persona lore remove`.")
-        added = _passages(guild_id, persona_id, file, text)
-        if not added:
-            raise LoreError(f"{file} holds no text.", "Write below its headings.")
-        kept = read_guild_lore(self.home, guild_id, persona_id, without=file)
-        # Another pronoun may be the most frequent one now, so all of the persona's passages are prepared.
-        await asyncio.to_thread(self.index.prepare, [*kept, *added])
-        # Without front matter: the folder names the persona.
-        await asyncio.to_thread(self._put, guild_id, persona_id, file, text)
-        await self.refresh(guild_id, persona_id)
-        return file, len(added)
+        return await asyncio.to_thread(self._add, guild_id, persona_id, name, content)
 
     async def exclude_file(self, persona_id: str, file: str) -> None:
         """Exclude a bundled file from the index; the operator's replacement goes, too."""
@@ -79,14 +65,7 @@ class GuildLore:
 
     async def refresh(self, guild_id: int, persona_id: str) -> None:
         """Update the index from the disk."""
-        passages = read_guild_lore(self.home, guild_id, persona_id)
-        await asyncio.to_thread(self.index.prepare, passages)
-        self.index.replace(guild_owner(guild_id, persona_id), passages)
-        if guild_id == OPERATOR_GUILD_ID and self.shipped:
-            others = {passage.owner for passage in self.index.passages}
-            shipped = await asyncio.to_thread(read_shipped_lore, self.shipped, [persona_id], self.home, others)
-            await asyncio.to_thread(self.index.prepare, shipped)
-            self.index.replace(persona_id, shipped)
+        await asyncio.to_thread(self._refresh, guild_id, persona_id)
 
     def text(self, guild_id: int, persona_id: str, file: str) -> str | None:
         """Read a file; None where there is none."""
@@ -107,6 +86,29 @@ class GuildLore:
         files = self.files(guild_id, persona_id)
         revisions = self.earlier(guild_id, persona_id, "any.md").folder.parent.glob("*.md")
         return sorted(folder.name for folder in revisions if folder.name not in files)
+
+    def _add(self, guild_id: int, persona_id: str, name: str, content: bytes) -> tuple[str, int]:
+        file = lore_file_name(name)
+        text = _check_content(file, content, {persona_id, _short_id(guild_id, persona_id)})
+        known = self.files(guild_id, persona_id)
+        if file not in known and len(known) >= MAX_FILES:
+            raise RefusedError(f"There are {MAX_FILES} files already.", "Remove one: `/persona lore remove`.")
+        added = _passages(guild_id, persona_id, file, text)
+        if not added:
+            raise LoreError(f"{file} holds no text.", "Write below its headings.")
+        kept = read_guild_lore(self.home, guild_id, persona_id, without=file)
+        # Another pronoun may be the most frequent one now, so all of the persona's passages are prepared.
+        self.index.prepare([*kept, *added])
+        self._put(guild_id, persona_id, file, text)  # without front matter: the folder names the persona
+        self._refresh(guild_id, persona_id)
+        return file, len(added)
+
+    def _refresh(self, guild_id: int, persona_id: str) -> None:
+        owner = guild_owner(guild_id, persona_id)
+        self.index.replace(owner, lambda: read_guild_lore(self.home, guild_id, persona_id))
+        if guild_id == OPERATOR_GUILD_ID and self.shipped:
+            shipped, others = self.shipped, self.index.owners
+            self.index.replace(persona_id, lambda: read_shipped_lore(shipped, [persona_id], self.home, others))
 
     def _put(self, guild_id: int, persona_id: str, file: str, text: str) -> None:
         folder = self._folder(guild_id, persona_id)

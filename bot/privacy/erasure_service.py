@@ -71,7 +71,7 @@ class LiveBotHooks:
         owners = {(int(part[1]), part[2]) for part in lore_files}
         for guild_id, persona_id in sorted(owners):
             await lore.refresh(guild_id, persona_id)
-        services.request_builder.lore.compact()
+        await asyncio.to_thread(services.request_builder.lore.compact)
 
     async def follow(self, receipt: ErasureReceipt) -> ErasureReceipt:
         await self.client.services.engine.clear_prefix_cache()

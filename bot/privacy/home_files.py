@@ -92,7 +92,16 @@ class HomeFiles:
                 done.deleted.append(self._shown(file))
                 delete_path(file)
             self._erase_primary(done)
+            if any(path.startswith("lore/") for path in (*done.deleted, *done.cut, *done.lost)):
+                self._delete_lore_vectors(done)
         return done
+
+    def _delete_lore_vectors(self, done: FileErasureResult) -> None:
+        """Delete the vectors of lore, which name nobody and are made again; the running bot updates its own."""
+        for path in sorted((self.home / "cache").glob("lore.sqlite*")):
+            if path not in self.busy:
+                done.deleted.append(self._shown(path))
+                delete_path(path)
 
     def _erase_primary(self, done: FileErasureResult) -> None:
         for package in self._packages():

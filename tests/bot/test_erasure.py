@@ -75,19 +75,21 @@ def forget(home):
 def test_the_scan_finds_the_person_everywhere_before(home):
     found = "\n".join(left_of_them(home))
     for place in (
-        "understudy.sqlite", "cache/lore.sqlite", "cache/embeddings.json", "jobs/job3/trainer.log",
+        "understudy.sqlite", "cache/embeddings.json", "jobs/job3/trainer.log",
         "jobs/job3/material/log.json", f"lore/{GUILD}/oda/harbour.md", f"lore/{GUILD}/oda/notes.md",
         "packages/mine/messages", "packages/package.zip", "review.jsonl", "talk/harbour.json", "talk/packed.json.gz",
         "talk/rows.jsonl", "talk/table.csv", "talk/WhatsApp Chat.txt", "talk/scan.bin", "consent.json",
     ):  # fmt: skip
         assert place in found, place
+    assert (home / "cache" / "lore.sqlite").exists() and "lore.sqlite" not in found, "it has vectors only"
     for trace in traceable_person.TRACES:
         assert repr(trace) in found, trace
 
 
 def test_afterwards_nothing_is_left_and_nothing_of_others_is_lost(home):
     receipt = forget(home)
-    assert left_of_them(home) == []
+    assert left_of_them(home) == [] and "cache/lore.sqlite" in receipt.deleted
+    assert not (home / "cache" / "lore.sqlite").exists(), "its vectors are of their texts, too"
     assert rows(home, "select text from messages order by seq") == [
         (OTHERS_LINE,), ("I agree with someone and <@someone>.",),
     ]  # fmt: skip

@@ -191,7 +191,7 @@ class BlindTests:
     ) -> tuple[ChatReply, ChatReply]:
         """Generate both replies at once; when one fails, the other is cancelled."""
         pair = (contest.version, contest.against)
-        built = [self._request(contest.persona, version, prompt, guild_id) for version in pair]
+        built = [await self._request(contest.persona, version, prompt, guild_id) for version in pair]
         requests = [replace(request, member_id=user_id) for request in built]
         tasks = [asyncio.ensure_future(self._complete(request)) for request in requests]
         try:
@@ -213,7 +213,9 @@ class BlindTests:
             finally:
                 stream.cancel()
 
-    def _request(self, persona: Persona, version: str | None, prompt: ComparisonPrompt, guild_id: int) -> ChatRequest:
+    async def _request(
+        self, persona: Persona, version: str | None, prompt: ComparisonPrompt, guild_id: int
+    ) -> ChatRequest:
         """Build the request of a conversation that begins with the prompt.
 
         Guild lore is used for the guild's personas only: replies of a shared persona may train it, for all guilds.
@@ -223,7 +225,7 @@ class BlindTests:
         return ChatRequest(
             persona=persona,
             turns=(Turn(EXAMPLE_USER, prompt.text),),
-            lore=tuple(builder.lore.search(persona.id, prompt.text, guild_id=lore_guild_id)),
+            lore=tuple(await builder.lore.find(persona.id, prompt.text, lore_guild_id)),
             adapter=builder.adapter(persona.id, version) if version else None,
             sampling=replace(builder.sampling, stop=(f"\n{EXAMPLE_USER}:",)),
             guild_id=guild_id,

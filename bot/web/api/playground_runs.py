@@ -194,7 +194,7 @@ class PlaygroundRun:
         return self._stopped
 
     async def _written(self, services: Services, line: PlaygroundReply) -> None:
-        request = build_model_request(services.request_builder, line.speaker, line.turns, self.sampling)
+        request = await build_model_request(services.request_builder, line.speaker, line.turns, self.sampling)
         line.lore = request.lore
         async with stream_filtered_reply(services.engine, services.throttle, request) as speech:
             self._speeches[line.number] = speech

@@ -67,7 +67,7 @@ async def post_chat_completion(request: web.Request) -> web.StreamResponse:
     services = get_services(request)
     body = completion_request.parse_chat_body(await read_json_object(request, MAX_CHAT_BODY_BYTES))
     model = require_model(services, body.model)
-    chat_request = _chat_request(services, model, body)
+    chat_request = await _chat_request(services, model, body)
     builder = CompletionBuilder(model, chat_request.lore)
     try:
         async with (
@@ -95,13 +95,15 @@ def require_model(services: Services, model: str) -> ChatModel:
         ) from None
 
 
-def _chat_request(services: Services, model: ChatModel, body: completion_request.ChatCompletionBody) -> ChatRequest:
+async def _chat_request(
+    services: Services, model: ChatModel, body: completion_request.ChatCompletionBody
+) -> ChatRequest:
     talk = completion_request.parse_chat(body, model.persona.name if model.persona else "")
     sampling = completion_request.sampling_parameters(body, services.request_builder.sampling)
     completion_request.require_prompt_fits(
         talk, sampling.max_new_tokens, token_counter_or_estimate(services.base_model)
     )
-    return build_model_request(services.request_builder, model, talk.turns, sampling, talk.instructions)
+    return await build_model_request(services.request_builder, model, talk.turns, sampling, talk.instructions)
 
 
 async def _stream_completion(

@@ -200,9 +200,10 @@ def require_valid_card(card: CardCheck) -> None:
         raise Problem("invalid-request", message, "Correct what `errors` names.", errors=errors)
 
 
-def preview_request(found: OwnedPersona, speaker: ChatModel, message: str) -> ChatRequest:
+async def preview_request(found: OwnedPersona, speaker: ChatModel, message: str) -> ChatRequest:
     turns = [Turn(EXAMPLE_USER, message)]
-    return build_model_request(found.services.request_builder, speaker, turns, found.services.request_builder.sampling)
+    builder = found.services.request_builder
+    return await build_model_request(builder, speaker, turns, builder.sampling)
 
 
 def reply_json(speech: FilteredReply, request: ChatRequest) -> dict[str, Any]:

@@ -65,7 +65,7 @@ async def post_preview(request: web.Request) -> web.StreamResponse:
     body = parse_body(PreviewBody, await read_json_object(request, card_editing.MAX_CARD_BODY_BYTES))
     speaker = card_editing.preview_model(found, body.version, await card_editing.check_edited_card(found, body.card))
     return await stream_events(
-        request, _preview_events(found, card_editing.preview_request(found, speaker, body.message))
+        request, _preview_events(found, await card_editing.preview_request(found, speaker, body.message))
     )
 
 

@@ -57,7 +57,8 @@ def lore_guild_ids(found: OwnedPersona) -> list[int]:
 
 def list_lore_files(found: OwnedPersona) -> list[LoreFile]:
     """Every file, shipped ones first. To be called in a thread."""
-    by_source = _passages_by_source(found.services.request_builder.lore.passages)
+    owners = [found.id, *(guild_owner(guild_id, found.id) for guild_id in lore_guild_ids(found))]
+    by_source = _passages_by_source(found.services.request_builder.lore.passages_of(*owners))
     count = token_counter_or_estimate(found.services.base_model)
 
     def measured(owner: str, name: str) -> tuple[int, int]:
@@ -173,7 +174,7 @@ def _not_found_reason(match: PassageMatch) -> str:
 
 async def match_lore(found: OwnedPersona, message: str, guild_id: int) -> tuple[LoreRanking, list[MatchExplanation]]:
     """Match a message against all lore of the persona in a server, best first."""
-    ranking = found.services.request_builder.lore.rank(found.id, message, guild_id)  # the index needs the event loop
+    ranking = await asyncio.to_thread(found.services.request_builder.lore.rank, found.id, message, guild_id)
     count = await asyncio.to_thread(token_counter_or_estimate, found.services.base_model)
     return ranking, await asyncio.to_thread(explain_matches, ranking, count)
 

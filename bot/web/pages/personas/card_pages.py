@@ -100,7 +100,7 @@ async def post_preview_page(request: web.Request) -> web.Response:
         return _render_card(request, found, now, draft, 422)
     try:
         model = card_editing.preview_model(found, draft.voice, draft.card)
-        chat_request = card_editing.preview_request(found, model, draft.message)
+        chat_request = await card_editing.preview_request(found, model, draft.message)
         draft.reply = await card_editing.preview_reply(found, chat_request)
     except Problem as problem:
         draft.wrong = {card_editing.WHOLE_CARD: str(problem)}

@@ -131,7 +131,7 @@ async def _render_lore(request: web.Request, found: OwnedPersona, draft: LoreDra
     shipped = await asyncio.to_thread(list_shipped_lore, services.catalogue.shipped.lore, services.home)
     query_guild = _require_lore_guild(found, draft.guild or str(found.guild_id))
     ranking, matches = await lore_files.match_lore(found, draft.question, query_guild) if draft.question else (None, [])
-    passages = found.services.request_builder.lore.passages
+    world = services.request_builder.lore.passages_of(WORLD, guild_owner(OPERATOR_GUILD_ID, WORLD))
     guild_ids = filter(None, lore_files.lore_guild_ids(found))
     return render_page(
         request,
@@ -145,7 +145,7 @@ async def _render_lore(request: web.Request, found: OwnedPersona, draft: LoreDra
         files=files,
         skipped=[document for document in shipped if document.skipped],
         removed=lore_files.lore_store(found.services).removed(found.guild_id, found.id),
-        world=sum(passage.owner in (WORLD, guild_owner(OPERATOR_GUILD_ID, WORLD)) for passage in passages),
+        world=len(world),
         draft=draft,
         query_guild=query_guild,
         guilds=[(guild_id, guild_name(found.services, guild_id)) for guild_id in guild_ids],
