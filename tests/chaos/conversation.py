@@ -62,6 +62,8 @@ class Conversation:
         self.outcome = Outcome()
         self._said = 0
         self._deleted: set[int] = set()
+        self.was_killed = False
+        """Events that the bot had received, but not stored, are gone: Discord sends a new session none of them."""
 
     async def prepare(self) -> None:
         """Create the database, and give the channels their personas."""
@@ -144,7 +146,9 @@ class Conversation:
         for row in self._rows("select * from replies"):
             self._check_reply(row, visible[row["event_id"]])
         known = {row["discord_message_id"] for row in self._rows("select discord_message_id from messages")}
-        self.outcome.doubled += [f"the deleted message {one} is there again" for one in known & self._deleted]
+        stored = {row["discord_message_id"] for row in self._rows("select discord_message_id from deleted_messages")}
+        deleted = self._deleted & stored if self.was_killed else self._deleted
+        self.outcome.doubled += [f"the deleted message {one} is there again" for one in known & deleted]
 
     def _check_reply(self, row: Row, texts: list[str]) -> None:
         what = f"reply {row['event_id']} ({row['state']}): {[text[:40] for text in texts]}"
