@@ -80,7 +80,7 @@ class RayWorkshop(Workshop):
         """As `kill -9`: nothing is stored, nothing is said to Ray."""
         path = self.home / "understudy.sqlite"
         self.store.close()
-        for task in (queue._worker, *queue._attempts.values()):
+        for task in (queue.worker._task, *queue._attempts.values()):
             task.cancel()
         self.store = Store.open(path)
 
