@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 import discord
 
 from bot import demo_guild, permissions
+from bot.backup.automatic import AutomaticBackup, BackupSchedule
 from bot.backup.restore import finish_restore
 from bot.chat.prompt_context import ChatRequestBuilder
 from bot.client import BotClient, ChannelPrefixWarmup, ShardedBotClient
@@ -50,6 +51,7 @@ from personas.schemas.chat import SamplingParams
 
 log = logging.getLogger(__name__)
 
+HOUR_S = 3600.0
 GATEWAY_HEALTH_INTERVAL_S = 5.0  # a gateway may count the requests
 DASHBOARD_LINK = ("Dashboard", "/dashboard")  # label and path of the link on the sandbox's page
 
@@ -142,6 +144,12 @@ def _start_background(client: BotClient, settings: Settings, clock: Clock, stack
     stack.push_async_callback(services.data_jobs.close)
     if not client.is_primary:
         return
+    if settings.backup_hours and (settings.shards is None or settings.shards.is_whole):
+        schedule = BackupSchedule(settings.backup_hours * HOUR_S, settings.backup_keep)
+        backup = AutomaticBackup(settings.home, services.store, clock, schedule)
+        services.background.append(backup.task)
+        backup.task.start()
+        stack.push_async_callback(backup.task.stop)
     promotion = AutomaticPromotion(services.store, services.versions, services.queue)
     promotion.start()
     services.background.extend((promotion.worker, services.queue.worker))
