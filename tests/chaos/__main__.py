@@ -10,17 +10,42 @@ import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-from tests.chaos import disk_faults, reply_kills, wire_storms
+from tests.chaos import disk_faults, reply_kills, trainer_kills, wire_storms
 from tests.chaos.conversation import Outcome
 
 RESULT = Path("build/chaos/result.json")
 DEFAULT_SEEDS = 300
 STEPS = 3_000
 """Lives of the bot under a failing disk with one seed each: `STEPS / seeds` writes lie between two that fail."""
+QUEUE_STEPS_PER_SEED = 100
+KILLS_PER_JOB = 6
 Suite = Callable[[int, int], Awaitable[Outcome]]
+
+
+async def kill_trainers(kills: int, first: int) -> Outcome:
+    """Kill bot and trainer so often, a few times in each job."""
+    outcome = Outcome()
+    while outcome.tried < kills:
+        number = min(KILLS_PER_JOB, kills - outcome.tried)
+        outcome += await asyncio.to_thread(trainer_kills.kill_processes, number, first + outcome.tried)
+    return outcome
+
+
+async def walk_queue(seeds: int, first: int) -> Outcome:
+    """Walk the queue through random steps; a step after which it differs from its model is lost."""
+    outcome = Outcome(tried=seeds * QUEUE_STEPS_PER_SEED)
+    try:
+        outcome.faults = await trainer_kills.walk_queue(outcome.tried, first)
+    except AssertionError as error:
+        outcome.lost.append(f"seed {first}: {error}")
+    return outcome
+
+
 SUITES: dict[str, Suite] = {
     "SIGKILL at writes and requests": reply_kills.run,
     "disturbed requests and events": wire_storms.run,
+    "SIGKILL of bot and trainer": kill_trainers,
+    "random steps of the queue": walk_queue,
     "EIO and ENOSPC at writes": lambda seeds, first: disk_faults.run(max(1, STEPS // seeds), first),
 }
 
