@@ -41,7 +41,9 @@ from tests.bot.subprocess_trainer import Workshop
 from tests.chaos.conversation import Outcome
 from tests.samples import SCORECARD
 
-LIFE_S, RECOVERY_S = 1.2, 30.0
+LIFE_S, RECOVERY_S = 1.2, 60.0
+STALL_S = 4.0
+"""Longer than a stand-in takes to start on a busy machine."""
 JOB_ID = "j1"
 PERSONAS = ("ballast", "oda", "thrip")
 GUILDS = (1, 2, 3)
@@ -60,7 +62,7 @@ def run_bot(folder: Path) -> None:
 
     async def serve() -> None:
         workshop = Workshop(folder)
-        backend = workshop.backend("stepping", clock=SystemClock(), limits=RunLimits(stall_s=1.0))
+        backend = workshop.backend("stepping", clock=SystemClock(), limits=RunLimits(stall_s=STALL_S))
         queue = JobQueue(workshop.store, backend, SystemClock())
         queue.start()
         while (job := workshop.store.jobs.get(JOB_ID)) and job.state not in ("done", "cancelled"):
@@ -104,6 +106,8 @@ def kill_processes(kills: int, seed: int) -> Outcome:
         bot.join(RECOVERY_S)
         if bot.exitcode != 0:
             outcome.lost.append(f"seed {seed}: the bot ended with exit code {bot.exitcode}")
+            bot.kill()
+            bot.join()
         _check_home(Workshop(folder), seed, outcome)
     finally:
         if bot and bot.is_alive():
