@@ -43,6 +43,7 @@ async def test_a_member_who_floods_leaves_nothing_behind_and_delays_nobody(stage
         await asyncio.sleep(0)
     grown = psutil.Process().memory_info().rss - memory
     await until(lambda: posted(stage, QUAY, "as many as one may have"))
+    await until(lambda: len(stage.engine.requests) >= MAX_REPLIES_TO_MEMBER)
     assert len(asyncio.all_tasks()) < 100 and grown < 15 * 2**20
     assert len(stage.engine.requests) == len(service._running) == MAX_REPLIES_TO_MEMBER
     rows = stage.store._connection.value(int, "select count(*) from replies where asked_by > 0")
@@ -69,6 +70,7 @@ async def test_many_members_fill_a_channel_and_no_more(stage, monkeypatch):
         said = {**said, "id": str(int(said["id"]) + 1)}
         arrive(stage, said, 1, author={**author, "id": str(10**17 + number)})
     await stage.sees("as many as it may have. Try again in a minute.")
+    await until(lambda: len(stage.engine.requests) >= 5)
     assert len(stage.engine.requests) == 5 < MAX_REPLIES_IN_CHANNEL
     await stage.member.say(INN, "elsewhere there is room")
     await until(lambda: len(stage.engine.requests) == 6)
