@@ -97,8 +97,8 @@ class ReplyService:
         self._unfinished.require_place(message.author_id, channel_ref(channel).home_id)
         task = self._accept(message, persona, channel)
         with self._counting(task):
-            request = await self._request(task)
             try:
+                request = await self._request(task)
                 stream = self._submit(request)
                 if announce:
                     await announce()
