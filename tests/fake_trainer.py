@@ -7,7 +7,7 @@ import sys
 import time
 from pathlib import Path
 
-MODE, _, FOLDER_NAME, *OPTIONS = sys.argv[1:]
+MODE, _, FOLDER_NAME, *OPTIONS = sys.argv[1:] if __name__ == "__main__" else ("", "run", "")
 FOLDER = Path(FOLDER_NAME)
 PROGRESS = {
     "event": "progress",

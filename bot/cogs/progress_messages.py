@@ -131,7 +131,7 @@ class ProgressMessages:
 
     async def _send(self, job: TrainingJob, text: str, nonce: str = "") -> None:
         """Send a message. Discord ignores a nonce that comes again, as after a crash before the id was stored."""
-        nonce = nonce or hashlib.sha256(f"{job.job_id} {job.attempt} {job.has_ended}".encode()).hexdigest()[:16]
+        nonce = nonce or hashlib.sha256(f"{job.job_id} {job.finished_at or job.queued_at}".encode()).hexdigest()[:16]
         channel = self._bot.get_channel(job.channel_id)
         if isinstance(channel, GuildChannel):
             view = job_buttons(job, self._live(job)) or discord.utils.MISSING

@@ -97,7 +97,7 @@ def test_votes_become_preferences_but_ties(store):
     voted(store, "tie", at=40.0)
     voted(store, "bad", at=50.0)
     shown(store)
-    found = store.comparisons.preferences("oda")
+    found = store.comparisons.preferences("oda", 0, 100)
     assert [(one.chosen, one.rejected) for one in found] == [
         ("by v2", "by None"),
         ("by None", "by v2"),
@@ -106,7 +106,7 @@ def test_votes_become_preferences_but_ties(store):
     ]
     assert [(one.guild_id, one.at) for one in found[:2]] == [(HERE, 20.0), (THERE, 30.0)]
     assert {(one.prompt, one.user_id) for one in found} == {("Hello?", 7)}
-    assert store.comparisons.preferences("thrip") == []
+    assert store.comparisons.preferences("thrip", 0, 100) == []
 
 
 def test_nothing_is_learned_from_or_shown_of_a_version_that_was_withdrawn(store):
@@ -116,7 +116,7 @@ def test_nothing_is_learned_from_or_shown_of_a_version_that_was_withdrawn(store)
     voted(store, "a", a="v1")
     shown(store)
     store.versions.withdraw("oda", "v2", 60.0, "somebody was forgotten")
-    assert [one.chosen for one in store.comparisons.preferences("oda")] == ["by v1"]
+    assert [one.chosen for one in store.comparisons.preferences("oda", 0, 100)] == ["by v1"]
     assert store.comparisons.find_open(7, HERE, "oda", ("v2", None), 70.0) is None
 
 
@@ -139,5 +139,5 @@ def test_a_member_is_reported_of_their_comparisons_and_forgotten_with_them(store
     done = store.erasure.erase(7, 50.0, lambda text: text.replace("by None", "by [removed]"))
     assert done["comparisons"] == 1 and done["mentions"] == 2
     assert [one.user_id for one in store.comparisons.voted("oda")] == [8]
-    assert store.comparisons.preferences("oda")[0].chosen == "by [removed]"
+    assert store.comparisons.preferences("oda", 0, 100)[0].chosen == "by [removed]"
     assert store.erasure.counts(7)["comparisons"] == 1, "what came later is left alone"

@@ -5,6 +5,7 @@ import shutil
 
 import numpy as np
 import pytest
+import torch
 
 from personas.engine.peft_runner import PeftSwitcher
 from personas.errors import AdapterError
@@ -68,7 +69,7 @@ def test_a_copy_that_was_audited_is_neither_installed_nor_served_nor_exported_no
     adapter, job = two_trained["ada"] / "adapter", prepare_job(two_trained["ada"], read_spec(two_trained["ada"]))
     copy = shutil.copytree(adapter, tmp_path / "copy")
     write_manifest(copy, verify_adapter(copy).model_copy(update={"audit": True}))
-    served = PeftSwitcher(None, fingerprint(job.base))
+    served = PeftSwitcher(torch.nn.Module(), fingerprint(job.base))
     for refused in (
         lambda: install_adapter_folder(copy, tmp_path / "home" / "v1"),
         lambda: served.load(AdapterRef("ada", "v1", copy)),

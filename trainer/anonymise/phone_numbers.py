@@ -79,7 +79,7 @@ def _numbers_within(text: str, start: int, end: int) -> Iterator[EntitySpan]:
             if (
                 last - first >= 7
                 and _is_phone(text, first, last)
-                and not FUNCTION_CALL.search(text[max(0, first - 32) : first])
+                and (text[first] == "+" or not FUNCTION_CALL.search(text[max(0, first - 32) : first]))
             ):
                 yield EntitySpan("PHONE_NUMBER", first, last, RANK_PATTERN)
                 return
