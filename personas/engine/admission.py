@@ -1,19 +1,16 @@
-"""Admission: bounds the requests of guilds and members, orders those that wait, and says whether one can start."""
+"""Admission: bounds the requests of guilds and members, and says whether one can start."""
 
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from enum import Enum
-from typing import Any, Generic, Protocol, Self, TypeVar
+from typing import Any, Protocol, Self, TypeVar
 
 from personas.errors import EngineBusyError
 
 INITIAL_REPLY_S = 18.0
 """Assumed seconds per reply before any has ended; 33 concurrent replies took this long on two cores."""
-NEW_TOKEN_COST_IN_PROMPT_TOKENS = 2
-"""Weight of a generated token in a guild's service; prompt tokens are cheaper because they are computed together."""
 INTERVAL_SMOOTHING = 0.8
 """Weight of earlier measurements in the moving average of the seconds between two ends of replies."""
 GUILD_SHARE_FACTOR = 3  # a guild holds at most three times as many places as are free, so that some always are
@@ -151,148 +148,3 @@ class QueuedSequence(Protocol):
 
 
 QueuedT = TypeVar("QueuedT", bound=QueuedSequence)
-
-
-class TokenCounters:
-    """The tokens that each key was served, a guild or a member (virtual token counter, OSDI 2024).
-
-    A key without requests that returns counts as served as much as the least served one with requests, or more.
-    """
-
-    def __init__(self) -> None:
-        self.served: dict[int, float] = {}
-        self.requests: Counter[int] = Counter()
-
-    def enter(self, key: int) -> None:
-        """Count a new request."""
-        if not self.requests[key]:
-            least = min((self.served[it] for it in self.requests), default=None)
-            self.served = {
-                it: tokens
-                for it, tokens in self.served.items()
-                if it in self.requests or (least is not None and tokens > least)
-            }
-            self.served[key] = max(self.served.get(key, 0.0), least or 0.0)
-        self.requests[key] += 1
-
-    def leave(self, key: int) -> None:
-        """Count the end of a request."""
-        self.requests[key] -= 1
-        if not self.requests[key]:
-            del self.requests[key]
-
-
-@dataclass
-class GuildQueue(Generic[QueuedT]):
-    """The waiting sequences of one guild by member, and its members' tokens and running sequences."""
-
-    waiting: dict[int, list[QueuedT]] = field(default_factory=dict)
-    counters: TokenCounters = field(default_factory=TokenCounters)
-    running: Counter[int] = field(default_factory=Counter)
-
-
-class FairQueue(Generic[QueuedT]):
-    """The waiting sequences, ordered by how little their guilds were served, and in each guild their members.
-
-    `is_due(seq, running)` tells whether a sequence has waited so long that it precedes the guild's other members, of
-    which `running` sequences of its own member run.
-    """
-
-    def __init__(self, is_due: Callable[[QueuedT, int], bool] = lambda seq, running: False) -> None:
-        self._is_due = is_due
-        self._guilds: dict[int, GuildQueue[QueuedT]] = {}
-        self._counters = TokenCounters()
-        self._length = 0
-
-    def __len__(self) -> int:
-        return self._length
-
-    def __iter__(self) -> Iterator[QueuedT]:
-        """Yield the next sequence first: the guild served least, in it the member served least, then by arrival."""
-        for guild_id in self._by_service():
-            for member_id in self._members(self._guilds[guild_id]):
-                yield from self._guilds[guild_id].waiting[member_id]
-
-    @property
-    def heads(self) -> list[QueuedT]:
-        """The first waiting sequence of each guild."""
-        guilds = (guild for guild in self._guilds.values() if guild.waiting)
-        return [guild.waiting[self._members(guild)[0]][0] for guild in guilds]
-
-    @property
-    def guilds(self) -> int:
-        """Number of guilds with waiting or running sequences."""
-        return len(self._guilds)
-
-    def members(self, guild_id: int) -> int:
-        """Count the guild's members with waiting or running sequences."""
-        return len(self._guilds[guild_id].counters.requests)
-
-    def running(self, guild_id: int) -> int:
-        return self._guilds[guild_id].running.total()
-
-    def running_of_member(self, seq: QueuedT) -> int:
-        """Count the running sequences of a waiting one's member."""
-        return self._guilds[seq.guild_id].running[seq.member_id]
-
-    def add(self, seq: QueuedT, *, first: bool = False) -> None:
-        """Queue a sequence, behind its member's others unless `first`."""
-        self._counters.enter(seq.guild_id)
-        guild = self._guilds.setdefault(seq.guild_id, GuildQueue())
-        guild.counters.enter(seq.member_id)
-        of_member = guild.waiting.setdefault(seq.member_id, [])
-        of_member.insert(0 if first else len(of_member), seq)
-        self._length += 1
-
-    def remove(self, seq: QueuedT) -> None:
-        self._take(seq)
-        self._leave(seq)
-
-    def start(self, seq: QueuedT) -> None:
-        """Move a sequence from waiting to running; its prompt counts as served."""
-        self._take(seq)
-        self._guilds[seq.guild_id].running[seq.member_id] += 1
-        self._count(seq, len(seq.prompt))
-
-    def count_token(self, seq: QueuedT) -> None:
-        self._count(seq, NEW_TOKEN_COST_IN_PROMPT_TOKENS)
-
-    def end(self, seq: QueuedT) -> None:
-        running = self._guilds[seq.guild_id].running
-        running[seq.member_id] -= 1
-        if not running[seq.member_id]:
-            del running[seq.member_id]
-        self._leave(seq)
-
-    def _by_service(self) -> list[int]:
-        waiting = {guild_id: guild.waiting for guild_id, guild in self._guilds.items() if guild.waiting}
-        served = self._counters.served
-        return sorted(waiting, key=lambda it: (served[it], min(of[0].queued_at for of in waiting[it].values())))
-
-    def _members(self, guild: GuildQueue[QueuedT]) -> list[int]:
-        """Order the guild's members with waiting sequences, the next one first."""
-
-        def order(member_id: int) -> tuple[bool, float, float]:
-            head = guild.waiting[member_id][0]
-            is_due = self._is_due(head, guild.running[member_id])
-            return not is_due, 0.0 if is_due else guild.counters.served[member_id], head.queued_at
-
-        return sorted(guild.waiting, key=order)
-
-    def _count(self, seq: QueuedT, tokens: float) -> None:
-        self._counters.served[seq.guild_id] += tokens
-        self._guilds[seq.guild_id].counters.served[seq.member_id] += tokens
-
-    def _take(self, seq: QueuedT) -> None:
-        waiting = self._guilds[seq.guild_id].waiting
-        waiting[seq.member_id].remove(seq)
-        if not waiting[seq.member_id]:
-            del waiting[seq.member_id]
-        self._length -= 1
-
-    def _leave(self, seq: QueuedT) -> None:
-        guild = self._guilds[seq.guild_id]
-        self._counters.leave(seq.guild_id)
-        guild.counters.leave(seq.member_id)
-        if not guild.counters.requests:
-            del self._guilds[seq.guild_id]

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from personas.engine.admission import NEW_TOKEN_COST_IN_PROMPT_TOKENS, FairQueue
+from personas.engine.scheduler import NEW_TOKEN_COST_IN_PROMPT_TOKENS, FairQueue
 
 MAX_PROMPT, MAX_TOKENS = 60, 30
 MAX_COST = MAX_PROMPT + MAX_TOKENS * NEW_TOKEN_COST_IN_PROMPT_TOKENS
