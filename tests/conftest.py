@@ -35,3 +35,14 @@ def tiny_base(tmp_path_factory, renderer) -> BaseModel:
     folder = tmp_path_factory.mktemp("models") / "tiny"
     make_tiny_model(folder, renderer.tokenizer)
     return locate(str(folder))
+
+
+@pytest.fixture(scope="module")
+def one_thread():
+    """Run on one thread: so small a model is slower on more, above all on shared cores."""
+    import torch  # most tests do without
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

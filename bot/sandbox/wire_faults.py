@@ -35,7 +35,7 @@ class EventFault(StrEnum):
 
 @dataclass(frozen=True)
 class FaultRates:
-    """How often each fault occurs, as shares of the requests (or of the events) from 0 to 1."""
+    """Shares of the requests (or of the events) that each fault disturbs, from 0 to 1."""
 
     limited: float = 0.0
     limited_globally: float = 0.0

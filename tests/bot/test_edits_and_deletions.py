@@ -34,7 +34,7 @@ def texts(stage):
 
 
 async def say(stage, *words):
-    """What a member says, once each is answered."""
+    """Messages of a member, each said once the one before is answered."""
     said = []
     for one in words:
         mark = stage.mark

@@ -177,6 +177,45 @@ async def test_without_manage_webhooks_the_bot_speaks_itself_and_names_the_perso
         assert reply["content"].startswith("**Ballast:** Ballast hears: hello")
 
 
+async def test_a_webhook_of_the_bot_that_is_not_stored_is_used_again(stage):
+    """The bot was killed between creating it and storing it, or its home is new."""
+    mark = stage.mark
+    await stage.member.say(QUAY, "hello")
+    first = await stage.finished(QUAY, mark)
+    stage.store.channels.delete_webhook(int(first["channel_id"]))
+    mark = stage.mark
+    await stage.member.say(QUAY, "hello again")
+    assert (await stage.finished(QUAY, mark))["webhook_id"] == first["webhook_id"]
+
+
+async def test_where_a_channel_has_too_many_webhooks_the_bot_speaks_itself(stage):
+    place = stage.sandbox.guild_id, int(stage.sandbox.channel(OFFICE)["id"])
+    stage.store.channels.assign(Channel(*place, "oda", "everything", 1, 1.0))
+    channel = stage.client.get_channel(place[1])
+    for number in range(15):  # of others: the bot may not use their tokens
+        await channel.create_webhook(name=f"taken {number}")
+    stage.client.services.reply_service.senders._own_webhook = nobodys
+    mark = stage.mark
+    await stage.member.say(OFFICE, "hello")
+    assert (await stage.finished(OFFICE, mark))["content"].startswith("**Oda Marrow:** Oda Marrow hears: hello")
+
+
+async def nobodys(channel):
+    """Find none: the sandbox has no webhooks of other applications."""
+
+
+async def test_a_picture_that_discord_does_not_take_in_time_silences_nobody(stage, monkeypatch):
+    async def hang(*arguments, **options):
+        await asyncio.sleep(60)
+
+    monkeypatch.setattr(discord.Webhook, "edit", hang)
+    monkeypatch.setattr("bot.chat.discord_channels.AVATAR_TIMEOUT_S", 0.05)
+    stage.client.services.reply_service.senders.forget(stage.client.get_channel(int(stage.sandbox.channel(QUAY)["id"])))
+    mark = stage.mark
+    await stage.member.say(QUAY, "hello")
+    assert "Ballast hears: hello" in (await stage.finished(QUAY, mark))["content"]
+
+
 async def test_a_failing_engine_and_a_full_one_say_so_in_the_channel(stage):
     stage.engine.full = True
     await stage.member.say(QUAY, "hello")

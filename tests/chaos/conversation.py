@@ -33,7 +33,7 @@ QUEUED = re.compile(r"Queued as `(\w+)`")
 
 @dataclass
 class Outcome:
-    """What a suite found; `faults` counts what was done, by kind or place."""
+    """The findings of a suite; `faults` counts what was done, by kind or place."""
 
     tried: int = 0
     lost: list[str] = field(default_factory=list)

@@ -17,7 +17,7 @@ async def test_disturbed_requests_and_events_lose_double_and_leave_nothing():
 
 
 class TestTheFaultsThemselves:
-    """What the sandbox does to a client."""
+    """The effect of each fault on a client."""
 
     @pytest.fixture
     async def sandbox(self):

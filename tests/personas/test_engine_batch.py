@@ -33,12 +33,7 @@ from tests.tiny_models import PROJECTIONS, make_adapter, manifest_over
 PROMPT = tuple(range(100, 140))
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

@@ -16,12 +16,7 @@ from tests.personas.test_engine import GREEDY, answer, ask
 SLOTS, ATTEMPTS = 4, 48
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

@@ -18,12 +18,7 @@ PROMPT = tuple(range(10, 50))
 IN_THE_BATCH = {"SmolLM2", "Llama 3.2", "Qwen2.5", "Qwen3", "Mistral", "DeepSeek"}
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def test_prompts_are_longer_than_sliding_windows():

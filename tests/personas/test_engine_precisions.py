@@ -16,12 +16,7 @@ TOLERANCES = {"bfloat16": (0.02, 0.15), "int8": (0.03, 0.25), "nf4": (0.3, 2.5)}
 """Largest accepted mean and maximum difference, in nats."""
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def served(folder, precision):

@@ -5,14 +5,7 @@ import torch
 
 from tests.personas.engine_reference import ReferenceModel, differences, play, poison
 
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """Run on one thread: so small a model is slower on more, above all on shared cores."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

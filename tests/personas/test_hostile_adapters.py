@@ -32,16 +32,11 @@ NOT_FOUND_BY_HEADERS = (
     "a_number_is_not_finite", "a_number_is_out_of_range", "numbers_overflow_when_scaled",
     "module_is_not_in_the_base_model",
 )  # fmt: skip
-"""What vLLM's side does not look at: values, which end one reply, and names, which vLLM itself refuses."""
+"""Faults that vLLM's side does not look at: values, which end one reply, and names, which vLLM itself refuses."""
 PROMPT = tuple(range(100, 140))
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

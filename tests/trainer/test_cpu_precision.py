@@ -33,13 +33,7 @@ def test_fp16_stays_where_the_processor_has_it_and_is_replaced_with_a_note_elsew
     assert probe_machine().cpu_fp16 == probe_machine_without_torch().cpu_fp16 or probe_machine().has_cuda
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """Tiny products are slower in several."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.mark.slow

@@ -10,7 +10,6 @@ from functools import cache, partial
 from types import SimpleNamespace
 
 import pytest
-import torch
 from transformers import AutoTokenizer
 
 from personas.chat_template import ChatTemplate
@@ -38,13 +37,7 @@ WORD = "oil"
 EXPORTS = ("adapter", "merged", "gguf", "ollama")
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """Tiny products are slower in several."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def strip_template(base, target):

@@ -43,13 +43,7 @@ BEGINS = {
 SLIDING_FAMILIES = ("Mistral", "Gemma 2", "Gemma 3")
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """Tiny products are slower in several."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

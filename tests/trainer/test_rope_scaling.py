@@ -28,13 +28,7 @@ OWN = 40
 """What the models here read without scaling; the job's samples are longer."""
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """Tiny products are slower in several."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")
