@@ -294,7 +294,7 @@ class DatasetCatalog:
                 f"Leave the base model out, or start the bot with BASE_MODEL={request.base_model}.",
             )
         if request.task_type == "preference":
-            self._version_before(request)
+            self._version_before(request, guild_id)
         elif request.start_from:
             self.find_dialogue_adapter(request.start_from, guild_id)
         if request.recipe not in (recipes := self.recipes()):
@@ -333,7 +333,7 @@ class DatasetCatalog:
 
     def _preferred(self, request: TrainingRequest, guild_id: int) -> tuple[SourceMaterial, ...]:
         """A server's preferences, and the version to train further."""
-        persona_id, version = request.persona or "", self._version_before(request)
+        persona_id, version = request.persona or "", self._version_before(request, guild_id)
         if self._store is None:
             raise RequestError("Preferences are in the bot's database, which is missing.", "Start it from the bot.")
         folder = adapter_ref(self._home, persona_id, version).folder
@@ -341,12 +341,17 @@ class DatasetCatalog:
         with guild_store(self._home, self._store, self.shards, guild_id) as store:
             return before, preferences_material(self._home, store, guild_id, persona_id, reads=self._reads_material)
 
-    def _version_before(self, request: TrainingRequest) -> str:
-        """The version that `start_from` names, else the live or the newest one. Raises `RequestError`."""
+    def _version_before(self, request: TrainingRequest, guild_id: int) -> str:
+        """The version that `start_from` names, else the live or the newest one of a guild. Raises `RequestError`.
+
+        The operator may name any version, also one that a guild has trained.
+        """
         versions, persona_id = self._store.versions if self._store else None, request.persona or ""
-        installed = [it.version for it in versions.installed(persona_id)] if versions else []
-        live = versions.live(persona_id) if versions else None
+        installed = [it.version for it in versions.installed(persona_id, guild_id)] if versions else []
+        live = versions.live(persona_id, guild_id) if versions else None
         wanted = request.start_from or live or next(reversed(installed), None)
+        if versions and guild_id == OPERATOR_GUILD_ID:
+            installed = [it.version for it in versions.installed(persona_id)]
         if wanted is None:
             raise RequestError("There is no version yet to train further.", "Train one: task_type persona.")
         if wanted not in installed:
