@@ -342,17 +342,12 @@ class DatasetCatalog:
             return before, preferences_material(self._home, store, guild_id, persona_id, reads=self._reads_material)
 
     def _version_before(self, request: TrainingRequest, guild_id: int) -> str:
-        """The version that `start_from` names, else the live or the newest one of a guild. Raises `RequestError`.
-
-        The operator may name any version, also one that a guild has trained.
-        """
-        versions, persona_id = self._store.versions if self._store else None, request.persona or ""
-        installed = [it.version for it in versions.installed(persona_id, guild_id)] if versions else []
-        live = versions.live(persona_id, guild_id) if versions else None
-        wanted = request.start_from or live or next(reversed(installed), None)
-        if versions and guild_id == OPERATOR_GUILD_ID:
-            installed = [it.version for it in versions.installed(persona_id)]
-        if wanted is None:
+        """The version `start_from` names (the operator: any), else a guild's live or newest. Raises `RequestError`."""
+        versions, name = self._store.versions if self._store else None, request.persona or ""
+        guild = None if request.start_from and guild_id == OPERATOR_GUILD_ID else guild_id
+        installed = [it.version for it in versions.installed(name, guild)] if versions else []
+        live = versions.live(name, guild_id) if versions else None
+        if (wanted := request.start_from or live or next(reversed(installed), None)) is None:
             raise RequestError("There is no version yet to train further.", "Train one: task_type persona.")
         if wanted not in installed:
             raise RequestError(f"There is no version {wanted!r} of this persona.", _list_names(installed, wanted))

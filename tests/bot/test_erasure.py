@@ -236,7 +236,7 @@ def test_every_column_with_text_is_looked_through_or_holds_nobody():
     """A column that a later migration adds has to be thought about here."""
     nobody = {
         "channels": {"persona_id", "answers"}, "webhooks": {"token"}, "messages": {"persona_id", "adapter_version"},
-        "replies": {"persona_id", "state", "adapter_version"}, 
+        "replies": {"persona_id", "state", "adapter_version", "end_note"},
         "jobs": {"job_id", "persona", "version", "state", "attempt_token", "decision"},
         "versions": {"persona_id", "version", "job_id", "scorecard"}, "promotions": {"persona_id", "version", "kind"},
         "rollouts": {"persona_id", "version", "before", "ending", "why"},
