@@ -15,7 +15,7 @@ VLLM_ENV := $(UNDERSTUDY_SCALE_ENV)/vllm
 VLLM_READY := $(VLLM_ENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run sandbox demo demo-all bench bench-chat bench-chat-engine bench-data bench-gate bench-pii bench-scale bench-train bench-votes bench-web gpu-rows predictions docs chromium test test-ray test-shards test-slow test-vllm check lint lock pictures clean
+.PHONY: help setup run sandbox demo demo-all bench bench-chat bench-chat-engine bench-data bench-gate bench-pii bench-scale bench-train bench-votes bench-web chaos gpu-rows predictions docs chromium test test-ray test-shards test-slow test-vllm check lint lock pictures clean
 
 help:  ## List the targets.
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -70,7 +70,7 @@ bench-pii: $(READY)  ## Measure the anonymiser on held-out texts: precision, rec
 bench-scale: $(READY) $(VLLM_READY)  ## Measure two vLLM servers, then simulate up to 64 of them (some 15 minutes; it installs vLLM in build/vllm).
 	@$(BIN)/python -m benchmarks.scale --python $(VLLM_ENV)/bin/python
 
-bench-train: $(READY)  ## Measure training speed, compared with TRL's SFTTrainer (some 25 minutes).
+bench-train: $(READY)  ## Measure training speed, compared with TRL's SFTTrainer (25 to 50 minutes).
 	@$(BIN)/python -m benchmarks.training_speed
 
 bench-votes: $(READY)  ## Simulate blind comparisons: members needed, and wrong rulings (a minute).
@@ -84,6 +84,10 @@ gpu-rows: $(READY)  ## Train the recipes for graphics cards over 3B shapes on th
 
 test-ray: $(READY)  ## Break a real Ray cluster of processes while it trains (some 20 minutes; installs Ray in build/ray).
 	@$(BIN)/python -m tests.bot.ray_jobs.faults
+
+SEEDS ?= 300
+chaos: $(READY)  ## Kill the bot, disturb its network and fail its disk by seed; print what is lost (some 15 minutes; SEEDS=N).
+	@$(BIN)/python -m tests.chaos --seeds $(SEEDS)
 
 predictions: $(READY)  ## Compare predicted memory and time with measured runs; write docs/predictions.md.
 	@$(BIN)/python -m trainer predictions --out docs/predictions.md

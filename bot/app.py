@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 import discord
 
 from bot import demo_guild, permissions
+from bot.backup.automatic import AutomaticBackup, BackupSchedule
 from bot.backup.restore import finish_restore
 from bot.chat.prompt_context import ChatRequestBuilder
 from bot.client import BotClient, ChannelPrefixWarmup, ShardedBotClient
@@ -30,10 +31,10 @@ from bot.services import PrivacyServices, Services
 from bot.settings import Settings, SettingsError
 from bot.store import HOME_DATABASE, Store, TrainingJob
 from bot.training.dataset_catalog import DatasetCatalog
-from bot.training.queue import JobQueue
+from bot.training.queue import JobQueue, TrainingBackend
 from bot.training.resource_sharing import GpuOffloadBackend, TrainerThrottle
-from bot.training.subprocess_backend import JobFolderOptions, SubprocessBackend, TrainingBackend
-from bot.training.training_plan import PREVIEWS_FOLDER
+from bot.training.subprocess_backend import JobFolderOptions, SubprocessBackend
+from bot.training.training_plan import PREVIEWS_FOLDER, RunLimits
 from bot.versions.live_versions import AutomaticPromotion
 from bot.versions.member_feedback import comparison_targets
 from bot.web.auth import Authenticator
@@ -50,6 +51,7 @@ from personas.schemas.chat import SamplingParams
 
 log = logging.getLogger(__name__)
 
+HOUR_S = 3600.0
 GATEWAY_HEALTH_INTERVAL_S = 5.0  # a gateway may count the requests
 DASHBOARD_LINK = ("Dashboard", "/dashboard")  # label and path of the link on the sandbox's page
 
@@ -133,13 +135,21 @@ def _start_background(client: BotClient, settings: Settings, clock: Clock, stack
     """Start prefix warm-up, retention, and in one process alone automatic promotion and the training queue."""
     services = client.services
     ChannelPrefixWarmup(services).start(client)
-    retention = Retention(services, clock, RetentionPeriods(settings.history_days, settings.guild_days))
+    retention = Retention(
+        services, clock, RetentionPeriods(settings.history_days, settings.guild_days, settings.job_days)
+    )
     retention.start(client)
     services.background.append(retention.worker)
     stack.push_async_callback(retention.stop)
     stack.push_async_callback(services.data_jobs.close)
     if not client.is_primary:
         return
+    if settings.backup_hours and (settings.shards is None or settings.shards.is_whole):
+        schedule = BackupSchedule(settings.backup_hours * HOUR_S, settings.backup_keep)
+        backup = AutomaticBackup(settings.home, services.store, clock, schedule)
+        services.background.append(backup.task)
+        backup.task.start()
+        stack.push_async_callback(backup.task.stop)
     promotion = AutomaticPromotion(services.store, services.versions, services.queue)
     promotion.start()
     services.background.extend((promotion.worker, services.queue.worker))
@@ -308,11 +318,12 @@ def _create_backend(
         environ={**os.environ, "LORE_ENCODER": settings.lore_encoder},
         secrets=settings.wandb,
         compare=compare,
+        limits=RunLimits.of(settings),
     )
     if settings.trainer == "ray":
         from bot.training.ray_backend import open_ray_backend  # only where the setting names it
 
-        return open_ray_backend(settings, catalogue, clock, **options)
+        return open_ray_backend(settings, catalogue, **options)
     threads, nice, card = settings.trainer_threads, settings.trainer_nice, settings.trainer_card
     backend = SubprocessBackend(settings.home, catalogue, clock, threads=threads, nice=nice, card=card, **options)
     return GpuOffloadBackend(backend, engine) if isinstance(engine, LLMEngine) else backend

@@ -12,8 +12,8 @@ from discord.ext import commands
 
 from bot.chat.dialogue import DialogueRunner
 from bot.chat.discord_channels import ChannelCache, SenderRegistry
-from bot.chat.prompt_context import ChatRequestBuilder
-from bot.chat.reply_service import IncomingMessage, ReplyService
+from bot.chat.prompt_context import ChatRequestBuilder, IncomingMessage
+from bot.chat.reply_service import ReplyService
 from bot.chat.streaming_reply import ReplyViews
 from bot.clock import BackgroundTask
 from bot.metrics import BotMetrics

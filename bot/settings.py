@@ -157,13 +157,14 @@ class Settings(BaseSettings):
     Sampling values are the defaults of every reply; `trainer_nice` is a Unix niceness. `discord_permission` states
     which permission Discord gave to train on what its API brings, who gave it and when; empty, nobody did.
     `history_days` is how long conversations are kept, `guild_days` how long the data of a server that has removed the
-    bot. `comparisons_per_day` is how often a member may vote between two replies in 24 hours. `trainer_card` says how
-    much is measured of a new version, `trainer` where runs are trained, `trainer_slots` how many at once and
-    `trainer_gpus` on how many GPUs each, `trainer_wandb` whether training runs send their metrics to wandb. `web_names`
-    are the host names, besides loopback's, that the web server answers to, `web_proxies` those whose X-Forwarded-For it
-    believes. `fetch_adapters` says who may make the bot
-    fetch adapters from a hub. `shards` are this process's, None for a bot without shards; `shared_db` is the
-    database that all of its processes share.
+    bot, `job_days` how long the data of ended training jobs. `backup_hours` lie between two automatic backups, of which
+    `backup_keep` are kept. `comparisons_per_day` is how often a member may vote between two replies in 24 hours.
+    `trainer_card` says how much is measured of a new version, `trainer_stall_minutes` and what follows when a run is
+    ended (`RunLimits`), `trainer` where runs are trained, `trainer_slots` how many at once and `trainer_gpus` on how
+    many GPUs each, `trainer_wandb` whether training runs send their metrics to wandb. `web_names` are the host names,
+    besides loopback's, that the web server answers to, `web_proxies` those whose X-Forwarded-For it believes.
+    `fetch_adapters` says who may make the bot fetch adapters from a hub. `shards` are this process's, None for a bot
+    without shards; `shared_db` is the database that all of its processes share.
     """
 
     model_config = SettingsConfigDict(
@@ -234,6 +235,10 @@ class Settings(BaseSettings):
     trainer_card: Annotated[ScoreCardLevel, BeforeValidator(str.lower)] = Field(
         default="full", description="full, quick, losses"
     )
+    trainer_stall_minutes: Integer = Field(default=60, ge=1, le=1440)
+    trainer_max_hours: Integer = Field(default=24, ge=1, le=10000)
+    trainer_operator_max_hours: Integer = Field(default=0, ge=0, le=10000)
+    trainer_max_memory_gib: Integer = Field(default=0, ge=0, le=10000)
     trainer: Annotated[TrainerKind, BeforeValidator(str.lower)] = Field(default="local", description="local, ray")
     ray_address: str = Field(default="", description="the address of Ray's dashboard, such as http://head:8265")
     ray_auth_token: Token = Field(default="", repr=False, description="the cluster's token alone, without spaces")
@@ -259,6 +264,9 @@ class Settings(BaseSettings):
     )
     history_days: Integer = Field(default=90, ge=1, le=3650)
     guild_days: Integer = Field(default=14, ge=0, le=365)
+    job_days: Integer = Field(default=90, ge=1, le=3650)
+    backup_hours: Integer = Field(default=24, ge=0, le=8760)
+    backup_keep: Integer = Field(default=3, ge=1, le=1000)
     comparisons_per_day: Integer = Field(default=20, ge=1, le=1000)
 
     @classmethod

@@ -41,6 +41,12 @@ class TrainingError(UnderstudyError):
     """A training run that cannot continue."""
 
 
+class RunLimitError(TrainingError):
+    """A training run that was ended because it hangs or takes more than it may."""
+
+    can_resume = True
+
+
 class BaseModelError(UnderstudyError):
     """A base model that cannot be found, read, or loaded into memory."""
 

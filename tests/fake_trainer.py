@@ -179,6 +179,108 @@ def stubborn() -> None:
     _wait()
 
 
+def hanging() -> None:
+    """Report nothing, and do not stop when asked: the main thread hangs."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    time.sleep(60)
+
+
+def beating() -> None:
+    """Train so slowly that only heartbeats come for some time."""
+    for _ in range(20):
+        say(event="heartbeat")
+        time.sleep(0.1)
+    good()
+
+
+def endless() -> None:
+    """Train on and on; stop when asked."""
+    say(event="estimate", seconds=1.0, memory_bytes=2**20)
+    while True:
+        say(**PROGRESS)
+        time.sleep(0.05)
+
+
+def greedy() -> None:
+    """Take 300 MiB of memory, in a process of its own."""
+    if not os.fork():
+        held = os.urandom(2**20) * 300
+        time.sleep(60)
+        del held
+    endless()
+
+
+def parent() -> None:
+    """Train, and leave a process that keeps standard output open; with `own-session` in the folder in its own group."""
+    good()
+    if child := os.fork():
+        (FOLDER / "grandchild").write_text(str(child))
+        sys.exit(0)
+    if (FOLDER / "own-session").exists():
+        os.setsid()
+    time.sleep(60)
+
+
+def flooding() -> None:
+    """Print without end what is no event."""
+    say(**PROGRESS)
+    while True:
+        sys.stdout.write("noise\n" * 1000)
+
+
+def deaf() -> None:
+    """Hold the folder's lock in a step without end; once another has done that, train when the lock is free."""
+    from filelock import FileLock, Timeout
+
+    from personas.home.job_folder import TRAINER_FILE, record_trainer
+
+    try:
+        lock = FileLock(FOLDER / "lock", timeout=0)
+        lock.acquire()
+    except Timeout:
+        sys.exit(3)
+    if (FOLDER / TRAINER_FILE).exists():
+        good()
+        return
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    record_trainer(FOLDER)
+    time.sleep(60)
+
+
+def stepping() -> None:
+    """Do 15 steps, of which those in the folder are done; one time in six, become deaf in a step without end."""
+    import random
+    import threading
+
+    from filelock import FileLock, Timeout
+
+    from personas.home.job_folder import record_trainer
+
+    try:
+        lock = FileLock(FOLDER / "lock", timeout=0)
+        lock.acquire()
+    except Timeout:
+        sys.exit(3)
+    record_trainer(FOLDER)
+    ended = threading.Event()
+    threading.Thread(target=lambda: (sys.stdin.read(), ended.set()), daemon=True).start()
+    signal.signal(signal.SIGTERM, lambda *_: ended.set())
+    steps = FOLDER / "steps"
+    deaf_at = random.Random(os.getpid()).randrange(90)
+    for step in range(len(steps.read_text().split()) + 1 if steps.exists() else 1, 16):
+        if step == deaf_at:
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+            time.sleep(60)
+        if ended.is_set():
+            say(event="failed", cause="stopped", retry=True)
+            os._exit(143)
+        time.sleep(0.04)
+        with steps.open("a") as file:
+            file.write(f"{step}\n")
+        say(**PROGRESS | {"step": step, "of": 15})
+    good()
+
+
 def locked_once() -> None:
     """Find the folder locked the first time."""
     seen = FOLDER / "seen"

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 
 from bot.store import TrainingJob
-from bot.training.subprocess_backend import OnEvent, RunResult, TrainingInterrupted, TrainingSucceeded
+from bot.training.queue import OnEvent, RunResult, TrainingInterrupted, TrainingSucceeded
 from bot.training.training_plan import RecipeEstimate, TrainingPlan
 from personas.errors import UnderstudyError
 from personas.schemas.training import TrainingRequest

@@ -24,6 +24,7 @@ from personas.schemas.training import JobSpec
 from personas.schemas.training_events import Done, Phase, ScoreCardEvent
 from trainer.data.dataset import add_counts
 from trainer.estimate.memory_check import require_memory
+from trainer.estimate.run_estimate import estimate_event
 from trainer.machine import release_memory
 from trainer.process.run_control import check_job_folder
 from trainer.recipe.resolve import resolve_run
@@ -51,7 +52,7 @@ def run_job(folder: Path, run: RunContext) -> None:
         _remove_partial_adapters(folder)
         run = replace(run, check=check_job_folder(folder, run.check, run.fence))
         run.enter(Phase(name="material"))
-        job = prepare_job(folder, spec, stores_dataset=True)
+        job = prepare_job(folder, spec, stores_dataset=True, between=run.hold.wait)
         write_people(folder, add_counts(dict(people_in_material(folder, spec.materials)), job.data.people))
         job.data.held_out.write(folder / NEW_HOLDOUT_FILE)
         log.info("samples: %s", job.data.counts)
@@ -82,6 +83,7 @@ def make_adapter(job: PreparedJob, folder: Path, target: Path, run: RunContext, 
     config = lock_run(job, resolved, folder, run)
     if not run.skips_memory_check:
         require_memory(config.used, job.base, job.workload)
+    run.emit(estimate_event(config.used, job.base, job.workload))
     base_losses = measure_base(job, run, resume_note(folder))
     with atomic_folder(target, run.fence) as staging:
         trained, config = train_stages(job, config, folder, run, base_losses.means)

@@ -47,8 +47,13 @@ class CreatedBackup:
     manifest: BackupManifest
 
 
-def create_backup(home: Path, out: Path, now: float, start_progress: ProgressFactory) -> CreatedBackup:
-    """Back a home up into the file or folder `out`. Raises `BackupError` or `StoreError`; leaves nothing then."""
+def create_backup(
+    home: Path, out: Path, now: float, start_progress: ProgressFactory, *, listed: bool = True
+) -> CreatedBackup:
+    """Back a home up into the file or folder `out`. Raises `BackupError` or `StoreError`; leaves nothing then.
+
+    A `listed` backup is in the home's list of exports, which erasures show to the operator.
+    """
     out = _output_path(home, out, now)
     with _translate_disk_full(out.parent), _staging_folder(out.parent) as staging:
         backup = _write_backup(home, staging, out.name, now, start_progress)
@@ -58,7 +63,8 @@ def create_backup(home: Path, out: Path, now: float, start_progress: ProgressFac
         if out.exists():
             raise _exists_error(out)
         # Listed first: better one line too many than an unlisted copy of everybody's data.
-        record_export(home, "backup", str(out), {EVERYBODY}, digest)
+        if listed:
+            record_export(home, "backup", str(out), {EVERYBODY}, digest)
         backup.path.rename(out)
         fsync_path(out.parent)
     return CreatedBackup(out, backup.bytes, backup.manifest)

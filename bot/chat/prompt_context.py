@@ -14,6 +14,16 @@ from personas.schemas.chat import AdapterRef, ChatRequest, Persona, SamplingPara
 
 
 @dataclass(frozen=True)
+class IncomingMessage:
+    """A message to answer. `event_id` is Discord's id of the message or interaction."""
+
+    event_id: int
+    author_id: int
+    author_name: str
+    text: str
+
+
+@dataclass(frozen=True)
 class ChatRequestBuilder:
     """Builds `ChatRequest`s. `home` is UNDERSTUDY_HOME with the adapters; incompatible versions are not used."""
 

@@ -21,13 +21,14 @@ from bot.chat.discord_channels import (
     channel_ref,
     fetch_channel,
 )
-from bot.chat.prompt_context import ChatRequestBuilder
+from bot.chat.prompt_context import ChatRequestBuilder, IncomingMessage
 from bot.chat.streaming_reply import UNKNOWN_WEBHOOK_CODE, ReplyViews, StreamingReply, split_message
 from bot.errors import RefusedError, error_text
 from bot.store import Store, StoredReply, StoreError
 from bot.training.resource_sharing import TrainerThrottle
 from personas.engine import Engine, ReplyStream
 from personas.errors import AdapterError, EngineBusyError
+from personas.home.pseudonyms import HomeKey, keyed_person
 from personas.prompt import EXAMPLE_USER, fill_macros
 from personas.schemas.chat import ChatReply, ChatRequest, Persona
 
@@ -40,16 +41,6 @@ STORE_RETRY_S, STORE_RETRIES = 10.0, 90
 END_PAUSES_S = 5.0, 30.0, 120.0, 600.0
 """Pauses between attempts to show a reply's end."""
 CUT_OFF_NOTE = "-# This reply was cut off. Ask again."
-
-
-@dataclass(frozen=True)
-class IncomingMessage:
-    """A message to answer. `event_id` is Discord's id of the message or interaction."""
-
-    event_id: int
-    author_id: int
-    author_name: str
-    text: str
 
 
 @dataclass(frozen=True)
@@ -101,7 +92,7 @@ class ReplyService:
 
         An event that was answered before is ignored. Raises `EngineBusyError` before anything is posted.
         """
-        if self.store.replies.get(message.event_id) or self.store.messages.is_deleted(message.event_id):
+        if self._came_before(message):
             return
         self._unfinished.require_place(message.author_id, channel_ref(channel).home_id)
         task = self._accept(message, persona, channel)
@@ -125,6 +116,16 @@ class ReplyService:
             reply = (message.event_id, place.guild_id, place.channel_id, persona.id, now)
             self.store.replies.begin(*reply, asked_by=message.author_id, trigger_seq=seq, rollout=rollout)
         return ReplyTask(message.event_id, message.author_id, persona, channel, seq)
+
+    def _came_before(self, message: IncomingMessage) -> bool:
+        """Report whether a message was answered or deleted, or its author erased, before its event came (again)."""
+        if self.store.replies.get(message.event_id) or self.store.messages.is_deleted(message.event_id):
+            return True
+        if not (erased := self.store.people.tombstones()):
+            return False
+        key = HomeKey.of(self.request_builder.home).people()
+        erased_at = erased.get(keyed_person(key, str(message.author_id)), 0.0)
+        return discord.utils.snowflake_time(message.event_id).timestamp() <= erased_at
 
     async def regenerate(self, event_id: int, user: discord.abc.User, channel: SpeakChannel) -> None:
         """Regenerate a reply in the same message. Raises `UnderstudyError`, and changes nothing, if that is refused."""

@@ -13,6 +13,7 @@ from typing import Any
 from tqdm import tqdm
 
 from bot.backup.archive import ProgressCallback
+from bot.backup.automatic import latest_backup
 from bot.backup.create import ProgressFactory, create_backup
 from bot.backup.restore import RestoreResult, restore_backup
 from bot.personas.registry import PersonaRegistry
@@ -35,6 +36,7 @@ said, and the keys to who is who. Caches, the local guild and the folders of job
 RESTORE_NOTES = """\
 examples:
   python -m bot restore before-the-move.zip
+  python -m bot restore --latest                  # after the database was damaged
   python -m bot restore before-the-move.zip --home ~/elsewhere --keep-previous
 
 Stop the bot first. Members who were forgotten or opted out after the backup stay so, and messages deleted on Discord
@@ -49,7 +51,9 @@ def add_backup_commands(commands: CommandParsers) -> None:
     )
     backup.set_defaults(run=run_backup)
     restore = add_command(commands, "restore", "restore a backup", RESTORE_NOTES)
-    restore.add_argument("file", type=Path, metavar="FILE", help="a file that `backup` created")
+    source = restore.add_mutually_exclusive_group(required=True)
+    source.add_argument("file", type=Path, nargs="?", metavar="FILE", help="a file that `backup` created")
+    source.add_argument("--latest", action="store_true", help="the newest automatic backup of the home")
     restore.add_argument("--home", type=Path, metavar="DIR", help="the home to restore (default: UNDERSTUDY_HOME)")
     restore.add_argument("--keep-previous", action="store_true", help="keep the current home beside the restored one")
     restore.set_defaults(run=run_restore)
@@ -76,7 +80,7 @@ def run_restore(arguments: argparse.Namespace, home: Path) -> int:
     target = (arguments.home or home).expanduser().absolute()
     with _progress_bar("restoring") as start_progress:
         restored = restore_backup(
-            arguments.file,
+            latest_backup(target) if arguments.latest else arguments.file,
             target,
             now=time.time(),
             keep_previous=arguments.keep_previous,

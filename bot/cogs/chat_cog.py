@@ -10,7 +10,7 @@ from discord import app_commands
 from discord.ext import commands
 
 from bot.chat.discord_channels import SpeakChannel, channel_ref
-from bot.chat.reply_service import IncomingMessage
+from bot.chat.prompt_context import IncomingMessage
 from bot.clock import BackgroundTask
 from bot.cogs.reply_buttons import MAX_QUESTION_CHARS, ask_publicly
 from bot.cogs.transformers import Interaction

@@ -8,7 +8,7 @@ from discord.app_commands import Range
 
 from bot.chat.dialogue import DEFAULT_TURNS, MAX_TURNS, MIN_TURNS, ChannelDialogue, Dialogue
 from bot.chat.discord_channels import GuildChannel, channel_ref
-from bot.chat.reply_service import IncomingMessage
+from bot.chat.prompt_context import IncomingMessage
 from bot.cogs.reply_buttons import quote_member
 from bot.cogs.transformers import PERSONA, Interaction, PersonaOption, channel_persona, require_moderator
 from bot.cogs.ui import PersistentButton, button_view, respond

@@ -33,7 +33,7 @@ from bot.personas.card_import import (
 from bot.personas.registry import short_id
 from bot.services import Services
 from bot.store import ALL_CHANNELS, ALL_PERSONAS, CARD_CONTRIBUTION, Channel, Contribution, Mute, StoredReply
-from bot.training.subprocess_backend import import_adapter_version
+from bot.training.data_jobs import import_adapter_version
 from personas.card.formats import CardForm
 from personas.errors import UnderstudyError
 from personas.home.external_adapter import HUB_PREFIX

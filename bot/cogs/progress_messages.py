@@ -1,7 +1,9 @@
 """Progress messages of training jobs, and the buttons under them."""
 
 import asyncio
+import hashlib
 import logging
+import secrets
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -113,6 +115,7 @@ class ProgressMessages:
         if job.progress_message_id:
             with suppress(discord.NotFound):  # someone deleted it: send another
                 return await self._edit(job, text)
+            return await self._send(job, text, secrets.token_hex(8))
         await self._send(job, text)
 
     async def _post_result(self, job: TrainingJob, text: str) -> None:
@@ -127,13 +130,15 @@ class ProgressMessages:
                 ended = f"{job_title(job, 'Training ended')}. The result is below."
                 await channel.get_partial_message(job.progress_message_id).edit(content=ended, view=None)
 
-    async def _send(self, job: TrainingJob, text: str) -> None:
+    async def _send(self, job: TrainingJob, text: str, nonce: str = "") -> None:
+        """Send a message. Discord ignores a nonce that comes again, as after a crash before the id was stored."""
+        nonce = nonce or hashlib.sha256(f"{job.job_id} {job.attempt} {job.has_ended}".encode()).hexdigest()[:16]
         channel = self._bot.get_channel(job.channel_id)
         if isinstance(channel, GuildChannel):
             view = job_buttons(job, self._live(job)) or discord.utils.MISSING
             may_attach = channel.permissions_for(channel.guild.me).attach_files
             picture = (_score_card_file(job) if may_attach else None) or discord.utils.MISSING
-            sent = await channel.send(text, view=view, file=picture)
+            sent = await channel.send(text, view=view, file=picture, nonce=nonce)
             self._bot.services.store.jobs.set_progress_message(job.job_id, sent.id, announced=job.has_ended)
 
     async def _edit(self, job: TrainingJob, text: str) -> None:

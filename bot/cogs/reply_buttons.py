@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 import discord
 
 from bot.chat.discord_channels import UNCERTAIN_ERRORS, SpeakChannel, channel_ref
-from bot.chat.reply_service import IncomingMessage
+from bot.chat.prompt_context import IncomingMessage
 from bot.chat.streaming_reply import MAX_MESSAGE_CHARS
 from bot.cogs.transformers import Interaction
 from bot.cogs.ui import PersistentButton, button_view, form, respond, text_field

@@ -20,9 +20,16 @@ from bot.store import ALL_GUILDS, Store, TrainingJob, guild_suffix
 from bot.training.stored_datasets import HISTORY_DATASET
 from personas.errors import RequestError, UnderstudyError
 from personas.home.adapters import adapter_ref, dialogue_adapter_folder
+from personas.home.atomic_files import delete_abandoned_files, delete_abandoned_folders
 from personas.home.external_files import delete_expired_reviews
-from personas.home.holdout_index import holdout_file
-from personas.home.job_folder import DATASET_FOLDER, MATERIAL_FOLDER, REQUEST_FILE
+from personas.home.holdout_index import HOLDOUT_FILE, NEW_HOLDOUT_FILE, holdout_file
+from personas.home.job_folder import (
+    ADAPTER_FOLDER,
+    CHECKPOINTS_FOLDER,
+    DATASET_FOLDER,
+    MATERIAL_FOLDER,
+    REQUEST_FILE,
+)
 from personas.lore.index import guild_owner
 from personas.schemas.base import DISCORD_API
 
@@ -32,6 +39,10 @@ DAY_S = 86_400.0
 CHECK_INTERVAL_S = 3600.0
 RETRY_DELAY_S = 60.0  # delay before a failed task is tried again
 DELETE_BATCH_ROWS = 500  # rows deleted in one transaction: the event loop waits so long
+FOLDERS_OF_PROGRAMS = ("jobs", "models", "runs")
+"""Folders of the home into which people put nothing themselves."""
+EXPIRING_PARTS = (MATERIAL_FOLDER, DATASET_FOLDER, CHECKPOINTS_FOLDER, ADAPTER_FOLDER, HOLDOUT_FILE, NEW_HOLDOUT_FILE)
+"""Parts of a job folder that are needed only to run, resume or evaluate the job; an adapter is installed elsewhere."""
 
 
 @dataclass(frozen=True)
@@ -65,10 +76,7 @@ class GuildDeletion:
     def delete_files(self) -> None:
         """Delete the files; may run in a thread, and be repeated. Raises `OSError`."""
         for path in self.files:
-            if path.is_dir():
-                shutil.rmtree(path)
-            else:
-                path.unlink(missing_ok=True)
+            _delete_path(path)
 
     def delete_rows(self, at: float) -> None:
         """Delete the rows, and record the deletion. Raises `StoreError`."""
@@ -143,10 +151,11 @@ def _is_from_history(job: TrainingJob) -> bool:
 
 @dataclass(frozen=True)
 class RetentionPeriods:
-    """Days for which conversations are kept, and the data of guilds that removed the bot."""
+    """Days for which conversations are kept, the data of guilds that removed the bot, and the data of ended jobs."""
 
     history_days: int
     guild_days: int
+    job_days: int = 90
 
 
 class RetentionError(UnderstudyError):
@@ -248,11 +257,14 @@ class Retention:
         for folder in sorted((home / "jobs").glob("[!.]*/")):
             with self._logged(f"the job folder {folder.name}"):
                 await self._delete_job_folder(folder, cutoff)
+                await self._shrink_job_folder(folder, now - self._limits.job_days * DAY_S)
         for request in sorted([*home.glob(f"runs/*/{REQUEST_FILE}"), *home.glob(f"runs/*/sweep/*/{REQUEST_FILE}")]):
             with self._logged(f"the run {request.parent.name}"):
                 await asyncio.to_thread(_empty_if_from_discord, request.parent, cutoff)
         with self._logged("review files"):
             await asyncio.to_thread(delete_expired_reviews, home, now)
+        with self._logged("temporary files"):
+            await asyncio.to_thread(_delete_leftovers, home)
 
     @contextmanager
     def _logged(self, what: str) -> Iterator[None]:
@@ -287,6 +299,36 @@ class Retention:
         job = self._services.store.jobs.get(folder.name)
         if job is None or (job.finished_at is not None and job.finished_at < before):
             await asyncio.to_thread(_delete_if_from_discord, folder, None if job else before)
+
+    async def _shrink_job_folder(self, folder: Path, before: float) -> None:
+        """Delete the data of a job that ended long ago, unless its version is live anywhere; its curves and log stay."""
+        store = self._services.store
+        job = store.jobs.get(folder.name)
+        if job is None or job.finished_at is None or job.finished_at >= before:
+            return
+        if job.state == "done" and (job.persona, job.version) in store.versions.all_live():
+            return  # new versions of other personas are compared with it
+        if job.can_resume:
+            advice = f"Start a new one: its data were deleted after {self._limits.job_days} days."
+            self._services.queue.publish(store.jobs.expire(job.job_id, advice))
+        for name in EXPIRING_PARTS:
+            await asyncio.to_thread(_delete_path, folder / name)
+
+
+def _delete_leftovers(home: Path) -> None:
+    """Delete what killed processes left half written."""
+    deleted = delete_abandoned_files(home)
+    for name in FOLDERS_OF_PROGRAMS:
+        deleted += delete_abandoned_folders(home / name)
+    for path in deleted:
+        log.info("%s, which a killed process left, has been deleted", path)
+
+
+def _delete_path(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 async def _in_steps(step: Callable[[], object]) -> None:

@@ -212,7 +212,7 @@ def translate_errors(path: Path) -> Iterator[None]:
     except sqlite3.DatabaseError as error:
         raise StoreError(
             f"The database {path} is damaged or no database: {error}.",
-            "Nothing was changed. Move the file away and put a copy of an earlier one in its place.",
+            "Nothing was changed. `python -m bot restore --latest` restores the newest automatic backup.",
         ) from error
     except OSError as error:
         raise StoreError(f"The database {path} cannot be used: {error.strerror}.", filesystem_advice(error)) from error

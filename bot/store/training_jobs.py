@@ -245,6 +245,11 @@ class TrainingJobs:
             finished_at = null, announced = 0 where job_id = :job and can_resume = 1"""
         return self._changed(job_id, sql)
 
+    def expire(self, job_id: str, advice: str) -> TrainingJob | None:
+        """Record that a failed job cannot be resumed any more. Returns None for any other job."""
+        sql = "update jobs set can_resume = 0, advice = :advice where job_id = :job and can_resume = 1"
+        return self._changed(job_id, sql, advice=advice)
+
     def release(self, job_id: str, token: str) -> TrainingJob | None:
         """Release an attempt that the bot itself stopped: it does not count, and the job is first in the queue."""
         sql = """update jobs set attempt = attempt - 1, attempt_token = null

@@ -6,6 +6,7 @@ import logging
 import os
 import secrets
 import signal
+import tempfile
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
@@ -16,11 +17,16 @@ from typing import Any, Literal
 import psutil
 
 from bot.errors import redact_paths
+from bot.personas.card_import import IMPORT_JOB_NAME, RequestOrigin, install_foreign_adapter
 from bot.settings import FetchPolicy
+from bot.store import Store, TrainingJob
 from bot.training.dataset_catalog import DatasetCatalog
 from bot.training.queue import QueueConflictError
 from bot.training.subprocess_backend import TRAINER_COMMAND, trainer_environment
-from personas.errors import EngineBusyError, RequestError, UnderstudyError
+from personas.errors import AdapterError, EngineBusyError, RequestError, UnderstudyError
+from personas.home.adapters import verify_adapter
+from personas.models.base_model import locate
+from personas.schemas.training import TrainingRequest
 
 log = logging.getLogger(__name__)
 
@@ -36,6 +42,9 @@ PROGRESS_ARGUMENTS = ("--json", "--tell-every", "0.5")
 """Have the trainer answer in JSON and report its progress each half second."""
 KILL_TIMEOUT_S = 10.0
 PROCESS_NICENESS = 10
+IMPORT_TIMEOUT_S = 600.0
+PROGRESS_MARK = "… "
+"""Start of the lines on standard error that report an import's progress."""
 
 
 @dataclass
@@ -267,3 +276,56 @@ def start_fetch(jobs: DataJobRunner, catalogue: DatasetCatalog, home: Path, name
     if entry.is_here:
         raise QueueConflictError(f"{name} is on this machine already.", "Train on it.")
     return jobs.start(home, "fetch", name, ("catalogue", "fetch", name, *PROGRESS_ARGUMENTS))
+
+
+async def import_adapter_version(
+    home: Path,
+    store: Store,
+    base_model: str,
+    origin: RequestOrigin,
+    persona_id: str,
+    source: str,
+    say: Callable[[str], None],
+) -> tuple[str, list[str], TrainingJob | None]:
+    """Install an adapter from outside, fetched and checked by `trainer import`, as a persona's next version.
+
+    Returns the version, notes, and the job that stands for the installation. Cancelling it ends the process; what was
+    downloaded is kept. Raises `AdapterError`, `BaseModelError` and `OSError`.
+    """
+    served = await asyncio.to_thread(locate, base_model, fetch=False)
+    with tempfile.TemporaryDirectory(prefix="understudy-adapter-") as scratch:
+        folder = Path(scratch) / "adapter"
+        await _run_import(source, folder, served.name, say)
+        manifest = await asyncio.to_thread(verify_adapter, folder)
+        request = TrainingRequest(job_name=IMPORT_JOB_NAME, base_model=base_model, persona=persona_id)
+        name = f"The adapter of {manifest.source.name}" if manifest.source else "The adapter"
+        version, note, job = await install_foreign_adapter(home, store, origin, request, folder, name)
+    return version, [note, *manifest.caveats], job
+
+
+async def _run_import(source: str, out: Path, base_model: str, say: Callable[[str], None]) -> None:
+    """Run `trainer import` to its end. Raises `AdapterError` with its message."""
+    command = [*TRAINER_COMMAND, "import", f"--adapter={source}", "--out", str(out), f"--base-model={base_model}"]
+    quiet, pipe = asyncio.subprocess.DEVNULL, asyncio.subprocess.PIPE
+    process = await asyncio.create_subprocess_exec(
+        *command, stdin=quiet, stdout=quiet, stderr=pipe, env=trainer_environment(os.environ, {}), process_group=0
+    )
+    error = ""
+    try:
+        async with asyncio.timeout(IMPORT_TIMEOUT_S):
+            assert process.stderr is not None  # it is a pipe
+            async for line in process.stderr:
+                text = line.decode(errors="replace").strip()
+                if text.startswith(PROGRESS_MARK):
+                    say(text)
+                else:
+                    error = text or error
+            code = await process.wait()
+    except TimeoutError:
+        what = f"The import took more than {IMPORT_TIMEOUT_S / 60:.0f} minutes and was stopped."
+        raise AdapterError(what, "Try again: a download continues where it stopped.") from None
+    finally:
+        if process.returncode is None:
+            await _terminate(process)
+    if code:
+        raise AdapterError(error or f"The import ended with code {code}.")

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -9,10 +10,10 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Literal, TypeVar, Unpack
 
-from bot.clock import Clock
 from bot.settings import Settings
 from bot.store import TrainingJob
 from bot.training.dataset_catalog import DatasetCatalog
+from bot.training.queue import OnEvent, RunResult, TrainingFailed, TrainingInterrupted
 from bot.training.ray_jobs import (
     RayJob,
     RayJobsClient,
@@ -28,15 +29,12 @@ from bot.training.subprocess_backend import (
     TRAINER_SECRETS,
     JobFolderBackend,
     JobFolderOptions,
-    OnEvent,
-    RunResult,
-    TrainingFailed,
-    TrainingInterrupted,
     classify_exit,
     disk_failure,
     parse_event,
 )
-from personas.errors import UnderstudyError
+from bot.training.training_plan import RunWatch
+from personas.errors import RunLimitError, UnderstudyError
 from personas.home.adapters import MANIFEST_FILE
 from personas.home.job_folder import (
     ADAPTER_FOLDER,
@@ -49,7 +47,7 @@ from personas.home.job_folder import (
     list_checkpoint_names,
     read_attempt,
 )
-from personas.schemas.training_events import Done, Failed, Phase, Progress, TrainerEvent
+from personas.schemas.training_events import Done, Estimate, Failed, Heartbeat, Phase, Progress, TrainerEvent
 
 POLL_INTERVAL_S = 2.0
 REPORT_AFTER_S = 60.0
@@ -109,14 +107,17 @@ class _RunLostError(Exception):
 
 @dataclass
 class _RayRun:
-    """A run that the bot follows, and what it waits for, which is shown once it takes long."""
+    """A run that the bot follows, and what it waits for, which is shown once it takes long.
+
+    `watch` is that of the attempt that a worker has taken.
+    """
 
     job: TrainingJob
     on_event: OnEvent
-    clock: Clock
     poll_s: float
     is_cancelled: bool = False
     left: asyncio.Event = field(default_factory=asyncio.Event)
+    watch: RunWatch | None = None
     waiting_for: str = ""
     waiting_since: float = 0.0
     is_reported: bool = False
@@ -130,7 +131,7 @@ class _RayRun:
 
     def wait_for(self, what: str, advice: str = "", phase: Literal["material", "training"] = "training") -> None:
         """Note what the run waits for, empty if for nothing; after `REPORT_AFTER_S` it is shown, with the advice."""
-        now = self.clock.now()
+        now = time.monotonic()
         if bool(what) != bool(self.waiting_for):
             self.waiting_since, self.is_reported = now, False
         self.waiting_for = what
@@ -163,7 +164,6 @@ class RayBackend(JobFolderBackend):
         self,
         home: Path,
         catalogue: DatasetCatalog,
-        clock: Clock,
         client: RayJobsClient,
         *,
         slots: int,
@@ -177,7 +177,7 @@ class RayBackend(JobFolderBackend):
         """`kept_secrets` are the names of secrets that trainers get from their node, besides `TRAINER_SECRETS`."""
         super().__init__(home, catalogue, **options)
         self.slots = slots
-        self._clock, self._client, self._poll_s = clock, client, poll_s
+        self._client, self._poll_s = client, poll_s
         self._resources, self._card = resources, card
         self._environ_of_workers = {**environ_of_workers, "RAY_JOB_STOP_WAIT_TIME_S": str(STOP_WAIT_S)}
         self._kept_secrets = sorted({*TRAINER_SECRETS, *kept_secrets})
@@ -188,7 +188,7 @@ class RayBackend(JobFolderBackend):
 
     async def run(self, job: TrainingJob, on_event: OnEvent) -> RunResult:
         """Train to the end on the cluster; a run that outlived the bot is followed, a finished one only installed."""
-        run = self._runs[job.job_id] = _RayRun(job, on_event, self._clock, self._poll_s)
+        run = self._runs[job.job_id] = _RayRun(job, on_event, self._poll_s)
         folder = self._home / "jobs" / job.job_id
         try:
             ended = await self._train(run, folder)
@@ -201,6 +201,8 @@ class RayBackend(JobFolderBackend):
                 await self._stop_run(job.job_id, folder)
             return TrainingInterrupted()
         except UnderstudyError as error:
+            if isinstance(error, RunLimitError):
+                await self._stop_run(job.job_id, folder)
             return TrainingFailed(error.message, error.advice, error.can_resume)
         except OSError as error:
             return disk_failure(error, self._home)
@@ -246,7 +248,7 @@ class RayBackend(JobFolderBackend):
                 return await self._follow(run, folder, attempt)
             except _RunLostError as lost:
                 log.warning("attempt %d of the job %s: %s", attempt.attempt, run.job.job_id, lost)
-                is_known = False
+                is_known, run.watch = False, None
                 await run.pause()
 
     async def _is_known(self, run: _RayRun, folder: Path, attempt: JobAttempt) -> bool:
@@ -277,10 +279,14 @@ class RayBackend(JobFolderBackend):
     async def _follow(
         self, run: _RayRun, folder: Path, attempt: JobAttempt
     ) -> Done | TrainingFailed | TrainingInterrupted:
-        """Follow an attempt to its end. The folder is asked before Ray, whose status may be wrong after a failover."""
+        """Follow an attempt to its end. The folder is asked before Ray, whose status may be wrong after a failover.
+
+        Raises `RunLimitError` for one that hangs or takes too long since a worker took it, or the bot found it again.
+        """
         submission_id = self._submission_id(run.job.job_id, attempt)
         events = EventFollower(folder / EVENTS_FILE, attempt.events_from)
-        for event in (await asyncio.to_thread(events.read))[-1:]:  # of a run that was followed before, the latest
+        shown = [it for it in await asyncio.to_thread(events.read) if not isinstance(it, Estimate | Heartbeat)]
+        for event in shown[-1:]:  # of a run that was followed before, the latest
             run.on_event(event)
         while True:
             if await asyncio.to_thread(_is_finished, folder):
@@ -293,10 +299,16 @@ class RayBackend(JobFolderBackend):
             else:
                 await run.pause()
                 await self._pass_on(run, events)
+                if found and found.status == "RUNNING":
+                    run.watch = run.watch or RunWatch(self._limits, run.job.guild_id)
+                    run.watch.require_time()
 
     async def _pass_on(self, run: _RayRun, events: EventFollower) -> None:
         for event in await asyncio.to_thread(events.read):
-            run.on_event(event)
+            if run.watch:
+                run.watch.note(event)
+            if not isinstance(event, Estimate | Heartbeat):
+                run.on_event(event)
 
     async def _status(self, run: _RayRun, submission_id: str) -> RayJob | None:
         """Return the job as Ray sees it, None if Ray does not answer. Raises `_RunLostError` for an unknown job."""
@@ -348,8 +360,8 @@ class RayBackend(JobFolderBackend):
 
     async def _succeeded(self, run: _RayRun, folder: Path, events: EventFollower) -> Done | TrainingFailed:
         """Wait for the adapter to become visible."""
-        deadline = self._clock.now() + ADAPTER_TIMEOUT_S
-        while self._clock.now() < deadline:
+        deadline = time.monotonic() + ADAPTER_TIMEOUT_S
+        while time.monotonic() < deadline:
             if await asyncio.to_thread(_is_finished, folder):
                 return await self._finished(run, folder, events)
             await run.pause()
@@ -366,8 +378,8 @@ class RayBackend(JobFolderBackend):
             await self._stop(self._submission_id(job_id, attempt))
 
     async def _stop(self, submission_id: str) -> None:
-        deadline = self._clock.now() + STOP_TIMEOUT_S
-        while self._clock.now() < deadline and not self._is_detached:
+        deadline = time.monotonic() + STOP_TIMEOUT_S
+        while time.monotonic() < deadline and not self._is_detached:
             try:
                 found = await self._client.get(submission_id)
                 if found is None:
@@ -413,9 +425,7 @@ def _fence_off(folder: Path) -> None:
         begin_attempt(folder)
 
 
-def open_ray_backend(
-    settings: Settings, catalogue: DatasetCatalog, clock: Clock, **options: Unpack[JobFolderOptions]
-) -> RayBackend:
+def open_ray_backend(settings: Settings, catalogue: DatasetCatalog, **options: Unpack[JobFolderOptions]) -> RayBackend:
     """Create the backend that the settings describe. Raises `RequestError` if the shared folder cannot be used."""
     if settings.shared:
         link_shared_folders(settings.home, Path(settings.shared))
@@ -423,7 +433,6 @@ def open_ray_backend(
     return RayBackend(
         settings.home,
         catalogue,
-        clock,
         RayJobsClient(settings.ray_address, settings.ray_auth_token),
         slots=settings.trainer_slots,
         resources=worker_resources(settings),

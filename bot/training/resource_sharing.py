@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import Protocol
 
 from bot.store import TrainingJob
-from bot.training.subprocess_backend import OnEvent, RunResult, TrainingBackend
+from bot.training.queue import OnEvent, RunResult, TrainingBackend
 from personas.errors import UnderstudyError
 from personas.models.serving_model import Device, free_gpu_bytes
 from personas.schemas.training_events import Phase

@@ -7,21 +7,21 @@ import os
 import re
 import signal
 import sys
-import tempfile
+import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, Required, TypedDict, Unpack
+from typing import Required, TypedDict, Unpack
 
+import psutil
 from pydantic import ValidationError
 
 from bot.clock import Clock
-from bot.personas.card_import import IMPORT_JOB_NAME, RequestOrigin, install_foreign_adapter
-from bot.store import Store, TrainingJob
+from bot.store import TrainingJob
 from bot.training.dataset_catalog import DatasetCatalog
-from bot.training.training_plan import TrainingPlan, plan_run
-from personas.errors import AdapterError, RequestError, UnderstudyError
+from bot.training.queue import OnEvent, RunResult, TrainingFailed, TrainingInterrupted, TrainingSucceeded
+from bot.training.training_plan import RunLimits, RunWatch, TrainingPlan, plan_run
+from personas.errors import AdapterError, RequestError, RunLimitError, UnderstudyError
 from personas.home.adapters import (
     adapter_ref,
     dialogue_adapter_folder,
@@ -35,33 +35,46 @@ from personas.home.job_folder import (
     TRAINER_LOG_FILE,
     ComparisonTargets,
     ensure_job_folder,
+    find_trainer,
     limit_log,
     store_new_holdout,
     write_comparison_targets,
 )
 from personas.home.job_material import SourceMaterial
-from personas.models.base_model import locate
 from personas.schemas.training import AdapterManifest, ServingPrecision, TrainingRequest
-from personas.schemas.training_events import TRAINER_EVENT, Done, Epoch, Failed, ScoreSummary, TrainerEvent
+from personas.schemas.training_events import (
+    TRAINER_EVENT,
+    Done,
+    Estimate,
+    Failed,
+    Heartbeat,
+    TrainerEvent,
+)
 
 SIGTERM_EXIT_CODES = (143, -signal.SIGTERM)
 SIGKILL_EXIT_CODES = (137, -signal.SIGKILL)
 """Exit codes of a stopped and of a killed trainer. Negative ones are asyncio's for a signal."""
 TAIL_BYTES, TAIL_LINES = 4096, 5
 log = logging.getLogger(__name__)
-OnEvent = Callable[[TrainerEvent], None]
 TRAINER_COMMAND = (sys.executable, "-m", "trainer")
 KILL_TIMEOUT_S = 20.0
 """Time in which a trainer has to stop before it is killed."""
-IMPORT_TIMEOUT_S = 600.0
-PROGRESS_MARK = "… "
-"""Start of the lines on standard error that report progress."""
+DEATH_TIMEOUT_S = 30.0
+"""Time in which a killed trainer has to end; one that waits for a broken disk or device may never do."""
+EXIT_POLL_INTERVAL_S = 0.1
+WATCH_INTERVAL_S = 5.0
+OUTPUT_TIMEOUT_S = 5.0
+"""Time in which the output has to end after the trainer: another process may keep it open."""
 LOCKED_EXIT_CODE = 3
 """Exit code when another trainer holds the folder."""
 MAX_LOCK_ATTEMPTS = 30
 LOCK_RETRY_DELAY_S = 2.0
 """A trainer whose bot died stops within seconds; until then its folder is locked."""
 MAX_LINE_BYTES = 2**16
+MAX_LOGGED_LINES = 20
+"""Invalid lines of a run that are logged."""
+LINES_PER_PAUSE, FLOOD_PAUSE_S = 100, 0.01
+"""Pauses while output is read, so that a trainer that floods it does not stop the bot."""
 SECRET_NAME_PATTERN = re.compile(r"SECRET|PASSW|CREDENTIAL|(^|_)(TOKEN|KEY)S?(_|$)", re.IGNORECASE)
 TRAINER_SECRETS = {"HF_TOKEN"}
 """Secrets that the trainer needs: gated base models cannot be fetched without this one."""
@@ -98,36 +111,6 @@ def adapter_path(home: Path, job: TrainingJob) -> Path:
     if job.persona:
         return adapter_ref(home, job.persona, job.version).folder
     return dialogue_adapter_folder(home, job.request.job_name)
-
-
-@dataclass(frozen=True)
-class TrainingSucceeded:
-    """The adapter is verified and installed. `seconds` is the run's duration."""
-
-    adapter: Path
-    seconds: float
-    scorecard: ScoreSummary
-    epochs: tuple[Epoch, ...] = ()
-
-
-@dataclass(frozen=True)
-class TrainingFailed:
-    """The run ended without an adapter. `can_resume`: once the cause is fixed, the job can be resumed."""
-
-    error: str
-    advice: str = ""
-    can_resume: bool = False
-
-
-@dataclass(frozen=True)
-class TrainingInterrupted:
-    """The run was stopped before its end and can be run again; `why` and `advice` are for when it cannot."""
-
-    why: str = ""
-    advice: str = ""
-
-
-RunResult = TrainingSucceeded | TrainingFailed | TrainingInterrupted
 
 
 def classify_exit(
@@ -169,50 +152,6 @@ def _log_tail(log_file: Path, since: int) -> str:
     return f"Its last lines: {' | '.join(last)}" if last else "It logged nothing."
 
 
-class TrainingBackend(Protocol):
-    """Backend that runs trainings."""
-
-    slots: int
-    """Number of runs at once."""
-
-    def check(self, request: TrainingRequest, guild_id: int = 0) -> None:
-        """Raise an `UnderstudyError` when the server's request could not be run here; changes nothing."""
-        ...
-
-    async def plan(self, request: TrainingRequest, guild_id: int = 0) -> TrainingPlan:
-        """Plan a run; changes nothing. Raises an `UnderstudyError` where it could not be run."""
-        ...
-
-    async def run(self, job: TrainingJob, on_event: OnEvent) -> RunResult:
-        """Train to the end. A job that was run before, even to the end, may be run again.
-
-        A run of this attempt that still goes on, because the bot was restarted, is followed instead.
-        """
-        ...
-
-    def cancel(self, job_id: str) -> None:
-        """Stop a job's run, if there is one; it ends as `TrainingInterrupted`. May be called twice."""
-        ...
-
-    def detach(self) -> None:
-        """Leave all runs, because the bot ends: each `run` returns `TrainingInterrupted`.
-
-        A trainer on this machine stops; one elsewhere goes on and is found again by the next `run` of its attempt.
-        """
-        ...
-
-    def adopt(self, job_ids: Collection[str]) -> Collection[str]:
-        """Return which of these jobs' runs may have outlived the bot; end all others that did.
-
-        To be called once before `run`, with the jobs that were running when the bot ended.
-        """
-        ...
-
-    def hold(self, held: bool) -> None:
-        """Pause or continue the runs while replies are generated; a paused run still makes progress."""
-        ...
-
-
 def compare_with_nothing(job: TrainingJob) -> ComparisonTargets:
     """Return no versions to compare a job's with."""
     return NO_COMPARISON
@@ -221,7 +160,7 @@ def compare_with_nothing(job: TrainingJob) -> ComparisonTargets:
 class JobFolderOptions(TypedDict, total=False):
     """Options of all backends. `environ` is for trainers on this machine, without secrets except `secrets`.
 
-    `compare` returns the versions to compare a job's new one with.
+    `compare` returns the versions to compare a job's new one with. Runs beyond the `limits` are ended.
     """
 
     serving_precision: Required[ServingPrecision]
@@ -229,6 +168,7 @@ class JobFolderOptions(TypedDict, total=False):
     secrets: Mapping[str, str]
     command: Sequence[str]
     compare: Callable[[TrainingJob], ComparisonTargets]
+    limits: RunLimits
 
 
 class JobFolderBackend:
@@ -239,6 +179,7 @@ class JobFolderBackend:
         self._command = tuple(options.get("command", TRAINER_COMMAND))
         self._precision = options["serving_precision"]
         self._compare = options.get("compare", compare_with_nothing)
+        self._limits = options.get("limits", RunLimits())
         self._environ = trainer_environment(options["environ"], options.get("secrets", {}))
         self._installing = asyncio.Lock()
 
@@ -309,8 +250,10 @@ class SubprocessBackend(JobFolderBackend):
             folder = await self._prepare_folder(job)
             if isinstance(folder, TrainingFailed):
                 return folder
-            ended = await self._train(folder, on_event)
+            ended = await self._train(job, folder, on_event)
             return await self._install(job, folder, ended) if isinstance(ended, Done) else ended
+        except RunLimitError as error:
+            return TrainingFailed(error.message, error.advice, can_resume=True)
         except OSError as error:
             return disk_failure(error, self._home)
 
@@ -336,35 +279,108 @@ class SubprocessBackend(JobFolderBackend):
         if self._stdin and not self._stdin.is_closing():  # not drained: the trainer may not read any more
             self._stdin.write(b"hold\n" if self._held else b"go\n")
 
-    async def _train(self, folder: Path, on_event: OnEvent) -> Done | TrainingFailed | TrainingInterrupted:
+    async def _train(
+        self, job: TrainingJob, folder: Path, on_event: OnEvent
+    ) -> Done | TrainingFailed | TrainingInterrupted:
         for _ in range(MAX_LOCK_ATTEMPTS):
+            await self._end_orphan(folder)
             if self._stop.is_set():
                 return TrainingInterrupted()
             log_file = folder / TRAINER_LOG_FILE
             logged = log_file.stat().st_size if log_file.exists() else 0
-            code, last = await self._run_process(folder, log_file, on_event)
+            events = EventReader(RunWatch(self._limits, job.guild_id), log_file, on_event)
+            code = await self._run_process(folder, log_file, events)
             if code != LOCKED_EXIT_CODE:
-                return TrainingInterrupted() if self._stop.is_set() else classify_exit(code, last, log_file, logged)
+                final = events.final
+                return TrainingInterrupted() if self._stop.is_set() else classify_exit(code, final, log_file, logged)
             await self._clock.sleep(LOCK_RETRY_DELAY_S)
         return TrainingFailed(f"Another trainer works on {folder}.", "End it.", can_resume=True)
 
-    async def _run_process(self, folder: Path, log_file: Path, on_event: OnEvent) -> tuple[int, Done | Failed | None]:
-        """Return exit code and last event of a trainer process, which does not outlive this call."""
+    async def _end_orphan(self, folder: Path) -> None:
+        """End the trainer of a bot that was killed, if it is in a long step: until then it holds the folder's lock."""
+        orphan = await asyncio.to_thread(find_trainer, folder)
+        if orphan is None:
+            return
+        log.warning("the trainer %d of a bot that was killed still works on %s: it is ended", orphan.pid, folder)
+        for number, timeout_s in ((signal.SIGTERM, KILL_TIMEOUT_S), (signal.SIGKILL, DEATH_TIMEOUT_S)):
+            with suppress(ProcessLookupError):
+                if os.getpgid(orphan.pid) == orphan.pid:
+                    signal_group(orphan.pid, number)
+                else:  # started by hand
+                    os.kill(orphan.pid, number)
+            await _wait_until(lambda: self._stop.is_set() or not orphan.is_running, timeout_s)
+            if not orphan.is_running:
+                return
+
+    async def _run_process(self, folder: Path, log_file: Path, events: "EventReader") -> int:
+        """Return the exit code of a trainer process, which does not outlive this call. Raises `RunLimitError`."""
         process = await self._spawn(folder, log_file)
-        stopper = asyncio.create_task(self._stop_when_requested(process))
+        assert process.stdout is not None  # it is a pipe
+        reading = asyncio.create_task(events.read(process.stdout))
         self._stdin = process.stdin
         if self._held:
             self._send_hold()
         try:
-            assert process.stdout is not None  # it is a pipe
-            last = await _read_events(process.stdout, on_event, log_file)
-            return await process.wait(), last
+            code = await self._wait_for_exit(process, reading, events.watch, log_file)
+            signal_group(process.pid, signal.SIGKILL)  # what it started and left
+            await asyncio.wait({reading}, timeout=OUTPUT_TIMEOUT_S)
+            if reading.done():
+                reading.result()
+            return code
         finally:
-            stopper.cancel()
             self._stdin = None
+            reading.cancel()
             if process.returncode is None:
-                _kill(process)
-                await process.wait()
+                signal_group(process.pid, signal.SIGKILL)
+            await _wait_until(lambda: process.returncode is not None, DEATH_TIMEOUT_S)
+            process._transport.close()  # type: ignore[attr-defined]  # others may hold its pipes; there is no other way
+
+    async def _wait_for_exit(
+        self, process: asyncio.subprocess.Process, reading: asyncio.Task[None], watch: RunWatch, log_file: Path
+    ) -> int:
+        """Wait for the exit, which is enforced when the run is cancelled or beyond its limits: `RunLimitError`."""
+        ending: asyncio.Task[None] | None = None
+        limit: RunLimitError | None = None
+        looked_at = time.monotonic()
+        while process.returncode is None:  # `wait` also waits for others that hold the output, in some Pythons
+            await asyncio.sleep(EXIT_POLL_INTERVAL_S)
+            if reading.done():
+                reading.result()  # raises what a listener raised
+            if ending is None and time.monotonic() - looked_at >= WATCH_INTERVAL_S:
+                limit = await self._exceeded_limit(process, watch, log_file)
+                looked_at = time.monotonic()
+            if ending is None and (limit or self._stop.is_set()):
+                ending = asyncio.create_task(self._end_process(process.pid))
+            if ending and ending.done() and process.returncode is None:
+                raise RunLimitError(
+                    f"The trainer (process {process.pid}) does not end, even when killed.",
+                    "It waits for a disk or device: restart the machine, then resume the job.",
+                )
+        if ending:
+            ending.cancel()
+        if limit:
+            raise limit
+        return process.returncode
+
+    async def _exceeded_limit(
+        self, process: asyncio.subprocess.Process, watch: RunWatch, log_file: Path
+    ) -> RunLimitError | None:
+        try:
+            watch.require_time()
+            await asyncio.to_thread(limit_log, log_file)
+            held_bytes = await asyncio.to_thread(_held_bytes, process.pid)
+            await asyncio.to_thread(watch.require_resources, self._home, held_bytes)
+        except RunLimitError as error:
+            log.warning("%s", error)
+            return error
+        return None
+
+    async def _end_process(self, pid: int) -> None:
+        """SIGTERM for the group, then SIGKILL; returns when it should have ended."""
+        signal_group(pid, signal.SIGTERM)
+        await self._clock.sleep(KILL_TIMEOUT_S)
+        signal_group(pid, signal.SIGKILL)
+        await asyncio.sleep(DEATH_TIMEOUT_S)
 
     async def _spawn(self, folder: Path, log_file: Path) -> asyncio.subprocess.Process:
         with log_file.open("ab") as stderr:
@@ -381,13 +397,6 @@ class SubprocessBackend(JobFolderBackend):
                 process_group=0,  # the bot handles Ctrl-C. No new session: Linux schedules sessions before niceness.
             )
 
-    async def _stop_when_requested(self, process: asyncio.subprocess.Process) -> None:
-        await self._stop.wait()
-        with suppress(ProcessLookupError):
-            process.terminate()
-        await self._clock.sleep(KILL_TIMEOUT_S)
-        _kill(process)
-
 
 def trainer_environment(environ: Mapping[str, str], secrets: Mapping[str, str]) -> dict[str, str]:
     """The environment without secrets except these, and with this source tree on Python's path."""
@@ -397,90 +406,67 @@ def trainer_environment(environ: Mapping[str, str], secrets: Mapping[str, str]) 
     return {name: environ[name] for name in names} | dict(secrets) | {"PYTHONPATH": python_path}
 
 
-async def import_adapter_version(
-    home: Path,
-    store: Store,
-    base_model: str,
-    origin: RequestOrigin,
-    persona_id: str,
-    source: str,
-    say: Callable[[str], None],
-) -> tuple[str, list[str], TrainingJob | None]:
-    """Install an adapter from outside, fetched and checked by `trainer import`, as a persona's next version.
+class EventReader:
+    """Reads a trainer's output, and keeps its log short. `final` is the event with the run's end, None before it."""
 
-    Returns the version, notes, and the job that stands for the installation. Cancelling it ends the process; what was
-    downloaded is kept. Raises `AdapterError`, `BaseModelError` and `OSError`.
-    """
-    served = await asyncio.to_thread(locate, base_model, fetch=False)
-    with tempfile.TemporaryDirectory(prefix="understudy-adapter-") as scratch:
-        folder = Path(scratch) / "adapter"
-        await _run_import(source, folder, served.name, say)
-        manifest = await asyncio.to_thread(verify_adapter, folder)
-        request = TrainingRequest(job_name=IMPORT_JOB_NAME, base_model=base_model, persona=persona_id)
-        name = f"The adapter of {manifest.source.name}" if manifest.source else "The adapter"
-        version, note, job = await install_foreign_adapter(home, store, origin, request, folder, name)
-    return version, [note, *manifest.caveats], job
+    def __init__(self, watch: RunWatch, log_file: Path, on_event: OnEvent) -> None:
+        self.watch, self._log_file, self._on_event = watch, log_file, on_event
+        self.final: Done | Failed | None = None
+        self._lines = self._invalid_lines = 0
 
+    async def read(self, stdout: asyncio.StreamReader) -> None:
+        """Pass events on until the output ends, except the final one and those for the watch."""
+        while line := await self._next_line(stdout):
+            self._lines += 1
+            await asyncio.sleep(0 if self._lines % LINES_PER_PAUSE else FLOOD_PAUSE_S)
+            event = parse_event(line, is_logged=self._invalid_lines < MAX_LOGGED_LINES)
+            if event is None:
+                self._invalid_lines += 1
+                continue
+            self.watch.note(event)
+            limit_log(self._log_file)
+            if isinstance(event, Done | Failed):
+                self.final = event
+            elif not isinstance(event, Estimate | Heartbeat):
+                self._on_event(event)
 
-async def _run_import(source: str, out: Path, base_model: str, say: Callable[[str], None]) -> None:
-    """Run `trainer import` to its end. Raises `AdapterError` with its message."""
-    command = [*TRAINER_COMMAND, "import", f"--adapter={source}", "--out", str(out), f"--base-model={base_model}"]
-    quiet, pipe = asyncio.subprocess.DEVNULL, asyncio.subprocess.PIPE
-    process = await asyncio.create_subprocess_exec(
-        *command, stdin=quiet, stdout=quiet, stderr=pipe, env=trainer_environment(os.environ, {}), process_group=0
-    )
-    error = ""
-    try:
-        async with asyncio.timeout(IMPORT_TIMEOUT_S):
-            assert process.stderr is not None  # it is a pipe
-            async for line in process.stderr:
-                text = line.decode(errors="replace").strip()
-                if text.startswith(PROGRESS_MARK):
-                    say(text)
-                else:
-                    error = text or error
-            code = await process.wait()
-    except TimeoutError:
-        what = f"The import took more than {IMPORT_TIMEOUT_S / 60:.0f} minutes and was stopped."
-        raise AdapterError(what, "Try again: a download continues where it stopped.") from None
-    finally:
-        if process.returncode is None:
-            _kill(process)
-            await process.wait()
-    if code:
-        raise AdapterError(error or f"The import ended with code {code}.")
+    async def _next_line(self, stdout: asyncio.StreamReader) -> bytes:
+        while True:
+            try:
+                return await stdout.readline()
+            except ValueError:  # longer than the reader's limit, which has dropped what it read
+                self._invalid_lines += 1
+                if self._invalid_lines < MAX_LOGGED_LINES:
+                    log.warning("the trainer printed a line of more than %d bytes", MAX_LINE_BYTES)
 
 
-async def _read_events(stdout: asyncio.StreamReader, on_event: OnEvent, log_file: Path) -> Done | Failed | None:
-    """Pass events on until the output ends, and keep the log short. The final event is returned, not passed on."""
-    last = None
-    while line := await _next_line(stdout):
-        limit_log(log_file)
-        event = parse_event(line)
-        if isinstance(event, Done | Failed):
-            last = event
-        elif event:
-            on_event(event)
-    return last
-
-
-def parse_event(line: bytes) -> TrainerEvent | None:
+def parse_event(line: bytes, *, is_logged: bool = True) -> TrainerEvent | None:
     """Parse a line that the trainer printed; an invalid one is logged, and None is returned."""
     try:
         return TRAINER_EVENT.validate_json(line)
     except ValidationError:
-        log.warning("the trainer printed an invalid event: %.200s", line.decode(errors="replace").rstrip())
+        if is_logged:
+            log.warning("the trainer printed an invalid event: %.200s", line.decode(errors="replace").rstrip())
         return None
 
 
-async def _next_line(stdout: asyncio.StreamReader) -> bytes:
-    while True:
-        try:
-            return await stdout.readline()
-        except ValueError:  # longer than the reader's limit, which has dropped what it read
-            log.warning("the trainer printed a line of more than %d bytes", MAX_LINE_BYTES)
+def signal_group(pid: int, number: signal.Signals) -> None:
+    """Send a signal to a process's group; does nothing if it has none left."""
+    with suppress(ProcessLookupError, PermissionError):  # macOS refuses for a group of zombies
+        os.killpg(pid, number)
 
 
-def _kill(process: asyncio.subprocess.Process) -> None:
-    with suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
+def _held_bytes(pid: int) -> int:
+    """Return the memory of a process and of those that it started; 0 once one of them has ended meanwhile."""
+    try:
+        process = psutil.Process(pid)
+        return sum(int(it.memory_info().rss) for it in (process, *process.children(recursive=True)))
+    except psutil.Error:
+        return 0
+
+
+async def _wait_until(condition: Callable[[], bool], timeout_s: float) -> None:
+    """Wait for a condition, at most so long."""
+    deadline = time.monotonic() + timeout_s
+    while not condition() and time.monotonic() < deadline:  # noqa: ASYNC110  a process is waited for
+        await asyncio.sleep(EXIT_POLL_INTERVAL_S)

@@ -1,23 +1,30 @@
-"""The plan of a training run: runs `trainer run --dry-run` and describes the result in text."""
+"""The plan of a training run (`trainer run --dry-run`) and its text; and the limits of a run."""
 
 import asyncio
 import json
 import os
+import shutil
 import signal
 import tempfile
 import textwrap
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+import psutil
 from pydantic import BaseModel, ValidationError
 
+from bot.settings import Settings
 from bot.training.status_text import format_duration
-from personas.errors import TrainingError
+from personas.errors import RunLimitError, TrainingError
 from personas.home.job_folder import fill_job_folder
 from personas.home.job_material import SourceMaterial
+from personas.home.shared_personas import OPERATOR_GUILD_ID
 from personas.schemas.training import ServingPrecision, TrainingRequest
+from personas.schemas.training_events import Estimate, Progress, TrainerEvent
 
 PREVIEWS_FOLDER = "previews"
 """The home's folder for previews. What a killed bot leaves in it is deleted at the next start."""
@@ -28,6 +35,12 @@ MAX_CONTEXT_LINES, MAX_CONTEXT_CHARS = 4, 300
 MAX_HISTOGRAM_BINS = 12
 MAX_ERROR_CHARS = 700
 """Characters of an error and of its advice: a Discord message takes 2,000."""
+MIN_WALL_S, WALL_FACTOR = 6 * 3600.0, 20.0
+"""A run may take this many times its estimate: pauses for replies and the score card take time, too."""
+ETA_FACTOR, ETA_AFTER_S = 1.5, 600.0
+"""After some time, a run that needs this many times what it may take is ended."""
+MEMORY_FACTOR, MEMORY_SLACK_BYTES = 3, 4 * 2**30
+RESUME_ADVICE = "Resume the job: it goes on from its last checkpoint."
 
 
 class RecipeEstimate(BaseModel):
@@ -203,6 +216,94 @@ async def _run_trainer(command: Sequence[str], environ: Mapping[str, str]) -> tu
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             await process.wait()
+
+
+@dataclass(frozen=True)
+class RunLimits:
+    """Limits of each attempt of a run, by a clock that does not jump.
+
+    `stall_s` is the longest time without an event. `guild_s` is the duration of runs requested on a server,
+    `operator_s` of all others. `memory_bytes` limits the trainer's memory, 0 does by its estimate; the rest of the
+    machine keeps `free_memory_bytes`, and the home's disk `free_disk_bytes`.
+    """
+
+    stall_s: float = 3600.0
+    guild_s: float = 24 * 3600.0
+    operator_s: float = float("inf")
+    memory_bytes: int = 0
+    free_memory_bytes: int = 200 * 2**20
+    free_disk_bytes: int = 200 * 2**20
+
+    @classmethod
+    def of(cls, settings: Settings) -> "RunLimits":
+        """Return the limits that the settings describe."""
+        return cls(
+            settings.trainer_stall_minutes * 60,
+            settings.trainer_max_hours * 3600,
+            settings.trainer_operator_max_hours * 3600 or float("inf"),
+            settings.trainer_max_memory_gib * 2**30,
+        )
+
+
+class RunWatch:
+    """Compares an attempt of a run with its limits. `now` returns seconds and does not jump."""
+
+    def __init__(self, limits: RunLimits, guild_id: int, now: Callable[[], float] = time.monotonic) -> None:
+        self._limits, self._now = limits, now
+        self._most_s = limits.operator_s if guild_id == OPERATOR_GUILD_ID else limits.guild_s
+        self._began = self._heard_at = now()
+        self._estimate: Estimate | None = None
+        self._eta_s = 0.0
+        self._was_memory_low = False
+
+    def note(self, event: TrainerEvent) -> None:
+        """Take note of an event."""
+        self._heard_at = self._now()
+        if isinstance(event, Estimate):
+            self._estimate = event
+        elif isinstance(event, Progress):
+            self._eta_s = event.eta_s
+
+    def require_time(self) -> None:
+        """Raise `RunLimitError` if the run is silent, or takes too long."""
+        limits, took_s, silent_s = self._limits, self._now() - self._began, self._now() - self._heard_at
+        if silent_s > limits.stall_s:
+            raise RunLimitError(
+                f"The trainer was ended: it reported nothing for {format_duration(silent_s)}.",
+                f"{RESUME_ADVICE} The limit is TRAINER_STALL_MINUTES.",
+            )
+        if took_s > ETA_AFTER_S and self._eta_s > ETA_FACTOR * self._most_s:
+            raise RunLimitError(
+                f"The training was ended: it would take {format_duration(self._eta_s)} more, and may take "
+                f"{format_duration(self._most_s)}.",
+                "Start one with a smaller num_train_epochs or max_steps, or less data. The limit is TRAINER_MAX_HOURS.",
+            )
+        estimated_s = max(MIN_WALL_S, WALL_FACTOR * self._estimate.seconds) if self._estimate else float("inf")
+        if took_s > min(self._most_s, estimated_s):
+            raise RunLimitError(
+                f"The training was ended after {format_duration(took_s)}, the longest time at a stretch.",
+                f"{RESUME_ADVICE} The limit is TRAINER_MAX_HOURS, and {WALL_FACTOR:.0f} times the estimated time.",
+            )
+
+    def require_resources(self, home: Path, held_bytes: int) -> None:
+        """Raise `RunLimitError` if memory or disk runs out. `held_bytes` is the memory of the trainer's processes."""
+        limits = self._limits
+        if (free := shutil.disk_usage(home).free) < limits.free_disk_bytes:
+            raise RunLimitError(
+                f"The training was ended: only {free / 2**20:.0f} MiB of the disk are free.",
+                f"Free disk space under {home}, then resume the job.",
+            )
+        estimated = self._estimate.memory_bytes if self._estimate else 0
+        most = limits.memory_bytes or (MEMORY_FACTOR * estimated + MEMORY_SLACK_BYTES if estimated else 0)
+        is_low = psutil.virtual_memory().available < limits.free_memory_bytes
+        if (most and held_bytes > most) or (is_low and self._was_memory_low):
+            limit = f"its limit is {most / 2**30:.1f} GiB" if not is_low else "hardly any of the machine's is free"
+            raise RunLimitError(
+                f"The training was ended: it held {held_bytes / 2**30:.1f} GiB of memory, and {limit}.",
+                "Close other programs, or start one with a smaller per_device_train_batch_size or max_length. The "
+                "limit is TRAINER_MAX_MEMORY_GIB.",
+            )
+        self._was_memory_low = is_low
 
 
 def plan_text(plan: TrainingPlan, recipe: str, place: int, is_training: bool, conflict: str = "") -> str:

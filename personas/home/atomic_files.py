@@ -2,11 +2,13 @@
 
 import fcntl
 import os
+import re
 import secrets
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -15,6 +17,10 @@ from pydantic import BaseModel, ValidationError
 from personas.errors import MaterialError
 
 Model = TypeVar("Model", bound=BaseModel)
+TEMPORARY_FILE_PATTERN = re.compile(r"\..+\.(\d+\.[0-9a-f]{8}|[0-9a-f]{8}\.part)")
+TEMPORARY_FOLDER_PATTERN = re.compile(r"\..+\.[a-z0-9_]{8}")
+MIN_ABANDONED_S = 60.0
+"""Temporary files are no younger when they are deleted: those of a moment ago may not be locked yet."""
 
 
 def write_private_file(file: Path, content: bytes) -> None:
@@ -30,6 +36,7 @@ def write_file(file: Path, content: bytes, mode: int = 0o666) -> None:
     temporary = file.with_name(f".{file.name}.{os.getpid()}.{secrets.token_hex(4)}")
     try:
         with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as out:
+            claim_temporary(out.fileno())
             out.write(content)
             out.flush()
             os.fsync(out.fileno())
@@ -76,7 +83,7 @@ def fsync_tree(folder: Path) -> None:
 
 @contextmanager
 def lock_folder(folder: Path) -> Iterator[bool]:
-    """Lock a folder against other processes; yields False if another one holds it. The kernel releases it on exit."""
+    """Lock a file or folder; yields False if another process holds it. The kernel releases it on exit."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         yield _try_lock(handle)
@@ -92,6 +99,41 @@ def _try_lock(handle: int) -> bool:
     return True
 
 
+def claim_temporary(handle: int) -> None:
+    """Lock a temporary file or folder against `delete_abandoned`, where the file system can; its closing unlocks it."""
+    with suppress(OSError):
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def delete_abandoned_files(root: Path) -> list[Path]:
+    """Delete temporary files below a folder that no running process owns; return them. Raises `OSError`."""
+    found = [Path(parent, name) for parent, _, files in os.walk(root) for name in files]
+    abandoned = [path for path in found if TEMPORARY_FILE_PATTERN.fullmatch(path.name) and _is_abandoned(path)]
+    for path in abandoned:
+        path.unlink(missing_ok=True)
+    return abandoned
+
+
+def delete_abandoned_folders(root: Path) -> list[Path]:
+    """Delete those of `atomic_folder` below a folder that no running process owns; return them. Raises `OSError`."""
+    found = [Path(parent, name) for parent, folders, _ in os.walk(root) for name in folders]
+    abandoned = [path for path in found if TEMPORARY_FOLDER_PATTERN.fullmatch(path.name) and _is_abandoned(path)]
+    for path in abandoned:
+        shutil.rmtree(path, ignore_errors=True)
+    return abandoned
+
+
+def _is_abandoned(path: Path) -> bool:
+    try:
+        is_old = time.time() - path.lstat().st_mtime > MIN_ABANDONED_S
+        if not is_old or path.is_symlink():
+            return False
+        with lock_folder(path) as is_free:
+            return is_free
+    except OSError:  # gone meanwhile, or a file system without locks
+        return False
+
+
 @contextmanager
 def atomic_folder(final: Path, before_rename: Callable[[], None] = lambda: None) -> Iterator[Path]:
     """Yield a folder that gets its name if the block succeeds, else is deleted. Raises `FileExistsError`.
@@ -100,7 +142,9 @@ def atomic_folder(final: Path, before_rename: Callable[[], None] = lambda: None)
     """
     final.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{final.name}.", dir=final.parent))
+    handle = os.open(temporary, os.O_RDONLY)
     try:
+        claim_temporary(handle)
         yield temporary
         fsync_tree(temporary)
         if final.exists():
@@ -109,4 +153,5 @@ def atomic_folder(final: Path, before_rename: Callable[[], None] = lambda: None)
         temporary.rename(final)
         fsync_path(final.parent)
     finally:
+        os.close(handle)
         shutil.rmtree(temporary, ignore_errors=True)

@@ -3,14 +3,16 @@
 import hashlib
 import os
 import shutil
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Literal
 
+import psutil
 from pydantic import ValidationError
 
-from personas.errors import RequestError
+from personas.errors import MaterialError, RequestError
 from personas.home.atomic_files import atomic_folder, read_model, write_model
 from personas.home.data_subjects import read_consent, read_people, write_consent, write_people
 from personas.home.holdout_index import HOLDOUT_FILE, NEW_HOLDOUT_FILE, HoldoutIndex, add_to_holdout, holdout_file
@@ -25,6 +27,8 @@ COMPARE_FILE = "compare.json"
 REQUEST_FILE, MATERIAL_FOLDER, ADAPTER_FOLDER, DATASET_FOLDER = "request.json", "material", "adapter", "dataset"
 MAX_LOG_BYTES, KEPT_LOG_BYTES = 16 * 2**20, 4 * 2**20
 EVENTS_FILE, TRAINER_LOG_FILE, ATTEMPT_FILE = "events.jsonl", "trainer.log", "attempt.json"
+TRAINER_FILE = "process.json"
+BOOT_ID_FILE = Path("/proc/sys/kernel/random/boot_id")
 SHARED_FOLDERS = ("jobs", "models")
 """Folders of a home that workers on other machines need: the job's own, and the adapters that it is compared with."""
 CHECKPOINTS_FOLDER, CHECKPOINT_PREFIX = "checkpoints", "checkpoint-"
@@ -132,6 +136,44 @@ def begin_attempt(folder: Path) -> JobAttempt:
     )
     write_model(folder / ATTEMPT_FILE, begun)
     return begun
+
+
+class TrainerProcess(FrozenModel):
+    """The process that trains a folder for a bot. `started` tells it from a later process with the same number."""
+
+    format: Literal[1] = 1
+    pid: int
+    started: str
+
+    @property
+    def is_running(self) -> bool:
+        """Tell whether this very process still runs."""
+        return bool(self.started) and _process_start(self.pid) == self.started
+
+
+def record_trainer(folder: Path) -> None:
+    """Record this process as the one that trains a folder. To be called by the holder of its lock. Raises `OSError`."""
+    write_model(folder / TRAINER_FILE, TrainerProcess(pid=os.getpid(), started=_process_start(os.getpid())))
+
+
+def find_trainer(folder: Path) -> TrainerProcess | None:
+    """Return the process that was recorded last, if it still runs."""
+    try:
+        found = read_model(folder / TRAINER_FILE, TrainerProcess, "")
+    except MaterialError:  # damaged: the folder's lock still keeps others out
+        return None
+    return found if found and found.is_running else None
+
+
+def _process_start(pid: int) -> str:
+    """Identify the start of a process, whatever the clock says; empty if it has ended."""
+    try:
+        if sys.platform != "linux":
+            return str(psutil.Process(pid).create_time())
+        state, *fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
+        return "" if state == "Z" else f"{BOOT_ID_FILE.read_text(encoding='ascii').strip()} {fields[18]}"
+    except (OSError, psutil.Error):
+        return ""
 
 
 def list_checkpoint_names(folder: Path) -> set[str]:

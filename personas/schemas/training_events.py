@@ -90,6 +90,20 @@ def summarise_epochs(epochs: Sequence[Epoch]) -> str:
     return f"{', '.join(shown)} over {len(epochs)} epochs" if shown else ""
 
 
+class Estimate(FrozenModel):
+    """The estimate of the whole run, once its data is known. `memory_bytes` of main memory is 0 on a GPU."""
+
+    event: Literal["estimate"] = "estimate"
+    seconds: float
+    memory_bytes: int = 0
+
+
+class Heartbeat(FrozenModel):
+    """The run got on since the last event, without anything to report."""
+
+    event: Literal["heartbeat"] = "heartbeat"
+
+
 class ScoreSummary(FrozenModel):
     """Measurements on conversations held out from training, in the serving precision.
 
@@ -152,6 +166,7 @@ class Failed(FrozenModel):
 
 
 TrainerEvent = Annotated[
-    Phase | Progress | Evaluation | Epoch | ScoreCardEvent | Done | Failed, Field(discriminator="event")
+    Phase | Progress | Evaluation | Epoch | Estimate | Heartbeat | ScoreCardEvent | Done | Failed,
+    Field(discriminator="event"),
 ]
 TRAINER_EVENT: TypeAdapter[TrainerEvent] = TypeAdapter(TrainerEvent)

@@ -161,7 +161,7 @@ def test_only_channels_with_a_persona_are_looked_at(tmp_path):
 def test_what_one_channel_denies_is_reported_where_it_can_be_allowed():
     everything = discord.Permissions.all()
     silent = discord.Permissions(everything.value & ~discord.Permissions(send_messages=True).value)
-    guild = SimpleNamespace(name="Skerrow", me=SimpleNamespace(guild_permissions=everything))
+    guild = SimpleNamespace(name="Skerrow", unavailable=False, me=SimpleNamespace(guild_permissions=everything))
     channels = [
         SimpleNamespace(name="quay", permissions_for=lambda me: silent),
         SimpleNamespace(name="inn", permissions_for=lambda me: everything),
@@ -180,7 +180,7 @@ def test_what_is_lost_along_with_another_permission_has_no_remedy_of_its_own(tak
     discord.abc.GuildChannel._apply_implicit_permissions(None, left)
     me = SimpleNamespace(guild_permissions=silent if where == "server" else everything)
     channels = [SimpleNamespace(name=name, permissions_for=lambda me: left) for name in ("quay", "inn")]
-    found = find_missing_permissions(SimpleNamespace(name="Skerrow", me=me), channels)
+    found = find_missing_permissions(SimpleNamespace(name="Skerrow", unavailable=False, me=me), channels)
     assert {lack.need.permission for lack in found} == {taken}
     assert [lack.where for lack in found] == (["Skerrow"] if where == "server" else ["Skerrow #quay", "Skerrow #inn"])
 

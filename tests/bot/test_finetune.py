@@ -8,7 +8,7 @@ from discord import app_commands
 
 from bot.sandbox import SandboxRefusal
 from bot.store import InstalledVersion
-from bot.training.subprocess_backend import TrainingFailed
+from bot.training.queue import TrainingFailed
 from personas.errors import AdapterError, RequestError
 from personas.schemas.training_events import Progress
 from tests.bot.conftest import INN, OFFICE, QUAY, on_stage

@@ -11,7 +11,7 @@ import discord
 import psutil
 
 from bot.chat.discord_channels import MAX_REPLIES_IN_CHANNEL, MAX_REPLIES_TO_MEMBER, ChannelCache, SenderRegistry
-from bot.chat.reply_service import IncomingMessage
+from bot.chat.prompt_context import IncomingMessage
 from bot.cogs import chat_cog
 from tests.bot.conftest import INN, OFFICE, QUAY, Stage, on_stage
 from tests.fakes import until

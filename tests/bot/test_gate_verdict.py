@@ -11,7 +11,7 @@ from bot.cogs.progress_messages import AUTOMATIC_PROMOTION_TEXT, ProgressMessage
 from bot.demo_guild import SKERROW_SEED
 from bot.permissions import required_permissions
 from bot.store import Store
-from bot.training.subprocess_backend import TrainingFailed, TrainingSucceeded
+from bot.training.queue import TrainingFailed, TrainingSucceeded
 from bot.versions.live_versions import LiveVersions
 from personas.errors import AdapterError
 from personas.schemas.training_events import Epoch

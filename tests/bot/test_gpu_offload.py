@@ -4,8 +4,8 @@ from types import SimpleNamespace
 
 import pytest
 
+from bot.training.queue import TrainingInterrupted
 from bot.training.resource_sharing import OFFLOAD_TEXT, GpuOffloadBackend
-from bot.training.subprocess_backend import TrainingInterrupted
 from bot.training.training_plan import RecipeEstimate, TrainingPlan
 from personas.errors import BaseModelError, TrainingError
 from personas.schemas.training import TrainingRequest

@@ -7,8 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bot.training.queue import MAX_QUEUED_PER_GUILD, fair_order
-from bot.training.subprocess_backend import TrainingFailed, TrainingSucceeded
+from bot.training.queue import MAX_QUEUED_PER_GUILD, TrainingFailed, TrainingSucceeded, fair_order
 from personas.errors import RequestError
 from personas.schemas.training_events import Phase
 from tests.bot.restartable_queue import TrainingHome

@@ -6,8 +6,7 @@ import pytest
 
 from bot.clock import RETRY_DELAY_S
 from bot.store import StoreError
-from bot.training.queue import MAX_ATTEMPTS
-from bot.training.subprocess_backend import TrainingInterrupted
+from bot.training.queue import MAX_ATTEMPTS, TrainingInterrupted
 from personas.schemas.training_events import Phase
 from tests.bot.restartable_queue import TrainingHome
 from tests.fakes import until

@@ -2,15 +2,18 @@
 
 import asyncio
 import dataclasses
+import time
 
 import discord
 import pytest
 
+from bot.chat.prompt_context import IncomingMessage
 from bot.demo_guild import SKERROW_SEED
 from bot.permissions import required_permissions
 from bot.store import Channel, InstalledVersion
 from bot.store.training_jobs import NewTrainingJob
 from personas.errors import AdapterError, EngineBusyError
+from personas.home.pseudonyms import HomeKey, keyed_person
 from personas.schemas.training import TrainingRequest
 from tests.bot.conftest import INN, OFFICE, QUAY, STAGE, on_stage
 from tests.fake_engine import FakeEngine, echo
@@ -412,3 +415,28 @@ async def test_what_a_moderator_sweeps_away_leaves_the_history(stage):
     data = {"ids": swept, "channel_id": str(channel_id), "guild_id": str(stage.sandbox.guild_id)}
     stage.client.dispatch("raw_bulk_message_delete", discord.RawBulkMessageDeleteEvent(data))
     await until(lambda: [m.text for m in stage.store.messages.recent(channel_id)] == ["Ballast hears: two"])
+
+
+async def test_an_event_that_comes_again_brings_nothing_back(stage):
+    """Discord may deliver an event again after a resume."""
+    mark = stage.mark
+    said = await stage.member.say(QUAY, "once")
+    await stage.finished(QUAY, mark)
+    event_id, service = int(said["id"]), stage.client.services.reply_service
+    persona = stage.client.services.personas.get("ballast", stage.sandbox.guild_id)
+    channel = discord.utils.get(stage.client.guilds[0].text_channels, name=QUAY)
+    again = IncomingMessage(event_id, int(stage.member.id), "Tobias Reed", "once")
+
+    await service.answer(again, persona, channel)
+    assert len(stage.engine.requests) == 1
+
+    await stage.member.delete(said)
+    await until(lambda: stage.store.messages.text_of(event_id) is None)
+    await service.answer(again, persona, channel)
+    assert stage.store.messages.text_of(event_id) is None and len(stage.engine.requests) == 1
+
+    key = keyed_person(HomeKey.of(stage.client.services.home).people(), stage.member.id)
+    stage.store.people.record_erased(key, time.time() + 1)
+    late = IncomingMessage(discord.utils.time_snowflake(discord.utils.utcnow()), again.author_id, "Tobias", "late")
+    await service.answer(late, persona, channel)
+    assert stage.store.messages.text_of(late.event_id) is None and len(stage.engine.requests) == 1

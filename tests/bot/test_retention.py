@@ -1,6 +1,7 @@
 """What is deleted when its time is over, and what stays."""
 
 import json
+import multiprocessing
 import os
 import sqlite3
 import time
@@ -16,6 +17,7 @@ from bot.store import CARD_CONTRIBUTION, Contribution, Store, guild_suffix
 from bot.training.queue import JobQueue
 from personas.card.toml_card import SHIPPED_CARDS
 from personas.errors import MaterialError
+from personas.home.atomic_files import atomic_folder
 from personas.home.external_files import record_review_file
 from personas.lore.index import LoreIndex
 from personas.schemas.chat import SamplingParams
@@ -117,6 +119,90 @@ async def test_conversations_go_after_their_days_and_jobs_stay(bench):
     assert bench.store.replies.get(1) is None and bench.store.replies.votes(2).up == 1
     assert bench.store.jobs.get(f"own-{HERE}").finished_at < old, "its progress is nobody's words"
     assert where(bench.home, f"Vexillology at {old}") == [], "not in the file's empty pages, nor beside it"
+
+
+JOB_FILES = {
+    name: b'{"materials": []}'
+    for name in (
+        "request.json", "run.json", "events.jsonl", "trainer.log", "compare.json", "material/logs/a.json",
+        "dataset/train.jsonl", "checkpoints/checkpoint-3/state", "adapter/manifest.json", "heldout_new.bin",
+    )
+}  # fmt: skip
+STAYING = {"request.json", "run.json", "events.jsonl", "trainer.log", "compare.json"}
+
+
+def ended_job(bench, job_id, *, days, fails=False, promoted=False):
+    """A job that ended so many days ago, with everything in its folder."""
+    put(bench.home, {f"jobs/{job_id}/{name}": content for name, content in JOB_FILES.items()})
+    job = train(bench.store, job_id, guild=HERE, done=not fails)
+    if fails:
+        bench.store.jobs.fail(job, "The disk is full.", "Free some.", bench.now - days * DAY_S, can_resume=True)
+    if promoted:
+        bench.store.versions.promote(job.persona, job.version, 7, 60.0)
+
+
+async def test_the_data_of_ended_jobs_go_after_their_days_and_what_is_shown_stays(bench):
+    ended_job(bench, "old", days=91)
+    ended_job(bench, "live", days=91, promoted=True)
+    ended_job(bench, "failed", days=91, fails=True)
+    ended_job(bench, "new", days=89, fails=True)
+    put(bench.home, {"jobs/waiting/material/a": b"x"})
+    train(bench.store, "waiting", persona="thrip", done=False)
+    published = []
+    bench.queue.subscribe(published.append)
+    assert await bench.retention.tidy() and await bench.retention.tidy()
+
+    def files(job_id):
+        folder = bench.home / "jobs" / job_id
+        return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+
+    assert files("old") == files("failed") == STAYING
+    assert files("live") == files("new") == {*JOB_FILES} and files("waiting") == {"material/a"}
+    (failed,) = published
+    assert (failed.job_id, failed.can_resume, failed.error) == ("failed", False, "The disk is full.")
+    assert failed.advice == "Start a new one: its data were deleted after 90 days."
+    assert bench.store.jobs.get("new").can_resume and bench.store.jobs.get("old").state == "done"
+
+
+async def test_what_a_killed_process_left_half_written_goes_and_nothing_of_a_running_one(bench):
+    old = time.time() - 61
+    lost = {
+        "models/persona_adapters/oda/.v3.k2j_9xab/adapter_model.safetensors": b"x",
+        "jobs/j9/.adapter.abcdefgh/a": b"x",
+        "jobs/.j8.abcdefgh/request.json": b"x",
+        ".consent.json.4242.0a1b2c3d": b"x",
+        "uploads/.talk.jsonl.0a1b2c3d.part": b"x",
+    }
+    kept = {
+        "models/persona_adapters/oda/v3/a": b"x",
+        "lore/1/oda/.git.abcdefgh/config": b"x",
+        ".foo.settings": b"x",
+        "notes/.a.template": b"x",
+        "models/persona_adapters/oda/.v4.youngest/a": b"x",
+    }
+    put(bench.home, lost | kept)
+    for path in bench.home.rglob("*"):
+        if "youngest" not in str(path):
+            os.utime(path, (old, old))
+    running = multiprocessing.get_context("fork").Process(target=_write_slowly, args=(bench.home, old))
+    running.start()
+    try:
+        await until((bench.home / "ready").exists)
+        assert await bench.retention.tidy()
+        assert not [name for name in lost if (bench.home / name).exists()]
+        assert all((bench.home / name).exists() for name in kept)
+        (owned,) = (bench.home / "models" / "persona_adapters" / "oda").glob(".v5.*")
+    finally:
+        running.kill()
+        running.join()
+    assert await bench.retention.tidy() and not owned.exists(), "its process has ended"
+
+
+def _write_slowly(home, at):
+    with atomic_folder(home / "models" / "persona_adapters" / "oda" / "v5") as folder:
+        os.utime(folder, (at, at))
+        (home / "ready").touch()
+        time.sleep(60)
 
 
 async def test_it_works_at_the_start_then_every_hour_and_a_failure_comes_again_soon(bench, monkeypatch, caplog):

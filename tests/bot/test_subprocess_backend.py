@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from bot.training.subprocess_backend import TrainingFailed, TrainingInterrupted, TrainingSucceeded
+from bot.training.queue import TrainingFailed, TrainingInterrupted, TrainingSucceeded
 from personas.errors import MaterialError, RequestError
 from personas.home.adapters import WEIGHTS_FILE, verify_adapter
 from personas.home.holdout_index import HOLDOUT_FILE, HoldoutIndex, holdout_file

@@ -10,14 +10,8 @@ import psutil
 import pytest
 
 from bot.clock import SystemClock
-from bot.training.queue import JobQueue
-from bot.training.subprocess_backend import (
-    KILL_TIMEOUT_S,
-    LOCK_RETRY_DELAY_S,
-    MAX_LOCK_ATTEMPTS,
-    TrainingInterrupted,
-    TrainingSucceeded,
-)
+from bot.training.queue import JobQueue, TrainingInterrupted, TrainingSucceeded
+from bot.training.subprocess_backend import KILL_TIMEOUT_S, LOCK_RETRY_DELAY_S, MAX_LOCK_ATTEMPTS
 from personas.home.adapters import MANIFEST_FILE
 from personas.schemas.training import TrainingRequest
 from tests.bot.subprocess_trainer import ROOT, STANDIN, Workshop

@@ -5,9 +5,9 @@ import asyncio
 import pytest
 
 from bot.training import resource_sharing
+from bot.training.queue import TrainingSucceeded
 from bot.training.resource_sharing import TrainerThrottle
 from bot.training.status_text import job_status_text
-from bot.training.subprocess_backend import TrainingSucceeded
 from personas.schemas.training_events import Phase, Progress
 from tests.bot.conftest import INN, QUAY
 from tests.bot.subprocess_trainer import Workshop

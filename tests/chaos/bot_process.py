@@ -20,17 +20,22 @@ from bot import app
 from bot.chat import discord_channels, reply_service, streaming_reply
 from bot.cli import run
 from bot.client import BotClient
+from bot.cogs import finetune_cog, progress_messages
 from bot.sandbox import patch_discord
 from bot.settings import Settings
+from bot.store import TrainingJob
+from bot.training.subprocess_backend import OnEvent, RunResult, TrainingSucceeded
 from personas.lore.index import LoreIndex
 from personas.schemas.chat import ChatRequest
+from personas.schemas.training_events import Progress
 from tests.chaos import failpoints
 from tests.fake_engine import FakeEngine
-from tests.fakes import FakeTrainingBackend
+from tests.fakes import SCORECARD, FakeTrainingBackend
 
 PERMISSION = "Granted by Discord to the tests, 2026"
 HASTE = 50.0
 """Pauses after errors are shorter by this factor."""
+TRAINING_STEPS = 3
 LONG_REPLY_WORDS = 420
 """Words of a long reply, which fills two messages."""
 
@@ -51,6 +56,17 @@ class ScriptedEngine(FakeEngine):
         return
 
 
+class ScriptedBackend(FakeTrainingBackend):
+    """A backend whose runs report and end by themselves."""
+
+    async def run(self, job: TrainingJob, on_event: OnEvent) -> RunResult:
+        for step in range(1, TRAINING_STEPS + 1):
+            await asyncio.sleep(0.01)
+            speed = {"loss": 3.0, "lr": 1e-4, "tokens_per_s": 1.0, "eta_s": 1.0, "memory_bytes": 1}
+            on_event(Progress(step=step, of=TRAINING_STEPS, epoch=1.0, **speed))
+        return TrainingSucceeded(Path("adapter"), 1.0, SCORECARD)
+
+
 async def _open_engine(settings: Settings, metrics: Any, stack: Any) -> ScriptedEngine:
     return ScriptedEngine(script)
 
@@ -58,7 +74,7 @@ async def _open_engine(settings: Settings, metrics: Any, stack: Any) -> Scripted
 def run_bot(home: Path, url: str, token: str, plan: str, trace: Path | None) -> int:
     """Run `python -m bot` until SIGTERM, or until the plan or Discord ends it. Returns its exit code."""
     app._open_engine = _open_engine  # type: ignore[assignment]
-    app._create_backend = lambda *parts: FakeTrainingBackend()  # type: ignore[assignment]
+    app._create_backend = lambda *parts: ScriptedBackend()  # type: ignore[assignment]
     app._open_lore = _no_lore  # type: ignore[assignment]
     app._client_factory = lambda *parts: functools.partial(_client)  # type: ignore[assignment,return-value]
     streaming_reply.FIRST_EDIT_DELAY_S = streaming_reply.EDIT_INTERVAL_S = 0.0
@@ -89,6 +105,8 @@ def _shorten_pauses() -> None:
         module.asyncio = _HastyAsyncio()  # type: ignore[attr-defined]
     discord_channels.RETRY_PAUSE_S /= HASTE
     discord_channels.RETRY_PAUSES_S = tuple(one / HASTE for one in discord_channels.RETRY_PAUSES_S)
+    progress_messages.EDIT_INTERVAL_S /= HASTE
+    finetune_cog.RETRY_INTERVAL_S /= HASTE
     reply_service.END_PAUSES_S = tuple(one / HASTE for one in reply_service.END_PAUSES_S)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import re
 import shutil
 import tempfile
 import time
@@ -16,14 +17,18 @@ from pathlib import Path
 from typing import Any
 
 from bot.demo_guild import MEMBER, MODERATOR, SKERROW_SEED
+from bot.privacy.translations import TEXTS
 from bot.sandbox import Sandbox, SandboxRefusal
 from bot.store import HOME_DATABASE, Channel, Store
 from bot.store.database import Row, open_read_only
 from tests.chaos.bot_process import LONG_REPLY_WORDS, BotProcesses
 
 CHANNELS = {"weighbridge-quay": "ballast", "the-damp-lantern": "oda"}
-SETTLE_TIMEOUT_S = 30.0
-UNSETTLED = "select count(*) from replies where state in ('waiting', 'streaming') or end_note is not null"
+SETTLE_TIMEOUT_S = 90.0
+UNSETTLED = """select (select count(*) from replies where state in ('waiting', 'streaming') or end_note is not null)
+    + (select count(*) from jobs where state in ('queued', 'running') or not announced) as number"""
+OPTED_IN, OPTED_OUT = ("opt_in_done", "opt_in_already"), ("opt_out_done",)
+QUEUED = re.compile(r"Queued as `(\w+)`")
 
 
 @dataclass
@@ -61,7 +66,12 @@ class Conversation:
         self.random = random.Random(seed)
         self.outcome = Outcome()
         self._said = 0
+        self.actions = [self.vote, self.train, self.decide]
         self._deleted: set[int] = set()
+        self.was_killed = False
+        """Events that the bot had received, but not stored, are gone: Discord sends a new session none of them."""
+        self._queued: set[str] = set()
+        self._consent: bool | None = None
 
     async def prepare(self) -> None:
         """Create the database, and give the channels their personas."""
@@ -75,7 +85,7 @@ class Conversation:
 
     async def stop_bot(self, process: BaseProcess) -> None:
         process.terminate()
-        await asyncio.to_thread(process.join, 20)
+        await asyncio.to_thread(process.join, 60)
         if process.exitcode != 0:
             self.outcome.lost.append(f"the bot ended with exit code {process.exitcode}")
 
@@ -94,7 +104,7 @@ class Conversation:
             await asyncio.sleep(self.random.uniform(0.02, 0.2))
             with suppress(SandboxRefusal, TimeoutError, LookupError):
                 async with asyncio.timeout(0.5):  # not wait_for, which loses cancellations before Python 3.12
-                    await self._vote(name)
+                    await self.random.choice(self.actions)(name)
 
     async def say(self, channel: str = "") -> None:
         self._said += 1
@@ -106,10 +116,27 @@ class Conversation:
             await member.delete(message)
             self._deleted.add(int(message["id"]))
 
-    async def _vote(self, channel: str) -> None:
+    async def vote(self, channel: str) -> None:
         ended = [one for one in self.sandbox.messages(channel)[-6:] if "vote+1:" in str(one["components"])]
         if ended:
             await self.sandbox.member(MEMBER).click(self.random.choice(ended), "👍")
+
+    async def train(self, channel: str) -> None:
+        moderator = self.sandbox.member(MODERATOR)
+        answer = await moderator.slash(channel, "finetune start", persona=CHANNELS[channel])
+        if found := QUEUED.search((answer.message or {}).get("content", "")):
+            self._queued.add(found[1])
+
+    async def decide(self, channel: str) -> None:
+        """Opt in or out; what the bot has confirmed must be stored."""
+        member, wanted, self._consent = self.sandbox.member(MEMBER), self.random.random() < 0.5, None
+        answer = await member.slash(channel, "privacy opt-in" if wanted else "privacy opt-out")
+        if wanted and answer.message and answer.message["components"]:
+            answer = await member.click(answer.message, "I agree")
+        confirmations = [TEXTS[key]["en"][:20] for key in (OPTED_IN if wanted else OPTED_OUT)]
+        while not any(one in (answer.message or {}).get("content", "") for one in confirmations):  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+        self._consent = wanted
 
     # ------------------------------------------------------------------------------------------ invariants
 
@@ -117,7 +144,7 @@ class Conversation:
         """Wait until every reply has ended."""
         try:
             async with asyncio.timeout(timeout_s):
-                while process.is_alive() and self._rows(UNSETTLED)[0]["count(*)"]:  # noqa: ASYNC110
+                while process.is_alive() and self._rows(UNSETTLED)[0]["number"]:  # noqa: ASYNC110
                     await asyncio.sleep(0.05)
         except TimeoutError:
             self.outcome.lost.append(f"replies did not end within {timeout_s:.0f} s")
@@ -143,8 +170,25 @@ class Conversation:
                     self.outcome.orphans.append(f"{message['id']}: {message['content'][:60]!r} {_buttons(message)}")
         for row in self._rows("select * from replies"):
             self._check_reply(row, visible[row["event_id"]])
+        self._check_jobs()
         known = {row["discord_message_id"] for row in self._rows("select discord_message_id from messages")}
-        self.outcome.doubled += [f"the deleted message {one} is there again" for one in known & self._deleted]
+        stored = {row["discord_message_id"] for row in self._rows("select discord_message_id from deleted_messages")}
+        deleted = self._deleted & stored if self.was_killed else self._deleted
+        self.outcome.doubled += [f"the deleted message {one} is there again" for one in known & deleted]
+
+    def _check_jobs(self) -> None:
+        jobs = {row["job_id"]: row["state"] for row in self._rows("select job_id, state from jobs")}
+        ended = ("done", "failed")  # after three killed attempts
+        self.outcome.lost += [f"the job {one}: {jobs.get(one)}" for one in self._queued if jobs.get(one) not in ended]
+        sent = [message["content"] for name in CHANNELS for message in self.sandbox.messages(name)]
+        for job_id in jobs:
+            results = sum(text.startswith(("Trained", "Failed")) and f"`{job_id}`" in text for text in sent)
+            if results != 1:
+                (self.outcome.doubled if results else self.outcome.lost).append(f"the job {job_id}: {results} results")
+        if self._consent is not None:
+            stored = self._rows(f"select opted_in from consents where user_id = {self.sandbox.member(MEMBER).id}")
+            if [bool(row["opted_in"]) for row in stored] != [self._consent]:
+                self.outcome.lost.append(f"the consent {self._consent} is {stored}")
 
     def _check_reply(self, row: Row, texts: list[str]) -> None:
         what = f"reply {row['event_id']} ({row['state']}): {[text[:40] for text in texts]}"

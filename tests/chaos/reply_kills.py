@@ -22,6 +22,7 @@ async def kill_once(talk: Conversation) -> None:
     trace = talk.home / "trace"
     trace.unlink(missing_ok=True)
     process = talk.start_bot(f"kill@{talk.random.randint(1, HITS_OF_A_LIFE)}", trace)
+    talk.was_killed = True
     talking = asyncio.create_task(talk.talk())
     deadline = time.monotonic() + LIFE_TIMEOUT_S
     while process.is_alive() and time.monotonic() < deadline:  # noqa: ASYNC110  a process is waited for

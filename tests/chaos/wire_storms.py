@@ -35,6 +35,7 @@ async def run(seeds: int, first: int) -> Outcome:
     outcome = Outcome()
     while outcome.tried < seeds:
         async with conversation(first + outcome.tried) as talk:
+            talk.was_killed = True  # a lost session's events are lost
             process = talk.start_bot()
             await talk.say()
             for number in range(min(SEEDS_PER_LIFE, seeds - outcome.tried)):

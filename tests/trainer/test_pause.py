@@ -14,10 +14,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import trainer.cli.main
-from personas.schemas.training_events import Evaluation, Progress
+from personas.schemas.training_events import Estimate, Evaluation, Heartbeat, Phase, Progress
 from tests.trainer.job_folders import events, persona_job
 from tests.trainer.test_run import start, wait_for_step
 from trainer.process import run_control
+from trainer.process.events import EventWriter
 from trainer.process.run_control import (
     MAX_PAUSE_S,
     MAX_PAUSE_SHARE,
@@ -143,7 +144,8 @@ def test_a_run_that_is_held_again_and_again_makes_the_same_adapter_and_counts_th
     """Held between batches of training and of measuring alike."""
     settings = {"hyperparameters": {"gradient_accumulation_steps": 4, "per_device_train_batch_size": 2}}
     received, free = [], []
-    for name, hold, result in (("free", PauseControl(), free), ("held", Holding(), received)):
+    free_hold = PauseControl(beat=lambda: free.append(Heartbeat()))
+    for name, hold, result in (("free", free_hold, free), ("held", Holding(), received)):
         folder = persona_job(tmp_path / name, tiny_base.source, **settings)
         run_job(folder, RunContext(result.append, lambda: None, hold=hold))
     assert weights(tmp_path / "free") == weights(tmp_path / "held")
@@ -153,6 +155,29 @@ def test_a_run_that_is_held_again_and_again_makes_the_same_adapter_and_counts_th
     assert last[1].held_s >= 0.02 * micro_batches > 0
     assert last[1].seconds > last[1].held_s
     assert not [event for event in received if isinstance(event, Evaluation)]
+    phases = [event.name for event in free if isinstance(event, Phase)]
+    beats = {name for name, event in zip(_phases_of(free), free, strict=True) if isinstance(event, Heartbeat)}
+    assert beats == {*phases} - {"base model", "writing"}, "all that takes long with much data"
+    (estimate,) = [event for event in free if isinstance(event, Estimate)]
+    assert 0 < estimate.seconds < 600 and 2**20 < estimate.memory_bytes < 2**34
+
+
+def _phases_of(events):
+    """The name of the phase to which each event belongs."""
+    name = ""
+    for event in events:
+        name = event.name if isinstance(event, Phase) else name
+        yield name
+
+
+def test_heartbeats_are_written_only_where_nothing_else_was(monkeypatch):
+    now, out = [0.0], io.StringIO()
+    monkeypatch.setattr("trainer.process.events.time.monotonic", lambda: now[0])
+    writer = EventWriter(out)
+    for at, event in ((20, None), (29, Phase(name="training")), (58, None), (59, None), (60, None), (100, None)):
+        now[0] = at
+        writer.emit(event) if event else writer.beat()
+    assert [event["event"] for event in events(out.getvalue())] == ["phase", "heartbeat", "heartbeat"]
 
 
 class Parent(io.StringIO):

@@ -51,7 +51,7 @@ from filelock import FileLock, Timeout
 from personas.cli_common import SHELLS, add_examples, completion_script
 from personas.cli_entry import EXIT_DONE, EXIT_FAILED
 from personas.errors import RequestError, UnderstudyError
-from personas.home.job_folder import EVENTS_FILE, store_holdout_at_home
+from personas.home.job_folder import EVENTS_FILE, record_trainer, store_holdout_at_home
 from personas.schemas.training_events import Failed
 from trainer.cli.anonymise_command import add_anonymise, anonymise
 from trainer.cli.argtypes import Commands, positive_int
@@ -142,17 +142,19 @@ def main() -> int:
 def _run(options: argparse.Namespace, out: TextIO | None = None) -> int:
     """Run a job folder; `out` receives the events instead of standard output."""
     stop = CancelToken()
-    pause = PauseControl(stop)
+    events = EventWriter(out or claim_stdout())
+    pause = PauseControl(stop, events.beat)
     cancel_on_signals(stop)
     if options.stop_on_eof:
         listen_to_parent(stop, pause)
-    events = EventWriter(out or claim_stdout())
     processes = distributed_context(os.environ)
     if not processes.is_first:
         return _run_worker(options, stop, processes)
     try:
         fence = AttemptFence(options.folder, options.attempt)
         with _job_lock(fence), events.also_to(options.folder / EVENTS_FILE, fence.check):
+            if options.stop_on_eof:
+                record_trainer(options.folder)
             return _locked_run(options, events, stop, pause, processes, fence)
     except Timeout:
         cause = f"Another trainer works on {options.folder}."

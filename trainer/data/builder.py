@@ -131,7 +131,7 @@ class DatasetBuilder(ExitStack):
         self.conversations: Counter[str] = Counter()
 
     def add_source(
-        self, source: str, items: SourceItems, on_progress: Callable[[int], None] = lambda rows: None
+        self, source: str, items: SourceItems, on_progress: Callable[[int], object] = lambda rows: None
     ) -> None:
         """Read a source; `on_progress` gets the rows of each item. Without a name conversations keep their sources."""
         self._sources.append(source)

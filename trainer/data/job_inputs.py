@@ -1,6 +1,6 @@
 """Reads a job folder's material: checks kinds, digests and rights, then reads its conversations."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -46,7 +46,8 @@ class JobInputs:
 
     `built` is the folder of a data set that takes the place of talk, `parent` that of the adapter to train further.
     `consent` is what is allowed today, `held_out` what was held out before. `keys` are those of pseudonyms and of lists
-    of people. `paths` are the materials by kind. `lore_pairs` is the share of replies to take from lore.
+    of people. `paths` are the materials by kind. `lore_pairs` is the share of replies to take from lore. `between` is
+    called between two conversations or samples.
     """
 
     persona: Persona | None = None
@@ -59,6 +60,7 @@ class JobInputs:
     talk_kind: str = "log"
     paths: MaterialPaths = field(default_factory=dict)
     lore_pairs: float = 0.0
+    between: Callable[[], object] = lambda: None
 
 
 @dataclass(frozen=True)

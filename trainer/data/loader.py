@@ -331,6 +331,7 @@ class _DatasetReader:
         self._folder, self._renderer, self._longest = folder, renderer, recipe.max_length
         self._allowed = ConsentCheck.today(content.consent, content.keys.people)
         self._persona_name = content.persona.name if content.persona else ""
+        self._between = content.between
         self.dropped: Counter[str] = Counter()
 
     def read(self, file: str) -> list[_LoadedSample]:
@@ -346,6 +347,7 @@ class _DatasetReader:
         return [it for it, is_known in zip(train, known, strict=True) if not is_known]
 
     def _may_be_used(self, line: SampleLine) -> bool:
+        self._between()
         fault = self._allowed.fault(line, self._folder.name)
         self.dropped.update([fault] if fault else [])
         return not fault

@@ -122,13 +122,13 @@ def write_run_dataset(
     )
     ledger = Ledger()
     with DatasetBuilder(plan, ledger, folder) as builder:
-        builder.add_source("", (*talk.rejected, *talk.conversations))
+        builder.add_source("", (*talk.rejected, *talk.conversations), lambda rows: content.between())
         rejected, own = dict(ledger.dropped), 0
         keys_of = cache(partial(builder.participants.keys_of, key=plan.people_key))
         if content.built:
             own = int(read_stats(content.built)["samples"]["train"])
         else:
-            own = _write_talk(folder, builder, keys_of)
+            own = _write_talk(folder, builder, keys_of, content.between)
             builder.held_out.write(folder / HOLDOUT_FILE)
         most = general_sample_count(recipe, min(own, recipe.train_samples or own) + len(talk.preferences))
         _write_samples(folder / MIXED_FILE, itertools.islice(builder.general_samples(talk.to_mix), most), keys_of)
@@ -155,7 +155,7 @@ def write_run_dataset(
     (folder / RUN_SET_FILE).write_text(json.dumps(stats, indent=1) + "\n", encoding="utf-8")
 
 
-def _write_talk(folder: Path, builder: DatasetBuilder, keys_of: KeysOf) -> int:
+def _write_talk(folder: Path, builder: DatasetBuilder, keys_of: KeysOf, between: Callable[[], object]) -> int:
     """Write a job's own samples; return how many are to be trained on."""
     trained = 0
     with (
@@ -165,6 +165,7 @@ def _write_talk(folder: Path, builder: DatasetBuilder, keys_of: KeysOf) -> int:
         for built in builder.samples():
             print(format_run_sample(built, keys_of), file=train if built.side == TRAIN else heldout)
             trained += built.side == TRAIN
+            between()
     return trained
 
 

@@ -19,6 +19,7 @@ from threadpoolctl import threadpool_limits
 from personas.errors import UnderstudyError
 from personas.models.base_model import BaseModel
 from personas.schemas.hyperparameters import PreferenceMethod
+from personas.schemas.training_events import Estimate
 from trainer.data.preference_policy import GOOD_REPLIES_KEY
 from trainer.estimate.memory_model import (
     MemoryEstimate,
@@ -156,6 +157,13 @@ def estimate_run(
         "tokens_per_s": round(computed.trained_tokens / max(computed.training_s, 1e-9) * speed.pace),
         "basis": speed.basis,
     }
+
+
+def estimate_event(recipe: Recipe, base: BaseModel, work: Workload) -> Estimate:
+    """Estimate a run for those who limit its time and memory."""
+    machine = probe_machine_without_torch()
+    cost = estimate_run("", recipe, base, work, estimate_speed(base, recipe, work, ()), machine)
+    return Estimate(seconds=cost["seconds"], memory_bytes=0 if machine.has_cuda else cost["memory_bytes"])
 
 
 def estimate_memory(recipe: Recipe, base: BaseModel, work: Workload, machine: MachineSpec) -> MemoryEstimate:

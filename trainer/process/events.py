@@ -3,6 +3,7 @@
 import logging
 import os
 import re
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,11 +11,12 @@ from typing import TextIO
 
 from personas.cli_entry import DISK_FULL_ERRNOS
 from personas.errors import UnderstudyError
-from personas.schemas.training_events import Epoch, Evaluation, Failed, Progress, TrainerEvent
+from personas.schemas.training_events import Epoch, Evaluation, Failed, Heartbeat, Progress, TrainerEvent
 from trainer.process.run_control import RunCancelled
 
 log = logging.getLogger(__name__)
 StepEvent = Progress | Evaluation | Epoch
+HEARTBEAT_INTERVAL_S = 30.0
 
 
 class EventWriter:
@@ -22,6 +24,7 @@ class EventWriter:
 
     def __init__(self, out: TextIO) -> None:
         self._sinks: list[tuple[TextIO, Callable[[], None]]] = [(out, lambda: None)]
+        self._emitted_at = time.monotonic()
 
     @contextmanager
     def also_to(self, path: Path, fence: Callable[[], None] = lambda: None) -> Iterator[None]:
@@ -33,6 +36,7 @@ class EventWriter:
 
     def emit(self, event: TrainerEvent) -> None:
         """Write and flush one event."""
+        self._emitted_at = time.monotonic()
         line = event.model_dump_json() + "\n"
         for sink, fence in tuple(self._sinks):
             try:
@@ -43,6 +47,11 @@ class EventWriter:
                 self._sinks.remove((sink, fence))
                 reason = error.strerror if isinstance(error, OSError) else error
                 log.warning("events no longer go to %s: %s", sink.name, reason)
+
+    def beat(self) -> None:
+        """Write a heartbeat if the last event is old. The run calls this where it got on: one that hangs is silent."""
+        if time.monotonic() - self._emitted_at >= HEARTBEAT_INTERVAL_S:
+            self.emit(Heartbeat())
 
 
 def claim_stdout() -> TextIO:

@@ -183,9 +183,9 @@ class PauseControl:
     The time it may wait is saved up while it works. `waited_s` is the total waiting time in seconds.
     """
 
-    def __init__(self, stop: CancelToken | None = None) -> None:
-        """Create one that waits no longer once `stop` is requested."""
-        self._stop, self._free = stop or CancelToken(), Event()
+    def __init__(self, stop: CancelToken | None = None, beat: Callable[[], None] = lambda: None) -> None:
+        """Create one that waits no longer once `stop` is requested; each `wait` calls `beat`."""
+        self._stop, self._free, self._beat = stop or CancelToken(), Event(), beat
         self._free.set()
         self._share, self._saved_s = MAX_PAUSE_SHARE, MAX_PAUSE_S
         self._worked_from = self._step_began = monotonic()
@@ -216,6 +216,7 @@ class PauseControl:
 
     def wait(self) -> float:
         """Wait while a pause is requested, at most as long as saved up. Returns the seconds waited."""
+        self._beat()
         began = monotonic()
         earned_s = (began - self._worked_from) * self._share / (1 - self._share)
         self._saved_s = min(MAX_PAUSE_S, self._saved_s + earned_s)

@@ -3,7 +3,7 @@
 import logging
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -123,21 +123,26 @@ class RunContext:
         self.emit(phase)
 
 
-def prepare_job(folder: Path, spec: JobSpec, *, stores_dataset: bool = False) -> PreparedJob:
+def prepare_job(
+    folder: Path, spec: JobSpec, *, stores_dataset: bool = False, between: Callable[[], object] = lambda: None
+) -> PreparedJob:
     """Resolve a job's recipe and load its samples, before any model is loaded; the same folder gives the same result.
 
-    `stores_dataset` keeps the built samples in the job's folder. Raises `UnderstudyError`.
+    `stores_dataset` keeps the built samples in the job's folder. `between` is called between two conversations or
+    samples. Raises `UnderstudyError`.
     """
-    return _prepare_job(folder, spec, load_tokenizer, stores_dataset)
+    return _prepare_job(folder, spec, load_tokenizer, stores_dataset, between)
 
 
 def prepare_job_without_torch(folder: Path) -> PreparedJob:
     """Prepare a job without the model libraries, for a plan of its run."""
-    return _prepare_job(folder, read_spec(folder), load_fast_tokenizer, False)
+    return _prepare_job(folder, read_spec(folder), load_fast_tokenizer, False, lambda: None)
 
 
-def _prepare_job(folder: Path, spec: JobSpec, load: Callable[[BaseModel], Any], stores_dataset: bool) -> PreparedJob:
-    inputs = read_job_inputs(folder, spec)
+def _prepare_job(
+    folder: Path, spec: JobSpec, load: Callable[[BaseModel], Any], stores_dataset: bool, between: Callable[[], object]
+) -> PreparedJob:
+    inputs = replace(read_job_inputs(folder, spec), between=between)
     resolved = resolve_job(spec, inputs, resumed_recipe(folder, spec))
     recipe, base, parent = resolved.recipe, resolved.base, resolved.parent
     tokenizer = load(base)

@@ -18,10 +18,10 @@ from bot.store import Store
 from bot.store.adapter_versions import InstalledVersion
 from bot.training import ray_backend, ray_jobs
 from bot.training.dataset_catalog import DatasetCatalog
-from bot.training.queue import MAX_ATTEMPTS, JobQueue
+from bot.training.queue import MAX_ATTEMPTS, JobQueue, TrainingFailed, TrainingInterrupted, TrainingSucceeded
 from bot.training.ray_backend import RayBackend
 from bot.training.ray_jobs import RayJobsClient, WorkerResources
-from bot.training.subprocess_backend import TrainingFailed, TrainingInterrupted, TrainingSucceeded
+from bot.training.training_plan import RunLimits
 from bot.versions.member_feedback import comparison_targets
 from personas.errors import RequestError
 from personas.home.adapters import verify_adapter
@@ -57,7 +57,6 @@ class RayWorkshop(Workshop):
         return RayBackend(
             self.home,
             DatasetCatalog(self.shipped, "embedded", self.home),
-            SystemClock(),
             RayJobsClient(self.ray.url, token),
             poll_s=POLL_S,
             serving_precision="float32",
@@ -81,7 +80,7 @@ class RayWorkshop(Workshop):
         """As `kill -9`: nothing is stored, nothing is said to Ray."""
         path = self.home / "understudy.sqlite"
         self.store.close()
-        for task in (queue._worker, *queue._attempts.values()):
+        for task in (queue.worker._task, *queue._attempts.values()):
             task.cancel()
         self.store = Store.open(path)
 
@@ -331,6 +330,25 @@ async def test_success_without_an_adapter_is_an_error_of_the_shared_folder(tmp_p
     async with cluster(tmp_path, "nothing") as works:
         failed = await works.ray_backend().run(works.job(), works.events.append)
         assert "there is no adapter in" in failed.error and "same path" in failed.advice and failed.can_resume
+
+
+@pytest.mark.parametrize(
+    ("limits", "error"), [({"stall_s": 0.4}, "it reported nothing"), ({"guild_s": 0.4}, "longest time at a stretch")]
+)
+async def test_a_run_that_hangs_or_takes_too_long_is_stopped_and_its_slot_is_free(tmp_path, limits, error):
+    async with cluster(tmp_path, "polite") as works:
+        works.ray.has_workers = False
+        backend = works.ray_backend(limits=RunLimits(**limits))
+        running = asyncio.create_task(backend.run(works.job(), works.events.append))
+        await works.begun("j1-1", "pending")
+        await asyncio.sleep(0.6)
+        assert not running.done(), "waiting for a worker counts for nothing"
+        await works.ray._begin(works.ray.jobs[f"{works.id}-j1-1"])
+        process = await works.begun("j1-1")
+        failed = await asyncio.wait_for(running, 10)
+        assert error in failed.error and failed.can_resume
+        assert process.returncode in STOPPED and f"{works.id}-j1-1" not in works.ray.jobs
+        assert read_attempt(works.folder()).attempt == 2, "it can write nothing more"
 
 
 async def test_a_trainer_that_is_killed_or_stopped_by_others_is_interrupted(tmp_path):

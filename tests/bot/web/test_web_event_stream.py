@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from bot.training.subprocess_backend import TrainingFailed, TrainingSucceeded
+from bot.training.queue import TrainingFailed, TrainingSucceeded
 from tests.bot.web.training_runs import epoch, folder_in, put_job, put_run, step, tell, whole_run
 from tests.fakes import until
 from tests.samples import SCORECARD

@@ -3,7 +3,7 @@
 import pytest
 
 from bot.store.training_jobs import NewTrainingJob
-from bot.training.subprocess_backend import TrainingFailed, TrainingSucceeded
+from bot.training.queue import TrainingFailed, TrainingSucceeded
 from personas.schemas.training import TrainingRequest
 from personas.schemas.training_events import Progress
 from tests.fakes import until

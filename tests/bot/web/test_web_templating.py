@@ -6,7 +6,7 @@ import re
 import pytest
 
 from bot.store import Channel
-from bot.training.subprocess_backend import TrainingFailed
+from bot.training.queue import TrainingFailed
 from bot.web.templating import (
     STATIC_FOLDER,
     TEMPLATES_FOLDER,

@@ -6,7 +6,7 @@ from html import unescape
 
 import pytest
 
-from bot.training.subprocess_backend import TrainingFailed, TrainingSucceeded
+from bot.training.queue import TrainingFailed, TrainingSucceeded
 from bot.web.api.training.run_details import LOG_TAIL_BYTES
 from personas.schemas.training_events import Phase
 from tests.bot.web.training_runs import RECIPE, folder_in, put_job, put_run, step, tell, whole_run

@@ -15,7 +15,7 @@ from aiohttp import ClientPayloadError, web
 from aiohttp.http_exceptions import HttpProcessingError
 
 from bot.web.problems import Problem
-from personas.home.atomic_files import replace_durably
+from personas.home.atomic_files import claim_temporary, replace_durably
 
 MAGIC_BYTES = {".zip": (b"PK\x03\x04", b"PK\x05\x06"), ".parquet": (b"PAR1",), ".gz": (b"\x1f\x8b",)}
 """First bytes of binary files."""
@@ -142,6 +142,7 @@ def require_no_file(place: Path, replace: bool) -> None:
 async def _write_stream(read: ReadChunk, partial: Path, place: Path, limits: UploadLimits) -> ReceivedFile:
     digest, total = hashlib.sha256(), 0
     with await asyncio.to_thread(_create_private, partial) as file:
+        claim_temporary(file.fileno())
         async for block in _read_blocks(read):
             if not total:
                 require_file_type(place.name, block)

@@ -8,7 +8,7 @@ from aiohttp import web
 from bot.personas.base_model_compat import explain_unserved
 from bot.services import Services
 from bot.store import ALL_GUILDS, Channel, InstalledVersion
-from bot.training.subprocess_backend import import_adapter_version
+from bot.training.data_jobs import import_adapter_version
 from bot.versions.live_versions import OPERATOR_USER_ID
 from bot.web.app_context import get_services
 from bot.web.problems import Problem

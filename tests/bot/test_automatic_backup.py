@@ -1,0 +1,134 @@
+"""Backups that the bot makes by itself, and the way back from a damaged database."""
+
+import asyncio
+import sqlite3
+import subprocess
+import sys
+
+import pytest
+
+from bot.backup.archive import BackupError
+from bot.backup.automatic import (
+    CHECK_INTERVAL_S,
+    FIRST_DELAY_S,
+    AutomaticBackup,
+    BackupSchedule,
+    automatic_backups,
+    automatic_folder,
+    latest_backup,
+)
+from bot.store import HOME_DATABASE, Store, StoreError
+from personas.home.external_files import read_exports
+from tests.bot.sample_home import GUILD, fill
+from tests.bot.test_store_failures import ENVIRON
+from tests.fakes import FakeClock, until
+
+DAY_S = 86_400.0
+
+
+@pytest.fixture
+def home(tmp_path):
+    return fill(tmp_path / "home")
+
+
+@pytest.fixture
+def clock():
+    return FakeClock()
+
+
+@pytest.fixture
+def store(home):
+    with Store.open(home / HOME_DATABASE) as opened:
+        yield opened
+
+
+@pytest.fixture
+def backup(home, store, clock):
+    return AutomaticBackup(home, store, clock, BackupSchedule(DAY_S, keep=3))
+
+
+async def test_backups_are_made_in_time_and_the_oldest_are_deleted(home, backup, clock):
+    assert not await backup.back_up_if_due()
+    clock.advance(FIRST_DELAY_S)
+    assert await backup.back_up_if_due() and not await backup.back_up_if_due()
+    times = []
+    for _ in range(5):
+        clock.advance(DAY_S)
+        assert await backup.back_up_if_due()
+        times.append(clock.now())
+    assert list(automatic_backups(home).values()) == times[-3:]
+    assert automatic_folder(home).stat().st_mode & 0o777 == 0o700
+    assert latest_backup(home) == list(automatic_backups(home))[-1]
+    assert not [export for export in read_exports(home) if export.what == "backup" and ".backups" in export.path]
+
+
+async def test_the_worker_goes_on_after_a_failure(home, backup, clock, caplog):
+    automatic_folder(home).write_text("a file where the folder has to be")
+    clock.advance(FIRST_DELAY_S)
+    backup.task.start()
+    await until(lambda: backup.task.error)
+    assert "automatic backup" in caplog.text
+    automatic_folder(home).unlink()
+    await until(lambda: clock.sleepers)
+    clock.advance(CHECK_INTERVAL_S)
+    await until(lambda: automatic_backups(home))
+    await until(lambda: not backup.task.error)
+    await backup.task.stop()
+
+
+async def test_an_erasure_replaces_the_backups_from_before(home, backup, store, clock):
+    for _ in range(2):
+        clock.advance(DAY_S)
+        await backup.back_up_if_due()
+    clock.advance(60.0)
+    store.people.record_erased("a key", clock.now())
+    clock.advance(60.0)
+    assert await backup.back_up_if_due()
+    assert list(automatic_backups(home).values()) == [clock.now()]
+
+
+async def test_a_damaged_database_is_found_and_the_backups_stay(home, backup, clock):
+    clock.advance(DAY_S)
+    await backup.back_up_if_due()
+    before = automatic_backups(home)
+    damage(home)
+    clock.advance(DAY_S)
+    with pytest.raises(StoreError, match="damaged"):
+        await backup.back_up_if_due()
+    assert automatic_backups(home) == before
+
+
+def damage(home):
+    """Overwrite the pages after the first, as a failing disk does."""
+    file = home / HOME_DATABASE
+    raw = sqlite3.connect(file)
+    raw.execute("pragma wal_checkpoint(truncate)").fetchall()
+    raw.close()
+    content = bytearray(file.read_bytes())
+    content[4096:20480] = b"\xa5" * (20480 - 4096)
+    file.write_bytes(content)
+
+
+def test_the_bot_says_what_to_do_about_a_damaged_database_and_that_works(home, clock):
+    with Store.open(home / HOME_DATABASE) as store:
+        texts = [message.text for message in store.messages.guild_messages(GUILD)]
+        made = AutomaticBackup(home, store, clock, BackupSchedule(DAY_S, 3))
+        clock.advance(FIRST_DELAY_S)
+        assert asyncio.run(made.back_up_if_due())
+    damage(home)
+    environ = {**ENVIRON, "UNDERSTUDY_HOME": str(home), "WEB_PORT": "0"}
+    started = subprocess.run([sys.executable, "-m", "bot"], env=environ, capture_output=True, text=True, timeout=60)
+    assert started.returncode == 1 and "python -m bot restore --latest" in started.stderr
+    command = [sys.executable, "-m", "bot", "restore", "--latest"]
+    restored = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=60)
+    assert restored.returncode == 0, restored.stderr
+    with Store.open(home / HOME_DATABASE) as store:
+        assert [message.text for message in store.messages.guild_messages(GUILD)] == texts
+
+
+def test_without_an_automatic_backup_restore_says_so(home):
+    with pytest.raises(BackupError, match="no automatic backup"):
+        latest_backup(home)
+    (automatic_folder(home)).mkdir()
+    (automatic_folder(home) / "understudy-mine.zip").touch()
+    assert automatic_backups(home) == {}

@@ -1,0 +1,74 @@
+"""`make chaos`: breaks the bot on purpose, by seed, and prints what was tried, lost, doubled and orphaned."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import sys
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+from tests.chaos import disk_faults, reply_kills, wire_storms
+from tests.chaos.conversation import Outcome
+
+RESULT = Path("build/chaos/result.json")
+DEFAULT_SEEDS = 300
+STEPS = 3_000
+"""Lives of the bot under a failing disk with one seed each: `STEPS / seeds` writes lie between two that fail."""
+Suite = Callable[[int, int], Awaitable[Outcome]]
+SUITES: dict[str, Suite] = {
+    "SIGKILL at writes and requests": reply_kills.run,
+    "disturbed requests and events": wire_storms.run,
+    "EIO and ENOSPC at writes": lambda seeds, first: disk_faults.run(max(1, STEPS // seeds), first),
+}
+
+
+def table(outcomes: dict[str, Outcome]) -> str:
+    rows = ["| fault | tried | lost | doubled | orphans |", "| --- | ---: | ---: | ---: | ---: |"]
+    for fault, one in outcomes.items():
+        counts = (one.tried, len(one.lost), len(one.doubled), len(one.orphans))
+        rows.append(f"| {fault} | " + " | ".join(f"{count:,}" for count in counts) + " |")
+    return "\n".join(rows)
+
+
+def result(outcomes: dict[str, Outcome]) -> dict[str, object]:
+    """Return the content of the result file."""
+    total = Outcome()
+    for one in outcomes.values():
+        total += one
+    sums = {"faults": total.tried, "lost": len(total.lost), "doubled": len(total.doubled)}
+    by_fault = {fault: dict(one.faults) for fault, one in outcomes.items()}
+    return {**sums, "orphans": len(total.orphans), "by_fault": by_fault}
+
+
+async def run(seeds: int, first: int, only: str) -> dict[str, Outcome]:
+    outcomes = {}
+    for fault, suite in SUITES.items():
+        if only in fault:
+            started = time.monotonic()
+            outcomes[fault] = await suite(seeds, first)
+            print(f"{fault}: {time.monotonic() - started:.0f} s", file=sys.stderr, flush=True)
+    return outcomes
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__)
+    parser.add_argument("--seeds", type=int, default=DEFAULT_SEEDS, help="of each suite (default: %(default)s)")
+    parser.add_argument("--first", type=int, default=1, help="the first seed (default: %(default)s)")
+    parser.add_argument("--only", default="", metavar="TEXT", help="suites with this in their name")
+    args = parser.parse_args()
+    if args.seeds < 1:
+        parser.error("--seeds: give at least 1")
+    outcomes = asyncio.run(run(args.seeds, args.first, args.only))
+    if not outcomes:
+        parser.error(f"--only: no suite's name contains {args.only!r}; there are: {', '.join(SUITES)}")
+    RESULT.parent.mkdir(parents=True, exist_ok=True)
+    RESULT.write_text(json.dumps(result(outcomes), indent=1) + "\n", encoding="utf-8")
+    print(table(outcomes))
+    return 0 if all(one.is_clean for one in outcomes.values()) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

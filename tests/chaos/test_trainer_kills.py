@@ -1,0 +1,27 @@
+"""Killed bots and trainers lose and double no training; the queue keeps to its model."""
+
+import pytest
+
+from tests.chaos.trainer_kills import kill_processes, walk_queue
+
+
+@pytest.mark.slow
+def test_killed_at_any_moment_a_job_ends_in_one_version():
+    outcome = kill_processes(3, seed=1)
+    assert outcome.tried == 3 and outcome.is_clean, outcome
+
+
+async def test_two_thousand_steps_of_the_queue():
+    assert (await walk_queue(2000, seed=1)).total() == 2000
+
+
+@pytest.mark.slow
+def test_killed_again_and_again_a_job_ends_in_one_version():
+    for seed in range(100, 120):
+        outcome = kill_processes(6, seed)
+        assert outcome.is_clean, outcome
+
+
+@pytest.mark.slow
+async def test_a_hundred_thousand_steps_of_the_queue():
+    assert (await walk_queue(100_000, seed=2)).total() == 100_000
