@@ -301,7 +301,7 @@ class Retention:
             await asyncio.to_thread(_delete_if_from_discord, folder, None if job else before)
 
     async def _shrink_job_folder(self, folder: Path, before: float) -> None:
-        """Delete the data of a job that ended long ago, unless its version is live anywhere; its curves and log stay."""
+        """Delete the data of a job that ended long ago, unless its version is live; its curves and log stay."""
         store = self._services.store
         job = store.jobs.get(folder.name)
         if job is None or job.finished_at is None or job.finished_at >= before:
