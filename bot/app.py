@@ -214,8 +214,7 @@ async def _find_incompatible(settings: Settings, store: Store, engine: Engine) -
     versions = [(persona_id, version) for persona_id, version, _ in store.versions.all_installed()]
     incompatible = await asyncio.to_thread(find_incompatible_versions, settings.home, versions, engine.fingerprint)
     incompatible = replace(incompatible, has_adapters=settings.engine != "openai")
-    live = {persona_id: store.versions.live(persona_id) for persona_id, _ in versions}
-    if warning := incompatible.warning(live, settings.base_model):
+    if warning := incompatible.warning(store.versions.all_live(), settings.base_model):
         log.warning("%s", warning)
     return incompatible
 

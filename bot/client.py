@@ -259,6 +259,6 @@ class ChannelPrefixWarmup:
     def _prepare(self, guild_id: int, persona_id: str) -> None:
         request_builder = self._services.request_builder
         if persona := self._services.personas.get(persona_id, guild_id):
-            version = request_builder.speaking(persona_id)
+            version = request_builder.speaking(persona_id, guild_id)
             adapter = request_builder.adapter(persona_id, version) if version else None
             self._services.engine.prepare(persona, adapter)

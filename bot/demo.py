@@ -127,6 +127,11 @@ class DemoSession:
             await moderator.click(answer, "Promote anyway")
             await self._wait_for_text(mark, PROMOTED_TEXT)
 
+    def live(self, persona_id: str) -> str:
+        """The version that is live in the session's server; empty for the base model."""
+        guild_id = int(self._sandbox.channel(_channel_of(persona_id))["guild_id"])
+        return self._app.services.store.versions.live(persona_id, guild_id) or ""
+
     async def _wait_for_text(self, mark: int, *texts: str) -> Any:
         return await self._sandbox.wait_for(
             "message", lambda message: any(text in message["content"] for text in texts), since=mark
@@ -184,7 +189,7 @@ async def run_demo(personas: list[str], started: float) -> tuple[DemoResult, dic
             session.figures.reply_before[persona_id] = await session.ask(persona_id, QUESTION)
         for persona_id in personas:
             await session.retrain(persona_id)
-            version = app.services.store.versions.live(persona_id) or ""
+            version = session.live(persona_id)
             session.figures.reply_after[persona_id] = await session.ask(persona_id, QUESTION, version)
         folders = {}
         for persona_id in personas:

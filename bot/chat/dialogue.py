@@ -225,7 +225,8 @@ class _DialogueRun:
 
     async def _stream_line(self, persona: Persona, live: StreamingReply) -> ChatReply:
         builder, talk = self.reply_service.request_builder, self.talk
-        model = ChatModel(persona, builder.speaking(persona.id), talk.place.guild_id)
+        guild_id = talk.place.guild_id
+        model = ChatModel(persona, builder.speaking(persona.id, guild_id), guild_id)
         request = await build_model_request(builder, model, talk.duet.turns(), builder.sampling)
         live.lore, live.dialogue = request.lore, builder.dialogue_of(request.adapter)
         with self.reply_service.throttle.reply():

@@ -72,7 +72,7 @@ def find_model(builder: ChatRequestBuilder, name: str) -> ChatModel:
         return ChatModel.of_dialogue(_find_dialogue(builder, name))
     guild_id, persona = _find_persona(builder, wanted)
     if not separator or version == LIVE_VERSION:
-        return ChatModel(persona, builder.speaking(persona.id), guild_id)
+        return ChatModel(persona, builder.speaking(persona.id, guild_id), guild_id)
     if version == BASE_MODEL_NAME:
         return ChatModel(persona, None, guild_id)
     if version.startswith(DIALOGUE_PREFIX):

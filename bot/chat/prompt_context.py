@@ -39,14 +39,14 @@ class ChatRequestBuilder:
         channel = self.store.channels.get(place.guild_id, place.channel_id, place.parent_id)
         return self.personas.get(channel.persona_id, place.guild_id) if channel else None
 
-    def speaking(self, persona_id: str) -> str | None:
-        """The version that answers: the live one, unless it was made for another base model."""
-        live = self.store.versions.live(persona_id)
+    def speaking(self, persona_id: str, guild_id: int) -> str | None:
+        """The version that answers in a guild: the live one, unless it was made for another base model."""
+        live = self.store.versions.live(persona_id, guild_id)
         return None if self.incompatible_versions.model_of(persona_id, live) else live
 
-    def unserved(self, persona_id: str) -> str:
-        """The live version if it cannot be served, else empty."""
-        live = self.store.versions.live(persona_id)
+    def unserved(self, persona_id: str, guild_id: int) -> str:
+        """The live version of a guild if it cannot be served, else empty."""
+        live = self.store.versions.live(persona_id, guild_id)
         return live if live and self.incompatible_versions.model_of(persona_id, live) else ""
 
     def adapter(self, persona_id: str, version: str) -> AdapterRef:
@@ -65,7 +65,7 @@ class ChatRequestBuilder:
     ) -> ChatRequest:
         """Build the request in which the persona answers a member's stored message `trigger_seq`, an event's."""
         history = self.store.messages.recent(place.channel_id, until_seq=trigger_seq)
-        version, shown_versions = self._choose_version(persona.id, event_id)
+        version, shown_versions = self._choose_version(persona.id, place.guild_id, event_id)
         turns = tuple(
             Turn(message.author_name, message.text, by_persona=message.persona_id == persona.id)
             for message in _turns_of_versions(history, persona, shown_versions)
@@ -81,12 +81,12 @@ class ChatRequestBuilder:
             member_id=member_id,
         )
 
-    def _choose_version(self, persona_id: str, event_id: int) -> tuple[str | None, set[str | None]]:
+    def _choose_version(self, persona_id: str, guild_id: int, event_id: int) -> tuple[str | None, set[str | None]]:
         """The version that makes a reply, and the versions whose earlier replies it sees.
 
         Where chance decides between two versions, both see the replies of both: they share one conversation.
         """
-        live = self.speaking(persona_id)
+        live = self.speaking(persona_id, guild_id)
         rollout = self.store.rollouts.of_reply(event_id, time.time())
         if rollout is None or rollout.is_promoted or self.incompatible_versions.model_of(persona_id, rollout.version):
             return live, {live}

@@ -385,7 +385,7 @@ class ReplyService:
                 live = await self._begin(task, stream)
                 live.lore = request.lore
                 live.dialogue = self.request_builder.dialogue_of(request.adapter)
-                unserved = self.request_builder.unserved(task.persona.id)
+                unserved = self.request_builder.unserved(task.persona.id, task.place.guild_id)
                 live.wanted = request.adapter.version if request.adapter else unserved
                 await self._stream_and_end(task, request, live, stream)
             finally:

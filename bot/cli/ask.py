@@ -12,7 +12,7 @@ from pathlib import Path
 
 from bot.personas.registry import PersonaRegistry
 from bot.settings import Settings, existing_file, load_settings, set_hub_token
-from bot.store import Store, find_databases
+from bot.store import ALL_GUILDS, Store, find_databases
 from personas.cli_entry import EXIT_DONE, EXIT_FAILED
 from personas.engine import Engine
 from personas.engine.llm_engine import LLMEngine
@@ -92,7 +92,8 @@ def build_ask_parser() -> argparse.ArgumentParser:
     parser.add_argument("question", nargs="?", default="", help="the question; follows piped input, if there is any")
     parser.add_argument("--persona", metavar="P", help="id or display name")
     which = parser.add_mutually_exclusive_group()
-    which.add_argument("--version", metavar="V", help="with this version of its adapter (default: the live one)")
+    text = "with this version of its adapter (default: the one that is live for all servers)"
+    which.add_argument("--version", metavar="V", help=text)
     which.add_argument("--adapter", metavar="A", help="with this adapter: its folder, or dialogue/NAME; no P is needed")
     which.add_argument("--base-only", action="store_true", help="the persona, but without an adapter")
     text = "ask two: each a persona, P@v2, P@base, dialogue/NAME or P@dialogue/NAME"
@@ -200,7 +201,7 @@ def _ask_target(home: Path, wanted: str, version: str | None) -> AskTarget:
 
 
 def _stored_version(home: Path, persona: Persona, version: str | None) -> str | None:
-    """Return the named version once it is known to be installed, or the live one."""
+    """Return the named version once it is known to be installed, or the one that is live for all servers."""
     databases = find_databases(home)
     if not databases:
         if version:
@@ -210,7 +211,7 @@ def _stored_version(home: Path, persona: Persona, version: str | None) -> str | 
     with Store.read_only(databases[0]) as store:
         if version:
             store.versions.require_installed(persona.id, version)
-        return version or store.versions.live(persona.id)
+        return version or store.versions.live(persona.id, ALL_GUILDS)
 
 
 def _request(settings: Settings, speaker: AskTarget, question: str, sampling: SamplingParams) -> ChatRequest:

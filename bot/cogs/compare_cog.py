@@ -30,6 +30,7 @@ from bot.versions.blind_test.judgement_text import (
     revealed_text,
 )
 from bot.versions.member_feedback import record_vote
+from personas.schemas.chat import Persona
 
 VERSION_PATTERN = r"base|v[0-9]+"
 CHOICE_LABELS: dict[VoteChoice, str] = {"a": "A", "b": "B", "tie": "Tie", "bad": "Both bad"}
@@ -38,9 +39,14 @@ OPTION_HELP = {
     "version": "Which version, or base (the newest that is not live if left out)",
     "against": "Against which version, or base (the live one if left out)",
 }
-VersionOption = app_commands.Transform[
-    str, SuggestionTransformer(lambda it: it.client.services.blind_tests.version_names(persona_option(it)))
-]
+
+
+def _suggested_versions(interaction: Interaction) -> list[str]:
+    blind_tests = interaction.client.services.blind_tests
+    return blind_tests.version_names(persona_option(interaction), interaction.guild_id or 0)
+
+
+VersionOption = app_commands.Transform[str, SuggestionTransformer(_suggested_versions)]
 
 
 @FINETUNE.command(description="Compare two versions blindly: two unnamed replies to one prompt, which is better?")
@@ -52,11 +58,11 @@ async def compare(
     against: VersionOption | None = None,
     invite: bool = True,
 ) -> None:
-    channel, services = interaction.channel, interaction.client.services
+    channel = interaction.channel
     if not isinstance(channel, GuildChannel):
         raise RefusedError("Versions are compared in text channels and threads.", "Try it there.")
     await interaction.response.defer(ephemeral=True)
-    contest = services.blind_tests.contest(persona or channel_persona(interaction), version, against)
+    contest = _find_contest(interaction, persona or channel_persona(interaction), version, against)
     if invite:
         await channel.send(
             invitation_text(contest), view=button_view(CompareButton(contest.persona.id, *contest.names))
@@ -74,7 +80,7 @@ async def judgement(
 ) -> None:
     await interaction.response.defer(ephemeral=True)
     services, guild_id = interaction.client.services, interaction.guild_id or 0
-    contest = services.blind_tests.contest(persona or channel_persona(interaction), version, against)
+    contest = _find_contest(interaction, persona or channel_persona(interaction), version, against)
     comparisons, persona_id = services.store.comparisons, contest.persona.id
     votes = comparisons.voted(persona_id, guild_id)
     result = await asyncio.to_thread(judge_votes, votes, *contest.names, time.time())
@@ -96,7 +102,7 @@ class CompareButton(
     async def pressed(self, interaction: Interaction) -> None:
         await interaction.response.defer(ephemeral=True, thinking=True)
         persona = require_persona(interaction, self.persona_id)
-        contest = interaction.client.services.blind_tests.contest(persona, self.version, self.against)
+        contest = _find_contest(interaction, persona, self.version, self.against)
         await show_comparison(interaction, contest)
 
 
@@ -134,6 +140,11 @@ async def show_comparison(interaction: Interaction, contest: Contest) -> None:
     comparison = await services.blind_tests.assign(contest, interaction.user.id, interaction.guild_id or 0)
     buttons = [ComparisonVoteButton(comparison.seq, choice, label=CHOICE_LABELS[choice]) for choice in CHOICE_LABELS]
     await respond(interaction, question_text(comparison, contest.persona), button_view(*buttons), suppress_embeds=True)
+
+
+def _find_contest(interaction: Interaction, persona: Persona, version: str | None, against: str | None) -> Contest:
+    """Resolve two versions that the server may use."""
+    return interaction.client.services.blind_tests.contest(persona, version, against, interaction.guild_id or 0)
 
 
 def _version_order(comparison: BlindComparison) -> list[str]:

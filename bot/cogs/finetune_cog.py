@@ -37,6 +37,7 @@ from bot.training.training_plan import plan_text
 from personas.errors import RequestError
 from personas.home.adapters import DIALOGUE_PREFIX
 from personas.home.datasets import DatasetNotFetchedError
+from personas.schemas.chat import Persona
 from personas.schemas.hyperparameters import parse_settings_line
 from personas.schemas.training import TaskType, TrainingRequest
 
@@ -93,11 +94,17 @@ class FinetuneCog(commands.Cog):
 # ------------------------------------------------------------------------------------------ options
 
 
+def _usable_versions(interaction: Interaction, persona: Persona) -> list[str]:
+    """The versions of a persona that the server may use, newest first."""
+    versions = interaction.client.services.store.versions
+    return [it.version for it in reversed(versions.installed(persona.id, interaction.guild_id or 0))]
+
+
 def _suggested_parents(interaction: Interaction) -> list[str]:
     """Suggest adapters to train further: versions for preferences, else dialogue adapters."""
     services = interaction.client.services
     if interaction.namespace.task_type == "preference":
-        return [it.version for it in reversed(services.store.versions.installed(persona_option(interaction).id))]
+        return _usable_versions(interaction, persona_option(interaction))
     return services.catalogue.dialogue_adapters(interaction.guild_id or 0)
 
 
@@ -116,9 +123,9 @@ def _job_labels(jobs: list[TrainingJob]) -> dict[str, str]:
 
 
 def _promotable_versions(interaction: Interaction) -> list[str]:
-    """Suggest the persona's versions, newest first, and the dialogue adapters that the server may use."""
+    """Suggest the persona's versions, newest first, and the dialogue adapters, that the server may use."""
     services = interaction.client.services
-    versions = [it.version for it in reversed(services.store.versions.installed(persona_option(interaction).id))]
+    versions = _usable_versions(interaction, persona_option(interaction))
     dialogues = services.catalogue.dialogue_adapters(interaction.guild_id or 0)
     return [*versions, *(f"{DIALOGUE_PREFIX}{name}" for name in dialogues)]
 
@@ -292,10 +299,10 @@ async def promote(
     persona = persona or channel_persona(interaction)
     if version:
         version = await install_named_dialogue(interaction, persona, version)
-    installed = interaction.client.services.store.versions.installed(persona.id)
-    if not installed:
+    installed = _usable_versions(interaction, persona)
+    if not (version or installed):
         raise RequestError(f"{persona.name} has no trained version yet.", "Train one with `/finetune start`.")
-    await promote_or_confirm(interaction, persona, version or installed[-1].version)
+    await promote_or_confirm(interaction, persona, version or installed[0])
 
 
 @FINETUNE.command(description="Go back to the previous live version.")

@@ -125,7 +125,7 @@ async def _import_card(
     notes, job = await install_bundled_adapter(
         services.home, services.store, services.base_model, origin, persona.id, imported.card, card.filename
     )
-    view = job_buttons(job, services.store.versions.live(persona.id)) if job else None
+    view = job_buttons(job, services.store.versions.live(persona.id, guild_id)) if job else None
     return persona, [*lines, *notes], view
 
 
@@ -156,7 +156,7 @@ async def _import_adapter(
             return ["The import was cancelled. A download continues there the next time."], None
         finally:
             task.cancel()
-    return notes, job_buttons(job, services.store.versions.live(persona.id)) if job else None
+    return notes, job_buttons(job, services.store.versions.live(persona.id, origin[0])) if job else None
 
 
 async def _show_progress(interaction: Interaction, task: asyncio.Task[Any], said: list[str]) -> None:
@@ -271,7 +271,7 @@ async def show(interaction: Interaction) -> None:
     persona = services.request_builder.persona_in(place)
     if setting is None or persona is None:
         raise RefusedError("No persona lives here.", "A moderator can change that with `/persona set`.")
-    live = _live_text(services, persona) or "base model (not trained yet)"
+    live = _live_text(services, persona, place.guild_id) or "base model (not trained yet)"
     answered = "every message" if setting.answers == "everything" or not place.guild_id else "messages that mention me"
     tagline = f": {persona.tagline}" if persona.tagline else ""
     is_muted = services.reply_service.rules.muted(persona, place)
@@ -287,7 +287,7 @@ async def list_(interaction: Interaction) -> None:
     lines = []
     for persona in services.personas.of(guild_id).values():
         homes = " ".join(f"<#{channel.channel_id}>" for channel in channels if channel.persona_id == persona.id)
-        live = _live_text(services, persona) or "base model"
+        live = _live_text(services, persona, guild_id) or "base model"
         head = f"**{persona.name}** (`{short_id(persona, guild_id)}`, {live}) {homes}"
         lines.append(f"{head}\n{persona.tagline}".strip())
     lines += [f"Muted: {_mute_text(services, it)}" for it in services.store.mutes.of_guild(guild_id)]
@@ -310,9 +310,9 @@ async def fresh(interaction: Interaction) -> None:
     await respond(interaction, "A new conversation starts here. Nothing was deleted.", ephemeral=False)
 
 
-def _live_text(services: Services, persona: Persona) -> str:
-    """The live version, and whether it cannot be served. Empty for the base model."""
-    live = services.store.versions.live(persona.id) or ""
+def _live_text(services: Services, persona: Persona, guild_id: int) -> str:
+    """The live version of a server, and whether it cannot be served. Empty for the base model."""
+    live = services.store.versions.live(persona.id, guild_id) or ""
     model = services.request_builder.incompatible_versions.model_of(persona.id, live)
     if model == NO_ADAPTERS:
         return f"base model, because this engine serves no adapters; {live} is kept"

@@ -12,6 +12,7 @@ import aiohttp
 import discord
 
 from bot.chat.discord_channels import GuildChannel
+from bot.chat.model_names import version_label
 from bot.chat.streaming_reply import MAX_MESSAGE_CHARS
 from bot.cogs.transformers import Interaction, require_moderator, require_persona
 from bot.cogs.ui import PersistentButton, PersistentPersonaSelect, button_view, respond, respond_privately
@@ -164,8 +165,8 @@ def current_job_text(services: Services, job: TrainingJob) -> str:
 
 
 def live_version(services: Services, job: TrainingJob) -> str | None:
-    """The live version of a job's persona."""
-    return services.store.versions.live(job.persona) if job.persona else None
+    """The live version of a job's persona in its server."""
+    return services.store.versions.live(job.persona, job.guild_id) if job.persona else None
 
 
 async def promote_with_reply(interaction: Interaction, persona: Persona, version: str, *, anyway: bool = True) -> str:
@@ -194,7 +195,7 @@ async def install_named_dialogue(interaction: Interaction, persona: Persona, ver
 
 async def promote_or_confirm(interaction: Interaction, persona: Persona, version: str) -> None:
     """Promote a version, or ask for confirmation where it meets objections. The interaction is acknowledged."""
-    was_live = interaction.client.services.store.versions.live(persona.id) == version
+    was_live = interaction.client.services.store.versions.live(persona.id, interaction.guild_id or 0) == version
     try:
         reply = await promote_with_reply(interaction, persona, version, anyway=False)
     except PromotionObjectedError as error:
@@ -207,8 +208,10 @@ async def promote_or_confirm(interaction: Interaction, persona: Persona, version
 
 def roll_back_with_reply(interaction: Interaction, persona: Persona) -> str:
     """Roll a persona back; returns the reply to the moderator."""
-    row = interaction.client.services.versions.roll_back(persona, interaction.guild_id or 0, interaction.user.id)
-    return f"Rolled back: {row.version or 'the base model'} answers for **{persona.name}** from the next reply on."
+    services, guild_id = interaction.client.services, interaction.guild_id or 0
+    services.versions.roll_back(persona, guild_id, interaction.user.id)
+    live = version_label(services.store.versions.live(persona.id, guild_id))
+    return f"Rolled back: {live} answers for **{persona.name}** from the next reply on."
 
 
 async def cancel_job(interaction: Interaction, job_id: str) -> None:

@@ -61,15 +61,15 @@ class RolloutCog(commands.Cog):
 # ------------------------------------------------------------------------------------------ commands
 
 
-def _other_versions(services: Services, persona_id: str) -> list[str]:
-    """The installed versions that are not live, newest first."""
-    versions = services.store.versions
-    live = versions.live(persona_id)
-    return [it.version for it in reversed(versions.installed(persona_id)) if it.version != live]
+def _other_versions(interaction: Interaction, persona_id: str) -> list[str]:
+    """The versions that the server may use and that are not live there, newest first."""
+    versions, guild_id = interaction.client.services.store.versions, interaction.guild_id or 0
+    live = versions.live(persona_id, guild_id)
+    return [it.version for it in reversed(versions.installed(persona_id, guild_id)) if it.version != live]
 
 
 OtherVersionOption = app_commands.Transform[
-    str, SuggestionTransformer(lambda it: _other_versions(it.client.services, persona_option(it).id))
+    str, SuggestionTransformer(lambda it: _other_versions(it, persona_option(it).id))
 ]
 
 
@@ -96,7 +96,7 @@ async def start_rollout(
     persona = persona or channel_persona(interaction)
     if channel:
         require_speaks_in(services, persona, channel)
-    version = version or next(iter(_other_versions(services, persona.id)), None)
+    version = version or next(iter(_other_versions(interaction, persona.id)), None)
     if version is None:
         raise RequestError("There is no version that is not live.", "Train one with `/finetune start`.")
     version = await install_named_dialogue(interaction, persona, version)

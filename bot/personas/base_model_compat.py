@@ -110,15 +110,15 @@ class IncompatibleVersions:
         is_served = adapter.base_model_hash in ("", self.served_hash) or not self.served_hash
         return None if is_served else adapter.base_model
 
-    def warning(self, live: Mapping[str, str | None], served: str) -> str:
-        """Warn the operator about incompatible live versions, given by persona; empty when there are none."""
-        models = {persona: model for persona, version in live.items() if (model := self.model_of(persona, version))}
+    def warning(self, live: Iterable[VersionKey], served: str) -> str:
+        """Warn the operator about incompatible live versions; empty when there are none."""
+        models = {key: model for key in live if (model := self.model_of(*key))}
         if not models:
             return ""
         if not self.has_adapters:
-            names = ", ".join(f"{persona} {live[persona]}" for persona in models)
+            names = ", ".join(f"{persona} {version}" for persona, version in models)
             return f"This engine serves no adapters. The base model answers instead of {names}."
-        names = ", ".join(f"{persona} {live[persona]} (for {model})" for persona, model in models.items())
+        names = ", ".join(f"{persona} {version} (for {model})" for (persona, version), model in models.items())
         return (
             f"Made for another base model than {served}: {names}. The base model answers for them until they are "
             "trained again, or BASE_MODEL names theirs."
@@ -174,10 +174,15 @@ def is_same_model(one: str, other: str) -> bool:
         return False
 
 
-def require_servable(store: Store, incompatible: IncompatibleVersions, persona_id: str, version: str) -> None:
-    """Raise `RequestError` for a version that is withdrawn, not installed, or made for another base model."""
+def require_servable(
+    store: Store, incompatible: IncompatibleVersions, persona_id: str, version: str, guild_id: int | None = None
+) -> None:
+    """Raise `RequestError` for a version that is withdrawn, not installed, or made for another base model.
+
+    Also for one that the guild may not use, if there is a `guild_id`.
+    """
     if store.versions.is_withdrawn(persona_id, version):
         raise RequestError(f"{version} was withdrawn.", "Train another one.")
-    store.versions.require_installed(persona_id, version)
+    store.versions.require_installed(persona_id, version, guild_id)
     if model := incompatible.model_of(persona_id, version):
         raise RequestError(*explain_unserved(version, model))

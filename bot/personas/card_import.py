@@ -163,7 +163,7 @@ async def install_foreign_adapter(
     Returns the version, a note that calls the adapter by this name, and the job that stands for the installation.
     """
     manifest = await asyncio.to_thread(verify_adapter, folder)
-    if version := await _find_installed(home, store, request.persona or "", manifest):
+    if version := await _find_installed(home, store, origin[0], request.persona or "", manifest):
         return version, f"{name} is installed already: it is {version}.", None
     scorecard = manifest.metrics.model_copy(update={"verdict": "", "reasons": (), "advice": ()})  # not this gate's
     job = await _install_version(home, store, origin, request, folder, scorecard)
@@ -178,7 +178,7 @@ async def install_dialogue_adapter(
     Raises `AdapterError` for a damaged adapter.
     """
     manifest = await asyncio.to_thread(verify_adapter, adapter.folder, NAME_ADAPTER_ADVICE)
-    if version := await _find_installed(home, store, persona_id, manifest):
+    if version := await _find_installed(home, store, origin[0], persona_id, manifest):
         return version
     request = _import_request(manifest.base_model, persona_id, manifest, adapter.name)
     request = request.model_copy(update={"start_from": adapter.name})
@@ -207,9 +207,11 @@ def _unpack_adapter(card: Card, folder: Path, where: str, served: str) -> Adapte
     return manifest
 
 
-async def _find_installed(home: Path, store: Store, persona_id: str, manifest: AdapterManifest) -> str | None:
-    """Find the version of a persona with the files of this manifest."""
-    versions = [installed.version for installed in store.versions.installed(persona_id)]
+async def _find_installed(
+    home: Path, store: Store, guild_id: int, persona_id: str, manifest: AdapterManifest
+) -> str | None:
+    """Find the version of a persona with the files of this manifest that a guild (0: the operator) may use."""
+    versions = [installed.version for installed in store.versions.installed(persona_id, guild_id or None)]
     return await asyncio.to_thread(_find_same_files, home, persona_id, versions, manifest)
 
 

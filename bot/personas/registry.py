@@ -10,6 +10,7 @@ from pathlib import Path
 
 from bot.errors import RefusedError
 from bot.personas.revisions import RevisionHistory
+from bot.store import guild_suffix
 from personas.card.formats import card_picture, parse_card, to_persona, write_card
 from personas.card.spec_card import Card, JsonObject
 from personas.card.toml_card import card_from_table, find_persona, read_card, read_table, slug
@@ -23,7 +24,6 @@ log = logging.getLogger(__name__)
 MAX_GUILD_PERSONAS = 20
 """Own personas of a guild; with the bundled ones they fit into one menu."""
 MAX_SHORT_ID_CHARS = 32
-BASE36_DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
 CARD_ARCHIVE = "files.charx"
 
 
@@ -79,7 +79,7 @@ class PersonaRegistry:
     def find(self, wanted: str, guild_id: int) -> Persona | None:
         """A guild's persona by its id, its name, or its id without the guild's suffix."""
         personas = self.of(guild_id)
-        return find_persona(personas, wanted) or personas.get(_guild_persona_id(wanted.strip().casefold(), guild_id))
+        return find_persona(personas, wanted) or personas.get(wanted.strip().casefold() + guild_suffix(guild_id))
 
     def card(self, persona: Persona, guild_id: int) -> Card:
         """A persona's complete card for export, with its files and its id without the guild's suffix."""
@@ -127,7 +127,7 @@ class PersonaRegistry:
         """
         with self._changing:  # cards are read in threads
             persona = to_persona(card, where, slug(wanted_id or card.name)[:MAX_SHORT_ID_CHARS].rstrip("-"))
-            full_id = _guild_persona_id(persona.id, guild_id)
+            full_id = persona.id + guild_suffix(guild_id)
             own = self._own.get(guild_id, {})
             if full_id not in own and len(own) >= MAX_GUILD_PERSONAS:
                 message = f"This server has {MAX_GUILD_PERSONAS} personas of its own."
@@ -255,16 +255,3 @@ def _guild_of(card: Path) -> int | None:
 def short_id(persona: Persona, guild_id: int) -> str:
     """A persona's id without the guild's suffix, as it is shown and exported."""
     return persona.id.removesuffix(guild_suffix(guild_id))
-
-
-def guild_suffix(guild_id: int) -> str:
-    """Suffix of the ids of a guild's own personas."""
-    return _guild_persona_id("", guild_id)
-
-
-def _guild_persona_id(short: str, guild_id: int) -> str:
-    digits, rest = "", guild_id
-    while rest:
-        rest, digit = divmod(rest, len(BASE36_DIGITS))
-        digits = BASE36_DIGITS[digit] + digits
-    return f"{short}-{digits}" if digits else short  # shared personas have plain ids

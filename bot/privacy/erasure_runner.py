@@ -40,7 +40,7 @@ WITHDRAWAL_REASON = "withdrawn"
 class WithdrawnVersion(FrozenModel):
     """A withdrawn version. `now` is the version that replaces it; `again` is the job that retrains it.
 
-    `now` is None where it was not live, "" for the base model; `why_not` is the reason why there is no such job.
+    `now` is None where it was live in no guild, "" for the base model; `why_not` says why there is no such job.
     """
 
     persona_id: str
@@ -291,10 +291,11 @@ class ErasureRunner:
             if await asyncio.to_thread(self._is_in, files, persona_id, version, job_id):
                 self.store.versions.withdraw(persona_id, version, row.asked_at, WITHDRAWAL_REASON)
         withdrawn = []
-        for persona_id, version, was_live in self.store.versions.withdrawn_at(row.asked_at):
+        for persona_id, version in self.store.versions.withdrawn_at(row.asked_at):
             if self.hooks:
                 await self.hooks.unload_version(persona_id, version)
-            now = (self.store.versions.live(persona_id) or "") if was_live else None
+            was_live = self.store.versions.live_until_withdrawn(persona_id, version)
+            now = (self.store.versions.live(persona_id, was_live[0]) or "") if was_live else None
             withdrawn.append(WithdrawnVersion(persona_id=persona_id, version=version, now=now))
         dialogues = {one.persona_id: one for one in receipt.dialogues}
         for adapter in await asyncio.to_thread(self._dialogues, files):

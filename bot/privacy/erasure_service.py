@@ -15,6 +15,7 @@ import discord
 from pydantic import Field, ValidationError
 
 from bot.chat.discord_channels import NO_MENTIONS
+from bot.chat.model_names import version_label
 from bot.clock import BackgroundTask
 from bot.personas.guild_lore import GuildLore
 from bot.privacy import consent_files
@@ -26,7 +27,7 @@ from bot.privacy.identifiers import IdentifierMatcher, PersonIdentifiers
 from bot.privacy.translations import translate
 from bot.services import Bot, PrivacyServices
 from bot.shards import ShardRange
-from bot.store import Store, TrainingJob
+from bot.store import ALL_GUILDS, Store, TrainingJob
 from personas.errors import UnderstudyError
 from personas.home.atomic_files import write_model
 from personas.home.pseudonyms import HomeKey
@@ -110,14 +111,15 @@ class LiveBotHooks:
 
     async def _announce(self, one: WithdrawnVersion) -> None:
         """Announce a withdrawal in the channels concerned, without naming the person."""
-        if one.now is None:
-            return
-        personas = self.client.services.personas
+        personas, versions = self.client.services.personas, self.client.services.store.versions
+        was_live = versions.live_until_withdrawn(one.persona_id, one.version)
+        own = versions.live_by_guild(one.persona_id)
         for guild in self.client.guilds:
             persona = personas.get(one.persona_id, guild.id)
-            if persona is None:
+            is_concerned = guild.id in was_live or (ALL_GUILDS in was_live and guild.id not in own)
+            if persona is None or not is_concerned:
                 continue
-            now = one.now or "the base model"
+            now = version_label(versions.live(one.persona_id, guild.id))
             text = translate("en", "announced", name=persona.name, version=one.version, now=now)
             text += " " + translate("en", "announced_again" if one.again else "announced_alone")
             for channel in self._channels(guild, one.persona_id):

@@ -14,10 +14,9 @@ from typing import Self
 import discord
 
 from bot.clock import BackgroundTask, Clock
-from bot.personas.registry import guild_suffix
 from bot.personas.revisions import REVISIONS_FOLDER
 from bot.services import Bot, Services
-from bot.store import Store, TrainingJob
+from bot.store import ALL_GUILDS, Store, TrainingJob, guild_suffix
 from bot.training.stored_datasets import HISTORY_DATASET
 from personas.errors import RequestError, UnderstudyError
 from personas.home.adapters import adapter_ref, dialogue_adapter_folder
@@ -64,9 +63,12 @@ class GuildDeletion:
         return cls(store, guild_id, tuple(personas), tuple(_guild_files(home, store, jobs, personas, guild_id)))
 
     def withdraw(self, at: float) -> None:
-        """Withdraw the versions of shared personas trained on the guild's messages, or copied from its jobs."""
+        """Withdraw the guild's versions of shared personas, but for those that others may use, and copies of its jobs.
+
+        Those trained on its messages are withdrawn from others, too.
+        """
         jobs = self.store.jobs.of_guild(self.guild_id, limit=-1)
-        own = [job for job in jobs if job.state == "done" and _is_from_history(job)]
+        own = [job for job in jobs if job.state == "done" and _goes_with_guild(self.store, job)]
         for job in (*own, *_dialogue_copies(self.store, jobs)):
             if job.persona and job.persona not in self.personas:
                 self.store.versions.withdraw(job.persona, job.version, at, DELETION_REASON)
@@ -119,7 +121,7 @@ def _guild_files(
     for job in jobs:
         yield home / "jobs" / job.job_id
         yield from (home / "jobs").glob(f".{job.job_id}.*")  # incomplete copies
-        if job.persona and _is_from_history(job):
+        if job.persona and _goes_with_guild(store, job):
             yield adapter_ref(home, job.persona, job.version).folder
         elif not job.persona and (name := job.name.partition("/")[2]):
             yield dialogue_adapter_folder(home, name)
@@ -131,6 +133,12 @@ def _dialogue_copies(store: Store, jobs: Iterable[TrainingJob]) -> list[Training
     """The installations of these jobs' dialogue adapters as versions of personas, by whomever."""
     names = {job.name.partition("/")[2] for job in jobs if not job.persona and job.state == "done"}
     return [job for job in store.jobs.in_state("done") if job.dialogue in names]
+
+
+def _goes_with_guild(store: Store, job: TrainingJob) -> bool:
+    """Return whether a job's version was its guild's own, or was trained on its messages."""
+    shared = (it.version for it in store.versions.installed(job.persona or "", ALL_GUILDS))
+    return _is_from_history(job) or job.version not in shared
 
 
 def _is_from_history(job: TrainingJob) -> bool:
@@ -298,7 +306,7 @@ class Retention:
         job = store.jobs.get(folder.name)
         if job is None or job.finished_at is None or job.finished_at >= before:
             return
-        if job.state == "done" and job.persona and store.versions.live(job.persona) == job.version:
+        if job.state == "done" and (job.persona, job.version) in store.versions.all_live():
             return  # new versions of other personas are compared with it
         if job.can_resume:
             advice = f"Start a new one: its data were deleted after {self._limits.job_days} days."

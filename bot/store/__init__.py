@@ -10,7 +10,18 @@ from filelock import FileLock, Timeout
 
 from bot.store.adapter_versions import InstalledVersion, Promotion, PromotionKind, Versions
 from bot.store.database import DatabaseConnection, StoreError, open_for_writing, open_read_only, translate_errors
-from bot.store.guilds import ALL_CHANNELS, ALL_PERSONAS, AnswerMode, Channel, Channels, Guilds, Mute, Mutes
+from bot.store.guilds import (
+    ALL_CHANNELS,
+    ALL_GUILDS,
+    ALL_PERSONAS,
+    AnswerMode,
+    Channel,
+    Channels,
+    Guilds,
+    Mute,
+    Mutes,
+    guild_suffix,
+)
 from bot.store.human_feedback import (
     BASE_MODEL_NAME,
     BlindComparison,
@@ -49,12 +60,12 @@ from bot.store.rollouts import NewRollout, Rollout, Rollouts
 from bot.store.training_jobs import JobResult, JobState, TrainingJob, TrainingJobs
 
 __all__ = [
-    "ALL_CHANNELS", "ALL_PERSONAS", "BASE_MODEL_NAME", "CARD_CONTRIBUTION", "HOME_DATABASE", "AnswerMode",
+    "ALL_CHANNELS", "ALL_GUILDS", "ALL_PERSONAS", "BASE_MODEL_NAME", "CARD_CONTRIBUTION", "HOME_DATABASE", "AnswerMode",
     "BackupMergeCounts", "BlindComparison", "Channel", "ConsentDecision", "Contribution", "ErasureRequest",
     "HomeInUseError", "InstalledVersion", "JobResult", "JobState", "JudgedReply", "JudgementCounts", "Lesson", "Mute",
     "NewBlindComparison", "NewRollout", "Promotion", "PromotionKind", "ReplySelection", "ReplyState", "ReplyTally",
     "Rollout", "Store", "StoreError", "StoredMessage", "StoredReply", "TrainingJob", "VoteChoice", "VoteCounts",
-    "VotePreference", "acquire_home_lock", "find_databases", "is_in_use",
+    "VotePreference", "acquire_home_lock", "find_databases", "guild_suffix", "is_in_use",
     "refuse_split_home",
 ]  # fmt: skip
 

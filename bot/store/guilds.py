@@ -18,6 +18,18 @@ AnswerMode = Literal["mentions", "everything"]
 """The messages that a persona answers in a channel: those that mention the bot, or all."""
 ALL_CHANNELS, ALL_PERSONAS = 0, ""
 """Stands for all channels of a guild, and for all personas."""
+ALL_GUILDS = 0
+"""Stands for all guilds without a live version of their own."""
+BASE36_DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
+
+
+def guild_suffix(guild_id: int) -> str:
+    """Suffix of the ids of a guild's own personas; empty for guild 0, whose personas are shared."""
+    digits = ""
+    while guild_id:
+        guild_id, digit = divmod(guild_id, len(BASE36_DIGITS))
+        digits = BASE36_DIGITS[digit] + digits
+    return digits and f"-{digits}"
 
 
 @dataclass(frozen=True)
@@ -96,6 +108,8 @@ class Guilds(Table):
             self._db.write(sql, guild=guild_id)
             for table in GUILD_TABLES:
                 self._db.write(f"delete from {table} where guild_id = :guild", guild=guild_id)
+            self._db.write("update promotions set previous = null where for_guild = :guild", guild=guild_id)
+            self._db.write("delete from promotions where for_guild = :guild", guild=guild_id)
             self._db.write("update promotions set guild_id = 0 where guild_id = :guild", guild=guild_id)
             for persona_id in personas:
                 self._delete_persona(persona_id)

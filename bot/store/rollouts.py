@@ -4,7 +4,7 @@ import hashlib
 from dataclasses import asdict, dataclass, replace
 from typing import Literal
 
-from bot.store.adapter_versions import Promotion, PromotionKind, Versions
+from bot.store.adapter_versions import Promotion, PromotionKind, Versions, live_version_sql
 from bot.store.database import DatabaseConnection
 from personas.errors import RequestError
 
@@ -16,9 +16,8 @@ OBSERVATION_PERIOD_S = 3 * 86_400.0
 MIN_TIMESTAMP_S = -1e18
 """Earlier than every other time, in seconds since 1970."""
 
-ACTIVE_ROLLOUT_SQL = """(watched_until is null or watched_until > :at)
-    and iif(watched_until is null, before, version) is
-    (select version from promotions where persona_id = rollouts.persona_id order by seq desc limit 1)
+ACTIVE_ROLLOUT_SQL = f"""(watched_until is null or watched_until > :at)
+    and iif(watched_until is null, before, version) is {live_version_sql("rollouts.persona_id", "rollouts.guild_id")}
     and not exists (select 1 from withdrawn
     where withdrawn.persona_id = rollouts.persona_id and withdrawn.version = rollouts.version)"""
 """Condition that the version compared with is still live."""
@@ -44,8 +43,8 @@ class NewRollout:
 class Rollout(NewRollout):
     """A version on trial. `before` is the version that it is compared with, None for the base model.
 
-    `watched_until` is set for a promoted version, which answers everything in all guilds. Times are in seconds since
-    1970. `told`: its end was announced in its channel.
+    `watched_until` is set for a promoted version, which answers everything in its guild, or (0) in all without a live
+    version of their own. Times are in seconds since 1970. `told`: its end was announced in its channel.
     """
 
     seq: int = 0
@@ -110,9 +109,9 @@ class Rollouts:
     def is_last(self, rollout: Rollout) -> bool:
         """Return whether nothing followed its end: no other rollout, and the version before is still live."""
         sql = """select seq from rollouts where persona_id = :persona and seq > :seq
-            and (guild_id = :guild or watched_until is not null)"""
+            and (guild_id = :guild or guild_id = 0)"""
         later = self._db.first(sql, persona=rollout.persona_id, seq=rollout.seq, guild=rollout.guild_id)
-        return later is None and self._versions.live(rollout.persona_id) == rollout.before
+        return later is None and self._versions.live(rollout.persona_id, rollout.guild_id) == rollout.before
 
     def of_reply(self, event_id: int, at: float) -> Rollout | None:
         """Return the active rollout in which a reply counts."""
@@ -144,10 +143,11 @@ class Rollouts:
     def start(self, new: NewRollout, at: float) -> Rollout:
         """Start a rollout: the version answers a share of a guild's replies.
 
-        Raises `RequestError` when it is not installed, is live, or another rollout of this persona is active there.
+        Raises `RequestError` when it is not installed, the guild may not use it, it is live there, or another rollout
+        of this persona is active there.
         """
-        self._versions.require_installed(new.persona_id, new.version)
-        live = self._versions.live(new.persona_id)
+        self._versions.require_installed(new.persona_id, new.version, new.guild_id or None)
+        live = self._versions.live(new.persona_id, new.guild_id)
         if new.version == live:
             raise RequestError(f"{new.version} answers everything already.", "Name a version that is not live.")
         if running := self.find_active(new.persona_id, new.guild_id, at):
@@ -170,9 +170,12 @@ class Rollouts:
     def promote(
         self, new: NewRollout, at: float, *, why: str = "", kind: PromotionKind = "promotion"
     ) -> Promotion | None:
-        """Make a version live and observe it. None when it is live already. Raises `RequestError` if not installed."""
+        """Make a version live in a guild, or for all (0), and observe it there. None when it is live there already.
+
+        Raises `RequestError` for one that is not installed, or that the guild may not use.
+        """
         with self._db.atomic(shared=True):
-            live = self._versions.live(new.persona_id)
+            live = self._versions.live(new.persona_id, new.guild_id)
             promotion = self._versions.promote(
                 new.persona_id, new.version, new.started_by, at, why, guild_id=new.guild_id, kind=kind
             )
@@ -182,7 +185,7 @@ class Rollouts:
         return promotion
 
     def roll_back(self, persona_id: str, by: int, at: float, guild_id: int) -> Promotion:
-        """Make the version before live. Raises `RequestError` when there is none."""
+        """Make the version before live in a guild, or for all (0). Raises `RequestError` when there is none."""
         with self._db.atomic(shared=True):
             promotion = self._versions.rollback(persona_id, by, at, guild_id=guild_id)
             self.end_superseded(persona_id, at, by)
@@ -193,10 +196,8 @@ class Rollouts:
         with self._db.atomic(shared=True):
             if not self.end(rollout.seq, "worse", at, why=why):
                 return False
-            if rollout.is_promoted and self._versions.live(rollout.persona_id) == rollout.version:
-                self._versions.rollback(
-                    rollout.persona_id, 0, at, why, guild_id=rollout.guild_id, kind="automatic rollback"
-                )
+            promotion = rollout.persona_id, rollout.version, rollout.guild_id, rollout.started_at
+            if rollout.is_promoted and self._versions.revert(*promotion, at=at, why=why):
                 self.end_superseded(rollout.persona_id, at)
         return True
 
@@ -204,14 +205,14 @@ class Rollouts:
         """End the rollouts whose versions are no longer compared: another one went live, or one was withdrawn."""
         sql = "select * from rollouts where persona_id = :persona and ended_at is null"
         active = {it.seq for it in self.running(persona_id, MIN_TIMESTAMP_S)}
-        live = self._versions.live(persona_id)
         for rollout in self._db.all(Rollout, sql, persona=persona_id):
             if rollout.seq not in active:
-                self.end(rollout.seq, self._derive_ending(rollout, live), at, by)
+                self.end(rollout.seq, self._derive_ending(rollout), at, by)
 
-    def _derive_ending(self, rollout: Rollout, live: str | None) -> RolloutEnding:
+    def _derive_ending(self, rollout: Rollout) -> RolloutEnding:
         if self._versions.is_withdrawn(rollout.persona_id, rollout.version):
             return "withdrawn"
+        live = self._versions.live(rollout.persona_id, rollout.guild_id)
         return "promoted" if live == rollout.version else "superseded"
 
     def _add(self, new: NewRollout, before: str | None, at: float, until: float | None) -> Rollout:

@@ -363,6 +363,13 @@ create index replies_of_guild on replies (guild_id, persona_id, asked_by, trigge
 create index messages_of_guild on messages (guild_id, author_id, author_name);
 """
 
+GUILD_LIVE_VERSIONS = """
+-- The guild in which a version went live; 0 stands for all guilds without one of their own, as with every change made
+-- before this step. There, a null version is the base model; in a guild, it is the live version of all again.
+alter table promotions add column for_guild integer not null default 0;
+create index promotions_by_guild on promotions (persona_id, for_guild, seq);
+"""
+
 MIGRATIONS = (
     INITIAL_TABLES,
     REPLY_PARTS,
@@ -379,4 +386,5 @@ MIGRATIONS = (
     GUILD_FEEDBACK,
     REPLY_ENDS,
     GUILD_INDEXES,
+    GUILD_LIVE_VERSIONS,
 )

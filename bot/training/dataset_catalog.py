@@ -294,7 +294,7 @@ class DatasetCatalog:
                 f"Leave the base model out, or start the bot with BASE_MODEL={request.base_model}.",
             )
         if request.task_type == "preference":
-            self._version_before(request)
+            self._version_before(request, guild_id)
         elif request.start_from:
             self.find_dialogue_adapter(request.start_from, guild_id)
         if request.recipe not in (recipes := self.recipes()):
@@ -333,7 +333,7 @@ class DatasetCatalog:
 
     def _preferred(self, request: TrainingRequest, guild_id: int) -> tuple[SourceMaterial, ...]:
         """A server's preferences, and the version to train further."""
-        persona_id, version = request.persona or "", self._version_before(request)
+        persona_id, version = request.persona or "", self._version_before(request, guild_id)
         if self._store is None:
             raise RequestError("Preferences are in the bot's database, which is missing.", "Start it from the bot.")
         folder = adapter_ref(self._home, persona_id, version).folder
@@ -341,13 +341,13 @@ class DatasetCatalog:
         with guild_store(self._home, self._store, self.shards, guild_id) as store:
             return before, preferences_material(self._home, store, guild_id, persona_id, reads=self._reads_material)
 
-    def _version_before(self, request: TrainingRequest) -> str:
-        """The version that `start_from` names, else the live or the newest one. Raises `RequestError`."""
-        versions, persona_id = self._store.versions if self._store else None, request.persona or ""
-        installed = [it.version for it in versions.installed(persona_id)] if versions else []
-        live = versions.live(persona_id) if versions else None
-        wanted = request.start_from or live or next(reversed(installed), None)
-        if wanted is None:
+    def _version_before(self, request: TrainingRequest, guild_id: int) -> str:
+        """The version `start_from` names (the operator: any), else a guild's live or newest. Raises `RequestError`."""
+        versions, name = self._store.versions if self._store else None, request.persona or ""
+        guild = None if request.start_from and guild_id == OPERATOR_GUILD_ID else guild_id
+        installed = [it.version for it in versions.installed(name, guild)] if versions else []
+        live = versions.live(name, guild_id) if versions else None
+        if (wanted := request.start_from or live or next(reversed(installed), None)) is None:
             raise RequestError("There is no version yet to train further.", "Train one: task_type persona.")
         if wanted not in installed:
             raise RequestError(f"There is no version {wanted!r} of this persona.", _list_names(installed, wanted))

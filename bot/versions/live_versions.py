@@ -49,20 +49,27 @@ class PromotionObjectedError(RequestError):
 
 @dataclass(frozen=True)
 class LiveVersions:
-    """Changes the live versions of all personas. `notify` is called after each change, once per guild concerned."""
+    """Changes the live versions of all personas: in one guild, or, by the operator, in all without one of their own.
+
+    A guild may use the versions of its own and the operator's jobs, and those that were live for all guilds. `notify`
+    is called after each change, once per guild concerned.
+    """
 
     store: Store
     engine: Engine
     builder: ChatRequestBuilder
     notify: VersionListener = lambda guild_id, persona_id: None
 
-    def require_servable(self, persona_id: str, version: str) -> None:
-        """Raise `RequestError` for a version that is withdrawn, not installed, or made for another base model."""
-        require_servable(self.store, self.builder.incompatible_versions, persona_id, version)
+    def require_servable(self, persona_id: str, version: str, guild_id: int) -> None:
+        """Raise `RequestError` for a version that is withdrawn, not installed, or made for another base model.
 
-    async def load(self, persona_id: str, version: str) -> None:
+        Also for one that the guild may not use; the operator (0) may use all.
+        """
+        require_servable(self.store, self.builder.incompatible_versions, persona_id, version, guild_id or None)
+
+    async def load(self, persona_id: str, version: str, guild_id: int) -> None:
         """Load a version, so that a damaged one never goes live. Raises `RequestError` and `AdapterError`."""
-        self.require_servable(persona_id, version)
+        self.require_servable(persona_id, version, guild_id)
         await self.engine.load(self.builder.adapter(persona_id, version))
 
     async def install_dialogue(self, persona_id: str, adapter: DialogueAdapter, origin: RequestOrigin) -> str:
@@ -79,15 +86,16 @@ class LiveVersions:
     async def promote(
         self, persona_id: str, version: str, guild_id: int, channel_id: int, by: int, *, anyway: bool = False
     ) -> bool:
-        """Make a version live after loading it. False when it is live already.
+        """Make a version live in a guild after loading it. False when it is live there already.
 
-        `guild_id` and `channel_id` are where that was requested, 0 for the operator. Raises `PromotionObjectedError`
-        unless `anyway`, `RequestError` for a version that cannot be served, and `AdapterError` for a damaged one.
+        `guild_id` and `channel_id` are where that was requested; 0 is the operator, who promotes for all guilds without
+        a live version of their own. Raises `PromotionObjectedError` unless `anyway`, `RequestError` for a version that
+        cannot be served or that the guild may not use, and `AdapterError` for a damaged one.
         """
-        self.require_servable(persona_id, version)
+        self.require_servable(persona_id, version, guild_id)
         if not anyway and (objections := await self.objections(persona_id, version, guild_id)):
             raise PromotionObjectedError(version, objections)
-        await self.load(persona_id, version)
+        await self.load(persona_id, version, guild_id)
         new = NewRollout(persona_id, version, guild_id, channel_id, by, share=100)
         if self.store.rollouts.promote(new, time.time()) is None:
             return False
@@ -102,7 +110,7 @@ class LiveVersions:
         if job.persona is None or not await self._is_automatic(job, job.persona):
             return self.store.jobs.decide(job.job_id, "manual")
         try:
-            await self.load(job.persona, job.version)
+            await self.load(job.persona, job.version, job.guild_id)
         except UnderstudyError as error:
             log.warning("%s of %s was not promoted automatically: %s", job.version, job.persona, error)
             return self.store.jobs.decide(job.job_id, "manual")
@@ -115,13 +123,16 @@ class LiveVersions:
         return decided
 
     def roll_back(self, persona: Persona, guild_id: int, by: int) -> Promotion:
-        """Make the previous version live again. Raises `RequestError` when there is none."""
+        """Make the previous version of a guild live again, or (0) of all. Raises `RequestError` when there is none."""
         try:
             row = self.store.rollouts.roll_back(persona.id, by, time.time(), guild_id)
         except RequestError as error:
-            installed = self.store.versions.installed(persona.id)
+            installed = self.store.versions.installed(persona.id, guild_id or None)
             advice = "Make one live with `/finetune promote`." if installed else "Train a version first."
-            raise RequestError(f"{persona.name} has no earlier version to roll back to.", advice) from error
+            message = f"{persona.name} has no earlier version to roll back to."
+            if guild_id and (live := self.store.versions.live(persona.id, guild_id)):
+                message = f"{live} of {persona.name} was made live for all servers: only the operator can roll it back."
+            raise RequestError(message, advice) from error
         self._notify_all(guild_id, persona.id)
         return row
 
@@ -129,7 +140,7 @@ class LiveVersions:
 
     async def start_rollout(self, new: NewRollout) -> Rollout:
         """Load a version, and let it answer a part of a guild's replies. Raises `RequestError` and `AdapterError`."""
-        await self.load(new.persona_id, new.version)
+        await self.load(new.persona_id, new.version, new.guild_id)
         return self.store.rollouts.start(new, time.time())
 
     def stop_rollout(self, rollout: Rollout, by: int) -> None:
@@ -150,7 +161,7 @@ class LiveVersions:
 
     async def objections(self, persona_id: str, version: str, guild_id: int) -> PromotionObjections | None:
         """Objections of the gate and the guild's members (all members, for the operator); None for the live version."""
-        if self.store.versions.live(persona_id) == version:
+        if self.store.versions.live(persona_id, guild_id) == version:
             return None
         members = await self._member_objections(persona_id, version, guild_id)
         installed = self.store.versions.installed(persona_id)

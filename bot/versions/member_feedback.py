@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Self
 
 from bot.personas.registry import PersonaRegistry
-from bot.store import BASE_MODEL_NAME, BlindComparison, ReplySelection, Store, StoreError, TrainingJob
+from bot.store import ALL_GUILDS, BASE_MODEL_NAME, BlindComparison, ReplySelection, Store, StoreError, TrainingJob
 from bot.versions.blind_test.judgement import completed_scores
 from bot.versions.rollout.rollout_report import compare_rollout
 from bot.versions.sequential_test import E_VALUE_THRESHOLD, MIN_RULING_MEMBERS, confidence_range
@@ -77,13 +77,14 @@ def _max_rollout_evidence(
 
 
 async def summarise_votes(
-    store: Store, persona_id: str, version: str, now: float, guild_id: int | None = None
+    store: Store, persona_id: str, version: str, now: float, guild_id: int | None = None, *, live_in: int = ALL_GUILDS
 ) -> MemberFeedback | None:
     """Summarise votes in a guild, or (None) in all, also those of other processes' shards.
 
-    None for the live version, and without any feedback.
+    They are about the version beside the one that is live in the guild, or in `live_in`. None for the live version, and
+    without any feedback.
     """
-    live = store.versions.live(persona_id)
+    live = store.versions.live(persona_id, guild_id or live_in)
     if live == version:
         return None
     against = live or BASE_MODEL_NAME
@@ -148,7 +149,7 @@ async def record_member_feedback(
     """Write the members' feedback on a version into its job folder, if that exists, for `trainer evaluate`."""
     job_id = store.versions.job_of(persona_id, version)
     job = store.jobs.get(job_id) if job_id else None
-    if job and (feedback := await summarise_votes(store, persona_id, version, time.time())):
+    if job and (feedback := await summarise_votes(store, persona_id, version, time.time(), live_in=job.guild_id)):
         folder = home / "jobs" / job.job_id
         targets = comparison_targets(home, store, personas, job).model_copy(update={"heard": feedback})
         try:
@@ -163,19 +164,19 @@ def _write_if_folder_exists(folder: Path, compare: ComparisonTargets) -> None:
 
 
 def comparison_targets(home: Path, store: Store, personas: PersonaRegistry, job: TrainingJob) -> ComparisonTargets:
-    """The live versions of the job's persona and of its server's other personas; none for dialogue jobs."""
+    """Live versions, in the job's server, of its persona and of the other personas; none for dialogue jobs."""
     if job.persona is None:
         return NO_COMPARISON
-    live = store.versions.live(job.persona)
+    live = store.versions.live(job.persona, job.guild_id)
     others = (persona_id for persona_id in personas.of(job.guild_id) if persona_id != job.persona)
-    neighbours = (_neighbour(home, store, persona_id) for persona_id in others)
+    neighbours = (_neighbour(home, store, persona_id, job.guild_id) for persona_id in others)
     folder = str(adapter_ref(home, job.persona, live).folder) if live else None
     return ComparisonTargets(live=folder, neighbours=tuple(it for it in neighbours if it))
 
 
-def _neighbour(home: Path, store: Store, persona_id: str) -> NeighbourPaths | None:
-    """A persona's live version and its job; None for the base model."""
-    live = store.versions.live(persona_id)
+def _neighbour(home: Path, store: Store, persona_id: str, guild_id: int) -> NeighbourPaths | None:
+    """A persona's live version in a guild and its job; None for the base model."""
+    live = store.versions.live(persona_id, guild_id)
     job_id = store.versions.job_of(persona_id, live) if live else None
     if not (live and job_id):
         return None

@@ -43,7 +43,7 @@ class RolloutMonitor:
         if reply := self.store.replies.get(event_id):
             await self.look(reply.persona_id)
             rollout = self.store.rollouts.get(reply.rollout) if reply.rollout else None
-            live = self.store.versions.live(reply.persona_id) or BASE_MODEL_NAME
+            live = self.store.versions.live(reply.persona_id, reply.guild_id) or BASE_MODEL_NAME
             for version in filter(None, {reply.adapter_version, rollout.version if rollout else None}):
                 share_votes(self.store, reply.persona_id, version, live, reply.guild_id)
                 await record_member_feedback(self.home, self.store, self.personas, reply.persona_id, version)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -61,6 +61,10 @@ class Stage:
         """Now, as `since` of `sees`."""
         return len(self.sandbox.events)
 
+    def live(self, persona_id: str) -> str | None:
+        """The version that is live in the server."""
+        return self.store.versions.live(persona_id, int(self.sandbox.guild_id))
+
     async def sees(self, words: str, kind: str = "any", since: int = 0, by: str | None = None) -> dict[str, Any]:
         """The next message, new or edited, in which these words stand."""
 
@@ -90,6 +94,7 @@ async def on_stage(
     home: Path,
     *,
     seed: Any = SKERROW_SEED,
+    more_guilds: Sequence[Any] = (),
     engine: FakeEngine | None = None,
     message_content: bool = True,
     permission: str = "",
@@ -98,7 +103,7 @@ async def on_stage(
     """Compose the bot as `bot.app` does, with fakes at the seams; `home` may hold an earlier life of it."""
     shipped = ShippedData.from_source_tree()
     personas = PersonaRegistry(shipped.cards, home)
-    sandbox = Sandbox(seed, home / "sandbox.sqlite", rate_window=0.02)
+    sandbox = Sandbox(seed, home / "sandbox.sqlite", rate_window=0.02, more_guilds=more_guilds)
     front = WebServer()
     await sandbox.start(mount=front.mount, links=(DASHBOARD_LINK,))
     engine, backend = engine or FakeEngine(), FakeTrainingBackend()

@@ -79,7 +79,7 @@ async def test_an_adapter_of_a_hub_comes_with_a_card_and_is_promoted(stage, hub,
     said = await outcome(await bring_in(stage, hub=f"{NAME}@{COMMIT}"), words)
     assert "**Mira** (`mira`) is a persona of this server now." in said["content"]
     who, installed = versions(stage)
-    assert installed == ["v1"] and stage.store.versions.live(who) is None
+    assert installed == ["v1"] and stage.live(who) is None
     manifest = verify_adapter(tmp_path / "models" / "persona_adapters" / who / "v1")
     assert (manifest.source.name, manifest.source.commit, manifest.source.licence) == (NAME, COMMIT, "mit")
     await stage.moderator.click(said, "Promote")

@@ -183,6 +183,6 @@ async def test_the_story_a_retrain_beside_replies_promote_and_the_new_voice(sett
         assert any("tokens/s" in m["content"] and " left" in m["content"] for m in shown("Training"))
 
         await moderator.click(ended[0], "Promote")
-        await until(lambda: app.services.store.versions.live("ballast") == "v1")
+        await until(lambda: app.services.store.versions.live("ballast", int(app.sandbox.guild_id)) == "v1")
         assert "AI-written · v1" in await ask(QUAY)
         assert "base model" in await ask(INN)

@@ -47,7 +47,7 @@ async def test_a_bot_that_serves_another_model_says_whose_versions_stay_behind(h
     async with open_app(load_settings(None, environ), ShippedData.from_source_tree()) as app:
         result = f"Made for another base model than {tiny_base.source}: ballast v1 (for {tmp_path / 'other'}). The base"
         assert result in caplog.text and "oda" not in caplog.text and "thrip v1" not in caplog.text
-        assert app.services.request_builder.speaking("oda") == "v1"
+        assert app.services.request_builder.speaking("oda", 0) == "v1"
         shown = await app.sandbox.member(MEMBER).slash(QUAY, "persona show")
         await until(lambda: shown.message)
         assert (
@@ -64,7 +64,7 @@ async def test_a_bot_that_serves_another_model_says_whose_versions_stay_behind(h
         channel = app.sandbox.channel(QUAY)["id"]
         stored = app.services.store.messages.recent(int(channel))
         assert {m.adapter_version for m in stored if m.persona_id == "ballast"} == {None}
-        assert app.services.request_builder.speaking("ballast") is None
+        assert app.services.request_builder.speaking("ballast", 0) is None
 
 
 def test_a_version_is_left_behind_by_its_manifest(home, tmp_path, tiny_base):
@@ -74,8 +74,8 @@ def test_a_version_is_left_behind_by_its_manifest(home, tmp_path, tiny_base):
     behind = find_incompatible_versions(home, versions, fingerprint(tiny_base))
     assert behind.models == {("ballast", "v1"): str(tmp_path / "other")}
     assert behind.model_of("ballast", None) is None and behind.model_of("ballast", "v2") is None
-    assert behind.warning({"ballast": "v2", "oda": "v1"}, "embedded") == ""
-    assert IncompatibleVersions().warning({}, "embedded") == ""
+    assert behind.warning([("ballast", "v2"), ("oda", "v1")], "embedded") == ""
+    assert IncompatibleVersions().warning([], "embedded") == ""
 
 
 def request(base_model, **settings):

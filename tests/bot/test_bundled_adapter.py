@@ -75,7 +75,7 @@ async def test_it_is_installed_and_promoted_by_the_button_of_a_trained_one(stage
         await bring_in(stage, card, "mira.charx"), "is its version v1: **Promote** makes it live."
     )
     who, installed = versions(stage)
-    assert installed == ["v1"] and stage.store.versions.live(who) is None
+    assert installed == ["v1"] and stage.live(who) is None
     place = tmp_path / "models" / "persona_adapters" / who / "v1"
     assert verify_adapter(place).checksums == verify_adapter(tmp_path / "theirs").checksums
     status = await stage.moderator.slash(OFFICE, "finetune status")
@@ -84,7 +84,7 @@ async def test_it_is_installed_and_promoted_by_the_button_of_a_trained_one(stage
     assert [button["label"] for row in said["components"] for button in row["components"]] == ["Promote"]
     await stage.moderator.click(said, "Promote")
     await stage.sees("v1 of **Mira** is live from the next reply on.")
-    assert stage.store.versions.live(who) == "v1" and stage.engine.loaded[0].name == f"{who}-v1"
+    assert stage.live(who) == "v1" and stage.engine.loaded[0].name == f"{who}-v1"
     await response_text(
         await stage.moderator.slash(OFFICE, "finetune rollback", persona="mira"), "the base model answers"
     )
@@ -197,7 +197,7 @@ async def test_a_trained_adapter_that_was_exported_speaks_after_import_and_promo
         await moderator.slash(OFFICE, "persona set", persona="mira", answers="everything")
         await moderator.click(said, "Promote")
         persona = app.services.personas.find("mira", stage.guild_id)
-        await until(lambda: app.services.store.versions.live(persona.id) == "v1")
+        await until(lambda: app.services.store.versions.live(persona.id, 0) == "v1")
         mark, channel_id = len(stage.events), stage.channel(OFFICE)["id"]
         await moderator.say(OFFICE, "evening")
         await stage.wait_for(

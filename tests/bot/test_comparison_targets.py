@@ -31,12 +31,12 @@ def request(persona):
     return TrainingRequest(job_name="test", persona=persona)
 
 
-def speaking(store, persona, job_id):
-    """A persona with a version that is live; gives the version."""
-    job = store.jobs.add(NewTrainingJob(job_id, GUILD, 1, 1, request(persona)), 1.0)
+def speaking(store, persona, job_id, guild=GUILD):
+    """A persona with a version that is live in a guild; gives the version."""
+    job = store.jobs.add(NewTrainingJob(job_id, guild, 1, 1, request(persona)), 1.0)
     store.jobs.claim(job, "token", 2.0)
     store.jobs.complete(job_id, "token", JobResult(adapter="a", seconds=1, scorecard=SCORECARD), 3.0)
-    store.versions.promote(persona, job.version, 1, 4.0)
+    store.versions.promote(persona, job.version, 1, 4.0, guild_id=guild)
     return job.version
 
 
@@ -65,6 +65,7 @@ def test_the_folder_of_a_job_says_what_is_live_today(store, personas, tmp_path):
 
 def test_a_guild_is_compared_with_nothing_that_it_does_not_see(store, personas, tmp_path):
     speaking(store, "oda", "j1")
+    speaking(store, "thrip", "j3", guild=GUILD + 1)  # shared, but live there alone
     speaking(store, "mira-8", "j2")  # that of the other guild: its card is not this one's
     found = comparison_targets(tmp_path, store, personas, new_job(store, "ballast"))
     assert [it.persona for it in found.neighbours] == ["oda"]

@@ -95,13 +95,13 @@ async def test_the_button_under_the_result_asks_for_the_persona(served, tmp_path
     assert [it["label"] for it in select["options"]] == [it.name for it in known]
     await served.moderator.select(menu, f"promote-dialogue-to:{NAME}", ["oda"])
     await served.sees(f"v1 of **Oda Marrow** is live from the next reply on. It is the dialogue adapter `{NAME}`.")
-    assert served.store.versions.live("oda") == "v1" and served.store.versions.live("ballast") is None
+    assert served.live("oda") == "v1" and served.live("ballast") is None
     shutil.rmtree(dialogue_adapter_folder(tmp_path, NAME))
     await response_text(await served.moderator.click(result, "Promote…"), "There is no dialogue adapter")
     mark = served.mark
     await served.moderator.select(menu, f"promote-dialogue-to:{NAME}", ["thrip"])
     assert (await served.sees("There is no dialogue adapter", since=mark))["flags"] & 64, "only who pressed sees it"
-    assert served.store.versions.live("thrip") is None
+    assert served.live("thrip") is None
 
 
 async def test_it_can_be_rolled_out_to_a_share_first(served, tmp_path):
@@ -109,7 +109,7 @@ async def test_it_can_be_rolled_out_to_a_share_first(served, tmp_path):
     answer = await served.moderator.slash(QUAY, "finetune rollout start", version=f"dialogue/{NAME}", share=20)
     await response_text(answer, "v1")
     (rollout,) = served.store.rollouts.of_persona("ballast")
-    assert (rollout.version, rollout.share) == ("v1", 20) and served.store.versions.live("ballast") is None
+    assert (rollout.version, rollout.share) == ("v1", 20) and served.live("ballast") is None
 
 
 async def test_what_cannot_be_used_is_refused_and_installs_nothing(served, tmp_path):
@@ -133,7 +133,7 @@ async def test_what_cannot_be_used_is_refused_and_installs_nothing(served, tmp_p
 async def test_one_that_the_gate_rejects_asks_first(served, tmp_path):
     put_adapter(tmp_path, metrics=SCORECARD.model_copy(update={"verdict": "reject", "reasons": ("It forgets.",)}))
     question = await promote(served, "It forgets.", INN, version=f"dialogue/{NAME}", persona="ballast")
-    assert served.store.versions.live("ballast") is None
+    assert served.live("ballast") is None
     await served.moderator.click(question, "Promote anyway")
     await served.sees("v1 of **Ballast** is live from the next reply on.")
 
@@ -201,7 +201,7 @@ async def test_one_trained_on_an_erased_person_is_unloaded_and_its_card_goes_bac
             store.versions.promote("thrip", version, 2, 50.0)
         runner = forgetter(home, store, hooks=(hooks := Hooks()))
         receipt = await runner.run(begin(home, store))
-        assert store.versions.live("thrip") == "v1" and store.versions.is_withdrawn("thrip", "v2")
+        assert store.versions.live("thrip", 0) == "v1" and store.versions.is_withdrawn("thrip", "v2")
     assert {("dialogue/manners", "v1"), ("thrip", "v2")} <= {*hooks.unloaded}
     assert ("dialogue/clean", "v1") not in hooks.unloaded and folders[1].exists()
     assert not folders[0].exists() and not adapter_ref(home, "thrip", "v2").folder.exists()
@@ -221,8 +221,10 @@ async def test_with_a_server_its_adapters_and_their_copies_go(tmp_path):
             adapter = find_dialogue_adapters(tmp_path)[name]
             version = await install_dialogue_adapter(tmp_path, store, origin, "oda", adapter)
             store.versions.promote("oda", version, 2, 50.0)
-        assert store.versions.live("oda") == "v2"
+        assert store.versions.live("oda", 0) == "v2"
         delete_guild(tmp_path, store, 8, 60.0)
-        assert store.versions.live("oda") == "v1" and [it.version for it in store.versions.installed("oda")] == ["v1"]
+        assert store.versions.live("oda", 0) == "v1" and [it.version for it in store.versions.installed("oda")] == [
+            "v1"
+        ]
     assert [*find_dialogue_adapters(tmp_path)] == ["operators"]
     assert not adapter_ref(tmp_path, "oda", "v2").folder.exists()

@@ -130,7 +130,7 @@ def test_afterwards_nothing_is_left_and_nothing_of_others_is_lost(home):
 def test_versions_with_the_person_speak_no_more_and_the_last_clean_one_does(home):
     receipt = forget(home)
     with opened(home) as store:
-        assert store.versions.live("oda") == "v1"
+        assert store.versions.live("oda", 0) == "v1"
         assert [version.version for version in store.versions.installed("oda")] == ["v1"]
     assert {(one.version, one.now) for one in receipt.withdrawn} == {("v2", None), ("v3", "v1")}
     assert [one.persona_id for one in receipt.dialogues] == ["manners"]
@@ -145,7 +145,7 @@ def test_without_a_clean_version_the_base_model_speaks(home):
     )
     forget(home)
     with opened(home) as store:
-        assert store.versions.live("oda") is None and store.versions.installed("oda") == []
+        assert store.versions.live("oda", 0) is None and store.versions.installed("oda") == []
 
 
 def test_a_rollback_never_returns_to_a_withdrawn_version(home):
@@ -162,7 +162,7 @@ def test_killed_at_any_step_it_goes_on(home, step, moment):
         asyncio.run(forgetter(home, store).finish())
         (row,) = store.erasure_requests.unfinished()
         assert row.step == "follow" and receipt_of(row).resumed
-        assert store.versions.live("oda") == "v1"
+        assert store.versions.live("oda", 0) == "v1"
     assert left_of_them(home) == []
 
 
@@ -226,7 +226,7 @@ def test_only_the_trainings_are_withdrawn_when_only_that_is_asked(home):
     with opened(home) as store:
         one = forgetter(home, store)
         receipt = asyncio.run(one.run(one.begin(one.traces(WHO), scope="trainings")))
-        assert store.versions.live("oda") == "v1" and read_tombstones(home) == {}
+        assert store.versions.live("oda", 0) == "v1" and read_tombstones(home) == {}
         assert len(store.erasure.texts(WHO)) == 4
     assert (home / "talk" / "harbour.json").exists() and not (home / "jobs" / "job3").exists()
     assert {one.version for one in receipt.withdrawn} == {"v2", "v3"}
@@ -266,7 +266,7 @@ async def test_the_bot_itself_finishes_at_its_start_before_it_serves_anybody(hom
         (row,) = running.services.store.erasure_requests.of(keyed_person(HomeKey.of(home).people(), str(WHO)))
         (live,) = [one for one in receipt_of(row).withdrawn if one.now is not None]
         assert live.again is None and "embedded" in live.why_not, "asked for with a base model that is not served here"
-        assert running.services.store.versions.live("oda") == "v1"
+        assert running.services.store.versions.live("oda", 0) == "v1"
     assert left_of_them(home) == []
 
 

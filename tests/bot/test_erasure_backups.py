@@ -26,7 +26,7 @@ def test_restored_over_the_home_nobody_comes_back(home, tmp_path, capsys):
     assert left_of_them(home) == []
     assert OTHERS_LINE in [text for (text,) in rows(home, "select text from messages")]
     with Store.open(home / "understudy.sqlite") as store:
-        assert store.versions.live("oda") == "v1"
+        assert store.versions.live("oda", 0) == "v1"
 
 
 def test_whoever_was_not_forgotten_is_there_again(home, tmp_path, capsys):
@@ -34,4 +34,4 @@ def test_whoever_was_not_forgotten_is_there_again(home, tmp_path, capsys):
     run_backup(SimpleNamespace(out=backup, json=False), home)
     run_restore(SimpleNamespace(file=backup, latest=False, home=None, keep_previous=False, json=False), home)
     with Store.open(home / "understudy.sqlite") as store:
-        assert store.versions.live("oda") == "v3"
+        assert store.versions.live("oda", 0) == "v3"

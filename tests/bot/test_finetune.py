@@ -90,7 +90,7 @@ async def test_a_member_may_neither_command_nor_press(stage):
     result = await stage.sees("Trained: **ballast v1**")
     answer = await stage.member.click(result, "Promote")
     assert answer.ephemeral and "Only moderators" in answer.message["content"]
-    assert stage.store.versions.live("ballast") is None
+    assert stage.live("ballast") is None
 
 
 async def test_the_code_refuses_a_member_even_where_the_server_opened_the_command(stage):
@@ -207,7 +207,7 @@ async def test_a_damaged_adapter_does_not_go_live(stage):
     stage.engine.failure = AdapterError("The adapter is damaged.", "Train it again.")
     await stage.moderator.click(result, "Promote")
     await until(lambda: any("damaged" in m["content"] for kind, m in stage.sandbox.events if kind == "message"))
-    assert stage.store.versions.live("ballast") is None
+    assert stage.live("ballast") is None
 
 
 async def test_a_preview_says_what_a_training_would_do_and_queues_nothing(stage):

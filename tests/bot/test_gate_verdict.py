@@ -47,7 +47,7 @@ async def finish(stage, verdict, **options):
 async def test_a_result_shows_verdict_reasons_and_advice(stage, verdict, words):
     shown = (await finish(stage, verdict))["content"]
     assert words in shown and all(f"- {reason}" in shown for reason in REASONS) and f"What to do: {ADVICE[0]}" in shown
-    assert stage.store.versions.live("ballast") is None, "nobody has been asked yet"
+    assert stage.live("ballast") is None, "nobody has been asked yet"
 
 
 async def test_a_result_that_the_gate_was_not_asked_about_says_nothing_of_it(stage):
@@ -116,17 +116,17 @@ async def test_what_is_rejected_is_promoted_by_a_second_press_that_only_moderato
     await stage.moderator.click(result, "Promote")
     asked = await stage.sees("The gate rejects v1 of **Ballast**")
     assert f"- {REASONS[1]}" in asked["content"] and asked["flags"] & 64, "only who pressed sees it"
-    assert stage.store.versions.live("ballast") is None
+    assert stage.live("ballast") is None
     await stage.moderator.click(asked, "Promote anyway")
     await stage.sees("v1 of **Ballast** is live from the next reply on.")
-    assert stage.store.versions.live("ballast") == "v1"
+    assert stage.live("ballast") == "v1"
 
 
 async def test_the_command_asks_once_more_too(stage):
     await finish(stage, "reject")
     await stage.moderator.slash(QUAY, "finetune promote")
     await stage.sees("The gate rejects v1 of **Ballast**")
-    assert stage.store.versions.live("ballast") is None
+    assert stage.live("ballast") is None
 
 
 # ------------------------------------------------------------------------------------------ by itself
@@ -150,7 +150,7 @@ async def test_what_is_measurably_better_goes_live_by_itself_is_said_and_can_be_
     result = await finish(stage, "promote")
     assert "It is live now." in result["content"] and "Promoted automatically" in result["content"]
     assert stage.engine.loaded[0].name == "ballast-v1", "it was loaded before it went live"
-    assert stage.store.versions.live("ballast") == "v1"
+    assert stage.live("ballast") == "v1"
     assert stage.store.versions.history("ballast")[-1].kind == "automatic promotion"
     assert buttons_of(stage, result) == ["Roll back"]
     await stage.moderator.click(result, "Roll back")
@@ -161,14 +161,14 @@ async def test_what_is_measurably_better_goes_live_by_itself_is_said_and_can_be_
 async def test_all_else_waits_for_a_moderator_where_promotion_is_automatic(stage, verdict):
     await choose(stage, way="automatic")
     result = await finish(stage, verdict)
-    assert stage.store.versions.live("ballast") is None and buttons_of(stage, result) == ["Promote"]
+    assert stage.live("ballast") is None and buttons_of(stage, result) == ["Promote"]
 
 
 async def test_what_cannot_be_loaded_does_not_go_live_by_itself(stage):
     await choose(stage, way="automatic")
     stage.engine.failure = AdapterError("The adapter is damaged.", "Train it again.")
     result = await finish(stage, "promote")
-    assert stage.store.versions.live("ballast") is None and buttons_of(stage, result) == ["Promote"]
+    assert stage.live("ballast") is None and buttons_of(stage, result) == ["Promote"]
 
 
 def test_the_choice_is_one_servers_own_and_goes_with_it(tmp_path):
@@ -213,7 +213,7 @@ async def test_a_crash_after_a_run_promotes_and_announces_exactly_once(tmp_path,
         async with on_stage(tmp_path) as stage:
             await until(lambda: stage.store.jobs.in_state("done")[0].announced)
             await asyncio.sleep(0.5)
-            assert stage.store.versions.live("ballast") == "v1"
+            assert stage.live("ballast") == "v1"
             assert [it.kind for it in stage.store.versions.history("ballast")] == ["automatic promotion"]
             (result,) = results(stage)
             assert "It is live now." in result and AUTOMATIC_PROMOTION_TEXT in result

@@ -7,6 +7,7 @@ import pytest
 
 from bot.store import Store
 from bot.store.schema import MIGRATIONS
+from personas.errors import RequestError
 from tests.samples import SCORECARD
 
 REQUEST = '{"job_name": "rope", "base_model": "embedded", "persona": "ballast"}'
@@ -44,6 +45,8 @@ ROWS = {
     10: "insert into promoting values (1)",
     11: "insert into answered values (x'01', x'02', 200, '{}', 114.0)",
     13: "insert into guild_feedback values (1, 'ballast', 'v1', 'v0', '{}')",
+    16: """insert into promotions (persona_id, version, promoted_by, at, why, guild_id, for_guild)
+        values ('ballast', null, 5, 115.0, 'rollback', 1, 1)""",
 }
 """Rows that a version's tables may have; the versions missing here added columns alone."""
 
@@ -75,7 +78,7 @@ def test_a_database_of_any_version_opens_with_its_data(tmp_path, version):
         assert reply.parts == ((1002,) if version >= 2 else ())
         assert [one.event_id for one in store.replies.unfinished()] == [1003]
         assert store.jobs.get("aa").request.job_name == "rope" and store.jobs.get("bb").state == "queued"
-        assert store.versions.live("ballast") == "v1" and store.channels.webhook(10) == (70, "secret")
+        assert store.versions.live("ballast", 0) == "v1" and store.channels.webhook(10) == (70, "secret")
         assert store.channels.get(1, 10, None).persona_id == "ballast"
         if version >= 4:
             assert store.people.decision(5).opted_in and store.people.tombstones() == {"key": 108.0}
@@ -86,6 +89,37 @@ def test_a_database_of_any_version_opens_with_its_data(tmp_path, version):
     assert raw.execute("pragma integrity_check").fetchone() == ("ok",)
     assert raw.execute("pragma foreign_key_check").fetchall() == []
     raw.close()
+
+
+def test_what_was_live_everywhere_stays_live_everywhere(tmp_path):
+    """Versions of two guilds, the later one live for both; each guild's next promotion is its own."""
+    path = tmp_path / "understudy.sqlite"
+    database_of(15, path)
+    raw = sqlite3.connect(path)
+    raw.execute("update jobs set state = 'done', guild_id = 2 where job_id = 'bb'")
+    raw.execute("insert into versions values ('ballast', 'v2', 'bb', 97.0, ?)", (SCORECARD.model_dump_json(),))
+    raw.execute("update promotions set guild_id = 1")
+    raw.execute(
+        """insert into promotions (persona_id, version, promoted_by, at, why, guild_id, previous)
+        values ('ballast', 'v2', 6, 98.0, '', 2, 1)"""
+    )
+    raw.execute(
+        """insert into rollouts (persona_id, version, before, guild_id, channel_id, share, started_by, started_at,
+        watched_until) values ('ballast', 'v2', 'v1', 2, 10, 100, 6, 98.0, 1e9)"""
+    )
+    raw.commit()
+    raw.close()
+    with Store.open(path) as store:
+        assert [store.versions.live("ballast", guild) for guild in (0, 1, 2, 3)] == ["v2"] * 4
+        assert [(row.guild_id, row.for_guild) for row in store.versions.history("ballast")] == [(1, 0), (2, 0)]
+        assert [it.version for it in store.versions.installed("ballast", 3)] == ["v1", "v2"], "everybody heard them"
+        with pytest.raises(RequestError, match="no earlier version"):
+            store.versions.rollback("ballast", 5, 120.0, guild_id=1)
+        assert store.versions.promote("ballast", "v1", 5, 121.0, guild_id=1)
+        assert [store.versions.live("ballast", guild) for guild in (0, 1, 2)] == ["v2", "v1", "v2"]
+        (watched,) = (it for it in store.rollouts.running("ballast", 122.0) if it.is_promoted)
+        assert store.rollouts.revert(watched, 122.0, "worse"), "what is observed is undone where it went live"
+        assert [store.versions.live("ballast", guild) for guild in (0, 1, 2)] == ["v1", "v1", "v1"]
 
 
 @pytest.mark.parametrize("version", range(1, len(MIGRATIONS)))

@@ -154,7 +154,7 @@ def test_jobs_versions_and_rollouts_are_read(old):
         assert store.jobs.get(old.interrupted).progress.step >= 6
         (only,) = store.versions.installed("oda")
         assert (only.version, only.job_id, only.scorecard) == ("v1", old.finished, done.result.scorecard)
-        assert store.versions.is_withdrawn("oda", "v4") and store.versions.live("oda") == "v1"
+        assert store.versions.is_withdrawn("oda", "v4") and store.versions.live("oda", 0) == "v1"
         (promoted,) = store.versions.history("oda")
         assert (promoted.promoted_by, promoted.why, promoted.kind) == (BEN, "it reads well", "promotion")
         assert store.versions.reserve("oda") == "v5"
@@ -214,7 +214,7 @@ def test_a_backup_of_it_restores_into_another_home(old, tmp_path):
     other = tmp_path / "other"
     put_back(backup, other)
     with Store.open(other / DATABASE) as store:
-        assert store.versions.live("oda") == "v1" and store.jobs.get(old.interrupted) is not None
+        assert store.versions.live("oda", 0) == "v1" and store.jobs.get(old.interrupted) is not None
     verify_adapter(adapter_ref(other, "oda", "v1").folder)
     assert (other / "personas" / str(old.guild) / IMPORTED / "card.toml").is_file()
 

@@ -23,7 +23,7 @@ class Client(SimpleNamespace):
 def house_of(store, home, live):
     request_builder = SimpleNamespace(
         personas=SimpleNamespace(get=lambda persona, guild: PEOPLE.get((0, persona)) or PEOPLE.get((guild, persona))),
-        speaking=live.get,
+        speaking=lambda persona, guild_id: live.get((persona, guild_id)),
         adapter=lambda persona, version: adapter_ref(home, persona, version),
     )
     return SimpleNamespace(
@@ -37,14 +37,14 @@ async def test_each_persona_of_each_server_is_prepared_with_the_version_that_spe
             [(1, "ada"), (1, "ada"), (2, "bo"), (2, "ada"), (1, "bo"), (3, "ada")]
         ):
             store.channels.assign(Channel(guild, 10 + number, persona, "mentions", 5, 0.0))
-        live = {"ada": "v2"}
+        live = {("ada", 1): "v2", ("ada", 2): "v9"}
         services, client = house_of(store, tmp_path, live), Client(guilds=[HERE, THERE], listeners={})
         prepared = services.engine.prepared
         ChannelPrefixWarmup(services).start(client)
-        ada = ("ada", adapter_ref(tmp_path, "ada", "v2"))
-        assert sorted(prepared, key=str) == sorted([ada, ada, ("bo", None)], key=str), "bo is not known in server 1"
+        ada = [("ada", adapter_ref(tmp_path, "ada", version)) for version in ("v2", "v9")]
+        assert sorted(prepared, key=str) == sorted([*ada, ("bo", None)], key=str), "bo is not known in server 1"
         prepared.clear()
-        live["ada"] = "v3"
+        live["ada", 0] = "v3"
         await client.listeners["on_version_changed"](None, "ada")
         await client.listeners["on_version_changed"](1, "bo")
         assert prepared == [("ada", adapter_ref(tmp_path, "ada", "v3"))]

@@ -96,13 +96,13 @@ async def test_opting_out_offers_to_withdraw_what_was_trained(stage, tmp_path):
     await talk(stage)
     asked = await stage.member.slash(QUAY, "privacy opt-out")
     message = await response_text(asked, "stay in use: ballast v2")
-    assert stage.store.versions.live("ballast") == "v2", "only on request"
+    assert stage.live("ballast") == "v2", "only on request"
     mark = stage.mark
     await stage.member.click(message, "Withdraw these too")
     said = await stage.sees("v2 of Ballast has been withdrawn", since=mark)
     assert "v1 replies now. A version without them is being trained." in said["content"]
     assert stage.member.name not in said["content"] and stage.member.id not in said["content"]
-    assert stage.store.versions.live("ballast") == "v1"
+    assert stage.live("ballast") == "v1"
     assert [adapter.name for adapter in stage.engine.dropped] == ["ballast-v2"] and stage.engine.prefix_cache_clears
     assert stage.store.erasure.texts(int(stage.member.id)) == [SAID], "what was said stays"
 
@@ -132,7 +132,7 @@ async def test_forgetting_in_the_sandbox_leaves_nothing_in_any_file(tmp_path):
         receipt = await stage.sees("Done: you have been forgotten", since=mark)
         assert "Deleted: 1 messages, 1 replies to you" in receipt["content"] and receipt["flags"] & 64
         assert "Withdrawn: ballast v1" in receipt["content"]
-        assert stage.store.versions.live("ballast") is None
+        assert stage.live("ballast") is None
         assert not adapter_ref(tmp_path, "ballast", "v1").folder.exists()
         assert SAID not in [m["content"] for m in stage.sandbox.messages(QUAY)]
         queued = [*stage.store.jobs.in_state("running"), *stage.store.jobs.in_state("queued")]

@@ -39,7 +39,7 @@ async def test_a_job_goes_its_way(home):
     (version,) = home.store.versions.installed("oda")
     assert (version.version, version.job_id) == (job.version, job_id)
     assert [change.state for change in home.changes] == ["queued", "running", "running", "done"]
-    assert home.store.versions.live("oda") is None  # trained is not promoted
+    assert home.store.versions.live("oda", 0) is None  # trained is not promoted
 
 
 async def test_a_dialogue_job_leaves_no_persona_version(home):

@@ -10,10 +10,10 @@ import pytest
 
 from bot.chat.prompt_context import ChatRequestBuilder
 from bot.personas.guild_lore import read_all_guild_lore
-from bot.personas.registry import PersonaRegistry, guild_suffix
+from bot.personas.registry import PersonaRegistry
 from bot.privacy.retention import CHECK_INTERVAL_S, DAY_S, RETRY_DELAY_S, Retention, RetentionPeriods
 from bot.services import Services
-from bot.store import CARD_CONTRIBUTION, Contribution, Store
+from bot.store import CARD_CONTRIBUTION, Contribution, Store, guild_suffix
 from bot.training.queue import JobQueue
 from personas.card.toml_card import SHIPPED_CARDS
 from personas.errors import MaterialError
@@ -299,7 +299,7 @@ async def test_a_server_goes_whole_after_its_days_and_no_other_loses_anything(be
     assert bench.lore.search("oda", "who moored at the quay?", guild_id=HERE) == []
     assert bench.lore.search("oda", "who moored at the quay?", guild_id=THERE)
     assert {path: path.read_bytes() for path in others} == others
-    assert bench.store.versions.installed(OWN) == [] and bench.store.versions.live(OTHERS) == "v1"
+    assert bench.store.versions.installed(OWN) == [] and bench.store.versions.live(OTHERS, 0) == "v1"
     assert bench.store.jobs.get(f"own-{HERE}") is None and bench.store.jobs.get(f"failed-{HERE}") is None
     assert bench.store.guilds.deleted() == {HERE: bench.now}, "so that no backup brings it back"
 
@@ -327,16 +327,21 @@ async def test_its_queued_and_running_jobs_end(bench):
     await bench.queue.stop()
 
 
-async def test_what_it_had_made_of_a_shipped_persona_stays_unless_from_what_was_said_there(bench):
+async def test_what_it_had_made_of_a_shipped_persona_stays_where_others_use_it(bench):
     store = bench.store
     shipped, received = train(store, "shipped", guild=HERE), train(store, "heard", guild=HERE, dataset="history")
-    put(bench.home, {f"models/persona_adapters/oda/{job.version}/manifest.json": b"{}" for job in (shipped, received)})
+    own = train(store, "never shared", guild=HERE)
+    folders = [f"models/persona_adapters/oda/{job.version}" for job in (shipped, received, own)]
+    put(bench.home, {f"{folder}/manifest.json": b"{}" for folder in folders})
     for job in (shipped, received):
         store.versions.promote("oda", job.version, 7, 60.0)
+        store.versions.promote("oda", job.version, 7, 60.0, guild_id=HERE)
+    store.versions.promote("oda", own.version, 7, 61.0, guild_id=HERE)
     store.guilds.record_left(HERE, bench.now - 15 * DAY_S)
     await bench.retention.tidy()
     assert [one.version for one in store.versions.installed("oda")] == [shipped.version]
-    assert store.versions.live("oda") == shipped.version
+    assert store.versions.live("oda", 0) == shipped.version
+    assert {(row.guild_id, row.for_guild) for row in store.versions.history("oda")} == {(0, 0)}
     assert [path.name for path in (bench.home / "models/persona_adapters/oda").iterdir()] == [shipped.version]
     job = store.jobs.get("shipped")
     assert (job.guild_id, job.channel_id, job.requested_by) == (0, 0, 0)

@@ -192,16 +192,17 @@ async def test_members_who_fare_worse_have_it_taken_back_and_a_moderator_may_und
 
 async def test_a_promoted_version_that_members_interrupt_more_often_is_rolled_back(stage):
     now = time.time()
+    guild = int(stage.sandbox.guild_id)
     for member in range(1, 13):
         for ago in range(10, 16):
-            reply(stage.store, at=now - ago, asked_by=member)
+            reply(stage.store, at=now - ago, asked_by=member, guild=guild)
     install(stage.store)
     answer = await stage.moderator.slash(QUAY, "finetune promote")
     await until(lambda: answer.message and "is live from the next reply" in answer.message["content"])
     now = time.time()
     for member in range(1, 13):
         for _ in range(6):
-            event = reply(stage.store, at=now, version="v1", asked_by=member)
+            event = reply(stage.store, at=now, version="v1", asked_by=member, guild=guild)
             stage.store.replies.record_interruption(event, member, now)
     message, event = await spoken(stage)
     mark = stage.mark
@@ -209,11 +210,11 @@ async def test_a_promoted_version_that_members_interrupt_more_often_is_rolled_ba
     text = "**v1** of **Ballast** was rolled back automatically: the base model answers again."
     said = await stage.sees(text, since=mark)
     assert "more replies stopped or regenerated (v1: 73 of 73; the base model: 0 of 72)" in said["content"]
-    assert stage.store.versions.live("ballast") is None
+    assert stage.live("ballast") is None
     await stage.moderator.click(said, "Undo")
     await stage.sees("v1 of **Ballast** is live from the next reply on.", since=mark)
     await stage.client.get_cog("RolloutCog")._monitor.look("ballast")
-    assert stage.store.versions.live("ballast") == "v1", "the evidence begins anew"
+    assert stage.live("ballast") == "v1", "the evidence begins anew"
 
 
 async def test_what_was_taken_back_before_a_kill_is_reported_after_it_and_once(tmp_path):

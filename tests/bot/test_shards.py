@@ -97,12 +97,16 @@ async def test_a_promotion_reaches_the_other_process(cluster):
     await until(lambda: cluster.high.store.versions.installed(PERSONA))
     guild_id = cluster.guild_of(cluster.high)
     assert await cluster.high.services.versions.promote(PERSONA, "v1", guild_id, 0, 5, anyway=True)
-    await until(lambda: cluster.low.store.versions.live(PERSONA) == "v1")
+    await until(lambda: cluster.low.store.versions.live(PERSONA, guild_id) == "v1")
+    assert "AI-written · v1" in (await cluster.ask(guild_id, "who is live?"))["content"]
+    assert "AI-written · base model" in (await cluster.ask(cluster.guild_of(cluster.low), "and here?"))["content"]
+    assert await cluster.high.services.versions.promote(PERSONA, "v1", 0, 0, 0, anyway=True)
+    await until(lambda: cluster.low.store.versions.live(PERSONA, 0) == "v1")
     reply = await cluster.ask(cluster.guild_of(cluster.low), "who is live?")
     assert "AI-written · v1" in reply["content"]
     cluster.low.store.versions.withdraw(PERSONA, "v1", time.time(), "withdrawn")
     await until(lambda: [it.version for it in cluster.high.engine.dropped] == ["v1"])
-    assert cluster.high.store.versions.live(PERSONA) is None
+    assert [cluster.high.store.versions.live(PERSONA, guild) for guild in (0, guild_id)] == [None, None]
 
 
 @pytest.mark.parametrize(("choice", "decision"), [("b", "manual"), ("a", "promoted")])
@@ -112,7 +116,7 @@ async def test_an_automatic_promotion_counts_the_votes_of_another_shard(cluster,
     for _ in range(2):
         install(low.store)
     low.store.versions.promote(PERSONA, "v1", 1, 2.0)
-    await until(lambda: high.store.versions.live(PERSONA) == "v1")
+    await until(lambda: high.store.versions.live(PERSONA, 0) == "v1")
     voted = [vote(high.store, user, choice, guild=guild_id, at=10.0 + 60 * n) for user in range(30) for n in range(10)]
     await record_vote(high.services.home, high.store, high.services.personas, voted[-1])
     await until(lambda: low.store.guild_feedback.of_others(PERSONA, "v2", "v1", guild_id))
@@ -244,7 +248,7 @@ def test_a_home_without_shards_is_split_once(tmp_path):
             store.messages.append(**place, author_id=5, author_name="Nils", text=text, at=1.0)
     for shards, here in (("0-1/3", [0, 1]), ("2/3", [2])):
         store, mirror = open_store(tmp_path, shards)
-        assert store.versions.live(PERSONA) == "v1"
+        assert store.versions.live(PERSONA, 0) == "v1"
         assert [bool(store.channels.of_guild(guild_id)) for guild_id, _ in guilds] == [at in here for at in range(3)]
         mirror.leave()
         store.close()

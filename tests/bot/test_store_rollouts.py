@@ -74,24 +74,37 @@ def test_promoting_the_version_ends_its_rollout_and_watches_it(store):
     assert store.rollouts.promote(new(), 20.0).version == "v2"
     assert store.rollouts.promote(new(), 21.0) is None, "it is live already"
     assert store.rollouts.get(begun.seq).ending == "promoted"
-    assert store.rollouts.get(elsewhere.seq).ending == "superseded"
-    assert [row.seq for row in store.rollouts.unannounced()] == [elsewhere.seq], "there nobody has pressed anything"
-    (watched,) = store.rollouts.running("ballast", 20.0)
+    trial, watched = store.rollouts.running("ballast", 20.0)
+    assert trial == elsewhere and store.rollouts.unannounced() == [], "another guild's goes on"
     assert (watched.version, watched.before, watched.is_promoted, watched.share) == ("v2", "v1", True, 100)
     assert store.rollouts.find_active("ballast", GUILD, 20.0) is None
-    assert store.rollouts.running("ballast", 20.0 + OBSERVATION_PERIOD_S) == [], "not for ever"
+    assert store.rollouts.running("ballast", 20.0 + OBSERVATION_PERIOD_S) == [elsewhere], "not for ever"
+
+
+def test_what_the_operator_promotes_ends_the_rollouts_where_it_is_heard(store):
+    own, follower = store.rollouts.start(new(guild_id=10), 10.0), store.rollouts.start(new(), 10.0)
+    store.versions.promote("ballast", "v3", MODERATOR, 11.0, guild_id=10)
+    own = store.rollouts.start(new(guild_id=10), 12.0)
+    assert store.rollouts.promote(new(guild_id=0), 20.0)
+    assert store.rollouts.get(follower.seq).ending == "promoted"
+    assert own in store.rollouts.running("ballast", 20.0), "that guild has its own live version"
+    (watched,) = (it for it in store.rollouts.running("ballast", 20.0) if it.is_promoted)
+    store.rollouts.promote(new("v3"), 30.0)
+    assert store.rollouts.revert(watched, 40.0, "worse")
+    assert [store.versions.live("ballast", guild) for guild in (0, 8, GUILD, 10)] == ["v1", "v1", "v3", "v3"]
 
 
 def test_rolling_back_by_hand_ends_the_watch_without_a_word(store):
     store.rollouts.promote(new(), 20.0)
-    assert store.rollouts.roll_back("ballast", MODERATOR, 30.0, GUILD).version == "v1"
+    assert store.rollouts.roll_back("ballast", MODERATOR, 30.0, GUILD).version is None
+    assert store.versions.live("ballast", GUILD) == "v1", "that of all guilds"
     assert store.rollouts.running("ballast", 31.0) == store.rollouts.unannounced() == []
 
 
 def test_what_turned_out_worse_is_taken_back_once_and_waits_to_be_reported(store):
     begun = store.rollouts.start(new(), 10.0)
     assert store.rollouts.revert(begun, 11.0, "more 👎") and not store.rollouts.revert(begun, 12.0, "again")
-    assert store.versions.live("ballast") == "v1"
+    assert store.versions.live("ballast", GUILD) == "v1"
     (untold,) = store.rollouts.unannounced()
     assert (untold.ending, untold.why, untold.ended_at) == ("worse", "more 👎", 11.0)
     store.rollouts.mark_announced(untold.seq)
@@ -100,7 +113,7 @@ def test_what_turned_out_worse_is_taken_back_once_and_waits_to_be_reported(store
     store.rollouts.promote(new(), 20.0)
     (watched,) = store.rollouts.running("ballast", 20.0)
     assert store.rollouts.revert(watched, 21.0, "more 👎")
-    assert store.versions.live("ballast") == "v1"
+    assert store.versions.live("ballast", GUILD) == "v1"
     last = store.versions.history("ballast")[-1]
     assert (last.kind, last.why, last.promoted_by, last.guild_id) == ("automatic rollback", "more 👎", 0, GUILD)
 

@@ -1,6 +1,7 @@
 """`/finetune history`: what became of a persona's versions, page by page, and of other servers' nothing."""
 
 import time
+from dataclasses import replace
 
 from bot.store import NewRollout
 from bot.versions.rollout.version_history import MAX_ENTRY_CHARACTERS, VersionHistory
@@ -76,15 +77,18 @@ async def test_other_servers_versions_and_their_doings_are_not_reported(stage):
     store, guild = stage.store, int(stage.sandbox.guild_id)
     install(store, guild=OTHER_GUILD, by=555, at=100.0)
     install(store, guild=guild, by=MINA, at=101.0)
-    there = NewRollout("ballast", "v2", OTHER_GUILD, CHANNEL, 555, 30)
+    there = NewRollout("ballast", "v1", OTHER_GUILD, CHANNEL, 555, 30)
     store.rollouts.start(there, 110.0)
     store.rollouts.promote(there, 120.0, why="a word of theirs")
-    reply(store, at=121.0, version="v2", guild=OTHER_GUILD)
+    reply(store, at=121.0, version="v1", guild=OTHER_GUILD)
     (watched,) = store.rollouts.running("ballast", 122.0)
     store.rollouts.revert(watched, 130.0, "numbers of theirs")
     text = history(stage)
-    assert list(entries(text)) == ["v2", "the base model"]
-    assert "Live from <t:120:f> (promoted elsewhere) to <t:130:f>: rolled back automatically" in text
+    assert text.startswith("**Ballast**: the base model is live.") and list(entries(text)) == ["v2"]
+    store.rollouts.promote(replace(there, guild_id=0), 140.0, why="a word of theirs")
+    text = history(stage)
+    assert list(entries(text)) == ["v2", "v1"]
+    assert "Live from <t:140:f> (promoted elsewhere)" in text and "<t:120:f>" not in text
     for secret in ("555", "30 %", "theirs", "Here:"):
         assert secret not in text
 

@@ -61,7 +61,7 @@ async def test_a_version_is_promoted_on_all_servers_and_its_loss_is_said_in_the_
 
         await ask("base model")
         await moderator.click(said, "Promote")
-        await until(lambda: services.store.versions.live(persona.id) == "v1")
+        await until(lambda: services.store.versions.live(persona.id, 0) == "v1")
         assert all(list(server.adapters) == [f"{persona.id}-v1"] for server in servers)
         await ask("v1")
         for server in servers:
@@ -96,7 +96,7 @@ async def test_without_adapters_versions_are_kept_and_the_footer_says_so(setting
         mark, why = len(stage.events), "v1 is kept, but this engine serves no adapters. Start the bot with ENGINE=local"
         await moderator.click(said, "Promote")
         await until(lambda: any(why in str(data) for _, data in stage.events[mark:]))
-        assert services.store.versions.live(persona.id) is None
+        assert services.store.versions.live(persona.id, 0) is None
         services.store.versions.promote(persona.id, "v1", 0, 0.0)  # as with another engine, earlier
         await ask("AI-written · base model instead of v1")
         show = await moderator.slash(OFFICE, "persona show")

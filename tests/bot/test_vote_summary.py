@@ -128,7 +128,7 @@ async def test_who_promotes_what_members_dislike_is_asked_once_more(stage):
     votes(stage.store, 30, "b", guild=guild)
     await stage.moderator.slash(QUAY, "finetune promote", version="v2")
     asked = await stage.sees("Members speak against v2 of **Ballast**")
-    assert "- Members prefer v1" in asked["content"] and stage.store.versions.live("ballast") == "v1"
+    assert "- Members prefer v1" in asked["content"] and stage.live("ballast") == "v1"
     await stage.moderator.click(asked, "Promote anyway")
     await stage.sees("v2 of **Ballast** is live from the next reply on.")
 
@@ -146,4 +146,4 @@ async def test_what_members_dislike_is_not_promoted_by_itself(stage, choice, is_
     decided = await services.versions.decide(finished)
     assert decided.decision == ("promoted" if is_promoted else "manual")
     assert await services.versions.decide(finished) is None, "the decision is stored once"
-    assert services.store.versions.live("ballast") == ("v2" if is_promoted else "v1")
+    assert services.store.versions.live("ballast", guild) == ("v2" if is_promoted else "v1")

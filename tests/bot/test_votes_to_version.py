@@ -61,7 +61,7 @@ async def test_votes_become_a_version_that_the_gate_compares_with_the_live_one(t
         services, moderator = app.services, app.sandbox.member(MODERATOR)
         first = await trained(app, settings=FAST)
         await moderator.slash(QUAY, "finetune promote", version=first.version)
-        await until(lambda: services.store.versions.live("ballast") == first.version, 20)
+        await until(lambda: services.store.versions.live("ballast", int(app.sandbox.guild_id)) == first.version, 20)
 
         await response_text(await moderator.slash(QUAY, "finetune compare", version="base"))
         (invitation,) = [one for one in app.sandbox.messages(QUAY) if "Which Ballast is better?" in one["content"]]

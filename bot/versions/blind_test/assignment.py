@@ -13,8 +13,7 @@ from bot.chat.prompt_context import ChatRequestBuilder
 from bot.chat.streaming_reply import remove_links
 from bot.errors import RefusedError
 from bot.personas.base_model_compat import require_servable
-from bot.personas.registry import guild_suffix
-from bot.store import BASE_MODEL_NAME, BlindComparison, NewBlindComparison, Store
+from bot.store import ALL_GUILDS, BASE_MODEL_NAME, BlindComparison, NewBlindComparison, Store, guild_suffix
 from bot.training.resource_sharing import TrainerThrottle
 from personas.engine import Engine
 from personas.errors import RequestError, UnderstudyError
@@ -103,22 +102,26 @@ class BlindTests:
     per_day: int = 20
     _pending: set[int] = field(default_factory=set)  # ids of the members for whom two replies are being generated
 
-    def contest(self, persona: Persona, version: str | None, against: str | None) -> Contest:
+    def contest(
+        self, persona: Persona, version: str | None, against: str | None, guild_id: int | None = None
+    ) -> Contest:
         """Resolve two versions (`base` is the base model): by default the newest that is not live, and the live one.
 
-        Raises `RequestError` where there is none, and for a version that cannot be served.
+        A `guild_id` limits them to those that the guild may use; None is the operator. Raises `RequestError` where
+        there is none, and for a version that cannot be served.
         """
-        other = self._resolve(persona, against) if against else self.builder.speaking(persona.id)
-        one = self._resolve(persona, version) if version else self._newest(persona, other)
+        live = self.builder.speaking(persona.id, guild_id or ALL_GUILDS)
+        other = self._resolve(persona, against, guild_id) if against else live
+        one = self._resolve(persona, version, guild_id) if version else self._newest(persona, other, guild_id)
         if one == other:
             advice = "Name two versions, with `version` and `against`."
             raise RequestError(f"Both are {one or 'the base model'}.", advice)
         return Contest(persona, one, other)
 
-    def version_names(self, persona: Persona) -> list[str]:
-        """The versions that can be compared, newest first, the base model last."""
+    def version_names(self, persona: Persona, guild_id: int | None = None) -> list[str]:
+        """The versions that can be compared (in a guild), newest first, the base model last."""
         incompatible = self.builder.incompatible_versions
-        installed = [it.version for it in self.store.versions.installed(persona.id)]
+        installed = [it.version for it in self.store.versions.installed(persona.id, guild_id)]
         return [*(it for it in reversed(installed) if not incompatible.model_of(persona.id, it)), BASE_MODEL_NAME]
 
     async def assign(self, contest: Contest, user_id: int, guild_id: int) -> BlindComparison:
@@ -174,14 +177,14 @@ class BlindTests:
             self._pending.discard(user_id)
         return self.store.comparisons.show(generated, time.time())
 
-    def _resolve(self, persona: Persona, name: str) -> str | None:
+    def _resolve(self, persona: Persona, name: str, guild_id: int | None) -> str | None:
         if name == BASE_MODEL_NAME:
             return None
-        require_servable(self.store, self.builder.incompatible_versions, persona.id, name)
+        require_servable(self.store, self.builder.incompatible_versions, persona.id, name, guild_id)
         return name
 
-    def _newest(self, persona: Persona, other: str | None) -> str:
-        for name in self.version_names(persona):
+    def _newest(self, persona: Persona, other: str | None, guild_id: int | None) -> str:
+        for name in self.version_names(persona, guild_id):
             if name not in (BASE_MODEL_NAME, other):
                 return name
         raise RequestError(f"{persona.name} has no second version to compare.", "Train one with `/finetune start`.")

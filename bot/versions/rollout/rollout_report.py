@@ -67,7 +67,7 @@ def _compare_before_after(store: Store, rollout: Rollout) -> RolloutComparison:
 
 def _selections(rollout: Rollout) -> tuple[ReplySelection, ReplySelection]:
     start = rollout.started_at
-    guild_id, seq = (None, None) if rollout.is_promoted else (rollout.guild_id, rollout.seq)
+    guild_id, seq = rollout.guild_id or None, None if rollout.is_promoted else rollout.seq
     now = ReplySelection(rollout.persona_id, rollout.version, start, guild_id=guild_id, rollout=seq)
     then = ReplySelection(rollout.persona_id, rollout.before, start - BASELINE_WINDOW_S, start, guild_id)
     return now, then

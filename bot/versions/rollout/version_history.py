@@ -2,12 +2,12 @@
 
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from textwrap import shorten
 
 from bot.chat.model_names import version_label
-from bot.store import InstalledVersion, Promotion, ReplySelection, Rollout, Store, TrainingJob
+from bot.store import ALL_GUILDS, InstalledVersion, Promotion, ReplySelection, Rollout, Store, TrainingJob
 from bot.versions.rollout import rollout_report
 from personas.schemas.chat import Persona
 from personas.schemas.training_events import ScoreSummary
@@ -28,7 +28,7 @@ ENDING_LABELS = {
 
 @dataclass(frozen=True)
 class VersionHistory:
-    """The history that one server may see: its own versions and actions, the operator's, and others' live changes."""
+    """The history that one server may see: the versions that it may use, and what was live there."""
 
     store: Store
     persona: Persona
@@ -38,7 +38,7 @@ class VersionHistory:
         """The newest versions first; at least one page."""
         entries = list(self._entries())
         pages = [entries[at : at + VERSIONS_PER_PAGE] for at in range(0, len(entries), VERSIONS_PER_PAGE)] or [[]]
-        live = version_label(self.store.versions.live(self.persona.id))
+        live = version_label(self.store.versions.live(self.persona.id, self.guild_id))
         return [
             "\n\n".join([f"**{self.persona.name}**: {live} is live. Page {number} of {len(pages)}.", *page])
             for number, page in enumerate(pages, 1)
@@ -46,15 +46,29 @@ class VersionHistory:
 
     def _entries(self) -> Iterator[str]:
         rollouts = self.store.rollouts.of_persona(self.persona.id, self.guild_id)
-        changes = self.store.versions.history(self.persona.id)
+        changes = list(self._changes())
+        usable = {it.version for it in self.store.versions.installed(self.persona.id, self.guild_id)}
         for installed in reversed(self.store.versions.ever_installed(self.persona.id)):
             job = self.store.jobs.get(installed.job_id)
-            if job is None or job.guild_id in (0, self.guild_id):
+            if installed.version in usable or job is None or job.guild_id in (ALL_GUILDS, self.guild_id):
                 trials = [rollout for rollout in rollouts if rollout.version == installed.version]
                 head = [*self._origin_lines(installed, job), *self._tally_lines(installed.version)]
                 yield _entry(head, [*self._event_lines(installed.version, changes, trials)])
         if base := [*self._tally_lines(None), *self._event_lines(None, changes, [])]:
             yield _entry(["**the base model**"], base)
+
+    def _changes(self) -> Iterator[Promotion]:
+        """The changes of the version that was live here: its own, and those of all servers while it had none."""
+        own: str | None = None
+        for_all: str | None = None
+        for change in self.store.versions.history(self.persona.id):
+            if change.for_guild == ALL_GUILDS:
+                for_all = change.version
+                if own is None:
+                    yield change
+            elif change.for_guild == self.guild_id:
+                own = change.version
+                yield replace(change, version=own or for_all)
 
     def _origin_lines(self, installed: InstalledVersion, job: TrainingJob | None) -> Iterator[str]:
         origin = "was imported" if job and job.result and job.result.imported else "trained"

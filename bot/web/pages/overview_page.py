@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 
 from aiohttp import web
 
@@ -11,7 +12,7 @@ from bot.doctor.discord_checks import channels_in_use
 from bot.errors import redact_paths
 from bot.personas.base_model_compat import explain_unserved
 from bot.services import Services
-from bot.store import TrainingJob
+from bot.store import ALL_GUILDS, TrainingJob
 from bot.web.api.personas.persona_lookup import ChannelSummary, channels_by_persona, guild_ids
 from bot.web.app_context import Routes, get_services
 from bot.web.templating import DASHBOARD, render_page
@@ -62,7 +63,8 @@ async def get_overview(request: web.Request) -> web.Response:
 
 def list_personas(services: Services) -> list[PersonaSummary]:
     """Every persona of every server, shipped ones first."""
-    speaking, channels = services.request_builder.speaking, channels_by_persona(services)
+    channels = channels_by_persona(services)
+    speaking = partial(services.request_builder.speaking, guild_id=ALL_GUILDS)
     personas = dict(services.personas.of(0))
     for guild_id in sorted(guild_ids(services)):
         personas |= services.personas.of(guild_id)
@@ -99,8 +101,7 @@ def _failed_job(services: Services, job: TrainingJob) -> DashboardAlert:
 def _incompatible_versions(services: Services) -> Iterator[DashboardAlert]:
     """Live versions that cannot be served."""
     request_builder = services.request_builder
-    for persona_id in dict.fromkeys(persona_id for persona_id, _, _ in services.store.versions.all_installed()):
-        live = services.store.versions.live(persona_id)
+    for persona_id, live in services.store.versions.all_live():
         if model := request_builder.incompatible_versions.model_of(persona_id, live):
             what, advice = explain_unserved(f"{persona_id} {live}", model)
             path = f"{DASHBOARD}/personas/{persona_id}"

@@ -184,7 +184,7 @@ def _persona_choices(services: Services) -> dict[str, list[tuple[str, str]]]:
             choices.setdefault("No persona", []).append((name, model.name if model.dialogue else "Base model alone"))
             continue
         id, name = model.persona.id, model.persona.name
-        live = builder.speaking(id) or "base model"
+        live = builder.speaking(id, model.guild_id) or "base model"
         choices.setdefault(name, [(id, f"{name}, {LIVE_VERSION} ({live})")]).append((model.id, model.name))
         if model.version is None:
             over = [(it.id, ChatModel.of_dialogue(it, model.persona)) for it in servable_dialogue_adapters(builder)]

@@ -55,7 +55,7 @@ async def test_a_message_without_words_is_nothing_to_answer(dashboard, content):
 async def test_the_gate_is_not_passed_by_a_word(dashboard):
     put_version(dashboard.store, "oda", "v1")
     status, result, _ = await dashboard.ask("POST", "/personas/oda/versions/v1/promote", json={"anyway": "yes"})
-    assert status == 422 and dashboard.store.versions.live("oda") is None
+    assert status == 422 and dashboard.store.versions.live("oda", 0) is None
     assert result["errors"] == [
         {"field": "anyway", "pointer": "#/anyway", "detail": "must be true or false", "allowed": "true or false",
          "got": "'yes'"}

@@ -20,7 +20,7 @@ BAD = SCORECARD.model_copy(update={"verdict": "reject", "reasons": ("It forgot w
 
 
 def live(dashboard):
-    return dashboard.store.versions.live("ballast")
+    return dashboard.store.versions.live("ballast", 0)
 
 
 async def test_every_persona_is_listed_with_who_speaks_and_where(dashboard):
@@ -132,7 +132,10 @@ async def test_the_page_shows_the_lives_of_versions_and_asks_before_it_does_anyt
     assert "the base model" in page and "It fits better." in page and live(dashboard) is None
     assert (await dashboard.submit(f"{PAGE}/v1/promote"))[0] == 303 and live(dashboard) == "v1"
     page = (await dashboard.page(PAGE))[1]
-    assert "is live, and watched until" in page and 'class="button" href="/dashboard/personas/ballast/rollback"' in page
+    assert (
+        "is live in all servers, and watched until" in page
+        and 'class="button" href="/dashboard/personas/ballast/rollback"' in page
+    )
     page = (await dashboard.page("/dashboard/personas/ballast/rollback"))[1]
     assert "Roll back to the base model" in page and live(dashboard) == "v1"
     assert (await dashboard.submit("/dashboard/personas/ballast/rollback"))[0] == 303 and live(dashboard) is None
@@ -143,9 +146,9 @@ def test_a_drawing_has_a_bar_for_every_life(dashboard_services):
     for n in range(2):
         install(store, at=at + n * 1000, card=GOOD)
     store.rollouts.start(NewRollout("ballast", "v1", 9, 5, 7, 20), at + 2000)
-    store.rollouts.promote(NewRollout("ballast", "v1", 9, 5, 7, 100), at + 3000)
-    store.rollouts.promote(NewRollout("ballast", "v2", 9, 5, 7, 100), at + 4000)
-    store.rollouts.roll_back("ballast", 7, at + 5000, 9)
+    store.rollouts.promote(NewRollout("ballast", "v1", 0, 0, 0, 100), at + 3000)
+    store.rollouts.promote(NewRollout("ballast", "v2", 0, 0, 0, 100), at + 4000)
+    store.rollouts.roll_back("ballast", 0, at + 5000, 0)
     v2, v1, base = version_timelines(dashboard_services, "ballast")
     assert [(one.name, one.is_live) for one in (v2, v1, base)] == [
         ("v2", False), ("v1", True), ("the base model", False),
@@ -161,7 +164,27 @@ def test_a_drawing_has_a_bar_for_every_life(dashboard_services):
 @pytest.fixture
 def dashboard_services(tmp_path):
     with Store.open(tmp_path / "understudy.sqlite") as store:
-        yield SimpleNamespace(store=store)
+        yield SimpleNamespace(store=store, client=None)
+
+
+async def test_a_servers_own_live_version_is_shown_beside_that_of_all(dashboard):
+    for _ in range(2):
+        install(dashboard.store, card=GOOD)
+    dashboard.store.versions.promote("ballast", "v2", 7, 5.0, guild_id=9)
+    assert (await dashboard.ask("POST", "/personas/ballast/versions/v1/promote"))[1]["live"]
+    _, one, _ = await dashboard.ask("GET", "/personas/ballast")
+    assert (one["live"], one["live_by_guild"]) == ("v1", {"9": "v2"})
+    _, listed, _ = await dashboard.ask("GET", "/personas/ballast/versions")
+    assert [(it["version"], it["live"], it["live_in"]) for it in listed["versions"]] == [
+        ("v2", False, ["9"]), ("v1", True, []),
+    ]  # fmt: skip
+    assert [(it["version"], it["guild"]) for it in listed["changes"]] == [("v2", "9"), ("v1", "0")]
+    page = (await dashboard.page(PAGE))[1]
+    assert "live in server 9</span>" in page and "promoted in server 9" in page
+    assert "in all servers but those with a live version of their own: server 9 (v2)." in page
+    assert "1 server has a live version of their own" in page
+    assert (await dashboard.submit("/dashboard/personas/ballast/rollback"))[0] == 303 and live(dashboard) is None
+    assert dashboard.store.versions.live("ballast", 9) == "v2"
 
 
 async def test_a_long_version_history_opens_in_time(dashboard):

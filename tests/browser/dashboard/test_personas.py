@@ -133,7 +133,7 @@ async def test_a_version_goes_live_and_is_taken_back(dashboard, phone):
     await page.get_by_role("button", name="Promote v2").click()
     await expect(page.get_by_role("status").first).to_contain_text("v2 of Ballast is live from the next reply on.")
     await expect(page.get_by_role("img", name="The versions of Ballast in time.")).to_contain_text("v2")
-    assert services(dashboard).store.versions.live("ballast") == "v2"
+    assert services(dashboard).store.versions.live("ballast", 0) == "v2"
     await page.get_by_role("link", name="Roll back").click()
     await page.get_by_role("button", name="Roll back to the base model").click()
     await expect(page.get_by_role("status").first).to_contain_text("The base model answers for Ballast")
@@ -210,7 +210,7 @@ async def test_an_adapter_comes_from_a_zip_or_a_hub_with_its_progress(dashboard,
     (tmp_path / "go").touch()
     await expect(page.get_by_text("The adapter of someone/harbour-lora is its version v1")).to_be_visible()
     await expect(page.get_by_role("link", name="Promote v1")).to_be_visible()
-    assert services(dashboard).store.versions.live("ballast") is None
+    assert services(dashboard).store.versions.live("ballast", 0) is None
     await page.get_by_label("From a hub").fill("someone/broken")
     await page.get_by_role("button", name="Import").click()
     await expect(page.get_by_text("someone/broken has no adapter_config.json.")).to_be_visible()

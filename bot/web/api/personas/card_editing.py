@@ -275,6 +275,6 @@ async def replace_card_table(found: OwnedPersona, table: JsonObject) -> Persona:
 def warm_up_prompt(found: OwnedPersona, persona: Persona) -> None:
     """Warm the prefix cache with the persona's new prompt."""
     request_builder = found.services.request_builder
-    version = request_builder.speaking(found.id)
+    version = request_builder.speaking(found.id, found.guild_id)
     adapter = request_builder.adapter(found.id, version) if version else None
     found.services.engine.prepare(persona, adapter)

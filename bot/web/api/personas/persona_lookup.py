@@ -7,7 +7,7 @@ from aiohttp import web
 
 from bot.personas.base_model_compat import explain_unserved
 from bot.services import Services
-from bot.store import Channel, InstalledVersion
+from bot.store import ALL_GUILDS, Channel, InstalledVersion
 from bot.training.data_jobs import import_adapter_version
 from bot.versions.live_versions import OPERATOR_USER_ID
 from bot.web.app_context import get_services
@@ -90,11 +90,13 @@ def require_hub_name(services: Services, source: str) -> None:
 class PersonaStatus:
     """The versions of a persona and their state.
 
-    `live` is the version that was made live (None: the base model), `since` when (seconds since 1970), `speaks` the one
-    that answers: another base model's version cannot. `newest` is the latest that may be served.
+    `live` is the version that was made live for all servers (None: the base model), `since` when (seconds since 1970),
+    `speaks` the one that answers: another base model's version cannot. `live_by_guild` are the live versions of the
+    servers that have their own. `newest` is the latest that may be served.
     """
 
     live: str | None
+    live_by_guild: dict[int, str]
     speaks: str | None
     since: float | None
     newest: InstalledVersion | None
@@ -146,11 +148,13 @@ def require_version_in_path(request: web.Request, found: OwnedPersona) -> Instal
 
 def persona_status(services: Services, persona_id: str) -> PersonaStatus:
     versions = services.store.versions
-    live, history, installed = versions.live(persona_id), versions.history(persona_id), versions.installed(persona_id)
+    live, installed = versions.live(persona_id, ALL_GUILDS), versions.installed(persona_id)
+    changed_at = [change.at for change in versions.history(persona_id) if change.for_guild == ALL_GUILDS]
     return PersonaStatus(
         live=live,
-        speaks=services.request_builder.speaking(persona_id),
-        since=history[-1].at if history else None,
+        live_by_guild=versions.live_by_guild(persona_id),
+        speaks=services.request_builder.speaking(persona_id, ALL_GUILDS),
+        since=changed_at[-1] if changed_at else None,
         newest=installed[-1] if installed else None,
         made_for=services.request_builder.incompatible_versions.model_of(persona_id, live),
         versions=len(installed),
@@ -181,6 +185,12 @@ def _persona_channel(services: Services, channel: Channel) -> ChannelSummary:
     answers = "answers everything" if channel.answers == "everything" else "answers when it is mentioned"
     name = f"#{found.name}" if found else "a channel that is gone"
     return ChannelSummary(guild_name(services, channel.guild_id), name, answers)
+
+
+def live_in_servers(services: Services, persona_id: str) -> list[tuple[str, str]]:
+    """Names of the servers with a live version of their own, and these versions."""
+    own = services.store.versions.live_by_guild(persona_id)
+    return [(guild_name(services, guild_id), version) for guild_id, version in own.items()]
 
 
 def guild_ids(services: Services) -> set[int]:

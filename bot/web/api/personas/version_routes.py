@@ -11,7 +11,7 @@ from aiohttp import web
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from bot.services import Services
-from bot.store import InstalledVersion
+from bot.store import ALL_GUILDS, InstalledVersion, Promotion
 from bot.store.adapter_versions import PromotionKind
 from bot.versions.live_versions import OPERATOR_USER_ID
 from bot.web.api.openapi import ApiModel, ApiRoutes, BodySpec, Json, Links, ResponseSpec, Timestamp
@@ -57,6 +57,9 @@ class VersionResponse(ApiModel):
     """The dialogue adapter that it is a copy of; null for all other versions."""
     installed_at: Timestamp
     live: bool
+    """True for the live version of all servers without one of their own."""
+    live_in: list[str]
+    """The servers of which it is the own live version."""
     withdrawn: bool
     """True for a version that must not be served any more."""
     made_for: str | None
@@ -78,7 +81,8 @@ class VersionResponse(ApiModel):
             version,
             job=version.job_id,
             dialogue=job.dialogue if (job := services.store.jobs.get(version.job_id)) else None,
-            live=versions.live(persona_id) == name,
+            live=versions.live(persona_id, ALL_GUILDS) == name,
+            live_in=[str(guild_id) for guild_id, live in versions.live_by_guild(persona_id).items() if live == name],
             withdrawn=versions.is_withdrawn(persona_id, name),
             made_for=services.request_builder.incompatible_versions.model_of(persona_id, name),
             scorecard=version.scorecard.model_dump(mode="json") if version.scorecard.is_measured else None,
@@ -109,7 +113,9 @@ class PersonaResponse(ApiModel):
     edited: bool
     """True for an operator's card that replaces a shipped one."""
     live: str | None
-    """The version that was promoted last; null is the base model."""
+    """The version that was promoted last for all servers without one of their own; null is the base model."""
+    live_by_guild: dict[str, str]
+    """The live versions of the servers that have their own."""
     speaks: str | None
     """The version that answers: a version of another base model cannot."""
     since: Timestamp
@@ -130,6 +136,7 @@ class PersonaResponse(ApiModel):
             ships=found.ships,
             guild=str(found.guild_id),
             edited=found.is_edited,
+            live_by_guild=_live_by_guild(status.live_by_guild),
             newest=NewestVersion(version=newest.version, verdict=newest.scorecard.verdict) if newest else None,
             channels=[vars(channel) for channel in channels],
             links={"self": persona_path(found.id), "page": found.page}
@@ -145,6 +152,12 @@ class VersionChange(ApiModel):
     at: Timestamp
     kind: PromotionKind
     why: str
+    guild: str
+    """The server whose live version changed; 0 for all without their own. In a server, the version null is theirs."""
+
+    @classmethod
+    def of(cls, change: Promotion) -> VersionChange:
+        return cls.describe(change, guild=str(change.for_guild))
 
 
 class PersonaListResponse(ApiModel):
@@ -158,9 +171,14 @@ class VersionListResponse(ApiModel):
     """A page of versions, newest first, and every change of the live one, oldest first."""
 
     live: str | None
+    live_by_guild: dict[str, str]
     versions: list[VersionResponse]
     changes: list[VersionChange]
     links: Links
+
+
+def _live_by_guild(versions: dict[int, str]) -> dict[str, str]:
+    return {str(guild_id): version for guild_id, version in versions.items()}
 
 
 def read_version_files(services: Services, version: InstalledVersion) -> dict[str, Json | None]:
@@ -229,9 +247,10 @@ async def get_versions(request: web.Request) -> web.Response:
     installed = versions.ever_installed(found.id)[::-1]
     shown, links = paginate(request, page, installed, lambda one: one.version, "version")
     return VersionListResponse(
-        live=versions.live(found.id),
+        live=versions.live(found.id, ALL_GUILDS),
+        live_by_guild=_live_by_guild(versions.live_by_guild(found.id)),
         versions=[VersionResponse.of(found.services, one) for one in shown],
-        changes=[VersionChange.describe(change) for change in versions.history(found.id)],
+        changes=[VersionChange.of(change) for change in versions.history(found.id)],
         links=links,
     ).response()
 
@@ -319,7 +338,10 @@ async def get_version(request: web.Request) -> web.Response:
     body=BodySpec(PromoteBody, {"anyway": False}, required=False),
 )
 async def post_promote(request: web.Request) -> web.Response:
-    """The version is loaded first, so that a damaged one never goes live; it serves from the next reply on."""
+    """It goes live in all servers without a live version of their own, from the next reply on.
+
+    The version is loaded first, so that a damaged one never goes live.
+    """
     found = require_persona_in_path(request)
     made = require_version_in_path(request, found)
     body = parse_body(PromoteBody, await read_json_object(request) if request.body_exists else {})
@@ -340,8 +362,8 @@ async def post_promote(request: web.Request) -> web.Response:
     },
 )
 async def post_rollback(request: web.Request) -> web.Response:
-    """The previous live version serves from the next reply on; a second call goes back two versions."""
+    """The previous live version of all servers serves from the next reply on; a second call goes back two versions."""
     found = require_persona_in_path(request)
     with errors_as_problems("conflict"):
         change = found.services.versions.roll_back(found.persona, OPERATOR_GUILD_ID, OPERATOR_USER_ID)
-    return VersionChange.describe(change).response()
+    return VersionChange.of(change).response()

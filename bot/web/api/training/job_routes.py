@@ -42,7 +42,7 @@ NO_JOB_TEXT = "There is no such job."
 
 
 class JobVersions(ApiModel):
-    """Versions of a job's persona: the live one, and all that are installed."""
+    """Versions of a job's persona: the one that is live in the job's server, and all that are installed."""
 
     live: str | None
     installed: list[str]
@@ -93,7 +93,7 @@ class JobResponse(ApiModel):
             **same,
             place=services.queue.position(job.job_id) if positions is None else positions.get(job.job_id),
             guild=str(job.guild_id),
-            versions=_job_versions(services, job.persona) if job.persona is not None else None,
+            versions=_job_versions(services, job.persona, job.guild_id) if job.persona is not None else None,
             request=_redact_request(request, home) if request else None,
             notes=[redact_paths(note, home) for note in services.training_notes(request)] if request else [],
             progress=job.progress.model_dump(mode="json") if job.progress else None,
@@ -156,10 +156,10 @@ def _redact_request(request: TrainingRequest, home: Path) -> Json:
     return {key: redact_paths(value, home) if isinstance(value, str) else value for key, value in shown.items()}
 
 
-def _job_versions(services: Services, persona_id: str) -> JobVersions:
+def _job_versions(services: Services, persona_id: str, guild_id: int) -> JobVersions:
     versions = services.store.versions
     installed = [version.version for version in versions.installed(persona_id)]
-    return JobVersions(live=versions.live(persona_id), installed=installed)
+    return JobVersions(live=versions.live(persona_id, guild_id), installed=installed)
 
 
 def _result_summary(home: Path, job: TrainingJob) -> JobResultSummary | None:

@@ -15,7 +15,7 @@ from markupsafe import Markup
 
 from bot.chat.model_names import servable_dialogue_adapters, version_label
 from bot.services import Services
-from bot.store import InstalledVersion, Promotion, Rollout
+from bot.store import ALL_GUILDS, InstalledVersion, Promotion, Rollout
 from bot.training.data_jobs import DataJob
 from bot.versions.live_versions import OPERATOR_USER_ID
 from bot.versions.rollout.rollout_report import compare_rollout, tally_text
@@ -24,6 +24,7 @@ from bot.web.api.data.upload_stream import receive_file
 from bot.web.api.personas.persona_lookup import (
     OwnedPersona,
     guild_name,
+    live_in_servers,
     persona_status,
     require_hub_name,
     require_persona_in_path,
@@ -70,11 +71,15 @@ class VersionPeriod:
 
 @dataclass
 class VersionTimeline:
-    """History of a version; `made` is None for the base model."""
+    """History of a version; `made` is None for the base model.
+
+    `is_live`: in all servers without a live version of their own; `live_in` are servers of which it is the own one.
+    """
 
     made: InstalledVersion | None
     is_live: bool = False
     is_withdrawn: bool = False
+    live_in: list[str] = field(default_factory=list)
     live_periods: list[VersionPeriod] = field(default_factory=list)
     trials: list[VersionPeriod] = field(default_factory=list)
 
@@ -98,20 +103,27 @@ class VersionTimeline:
 def version_timelines(services: Services, persona_id: str) -> list[VersionTimeline]:
     """Every version of a persona, even withdrawn ones, newest first, and the base model last."""
     versions = services.store.versions
-    live, changes = versions.live(persona_id), versions.history(persona_id)
+    live, changes = versions.live(persona_id, ALL_GUILDS), versions.history(persona_id)
     found = {
         made.version: VersionTimeline(made, made.version == live, versions.is_withdrawn(persona_id, made.version))
         for made in reversed(versions.ever_installed(persona_id))
     }
     base = VersionTimeline(None, live is None)
-    for began, after in pairwise([*changes, None]):
-        if began is not None:
-            found.get(began.version or "", base).live_periods.append(_live_period(began, after))
+    for server, version in live_in_servers(services, persona_id):
+        found[version].live_in.append(server)
+    for guild_id in {change.for_guild: None for change in changes}:
+        server = f" in {guild_name(services, guild_id)}" if guild_id else ""
+        for began, after in pairwise([*(it for it in changes if it.for_guild == guild_id), None]):
+            if began is not None and (began.version or not guild_id):
+                found.get(began.version or "", base).live_periods.append(_live_period(began, after, server))
+    for one in (*found.values(), base):
+        one.live_periods.sort(key=lambda period: period.begin)
     for tried in services.store.rollouts.of_persona(persona_id):
         if not tried.is_promoted and tried.version in found:
             found[tried.version].trials.append(_rollout_period(tried))
-    if not changes or changes[0].version is not None:
-        base.live_periods.insert(0, VersionPeriod(0.0, changes[0].at if changes else None, 100, "from the beginning"))
+    first = next((change for change in changes if change.for_guild == ALL_GUILDS), None)
+    if first is None or first.version is not None:
+        base.live_periods.insert(0, VersionPeriod(0.0, first.at if first else None, 100, "from the beginning"))
     return [*found.values(), base]
 
 
@@ -155,12 +167,12 @@ class _TimeAxis:
         return LEFT + share * (WIDTH - LEFT - RIGHT)
 
 
-def _live_period(began: Promotion, after: Promotion | None) -> VersionPeriod:
+def _live_period(began: Promotion, after: Promotion | None, server: str) -> VersionPeriod:
     ended = ""
     if after is not None:
         ended = "rolled back" if "rollback" in after.kind else f"{version_label(after.version)} followed"
         ended = "withdrawn" if after.kind == "withdrawal" else ended
-    return VersionPeriod(began.at, after.at if after else None, 100, CHANGE_TEXTS[began.kind], ended)
+    return VersionPeriod(began.at, after.at if after else None, 100, f"{CHANGE_TEXTS[began.kind]}{server}", ended)
 
 
 def _rollout_period(one: Rollout) -> VersionPeriod:
@@ -183,9 +195,9 @@ def _time_ticks(axis: _TimeAxis, height: int) -> Iterator[Markup]:
 
 def _timeline_row(one: VersionTimeline, row: int, axis: _TimeAxis, now: float) -> Iterator[Markup]:
     middle = TOP + ROW_HEIGHT * row + ROW_HEIGHT // 2
-    colour = 0 if one.is_live else 5
+    colour = 0 if one.is_live or one.live_in else 5
     yield Markup('<text class="{}" x="{}" y="{}" text-anchor="end">{}</text>').format(
-        "value" if one.is_live else "", LEFT - 8, middle + 4, _row_label(one)
+        "" if colour else "value", LEFT - 8, middle + 4, _row_label(one)
     )
     for period in one.trials:
         yield _period_bar(period, middle, HALF_BAR // 3, "dot s1", axis, now)
@@ -214,7 +226,7 @@ def _row_description(one: VersionTimeline) -> Markup:
     score = f"held-out loss {one.better:+.0%}" if one.better is not None else ""
     begins = [period.begin for period in one.live_periods]
     live = [Markup("live from {}").format(format_time(begin)) if begin else "live at first" for begin in begins]
-    facts = filter(None, [made, score, *live, "answers now" if one.is_live else ""])
+    facts = filter(None, [made, score, *live, "answers now" if one.is_live or one.live_in else ""])
     return Markup("{}: {}.").format(one.name, Markup(", ").join(facts))
 
 
@@ -231,6 +243,7 @@ async def get_versions_page(request: web.Request) -> web.Response:
         tab="versions",
         found=found,
         standing=persona_status(found.services, found.id),
+        own=live_in_servers(found.services, found.id),
         timelines=timelines,
         drawing=timeline_chart(found.persona.name, timelines, now),
         score_text=score_text,
@@ -306,7 +319,7 @@ async def confirm_promote(request: web.Request) -> web.Response:
     found = require_persona_in_path(request)
     made = require_version_in_path(request, found)
     objections = await found.services.versions.objections(found.id, made.version, OPERATOR_GUILD_ID)
-    live = found.services.store.versions.live(found.id)
+    live = found.services.store.versions.live(found.id, ALL_GUILDS)
     return render_page(
         request,
         "personas/promote.html",
@@ -315,6 +328,7 @@ async def confirm_promote(request: web.Request) -> web.Response:
         made=made,
         live=version_label(live),
         is_live=live == made.version,
+        own=live_in_servers(found.services, found.id),
         verdict=made.scorecard.verdict,
         objections=objections,
         reasons=objections.reasons if objections else made.scorecard.reasons,
@@ -351,8 +365,9 @@ async def confirm_rollback(request: web.Request) -> web.Response:
         request,
         "personas/rollback.html",
         title=f"Roll {found.persona.name} back",
-        live=version_label(found.services.store.versions.live(found.id)),
+        live=version_label(found.services.store.versions.live(found.id, ALL_GUILDS)),
         before=before,
+        own=live_in_servers(found.services, found.id),
         back=f"{found.page}/versions",
     )
 

@@ -100,7 +100,7 @@ async def read_full_card(place: ScoreCardLocation) -> ScoreCard | None:
 
 @dataclass(frozen=True)
 class ScoredVersion:
-    """A version in the list. A withdrawn one is never served again."""
+    """A version in the list, live in any server or not. A withdrawn one is never served again."""
 
     name: str
     version: InstalledVersion
@@ -143,7 +143,7 @@ async def get_card(request: web.Request) -> web.Response:
         colours=scorecard_view.VERDICT_CLASSES,
         files={name: label for name, label in SCORECARD_FILES.items() if place.file(name)},
         others=_other_cards(services, place),
-        live=services.store.versions.live(place.persona) if place.persona else None,
+        is_live=(place.persona, place.version) in services.store.versions.all_live(),
     )
 
 
@@ -195,9 +195,10 @@ def _versions_by_persona(services: Services) -> dict[str, list[ScoredVersion]]:
 
 def _list_versions(services: Services, persona_id: str) -> list[ScoredVersion]:
     versions = services.store.versions
-    live, served = versions.live(persona_id), {one.version for one in versions.installed(persona_id)}
+    live = {version for live_persona, version in versions.all_live() if live_persona == persona_id}
+    served = {one.version for one in versions.installed(persona_id)}
     return [
-        ScoredVersion(f"{persona_id}/{one.version}", one, one.version == live, one.version not in served)
+        ScoredVersion(f"{persona_id}/{one.version}", one, one.version in live, one.version not in served)
         for one in reversed(versions.ever_installed(persona_id))
     ]
 
