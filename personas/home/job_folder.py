@@ -6,6 +6,7 @@ import shutil
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Literal
 
@@ -311,8 +312,11 @@ def _copy_material(material: SourceMaterial, target: Path) -> Material:
 
 
 def limit_log(file: Path) -> None:
-    """Drop the beginning of a log that has grown too large; a process that appends to it goes on at its end."""
-    with file.open("rb+") as log:
+    """Drop the beginning of a log that has grown too large; a process that appends to it goes on at its end.
+
+    Does nothing where the log is gone.
+    """
+    with suppress(FileNotFoundError), file.open("rb+") as log:
         size = log.seek(0, os.SEEK_END)
         if size > MAX_LOG_BYTES:
             log.seek(size - KEPT_LOG_BYTES)
