@@ -4,7 +4,7 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import astuple, dataclass, field, replace
 from typing import Any, Literal
 
@@ -73,6 +73,7 @@ class ReplyService:
     _running: dict[int, tuple[ReplyTask, ReplyStream]] = field(default_factory=dict)
     _unfinished: UnfinishedReplies = field(default_factory=UnfinishedReplies)
     _tasks: set[asyncio.Task[Any]] = field(default_factory=set)
+    _is_closed: bool = False
 
     @property
     def rules(self) -> ReplyPolicy:
@@ -96,7 +97,7 @@ class ReplyService:
             return
         self._unfinished.require_place(message.author_id, channel_ref(channel).home_id)
         task = self._accept(message, persona, channel)
-        with self._counting(task):
+        with self._holding(task):
             try:
                 request = await self._request(task)
                 stream = self._submit(request)
@@ -143,7 +144,7 @@ class ReplyService:
         if not self.store.replies.begin_regeneration(event_id):
             stream.cancel()
             raise RefusedError("This reply is being written.", "Stop it first, or wait.")
-        with self._counting(task):
+        with self._holding(task):
             self.store.replies.record_interruption(event_id, user.id, time.time())
             await self._reply(task, request, stream)
 
@@ -299,7 +300,8 @@ class ReplyService:
             self.store.replies.finish(event_id, state, reply.version, reply.seed, end_note=live.footer(reply))
 
     async def close(self) -> None:
-        """Cancel the running replies; they stay unfinished in the store and are resumed at the next start."""
+        """Cancel the running replies and any that still come; all are resumed at the next start."""
+        self._is_closed = True
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -344,7 +346,7 @@ class ReplyService:
         else:
             log.info("finishing an interrupted reply of %s in #%s", persona.name, channel)
             request = await self._request(task)
-            with self._closeable(), self._counting(task):
+            with self._holding(task):
                 await self._reply(task, request, await self._submit_when_free(request, reply.created_at))
 
     async def _restore(self, task: ReplyTask, sender: MessageSender, text: str, note: str) -> None:
@@ -378,19 +380,18 @@ class ReplyService:
 
     async def _reply(self, task: ReplyTask, request: ChatRequest, stream: ReplyStream | None) -> None:
         """Post, stream and store a reply to a request; `stream` is its stream if it was submitted already."""
-        with self._closeable():
-            if stream:
-                self._running[task.event_id] = task, stream
-            try:
-                live = await self._begin(task, stream)
-                live.lore = request.lore
-                live.dialogue = self.request_builder.dialogue_of(request.adapter)
-                unserved = self.request_builder.unserved(task.persona.id, task.place.guild_id)
-                live.wanted = request.adapter.version if request.adapter else unserved
-                await self._stream_and_end(task, request, live, stream)
-            finally:
-                if running := self._running.pop(task.event_id, None):
-                    running[1].cancel()
+        if stream:
+            self._running[task.event_id] = task, stream
+        try:
+            live = await self._begin(task, stream)
+            live.lore = request.lore
+            live.dialogue = self.request_builder.dialogue_of(request.adapter)
+            unserved = self.request_builder.unserved(task.persona.id, task.place.guild_id)
+            live.wanted = request.adapter.version if request.adapter else unserved
+            await self._stream_and_end(task, request, live, stream)
+        finally:
+            if running := self._running.pop(task.event_id, None):
+                running[1].cancel()
 
     async def _stream_and_end(
         self, task: ReplyTask, request: ChatRequest, live: StreamingReply, stream: ReplyStream | None
@@ -484,16 +485,16 @@ class ReplyService:
             self.store.messages.delete(message_id)
             self.store.replies.delete_part(message_id)
 
-    def _counting(self, task: ReplyTask) -> AbstractContextManager[None]:
-        return self._unfinished.counting(task.event_id, member=task.asked_by, channel=task.place.home_id)
-
     @contextmanager
-    def _closeable(self) -> Iterator[None]:
-        """Let `close` cancel the task inside the block."""
-        task = asyncio.current_task()
-        assert task is not None  # a coroutine always runs in one
-        self._tasks.add(task)
+    def _holding(self, task: ReplyTask) -> Iterator[None]:
+        """Count a reply, and let `close` cancel it; after `close` it ends here and stays unfinished."""
+        running = asyncio.current_task()
+        assert running is not None  # a coroutine always runs in one
+        if self._is_closed:
+            raise asyncio.CancelledError
+        self._tasks.add(running)
         try:
-            yield
+            with self._unfinished.counting(task.event_id, member=task.asked_by, channel=task.place.home_id):
+                yield
         finally:
-            self._tasks.discard(task)
+            self._tasks.discard(running)

@@ -268,6 +268,17 @@ async def test_every_reply_that_a_crash_cut_off_is_finished_however_much_was_sai
         assert "and one elsewhere" in stage.sandbox.messages(INN)[-1]["content"]
 
 
+async def test_a_message_that_comes_while_the_bot_stops_is_answered_at_the_next_start(tmp_path):
+    async with on_stage(tmp_path) as stage:
+        await stage.client.services.reply_service.close()
+        await stage.member.say(QUAY, "just in time")
+        await until(lambda: stage.store.replies.unfinished())
+    async with on_stage(tmp_path) as stage:
+        await stage.sees("hears: just in time", since=0)
+        await until(lambda: not stage.store.replies.unfinished())
+        assert len([it for it in stage.sandbox.messages(QUAY) if "just in time" in it["content"]]) == 2
+
+
 async def test_a_reply_that_was_cut_off_long_ago_says_so_and_can_be_regenerated(tmp_path, monkeypatch):
     async with on_stage(tmp_path) as stage:
         stage.engine.free.clear()
