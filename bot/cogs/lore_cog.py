@@ -1,7 +1,6 @@
 """`/persona lore add|remove|ask`: a guild's lore for its personas."""
 
 import asyncio
-import time
 
 import discord
 from discord import app_commands
@@ -19,9 +18,8 @@ from bot.cogs.transformers import (
 )
 from bot.cogs.ui import form, respond, text_field
 from bot.errors import RefusedError
-from bot.personas.guild_lore import MAX_FILE_BYTES, GuildLore
+from bot.personas.guild_lore import MAX_FILE_BYTES, GuildLore, contribute_lore
 from bot.services import Services
-from bot.store import Contribution
 from personas.lore.index import MIN_SCORE, LoreRanking, PassageMatch
 from personas.schemas.chat import Persona
 
@@ -101,8 +99,8 @@ async def add_lore_from_form(interaction: Interaction, persona_id: str, values: 
 
 async def _add_lore(interaction: Interaction, guild_id: int, persona: Persona, name: str, content: bytes) -> None:
     services = interaction.client.services
-    file, passages = await guild_lore(services).add(guild_id, persona.id, name, content)
-    services.store.people.add_contribution(Contribution(guild_id, persona.id, file, interaction.user.id, time.time()))
+    people, user_id = services.store.people, interaction.user.id
+    file, passages = await contribute_lore(people, guild_lore(services), guild_id, persona.id, name, content, user_id)
     count = "1 passage" if passages == 1 else f"{passages} passages"
     await respond(
         interaction,

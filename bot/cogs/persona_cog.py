@@ -23,8 +23,8 @@ from bot.personas.card_import import (
     FILE_SUFFIXES,
     MAX_CARD_BYTES,
     CardImport,
+    contribute_card,
     export_card,
-    import_card,
     import_character_book,
     install_bundled_adapter,
     log_card_export,
@@ -32,7 +32,7 @@ from bot.personas.card_import import (
 )
 from bot.personas.registry import short_id
 from bot.services import Services
-from bot.store import ALL_CHANNELS, ALL_PERSONAS, CARD_CONTRIBUTION, Channel, Contribution, Mute, StoredReply
+from bot.store import ALL_CHANNELS, ALL_PERSONAS, Channel, Mute, StoredReply
 from bot.training.data_jobs import import_adapter_version
 from personas.card.formats import CardForm
 from personas.errors import UnderstudyError
@@ -113,15 +113,15 @@ async def _import_card(
     interaction: Interaction, card: discord.Attachment, persona_id: str
 ) -> tuple[Persona, list[str], discord.ui.View | None]:
     services, guild_id, user_id = interaction.client.services, interaction.guild_id or 0, interaction.user.id
-    imported = await import_card(
-        services.personas, services.base_model, guild_id, await card.read(), card.filename, persona_id
-    )
+    origin = (guild_id, interaction.channel_id or 0, user_id)
+    imported = await contribute_card(
+        services.personas, services.store.people, services.base_model, origin, await card.read(), card.filename,
+        persona_id,
+    )  # fmt: skip
     persona = imported.brought.persona
-    services.store.people.add_contribution(Contribution(guild_id, persona.id, CARD_CONTRIBUTION, user_id, time.time()))
     lines = _import_lines(imported, guild_id)
     for line in await import_character_book(guild_lore(services), guild_id, persona, imported.card):
         lines.append(f"{line} See `/persona lore ask`.")
-    origin = (guild_id, interaction.channel_id or 0, user_id)
     notes, job = await install_bundled_adapter(
         services.home, services.store, services.base_model, origin, persona.id, imported.card, card.filename
     )

@@ -6,6 +6,8 @@ import re
 import secrets
 import tempfile
 import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,8 +16,8 @@ from pydantic import ValidationError
 from bot.errors import RefusedError
 from bot.personas.base_model_compat import CardTokenCount, count_card_tokens, require_token_budget
 from bot.personas.guild_lore import MAX_FILE_BYTES, GuildLore
-from bot.personas.registry import ImportedPersona, PersonaRegistry
-from bot.store import CARD_CONTRIBUTION, JobResult, Store, TrainingJob
+from bot.personas.registry import ImportedPersona, PersonaRegistry, imported_persona_id
+from bot.store import CARD_CONTRIBUTION, Contribution, JobResult, MemberRecords, Store, TrainingJob
 from bot.store.training_jobs import NewTrainingJob
 from personas.card.card_markdown import book_as_lore
 from personas.card.formats import CardExport, CardForm, parse_card, to_persona, write_card
@@ -68,20 +70,44 @@ async def import_card(
     wanted_id: str = "",
     *,
     keeping: bool = False,
+    contributing: Callable[[str], AbstractContextManager[None]] = lambda persona_id: nullcontext(),
 ) -> CardImport:
     """Import a card file as a persona of a guild, 0 for all; with `keeping` a revision of the replaced card is kept.
 
-    Raises `CardError` and `RefusedError` as `PersonaRegistry.bring_in` does, and for a card over the token budget.
+    The card is stored within `contributing`, which is called with the persona's id. Raises `CardError` and
+    `RefusedError` as `PersonaRegistry.bring_in` does, and for a card over the token budget.
     """
 
-    def bring_in() -> CardImport:
+    def read() -> tuple[Card, CardTokenCount, str]:
         card = parse_card(data, file, MAX_UNPACKED_BYTES)
         persona = to_persona(card, file)
         room = count_card_tokens(persona, base_model)
         require_token_budget(persona, file, room)
-        return CardImport(personas.bring_in(guild_id, card, file, wanted_id, keeping=keeping), card, room)
+        return card, room, imported_persona_id(guild_id, card, file, wanted_id)
 
-    return await asyncio.to_thread(bring_in)
+    card, room, persona_id = await asyncio.to_thread(read)
+    with contributing(persona_id):
+        brought = await asyncio.to_thread(personas.bring_in, guild_id, card, file, wanted_id, keeping=keeping)
+    return CardImport(brought, card, room)
+
+
+async def contribute_card(
+    personas: PersonaRegistry,
+    people: MemberRecords,
+    base_model: str,
+    origin: RequestOrigin,
+    data: bytes,
+    file: str,
+    wanted_id: str,
+) -> CardImport:
+    """Import a moderator's card, recorded as theirs from before it is on the disk. Raises as `import_card` does."""
+    guild_id, _, user_id = origin
+
+    def contributing(persona_id: str) -> AbstractContextManager[None]:
+        contribution = Contribution(guild_id, persona_id, CARD_CONTRIBUTION, user_id, time.time())
+        return people.contributing(contribution, lambda: personas.card_bytes(guild_id, persona_id))
+
+    return await import_card(personas, base_model, guild_id, data, file, wanted_id, contributing=contributing)
 
 
 async def import_character_book(lore: GuildLore, guild_id: int, persona: Persona, card: Card) -> list[str]:

@@ -12,9 +12,10 @@ from pathlib import Path
 from bot.errors import RefusedError
 from bot.personas.registry import short_id
 from bot.personas.revisions import RevisionHistory
+from bot.store import CARD_CONTRIBUTION, Contribution, MemberRecords
 from personas.errors import LoreError
 from personas.home.atomic_files import write_file
-from personas.home.shared_personas import OPERATOR_GUILD_ID, read_shipped_lore
+from personas.home.shared_personas import CARD_FILE, OPERATOR_GUILD_ID, read_shipped_lore
 from personas.lore.index import LoreIndex, guild_owner
 from personas.lore.passages import WORLD, Passage, fold_key, parse_lore, split_passages
 from personas.schemas.chat import Persona
@@ -128,6 +129,31 @@ class GuildLore:
 
     def _folder(self, guild_id: int, persona_id: str) -> Path:
         return self.home / "lore" / str(guild_id) / persona_id
+
+
+async def contribute_lore(
+    people: MemberRecords, lore: GuildLore, guild_id: int, persona_id: str, name: str, content: bytes, user_id: int
+) -> tuple[str, int]:
+    """Store a member's file like `GuildLore.add`; from before it is on the disk their erasure deletes it."""
+    contribution = Contribution(guild_id, persona_id, lore_file_name(name), user_id, time.time())
+    with people.contributing(contribution, lambda: lore.text(guild_id, persona_id, contribution.what)):
+        return await lore.add(guild_id, persona_id, name, content)
+
+
+def remove_stale_contributions(people: MemberRecords, home: Path) -> list[Contribution]:
+    """Delete the records of files that neither exist nor have revisions, as a crash leaves them; returns them."""
+    stale = [one for one in people.contributions() if not _exists(home, one)]
+    for one in stale:
+        people.remove_contribution(one.guild_id, one.persona_id, one.what)
+    return stale
+
+
+def _exists(home: Path, one: Contribution) -> bool:
+    if one.what == CARD_CONTRIBUTION:
+        path = home / "personas" / str(one.guild_id) / one.persona_id / CARD_FILE
+    else:
+        path = home / "lore" / str(one.guild_id) / one.persona_id / one.what
+    return path.exists() or RevisionHistory.of(home, path).folder.exists()
 
 
 def read_all_lore(shipped: Path, persona_ids: Iterable[str], home: Path) -> list[Passage]:

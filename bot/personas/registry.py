@@ -90,6 +90,11 @@ class PersonaRegistry:
         """The fields of a card's file, before macros are filled in."""
         return read_table(self._cards[persona_id])
 
+    def card_bytes(self, guild_id: int, persona_id: str) -> bytes | None:
+        """The file of a guild's own card; None where there is none."""
+        path = self._home / str(guild_id) / persona_id / CARD_FILE
+        return path.read_bytes() if path.exists() else None
+
     def earlier(self, persona_id: str) -> RevisionHistory:
         """The revisions of the card's file."""
         owner = self.find_owner(persona_id)
@@ -126,7 +131,7 @@ class PersonaRegistry:
         personas, or another one of that name.
         """
         with self._changing:  # cards are read in threads
-            persona = to_persona(card, where, slug(wanted_id or card.name)[:MAX_SHORT_ID_CHARS].rstrip("-"))
+            persona = _imported_persona(card, where, wanted_id)
             full_id = persona.id + guild_suffix(guild_id)
             own = self._own.get(guild_id, {})
             if full_id not in own and len(own) >= MAX_GUILD_PERSONAS:
@@ -233,6 +238,15 @@ class PersonaRegistry:
             message = f"Two cards in {path.parent} have the id {persona.id!r}."
             raise CardError(message, f"Rename one; the second is {path}.")
         self._shipped[persona.id], self._shipped_cards[persona.id] = persona, path
+
+
+def imported_persona_id(guild_id: int, card: Card, where: str, wanted_id: str) -> str:
+    """The id of the persona as which `PersonaRegistry.bring_in` imports a card. Raises `CardError`."""
+    return _imported_persona(card, where, wanted_id).id + guild_suffix(guild_id)
+
+
+def _imported_persona(card: Card, where: str, wanted_id: str) -> Persona:
+    return to_persona(card, where, slug(wanted_id or card.name)[:MAX_SHORT_ID_CHARS].rstrip("-"))
 
 
 def guild_card_path(home: Path, persona_id: str) -> Path | None:

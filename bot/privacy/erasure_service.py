@@ -17,7 +17,7 @@ from pydantic import Field, ValidationError
 from bot.chat.discord_channels import NO_MENTIONS
 from bot.chat.model_names import version_label
 from bot.clock import BackgroundTask
-from bot.personas.guild_lore import GuildLore
+from bot.personas.guild_lore import GuildLore, remove_stale_contributions
 from bot.privacy import consent_files
 from bot.privacy.alias_search import identify_in_files, identify_in_texts
 from bot.privacy.consent_files import ConsentMirror
@@ -313,7 +313,8 @@ async def resume_erasures(
     if part and not part.has_first:
         await runner.erase_own_share()
         runner.erase_buried()
-        return
-    consents.mirror()
-    await runner.finish()
-    await replay_erasures(runner, files=False)
+    else:
+        consents.mirror()
+        await runner.finish()
+        await replay_erasures(runner, files=False)
+    remove_stale_contributions(store.people, home)  # last: an erasure renames files

@@ -62,10 +62,10 @@ from bot.store.training_jobs import JobResult, JobState, TrainingJob, TrainingJo
 __all__ = [
     "ALL_CHANNELS", "ALL_GUILDS", "ALL_PERSONAS", "BASE_MODEL_NAME", "CARD_CONTRIBUTION", "HOME_DATABASE", "AnswerMode",
     "BackupMergeCounts", "BlindComparison", "Channel", "ConsentDecision", "Contribution", "ErasureRequest",
-    "HomeInUseError", "InstalledVersion", "JobResult", "JobState", "JudgedReply", "JudgementCounts", "Lesson", "Mute",
-    "NewBlindComparison", "NewRollout", "Promotion", "PromotionKind", "ReplySelection", "ReplyState", "ReplyTally",
-    "Rollout", "Store", "StoreError", "StoredMessage", "StoredReply", "TrainingJob", "VoteChoice", "VoteCounts",
-    "VotePreference", "acquire_home_lock", "find_databases", "guild_suffix", "is_in_use",
+    "HomeInUseError", "InstalledVersion", "JobResult", "JobState", "JudgedReply", "JudgementCounts", "Lesson",
+    "MemberRecords", "Mute", "NewBlindComparison", "NewRollout", "Promotion", "PromotionKind", "ReplySelection",
+    "ReplyState", "ReplyTally", "Rollout", "Store", "StoreError", "StoredMessage", "StoredReply", "TrainingJob",
+    "VoteChoice", "VoteCounts", "VotePreference", "acquire_home_lock", "find_databases", "guild_suffix", "is_in_use",
     "refuse_split_home",
 ]  # fmt: skip
 

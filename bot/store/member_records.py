@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from bot.store.database import MAX_TIMESTAMP_S, Row, Table
@@ -93,9 +94,41 @@ class MemberRecords(Table):
         """Return the members who consent to training on their messages."""
         return set(self._db.column(int, "select user_id from consents where opted_in = 1"))
 
-    def add_contribution(self, contribution: Contribution) -> None:
-        """Store who contributed a file, replacing who did before."""
+    @contextmanager
+    def contributing(self, contribution: Contribution, content: Callable[[], object]) -> Iterator[None]:
+        """Record a contribution, then let the block store the file; afterwards it is the file's only one.
+
+        If the process ends in the block, the file has its old and its new contributor: erasing either deletes it. An
+        error that leaves `content` as it was takes the new one back.
+        """
+        key, before = (contribution.guild_id, contribution.persona_id, contribution.what), content()
+        earlier = self._contributions(*key)
         self._db.insert("gifts", vars(contribution), replace=True)
+        try:
+            yield
+        except Exception:
+            if content() == before:
+                self._replace(key, earlier)
+            raise
+        self.add_contribution(contribution)
+
+    def add_contribution(self, contribution: Contribution) -> None:
+        """Store a member as the only contributor of a file."""
+        self._replace((contribution.guild_id, contribution.persona_id, contribution.what), [contribution])
+
+    def _replace(self, key: tuple[int, str, str], contributions: Iterable[Contribution]) -> None:
+        with self._db.atomic():
+            self.remove_contribution(*key)
+            for one in contributions:
+                self._db.insert("gifts", vars(one))
+
+    def _contributions(self, guild_id: int, persona_id: str, what: str) -> list[Contribution]:
+        sql = "select * from gifts where guild_id = :guild and persona_id = :persona and what = :what order by at"
+        return self._db.all(Contribution, sql, guild=guild_id, persona=persona_id, what=what)
+
+    def contributions(self) -> list[Contribution]:
+        """List all members' contributions."""
+        return self._db.all(Contribution, "select * from gifts")
 
     def remove_contribution(self, guild_id: int, persona_id: str, what: str) -> None:
         """Delete the record of a contribution that is gone."""
@@ -108,8 +141,8 @@ class MemberRecords(Table):
 
     def contributor(self, guild_id: int, persona_id: str, what: str) -> int | None:
         """Return who contributed a lore file or card; None where nobody is recorded."""
-        sql = "select user_id from gifts where guild_id = :guild and persona_id = :persona and what = :what"
-        return self._db.value(int, sql, guild=guild_id, persona=persona_id, what=what)
+        known = self._contributions(guild_id, persona_id, what)
+        return known[-1].user_id if known else None
 
     def record_erased(self, person: str, at: float) -> None:
         """Record a person, by key, as erased; the latest date counts."""

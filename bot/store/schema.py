@@ -363,6 +363,21 @@ create index replies_of_guild on replies (guild_id, persona_id, asked_by, trigge
 create index messages_of_guild on messages (guild_id, author_id, author_name);
 """
 
+SHARED_GIFTS = """
+-- A file that was being replaced when the bot ended may be the old member's or the new one's: it has both.
+create table new_gifts (
+    guild_id integer not null,
+    persona_id text not null,
+    what text not null,
+    user_id integer not null,
+    at real not null,
+    primary key (guild_id, persona_id, what, user_id)
+) strict;
+insert into new_gifts select * from gifts;
+drop table gifts;
+alter table new_gifts rename to gifts;
+"""
+
 GUILD_LIVE_VERSIONS = """
 -- The guild in which a version went live; 0 stands for all guilds without one of their own, as with every change made
 -- before this step. There, a null version is the base model; in a guild, it is the live version of all again.
@@ -386,5 +401,6 @@ MIGRATIONS = (
     GUILD_FEEDBACK,
     REPLY_ENDS,
     GUILD_INDEXES,
+    SHARED_GIFTS,
     GUILD_LIVE_VERSIONS,
 )

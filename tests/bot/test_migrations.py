@@ -45,7 +45,7 @@ ROWS = {
     10: "insert into promoting values (1)",
     11: "insert into answered values (x'01', x'02', 200, '{}', 114.0)",
     13: "insert into guild_feedback values (1, 'ballast', 'v1', 'v0', '{}')",
-    16: """insert into promotions (persona_id, version, promoted_by, at, why, guild_id, for_guild)
+    17: """insert into promotions (persona_id, version, promoted_by, at, why, guild_id, for_guild)
         values ('ballast', null, 5, 115.0, 'rollback', 1, 1)""",
 }
 """Rows that a version's tables may have; the versions missing here added columns alone."""
@@ -94,7 +94,7 @@ def test_a_database_of_any_version_opens_with_its_data(tmp_path, version):
 def test_what_was_live_everywhere_stays_live_everywhere(tmp_path):
     """Versions of two guilds, the later one live for both; each guild's next promotion is its own."""
     path = tmp_path / "understudy.sqlite"
-    database_of(15, path)
+    database_of(16, path)
     raw = sqlite3.connect(path)
     raw.execute("update jobs set state = 'done', guild_id = 2 where job_id = 'bb'")
     raw.execute("insert into versions values ('ballast', 'v2', 'bb', 97.0, ?)", (SCORECARD.model_dump_json(),))

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import huggingface_hub
 import pytest
 from huggingface_hub import errors
+from jinja2.exceptions import SecurityError
 
 from personas.errors import BaseModelError
 from personas.models.base_model import load_model, load_tokenizer, locate
@@ -85,3 +86,30 @@ def test_weights_of_another_shape_are_reported(copied):
     (copied / "config.json").write_text(json.dumps({**config, "intermediate_size": 256}))
     with pytest.raises(BaseModelError, match=r"other shapes than its config\.json says"):
         load_model(locate(str(copied)), "bfloat16")
+
+
+@pytest.mark.parametrize("kind", ["llama", "of_its_own"])
+def test_code_that_comes_with_a_model_is_never_run(copied, tmp_path, kind):
+    marker = tmp_path / "ran"
+    (copied / "own_code.py").write_text(f"open({str(marker)!r}, 'w')\nclass Own: pass\n")
+    own = {name: "own_code.Own" for name in ("AutoConfig", "AutoModelForCausalLM")}
+    config = json.loads((copied / "config.json").read_text())
+    (copied / "config.json").write_text(json.dumps(config | {"auto_map": own, "model_type": kind}))
+    tokenizer = json.loads((copied / "tokenizer_config.json").read_text())
+    tokenizer |= {"auto_map": {"AutoTokenizer": ["own_code.Own", "own_code.Own"]}}
+    (copied / "tokenizer_config.json").write_text(json.dumps(tokenizer))
+    base = locate(str(copied))
+    load_tokenizer(base)
+    if kind == "llama":
+        load_model(base, "float32")  # its architecture is known, so its code is not needed
+    else:
+        with pytest.raises(BaseModelError):
+            load_model(base, "float32")
+    assert not marker.exists()
+
+
+def test_a_chat_template_reaches_nothing_but_messages(copied):
+    (copied / "chat_template.jinja").write_text("{{ messages.__class__.__mro__[1].__subclasses__() }}")
+    tokenizer = load_tokenizer(locate(str(copied)))
+    with pytest.raises(SecurityError):
+        tokenizer.apply_chat_template([{"role": "user", "content": "hello"}], tokenize=False)

@@ -1,0 +1,72 @@
+"""Checks that each threat of docs/security.md names what stops it, and tests that exist."""
+
+from __future__ import annotations
+
+import ast
+import itertools
+from functools import cache
+
+import pytest
+
+from tests.docs.programs import located
+from tests.docs.reading import ROOT, Row, rows, tokens
+
+PAGE = "docs/security.md"
+THREATS = list(rows(PAGE))
+ACTORS = ["Members", "Moderators", "Web visitors", "Model files", "Model text", "Logs", "Supply chain"]
+
+
+@cache
+def defined_in(file: str) -> dict[str, ast.AST]:
+    """Returns the functions and classes of a test file by their names in node ids: `test_x`, `TestX::test_y`."""
+    found: dict[str, ast.AST] = {}
+    for node in ast.parse((ROOT / file).read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            found[node.name] = node
+            inner = node.body if isinstance(node, ast.ClassDef) else ()
+            found |= {f"{node.name}::{it.name}": it for it in inner if hasattr(it, "name")}
+    return found
+
+
+def fault_of(test: str) -> str:
+    """Returns why a node id, or the path of a file of tests, runs nothing; "" if it does."""
+    file, _, name = test.partition("::")
+    if not file.startswith("tests/") or not (ROOT / file).is_file():
+        return f"there is no file {file}"
+    ran = [it for it in defined_in(file) if it.split("::")[-1].startswith("test")]
+    if name:
+        return "" if name in ran else f"{file} has no test {name}"
+    return "" if ran else f"{file} has no tests"
+
+
+def named_tests(row: Row) -> list[str]:
+    return [it for it in row.code(2) if it.startswith("tests/")]
+
+
+def faults(row: Row) -> list[str]:
+    """Returns what a row lacks."""
+    lacking = [] if named_tests(row) else ["it names no test"]
+    lacking += [] if row.text(0) and row.text(1) else ["it does not say what threatens, or what stops it"]
+    return lacking + list(filter(None, map(fault_of, named_tests(row))))
+
+
+@pytest.mark.parametrize("row", THREATS, ids=lambda row: f"line {row.line}")
+def test_each_threat_is_stopped_and_shown(row):
+    with located(PAGE, row.line):
+        assert not (found := faults(row)), f"{row.text(0)}: {'; '.join(found)}"
+
+
+def test_each_actor_has_threats():
+    page = tokens(PAGE)
+    headings = [after.content for before, after in itertools.pairwise(page) if before.type == "heading_open"]
+    for actor in ACTORS:
+        assert any(heading.startswith(actor) for heading in headings), f"{PAGE} says nothing of {actor}"
+    assert len({row.text(0) for row in THREATS}) == len(THREATS) >= 40
+
+
+def test_missing_tests_are_found():
+    own = "tests/docs/test_security.py"
+    assert fault_of(f"{own}::test_nowhere") and fault_of("tests/docs/test_nowhere.py") and fault_of("bot/app.py")
+    assert fault_of(f"{own}::fault_of"), "a helper is no test"
+    assert fault_of("tests/docs/reading.py"), "a file without tests shows nothing"
+    assert not fault_of(f"{own}::test_missing_tests_are_found") and not fault_of(own)
