@@ -15,7 +15,7 @@ VLLM_ENV := $(UNDERSTUDY_SCALE_ENV)/vllm
 VLLM_READY := $(VLLM_ENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run sandbox demo demo-all bench bench-chat bench-chat-engine bench-data bench-gate bench-pii bench-scale bench-train bench-votes bench-web chaos gpu-rows predictions docs chromium test test-ray test-shards test-slow test-vllm check lint lock pictures clean
+.PHONY: help setup run sandbox demo demo-all bench bench-chat bench-chat-engine bench-data bench-gate bench-load bench-pii bench-scale bench-train bench-votes bench-web chaos gpu-rows predictions docs chromium test test-ray test-shards test-slow test-vllm check lint lock pictures clean
 
 help:  ## List the targets.
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -50,7 +50,7 @@ demo: $(READY)  ## Run a session without a browser: a reply, a fine-tuning run, 
 demo-all: $(READY)  ## The same for all three personas, then every adapter on every persona's held-out replies.
 	@$(BIN)/python -m bot.demo --all
 
-bench: bench-chat bench-chat-engine bench-data bench-gate bench-pii bench-train bench-votes bench-web  ## Run all benchmarks.
+bench: bench-chat bench-chat-engine bench-data bench-gate bench-load bench-pii bench-train bench-votes bench-web  ## Run all benchmarks.
 
 bench-chat: $(READY)  ## Measure reply latency, alone and during training.
 	@$(BIN)/python -m benchmarks.chat_latency
@@ -63,6 +63,9 @@ bench-data: $(READY)  ## Measure reading, filtering and deduplication (files of 
 
 bench-gate: $(READY)  ## Check that the gate detects injected faults, and nothing else (some 40 minutes).
 	@$(BIN)/python -m benchmarks.gate_detection
+
+bench-load: $(READY)  ## Measure replies under overload with members and servers who flood (some 15 minutes).
+	@$(BIN)/python -m benchmarks.load
 
 bench-pii: $(READY)  ## Measure the anonymiser on held-out texts: precision, recall, speed.
 	@$(BIN)/python -m benchmarks.pii_detection

@@ -196,9 +196,9 @@ async def measure(app: App) -> dict[str, float]:
         await ask(app, tokenizer, member, channel, "Warming up.")
     alone, alone_rate = await chat_rounds(app, tokenizer)
     await app.sandbox.member(MODERATOR).slash(PERSONAS[0], "finetune start", persona=PERSONAS[0])
-    first = await _training_progress(app)
+    first = await training_progress(app)
     beside, beside_rate = await chat_rounds(app, tokenizer)
-    last = await _training_progress(app)
+    last = await training_progress(app)
     return {
         "ack_p95_s": _p95([wait.ack_s for wait in alone]),
         "ack_p95_training_s": _p95([wait.ack_s for wait in beside]),
@@ -212,7 +212,7 @@ async def measure(app: App) -> dict[str, float]:
     }
 
 
-async def _training_progress(app: App) -> Progress:
+async def training_progress(app: App) -> Progress:
     """Wait for the first step and return the progress of the training."""
     began = time.monotonic()
     while time.monotonic() - began < TRAINING_TIMEOUT_S:

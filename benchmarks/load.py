@@ -1,0 +1,373 @@
+"""`python -m benchmarks.load`: measures replies under overload, with members and servers who flood.
+
+50 members talk to six personas in the 12 channels of three servers. All of it is the bot's: store, prompts, engine with
+the bundled model, streaming, and the trainer beside it. Only Discord is replaced, by channels that keep messages in
+memory: the sandbox would spend the machine's cores on its HTTP server. The rates follow from the machine: a closed loop
+finds how many replies it makes, and the overload offers half as many again. A soak (`benchmarks.soak`) comes first.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import itertools
+import json
+import logging
+import os
+import platform
+import random
+import shutil
+import statistics
+import sys
+import time
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import suppress
+from contextvars import ContextVar
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, Literal
+
+from benchmarks import soak
+from benchmarks.chat_latency import (
+    PERSONAS,
+    QUESTIONS,
+    benchmark_guild,
+    install_adapters,
+    training_progress,
+    write_cards,
+)
+from bot.app import App, open_app
+from bot.chat.prompt_context import IncomingMessage
+from bot.demo_guild import MODERATOR
+from bot.settings import Settings, load_settings
+from personas.engine import Engine, ReplyStream
+from personas.errors import EngineBusyError, UnderstudyError
+from personas.home.job_material import ShippedData
+from personas.schemas.chat import ChatReply, ChatRequest
+
+HOME_FOLDER = Path("build/bench/load-home")
+RESULT_FILE = Path("build/bench/load.json")
+PERSONA_COUNT = 6
+OVERLOAD = 1.5
+IN_FLIGHT, MIN_CAPACITY_S = 32, 15.0
+"""Replies at a time while the machine's capacity is measured, and the time that this takes at least."""
+SHORT_SOAK, LONG_SOAK = (30_000, 30), (1_000_000, 1_000)
+"""Events and reconnects."""
+PARTS = {"capacity": 0.07, "alone": 0.13, "overload": 0.15, "arrival": 0.2, "overload again": 0.15, "training": 0.3}
+"""Shares of the duration. Fair order and order of arrival alternate, so that a slow minute disturbs both."""
+BARS = {
+    "lost": ("<=", 0.0),
+    "light_ttft_p50_s": ("<=", 0.9),
+    "light_ttft_p95_s": ("<=", 9.0),
+    "throughput_vs_fcfs": (">=", 0.99),
+    "quiet_guild_p95_ratio": ("<=", 1.5),
+    "training_p95_ratio": ("<=", 1.2),
+    "memory_growth": ("<=", 0.02),
+}
+Outcome = Literal["done", "refused", "lost"]
+
+
+@dataclass(frozen=True)
+class Group:
+    """Members of one server who ask at a rate, relative to the machine's capacity."""
+
+    name: str
+    guild_id: int
+    members: int
+    channels: int
+    rate: float
+
+
+GROUPS = (
+    Group("light", 1, 24, 6, 0.25),
+    Group("flooding member", 1, 1, 6, 0.5),
+    Group("flooding server", 2, 20, 4, 0.65),
+    Group("quiet server", 3, 5, 2, 0.1),
+)
+LIGHT = ("light", "quiet server")
+"""Groups that ask for less than their share."""
+
+
+class MemoryChannel:
+    """A channel that keeps its messages in memory; `ReplyService` speaks in it as the bot."""
+
+    ids = itertools.count(10**17)
+
+    def __init__(self, guild_id: int) -> None:
+        self.id, self.guild, self.texts = next(self.ids), SimpleNamespace(id=guild_id), dict[int, str]()
+
+    async def send(self, content: str, **_: Any) -> Any:
+        message_id = next(self.ids)
+        self.texts[message_id] = content
+        return SimpleNamespace(id=message_id)
+
+    def get_partial_message(self, message_id: int) -> Any:
+        async def edit(content: str, **_: Any) -> None:
+            self.texts[message_id] = content
+
+        return SimpleNamespace(edit=edit)
+
+
+@dataclass
+class Talk:
+    """One message and its reply, in seconds of the monotonic clock."""
+
+    group: str
+    asked_at: float
+    first_at: float | None = None
+    ended_at: float = 0.0
+    outcome: Outcome = "lost"
+
+
+CURRENT_TALK: ContextVar[Talk] = ContextVar("CURRENT_TALK")
+
+
+class TimedStream:
+    """A reply stream that notes when its first text comes, and counts its pieces."""
+
+    def __init__(self, stream: ReplyStream, talk: Talk, pieces: list[int]) -> None:
+        self._stream, self._talk, self._pieces = stream, talk, pieces
+
+    async def __aiter__(self) -> AsyncIterator[str]:
+        async for piece in self._stream:
+            self._talk.first_at = self._talk.first_at or time.monotonic()
+            self._pieces[0] += 1
+            yield piece
+
+    @property
+    def reply(self) -> ChatReply:
+        return self._stream.reply
+
+    def cancel(self) -> None:
+        self._stream.cancel()
+
+
+class TimedEngine:
+    """The engine, with times for each reply. Without fairness all requests are one member's: the oldest is next."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine, self.is_fair, self.pieces = engine, True, [0]
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._engine, name)
+
+    def submit(self, request: ChatRequest) -> TimedStream:
+        if not self.is_fair:
+            request = replace(request, guild_id=0, member_id=0)
+        return TimedStream(self._engine.submit(request), CURRENT_TALK.get(), self.pieces)
+
+
+@dataclass
+class Phase:
+    """The talks of one phase, and the pieces of text per second while members asked."""
+
+    talks: list[Talk] = field(default_factory=list)
+    pieces_per_s: float = 0.0
+
+    def of(self, names: Iterable[str], outcome: Outcome | None = None) -> list[Talk]:
+        return [talk for talk in self.talks if talk.group in names and outcome in (None, talk.outcome)]
+
+    def ttft(self, names: Iterable[str]) -> list[float]:
+        return [talk.first_at - talk.asked_at for talk in self.of(names, "done") if talk.first_at]
+
+    def whole(self, names: Iterable[str]) -> list[float]:
+        return [talk.ended_at - talk.asked_at for talk in self.of(names, "done")]
+
+
+class Load:
+    """Members who talk to a running bot."""
+
+    def __init__(self, app: App, seed: int) -> None:
+        self._services, self._seed = app.services, seed
+        self._service = app.services.reply_service
+        self.engine = TimedEngine(app.services.engine)
+        self._service.engine = self.engine
+        self._personas = [app.services.personas.of(0)[one] for one in PERSONAS[:PERSONA_COUNT]]
+        by_guild = {group.guild_id: group.channels for group in GROUPS}
+        self._channels = {guild: [MemoryChannel(guild) for _ in range(count)] for guild, count in by_guild.items()}
+        first = itertools.accumulate((group.members for group in GROUPS), initial=1)
+        self._members = {group.name: range(at, at + group.members) for group, at in zip(GROUPS, first, strict=False)}
+        self._all_channels = list(itertools.chain(*self._channels.values()))
+
+    async def ask(self, group: Group, generator: random.Random) -> Talk:
+        """Send one message, and wait for the end of its reply."""
+        talk = Talk(group.name, time.monotonic())
+        CURRENT_TALK.set(talk)
+        channel: Any = generator.choice(self._channels[group.guild_id])
+        persona = self._personas[self._all_channels.index(channel) % len(self._personas)]
+        member = generator.choice(self._members[group.name])
+        message = IncomingMessage(next(MemoryChannel.ids), member, f"Member {member}", generator.choice(QUESTIONS))
+        try:
+            await self._service.answer(message, persona, channel)
+        except EngineBusyError:
+            talk.outcome = "refused"
+        talk.ended_at = time.monotonic()
+        reply = self._services.store.replies.get(message.event_id)
+        if reply and reply.state == "done" and "-# AI-written" in channel.texts.get(reply.parts[-1], ""):
+            talk.outcome = "done"
+        return talk
+
+    async def capacity(self, seconds: float) -> float:
+        """Return how many replies the machine makes in a second when so many are asked for at once.
+
+        Counted are pieces of text from the first end on: replies that begin together end together.
+        """
+        generator, talks, first_end, is_over = random.Random(self._seed), list[Talk](), asyncio.Event(), asyncio.Event()
+
+        async def keep_asking() -> None:
+            while not is_over.is_set():
+                talks.append(await self.ask(generator.choice(GROUPS), generator))
+                first_end.set()
+
+        self.engine.is_fair = False
+        asking = asyncio.gather(*(keep_asking() for _ in range(IN_FLIGHT)))
+        await first_end.wait()
+        mark = self.engine.pieces[0]
+        await asyncio.sleep(seconds)
+        per_s = (self.engine.pieces[0] - mark) / seconds
+        is_over.set()
+        await asking
+        done = sum(talk.outcome == "done" for talk in talks)
+        return per_s * done / self.engine.pieces[0]
+
+    async def play(self, groups: Sequence[Group], seconds: float, capacity: float, *, is_fair: bool = True) -> Phase:
+        """Have groups ask at random times, and wait until all replies have ended."""
+        self.engine.is_fair = is_fair
+        phase, tasks = Phase(), []
+        began, pieces = time.monotonic(), self.engine.pieces[0]
+        for at, group, generator in _arrivals(groups, seconds, capacity, self._seed):
+            await asyncio.sleep(max(0.0, began + at - time.monotonic()))
+            tasks.append(asyncio.create_task(self.ask(group, generator)))
+        await asyncio.sleep(max(0.0, began + seconds - time.monotonic()))
+        phase.pieces_per_s = (self.engine.pieces[0] - pieces) / (time.monotonic() - began)
+        phase.talks = list(await asyncio.gather(*tasks))
+        return phase
+
+
+def _arrivals(
+    groups: Sequence[Group], seconds: float, capacity: float, seed: int
+) -> list[tuple[float, Group, random.Random]]:
+    """Draw Poisson arrivals; a group's are the same whoever else asks."""
+    arrivals = []
+    for group in groups:
+        generator, at = random.Random(f"{seed} {group.name}"), 0.0
+        while (at := at + generator.expovariate(group.rate * capacity)) < seconds:
+            arrivals.append((at, group, generator))
+    return sorted(arrivals, key=lambda arrival: arrival[0])
+
+
+async def measure(app: App, minutes: float, seed: int) -> dict[str, Any]:
+    """Play all phases; returns the figures."""
+    assert app.sandbox is not None  # the settings have no token
+    install_adapters(app)
+    load, seconds = Load(app, seed), {part: share * minutes * 60 for part, share in PARTS.items()}
+    quiet = [group for group in GROUPS if group.name == "quiet server"]
+    capacity = await load.capacity(max(seconds["capacity"], MIN_CAPACITY_S))
+    print(f"{capacity:.2f} replies a second; asked for: {capacity * OVERLOAD:.2f}", flush=True)
+    alone = await load.play(quiet, seconds["alone"], capacity)
+    fair = await load.play(GROUPS, seconds["overload"], capacity)
+    arrival = await load.play(GROUPS, seconds["arrival"], capacity, is_fair=False)
+    again = await load.play(GROUPS, seconds["overload again"], capacity)
+    fair = Phase([*fair.talks, *again.talks], (fair.pieces_per_s + again.pieces_per_s) / 2)
+    await app.sandbox.member(MODERATOR).slash(PERSONAS[0], "finetune start", persona=PERSONAS[0])
+    first = await training_progress(app)
+    beside = await load.play(GROUPS, seconds["training"], capacity)
+    with suppress(UnderstudyError):  # it has ended
+        print(f"the training made {(await training_progress(app)).step - first.step} steps", flush=True)
+    phases = {"alone": alone, "overload": fair, "order of arrival": arrival, "with training": beside}
+    return {"minutes": minutes, "seed": seed, "capacity_per_s": capacity, **summarise(phases)}
+
+
+def summarise(phases: dict[str, Phase]) -> dict[str, Any]:
+    """Return the figures that the bars are about, and a table's row for each phase and group."""
+    alone, fair, arrival, beside = phases.values()
+    if any(len(phase.ttft(["quiet server"])) < 2 for phase in (alone, fair)) or len(beside.ttft(LIGHT)) < 2:
+        raise UnderstudyError("Too few members were answered.", "Measure longer: --minutes.")
+    rows = [
+        _row(name, phase, group.name) for name, phase in phases.items() for group in GROUPS if phase.of([group.name])
+    ]
+    return {
+        "lost": sum(len(phase.of([group.name for group in GROUPS], "lost")) for phase in phases.values()),
+        "light_ttft_p50_s": statistics.median(fair.ttft(LIGHT)),
+        "light_ttft_p95_s": p95(fair.ttft(LIGHT)),
+        "throughput_vs_fcfs": fair.pieces_per_s / arrival.pieces_per_s,
+        "quiet_guild_p95_ratio": p95(fair.ttft(["quiet server"])) / p95(alone.ttft(["quiet server"])),
+        "quiet_guild_whole_p95_ratio": p95(fair.whole(["quiet server"])) / p95(alone.whole(["quiet server"])),
+        "training_p95_ratio": p95(beside.whole(LIGHT)) / p95(fair.whole(LIGHT)),
+        "training_ttft_p95_ratio": p95(beside.ttft(LIGHT)) / p95(fair.ttft(LIGHT)),
+        "pieces_per_s": {name: phase.pieces_per_s for name, phase in phases.items()},
+        "rows": rows,
+    }
+
+
+def _row(name: str, phase: Phase, group: str) -> dict[str, Any]:
+    asked, first, whole = phase.of([group]), phase.ttft([group]), phase.whole([group])
+    counts = {outcome: sum(talk.outcome == outcome for talk in asked) for outcome in ("done", "refused", "lost")}
+    row: dict[str, Any] = {"phase": name, "group": group, "asked": len(asked), **counts}
+    if len(first) > 1:
+        row |= {"ttft_p50_s": statistics.median(first), "ttft_p95_s": p95(first), "whole_p95_s": p95(whole)}
+    return row
+
+
+def p95(values: Sequence[float]) -> float:
+    """Return the 95th percentile of two values or more."""
+    return statistics.quantiles(values, n=20, method="inclusive")[-1]
+
+
+def print_table(figures: dict[str, Any]) -> None:
+    """Print the rows, then each figure with its bar."""
+    columns = ("asked", "done", "refused", "lost", "ttft_p50_s", "ttft_p95_s", "whole_p95_s")
+    if rows := figures.get("rows"):
+        print(f"{'':17}{'':17}" + "".join(f"{column.removesuffix('_s'):>11}" for column in columns))
+        for row in rows:
+            values = (row.get(one, "–") for one in columns)
+            cells = (f"{value:.2f}" if isinstance(value, float) else str(value) for value in values)
+            print(f"{row['phase']:17}{row['group']:17}" + "".join(f"{cell:>11}" for cell in cells))
+    for name, (relation, bar) in BARS.items():
+        if name in figures:
+            value = figures[name]
+            is_met = value <= bar if relation == "<=" else value >= bar
+            print(f"{name:24}{value:9.3f}  {relation} {bar:g}  {'met' if is_met else 'NOT MET'}")
+
+
+async def _run(settings: Settings, shipped: ShippedData, minutes: float, seed: int) -> dict[str, Any]:
+    async with open_app(settings, shipped, benchmark_guild()) as app:
+        return await measure(app, minutes, seed)
+
+
+def measure_load(minutes: float, seed: int) -> dict[str, Any]:
+    """Set up a home, and measure in it."""
+    shutil.rmtree(HOME_FOLDER, ignore_errors=True)
+    settings = load_settings(None, {"UNDERSTUDY_HOME": str(HOME_FOLDER.absolute()), "WEB_PORT": "0"})
+    write_cards(settings.home / "cards")
+    shipped = replace(ShippedData.from_source_tree(), cards=settings.home / "cards")
+    return asyncio.run(_run(settings, shipped, minutes, seed))
+
+
+def main() -> int:
+    """Measure, print, and write or update the file."""
+    parser = argparse.ArgumentParser("python -m benchmarks.load", description=__doc__)
+    parser.add_argument("--minutes", type=float, default=10.0, help="duration of the load (default: 10)")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--soak", action="store_true", help="only send events to a bot without a model, a million")
+    arguments = parser.parse_args()
+    logging.basicConfig(level=logging.ERROR)
+    try:
+        figures = soak.measure(*(LONG_SOAK if arguments.soak else SHORT_SOAK), arguments.seed)
+        if not arguments.soak:
+            figures |= measure_load(arguments.minutes, arguments.seed)
+    except UnderstudyError as error:
+        print(f"The benchmark broke off. {error}", file=sys.stderr)
+        return 1
+    print_table(figures)
+    earlier = json.loads(RESULT_FILE.read_text()) if RESULT_FILE.exists() and arguments.soak else {}
+    machine = {"cores": os.cpu_count(), "processor": platform.processor() or platform.machine()}
+    RESULT_FILE.parent.mkdir(parents=True, exist_ok=True)
+    RESULT_FILE.write_text(json.dumps({**earlier, **figures, "machine": machine}, indent=2) + "\n")
+    print(f"written to {RESULT_FILE}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
