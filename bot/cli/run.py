@@ -4,6 +4,7 @@ import argparse
 import asyncio
 import logging
 import os
+import re
 import signal
 import sys
 from contextlib import suppress
@@ -19,6 +20,8 @@ from personas.cli_entry import EXIT_DONE, EXIT_FAILED
 from personas.errors import UnderstudyError
 from personas.home.job_material import ShippedData
 
+LOG_FORMAT, LOG_TIME_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s", "%Y-%m-%dT%H:%M:%S%z"
+CONTROL_PATTERN = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 RECONNECTING_LOGGERS = "discord.client", "discord.shard", "discord.gateway"
 DESCRIPTION = "The bot: on Discord with a token, and in its own guild on this machine without."
 EPILOG = """examples:
@@ -64,9 +67,19 @@ def main() -> int:
     return EXIT_DONE
 
 
+class OneLineFormatter(logging.Formatter):
+    """Escapes control characters in messages, so that no text from outside can write a line of its own."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        record.message = CONTROL_PATTERN.sub(lambda found: ascii(found[0])[1:-1], record.message)
+        return super().formatMessage(record)
+
+
 def set_up_logging(settings: Settings) -> None:
     """Log to standard error; other packages from warnings on."""
-    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s", datefmt="%H:%M:%S")
+    handler = logging.StreamHandler()
+    handler.setFormatter(OneLineFormatter(LOG_FORMAT, LOG_TIME_FORMAT))
+    logging.basicConfig(handlers=[handler])
     for package in ("bot", "personas"):
         logging.getLogger(package).setLevel(settings.log_level)
     for name in RECONNECTING_LOGGERS:

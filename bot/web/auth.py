@@ -19,7 +19,8 @@ from bot.web.problems import Problem
 log = logging.getLogger(__name__)
 
 IPNetwork = IPv4Network | IPv6Network
-SESSION_COOKIE = "understudy_session"
+SESSION_COOKIE, HTTPS_SESSION_COOKIE = "understudy_session", "__Host-understudy_session"
+"""The second one is for HTTPS: browsers take it from this host alone."""
 SESSION_IDLE_TIMEOUT_S = 12 * 3600.0
 MAX_SESSION_AGE_S = 7 * 24 * 3600.0
 """A session ends after `SESSION_IDLE_TIMEOUT_S` without use, and after `MAX_SESSION_AGE_S` in any case."""
@@ -113,6 +114,7 @@ class Authenticator:
                 headers={"Retry-After": str(math.ceil(wait_s))},
             )
         self.guesses.wrong(address, now)
+        log.info("a wrong token for the web server came from %s", address)
         if self.guesses.wait_s(address, now):
             log.warning("too many wrong tokens for the web server came of late, the last from %s", address)
         return False
@@ -135,9 +137,11 @@ class Authenticator:
         address = _parse_address(text)
         return address is not None and any(address in network for network in self._proxies)
 
-    def begin(self) -> str:
-        """Start a session; returns its id, for a cookie."""
+    def begin(self, request: web.Request) -> str:
+        """Start a session in place of the request's; returns its id, for a cookie."""
+        self.end(request)
         now, session_id = self._now(), secrets.token_urlsafe(32)
+        log.info("%s has signed in to the web server", self._client_address(request))
         self._sessions[_session_key(session_id)] = _LoginSession(now, now)
         if len(self._sessions) > MAX_SESSIONS:
             self._sessions.popitem(last=False)
@@ -145,7 +149,7 @@ class Authenticator:
 
     def has_session(self, request: web.Request) -> bool:
         """True if the request has a valid session, whose idle time starts anew."""
-        key, now = _session_key(request.cookies.get(SESSION_COOKIE, "")), self._now()
+        key, now = _session_key(_session_id(request)), self._now()
         session = self._sessions.get(key)
         if session is None:
             return False
@@ -157,7 +161,7 @@ class Authenticator:
         return True
 
     def end(self, request: web.Request) -> None:
-        self._sessions.pop(_session_key(request.cookies.get(SESSION_COOKIE, "")), None)
+        self._sessions.pop(_session_key(_session_id(request)), None)
 
 
 AUTHENTICATOR = web.AppKey("authenticator", Authenticator)
@@ -178,6 +182,10 @@ def _parse_address(text: str) -> IPv4Address | IPv6Address | None:
 
 def _hash_token(text: str) -> bytes:
     return hashlib.sha256(text.encode(errors="surrogateescape")).digest()
+
+
+def _session_id(request: web.Request) -> str:
+    return request.cookies.get(HTTPS_SESSION_COOKIE) or request.cookies.get(SESSION_COOKIE, "")
 
 
 def _session_key(session_id: str) -> str:

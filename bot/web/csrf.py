@@ -18,12 +18,14 @@ SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
 MULTIPART_TYPE = "multipart/form-data"
 SECURITY_HEADERS = {
     "Cache-Control": "no-store",
-    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+    "Content-Security-Policy": "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
     "Cross-Origin-Resource-Policy": "same-origin",
     "Referrer-Policy": "same-origin",  # with none browsers send our own forms with `Origin: null`
     "X-Content-Type-Options": "nosniff",
 }
 """Defaults for all responses."""
+HTTPS_ONLY_HEADER = ("Strict-Transport-Security", "max-age=31536000; includeSubDomains")
+"""Sent where the server has a host name. Browsers ignore it over HTTP, so it counts behind a proxy with TLS alone."""
 MAX_URL_CHARS = 8190
 """As in other servers; longer requests need a body."""
 PARSER_LIMITS: dict[str, Any] = {"max_line_size": 2**16, "max_field_size": 2**16}

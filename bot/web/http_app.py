@@ -25,7 +25,7 @@ from bot.web.api.training import job_routes, run_routes
 from bot.web.api.training.training_service import CHECK_LOCK
 from bot.web.app_context import APP_CONTEXT, AppContext, Handler, Route, Routes
 from bot.web.auth import AUTHENTICATOR, Authenticator
-from bot.web.csrf import PARSER_LIMITS, SECURITY_HEADERS, require_same_origin, require_short_url
+from bot.web.csrf import HTTPS_ONLY_HEADER, PARSER_LIMITS, SECURITY_HEADERS, require_same_origin, require_short_url
 from bot.web.pages import overview_page, playground_page, sign_in_page, system_page
 from bot.web.pages.data import dataset_pages, plan_pages, source_pages
 from bot.web.pages.personas import card_pages, lore_pages, persona_pages, version_pages
@@ -104,9 +104,14 @@ class WebServer:
         try:
             answer = await self._answer(request, handler)
         except Exception as error:  # the edge: every error has an answer
-            answer = _problem_response(request, self._problem(request, error))
+            problem = self._problem(request, error)
+            if problem.status == web.HTTPForbidden.status_code:
+                log.info("refused %s %s from %s: %s", request.method, request.path, request.remote, problem.message)
+            answer = _problem_response(request, problem)
         for name, value in SECURITY_HEADERS.items():
             answer.headers.setdefault(name, value)
+        if self._authenticator.names:
+            answer.headers.setdefault(*HTTPS_ONLY_HEADER)
         return answer
 
     async def _answer(self, request: web.Request, handler: Handler) -> web.StreamResponse:

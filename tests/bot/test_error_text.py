@@ -1,10 +1,13 @@
 """Members see what is wrong and what to do, and no path of the operator's machine."""
 
 import json
+import logging
+import re
 from dataclasses import replace
 
 import pytest
 
+from bot.cli.run import LOG_FORMAT, LOG_TIME_FORMAT, OneLineFormatter
 from bot.errors import error_text, hide_paths
 from bot.store import Store
 from bot.store.database import open_read_only
@@ -55,3 +58,13 @@ def test_a_failed_job_names_none_either(tmp_path):
     failed = replace(job, state="failed", error=f"{tmp_path}/jobs/ab is damaged.", advice=f"Remove {tmp_path}/jobs/ab.")
     assert job_result_text(failed).endswith("ab is damaged. Remove ab.")
     store.close()
+
+
+def test_no_text_writes_a_line_of_its_own_into_the_log():
+    record = logging.LogRecord(
+        "bot", logging.INFO, "x.py", 1, "the card of %s", ("Ann\n12:00 ERROR \x1b[2J\u202e",), None
+    )
+    record.created = 1_700_000_000.0
+    line = OneLineFormatter(LOG_FORMAT, LOG_TIME_FORMAT).format(record)
+    assert line.endswith(r" INFO bot: the card of Ann\n12:00 ERROR \x1b[2J\u202e") and "\n" not in line
+    assert re.match(r"2023-11-1[45]T\d\d:\d\d:\d\d[+-]\d{4} ", line), "a date, with the offset from UTC"

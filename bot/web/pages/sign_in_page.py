@@ -6,7 +6,7 @@ from urllib.parse import quote, urlsplit
 from aiohttp import web
 
 from bot.web.app_context import Routes
-from bot.web.auth import AUTHENTICATOR, SESSION_COOKIE
+from bot.web.auth import AUTHENTICATOR, HTTPS_SESSION_COOKIE, SESSION_COOKIE
 from bot.web.problems import Problem
 from bot.web.request_body import read_form
 from bot.web.templating import DASHBOARD, redirect_to, render_page
@@ -38,9 +38,9 @@ async def sign_in(request: web.Request) -> web.Response:
     if not is_right:
         return _render_form(request, to, "That is not the token.", 401)
     answer = redirect_to(request, to)
-    answer.set_cookie(
-        SESSION_COOKIE, door.begin(), path="/", httponly=True, samesite="Strict", secure=_is_over_https(request)
-    )
+    is_secure = _is_over_https(request)
+    name = HTTPS_SESSION_COOKIE if is_secure else SESSION_COOKIE
+    answer.set_cookie(name, door.begin(request), path="/", httponly=True, samesite="Strict", secure=is_secure)
     return answer
 
 
@@ -48,7 +48,10 @@ async def sign_in(request: web.Request) -> web.Response:
 async def sign_out(request: web.Request) -> web.Response:
     request.app[AUTHENTICATOR].end(request)
     answer = redirect_to(request, SIGN_IN, "You are signed out.")
-    answer.del_cookie(SESSION_COOKIE, path="/", httponly=True, samesite="Strict")
+    for name in (SESSION_COOKIE, HTTPS_SESSION_COOKIE):
+        is_secure = name == HTTPS_SESSION_COOKIE
+        answer.del_cookie(name, path="/", httponly=True, samesite="Strict", secure=is_secure)
+    answer.headers["Clear-Site-Data"] = '"cache"'
     return answer
 
 

@@ -4,6 +4,7 @@ import re
 from ipaddress import ip_network
 
 import pytest
+from aiohttp.test_utils import make_mocked_request
 
 from bot.web.auth import (
     FAILED_LOGIN_WINDOW_S,
@@ -95,7 +96,38 @@ async def test_who_signs_out_is_out_also_with_the_old_cookie(locked):
 async def test_over_https_the_cookie_is_for_https_alone(locked):
     own = {"Origin": "https://bot.example.org", "Host": "bot.example.org", "Accept": "text/html"}
     async with locked.session.post(SIGN_IN, data={"token": TOKEN}, headers=own, allow_redirects=False) as answer:
-        assert answer.status == 303 and "Secure" in answer.headers["Set-Cookie"]
+        cookie = answer.headers["Set-Cookie"]
+        assert answer.status == 303 and cookie.startswith("__Host-") and "Secure" in cookie and "Path=/" in cookie
+        assert answer.headers["Strict-Transport-Security"].startswith("max-age=31536000"), "it has a name of its own"
+    own["Cookie"] = cookie.partition(";")[0]
+    async with locked.session.get("/dashboard", headers=own, allow_redirects=False) as answer:
+        assert answer.status == 200
+    async with locked.session.post("/dashboard/sign-out", data={}, headers=own, allow_redirects=False) as answer:
+        assert answer.headers["Clear-Site-Data"] == '"cache"'
+    async with locked.session.get("/dashboard", headers=own, allow_redirects=False) as answer:
+        assert answer.status == 303, "the session has ended on the server too"
+
+
+async def test_whoever_signs_in_again_leaves_no_session_behind(locked):
+    _, _, headers = await signed_in(locked)
+    first = headers["Set-Cookie"].partition(";")[0]
+    _, _, headers = await signed_in(locked)
+    second = headers["Set-Cookie"].partition(";")[0]
+    locked.session.cookie_jar.clear()
+    assert (await locked.page("/dashboard", headers={"Cookie": second}))[0] == 200
+    assert (await locked.page("/dashboard", headers={"Cookie": first}))[0] == 303
+
+
+async def test_signing_in_wrong_tokens_and_refusals_are_logged_without_the_token(locked, caplog):
+    caplog.set_level("INFO", "bot.web")
+    await signed_in(locked, "guess-guess-guess-guess-guess")
+    await signed_in(locked)
+    await locked.ask("GET", "/personas", headers={"Host": "elsewhere.example"})
+    said = [record.getMessage() for record in caplog.records]
+    assert [text for text in said if text.startswith("a wrong token") and text.endswith("127.0.0.1")]
+    assert [text for text in said if text == "127.0.0.1 has signed in to the web server"]
+    assert [text for text in said if text.startswith("refused GET /personas from 127.0.0.1")]
+    assert "guess-guess" not in caplog.text and TOKEN not in caplog.text
 
 
 async def test_a_wrong_token_is_reported_and_says_nothing_more(locked):
@@ -182,7 +214,7 @@ async def test_sessions_end_when_they_are_not_used_and_after_a_week(locked, time
 
 def test_sessions_are_not_kept_without_end():
     door = Authenticator(TOKEN)
-    ids = {door.begin() for _ in range(MAX_SESSIONS + 5)}
+    ids = {door.begin(make_mocked_request("POST", SIGN_IN)) for _ in range(MAX_SESSIONS + 5)}
     assert len(ids) == MAX_SESSIONS + 5 and len(door._sessions) == MAX_SESSIONS
     assert not ids & set(door._sessions), "an id itself is kept nowhere"
 

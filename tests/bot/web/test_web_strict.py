@@ -126,3 +126,8 @@ async def test_a_files_name_is_reported_as_it_is(dashboard):
     body = {"name": "harbour", "sources": [{"source": "uploads/true.jsonl"}]}
     status, result, _ = await dashboard.ask("POST", "/datasets", json=body)
     assert status == 422 and "true.jsonl" in result["detail"] and "True" not in result["detail"]
+
+
+async def test_a_parameter_that_is_given_twice_is_refused(dashboard):
+    status, body, _ = await dashboard.ask("GET", "/finetune/jobs?limit=5&limit=50")
+    assert (status, body["type"]) == (400, "/problems/bad-query") and "twice" in body["detail"]
