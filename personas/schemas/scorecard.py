@@ -39,8 +39,8 @@ class MeanStd(FrozenModel):
     runs: int
 
     def format(self, digits: int = 3) -> str:
-        """Format as `0.412 ± 0.031`."""
-        return f"{self.mean:.{digits}f} ± {self.sd:.{digits}f}"
+        """Format as `0.412 ± 0.031`, and a single run, which has no deviation, as `0.412`."""
+        return f"{self.mean:.{digits}f}" + (f" ± {self.sd:.{digits}f}" if self.runs > 1 else "")
 
 
 class HoldoutScores(FrozenModel):

@@ -53,6 +53,7 @@ def test_the_table_has_a_line_for_each_strategy_and_a_chart_goes_with_it(tmp_pat
     assert [line.split("|")[2:5] for line in lines] == [[" 40 ", " 0 ", " 2 "], [" 40 ", " 160 ", " 1 "],
                                                         [" 40 ", " 160 ", " 1 "]]  # fmt: skip
     assert "2.1000 ± 0.1414 | 3.3000 ± 0.0000 | +10.0% | 60 s" in lines[0] and "-10.0%" in lines[1]
+    assert "±" not in strategies_markdown("ada", RUNS[:1]).split("\n\n")[1], "one run has no deviation"
     assert json.loads((tmp_path / "strategies.json").read_text())["runs"][2]["general"] == 160
     assert "C: general dialogue first" in (tmp_path / "strategies.svg").read_text()
 

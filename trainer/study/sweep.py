@@ -313,9 +313,7 @@ def strategies_markdown(persona: str | None, runs: Sequence[StrategyRun]) -> str
         change = general.mean / statistics.fmean(run.general_loss_base for run in own) - 1
         counts = (f"{own[0].samples:,}", f"{own[0].general:,}", str(len(own)))
         spent = f"{statistics.fmean(run.seconds for run in own):,.0f} s"
-        rows.append(
-            (STRATEGY_NAMES[strategy], *counts, _plus_minus(loss), _plus_minus(general), f"{change:+.1%}", spent)
-        )
+        rows.append((STRATEGY_NAMES[strategy], *counts, loss.format(4), general.format(4), f"{change:+.1%}", spent))
     first = runs[0]
     note = (
         f"Losses in nats per reply token, mean ± standard deviation over seeds; the untrained base model's are "
@@ -332,10 +330,6 @@ def _by_strategy(runs: Sequence[StrategyRun]) -> dict[str, list[StrategyRun]]:
 def _mean_std(values: Sequence[float]) -> MeanStd:
     sd = statistics.stdev(values) if len(values) > 1 else 0.0
     return MeanStd(mean=statistics.fmean(values), sd=sd, runs=len(values))
-
-
-def _plus_minus(value: MeanStd) -> str:
-    return f"{value.mean:.4f} ± {value.sd:.4f}"
 
 
 def _draw_strategies(out: Path, runs: Sequence[StrategyRun]) -> None:
