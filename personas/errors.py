@@ -27,6 +27,10 @@ class MaterialError(UnderstudyError):
     """Training material that cannot be read or contains nothing to train on."""
 
 
+class ErasedMeanwhileError(MaterialError):
+    """Somebody was erased while a result was made from texts that may be theirs."""
+
+
 class MaterialGoneError(MaterialError):
     """Training material that is no longer at its path."""
 

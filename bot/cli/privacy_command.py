@@ -23,7 +23,7 @@ from bot.store import HOME_DATABASE, HomeInUseError, Store, find_databases, is_i
 from bot.training.stored_datasets import write_history
 from personas.cli_common import CommandParsers, LogProgress, add_command
 from personas.errors import RequestError
-from personas.home.data_subjects import Consent
+from personas.home.data_subjects import Consent, ErasureFence
 from personas.home.external_files import EVERYBODY, ExportRecord, record_export
 from personas.home.job_material import ShippedData
 
@@ -189,11 +189,13 @@ def run_forget(arguments: argparse.Namespace, home: Path) -> int:
 
 def run_history(arguments: argparse.Namespace, home: Path) -> int:
     """Write a guild's history with a persona to a file. Raises `UnderstudyError`."""
+    fence = ErasureFence.begin(home)
     with _open_store(home, arguments.guild) as store:
         runner = _erasure_runner(arguments.settings, store)
         permission = Consent(permission=arguments.settings.discord_permission)
         try:
-            count = write_history(store, permission, arguments.guild, arguments.persona, arguments.out)
+            guild_id, persona_id = arguments.guild, arguments.persona
+            count = write_history(store, permission, guild_id, persona_id, arguments.out, fence.storing)
         except OSError as error:
             raise RequestError(f"{arguments.out} cannot be written: {error.strerror}.", "Name another file.") from error
         people = {runner.keyed(str(user_id)) for user_id in store.people.opted_in()}

@@ -20,6 +20,7 @@ from bot.shards import ShardRange
 from bot.store import CARD_CONTRIBUTION, ErasureRequest, Store
 from bot.training.training_plan import PREVIEWS_FOLDER
 from personas.home.adapters import DialogueAdapter, adapter_ref, find_dialogue_adapters
+from personas.home.data_subjects import mark_erasure
 from personas.home.external_files import ExportRecord, find_exports_containing
 from personas.home.pseudonyms import HomeKey, keyed_person
 from personas.schemas.base import FrozenModel
@@ -217,6 +218,9 @@ class ErasureRunner:
     async def _step(self, row: ErasureRequest) -> ErasureRequest:
         receipt, traces = receipt_of(row), PersonIdentifiers.of_json(row.traces)
         log.info("erasing a member: %s", row.step)
+        steps = ERASURE_STEPS[receipt.scope]
+        if steps.index(row.step) < steps.index("erase"):
+            await asyncio.to_thread(mark_erasure, self.home, running=True)
         if row.step == "gather":
             traces = await self._gather(traces)
             exports = tuple(find_exports_containing(self.home, self.people(traces)))
@@ -225,8 +229,9 @@ class ErasureRunner:
             traces = PersonIdentifiers()
         else:
             receipt = await self._step_method(row.step)(row, receipt, traces)
-        steps = ERASURE_STEPS[receipt.scope]
         following = (*steps, "")[steps.index(row.step) + 1]
+        if following == "erase":  # the files have been searched
+            await asyncio.to_thread(mark_erasure, self.home, running=False)
         return self.store.erasure_requests.advance(row.seq, following, receipt.model_dump_json(), traces.as_json())
 
     def _step_method(self, step: str) -> StepMethod:

@@ -30,6 +30,7 @@ from bot.shards import ShardRange
 from bot.store import ALL_GUILDS, Store, TrainingJob
 from personas.errors import UnderstudyError
 from personas.home.atomic_files import write_model
+from personas.home.data_subjects import mark_erasure
 from personas.home.pseudonyms import HomeKey
 from personas.schemas.base import FrozenModel
 
@@ -317,4 +318,5 @@ async def resume_erasures(
         consents.mirror()
         await runner.finish()
         await replay_erasures(runner, files=False)
+        mark_erasure(home, running=False)
     remove_stale_contributions(store.people, home)  # last: an erasure renames files

@@ -5,7 +5,7 @@ import os
 import re
 import time
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from datetime import UTC, datetime
 from itertools import groupby
 from pathlib import Path
@@ -15,7 +15,7 @@ from bot.shards import ShardRange
 from bot.store import Lesson, Store, StoredMessage, VotePreference
 from personas.errors import RequestError
 from personas.home.atomic_files import write_private_file
-from personas.home.data_subjects import Consent
+from personas.home.data_subjects import Consent, Storing
 from personas.home.job_material import SourceMaterial
 from personas.home.preferences import (
     COMPARISON,
@@ -92,10 +92,13 @@ def _any_of(words: Sequence[str]) -> str:
     return "|".join(parts)
 
 
-def write_history(store: Store, consent: Consent, guild_id: int, persona_id: str, out: Path) -> int:
+def write_history(
+    store: Store, consent: Consent, guild_id: int, persona_id: str, out: Path, storing: Storing = nullcontext
+) -> int:
     """Write the log to a private file; returns the number of messages. Raises as `history_lines`, and `OSError`."""
     lines = history_lines(store, consent, guild_id, persona_id)
-    write_private_file(out, "".join(f"{line}\n" for line in lines).encode())
+    with storing():
+        write_private_file(out, "".join(f"{line}\n" for line in lines).encode())
     return len(lines)
 
 

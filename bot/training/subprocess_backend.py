@@ -9,7 +9,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Required, TypedDict, Unpack
 
@@ -21,7 +21,7 @@ from bot.store import TrainingJob
 from bot.training.dataset_catalog import DatasetCatalog
 from bot.training.queue import OnEvent, RunResult, TrainingFailed, TrainingInterrupted, TrainingSucceeded
 from bot.training.training_plan import RunLimits, RunWatch, TrainingPlan, plan_run
-from personas.errors import AdapterError, RequestError, RunLimitError, UnderstudyError
+from personas.errors import AdapterError, ErasedMeanwhileError, RequestError, RunLimitError, UnderstudyError
 from personas.home.adapters import (
     adapter_ref,
     dialogue_adapter_folder,
@@ -29,6 +29,7 @@ from personas.home.adapters import (
     read_epochs,
     verify_adapter,
 )
+from personas.home.data_subjects import ErasureFence, Storing
 from personas.home.job_folder import (
     ADAPTER_FOLDER,
     NO_COMPARISON,
@@ -86,13 +87,14 @@ def write_job_folder(
     materials: Iterable[SourceMaterial],
     precision: ServingPrecision,
     compare: ComparisonTargets = NO_COMPARISON,
+    storing: Storing = nullcontext,
 ) -> Path:
     """Write the folder of a job, with today's consent, holdout and live versions; an earlier attempt's is used again.
 
     Raises `OSError`, and `UnderstudyError` when the home's key, consent or holdout cannot be read.
     """
     folder = home / "jobs" / job.job_id
-    ensure_job_folder(folder, home, job.job_id, job.version, job.request, materials, precision)
+    ensure_job_folder(folder, home, job.job_id, job.version, job.request, materials, precision, storing)
     write_comparison_targets(folder, compare)
     return folder
 
@@ -200,12 +202,16 @@ class JobFolderBackend:
 
     async def _prepare_folder(self, job: TrainingJob) -> Path | TrainingFailed:
         """Write the job folder; fails, resumably, where inputs are missing now."""
-        try:
-            materials = await asyncio.to_thread(self._catalogue.materials_for, job.request, job.guild_id)
-            inputs = (job, materials, self._precision, self._compare(job))
-            return await asyncio.to_thread(write_job_folder, self._home, *inputs)
-        except UnderstudyError as error:
-            return TrainingFailed(error.message, error.advice, can_resume=True)
+        while True:
+            try:
+                fence = await asyncio.to_thread(ErasureFence.begin, self._home)
+                materials = await asyncio.to_thread(self._catalogue.materials_for, job.request, job.guild_id)
+                inputs = (job, materials, self._precision, self._compare(job), fence.storing)
+                return await asyncio.to_thread(write_job_folder, self._home, *inputs)
+            except ErasedMeanwhileError:
+                log.info("job %s: its material is gathered again, without a member who was erased", job.job_id)
+            except UnderstudyError as error:
+                return TrainingFailed(error.message, error.advice, can_resume=True)
 
     async def _install(self, job: TrainingJob, folder: Path, ended: Done) -> TrainingSucceeded | TrainingFailed:
         try:

@@ -8,7 +8,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -135,10 +135,14 @@ def _is_abandoned(path: Path) -> bool:
 
 
 @contextmanager
-def atomic_folder(final: Path, before_rename: Callable[[], None] = lambda: None) -> Iterator[Path]:
+def atomic_folder(
+    final: Path,
+    before_rename: Callable[[], None] = lambda: None,
+    storing: Callable[[], AbstractContextManager[None]] = nullcontext,
+) -> Iterator[Path]:
     """Yield a folder that gets its name if the block succeeds, else is deleted. Raises `FileExistsError`.
 
-    `before_rename` is called last, and may refuse by raising.
+    `before_rename` is called last, and may refuse by raising, as `storing` may, which surrounds the renaming.
     """
     final.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{final.name}.", dir=final.parent))
@@ -150,8 +154,8 @@ def atomic_folder(final: Path, before_rename: Callable[[], None] = lambda: None)
         if final.exists():
             raise FileExistsError(f"{final} exists already")
         before_rename()
-        temporary.rename(final)
-        fsync_path(final.parent)
+        with storing():
+            replace_durably(temporary, final)
     finally:
         os.close(handle)
         shutil.rmtree(temporary, ignore_errors=True)

@@ -1,17 +1,29 @@
-"""Data subjects: people in a folder (`people.json`) and consent (`consent.json`)."""
+"""Data subjects: people in a folder (`people.json`), consent (`consent.json`), and erasures while data is made."""
 
-from collections.abc import Collection, Mapping
+import fcntl
+import os
+import secrets
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 from pydantic import Field
 
-from personas.errors import MaterialError
+from personas.errors import ErasedMeanwhileError, MaterialError
 from personas.home.atomic_files import read_model, write_model
 from personas.schemas.base import FrozenModel
 
 PEOPLE_FILE = "people.json"
 CONSENT_FILE = "consent.json"
+ERASURE_FILE = "erasure.lock"
+"""Locked while a result is stored and while an erasure begins or ends; contains a number that each of them changes."""
+ERASING = "erasing "
+ERASURE_TIMEOUT_S, LOCK_TIMEOUT_S, POLL_INTERVAL_S = 60.0, 60.0, 0.1
+Storing = Callable[[], AbstractContextManager[None]]
+"""Surrounds the last step by which a result gets its name (`ErasureFence.storing`)."""
 
 
 class DataSubjects(FrozenModel):
@@ -61,3 +73,80 @@ def read_consent(folder: Path) -> Consent:
     """Read the consent; none without a file. Raises `MaterialError` if it cannot be read."""
     advice = "The bot writes it again when it starts; until then nobody has consented."
     return read_model(folder / CONSENT_FILE, Consent, advice) or NO_CONSENT
+
+
+@dataclass(frozen=True)
+class ErasureFence:
+    """Keeps data that was read before or during an erasure from being stored after it, where it would be missed."""
+
+    home: Path
+    seen: str
+
+    @classmethod
+    def begin(cls, home: Path) -> Self:
+        """To be called before people's texts are read; waits for the end of an erasure. Raises `MaterialError`."""
+        until = time.monotonic() + ERASURE_TIMEOUT_S
+        while (seen := _read_erasure(home)).startswith(ERASING):
+            if time.monotonic() > until:
+                advice = "Try again in some minutes; an interrupted erasure goes on when the bot starts."
+                raise MaterialError("A member is being erased.", advice)
+            time.sleep(POLL_INTERVAL_S)
+        return cls(home, seen)
+
+    @contextmanager
+    def storing(self) -> Iterator[None]:
+        """Run the block, which stores the result. Raises `ErasedMeanwhileError` if an erasure has begun since."""
+        with _lock_erasure(self.home, fcntl.LOCK_SH) as handle:
+            if handle is not None and os.pread(handle, 100, 0).decode() != self.seen:
+                raise ErasedMeanwhileError(
+                    "A member was erased meanwhile, who may be in it: nothing was stored.", "Run it again."
+                )
+            yield
+
+
+def mark_erasure(home: Path, *, running: bool) -> None:
+    """Note that an erasure begins or has ended; waits while a result is stored. Raises `OSError`, `MaterialError`."""
+    with _lock_erasure(home, fcntl.LOCK_EX) as handle:
+        if handle is None:
+            raise MaterialError(f"{home / ERASURE_FILE} cannot be written.", "Check the rights of the folder.")
+        if os.pread(handle, 100, 0).decode().startswith(ERASING) is running:
+            return
+        os.ftruncate(handle, 0)
+        os.pwrite(handle, f"{ERASING * running}{secrets.token_hex(8)}".encode(), 0)
+        os.fsync(handle)
+
+
+def _read_erasure(home: Path) -> str:
+    with _lock_erasure(home, fcntl.LOCK_SH) as handle:
+        return "" if handle is None else os.pread(handle, 100, 0).decode()
+
+
+@contextmanager
+def _lock_erasure(home: Path, kind: int) -> Iterator[int | None]:
+    """Lock the file, and create it; None in a home where it can be neither created nor read: it has no bot."""
+    try:
+        handle = os.open(home / ERASURE_FILE, os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError:
+        try:
+            handle = os.open(home / ERASURE_FILE, os.O_RDONLY)
+        except OSError:
+            yield None
+            return
+    try:
+        _wait_for_lock(handle, kind)
+        yield handle
+    finally:
+        os.close(handle)
+
+
+def _wait_for_lock(handle: int, kind: int) -> None:
+    until = time.monotonic() + LOCK_TIMEOUT_S
+    while True:
+        try:
+            fcntl.flock(handle, kind | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > until:
+                raise MaterialError("Another process holds the lock of erasures.", "End the one that hangs.") from None
+            time.sleep(POLL_INTERVAL_S)
+        else:
+            return

@@ -6,7 +6,7 @@ import shutil
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Literal
 
@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from personas.errors import MaterialError, RequestError
 from personas.home.atomic_files import atomic_folder, read_model, write_model
-from personas.home.data_subjects import read_consent, read_people, write_consent, write_people
+from personas.home.data_subjects import Storing, read_consent, read_people, write_consent, write_people
 from personas.home.holdout_index import HOLDOUT_FILE, NEW_HOLDOUT_FILE, HoldoutIndex, add_to_holdout, holdout_file
 from personas.home.job_material import SourceMaterial
 from personas.home.preferences import read_preferences
@@ -219,6 +219,7 @@ def ensure_job_folder(
     request: TrainingRequest,
     materials: Iterable[SourceMaterial],
     precision: ServingPrecision,
+    storing: Storing = nullcontext,
 ) -> Path:
     """Write a complete job folder, or refresh an existing one. Raises `OSError`, `UnderstudyError`."""
     if (folder / REQUEST_FILE).exists():
@@ -226,7 +227,7 @@ def ensure_job_folder(
         return folder
     for leftover in folder.parent.glob(f".{folder.name}.*"):  # by a process that was killed while copying
         shutil.rmtree(leftover)
-    with atomic_folder(folder) as temporary:
+    with atomic_folder(folder, storing=storing) as temporary:
         fill_job_folder(temporary, home, job_id, version, request, materials, precision)
     return folder
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from personas.errors import MaterialError
+from personas.home.data_subjects import Storing
 from trainer.anonymise.anonymiser import Anonymiser
 from trainer.anonymise.output_files import ReviewLog, open_atomic, write_rows
 from trainer.anonymise.spans import replace_entities
@@ -72,6 +73,7 @@ class AnonymiseRequest:
     anonymiser: Anonymiser
     format: str | None = None
     review: ReviewLog | None = None
+    storing: Storing = nullcontext
 
 
 @dataclass
@@ -92,7 +94,7 @@ def anonymise_file(request: AnonymiseRequest, on_progress: ProgressCallback) -> 
     _ = request.anonymiser.names  # loads the tagger, which is not measured
     started = time.monotonic()
     file = open_source(resolve_path(request.source))
-    with request.review or nullcontext(), open_atomic(request.out) as out:
+    with request.review or nullcontext(), open_atomic(request.out, request.storing) as out:
         if is_text_table(file, request.format):
             write_rows(_anonymise_rows(file, request, stats, on_progress), out, request.out.suffix.lower())
         else:

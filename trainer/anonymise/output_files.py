@@ -6,11 +6,13 @@ import itertools
 import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TextIO
 
+from personas.home.atomic_files import replace_durably
+from personas.home.data_subjects import Storing
 from personas.home.external_files import record_review_file
 from trainer.anonymise.spans import Entity
 
@@ -20,8 +22,8 @@ DAY_S = 86_400.0
 
 
 @contextmanager
-def open_atomic(path: Path) -> Iterator[TextIO]:
-    """Open a temporary file that gets its final name on success and is deleted on errors.
+def open_atomic(path: Path, storing: Storing = nullcontext) -> Iterator[TextIO]:
+    """Open a temporary file that gets its final name on success, within `storing`, and is deleted on errors.
 
     Leftovers of a killed process for the same file are deleted first. Errors of writing name the file.
     """
@@ -35,7 +37,8 @@ def open_atomic(path: Path) -> Iterator[TextIO]:
                 out.flush()
                 os.fsync(out.fileno())
                 os.fchmod(out.fileno(), _default_mode())
-            partial.replace(path)
+            with storing():
+                replace_durably(partial, path)
     finally:
         partial.unlink(missing_ok=True)
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from personas.cli_entry import DISK_FULL_ERRNOS
 from personas.errors import RequestError
+from personas.home.data_subjects import ErasureFence
 from personas.home.external_files import delete_expired_reviews
 from personas.home.pseudonyms import HomeKey
 from personas.schemas.chat import Persona
@@ -57,6 +58,7 @@ def anonymise(options: argparse.Namespace) -> None:
     """Run `anonymise`."""
     _require_distinct_paths(options)
     home = find_home()
+    fence = ErasureFence.begin(home)
     try:
         delete_expired_reviews(home, time.time())
         review = None
@@ -65,7 +67,7 @@ def anonymise(options: argparse.Namespace) -> None:
         anonymiser, persona = _anonymiser(options, home, review)
         reading = ReadOptions(persona=persona, persona_names=tuple(options.names))
         files = (options.source, options.out)
-        request = anonymise_file.AnonymiseRequest(*files, reading, anonymiser, options.format, review)
+        request = anonymise_file.AnonymiseRequest(*files, reading, anonymiser, options.format, review, fence.storing)
         with ProgressCounter() as counter:
             summary = anonymise_file.anonymise_file(request, counter.count)
         with open_atomic(options.report) as report:

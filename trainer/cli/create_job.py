@@ -7,7 +7,7 @@ from pathlib import Path
 from personas.card.formats import read_card_file
 from personas.card.toml_card import dump_toml, table_from_card
 from personas.errors import MaterialError, RequestError
-from personas.home.data_subjects import Consent, read_consent
+from personas.home.data_subjects import Consent, ErasureFence, read_consent
 from personas.home.datasets import combine_rights, is_built_dataset
 from personas.home.job_material import (
     ShippedData,
@@ -44,6 +44,7 @@ def draft_job(options: argparse.Namespace, home: Path) -> JobDraft:
         raise RequestError("--dialogue trains no persona.", "Leave out one of --dialogue and --persona.")
     if not (options.persona or options.dataset):
         raise RequestError("There is nothing to train.", "Name a --persona, or --dialogue with a --dataset.")
+    fence = ErasureFence.begin(home)
     persona = load_persona(options.persona, home) if options.persona else None
     consent, shipped = read_consent(home), ShippedData.from_source_tree()
     materials = _persona_material(persona, options, shipped, home)
@@ -63,7 +64,7 @@ def draft_job(options: argparse.Namespace, home: Path) -> JobDraft:
     materials += [*filter(None, [mixed]), *others]
     if options.start_from:
         materials.append(_parent_adapter_material(options.start_from, home, consent))
-    return JobDraft(home, _training_request(options, persona, materials), tuple(materials))
+    return JobDraft(home, _training_request(options, persona, materials), tuple(materials), fence.storing)
 
 
 # ------------------------------------------------------------------------------------------------ material

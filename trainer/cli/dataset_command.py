@@ -16,6 +16,7 @@ from personas.card.toml_card import SHIPPED_CARDS
 from personas.cli_common import add_examples
 from personas.cli_entry import EXIT_DONE, EXIT_FAILED
 from personas.errors import RequestError
+from personas.home.data_subjects import ErasureFence
 from personas.home.external_files import delete_expired_reviews
 from personas.home.rights import RIGHTS_FILE
 from personas.home.shared_personas import read_shared_personas
@@ -165,11 +166,16 @@ def build_dataset(options: argparse.Namespace) -> None:
     """Run `dataset build`."""
     require_free(options.out)
     require_writable(options.out)
-    request: DatasetBuildSpec = make_build_spec(options)
+    fence = ErasureFence.begin(find_home())
+    request: DatasetBuildSpec = replace(make_build_spec(options), storing=fence.storing)
     if options.review:
         request = replace(request, review=_review_file(options))
-    with ProgressCounter(options.tell_every) as counter:
-        summary = write_dataset(options.out.absolute(), request, counter.count)
+    try:
+        with ProgressCounter(options.tell_every) as counter:
+            summary = write_dataset(options.out.absolute(), request, counter.count)
+    except FileNotFoundError:
+        with fence.storing():  # an erasure deletes what is being built, too
+            raise
     if options.json:
         print(json.dumps(summary, ensure_ascii=False))
     else:
@@ -190,7 +196,8 @@ def _review_file(options: argparse.Namespace) -> ReviewLog:
 def export_dataset_file(options: argparse.Namespace) -> None:
     """Run `dataset export`."""
     require_writable(options.out)
-    exported = export_dataset(options.folder, options.to, options.out, held_out=options.eval)
+    storing = ErasureFence.begin(find_home()).storing
+    exported = export_dataset(options.folder, options.to, options.out, held_out=options.eval, storing=storing)
     log_export("data set", options.folder, options.out)
     rights_file = options.out.parent / RIGHTS_FILE if any(exported.rights) else None
     if options.json:

@@ -4,13 +4,14 @@ import re
 import tomllib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from personas.errors import RequestError
+from personas.home.data_subjects import Storing
 from personas.home.datasets import (
     EVAL_FILE,
     TRAIN_FILE,
@@ -80,7 +81,9 @@ class ExportedDataset:
     rights: Mapping[str, int]
 
 
-def export_dataset(folder: Path, target: str, out: Path, *, held_out: bool = False) -> ExportedDataset:
+def export_dataset(
+    folder: Path, target: str, out: Path, *, held_out: bool = False, storing: Storing = nullcontext
+) -> ExportedDataset:
     """Write the training or held-out samples; the file is complete or absent, and never without its right.
 
     A `.jsonl` file has one object per line, any other file of an array target a single array. Raises `RequestError` for
@@ -98,7 +101,7 @@ def export_dataset(folder: Path, target: str, out: Path, *, held_out: bool = Fal
     if target == "alpaca":
         shape = _shape_with_used_fields(source)
     out.parent.mkdir(parents=True, exist_ok=True)
-    with open_atomic(out) as file:
+    with open_atomic(out, storing) as file:
         rights = Counter[str]()
         write_rows(_convert_samples(read_samples(source), shape, rights), file, ".jsonl" if is_lines else ".json")
         write_right(out, folder, rights)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from personas.errors import MaterialError, RequestError
-from personas.home.atomic_files import lock_folder
+from personas.home.atomic_files import lock_folder, replace_durably
 from personas.home.data_subjects import PEOPLE_FILE, read_people
 from personas.home.datasets import EVAL_FILE, REBUILD_ADVICE, STATS_FILE, TRAIN_FILE, is_built_dataset
 from personas.home.holdout_index import HOLDOUT_FILE
@@ -106,7 +106,7 @@ def install_dataset(finished: Path, out: Path, previous: Path) -> None:
         require_free(out)
         out.rename(previous)
     finished.chmod(0o755)
-    finished.rename(out)
+    replace_durably(finished, out)
 
 
 def _is_valid_dataset(folder: Path) -> bool:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from personas.home.atomic_files import atomic_folder
-from personas.home.data_subjects import write_people
+from personas.home.data_subjects import Storing, write_people
 from personas.home.datasets import EVAL_FILE, STATS_FILE, TRAIN_FILE
 from personas.home.holdout_index import HOLDOUT_FILE, HoldoutIndex, add_to_holdout, holdout_file
 from personas.home.pseudonyms import keyed_person
@@ -36,6 +36,7 @@ class DatasetBuildSpec:
 
     `statements` are the stated rights by source, `permission` is Discord's as the operator states it. `home` keeps the
     list of held-out texts; without one only the data set does. `review` logs the replacements for a person to check.
+    The data set gets its name within `storing`.
     """
 
     plan: DatasetPlan
@@ -45,6 +46,7 @@ class DatasetBuildSpec:
     permission: str = ""
     home: Path | None = None
     review: ReviewLog | None = None
+    storing: Storing = nullcontext
 
 
 def write_dataset(out: Path, spec: DatasetBuildSpec, on_progress: ReadProgress) -> dict[str, Any]:
@@ -60,7 +62,8 @@ def write_dataset(out: Path, spec: DatasetBuildSpec, on_progress: ReadProgress) 
             summary = _write(folder, staging, spec, on_progress, out.name)
             if spec.home:  # it must list the held-out texts before anybody can use the data set
                 add_to_holdout(spec.home, spec.plan.persona_id, HoldoutIndex.read(folder / HOLDOUT_FILE, key), key)
-        install_dataset(finished, out, staging / "earlier")
+        with spec.storing():
+            install_dataset(finished, out, staging / "earlier")
     return summary
 
 

@@ -7,13 +7,14 @@ import shlex
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from personas.engine.serving_precision import int8_obstacle
 from personas.errors import RequestError
-from personas.home.atomic_files import fsync_path, fsync_tree, lock_folder, write_private_file
+from personas.home.atomic_files import fsync_tree, lock_folder, replace_durably, write_private_file
+from personas.home.data_subjects import Storing
 from personas.home.job_folder import REQUEST_FILE, fill_job_folder, read_spec, refresh_job_folder
 from personas.home.job_material import SourceMaterial
 from personas.schemas.hyperparameters import Hyperparameters
@@ -31,6 +32,7 @@ class JobDraft:
     home: Path
     request: TrainingRequest
     materials: tuple[SourceMaterial, ...]
+    storing: Storing = nullcontext
 
     def with_settings(self, changes: Hyperparameters) -> JobDraft:
         """Return the draft with other hyperparameters."""
@@ -100,6 +102,6 @@ def make_job_folder(draft: JobDraft, out: Path | None) -> Path:
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise RequestError(f"{folder} exists and holds no run.", "Name another folder.")
         fsync_tree(temporary)
-        temporary.replace(folder)
-        fsync_path(folder.parent)
+        with draft.storing():
+            replace_durably(temporary, folder)
     return folder

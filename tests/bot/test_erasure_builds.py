@@ -1,0 +1,148 @@
+"""What reads people's texts in another process while a member is erased stores nothing of them afterwards."""
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from contextlib import contextmanager
+
+import pytest
+
+from bot.training import subprocess_backend
+from bot.training.queue import TrainingSucceeded
+from personas.errors import ErasedMeanwhileError, MaterialError
+from personas.home import data_subjects
+from personas.home.data_subjects import ErasureFence, mark_erasure
+from tests.bot.subprocess_trainer import Workshop
+from tests.bot.test_erasure import forget
+from tests.bot.traceable_person import LINE, left_of_them, plant
+from tests.fakes import until
+
+PAUSED = """
+import sys
+from pathlib import Path
+from trainer.anonymise import anonymise_file
+from trainer.data import writer
+
+FOLDER = Path(sys.argv[1])
+
+def wait(then):
+    def paused(*parts, **more):
+        done = then(*parts, **more)
+        FOLDER.joinpath("ready").touch()
+        sys.stdin.readline()
+        return done
+    return paused
+
+writer.add_to_holdout = wait(writer.add_to_holdout)
+anonymise_file.write_rows = wait(anonymise_file.write_rows)
+from trainer.cli.main import main
+sys.argv[1:] = sys.argv[2:]
+sys.exit(main())
+"""
+"""The trainer's command line; it pauses when its result is complete, but has no name yet."""
+TIMEOUT_S = 120
+
+
+@contextmanager
+def paused_trainer(folder, home, *arguments):
+    """A real `python -m trainer` that has made its result, until something is written to its standard input."""
+    environ = {**os.environ, "UNDERSTUDY_HOME": str(home)}
+    command = [sys.executable, "-c", PAUSED, str(folder), *map(str, arguments)]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, env=environ, stdin=pipe, stdout=pipe, stderr=pipe, text=True) as process:
+        try:
+            deadline = time.monotonic() + TIMEOUT_S
+            while not (folder / "ready").exists():
+                assert process.poll() is None and time.monotonic() < deadline, process.communicate()
+                time.sleep(0.02)
+            yield process
+        finally:
+            process.kill()
+
+
+def write_talk(home):
+    rows = [{"instruction": f"What is number {n} in the long list of {n * 7} boats?", "output": f"Boat {n} carries {n}"
+             f" barrels of {'salt tar rope fish oil peat slate'.split()[n % 7]} and is called {n * 31}."}
+            for n in range(150)]  # fmt: skip
+    source = home / "talk" / "more.jsonl"
+    source.write_text("".join(json.dumps(row) + "\n" for row in [{"instruction": "And?", "output": LINE}, *rows]))
+    return source
+
+
+@pytest.mark.parametrize("command", ["build", "anonymise"])
+def test_a_result_of_the_command_line_is_refused_if_somebody_was_erased_meanwhile(tmp_path, command):
+    home = tmp_path / "home"
+    plant(home)
+    source, out = write_talk(home), home / "talk" / "made"
+    arguments = {
+        "build": ("dataset", "build", "--source", source, "--right", "own-writing", "--out", out),
+        "anonymise": ("anonymise", "--in", source, "--out", out, "--report", home / "talk" / "report.json"),
+    }[command]
+    with paused_trainer(tmp_path, home, *arguments) as process:
+        staged = [path for path in (home / "talk").rglob(".made*") for path in (path, *path.rglob("*"))]
+        assert any(path.is_file() and LINE.encode() in path.read_bytes() for path in staged), "it has read their line"
+        forget(home)
+        _, errors = process.communicate("go\n", timeout=TIMEOUT_S)
+    assert process.returncode == 1
+    assert "A member was erased meanwhile, who may be in it: nothing was stored. Run it again." in errors
+    assert not out.exists() and left_of_them(home) == []
+
+
+def test_a_result_of_before_or_after_an_erasure_is_stored(tmp_path):
+    before = ErasureFence.begin(tmp_path)
+    with before.storing():
+        pass
+    mark_erasure(tmp_path, running=True)
+    with pytest.raises(ErasedMeanwhileError), before.storing():
+        pytest.fail("it may have been missed")
+    mark_erasure(tmp_path, running=False)
+    with pytest.raises(ErasedMeanwhileError), before.storing():
+        pytest.fail("it was read before")
+    with ErasureFence.begin(tmp_path).storing():
+        pass
+
+
+def test_one_that_begins_during_an_erasure_waits_for_its_end(tmp_path, monkeypatch):
+    mark_erasure(tmp_path, running=True)
+    monkeypatch.setattr(data_subjects, "ERASURE_TIMEOUT_S", 0.2)
+    with pytest.raises(MaterialError, match="is being erased"):
+        ErasureFence.begin(tmp_path)
+    monkeypatch.setattr(data_subjects, "ERASURE_TIMEOUT_S", 60)
+    threading.Timer(0.3, mark_erasure, (tmp_path,), {"running": False}).start()
+    with ErasureFence.begin(tmp_path).storing():
+        pass
+
+
+def test_an_erasure_waits_while_a_result_gets_its_name(tmp_path):
+    fence, ended = ErasureFence.begin(tmp_path), []
+    erasing = threading.Thread(target=lambda: ended.append(mark_erasure(tmp_path, running=True)))
+    with fence.storing():
+        erasing.start()
+        erasing.join(0.3)
+        assert not ended
+    erasing.join(10)
+    assert ended
+
+
+async def test_the_bots_own_job_gathers_its_material_again(tmp_path, monkeypatch):
+    workshop, gathered = Workshop(tmp_path), []
+    written = subprocess_backend.write_job_folder
+
+    def erase_meanwhile(*inputs):
+        gathered.append(inputs)
+        if len(gathered) == 1:
+            mark_erasure(workshop.home, running=True)
+        return written(*inputs)
+
+    monkeypatch.setattr(subprocess_backend, "write_job_folder", erase_meanwhile)
+    running = asyncio.create_task(workshop.run("good"))
+    await until(lambda: len(gathered) == 1)
+    await asyncio.sleep(0.3)
+    assert len(gathered) == 1 and not workshop.folder().exists(), "it waits for the end of the erasure"
+    mark_erasure(workshop.home, running=False)
+    assert isinstance(await running, TrainingSucceeded) and len(gathered) == 2
+    workshop.store.close()
