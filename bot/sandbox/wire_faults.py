@@ -68,7 +68,7 @@ class WireFaults:
     """Draws the faults; the same seed and rates give the same sequence."""
 
     def __init__(self, rates: FaultRates | None = None, seed: int = 0) -> None:
-        self.rates, self._random = rates or FaultRates(), random.Random(seed)
+        self.rates, self._random = rates or FaultRates(), random.Random(seed)  # nosec B311  # repeatable
 
     def of_request(self) -> RequestFault | None:
         return self._draw(RequestFault)

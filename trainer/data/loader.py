@@ -248,7 +248,7 @@ def _limit_samples(sets: SampleSets, recipe: Recipe, *, by_source: bool) -> tupl
     wanted_samples, own = recipe.train_samples, sets.own
     if not wanted_samples:
         return sets, ()
-    drawn = random.Random(recipe.seed).sample(range(len(own)), len(own))
+    drawn = random.Random(recipe.seed).sample(range(len(own)), len(own))  # nosec B311  # repeatable
     if by_source:
         sources = {source: place for place, source in enumerate(dict.fromkeys(it.source for it in own))}
         drawn.sort(key=lambda place: sources[own[place].source])

@@ -98,7 +98,7 @@ def arrange_batches(judged: Sequence[LabelledReply], batch: int, seed: int) -> l
     KTO pairs each prompt with the reply before it in the batch to estimate how far the model has moved in general; a
     reply to the same prompt would not be general. The last batch is filled up with replies of the first.
     """
-    draw = random.Random(seed)
+    draw = random.Random(seed)  # nosec B311  # repeatable
     waiting = {good: draw.sample(of := [it for it in judged if it.is_good is good], len(of)) for good in (True, False)}
     total = {good: max(len(of), 1) for good, of in waiting.items()}
     replies: list[LabelledReply] = []
@@ -120,7 +120,7 @@ def _last_entries(waiting: Sequence[LabelledReply]) -> list[tuple[int, LabelledR
 
 def shuffle_pairs(pairs: Sequence[PreferencePair], seed: int) -> list[PreferencePair]:
     """Return the pairs in random order."""
-    return random.Random(seed).sample(list(pairs), len(pairs))
+    return random.Random(seed).sample(list(pairs), len(pairs))  # nosec B311  # repeatable
 
 
 PreferenceT = TypeVar("PreferenceT", PreferenceRecord, LabelledReply)

@@ -32,7 +32,7 @@ HOME_VARIABLE = "UNDERSTUDY_HOME"
 def restart_with_allocator_settings() -> None:
     """Start this process again, once, with the allocator's settings: glibc reads them only at the start."""
     if environment := allocator_environment(os.environ):
-        os.execve(sys.executable, sys.orig_argv, environment)
+        os.execve(sys.executable, sys.orig_argv, environment)  # nosec B606  # itself again
 
 
 def allocator_environment(environ: Mapping[str, str]) -> dict[str, str] | None:

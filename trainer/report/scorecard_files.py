@@ -27,7 +27,7 @@ def shuffled_replies(card: ScoreCard, index: int) -> list[tuple[str, str]]:
     """Return the replies to a prompt in shuffled order as pairs of side and text; the real reply is among them."""
     shown: SideBySide = card.side_by_side[index]
     texts = [(REAL_REPLY, shown.real), *((side, reply.text) for side, reply in shown.replies.items())]
-    random.Random(f"{card.persona} {card.version} {index}").shuffle(texts)
+    random.Random(f"{card.persona} {card.version} {index}").shuffle(texts)  # nosec B311  # repeatable
     return texts
 
 

@@ -55,7 +55,7 @@ def prompts_for(persona_id: str, home: Path, shipped: Path = SHIPPED_PROMPTS_FOL
 def draw_prompt(prompts: Sequence[ComparisonPrompt], seen: Counter[str]) -> ComparisonPrompt:
     """A random prompt of those that a member has seen least."""
     fewest = min(seen[prompt.id] for prompt in prompts)
-    return random.choice([prompt for prompt in prompts if seen[prompt.id] == fewest])
+    return random.choice([prompt for prompt in prompts if seen[prompt.id] == fewest])  # nosec B311  # guards nothing
 
 
 def _read_prompts(file: Path) -> list[ComparisonPrompt]:

@@ -107,7 +107,7 @@ class Replicas:
         self.all = [Replica(client) for client in clients]
         self.limits, self._check, self._on_change, self._clock = limits, check, on_change, clock
         self._monitors: list[asyncio.Task[None]] = []
-        self._jitter = jitter or random.Random()
+        self._jitter = jitter or random.Random()  # nosec B311  # spreads retries
         self._released = asyncio.Event()
         self._orders: dict[str, list[Replica]] = {}
 

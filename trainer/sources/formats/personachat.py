@@ -230,7 +230,7 @@ def _yaml_acts(file: SourceFile) -> Iterator[_Act | RejectedRecord]:
     number = 0
     for block in _blocks(file):
         try:
-            items = yaml.load(block, loader)
+            items = yaml.load(block, loader)  # nosec B506  # a safe loader
         except (yaml.YAMLError, ValueError, RecursionError, OverflowError) as error:
             number += 1
             yield RejectedRecord(f"act {number}", f"not valid YAML: {first_line(error)}")
