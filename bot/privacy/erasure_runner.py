@@ -278,7 +278,9 @@ class ErasureRunner:
     async def _store(self, row: ErasureRequest, receipt: ErasureReceipt, traces: PersonIdentifiers) -> ErasureReceipt:
         finder = IdentifierMatcher(traces)
         for user_id in traces.ids:
-            receipt = receipt.also(self.store.erasure.erase(int(user_id), receipt.until, finder.redacted))
+            for done in self.store.erasure.erase_in_steps(int(user_id), receipt.until, finder.redacted):
+                receipt = receipt.also(done)
+                await asyncio.sleep(0)
         self.consents.mirror()
         await asyncio.to_thread(finder.jobs.rename_files, self.home)
         if self.forget_in_sandbox:

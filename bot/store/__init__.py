@@ -129,7 +129,7 @@ class Store:
         return Store.read_only(self._connection.path)
 
     def compact(self) -> None:
-        """Remove every trace of deleted rows from the file and its WAL. Takes seconds for a large file."""
+        """Remove every trace of deleted rows from the file and its WAL."""
         self._connection.compact()
 
     def merge_later_decisions(self, later: Self) -> BackupMergeCounts:

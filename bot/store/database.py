@@ -94,9 +94,13 @@ class DatabaseConnection:
             yield
 
     def compact(self) -> None:
-        """Vacuum the file and truncate its WAL, so that nothing deleted remains. Not inside `atomic`."""
+        """Truncate the WAL, so that nothing deleted remains: in the file, it is overwritten. Not inside `atomic`.
+
+        `trim` shrinks the file; only one that cannot be shrunk in steps is rewritten as a whole.
+        """
         with translate_errors(self._path):
-            self._raw.execute("vacuum")
+            if self._raw.execute("pragma auto_vacuum").fetchone() != (INCREMENTAL,):
+                self._raw.execute("vacuum")
             self._raw.execute("pragma wal_checkpoint(truncate)").fetchall()
 
     def trim(self) -> bool:

@@ -54,7 +54,8 @@ FREE_TEXT_COLUMNS = {
     "answered": ("body",),
 }
 """Free-text columns by table, in which names and texts are replaced."""
-ROWS_AT_A_TIME = 1000
+ROWS_AT_A_TIME = 200
+"""Rows in which a person is searched at once: the event loop waits so long."""
 
 
 @dataclass(frozen=True)
@@ -243,8 +244,8 @@ class Erasure(Table):
     def free_texts(self) -> Iterator[str]:
         """Yield all texts that may name somebody."""
         for table, columns in FREE_TEXT_COLUMNS.items():
-            for row in self._rows(table, columns, MAX_TIMESTAMP_S):
-                yield from (str(row[column]) for column in columns if row[column] is not None)
+            for rows in self._rows(table, columns, MAX_TIMESTAMP_S):
+                yield from (str(row[column]) for row in rows for column in columns if row[column] is not None)
 
     def since(self, user_id: int) -> float | None:
         """Return the time of a member's oldest stored message."""
@@ -252,21 +253,36 @@ class Erasure(Table):
 
     def erase(self, user_id: int, until: float, redacted: Callable[[str], str]) -> Counter[str]:
         """Erase a member in one transaction; `redacted` removes them from texts. Returns the number of rows by kind."""
-        values = {"user": user_id, "until": until}
-        done = Counter[str]()
         with self._db.atomic(shared=True):
-            for name, sql in DELETE_STATEMENTS.items():
-                done[name] += self._db.write(sql, **values)
-            for sql in ANONYMISE_STATEMENTS.values():
-                self._db.write(sql, user=user_id)
-            self._db.write("update replies set asked_by = 0 where asked_by = :user and created_at <= :until", **values)
-            for table, columns in FREE_TEXT_COLUMNS.items():
-                done["mentions"] += self._redact(table, columns, until, redacted)
+            done = self._delete(user_id, until)
+            for rows in self._rows_by_table(until):
+                done["mentions"] += self._redact(*rows, redacted)
         return done
 
-    def _redact(self, table: str, columns: tuple[str, ...], until: float, redacted: Callable[[str], str]) -> int:
+    def erase_in_steps(self, user_id: int, until: float, redacted: Callable[[str], str]) -> Iterator[Counter[str]]:
+        """Erase a member like `erase`, in short transactions: their rows first, then what is said about them.
+
+        Others may use the store between two steps. One that is killed has to be repeated with the same `redacted`.
+        """
+        with self._db.atomic(shared=True):
+            done = self._delete(user_id, until)
+        yield done
+        for rows in self._rows_by_table(until):
+            with self._db.atomic(shared=True):
+                mentions = self._redact(*rows, redacted)
+            yield Counter(mentions=mentions)
+
+    def _delete(self, user_id: int, until: float) -> Counter[str]:
+        values = {"user": user_id, "until": until}
+        done = Counter({name: self._db.write(sql, **values) for name, sql in DELETE_STATEMENTS.items()})
+        for sql in ANONYMISE_STATEMENTS.values():
+            self._db.write(sql, user=user_id)
+        self._db.write("update replies set asked_by = 0 where asked_by = :user and created_at <= :until", **values)
+        return done
+
+    def _redact(self, table: str, columns: tuple[str, ...], rows: list[Row], redacted: Callable[[str], str]) -> int:
         changed = 0
-        for row in self._rows(table, columns, until):
+        for row in rows:
             new = {column: redacted(row[column]) for column in columns if row[column] is not None}
             if any(new[column] != row[column] for column in new):
                 sets = ", ".join(f"{column} = :{column}" for column in new)
@@ -276,14 +292,19 @@ class Erasure(Table):
                 changed += 1
         return changed
 
-    def _rows(self, table: str, columns: tuple[str, ...], until: float) -> Iterator[Row]:
+    def _rows_by_table(self, until: float) -> Iterator[tuple[str, tuple[str, ...], list[Row]]]:
+        for table, columns in FREE_TEXT_COLUMNS.items():
+            for rows in self._rows(table, columns, until):
+                yield table, columns, rows
+
+    def _rows(self, table: str, columns: tuple[str, ...], until: float) -> Iterator[list[Row]]:
         """Yield a table's rows, of messages those up to a time, some at a time; `row` is the rowid."""
         before = "and at <= :until" if table == "messages" else ""
         sql = f"""select rowid as row, {", ".join(columns)} from {table} where rowid > :last {before}
             order by rowid limit {ROWS_AT_A_TIME}"""
         last = 0
         while rows := self._db.read(sql, last=last, until=until):
-            yield from rows
+            yield rows
             last = rows[-1]["row"]
 
 

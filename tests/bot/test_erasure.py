@@ -39,6 +39,7 @@ from tests.bot.traceable_person import (
     rows,
 )
 from tests.fakes import until
+from tests.loop_delay import measured_loop
 from tests.personas.test_adapters import write_adapter
 from tests.samples import SCORECARD
 
@@ -322,3 +323,24 @@ def test_who_is_named_by_half_a_name_is_named_no_more_and_nothing_is_deleted_for
     assert tides.read_text() == "someone keeps it well. Wendell does not.\n"
     assert ("Ask someone.",) in rows(home, "select text from messages")
     assert job.exists() and adapter.exists() and broken.exists() and receipt.lost == ("talk/scan.bin",)
+
+
+async def test_the_bot_goes_on_while_somebody_is_erased_from_a_large_database(tmp_path):
+    """Deleting and redacting 20,000 messages leaves the event loop to others in between."""
+    with opened(tmp_path) as store:
+        with store.atomic():
+            for number in range(20_000):
+                is_theirs, named = number % 10 == 0, "Quillverne" if number % 3 == 0 else "They"
+                store.messages._db.write(
+                    "insert into messages (guild_id, channel_id, ordinal, author_id, author_name, text, at) "
+                    "values (1, 2, :number, :author, :name, :text, 1.0)",
+                    number=number, author=WHO if is_theirs else OTHER, name="Quillverne" if is_theirs else "Wendell",
+                    text=f"My boat is number {number}." if is_theirs else f"{named} said: {OTHERS_LINE} {number}",
+                )  # fmt: skip
+        runner = forgetter(tmp_path, store)
+        request = runner.begin(runner.traces(WHO, ["Quillverne"]))
+        async with measured_loop() as delay:
+            receipt = await runner.run(request)
+    assert receipt.rows["messages"] == 2_000 and receipt.rows["mentions"] == 6_000
+    assert delay.ticks > 30, "others have their turns between some hundred rows each"
+    assert b"Quillverne" not in (tmp_path / "understudy.sqlite").read_bytes()
