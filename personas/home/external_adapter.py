@@ -37,6 +37,7 @@ from personas.home.hub_download import (
     download,
     hub_errors_as,
     list_hub_files,
+    restrict_hub_client,
     shorten_message,
 )
 from personas.home.lora_checks import PLAIN_LORA_SETTINGS, base_linear_shapes
@@ -167,6 +168,9 @@ def fetch_adapter(name: str, folder: Path, say: ProgressCallback) -> AdapterSour
     from huggingface_hub import HfApi, constants  # takes 0.15 s; local adapters do not need it
 
     repository, _, revision = name.partition("@")
+    if not HUB_ID_PATTERN.fullmatch(repository):
+        raise AdapterError(f"{repository[:MAX_SHOWN_CHARS]!r} is no repository's name.", "Write it as owner/name.")
+    restrict_hub_client()
     with hub_errors_as(AdapterError, f"The adapter {name!r}", repository, revision):
         say(f"asking the hub for {name}")
         info = HfApi().model_info(repository, revision=revision or None, files_metadata=True, timeout=HUB_TIMEOUT_S)

@@ -1,11 +1,16 @@
 """Downloads from a hub: continued where they stopped, checked against the stated size and digest; and its errors."""
 
 import hashlib
+import ipaddress
 import logging
 import re
+import socket
+import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
+from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 from typing import Any, Self
 
@@ -17,12 +22,15 @@ MAX_CHUNK_BYTES = 2**16
 """The most that an interrupted download loses. By default, the client loses up to 10 MB, the chunk it had begun."""
 MAX_MESSAGE_CHARS = 200
 GIT_DIGEST_CHARS = 40
+COMMIT_PATTERN = re.compile(r"[0-9a-f]{7,64}")
+NAT64_NETWORK = ipaddress.IPv6Network("64:ff9b::/96")
+"""IPv6 addresses that stand for the IPv4 address in their last 32 bits (RFC 6052)."""
 ByteReport = Callable[[int], None]
 """Called with the number of bytes that are there."""
 
 
 class HubFileError(UnderstudyError):
-    """A file on a hub that is not what the hub states."""
+    """A hub that does not send what it states, or leads elsewhere."""
 
 
 @dataclass(frozen=True)
@@ -50,9 +58,14 @@ class HubFile:
 
 
 def list_hub_files(info: Any, repo_type: str = "model") -> dict[str, HubFile]:
-    """Return the files of a commit by name, from `ModelInfo` or `DatasetInfo` with the files' metadata."""
+    """Return the files of a commit by name, from `ModelInfo` or `DatasetInfo` with the files' metadata.
+
+    Raises `HubFileError` for a commit that is none: it becomes the name of a folder.
+    """
     from huggingface_hub import hf_hub_url  # takes 0.15 s; most commands ask no hub
 
+    if not COMMIT_PATTERN.fullmatch(str(info.sha)):
+        raise HubFileError(f"The hub names a commit {str(info.sha)[:40]!r}, which is none.", "Do not trust this hub.")
     files: dict[str, HubFile] = {}
     for it in info.siblings or ():
         url = hf_hub_url(info.id, it.rfilename, repo_type=repo_type, revision=info.sha)
@@ -108,6 +121,94 @@ class _ByteCounter:
         if self._file.bytes and self._bytes > self._file.bytes:
             raise HubFileError(f"The hub sends more of {self._file.name} than it states.", "Do not trust this hub.")
         self._report(self._bytes)
+
+
+# ---------------------------------------------------------------------------------------------- addresses
+
+
+@cache
+def restrict_hub_client() -> None:
+    """Let the hub's client ask the hub alone and, where that redirects it, public addresses over HTTPS.
+
+    Otherwise a hub could make the bot send requests to this machine and its network.
+    """
+    from huggingface_hub import set_client_factory  # as above
+
+    set_client_factory(_new_client)
+
+
+def _new_client() -> Any:
+    import httpx2  # takes 0.15 s
+
+    return httpx2.Client(event_hooks={"request": [_require_allowed]}, follow_redirects=True, timeout=None)
+
+
+def _require_allowed(request: Any) -> None:
+    """Check a request and each redirect of it. Raises `HubFileError`."""
+    import httpx2  # as above
+    from huggingface_hub import constants, errors
+
+    if constants.is_offline_mode():
+        raise errors.OfflineModeIsEnabled("HF_HUB_OFFLINE is set")
+    url = request.url
+    if url.origin == httpx2.URL(constants.ENDPOINT).origin:
+        return
+    if url.scheme != "https" or url.userinfo or not url.host:
+        raise _elsewhere_error(url.host)
+    if _is_proxied(url.host):
+        if _is_address(url.host) and not is_public_address(url.host):
+            raise _elsewhere_error(url.host)
+        return
+    try:
+        found = {str(entry[4][0]) for entry in socket.getaddrinfo(url.host, url.port or 443, type=socket.SOCK_STREAM)}
+    except (OSError, UnicodeError):
+        found = set()
+    if not found or not all(map(is_public_address, found)):
+        raise _elsewhere_error(url.host)
+    request.extensions["trace"] = _require_public_peer  # the name may have another address when it is connected to
+
+
+def _require_public_peer(event: str, info: dict[str, Any]) -> None:
+    """Check the address that was connected to, before anything is sent. A trace of httpx."""
+    if event == "connection.connect_tcp.complete":
+        stream = info["return_value"]
+        address = str(stream.get_extra_info("server_addr")[0])
+        if not is_public_address(address):
+            stream.close()
+            raise _elsewhere_error(address)
+
+
+def _elsewhere_error(host: str) -> HubFileError:
+    what = f"The hub leads to {host or 'an address without a host'}, which is no public address with HTTPS."
+    return HubFileError(what, "Do not trust this hub.")
+
+
+def _is_proxied(host: str) -> bool:
+    proxies = urllib.request.getproxies()
+    return bool(proxies.get("https") or proxies.get("all")) and not urllib.request.proxy_bypass(host)
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return bool(re.fullmatch(r"[\d.]+|0[xX].*", host))  # how some resolvers also write IPv4 addresses
+    return True
+
+
+def is_public_address(text: str) -> bool:
+    """Tell whether an IP address, and any address of IPv4 that it stands for, is one of the public internet."""
+    try:
+        address: IPv4Address | IPv6Address = ipaddress.ip_address(text.partition("%")[0])
+    except ValueError:
+        return False
+    if isinstance(address, IPv6Address):
+        inner = address.ipv4_mapped or address.sixtofour or (address.teredo and address.teredo[1])
+        if address in NAT64_NETWORK:
+            inner = IPv4Address(int(address) & 0xFFFFFFFF)
+        if inner:
+            return is_public_address(str(inner))
+    return address.is_global and not (address.is_multicast or address.is_reserved or address.is_unspecified)
 
 
 # ---------------------------------------------------------------------------------------------- errors

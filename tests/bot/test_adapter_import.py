@@ -17,11 +17,13 @@ from safetensors.torch import save
 from bot.sandbox.object_store import StoredFile
 from personas.home.adapters import CONFIG_FILE, WEIGHTS_FILE, verify_adapter
 from personas.home.external_adapter import EMBEDDED_HUB_ID
+from personas.home.hub_download import HUB_ID_PATTERN
 from tests.bot.conftest import OFFICE
 from tests.bot.test_card_commands import bring_in, response_text
 from tests.bot.web.conftest import dashboard_in
 from tests.fakes import until
 from tests.hub_server import Hub, Repository, hub_environment
+from tests.personas.test_ssrf import HOSTILE_NAMES
 
 NAME, COMMIT = "harbour/mira-lora", "c" * 40
 LAYER = "base_model.model.model.layers.0.self_attn.q_proj"
@@ -136,6 +138,17 @@ async def test_a_download_can_be_cancelled_and_then_continues(stage, hub, tmp_pa
 async def test_what_cannot_be_imported_is_refused_at_once(stage, hub, options, words):
     let_moderators_fetch(stage)
     await response_text(await importing(stage, **options), words)
+    assert hub.asked == []
+
+
+async def test_no_name_that_leads_elsewhere_begins_an_import(stage, hub):
+    let_moderators_fetch(stage)
+    hostile = [
+        name for name in HOSTILE_NAMES if len(name) >= 3 and not HUB_ID_PATTERN.fullmatch(name.partition("@")[0])
+    ]
+    assert len(hostile) >= 20
+    for name in hostile:
+        await response_text(await importing(stage, id="oda", hub=name.format(port=1)), "That is no repository's name.")
     assert hub.asked == []
 
 

@@ -25,6 +25,7 @@ from personas.home.hub_download import (
     download,
     hub_errors_as,
     list_hub_files,
+    restrict_hub_client,
 )
 from personas.models.base_model import HUB_OFFLINE_ERROR, find_hub_error
 from personas.schemas.formatting import format_size
@@ -241,9 +242,10 @@ def _list_files(entry: CatalogueEntry) -> tuple[str, list[HubFile]]:
     """Ask the hub for the newest commit of a data set, and the files to fetch. Raises `MaterialError`."""
     from huggingface_hub import HfApi  # takes 0.15 s
 
+    restrict_hub_client()
     with hub_errors_as(MaterialError, entry.hub, entry.hub):
         info = HfApi().dataset_info(entry.hub, files_metadata=True, timeout=HUB_TIMEOUT_S)
-    listed = list_hub_files(info, "dataset").values()
+        listed = list_hub_files(info, "dataset").values()
     patterns = entry.files or HUB_FILE_PATTERNS
     files = [one for one in listed if any(fnmatch(one.name, pattern) for pattern in patterns)]
     if not files:

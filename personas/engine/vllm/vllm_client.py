@@ -180,7 +180,7 @@ class VllmClient:
     async def _stream(self, path: str, body: Mapping[str, Any]) -> AsyncGenerator[TokenChunk, None]:
         received, usage = 0, None
         try:
-            async with self._session.post(f"{self.url}{path}", json=body) as response:
+            async with self._session.post(f"{self.url}{path}", json=body, allow_redirects=False) as response:
                 if response.status != 200:
                     raise self._completion_error(response.status, await _read_answer(response), str(body["model"]))
                 async with aclosing(self._events(response.content)) as events:
@@ -241,7 +241,8 @@ class VllmClient:
         """Return status and body, parsed if it is JSON."""
         timeout = aiohttp.ClientTimeout(total=timeout_s, sock_connect=CONNECT_TIMEOUT_S)
         try:
-            async with self._session.request(method, self.url + path, json=body, timeout=timeout) as response:
+            options: dict[str, Any] = {"json": body, "timeout": timeout, "allow_redirects": False}
+            async with self._session.request(method, self.url + path, **options) as response:
                 return response.status, await _read_answer(response)
         except (aiohttp.ClientError, OSError) as error:  # a time-out is an OSError
             raise self._connection_error(error) from error
