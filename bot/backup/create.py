@@ -25,7 +25,7 @@ from bot.backup.archive import (
 from bot.store import HOME_DATABASE, StoreError, refuse_split_home
 from bot.store.database import BUSY_TIMEOUT_S, translate_errors
 from personas.home.adapters import adapter_ref, dialogue_adapter_folder
-from personas.home.atomic_files import fsync_path, lock_folder
+from personas.home.atomic_files import fsync_path, lock_folder, replace_durably
 from personas.home.external_files import EVERYBODY, record_export
 
 STAGING_PREFIX = ".understudy-backup."
@@ -65,8 +65,7 @@ def create_backup(
         # Listed first: better one line too many than an unlisted copy of everybody's data.
         if listed:
             record_export(home, "backup", str(out), {EVERYBODY}, digest)
-        backup.path.rename(out)
-        fsync_path(out.parent)
+        replace_durably(backup.path, out)
     return CreatedBackup(out, backup.bytes, backup.manifest)
 
 

@@ -18,7 +18,7 @@ from bot.privacy.consent_files import read_tombstones
 from bot.store import HOME_DATABASE, Store, StoreError, acquire_home_lock, refuse_split_home
 from bot.store.database import filesystem_advice
 from personas.errors import KeyFileError, MaterialError
-from personas.home.atomic_files import fsync_path, fsync_tree, write_private_file
+from personas.home.atomic_files import fsync_path, fsync_tree, replace_durably, write_private_file
 from personas.home.data_subjects import read_consent
 from personas.home.external_files import EVERYBODY, EXPORTS_FILE, read_exports, record_export
 from personas.home.pseudonyms import KEY_FILE, HomeKey
@@ -163,7 +163,7 @@ def _finish(home: Path) -> None:
         _move(home / NEW_FOLDER, home, sorted(path.name for path in (home / NEW_FOLDER).iterdir()))
         state = _write_state(home, RestoreState("tidy", state.keep))
     if state.keep and (home / PREVIOUS_FOLDER).exists():
-        (home / PREVIOUS_FOLDER).rename(state.keep)
+        replace_durably(home / PREVIOUS_FOLDER, Path(state.keep))
     shutil.rmtree(home / STAGING_FOLDER)
 
 

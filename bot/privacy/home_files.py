@@ -169,7 +169,7 @@ class HomeFiles:
         target = path.with_name(name)
         if target.exists():
             target = path.with_name(f"{secrets.token_hex(4)}-{name}")
-        path.rename(target)
+        replace_durably(path, target)
 
     def _rename_folders(self) -> None:
         for path in sorted(walk_home(self.home, "*"), reverse=True):  # children first

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Self
 
 from personas.home.adapters import dialogue_adapter_folder
-from personas.home.atomic_files import write_file
+from personas.home.atomic_files import replace_durably, write_file
 from personas.home.job_folder import REQUEST_FILE
 from personas.lore.index_terms import UNSEGMENTED_SCRIPTS
 from personas.lore.semantic import rarity
@@ -91,7 +91,7 @@ class JobNameReplacer:
         for old, new in self._new.items():
             folder = dialogue_adapter_folder(home, old)
             if folder.exists():
-                folder.rename(dialogue_adapter_folder(home, new))
+                replace_durably(folder, dialogue_adapter_folder(home, new))
         for request in (home / "jobs").glob(f"*/{REQUEST_FILE}") if self else ():
             text = request.read_text(encoding="utf-8", errors="surrogateescape")
             if self.in_text(text):

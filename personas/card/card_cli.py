@@ -17,6 +17,7 @@ Exit codes: 0 done, 1 the card cannot be read or written, 2 wrong usage.
 
 import argparse
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -94,7 +95,10 @@ def _write_files(files: dict[Path, bytes], overwrite: bool) -> None:
     for path, content in files.items():
         temporary = path.with_name(f"{path.name}.part")  # a partial file never has the final name
         try:
-            temporary.write_bytes(content)
+            with temporary.open("wb") as out:
+                out.write(content)
+                out.flush()
+                os.fsync(out.fileno())
             temporary.replace(path)
         finally:
             temporary.unlink(missing_ok=True)

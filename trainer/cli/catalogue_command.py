@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from personas.cli_common import LogProgress, add_examples
 from personas.errors import MaterialError, RequestError
-from personas.home.atomic_files import fsync_tree, write_model
+from personas.home.atomic_files import fsync_tree, replace_durably, write_model
 from personas.home.datasets import FETCH_RECORD, CatalogueEntry, DatasetCatalogue, FetchRecord, read_catalogue
 from personas.home.hub_download import (
     HUB_TIMEOUT_S,
@@ -204,7 +204,7 @@ def fetch_from_hub(entry: CatalogueEntry, interval_s: float, out: Any) -> None:
         write_model(partial / FETCH_RECORD, FetchRecord(hub=entry.hub, revision=revision, files=sizes))
         fsync_tree(partial)
         shutil.rmtree(folder, ignore_errors=True)
-        partial.rename(folder)
+        replace_durably(partial, folder)
         shutil.rmtree(_partial(entry), ignore_errors=True)
 
 

@@ -19,7 +19,7 @@ import torch
 from personas.engine.peft_runner import PeftSwitcher
 from personas.errors import ExportError
 from personas.home.adapters import CONFIG_FILE, MANIFEST_FILE, WEIGHTS_FILE, write_manifest
-from personas.home.atomic_files import fsync_path
+from personas.home.atomic_files import fsync_path, replace_durably
 from personas.home.card_adapter import embed_adapter, unpack_adapter
 from personas.home.external_adapter import EMBEDDED_HUB_ID, README_FILE
 from personas.models.base_model import EMBEDDED, BaseModel, load_model
@@ -382,13 +382,12 @@ def _install(path: Path, out: Path, beside: Path, held: dict[str, Any]) -> None:
     for written in (note, path, *path.rglob("*")):
         fsync_path(written)
     _require_free(out)
-    note.replace(beside)
+    replace_durably(note, beside)
     try:
-        path.rename(out)
+        replace_durably(path, out)
     except OSError:
         beside.unlink()
         raise
-    fsync_path(out.parent)
 
 
 def _missing_folders(out: Path) -> list[Path]:

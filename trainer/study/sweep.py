@@ -12,7 +12,7 @@ from pathlib import Path
 
 from personas.errors import RequestError
 from personas.home.adapters import verify_adapter, write_manifest
-from personas.home.atomic_files import atomic_folder, write_private_file
+from personas.home.atomic_files import atomic_folder, replace_durably, write_private_file
 from personas.schemas.formatting import markdown_table
 from personas.schemas.hyperparameters import Hyperparameters, parse_settings
 from personas.schemas.scorecard import MeanStd
@@ -226,7 +226,7 @@ def _install_best_adapter(out: Path, results: Sequence[SweepResult], best: Sweep
         write_manifest(partial_folder, manifest.model_copy(update={"caveats": (*manifest.caveats, chosen)}))
     if target.exists():
         target.rename(earlier)
-    fresh.rename(target)
+    replace_durably(fresh, target)
     shutil.rmtree(earlier, ignore_errors=True)
 
 

@@ -10,6 +10,8 @@ import sys
 import tempfile
 from pathlib import Path
 
+from personas.home.atomic_files import fsync_path, replace_durably
+
 SOURCE = Path(__file__).with_name("forward.cpp")
 SOURCE_FILES = (SOURCE, Path(__file__).with_name("int8.h"))
 REQUIRED_CPU_FLAGS = {"avx512_bf16": "AVX-512 BF16", "avx512_vnni": "AVX-512 VNNI"}
@@ -51,7 +53,8 @@ def compile_library() -> Path:
             compiled = Path(folder) / library.name
             command = [compiler, *COMPILER_FLAGS, "-o", str(compiled), str(SOURCE)]
             subprocess.run(command, check=True, capture_output=True, text=True, timeout=COMPILE_TIMEOUT_S)
-            compiled.replace(library)
+            fsync_path(compiled)
+            replace_durably(compiled, library)
         return library
     except subprocess.CalledProcessError as error:
         output = (error.stderr or "").strip()[-300:]

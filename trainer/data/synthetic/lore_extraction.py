@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from personas.errors import MaterialError
-from personas.home.atomic_files import fsync_path
+from personas.home.atomic_files import fsync_path, replace_durably
 from personas.home.datasets import toml_value
 from personas.lore.passages import WORLD, Passage, split_sentences
 from personas.schemas.chat import Persona
@@ -128,7 +128,7 @@ def write_files_atomically(folder: Path, files: Mapping[str, str]) -> None:
             path.write_text(files[name], encoding="utf-8")
             fsync_path(path)
         for name, path in partial.items():
-            path.replace(folder / name)
+            replace_durably(path, folder / name)
     except BaseException:
         for path in partial.values():
             path.unlink(missing_ok=True)

@@ -14,6 +14,7 @@ from typing import Any
 import orjson
 
 from personas.errors import MaterialError
+from personas.home.atomic_files import fsync_path, replace_durably
 from personas.home.data_subjects import PEOPLE_FILE
 from personas.home.datasets import EVAL_FILE, REBUILD_ADVICE, TRAIN_FILE
 
@@ -129,7 +130,8 @@ def build_index(folder: Path, place: Path) -> None:
             index.executescript(INDEXES)
             index.execute("insert into about values (?, ?, ?, ?)", (now, *(counts[side] for side in SPLITS)))
             index.commit()
-        aside.rename(place / INDEX_FILE)
+        fsync_path(aside)
+        replace_durably(aside, place / INDEX_FILE)
     except (OSError, sqlite3.Error) as error:
         shutil.rmtree(place, ignore_errors=True)
         raise MaterialError(f"The samples of {folder.name} cannot be indexed: {error}.", REBUILD_ADVICE) from error
