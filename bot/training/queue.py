@@ -98,18 +98,18 @@ class TrainingBackend(Protocol):
         ...
 
 
-def fair_order(waiting: Sequence[TrainingJob], last_served: Mapping[int, float]) -> list[TrainingJob]:
+def fair_order(waiting: Sequence[TrainingJob], last_served: Mapping[int, tuple[int, float]]) -> list[TrainingJob]:
     """The order in which waiting jobs, given oldest first, will start: guilds take turns.
 
     Each guild's first job comes before any guild's second; among those, the guild served longest ago comes first, then
-    the oldest job.
+    the oldest job. `last_served` has the number of a guild's last start in this process, 0 without one, and its time.
     """
     oldest: dict[int, int] = {}
     turns: Counter[int] = Counter()
     keys = {}
     for job in waiting:
         oldest.setdefault(job.guild_id, job.seq)
-        keys[job.seq] = (turns[job.guild_id], last_served.get(job.guild_id, 0.0), oldest[job.guild_id])
+        keys[job.seq] = (turns[job.guild_id], last_served.get(job.guild_id, (0, 0.0)), oldest[job.guild_id])
         turns[job.guild_id] += 1
     return sorted(waiting, key=lambda job: keys[job.seq])
 
@@ -128,6 +128,7 @@ class JobQueue:
         self._attempts: dict[str, asyncio.Task[None]] = {}
         self._running: set[str] = set()  # of the attempts, those that the backend has
         self._interrupted: set[str] = set()
+        self._starts: dict[int, int] = {}  # number of each guild's last start: the machine's clock may be set meanwhile
         self._stopping = False
         self._may_start = asyncio.Event()
         self._may_start.set()
@@ -202,7 +203,10 @@ class JobQueue:
 
     def waiting(self) -> list[TrainingJob]:
         """The queued jobs in the order in which they would start."""
-        return fair_order(self._store.jobs.in_state("queued"), self._store.jobs.last_served())
+        return fair_order(self._store.jobs.in_state("queued"), self._last_served())
+
+    def _last_served(self) -> dict[int, tuple[int, float]]:
+        return {guild: (self._starts.get(guild, 0), at) for guild, at in self._store.jobs.last_served().items()}
 
     @property
     def is_held(self) -> bool:
@@ -216,7 +220,7 @@ class JobQueue:
             return 1
         new = replace(waiting[0], seq=max(job.seq for job in waiting) + 1, guild_id=guild_id)
         by_age = sorted(waiting, key=lambda job: job.seq)
-        return fair_order([*by_age, new], self._store.jobs.last_served()).index(new) + 1
+        return fair_order([*by_age, new], self._last_served()).index(new) + 1
 
     async def plan(self, request: TrainingRequest, guild_id: int = 0) -> TrainingPlan:
         """Plan a run without queueing it. Raises an `UnderstudyError` where it could not be run."""
@@ -323,6 +327,8 @@ class JobQueue:
             self._fail(job, TrainingFailed(error.message, error.advice))
             return None
         claimed = self._store.jobs.claim(job, secrets.token_hex(8), self._clock.now())
+        if claimed:
+            self._starts[job.guild_id] = 1 + max(self._starts.values(), default=0)
         self.publish(claimed)
         return claimed
 

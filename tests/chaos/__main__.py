@@ -17,7 +17,8 @@ RESULT = Path("build/chaos/result.json")
 DEFAULT_SEEDS = 300
 STEPS = 3_000
 """Lives of the bot under a failing disk with one seed each: `STEPS / seeds` writes lie between two that fail."""
-QUEUE_STEPS_PER_SEED = 100
+QUEUE_STEPS_PER_SEED = 334
+"""100,000 steps by default."""
 KILLS_PER_JOB = 6
 Suite = Callable[[int, int], Awaitable[Outcome]]
 

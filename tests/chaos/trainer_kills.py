@@ -48,6 +48,7 @@ JOB_ID = "j1"
 PERSONAS = ("ballast", "oda", "thrip")
 GUILDS = (1, 2, 3)
 EVENT = Phase(name="training")
+WEEK_S = 7 * 86_400.0
 COMPARED_JOBS = 40
 MEMORY_FOLDER = Path("/dev/shm")
 
@@ -144,6 +145,9 @@ class QueueWalk:
         self.attempts: Counter[str] = Counter()
         self.tokens: list[tuple[str, str]] = []
         self.steps: Counter[str] = Counter()
+        self.guild_of: dict[str, int] = {}
+        self.served: dict[int, tuple[int, float]] = {}  # by guild: number in this process, and time, of its last start
+        self.starts, self.held = 0, False
         self._start_home()
 
     def _start_home(self) -> None:
@@ -154,7 +158,8 @@ class QueueWalk:
         """Take one step, and compare the store with the model."""
         weights = {
             self.ask: 30, self.end_run: 40, self.cancel: 8, self.resume: 10, self.interrupt: 4, self.report_late: 15,
-            self.restart: 1, self.crash: 1,
+            self.lose_lease: 4, self.cancel_elsewhere: 2, self.hold: 2, self.go_on: 6 if self.held else 0,
+            self.jump: 3, self.restart: 1, self.crash: 1,
         }  # fmt: skip
         step = self.draw.choices([*weights], [*weights.values()])[0]
         self.steps[step.__name__] += 1
@@ -170,7 +175,8 @@ class QueueWalk:
         """A moderator starts a job, or is refused for one that waits or runs."""
         guild, persona = self.draw.choice(GUILDS), self.draw.choice(PERSONAS)
         with suppress(QueueConflictError):
-            self.expected[self.home.ask(persona, guild)] = "queued"
+            job_id = self.home.ask(persona, guild)
+            self.expected[job_id], self.guild_of[job_id] = "queued", guild
 
     async def end_run(self) -> None:
         """A trainer ends well, fails, or is interrupted from outside."""
@@ -185,13 +191,13 @@ class QueueWalk:
         }
         self.home.backend._ends[job_id].set_result(results[ended])
         if ended == "interrupted":
-            self._count_interruption(job_id)
+            self._leave(job_id, counts=True)
         else:
             self.expected[job_id] = "resumable" if ended == "failed" else ended.split()[0]
 
     async def cancel(self) -> None:
         """A moderator cancels a job; its run ends as interrupted."""
-        if job_id := self._pick("queued", "running"):
+        if job_id := self._pick("queued", "between", "running"):
             self.home.queue.cancel(job_id)
             self.expected[job_id] = "cancelled"
 
@@ -206,7 +212,7 @@ class QueueWalk:
         """The bot itself interrupts a run, which does not count."""
         if job_id := self._pick("running"):
             await self.home.queue.interrupt(job_id)
-            self.attempts[job_id] -= 1
+            self._leave(job_id, counts=False)
 
     async def report_late(self) -> None:
         """An attempt that is over reports, completes, fails and releases: nothing changes."""
@@ -221,6 +227,35 @@ class QueueWalk:
         assert jobs.release(job_id, token) is jobs.fail(late, "late", "", 1.0) is jobs.claim(late, "new", 1.0) is None
         assert self._job(job_id) == before
 
+    async def lose_lease(self) -> None:
+        """An attempt that another one has replaced ends well: its result counts for nothing, and the job runs again."""
+        if not (job_id := self._pick("running")):
+            return
+        self.home.store.jobs.release(job_id, self._job(job_id).attempt_token or "")
+        self._leave(job_id, counts=False)
+        self.home.backend._ends[job_id].set_result(TrainingSucceeded(Path("late"), 60.0, SCORECARD))
+
+    async def cancel_elsewhere(self) -> None:
+        """Another process of the bot cancels a job."""
+        if job_id := self._pick("queued", "between", "running"):
+            self.home.store.jobs.cancel(job_id, self.home.clock.now())
+            self.home.queue.take_up(job_id)
+            self.expected[job_id] = "cancelled"
+
+    async def hold(self) -> None:
+        """An erasure holds the queue: nothing starts."""
+        self.home.queue.hold()
+        self.held = True
+
+    async def go_on(self) -> None:
+        """The erasure ends."""
+        self.home.queue.go_on()
+        self.held = False
+
+    async def jump(self) -> None:
+        """The machine's clock is set, by up to a week either way."""
+        self.home.clock.advance(self.draw.uniform(-WEEK_S, WEEK_S))
+
     async def restart(self) -> None:
         """The bot ends and starts: its runs go on, and no attempt counts."""
         await self.home.queue.stop()
@@ -231,6 +266,8 @@ class QueueWalk:
         """The bot is killed and starts: each run counts as an attempt."""
         await self.home.kill()
         self.home.open()
+        self.served = {guild: (0, at) for guild, at in self.home.store.jobs.last_served().items()}
+        self.held = False
         self._stop_attempts(counts=True)
         self._start_home()
 
@@ -245,40 +282,53 @@ class QueueWalk:
         found = [job_id for job_id, state in self.expected.items() if state in states]
         return self.draw.choice(found) if found else None
 
-    def _count_interruption(self, job_id: str) -> None:
-        if self.attempts[job_id] >= MAX_ATTEMPTS:
-            self.expected[job_id] = "resumable"
+    def _leave(self, job_id: str, *, counts: bool) -> None:
+        """An attempt is over without a result: the job is next, or has failed after too many."""
+        if not counts:
+            self.attempts[job_id] -= 1
+        failed = counts and self.attempts[job_id] >= MAX_ATTEMPTS
+        self.expected[job_id] = "resumable" if failed else "between"
 
     def _stop_attempts(self, *, counts: bool) -> None:
         for job_id in [job_id for job_id, state in self.expected.items() if state == "running"]:
-            if counts:
-                self._count_interruption(job_id)
-            else:
-                self.attempts[job_id] -= 1
+            self._leave(job_id, counts=counts)
 
     def _follow_starts(self) -> None:
         """Note the attempts that began since the last step."""
         for job in self.home.backend.runs:
-            assert self.expected[job.job_id] in ("queued", "running"), f"{job.job_id} was begun again"
+            assert self.expected[job.job_id] in ("queued", "between"), f"{job.job_id} was begun again"
+            assert not self.held, f"{job.job_id} was begun while the queue was held"
+            if self.expected[job.job_id] == "queued":
+                assert "between" not in self.expected.values(), f"{job.job_id} was begun before an interrupted one"
+                assert job.job_id == self._fairest(), f"{job.job_id} was begun before another server's"
+            self.starts += 1
+            self.served[job.guild_id] = (self.starts, job.started_at or 0.0)
             assert job.attempt_token and (job.job_id, job.attempt_token) not in self.tokens, "a token was used twice"
             self.expected[job.job_id] = "running"
             self.attempts[job.job_id] += 1
             self.tokens.append((job.job_id, job.attempt_token))
         self.home.backend.runs.clear()
 
+    def _fairest(self) -> str:
+        """The oldest waiting job of the server that was served longest ago, or else waits longest."""
+        waiting = [job_id for job_id, state in self.expected.items() if state == "queued"]
+        first = {self.guild_of[job_id]: number for number, job_id in reversed([*enumerate(waiting)])}
+        return waiting[min((self.served.get(guild, (0, 0.0)), number) for guild, number in first.items())[1]]
+
     def _compare(self) -> None:
         backend = self.home.backend
         running = {job_id for job_id, state in self.expected.items() if state == "running"}
         assert {*backend._ends} == running, "runs without a job, or jobs without a run"
-        waiting = [job_id for job_id, state in self.expected.items() if state == "queued"]
-        assert len(running) == min(backend.slots, len(running) + len(waiting)), "a slot is empty, or one too many used"
+        waiting = [job_id for job_id, state in self.expected.items() if state in ("queued", "between")]
+        assert len(running) <= backend.slots, "a slot is used twice"
+        assert self.held or len(running) == min(backend.slots, len(running) + len(waiting)), "a slot is empty"
         jobs = self.home.store.jobs.page(COMPARED_JOBS)
         names = [(job.guild_id, job.persona) for job in jobs if not job.has_ended]
         assert len(names) == len({*names}), "a server trains a persona twice"
         for job in jobs:
             found, state = "resumable" if job.can_resume else job.state, self.expected[job.job_id]
-            assert found == state, f"{job.job_id} is {found}, expected {state}"
-            assert state != "running" or job.attempt == self.attempts[job.job_id]
+            assert found == ("running" if state == "between" else state), f"{job.job_id} is {found}, expected {state}"
+            assert found != "running" or job.attempt == self.attempts[job.job_id]
 
     def check_versions(self) -> None:
         """Each job that is done has one version, and no other has one."""
