@@ -179,7 +179,10 @@ async def test_whoever_was_served_longest_ago_comes_first(home):
     assert [home.queue.position(job_id) for job_id in late] == [4, 3, 2, 1]
 
 
-@given(st.lists(st.integers(0, 3), max_size=12), st.dictionaries(st.integers(0, 3), st.tuples(st.just(0), st.floats(1, 9))))
+SERVED_BEFORE = st.tuples(st.just(0), st.floats(1, 9))
+
+
+@given(st.lists(st.integers(0, 3), max_size=12), st.dictionaries(st.integers(0, 3), SERVED_BEFORE))
 def test_the_order_is_that_of_serving_one_by_one(tmp_path_factory, guilds, served):
     waiting = [FakeJob(seq, guild) for seq, guild in enumerate(guilds)]
     order, left, starts, at = [], list(waiting), 0, dict(served)
