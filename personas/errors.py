@@ -79,3 +79,10 @@ class EngineBusyError(UnderstudyError):
 
 class ExportError(UnderstudyError):
     """An export that failed or does not reproduce the adapter."""
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Report whether the machine or its GPU ran out of memory."""
+    # torch raises RuntimeError on the CPU and a subclass of it on a GPU.
+    texts = ("can't allocate memory", "out of memory", "not enough memory")
+    return isinstance(error, MemoryError) or any(text in str(error).lower() for text in texts)

@@ -21,7 +21,7 @@ from personas.engine.peft_runner import PeftRunner, PeftSwitcher
 from personas.engine.sampler import NotFiniteError, SampledToken, sample_tokens
 from personas.engine.scheduler import Phase, ScheduledBatch, Scheduler, SchedulerLimits
 from personas.engine.sequence import ReplySink
-from personas.errors import AdapterError
+from personas.errors import AdapterError, is_out_of_memory
 from personas.home.adapters import ROLL_BACK_ADVICE
 from personas.models.serving_model import precision_of
 from personas.prompt import RenderedPrompt, Renderer
@@ -103,6 +103,8 @@ class BatchGenerator:
             sampled = sample_tokens(logits, [seq.sampler for seq in sequences])
             return [(seq, _name_adapter(seq, token)) for seq, token in zip(sequences, sampled, strict=True)]
         except Exception as error:
+            if is_out_of_memory(error):
+                self._free_prefixes()
             if len(batch.sequences) == 1:
                 return [(batch.sequences[0], error)]
             log.warning("a batch of %d failed; each reply in it is computed alone", len(computed), exc_info=True)
@@ -113,11 +115,14 @@ class BatchGenerator:
     def clear_prefix_cache(self) -> None:
         """Discard all stored and queued prefixes; sequences that run now are not stored later either."""
         self.warmer.queue.clear()
+        self._free_prefixes()
+        for seq in self.scheduler.running:
+            seq.is_cacheable = False
+
+    def _free_prefixes(self) -> None:
         for runner in self._runners:
             if runner.prefixes:
                 runner.prefixes.clear()
-        for seq in self.scheduler.running:
-            seq.is_cacheable = False
 
 
 @dataclass(frozen=True)

@@ -7,11 +7,15 @@ import secrets
 from collections.abc import Callable, Iterable
 from typing import Any, Literal, Protocol, Self
 
+from personas.errors import NoMemoryError, is_out_of_memory
 from personas.prompt import RenderedPrompt, Renderer
 from personas.schemas.chat import AdapterRef, ChatReply, ChatRequest, ReplyToken
 
 REPETITION_TOKENS = 8  # a reply repeats itself once its last 8 tokens occur earlier in it; names that recur are shorter
 SENTENCE_ENDS = (".", "!", "?", "…", "*", '"', "”", "。", "！", "？", "\n")
+NO_MEMORY_ADVICE = (
+    "Ask again when less is going on, or a shorter question; the operator can free memory on this machine."
+)
 REPLACEMENT_CHARACTER = "\ufffd"
 
 
@@ -226,6 +230,8 @@ class ReplySequence:
 
     def fail(self, error: Exception) -> None:
         """Deliver an error, unless the request was cancelled before it started."""
+        if is_out_of_memory(error):
+            error = NoMemoryError("There was too little memory for this reply.", NO_MEMORY_ADVICE)
         try:
             if self.begin():
                 self._sink.push(error)

@@ -7,7 +7,7 @@ import torch
 
 from personas.engine.llm_engine import LLMEngine
 from personas.engine.scheduler import SchedulerLimits
-from personas.errors import AdapterError
+from personas.errors import AdapterError, NoMemoryError
 from personas.prompt import PromptTooLongError
 from personas.schemas.chat import AdapterRef
 from tests.personas.engine_reference import RecordedReply, ReferenceModel, differences, run_to_end
@@ -118,3 +118,36 @@ async def test_an_error_of_the_metrics_callback_stops_no_engine(tiny_base, tmp_p
             await answer(engine, ask("hello", sampling=replace(GREEDY, max_new_tokens=engine.context_tokens)))
     await engine.close()
     assert not engine._streams
+
+
+OUT_OF_MEMORY = [
+    MemoryError(),
+    RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory"),
+]
+
+
+@pytest.mark.parametrize("error", OUT_OF_MEMORY, ids=["python", "torch"])
+def test_a_batch_without_memory_is_computed_reply_by_reply_and_one_too_large_ends_alone(reference, error):
+    parts = reference.parts(SchedulerLimits(), SLOTS, 10**6)
+    forward, batches = parts.stacked.forward, []
+    good, bad = (
+        [RecordedReply(question, 6) for question in reference.questions[:3]],
+        RecordedReply(reference.questions[3], 6),
+    )
+    too_large = bad.sequence()
+
+    def limited(scheduled):
+        batches.append(len(scheduled))
+        if len(scheduled) > 1 or scheduled[0].kv is getattr(too_large, "kv", None):
+            raise error
+        return forward(scheduled)
+
+    parts.stacked.forward = limited
+    for seq in (*(one.sequence() for one in good), too_large):
+        parts.batch.scheduler.add(seq)
+    parts.stacked.prefixes.clear()
+    run_to_end(parts)
+    assert max(batches) > 1 and differences(good) == (0, []), "others go on"
+    assert isinstance(bad.error, NoMemoryError) and bad.ends == 1
+    assert str(bad.error).startswith("There was too little memory for this reply. Ask again")
+    parts.close()

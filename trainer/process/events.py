@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TextIO
 
 from personas.cli_entry import DISK_FULL_ERRNOS
-from personas.errors import UnderstudyError
+from personas.errors import UnderstudyError, is_out_of_memory
 from personas.schemas.training_events import Epoch, Evaluation, Failed, Heartbeat, Progress, TrainerEvent
 from trainer.process.run_control import RunCancelled
 
@@ -79,13 +79,6 @@ def failed_event(error: Exception) -> Failed:
     log.error("unexpected", exc_info=error)
     advice = "This is a fault of the program; the log holds the details."
     return Failed(cause=f"{type(error).__name__}: {error}", advice=advice)
-
-
-def is_out_of_memory(error: Exception) -> bool:
-    """Tells whether the machine or its GPU ran out of memory."""
-    # torch raises RuntimeError on the CPU and a subclass of it on a GPU.
-    texts = ("can't allocate memory", "out of memory", "not enough memory")
-    return isinstance(error, MemoryError) or any(text in str(error).lower() for text in texts)
 
 
 def find_disk_error(error: Exception) -> OSError | None:

@@ -16,12 +16,12 @@ from peft.helpers import disable_input_dtype_casting
 from transformers import BitsAndBytesConfig, EarlyStoppingCallback, PrinterCallback
 from trl import SFTConfig, SFTTrainer
 
-from personas.errors import TrainingError
+from personas.errors import TrainingError, is_out_of_memory
 from personas.models.base_model import BaseModel, TrainingPrecision, load_model
 from personas.prompt import TokenizedSample
 from trainer.estimate.workload import group_by_length
 from trainer.machine import probe_machine
-from trainer.process.events import StepEvent, is_out_of_memory
+from trainer.process.events import StepEvent
 from trainer.schemas import Recipe, optimiser_steps
 from trainer.train.callbacks import EventCallback, HeapTrimCallback, can_trim_heap
 from trainer.train.checkpoint import (

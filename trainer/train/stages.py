@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from personas.errors import TrainingError
+from personas.errors import TrainingError, is_out_of_memory
 from personas.home.atomic_files import atomic_folder
 from personas.home.job_folder import CHECKPOINTS_FOLDER
 from personas.models.base_model import fingerprint
@@ -18,7 +18,7 @@ from personas.prompt import TokenizedSample
 from personas.schemas.training_events import TRAINER_EVENT, Epoch, Evaluation, Phase, Progress
 from trainer.data.preference_policy import PreferenceSet
 from trainer.machine import package_versions, release_memory
-from trainer.process.events import StepEvent, is_out_of_memory
+from trainer.process.events import StepEvent
 from trainer.recipe.parent_adapter import load_parent_weights
 from trainer.schemas import Recipe, ResolvedRecipe, epoch_count, optimiser_steps
 from trainer.train.experiment_tracker import ExperimentTracker
