@@ -6,11 +6,13 @@ import argparse
 import asyncio
 import json
 import sys
+import tempfile
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from xml.etree import ElementTree
 
-from tests.chaos import disk_faults, reply_kills, trainer_kills, wire_storms
+from tests.chaos import disk_faults, model_kills, reply_kills, trainer_kills, wire_storms
 from tests.chaos.conversation import Outcome
 
 RESULT = Path("build/chaos/result.json")
@@ -20,6 +22,8 @@ STEPS = 3_000
 QUEUE_STEPS_PER_SEED = 334
 """100,000 steps by default."""
 KILLS_PER_JOB = 6
+SEEDS_PER_MODEL_KILL = 15
+"""20 kills by default, 200 in a night of 3,000 seeds."""
 Suite = Callable[[int, int], Awaitable[Outcome]]
 
 
@@ -42,12 +46,51 @@ async def walk_queue(seeds: int, first: int) -> Outcome:
     return outcome
 
 
+async def kill_with_model(seeds: int, first: int) -> Outcome:
+    """Kill the whole bot and its trainer with a real model, a kill for every `SEEDS_PER_MODEL_KILL` seeds."""
+    with model_kills.tiny_model() as base:
+        return await model_kills.run(-(-seeds // SEEDS_PER_MODEL_KILL), first, base)
+
+
+async def run_out_of_memory(seeds: int, first: int) -> Outcome:
+    """Let steps of the real engine have no memory, as often as the model is killed."""
+    with model_kills.tiny_model() as base:
+        return await model_kills.run_out_of_memory(-(-seeds // SEEDS_PER_MODEL_KILL), first, base)
+
+
+def tests(*files: str) -> Suite:
+    """A suite of tests that show one fault each, whatever the seed; a test that fails is lost."""
+
+    async def run_tests(seeds: int, first: int) -> Outcome:
+        with tempfile.TemporaryDirectory() as folder:
+            report = Path(folder) / "report.xml"
+            command = [sys.executable, "-m", "pytest", "-q", "-n", "0", "-m", "", f"--junitxml={report}", *files]
+            process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.DEVNULL)
+            await process.wait()
+            cases = [*ElementTree.parse(report).iter("testcase")]
+        outcome = Outcome(tried=len(cases))
+        outcome.faults.update(case.attrib["classname"].rpartition(".")[2] for case in cases)
+        outcome.lost += [case.attrib["name"] for case in cases if {one.tag for one in case} & {"failure", "error"}]
+        return outcome
+
+    return run_tests
+
+
 SUITES: dict[str, Suite] = {
     "SIGKILL at writes and requests": reply_kills.run,
     "disturbed requests and events": wire_storms.run,
     "SIGKILL of bot and trainer": kill_trainers,
     "random steps of the queue": walk_queue,
     "EIO and ENOSPC at writes": lambda seeds, first: disk_faults.run(max(1, STEPS // seeds), first),
+    "SIGKILL of bot and trainer with a model": kill_with_model,
+    "engine out of memory": run_out_of_memory,
+    "hanging trainer, memory, clock jumps": tests("tests/bot/test_run_limits.py"),
+    "failing steps, numbers not finite": tests(
+        "tests/personas/test_engine_errors.py", "tests/trainer/test_divergence.py"
+    ),
+    "read-only home, locked and damaged database": tests("tests/bot/test_store_failures.py"),
+    "SIGKILL while members' files are stored": tests("tests/chaos/test_contribution_kills.py"),
+    "erasure while data is made": tests("tests/bot/test_erasure_builds.py"),
 }
 
 

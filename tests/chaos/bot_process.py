@@ -1,4 +1,4 @@
-"""The whole bot in a process of its own, against a sandbox elsewhere; only model and trainer are fakes.
+"""The whole bot in a process of its own, against a sandbox elsewhere; model and trainer are fakes, or real and tiny.
 
 Processes are forked from a server that has imported everything, so that one starts in a fraction of a second.
 """
@@ -71,15 +71,22 @@ async def _open_engine(settings: Settings, metrics: Any, stack: Any) -> Scripted
     return ScriptedEngine(script)
 
 
-def run_bot(home: Path, url: str, token: str, plan: str, trace: Path | None) -> int:
-    """Run `python -m bot` until SIGTERM, or until the plan or Discord ends it. Returns its exit code."""
-    app._open_engine = _open_engine  # type: ignore[assignment]
-    app._create_backend = lambda *parts: ScriptedBackend()  # type: ignore[assignment]
+def run_bot(home: Path, url: str, token: str, plan: str, trace: Path | None, base: str = "") -> int:
+    """Run `python -m bot` until SIGTERM, or until the plan or Discord ends it. Returns its exit code.
+
+    `base` is the folder of a base model, which is served and trained for real.
+    """
+    if not base:
+        app._open_engine = _open_engine  # type: ignore[assignment]
+        app._create_backend = lambda *parts: ScriptedBackend()  # type: ignore[assignment]
     app._open_lore = _no_lore  # type: ignore[assignment]
     app._client_factory = lambda *parts: functools.partial(_client)  # type: ignore[assignment,return-value]
     streaming_reply.FIRST_EDIT_DELAY_S = streaming_reply.EDIT_INTERVAL_S = 0.0
     _shorten_pauses()
-    failpoints.install(plan, trace)
+    points = failpoints.install(plan, trace)
+    if base:
+        os.environ |= {"BASE_MODEL": base, "MAX_NEW_TOKENS": "24", "TRAINER_CARD": "losses", "OMP_NUM_THREADS": "1"}
+        failpoints.install_in_engine(points)
     os.environ |= {
         "UNDERSTUDY_HOME": str(home), "DISCORD_TOKEN": token, "WEB_PORT": "0", "DISCORD_PERMISSION": PERMISSION,
         "MESSAGE_CONTENT_INTENT": "true",
@@ -118,22 +125,25 @@ async def _no_lore(*parts: Any) -> LoreIndex:
     return LoreIndex([])
 
 
-def main(home: Path, url: str, token: str, plan: str, trace: Path | None) -> None:
+def main(home: Path, url: str, token: str, plan: str, trace: Path | None, base: str = "") -> None:
     """The process's main function; what it prints goes to `bot.log` in the home."""
     log = os.open(home / "bot.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(log, 1), os.dup2(log, 2)
-    sys.exit(run_bot(home, url, token, plan, trace))
+    sys.exit(run_bot(home, url, token, plan, trace, base))
 
 
 class BotProcesses:
     """Starts bot processes."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, has_model: bool = False) -> None:
         self._context = multiprocessing.get_context("forkserver")
-        self._context.set_forkserver_preload(["tests.chaos.bot_process"])
+        engine = ["personas.engine.engine_core", "transformers"] if has_model else []  # with torch, which takes seconds
+        self._context.set_forkserver_preload(["tests.chaos.bot_process", *engine])
 
-    def start(self, home: Path, url: str, token: str, plan: str = "", trace: Path | None = None) -> BaseProcess:
-        """Start one with a failpoint plan."""
-        process = self._context.Process(target=main, args=(home, url, token, plan, trace), daemon=True)
+    def start(
+        self, home: Path, url: str, token: str, plan: str = "", trace: Path | None = None, base: str = ""
+    ) -> BaseProcess:
+        """Start one with a failpoint plan, and with a real base model if one is named."""
+        process = self._context.Process(target=main, args=(home, url, token, plan, trace, base), daemon=True)
         process.start()
         return process

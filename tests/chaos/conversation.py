@@ -61,8 +61,8 @@ class Outcome:
 class Conversation:
     """One home and one sandbox."""
 
-    def __init__(self, home: Path, sandbox: Sandbox, processes: BotProcesses, seed: int) -> None:
-        self.home, self.sandbox, self._processes = home, sandbox, processes
+    def __init__(self, home: Path, sandbox: Sandbox, processes: BotProcesses, seed: int, base: str = "") -> None:
+        self.home, self.sandbox, self._processes, self.base = home, sandbox, processes, base
         self.random = random.Random(seed)
         self.outcome = Outcome()
         self._said = 0
@@ -81,7 +81,7 @@ class Conversation:
                 store.channels.assign(Channel(*place, persona, "everything", 1, time.time()))
 
     def start_bot(self, plan: str = "", trace: Path | None = None) -> BaseProcess:
-        return self._processes.start(self.home, self.sandbox.url, self.sandbox.token, plan, trace)
+        return self._processes.start(self.home, self.sandbox.url, self.sandbox.token, plan, trace, self.base)
 
     async def stop_bot(self, process: BaseProcess) -> None:
         process.terminate()
@@ -123,7 +123,8 @@ class Conversation:
 
     async def train(self, channel: str) -> None:
         moderator = self.sandbox.member(MODERATOR)
-        answer = await moderator.slash(channel, "finetune start", persona=CHANNELS[channel])
+        short = {"epochs": 1.0, "settings": "max_steps=2"} if self.base else {}
+        answer = await moderator.slash(channel, "finetune start", persona=CHANNELS[channel], **short)
         if found := QUEUED.search((answer.message or {}).get("content", "")):
             self._queued.add(found[1])
 
@@ -144,12 +145,12 @@ class Conversation:
         """Wait until every reply has ended."""
         try:
             async with asyncio.timeout(timeout_s):
-                while process.is_alive() and self._rows(UNSETTLED)[0]["number"]:  # noqa: ASYNC110
+                while process.is_alive() and self.rows(UNSETTLED)[0]["number"]:  # noqa: ASYNC110
                     await asyncio.sleep(0.05)
         except TimeoutError:
             self.outcome.lost.append(f"replies did not end within {timeout_s:.0f} s")
 
-    def _rows(self, sql: str) -> list[Row]:
+    def rows(self, sql: str) -> list[Row]:
         db = open_read_only(self.home / HOME_DATABASE)
         try:
             return db.read(sql)
@@ -158,7 +159,7 @@ class Conversation:
 
     def check(self) -> None:
         """Compare the database with what members see."""
-        owner = {row["message_id"]: row["event_id"] for row in self._rows("select * from reply_parts")}
+        owner = {row["message_id"]: row["event_id"] for row in self.rows("select * from reply_parts")}
         visible: dict[int, list[str]] = defaultdict(list)
         for channel in CHANNELS:
             for message in self.sandbox.messages(channel):
@@ -168,16 +169,16 @@ class Conversation:
                     visible[event_id].append(message["content"])
                 else:
                     self.outcome.orphans.append(f"{message['id']}: {message['content'][:60]!r} {_buttons(message)}")
-        for row in self._rows("select * from replies"):
+        for row in self.rows("select * from replies"):
             self._check_reply(row, visible[row["event_id"]])
         self._check_jobs()
-        known = {row["discord_message_id"] for row in self._rows("select discord_message_id from messages")}
-        stored = {row["discord_message_id"] for row in self._rows("select discord_message_id from deleted_messages")}
+        known = {row["discord_message_id"] for row in self.rows("select discord_message_id from messages")}
+        stored = {row["discord_message_id"] for row in self.rows("select discord_message_id from deleted_messages")}
         deleted = self._deleted & stored if self.was_killed else self._deleted
         self.outcome.doubled += [f"the deleted message {one} is there again" for one in known & deleted]
 
     def _check_jobs(self) -> None:
-        jobs = {row["job_id"]: row["state"] for row in self._rows("select job_id, state from jobs")}
+        jobs = {row["job_id"]: row["state"] for row in self.rows("select job_id, state from jobs")}
         ended = ("done", "failed")  # after three killed attempts
         self.outcome.lost += [f"the job {one}: {jobs.get(one)}" for one in self._queued if jobs.get(one) not in ended]
         sent = [message["content"] for name in CHANNELS for message in self.sandbox.messages(name)]
@@ -186,7 +187,7 @@ class Conversation:
             if results != 1:
                 (self.outcome.doubled if results else self.outcome.lost).append(f"the job {job_id}: {results} results")
         if self._consent is not None:
-            stored = self._rows(f"select opted_in from consents where user_id = {self.sandbox.member(MEMBER).id}")
+            stored = self.rows(f"select opted_in from consents where user_id = {self.sandbox.member(MEMBER).id}")
             if [bool(row["opted_in"]) for row in stored] != [self._consent]:
                 self.outcome.lost.append(f"the consent {self._consent} is {stored}")
 
@@ -194,6 +195,9 @@ class Conversation:
         what = f"reply {row['event_id']} ({row['state']}): {[text[:40] for text in texts]}"
         if row["state"] in ("waiting", "streaming") or (texts and "-# " not in texts[-1]):
             self.outcome.lost.append(what)
+        elif row["state"] == "done" and self.base:
+            if not texts and row["event_id"] not in self._deleted:
+                self.outcome.lost.append(what)
         elif row["state"] == "done":
             whole = " ".join(texts)
             if "…" in whole or not ("Aye." in whole or whole.count("word") == LONG_REPLY_WORDS):
@@ -207,13 +211,13 @@ def _buttons(message: dict[str, Any]) -> list[str]:
 
 
 @asynccontextmanager
-async def conversation(seed: int) -> AsyncIterator[Conversation]:
-    """Create a home, a sandbox and its members."""
+async def conversation(seed: int, base: str = "") -> AsyncIterator[Conversation]:
+    """Create a home, a sandbox and its members; `base` is the folder of a real base model."""
     home = Path(tempfile.mkdtemp(prefix="understudy-chaos-"))
     sandbox = Sandbox(SKERROW_SEED, None, rate_window=0.0001)
     await sandbox.start()
     try:
-        made = Conversation(home, sandbox, BotProcesses(), seed)
+        made = Conversation(home, sandbox, BotProcesses(has_model=bool(base)), seed, base)
         await made.prepare()
         yield made
     finally:

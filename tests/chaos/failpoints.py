@@ -7,6 +7,7 @@ call counts twice, before and after its effect. A plan is text, so that whoever 
     kill@3:discord.*            at the third hit of a point of this name
     ENOSPC@5:file.*             the fifth hit raises this error
     EIO@5+:store.*              the fifth and every later one
+    ENOMEM@9:engine.step        the engine's ninth step has no memory
 """
 
 from __future__ import annotations
@@ -80,6 +81,8 @@ class Failpoints:
 
     def _error(self, point: str) -> Exception:
         number = getattr(errno, self.plan.action)
+        if number == errno.ENOMEM:
+            return MemoryError()
         if point.startswith("store."):
             return StoreError(f"The database cannot be used: {os.strerror(number)}.", "Free disk space.")
         return OSError(number, os.strerror(number))
@@ -140,6 +143,16 @@ def install(plan: str, trace: Path | None = None) -> Failpoints:
     points.wrap(JobQueue, "_report", "trainer.event")
     _wrap_stream(points)
     return points
+
+
+def install_in_engine(points: Failpoints) -> None:
+    """Wrap the real engine's hand-overs and steps, too."""
+    from personas.engine.engine_core import BatchGenerator  # imports torch
+    from personas.engine.llm_engine import LLMEngine, QueuedReplyStream
+
+    points.wrap(LLMEngine, "submit", "engine.submit")
+    points.wrap(QueuedReplyStream, "push", "engine.push")
+    points.wrap(BatchGenerator, "_run", "engine.step")
 
 
 def _write_name(sql: str) -> str | None:
