@@ -221,7 +221,8 @@ class WebhookSender:
     async def _sent(self, view: discord.ui.View | None, started: datetime.datetime) -> list[int]:
         """Find the copies of a message that was just sent, by its buttons; none if it has no buttons."""
         buttons = {str(getattr(item, "custom_id", "")) for item in view.children} if view else set()
-        return [one.id for one in await self._history(started) if _custom_ids(one) == buttons] if buttons else []
+        sent = await self._history(started - CLOCK_SKEW) if buttons else []  # `started` is by this machine's clock
+        return [one.id for one in sent if _custom_ids(one) == buttons]
 
     async def find(self, event_id: int) -> list[int]:
         sent = await self._history(discord.utils.snowflake_time(event_id))
@@ -286,11 +287,16 @@ async def persist(request: Callable[[], Awaitable[T]]) -> T:
 
 
 async def read_history(channel: SpeakChannel, after: datetime.datetime) -> list[discord.Message]:
-    """Return messages of a channel since a time, oldest first; none where the bot may not read them."""
+    """Return a channel's messages since a time, oldest first; none where the bot may not read them.
+
+    Of many messages, those that followed at once, and the latest.
+    """
 
     async def read() -> list[discord.Message]:
-        since = after - CLOCK_SKEW
-        return [one async for one in channel.history(limit=MAX_HISTORY_MESSAGES, after=since, oldest_first=True)]
+        limit = MAX_HISTORY_MESSAGES
+        found = [one async for one in channel.history(limit=limit, after=after, oldest_first=True)]
+        latest = [one async for one in channel.history(limit=limit)] if len(found) == limit else []
+        return [*found, *(one for one in reversed(latest) if one.id > found[-1].id)]
 
     try:
         return await persist(read)

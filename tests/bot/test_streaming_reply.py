@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bot.chat.discord_channels import MAX_HISTORY_MESSAGES
 from bot.chat.streaming_reply import (
     EDIT_INTERVAL_S,
     FIRST_EDIT_DELAY_S,
@@ -17,6 +18,7 @@ from bot.chat.streaming_reply import (
     StreamingReply,
 )
 from personas.schemas.chat import ChatReply
+from tests.bot.conftest import OFFICE
 
 
 class Shown:
@@ -105,3 +107,23 @@ def test_what_only_begins_as_a_link_is_shown(text):
     without = LinkFilter()
     assert without.take(text) + without.end() == text
     assert not re.search(LINK_PATTERN, text)
+
+
+async def test_the_messages_of_a_reply_are_found_among_hundreds_of_others(stage):
+    """After a crash a placeholder must be found, or it would stay beside the reply."""
+    services, channel = stage.client.services, stage.client.get_channel(int(stage.sandbox.channel(OFFICE)["id"]))
+    sender = await services.reply_service.senders.of(services.personas.get("oda", channel.guild.id), channel)
+
+    async def chatter():
+        for number in range(MAX_HISTORY_MESSAGES + 10):
+            await stage.member.say(OFFICE, f"chatter {number}")
+
+    await chatter()
+    event_id = int((await stage.member.say(OFFICE, "a question"))["id"])
+    buttons = services.reply_service.views.growing(event_id)
+    first = await sender.say("…", buttons)
+    assert await sender.find(event_id) == [first], "what was said before does not count"
+    await chatter()
+    assert await sender.find(event_id) == [first]
+    last = await sender.say("…", buttons)
+    assert await sender.find(event_id) == [first, last], "posted by a later start of the bot"
