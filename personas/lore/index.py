@@ -5,9 +5,8 @@ import logging
 import math
 import sqlite3
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
@@ -22,6 +21,7 @@ from personas.lore.passages import WORLD, Passage
 from personas.lore.semantic import (
     MIN_SIMILARITY,
     SMALL_TALK_WEIGHT,
+    VectorCache,
     embed_units,
     embedding_units,
     rarity,
@@ -55,10 +55,8 @@ meaningless.
 
 MAX_QUERY_TERMS = 128
 """Number of a message's terms that are looked up."""
-CACHE_LAYOUT = 2
-"""Version of the cache's tables, its `user_version`. Layout 1 had 0, and one index of all owners' texts."""
-CREATE_CACHE = "create table vectors (owner text, key text, vector blob, primary key (owner, key))"
-FIRST_LAYOUT_TABLES = ("passages_fts", "passages", "stamp", "vectors")
+MAX_VECTOR_BYTES = 128 * 2**20
+"""Vectors of owners in memory, some 8 MB of text; others are read from the cache file when they are searched."""
 log = logging.getLogger(__name__)
 
 
@@ -102,11 +100,10 @@ class LoreRanking:
 
 @dataclass(frozen=True)
 class _IndexedPassage:
-    """A passage with its vectors (of the whole, then of its sentences) by key, and what its words are compared by."""
+    """A passage with the keys of its vectors (of the whole, then of its sentences), and what words are compared by."""
 
     passage: Passage
     keys: tuple[str, ...]
-    units: Vectors
     grams: frozenset[str]
     spellings: dict[str, set[str]]
 
@@ -116,10 +113,18 @@ class _IndexedPassage:
 
 @dataclass
 class _OwnerLore:
-    """The passages of one owner. `first_row` is the first one's row in the table of words, once they were searched."""
+    """The passages of one owner, and each one's vectors; None while those are only in the cache file.
+
+    `first_row` is the first passage's row in the table of words, once they were searched.
+    """
 
     passages: list[_IndexedPassage]
+    units: list[Vectors] | None
     first_row: int | None = None
+
+    @property
+    def vector_bytes(self) -> int:
+        return sum(units.nbytes for units in self.units or ())
 
     @property
     def rows(self) -> range:
@@ -127,7 +132,10 @@ class _OwnerLore:
         return range(first, first + len(self.passages))
 
     def vectors(self) -> dict[str, Vectors]:
-        return {key: unit for it in self.passages for key, unit in zip(it.keys, it.units, strict=True)}
+        if self.units is None:
+            return {}
+        pairs = zip(self.passages, self.units, strict=True)
+        return {key: unit for it, own in pairs for key, unit in zip(it.keys, own, strict=True)}
 
 
 class LoreIndex:
@@ -148,14 +156,22 @@ class LoreIndex:
         self._words = sqlite3.connect(":memory:", check_same_thread=False)
         self._words.execute("create virtual table words using fts5(owner, terms, tokenize='porter unicode61')")
         self._next_row = 1
-        self._cache = _VectorCache.open(cache) if cache else None
-        known = self._cache.take(load_encoder(encoder).dimensions) if self._cache else {}
+        self._loading = Lock()
+        self._loaded: dict[str, _OwnerLore] = {}  # whose vectors are in memory, least recently used first
+        self._cache = VectorCache.open(cache) if cache else None
         by_owner: dict[str, list[Passage]] = {}
         for passage in passages:
             by_owner.setdefault(passage.owner, []).append(passage)
-        self._lore = {owner: self._lay_out(rows, known) for owner, rows in by_owner.items()}
         if self._cache:
-            self._cache.store_all({owner: lore.vectors() for owner, lore in self._lore.items()})
+            self._cache.keep_owners(by_owner)
+        self._lore: dict[str, _OwnerLore] = {}
+        for owner, rows in by_owner.items():
+            lore = self._lore[owner] = self._lay_out(rows, self._stored(owner))
+            if self._cache:
+                self._cache.store(owner, lore.vectors())
+            self._note_use(owner, lore)
+        if self._cache:
+            self._cache.forget_first_layout()
 
     @property
     def passages(self) -> list[Passage]:
@@ -177,7 +193,7 @@ class LoreIndex:
         """Compute the vectors for `replace` ahead, some 50 ms per passage; the latest ones stay in memory."""
         for owner, rows in groupby(passages, key=lambda passage: passage.owner):
             lore = self._lore.get(owner)
-            known = lore.vectors() if lore else {}
+            known = {key for it in lore.passages for key in it.keys} if lore else set()
             units = (unit for some in embedding_units(list(rows), self._encoder) for unit in some)
             embed_units([unit for unit in units if unit_key(unit, self._encoder) not in known], self._encoder)
 
@@ -186,7 +202,7 @@ class LoreIndex:
         with self._editing:
             rows = list(passages() if callable(passages) else passages)
             before = self._lore.get(owner)
-            lore = self._lay_out(rows, before.vectors() if before else {})
+            lore = self._lay_out(rows, before.vectors() if before and before.units else self._stored(owner))
             terms = [it.terms() for it in lore.passages]
             with self._searching:
                 self._delete_words(before)
@@ -197,6 +213,8 @@ class LoreIndex:
                     self._lore.pop(owner, None)
             if self._cache:
                 self._cache.store(owner, lore.vectors())
+            with self._loading:
+                self._note_use(owner, lore)
 
     def compact(self) -> None:
         """Remove deleted content from the cache file."""
@@ -217,11 +235,34 @@ class LoreIndex:
         pairs = [pair for some in zip(keys, units, strict=True) for pair in zip(*some, strict=True)]
         new = embed_units([unit for key, unit in pairs if key not in known], self._encoder)
         vectors = {key: known[key] if key in known else new[key] for key, _ in pairs}
-        return _OwnerLore([self._index_passage(row, some, vectors) for row, some in zip(rows, keys, strict=True)])
+        passages = [_index_passage(row, some) for row, some in zip(rows, keys, strict=True)]
+        return _OwnerLore(passages, [stack_vectors([vectors[key] for key in some], self._encoder) for some in keys])
 
-    def _index_passage(self, row: Passage, keys: tuple[str, ...], vectors: Mapping[str, Vectors]) -> _IndexedPassage:
-        text, units = f"{row.heading}\n{row.text}", stack_vectors([vectors[key] for key in keys], self._encoder)
-        return _IndexedPassage(row, keys, units, frozenset() if keys else character_grams(text), spellings(text))
+    def _stored(self, owner: str) -> dict[str, Vectors]:
+        return self._cache.vectors(owner, load_encoder(self._encoder).dimensions) if self._cache else {}
+
+    def _units(self, owner: str, lore: _OwnerLore) -> list[Vectors]:
+        """Return the vectors of each of an owner's passages, from the cache file if they are not in memory."""
+        with self._loading:
+            units = lore.units
+            if units is None:
+                units = self._lay_out([it.passage for it in lore.passages], self._stored(owner)).units or []
+                lore.units = units
+            self._note_use(owner, lore)
+            return units
+
+    def _note_use(self, owner: str, lore: _OwnerLore) -> None:
+        """Note that vectors were used; those that were not for longest leave memory, if they are in the cache file."""
+        self._loaded.pop(owner, None)
+        if lore.passages:
+            self._loaded[owner] = lore
+        size = sum(one.vector_bytes for one in self._loaded.values())
+        for other in [*self._loaded][:-1] if self._cache else ():
+            if size <= MAX_VECTOR_BYTES:
+                return
+            gone = self._loaded.pop(other)
+            size -= gone.vector_bytes
+            gone.units = None
 
     # ---------------------------------------------------------------------------------------- search
 
@@ -239,9 +280,10 @@ class LoreIndex:
 
     def rank(self, persona_id: str, message: str, guild_id: int = 0) -> LoreRanking:
         terms = query_terms(message)[:MAX_QUERY_TERMS]
-        visible, rows_by_term = self._look_up(self._owners_for(persona_id, guild_id), terms)
+        found, rows_by_term = self._look_up(self._owners_for(persona_id, guild_id), terms)
+        visible = {row: it for lore in found.values() for row, it in zip(lore.rows, lore.passages, strict=True)}
         shared, whole = _shared_words(rows_by_term, spellings(message), visible)
-        cosines, small_talk = self._cosines(message, visible)
+        cosines, small_talk = self._cosines(message, found)
         gram_shares = _gram_shares(message, visible) if small_talk is None else {}
         english_terms = len(terms) if small_talk is not None else 0
         matches = []
@@ -263,18 +305,17 @@ class LoreIndex:
 
     def _look_up(
         self, owners: Sequence[str], terms: Sequence[str]
-    ) -> tuple[dict[int, _IndexedPassage], dict[str, set[int]]]:
-        """Return the owners' passages by row, and the rows that have each term."""
+    ) -> tuple[dict[str, _OwnerLore], dict[str, set[int]]]:
+        """Return the lore of each owner, and the rows that have each term."""
         first = [lore for owner in owners if (lore := self._lore.get(owner)) and lore.first_row is None]
         extracted = [(lore, [it.terms() for it in lore.passages]) for lore in first]
         with self._searching:
             for lore, words in extracted:
                 if lore.first_row is None:
                     self._insert_words(lore, words)
-            found = [lore for owner in owners if (lore := self._lore.get(owner)) and lore.first_row]
-            visible = {row: it for lore in found for row, it in zip(lore.rows, lore.passages, strict=True)}
-            tokens = " OR ".join(f'"{lore.first_row}"' for lore in found)
-            return visible, {term: self._rows_with(term, tokens) for term in terms} if found else {}
+            found = {owner: lore for owner in owners if (lore := self._lore.get(owner)) and lore.first_row}
+            tokens = " OR ".join(f'"{lore.first_row}"' for lore in found.values())
+            return found, {term: self._rows_with(term, tokens) for term in terms} if found else {}
 
     def _rows_with(self, term: str, owner_tokens: str) -> set[int]:
         query = f'owner : ({owner_tokens}) AND terms : "{term}"'
@@ -292,11 +333,12 @@ class LoreIndex:
             with self._words:
                 self._words.executemany("delete from words where rowid = ?", [(row,) for row in lore.rows])
 
-    def _cosines(self, message: str, visible: Mapping[int, _IndexedPassage]) -> tuple[dict[int, float], float | None]:
+    def _cosines(self, message: str, found: Mapping[str, _OwnerLore]) -> tuple[dict[int, float], float | None]:
         """Return the similarity per passage: the mean of the whole passage and its nearest sentence."""
-        if not (visible and load_encoder(self._encoder).can_read(message)):
+        if not (found and load_encoder(self._encoder).can_read(message)):
             return {}, None
-        compared = {row: it.units for row, it in visible.items() if len(it.units)}
+        rows = (pair for owner, lore in found.items() for pair in zip(lore.rows, self._units(owner, lore), strict=True))
+        compared = {row: units for row, units in rows if len(units)}
         units = np.concatenate([*compared.values()]) if compared else stack_vectors([], self._encoder)
         cosines_of_units, small_talk = similarities(message, units, self._encoder)
         cosines, at = {}, 0
@@ -307,93 +349,9 @@ class LoreIndex:
         return cosines, small_talk
 
 
-class _VectorCache:
-    """A SQLite file with the vectors of each owner. It is expendable: nothing fails without it."""
-
-    def __init__(self, path: Path) -> None:
-        """Open or create the file, and read it. Raises `sqlite3.DatabaseError` and `OSError`."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._path = path
-        self._db = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
-        try:
-            self._db.execute("pragma secure_delete = on").fetchall()  # overwrites what is deleted
-            (layout,) = self._db.execute("pragma user_version").fetchone()
-            if layout not in (0, CACHE_LAYOUT):
-                raise sqlite3.DatabaseError(f"the cache has layout {layout}")
-            if not self._db.execute("select count(*) from sqlite_master").fetchone()[0]:
-                self._create()
-            self._read: list[tuple[str, bytes]] = self._db.execute("select key, vector from vectors").fetchall()
-        except BaseException:
-            self._db.close()
-            raise
-
-    @classmethod
-    def open(cls, path: Path) -> "_VectorCache | None":
-        """Open the file; a damaged or foreign one is deleted. None where it cannot be written."""
-        for _ in range(2):
-            with suppress(sqlite3.DatabaseError, OSError):
-                return cls(path)
-            with suppress(OSError):
-                path.unlink()
-        log.warning("The vectors of lore cannot be kept in %s: they are computed again at each start.", path)
-        return None
-
-    def take(self, dimensions: int) -> dict[str, Vectors]:
-        """Return all vectors by key, whoever's; to be called once."""
-        rows, self._read = self._read, []
-        return {key: np.frombuffer(vector, np.float32) for key, vector in rows if len(vector) == 4 * dimensions}
-
-    def store_all(self, wanted: Mapping[str, Mapping[str, Vectors]]) -> None:
-        """Store exactly these owners' vectors, in a file of either layout."""
-        with self._errors(), self._transaction():
-            if self._db.execute("pragma user_version").fetchone() == (0,):
-                for table in FIRST_LAYOUT_TABLES:
-                    self._db.execute(f"drop table if exists {table}")
-                self._create()
-            stored = {owner for (owner,) in self._db.execute("select distinct owner from vectors")}
-            for owner in sorted(stored | wanted.keys()):
-                self._change(owner, wanted.get(owner, {}))
-
-    def store(self, owner: str, wanted: Mapping[str, Vectors]) -> None:
-        """Store exactly these vectors of an owner."""
-        with self._errors(), self._transaction():
-            self._change(owner, wanted)
-
-    def compact(self) -> None:
-        with self._errors():
-            self._db.execute("vacuum")
-
-    def close(self) -> None:
-        self._db.close()
-
-    def _create(self) -> None:
-        self._db.execute(CREATE_CACHE)
-        self._db.execute(f"pragma user_version = {CACHE_LAYOUT}")
-
-    def _change(self, owner: str, wanted: Mapping[str, Vectors]) -> None:
-        stored = dict(self._db.execute("select key, length(vector) from vectors where owner = ?", [owner]))
-        gone = [(owner, key) for key in stored.keys() - wanted.keys()]
-        new = [(owner, key, wanted[key].tobytes()) for key in sorted(wanted) if stored.get(key) != wanted[key].nbytes]
-        self._db.executemany("delete from vectors where owner = ? and key = ?", gone)
-        self._db.executemany("insert or replace into vectors values (?, ?, ?)", new)
-
-    @contextmanager
-    def _transaction(self) -> Iterator[None]:
-        self._db.execute("begin")
-        try:
-            yield
-        except BaseException:
-            with suppress(sqlite3.Error):  # a full disk has rolled it back already
-                self._db.execute("rollback")
-            raise
-        self._db.execute("commit")
-
-    @contextmanager
-    def _errors(self) -> Iterator[None]:
-        try:
-            yield
-        except sqlite3.DatabaseError as error:
-            log.warning("The vectors of lore in %s could not be updated: %s.", self._path, error)
+def _index_passage(row: Passage, keys: tuple[str, ...]) -> _IndexedPassage:
+    text = f"{row.heading}\n{row.text}"
+    return _IndexedPassage(row, keys, frozenset() if keys else character_grams(text), spellings(text))
 
 
 def guild_owner(guild_id: int, owner: str) -> str:

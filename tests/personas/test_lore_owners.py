@@ -238,3 +238,22 @@ def test_only_the_first_terms_of_a_message_are_looked_up():
     dimensions = load_minilm().dimensions
     assert all(np.frombuffer(it, np.float32).shape == (dimensions,) for it in index._lore["ada"].vectors().values())
     index.close()
+
+
+def test_vectors_of_lore_not_used_lately_leave_memory_and_come_back(tmp_path, monkeypatch):
+    """Memory is bounded however many servers have lore; with the file at hand nothing is computed again."""
+    index, guilds = index_of(1, tmp_path / "lore.sqlite"), range(2, 12)
+    for guild in guilds:
+        passages = guild_passages(guild, [f"The umbrella of server {guild} is of {THINGS.split()[guild]} silk."])
+        index.replace(guild_owner(guild, "ada"), passages)
+    questions = [f"What silk is the umbrella of server {guild}?" for guild in guilds]
+    wanted = [index.rank("ada", question, guild).matches for guild, question in zip(guilds, questions, strict=True)]
+    monkeypatch.setattr(lore_index, "MAX_VECTOR_BYTES", 4 * index._lore["ada"].vector_bytes)
+    monkeypatch.setattr(lore_index, "embed_units", lambda units, encoder="": {key: 1 / 0 for key in units})
+    for _ in range(2):
+        found = [index.rank("ada", question, guild).matches for guild, question in zip(guilds, questions, strict=True)]
+        assert found == wanted
+        held = [owner for owner, lore in index._lore.items() if lore.units is not None]
+        assert sum(index._lore[owner].vector_bytes for owner in held) <= lore_index.MAX_VECTOR_BYTES
+        assert guild_owner(11, "ada") in held and guild_owner(2, "ada") not in held
+    index.close()
