@@ -1,4 +1,8 @@
-"""Replies while they are generated, without links: as messages on Discord that are edited, and as pieces of text."""
+"""Replies while they are generated: as messages on Discord that are edited, and as pieces of text.
+
+Model text carries no authority: links and invites are left out everywhere, and on Discord nothing in it is shown as
+a mention, a command, a link behind words or a footer.
+"""
 
 import asyncio
 import re
@@ -19,18 +23,35 @@ from personas.schemas.chat import ChatReply, ChatRequest, LoreHit
 
 MAX_MESSAGE_CHARS = 2000
 """Characters in one Discord message."""
-MAX_FOOTER_CHARS = 240
+MAX_FOOTER_CHARS, MAX_NAME_CHARS = 240, 90
+"""Characters of a footer, and of the name that `BotSender` puts before a text."""
+MAX_PART_CHARS = MAX_MESSAGE_CHARS - MAX_FOOTER_CHARS - MAX_NAME_CHARS
 FIRST_EDIT_DELAY_S, EDIT_INTERVAL_S = 0.4, 1.0
 """The first words are shown soon, then edits follow at the rate that Discord allows."""
 PLACEHOLDER = "…"
 UNKNOWN_WEBHOOK_CODE = 10015
 """Discord's code for a webhook that was deleted."""
 FINISH_NOTES = {"cancelled": "stopped", "length": "cut off at the length limit"}
-LINK_PREFIXES = ("https://", "http://", "www.")
-LINK_PATTERN = re.compile(r"(?:https?://|www\.)\S+", re.IGNORECASE)
+LINK_PREFIXES = (
+    "https://", "http://", "steam://", "discord://", "://", "www.", "discord.gg/", "discord.gg\\", "discord.gift/",
+    "discord.new/", "discord.com/", "discordapp.com/",
+)  # fmt: skip
+"""What begins something that is clicked on: Discord's clients also open invites and gifts without a scheme."""
+LINK_PREFIX_PATTERN = re.compile("|".join(map(re.escape, LINK_PREFIXES)), re.IGNORECASE)
+LINK_PATTERN = re.compile(rf"(?:{LINK_PREFIX_PATTERN.pattern})\S+", re.IGNORECASE)
 LINK_PLACEHOLDER = "(link left out)"
 LAST_WORD_PATTERN = re.compile(r"\S*\Z")
-LINK_PREFIX_PATTERN = re.compile("|".join(map(re.escape, LINK_PREFIXES)), re.IGNORECASE)
+INVISIBLE_PATTERN = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+"""Control characters, and those that turn the direction of what follows. Links could be split by them."""
+MARKUP_PREFIXES = ("@everyone", "@here", "-#", "](", "<")
+MARKUP_PATTERN = re.compile(
+    r"@(?=everyone|here)|-(?=#)|\](?=\()"
+    r"|<(?=[@#+]|id:|/[^<>\n]{1,110}:\d{1,20}>|[^<>\s]{1,64}@[^<>\s]{1,255}>)",
+    re.IGNORECASE,
+)
+"""Mentions, channels, telephone numbers, navigation, commands, e-mail addresses; links behind words; footers."""
+OPEN_MARKUP_PATTERN = re.compile(r"<[^<>\n]{0,330}\Z")
+ZERO_WIDTH_SPACE = "\u200b"
 
 
 class ReplyViews(Protocol):
@@ -64,7 +85,8 @@ class StreamingReply:
     parts: list[int] = field(default_factory=list)
     before: str = ""
     stretch_s: Callable[[], float] = lambda: 0.0
-    _text: str = ""
+    _generated: str = ""
+    _text: str = ""  # of what was generated, as it is shown
     _done: int = 0  # characters that finished parts show
 
     async def begin(self) -> None:
@@ -93,8 +115,9 @@ class StreamingReply:
         """Edit the message until the stream ends, whose reply `end` shows. Raises the errors of the stream."""
         next_at = asyncio.get_running_loop().time() + FIRST_EDIT_DELAY_S
         async for piece in stream:
-            self._text += piece
+            self._generated += piece
             if asyncio.get_running_loop().time() >= next_at:
+                self._text = discord_text(self._generated, is_whole=False)
                 await self._show(self.growing())
                 next_at = asyncio.get_running_loop().time() + EDIT_INTERVAL_S + self.stretch_s()
         return stream.reply
@@ -105,7 +128,7 @@ class StreamingReply:
 
     async def end(self, reply: ChatReply) -> None:
         """Show the finished reply."""
-        self._text = reply.text
+        self._text = discord_text(reply.text)
         await self._show(self.ended(), f"\n{self.footer(reply)}")
 
     async def restore(self, text: str, note: str) -> None:
@@ -123,13 +146,13 @@ class StreamingReply:
     async def fail(self, note: str) -> None:
         """End the reply with a note below the text so far, else below the earlier attempt's."""
         note = f"\n{note}"
-        text = remove_links(self._text[self._done :]) or remove_links(self.before)[: MAX_MESSAGE_CHARS - len(note)]
-        await self._put(f"{text}{note}".strip(), self.ended())
+        text = discord_text(self._generated, is_whole=False)[self._done :].strip() or discord_text(self.before).strip()
+        await self._put(f"{text[:MAX_PART_CHARS]}{note}".strip()[: MAX_MESSAGE_CHARS - MAX_NAME_CHARS], self.ended())
 
     async def _show(self, view: discord.ui.View | None, footer: str = "") -> None:
-        while len(self._text) - self._done > MAX_MESSAGE_CHARS - MAX_FOOTER_CHARS:
+        while len(self._text) - self._done > MAX_PART_CHARS:
             await self._next_part()
-        text = remove_links(self._text[self._done :]) or ("" if footer else PLACEHOLDER)
+        text = self._text[self._done :].strip() or ("" if footer else PLACEHOLDER)
         await self._put((text + footer).strip(), view)
 
     async def _put(self, text: str, view: discord.ui.View | None = None) -> None:
@@ -144,8 +167,8 @@ class StreamingReply:
             self.on_parts(self.parts)
 
     async def _next_part(self) -> None:
-        cut = self._done + split_index(self._text[self._done :], MAX_MESSAGE_CHARS - MAX_FOOTER_CHARS)
-        await self._put(remove_links(self._text[self._done : cut]))
+        cut = self._done + split_index(self._text[self._done :], MAX_PART_CHARS)
+        await self._put(self._text[self._done : cut].strip() or PLACEHOLDER)
         self._done = cut
         await self._post()
 
@@ -166,19 +189,38 @@ def reply_footer(
         parts.append(FINISH_NOTES[reply.finish])
     if lore:
         parts.append("lore: " + ", ".join(dict.fromkeys(hit.source for hit in lore)))
-    return "-# " + " · ".join(parts)
+    footer = "-# " + " · ".join(parts)
+    return footer if len(footer) <= MAX_FOOTER_CHARS else f"{footer[: MAX_FOOTER_CHARS - 1]}…"
 
 
 def remove_links(text: str) -> str:
-    """The text without links, which personas may not post."""
-    return LINK_PATTERN.sub(LINK_PLACEHOLDER, text).strip()
+    """The text without links and invites, which personas may not post."""
+    return _without_links(INVISIBLE_PATTERN.sub("", text)).strip()
+
+
+def discord_text(text: str, *, is_whole: bool = True) -> str:
+    """A model's text for Discord: without links, and nothing in it has an effect beyond its message.
+
+    Of a text that goes on, this is the part that nothing that follows can change, so it is a beginning of the whole.
+    """
+    text = INVISIBLE_PATTERN.sub("", text)
+    text = _without_links(text if is_whole else text[: _final_length(text)])
+    if not is_whole:
+        text = text[: _final_length(text, MARKUP_PREFIXES)]
+        opened = OPEN_MARKUP_PATTERN.search(text)
+        text = text[: opened.start()] if opened else text
+    return MARKUP_PATTERN.sub(lambda found: found[0] + ZERO_WIDTH_SPACE, text)
+
+
+def _without_links(text: str) -> str:
+    return LINK_PATTERN.sub(LINK_PLACEHOLDER, text)
 
 
 def split_message(text: str, footer: str) -> list[str]:
     """A finished text as messages, the last one with the footer."""
-    parts, left = [], remove_links(text)
-    while len(left) > MAX_MESSAGE_CHARS - MAX_FOOTER_CHARS:
-        cut = split_index(left, MAX_MESSAGE_CHARS - MAX_FOOTER_CHARS)
+    parts, left = [], discord_text(text).strip()
+    while len(left) > MAX_PART_CHARS:
+        cut = split_index(left, MAX_PART_CHARS)
         parts.append(left[:cut])
         left = left[cut:]
     return [*parts, f"{left}\n{footer}"]
@@ -247,26 +289,26 @@ class LinkFilter:
 
     def take(self, piece: str) -> str:
         """Add a piece; returns the text that can be shown now."""
-        self._held += piece
+        self._held += INVISIBLE_PATTERN.sub("", piece)
         length = _final_length(self._held)
         text, self._held = self._held[:length], self._held[length:]
-        return LINK_PATTERN.sub(LINK_PLACEHOLDER, text)
+        return _without_links(text)
 
     def end(self) -> str:
         """Return the text that was held back, at the end."""
         held, self._held = self._held, ""
-        return LINK_PATTERN.sub(LINK_PLACEHOLDER, held)
+        return _without_links(held)
 
 
-def _final_length(text: str) -> int:
-    """Count the characters of a text that no following text can change."""
+def _final_length(text: str, prefixes: tuple[str, ...] = LINK_PREFIXES) -> int:
+    """Count the characters of a text that no following text can make part of what begins with one of `prefixes`."""
     last = LAST_WORD_PATTERN.search(text)
     assert last is not None  # it matches at least the empty end
-    if link := LINK_PREFIX_PATTERN.search(text, last.start()):
+    if prefixes is LINK_PREFIXES and (link := LINK_PREFIX_PATTERN.search(text, last.start())):
         return link.start()
     partial = [
         size
-        for prefix in LINK_PREFIXES
+        for prefix in prefixes
         for size in range(1, min(len(prefix), len(last.group()) + 1))
         if text[-size:].casefold() == prefix[:size]
     ]

@@ -50,7 +50,7 @@ async def test_what_is_written_in_the_form_is_shown_to_all_and_answered(stage):
     assert not sent.ephemeral and sent.message["content"] == "**Tobias Reed:** And the *goose*, @everyone?"
     assert sent.message["mention_everyone"] is False
     answer = await stage.finished(QUAY, mark)
-    assert "hears: And the *goose*, @everyone?" in answer["content"]
+    assert "hears: And the *goose*, @\u200beveryone?" in answer["content"]
     assert [turn.text for turn in stage.engine.requests[-1].turns][-1] == "And the *goose*, @everyone?"
 
 

@@ -12,6 +12,7 @@ from bot.chat.discord_channels import MAX_HISTORY_MESSAGES
 from bot.chat.streaming_reply import (
     EDIT_INTERVAL_S,
     FIRST_EDIT_DELAY_S,
+    INVISIBLE_PATTERN,
     LINK_PATTERN,
     LINK_PLACEHOLDER,
     LinkFilter,
@@ -82,7 +83,10 @@ async def test_the_first_words_come_soon_and_then_no_more_edits_than_discord_tak
     assert max(later - at for at, later in pairwise(times)) <= EDIT_INTERVAL_S + every_s + 1e-6
 
 
-STARTS = ("http", "https://", "HTTP://x", "httpſ://x.y", "www", "www.", "WWW.a", "w", "ww", "h", "://")
+STARTS = (
+    "http", "https://", "HTTP://x", "httpſ://x.y", "www", "www.", "WWW.a", "w", "ww", "h", "://", "d",
+    "discord.", "gg/", "x", "\u202e", "\x85", "\0",
+)  # fmt: skip
 WORDS = st.sampled_from((*STARTS, "a", " ", "\n", "é", "ß", "İ", "."))
 
 
@@ -91,13 +95,13 @@ WORDS = st.sampled_from((*STARTS, "a", " ", "\n", "é", "ß", "İ", "."))
 def test_pieces_lose_the_links_that_the_whole_would_lose(pieces):
     without = LinkFilter()
     shown = "".join([*map(without.take, pieces), without.end()])
-    assert shown == LINK_PATTERN.sub(LINK_PLACEHOLDER, "".join(pieces))
+    assert shown == LINK_PATTERN.sub(LINK_PLACEHOLDER, INVISIBLE_PATTERN.sub("", "".join(pieces)))
 
 
 def test_nothing_is_held_back_but_what_may_become_a_link():
     without = LinkFilter()
-    assert [without.take(piece) for piece in ("See the ", "harbour w", "all, ", "then www", ".x.y", "/z and")] == [
-        "See the ", "harbour ", "wall, ", "then ", "", f"{LINK_PLACEHOLDER} and",
+    assert [without.take(piece) for piece in ("See the ", "harbour w", "all, ", "then www", ".x.y", "/z too")] == [
+        "See the ", "harbour ", "wall, ", "then ", "", f"{LINK_PLACEHOLDER} too",
     ]  # fmt: skip
     assert without.end() == ""
 

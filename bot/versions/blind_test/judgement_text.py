@@ -3,7 +3,7 @@
 import textwrap
 
 from bot.chat.model_names import version_label
-from bot.chat.streaming_reply import remove_links
+from bot.chat.streaming_reply import discord_text
 from bot.store import BlindComparison, JudgementCounts
 from bot.versions.blind_test.assignment import Contest
 from bot.versions.blind_test.bradley_terry import MIN_INTERVAL_MEMBERS, VersionStrength, win_probability
@@ -37,7 +37,7 @@ def question_text(one: BlindComparison, persona: Persona) -> str:
     """The prompt and the two replies, without their versions."""
     return "\n".join(
         [
-            f"Somebody says to **{persona.name}**: {remove_links(one.prompt)}",
+            f"Somebody says to **{persona.name}**: {discord_text(one.prompt).strip()}",
             "",
             "**A**",
             _quoted(one.text_a),
@@ -140,5 +140,5 @@ def _plural(count: int, what: str) -> str:
 
 
 def _quoted(text: str) -> str:
-    shown = textwrap.indent(remove_links(text) or "(nothing came out)", "> ", lambda line: True)
+    shown = textwrap.indent(discord_text(text).strip() or "(nothing came out)", "> ", lambda line: True)
     return shown if len(shown) <= MAX_SHOWN_REPLY_CHARACTERS else f"{shown[: MAX_SHOWN_REPLY_CHARACTERS - 1]}…"
