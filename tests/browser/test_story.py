@@ -12,6 +12,7 @@ from personas.home.job_material import ShippedData
 from tests.bot.conftest import INN, QUAY
 from tests.browser.conftest import PHONE
 from tests.fakes import until
+from tests.hostile_text import FRAGMENTS, PHRASES
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -36,6 +37,25 @@ async def test_a_member_stops_a_reply_has_it_made_anew_and_votes(staged, visit):
     await button(again, "👍").click()
     await expect(button(again, "👍 1")).to_be_visible()
     assert len(staged.engine.requests) == 2
+
+
+async def test_hostile_text_is_shown_as_text(staged, visit):
+    hostile = [*FRAGMENTS, *(one[:60] for one in PHRASES)]
+    replies = iter([hostile[start::6] for start in range(6)])
+    staged.engine.script = lambda request: [f"{one}\n" for one in next(replies)]
+    tobias = await visit(staged.sandbox, MEMBER, QUAY)
+    for number in range(6):
+        await tobias.say(f"question {number}")
+        await until(lambda wanted=number + 1: len(staged.engine.requests) == wanted)
+        await expect(tobias.page.locator("#messages .subtext", has_text="AI-written · base model")).to_have_count(
+            number + 1
+        )
+    said = tobias.page.locator("#messages article").filter(has=tobias.page.locator(".subtext")).locator(".content")
+    assert await said.locator("a").count() == 0 and await said.locator(".mention").count() == 0
+    notes = await said.locator(".subtext").all_inner_texts()
+    assert notes[0] == "a greeting by this persona's author" and len(notes) == 7
+    assert all(note.startswith("AI-written · base model") for note in notes[1:])
+    assert "@everyone" in re.sub("\u200b", "", " ".join(await said.all_inner_texts())), "what was written can be read"
 
 
 async def test_the_reply_button_opens_a_form_and_what_is_written_there_is_answered(staged, visit):
