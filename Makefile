@@ -15,7 +15,7 @@ VLLM_ENV := $(UNDERSTUDY_SCALE_ENV)/vllm
 VLLM_READY := $(VLLM_ENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run sandbox demo demo-all audit bench bench-chat bench-chat-engine bench-data bench-gate bench-load bench-pii bench-scale bench-train bench-votes bench-web chaos gpu-rows predictions docs chromium test test-ray test-shards test-slow test-vllm check lint lock pictures clean
+.PHONY: help setup run sandbox demo demo-all audit bench bench-chat bench-chat-engine bench-data bench-gate bench-load bench-pii bench-scale bench-train bench-votes bench-web chaos fuzz gpu-rows predictions docs chromium test test-ray test-shards test-slow test-vllm check lint lock pictures clean
 
 help:  ## List the targets.
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -89,6 +89,10 @@ test-ray: $(READY)  ## Break a real Ray cluster of processes while it trains (so
 SEEDS ?= 300
 chaos: $(READY)  ## Kill the bot, disturb its network and fail its disk by seed; print what is lost (some 30 minutes; SEEDS=N).
 	@$(BIN)/python -m tests.chaos --seeds $(SEEDS)
+
+INPUTS ?= 20000
+fuzz: $(READY)  ## Feed all parsers of outside input with damaged files by seed; print what escaped (INPUTS=1000000: half an hour).
+	@$(BIN)/python -m tests.fuzz --inputs $(INPUTS)
 
 predictions: $(READY)  ## Compare predicted memory and time with measured runs; write docs/predictions.md.
 	@$(BIN)/python -m trainer predictions --out docs/predictions.md

@@ -258,7 +258,7 @@ def archive_members(data: bytes) -> Iterator[tuple[str, bytes | None]]:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             remaining_bytes = MAX_UNPACKED_BYTES
             for entry in archive.infolist():
-                if not entry.is_dir():
+                if not entry.filename.endswith("/"):
                     remaining_bytes -= entry.file_size
                     yield entry.filename, _member(archive, entry) if remaining_bytes >= 0 else None
     except (zipfile.BadZipFile, OSError, ValueError):

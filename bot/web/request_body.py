@@ -146,7 +146,7 @@ async def read_multipart(request: web.Request, read_part: Callable[[BodyPartRead
         async for part in await request.multipart():
             if isinstance(part, BodyPartReader):
                 await read_part(part)
-    except (ValueError, ConnectionError, AssertionError):  # what the reader raises for a form that breaks off
+    except (ValueError, ConnectionError, AssertionError, HttpProcessingError):  # the reader's, for a broken form
         raise Problem("not-whole", "The form is incomplete.", "Send it again.") from None
 
 

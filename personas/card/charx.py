@@ -32,7 +32,9 @@ def read(data: bytes, where: str, max_bytes: int = MAX_UNPACKED_BYTES) -> tuple[
     """Return the card's JSON and the other files by URI, at most `max_bytes` unpacked. Raises `CardError`."""
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            entries = _validate_entries([entry for entry in archive.infolist() if not entry.is_dir()], where, max_bytes)
+            entries = _validate_entries(
+                [entry for entry in archive.infolist() if entry.filename[-1:] != "/"], where, max_bytes
+            )
             return _contents(archive, entries, where, max_bytes)
     except (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError, RuntimeError, ValueError) as error:
         raise CardError(f"{where} is a damaged zip file: {error}.", "Download or export it again.") from None

@@ -261,8 +261,8 @@ def _with_uris(card: Card, renamed: Mapping[str, str], only: JsonObject | None =
         return card
 
     def renamed_asset(asset: Any) -> Any:
-        is_renamed = isinstance(asset, dict) and asset.get("uri") in renamed and only in (None, asset)
-        return {**asset, "uri": renamed[asset["uri"]]} if is_renamed else asset
+        uri = asset.get("uri") if isinstance(asset, dict) and only in (None, asset) else None
+        return {**asset, "uri": renamed[uri]} if isinstance(uri, str) and uri in renamed else asset
 
     return _with_data(card, {"assets": [renamed_asset(asset) for asset in card.data["assets"]]})
 

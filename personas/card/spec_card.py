@@ -93,9 +93,9 @@ def parse_document(document: Any, container: Container, where: str) -> Card:
 def _version(document: JsonObject, where: str) -> Version:
     spec, data = document.get("spec"), document.get("data")
     versions = {name: version for version, (name, _) in SPECS.items()}
-    if spec in versions and not isinstance(data, dict):
-        raise CardError(f"{where}: data must be an object in a card of spec {spec}.", EXPECTED_FORMAT_ADVICE)
-    if spec in versions:
+    if isinstance(spec, str) and spec in versions:
+        if not isinstance(data, dict):
+            raise CardError(f"{where}: data must be an object in a card of spec {spec}.", EXPECTED_FORMAT_ADVICE)
         return versions[spec]
     if spec is not None:
         raise CardError(f"{where} has an unknown spec, {_short(spec)}.", f"Known: {', '.join(versions)}; V1 has none.")
@@ -116,7 +116,8 @@ def _validate_card(card: Card, where: str) -> None:
         _require(data.get(key) is None or isinstance(data[key], str), where, prefix + key, "a text", data.get(key))
     for key in ("alternate_greetings", "group_only_greetings"):
         _require(_is_string_list(data.get(key)), where, prefix + key, "a list of texts", data.get(key))
-    assets = data.get("assets")
+    tags, assets = data.get("tags"), data.get("assets")
+    _require(tags is None or isinstance(tags, str | list), where, prefix + "tags", "a list of texts", tags)
     _require(assets is None or isinstance(assets, list), where, prefix + "assets", "a list of objects", assets)
     book = data.get("character_book")
     _require(book is None or isinstance(book, dict), where, prefix + "character_book", "an object", book)

@@ -114,7 +114,7 @@ def parse_table(data: bytes, where: Path | str) -> JsonObject:
         return tomllib.loads(data.decode("utf-8-sig"))
     except UnicodeDecodeError as error:
         raise CardError(f"The card {where} is not UTF-8 (byte {error.start}).", "Save it as UTF-8.") from None
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise CardError(f"The card {where} is not valid TOML: {error}.", "Correct the named line.") from None
 
 

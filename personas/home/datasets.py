@@ -243,7 +243,7 @@ def _parse_catalogue(content: bytes, home: Path) -> dict[str, Any]:
     """Parse the catalogue of a home. Raises `MaterialError`, which names the file and the line."""
     try:
         return tomllib.loads(content.decode("utf-8-sig"))
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise _unreadable(home, str(error)) from error
 
 
@@ -323,7 +323,7 @@ def _edited(old: bytes, tables: dict[str, Any], name: str, fields: Mapping[str, 
         try:
             if tomllib.loads(new.removeprefix("\ufeff")) == wanted:
                 return new.encode()
-        except tomllib.TOMLDecodeError:
+        except (ValueError, RecursionError):
             continue
     raise MaterialError(
         f"{CATALOGUE_FILE}: {name!r} is not a table of its own under [{name}].", "Edit it by hand; it was not changed."
@@ -349,7 +349,7 @@ def _header(line: str) -> str | None:
         return None
     try:
         return next(iter(tomllib.loads(line.lstrip("\ufeff"))))
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):
         return None
 
 

@@ -133,7 +133,7 @@ def _unpack_zip(file: Path, folder: Path) -> AdapterSource:
     """Unpack the files of an adapter from the archive's root or from its only folder with one."""
     try:
         with zipfile.ZipFile(file) as archive:
-            paths = {PurePosixPath(name) for name in archive.namelist()}
+            paths = {PurePosixPath(name): name for name in archive.namelist()}
             parents = {path.parent for path in paths if path.name in REQUIRED_FILES} or {PurePosixPath(".")}
             if len(parents) > 1:
                 raise AdapterError(f"{file.name} holds several adapters.", "Zip one of them.")
@@ -141,7 +141,7 @@ def _unpack_zip(file: Path, folder: Path) -> AdapterSource:
             _require_files([path.name for path in paths if path.parent == parent], file.name)
             for name in IMPORTED_FILES:
                 if parent / name in paths:
-                    _unpack_entry(archive, str(parent / name), folder / name, file.name)
+                    _unpack_entry(archive, paths[parent / name], folder / name, file.name)
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError) as error:
         what = f"{file.name} is no zip file that can be read: {error}."
         raise AdapterError(what, "Name an adapter's folder or a zip of it, or make the zip again.") from None
@@ -151,10 +151,19 @@ def _unpack_zip(file: Path, folder: Path) -> AdapterSource:
 def _unpack_entry(archive: zipfile.ZipFile, entry: str, path: Path, where: str) -> None:
     size = archive.getinfo(entry).file_size
     _require_size(path.name, size, where)
-    with archive.open(entry) as packed, path.open("wb") as out:
-        while (left := size + 1 - out.tell()) and (piece := packed.read(min(left, 2**20))):
-            out.write(piece)
+    with path.open("wb") as out:
+        out.writelines(_entry_pieces(archive, entry, size + 1))
     _require_size(path.name, path.stat().st_size, where)  # the directory of the archive may state another size
+
+
+def _entry_pieces(archive: zipfile.ZipFile, entry: str, limit: int) -> Iterator[bytes]:
+    try:
+        with archive.open(entry) as packed:
+            while limit and (piece := packed.read(min(limit, 2**20))):
+                limit -= len(piece)
+                yield piece
+    except OSError as error:  # of bz2, or of an entry that lies before the file's beginning
+        raise zipfile.BadZipFile(str(error)) from None
 
 
 # ---------------------------------------------------------------------------------------------- hub
@@ -276,10 +285,18 @@ def _other_base_error(declared: str, base: BaseModel) -> AdapterError:
     )
 
 
+def _is_plain(value: object) -> bool:
+    """Return whether a setting is a number or a list of names; the others are refused later, with a reason."""
+    names = value if isinstance(value, list) else []
+    return bool(value) and (
+        isinstance(value, int | float) or (bool(names) and all(isinstance(it, str) for it in names))
+    )
+
+
 def _new_manifest(
     origin: AdapterSource, base: BaseModel, base_hash: str, config: dict[str, Any], caveats: tuple[str, ...]
 ) -> AdapterManifest:
-    lora = {name: config[name] for name in ("r", "lora_alpha", "target_modules") if config.get(name)}
+    lora = {name: config[name] for name in ("r", "lora_alpha", "target_modules") if _is_plain(config.get(name))}
     return AdapterManifest(
         persona=None,
         version="imported",
@@ -289,7 +306,7 @@ def _new_manifest(
         base_model_hash=base_hash,
         prompt_version="",
         chat_template=default_template(base) or "own",
-        lora=lora if all(isinstance(it, (int, float, list)) for it in lora.values()) else {},
+        lora=lora,
         recipe="",
         hyperparameters={},
         training_precision="",

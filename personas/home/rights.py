@@ -106,7 +106,7 @@ def read_statement(file: Path) -> RightsStatement | None:
         stated = tomllib.loads(rights.read_text(encoding="utf-8-sig")).get(file.name)
     except FileNotFoundError:
         return None
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         reason = error.strerror or type(error).__name__ if isinstance(error, OSError) else str(error)
         advice = "Correct it; nothing is trained until then."
         raise MaterialError(f"{short} cannot be read: {reason}.", advice) from error

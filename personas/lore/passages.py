@@ -34,6 +34,7 @@ WORLD_KEYS = frozenset("world shared common everyone everybody all setting setti
 LABEL_PATTERN = re.compile(r"(?:characters?|char|personas?|npc|profile|lore|about|bio)[\s_.-]+(?=\w)", re.IGNORECASE)
 """Prefix of a file or folder name that says that a name follows: `character_oda.md`."""
 OWNER_KEYS = ("persona", "personas", "character", "owner")
+MAX_FRONT_MATTER_DEPTH = 20
 FRONT_MATTER_PATTERN = re.compile(r"---[ \t]*\n(.*?)^---[ \t]*(?:\n|\Z)", re.DOTALL | re.MULTILINE)
 ABBREVIATION_LOOKBEHIND = "".join(rf"(?<!\b{word}\.)" for word in ("Mr", "Mrs", "Ms", "Dr", "St", "No", "vs", "ca"))
 
@@ -364,7 +365,8 @@ def source_name(owner: str, path: PurePosixPath) -> str:
 def _front_matter(text: str, path: Path) -> tuple[tuple[str, ...], str]:
     stated, text = _parse_front_matter(text, path)
     owners: Any = next((stated[key] for key in OWNER_KEYS if stated.get(key)), [])
-    return tuple(str(owner).strip() for owner in (owners if isinstance(owners, list) else [owners])), text
+    names = [str(owner).encode("utf-8", "replace") for owner in (owners if isinstance(owners, list) else [owners])]
+    return tuple(name.decode().strip() for name in names), text
 
 
 def read_front_matter(path: Path) -> tuple[dict[str, Any], str]:
@@ -377,14 +379,24 @@ def _parse_front_matter(text: str, path: Path) -> tuple[dict[str, Any], str]:
     if not match:
         return {}, text
     try:
+        _require_plain_yaml(match[1])
         stated = yaml.safe_load(match[1])
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: 30 February, or a number of 5,000 digits
         why = " ".join(str(error).split())[:200]
         advice = "Correct it, or remove both lines of ---."
         raise LoreError(f"The front matter of {path} is not YAML: {why}.", advice) from None
     if not isinstance(stated, dict):
         return {}, text  # prose between two rules
     return stated, text[match.end() :]
+
+
+def _require_plain_yaml(text: str) -> None:
+    """Raise `ValueError` for what a few bytes could make endless: aliases, and lists in lists in lists."""
+    depth = 0
+    for event in yaml.parse(text, yaml.SafeLoader):
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > MAX_FRONT_MATTER_DEPTH or isinstance(event, yaml.AliasEvent):
+            raise ValueError("it has an alias, or is nested too deeply")
 
 
 def _read_text(path: Path) -> str:

@@ -3,6 +3,7 @@
 import difflib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from personas.errors import MaterialError
@@ -64,6 +65,7 @@ class ColumnRoles:
         return ", ".join(f"{role}={column}" for role, column in {**self.by_role, **keys}.items() if column)
 
 
+@lru_cache(maxsize=4096)
 def normalise_column(name: str) -> str:
     """Return a column's name in lower case, with words joined by underscores."""
     return "_".join(name.strip().lower().replace("-", " ").replace("_", " ").split())

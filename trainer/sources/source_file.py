@@ -299,7 +299,7 @@ def unreadable_error(name: str, error: Exception) -> MaterialError:
 
 def _archive_names(opened: Callable[[], AbstractContextManager[BinaryIO]]) -> tuple[str, ...]:
     with opened() as stream, zipfile.ZipFile(stream) as archive:
-        return tuple(info.filename for info in archive.infolist() if not info.is_dir())
+        return tuple(info.filename for info in archive.infolist() if info.filename[-1:] != "/")
 
 
 def _head(start: bytes) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import csv
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import Any, BinaryIO
 
@@ -13,6 +14,7 @@ PAGE_BYTES = 1 << 20
 MAX_CELL_CHARACTERS = 1 << 24
 DELIMITERS = ",\t;|"
 MAX_HEADER_CHARACTERS = 64
+MAX_COLUMNS = 1_000
 SAMPLED_TABLE_LINES = 64
 FOREIGN = re.compile("[\udc80-\udcff]")
 """Bytes that are not UTF-8 come as lone surrogates (see `SourceFile.lines`)."""
@@ -64,7 +66,7 @@ def _is_header(cells: list[str], *, may_repeat: bool = False) -> bool:
         names = names[1:]
     is_distinct = may_repeat or len(set(names)) == len(names)
     is_sentence = bool(names) and " " in names[-1] and names[-1].endswith((".", "!", "…", "。", "！"))
-    return bool(names) and is_distinct and not is_sentence and all(_is_name(name) for name in names)
+    return 0 < len(names) <= MAX_COLUMNS and is_distinct and not is_sentence and all(_is_name(name) for name in names)
 
 
 def _is_name(cell: str) -> bool:
@@ -73,13 +75,15 @@ def _is_name(cell: str) -> bool:
 
 def _names(header: list[str]) -> list[str]:
     """Return column names; duplicates get a number, as in pandas."""
-    names: list[str] = []
+    names: dict[str, None] = {}
+    counts = Counter[str]()
     for cell in header:
-        name, count = cell.strip(), 0
-        while (numbered := f"{name}.{count}" if count else name) in names:
-            count += 1
-        names.append(numbered)
-    return names
+        name = numbered = cell.strip()
+        while numbered in names:
+            counts[name] += 1
+            numbered = f"{name}.{counts[name]}"
+        names[numbered] = None
+    return list(names)
 
 
 class _Lines:

@@ -220,6 +220,8 @@ def _act(place: str, act: Any) -> _Act | RejectedRecord:
         return RejectedRecord(place, "not an act")
     labels = act.get("labels") or act.get("eval_labels") or act.get("labels_choice") or []
     answer = labels[0] if isinstance(labels, list) and labels else ""
+    if isinstance(act.get("text"), list | dict) or isinstance(answer, list | dict):  # with aliases, endless as a text
+        return RejectedRecord(place, "its text or label is not a text")
     text, answer = ("" if value is None else str(value) for value in (act.get("text"), answer))
     return _Act(place, text, answer, is_last=act.get("episode_done") is True)
 

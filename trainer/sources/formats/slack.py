@@ -7,6 +7,7 @@ https://docs.slack.dev/messaging/formatting-message-text. A thread is a separate
 import html
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 from typing import Any
@@ -93,11 +94,13 @@ def read(file: SourceFile, options: ReadOptions) -> Iterator[Conversation | Reje
 def _workspace(file: SourceFile) -> SlackWorkspace:
     users, channels = dict[str, Author](), dict[str, str]()
     for user in _read_lists(file, ("users.json",)):
-        profile = object_field(user, "profile") | {"name": user.get("name")}
-        person = _person(text_field(user, "id"), profile)
-        users[person.id] = replace(person, is_bot=user.get("is_bot") is True or person.id == SLACKBOT)
+        with suppress(UnusableRecordError):
+            profile = object_field(user, "profile") | {"name": user.get("name")}
+            person = _person(text_field(user, "id"), profile)
+            users[person.id] = replace(person, is_bot=user.get("is_bot") is True or person.id == SLACKBOT)
     for channel in _read_lists(file, CHANNEL_LISTS):
-        channels[text_field(channel, "id")] = optional_text(channel, "name") or "channel"
+        with suppress(UnusableRecordError):
+            channels[text_field(channel, "id")] = optional_text(channel, "name") or "channel"
     return SlackWorkspace(users, channels)
 
 

@@ -148,7 +148,7 @@ def _read_rights(rights: Path) -> dict[str, Any]:
         return tomllib.loads(rights.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         return {}
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         message = f"{RIGHTS_FILE} beside the uploads cannot be read: {error}."
         raise Problem("conflict", message, "Correct it by hand, or delete it.") from error
 
