@@ -38,6 +38,10 @@ MAX_REFRESHED_RESULTS = 5
 """Number of latest results of a persona that are updated when its live version changes."""
 
 
+class ServerUnavailableError(OSError):
+    """Discord has not sent the server since the bot has connected."""
+
+
 class ProgressMessages:
     """Keeps the jobs' messages, and the buttons under them, up to date."""
 
@@ -106,6 +110,8 @@ class ProgressMessages:
             await self._post_result(job, current_job_text(self._bot.services, job))
         except (discord.Forbidden, discord.NotFound) as error:
             log.warning("the result of the job %s cannot be posted: %s", job.job_id, error)
+        except ServerUnavailableError:
+            return
         except UNREACHABLE_ERRORS as error:
             log.warning("the result of the job %s could not be posted yet: %s", job.job_id, error)
             return
@@ -124,8 +130,7 @@ class ProgressMessages:
         if job.state == "cancelled" or not job.progress_message_id:
             return await self._write(job, text)
         await self._send(job, text)
-        channel = self._bot.get_channel(job.channel_id)
-        if isinstance(channel, GuildChannel):
+        if channel := self._channel(job):
             with suppress(discord.NotFound):
                 ended = f"{job_title(job, 'Training ended')}. The result is below."
                 await channel.get_partial_message(job.progress_message_id).edit(content=ended, view=None)
@@ -133,8 +138,7 @@ class ProgressMessages:
     async def _send(self, job: TrainingJob, text: str, nonce: str = "") -> None:
         """Send a message. Discord ignores a nonce that comes again, as after a crash before the id was stored."""
         nonce = nonce or hashlib.sha256(f"{job.job_id} {job.finished_at or job.queued_at}".encode()).hexdigest()[:16]
-        channel = self._bot.get_channel(job.channel_id)
-        if isinstance(channel, GuildChannel):
+        if channel := self._channel(job):
             view = job_buttons(job, self._live(job)) or discord.utils.MISSING
             may_attach = channel.permissions_for(channel.guild.me).attach_files
             picture = (_score_card_file(job) if may_attach else None) or discord.utils.MISSING
@@ -142,10 +146,17 @@ class ProgressMessages:
             self._bot.services.store.jobs.set_progress_message(job.job_id, sent.id, announced=job.has_ended)
 
     async def _edit(self, job: TrainingJob, text: str) -> None:
-        channel = self._bot.get_channel(job.channel_id)
-        if isinstance(channel, GuildChannel) and job.progress_message_id:
+        if (channel := self._channel(job)) and job.progress_message_id:
             view = job_buttons(job, self._live(job))
             await channel.get_partial_message(job.progress_message_id).edit(content=text, view=view)
+
+    def _channel(self, job: TrainingJob) -> GuildChannel | None:
+        """Return the job's channel, None if it is gone. Raises `ServerUnavailableError` while nobody knows that."""
+        guild = self._bot.get_guild(job.guild_id)
+        if guild is None or guild.unavailable:
+            raise ServerUnavailableError("Discord has not sent its server yet")
+        channel = guild.get_channel_or_thread(job.channel_id)
+        return channel if isinstance(channel, GuildChannel) else None
 
     def _live(self, job: TrainingJob) -> str | None:
         return live_version(self._bot.services, job)

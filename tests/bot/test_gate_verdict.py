@@ -231,3 +231,21 @@ async def test_a_failed_run_is_announced_after_a_crash(tmp_path, monkeypatch):
     async with on_stage(tmp_path) as stage:
         await stage.sees("The disk is full.")
         await until(lambda: stage.store.jobs.in_state("failed")[0].announced)
+
+
+async def test_a_result_is_kept_while_discord_has_not_sent_the_server_again(tmp_path, monkeypatch):
+    """A new session begins without servers: the channel is not known then, and not gone either."""
+    monkeypatch.setattr("bot.cogs.finetune_cog.RETRY_INTERVAL_S", 0.2)
+    async with on_stage(tmp_path) as stage:
+        await start(stage)
+        await until(lambda: stage.backend.busy)
+        guilds = stage.client._connection._guilds
+        away = dict(guilds)
+        guilds.clear()
+        stage.backend.finish(TrainingFailed("The disk is full.", "Free some space."))
+        await until(lambda: stage.store.jobs.in_state("failed"))
+        await asyncio.sleep(2)  # longer than the interval between two edits
+        assert not stage.store.jobs.in_state("failed")[0].announced
+        guilds.update(away)
+        await stage.sees("The disk is full.")
+        await until(lambda: stage.store.jobs.in_state("failed")[0].announced)
