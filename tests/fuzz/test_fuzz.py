@@ -21,6 +21,7 @@ from tests.fuzz.harness import MAX_CPU_S, MAX_GROWTH_BYTES, Fuzzer, Parser, Seed
 from tests.fuzz.parsers import PARSERS, adapter_files, adapters, uploads, zipped
 from tests.personas.cards import V2, as_json, v3
 from tests.trainer import test_chat_logs as logs
+from tests.trainer.read_sources import jsonl
 
 INPUTS = 1_000
 SEED = 7
@@ -110,6 +111,8 @@ FOUND = [
     ("chat exports, zip", zipped(logs.WORKSPACE | DAY | {"users.json": [{"id": "U1", "profile": 3}]}), "never speaks"),
     ("chat exports, zip", zipped(logs.WORKSPACE | DAY | {"channels.json": [{"id": "C1", "name": []}]}), "never speaks"),
     ("chat exports and tables, text", b"a," * 20_000 + b"a\n1,2\n", "in no known format"),
+    ("chat exports and rows, JSON", jsonl([{"instruction": "x", "output": " " * 60_000 + "x"}]), ""),
+    ("chat exports, zip", zipped({"é.json": "[]"}).replace("é".encode(), b"\xff\xff", 1), "in no known format"),
     ("adapter", misplaced(OUTSIDE), "no zip file that can be read"),
     ("adapter", zipped({f"mira//{name}": content for name, content in adapter_files().items()}), ""),
     ("adapter", with_setting(OUTSIDE, target_modules=[1, "v_proj"]), "is not accepted"),

@@ -139,6 +139,8 @@ class SourceFile:
             member = self._archive.open(name)
         except KeyError:
             raise MaterialError(f"{self.name} contains no {name}.", "Check the archive.") from None
+        except UnicodeDecodeError as error:  # the entry's own copy of its name
+            raise zipfile.BadZipFile(str(error)) from None
         with member:
             yield cast(BinaryIO, member)
 

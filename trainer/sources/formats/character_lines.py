@@ -62,7 +62,7 @@ SCENE_BREAK = re.compile(r"^\s*(?:[#=*~_-]\s*){3,}$")
 NAME = r"(?:[A-ZÀ-Þ][\w'’-]*(?: [A-ZÀ-Þ][\w'’-]*){0,2}|[\u3040-\u30ff\u3400-\u9fff·]{1,8})"
 INLINE_LABEL = re.compile(rf"(?:^|(?<=[\s.!?…。！？」』”\"）)*])) *({NAME})(?:：|: | ?:(?=[「『“\"]))")
 THOUGHT = re.compile(r"\s*\[[^\[\]]*\]")
-ACTION = re.compile(r"\s*\((?:speaking|thinking)\)(?=:|$)")
+ACTION = re.compile(r"(?<!\s)\s*\((?:speaking|thinking)\)(?=:|$)")
 END_OF_TURN = "<|eot|>"
 ENGLISH_WORDS = (
     "the and you your not that what with this have has never always who whose but they will would from when where "
