@@ -174,7 +174,9 @@ class GatewaySession:
         if fault is EventFault.DUPLICATED:
             self._send(event)
         if fault is EventFault.REPLAYED:
-            self._send(self._sent[self._conditions.faults.earlier(len(self._sent))])
+            earlier = self._sent[self._conditions.faults.earlier(len(self._sent))]
+            if earlier[1] != "READY":  # which empties a client's cache, as only a new session may
+                self._send(earlier)
 
     def _send(self, event: tuple[int, str, Json]) -> None:
         number, name, data = event

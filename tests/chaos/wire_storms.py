@@ -8,14 +8,17 @@ from __future__ import annotations
 import argparse
 import asyncio
 import time
+from multiprocessing.process import BaseProcess
 
+from bot.demo_guild import MEMBER
 from bot.sandbox import FaultRates
-from tests.chaos.conversation import Conversation, Outcome, conversation
+from tests.chaos.conversation import CHANNELS, Conversation, Outcome, conversation
 
 SHARES = 0.05, 0.15, 0.4
 """Shares of requests and events that are disturbed, in turn."""
 STORM_S = 0.6
 SEEDS_PER_LIFE = 10
+MAX_LAST_WORDS, LAST_WORD_S = 60, 0.5
 
 
 async def storm(talk: Conversation, seed: int) -> None:
@@ -30,6 +33,18 @@ async def storm(talk: Conversation, seed: int) -> None:
     talk.outcome.faults[f"share {SHARES[seed % len(SHARES)]}"] += 1
 
 
+async def read_all(talk: Conversation, process: BaseProcess) -> None:
+    """Wait until the bot has read every event, which come in order, and ended every reply."""
+    await talk.settle(process)
+    said: list[str] = []
+    while not said or not talk.rows(f"select 1 from replies where event_id in ({','.join(said)})"):
+        if len(said) == MAX_LAST_WORDS:
+            raise TimeoutError("the bot reads no events any more")
+        said.append((await talk.sandbox.member(MEMBER).say(next(iter(CHANNELS)), "a last question"))["id"])
+        await asyncio.sleep(LAST_WORD_S)  # one that comes while the bot identifies anew is not sent again
+    await talk.settle(process)
+
+
 async def run(seeds: int, first: int) -> Outcome:
     """Disturb the wire by so many seeds; every few seeds the conversation is checked."""
     outcome = Outcome()
@@ -37,13 +52,11 @@ async def run(seeds: int, first: int) -> Outcome:
         async with conversation(first + outcome.tried) as talk:
             talk.was_killed = True  # a lost session's events are lost
             process = talk.start_bot()
-            await talk.say()
+            await read_all(talk, process)  # a bot that cannot log in ends, as it should
             for number in range(min(SEEDS_PER_LIFE, seeds - outcome.tried)):
                 await storm(talk, first + outcome.tried + number)
             await talk.sandbox.drop_gateway()  # the bot shows what it could not show before once it has resumed
-            await asyncio.sleep(0.5)
-            await talk.say()
-            await talk.settle(process)
+            await read_all(talk, process)
             await talk.stop_bot(process)
             talk.check()
             if not talk.outcome.is_clean:
