@@ -75,6 +75,8 @@ def _stored_lines(reports: Sequence[MemberReport]) -> Iterator[str]:
         yield f"  given to the persona {gift.persona_id} of the server {gift.guild_id}: {gift.what}"
     if counts["taught"]:
         yield f"  {counts['taught']} replies taught to personas"
+    if counts["memories"]:
+        yield f"  {counts['memories']} texts that they asked personas to remember"
     if counts["comparisons"]:
         yield f"  {counts['comparisons']} comparisons of two replies, with what they chose"
     for name, what in ACTION_LABELS.items():

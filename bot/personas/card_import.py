@@ -129,13 +129,17 @@ async def import_character_book(lore: GuildLore, guild_id: int, persona: Persona
 async def remove_persona(
     personas: PersonaRegistry, store: Store, lore: GuildLore, guild_id: int, persona: Persona
 ) -> None:
-    """Remove a guild's persona (0: a shared one), its lore and channels. Raises `RefusedError` for a bundled one."""
+    """Remove a guild's persona (0: a shared one) with its lore, memories and channels.
+
+    Raises `RefusedError` for a bundled one.
+    """
     personas.remove(guild_id, persona)
     store.people.remove_contribution(guild_id, persona.id, CARD_CONTRIBUTION)
     for file in lore.files(guild_id, persona.id):
         await lore.remove(guild_id, persona.id, file)
         store.people.remove_contribution(guild_id, persona.id, file)
     lore.delete_revisions(guild_id, persona.id)
+    store.memories.forget_persona(persona.id)
     for known_id in [guild_id] if guild_id else [0, *sorted(store.guilds.known())]:
         for channel in store.channels.of_guild(known_id):
             if channel.persona_id == persona.id:

@@ -73,6 +73,8 @@ class MemberReport:
             lines.append(translate(language, "show_given", what=", ".join(contributions)))
         if counts["taught"]:
             lines.append(translate(language, "show_taught", count=counts["taught"]))
+        if counts["memories"]:
+            lines.append(translate(language, "show_memories", count=counts["memories"]))
         if counts["comparisons"]:
             lines.append(translate(language, "show_comparisons", count=counts["comparisons"]))
         acts = [translate(language, act, count=counts[act]) for act in ACTION_TABLES if counts[act]]

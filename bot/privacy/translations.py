@@ -27,6 +27,12 @@ TEXTS: dict[str, dict[Language, str]] = {
         "en": "• {count} replies that you taught personas. They stay until they are removed.",
         "vi": "• {count} câu trả lời bạn đã dạy cho các nhân vật. Chúng ở lại cho đến khi được gỡ đi.",
     },
+    "show_memories": {
+        "en": "• {count} texts that you asked personas to remember. They stay until you have them forgotten "
+        "(`/memory show`, `/memory forget`).",
+        "vi": "• {count} điều bạn đã nhờ các nhân vật ghi nhớ. Chúng ở lại cho đến khi bạn bảo họ quên "
+        "(`/memory show`, `/memory forget`).",
+    },
     "show_comparisons": {
         "en": "• {count} comparisons of two replies, with your choices. They stay until you are forgotten.",
         "vi": "• {count} lần so sánh hai câu trả lời, cùng lựa chọn của bạn. Chúng ở lại cho đến khi bạn được quên.",
@@ -125,13 +131,14 @@ TEXTS: dict[str, dict[Language, str]] = {
         "({operator}) chạy `python -m bot privacy export` cho bạn.",
     },
     "forget_ask": {
-        "en": "**Forget you?** I will delete your messages and the replies to you, your votes, your consent, and your "
-        "name and words everywhere else I keep them. Versions of personas that were trained on your messages stop "
-        "replying at once and are retrained without you. Lore that you contributed is deleted; cards stay, without "
-        "your name. I cannot delete messages in Discord's channels: delete those there. **This cannot be undone.** "
-        "You can talk to personas again afterwards, starting from scratch.",
+        "en": "**Forget you?** I will delete your messages and the replies to you, your votes, your consent, what "
+        "personas remember for you, and your name and words everywhere else I keep them. Versions of personas that "
+        "were trained on your messages stop replying at once and are retrained without you. Lore that you contributed "
+        "is deleted; cards stay, without your name. I cannot delete messages in Discord's channels: delete those "
+        "there. **This cannot be undone.** You can talk to personas again afterwards, starting from scratch.",
         "vi": "**Quên bạn?** Tôi xóa tin nhắn của bạn và các câu trả lời cho bạn, lượt bình chọn, sự đồng ý của bạn, "
-        "cùng tên và lời của bạn ở mọi nơi khác tôi lưu. Các nhân vật đã học từ bạn sẽ mất những gì đã học: "
+        "những gì các nhân vật ghi nhớ cho bạn, cùng tên và lời của bạn ở mọi nơi khác tôi lưu. Các nhân vật đã "
+        "học từ bạn sẽ mất những gì đã học: "
         "những phiên bản đó ngừng nói ngay và được huấn luyện lại mà không có bạn. Tư liệu bạn đã đưa cũng bị "
         "xóa, thẻ nhân vật vẫn ở lại, không kèm tên bạn. Những gì nằm trong các kênh của Discord thì tôi không "
         "quên thay được: hãy xóa ở đó. **Không thể hoàn tác.** Sau đó bạn vẫn có thể nói chuyện lại với các nhân vật; "

@@ -45,8 +45,8 @@ LOAD_SMOOTHING, EDIT_STRETCH, MAX_EDIT_STRETCH_S = 0.2, 10.0, 10.0
 RETRY_DELAY_S = 5.0
 HEARTBEAT_S, WAIT_S = 2.0, 0.5
 SPLIT_TIMEOUT_S = 60.0
-LOCAL_TABLES = ("messages", "replies", "channels", "webhooks", "mutes", "gifts", "taught", "comparisons", "guilds",
-                "departed_guilds")  # fmt: skip
+LOCAL_TABLES = ("messages", "replies", "channels", "webhooks", "mutes", "gifts", "taught", "comparisons", "memories",
+                "guilds", "departed_guilds")  # fmt: skip
 """Tables of one guild's data, which lie with its shard."""
 
 

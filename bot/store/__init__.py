@@ -42,6 +42,8 @@ from bot.store.member_records import (
     ErasureRequest,
     ErasureRequests,
     MemberRecords,
+    Memories,
+    Memory,
 )
 from bot.store.merge_backup import BackupMergeCounts, merge_later_decisions
 from bot.store.messages import MessageHistory, StoredMessage
@@ -63,10 +65,10 @@ __all__ = [
     "ALL_CHANNELS", "ALL_GUILDS", "ALL_PERSONAS", "BASE_MODEL_NAME", "CARD_CONTRIBUTION", "HOME_DATABASE", "AnswerMode",
     "BackupMergeCounts", "BlindComparison", "Channel", "ConsentDecision", "Contribution", "ErasureRequest",
     "HomeInUseError", "InstalledVersion", "JobResult", "JobState", "JudgedReply", "JudgementCounts", "Lesson",
-    "MemberRecords", "Mute", "NewBlindComparison", "NewRollout", "Promotion", "PromotionKind", "ReplySelection",
-    "ReplyState", "ReplyTally", "Rollout", "Store", "StoreError", "StoredMessage", "StoredReply", "TrainingJob",
-    "VoteChoice", "VoteCounts", "VotePreference", "acquire_home_lock", "find_databases", "guild_suffix", "is_in_use",
-    "refuse_split_home",
+    "MemberRecords", "Memory", "Mute", "NewBlindComparison", "NewRollout", "Promotion", "PromotionKind",
+    "ReplySelection", "ReplyState", "ReplyTally", "Rollout", "Store", "StoreError", "StoredMessage", "StoredReply",
+    "TrainingJob", "VoteChoice", "VoteCounts", "VotePreference", "acquire_home_lock", "find_databases", "guild_suffix",
+    "is_in_use", "refuse_split_home",
 ]  # fmt: skip
 
 
@@ -91,6 +93,7 @@ class Store:
         self.reply_stats = ReplyStats(connection)
         self.jobs = TrainingJobs(connection, self.versions)
         self.people = MemberRecords(connection)
+        self.memories = Memories(connection)
         self.lessons = Lessons(connection)
         self.guilds = Guilds(connection)
         self.comparisons = BlindComparisons(connection)

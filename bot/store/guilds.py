@@ -6,7 +6,7 @@ from typing import Literal
 
 from bot.store.database import Table
 
-SHARED_TABLES = ("replies", "channels", "mutes", "gifts", "taught", "comparisons")
+SHARED_TABLES = ("replies", "channels", "mutes", "gifts", "taught", "comparisons", "memories")
 GUILD_TABLES = (
     "messages", "rollouts", *SHARED_TABLES, "guild_feedback", "webhooks", "promoting", "departed_guilds",
 )  # fmt: skip

@@ -1,11 +1,12 @@
-"""Members' consent, contributions and tombstones; their erasure from all tables, and the requests for it."""
+"""Members' consent, contributions, memories and tombstones; their erasure from all tables, and the requests for it."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
-from bot.store.database import MAX_TIMESTAMP_S, Row, Table
+from bot.store.database import MAX_TIMESTAMP_S, DatabaseConnection, Row, Table
 
 CARD_CONTRIBUTION = "card"
 REPLIES_TO_MEMBER_SQL = """select event_id from replies left join messages on messages.seq = trigger_seq
@@ -30,6 +31,7 @@ DELETE_STATEMENTS = {
     "gifts": "delete from gifts where user_id = :user and at <= :until",
     "taught": "delete from taught where user_id = :user and at <= :until",
     "comparisons": "delete from comparisons where user_id = :user and shown_at <= :until",
+    "memories": "delete from memories where user_id = :user and at <= :until",
     "consents": "delete from consents where user_id = :user and at <= :until",
 }
 """The deletions, in this order: earlier ones query rows that later ones delete."""
@@ -51,6 +53,7 @@ FREE_TEXT_COLUMNS = {
     "gifts": ("what",),
     "taught": ("prompt", "reply", "instead_of"),
     "comparisons": ("prompt", "text_a", "text_b"),
+    "memories": ("text",),
     "answered": ("body",),
 }
 """Free-text columns by table, in which names and texts are replaced."""
@@ -156,6 +159,73 @@ class MemberRecords(Table):
         return {row["person"]: row["at"] for row in self._db.read("select * from tombstones")}
 
 
+@dataclass(frozen=True)
+class Memory:
+    """A text that a member asked a persona to keep in a guild (0: direct messages), at a time in seconds since 1970.
+
+    `by_persona`: the persona said it to them. `message_id` is the message that it is a copy of, None once it is not.
+    """
+
+    guild_id: int
+    persona_id: str
+    user_id: int
+    text: str
+    by_persona: bool
+    message_id: int | None
+    at: float
+    seq: int = 0
+
+
+class Memories(Table):
+    """The memories that were not forgotten, oldest first."""
+
+    def add(self, memory: Memory) -> int:
+        """Store a memory and return its number."""
+        return self._db.insert("memories", {name: value for name, value in vars(memory).items() if name != "seq"})
+
+    def get(self, seq: int, user_id: int) -> Memory | None:
+        """Return the memory of a member with this number; None where there is none, or it is another member's."""
+        sql = "select * from memories where seq = :seq and user_id = :user"
+        return self._db.one(_memory, sql, seq=seq, user=user_id)
+
+    def of_member(self, user_id: int, guild_id: int, persona_id: str) -> list[Memory]:
+        """List what a member asked a persona to keep in a guild."""
+        sql = """select * from memories where user_id = :user and guild_id = :guild and persona_id = :persona
+            order by seq"""
+        return self._db.all(_memory, sql, user=user_id, guild=guild_id, persona=persona_id)
+
+    def edit(self, seq: int, text: str) -> None:
+        """Replace a memory by what the member has written; it is no copy of a message any more."""
+        sql = "update memories set text = :text, by_persona = 0, message_id = null where seq = :seq"
+        self._db.write(sql, seq=seq, text=text)
+
+    def edit_copies(self, message_id: int, text: str) -> None:
+        """Replace the text of memories of a message that was edited."""
+        self._db.write("update memories set text = :text where message_id = :id", id=message_id, text=text)
+
+    def forget(self, seqs: Iterable[int]) -> None:
+        """Delete memories."""
+        with self._db.atomic():
+            for seq in seqs:
+                forget_memories(self._db, "seq = :seq", seq=seq)
+
+    def forget_persona(self, persona_id: str) -> None:
+        """Delete all memories of a persona that is removed: nobody could look at them."""
+        with self._db.atomic():
+            forget_memories(self._db, "persona_id = :persona", persona=persona_id)
+
+
+def _memory(by_persona: int, **columns: Any) -> Memory:
+    return Memory(by_persona=bool(by_persona), **columns)
+
+
+def forget_memories(database: DatabaseConnection, condition: str, **values: object) -> None:
+    """Delete the memories of a condition in a transaction, so that no backup restores them."""
+    which = f"from memories where {condition}"
+    database.write(f"insert or ignore into forgotten_memories select seq, at {which}", **values)
+    database.write(f"delete {which}", **values)
+
+
 class Erasure(Table):
     """Finds and erases one person at a time, up to a time `until`."""
 
@@ -165,11 +235,13 @@ class Erasure(Table):
         return set(self._db.column(str, sql, user=user_id))
 
     def texts(self, user_id: int) -> list[str]:
-        """Return the stored texts that a member has written or taught."""
+        """Return the stored texts that a member has written, taught, or asked a persona to remember."""
         texts = self._db.column(str, "select text from messages where author_id = :user order by seq", user=user_id)
         sql = "select prompt, reply, instead_of from taught where user_id = :user order by seq"
         lessons = self._db.read(sql, user=user_id)
-        return [*texts, *(text for row in lessons for text in row.values() if text)]
+        sql = "select text from memories where user_id = :user and not by_persona order by seq"
+        memories = self._db.column(str, sql, user=user_id)
+        return [*texts, *(text for row in lessons for text in row.values() if text), *memories]
 
     def answers(self, user_id: int) -> list[int]:
         """Return the ids of the Discord messages that are replies to a member."""
@@ -191,7 +263,7 @@ class Erasure(Table):
         columns = {
             "messages": "author_id", "votes": "user_id", "jobs": "requested_by", "promotions": "promoted_by",
             "rollouts": "started_by", "channels": "set_by", "mutes": "muted_by",
-            "taught": "user_id", "comparisons": "user_id",
+            "taught": "user_id", "comparisons": "user_id", "memories": "user_id",
         }  # fmt: skip
         counts = Counter[str]()
         for table, column in columns.items():
@@ -213,6 +285,8 @@ class Erasure(Table):
             "where user_id = :user order by seq",
             "comparisons": "select guild_id, persona_id, prompt, version_a, text_a, version_b, text_b, shown_at, "
             "choice, voted_at from comparisons where user_id = :user order by seq",
+            "memories": "select guild_id, persona_id, text, by_persona, at from memories "
+            "where user_id = :user order by seq",
             "jobs": "select job_id, guild_id, channel_id, name, version, state, queued_at, request from jobs "
             "where requested_by = :user",
             "promotions": "select persona_id, version, at, why from promotions where promoted_by = :user",
@@ -228,7 +302,8 @@ class Erasure(Table):
         """Return the ids of all members with any row."""
         columns = ("messages.author_id", "votes.user_id", "consents.user_id", "gifts.user_id", "replies.asked_by",
                    "jobs.requested_by", "promotions.promoted_by", "rollouts.started_by", "rollouts.ended_by",
-                   "channels.set_by", "mutes.muted_by", "taught.user_id", "comparisons.user_id")  # fmt: skip
+                   "channels.set_by", "mutes.muted_by", "taught.user_id", "comparisons.user_id",
+                   "memories.user_id")  # fmt: skip
         each = (f"select {column} as id from {column.partition('.')[0]}" for column in columns)
         return set(self._db.column(int, " union ".join(each))) - {0}
 
@@ -238,6 +313,7 @@ class Erasure(Table):
             union all select at from votes where user_id = :user union all select at from gifts where user_id = :user
             union all select at from consents where user_id = :user
             union all select at from taught where user_id = :user
+            union all select at from memories where user_id = :user
             union all select shown_at as at from comparisons where user_id = :user)"""
         return self._db.value(float, sql, user=user_id)
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from bot.store.adapter_versions import Versions
 from bot.store.database import DatabaseConnection
+from bot.store.member_records import forget_memories
 
 
 @dataclass(frozen=True)
@@ -18,13 +19,14 @@ class BackupMergeCounts:
 def merge_later_decisions(restored: DatabaseConnection, later: DatabaseConnection) -> BackupMergeCounts:
     """Merge into an older copy of a database what happened since, read from the later one.
 
-    That is: consent given and withdrawn, messages deleted and edited on Discord, erased persons, withdrawn versions,
-    guilds that were left, and version numbers, which are not reused.
+    That is: consent given and withdrawn, messages deleted and edited on Discord, memories forgotten and edited, erased
+    persons, withdrawn versions, guilds that were left, and version numbers, which are not reused.
     """
     with restored.atomic():
         decisions = _decisions(restored, later)
         deleted = _deleted_messages(restored, later)
         edited = _edited_messages(restored, later)
+        _memories(restored, later)
         _copy(restored, later, "tombstones", "on conflict do update set at = max(at, excluded.at)")
         versions = Versions(restored)
         for row in later.read("select * from withdrawn"):
@@ -64,6 +66,16 @@ def _edited_messages(restored: DatabaseConnection, later: DatabaseConnection) ->
     for row in edited:
         restored.write("update messages set text = :text where discord_message_id = :id", **row)
     return len(edited)
+
+
+def _memories(restored: DatabaseConnection, later: DatabaseConnection) -> None:
+    """Forget what members had forgotten, and take their edits."""
+    _copy(restored, later, "forgotten_memories", "on conflict do nothing")
+    forget_memories(restored, "(seq, at) in (select seq, at from forgotten_memories)")
+    for row in later.read("select seq, at, text, by_persona, message_id from memories"):
+        sql = """update memories set text = :text, by_persona = :by_persona, message_id = :message_id
+            where seq = :seq and at = :at"""
+        restored.write(sql, **row)
 
 
 def _unfinished_forgettings(restored: DatabaseConnection, later: DatabaseConnection) -> None:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from bot.store.database import Table
+from bot.store.member_records import forget_memories
 
 
 @dataclass(frozen=True)
@@ -106,6 +107,7 @@ class MessageHistory(Table):
         with self._db.atomic():
             keep = f"insert or ignore into deleted_messages select discord_message_id, at {which}"
             self._db.write(keep, id=discord_message_id)
+            forget_memories(self._db, "message_id = :id", id=discord_message_id)
             return self._db.write(f"delete {which}", id=discord_message_id) > 0
 
     def delete_channel(self, channel_id: int) -> int:
@@ -116,6 +118,7 @@ class MessageHistory(Table):
             self._db.write(f"{keep} and discord_message_id is not null", id=channel_id)
             self._db.write("delete from replies where channel_id = :id", id=channel_id)
             self._db.write("delete from fresh_starts where channel_id = :id", id=channel_id)
+            forget_memories(self._db, f"message_id in (select discord_message_id {which})", id=channel_id)
             return self._db.write(f"delete {which}", id=channel_id)
 
     def guild_messages(self, guild_id: int) -> list[StoredMessage]:

@@ -385,6 +385,30 @@ alter table promotions add column for_guild integer not null default 0;
 create index promotions_by_guild on promotions (persona_id, for_guild, seq);
 """
 
+MEMORIES = """
+-- A text that a member asked a persona to keep. `by_persona`: it is the persona's own reply to them. `message_id` is
+-- the Discord message that it is a copy of, with which it is edited and deleted. Null: typed, or changed since.
+create table memories (
+    seq integer primary key autoincrement,
+    guild_id integer not null,
+    persona_id text not null,
+    user_id integer not null,
+    text text not null,
+    by_persona integer not null check (by_persona in (0, 1)),
+    message_id integer,
+    at real not null
+) strict;
+create index memories_of_member on memories (user_id, guild_id, persona_id);
+create index memories_of_message on memories (message_id) where message_id is not null;
+
+-- Numbers and times of memories that were forgotten, so that a backup does not restore them.
+create table forgotten_memories (
+    seq integer not null,
+    at real not null,
+    primary key (seq, at)
+) strict;
+"""
+
 MIGRATIONS = (
     INITIAL_TABLES,
     REPLY_PARTS,
@@ -403,4 +427,5 @@ MIGRATIONS = (
     GUILD_INDEXES,
     SHARED_GIFTS,
     GUILD_LIVE_VERSIONS,
+    MEMORIES,
 )

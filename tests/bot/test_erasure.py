@@ -98,6 +98,7 @@ def test_afterwards_nothing_is_left_and_nothing_of_others_is_lost(home):
     ((by, said),) = rows(home, "select user_id, text_a from comparisons")
     assert by == OTHER and said.startswith("Ask someone about")
     assert rows(home, "select user_id from consents") == [(OTHER,)]
+    assert rows(home, "select user_id, text from memories") == [(OTHER, "someone said: [removed]")]
     assert rows(home, "select set_by from channels") == rows(home, "select muted_by from mutes") == [(0,)]
     assert {by for (by,) in rows(home, "select requested_by from jobs")} == {0, OTHER}
     log = json.loads((home / "talk" / "harbour.json").read_text())
@@ -228,7 +229,7 @@ def test_only_the_trainings_are_withdrawn_when_only_that_is_asked(home):
         one = forgetter(home, store)
         receipt = asyncio.run(one.run(one.begin(one.traces(WHO), scope="trainings")))
         assert store.versions.live("oda", 0) == "v1" and read_tombstones(home) == {}
-        assert len(store.erasure.texts(WHO)) == 4
+        assert len(store.erasure.texts(WHO)) == 5
     assert (home / "talk" / "harbour.json").exists() and not (home / "jobs" / "job3").exists()
     assert {one.version for one in receipt.withdrawn} == {"v2", "v3"}
 
@@ -243,7 +244,7 @@ def test_every_column_with_text_is_looked_through_or_holds_nobody():
         "rollouts": {"persona_id", "version", "before", "ending", "why"},
         "mutes": {"persona_id"}, "consents": {"language"}, "gifts": {"persona_id"},
         "taught": {"persona_id", "right"},
-        "comparisons": {"persona_id", "prompt_id", "version_a", "version_b", "choice"},
+        "comparisons": {"persona_id", "prompt_id", "version_a", "version_b", "choice"}, "memories": {"persona_id"},
         "tombstones": {"person"}, "forgettings": {"person", "step", "traces", "receipt"},
         "withdrawn": {"persona_id", "version"}, "guild_feedback": {"persona_id", "version", "against", "summary"},
     }  # fmt: skip

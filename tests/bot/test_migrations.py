@@ -47,6 +47,9 @@ ROWS = {
     13: "insert into guild_feedback values (1, 'ballast', 'v1', 'v0', '{}')",
     17: """insert into promotions (persona_id, version, promoted_by, at, why, guild_id, for_guild)
         values ('ballast', null, 5, 115.0, 'rollback', 1, 1)""",
+    18: """insert into memories (guild_id, persona_id, user_id, text, by_persona, message_id, at)
+        values (1, 'ballast', 5, 'Ada sails.', 0, 1001, 116.0);
+        insert into forgotten_memories values (9, 99.0)""",
 }
 """Rows that a version's tables may have; the versions missing here added columns alone."""
 
@@ -83,6 +86,7 @@ def test_a_database_of_any_version_opens_with_its_data(tmp_path, version):
         if version >= 4:
             assert store.people.decision(5).opted_in and store.people.tombstones() == {"key": 108.0}
         if version >= 8:
+            assert [it.text for it in store.memories.of_member(5, 1, "ballast")] == ["Ada sails."] * (version >= 18)
             assert [lesson.reply for lesson in store.lessons.of_persona("ballast", 1)] == ["Six."]
     raw = sqlite3.connect(path)
     assert counts.items() <= counted(raw).items()

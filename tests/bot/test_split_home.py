@@ -64,6 +64,7 @@ def test_show_and_export_cover_all_parts_once(home, run, tmp_path):
     assert run("privacy", "export", "--user", WHO, "--out", tmp_path / "them.json")[0] == 0
     about = json.loads((tmp_path / "them.json").read_text())
     assert {one["guild_id"] for one in about["messages"]} == {0, GUILD} and len(about["promotions"]) == 3
+    assert {one["guild_id"] for one in about["memories"]} == {0, GUILD} and len(about["memories"]) == 2
     assert about["lore_and_cards"][0]["text"].startswith("# The wharf") and USERNAME in about["names"]
 
 

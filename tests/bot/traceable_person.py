@@ -19,7 +19,17 @@ from pathlib import Path
 
 from bot.privacy.consent_files import ConsentMirror
 from bot.privacy.erasure_runner import ErasureRunner
-from bot.store import Channel, ConsentDecision, Contribution, Lesson, Mute, NewBlindComparison, NewRollout, Store
+from bot.store import (
+    Channel,
+    ConsentDecision,
+    Contribution,
+    Lesson,
+    Memory,
+    Mute,
+    NewBlindComparison,
+    NewRollout,
+    Store,
+)
 from bot.store.training_jobs import JobResult, NewTrainingJob
 from personas.home.data_subjects import write_people
 from personas.home.external_files import record_export, record_review_file
@@ -38,10 +48,11 @@ LINE = "Nobody at Fennimore wharf has paid the heron tax since Lent."
 PACKAGE_LINE = "Remember to water Aunt Petronella's moonflowers on Sunday."
 REVIEW_LINE = "Write to ottoline at the pewter mailbox before noon."
 TAUGHT = "The wherry sails when the ostler of Pemberlow whistles twice."
+REMEMBERED = "The samphire recipe of Wexcombe needs no salt at all."
 GIVEN = "The xandorel hangs in the third boathouse."
 TRACES = (
-    str(WHO), USERNAME, DISPLAY, NICKNAME, SAID, LINE, PACKAGE_LINE, REVIEW_LINE, GIVEN, TAUGHT, "Quillverne",
-    "brass heron", "xandorel", "Pemberlow",
+    str(WHO), USERNAME, DISPLAY, NICKNAME, SAID, LINE, PACKAGE_LINE, REVIEW_LINE, GIVEN, TAUGHT, REMEMBERED,
+    "Quillverne", "brass heron", "xandorel", "Pemberlow", "Wexcombe",
 )  # fmt: skip
 OTHERS_LINE = "The ferry is late again, as ever."
 RIGHTS = '["{name}"]\nright = "own-writing"\nstated_by = "Mina Vale"\nstated_on = 2026-11-20\nwhy = "ours"\n'
@@ -114,6 +125,9 @@ def _acts(store):
         said = f"Ask {DISPLAY} about the lamp."
         new = NewBlindComparison(GUILD, "oda", member, "p1", "Who knows?", "v1", None, said, "Nobody.", 1, 2)
         store.comparisons.vote(store.comparisons.show(new, 6.0).seq, member, "a", 7.0)
+    store.memories.add(Memory(GUILD, "oda", WHO, REMEMBERED, False, None, 5.0))
+    store.memories.add(Memory(0, "oda", WHO, f"Good day, {NICKNAME}.", True, 6, 5.0))
+    store.memories.add(Memory(GUILD, "oda", OTHER, f"{DISPLAY} said: {REMEMBERED}", False, None, 5.0))
     store.lessons.add(Lesson(GUILD, "oda", WHO, False, "When does it sail?", TAUGHT, "", "form", 5.0))
     store.lessons.add(Lesson(GUILD, "oda", OTHER, True, f"Who is {DISPLAY}?", "A guest.", TAUGHT, "form", 5.0))
 
