@@ -19,6 +19,7 @@ from bot.cogs.compare_cog import COMPARE_BUTTONS
 from bot.cogs.dialogue_cog import DialogueStopButton
 from bot.cogs.finetune_cog import FinetuneCog
 from bot.cogs.lore_cog import LORE_FORM_PREFIX, add_lore_from_form
+from bot.cogs.memory_cog import MEMORY_BUTTONS, MEMORY_FORM_PREFIX, MemoryCog, edit_memory
 from bot.cogs.privacy_cog import PRIVACY_BUTTONS, PrivacyCog
 from bot.cogs.progress_messages import JOB_BUTTONS
 from bot.cogs.reply_buttons import ANSWER_FORM_PREFIX, REPLY_BUTTONS, answer_form
@@ -35,10 +36,15 @@ from personas.home.atomic_files import write_private_file
 
 log = logging.getLogger(__name__)
 PERSISTENT_ITEMS = (
-    *REPLY_BUTTONS, *PRIVACY_BUTTONS, *JOB_BUTTONS, *ROLLOUT_BUTTONS, *COMPARE_BUTTONS, PersonaSelect, UnteachButton,
-    DialogueStopButton,
+    *REPLY_BUTTONS, *PRIVACY_BUTTONS, *JOB_BUTTONS, *ROLLOUT_BUTTONS, *COMPARE_BUTTONS, *MEMORY_BUTTONS, PersonaSelect,
+    UnteachButton, DialogueStopButton,
 )  # fmt: skip
-FORM_HANDLERS = {ANSWER_FORM_PREFIX: answer_form, LORE_FORM_PREFIX: add_lore_from_form, TEACH_FORM_PREFIX: store_lesson}
+FORM_HANDLERS = {
+    ANSWER_FORM_PREFIX: answer_form,
+    LORE_FORM_PREFIX: add_lore_from_form,
+    MEMORY_FORM_PREFIX: edit_memory,
+    TEACH_FORM_PREFIX: store_lesson,
+}
 
 
 class ShardLimiter(Protocol):
@@ -99,7 +105,7 @@ class BotClient(Bot):
         self.services = create_services(client=self)
 
     async def setup_hook(self) -> None:
-        for cog in (ChatCog, FinetuneCog, RolloutCog, PrivacyCog):
+        for cog in (ChatCog, FinetuneCog, RolloutCog, PrivacyCog, MemoryCog):
             await self.add_cog(cog(self))
         await self.add_cog(FormCog(FORM_HANDLERS))
         for group in (FINETUNE, PERSONA):

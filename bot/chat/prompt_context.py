@@ -7,10 +7,11 @@ from pathlib import Path
 from bot.chat.discord_channels import ChannelRef
 from bot.personas.base_model_compat import IncompatibleVersions
 from bot.personas.registry import PersonaRegistry
-from bot.store import Store, StoredMessage
+from bot.store import Memory, Store, StoredMessage
 from personas.home.adapters import adapter_ref
 from personas.lore.index import LoreIndex
-from personas.schemas.chat import AdapterRef, ChatRequest, Persona, SamplingParams, Turn
+from personas.lore.passages import WORLD, Passage
+from personas.schemas.chat import MEMORY_SOURCE, AdapterRef, ChatRequest, LoreHit, Persona, SamplingParams, Turn
 
 
 @dataclass(frozen=True)
@@ -63,23 +64,37 @@ class ChatRequestBuilder:
     async def request(
         self, persona: Persona, place: ChannelRef, trigger_seq: int, event_id: int, member_id: int = 0
     ) -> ChatRequest:
-        """Build the request in which the persona answers a member's stored message `trigger_seq`, an event's."""
+        """Build the request in which the persona answers a member's stored message `trigger_seq`, an event's.
+
+        What the member asked the persona to keep competes with the lore for its place in the prompt.
+        """
         history = self.store.messages.recent(place.channel_id, until_seq=trigger_seq)
         version, shown_versions = self._choose_version(persona.id, place.guild_id, event_id)
         turns = tuple(
             Turn(message.author_name, message.text, by_persona=message.persona_id == persona.id)
             for message in _turns_of_versions(history, persona, shown_versions)
         )
-        lore = await self.lore.find(persona.id, turns[-1].text, place.guild_id)
+        memories = self.store.memories.of_member(member_id, place.guild_id, persona.id) if member_id else []
+        lore = await self._find_lore(persona.id, turns[-1], place.guild_id, memories)
         return ChatRequest(
             persona=persona,
             turns=turns,
-            lore=tuple(lore),
+            lore=lore,
             adapter=self.adapter(persona.id, version) if version else None,
             sampling=replace(self.sampling, stop=stop_sequences(turns)),
             guild_id=place.guild_id or place.channel_id,  # each direct-message channel is a guild of its own
             member_id=member_id,
         )
+
+    async def _find_lore(
+        self, persona_id: str, turn: Turn, guild_id: int, memories: list[Memory]
+    ) -> tuple[LoreHit, ...]:
+        """Find lore and memories for a member's turn. Headings say whose words a memory is, and are not searched."""
+        kept = [Passage(WORLD, MEMORY_SOURCE, "", memory.text) for memory in memories]
+        hits = await self.lore.find(persona_id, turn.text, guild_id, kept)
+        asked = f"{turn.name} asked you to remember"
+        headings = {it.text: f"your words, which {asked}" if it.by_persona else asked for it in memories}
+        return tuple(replace(it, heading=headings[it.text]) if it.source == MEMORY_SOURCE else it for it in hits)
 
     def _choose_version(self, persona_id: str, guild_id: int, event_id: int) -> tuple[str | None, set[str | None]]:
         """The version that makes a reply, and the versions whose earlier replies it sees.

@@ -19,7 +19,7 @@ from bot.store import VoteCounts
 from bot.training.resource_sharing import TrainerThrottle
 from personas.engine import Engine, ReplyStream
 from personas.prompt import PromptTooLongError
-from personas.schemas.chat import ChatReply, ChatRequest, LoreHit
+from personas.schemas.chat import MEMORY_SOURCE, ChatReply, ChatRequest, LoreHit
 
 MAX_MESSAGE_CHARS = 2000
 """Characters in one Discord message."""
@@ -177,7 +177,7 @@ def reply_footer(
     reply: ChatReply, lore: tuple[LoreHit, ...], dialogue: str | None = None, damaged: str = "", wanted: str = ""
 ) -> str:
     """The note under a reply: that it is AI-written, its version with the dialogue adapter that this is a copy of, its
-    lore, the version that was `wanted` where the base model answered instead, and the `damaged` one if any."""
+    memory and lore, the version `wanted` where the base model answered instead, and the `damaged` one if any."""
     if not reply.text:
         return "-# stopped before it began" if reply.finish == "cancelled" else "-# AI-written · nothing came out"
     copy_of = f" (dialogue/{dialogue})" if reply.version and dialogue else ""
@@ -187,8 +187,12 @@ def reply_footer(
         parts.append(f"{damaged} cannot be read, moderators can `/finetune rollback`")
     if reply.finish in FINISH_NOTES:
         parts.append(FINISH_NOTES[reply.finish])
-    if lore:
-        parts.append("lore: " + ", ".join(dict.fromkeys(hit.source for hit in lore)))
+    sources = dict.fromkeys(hit.source for hit in lore)
+    if MEMORY_SOURCE in sources:
+        parts.append(MEMORY_SOURCE)
+        del sources[MEMORY_SOURCE]
+    if sources:
+        parts.append("lore: " + ", ".join(sources))
     footer = "-# " + " · ".join(parts)
     return footer if len(footer) <= MAX_FOOTER_CHARS else f"{footer[: MAX_FOOTER_CHARS - 1]}…"
 

@@ -12,6 +12,7 @@ from discord.ext import commands
 from bot.chat.discord_channels import SpeakChannel, channel_ref
 from bot.chat.prompt_context import IncomingMessage
 from bot.clock import BackgroundTask
+from bot.cogs.memory_cog import MAX_MEMORY_CHARS, clean_memory
 from bot.cogs.reply_buttons import MAX_QUESTION_CHARS, ask_publicly
 from bot.cogs.transformers import Interaction
 from bot.cogs.ui import PersistentPersonaSelect, button_view, respond, respond_privately
@@ -178,6 +179,7 @@ class ChatCog(commands.Cog):
     def _update(self, message_id: int, text: str) -> None:
         store = self.bot.services.store
         with store.atomic():
+            store.memories.edit_copies(message_id, clean_memory(text)[:MAX_MEMORY_CHARS])
             if store.messages.update(message_id, text):
                 discard_pending_history_folders(self.bot.services.home, store)
 

@@ -53,6 +53,8 @@ A word is then also weighted by its rarity in English: "bought" may occur in one
 meaningless.
 """
 
+ADDED_OWNER = ""
+"""The owner of passages that take part in one search only."""
 MAX_QUERY_TERMS = 128
 """Number of a message's terms that are looked up."""
 MAX_VECTOR_BYTES = 128 * 2**20
@@ -243,6 +245,8 @@ class LoreIndex:
 
     def _units(self, owner: str, lore: _OwnerLore) -> list[Vectors]:
         """Return the vectors of each of an owner's passages, from the cache file if they are not in memory."""
+        if owner == ADDED_OWNER:
+            return lore.units or []
         with self._loading:
             units = lore.units
             if units is None:
@@ -266,21 +270,35 @@ class LoreIndex:
 
     # ---------------------------------------------------------------------------------------- search
 
-    async def find(self, persona_id: str, message: str, guild_id: int = 0) -> list[LoreHit]:
+    async def find(
+        self, persona_id: str, message: str, guild_id: int = 0, more: Sequence[Passage] = ()
+    ) -> list[LoreHit]:
         """Search in a thread; searches end in the order in which they began."""
-        if not self._owners_for(persona_id, guild_id):
+        if not (more or self._owners_for(persona_id, guild_id)):
             return []
-        search = partial(self.search, persona_id, message, guild_id=guild_id)
+        search = partial(self.search, persona_id, message, guild_id=guild_id, more=more)
         return await asyncio.get_running_loop().run_in_executor(self._searcher, search)
 
-    def search(self, persona_id: str, message: str, limit: int = MAX_LORE_PASSAGES, guild_id: int = 0) -> list[LoreHit]:
-        """Return the best passages of the persona, in this guild and in guild 0 (the operator's), and of the world."""
-        matches = self.rank(persona_id, message, guild_id).selected(limit)
+    def search(
+        self,
+        persona_id: str,
+        message: str,
+        limit: int = MAX_LORE_PASSAGES,
+        guild_id: int = 0,
+        more: Sequence[Passage] = (),
+    ) -> list[LoreHit]:
+        """Return the best passages of the persona, in this guild and in guild 0 (the operator's), and of the world.
+
+        Passages that are not in the index (`more`) compete with them.
+        """
+        matches = self.rank(persona_id, message, guild_id, more).selected(limit)
         return [LoreHit(m.passage.source, m.passage.heading, m.passage.text, m.score) for m in matches]
 
-    def rank(self, persona_id: str, message: str, guild_id: int = 0) -> LoreRanking:
+    def rank(self, persona_id: str, message: str, guild_id: int = 0, more: Sequence[Passage] = ()) -> LoreRanking:
+        """Rank the lore of a persona in a guild together with `more` passages, which leave no trace in the index."""
         terms = query_terms(message)[:MAX_QUERY_TERMS]
-        found, rows_by_term = self._look_up(self._owners_for(persona_id, guild_id), terms)
+        added = self._lay_out(more, {}) if more else None
+        found, rows_by_term = self._look_up(self._owners_for(persona_id, guild_id), terms, added)
         visible = {row: it for lore in found.values() for row, it in zip(lore.rows, lore.passages, strict=True)}
         shared, whole = _shared_words(rows_by_term, spellings(message), visible)
         cosines, small_talk = self._cosines(message, found)
@@ -304,9 +322,9 @@ class LoreIndex:
         return [owner for owner in owners if owner in self._lore]
 
     def _look_up(
-        self, owners: Sequence[str], terms: Sequence[str]
+        self, owners: Sequence[str], terms: Sequence[str], added: _OwnerLore | None = None
     ) -> tuple[dict[str, _OwnerLore], dict[str, set[int]]]:
-        """Return the lore of each owner, and the rows that have each term."""
+        """Return the lore of each owner, with what is `added` to it, and the rows that have each term."""
         first = [lore for owner in owners if (lore := self._lore.get(owner)) and lore.first_row is None]
         extracted = [(lore, [it.terms() for it in lore.passages]) for lore in first]
         with self._searching:
@@ -314,8 +332,13 @@ class LoreIndex:
                 if lore.first_row is None:
                     self._insert_words(lore, words)
             found = {owner: lore for owner in owners if (lore := self._lore.get(owner)) and lore.first_row}
+            if added:
+                self._insert_words(added, [it.terms() for it in added.passages])
+                found[ADDED_OWNER] = added
             tokens = " OR ".join(f'"{lore.first_row}"' for lore in found.values())
-            return found, {term: self._rows_with(term, tokens) for term in terms} if found else {}
+            rows = {term: self._rows_with(term, tokens) for term in terms} if found else {}
+            self._delete_words(added)
+            return found, rows
 
     def _rows_with(self, term: str, owner_tokens: str) -> set[int]:
         query = f'owner : ({owner_tokens}) AND terms : "{term}"'

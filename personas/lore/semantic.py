@@ -128,7 +128,8 @@ def _passage_units(passage: Passage, rewrite: Callable[[str], str], encoder: Enc
     section = passage.heading.rpartition(": ")[2]
     rewritten = rewrite(passage.text)
     sentences = _merge_short_sentences(split_sentences(rewritten))
-    return [f"{section}. {text}" for text in dict.fromkeys((rewritten, *sentences))]
+    units = dict.fromkeys((rewritten, *sentences))
+    return [f"{section}. {text}" if section else text for text in units]
 
 
 def _merge_short_sentences(pieces: Iterable[str]) -> list[str]:

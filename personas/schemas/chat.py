@@ -43,9 +43,16 @@ class Turn:
     by_persona: bool = False
 
 
+MEMORY_SOURCE = "memory"
+"""Source of a passage that a member asked a persona to keep."""
+
+
 @dataclass(frozen=True)
 class LoreHit:
-    """A lore passage that matches a message. `source` is the file name; a higher `score` is a better match."""
+    """A lore passage that matches a message. A higher `score` is a better match.
+
+    `source` is the file name, or `MEMORY_SOURCE`.
+    """
 
     source: str
     heading: str

@@ -70,6 +70,21 @@ async def test_the_reply_button_opens_a_form_and_what_is_written_there_is_answer
     await tobias.fits()
 
 
+async def test_a_member_has_a_reply_remembered_from_its_menu_and_changes_it(staged, visit):
+    tobias = await visit(staged.sandbox, MEMBER, QUAY)
+    await tobias.say("the heron nests in June")
+    await tobias.choose(await tobias.sees("Ballast hears: the heron nests in June"), "Remember this")
+    kept = await tobias.sees("Ballast remembers for you (number 1)")
+    await button(kept, "Edit").click()
+    form = tobias.page.get_by_role("dialog")
+    await expect(form.get_by_label("What it should remember")).to_have_value("Ballast hears: the heron nests in June")
+    await form.get_by_label("What it should remember").fill("the heron nests in May")
+    await form.get_by_role("button", name="Submit").click()
+    await tobias.sees("Changed: “the heron nests in May”")
+    await tobias.say("when does the heron nest?")
+    await tobias.sees("AI-written · base model · memory")
+
+
 async def test_a_member_talks_in_direct_messages(staged, visit):
     tobias = await visit(staged.sandbox, MEMBER, QUAY)
     await tobias.go("Understudy")

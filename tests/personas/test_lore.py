@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from personas.lore.index import LoreIndex
+from personas.lore.index import MAX_LORE_PASSAGES, LoreIndex
 from personas.lore.passages import MAX_PASSAGE_WORDS, Passage, read_lore, split_markdown
 
 
@@ -32,6 +32,20 @@ def test_the_world_is_everyones_and_other_personas_lore_is_not(folder):
         "_world/town.md"
     ]
     assert all(hit.source != "bo/boats.md" for hit in index.search("ada", "copper kettle boat sank"))
+
+
+def test_passages_of_one_search_compete_with_the_lore_and_leave_nothing_behind(folder):
+    index = LoreIndex(read_lore(folder, ["ada", "bo", "_world"]))
+    asked = "when do you pour tea from the copper kettle, and who is allergic to seed cake?"
+    kept = [Passage("_world", "kept", "", text) for text in ("I am allergic to seed cake.", "My boat is called Wren.")]
+    before = index.search("ada", asked, limit=9)
+    found = index.search("ada", asked, limit=9, more=kept)
+    assert [hit.text for hit in found if hit.source == "kept"] == ["I am allergic to seed cake."]
+    assert {hit.source for hit in found} == {"kept", "ada/tea.md"}
+    assert len(index.search("ada", asked, more=kept * 3)) == MAX_LORE_PASSAGES
+    assert [hit.text for hit in LoreIndex([]).search("ada", "is my boat called Wren?", more=kept)] == [kept[1].text]
+    assert index.search("ada", asked, limit=9) == before and len(index.passages) == 4
+    assert index._words.execute("select count(*) from words").fetchone() == (3,), "what Ada may see, of the lore alone"
 
 
 def test_small_words_find_nothing(folder):

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from personas.chat_template import FIXED_DATE
 from personas.prompt import HISTORY_BLOCK_TURNS, PromptTooLongError, Renderer, system_text
-from personas.schemas.chat import LoreHit, Persona, Turn
+from personas.schemas.chat import MEMORY_SOURCE, LoreHit, Persona, Turn
 
 ADA = Persona("ada", "Ada", description="You are Ada, {{char}} to {{user}}.", personality="You speak plainly.")
 HIT = LoreHit("ada/tea.md", "Tea", "Tea is at four.", 5.0)
@@ -62,8 +62,10 @@ def test_members_are_named_and_the_persona_is_not(renderer):
 
 
 def test_lore_stands_with_the_last_turn_and_names_its_heading(renderer):
-    text = renderer.prompt(ADA, [Turn("Bo", "old"), Turn("Ada", "yes", True), Turn("Bo", "when is tea")], [HIT]).text
-    assert "user\n[Tea] Tea is at four.\n\nBo: when is tea<|im_end|>" in text
+    kept = LoreHit(MEMORY_SOURCE, "Bo asked you to remember", "I take milk.", 3.0)
+    turns = [Turn("Bo", "old"), Turn("Ada", "yes", True), Turn("Bo", "when is tea")]
+    text = renderer.prompt(ADA, turns, [HIT, kept]).text
+    assert "user\n[Tea] Tea is at four.\n[Bo asked you to remember] I take milk.\n\nBo: when is tea<|im_end|>" in text
     assert "user\nBo: old<|im_end|>" in text
 
 

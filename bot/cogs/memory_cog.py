@@ -1,0 +1,253 @@
+"""`/remember`, `/memory` and "Remember this": what members ask personas to keep, for themselves alone."""
+
+import re
+import time
+
+import discord
+from discord import app_commands
+from discord.ext import commands
+
+from bot.chat.streaming_reply import INVISIBLE_PATTERN, MAX_MESSAGE_CHARS
+from bot.cogs.transformers import (
+    CHANNEL_PERSONA_HELP,
+    Interaction,
+    PersonaOption,
+    SuggestionTransformer,
+    channel_persona,
+    persona_option,
+)
+from bot.cogs.ui import PersistentButton, button_view, form, respond, text_field
+from bot.errors import RefusedError
+from bot.services import Bot
+from bot.store import Memory, StoredReply
+from personas.lore.passages import MAX_PASSAGE_WORDS, count_words
+from personas.schemas.chat import Persona
+
+MEMORY_FORM_PREFIX = "memory:"
+"""Prefix of the form's custom id; the memory's number follows."""
+MAX_MEMORIES, MAX_MEMORY_CHARS = 24, 400
+"""Memories of a member with one persona of a server, one less than a Discord menu can show; characters of each."""
+ALL_MEMORIES = "all"
+MENTION_PATTERN = re.compile(r"<@[!&]?\d+>")
+MARGIN_CHARS = 16  # number and markup of a line of the list
+
+
+def _suggest_memories(interaction: Interaction) -> dict[str, str]:
+    memories = _memories(interaction, persona_option(interaction))
+    return {f"{it.seq}: {it.text}": str(it.seq) for it in memories}
+
+
+def _suggest_forgettable(interaction: Interaction) -> dict[str, str]:
+    memories = _suggest_memories(interaction)
+    return {f"all {len(memories)}": ALL_MEMORIES, **memories} if memories else {}
+
+
+MemoryOption = app_commands.Transform[str, SuggestionTransformer(_suggest_memories)]
+ForgettableOption = app_commands.Transform[str, SuggestionTransformer(_suggest_forgettable)]
+
+
+@app_commands.allowed_contexts(guilds=True, dms=True)
+class MemoryCog(
+    commands.GroupCog, group_name="memory", group_description="See, change and delete what personas remember for you."
+):
+    """The commands, for everybody about their own memories."""
+
+    def __init__(self, bot: Bot) -> None:
+        super().__init__()
+        self._tree = bot.tree
+        self._menu = app_commands.ContextMenu(name="Remember this", callback=remember_message)
+
+    async def cog_load(self) -> None:
+        self._tree.add_command(remember)
+        self._tree.add_command(self._menu)
+
+    async def cog_unload(self) -> None:
+        self._tree.remove_command(remember.name)
+        self._tree.remove_command(self._menu.name, type=self._menu.type)
+
+    @app_commands.command(description="Show what a persona remembers for you here.")
+    @app_commands.describe(persona=CHANNEL_PERSONA_HELP)
+    async def show(self, interaction: Interaction, persona: PersonaOption | None = None) -> None:
+        persona = persona or channel_persona(interaction)
+        await respond(interaction, _list_text(persona, _memories(interaction, persona)), suppress_embeds=True)
+
+    @app_commands.command(description="Change what a persona remembers for you, in a form.")
+    @app_commands.describe(memory="Its number, as `/memory show` shows it", persona=CHANNEL_PERSONA_HELP)
+    async def edit(self, interaction: Interaction, memory: MemoryOption, persona: PersonaOption | None = None) -> None:
+        await interaction.response.send_modal(_memory_form(_require_memory(interaction, memory)))
+
+    @app_commands.command(description="Have a persona forget what it remembers for you.")
+    @app_commands.describe(memory="Its number, as `/memory show` shows it, or all", persona=CHANNEL_PERSONA_HELP)
+    async def forget(
+        self, interaction: Interaction, memory: ForgettableOption, persona: PersonaOption | None = None
+    ) -> None:
+        if memory != ALL_MEMORIES:
+            await respond(interaction, _forget(interaction, memory))
+            return
+        persona = persona or channel_persona(interaction)
+        memories = _memories(interaction, persona)
+        interaction.client.services.store.memories.forget(it.seq for it in memories)
+        await respond(interaction, f"{persona.name} has forgotten all it remembered for you here ({len(memories)}).")
+
+
+@app_commands.command(description="Ask a persona to remember something for you, in this server alone.")
+@app_commands.describe(text="What it should remember, in your words", persona=CHANNEL_PERSONA_HELP)
+@app_commands.allowed_contexts(guilds=True, dms=True)
+async def remember(
+    interaction: Interaction, text: app_commands.Range[str, 1, MAX_MEMORY_CHARS], persona: PersonaOption | None = None
+) -> None:
+    await _store(interaction, persona or channel_persona(interaction), text)
+
+
+async def remember_message(interaction: Interaction, message: discord.Message) -> None:
+    """The command in a message's menu: keep a persona's reply to the member, or the member's own message."""
+    services = interaction.client.services
+    if reply := services.store.replies.of_message(message.id):
+        if reply.asked_by not in (0, interaction.user.id):
+            raise RefusedError("That was said to somebody else.", "Choose a reply to you, or use `/remember`.")
+        message_id, text = reply.parts[0], services.store.messages.text_of(reply.parts[0])
+        if services.reply_service.is_running(reply.event_id) or text is None:
+            raise RefusedError("This reply has not ended, or is no longer kept.", "Use `/remember` for what it says.")
+        await _store(interaction, _persona_of(interaction, reply), text, message_id, by_persona=True)
+        return
+    # What a command or form said stands in the bot's response to it.
+    asked = message.interaction_metadata
+    author, message_id = (asked.user, asked.id) if asked else (message.author, message.id)
+    text = services.store.messages.text_of(message_id) or ("" if asked else message.clean_content)
+    if author != interaction.user or not text:
+        raise RefusedError(
+            "Personas remember their replies to you and your own messages.", "Choose one of these, or use `/remember`."
+        )
+    answer = services.store.replies.get(message_id)
+    persona = _persona_of(interaction, answer) if answer else channel_persona(interaction)
+    await _store(interaction, persona, text, message_id)
+
+
+async def edit_memory(interaction: Interaction, seq: str, values: dict[str, str]) -> None:
+    """Store a submitted form. Raises `RefusedError` where the memory is gone, or the new text cannot be kept."""
+    memory = _require_memory(interaction, seq)
+    text = check_memory(values["text"])
+    interaction.client.services.store.memories.edit(memory.seq, text)
+    await respond(interaction, f"Changed: {_quote(text)}", _buttons(memory.seq), suppress_embeds=True)
+
+
+class EditMemoryButton(PersistentButton, template=r"edit-memory:(?P<seq>[0-9]+)"):
+    """Opens the form of a memory."""
+
+    label = "Edit"
+    seq: str
+
+    async def pressed(self, interaction: Interaction) -> None:
+        await interaction.response.send_modal(_memory_form(_require_memory(interaction, self.seq)))
+
+
+class ForgetMemoryButton(PersistentButton, template=r"forget-memory:(?P<seq>[0-9]+)"):
+    """Deletes a memory."""
+
+    label = "Forget"
+    seq: str
+
+    async def pressed(self, interaction: Interaction) -> None:
+        await interaction.response.edit_message(content=_forget(interaction, self.seq), view=None)
+
+
+MEMORY_BUTTONS = (EditMemoryButton, ForgetMemoryButton)
+
+
+def clean_memory(text: str) -> str:
+    """Return a text as one line without control characters; nobody is mentioned in it."""
+    return " ".join(MENTION_PATTERN.sub("someone", INVISIBLE_PATTERN.sub(" ", text)).split())
+
+
+def check_memory(text: str) -> str:
+    """Return a text as it is kept. Raises `RefusedError` for one that is empty or too long."""
+    text = clean_memory(text)
+    if not text:
+        raise RefusedError("There is nothing to remember.", "Write some words.")
+    if len(text) > MAX_MEMORY_CHARS or count_words(text) > MAX_PASSAGE_WORDS:
+        raise RefusedError(
+            f"That is too long: a memory has at most {MAX_MEMORY_CHARS} characters and {MAX_PASSAGE_WORDS} words.",
+            "Say it shorter with `/remember`.",
+        )
+    return text
+
+
+async def _store(
+    interaction: Interaction, persona: Persona, text: str, message_id: int | None = None, *, by_persona: bool = False
+) -> None:
+    """Store a memory, and show it. Raises `RefusedError` for a text that cannot be kept, is known, or one too many."""
+    text, known = check_memory(text), _memories(interaction, persona)
+    if any(it.text == text for it in known):
+        raise RefusedError(f"{persona.name} remembers that already.", "`/memory show` lists it.")
+    if len(known) >= MAX_MEMORIES:
+        what = f"{persona.name} remembers {MAX_MEMORIES} things for you here, as many as it can."
+        raise RefusedError(what, "Let it forget one: `/memory forget`.")
+    memory = Memory(
+        interaction.guild_id or 0, persona.id, interaction.user.id, text, by_persona, message_id, time.time()
+    )
+    seq = interaction.client.services.store.memories.add(memory)
+    where = "in this server" if interaction.guild_id else "in this conversation"
+    await respond(
+        interaction,
+        f"**{persona.name}** remembers for you (number {seq}): {_quote(text)}\n"
+        f"-# It is used for replies to you {where} alone, which everyone in the channel can read, and never for "
+        "training. `/memory show` lists all.",
+        _buttons(seq),
+        suppress_embeds=True,
+    )
+
+
+def _persona_of(interaction: Interaction, reply: StoredReply) -> Persona:
+    persona = interaction.client.services.personas.get(reply.persona_id, reply.guild_id)
+    if persona is None:
+        raise RefusedError("The persona that said this is no longer here.", "Choose another message.")
+    return persona
+
+
+def _memories(interaction: Interaction, persona: Persona) -> list[Memory]:
+    memories = interaction.client.services.store.memories
+    return memories.of_member(interaction.user.id, interaction.guild_id or 0, persona.id)
+
+
+def _require_memory(interaction: Interaction, seq: str) -> Memory:
+    """Find one of the member's memories here. Raises `RefusedError` for others', other servers' and unknown ones."""
+    number = int(seq) if seq.isascii() and seq.isdecimal() and len(seq) < 19 else 0
+    memory = interaction.client.services.store.memories.get(number, interaction.user.id)
+    if memory is None or memory.guild_id != (interaction.guild_id or 0):
+        raise RefusedError(f"There is no memory {seq} of yours here.", "`/memory show` lists them.")
+    return memory
+
+
+def _forget(interaction: Interaction, seq: str) -> str:
+    memory = _require_memory(interaction, seq)
+    interaction.client.services.store.memories.forget([memory.seq])
+    return f"Forgotten (number {seq}). Replies that used it stay as they are."
+
+
+def _memory_form(memory: Memory) -> discord.ui.Modal:
+    field = text_field("What it should remember", "text", MAX_MEMORY_CHARS)
+    field.default = memory.text
+    return form("Change a memory", f"{MEMORY_FORM_PREFIX}{memory.seq}", field)
+
+
+def _buttons(seq: int) -> discord.ui.View:
+    return button_view(EditMemoryButton(seq), ForgetMemoryButton(seq))
+
+
+def _quote(text: str) -> str:
+    return f"“{discord.utils.escape_markdown(text)}”"
+
+
+def _list_text(persona: Persona, memories: list[Memory]) -> str:
+    """List memories, each as long as a message has room for."""
+    if not memories:
+        return f"{persona.name} remembers nothing for you here. `/remember` asks it to."
+    count = "1 thing" if len(memories) == 1 else f"{len(memories)} things"
+    head = f"**{persona.name}** remembers {count} for you here. `/memory edit` and `/memory forget` change that."
+    room = (MAX_MESSAGE_CHARS - len(head)) // len(memories) - MARGIN_CHARS
+    return "\n".join([head, *(f"`{it.seq}` {_excerpt(it, room)}" for it in memories)])
+
+
+def _excerpt(memory: Memory, max_chars: int) -> str:
+    text = _quote(memory.text)
+    return text if len(text) <= max_chars else f"{_quote(memory.text[: max_chars // 2 - 2])}…"

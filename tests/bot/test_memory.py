@@ -1,0 +1,303 @@
+"""What members ask personas to keep: who sees it where, how it is changed and forgotten, what a prompt has of it."""
+
+import json
+import shutil
+import time
+
+import aiohttp
+import pytest
+
+from bot.cogs.memory_cog import MAX_MEMORIES, clean_memory
+from bot.store import Memory, Store
+from personas.schemas.chat import MEMORY_SOURCE
+from tests.bot.conftest import INN, QUAY
+from tests.bot.test_direct_messages import chosen, in_dm
+from tests.fakes import until
+
+KEPT, ASKED = "my sister Nell keeps bees in Tamsin Lane", "where does my sister Nell keep her bees?"
+GUILD, CHANNEL, WHO, OTHER = 7, 5, 71, 72
+
+
+async def response_text(answer, words):
+    await until(lambda: words in (answer.message or {}).get("content", ""))
+    assert answer.ephemeral
+    return answer.message
+
+
+async def ask(stage, who, words=ASKED, channel=QUAY):
+    mark = stage.mark
+    await who.say(channel, words)
+    return await stage.finished(channel, mark)
+
+
+def remembered(stage):
+    """The memories in the last prompt."""
+    return [hit.text for hit in stage.engine.requests[-1].lore if hit.source == MEMORY_SOURCE]
+
+
+def kept(stage, who=None, persona="ballast", guild_id=None):
+    member = int((who or stage.member).id)
+    guild_id = stage.sandbox.guild_id if guild_id is None else guild_id
+    return [it.text for it in stage.store.memories.of_member(member, guild_id, persona)]
+
+
+def memory(text=KEPT, user_id=WHO, guild_id=GUILD, persona_id="ballast", message_id=None, by_persona=False):
+    return Memory(guild_id, persona_id, user_id, text, by_persona, message_id, time.time())
+
+
+# ------------------------------------------------------------------------------------------ in replies
+
+
+async def test_a_persona_knows_what_a_member_asked_it_to_keep_and_says_so(stage):
+    message = await response_text(await stage.member.slash(QUAY, "remember", text=KEPT), "remembers for you")
+    assert KEPT in message["content"] and "never for training" in message["content"]
+    reply = await ask(stage, stage.member)
+    assert reply["content"].endswith("-# AI-written · base model · memory")
+    (hit,) = [hit for hit in stage.engine.requests[-1].lore if hit.source == MEMORY_SOURCE]
+    assert (hit.heading, hit.text) == ("Tobias Reed asked you to remember", KEPT)
+    assert (await ask(stage, stage.member, "good morning"))["content"].endswith("-# AI-written · base model")
+    assert remembered(stage) == []
+
+
+async def test_nobody_else_no_other_persona_and_no_other_server_has_it(stage):
+    """Each row differs from the one that counts in one way, and says so in its text."""
+    here, me, them = stage.sandbox.guild_id, int(stage.member.id), int(stage.moderator.id)
+    rows = {
+        "mine": (me, here, "ballast"), "theirs": (them, here, "ballast"), "elsewhere": (me, here + 1, "ballast"),
+        "in private": (me, 0, "ballast"), "of another": (me, here, "oda"),
+    }  # fmt: skip
+    for words, (user_id, guild_id, persona_id) in rows.items():
+        stage.store.memories.add(memory(f"{KEPT} ({words})", user_id, guild_id, persona_id))
+    await ask(stage, stage.member)
+    assert remembered(stage) == [f"{KEPT} (mine)"]
+    await ask(stage, stage.moderator)
+    assert remembered(stage) == [f"{KEPT} (theirs)"]
+    await ask(stage, stage.sandbox.member("Wren Castle"))
+    assert remembered(stage) == []
+    await ask(stage, stage.member, channel=INN)
+    assert remembered(stage) == [f"{KEPT} (of another)"]
+    shown = await response_text(await stage.member.slash(QUAY, "memory show"), "remembers 1 thing for you here")
+    assert "(mine)" in shown["content"] and shown["content"].count(KEPT) == 1
+
+
+async def test_direct_messages_have_memories_of_their_own(stage):
+    channel = await chosen(stage, "ballast")
+    await response_text(await stage.member.slash(channel, "remember", text=KEPT), "in this conversation alone")
+    assert kept(stage, guild_id=0) == [KEPT] and kept(stage) == []
+    mark = stage.mark
+    await stage.member.say(channel, ASKED)
+    assert " · memory" in (await in_dm(stage, channel, ASKED, mark))["content"]
+    await ask(stage, stage.member)
+    assert remembered(stage) == []
+
+
+async def test_memories_share_the_places_of_lore(stage):
+    for number in range(4):
+        stage.store.memories.add(memory(f"{KEPT}, hive {number}", int(stage.member.id), stage.sandbox.guild_id))
+    await ask(stage, stage.member)
+    assert len(remembered(stage)) == len(stage.engine.requests[-1].lore) == 2
+
+
+async def test_a_regenerated_reply_has_the_memories_of_who_asked(stage):
+    reply = await ask(stage, stage.member)
+    assert remembered(stage) == []
+    await stage.member.slash(QUAY, "remember", text=KEPT)
+    mark = stage.mark
+    await stage.moderator.click(reply, "Regenerate")
+    await stage.finished(QUAY, mark)
+    assert remembered(stage) == [KEPT]
+
+
+# ------------------------------------------------------------------------------------------ from messages
+
+
+async def test_replies_to_a_member_are_kept_from_their_menu_as_the_persona_s_words(stage):
+    stage.engine.script = lambda request: ["Your sister Nell ", "keeps bees in Tamsin Lane."]
+    reply = await ask(stage, stage.member, "tell me of my sister")
+    await response_text(await stage.member.context(QUAY, "Remember this", reply), "**Ballast** remembers for you")
+    (found,) = stage.store.memories.of_member(int(stage.member.id), stage.sandbox.guild_id, "ballast")
+    assert found.text == "Your sister Nell keeps bees in Tamsin Lane." and found.by_persona
+    await ask(stage, stage.member)
+    assert stage.engine.requests[-1].lore[0].heading == "your words, which Tobias Reed asked you to remember"
+    again = await stage.member.context(QUAY, "Remember this", reply)
+    await response_text(again, "Ballast remembers that already")
+    stolen = await stage.moderator.context(QUAY, "Remember this", reply)
+    await response_text(stolen, "That was said to somebody else.")
+    assert kept(stage, stage.moderator) == []
+
+
+async def test_a_member_s_own_messages_are_kept_by_whoever_answered_them(stage):
+    said = await stage.member.say(QUAY, f"{KEPT}, @Understudy")
+    await stage.finished(QUAY, 0)
+    await response_text(await stage.member.context(QUAY, "Remember this", said), KEPT)
+    (found,) = stage.store.memories.of_member(int(stage.member.id), stage.sandbox.guild_id, "ballast")
+    assert found.text == f"{KEPT}," and not found.by_persona
+    mark = stage.mark
+    quoted = await stage.member.slash(INN, "chat", message="I am allergic to eel")
+    await stage.finished(INN, mark)
+    await response_text(await stage.member.context(INN, "Remember this", quoted.message), "**Oda Marrow** remembers")
+    assert kept(stage, persona="oda") == ["I am allergic to eel"]
+    for other in (said, quoted.message):
+        place = QUAY if other is said else INN
+        refused = await stage.moderator.context(place, "Remember this", other)
+        await response_text(refused, "Personas remember their replies to you and your own messages.")
+
+
+async def test_a_copy_of_a_message_is_edited_and_deleted_with_it_and_one_s_own_words_stay(stage):
+    said = await stage.member.say(QUAY, KEPT)
+    await stage.finished(QUAY, 0)
+    await stage.member.context(QUAY, "Remember this", said)
+    await until(lambda: kept(stage) == [KEPT])
+    await stage.member.edit(said, f"{KEPT} no longer")
+    await until(lambda: kept(stage) == [f"{KEPT} no longer"])
+    await stage.member.slash(QUAY, "remember", text="I sail on Tuesdays")
+    await stage.member.delete(said)
+    await until(lambda: kept(stage) == ["I sail on Tuesdays"])
+
+
+# ------------------------------------------------------------------------------------------ seen, changed, forgotten
+
+
+async def test_memories_are_seen_changed_in_a_form_and_forgotten(stage):
+    sent = await stage.member.slash(QUAY, "remember", text=KEPT)
+    message = await response_text(sent, "(number 1)")
+    form = await stage.member.click(message, "Edit")
+    stage.client._connection._view_store._modals.clear()  # as after a restart
+    await response_text(await stage.member.submit(form, text="Nell has sold\nher bees"), "Changed: “Nell has sold her")
+    await stage.member.slash(QUAY, "remember", text="I sail on Tuesdays")
+    shown = await response_text(await stage.member.slash(QUAY, "memory show"), "remembers 2 things")
+    assert "`1` “Nell has sold her bees”\n`2` “I sail on Tuesdays”" in shown["content"]
+    choices = await stage.member.autocomplete(QUAY, "memory forget", "memory")
+    assert [(it["name"], it["value"]) for it in choices] == [
+        ("all 2", "all"), ("1: Nell has sold her bees", "1"), ("2: I sail on Tuesdays", "2"),
+    ]  # fmt: skip
+    assert await stage.moderator.autocomplete(QUAY, "memory forget", "memory") == []
+    form = await stage.member.slash(QUAY, "memory edit", memory="2")
+    assert "I sail on Tuesdays" in json.dumps(form.modal)
+    await stage.member.click(message, "Forget")
+    await until(lambda: kept(stage) == ["I sail on Tuesdays"])
+    await stage.member.slash(QUAY, "remember", text=KEPT)
+    await response_text(await stage.member.slash(QUAY, "memory forget", memory="all"), "has forgotten all")
+    assert kept(stage) == []
+    await response_text(await stage.member.slash(QUAY, "memory show"), "remembers nothing for you here")
+
+
+async def test_nobody_touches_the_memory_of_another_or_of_another_server(stage):
+    stage.store.memories.add(memory(user_id=int(stage.member.id), guild_id=stage.sandbox.guild_id))
+    stage.store.memories.add(memory(user_id=int(stage.moderator.id), guild_id=stage.sandbox.guild_id + 1))
+    for number in ("1", "2", "3", "all my friends", "9" * 30):
+        for command in ("memory edit", "memory forget"):
+            answer = await stage.moderator.slash(QUAY, command, memory=number)
+            await response_text(answer, f"There is no memory {number} of yours here.")
+    await response_text(await stage.moderator.slash(QUAY, "memory forget", memory="all"), "(0)")
+    assert [stage.store.memories.get(1, int(stage.member.id)).text] == kept(stage) == [KEPT]
+    assert stage.store.memories.get(2, int(stage.moderator.id))
+
+
+async def test_what_is_too_long_too_much_or_nothing_is_refused_with_the_limit(stage):
+    await response_text(await stage.member.slash(QUAY, "remember", text="<@123>\u202e \x07"), "“someone”")
+    await response_text(await stage.member.slash(QUAY, "remember", text="\u202e"), "There is nothing to remember.")
+    long = "at most 400 characters and 90 words"
+    await response_text(await stage.member.slash(QUAY, "remember", text="a " * 91), long)
+    stage.engine.script = lambda request: ["b" * 401]
+    reply = await ask(stage, stage.member)
+    await response_text(await stage.member.context(QUAY, "Remember this", reply), long)
+    for number in range(MAX_MEMORIES - 1):
+        text = f"{number}" + " long enough to fill the message" * 9
+        stage.store.memories.add(memory(text, int(stage.member.id), stage.sandbox.guild_id))
+    assert len(kept(stage)) == MAX_MEMORIES
+    await response_text(await stage.member.slash(QUAY, "remember", text=KEPT), f"remembers {MAX_MEMORIES} things")
+    shown = await response_text(await stage.member.slash(QUAY, "memory show"), f"remembers {MAX_MEMORIES} things")
+    assert len(shown["content"]) <= 2000 and shown["content"].count("\n") == MAX_MEMORIES
+    await response_text(await stage.member.slash(INN, "remember", text=KEPT), "**Oda Marrow** remembers for you")
+
+
+@pytest.mark.parametrize(
+    ("text", "clean"),
+    [("tell <@!12> and <@&34>", "tell someone and someone"), ("a\n[Oda]\tb\x00", "a [Oda] b"), ("\u2066 \n", "")],
+)
+def test_a_memory_is_one_line_that_mentions_nobody(text, clean):
+    assert clean_memory(text) == clean
+
+
+# ------------------------------------------------------------------------------------------ privacy
+
+
+async def test_privacy_shows_exports_and_erases_memories(stage):
+    await stage.member.slash(QUAY, "remember", text=KEPT)
+    stage.store.memories.add(memory(f"ask Tobias Reed: {KEPT}", int(stage.moderator.id), stage.sandbox.guild_id))
+    await response_text(await stage.member.slash(QUAY, "privacy show"), "1 texts that you asked personas to remember")
+    message = await response_text(await stage.member.slash(QUAY, "privacy export"), "Everything I keep about you")
+    async with aiohttp.ClientSession() as http, http.get(message["attachments"][0]["url"]) as file:
+        about = json.loads(await file.read())
+    assert [(it["text"], it["persona_id"]) for it in about["memories"]] == [(KEPT, "ballast")]
+    message = await response_text(await stage.member.slash(QUAY, "privacy forget"), "what personas remember for you")
+    await stage.member.click(message, "Forget me")
+    await stage.sees("Done: you have been forgotten")
+    assert kept(stage) == [] and kept(stage, stage.moderator) == ["ask someone: [removed]"]
+
+
+async def test_consent_to_training_is_another_matter(stage):
+    """A member who has not opted in has memories; no exchange that may be trained on has a word of them."""
+    await stage.member.slash(QUAY, "privacy opt-out")
+    await stage.member.slash(QUAY, "remember", text=KEPT)
+    await ask(stage, stage.member)
+    assert remembered(stage) == [KEPT]
+    assert stage.store.messages.opted_in_exchanges(stage.sandbox.guild_id, "ballast", 10) == []
+    assert not any(KEPT in message.text for message in stage.store.messages.guild_messages(stage.sandbox.guild_id))
+
+
+# ------------------------------------------------------------------------------------------ the store
+
+
+@pytest.fixture
+def store(tmp_path):
+    with Store.open(tmp_path / "understudy.sqlite") as opened:
+        yield opened
+
+
+def test_a_deleted_channel_takes_the_copies_of_its_messages(store):
+    for channel_id, message_id in ((CHANNEL, 1), (CHANNEL + 1, 2)):
+        place = {"guild_id": GUILD, "channel_id": channel_id, "author_id": WHO, "author_name": "Ada"}
+        store.messages.append(**place, text=KEPT, at=1.0, discord_message_id=message_id)
+        store.memories.add(memory(f"{message_id}", message_id=message_id))
+    store.memories.add(memory("mine"))
+    store.messages.delete_channel(CHANNEL)
+    assert [it.text for it in store.memories.of_member(WHO, GUILD, "ballast")] == ["2", "mine"]
+
+
+def test_old_conversations_go_and_memories_of_them_stay_until_their_message_is_deleted(store):
+    place = {"guild_id": GUILD, "channel_id": CHANNEL, "author_id": WHO, "author_name": "Ada"}
+    store.messages.append(**place, text=KEPT, at=1.0, discord_message_id=1)
+    store.memories.add(memory(message_id=1))
+    assert store.messages.delete_before(2.0) == 1 and store.memories.get(1, WHO)
+    assert not store.messages.delete(1) and store.memories.get(1, WHO) is None
+
+
+def test_a_server_and_a_persona_that_go_take_their_memories(store):
+    for guild_id, persona_id in ((GUILD, "ballast"), (GUILD, "oda"), (GUILD + 1, "oda"), (GUILD + 1, "thrip")):
+        store.memories.add(memory(guild_id=guild_id, persona_id=persona_id))
+    assert store.guilds.known() == {GUILD, GUILD + 1}
+    store.guilds.delete(GUILD)
+    store.memories.forget_persona("thrip")
+    assert [store.memories.get(seq, WHO) is None for seq in (1, 2, 3, 4)] == [True, True, False, True]
+
+
+def test_a_backup_brings_back_nothing_that_was_forgotten_since_and_has_the_edits(store, tmp_path):
+    for text in ("stays", "is forgotten", "is edited"):
+        store.memories.add(memory(text, message_id=9))
+    store.memories.add(memory("another's", OTHER))
+    store.truncate_wal()
+    shutil.copy(tmp_path / "understudy.sqlite", tmp_path / "old.sqlite")
+    store.memories.forget([2])
+    store.memories.edit(3, "was edited")
+    store.memories.add(memory("is new"))
+    with Store.open(tmp_path / "old.sqlite") as restored:
+        restored.merge_later_decisions(store)
+        found = restored.memories.of_member(WHO, GUILD, "ballast")
+        assert [(it.text, it.message_id) for it in found] == [("stays", 9), ("was edited", None)]
+        assert restored.memories.get(4, OTHER)
+    with Store.open(tmp_path / "other.sqlite") as foreign:
+        foreign.memories.add(memory("of another home"))
+        foreign.merge_later_decisions(store)
+        assert foreign.memories.get(1, WHO).text == "of another home"
