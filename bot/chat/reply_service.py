@@ -203,12 +203,7 @@ class ReplyService:
             discord_message_id=message.event_id,
         )
 
-    async def begin_message(
-        self,
-        persona: Persona,
-        channel: SpeakChannel,
-        **buttons: Any,
-    ) -> StreamingReply:
+    async def begin_message(self, persona: Persona, channel: SpeakChannel, **buttons: Any) -> StreamingReply:
         """Post the message that a reply is streamed to; `buttons` are arguments of `live_message`."""
         live = self.live_message(await self.senders.of(persona, channel), channel, **buttons)
         await self._post_first(live, persona, channel)
@@ -336,6 +331,8 @@ class ReplyService:
         sender = await self.senders.of(persona, channel)
         found = await sender.find(reply.event_id)
         parts = (*reply.parts, *(one for one in found if one not in reply.parts))
+        if parts != reply.parts:  # stored before they change, because an end without buttons is not found again
+            self.store.replies.record_parts(reply.event_id, list(parts))
         task = ReplyTask(reply.event_id, reply.asked_by, persona, channel, reply.trigger_seq or 0, parts)
         if reply.end_note is not None:
             text = self.store.messages.text_of(parts[0]) if parts else ""

@@ -2,6 +2,7 @@
 
 import asyncio
 
+from bot.chat.streaming_reply import StreamingReply
 from bot.store import VoteCounts
 from personas.errors import EngineBusyError
 from tests.bot.conftest import INN, QUAY, on_stage
@@ -135,6 +136,26 @@ async def test_a_reply_cut_off_while_it_was_made_anew_is_finished_after_the_rest
     async with on_stage(tmp_path) as stage:
         again = await stage.finished(QUAY, 0)
         assert again["id"] == reply["id"] and "Ballast hears: hello" in again["content"]
+
+
+async def test_a_message_found_after_a_crash_is_stored_before_it_loses_its_buttons(tmp_path, monkeypatch):
+    async with on_stage(tmp_path) as stage:
+        stage.engine.free.clear()
+        await stage.member.say(QUAY, "who was that")
+        growing = await stage.sees("…", by="Ballast")
+        (reply,) = stage.store.replies.unfinished()
+        stage.store.replies.record_parts(reply.event_id, [])
+        stage.store.replies._db.write("update replies set trigger_seq = null")
+    restore, stored = StreamingReply.restore, []
+
+    async def record_then_restore(live, text, note):
+        stored.extend(stage.store.replies.get(reply.event_id).parts)
+        await restore(live, text, note)
+
+    monkeypatch.setattr(StreamingReply, "restore", record_then_restore)
+    async with on_stage(tmp_path) as stage:
+        result = await stage.sees("This reply was cut off. Ask again.", since=0)
+        assert not result["components"] and stored == [int(growing["id"])]
 
 
 async def test_votes_are_counted_once_a_member_and_taken_back(stage):

@@ -10,7 +10,7 @@ from personas.engine.admission import AdapterState, AdmissionControl
 from personas.engine.lora_slots import BASE_MODEL_SLOT, MAX_PREFETCHED_ADAPTERS, AdapterWeights, LoraSlots
 from personas.engine.model_runner import Sequence
 from personas.engine.scheduler import MAX_OVERTAKEN, Scheduler, SchedulerLimits
-from personas.errors import AdapterError, EngineBusyError
+from personas.errors import AdapterError, EngineBusyError, NoMemoryError
 from personas.schemas.chat import AdapterRef, ChatRequest
 
 
@@ -154,7 +154,7 @@ class TestOrder:
         queue.runner.has_memory = False
         seq = queue.add(1, 0, "a")
         queue.scheduler.admit()
-        assert isinstance(seq._sink.error, MemoryError) and queue.ends == 1
+        assert isinstance(seq._sink.error, NoMemoryError) and queue.ends == 1
         assert not queue.slots.acquired and not queue.scheduler.running and not queue.scheduler.queue
 
 

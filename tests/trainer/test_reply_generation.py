@@ -8,6 +8,7 @@ from functools import partial
 import pytest
 
 from personas.engine.llm_engine import LLMEngine
+from personas.errors import NoMemoryError
 from personas.home.job_folder import read_spec
 from personas.schemas.chat import ChatRequest, SamplingParams, Turn
 from personas.schemas.scorecard import GENERAL_TASK, HELDOUT_TASK, SMALL_TALK_TASK
@@ -115,7 +116,7 @@ def test_a_failing_reply_is_raised(sides, renderer, monkeypatch):
         raise MemoryError("no room")
 
     monkeypatch.setattr(sides.parts.stacked, "forward", breaks)
-    with pytest.raises(MemoryError, match="no room"):
+    with pytest.raises(NoMemoryError, match="too little memory"):
         speakers(sides, renderer, (1,), (BASE,)).answers([prompt(renderer, None)], TimeBudget(60))
 
 
