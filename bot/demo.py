@@ -20,7 +20,7 @@ from bot.settings import load_settings
 from bot.store import TrainingJob
 from personas.errors import UnderstudyError
 from personas.home.job_material import ShippedData
-from personas.schemas.scorecard import ScoreCard
+from personas.schemas.scorecard import BELONGS, ScoreCard
 from personas.schemas.training_events import Phase
 
 OUTPUT_FOLDER = Path("build/demo")
@@ -35,7 +35,9 @@ class DemoResult:
     """Contents of `result.json`; maps go from persona id to the figure. Losses are nats per reply token, held out.
 
     `voice_right` is the share of generated replies that a classifier takes to be the persona's, `voice_right_base` the
-    base model's; `general_loss_change` is in shares of the base model's loss. `verdict` is the gate's.
+    base model's; `general_loss_change` is in shares of the base model's loss. `verdict` is the gate's. `belongs` is the
+    share of generated replies that belong to their question, `belongs_floor` that of shuffled real replies,
+    `belongs_ceiling` that of the real ones.
     """
 
     first_reply_s: float = 0.0
@@ -45,6 +47,9 @@ class DemoResult:
     voice_right: dict[str, float] = field(default_factory=dict)
     voice_right_base: dict[str, float] = field(default_factory=dict)
     general_loss_change: dict[str, float] = field(default_factory=dict)
+    belongs: dict[str, float] = field(default_factory=dict)
+    belongs_floor: dict[str, float] = field(default_factory=dict)
+    belongs_ceiling: dict[str, float] = field(default_factory=dict)
     verdict: dict[str, str] = field(default_factory=dict)
     reply_before: dict[str, str] = field(default_factory=dict)
     reply_after: dict[str, str] = field(default_factory=dict)
@@ -168,8 +173,12 @@ class DemoSession:
         figures.general_loss_change[persona_id] = round(card.general_loss_tuned / card.general_loss_base - 1, 4)
         figures.verdict[persona_id] = card.verdict
         file = services.request_builder.adapter(persona_id, newest.version).folder / "scorecard.json"
-        voice = ScoreCard.model_validate_json(file.read_bytes()).voice
-        if voice:
+        whole = ScoreCard.model_validate_json(file.read_bytes())
+        if belongs := whole.belongs:
+            figures.belongs[persona_id] = round(belongs.shares[BELONGS]["new"].estimate, 4)
+            figures.belongs_floor[persona_id] = round(belongs.floor[BELONGS].estimate, 4)
+            figures.belongs_ceiling[persona_id] = round(belongs.ceiling[BELONGS].estimate, 4)
+        if voice := whole.voice:
             figures.voice_right[persona_id] = round(voice.right["new"].mean, 4)
             figures.voice_right_base[persona_id] = round(voice.right["base"].mean, 4)
 

@@ -22,6 +22,10 @@ HELDOUT_TASK, FACTS_TASK, FACTS_WITHOUT_LORE_TASK, SMALL_TALK_TASK, GENERAL_TASK
 
 GENERAL_VOICE, MEMBERS_VOICE = "general", "members"
 
+BELONGS = "belong to their question"
+SENSE_SECTIONS = {"belongs": "Belongs to its question"}
+"""Fields of the score card that are `BoundedShares`, with their titles."""
+
 
 class Interval(FrozenModel):
     """An estimate with its 95 % interval."""
@@ -161,6 +165,24 @@ class SafetyScores(FrozenModel):
 
     prompts: dict[str, int]
     failed: dict[str, dict[Side, int]]
+
+
+class BoundedShares(FrozenModel):
+    """Shares of generated replies by measure and side, with 95 % intervals, between a floor and a ceiling.
+
+    `ceiling` is what the persona's real replies or the right answers reach in the same test, `floor` what replies reach
+    that cannot pass it, such as shuffled ones; measures without natural bounds have none. `prompts` were answered.
+    """
+
+    prompts: int
+    shares: dict[str, dict[Side, Interval]]
+    ceiling: dict[str, Interval] = Field(default_factory=dict)
+    floor: dict[str, Interval] = Field(default_factory=dict)
+
+    def new(self, measure: str) -> float | None:
+        """Return the new version's share, None if it was not measured."""
+        found = self.shares.get(measure, {}).get("new")
+        return found.estimate if found else None
 
 
 class MemberFeedback(FrozenModel):
@@ -304,6 +326,7 @@ class ScoreCard(FrozenModel):
     heard: MemberFeedback | None = None
     memorised: MemorisationScores | None = None
     safety: SafetyScores | None = None
+    belongs: BoundedShares | None = None
     side_by_side: tuple[SideBySide, ...] = ()
     audit: MemorisationAudit | None = None
     left_out: dict[str, str] = Field(default_factory=dict)

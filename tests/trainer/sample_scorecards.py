@@ -6,7 +6,9 @@ from typing import Any
 
 from personas.schemas.base import FrozenModel
 from personas.schemas.scorecard import (
+    BELONGS,
     AdapterStamp,
+    BoundedShares,
     DataChecks,
     FactScores,
     GeneralScores,
@@ -118,6 +120,12 @@ def good_card(**changes: Any) -> ScoreCard:
         "safety": SafetyScores(
             prompts={"harassment": 5, "impersonation": 5},
             failed={"harassment": {side: 1 for side in sides}, "impersonation": {side: 0 for side in sides}},
+        ),
+        "belongs": BoundedShares(
+            prompts=24,
+            shares={BELONGS: {"base": interval(0.2, 0.1), "live": interval(0.3, 0.1), "new": interval(0.35, 0.1)}},
+            ceiling={BELONGS: interval(0.62, 0.1)},
+            floor={BELONGS: interval(0.08, 0.05)},
         ),
         "side_by_side": (
             SideBySide(

@@ -21,6 +21,7 @@ from trainer.report.scorecard_files import (
     shuffled_replies,
     write_renderings,
 )
+from trainer.report.scorecard_markdown import render_markdown
 
 
 def judged(**changes):
@@ -31,6 +32,16 @@ def judged(**changes):
 def pair(prompt, real="Really.", **replies):
     texts = {side: ReplyText(text=text, made_by=None, seed=0) for side, text in replies.items()}
     return SideBySide(prompt=prompt, real=real, replies=texts)
+
+
+def test_shares_stand_between_their_bounds_and_what_was_not_measured_has_none():
+    result = render_markdown(good_card())
+    assert "## Belongs to its question" in result
+    row = "| belong to their question | 20.0% (10% to 30%) | 30.0% (20% to 40%) | 35.0% (25% to 45%) |"
+    assert f"{row} 62.0% (52% to 72%) | 8.0% (3% to 13%) |" in result
+    unbounded = good_card().belongs.model_copy(update={"ceiling": {}, "floor": {}})
+    assert "(25% to 45%) | – | – |" in render_markdown(good_card(belongs=unbounded))
+    assert "Belongs to its question" not in render_markdown(good_card(belongs=None))
 
 
 # ------------------------------------------------------------------------------------------ to be scored

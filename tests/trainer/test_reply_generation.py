@@ -5,6 +5,7 @@ import shutil
 from dataclasses import replace
 from functools import partial
 
+import numpy as np
 import pytest
 
 from personas.engine.llm_engine import LLMEngine
@@ -22,11 +23,13 @@ from trainer.evaluate.generation.evaluation_prompts import (
     interleave_tasks,
     nearest_replies,
 )
+from trainer.evaluate.generation.question_match import QuestionJudges
 from trainer.evaluate.generation.reply_generator import ReplyGenerator
 from trainer.evaluate.generation.reply_sections import measure_replies
 from trainer.evaluate.generation.reply_tasks import EvaluationPrompt
 from trainer.evaluate.paired_losses import TimeBudget
 from trainer.train.job import prepare_job
+from trainer.train.losses import measure_reply_losses
 
 TURN = Turn("Guest", "what is the bell like?")
 SHORT = SamplingParams(max_new_tokens=12)
@@ -156,6 +159,19 @@ def test_small_talk_is_compared_with_replies_to_what_is_like_it(job):
     )
 
 
+def test_the_base_model_judges_which_question_a_reply_belongs_to(sides, renderer):
+    """Whichever adapter was in use before; the first judge is the encoder."""
+    replies, questions = ["The bell rings flat."], ["how does the bell sound?", "what is for supper?"]
+    with sides.use(NEW):
+        nearness, likely = QuestionJudges(sides, renderer, reads=True, between=lambda: None).score(replies, questions)
+    samples = [renderer.sample(None, [Turn("", it)], replies[0]) for it in questions]
+    with sides.use(BASE) as model:
+        expected = [-loss.nll for loss in measure_reply_losses(model, samples)]
+    assert likely.tolist() == [pytest.approx(expected)] and nearness[0][0] > nearness[0][1]
+    (alone,) = QuestionJudges(sides, renderer, reads=False, between=lambda: None).score(replies, questions)
+    assert np.allclose(alone, likely), "MiniLM does not judge a language that it does not read"
+
+
 def in_other_words(data):
     """The same talk, answered by somebody else."""
 
@@ -184,6 +200,7 @@ def test_all_sections_are_measured_and_what_there_was_no_time_for_is_said(sides,
     assert shown.replies["base"].made_by is None and shown.replies["live"].made_by.version == "v1"
     assert shown.replies["new"].made_by == sides.stamp(NEW) and {it.seed for it in shown.replies.values()} == {3}
     assert len({it.text for it in shown.replies.values()}) == 3
+    assert "8 different held-out questions" in spoken.left_out["belongs"] and not spoken.sense
     tasks = 4 + 2 * (spoken.facts is not None)  # held-out, general, small talk, safety; facts with and without lore
     assert len(spoken.replies) == tasks  # the new version's, one of each
     assert any(f": {shown.prompt}" in prompt for prompt, _ in spoken.replies)

@@ -10,7 +10,15 @@ from personas.errors import UnderstudyError
 from personas.home.job_folder import NO_COMPARISON, ComparisonTargets
 from personas.models.base_model import fingerprint
 from personas.prompt import Renderer
-from personas.schemas.scorecard import AdapterStamp, EvaluationExtent, MemberFeedback, ScoreCard, Separation, Side
+from personas.schemas.scorecard import (
+    SENSE_SECTIONS,
+    AdapterStamp,
+    EvaluationExtent,
+    MemberFeedback,
+    ScoreCard,
+    Separation,
+    Side,
+)
 from personas.schemas.training_events import Phase
 from trainer.evaluate.candidates import BASE, LIVE, NEW, Candidate, Candidates
 from trainer.evaluate.generation.reply_sections import measure_replies
@@ -41,7 +49,12 @@ DIALOGUE_TIME_SHARE, INSTRUCTIONS_TIME_SHARE, MEMORISATION_TIME_SHARE, SEPARATIO
 """Shares of the time that is left when each of these begins, of general dialogue's on a quick card; the rest is for
 what is generated."""
 LOSSES_ONLY_REASON = "Only losses were measured."
-SECTIONS_BEYOND_LOSSES = ("separation", "voice", "facts", "text", "memorised", "safety", "side_by_side")
+SECTIONS_BEYOND_LOSSES = (
+    *("separation", "voice", "facts", "text", "memorised", "safety", "side_by_side"),
+    *SENSE_SECTIONS,
+)
+MAX_SENSE_S, SENSE_TIME_SHARE = 90.0, 0.5
+"""Time for the sections on sense beside the rest: so many seconds, and at most this share of the rest's."""
 
 
 @dataclass(frozen=True)
@@ -218,7 +231,8 @@ def _add_sections(
     separation = _separation(request, sides, neighbours, missing, budget.part(SEPARATION_TIME_SHARE))
     others = {it.persona: it.data for it in neighbours}
     release_memory()
-    spoken = measure_replies(sides, request.job, budget, GENERATION_SEEDS, request.tell, others, between)
+    sense_s = min(MAX_SENSE_S, SENSE_TIME_SHARE * budget.seconds)
+    spoken = measure_replies(sides, request.job, budget, GENERATION_SEEDS, request.tell, others, between, sense_s)
     request.left_out.update(spoken.left_out)
     sections = {
         "general": general_section(dialogue, data, instructions),
@@ -226,7 +240,7 @@ def _add_sections(
         "memorised": add_reply_pii(memorised, data, spoken.replies, sides.tokenizer),
     }
     generated = {name: getattr(spoken, name) for name in ("voice", "facts", "text", "safety", "side_by_side")}
-    return card.model_copy(update={**sections, **generated})
+    return card.model_copy(update={**sections, **generated, **spoken.sense})
 
 
 def _separation(

@@ -43,14 +43,14 @@ class TimeBudget:
     """
 
     def __init__(self, seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock = clock
+        self.clock = clock
         self.seconds = seconds
         self._end = clock() + seconds
 
     @property
     def left(self) -> float:
         """Remaining seconds, at least 0."""
-        return max(0.0, self._end - self._clock())
+        return max(0.0, self._end - self.clock())
 
     @property
     def is_spent(self) -> bool:
@@ -59,7 +59,7 @@ class TimeBudget:
 
     def part(self, share: float) -> TimeBudget:
         """Return a budget of a share (0 to 1) of the remaining time, starting now."""
-        return TimeBudget(self.left * share, self._clock)
+        return TimeBudget(self.left * share, self.clock)
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,8 @@ from typing import TypeVar
 
 from personas.schemas.formatting import format_counts, format_value, markdown_table
 from personas.schemas.scorecard import (
+    SENSE_SECTIONS,
+    BoundedShares,
     FactScores,
     GateVerdict,
     GeneralScores,
@@ -46,6 +48,7 @@ def render_markdown(card: ScoreCard) -> str:
         *_section(card.memorised, _memorised),
         *_section(card.audit, _audit),
         *_section(card.safety, _safety),
+        *(part for name, title in SENSE_SECTIONS.items() for part in _bounded(title, getattr(card, name))),
         *_side_by_side(card.side_by_side),
         *_left_out(card.left_out),
     ]
@@ -187,6 +190,23 @@ def _safety(section: SafetyScores) -> Iterator[str]:
     sides = list(next(iter(section.failed.values()), {}))
     rows = [(kind, section.prompts[kind], *(by[side] for side in sides)) for kind, by in section.failed.items()]
     yield markdown_table(("replies that fail", "prompts", *(SIDE_NAMES[side] for side in sides)), rows)
+
+
+def _bounded(title: str, section: BoundedShares | None) -> Iterator[str]:
+    if section is None:
+        return
+    yield f"## {title}"
+    sides = list(dict.fromkeys(side for by_side in section.shares.values() for side in by_side))
+    rows = [
+        (name, *(_share(it) for it in (*map(by_side.get, sides), section.ceiling.get(name), section.floor.get(name))))
+        for name, by_side in section.shares.items()
+    ]
+    yield markdown_table(("share of replies", *(SIDE_NAMES[side] for side in sides), "ceiling", "floor"), rows)
+    yield f"{section.prompts} prompts; 95 % intervals from a bootstrap."
+
+
+def _share(it: Interval | None) -> str:
+    return f"{it.estimate:.1%} ({it.low:.0%} to {it.high:.0%})" if it else "–"
 
 
 def _side_by_side(pairs: Sequence[SideBySide]) -> Iterator[str]:

@@ -98,11 +98,12 @@ async def test_a_verdict_that_came_with_a_card_is_its_makers_word(versions):
 async def test_a_card_shows_all_that_was_measured(versions):
     text = await shown(versions, f"{CARDS}/ballast/v2")
     for heading in ("The gate says reject", "Criteria", "Held-out replies", "Voice", "Facts, character, safety",
-                    "Separation", "General ability", "Text: heldout", "Memorised", "Training data",
-                    "Replies side by side", "Method", "Picture", "Take along"):  # fmt: skip
+                    "Belongs to its question", "Separation", "General ability", "Text: heldout", "Memorised",
+                    "Training data", "Replies side by side", "Method", "Picture", "Take along"):  # fmt: skip
         assert f">{heading}<" in text, heading
     assert "✗ fail" in text and "90.0%" in text and "at least 0.8" in text and "More data." in text
     assert "does the bell &lt;ring&gt;?" in text and "A quarter tone flat." in text and "said by live" in text
+    assert "35.0% (25% to 45%)" in text and "62.0% (52% to 72%)" in text
     assert "style=" not in text and "onclick" not in text
 
 

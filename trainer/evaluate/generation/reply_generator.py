@@ -39,14 +39,30 @@ class ReplyGenerator:
 
         `between` is called after each step with the number of finished replies and the total.
         """
+        with self.loaded():
+            return self.generate(prompts, budget, between, least)
+
+    @contextmanager
+    def loaded(self) -> Iterator[None]:
+        """Prepare the engine for several calls of `generate`, which share its prefix cache."""
         self._load_adapters()
         with _compiled_kernel(self.parts):
-            run = _GenerationRun(self, list(prompts), budget, least)
-            while run.start_more():
-                self.parts.batch.step()
-                run.collect()
-                between(len(run.answers), run.total)
+            yield
         self.parts.batch.clear_prefix_cache()
+
+    def generate(
+        self,
+        prompts: Sequence[EvaluationPrompt],
+        budget: TimeBudget,
+        between: Callable[[int, int], None] = lambda done, of: None,
+        least: int = 1,
+    ) -> list[GeneratedReply]:
+        """Generate replies as `answers`, within `loaded`."""
+        run = _GenerationRun(self, list(prompts), budget, least)
+        while run.start_more():
+            self.parts.batch.step()
+            run.collect()
+            between(len(run.answers), run.total)
         return run.answers
 
     def _load_adapters(self) -> None:

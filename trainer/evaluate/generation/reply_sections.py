@@ -15,8 +15,10 @@ from personas.schemas.scorecard import (
     GENERAL_TASK,
     HELDOUT_TASK,
     MEMBERS_VOICE,
+    SENSE_SECTIONS,
     SMALL_TALK_TASK,
     AdapterStamp,
+    BoundedShares,
     FactScores,
     ReplyText,
     SafetyScores,
@@ -42,6 +44,7 @@ from trainer.evaluate.generation.evaluation_prompts import (
     small_talk_prompts,
 )
 from trainer.evaluate.generation.lore_facts import CharacterBreakDetector, FactQuestion, fact_questions, measure_facts
+from trainer.evaluate.generation.question_match import QUESTION_CHOICES, QuestionJudges, measure_belonging
 from trainer.evaluate.generation.reply_generator import ReplyGenerator
 from trainer.evaluate.generation.reply_tasks import (
     EVALUATION_FOLDER,
@@ -87,8 +90,8 @@ def side_by_side_section(
 class ReplySections:
     """Score card sections measured on generated replies.
 
-    `replies` pairs each reply of the new version with its full prompt. `left_out` lists the measurements that are
-    missing or incomplete, with reasons.
+    `replies` pairs each reply of the new version with its full prompt. `sense` has `SENSE_SECTIONS` by name.
+    `left_out` lists the measurements that are missing or incomplete, with reasons.
     """
 
     voice: VoiceScores | None = None
@@ -97,6 +100,7 @@ class ReplySections:
     safety: SafetyScores | None = None
     side_by_side: tuple[SideBySide, ...] = ()
     replies: tuple[tuple[str, str], ...] = ()
+    sense: Mapping[str, BoundedShares] = field(default_factory=dict)
     left_out: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -108,11 +112,12 @@ def measure_replies(
     report: Callable[[str], None] = lambda text: None,
     others: Mapping[str, Dataset] | None = None,
     between: Callable[[], None] = lambda: None,
+    sense_s: float = 0.0,
 ) -> ReplySections:
     """Generate the replies of all sides with each seed and measure them.
 
     `others` is other personas' data for the voice classifier, by default the shipped personas'. `report` gets the
-    progress, `between` is called after each token.
+    progress, `between` is called after each token. The sections on sense take `sense_s` seconds more.
     """
     renderer = Renderer(job.tokenizer)
     session = _Session.of(job.data, renderer, sides.names, seeds)
@@ -131,7 +136,12 @@ def measure_replies(
     limit = budget.part(1 - min(MAX_SCORING_SHARE, MAX_SCORING_S / max(budget.left, MAX_SCORING_S)))
     session.answers = generator.answers(session.prompts, limit, after_step, least=tasks)
     report(f"{len(session.answers):,} replies are measured")
-    return session.measure({side: sides.stamp(side) for side in sides.names}, others or {})
+    sections = session.measure({side: sides.stamp(side) for side in sides.names}, others or {})
+    if job.data.persona is None:
+        return sections
+    report("whether replies belong to their questions")
+    sense, left_out = session.measure_sense(sides, TimeBudget(sense_s, budget.clock), between)
+    return replace(sections, sense=sense, left_out={**sections.left_out, **left_out})
 
 
 def missing_in_language(data: Dataset) -> dict[str, str]:
@@ -186,7 +196,7 @@ class _Session:
         )
         persona = self.data.persona
         if persona is None:
-            left_out |= dict.fromkeys(("voice", "facts", "safety"), NO_PERSONA_REASON)
+            left_out |= dict.fromkeys(("voice", "facts", "safety", *SENSE_SECTIONS), NO_PERSONA_REASON)
             return sections
         if not self.questions:
             why = f", and no rules for {language_name(self.data.language)}" if self.data.language != "en" else ""
@@ -197,6 +207,16 @@ class _Session:
             facts=measure_facts(self.questions, self.answers, self.sides, CharacterBreakDetector(persona)),
             safety=measure_safety(persona, self.trials, self.answers, self.sides),
         )
+
+    def measure_sense(
+        self, sides: Candidates, budget: TimeBudget, between: Callable[[], None]
+    ) -> tuple[dict[str, BoundedShares], dict[str, str]]:
+        """Measure the sections on sense within the time; returns them by name, and why others are missing."""
+        judges = QuestionJudges(sides, self.renderer, reads=self.data.language == "en", between=between)
+        belonging = measure_belonging(self.data, self.answers, self.sides, judges.score, self.seeds[:1], budget)
+        if belonging is None:
+            return {}, {"belongs": f"It takes {QUESTION_CHOICES} different held-out questions."}
+        return {"belongs": belonging.section()}, {}
 
     def _voice(self, persona: Persona, others: Mapping[str, Dataset], left_out: dict[str, str]) -> VoiceScores | None:
         voices = collect_voices(self.data, others)

@@ -1,15 +1,25 @@
-"""Generation tasks: prompts, replies, their statistics over runs, and the shipped evaluation data."""
+"""Generation tasks: prompts, replies, values and statistics of replies, and the shipped evaluation data."""
 
 import json
 import statistics
 import tomllib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from personas.schemas.scorecard import FACTS_TASK, FACTS_WITHOUT_LORE_TASK, HELDOUT_TASK, SMALL_TALK_TASK, MeanStd, Side
+from personas.schemas.scorecard import (
+    FACTS_TASK,
+    FACTS_WITHOUT_LORE_TASK,
+    HELDOUT_TASK,
+    SMALL_TALK_TASK,
+    BoundedShares,
+    Interval,
+    MeanStd,
+    Side,
+)
 from trainer.data.quality_filters import find_language_file
+from trainer.evaluate.paired_losses import bootstrap_ratio
 
 PERSONA_TASKS = (HELDOUT_TASK, FACTS_TASK, FACTS_WITHOUT_LORE_TASK, SMALL_TALK_TASK)
 """Tasks with messages that the persona would get in a channel."""
@@ -50,6 +60,60 @@ class GeneratedReply:
     text: str
     tokens: int
     ended: bool
+
+
+@dataclass(frozen=True)
+class ReplyValue:
+    """The value of one reply to prompt `number` of `task`. Replies of one `unit`, such as a conversation, correlate."""
+
+    unit: str
+    task: str
+    number: int
+    seed: int
+    value: float
+
+
+@dataclass
+class MeasuredShares:
+    """Values of replies by measure and side, and those of the texts that bound a measure."""
+
+    values: dict[str, dict[Side, list[ReplyValue]]] = field(default_factory=dict)
+    ceiling: dict[str, list[ReplyValue]] = field(default_factory=dict)
+    floor: dict[str, list[ReplyValue]] = field(default_factory=dict)
+
+    def add(self, measure: str, side: Side, values: Iterable[ReplyValue]) -> None:
+        """Add values of a side's replies."""
+        self.values.setdefault(measure, {}).setdefault(side, []).extend(values)
+
+    def section(self) -> BoundedShares:
+        """Build the score card's section."""
+        sides = next(iter(self.values.values()))
+        return BoundedShares(
+            prompts=len({(it.task, it.number) for it in next(iter(sides.values()))}),
+            shares={
+                measure: {side: mean_interval(values) for side, values in of.items()}
+                for measure, of in self.values.items()
+            },
+            ceiling={measure: mean_interval(values) for measure, values in self.ceiling.items()},
+            floor={measure: mean_interval(values) for measure, values in self.floor.items()},
+        )
+
+
+def mean_interval(values: Sequence[ReplyValue]) -> Interval:
+    """Return the mean of shares with its interval from a bootstrap over the units. Raises `ValueError` for none."""
+    found = bootstrap_ratio([it.unit for it in values], [it.value for it in values], [1.0] * len(values))
+    return found.model_copy(update={"low": max(0.0, found.low), "high": min(1.0, found.high)})
+
+
+def paired_difference(of: Sequence[ReplyValue], to: Sequence[ReplyValue]) -> Interval | None:
+    """Return the mean difference over the replies to the same prompts with the same seeds; None without any."""
+    others = {(it.task, it.number, it.seed): it.value for it in to}
+    units, more = [], []
+    for it in of:
+        if (it.task, it.number, it.seed) in others:
+            units.append(it.unit)
+            more.append(it.value - others[it.task, it.number, it.seed])
+    return bootstrap_ratio(units, more, [1.0] * len(units)) if units else None
 
 
 def select_replies(

@@ -9,7 +9,17 @@ from markupsafe import Markup
 from bot.web.pages.charts import IntervalEstimate, bar_chart, interval_chart
 from personas.schemas import scorecard
 from personas.schemas.formatting import format_counts
-from personas.schemas.scorecard import Interval, ScoreCard, Side, SideBySide, TextScores, VoiceScores
+from personas.schemas.scorecard import (
+    BELONGS,
+    SENSE_SECTIONS,
+    BoundedShares,
+    Interval,
+    ScoreCard,
+    Side,
+    SideBySide,
+    TextScores,
+    VoiceScores,
+)
 
 SIDE_LABELS: Mapping[Side, str] = {"base": "base model", "live": "live version", "new": "this version"}
 OUTCOME_LABELS = {"pass": ("good", "✓ pass"), "warn": ("warn", "! warn"), "fail": ("bad", "✗ fail")}
@@ -43,6 +53,9 @@ def score_sections(card: ScoreCard) -> Iterator[ScoreSection]:
     if card.voice:
         yield _voice_section(card.voice)
     yield from _share_sections(card)
+    for name, title in SENSE_SECTIONS.items():
+        if found := getattr(card, name):
+            yield _bounded_section(title, found)
     if card.separation:
         yield _separation_section(card.separation)
     if card.general:
@@ -132,6 +145,33 @@ def _unsafe_table(card: ScoreCard) -> Iterator[ScoreTable]:
         yield ScoreTable(
             "Replies that failed, by kind", ("kind", "prompts", *(SIDE_LABELS[side] for side in sides)), rows
         )
+
+
+def _bounded_section(title: str, found: BoundedShares) -> ScoreSection:
+    sides = list(dict.fromkeys(side for by_side in found.shares.values() for side in by_side))
+    bounds = (found.ceiling, found.floor)
+    rows = [
+        (name, *(_interval_text(it) for it in (*map(by_side.get, sides), *(of.get(name) for of in bounds))))
+        for name, by_side in found.shares.items()
+    ]
+    drawn = {name: by_side["new"] for name, by_side in found.shares.items() if "new" in by_side}
+    if len(drawn) == 1:
+        drawn |= {
+            f"{which}: {name}": it
+            for which, of in zip(("ceiling", "floor"), bounds, strict=True)
+            for name, it in of.items()
+        }
+    head = ("share of replies", *(SIDE_LABELS[it] for it in sides), "ceiling", "floor")
+    return ScoreSection(
+        title,
+        f"{found.prompts:,} prompts. The ceiling is what real replies reach, the floor what shuffled ones do.",
+        (_difference_chart("This version's shares in percent", drawn, 100),),
+        (ScoreTable("With intervals of 95 %", head, rows),),
+    )
+
+
+def _interval_text(it: Interval | None) -> str:
+    return f"{it.estimate:.1%} ({it.low:.0%} to {it.high:.0%})" if it else UNKNOWN_VALUE
 
 
 def _separation_section(found: scorecard.Separation) -> ScoreSection:
@@ -293,6 +333,7 @@ SCORE_METRICS = (
     ScoreMetric("contradictions", "lower", "{:.1%}", _score("facts.contradictions.new")),
     ScoreMetric("out of character", "lower", "{:.1%}", _score("facts.breaks_character.new")),
     ScoreMetric("unsafe replies", "lower", "{:.1%}", _unsafe_share),
+    ScoreMetric(BELONGS, "higher", "{:.1%}", lambda card: card.belongs.new(BELONGS) if card.belongs else None),
     ScoreMetric("own adapter best", "higher", "{:.1%}", _score("separation.own_best_new")),
     ScoreMetric(
         "general dialogue, loss more than the base's", "lower", "{:+.1%}", _score("general.dialogue_change.estimate")
