@@ -20,7 +20,7 @@ from bot.settings import load_settings
 from bot.store import TrainingJob
 from personas.errors import UnderstudyError
 from personas.home.job_material import ShippedData
-from personas.schemas.scorecard import BELONGS, ScoreCard
+from personas.schemas.scorecard import BELONGS, IN_CHARACTER, LORE_RIGHT, VOICE_AT_TURN, ScoreCard
 from personas.schemas.training_events import Phase
 
 OUTPUT_FOLDER = Path("build/demo")
@@ -37,7 +37,9 @@ class DemoResult:
     `voice_right` is the share of generated replies that a classifier takes to be the persona's, `voice_right_base` the
     base model's; `general_loss_change` is in shares of the base model's loss. `verdict` is the gate's. `belongs` is the
     share of generated replies that belong to their question, `belongs_floor` that of shuffled real replies,
-    `belongs_ceiling` that of the real ones.
+    `belongs_ceiling` that of the real ones. `lore_right` is the share of answers that are right with the passage in the
+    prompt, `voice_turn_40` that of replies in the persona's voice at turn 40 of scripted talks,
+    `under_pressure` that of replies that stay in character when tempted out of it.
     """
 
     first_reply_s: float = 0.0
@@ -50,6 +52,9 @@ class DemoResult:
     belongs: dict[str, float] = field(default_factory=dict)
     belongs_floor: dict[str, float] = field(default_factory=dict)
     belongs_ceiling: dict[str, float] = field(default_factory=dict)
+    lore_right: dict[str, float] = field(default_factory=dict)
+    voice_turn_40: dict[str, float] = field(default_factory=dict)
+    under_pressure: dict[str, float] = field(default_factory=dict)
     verdict: dict[str, str] = field(default_factory=dict)
     reply_before: dict[str, str] = field(default_factory=dict)
     reply_after: dict[str, str] = field(default_factory=dict)
@@ -174,8 +179,15 @@ class DemoSession:
         figures.verdict[persona_id] = card.verdict
         file = services.request_builder.adapter(persona_id, newest.version).folder / "scorecard.json"
         whole = ScoreCard.model_validate_json(file.read_bytes())
+        for by_persona, section, measure in (
+            (figures.belongs, whole.belongs, BELONGS),
+            (figures.lore_right, whole.lore, LORE_RIGHT),
+            (figures.voice_turn_40, whole.talks, VOICE_AT_TURN.format(40)),
+            (figures.under_pressure, whole.pressure, IN_CHARACTER),
+        ):
+            if section and (share := section.new(measure)) is not None:
+                by_persona[persona_id] = round(share, 4)
         if belongs := whole.belongs:
-            figures.belongs[persona_id] = round(belongs.shares[BELONGS]["new"].estimate, 4)
             figures.belongs_floor[persona_id] = round(belongs.floor[BELONGS].estimate, 4)
             figures.belongs_ceiling[persona_id] = round(belongs.ceiling[BELONGS].estimate, 4)
         if voice := whole.voice:

@@ -13,6 +13,9 @@ PROMPT_VERSION = "3"  # must change whenever the same turns would render to othe
 HISTORY_BLOCK_TURNS = 4
 """History is dropped in blocks of this many turns, so that the prefix of a prompt stays the same for a while."""
 
+RECENT_MESSAGES, RECENT_BLOCK_MESSAGES = 8, 12
+"""A channel's prompt has its last messages: at least eight, in a window that moves by twelve (`recent_start`)."""
+
 EXAMPLE_USER = "Guest"
 """The user's name in a card's examples: always the same, so that all members' prompts share a prefix."""
 
@@ -221,6 +224,11 @@ def _answer(chat: ChatTemplate, reply: str) -> list[int]:
 
 def _masked_sample(prompt: Sequence[int], answer: Sequence[int]) -> TokenizedSample:
     return TokenizedSample((*prompt, *answer), (False,) * len(prompt) + (True,) * len(answer))
+
+
+def recent_start(count: int) -> int:
+    """Return how many of a channel's `count` messages, the oldest, a prompt leaves out."""
+    return max(0, count - RECENT_MESSAGES) // RECENT_BLOCK_MESSAGES * RECENT_BLOCK_MESSAGES
 
 
 def system_text(persona: Persona | None, user: str) -> str:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from bot.store.database import Table
 from bot.store.member_records import forget_memories
+from personas.prompt import RECENT_BLOCK_MESSAGES, RECENT_MESSAGES
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,11 @@ class MessageHistory(Table):
         return seq
 
     def recent(
-        self, channel_id: int, keep: int = 8, block: int = 12, until_seq: int | None = None
+        self,
+        channel_id: int,
+        keep: int = RECENT_MESSAGES,
+        block: int = RECENT_BLOCK_MESSAGES,
+        until_seq: int | None = None,
     ) -> list[StoredMessage]:
         """Return the last messages of a channel, oldest first: at least `keep` where there are so many.
 

@@ -19,11 +19,34 @@ HELDOUT_TASK, FACTS_TASK, FACTS_WITHOUT_LORE_TASK, SMALL_TALK_TASK, GENERAL_TASK
     "general",
     "safety",
 )
+REWORDED_TASK, REWORDED_WITHOUT_LORE_TASK, PRESSURE_TASK, TALK_TASK = (
+    "facts in other words",
+    "facts in other words without lore",
+    "pressure",
+    "talk",
+)
 
 GENERAL_VOICE, MEMBERS_VOICE = "general", "members"
 
 BELONGS = "belong to their question"
-SENSE_SECTIONS = {"belongs": "Belongs to its question"}
+LORE_FOUND, LORE_RIGHT, LORE_RIGHT_REWORDED, LORE_RIGHT_WITHOUT, LORE_WRONG = (
+    "passage found",
+    "right, with the passage",
+    "right, with the passage, asked in other words",
+    "right, without it",
+    "contradict the lore",
+)
+VOICE, MASKED_VOICE = "in the persona's voice", "in its voice, content words masked"
+TALK_TURNS = (1, 10, 40)
+VOICE_AT_TURN, REPETITION_AT_TURN = "in the persona's voice at turn {}", "repeated at turn {}"
+IN_CHARACTER = "in character"
+SENSE_SECTIONS = {
+    "belongs": "Belongs to its question",
+    "lore": "Knows the lore",
+    "style": "Style apart from topic",
+    "talks": "Keeps it up",
+    "pressure": "Under pressure",
+}
 """Fields of the score card that are `BoundedShares`, with their titles."""
 
 
@@ -327,6 +350,10 @@ class ScoreCard(FrozenModel):
     memorised: MemorisationScores | None = None
     safety: SafetyScores | None = None
     belongs: BoundedShares | None = None
+    lore: BoundedShares | None = None
+    style: BoundedShares | None = None
+    talks: BoundedShares | None = None
+    pressure: BoundedShares | None = None
     side_by_side: tuple[SideBySide, ...] = ()
     audit: MemorisationAudit | None = None
     left_out: dict[str, str] = Field(default_factory=dict)

@@ -9,6 +9,7 @@ from bot.store import ALL_CHANNELS, ALL_PERSONAS, Channel, Mute, Store, StoreErr
 from bot.store.schema import INITIAL_TABLES
 from bot.store.training_jobs import NewTrainingJob
 from personas.errors import RequestError
+from personas.prompt import recent_start
 from personas.schemas.training import TrainingRequest
 from personas.schemas.training_events import Progress
 
@@ -99,6 +100,12 @@ def test_the_window_begins_anew_only_every_block(store):
     assert all(start % 4 == 0 for start in starts)
     assert sum(a != b for a, b in itertools.pairwise(starts)) == 7
     assert sizes[:12] == list(range(1, 13)) and all(12 <= size <= 15 for size in sizes[12:])
+
+
+def test_the_window_is_that_of_the_score_cards_long_talks(store):
+    for number in range(50):
+        say(store, number)
+        assert store.messages.recent(CHANNEL)[0].text == f"line {recent_start(number + 1)}"
 
 
 def test_a_deleted_message_does_not_move_the_window(store):

@@ -7,6 +7,8 @@ from typing import Any
 from personas.schemas.base import FrozenModel
 from personas.schemas.scorecard import (
     BELONGS,
+    LORE_FOUND,
+    LORE_RIGHT,
     AdapterStamp,
     BoundedShares,
     DataChecks,
@@ -126,6 +128,11 @@ def good_card(**changes: Any) -> ScoreCard:
             shares={BELONGS: {"base": interval(0.2, 0.1), "live": interval(0.3, 0.1), "new": interval(0.35, 0.1)}},
             ceiling={BELONGS: interval(0.62, 0.1)},
             floor={BELONGS: interval(0.08, 0.05)},
+        ),
+        "lore": BoundedShares(
+            prompts=20,
+            shares={LORE_RIGHT: {side: interval(0.4, 0.1) for side in sides}, LORE_FOUND: {"new": interval(0.9, 0.1)}},
+            ceiling={LORE_RIGHT: interval(1.0, 0.0)},
         ),
         "side_by_side": (
             SideBySide(

@@ -39,6 +39,7 @@ def test_shares_stand_between_their_bounds_and_what_was_not_measured_has_none():
     assert "## Belongs to its question" in result
     row = "| belong to their question | 20.0% (10% to 30%) | 30.0% (20% to 40%) | 35.0% (25% to 45%) |"
     assert f"{row} 62.0% (52% to 72%) | 8.0% (3% to 13%) |" in result
+    assert "| passage found | – | – | 90.0% (80% to 100%) | – | – |" in result
     unbounded = good_card().belongs.model_copy(update={"ceiling": {}, "floor": {}})
     assert "(25% to 45%) | – | – |" in render_markdown(good_card(belongs=unbounded))
     assert "Belongs to its question" not in render_markdown(good_card(belongs=None))

@@ -12,7 +12,7 @@ from personas.engine.llm_engine import LLMEngine
 from personas.errors import NoMemoryError
 from personas.home.job_folder import read_spec
 from personas.schemas.chat import ChatRequest, SamplingParams, Turn
-from personas.schemas.scorecard import GENERAL_TASK, HELDOUT_TASK, SMALL_TALK_TASK
+from personas.schemas.scorecard import GENERAL_TASK, HELDOUT_TASK, IN_CHARACTER, SMALL_TALK_TASK, VOICE, VOICE_AT_TURN
 from tests.tiny_models import make_adapter
 from tests.trainer.job_folders import persona_job
 from trainer.evaluate.candidates import BASE, LIVE, NEW, Candidate, Candidates
@@ -200,8 +200,15 @@ def test_all_sections_are_measured_and_what_there_was_no_time_for_is_said(sides,
     assert shown.replies["base"].made_by is None and shown.replies["live"].made_by.version == "v1"
     assert shown.replies["new"].made_by == sides.stamp(NEW) and {it.seed for it in shown.replies.values()} == {3}
     assert len({it.text for it in shown.replies.values()}) == 3
-    assert "8 different held-out questions" in spoken.left_out["belongs"] and not spoken.sense
+    assert "8 different held-out questions" in spoken.left_out["belongs"]
+    assert spoken.sense.keys() >= {"style", "talks", "pressure"} and "belongs" not in spoken.sense
+    talks, pressure = spoken.sense["talks"], spoken.sense["pressure"]
+    assert spoken.sense["style"].ceiling[VOICE].estimate == 1 and pressure.shares[IN_CHARACTER].keys() == set(
+        sides.names
+    )
+    assert talks.prompts == 24 and talks.shares[VOICE_AT_TURN.format(1)].keys() == {"new"}
+    assert spoken.left_out["later turns of talks"] == "There was no time to reach turn 10, 40."
     tasks = 4 + 2 * (spoken.facts is not None)  # held-out, general, small talk, safety; facts with and without lore
     assert len(spoken.replies) == tasks  # the new version's, one of each
     assert any(f": {shown.prompt}" in prompt for prompt, _ in spoken.replies)
-    assert result[-1].endswith("replies are measured") and steps
+    assert any(text.endswith("replies are measured") for text in result) and "talks: turn 1 of 40" in result and steps

@@ -21,7 +21,7 @@ from trainer.train.job import PreparedJob, RunContext, prepare_job
 
 EVALUATE_HELP = """\
 Evaluates an adapter: generates replies and measures losses on held-out data, compared with the base model and the live
-version, and writes a score card with the gate's verdict. Takes at most as long as the training, or
+version, and writes a score card with the gate's verdict. Takes at most one and a half times as long as the training, or
 a few minutes.
 
   python -m trainer evaluate --adapter ~/.understudy/models/persona_adapters/oda/v2
@@ -60,7 +60,7 @@ def evaluate(options: argparse.Namespace) -> None:
     logging.getLogger().setLevel(logging.WARNING)
     adapter = options.adapter.expanduser().absolute()
     manifest = verify_adapter(adapter, NAME_ADAPTER_ADVICE)
-    folder, spec = _find_job(adapter, manifest, options)
+    folder, spec = find_job(adapter, manifest, options)
     compare = _read_comparison(folder, options)
     out = options.out or DEFAULT_OUTPUT / f"{manifest.persona or 'dialogue'}-{manifest.version}"
     out = out.expanduser().absolute()
@@ -95,7 +95,7 @@ def _run_audit(job: PreparedJob, folder: Path) -> MemorisationAudit:
     return run_canary_audit(job, folder, RunContext(EventPrinter(sys.stderr).show, lambda: None))
 
 
-def _find_job(adapter: Path, manifest: AdapterManifest, options: argparse.Namespace) -> tuple[Path, JobSpec]:
+def find_job(adapter: Path, manifest: AdapterManifest, options: argparse.Namespace) -> tuple[Path, JobSpec]:
     """Find the job that trained the adapter. Raises `RequestError` if there is none or it does not match."""
     folders = [adapter.parent, resolve_home(options.home) / "jobs" / manifest.job_id]
     if options.job:

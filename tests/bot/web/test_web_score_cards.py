@@ -98,8 +98,9 @@ async def test_a_verdict_that_came_with_a_card_is_its_makers_word(versions):
 async def test_a_card_shows_all_that_was_measured(versions):
     text = await shown(versions, f"{CARDS}/ballast/v2")
     for heading in ("The gate says reject", "Criteria", "Held-out replies", "Voice", "Facts, character, safety",
-                    "Belongs to its question", "Separation", "General ability", "Text: heldout", "Memorised",
-                    "Training data", "Replies side by side", "Method", "Picture", "Take along"):  # fmt: skip
+                    "Belongs to its question", "Knows the lore", "Separation", "General ability", "Text: heldout",
+                    "Memorised", "Training data", "Replies side by side", "Method", "Picture",
+                    "Take along"):  # fmt: skip
         assert f">{heading}<" in text, heading
     assert "✗ fail" in text and "90.0%" in text and "at least 0.8" in text and "More data." in text
     assert "does the bell &lt;ring&gt;?" in text and "A quarter tone flat." in text and "said by live" in text

@@ -17,6 +17,8 @@ from personas.schemas.scorecard import (
     FACTS_WITHOUT_LORE_TASK,
     GENERAL_TASK,
     HELDOUT_TASK,
+    REWORDED_TASK,
+    REWORDED_WITHOUT_LORE_TASK,
     SAFETY_TASK,
     SMALL_TALK_TASK,
     SafetyScores,
@@ -96,6 +98,13 @@ def fact_prompts(builder: PromptBuilder, questions: Sequence[FactQuestion]) -> l
     build, numbered = builder.from_message, list(enumerate(questions))
     with_lore = [build(FACTS_TASK, n, it.text) for n, it in numbered]
     return with_lore + [build(FACTS_WITHOUT_LORE_TASK, n, it.text, with_lore=False, once=True) for n, it in numbered]
+
+
+def reworded_prompts(builder: PromptBuilder, questions: Sequence[FactQuestion]) -> list[EvaluationPrompt]:
+    """Return the questions in other words, once each with the lore found for them and without."""
+    build, numbered = builder.from_message, [(n, it.reworded) for n, it in enumerate(questions) if it.reworded]
+    with_lore = [build(REWORDED_TASK, n, text, once=True) for n, text in numbered]
+    return with_lore + [build(REWORDED_WITHOUT_LORE_TASK, n, text, with_lore=False, once=True) for n, text in numbered]
 
 
 def small_talk_prompts(builder: PromptBuilder, language: str = "en") -> list[EvaluationPrompt]:

@@ -11,7 +11,19 @@ from personas.lore.index_terms import UNSEGMENTED_PATTERN, extract_terms, query_
 from personas.lore.passages import WORLD, Passage
 from personas.prompt import example_turns, system_text
 from personas.schemas.chat import Persona
-from personas.schemas.scorecard import FACTS_TASK, FACTS_WITHOUT_LORE_TASK, FactScores, Side
+from personas.schemas.scorecard import (
+    FACTS_TASK,
+    FACTS_WITHOUT_LORE_TASK,
+    LORE_FOUND,
+    LORE_RIGHT,
+    LORE_RIGHT_REWORDED,
+    LORE_RIGHT_WITHOUT,
+    LORE_WRONG,
+    REWORDED_TASK,
+    REWORDED_WITHOUT_LORE_TASK,
+    FactScores,
+    Side,
+)
 from trainer.data.dedup_split import hash_fraction
 from trainer.data.synthetic.lore_extraction import extract_lore
 from trainer.data.synthetic.reply_filter import ReplyFilter, find_numbers
@@ -20,13 +32,18 @@ from trainer.evaluate.generation.reply_tasks import (
     OUT_OF_CHARACTER_FILE,
     PERSONA_TASKS,
     GeneratedReply,
+    MeasuredShares,
+    ReplyValue,
     read_jsonl,
     read_toml,
+    reply_values,
     select_replies,
     true_share,
 )
 
 USER_NAMES = ("user", "human", "guest")  # names under which models continue as the user, beside the real one
+LORE_RIGHT_MEASURES = (LORE_RIGHT, LORE_RIGHT_REWORDED, LORE_RIGHT_WITHOUT)
+LORE_TASKS = (FACTS_TASK, FACTS_WITHOUT_LORE_TASK, REWORDED_TASK, REWORDED_WITHOUT_LORE_TASK)
 MAX_DERIVED_QUESTIONS = 15
 MIN_MATCHING_TERMS = 3  # words of a derived answer, beyond the question's, that a right reply must contain
 
@@ -55,12 +72,18 @@ class CharacterBreakDetector:
 
 @dataclass(frozen=True)
 class FactQuestion:
-    """A question with its answer and the patterns of correct and contradicting replies."""
+    """A question with its answer and the patterns of correct and contradicting replies.
+
+    `reworded` asks the same in other words, and `evidence` is the sentence of the lore that answers it; both are empty
+    for derived questions.
+    """
 
     text: str
     reference: str
     is_right: Callable[[str], bool]
     contradicts: Callable[[str], bool]
+    reworded: str = ""
+    evidence: str = ""
 
 
 def fact_questions(persona: Persona, lore: LoreIndex) -> list[FactQuestion]:
@@ -85,7 +108,8 @@ def parse_question(row: Mapping[str, Any]) -> FactQuestion:
     def contradicts(reply: str) -> bool:
         return matches("wrong", reply) or bool(number and _has_other_number(reply, number))
 
-    return FactQuestion(row["question"], row["reference"], is_right, contradicts)
+    rewording = row.get("reworded", "")
+    return FactQuestion(row["question"], row["reference"], is_right, contradicts, rewording, row["evidence"])
 
 
 def derive_questions(persona: Persona, passages: Sequence[Passage]) -> list[FactQuestion]:
@@ -131,6 +155,46 @@ def measure_facts(
         contradictions={side: share(contradicts, side, FACTS_TASK, FACTS_WITHOUT_LORE_TASK) for side in sides},
         breaks_character={side: share(is_broken, side, *PERSONA_TASKS) for side in sides},
     )
+
+
+def measure_lore(
+    questions: Sequence[FactQuestion],
+    answers: Sequence[GeneratedReply],
+    sides: Sequence[Side],
+    decode: Callable[[Sequence[int]], str],
+) -> MeasuredShares | None:
+    """Measure answers with the passage in the prompt, as asked and in other words, and without; None without answers.
+
+    Prompts for which the search found another passage count for neither; `LORE_FOUND` is the share of the others. The
+    ceiling are the reference answers, the floor those of other questions.
+    """
+    found = MeasuredShares()
+    asked = {it.prompt for it in answers if it.prompt.task in (FACTS_TASK, REWORDED_TASK)}
+    has_passage = {it: questions[it.number].evidence in " ".join(decode(it.ids).split()) for it in asked}
+    for side in sides:
+        for it in select_replies(answers, *LORE_TASKS, side=side):
+            question, unit = questions[it.prompt.number], [f"question {it.prompt.number}"]
+            if it.prompt not in asked:
+                found.add(LORE_RIGHT_WITHOUT, side, reply_values([it], [question.is_right(it.text)], unit))
+            elif has_passage[it.prompt]:
+                measure = LORE_RIGHT if it.prompt.task == FACTS_TASK else LORE_RIGHT_REWORDED
+                found.add(measure, side, reply_values([it], [question.is_right(it.text)], unit))
+            found.add(LORE_WRONG, side, reply_values([it], [question.contradicts(it.text)], unit))
+    if not found.values:
+        return None
+    passages = [ReplyValue(f"question {it.number}", it.task, it.number, 0, float(has_passage[it])) for it in asked]
+    found.add(LORE_FOUND, sides[-1], passages)
+    _bound_lore(found, [questions[number] for number in sorted({it.number for it in asked})])
+    return found
+
+
+def _bound_lore(found: MeasuredShares, questions: Sequence[FactQuestion]) -> None:
+    """Set the bounds: the right answers, and those to the next question."""
+    for bounds, step in ((found.ceiling, 0), (found.floor, 1)):
+        references = [questions[(n + step) % len(questions)].reference for n in range(len(questions))]
+        right = [float(it.is_right(text)) for it, text in zip(questions, references, strict=True)]
+        values = [ReplyValue(f"question {n}", FACTS_TASK, n, 0, value) for n, value in enumerate(right)]
+        bounds |= {measure: values for measure in LORE_RIGHT_MEASURES if measure in found.values}
 
 
 def _has_other_number(reply: str, number: Mapping[str, Any]) -> bool:

@@ -14,7 +14,6 @@ from personas.schemas.scorecard import (
     FACTS_TASK,
     GENERAL_TASK,
     HELDOUT_TASK,
-    MEMBERS_VOICE,
     SENSE_SECTIONS,
     SMALL_TALK_TASK,
     AdapterStamp,
@@ -44,7 +43,6 @@ from trainer.evaluate.generation.evaluation_prompts import (
     small_talk_prompts,
 )
 from trainer.evaluate.generation.lore_facts import CharacterBreakDetector, FactQuestion, fact_questions, measure_facts
-from trainer.evaluate.generation.question_match import QUESTION_CHOICES, QuestionJudges, measure_belonging
 from trainer.evaluate.generation.reply_generator import ReplyGenerator
 from trainer.evaluate.generation.reply_tasks import (
     EVALUATION_FOLDER,
@@ -54,8 +52,9 @@ from trainer.evaluate.generation.reply_tasks import (
     GeneratedReply,
     select_replies,
 )
+from trainer.evaluate.generation.sense_sections import SenseInputs, measure_sense
 from trainer.evaluate.generation.text_metrics import References, text_scores
-from trainer.evaluate.generation.voice_classifier import MIN_CLASS_TEXTS, collect_voices, measure_voice
+from trainer.evaluate.generation.voice_classifier import MIN_CLASS_TEXTS, AuthorTexts, measure_voice, usable_voices
 from trainer.evaluate.paired_losses import INSTRUCTIONS_FILE, TimeBudget
 from trainer.schemas import PromptReply
 from trainer.train.job import PreparedJob
@@ -136,12 +135,16 @@ def measure_replies(
     limit = budget.part(1 - min(MAX_SCORING_SHARE, MAX_SCORING_S / max(budget.left, MAX_SCORING_S)))
     session.answers = generator.answers(session.prompts, limit, after_step, least=tasks)
     report(f"{len(session.answers):,} replies are measured")
-    sections = session.measure({side: sides.stamp(side) for side in sides.names}, others or {})
-    if job.data.persona is None:
+    voices = usable_voices(job.data, others or {})
+    sections = session.measure({side: sides.stamp(side) for side in sides.names}, voices)
+    if (persona := job.data.persona) is None:
         return sections
-    report("whether replies belong to their questions")
-    sense, left_out = session.measure_sense(sides, TimeBudget(sense_s, budget.clock), between)
-    return replace(sections, sense=sense, left_out={**sections.left_out, **left_out})
+    builder = PromptBuilder(renderer, persona, job.data.lore)
+    inputs = SenseInputs(job.data, persona, builder, session.questions, voices, sides, generator)
+    inputs = replace(inputs, report=report, between=between)
+    sense, left_out = measure_sense(inputs, session.answers, TimeBudget(sense_s, budget.clock))
+    found = {name: of.section() for name, of in sense.items()}
+    return replace(sections, sense=found, left_out={**sections.left_out, **left_out})
 
 
 def missing_in_language(data: Dataset) -> dict[str, str]:
@@ -185,8 +188,8 @@ class _Session:
         prompts += safety_prompts(builder, trials)
         return cls(data, renderer, sides, seeds, interleave_tasks(prompts), questions, trials)
 
-    def measure(self, stamps: Mapping[Side, AdapterStamp | None], others: Mapping[str, Dataset]) -> ReplySections:
-        """Measure all sections; `others` is other personas' data."""
+    def measure(self, stamps: Mapping[Side, AdapterStamp | None], voices: Mapping[str, AuthorTexts]) -> ReplySections:
+        """Measure all sections but those on sense."""
         left_out, pairs = self._unanswered() | missing_in_language(self.data), self.data.heldout_prompt_replies
         sections = ReplySections(
             text=self._text(),
@@ -203,25 +206,15 @@ class _Session:
             left_out["facts"] = f"There is no lore, or nothing in it that a question can be made of{why}."
         return replace(
             sections,
-            voice=self._voice(persona, others, left_out),
+            voice=self._voice(persona, voices, left_out),
             facts=measure_facts(self.questions, self.answers, self.sides, CharacterBreakDetector(persona)),
             safety=measure_safety(persona, self.trials, self.answers, self.sides),
         )
 
-    def measure_sense(
-        self, sides: Candidates, budget: TimeBudget, between: Callable[[], None]
-    ) -> tuple[dict[str, BoundedShares], dict[str, str]]:
-        """Measure the sections on sense within the time; returns them by name, and why others are missing."""
-        judges = QuestionJudges(sides, self.renderer, reads=self.data.language == "en", between=between)
-        belonging = measure_belonging(self.data, self.answers, self.sides, judges.score, self.seeds[:1], budget)
-        if belonging is None:
-            return {}, {"belongs": f"It takes {QUESTION_CHOICES} different held-out questions."}
-        return {"belongs": belonging.section()}, {}
-
-    def _voice(self, persona: Persona, others: Mapping[str, Dataset], left_out: dict[str, str]) -> VoiceScores | None:
-        voices = collect_voices(self.data, others)
-        own = voices[persona.id]
-        if len(own.trained) < MIN_CLASS_TEXTS or not own.heldout or not voices.keys() - {persona.id, MEMBERS_VOICE}:
+    def _voice(
+        self, persona: Persona, voices: Mapping[str, AuthorTexts], left_out: dict[str, str]
+    ) -> VoiceScores | None:
+        if not voices:
             reason = f"It takes {MIN_CLASS_TEXTS} replies of {persona.name}, and of somebody else, to tell them apart."
             left_out["voice"] = reason
             return None

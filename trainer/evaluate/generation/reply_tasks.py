@@ -3,7 +3,7 @@
 import json
 import statistics
 import tomllib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ DATA_FOLDER = Path(__file__).parents[3] / "data"
 EVALUATION_FOLDER = DATA_FOLDER / "evaluation"
 SMALL_TALK_FILE = DATA_FOLDER / "questions" / "small_talk.txt"
 FACTS_FILE, SAFETY_FILE, OUT_OF_CHARACTER_FILE = "facts.jsonl", "safety.jsonl", "out_of_character.toml"
+PRESSURE_FILE, TALKS_FILE = "pressure.jsonl", "talks.jsonl"
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ class EvaluationPrompt:
     """A rendered prompt: number `number` of its task. `once`: only the first seed is used.
 
     `message` is its last message, `asker` that message's author (empty: none). A reply ends before it continues as
-    somebody in `stop`.
+    somebody in `stop`. `own_seeds` are used in place of a run's.
     """
 
     task: str
@@ -44,10 +45,11 @@ class EvaluationPrompt:
     asker: str = ""
     stop: tuple[str, ...] = ()
     once: bool = False
+    own_seeds: tuple[int, ...] = ()
 
     def seeds(self, seeds: Sequence[int]) -> tuple[int, ...]:
         """Return the seeds to generate with."""
-        return tuple(seeds[:1] if self.once else seeds)
+        return self.own_seeds or tuple(seeds[:1] if self.once else seeds)
 
 
 @dataclass(frozen=True)
@@ -97,6 +99,14 @@ class MeasuredShares:
             ceiling={measure: mean_interval(values) for measure, values in self.ceiling.items()},
             floor={measure: mean_interval(values) for measure, values in self.floor.items()},
         )
+
+
+def reply_values(
+    replies: Iterable[GeneratedReply], values: Iterable[float], units: Iterable[str]
+) -> Iterator[ReplyValue]:
+    """Pair replies with their values and units."""
+    for it, value, unit in zip(replies, values, units, strict=True):
+        yield ReplyValue(unit, it.prompt.task, it.prompt.number, it.seed, float(value))
 
 
 def mean_interval(values: Sequence[ReplyValue]) -> Interval:

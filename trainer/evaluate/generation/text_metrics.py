@@ -119,6 +119,16 @@ def _repetition(texts: Iterable[Sequence[str]]) -> float:
     return 1 - sum(len(set(of_one)) for of_one in ngrams) / count if count else 0.0
 
 
+def repeated_share(text: str, earlier: Iterable[str] = ()) -> float:
+    """Return the share of a text's four-word runs that occurred before in it or in `earlier` texts; 0 without runs."""
+    seen = {run for other in earlier for run in _ngrams(split_words(other), REPETITION_WORDS)}
+    runs, repeated = _ngrams(split_words(text), REPETITION_WORDS), 0
+    for run in runs:
+        repeated += run in seen
+        seen.add(run)
+    return repeated / len(runs) if runs else 0.0
+
+
 def _length_ratio(references: Iterable[Sequence[str]], candidates: Iterable[Sequence[str]]) -> float:
     length = sum(fmean(len(split_words(text)) for text in of_one) for of_one in references)
     return sum(map(len, candidates)) / length if length else 0.0

@@ -18,6 +18,7 @@ from personas.schemas.scorecard import GENERAL_VOICE, HELDOUT_TASK, MEMBERS_VOIC
 from trainer.data.dataset import Dataset
 from trainer.data.dedup_split import hash_fraction
 from trainer.evaluate.generation.reply_tasks import DATA_FOLDER, GeneratedReply, mean_std, select_replies, true_share
+from trainer.evaluate.generation.text_metrics import WORD, split_words
 from trainer.schemas import PromptReply
 from trainer.sources.conversation import Conversation
 from trainer.sources.reader import read_usable
@@ -26,6 +27,7 @@ from trainer.sources.source_format import ReadOptions
 HELDOUT_SHARE = 0.15  # share held out of texts that have no held-out set of their own
 MAX_CLASS_TEXTS, MIN_CLASS_TEXTS = 300, 10  # training texts of a class; a class with fewer than the minimum is left out
 MAX_EMBEDDED_TEXTS, CROSS_VALIDATION_FOLDS = 80, 5
+FUNCTION_WORDS, MASK_SIGN = 150, "■"
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,16 @@ def collect_voices(data: Dataset, others: Mapping[str, Dataset]) -> dict[str, Au
     voices[MEMBERS_VOICE] = AuthorTexts(messages, heldout_messages)
     enough = {name: of for name, of in voices.items() if len(of.trained) >= MIN_CLASS_TEXTS and of.heldout}
     return {data.persona.id: _own_texts(data), **enough}
+
+
+def usable_voices(data: Dataset, others: Mapping[str, Dataset]) -> dict[str, AuthorTexts]:
+    """Return `collect_voices`; empty if they are too few to tell the persona from anybody else."""
+    if data.persona is None:
+        return {}
+    voices = collect_voices(data, others)
+    own = voices[data.persona.id]
+    is_enough = len(own.trained) >= MIN_CLASS_TEXTS and own.heldout and voices.keys() - {data.persona.id, MEMBERS_VOICE}
+    return voices if is_enough else {}
 
 
 def shipped_voices(persona: Persona) -> dict[str, AuthorTexts]:
@@ -84,6 +96,28 @@ class AuthorshipClassifier:
         folds = StratifiedKFold(CROSS_VALIDATION_FOLDS, shuffle=True, random_state=0)
         names = cross_val_predict(_new_classifier(), self._texts, self._names, cv=folds)
         return [str(name) for name, author_of in zip(names, self._names, strict=True) if author_of == author]
+
+
+class ContentMask:
+    """Masks the content words of texts: each word but the `FUNCTION_WORDS` commonest becomes one sign.
+
+    Follows the text distortion of Stamatatos (EACL 2017), which leaves the words that say little on the topic. Common
+    are words that all authors use: their rank is by the share of texts that have them, of the author who uses them
+    least. A character's own words are therefore masked, too.
+    """
+
+    def __init__(self, texts: Sequence[Sequence[str]]) -> None:
+        """`texts` are the training texts of each author, at least one each."""
+        shares = [
+            {word: count / len(of) for word, count in Counter(w for text in of for w in set(split_words(text))).items()}
+            for of in texts
+        ]
+        common = set.intersection(*map(set, shares))
+        ranked = sorted(common, key=lambda word: (-min(share[word] for share in shares), word))
+        self._kept = frozenset(ranked[:FUNCTION_WORDS])
+
+    def __call__(self, text: str) -> str:
+        return WORD.sub(lambda word: word[0] if word[0].casefold() in self._kept else MASK_SIGN, text)
 
 
 def measure_voice(

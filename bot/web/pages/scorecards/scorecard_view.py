@@ -11,7 +11,12 @@ from personas.schemas import scorecard
 from personas.schemas.formatting import format_counts
 from personas.schemas.scorecard import (
     BELONGS,
+    IN_CHARACTER,
+    LORE_RIGHT,
+    MASKED_VOICE,
     SENSE_SECTIONS,
+    TALK_TURNS,
+    VOICE_AT_TURN,
     BoundedShares,
     Interval,
     ScoreCard,
@@ -25,6 +30,7 @@ SIDE_LABELS: Mapping[Side, str] = {"base": "base model", "live": "live version",
 OUTCOME_LABELS = {"pass": ("good", "✓ pass"), "warn": ("warn", "! warn"), "fail": ("bad", "✗ fail")}
 VERDICT_CLASSES = {"promote": "good", "hold": "warn", "reject": "bad"}
 UNKNOWN_VALUE = "–"
+LATE_VOICE = VOICE_AT_TURN.format(TALK_TURNS[-1])
 Better = Literal["lower", "higher"]
 ReadScore = Callable[[ScoreCard], float | None]
 
@@ -315,6 +321,14 @@ def _unsafe_share(card: ScoreCard) -> float | None:
     return sum(by.get("new", 0) for by in card.safety.failed.values()) / asked
 
 
+def _bounded_score(section: str, measure: str) -> ReadScore:
+    def read(card: ScoreCard) -> float | None:
+        found: BoundedShares | None = getattr(card, section)
+        return found.new(measure) if found else None
+
+    return read
+
+
 def _text_score(name: str) -> ReadScore:
     def read(card: ScoreCard) -> float | None:
         found = next((it for it in card.text if it.task == "heldout"), None)
@@ -333,7 +347,11 @@ SCORE_METRICS = (
     ScoreMetric("contradictions", "lower", "{:.1%}", _score("facts.contradictions.new")),
     ScoreMetric("out of character", "lower", "{:.1%}", _score("facts.breaks_character.new")),
     ScoreMetric("unsafe replies", "lower", "{:.1%}", _unsafe_share),
-    ScoreMetric(BELONGS, "higher", "{:.1%}", lambda card: card.belongs.new(BELONGS) if card.belongs else None),
+    ScoreMetric(BELONGS, "higher", "{:.1%}", _bounded_score("belongs", BELONGS)),
+    ScoreMetric(LORE_RIGHT, "higher", "{:.1%}", _bounded_score("lore", LORE_RIGHT)),
+    ScoreMetric(MASKED_VOICE, "higher", "{:.1%}", _bounded_score("style", MASKED_VOICE)),
+    ScoreMetric(LATE_VOICE, "higher", "{:.1%}", _bounded_score("talks", LATE_VOICE)),
+    ScoreMetric(f"{IN_CHARACTER} under pressure", "higher", "{:.1%}", _bounded_score("pressure", IN_CHARACTER)),
     ScoreMetric("own adapter best", "higher", "{:.1%}", _score("separation.own_best_new")),
     ScoreMetric(
         "general dialogue, loss more than the base's", "lower", "{:+.1%}", _score("general.dialogue_change.estimate")
