@@ -67,7 +67,7 @@ from trainer.cli.mask_command import add_mask, show_mask
 from trainer.cli.plan_command import add_plan, add_plan_output, show_plan, show_run_plan
 from trainer.cli.preference_command import add_preference, draft_preference_job
 from trainer.cli.recipes_command import add_recipes, show_recipes
-from trainer.cli.study_command import add_study
+from trainer.cli.study_command import add_study, run_quality_command
 from trainer.cli.train_command import add_train, run_train_command
 from trainer.process.environment import configure_process, restart_with_allocator_settings
 from trainer.process.events import EventWriter, claim_stdout, failed_event
@@ -284,12 +284,13 @@ def _add_runs(commands: Commands, run: argparse.ArgumentParser, computing: Seque
     """Add the commands that create and run job folders, and the options of all commands that compute."""
     for command in (run, *computing):
         command.set_defaults(computes=True)
-    train, preference, studies = add_train(commands), add_preference(commands), add_study(commands)
+    train, preference, (*studies, quality) = add_train(commands), add_preference(commands), add_study(commands)
     train_command = with_error_handling(partial(run_train_command, run=_run))
     train.set_defaults(command=train_command, draft=draft_job)
     preference.set_defaults(command=train_command, draft=draft_preference_job)
     for study in studies:
         study.set_defaults(command=with_error_handling(lambda options: options.study(options, _run)))
+    quality.set_defaults(command=with_error_handling(run_quality_command), computes=True)
     drafting = (train, preference, *studies)
     for command in drafting:
         command.set_defaults(stop_on_eof=False, attempt=0)
@@ -298,7 +299,7 @@ def _add_runs(commands: Commands, run: argparse.ArgumentParser, computing: Seque
         add("--checkpoint-every", type=positive_int, default=CHECKPOINT_INTERVAL_S, metavar="SECONDS", help=text)
         add("--card", choices=("full", "quick", "losses"), help=CARD_HELP)
         add("--ignore-memory", action="store_true", help="start even if too little memory is free")
-    for command in (run, *computing, *drafting):
+    for command in (run, quality, *computing, *drafting):
         command.add_argument("--threads", type=positive_int, help="number of threads (default: all cores)")
         command.add_argument("--nice", type=int, default=0, help="niceness added to the process (default: 0)")
 

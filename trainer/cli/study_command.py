@@ -9,11 +9,13 @@ from pathlib import Path
 from personas.cli_common import add_examples
 from personas.cli_entry import EXIT_FAILED
 from personas.errors import RequestError
+from personas.home.adapters import NAME_ADAPTER_ADVICE, verify_adapter
 from personas.schemas.base import RIGHTS
 from trainer.cli.argtypes import Commands, add_command, add_home, add_settings, positive_int, right_name
 from trainer.cli.create_job import draft_job
 from trainer.cli.error_handling import require_writable, resolve_home
-from trainer.cli.progress_view import EventPrinter
+from trainer.cli.evaluate_command import find_job
+from trainer.cli.progress_view import EventPrinter, print_line
 from trainer.cli.train_command import JobRunner
 from trainer.process.environment import configure_process, restart_with_allocator_settings
 from trainer.process.events import claim_stdout
@@ -22,11 +24,12 @@ from trainer.study import sweep
 STUDY_HELP = """\
 Studies consist of many runs. `scale` measures how much data is needed: it trains on increasing amounts, each with
 several seeds. `strategies` compares three ways of using general dialogue: not at all, mixed in at a ratio, and in a
-first stage of its own.
+first stage of its own. `quality` trains nothing: it measures an adapter's replies under several sampling settings.
 
   python -m trainer study scale --persona ballast --sizes 50,100,200 --runs 3
   python -m trainer study scale --dialogue --dataset A --more B --sizes 100,200,300 --runs 3
   python -m trainer study strategies --persona ballast --share 0.8 --runs 2
+  python -m trainer study quality --adapter DIR --try temperature=0.3 --try temperature=0.3,min_p=0.05 --runs 3
 
 A study of dialogue grows from one source to the next: B is used once A is exhausted. Larger sizes contain the smaller
 ones. Every adapter answers the same held-out prompts of four tasks: held-out replies of A and B, instructions, general
@@ -46,10 +49,16 @@ STRATEGY_EXAMPLES = (
     "python -m trainer study strategies --persona ballast --runs 2",
     "python -m trainer study strategies --persona oda --general chat.jsonl --share 0.5 --set num_train_epochs=1 --json",
 )
+QUALITY_EXAMPLES = (
+    "python -m trainer study quality --adapter ~/.understudy/models/persona_adapters/oda/v2 --try temperature=0.3",
+    "python -m trainer study quality --adapter runs/oda/adapter --try temperature=0.3,min_p=0.05 "
+    "--try repetition_penalty=1.15 --runs 2 --json",
+)
+DEFAULT_QUALITY_OUTPUT = Path("build") / "quality"
 
 
 def add_study(commands: Commands) -> tuple[argparse.ArgumentParser, ...]:
-    """Add `study scale` and `study strategies`; `study` of their options runs them."""
+    """Add `study scale`, `strategies` and `quality`; `study` of the options of the first two runs them."""
     study = add_command(commands, "study", "studies of many runs", STUDY_HELP)
     kinds = study.add_subparsers(required=True, metavar="KIND")
     scale = kinds.add_parser("scale", help="held-out loss and ROUGE by the number of samples trained on")
@@ -74,7 +83,25 @@ def add_study(commands: Commands) -> tuple[argparse.ArgumentParser, ...]:
     add("--general", metavar="G", help="general dialogue to train on (default: two thirds of the shipped)")
     _add_study_options(strategies)
     strategies.set_defaults(dialogue=False, study=run_strategies_command)
-    return scale, strategies
+    return scale, strategies, _add_quality(kinds)
+
+
+def _add_quality(kinds: Commands) -> argparse.ArgumentParser:
+    text = "sense, lore, style, long talks and pressure by sampling settings, with paired intervals"
+    quality = kinds.add_parser("quality", help=text)
+    add_examples(quality, *QUALITY_EXAMPLES)
+    add = quality.add_argument
+    add("--adapter", type=Path, required=True, metavar="DIR", help="the folder of a version")
+    add("--job", type=Path, metavar="FOLDER", help="the folder of the job that trained the adapter")
+    text = "sampling settings to compare with those that the bot serves with; may repeat"
+    add("--try", dest="tried", action="append", default=[], metavar="NAME=VALUE,…", help=text)
+    add("--runs", type=positive_int, default=3, metavar="N", help="seeds for each settings (default: 3)")
+    add(
+        "--out", type=Path, metavar="DIR", help=f"the output folder (default: {DEFAULT_QUALITY_OUTPUT}/PERSONA-VERSION)"
+    )
+    add_home(quality)
+    add("--json", action="store_true", help="print one JSON object at the end")
+    return quality
 
 
 def _add_study_options(study: argparse.ArgumentParser) -> None:
@@ -127,6 +154,30 @@ def run_strategies_command(options: argparse.Namespace, run: JobRunner) -> int:
         return output.report_stopped(code or EXIT_FAILED)
     text = sweep.write_strategies(folder, draft.request.persona, results)
     return output.report_results(text, folder / "strategies.svg", folder / sweep.STRATEGIES_FILE)
+
+
+def run_quality_command(options: argparse.Namespace) -> None:
+    """Run `study quality`."""
+    logging.getLogger().setLevel(logging.WARNING)
+    adapter = options.adapter.expanduser().absolute()
+    manifest = verify_adapter(adapter, NAME_ADAPTER_ADVICE)
+    folder, spec = find_job(adapter, manifest, options)
+    out = options.out or DEFAULT_QUALITY_OUTPUT / f"{manifest.persona or 'dialogue'}-{manifest.version}"
+    require_writable(out := out.expanduser().absolute())
+    # These load torch, which takes seconds.
+    from trainer.evaluate.candidates import Candidate
+    from trainer.study import quality
+    from trainer.train.job import prepare_job
+
+    points = quality.quality_points(options.tried, options.runs)
+    meter = quality.QualityMeter(prepare_job(folder, spec), Candidate(manifest.version, adapter))
+    try:
+        results = quality.run_quality_study(out, points, meter.weights, meter.measure, print_line)
+    finally:
+        meter.close()
+    text = quality.write_quality(out, manifest.persona or "", results)
+    print((out / quality.QUALITY_FILE).read_text(encoding="utf-8").replace("\n", "") if options.json else text)
+    print_line(str(out))
 
 
 def _prepare(options: argparse.Namespace) -> tuple[Path, Path | None]:

@@ -1,0 +1,145 @@
+"""`study quality`: points are kept and resumed, settings compared in pairs, and certain differences named."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from personas.errors import RequestError
+from personas.home.job_folder import read_spec
+from personas.schemas.scorecard import BELONGS, IN_CHARACTER, LORE_RIGHT, MASKED_VOICE, VOICE, VOICE_AT_TURN
+from trainer.evaluate.candidates import Candidate
+from trainer.evaluate.generation import sense_sections
+from trainer.evaluate.generation.reply_tasks import ReplyValue
+from trainer.study.quality import (
+    ENDED,
+    QUALITY_FILE,
+    QUALITY_RESULTS_FOLDER,
+    SERVED,
+    QualityMeter,
+    QualityPoint,
+    QualityResult,
+    compare_settings,
+    quality_markdown,
+    quality_points,
+    read_quality_result,
+    run_quality_study,
+    write_quality,
+)
+from trainer.train.job import prepare_job
+
+COLD = "temperature=0.3"
+
+
+def result(settings, seed=0, belongs=lambda n: float(n % 2), weights="w"):
+    """Forty replies of forty conversations; the voice is alike for all settings."""
+
+    def values(value):
+        return [ReplyValue(f"talk {n}", "heldout", n, seed, value(n)) for n in range(40)]
+
+    found = {BELONGS: values(belongs), VOICE: values(lambda n: float(n % 4 > 0))}
+    return QualityResult(weights, settings, seed, 60.0, found, {BELONGS: 0.9}, {BELONGS: 0.1}, {"talks": "no time"})
+
+
+def test_points_are_the_served_settings_and_those_tried_a_seed_of_each_first():
+    points = quality_points(["temperature = 0.30", "min_p=0.05,temperature=1", COLD], 2)
+    assert [(it.settings, it.seed) for it in points] == [
+        (settings, seed) for seed in (0, 1) for settings in (SERVED, COLD, "min_p=0.05,temperature=1")
+    ]
+    assert points[1].sampling.temperature == 0.3 and points[1].sampling.top_p == points[0].sampling.top_p
+    assert quality_points(["top_k=40"], 1)[1].sampling.top_k == 40
+
+
+@pytest.mark.parametrize("text", ["temprature=0.3", "temperature", "temperature=warm", "stop_loops=1", "seed=3", ""])
+def test_what_is_no_setting_of_sampling_is_refused_by_name(text):
+    with pytest.raises(RequestError, match="is no setting of sampling") as refused:
+        quality_points([text], 1)
+    assert "repetition_penalty" in refused.value.advice and "seed," not in refused.value.advice
+
+
+def test_a_study_goes_on_with_what_is_missing_and_can_be_extended(tmp_path):
+    measured, lines = [], []
+
+    def measure(point):
+        if len(measured) == 2:
+            raise KeyboardInterrupt
+        measured.append(point.name)
+        return result(point.settings, point.seed)
+
+    points = quality_points([COLD], 2)
+    with pytest.raises(KeyboardInterrupt):
+        run_quality_study(tmp_path, points, "w", measure, lines.append)
+    measured.append("interrupted")
+    results = run_quality_study(tmp_path, points, "w", measure, lines.append)
+    assert measured[3:] == [points[2].name, points[3].name] and len(results) == 4
+    assert results[0] == result(SERVED) and read_quality_result(tmp_path, points[3]) == result(COLD, 1)
+    assert lines[-1].startswith("4 of 4: temperature=0.3,seed=1, about")
+    with pytest.raises(RequestError, match="another adapter"):
+        run_quality_study(tmp_path, points, "other", measure, lines.append)
+
+
+def test_a_damaged_result_is_named(tmp_path):
+    point = QualityPoint(SERVED, 0)
+    file = tmp_path / QUALITY_RESULTS_FOLDER / f"{point.name}.json"
+    file.parent.mkdir()
+    file.write_text('{"values": 3}')
+    with pytest.raises(RequestError, match="is damaged"):
+        read_quality_result(tmp_path, point)
+
+
+def test_a_difference_counts_only_if_its_paired_interval_excludes_zero():
+    better = [result(SERVED), result(COLD, belongs=lambda n: float(n % 2 or n % 5 == 0))]
+    served, cold = compare_settings(better)
+    assert not served.differences and [measure for measure, _ in cold.certain()] == [BELONGS]
+    assert cold.differences[BELONGS].estimate == pytest.approx(0.1) and cold.differences[VOICE].estimate == 0
+    alike = compare_settings([result(SERVED), result(COLD, belongs=lambda n: float((n + n // 2) % 2))])[1]
+    assert not list(alike.certain()), "as far apart on the whole as chance takes them"
+    seeds = compare_settings([result(SERVED), result(SERVED, 1), result(COLD), result(COLD, 1)])[1]
+    assert seeds.differences[BELONGS].high == 0
+
+
+def test_the_table_marks_certain_differences_and_lists_them(tmp_path):
+    results = [result(SERVED), result(COLD, belongs=lambda n: float(n % 2 or n % 5 == 0))]
+    text = write_quality(tmp_path, "ada", results)
+    assert text == quality_markdown("ada", results) and text in (tmp_path / "quality.md").read_text()
+    assert f"| settings | {BELONGS} | {VOICE} | time |" in text
+    assert "| as served | 50.0% | 75.0% | 60 s |" in text and "| temperature=0.3 | 60.0%* | 75.0% | 60 s |" in text
+    assert "| ceiling | 90.0% | – | – |" in text and "| floor | 10.0% | – | – |" in text
+    assert f"- temperature=0.3: {BELONGS} +10.0 points (" in text and "over 1 seed." in text
+    study = json.loads((tmp_path / QUALITY_FILE).read_text())
+    assert study["rows"][1]["certain"] == [BELONGS] and study["left_out"] == {"talks": "no time"}
+    assert (tmp_path / "quality.png").read_bytes().startswith(b"\x89PNG")
+    assert "None." in quality_markdown("ada", results[:1])
+
+
+def test_a_point_is_measured_on_an_adapter_with_its_seed_and_settings(two_trained, monkeypatch):
+    """Four tokens a reply and two turns: the replies are real ones, of a tiny model."""
+    monkeypatch.setattr(sense_sections, "TALK_TURNS", (1, 2))
+    folder = two_trained["ada"]
+    meter = QualityMeter(prepare_job(folder, read_spec(folder)), Candidate.sealed(folder / "adapter"))
+    try:
+        short, other = (meter.measure(QualityPoint("max_new_tokens=4", seed)) for seed in (1, 2))
+    finally:
+        meter.close()
+    assert {it.seed for it in short.values[VOICE]} == {1}
+    assert {it.seed for it in other.values[VOICE]} == {2}
+    assert short.values.keys() >= {VOICE, MASKED_VOICE, IN_CHARACTER, ENDED, VOICE_AT_TURN.format(1)}
+    assert not any(it.value for it in short.values[ENDED]), "four tokens are no sentence"
+    assert len(short.values[IN_CHARACTER]) == 25 and short.ceiling[VOICE] > short.floor[VOICE]
+    assert ("lore" in short.left_out) != (LORE_RIGHT in short.values)
+
+
+@pytest.mark.slow
+def test_the_command_prints_a_table_and_resumes(two_trained, tmp_path):
+    words = [sys.executable, "-m", "trainer", "study", "quality", "--adapter", str(two_trained["ada"] / "adapter"),
+             "--try", COLD, "--runs", "1", "--out", "study", "--threads", "1"]  # fmt: skip
+    environ = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "UNDERSTUDY_HOME": str(tmp_path / "home")}
+    done = subprocess.run(words, cwd=tmp_path, env=environ, capture_output=True, text=True, check=True)
+    assert (
+        "# Quality: ada" in done.stdout and "| temperature=0.3 |" in done.stdout and "1 of 2: as served" in done.stderr
+    )
+    again = subprocess.run([*words, "--json"], cwd=tmp_path, env=environ, capture_output=True, text=True, check=True)
+    assert json.loads(again.stdout)["rows"][1]["settings"] == COLD and "1 of 2" not in again.stderr

@@ -1,0 +1,316 @@
+"""Quality study: measures an adapter's replies under several sampling settings and seeds, with paired intervals."""
+
+import json
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from personas.errors import RequestError
+from personas.home.atomic_files import write_private_file
+from personas.prompt import Renderer
+from personas.schemas.chat import SamplingParams
+from personas.schemas.formatting import markdown_table
+from personas.schemas.scorecard import (
+    BELONGS,
+    HELDOUT_TASK,
+    IN_CHARACTER,
+    LORE_RIGHT,
+    LORE_RIGHT_REWORDED,
+    LORE_WRONG,
+    MASKED_VOICE,
+    REPETITION_AT_TURN,
+    TALK_TURNS,
+    VOICE,
+    VOICE_AT_TURN,
+    Interval,
+)
+from trainer.data.charts import SERIES_COLOURS, new_figure, save_figure
+from trainer.evaluate.candidates import NEW, Candidate, Candidates
+from trainer.evaluate.generation.evaluation_prompts import PromptBuilder, fact_prompts, heldout_prompts
+from trainer.evaluate.generation.lore_facts import fact_questions
+from trainer.evaluate.generation.reply_generator import ReplyGenerator
+from trainer.evaluate.generation.reply_tasks import (
+    MeasuredShares,
+    ReplyValue,
+    mean_interval,
+    paired_difference,
+    reply_values,
+    select_replies,
+)
+from trainer.evaluate.generation.sense_sections import SenseInputs, measure_sense
+from trainer.evaluate.generation.voice_classifier import usable_voices
+from trainer.evaluate.paired_losses import TimeBudget
+from trainer.train.job import PreparedJob
+
+QUALITY_RESULTS_FOLDER, QUALITY_FILE = "results", "quality.json"
+SERVED = "as served"
+SAMPLING_TYPES: dict[str, Any] = {
+    it.name: type(it.default) for it in fields(SamplingParams) if type(it.default) in (int, float)
+}
+"""Settings of sampling that a study varies, with the type of their values."""
+ENDED = "end by themselves"
+COMPARED_MEASURES = (
+    *(BELONGS, LORE_RIGHT, LORE_RIGHT_REWORDED, LORE_WRONG, VOICE, MASKED_VOICE),
+    *(VOICE_AT_TURN.format(TALK_TURNS[-1]), REPETITION_AT_TURN.format(TALK_TURNS[-1]), IN_CHARACTER, ENDED),
+)
+MeasurePoint = Callable[["QualityPoint"], "QualityResult"]
+
+
+@dataclass(frozen=True)
+class QualityPoint:
+    """Sampling settings, as written, and a seed."""
+
+    settings: str
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """The name of its file."""
+        return f"{self.settings},seed={self.seed}"
+
+    @property
+    def sampling(self) -> SamplingParams:
+        """The settings over those that the bot serves with. Raises `RequestError` for unknown ones."""
+        return replace(SamplingParams(), **parse_sampling(self.settings))
+
+
+@dataclass(frozen=True)
+class QualityResult:
+    """The values of a point's replies by measure, with ceilings and floors as means, and the seconds it took.
+
+    `weights` is the SHA-256 of the adapter.
+    """
+
+    weights: str
+    settings: str
+    seed: int
+    seconds: float
+    values: dict[str, list[ReplyValue]]
+    ceiling: dict[str, float] = field(default_factory=dict)
+    floor: dict[str, float] = field(default_factory=dict)
+    left_out: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class QualityRow:
+    """Settings with the mean of each measure over all seeds, and its difference from the first settings'."""
+
+    settings: str
+    means: dict[str, Interval]
+    differences: dict[str, Interval]
+    seconds: float
+
+    def certain(self) -> Iterator[tuple[str, Interval]]:
+        """Yield the measures whose difference is certain: its interval excludes 0."""
+        for measure, it in self.differences.items():
+            if it.low > 0 or it.high < 0:
+                yield measure, it
+
+
+def parse_sampling(text: str) -> dict[str, Any]:
+    """Parse `name=value,name=value`; `SERVED` changes nothing. Raises `RequestError`."""
+    found: dict[str, Any] = {}
+    for pair in text.split(",") if text != SERVED else ():
+        name, _, value = (part.strip() for part in pair.partition("="))
+        try:
+            found[name] = SAMPLING_TYPES[name](value)
+        except (KeyError, ValueError):
+            advice = f"Write NAME=VALUE with {', '.join(SAMPLING_TYPES)}."
+            raise RequestError(f"{pair!r} is no setting of sampling.", advice) from None
+    return found
+
+
+def quality_points(tried: Sequence[str], runs: int) -> list[QualityPoint]:
+    """Return all points, a seed of each first. Raises `RequestError` for settings that cannot be tried."""
+    rows = [SERVED]
+    for text in tried:
+        found = parse_sampling(text)
+        rows.append(",".join(f"{name}={value:g}" for name, value in found.items()))
+    return [QualityPoint(settings, seed) for seed in range(runs) for settings in dict.fromkeys(rows)]
+
+
+def run_quality_study(
+    out: Path, points: Sequence[QualityPoint], weights: str, measure: MeasurePoint, report: Callable[[str], None]
+) -> list[QualityResult]:
+    """Measure the points that `out` has no result of; return all results. Raises `UnderstudyError`, `OSError`.
+
+    `weights` is the adapter's hash: results of another one are refused.
+    """
+    results: list[QualityResult] = []
+    spent: list[float] = []
+    for number, point in enumerate(points, 1):
+        result = read_quality_result(out, point)
+        if result is None:
+            left = f", about {fmean(spent) * (len(points) - number + 1) / 60:.0f} min left" if spent else ""
+            report(f"{number} of {len(points)}: {point.name}{left}")
+            result = measure(point)
+            spent.append(result.seconds)
+            file = out / QUALITY_RESULTS_FOLDER / f"{point.name}.json"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            write_private_file(file, json.dumps(asdict(result)).encode() + b"\n")
+        if result.weights != weights:
+            raise RequestError(f"{out} has the study of another adapter.", "Name another --out.")
+        results.append(result)
+    return results
+
+
+def read_quality_result(out: Path, point: QualityPoint) -> QualityResult | None:
+    """Read a point's stored result; None if it was not measured. Raises `RequestError` if it is unreadable."""
+    file = out / QUALITY_RESULTS_FOLDER / f"{point.name}.json"
+    try:
+        row = json.loads(file.read_text(encoding="utf-8"))
+        values = {measure: [ReplyValue(**it) for it in of] for measure, of in row.pop("values").items()}
+        return QualityResult(**row, values=values)
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise RequestError(f"{file} is damaged: {error}.", "Remove it, and it is measured again.") from error
+
+
+# ------------------------------------------------------------------------------------------------ measuring
+
+
+class QualityMeter:
+    """Measures points of one adapter on one loaded model."""
+
+    def __init__(self, job: PreparedJob, adapter: Candidate) -> None:
+        """Loads the model. Raises `UnderstudyError`, also if the job trains no persona."""
+        if job.data.persona is None:
+            raise RequestError("The adapter is nobody's.", "A quality study is of a persona.")
+        self._job = job
+        self._renderer = Renderer(job.tokenizer)
+        self._builder = PromptBuilder(self._renderer, job.data.persona, job.data.lore)
+        self._questions = fact_questions(job.data.persona, job.data.lore) if job.data.lore else []
+        self._voices = usable_voices(job.data, {})
+        probe = job.data.heldout[0].ids
+        self._sides = Candidates.load(job.base, job.tokenizer, job.spec.serving_precision, probe)
+        self._sides.add(NEW, adapter)
+        self.weights = adapter.stamp.weights
+
+    def close(self) -> None:
+        """Stop the engine's threads."""
+        self._sides.close()
+
+    def measure(self, point: QualityPoint) -> QualityResult:
+        """Generate and measure all replies of a point."""
+        started, data = time.monotonic(), self._job.data
+        assert self._sides.parts and data.persona  # checked when loading
+        refs = {NEW: self._sides.ref(NEW)}
+        generator = ReplyGenerator(self._sides.parts, self._renderer, refs, (point.seed,), point.sampling)
+        prompts = heldout_prompts(self._builder, data) + fact_prompts(self._builder, self._questions)
+        unlimited = TimeBudget(math.inf)
+        answers = generator.answers(prompts, unlimited)
+        inputs = SenseInputs(data, data.persona, self._builder, self._questions, self._voices, self._sides, generator)
+        sections, left_out = measure_sense(inputs, answers, unlimited)
+        heldout = select_replies(answers, HELDOUT_TASK, side=NEW)
+        units = [data.heldout_prompt_replies[it.prompt.number].talk for it in heldout]
+        ends = MeasuredShares()
+        ends.add(ENDED, NEW, reply_values(heldout, [it.ended for it in heldout], units))
+        found = [*sections.values(), ends]
+        return QualityResult(
+            *(self.weights, point.settings, point.seed, round(time.monotonic() - started, 1)),
+            values={measure: by[NEW] for of in found for measure, by in of.values.items()},
+            ceiling={measure: mean_interval(values).estimate for of in found for measure, values in of.ceiling.items()},
+            floor={measure: mean_interval(values).estimate for of in found for measure, values in of.floor.items()},
+            left_out=left_out,
+        )
+
+
+# ------------------------------------------------------------------------------------------------ all together
+
+
+def compare_settings(results: Sequence[QualityResult]) -> list[QualityRow]:
+    """Return a row for each settings, pairing its replies with the first settings' by prompt and seed."""
+    by_settings: dict[str, list[QualityResult]] = {}
+    for result in results:
+        by_settings.setdefault(result.settings, []).append(result)
+    first = _pool_values(next(iter(by_settings.values())))
+    rows = []
+    for place, (settings, own) in enumerate(by_settings.items()):
+        pooled = _pool_values(own)
+        means = {measure: mean_interval(values) for measure, values in pooled.items() if values}
+        found = {measure: paired_difference(pooled[measure], first[measure]) for measure in means if measure in first}
+        differences = {measure: it for measure, it in found.items() if it} if place else {}
+        rows.append(QualityRow(settings, means, differences, fmean(it.seconds for it in own)))
+    return rows
+
+
+def _pool_values(results: Sequence[QualityResult]) -> dict[str, list[ReplyValue]]:
+    return {
+        measure: [value for result in results for value in result.values.get(measure, ())]
+        for measure in COMPARED_MEASURES
+    }
+
+
+def quality_markdown(persona: str, results: Sequence[QualityResult]) -> str:
+    """Render the table, the bounds, and the differences that are certain."""
+    rows, first = compare_settings(results), results[0]
+    measures = [measure for measure in COMPARED_MEASURES if measure in rows[0].means]
+    lines = [(row.settings, *(_cell(row, measure) for measure in measures), f"{row.seconds:,.0f} s") for row in rows]
+    for name, bounds in (("ceiling", first.ceiling), ("floor", first.floor)):
+        lines.append((name, *(f"{bounds[it]:.1%}" if it in bounds else "–" for it in measures), "–"))
+    certain = [
+        f"- {row.settings}: {measure} {it.estimate * 100:+.1f} points ({it.low * 100:+.1f} to {it.high * 100:+.1f})"
+        for row in rows
+        for measure, it in row.certain()
+    ]
+    seeds = len({result.seed for result in results})
+    note = (
+        f"Shares of replies over {seeds} seed{'s' if seeds > 1 else ''}. * marks a difference from {SERVED!r} that is "
+        "certain: the 95 % interval of a paired bootstrap over conversations or questions excludes 0. One of twenty "
+        "does so by chance."
+    )
+    parts = [f"# Quality: {persona}", markdown_table(("settings", *measures, "time"), lines), note]
+    return "\n\n".join([*parts, "## Certain differences", "\n".join(certain) or "None."])
+
+
+def _cell(row: QualityRow, measure: str) -> str:
+    if measure not in row.means:
+        return "–"
+    return f"{row.means[measure].estimate:.1%}{'*' if measure in dict(row.certain()) else ''}"
+
+
+def write_quality(out: Path, persona: str, results: Sequence[QualityResult]) -> str:
+    """Write table, JSON and chart; return the table. Raises `OSError`."""
+    text, rows = quality_markdown(persona, results), compare_settings(results)
+    study = {
+        "persona": persona,
+        "ceiling": results[0].ceiling,
+        "floor": results[0].floor,
+        "rows": [
+            {"settings": row.settings, "seconds": row.seconds, "certain": [measure for measure, _ in row.certain()]}
+            | {name: _as_json(of) for name, of in (("means", row.means), ("differences", row.differences))}
+            for row in rows
+        ],
+        "left_out": results[0].left_out,
+    }
+    write_private_file(out / QUALITY_FILE, json.dumps(study, indent=2).encode() + b"\n")
+    write_private_file(out / "quality.md", f"{text}\n".encode())
+    _draw_quality(out, rows)
+    return text
+
+
+def _as_json(intervals: Mapping[str, Interval]) -> dict[str, object]:
+    return {measure: it.model_dump() for measure, it in intervals.items()}
+
+
+def _draw_quality(out: Path, rows: Sequence[QualityRow]) -> None:
+    """Draw `quality.svg` and `.png`: each measure's mean under each settings, with its interval."""
+    measures = [measure for measure in COMPARED_MEASURES if measure in rows[0].means]
+    figure, axes = new_figure(height=1.2 + 0.2 * len(measures) * (len(rows) + 1))
+    for place, row in enumerate(rows):
+        shown = [(n, row.means[measure]) for n, measure in enumerate(measures) if measure in row.means]
+        means = [it.estimate for _, it in shown]
+        errors = [[it.estimate - it.low for _, it in shown], [it.high - it.estimate for _, it in shown]]
+        ys = [n + place / (len(rows) + 1) for n, _ in shown]
+        colour = SERIES_COLOURS[place % len(SERIES_COLOURS)]
+        axes.errorbar(means, ys, xerr=errors, fmt="o", capsize=2, markersize=4, color=colour, label=row.settings)
+    axes.set_yticks([n + (len(rows) - 1) / 2 / (len(rows) + 1) for n in range(len(measures))], measures)
+    axes.invert_yaxis()
+    axes.set(title="Quality", xlabel="share of replies", xlim=(-0.02, 1.02))
+    axes.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.1))
+    save_figure(figure, out / "quality", "Shares of replies by settings; quality.md has the figures as a table")
