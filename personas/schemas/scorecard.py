@@ -19,12 +19,7 @@ HELDOUT_TASK, FACTS_TASK, FACTS_WITHOUT_LORE_TASK, SMALL_TALK_TASK, GENERAL_TASK
     "general",
     "safety",
 )
-REWORDED_TASK, REWORDED_WITHOUT_LORE_TASK, PRESSURE_TASK, TALK_TASK = (
-    "facts in other words",
-    "facts in other words without lore",
-    "pressure",
-    "talk",
-)
+REWORDED_TASK, PRESSURE_TASK, TALK_TASK = "facts in other words", "pressure", "talk"
 
 GENERAL_VOICE, MEMBERS_VOICE = "general", "members"
 

@@ -18,7 +18,6 @@ from personas.schemas.scorecard import (
     GENERAL_TASK,
     HELDOUT_TASK,
     REWORDED_TASK,
-    REWORDED_WITHOUT_LORE_TASK,
     SAFETY_TASK,
     SMALL_TALK_TASK,
     SafetyScores,
@@ -101,10 +100,9 @@ def fact_prompts(builder: PromptBuilder, questions: Sequence[FactQuestion]) -> l
 
 
 def reworded_prompts(builder: PromptBuilder, questions: Sequence[FactQuestion]) -> list[EvaluationPrompt]:
-    """Return the questions in other words, once each with the lore found for them and without."""
-    build, numbered = builder.from_message, [(n, it.reworded) for n, it in enumerate(questions) if it.reworded]
-    with_lore = [build(REWORDED_TASK, n, text, once=True) for n, text in numbered]
-    return with_lore + [build(REWORDED_WITHOUT_LORE_TASK, n, text, with_lore=False, once=True) for n, text in numbered]
+    """Return the questions in other words, once each with the lore found for them."""
+    numbered = [(n, it.reworded) for n, it in enumerate(questions) if it.reworded]
+    return [builder.from_message(REWORDED_TASK, n, text, once=True) for n, text in numbered]
 
 
 def small_talk_prompts(builder: PromptBuilder, language: str = "en") -> list[EvaluationPrompt]:

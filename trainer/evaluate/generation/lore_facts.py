@@ -20,7 +20,6 @@ from personas.schemas.scorecard import (
     LORE_RIGHT_WITHOUT,
     LORE_WRONG,
     REWORDED_TASK,
-    REWORDED_WITHOUT_LORE_TASK,
     FactScores,
     Side,
 )
@@ -43,7 +42,7 @@ from trainer.evaluate.generation.reply_tasks import (
 
 USER_NAMES = ("user", "human", "guest")  # names under which models continue as the user, beside the real one
 LORE_RIGHT_MEASURES = (LORE_RIGHT, LORE_RIGHT_REWORDED, LORE_RIGHT_WITHOUT)
-LORE_TASKS = (FACTS_TASK, FACTS_WITHOUT_LORE_TASK, REWORDED_TASK, REWORDED_WITHOUT_LORE_TASK)
+LORE_TASKS = (FACTS_TASK, FACTS_WITHOUT_LORE_TASK, REWORDED_TASK)
 MAX_DERIVED_QUESTIONS = 15
 MIN_MATCHING_TERMS = 3  # words of a derived answer, beyond the question's, that a right reply must contain
 

@@ -21,7 +21,7 @@ from personas.schemas.scorecard import (
 from trainer.data.dataset import Dataset
 from trainer.data.quality_filters import find_language_file
 from trainer.data.synthetic.first_person import language_name
-from trainer.evaluate.candidates import NEW, Candidates
+from trainer.evaluate.candidates import BASE, NEW, Candidates
 from trainer.evaluate.generation.evaluation_prompts import PromptBuilder, interleave_tasks, reworded_prompts
 from trainer.evaluate.generation.lore_facts import CharacterBreakDetector, FactQuestion, measure_lore
 from trainer.evaluate.generation.question_match import QUESTION_CHOICES, QuestionJudges, measure_belonging
@@ -42,8 +42,8 @@ from trainer.evaluate.generation.text_metrics import repeated_share
 from trainer.evaluate.generation.voice_classifier import AuthorshipClassifier, AuthorTexts, ContentMask
 from trainer.evaluate.paired_losses import TimeBudget
 
-PROMPTS_TIME_SHARE, TALKS_TIME_SHARE = 0.35, 0.6
-"""Shares of the time left when each begins; the rest is for the likelihoods of belonging."""
+PROMPTS_TIME_SHARE, BELONGING_TIME_SHARE = 0.25, 0.4
+"""Shares of the time left when each begins; the rest is for the talks."""
 MAX_BOUND_TEXTS = 80  # real replies that bound a measure
 
 
@@ -53,7 +53,7 @@ class SenseLimits:
 
     pressure: int = 25
     talks: int = 2
-    probes: int = 12
+    probes: int = 8
     matched_seeds: int = 1
 
 
@@ -100,8 +100,8 @@ def measure_sense(
 ) -> tuple[dict[str, MeasuredShares], dict[str, str]]:
     """Measure the sections within the time; returns them by their name on the card, and why others are missing.
 
-    `answers` are the replies to held-out prompts and questions on lore. Voices are needed for all but belonging and
-    lore: without them, the other sections are left out.
+    `answers` are the replies to held-out prompts and questions on lore. What else has to be generated is generated with
+    the adapters alone. Without voices, all sections but belonging and lore are left out.
     """
     found: dict[str, MeasuredShares | None] = {}
     left_out: dict[str, str] = {}
@@ -110,23 +110,25 @@ def measure_sense(
     if inputs.voices and "pressure" not in missing:
         asked += pressure_prompts(inputs.builder, inputs.limits.pressure)
     inputs.report("questions in other words, and pressure")
-    given = inputs.generator.answers(
-        interleave_tasks(asked), budget.part(PROMPTS_TIME_SHARE), lambda done, of: inputs.between(), least=3
+    adapters = {side: inputs.generator.adapters[side] for side in inputs.generator.adapters if side != BASE}
+    given = replace(inputs.generator, adapters=adapters).answers(
+        interleave_tasks(asked), budget.part(PROMPTS_TIME_SHARE), lambda done, of: inputs.between(), least=2
     )
     names = tuple(inputs.generator.adapters)
-    found["lore"] = measure_lore(inputs.questions, [*answers, *given], names, inputs.builder.renderer.tokenizer.decode)
-    if inputs.voices:
-        judge = VoiceJudge(inputs.persona, inputs.voices)
-        found["style"] = measure_style(inputs, answers, judge)
-        found["pressure"] = measure_pressure(inputs.persona, given, names, judge)
-        if "talks" not in missing:
-            found["talks"] = measure_talks(TalkRun(inputs, budget.part(TALKS_TIME_SHARE)).replies(), judge)
-            left_out |= _unreached_turns(found["talks"])
     inputs.report("which questions replies belong to")
     reads = inputs.data.language == "en"
     judges = QuestionJudges(inputs.sides, inputs.builder.renderer, reads=reads, between=inputs.between)
     seeds = inputs.generator.seeds[: inputs.limits.matched_seeds]
-    found["belongs"] = measure_belonging(inputs.data, answers, names, judges.score, seeds, budget)
+    limit = budget.part(BELONGING_TIME_SHARE)
+    found["belongs"] = measure_belonging(inputs.data, answers, names, judges.score, seeds, limit)
+    found["lore"] = measure_lore(inputs.questions, [*answers, *given], names, inputs.builder.renderer.tokenizer.decode)
+    if inputs.voices:
+        judge = VoiceJudge(inputs.persona, inputs.voices)
+        found["style"] = measure_style(inputs, answers, judge)
+        found["pressure"] = measure_pressure(inputs.persona, given, tuple(adapters), judge)
+        if "talks" not in missing:
+            found["talks"] = measure_talks(TalkRun(inputs, budget).replies(), judge)
+            left_out |= _unreached_turns(found["talks"])
     reasons = {
         "belongs": f"It takes {QUESTION_CHOICES} different held-out questions.",
         "lore": "There are no questions on lore.",
