@@ -84,6 +84,11 @@ class Sequence(ReplySequence):
     def is_prefilling(self) -> bool:
         return self.last_token is None
 
+    @property
+    def prompt_tokens_left(self) -> int:
+        """Number of the prompt's tokens that have not been computed."""
+        return len(self.prompt) - len(self.kv.tokens) if self.is_prefilling else 0
+
     def next_tokens(self, limit: int) -> ScheduledTokens:
         """Schedule the last token, or while prefilling at most `limit` further tokens of the prompt."""
         if self.last_token is not None:

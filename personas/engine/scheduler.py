@@ -6,7 +6,7 @@ import logging
 import time
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Generic, Literal
@@ -261,9 +261,9 @@ class FairScheduler(ABC, Generic[QueuedT]):
         """Find the next sequence to start, or to fail with its adapter, and those before it that wait for a slot."""
         overtaken: list[QueuedT] = []
         share = max(1, self.limits.rows // max(1, self.queue.guilds))
-        due = self._due()
+        crowded, due = self._crowded_guilds(), self._due()
         for seq in [*due, *(seq for seq in self.queue if seq not in due)] if due else self.queue:
-            if seq not in due and not self._has_row(seq, share):
+            if seq.guild_id in crowded or (seq not in due and not self._has_row(seq, share)):
                 continue
             state = self._state(seq)
             if state in (AdapterState.READY, AdapterState.FAILED):
@@ -273,6 +273,10 @@ class FairScheduler(ABC, Generic[QueuedT]):
                     break
                 overtaken.append(seq)
         return None, []
+
+    def _crowded_guilds(self) -> Collection[int]:
+        """List the guilds whose next sequences stay in the queue, where they can still be overtaken by others."""
+        return ()
 
     def _due(self) -> list[QueuedT]:
         """List the guilds' first sequences that precede all others, the next one first, and may use overflow rows."""
@@ -301,7 +305,7 @@ class FairScheduler(ABC, Generic[QueuedT]):
         of_guild, of_member = self.queue.running(seq.guild_id), self.queue.running_of_member(seq)
         if of_guild < share:
             return of_guild < free
-        member_share = share // self.queue.members(seq.guild_id)
+        member_share = max(1, share // self.queue.members(seq.guild_id))
         return of_member < member_share and of_member < free - self.limits.overflow_rows // 2
 
     def _start(self, seq: QueuedT, overtaken: list[QueuedT]) -> None:
@@ -393,12 +397,26 @@ class Scheduler(FairScheduler["Sequence"]):
             for group in groups
         ]
 
-    def _prompt_chunks(self) -> list[tuple[Sequence, ScheduledTokens]]:
+    @property
+    def _prefill_budget(self) -> int:
+        """Prompt tokens that a step may compute."""
         is_solo = all(seq.is_prefilling for seq in self.running)
-        budget = self.limits.solo_prefill_tokens if is_solo else self.limits.prefill_tokens
-        chosen = []
+        return self.limits.solo_prefill_tokens if is_solo else self.limits.prefill_tokens
+
+    def _crowded_guilds(self) -> Collection[int]:
+        """List the guilds with unfinished prompts once these take a whole step.
+
+        Prompts are computed in the order in which they started: what starts too early keeps its place before members
+        and guilds that were served less.
+        """
+        prefilling = [seq for seq in self.running if seq.is_prefilling]
+        if sum(seq.prompt_tokens_left for seq in prefilling) < self._prefill_budget:
+            return ()
+        return {seq.guild_id for seq in prefilling}
+
+    def _prompt_chunks(self) -> list[tuple[Sequence, ScheduledTokens]]:
+        budget, chosen = self._prefill_budget, []
         for seq in _in_turns(seq for seq in self.running if seq.is_prefilling):
-            run_or_log(seq.load_prefix)  # without it, the whole prompt is computed
             scheduled = self._next_tokens(seq, budget)
             if scheduled and scheduled.tokens:
                 chosen.append((seq, scheduled))
@@ -428,6 +446,7 @@ class Scheduler(FairScheduler["Sequence"]):
         except Exception:
             self._lora.release(slot)
             raise
+        run_or_log(seq.load_prefix)  # without it, the whole prompt is computed
 
     def _release(self, seq: Sequence) -> None:
         self._lora.release(seq.slot)

@@ -3,6 +3,7 @@
 import threading
 from concurrent.futures import Future
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -32,7 +33,7 @@ class RecordingSink:
 
 
 class MemorylessRunner:
-    """A runner without a model: its KV caches hold nothing, or cannot be created."""
+    """A runner without a model: its KV caches stay empty, or cannot be created."""
 
     prefixes = None
     has_memory = True
@@ -40,7 +41,7 @@ class MemorylessRunner:
     def new_kv_cache(self, capacity: int) -> object:
         if not self.has_memory:
             raise MemoryError("no memory for keys and values")
-        return object()
+        return SimpleNamespace(tokens=[])
 
 
 class StubSlots:
@@ -65,9 +66,12 @@ class StubSlots:
 class Queue:
     """A scheduler with one free row at a time; `start` says which sequences start."""
 
-    def __init__(self, rows: int = 1000, **states: AdapterState) -> None:
+    def __init__(self, rows: int = 1000, step_tokens: int = 1_000_000, **states: AdapterState) -> None:
         self.slots, self.runner, self.ends = StubSlots(**states), MemorylessRunner(), 0
-        self.scheduler = Scheduler(SchedulerLimits(rows=rows, overflow_rows=0), self.slots, self.runner, self.runner)
+        limits = SchedulerLimits(
+            rows=rows, overflow_rows=0, prefill_tokens=step_tokens, solo_prefill_tokens=step_tokens
+        )
+        self.scheduler = Scheduler(limits, self.slots, self.runner, self.runner)
         self.now = 0.0
         self.scheduler.clock = lambda: self.now
 
@@ -99,6 +103,23 @@ class TestOrder:
         quiet = queue.add(2, 100)
         assert queue.start() is flood[1], "a guild that arrives gets no credit for the time before"
         assert queue.start() is quiet
+
+    def test_a_flood_waits_in_the_queue_while_its_prompts_take_whole_steps(self):
+        queue = Queue(step_tokens=256)
+        flood = [queue.add(1, 200) for _ in range(5)]
+        queue.scheduler.admit()
+        assert queue.scheduler.running == flood[:2], "the second one fills the step"
+        quiet = queue.add(2, 200)
+        queue.scheduler.admit()
+        assert queue.scheduler.running == [*flood[:2], quiet], "it waits behind none of the others' prompts"
+        flood[0].kv.tokens += flood[0].prompt
+        flood[0].last_token = 1
+        queue.scheduler.admit()
+        assert queue.scheduler.running == [*flood[:2], quiet], "two prompts are left"
+        flood[1].kv.tokens += flood[1].prompt
+        flood[1].last_token = 1
+        queue.scheduler.admit()
+        assert queue.scheduler.running == [*flood[:2], quiet, flood[2]]
 
     def test_new_tokens_count_too(self):
         queue = Queue()
