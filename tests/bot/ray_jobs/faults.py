@@ -39,7 +39,7 @@ from tests.bot.subprocess_trainer import ROOT, ship
 from tests.trainer.job_folders import ADA, dialogues, export, sign, talks
 
 SETTINGS = {"lora_r": 4, "lora_alpha": 8, "gradient_accumulation_steps": 1}
-EPOCHS, FEW_EPOCHS = 80, 2
+EPOCHS, FEW_EPOCHS = 50, 2
 CHECKPOINT_INTERVAL_S = 2
 POLL_S = 0.5
 PATIENCE_S = 600.0
@@ -85,7 +85,7 @@ class RayWorks:
         self.store = Store.open(self.home / "understudy.sqlite")
         catalogue = DatasetCatalog(shipped, str(base), self.home)
         backend = RayBackend(
-            self.home, catalogue, SystemClock(), self.client, slots=2, resources=QuickCheckpoints(), card="losses",
+            self.home, catalogue, self.client, slots=2, resources=QuickCheckpoints(), card="losses",
             poll_s=POLL_S, serving_precision="float32", environ={},
         )  # fmt: skip
         self.queue = JobQueue(self.store, backend, SystemClock())
@@ -96,7 +96,7 @@ class RayWorks:
         shipped = ship(self.folder / "source")
         shutil.copy(ROOT / "trainer" / "recipe" / "recipes" / "demo-cpu.toml", shipped.recipes)
         (shipped.cards / "ada.toml").write_text(ADA)
-        (shipped.logs / "ada.json").write_text(export(talks(16)))
+        (shipped.logs / "ada.json").write_text(export(talks(26)))
         (shipped.general / "chat.jsonl").write_text(dialogues(3))
         sign(shipped.logs / "ada.json")
         sign(shipped.general / "chat.jsonl")

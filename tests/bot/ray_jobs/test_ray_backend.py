@@ -34,6 +34,7 @@ from personas.home.job_folder import (
 )
 from personas.schemas.training import TrainingRequest
 from personas.schemas.training_events import Epoch, Phase, Progress
+from tests.bot.ray_jobs import faults
 from tests.bot.ray_jobs.replay import ReplayedRay
 from tests.bot.subprocess_trainer import Workshop
 from tests.fakes import until
@@ -461,6 +462,13 @@ async def test_with_a_shared_folder_workers_find_the_job_and_what_it_is_compared
         assert read_comparison_targets(root / "jobs" / "j2").live == str(adapter), "as the worker reads it"
         (root / "jobs" / "j1" / "people.json").write_text("{}")
         assert works.home / "jobs" / "j1" / "people.json" in set(walk_home(works.home, "people.json"))
+
+
+async def test_the_script_that_breaks_a_real_cluster_can_queue_its_runs(tmp_path):
+    works = faults.RayWorks(tmp_path, "http://127.0.0.1:1", tmp_path / "base", faults.EPOCHS)
+    works.ask("calm")
+    assert works.job("calm").request.hyperparameters.num_train_epochs == faults.EPOCHS
+    works.store.close()
 
 
 def test_a_home_with_jobs_of_its_own_is_not_moved_silently(tmp_path):
