@@ -167,13 +167,13 @@ def test_a_voice_that_fades_is_seen_at_its_turn():
     judge = VoiceJudge(ADA, voices())
     own, other = said("ada", 6, 8), said("bo", 6, 8)
     replies = [
-        TalkReply(turn, probe, answer(f"talk {turn}", probe, (own if turn < 40 or probe < 3 else other)[probe]), ())
+        TalkReply(turn, talk, answer(f"talk {turn}", 0, (own if turn < 40 or talk < 3 else other)[talk], seed=talk), ())
         for turn in (1, 10, 40)
-        for probe in range(6)
+        for talk in range(6)
     ]
     section = measure_talks(replies, judge).section()
     assert [section.new(VOICE_AT_TURN.format(turn)) for turn in (1, 10, 40)] == [1, 1, 0.5]
-    assert section.new(REPETITION_AT_TURN.format(40)) < 0.1 and section.prompts == 6
+    assert section.new(REPETITION_AT_TURN.format(40)) < 0.1
     again = [replace(it, earlier=own) for it in replies]
     assert measure_talks(again, judge).section().new(REPETITION_AT_TURN.format(1)) == 1
     assert VOICE_AT_TURN.format(40) not in measure_talks(replies[:12], judge).values
@@ -203,11 +203,17 @@ def test_a_talk_goes_on_with_its_own_replies_in_the_window_that_the_bot_shows(
     limits = sense_sections.SenseLimits(talks=2, probes=3)
     inputs = sense_sections.SenseInputs(job.data, job.data.persona, builder, (), {}, sides, generator, limits)
     replies = sense_sections.TalkRun(inputs, TimeBudget(600)).replies()
-    assert sorted((it.turn, it.answer.prompt.number) for it in replies) == [(t, n) for t in (1, 12) for n in range(6)]
+    assert [(it.turn, it.talk, it.answer.prompt.number) for it in replies] == [
+        (turn, talk, probe) for turn in (1, 12) for talk in range(2) for probe in range(3)
+    ]
     assert {it.answer.seed for it in replies} == {6, 7} and {it.answer.side for it in replies} == {NEW}
     assert {len(it.earlier) for it in replies} == {0, 11}
-    first = next(it for it in replies if (it.turn, it.answer.prompt.number) == (12, 0))
-    last = next(turns for task, number, turns in shown if task == "talk 12" and number == 0)
+    first = next(it for it in replies if it.turn == 12)
+    last = next(
+        turns
+        for task, number, turns in shown
+        if task == "talk 12" and number == 0 and turns[1].text == first.earlier[6]
+    )
     lines = next(row["lines"] for row in read_jsonl(TALKS_FILE) if row["kind"] == "talk")
     assert len(last) == 11 and [it.text for it in last if not it.by_persona][:-1] == lines[6:11]
     assert [it.text for it in last if it.by_persona] == list(first.earlier[6:])

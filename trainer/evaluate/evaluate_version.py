@@ -53,8 +53,8 @@ SECTIONS_BEYOND_LOSSES = (
     *("separation", "voice", "facts", "text", "memorised", "safety", "side_by_side"),
     *SENSE_SECTIONS,
 )
-MAX_SENSE_S, SENSE_TIME_SHARE = 90.0, 0.5
-"""Time for the sections on sense beside the rest: so many seconds, and at most this share of the rest's."""
+MAX_SENSE_S = 90.0
+"""Limit of the time for the sections on sense, beside that of the rest, which is a limit of theirs, too."""
 
 
 @dataclass(frozen=True)
@@ -231,7 +231,7 @@ def _add_sections(
     separation = _separation(request, sides, neighbours, missing, budget.part(SEPARATION_TIME_SHARE))
     others = {it.persona: it.data for it in neighbours}
     release_memory()
-    sense_s = min(MAX_SENSE_S, SENSE_TIME_SHARE * budget.seconds)
+    sense_s = min(MAX_SENSE_S, budget.seconds)
     spoken = measure_replies(sides, request.job, budget, GENERATION_SEEDS, request.tell, others, between, sense_s)
     request.left_out.update(spoken.left_out)
     sections = {

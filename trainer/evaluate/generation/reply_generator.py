@@ -17,6 +17,9 @@ from trainer.evaluate.candidates import MAX_BATCH_ROWS
 from trainer.evaluate.generation.reply_tasks import EvaluationPrompt, GeneratedReply
 from trainer.evaluate.paired_losses import TimeBudget
 
+FollowUp = Callable[[GeneratedReply], Sequence[EvaluationPrompt]]
+"""Returns the prompts that can be rendered once a reply is known."""
+
 
 @dataclass(frozen=True)
 class ReplyGenerator:
@@ -56,9 +59,10 @@ class ReplyGenerator:
         budget: TimeBudget,
         between: Callable[[int, int], None] = lambda done, of: None,
         least: int = 1,
+        follow_up: FollowUp = lambda answer: (),
     ) -> list[GeneratedReply]:
-        """Generate replies as `answers`, within `loaded`."""
-        run = _GenerationRun(self, list(prompts), budget, least)
+        """Generate replies as `answers`, within `loaded`; each may lead to further prompts by `follow_up`."""
+        run = _GenerationRun(self, list(prompts), budget, least, follow_up)
         while run.start_more():
             self.parts.batch.step()
             run.collect()
@@ -76,9 +80,15 @@ class _GenerationRun:
     """Waiting prompts, running generations, and finished replies."""
 
     def __init__(
-        self, generator: ReplyGenerator, waiting: list[EvaluationPrompt], budget: TimeBudget, least: int
+        self,
+        generator: ReplyGenerator,
+        waiting: list[EvaluationPrompt],
+        budget: TimeBudget,
+        least: int,
+        follow_up: FollowUp,
     ) -> None:
         self._generator, self._waiting, self._budget, self._least = generator, waiting, budget, least
+        self._follow_up = follow_up
         self._running: list[_PendingReply] = []
         self._recent_s: deque[float] = deque([0.0], maxlen=MAX_BATCH_ROWS)
         self.answers: list[GeneratedReply] = []
@@ -95,6 +105,7 @@ class _GenerationRun:
         for pending in [pending for pending in self._running if pending.reply or pending.error]:
             self._running.remove(pending)
             self.answers.append(pending.answer())
+            self._waiting += self._follow_up(self.answers[-1])
             self._recent_s.append(time.monotonic() - pending.started)
 
     def _has_time(self) -> bool:

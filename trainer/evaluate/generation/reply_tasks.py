@@ -91,7 +91,7 @@ class MeasuredShares:
         """Build the score card's section."""
         sides = next(iter(self.values.values()))
         return BoundedShares(
-            prompts=len({(it.task, it.number) for it in next(iter(sides.values()))}),
+            prompts=len({(it.unit, it.task, it.number) for it in next(iter(sides.values()))}),
             shares={
                 measure: {side: mean_interval(values) for side, values in of.items()}
                 for measure, of in self.values.items()

@@ -52,8 +52,8 @@ class SenseLimits:
     """Numbers that bound the time: prompts under pressure, talks, probes at a turn, seeds whose replies are matched."""
 
     pressure: int = 25
-    talks: int = 2
-    probes: int = 8
+    talks: int = 4
+    probes: int = 4
     matched_seeds: int = 1
 
 
@@ -205,71 +205,74 @@ def measure_pressure(
 
 @dataclass(frozen=True)
 class TalkReply:
-    """A reply to probe `probe` at a turn of a talk, after the persona's `earlier` replies."""
+    """A reply to a probe at a turn of talk `talk`, after the persona's `earlier` replies."""
 
     turn: int
-    probe: int
+    talk: int
     answer: GeneratedReply
     earlier: tuple[str, ...]
 
 
 class TalkRun:
-    """Scripted talks with the new version. At `TALK_TURNS`, each probe is asked in place of the script's line."""
+    """Scripted talks with the new version, each with its own seed and as fast as it goes.
+
+    At `TALK_TURNS`, probes are asked beside the script's line. The number of a prompt is its probe's, and of a script's
+    line that after all probes.
+    """
 
     def __init__(self, inputs: SenseInputs, budget: TimeBudget) -> None:
         rows = read_jsonl(TALKS_FILE, inputs.data.language)
         limits, self._inputs, self._budget = inputs.limits, inputs, budget
-        self._talks: list[list[str]] = [row["lines"] for row in rows if row["kind"] == "talk"][: limits.talks]
+        scripts: list[list[str]] = [row["lines"] for row in rows if row["kind"] == "talk"]
+        self._talks = [scripts[talk % len(scripts)] for talk in range(limits.talks)]
         self._probes: list[str] = next(row["lines"] for row in rows if row["kind"] == "probes")[: limits.probes]
         self._histories: list[list[Turn]] = [[] for _ in self._talks]
         self._generator = replace(inputs.generator, adapters={NEW: inputs.generator.adapters[NEW]})
+        self._found: list[TalkReply] = []
 
     def replies(self) -> list[TalkReply]:
         """Return the replies to all probes of the turns that the time allows, at least of the first."""
-        found: list[TalkReply] = []
+        first = [prompt for talk in range(len(self._talks)) for prompt in self._ask(talk)]
+        between, unlimited = (lambda done, of: self._inputs.between()), TimeBudget(float("inf"))
+        self._inputs.report(f"talks: turn 1 of {TALK_TURNS[-1]}")
         with self._generator.loaded():
-            for turn in range(1, TALK_TURNS[-1] + 1):
-                if turn > 1 and self._budget.is_spent:
-                    break
-                if turn in TALK_TURNS:
-                    self._inputs.report(f"talks: turn {turn} of {TALK_TURNS[-1]}")
-                    found += self._ask_probes(turn)
-                if turn < TALK_TURNS[-1]:
-                    self._go_on(turn)
-        return found
+            self._generator.generate(first, unlimited, between, follow_up=self._go_on)
+        return sorted(self._found, key=lambda it: (it.turn, it.talk, it.answer.prompt.number))
 
-    def _ask_probes(self, turn: int) -> list[TalkReply]:
-        count, found = len(self._probes), []
-        prompts = [
-            self._prompt(turn, talk, text, talk * count + probe)
-            for talk in range(len(self._talks))
-            for probe, text in enumerate(self._probes)
-        ]
-        for answer in self._generate(prompts):
-            talk, probe = divmod(answer.prompt.number, count)
-            earlier = tuple(it.text for it in self._histories[talk] if it.by_persona)
-            found.append(TalkReply(turn, probe, answer, earlier))
-        return found
+    def _ask(self, talk: int) -> list[EvaluationPrompt]:
+        """Return the prompts of a talk's next turn."""
+        turn = self._turn(talk)
+        prompts = [self._prompt(talk, n, line) for n, line in enumerate(self._probes)] if turn in TALK_TURNS else []
+        if turn <= len(self._talks[talk]) and turn < TALK_TURNS[-1]:
+            prompts.append(self._prompt(talk, len(self._probes), self._talks[talk][turn - 1]))
+        return prompts
 
-    def _go_on(self, turn: int) -> None:
-        """Say each talk's next line, and keep the reply."""
-        lines = [talk[turn - 1] for talk in self._talks]
-        answers = self._generate([self._prompt(turn, talk, line, talk) for talk, line in enumerate(lines)])
-        texts = {it.prompt.number: it.text for it in answers}
+    def _go_on(self, answer: GeneratedReply) -> list[EvaluationPrompt]:
+        """Keep a reply; after a script's line, return the prompts of the next turn."""
+        talk, history = answer.seed % len(self._talks), self._histories[answer.seed % len(self._talks)]
+        turn = int(answer.prompt.task.removeprefix(TALK_TASK))
+        if answer.prompt.number < len(self._probes):
+            earlier = tuple(it.text for it in history[: 2 * (turn - 1)] if it.by_persona)
+            self._found.append(TalkReply(turn, talk, answer, earlier))
+            return []
         name = self._inputs.persona.name
-        for talk, line in enumerate(lines):
-            self._histories[talk] += [Turn(EXAMPLE_USER, line), Turn(name, texts[talk], by_persona=True)]
+        history += [Turn(EXAMPLE_USER, answer.prompt.message), Turn(name, answer.text, by_persona=True)]
+        if self._budget.is_spent:
+            return []
+        if turn + 1 in TALK_TURNS:
+            self._inputs.report(f"talks: turn {turn + 1} of {TALK_TURNS[-1]}")
+        return self._ask(talk)
 
-    def _prompt(self, turn: int, talk: int, line: str, number: int) -> EvaluationPrompt:
+    def _turn(self, talk: int) -> int:
+        return len(self._histories[talk]) // 2 + 1
+
+    def _prompt(self, talk: int, number: int, line: str) -> EvaluationPrompt:
         """Render a line after the part of its talk that the bot would show, with matching lore."""
         builder, turns = self._inputs.builder, [*self._histories[talk], Turn(EXAMPLE_USER, line)]
         lore = builder.lore.search(self._inputs.persona.id, line) if builder.lore else []
-        prompt = builder.from_turns(f"{TALK_TASK} {turn}", number, turns[recent_start(len(turns)) :], lore)
+        task = f"{TALK_TASK} {self._turn(talk)}"
+        prompt = builder.from_turns(task, number, turns[recent_start(len(turns)) :], lore)
         return replace(prompt, own_seeds=(self._generator.seeds[0] * len(self._talks) + talk,))
-
-    def _generate(self, prompts: list[EvaluationPrompt]) -> list[GeneratedReply]:
-        unlimited = TimeBudget(float("inf"), self._budget.clock)
-        return self._generator.generate(prompts, unlimited, lambda done, of: self._inputs.between())
 
 
 def measure_talks(replies: Sequence[TalkReply], judge: VoiceJudge) -> MeasuredShares:
@@ -279,7 +282,7 @@ def measure_talks(replies: Sequence[TalkReply], judge: VoiceJudge) -> MeasuredSh
         own = [it for it in replies if it.turn == turn]
         if not own:
             continue
-        answers, units = [it.answer for it in own], [f"probe {it.probe}" for it in own]
+        answers, units = [it.answer for it in own], [f"talk {it.answer.seed}" for it in own]
         hits = judge.is_own([it.text for it in answers])
         repeated = [repeated_share(it.answer.text, it.earlier) for it in own]
         for measure, values in ((VOICE_AT_TURN, hits), (REPETITION_AT_TURN, repeated)):
