@@ -174,39 +174,46 @@ async def ask(app: App, tokenizer: Any, member: str, channel: str, question: str
     return ReplyLatency(ack_s, first_text_s, end_s, len(tokenizer(reply)["input_ids"]))
 
 
-async def chat_rounds(app: App, tokenizer: Any) -> tuple[list[ReplyLatency], float]:
-    """Ask one question after another in all channels at once for `CHAT_DURATION_S`.
+async def chat_rounds(app: App, tokenizer: Any, chats: int) -> tuple[list[ReplyLatency], float]:
+    """Ask one question after another in so many channels at once for `CHAT_DURATION_S`.
 
     Returns the latencies and the reply tokens per second.
     """
     waits, questions, began = [], cycle(QUESTIONS), time.monotonic()
     while time.monotonic() - began < CHAT_DURATION_S:
         question = next(questions)
-        asked = (ask(app, tokenizer, *who, question) for who in zip(MEMBERS, PERSONAS, strict=True))
+        asked = (ask(app, tokenizer, *who, question) for who in zip(MEMBERS[:chats], PERSONAS[:chats], strict=True))
         waits += await asyncio.gather(*asked)
     return waits, sum(wait.tokens for wait in waits) / (time.monotonic() - began)
 
 
-async def measure(app: App) -> dict[str, float]:
-    """Measure both halves; keys as in the file."""
+async def measure(app: App, chats: int, *, is_alone: bool) -> dict[str, float]:
+    """Measure both halves, or the first; keys as in the file."""
     assert app.sandbox is not None  # the settings have no token
     tokenizer = base_model.load_tokenizer(base_model.locate(base_model.EMBEDDED))
     install_adapters(app)
     for member, channel in zip(MEMBERS, PERSONAS, strict=True):
         await ask(app, tokenizer, member, channel, "Warming up.")
-    alone, alone_rate = await chat_rounds(app, tokenizer)
+    alone, alone_rate = await chat_rounds(app, tokenizer, chats)
+    figures = {
+        "ack_p95_s": _p95([wait.ack_s for wait in alone]),
+        "first_text_p95_s": _p95([wait.first_text_s for wait in alone]),
+        "end_p95_s": _p95([wait.end_s for wait in alone]),
+        "tokens_per_reply": statistics.mean(wait.tokens for wait in alone),
+        "end_mean_s": statistics.mean(wait.end_s for wait in alone),
+        "tokens_per_s": alone_rate,
+    }
+    if is_alone:
+        return figures
     await app.sandbox.member(MODERATOR).slash(PERSONAS[0], "finetune start", persona=PERSONAS[0])
     first = await training_progress(app)
-    beside, beside_rate = await chat_rounds(app, tokenizer)
+    beside, beside_rate = await chat_rounds(app, tokenizer, chats)
     last = await training_progress(app)
     return {
-        "ack_p95_s": _p95([wait.ack_s for wait in alone]),
+        **figures,
         "ack_p95_training_s": _p95([wait.ack_s for wait in beside]),
-        "first_text_p95_s": _p95([wait.first_text_s for wait in alone]),
         "first_text_p95_training_s": _p95([wait.first_text_s for wait in beside]),
-        "end_p95_s": _p95([wait.end_s for wait in alone]),
         "end_p95_training_s": _p95([wait.end_s for wait in beside]),
-        "tokens_per_s": alone_rate,
         "tokens_per_s_training": beside_rate,
         "training_steps_per_min": _steps_per_min(first, last),
     }
@@ -236,6 +243,10 @@ def _p95(values: list[float]) -> float:
 
 def print_table(figures: dict[str, float]) -> None:
     """Print figures alone (the baseline), beside a training, and their ratio."""
+    if "training_steps_per_min" not in figures:
+        for name, figure in figures.items():
+            print(f"{name:32}{figure:9.2f}")
+        return
     print(f"{'':32}{'alone':>9}{'training':>10}{'ratio':>8}")
     for name, label in (
         ("ack_p95_s", "sign of life, p95 (s)"),
@@ -249,21 +260,26 @@ def print_table(figures: dict[str, float]) -> None:
     print(f"{'optimiser steps a minute':32}{'':9}{figures['training_steps_per_min']:10.1f}")
 
 
-async def _run(settings: Settings, shipped: ShippedData) -> dict[str, float]:
+async def _run(settings: Settings, shipped: ShippedData, options: argparse.Namespace) -> dict[str, float]:
     async with open_app(settings, shipped, benchmark_guild()) as app:
-        return await measure(app)
+        return await measure(app, options.chats, is_alone=options.alone)
 
 
 def main() -> int:
     """Measure, print and write."""
-    argparse.ArgumentParser("python -m benchmarks.chat_latency", description=__doc__).parse_args()
+    parser = argparse.ArgumentParser("python -m benchmarks.chat_latency", description=__doc__)
+    parser.add_argument("--candidates", default="1", metavar="N", help="REPLY_CANDIDATES (default: 1)")
+    parser.add_argument("--chats", type=int, default=len(MEMBERS), metavar="N", help="channels that ask at once")
+    parser.add_argument("--alone", action="store_true", help="without the half beside a training")
+    options = parser.parse_args()
     logging.basicConfig(level=logging.ERROR)
     try:
         shutil.rmtree(HOME_FOLDER, ignore_errors=True)
-        settings = load_settings(None, {"UNDERSTUDY_HOME": str(HOME_FOLDER.absolute()), "WEB_PORT": "0"})
+        given = {"UNDERSTUDY_HOME": str(HOME_FOLDER.absolute()), "WEB_PORT": "0"}
+        settings = load_settings(None, {**given, "REPLY_CANDIDATES": options.candidates})
         write_cards(settings.home / "cards")
         shipped = replace(ShippedData.from_source_tree(), cards=settings.home / "cards")
-        figures = asyncio.run(_run(settings, shipped))
+        figures = asyncio.run(_run(settings, shipped, options))
     except UnderstudyError as error:
         print(f"The benchmark broke off. {error}", file=sys.stderr)
         return 1

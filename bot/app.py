@@ -103,7 +103,7 @@ async def open_app(settings: Settings, shipped: ShippedData, town: DemoGuild = S
         backend = _create_backend(settings, catalogue, clock, engine, compare)
         queue = JobQueue(store, backend, clock)
         incompatible = await _find_incompatible(settings, store, engine)
-        builder = ChatRequestBuilder(store, personas, lore, _default_sampling(settings), settings.home, incompatible)
+        builder = _request_builder(settings, store, personas, lore, incompatible)
 
         create_services = functools.partial(
             Services.create,
@@ -197,10 +197,13 @@ def _open_metrics(settings: Settings, stack: AsyncExitStack) -> BotMetrics:
     return metrics
 
 
-def _default_sampling(settings: Settings) -> SamplingParams:
-    return SamplingParams(
+def _request_builder(
+    settings: Settings, store: Store, personas: PersonaRegistry, lore: LoreIndex, incompatible: IncompatibleVersions
+) -> ChatRequestBuilder:
+    sampling = SamplingParams(
         temperature=settings.temperature, top_p=settings.top_p, max_new_tokens=settings.max_new_tokens
     )
+    return ChatRequestBuilder(store, personas, lore, sampling, settings.home, incompatible, settings.reply_candidates)
 
 
 def _check_cards(personas: PersonaRegistry, shipped: ShippedData) -> None:

@@ -229,6 +229,7 @@ class Settings(BaseSettings):
     temperature: Number = Field(default=0.6, ge=0, le=2, description="a number from 0 to 2")
     top_p: Number = Field(default=0.9, gt=0, le=1, description="a number above 0, at most 1")
     max_new_tokens: Integer = Field(default=120, ge=1, le=1024)
+    reply_candidates: Integer = Field(default=1, ge=1, le=8)
     max_waiting_replies: Integer = Field(default=64, ge=1, le=10000)
     trainer_threads: Integer = Field(default_factory=lambda: os.cpu_count() or 1, ge=1, le=256)
     trainer_nice: Integer = Field(default=10, ge=0, le=19)
@@ -296,6 +297,11 @@ class Settings(BaseSettings):
             raise SettingsError(
                 f"ENGINE is {self.engine}, and ENGINE_URLS names {len(self.engine_urls)} servers.",
                 "Set both, such as ENGINE=vllm and ENGINE_URLS=http://127.0.0.1:8001, or leave both out.",
+            )
+        if self.engine != "local" and self.reply_candidates > 1:
+            raise SettingsError(
+                f"REPLY_CANDIDATES is {self.reply_candidates}, but ENGINE={self.engine} makes one of a reply.",
+                "Leave it out: only the engine in the bot's own process chooses among several.",
             )
         if self.trainer == "ray":
             self._check_ray()

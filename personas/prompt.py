@@ -41,7 +41,8 @@ class PromptTooLongError(ValueError):
 class RenderedPrompt:
     """A rendered prompt with the number of turns that fitted; `shortened`: the middle of the last one was left out.
 
-    `messages` are those that were rendered.
+    `messages` are those that were rendered. `card` are the tokens of `Renderer.card_prompt`, for a reply that is chosen
+    among candidates.
     """
 
     ids: tuple[int, ...]
@@ -49,6 +50,7 @@ class RenderedPrompt:
     turns_kept: int
     shortened: bool = False
     messages: tuple[Message, ...] = ()
+    card: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -103,6 +105,12 @@ class Renderer:
                 if persona is None or not persona.mes_example:
                     raise
                 persona, kept = replace(persona, mes_example=""), list(turns)
+
+    def card_prompt(
+        self, persona: Persona | None, user: str, instructions: str = "", max_tokens: int = CONTEXT_TOKENS
+    ) -> tuple[int, ...]:
+        """Return the tokens of a prompt in which the user says nothing. Raises `ValueError` for a card too long."""
+        return self.prompt(persona, [Turn(user, "")], max_tokens=max_tokens, instructions=instructions).ids
 
     def common_prefix(self, persona: Persona, max_tokens: int) -> tuple[int, ...]:
         """Return the tokens that all prompts of a persona begin with. Raises `ValueError` for a card too long."""

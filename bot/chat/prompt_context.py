@@ -26,7 +26,10 @@ class IncomingMessage:
 
 @dataclass(frozen=True)
 class ChatRequestBuilder:
-    """Builds `ChatRequest`s. `home` is UNDERSTUDY_HOME with the adapters; incompatible versions are not used."""
+    """Builds `ChatRequest`s. `home` is UNDERSTUDY_HOME with the adapters; incompatible versions are not used.
+
+    Replies in channels are chosen among `candidates`; others, which are compared with each other, are sampled once.
+    """
 
     store: Store
     personas: PersonaRegistry
@@ -34,6 +37,7 @@ class ChatRequestBuilder:
     sampling: SamplingParams
     home: Path
     incompatible_versions: IncompatibleVersions = field(default_factory=IncompatibleVersions)
+    candidates: int = 1
 
     def persona_in(self, place: ChannelRef) -> Persona | None:
         """The persona of a channel or, for a thread without its own, of its parent."""
@@ -81,7 +85,7 @@ class ChatRequestBuilder:
             turns=turns,
             lore=lore,
             adapter=self.adapter(persona.id, version) if version else None,
-            sampling=replace(self.sampling, stop=stop_sequences(turns)),
+            sampling=replace(self.sampling, stop=stop_sequences(turns), candidates=self.candidates),
             guild_id=place.guild_id or place.channel_id,  # each direct-message channel is a guild of its own
             member_id=member_id,
         )

@@ -176,8 +176,9 @@ class StreamingReply:
 def reply_footer(
     reply: ChatReply, lore: tuple[LoreHit, ...], dialogue: str | None = None, damaged: str = "", wanted: str = ""
 ) -> str:
-    """The note under a reply: that it is AI-written, its version with the dialogue adapter that this is a copy of, its
-    memory and lore, the version `wanted` where the base model answered instead, and the `damaged` one if any."""
+    """The note under a reply: that it is AI-written, its version with the dialogue adapter that this is a copy of, the
+    number of candidates, its memory and lore, the version `wanted` where the base model answered instead, and the
+    `damaged` one if any."""
     if not reply.text:
         return "-# stopped before it began" if reply.finish == "cancelled" else "-# AI-written · nothing came out"
     copy_of = f" (dialogue/{dialogue})" if reply.version and dialogue else ""
@@ -185,6 +186,8 @@ def reply_footer(
     parts = ["AI-written", (reply.version or base) + copy_of]
     if damaged:
         parts.append(f"{damaged} cannot be read, moderators can `/finetune rollback`")
+    if reply.candidates > 1:
+        parts.append(f"best of {reply.candidates}")
     if reply.finish in FINISH_NOTES:
         parts.append(FINISH_NOTES[reply.finish])
     sources = dict.fromkeys(hit.source for hit in lore)

@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any
 
 import psutil
+import torch
 
 from personas.engine import EngineState
 from personas.engine.admission import AdapterState
@@ -19,7 +20,7 @@ from personas.engine.lora_slots import MAX_STACKED_RANK, AdapterWeights, LoraSlo
 from personas.engine.model_runner import ModelRunner, ScheduledTokens, Sequence, StackedLoraRunner
 from personas.engine.peft_runner import PeftRunner, PeftSwitcher
 from personas.engine.sampler import NotFiniteError, SampledToken, sample_tokens
-from personas.engine.scheduler import Phase, ScheduledBatch, Scheduler, SchedulerLimits
+from personas.engine.scheduler import Phase, ScheduledBatch, Scheduler, SchedulerLimits, run_or_log
 from personas.engine.sequence import ReplySink
 from personas.errors import AdapterError, is_out_of_memory
 from personas.home.adapters import ROLL_BACK_ADVICE
@@ -33,7 +34,10 @@ STACKED_ARCHITECTURES = frozenset({"llama", "mistral", "qwen2", "qwen3"})
 SLOT_MEMORY_FRACTION = 0.2
 """Share of the free memory for LoRA slots, assuming adapters of the largest rank on all layers."""
 MAX_QUEUED_PREFIXES = 256  # prefixes that wait; further ones are ignored
+CARD_WEIGHT = 0.7  # λ of the choice among candidates
 PHASES: tuple[Phase, ...] = ("prefill", "decode")
+Sampled = tuple[Sequence, SampledToken | Exception]
+"""A sequence with its next token, or the error that prevents it."""
 
 
 class BatchGenerator:
@@ -71,7 +75,9 @@ class BatchGenerator:
         on_end: Callable[[], None] = lambda: None,
     ) -> None:
         """Queue a request, whose reply streams into `sink`. `on_end` is called once, however it ends."""
-        self.scheduler.add(Sequence.create(request, prompt, renderer, sink, on_end))
+        seq = Sequence.create(request, prompt, renderer, sink, on_end)
+        seq.card_prompt = prompt.card
+        self.scheduler.add(seq)
 
     def prepare(self, persona: Persona, adapter: AdapterRef | None, renderer: Renderer, max_tokens: int) -> None:
         """Queue the common prefix of a persona's prompts, to be computed when idle. Raises `ValueError`."""
@@ -85,8 +91,10 @@ class BatchGenerator:
         has_computed = self.running > 0
         for phase in PHASES:
             for batch in self.scheduler.schedule(phase):
-                sampled = self._run(batch)
-                self.scheduler.postprocess(sampled)
+                self.scheduler.postprocess(self._advance_candidates(self._run(batch)))
+        for seq in self.scheduler.running:
+            if seq.can_choose:
+                self._choose(seq)
         return has_computed or (not self.waiting and self.warmer.step())
 
     def _admit(self) -> None:
@@ -95,7 +103,7 @@ class BatchGenerator:
         waiting = [seq.adapter for seq in self.scheduler.queue if seq.adapter]
         self._lora.prefetch([*waiting, *self.warmer.adapters])
 
-    def _run(self, batch: ScheduledBatch) -> list[tuple[Sequence, SampledToken | Exception]]:
+    def _run(self, batch: ScheduledBatch) -> list[Sampled]:
         """Compute a batch and sample; an error takes the place of the tokens that it prevents."""
         sequences, computed = batch.sampled, [len(item.kv.tokens) for item in batch.tokens]
         try:
@@ -112,6 +120,44 @@ class BatchGenerator:
             del item.kv.tokens[length:]
         return [sampled for alone in batch.split() for sampled in self._run(alone)]
 
+    def _advance_candidates(self, sampled: list[Sampled]) -> list[Sampled]:
+        """Append the rivals' tokens, leaving out those that fail, and fork new sequences; return what is left."""
+        own = []
+        for seq, token in sampled:
+            if not seq.original:
+                own.append((seq, token))
+                if seq.is_prefilling and not isinstance(token, Exception):
+                    run_or_log(partial(self._fork, seq))
+                continue
+            try:
+                if isinstance(token, Exception):
+                    raise token
+                seq.append(token)
+                self.scheduler.queue.count_token(seq)
+            except Exception:  # of this candidate: the others go on
+                log.info("a candidate of a reply is left out", exc_info=True)
+                seq.original.rivals.remove(seq)
+        return own
+
+    def _fork(self, seq: Sequence) -> None:
+        """Let a reply begin with several candidates, if it is meant to and there is room for them."""
+        scheduler, sampling = self.scheduler, seq.request.sampling
+        busy = sum(1 + len(other.rivals) for other in scheduler.running)
+        count = min(sampling.candidates, 1 + scheduler.limits.candidate_rows - busy)
+        if count > 1 and seq.card_prompt and sampling.temperature > 0 and seq.runner.prefixes and not scheduler.queue:
+            seq.fork(count)
+
+    def _choose(self, seq: Sequence) -> None:
+        """Choose the beginning of a reply; where that fails, it is the first candidate."""
+        try:
+            best = best_candidate(seq)
+        except Exception as error:
+            if is_out_of_memory(error):
+                self._free_prefixes()
+            log.warning("the candidates of a reply cannot be compared", exc_info=True)
+            best, seq.rivals = seq, []
+        seq.choose(best)
+
     def clear_prefix_cache(self) -> None:
         """Discard all stored and queued prefixes; sequences that run now are not stored later either."""
         self.warmer.queue.clear()
@@ -123,6 +169,40 @@ class BatchGenerator:
         for runner in self._runners:
             if runner.prefixes:
                 runner.prefixes.clear()
+
+
+def best_candidate(seq: Sequence) -> Sequence:
+    """Return the candidate with the highest log p(text | talk) − λ log p(text | card alone) per token.
+
+    What would fit any talk loses against what fits this one (arXiv 1510.03055, anti-language model).
+    """
+    candidates = [seq, *seq.rivals]
+    if len(candidates) == 1:
+        return seq
+    scores = [
+        (it.reply_logprob - CARD_WEIGHT * logprob) / len(it.reply_ids)
+        for it, logprob in zip(candidates, _card_logprobs(seq, [it.reply_ids for it in candidates]), strict=True)
+    ]
+    return candidates[scores.index(max(scores))]
+
+
+def _card_logprobs(seq: Sequence, replies: list[list[int]]) -> list[float]:
+    """Compute the log-probability of each reply after the card's prompt, which is computed once."""
+    runner, slot = seq.runner, seq.slot
+    *prompt, last = seq.card_prompt
+    card = runner.new_kv_cache(len(prompt))
+    if runner.prefixes:
+        runner.prefixes.load_prefix(slot.name, seq.card_prompt, card)
+    if rest := prompt[len(card.tokens) :]:
+        runner.backend.forward([ScheduledTokens(card, rest, slot, logits=0)])
+    scheduled = []
+    for reply in replies:
+        kv = runner.new_kv_cache(len(prompt) + len(reply))
+        kv.copy_from(card, len(prompt))
+        scheduled.append(ScheduledTokens(kv, (last, *reply[:-1]), slot, logits=len(reply)))
+    tokens = torch.tensor([token for reply in replies for token in reply])
+    logprobs = runner.backend.forward(scheduled).cpu().log_softmax(-1).gather(1, tokens[:, None])[:, 0]
+    return [float(part.sum()) for part in logprobs.split([len(reply) for reply in replies])]
 
 
 @dataclass(frozen=True)
@@ -181,7 +261,7 @@ class PrefixWarmer:
         chunk = tokens[computed:-1][: self._chunk_tokens]
         if not chunk or kv.memory.nbytes > prefixes.free_bytes:
             return False
-        self._runner.backend.forward([ScheduledTokens(kv, chunk, slot, needs_logits=False)])
+        self._runner.backend.forward([ScheduledTokens(kv, chunk, slot, logits=0)])
         prefixes.store(slot.name, kv)
         return True
 

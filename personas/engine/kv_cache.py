@@ -3,7 +3,7 @@
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 from personas.engine.hugepages import zeros_in_huge_pages
 
@@ -31,6 +31,11 @@ class SequenceKVCache:
     def __init__(self, shape: CacheShape, capacity: int) -> None:
         self.memory = shape.new_memory(capacity)
         self.tokens: list[int] = []
+
+    def copy_from(self, other: Self, length: int) -> None:
+        """Copy another sequence's first `length` tokens into this empty cache."""
+        self.memory[:, :, :, :length] = other.memory[:, :, :, :length]
+        self.tokens = other.tokens[:length]
 
 
 @dataclass(frozen=True)

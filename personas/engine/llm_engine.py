@@ -6,7 +6,7 @@ import queue
 import threading
 import time
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -303,6 +303,10 @@ class LLMEngine:
     def _add(self, request: ChatRequest, stream: QueuedReplyStream, on_end: Callable[[], None]) -> None:
         max_tokens = self.context_tokens - request.sampling.max_new_tokens
         prompt = self._renderer.prompt(request.persona, request.turns, request.lore, max_tokens, request.instructions)
+        if request.sampling.candidates > 1:
+            user, instructions = request.turns[-1].name, request.instructions
+            card = self._renderer.card_prompt(request.persona, user, instructions, max_tokens)
+            prompt = replace(prompt, card=card)
         self._parts.batch.submit(request, prompt, self._renderer, stream, on_end)
 
     def _clear_prefix_cache(self) -> None:

@@ -1,9 +1,10 @@
 """Forward pass over a batch of sequences with different lengths and LoRA adapters; a sequence's cache and sampler."""
 
+import hashlib
 from collections import abc
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import torch
@@ -16,26 +17,28 @@ from personas.engine.sampler import SampledToken, SamplerState
 from personas.engine.sequence import ReplySequence
 
 ATTENTION_NAME = "understudy-ragged"
+CANDIDATE_TOKENS = 12  # of a reply's beginning, which is chosen; more cost more and choose no better
 
 
 @dataclass
 class ScheduledTokens:
     """Tokens of one sequence to compute after those in its KV cache.
 
-    `needs_logits` is False for a part of a prompt that leaves tokens for later.
+    `logits` is the number of last tokens whose logits are returned: none for a part of a prompt that leaves tokens for
+    later.
     """
 
     kv: Any
     tokens: abc.Sequence[int]
     slot: LoraSlot = BASE_MODEL_SLOT
-    needs_logits: bool = True
+    logits: int = 1
 
 
 class ForwardBackend(Protocol):
     """Computes scheduled tokens and appends them, with their keys and values, to their KV caches."""
 
     def forward(self, scheduled: abc.Sequence[ScheduledTokens]) -> Any:
-        """Return float32 logits after the last token of each item that needs them, `[items, vocabulary]`."""
+        """Return float32 logits after the last `logits` tokens of each item, `[all of them, vocabulary]`."""
 
 
 class KernelBackend(ForwardBackend, Protocol):
@@ -63,6 +66,8 @@ class Sequence(ReplySequence):
 
     `start` sets `slot`, `runner`, `kv` and `started_at`. `last_token` is computed next; it is None until the whole
     prompt has been computed. `is_cacheable` allows the prefix cache to store the sequence's keys and values.
+    While it `is_choosing`, `rivals` are the other candidates of its reply's beginning, sequences whose `original` this
+    is: they share its slot and the keys and values of its prompt. `card_prompt` is the card's prompt without the talk.
     """
 
     slot: LoraSlot
@@ -71,9 +76,16 @@ class Sequence(ReplySequence):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.sampler = SamplerState(self.request.sampling, self.seed, set(self.prompt))
+        sampling = self.request.sampling
+        if sampling.candidates > 1:
+            sampling = replace(sampling, logprobs=True)
+        self.sampler = SamplerState(sampling, self.seed, set(self.prompt))
         self.last_token: int | None = None
         self.is_cacheable = True
+        self.card_prompt: tuple[int, ...] = ()
+        self.original: Sequence | None = None
+        self.rivals: list[Sequence] = []
+        self.is_choosing = False
 
     def start(self, slot: LoraSlot, runner: ModelRunner, now: float) -> None:
         """Open a KV cache for the prompt and the longest reply."""
@@ -95,11 +107,68 @@ class Sequence(ReplySequence):
             return ScheduledTokens(self.kv, (self.last_token,), self.slot)
         computed = len(self.kv.tokens)
         tokens = self.prompt[computed : computed + limit]
-        return ScheduledTokens(self.kv, tokens, self.slot, computed + len(tokens) == len(self.prompt))
+        return ScheduledTokens(self.kv, tokens, self.slot, int(computed + len(tokens) == len(self.prompt)))
 
     def append(self, sampled: SampledToken) -> None:
         self.last_token = sampled.token
         self.append_token(sampled.token, sampled.logprob, sampled.alternatives)
+
+    @property
+    def is_finished(self) -> bool:
+        is_open = self.original or (self.is_choosing and not self.is_cancelled)
+        return not is_open and super().is_finished
+
+    @property
+    def has_candidate(self) -> bool:
+        """True once its beginning can be compared with other candidates."""
+        return super().is_finished or self._detokenizer.tokens >= CANDIDATE_TOKENS
+
+    @property
+    def unfinished(self) -> list["Sequence"]:
+        """The candidates that need further tokens: itself alone, once its beginning is chosen."""
+        return [seq for seq in (self, *self.rivals) if not seq.has_candidate] if self.is_choosing else [self]
+
+    @property
+    def can_choose(self) -> bool:
+        """True once all candidates can be compared."""
+        return self.is_choosing and not self.unfinished and not self.is_cancelled
+
+    @property
+    def reply_ids(self) -> list[int]:
+        """All sampled tokens."""
+        return [*self.kv.tokens[len(self.prompt) :], *([] if self.last_token is None else [self.last_token])]
+
+    @property
+    def reply_logprob(self) -> float:
+        """Sum of the log-probabilities of the sampled tokens."""
+        return sum(self._logprobs)
+
+    def fork(self, count: int) -> None:
+        """Begin to choose among `count` candidates; the last token of the prompt is computed again for the others."""
+        self.rivals = [self._create_rival(number) for number in range(1, count)]
+        self.is_choosing = self._detokenizer.is_held = True
+
+    def _create_rival(self, number: int) -> "Sequence":
+        seed = candidate_seed(self.seed, number)
+        rival = Sequence(self.request, self.prompt, seed, self._sink, self._detokenizer.fork())
+        rival.start(self.slot, self.runner, self.started_at)
+        rival.kv.copy_from(self.kv, len(self.prompt) - 1)
+        rival.original = self
+        return rival
+
+    def choose(self, best: "Sequence") -> None:
+        """Go on as one of the candidates, and show its text."""
+        self.candidates, self.rivals, self.is_choosing = 1 + len(self.rivals), [], False
+        self.kv, self.sampler, self.last_token = best.kv, best.sampler, best.last_token
+        self._detokenizer, self._tokens, self._logprobs = best._detokenizer, best._tokens, best._logprobs
+        self._detokenizer.release()
+
+    def finish(self) -> None:
+        """Deliver the reply; one that ends before its beginning is chosen is the first candidate."""
+        if self.is_choosing:
+            self.rivals = []
+            self.choose(self)
+        super().finish()
 
     def load_prefix(self) -> None:
         """Copy the longest cached prefix of the prompt into an empty KV cache."""
@@ -109,6 +178,11 @@ class Sequence(ReplySequence):
     def store_prefix(self) -> None:
         if self.is_cacheable and self.runner.prefixes:
             self.runner.prefixes.store(self.slot.name, self.kv)
+
+
+def candidate_seed(seed: int, number: int) -> int:
+    """Return the seed of a further candidate of the reply with this seed."""
+    return int.from_bytes(hashlib.blake2b(f"{seed}:candidate:{number}".encode(), digest_size=4).digest(), "big")
 
 
 @dataclass
@@ -182,8 +256,8 @@ class StackedLoraRunner:
             hidden = self._hidden_states(batch)
             for item in scheduled:
                 item.kv.tokens += item.tokens
-            last = {at: batch.starts[n] + len(scheduled[at].tokens) - 1 for n, at in enumerate(order)}
-            rows = [last[at] for at in range(len(scheduled)) if scheduled[at].needs_logits]
+            ends = {at: batch.starts[n] + len(scheduled[at].tokens) for n, at in enumerate(order)}
+            rows = [row for at, item in enumerate(scheduled) for row in range(ends[at] - item.logits, ends[at])]
             return self.model.get_output_embeddings()(hidden[rows]).float()
 
     def _hidden_states(self, batch: _FlatBatch) -> Any:

@@ -124,15 +124,16 @@ class PeftRunner:
         return PeftKVCache(self._switcher.model.config)
 
     def forward(self, scheduled: Sequence[ScheduledTokens]) -> Any:
-        """Return float32 logits `[items, vocabulary]`, None if no item needs them. Raises `AdapterError`."""
+        """Return float32 logits `[all of them, vocabulary]`, None if no item needs any. Raises `AdapterError`."""
         logits = [self._last_logits(item) for item in scheduled]
-        needed = [part for part, item in zip(logits, scheduled, strict=True) if item.needs_logits]
+        needed = [part for part, item in zip(logits, scheduled, strict=True) if item.logits]
         return torch.cat(needed) if needed else None
 
     def _last_logits(self, item: ScheduledTokens) -> Any:
         with self._switcher.use(item.slot.ref), torch.inference_mode():
             model = self._switcher.model
             ids = torch.tensor([item.tokens], device=model.device)
-            output = model(input_ids=ids, past_key_values=item.kv.memory, use_cache=True, logits_to_keep=1)
+            kept = item.logits or 1
+            output = model(input_ids=ids, past_key_values=item.kv.memory, use_cache=True, logits_to_keep=kept)
         item.kv.tokens += item.tokens
-        return output.logits[:, -1].float()
+        return output.logits[0].float()

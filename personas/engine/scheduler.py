@@ -41,6 +41,7 @@ class SchedulerLimits:
     solo_prefill_tokens: int = 512
     wait_s: float = 120.0
     reply_s: float = 300.0
+    candidate_rows: int = 8  # replies begin with candidates while at most so many sequences run, and nobody waits
 
     @property
     def max_rows(self) -> int:
@@ -58,7 +59,7 @@ class ScheduledBatch:
     @property
     def sampled(self) -> list[Sequence]:
         """The sequences that get a new token: all but those with prompt tokens left."""
-        return [seq for seq, tokens in zip(self.sequences, self.tokens, strict=True) if tokens.needs_logits]
+        return [seq for seq, tokens in zip(self.sequences, self.tokens, strict=True) if tokens.logits]
 
     def split(self) -> list[ScheduledBatch]:
         """Return a batch of its own for each sequence."""
@@ -416,7 +417,7 @@ class Scheduler(FairScheduler["Sequence"]):
 
     def _prompt_chunks(self) -> list[tuple[Sequence, ScheduledTokens]]:
         budget, chosen = self._prefill_budget, []
-        for seq in _in_turns(seq for seq in self.running if seq.is_prefilling):
+        for seq in _in_turns(seq for seq in self._computing() if seq.is_prefilling):
             scheduled = self._next_tokens(seq, budget)
             if scheduled and scheduled.tokens:
                 chosen.append((seq, scheduled))
@@ -424,15 +425,18 @@ class Scheduler(FairScheduler["Sequence"]):
         return chosen
 
     def _last_tokens(self) -> list[tuple[Sequence, ScheduledTokens]]:
-        decoding = [seq for seq in self.running if not seq.is_prefilling]
+        decoding = [seq for seq in self._computing() if not seq.is_prefilling]
         scheduled = [(seq, self._next_tokens(seq, 1)) for seq in decoding]
         return [(seq, tokens) for seq, tokens in scheduled if tokens]
+
+    def _computing(self) -> list[Sequence]:
+        return [seq for running in self.running for seq in running.unfinished]
 
     def _next_tokens(self, seq: Sequence, limit: int) -> ScheduledTokens | None:
         try:
             return seq.next_tokens(limit)
         except Exception as error:  # of this sequence: the others go on
-            self.fail(seq, error)
+            self.fail(seq.original or seq, error)
             return None
 
     def _state(self, seq: Sequence) -> AdapterState:

@@ -41,7 +41,7 @@ class StreamingDetokenizer:
 
     `text` is the text pushed so far, `tokens` the number of generated tokens including the end of turn, `ids` are
     those that are text. `stopped` is set by an end of turn, a stop string or, with `stop_loops`, by repetition, which
-    also sets `repeated`.
+    also sets `repeated`. While it `is_held`, no text is pushed until `release`.
     """
 
     def __init__(
@@ -54,6 +54,19 @@ class StreamingDetokenizer:
         self.tokens = 0
         self.stopped = False
         self.repeated = False
+        self.is_held = False
+
+    def fork(self) -> "StreamingDetokenizer":
+        """Return the detokenizer of another candidate of this reply, which is held."""
+        other = StreamingDetokenizer(self._renderer, self._stop, self._push, stop_loops=self._stop_loops)
+        other.is_held = True
+        return other
+
+    def release(self) -> None:
+        """Push the text that was held."""
+        self.is_held = False
+        if self.text:
+            self._push(self.text)
 
     @property
     def stop_ids(self) -> tuple[int, ...]:
@@ -119,7 +132,8 @@ class StreamingDetokenizer:
 
     def _push_up_to(self, text: str) -> None:
         if len(text) > len(self.text):
-            self._push(text[len(self.text) :])
+            if not self.is_held:
+                self._push(text[len(self.text) :])
             self.text = text
 
 
@@ -157,6 +171,7 @@ class ReplySequence:
         self._prompt_text, self._shortened = prompt_text, shortened
         self.queued_at = self.started_at = 0.0
         self.overtaken = 0
+        self.candidates = 1
         self._has_begun = False
         self._logprobs: list[float] = []
         self._tokens: list[ReplyToken] = []
@@ -246,7 +261,7 @@ class ReplySequence:
             self._on_end()
 
     def _reply(self) -> ChatReply:
-        text = self._detokenizer
+        text, sampling = self._detokenizer, self.request.sampling
         text.flush()
         finish: Literal["stop", "length", "cancelled"] = (
             "stop" if text.stopped else "cancelled" if self.is_cancelled else "length"
@@ -258,9 +273,10 @@ class ReplySequence:
             prompt_tokens=len(self.prompt),
             new_tokens=text.tokens,
             finish=finish,
-            logprobs=tuple(self._logprobs),
+            logprobs=tuple(self._logprobs) if sampling.logprobs or sampling.alternatives is not None else (),
             tokens=tuple(self._tokens),
             prompt=self._prompt_text,
             shortened=self._shortened,
             repeated=text.repeated,
+            candidates=self.candidates,
         )

@@ -67,7 +67,8 @@ class SamplingParams:
     `temperature` 0 is greedy decoding. `top_k` 0, `top_p` 1 and `min_p` 0 disable these filters. `logprobs` requests
     the log-probabilities of the reply's tokens; `alternatives` the tokens themselves and that many of the likeliest
     tokens at each position. `stop_loops` ends a reply that repeats itself at the end of its sentence
-    (`personas.engine.sequence`).
+    (`personas.engine.sequence`). The reply's beginning is chosen among at most `candidates`
+    (`personas.engine.engine_core.CandidateChooser`).
     """
 
     temperature: float = 0.6
@@ -81,6 +82,7 @@ class SamplingParams:
     seed: int | None = None
     logprobs: bool = False
     alternatives: int | None = None
+    candidates: int = 1
 
 
 @dataclass(frozen=True)
@@ -135,7 +137,8 @@ class ChatReply:
     `logprobs`, if requested, are the model's own natural log-probabilities of the `new_tokens` tokens (end of turn
     included), before temperature and filters. `tokens` are filled if `alternatives` were requested. `prompt` is the
     rendered prompt with its control tokens; `shortened`: the middle of the last turn was left out of it. `repeated`:
-    the reply was ended because it repeated itself, and the repetition was cut off.
+    the reply was ended because it repeated itself, and the repetition was cut off. Its beginning was chosen among
+    `candidates`.
     """
 
     text: str
@@ -149,6 +152,7 @@ class ChatReply:
     prompt: str = ""
     shortened: bool = False
     repeated: bool = False
+    candidates: int = 1
 
 
 def to_nfc(text: str) -> str:

@@ -141,6 +141,15 @@ async def test_a_base_model_that_cannot_be_used_is_named(tmp_path, settings, bas
             pass
 
 
+async def test_a_reply_is_chosen_among_candidates_and_its_footer_says_so(settings):
+    several = settings.model_copy(update={"reply_candidates": 3})
+    async with open_app(several, SHIPPED) as app:
+        assert app.services.request_builder.sampling.candidates == 1  # of what is compared
+        await app.sandbox.member(MEMBER).say(QUAY, "Good evening, who is there?")
+        edit = await app.sandbox.wait_for("edit", lambda m: "\n-# AI-written" in m["content"], 60)
+        assert "AI-written · base model · best of 3 · " in edit["content"] and edit["content"][0] != "\n"
+
+
 @pytest.mark.parametrize("to_the_end", [False, pytest.param(True, marks=pytest.mark.slow)])
 async def test_the_story_a_retrain_beside_replies_promote_and_the_new_voice(settings, to_the_end):
     """Real client, real sockets, real engine, real trainer; only the model is tiny.

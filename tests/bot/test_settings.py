@@ -29,6 +29,7 @@ WRONG = {
     "TEMPERATURE": ["-0.1", "2.1", "nan", "warm"],
     "TOP_P": ["0", "1.01", "nan", "inf"],
     "MAX_NEW_TOKENS": ["0", "1025"],
+    "REPLY_CANDIDATES": ["0", "9", "2.5"],
     "MAX_WAITING_REPLIES": ["0", "ten"],
     "MAX_UPLOAD_GIB": ["0", "1.5", "1001"],
     "TRAINER_THREADS": ["0", "257"],
@@ -177,6 +178,14 @@ def test_the_token_is_never_shown(tmp_path):
 def test_an_engine_over_servers_and_their_addresses_go_together(environ):
     with pytest.raises(SettingsError, match=r"ENGINE is .*, and ENGINE_URLS names \d servers"):
         load_settings(None, environ)
+
+
+def test_candidates_need_the_engine_that_compares_them():
+    servers = {"ENGINE": "vllm", "ENGINE_URLS": "http://127.0.0.1:8001"}
+    assert load_settings(None, {"REPLY_CANDIDATES": "4"}).reply_candidates == 4
+    assert load_settings(None, {**servers, "REPLY_CANDIDATES": "1"}).reply_candidates == 1
+    with pytest.raises(SettingsError, match="REPLY_CANDIDATES is 4, but ENGINE=vllm makes one of a reply"):
+        load_settings(None, {**servers, "REPLY_CANDIDATES": "4"})
 
 
 def test_the_trainer_is_given_the_key_of_wandb_only_where_that_is_asked_for():

@@ -83,7 +83,8 @@ def run_batch(runner: StackedLoraRunner, forward):
     prompts = [torch.randint(0, 200, (length,), generator=generator).tolist() for length in lengths]
     rows = [SequenceKVCache(runner.shape, 60) for _ in lengths]
     said = [forward([ScheduledTokens(*what) for what in zip(rows, prompts, map(LoraSlot, slots), strict=True)])]
-    forward([ScheduledTokens(rows[0], [3] * 9, LoraSlot(0), needs_logits=False)])
+    forward([ScheduledTokens(rows[0], [3] * 9, LoraSlot(0), logits=0)])
+    said.append(forward([ScheduledTokens(rows[5], prompts[4][:4], LoraSlot(1), logits=3)]))
     for step in range(4):
         spans = [
             ScheduledTokens(row, [(step * 31 + at) % 200], LoraSlot(slot))
@@ -120,12 +121,16 @@ def test_a_prompt_longer_than_the_kernel_takes_at_once_is_cut(library):
     kernel, coarse, _ = build_runners(library, "llama")
     numbers = torch.arange(700).remainder(200).tolist()
     pieces = SequenceKVCache(coarse.shape, 710)
-    for at in range(0, 700, 100):
-        last = kernel.forward([ScheduledTokens(pieces, numbers[at : at + 100], LoraSlot(1))])
+    logits_of = [
+        kernel.forward([ScheduledTokens(pieces, numbers[at : at + 100], LoraSlot(1), logits=100)])
+        for at in range(0, 700, 100)
+    ]
     whole, other = SequenceKVCache(coarse.shape, 710), SequenceKVCache(coarse.shape, 10)
-    logits = kernel.forward([ScheduledTokens(whole, numbers, LoraSlot(1)), ScheduledTokens(other, [5], LoraSlot(2))])
+    logits = kernel.forward(
+        [ScheduledTokens(whole, numbers, LoraSlot(1), logits=250), ScheduledTokens(other, [5], LoraSlot(2))]
+    )
     kernel.close()
-    assert torch.equal(logits[:1], last) and whole.tokens == numbers and len(logits) == 2
+    assert torch.equal(logits[:250], torch.cat(logits_of)[-250:]) and whole.tokens == numbers and len(logits) == 251
 
 
 def test_a_stack_that_has_grown_is_looked_at_again(library):

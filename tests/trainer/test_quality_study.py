@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from personas.engine.model_runner import Sequence
 from personas.errors import RequestError
 from personas.home.job_folder import read_spec
 from personas.schemas.scorecard import BELONGS, IN_CHARACTER, LORE_RIGHT, MASKED_VOICE, VOICE, VOICE_AT_TURN
@@ -118,14 +119,19 @@ def test_the_table_marks_certain_differences_and_lists_them(tmp_path):
 def test_a_point_is_measured_on_an_adapter_with_its_seed_and_settings(two_trained, monkeypatch):
     """Four tokens a reply and two turns: the replies are real ones, of a tiny model."""
     monkeypatch.setattr(sense_sections, "TALK_TURNS", (1, 2))
+    counts, fork = [], Sequence.fork
+    monkeypatch.setattr(Sequence, "fork", lambda seq, count: (counts.append(count), fork(seq, count)))
     folder = two_trained["ada"]
     meter = QualityMeter(prepare_job(folder, read_spec(folder)), Candidate.sealed(folder / "adapter"))
     try:
-        short, other = (meter.measure(QualityPoint("max_new_tokens=4", seed)) for seed in (1, 2))
+        short = meter.measure(QualityPoint("max_new_tokens=4", 1))
+        assert not counts
+        other = meter.measure(QualityPoint("max_new_tokens=4,candidates=3", 2))
     finally:
         meter.close()
     assert {it.seed for it in short.values[VOICE]} == {1}
     assert {it.seed for it in other.values[VOICE]} == {2}
+    assert set(counts) == {3} and len(counts) >= len(other.values[VOICE]), "each reply is chosen among three"
     assert short.values.keys() >= {VOICE, MASKED_VOICE, IN_CHARACTER, ENDED, VOICE_AT_TURN.format(1)}
     assert not any(it.value for it in short.values[ENDED]), "four tokens are no sentence"
     assert len(short.values[IN_CHARACTER]) == 25 and short.ceiling[VOICE] > short.floor[VOICE]

@@ -137,5 +137,7 @@ class Candidates:
 
 def _build_engine(model: Any, base_hash: str) -> EngineParts:
     """Build the engine around a served model without adapters, which `EngineParts.peft` loads later."""
-    limits = SchedulerLimits(rows=MAX_BATCH_ROWS, wait_s=NO_TIMEOUT_S, reply_s=NO_TIMEOUT_S)
+    limits = SchedulerLimits(
+        rows=MAX_BATCH_ROWS, wait_s=NO_TIMEOUT_S, reply_s=NO_TIMEOUT_S, candidate_rows=MAX_BATCH_ROWS
+    )
     return build_engine_parts(model, base_hash, limits, slots=ADAPTER_SLOTS, prefix_bytes=PREFIX_CACHE_BYTES)

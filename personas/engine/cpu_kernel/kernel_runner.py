@@ -99,11 +99,11 @@ class KernelRunner:
         tokens = [token for item in scheduled for token in _kernel_tokens(item)]
         positions = torch.tensor([[token.position for token in tokens]])
         cosines, sines = (part[0].contiguous() for part in self._model.model.rotary_emb(torch.empty(0), positions))
-        last, end = [], -1
+        last: list[int] = []
+        end = -1
         for item in scheduled:
             end += len(item.tokens)
-            if item.needs_logits:
-                last.append(end)
+            last += range(end - item.logits + 1, end + 1)
         rows = (c_int64 * len(last))(*last)
         logits = torch.empty(len(last), self._shape.vocabulary, dtype=torch.float32)
         self._library.understudy_step(
@@ -152,9 +152,10 @@ def _split_into_calls(scheduled: Sequence[ScheduledTokens]) -> Iterator[list[Sch
     for item in scheduled:
         rest = item.tokens
         while len(rest) > budget:
-            yield [*call, ScheduledTokens(item.kv, rest[:budget], item.slot, needs_logits=False)]
+            logits = max(0, item.logits - len(rest[budget:]))
+            yield [*call, ScheduledTokens(item.kv, rest[:budget], item.slot, logits)]
             call, rest, budget = [], rest[budget:], MAX_STEP_TOKENS
-        call.append(ScheduledTokens(item.kv, rest, item.slot, item.needs_logits))
+        call.append(ScheduledTokens(item.kv, rest, item.slot, min(item.logits, len(rest))))
         budget -= len(rest)
     yield call
 

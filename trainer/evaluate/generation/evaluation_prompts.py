@@ -61,7 +61,8 @@ class PromptBuilder:
         ids = self.renderer.prompt(self.persona, turns, lore, CONTEXT_TOKENS).ids
         names = dict.fromkeys(turn.name for turn in turns if not turn.by_persona)
         stop = tuple(f"\n{name}:" for name in names)
-        return EvaluationPrompt(task, number, ids, turns[-1].text, turns[-1].name, stop, once)
+        card = self.renderer.card_prompt(self.persona, turns[-1].name)
+        return EvaluationPrompt(task, number, ids, turns[-1].text, turns[-1].name, stop, once, card=card)
 
     def from_message(
         self, task: str, number: int, message: str, *, with_lore: bool = True, once: bool = False
@@ -74,7 +75,8 @@ class PromptBuilder:
         """Build the exact prompt of a sample."""
         ids = sample.ids[: len(sample.ids) - sample.reply_tokens]
         author = _author_name(self.renderer.tokenizer.decode(ids), pair.message) if self.persona else ""
-        return EvaluationPrompt(task, number, ids, pair.message, author, (f"\n{author}:",) if author else ())
+        card = self.renderer.card_prompt(self.persona, author)
+        return EvaluationPrompt(task, number, ids, pair.message, author, (f"\n{author}:",) if author else (), card=card)
 
 
 def heldout_prompts(builder: PromptBuilder, data: Dataset) -> list[EvaluationPrompt]:

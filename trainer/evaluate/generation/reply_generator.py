@@ -96,7 +96,8 @@ class _GenerationRun:
 
     def start_more(self) -> bool:
         """Start generations while there is capacity and time. Returns False when all are finished."""
-        while self._waiting and len(self._running) < MAX_BATCH_ROWS and self._has_time():
+        rows = MAX_BATCH_ROWS // self._generator.sampling.candidates  # all candidates of a reply have one
+        while self._waiting and len(self._running) < rows and self._has_time():
             self._start(self._waiting.pop(0))
         return bool(self._running)
 
@@ -120,7 +121,7 @@ class _GenerationRun:
                 sampling = replace(generator.sampling, seed=seed, stop=prompt.stop)
                 request = ChatRequest(None, (), adapter=ref, sampling=sampling)
                 pending = _PendingReply(prompt, side, seed)
-                rendered = RenderedPrompt(prompt.ids, "", 0)
+                rendered = RenderedPrompt(prompt.ids, "", 0, card=prompt.card)
                 generator.parts.batch.submit(request, rendered, generator.renderer, pending)
                 self._running.append(pending)
 

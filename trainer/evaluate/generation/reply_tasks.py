@@ -35,7 +35,7 @@ class EvaluationPrompt:
     """A rendered prompt: number `number` of its task. `once`: only the first seed is used.
 
     `message` is its last message, `asker` that message's author (empty: none). A reply ends before it continues as
-    somebody in `stop`. `own_seeds` are used in place of a run's.
+    somebody in `stop`. `own_seeds` are used in place of a run's. `card` is the prompt of the card alone.
     """
 
     task: str
@@ -46,6 +46,7 @@ class EvaluationPrompt:
     stop: tuple[str, ...] = ()
     once: bool = False
     own_seeds: tuple[int, ...] = ()
+    card: tuple[int, ...] = ()
 
     def seeds(self, seeds: Sequence[int]) -> tuple[int, ...]:
         """Return the seeds to generate with."""

@@ -1,0 +1,228 @@
+"""Choosing the beginning of a reply among candidates, each of which is what its seed gives alone."""
+
+import copy
+import functools
+import gc
+import threading
+import weakref
+from dataclasses import dataclass, field, replace
+
+import pytest
+import torch
+
+from personas.engine import engine_core
+from personas.engine.engine_core import CARD_WEIGHT, build_engine_parts
+from personas.engine.model_runner import CANDIDATE_TOKENS, candidate_seed
+from personas.engine.scheduler import SchedulerLimits
+from personas.models.base_model import fingerprint, load_model
+from personas.schemas.chat import ChatReply, ChatRequest, Persona, SamplingParams, Turn
+from tests.personas.engine_reference import run_to_end
+from tests.tiny_models import make_adapter
+
+ADA = Persona("ada", "Ada", description="You are Ada, who mends clocks.")
+SAMPLING = SamplingParams(temperature=1.0, top_k=20, repetition_penalty=1.0, stop_loops=False, max_new_tokens=20)
+SEEDS, CANDIDATES = range(4), 3
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+@dataclass
+class Recorder:
+    """A sink that records the text, the reply and the ends."""
+
+    cancelled: threading.Event = field(default_factory=threading.Event)
+    pieces: list[object] = field(default_factory=list)
+    reply: ChatReply | None = None
+    ends: int = 0
+
+    def begin(self) -> bool:
+        return True
+
+    def push(self, piece: object) -> None:
+        assert self.reply is None
+        self.pieces.append(piece)
+
+    def finish(self, reply: ChatReply) -> None:
+        assert "".join(map(str, self.pieces)) == reply.text
+        self.reply = reply
+
+    def count_end(self) -> None:
+        self.ends += 1
+
+
+@pytest.fixture(scope="module")
+def model(tiny_base):
+    return load_model(tiny_base, "float32").double()
+
+
+@pytest.fixture(scope="module")
+def adapter(tmp_path_factory, tiny_base):
+    return make_adapter(tmp_path_factory.mktemp("home"), tiny_base, "ada", "v1", seed=1)
+
+
+@pytest.fixture(scope="module")
+def engines(model, tiny_base):
+    """Return a function that returns an engine with such limits; it is built once."""
+
+    @functools.cache
+    def engine(**limits):
+        shared = copy.deepcopy(model, {id(weight): weight for weight in model.parameters()})
+        limits = SchedulerLimits(**limits)
+        return build_engine_parts(shared, fingerprint(tiny_base), limits, slots=2, prefix_bytes=10**7)
+
+    return engine
+
+
+@pytest.fixture
+def start(engines, renderer):
+    """Return a function that starts replies and returns the engine's parts and the replies' recorders."""
+
+    def start(*samplings, adapter=None, **limits):
+        parts = engines(**limits)
+        recorders = [Recorder() for _ in samplings]
+        for sampling, recorder in zip(samplings, recorders, strict=True):
+            request = ChatRequest(ADA, (Turn("Bo", "What do you mend?"),), (), adapter, sampling)
+            prompt = replace(renderer.prompt(ADA, request.turns), card=renderer.card_prompt(ADA, "Bo"))
+            parts.batch.submit(request, prompt, renderer, recorder, recorder.count_end)
+        return parts, recorders
+
+    return start
+
+
+@pytest.fixture
+def reply(start):
+    """Return a function that generates one reply."""
+
+    def reply(sampling, adapter=None, **limits):
+        parts, (recorder,) = start(sampling, adapter=adapter, **limits)
+        run_to_end(parts)
+        assert recorder.ends == 1
+        return recorder.reply
+
+    return reply
+
+
+def choosing(seed: int, **changes) -> SamplingParams:
+    return replace(SAMPLING, seed=seed, candidates=CANDIDATES, **changes)
+
+
+def alone(seed: int, number: int, **changes) -> SamplingParams:
+    """Return the sampling of a candidate that is sampled alone."""
+    return replace(SAMPLING, seed=candidate_seed(seed, number) if number else seed, logprobs=True, **changes)
+
+
+def logprob_after(model, prompt, tokens) -> float:
+    """Compute the log-probability of a continuation with transformers."""
+    with torch.inference_mode():
+        logits = model(torch.tensor([[*prompt, *tokens[:-1]]])).logits[0, len(prompt) - 1 :]
+    return float(logits.log_softmax(-1).gather(1, torch.tensor(tokens)[:, None]).sum())
+
+
+def best_of(model, renderer, tokens_of) -> int:
+    """Return the number of the best candidate, computed apart from the engine."""
+    talk, card = (renderer.prompt(ADA, [Turn("Bo", text)]).ids for text in ("What do you mend?", ""))
+    scores = []
+    for tokens in tokens_of:
+        begun = tokens[:CANDIDATE_TOKENS]
+        difference = logprob_after(model, talk, begun) - CARD_WEIGHT * logprob_after(model, card, begun)
+        scores.append(difference / len(begun))
+    return scores.index(max(scores))
+
+
+@pytest.fixture
+def sampled(monkeypatch):
+    """Record the tokens of all sequences by seed."""
+    tokens: dict[int, list[int]] = {}
+    append = engine_core.Sequence.append
+
+    def recorded(seq, token):
+        tokens.setdefault(seq.sampler.seed, []).append(token.token)
+        append(seq, token)
+
+    monkeypatch.setattr(engine_core.Sequence, "append", recorded)
+    return tokens
+
+
+@pytest.mark.parametrize("changes", [{}, {"stop": ("e",)}, {"max_new_tokens": 3}], ids=["plain", "stop", "short"])
+def test_the_reply_goes_on_as_the_candidate_that_fits_this_talk_best(reply, model, renderer, sampled, changes):
+    chosen = set()
+    for seed in SEEDS:
+        expected = [reply(alone(seed, number, **changes)) for number in range(CANDIDATES)]
+        tokens_of = [sampled[one.seed] for one in expected]
+        best = best_of(model, renderer, tokens_of)
+        actual = reply(choosing(seed, logprobs=True, **changes))
+        assert actual.text == expected[best].text and actual.finish == expected[best].finish
+        assert actual.logprobs == pytest.approx(expected[best].logprobs)
+        assert (actual.seed, actual.candidates) == (seed, CANDIDATES)
+        sampled.clear()
+        chosen.add(best)
+    assert len(chosen) > 1
+
+
+def test_the_same_seed_says_the_same_under_an_adapter_too(reply, adapter):
+    first, again, base = (reply(choosing(3), used) for used in (adapter, adapter, None))
+    assert first == again and first.version == "v1" and first.text != base.text
+    assert first.candidates == CANDIDATES and first.logprobs == ()
+
+
+def test_one_candidate_is_what_was_always_said(reply, monkeypatch):
+    plain = [reply(replace(SAMPLING, seed=seed)) for seed in SEEDS]
+    forks = []
+    monkeypatch.setattr(engine_core.Sequence, "fork", lambda seq, count: forks.append(count))
+    assert [reply(choosing(seed), candidate_rows=1) for seed in SEEDS] == plain
+    greedy = replace(SAMPLING, temperature=0.0, seed=1)
+    assert reply(replace(greedy, candidates=8)) == reply(greedy) and not forks
+
+
+def test_rows_are_shared_and_who_waits_leaves_one_candidate(start):
+    parts, recorders = start(*map(choosing, range(6)), rows=2, overflow_rows=0, candidate_rows=5)
+    run_to_end(parts)
+    counts = [one.reply.candidates for one in recorders]
+    assert counts[:4] == [1] * 4 and all(one.ends == 1 for one in recorders)  # others wait until the last two start
+    assert sorted(counts[4:])[-1] > 1 and sum(counts[4:]) <= 5
+
+
+def test_no_text_is_shown_before_the_choice(start):
+    parts, (recorder,) = start(choosing(0))
+    while not parts.batch.scheduler.running or not recorder.pieces:
+        for seq in parts.batch.scheduler.running:
+            assert not seq.is_choosing or not recorder.pieces
+        parts.batch.step()
+    (seq,) = parts.batch.scheduler.running
+    assert not seq.is_choosing and seq.reply_ids and len(seq.reply_ids) <= CANDIDATE_TOKENS
+    run_to_end(parts)
+    assert recorder.reply.candidates == CANDIDATES
+
+
+def test_a_cancelled_choice_ends_with_the_first_candidate_and_frees_all(start, adapter):
+    parts, (recorder,) = start(choosing(0), adapter=adapter)
+    while not any(len(seq.reply_ids) > 4 for seq in parts.batch.scheduler.running):
+        parts.batch.step()
+    (seq,) = parts.batch.scheduler.running
+    memories = [weakref.ref(one.kv) for one in (seq, *seq.rivals)]
+    text = seq._detokenizer.text
+    assert len(memories) == CANDIDATES and not recorder.pieces
+    del seq
+    recorder.cancelled.set()
+    parts.batch.step()
+    gc.collect()
+    assert parts.batch.running == 0 and recorder.ends == 1 and not any(memory() for memory in memories)
+    assert recorder.reply.finish == "cancelled" and recorder.reply.text.startswith(text)
+    assert [one.replies for one in parts.lora.resident] == [0]
+
+
+def test_a_candidate_that_fails_is_left_out(start, reply):
+    expected = reply(choosing(0))
+    parts, (recorder,) = start(choosing(0))
+    while not any(seq.rivals for seq in parts.batch.scheduler.running):
+        parts.batch.step()
+    (seq,) = parts.batch.scheduler.running
+    seq.rivals[0].sampler.sampling = replace(SAMPLING, repetition_penalty=1e-45)
+    run_to_end(parts)
+    assert expected.candidates == CANDIDATES and recorder.reply.candidates == CANDIDATES - 1
+
+
+def test_a_choice_that_fails_is_the_first_candidate(reply, monkeypatch, caplog):
+    expected = reply(replace(SAMPLING, seed=5))
+    monkeypatch.setattr(engine_core, "_card_logprobs", lambda *_: 1 / 0)
+    assert reply(choosing(5)) == expected and "cannot be compared" in caplog.text
