@@ -387,7 +387,9 @@ class ReplyService:
             live.wanted = request.adapter.version if request.adapter else unserved
             await self._stream_and_end(task, request, live, stream)
         finally:
-            if running := self._running.pop(task.event_id, None):
+            running = self._running.get(task.event_id)
+            if running and running[0] is task:  # not a regeneration that has begun since
+                del self._running[task.event_id]
                 running[1].cancel()
 
     async def _stream_and_end(

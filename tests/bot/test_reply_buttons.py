@@ -95,6 +95,26 @@ async def test_regenerating_a_long_reply_takes_its_further_messages_away(tmp_pat
         assert stage.store.replies.get(_event(stage)).parts == (int(again["id"]),)
 
 
+async def test_a_regeneration_that_begins_while_discord_confirms_the_end_is_not_stopped(stage, monkeypatch):
+    end, confirmed = StreamingReply.end, asyncio.Event()
+
+    async def end_slowly(live, reply):
+        await end(live, reply)
+        await confirmed.wait()
+
+    monkeypatch.setattr(StreamingReply, "end", end_slowly)
+    reply = await replied(stage)
+    stage.engine.free.clear()
+    mark = stage.mark
+    await stage.member.click(reply, f"again:{_event(stage)}")
+    await until(lambda: len(stage.engine.requests) == 2)
+    confirmed.set()
+    await until(lambda: len(stage.client.services.reply_service._tasks) == 1)
+    stage.engine.free.set()
+    again = await stage.finished(QUAY, mark)
+    assert again["content"].startswith("Ballast hears: hello\n") and "stopped" not in again["content"]
+
+
 async def test_only_who_asked_or_a_moderator_may_regenerate(stage):
     mark = stage.mark
     await stage.moderator.say(QUAY, "mine")
