@@ -1,4 +1,4 @@
-"""What a hostile model writes, and what Discord's clients would make of a message: written apart from the filter."""
+"""Texts of a hostile model, and how Discord's clients would show a message: written apart from the filter."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ LINK_PREFIXES = (
     "https://", "http://", "steam://", "discord://", "://", "www.", "discord.gg/", "discord.gg\\", "discord.gift/",
     "discord.new/", "discord.com/", "discordapp.com/",
 )  # fmt: skip
-"""What begins something that is clicked on: Discord's clients also open invites and gifts without a scheme."""
+"""Beginnings of what can be clicked on: Discord's clients also open invites and gifts without a scheme."""
 LINK_PREFIX_PATTERN = re.compile("|".join(map(re.escape, LINK_PREFIXES)), re.IGNORECASE)
 LINK_PATTERN = re.compile(rf"(?:{LINK_PREFIX_PATTERN.pattern})\S+", re.IGNORECASE)
 LINK_PLACEHOLDER = "(link left out)"

@@ -68,7 +68,7 @@ class SamplingParams:
     the log-probabilities of the reply's tokens; `alternatives` the tokens themselves and that many of the likeliest
     tokens at each position. `stop_loops` ends a reply that repeats itself at the end of its sentence
     (`personas.engine.sequence`). The reply's beginning is chosen among at most `candidates`
-    (`personas.engine.engine_core.CandidateChooser`).
+    (`personas.engine.engine_core.best_candidate`).
     """
 
     temperature: float = 0.6

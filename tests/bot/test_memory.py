@@ -1,4 +1,4 @@
-"""What members ask personas to keep: who sees it where, how it is changed and forgotten, what a prompt has of it."""
+"""Members' memories: who sees it where, how it is changed and forgotten, what a prompt has of it."""
 
 import json
 import shutil

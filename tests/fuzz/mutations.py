@@ -25,7 +25,7 @@ PLACEHOLDERS = {
     "@surrogate@": '"\\ud800"',
     "@pair@": '"\\ud83d\\ude00"',
 }
-"""What `json.dumps` would not write, put in place of these texts afterwards."""
+"""Values that `json.dumps` does not write; they replace these texts afterwards."""
 TEXTS = (
     "", " ", "\0", "\ufeff", "\u202e", "e\u0301" * 40, "ﷺ" * 50, "𝕬", "\x1b[31m", "\r\n", "..", "../../etc/passwd",
     "C:\\x", "con.png", "a" * 300, "a" * 20_000, "{{char}}" * 50, "{{user", "<START>", "@everyone", "%s%n", "${HOME}",

@@ -96,6 +96,22 @@ def test_members_without_a_row_get_one_beside_one_who_floods_their_server(refere
     assert differences([*flood, *light, late]) == (0, [])
 
 
+def test_a_member_gets_a_row_also_where_more_members_than_rows_talk(reference):
+    parts = reference.parts(SchedulerLimits(rows=2, overflow_rows=4), 2, 0)
+    flood = [RecordedReply(reference.questions[number % 3], 6) for number in range(4)]
+    light = [RecordedReply(reference.questions[number % 3], 6) for number in range(3)]
+    for one in flood:
+        parts.batch.scheduler.add(one.sequence(1, 7))
+    parts.batch.step()
+    for member, one in enumerate(light):
+        parts.batch.scheduler.add(one.sequence(1, 8 + member))
+    parts.batch.step()
+    assert [bool(one.generated) for one in light] == [True, True, False]
+    run_to_end(parts)
+    parts.close()
+    assert differences([*flood, *light]) == (0, [])
+
+
 def test_a_members_prompt_is_not_computed_after_those_of_one_who_floods(reference):
     parts = reference.parts(SchedulerLimits(rows=8, prefill_tokens=30, solo_prefill_tokens=30), 2, 0)
     flood = [RecordedReply(max(reference.questions, key=lambda question: len(question.prompt)), 4) for _ in range(6)]

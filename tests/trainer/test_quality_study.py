@@ -105,7 +105,10 @@ def test_a_difference_counts_only_if_its_paired_interval_excludes_zero():
 def test_the_table_marks_certain_differences_and_lists_them(tmp_path):
     results = [result(SERVED), result(COLD, belongs=lambda n: float(n % 2 or n % 5 == 0))]
     text = write_quality(tmp_path, "ada", results)
-    assert text == quality_markdown("ada", results) and text in (tmp_path / "quality.md").read_text()
+    assert (
+        text == quality_markdown("ada", results, compare_settings(results))
+        and text in (tmp_path / "quality.md").read_text()
+    )
     assert f"| settings | {BELONGS} | {VOICE} | time |" in text
     assert "| as served | 50.0% | 75.0% | 60 s |" in text and "| temperature=0.3 | 60.0%* | 75.0% | 60 s |" in text
     assert "| ceiling | 90.0% | – | – |" in text and "| floor | 10.0% | – | – |" in text
@@ -113,7 +116,7 @@ def test_the_table_marks_certain_differences_and_lists_them(tmp_path):
     study = json.loads((tmp_path / QUALITY_FILE).read_text())
     assert study["rows"][1]["certain"] == [BELONGS] and study["left_out"] == {"talks": "no time"}
     assert (tmp_path / "quality.png").read_bytes().startswith(b"\x89PNG")
-    assert "None." in quality_markdown("ada", results[:1])
+    assert "None." in quality_markdown("ada", results[:1], compare_settings(results[:1]))
 
 
 def test_a_point_is_measured_on_an_adapter_with_its_seed_and_settings(two_trained, monkeypatch):

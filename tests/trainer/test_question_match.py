@@ -5,12 +5,6 @@ import pytest
 
 from personas.schemas.scorecard import BELONGS, HELDOUT_TASK, Interval
 from tests.trainer.test_voice_classifier import ADA, data
-from trainer.evaluate.generation.question_match import (
-    QUESTION_CHOICES,
-    group_questions,
-    match_questions,
-    measure_belonging,
-)
 from trainer.evaluate.generation.reply_tasks import (
     EvaluationPrompt,
     GeneratedReply,
@@ -18,6 +12,12 @@ from trainer.evaluate.generation.reply_tasks import (
     ReplyValue,
     mean_interval,
     paired_difference,
+)
+from trainer.evaluate.generation.sense_sections import (
+    QUESTION_CHOICES,
+    group_questions,
+    match_questions,
+    measure_belonging,
 )
 from trainer.evaluate.paired_losses import TimeBudget
 from trainer.schemas import PromptReply

@@ -23,10 +23,10 @@ from trainer.evaluate.generation.evaluation_prompts import (
     interleave_tasks,
     nearest_replies,
 )
-from trainer.evaluate.generation.question_match import QuestionJudges
 from trainer.evaluate.generation.reply_generator import ReplyGenerator
 from trainer.evaluate.generation.reply_sections import measure_replies
 from trainer.evaluate.generation.reply_tasks import EvaluationPrompt
+from trainer.evaluate.generation.sense_sections import QuestionJudges
 from trainer.evaluate.paired_losses import TimeBudget
 from trainer.train.job import prepare_job
 from trainer.train.losses import measure_reply_losses

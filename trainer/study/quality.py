@@ -246,9 +246,9 @@ def _pool_values(results: Sequence[QualityResult]) -> dict[str, list[ReplyValue]
     }
 
 
-def quality_markdown(persona: str, results: Sequence[QualityResult]) -> str:
-    """Render the table, the bounds, and the differences that are certain."""
-    rows, first = compare_settings(results), results[0]
+def quality_markdown(persona: str, results: Sequence[QualityResult], rows: Sequence[QualityRow]) -> str:
+    """Render the results' rows, the bounds, and the differences that are certain."""
+    first = results[0]
     measures = [measure for measure in COMPARED_MEASURES if measure in rows[0].means]
     lines = [(row.settings, *(_cell(row, measure) for measure in measures), f"{row.seconds:,.0f} s") for row in rows]
     for name, bounds in (("ceiling", first.ceiling), ("floor", first.floor)):
@@ -276,7 +276,8 @@ def _cell(row: QualityRow, measure: str) -> str:
 
 def write_quality(out: Path, persona: str, results: Sequence[QualityResult]) -> str:
     """Write table, JSON and chart; return the table. Raises `OSError`."""
-    text, rows = quality_markdown(persona, results), compare_settings(results)
+    rows = compare_settings(results)
+    text = quality_markdown(persona, results, rows)
     study = {
         "persona": persona,
         "ceiling": results[0].ceiling,

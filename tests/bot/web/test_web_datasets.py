@@ -16,7 +16,7 @@ from bot.privacy.home_files import HomeFiles
 from bot.web.api.data import sample_index
 from bot.web.api.data.data_folders import DataFolders
 from bot.web.pages.data import dataset_pages
-from bot.web.pages.data.sample_view import split_marked_text
+from bot.web.pages.data.dataset_pages import split_marked_text
 from bot.web.pages.data.source_pages import statement_fields
 from tests.bot.web.conftest import put_talk
 from tests.bot.web.dataset_folders import PEOPLE, TRAINER, dropped, line, put_set

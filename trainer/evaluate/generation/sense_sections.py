@@ -1,11 +1,16 @@
 """Score card sections on sense: belonging, lore in other words, style, long talks, pressure. None of them gates."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from personas.prompt import EXAMPLE_USER, recent_start
+import numpy as np
+from numpy.typing import NDArray
+
+from personas.lore.minilm import load_minilm
+from personas.prompt import EXAMPLE_USER, Renderer, recent_start
 from personas.schemas.chat import Persona, Turn
 from personas.schemas.scorecard import (
+    BELONGS,
     HELDOUT_TASK,
     IN_CHARACTER,
     MASKED_VOICE,
@@ -19,12 +24,12 @@ from personas.schemas.scorecard import (
     Side,
 )
 from trainer.data.dataset import Dataset
+from trainer.data.dedup_split import hash_fraction
 from trainer.data.quality_filters import find_language_file
 from trainer.data.synthetic.first_person import language_name
 from trainer.evaluate.candidates import BASE, NEW, Candidates
 from trainer.evaluate.generation.evaluation_prompts import PromptBuilder, interleave_tasks, reworded_prompts
 from trainer.evaluate.generation.lore_facts import CharacterBreakDetector, FactQuestion, measure_lore
-from trainer.evaluate.generation.question_match import QUESTION_CHOICES, QuestionJudges, measure_belonging
 from trainer.evaluate.generation.reply_generator import ReplyGenerator
 from trainer.evaluate.generation.reply_tasks import (
     EVALUATION_FOLDER,
@@ -41,10 +46,16 @@ from trainer.evaluate.generation.reply_tasks import (
 from trainer.evaluate.generation.text_metrics import repeated_share
 from trainer.evaluate.generation.voice_classifier import AuthorshipClassifier, AuthorTexts, ContentMask
 from trainer.evaluate.paired_losses import TimeBudget
+from trainer.schemas import PromptReply
+from trainer.train.losses import measure_reply_losses
 
 PROMPTS_TIME_SHARE, BELONGING_TIME_SHARE = 0.25, 0.4
 """Shares of the time left when each begins; the rest is for the talks."""
 MAX_BOUND_TEXTS = 80  # real replies that bound a measure
+QUESTION_CHOICES = 8
+Scores = NDArray[np.float64]
+ScoreReplies = Callable[[Sequence[str], Sequence[str]], list[Scores]]
+"""Scores replies and questions by each judge, higher is a better match: arrays of [replies, questions]."""
 
 
 @dataclass(frozen=True)
@@ -146,6 +157,122 @@ def _missing_in_language(data: Dataset) -> dict[str, str]:
     return {
         name: reason for name, file in files.items() if not find_language_file(EVALUATION_FOLDER / file, data.language)
     }
+
+
+# ------------------------------------------------------------------------------------------------ belonging
+
+
+@dataclass(frozen=True)
+class QuestionGroup:
+    """Held-out exchanges by index: `questions` are `QUESTION_CHOICES` to choose among, the first `asked` are tested."""
+
+    questions: tuple[int, ...]
+    asked: int
+
+
+def group_questions(asked: Sequence[int], pairs: Sequence[PromptReply]) -> list[QuestionGroup]:
+    """Divide the asked held-out questions into groups of different texts; a last one is filled up with others.
+
+    Empty if there are too few different questions. The same questions give the same groups.
+    """
+    distinct: dict[str, int] = {}
+    for number in sorted(range(len(pairs)), key=lambda n: (n not in asked, hash_fraction("belongs", pairs[n].message))):
+        text = pairs[number].message.casefold().strip()
+        if pairs[number].by_persona and text:
+            distinct.setdefault(text, number)
+    order = list(distinct.values())
+    count = sum(number in asked for number in order)
+    if len(order) < QUESTION_CHOICES:
+        return []
+    groups = []
+    for begin in range(0, count, QUESTION_CHOICES):
+        tested = order[begin : min(begin + QUESTION_CHOICES, count)]
+        others = [number for number in (*order[count:], *order[:begin]) if number not in tested]
+        groups.append(QuestionGroup((*tested, *others[: QUESTION_CHOICES - len(tested)]), len(tested)))
+    return groups
+
+
+def match_questions(scores: Sequence[Scores], reference: Sequence[Scores]) -> Scores:
+    """Combine the judges' scores into one of [replies, questions]: the sum of their z-scores over the questions.
+
+    From each score, the mean over the questions is subtracted, and the mean that the question has with the `reference`
+    replies, [questions, questions]: some questions suit any reply, and long replies are unlikely after all of them.
+    """
+    total = np.zeros_like(scores[0])
+    for own, real in zip(scores, reference, strict=True):
+        hubs = (real - real.mean(axis=1, keepdims=True)).mean(axis=0)
+        centred = own - own.mean(axis=1, keepdims=True) - hubs
+        total += centred / np.maximum(centred.std(axis=1, keepdims=True), np.finfo(float).tiny)
+    return total
+
+
+class QuestionJudges:
+    """Scores pairs of replies and questions by MiniLM, for texts that it reads, and by the base model's likelihood."""
+
+    def __init__(self, sides: Candidates, renderer: Renderer, *, reads: bool, between: Callable[[], None]) -> None:
+        self._sides, self._renderer, self._reads, self._between = sides, renderer, reads, between
+
+    def score(self, replies: Sequence[str], questions: Sequence[str]) -> list[Scores]:
+        """Return the cosine of the embeddings, and log p(reply | question) in nats, each of [replies, questions]."""
+        samples = [self._renderer.sample(None, [Turn("", it)], reply) for reply in replies for it in questions]
+        with self._sides.use(BASE) as model:
+            losses = measure_reply_losses(model, samples, self._between)
+        shape = len(replies), len(questions)
+        likely = -np.array([loss.nll for loss in losses]).reshape(shape)
+        if not self._reads:
+            return [likely]
+        embed = load_minilm().embed
+        return [(embed(replies) @ embed(questions).T).astype(np.float64), likely]
+
+
+def measure_belonging(
+    data: Dataset,
+    answers: Sequence[GeneratedReply],
+    sides: Sequence[Side],
+    score: ScoreReplies,
+    seeds: Sequence[int],
+    budget: TimeBudget,
+) -> MeasuredShares | None:
+    """Measure replies to held-out prompts group by group within the time; None without replies or eight questions.
+
+    The ceiling are the real replies, the floor the real replies of the other questions of a group.
+    """
+    pairs, found = data.heldout_prompt_replies, MeasuredShares()
+    asked = sorted({it.prompt.number for it in answers if it.prompt.task == HELDOUT_TASK})
+    replies = {
+        (side, seed): {it.prompt.number: it.text for it in select_replies(answers, HELDOUT_TASK, side=side, seed=seed)}
+        for side in sides
+        for seed in seeds
+    }
+    for place, group in enumerate(group_questions(asked, pairs)):
+        if place and budget.is_spent:
+            break
+        _measure_group(found, group, pairs, replies, score)
+    return found if found.values else None
+
+
+def _measure_group(
+    found: MeasuredShares,
+    group: QuestionGroup,
+    pairs: Sequence[PromptReply],
+    replies: Mapping[tuple[Side, int], Mapping[int, str]],
+    score: ScoreReplies,
+) -> None:
+    """Add a group's hits: 1 for a reply whose own question matches best, else 0."""
+    tested = group.questions[: group.asked]
+    questions = [pairs[number].message for number in group.questions]
+    real = score([pairs[number].reply for number in group.questions], questions)
+    chosen = match_questions(real, real).argmax(axis=1)
+
+    def values(choices: Sequence[int], seed: int) -> Iterator[ReplyValue]:
+        for place, number in enumerate(tested):
+            yield ReplyValue(pairs[number].talk, HELDOUT_TASK, number, seed, float(choices[place] == place))
+
+    found.ceiling.setdefault(BELONGS, []).extend(values(chosen, 0))
+    found.floor.setdefault(BELONGS, []).extend(values(np.roll(chosen, 1), 0))
+    for (side, seed), by_number in replies.items():
+        own = score([by_number[number] for number in tested], questions)
+        found.add(BELONGS, side, values(match_questions(own, real).argmax(axis=1), seed))
 
 
 # ------------------------------------------------------------------------------------------------ style

@@ -1,8 +1,10 @@
 """`/dashboard/data/build` and `/dashboard/data/sets`: builds a data set, shows its composition, samples and review."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 from urllib.parse import quote, urlencode
@@ -16,11 +18,10 @@ from bot.web.api.data import anonymisation_review, build_request, data_service
 from bot.web.api.data.built_datasets import BuiltDataset, read_datasheet, require_dataset
 from bot.web.api.data.data_folders import DataFolders
 from bot.web.api.data.data_sources import list_sources, parse_offer_form
-from bot.web.api.data.sample_index import SPLITS, SampleHits, count_samples, dropped_examples
+from bot.web.api.data.sample_index import SPLITS, SampleHit, SampleHits, count_samples, dropped_examples
 from bot.web.api.paging import integer_query, require_known_parameters
 from bot.web.app_context import Routes, get_services
 from bot.web.pages.charts import bar_chart
-from bot.web.pages.data.sample_view import view_sample
 from bot.web.pages.data.source_pages import (
     DATA_PATH,
     OFFERED_TEXT,
@@ -33,12 +34,21 @@ from bot.web.problems import Problem
 from bot.web.request_body import read_form
 from bot.web.templating import redirect_to, render_page, shell_command
 from personas.errors import MaterialError, RequestError
+from personas.home.pseudonyms import INVENTED_NAMES
 
 BUILD_FIELDS = tuple(name for name in build_request.DatasetBuildBody.model_fields if name != "sources")
 REPLACED_TEXTS_PER_PAGE = 50
 INDEX_TIMEOUT_S = 0.3
 """How long the page of a data set waits for examples of dropped samples."""
 DATASHEET_RENDERER = MarkdownIt("commonmark", {"html": False}).enable("table").disable("image")
+PSEUDONYM_PATTERN = re.compile(rf"\b(?:{'|'.join(INVENTED_NAMES)})\d*\b")
+PLACEHOLDER_PATTERN = re.compile(
+    r"\[(?:address|card number|account number|social security number|identity number|key removed|id)\]"
+    r"|\b[a-z]+\d{3}@example\.(?:com|net|org)\b|\b\d{3}-555-01\d\d\b|@[a-z]+\d{3}\b"
+)
+"""Replacements by the anonymiser (docs/privacy.md)."""
+TextPiece = tuple[str, str]
+"""A text and its kind: "" for plain text, "name" for a pseudonym, "value" for a placeholder, "hit" for a search hit."""
 routes = Routes()
 
 
@@ -313,3 +323,84 @@ async def post_correction(request: web.Request) -> web.Response:
         await asyncio.to_thread(anonymisation_review.add_correction, build, verdict, name)
         message = "Noted. The next build of this data set takes it into account."
     return redirect_to(request, f"{DATA_PATH}/sets/{built.id}/review", message)
+
+
+# ------------------------------------------------------------------------------------------------ a sample
+
+
+@dataclass(frozen=True)
+class MessageView:
+    role: str
+    pieces: tuple[TextPiece, ...]
+
+
+@dataclass(frozen=True)
+class SampleView:
+    """A sample or a dropped record. `card` is the system prompt; `facts` are shown below it."""
+
+    n: int
+    side: str
+    source: str
+    row: str
+    talk: str
+    reason: str
+    card: str
+    messages: tuple[MessageView, ...]
+    facts: tuple[str, ...]
+
+
+def view_sample(found: SampleHit, query: str = "") -> SampleView:
+    line = found.line
+    names = [str(name) for name in line.get("speakers") or ()]
+    turns = [one for one in line.get("messages") or () if isinstance(one, dict)]
+    card = next((str(one.get("content", "")) for one in turns if one.get("role") == "system"), "")
+    messages = [(str(one.get("role")), str(one.get("content", ""))) for one in turns if one.get("role") != "system"]
+    if text := line.get("text"):
+        messages.append(("dropped", str(text)))
+    return SampleView(
+        found.n,
+        found.side,
+        str(line.get("source") or ""),
+        str(line.get("row") or ""),
+        str(line.get("talk") or line.get("row") or ""),
+        str(line.get("reason") or ""),
+        card,
+        tuple(MessageView(role, tuple(split_marked_text(text, names, query))) for role, text in messages),
+        tuple(_sample_facts(line)),
+    )
+
+
+def split_marked_text(text: str, names: Sequence[str], query: str = "") -> Iterator[TextPiece]:
+    """Split a text into pieces. `names` are its speakers; the invented ones are pseudonyms."""
+    end = 0
+    for start, stop, kind in _find_marks(text, names, query):
+        if start < end:
+            continue
+        if start > end:
+            yield text[end:start], ""
+        yield text[start:stop], kind
+        end = stop
+    if end < len(text):
+        yield text[end:], ""
+
+
+def _find_marks(text: str, names: Sequence[str], query: str) -> list[tuple[int, int, str]]:
+    speaking = [re.escape(name) for name in names if PSEUDONYM_PATTERN.fullmatch(name)]
+    patterns: list[tuple[re.Pattern[str], str]] = [(PLACEHOLDER_PATTERN, "value"), (PSEUDONYM_PATTERN, "name")]
+    if speaking:
+        patterns.insert(0, (re.compile(rf"\b(?:{'|'.join(speaking)})\b"), "name"))
+    if words := [re.escape(word) for word in re.findall(r"\w+", query)]:
+        patterns.append((re.compile(rf"\b(?:{'|'.join(words)})", re.IGNORECASE), "hit"))
+    return sorted((match.start(), match.end(), kind) for pattern, kind in patterns for match in pattern.finditer(text))
+
+
+def _sample_facts(line: dict[str, Any]) -> Iterable[str]:
+    yield from (f"{name} {line[key]}" for name, key in (("right", "right"), ("came", "arrived")) if line.get(key))
+    if tokens := line.get("tokens"):
+        yield f"{tokens:,} tokens, {line.get('reply_tokens', 0):,} of them learned"
+    if lore := line.get("lore"):
+        yield f"lore: {', '.join(map(str, lore))}"
+    if speakers := line.get("speakers"):
+        yield f"speak: {', '.join(map(str, speakers))}"
+    if line.get("rows") == 0:
+        yield "a reply of a talk that is used otherwise"
