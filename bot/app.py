@@ -203,7 +203,8 @@ def _request_builder(
     sampling = SamplingParams(
         temperature=settings.temperature, top_p=settings.top_p, max_new_tokens=settings.max_new_tokens
     )
-    return ChatRequestBuilder(store, personas, lore, sampling, settings.home, incompatible, settings.reply_candidates)
+    candidates = (settings.reply_candidates, settings.max_reply_candidates)
+    return ChatRequestBuilder(store, personas, lore, sampling, settings.home, incompatible, *candidates)
 
 
 def _check_cards(personas: PersonaRegistry, shipped: ShippedData) -> None:

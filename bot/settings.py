@@ -230,6 +230,11 @@ class Settings(BaseSettings):
     top_p: Number = Field(default=0.9, gt=0, le=1, description="a number above 0, at most 1")
     max_new_tokens: Integer = Field(default=120, ge=1, le=1024)
     reply_candidates: Integer = Field(default=1, ge=1, le=8)
+    max_reply_candidates: Integer = Field(
+        default_factory=lambda values: max(4, values["reply_candidates"]) if values["engine"] == "local" else 1,
+        ge=1,
+        le=8,
+    )
     max_waiting_replies: Integer = Field(default=64, ge=1, le=10000)
     trainer_threads: Integer = Field(default_factory=lambda: os.cpu_count() or 1, ge=1, le=256)
     trainer_nice: Integer = Field(default=10, ge=0, le=19)
@@ -298,10 +303,16 @@ class Settings(BaseSettings):
                 f"ENGINE is {self.engine}, and ENGINE_URLS names {len(self.engine_urls)} servers.",
                 "Set both, such as ENGINE=vllm and ENGINE_URLS=http://127.0.0.1:8001, or leave both out.",
             )
-        if self.engine != "local" and self.reply_candidates > 1:
+        for name in ("reply_candidates", "max_reply_candidates") if self.engine != "local" else ():
+            if (count := getattr(self, name)) > 1:
+                raise SettingsError(
+                    f"{name.upper()} is {count}, but ENGINE={self.engine} makes one of a reply.",
+                    "Leave it out: only the engine in the bot's own process chooses among several.",
+                )
+        if self.reply_candidates > self.max_reply_candidates:
             raise SettingsError(
-                f"REPLY_CANDIDATES is {self.reply_candidates}, but ENGINE={self.engine} makes one of a reply.",
-                "Leave it out: only the engine in the bot's own process chooses among several.",
+                f"REPLY_CANDIDATES is {self.reply_candidates}, MAX_REPLY_CANDIDATES only {self.max_reply_candidates}.",
+                "Lower the one, or raise the other.",
             )
         if self.trainer == "ray":
             self._check_ray()

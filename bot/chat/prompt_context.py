@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from bot.chat.discord_channels import ChannelRef
+from bot.errors import RefusedError
 from bot.personas.base_model_compat import IncompatibleVersions
 from bot.personas.registry import PersonaRegistry
 from bot.store import Memory, Store, StoredMessage
@@ -28,7 +29,8 @@ class IncomingMessage:
 class ChatRequestBuilder:
     """Builds `ChatRequest`s. `home` is UNDERSTUDY_HOME with the adapters; incompatible versions are not used.
 
-    Replies in channels are chosen among `candidates`; others, which are compared with each other, are sampled once.
+    Replies in channels are chosen among `candidates`, or as many as a guild has chosen, at most `max_candidates`;
+    others, which are compared with each other, are sampled once.
     """
 
     store: Store
@@ -38,6 +40,7 @@ class ChatRequestBuilder:
     home: Path
     incompatible_versions: IncompatibleVersions = field(default_factory=IncompatibleVersions)
     candidates: int = 1
+    max_candidates: int = 1
 
     def persona_in(self, place: ChannelRef) -> Persona | None:
         """The persona of a channel or, for a thread without its own, of its parent."""
@@ -65,6 +68,24 @@ class ChatRequestBuilder:
         job = self.store.jobs.get(self.store.versions.job_of(version.persona_id, version.version) or "")
         return job.dialogue if job else None
 
+    def candidates_in(self, guild_id: int) -> int:
+        """Return among how many candidates replies in a guild begin; 0 stands for direct messages."""
+        return min(self.store.guilds.reply_candidates(guild_id) or self.candidates, self.max_candidates)
+
+    def choose_candidates(self, guild_id: int, candidates: int) -> None:
+        """Store a guild's choice. Raises `RefusedError` for more than `max_candidates`."""
+        if candidates > self.max_candidates == 1:
+            raise RefusedError(
+                "Every reply of this bot begins with one candidate.",
+                "The operator can allow more with MAX_REPLY_CANDIDATES; only ENGINE=local compares several.",
+            )
+        if candidates > self.max_candidates:
+            raise RefusedError(
+                f"A server may choose at most {self.max_candidates} candidates.",
+                "The operator can allow more with MAX_REPLY_CANDIDATES.",
+            )
+        self.store.guilds.set_reply_candidates(guild_id, candidates)
+
     async def request(
         self, persona: Persona, place: ChannelRef, trigger_seq: int, event_id: int, member_id: int = 0
     ) -> ChatRequest:
@@ -80,12 +101,13 @@ class ChatRequestBuilder:
         )
         memories = self.store.memories.of_member(member_id, place.guild_id, persona.id) if member_id else []
         lore = await self._find_lore(persona.id, turns[-1], place.guild_id, memories)
+        candidates = self.candidates_in(place.guild_id)
         return ChatRequest(
             persona=persona,
             turns=turns,
             lore=lore,
             adapter=self.adapter(persona.id, version) if version else None,
-            sampling=replace(self.sampling, stop=stop_sequences(turns), candidates=self.candidates),
+            sampling=replace(self.sampling, stop=stop_sequences(turns), candidates=candidates),
             guild_id=place.guild_id or place.channel_id,  # each direct-message channel is a guild of its own
             member_id=member_id,
         )

@@ -310,6 +310,20 @@ async def fresh(interaction: Interaction) -> None:
     await respond(interaction, "A new conversation starts here. Nothing was deleted.", ephemeral=False)
 
 
+@guild_moderators_only("Candidates are chosen for a server.")
+@PERSONA.command(description="Choose among how many beginnings a reply in this server is selected (moderators).")
+@app_commands.describe(
+    count="1 is the fastest; more fit the talk better and begin later. Left out, the current number is shown"
+)
+async def candidates(interaction: Interaction, count: app_commands.Range[int, 1, 8] | None = None) -> None:
+    builder, guild_id = interaction.client.services.request_builder, interaction.guild_id or 0
+    if count:
+        builder.choose_candidates(guild_id, count)
+    current = builder.candidates_in(guild_id)
+    choice = f"chosen among {current} while the engine is not busy" if current > 1 else "not chosen among several"
+    await respond(interaction, f"The beginning of a reply here is {choice}. At most: {builder.max_candidates}.")
+
+
 def _live_text(services: Services, persona: Persona, guild_id: int) -> str:
     """The live version of a server, and whether it cannot be served. Empty for the base model."""
     live = services.store.versions.live(persona.id, guild_id) or ""

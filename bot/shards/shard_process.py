@@ -46,7 +46,7 @@ RETRY_DELAY_S = 5.0
 HEARTBEAT_S, WAIT_S = 2.0, 0.5
 SPLIT_TIMEOUT_S = 60.0
 LOCAL_TABLES = ("messages", "replies", "channels", "webhooks", "mutes", "gifts", "taught", "comparisons", "memories",
-                "guilds", "departed_guilds")  # fmt: skip
+                "guilds", "departed_guilds", "reply_candidates")  # fmt: skip
 """Tables of one guild's data, which lie with its shard."""
 
 

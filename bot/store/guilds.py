@@ -8,7 +8,8 @@ from bot.store.database import Table
 
 SHARED_TABLES = ("replies", "channels", "mutes", "gifts", "taught", "comparisons", "memories")
 GUILD_TABLES = (
-    "messages", "rollouts", *SHARED_TABLES, "guild_feedback", "webhooks", "promoting", "departed_guilds",
+    "messages", "rollouts", *SHARED_TABLES, "guild_feedback", "webhooks", "promoting", "reply_candidates",
+    "departed_guilds",
 )  # fmt: skip
 PERSONA_TABLES = ("promotions", "rollouts", "withdrawn", "versions", "guild_feedback", *SHARED_TABLES)
 """Tables whose rows are deleted with a guild, and with its own personas. Jobs stay where versions of other personas
@@ -78,6 +79,14 @@ class Guilds(Table):
             self._db.insert("promoting", {"guild_id": guild_id}, ignore=True)
         else:
             self._db.write("delete from promoting where guild_id = :guild", guild=guild_id)
+
+    def reply_candidates(self, guild_id: int) -> int | None:
+        """Return among how many candidates a guild's replies begin; None where its moderators have not decided it."""
+        return self._db.value(int, "select candidates from reply_candidates where guild_id = :guild", guild=guild_id)
+
+    def set_reply_candidates(self, guild_id: int, candidates: int) -> None:
+        """Set among how many candidates, 1 to 8, a guild's replies begin."""
+        self._db.insert("reply_candidates", {"guild_id": guild_id, "candidates": candidates}, replace=True)
 
     def known(self) -> set[int]:
         """Return all guilds with any stored data."""

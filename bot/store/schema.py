@@ -409,6 +409,14 @@ create table forgotten_memories (
 ) strict;
 """
 
+REPLY_CANDIDATES = """
+-- Among how many candidates a reply's beginning is chosen in a guild whose moderators have decided it.
+create table reply_candidates (
+    guild_id integer primary key,
+    candidates integer not null check (candidates between 1 and 8)
+) strict;
+"""
+
 MIGRATIONS = (
     INITIAL_TABLES,
     REPLY_PARTS,
@@ -428,4 +436,5 @@ MIGRATIONS = (
     SHARED_GIFTS,
     GUILD_LIVE_VERSIONS,
     MEMORIES,
+    REPLY_CANDIDATES,
 )

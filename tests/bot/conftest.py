@@ -99,6 +99,7 @@ async def on_stage(
     message_content: bool = True,
     permission: str = "",
     served_hash: str = "",
+    candidates: tuple[int, int] = (1, 4),
 ) -> AsyncIterator[Stage]:
     """Compose the bot as `bot.app` does, with fakes at the seams; `home` may hold an earlier life of it."""
     shipped = ShippedData.from_source_tree()
@@ -113,7 +114,7 @@ async def on_stage(
         queue = JobQueue(store, backend, SystemClock())
         lore = LoreIndex(read_lore(shipped.lore, [*personas.of(0), WORLD]))
         incompatible = IncompatibleVersions(served_hash=served_hash)
-        builder = ChatRequestBuilder(store, personas, lore, SamplingParams(), home, incompatible)
+        builder = ChatRequestBuilder(store, personas, lore, SamplingParams(), home, incompatible, *candidates)
 
         create_services = partial(
             Services.create,

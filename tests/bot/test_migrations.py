@@ -50,6 +50,7 @@ ROWS = {
     18: """insert into memories (guild_id, persona_id, user_id, text, by_persona, message_id, at)
         values (1, 'ballast', 5, 'Ada sails.', 0, 1001, 116.0);
         insert into forgotten_memories values (9, 99.0)""",
+    19: "insert into reply_candidates values (1, 3)",
 }
 """Rows that a version's tables may have; the versions missing here added columns alone."""
 

@@ -43,6 +43,51 @@ async def test_an_unknown_persona_is_refused_with_the_known_ones(stage):
     await response_text(answer, "There is no persona 'nobody'. Known: Ballast (`ballast`), Oda Marrow (`oda`)")
 
 
+def candidates(stage):
+    return stage.engine.requests[-1].sampling.candidates
+
+
+async def asked(stage):
+    mark = stage.mark
+    await stage.member.say(QUAY, "hello")
+    await stage.finished(QUAY, mark)
+    return candidates(stage)
+
+
+async def test_moderators_choose_among_how_many_candidates_replies_begin(tmp_path):
+    async with on_stage(tmp_path, candidates=(2, 4)) as stage:
+        assert await asked(stage) == 2, "the operator's number, until the server has its own"
+        shown = await stage.moderator.slash(QUAY, "persona candidates")
+        await response_text(shown, "chosen among 2 while the engine is not busy. At most: 4.")
+        for count in (4, 1):
+            await stage.moderator.slash(QUAY, "persona candidates", count=count)
+            assert await asked(stage) == count
+        await response_text(await stage.moderator.slash(QUAY, "persona candidates"), "is not chosen among several")
+        too_many = await stage.moderator.slash(QUAY, "persona candidates", count=5)
+        await response_text(too_many, "A server may choose at most 4 candidates. The operator can allow more")
+        member = await stage.member.slash(QUAY, "persona candidates", count=4)
+        await response_text(member, "Only moderators may do this.")
+        assert await asked(stage) == 1
+        await stage.moderator.slash(QUAY, "persona candidates", count=4)
+    async with on_stage(tmp_path, candidates=(1, 3)) as stage:
+        assert await asked(stage) == 3, "chosen before the operator allowed less"
+        builder, here = stage.client.services.request_builder, stage.sandbox.guild_id
+        assert [builder.candidates_in(guild) for guild in (here, here + 1, 0)] == [3, 1, 1]
+        stage.store.guilds.delete(here)
+        assert builder.candidates_in(here) == 1
+
+
+async def test_one_candidate_is_all_that_a_server_has_where_the_engine_makes_one(tmp_path):
+    async with on_stage(tmp_path, candidates=(1, 1)) as stage:
+        stage.store.guilds.set_reply_candidates(stage.sandbox.guild_id, 4)  # from before ENGINE was changed
+        refused = await stage.moderator.slash(QUAY, "persona candidates", count=2)
+        await response_text(refused, "begins with one candidate. The operator can allow more")
+        assert "only ENGINE=local compares several" in refused.message["content"]
+        assert await asked(stage) == 1
+        await response_text(await stage.moderator.slash(QUAY, "persona candidates", count=1), "At most: 1.")
+        assert stage.store.guilds.reply_candidates(stage.sandbox.guild_id) == 1
+
+
 async def test_a_new_persona_in_the_channel_answers_at_once_with_its_own_face(stage):
     mark = stage.mark
     await stage.member.say(QUAY, "hello")

@@ -30,6 +30,7 @@ WRONG = {
     "TOP_P": ["0", "1.01", "nan", "inf"],
     "MAX_NEW_TOKENS": ["0", "1025"],
     "REPLY_CANDIDATES": ["0", "9", "2.5"],
+    "MAX_REPLY_CANDIDATES": ["0", "9", "many"],
     "MAX_WAITING_REPLIES": ["0", "ten"],
     "MAX_UPLOAD_GIB": ["0", "1.5", "1001"],
     "TRAINER_THREADS": ["0", "257"],
@@ -186,6 +187,27 @@ def test_candidates_need_the_engine_that_compares_them():
     assert load_settings(None, {**servers, "REPLY_CANDIDATES": "1"}).reply_candidates == 1
     with pytest.raises(SettingsError, match="REPLY_CANDIDATES is 4, but ENGINE=vllm makes one of a reply"):
         load_settings(None, {**servers, "REPLY_CANDIDATES": "4"})
+    with pytest.raises(SettingsError, match="MAX_REPLY_CANDIDATES is 2, but ENGINE=vllm makes one of a reply"):
+        load_settings(None, {**servers, "MAX_REPLY_CANDIDATES": "2"})
+
+
+@pytest.mark.parametrize(
+    ("default", "most", "allowed"),
+    [(None, None, 4), ("3", None, 4), ("6", None, 6), ("2", "2", 2), ("1", "1", 1), (None, "8", 8)],
+)
+def test_servers_may_choose_four_candidates_or_what_the_operator_says(default, most, allowed):
+    given = {"REPLY_CANDIDATES": default, "MAX_REPLY_CANDIDATES": most}
+    assert load_settings(None, {name: it for name, it in given.items() if it}).max_reply_candidates == allowed
+
+
+def test_the_default_of_candidates_is_no_more_than_servers_may_choose():
+    with pytest.raises(SettingsError, match="REPLY_CANDIDATES is 4, MAX_REPLY_CANDIDATES only 3"):
+        load_settings(None, {"REPLY_CANDIDATES": "4", "MAX_REPLY_CANDIDATES": "3"})
+    servers = {"ENGINE": "openai", "ENGINE_URLS": "http://127.0.0.1:8001"}
+    assert load_settings(None, servers).max_reply_candidates == 1
+    with pytest.raises(SettingsError) as info:
+        load_settings(None, {"REPLY_CANDIDATES": "many"})
+    assert "MAX_REPLY" not in str(info.value)
 
 
 def test_the_trainer_is_given_the_key_of_wandb_only_where_that_is_asked_for():
