@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from bot.errors import RefusedError
 from bot.personas.base_model_compat import CardTokenCount, count_card_tokens, require_token_budget
-from bot.personas.guild_lore import MAX_FILE_BYTES, GuildLore
+from bot.personas.guild_lore import MAX_FILE_BYTES, GuildLore, lore_file_name
 from bot.personas.registry import ImportedPersona, PersonaRegistry, imported_persona_id
 from bot.store import CARD_CONTRIBUTION, Contribution, JobResult, MemberRecords, Store, TrainingJob
 from bot.store.training_jobs import NewTrainingJob
@@ -111,14 +111,24 @@ async def contribute_card(
 
 
 async def import_character_book(lore: GuildLore, guild_id: int, persona: Persona, card: Card) -> list[str]:
-    """Replace the persona's lore from an earlier character book by this card's. Returns notes for the moderator."""
-    passages = 0
-    for file in lore.files(guild_id, persona.id):
-        if file.startswith(BOOK_LORE_NAME):
-            await lore.remove(guild_id, persona.id, file)
+    """Replace the persona's lore from an earlier character book by this card's. Returns notes for the moderator.
+
+    A book for which there is no room replaces nothing.
+    """
+    earlier = [file for file in lore.files(guild_id, persona.id) if file.startswith(BOOK_LORE_NAME)]
+    texts = enumerate(book_as_lore(card, MAX_FILE_BYTES), start=1)
+    files = {lore_file_name(f"{BOOK_LORE_NAME}-{number}"): text.encode() for number, text in texts}
     try:
-        for number, text in enumerate(book_as_lore(card, MAX_FILE_BYTES), start=1):
-            _, added = await lore.add(guild_id, persona.id, f"{BOOK_LORE_NAME}-{number}", text.encode())
+        sizes = {file: len(content) for file, content in files.items()}
+        await asyncio.to_thread(lore.require_room, guild_id, persona.id, sizes, earlier)
+    except RefusedError as error:
+        return [f"Its character book stays in the card, and its lore is as before: {error}"]
+    passages = 0
+    for file in earlier:
+        await lore.remove(guild_id, persona.id, file)
+    try:
+        for file, content in files.items():
+            _, added = await lore.add(guild_id, persona.id, file, content)
             passages += added
     except UnderstudyError as error:
         return [f"Not all of its character book could be kept as lore: {error}"]

@@ -2,10 +2,13 @@
 
 import asyncio
 import logging
+import math
 import re
 import shutil
 import time
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,6 +28,8 @@ log = logging.getLogger(__name__)
 MAX_FILE_BYTES = 100_000
 MAX_FILES = 25
 """Files of a persona in a guild: as many as a Discord menu can show."""
+MAX_GUILD_FILES, MAX_GUILD_BYTES = 100, 1_000_000
+"""Lore of a guild for all its personas. Embedding and searching it takes time from all other guilds."""
 NON_NAME_CHARS_PATTERN = re.compile(r"[^\w-]+")
 
 
@@ -47,7 +52,31 @@ class GuildLore:
 
     async def add(self, guild_id: int, persona_id: str, name: str, content: bytes) -> tuple[str, int]:
         """Store a file; returns its name and number of passages. Raises `RefusedError` (too many) and `LoreError`."""
-        return await asyncio.to_thread(self._add, guild_id, persona_id, name, content)
+        async with self.index.edits[guild_id]:  # no guild takes more than one thread, or more room than it has
+            return await asyncio.to_thread(self._add, guild_id, persona_id, name, content)
+
+    def require_room(
+        self, guild_id: int, persona_id: str, sizes: Mapping[str, int], without: Iterable[str] = ()
+    ) -> None:
+        """Raise `RefusedError` if a guild has no room for these files of a persona once those `without` are removed.
+
+        `sizes` is in bytes, by name. Lore that is over a limit already may change, but not grow.
+        """
+        folder = self._folder(guild_id, persona_id)
+        before = _file_sizes(folder.parent)
+        removed = {folder / name for name in without}
+        after = {path: size for path, size in before.items() if path not in removed}
+        after |= {folder / name: size for name, size in sizes.items()}
+        own = sum(path.parent == folder for path in after)
+        if own > max(MAX_FILES, sum(path.parent == folder for path in before)):
+            raise RefusedError(f"There would be {own} files; {MAX_FILES} is the most.", "Remove some, or merge them.")
+        if guild_id == OPERATOR_GUILD_ID:
+            return
+        size = sum(after.values())
+        if len(after) > max(MAX_GUILD_FILES, len(before)):
+            raise _no_room(guild_id, f"{len(after)} files; {MAX_GUILD_FILES} is the most", before)
+        if size > max(MAX_GUILD_BYTES, sum(before.values())):
+            raise _no_room(guild_id, f"{_kilobytes(size)}; {_kilobytes(MAX_GUILD_BYTES)} is the most", before)
 
     async def exclude_file(self, persona_id: str, file: str) -> None:
         """Exclude a bundled file from the index; the operator's replacement goes, too."""
@@ -91,9 +120,7 @@ class GuildLore:
     def _add(self, guild_id: int, persona_id: str, name: str, content: bytes) -> tuple[str, int]:
         file = lore_file_name(name)
         text = _check_content(file, content, {persona_id, _short_id(guild_id, persona_id)})
-        known = self.files(guild_id, persona_id)
-        if file not in known and len(known) >= MAX_FILES:
-            raise RefusedError(f"There are {MAX_FILES} files already.", "Remove one: `/persona lore remove`.")
+        self.require_room(guild_id, persona_id, {file: len(text.encode())})
         added = _passages(guild_id, persona_id, file, text)
         if not added:
             raise LoreError(f"{file} holds no text.", "Write below its headings.")
@@ -189,6 +216,29 @@ def lore_file_name(wanted: str) -> str:
     if not name:
         raise LoreError(f"{wanted!r} makes no file name.", "Use letters and digits.")
     return f"{name}.md"
+
+
+def _file_sizes(folder: Path) -> dict[Path, int]:
+    """Return the sizes of all lore files of a guild."""
+    sizes = {}
+    for path in folder.glob("*/*.md"):
+        with suppress(FileNotFoundError):  # removed meanwhile
+            sizes[path] = path.stat().st_size
+    return sizes
+
+
+def _no_room(guild_id: int, wanted: str, sizes: Mapping[Path, int]) -> RefusedError:
+    """Refuse more lore; names the personas that have most of it."""
+    by_persona = Counter[str]()
+    for path, size in sizes.items():
+        by_persona[_short_id(guild_id, path.parent.name)] += size
+    most = ", ".join(f"`{name}` ({_kilobytes(size)})" for name, size in by_persona.most_common(3))
+    message = f"The lore of all personas of this server would have {wanted}."
+    return RefusedError(message, f"Remove some with `/persona lore remove`. Largest: {most}." if most else "Add less.")
+
+
+def _kilobytes(size: int) -> str:
+    return f"{math.ceil(size / 1000):,} KB"
 
 
 def _passages(guild_id: int, persona_id: str, file: str, text: str) -> list[Passage]:

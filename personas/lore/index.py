@@ -4,7 +4,7 @@ import asyncio
 import logging
 import math
 import sqlite3
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -152,6 +152,7 @@ class LoreIndex:
         `encoder` names a sentence-transformers model for all languages; empty: MiniLM for English, and character
         n-grams. Raises `LoreError` if it cannot be loaded.
         """
+        self.edits: defaultdict[int, asyncio.Lock] = defaultdict(asyncio.Lock)  # by guild: a long one delays its own
         self._encoder = encoder
         self._editing, self._searching = Lock(), Lock()  # of passages and cache; of the table of words
         self._searcher = ThreadPoolExecutor(1, thread_name_prefix="lore")  # one: searches end in their order

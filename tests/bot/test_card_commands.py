@@ -6,6 +6,7 @@ import aiohttp
 import pytest
 
 from bot.errors import RefusedError
+from bot.personas import guild_lore
 from bot.personas.registry import MAX_GUILD_PERSONAS, PersonaRegistry, guild_card_path, short_id
 from bot.sandbox.channel_webhooks import WebhookManager
 from bot.sandbox.object_store import StoredFile
@@ -69,6 +70,23 @@ async def test_the_character_book_is_lore_in_that_server_until_the_persona_goes(
     assert list(tmp_path.glob("lore/*/*/*.md"))
     await response_text(await stage.moderator.slash(OFFICE, "persona remove", persona="mira"), "**Mira** is removed")
     assert not list(tmp_path.glob("lore/*/*/*.md"))
+
+
+async def test_a_character_book_without_room_replaces_nothing(stage, tmp_path, monkeypatch):
+    def with_book(size):
+        entries = [{"keys": ["lamp"], "content": "The lamp shines. " * (size // 17)}]
+        return as_json({**V2, "data": {**V2["data"], "character_book": {"entries": entries}}})
+
+    await response_text(await bring_in(stage), "Its character book is lore now (1 passage)")
+    [file] = tmp_path.glob("lore/*/*/*.md")
+    first = file.read_bytes()
+    monkeypatch.setattr(guild_lore, "MAX_GUILD_BYTES", 2000)
+    said = await response_text(await bring_in(stage, with_book(3000), "mira.json"), "has a new card.")
+    assert "stays in the card, and its lore is as before: The lore of all personas of this server" in said["content"]
+    assert file.read_bytes() == first
+    for size in (1800, 1700):
+        await response_text(await bring_in(stage, with_book(size), "mira.json"), "Its character book is lore now")
+    assert 1600 < len(file.read_bytes()) < 1800, "the room of the earlier book counts"
 
 
 async def test_an_export_holds_what_was_imported(stage):

@@ -5,6 +5,7 @@ import asyncio
 import pytest
 
 from bot.errors import RefusedError
+from bot.personas import guild_lore
 from bot.personas.guild_lore import MAX_FILE_BYTES, MAX_FILES, GuildLore, lore_file_name, read_all_guild_lore
 from bot.personas.registry import short_id
 from bot.sandbox.object_store import StoredFile
@@ -130,5 +131,54 @@ async def test_a_persona_has_room_for_so_many_files(tmp_path):
     store = GuildLore(tmp_path, LoreIndex([]))
     await asyncio.gather(*(store.add(7, "ballast", f"{n}.md", b"A hat.") for n in range(MAX_FILES)))
     await store.add(7, "ballast", "3.md", b"Another hat.")
-    with pytest.raises(RefusedError, match="files already"):
+    with pytest.raises(RefusedError, match="There would be 26 files; 25 is the most"):
         await store.add(7, "ballast", "one-more.md", b"A coat.")
+
+
+async def test_one_moderator_cannot_fill_the_lore_of_a_server(stage, tmp_path, monkeypatch):
+    monkeypatch.setattr(guild_lore, "MAX_GUILD_BYTES", 2000)
+    long, short = b"# Hats\n" + b"A straw hat. " * 120, b"# Hats\nA felt hat.\n"
+    for name, persona in (("hats.md", "ballast"), ("more.md", "oda")):
+        files = {"persona": persona, "file": StoredFile.named(name, long)}
+        answer = await stage.moderator.slash(QUAY, "persona lore add", **files)
+        await response_text(answer, "knows `hats.md` now" if persona == "ballast" else "would have 4 KB; 2 KB is the")
+    form = await stage.moderator.slash(QUAY, "persona lore add", persona="oda")
+    words = await response_text(await stage.moderator.submit(form, title="Coat", text="A coat. " * 80), "would have")
+    assert words == (
+        "The lore of all personas of this server would have 3 KB; 2 KB is the most. "
+        "Remove some with `/persona lore remove`. Largest: `ballast` (2 KB)."
+    )
+    [kept] = tmp_path.glob("lore/*/*/*.md")
+    assert kept.read_bytes() == long
+    assert [one.what for one in stage.client.services.store.people.contributions()] == ["hats.md"]
+    replace = await stage.moderator.slash(
+        QUAY, "persona lore add", persona="ballast", file=StoredFile.named("hats.md", short)
+    )
+    await response_text(replace, "knows `hats.md` now")
+    await response_text(await stage.moderator.submit(form, title="Coat", text="A coat. " * 80), "knows `coat.md` now")
+
+
+async def test_lore_over_a_limit_may_shrink_and_other_servers_have_their_own_room(tmp_path, monkeypatch):
+    store = GuildLore(tmp_path, LoreIndex([]))
+    await store.add(7, "ballast", "a.md", b"A hat. " * 40)
+    await store.add(7, "oda", "b.md", b"A coat.")
+    monkeypatch.setattr(guild_lore, "MAX_GUILD_BYTES", 100)  # as after a restored backup, or in a later version
+    monkeypatch.setattr(guild_lore, "MAX_GUILD_FILES", 1)
+    with pytest.raises(RefusedError, match="3 files; 1 is the most"):
+        await store.add(7, "thrip", "c.md", b"A shoe.")
+    with pytest.raises(RefusedError, match="would have 1 KB"):
+        await store.add(7, "ballast", "a.md", b"A hat. " * 41)
+    assert store.text(7, "ballast", "a.md") == "A hat. " * 40
+    await store.add(7, "ballast", "a.md", b"A hat. " * 39)
+    await store.add(8, "ballast", "a.md", b"A hat. " * 14)
+    await asyncio.gather(*(store.add(0, "ballast", f"{n}.md", b"A hat. " * 40) for n in range(2)))
+
+
+async def test_files_that_come_at_once_have_no_more_room_than_one_after_another(tmp_path, monkeypatch):
+    monkeypatch.setattr(guild_lore, "MAX_GUILD_FILES", 3)
+    store = GuildLore(tmp_path, LoreIndex([]))
+    persons = ("ballast", "oda", "thrip")
+    adding = (store.add(7, persons[n % 3], f"{n}.md", f"A hat of {n} feathers.".encode()) for n in range(9))
+    results = await asyncio.gather(*adding, return_exceptions=True)
+    assert sum(isinstance(result, RefusedError) for result in results) == 6
+    assert sum(isinstance(result, tuple) for result in results) == 3 == len(read_all_guild_lore(tmp_path))

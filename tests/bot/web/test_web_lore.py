@@ -3,11 +3,14 @@
 import html
 import re
 
+from bot.personas import guild_lore
 from bot.personas.guild_lore import GuildLore, read_all_lore
+from personas.card.formats import parse_card
 from personas.home.job_material import ShippedData
 from personas.lore.passages import WORLD
 from personas.schemas.training import TrainingRequest
 from tests.bot.web.test_web_cards import upload
+from tests.personas.cards import V2, as_json
 
 UMBRELLA = "# The violet umbrella\n\nAn umbrella of violet silk hangs in the cab. It was the opera's.\n"
 QUESTION = "whose violet umbrella is that?"
@@ -119,6 +122,35 @@ async def test_by_its_pages_a_file_is_added_changed_removed_and_brought_back(das
     assert (status, where) == (303, PAGE)
     status, _, page = await upload(dashboard, "/dashboard/personas/ballast/lore-file", "bad.md", b"caf\xe9")
     assert status == 422 and "bad.md is not UTF-8 text (byte 3)." in html.unescape(page)
+
+
+async def test_no_way_into_a_servers_lore_passes_its_limit(dashboard, monkeypatch):
+    services, long = dashboard.front._context.services, UMBRELLA * 9
+    mira = services.personas.bring_in(77, parse_card(as_json(V2), "it"), "mira.json").persona.id
+    page, said = f"/dashboard/personas/{mira}/lore", "The lore of all personas of this server would have"
+    await dashboard.ask("PUT", f"/personas/{mira}/lore/umbrella", json={"text": long})
+    await dashboard.ask("PUT", f"/personas/{mira}/lore/umbrella", json={"text": UMBRELLA})
+    await GuildLore(services.home, lore_in(dashboard)).add(77, "ballast", "umbrella", UMBRELLA.encode())
+    monkeypatch.setattr(guild_lore, "MAX_GUILD_BYTES", 4 * len(UMBRELLA))
+    before = {path: path.read_bytes() for path in dashboard.home.glob("lore/*/*/*.md")}
+    [number] = re.findall(r'name="number" value="([^"]+)"', (await dashboard.page(f"{page}/77/umbrella.md"))[1])
+    answers = [
+        await dashboard.ask("PUT", f"/personas/{mira}/lore/more", json={"text": long}),
+        await dashboard.ask("PUT", f"/personas/{mira}/lore/umbrella", json={"text": long}),
+        await dashboard.submit(page, name="More", text=long),
+        await dashboard.submit(f"{page}/77/umbrella.md", text=long),
+        await dashboard.submit(f"{PAGE}/77/umbrella.md", text=long),
+        await dashboard.submit(f"{page}/77/umbrella.md/bring-back", number=number),
+        await upload(dashboard, f"{page}-file", "More.md", long.encode()),
+    ]
+    for status, *answer in answers:
+        assert status >= 400 and said in html.unescape(str(answer)), answer
+    assert {path: path.read_bytes() for path in dashboard.home.glob("lore/*/*/*.md")} == before
+    book = as_json({**V2, "data": {**V2["data"], "character_book": {"entries": [{"keys": ["a"], "content": long}]}}})
+    status, _, _ = await upload(dashboard, f"/dashboard/personas/{mira}/file", "mira.json", book)
+    assert status == 303
+    assert {path: path.read_bytes() for path in dashboard.home.glob("lore/*/*/*.md")} == before
+    assert (await dashboard.ask("PUT", "/personas/ballast/lore/more", json={"text": long}))[0] == 200, "the operator's"
 
 
 async def test_what_cannot_be_is_refused(dashboard):
