@@ -7,6 +7,7 @@ slots and read from disk: its metrics have no such counter.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import re
 import statistics
@@ -47,6 +48,8 @@ SERVER_OPTIONS = (
 )  # fmt: skip
 CHATS, NEW_TOKENS = 12, 32
 EXPONENTS = (0.8, 1.0, 1.2)
+PROBES_PER_WORKLOAD, PROBE_SEED = 4, 99
+"""A probe of the machine's pace has so many times fewer replies than a workload."""
 GRID = ((1, 1), (2, 1), (2, 2), (4, 1), (4, 2), (4, 4), (8, 1), (8, 4), (16, 1), (16, 4))
 """Rows and different adapters of the steps that are measured."""
 WORDS = "The harbour keeps its lamps lit for whoever comes late, and the kettle on for whoever asks. ".split()
@@ -314,7 +317,10 @@ def prepare(python: Path, folder: Path) -> tuple[BaseModel, list[AdapterRef], li
 async def validate(
     base: BaseModel, adapters: Sequence[AdapterRef], servers: Sequence[LoggedServer], count: int
 ) -> Figures:
-    """Start the servers, calibrate, and compare prediction and measurement for each exponent."""
+    """Start the servers, calibrate, and compare prediction and measurement for each exponent.
+
+    A machine's pace drifts: a short workload before and after each one measures it, and the prediction takes the mean.
+    """
     home = servers[0].home
     async with AsyncExitStack() as stack:
         print("starting two servers …", flush=True)
@@ -325,28 +331,34 @@ async def validate(
         engine = await stack.enter_async_context(open_engine(base, [server.url for server in servers], home))
         for adapter in adapters:
             await engine.load(adapter)
-        await use_in_order(engines, adapters)
-        found = await _compare(engine, servers, profile, draw_requests(adapters, 1.0, count // 2, seed=99), adapters)
-        pace = found["predicted"]["tokens_per_s"] / found["measured"]["tokens_per_s"]
-        profile, measured = profile.scaled(pace), measured | {"pace": pace, "workload": found}
-        compared = {}
+
+        async def play(exponent: float, size: int, seed: int) -> tuple[WorkloadResult, list[Ask]]:
+            await use_in_order(engines, adapters)
+            requests = draw_requests(adapters, exponent, size, seed)
+            result, replies = await run_workload(engine, servers, requests)
+            return result, to_asks(requests, replies, SHARED_BLOCK)
+
+        probes, played = [await play(1.0, count // PROBES_PER_WORKLOAD, PROBE_SEED)], []
         for number, exponent in enumerate(EXPONENTS):
             print(f"measuring {count} replies, s = {exponent:g} …", flush=True)
-            await use_in_order(engines, adapters)
-            requests = draw_requests(adapters, exponent, count, seed=number)
-            compared[f"{exponent:g}"] = await _compare(engine, servers, profile, requests, adapters)
-    return {"profile": vars(profile), "calibration": measured, "workloads": compared}
+            played.append(await play(exponent, count, number))
+            probes.append(await play(1.0, count // PROBES_PER_WORKLOAD, PROBE_SEED))
 
+    def compare(of: ReplicaProfile, result: WorkloadResult, asks: list[Ask]) -> Figures:
+        predicted = predict_workload(
+            of, [server.url for server in servers], asks, CHATS, [ref.name for ref in adapters]
+        )
+        return {"measured": vars(result), "predicted": vars(predicted), **compare_results(predicted, result)}
 
-async def _compare(
-    engine: VllmEngine,
-    servers: Sequence[LoggedServer],
-    profile: ReplicaProfile,
-    requests: Sequence[ChatRequest],
-    adapters: Sequence[AdapterRef],
-) -> Figures:
-    result, replies = await run_workload(engine, servers, requests)
-    asks = to_asks(requests, replies, SHARED_BLOCK)
-    urls = [server.url for server in servers]
-    predicted = predict_workload(profile, urls, asks, CHATS, [ref.name for ref in adapters])
-    return {"measured": vars(result), "predicted": vars(predicted), **compare_results(predicted, result)}
+    found = [compare(profile, *probe) for probe in probes]
+    paces = [each["predicted"]["tokens_per_s"] / each["measured"]["tokens_per_s"] for each in found]
+    compared = {
+        f"{exponent:g}": compare(profile.scaled(statistics.geometric_mean(around)), *each)
+        for exponent, around, each in zip(EXPONENTS, itertools.pairwise(paces), played, strict=True)
+    }
+    profile = profile.scaled(statistics.geometric_mean(paces))
+    return {
+        "profile": vars(profile),
+        "calibration": measured | {"paces": paces, "probes": found},
+        "workloads": compared,
+    }
