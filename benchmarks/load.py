@@ -54,8 +54,12 @@ IN_FLIGHT, MIN_CAPACITY_S = 32, 15.0
 """Replies at a time while the machine's capacity is measured, and the time that this takes at least."""
 SHORT_SOAK, LONG_SOAK = (30_000, 30), (1_000_000, 1_000)
 """Events and reconnects."""
-PARTS = {"capacity": 0.07, "alone": 0.13, "overload": 0.15, "arrival": 0.2, "overload again": 0.15, "training": 0.3}
-"""Shares of the duration. Fair order and order of arrival alternate, so that a slow minute disturbs both."""
+CAPACITY_SHARE, WINDOW_SHARE = 0.07, 0.133
+"""Shares of the duration: of the measurement of capacity, and of each of seven windows, which are equally long.
+
+Fair order, order of arrival and the load beside a training have two windows each: a queue that grows for twice as long
+has other percentiles, and a slow minute should not disturb one of them alone.
+"""
 BARS = {
     "lost": ("<=", 0.0),
     "light_ttft_p50_s": ("<=", 0.9),
@@ -165,6 +169,12 @@ class Phase:
     talks: list[Talk] = field(default_factory=list)
     pieces_per_s: float = 0.0
 
+    @classmethod
+    def joined(cls, windows: Sequence[Phase]) -> Phase:
+        """Join windows of the same length."""
+        talks = itertools.chain.from_iterable(window.talks for window in windows)
+        return cls(list(talks), statistics.mean(window.pieces_per_s for window in windows))
+
     def of(self, names: Iterable[str], outcome: Outcome | None = None) -> list[Talk]:
         return [talk for talk in self.talks if talk.group in names and outcome in (None, talk.outcome)]
 
@@ -261,21 +271,21 @@ async def measure(app: App, minutes: float, seed: int) -> dict[str, Any]:
     """Play all phases; returns the figures."""
     assert app.sandbox is not None  # the settings have no token
     install_adapters(app)
-    load, seconds = Load(app, seed), {part: share * minutes * 60 for part, share in PARTS.items()}
+    load, window = Load(app, seed), WINDOW_SHARE * minutes * 60
     quiet = [group for group in GROUPS if group.name == "quiet server"]
-    capacity = await load.capacity(max(seconds["capacity"], MIN_CAPACITY_S))
+    capacity = await load.capacity(max(CAPACITY_SHARE * minutes * 60, MIN_CAPACITY_S))
     print(f"{capacity:.2f} replies a second; asked for: {capacity * OVERLOAD:.2f}", flush=True)
-    alone = await load.play(quiet, seconds["alone"], capacity)
-    fair = await load.play(GROUPS, seconds["overload"], capacity)
-    arrival = await load.play(GROUPS, seconds["arrival"], capacity, is_fair=False)
-    again = await load.play(GROUPS, seconds["overload again"], capacity)
-    fair = Phase([*fair.talks, *again.talks], (fair.pieces_per_s + again.pieces_per_s) / 2)
+    alone = await load.play(quiet, window, capacity)
+    fair = [await load.play(GROUPS, window, capacity)]
+    arrival = [await load.play(GROUPS, window, capacity, is_fair=False) for _ in range(2)]
+    fair.append(await load.play(GROUPS, window, capacity))
     await app.sandbox.member(MODERATOR).slash(PERSONAS[0], "finetune start", persona=PERSONAS[0])
     first = await training_progress(app)
-    beside = await load.play(GROUPS, seconds["training"], capacity)
+    beside = [await load.play(GROUPS, window, capacity) for _ in range(2)]
     with suppress(UnderstudyError):  # it has ended
         print(f"the training made {(await training_progress(app)).step - first.step} steps", flush=True)
-    phases = {"alone": alone, "overload": fair, "order of arrival": arrival, "with training": beside}
+    played = {"overload": fair, "order of arrival": arrival, "with training": beside}
+    phases = {"alone": alone, **{name: Phase.joined(windows) for name, windows in played.items()}}
     return {"minutes": minutes, "seed": seed, "capacity_per_s": capacity, **summarise(phases)}
 
 
