@@ -81,9 +81,13 @@ class RayWorks:
         self.client = RayJobsClient(address, TOKEN)
         if not (folder / "source").exists():
             self._write_source()
-        shipped = ShippedData.of(folder / "source", cards=folder / "source" / "cards")
+        self.open()
+
+    def open(self) -> None:
+        """Open the store and a queue that has not started; again after `close`."""
+        shipped = ShippedData.of(self.folder / "source", cards=self.folder / "source" / "cards")
         self.store = Store.open(self.home / "understudy.sqlite")
-        catalogue = DatasetCatalog(shipped, str(base), self.home)
+        catalogue = DatasetCatalog(shipped, str(self.base), self.home)
         backend = RayBackend(
             self.home, catalogue, self.client, slots=2, resources=QuickCheckpoints(), card="losses",
             poll_s=POLL_S, serving_precision="float32", environ={},
@@ -227,7 +231,7 @@ async def bot_killed(cluster: RayCluster, works: RayWorks, reference: bytes, kil
         jobs.append(f"bot{len(jobs)}")
         while await killed_once(works, jobs[-1], row, kills, chance):
             pass
-    works.__dict__.update(RayWorks(works.folder, works.client.address, works.base, works.epochs).__dict__)
+    works.open()
     for job_id in jobs:
         judge(row, works, job_id, reference)
         row.doubled += len(await works.runs(job_id)) - 1
