@@ -18,7 +18,7 @@ from personas.home import data_subjects
 from personas.home.data_subjects import ErasureFence, mark_erasure
 from tests.bot.subprocess_trainer import Workshop
 from tests.bot.test_erasure import forget
-from tests.bot.traceable_person import LINE, left_of_them, plant
+from tests.bot.traceable_person import GUILD, LINE, left_of_them, plant
 from tests.fakes import until
 
 PAUSED = """
@@ -26,6 +26,7 @@ import sys
 from pathlib import Path
 from trainer.anonymise import anonymise_file
 from trainer.data import writer
+from trainer.data.synthetic import lore_extraction
 
 FOLDER = Path(sys.argv[1])
 
@@ -39,6 +40,7 @@ def wait(then):
 
 writer.add_to_holdout = wait(writer.add_to_holdout)
 anonymise_file.write_rows = wait(anonymise_file.write_rows)
+lore_extraction.extract_lore = wait(lore_extraction.extract_lore)
 from trainer.cli.main import main
 sys.argv[1:] = sys.argv[2:]
 sys.exit(main())
@@ -90,6 +92,17 @@ def test_a_result_of_the_command_line_is_refused_if_somebody_was_erased_meanwhil
     assert process.returncode == 1
     assert "A member was erased meanwhile, who may be in it: nothing was stored. Run it again." in errors
     assert not out.exists() and left_of_them(home) == []
+
+
+def test_what_was_extracted_from_their_lore_is_not_stored_afterwards(tmp_path):
+    home, out = tmp_path / "home", tmp_path / "home" / "talk" / "made"
+    plant(home)
+    words = ("lore", "extract", "--persona", "oda", "--lore", home / "lore" / str(GUILD), "--out", out)
+    with paused_trainer(tmp_path, home, *words) as process:
+        forget(home)
+        _, errors = process.communicate("go\n", timeout=TIMEOUT_S)
+    assert left_of_them(home) == []
+    assert process.returncode == 1 and "A member was erased meanwhile" in errors and not out.exists()
 
 
 def test_a_result_of_before_or_after_an_erasure_is_stored(tmp_path):

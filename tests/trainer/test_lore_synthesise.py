@@ -10,6 +10,7 @@ import pytest
 
 from personas.card.toml_card import read_card
 from personas.errors import MaterialError, RequestError, TrainingError
+from personas.home.data_subjects import mark_erasure
 from personas.lore.passages import read_lore, split_passages
 from tests.fakes import until
 from tests.trainer.lore_server import home, lore_command, serving
@@ -137,6 +138,40 @@ async def test_kill_9_loses_nothing_that_was_made(tmp_path):
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["kept"] == 5
     assert journal.read_bytes().splitlines()[: len(before)] == before
+
+
+@pytest.mark.parametrize("changed", ["lore/ada/clock.md", "ada.toml", ""])
+async def test_nobody_who_is_erased_meanwhile_is_in_what_it_wrote(tmp_path, changed):
+    card, lore = home(tmp_path)
+    card.write_text(card.read_text("utf-8").replace("who are you", "I am Bram Weir"), "utf-8")
+    out, answer, before = tmp_path / "out", scripted(), []
+    journal = out / "ada_synthetic.attempts.jsonl"
+
+    def script(body):
+        if not before and journal.exists() and "Bram Weir" in journal.read_text("utf-8"):
+            mark_erasure(tmp_path, running=True)
+            before.extend(journal.read_bytes().splitlines())
+            if changed:
+                text = (tmp_path / changed).read_text("utf-8")
+                (tmp_path / changed).write_text(text.replace("Bram Weir", "someone"), "utf-8")
+            mark_erasure(tmp_path, running=False)
+        is_of_them = "someone" in body["messages"][-1]["content"]
+        return "I keep the hours here." if is_of_them else answer(body)
+
+    words = ("synthesise", "--persona", card, "--lore", lore, "--count", 6, "--model", "tester", "--out", out)
+    async with serving(script) as endpoint:
+        command = (*words, "--endpoint", endpoint.url, "--json")
+        done = await asyncio.to_thread(lore_command, *command, UNDERSTUDY_HOME=str(tmp_path))
+    assert before and done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["kept"] == 6
+    lines = journal.read_bytes().splitlines()
+    if changed:
+        assert "A member was erased meanwhile, and card, lore or adapter changed: it starts over." in done.stderr
+        assert not {*lines} & {*before[1:]}
+    else:
+        assert lines[: len(before)] == before, "nothing is made twice"
+    if changed.startswith("lore"):
+        assert not [file for file in out.glob("*.jsonl") if "Weir" in file.read_text("utf-8")]
 
 
 async def test_who_asks_it_to_end_is_advised_how_to_go_on(tmp_path):

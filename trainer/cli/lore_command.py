@@ -2,12 +2,14 @@
 
 import argparse
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
 from personas.card.toml_card import SHIPPED_CARDS
 from personas.cli_common import add_examples, read_setting
-from personas.errors import RequestError
+from personas.errors import ErasedMeanwhileError, RequestError, UnderstudyError
+from personas.home.data_subjects import ErasureFence
 from personas.home.shared_personas import OPERATOR_GUILD_ID, read_shared_personas
 from personas.lore.index import MIN_SCORE, LoreIndex, LoreRanking, PassageMatch
 from personas.lore.passages import Passage, scan_lore, split_passages
@@ -17,10 +19,11 @@ from trainer.cli.dataset_args import SHIPPED_DATA, load_passages, load_persona
 from trainer.cli.error_handling import require_writable, resolve_home, with_error_handling
 from trainer.data.synthetic.dialogue_synthesis import SynthesisRequest, synthesise_dialogues
 from trainer.data.synthetic.lore_extraction import extract_lore, write_extraction
-from trainer.data.synthetic.reply_backends import choose_backend
+from trainer.data.synthetic.reply_backends import ReplyBackend, choose_backend
 from trainer.process.run_control import Terminated
 
 MAX_SHOWN_PASSAGES = 6
+STARTS_OVER_TEXT = "A member was erased meanwhile, and card, lore or adapter changed: it starts over."
 SYNTHESISE_HELP = """\
 Generates in-character dialogues about the persona's lore, with the local engine or an OpenAI-compatible endpoint.
 
@@ -192,9 +195,11 @@ def _ask_table(ranking: LoreRanking, shown: list[PassageMatch]) -> list[str]:
 
 def _extract(options: argparse.Namespace) -> None:
     require_writable(options.out)
+    fence = ErasureFence.begin(resolve_home(None))
     persona, passages = load_persona_lore(options)
     extraction = extract_lore(persona, passages)
-    counts = write_extraction(persona, extraction, options.out)
+    with fence.storing():
+        counts = write_extraction(persona, extraction, options.out)
     if options.json:
         print(json.dumps({**counts, "left_out": extraction.left_out}))
         return
@@ -205,10 +210,8 @@ def _extract(options: argparse.Namespace) -> None:
 
 def _synthesise(options: argparse.Namespace) -> None:
     require_writable(options.out)
-    persona, passages = load_persona_lore(options)
-    request = SynthesisRequest(persona, tuple(passages), options.count, options.out, options.seed)
     try:
-        summary = synthesise_dialogues(request, choose_backend(options.endpoint, options.model, options.adapter))
+        summary = _synthesise_despite_erasures(options)
     except (KeyboardInterrupt, Terminated) as stop:
         raise type(stop)("Run the same command again to resume.") from None
     if options.json:
@@ -217,3 +220,31 @@ def _synthesise(options: argparse.Namespace) -> None:
     print(f"{summary['kept']} of {summary['made']} dialogues kept: {summary['file']}")
     for reason, count in summary["dropped"].items():
         print(f"  dropped {count:>4}  {reason}")
+
+
+def _synthesise_despite_erasures(options: argparse.Namespace) -> dict[str, Any]:
+    """Synthesise; if a member is erased meanwhile, continue, or start over where the material changed with it."""
+    journal, material = None, None
+    while True:
+        try:
+            request, backend = _read_request(options)
+            material_now = (request.persona, request.passages, backend.name)
+        except UnderstudyError:
+            if journal:
+                journal.unlink(missing_ok=True)
+            raise
+        if journal and material_now != material:
+            journal.unlink(missing_ok=True)
+            print(STARTS_OVER_TEXT, file=sys.stderr)
+        journal, material = request.journal, material_now
+        try:
+            return synthesise_dialogues(request, backend)
+        except ErasedMeanwhileError:
+            continue
+
+
+def _read_request(options: argparse.Namespace) -> tuple[SynthesisRequest, ReplyBackend]:
+    fence = ErasureFence.begin(resolve_home(None))
+    persona, passages = load_persona_lore(options)
+    request = SynthesisRequest(persona, tuple(passages), options.count, options.out, options.seed, fence.storing)
+    return request, choose_backend(options.endpoint, options.model, options.adapter)

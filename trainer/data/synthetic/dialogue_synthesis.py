@@ -11,6 +11,7 @@ import re
 import sys
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -21,6 +22,7 @@ from tqdm import tqdm
 
 from personas.cli_common import LogProgress
 from personas.errors import MaterialError
+from personas.home.data_subjects import Storing
 from personas.lore.passages import WORLD, Passage
 from personas.prompt import EXAMPLE_USER
 from personas.schemas.chat import LoreHit, Persona, Turn
@@ -42,13 +44,19 @@ OPENING_TEMPLATES = "Good evening. {}|{}|I have been wondering. {}|Sit with me a
 
 @dataclass(frozen=True)
 class SynthesisRequest:
-    """A request for dialogues."""
+    """A request for dialogues. Every dialogue and the result are stored within `storing`."""
 
     persona: Persona
     passages: tuple[Passage, ...]
     count: int
     out: Path
     seed: int = 0
+    storing: Storing = nullcontext
+
+    @property
+    def journal(self) -> Path:
+        """The file of all attempts."""
+        return self.out / f"{self.persona.id}_synthetic.attempts.jsonl"
 
 
 @dataclass(frozen=True)
@@ -64,7 +72,8 @@ class SynthesisAttempt:
 def synthesise_dialogues(request: SynthesisRequest, backend: ReplyBackend) -> dict[str, Any]:
     """Generate dialogues until `count` are kept: {made, kept, dropped: {reason: n}, file}. Raises `UnderstudyError`.
 
-    Raises `MaterialError` if the folder belongs to another request, or the model does not yield enough.
+    Raises `MaterialError` if the folder belongs to another request, or the model does not yield enough, and
+    `ErasedMeanwhileError`.
     """
     request.out.mkdir(parents=True, exist_ok=True)
     try:
@@ -83,9 +92,10 @@ def _run_synthesis(request: SynthesisRequest, backend: ReplyBackend) -> dict[str
         run_until_terminated(_generate_until_enough(request, backend, journal, reply_filter))
     kept = journal.kept[: request.count]
     file = request.out / f"{request.persona.id}_synthetic.jsonl"
-    write_file_atomically(file, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in kept))
-    files = sorted(path for path in request.out.glob("*_synthetic.jsonl") if path.name != COMBINED_FILE)
-    write_file_atomically(request.out / COMBINED_FILE, "".join(path.read_text("utf-8") for path in files))
+    with request.storing():
+        write_file_atomically(file, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in kept))
+        files = sorted(path for path in request.out.glob("*_synthetic.jsonl") if path.name != COMBINED_FILE)
+        write_file_atomically(request.out / COMBINED_FILE, "".join(path.read_text("utf-8") for path in files))
     dropped = dict(journal.dropped.most_common())
     result = {"made": journal.made, "kept": len(kept), "dropped": dropped, "file": str(file)}
     if len(kept) < request.count:
@@ -187,8 +197,7 @@ class _Journal:
     """All attempts so far, on disk. A partial last line after a kill is removed, and its attempt repeated."""
 
     def __init__(self, request: SynthesisRequest, generator: str) -> None:
-        self._request, self._generator = request, generator
-        self._path = request.out / f"{request.persona.id}_synthetic.attempts.jsonl"
+        self._request, self._generator, self._path = request, generator, request.journal
         self.kept: list[dict[str, Any]] = []
         self.dropped: Counter[str] = Counter()
         self.made = 0
@@ -202,13 +211,13 @@ class _Journal:
             self._count(line)
 
     def add(self, attempt: SynthesisAttempt, messages: list[dict[str, str]], fault: str | None) -> None:
-        """Record an attempt."""
+        """Record an attempt. Raises `ErasedMeanwhileError`."""
         passage = attempt.passage
         where = {"source": passage.source, "heading": passage.heading, "generator": self._generator,
                  "seed": attempt.seed, "attempt": attempt.number}  # fmt: skip
         row = {"messages": messages, "persona": self._request.persona.id, "provenance": where}
         line = {"row": row, "dropped": fault}
-        with self._path.open("a", encoding="utf-8") as file:
+        with self._request.storing(), self._path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line, ensure_ascii=False) + "\n")
             file.flush()
             os.fsync(file.fileno())
