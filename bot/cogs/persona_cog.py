@@ -32,7 +32,7 @@ from bot.personas.card_import import (
 )
 from bot.personas.registry import short_id
 from bot.services import Services
-from bot.store import ALL_CHANNELS, ALL_PERSONAS, Channel, Mute, StoredReply
+from bot.store import ALL_CHANNELS, ALL_PERSONAS, Channel, Mute, StoredReply, TrainingJob
 from bot.training.data_jobs import import_adapter_version
 from personas.card.formats import CardForm
 from personas.errors import UnderstudyError
@@ -140,11 +140,13 @@ async def _import_adapter(
             path = Path(scratch) / (PurePath(source.filename).name or "adapter.zip")
             path.write_bytes(await source.read())
             source = str(path)
-        task = asyncio.create_task(
-            import_adapter_version(
-                services.home, services.store, services.base_model, origin, persona.id, source, said.append
-            )
-        )
+        inputs = (services.home, services.store, services.base_model, origin, persona.id, source, said.append)
+
+        async def import_in_turn() -> tuple[str, list[str], TrainingJob | None]:
+            async with services.data_jobs.guild_imports.of(origin[0]):
+                return await import_adapter_version(*inputs)
+
+        task = asyncio.create_task(import_in_turn())
         try:
             await _show_progress(interaction, task, said)
             _, notes, job = await task

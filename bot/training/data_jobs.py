@@ -21,7 +21,7 @@ from bot.personas.card_import import IMPORT_JOB_NAME, RequestOrigin, install_for
 from bot.settings import FetchPolicy
 from bot.store import Store, TrainingJob
 from bot.training.dataset_catalog import DatasetCatalog
-from bot.training.queue import QueueConflictError
+from bot.training.queue import GuildTurns, QueueConflictError
 from bot.training.subprocess_backend import TRAINER_COMMAND, trainer_environment
 from personas.errors import AdapterError, EngineBusyError, RequestError, UnderstudyError
 from personas.home.adapters import verify_adapter
@@ -89,6 +89,7 @@ class DataJobRunner:
         self._command = tuple(command or TRAINER_COMMAND)
         self._all: dict[str, DataJob] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
+        self.guild_imports = GuildTurns("import")
         self._computing, self._fetching = asyncio.Semaphore(), asyncio.Semaphore()
 
     def start(

@@ -4,7 +4,8 @@ import asyncio
 import logging
 import secrets
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
@@ -14,6 +15,7 @@ from bot.store import JobResult, Store, StoreError, TrainingJob
 from bot.store.training_jobs import NewTrainingJob
 from bot.training.training_plan import TrainingPlan
 from personas.errors import RequestError, UnderstudyError
+from personas.home.shared_personas import OPERATOR_GUILD_ID
 from personas.schemas.training import TrainingRequest
 from personas.schemas.training_events import Epoch, ScoreSummary, TrainerEvent
 
@@ -118,6 +120,27 @@ class QueueConflictError(RequestError):
     """The request is valid, but conflicts with other jobs."""
 
 
+class GuildTurns:
+    """Lets one of the processes run at a time that servers ask for, and each server wait for one of them."""
+
+    def __init__(self, what: str) -> None:
+        """`what` names what a server waits for: "preview"."""
+        self._what, self._turn, self._guilds = what, asyncio.Lock(), set[int]()
+
+    @asynccontextmanager
+    async def of(self, guild_id: int) -> AsyncIterator[None]:
+        """Wait for the turn; the operator (guild 0) may wait for several. Raises `QueueConflictError`."""
+        if guild_id in self._guilds:
+            raise QueueConflictError(f"Another {self._what} of this server is not done yet.", "Wait for its end.")
+        owned = {guild_id} - {OPERATOR_GUILD_ID}
+        self._guilds |= owned
+        try:
+            async with self._turn:
+                yield
+        finally:
+            self._guilds -= owned
+
+
 class JobQueue:
     """Takes training jobs and runs them in turn, `backend.slots` at once. Use it from the event loop's thread."""
 
@@ -129,6 +152,7 @@ class JobQueue:
         self._running: set[str] = set()  # of the attempts, those that the backend has
         self._interrupted: set[str] = set()
         self._starts: dict[int, int] = {}  # number of each guild's last start: the machine's clock may be set meanwhile
+        self._planning = GuildTurns("preview")
         self._stopping = False
         self._may_start = asyncio.Event()
         self._may_start.set()
@@ -223,8 +247,10 @@ class JobQueue:
         return fair_order([*by_age, new], self._last_served()).index(new) + 1
 
     async def plan(self, request: TrainingRequest, guild_id: int = 0) -> TrainingPlan:
-        """Plan a run without queueing it. Raises an `UnderstudyError` where it could not be run."""
-        return await self._backend.plan(request, guild_id)
+        """Plan a run without queueing it, in turn. Raises an `UnderstudyError` where it could not be run."""
+        self._backend.check(request, guild_id)
+        async with self._planning.of(guild_id):
+            return await self._backend.plan(request, guild_id)
 
     def subscribe(self, on_change: OnChange) -> None:
         """Call `on_change`, which must not block, at every change of a job, progress included."""

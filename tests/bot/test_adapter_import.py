@@ -14,7 +14,9 @@ import pytest
 import torch
 from safetensors.torch import save
 
+from bot.cogs import persona_cog
 from bot.sandbox.object_store import StoredFile
+from personas.errors import AdapterError
 from personas.home.adapters import CONFIG_FILE, WEIGHTS_FILE, verify_adapter
 from personas.home.external_adapter import EMBEDDED_HUB_ID
 from personas.home.hub_download import HUB_ID_PATTERN
@@ -139,6 +141,25 @@ async def test_what_cannot_be_imported_is_refused_at_once(stage, hub, options, w
     let_moderators_fetch(stage)
     await response_text(await importing(stage, **options), words)
     assert hub.asked == []
+
+
+async def test_a_server_has_one_import_at_a_time(stage, monkeypatch):
+    begun, go_on = [], asyncio.Event()
+
+    async def fail_later(*inputs):
+        begun.append(inputs)
+        await go_on.wait()
+        raise AdapterError("It cannot be read.")
+
+    monkeypatch.setattr(persona_cog, "import_adapter_version", fail_later)
+    first = await importing(stage, id="oda", adapter=zipped())
+    await until(lambda: begun)
+    refused = "No adapter was installed: Another import of this server is not done yet. Wait for its end."
+    await response_text(await importing(stage, id="thrip", adapter=zipped()), refused)
+    go_on.set()
+    await response_text(first, "It cannot be read.")
+    await response_text(await importing(stage, id="thrip", adapter=zipped()), "It cannot be read.")
+    assert len(begun) == 2
 
 
 async def test_no_name_that_leads_elsewhere_begins_an_import(stage, hub):

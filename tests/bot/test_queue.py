@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from bot.training.queue import MAX_QUEUED_PER_GUILD, TrainingFailed, TrainingSucceeded, fair_order
 from personas.errors import RequestError
+from personas.schemas.training import TrainingRequest
 from personas.schemas.training_events import Phase
 from tests.bot.restartable_queue import TrainingHome
 from tests.fakes import until
@@ -66,6 +67,27 @@ async def test_as_many_runs_at_once_as_the_backend_has_slots(home):
     assert (again.state, again.attempt, home.backend.runs[-1].job_id) == ("running", 1, thrip), "it did not count"
     await home.queue.stop()
     assert not home.backend.busy and [home.store.jobs.get(it).attempt for it in (thrip, ballast)] == [0, 0]
+
+
+async def test_previews_run_one_at_a_time_and_a_server_waits_for_one(home, monkeypatch):
+    request, begun, go_on = TrainingRequest(job_name="preview", persona="oda"), [], asyncio.Event()
+
+    async def plan(wanted, guild_id=0):
+        begun.append(guild_id)
+        await go_on.wait()
+        raise RequestError("It cannot be planned.")
+
+    monkeypatch.setattr(home.backend, "plan", plan)
+    waiting = [asyncio.create_task(home.queue.plan(request, guild_id)) for guild_id in (7, 7, 7, 8, 0, 0)]
+    await asyncio.sleep(0.05)
+    assert begun == [7]
+    refused = [str(task.exception()) for task in waiting if task.done()]
+    assert refused == ["Another preview of this server is not done yet. Wait for its end."] * 2
+    go_on.set()
+    await asyncio.wait(waiting)
+    assert begun == [7, 8, 0, 0]
+    with pytest.raises(RequestError, match="cannot be planned"):
+        await home.queue.plan(request, 7)
 
 
 async def test_a_job_cancelled_before_its_run_has_begun_never_runs(home):
