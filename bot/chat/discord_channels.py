@@ -44,6 +44,8 @@ BAD_REQUEST_STATUS = 400
 MAX_REPLIES_TO_MEMBER, MAX_REPLIES_IN_CHANNEL = 8, 32
 """Replies that may be unfinished at once; Discord shows some 30 messages of a webhook in a minute."""
 REPLY_WAIT_S = 5.0
+END_WAIT_S, END_POLL_S = 10.0, 0.05
+"""How long a reply that is cancelled is waited for, and the interval of the checks."""
 EDITS_PER_S = 2.0
 """Edits of a webhook's messages; Discord allows five requests in two seconds."""
 MAX_REMEMBERED_AVATARS = 10_000
@@ -131,6 +133,13 @@ class UnfinishedReplies:
     def holds(self, event_id: int) -> bool:
         """Report whether the reply to this event is one of them."""
         return self._counts["event", event_id] > 0
+
+    async def wait_for_end(self, event_id: int) -> None:
+        """Wait until the reply to this event is not made any more, but not longer than Discord may take."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(END_WAIT_S):
+                while self.holds(event_id):  # noqa: ASYNC110  it ends in many ways
+                    await asyncio.sleep(END_POLL_S)
 
     def require_place(self, member_id: int, channel_id: int) -> None:
         """Refuse a reply where too many are unfinished. Raises `EngineBusyError`."""

@@ -141,11 +141,15 @@ class ReplyService:
         request = await self._request(task)
         self._unfinished.require_place(task.asked_by, task.place.home_id)
         stream = self.engine.submit(request)
-        if not self.store.replies.begin_regeneration(event_id):
+        try:
+            with self.store.atomic():
+                if not self.store.replies.begin_regeneration(event_id):
+                    raise RefusedError("This reply is being written.", "Stop it first, or wait.")
+                self.store.replies.record_interruption(event_id, user.id, time.time())
+        except Exception:
             stream.cancel()
-            raise RefusedError("This reply is being written.", "Stop it first, or wait.")
+            raise
         with self._holding(task):
-            self.store.replies.record_interruption(event_id, user.id, time.time())
             await self._reply(task, request, stream)
 
     def is_running(self, event_id: int) -> bool:
@@ -223,15 +227,9 @@ class ReplyService:
         """Return a message to stream a reply to, which is not posted yet."""
         home_id = channel_ref(channel).home_id
         return StreamingReply(
-            sender,
-            growing=growing,
-            ended=ended,
-            on_parts=on_parts,
-            renew=lambda old: self.senders.renew(old, channel),
-            parts=list(parts),
-            before=before,
-            stretch_s=lambda: self.senders.edit_stretch_s + self._unfinished.edit_stretch_s(home_id),
-        )
+            sender, growing, ended, on_parts, lambda old: self.senders.renew(old, channel), parts=list(parts),
+            before=before, stretch_s=lambda: self.senders.edit_stretch_s + self._unfinished.edit_stretch_s(home_id),
+        )  # fmt: skip
 
     async def _post_first(self, live: StreamingReply, persona: Persona, channel: SpeakChannel) -> None:
         """Post a placeholder; a deleted webhook is replaced once."""
@@ -469,6 +467,8 @@ class ReplyService:
         persona = self.request_builder.personas.get(reply.persona_id, reply.guild_id)
         if running := self._running.get(reply.event_id):
             running[1].cancel()
+        await self._unfinished.wait_for_end(reply.event_id)  # it may be posting a further message
+        reply = self.store.replies.get(reply.event_id) or reply
         if channel and persona:
             sender = await self.senders.of(persona, channel)
             for message_id in reply.parts:

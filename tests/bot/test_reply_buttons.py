@@ -2,8 +2,9 @@
 
 import asyncio
 
-from bot.chat.streaming_reply import StreamingReply
-from bot.store import VoteCounts
+from bot.chat.discord_channels import WebhookSender
+from bot.chat.streaming_reply import PLACEHOLDER, StreamingReply
+from bot.store import StoreError, VoteCounts
 from personas.errors import EngineBusyError
 from tests.bot.conftest import INN, QUAY, on_stage
 from tests.fake_engine import FakeEngine
@@ -213,6 +214,46 @@ async def test_a_reply_is_taken_back_from_its_menu_by_who_asked_or_a_moderator_o
     question = next(m for m in stage.sandbox.messages(INN) if m["content"] == "mine")
     answer = await stage.moderator.context(INN, "Delete this reply", question)
     assert "This is no reply of a persona" in answer.message["content"]
+
+
+async def test_a_reply_that_is_deleted_while_it_grows_leaves_no_further_message(tmp_path, monkeypatch):
+    say, growing, go_on = WebhookSender.say, asyncio.Event(), asyncio.Event()
+
+    async def say_slowly(sender, text, view=None):
+        if text == PLACEHOLDER and any("word0 " in m["content"] for m in stage.sandbox.messages(QUAY)):
+            growing.set()
+            await go_on.wait()
+        return await say(sender, text, view)
+
+    async with on_stage(tmp_path, engine=FakeEngine(lambda request: [f"word{n} " for n in range(900)])) as stage:
+        before = len(stage.sandbox.messages(QUAY))
+        monkeypatch.setattr(WebhookSender, "say", say_slowly)
+        await stage.member.say(QUAY, "everything, please")
+        await growing.wait()
+        [first] = [m for m in stage.sandbox.messages(QUAY) if "word0 " in m["content"]]
+        answer = await stage.member.context(QUAY, "Delete this reply", first)
+        await asyncio.sleep(0.1)
+        go_on.set()
+        await until(lambda: "Deleted." in (answer.message or {}).get("content", ""))
+        await until(lambda: not stage.client.services.reply_service._tasks)
+        assert [m["content"] for m in stage.sandbox.messages(QUAY)][before:] == ["everything, please"]
+        assert [m.text for m in stage.store.messages.recent(int(first["channel_id"]))] == ["everything, please"]
+
+
+async def test_a_regeneration_that_cannot_be_stored_may_be_asked_for_again(stage, monkeypatch):
+    reply, failed = await replied(stage), []
+
+    def fail(*values):
+        failed.append(values)
+        raise StoreError("The database is locked.")
+
+    with monkeypatch.context() as locked:
+        locked.setattr(stage.store.replies, "record_interruption", fail)
+        await stage.member.click(reply, f"again:{_event(stage)}")
+        await until(lambda: failed)
+    mark = stage.mark
+    await stage.member.click(reply, f"again:{_event(stage)}")
+    await stage.finished(QUAY, mark)
 
 
 async def test_stop_before_a_reply_has_begun_leaves_no_empty_turn_in_the_history(tmp_path):
