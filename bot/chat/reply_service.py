@@ -33,9 +33,8 @@ from personas.prompt import EXAMPLE_USER, fill_macros
 from personas.schemas.chat import ChatReply, ChatRequest, Persona
 
 log = logging.getLogger(__name__)
-MAX_RESUME_AGE_S = 900.0
-"""Maximum age of interrupted replies that are finished at the next start."""
-MAX_RESUMED_AT_ONCE = 8
+MAX_RESUME_AGE_S, MAX_RESUMED_AT_ONCE = 900.0, 8
+"""Maximum age of interrupted replies that are finished at the next start, and how many at once."""
 STORE_RETRY_S, STORE_RETRIES = 10.0, 90
 """A reply that cannot be stored is tried again for as long as it could be resumed."""
 END_PAUSES_S = 5.0, 30.0, 120.0, 600.0
@@ -98,12 +97,15 @@ class ReplyService:
         self._unfinished.require_place(message.author_id, channel_ref(channel).home_id)
         task = self._accept(message, persona, channel)
         with self._holding(task):
+            stream = None
             try:
                 request = await self._request(task)
                 stream = self._submit(request)
                 if announce:
                     await announce()
             except Exception:
+                if stream:
+                    stream.cancel()
                 self.store.replies.finish(task.event_id, "failed")
                 raise
             await self._reply(task, request, stream)
@@ -316,9 +318,10 @@ class ReplyService:
         async with free:
             try:
                 await self._resume(reply, await fetch_channel(client, reply.channel_id))
-            except Exception:  # one failure must not affect the other replies
+            except Exception as error:  # one failure must not affect the other replies
                 log.exception("the reply %d could not be finished", reply.event_id)
-                self.store.replies.finish(reply.event_id, "failed")
+                if not isinstance(error, UNCERTAIN_ERRORS):  # else the next connection finishes it
+                    self.store.replies.finish(reply.event_id, "failed", end_note=CUT_OFF_NOTE)
 
     async def _resume(self, reply: StoredReply, channel: SpeakChannel | None) -> None:
         persona = self.request_builder.personas.get(reply.persona_id, reply.guild_id)
@@ -378,7 +381,7 @@ class ReplyService:
         if stream:
             self._running[task.event_id] = task, stream
         try:
-            live = await self._begin(task, stream)
+            live = await self._begin(task)
             live.lore = request.lore
             live.dialogue = self.request_builder.dialogue_of(request.adapter)
             unserved = self.request_builder.unserved(task.persona.id, task.place.guild_id)
@@ -403,7 +406,7 @@ class ReplyService:
         except Exception as error:  # shown in the reply's place
             await self.fail_reply(task.event_id, live, error)
 
-    async def _begin(self, task: ReplyTask, stream: ReplyStream | None) -> StreamingReply:
+    async def _begin(self, task: ReplyTask) -> StreamingReply:
         """Post the message; if that fails, the reply has failed. A copy that may be there is looked for later."""
         try:
             live = self._live(task, await self.senders.of(task.persona, task.channel))
@@ -412,8 +415,6 @@ class ReplyService:
         except Exception as error:
             note = CUT_OFF_NOTE if isinstance(error, UNCERTAIN_ERRORS) else None
             self.store.replies.finish(task.event_id, "failed", end_note=note)
-            if stream:
-                stream.cancel()
             raise
 
     def _live(self, task: ReplyTask, sender: MessageSender) -> StreamingReply:

@@ -223,3 +223,41 @@ async def test_refused_commands_are_named_and_the_bot_goes_on_with_the_earlier_o
         assert len(lines) == 3 and "those registered earlier stay" in lines[2] and "Traceback" not in caplog.text
         await stage.member.slash(QUAY, "persona list")
     assert not (tmp_path / "commands.sha256").exists(), "the next start tries again"
+
+
+# ------------------------------------------------------------------------------------------ at a restart
+
+
+@pytest.mark.parametrize("fault", ["discord", "other"])
+async def test_a_reply_that_cannot_be_finished_after_a_restart_is_finished_or_marked_later(stage, monkeypatch, fault):
+    service, resume = stage.client.services.reply_service, stage.client.on_resumed
+    stage.engine.free.clear()
+    await stage.member.say(QUAY, "do not forget me")
+    growing = await stage.sees("…", by="Ballast")
+    await until(lambda: stage.store.replies.unfinished())
+    await service.close()  # as a kill leaves it: half written, with a button
+    service._is_closed = False
+    stage.engine.free.set()
+    with monkeypatch.context() as broken:
+        if fault == "discord":
+            slept = asyncio.sleep
+            broken.setattr("discord.http.asyncio.sleep", lambda delay, *rest: slept(min(delay, 0.01), *rest))
+            stage.sandbox.disturb(FaultRates(error_before=1.0))
+        else:
+            broken.setattr(service.request_builder.lore, "find", lambda *parts: 1 / 0)
+        await resume()
+    stage.sandbox.disturb(FaultRates())
+    await resume()
+    (reply,) = [one for one in stage.sandbox.messages(QUAY) if one["id"] == growing["id"]]
+    words = {"discord": "Ballast hears: do not forget me", "other": "This reply was cut off. Ask again."}
+    assert words[fault] in reply["content"] and "stop:" not in str(reply["components"])
+    assert not stage.store.replies.unfinished()
+
+
+async def test_a_question_that_came_too_late_for_discord_keeps_no_place_in_the_engine(stage, monkeypatch):
+    streams, submit = [], stage.engine.submit
+    monkeypatch.setattr(stage.engine, "submit", lambda request: streams.append(submit(request)) or streams[-1])
+    monkeypatch.setattr("bot.sandbox.interactions.ACKNOWLEDGE_TIMEOUT_S", 0.0)  # the quote is refused: code 10062
+    await stage.member.slash(QUAY, "chat", message="too slow")
+    await until(lambda: streams and streams[0]._cancelled.is_set())
+    assert stage.sandbox.messages(QUAY)[-1]["content"].startswith("Hello.") and not stage.store.replies.unfinished()
