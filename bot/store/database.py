@@ -12,6 +12,7 @@ from sqlite_utils import Database
 
 from bot.store.schema import MIGRATIONS
 from personas.errors import UnderstudyError
+from personas.home.data_subjects import CONSENT_FILE
 
 Row = dict[str, Any]
 T = TypeVar("T")
@@ -136,7 +137,9 @@ def open_for_writing(
 ) -> DatabaseConnection:
     """Open or create the database and migrate its schema. The caller holds the lock."""
     with translate_errors(path):
-        if not path.exists():
+        if path.exists():
+            _refuse_emptied(path)
+        else:
             path.touch(mode=0o600)  # it holds webhook tokens and private messages
         raw = sqlite3.connect(path, timeout=BUSY_TIMEOUT_S)
         try:
@@ -170,6 +173,7 @@ def open_read_only(path: Path) -> DatabaseConnection:
     with translate_errors(path):
         if not path.exists():
             raise StoreError(f"There is no database at {path}.", "Start the bot once, or check UNDERSTUDY_HOME.")
+        _refuse_emptied(path)
         raw = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=BUSY_TIMEOUT_S)
         try:
             if _checked_version(raw, path) < len(MIGRATIONS):
@@ -180,6 +184,19 @@ def open_read_only(path: Path) -> DatabaseConnection:
             raw.close()
             raise
         return DatabaseConnection(raw, path)
+
+
+def _refuse_emptied(path: Path) -> None:
+    """Refuse a file that lost all its pages, as after a crash of the machine: SQLite would start over in it.
+
+    The first start creates an empty file, too, but stores `consent.json` only once there are tables.
+    """
+    if path.stat().st_size == 0 and (path.parent / CONSENT_FILE).exists():
+        raise StoreError(
+            f"The database {path} is damaged: it is empty, and this home was in use.",
+            "Nothing was changed. `python -m bot restore --latest` restores the newest automatic backup. "
+            "Without one, delete the empty file: the bot then starts anew.",
+        )
 
 
 def _checked_version(raw: sqlite3.Connection, path: Path) -> int:

@@ -16,6 +16,7 @@ import pytest
 from bot.store import Store, StoreError
 from bot.store.schema import MIGRATIONS
 from bot.store.training_jobs import NewTrainingJob
+from personas.home.data_subjects import CONSENT_FILE
 from personas.schemas.training import TrainingRequest
 
 ENVIRON = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent.parent)}
@@ -26,6 +27,7 @@ from pathlib import Path
 from bot.clock import SystemClock
 from bot.training.queue import JobQueue
 from bot.store import Store, StoreError
+from personas.home.data_subjects import CONSENT_FILE
 from personas.schemas.training import TrainingRequest
 from tests.fakes import FakeTrainingBackend
 
@@ -142,6 +144,11 @@ def cut_short(path):
         file.truncate(path.stat().st_size // 2)
 
 
+def emptied(path):
+    (path.parent / CONSENT_FILE).write_text("{}")  # the bot has run here
+    path.write_bytes(b"")
+
+
 def newer(path):
     with sqlite3.connect(path) as raw:
         raw.execute(f"pragma user_version = {len(MIGRATIONS) + 1}")
@@ -161,6 +168,7 @@ def somebody_elses(path):
         (damaged_header, "damaged or no database"),
         (damaged_middle, "damaged or no database"),
         (cut_short, "damaged or no database"),
+        (emptied, "damaged: it is empty"),
         (newer, "newer Understudy"),
         (somebody_elses, "not made by Understudy"),
     ],
