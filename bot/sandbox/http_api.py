@@ -211,17 +211,24 @@ async def _read_call(request: web.Request) -> ApiCall:
     try:
         if request.content_type == "multipart/form-data":
             form = await request.post()
-            body = json.loads(str(form.get("payload_json", "{}")))
+            body = parse_json(str(form.get("payload_json", "{}")))
             for name, part in form.items():
                 if name.startswith("files[") and isinstance(part, web.FileField):
                     files.append(StoredFile.named(part.filename, part.file.read()))
         else:
-            body = json.loads(await request.read() or b"null")
+            body = parse_json(await request.read() or b"null")
     except ValueError as error:
         raise ApiError(50035) from error
     if any(len(file.data) > ATTACHMENT_LIMIT_BYTES for file in files):
         raise ApiError(40005)
     return ApiCall(dict(request.match_info), dict(request.query), body, tuple(files))
+
+
+def parse_json(text: str | bytes) -> Any:
+    """Parse JSON. Raises `ValueError`, also for half a surrogate pair, at which the bot's gateway client would end."""
+    body = json.loads(text)
+    json.dumps(body, ensure_ascii=False).encode()
+    return body
 
 
 def json_response(data: object, status: int, headers: dict[str, str]) -> web.Response:

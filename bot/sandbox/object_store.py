@@ -56,12 +56,12 @@ class ObjectStore:
                 _restrict_permissions(path)
             self._db = sqlite3.connect(path or ":memory:", timeout=0.5, isolation_level=None)
             self._prepare()
+            self._last_id = self._highest_id()
         except (sqlite3.Error, OSError) as error:
             raise StateUnreadable(
                 f"cannot use the state file {path} ({error}): "
                 "stop the other sandbox, move the file away, or name one in a folder that can be written"
             ) from error
-        self._last_id = self._highest_id()
         # A state whose clock was advanced stays ahead, or all new ids would have the same time.
         clock.ahead_s = max(0.0, time_of(self._last_id) - clock.now())
 

@@ -174,7 +174,9 @@ class _Page:
         if act is None:
             raise web.HTTPNotFound
         try:
-            body = PageRequest(await request.json())
+            body = PageRequest(http_api.parse_json(await request.read()))
+        except UnicodeEncodeError:
+            return _refusal("The text holds half a character: delete it, and send the message again.")
         except (TypeError, ValueError):
             body = PageRequest()
         try:

@@ -60,6 +60,17 @@ async def test_other_sites_cannot_speak_as_a_member(http, sandbox, headers):
     assert sandbox.messages("tavern") == []
 
 
+async def test_half_a_character_is_refused_and_ends_no_bot(http, sandbox, api):
+    said = body(sandbox.member("Nils"), channel="tavern", content="half a smile: \ud83d")
+    async with http.post("/page-api/say", json=said) as answer:
+        assert answer.status == 400 and "half a character" in (await answer.json())["refusal"]
+    status, error, *_ = await api(
+        "POST", f"/channels/{sandbox.channel('tavern')['id']}/messages", {"content": "\ud83d"}
+    )
+    assert (status, error["code"]) == (400, 50035)
+    assert sandbox.messages("tavern") == []
+
+
 async def test_the_own_name_is_the_same_in_capitals_and_with_a_dot(http, sandbox):
     for host in ("LOCALHOST", "localhost.", "127.0.0.2"):
         async with http.get("/", headers={"Host": host}) as answer:

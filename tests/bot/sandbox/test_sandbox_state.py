@@ -1,6 +1,7 @@
 """The sandbox's own life: its state file, its command line, where it listens."""
 
 import asyncio
+import os
 import signal
 import socket
 import sys
@@ -65,6 +66,20 @@ def test_a_file_that_is_not_its_own_is_left_alone(seed, tmp_path):
     with pytest.raises(StateUnreadable, match="move the file away"):
         Sandbox(seed, file)
     assert file.read_text().startswith("not a database")
+
+
+async def test_a_damaged_file_is_named_and_left_alone(seed, tmp_path):
+    file = tmp_path / "guild.sqlite"
+    sandbox = Sandbox(seed, file)
+    for number in range(50):
+        await sandbox.member("Nils").say("tavern", f"{number} " + "word " * 300)
+    await sandbox.stop()
+    whole = file.read_bytes()
+    damaged = whole[: 3 * 4096] + os.urandom(len(whole) - 3 * 4096)
+    file.write_bytes(damaged)
+    with pytest.raises(StateUnreadable, match="move the file away"):
+        Sandbox(seed, file)
+    assert file.read_bytes() == damaged
 
 
 async def test_one_state_file_serves_one_sandbox(seed, tmp_path):
