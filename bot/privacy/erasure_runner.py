@@ -155,6 +155,8 @@ class ErasureRunner:
         person = self.keyed(traces.ids[0] if traces.ids else f"name:{traces.names[0].casefold()}")
         now = self.now()
         receipt = ErasureReceipt(scope=scope, until=now if until is None else until)
+        if until is None:
+            self.store.erasure.date_back(now, now)
         return self.store.erasure_requests.begin(
             person, now, ERASURE_STEPS[scope][0], traces.as_json(), receipt.model_dump_json()
         )
@@ -185,6 +187,7 @@ class ErasureRunner:
             if "store" not in steps or steps.index(row.step) < steps.index("store"):
                 continue  # the identifiers are not complete yet
             if not self.store.erasure_requests.acknowledged(row.seq).issuperset(self.shards.ids):
+                self.store.erasure.date_back(self.now(), receipt_of(row).until)
                 self._erase_rows(PersonIdentifiers.of_json(row.traces), receipt_of(row).until)
                 self.store.compact()
                 self.store.erasure_requests.acknowledge(row.seq, self.shards.ids)

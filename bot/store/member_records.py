@@ -44,6 +44,17 @@ ANONYMISE_STATEMENTS = {
         ended_by = iif(ended_by = :user, 0, ended_by) where :user in (started_by, ended_by)""",
 }
 """Updates of rows that the server still needs: they remove the person's id."""
+TIME_COLUMNS = {
+    "messages": "at",
+    "replies": "created_at",
+    "votes": "at",
+    "gifts": "at",
+    "taught": "at",
+    "comparisons": "shown_at",
+    "memories": "at",
+    "consents": "at",
+}
+"""When each row was stored, which decides whether an erasure reaches it."""
 FREE_TEXT_COLUMNS = {
     "messages": ("text", "author_name"),
     "replies": ("end_note",),
@@ -326,6 +337,12 @@ class Erasure(Table):
     def since(self, user_id: int) -> float | None:
         """Return the time of a member's oldest stored message."""
         return self._db.value(float, "select min(at) from messages where author_id = :user", user=user_id)
+
+    def date_back(self, after: float, to: float) -> None:
+        """Date rows from after a time to another one: the clock was ahead when they were stored, and was set back."""
+        with self._db.atomic(shared=True):
+            for table, column in TIME_COLUMNS.items():
+                self._db.write(f"update {table} set {column} = :to where {column} > :after", after=after, to=to)
 
     def erase(self, user_id: int, until: float, redacted: Callable[[str], str]) -> Counter[str]:
         """Erase a member in one transaction; `redacted` removes them from texts. Returns the number of rows by kind."""

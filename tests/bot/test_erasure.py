@@ -15,7 +15,7 @@ from bot.privacy.erasure_runner import ERASURE_STEPS, receipt_of
 from bot.privacy.erasure_service import replay_erasures
 from bot.settings import load_settings
 from bot.store import Store
-from bot.store.member_records import FREE_TEXT_COLUMNS
+from bot.store.member_records import FREE_TEXT_COLUMNS, TIME_COLUMNS
 from bot.store.schema import MIGRATIONS
 from bot.store.training_jobs import JobResult, NewTrainingJob
 from personas.home.adapters import adapter_ref, verify_adapter
@@ -85,6 +85,16 @@ def test_the_scan_finds_the_person_everywhere_before(home):
     assert (home / "cache" / "lore.sqlite").exists() and "lore.sqlite" not in found, "it has vectors only"
     for trace in traceable_person.TRACES:
         assert repr(trace) in found, trace
+
+
+def test_what_was_stored_while_the_clock_was_ahead_goes_too(home):
+    with sqlite3.connect(home / "understudy.sqlite") as raw:
+        for table, column in TIME_COLUMNS.items():
+            raw.execute(f"update {table} set {column} = {column} + 7200")
+    raw.close()
+    forget(home)
+    assert left_of_them(home) == []
+    assert len(rows(home, "select text from messages")) == 2 and rows(home, "select user_id from votes") == [(OTHER,)]
 
 
 def test_afterwards_nothing_is_left_and_nothing_of_others_is_lost(home):
