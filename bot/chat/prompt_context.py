@@ -1,5 +1,6 @@
 """Builds a chat request from a channel: its persona, recent turns, matching lore and the live adapter."""
 
+import logging
 import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -8,11 +9,29 @@ from bot.chat.discord_channels import ChannelRef
 from bot.errors import RefusedError
 from bot.personas.base_model_compat import IncompatibleVersions
 from bot.personas.registry import PersonaRegistry
-from bot.store import Memory, Store, StoredMessage
+from bot.store import EarlierTalk, Exchange, Memory, Store, StoredMessage, StoreError
 from personas.home.adapters import adapter_ref
-from personas.lore.index import LoreIndex
-from personas.lore.passages import WORLD, Passage
-from personas.schemas.chat import MEMORY_SOURCE, AdapterRef, ChatRequest, LoreHit, Persona, SamplingParams, Turn
+from personas.lore.index import MAX_LORE_PASSAGES, LoreIndex
+from personas.lore.passages import WORLD, Passage, count_words
+from personas.lore.semantic import embedding_scheme, match_earlier, pack_vectors
+from personas.schemas.chat import (
+    EARLIER_SOURCE,
+    MEMORY_SOURCE,
+    AdapterRef,
+    ChatRequest,
+    LoreHit,
+    Persona,
+    SamplingParams,
+    Turn,
+)
+
+log = logging.getLogger(__name__)
+MAX_EXCHANGE_WORDS = 120
+"""Words of an earlier exchange in a prompt; longer ones are left out as a whole."""
+MAX_LOOKED_AT = 8
+"""Number of the nearest exchanges among which those that fit are chosen."""
+MAX_MISSING_VECTORS = 4
+"""Number of earlier messages without a vector that are embedded with a new one, some 7 ms each."""
 
 
 @dataclass(frozen=True)
@@ -94,13 +113,16 @@ class ChatRequestBuilder:
         What the member asked the persona to keep competes with the lore for its place in the prompt.
         """
         history = self.store.messages.recent(place.channel_id, until_seq=trigger_seq)
-        version, shown_versions = self._choose_version(persona.id, place.guild_id, event_id)
-        turns = tuple(
-            Turn(message.author_name, message.text, by_persona=message.persona_id == persona.id)
-            for message in _turns_of_versions(history, persona, shown_versions)
-        )
+        version, versions = self._choose_version(persona.id, place.guild_id, event_id)
+        shown = _turns_of_versions(history, persona, versions)
+        turns = tuple(Turn(it.author_name, it.text, by_persona=it.persona_id == persona.id) for it in shown)
         memories = self.store.memories.of_member(member_id, place.guild_id, persona.id) if member_id else []
         lore = await self._find_lore(persona.id, turns[-1], place.guild_id, memories)
+        if member_id:
+            talk = EarlierTalk(
+                place.guild_id, place.channel_id, persona.id, member_id, shown[0].seq, frozenset(versions)
+            )
+            lore = (*await self._find_earlier(talk, shown[-1], 2 if len(lore) < MAX_LORE_PASSAGES else 1), *lore)
         candidates = self.candidates_in(place.guild_id)
         return ChatRequest(
             persona=persona,
@@ -122,6 +144,32 @@ class ChatRequestBuilder:
         headings = {it.text: f"your words, which {asked}" if it.by_persona else asked for it in memories}
         return tuple(replace(it, heading=headings[it.text]) if it.source == MEMORY_SOURCE else it for it in hits)
 
+    async def _find_earlier(self, talk: EarlierTalk, message: StoredMessage, places: int) -> list[LoreHit]:
+        """Find at most so many exchanges that a member's message takes up, oldest first.
+
+        Stores the message's vector, and those of a few earlier messages that have none.
+        """
+        messages, encoder = self.store.messages, self.lore.encoder
+        scheme = embedding_scheme(encoder)
+        vectors = messages.earlier_vectors(talk, scheme)
+        missing = [seq for seq, vector in vectors.items() if vector is None][:MAX_MISSING_VECTORS]
+        texts = {it.seq: it.question for it in messages.earlier_exchanges(talk, missing)} | {message.seq: message.text}
+
+        def embed_and_match() -> tuple[dict[int, bytes], dict[int, float]]:
+            new = dict(zip(texts, pack_vectors([*texts.values()], encoder), strict=True))
+            earlier = {seq: new.get(seq, vector or b"") for seq, vector in vectors.items()}
+            return new, match_earlier(new[message.seq], earlier, encoder)
+
+        new, scores = await self.lore.in_order(embed_and_match)
+        try:
+            messages.store_vectors(scheme, {(seq, texts[seq]): vector for seq, vector in new.items()})
+        except StoreError as error:  # they are only missed later
+            log.warning("the vectors of messages were not stored: %s", error)
+        found = messages.earlier_exchanges(talk, [*scores][:MAX_LOOKED_AT])
+        fitting = [it for it in found if count_words(f"{it.question} {it.reply}") <= MAX_EXCHANGE_WORDS]
+        nearest = sorted(fitting, key=lambda it: -scores[it.seq])[:places]
+        return [_earlier_hit(it, message.author_name, scores[it.seq]) for it in fitting if it in nearest]
+
     def _choose_version(self, persona_id: str, guild_id: int, event_id: int) -> tuple[str | None, set[str | None]]:
         """The version that makes a reply, and the versions whose earlier replies it sees.
 
@@ -133,6 +181,11 @@ class ChatRequestBuilder:
             return live, {live}
         version = rollout.version if rollout.draws(event_id) else live
         return version, {live, rollout.version} if rollout.is_randomised else {version}
+
+
+def _earlier_hit(exchange: Exchange, name: str, score: float) -> LoreHit:
+    question, reply = (" ".join(text.split()) for text in (exchange.question, exchange.reply))
+    return LoreHit(EARLIER_SOURCE, f"{name} said earlier, and you answered", f"“{question}” – “{reply}”", score)
 
 
 def _turns_of_versions(history: list[StoredMessage], persona: Persona, shown: set[str | None]) -> list[StoredMessage]:

@@ -19,7 +19,7 @@ from bot.store import VoteCounts
 from bot.training.resource_sharing import TrainerThrottle
 from personas.engine import Engine, ReplyStream
 from personas.prompt import PromptTooLongError
-from personas.schemas.chat import MEMORY_SOURCE, ChatReply, ChatRequest, LoreHit
+from personas.schemas.chat import EARLIER_SOURCE, MEMORY_SOURCE, ChatReply, ChatRequest, LoreHit
 
 MAX_MESSAGE_CHARS = 2000
 """Characters in one Discord message."""
@@ -32,6 +32,8 @@ PLACEHOLDER = "…"
 UNKNOWN_WEBHOOK_CODE = 10015
 """Discord's code for a webhook that was deleted."""
 FINISH_NOTES = {"cancelled": "stopped", "length": "cut off at the length limit"}
+MEMBER_SOURCES = (MEMORY_SOURCE, EARLIER_SOURCE)
+"""Sources in a footer that are no files of lore."""
 LINK_PREFIXES = (
     "https://", "http://", "steam://", "discord://", "://", "www.", "discord.gg/", "discord.gg\\", "discord.gift/",
     "discord.new/", "discord.com/", "discordapp.com/",
@@ -177,8 +179,8 @@ def reply_footer(
     reply: ChatReply, lore: tuple[LoreHit, ...], dialogue: str | None = None, damaged: str = "", wanted: str = ""
 ) -> str:
     """The note under a reply: that it is AI-written, its version with the dialogue adapter that this is a copy of, the
-    number of candidates, its memory and lore, the version `wanted` where the base model answered instead, and the
-    `damaged` one if any."""
+    number of candidates, its memory, earlier talk and lore, the version `wanted` where the base model answered instead,
+    and the `damaged` one if any."""
     if not reply.text:
         return "-# stopped before it began" if reply.finish == "cancelled" else "-# AI-written · nothing came out"
     copy_of = f" (dialogue/{dialogue})" if reply.version and dialogue else ""
@@ -191,11 +193,9 @@ def reply_footer(
     if reply.finish in FINISH_NOTES:
         parts.append(FINISH_NOTES[reply.finish])
     sources = dict.fromkeys(hit.source for hit in lore)
-    if MEMORY_SOURCE in sources:
-        parts.append(MEMORY_SOURCE)
-        del sources[MEMORY_SOURCE]
-    if sources:
-        parts.append("lore: " + ", ".join(sources))
+    parts += [source for source in MEMBER_SOURCES if source in sources]
+    if files := [source for source in sources if source not in MEMBER_SOURCES]:
+        parts.append("lore: " + ", ".join(files))
     footer = "-# " + " · ".join(parts)
     return footer if len(footer) <= MAX_FOOTER_CHARS else f"{footer[: MAX_FOOTER_CHARS - 1]}…"
 

@@ -46,7 +46,7 @@ from bot.store.member_records import (
     Memory,
 )
 from bot.store.merge_backup import BackupMergeCounts, merge_later_decisions
-from bot.store.messages import MessageHistory, StoredMessage
+from bot.store.messages import EarlierTalk, Exchange, MessageHistory, StoredMessage
 from bot.store.replies import (
     IdempotencyKeys,
     JudgedReply,
@@ -63,12 +63,12 @@ from bot.store.training_jobs import JobResult, JobState, TrainingJob, TrainingJo
 
 __all__ = [
     "ALL_CHANNELS", "ALL_GUILDS", "ALL_PERSONAS", "BASE_MODEL_NAME", "CARD_CONTRIBUTION", "HOME_DATABASE", "AnswerMode",
-    "BackupMergeCounts", "BlindComparison", "Channel", "ConsentDecision", "Contribution", "ErasureRequest",
-    "HomeInUseError", "InstalledVersion", "JobResult", "JobState", "JudgedReply", "JudgementCounts", "Lesson",
-    "MemberRecords", "Memory", "Mute", "NewBlindComparison", "NewRollout", "Promotion", "PromotionKind",
-    "ReplySelection", "ReplyState", "ReplyTally", "Rollout", "Store", "StoreError", "StoredMessage", "StoredReply",
-    "TrainingJob", "VoteChoice", "VoteCounts", "VotePreference", "acquire_home_lock", "find_databases", "guild_suffix",
-    "is_in_use", "refuse_split_home",
+    "BackupMergeCounts", "BlindComparison", "Channel", "ConsentDecision", "Contribution", "EarlierTalk",
+    "ErasureRequest", "Exchange", "HomeInUseError", "InstalledVersion", "JobResult", "JobState", "JudgedReply",
+    "JudgementCounts", "Lesson", "MemberRecords", "Memory", "Mute", "NewBlindComparison", "NewRollout", "Promotion",
+    "PromotionKind", "ReplySelection", "ReplyState", "ReplyTally", "Rollout", "Store", "StoreError", "StoredMessage",
+    "StoredReply", "TrainingJob", "VoteChoice", "VoteCounts", "VotePreference", "acquire_home_lock", "find_databases",
+    "guild_suffix", "is_in_use", "refuse_split_home",
 ]  # fmt: skip
 
 

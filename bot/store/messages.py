@@ -1,5 +1,7 @@
 """Message history of the channels, kept by the bot and never read back from Discord."""
 
+import json
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from bot.store.database import Table
@@ -28,8 +30,42 @@ MESSAGE_COLUMNS = ", ".join(MESSAGE_FIELDS)
 EXCHANGE_SIDES = "question", "reply"
 QUESTION_COLUMNS, REPLY_COLUMNS = (tuple(f"{it}_{name}" for name in MESSAGE_FIELDS) for it in EXCHANGE_SIDES)
 
+MAX_EARLIER_EXCHANGES = 1000
+"""Number of a member's latest exchanges with a persona in a channel that are searched."""
+EARLIER_SQL = """from replies join messages as question on question.seq = replies.trigger_seq
+    join reply_parts on reply_parts.event_id = replies.event_id and position = 0
+    join messages as reply on reply.discord_message_id = reply_parts.message_id
+    where replies.guild_id = :guild_id and replies.channel_id = :channel_id and replies.persona_id = :persona_id
+    and replies.asked_by = :member_id and question.author_id = :member_id and state = 'done'
+    and question.seq > coalesce((select after_seq from fresh_starts where channel_id = :channel_id), 0)
+    and reply.seq < :before_seq and coalesce(reply.adapter_version, '') in (select value from json_each(:versions))"""
 MAX_SEQ = 2**63 - 1
 """Larger than every `seq`."""
+
+
+@dataclass(frozen=True)
+class EarlierTalk:
+    """The exchanges of a member with a persona in a channel before a message, with replies of certain versions."""
+
+    guild_id: int
+    channel_id: int
+    persona_id: str
+    member_id: int
+    before_seq: int
+    versions: Collection[str | None]
+
+    @property
+    def values(self) -> dict[str, object]:
+        return {**vars(self), "versions": json.dumps([version or "" for version in self.versions])}
+
+
+@dataclass(frozen=True)
+class Exchange:
+    """A member's message, with its `seq`, and the reply to it."""
+
+    seq: int
+    question: str
+    reply: str
 
 
 class MessageHistory(Table):
@@ -85,6 +121,30 @@ class MessageHistory(Table):
             and ordinal > (select max(0, max(ordinal) - :keep) / :block * :block from messages
             where channel_id = :channel and seq <= :until) order by ordinal"""
         return self._db.all(StoredMessage, sql, channel=channel_id, keep=keep, block=block, until=until_seq or MAX_SEQ)
+
+    def earlier_vectors(self, talk: EarlierTalk, encoder: str) -> dict[int, bytes | None]:
+        """Return the encoder's vectors of the questions of earlier talk by `seq`, the latest first; None where none is.
+
+        A new conversation has no earlier talk.
+        """
+        sql = f"""select question.seq, (select vector from message_vectors where seq = question.seq
+            and encoder = :encoder) as vector {EARLIER_SQL} order by trigger_seq desc limit :most"""
+        rows = self._db.read(sql, **talk.values, encoder=encoder, most=MAX_EARLIER_EXCHANGES)
+        return {row["seq"]: row["vector"] for row in rows}
+
+    def earlier_exchanges(self, talk: EarlierTalk, seqs: Collection[int]) -> list[Exchange]:
+        """Return these exchanges of earlier talk, oldest first."""
+        sql = f"""select question.seq, question.text as question, reply.text as reply {EARLIER_SQL}
+            and question.seq in (select value from json_each(:seqs)) order by question.seq"""
+        return self._db.all(Exchange, sql, **talk.values, seqs=json.dumps(list(seqs)))
+
+    def store_vectors(self, encoder: str, vectors: Mapping[tuple[int, str], bytes]) -> None:
+        """Store vectors of messages by `seq` and text, but for messages that were deleted or edited meanwhile."""
+        sql = """insert or replace into message_vectors select seq, :encoder, :vector from messages
+            where seq = :seq and text = :text"""
+        with self._db.atomic():
+            for (seq, text), vector in vectors.items():
+                self._db.write(sql, seq=seq, text=text, vector=vector, encoder=encoder)
 
     def start_new_conversation(self, channel_id: int) -> None:
         """Start a new conversation: `recent` returns nothing from before it. Nothing is deleted."""

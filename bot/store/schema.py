@@ -417,6 +417,18 @@ create table reply_candidates (
 ) strict;
 """
 
+MESSAGE_VECTORS = """
+-- The sentence embedding (float16) of a message to a persona, by which it is found again, and the encoder that made it.
+create table message_vectors (
+    seq integer primary key references messages (seq) on delete cascade,
+    encoder text not null,
+    vector blob not null
+) strict;
+create trigger message_edited after update of text on messages begin
+    delete from message_vectors where seq = new.seq;
+end;
+"""
+
 MIGRATIONS = (
     INITIAL_TABLES,
     REPLY_PARTS,
@@ -437,4 +449,5 @@ MIGRATIONS = (
     GUILD_LIVE_VERSIONS,
     MEMORIES,
     REPLY_CANDIDATES,
+    MESSAGE_VECTORS,
 )

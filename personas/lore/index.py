@@ -12,6 +12,7 @@ from functools import partial
 from itertools import groupby
 from pathlib import Path
 from threading import Lock
+from typing import TypeVar
 
 import numpy as np
 
@@ -60,6 +61,7 @@ MAX_QUERY_TERMS = 128
 MAX_VECTOR_BYTES = 128 * 2**20
 """Vectors of owners in memory, some 8 MB of text; others are read from the cache file when they are searched."""
 log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -177,6 +179,11 @@ class LoreIndex:
             self._cache.forget_first_layout()
 
     @property
+    def encoder(self) -> str:
+        """The name of the embedding model, empty for MiniLM."""
+        return self._encoder
+
+    @property
     def passages(self) -> list[Passage]:
         """The passages of all owners."""
         return self.passages_of(*self.owners)
@@ -277,7 +284,10 @@ class LoreIndex:
         """Search in a thread; searches end in the order in which they began."""
         if not (more or self._owners_for(persona_id, guild_id)):
             return []
-        search = partial(self.search, persona_id, message, guild_id=guild_id, more=more)
+        return await self.in_order(partial(self.search, persona_id, message, guild_id=guild_id, more=more))
+
+    async def in_order(self, search: Callable[[], T]) -> T:
+        """Run a search in the thread of all searches."""
         return await asyncio.get_running_loop().run_in_executor(self._searcher, search)
 
     def search(
@@ -364,7 +374,8 @@ class LoreIndex:
         rows = (pair for owner, lore in found.items() for pair in zip(lore.rows, self._units(owner, lore), strict=True))
         compared = {row: units for row, units in rows if len(units)}
         units = np.concatenate([*compared.values()]) if compared else stack_vectors([], self._encoder)
-        cosines_of_units, small_talk = similarities(message, units, self._encoder)
+        vector = load_encoder(self._encoder).embed([message])[0]
+        cosines_of_units, small_talk = similarities(vector, units, self._encoder)
         cosines, at = {}, 0
         for row, own in compared.items():
             of_passage = cosines_of_units[at : at + len(own)]

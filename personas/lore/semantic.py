@@ -24,6 +24,15 @@ UNRELATED_MEAN, UNRELATED_SD = 0.081, 0.064
 MIN_UNIT_WORDS = 12  # shorter sentences are embedded together with the next
 SMALL_TALK_WEIGHT = 0.4  # share of a message's similarity to small talk that is subtracted from its similarity to lore
 MIN_SIMILARITY = 0.12  # similarity at which a passage matches by meaning alone (see `similarities`)
+CHAT_SMALL_TALK_WEIGHT = 0.25  # the same for two messages of a member, of the similarity of either to small talk
+MIN_CHAT_SIMILARITY = 0.265
+"""Similarity from which a message takes up an earlier one.
+
+Of 90 messages that do, in other words, 76 have it among the nearest two of 200 earlier ones, and above this. So do 30 %
+of ordinary messages of the shipped logs, which take up a topic, and 11 % of small talk.
+"""
+CHAT_MEAN, CHAT_SD = 0.119, 0.084
+"""MiniLM's cosines of members' messages and small talk."""
 COMMON_RANK, RARE_RANK, MIN_RARITY = 1500, 20000, 0.1
 """Range of ranks in the model's vocabulary, which is ordered by frequency in English.
 
@@ -64,19 +73,51 @@ def embedding_scheme(encoder: str) -> str:
     return f"{encoder or MODEL}/{SCHEME_VERSION}"
 
 
-def similarities(message: str, units: Vectors, encoder: str = "") -> tuple[Vectors, float]:
-    """Return the cosines of a message with each unit, shape (units,), and with the nearest small talk.
+def similarities(vector: Vectors, units: Vectors, encoder: str = "") -> tuple[Vectors, float]:
+    """Return the cosines of a message's vector with each unit, shape (units,), and with the nearest small talk.
 
     Those of a named encoder are shifted and scaled so that lore and small talk are as similar as for MiniLM.
     """
-    vector, small_talk = load_encoder(encoder).embed([message])[0], _small_talk_vectors(encoder)
-    cosines, nearest = units @ vector, float((small_talk @ vector).max())
-    if not encoder or not len(units):
-        return cosines, nearest
-    unrelated = units @ small_talk.T
-    factor = UNRELATED_SD / max(float(unrelated.std()), 0.01)
-    mean = float(unrelated.mean())
-    return (cosines - mean) * factor + UNRELATED_MEAN, (nearest - mean) * factor + UNRELATED_MEAN
+    small_talk = _small_talk_vectors(encoder)
+    cosines, to_small_talk = units @ vector, small_talk @ vector
+    if encoder and len(units):
+        rescale = _minilm_scale(units @ small_talk.T, UNRELATED_MEAN, UNRELATED_SD)
+        cosines, to_small_talk = rescale(cosines), rescale(to_small_talk)
+    return cosines, float(to_small_talk.max())
+
+
+def _minilm_scale(unrelated: Vectors, mean: float, sd: float) -> Callable[[Vectors], Vectors]:
+    """Return the function that shifts and scales cosines, so that the unrelated ones have this mean and deviation."""
+    middle, factor = float(unrelated.mean()), sd / max(float(unrelated.std()), 0.01)
+    return lambda cosines: (cosines - middle) * np.float32(factor) + np.float32(mean)
+
+
+def pack_vectors(texts: Sequence[str], encoder: str = "") -> list[bytes]:
+    """Return the vectors of messages as float16; empty for one that the encoder cannot read."""
+    model = load_encoder(encoder)
+    readable = [text for text in texts if model.can_read(text)]
+    packed = iter(model.embed(readable).astype(np.float16) if readable else ())
+    return [next(packed).tobytes() if model.can_read(text) else b"" for text in texts]
+
+
+def match_earlier(message: bytes, earlier: Mapping[int, bytes], encoder: str = "") -> dict[int, float]:
+    """Return the earlier messages that a message takes up, the nearest first, with scores from 1 on.
+
+    All are packed vectors; those of other dimensions are no match.
+    """
+    size = 2 * load_encoder(encoder).dimensions
+    keys = [key for key, vector in earlier.items() if len(vector) == size]
+    if len(message) != size or not keys:
+        return {}
+    units = np.frombuffer(b"".join(earlier[key] for key in keys), np.float16).reshape(len(keys), -1).astype(np.float32)
+    vector, small_talk = np.frombuffer(message, np.float16).astype(np.float32), _small_talk_vectors(encoder)
+    cosines, to_small_talk, unrelated = units @ vector, small_talk @ vector, units @ small_talk.T
+    if encoder:
+        rescale = _minilm_scale(unrelated, CHAT_MEAN, CHAT_SD)
+        cosines, to_small_talk, unrelated = rescale(cosines), rescale(to_small_talk), rescale(unrelated)
+    small = CHAT_SMALL_TALK_WEIGHT * (unrelated.max(axis=1) + to_small_talk.max())
+    scores = (cosines - small) / MIN_CHAT_SIMILARITY
+    return {keys[at]: float(scores[at]) for at in np.argsort(-scores) if scores[at] >= 1}
 
 
 @lru_cache(maxsize=4096)

@@ -45,13 +45,15 @@ class Turn:
 
 MEMORY_SOURCE = "memory"
 """Source of a passage that a member asked a persona to keep."""
+EARLIER_SOURCE = "earlier talk"
+"""Source of a passage that a member and the persona said before the prompt's history."""
 
 
 @dataclass(frozen=True)
 class LoreHit:
     """A lore passage that matches a message. A higher `score` is a better match.
 
-    `source` is the file name, or `MEMORY_SOURCE`.
+    `source` is the file name, `MEMORY_SOURCE` or `EARLIER_SOURCE`.
     """
 
     source: str

@@ -252,7 +252,7 @@ def test_every_column_with_text_is_looked_through_or_holds_nobody():
         "jobs": {"job_id", "persona", "version", "state", "attempt_token", "decision"},
         "versions": {"persona_id", "version", "job_id", "scorecard"}, "promotions": {"persona_id", "version", "kind"},
         "rollouts": {"persona_id", "version", "before", "ending", "why"},
-        "mutes": {"persona_id"}, "consents": {"language"}, "gifts": {"persona_id"},
+        "mutes": {"persona_id"}, "message_vectors": {"encoder"}, "consents": {"language"}, "gifts": {"persona_id"},
         "taught": {"persona_id", "right"},
         "comparisons": {"persona_id", "prompt_id", "version_a", "version_b", "choice"}, "memories": {"persona_id"},
         "tombstones": {"person"}, "forgettings": {"person", "step", "traces", "receipt"},

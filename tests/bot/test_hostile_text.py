@@ -95,7 +95,7 @@ class Watch:
             self.faults.append(f"{what.method} {what.path} may mention: {body.get('allowed_mentions')}")
         text = str(body["content"] or "")
         own = text.rpartition("\n")[2] if text.rpartition("\n")[2].startswith("-# ") else ""
-        if own and own.partition(" · lore: ")[0] not in (FOOTER, EMPTY_FOOTER):
+        if own and own.partition(" · lore: ")[0].removesuffix(" · earlier talk") not in (FOOTER, EMPTY_FOOTER):
             self.faults.append(f"a footer {own!r}")
         if found := dangers(text.removesuffix(own)):
             self.faults.append(f"{found} in {text!r}")

@@ -51,6 +51,7 @@ ROWS = {
         values (1, 'ballast', 5, 'Ada sails.', 0, 1001, 116.0);
         insert into forgotten_memories values (9, 99.0)""",
     19: "insert into reply_candidates values (1, 3)",
+    20: "insert into message_vectors values (1, 'an encoder', x'0102')",
 }
 """Rows that a version's tables may have; the versions missing here added columns alone."""
 
